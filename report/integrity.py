@@ -56,6 +56,9 @@ class Damage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     what: str
     fix: str
 
+    def __str__(self) -> str:
+        return f"{self.what}; {self.fix}"
+
 
 class Integrity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The outcome of a check. `unnamed` files lie in the folder, and nothing reads them."""
@@ -125,7 +128,7 @@ def _beside(bundle: Bundle, progress: Progress, notes: list[str]) -> Iterator[En
 
     for each in beside(bundle, progress):
         if isinstance(each, NotCompared):
-            notes.append(f"{each.backend} was not compared: {each.reason}")
+            notes.append(each.note)
         else:
             yield each
 

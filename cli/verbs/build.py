@@ -38,15 +38,11 @@ def verb(options: BuildOptions, progress: Progress) -> Outcome:
     if not engines:
         lines = [f"{options.bundle}: the body for {options.backend} is there; it is compiled when it is loaded"]
     compared = [*_compared(options, result, progress)] if options.verify else []
-    agreements = [each for each in compared if isinstance(each, EngineComparison)]
-    differing = [difference_of(each) for each in agreements if not each.agrees]
-    lines += [
-        f"note: {each.backend} was not compared: {each.reason}" for each in compared if isinstance(each, NotCompared)
-    ]
-    lines += [each.agreement for each in agreements if each.agrees]
-    lines += [f"{each.what}; {each.fix}" for each in differing]
-    value = {"bundle": options.bundle, "built": result.built, "kept": result.kept, "compared": tuple(agreements)}
-    return Outcome(value, tuple(lines), code=1 if differing else 0)
+    lines += [f"note: {each.note}" for each in compared if isinstance(each, NotCompared)]
+    comparisons = tuple(each for each in compared if isinstance(each, EngineComparison))
+    lines += [each.agreement if each.agrees else str(difference_of(each)) for each in comparisons]
+    value = {"bundle": options.bundle, "built": result.built, "kept": result.kept, "compared": comparisons}
+    return Outcome(value, tuple(lines), code=0 if all(each.agrees for each in comparisons) else 1)
 
 
 def _compared(options: BuildOptions, made: Build, progress: Progress) -> Iterator[EngineComparison | NotCompared]:

@@ -1,5 +1,6 @@
 """`fewstep verify`: one line if the bundle is whole, one for each damage if not."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.filesize import decimal
@@ -8,7 +9,7 @@ from rich.table import Table
 from fewstep.cli.outcome import Outcome, counted
 from fewstep.cli.tables import table
 from fewstep.plans.errors import UserError
-from fewstep.report.integrity import VerifyOptions, is_baked, verify
+from fewstep.report.integrity import Damage, VerifyOptions, is_baked, verify
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.progress import Progress
 
@@ -20,13 +21,9 @@ def verb(options: VerifyOptions, progress: Progress) -> Outcome:
     if is_baked(options.bundle):
         return _of_baked(options)
     integrity = verify(options, progress)
-    files, plans, graphs = (
-        counted(integrity.files, "file"),
-        counted(integrity.plans, "plan"),
-        counted(integrity.graphs, "graph"),
-    )
-    checked = f"{files} ({decimal(integrity.bytes)}), {plans}, {graphs} opened"
-    verdict = "whole" if integrity.is_whole else f"damaged in {counted(len(integrity.damages), 'place')}"
+    files, graphs = counted(integrity.files, "file"), counted(integrity.graphs, "graph")
+    checked = f"{files} ({decimal(integrity.bytes)}), {counted(integrity.plans, 'plan')}, {graphs} opened"
+    verdict = _verdict(integrity.damages)
     differing = list(dict.fromkeys(each.backend for each in integrity.engines if not each.agrees))
     if differing:
         verdict = f"{verdict}, but {' and '.join(differing)} computes it otherwise than onnxruntime"
@@ -40,7 +37,7 @@ def verb(options: VerifyOptions, progress: Progress) -> Outcome:
     return Outcome(
         value,
         (
-            *(f"{damage.what}; {damage.fix}" for damage in (*integrity.damages, *integrity.differing)),
+            *map(str, (*integrity.damages, *integrity.differing)),
             *(f"note: {name} is not part of the bundle" for name in integrity.unnamed),
             *(f"note: {note}" for note in integrity.notes),
             *(each.agreement for each in integrity.engines if each.agrees),
@@ -66,6 +63,10 @@ def _of_baked(options: VerifyOptions) -> Outcome:
     if options.engines:
         raise UserError("--engines compares the graphs of a bundle, and this is a baked file", "leave --engines out")
     integrity = verify_baked(options.bundle, options.graphs)
-    lines = (*(f"{damage.what}; {damage.fix}" for damage in integrity.damages), integrity.sample)
-    verdict = "whole" if integrity.is_whole else f"damaged in {counted(len(integrity.damages), 'place')}"
-    return Outcome(integrity, (*filter(None, lines), f"{options.bundle}: {verdict}"), int(not integrity.is_whole))
+    lines = (*map(str, integrity.damages), integrity.sample)
+    last = f"{options.bundle}: {_verdict(integrity.damages)}"
+    return Outcome(integrity, (*filter(None, lines), last), int(not integrity.is_whole))
+
+
+def _verdict(damages: Sequence[Damage]) -> str:
+    return f"damaged in {counted(len(damages), 'place')}" if damages else "whole"

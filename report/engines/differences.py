@@ -47,3 +47,7 @@ class NotCompared(Strict, frozen=True):
 
     backend: str
     reason: str
+
+    @property
+    def note(self) -> str:
+        return f"{self.backend} was not compared: {self.reason}"

@@ -17,7 +17,7 @@ def checked(bundle: Path, graphs: bool = True) -> Integrity:
 
 def said(bundle: Path) -> str:
     """All damages, one a line."""
-    return "\n".join(f"{damage.what}; {damage.fix}" for damage in checked(bundle).damages)
+    return "\n".join(map(str, checked(bundle).damages))
 
 
 def edit(bundle: Path, file: str, content: bytes) -> None:
