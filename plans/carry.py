@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from fewstep.plans.errors import UserError
-from fewstep.plans.plan import CarryIn, Plan, Step
+from fewstep.plans.plan import Plan
 
 Branches = tuple[str, ...]
 Held = Branches | None  # the branches that a slot has, None for an empty one
@@ -39,7 +39,7 @@ def _walked(plan: Plan, held: dict[str, list[Held]]) -> str | None:
     for index, step in enumerate(plan.steps):
         for read in step.carry_in:
             bank = plan.banks[read.bank]
-            slots = _slots_read(step, read, bank.slots)
+            slots = [slot for slot in range(bank.slots) if read.row[slot]]
             if not slots:
                 return f"step {index} feeds the network nothing of {bank.name!r}"
             for slot in slots:
@@ -60,10 +60,3 @@ def _walked(plan: Plan, held: dict[str, list[Held]]) -> str | None:
                 return f"step {index} writes slot {write.slot} of {bank.name!r} from slots without a branch in common"
             held[bank.name][write.slot] = common
     return None
-
-
-def _slots_read(step: Step, read: CarryIn, slots: int) -> list[int]:
-    """The slots that an entry reads."""
-    entry = step.carry_in.index(read)
-    terms = {term.column for term in step.carry_in_terms if term.row == entry}
-    return [slot for slot in range(slots) if read.row[slot] or slot in terms]

@@ -105,8 +105,7 @@ class Step(Strict, frozen=True, omit_defaults=True, rename={"shaping": "shape", 
 
     Columns of `shaping_of`: rows of the state, then the outputs, head by head within branch by branch. Of `x0`, the
     predicted sample: those, then what the shaping makes if there is one. Of `update`, one line for each row of the next
-    state: those, then `draws`. `carry_in_terms` add to what `carry_in` feeds: their rows count its entries, and their
-    columns the slots.
+    state: those, then `draws`.
 
     Where positions of a sample are at times of their own, `times` is the number of the tensor of all, and `time` and
     `lam` are the front's. `input_terms`, `shaping_terms` and `x0_terms` are to those tables what `terms` is to
@@ -130,7 +129,6 @@ class Step(Strict, frozen=True, omit_defaults=True, rename={"shaping": "shape", 
     terms: tuple[Term, ...]
     draws: tuple[int, ...]
     carry_in: tuple[CarryIn, ...] = ()
-    carry_in_terms: tuple[Term, ...] = ()
     carry: tuple[Carry, ...] = ()
     times: int | None = None
     input_terms: tuple[Term, ...] = ()

@@ -195,19 +195,11 @@ def advance(
 def carry_in(plan: Plan, step: Step, slots: Slots, dtype: DTypeLike = np.float32) -> dict[str, Array]:
     """The network's inputs of the carried tensors at a step, [branches * B, *shape]."""
     fed = {}
-    for entry, read in enumerate(step.carry_in):
+    for read in step.carry_in:
         name = plan.banks[read.bank].name
-        terms = [term for term in step.carry_in_terms if term.row == entry]
-        used = {term.column for term in terms}
-        own = {
-            column: slot.of(step.branches)
-            for column, slot in enumerate(slots.banks[name])
-            if slot is not None and (read.row[column] or column in used)
-        }
-        any_of_them = next(iter(own.values()))  # stands for slots that are not read
-        columns = [own.get(column, any_of_them) for column in range(len(read.row))]
-        terms = [Term(0, term.column, term.tensor) for term in terms]
-        (fed[name],) = make_rows(plan.tensors, (read.row,), terms, columns, dtype)
+        pairs = zip(slots.banks[name], read.row, strict=True)
+        own = [slot.of(step.branches) for slot, number in pairs if slot is not None and number]
+        fed[name] = combine(tuple(filter(None, read.row)), own, dtype)
     return fed
 
 

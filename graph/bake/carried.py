@@ -81,8 +81,7 @@ def banks_of(plan: Plan, carried: Sequence[Carried]) -> list[CarriedBank]:
     counts = [len(step.branches) for step in plan.steps]
     for number, bank in enumerate(plan.banks):
         tensor, rows = tensors.get(bank.name), [entries_of(step, number) for step in plan.steps]
-        is_mixed = tensor is None or rows != bank_rows(number, tensor.bank, len(rows))
-        if tensor is None or is_mixed or any(step.carry_in_terms for step in plan.steps):
+        if tensor is None or rows != bank_rows(number, tensor.bank, len(rows)):
             raise UserError(f"plan {plan.name!r} mixes slots of {bank.name!r}", "run the bundle: no file holds that")
         first, count = tuple(accumulate(counts[:-1], initial=0)), sum(counts)
         if tensor.bank == "sample":

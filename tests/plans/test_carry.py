@@ -10,7 +10,7 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode, encode
 from fewstep.plans.guidance import Cfg
 from fewstep.plans.keeping import keeping
-from fewstep.plans.plan import Bank, Carry, CarryIn, Tensor, Term
+from fewstep.plans.plan import Bank, Carry, CarryIn
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.plans.transforms import tail
 from fewstep.runtime.bundle.manifest import Carried
@@ -59,7 +59,6 @@ def test_a_plan_with_banks_is_read_as_it_was_written() -> None:
         ({"carry": (Carry(0, 9, (1.0,) * 5),)}, r"steps\[0\] writes \(bank, slot\) \[\(0, 9\)\] of \[4\] slots"),
         ({"carry": (Carry(0, 0, (1.0,)),)}, r"steps\[0\].carry\[0\].row is not 1 x 5"),
         ({"carry": (Carry(0, 0, (0.0,) * 5),)}, "step 0 writes slot 0 of 'keys' from an empty one"),
-        ({"carry_in_terms": (Term(0, 4, 0),)}, r"steps\[0\] carry_in has a term for row 0, column 4 and tensor 0"),
         ({"carry_in": (CarryIn(0, (0.0,) * 4),)}, "step 0 feeds the network nothing of 'keys'"),
     ],
 )
@@ -67,9 +66,7 @@ def test_damaged_banks_are_one_line(changes: dict, message: str) -> None:
     plan = compile_plan("ddim:4", DenoiserFacts(FLOW, "flow", carried=(STEP,)))
     of_plan = {name: value for name, value in changes.items() if name == "banks"}
     first = msgspec.structs.replace(plan.steps[0], **{n: v for n, v in changes.items() if n != "banks"})
-    broken = msgspec.structs.replace(
-        plan, steps=(first, *plan.steps[1:]), tensors=(Tensor((1,), np.ones(1).tobytes()),), **of_plan
-    )
+    broken = msgspec.structs.replace(plan, steps=(first, *plan.steps[1:]), **of_plan)
     with pytest.raises(UserError, match=f"plan is damaged: {message}"):
         decode(encode(broken))
 

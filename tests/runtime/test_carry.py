@@ -12,7 +12,6 @@ from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Cfg
 from fewstep.plans.noise import stacked
-from fewstep.plans.plan import Tensor, Term
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.plans.transforms import as_given, tail
 from fewstep.runtime.bundle.manifest import Carried
@@ -88,23 +87,6 @@ def test_a_thousand_schedules_of_masks_run_bit_by_bit_or_are_refused_in_one_line
         np.testing.assert_array_equal(finish(plan, execute(plan, carrying, draws([3]))), expected)
         outcomes["shallow" if any(mask) else "plain"] += 1
     assert outcomes.keys() == {"reads", "shallow", "plain"} and min(outcomes.values()) > 50, outcomes
-
-
-def test_terms_scale_and_shift_channels_of_what_is_fed() -> None:
-    plan = cached(compile_plan("ddim:3", DenoiserFacts(FLOW, "flow")), (False, True, False), 0)
-    scale, shift = np.arange(1.0, 5.0).reshape(4, 1), np.full((4, 1), 0.5)
-    row = msgspec.structs.replace(plan.steps[1].carry_in[0], row=(0.0,))
-    step = msgspec.structs.replace(plan.steps[1], carry_in=(row,), carry_in_terms=(Term(0, 0, 0), Term(0, None, 1)))
-    tensors = tuple(Tensor(each.shape, each.tobytes()) for each in (scale, shift))
-    plan, fed = msgspec.structs.replace(plan, steps=(plan.steps[0], step, plan.steps[2]), tensors=tensors), []
-
-    def network(index, step, u, carried):
-        fed.append(carried.get("features"))
-        return two_networks(index, step, u, carried)
-
-    first, *_ = states = list(execute(plan, Carrying(network, Slots({"features": (None,)})), draws([5])))
-    assert len(states) == 3
-    np.testing.assert_allclose(fed[1], deep(first.u, first.step.time) * scale + shift, rtol=1e-6)
 
 
 CARRIED = (Carried("keys", (4,)), Carried("past", (2, 3), "sample"))
