@@ -77,16 +77,19 @@ def test_no_plan_with_finite_samples_is_the_last_reason() -> None:
         known.best([fails])
 
 
-def test_the_best_candidate_is_found_within_the_budget() -> None:
-    asked = []
+def test_evolution_finds_what_as_many_random_draws_miss() -> None:
+    asked, own = [], species(3, 200)
 
     def quality(places: tuple[int, ...]) -> float:
         asked.append(places)
-        return -float(np.abs(np.array(places) - (10, 20, 40)).sum())
+        return -float(np.abs(np.array(places) - (40, 110, 170)).sum())
 
-    best = evolve([(1, 2, 3)], species(3, 50), quality, population=20, generations=30)
-    assert quality(best) >= -3
-    assert len(set(asked)) == len(asked) - 1 <= 20 * 31  # the last one was asked here
+    best = quality(evolve([(1, 2, 3)], own, quality, population=20, generations=30))
+    tried = len(asked) - 1  # the last one was asked here
+    assert best >= -3 and len(set(asked)) == tried <= 20 * 31
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        assert max(quality(own.random(rng)) for _ in range(tried)) < 2 * best
 
 
 def test_candidates_increase_and_stay_between_the_ends() -> None:
