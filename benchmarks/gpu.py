@@ -300,9 +300,8 @@ def page(machine: Sequence[str], found: dict[str, list[GpuRow]]) -> str:
 
 `python -m benchmarks.gpu` wrote this page. PSNR is to the samples of ONNX Runtime on the CPU in
 float32, over {SEEDS} seeds, and {FEW} of {BLOCK.name}. Times are milliseconds of one call, with noise and
-results on the host: the median, and the 99th percentile behind it. A bound is the milliseconds that
-the kernels of the network need at least on this GPU, for batches {" and ".join(map(str, BATCHES))}. It is no
-time: a time below it means that the bound is wrong.
+results on the host: the median, and the 99th percentile behind it. A bound is what the kernels of
+the network need at least here, for batches {" and ".join(map(str, BATCHES))}: a time below it says that it is wrong.
 """
     titles = (
         "denoiser",
