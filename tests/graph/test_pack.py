@@ -12,8 +12,9 @@ from fewstep.graph.commit import open_for_update
 from fewstep.graph.graph import BATCH, Graph, Node, Value
 from fewstep.graph.pack import PackOptions, pack
 from fewstep.plans.errors import UserError
-from fewstep.runtime.bundle.manifest import Body
+from fewstep.runtime.bundle.manifest import Body, Manifest
 from fewstep.runtime.bundle.reading import open_bundle
+from tests.bundles import changed
 from tests.conftest import with_earlier
 
 INT8 = ("int8-cpu-x86",)
@@ -66,11 +67,9 @@ def test_bodies_share_the_weights_that_are_the_same(tiny_bundle: Path, tmp_path:
 
 
 def test_all_graphs_of_a_body_go_along(tiny_bundle: Path, tmp_path: Path) -> None:
-    with open_for_update(tiny_bundle, must_exist=True) as writer:
-        manifest = writer.manifest
-        assert manifest is not None
-        several = with_earlier(manifest.bodies[INT8[0]], manifest.bodies["float32"].graph)
-        writer.commit(msgspec.structs.replace(manifest, bodies={**manifest.bodies, INT8[0]: several}))
+    bodies = open_bundle(tiny_bundle).manifest.bodies
+    several = with_earlier(bodies[INT8[0]], bodies["float32"].graph)
+    changed(tiny_bundle, bodies={**bodies, INT8[0]: several})
     pack(PackOptions(tiny_bundle, tmp_path / "device", body=INT8))
     np.testing.assert_array_equal(samples(tmp_path / "device", *INT8), samples(tiny_bundle, *INT8))
 
@@ -104,14 +103,12 @@ def test_a_bundle_is_not_packed_into_itself(tiny_bundle: Path) -> None:
 
 def test_what_was_measured_of_a_bundle_stays_behind(tiny_bundle: Path, tmp_path: Path) -> None:
     """Each file that a manifest may name is either taken or left: none is named and missing."""
-    with open_for_update(tiny_bundle, must_exist=True) as writer:
-        assert writer.manifest is not None
-        optional = {
-            field.name: writer.add(f"{field.name}".encode(), "report", field.name, ".json")
-            for field in msgspec.structs.fields(writer.manifest)
-            if field.type == str | None and field.name not in ("towards", "grid")
-        }
-        writer.commit(msgspec.structs.replace(writer.manifest, **optional))
+    optional = {
+        field.name: f"report/{field.name}.json"
+        for field in msgspec.structs.fields(Manifest)
+        if field.type == str | None and field.name not in ("towards", "grid")
+    }
+    changed(tiny_bundle, {file: name.encode() for name, file in optional.items()}, **optional)
     manifest = pack(PackOptions(tiny_bundle, tmp_path / "device", body=INT8))
     assert {name for name in optional if getattr(manifest, name) is not None} == {"ranges", "scheduler"}
     assert {"report", "results", "evaluation", "precision", "verification"} <= set(optional)

@@ -21,6 +21,7 @@ from fewstep.graph.commit import open_for_update
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.loading import load
+from tests.bundles import changed
 from tests.runtime.test_fitted_plans import give
 
 
@@ -144,9 +145,7 @@ def shipped(tiny_bundle, tmp_path, monkeypatch):
     (folder / "float32-3.json").write_bytes(shipped_file(str(tiny_bundle), 3))
     monkeypatch.setattr(fitted, "files", lambda package: tmp_path / "models")
     monkeypatch.setattr(fitted, "NAMES", ("tiny",))
-    with open_for_update(tiny_bundle, must_exist=True) as writer:
-        writer.commit(msgspec.structs.replace(open_bundle(tiny_bundle).manifest, fitted=()))
-    return tiny_bundle
+    return changed(tiny_bundle, fitted=())
 
 
 def add(bundle, **provenance):

@@ -30,9 +30,10 @@ from fewstep.plans.shaping import Clip, Rescale, Shaping, Threshold
 from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Tracer
 from fewstep.runtime import Hold
-from fewstep.runtime.bundle.reading import file_sha256, open_bundle
+from fewstep.runtime.bundle.manifest import AutoencoderEntry
+from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.request import denoiser_facts
-from tests.bundles import changed
+from tests.bundles import changed, content_of, entry
 from tests.conftest import with_earlier
 from tests.graph.bake.run_baked import open_baked, sampled
 
@@ -49,11 +50,6 @@ def as_file(bundle: Path, plan: Plan) -> str:
     path = bundle.parent / "plan.json"
     path.write_bytes(encode(plan))
     return str(path)
-
-
-def change_manifest(bundle: Path, **changes: object) -> None:
-    path = bundle / "manifest.json"
-    path.write_bytes(msgspec.json.encode(msgspec.json.decode(path.read_bytes()) | changes))
 
 
 def assert_bitwise(bundle: Path, options: BakeOptions, given: dict[str, np.ndarray] | None = None) -> None:
@@ -139,13 +135,9 @@ def test_an_image_goes_in_and_a_picture_comes_out(tiny_bundle: Path, tmp_path: P
     image = np.random.default_rng(0).uniform(-1, 1, (2, 1, 4, 4)).astype(np.float32)
     latents, whole = (BakeOptions(tiny_bundle, "ddim:4", tmp_path / f"{n}.onnx", strength=0.5) for n in ("l", "p"))
     bake(replace(latents, latents=True))
-    (file,) = io.save(graph, tiny_bundle / "graphs/decoder.onnx")
-    ports = [{"name": n, "role": r, "shape": ["batch", 1, 4, 4]} for n, r in (("z", "latent"), ("image", "image"))]
-    change_manifest(
-        tiny_bundle,
-        autoencoder={"decoder": {"file": "graphs/decoder.onnx", "inputs": ports[:1], "outputs": ports[1:]}},
-        files=open_bundle(tiny_bundle).manifest.files | {"graphs/decoder.onnx": file_sha256(file)},
-    )
+    file = "graphs/decoder.onnx"
+    autoencoder = AutoencoderEntry(entry(file, graph, z="latent"))
+    changed(tiny_bundle, {file: content_of(graph)}, autoencoder=autoencoder)
     made, _ = bake(whole)
     assert [port.name for port in made.inputs] == ["noise", "class", "image"] and made.output.name == "picture"
     given = {"class": LABELS[:2], "image": image}
@@ -159,8 +151,8 @@ def test_an_image_goes_in_and_a_picture_comes_out(tiny_bundle: Path, tmp_path: P
 def test_a_condition_with_the_name_of_another_port_is_refused(
     tiny_bundle: Path, tmp_path: Path, name: str, others: str
 ) -> None:
-    condition = msgspec.to_builtins(open_bundle(tiny_bundle).manifest.conditions[0])
-    change_manifest(tiny_bundle, conditions=[{**condition, "name": name}])
+    (condition,) = open_bundle(tiny_bundle).manifest.conditions
+    changed(tiny_bundle, conditions=(msgspec.structs.replace(condition, name=name),))
     options = BakeOptions(tiny_bundle, "ddim(eta=1):3", tmp_path / "s.onnx")
     with pytest.raises(UserError, match=f"the name '{name}' twice, as its {others}"):
         bake(options)
@@ -169,14 +161,12 @@ def test_a_condition_with_the_name_of_another_port_is_refused(
 
 def scale_by_a_large_table(bundle: Path, factor: float) -> None:
     """Let the body read the factor of x from a constant that is large enough for a weight file."""
-    file = bundle / "graphs/body.onnx"
-    body = io.load(file)
+    body = io.load(bundle / "graphs/body.onnx")
     table = {"table": np.full(2048, factor, np.float32), "place": np.array(0, np.int64)}
     nodes = [node for node in body.nodes if node.outputs != ("half",)]
     rest = {name: value for name, value in body.constants.items() if name != "half"}
-    io.save(replace(body, nodes=(Node("Gather", ("table", "place"), ("half",)), *nodes), constants=rest | table), file)
-    files = open_bundle(bundle).manifest.files
-    change_manifest(bundle, files=files | {"graphs/body.onnx": file_sha256(file)})
+    made = replace(body, nodes=(Node("Gather", ("table", "place"), ("half",)), *nodes), constants=rest | table)
+    changed(bundle, {"graphs/body.onnx": content_of(made)})
 
 
 def test_a_bake_that_fails_leaves_the_former_file_with_its_weights(

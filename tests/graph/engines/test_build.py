@@ -10,7 +10,6 @@ import msgspec
 import pytest
 
 from fewstep.calibration.calibrate import calibrate
-from fewstep.graph.commit import open_for_update
 from fewstep.graph.engines.accounts import Account, account_lines, accounts
 from fewstep.graph.engines.build import Build, BuildOptions, EngineRequest, build, intended
 from fewstep.graph.engines.builders import TENSORRT_RTX
@@ -21,6 +20,7 @@ from fewstep.runtime.bundle import manifest as form
 from fewstep.runtime.bundle.engine_key import EngineKey, Here, Sidecar
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.machine import cache
+from tests.bundles import changed
 from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
 from tests.conftest import with_earlier
 from tests.graph.engines.conftest import COPY
@@ -189,14 +189,11 @@ def test_a_changed_choice_builds_again_in_the_place_of_the_old_engine(bundle: Pa
 
 
 def test_all_graphs_of_a_body_get_engines_of_their_own(bundle: Path, worker: Path) -> None:
-    with open_for_update(bundle, must_exist=True) as writer:
-        assert writer.manifest is not None
-        bodies = writer.manifest.bodies
-        graph = bodies["float32"].graph
-        group = form.TensorEntry("group", "group", (1,), "int64")
-        graph = msgspec.structs.replace(graph, inputs=(*graph.inputs, group))
-        several = with_earlier(bodies["int8-tensorrt"], graph)
-        writer.commit(msgspec.structs.replace(writer.manifest, bodies={**bodies, "int8-tensorrt": several}))
+    bodies = open_bundle(bundle).manifest.bodies
+    graph = bodies["float32"].graph
+    group = form.TensorEntry("group", "group", (1,), "int64")
+    graph = msgspec.structs.replace(graph, inputs=(*graph.inputs, group))
+    changed(bundle, bodies={**bodies, "int8-tensorrt": with_earlier(bodies["int8-tensorrt"], graph)})
     made = build(BuildOptions(bundle, device=("sm89",)))
     assert built_and_kept(made)[0] == ["prologue sm89", "int8-tensorrt sm89", "int8-tensorrt/0 sm89"]
     assert made.built[2].file.startswith("engines/int8-tensorrt-0-sm89-")

@@ -5,13 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
-import msgspec
 import pytest
 
-from fewstep.graph.commit import open_for_update
 from fewstep.graph.engines.build import BuildOptions, build
 from fewstep.graph.engines.builders import TENSORRT_RTX
 from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.reading import open_bundle
+from tests.bundles import changed
 from tests.graph.engines.test_build import content
 
 
@@ -79,10 +79,7 @@ def test_impossible_choices_are_refused(bundle: Path, change: dict[str, object],
 
 
 def test_a_bundle_that_was_not_calibrated_is_refused(bundle: Path, worker: Path) -> None:
-    with open_for_update(bundle, must_exist=True) as writer:
-        assert writer.manifest is not None
-        bodies = {"float32": writer.manifest.bodies["float32"]}
-        writer.commit(msgspec.structs.replace(writer.manifest, bodies=bodies))
+    changed(bundle, bodies={"float32": open_bundle(bundle).manifest.bodies["float32"]})
     with pytest.raises(UserError, match="has no body 'int8-tensorrt' to build; fewstep calibrate"):
         build(BuildOptions(bundle))
 

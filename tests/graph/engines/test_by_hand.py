@@ -13,17 +13,16 @@ from fewstep.graph.engines.build import BuildOptions, by_hand
 from fewstep.graph.engines.by_hand import script
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import open_bundle
+from tests.bundles import changed
 from tests.runtime.test_networks import with_expert
 
 
 @pytest.fixture
 def bundle(tiny_bundle: Path) -> Path:
     """With a body for TensorRT, in two groups."""
-    path = tiny_bundle / "manifest.json"
-    manifest = msgspec.json.decode(path.read_bytes())
-    manifest["bodies"]["int8-tensorrt"] = manifest["bodies"]["int8-cpu-x86"] | {"target": "tensorrt"}
-    path.write_bytes(msgspec.json.encode(manifest))
-    return tiny_bundle
+    bodies = open_bundle(tiny_bundle).manifest.bodies
+    own = msgspec.structs.replace(bodies["int8-cpu-x86"], target="tensorrt")
+    return changed(tiny_bundle, bodies={**bodies, "int8-tensorrt": own})
 
 
 def commands(text: str) -> list[list[str]]:
