@@ -27,7 +27,7 @@ from fewstep.graph import io
 from fewstep.graph.commit import Writer, open_for_update
 from fewstep.graph.needs import check_needs
 from fewstep.measure.workers.job import Workers
-from fewstep.measure.workers.opening import opened
+from fewstep.measure.workers.setup import opened
 from fewstep.plans.any_plan import AnyPlan, regroup
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import DENOISER

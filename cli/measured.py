@@ -11,7 +11,7 @@ from fewstep.cli.tables import table
 from fewstep.graph.needs import check_memory, duration
 from fewstep.measure.columns import MeasureTask
 from fewstep.measure.results import Quality, Results
-from fewstep.measure.workers.opening import warn_of_workers
+from fewstep.measure.workers.setup import warn_of_workers
 from fewstep.report.drawing.plan_view import headline
 from fewstep.report.quality import NO_SSIM, NONE
 from fewstep.report.verdict import costliest, verdicts, warnings

@@ -25,7 +25,7 @@ from fewstep.measure.speed.bodies import races
 from fewstep.measure.speed.machine import this_machine
 from fewstep.measure.speed.race import Turns
 from fewstep.measure.workers.job import Workers
-from fewstep.measure.workers.opening import WorkerSetup, opened
+from fewstep.measure.workers.setup import WorkerSetup, opened
 from fewstep.plans.guidance import describe
 from fewstep.plans.plan import Plan
 from fewstep.runtime.bundle.reading import Bundle

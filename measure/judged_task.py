@@ -21,9 +21,9 @@ from fewstep.measure.sampling import FLOAT, Sampling
 from fewstep.measure.speed.race import Turns
 from fewstep.measure.teacher import CHECKED, teacher_of
 from fewstep.measure.workers.job import Workers
-from fewstep.measure.workers.opening import WorkerSetup
 from fewstep.measure.workers.options import SamplingOptions
 from fewstep.measure.workers.pinned_bundle import pinned
+from fewstep.measure.workers.setup import WorkerSetup
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
 from fewstep.runtime.bundle.manifest import Body, Manifest

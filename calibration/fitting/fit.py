@@ -23,7 +23,7 @@ from fewstep.graph.commit import Writer, open_for_update
 from fewstep.graph.output import write_whole
 from fewstep.measure.rollouts.held_out import PAIRED
 from fewstep.measure.teacher import TeacherCheck
-from fewstep.measure.workers.opening import opened
+from fewstep.measure.workers.setup import opened
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import encode
 from fewstep.plans.plan import Fitted, Plan

@@ -23,7 +23,7 @@ from fewstep.measure.rollouts.end_quality import EndQuality
 from fewstep.measure.rollouts.nearness import Nearness
 from fewstep.measure.rollouts.trajectories import in_words
 from fewstep.measure.speed.mean_step import int8_share
-from fewstep.measure.workers.opening import warn_of_workers
+from fewstep.measure.workers.setup import warn_of_workers
 from fewstep.plans.guidance import describe
 from fewstep.plans.plan import DENOISER
 from fewstep.report.drawing.plan_view import headline

@@ -18,7 +18,7 @@ from fewstep.cli.tables import table
 from fewstep.graph.needs import duration
 from fewstep.measure.cost import sampling_needs
 from fewstep.measure.rollouts.held_out import PAIRED
-from fewstep.measure.workers.opening import warn_of_workers
+from fewstep.measure.workers.setup import warn_of_workers
 from fewstep.plans.guidance import describe, weight_of
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.fitted_plans import FITTED

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.measure.speed import worker
-from fewstep.measure.speed.turns import TimedProcess
+from fewstep.measure.speed.timed_process import TimedProcess
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import DENOISER
 from fewstep.runtime.backends.checks import path_text

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from fewstep.measure.rollouts.options import ConditionOptions
-from fewstep.measure.workers.opening import WorkerSetup
+from fewstep.measure.workers.setup import WorkerSetup
 from fewstep.runtime.backends.checks import check_threads
 
 

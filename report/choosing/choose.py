@@ -18,7 +18,7 @@ from fewstep.measure.rollouts.nearness import LEAST_PSNR, LEAST_SNR
 from fewstep.measure.rollouts.prompts import HELD_OUT, given_rows
 from fewstep.measure.sampling import FEW, FLOAT
 from fewstep.measure.speed.duel import SECONDS
-from fewstep.measure.speed.turns import TURN
+from fewstep.measure.speed.timed_process import TURN
 from fewstep.measure.speed.worker import AHEAD
 from fewstep.measure.teacher import CHECKED, Teacher, teacher_of
 from fewstep.plans.any_plan import shaping_of

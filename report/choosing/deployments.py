@@ -23,7 +23,7 @@ from fewstep.measure.cost import branches
 from fewstep.measure.judged_reference import JudgedReference
 from fewstep.measure.rollouts.reference import compared
 from fewstep.measure.sampling import FEW, FLOAT
-from fewstep.measure.speed.turns import TimedProcess
+from fewstep.measure.speed.timed_process import TimedProcess
 from fewstep.measure.speed.worker import Call
 from fewstep.plans.any_plan import shaping_of
 from fewstep.plans.arguments import check_compiled

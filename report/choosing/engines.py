@@ -17,7 +17,7 @@ from typing import NamedTuple, cast
 import msgspec
 
 from fewstep.measure.speed.duel import duel
-from fewstep.measure.speed.turns import ContenderDied, TimedProcess
+from fewstep.measure.speed.timed_process import ContenderDied, TimedProcess
 from fewstep.measure.speed.worker import Call
 from fewstep.plans.errors import UserError
 from fewstep.plans.spec import Strict

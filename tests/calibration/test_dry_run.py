@@ -45,7 +45,7 @@ def test_a_dry_run_refuses_and_warns_as_calibrate_does(
     bundle: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     options = replace(FIRST, bundle=bundle, workers=200)
-    monkeypatch.setattr("fewstep.measure.workers.opening.usable_cores", lambda: 2)
+    monkeypatch.setattr("fewstep.measure.workers.setup.usable_cores", lambda: 2)
     monkeypatch.setattr("fewstep.graph.needs.memory_free", lambda _: 10**9)
     with caplog.at_level(logging.WARNING, "fewstep"):
         dry_run(options)

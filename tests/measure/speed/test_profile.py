@@ -14,7 +14,7 @@ from fewstep.plans.compile import compile_plan
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.runtime.bundle.manifest import Body, GraphEntry
 from tests.conftest import with_earlier
-from tests.measure.speed.test_turns import matmuls
+from tests.measure.speed.test_timed_process import matmuls
 
 
 def event(node: str, operation: str, microseconds: int) -> dict[str, object]:

@@ -13,8 +13,8 @@ from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.checkpoint import checkpoint_of
 from fewstep.calibration.opening import open_task
 from fewstep.graph.graph import Graph, Node
-from fewstep.measure.workers import opening
-from fewstep.measure.workers.opening import WorkerSetup, opened
+from fewstep.measure.workers import setup
+from fewstep.measure.workers.setup import WorkerSetup, opened
 from fewstep.plans.errors import UserError
 from tests.calibration.test_calibrate import FIRST, SHAPE, contents, denoiser, write_bundle
 
@@ -77,7 +77,7 @@ def test_so_it_is_with_processes(tmp_path: Path, threads: int) -> None:
 def test_an_item_has_one_thread_unless_more_are_asked_for(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(opening, "usable_cores", lambda: 64)
+    monkeypatch.setattr(setup, "usable_cores", lambda: 64)
     asked = []
     for count, threads in ((2, 0), (64, 0), (8, 0), (8, 8), (9, 8)):
         with opened(WorkerSetup(count, threads)) as workers:

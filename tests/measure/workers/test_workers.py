@@ -17,7 +17,7 @@ import pytest
 from fewstep.calibration import calibrate as calibrating
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
-from fewstep.measure.workers import opening
+from fewstep.measure.workers import setup
 from fewstep.measure.workers.job import Workers, do, in_order, pickled
 from fewstep.measure.workers.pinned_bundle import pinned
 from fewstep.measure.workers.processes import TRIES, Processes
@@ -185,7 +185,7 @@ def test_a_cluster_gives_bitwise_what_one_process_gives(tmp_path: Path) -> None:
 
 def test_a_scheduler_that_is_not_there_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("distributed", reason="distributed is not installed")
-    monkeypatch.setattr(opening, "CONNECTING", 0.2)
+    monkeypatch.setattr(setup, "CONNECTING", 0.2)
     with pytest.raises(UserError, match="no scheduler answers at tcp://127.0.0.1:9 .*; start one"):
         calibrate(options(tmp_path / "bundle", cluster="tcp://127.0.0.1:9"))
 

@@ -17,7 +17,7 @@ from fewstep.measure.speed import worker
 from fewstep.measure.speed.duel import Turn, duel
 from fewstep.measure.speed.machine import this_machine
 from fewstep.measure.speed.race import OnBackend, TimedContender, TimedGraph, Turns, race
-from fewstep.measure.speed.turns import TimedProcess
+from fewstep.measure.speed.timed_process import TimedProcess
 from fewstep.measure.speed.worker import Call
 from fewstep.plans.errors import UserError
 from fewstep.runtime.machine.cpu import usable_cores
