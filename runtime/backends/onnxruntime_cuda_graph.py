@@ -63,8 +63,8 @@ class Replayed:
                 return self._replayed(shapes, feeds)
             except Exception as error:  # its exceptions share no base class but Exception
                 LOG.warning("%s runs without a CUDA graph: %s", self._session.graph, first_line(error))
-                self._instead = self._plain()
                 self._bound.clear()
+                self._instead = self._session = self._plain()  # the session that records lets its memory go
                 return self._instead(feeds)
 
     def _once(self, feeds: Arrays) -> dict[str, NDArray[np.float32]]:
