@@ -61,6 +61,13 @@ def test_every_script_for_a_change_is_called_by_a_workflow() -> None:
     assert [name for name in ("run", "oldest", "aarch64", "short") if f"run: .ci/{name}" not in called] == []
 
 
+def test_files_that_scripts_run_exist() -> None:
+    """An emulated machine takes minutes to begin; what it would not find is found here."""
+    text = "".join(path.read_text() for path in (ROOT / ".ci").iterdir() if path.is_file())
+    assert len(named := set(re.findall(r"\b(?:tests|examples)/[\w/]+\.py\b", text))) >= 10
+    assert [file for file in named if not (ROOT / file).is_file()] == []
+
+
 @pytest.mark.parametrize("form", [form for form in FORMS if form.stem != "config"], ids=lambda path: path.stem)
 def test_issue_forms_ask_for_the_machine(form: Path) -> None:
     text = form.read_text()

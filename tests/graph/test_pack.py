@@ -9,33 +9,27 @@ import pytest
 import fewstep.runtime
 from fewstep.graph import io
 from fewstep.graph.commit import open_for_update
-from fewstep.graph.graph import BATCH, Graph, Node, Value
 from fewstep.graph.pack import PackOptions, pack
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Body, Manifest
 from fewstep.runtime.bundle.reading import open_bundle
 from tests.bundles import changed
 from tests.conftest import with_earlier
+from tests.onnx_text import written
 
 INT8 = ("int8-cpu-x86",)
 
 
 def add_bodies(bundle: Path, weights: dict[str, np.ndarray]) -> None:
     """For each name a body v = x + mean of its weights, which are large enough for a file of their own."""
-    f32 = np.dtype(np.float32)
-    value, output = Value("x", f32, (BATCH, 1, 4, 4)), Value("v", f32, (BATCH, 1, 4, 4))
+    text = "(float[batch, 1, 4, 4] x) => (float[batch, 1, 4, 4] v) { m = ReduceMean <keepdims = 0> (w) v = Add(x, m) }"
     with open_for_update(bundle, must_exist=True) as writer:
         manifest = writer.manifest
         assert manifest is not None
-        base = manifest.bodies["float32"]
-        bodies = dict(manifest.bodies)
+        base, bodies = manifest.bodies["float32"].graph, dict(manifest.bodies)
         for name, array in weights.items():
-            nodes = (
-                Node("ReduceMean", ("weights",), ("mean",), {"keepdims": 0}),
-                Node("Add", ("x", "mean"), ("v",)),
-            )
-            file, data = io.store(writer, Graph(name, (value,), (output,), nodes, {"weights": array}), name)
-            graph = msgspec.structs.replace(base.graph, file=file, inputs=base.graph.inputs[:1], data=data)
+            file, data = io.store(writer, written(text, w=array), name)
+            graph = msgspec.structs.replace(base, file=file, inputs=base.inputs[:1], data=data)
             bodies[name] = Body.of(graph, "int8", "cpu-x86")
         writer.commit(msgspec.structs.replace(manifest, bodies=bodies))
 
