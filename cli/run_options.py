@@ -5,7 +5,6 @@ from pathlib import Path
 
 from fewstep.cli.run_output import ARRAY, PICTURE
 from fewstep.cli.run_plan import check_name
-from fewstep.graph.output import check_writable
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance
 from fewstep.runtime.options import Options
@@ -86,7 +85,6 @@ class RunOptions(Options):
             raise UserError(f"{self.count} samples in one file", f"ask for 1 to {LIMIT}")
         if self.output.suffix not in (PICTURE, ARRAY):
             raise UserError(f"cannot write {self.output}", "name a .png (a grid of images) or a .npy (an array)")
-        check_writable(self.output)
         for name in DRAWN:
             if (value := getattr(self, name)) is not None and not self.is_picture:
                 raise UserError(f"--{name} with {self.output}, which has no pixels", "leave it out, or name a .png")

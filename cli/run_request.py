@@ -14,6 +14,7 @@ from fewstep.cli.run_options import RunOptions
 from fewstep.cli.run_output import columns_of, scale_of
 from fewstep.cli.run_plan import default_guidance
 from fewstep.cli.run_tiles import Tiling, tiling
+from fewstep.graph.output import check_writable
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import UNCOND
 from fewstep.plans.plan import IMAGE
@@ -56,6 +57,7 @@ class RunRequest:
 def open_request(options: RunOptions) -> RunRequest:
     """The request of these options. Text encoder and picture encoder are loaded and closed: together with the denoiser
     they may be more than memory holds."""
+    check_writable(options.output)
     options, choice = _as_chosen(options)
     sizes = parse_sizes(options.size)
     bundle = open_bundle(options.bundle)
