@@ -45,27 +45,25 @@ class Replayed:
     ) -> None:
         self._onnxruntime, self._session, self._plain, self._device = onnxruntime, session, plain, device
         self._bound: dict[Shapes, DeviceTensors | None] = {}  # None: called once
-        self._instead: Session | None = None
+        self._room = SHAPES
         self._lock = Lock()
 
     def __call__(self, feeds: Arrays) -> dict[str, NDArray[np.float32]]:
         shapes = tuple(feeds[name].shape for name in sorted(feeds))
         with self._lock:
-            if self._instead is not None:
-                return self._instead(feeds)
-            if len(self._bound) >= SHAPES and shapes not in self._bound:
-                return self._once(feeds)
             if shapes not in self._bound:
                 values = self._once(feeds)
-                self._bound[shapes] = None
+                if len(self._bound) < self._room:
+                    self._bound[shapes] = None
                 return values
             try:
                 return self._replayed(shapes, feeds)
             except Exception as error:  # its exceptions share no base class but Exception
                 LOG.warning("%s runs without a CUDA graph: %s", self._session.graph, first_line(error))
                 self._bound.clear()
-                self._instead = self._session = self._plain()  # the session that records lets its memory go
-                return self._instead(feeds)
+                self._room = 0
+                self._session = self._plain()  # the session that records lets its memory go
+                return self._once(feeds)
 
     def _once(self, feeds: Arrays) -> dict[str, NDArray[np.float32]]:
         """A call that nothing records."""
