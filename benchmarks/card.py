@@ -116,7 +116,7 @@ def page(recipe: ModuleType, measured: str, member: Member | None, written_by: s
     """The page of a recipe of these rooms."""
     parts = [f"# {recipe.__name__}", (recipe.__doc__ or "").strip(), measured]
     if member is not None:
-        guidance = "no guidance" if member.guidance == 1 else f"guidance {member.guidance:g}"
+        guidance = "no guidance" if member.guidance is None else f"guidance {member.guidance:g}"
         said = f"Not selected: the first {SAMPLES} held-out seeds along `{member.plan}`, {guidance}."
         use = "It exists to measure calibration on; it has no other use."
         parts = [*parts[:2], use, *parts[2:], f"![samples]({member.name}.png)", said]

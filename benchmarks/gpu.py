@@ -18,7 +18,6 @@ from functools import cached_property, partial
 from importlib.util import find_spec
 from math import inf
 from pathlib import Path
-from runpy import run_path
 from typing import Any
 
 import numpy as np
@@ -28,10 +27,10 @@ from benchmarks import options
 from benchmarks.markdown import table
 from benchmarks.nvidia.forms import BLOCK, FEW, KNOWN
 from benchmarks.zoo.bundles import calibration
-from benchmarks.zoo.members import HELD_OUT, Member, Shipped
+from benchmarks.zoo.members import HELD_OUT, Member
 from fewstep.calibration.calibrate import calibrate
-from fewstep.export.export import ExportOptions, export
-from fewstep.export.sources.shipped import load_shipped
+from fewstep.export.export import ExportOptions, export, load_source
+from fewstep.export.sources.torch_module import TorchSource
 from fewstep.graph.bake.bake import BakeOptions, bake
 from fewstep.graph.engines.batches import BATCH
 from fewstep.graph.engines.bound import DEVICES, bound
@@ -95,10 +94,6 @@ class Deployed:
     member: Member
     bundle: Path
 
-    @property
-    def guidance(self) -> float | None:
-        return None if self.member.guidance == 1 else self.member.guidance
-
     @cached_property
     def conditions(self) -> Callable[[Sequence[int]], dict[str, np.ndarray]]:
         """Seeds -> each condition [seeds, *shape]."""
@@ -111,7 +106,7 @@ def on_backend(of: Deployed, body: str, backend: Backend) -> Callable[[], Sample
 
     def opened() -> Sample:
         sampler = load(of.bundle, body=body, backend=backend)
-        plan = sampler.compile(of.member.plan, of.guidance)
+        plan = sampler.compile(of.member.plan, of.member.guidance)
 
         def sample(seeds: Sequence[int]) -> np.ndarray:
             sampler.forget()  # timing repeats its conditions
@@ -127,7 +122,7 @@ def in_file(of: Deployed, body: str, device: str) -> Callable[[], Sample]:
 
     def opened() -> Sample:
         output = of.bundle.with_name(f"{of.bundle.name}-{body}.onnx")
-        _, (file, *_) = bake(BakeOptions(of.bundle, of.member.plan, output, body=body, guidance=of.guidance))
+        _, (file, *_) = bake(BakeOptions(of.bundle, of.member.plan, output, body=body, guidance=of.member.guidance))
         on_gpu, on_cpu = (PROVIDER, provider_settings(0)), ("CPUExecutionProvider", dict[str, str]())
         session = open_session(onnxruntime, Path(file), on_gpu if device == "cuda" else on_cpu)
         shape = open_bundle(of.bundle).manifest.x_shape
@@ -151,7 +146,7 @@ def in_torch(of: Deployed, device: str, dtype: str, is_compiled: bool) -> Callab
         network: Any = network_of(of.member).to(device).eval()
         network = torch.compile(network, mode="reduce-overhead") if is_compiled else network
         with load(of.bundle, body="float32", backend=OnnxRuntime()) as sampler:
-            plan = sampler.compile(of.member.plan, of.guidance)
+            plan = sampler.compile(of.member.plan, of.member.guidance)
             manifest, nulls = sampler.bundle.manifest, sampler.of().nulls
 
         def there(values: np.ndarray) -> Any:
@@ -184,9 +179,9 @@ def in_torch(of: Deployed, device: str, dtype: str, is_compiled: bool) -> Callab
 
 def network_of(member: Member) -> Any:
     """The member's network in torch."""
-    if isinstance(member, Shipped):
-        return load_shipped(member.name).module
-    return run_path(str(member.weights if member is BLOCK else member.weights.with_suffix(".py")))["make"]()[0]
+    source = load_source(member.source)
+    assert isinstance(source, TorchSource)
+    return source.module
 
 
 def combined(row: Row, tensors: Sequence[Any]) -> Any:
@@ -255,7 +250,7 @@ def prepared(member: Member, folder: Path, name: str) -> Deployed:
     if name:
         count = FEW if member is BLOCK else TRAJECTORIES
         asked = calibration(member, of.bundle, member.plan, ("tensorrt",), count)
-        calibrate(replace(asked, guidance=of.guidance))
+        calibrate(replace(asked, guidance=of.member.guidance))
     rows = str(2 * max(BATCHES))
     for precision in PRECISIONS if name else ():
         try:
@@ -274,7 +269,7 @@ def bounds(of: Deployed, precision: str, gpu: Gpu | None, batches: Sequence[int]
     if device is None or engine is None:
         return ()
     with load(of.bundle, body="float32", backend=OnnxRuntime()) as sampler:
-        evaluations = len(sampler.compile(of.member.plan, of.guidance).steps)
+        evaluations = len(sampler.compile(of.member.plan, of.member.guidance).steps)
     found = []
     for batch in batches:
         inputs = graph_of(opened, engine.body).inputs
@@ -318,7 +313,7 @@ the network need at least here, for batches {" and ".join(map(str, BATCHES))}: a
 def along(model: str) -> str:
     """A denoiser with its plan and guidance."""
     member = KNOWN[model]
-    return ", ".join((model, member.plan, *([] if member.guidance == 1 else [f"guidance {member.guidance:g}"])))
+    return ", ".join((model, member.plan, *([] if member.guidance is None else [f"guidance {member.guidance:g}"])))
 
 
 def _row(denoiser: str, found: GpuRow) -> tuple[str, ...]:

@@ -113,6 +113,5 @@ def opened(member: Member, work: Path) -> Judge:
     bundle = work / "bundles" / member.name
     if not bundle.exists():
         export(ExportOptions(member.source, bundle))
-    guidance = member.guidance if member.guidance != 1 else None
     sampler = load(bundle, backend=OnnxRuntime(threads=1))
-    return Judge(member.name, sampler, guidance, member.rows(BLOCKS[-1], HELD_OUT), work)
+    return Judge(member.name, sampler, member.guidance, member.rows(BLOCKS[-1], HELD_OUT), work)

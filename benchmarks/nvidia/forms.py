@@ -135,10 +135,8 @@ def built(graph: Graph, device: str) -> Kernels:
 def counted(member: Member, work: Path, seeds: int) -> tuple[Task, Counts, Moments, Course]:
     """A model's bundle, exported if the folder lacks it: what its activations hold, and a course of held-out seeds."""
     few = FEW if member is BLOCK else CalibrateOptions.trajectories
-    guidance = None if member.guidance == 1 else member.guidance
     options = calibration(member, exported(member, work), member.plan, ("tensorrt",), few, rows=256)
-    seeds, options = min(seeds, few) if member is BLOCK else seeds, replace(options, guidance=guidance)
-    task = open_task(options)
+    seeds, task = min(seeds, few) if member is BLOCK else seeds, open_task(options)
     counts, moments = count_activations(task), second_moments(task)
     plan = regroup(task.plan, {DENOISER: counts.edges})
     course = open_course(task.sampler, plan, range(FIRST_SEED, FIRST_SEED + seeds), member.rows(seeds, HELD_OUT))

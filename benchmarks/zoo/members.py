@@ -18,12 +18,12 @@ CALIBRATION, HELD_OUT = 0, 1  # seeds of a member's own conditions
 
 @dataclass(frozen=True)
 class Member:
-    """A trained denoiser of this folder, and how it is sampled unless a benchmark says otherwise: a guidance of 1 is
-    none. `needs` is a module that its network is made of, beside torch."""
+    """A trained denoiser of this folder, and how it is sampled unless a benchmark says otherwise. `needs` is a
+    module that its network is made of, next to torch."""
 
     name: str
     plan: str
-    guidance: float = 1.0
+    guidance: float | None = None
     needs: str | None = None
 
     @property

@@ -32,9 +32,8 @@ NEAR = 0.01  # of the bytes: what calibration finds moves a pad here and there
 def test_int8_has_no_kernel_more_than_float16_and_moves_fewer_bytes(name: str, tmp_path: Path) -> None:
     member = MODELS[name]
     export(ExportOptions(member.source, tmp_path / "bundle"))
-    guidance = None if member.guidance == 1 else member.guidance
     options = CalibrateOptions(
-        bundle=tmp_path / "bundle", plan=member.plan, target=("tensorrt",), guidance=guidance, trajectories=4
+        bundle=tmp_path / "bundle", plan=member.plan, target=("tensorrt",), guidance=member.guidance, trajectories=4
     )
     task = open_task(options)
     ranges = tabulate(count_activations(task), task.prepared, "", task.plan.name)
