@@ -22,7 +22,7 @@ from benchmarks.train import recipe_of, training, weights_of
 from benchmarks.zoo.members import BY_NAME, SHIPPED, Member
 from fewstep.export import Spec
 from fewstep.export.export import ExportOptions, export
-from fewstep.measure.rollouts.held_out import held_out_conditions
+from fewstep.measure.rollouts.seeds import held_out_conditions
 from fewstep.models.training import EMA_DECAY, generator_of
 from fewstep.models.weights import load_weights
 from fewstep.report.drawing.pictures import grid, png

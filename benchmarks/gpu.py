@@ -36,8 +36,8 @@ from fewstep.graph.engines.batches import BATCH
 from fewstep.graph.engines.bound import DEVICES, bound
 from fewstep.graph.engines.build import BuildOptions, build
 from fewstep.graph.engines.kernels import kernels_of
-from fewstep.measure.rollouts.held_out import held_out_conditions
 from fewstep.measure.rollouts.metrics import psnr
+from fewstep.measure.rollouts.seeds import held_out_conditions
 from fewstep.plans import noise
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan, Row

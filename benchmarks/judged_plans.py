@@ -19,8 +19,8 @@ from benchmarks.kept import kept
 from benchmarks.zoo.members import HELD_OUT, Member
 from fewstep.export.export import ExportOptions, export
 from fewstep.measure.rollouts.conditions_file import ConditionRecords
-from fewstep.measure.rollouts.held_out import held_out_conditions
 from fewstep.measure.rollouts.metrics import psnr
+from fewstep.measure.rollouts.seeds import held_out_conditions
 from fewstep.measure.teacher import TeacherCheck, checked_teacher
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan

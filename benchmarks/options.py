@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import gettempdir
 
-from fewstep.measure.rollouts.trajectories import HELD_OUT_SEEDS
+from fewstep.measure.rollouts.seeds import HELD_OUT_SEEDS
 from fewstep.plans.errors import UserError
 
 

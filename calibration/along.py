@@ -6,27 +6,20 @@ from typing import Generic, TypeVar
 
 from fewstep.calibration.task import Task
 from fewstep.graph import io
-from fewstep.measure.rollouts.conditions_file import ConditionRecords
 from fewstep.measure.rollouts.on_demand import OpeningOnDemand
 from fewstep.measure.rollouts.row_by_row import sampler_by_rows
+from fewstep.measure.rollouts.seeds import SeedBatch
 from fewstep.measure.rollouts.trajectories import batches
 from fewstep.measure.workers.job import Workers, in_order
 from fewstep.measure.workers.pinned_bundle import PinnedBundle, pinned
 from fewstep.plans.any_plan import AnyPlan
 from fewstep.runtime.loading import load
+from fewstep.runtime.sizes import sized
 
 Result = TypeVar("Result")
 
 
-@dataclass(frozen=True)
-class Trajectories:
-    """Seeds [N], and their values of the conditions [N, *shape] if they are given."""
-
-    seeds: range
-    conditions: ConditionRecords | None
-
-
-Work = Callable[[Task], Callable[[Trajectories], Result]]  # opened once for a task; a function of a module
+Work = Callable[[Task], Callable[[SeedBatch], Result]]  # opened once for a task; a function of a module
 
 
 @dataclass(frozen=True)
@@ -42,7 +35,7 @@ class TrajectoryJob(Generic[Result]):
     network: str
     everything: bool
 
-    def open(self, threads: int) -> Callable[[Trajectories], Result]:
+    def open(self, threads: int) -> Callable[[SeedBatch], Result]:
         return self.work(self.task(threads))
 
     def task(self, threads: int) -> Task:
@@ -70,7 +63,7 @@ class TrajectoryJob(Generic[Result]):
 
 
 def done_along(
-    task: Task, work: Work[Result], trajectories: Iterable[Trajectories], workers: Workers | None
+    task: Task, work: Work[Result], trajectories: Iterable[SeedBatch], workers: Workers | None
 ) -> Iterator[Result]:
     """The result of each part of the trajectories, in order. `workers` take one each; without them this process
     follows all."""
@@ -81,15 +74,15 @@ def done_along(
     return in_order(TrajectoryJob(work, bundle, *shared), trajectories, workers)
 
 
-def trajectories_of(task: Task, at_once: int = 1) -> Iterator[Trajectories]:
-    """The trajectories of a task, in order, up to so many of one size at once."""
-    for start, seeds, _ in batches(task.seeds, at_once, task.sizes, task.turn):
-        assert isinstance(seeds, range)
-        part = slice(start, start + len(seeds))
-        rows = None if task.conditions is None else {name: rows[part] for name, rows in task.conditions.items()}
-        yield Trajectories(seeds, rows)
+def trajectories_of(task: Task, at_once: int = 1) -> Iterator[SeedBatch]:
+    """The trajectories of a task, in order, up to so many of one size at once. They have conditions where these are
+    given."""
+    for start, seeds, size in batches(task.seeds, at_once, task.sizes, task.turn):
+        x_shape = sized(task.sampler.bundle.manifest, size).x_shape
+        yield SeedBatch(task.seeds, x_shape, task.conditions or {}).part(slice(start, start + len(seeds)))
 
 
-def only(task: Task, trajectories: Trajectories) -> Task:
+def only(task: Task, trajectories: SeedBatch) -> Task:
     """The task with these trajectories alone."""
-    return replace(task, seeds=trajectories.seeds, conditions=trajectories.conditions)
+    assert isinstance(trajectories.seeds, range)
+    return replace(task, seeds=trajectories.seeds, conditions=trajectories.conditions or None)

@@ -23,12 +23,12 @@ from fewstep.calibration.task import Task
 from fewstep.graph import io, weights
 from fewstep.graph.commit import Writer
 from fewstep.graph.graph import Graph
-from fewstep.measure.rollouts.closed_loop import JUDGE_SEEDS, SELECTION_SEEDS, Course, open_course
+from fewstep.measure.rollouts.closed_loop import Course, open_course
 from fewstep.measure.rollouts.direction import GUIDANCE, body_differences, float_differences, is_lost, text_of, worst
-from fewstep.measure.rollouts.held_out import held_out_conditions
 from fewstep.measure.rollouts.nearness import LEAST_PSNR, LEAST_SNR, Nearness
 from fewstep.measure.rollouts.on_demand import close
 from fewstep.measure.rollouts.row_by_row import body_by_rows
+from fewstep.measure.rollouts.seeds import BODY_SEEDS, SeedBatch
 from fewstep.measure.rollouts.token_course import TokenCourse, open_token_course
 from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.arguments import check_compiled, check_tokens
@@ -36,13 +36,10 @@ from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Difference, Trial
 from fewstep.runtime.progress import SILENT, Progress, under
 
-MOST_SEEDS = 8  # that judge a body
 ENOUGH, LEAST_LOSS = 44.0, 0.5  # dB of mean PSNR: fewer graphs have so much, or lose no more by it
 DIVERGED = -20.0  # dB between samples of two seeds, which are ten times the peak apart
 Spare = Callable[[Variants], Variants]
 Keep = Callable[[Graph], Graph]
-
-AFTER_MAPS = SELECTION_SEEDS.index(JUDGE_SEEDS.stop)  # where those seeds begin: precision maps have the ones before
 
 
 @dataclass(frozen=True)
@@ -58,19 +55,14 @@ class CalibratedBody:
         return self.variants.lowered[-1][1]
 
 
-def judging_seeds(trajectories: int) -> range:
-    """The seeds that judge a body, no more than there are trajectories."""
-    return SELECTION_SEEDS[AFTER_MAPS:][: min(MOST_SEEDS, trajectories)]
-
-
 def judging_course(task: Task, plan: AnyPlan, progress: Progress = SILENT) -> Course | TokenCourse:
     """The course on which all bodies are compared with float32. `plan` has the range groups of the counts."""
     sampler = body_by_rows(task.sampler) if task.is_large else task.sampler  # as counting has them
-    seeds = judging_seeds(len(task.seeds))
+    seeds = BODY_SEEDS[: len(task.seeds)]
     shown = under(progress, "judgement")
     if sampler.bundle.manifest.vocabulary is not None:
-        values = held_out_conditions(sampler.bundle.manifest.conditions, seeds, task.conditions)
-        return open_token_course(sampler, check_tokens(plan), seeds, values, shown)
+        batch = SeedBatch.held_out(sampler.bundle.manifest, seeds, task.conditions)
+        return open_token_course(sampler, check_tokens(plan), batch, shown)
     course = open_course(task.among(sampler), check_compiled(plan), seeds, task.conditions, shown, task.network)
     if sampler.bundle.manifest.conditions:
         course = replace(course, differences=float_differences(course, sampler.of().graph))

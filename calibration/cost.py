@@ -4,16 +4,15 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from fewstep.calibration.calibrated_body import judging_seeds
 from fewstep.calibration.precision.native import is_bound, searched_here
 from fewstep.calibration.precision.operation_errors import RUNS
 from fewstep.calibration.precision.refine import evaluations
 from fewstep.calibration.second_moments import TRAJECTORIES
-from fewstep.calibration.spare import SAMPLES
 from fewstep.calibration.task import Task
 from fewstep.measure.estimate import Estimate, seconds_of_one
-from fewstep.measure.rollouts.closed_loop import AT_ONCE, JUDGE_SEEDS
+from fewstep.measure.rollouts.closed_loop import AT_ONCE
 from fewstep.measure.rollouts.on_demand import close
+from fewstep.measure.rollouts.seeds import BODY_SEEDS, JUDGE_SEEDS, OPERATION_SEEDS
 from fewstep.measure.rollouts.trajectories import batches
 from fewstep.plans.errors import UserError
 
@@ -46,12 +45,13 @@ def cost_of(tasks: Sequence[Task]) -> Cost:
     """The cost of tasks of a bundle's networks, of which the last is the denoiser's. Two evaluations are run."""
     task = tasks[-1]  # each network has whole trajectories
     steps, bodies = len(task.plan.steps), sum(len(each.targets) for each in tasks)
+    tried = sum(min(len(each.operations), RUNS) * len(each.targets) for each in tasks)
     calls = 3 if task.sampler.bundle.manifest.conditions else 1  # float32's states, and other conditions there
     return Cost(
         counted=len(tasks) * steps * len(task.seeds),
         moments=len(tasks) * steps * min(TRAJECTORIES, len(task.seeds)),
-        errors=steps * SAMPLES * sum(min(len(each.operations), RUNS) * len(each.targets) for each in tasks),
-        judged=calls * len(judging_seeds(len(task.seeds))) * steps * bodies,
+        errors=steps * len(OPERATION_SEEDS) * tried,
+        judged=calls * len(BODY_SEEDS[: len(task.seeds)]) * steps * bodies,
         searched=_searched(task),
         seconds=_seconds(task),
     )

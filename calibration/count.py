@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from fewstep.calibration.along import Trajectories, done_along, only, trajectories_of
+from fewstep.calibration.along import done_along, only, trajectories_of
 from fewstep.calibration.checkpoint import Checkpoint
 from fewstep.calibration.lowering.encoding import eight_of
 from fewstep.calibration.ranges.histogram import Histogram
@@ -16,6 +16,7 @@ from fewstep.calibration.ranges.table import METHOD, Ranges, RangesTable
 from fewstep.calibration.task import Task
 from fewstep.graph.graph import Graph
 from fewstep.graph.selection import selected_ops
+from fewstep.measure.rollouts.seeds import SeedBatch
 from fewstep.measure.rollouts.trajectories import BATCH
 from fewstep.measure.workers.job import Workers
 from fewstep.runtime.machine.threads import one_after_another, while_the_next_comes
@@ -39,25 +40,25 @@ def count_activations(
     if checkpoint is not None:
         counts, done = checkpoint.load(counts)
     at_once = BATCH if workers is None and not task.is_large else 1
-    for seeds, histograms in done_along(task, counting, trajectories_of(task.after(done), at_once), workers):
+    for count, histograms in done_along(task, counting, trajectories_of(task.after(done), at_once), workers):
         counts.include(histograms)
-        done += len(seeds)
+        done += count
         progress("trajectories", done, len(task.seeds))
         if checkpoint is not None:
             checkpoint.save(counts, done, is_last=done == len(task.seeds))
     return counts.completed()
 
 
-def counting(task: Task) -> Callable[[Trajectories], tuple[range, Histograms]]:
+def counting(task: Task) -> Callable[[SeedBatch], tuple[int, Histograms]]:
     """A function that gives the histograms of trajectories, each evaluation counted while the next one comes."""
     empty = Counts.empty(task.prepared, task.edges, 1, task.everything)
     watched = open_counted(task.prepared, empty, task.threads)
 
-    def counted(trajectories: Trajectories) -> tuple[range, Histograms]:
+    def counted(trajectories: SeedBatch) -> tuple[int, Histograms]:
         counts = replace(empty, histograms={})
         calls = ((each, taken(watched)) for each in only(task, trajectories).evaluations(watched))
         while_the_next_comes(lambda call: counts.add(*call), calls)
-        return trajectories.seeds, counts.histograms
+        return len(trajectories.seeds), counts.histograms
 
     return counted
 

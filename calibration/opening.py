@@ -20,8 +20,9 @@ from fewstep.measure.rollouts.conditions_file import ConditionRecords, deal
 from fewstep.measure.rollouts.on_demand import OpeningOnDemand
 from fewstep.measure.rollouts.prompts import CALIBRATION, given_rows
 from fewstep.measure.rollouts.row_by_row import sampler_by_rows
+from fewstep.measure.rollouts.seeds import drawn_conditions
 from fewstep.measure.rollouts.token_course import check_counts
-from fewstep.measure.rollouts.trajectories import draw_condition, in_words, longest_turn
+from fewstep.measure.rollouts.trajectories import in_words, longest_turn
 from fewstep.plans.any_plan import AnyPlan, shaping_of
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import to_text
@@ -118,8 +119,7 @@ def _conditions(options: CalibrateOptions, sampler: Sampler) -> ConditionRecords
     rows = given_rows(sampler.bundle, options.conditions, options.prompts, CALIBRATION)
     if rows is not None:
         return deal(rows, options.trajectories)
-    for number, condition in enumerate(sampler.bundle.manifest.conditions):
-        draw_condition(condition, number, options.seed)
+    drawn_conditions(sampler.bundle.manifest.conditions, [options.seed])
     return None
 
 

@@ -9,8 +9,8 @@ from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.lowering.targets import USUAL, named_target, target_names
 from fewstep.calibration.precision.bound import parse_bound
 from fewstep.calibration.precision.native import check_targets
-from fewstep.measure.rollouts.closed_loop import SELECTION_SEEDS
-from fewstep.measure.rollouts.trajectories import FIRST_SEED, HELD_OUT_SEEDS, in_words
+from fewstep.measure.rollouts.seeds import FIRST_SEED, HELD_OUT_SEEDS, SELECTION_SEEDS
+from fewstep.measure.rollouts.trajectories import in_words
 from fewstep.measure.workers.options import SamplingOptions
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance

@@ -10,10 +10,11 @@ from itertools import islice
 
 import numpy as np
 
-from fewstep.calibration.along import Trajectories, done_along, only, trajectories_of
+from fewstep.calibration.along import done_along, only, trajectories_of
 from fewstep.calibration.ranges.moments import Moments, MomentSums
 from fewstep.calibration.ranges.observe import open_watched
 from fewstep.calibration.task import Task
+from fewstep.measure.rollouts.seeds import SeedBatch
 from fewstep.measure.workers.job import Workers
 from fewstep.runtime.backends import LoadedGraph
 from fewstep.runtime.machine.pages import give_back
@@ -39,14 +40,14 @@ def second_moments(task: Task, progress: Progress = SILENT, workers: Workers | N
     return total
 
 
-def moments_along(task: Task, positions: int) -> Callable[[Trajectories], Moments]:
+def moments_along(task: Task, positions: int) -> Callable[[SeedBatch], Moments]:
     """A function that gives the moments of a trajectory, at so many positions of each row."""
     give_back()  # memory of the network that counted
     read = tuple(dict.fromkeys(op.x for ops in task.weighted for op in ops))
     return partial(_along, task, open_watched(task.prepared, read, task.threads), positions)
 
 
-def _along(task: Task, network: LoadedGraph, positions: int, trajectory: Trajectories) -> Moments:
+def _along(task: Task, network: LoadedGraph, positions: int, trajectory: SeedBatch) -> Moments:
     watched = MomentSums(network, task.prepared, task.weighted, positions, trajectory.seeds[0])
     for _ in only(task, trajectory).evaluations(watched):
         pass

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from functools import cache
 
-from fewstep.calibration.calibrated_body import AFTER_MAPS, MOST_SEEDS, Spare
+from fewstep.calibration.calibrated_body import Spare
 from fewstep.calibration.lowering.quantize import measured_ops
 from fewstep.calibration.precision.operation_errors import operation_errors
 from fewstep.calibration.precision.ranking import ranked
@@ -11,15 +11,13 @@ from fewstep.calibration.precision.sparing import default_count, times_in_float
 from fewstep.calibration.precision.variants import Variants
 from fewstep.calibration.task import Task
 from fewstep.graph.io import exceeds
-from fewstep.measure.rollouts.closed_loop import SELECTION_SEEDS, Course, open_course
+from fewstep.measure.rollouts.closed_loop import Course, open_course
 from fewstep.measure.rollouts.on_demand import close
 from fewstep.measure.rollouts.row_by_row import body_by_rows
+from fewstep.measure.rollouts.seeds import OPERATION_SEEDS
 from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.arguments import check_compiled
 from fewstep.runtime.progress import SILENT, Progress, under
-
-FIRST = AFTER_MAPS + MOST_SEEDS  # the seeds behind those that judge
-SAMPLES = 2
 
 
 def sparing_for(task: Task, plan: AnyPlan, progress: Progress = SILENT) -> Spare:
@@ -34,7 +32,7 @@ def sparing_for(task: Task, plan: AnyPlan, progress: Progress = SILENT) -> Spare
 
     @cache
     def course() -> Course:
-        seeds = SELECTION_SEEDS[FIRST : FIRST + min(SAMPLES, len(task.seeds))]
+        seeds = OPERATION_SEEDS[: len(task.seeds)]
         sampler = task.among(body_by_rows(task.sampler))
         opened = open_course(
             sampler, numbers, seeds, task.conditions, under(progress, "errors of operations"), task.network

@@ -19,8 +19,8 @@ from fewstep.measure.estimate import Estimate, seconds_of_one
 from fewstep.measure.judge import Judgements, Want, judge
 from fewstep.measure.judged_task import JudgedTask
 from fewstep.measure.results import SCHEMA, Distance, Features, Quality, Results
-from fewstep.measure.rollouts.held_out import APART
 from fewstep.measure.rollouts.prompts import HELD_OUT, given_rows
+from fewstep.measure.rollouts.seeds import APART
 from fewstep.measure.speed.bodies import races
 from fewstep.measure.speed.machine import this_machine
 from fewstep.measure.speed.race import Turns
@@ -118,7 +118,7 @@ def _with_quality(
     extract = None if extractor is None else extractor.extract
     plan = None if teacher is None else teacher.plan
     want = Want(plan, task.taught, extract, task.featured, APART[: task.featured], task.has_samples)
-    found = judge(sampling.answers, task.contenders, task.plan, task.seeds(task.count), want, progress)
+    found = judge(sampling.answers, task.contenders, task.plan, task.held_out, task.count, want, progress)
     features, sets = (None, {}) if extractor is None else _distances(task, extractor, found, progress)
     measured = msgspec.structs.replace(
         results,

@@ -6,7 +6,7 @@ from time import perf_counter
 
 from fewstep.graph.needs import duration
 from fewstep.measure.rollouts.conditions_file import ConditionRecords
-from fewstep.measure.rollouts.held_out import PAIRED, held_out_conditions
+from fewstep.measure.rollouts.seeds import PAIRED, held_out_conditions
 from fewstep.plans.any_plan import AnyPlan
 from fewstep.runtime.progress import AHEAD
 from fewstep.runtime.sampler import Sampler

@@ -25,7 +25,7 @@ from fewstep.measure.results import StepQuality, TokenQuality, TokenStepQuality
 from fewstep.measure.rollouts.direction import NONE, judged_differences
 from fewstep.measure.rollouts.end_quality import EndQuality, end_quality
 from fewstep.measure.rollouts.metrics import Energies
-from fewstep.measure.rollouts.reference import Seeds
+from fewstep.measure.rollouts.seeds import SeedBatch
 from fewstep.measure.sampling import FEW, FLOAT, Batch
 from fewstep.plans.any_plan import AnyPlan, regroup
 from fewstep.plans.arguments import check_tokens
@@ -39,6 +39,7 @@ from fewstep.runtime.progress import SILENT, Progress
 LOGITS_HELD = 2**26  # numbers of a run's logits in memory, of each body
 
 Ask = Callable[[Iterable[Any]], Iterator[Any]]  # the answers of questions, in order
+BatchOf = Callable[[range], SeedBatch]
 
 
 @dataclass(frozen=True)
@@ -95,24 +96,26 @@ def judge(
     ask: Ask,
     contenders: Sequence[Contender],
     plan: AnyPlan,
-    seeds: Seeds,
+    batch_of: BatchOf,
+    count: int,
     want: Want,
     progress: Progress = SILENT,
     batch: int = BATCH,
 ) -> Judgements:
-    """Judge bodies against float32 along a plan, and against the teacher. UserError for more seeds of some kind than
-    there are."""
+    """Judge bodies against float32 along a plan, and against the teacher, on the seeds 0 .. count - 1. UserError for
+    more seeds of some kind than there are."""
     taught = want.taught if want.teacher is not None else 0
-    if taught > seeds.count or any(each.seeds > seeds.count for each in contenders):
-        raise UserError(f"{taught} seeds for the teacher of {seeds.count} in all", "give it at most so many")
-    lessons, paired = _cut(range(taught), FEW), _cut(range(seeds.count), _at_once(plan, batch))
-    further = _cut(range(seeds.count, want.featured if want.extract else 0), batch)
+    if taught > count or any(each.seeds > count for each in contenders):
+        raise UserError(f"{taught} seeds for the teacher of {count} in all", "give it at most so many")
+    lessons, paired = _cut(range(taught), FEW), _cut(range(count), _at_once(plan, batch))
+    further = _cut(range(count, want.featured if want.extract else 0), batch)
     others = _cut(want.apart if want.extract else range(0), batch)
-    answers = ask(_questions(contenders, plan, seeds, want, (lessons, paired, further, others)))
-    teacher = np.zeros((0, *seeds.x_shape), np.float32)
+    answers = ask(_questions(contenders, plan, batch_of, want, (lessons, paired, further, others)))
+    samples = list[Array]()
     for part in lessons:
-        teacher = np.concatenate((teacher, next(answers)))
+        samples.append(next(answers))
         progress(f"teacher {want.teacher.name if want.teacher else ''}", part.stop, taught)
+    teacher = np.concatenate(samples) if samples else np.zeros(0, np.float32)
     floats = _Tally(want, teacher, plan, is_float=True)
     tallies = {each.name: _Tally(want, teacher, regroup(each.plan or plan, each.groups)) for each in contenders}
     for part in paired:
@@ -120,7 +123,7 @@ def judge(
         floats.add(JudgedRun(runs.reference, runs.reference))
         for name, own in runs.bodies.items():
             tallies[name].add(own)
-        progress("judging", part.stop, seeds.count)
+        progress("judging", part.stop, count)
     for part in further:
         for tally in (floats, *tallies.values()):
             tally.add_features(next(answers))
@@ -136,21 +139,21 @@ def judge(
 def _questions(
     contenders: Sequence[Contender],
     plan: AnyPlan,
-    seeds: Seeds,
+    batch_of: BatchOf,
     want: Want,
     parts: tuple[list[range], list[range], list[range], list[range]],
 ) -> Iterator[Any]:
     """The batches of the teacher, of pairs, of seeds whose features alone are wanted, and of float32's other seeds."""
     lessons, paired, further, others = parts
     if want.teacher is not None:
-        yield from (Batch(FLOAT, want.teacher, seeds.batch(part)) for part in lessons)
+        yield from (Batch(FLOAT, want.teacher, batch_of(part)) for part in lessons)
     for part in paired:
-        yield JudgedBatch(plan, tuple(each for each in contenders if part.start < each.seeds), seeds.batch(part))
+        yield JudgedBatch(plan, tuple(each for each in contenders if part.start < each.seeds), batch_of(part))
     for part in further:
-        batch = seeds.batch(part)
+        batch = batch_of(part)
         yield Batch(FLOAT, plan, batch)
         yield from (Batch(each.name, each.plan or plan, batch) for each in contenders)
-    yield from (Batch(FLOAT, plan, seeds.batch(part)) for part in others)
+    yield from (Batch(FLOAT, plan, batch_of(part)) for part in others)
 
 
 def _cut(seeds: range, size: int) -> list[range]:

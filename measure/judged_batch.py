@@ -11,9 +11,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from fewstep.measure.rollouts.conditions_file import ConditionRecords
 from fewstep.measure.rollouts.direction import NONE, Sums, differences, moved, sums
 from fewstep.measure.rollouts.metrics import Energies
-from fewstep.measure.rollouts.reference import Conditions, ReferenceRun, SeedBatch, run_reference
+from fewstep.measure.rollouts.reference import ReferenceRun, run_reference
+from fewstep.measure.rollouts.seeds import SeedBatch
 from fewstep.measure.rollouts.token_course import open_token_course
 from fewstep.measure.sampling import FLOAT
 from fewstep.plans import guidance
@@ -33,7 +35,7 @@ class JudgedBody(Protocol):
 
     def compile(self, plan: Plan, /) -> Plan: ...
 
-    def step_call(self, plan: Plan, samples: int, conditions: Conditions, /) -> StepCall: ...
+    def step_call(self, plan: Plan, samples: int, conditions: ConditionRecords, /) -> StepCall: ...
 
 
 JudgedBodies = Callable[[str], Any]  # by the name of the body: a JudgedBody, of tokens a Sampler
@@ -120,9 +122,8 @@ def _judged_tokens(plan: TokenPlan, contender: Contender, seeds: SeedBatch, bodi
     """One batch of one contender: its logits at float32's states, and its own run."""
     along: Any = regroup(contender.plan or plan, contender.groups)
     seeds = seeds.first(contender.seeds - seeds.seeds[0])
-    course = open_token_course(bodies(FLOAT), along, seeds.seeds, seeds.conditions)
-    body, count = bodies(contender.name), len(seeds.seeds)
-    run = course.run_by(body.step_call(along, count, seeds.conditions).logits)
+    course = open_token_course(bodies(FLOAT), along, seeds)
+    run = course.run_by(bodies(contender.name).step_call(along, len(seeds.seeds), seeds.conditions).logits)
     return JudgedRun(run.ids, course.reference.ids, agreement=course.agreement(run), decibels=course.quality(run))
 
 

@@ -1,15 +1,11 @@
 """The reference of bodies that are judged: float32 along a plan and its teacher, with the options that name it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
-
-from numpy.typing import NDArray
 
 from fewstep.measure.rollouts.conditions_file import ConditionRecords
-from fewstep.measure.rollouts.held_out import PAIRED, held_out_conditions
 from fewstep.measure.rollouts.options import ConditionOptions
-from fewstep.measure.rollouts.reference import Seeds
+from fewstep.measure.rollouts.seeds import PAIRED, SeedBatch
 from fewstep.measure.teacher import CHECKED, Sample, Teacher, checked_teacher
 from fewstep.plans.guidance import Guidance
 from fewstep.plans.plan import Plan
@@ -50,13 +46,9 @@ class JudgedReference:
     def bundle(self) -> Bundle:
         return self.reference.bundle
 
-    def conditions(self, seeds: Sequence[int]) -> Mapping[str, NDArray[Any]]:
-        """The conditions of held-out seeds."""
-        return held_out_conditions(self.bundle.manifest.conditions, seeds, self.rows)
-
-    def seeds(self, count: int) -> Seeds:
-        """The first held-out seeds."""
-        return Seeds(count, self.bundle.manifest.x_shape, self.conditions)
+    def held_out(self, seeds: Sequence[int]) -> SeedBatch:
+        """Held-out seeds."""
+        return SeedBatch.held_out(self.bundle.manifest, seeds, self.rows)
 
     def timed_plan(self) -> Plan:
         """A plan of two steps or more, of which the second can be timed."""

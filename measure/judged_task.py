@@ -14,9 +14,9 @@ from fewstep.measure.judged_batch import Contender
 from fewstep.measure.judged_reference import JudgedReference, ReferenceOptions
 from fewstep.measure.opening import SamplingJob, open_body
 from fewstep.measure.rollouts.calibrated_plan import judged_plan, judged_plans
-from fewstep.measure.rollouts.held_out import PAIRED
 from fewstep.measure.rollouts.prompts import HELD_OUT, given_rows
 from fewstep.measure.rollouts.row_by_row import body_by_rows
+from fewstep.measure.rollouts.seeds import PAIRED
 from fewstep.measure.sampling import FLOAT, Sampling
 from fewstep.measure.speed.race import Turns
 from fewstep.measure.teacher import CHECKED, teacher_of

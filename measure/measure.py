@@ -21,7 +21,7 @@ from fewstep.measure.judged_task import JudgedTask, JudgementOptions, check_outp
 from fewstep.measure.opening import open_body
 from fewstep.measure.results import Results, encode
 from fewstep.measure.rollouts.calibrated_plan import judged_plans
-from fewstep.measure.rollouts.held_out import APART
+from fewstep.measure.rollouts.seeds import APART
 from fewstep.measure.sampling import FLOAT
 from fewstep.measure.speed.bodies import timed_elsewhere, timed_here, timing_notes
 from fewstep.measure.speed.race import Turns

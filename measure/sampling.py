@@ -6,7 +6,7 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from fewstep.measure.rollouts.reference import SeedBatch
+from fewstep.measure.rollouts.seeds import SeedBatch
 from fewstep.measure.workers.job import Job, Workers, in_order
 from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.plan import Plan

@@ -14,9 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.measure.rollouts.conditions_file import ConditionRecords
-from fewstep.measure.rollouts.held_out import held_out_conditions
 from fewstep.measure.rollouts.metrics import psnr
-from fewstep.measure.rollouts.reference import SeedBatch
+from fewstep.measure.rollouts.seeds import SeedBatch
 from fewstep.measure.rollouts.token_course import check_counts
 from fewstep.plans.any_plan import AnyPlan, shaping_of
 from fewstep.plans.errors import UserError
@@ -152,8 +151,7 @@ def checked_teacher(
 
     The default plan is doubled until it suffices, up to `LONGEST` steps. A plan that was asked for stays as it is.
     """
-    manifest = sampler.bundle.manifest
-    held_out = SeedBatch(seeds, manifest.x_shape, held_out_conditions(manifest.conditions, seeds, rows))
+    held_out = SeedBatch.held_out(sampler.bundle.manifest, seeds, rows)
 
     def sampled(plan: Plan) -> Floats:
         progress(f"checking the teacher: {plan.name}", 0, 1)

@@ -13,7 +13,7 @@ from fewstep.graph.graph import Graph
 from fewstep.measure.bodies import int8_bodies, not_judged
 from fewstep.measure.columns import MeasureTask, measured_by
 from fewstep.measure.results import BodyCoverage, Results
-from fewstep.measure.rollouts.held_out import label
+from fewstep.measure.rollouts.seeds import label
 from fewstep.measure.speed.machine import Machine
 from fewstep.measure.speed.mean_step import int8_share
 from fewstep.plans.plan import Plan

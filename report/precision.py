@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from fewstep.calibration.precision.record import FrontierPoint, PrecisionMap, decode
 from fewstep.graph import io
 from fewstep.graph.selection import selected_ops
-from fewstep.measure.rollouts.closed_loop import JUDGE_SEEDS, SEARCH_SEEDS
 from fewstep.measure.rollouts.metrics import CEILING
+from fewstep.measure.rollouts.seeds import JUDGE_SEEDS, SEARCH_SEEDS
 from fewstep.report.drawing import plots
 from fewstep.report.drawing.plots import Series
 from fewstep.report.elements import (

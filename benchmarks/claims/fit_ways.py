@@ -10,7 +10,7 @@ from tempfile import mkdtemp
 import fewstep.literature.fits as published
 from benchmarks.claims.claim import FD, SHIPPED, beside, plan
 from benchmarks.claims.settings import Setting, W, exported, sampler_of
-from fewstep.calibration.fitting.blocks import FIT_SEEDS, blocks_of
+from fewstep.calibration.fitting.blocks import blocks_of
 from fewstep.calibration.fitting.fit import fit
 from fewstep.calibration.fitting.options import FitOptions
 from fewstep.calibration.fitting.start import best_start
@@ -18,6 +18,7 @@ from fewstep.calibration.fitting.task import open_task
 from fewstep.calibration.fitting.teacher import taught
 from fewstep.literature.fits.setting import FitSetting
 from fewstep.measure.rollouts.metrics import Floats
+from fewstep.measure.rollouts.seeds import FIT_SEEDS
 from fewstep.models import ready
 from fewstep.plans.file import decode
 from fewstep.plans.plan import Plan

@@ -10,7 +10,8 @@ import numpy as np
 
 from fewstep.calibration.ranges.observe import Counts, open_watched
 from fewstep.calibration.task import Task
-from fewstep.measure.rollouts.trajectories import BodyCall, roll_out, uniform
+from fewstep.measure.rollouts.seeds import uniform
+from fewstep.measure.rollouts.trajectories import BodyCall, roll_out
 from fewstep.plans import noise
 from fewstep.runtime.progress import SILENT, Progress
 

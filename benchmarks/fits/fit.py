@@ -30,8 +30,8 @@ from fewstep.calibration.fitting.teacher import taught
 from fewstep.measure.distances import distance
 from fewstep.measure.distances.features import Extractor, default_features, open_extractor
 from fewstep.measure.opening import open_body
-from fewstep.measure.rollouts.held_out import PAIRED
 from fewstep.measure.rollouts.metrics import psnr
+from fewstep.measure.rollouts.seeds import PAIRED
 from fewstep.measure.teacher import teacher_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode, encode

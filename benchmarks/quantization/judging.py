@@ -15,8 +15,8 @@ from benchmarks.quantization.material import Material, digest_of
 from fewstep.graph import io
 from fewstep.measure.opening import open_body
 from fewstep.measure.rollouts.conditions_file import ConditionRecords
-from fewstep.measure.rollouts.held_out import held_out_conditions
 from fewstep.measure.rollouts.metrics import psnr
+from fewstep.measure.rollouts.seeds import SeedBatch
 from fewstep.measure.speed.machine import this_machine
 from fewstep.measure.workers.code_digest import code
 from fewstep.plans.plan import Plan
@@ -105,12 +105,10 @@ class Judge:
         return self._sampled(open_body(open_bundle(self.bundle), contender.body, threads=0), contender.name)
 
     def _sampled(self, sampler: Sampler, name: str) -> Samples:
-        parts, takes = [], sampler.bundle.manifest.conditions
-        for done in range(0, len(self.seeds), BATCH):
-            seeds = self.seeds[done : done + BATCH]
-            conditions = held_out_conditions(takes, seeds, self.rows)
-            parts.append(sampler.sample(self.plan, seeds, conditions, self.plan.guidance))
-            self.progress(f"sampling {name}", done + len(seeds), len(self.seeds))
+        parts = []
+        for part in SeedBatch.held_out(sampler.bundle.manifest, self.seeds, self.rows).parts(BATCH):
+            parts.append(sampler.sample(self.plan, part.seeds, part.conditions, self.plan.guidance))
+            self.progress(f"sampling {name}", part.seeds[-1] + 1 - self.seeds[0], len(self.seeds))
         return np.concatenate(parts)
 
     def _measured(self, contender: Contender) -> Quality:

@@ -13,15 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.measure.rollouts.conditions_file import ConditionRecords
-from fewstep.measure.rollouts.held_out import held_out_conditions
-from fewstep.measure.rollouts.reference import SeedBatch
+from fewstep.measure.rollouts.seeds import SeedBatch
 from fewstep.plans.plan import Plan
 from fewstep.runtime.execute import Array, StepNetwork, finish
 from fewstep.runtime.sampler import Sampler
 
-# Between the seeds of precision maps and the first of a calibration, and apart from those held out
-FIT_SEEDS = range(600_000, 650_000)
-CHOICE_SEEDS = range(650_000, 700_000)
 BLOCK = 8  # seeds
 
 
@@ -60,9 +56,7 @@ def blocks_of(sampler: Sampler, seeds: range, rows: ConditionRecords | None = No
 
     rows: own conditions [N, *shape]; seed i takes row i mod N.
     """
-    manifest = sampler.bundle.manifest
-    parts = [seeds[start : start + BLOCK] for start in range(0, len(seeds), BLOCK)]
-    return tuple(Block(part, manifest.x_shape, held_out_conditions(manifest.conditions, part, rows)) for part in parts)
+    return tuple(Block.held_out(sampler.bundle.manifest, seeds, rows).parts(BLOCK))
 
 
 def with_other_times(plan: Plan, times: Iterable[float]) -> Plan:

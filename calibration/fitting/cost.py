@@ -2,7 +2,7 @@
 
 from math import prod
 
-from fewstep.calibration.fitting.blocks import BLOCK, FIT_SEEDS
+from fewstep.calibration.fitting.blocks import BLOCK
 from fewstep.calibration.fitting.endpoint import RESTRAINTS, SECANTS
 from fewstep.calibration.fitting.gate import former_fit
 from fewstep.calibration.fitting.path import path_bytes
@@ -11,6 +11,7 @@ from fewstep.calibration.fitting.tangents import calls
 from fewstep.calibration.fitting.task import FitTask
 from fewstep.calibration.fitting.trade import SHARES, WEIGHTS
 from fewstep.measure.estimate import Estimate, seconds_of_one
+from fewstep.measure.rollouts.seeds import FIT_SEEDS
 from fewstep.measure.teacher import CHECKED
 
 

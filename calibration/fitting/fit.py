@@ -21,7 +21,7 @@ from fewstep.calibration.fitting.task import BODY, FitTask, open_task
 from fewstep.calibration.fitting.trade import Trade
 from fewstep.graph.commit import Writer, open_for_update
 from fewstep.graph.output import write_whole
-from fewstep.measure.rollouts.held_out import PAIRED
+from fewstep.measure.rollouts.seeds import PAIRED
 from fewstep.measure.teacher import TeacherCheck
 from fewstep.measure.workers.setup import opened
 from fewstep.plans.errors import UserError

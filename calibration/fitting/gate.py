@@ -7,9 +7,8 @@ reference than the plan at stake, by TEACHER_MARGIN dB. The plan at stake is the
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from fewstep.calibration.fitting.blocks import FIT_SEEDS
 from fewstep.calibration.fitting.task import BODY, FitTask
-from fewstep.measure.rollouts.reference import SeedBatch
+from fewstep.measure.rollouts.seeds import FIT_SEEDS, SeedBatch
 from fewstep.measure.teacher import CHECKED, TEACHER_MARGIN, Teacher, TeacherCheck, checked_teacher, teacher_plan
 from fewstep.plans.file import encode
 from fewstep.plans.guidance import as_guidance

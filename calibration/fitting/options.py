@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fewstep.calibration.fitting.blocks import BLOCK, CHOICE_SEEDS, FIT_SEEDS
-from fewstep.measure.rollouts.held_out import PAIRED
+from fewstep.calibration.fitting.blocks import BLOCK
+from fewstep.measure.rollouts.seeds import CHOICE_SEEDS, FIT_SEEDS, PAIRED
 from fewstep.measure.workers.options import SamplingOptions
 from fewstep.plans.errors import UserError
 from fewstep.runtime.fitted_plans import LARGEST

@@ -6,7 +6,7 @@ from functools import partial
 from itertools import chain, islice
 
 from fewstep.calibration.fitting import teacher as teaching
-from fewstep.calibration.fitting.blocks import CHOICE_SEEDS, FIT_SEEDS, Block, blocks_of, digest
+from fewstep.calibration.fitting.blocks import Block, blocks_of, digest
 from fewstep.calibration.fitting.checkpoint import FitCheckpoint, checkpoint_of
 from fewstep.calibration.fitting.endpoint import (
     RESTRAINTS,
@@ -27,6 +27,7 @@ from fewstep.calibration.fitting.tangents import DIRECTIONS
 from fewstep.calibration.fitting.task import FitTask
 from fewstep.calibration.fitting.trade import Trade, Trader
 from fewstep.measure.rollouts.conditions_file import ConditionRecords
+from fewstep.measure.rollouts.seeds import CHOICE_SEEDS, FIT_SEEDS
 from fewstep.plans.file import encode
 from fewstep.plans.plan import Plan
 from fewstep.runtime.progress import SILENT, Progress

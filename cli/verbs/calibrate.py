@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from typing import Any
 
 from fewstep.calibration.calibrate import Calibration, calibrate
-from fewstep.calibration.calibrated_body import judging_seeds
 from fewstep.calibration.cost import cost_of
 from fewstep.calibration.needs import needs
 from fewstep.calibration.opening import open_task
@@ -17,10 +16,11 @@ from fewstep.cli.outcome import Outcome, counted
 from fewstep.cli.trials import trial_lines
 from fewstep.graph.commit import open_for_update
 from fewstep.graph.needs import check_needs, duration, together
-from fewstep.measure.rollouts.closed_loop import AT_ONCE, JUDGE_SEEDS
+from fewstep.measure.rollouts.closed_loop import AT_ONCE
 from fewstep.measure.rollouts.direction import CONDITION, is_lost, text_of
 from fewstep.measure.rollouts.end_quality import EndQuality
 from fewstep.measure.rollouts.nearness import Nearness
+from fewstep.measure.rollouts.seeds import BODY_SEEDS, JUDGE_SEEDS
 from fewstep.measure.rollouts.trajectories import in_words
 from fewstep.measure.speed.mean_step import int8_share
 from fewstep.measure.workers.setup import warn_of_workers
@@ -82,7 +82,7 @@ def dry_run(options: CalibrateOptions) -> Outcome:
     task = tasks[-1]  # the denoiser's; each network has whole trajectories
     warn_of_workers(options.setup)
     cost = cost_of(tasks)
-    judges = judging_seeds(len(task.seeds))
+    judges = BODY_SEEDS[: len(task.seeds)]
     operations = tuple(name for each in tasks for name in each.operations)
     bodies = [body_name("int8", target.name) for target in task.targets]
     return Outcome(

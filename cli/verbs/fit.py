@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from rich.table import Table
 
-from fewstep.calibration.fitting.blocks import BLOCK, CHOICE_SEEDS
+from fewstep.calibration.fitting.blocks import BLOCK
 from fewstep.calibration.fitting.cost import estimate, evaluations, search_bytes
 from fewstep.calibration.fitting.fit import FitResult, fit
 from fewstep.calibration.fitting.judgement import SetDistances
@@ -17,7 +17,7 @@ from fewstep.cli.run_plan import default_guidance
 from fewstep.cli.tables import table
 from fewstep.graph.needs import duration
 from fewstep.measure.cost import sampling_needs
-from fewstep.measure.rollouts.held_out import PAIRED
+from fewstep.measure.rollouts.seeds import CHOICE_SEEDS, PAIRED
 from fewstep.measure.workers.setup import warn_of_workers
 from fewstep.plans.guidance import describe, weight_of
 from fewstep.runtime.bundle.reading import open_bundle

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from fewstep.graph.graph import GROUP, moves
 from fewstep.measure.rollouts.conditions_file import ConditionRecords
-from fewstep.measure.rollouts.held_out import held_out_conditions
-from fewstep.measure.rollouts.reference import ReferenceRun, SeedBatch, run_reference
+from fewstep.measure.rollouts.reference import ReferenceRun, run_reference
+from fewstep.measure.rollouts.seeds import JUDGE_SEEDS, SEARCH_SEEDS, SeedBatch
 from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.chained import chained
 from fewstep.plans.plan import DENOISER, Plan, Step
@@ -28,9 +28,6 @@ from fewstep.runtime.sampler import Sampler
 from fewstep.runtime.slots import Slots
 from fewstep.runtime.step_call import GraphCall, StepCall, by_group, stacked
 
-SELECTION_SEEDS = range(500_000, 600_000)  # apart from calibration's and the held-out seeds
-SEARCH_SEEDS = SELECTION_SEEDS[:16]  # for choosing a map: the best of many choices flatters itself there
-JUDGE_SEEDS = SELECTION_SEEDS[16:80]  # for maps that may be deployed; a wanted quality must hold here
 AT_ONCE = len(SEARCH_SEEDS)  # samples: judging takes no more memory than searching
 
 RUNS = 4  # of a denoiser that carries tensors: the first begins with zeros, and then its past fills
@@ -121,7 +118,7 @@ def open_course(
     runs the steps of others.
     """
     manifest, plan = sampler.bundle.manifest, chained(plan, runs_of(plan)) if plan.banks else plan
-    batch = SeedBatch(seeds, manifest.x_shape, held_out_conditions(manifest.conditions, seeds, rows))
+    batch = SeedBatch.held_out(manifest, seeds, rows)
     graph = sampler.of(network).body.graph
     ports = (tensor_name(graph, "x"), tensor_name(graph, "output"))
     recorded: dict[int, Feeds] = {}

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fewstep.measure.rollouts.conditions_file import ConditionRecords, check_rows, read_arrays, read_conditions
-from fewstep.measure.rollouts.trajectories import FIRST_SEED, draw_condition
+from fewstep.measure.rollouts.seeds import FIRST_SEED, draw_condition
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import Bundle
 

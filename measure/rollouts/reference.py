@@ -3,9 +3,8 @@
 Whoever has a network as the executor calls it runs it from the same noise, and compares the samples that come out.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,65 +12,11 @@ from numpy.typing import NDArray
 from fewstep.measure.rollouts.end_quality import EndQuality, end_quality
 from fewstep.measure.rollouts.metrics import psnr
 from fewstep.measure.rollouts.nearness import Signal
-from fewstep.plans import noise
+from fewstep.measure.rollouts.seeds import SeedBatch
 from fewstep.plans.plan import Plan
-from fewstep.runtime.execute import Array, StepNetwork, StepState, combine, execute, finish
-from fewstep.runtime.finite import finite_states
+from fewstep.runtime.execute import Array, StepNetwork, StepState, combine, finish
 from fewstep.runtime.progress import SILENT, Progress
-from fewstep.runtime.request import check_given
 from fewstep.runtime.slots import Carrying
-
-Conditions = Mapping[str, NDArray[Any]]
-
-
-@dataclass(frozen=True)
-class SeedBatch:
-    """Samples to be: their seeds and shape, and a value of each condition for each."""
-
-    seeds: Sequence[int]
-    x_shape: tuple[int, ...]
-    conditions: Conditions
-
-    def part(self, place: slice) -> "SeedBatch":
-        """Some of them."""
-        conditions = {name: each[place] for name, each in self.conditions.items()}
-        return replace(self, seeds=self.seeds[place], conditions=conditions)
-
-    def parts(self, size: int) -> Iterator["SeedBatch"]:
-        """All of them, so many at a time."""
-        return (self.part(slice(start, start + size)) for start in range(0, len(self.seeds), size))
-
-    def first(self, count: int) -> "SeedBatch":
-        """The first `count` of them."""
-        return self.part(slice(count))
-
-    def draws(self, number: int) -> Array:
-        """Noise [seeds, *x_shape] of a plan's draw."""
-        return noise.stacked(self.seeds, number, self.x_shape)
-
-    def given(self, plan: Plan) -> dict[str, NDArray[np.float32]]:
-        """The tensors that a plan starts from: each, such as a degraded sample, is a condition."""
-        return check_given(plan.given, None, self.conditions, self.x_shape, len(self.seeds))
-
-    def run(self, plan: Plan, network: StepNetwork | Carrying) -> Iterator[StepState]:
-        """Every state of a run."""
-        return execute(plan, network, self.draws, given=self.given(plan))
-
-    def finite(self, plan: Plan, network: StepNetwork | Carrying) -> Iterator[StepState]:
-        """The states of `run`; UserError names the step where one is not finite."""
-        return finite_states(self.run(plan, network), plan)
-
-
-@dataclass(frozen=True)
-class Seeds:
-    """Held-out seeds 0 .. count - 1. `conditions(seeds)` gives the values of each condition for each seed."""
-
-    count: int
-    x_shape: tuple[int, ...]
-    conditions: Callable[[range], Conditions]
-
-    def batch(self, numbers: range) -> SeedBatch:
-        return SeedBatch(numbers, self.x_shape, self.conditions(numbers))
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from fewstep.graph.graph import GROUP, moves
 from fewstep.measure.rollouts.end_quality import EndQuality, end_quality
 from fewstep.measure.rollouts.metrics import CEILING
+from fewstep.measure.rollouts.seeds import SeedBatch
 from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.errors import UserError
 from fewstep.plans.tokens import TokenPlan
@@ -118,8 +119,7 @@ def check_counts(plan: AnyPlan, fix: str) -> None:
 def open_token_course(
     sampler: Sampler,
     plan: TokenPlan,
-    seeds: Sequence[int],
-    conditions: Mapping[str, NDArray[Any]],
+    batch: SeedBatch,
     progress: Progress = SILENT,
 ) -> TokenCourse:
     """A course of some seeds for the float32 body's sampler; the plan's steps are in range groups already."""
@@ -131,11 +131,10 @@ def open_token_course(
         recorded.append(kept | {GROUP: np.array([plan.steps[index].group], np.int64)})
         logits.append(call.output)
 
-    run: Any = replace(sampler, record=record).steps(plan, seeds, conditions, plan.guidance)
+    run: Any = replace(sampler, record=record).steps(plan, batch.seeds, batch.conditions, plan.guidance)
     for state in run:
         reference.append(msgspec.structs.replace(state, step=plan.steps[state.index]))
         progress("steps of float32", len(reference), len(plan.steps))
     own = TokenRun(tuple(logits), reference[-1].ids)
-    return TokenCourse(
-        plan, seeds, vocabulary_of(sampler.bundle.manifest).mask, tuple(recorded), ports, tuple(reference), own
-    )
+    mask = vocabulary_of(sampler.bundle.manifest).mask
+    return TokenCourse(plan, batch.seeds, mask, tuple(recorded), ports, tuple(reference), own)

@@ -3,35 +3,23 @@
 The runtime's own sampler runs them, so the body sees exactly the deployed inputs, all branches included. They are
 streamed a batch at a time: memory depends on the batch, never on the number of trajectories. Noise and conditions of a
 trajectory follow from its seed, whatever else is in the batch.
-
-Seeds are disjoint by purpose. Seeds 0 .. 99 999 are held out for evaluation, 500 000 .. 599 999 for the search of
-precision maps (`closed_loop.py`). Calibration starts at 1 000 000 by default.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from fewstep.measure.rollouts.conditions_file import ConditionRecords
-from fewstep.plans import noise
+from fewstep.measure.rollouts.seeds import drawn_conditions
 from fewstep.plans.any_plan import AnyPlan
-from fewstep.plans.errors import UserError
 from fewstep.plans.plan import DENOISER
 from fewstep.runtime.backends import Arrays, LoadedGraph
-from fewstep.runtime.bundle.manifest import Condition
-from fewstep.runtime.conditions import default_value, drawn_range
 from fewstep.runtime.execute import StepState
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampler import Sampler
 from fewstep.runtime.slots import Slots
 from fewstep.runtime.step_call import GraphCall
 
-HELD_OUT_SEEDS = range(100_000)
-FIRST_SEED = 1_000_000
 BATCH = 8  # trajectories at once
 OF_NEXT_RUN = 2**32  # between the seeds of a trajectory's runs
 TURN = 4  # trajectories of one size, where there are several
@@ -86,10 +74,7 @@ def roll_out(
         for run in range(runs):
             drawn = [(seed + run * OF_NEXT_RUN) % 2**64 for seed in part]
             if conditions is None:
-                values = {
-                    each.name: np.stack([draw_condition(each, number, seed) for seed in drawn])
-                    for number, each in enumerate(recording.bundle.manifest.conditions)
-                }
+                values = drawn_conditions(recording.bundle.manifest.conditions, drawn)
             else:
                 values = {name: rows[start : start + len(part)] for name, rows in conditions.items()}
             for state in recording.steps(plan, drawn, values, plan.guidance, carried=carried):
@@ -141,34 +126,3 @@ def _in_turn(networks: Sequence[LoadedGraph]) -> LoadedGraph:
     """One network after the other, a call each."""
     turn = iter(networks)
     return lambda feeds: next(turn)(feeds)
-
-
-def uniform(seed: int, number: int, stream: int, count: int) -> NDArray[np.float64]:
-    """`count` numbers in (0, 1), fixed by the seed, the number of the drawing and the stream, a constant of
-    `plans.noise`."""
-    counter = np.zeros((4, count), np.uint64)
-    counter[0], counter[2], counter[3] = np.arange(count), number, stream
-    drawn: NDArray[np.float64] = (noise.philox(counter, (seed & 0xFFFFFFFF, seed >> 32))[0] + 0.5) * 2.0**-32
-    return drawn
-
-
-def draw_condition(condition: Condition, number: int, seed: int) -> NDArray[Any]:
-    """A value of condition number `number`, uniform in its range (both ends included if whole), fixed by the seed. One
-    with a default and without a typical range keeps the default."""
-    if condition.default is not None and condition.typical is None:
-        return default_value(condition)
-    drawn = drawn_range(condition)
-    if drawn is None:
-        raise UserError(
-            f"nothing says what values condition {condition.name!r} has",
-            "give some (--conditions FILE), or `typical` in the spec and export again",
-        )
-    low, high = drawn
-    count = int(np.prod(condition.shape, dtype=np.int64))
-    drawn_at = uniform(seed, number, noise.CONDITIONS, count).reshape(condition.shape)
-    if np.dtype(condition.dtype).kind in "iub":
-        values = np.floor(low + drawn_at * (high - low + 1))
-    else:
-        values = low + drawn_at * (high - low)
-    value: NDArray[Any] = np.asarray(values, condition.dtype)
-    return value

@@ -5,7 +5,7 @@ from dataclasses import replace
 from math import gcd
 
 from fewstep.measure.rollouts.conditions_file import ConditionRecords
-from fewstep.measure.rollouts.held_out import held_out_conditions
+from fewstep.measure.rollouts.seeds import held_out_conditions
 from fewstep.measure.rollouts.trajectories import roll_out
 from fewstep.measure.speed.race import OnBackend, TimedContender, TimedGraph
 from fewstep.plans.any_plan import AnyPlan, regroup

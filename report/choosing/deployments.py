@@ -70,7 +70,7 @@ class Judging(JudgedReference):
     def samples(self, sampler: Sampler, plan: Plan, at_once: int) -> Floats:
         """The samples [seeds, *x_shape] of a plan."""
         parts = []
-        for part in self.seeds(self.count).batch(range(self.count)).parts(at_once):
+        for part in self.held_out(range(self.count)).parts(at_once):
             parts.append(sampler.sample(plan, part.seeds, part.conditions))
             self.progress(f"sampling {plan.name}", part.seeds[-1] + 1, self.count)
         return np.concatenate(parts)
@@ -98,7 +98,7 @@ class Judging(JudgedReference):
         name = next(key for key, each in self.bundle.manifest.bodies.items() if each == self.reference.body)
         conditions = {
             key: (str(each.dtype), each.shape, each.tobytes())
-            for key, each in self.conditions(range(self.count)).items()
+            for key, each in self.held_out(range(self.count)).conditions.items()
         }
         return (body_facts(self.bundle, name), self.lesson, self.count, conditions)
 
@@ -236,7 +236,7 @@ def unit_process(judging: Judging, threads: int) -> TimedProcess:
 def _process(judging: Judging, body: str, engine: TimedEngine, plans: Mapping[str, Plan]) -> TimedProcess:
     """A body on an engine, with a call for each plan."""
     seeds, rows = range(judging.batch), judging.batch * branches(judging.plan)
-    given = (judging.bundle.path, body, engine, rows, dict(plans), seeds, judging.conditions(seeds))
+    given = (judging.bundle.path, body, engine, rows, dict(plans), seeds, judging.held_out(seeds).conditions)
     return TimedProcess(body, partial(sampler_calls, *given))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fewstep.graph.output import check_writable
 from fewstep.measure.judged_reference import ReferenceOptions
-from fewstep.measure.rollouts.held_out import PAIRED
+from fewstep.measure.rollouts.seeds import PAIRED
 from fewstep.measure.speed.race import LARGEST_BATCH
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends.checks import check_threads

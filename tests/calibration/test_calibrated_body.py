@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 import fewstep.calibration.calibrate as calibrate_module
 from fewstep.calibration import calibrated_body, count, spare
 from fewstep.calibration.calibrate import Calibration, calibrate
-from fewstep.calibration.calibrated_body import ENOUGH, LEAST_LOSS, MOST_SEEDS, judging_seeds
+from fewstep.calibration.calibrated_body import ENOUGH, LEAST_LOSS
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.lowering.targets.cpu_x86 import CPU_X86
 from fewstep.calibration.lowering.targets.tensorrt import TENSORRT
@@ -26,9 +26,9 @@ from fewstep.graph import io
 from fewstep.graph.graph import Graph
 from fewstep.graph.pack import PackOptions, pack
 from fewstep.measure.bodies import ranges_files
-from fewstep.measure.rollouts.closed_loop import JUDGE_SEEDS, SEARCH_SEEDS, SELECTION_SEEDS, Course
+from fewstep.measure.rollouts.closed_loop import Course
 from fewstep.measure.rollouts.metrics import psnr
-from fewstep.measure.rollouts.trajectories import HELD_OUT_SEEDS
+from fewstep.measure.rollouts.seeds import BODY_SEEDS, HELD_OUT_SEEDS, JUDGE_SEEDS, SEARCH_SEEDS, SELECTION_SEEDS
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import Arrays, LoadedGraph
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
@@ -74,7 +74,7 @@ def test_each_body_has_the_quality_of_its_samples(bundle: Path, monkeypatch: pyt
     first = run(bundle, target=("cpu-x86", "tensorrt"))
     for name in ("int8-cpu-x86", "int8-tensorrt"):
         trial = judged(first, name)
-        assert trial.ranges == "channels" and trial.seeds == MOST_SEEDS and 30 < trial.p5 <= trial.psnr
+        assert trial.ranges == "channels" and trial.seeds == len(BODY_SEEDS) and 30 < trial.p5 <= trial.psnr
     assert first.manifest.provenance.commands[-1].endswith("--guidance 2 --groups step --seed 1000000")
     assert run(bundle, target=("cpu-x86", "tensorrt")).manifest == first.manifest
     plant(monkeypatch, PLANTED)
@@ -120,7 +120,7 @@ def test_a_large_body_sees_one_sample_at_a_time(bundle: Path, monkeypatch: pytes
     sizes: list[int] = []
     wrap(monkeypatch, lambda feeds, made: (sizes.append(len(feeds["x"])), made)[1])
     small = judged(run(bundle))
-    assert set(sizes) == {2 * MOST_SEEDS}  # two branches
+    assert set(sizes) == {2 * len(BODY_SEEDS)}  # two branches
     sizes.clear()
     monkeypatch.setattr("fewstep.calibration.task.MEMORY", 1)
     large = judged(run(bundle))
@@ -156,11 +156,9 @@ def test_a_body_without_finite_samples_is_not_made(bundle: Path, monkeypatch: py
 
 
 def test_the_seeds_that_judge_are_nobody_elses() -> None:
-    seeds = set(judging_seeds(64))
-    assert len(seeds) == MOST_SEEDS and list(judging_seeds(5)) == sorted(seeds)[:5]
-    assert seeds <= set(SELECTION_SEEDS) - {*SEARCH_SEEDS, *JUDGE_SEEDS, *HELD_OUT_SEEDS}
+    assert {*BODY_SEEDS} <= set(SELECTION_SEEDS) - {*SEARCH_SEEDS, *JUDGE_SEEDS, *HELD_OUT_SEEDS}
     page = Path(__file__).parents[2] / "docs/quantization.md"
-    assert f"seeds judge, {min(seeds)} to {max(seeds)}." in page.read_text()
+    assert f"seeds judge, {BODY_SEEDS[0]} to {BODY_SEEDS[-1]}." in page.read_text()
 
 
 def pull(monkeypatch: pytest.MonkeyPatch, gain: float) -> None:

@@ -14,13 +14,13 @@ import pytest
 
 from fewstep.calibration import calibrate as verb
 from fewstep.calibration import checkpoint, count, task
-from fewstep.calibration.along import Trajectories
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.calibration.ranges import observe
 from fewstep.calibration.ranges.histogram import measure
 from fewstep.calibration.ranges.observe import Counts, observed_tensors
 from fewstep.calibration.task import Task
+from fewstep.measure.rollouts.seeds import SeedBatch
 from fewstep.measure.workers import code_digest
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.machine import cache
@@ -74,7 +74,7 @@ def seeds_seen(monkeypatch: pytest.MonkeyPatch) -> set[int]:
     seen: set[int] = set()
     real = count.only
 
-    def counting(task: Task, trajectories: Trajectories) -> Task:
+    def counting(task: Task, trajectories: SeedBatch) -> Task:
         seen.update(trajectories.seeds)
         return real(task, trajectories)
 

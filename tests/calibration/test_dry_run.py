@@ -18,7 +18,8 @@ from fewstep.cli.verbs.calibrate import dry_run
 from fewstep.graph.needs import duration
 from fewstep.measure.estimate import seconds_of_one
 from fewstep.measure.rollouts.conditions_file import ConditionRecords
-from fewstep.measure.rollouts.trajectories import HELD_OUT_SEEDS, BodyCall, roll_out
+from fewstep.measure.rollouts.seeds import HELD_OUT_SEEDS
+from fewstep.measure.rollouts.trajectories import BodyCall, roll_out
 from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import open_bundle

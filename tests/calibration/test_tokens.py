@@ -16,8 +16,8 @@ from fewstep.cli.run_plan import default_plan, unlike_calibration
 from fewstep.graph import io
 from fewstep.graph.selection import considered_ops
 from fewstep.measure.rollouts.calibrated_plan import calibrated_plan
-from fewstep.measure.rollouts.held_out import held_out_conditions
 from fewstep.measure.rollouts.metrics import CEILING
+from fewstep.measure.rollouts.seeds import SeedBatch
 from fewstep.measure.rollouts.token_course import open_token_course
 from fewstep.plans.any_plan import regroup
 from fewstep.plans.errors import UserError
@@ -56,9 +56,7 @@ def test_a_body_has_groups_by_the_masked_share_and_is_judged_by_tokens(made, bun
 def test_a_course_tells_another_network_and_none_from_itself(made, bundle):
     sampler = load(bundle)
     plan = regroup(sampler.compile("maskgit:4", 2.0), (0.0,))
-    course = open_token_course(
-        sampler, plan, range(3), held_out_conditions(sampler.bundle.manifest.conditions, range(3))
-    )
+    course = open_token_course(sampler, plan, SeedBatch.held_out(sampler.bundle.manifest, range(3)))
     assert course.groups == 2
 
     def own(feeds):

@@ -7,7 +7,6 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from fewstep.calibration.fitting.blocks import CHOICE_SEEDS
 from fewstep.calibration.fitting.endpoint import Gain
 from fewstep.calibration.fitting.fit import fit
 from fewstep.calibration.fitting.judgement import SetDistances
@@ -16,6 +15,7 @@ from fewstep.calibration.fitting.trade import Trade
 from fewstep.cli.conditions import needed_words
 from fewstep.cli.main import main
 from fewstep.cli.verbs.fit import dry_run, verb
+from fewstep.measure.rollouts.seeds import CHOICE_SEEDS
 from fewstep.runtime.bundle.manifest import Condition
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.progress import SILENT

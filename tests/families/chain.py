@@ -39,7 +39,7 @@ from fewstep.graph.commit import open_for_update
 from fewstep.graph.describe import describe
 from fewstep.graph.engines.build import BuildOptions, build
 from fewstep.graph.graph import Graph
-from fewstep.measure.rollouts.trajectories import draw_condition
+from fewstep.measure.rollouts.seeds import draw_condition
 from fewstep.runtime.backends import AHEAD
 from fewstep.runtime.backends.openvino import OpenVino
 from fewstep.runtime.bundle.engine_key import Sidecar

@@ -9,7 +9,7 @@ import pytest
 from fewstep.measure.judge import Want, judge
 from fewstep.measure.judged_batch import Contender, guided
 from fewstep.measure.rollouts.metrics import CEILING
-from fewstep.measure.rollouts.reference import SeedBatch, Seeds
+from fewstep.measure.rollouts.seeds import SeedBatch
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
@@ -75,6 +75,10 @@ def classes(seeds):
     return {"class": np.array([seed % 10 for seed in seeds])}
 
 
+def batch_of(conditions):
+    return lambda seeds: SeedBatch(seeds, SHAPE, conditions(seeds))
+
+
 def asking(bodies):
     """Who answers questions by some bodies."""
     return lambda questions: (each.answer(bodies.__getitem__) for each in questions)
@@ -83,9 +87,8 @@ def asking(bodies):
 def judged(candidate, seeds=6, forced_seeds=6, groups=(), taught=2, batch=4, **wanted):
     ask = asking({"float32": gaussian(), "int8": candidate})
     want = Want(TEACHER, taught, samples=True, **wanted)
-    found = judge(
-        ask, [Contender("int8", groups, seeds, forced_seeds)], PLAN, Seeds(6, SHAPE, classes), want, batch=batch
-    )
+    own = Contender("int8", groups, seeds, forced_seeds)
+    found = judge(ask, [own], PLAN, batch_of(classes), 6, want, batch=batch)
     return found, found.bodies["int8"]
 
 
@@ -188,8 +191,8 @@ def test_a_degraded_sample_is_the_condition_of_each_seed():
 
     plan = compile_plan("resshift:2", restoring)
     want = Want(compile_plan("resshift:4", restoring), 2, samples=True)
-    found = judge(ask, [Contender("int8", (), 5, 5)], plan, Seeds(5, SHAPE, degraded), want, batch=2)
+    found = judge(ask, [Contender("int8", (), 5, 5)], plan, batch_of(degraded), 5, want, batch=2)
     assert found.reference.samples == pytest.approx(degraded(range(5))["y"] / 2)
     assert found.bodies["int8"].against_float.mean == CEILING
     with pytest.raises(UserError, match="the plan starts from 'y'"):
-        judge(ask, [], plan, Seeds(5, SHAPE, lambda seeds: {}), want, batch=2)
+        judge(ask, [], plan, batch_of(lambda seeds: {}), 5, want, batch=2)

@@ -11,9 +11,8 @@ from fewstep.measure import cost, judged_task
 from fewstep.measure import results as forms
 from fewstep.measure.distances.distance import fit, frechet
 from fewstep.measure.measure import MeasureOptions, measure
-from fewstep.measure.rollouts.held_out import APART, PAIRED, held_out_conditions
 from fewstep.measure.rollouts.metrics import psnr
-from fewstep.measure.rollouts.trajectories import FIRST_SEED
+from fewstep.measure.rollouts.seeds import APART, FIRST_SEED, PAIRED, held_out_conditions
 from fewstep.measure.workers.processes import Processes
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime

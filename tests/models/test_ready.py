@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from fewstep.export.sources.shipped import fashion_mnist
-from fewstep.measure.rollouts.held_out import held_out_conditions
+from fewstep.measure.rollouts.seeds import held_out_conditions
 from fewstep.models import ready
 from fewstep.models.fashion_mnist import unet
 from fewstep.report.integrity import VerifyOptions, verify

@@ -18,8 +18,8 @@ from fewstep.graph.pack import PackOptions, pack
 from fewstep.measure.cost import body_bytes
 from fewstep.measure.estimate import seconds_of_one
 from fewstep.measure.measure import MeasureOptions, measure
-from fewstep.measure.rollouts.held_out import PAIRED
 from fewstep.measure.rollouts.metrics import psnr
+from fewstep.measure.rollouts.seeds import PAIRED
 from fewstep.measure.speed import race as racing
 from fewstep.plans.errors import UserError
 from fewstep.report.choosing.choose import choose

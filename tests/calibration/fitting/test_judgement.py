@@ -8,7 +8,6 @@ import pytest
 from msgspec.structs import replace
 
 from fewstep.calibration.fitting import gate
-from fewstep.calibration.fitting.blocks import FIT_SEEDS
 from fewstep.calibration.fitting.conditions import fit_conditions
 from fewstep.calibration.fitting.fit import fit
 from fewstep.calibration.fitting.judgement import are_nearer, judge, set_distances
@@ -16,6 +15,7 @@ from fewstep.calibration.fitting.options import FitOptions
 from fewstep.calibration.fitting.rollouts import BODY, Rollouts
 from fewstep.calibration.fitting.start import best_on_path, best_start
 from fewstep.measure.rollouts.prompts import CALIBRATION, HELD_OUT
+from fewstep.measure.rollouts.seeds import FIT_SEEDS
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import open_bundle

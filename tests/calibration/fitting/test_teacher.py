@@ -8,14 +8,13 @@ import pytest
 
 from fewstep.calibration.fitting import fit as verb
 from fewstep.calibration.fitting import gate
-from fewstep.calibration.fitting.blocks import FIT_SEEDS
 from fewstep.calibration.fitting.fit import fit
 from fewstep.calibration.fitting.options import FitOptions
 from fewstep.calibration.fitting.path import CHOICES, path_bytes, path_through, shortest_path, teacher_states
 from fewstep.calibration.fitting.search import search
 from fewstep.calibration.fitting.task import open_task
-from fewstep.measure.rollouts.held_out import held_out_conditions
 from fewstep.measure.rollouts.metrics import psnr
+from fewstep.measure.rollouts.seeds import FIT_SEEDS, held_out_conditions
 from fewstep.measure.teacher import Teacher, TeacherCheck
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError

@@ -11,9 +11,10 @@ from fewstep.calibration.lowering.targets import named_target
 from fewstep.calibration.precision.gated import GATES, gated
 from fewstep.calibration.precision.operation_errors import operation_errors, rounded_weight, shared_out
 from fewstep.graph.session import open_session, run
-from fewstep.measure.rollouts.closed_loop import SEARCH_SEEDS, open_course
+from fewstep.measure.rollouts.closed_loop import open_course
 from fewstep.measure.rollouts.on_demand import OpeningOnDemand
 from fewstep.measure.rollouts.row_by_row import sampler_by_rows
+from fewstep.measure.rollouts.seeds import SEARCH_SEEDS
 from fewstep.runtime.loading import load
 from tests.calibration.lowering.bodies.uneven_body import given, layer, seen
 from tests.calibration.precision.deep_body import LAYERS, deep

@@ -18,8 +18,8 @@ from fewstep.calibration.precision.bound import Bound, parse_bound
 from fewstep.calibration.precision.record import FrontierPoint, PrecisionMap, decode, encode
 from fewstep.calibration.precision.refine import SearchResult, crossing, evaluations, refine
 from fewstep.calibration.precision.variants import Variants
-from fewstep.measure.rollouts.closed_loop import JUDGE_SEEDS
 from fewstep.measure.rollouts.metrics import CEILING, psnr
+from fewstep.measure.rollouts.seeds import JUDGE_SEEDS
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.loading import load

@@ -17,7 +17,7 @@ from fewstep.graph.bake.bake import BakeOptions, bake
 from fewstep.graph.prepare import prepare
 from fewstep.literature.attention.calls import attention_calls
 from fewstep.literature.attention.pag import pag
-from fewstep.measure.rollouts.trajectories import draw_condition
+from fewstep.measure.rollouts.seeds import draw_condition
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Branches, Pag
 from fewstep.plans.spec import ScheduleSpec

@@ -9,8 +9,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from fewstep.measure.rollouts.conditions_file import deal, read_conditions
-from fewstep.measure.rollouts.held_out import held_out_conditions, label
-from fewstep.measure.rollouts.trajectories import FIRST_SEED, draw_condition, roll_out
+from fewstep.measure.rollouts.seeds import FIRST_SEED, draw_condition, held_out_conditions, label
+from fewstep.measure.rollouts.trajectories import roll_out
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Condition
 from fewstep.runtime.conditions import check, drawn_range

@@ -11,23 +11,23 @@ import numpy as np
 import pytest
 
 from fewstep.calibration.calibrate import calibrate
-from fewstep.calibration.calibrated_body import judging_seeds
 from fewstep.calibration.precision import refine
 from fewstep.calibration.precision.native import searched_here
 from fewstep.calibration.ranges.histogram import measure, merge
-from fewstep.calibration.spare import FIRST as SPARING
-from fewstep.calibration.spare import SAMPLES
-from fewstep.measure.rollouts.closed_loop import JUDGE_SEEDS, SEARCH_SEEDS, SELECTION_SEEDS, Course
+from fewstep.measure.rollouts.closed_loop import Course
 from fewstep.measure.rollouts.on_demand import OpeningOnDemand
-from fewstep.measure.rollouts.reference import SeedBatch
-from fewstep.measure.rollouts.trajectories import (
+from fewstep.measure.rollouts.seeds import (
+    BODY_SEEDS,
     FIRST_SEED,
     HELD_OUT_SEEDS,
-    batches,
+    JUDGE_SEEDS,
+    OPERATION_SEEDS,
+    SEARCH_SEEDS,
+    SELECTION_SEEDS,
+    SeedBatch,
     draw_condition,
-    fewest_of_all,
-    roll_out,
 )
+from fewstep.measure.rollouts.trajectories import batches, fewest_of_all, roll_out
 from fewstep.plans import noise
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
@@ -120,9 +120,8 @@ def test_calibration_never_sees_a_held_out_seed(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(noise, "stacked", recorded)
     options = replace(FIRST, bundle=write_bundle(tmp_path / "bundle", denoiser()), target=searched_here()[:1])
     calibrate(options)
-    judging = judging_seeds(options.trajectories)
-    tried = {*judging, *SELECTION_SEEDS[SPARING:][:SAMPLES]}  # those behind say what each operation costs
-    assert not {*judging} & {*SELECTION_SEEDS[SPARING:][:SAMPLES]}
+    tried = {*BODY_SEEDS[: options.trajectories], *OPERATION_SEEDS}
+    assert not {*BODY_SEEDS} & {*OPERATION_SEEDS}
     assert seen == tried | set(range(FIRST_SEED, FIRST_SEED + options.trajectories))
     calibrate(replace(options, quality="20dB"))
     judged = {seed for seed in seen if seed < FIRST_SEED} - tried

@@ -14,9 +14,9 @@ import pytest
 from fewstep.cli.main import main
 from fewstep.cli.verbs.choose import dry_run
 from fewstep.measure.rollouts.end_quality import end_quality
-from fewstep.measure.rollouts.held_out import held_out_conditions
 from fewstep.measure.rollouts.metrics import CEILING, psnr
 from fewstep.measure.rollouts.nearness import LEAST_PSNR
+from fewstep.measure.rollouts.seeds import held_out_conditions
 from fewstep.plans.errors import UserError
 from fewstep.plans.name import with_grid
 from fewstep.plans.plan import Plan

@@ -29,8 +29,8 @@ from fewstep.graph import io
 from fewstep.graph.graph import BATCH, GROUP, Array, Graph, Node, Value
 from fewstep.graph.selection import selected_ops
 from fewstep.graph.session import run
-from fewstep.measure.rollouts.held_out import held_out_conditions
 from fewstep.measure.rollouts.metrics import psnr
+from fewstep.measure.rollouts.seeds import held_out_conditions
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends.openvino import OpenVino, read
 from fewstep.runtime.bundle.reading import open_bundle

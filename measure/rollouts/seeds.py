@@ -1,0 +1,157 @@
+"""Seeds: their ranges by purpose, and what follows from a seed alone, which is its noise and its conditions.
+
+Ranges of different purposes have no seed in common. The conditions of held-out seeds cycle through whole numbers, and
+calibration draws all of its own.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.measure.rollouts.conditions_file import ConditionRecords
+from fewstep.plans import noise
+from fewstep.plans.errors import UserError
+from fewstep.plans.plan import Plan
+from fewstep.runtime.bundle.manifest import Condition, Manifest
+from fewstep.runtime.conditions import default_value, drawn_range
+from fewstep.runtime.execute import Array, StepNetwork, StepState, execute
+from fewstep.runtime.finite import finite_states
+from fewstep.runtime.request import check_given
+from fewstep.runtime.slots import Carrying
+
+HELD_OUT_SEEDS = range(100_000)  # for evaluation
+PAIRED = HELD_OUT_SEEDS[: len(HELD_OUT_SEEDS) // 2]  # for samples that are compared with float32, seed by seed
+APART = HELD_OUT_SEEDS[len(HELD_OUT_SEEDS) // 2 :]  # for float32 samples that others are compared with as a set
+SELECTION_SEEDS = range(500_000, 600_000)  # for all that calibration judges and chooses
+SEARCH_SEEDS = SELECTION_SEEDS[:16]  # for choosing a map: the best of many choices flatters itself there
+JUDGE_SEEDS = SELECTION_SEEDS[16:80]  # for maps that may be deployed; a wanted quality must hold here
+BODY_SEEDS = SELECTION_SEEDS[80:88]  # for the judgement of a body, no more than there are trajectories
+OPERATION_SEEDS = SELECTION_SEEDS[88:90]  # for the error of each operation, no more than there are trajectories
+FIT_SEEDS = range(600_000, 650_000)  # for the numbers of a fit
+CHOICE_SEEDS = range(650_000, 700_000)  # for the choices of a fit
+FIRST_SEED = 1_000_000  # of calibration by default
+
+Batch = TypeVar("Batch", bound="SeedBatch")
+
+
+@dataclass(frozen=True)
+class SeedBatch:
+    """Samples to be: their seeds and shape, and a value of each condition for each."""
+
+    seeds: Sequence[int]
+    x_shape: tuple[int, ...]
+    conditions: ConditionRecords
+
+    @classmethod
+    def held_out(
+        cls: type[Batch], manifest: Manifest, seeds: Sequence[int], rows: ConditionRecords | None = None
+    ) -> Batch:
+        """Samples of a denoiser at its default size, with `held_out_conditions`."""
+        return cls(seeds, manifest.x_shape, held_out_conditions(manifest.conditions, seeds, rows))
+
+    def part(self: Batch, place: slice) -> Batch:
+        """Some of them."""
+        conditions = {name: each[place] for name, each in self.conditions.items()}
+        return replace(self, seeds=self.seeds[place], conditions=conditions)
+
+    def parts(self: Batch, size: int) -> Iterator[Batch]:
+        """All of them, so many at a time."""
+        return (self.part(slice(start, start + size)) for start in range(0, len(self.seeds), size))
+
+    def first(self: Batch, count: int) -> Batch:
+        """The first `count` of them."""
+        return self.part(slice(count))
+
+    def draws(self, number: int) -> Array:
+        """Noise [seeds, *x_shape] of a plan's draw."""
+        return noise.stacked(self.seeds, number, self.x_shape)
+
+    def given(self, plan: Plan) -> dict[str, NDArray[np.float32]]:
+        """The tensors that a plan starts from: each, such as a degraded sample, is a condition."""
+        return check_given(plan.given, None, self.conditions, self.x_shape, len(self.seeds))
+
+    def run(self, plan: Plan, network: StepNetwork | Carrying) -> Iterator[StepState]:
+        """Every state of a run."""
+        return execute(plan, network, self.draws, given=self.given(plan))
+
+    def finite(self, plan: Plan, network: StepNetwork | Carrying) -> Iterator[StepState]:
+        """The states of `run`; UserError names the step where one is not finite."""
+        return finite_states(self.run(plan, network), plan)
+
+
+def held_out_conditions(
+    conditions: Sequence[Condition], seeds: Sequence[int], rows: ConditionRecords | None = None
+) -> dict[str, NDArray[Any]]:
+    """Each condition [seeds, *shape]: integers cycle through their values, anything else is drawn by the seed.
+
+    `rows` [N, *shape] of one's own take their place; seed i takes row i mod N.
+    """
+    if rows is not None:
+        return {name: array[np.asarray(seeds) % len(array)] for name, array in rows.items()}
+    return {
+        condition.name: np.stack([_value(condition, number, seed) for seed in seeds])
+        for number, condition in enumerate(conditions)
+    }
+
+
+def label(conditions: Sequence[Condition], seed: int, rows: ConditionRecords | None = None) -> str:
+    """The conditions of one held-out seed, in a few words."""
+    values = held_out_conditions(conditions, [seed], rows)
+    texts = []
+    for condition in conditions:
+        value = values[condition.name][0]
+        if value.shape == ():
+            has_label = condition.labels and 0 <= int(value) < len(condition.labels)
+            texts.append(condition.labels[int(value)] if has_label else f"{condition.name} {value:g}")
+    return ", ".join(texts) or f"seed {seed}"
+
+
+def _value(condition: Condition, number: int, seed: int) -> NDArray[Any]:
+    countable = condition.shape == () and condition.dtype in ("int64", "int32", "uint8", "int8")
+    drawn = drawn_range(condition)
+    if countable and drawn is not None and condition.default is None:
+        low, high = map(int, drawn)
+        return np.asarray(low + seed % (high - low + 1), condition.dtype)
+    return draw_condition(condition, number, seed)
+
+
+def drawn_conditions(conditions: Sequence[Condition], seeds: Sequence[int]) -> dict[str, NDArray[Any]]:
+    """Each condition [seeds, *shape], drawn by the seed. UserError where one cannot be drawn."""
+    return {
+        each.name: np.stack([draw_condition(each, number, seed) for seed in seeds])
+        for number, each in enumerate(conditions)
+    }
+
+
+def draw_condition(condition: Condition, number: int, seed: int) -> NDArray[Any]:
+    """A value of condition number `number`, uniform in its range (both ends included if whole), fixed by the seed. One
+    with a default and without a typical range keeps the default."""
+    if condition.default is not None and condition.typical is None:
+        return default_value(condition)
+    drawn = drawn_range(condition)
+    if drawn is None:
+        raise UserError(
+            f"nothing says what values condition {condition.name!r} has",
+            "give some (--conditions FILE), or `typical` in the spec and export again",
+        )
+    low, high = drawn
+    count = int(np.prod(condition.shape, dtype=np.int64))
+    drawn_at = uniform(seed, number, noise.CONDITIONS, count).reshape(condition.shape)
+    if np.dtype(condition.dtype).kind in "iub":
+        values = np.floor(low + drawn_at * (high - low + 1))
+    else:
+        values = low + drawn_at * (high - low)
+    value: NDArray[Any] = np.asarray(values, condition.dtype)
+    return value
+
+
+def uniform(seed: int, number: int, stream: int, count: int) -> NDArray[np.float64]:
+    """`count` numbers in (0, 1), fixed by the seed, the number of the drawing and the stream, a constant of
+    `plans.noise`."""
+    counter = np.zeros((4, count), np.uint64)
+    counter[0], counter[2], counter[3] = np.arange(count), number, stream
+    drawn: NDArray[np.float64] = (noise.philox(counter, (seed & 0xFFFFFFFF, seed >> 32))[0] + 0.5) * 2.0**-32
+    return drawn
