@@ -73,23 +73,28 @@ def write_graphs(
         precision, _, target = name.partition("-")
         rest = {key: each for key, each in of.items() if key != "graph"}
         known[name] = Body.of(entries[of.get("graph", "body")], precision, target or "portable", **rest)
-    manifest = Manifest(
+    shape = tuple(graphs["body"].inputs[0].shape[1:])
+    contents = {f"graphs/{name}.onnx": content_of(graph) for name, graph in graphs.items()}
+    made = manifest_of(known, **{"x_shape": shape, "prologue": entries.get("prologue"), **fields})
+    return write(folder, made, {**contents, **(files or {})})
+
+
+def manifest_of(bodies: Mapping[str, Body], **fields: Any) -> Manifest:
+    """A manifest of a prediction of v on a cosine schedule, without conditions, or with other fields."""
+    return Manifest(
         **{
             "schema": SCHEMA,
             "name": "tiny",
-            "x_shape": tuple(graphs["body"].inputs[0].shape[1:]),
             "conditions": (),
             "prediction": "v",
             "schedule": ScheduleSpec("cosine"),
-            "prologue": entries.get("prologue"),
-            "bodies": known,
+            "prologue": None,
+            "bodies": bodies,
             "provenance": Provenance("tiny", "0" * 64, {}, ("fewstep export tiny -o BUNDLE",)),
             "files": {},
             **fields,
         }
     )
-    contents = {f"graphs/{name}.onnx": content_of(graph) for name, graph in graphs.items()}
-    return write(folder, manifest, {**contents, **(files or {})})
 
 
 def changed(bundle: Path, files: Mapping[str, bytes] | None = None, **fields: Any) -> Path:

@@ -14,26 +14,14 @@ import pytest
 from fewstep.graph import graph, io
 from fewstep.graph.commit import open_for_update, refuse_in_bundle
 from fewstep.plans.errors import UserError
-from fewstep.plans.spec import ScheduleSpec
-from fewstep.runtime.bundle.manifest import SCHEMA, Body, EngineEntry, GraphEntry, Manifest, Provenance, TensorEntry
+from fewstep.runtime.bundle.manifest import Body, EngineEntry, Manifest
 from fewstep.runtime.bundle.reading import open_bundle
+from tests.bundles import entry, manifest_of, small, value
 
 
-def manifest(file: str, name: str = "tiny") -> Manifest:
-    x = TensorEntry("x", "x", ("batch", 1, 2, 2))
-    body = GraphEntry(file, (x,), (TensorEntry("output", "output", ("batch", 1, 2, 2)),))
-    return Manifest(
-        schema=SCHEMA,
-        name=name,
-        x_shape=(1, 2, 2),
-        conditions=(),
-        prediction="v",
-        schedule=ScheduleSpec("cosine"),
-        prologue=None,
-        bodies={"float32": Body.of(body, "float32", "portable")},
-        provenance=Provenance("tiny", "0" * 64, {}, ()),
-        files={},
-    )
+def manifest(file: str) -> Manifest:
+    body = entry(file, small([value("x", "batch", 1, 2, 2)], [value("output", "batch", 1, 2, 2)], []))
+    return manifest_of({"float32": Body.of(body, "float32", "portable")}, x_shape=(1, 2, 2))
 
 
 def write(bundle: Path, content: bytes) -> Manifest:
@@ -63,27 +51,26 @@ def test_a_commit_names_its_files_by_content_and_removes_those_of_the_commit_bef
 
 def test_a_failure_before_the_commit_leaves_the_old_bundle_or_none(tmp_path: Path) -> None:
     write(tmp_path / "old", b"one")
-    for bundle in (tmp_path / "old", tmp_path / "new" / "folder" / "bundle"):
+    (tmp_path / "empty").mkdir()
+    for bundle in (tmp_path / "old", tmp_path / "new" / "folder" / "bundle", tmp_path / "empty"):
         with pytest.raises(RuntimeError), open_for_update(bundle, must_exist=False) as writer:
             writer.add(b"one", folder="graphs", name="body", suffix=".onnx")  # the same file as the old bundle's
             writer.add(b"two", folder="graphs", name="body", suffix=".onnx")
             raise RuntimeError
     assert content_of(tmp_path / "old") == b"one" and len(files_of(tmp_path / "old")) == 2
     assert not (tmp_path / "new").exists()
+    assert not list((tmp_path / "empty").iterdir())  # it was there, and stays
 
 
-def test_files_of_others_in_the_folder_stay(tmp_path: Path) -> None:
-    write(tmp_path, b"one")
-    (tmp_path / "notes.txt").write_text("mine")
-    write(tmp_path, b"two")
-    assert "notes.txt" in files_of(tmp_path)
+NO_BUNDLE = "is not empty and no bundle; give a new folder"
+OTHERS = dict.fromkeys(("notes.txt", "unet/model.safetensors", "graphs/body.onnx", ".git/HEAD"), NO_BUNDLE)
 
 
-@pytest.mark.parametrize("file", ["notes.txt", "unet/model.safetensors", "graphs/body.onnx", ".git/HEAD"])
-def test_a_folder_of_something_else_is_not_written_into(tmp_path: Path, file: str) -> None:
+@pytest.mark.parametrize("file, message", [*OTHERS.items(), ("manifest.json", r"manifest\.json of something else")])
+def test_a_folder_of_something_else_is_not_written_into(tmp_path: Path, file: str, message: str) -> None:
     (tmp_path / file).parent.mkdir(exist_ok=True)
-    (tmp_path / file).write_text("mine")
-    with pytest.raises(UserError, match=f"{tmp_path} is not empty and no bundle; give a new folder"):
+    (tmp_path / file).write_text('{"name": "a web application"}')
+    with pytest.raises(UserError, match=f"{tmp_path}.* {message}"):
         write(tmp_path, b"one")
     assert files_of(tmp_path) == [file]
 
@@ -135,13 +122,6 @@ def test_only_what_a_writer_wrote_is_ever_removed(tmp_path: Path) -> None:
     assert set(kept) <= set(files_of(tmp_path)) and content_of(tmp_path / "runs" / "b") == b"other"
 
 
-def test_the_manifest_of_something_else_stays(tmp_path: Path) -> None:
-    (tmp_path / "manifest.json").write_text('{"name": "a web application"}')
-    with pytest.raises(UserError, match=r"manifest\.json of something else"):
-        write(tmp_path, b"one")
-    assert files_of(tmp_path) == ["manifest.json"]
-
-
 def test_a_damaged_bundle_is_written_over(tmp_path: Path) -> None:
     write(tmp_path, b"one")
     path = tmp_path / "manifest.json"
@@ -156,12 +136,6 @@ def test_a_manifest_that_nobody_could_read_is_not_committed(tmp_path: Path) -> N
         file = writer.add(b"two", folder="graphs", name="body", suffix=".onnx")
         writer.commit(msgspec.structs.replace(manifest(file), x_shape=(1, 0, 2)))
     assert content_of(tmp_path) == b"one" and len(files_of(tmp_path)) == 2
-
-
-def test_a_failure_leaves_an_empty_folder_that_was_there(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), open_for_update(tmp_path, must_exist=False):
-        raise RuntimeError
-    assert tmp_path.is_dir() and not list(tmp_path.iterdir())
 
 
 def test_a_disk_without_locks_is_not_blamed_on_another_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
