@@ -19,6 +19,7 @@ from fewstep.graph.session import open_session, run
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.onnx_references import referred_files
 from tests.graph.small import node, small, value
+from tests.onnx_text import written
 
 X = np.linspace(-1, 1, 128, dtype=np.float32).reshape(2, 64)
 
@@ -185,22 +186,14 @@ def test_weights_in_memory_may_be_unread_or_returned(optimize: bool, monkeypatch
 
 def test_passes_move_weights_without_copying_them() -> None:
     w, v = random(64, 32), random(64, 48)
-    nodes = [
-        node("Transpose", "w", "wt", perm=[1, 0]),
-        node("MatMul", "wt x1", "t"),
-        node("Transpose", "wt", "wtt", perm=[1, 0]),
-        node("MatMul", "t wtt", "y"),
-    ]
-    graph = small([value("x1", 64, 64)], [value("y", 32, 32)], nodes, w=w)
-    folded = fold_constants(graph)
+    text = """(float[64, 64] x1) => (float[32, 32] y) {
+        wt = Transpose<perm=[1, 0]>(w) t = MatMul(wt, x1) wtt = Transpose<perm=[1, 0]>(wt) y = MatMul(t, wtt)
+    }"""
+    folded = fold_constants(written(text, w=w))
     assert folded.ops() == ("MatMul", "MatMul")
     assert all(np.shares_memory(folded.constants[name], w) for name in ("wt", "wtt"))
-    concat = small(
-        [value("a", "batch", 16), value("b", "batch", 48)],
-        [value("y", "batch", 48)],
-        [node("Concat", "a b", "c", axis=1), node("MatMul", "c v", "y")],
-        v=v,
-    )
+    ports = "(float[batch, 16] a, float[batch, 48] b) => (float[batch, 48] y)"
+    concat = written(f"{ports} {{ c = Concat<axis=1>(a, b) y = MatMul(c, v) }}", v=v)
     parts = [array for name, array in split_concat(concat).constants.items() if name != "v"]
     assert len(parts) == 2 and all(np.shares_memory(part, v) for part in parts)
 

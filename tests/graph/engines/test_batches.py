@@ -11,43 +11,6 @@ GRAPH = GraphEntry(
     (TensorEntry("x", "x", ("batch", 4, 64, 64)), TensorEntry("row", "row", ("batch", 32))),
     (TensorEntry("output", "output", ("batch", 4, 64, 64)),),
 )
-
-
-@pytest.mark.parametrize(
-    "text, batch",
-    [
-        ("4", 4),
-        ("x:1x4x64x64", 1),
-        ("x:[2,4,64,64]", 2),
-        ("x:8x4x64x64,row:8x32", 8),
-        ("x:[8, 4, 64, 64], row:[8, 32]", 8),
-        ("row:3x32", 3),
-    ],
-)
-def test_a_number_and_both_forms_of_shapes_are_read(text: str, batch: int) -> None:
-    assert read_sizes(text, GRAPH, "--max-batch") == {"batch": batch}
-
-
-@pytest.mark.parametrize(
-    "text, message",
-    [
-        ("", "--max-batch is empty"),
-        ("four", "--max-batch 'four' is neither a number nor shapes; write a number, or shapes such as"),
-        ("9" * 5000, "neither a number nor shapes"),
-        ("x:" + "9" * 5000 + "x4x64x64", "no tensor x is that large"),
-        ("x:4x", "neither a number nor shapes"),
-        ("x:[4,4,64,64", "neither a number nor shapes"),
-        ("y:4x4", "the graph has no input 'y'; choose from x, row"),
-        ("x:4x4x32x32", r"x is \['batch', 4, 64, 64\], not \[4, 4, 32, 32\]; only the batch"),
-        ("x:4x4x64", r"not \[4, 4, 64\]"),
-        ("x:4x4x64x64,row:2x32", "means no single batch"),
-    ],
-)
-def test_what_means_no_batch_is_one_line(text: str, message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        read_sizes(text, GRAPH, "--max-batch")
-
-
 FREE = GraphEntry(
     "graphs/body.onnx",
     (
@@ -60,27 +23,43 @@ SIZES = (Size("height", 1, low=32, high=128, multiple=8), Size("width", 2, low=3
 
 
 @pytest.mark.parametrize(
-    "text, sizes",
+    "graph, text, sizes",
     [
-        ("4", {"batch": 4}),
-        ("x:4x4x96x64", {"batch": 4, "height": 96, "width": 64}),
-        ("row:[2,8,48,32]", {"batch": 2, "height": 96, "width": 64}),
+        (GRAPH, "4", {"batch": 4}),
+        (GRAPH, "x:1x4x64x64", {"batch": 1}),
+        (GRAPH, "x:[2,4,64,64]", {"batch": 2}),
+        (GRAPH, "x:8x4x64x64,row:8x32", {"batch": 8}),
+        (GRAPH, "x:[8, 4, 64, 64], row:[8, 32]", {"batch": 8}),
+        (GRAPH, "row:3x32", {"batch": 3}),
+        (FREE, "4", {"batch": 4}),
+        (FREE, "x:4x4x96x64", {"batch": 4, "height": 96, "width": 64}),
+        (FREE, "row:[2,8,48,32]", {"batch": 2, "height": 96, "width": 64}),
     ],
 )
-def test_shapes_name_the_free_sizes_too(text: str, sizes: dict[str, int]) -> None:
-    assert read_sizes(text, FREE, "--max-batch") == sizes
+def test_a_number_and_both_forms_of_shapes_are_read(graph: GraphEntry, text: str, sizes: dict[str, int]) -> None:
+    assert read_sizes(text, graph, "--max-batch") == sizes
 
 
 @pytest.mark.parametrize(
-    "text, message",
+    "graph, text, message",
     [
-        ("x:4x3x96x64", "not .4, 3, 96, 64.; batch, height, width can be chosen"),
-        ("x:4x4x96x64,row:4x8x32x32", "means no single height"),
+        (GRAPH, "", "--max-batch is empty"),
+        (GRAPH, "four", "--max-batch 'four' is neither a number nor shapes; write a number, or shapes such as"),
+        (GRAPH, "9" * 5000, "neither a number nor shapes"),
+        (GRAPH, "x:" + "9" * 5000 + "x4x64x64", "no tensor x is that large"),
+        (GRAPH, "x:4x", "neither a number nor shapes"),
+        (GRAPH, "x:[4,4,64,64", "neither a number nor shapes"),
+        (GRAPH, "y:4x4", "the graph has no input 'y'; choose from x, row"),
+        (GRAPH, "x:4x4x32x32", r"x is \['batch', 4, 64, 64\], not \[4, 4, 32, 32\]; only the batch"),
+        (GRAPH, "x:4x4x64", r"not \[4, 4, 64\]"),
+        (GRAPH, "x:4x4x64x64,row:2x32", "means no single batch"),
+        (FREE, "x:4x3x96x64", "not .4, 3, 96, 64.; batch, height, width can be chosen"),
+        (FREE, "x:4x4x96x64,row:4x8x32x32", "means no single height"),
     ],
 )
-def test_shapes_that_contradict_the_graph_are_one_line(text: str, message: str) -> None:
+def test_what_means_no_batch_is_one_line(graph: GraphEntry, text: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        read_sizes(text, FREE, "--max-batch")
+        read_sizes(text, graph, "--max-batch")
 
 
 def test_a_profile_is_the_whole_range_where_nothing_is_said() -> None:

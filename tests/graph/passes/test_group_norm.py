@@ -51,11 +51,28 @@ def test_a_mean_far_from_zero_costs_no_digits() -> None:
     np.testing.assert_allclose(found.reshape(groups.shape), exact, atol=2e-4)  # float32 holds 1000 to 3e-5
 
 
-def test_large_pictures_alone_are_spread() -> None:
-    largest_small = (6, 40, LEAST // 240 - 1)
-    for shape in (largest_small, (6, LEAST)):  # the second is a sequence
-        before = group_norm(shape)
-        assert spread_group_norm(before).nodes == before.nodes
+WHOLE = group_norm()
+STAY = {
+    "a small picture": group_norm((6, 40, LEAST // 240 - 1)),
+    "a sequence": group_norm((6, LEAST)),
+    "a scale of its own": group_norm(scale=2.0),
+    "a shift of its own": group_norm(shift=0.5),
+    **{
+        f"{name}, which others read": replace(WHOLE, outputs=(*WHOLE.outputs, value(name, "batch", 2, 6000)))
+        for name in ("grouped", "normal")
+    },
+    "another shape, of as many numbers": replace(
+        WHOLE,
+        outputs=(value("y", "batch", 12, 20, 50),),
+        constants={**WHOLE.constants, "other": np.array([0, 12, 20, 50])},
+        nodes=(*WHOLE.nodes[:2], node("Reshape", "normal other", "y")),
+    ),
+}
+
+
+@pytest.mark.parametrize("before", STAY.values(), ids=STAY)
+def test_small_pictures_and_other_forms_stay(before: Graph) -> None:
+    assert spread_group_norm(before).nodes == before.nodes
     assert "InstanceNormalization" not in spread_group_norm(group_norm((6, 40, LEAST // 240))).ops()
 
 
@@ -66,30 +83,6 @@ def test_free_sizes_count_as_the_usual_ones() -> None:
     assert "InstanceNormalization" not in after.ops() and "ReduceL2" not in after.ops()
     x = np.random.default_rng(0).standard_normal((2, 6, 16, 24)).astype(np.float32)
     np.testing.assert_allclose(run(after, {"x": x})["y"], run(before, {"x": x})["y"], atol=1e-6)
-
-
-def test_one_with_a_scale_or_a_shift_of_its_own_stays() -> None:
-    for before in (group_norm(scale=2.0), group_norm(shift=0.5)):
-        assert spread_group_norm(before).nodes == before.nodes
-
-
-def test_one_whose_inner_tensors_others_read_stays() -> None:
-    before = group_norm()
-    for name in ("grouped", "normal"):
-        shown = replace(before, outputs=(*before.outputs, value(name, "batch", 2, 6000)))
-        assert spread_group_norm(shown).nodes == before.nodes
-
-
-def test_one_that_gives_another_shape_stays() -> None:
-    """As many numbers, but not the channels that it was given."""
-    before = group_norm()
-    turned = replace(
-        before,
-        outputs=(value("y", "batch", 12, 20, 50),),
-        constants={**before.constants, "other": np.array([0, 12, 20, 50])},
-        nodes=(*before.nodes[:2], node("Reshape", "normal other", "y")),
-    )
-    assert spread_group_norm(turned).nodes == turned.nodes
 
 
 @pytest.mark.parametrize("groups", [(0, 4, -1), (-1, 2, 3000)], ids=["split-channels", "split-samples"])
