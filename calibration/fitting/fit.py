@@ -11,9 +11,9 @@ from time import perf_counter
 import msgspec
 
 from fewstep.calibration.fitting.cost import estimate
-from fewstep.calibration.fitting.endpoint import Gain
+from fewstep.calibration.fitting.endpoint import ERRORS, Gain
 from fewstep.calibration.fitting.gate import check_teacher, former_fit, use_of, use_of_entry
-from fewstep.calibration.fitting.judgement import SetDistances, judge
+from fewstep.calibration.fitting.judgement import judge
 from fewstep.calibration.fitting.options import FitOptions
 from fewstep.calibration.fitting.recurrence import plan_of
 from fewstep.calibration.fitting.search import checkpoint_of_search, search, taught_blocks
@@ -21,6 +21,7 @@ from fewstep.calibration.fitting.task import BODY, FitTask, open_task
 from fewstep.calibration.fitting.trade import Trade
 from fewstep.graph.commit import Writer, open_for_update
 from fewstep.graph.output import write_whole
+from fewstep.measure.distances.distance import SetComparison
 from fewstep.measure.rollouts.seeds import PAIRED
 from fewstep.measure.teacher import TeacherCheck
 from fewstep.measure.workers.setup import opened
@@ -42,7 +43,8 @@ class FitResult:
     on_fit, on_selection, on_judge: gains of the fitted plan over the nominal one, on the three sets of seeds.
     over_former: its gain on the judge seeds over the bundle's former plan for the same use; None without one.
     trade: None where nothing gained.
-    sets: FD on the judge seeds; None without an extractor.
+    features: the name of the extractor of `sets`, which are FD of the fitted plan from the teacher on the judge seeds,
+        paired with the nominal plan. None without an extractor.
     iterations: steps of the search that gained, also before an interruption.
     numbers: the count of free numbers.
     times, nominal_times: the times that the network sees.
@@ -60,7 +62,8 @@ class FitResult:
     on_judge: Gain
     over_former: Gain | None
     trade: Trade | None
-    sets: SetDistances | None
+    features: str | None
+    sets: SetComparison | None
     judge_seeds: int
     iterations: int
     numbers: int
@@ -69,6 +72,11 @@ class FitResult:
     nominal_times: tuple[float, ...]
     plan: Plan | None
     weak_teacher: str | None = None
+
+    @property
+    def are_sets_further(self) -> bool:
+        """True where the fitted plan is further from the teacher than the nominal one by more than chance."""
+        return self.sets is not None and self.sets.difference > ERRORS * self.sets.error
 
     @property
     def is_kept(self) -> bool:
@@ -126,6 +134,7 @@ def _fitted(task: FitTask, options: FitOptions, started: float, progress: Progre
         on_judge=judged.gain,
         over_former=judged.over_former,
         trade=best.trade,
+        features=None if task.extractor is None else task.extractor.name,
         sets=judged.sets,
         judge_seeds=options.judge_seeds,
         iterations=best.done,

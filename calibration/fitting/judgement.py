@@ -6,35 +6,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from fewstep.calibration.fitting.blocks import Block
-from fewstep.calibration.fitting.endpoint import ERRORS, Gain
+from fewstep.calibration.fitting.endpoint import Gain
 from fewstep.calibration.fitting.rollouts import Rollouts
 from fewstep.calibration.fitting.trade import feature_distances
-from fewstep.measure.distances.distance import compare
+from fewstep.measure.distances.distance import SetComparison, compare
 from fewstep.measure.distances.features import Extractor
 from fewstep.measure.rollouts.metrics import psnr
 from fewstep.plans.plan import Plan
 from fewstep.runtime.execute import Array
 
 RESAMPLES = 100  # of the seeds, for standard errors of FD
-
-
-@dataclass(frozen=True)
-class SetDistances:
-    """FD in the features of an extractor, between samples of a plan and the teacher's from the same seeds.
-
-    nominal, fitted: of the plan without fitted numbers, and of the fitted one. error: the standard error of their
-    difference; each resample of the seeds is the same for both.
-    """
-
-    features: str
-    nominal: float
-    fitted: float
-    error: float
-
-    @property
-    def is_worse(self) -> bool:
-        """True where the fitted plan is further from the teacher by more than chance."""
-        return self.fitted - self.nominal > ERRORS * self.error
 
 
 @dataclass(frozen=True)
@@ -45,14 +26,14 @@ class FitJudgement:
     over_former: the gain of the fitted plan over a former one; None without one.
     is_behind_former: whether it loses to the former plan. It may lose the price of its trade in PSNR if its features
         are nearer.
-    sets: None without an extractor.
+    sets: FD of the fitted plan and of the nominal one; None without an extractor.
     """
 
     nominal_psnr: float
     gain: Gain
     over_former: Gain | None
     is_behind_former: bool
-    sets: SetDistances | None
+    sets: SetComparison | None
 
 
 def judge(
@@ -79,7 +60,7 @@ def judge(
         gain=Gain.of(after, before),
         over_former=over_former,
         is_behind_former=is_behind,
-        sets=None if extractor is None else set_distances(extractor, plain, samples, targets),
+        sets=None if extractor is None else compared_sets(extractor, plain, samples, targets),
     )
 
 
@@ -90,12 +71,12 @@ def are_nearer(extractor: Extractor, samples: Array, others: Array, targets: Arr
     uncertain.
     """
     far, near = (feature_distances(extractor, each, targets) for each in (others, samples))
-    sets = set_distances(extractor, others, samples, targets)  # `nominal` is of the others here
-    return Gain.of(far, near).counts and sets.fitted <= sets.nominal
+    sets = compared_sets(extractor, others, samples, targets)
+    return Gain.of(far, near).counts and sets.difference <= 0
 
 
-def set_distances(extractor: Extractor, nominal: Array, fitted: Array, targets: Array) -> SetDistances:
-    """FD of two plans' samples from the targets, each [seeds, *x_shape] from the same 2 seeds or more."""
+def compared_sets(extractor: Extractor, nominal: Array, fitted: Array, targets: Array) -> SetComparison:
+    """FD of the fitted plan's samples from the teacher's, paired with the nominal plan's: each [seeds, *x_shape] from
+    the same 2 seeds or more, which each resample draws for all of them."""
     near, far, taught = (extractor.extract(each) for each in (nominal, fitted, targets))
-    own = compare(far, near, taught, RESAMPLES, shares_seeds=True)
-    return SetDistances(extractor.name, own.frechet_paired, own.frechet, own.error)
+    return compare(far, near, taught, RESAMPLES, shares_seeds=True)

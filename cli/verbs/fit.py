@@ -7,7 +7,6 @@ from rich.table import Table
 from fewstep.calibration.fitting.blocks import BLOCK
 from fewstep.calibration.fitting.cost import estimate, evaluations, search_bytes
 from fewstep.calibration.fitting.fit import FitResult, fit
-from fewstep.calibration.fitting.judgement import SetDistances
 from fewstep.calibration.fitting.options import FitOptions
 from fewstep.calibration.fitting.task import BODY, ROOM, open_task
 from fewstep.calibration.fitting.trade import Trade
@@ -17,6 +16,7 @@ from fewstep.cli.run_plan import default_guidance
 from fewstep.cli.tables import table
 from fewstep.graph.needs import duration
 from fewstep.measure.cost import sampling_needs
+from fewstep.measure.distances.distance import SetComparison
 from fewstep.measure.rollouts.seeds import CHOICE_SEEDS, PAIRED
 from fewstep.measure.workers.setup import warn_of_workers
 from fewstep.plans.guidance import describe, weight_of
@@ -41,7 +41,7 @@ def verb(options: FitOptions, progress: Progress) -> Outcome:
                 f"{options.bundle}: plan {FITTED}{options.steps} for {result.body}: {command_of(options, result)}"
             )
     trade = [] if result.trade is None else [_trade(result.trade)]
-    sets = [] if result.sets is None else [_sets(result.sets)]
+    sets = [] if result.sets is None else [_sets(result, result.sets)]
     return Outcome(result, (_table(result), str(result.check), *trade, *sets, *end))
 
 
@@ -137,11 +137,11 @@ def _trade(trade: Trade) -> str:
     return f"trade: {-trade.price:+.2f} dB of PSNR on the seeds of the choices for {features}{energy}{part}"
 
 
-def _sets(sets: SetDistances) -> str:
-    """The nearness of the samples as a set, with a warning where they are further than before."""
-    by = f"{sets.fitted - sets.nominal:+.2f} ± {sets.error:.2f}"
-    line = f"FD({sets.features}) to the teacher, same seeds: {sets.nominal:.2f}, fitted {sets.fitted:.2f} ({by})"
-    return f"{line}: as a set, these samples are further from the teacher's" if sets.is_worse else line
+def _sets(result: FitResult, sets: SetComparison) -> str:
+    """The nearness of the samples as a set, with a warning where they are further than before by more than chance."""
+    far = f"{sets.frechet_paired:.2f}, fitted {sets.frechet:.2f} ({sets.difference:+.2f} ± {sets.error:.2f})"
+    warning = ": as a set, these samples are further from the teacher's" * result.are_sets_further
+    return f"FD({result.features}) to the teacher, same seeds: {far}{warning}"
 
 
 def command_of(options: FitOptions, result: FitResult) -> str:

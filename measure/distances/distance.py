@@ -4,7 +4,6 @@ It depends on the extractor of the features, so a figure carries its name, as FD
 only with figures of the same extractor and the same N.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,29 +66,25 @@ def bias(gaussian: Gaussian, count: int, other: int) -> float:
 class SetComparison:
     """The distance of a set to a reference, that of another set from the same seeds, and the first minus the second.
 
-    resampled: differences [resamples] of sets that are drawn again from these with replacement (bootstrap: Efron 1979).
+    error, low, high: the standard error of the difference and its 95 % interval, by sets that are drawn again with
+    replacement (bootstrap: Efron 1979). The interval is centred on the measured difference, since resampled sets, which
+    hold duplicates, shift it.
     """
 
     frechet: float
     frechet_paired: float
-    resampled: Float64
+    error: float
+    low: float
+    high: float
 
     @property
     def difference(self) -> float:
         return self.frechet - self.frechet_paired
 
-    @property
-    def error(self) -> float:
-        """The standard error of the difference."""
-        return float(np.std(self.resampled, ddof=1))
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """The 95 % interval of the difference. It is centred on the measured one, since resampled sets, which hold
-        duplicates, shift it."""
-        deviations = self.resampled - np.mean(self.resampled)
-        low, high = np.quantile(deviations, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-        return self.difference + float(low), self.difference + float(high)
+    def is_detectable(self, floor: float) -> bool:
+        """False for a difference that chance alone makes: inside the noise floor, or inside its own interval around
+        0."""
+        return abs(self.difference) > floor and not self.low <= 0 <= self.high
 
 
 def compare(
@@ -109,19 +104,16 @@ def compare(
         fitted = fit(reference[others])
         return frechet(fit(candidate[rows]), fitted), frechet(fit(paired[rows]), fitted)
 
-    rng, differences = np.random.default_rng(0), []
+    far, near = distances(slice(None), slice(None))
+    rng, differences = np.random.default_rng(0), list[float]()
     for _ in range(resamples):
         rows = rng.integers(len(candidate), size=len(candidate))
         others = rows if shares_seeds else rng.integers(len(reference), size=len(reference))
-        far, near = distances(rows, others)
-        differences.append(far - near)
-    return SetComparison(*distances(slice(None), slice(None)), np.array(differences))
-
-
-def is_detectable(difference: float, interval: Sequence[float], floor: float) -> bool:
-    """False for a difference that chance alone makes: inside the noise floor, or inside its own interval around 0."""
-    low, high = interval
-    return abs(difference) > floor and not low <= 0 <= high
+        differences.append(float(np.subtract(*distances(rows, others))))
+    deviations = np.array(differences) - np.mean(differences)
+    low, high = np.quantile(deviations, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    error, difference = float(np.std(differences, ddof=1)), far - near
+    return SetComparison(far, near, error, difference + float(low), difference + float(high))
 
 
 def _root(matrix: Float64) -> Float64:

@@ -41,7 +41,6 @@ def distances(
         for name, features in bodies.items():
             own = distance.compare(features, floats, reference, resamples)
             floor = own.frechet_paired if floor is None else floor
-            low, high = own.interval
             found[name].append(
                 Distance(
                     reference=label,
@@ -50,10 +49,10 @@ def distances(
                     frechet=own.frechet,
                     frechet_float=own.frechet_paired,
                     difference=own.difference,
-                    low=low,
-                    high=high,
+                    low=own.low,
+                    high=own.high,
                     floor=floor,
-                    detectable=distance.is_detectable(own.difference, (low, high), floor),
+                    detectable=own.is_detectable(floor),
                 )
             )
             progress("distances", sum(map(len, found.values())), len(sets) * len(bodies))

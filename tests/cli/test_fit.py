@@ -9,12 +9,12 @@ import pytest
 
 from fewstep.calibration.fitting.endpoint import Gain
 from fewstep.calibration.fitting.fit import fit
-from fewstep.calibration.fitting.judgement import SetDistances
 from fewstep.calibration.fitting.options import FitOptions
 from fewstep.calibration.fitting.trade import Trade
 from fewstep.cli.conditions import needed_words
 from fewstep.cli.main import main
 from fewstep.cli.verbs.fit import dry_run, verb
+from fewstep.measure.distances.distance import SetComparison
 from fewstep.measure.rollouts.seeds import CHOICE_SEEDS
 from fewstep.runtime.bundle.manifest import Condition
 from fewstep.runtime.bundle.reading import open_bundle
@@ -91,16 +91,17 @@ def test_lines_for_the_trade_and_for_the_distance_of_sets(tiny_bundle: Path, mon
     options = FitOptions(tiny_bundle, plan="dpmpp_2m:2", guidance=2.0, **FEW)
     result = fit(options)
 
-    def lines(trade: Trade | None, sets: SetDistances | None) -> list[str]:
-        monkeypatch.setattr("fewstep.cli.verbs.fit.fit", lambda *_: replace(result, trade=trade, sets=sets))
+    def lines(trade: Trade | None, sets: SetComparison | None) -> list[str]:
+        found = replace(result, trade=trade, features="cnn", sets=sets)
+        monkeypatch.setattr("fewstep.cli.verbs.fit.fit", lambda *_: found)
         return [str(each) for each in verb(options, SILENT).shown[2:-2]]
 
     assert lines(None, None) == []
-    assert lines(Trade(0.04, 0.0, 0.0, 1.0123, 1.0123), SetDistances("cnn", 23.4, 20.0, 2.0)) == [
+    assert lines(Trade(0.04, 0.0, 0.0, 1.0123, 1.0123), SetComparison(20.0, 23.4, 2.0, -7.0, 0.5)) == [
         "trade: -0.04 dB of PSNR on the seeds of the choices for a factor of 1.0123 for the teacher's energy",
         "FD(cnn) to the teacher, same seeds: 23.40, fitted 20.00 (-3.40 ± 2.00)",
     ]
-    assert lines(Trade(0.4, 3.0, 1.5, 1.0, 1.0123), SetDistances("cnn", 23.4, 41.8, 7.0)) == [
+    assert lines(Trade(0.4, 3.0, 1.5, 1.0, 1.0123), SetComparison(41.8, 23.4, 7.0, 5.0, 32.0)) == [
         "trade: -0.40 dB of PSNR on the seeds of the choices for +1.50 dB of features at weight 3, and a factor of "
         "1.0000 for the teacher's energy, which would take 1.0123",
         "FD(cnn) to the teacher, same seeds: 23.40, fitted 41.80 (+18.40 ± 7.00): as a set, these samples are further "

@@ -75,8 +75,8 @@ def test_a_result_has_distances_of_sets_where_an_extractor_knows_the_data(tiny_b
     found = fit(FitOptions(tiny_bundle, guidance=2.0, **{**FEW, "judge_seeds": 16}))
     assert asked == [("none", open_bundle(tiny_bundle).manifest.x_shape)]
     assert found.trade.features > 0 and found.trade.price <= COST
-    assert found.sets.features == "pixels" and not found.sets.is_worse
-    assert 0 < found.sets.fitted < found.sets.nominal and found.sets.error > 0
+    assert found.features == "pixels" and found.sets.error > 0
+    assert 0 < found.sets.frechet < found.sets.frechet_paired
 
 
 def test_without_iterations_the_trade_goes_on_from_a_fitted_plan(tiny_bundle, monkeypatch):

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from fewstep.calibration.fitting import gate
 from fewstep.calibration.fitting.conditions import fit_conditions
 from fewstep.calibration.fitting.fit import fit
-from fewstep.calibration.fitting.judgement import are_nearer, judge, set_distances
+from fewstep.calibration.fitting.judgement import are_nearer, compared_sets, judge
 from fewstep.calibration.fitting.options import FitOptions
 from fewstep.calibration.fitting.rollouts import BODY, Rollouts
 from fewstep.calibration.fitting.start import best_on_path, best_start
@@ -31,19 +31,19 @@ def targets(seeds=64):
 
 def test_a_set_that_is_shifted_is_as_far_as_its_shift():
     exact = targets()
-    found = set_distances(PIXELS, exact + 0.1, exact + 0.3, exact)
-    assert (found.nominal, found.fitted) == pytest.approx((4 * 0.01, 4 * 0.09), rel=1e-4)
-    assert found.features == "pixels" and found.error < 1e-4 and found.is_worse
-    assert not set_distances(PIXELS, exact + 0.3, exact + 0.1, exact).is_worse
+    found = compared_sets(PIXELS, exact + 0.1, exact + 0.3, exact)
+    assert (found.frechet_paired, found.frechet) == pytest.approx((4 * 0.01, 4 * 0.09), rel=1e-4)
+    assert found.error < 1e-4 and found.low > 0
+    assert compared_sets(PIXELS, exact + 0.3, exact + 0.1, exact).high < 0
 
 
 def test_a_difference_by_chance_is_no_warning():
     """Samples of both plans lie about the teacher's by noise of the same kind."""
     exact, rng = targets(), np.random.default_rng(2)
     noisy = [exact + rng.normal(0, 0.3, exact.shape).astype(np.float32) for _ in range(2)]
-    pair = [set_distances(PIXELS, one, other, exact) for one, other in (noisy, noisy[::-1])]
+    pair = [compared_sets(PIXELS, one, other, exact) for one, other in (noisy, noisy[::-1])]
     assert pair[0].error == pytest.approx(pair[1].error) and pair[0].error > 0
-    assert not any(each.is_worse for each in pair)
+    assert not any(each.difference > 2 * each.error for each in pair)
 
 
 def test_features_are_nearer_only_where_their_distance_falls_and_fd_does_not_rise():

@@ -10,11 +10,11 @@ import pytest
 from fewstep.measure.distances.data import open_data
 from fewstep.measure.distances.distance import (
     Gaussian,
+    SetComparison,
     bias,
     compare,
     fit,
     frechet,
-    is_detectable,
 )
 from fewstep.measure.distances.drift import BANDS, Moments, drift
 from fewstep.measure.distances.features import NAMED, default_features, open_extractor
@@ -61,20 +61,19 @@ def test_interval_holds_the_measured_difference_and_grows_with_a_real_one():
     rng = np.random.default_rng(3)
     floats, reference = rng.normal(size=(400, 6)), rng.normal(size=(400, 6))
     near, far = floats + 0.001 * rng.normal(size=floats.shape), floats + np.eye(6)[0]
-    low, high = compare(near, floats, reference, resamples=50).interval
-    assert low < 0 < high and high - low < 0.02  # paired: far finer than the floor
+    own = compare(near, floats, reference, resamples=50)
+    assert own.low < 0 < own.high and own.high - own.low < 0.02  # paired: far finer than the floor
     found = compare(far, floats, reference, resamples=50)
-    low, high = found.interval
     difference = frechet(fit(far), fit(reference)) - frechet(fit(floats), fit(reference))
-    assert low < difference == found.difference < high and 0.5 < high - low < 1
-    assert compare(far, floats, reference, 50).interval == (low, high)  # the same every time
+    assert found.low < difference == found.difference < found.high and 0.5 < found.high - found.low < 1
+    assert compare(far, floats, reference, 50) == found  # the same every time
     assert compare(far, floats, floats, 50, shares_seeds=True).error < found.error / 3
 
 
 def test_only_what_leaves_the_floor_and_its_own_interval_is_detectable():
-    assert not is_detectable(0.5, (0.4, 0.6), floor=1.0)
-    assert not is_detectable(2.0, (-1.0, 5.0), floor=1.0)
-    assert is_detectable(2.0, (1.5, 2.5), floor=1.0) and is_detectable(-2.0, (-2.5, -1.5), floor=1.0)
+    found = (0.5, 0.4, 0.6), (2.0, -1.0, 5.0), (2.0, 1.5, 2.5), (-2.0, -2.5, -1.5)  # far from 3
+    sets = [SetComparison(3 + difference, 3.0, 0.1, low, high) for difference, low, high in found]
+    assert [each.is_detectable(floor=1.0) for each in sets] == [False, False, True, True]
 
 
 def test_a_gaussian_needs_features_of_two_samples():
