@@ -11,7 +11,7 @@ from fewstep.calibration.precision.bound import parse_bound
 from fewstep.calibration.precision.native import check_targets
 from fewstep.measure.rollouts.seeds import FIRST_SEED, HELD_OUT_SEEDS, SELECTION_SEEDS
 from fewstep.measure.rollouts.trajectories import in_words
-from fewstep.measure.workers.options import SamplingOptions
+from fewstep.measure.workers.setup import SamplingOptions
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance
 

@@ -14,16 +14,15 @@ from fewstep.measure.judged_batch import Contender
 from fewstep.measure.judged_reference import JudgedReference, ReferenceOptions
 from fewstep.measure.opening import SamplingJob, open_body
 from fewstep.measure.rollouts.calibrated_plan import judged_plan, judged_plans
-from fewstep.measure.rollouts.prompts import HELD_OUT, given_rows
+from fewstep.measure.rollouts.prompts import HELD_OUT
 from fewstep.measure.rollouts.row_by_row import body_by_rows
 from fewstep.measure.rollouts.seeds import PAIRED
 from fewstep.measure.sampling import FLOAT, Sampling
 from fewstep.measure.speed.race import Turns
 from fewstep.measure.teacher import CHECKED, teacher_of
 from fewstep.measure.workers.job import Workers
-from fewstep.measure.workers.options import SamplingOptions
 from fewstep.measure.workers.pinned_bundle import pinned
-from fewstep.measure.workers.setup import WorkerSetup
+from fewstep.measure.workers.setup import SamplingOptions, WorkerSetup
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
 from fewstep.runtime.bundle.manifest import Body, Manifest
@@ -153,7 +152,7 @@ def open_judged_task(bundle: Bundle, names: Sequence[str], options: JudgementOpt
         count=options.seeds,
         taught=options.taught,
         teacher=teacher_of(reference, options.teacher, plan),
-        rows=given_rows(bundle, options.conditions, options.prompts, HELD_OUT),
+        rows=options.rows(bundle, HELD_OUT),
     )
 
 

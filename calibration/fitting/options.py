@@ -5,7 +5,7 @@ from pathlib import Path
 
 from fewstep.calibration.fitting.blocks import BLOCK
 from fewstep.measure.rollouts.seeds import CHOICE_SEEDS, FIT_SEEDS, PAIRED
-from fewstep.measure.workers.options import SamplingOptions
+from fewstep.measure.workers.setup import SamplingOptions
 from fewstep.plans.errors import UserError
 from fewstep.runtime.fitted_plans import LARGEST
 

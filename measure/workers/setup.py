@@ -8,12 +8,13 @@ import logging
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from fewstep.measure.rollouts.prompts import ConditionOptions
 from fewstep.measure.workers.job import Workers
 from fewstep.plans.errors import UserError, first_line
-from fewstep.runtime.backends.checks import imported
+from fewstep.runtime.backends.checks import check_threads, imported
 from fewstep.runtime.machine.cpu import usable_cores
 
 LOG = logging.getLogger("fewstep")
@@ -82,3 +83,30 @@ def warn_of_workers(setup: WorkerSetup) -> None:
             "%d workers of %d thread%s wait for each other on %d core%s: --workers %d is as fast, in less memory",
             *(count, each, "s" * (each > 1), cores, "s" * (cores > 1), max(1, cores // each)),
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingOptions(ConditionOptions):
+    """Conditions and processes of a verb that samples. UserError for workers or threads that cannot be.
+
+    workers: Processes of this machine that share the sampling, with bitwise the same result for any number from 1 on.
+        Each has the weights in memory. 0 for this process alone, on all cores unless threads is 1.
+    threads: Threads of one evaluation, on which its last bits may depend. 0 for one per worker, or, without workers,
+        one for each core.
+    cluster: Address of a Dask scheduler whose workers share the sampling instead, as tcp://host:8786. They have fewstep
+        installed, and the bundle at the same path.
+    """
+
+    workers: int = field(default=0, metadata={"unrecorded": True})
+    threads: int = 0
+    cluster: str = field(default="", metadata={"unrecorded": True})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_threads(self.threads)
+        _ = self.setup  # workers that can be, or refused
+
+    @property
+    def setup(self) -> WorkerSetup:
+        """The workers' setup."""
+        return WorkerSetup(self.workers, self.threads, self.cluster)

@@ -15,7 +15,7 @@ from fewstep.measure.estimate import Estimate, seconds_of_one
 from fewstep.measure.opening import open_body
 from fewstep.measure.rollouts.calibrated_plan import judged_plan
 from fewstep.measure.rollouts.nearness import LEAST_PSNR, LEAST_SNR
-from fewstep.measure.rollouts.prompts import HELD_OUT, given_rows
+from fewstep.measure.rollouts.prompts import HELD_OUT
 from fewstep.measure.sampling import FEW, FLOAT
 from fewstep.measure.speed.duel import SECONDS
 from fewstep.measure.speed.timed_process import TURN
@@ -97,7 +97,7 @@ def open_judging(options: ChooseOptions, progress: Progress = SILENT) -> Judging
         plan=plan,
         teacher=teacher_of(reference, options.teacher, plan),
         teacher_name=options.teacher,
-        rows=given_rows(bundle, options.conditions, options.prompts, HELD_OUT),
+        rows=options.rows(bundle, HELD_OUT),
         count=options.seeds,
         batch=options.batch,
         progress=progress,
