@@ -24,7 +24,7 @@ from fewstep.measure.judged_batch import (
 from fewstep.measure.results import StepQuality, TokenQuality, TokenStepQuality
 from fewstep.measure.rollouts.direction import NONE, judged_differences
 from fewstep.measure.rollouts.end_quality import EndQuality, end_quality
-from fewstep.measure.rollouts.metrics import Energies
+from fewstep.measure.rollouts.metrics import sqnr
 from fewstep.measure.rollouts.seeds import SeedBatch
 from fewstep.measure.sampling import FEW, FLOAT, Batch
 from fewstep.plans.any_plan import AnyPlan, regroup
@@ -171,8 +171,8 @@ def _at_once(plan: AnyPlan, batch: int) -> int:
 
 @dataclass
 class _Tally:
-    """Sums over the batches seen so far, one of each energy per step; `plan` is in the contender's range groups.
-    `differences` [steps, 2, 5] are `direction.Sums`."""
+    """Sums over the batches seen so far, at each step as a `JudgedRun` has them; `plan` is in the contender's range
+    groups."""
 
     want: Want
     teacher: Array
@@ -188,8 +188,8 @@ class _Tally:
     tokens: list[JudgedRun] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.forced, self.x0, self.x = ([Energies() for _ in self.plan.steps] for _ in range(3))
-        self.differences = np.stack([NONE] * len(self.plan.steps))
+        self.energies = np.zeros((len(self.plan.steps), 3, 2))
+        self.differences = np.zeros((len(self.plan.steps), *NONE.shape))
 
     def add(self, part: JudgedRun) -> None:
         lesson = self.teacher[self.seen :][: len(part.samples)]
@@ -202,12 +202,10 @@ class _Tally:
             self.tokens.append(part)
         elif not self.is_float:
             self.against_float.add(part.samples, part.reference)
-        self.is_forced |= bool(part.forced)
-        for sums, parts in ((self.forced, part.forced), (self.x0, part.x0), (self.x, part.x)):
-            for total, energies in zip(sums, parts, strict=False):  # single steps are of fewer batches
-                total.include(energies)
-        for total_sums, added in zip(self.differences, part.differences, strict=False):
-            total_sums += added
+        if part.energies is not None and part.differences is not None:
+            self.energies += part.energies
+            self.differences += part.differences
+        self.is_forced |= part.is_forced
 
     def add_features(self, samples: NDArray[Any]) -> None:
         """Take the features of samples, as far as they are wanted, and count their seeds."""
@@ -236,10 +234,10 @@ class _Tally:
 
     def _steps(self) -> Iterator[StepQuality]:
         steps: Any = self.plan.steps
-        for i, (step, forced, x0, x) in enumerate(zip(steps, self.forced, self.x0, self.x, strict=True)):
-            differences = judged_differences(i, self.differences[i])
-            energies = (forced.sqnr if self.is_forced else None, x0.sqnr, x.sqnr)
-            yield StepQuality(i, step.time, step.lam, step.group, *energies, *differences, network=step.network)
+        for i, step in enumerate(steps):
+            differences, (forced, x0, x) = judged_differences(i, self.differences[i]), map(sqnr, self.energies[i])
+            found = (forced if self.is_forced else None, x0, x, *differences)
+            yield StepQuality(i, step.time, step.lam, step.group, *found, network=step.network)
 
 
 def _token_quality(plan: Any, parts: Sequence[JudgedRun]) -> TokenQuality:

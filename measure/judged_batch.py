@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from fewstep.measure.rollouts.conditions_file import ConditionRecords
 from fewstep.measure.rollouts.direction import NONE, Sums, differences, moved, sums
-from fewstep.measure.rollouts.metrics import Energies
+from fewstep.measure.rollouts.metrics import energies
 from fewstep.measure.rollouts.reference import ReferenceRun, run_reference
 from fewstep.measure.rollouts.seeds import SeedBatch
 from fewstep.measure.rollouts.token_course import open_token_course
@@ -83,18 +83,18 @@ class JudgedBatch:
 
 @dataclass(frozen=True)
 class JudgedRun:
-    """One contender in one batch: its samples, float32's of the same seeds along its plan, and energies at each step:
-    forced on the float trajectory, and of x0 and x along its own. `differences` has `direction.sums` at each step.
+    """One contender in one batch: its samples, and float32's of the same seeds along its plan.
 
+    energies [steps, 3, 2]: of the guided output on the float trajectory, and of x0 and x along its own. differences
+        [steps, 2, 5]: `direction.sums`. Those on the float trajectory are 0 unless a seed `is_forced` along it.
     agreement, decibels [seeds]: of tokens, which have nothing else but samples.
     """
 
     samples: NDArray[Any]
     reference: NDArray[Any]
-    forced: tuple[Energies, ...] = ()
-    x0: tuple[Energies, ...] = ()
-    x: tuple[Energies, ...] = ()
-    differences: tuple[Sums, ...] = ()
+    energies: NDArray[np.float64] | None = None
+    differences: NDArray[np.float64] | None = None
+    is_forced: bool = False
     agreement: TokenAgreement | None = None
     decibels: NDArray[np.float64] | None = None
 
@@ -135,23 +135,21 @@ def _judged_run(
     batch, forced = (exact.batch.first(max(count - start, 0)) for count in (contender.seeds, contender.forced_seeds))
     count = len(batch.seeds)
     own = list(batch.finite(plan, _call(plan, denoiser, batch).network))
-    steps = list(_single_steps(plan, denoiser, forced, exact, reference))
-    pairs = list(zip(own, exact.states, strict=True))
-    return JudgedRun(
-        exact.finished(own),
-        exact.sample[:count],
-        tuple(energies for energies, _ in steps),
-        tuple(_energies(state.x0, floats.x0[:count]) for state, floats in pairs),
-        tuple(_energies(exact.after(state), exact.after(floats)[:count]) for state, floats in pairs),
-        tuple(added for _, added in steps),
-    )
+    single, changes = zip(*_single_steps(plan, denoiser, forced, exact, reference), strict=True)
+    steps = [
+        (each, energies(state.x0, floats.x0[:count]), energies(exact.after(state), exact.after(floats)[:count]))
+        for each, state, floats in zip(single, own, exact.states, strict=True)
+    ]
+    found = np.array(steps), np.array(changes), len(forced.seeds) > 0
+    return JudgedRun(exact.finished(own), exact.sample[:count], *found)
 
 
 def _single_steps(
     plan: Plan, denoiser: JudgedBody, batch: SeedBatch, exact: ReferenceRun, reference: JudgedBody
-) -> Iterator[tuple[Energies, Sums]]:
-    """The energies of each step on the float trajectory, and of its differences; nothing without seeds."""
+) -> Iterator[tuple[NDArray[np.float64], Sums]]:
+    """The energies of each step on the float trajectory, and of its differences; 0 without seeds."""
     if not (count := len(batch.seeds)):
+        yield from [(np.zeros(2), NONE)] * len(plan.steps)
         return
     network, floats = (_first_run(_call(plan, each, batch), plan) for each in (denoiser, reference))
     for i, (step, state) in enumerate(zip(plan.steps, exact.states, strict=True)):
@@ -164,7 +162,7 @@ def _single_steps(
                 for own, each in ((outputs, network), (expected, floats))
             )
             added = sums(values, signals, state.x0[:count])
-        yield _energies(guided(outputs, plan, i), guided(expected, plan, i)), added
+        yield energies(guided(outputs, plan, i), guided(expected, plan, i)), added
 
 
 def _first_run(call: StepCall, plan: Plan) -> StepNetwork:
@@ -173,9 +171,3 @@ def _first_run(call: StepCall, plan: Plan) -> StepNetwork:
     if slots is None:
         return finite_outputs(call, plan)
     return lambda index, step, u: call.carrying(index, step, u, carry_in(plan, step, slots))[0]
-
-
-def _energies(approximation: Array, signal: Array) -> Energies:
-    energies = Energies()
-    energies.add(approximation, signal)
-    return energies

@@ -46,33 +46,17 @@ def ssim(samples: Floats, references: Floats) -> NDArray[np.float64]:
     return similarity
 
 
-class Energies:
-    """Signal to quantization noise ratio of a stream of batches: 10 log10(|signal|^2 / |approximation - signal|^2).
+def energies(approximation: Floats, signal: Floats) -> NDArray[np.float64]:
+    """The energies [2] of a signal and of the noise in its approximation. Those of batches add up."""
+    if approximation.shape != signal.shape:
+        raise ValueError(f"SQNR compares arrays of one shape, not {approximation.shape} with {signal.shape}")
+    exact = signal.astype(np.float64)
+    return np.array([np.square(exact).sum(), np.square(approximation - exact).sum()])
 
-    The energies of all batches are summed first, so how the stream is cut does not matter.
-    """
 
-    def __init__(self) -> None:
-        self.signal = 0.0
-        self.noise = 0.0
-
-    def add(self, approximation: Floats, signal: Floats) -> None:
-        """Take one more batch, both arrays of the same shape."""
-        if approximation.shape != signal.shape:
-            raise ValueError(f"SQNR compares arrays of one shape, not {approximation.shape} with {signal.shape}")
-        exact = signal.astype(np.float64)
-        self.signal += float(np.square(exact).sum())
-        self.noise += float(np.square(approximation - exact).sum())
-
-    def include(self, other: "Energies") -> None:
-        """Take what another stream has."""
-        self.signal += other.signal
-        self.noise += other.noise
-
-    @property
-    def sqnr(self) -> float:
-        """The ratio so far, in dB."""
-        return float(_decibel(np.array([self.signal]), np.array([self.noise]))[0])
+def sqnr(energies: NDArray[np.float64]) -> float:
+    """Signal to quantization noise ratio in dB: 10 log10(|signal|^2 / |approximation - signal|^2)."""
+    return float(_decibel(*energies[:, None])[0])
 
 
 def _smooth(images: NDArray[np.float64]) -> NDArray[np.float64]:
