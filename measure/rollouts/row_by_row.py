@@ -5,27 +5,17 @@ do that on x86, but nothing says that they never will.
 """
 
 from collections.abc import Collection, Iterable, Iterator
-from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.graph.graph import BATCH
+from fewstep.graph.graph import BATCH, Value
 from fewstep.runtime.backends import Arrays, LoadedGraph
+from fewstep.runtime.bundle.manifest import TensorEntry
 from fewstep.runtime.sampler import Sampler
 
 
-class BatchInput(Protocol):
-    """An input of a graph, or of a manifest's."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def shape(self) -> tuple[Any, ...]: ...
-
-
-def row_by_row(network: LoadedGraph, inputs: Iterable[BatchInput]) -> LoadedGraph:
+def row_by_row(network: LoadedGraph, inputs: Iterable[Value | TensorEntry]) -> LoadedGraph:
     """The network, called once for each row; its results are joined along the first axis. A single row's result is
     handed on as it is: joining large activations takes a third of the network's own time.
 
