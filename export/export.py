@@ -142,7 +142,7 @@ class Added:
 
 def _check_spec(file: Path, null: Sequence[str], has_experts: bool, spec: Spec, evaluate: "Evaluate") -> None:
     """UserError where the samples of a file speak against the spec."""
-    from fewstep.measure.spec_check import read_samples  # onnxruntime: not for --help
+    from fewstep.measure.spec_samples import read_samples  # onnxruntime: not for --help
 
     def network(x: Any, times: Any, conditions: Mapping[str, Any]) -> Any:
         named = {each.input: conditions[each.name] for each in spec.conditions}

@@ -5,29 +5,20 @@ each element alone (Wiener 1949). A network that gets a wrong time, or whose out
 The mistakes that people make are tried one by one; the one that brings the error down is named.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from functools import partial
-from operator import itemgetter, mul
-from pathlib import Path
-from typing import Any, get_args
+from collections.abc import Callable, Mapping
+from operator import itemgetter
+from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.measure.rollouts.conditions_file import check_rows, read_arrays
-from fewstep.measure.sampling import FLOAT
+from fewstep.measure.spec_mistakes import Array, Reading, mistakes
 from fewstep.plans.errors import UserError
 from fewstep.plans.noise import stacked
 from fewstep.plans.prediction import check, input_scale, x0_coefficients
 from fewstep.plans.schedule import NoiseSchedule
-from fewstep.plans.spec import DenoiserFacts, Prediction, ScheduleSpec
-from fewstep.runtime.bundle.manifest import Description
-from fewstep.runtime.bundle.reading import Bundle
-from fewstep.runtime.conditions import null
-from fewstep.runtime.loading import load
-from fewstep.runtime.prologues import TIME
+from fewstep.plans.spec import DenoiserFacts
 
 LAMS = (-3.0, -1.5, 0.0, 1.5, 3.0, 4.5)  # log(alpha / sigma) for data of deviation 1; shifted for others
 RIGHT = 1.2  # times the linear denoiser's error, in the geometric mean over times: more is no trained network
@@ -41,42 +32,7 @@ MOST = 16  # samples that are denoised
 FEW = 4  # of them, by which a mistake that mends nothing is known
 TELLS = 0.25  # of the data's variance: what conditions of others cost at least, summed over times, to say more of null
 NULL = 0.55  # of that is what a right null value costs at most: the mean of the data is half as far as other samples
-TABLES = ("linear", "scaled-linear", "cosine", "sigmoid")
-PATHS = ("flow", "trigonometric")
-USUAL: tuple[tuple[ScheduleSpec, Prediction], ...] = (  # what networks are mostly trained on
-    (ScheduleSpec("linear"), "epsilon"),
-    (ScheduleSpec("scaled-linear", beta_start=0.00085, beta_end=0.012), "epsilon"),
-    (ScheduleSpec("scaled-linear", beta_start=0.00085, beta_end=0.012), "v"),
-    (ScheduleSpec("cosine"), "epsilon"),
-    (ScheduleSpec("cosine"), "v"),
-    (ScheduleSpec("flow", timesteps=1), "flow"),
-    (ScheduleSpec("flow"), "flow"),
-)
-
-Array = NDArray[np.float32]
 Network = Callable[[Array, NDArray[np.float64], Mapping[str, NDArray[Any]]], Array]  # x, times, conditions -> output
-
-
-@dataclass(frozen=True)
-class Reading:
-    """A reading of a network: the time that it gets, and its output's meaning. `mistake` is in words, "" as stated."""
-
-    schedule: ScheduleSpec
-    prediction: Prediction
-    mistake: str = ""
-    sign: float = 1.0
-    time: Callable[[float], float] = float
-    data: Callable[[Array], NDArray[Any]] = np.asarray
-
-    def changes(self, stated: "Reading") -> int:
-        """The number of fields of the spec that it corrects, at least 1."""
-        return max(1, (self.prediction != stated.prediction) + len(_differing(self.schedule, stated.schedule)))
-
-    def is_told_otherwise(self, stated: "Reading") -> bool:
-        """True where only the time that the network gets differs, for inputs that are the same."""
-        kinds = {self.schedule.kind, stated.schedule.kind}
-        is_alike = len(kinds) == 1 or kinds <= set(TABLES)
-        return is_alike and replace(self, schedule=stated.schedule, mistake="") == stated
 
 
 class TimeError(msgspec.Struct, frozen=True):
@@ -119,7 +75,7 @@ def check_spec(
     times = _errors(network, stated, data, conditions, rows)
     own, first = _score(times), _errors(network, stated, data, conditions, rows[:FEW])
     found = list[tuple[float, str]]()  # how many times nearer each mistake brings it
-    for each in _mistakes(stated):
+    for each in mistakes(stated):
         try:
             if _nearer(first, _errors(network, each, data, conditions, rows[:FEW]))[0] <= 1:
                 continue
@@ -140,94 +96,6 @@ def check_spec(
         if _score(without) > RIGHT or (cost > TELLS and _sum(without) - _sum(times) > NULL * cost):
             mistake = "with the null values of its conditions it does not denoise: null is another value"
     return SpecCheck(tuple(times.values()), len(rows), mistake)
-
-
-@dataclass(frozen=True)
-class DataSamples:
-    """Samples x [N, *x_shape] of a file, and their conditions [N, *shape] by name."""
-
-    x: Array
-    conditions: Mapping[str, NDArray[Any]]
-
-    def check(self, network: Network, denoiser: Description, null_files: Mapping[str, NDArray[Any]]) -> SpecCheck:
-        """The check of a network. null_files: null values [*shape] that are arrays, by name."""
-        takes, nulls = denoiser.conditions, None
-        if takes and all(each.null is not None or each.name in null_files for each in takes):
-            nulls = {each.name: null(each, self.conditions[each.name], null_files) for each in takes}
-        facts = DenoiserFacts(denoiser.schedule, denoiser.prediction)
-        return check_spec(network, facts, self.x, self.conditions, nulls)
-
-
-def read_samples(file: Path, denoiser: Description, is_one: bool = True) -> DataSamples:
-    """Samples `x` of a .npz or .safetensors file, with an array for each condition by its name. UserError for what
-    cannot be checked. is_one: it is one network of one time."""
-    arrays = dict(read_arrays(file))
-    if denoiser.towards or denoiser.carried or denoiser.heads > 1 or denoiser.prediction == "logits" or not is_one:
-        raise UserError("the spec is of no plain denoiser, and samples cannot check it", "compare samples by eye")
-    data = arrays.pop("x", None)
-    if data is None or data.shape[1:] != denoiser.x_shape or data.dtype.kind not in "fiu":
-        shape = "" if data is None else f", but {data.dtype} {list(data.shape)}"
-        fix = f"write numpy.savez(FILE, x=[N, {', '.join(map(str, denoiser.x_shape))}], and each condition)"
-        raise UserError(f"{file.name} has no samples x of the denoiser's shape{shape}", fix)
-    return DataSamples(np.asarray(data, np.float32), check_rows(file.name, arrays, denoiser.conditions))
-
-
-def check_bundle(bundle: Bundle, file: Path) -> SpecCheck:
-    """The check of a bundle's float32 body against the samples of a file."""
-    manifest, sampler = bundle.manifest, load(bundle.path, body=FLOAT)
-    samples = read_samples(file, manifest, not manifest.networks and not sampler.of().inputs.has_second_time)
-
-    def network(x: Array, times: NDArray[np.float64], conditions: Mapping[str, NDArray[Any]]) -> Array:
-        return sampler.of().evaluate(x, {TIME: times.astype(np.float32), **conditions}, 0)
-
-    return samples.check(network, manifest, sampler.of().nulls)
-
-
-def _mistakes(stated: Reading) -> Iterator[Reading]:
-    """The readings of usual mistakes."""
-    spec, prediction = stated.schedule, stated.prediction
-    yield replace(stated, sign=-1.0, mistake="its output has the other sign")
-    for other in get_args(Prediction):
-        if other not in (prediction, "residual", "logits"):
-            yield replace(stated, prediction=other, mistake=f"prediction is {other!r}, not {prediction!r}")
-    for factor in (1000.0, 0.001):
-        name = f"{factor:g}" if factor >= 1 else f"1/{1 / factor:.0f}"
-        mistake = f"the network takes {name} times the time that it gets: {_clock(spec, factor)}"
-        yield replace(stated, time=partial(mul, factor), mistake=mistake)
-    first, last = NoiseSchedule(spec).path.first, NoiseSchedule(spec).path.last
-    yield replace(stated, time=lambda time: first + last - time, mistake="its time runs from noise to data")
-    kinds = TABLES if spec.kind in TABLES else PATHS if spec.kind in PATHS else ()
-    schedules = [msgspec.structs.replace(spec, kind=kind) for kind in kinds if kind != spec.kind]
-    for each in schedules:
-        yield replace(stated, schedule=each, mistake=f"its schedule is {each.kind!r}, not {spec.kind!r}")
-    tried = {*((spec, other) for other in get_args(Prediction)), *((each, prediction) for each in schedules)}
-    for usual, other in USUAL:
-        if (usual, other) not in tried:
-            said = f"its schedule is {_called(usual, spec)}, not {_called(spec, usual)}"
-            also = f", and prediction is {other!r}, not {prediction!r}" if other != prediction else ""
-            yield replace(stated, schedule=usual, prediction=other, mistake=said + also)
-    yield replace(stated, data=lambda x: 2 * x - 1, mistake="the data are in [0, 1], and it was trained on [-1, 1]")
-    yield replace(stated, data=lambda x: (x + 1) / 2, mistake="the data are in [-1, 1], and it was trained on [0, 1]")
-    yield replace(stated, data=lambda x: x / 127.5 - 1, mistake="the data are in [0, 255], and it takes [-1, 1]")
-
-
-def _called(spec: ScheduleSpec, beside: ScheduleSpec) -> str:
-    """A schedule by its kind, and by what it has otherwise than another of its kind, or than the default of it."""
-    other = beside if beside.kind == spec.kind else ScheduleSpec(spec.kind)
-    own = ", ".join(f"{name}={getattr(spec, name)}" for name in _differing(spec, other))
-    return f"{spec.kind!r} of {own}" if own else repr(spec.kind)
-
-
-def _differing(spec: ScheduleSpec, other: ScheduleSpec) -> list[str]:
-    return [name for name in spec.__struct_fields__ if getattr(spec, name) != getattr(other, name)]
-
-
-def _clock(spec: ScheduleSpec, factor: float) -> str:
-    """A fix in words, by which a network gets another multiple of the time."""
-    if spec.kind == "flow" and spec.timesteps * factor >= 1:
-        return f"give the schedule timesteps={spec.timesteps * factor:.0f}"
-    is_table = spec.kind == "flow" or NoiseSchedule(spec).timesteps is not None
-    return "multiply it in forward" if is_table else f"give the schedule time_scale={spec.time_scale * factor:g}"
 
 
 def _errors(

@@ -29,7 +29,7 @@ def verb(options: VerifyOptions, progress: Progress) -> Outcome:
         verdict = f"{verdict}, but {' and '.join(differing)} computes it otherwise than onnxruntime"
     spec, of_spec = None, list[Table | str]()
     if options.data is not None and integrity.is_whole:
-        from fewstep.measure.spec_check import check_bundle  # onnxruntime is for who asks for it
+        from fewstep.measure.spec_samples import check_bundle  # onnxruntime is for who asks for it
 
         spec = check_bundle(open_bundle(options.bundle), options.data)
         of_spec = [_errors(spec), str(spec)]

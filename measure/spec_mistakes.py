@@ -1,0 +1,97 @@
+"""The mistakes that people make in a spec, each as the reading of a network that would mend it."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from operator import mul
+from typing import Any, get_args
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.plans.schedule import NoiseSchedule
+from fewstep.plans.spec import Prediction, ScheduleSpec
+
+TABLES = ("linear", "scaled-linear", "cosine", "sigmoid")
+PATHS = ("flow", "trigonometric")
+USUAL: tuple[tuple[ScheduleSpec, Prediction], ...] = (  # what networks are mostly trained on
+    (ScheduleSpec("linear"), "epsilon"),
+    (ScheduleSpec("scaled-linear", beta_start=0.00085, beta_end=0.012), "epsilon"),
+    (ScheduleSpec("scaled-linear", beta_start=0.00085, beta_end=0.012), "v"),
+    (ScheduleSpec("cosine"), "epsilon"),
+    (ScheduleSpec("cosine"), "v"),
+    (ScheduleSpec("flow", timesteps=1), "flow"),
+    (ScheduleSpec("flow"), "flow"),
+)
+
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A reading of a network: the time that it gets, and its output's meaning. `mistake` is in words, "" as stated."""
+
+    schedule: ScheduleSpec
+    prediction: Prediction
+    mistake: str = ""
+    sign: float = 1.0
+    time: Callable[[float], float] = float
+    data: Callable[[Array], NDArray[Any]] = np.asarray
+
+    def changes(self, stated: "Reading") -> int:
+        """The number of fields of the spec that it corrects, at least 1."""
+        return max(1, (self.prediction != stated.prediction) + len(_differing(self.schedule, stated.schedule)))
+
+    def is_told_otherwise(self, stated: "Reading") -> bool:
+        """True where only the time that the network gets differs, for inputs that are the same."""
+        kinds = {self.schedule.kind, stated.schedule.kind}
+        is_alike = len(kinds) == 1 or kinds <= set(TABLES)
+        return is_alike and replace(self, schedule=stated.schedule, mistake="") == stated
+
+
+def mistakes(stated: Reading) -> Iterator[Reading]:
+    """The readings of usual mistakes."""
+    spec, prediction = stated.schedule, stated.prediction
+    yield replace(stated, sign=-1.0, mistake="its output has the other sign")
+    for other in get_args(Prediction):
+        if other not in (prediction, "residual", "logits"):
+            yield replace(stated, prediction=other, mistake=f"prediction is {other!r}, not {prediction!r}")
+    for factor in (1000.0, 0.001):
+        name = f"{factor:g}" if factor >= 1 else f"1/{1 / factor:.0f}"
+        mistake = f"the network takes {name} times the time that it gets: {_clock(spec, factor)}"
+        yield replace(stated, time=partial(mul, factor), mistake=mistake)
+    first, last = NoiseSchedule(spec).path.first, NoiseSchedule(spec).path.last
+    yield replace(stated, time=lambda time: first + last - time, mistake="its time runs from noise to data")
+    kinds = TABLES if spec.kind in TABLES else PATHS if spec.kind in PATHS else ()
+    schedules = [msgspec.structs.replace(spec, kind=kind) for kind in kinds if kind != spec.kind]
+    for each in schedules:
+        yield replace(stated, schedule=each, mistake=f"its schedule is {each.kind!r}, not {spec.kind!r}")
+    tried = {*((spec, other) for other in get_args(Prediction)), *((each, prediction) for each in schedules)}
+    for usual, other in USUAL:
+        if (usual, other) not in tried:
+            said = f"its schedule is {_called(usual, spec)}, not {_called(spec, usual)}"
+            also = f", and prediction is {other!r}, not {prediction!r}" if other != prediction else ""
+            yield replace(stated, schedule=usual, prediction=other, mistake=said + also)
+    yield replace(stated, data=lambda x: 2 * x - 1, mistake="the data are in [0, 1], and it was trained on [-1, 1]")
+    yield replace(stated, data=lambda x: (x + 1) / 2, mistake="the data are in [-1, 1], and it was trained on [0, 1]")
+    yield replace(stated, data=lambda x: x / 127.5 - 1, mistake="the data are in [0, 255], and it takes [-1, 1]")
+
+
+def _called(spec: ScheduleSpec, beside: ScheduleSpec) -> str:
+    """A schedule by its kind, and by what it has otherwise than another of its kind, or than the default of it."""
+    other = beside if beside.kind == spec.kind else ScheduleSpec(spec.kind)
+    own = ", ".join(f"{name}={getattr(spec, name)}" for name in _differing(spec, other))
+    return f"{spec.kind!r} of {own}" if own else repr(spec.kind)
+
+
+def _differing(spec: ScheduleSpec, other: ScheduleSpec) -> list[str]:
+    return [name for name in spec.__struct_fields__ if getattr(spec, name) != getattr(other, name)]
+
+
+def _clock(spec: ScheduleSpec, factor: float) -> str:
+    """A fix in words, by which a network gets another multiple of the time."""
+    if spec.kind == "flow" and spec.timesteps * factor >= 1:
+        return f"give the schedule timesteps={spec.timesteps * factor:.0f}"
+    is_table = spec.kind == "flow" or NoiseSchedule(spec).timesteps is not None
+    return "multiply it in forward" if is_table else f"give the schedule time_scale={spec.time_scale * factor:g}"

@@ -1,0 +1,62 @@
+"""Samples of a denoiser's data in a file, by which a spec is checked."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.measure.rollouts.conditions_file import check_rows, read_arrays
+from fewstep.measure.sampling import FLOAT
+from fewstep.measure.spec_check import Network, SpecCheck, check_spec
+from fewstep.measure.spec_mistakes import Array
+from fewstep.plans.errors import UserError
+from fewstep.plans.spec import DenoiserFacts
+from fewstep.runtime.bundle.manifest import Description
+from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.conditions import null
+from fewstep.runtime.loading import load
+from fewstep.runtime.prologues import TIME
+
+
+@dataclass(frozen=True)
+class DataSamples:
+    """Samples x [N, *x_shape] of a file, and their conditions [N, *shape] by name."""
+
+    x: Array
+    conditions: Mapping[str, NDArray[Any]]
+
+    def check(self, network: Network, denoiser: Description, null_files: Mapping[str, NDArray[Any]]) -> SpecCheck:
+        """The check of a network. null_files: null values [*shape] that are arrays, by name."""
+        takes, nulls = denoiser.conditions, None
+        if takes and all(each.null is not None or each.name in null_files for each in takes):
+            nulls = {each.name: null(each, self.conditions[each.name], null_files) for each in takes}
+        facts = DenoiserFacts(denoiser.schedule, denoiser.prediction)
+        return check_spec(network, facts, self.x, self.conditions, nulls)
+
+
+def read_samples(file: Path, denoiser: Description, is_one: bool = True) -> DataSamples:
+    """Samples `x` of a .npz or .safetensors file, with an array for each condition by its name. UserError for what
+    cannot be checked. is_one: it is one network of one time."""
+    arrays = dict(read_arrays(file))
+    if denoiser.towards or denoiser.carried or denoiser.heads > 1 or denoiser.prediction == "logits" or not is_one:
+        raise UserError("the spec is of no plain denoiser, and samples cannot check it", "compare samples by eye")
+    data = arrays.pop("x", None)
+    if data is None or data.shape[1:] != denoiser.x_shape or data.dtype.kind not in "fiu":
+        shape = "" if data is None else f", but {data.dtype} {list(data.shape)}"
+        fix = f"write numpy.savez(FILE, x=[N, {', '.join(map(str, denoiser.x_shape))}], and each condition)"
+        raise UserError(f"{file.name} has no samples x of the denoiser's shape{shape}", fix)
+    return DataSamples(np.asarray(data, np.float32), check_rows(file.name, arrays, denoiser.conditions))
+
+
+def check_bundle(bundle: Bundle, file: Path) -> SpecCheck:
+    """The check of a bundle's float32 body against the samples of a file."""
+    manifest, sampler = bundle.manifest, load(bundle.path, body=FLOAT)
+    samples = read_samples(file, manifest, not manifest.networks and not sampler.of().inputs.has_second_time)
+
+    def network(x: Array, times: NDArray[np.float64], conditions: Mapping[str, NDArray[Any]]) -> Array:
+        return sampler.of().evaluate(x, {TIME: times.astype(np.float32), **conditions}, 0)
+
+    return samples.check(network, manifest, sampler.of().nulls)
