@@ -1,19 +1,15 @@
 """The options and the task of a judgement, which `measure` and `report` share: float32, int8 bodies, their plans."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fewstep.graph.commit import Writer, open_for_update
 from fewstep.graph.needs import Needs
-from fewstep.graph.output import check_writable
 from fewstep.measure.cost import BATCH, sampling_needs, sees_rows
 from fewstep.measure.judged_batch import Contender
 from fewstep.measure.judged_reference import JudgedReference, ReferenceOptions
 from fewstep.measure.opening import SamplingJob, open_body
-from fewstep.measure.rollouts.calibrated_plan import judged_plan, judged_plans
+from fewstep.measure.rollouts.calibrated_plan import judged_plans
 from fewstep.measure.rollouts.prompts import HELD_OUT
 from fewstep.measure.rollouts.row_by_row import body_by_rows
 from fewstep.measure.rollouts.seeds import PAIRED
@@ -25,9 +21,9 @@ from fewstep.measure.workers.pinned_bundle import pinned
 from fewstep.measure.workers.setup import SamplingOptions, WorkerSetup
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
-from fewstep.runtime.bundle.manifest import Body, Manifest
+from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.networks import edges_of
-from fewstep.runtime.bundle.reading import Bundle, open_bundle
+from fewstep.runtime.bundle.reading import Bundle
 
 if TYPE_CHECKING:
     from fewstep.measure.distances.data import Data
@@ -154,31 +150,3 @@ def open_judged_task(bundle: Bundle, names: Sequence[str], options: JudgementOpt
         teacher=teacher_of(reference, options.teacher, plan),
         rows=options.rows(bundle, HELD_OUT),
     )
-
-
-@contextmanager
-def unchanged(bundle: Bundle, instead: str) -> Iterator[tuple[Writer, Manifest]]:
-    """The writer of a bundle that was measured, and its manifest now. UserError where its graphs are others."""
-    with open_for_update(bundle.path, must_exist=True, instead=instead) as writer:
-        manifest = open_bundle(bundle.path).manifest
-        if any(
-            getattr(manifest, name) != getattr(bundle.manifest, name) for name in ("bodies", "prologue", "networks")
-        ):
-            raise UserError(f"{bundle.path} was changed while it was measured", "run the command again")
-        yield writer, manifest
-
-
-def check_output(task: JudgedTask, output: Path | None, room: int, figures: str, suffix: str) -> None:
-    """UserError where the `figures` of a judgement have no place. A bundle keeps the calibrated plan's alone, in
-    `room` bytes. A file of the user's must be writable."""
-    if output is not None:
-        check_writable(output)
-        return
-    body, folder = next(iter(task.bodies.values())), task.bundle.path
-    if task.plan != judged_plan(task.reference, body):
-        raise UserError(
-            f"{folder} was calibrated along {body.plan}, and keeps the {figures} of that alone",
-            f"give --output FILE{suffix} for another plan or guidance",
-        )
-    with open_for_update(folder, must_exist=True, instead=f"give --output FILE{suffix}") as writer:
-        writer.reserve(room)  # and we may write, and nobody else is writing

@@ -17,7 +17,7 @@ from fewstep.measure.distances.data import open_data
 from fewstep.measure.distances.distance import RESAMPLES
 from fewstep.measure.distances.features import default_features, open_extractor
 from fewstep.measure.engines import is_simulated
-from fewstep.measure.judged_task import JudgedTask, JudgementOptions, check_output, open_judged_task, unchanged
+from fewstep.measure.judged_task import JudgedTask, JudgementOptions, open_judged_task
 from fewstep.measure.opening import open_body
 from fewstep.measure.results import Results, encode
 from fewstep.measure.rollouts.calibrated_plan import judged_plans
@@ -25,6 +25,7 @@ from fewstep.measure.rollouts.seeds import APART
 from fewstep.measure.sampling import FLOAT
 from fewstep.measure.speed.bodies import timed_elsewhere, timed_here, timing_notes
 from fewstep.measure.speed.race import Turns
+from fewstep.measure.storing import check_output, unchanged
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
 from fewstep.runtime.backends.named import named

@@ -14,11 +14,12 @@ from fewstep.measure.columns import MeasureTask, TimedColumns
 from fewstep.measure.cost import body_bytes
 from fewstep.measure.engines import is_simulated
 from fewstep.measure.judged_batch import Contender
-from fewstep.measure.judged_task import JudgedTask, check_output, open_judged_task, unchanged
+from fewstep.measure.judged_task import JudgedTask, open_judged_task
 from fewstep.measure.results import Results, encode
 from fewstep.measure.sampling import FLOAT
 from fewstep.measure.speed.bodies import timed_here
 from fewstep.measure.speed.machine import this_machine
+from fewstep.measure.storing import check_output, unchanged
 from fewstep.plans.errors import UserError
 from fewstep.report.address import lead_to
 from fewstep.report.distribution import stored_evaluation
@@ -97,14 +98,13 @@ def open_report(options: ReportOptions) -> MeasureTask:
     contenders = tuple(_contender(task, name, options) for name in bodies)
     seeds = options.seeds if task.teacher is not None else max(each.seeds for each in contenders)
     timed = [FLOAT, *(name for name in timed_here(bundle) if name in bodies)]
-    plans = {FLOAT: task.plan, **task.plans}
     return MeasureTask(
         bundle=bundle,
         plan=task.plan,
         command=task.command,
         setup=task.setup,
         judged=replace(task, contenders=contenders, count=seeds, has_samples=True),
-        timed=TimedColumns(timed, (), plans, options.turns()) if len(timed) > 1 else None,
+        timed=TimedColumns(timed, (), {FLOAT: task.plan, **task.plans}, options.turns()) if len(timed) > 1 else None,
         sizes={name: body_bytes(bundle, name) for name in whole_bodies(bundle.manifest)},
         notes=(*notes(bodies.values(), this_machine()), *own_plans(task.plans), *left_out(bundle)),
     )

@@ -1,0 +1,41 @@
+"""The place of a judgement's figures: the bundle that was judged, or a file of the user's."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fewstep.graph.commit import Writer, open_for_update
+from fewstep.graph.output import check_writable
+from fewstep.measure.judged_task import JudgedTask
+from fewstep.measure.rollouts.calibrated_plan import judged_plan
+from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.manifest import Manifest
+from fewstep.runtime.bundle.reading import Bundle, open_bundle
+
+
+@contextmanager
+def unchanged(bundle: Bundle, instead: str) -> Iterator[tuple[Writer, Manifest]]:
+    """The writer of a bundle that was measured, and its manifest now. UserError where its graphs are others."""
+    with open_for_update(bundle.path, must_exist=True, instead=instead) as writer:
+        manifest = open_bundle(bundle.path).manifest
+        if any(
+            getattr(manifest, name) != getattr(bundle.manifest, name) for name in ("bodies", "prologue", "networks")
+        ):
+            raise UserError(f"{bundle.path} was changed while it was measured", "run the command again")
+        yield writer, manifest
+
+
+def check_output(task: JudgedTask, output: Path | None, room: int, figures: str, suffix: str) -> None:
+    """UserError where the `figures` of a judgement have no place. A bundle keeps the calibrated plan's alone, in
+    `room` bytes. A file of the user's must be writable."""
+    if output is not None:
+        check_writable(output)
+        return
+    body, folder = next(iter(task.bodies.values())), task.bundle.path
+    if task.plan != judged_plan(task.reference, body):
+        raise UserError(
+            f"{folder} was calibrated along {body.plan}, and keeps the {figures} of that alone",
+            f"give --output FILE{suffix} for another plan or guidance",
+        )
+    with open_for_update(folder, must_exist=True, instead=f"give --output FILE{suffix}") as writer:
+        writer.reserve(room)  # and we may write, and nobody else is writing
