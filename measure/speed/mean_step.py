@@ -7,7 +7,7 @@ from math import gcd
 from fewstep.measure.rollouts.conditions_file import ConditionRecords
 from fewstep.measure.rollouts.seeds import held_out_conditions
 from fewstep.measure.rollouts.trajectories import roll_out
-from fewstep.measure.speed.race import OnBackend, TimedContender, TimedGraph
+from fewstep.measure.speed.contender import OnBackend, TimedContender, TimedGraph
 from fewstep.plans.any_plan import AnyPlan, regroup
 from fewstep.plans.plan import DENOISER
 from fewstep.runtime.backends import Arrays

@@ -10,16 +10,14 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from fewstep.measure.speed import worker
+from fewstep.measure.speed.contender import TimedContender
 from fewstep.measure.speed.timed_process import TimedProcess
 from fewstep.plans.errors import UserError
-from fewstep.plans.plan import DENOISER
 from fewstep.runtime.backends.checks import path_text
 from fewstep.runtime.machine.cpu import usable_cores
 from fewstep.runtime.machine.turns import Rounds, take_turns
@@ -51,46 +49,6 @@ class Turns:
         if not self.batches or not all(1 <= size <= LARGEST_BATCH for size in self.batches):
             listed = ",".join(map(str, self.batches)) or "empty"
             raise UserError(f"--batches is {listed}", f"give numbers from 1 to {LARGEST_BATCH}, as --batches 1,8")
-
-
-@dataclass(frozen=True)
-class OnBackend:
-    """A body of a bundle as a named backend loads it, where the contender is not onnxruntime on the CPU."""
-
-    backend: str
-    bundle: Path
-    body: str
-
-
-@dataclass(frozen=True)
-class TimedGraph:
-    """A graph that onnxruntime opens, or a network's body on another backend, with its feeds. A call of the contender
-    runs it `steps` times."""
-
-    graph: Path | OnBackend
-    feeds: Mapping[str, NDArray[Any]]
-    steps: int = 1
-    network: str = DENOISER
-
-
-@dataclass(frozen=True)
-class TimedContender:
-    """A contender, and the graphs that run the steps of its plan, as often in a call as the plan has it."""
-
-    name: str
-    graphs: tuple[TimedGraph, ...]
-
-    @property
-    def batch(self) -> int:
-        return max(len(array) for each in self.graphs for array in each.feeds.values())
-
-    @property
-    def steps(self) -> dict[str, int]:
-        """Steps of a call: of all graphs (""), and of each network's."""
-        counts = {"": sum(each.steps for each in self.graphs)}
-        for each in self.graphs:
-            counts[each.network] = counts.get(each.network, 0) + each.steps
-        return counts
 
 
 class Timing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from fewstep.measure.speed import worker
+from fewstep.measure.speed.contender import TimedContender, TimedGraph
 from fewstep.measure.speed.mean_step import steps_of
 from fewstep.measure.speed.profile import KINDS, REST, kinds
-from fewstep.measure.speed.race import TimedContender, TimedGraph, Turns, race
+from fewstep.measure.speed.race import Turns, race
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.runtime.bundle.manifest import Body, GraphEntry

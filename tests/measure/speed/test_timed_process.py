@@ -14,9 +14,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from fewstep.measure.speed import duel as dueling
 from fewstep.measure.speed import worker
+from fewstep.measure.speed.contender import OnBackend, TimedContender, TimedGraph
 from fewstep.measure.speed.duel import Turn, duel
 from fewstep.measure.speed.machine import this_machine
-from fewstep.measure.speed.race import OnBackend, TimedContender, TimedGraph, Turns, race
+from fewstep.measure.speed.race import Turns, race
 from fewstep.measure.speed.timed_process import TimedProcess
 from fewstep.measure.speed.worker import Call
 from fewstep.plans.errors import UserError

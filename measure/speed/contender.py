@@ -1,0 +1,50 @@
+"""A timed contender: its graphs, what feeds them, and how often a call runs each."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from fewstep.plans.plan import DENOISER
+
+
+@dataclass(frozen=True)
+class OnBackend:
+    """A body of a bundle as a named backend loads it, where the contender is not onnxruntime on the CPU."""
+
+    backend: str
+    bundle: Path
+    body: str
+
+
+@dataclass(frozen=True)
+class TimedGraph:
+    """A graph that onnxruntime opens, or a network's body on another backend, with its feeds. A call of the contender
+    runs it `steps` times."""
+
+    graph: Path | OnBackend
+    feeds: Mapping[str, NDArray[Any]]
+    steps: int = 1
+    network: str = DENOISER
+
+
+@dataclass(frozen=True)
+class TimedContender:
+    """A contender, and the graphs that run the steps of its plan, as often in a call as the plan has it."""
+
+    name: str
+    graphs: tuple[TimedGraph, ...]
+
+    @property
+    def batch(self) -> int:
+        return max(len(array) for each in self.graphs for array in each.feeds.values())
+
+    @property
+    def steps(self) -> dict[str, int]:
+        """Steps of a call: of all graphs (""), and of each network's."""
+        counts = {"": sum(each.steps for each in self.graphs)}
+        for each in self.graphs:
+            counts[each.network] = counts.get(each.network, 0) + each.steps
+        return counts
