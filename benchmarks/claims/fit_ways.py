@@ -28,7 +28,7 @@ from fewstep.runtime.request import denoiser_facts
 
 STEPS, SEEDS, SCORED = 5, 48, 24  # of a search; competing plans are scored on the first seeds
 JUDGED = 16  # seeds of the gate of `fewstep fit`
-BEST = f"unipc_2:{STEPS}@arctan(power=1.5)"  # of `fashion_mnist` by nominal.md, where the searches begin too
+BEST = f"unipc_2:{STEPS}@arctan(power=1.5)"  # of `fashion_mnist` by fitting.md, where the searches begin too
 
 
 @lru_cache
