@@ -31,7 +31,7 @@ class TrajectoryJob(Generic[Result]):
     plan: AnyPlan
     edges: tuple[float, ...]
     sizes: tuple[Mapping[str, int], ...]
-    turn: int
+    per_size: int
     network: str
     everything: bool
 
@@ -54,7 +54,7 @@ class TrajectoryJob(Generic[Result]):
             operations=(),
             conditions=None,
             sizes=self.sizes,
-            turn=self.turn,
+            per_size=self.per_size,
             threads=threads,
             network=self.network,
             all_networks=all_networks if len(all_networks.denoiser.networks) > 1 else None,
@@ -70,14 +70,14 @@ def done_along(
     if workers is None:
         return map(work(task), trajectories)
     bundle = pinned(task.sampler.bundle.path)
-    shared = task.plan, task.edges, task.sizes, task.turn, task.network, task.everything
+    shared = task.plan, task.edges, task.sizes, task.per_size, task.network, task.everything
     return in_order(TrajectoryJob(work, bundle, *shared), trajectories, workers)
 
 
 def trajectories_of(task: Task, at_once: int = 1) -> Iterator[SeedBatch]:
     """The trajectories of a task, in order, up to so many of one size at once. They have conditions where these are
     given."""
-    for start, seeds, size in batches(task.seeds, at_once, task.sizes, task.turn):
+    for start, seeds, size in batches(task.seeds, at_once, task.sizes, task.per_size):
         x_shape = sized(task.sampler.bundle.manifest, size).x_shape
         yield SeedBatch(task.seeds, x_shape, task.conditions or {}).part(slice(start, start + len(seeds)))
 

@@ -15,7 +15,7 @@ from fewstep.calibration.count import count_activations, of_part, tabulate
 from fewstep.calibration.failed_bodies import body_of, caught, check_some_left, makeable, some_failed
 from fewstep.calibration.lowering.quantize import LoweredBody
 from fewstep.calibration.needs import needs
-from fewstep.calibration.opening import open_task
+from fewstep.calibration.opened_task import open_task
 from fewstep.calibration.options import CalibrateOptions, check_options
 from fewstep.calibration.precision.refine import SearchResult
 from fewstep.calibration.ranges.observe import observed_tensors

@@ -81,5 +81,5 @@ def _searched(task: Task) -> int | None:
 def _seconds(task: Task) -> float:
     """Seconds of one evaluation of the first trajectory."""
     plan = task.plan if len(task.plan.steps) > 1 else task.sampler.compile("ddim:2", task.plan.guidance)
-    _, _, size = next(batches(task.seeds, 1, task.sizes, task.turn))
+    _, _, size = next(batches(task.seeds, 1, task.sizes, task.per_size))
     return seconds_of_one(task.sampler.at(adapters=None, **(size or {})), plan, task.conditions, task.seeds[:1])

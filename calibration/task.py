@@ -15,7 +15,7 @@ from fewstep.graph.graph import Graph
 from fewstep.graph.selection import WeightedOp
 from fewstep.measure.rollouts.closed_loop import runs_of
 from fewstep.measure.rollouts.conditions_file import ConditionRecords
-from fewstep.measure.rollouts.trajectories import BATCH, TURN, BodyCall, roll_out
+from fewstep.measure.rollouts.trajectories import BATCH, PER_SIZE, BodyCall, roll_out
 from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import DENOISER
@@ -40,8 +40,8 @@ class Task:
         edges: of lambda, between the range groups.
         operations: names of the operations that will be lowered.
         conditions: one row for each seed, if they are given; else they are drawn.
-        sizes: of x, which the seeds have in turn; none for the default size.
-        turn: seeds of one size before the next.
+        sizes: of x, which alternate over the seeds; none for the default size.
+        per_size: seeds of one size in a row.
         threads: of one evaluation; 0 for one for each core, or one for each of the workers.
         bound: what a precision map has to reach.
         command: gives the command line that does this again for targets of these names.
@@ -60,7 +60,7 @@ class Task:
     operations: tuple[str, ...]
     conditions: ConditionRecords | None
     sizes: tuple[Mapping[str, int], ...] = ()
-    turn: int = TURN
+    per_size: int = PER_SIZE
     threads: int = 0
     bound: Bound | None = None
     command: Callable[[Sequence[str]], str] = ",".join
@@ -111,5 +111,5 @@ class Task:
         """Every evaluation of the plan along up to BATCH trajectories at once, of a network instead of the float
         denoiser."""
         sampler = self.among(self.sampler.changed(graph=network))
-        rest = (SILENT, BATCH, self.conditions, None, self.sizes, self.turn, runs_of(self.plan), self.network)
+        rest = (SILENT, BATCH, self.conditions, None, self.sizes, self.per_size, runs_of(self.plan), self.network)
         return roll_out(sampler, self.plan, self.seeds, *rest)

@@ -8,7 +8,7 @@ from fewstep.graph.needs import Needs
 from fewstep.measure.cost import BATCH, sampling_needs, sees_rows
 from fewstep.measure.judged_batch import Contender
 from fewstep.measure.judged_reference import JudgedReference, ReferenceOptions
-from fewstep.measure.opening import SamplingJob, open_body
+from fewstep.measure.opened_body import SamplingJob, open_body
 from fewstep.measure.rollouts.calibrated_plan import judged_plans
 from fewstep.measure.rollouts.prompts import HELD_OUT
 from fewstep.measure.rollouts.row_by_row import body_by_rows

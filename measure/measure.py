@@ -18,7 +18,7 @@ from fewstep.measure.distances.distance import RESAMPLES
 from fewstep.measure.distances.features import default_features, open_extractor
 from fewstep.measure.engines import is_simulated
 from fewstep.measure.judged_task import JudgedTask, JudgementOptions, open_judged_task
-from fewstep.measure.opening import open_body
+from fewstep.measure.opened_body import open_body
 from fewstep.measure.results import Results, encode
 from fewstep.measure.rollouts.calibrated_plan import judged_plans
 from fewstep.measure.rollouts.seeds import APART

@@ -48,7 +48,7 @@ def test_no_function_below_a_door_takes_a_verbs_options() -> None:
     assert inside == {}
     assert doors == {
         "calibration.calibrate",
-        "calibration.opening",
+        "calibration.opened_task",
         "calibration.options",
         "calibration.fitting.fit",
         "calibration.fitting.task",

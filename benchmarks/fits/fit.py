@@ -29,7 +29,7 @@ from fewstep.calibration.fitting.rollouts import Rollouts
 from fewstep.calibration.fitting.teacher import taught
 from fewstep.measure.distances import distance
 from fewstep.measure.distances.features import Extractor, default_features, open_extractor
-from fewstep.measure.opening import open_body
+from fewstep.measure.opened_body import open_body
 from fewstep.measure.rollouts.metrics import psnr
 from fewstep.measure.rollouts.seeds import PAIRED
 from fewstep.measure.teacher import teacher_plan

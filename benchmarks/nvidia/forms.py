@@ -34,7 +34,7 @@ from fewstep.calibration.lowering.pairs import pairs
 from fewstep.calibration.lowering.quantize import lower_graph, measured_ops, rounding
 from fewstep.calibration.lowering.scheme import Target, none_slower
 from fewstep.calibration.lowering.targets.tensorrt import TENSORRT
-from fewstep.calibration.opening import open_task
+from fewstep.calibration.opened_task import open_task
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.calibration.ranges.moments import Moments
 from fewstep.calibration.ranges.observe import Counts

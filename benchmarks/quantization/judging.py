@@ -13,7 +13,7 @@ from benchmarks.quantization.contenders import Contender
 from benchmarks.quantization.counting import covered
 from benchmarks.quantization.material import Material, digest_of
 from fewstep.graph import io
-from fewstep.measure.opening import open_body
+from fewstep.measure.opened_body import open_body
 from fewstep.measure.rollouts.conditions_file import ConditionRecords
 from fewstep.measure.rollouts.metrics import psnr
 from fewstep.measure.rollouts.seeds import SeedBatch

@@ -28,7 +28,7 @@ from benchmarks.races.turns import Call, Opener, Times, in_turns
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.export.export import ExportOptions, export
-from fewstep.measure.opening import open_body
+from fewstep.measure.opened_body import open_body
 from fewstep.measure.rollouts.calibrated_plan import judged_plan
 from fewstep.measure.speed.mean_step import middle_feeds
 from fewstep.plans.plan import DENOISER

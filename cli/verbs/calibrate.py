@@ -7,7 +7,7 @@ from typing import Any
 from fewstep.calibration.calibrate import Calibration, calibrate
 from fewstep.calibration.cost import cost_of
 from fewstep.calibration.needs import needs
-from fewstep.calibration.opening import open_task
+from fewstep.calibration.opened_task import open_task
 from fewstep.calibration.options import CalibrateOptions, check_options
 from fewstep.calibration.precision.refine import SearchResult
 from fewstep.calibration.second_moments import TRAJECTORIES

@@ -22,7 +22,7 @@ from fewstep.runtime.step_call import GraphCall
 
 BATCH = 8  # trajectories at once
 OF_NEXT_RUN = 2**32  # between the seeds of a trajectory's runs
-TURN = 4  # trajectories of one size, where there are several
+PER_SIZE = 4  # trajectories of one size in a row, where there are several
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def roll_out(
     conditions: ConditionRecords | None = None,
     networks: Sequence[LoadedGraph] | None = None,
     sizes: Sequence[Mapping[str, int]] = (),
-    turn: int = TURN,
+    per_size: int = PER_SIZE,
     runs: int = 1,
     network: str = DENOISER,
 ) -> Iterator[BodyCall]:
@@ -60,12 +60,12 @@ def roll_out(
 
     `conditions` [len(seeds), *shape] belong to the seeds; None draws them, each by its seed. The sampler's denoiser may
     return more tensors than the body's output (see `observe.watch`). `networks`, one for each step of the plan, take
-    its place. Several `sizes` of x take turns, every `turn` seeds.
+    its place. Several `sizes` of x alternate, each for `per_size` seeds in a row.
     """
     called = [step.network for step in plan.steps]
     last = max((index for index, each in enumerate(called) if each == network), default=0)
     carried: Slots | None
-    for start, part, size in batches(seeds, batch, sizes, turn):
+    for start, part, size in batches(seeds, batch, sizes, per_size):
         calls: list[GraphCall] = []
         recording, carried = replace(sampler, record=partial(_recorded, calls, network, plan)), None
         recording = recording.at(adapters=None, **(size or {}))
@@ -86,29 +86,30 @@ def roll_out(
 
 
 def batches(
-    seeds: Sequence[int], batch: int, sizes: Sequence[Mapping[str, int]] = (), turn: int = TURN
+    seeds: Sequence[int], batch: int, sizes: Sequence[Mapping[str, int]] = (), per_size: int = PER_SIZE
 ) -> Iterator[tuple[int, Sequence[int], Mapping[str, int] | None]]:
     """The seeds, in order and at most `batch` at once: the place of the first, the seeds, and the sizes that x has.
 
-    Sizes take turns every `turn` seeds: the sizes of a seed follow from it, however many are run at once.
+    Sizes alternate, each for `per_size` seeds in a row: those of a seed follow from it, however many are run at once.
     """
     start = 0
     while start < len(seeds):
-        count = batch if len(sizes) < 2 else min(batch, turn - seeds[start] % turn)
+        count = batch if len(sizes) < 2 else min(batch, per_size - seeds[start] % per_size)
         part = seeds[start : start + count]
-        yield start, part, sizes[part[0] // turn % len(sizes)] if sizes else None
+        yield start, part, sizes[part[0] // per_size % len(sizes)] if sizes else None
         start += len(part)
 
 
-def fewest_of_all(seed: int, sizes: int, turn: int = TURN) -> int:
-    """The number of seeds from `seed` on in which each of `sizes` sizes has its turn."""
-    return max(1, turn * (sizes - 1) - seed % turn + 1)
+def fewest_of_all(seed: int, sizes: int, per_size: int = PER_SIZE) -> int:
+    """The least number of seeds from `seed` on that have each of `sizes` sizes."""
+    return max(1, per_size * (sizes - 1) - seed % per_size + 1)
 
 
-def longest_turn(seeds: range, sizes: int) -> int:
-    """The longest turn, at most TURN, in which each of `sizes` sizes has its turn; 0 if there are fewer seeds."""
-    turns = range(TURN, 0, -1)
-    return next((turn for turn in turns if fewest_of_all(seeds.start, sizes, turn) <= len(seeds)), 0)
+def most_per_size(seeds: range, sizes: int) -> int:
+    """The most seeds of one size in a row, at most PER_SIZE, with which these seeds have each of `sizes` sizes; 0 if
+    there are fewer seeds."""
+    counts = range(PER_SIZE, 0, -1)
+    return next((count for count in counts if fewest_of_all(seeds.start, sizes, count) <= len(seeds)), 0)
 
 
 def in_words(count: int) -> str:
@@ -124,5 +125,5 @@ def _recorded(calls: list[GraphCall], network: str, plan: AnyPlan, index: int, c
 
 def _in_turn(networks: Sequence[LoadedGraph]) -> LoadedGraph:
     """One network after the other, a call each."""
-    turn = iter(networks)
-    return lambda feeds: next(turn)(feeds)
+    rest = iter(networks)
+    return lambda feeds: next(rest)(feeds)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from fewstep.measure.bodies import not_judged
 from fewstep.measure.engines import backend_of, is_simulated
-from fewstep.measure.opening import open_body
+from fewstep.measure.opened_body import open_body
 from fewstep.measure.rollouts.conditions_file import ConditionRecords
 from fewstep.measure.sampling import FLOAT
 from fewstep.measure.speed.mean_step import contender_of, middle_feeds

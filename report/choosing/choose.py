@@ -12,7 +12,7 @@ import numpy as np
 from fewstep.graph.needs import Needs, check_memory
 from fewstep.measure.cost import branches, sampling_needs
 from fewstep.measure.estimate import Estimate, seconds_of_one
-from fewstep.measure.opening import open_body
+from fewstep.measure.opened_body import open_body
 from fewstep.measure.rollouts.calibrated_plan import judged_plan
 from fewstep.measure.rollouts.nearness import LEAST_PSNR, LEAST_SNR
 from fewstep.measure.rollouts.prompts import HELD_OUT

@@ -12,7 +12,7 @@ import numpy as np
 from fewstep.graph import io
 from fewstep.graph.graph import Graph
 from fewstep.measure.engines import is_run_by_onnxruntime
-from fewstep.measure.opening import open_body
+from fewstep.measure.opened_body import open_body
 from fewstep.measure.rollouts.calibrated_plan import judged_plan
 from fewstep.measure.simulation import Simulation
 from fewstep.measure.speed.mean_step import feeds_of, middle_feeds

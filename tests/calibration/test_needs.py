@@ -7,7 +7,7 @@ import pytest
 
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.needs import ALONE, BESIDE, WORKER, needs
-from fewstep.calibration.opening import open_task
+from fewstep.calibration.opened_task import open_task
 from fewstep.calibration.ranges.measured_rows import row_bytes
 from fewstep.calibration.ranges.observe import observed_tensors
 from fewstep.graph.graph import Graph

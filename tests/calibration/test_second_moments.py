@@ -9,7 +9,7 @@ import pytest
 
 from fewstep.calibration import second_moments
 from fewstep.calibration.calibrate import calibrate
-from fewstep.calibration.opening import open_task
+from fewstep.calibration.opened_task import open_task
 from fewstep.calibration.ranges.moments import drawn_patches
 from fewstep.calibration.ranges.observe import open_watched
 from fewstep.calibration.second_moments import second_moments as moments_of

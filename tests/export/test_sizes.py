@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from fewstep.calibration.calibrate import calibrate
-from fewstep.calibration.opening import open_task
+from fewstep.calibration.opened_task import open_task
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.export import Condition, ScheduleSpec, Size, Spec, free_sizes
 from fewstep.export.export import ExportOptions, export
@@ -132,8 +132,8 @@ def test_sizes_that_no_trajectory_would_have_are_refused(exported: Path) -> None
     with pytest.raises(UserError, match=said):
         open_task(asked)
     few, enough = (open_task(replace(asked, trajectories=number)) for number in (4, 5))
-    assert (few.turn, enough.turn) == (3, 4)
-    assert [len(part) for _, part, _ in batches(few.seeds, 8, few.sizes, few.turn)] == [2, 2]
+    assert (few.per_size, enough.per_size) == (3, 4)
+    assert [len(part) for _, part, _ in batches(few.seeds, 8, few.sizes, few.per_size)] == [2, 2]
 
 
 def test_each_seed_of_a_mixture_has_its_own_size(exported: Path) -> None:

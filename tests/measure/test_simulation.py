@@ -12,7 +12,7 @@ from fewstep.graph.passes.half import to_half
 from fewstep.graph.passes.rounding import round_to
 from fewstep.graph.session import run
 from fewstep.measure.engines import is_run_by_onnxruntime
-from fewstep.measure.opening import open_body
+from fewstep.measure.opened_body import open_body
 from fewstep.measure.simulation import Simulation
 from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.reading import Bundle, open_bundle

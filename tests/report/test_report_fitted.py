@@ -15,7 +15,7 @@ from fewstep.measure import engines, judged_task
 from fewstep.measure.bodies import int8_bodies
 from fewstep.measure.engines import SIMULATION, engine_of
 from fewstep.measure.measure import MeasureOptions, open_task
-from fewstep.measure.opening import SamplingJob
+from fewstep.measure.opened_body import SamplingJob
 from fewstep.measure.results import Results
 from fewstep.measure.workers.processes import Processes
 from fewstep.report.figures import figures as figures_of

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks.claims.normal_times import LONG, count_at_normal_times, drawn_steps
-from fewstep.calibration.opening import open_task
+from fewstep.calibration.opened_task import open_task
 from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from fewstep.calibration.along import only, trajectories_of
 from fewstep.calibration.count import count_activations
-from fewstep.calibration.opening import open_task
+from fewstep.calibration.opened_task import open_task
 from fewstep.calibration.ranges import measured_rows
 from fewstep.calibration.ranges.measured_rows import MeasuredRows, are_large, open_counted, row_bytes, taken
 from fewstep.calibration.ranges.observe import Counts, open_watched

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fewstep.calibration import count, opening
+from fewstep.calibration import count, opened_task
 from fewstep.calibration.count import count_activations, tabulate
-from fewstep.calibration.opening import open_task
+from fewstep.calibration.opened_task import open_task
 from fewstep.calibration.ranges import observe
 from fewstep.calibration.task import Task
 from fewstep.graph.graph import BATCH, Array, Graph, Value
@@ -45,7 +45,7 @@ def fickle(monkeypatch: pytest.MonkeyPatch) -> None:
         assert sampler.of().prologue is not None
         return sampler.changed(prologue=unsteady(sampler.of().prologue, "time"))
 
-    monkeypatch.setattr(opening, "load", loaded)
+    monkeypatch.setattr(opened_task, "load", loaded)
     monkeypatch.setattr(observe, "open_session", opened)
 
 

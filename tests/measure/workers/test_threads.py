@@ -11,7 +11,7 @@ import pytest
 
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.checkpoint import checkpoint_of
-from fewstep.calibration.opening import open_task
+from fewstep.calibration.opened_task import open_task
 from fewstep.graph.graph import Graph, Node
 from fewstep.measure.workers import setup
 from fewstep.measure.workers.setup import WorkerSetup, opened

@@ -16,9 +16,9 @@ from fewstep.calibration.options import CalibrateOptions
 from fewstep.calibration.precision.bound import Bound
 from fewstep.calibration.precision.native import check_targets, searched_here
 from fewstep.cli.generate import field_help
-from fewstep.measure import opening
+from fewstep.measure import opened_body
 from fewstep.measure.engines import backend_of, engine_of, is_simulated
-from fewstep.measure.opening import open_body
+from fewstep.measure.opened_body import open_body
 from fewstep.plans import plugins
 from fewstep.plans.errors import UserError
 from fewstep.report.contents import InspectOptions, inspect
@@ -98,7 +98,7 @@ def test_a_bound_holds_for_it_on_every_cpu(fake: Target) -> None:
 
 def test_an_engine_of_its_own_opens_its_body(bundle: Path, fake: Target, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[int] = []
-    monkeypatch.setattr(opening, "named", lambda _, threads: opened.append(threads) or OnnxRuntime(threads=threads))
+    monkeypatch.setattr(opened_body, "named", lambda _, threads: opened.append(threads) or OnnxRuntime(threads=threads))
     own = named_fake(CPU_X86, backend="other", label="Other")
     monkeypatch.setattr(platforms, "PLATFORMS", (own.platform,))
     body = open_bundle(bundle).body(BODY)

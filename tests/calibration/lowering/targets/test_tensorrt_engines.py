@@ -9,7 +9,7 @@ from benchmarks.zoo.members import BY_NAME, SHIPPED
 from fewstep.calibration.count import count_activations, tabulate
 from fewstep.calibration.lowering.quantize import lower, measured_ops
 from fewstep.calibration.lowering.targets.tensorrt import TENSORRT
-from fewstep.calibration.opening import open_task
+from fewstep.calibration.opened_task import open_task
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.export.export import ExportOptions, export
 from fewstep.graph.half_types import FLOAT16

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fewstep.measure.opening import SamplingJob
+from fewstep.measure.opened_body import SamplingJob
 from fewstep.measure.rollouts.seeds import SeedBatch
 from fewstep.measure.sampling import Batch
 from fewstep.measure.workers.pinned_bundle import pinned

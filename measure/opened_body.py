@@ -1,4 +1,4 @@
-"""Bodies of a bundle opened to be judged, in this process or as the job of a worker."""
+"""A body of a bundle opened to be judged, in this process or as the job of a worker."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -22,7 +22,7 @@ from fewstep.measure.rollouts.prompts import CALIBRATION
 from fewstep.measure.rollouts.row_by_row import sampler_by_rows
 from fewstep.measure.rollouts.seeds import drawn_conditions
 from fewstep.measure.rollouts.token_course import check_counts
-from fewstep.measure.rollouts.trajectories import in_words, longest_turn
+from fewstep.measure.rollouts.trajectories import in_words, most_per_size
 from fewstep.plans.any_plan import AnyPlan, shaping_of
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import to_text
@@ -69,7 +69,7 @@ def open_task(options: CalibrateOptions, network: str = DENOISER) -> Task:
         operations=tuple(op.name for op in lowered_ops(prepared, all(each.scheme.everything for each in targets))),
         conditions=conditions,
         sizes=sizes,
-        turn=longest_turn(seeds, len(sizes)),
+        per_size=most_per_size(seeds, len(sizes)),
         threads=options.threads,
         bound=bound,
         command=lambda names: _command(options, plan, names),
