@@ -98,7 +98,7 @@ class Deployed:
     def conditions(self) -> Callable[[Sequence[int]], dict[str, np.ndarray]]:
         """Seeds -> each condition [seeds, *shape]."""
         takes = open_bundle(self.bundle).manifest.conditions
-        return partial(held_out_conditions, takes, rows=self.member.rows(SEEDS, HELD_OUT))
+        return partial(held_out_conditions, takes, records=self.member.rows(SEEDS, HELD_OUT))
 
 
 def on_backend(of: Deployed, body: str, backend: Backend) -> Callable[[], Sample]:

@@ -54,7 +54,7 @@ class Judge:
         checks = []
         for plan in HARDEST:
             with suppress(UserError):  # a grid that the schedule has not
-                checks.append(checked_teacher(self.sampler, None, self.compiled(plan), rows=self.rows).check)
+                checks.append(checked_teacher(self.sampler, None, self.compiled(plan), records=self.rows).check)
         return max(checks, key=lambda check: check.judged or 0)
 
     def compiled(self, plan: str) -> Plan:

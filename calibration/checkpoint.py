@@ -94,9 +94,9 @@ def checkpoint_of(task: Task, graph_sha256: str, threads: int) -> Checkpoint:
     sha.update(code())
     sha.update(repr(task.tensors).encode())
     sha.update(msgspec.json.encode((_around(task), engine(), threads or (os.cpu_count(), usable_cores()))))
-    for name, rows in sorted((task.conditions or {}).items()):
-        sha.update(f"{name} {rows.dtype} {rows.shape}".encode())
-        sha.update(np.ascontiguousarray(rows).tobytes())
+    for name, array in sorted((task.conditions or {}).items()):
+        sha.update(f"{name} {array.dtype} {array.shape}".encode())
+        sha.update(np.ascontiguousarray(array).tobytes())
     return Checkpoint(sha.hexdigest()[:32])
 
 

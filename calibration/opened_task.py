@@ -83,7 +83,7 @@ def open_task(options: CalibrateOptions, network: str = DENOISER) -> Task:
 
 
 def _usable(
-    targets: Sequence[Target], bundle: Bundle, prepared: Graph, rows: ConditionRecords | None
+    targets: Sequence[Target], bundle: Bundle, prepared: Graph, records: ConditionRecords | None
 ) -> tuple[tuple[Target, ...], dict[str, UserError]]:
     """The targets that have operations to lower and engines that compute the float32 body right, and the errors of the
     others' bodies by name. UserError if no target is left."""
@@ -92,21 +92,21 @@ def _usable(
         with caught(refused, target):
             lowered_ops(prepared, target.scheme.everything)
             if target.scheme.everything:
-                _refuse_kept(bundle.manifest.conditions, rows, target)
+                _refuse_kept(bundle.manifest.conditions, records, target)
             if target.tries is not None:
                 target.tries(bundle)
     check_some_left(targets, refused)
     return tuple(target for target in targets if body_of(target) not in refused), refused
 
 
-def _refuse_kept(conditions: Sequence[Condition], rows: ConditionRecords | None, target: Target) -> None:
+def _refuse_kept(conditions: Sequence[Condition], records: ConditionRecords | None, target: Target) -> None:
     """UserError for a condition that has its default on every trajectory. A target without floats has codes for what
     that makes alone, such as one code for zeros."""
     for each in conditions:
         is_fixed = each.low is not None and each.low == each.high
         if each.default is None or each.typical is not None or is_fixed:
             continue
-        if rows is None or (rows[each.name] == default_value(each)).all():
+        if records is None or (records[each.name] == default_value(each)).all():
             raise UserError(
                 f"condition {each.name!r} has its default on every trajectory, and {target.name} clips all others",
                 "give values that it will have (--conditions FILE), or leave this target out",
@@ -116,9 +116,9 @@ def _refuse_kept(conditions: Sequence[Condition], rows: ConditionRecords | None,
 def _conditions(options: CalibrateOptions, sampler: Sampler) -> ConditionRecords | None:
     """A row for each trajectory, from a file or from prompts. None without either; UserError if a condition cannot be
     drawn then."""
-    rows = options.rows(sampler.bundle, CALIBRATION)
-    if rows is not None:
-        return deal(rows, options.trajectories)
+    records = options.records(sampler.bundle, CALIBRATION)
+    if records is not None:
+        return deal(records, options.trajectories)
     drawn_conditions(sampler.bundle.manifest.conditions, [options.seed])
     return None
 

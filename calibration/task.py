@@ -104,7 +104,7 @@ class Task:
 
     def after(self, done: int) -> "Task":
         """The task with the trajectories behind the first `done`."""
-        left = None if self.conditions is None else {name: rows[done:] for name, rows in self.conditions.items()}
+        left = None if self.conditions is None else {name: array[done:] for name, array in self.conditions.items()}
         return replace(self, seeds=self.seeds[done:], conditions=left)
 
     def evaluations(self, network: LoadedGraph) -> Iterator[BodyCall]:

@@ -19,7 +19,7 @@ from fewstep.measure.estimate import Estimate, seconds_of_one
 from fewstep.measure.judge import Judgements, Want, judge
 from fewstep.measure.judged_task import JudgedTask
 from fewstep.measure.results import SCHEMA, Distance, Features, Quality, Results
-from fewstep.measure.rollouts.prompts import HELD_OUT, given_rows
+from fewstep.measure.rollouts.prompts import HELD_OUT, given_records
 from fewstep.measure.rollouts.seeds import APART
 from fewstep.measure.speed.bodies import races
 from fewstep.measure.speed.machine import this_machine
@@ -72,7 +72,7 @@ class MeasureTask:
         if self.judged is None:
             return Estimate(0, 0.0, timing)
         task, count = self.judged, self.judged.evaluations
-        return Estimate(count, count * seconds_of_one(task.reference, task.timed_plan(), task.rows), timing)
+        return Estimate(count, count * seconds_of_one(task.reference, task.timed_plan(), task.records), timing)
 
 
 def measured_by(
@@ -103,8 +103,8 @@ def measured_by(
         with opened(task.setup, workers) as hands:
             measured, found = _with_quality(measured, task.judged, progress, hands)
     if timed is not None:
-        rows = task.judged.rows if task.judged else given_rows(task.bundle, None, None, HELD_OUT)
-        run = races(task.bundle, timed.names, timed.plans, timed.turns, timed.elsewhere, rows, progress)
+        records = task.judged.records if task.judged else given_records(task.bundle, None, None, HELD_OUT)
+        run = races(task.bundle, timed.names, timed.plans, timed.turns, timed.elsewhere, records, progress)
         measured = msgspec.structs.replace(measured, races=run)
     return msgspec.structs.replace(measured, seconds=perf_counter() - start), found
 

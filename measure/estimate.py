@@ -37,12 +37,12 @@ class Estimate:
 
 
 def seconds_of_one(
-    sampler: Sampler, plan: AnyPlan, rows: ConditionRecords | None = None, seeds: range = PAIRED[:1]
+    sampler: Sampler, plan: AnyPlan, records: ConditionRecords | None = None, seeds: range = PAIRED[:1]
 ) -> float:
     """Seconds of one evaluation of one sample in a batch of these seeds, with all branches: the second, since the first
     allocates. Of several networks it is the mean over the plan; of one that runs a single step, the first is all there
     is."""
-    conditions = held_out_conditions(sampler.bundle.manifest.conditions, seeds, rows)
+    conditions = held_out_conditions(sampler.bundle.manifest.conditions, seeds, records)
     runs = [step.network for step in plan.steps]
     last = max(min(runs.index(name) + 1, len(runs) - 1) for name in set(runs))
     seconds, start = dict[str, float](), perf_counter()

@@ -33,14 +33,14 @@ class JudgedReference:
     """The samples that bodies are compared with: float32's along a plan, and along its teacher.
 
     teacher: the plan to begin with; None: a distilled denoiser, or tokens. teacher_name: of the one that was asked for.
-    rows: conditions of one's own.
+    records: conditions of one's own.
     """
 
     reference: Sampler
     plan: Plan
     teacher: Plan | None
     teacher_name: str | None
-    rows: ConditionRecords | None
+    records: ConditionRecords | None
 
     @property
     def bundle(self) -> Bundle:
@@ -48,7 +48,7 @@ class JudgedReference:
 
     def held_out(self, seeds: Sequence[int]) -> SeedBatch:
         """Held-out seeds."""
-        return SeedBatch.held_out(self.bundle.manifest, seeds, self.rows)
+        return SeedBatch.held_out(self.bundle.manifest, seeds, self.records)
 
     def timed_plan(self) -> Plan:
         """A plan of two steps or more, of which the second can be timed."""
@@ -57,4 +57,4 @@ class JudgedReference:
     def checked_teacher(self, taught: int, progress: Progress, sample: Sample | None = None) -> Teacher:
         """The teacher, checked on the first of the seeds that it samples. `sample` as in `teacher.checked_teacher`."""
         seeds = PAIRED[: min(CHECKED, taught)]
-        return checked_teacher(self.reference, self.teacher_name, self.plan, seeds, self.rows, progress, sample)
+        return checked_teacher(self.reference, self.teacher_name, self.plan, seeds, self.records, progress, sample)

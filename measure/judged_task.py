@@ -148,5 +148,5 @@ def open_judged_task(bundle: Bundle, names: Sequence[str], options: JudgementOpt
         count=options.seeds,
         taught=options.taught,
         teacher=teacher_of(reference, options.teacher, plan),
-        rows=options.rows(bundle, HELD_OUT),
+        records=options.records(bundle, HELD_OUT),
     )

@@ -142,16 +142,16 @@ def checked_teacher(
     asked: str | None,
     judged: Plan,
     seeds: Sequence[int] = range(CHECKED),
-    rows: ConditionRecords | None = None,
+    records: ConditionRecords | None = None,
     progress: Progress = SILENT,
     sample: Sample | None = None,
 ) -> Teacher:
-    """The teacher of `judged`, checked on `seeds`; `rows` are own conditions. `sample` is who samples in the place of
+    """The teacher of `judged`, checked on `seeds`; `records` are own conditions. `sample` is who samples instead of
     `sampler`, such as workers.
 
     The default plan is doubled until it suffices, up to `LONGEST` steps. A plan that was asked for stays as it is.
     """
-    held_out = SeedBatch.held_out(sampler.bundle.manifest, seeds, rows)
+    held_out = SeedBatch.held_out(sampler.bundle.manifest, seeds, records)
 
     def sampled(plan: Plan) -> Floats:
         progress(f"checking the teacher: {plan.name}", 0, 1)

@@ -51,12 +51,12 @@ def digest(block: Block) -> bytes:
     return facts.digest()
 
 
-def blocks_of(sampler: Sampler, seeds: range, rows: ConditionRecords | None = None) -> tuple[Block, ...]:
+def blocks_of(sampler: Sampler, seeds: range, records: ConditionRecords | None = None) -> tuple[Block, ...]:
     """The seeds in blocks, in order, with the conditions that belong to them; without targets.
 
-    rows: own conditions [N, *shape]; seed i takes row i mod N.
+    records: own conditions [N, *shape]; seed i takes record i mod N.
     """
-    return tuple(Block.held_out(sampler.bundle.manifest, seeds, rows).parts(BLOCK))
+    return tuple(Block.held_out(sampler.bundle.manifest, seeds, records).parts(BLOCK))
 
 
 def with_other_times(plan: Plan, times: Iterable[float]) -> Plan:

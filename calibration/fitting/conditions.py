@@ -1,4 +1,4 @@
-"""Rows of conditions for the three uses of a fit: its judge sees none that a number was fitted or chosen on."""
+"""Records of conditions for the three uses of a fit: its judge sees none that a number was fitted or chosen on."""
 
 import logging
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fewstep.calibration.fitting.blocks import BLOCK
 from fewstep.measure.rollouts.conditions_file import ConditionRecords
-from fewstep.measure.rollouts.prompts import CALIBRATION, HELD_OUT, given_rows, prompt_rows
+from fewstep.measure.rollouts.prompts import CALIBRATION, HELD_OUT, given_records, prompt_records
 from fewstep.runtime.bundle.reading import Bundle
 
 LOG = logging.getLogger("fewstep")
@@ -15,7 +15,7 @@ USES = 3
 
 @dataclass(frozen=True)
 class FitConditions:
-    """Rows [N, *shape] of each condition for the fit, for its choices and for its judgement. None: the values are drawn
+    """Records [N, *shape] of each condition for the fit, for its choices and for its judgement. None: values are drawn
     by the seed."""
 
     fit: ConditionRecords | None
@@ -24,16 +24,16 @@ class FitConditions:
 
 
 def fit_conditions(bundle: Bundle, conditions: Path | None, prompts: Path | None) -> FitConditions:
-    """Own rows in three parts, or the prompts that come with fewstep: calibration's for the fit and its choices, the
+    """Own records in three parts, or the prompts that come with fewstep: calibration's for the fit and its choices, the
     held-out ones for the judgement.
 
-    Fewer own rows than a block for each use serve all three, with a warning.
+    Fewer own records than a block for each use serve all three, with a warning.
     """
-    own = given_rows(bundle, conditions, prompts, CALIBRATION)
+    own = given_records(bundle, conditions, prompts, CALIBRATION)
     if own is None:
         return FitConditions(None, None, None)
     if conditions is None and prompts is None:
-        return FitConditions(own, own, prompt_rows(bundle, HELD_OUT))
+        return FitConditions(own, own, prompt_records(bundle, HELD_OUT))
     count = min(map(len, own.values()), default=0)
     if count < USES * BLOCK:
         LOG.warning(

@@ -61,7 +61,7 @@ def search_bytes(task: FitTask) -> int:
 
 def estimate(task: FitTask) -> Estimate:
     """The most that a fit takes, if the first teacher suffices."""
-    (body, teacher), plan, rows = evaluations(task), task.starts.plans[0], task.conditions.fit
-    own = seconds_of_one(task.sampler, plan, rows, FIT_SEEDS[:BLOCK])
-    taught = own if task.sampler is task.reference else seconds_of_one(task.reference, plan, rows, FIT_SEEDS[:BLOCK])
+    (body, teacher), plan, records = evaluations(task), task.starts.plans[0], task.conditions.fit
+    own = seconds_of_one(task.sampler, plan, records, FIT_SEEDS[:BLOCK])
+    taught = own if task.sampler is task.reference else seconds_of_one(task.reference, plan, records, FIT_SEEDS[:BLOCK])
     return Estimate(body + teacher, body * own + teacher * taught)

@@ -135,10 +135,10 @@ def _refinement(task: FitTask, start: SearchedNumbers, anchor: Recurrence, progr
 
 
 def taught_blocks(
-    task: FitTask, seeds: range, rows: ConditionRecords | None, stage: str, progress: Progress
+    task: FitTask, seeds: range, records: ConditionRecords | None, stage: str, progress: Progress
 ) -> tuple[Block, ...]:
     """Blocks of these seeds with the teacher's samples."""
-    return teaching.taught(task.rolled, task.teacher, blocks_of(task.reference, seeds, rows), stage, progress)
+    return teaching.taught(task.rolled, task.teacher, blocks_of(task.reference, seeds, records), stage, progress)
 
 
 def checkpoint_of_search(task: FitTask, searched: SearchedNumbers) -> FitCheckpoint:

@@ -31,7 +31,7 @@ ROOM = 2**20  # bytes of a plan, which is seldom more
 
 @dataclass(frozen=True)
 class FitTask:
-    """`conditions` are the rows of each use. `extractor` compares features of samples, where one knows the data.
+    """`conditions` are the records of each use. `extractor` compares features of samples, where one knows the data.
     `teacher_name` is of the teacher that was asked for; "" for the default. `steps` are the plan's evaluations; then
     come the numbers of seeds of the fit, of its choices and of its judgement, and its most iterations."""
 

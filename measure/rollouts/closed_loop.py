@@ -87,13 +87,13 @@ class Course(ReferenceRun):
 def open_courses(
     sampler: Sampler,
     plan: Plan,
-    rows: ConditionRecords | None = None,
+    records: ConditionRecords | None = None,
     progress: Progress = SILENT,
 ) -> tuple[Course, tuple[Course, ...]]:
     """The course to search a map on, and the courses to judge it on. The arguments are as in `open_course`."""
     parts = [SEARCH_SEEDS, *(JUDGE_SEEDS[start : start + AT_ONCE] for start in range(0, len(JUDGE_SEEDS), AT_ONCE))]
     search, *judges = (
-        open_course(sampler, plan, seeds, rows, partial(_of_all, progress, number, len(parts)))
+        open_course(sampler, plan, seeds, records, partial(_of_all, progress, number, len(parts)))
         for number, seeds in enumerate(parts)
     )
     return search, tuple(judges)
@@ -107,18 +107,18 @@ def open_course(
     sampler: Sampler,
     plan: Plan,
     seeds: Sequence[int],
-    rows: ConditionRecords | None = None,
+    records: ConditionRecords | None = None,
     progress: Progress = SILENT,
     network: str = DENOISER,
 ) -> Course:
     """A course of some seeds for the float32 body's sampler; the plan's steps are in range groups already. Where the
     denoiser carries tensors, it has several runs of the plan, and its samples are of the last.
 
-    rows: conditions [N, *shape] of one's own; seed i takes row i mod N. Where bodies of `network` are judged, float32
-    runs the steps of others.
+    records: conditions [N, *shape] of one's own; seed i takes record i mod N. Where bodies of `network` are judged,
+    float32 runs the steps of others.
     """
     manifest, plan = sampler.bundle.manifest, chained(plan, runs_of(plan)) if plan.banks else plan
-    batch = SeedBatch.held_out(manifest, seeds, rows)
+    batch = SeedBatch.held_out(manifest, seeds, records)
     graph = sampler.of(network).body.graph
     ports = (tensor_name(graph, "x"), tensor_name(graph, "output"))
     recorded: dict[int, Feeds] = {}

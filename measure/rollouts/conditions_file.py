@@ -48,13 +48,13 @@ def check_rows(source: str, arrays: ConditionRecords, takes: Sequence[Condition]
         raise UserError(f"{source}: {error.what}", error.fix) from error
 
 
-def deal(rows: ConditionRecords, samples: int) -> ConditionRecords:
+def deal(records: ConditionRecords, samples: int) -> ConditionRecords:
     """A record for each of `samples` samples: evenly spread over the file, or in turn if the file has fewer."""
-    count = len(next(iter(rows.values()))) if rows else samples
+    count = len(next(iter(records.values()))) if records else samples
     if count < samples:
         LOG.warning("%d rows of conditions for %d samples: they are taken in turn", count, samples)
     chosen = np.arange(samples) % count if count < samples else np.arange(samples) * count // samples
-    return {name: array[chosen] for name, array in rows.items()}
+    return {name: array[chosen] for name, array in records.items()}
 
 
 def check_file(path: Path) -> None:

@@ -65,15 +65,15 @@ class ConditionOptions(Options):
     conditions: Path | None = None
     prompts: Path | None = None
 
-    def rows(self, bundle: Bundle, pool: Sequence[str]) -> ConditionRecords | None:
-        """`given_rows` of these options."""
-        return given_rows(bundle, self.conditions, self.prompts, pool)
+    def records(self, bundle: Bundle, pool: Sequence[str]) -> ConditionRecords | None:
+        """`given_records` of these options."""
+        return given_records(bundle, self.conditions, self.prompts, pool)
 
 
-def given_rows(
+def given_records(
     bundle: Bundle, conditions: Path | None, prompts: Path | None, pool: Sequence[str]
 ) -> ConditionRecords | None:
-    """A row of conditions for each prompt, or for each row of a conditions file; both together, row by row.
+    """The record of each prompt, or the records of a conditions file; of both together, record by record.
 
     Without both, a bundle with a text encoder takes the prompts of `pool`, with a warning. None: the values are drawn
     at random. Conditions that neither sets have their default, or are drawn.
@@ -84,23 +84,22 @@ def given_rows(
     if prompts is None:
         LOG.warning("no prompts are given: it runs on %d that come with fewstep; --prompts FILE takes yours", len(pool))
     lines = pool if prompts is None else read_prompts(prompts)
-    rows = {} if conditions is None else read_arrays(conditions)
-    for name, array in rows.items():
+    records = {} if conditions is None else read_arrays(conditions)
+    for name, array in records.items():
         if len(array) != len(lines):
             what = f"{len(lines)} prompts, and {len(array)} rows of {name!r}"
             raise UserError(what, "give as many of both: they belong together")
-    return prompt_rows(bundle, lines, rows)
+    return prompt_records(bundle, lines, records)
 
 
-def prompt_rows(
-    bundle: Bundle, prompts: Sequence[str], rows: ConditionRecords = MappingProxyType({})
+def prompt_records(
+    bundle: Bundle, prompts: Sequence[str], records: ConditionRecords = MappingProxyType({})
 ) -> ConditionRecords:
-    """Rows of all conditions, one for each prompt. Conditions that neither prompts nor `rows` set have their default,
-    or are drawn."""
+    """A record for each prompt. Conditions that neither prompts nor `records` set have their default, or are drawn."""
     from fewstep.runtime.text import load_text_encoder  # few denoisers have a text
 
     takes = bundle.manifest.conditions
-    values: dict[str, Any] = {**rows, **load_text_encoder(bundle).encode(prompts)}
+    values: dict[str, Any] = {**records, **load_text_encoder(bundle).encode(prompts)}
     for number, condition in enumerate(takes):
         if condition.name not in values and condition.default is None:
             drawn = [draw_condition(condition, number, FIRST_SEED + row) for row in range(len(prompts))]

@@ -47,10 +47,10 @@ class SeedBatch:
 
     @classmethod
     def held_out(
-        cls: type[Batch], manifest: Manifest, seeds: Sequence[int], rows: ConditionRecords | None = None
+        cls: type[Batch], manifest: Manifest, seeds: Sequence[int], records: ConditionRecords | None = None
     ) -> Batch:
         """Samples of a denoiser at its default size, with `held_out_conditions`."""
-        return cls(seeds, manifest.x_shape, held_out_conditions(manifest.conditions, seeds, rows))
+        return cls(seeds, manifest.x_shape, held_out_conditions(manifest.conditions, seeds, records))
 
     def part(self: Batch, place: slice) -> Batch:
         """Some of them."""
@@ -83,23 +83,23 @@ class SeedBatch:
 
 
 def held_out_conditions(
-    conditions: Sequence[Condition], seeds: Sequence[int], rows: ConditionRecords | None = None
+    conditions: Sequence[Condition], seeds: Sequence[int], records: ConditionRecords | None = None
 ) -> dict[str, NDArray[Any]]:
     """Each condition [seeds, *shape]: integers cycle through their values, anything else is drawn by the seed.
 
-    `rows` [N, *shape] of one's own take their place; seed i takes row i mod N.
+    `records` [N, *shape] of one's own take their place; seed i takes record i mod N.
     """
-    if rows is not None:
-        return {name: array[np.asarray(seeds) % len(array)] for name, array in rows.items()}
+    if records is not None:
+        return {name: array[np.asarray(seeds) % len(array)] for name, array in records.items()}
     return {
         condition.name: np.stack([_value(condition, number, seed) for seed in seeds])
         for number, condition in enumerate(conditions)
     }
 
 
-def label(conditions: Sequence[Condition], seed: int, rows: ConditionRecords | None = None) -> str:
+def label(conditions: Sequence[Condition], seed: int, records: ConditionRecords | None = None) -> str:
     """The conditions of one held-out seed, in a few words."""
-    values = held_out_conditions(conditions, [seed], rows)
+    values = held_out_conditions(conditions, [seed], records)
     texts = []
     for condition in conditions:
         value = values[condition.name][0]

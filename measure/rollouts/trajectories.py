@@ -76,7 +76,7 @@ def roll_out(
             if conditions is None:
                 values = drawn_conditions(recording.bundle.manifest.conditions, drawn)
             else:
-                values = {name: rows[start : start + len(part)] for name, rows in conditions.items()}
+                values = {name: array[start : start + len(part)] for name, array in conditions.items()}
             for state in recording.steps(plan, drawn, values, plan.guidance, carried=carried):
                 if calls:  # the step of another network leaves none
                     feeds, tensors, _ = calls.pop()

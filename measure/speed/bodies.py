@@ -60,21 +60,21 @@ def races(
     plans: Mapping[str, Plan],
     turns: Turns,
     elsewhere: Sequence[tuple[str, str]] = (),
-    rows: ConditionRecords | None = None,
+    records: ConditionRecords | None = None,
     progress: Progress = SILENT,
 ) -> tuple[Race, ...]:
     """A race for each batch size. Ratios are to the first body.
 
-    names: bodies on their own engines (`timed_here`). plans: by body. elsewhere: of `timed_elsewhere`. rows: conditions
-    of one's own.
+    names: bodies on their own engines (`timed_here`). plans: by body. elsewhere: of `timed_elsewhere`. records: of
+    one's own conditions.
     """
     samplers, run = {name: open_body(bundle, name, turns.threads) for name in names}, list[Race]()
     own = {body for _, body in elsewhere if any(edges_of(bundle.manifest, body).values())}
     own |= {body for _, body in elsewhere if plans[body] != plans[names[0]]}
     for batch in turns.batches:
-        fed = {name: middle_feeds(sampler, plans[name], batch, rows) for name, sampler in samplers.items()}
+        fed = {name: middle_feeds(sampler, plans[name], batch, records) for name, sampler in samplers.items()}
         for body in own - fed.keys():  # for a group, or along a plan of its own
-            fed[body] = middle_feeds(open_body(bundle, body, turns.threads), plans[body], batch, rows)
+            fed[body] = middle_feeds(open_body(bundle, body, turns.threads), plans[body], batch, records)
         contenders = []
         for name in names:
             engine = backend_of(bundle.manifest.bodies[name]) if is_elsewhere(bundle, name) else None

@@ -61,11 +61,11 @@ def shares(steps: Sequence[int]) -> list[int]:
 
 
 def middle_feeds(
-    sampler: Sampler, plan: AnyPlan, samples: int, rows: ConditionRecords | None = None
+    sampler: Sampler, plan: AnyPlan, samples: int, records: ConditionRecords | None = None
 ) -> dict[str, Arrays]:
     """The feeds of each network at the middle one of its steps of a plan: every branch of `samples` samples."""
-    values = None if rows is None else held_out_conditions(sampler.bundle.manifest.conditions, range(samples), rows)
-    called, feeds = [step.network for step in plan.steps], {}
+    called, feeds, takes = [step.network for step in plan.steps], {}, sampler.bundle.manifest.conditions
+    values = None if records is None else held_out_conditions(takes, range(samples), records)
     for network in dict.fromkeys(called):
         steps = [index for index, each in enumerate(called) if each == network]
         calls = roll_out(sampler, plan, range(samples), batch=samples, conditions=values, network=network)

@@ -97,7 +97,7 @@ def open_judging(options: ChooseOptions, progress: Progress = SILENT) -> Judging
         plan=plan,
         teacher=teacher_of(reference, options.teacher, plan),
         teacher_name=options.teacher,
-        rows=options.rows(bundle, HELD_OUT),
+        records=options.records(bundle, HELD_OUT),
         count=options.seeds,
         batch=options.batch,
         progress=progress,
@@ -115,7 +115,7 @@ def needs(judging: Judging) -> Needs:
 
 def estimate(judging: Judging, plans: Mapping[str, Mapping[str, Plan]], threads: int) -> Estimate:
     """The time of a choice at float32's speed, if nothing was measured before."""
-    each, count = seconds_of_one(judging.reference, judging.timed_plan(), judging.rows), evaluations(judging, plans)
+    each, count = seconds_of_one(judging.reference, judging.timed_plan(), judging.records), evaluations(judging, plans)
     return Estimate(count, count * each, _timing(judging, plans, each, threads))
 
 
@@ -141,11 +141,11 @@ def _steps(plans: Iterable[Plan]) -> int:
 
 def _teacher(judging: Judging, expected: Callable[[], Estimate]) -> Plan | None:
     """The teacher, checked once and kept; None of a distilled denoiser. The first choice says what it expects."""
-    plan, rows, asked = judging.plan, judging.rows, judging.teacher_name
+    plan, records, asked = judging.plan, judging.records, judging.teacher_name
     if judging.teacher is None:
         expected().announce()
         return None
-    values = None if rows is None else {name: array.tobytes() for name, array in rows.items()}
+    values = None if records is None else {name: array.tobytes() for name, array in records.items()}
     key = kept_name("check", body_facts(judging.bundle, FLOAT), asked, plan, judging.count, values)
     teacher = kept(key, Teacher)
     if teacher is None:
