@@ -1,4 +1,4 @@
-"""What routed transformers do, beside the loops of their authors' code."""
+"""What routed networks do, next to the loops of their authors' code."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import pytest
 pytest.importorskip("torch", reason="torch, which runs them, is not installed")
 import torch
 
-from tests.families import dit_moe, dtr
+from tests.families import dit_moe, diti, dtr
 
 
 def test_a_window_of_channels_slides_with_time() -> None:
@@ -47,3 +47,13 @@ def test_the_dense_form_is_the_loop_over_tokens() -> None:
             for weight, number in zip(weights, chosen, strict=True):
                 loop[sample, token] += weight * experts.experts[int(number)](at)[0, 0]
     torch.testing.assert_close(dense, loop)
+
+
+@pytest.mark.parametrize(("time", "part"), [(0.0, 1), (499.0, 8), (500.0, 9), (999.0, 16)])
+def test_a_time_sees_the_first_numbers_of_the_code_alone(time: float, part: int) -> None:
+    module, _ = diti.make()
+    code = torch.randn(1, diti.CODE).requires_grad_()
+    module.encoder.register_forward_hook(lambda *_: code)
+    noise, left = module(torch.randn(1, 3, 8, 8), torch.tensor([time]), torch.randn(1, 3, 8, 8))
+    (slope,) = torch.autograd.grad(noise.sum(), code)
+    assert left is code and (slope[0, :part] != 0).all() and (slope[0, part:] == 0).all()

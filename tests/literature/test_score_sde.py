@@ -2,7 +2,6 @@
 
 import math
 from functools import partial
-from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -20,46 +19,30 @@ from tests.plans.gaussian import COSINE, LINEAR, denoising, exact_x0, uniform_la
 VE = ScheduleSpec("exploding")
 
 
-@pytest.mark.parametrize("corrections", [0, 1, 2])
-def test_variance_exploding_is_the_annealed_recurrence(corrections):
-    """Algorithms 2 and 4 with the annealed step, corrector first as in the authors' code."""
-    schedule, rng = NoiseSchedule(VE), np.random.default_rng(0)
-    times = [*(schedule.time(sigma) for sigma in (50.0, 11.0, 2.0, 0.3, 0.01)), CLEAN]
-    plan = trace_plan("test", partial(score_sde_pc, corrections=corrections), times, DenoiserFacts(VE, "score"))
-    scores, draws = rng.standard_normal((20, 3)), rng.standard_normal((40, 3))
-    made = sample(plan, lambda i, step, u: [scores[i]], lambda k: draws[k], np.float64)
-    x, draw, call = 50.0 * draws[0], 1, 0
-    for s, t in pairwise(time.sigma for time in times):
-        for _ in range(corrections):
-            step = 2 * (0.16 * s) ** 2
-            x = x + step * scores[call] + math.sqrt(2 * step) * draws[draw]
-            call, draw = call + 1, draw + 1
-        x = x + (s**2 - t**2) * scores[call]
-        call += 1
-        if t > 0:
-            x, draw = x + math.sqrt(s**2 - t**2) * draws[draw], draw + 1
-    assert made == pytest.approx(x, rel=1e-9)
-    assert (plan.rows, len(plan.steps)) == (1, 5 * (corrections + 1))
-
-
-def test_variance_preserving_is_the_annealed_recurrence():
-    """Over all timesteps from 30 down: 2 - sqrt(1 - beta) of x, beta of the score, sqrt(beta) of the noise. The
-    corrector takes sigma for |z| / |score|."""
-    schedule, rng = NoiseSchedule(LINEAR), np.random.default_rng(0)
-    times = [*(schedule.time(float(t)) for t in range(30, -1, -1)), CLEAN]
-    plan = trace_plan("test", score_sde_pc, times, denoising(LINEAR, "score"))
+@pytest.mark.parametrize(("spec", "corrections"), [(VE, 0), (VE, 1), (VE, 2), (LINEAR, 1)])
+def test_it_is_the_annealed_recurrence(spec, corrections):
+    """Algorithms 2 to 5 with sigma for |z| / |score|, the corrector first as in the authors' code. Variance-exploding
+    steps keep x and add s^2 - t^2; variance-preserving ones, over all timesteps from 30 down, sqrt(1 - beta) and beta.
+    """
+    schedule, rng = NoiseSchedule(spec), np.random.default_rng(0)
+    points = (50.0, 11.0, 2.0, 0.3, 0.01) if spec is VE else range(30, -1, -1)
+    times = [*(schedule.time(float(t)) for t in points), CLEAN]
+    added = np.linspace(1e-4, 0.02, 1000)[30::-1] if spec is LINEAR else -np.diff(np.square([*points, 0.0]))
+    kept = np.sqrt(1 - added) if spec is LINEAR else np.ones(5)
+    plan = trace_plan("test", partial(score_sde_pc, corrections=corrections), times, denoising(spec, "score"))
     scores, draws = rng.standard_normal((62, 3)), rng.standard_normal((70, 3))
     made = sample(plan, lambda i, step, u: [scores[i]], lambda k: draws[k], np.float64)
-    betas = np.linspace(1e-4, 0.02, 1000)
-    x, draw = times[0].sigma * draws[0], 1
-    for i, t in enumerate(range(30, -1, -1)):
-        step = 2 * (1 - betas[t]) * (0.16 * times[i].sigma) ** 2
-        x = x + step * scores[2 * i] + math.sqrt(2 * step) * draws[draw]
-        x = (2 - math.sqrt(1 - betas[t])) * x + betas[t] * scores[2 * i + 1]
-        if t:
-            x = x + math.sqrt(betas[t]) * draws[draw + 1]
-        draw += 2
+    x, draw, call = times[0].sigma * draws[0], 1, 0
+    for s, t, a, b in zip(times, times[1:], kept, added, strict=False):
+        for _ in range(corrections):
+            step = 2 * (a * 0.16 * s.sigma) ** 2
+            x = x + step * scores[call] + math.sqrt(2 * step) * draws[draw]
+            call, draw = call + 1, draw + 1
+        x, call = (2 - a) * x + b * scores[call], call + 1
+        if t.sigma > 0:
+            x, draw = x + math.sqrt(b) * draws[draw], draw + 1
     assert made == pytest.approx(x, rel=1e-9)
+    assert (plan.rows, len(plan.steps)) == (1, len(points) * (corrections + 1))
 
 
 def spread(spec, prediction, steps, corrections):

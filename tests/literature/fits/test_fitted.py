@@ -19,7 +19,9 @@ from fewstep.plans.file import decode, encode
 from fewstep.runtime.execute import finish
 from tests.calibration.fitting.analytic import Analytic, blocks, facts, gaussian, mean_psnr, mixture, taught
 
-FAMILIES = [("cosine", "v"), *(pytest.param(kind, kind, marks=pytest.mark.slow) for kind in ("flow", "edm"))]
+FITS = (compensation, auto_diffusion, solver_search, olss)
+# Least gains of the fits. S3 gains 7.6 and 6.3 dB by times alone on the first two, 5.8 and 1.8 by decisions alone.
+FAMILIES = [("cosine", "v", (2.5, 5, 9, 10)), ("flow", "flow", (2.5, 6, 9, 10)), ("edm", "edm", (2.5, 2, 4, 10))]
 
 
 def setting(sampler: Analytic, nominal: str = "dpmpp_2m:5@arctan", seeds: int = 32) -> FitSetting:
@@ -39,12 +41,12 @@ def gain(fit: ModuleType, known: FitSetting) -> float:
     return fitted - nominal
 
 
-@pytest.mark.parametrize(("kind", "prediction"), FAMILIES)
-@pytest.mark.parametrize(("fit", "least"), [(compensation, 2.5), (auto_diffusion, 2), (solver_search, 4), (olss, 10)])
+@pytest.mark.parametrize(("kind", "prediction", "least"), FAMILIES)
+@pytest.mark.parametrize("fit", FITS)
 def test_samples_of_other_seeds_come_nearer_to_the_teacher(
-    fit: ModuleType, least: float, kind: str, prediction: str
+    fit: ModuleType, kind: str, prediction: str, least: tuple[float, ...]
 ) -> None:
-    assert gain(fit, setting(Analytic(facts(kind, prediction), mixture))) > least
+    assert gain(fit, setting(Analytic(facts(kind, prediction), mixture))) > least[FITS.index(fit)]
 
 
 def test_a_start_from_statistics_saves_a_step() -> None:
