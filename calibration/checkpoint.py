@@ -16,6 +16,7 @@ import numpy as np
 from fewstep.calibration.ranges.histogram import Histogram
 from fewstep.calibration.ranges.observe import Counts
 from fewstep.calibration.task import Task
+from fewstep.measure.rollouts.conditions_file import digest_of
 from fewstep.measure.workers.code_digest import code, engine
 from fewstep.plans.file import encode
 from fewstep.runtime.machine import cache
@@ -94,9 +95,7 @@ def checkpoint_of(task: Task, graph_sha256: str, threads: int) -> Checkpoint:
     sha.update(code())
     sha.update(repr(task.tensors).encode())
     sha.update(msgspec.json.encode((_around(task), engine(), threads or (os.cpu_count(), usable_cores()))))
-    for name, array in sorted((task.conditions or {}).items()):
-        sha.update(f"{name} {array.dtype} {array.shape}".encode())
-        sha.update(np.ascontiguousarray(array).tobytes())
+    sha.update(digest_of(task.conditions or {}).encode())
     return Checkpoint(sha.hexdigest()[:32])
 
 

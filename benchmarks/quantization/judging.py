@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from benchmarks.kept import kept
 from benchmarks.quantization.contenders import Contender
 from benchmarks.quantization.counting import covered
-from benchmarks.quantization.material import Material, digest_of
+from benchmarks.quantization.material import Material
 from fewstep.graph import io
 from fewstep.measure.opened_body import open_body
-from fewstep.measure.rollouts.conditions_file import ConditionRecords
+from fewstep.measure.rollouts.conditions_file import ConditionRecords, digest_of
 from fewstep.measure.rollouts.metrics import psnr
 from fewstep.measure.rollouts.seeds import SeedBatch
 from fewstep.measure.speed.machine import this_machine

@@ -23,7 +23,7 @@ from benchmarks.quantization.biases import join_bias
 from fewstep.graph import io
 from fewstep.graph.graph import Graph
 from fewstep.graph.selection import STILL, considered_ops, outer_ops
-from fewstep.measure.rollouts.conditions_file import ConditionRecords
+from fewstep.measure.rollouts.conditions_file import ConditionRecords, digest_of
 from fewstep.measure.rollouts.trajectories import roll_out
 from fewstep.plans.file import encode
 from fewstep.plans.plan import Plan
@@ -86,14 +86,6 @@ def chosen_operations(graph: Graph, names: Sequence[str], ours: Mapping[str, Seq
         "outer": sorted(outer_ops(graph, moving)),
         "ours": {engine: list(operations) for engine, operations in sorted(ours.items())},
     }
-
-
-def digest_of(conditions: ConditionRecords) -> str:
-    """A hash of the names, the shapes and the values."""
-    known = sha256()
-    for name, rows in sorted(conditions.items()):
-        known.update(f"{name} {rows.dtype} {rows.shape}".encode() + np.ascontiguousarray(rows).tobytes())
-    return known.hexdigest()
 
 
 def _sources(sampler: Sampler) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.measure.rollouts.conditions_file import ConditionRecords
+from fewstep.measure.rollouts.conditions_file import ConditionRecords, digest_of
 from fewstep.measure.rollouts.seeds import SeedBatch
 from fewstep.plans.plan import Plan
 from fewstep.runtime.execute import Array, StepNetwork, finish
@@ -44,11 +44,7 @@ class Block(SeedBatch):
 
 def digest(block: Block) -> bytes:
     """A digest of a block's seeds and conditions."""
-    facts = sha256(repr((block.seeds, block.x_shape)).encode())
-    for name, array in sorted(block.conditions.items()):
-        facts.update(f"{name} {array.dtype} {array.shape}".encode())
-        facts.update(np.ascontiguousarray(array).tobytes())
-    return facts.digest()
+    return sha256(repr((block.seeds, block.x_shape, digest_of(block.conditions))).encode()).digest()
 
 
 def blocks_of(sampler: Sampler, seeds: range, records: ConditionRecords | None = None) -> tuple[Block, ...]:

@@ -6,6 +6,7 @@ arrays is one record. Records may be private: they are used and never copied int
 
 import logging
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,14 @@ def deal(records: ConditionRecords, samples: int) -> ConditionRecords:
         LOG.warning("%d rows of conditions for %d samples: they are taken in turn", count, samples)
     chosen = np.arange(samples) % count if count < samples else np.arange(samples) * count // samples
     return {name: array[chosen] for name, array in records.items()}
+
+
+def digest_of(records: ConditionRecords) -> str:
+    """SHA-256 of the names, types, shapes and values of records."""
+    known = sha256()
+    for name, array in sorted(records.items()):
+        known.update(f"{name} {array.dtype} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())
+    return known.hexdigest()
 
 
 def check_file(path: Path) -> None:

@@ -14,6 +14,7 @@ from fewstep.measure.cost import branches, sampling_needs
 from fewstep.measure.estimate import Estimate, seconds_of_one
 from fewstep.measure.opened_body import open_body
 from fewstep.measure.rollouts.calibrated_plan import judged_plan
+from fewstep.measure.rollouts.conditions_file import digest_of
 from fewstep.measure.rollouts.nearness import LEAST_PSNR, LEAST_SNR
 from fewstep.measure.rollouts.prompts import HELD_OUT
 from fewstep.measure.sampling import FEW, FLOAT
@@ -145,7 +146,7 @@ def _teacher(judging: Judging, expected: Callable[[], Estimate]) -> Plan | None:
     if judging.teacher is None:
         expected().announce()
         return None
-    values = None if records is None else {name: array.tobytes() for name, array in records.items()}
+    values = None if records is None else digest_of(records)
     key = kept_name("check", body_facts(judging.bundle, FLOAT), asked, plan, judging.count, values)
     teacher = kept(key, Teacher)
     if teacher is None:

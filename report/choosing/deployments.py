@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from fewstep.measure.cost import branches
 from fewstep.measure.judged_reference import JudgedReference
+from fewstep.measure.rollouts.conditions_file import digest_of
 from fewstep.measure.rollouts.reference import compared
 from fewstep.measure.sampling import FEW, FLOAT
 from fewstep.measure.speed.timed_process import TimedProcess
@@ -96,11 +97,8 @@ class Judging(JudgedReference):
     def _facts(self) -> tuple[object, ...]:
         """All that the teacher's samples follow from."""
         name = next(key for key, each in self.bundle.manifest.bodies.items() if each == self.reference.body)
-        conditions = {
-            key: (str(each.dtype), each.shape, each.tobytes())
-            for key, each in self.held_out(range(self.count)).conditions.items()
-        }
-        return (body_facts(self.bundle, name), self.lesson, self.count, conditions)
+        conditions = self.held_out(range(self.count)).conditions
+        return (body_facts(self.bundle, name), self.lesson, self.count, digest_of(conditions))
 
 
 def plans_of(judging: Judging, body: str, names: Sequence[str]) -> dict[str, Plan]:
