@@ -219,7 +219,7 @@ class _Tally:
         teacher, tokens, against_float = self.want.teacher, None, None
         if self.tokens:
             decibels = np.concatenate([each.decibels for each in self.tokens if each.decibels is not None])
-            against_float, tokens = end_quality(decibels, None, name), _token_quality(self.plan, self.tokens)
+            against_float, tokens = end_quality(decibels, name), _token_quality(self.plan, self.tokens)
         elif not self.is_float and self.seen:
             against_float = self.against_float.quality(name)
         return Judgement(

@@ -95,7 +95,7 @@ class Search:
         """A body on the seeds that judge."""
         if count not in self._judged:
             values = self._run(count, *self.judges)
-            self._judged[count] = end_quality(values, None, "float32")
+            self._judged[count] = end_quality(values, "float32")
         return self._judged[count]
 
     def _run(self, count: int, *courses: Course) -> Array:

@@ -34,6 +34,5 @@ class PairedSamples:
     def quality(self, reference: str) -> EndQuality:
         """The figures so far, against what `reference` names. At least one sample was added."""
         similar = np.concatenate(self._ssim) if self._ssim else None
-        return end_quality(
-            np.concatenate(self._psnr), drift(self._ours, self._theirs), reference, similar, self._signal
-        )
+        moments = drift(self._ours, self._theirs)
+        return end_quality(np.concatenate(self._psnr), reference, self._signal, moments, similar)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fewstep.measure.rollouts.metrics import Floats, psnr
 from fewstep.measure.rollouts.nearness import Nearness, Signal
 from fewstep.plans.spec import Strict
 
@@ -63,13 +64,13 @@ class EndQuality(Strict, frozen=True):
 
 def end_quality(
     values: NDArray[np.float64],
-    drift: Drift | None,
     reference: str,
-    ssim: NDArray[np.float64] | None = None,
     signal: Signal | None = None,
+    drift: Drift | None = None,
+    ssim: NDArray[np.float64] | None = None,
 ) -> EndQuality:
-    """Summarize PSNR values [seeds], one a sample, and SSIM values where there are some. `signal` is the scale of the
-    references."""
+    """Summarize PSNR values [seeds], one a sample, against what `reference` names, and SSIM values where there are
+    some. `signal` is the scale of the references."""
     near = Nearness(float(values.mean())) if signal is None else signal.nearness(float(values.mean()))
     spread = float(values.std(ddof=1)) / len(values) ** 0.5 if len(values) > 1 else 0.0
     return EndQuality(
@@ -84,3 +85,10 @@ def end_quality(
         snr=near.snr,
         unrelated=near.unrelated,
     )
+
+
+def compared(samples: Floats, references: Floats, name: str) -> EndQuality:
+    """The quality of samples [B, *x_shape] against references, of this name, with the scale of these."""
+    signal = Signal()
+    signal.add(references)
+    return end_quality(psnr(samples, references), name, signal)

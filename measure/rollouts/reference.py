@@ -9,9 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.measure.rollouts.end_quality import EndQuality, end_quality
+from fewstep.measure.rollouts.end_quality import EndQuality, compared
 from fewstep.measure.rollouts.metrics import psnr
-from fewstep.measure.rollouts.nearness import Signal
 from fewstep.measure.rollouts.seeds import SeedBatch
 from fewstep.plans.plan import Plan
 from fewstep.runtime.execute import Array, StepNetwork, StepState, combine, finish
@@ -48,13 +47,6 @@ class ReferenceRun:
         """x after a step, as the next one sees it; the sample after the last."""
         later = self.plan.steps[state.index + 1 :]
         return combine(later[0].input if later else self.plan.output, state.after, np.float32)
-
-
-def compared(samples: Array, references: Array, name: str) -> EndQuality:
-    """The quality of samples [B, *x_shape] against references, of this name, with the scale of these."""
-    signal = Signal()
-    signal.add(references)
-    return end_quality(psnr(samples, references), None, name, signal=signal)
 
 
 def run_reference(

@@ -83,7 +83,7 @@ class TokenCourse:
 
     def judged(self, run: TokenRun) -> EndQuality:
         """The quality of a run's logits."""
-        return end_quality(self.quality(run), None, f"float32, {self.plan.name}")
+        return end_quality(self.quality(run), f"float32, {self.plan.name}")
 
     def agreement(self, run: TokenRun) -> TokenAgreement:
         """The agreement of the graphs with float32, at each step and at the end."""

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from fewstep.measure.cost import branches
 from fewstep.measure.judged_reference import JudgedReference
 from fewstep.measure.rollouts.conditions_file import digest_of
-from fewstep.measure.rollouts.reference import compared
+from fewstep.measure.rollouts.end_quality import compared
 from fewstep.measure.sampling import FEW, FLOAT
 from fewstep.measure.speed.timed_process import TimedProcess
 from fewstep.measure.speed.worker import Call

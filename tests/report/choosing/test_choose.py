@@ -352,7 +352,7 @@ def test_noise_is_not_chosen_unless_it_is_asked_for(tiny_bundle: Path, calls: li
 
 def test_the_front_is_what_no_other_beats_in_both() -> None:
     def row(milliseconds: float, decibels: float) -> Deployment:
-        quality = end_quality(np.array([decibels]), None, "float32, p")
+        quality = end_quality(np.array([decibels]), "float32, p")
         return Deployment("b", "int8", TimedEngine("onnxruntime", 0, 1.0), "p", 1, milliseconds, 1.0, quality)
 
     rows = [row(3, 30), row(1, 20), row(2, 20), row(4, 29), row(1, 25), row(5, 40)]
