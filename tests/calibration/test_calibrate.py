@@ -10,8 +10,7 @@ import pytest
 from fewstep.calibration.calibrate import Calibration, calibrate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.calibration.ranges.reading import load as load_table
-from fewstep.calibration.ranges.table import RangesTable
-from fewstep.graph.graph import BATCH, Graph, Node, Value
+from fewstep.graph.graph import BATCH, Graph
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import encode
@@ -20,53 +19,33 @@ from fewstep.plans.spec import DenoiserFacts
 from fewstep.runtime.bundle import manifest as form
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.loading import load
-from tests.bundles import changed, node, small, value, write_graphs
+from tests.bundles import changed, node, value, write_graphs
+from tests.onnx_text import written
 
 SHAPE = (1, 8, 8)
 SCHEDULE = form.ScheduleSpec("cosine", timesteps=100)
 FIRST = CalibrateOptions(Path("set by the test"), plan="ddim:3", trajectories=4)
 
 
-def table_of(made: Calibration) -> RangesTable:
-    return made.table
-
-
 def denoiser(scale: float = 1.0, width: int = 16) -> Graph:
     """x0 from x, without a class: 1 -> 16 -> 16 -> 1 channels; only the middle convolution can be lowered."""
-    rng = np.random.default_rng(0)
-    widths = (1, width, width, 1)
+    rng, widths = np.random.default_rng(0), (1, width, width, 1)
     weights = {
         f"w{i}": (rng.standard_normal((out, into, 3, 3)) * scale / (3 * into**0.5)).astype(np.float32)
         for i, (into, out) in enumerate(zip(widths[:-1], widths[1:]))
     }
-    pads = [1, 1, 1, 1]
-    nodes = [
-        node("Conv", "x w0", "h0", pads=pads),
-        node("Relu", "h0", "a0"),
-        node("Conv", "a0 w1", "h1", pads=pads),
-        node("Mul", "h1 row", "m1"),
-        node("Relu", "m1", "a1"),
-        node("Conv", "a1 w2", "v", pads=pads),
-    ]
-    return small(
-        [value("x", BATCH, *SHAPE), value("row", BATCH, 1, 1, 1)], [value("v", BATCH, *SHAPE)], nodes, **weights
-    )
+    plane, conv = "float[batch, 1, 8, 8]", "Conv<pads=[1, 1, 1, 1]>"
+    text = f"""({plane} x, float[batch, 1, 1, 1] row) => ({plane} v) {{
+        h0 = {conv}(x, w0) a0 = Relu(h0) h1 = {conv}(a0, w1) m1 = Mul(h1, row) a1 = Relu(m1) v = {conv}(a1, w2)
+    }}"""
+    return written(text, **weights)
 
 
 def prologue() -> Graph:
     """row = 1 + time / 1000 + label."""
-    return small(
-        [value("time", BATCH), value("label", BATCH, dtype="int64")],
-        [value("row", BATCH, 1, 1, 1)],
-        [
-            node("Cast", "label", "number", to=1),
-            node("Mul", "time thousandth", "part"),
-            node("Add", "number part", "flat"),
-            node("Reshape", "flat column", "row"),
-        ],
-        thousandth=1e-3,
-        column=np.array([-1, 1, 1, 1]),
-    )
+    text = """(float[batch] time, int64[batch] label) => (float[batch, 1, 1, 1] row)
+    { number = Cast<to=1>(label) part = Mul(time, thousandth) flat = Add(number, part) row = Reshape(flat, column) }"""
+    return written(text, thousandth=1e-3, column=np.array([-1, 1, 1, 1]))
 
 
 def write_bundle(folder: Path, body: Graph, null: float | None = 2.0) -> Path:
@@ -98,8 +77,8 @@ def test_a_calibrated_bundle_has_int8_bodies_ranges_and_the_plan(bundle: Path) -
     coverage = body.graph.coverage
     assert coverage and coverage.int8_ops == ("h1",) and coverage.float_ops == ("h0", "v")
     assert coverage.int8_macs == 16 * 16 * 9 * 64
-    assert manifest.ranges and load_table(bundle / manifest.ranges) == table_of(made)
-    assert set(table_of(made).tensors) == {"x", "h0", "a0", "h1", "a1", "v"}
+    assert manifest.ranges and load_table(bundle / manifest.ranges) == made.table
+    assert set(made.table.tensors) == {"x", "h0", "a0", "h1", "a1", "v"}
     assert [step.group for step in made.plan.steps] == [0, 1, 2]
     assert (bundle / manifest.plans["ddim:3"]).read_bytes() == encode(made.plan)
 
@@ -123,7 +102,7 @@ def test_pooled_ranges_need_no_groups(bundle: Path) -> None:
     made = run(bundle, groups="pooled", target=("cpu-x86",))
     body = made.manifest.bodies["int8-cpu-x86"]
     assert body.groups == () and [tensor.role for tensor in body.graph.inputs] == ["x", "row"]
-    assert table_of(made).groups == () and len(table_of(made)["h1"].per_group) == 1
+    assert made.table.groups == () and len(made.table["h1"].per_group) == 1
 
 
 def test_the_command_is_recorded_without_paths(bundle: Path) -> None:
@@ -138,7 +117,7 @@ def test_own_values_of_the_conditions_are_what_is_measured(bundle: Path, tmp_pat
     """All trajectories of one class: other ranges than those of all classes, and no path in the record."""
     np.savez(tmp_path / "own.npz", **{"class": np.array([1, 1])})
     drawn, own = run(bundle), run(bundle, conditions=tmp_path / "own.npz")
-    assert table_of(own).tensors.keys() == table_of(drawn).tensors.keys() and table_of(own) != table_of(drawn)
+    assert own.table.tensors.keys() == drawn.table.tensors.keys() and own.table != drawn.table
     assert own.manifest.provenance.commands[-1].endswith("--seed 1000000 --conditions FILE")
     with pytest.raises(UserError, match=r"there is no file .*absent\.npz"):
         run(bundle, conditions=tmp_path / "absent.npz")
@@ -185,9 +164,8 @@ def test_other_numbers_of_steps_use_the_nearest_ranges(bundle: Path) -> None:
 def test_a_flow_without_conditions_and_prologue(tmp_path: Path) -> None:
     """Its first step has lambda -infinity, and the body takes the time itself."""
     graph = denoiser()
-    shaped = Node("Reshape", ("time", "column"), ("time_column",))
-    row = Node("Mul", ("time_column", "thousandth"), ("row",))
-    time = Value("time", np.dtype(np.float32), (BATCH,))
+    shaped, row = node("Reshape", "time column", "time_column"), node("Mul", "time_column thousandth", "row")
+    time = value("time", BATCH)
     constants = {**graph.constants, "column": np.array([-1, 1, 1, 1]), "thousandth": np.float32(1e-3)}
     whole = replace(graph, inputs=(graph.inputs[0], time), nodes=(shaped, row, *graph.nodes), constants=constants)
     bundle = write_graphs(

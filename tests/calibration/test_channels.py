@@ -18,13 +18,12 @@ from fewstep.calibration.lowering.quantize import encoded_tensors, encodings_of,
 from fewstep.calibration.lowering.scheme import Scheme, Target
 from fewstep.calibration.lowering.targets.cpu_x86 import CPU_X86
 from fewstep.calibration.ranges.observe import channel_axes
-from fewstep.graph.graph import BATCH, GROUP, Array, Graph, Node, Value
+from fewstep.graph.graph import GROUP, Array, Graph
 from fewstep.graph.selection import WeightedOp, selected_ops
 from fewstep.graph.session import open_session, run
 from tests.calibration.every_target import UNPLACED
 from tests.calibration.lowering.bodies.small_body import EDGES, FACTORS, SELECTED, body, feeds, open_simulation, sqnr
 from tests.calibration.lowering.bodies.uneven_body import (
-    F32,
     REACH,
     given,
     layer,
@@ -34,6 +33,7 @@ from tests.calibration.lowering.bodies.uneven_body import (
     seen,
     what_they_reach,
 )
+from tests.onnx_text import written
 
 KINDS = ("MatMul", "Gemm", "Gemm transB", "Conv", "grouped Conv")
 both = pytest.mark.parametrize("target", [CPU_X86, UNPLACED], ids=lambda target: target.name)
@@ -117,26 +117,24 @@ def test_what_several_operations_read_is_multiplied_once(target: Target, monkeyp
     assert products(lower(prepared, one_scale(seen(prepared, feeds(prepared))), always).graph) == Counter()
 
 
+def chain(text: str, size: str = "6, 6", **constants: Array) -> Graph:
+    """x -> output, pictures of 32 channels."""
+    plane = f"float[batch, 32, {size}]"
+    return written(f"({plane} x) => ({plane} output) {{ {text} }}", **constants)
+
+
 def outputs(reach: Array = REACH, direct: bool = True) -> Graph:
     """x -> a -> h, whose channels are uneven, -> b: one convolution behind the other, or a bias between."""
-    rng = np.random.default_rng(0)
-    shaped = reach.reshape(-1, 1, 1, 1)
-    constants = {
-        "first": np.eye(32)[..., None, None],
-        "w": rng.standard_normal((32, 32, 3, 3)) * shaped / 17,
-        "v": rng.standard_normal((32, 32, 1, 1)) / reach.reshape(1, -1, 1, 1) / 6,
-        "last": rng.standard_normal((32, 32, 1, 1)) / 6,
-        "bias": np.zeros((1, 32, 1, 1)),
-    }
-    nodes = (
-        Node("Conv", ("x", "first"), ("a",)),
-        Node("Conv", ("a", "w"), ("h",), {"pads": [1, 1, 1, 1]}),
-        *(() if direct else (Node("Add", ("h", "bias"), ("biased",)),)),
-        Node("Conv", ("h" if direct else "biased", "v"), ("b",)),
-        Node("Conv", ("b", "last"), ("output",)),
+    rng, source = np.random.default_rng(0), "h" if direct else "biased"
+    return chain(
+        f"""a = Conv(x, first) h = Conv<pads=[1, 1, 1, 1]>(a, w) {"" if direct else "biased = Add(h, bias)"}
+        b = Conv({source}, v) output = Conv(b, last)""",
+        first=np.eye(32)[..., None, None],
+        w=rng.standard_normal((32, 32, 3, 3)) * reach.reshape(-1, 1, 1, 1) / 17,
+        v=rng.standard_normal((32, 32, 1, 1)) / reach.reshape(1, -1, 1, 1) / 6,
+        last=rng.standard_normal((32, 32, 1, 1)) / 6,
+        bias=np.zeros((1, 32, 1, 1)),
     )
-    x, y = (Value(name, F32, (BATCH, 32, 6, 6)) for name in ("x", "output"))
-    return Graph("two", (x,), (y,), nodes, {name: array.astype(np.float32) for name, array in constants.items()})
 
 
 def by_channel_sqnr(exact: Array, found: Array) -> np.ndarray:
@@ -265,16 +263,8 @@ def test_a_product_without_a_bias_behind_it_is_joined_too() -> None:
     """Behind the first convolution stands a sum with an activation, behind the second none."""
     rng = np.random.default_rng(0)
     weights = {name: rng.standard_normal((32, 32, 1, 1)).astype(np.float32) / 6 for name in ("first", "v", "w", "last")}
-    nodes = (
-        Node("Conv", ("x", "first"), ("a",)),
-        Node("Conv", ("a", "v"), ("h",)),
-        Node("Add", ("h", "a"), ("sum",)),
-        Node("Conv", ("sum", "w"), ("b",)),
-        Node("Sigmoid", ("b",), ("c",)),
-        Node("Conv", ("c", "last"), ("output",)),
-    )
-    x, y = (Value(name, F32, (BATCH, 32, 6, 6)) for name in ("x", "output"))
-    graph = Graph("sums", (x,), (y,), nodes, weights)
+    text = "a = Conv(x, first) h = Conv(a, v) sum = Add(h, a) b = Conv(sum, w) c = Sigmoid(b) output = Conv(c, last)"
+    graph = chain(text, **weights)
     ranges = seen(graph, given(graph), factors=what_they_reach)
     lowered = lower(graph, ranges, CPU_X86).graph
     normalized = [node for node in lowered.nodes if node.op == "BatchNormalization"]
@@ -288,16 +278,8 @@ def test_a_constant_along_another_axis_is_no_bias() -> None:
     """It has as many numbers as there are channels, but lies along the last axis of a picture 6 x 32."""
     rng = np.random.default_rng(0)
     weights = {name: rng.standard_normal((32, 32, 1, 1)).astype(np.float32) / 6 for name in ("first", "v", "last")}
-    nodes = (
-        Node("Conv", ("x", "first"), ("a",)),
-        Node("Conv", ("a", "v"), ("h",)),
-        Node("Add", ("h", "columns"), ("sum",)),
-        Node("Sigmoid", ("sum",), ("s",)),
-        Node("Conv", ("s", "last"), ("output",)),
-    )
-    x, y = (Value(name, F32, (BATCH, 32, 6, 32)) for name in ("x", "output"))
-    columns = 3 * rng.standard_normal(32).astype(np.float32)
-    graph = Graph("columns", (x,), (y,), nodes, {**weights, "columns": columns})
+    text = "a = Conv(x, first) h = Conv(a, v) sum = Add(h, columns) s = Sigmoid(sum) output = Conv(s, last)"
+    graph = chain(text, "6, 32", **weights, columns=3 * rng.standard_normal(32))
     ranges = seen(graph, given(graph, 4), factors=what_they_reach)
     lowered = lower(graph, ranges, CPU_X86).graph
     (normalized,) = (node for node in lowered.nodes if node.op == "BatchNormalization")

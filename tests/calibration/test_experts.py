@@ -17,7 +17,8 @@ from fewstep.graph.index import in_topological_order
 from fewstep.measure.rollouts.row_by_row import row_by_row
 from fewstep.runtime.backends import Arrays
 from fewstep.runtime.loading import load
-from tests.calibration.test_calibrate import FIRST, denoiser, table_of, write_bundle
+from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
+from tests.onnx_text import written
 
 AT_LEAST = {"early": 0.05, "never": 1.0}  # of time / 1000, for a row to reach the expert
 TARGETS = ("cpu-x86", "cpu-arm", "tensorrt")
@@ -34,15 +35,12 @@ def experts() -> Graph:
             f"{name}_least": np.float32(least),
             f"{name}_w": (rng.standard_normal((16, 16, 1, 1)) / 4).astype(np.float32),
         }
-        nodes += [
-            Node("Greater", ("part", f"{name}_least"), (f"{name}_mask",)),
-            Node("NonZero", (f"{name}_mask",), (f"{name}_found",)),
-            Node("Gather", (f"{name}_found", "zero"), (f"{name}_rows",)),
-            Node("Gather", (before, f"{name}_rows"), (f"{name}_x",)),
-            Node("Conv", (f"{name}_x", f"{name}_w"), (f"{name}_y",)),
-            Node("Unsqueeze", (f"{name}_rows", "last"), (f"{name}_index",)),
-            Node("ScatterND", (before, f"{name}_index", f"{name}_y"), (f"{name}_out",)),
-        ]
+        text = """() => () {
+            NAME_mask = Greater(part, NAME_least) NAME_found = NonZero(NAME_mask) NAME_rows = Gather(NAME_found, zero)
+            NAME_x = Gather(BEFORE, NAME_rows) NAME_y = Conv(NAME_x, NAME_w)
+            NAME_index = Unsqueeze(NAME_rows, last) NAME_out = ScatterND(BEFORE, NAME_index, NAME_y)
+        }"""
+        nodes += written(text.replace("NAME", name).replace("BEFORE", before)).nodes
         before = f"{name}_out"
     *head, tail = plain.nodes
     every = (*head, *nodes, replace(tail, inputs=(before, "w2")))
@@ -58,14 +56,14 @@ def test_an_expert_without_rows_at_a_step_takes_what_it_saw_at_others_and_one_th
         made = calibrate(replace(FIRST, bundle=bundle, target=TARGETS))
     assert "activations without values at some steps take the ranges of the others: 'early_x', 'early_y'" in caplog.text
     assert "without values at any step, and what reads them in float: 'never_x', 'never_y'" in caplog.text
-    assert table_of(made).unseen == ("never_x", "never_y") and "never_x" not in table_of(made).tensors
-    first, second, third = table_of(made)["early_x"].per_group  # by lambda: the last step, at time 33, is the third
-    assert third == Range(min(first.low, second.low), max(first.high, second.high)) == table_of(made)["early_x"].pooled
+    assert made.table.unseen == ("never_x", "never_y") and "never_x" not in made.table.tensors
+    first, second, third = made.table["early_x"].per_group  # by lambda: the last step, at time 33, is the third
+    assert third == Range(min(first.low, second.low), max(first.high, second.high)) == made.table["early_x"].pooled
     for target in TARGETS:
         coverage = made.lowered[f"int8-{target}"].coverage
         (trial,) = made.manifest.bodies[f"int8-{target}"].trials
         assert {*coverage.int8_ops, *trial.in_float} == {"h1", "early_y"} and "never_y" in coverage.float_ops
-    assert made.manifest.ranges and load_table(bundle / made.manifest.ranges) == table_of(made)
+    assert made.manifest.ranges and load_table(bundle / made.manifest.ranges) == made.table
     given = {"seeds": range(4), "condition": {"class": [0, 1] * 2}, "guidance": 2.0}
     exact = load(bundle).sample("ddim:3", **given)
     error = load(bundle, "int8").sample("ddim:3", **given) - exact

@@ -11,13 +11,14 @@ from fewstep.calibration.lowering.quantize import lower, lower_graph
 from fewstep.calibration.lowering.targets.tensorrt import TENSORRT
 from fewstep.calibration.lowering.weights import QuantizedWeight, quantize_weight
 from fewstep.calibration.ranges.table import Range, Ranges, RangesTable
-from fewstep.graph.graph import BATCH, GROUP, Array, Graph, Node, Value
+from fewstep.graph.graph import GROUP, Array, Graph
 from fewstep.graph.index import index
 from fewstep.graph.prepare import prepare
 from fewstep.graph.selection import WeightedOp, selected_ops
 from fewstep.graph.session import run
-from tests.calibration.lowering.bodies.small_body import body, feeds, open_simulation, sqnr, table
+from tests.calibration.lowering.bodies.small_body import body, edited, feeds, open_simulation, sqnr, table
 from tests.graph.random_networks import Writer, network
+from tests.onnx_text import written
 
 UNCENTRED = replace(TENSORRT, scheme=replace(TENSORRT.scheme, encode=symmetric_int8))
 HALF = np.dtype(np.float16)
@@ -91,11 +92,7 @@ def test_an_activation_around_zero_stays_where_it_is() -> None:
 def test_a_border_of_unknown_width_keeps_its_activation_uncentred() -> None:
     """Its code is symmetric then, for the same values; other operations read what is centred."""
     prepared, weights = rounded(body())
-    nodes = tuple(
-        replace(node, attributes={"auto_pad": b"SAME_UPPER"}) if node.output == "h2" else node
-        for node in prepared.nodes
-    )
-    padded = prepared.with_nodes(nodes)
+    padded = edited(prepared, "h2", auto_pad=b"SAME_UPPER", pads=None, strides=None)
     graph, ops, codes = centred(padded, weights)
     assert {op.name: op.x for op in ops}["h2"] == "a1" and "a1_centred" in codes
     wanted = table(prepared)["a1"].pooled_symmetric
@@ -129,17 +126,12 @@ def test_a_layer_without_a_bias_gets_one() -> None:
     np.testing.assert_allclose(run(graph, feeds(bare))["output"], expected, atol=2e-5 * np.abs(expected).max())
 
 
-def wide() -> Graph:
-    """x [B, 512] -> a = x -> b = a W -> output, W = 1/2 everywhere."""
-    eye = np.eye(512, dtype=np.float32)
-    nodes = (
-        Node("MatMul", ("x", "first"), ("a",)),
-        Node("MatMul", ("a", "w"), ("b",)),
-        Node("MatMul", ("b", "last"), ("output",)),
-    )
-    x, y = Value("x", np.dtype(np.float32), (BATCH, 512)), Value("output", np.dtype(np.float32), (BATCH, 32))
-    constants = {"first": eye, "w": np.full((512, 32), 0.5, np.float32), "last": eye[:32, :32]}
-    return Graph("wide", (x,), (y,), nodes, constants)
+def wide(inner: str = "b = MatMul(a, w) sum = Identity(b)") -> Graph:
+    """x [B, 512] -> a = x -> inner layers, b = a W -> output, W = 1/2 everywhere."""
+    eye, text = np.eye(512), f"a = MatMul(x, first) {inner} output = MatMul(sum, last)"
+    weights = {"w": np.full((512, 32), 0.5), "small": np.full((512, 32), 1 / 128)}
+    ports = "(float[batch, 512] x) => (float[batch, 32] output)"
+    return written(f"{ports} {{ {text} }}", first=eye, last=eye[:32, :32], **weights)
 
 
 @pytest.mark.parametrize("edges, given", [((), {}), ((0.0,), {GROUP: np.array([1])})])
@@ -158,15 +150,7 @@ def test_a_shift_beyond_float16_leaves_its_activation_uncentred(
 
 def test_a_shift_that_overflows_leaves_other_readers_centred() -> None:
     """Each reads the tensor in a code of its own."""
-    prepared = wide()
-    small = Node("MatMul", ("a", "small"), ("c",))
-    nodes = (
-        *prepared.nodes[:2],
-        small,
-        Node("Add", ("b", "c"), ("sum",)),
-        replace(prepared.nodes[2], inputs=("sum", "last")),
-    )
-    both, weights = rounded(prepared.with_nodes(nodes, {"small": np.full((512, 32), 1 / 128, np.float32)}))
+    both, weights = rounded(wide("b = MatMul(a, w) c = MatMul(a, small) sum = Add(b, c)"))
     code = Encoding(np.array([1000 / 255]), np.int8(-128))
     graph, ops, codes = centre(both, selected_ops(both), {"a": code}, weights, HALF)
     assert {op.name: op.x for op in ops} == {"b": "a", "c": "a_centred"}

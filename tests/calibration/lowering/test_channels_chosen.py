@@ -13,12 +13,13 @@ from fewstep.calibration.lowering.targets.openvino import OPENVINO
 from fewstep.calibration.ranges.channels import gain
 from fewstep.calibration.ranges.observe import observed_tensors
 from fewstep.calibration.ranges.table import ByChannel, Range, Ranges
-from fewstep.graph.graph import BATCH, Graph, Node, Value
+from fewstep.graph.graph import Graph
 from fewstep.graph.selection import selected_ops
 from fewstep.graph.session import run
 from tests.calibration.every_target import UNPLACED
 from tests.calibration.lowering.bodies.small_body import body, open_simulation, sqnr, table
-from tests.calibration.lowering.bodies.uneven_body import F32, REACH, given, layer, one_scale, products, result, seen
+from tests.calibration.lowering.bodies.uneven_body import REACH, given, layer, one_scale, products, result, seen
+from tests.onnx_text import written
 
 both = pytest.mark.parametrize("target", [CPU_X86, UNPLACED], ids=lambda target: target.name)
 
@@ -75,13 +76,10 @@ def test_a_written_activation_that_channels_make_coarser_has_one_scale() -> None
 
 def shrinking() -> Graph:
     """x -> a -> b -> c -> output: of 32 channels, 8 x 8 of them in a and 4 x 4 behind."""
-    rng = np.random.default_rng(0)
-    chain = (("x", "a", 1), ("a", "b", 2), ("b_biased", "c", 1), ("c", "output", 1))
-    nodes = [Node("Conv", (x, f"{y}.weight"), (y,), {"strides": [stride, stride]}) for x, y, stride in chain]
-    nodes.insert(2, Node("Add", ("b", "bias"), ("b_biased",)))
-    constants = {f"{y}.weight": rng.standard_normal((32, 32, 1, 1)).astype(np.float32) / 6 for _, y, _ in chain}
-    x, y = (Value(name, F32, (BATCH, 32, size, size)) for name, size in (("x", 8), ("output", 4)))
-    return Graph("shrinking", (x,), (y,), tuple(nodes), constants | {"bias": np.ones((1, 32, 1, 1), np.float32)})
+    rng, text = np.random.default_rng(0), "(float[batch, 32, 8, 8] x) => (float[batch, 32, 4, 4] output)"
+    inner = "a = Conv(x, wa) b = Conv<strides=[2, 2]>(a, wb) b_biased = Add(b, bias) c = Conv(b_biased, wc)"
+    weights = {f"w{name}": rng.standard_normal((32, 32, 1, 1)) / 6 for name in ("a", "b", "c", "output")}
+    return written(f"{text} {{ {inner} output = Conv(c, woutput) }}", bias=np.ones((1, 32, 1, 1)), **weights)
 
 
 @pytest.mark.parametrize(
@@ -149,10 +147,9 @@ def test_operations_that_share_a_weight_have_one_scale_for_all_channels(target: 
     nodes = [node for node in plain.nodes if node.output != "c"]
 
     def of(weight: str) -> Graph:
-        made = (("b", weight, "d"), ("a", "own", "e"))
-        behind = [Node("MatMul", (x, w), (y,)) for x, w, y in made]
+        made = written(f"() => () {{ d = MatMul(b, {weight}) e = MatMul(a, own) c = Add(d, e) }}").nodes
         constants = {"own": plain.constants["w"], "another": plain.constants["w"]}
-        return plain.with_nodes((*nodes[:2], *behind, Node("Add", ("d", "e"), ("c",)), nodes[2]), constants)
+        return plain.with_nodes((*nodes[:2], *made, nodes[2]), constants)
 
     shared, apart = of("w"), of("another")
     ranges = seen(shared, given(shared))

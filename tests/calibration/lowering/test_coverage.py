@@ -4,18 +4,10 @@ import numpy as np
 import pytest
 
 from fewstep.calibration.lowering.coverage import count, integer_kernels, macs, optimized
-from fewstep.graph.graph import BATCH, Graph, Node, Value
+from fewstep.graph.graph import Graph
 from fewstep.plans.errors import UserError
 from tests.calibration.lowering.bodies.small_body import SIZE, body
-
-F32 = np.dtype(np.float32)
-
-
-def graph(shape: tuple[int | str, ...], *nodes: Node, **constants: np.ndarray) -> Graph:
-    out = nodes[-1].output
-    return Graph(
-        "g", (Value("x", F32, shape),), (Value(out, F32, (BATCH, *["?"] * (len(shape) - 1))),), nodes, constants
-    )
+from tests.onnx_text import written
 
 
 def test_a_body_counts_its_layers_per_sample() -> None:
@@ -30,38 +22,34 @@ def test_a_body_counts_its_layers_per_sample() -> None:
     }
 
 
-def test_grouped_strided_convolutions() -> None:
-    conv = Node("Conv", ("x", "w"), ("y",), {"group": 4, "strides": [2, 2], "pads": [1, 1, 1, 1]})
-    assert macs(graph((BATCH, 8, 10, 6), conv, w=np.ones((16, 2, 3, 3), np.float32))) == {"y": 16 * 2 * 9 * 5 * 3}
+def graph(shape: str, body: str, **constants: np.ndarray) -> Graph:
+    """x [shape] -> body -> y, of as many axes."""
+    sizes = "batch" + ", ?" * shape.count(",")
+    return written(f"(float[{shape}] x) => (float[{sizes}] y) {{ {body} }}", **constants)
 
 
-def test_transposed_convolutions() -> None:
-    conv = Node("ConvTranspose", ("x", "w"), ("y",), {"group": 2, "strides": [2, 2]})
-    assert macs(graph((BATCH, 8, 5, 3), conv, w=np.ones((8, 6, 2, 2), np.float32))) == {"y": 8 * 5 * 3 * 6 * 4}
+GROUPED = "y = Conv<group=4, strides=[2, 2], pads=[1, 1, 1, 1]>(x, w)"
+ATTENTION = "k = Reshape(x, heads) q = Transpose<perm=[0, 2, 1]>(k) scores = MatMul(q, k) y = Reshape(scores, samples)"
 
 
-@pytest.mark.parametrize("attributes, weight", [({}, (6, 5)), ({"transB": 1}, (5, 6))])
-def test_gemm(attributes: dict[str, int], weight: tuple[int, int]) -> None:
-    gemm = Node("Gemm", ("x", "w"), ("y",), attributes)
-    assert macs(graph((BATCH, 6), gemm, w=np.ones(weight, np.float32))) == {"y": 6 * 5}
-
-
-def test_attention_counts_also_where_heads_are_merged_with_the_batch() -> None:
-    """[B, 4 heads * 3, 7 tokens] as [B * 4, 3, 7]: q^T k is 4 * 7 * 7 * 3."""
-    nodes = (
-        Node("Reshape", ("x", "heads"), ("k",)),
-        Node("Transpose", ("k",), ("q",), {"perm": [0, 2, 1]}),
-        Node("MatMul", ("q", "k"), ("scores",)),
-        Node("Reshape", ("scores", "samples"), ("y",)),
-    )
-    merged = graph((BATCH, 12, 7), *nodes, heads=np.array([-1, 3, 7]), samples=np.array([-1, 28, 7]))
-    assert macs(merged) == {"scores": 4 * 7 * 7 * 3}
+@pytest.mark.parametrize(
+    ("shape", "body", "weight", "counted"),
+    [
+        ("batch, 8, 10, 6", GROUPED, (16, 2, 3, 3), {"y": 16 * 2 * 9 * 5 * 3}),
+        ("batch, 8, 5, 3", "y = ConvTranspose<group=2, strides=[2, 2]>(x, w)", (8, 6, 2, 2), {"y": 8 * 5 * 3 * 6 * 4}),
+        ("batch, 6", "y = Gemm(x, w)", (6, 5), {"y": 6 * 5}),
+        ("batch, 6", "y = Gemm<transB=1>(x, w)", (5, 6), {"y": 6 * 5}),
+        ("batch, 12, 7", ATTENTION, (), {"scores": 4 * 7 * 7 * 3}),  # [B, 4 heads * 3, 7 tokens] as [B * 4, 3, 7]
+    ],
+)
+def test_operations_are_counted(shape: str, body: str, weight: tuple[int, ...], counted: dict[str, int]) -> None:
+    shapes = {"heads": np.array([-1, 3, 7]), "samples": np.array([-1, 28, 7])}
+    assert macs(graph(shape, body, w=np.ones(weight), **shapes)) == counted
 
 
 def test_a_size_that_varies_is_named() -> None:
-    conv = Node("Conv", ("x", "w"), ("y",))
     with pytest.raises(UserError, match="shape of 'y' is not known"):
-        macs(graph((BATCH, 8, "height", 6), conv, w=np.ones((16, 8, 3, 3), np.float32)))
+        macs(graph("batch, 8, height, 6", "y = Conv(x, w)", w=np.ones((16, 8, 3, 3))))
 
 
 def test_shares_are_of_all_operations_that_multiply() -> None:

@@ -9,13 +9,14 @@ from fewstep.calibration.lowering.encoding import Encoding, asymmetric_uint8, fa
 from fewstep.calibration.lowering.factors import GREATEST, factored
 from fewstep.calibration.lowering.quantize import lower
 from fewstep.calibration.ranges.table import Range, Ranges, RangesTable
-from fewstep.graph.graph import BATCH, GROUP, Array, Graph, Node, Value
+from fewstep.graph.graph import GROUP, Array, Graph
 from fewstep.graph.index import index
 from fewstep.graph.selection import selected_ops
 from fewstep.graph.session import run
 from fewstep.graph.types import infer_types
 from tests.calibration.every_target import UNPLACED
-from tests.calibration.lowering.bodies.small_body import EDGES, FACTORS, body, feeds, open_simulation, table
+from tests.calibration.lowering.bodies.small_body import EDGES, FACTORS, body, edited, feeds, open_simulation, table
+from tests.onnx_text import written
 
 HALF, FLOAT = np.dtype(np.float16), np.dtype(np.float32)
 
@@ -81,12 +82,7 @@ def test_around_convolutions_factors_have_the_axes_of_a_picture(spatial: int) ->
 
 def test_a_bias_inside_goes_behind_the_factor() -> None:
     prepared = body()
-    value = np.linspace(-1, 1, 32, dtype=np.float32)
-    nodes = tuple(
-        replace(node, inputs=(*node.inputs, "inside")) if node.output in ("h2", "shortcut") else node
-        for node in prepared.nodes
-    )
-    biased = prepared.with_nodes(nodes, {"inside": value})
+    biased = edited(prepared, "h2 shortcut", "inside", constants={"inside": np.linspace(-1, 1, 32, dtype=np.float32)})
     graph, ops, _ = factored(biased, selected_ops(biased), codes(biased), {}, FLOAT)
     assert not any(op.bias for op in ops)
     expected = run(biased, feeds(biased))["output"]
@@ -119,13 +115,8 @@ def linear() -> Graph:
     weight = np.random.default_rng(0).integers(-127, 128, (32, 32)).astype(np.float32) / 128
     weight[0] = 127 / 128  # the greatest of every column: its scale is 1/128
     eye = np.eye(32, dtype=np.float32)
-    nodes = (
-        Node("MatMul", ("x", "first"), ("a",)),
-        Node("MatMul", ("a", "w"), ("b",)),
-        Node("MatMul", ("b", "last"), ("output",)),
-    )
-    x, y = (Value(name, FLOAT, (BATCH, 32)) for name in ("x", "output"))
-    return Graph("linear", (x,), (y,), nodes, {"first": eye, "w": weight, "last": eye})
+    text = "{ a = MatMul(x, first) b = MatMul(a, w) output = MatMul(b, last) }"
+    return written(f"(float[batch, 32] x) => (float[batch, 32] output) {text}", first=eye, w=weight, last=eye)
 
 
 def reaching(*reach: float, low: float = -1.0) -> Ranges:

@@ -11,9 +11,10 @@ pytest.importorskip("openvino", reason="openvino is not installed")
 from fewstep.calibration.lowering import float_parts
 from fewstep.calibration.lowering.float_parts import parts_agree
 from fewstep.calibration.lowering.targets import openvino as target
-from fewstep.graph.graph import Graph, Node
+from fewstep.graph.graph import Graph
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
+from tests.bundles import node
 from tests.calibration.test_calibrate import denoiser, write_bundle
 from tests.runtime.backends.test_openvino_agreement import with_fourier, with_resize
 
@@ -31,8 +32,7 @@ def with_shape() -> Graph:
     """The denoiser with a Reshape late in it, to a shape of its beginning."""
     body = denoiser()
     first, middle, (last,) = body.nodes[:2], body.nodes[2:5], body.nodes[5:]
-    shape = Node("Shape", ("a0",), ("shape",))
-    reshape = Node("Reshape", ("a1", "shape"), ("shaped",))
+    shape, reshape = node("Shape", "a0", "shape"), node("Reshape", "a1 shape", "shaped")
     return body.with_nodes((*first, shape, *middle, reshape, replace(last, inputs=("shaped", "w2"))))
 
 

@@ -7,8 +7,8 @@ import numpy as np
 
 from fewstep.calibration.calibrate import Calibration, calibrate
 from fewstep.calibration.options import CalibrateOptions
-from fewstep.graph.graph import BATCH, Graph, Node, Value
-from tests.calibration.test_calibrate import SHAPE
+from fewstep.graph.graph import Graph
+from tests.onnx_text import written
 
 WIDTH, LAYERS = 16, 4
 
@@ -21,17 +21,12 @@ def deep() -> Graph:
         f"w{i}": (rng.standard_normal((out, into, 3, 3)) / (3 * into**0.5)).astype(np.float32)
         for i, (into, out) in enumerate(zip(widths[:-1], widths[1:], strict=True))
     }
-    pads = {"pads": [1, 1, 1, 1]}
-    nodes, last = [], "x"
-    for i in range(len(weights)):
-        made = "v" if i == len(weights) - 1 else f"h{i}"
-        nodes.append(Node("Conv", (last, f"w{i}"), (made,), pads))
-        if made != "v":
-            nodes += [Node("Mul", (made, "row"), (f"m{i}",)), Node("Tanh", (f"m{i}",), (f"a{i}",))]
-            last = f"a{i}"
-    f32 = np.dtype(np.float32)
-    inputs = (Value("x", f32, (BATCH, *SHAPE)), Value("row", f32, (BATCH, 1, 1, 1)))
-    return Graph("body", inputs, (Value("v", f32, (BATCH, *SHAPE)),), tuple(nodes), weights)
+    conv, last = "Conv<pads=[1, 1, 1, 1]>", len(weights) - 1
+    parts = [
+        f"h{i} = {conv}({f'a{i - 1}' if i else 'x'}, w{i}) m{i} = Mul(h{i}, row) a{i} = Tanh(m{i})" for i in range(last)
+    ]
+    plane, text = "float[batch, 1, 8, 8]", f"{' '.join(parts)} v = {conv}(a{last - 1}, w{last})"
+    return written(f"({plane} x, float[batch, 1, 1, 1] row) => ({plane} v) {{ {text} }}", **weights)
 
 
 def run(bundle: Path, **changes: object) -> Calibration:

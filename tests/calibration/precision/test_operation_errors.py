@@ -19,7 +19,7 @@ from fewstep.runtime.loading import load
 from tests.calibration.lowering.bodies.uneven_body import given, layer, seen
 from tests.calibration.precision.deep_body import LAYERS, deep
 from tests.calibration.precision.deep_body import run as calibrated
-from tests.calibration.test_calibrate import table_of, write_bundle
+from tests.calibration.test_calibrate import write_bundle
 
 
 @pytest.mark.parametrize("target", ["cpu-x86", "openvino"])
@@ -47,7 +47,7 @@ def test_errors_are_those_of_finished_samples(tmp_path: Path) -> None:
     course = open_course(
         sampler_by_rows(load(bundle, body="float32", backend=OpeningOnDemand())), made.plan, SEARCH_SEEDS[:4]
     )
-    target, table = named_target("cpu-x86"), table_of(made)
+    target, table = named_target("cpu-x86"), made.table
     errors = operation_errors(deep(), table, target, course, remembered(rounding(target)))
     body = open_session(lower(deep(), table, target).graph, optimize=True)
     psnr = course.quality(course.run([body] * course.groups))

@@ -1,7 +1,6 @@
 """Second moments: what the weights multiply, which operations read a tensor, and how much memory that takes."""
 
 from collections import Counter
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ from fewstep.calibration.ranges.readers import readers_of
 from fewstep.graph.graph import BATCH, Graph, Node, Value
 from fewstep.graph.selection import WeightedOp, selected_ops, weighted_op
 from fewstep.graph.session import run
-from tests.calibration.lowering.bodies.small_body import body, feeds
+from tests.calibration.lowering.bodies.small_body import body, edited, feeds
 from tests.calibration.lowering.bodies.uneven_body import layer
 
 F32 = np.dtype(np.float32)
@@ -26,14 +25,7 @@ def as_rows(op: WeightedOp, weight: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("spatial", [1, 2])
 def test_patches_times_weights_are_the_convolution(spatial: int) -> None:
     """Strides, pads and dilations; and the linear layer."""
-    prepared = body(spatial)
-    dilated = tuple(
-        replace(node, attributes=dict(node.attributes) | {"dilations": [2] * spatial, "pads": [2] * 2 * spatial})
-        if node.output == "h2"
-        else node
-        for node in prepared.nodes
-    )
-    prepared = replace(prepared, nodes=dilated)
+    prepared = edited(body(spatial), "h2", dilations=[2] * spatial, pads=[2] * 2 * spatial)
     ops = selected_ops(prepared)
     values = run(prepared, feeds(prepared), [name for op in ops for name in (op.x, op.name)])
     for op in ops:

@@ -14,28 +14,22 @@ from fewstep.calibration.ranges.observe import (
     open_watched,
     watch,
 )
-from fewstep.graph.graph import BATCH, Graph, Node, Value
+from fewstep.graph.graph import BATCH, Graph, Node
 from fewstep.graph.session import open_session
 from fewstep.measure.rollouts.trajectories import BodyCall
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Step
 from fewstep.runtime.execute import StepState
+from tests.onnx_text import written
 
-F32 = np.dtype(np.float32)
 X = np.random.default_rng(0).standard_normal((3, 2, 4, 4)).astype(np.float32)
-GRAPH = Graph(
-    "two layers",
-    (Value("x", F32, (BATCH, 2, 4, 4)),),
-    (Value("v", F32, (BATCH, 2, 4, 4)),),
-    (
-        Node("Conv", ("x", "first"), ("a",)),
-        Node("Relu", ("a",), ("b",)),
-        Node("Mul", ("b", "b"), ("unseen",)),
-        Node("Conv", ("b", "second"), ("c",)),
-        Node("Add", ("c", "unseen"), ("v",)),
-        Node("Mul", ("second", "first"), ("constant",)),
-    ),
-    {"first": np.eye(2, dtype=np.float32)[:, :, None, None], "second": np.full((2, 2, 1, 1), 2, np.float32)},
+GRAPH = written(
+    """(float[batch, 2, 4, 4] x) => (float[batch, 2, 4, 4] v) {
+        a = Conv(x, first) b = Relu(a) unseen = Mul(b, b) c = Conv(b, second) v = Add(c, unseen)
+        constant = Mul(second, first)
+    }""",
+    first=np.eye(2)[:, :, None, None],
+    second=np.full((2, 2, 1, 1), 2.0),
 )
 
 
@@ -68,12 +62,8 @@ def test_inputs_and_outputs_of_weighted_layers_are_observed() -> None:
 def test_channels_lie_along_the_second_axis_of_convolutions_and_the_last_of_linear_layers() -> None:
     """What two operations read along different axes has none."""
     linear = {name: np.ones((4, 4), np.float32) for name in ("w", "v", "u")}
-    nodes = (
-        Node("MatMul", ("b", "w"), ("d",)),
-        Node("MatMul", ("d", "v"), ("e",)),
-        Node("Gemm", ("e", "u"), ("f",), {"transB": 1}),
-    )
-    both = GRAPH.with_nodes((*GRAPH.nodes, *nodes), linear)
+    behind = written("() => () { d = MatMul(b, w) e = MatMul(d, v) f = Gemm<transB=1>(e, u) }")
+    both = GRAPH.with_nodes((*GRAPH.nodes, *behind.nodes), linear)
     assert channel_axes(GRAPH) == {"x": 1, "a": 1, "b": 1, "c": 1}
     assert channel_axes(both) == {"x": 1, "a": 1, "c": 1, "d": -1, "e": -1, "f": -1}
     assert set(observed_tensors(both)) - set(channel_axes(both)) == {"b"}
@@ -146,16 +136,14 @@ def test_large_attention_is_counted_in_parts_and_bitwise_as_whole(monkeypatch: p
     """Scores of 4 heads among 6 tokens have 576 bytes; at most 300 are held, so there are two parts."""
     rng = np.random.default_rng(0)
     weights = {name: rng.standard_normal((8, 8)).astype(np.float32) for name in ("wq", "wk", "wv", "wo")}
-    nodes = (
-        *(Node("MatMul", ("x", f"w{name}"), (name,)) for name in "qkv"),
-        Node("Transpose", ("k",), ("columns",), {"perm": [0, 1, 3, 2]}),
-        Node("MatMul", ("q", "columns"), ("scores",)),
-        Node("Softmax", ("scores",), ("shares",)),
-        Node("MatMul", ("shares", "v"), ("attended",)),
-        Node("MatMul", ("attended", "wo"), ("output",)),
+    graph = written(
+        """(float[batch, 4, 6, 8] x) => (float[batch, 4, 6, 8] output) {
+            q = MatMul(x, wq) k = MatMul(x, wk) v = MatMul(x, wv) columns = Transpose<perm=[0, 1, 3, 2]>(k)
+            scores = MatMul(q, columns) shares = Softmax(scores) attended = MatMul(shares, v)
+            output = MatMul(attended, wo)
+        }""",
+        **weights,
     )
-    x, y = (Value(name, F32, (BATCH, 4, 6, 8)) for name in ("x", "output"))
-    graph = Graph("attention", (x,), (y,), nodes, weights)
     fed = {"x": rng.standard_normal((3, 4, 6, 8)).astype(np.float32)}
     opened: list[Graph] = []
 

@@ -1,9 +1,10 @@
 """A prepared body with what a lowering meets, small enough to run in a millisecond, and its ranges."""
 
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -14,6 +15,7 @@ from fewstep.calibration.ranges.table import Range, Ranges, RangesTable
 from fewstep.graph.graph import BATCH, Array, Graph, Node, Value
 from fewstep.graph.io import save
 from fewstep.graph.session import GraphSession, run
+from tests.onnx_text import written
 
 SELECTED = ("h2", "shortcut", "mixed", "h3")  # what the rule takes: neither first nor last, 16 channels or more
 SIZE = 8  # of each spatial axis
@@ -75,10 +77,21 @@ def body(spatial: int = 2) -> Graph:
 
 def prologue() -> Graph:
     """row = time in every channel."""
-    f32 = np.dtype(np.float32)
-    nodes = (Node("Reshape", ("time", "column"), ("times",)), Node("Mul", ("times", "ones"), ("row",)))
-    constants = {"column": np.array([-1, 1, 1, 1]), "ones": np.ones((1, 32, 1, 1), np.float32)}
-    return Graph("prologue", (Value("time", f32, (BATCH,)),), (Value("row", f32, (BATCH, 32, 1, 1)),), nodes, constants)
+    text = (
+        "(float[batch] time) => (float[batch, 32, 1, 1] row) { times = Reshape(time, column) row = Mul(times, ones) }"
+    )
+    return written(text, column=np.array([-1, 1, 1, 1]), ones=np.ones((1, 32, 1, 1)))
+
+
+def edited(graph: Graph, names: str, *inputs: str, constants: Mapping[str, Array] | None = None, **more: Any) -> Graph:
+    """The graph, whose nodes with outputs of these names have further inputs and attributes; None takes one away."""
+
+    def other(node: Node) -> Node:
+        attributes = {name: each for name, each in {**node.attributes, **more}.items() if each is not None}
+        return replace(node, inputs=(*node.inputs, *inputs), attributes=attributes)
+
+    nodes = [other(node) if node.output in names.split() else node for node in graph.nodes]
+    return graph.with_nodes(nodes, constants or {})
 
 
 def feeds(graph: Graph, batch: int = 4) -> dict[str, Array]:

@@ -13,11 +13,11 @@ from fewstep.calibration.ranges.histogram import measure
 from fewstep.calibration.ranges.methods import clipped_ranges, whole_ranges
 from fewstep.calibration.ranges.observe import channel_axes, observed_tensors, watch
 from fewstep.calibration.ranges.table import ByChannel, RangesTable
-from fewstep.graph.graph import BATCH, GROUP, Array, Graph, Node, Value
+from fewstep.graph.graph import GROUP, Array, Graph
 from fewstep.graph.session import open_session, run
 from tests.calibration.lowering.bodies.small_body import open_simulation
+from tests.onnx_text import written
 
-F32 = np.dtype(np.float32)
 REACH = np.random.default_rng(2).permutation(2.0 ** -np.arange(6).repeat([2, 6, 6, 6, 6, 6]))  # of 32 channels
 
 
@@ -30,33 +30,23 @@ def layer(kind: str, reach: Array = REACH) -> Graph:
     per_input = np.stack(np.split(reach, groups)).repeat(32 // groups, axis=0).reshape(32, -1, *[1] * len(taps))
     weight = weight / per_input
     first, last = np.diag(reach), rng.standard_normal((32, 32)) / 6
-    attributes: dict[str, object] = {"pads": [1, 1, 1, 1], "group": groups} if is_conv else {}
+    attributes = f"<pads=[1, 1, 1, 1], group={groups}>" if is_conv else ""
     if is_conv:
         first, last = first[..., None, None], last[..., None, None]
     elif kind != "Gemm transB":
         weight = weight.T
     else:
-        attributes = {"transB": 1}
+        attributes = "<transB=1>"
     op = kind.split()[-1] if is_conv else kind.split()[0]
-    inside = ("inside",) if op == "Gemm" else ()
-    outer = "Conv" if is_conv else "MatMul"
-    nodes = (
-        Node(outer, ("x", "first"), ("a",)),
-        Node(op, ("a", "w", *inside), ("b",), attributes),
-        Node("Add", ("b", "behind"), ("c",)),
-        Node(outer, ("c", "last"), ("output",)),
-    )
+    outer, inside = "Conv" if is_conv else "MatMul", ", inside" if op == "Gemm" else ""
     bias = rng.standard_normal(32)
-    constants = {
-        "first": first,
-        "w": weight,
-        "last": last,
-        "inside": bias,
-        "behind": bias.reshape(-1, *[1] * len(taps)),
-    }
-    x, y = (Value(name, F32, (BATCH, 32, *image)) for name in ("x", "output"))
+    constants = {"first": first, "w": weight, "last": last, "behind": bias.reshape(-1, *[1] * len(taps))}
     arrays = {name: np.ascontiguousarray(array, np.float32) for name, array in constants.items()}
-    return Graph(kind, (x,), (y,), nodes, arrays if inside else {k: v for k, v in arrays.items() if k != "inside"})
+    plane = f"float[{', '.join(map(str, ('batch', 32, *image)))}]"
+    text = f"""({plane} x) => ({plane} output) {{
+        a = {outer}(x, first) b = {op}{attributes}(a, w{inside}) c = Add(b, behind) output = {outer}(c, last)
+    }}"""
+    return written(text, **arrays, **({"inside": bias} if inside else {}))
 
 
 def given(graph: Graph, batch: int = 16) -> dict[str, Array]:

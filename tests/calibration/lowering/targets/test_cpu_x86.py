@@ -8,11 +8,11 @@ from fewstep.calibration.lowering.quantize import emit, encoded_tensors, lower
 from fewstep.calibration.lowering.targets.cpu_x86 import CPU_X86, integer_kernels_run
 from fewstep.calibration.lowering.weights import quantize_weight
 from fewstep.graph.extents import at_sizes
-from fewstep.graph.graph import BATCH, GROUP, Extent, Graph, Node, Value
+from fewstep.graph.graph import BATCH, GROUP, Extent, Graph, Value
 from fewstep.graph.selection import selected_ops
 from fewstep.graph.session import open_session, run
 from fewstep.plans.errors import UserError
-from tests.calibration.lowering.bodies.small_body import EDGES, FACTORS, SELECTED, Builder, body, feeds, table
+from tests.calibration.lowering.bodies.small_body import EDGES, FACTORS, SELECTED, Builder, body, edited, feeds, table
 
 SCHEME = CPU_X86.scheme
 
@@ -79,11 +79,7 @@ def test_an_operation_that_onnxruntime_leaves_in_float_is_named() -> None:
 
 def test_a_bias_inside_a_convolution_is_refused() -> None:
     prepared = body()
-    nodes = [
-        Node(n.op, (*n.inputs, "inner"), n.outputs, n.attributes, n.name) if n.output == "h2" else n
-        for n in prepared.nodes
-    ]
-    biased = prepared.with_nodes(nodes, {"inner": np.ones(32, np.float32)})
+    biased = edited(prepared, "h2", "inner", constants={"inner": np.ones(32, np.float32)})
     with pytest.raises(UserError, match="'h2' has a bias inside"):
         lower(biased, table(prepared), CPU_X86)
 

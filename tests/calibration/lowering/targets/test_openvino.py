@@ -26,7 +26,7 @@ from fewstep.calibration.lowering.quantize import lower, lower_graph
 from fewstep.calibration.lowering.targets.openvino import OPENVINO, integer_kernels_run
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.graph import io
-from fewstep.graph.graph import BATCH, GROUP, Array, Graph, Node, Value
+from fewstep.graph.graph import BATCH, GROUP, Array, Graph, Value
 from fewstep.graph.selection import selected_ops
 from fewstep.graph.session import run
 from fewstep.measure.rollouts.metrics import psnr
@@ -36,6 +36,7 @@ from fewstep.runtime.backends.openvino import OpenVino, read
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.loading import load
 from fewstep.runtime.sampler import Sampler
+from tests.onnx_text import written
 
 pytestmark = pytest.mark.slow
 
@@ -117,24 +118,15 @@ def test_a_counted_product_sums_integers(tmp_path: Path) -> None:
         while abs(total := int((codes @ column)[0])) > 200:
             column[rng.integers(size)] -= np.sign(total)
     scale, scales = np.float32(0.0371), rng.uniform(0.003, 0.004, size).astype(np.float32)
-    constants = {
-        "eye": np.eye(size, dtype=np.float32),
-        "scale": np.array(scale),
-        "zero": np.array(0, np.uint8),
-        "weights": weights.astype(np.int8),
-        "scales": scales,
-        "zeros": np.zeros(size, np.int8),
-    }
-    nodes = (
-        Node("MatMul", ("x", "eye"), ("first",)),
-        Node("QuantizeLinear", ("first", "scale", "zero"), ("codes",)),
-        Node("DequantizeLinear", ("codes", "scale", "zero"), ("rounded",)),
-        Node("DequantizeLinear", ("weights", "scales", "zeros"), ("right",), {"axis": 1}),
-        Node("MatMul", ("rounded", "right"), ("product",)),
-        Node("MatMul", ("product", "eye"), ("output",)),
+    graph = written(
+        """(float[batch, 32] x) => (float[batch, 32] output) {
+            first = MatMul(x, eye) codes = QuantizeLinear(first, scale, zero)
+            rounded = DequantizeLinear(codes, scale, zero) right = DequantizeLinear<axis=1>(weights, scales, zeros)
+            product = MatMul(rounded, right) output = MatMul(product, eye)
+        }""",
+        **{"eye": np.eye(size), "scale": scale, "zero": np.uint8(0), "scales": scales},
+        **{"weights": weights.astype(np.int8), "zeros": np.zeros(size, np.int8)},
     )
-    x, y = (Value(name, np.dtype(np.float32), (BATCH, size)) for name in ("x", "output"))
-    graph = Graph("cancelling", (x,), (y,), nodes, constants)
     assert integer_operations(graph) == {"product"}
     given = (codes * scale).astype(np.float32)
     exact = (codes @ weights) * np.float64(scale) * scales

@@ -10,13 +10,11 @@ from fewstep.calibration.lowering.quantize import encodings_of, lower, lowered_o
 from fewstep.calibration.lowering.targets.qnn import QNN, no_float
 from fewstep.calibration.lowering.targets.qnn_8bit import QNN_8BIT
 from fewstep.calibration.ranges.observe import observed_tensors
-from fewstep.graph.graph import BATCH, Graph, Node, Value
 from fewstep.graph.index import index
 from fewstep.graph.session import open_session, run
 from fewstep.plans.errors import UserError
-from tests.calibration.lowering.bodies.small_body import EDGES, SELECTED, body, feeds, sqnr, table
-
-FLOAT = np.dtype(np.float32)
+from tests.calibration.lowering.bodies.small_body import EDGES, SELECTED, body, edited, feeds, sqnr, table
+from tests.onnx_text import written
 
 
 @pytest.mark.parametrize("spatial", [1, 2])
@@ -95,8 +93,7 @@ def test_a_bias_inside_an_operation_is_no_factor_of_rows_larger() -> None:
     plain, rng = body(), np.random.default_rng(3)
     rows = np.geomspace(0.02, 1, 32, dtype=np.float32).reshape(-1, 1, 1, 1)
     added = {"h2.weight": rows * plain.constants["h2.weight"], "inner": rng.standard_normal(32).astype(np.float32)}
-    nodes = [replace(node, inputs=(*node.inputs, "inner")) if node.output == "h2" else node for node in plain.nodes]
-    prepared = plain.with_nodes(nodes, added)
+    prepared = edited(plain, "h2", "inner", constants=added)
     fed = feeds(prepared)
     lowered = lower(prepared, table(prepared), QNN_8BIT).graph
     assert sqnr(run(prepared, fed)["output"], open_session(lowered, fuse_qdq=False)(fed)["output"]) > 30
@@ -105,7 +102,7 @@ def test_a_bias_inside_an_operation_is_no_factor_of_rows_larger() -> None:
 def test_what_other_targets_leave_in_float_reads_sixteen_bits_beside_an_inner_operation() -> None:
     plain = body()
     few = np.random.default_rng(4).standard_normal((1, 16, 1, 1)).astype(np.float32)
-    gate = [Node("Conv", ("a1", "few"), ("gate",), {}, "gate"), Node("Mul", ("shortcut", "gate"), ("gated",))]
+    gate = written("() => () { gate = Conv(a1, few) gated = Mul(shortcut, gate) }").nodes
     at = 1 + next(place for place, node in enumerate(plain.nodes) if node.output == "shortcut")
     behind = [
         replace(node, inputs=tuple("gated" if name == "shortcut" else name for name in node.inputs))
@@ -157,25 +154,17 @@ def test_norms_attention_and_transposed_convolutions_have_codes_too() -> None:
     def random(*shape: int) -> np.ndarray:
         return (0.2 * rng.standard_normal(shape)).astype(np.float32)
 
-    nodes = (
-        Node("Conv", ("x", "first"), ("a",)),
-        Node("Reshape", ("a", "groups"), ("grouped",)),
-        Node("InstanceNormalization", ("grouped", "ones", "zeros"), ("normal",)),
-        Node("Reshape", ("normal", "picture"), ("b",)),
-        Node("ConvTranspose", ("b", "up"), ("c",), {"strides": [2, 2], "kernel_shape": [2, 2]}),
-        Node("Reshape", ("c", "tokens"), ("d",)),
-        Node("MatMul", ("d", "d"), ("scores",)),
-        Node("Softmax", ("scores",), ("shares",), {"axis": -1}),
-        Node("MatMul", ("shares", "d"), ("mixed",)),
-        Node("Reshape", ("mixed", "large"), ("e",)),
-        Node("Conv", ("e", "last"), ("y",)),
-    )
+    text = """(float[batch, 3, 4, 4] x) => (float[batch, 3, 8, 8] y) {
+        a = Conv(x, first) grouped = Reshape(a, groups) normal = InstanceNormalization(grouped, ones, zeros)
+        b = Reshape(normal, picture) c = ConvTranspose<strides=[2, 2], kernel_shape=[2, 2]>(b, up)
+        d = Reshape(c, tokens) scores = MatMul(d, d) shares = Softmax<axis=-1>(scores) mixed = MatMul(shares, d)
+        e = Reshape(mixed, large) y = Conv(e, last)
+    }"""
     shapes = {"groups": [0, 4, -1], "picture": [0, 16, 4, 4], "tokens": [0, 32, 32], "large": [0, 16, 8, 8]}
     constants = {name: np.array(shape) for name, shape in shapes.items()}
     constants |= {"first": random(16, 3, 1, 1), "last": random(3, 16, 1, 1), "up": random(16, 16, 2, 2)}
     constants |= {"ones": np.ones(4, np.float32), "zeros": np.zeros(4, np.float32)}
-    x, y = Value("x", FLOAT, (BATCH, 3, 4, 4)), Value("y", FLOAT, (BATCH, 3, 8, 8))
-    prepared = Graph("all", (x,), (y,), nodes, constants)
+    prepared = written(text, **constants)
     lowered = lower(prepared, table(prepared), QNN)
     assert lowered.coverage.int8_ops == ("a", "c", "scores", "mixed", "y")
     assert lowered.graph.constants["int8(up)"].dtype == np.int8
@@ -206,14 +195,10 @@ def test_every_float_tensor_is_observed_but_those_of_the_same_numbers() -> None:
 def test_scale_and_shift_of_a_layer_norm_have_codes_of_their_own() -> None:
     rng = np.random.default_rng(0)
     scale, shift = (rng.normal(mean, 0.3, 32).astype(np.float32) for mean in (1, 0))
-    nodes = (
-        Node("MatMul", ("x", "first"), ("a",)),
-        Node("LayerNormalization", ("a", "scale", "shift"), ("b",), {"axis": -1}),
-        Node("MatMul", ("b", "last"), ("y",)),
-    )
+    text = """(float[batch, 32] x) => (float[batch, 32] y)
+    { a = MatMul(x, first) b = LayerNormalization<axis=-1>(a, scale, shift) y = MatMul(b, last) }"""
     weights = {name: rng.standard_normal((32, 32)).astype(np.float32) for name in ("first", "last")}
-    x, y = (Value(name, FLOAT, (BATCH, 32)) for name in "xy")
-    prepared = Graph("norm", (x,), (y,), nodes, {"scale": scale, "shift": shift, **weights})
+    prepared = written(text, scale=scale, shift=shift, **weights)
     graph = lower(prepared, table(prepared), QNN).graph
     constants = graph.constants
     for name, wanted, dtype in (("scale", scale, np.int16), ("shift(b)", shift, np.int32)):
