@@ -1,6 +1,5 @@
 """The verb, on a bundle of three convolutions."""
 
-import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -193,8 +192,7 @@ def test_a_dead_layer_is_a_warning_with_its_name(tmp_path: Path, caplog: pytest.
     graph = denoiser()
     constants = {**graph.constants, "w1": np.zeros_like(graph.constants["w1"])}
     bundle = write_bundle(tmp_path / "bundle", replace(graph, constants=constants))
-    with caplog.at_level(logging.WARNING, "fewstep"):
-        run(bundle)
+    run(bundle)
     assert "activation 'h1' is always 0" in caplog.text
 
 

@@ -33,7 +33,7 @@ from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import Arrays, LoadedGraph
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle.manifest import Trial
-from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.loading import load
 from fewstep.runtime.machine import cache
 from fewstep.runtime.on_demand import OnDemand
@@ -49,7 +49,7 @@ def run(bundle: Path, **changes: object) -> Calibration:
     return calibrate(replace(OPTIONS, bundle=bundle, **changes))  # type: ignore[arg-type]
 
 
-def judged(calibration: Calibration, name: str = "int8-cpu-x86") -> Trial:
+def judged(calibration: Calibration | Bundle, name: str = "int8-cpu-x86") -> Trial:
     (trial,) = calibration.manifest.bodies[name].trials
     return trial
 
@@ -184,15 +184,10 @@ def test_a_body_that_loses_what_guidance_multiplies_is_refused(bundle: Path, mon
         run(bundle)
     with pytest.raises(UserError, match="int8-cpu-x86 was not made: .*in the bundle: int8-tensorrt"):
         run(bundle, target=("cpu-x86", "tensorrt"))
-    assert judged_of(bundle, "int8-cpu-x86").guidance == weaker  # of the body that was there
+    assert judged(open_bundle(bundle)).guidance == weaker  # of the body that was there
     assert run(bundle, quality="150dB").refined["int8-cpu-x86"].variants.is_float  # what is deployed has it
     change_target(monkeypatch, "cpu-x86", runs=CPU_X86.runs)
     assert judged(run(bundle, guidance=1)).guidance is None  # nothing multiplies it
-
-
-def judged_of(bundle: Path, name: str) -> Trial:
-    (trial,) = open_bundle(bundle).manifest.bodies[name].trials
-    return trial
 
 
 def judge_by_graphs(monkeypatch: pytest.MonkeyPatch, *psnrs: float) -> None:

@@ -43,9 +43,8 @@ def test_a_body_of_integers_alone_beside_one_with_floats(tmp_path: Path) -> None
     assert np.abs(sampler.sample("ddim:3", seeds=[7], condition=condition) - whole).max() < 0.02
 
 
-def test_ranges_are_those_of_every_step(tmp_path: Path) -> None:
+def test_ranges_are_those_of_every_step(bundle: Path) -> None:
     """Nothing is clipped."""
-    bundle = write_bundle(tmp_path / "bundle", denoiser())
     ranges = calibrate(replace(FIRST, bundle=bundle, target=("qnn",))).table.tensors
     for each in ranges.values():
         assert each.pooled.low == min(one.low for one in each.per_group)
@@ -68,9 +67,8 @@ def test_thin_layers_alone_are_lowered_where_everything_is(tmp_path: Path) -> No
         calibrate(replace(FIRST, bundle=bundle, target=("cpu-x86",)))
 
 
-def test_a_condition_that_keeps_its_default_is_refused_at_the_start(tmp_path: Path) -> None:
+def test_a_condition_that_keeps_its_default_is_refused_at_the_start(bundle: Path, tmp_path: Path) -> None:
     """Its codes would clip every other value. Other targets are made."""
-    bundle = write_bundle(tmp_path / "bundle", denoiser())
     manifest = open_bundle(bundle).manifest
     label = msgspec.structs.replace(manifest.conditions[0], default=(0.0,))
     changed(bundle, conditions=(label,))

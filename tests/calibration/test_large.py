@@ -25,6 +25,7 @@ from fewstep.report.options import ReportOptions
 from fewstep.report.write import report
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.loading import load
+from tests.calibration.test_comparable import FEW
 
 pytestmark = pytest.mark.slow
 
@@ -133,19 +134,7 @@ def test_every_verb_takes_it(large: Path, tmp_path: Path) -> None:
     bundle = tmp_path / "bundle"
     shutil.copytree(large, bundle)
     measure(MeasureOptions(bundle, ("psnr",), seeds=2, teacher=PLAN))
-    report(
-        ReportOptions(
-            bundle,
-            seeds=2,
-            forced_seeds=1,
-            teacher=PLAN,
-            teacher_seeds=1,
-            simulated_seeds=1,
-            batches=(1,),
-            rounds=1,
-            turn_seconds=0.01,
-        )
-    )
+    report(ReportOptions(bundle, teacher=PLAN, turn_seconds=0.01, **FEW))  # type: ignore[arg-type]
     assert {f"int8-{target}" for target in HERE} <= set(inspect(InspectOptions(bundle)).bodies)
     assert verify(VerifyOptions(bundle)).is_whole
     pack(PackOptions(bundle, tmp_path / "device"))

@@ -14,7 +14,7 @@ from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
 RUN = 4  # numbers in a row: what a sample has in common with a bundle must be shorter
 
 
-def test_no_four_numbers_of_a_trajectory_are_in_the_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_four_numbers_of_a_trajectory_are_in_the_bundle(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[np.ndarray] = []
 
     def spied(*arguments: object, **options: object):  # type: ignore[no-untyped-def]
@@ -27,7 +27,6 @@ def test_no_four_numbers_of_a_trajectory_are_in_the_bundle(tmp_path: Path, monke
 
     real = task.roll_out
     monkeypatch.setattr(task, "roll_out", spied)
-    bundle = write_bundle(tmp_path / "bundle", denoiser())
     before = set(bundle.rglob("*"))
     manifest = verb.calibrate(replace(FIRST, bundle=bundle)).manifest
     assert len(seen) >= 3 * 4

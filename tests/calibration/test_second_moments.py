@@ -20,8 +20,7 @@ from tests.calibration.test_calibrate import FIRST, contents, denoiser, write_bu
 
 
 @pytest.fixture
-def task(tmp_path: Path) -> Task:
-    bundle = write_bundle(tmp_path / "bundle", denoiser())
+def task(bundle: Path) -> Task:
     return open_task(replace(FIRST, bundle=bundle, trajectories=6, guidance=2.0, threads=1))
 
 

@@ -1,6 +1,5 @@
 """The verb: a plan is fitted to a body, kept, found, and nothing is lost on the way."""
 
-import logging
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -146,29 +145,22 @@ def test_an_interrupted_fit_goes_on_from_its_best_and_chooses_no_start_again(tin
     first = next(states)
     states.close()
     monkeypatch.setattr(Rollouts, "columns", lambda *_: pytest.fail("a start is measured again"))
-    with caplog.at_level(logging.WARNING, "fewstep"):
-        again = next(search(task))
+    again = next(search(task))
     assert "going on after 1 steps" in caplog.text
     np.testing.assert_array_equal(again.numbers.rows, first.numbers.rows)
     np.testing.assert_array_equal(again.numbers.times, first.numbers.times)
 
 
-def other_runtime(monkeypatch):
-    _, *others = teacher.engine()
-    monkeypatch.setattr(teacher, "engine", lambda: ("1000.0", *others))
+VERSION, PROCESSOR, *REST = teacher.engine()
+OTHERS = {
+    "runtime": ("engine", lambda: ("1000.0", PROCESSOR, *REST)),
+    "processor": ("engine", lambda: (VERSION, "another", *REST)),
+    "code": ("code", lambda: b"an edit"),
+}
 
 
-def other_processor(monkeypatch):
-    version, _, *others = teacher.engine()
-    monkeypatch.setattr(teacher, "engine", lambda: (version, "another", *others))
-
-
-def other_code(monkeypatch):
-    monkeypatch.setattr(teacher, "code", lambda: b"an edit")
-
-
-@pytest.mark.parametrize("change", [other_runtime, other_processor, other_code])
-def test_what_another_fewstep_engine_or_processor_left_is_not_taken(tiny_bundle, monkeypatch, caplog, change):
+@pytest.mark.parametrize(("of", "other"), OTHERS.values(), ids=OTHERS)
+def test_what_another_fewstep_engine_or_processor_left_is_not_taken(tiny_bundle, monkeypatch, caplog, of, other):
     options = FitOptions(tiny_bundle, guidance=2.0, iterations=1, **FEW)
     task, made, real = open_task(options), [], teacher._store
     monkeypatch.setattr(teacher, "_store", lambda *given: made.append(given) or real(*given))
@@ -179,7 +171,7 @@ def test_what_another_fewstep_engine_or_processor_left_is_not_taken(tiny_bundle,
     blocks = len(made)
     next(search(task))
     assert len(made) == blocks > 0 and "going on after 1 steps" in caplog.text
-    change(monkeypatch)
+    monkeypatch.setattr(teacher, of, other)
     caplog.clear()
     next(search(task))
     assert len(made) == 2 * blocks and "going on" not in caplog.text

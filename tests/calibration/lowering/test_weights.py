@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -53,19 +54,17 @@ def test_nan_weights_are_refused() -> None:
         quantize_weight(np.array([[np.nan]], np.float32), 0)
 
 
-def test_scales_are_numbers_of_the_type_they_are_written_in() -> None:
-    scales = quantize_weight(WEIGHT, 0, np.float16).scales
-    assert np.array_equal(scales, scales.astype(np.float16)) and scales.dtype == np.float32
-    quiet = quantize_weight(np.full((1, 4), 1e-9, np.float32), 0, np.float16)
-    assert quiet.scales.tolist() == [np.finfo(np.float16).smallest_subnormal] and not quiet.values.any()
-
-
-def test_scales_are_numbers_of_bfloat16() -> None:
-    """The least is its least normal number, which is float32's."""
-    scales = quantize_weight(WEIGHT, 0, BFLOAT16).scales
-    assert np.array_equal(scales, scales.astype(BFLOAT16)) and scales.dtype == np.float32
-    quiet = quantize_weight(np.full((1, 4), 1e-40, np.float32), 0, BFLOAT16)
-    assert quiet.scales.tolist() == [2.0**-126] and not quiet.values.any()
+@pytest.mark.parametrize(
+    ("half", "tiny", "least"),
+    [(np.float16, 1e-9, np.finfo(np.float16).smallest_subnormal), (BFLOAT16, 1e-40, 2.0**-126)],
+    ids=["float16", "bfloat16"],
+)
+def test_scales_are_numbers_of_the_type_they_are_written_in(half: Any, tiny: float, least: float) -> None:
+    """The least of bfloat16 is its least normal number, which is float32's."""
+    scales = quantize_weight(WEIGHT, 0, half).scales
+    assert np.array_equal(scales, scales.astype(half)) and scales.dtype == np.float32
+    quiet = quantize_weight(np.full((1, 4), tiny, np.float32), 0, half)
+    assert quiet.scales.tolist() == [least] and not quiet.values.any()
 
 
 def test_a_quiet_channel_keeps_its_levels_in_half() -> None:

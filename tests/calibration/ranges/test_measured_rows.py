@@ -18,13 +18,12 @@ from fewstep.graph import io
 from fewstep.measure.rollouts.trajectories import BodyCall
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import LoadedGraph
-from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
+from tests.calibration.test_calibrate import FIRST
 
 
 @pytest.fixture
-def task(tmp_path: Path) -> Task:
+def task(bundle: Path) -> Task:
     """Guided: an evaluation of one trajectory has two rows."""
-    bundle = write_bundle(tmp_path / "bundle", denoiser())
     found = open_task(replace(FIRST, bundle=bundle, target=("cpu-x86",), trajectories=3, guidance=2.0))
     assert len(found.plan.steps[0].branches) == 2
     return found
