@@ -9,19 +9,10 @@ import pytest
 
 from tests.cli.conftest import as_in_a_terminal
 
+TURNS = f"--columns ms --batches {','.join(['1'] * 200)} --rounds 1 --turn-seconds 0.01"
 LINES = {  # commands that take long, and tell of their first piece of work
     "sampling": ("run", "-n", "100000", "-c", "class=0", "--output", "x.npy"),
-    "timing in other processes": (
-        "measure",
-        "--columns",
-        "ms",
-        "--batches",
-        ",".join(["1"] * 200),
-        "--rounds",
-        "1",
-        "--turn-seconds",
-        "0.01",
-    ),
+    "timing in other processes": ("measure", *TURNS.split()),
 }
 
 

@@ -15,7 +15,6 @@ from fewstep.cli.main import main
 from fewstep.cli.verbs.demo import DemoOptions
 from fewstep.measure.results import decode as decode_results
 from fewstep.report.options import ReportOptions
-from fewstep.runtime import load
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.progress import Progress
 from tests.cli.conftest import Command, Document
@@ -203,12 +202,6 @@ def test_the_demo_refuses_before_it_begins(tmp_path: Path, fewstep: Command) -> 
         assert named in fewstep(*demo, wrong, code=1).err
     assert "there is no file or folder 'nowhere'" in fewstep(*demo, "--source", "nowhere", "--dry-run", code=1).err
     assert not (tmp_path / "demo").exists()
-
-
-def test_guidance_and_labels_work_in_a_program(bundle: Path) -> None:
-    with load(bundle, precision="int8") as sampler:
-        x = sampler.sample(plan="ddim:4", seeds=[0, 1], condition={"class": ["star", 0]}, guidance=2.0)
-    assert x.shape == (2, 1, 8, 8)
 
 
 def test_the_demo_ends_with_a_table_samples_and_a_report(

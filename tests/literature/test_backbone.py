@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from onnx import TensorProto, helper
+from onnx import helper
 
 import fewstep.runtime
 from fewstep.graph.bake.bake import BakeOptions, bake
@@ -16,35 +16,33 @@ from fewstep.graph.bake.sealed import computed
 from fewstep.plans.errors import UserError
 from fewstep.plans.noise import normal
 from tests.graph.bake.run_baked import open_baked
+from tests.onnx_text import parsed
 
 ROUNDS, SHAPE = 4, (1, 4, 4)
 OUTPUTS = ("class", "next_total")
 
 
-def backbone(file: Path, outputs: tuple[str, ...] = OUTPUTS, opset: int = 18, **changed: tuple[int, list]) -> Path:
+INPUTS = ("x", "number", "carried_total", "voice")
+ROW = "float[batch]"
+PORTS = {"x": "float[batch, 1, 4, 4]", "number": "int64", "carried_total": ROW, "voice": ROW}
+PORTS |= {"class": "int64[batch]", "next_total": ROW, "size": ROW}
+
+
+def backbone(file: Path, outputs: tuple[str, ...] = OUTPUTS, opset: int = 18, **changed: str) -> Path:
     """The class of a round: a whole number that follows from the sample before, from a sum that is carried, from the
     number of the round and from a `voice` that stays. `changed` has other types and shapes of tensors."""
-    floats, whole = TensorProto.FLOAT, TensorProto.INT64
-    nodes = [
-        helper.make_node("ReduceSum", ["x", "axes"], ["sum"], keepdims=0),
-        helper.make_node("Cast", ["number"], ["round"], to=floats),
-        helper.make_node("Sum", ["sum", "carried_total", "voice", "round"], ["next_total"]),
-        helper.make_node("Abs", ["next_total"], ["size"]),
-        helper.make_node("Cast", ["size"], ["steps"], to=whole),
-        helper.make_node("Mod", ["steps", "labels"], ["class"]),
-    ]
-    rows = {"x": (floats, ["batch", *SHAPE]), "carried_total": (floats, ["batch"]), "voice": (floats, ["batch"])}
-    rows |= {"number": (whole, []), "class": (whole, ["batch"]), "next_total": (floats, ["batch"])}
-    rows |= changed
-    ports = {name: helper.make_tensor_value_info(name, kind, shape) for name, (kind, shape) in rows.items()}
-    constants = [helper.make_tensor("axes", whole, [3], [1, 2, 3]), helper.make_tensor("labels", whole, [], [3])]
-    inputs = [ports[name] for name in ("x", "number", "carried_total", "voice")]
-    graph = helper.make_graph(nodes, "backbone", inputs, [ports[name] for name in outputs], constants)
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=9), file)
+    ports = {**PORTS, **changed}
+    given, made = (", ".join(f"{ports[name]} {name}" for name in names) for names in (INPUTS, outputs))
+    text = f"""backbone ({given}) => ({made}) {{
+        sum = ReduceSum<keepdims=0>(x, axes) round = Cast<to=1>(number)
+        next_total = Sum(sum, carried_total, voice, round)
+        size = Abs(next_total) steps = Cast<to=7>(size) class = Mod(steps, labels)
+    }}"""
+    onnx.save(parsed(text, opset, axes=np.int64([1, 2, 3]), labels=np.int64(3)), file)
     return file
 
 
-def by_hand(bundle: Path, file: Path, plan: str, seeds: np.ndarray, voice: np.ndarray, options: BakeOptions):
+def by_hand(bundle: Path, file: Path, seeds: np.ndarray, voice: np.ndarray, options: BakeOptions):
     """Samples [rounds, B, ...] of seeds [rounds, B], their classes, and the sum that is carried on."""
     session, samples, classes = ort.InferenceSession(file), [], []
     x, total = np.zeros((len(voice), *SHAPE), np.float32), np.zeros(len(voice), np.float32)
@@ -52,32 +50,22 @@ def by_hand(bundle: Path, file: Path, plan: str, seeds: np.ndarray, voice: np.nd
         for number, row in enumerate(seeds.tolist()):
             fed = {"x": x, "number": np.array(number), "carried_total": total, "voice": voice}
             label, total = session.run(["class", "next_total"], fed)
-            x = sampler.sample(plan, row, {"class": label}, options.guidance)
+            x = sampler.sample(options.plan, row, {"class": label}, options.guidance)
             samples.append(x)
             classes.append(label)
     return np.stack(samples), np.stack(classes), total
 
 
-@pytest.mark.parametrize(("plan", "guidance"), [("dpmpp_2m:3", None), ("ddim(eta=1):3", 2.0)])
+@pytest.mark.parametrize("of", [{"plan": "dpmpp_2m:3"}, {"plan": "ddim(eta=1):3", "guidance": 2.0}], ids=str)
 @pytest.mark.parametrize(
-    ("precision", "batch", "unroll"), [("float32", None, False), ("int8", 2, False), ("int8", None, True)]
+    "form", [{}, {"precision": "int8", "batch": 2}, {"precision": "int8", "unroll": True}], ids=lambda form: str(form)
 )
-def test_rounds_are_those_of_a_loop_by_hand(
-    tiny_bundle: Path,
-    tmp_path: Path,
-    plan: str,
-    guidance: float | None,
-    precision: str,
-    batch: int | None,
-    unroll: bool,
-) -> None:
+def test_rounds_are_those_of_a_loop_by_hand(tiny_bundle: Path, tmp_path: Path, of: dict, form: dict) -> None:
     file = backbone(tmp_path / "backbone.onnx")
-    options = BakeOptions(
-        tiny_bundle, plan, tmp_path / "s.onnx", precision, guidance=guidance, batch=batch, unroll=unroll
-    )
+    options = BakeOptions(tiny_bundle, output=tmp_path / "s.onnx", **{"precision": "float32", **of, **form})
     baked, _ = bake(replace(options, around=(f"backbone:{file}",)))
     seeds, voice = np.arange(2 * ROUNDS).reshape(ROUNDS, 2), np.array([0.3, 7.0], np.float32)
-    expected, classes, total = by_hand(tiny_bundle, file, plan, seeds, voice, options)
+    expected, classes, total = by_hand(tiny_bundle, file, seeds, voice, options)
     assert len({*classes.ravel()}) > 1
     drawn = lambda number: np.array([[normal(each, number, SHAPE) for each in row] for row in seeds.tolist()])  # noqa: E731
     fed = {"noise": drawn(0), "voice": voice, "x": np.zeros_like(expected[0]), "carried_total": np.zeros_like(voice)}
@@ -86,7 +74,7 @@ def test_rounds_are_those_of_a_loop_by_hand(
     sample, left = session.run(["sample", "next_total"], fed)
     np.testing.assert_array_equal(sample, expected)
     np.testing.assert_array_equal(left, total)
-    assert computed(options.output, baked).shape == (2, batch or 1, *SHAPE)  # of the test vector
+    assert computed(options.output, baked).shape == (2, options.batch or 1, *SHAPE)  # of the test vector
 
 
 def test_a_file_goes_on_where_another_call_ended(tiny_bundle: Path, tmp_path: Path) -> None:
@@ -104,7 +92,6 @@ def test_a_file_goes_on_where_another_call_ended(tiny_bundle: Path, tmp_path: Pa
     assert np.abs(np.diff(whole, axis=0)).max((1, 2, 3, 4)).min() > 0.1
 
 
-FLOAT, WHOLE = TensorProto.FLOAT, TensorProto.INT64
 OTHER_TOTAL = "'next_total' is float32 ['batch']; return int64 ['batch']"
 
 
@@ -112,16 +99,16 @@ OTHER_TOTAL = "'next_total' is float32 ['batch']; return int64 ['batch']"
     ("outputs", "changed", "words"),
     [
         (("class",), {}, "the backbone takes 'carried_total', and has no 'next_total'"),
-        (("size", "next_total"), {"size": (FLOAT, ["batch"])}, "the backbone returns size"),
+        (("size", "next_total"), {}, "the backbone returns size"),
         (("class", "class", "next_total"), {}, "two outputs of the backbone are 'class'"),
-        (OUTPUTS, {"x": (FLOAT, ["batch", 1, 5, 4])}, "'x' is float32 ['batch', 1, 5, 4]; take"),
-        (OUTPUTS, {"number": (WHOLE, [1])}, "'number' is int64 [1]; take int64 []"),
-        (OUTPUTS, {"carried_total": (WHOLE, ["batch"])}, OTHER_TOTAL),
-        (OUTPUTS, {"class": (WHOLE, [2])}, "'class' is int64 [2]; return int64 ['batch']"),
+        (OUTPUTS, {"x": "float[batch, 1, 5, 4]"}, "'x' is float32 ['batch', 1, 5, 4]; take"),
+        (OUTPUTS, {"number": "int64[1]"}, "'number' is int64 [1]; take int64 []"),
+        (OUTPUTS, {"carried_total": "int64[batch]"}, OTHER_TOTAL),
+        (OUTPUTS, {"class": "int64[2]"}, "'class' is int64 [2]; return int64 ['batch']"),
     ],
 )
 def test_a_backbone_that_does_not_fit_is_refused(
-    tiny_bundle: Path, tmp_path: Path, outputs: tuple[str, ...], changed: dict[str, tuple[int, list]], words: str
+    tiny_bundle: Path, tmp_path: Path, outputs: tuple[str, ...], changed: dict[str, str], words: str
 ) -> None:
     file = backbone(tmp_path / "backbone.onnx", outputs, **changed)
     with pytest.raises(UserError, match=re.escape(words)):

@@ -184,11 +184,6 @@ def test_without_a_gain_the_nominal_plan_is_kept(tiny_bundle, monkeypatch):
     assert open_bundle(tiny_bundle).manifest.fitted == ()
 
 
-def test_two_fits_are_the_same_bit_by_bit(tiny_bundle):
-    options = FitOptions(tiny_bundle, guidance=2.0, iterations=2, **FEW)
-    assert fit(options).plan == fit(options).plan
-
-
 @pytest.mark.slow
 def test_workers_find_the_same_plan_bit_by_bit(tiny_bundle, tmp_path, monkeypatch):
     monkeypatch.setattr(tasks, "open_extractor", lambda *_: HALVES)

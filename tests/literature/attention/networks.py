@@ -62,6 +62,17 @@ class Net(nn.Module):
         return self.out(h).transpose(1, 2).reshape(x.shape)
 
 
+class Text(nn.Module):
+    """A network of diffusers that takes a text, which is of ones where none is given."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor, time: Tensor, text: Tensor | None = None) -> Tensor:
+        return self.network(x, time, torch.ones(x.shape[0], 5, 12) if text is None else text).sample
+
+
 def inputs(batch: int = 3) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(1)
     x, text = torch.randn(batch, 2, 4, 4, generator=generator), torch.randn(batch, WORDS, WIDTH, generator=generator)

@@ -26,7 +26,7 @@ from fewstep.plans.spec import ScheduleSpec
 from fewstep.runtime import load
 from fewstep.runtime.bundle.manifest import Carried, Condition
 from tests.export.verifying import verify
-from tests.literature.attention.networks import SPEC, WIDTH, WORDS, Attention, Net, exported, inputs, rewritten
+from tests.literature.attention.networks import SPEC, WIDTH, WORDS, Attention, Net, Text, exported, inputs, rewritten
 
 
 def graphs(source: TorchSource) -> PreparedDenoiser:
@@ -144,15 +144,6 @@ def test_each_change_is_of_the_module_as_it_was() -> None:
 
 
 CROSS, EMBEDDING, TOKENS = 12, 10, 4
-
-
-class Text(nn.Module):
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: Tensor, time: Tensor, text: Tensor) -> Tensor:
-        return self.network(x, time, text).sample
 
 
 @pytest.fixture(scope="module")

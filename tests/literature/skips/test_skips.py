@@ -24,6 +24,7 @@ from fewstep.plans.spec import ScheduleSpec
 from fewstep.runtime.bundle.manifest import Condition, Size
 from tests.export.denoisers import Tiny, source
 from tests.export.verifying import verify
+from tests.literature.attention.networks import Text
 
 B, S = (1.4, 1.6), (0.5, 0.3)
 FREEU = tuple(map(str, (*B, *S)))
@@ -134,16 +135,6 @@ def test_freeu_on_a_network_of_ones_own_is_by_hand() -> None:
     big = nn.functional.interpolate(m, scale_factor=2.0) * torch.tensor([1.6] * 2 + [1.0] * 2)[:, None, None]
     expected = own.last(torch.cat([scale_low_frequencies(h * 0.5**0.5, 0.3), big], 1))
     torch.testing.assert_close(ours(x, time), expected, atol=1e-5, rtol=0)
-
-
-class Text(nn.Module):
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        text = torch.ones(x.shape[0], 5, 12)
-        return self.network(x, time, text).sample
 
 
 @pytest.fixture(scope="module")
