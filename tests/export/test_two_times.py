@@ -16,7 +16,7 @@ from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import Spec
 from fewstep.export.verification.points import points
 from fewstep.export.verification.reference import signature
-from fewstep.graph.graph import Graph, Node, Value
+from fewstep.graph.graph import Graph
 from fewstep.graph.passes.constants import drop_unused
 from fewstep.graph.passes.identities import drop_identities
 from fewstep.graph.session import run
@@ -24,11 +24,12 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.spec import ScheduleSpec
 from fewstep.runtime import load
 from fewstep.runtime.bundle.manifest import Condition
+from tests.bundles import value
 from tests.export.denoisers import X_SHAPE, Tiny
 from tests.export.networks import edited
 from tests.export.networks.edited import EARLIEST, LATEST, PICTURE, Edited
 from tests.export.verifying import verified
-from tests.onnx_text import parsed
+from tests.onnx_text import parsed, written
 
 LABEL = Condition("class", input="label", low=0, high=2)
 
@@ -116,59 +117,37 @@ def test_guidance_by_two_networks_is_that_of_sine(tmp_path: Path) -> None:
         np.testing.assert_allclose(both, alone, rtol=1e-2)
 
 
-FLOAT = np.dtype(np.float32)
 TIMES = np.array([3.0, 5.0, 8.0], np.float32)
+SIZE = "size = Shape<start=0, end=1>(x)"
 
 
-def graph(*nodes: Node) -> Graph:
-    """y = x + f(t), where the nodes make f [B] or [1] of the scalar t, as "made"."""
-    constants = {
-        "half": np.float32(0.5),
-        "one": np.float32([1]),
-        "axis": np.int64([0]),
-        "flat": np.int64([-1]),
-        "scalar": np.int64([]),
-    }
-    last = (
-        Node("Unsqueeze", ("made", "end"), ("column",)),
-        Node("Add", ("x", "column"), ("y",)),
+def graph(body: str) -> Graph:
+    """y = x + f(t), where the body makes f [B] or [1] of the scalar t, as "made"."""
+    return written(
+        f"""(float[batch, 2] x, float t) => (float[batch, 2] y)
+        {{ {body} column = Unsqueeze(made, end) y = Add(x, column) }}""",
+        **{"half": 0.5, "one": [1.0], "axis": np.int64([0]), "flat": np.int64([-1]), "end": np.int64([1])},
     )
-    return Graph(
-        "scalar",
-        (Value("x", FLOAT, ("batch", 2)), Value("t", FLOAT, ())),
-        (Value("y", FLOAT, ("batch", 2)),),
-        (*nodes, *last),
-        {**{name: np.asarray(array) for name, array in constants.items()}, "end": np.int64([1])},
-    )
-
-
-SIZE = Node("Shape", ("x",), ("size",), {"start": 0, "end": 1})
 
 
 @pytest.mark.parametrize(
-    "nodes",
+    "body",
     [
-        (Node("Unsqueeze", ("t", "axis"), ("made",)),),
-        (Node("Reshape", ("t", "flat"), ("made",)),),
-        (Node("Mul", ("t", "one"), ("made",)),),
-        (Node("Mul", ("t", "half"), ("h",)), Node("Unsqueeze", ("h", "axis"), ("made",))),
-        (SIZE, Node("Unsqueeze", ("t", "axis"), ("v",)), Node("Expand", ("v", "size"), ("made",))),
-        (
-            SIZE,
-            Node("Unsqueeze", ("t", "axis"), ("v",)),
-            Node("Cast", ("v",), ("c",), {"to": 1}),
-            Node("Add", ("c", "half"), ("h",)),
-            Node("Expand", ("h", "size"), ("made",)),
-        ),
+        "made = Unsqueeze(t, axis)",
+        "made = Reshape(t, flat)",
+        "made = Mul(t, one)",
+        "h = Mul(t, half) made = Unsqueeze(h, axis)",
+        f"{SIZE} v = Unsqueeze(t, axis) made = Expand(v, size)",
+        f"{SIZE} v = Unsqueeze(t, axis) c = Cast<to=1>(v) h = Add(c, half) made = Expand(h, size)",
     ],
     ids=["unsqueeze", "reshape", "times-one", "after-arithmetic", "expand", "cast-and-expand"],
 )
-def test_each_sample_has_its_own_time(nodes: tuple[Node, ...]) -> None:
-    before = graph(*nodes)
+def test_each_sample_has_its_own_time(body: str) -> None:
+    before = graph(body)
     after = per_sample(before, "t")
     assert after is not None
     x = np.arange(6, dtype=np.float32).reshape(3, 2)
-    inputs = (after.inputs[0], Value("t", FLOAT, ("batch",)))
+    inputs = (after.inputs[0], value("t", "batch"))
     vector = drop_unused(drop_identities(replace(after, inputs=inputs)))
     assert not {"Expand", "Shape"} & set(vector.ops())
     found = run(vector, {"x": x, "t": TIMES})["y"]
@@ -177,12 +156,9 @@ def test_each_sample_has_its_own_time(nodes: tuple[Node, ...]) -> None:
 
 
 @pytest.mark.parametrize(
-    "nodes",
-    [
-        (Node("Mul", ("t", "x"), ("m",)), Node("ReduceMean", ("m", "flat"), ("made",), {"keepdims": 0})),
-        (Node("Sin", ("t",), ("s",)), Node("Unsqueeze", ("s", "axis"), ("made",))),
-    ],
+    "body",
+    ["m = Mul(t, x) made = ReduceMean<keepdims=0>(m, flat)", "s = Sin(t) made = Unsqueeze(s, axis)"],
     ids=["with-x", "unknown-operation"],
 )
-def test_a_time_that_is_used_as_a_number_stays_one(nodes: tuple[Node, ...]) -> None:
-    assert per_sample(graph(*nodes), "t") is None
+def test_a_time_that_is_used_as_a_number_stays_one(body: str) -> None:
+    assert per_sample(graph(body), "t") is None

@@ -6,25 +6,18 @@ import pytest
 from fewstep.export.uncut import warn_of_uncut
 from fewstep.graph.graph import Graph
 from fewstep.graph.prepare import prepare
-from tests.graph.small import node, small, value
+from tests.bundles import node
+from tests.onnx_text import written
 
 
 def with_row(made: str) -> Graph:
     """x + a layer of one time for all samples (`first`), or of the time of each (`each`), + a layer of a condition."""
-    return small(
-        [value("x", "batch", 4), value("time", "batch"), value("text", "batch", 1)],
-        [value("y", "batch", 4)],
-        [
-            node("Gather", "time zero", "first", axis=0),
-            node("Unsqueeze", "time last", "each"),
-            node("MatMul", f"{made} w", "row"),
-            node("MatMul", "text w", "said"),
-            node("Add", "x row", "sum"),
-            node("Mul", "sum said", "y"),
-        ],
-        zero=np.int64([[0]]),
-        last=np.int64([1]),
-        w=np.float32([[1, 2, 3, 4]]),
+    return written(
+        f"""(float[batch, 4] x, float[batch] time, float[batch, 1] text) => (float[batch, 4] y) {{
+            first = Gather<axis=0>(time, zero) each = Unsqueeze(time, last)
+            row = MatMul({made}, w) said = MatMul(text, w) sum = Add(x, row) y = Mul(sum, said)
+        }}""",
+        **{"zero": np.int64([[0]]), "last": np.int64([1]), "w": np.float32([[1, 2, 3, 4]])},
     )
 
 
@@ -52,5 +45,5 @@ def test_what_leaves_the_loop_or_is_no_work_is_not_named(caplog: pytest.LogCaptu
     prepared = prepare(with_row("each"))
     assert prepared.prologue is not None
     warn_of_uncut(prepared)
-    warn_of_uncut(prepare(small([value("x", "batch", 4)], [value("y", "batch", 4)], [node("Relu", "x", "y")])))
+    warn_of_uncut(prepare(written("(float[batch, 4] x) => (float[batch, 4] y) { y = Relu(x) }")))
     assert not caplog.records

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_dynamic, quantize_static
 
 from fewstep.export.export import ExportOptions, export
 from fewstep.plans.errors import UserError
 from tests.export.sources.onnx_models import CHANNELS, SIZE, model
 from tests.export.sources.test_onnx_file import written
+from tests.onnx_text import parsed
 
 
 class Drawn(CalibrationDataReader):  # type: ignore[misc]
@@ -31,18 +31,13 @@ class Drawn(CalibrationDataReader):  # type: ignore[misc]
 def with_gemm() -> onnx.ModelProto:
     """What onnxruntime's quantizer makes a QGemm of."""
     proto = model()
-    flat = numpy_helper.from_array(np.array([-1, SIZE], np.int64), "flat")
-    shape = numpy_helper.from_array(np.array([-1, CHANNELS, SIZE, SIZE], np.int64), "shape")
-    square = numpy_helper.from_array(np.eye(SIZE, dtype=np.float32), "square")
-    proto.graph.initializer.extend([flat, shape, square])
+    shapes = {"flat": np.int64([-1, SIZE]), "shape": np.int64([-1, CHANNELS, SIZE, SIZE])}
     proto.graph.node[-1].output[0] = "whole"
-    proto.graph.node.extend(
-        [
-            helper.make_node("Reshape", ["whole", "flat"], ["rows"]),
-            helper.make_node("Gemm", ["rows", "square"], ["product"], name="last"),
-            helper.make_node("Reshape", ["product", "shape"], ["out"]),
-        ]
-    )
+    text = "rows = Reshape(whole, flat) product = Gemm(rows, square) out = Reshape(product, shape)"
+    more = parsed(f"g () => () {{ {text} }}", **shapes, square=np.eye(SIZE, dtype=np.float32)).graph
+    proto.graph.initializer.extend(more.initializer)
+    proto.graph.node.extend(more.node)
+    proto.graph.node[-2].name = "last"
     return proto
 
 

@@ -18,30 +18,27 @@ from fewstep.export.verification import bisect
 from fewstep.export.verification.bisect import AT_ONCE, first_wrong
 from fewstep.export.verification.difference import differs
 from fewstep.export.verification.points import ComparisonPoint, points
-from fewstep.graph.graph import Graph, Node, Value
+from fewstep.graph.graph import Graph, Node
 from fewstep.graph.prepare import prepare
 from fewstep.graph.prologue import PreparedDenoiser
 from fewstep.plans.errors import UserError
 from fewstep.plans.spec import ScheduleSpec
 from fewstep.runtime.bundle.manifest import Condition
+from tests.bundles import small, value
 from tests.export.denoisers import Exported, source
 from tests.export.sources.onnx_models import model
 from tests.export.verifying import verified, verify
-from tests.graph.small import small, value
+from tests.onnx_text import written
 
 LENGTH = 1000
 
 
 def chain(branches: int) -> Graph:
     """Chains of LENGTH additions from x, summed: tensor i of chain b is "b.i"."""
-    nodes = [
-        Node("Add", (f"{b}.{i - 1}" if i else "x", "one"), (f"{b}.{i}",))
-        for b in range(branches)
-        for i in range(LENGTH)
-    ]
+    places = ((b, i) for b in range(branches) for i in range(LENGTH))
+    nodes = [Node("Add", (f"{b}.{i - 1}" if i else "x", "one"), (f"{b}.{i}",)) for b, i in places]
     nodes.append(Node("Sum", tuple(f"{b}.{LENGTH - 1}" for b in range(branches)), ("output",)))
-    x, output = (Value(name, np.dtype(np.float32), ("batch", 1)) for name in ("x", "output"))
-    return Graph("chain", (x,), (output,), tuple(nodes), {"one": np.float32(1)})
+    return small([value("x", "batch", 1)], [value("output", "batch", 1)], nodes, one=1.0)
 
 
 @pytest.mark.parametrize(("branches", "bad"), [(1, 0), (1, 617), (1, LENGTH - 1), (3, 400)])
@@ -78,19 +75,15 @@ def test_infinite_values_are_the_same_where_they_are_the_same() -> None:
 
 def test_an_overflow_is_found_in_one_run_behind_a_mask_that_may(monkeypatch: pytest.MonkeyPatch) -> None:
     """-1e9 is infinite in float16 and nothing behind the softmax is. Its result times 1e6 is, and so is the output."""
-    body = small(
-        [value("x", "batch", 4)],
-        [value("output", "batch", 4)],
-        [
-            Node("Add", ("x", "mask"), ("masked",)),
-            Node("Softmax", ("masked",), ("weights",), {"axis": 1}),
-            Node("Mul", ("weights", "thousand"), ("louder",)),
-            Node("Mul", ("louder", "thousand"), ("loud",)),
-            Node("Mul", ("loud", "loud"), ("output",)),
-        ],
+    body = written(
+        """(float[batch, 4] x) => (float[batch, 4] output) {
+            masked = Add(x, mask) weights = Softmax<axis=1>(masked)
+            louder = Mul(weights, thousand) loud = Mul(louder, thousand) output = Mul(loud, loud)
+        }""",
         mask=np.float32([0, -1e9, 0, 0]),
         thousand=1000.0,
     )
+    body = body.with_nodes(replace(each, name="") for each in body.nodes)
     runs, run = list[None](), bisect.run_prepared
     monkeypatch.setattr(bisect, "run_prepared", lambda *given: runs.append(None) or run(*given))
     point = ComparisonPoint(3.0, {"x": np.zeros((1, 4), np.float32)}, {})

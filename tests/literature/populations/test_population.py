@@ -320,12 +320,7 @@ def test_a_wrong_argument_is_one_line(sampler: Sampler, wrong: dict, said: str) 
 
 @pytest.mark.parametrize("at", [np.array([1, 2]), {1, 2}, (index for index in (1, 2))])
 def test_steps_are_of_any_collection(sampler: Sampler, at) -> None:
-    run = {
-        "plan": "ddpm:4",
-        "weigh": lambda state: state.x0.sum((1, 2, 3)),
-        "particles": 3,
-        "condition": {"class": [1]},
-    }
+    run = {"plan": "ddpm:4", "weigh": lambda state: total(state.x0), "particles": 3, "condition": {"class": [1]}}
     made = population(sampler, **run, at=at, threshold=1)
     np.testing.assert_array_equal(made.samples, population(sampler, **run, at=[1, 2], threshold=1).samples)
     assert len(made.ancestors) == 2
