@@ -16,14 +16,14 @@ from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.spec import DenoiserFacts
 from tests.plans.execution import sample
 
-ZERO = (1, 28, 28)
+SHAPE, POINT = (1, 28, 28), 0.3
 
 
-def nothing(shape: tuple[int, ...]):
-    """Draws of clean samples that are 0, from anything."""
+def point(shape: tuple[int, ...]):
+    """Draws of clean samples that are POINT, from anything."""
 
     def drawn(count: int, generator: torch.Generator) -> Batch:
-        return Batch(torch.zeros(count, *shape), (torch.rand(count, *shape, generator=generator),))
+        return Batch(torch.full((count, *shape), POINT), (torch.rand(count, *shape, generator=generator),))
 
     return drawn
 
@@ -38,13 +38,13 @@ def test_rddm_learns_the_residual_and_the_noise_by_absolute_errors() -> None:
     def exact(x: Tensor, time: Tensor, y: Tensor) -> Tensor:
         points = [schedule.time(float(each)) for each in time]
         alpha, sigma = column([each.alpha for each in points]), column([each.sigma for each in points])
-        return torch.cat([y, (x - (1 - alpha) * y) / sigma], 1)
+        return torch.cat([y - POINT, (x - alpha * POINT - (1 - alpha) * y) / sigma], 1)
 
-    loss, seeded = rddm.loss(nothing(ZERO), 16), torch.Generator().manual_seed
+    loss, seeded = rddm.loss(point(SHAPE), 16), torch.Generator().manual_seed
     assert loss(exact, seeded(0)) < 1e-3
     off = torch.tensor([1.0, 2.0])[None, :, None, None]
     assert loss(lambda *all: exact(*all) - off, seeded(0)) == pytest.approx(3.0, abs=1e-2)
-    assert rddm.make.network()(*(torch.zeros(2, *each) for each in (ZERO, (), ZERO))).shape == (2, 2, 28, 28)
+    assert rddm.make.network()(*(torch.zeros(2, *each) for each in (SHAPE, (), SHAPE))).shape == (2, 2, 28, 28)
 
 
 def test_resfusion_learns_what_a_step_of_ddpm_needs() -> None:
@@ -54,35 +54,49 @@ def test_resfusion_learns_what_a_step_of_ddpm_needs() -> None:
         beta, share = (
             torch.tensor(each)[time.long(), None, None, None] for each in (resfusion.BETAS, resfusion.SHARES)
         )
-        noise = (x - (1 - share.sqrt()) * y) / (1 - share).sqrt()
-        return noise + (1 - (1 - beta).sqrt()) * (1 - share).sqrt() / beta * y
+        noise = (x - share.sqrt() * POINT - (1 - share.sqrt()) * (y - POINT)) / (1 - share).sqrt()
+        return noise + (1 - (1 - beta).sqrt()) * (1 - share).sqrt() / beta * (y - POINT)
 
-    assert resfusion.loss(nothing(ZERO), 16)(resnoise, torch.Generator().manual_seed(0)) < 1e-9
+    assert resfusion.loss(point(SHAPE), 16)(resnoise, torch.Generator().manual_seed(0)) < 1e-9
     assert len(resfusion.BETAS) == 5 and resfusion.SHARES[-1] == pytest.approx(0.25)
-    y, rng = torch.linspace(-1, 1, 784).reshape(1, *ZERO), np.random.default_rng(0)
+    y, rng = torch.linspace(-1, 1, 784).reshape(1, *SHAPE), np.random.default_rng(0)
     plan = compile_plan("ddpm:5", DenoiserFacts(resfusion.SPEC.schedule, "epsilon"), strength=1.0)
 
     def network(index, step, u):
         return [resnoise(torch.from_numpy(u), torch.tensor([step.time]), y).numpy()]
 
     made = sample(plan, network, lambda number: rng.standard_normal(y.shape), np.float64, {"image": y.numpy()})
-    assert np.abs(made).max() < 1e-6
+    assert np.abs(made - POINT).max() < 1e-6
 
 
 def test_storm_halves_the_loss_of_a_prediction_and_of_the_score_around_it() -> None:
+    """The exact score leads from the prediction to the clean voice."""
     schedule = NoiseSchedule(storm.SPEC.schedule)
     both = nn.Module()
     both.predictor = lambda x, time, y: 0.5 * y
 
     def score(x: Tensor, time: Tensor, y: Tensor, predicted: Tensor) -> Tensor:
+        assert torch.equal(predicted, 0.5 * y)
         points = [schedule.time(float(each)) for each in time]
         alpha, sigma = column([each.alpha for each in points]), column([each.sigma for each in points])
-        return ((1 - alpha) * predicted - x) / sigma**2
+        return (alpha * POINT + (1 - alpha) * predicted - x) / sigma**2
 
     both.score = score
-    drawn, seeded = nothing(storm.SHAPE), torch.Generator().manual_seed
+    drawn, seeded = point(storm.SHAPE), torch.Generator().manual_seed
     (y,) = drawn(16, seeded(0)).conditions
-    assert storm.loss(drawn, 16)(both, seeded(0)) == pytest.approx(float((0.5 * y).square().mean() / 2), rel=1e-3)
+    half = float((0.5 * y - POINT).square().mean() / 2)
+    assert storm.loss(drawn, 16)(both, seeded(0)) == pytest.approx(half, rel=1e-3)
+    predicted, facts = 0.5 * y[:1], DenoiserFacts(storm.SPEC.schedule, "score", towards=storm.SPEC.towards)
+    draws = np.random.default_rng(0).standard_normal((50, *predicted.shape))
+
+    def network(index, step, u):
+        return [score(torch.from_numpy(u), torch.tensor([step.time]), y[:1], predicted).numpy()]
+
+    for name, most in (("ddim:5", 1e-6), ("sgmse(corrections=0):50@linspace", 1e-2)):
+        plan, given = compile_plan(name, facts), {"predicted": predicted.numpy()}
+        made = sample(plan, network, lambda number: draws[number], np.float64, given)
+        assert np.abs(made - POINT).max() < most
     both.score = lambda x, *others: 0 * x
-    added = storm.loss(drawn, 16)(both, seeded(0)) - (0.5 * y).square().mean() / 2
-    assert float(added) == pytest.approx(0.5, rel=0.02)  # of noise of deviation 1
+    assert float(storm.loss(drawn, 16)(both, seeded(0)) - half) == pytest.approx(
+        0.5, rel=0.02
+    )  # of noise of deviation 1

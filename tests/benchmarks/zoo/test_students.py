@@ -1,5 +1,6 @@
 """Students of guidance: their losses on networks whose answer is known, and a LoRA file in an int8 graph."""
 
+from math import erf, exp
 from pathlib import Path
 
 import adapter
@@ -38,21 +39,25 @@ def test_a_student_of_guidance_learns_what_two_branches_make() -> None:
 
 
 def test_a_consistency_student_has_one_end_along_a_path() -> None:
-    """Of data that are 0, paths are x = t eps, whose velocity is x / t and whose end is 0."""
+    """Of data that are one point, paths are x = (1 - t) point + t eps, whose velocity is (x - point) / t."""
+
+    point = 0.7
 
     def exact(x: Tensor, time: Tensor, label: Tensor) -> Tensor:
-        return consistency_lora.LAST * x / time.clamp(min=1.0)[:, None, None, None]
+        return consistency_lora.LAST * (x - point) / time.clamp(min=1.0)[:, None, None, None]
 
-    def nothing(count: int, generator: torch.Generator) -> Batch:
-        return Batch(torch.zeros(count, 1, 28, 28), (torch.arange(count) % 10,))
+    def drawn(count: int, generator: torch.Generator) -> Batch:
+        return Batch(torch.full((count, 1, 28, 28), point), (torch.arange(count) % 10,))
 
     def still(x: Tensor, time: Tensor, label: Tensor) -> Tensor:
         return 0 * x
 
-    loss, seeded = consistency_lora.distillation(exact, nothing, 64), torch.Generator().manual_seed
+    loss, seeded = consistency_lora.distillation(exact, drawn, 64), torch.Generator().manual_seed
     assert loss(exact, seeded(0)) < 1e-9
-    step = (2 / torch.pi) ** 0.5 / consistency_lora.TIMES  # of eps in the mean; x is its own end
-    assert loss(still, seeded(0)) == pytest.approx(step - consistency_lora.HUBER, rel=0.02)
+    away = (2 / torch.pi) ** 0.5 * exp(-(point**2) / 2) + point * erf(
+        point / 2**0.5
+    )  # E |eps - point|; x is its own end
+    assert loss(still, seeded(0)) == pytest.approx(away / consistency_lora.TIMES - consistency_lora.HUBER, rel=0.02)
     x = torch.randn(2, 1, 28, 28, generator=seeded(0))
     torch.testing.assert_close(consistency_lora.ended(lambda *all: 1e3 + x, x, torch.zeros(2), torch.zeros(2)), x)
 
