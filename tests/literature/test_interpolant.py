@@ -48,16 +48,18 @@ def test_every_epsilon_has_the_law_of_the_data(name):
     assert errors[0] / errors[1] == pytest.approx(4, rel=0.35)  # of first order
 
 
-def test_a_step_is_the_published_one():
+@pytest.mark.parametrize("power", [0, 1])
+def test_a_step_is_the_published_one(power):
     """Euler-Maruyama for b + e s, between two times of the inside, on a share of y that is no 1 - alpha."""
-    plan = compile_plan("interpolant(epsilon=0.5):4@trailing", DENOISER)
+    plan = compile_plan(f"interpolant(epsilon=0.5, power={power}):4@trailing", DENOISER)
     draws = np.random.default_rng(0).standard_normal((5, 3))
     y = np.array([-1.0, 0.2, 0.9])
     samples = sample(plan, heads, lambda number: draws[number], np.float64, {"y": y})
     x = y
     for i, t in enumerate((1.0, 0.75, 0.5, 0.25)):
         velocity, score = heads(i, plan.steps[i], x)
-        e = 0.5 if 0 < i < 3 else 0.0  # the score is infinite at y, and no noise is added to data
+        gamma = math.sqrt(2 * t * (1 - t))
+        e = 0.5 * gamma**power if 0 < i < 3 else 0.0  # the score is infinite at y, and no noise is added to data
         x = x - velocity / 4 + (e * score / 4 + math.sqrt(e / 2) * draws[i] if e else 0.0)
         assert plan.steps[i].time == t
     assert samples == pytest.approx(x, abs=1e-9)

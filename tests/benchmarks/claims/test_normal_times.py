@@ -2,12 +2,15 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
-from benchmarks.claims.normal_times import LONG, count_at_normal_times, drawn_steps
+from benchmarks.claims.normal_times import LONG, at_drawn_steps, count_at_normal_times, drawn_steps
 from fewstep.calibration.opened_task import open_task
+from fewstep.measure.rollouts.trajectories import BodyCall
 from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
 
 
@@ -21,3 +24,14 @@ def test_normal_times_lean_to_the_clean_end_and_each_sample_counts_at_its_own(tm
     one = replace(task, edges=())
     drawn = sum(len(drawn_steps(seed, len(task.plan.steps), LONG)) for seed in task.seeds)
     assert count_at_normal_times(one).of("x")[0].stored.sum() == drawn * 2 * 64  # branches, numbers of x
+
+
+def test_a_sample_counts_at_the_steps_that_it_drew() -> None:
+    seeds = range(6)
+    rows, tensor = np.array([*seeds, *seeds]), np.repeat([*seeds, *seeds], 3)  # two branches; three rows a sample
+    for index in range(LONG):
+        state: Any = SimpleNamespace(index=index, step=SimpleNamespace(branches=("cond", "uncond")))
+        part = at_drawn_steps(BodyCall(state, seeds, {"x": rows}, {"y": tensor}), 8, LONG)
+        drew = [seed for seed in seeds if index in drawn_steps(seed, 8, LONG)]
+        assert part.seeds == drew and part.feeds["x"].tolist() == drew * 2
+        assert part.tensors["y"].tolist() == np.repeat(drew * 2, 3).tolist()
