@@ -16,6 +16,7 @@ GUIDED = ("dit_flow", "convnext_v_cosine")
 SHARPENED, SPOKEN = ("nafnet_residual",), ("speech_ncsn",)
 MANY = 256  # seeds of a distance
 LOG_P = "log p(class)"
+ITSELF = "the same in float32"  # a control of int8, and no rival of the system
 
 
 @dataclass(frozen=True)

@@ -112,11 +112,6 @@ class Line(msgspec.Struct, frozen=True):
         return self.has_factor and all(each.is_sure for each in self.gains)
 
     @property
-    def is_beaten(self) -> bool:
-        """True where the plain way is surely ahead in fewer evaluations: then no other control makes the system pay."""
-        return self.of_plain < self.evaluations and self.gain.is_loss
-
-    @property
     def is_open(self) -> bool:
         """True where the seeds decide nothing: no gain is surely lost, and one is not sure."""
         return self.has_factor and not self.pays and not any(each.is_loss for each in self.gains)

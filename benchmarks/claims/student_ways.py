@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.claims.captioned import MODEL, colourless, colours
-from benchmarks.claims.claim import CLEAN, FD, GUIDED, OTHER, SHARPENED, SOUND, SPOKEN, beside, plan
+from benchmarks.claims.claim import CLEAN, FD, GUIDED, ITSELF, OTHER, SHARPENED, SOUND, SPOKEN, beside, plan
 from benchmarks.claims.fit_ways import fitted
 from benchmarks.claims.plan_ways import changed
 from benchmarks.claims.settings import Setting, exported, sampler_of
@@ -128,7 +128,7 @@ CLAIMS = [
       for system, way in (("LoRA-enhanced distillation", filled), ("distillation of guided models", told))
       for ours in [partial(way, precision="int8")]
       for control, of_theirs, theirs in (
-          ("the same in float32", 8, partial(way, precision="float32")),
+          (ITSELF, 8, partial(way, precision="float32")),
           ("one row without it", 8, plan(EIGHT[0])),
           ("two rows, 4 steps", 8, plan(*FOUR)),
           ("two rows, 8 steps", 16, plan(*EIGHT)))],
@@ -144,7 +144,7 @@ CLAIMS = [
       for system, way, other in (("RDDM", rddm, "rddm:1"), ("Resfusion", resfusion, "ddim:5"))
       for ours in [partial(way, precision="int8")]
       for control, of_theirs, theirs in (
-          ("the same in float32", 5, partial(way, precision="float32")),
+          (ITSELF, 5, partial(way, precision="float32")),
           (f"{other} of its network", int(other[-1]), partial(way, precision="float32", plan=other)),
           ("ResShift's network, 4 steps", 4, plan("resshift:4")))
       for figure in (CLEAN, FD)],
@@ -152,7 +152,7 @@ CLAIMS = [
              ours=ours, theirs=theirs, models=SPOKEN, seeds=None)
       for ours in [partial(storm, precision="int8")]
       for control, of_theirs, theirs in (
-          ("the same in float32", 6, partial(storm, precision="float32")),
+          (ITSELF, 6, partial(storm, precision="float32")),
           ("sgmse, 60 evaluations", 60, plan("sgmse:30@linspace")),
           ("the best plan of SGMSE+'s network", 6, plan(OF_SGMSE)),
           ("its published sampler in 5 steps", 6, partial(storm, precision="float32", plan=PUBLISHED)),

@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.claims.claim import ITSELF
 from benchmarks.claims.claim_lines import Line
 
 PAGE = Path(__file__).parents[2] / "docs/measured/systems.md"
@@ -59,12 +60,26 @@ def _renewed(row: str, lines: Sequence[Line]) -> str:
     of = lines_of(cells[0], lines)
     cells[3] = f"{MEASURED} {'; '.join(_figure(line, cells[0]) for line in of) or 'no line is kept'}"
     if of and cells[4].startswith("works"):
-        paying, is_open = sum(line.pays for line in of), all(line.is_open for line in of)
-        is_beaten = any(line.is_beaten for line in of)
-        word = "pays" if paying == len(of) else "pays in part" if paying and not is_beaten else "does not pay"
-        word = "not decided" if is_open else word
-        cells[4] = WORKS.sub(f"works; {word}", cells[4], count=1)
+        cells[4] = WORKS.sub(f"works; {worth(of)}", cells[4], count=1)
     return f"| {' | '.join(cells)}|" if row.endswith("|") else row
+
+
+def worth(lines: Sequence[Line]) -> str:
+    """Whether a system pays. It does in part where a line pays, and no other of the same model, figure and evaluations
+    is surely lost to as many. What is lost to fewer is lost for all."""
+    if all(line.pays for line in lines):
+        return "pays"
+    if all(line.is_open for line in lines):
+        return "not decided"
+    rivals = [line for line in lines if line.control != ITSELF and line.of_plain <= line.evaluations]
+    lost = [line for line in rivals if not (line.pays or line.is_open)]
+    places = {_place(line) for line in lost}
+    pays = any(line.pays and _place(line) not in places for line in lines)
+    return "pays in part" if pays and all(line.of_plain == line.evaluations for line in lost) else "does not pay"
+
+
+def _place(line: Line) -> tuple[str, str, int]:
+    return line.model, line.figure, line.evaluations
 
 
 def _figure(line: Line, system: str) -> str:

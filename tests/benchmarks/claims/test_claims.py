@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks.claims import claim_lines, claim_ways, scores, settings, systems
-from benchmarks.claims.claim import Claim
+from benchmarks.claims.claim import ITSELF, Claim
 from benchmarks.claims.claim_lines import Gain, Kept, Line, Longer, gain, written
 from benchmarks.claims.claims import CLAIMS, PAGE, in_processes, longest_first, wanted
 from benchmarks.claims.measuring import in_turns, judged, timed
@@ -167,11 +167,18 @@ def test_a_row_says_whether_its_lines_pay() -> None:
         assert made[4] == f"works; {word}: one particle" and made[3].count(" log p +1.00 to best of N") == len(lines)
 
 
-def test_a_system_that_a_shorter_control_surely_beats_does_not_pay() -> None:
+def test_a_system_that_a_control_of_no_more_evaluations_surely_beats_does_not_pay() -> None:
     row = f"| SVDD | `x` | more | {systems.MEASURED} old | works; pays in part: one particle | best of N |"
     sure, loss = line(Gain(1.0, 0.4), None), line(Gain(-1.0, 0.4), None)  # 8 evaluations of ours
-    for evaluations, word in ((7, "does not pay"), (8, "pays in part"), (9, "pays in part")):
-        lines = [sure, msgspec.structs.replace(loss, plain_evaluations=evaluations)]
+    for changes, word in (
+        ({"plain_evaluations": 7}, "does not pay"),
+        ({"plain_evaluations": 8}, "does not pay"),
+        ({"plain_evaluations": 9}, "pays in part"),
+        ({"plain_evaluations": 8, "control": ITSELF}, "pays in part"),
+        ({"plain_evaluations": 8, "model": "cifar10"}, "pays in part"),
+        ({"plain_evaluations": 7, "model": "cifar10"}, "does not pay"),
+    ):
+        lines = [sure, msgspec.structs.replace(loss, **changes)]
         assert systems.rows(systems.renewed(row, lines))[0][4] == f"works; {word}: one particle"
 
 
