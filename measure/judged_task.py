@@ -75,7 +75,6 @@ class JudgedTask(JudgedReference):
     """The task of a judgement: all that is checked before the first sample.
 
     Attributes:
-        command: of the verb, which makes the figures again.
         setup: who samples.
         by_rows: float32 and all bodies see one row at a time.
         bodies: by name; who samples opens them. `plan` is that of the first.
@@ -86,7 +85,6 @@ class JudgedTask(JudgedReference):
         has_samples: whether samples are kept, for a page.
     """
 
-    command: str
     setup: WorkerSetup
     by_rows: bool
     bodies: Mapping[str, Body]
@@ -129,14 +127,13 @@ class JudgedTask(JudgedReference):
         return Sampling(job, {FLOAT: self.reference, **here}, workers)
 
 
-def open_judged_task(bundle: Bundle, names: Sequence[str], options: JudgementOptions, verb: str) -> JudgedTask:
+def open_judged_task(bundle: Bundle, names: Sequence[str], options: JudgementOptions) -> JudgedTask:
     """The task of judging int8 bodies of these names on all seeds of a verb's options. UserError if that cannot be."""
     reference, bodies = open_body(bundle, FLOAT, options.threads), {name: bundle.body(name) for name in names}
     plans = judged_plans(reference, bodies, options.plan, options.guidance)
     plan = plans[names[0]]
     by_rows = sees_rows(bundle, names, plan, options.workers)
     return JudgedTask(
-        command=options.command(verb),
         setup=options.setup,
         teacher_name=options.teacher,
         reference=body_by_rows(reference) if by_rows else reference,

@@ -137,7 +137,7 @@ def _open_judged(bundle: Bundle, options: MeasureOptions) -> JudgedTask:
         if extractor is None:
             raise UserError("data without features", "name an extractor with --features, and the column fd")
         data = open_data(options.data, shape, ids)
-    task = open_judged_task(bundle, names, options, "measure")
+    task = open_judged_task(bundle, names, options)
     check_output(task, options.output, ROOM, "figures", ".json")
     if own := [name for name, each in task.plans.items() if each != task.plan]:
         what = f"plan {task.plan.name} is another one for {', '.join(own)}"

@@ -93,7 +93,7 @@ def open_report(options: ReportOptions) -> MeasureTask:
                 bundle.graph(graph)  # whose bytes are read, and compared with the manifest's
         for name in filter(None, (part.manifest.ranges, *part.manifest.plans.values())):
             bundle.file(name)
-    task = open_judged_task(bundle, list(bodies), options, "report")
+    task = open_judged_task(bundle, list(bodies), options)
     check_output(task, options.output, WRITTEN[0], "report", ".html")
     contenders = tuple(_contender(task, name, options) for name in bodies)
     seeds = options.seeds if task.teacher is not None else max(each.seeds for each in contenders)
@@ -101,7 +101,7 @@ def open_report(options: ReportOptions) -> MeasureTask:
     return MeasureTask(
         bundle=bundle,
         plan=task.plan,
-        command=task.command,
+        command=options.command("report"),
         setup=task.setup,
         judged=replace(task, contenders=contenders, count=seeds, has_samples=True),
         timed=TimedColumns(timed, (), {FLOAT: task.plan, **task.plans}, options.turns()) if len(timed) > 1 else None,
