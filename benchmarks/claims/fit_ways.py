@@ -15,7 +15,7 @@ from fewstep.calibration.fitting.fit import fit
 from fewstep.calibration.fitting.options import FitOptions
 from fewstep.calibration.fitting.start import best_start
 from fewstep.calibration.fitting.task import open_task
-from fewstep.calibration.fitting.teacher import taught
+from fewstep.calibration.fitting.taught import taught
 from fewstep.literature.fits.setting import FitSetting
 from fewstep.measure.rollouts.metrics import Floats
 from fewstep.measure.rollouts.seeds import FIT_SEEDS

@@ -26,7 +26,7 @@ from benchmarks.kept import read_rows, write_rows
 from benchmarks.options import parser_of, refusing
 from fewstep.calibration.fitting.blocks import blocks_of
 from fewstep.calibration.fitting.rollouts import Rollouts
-from fewstep.calibration.fitting.teacher import taught
+from fewstep.calibration.fitting.taught import taught
 from fewstep.measure.distances import distance
 from fewstep.measure.distances.features import Extractor, default_features, open_extractor
 from fewstep.measure.opened_body import open_body

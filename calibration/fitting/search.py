@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, islice
 
-from fewstep.calibration.fitting import teacher as teaching
 from fewstep.calibration.fitting.blocks import Block, blocks_of, digest
 from fewstep.calibration.fitting.checkpoint import FitCheckpoint, checkpoint_of
 from fewstep.calibration.fitting.endpoint import (
@@ -25,6 +24,7 @@ from fewstep.calibration.fitting.rollouts import Rollouts
 from fewstep.calibration.fitting.start import best_on_path, best_start
 from fewstep.calibration.fitting.tangents import DIRECTIONS
 from fewstep.calibration.fitting.task import FitTask
+from fewstep.calibration.fitting.taught import identity, taught
 from fewstep.calibration.fitting.trade import Trade, Trader
 from fewstep.measure.rollouts.conditions_file import ConditionRecords
 from fewstep.measure.rollouts.seeds import CHOICE_SEEDS, FIT_SEEDS
@@ -138,14 +138,14 @@ def taught_blocks(
     task: FitTask, seeds: range, records: ConditionRecords | None, stage: str, progress: Progress
 ) -> tuple[Block, ...]:
     """Blocks of these seeds with the teacher's samples."""
-    return teaching.taught(task.rolled, task.teacher, blocks_of(task.reference, seeds, records), stage, progress)
+    return taught(task.rolled, task.teacher, blocks_of(task.reference, seeds, records), stage, progress)
 
 
 def checkpoint_of_search(task: FitTask, searched: SearchedNumbers) -> FitCheckpoint:
     """The checkpoint of a search by its origin and its seeds."""
     return checkpoint_of(
-        teaching.identity(task.sampler),
-        teaching.identity(task.reference),
+        identity(task.sampler),
+        identity(task.reference),
         encode(searched.origin.nominal),
         encode(searched.nominal),
         encode(task.teacher),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fewstep.calibration.fitting import fit as verb
-from fewstep.calibration.fitting import judgement, teacher
+from fewstep.calibration.fitting import judgement, taught
 from fewstep.calibration.fitting import search as searching
 from fewstep.calibration.fitting import task as tasks
 from fewstep.calibration.fitting.fit import fit
@@ -151,7 +151,7 @@ def test_an_interrupted_fit_goes_on_from_its_best_and_chooses_no_start_again(tin
     np.testing.assert_array_equal(again.numbers.times, first.numbers.times)
 
 
-VERSION, PROCESSOR, *REST = teacher.engine()
+VERSION, PROCESSOR, *REST = taught.engine()
 OTHERS = {
     "runtime": ("engine", lambda: ("1000.0", PROCESSOR, *REST)),
     "processor": ("engine", lambda: (VERSION, "another", *REST)),
@@ -162,8 +162,8 @@ OTHERS = {
 @pytest.mark.parametrize(("of", "other"), OTHERS.values(), ids=OTHERS)
 def test_what_another_fewstep_engine_or_processor_left_is_not_taken(tiny_bundle, monkeypatch, caplog, of, other):
     options = FitOptions(tiny_bundle, guidance=2.0, iterations=1, **FEW)
-    task, made, real = open_task(options), [], teacher._store
-    monkeypatch.setattr(teacher, "_store", lambda *given: made.append(given) or real(*given))
+    task, made, real = open_task(options), [], taught._store
+    monkeypatch.setattr(taught, "_store", lambda *given: made.append(given) or real(*given))
     states = search(task)
     next(states)
     next(states)
@@ -171,7 +171,7 @@ def test_what_another_fewstep_engine_or_processor_left_is_not_taken(tiny_bundle,
     blocks = len(made)
     next(search(task))
     assert len(made) == blocks > 0 and "going on after 1 steps" in caplog.text
-    monkeypatch.setattr(teacher, of, other)
+    monkeypatch.setattr(taught, of, other)
     caplog.clear()
     next(search(task))
     assert len(made) == 2 * blocks and "going on" not in caplog.text

@@ -23,7 +23,8 @@ def taught(
     rolled: Rollouts, plan: Plan, blocks: Sequence[Block], stage: str = "teacher", progress: Progress = SILENT
 ) -> tuple[Block, ...]:
     """The blocks with the teacher's samples as their targets. UserError where they are not finite."""
-    names = [_file_name(rolled.reference, plan, block) for block in blocks]
+    facts = identity(rolled.reference) + encode(plan)
+    names = [sha256(facts + digest(block)).hexdigest()[:32] + ".npy" for block in blocks]
     files = [cache.read_intact("fitting", name) for name in names]
     missing = [block for block, file in zip(blocks, files, strict=True) if file is None]
     fresh = rolled.samples(plan, missing, by=TEACHER)
@@ -53,7 +54,3 @@ def _store(name: str, plan: Plan, samples: Array) -> None:
     buffer = io.BytesIO()
     np.save(buffer, samples)
     cache.store_intact("fitting", name, buffer.getvalue())
-
-
-def _file_name(sampler: Sampler, plan: Plan, block: Block) -> str:
-    return sha256(identity(sampler) + encode(plan) + digest(block)).hexdigest()[:32] + ".npy"
