@@ -4,7 +4,7 @@ An engine may choose another order of summing for another number of rows. onnxru
 do that on x86, but nothing says that they never will.
 """
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +30,8 @@ def row_by_row(network: LoadedGraph, inputs: Iterable[Value | TensorEntry]) -> L
             return network(feeds)
         results: dict[str, NDArray[np.float32]] = {}
         filled: dict[str, int] = {}
-        for row, alone in enumerate(_rows(feeds, batched, count)):
+        for row in range(count):
+            alone = {name: value[row : row + 1] if name in batched else value for name, value in feeds.items()}
             for name, result in network(alone).items():
                 size = len(result)  # more than 1 where heads or tokens are merged with the batch
                 start = filled.get(name, 0)
@@ -44,12 +45,6 @@ def row_by_row(network: LoadedGraph, inputs: Iterable[Value | TensorEntry]) -> L
         return {name: value[: filled[name]] for name, value in results.items()}
 
     return run
-
-
-def _rows(feeds: Arrays, batched: Collection[str], count: int) -> Iterator[Arrays]:
-    """The feeds of each row of a batch."""
-    for row in range(count):
-        yield {name: value[row : row + 1] if name in batched else value for name, value in feeds.items()}
 
 
 def body_by_rows(sampler: Sampler) -> Sampler:

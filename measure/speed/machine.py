@@ -27,16 +27,13 @@ class Machine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def this_machine() -> Machine:
     """Look at the machine this runs on."""
     cpu, jetson = this_cpu(), this_jetson()
+    installed = {package: version for package in PACKAGES if (version := version_of(package)) is not None}
     return Machine(
         processor=cpu.name,
         cores=cpu.cores,
         int8_instructions=cpu.int8_instructions,
         system=f"{platform.system()} {platform.machine()}",
-        versions={"python": platform.python_version(), **_installed()},
+        versions={"python": platform.python_version(), **installed},
         gpus=tuple(f"{gpu.name} ({gpu.sm}), driver {gpu.driver}" for gpu in these_gpus()),
         jetson="" if jetson is None else f"{jetson.model}, L4T {jetson.l4t}, JetPack {jetson.jetpack or 'unknown'}",
     )
-
-
-def _installed() -> dict[str, str]:
-    return {package: version for package in PACKAGES if (version := version_of(package)) is not None}
