@@ -6,28 +6,11 @@ import numpy as np
 import pytest
 
 from fewstep.literature.momentum import hb
-from fewstep.plans import solvers
 from fewstep.plans.compile import trace_plan
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.solvers.momentum import ghvb
 from tests.plans.execution import sample
-from tests.plans.gaussian import COSINE, LINEAR, denoising, uniform_lambda
-
-
-@pytest.mark.parametrize("solver", [ghvb, hb])
-def test_full_momentum_is_plain_adams_bashforth(solver):
-    """iPNDM, with its warm-up."""
-    times = uniform_lambda(COSINE, 7)
-    mine = trace_plan("a", partial(solver, beta=1.0, order=4), times, denoising(COSINE, "v"))
-    known = trace_plan("b", solvers.ipndm, times, denoising(COSINE, "v"))
-    x = np.linspace(-2, 2, 5)
-
-    def network(index, step, u):
-        return [np.sin(3 * u + step.time)]
-
-    assert sample(mine, network, lambda k: x, np.float64) == pytest.approx(
-        sample(known, network, lambda k: x, np.float64), abs=1e-10
-    )
+from tests.plans.gaussian import LINEAR, denoising
 
 
 @pytest.mark.parametrize("beta", [0.3, 0.8])

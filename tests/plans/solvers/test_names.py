@@ -146,6 +146,8 @@ def rows(name, steps):
         ("dpmpp_sde(eta=0)", "dpmpp_2s"),
         ("dpmpp_singlestep_2(eta=0)", "dpmpp_singlestep_2"),
         ("dpm_2(eta=0)", "dpm_2"),
+        ("sa_solver(tau=0, predictor=1, corrector=0)", "ddim"),
+        ("sa_solver(tau=1, predictor=1, corrector=0)", "ddpm"),
     ],
 )
 def test_parameters_at_an_end_are_the_simpler_solver(name, other):

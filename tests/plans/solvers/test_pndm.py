@@ -1,36 +1,41 @@
-"""S-PNDM (Liu et al. 2022, arXiv 2202.09778) by hand."""
+"""PNDM's starts by hand, on a network that sees x: Liu et al. 2022, in the variables of the authors' code."""
+
+import math
+from itertools import pairwise
 
 import numpy as np
+import pytest
 
-from fewstep.plans import solvers
 from fewstep.plans.compile import trace_plan
-from fewstep.plans.schedule import NoiseSchedule
-from tests.plans.execution import sample
+from fewstep.plans.schedule import CLEAN, NoiseSchedule
+from tests.plans.execution import sample, solver
 from tests.plans.gaussian import LINEAR, denoising
 
+TIMESTEPS = (900, 700, 520, 400, 110, 30)
+KEPT = [*np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))[[*TIMESTEPS]], 1.0]  # alpha squared
+ADAMS = ([1.0], [1.5, -0.5], [23 / 12, -16 / 12, 5 / 12], [55 / 24, -59 / 24, 37 / 24, -9 / 24])
 
-def test_s_pndm_is_the_published_recurrence():
-    """A pseudo improved Euler step evaluates both its ends. Each later one takes 3/2 of its noise and -1/2 of the one
-    before, which is the first's at its begin. DDIM moves x by it."""
-    schedule, rng = NoiseSchedule(LINEAR), np.random.default_rng(0)
-    times = [schedule.time(t) for t in (900.0, 700.0, 520.0, 400.0, 110.0)]
-    plan = trace_plan("test", solvers.s_pndm, times, denoising(LINEAR, "epsilon"))
-    seen, noises = [], rng.standard_normal((5, 3))
 
-    def network(index, step, u):
-        seen.append((step.time, u))
-        return [noises[index] * u]
+def transferred(x, noise, a, b):
+    """Equation 11, where alpha squared goes from a to b."""
+    of_noise = math.sqrt(a) * (math.sqrt((1 - b) * a) + math.sqrt((1 - a) * b))
+    return x + (b - a) * (x / (math.sqrt(a) * (math.sqrt(a) + math.sqrt(b))) - noise / of_noise)
 
-    def moved(x, e, s, t):
-        return t.alpha / s.alpha * x + (t.sigma - t.alpha * s.sigma / s.alpha) * e
 
-    made = sample(plan, network, lambda k: np.full(3, 1.1), np.float64)
-    assert [time for time, _ in seen] == [900.0, 700.0, 700.0, 520.0, 400.0]
-    x = times[0].sigma * np.full(3, 1.1)
-    before = noises[0] * x
-    end = moved(x, before, *times[:2])
-    x = moved(x, (before + noises[1] * end) / 2, *times[:2])
-    for e, u, s, t in zip(noises[2:], [u for _, u in seen[2:]], times[1:], times[2:], strict=False):
-        np.testing.assert_allclose(u, x, atol=1e-12)
-        x, before = moved(x, 1.5 * e * x - 0.5 * before, s, t), e * x
-    np.testing.assert_allclose(made, x, atol=1e-12)
+@pytest.mark.parametrize(("name", "order"), [("s_pndm", 2), ("pndm", 4), ("ipndm", 4), ("hb(beta=1, order=4)", 4)])
+def test_s_pndm_is_the_published_recurrence(name, order):
+    """S-PNDM and PLMS redo the first step with the mean of the noises at its two ends. iPNDM, which is a heavy ball of
+    full momentum, does not."""
+    times = [*(NoiseSchedule(LINEAR).time(t) for t in TIMESTEPS), CLEAN]
+    plan = trace_plan("test", solver(name), times, denoising(LINEAR, "epsilon"))
+    said, start, noises = lambda x, t: np.sin(3 * x + t / 300), np.linspace(-2, 2, 5), []
+    x = math.sqrt(1 - KEPT[0]) * start
+    for i, (a, b) in enumerate(pairwise(KEPT)):
+        noises.append(said(x, TIMESTEPS[i]))
+        weights = ADAMS[min(i + 1, order) - 1]
+        noise = sum(weight * each for weight, each in zip(weights, reversed(noises)))
+        if i == 0 and name in ("s_pndm", "pndm"):
+            noise = (noise + said(transferred(x, noise, a, b), TIMESTEPS[1])) / 2
+        x = transferred(x, noise, a, b)
+    made = sample(plan, lambda index, step, u: [said(u, step.time)], lambda k: start, np.float64)
+    assert made == pytest.approx(x, abs=1e-9)

@@ -1,39 +1,23 @@
-"""SA-Solver: its exact law on one point, and what it has in common with other solvers. test_order.py has its orders
-without noise, and test_stochastic.py with it."""
+"""SA-Solver: its draws, its ends and its weights. test_order.py has its orders without noise, test_stochastic.py those
+with it and its exact law on one point, and test_names.py the solvers that it is."""
 
-import math
 from functools import partial
 
 import numpy as np
 import pytest
 
-from fewstep.plans import solvers
 from fewstep.plans.compile import compile_plan, trace_plan
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.solvers.adams import exponential_moments, weights_of_moments
 from fewstep.plans.solvers.sa_solver import sa_solver
 from tests.plans.convergence import moments
-from tests.plans.gaussian import COSINE, FLOW, LINEAR, denoising, one_point
+from tests.plans.gaussian import FLOW, LINEAR, denoising, one_point
 
 UNEVEN = (930.0, 850.0, 720.0, 610.0, 430.0, 300.0, 180.0)
 
 
 def uneven(spec):
     return [NoiseSchedule(spec).time(t) for t in UNEVEN]
-
-
-@pytest.mark.parametrize("corrector", [0, 3])
-@pytest.mark.parametrize("tau", [0.0, 0.6, 1.0])
-def test_one_point_data_keep_their_exact_law_at_every_step(tau, corrector):
-    """x0 = c for certain: the exponential integrals are exact, whatever the polynomial."""
-    times, point = uneven(COSINE), 0.7
-    solver = partial(sa_solver, tau=tau, predictor=3, corrector=corrector)
-    plan = trace_plan("test", solver, times, denoising(COSINE, "sample"))
-    mean, std = moments(plan, one_point("sample", point))
-    first, end = times[0], times[-1]
-    forgotten = (end.sigma / first.sigma) * math.exp(tau**2 * (first.lam - end.lam))
-    assert mean == pytest.approx(end.alpha * point - forgotten * first.alpha * point, abs=1e-12)
-    assert std == pytest.approx(end.sigma, abs=1e-12)
 
 
 def test_predictor_and_corrector_read_the_same_noise():
@@ -43,17 +27,6 @@ def test_predictor_and_corrector_read_the_same_noise():
         assert sum(row[-1] != 0 for row in step.update) == 2
         assert len({row[-1] for row in step.update} - {0.0}) == 1
     assert sum(row[-1] != 0 for row in plan.steps[-1].update) == 1  # nothing to correct after the last
-
-
-@pytest.mark.parametrize(("tau", "same"), [(0.0, solvers.ddim), (1.0, solvers.ddpm)])
-def test_one_past_prediction_and_no_corrector_is_a_known_solver(tau, same):
-    mine = trace_plan(
-        "a", partial(sa_solver, tau=tau, predictor=1, corrector=0), uneven(COSINE), denoising(COSINE, "v")
-    )
-    known = trace_plan("b", same, uneven(COSINE), denoising(COSINE, "v"))
-    for a, b in zip(mine.steps, known.steps, strict=True):
-        assert a.draws == b.draws
-        assert np.array(a.update) == pytest.approx(np.array(b.update), rel=1e-12)
 
 
 def test_tau_may_be_on_in_an_interval_of_the_networks_time():

@@ -94,16 +94,19 @@ def test_one_point_data_keep_their_exact_law_from_pure_noise(name):
     assert std == pytest.approx(times[-1].sigma, abs=1e-12)
 
 
+SA_FORMS = [(f"sa_solver(tau={tau}, predictor=3, corrector={c})", tau) for tau in (0.0, 0.6, 1.0) for c in (0, 3)]
+
+
 @pytest.mark.parametrize(("spec", "prediction"), FAMILIES)
-@pytest.mark.parametrize("name", ["ddpm", "dpmpp_2m_sde"])
-def test_one_point_data_keep_their_exact_law_at_every_step(name, spec, prediction):
-    """x0 = c for certain: x_t is N(alpha_t c, sigma_t^2) after any number of steps, as the SDE has it."""
+@pytest.mark.parametrize(("name", "tau"), [("ddpm", 1.0), ("dpmpp_2m_sde", 1.0), *SA_FORMS])
+def test_one_point_data_keep_their_exact_law_at_every_step(name, tau, spec, prediction):
+    """x0 = c for certain: x_t is N(alpha_t c, sigma_t^2) after any number of steps, as the SDE of noise tau has it."""
     schedule = NoiseSchedule(spec)
     times = [schedule.time(t) for t in (990.0, 700.0, 500.0, 180.0, 20.0)]
     point, first, end = 0.7, times[0], times[-1]
-    plan = trace_plan("test", SOLVERS.found(name), times, denoising(spec, prediction))
+    plan = trace_plan("test", solver(name), times, denoising(spec, prediction))
     mean, std = moments(plan, one_point(prediction, point))
-    forgotten = (end.sigma / first.sigma) * math.exp(first.lam - end.lam)  # the start has mean 0, not alpha c
+    forgotten = end.sigma / first.sigma * math.exp(tau**2 * (first.lam - end.lam))  # the start has mean 0, not alpha c
     assert mean == pytest.approx(end.alpha * point - forgotten * first.alpha * point, abs=1e-12)
     assert std == pytest.approx(end.sigma, abs=1e-12)
 
