@@ -1,19 +1,20 @@
 """Samplers that run backwards: what goes in comes out."""
 
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import pytest
 
 from fewstep.literature.bdia import bdia, bdia_inverse
 from fewstep.literature.edict import edict, edict_inverse
-from fewstep.plans import solvers
 from fewstep.plans.grids import trailing
 from fewstep.plans.published import facts_of
 from fewstep.plans.schedule import NoiseSchedule
 from tests.plans.convergence import slope
 from tests.plans.gaussian import COSINE, FLOW, LINEAR
 from tests.plans.inverting import NOISE, run
+from tests.plans.mixture import WIDE
 
 
 @pytest.mark.parametrize(("spec", "prediction"), [(LINEAR, "epsilon"), (COSINE, "v")])
@@ -50,7 +51,18 @@ def test_bdia_inverts_its_own_trajectory(spec, prediction, gamma, steps):
     assert np.abs(back - times[0].sigma * NOISE).max() < 1e-10
 
 
-def test_bdia_without_weight_on_the_past_is_ddim():
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0])
+def test_bdia_is_the_published_recurrence(gamma):
+    """DDIM steps from x both ways, and gamma weighs the one back to the noisier x (Zhang et al. 2023)."""
     times = trailing(NoiseSchedule(COSINE), 6)
-    made, _ = run(partial(bdia, gamma=0.0), times, COSINE, "v")
-    assert made == pytest.approx(run(solvers.ddim, times, COSINE, "v")[0], abs=1e-13)
+    made, _ = run(partial(bdia, gamma=gamma), times, COSINE, "v")
+    x, before, noisy = times[0].sigma * NOISE, None, None
+    for s, t in pairwise(times):
+        x0 = WIDE.exact_x0(x, s)
+
+        def moved(to, x=x, x0=x0, s=s):
+            return to.alpha * x0 + to.sigma * (x - s.alpha * x0) / s.sigma
+
+        after = moved(t) if before is None else moved(t) + gamma * (before - moved(noisy))
+        x, before, noisy = after, x, s
+    assert made == pytest.approx(x, abs=1e-11)
