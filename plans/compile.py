@@ -1,6 +1,5 @@
 """Compile a solver and its times into a plan: trace the arithmetic in float64, then make tables of it."""
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from numbers import Real
@@ -10,12 +9,12 @@ from fewstep.plans.default_grid import ANGLES, distilled_grid
 from fewstep.plans.errors import NUMERIC, UserError
 from fewstep.plans.guidance import Guidance, Pag, Residual, Steer
 from fewstep.plans.keeping import keeping
-from fewstep.plans.plan import IMAGE, SCHEMA, Plan, Step, group_of
+from fewstep.plans.plan import IMAGE, Plan
 from fewstep.plans.schedule import NoiseSchedule, Time, check_times
 from fewstep.plans.shaping import Shaping, as_shaping
 from fewstep.plans.spec import PURE_NOISE, DenoiserFacts
 from fewstep.plans.staircase import staircase
-from fewstep.plans.state_rows import tabulate
+from fewstep.plans.state_rows import plan_of
 from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Solver, Tracer
 
@@ -92,47 +91,10 @@ def trace_plan(
         from_image=strength is not None,
         renoise=_check_renoise(renoise, strength, denoiser),
     )
-    tables = tabulate(tracer, _traced(name, solver, tracer, times))
-    if strength is not None and IMAGE not in tables.given:
+    sample = _traced(name, solver, tracer, times)
+    plan = plan_of(name, tracer, sample, guidance, strength, renoise, groups)
+    if strength is not None and IMAGE not in plan.given:
         raise UserError(f"solver of plan {name!r} does not start from an image", "leave strength out")
-    steps = tuple(
-        Step(
-            network=evaluation.network,
-            time=evaluation.time.network,
-            to=None if evaluation.to is None else _second_time(evaluation.to, schedule),
-            lam=None if math.isinf(evaluation.time.lam) else evaluation.time.lam,
-            alpha=evaluation.time.alpha,
-            sigma=evaluation.time.sigma,
-            group=group_of(evaluation.time.lam, groups),
-            branches=evaluation.branches,
-            heads=len(evaluation.outputs) // len(evaluation.branches),
-            input=table.input,
-            shaping=None if evaluation.shaped is None else shaping,
-            shaping_of=table.shaping_of,
-            x0=table.x0,
-            update=table.update.rows,
-            terms=table.update.terms,
-            draws=table.draws,
-        )
-        for evaluation, table in zip(tracer.evaluations, tables.steps, strict=True)
-    )
-    plan = Plan(
-        schema=SCHEMA,
-        name=name,
-        schedule=schedule.fingerprint,
-        prediction=denoiser.prediction,
-        guidance=guidance,
-        strength=strength,
-        renoise=renoise,
-        rows=tables.rows,
-        given=tables.given,
-        start=tables.start.rows,
-        start_terms=tables.start.terms,
-        start_draws=tables.start_draws,
-        steps=steps,
-        output=tables.output,
-        tensors=tables.tensors,
-    )
     plan = keeping(plan, denoiser.carried, denoiser.schedule, groups)
     return plan if denoiser.stairs is None else staircase(plan, denoiser.stairs, schedule)
 
@@ -157,11 +119,6 @@ def _check_every_step(plan: Plan, schedule: NoiseSchedule) -> None:
                 f"the step of plan {plan.name!r} from time {step.time:g} does nothing: the network returns x there",
                 f"take a grid that ends before it, such as {plan.name.partition('@')[0]}@{ANGLES}",
             )
-
-
-def _second_time(to: Time, schedule: NoiseSchedule) -> float:
-    """The network's second time: for the clean end it is the cleanest time, or sigma_min where that is not 0."""
-    return to.network if to.sigma > 0 else schedule.cleanest.network
 
 
 def _traced(name: str, solver: Solver, tracer: Tracer, times: Sequence[Time]) -> Lin:

@@ -1,55 +1,35 @@
-"""Make the tables of a plan from a traced solver: live ranges of buffers decide the rows of the state."""
+"""Make a plan from a traced solver: live ranges of buffers decide the rows of the state."""
 
-from collections.abc import Callable, Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
-import msgspec
 import numpy as np
 
-from fewstep.plans.plan import Row, Tensor, Term, tensor
+from fewstep.plans.guidance import Guidance
+from fewstep.plans.plan import SCHEMA, Plan, Row, Step, Tensor, Term, group_of, tensor
+from fewstep.plans.schedule import NoiseSchedule, Time
 from fewstep.plans.symbol import Coefficient, Lin, is_zero
 from fewstep.plans.tracer import Draw, Given, Ones, Predicted, Stored, Tracer
 
 Expansion = Callable[[int, int], Lin]  # (evaluations before, buffer) -> its sum
 
 
-class Table(msgspec.Struct, frozen=True):
-    """Lines of numbers, one for each row made, and the terms whose coefficient is a tensor."""
+def plan_of(
+    name: str,
+    tracer: Tracer,
+    sample: Lin,
+    guidance: Guidance | None,
+    strength: float | None,
+    renoise: float | None,
+    groups: Sequence[float],
+) -> Plan:
+    """The plan of a traced solver that returned `sample`.
 
-    rows: tuple[Row, ...]
-    terms: tuple[Term, ...]
-
-
-class StepTable(msgspec.Struct, frozen=True):
-    """Numbers of one evaluation and the update after it.
-
-    `shaping_of` has columns for state rows and outputs. `x0` has one more for the shaping's result, if there is a
-    shaping. `update` (one line per row of the next state) has further columns for `draws`, in order.
+    It is given all that the solver asked for, read or not: at pure noise an image has the coefficient 0. `guidance`,
+    `strength` and `renoise` are as a caller has them.
     """
-
-    input: Row
-    shaping_of: tuple[Row, ...]
-    x0: Row
-    update: Table
-    draws: tuple[int, ...]
-
-
-class Tables(msgspec.Struct, frozen=True):
-    """A whole traced solver: `start` gives the first state over `given`, then `start_draws`; the sample is `output` .
-    last state. `given` is all that the solver asked for, read or not: at pure noise an image has the coefficient 0."""
-
-    rows: int
-    given: tuple[str, ...]
-    start: Table
-    start_draws: tuple[int, ...]
-    steps: tuple[StepTable, ...]
-    output: Row
-    tensors: tuple[Tensor, ...]
-
-
-def tabulate(tracer: Tracer, sample: Lin) -> Tables:
-    """Tables of a traced solver that returned `sample`."""
     final = tracer.store(sample)
     values_of = _expanding(tracer)
     live = _live(tracer, final, values_of)
@@ -58,10 +38,10 @@ def tabulate(tracer: Tracer, sample: Lin) -> Tables:
     tensors = _Tensors(tracer)
 
     values = {row: values_of(0, buffer) for buffer, row in places[0].items()}
-    given = tuple(b for b, buffer in enumerate(tracer.buffers) if isinstance(buffer, Given))
+    given = {b: buffer.name for b, buffer in enumerate(tracer.buffers) if isinstance(buffer, Given)}
     draws = _draws(tracer, values.values())
     columns = {buffer: i for i, buffer in enumerate((*given, *draws))}
-    start = tensors.table(values, columns, rows, len(columns))
+    start, start_terms = tensors.table(values, columns, rows, len(columns))
     start_draws = _draw_numbers(tracer, draws)
 
     steps = []
@@ -70,25 +50,50 @@ def tabulate(tracer: Tracer, sample: Lin) -> Tables:
         values = {row: values_of(e + 1, buffer) for buffer, row in places[e + 1].items()}
         draws = _draws(tracer, values.values())
         columns = places[e] | {buffer: rows + i for i, buffer in enumerate((*results, *draws))}
-        seen = rows + len(evaluation.outputs)
+        seen, time = rows + len(evaluation.outputs), evaluation.time
+        update, terms = tensors.table(values, columns, rows, rows + len(results) + len(draws))
         steps.append(
-            StepTable(
+            Step(
+                network=evaluation.network,
+                time=time.network,
+                to=None if evaluation.to is None else _second_time(evaluation.to, tracer.schedule),
+                lam=None if math.isinf(time.lam) else time.lam,
+                alpha=time.alpha,
+                sigma=time.sigma,
+                group=group_of(time.lam, groups),
+                branches=evaluation.branches,
+                heads=len(evaluation.outputs) // len(evaluation.branches),
                 input=_row(evaluation.input, columns, rows),
+                shaping=None if evaluation.shaped is None else tracer.shaping,
                 shaping_of=tuple(_row(value, columns, seen) for value in evaluation.shaping_of),
                 x0=_row(evaluation.x0, columns, rows + len(results)),
-                update=tensors.table(values, columns, rows, rows + len(results) + len(draws)),
+                update=update,
+                terms=terms,
                 draws=_draw_numbers(tracer, draws),
             )
         )
-    return Tables(
+    return Plan(
+        schema=SCHEMA,
+        name=name,
+        schedule=tracer.schedule.fingerprint,
+        prediction=tracer.prediction,
+        guidance=guidance,
+        strength=strength,
+        renoise=renoise,
         rows=rows,
-        given=tuple(buffer.name for b in given if isinstance(buffer := tracer.buffers[b], Given)),
+        given=tuple(given.values()),
         start=start,
+        start_terms=start_terms,
         start_draws=start_draws,
         steps=tuple(steps),
         output=_row(final, places[-1], rows),
         tensors=tuple(tensors.items),
     )
+
+
+def _second_time(to: Time, schedule: NoiseSchedule) -> float:
+    """The network's second time: for the clean end it is the cleanest time, or sigma_min where that is not 0."""
+    return to.network if to.sigma > 0 else schedule.cleanest.network
 
 
 def _expanding(tracer: Tracer) -> Expansion:
@@ -167,8 +172,11 @@ class _Tensors:
     tracer: Tracer
     items: dict[Tensor, int] = field(default_factory=dict)  # with their numbers
 
-    def table(self, values: Mapping[int, Lin], columns: Mapping[int, int], rows: int, width: int) -> Table:
-        """One line per state row; a row that nothing lives in becomes zero."""
+    def table(
+        self, values: Mapping[int, Lin], columns: Mapping[int, int], rows: int, width: int
+    ) -> tuple[tuple[Row, ...], tuple[Term, ...]]:
+        """Lines of numbers, and terms whose coefficient is a tensor: one line per state row, of zeros where nothing
+        lives in a row."""
         lines = [[0.0] * width for _ in range(rows)]
         terms = []
         for row, value in sorted(values.items()):
@@ -178,7 +186,7 @@ class _Tensors:
                     terms.append(Term(row, None if alone else columns[buffer], self._number(coefficient)))
                 else:
                     lines[row][columns[buffer]] = coefficient
-        return Table(tuple(map(tuple, lines)), tuple(terms))
+        return tuple(map(tuple, lines)), tuple(terms)
 
     def _number(self, coefficient: Coefficient) -> int:
         return self.items.setdefault(tensor(coefficient), len(self.items))
