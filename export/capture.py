@@ -15,10 +15,9 @@ from onnxscript import ir
 from fewstep.export.mapped import mapped
 from fewstep.export.refusals import refusal, watched
 from fewstep.export.tracing.complex_pairs import ON_PAIRS, on_complex
-from fewstep.export.tracing.operations_once import operations_once
-from fewstep.export.tracing.quick_matches import quick_matches
 from fewstep.export.tracing.short_lists import spread_short_lists
 from fewstep.export.tracing.sizes_as_numbers import FORMS, sizes_as_numbers
+from fewstep.export.tracing.time_saved import operations_once, quick_matches
 from fewstep.graph.graph import Array, Graph
 from fewstep.graph.io import OPSET, from_model
 

@@ -16,12 +16,11 @@ from fewstep.export.experts import Expert, experts, joined, load_expert
 from fewstep.export.licence import licence_of
 from fewstep.export.lora.slots import SlotRequest
 from fewstep.export.null_option import add_null_files, null_values, with_nulls, without_folder
-from fewstep.export.portable import warn_of_operations
 from fewstep.export.size_option import with_sizes
 from fewstep.export.sources import hub
 from fewstep.export.spec import Source, Spec
-from fewstep.export.uncut import warn_of_uncut
 from fewstep.export.verification.points import Scope
+from fewstep.export.warnings import warn_of_operations, warn_of_uncut
 from fewstep.graph.commit import Writer, open_for_update
 from fewstep.graph.describe import describe
 from fewstep.graph.graph import TIME, X

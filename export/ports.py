@@ -1,7 +1,7 @@
 """Give a graph from elsewhere the ports that fewstep's graphs have: x, time, conditions, output; all in float32.
 
 Tensors are renamed where that is all; where a file's port has another type or shape than fewstep's, a node between the
-two converts.
+two converts. A time that is one number for all samples becomes one for each.
 """
 
 import logging
@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from onnx import helper
 
-from fewstep.export.one_time import per_sample
 from fewstep.export.spec import Spec
 from fewstep.graph.additions import Additions
 from fewstep.graph.extents import free_ports
@@ -25,6 +24,7 @@ from fewstep.runtime.sizes import free_shape, free_x_shape, x_dtype
 LOG = logging.getLogger("fewstep")
 FLOAT32 = np.dtype(np.float32)
 NAME_THEM = "name x, time, output and the conditions in the spec as the file does"
+ELEMENTWISE = ("Cast", "Identity", "Mul", "Div", "Add", "Sub", "Neg")  # what is done to a time before it is embedded
 
 
 def with_ports(graph: Graph, spec: Spec, file: str) -> Graph:
@@ -71,6 +71,47 @@ def with_ports(graph: Graph, spec: Spec, file: str) -> Graph:
     outputs = (Value(result, FLOAT32, (BATCH, *spec.output_shape)),)
     whole = Graph(spec.name, tuple(ports.values()), outputs, tuple(nodes), {**graph.constants, **new.constants})
     return free_ports(rename(whole, {result: OUTPUT}), spec)
+
+
+def per_sample(graph: Graph, time: str) -> Graph | None:
+    """The graph that takes the scalar `time` as a vector [batch]; None where it is used as a number.
+
+        Unsqueeze(t, 0) -> Cast -> Expand(.., batch)      ==>      t [batch] -> Cast
+
+    Most networks make a vector of a scalar time first, and expand it to the batch: both steps go. A network that
+    expects one time may still mix the samples' times behind that, so whoever calls this compares the results.
+    """
+    numbers = {name for name, array in graph.constants.items() if array.shape == ()}
+    ones = {name for name, array in graph.constants.items() if array.shape == (1,)}
+    scalars, vectors = {time}, set[str]()  # what is made of the time so far, and was of shape () or [1] or [batch]
+    dropped: dict[str, Node] = {}
+    for node in graph.nodes:
+        read = {*node.inputs}
+        if read.isdisjoint(scalars | vectors):
+            continue
+        is_elementwise = node.op in ELEMENTWISE and not node.domain
+        if is_elementwise and read <= scalars | numbers:
+            scalars.add(node.output)
+        elif is_elementwise and read <= scalars | vectors | numbers | ones:
+            vectors.add(node.output)
+        elif _makes_vector(node, graph) if node.inputs[0] in scalars else _expands(node) and node.inputs[0] in vectors:
+            vectors.add(node.output)
+            dropped[node.output] = Node("Identity", node.inputs[:1], node.outputs)
+        elif not read.isdisjoint(scalars):
+            return None
+    return graph.with_nodes(dropped.get(node.output, node) for node in graph.nodes)
+
+
+def _makes_vector(node: Node, graph: Graph) -> bool:
+    """True if a node makes [t] of a scalar t."""
+    shape = graph.constants.get(node.inputs[1]) if len(node.inputs) > 1 else None
+    if node.domain or shape is None:
+        return False
+    return (node.op, shape.tolist()) in (("Unsqueeze", [0]), ("Unsqueeze", [-1]), ("Reshape", [1]), ("Reshape", [-1]))
+
+
+def _expands(node: Node) -> bool:
+    return node.op == "Expand" and not node.domain
 
 
 def rename(graph: Graph, names: Mapping[str, str]) -> Graph:

@@ -1,19 +1,22 @@
 """The prologue: what does not depend on x, cut off to run once per call instead of once per step."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from fewstep.graph.extents import is_named, of_inputs
-from fewstep.graph.graph import BATCH, TIME, Graph, Value, X, moves
+from fewstep.graph.graph import BATCH, TIME, Array, Graph, Value, X, moves
 from fewstep.graph.index import Index, index
 from fewstep.graph.passes.constants import drop_unused
 from fewstep.graph.selection import SIZES
+from fewstep.graph.session import open_session
 from fewstep.graph.types import Types, infer_types
 from fewstep.graph.work import work
 
 ROW_LIMIT = 2**20  # bytes of one sample of one row: more than this cost more to carry than they save
 WORK_LIMIT = 100  # multiply-accumulates for a byte saved: more take longer than the byte, on CPUs and GPUs alike
+Run = Callable[[Mapping[str, Array]], dict[str, Array]]
 
 
 @dataclass(frozen=True)
@@ -140,3 +143,16 @@ def _upstream(row: str, idx: Index, types: Types, limit: int) -> frozenset[str]:
             carried[name] = source
     arithmetic = sum(work(node, types) for node in idx.graph.nodes if node.output in inner)
     return frozenset(inner) if arithmetic <= WORK_LIMIT * (size - sum(carried.values())) else frozenset()
+
+
+def open_rows(prepared: PreparedDenoiser, opened: Callable[[Graph], Run] = open_session) -> Run:
+    """From the inputs of the whole graph to the rows, and whatever else `opened` sessions return: one row a sample."""
+    runs = [opened(graph) for graph in (prepared.conditioner, prepared.prologue) if graph is not None]
+
+    def rows(feeds: Mapping[str, Array]) -> dict[str, Array]:
+        results: dict[str, Array] = {}
+        for run in runs:
+            results |= run({**feeds, **results})
+        return results
+
+    return rows

@@ -19,7 +19,6 @@ from fewstep.export.sources.checkpoint import PICKLES
 from fewstep.export.sources.diffusers.control import ADAPTER, CONTROLNET
 from fewstep.export.sources.diffusers.files import CONFIG, FP16, INDEX, WEIGHTS, index_name, read_json, shard_names
 from fewstep.export.sources.folders import kind_of
-from fewstep.export.sources.hub_failure import failure
 from fewstep.export.spec import Source, with_spec
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends.checks import imported
@@ -31,6 +30,7 @@ ENCODER, ENCODER_WEIGHTS = "text_encoder", "model"  # how their folders begin, a
 USUAL_WEIGHTS = "model.safetensors"  # what a model of neither diffusers nor a plugin has
 FILES = (".py", ".onnx", ".json", ".safetensors", ".bin", ".ckpt", ".pt", ".pth", ".pkl", ".zip")
 COMMIT = re.compile(r"[0-9a-f]{40}")
+A_FOLDER = "a folder that was downloaded before works too"
 LOG = logging.getLogger("fewstep")
 
 
@@ -164,3 +164,53 @@ def _refuse_pickles(hub: Any, model: str, commit: str, lacking: Mapping[str, str
         if pickled := [each.as_posix() for each in inside if each.suffix in PICKLES]:
             what = f"{model} has its weights as pickles alone ({pickled[0]}), and reading one may run any code"
             raise UserError(what, "ask its makers for safetensors, or name a revision that has them")
+
+
+def failure(hub: Any, error: Exception, model: str, revision: str | None) -> UserError:
+    """The error of a call of huggingface_hub, the module `hub`. Its classes are looked up, and some stand on others."""
+    errors = hub.errors
+    causes = _causes(error)
+
+    def has(kind: type[BaseException]) -> bool:
+        return any(isinstance(cause, kind) for cause in causes)
+
+    if has(errors.RevisionNotFoundError):
+        return UserError(f"{model} has no revision {revision!r}", "check the text after @, or leave it out")
+    if has(errors.GatedRepoError):
+        fix = "accept its terms on its page, and log in with a token of that account (hf auth login)"
+        return UserError(f"{model} is gated: the hub gives it to accounts that accepted its terms", fix)
+    if has(errors.RepositoryNotFoundError):
+        what = f"there is no folder {model}, and the hub has no model of that name, or a private one"
+        return UserError(what, "check the name; log in for a private one (hf auth login)")
+    if has(errors.OfflineModeIsEnabled) or hub.constants.HF_HUB_OFFLINE:
+        what = f"{model} is not in the cache, or not whole, and HF_HUB_OFFLINE=1 allows nothing else"
+        return UserError(what, f"unset HF_HUB_OFFLINE; {A_FOLDER}")
+    for cause in causes:
+        if isinstance(cause, OSError) and cause.errno is not None and cause.filename is not None:
+            what = f"the cache of huggingface_hub cannot be written: {cause.filename} ({cause.strerror})"
+            return UserError(what, "let HF_HOME name a folder that can be written, with space left")
+    said = _said(causes[-1])  # the first that went wrong
+    address = os.environ.get("HF_ENDPOINT", "the hub")
+    if has(errors.LocalEntryNotFoundError) or _is_of_the_network(causes):
+        what = f"{address} cannot be reached for {model}, which the cache lacks: {said}"
+        return UserError(what, f"check the network and HF_ENDPOINT; {A_FOLDER}")
+    return UserError(f"{model} cannot be fetched: {said}", f"check the name and the network; {A_FOLDER}")
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """The error, and those that it was raised from."""
+    causes = [error]
+    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None and cause not in causes:
+        causes.append(cause)
+    return causes
+
+
+def _is_of_the_network(causes: list[BaseException]) -> bool:
+    """True if the network library, of any name, could not connect. Its classes are not the system's."""
+    names = {kind.__name__ for cause in causes for kind in type(cause).__mro__}
+    return bool(names & {"ConnectError", "TimeoutException", "ProxyError", "NetworkError", "ConnectionError"})
+
+
+def _said(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0] if lines else 'it says nothing'}"

@@ -21,8 +21,7 @@ from fewstep.graph.half_types import FLOAT16
 from fewstep.graph.index import Index, index
 from fewstep.graph.io import exceeds
 from fewstep.graph.passes.rounding import round_to
-from fewstep.graph.precomputed import open_rows
-from fewstep.graph.prologue import PreparedDenoiser
+from fewstep.graph.prologue import PreparedDenoiser, open_rows
 from fewstep.graph.session import open_session
 from fewstep.graph.types import infer_types
 from fewstep.plans.errors import UserError

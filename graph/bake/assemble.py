@@ -8,16 +8,16 @@ import msgspec
 import numpy as np
 
 from fewstep.graph.bake.ahead import checked, lay_ahead, lay_conditions
-from fewstep.graph.bake.aligned import stretches
+from fewstep.graph.bake.aligned import align, stretches
 from fewstep.graph.bake.batch import RunBatch
 from fewstep.graph.bake.carried import banks_of
 from fewstep.graph.bake.draws import CHANCES, DRAWS, NOISE, Draws, draws_of
 from fewstep.graph.bake.hold import HELD, MASK, Held, HeldAs, held_along
-from fewstep.graph.bake.loop import lay_loop
+from fewstep.graph.bake.loop import lay_loop, lay_step
 from fewstep.graph.bake.metadata import TOKENS, BakedPort
+from fewstep.graph.bake.numbers import OwnNumbers
 from fewstep.graph.bake.reveal import all_revealed, begin_tokens, checked_chances
 from fewstep.graph.bake.run import BakedNetwork, Run
-from fewstep.graph.bake.unrolled import lay_unrolled
 from fewstep.graph.builder import Builder
 from fewstep.graph.graph import BATCH, Graph, Node, Value
 from fewstep.plans.any_plan import AnyPlan
@@ -134,6 +134,22 @@ def _laid_loops(run: Run, state: list[str]) -> list[str]:
         state = lay_loop(run, stretch, at, state)
         at += len(stretch.steps)
     return state
+
+
+def lay_unrolled(run: Run, state: Sequence[str]) -> list[str]:
+    """Add all steps; returns the names of the state behind the last. `state`: K tensors [B, ...]."""
+    rows = list(state)
+    steps: Sequence[Any] = run.plan.steps
+    for at, step in enumerate(steps):
+        inner, stretch = Builder(f"step_{at}"), align(run.plan, [step])
+        assert stretch is not None, "a step is aligned with itself"
+        rows, made = lay_step(run, inner, OwnNumbers(inner), run.batch, stretch, at, rows)
+        for bank in run.banks:
+            if bank.writes[at]:
+                name = bank.returned.name
+                bank.parts.append(bank.apart(inner, made[name], len(step.branches), name))
+        run.outer.add(inner)
+    return rows
 
 
 def _ports(

@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,13 +20,13 @@ from fewstep.graph.engines import engine_layers
 from fewstep.graph.engines.batches import BATCH
 from fewstep.graph.engines.builders import FLOAT32_SCALES, EngineBuilder, Flags
 from fewstep.graph.engines.kernels import kernels_of
-from fewstep.graph.engines.timings import timings
 from fewstep.graph.io import load, save
 from fewstep.graph.passes.float32_scales import float32_scales
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle import engine_files
-from fewstep.runtime.bundle.engine_key import SCHEMA, EngineKey, Sidecar
+from fewstep.runtime.bundle.engine_key import SCHEMA, EngineKey, Here, Sidecar
 from fewstep.runtime.bundle.manifest import EngineEntry, GraphEntry
+from fewstep.runtime.machine import cache
 from fewstep.runtime.sizes import dimension
 
 LOG = logging.getLogger("fewstep")
@@ -180,3 +181,20 @@ def _reason(output: str) -> str:
     named = [line.removeprefix("[E]").strip() for line in lines if line.startswith("[E]")]
     logged = [line.partition("[E]")[2].strip() for line in lines if "[E]" in line and IGNORED not in line]
     return (named or logged or lines[-1:] or ["it says nothing"])[0]
+
+
+@contextmanager
+def timings(builder: EngineBuilder, of: EngineKey | Here, file: Path) -> Iterator[Path | None]:
+    """The file that a builder reads measurements from and writes them to; None if it measures nothing.
+
+    The user's cache folder keeps them for this GPU and version, unless the builder fails.
+    """
+    if not builder.sees_gpu:
+        yield None
+        return
+    name = f"{of.backend}-{of.backend_version}-{of.device}-{of.multiprocessors}.cache"
+    if (content := cache.read("timing", name)) is not None:
+        file.write_bytes(content)
+    yield file
+    if file.exists():
+        cache.store("timing", name, file.read_bytes())

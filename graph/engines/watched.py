@@ -6,9 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fewstep.graph.describe import describe
-from fewstep.graph.engines.build_engine import request, run_worker
+from fewstep.graph.engines.build_engine import request, run_worker, timings
 from fewstep.graph.engines.builders import STRICT, builder_of
-from fewstep.graph.engines.timings import timings
 from fewstep.graph.graph import Graph
 from fewstep.graph.io import save
 from fewstep.plans.errors import UserError, first_line

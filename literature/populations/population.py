@@ -16,13 +16,12 @@ does not depend on the others of the call, nor on `batch`.
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.literature.populations.resampling import Choice, Floats, ancestors, effective
 from fewstep.plans import noise
 from fewstep.plans.arguments import check_compiled, refuse_options, whole
 from fewstep.plans.errors import UserError
@@ -36,6 +35,8 @@ from fewstep.runtime.request import GivenTensors, check_given, check_seeds
 from fewstep.runtime.sampler import Sampler
 
 Weigh = Callable[[Seen], Any]  # with a method `follow(ancestors)`, where it remembers something of each particle
+Floats = NDArray[np.float64]
+Choice = Literal["systematic", "one", "best"]
 
 
 @dataclass(frozen=True)
@@ -250,3 +251,24 @@ def _checked_steps(
             "take ddpm, dpmpp_2m_sde, renoise or flow_ancestral, or give at=[] for the best of N",
         )
     return at
+
+
+def effective(log_weights: Floats) -> Floats:
+    """The effective number of particles of each group, (sum w)^2 / sum w^2, of log weights [G, M]."""
+    w = np.exp(log_weights - log_weights.max(1, keepdims=True))
+    return np.asarray(w.sum(1) ** 2 / (w**2).sum(1))
+
+
+def ancestors(log_weights: Floats, choice: Choice, chance: float) -> NDArray[np.intp]:
+    """The particle that each particle of a group continues [M], for log weights [M].
+
+    systematic: copies in proportion to the weight, rounded by one uniform number for all (Kitagawa 1996). one: all
+    continue one particle, drawn by its weight. best: all continue the heaviest.
+    """
+    count = len(log_weights)
+    if choice == "best":
+        return np.full(count, np.argmax(log_weights))
+    share = np.exp(log_weights - log_weights.max())
+    ends = np.cumsum(share) / share.sum()
+    places = np.full(count, chance) if choice == "one" else (np.arange(count) + chance) / count
+    return np.minimum(np.searchsorted(ends, places, side="right"), count - 1)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fewstep.export.portable import warn_of_operations
+from fewstep.export.warnings import warn_of_operations
 from fewstep.plans.errors import UserError
 from tests.export.denoisers import Tiny, source
 from tests.export.verifying import verified

@@ -16,7 +16,7 @@ from fewstep.cli.run_sampling import batch_of
 from fewstep.export import Vocabulary
 from fewstep.export.experts import Expert, _check
 from fewstep.export.export import ExportOptions, export
-from fewstep.export.tracing.operations_once import operations_once
+from fewstep.export.tracing.time_saved import operations_once
 from fewstep.literature.populations.population import population
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.consistency import problems

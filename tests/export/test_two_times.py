@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fewstep.export.export import ExportOptions, export, load_source
-from fewstep.export.one_time import per_sample
+from fewstep.export.ports import per_sample
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import Spec
 from fewstep.export.verification.points import points

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fewstep.export.uncut import warn_of_uncut
+from fewstep.export.warnings import warn_of_uncut
 from fewstep.graph.graph import Graph
 from fewstep.graph.prepare import prepare
 from tests.bundles import node

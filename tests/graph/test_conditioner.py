@@ -5,8 +5,7 @@ import pytest
 
 from fewstep.graph.conditioner import WORTH, ConditionerSplit, cut_conditioner
 from fewstep.graph.graph import Graph
-from fewstep.graph.precomputed import open_rows
-from fewstep.graph.prologue import PreparedDenoiser
+from fewstep.graph.prologue import PreparedDenoiser, open_rows
 from fewstep.graph.session import run
 from tests.graph.small import assert_close, feeds
 from tests.onnx_text import written

@@ -11,8 +11,8 @@ from fewstep.calibration.lowering.quantize import lower
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.graph.additions import Additions
 from fewstep.graph.graph import Graph, Node
-from fewstep.graph.precomputed import open_rows
 from fewstep.graph.prepare import prepare, simplify
+from fewstep.graph.prologue import open_rows
 from fewstep.graph.selection import selected_ops
 from fewstep.graph.session import open_session, run
 from tests.calibration.every_target import every_target

@@ -3,7 +3,7 @@
 import pytest
 from torch.onnx._internal.exporter import _registration
 
-from fewstep.export.tracing.operations_once import operations_once
+from fewstep.export.tracing.time_saved import operations_once
 
 
 def test_the_list_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from onnxscript import rewriter
 from onnxscript.rewriter import _matcher
 from onnxscript.rewriter._matcher import SimplePatternMatcher
 
-from fewstep.export.tracing.quick_matches import quick_matches
+from fewstep.export.tracing.time_saved import quick_matches
 
 
 class Unread(Exception):

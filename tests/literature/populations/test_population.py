@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fewstep.literature.populations import Steering, evolve, guidance_corrector, population
-from fewstep.literature.populations.resampling import ancestors, effective
+from fewstep.literature.populations.population import ancestors, effective
 from fewstep.plans import noise
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError

@@ -1,12 +1,28 @@
-"""Work that x has no part in, and that stays in every step since what it makes could not leave the loop."""
+"""Warnings of a prepared graph: operations that no engine takes, and work that stays in every step."""
 
 import logging
 
+from fewstep.graph.engine_operations import OLDEST, text, unparsed
 from fewstep.graph.prologue import PreparedDenoiser, can_be_row, still
 from fewstep.graph.types import infer_types
 from fewstep.graph.work import work
 
 LOG = logging.getLogger("fewstep")
+
+
+def warn_of_operations(prepared: PreparedDenoiser) -> None:
+    """Warn of each operation that no engine can be built of, with the module that it stands in.
+
+    The bundle still runs on a CPU, so this is nothing to refuse it for.
+    """
+    for graph in (prepared.conditioner, prepared.prologue, prepared.body):
+        for each in unparsed(graph) if graph is not None else ():
+            LOG.warning(
+                "%s: no engine for TensorRT %s can be built of it; write that operation with others, or run the bundle "
+                "on ONNX Runtime or OpenVINO",
+                each,
+                text(OLDEST),
+            )
 
 
 def warn_of_uncut(prepared: PreparedDenoiser) -> None:
