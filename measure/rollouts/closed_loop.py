@@ -4,13 +4,11 @@ The final sample is compared with float32's from the same noise (closed loop). E
 keep their order on the way.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fewstep.graph.graph import GROUP, moves
 from fewstep.measure.rollouts.conditions_file import ConditionRecords
@@ -19,7 +17,7 @@ from fewstep.measure.rollouts.seeds import JUDGE_SEEDS, SEARCH_SEEDS, SeedBatch
 from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.chained import chained
 from fewstep.plans.plan import DENOISER, Plan, Step
-from fewstep.runtime.backends import LoadedGraph
+from fewstep.runtime.backends import Arrays, LoadedGraph
 from fewstep.runtime.execute import Array, StepNetwork, StepState, carry_in
 from fewstep.runtime.feeds import tensor_name
 from fewstep.runtime.graph_entry import CARRIED
@@ -31,8 +29,6 @@ from fewstep.runtime.step_call import GraphCall, StepCall, by_group, stacked
 AT_ONCE = len(SEARCH_SEEDS)  # samples: judging takes no more memory than searching
 
 RUNS = 4  # of a denoiser that carries tensors: the first begins with zeros, and then its past fills
-
-Feeds = Mapping[str, NDArray[Any]]
 
 
 def runs_of(plan: AnyPlan) -> int:
@@ -49,7 +45,7 @@ class Course(ReferenceRun):
     slots: carried tensors at the start. network: whose graphs are judged; `neighbours` runs the steps of others.
     """
 
-    feeds: tuple[Feeds, ...]
+    feeds: tuple[Arrays, ...]
     ports: tuple[str, str]
     differences: tuple[Array, ...] = ()
     slots: Slots | None = None
@@ -65,7 +61,7 @@ class Course(ReferenceRun):
     def groups(self) -> int:
         return 1 + max(step.group for step in self.plan.steps if step.network == self.network)
 
-    def fed(self, state: StepState, u: Array | None = None) -> Feeds:
+    def fed(self, state: StepState, u: Array | None = None) -> Arrays:
         """All inputs of a body at a step of the reference, or at another u there, for all branches one after the
         other."""
         before = self.states[state.index - 1].slots if state.index else self.slots
@@ -121,7 +117,7 @@ def open_course(
     batch = SeedBatch.held_out(manifest, seeds, records)
     graph = sampler.of(network).body.graph
     ports = (tensor_name(graph, "x"), tensor_name(graph, "output"))
-    recorded: dict[int, Feeds] = {}
+    recorded: dict[int, Arrays] = {}
 
     def record(index: int, call: GraphCall) -> None:
         step = plan.steps[index]

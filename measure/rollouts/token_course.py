@@ -4,7 +4,7 @@ One token that differs changes all that follow, so a run of its own says little 
 where float32 was: the share of open positions whose likeliest token is another, and the divergence of probabilities.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,7 +19,7 @@ from fewstep.measure.rollouts.seeds import SeedBatch
 from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.errors import UserError
 from fewstep.plans.tokens import TokenPlan
-from fewstep.runtime.backends import LoadedGraph
+from fewstep.runtime.backends import Arrays, LoadedGraph
 from fewstep.runtime.bundle.manifest import TokenAgreement
 from fewstep.runtime.feeds import tensor_name
 from fewstep.runtime.progress import SILENT, Progress
@@ -28,7 +28,6 @@ from fewstep.runtime.step_call import GraphCall, StepCall, by_group
 from fewstep.runtime.token_planning import vocabulary_of
 from fewstep.runtime.tokens import Ids, TokenNetwork, TokenState, all_revealed, execute_tokens, guided_logs
 
-Feeds = Mapping[str, NDArray[Any]]
 Logits = NDArray[np.float32]
 
 
@@ -51,7 +50,7 @@ class TokenCourse:
     plan: TokenPlan
     seeds: Sequence[int]
     mask: int
-    feeds: tuple[Feeds, ...]
+    feeds: tuple[Arrays, ...]
     ports: tuple[str, str]
     own_states: tuple[TokenState, ...]
     reference: TokenRun
@@ -124,7 +123,7 @@ def open_token_course(
 ) -> TokenCourse:
     """A course of some seeds for the float32 body's sampler; the plan's steps are in range groups already."""
     ports = (tensor_name(sampler.body.graph, "x"), tensor_name(sampler.body.graph, "output"))
-    recorded, logits, reference = list[Feeds](), list[Logits](), list[TokenState]()
+    recorded, logits, reference = list[Arrays](), list[Logits](), list[TokenState]()
 
     def record(index: int, call: GraphCall) -> None:
         kept = {name: value for name, value in call.feeds.items() if name != ports[0] and not moves(name)}
