@@ -10,7 +10,6 @@ from fewstep.plans.file import decode, encode
 from fewstep.plans.noise import normal
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
-from fewstep.plans.transforms import tail
 from fewstep.runtime.execute import Hold, execute
 from tests.plans.execution import sample
 
@@ -41,11 +40,9 @@ def test_every_draw_is_read_once() -> None:
 
 
 def test_x_is_noised_by_the_transition_of_the_schedule() -> None:
-    plan = time_travel(compile_plan("ddim:4", FACTS), 2, between=(1, 2))
-    down, up = compile_plan("ddim:4", FACTS).steps[1:3]
-    states = list(execute(plan, lambda i, step, u: [np.tanh(u)], lambda draw: normal(5, draw, (4,)), np.float64))
-    plain = list(execute(compile_plan("ddim:4", FACTS), lambda i, step, u: [np.tanh(u)],
-                         lambda draw: normal(5, draw, (4,)), np.float64))  # fmt: skip
+    network, draws, once = lambda i, step, u: [np.tanh(u)], lambda n: normal(5, n, (4,)), compile_plan("ddim:4", FACTS)
+    twice, (_, down, up, _) = time_travel(once, 2, between=(1, 2)), once.steps
+    states, plain = (list(execute(plan, network, draws, np.float64)) for plan in (twice, once))
     a = down.alpha / up.alpha
     spread = np.sqrt(down.sigma**2 - a**2 * up.sigma**2)
     noise = normal(5, 1, (4,)).astype(np.float64)  # numpy 1 multiplies float32 by a number in float32
@@ -90,14 +87,3 @@ def test_repeats_bring_a_hold_to_the_posterior() -> None:
         means.append(made[:, 1].mean())
     assert abs(means[0] - 1.35) > 0.2
     assert abs(means[1] - 1.35) < 0.05
-
-
-def test_a_part_of_a_cycle_can_be_held_and_the_rest_left_free() -> None:
-    """Cyclic one-way diffusion: a hold while steps cycle, then the tail without it."""
-    plan = time_travel(compile_plan("ddim:6", FACTS), 2, between=(2, 4))
-    value, mask = np.full((1, 4), 0.5), np.array([[1.0, 1.0, 0.0, 0.0]])
-    network, draws = (lambda i, step, u: [np.tanh(u)]), (lambda draw: normal(5, draw, (1, 4)))
-    states = execute(plan, network, draws, np.float32, hold=Hold(value, mask))
-    (k, state), *_ = [(k, state) for k, state in enumerate(states) if k == 6]
-    made = sample(tail(plan, 7), network, draws, given={"row0": state.after[0]})
-    assert np.isfinite(made).all() and (made[0, :2] != 0.5).all()

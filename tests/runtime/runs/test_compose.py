@@ -11,6 +11,7 @@ import pytest
 import fewstep.runtime
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.noise import normal
+from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.plans.transforms import tail
 from fewstep.runtime import Hold, Sampler
@@ -39,7 +40,7 @@ def page() -> SimpleNamespace:
 def modes(tiny_bundle: Path) -> Sampler:
     """The exact denoiser of two modes, at each pixel alone."""
     sampler = fewstep.runtime.load(tiny_bundle)
-    schedule = fewstep.plans.schedule.NoiseSchedule(sampler.bundle.manifest.schedule)
+    schedule = NoiseSchedule(sampler.bundle.manifest.schedule)
 
     def network(feeds):
         x, v = feeds["x"], np.empty_like(feeds["x"])
@@ -56,6 +57,24 @@ def mean(x: np.ndarray) -> np.ndarray:
     return x.mean(axis=(1, 2, 3))
 
 
+def watched(sampler: Sampler) -> tuple[Sampler, list]:
+    """The sampler, and the x and the time of each of its calls."""
+    calls: list[tuple[np.ndarray, float]] = []
+
+    def network(feeds):
+        calls.append((feeds["x"].copy(), float(feeds["row"][0, 0])))
+        return sampler.of().graph(feeds)
+
+    return sampler.changed(graph=network), calls
+
+
+def sampler_of(plan, shape, network) -> SimpleNamespace:
+    """A plan and a network(u, condition), as a sampler has them."""
+    draws = lambda seeds: lambda number: np.stack([normal(seed, number, shape) for seed in seeds])  # noqa: E731
+    run = lambda plan, samples, who: lambda i, step, u: [network(u, who)]  # noqa: E731
+    return SimpleNamespace(compile=lambda name: plan, draws=draws, network=run)
+
+
 def test_every_example_has_at_most_15_lines() -> None:
     for block in (each for each in blocks(PAGE) if each.kind == "python"):
         lines = [line for line in block.text.splitlines() if line.strip() and not line.startswith(("import", "from"))]
@@ -66,14 +85,18 @@ def test_every_example_has_at_most_15_lines() -> None:
 
 
 def test_noise_search_finds_a_better_noise(page, sampler: Sampler) -> None:
-    x = page.noise_search(sampler, "ddim:4", mean, 0, WHO, rounds=20)
-    plain = sampler.sample("ddim:4", [0], WHO)
-    assert mean(x)[0] > mean(plain)[0]
-    worst = page.noise_search(sampler, "ddim:4", lambda x: -mean(x), 0, WHO, rounds=20)
-    assert mean(worst)[0] < mean(plain)[0]
-    np.testing.assert_array_equal(page.noise_search(sampler, "ddim:4", mean, 0, WHO, rounds=1), plain)
-    near, far = (page.noise_search(sampler, "ddim:4", mean, 0, WHO, rounds=9, near=each) for each in (0.01, 0.9))
-    assert 0 < np.abs(near - plain).mean() < 0.2 * np.abs(far - plain).mean()
+    """Where the reward grew, the neighbour is the noise that the next ones are near to."""
+    plan, draws = page.own_noise(sampler.compile("ddim:4")), sampler.draws([0])
+    made = lambda z: sampler.sample(plan, [0], WHO, given={"noise": z})  # noqa: E731
+    for sign in (1, -1):
+        z, taken = draws(0), 0
+        for n in range(1, 20):
+            tried = 0.6 * z + 0.8 * draws(n)
+            if sign * mean(made(tried)) > sign * mean(made(z)):
+                z, taken = tried, taken + 1
+        x = page.noise_search(sampler, "ddim:4", lambda x, sign=sign: sign * mean(x), 0, WHO, rounds=20, near=0.8)
+        np.testing.assert_array_equal(x, made(z))
+        assert taken > 1
 
 
 def test_the_start_moves_towards_what_is_rewarded(page, sampler: Sampler) -> None:
@@ -112,11 +135,7 @@ def test_grey_is_held_in_a_basis_of_colours(page) -> None:
     """Three colours, of a network that predicts no noise: grey comes back, and all colours by the plain hold."""
     shape, seeds = (3, 4, 4), [0, 1]
     plan = compile_plan("ddpm:3", DenoiserFacts(ScheduleSpec("linear"), "epsilon"))
-    network = lambda samples: lambda i, step, u: [0.1 * u]  # noqa: E731
-    draws = lambda seeds: lambda number: np.stack([normal(seed, number, shape) for seed in seeds])  # noqa: E731
-    sampler = SimpleNamespace(
-        compile=lambda plan_name: plan, draws=draws, network=lambda plan, samples, who: network(samples)
-    )
+    sampler = sampler_of(plan, shape, lambda u, who: 0.1 * u)
     picture = np.random.default_rng(0).uniform(-1, 1, (2, *shape)).astype(np.float32)
     basis = np.array([[3**-0.5, 2**-0.5, 6**-0.5], [3**-0.5, -(2**-0.5), 6**-0.5], [3**-0.5, 0, -2 * 6**-0.5]])
     x = page.colourised(sampler, "ddpm:3", seeds, {}, picture, basis, np.array([1.0, 0, 0]))
@@ -124,7 +143,8 @@ def test_grey_is_held_in_a_basis_of_colours(page) -> None:
     assert np.abs(x - picture).max() > 0.1
     hold = Hold(picture, np.array([1.0, 0, 0]).reshape(3, 1, 1), fresh=True)
     plain = page.colourised(sampler, "ddpm:3", seeds, {}, picture, np.eye(3), np.array([1.0, 0, 0]))
-    expected = finish(plan, execute(plan, network(2), draws(seeds), hold=hold), hold=hold)
+    network, draws = sampler.network(plan, 2, {}), sampler.draws(seeds)
+    expected = finish(plan, execute(plan, network, draws, hold=hold), hold=hold)
     np.testing.assert_allclose(plain, expected, atol=1e-4)
 
 
@@ -133,11 +153,7 @@ def test_a_condition_that_is_drawn_is_that_of_emdm(page) -> None:
     betas, shape, seeds = (0.1, 0.3, 0.5, 0.7), (5,), [3, 4]
     plan = compile_plan("ddpm:4", DenoiserFacts(ScheduleSpec("betas", 4, betas=betas), "sample"))
     made = lambda x, z: np.tanh(0.5 * x + z.mean(-1, keepdims=True))  # noqa: E731
-    sampler = SimpleNamespace(
-        compile=lambda name: plan,
-        draws=lambda seeds: lambda number: np.stack([normal(seed, number, shape) for seed in seeds]),
-        network=lambda plan, samples, who: lambda i, step, u: [made(u, np.asarray(who["z"]))],
-    )
+    sampler = sampler_of(plan, shape, lambda u, who: made(u, np.asarray(who["z"])))
     x = page.drawn(sampler, "ddpm:4", seeds, {}, "z", (8,))
     drawn = lambda number, size: np.stack([normal(seed, number, size) for seed in seeds]).astype(float)  # noqa: E731
     bars = np.append(1.0, np.cumprod(1 - np.array(betas)))
@@ -163,11 +179,21 @@ def test_a_draft_without_noise_is_the_network_s_first_input(page, sampler: Sampl
 
 
 def test_a_chain_of_denoising_mcmc_ends_in_the_modes(page, modes: Sampler) -> None:
+    """Langevin moves at the level that each residual tells; of every four states the one of least noise is denoised."""
+    plan, draws, schedule = modes.compile("ddim:12"), modes.draws([0]), NoiseSchedule(modes.bundle.manifest.schedule)
+    rho, k, states = np.array([step.sigma / step.alpha for step in plan.steps]), 6, []
+    y = rho[k] * draws(0).astype(float)
+    for n in range(1, 121):
+        x0 = MODES.exact_x0(plan.steps[k].alpha * y, schedule.time(plan.steps[k].time))
+        y = 0.85 * y + 0.15 * x0 + 0.3**0.5 * rho[k] * draws(n)
+        k = int(np.abs(np.log(rho) - np.log(np.mean((y - x0) ** 2) ** 0.5)).argmin())
+        states.append((k, y))
     chain = page.denoising_mcmc(modes, "ddim:12", 0, 1, samples=30)
-    assert chain.shape == (30, 1, 4, 4)
-    assert np.quantile(np.abs(np.abs(chain) - 0.8), 0.9) < 0.4
-    changes = np.abs(np.diff(np.sign(chain), axis=0)).sum()
-    assert changes > 20 and 0.2 < (chain > 0).mean() < 0.8  # it goes from mode to mode
+    for x, four in zip(chain, (states[at : at + 4] for at in range(0, 120, 4)), strict=True):
+        k, y = max(four, key=lambda each: each[0])
+        row = (plan.steps[k].alpha * y).astype(np.float32)
+        np.testing.assert_allclose(x, modes.sample(tail(plan, k), [0], WHO, given={"row0": row})[0], atol=1e-3)
+    assert np.abs(np.diff(np.sign(chain), axis=0)).sum() > 20 and 0.2 < (chain > 0).mean() < 0.8  # from mode to mode
 
 
 def test_a_story_shares_its_first_steps(page, sampler: Sampler) -> None:
@@ -290,11 +316,13 @@ def test_windows_are_fused_as_stable_avatar_does(page, sampler: Sampler) -> None
 
 
 def test_a_cascade_refines_the_enlarged_sample(page, sampler: Sampler) -> None:
-    small = sampler.sample("dpmpp_2m:6", [0], WHO)
-    weak, strong = (page.cascade(sampler, "dpmpp_2m:6", 3, WHO, strength) for strength in (0.2, 1.0))
-    large = small.repeat(3, -1).repeat(3, -2)
-    assert weak.shape == (1, 1, 12, 12)
-    assert np.abs(weak - large).mean() < np.abs(strong - large).mean()
+    """The first window behind the small sample's six steps shows the enlarged sample and its share of noise."""
+    small, (shows, calls) = sampler.sample("dpmpp_2m:6", [0], WHO), watched(sampler)
+    weak, strong = (page.cascade(shows, "dpmpp_2m:6", 3, WHO, strength) for strength in (0.5, 1.0))
+    large, step = small.repeat(3, -1).repeat(3, -2), sampler.compile("dpmpp_2m:6", strength=0.5).steps[0]
+    noised = step.alpha * large + step.sigma * normal(0, 0, (1, 12, 12))
+    np.testing.assert_allclose(calls[6][0], noised[..., :4, :4], atol=1e-6)
+    assert weak.shape == large.shape and np.abs(weak - large).mean() < np.abs(strong - large).mean()
 
 
 def test_conditions_change_on_the_way(page, sampler: Sampler) -> None:
@@ -308,30 +336,23 @@ def test_conditions_change_on_the_way(page, sampler: Sampler) -> None:
 
 
 def test_rollover_spends_no_more_than_its_budget_and_is_better(page, sampler: Sampler) -> None:
-    calls = []
-
-    def counted(feeds):
-        calls.append(len(feeds["x"]))
-        return sampler.of().graph(feeds)
-
-    plan = sampler.compile("ddpm:10")
-    made = [page.rollover(sampler.changed(graph=counted), plan, mean, seed, WHO) for seed in range(8)]
+    plan, (counted, calls) = sampler.compile("ddpm:10"), watched(sampler)
+    made = [page.rollover(counted, plan, mean, seed, WHO) for seed in range(8)]
     assert len(calls) <= 8 * (1 + 3 * 9)
     plain = sampler.sample(plan, range(8), {"class": [1] * 8})
     assert mean(np.concatenate(made)).mean() > mean(plain).mean() + 0.05
 
 
 def test_what_a_step_saves_rolls_over_to_the_next(page, sampler: Sampler) -> None:
-    """The first try is the only one that is better: one look at the start, one, 3 + 2, and 3 at each later step."""
-    times, best = [], []
-
-    def counted(feeds):
-        times.append(float(feeds["row"][0, 0]))
-        return sampler.of().graph(feeds)
+    """Rewards of tries as they are first asked for. Of three the second goes on, whose second try is better; four are
+    left for the last step."""
+    known, rewards, (counted, calls) = {}, iter([-3.0, 0.0, -1.0, -1.2, -1.5, -0.5, *[-9.0] * 4]), watched(sampler)
 
     def reward(x0):
-        best.append(x0.tobytes())
-        return float(x0.tobytes() == best[0])
+        if x0.tobytes() not in known:
+            known[x0.tobytes()] = next(rewards)
+        return known[x0.tobytes()]
 
-    page.rollover(sampler.changed(graph=counted), sampler.compile("ddpm:6"), reward, 0, WHO)
-    assert [times.count(each) for each in dict.fromkeys(times)] == [1, 1, 5, 3, 3, 3]
+    page.rollover(counted, sampler.compile("ddpm:4"), reward, 0, WHO)
+    times = [time for _, time in calls]
+    assert [times.count(each) for each in dict.fromkeys(times)] == [1, 3, 2, 4]
