@@ -1,11 +1,12 @@
 """DPM-Solver-v3: exact on Gaussian data in one step, DPM-Solver++ where its statistics say nothing."""
 
 from functools import cache, partial
+from itertools import pairwise
 
 import numpy as np
 import pytest
 
-from fewstep.literature.dpm_v3 import Ems, divided_differences, dpm_v3, integrated
+from fewstep.literature.dpm_v3 import Ems, dpm_v3, integrated
 from fewstep.literature.fits.ems import estimate_ems
 from fewstep.plans import solvers
 from fewstep.plans.compile import trace_plan
@@ -72,13 +73,47 @@ def test_statistics_that_say_nothing_leave_dpm_solver_pp(order, known, to_the_en
         ours, theirs = (
             sample(
                 trace_plan("a", each, times, denoising(COSINE, "v")),
-                lambda i, step, u: [np.tanh(u + step.time)],
+                lambda i, step, u: [np.sin(3 * u + step.time / 300)],
                 lambda k: X,
                 np.float64,
             )
             for each in (dpm_v3(degenerate(COSINE), order, False), known)
         )
         assert ours == pytest.approx(theirs, abs=tolerance)
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_a_corrector_redoes_the_step_with_the_value_at_its_end(order):
+    """By hand where l is 0.6 and s = b = 0: f and its divided differences from the step's begin on, of which the last
+    is the corrector's alone. The value at the end stays what it is at the uncorrected x, as in the authors' code."""
+    times, base, l = uniform_lambda(COSINE, 5), degenerate(COSINE), 0.6  # noqa: E741
+    points, weights = np.polynomial.legendre.leggauss(20)
+
+    def x0_of(x, time):
+        return np.sin(3 * x + time.network / 300)
+
+    def f_of(x, time):
+        return (1 - l) / time.alpha * x - x0_of(x, time)
+
+    def moved(x, s, t, *derivatives):
+        h = t.lam - s.lam
+        q = h * (points + 1) / 2
+        f = sum(each * q[:, None] ** power for power, each in enumerate(derivatives))
+        return t.alpha * (np.exp(-l * h) * x / s.alpha - (weights * np.exp(l * (q - h))) @ f * h / 2)
+
+    x, before = times[0].sigma * X, None
+    f = f_of(x, times[0])
+    for s, t in pairwise(times):
+        slope = [(f - before[1]) / (s.lam - before[0])] if before and order == 2 else []
+        predicted = moved(x, s, t, f, *slope)
+        after = f_of(predicted, t)
+        rise = (after - f) / (t.lam - s.lam)
+        bend = [(rise - each) / (t.lam - before[0]) for each in slope]
+        x, before, f = moved(x, s, t, f, rise, *bend), (s.lam, f), after
+    ems = Ems(base.lams, l * base.l, base.s, base.b)
+    plan = trace_plan("test", dpm_v3(ems, order), times, denoising(COSINE, "sample"))
+    made = sample(plan, lambda i, step, u: [x0_of(u, times[i])], lambda k: X, np.float64)
+    assert made == pytest.approx(predicted, abs=1e-9)
 
 
 @pytest.mark.slow
@@ -129,16 +164,6 @@ def test_rows(order, corrector, rows):
     solver = dpm_v3(degenerate(COSINE), order, corrector)
     plan = trace_plan("test", solver, uniform_lambda(COSINE, 8), denoising(COSINE, "v"))
     assert (plan.rows, len(plan.steps)) == (rows, 8)
-
-
-def test_divided_differences_are_taylors_series_where_the_curve_is_a_line():
-    nodes, points = [0.3, 1.1, -0.4, -1.5], np.linspace(-1, 2, 7)
-    assert np.array([2 - 3 * node for node in nodes]) @ divided_differences(nodes, points) == pytest.approx(
-        2 - 3 * points
-    )
-    square = np.array([node**2 for node in nodes[:3]]) @ divided_differences(nodes[:3], points)
-    slope_01 = nodes[0] + nodes[1]  # of the line through the first two
-    assert square == pytest.approx(nodes[0] ** 2 + slope_01 * (points - nodes[0]) + (points - nodes[0]) ** 2)
 
 
 def test_tables_are_integrated_to_their_order():
