@@ -39,9 +39,9 @@ def test_a_student_of_guidance_learns_what_two_branches_make() -> None:
 
 
 def test_a_consistency_student_has_one_end_along_a_path() -> None:
-    """Of data that are one point, paths are x = (1 - t) point + t eps, whose velocity is (x - point) / t."""
-
-    point = 0.7
+    """Of data that are one point, paths are x = (1 - t) point + t eps, whose velocity is (x - point) / t. The target
+    learns nothing."""
+    point, learns = 0.7, list[bool]()
 
     def exact(x: Tensor, time: Tensor, label: Tensor) -> Tensor:
         return consistency_lora.LAST * (x - point) / time.clamp(min=1.0)[:, None, None, None]
@@ -50,14 +50,14 @@ def test_a_consistency_student_has_one_end_along_a_path() -> None:
         return Batch(torch.full((count, 1, 28, 28), point), (torch.arange(count) % 10,))
 
     def still(x: Tensor, time: Tensor, label: Tensor) -> Tensor:
+        learns.append(torch.is_grad_enabled())
         return 0 * x
 
     loss, seeded = consistency_lora.distillation(exact, drawn, 64), torch.Generator().manual_seed
     assert loss(exact, seeded(0)) < 1e-9
-    away = (2 / torch.pi) ** 0.5 * exp(-(point**2) / 2) + point * erf(
-        point / 2**0.5
-    )  # E |eps - point|; x is its own end
+    away = (2 / torch.pi) ** 0.5 * exp(-(point**2) / 2) + point * erf(point / 2**0.5)  # E |eps - point|; x is its end
     assert loss(still, seeded(0)) == pytest.approx(away / consistency_lora.TIMES - consistency_lora.HUBER, rel=0.02)
+    assert learns == [False, True]
     x = torch.randn(2, 1, 28, 28, generator=seeded(0))
     torch.testing.assert_close(consistency_lora.ended(lambda *all: 1e3 + x, x, torch.zeros(2), torch.zeros(2)), x)
 
