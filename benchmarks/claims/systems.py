@@ -85,4 +85,5 @@ def _place(line: Line) -> tuple[str, str, int]:
 def _figure(line: Line, system: str) -> str:
     word = "pays" if line.pays else "not decided" if line.is_open else "no"
     name = "" if line.system == system else f"{line.system}, "
-    return f"{name}{line.figure} {line.gain.mean:+.2f} to {line.control}, {line.model} ({word})"
+    gained = f"{line.gain.mean:+.2f}" if line.asked is None else f"{line.ours / line.plain:.2f}x"
+    return f"{name}{line.figure} {gained} to {line.control}, {line.model} ({word})"

@@ -105,6 +105,8 @@ def test_a_claim_of_a_factor_asks_for_it() -> None:
     sure = Gain(1.0, 0.1)
     assert line(sure, None, asked=1.5).pays and line(sure, None, asked=2.0).pays
     assert not line(sure, None, asked=2.1).pays
+    row = f"| SVDD | `x` | more | {systems.MEASURED} old | works; pays | best of N |"
+    assert "log p 2.00x to best of N" in systems.renewed(row, [line(sure, None, asked=2.1)])
 
 
 def test_a_gain_is_paired_where_seeds_are_the_same() -> None:
