@@ -15,7 +15,7 @@ from fewstep.measure.speed.machine import this_machine
 KEPT = Path(__file__).parents[2] / "docs/measured/claims.json"
 HOW = (
     "*ours* is a system, and its *control* a plain way: at as many evaluations of the network, and *as long*, with"
-    " more evaluations or fewer. A control that has a number of its own has that in its cell.",
+    " more evaluations or fewer. A control of another number has it in its cell.",
     "Milliseconds are of eight seeds, of the processor on one thread. They compare within a row: rows are of days with"
     " other work next to them.",
     "*figure*: the larger one is better, and distances have a minus. log p(class) is a classifier's. FD is of the"
@@ -26,7 +26,7 @@ HOW = (
     " other are not, and their deviation is too small.",
     "*verdict*: a system pays if both gains are above twice their deviations, and if it has the factor that it claims."
     " It does not pay if one is below minus twice its deviation, or the factor is missed. Else nothing is decided."
-    " A cell is empty where the control has one number of evaluations, or is one plan; one gain decides there.",
+    " A control of one number of evaluations has one gain.",
 )
 
 
