@@ -15,9 +15,8 @@ from typing import Literal
 
 import msgspec
 
-from fewstep.plans.canonical import canonical
 from fewstep.plans.errors import UserError
-from fewstep.plans.spec import By, Strict
+from fewstep.plans.spec import By, Strict, canonical
 
 COND, UNCOND = "cond", "uncond"
 PERTURBED = "perturbed"  # a branch, and the condition that is 1 in it

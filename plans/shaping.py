@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.plans.canonical import canonical
 from fewstep.plans.errors import UserError
-from fewstep.plans.spec import Strict
+from fewstep.plans.spec import Strict, canonical
 
 Array = NDArray[np.floating[Any]]
 
