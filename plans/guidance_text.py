@@ -3,8 +3,7 @@
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import PAG, STEER, Cfg, Guidance, Pag, Steer, as_guidance
 from fewstep.plans.named_call import named_call
-from fewstep.plans.named_code import split_code
-from fewstep.plans.plugins import plugins
+from fewstep.plans.named_code import plugins, split_code
 
 
 def from_text(text: str) -> float | Guidance:

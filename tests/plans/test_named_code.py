@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from fewstep.plans import guidance, plugins
+from fewstep.plans import guidance, named_code
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode, encode
@@ -16,7 +16,7 @@ from fewstep.plans.guidance import Branches
 from fewstep.plans.guidance_text import from_text
 from fewstep.plans.listing import solver_listings
 from fewstep.plans.name import is_plan_name, parse_plan_name, with_grid
-from fewstep.plans.named_code import split_code
+from fewstep.plans.named_code import loaded, plugins, split_code
 from tests.plans.gaussian import COSINE, denoising
 
 HEUN3 = """
@@ -161,8 +161,8 @@ def test_plugins_add_names_of_each_kind(file: Path, monkeypatch: pytest.MonkeyPa
         ("grid.late", "fewstep.plans.grids.timesteps:leading"),
         ("guidance.form", "fewstep.plans.guidance:Cfg"),
     )
-    found = tuple(EntryPoint(name, value, plugins.GROUP) for name, value in added)
-    monkeypatch.setattr(plugins, "entry_points_here", lambda: found)
+    found = tuple(EntryPoint(name, value, named_code.GROUP) for name, value in added)
+    monkeypatch.setattr(named_code, "entry_points_here", lambda: found)
     for mine, known in (("pece:4", "heun:4"), ("ddim:4@late", "ddim:4@leading")):
         assert compile_plan(mine, DENOISER).steps == compile_plan(known, DENOISER).steps
     assert with_grid("pece:4") == "pece:4@trailing" and is_plan_name("pece:4")
@@ -180,3 +180,25 @@ def test_no_file_names_code(file: Path) -> None:
         decode(encode(plan))
     with pytest.raises(UserError, match="is not NAME"):  # as the default grid, which a bundle may bring
         parse_plan_name("ddim:2", f"{file.parent / 'evil.py'}:f")
+
+
+def entry(name: str, value: str) -> EntryPoint:
+    return EntryPoint(name, value, named_code.GROUP)
+
+
+def test_plugins_are_found_by_their_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = (entry("solver.a", "none:a"), entry("grid.a", "none:b"), entry("solver.b.c", "none:c"))
+    monkeypatch.setattr(named_code, "entry_points", lambda group: found if group == "fewstep.plugins" else ())
+    monkeypatch.setattr(named_code, "entry_points_here", named_code.entry_points_here.__wrapped__)
+    assert plugins("solver") == {"a": found[0], "b.c": found[2]}
+    assert plugins("sol") == {}
+
+
+def test_the_value_of_a_plugin_is_what_its_entry_point_names() -> None:
+    assert loaded(entry("solver.a", "math:tau")) == pytest.approx(6.2831853)
+
+
+@pytest.mark.parametrize(("value", "why"), [("fewstep_none:a", "ModuleNotFoundError"), ("math:none", "AttributeError")])
+def test_a_plugin_that_does_not_load_is_named(value: str, why: str) -> None:
+    with pytest.raises(UserError, match=rf"plugin solver\.a of a package does not load \({why}"):
+        loaded(entry("solver.a", value))

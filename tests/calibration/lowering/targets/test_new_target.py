@@ -19,7 +19,7 @@ from fewstep.cli.generate import field_help
 from fewstep.measure import opened_body
 from fewstep.measure.engines import backend_of, engine_of, is_simulated
 from fewstep.measure.opened_body import open_body
-from fewstep.plans import plugins
+from fewstep.plans import named_code
 from fewstep.plans.errors import UserError
 from fewstep.report.contents import InspectOptions, inspect
 from fewstep.report.figures import figures
@@ -52,8 +52,8 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Target:
 
 def plug(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """A package's plugin of this name is FAKE."""
-    entry = EntryPoint(f"target.{name}", f"{__name__}:FAKE", plugins.GROUP)
-    monkeypatch.setattr(plugins, "entry_points_here", lambda: (entry,))
+    entry = EntryPoint(f"target.{name}", f"{__name__}:FAKE", named_code.GROUP)
+    monkeypatch.setattr(named_code, "entry_points_here", lambda: (entry,))
 
 
 @pytest.fixture
