@@ -22,10 +22,10 @@ from benchmarks.judged_plans import Judge, opened
 from benchmarks.markdown import table, with_part
 from benchmarks.zoo.members import MEMBERS, SHIPPED
 from fewstep.plans import grids
-from fewstep.plans.call import parameters
 from fewstep.plans.default_grid import default_grid
 from fewstep.plans.errors import UserError
 from fewstep.plans.listing import solver_listings
+from fewstep.plans.names.call import parameters
 from fewstep.plans.plan import Plan
 
 PAGE = Path(__file__).parent.parent / "docs/measured/nominal.md"

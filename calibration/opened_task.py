@@ -28,7 +28,7 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import to_text
 from fewstep.plans.plan import DENOISER
 from fewstep.plans.shaping import Clip, clip_to
-from fewstep.plans.tokens import USUAL
+from fewstep.plans.tokens.plan import USUAL
 from fewstep.runtime.bundle.manifest import Condition
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.conditions import default_value, is_led_by_guidance

@@ -9,7 +9,7 @@ from fewstep.measure.rollouts.calibrated_plan import MISFIT, along, calibrated_p
 from fewstep.plans.any_plan import AnyPlan, shaping_of
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance, to_text
-from fewstep.plans.name import is_token_plan_name, parse_plan_name, parse_token_plan_name, with_grid
+from fewstep.plans.names.name import is_token_plan_name, parse_plan_name, parse_token_plan_name, with_grid
 from fewstep.plans.plan import IMAGE, Plan
 from fewstep.plans.shaping import Shaping
 from fewstep.runtime.bundle.manifest import Body, Manifest

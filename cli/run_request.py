@@ -18,7 +18,7 @@ from fewstep.graph.output import check_writable
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import UNCOND
 from fewstep.plans.plan import IMAGE
-from fewstep.plans.tokens import IDS
+from fewstep.plans.tokens.plan import IDS
 from fewstep.report.choosing.chosen import Chosen, chosen
 from fewstep.runtime.backends.named import named
 from fewstep.runtime.bundle.companions import image_shape

@@ -13,7 +13,7 @@ from fewstep.export.lora.slots import SlotRequest, slots_of
 from fewstep.export.sources.torch_module import TorchSource, module_and_spec
 from fewstep.export.spec import Source, Spec
 from fewstep.plans.errors import UserError
-from fewstep.plans.named_call import NamedCall, named_call
+from fewstep.plans.names.named_call import NamedCall, named_call
 from fewstep.runtime.bundle.reading import file_sha256
 from fewstep.runtime.lora.file import Lora
 from fewstep.runtime.lora.keys import DENOISER

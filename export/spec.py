@@ -19,8 +19,8 @@ from fewstep.graph.graph import GROUP, OUTPUT, TIME, TO, Array, Graph, X
 from fewstep.plans.configs.classes import schedule_from_scheduler_config
 from fewstep.plans.configs.tokens import sampler_from_scheduler_config
 from fewstep.plans.errors import UserError
-from fewstep.plans.grid_name import parse_grid
 from fewstep.plans.grids import trailing
+from fewstep.plans.names.grid_name import parse_grid
 from fewstep.plans.prediction import check
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.spec import Prediction, ScheduleSpec

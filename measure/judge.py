@@ -31,7 +31,7 @@ from fewstep.plans.any_plan import AnyPlan, regroup
 from fewstep.plans.arguments import check_tokens
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
-from fewstep.plans.tokens import LOGITS
+from fewstep.plans.tokens.plan import LOGITS
 from fewstep.runtime.bundle.manifest import TokenAgreement
 from fewstep.runtime.execute import Array
 from fewstep.runtime.progress import SILENT, Progress

@@ -22,7 +22,7 @@ from fewstep.plans import guidance
 from fewstep.plans.any_plan import AnyPlan, Edges, regroup
 from fewstep.plans.arguments import check_compiled, check_tokens
 from fewstep.plans.plan import Plan
-from fewstep.plans.tokens import LOGITS, TokenPlan
+from fewstep.plans.tokens.plan import LOGITS, TokenPlan
 from fewstep.runtime.bundle.manifest import TokenAgreement
 from fewstep.runtime.execute import Array, StepNetwork, carry_in, combine
 from fewstep.runtime.finite import finite_outputs

@@ -108,7 +108,7 @@ def teacher_plan(sampler: Sampler, asked: str | None, judged: AnyPlan) -> Plan:
 def is_distilled(sampler: Sampler, judged: AnyPlan) -> bool:
     """True where a denoiser was distilled to few steps: its spec says so, it is a consistency function, or the judged
     plan is of a solver for such denoisers. A network of two times follows the trajectory, unless its spec says so."""
-    from fewstep.plans.name import parse_plan_name  # all solvers: not for who only runs plans
+    from fewstep.plans.names.name import parse_plan_name  # all solvers: not for who only runs plans
     from fewstep.plans.published import facts_of
 
     manifest = sampler.bundle.manifest

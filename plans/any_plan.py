@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from fewstep.plans.plan import Plan, Step, array, group_of
 from fewstep.plans.shaping import Shaping
-from fewstep.plans.tokens import TokenPlan, TokenStep
+from fewstep.plans.tokens.plan import TokenPlan, TokenStep
 
 AnyStep = Step | TokenStep
 AnyPlan = Plan | TokenPlan

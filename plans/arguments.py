@@ -8,7 +8,7 @@ from typing import Any
 from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
-from fewstep.plans.tokens import USUAL, TokenPlan
+from fewstep.plans.tokens.plan import USUAL, TokenPlan
 
 COMPILED = ("guidance", "shaping", "strength", "renoise")  # into a plan
 

@@ -39,7 +39,11 @@ def compile_plan(
             without a grid is then on `trailing`, where the share of the steps is that of the training's time.
         renoise: in [0, 1]: how much of that noise the image is given (`Tracer.start`); None is 1, all of it.
     """
-    from fewstep.plans.name import TRAILING, parse_plan_name, with_grid  # all solvers: not for who only runs plans
+    from fewstep.plans.names.name import (  # all solvers: not for who only runs plans
+        TRAILING,
+        parse_plan_name,
+        with_grid,
+    )
     from fewstep.plans.published import facts_of
 
     grids = (denoiser.grid, distilled_grid(denoiser)) if strength is None else (TRAILING, TRAILING)

@@ -11,8 +11,8 @@ from fewstep.plans.guidance import CfgPlusPlus, Guidance, Residual, Steer, weigh
 from fewstep.plans.plan import group_of
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.spec import DenoiserFacts
-from fewstep.plans.token_samplers import TokenPlanName
-from fewstep.plans.tokens import SCHEMA, TokenPlan, token_plan_problem
+from fewstep.plans.tokens.plan import SCHEMA, TokenPlan, token_plan_problem
+from fewstep.plans.tokens.samplers import TokenPlanName
 
 
 def compile_tokens(
@@ -31,7 +31,7 @@ def compile_tokens(
         groups: increasing edges of lambda, which give each step its range group.
     """
     from fewstep.plans.grids.ends import check_steps  # all solvers and grids: not for who only runs plans
-    from fewstep.plans.name import parse_token_plan_name
+    from fewstep.plans.names.name import parse_token_plan_name
 
     form, schedule = check_guidance(guidance, denoiser), NoiseSchedule(denoiser.schedule)
     if isinstance(form, CfgPlusPlus | Residual | Steer):

@@ -10,10 +10,10 @@ from fewstep.plans import guidance, shaping
 from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.carry import carry_problem
 from fewstep.plans.errors import UserError
-from fewstep.plans.named_code import split_code
+from fewstep.plans.names.named_code import split_code
 from fewstep.plans.noise import DRAWS_LIMIT
 from fewstep.plans.plan import SCHEMA, Plan, Row, Step, Term, tensor_problem
-from fewstep.plans.tokens import decode_tokens, is_token_plan
+from fewstep.plans.tokens.plan import decode_tokens, is_token_plan
 
 FIX = "compile it again (a plan NAME:STEPS needs no file)"
 FLOAT32_LIMIT = float.fromhex("0x1.fffffep+127")  # the state is float32

@@ -4,12 +4,12 @@ import inspect
 import re
 from dataclasses import dataclass
 
-from fewstep.plans.call import Value, parameters
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.default_grid import ANGLES
-from fewstep.plans.grid_name import GRIDS
-from fewstep.plans.name import SAMPLERS, SOLVERS
-from fewstep.plans.namespace import Function
+from fewstep.plans.names.call import Value, parameters
+from fewstep.plans.names.grid_name import GRIDS
+from fewstep.plans.names.name import SAMPLERS, SOLVERS
+from fewstep.plans.names.namespace import Function
 from fewstep.plans.published import facts_of
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.plans.tracer import Solver

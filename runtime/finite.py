@@ -12,7 +12,7 @@ from fewstep.plans.arguments import check_compiled, check_tokens
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import describe
 from fewstep.plans.plan import Plan, Step
-from fewstep.plans.tokens import LOGITS
+from fewstep.plans.tokens.plan import LOGITS
 from fewstep.runtime.execute import Array, Hold, StepNetwork, StepState, finish
 from fewstep.runtime.tokens import TokenState, all_revealed
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance, Pag, to_text
-from fewstep.plans.guidance_text import from_text
+from fewstep.plans.names.guidance_text import from_text
 
 
 class Options:

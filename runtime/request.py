@@ -310,7 +310,7 @@ def _is_at_positions(plan: Plan, manifest: Manifest) -> bool:
 
 def by_name(plan: AnyPlan) -> str:
     """The way to compile a plan for this bundle, in words."""
-    from fewstep.plans.name import is_plan_name, with_grid  # all solvers and grids: not for who only runs plans
+    from fewstep.plans.names.name import is_plan_name, with_grid  # all solvers and grids: not for who only runs plans
 
     if plan.fitted is not None:
         return f"no name compiles fitted numbers: run {plan.fitted.nominal}"

@@ -23,7 +23,7 @@ from fewstep.plans.arguments import check_compiled, check_tokens
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance
 from fewstep.plans.plan import DENOISER, Plan
-from fewstep.plans.tokens import IDS
+from fewstep.plans.tokens.plan import IDS
 from fewstep.runtime import conditions, mixed_plans, units
 from fewstep.runtime.arrays import Float32
 from fewstep.runtime.backends.recent import Recent

@@ -13,8 +13,8 @@ from fewstep.plans.guidance import Guidance
 from fewstep.plans.keeping import keeping
 from fewstep.plans.plan import Plan
 from fewstep.plans.staircase import staircase
-from fewstep.plans.token_samplers import TokenPlanName
-from fewstep.plans.tokens import USUAL
+from fewstep.plans.tokens.plan import USUAL
+from fewstep.plans.tokens.samplers import TokenPlanName
 from fewstep.runtime.bundle.networks import network_at
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.request import SCHEDULER

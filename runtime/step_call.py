@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.plans.plan import Step
-from fewstep.plans.tokens import TokenStep
+from fewstep.plans.tokens.plan import TokenStep
 from fewstep.runtime.arrays import Arrays, Float32
 from fewstep.runtime.execute import Array
 from fewstep.runtime.graph_entry import CARRIED, NAMED, NEXT

@@ -12,7 +12,7 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance
 from fewstep.plans.plan import group_of
 from fewstep.plans.spec import DenoiserFacts
-from fewstep.plans.tokens import IDS, TokenPlan
+from fewstep.plans.tokens.plan import IDS, TokenPlan
 from fewstep.runtime.arrays import as_numbers, over_samples
 from fewstep.runtime.bundle.manifest import Manifest, Vocabulary
 from fewstep.runtime.bundle.reading import Bundle

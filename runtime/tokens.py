@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from fewstep.plans import noise
 from fewstep.plans.errors import UserError
-from fewstep.plans.tokens import TokenPlan, TokenStep
+from fewstep.plans.tokens.plan import TokenPlan, TokenStep
 
 Ids = NDArray[np.int64]
 Float64 = NDArray[np.float64]

@@ -9,7 +9,7 @@ import pytest
 
 from fewstep.cli.main import main
 from fewstep.cli.verbs import VERBS
-from fewstep.plans import named_code
+from fewstep.plans.names import named_code
 from tests import docs_blocks, verbs_page
 from tests.docs_blocks import PAGES, Block, blocks
 from tests.robots.lerobot.policies import write_policy

@@ -18,7 +18,7 @@ from fewstep.export.export import check as check_export
 from fewstep.measure.results import Results
 from fewstep.plans.file import decode
 from fewstep.plans.guidance import Guidance, weight_of
-from fewstep.plans.name import parse_plan_name
+from fewstep.plans.names.name import parse_plan_name
 from fewstep.report.options import ReportOptions
 from fewstep.report.write import report
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime

@@ -15,15 +15,15 @@ from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.arguments import check_compiled, check_tokens
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
-from fewstep.plans.tokens import LOGITS, TokenPlan
+from fewstep.plans.tokens.plan import LOGITS, TokenPlan
 from fewstep.report.drawing.plan_view import PlanOptions, compiled, equations, headline
 from fewstep.runtime.progress import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from fewstep.plans.call import Value
     from fewstep.plans.listing import GridListing, SolverListing, TokenSamplerListing
+    from fewstep.plans.names.call import Value
 
 EXAMPLE = "A plan's name: SOLVER:STEPS@GRID, as ddim(eta=0.5):10@karras(rho=5)"
 SETS = "what it does; what may be set"

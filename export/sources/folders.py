@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fewstep.export.spec import Source
 from fewstep.plans.errors import UserError
-from fewstep.plans.named_code import loaded, plugins
+from fewstep.plans.names.named_code import loaded, plugins
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.plan import Row, Step
 from fewstep.plans.shaping import Clip, Shaping
-from fewstep.plans.tokens import LOGITS, TokenStep
+from fewstep.plans.tokens.plan import LOGITS, TokenStep
 
 Floats = NDArray[np.float64]
 Whole = NDArray[np.int64]

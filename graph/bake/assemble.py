@@ -23,7 +23,7 @@ from fewstep.graph.graph import BATCH, Graph, Node, Value
 from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.arguments import check_compiled
 from fewstep.plans.errors import UserError
-from fewstep.plans.tokens import IDS
+from fewstep.plans.tokens.plan import IDS
 from fewstep.runtime.backends import Arrays
 from fewstep.runtime.bundle.manifest import Manifest
 from fewstep.runtime.bundle.networks import alone

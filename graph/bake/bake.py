@@ -22,10 +22,10 @@ from fewstep.graph.shaping import check_shaping
 from fewstep.plans.any_plan import AnyPlan, regroup
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance
-from fewstep.plans.named_call import named_call
+from fewstep.plans.names.named_call import named_call
 from fewstep.plans.plan import Step
 from fewstep.plans.shaping import clip_to
-from fewstep.plans.tokens import TokenStep
+from fewstep.plans.tokens.plan import TokenStep
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle.manifest import Body, GraphEntry, Manifest
 from fewstep.runtime.bundle.networks import edges_of, whole_bodies

@@ -16,7 +16,7 @@ from fewstep.graph.builder import Builder
 from fewstep.plans import noise
 from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.arguments import check_compiled, check_tokens
-from fewstep.plans.tokens import LOGITS
+from fewstep.plans.tokens.plan import LOGITS
 from fewstep.runtime.tokens import chances_of
 
 DRAWN = NOISE, DRAWS, CHANCES = "noise", "draws", "chances"  # meanings of inputs; chances are called draws too

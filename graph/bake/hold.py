@@ -12,7 +12,7 @@ from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.arguments import check_compiled
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import IMAGE, NOISE, row_names
-from fewstep.plans.tokens import IDS
+from fewstep.plans.tokens.plan import IDS
 from fewstep.runtime.execute import FRESH_DRAW, HOLD_DRAW, held_row
 
 HeldAs = Literal["none", "noised", "fresh", "clean"]

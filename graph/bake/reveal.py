@@ -17,7 +17,7 @@ from fewstep.graph.bake.draws import Draws
 from fewstep.graph.bake.numbers import StepNumbers
 from fewstep.graph.builder import Builder
 from fewstep.plans.any_plan import AnyPlan
-from fewstep.plans.tokens import IDS, TokenStep
+from fewstep.plans.tokens.plan import IDS, TokenStep
 from fewstep.runtime.bundle.manifest import Condition, Vocabulary
 from fewstep.runtime.tokens import CHANCES, EVEN, chances_of
 

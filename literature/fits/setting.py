@@ -14,7 +14,7 @@ from fewstep.calibration.fitting.start import best_start
 from fewstep.plans.compile import trace_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance
-from fewstep.plans.name import PlanName, parse_plan_name
+from fewstep.plans.names.name import PlanName, parse_plan_name
 from fewstep.plans.plan import Plan, Step
 from fewstep.plans.prediction import input_scale
 from fewstep.plans.schedule import NoiseSchedule, Time

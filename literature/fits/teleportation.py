@@ -8,7 +8,7 @@ import numpy as np
 
 from fewstep.literature.analytic_start import gaussian_start
 from fewstep.literature.fits.setting import FitSetting
-from fewstep.plans.name import PlanName, parse_plan_name
+from fewstep.plans.names.name import PlanName, parse_plan_name
 from fewstep.plans.plan import Plan
 
 MOST = 4  # steps that a start may save

@@ -9,7 +9,7 @@ from fewstep.plans.file import decode_any
 from fewstep.plans.guidance import Guidance, as_guidance, describe
 from fewstep.plans.plan import Plan
 from fewstep.plans.shaping import described
-from fewstep.plans.tokens import USUAL
+from fewstep.plans.tokens.plan import USUAL
 from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.fitted_plans import FITTED
@@ -51,7 +51,7 @@ def judged_plan(
         return regroup(check_compiled(plan_for(reference.bundle, body, plan, asked)), reference.body.groups)
     if calibrated is None:
         return reference.compile(plan or body.plan or (USUAL if manifest.vocabulary else PLAN), guidance, **settings)
-    from fewstep.plans.name import with_grid  # all solvers: not for who only runs plans
+    from fewstep.plans.names.name import with_grid  # all solvers: not for who only runs plans
 
     name = with_grid(calibrated.name)
     kept = ("", name, calibrated.name) if manifest.grid is None else ("", name)

@@ -18,7 +18,7 @@ from fewstep.measure.rollouts.metrics import CEILING
 from fewstep.measure.rollouts.seeds import SeedBatch
 from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.errors import UserError
-from fewstep.plans.tokens import TokenPlan
+from fewstep.plans.tokens.plan import TokenPlan
 from fewstep.runtime.backends import Arrays, LoadedGraph
 from fewstep.runtime.bundle.manifest import TokenAgreement
 from fewstep.runtime.feeds import tensor_name

@@ -8,8 +8,8 @@ from typing import Any
 
 from fewstep.plans.configs.config import SchedulerConfig, read, resolve
 from fewstep.plans.errors import UserError
-from fewstep.plans.token_samplers import Shape, TokenPlanName, even, maskgit
-from fewstep.plans.tokens import TokenStep
+from fewstep.plans.tokens.plan import TokenStep
+from fewstep.plans.tokens.samplers import Shape, TokenPlanName, even, maskgit
 
 Sampler = Callable[[SchedulerConfig, Shape, int], tuple[TokenStep, ...]]
 

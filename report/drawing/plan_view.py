@@ -15,10 +15,10 @@ from fewstep.plans.arguments import check_tokens
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.default_grid import default_grid
 from fewstep.plans.errors import UserError
-from fewstep.plans.name import is_token_plan_name
+from fewstep.plans.names.name import is_token_plan_name
 from fewstep.plans.plan import Plan, Row, Step, Term
 from fewstep.plans.spec import DenoiserFacts, Prediction, ScheduleSpec
-from fewstep.plans.tokens import LOGITS
+from fewstep.plans.tokens.plan import LOGITS
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.execute import combine, execute
 from fewstep.runtime.fitted_plans import FITTED, readable

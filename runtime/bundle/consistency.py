@@ -5,7 +5,7 @@ from itertools import accumulate
 from math import isfinite
 from operator import mul
 
-from fewstep.plans.named_code import split_code
+from fewstep.plans.names.named_code import split_code
 from fewstep.plans.plan import DENOISER
 from fewstep.plans.schedule import spec_problem
 from fewstep.runtime.bundle.manifest import Description, GraphEntry, Manifest, TensorEntry

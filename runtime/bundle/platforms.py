@@ -6,7 +6,7 @@ The runtime chooses bodies by this table, and judges open them by it. A `Target`
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from fewstep.plans.named_code import loaded, plugins
+from fewstep.plans.names.named_code import loaded, plugins
 
 CpuKind = Literal["x86", "arm"]
 

@@ -11,7 +11,7 @@ from fewstep.plans import grids
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import encode
-from fewstep.plans.name import SOLVERS
+from fewstep.plans.names.name import SOLVERS
 from fewstep.plans.shaping import Clip
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.plans.transforms import tail

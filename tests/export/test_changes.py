@@ -7,8 +7,8 @@ import pytest
 
 from fewstep.export.changes import changed, read_change
 from fewstep.export.export import ExportOptions, export
-from fewstep.plans import named_code
 from fewstep.plans.errors import UserError
+from fewstep.plans.names import named_code
 from fewstep.runtime import load
 from fewstep.runtime.bundle.reading import open_bundle
 from tests.export import denoisers

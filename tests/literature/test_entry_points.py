@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fewstep.plans.named_code import GROUP, loaded
+from fewstep.plans.names.named_code import GROUP, loaded
 from tests.packages import ONE_PROCESS, PACKAGES, nodes, parsed
 
 if sys.version_info >= (3, 11):

@@ -6,7 +6,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from fewstep.plans.name import Solver
+from fewstep.plans.names.name import Solver
 from fewstep.plans.plan import Plan
 from fewstep.plans.schedule import NoiseSchedule, Time
 from fewstep.plans.spec import Prediction, ScheduleSpec

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import DTypeLike
 
-from fewstep.plans.name import parse_plan_name
+from fewstep.plans.names.name import parse_plan_name
 from fewstep.plans.plan import Plan
 from fewstep.plans.schedule import NoiseSchedule, Time
 from fewstep.plans.spec import Prediction, ScheduleSpec

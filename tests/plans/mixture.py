@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fewstep.plans.compile import trace_plan
-from fewstep.plans.name import Solver
+from fewstep.plans.names.name import Solver
 from fewstep.plans.plan import Plan
 from fewstep.plans.schedule import Time
 from fewstep.plans.spec import DenoiserFacts, Prediction, ScheduleSpec

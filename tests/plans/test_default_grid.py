@@ -7,7 +7,7 @@ import pytest
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.default_grid import default_grid
 from fewstep.plans.errors import UserError
-from fewstep.plans.name import SOLVERS, parse_plan_name, with_grid
+from fewstep.plans.names.name import SOLVERS, parse_plan_name, with_grid
 from fewstep.plans.published import facts_of
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 

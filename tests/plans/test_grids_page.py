@@ -7,8 +7,8 @@ from typing import get_args
 import pytest
 
 from fewstep.plans import grids
-from fewstep.plans.call import parameters
 from fewstep.plans.configs.classes import CLASSES
+from fewstep.plans.names.call import parameters
 from fewstep.plans.paths import PATHS
 from fewstep.plans.spec import Prediction
 

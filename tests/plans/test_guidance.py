@@ -7,7 +7,7 @@ from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode, encode
 from fewstep.plans.guidance import Branches, Cfg, CfgPlusPlus, Pag, Residual, Steer, describe, to_text, weight_of
-from fewstep.plans.guidance_text import from_text
+from fewstep.plans.names.guidance_text import from_text
 from fewstep.plans.shaping import Rescale
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.runtime.execute import execute

@@ -11,7 +11,7 @@ import pytest
 
 from fewstep.literature.analytic_start import analytic_first_step
 from fewstep.literature.time_travel import time_travel
-from fewstep.plans.name import is_plan_name
+from fewstep.plans.names.name import is_plan_name
 from fewstep.plans.plan import Plan
 from fewstep.plans.transforms import own_noise, tail
 from fewstep.runtime import Hold, Sampler, UserError

@@ -10,7 +10,7 @@ import pytest
 from fewstep.plans.compile_tokens import compile_tokens
 from fewstep.plans.errors import UserError
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
-from fewstep.plans.tokens import TokenPlan, TokenStep
+from fewstep.plans.tokens.plan import TokenPlan, TokenStep
 from fewstep.runtime.tokens import all_revealed, execute_tokens
 
 V, L = 3, 6

@@ -9,7 +9,7 @@ from importlib.metadata import EntryPoint
 
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.plans.errors import UserError
-from fewstep.plans.named_code import GROUP, loaded, plugins
+from fewstep.plans.names.named_code import GROUP, loaded, plugins
 from fewstep.runtime.bundle import platforms
 
 USUAL = (platforms.CPU_X86.name, platforms.TENSORRT.name)  # what is lowered for unless others are asked for

@@ -23,7 +23,7 @@ from fewstep.calibration.ranges.methods import (
 from fewstep.calibration.ranges.table import Range, Ranges
 from fewstep.plans import solvers
 from fewstep.plans.compile import compile_plan
-from fewstep.plans.name import SOLVERS, parse_plan_name
+from fewstep.plans.names.name import SOLVERS, parse_plan_name
 from fewstep.plans.plan import group_of
 from fewstep.plans.published import facts_of
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec

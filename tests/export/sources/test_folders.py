@@ -62,7 +62,7 @@ def test_a_plugin_of_another_type_is_refused(marked: Path, monkeypatch: pytest.M
 
 
 def test_lerobot_is_a_plugin_of_this_package() -> None:
-    from fewstep.plans.named_code import loaded, plugins
+    from fewstep.plans.names.named_code import loaded, plugins
     from fewstep.robots.lerobot.kind import LEROBOT
 
     assert loaded(plugins("source")["lerobot"]) is LEROBOT

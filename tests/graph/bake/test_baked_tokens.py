@@ -18,7 +18,7 @@ from fewstep.graph.bake.draws import CHANCES, drawn
 from fewstep.graph.bake.sealed import is_whole
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Cfg
-from fewstep.plans.tokens import TokenPlan
+from fewstep.plans.tokens.plan import TokenPlan
 from fewstep.report.baked import verify_baked
 from fewstep.runtime.loading import load
 from tests.export.networks import coded

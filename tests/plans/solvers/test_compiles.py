@@ -11,11 +11,11 @@ from fewstep.literature.interpolant import BROWNIAN
 from fewstep.literature.kinetic import kinetic_optimal
 from fewstep.literature.usf import Decision, Expansion, usf
 from fewstep.plans import solvers
-from fewstep.plans.call import parameters
 from fewstep.plans.compile import compile_plan, trace_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import CfgPlusPlus
-from fewstep.plans.name import SOLVERS
+from fewstep.plans.names.call import parameters
+from fewstep.plans.names.name import SOLVERS
 from fewstep.plans.paths import PATHS, RESTORING
 from fewstep.plans.published import facts_of
 from fewstep.plans.schedule import CLEAN, NoiseSchedule

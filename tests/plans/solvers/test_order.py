@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.listing import solver_listings
-from fewstep.plans.name import SOLVERS
+from fewstep.plans.names.name import SOLVERS
 from fewstep.plans.published import facts_of
 from fewstep.plans.schedule import NoiseSchedule
 from tests.plans.convergence import STARTS, slope

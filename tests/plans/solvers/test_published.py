@@ -6,9 +6,9 @@ from functools import partial
 import pytest
 
 from fewstep.plans import solvers
-from fewstep.plans.call import parameters
 from fewstep.plans.compile import compile_plan
-from fewstep.plans.name import parse_plan_name
+from fewstep.plans.names.call import parameters
+from fewstep.plans.names.name import parse_plan_name
 from fewstep.plans.published import Published, facts_of, orders_of, published_among, solvers_among
 from tests.plans.gaussian import COSINE, denoising
 

@@ -7,7 +7,7 @@ import pytest
 
 from fewstep.plans.compile import compile_plan, trace_plan
 from fewstep.plans.listing import solver_listings
-from fewstep.plans.name import SOLVERS
+from fewstep.plans.names.name import SOLVERS
 from fewstep.plans.published import facts_of
 from fewstep.plans.schedule import CLEAN, NoiseSchedule
 from tests.plans.convergence import FEW_AND_MANY, grid, moments, spread_error

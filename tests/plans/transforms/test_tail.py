@@ -10,7 +10,7 @@ from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode, encode
 from fewstep.plans.guidance import Cfg, CfgPlusPlus, Residual
-from fewstep.plans.name import SOLVERS
+from fewstep.plans.names.name import SOLVERS
 from fewstep.plans.noise import normal
 from fewstep.plans.plan import Plan
 from fewstep.plans.shaping import Clip

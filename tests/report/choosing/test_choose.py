@@ -18,7 +18,7 @@ from fewstep.measure.rollouts.metrics import CEILING, psnr
 from fewstep.measure.rollouts.nearness import LEAST_PSNR
 from fewstep.measure.rollouts.seeds import held_out_conditions
 from fewstep.plans.errors import UserError
-from fewstep.plans.name import with_grid
+from fewstep.plans.names.name import with_grid
 from fewstep.plans.plan import Plan
 from fewstep.report.choosing import choose as choosing
 from fewstep.report.choosing import deployments

@@ -19,8 +19,8 @@ from fewstep.cli.generate import field_help
 from fewstep.measure import opened_body
 from fewstep.measure.engines import backend_of, engine_of, is_simulated
 from fewstep.measure.opened_body import open_body
-from fewstep.plans import named_code
 from fewstep.plans.errors import UserError
+from fewstep.plans.names import named_code
 from fewstep.report.contents import InspectOptions, inspect
 from fewstep.report.figures import figures
 from fewstep.report.options import ReportOptions

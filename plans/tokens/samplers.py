@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from fewstep.plans.errors import UserError
-from fewstep.plans.tokens import Score, TokenStep
+from fewstep.plans.tokens.plan import Score, TokenStep
 
 Shape = tuple[int, ...]
 

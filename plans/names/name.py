@@ -19,16 +19,17 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from fewstep.plans import solvers, token_samplers
-from fewstep.plans.call import bound_call
+from fewstep.plans import solvers
 from fewstep.plans.errors import UserError
-from fewstep.plans.grid_name import Grid, parse_grid
-from fewstep.plans.named_code import split_code
-from fewstep.plans.namespace import Namespace
+from fewstep.plans.names.call import bound_call
+from fewstep.plans.names.grid_name import Grid, parse_grid
+from fewstep.plans.names.named_code import split_code
+from fewstep.plans.names.namespace import Namespace
 from fewstep.plans.plan import FITTED
 from fewstep.plans.published import facts_of
 from fewstep.plans.symbol import Lin
-from fewstep.plans.token_samplers import TokenPlanName
+from fewstep.plans.tokens import samplers as token_samplers
+from fewstep.plans.tokens.samplers import TokenPlanName
 from fewstep.plans.tracer import Solver
 
 DIGITS = 9  # of a number of steps: far more than any plan has
@@ -141,7 +142,7 @@ def _refuse_other_tools(what: str, count: str, where: str, name: str) -> None:
         raise UserError(f"plan '{name}' does not say how many evaluations", f"write {FITTED}:6")
     if "(" in what or what in SOLVERS.aliases or what in SOLVERS:
         return
-    from fewstep.plans.other_names import translated  # for this message alone
+    from fewstep.plans.names.other_names import translated  # for this message alone
 
     meant = translated(what, SOLVERS)
     if meant is not None:

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 from fewstep.plans import grids
-from fewstep.plans.call import bound_call
 from fewstep.plans.errors import UserError
-from fewstep.plans.namespace import Namespace
+from fewstep.plans.names.call import bound_call
+from fewstep.plans.names.namespace import Namespace
 from fewstep.plans.schedule import NoiseSchedule, Time
 
 Grid = Callable[[NoiseSchedule, int], tuple[Time, ...]]

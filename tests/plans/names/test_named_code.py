@@ -8,15 +8,16 @@ import msgspec
 import numpy as np
 import pytest
 
-from fewstep.plans import guidance, named_code
+from fewstep.plans import guidance
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode, encode
 from fewstep.plans.guidance import Branches
-from fewstep.plans.guidance_text import from_text
 from fewstep.plans.listing import solver_listings
-from fewstep.plans.name import is_plan_name, parse_plan_name, with_grid
-from fewstep.plans.named_code import loaded, plugins, split_code
+from fewstep.plans.names import named_code
+from fewstep.plans.names.guidance_text import from_text
+from fewstep.plans.names.name import is_plan_name, parse_plan_name, with_grid
+from fewstep.plans.names.named_code import loaded, plugins, split_code
 from tests.plans.gaussian import COSINE, denoising
 
 HEUN3 = """

@@ -7,7 +7,7 @@ another tool is often a solver and a grid in one word; here the grid follows an 
 import re
 
 from fewstep.plans import grids
-from fewstep.plans.namespace import Namespace
+from fewstep.plans.names.namespace import Namespace
 
 WORDS = ("k_", "sample_", "_gpu", "_cfg_pp", "_scheduler", "_discrete", "_multistep")  # these change no arithmetic
 GRIDS = ("karras", "exponential", "beta", "linspace")  # endings of a solver's name

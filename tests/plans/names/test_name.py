@@ -3,10 +3,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fewstep.plans import grids, solvers
-from fewstep.plans.call import parameters
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
-from fewstep.plans.name import parse_plan_name
+from fewstep.plans.names.call import parameters
+from fewstep.plans.names.name import parse_plan_name
 from tests.plans.gaussian import COSINE, denoising
 
 V = denoising(COSINE, "v")

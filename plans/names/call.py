@@ -12,8 +12,8 @@ from types import UnionType
 from typing import Any, get_args, get_type_hints
 
 from fewstep.plans.errors import UserError
-from fewstep.plans.named_code import named_function, titled
-from fewstep.plans.namespace import Namespace
+from fewstep.plans.names.named_code import named_function, titled
+from fewstep.plans.names.namespace import Namespace
 from fewstep.plans.published import facts_of
 
 Value = bool | int | float | tuple[float, ...]

@@ -6,14 +6,14 @@ import msgspec
 import numpy as np
 import pytest
 
-from fewstep.plans import token_samplers
 from fewstep.plans.compile_tokens import compile_tokens
 from fewstep.plans.configs.tokens import sampler_from_scheduler_config
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Cfg, CfgPlusPlus
 from fewstep.plans.plan import group_of
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
-from fewstep.plans.tokens import TokenPlan, TokenStep, decode_tokens, token_plan_problem
+from fewstep.plans.tokens import samplers as token_samplers
+from fewstep.plans.tokens.plan import TokenPlan, TokenStep, decode_tokens, token_plan_problem
 
 FACTS = DenoiserFacts(ScheduleSpec("flow"), "logits")
 LENGTHS = (7, 49, 392)

@@ -2,8 +2,8 @@
 
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import PAG, STEER, Cfg, Guidance, Pag, Steer, as_guidance
-from fewstep.plans.named_call import named_call
-from fewstep.plans.named_code import plugins, split_code
+from fewstep.plans.names.named_call import named_call
+from fewstep.plans.names.named_code import plugins, split_code
 
 
 def from_text(text: str) -> float | Guidance:

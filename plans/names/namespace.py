@@ -1,6 +1,6 @@
 """Functions that a plan's name may call: those of the core, those of plugins, and code of one's own.
 
-A plugin `solver.NAME` or `grid.NAME` (`plans.named_code`) adds a name. Code of one's own needs none.
+A plugin `solver.NAME` or `grid.NAME` (`plans.names.named_code`) adds a name. Code of one's own needs none.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from fewstep.plans.errors import UserError
-from fewstep.plans.named_code import loaded, plugins
+from fewstep.plans.names.named_code import loaded, plugins
 from fewstep.plans.published import orders_of
 
 Function = Callable[..., Any]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fewstep.plans.errors import UserError
-from fewstep.plans.named_code import loaded, named_function, plugins, split_code
+from fewstep.plans.names.named_code import loaded, named_function, plugins, split_code
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Plans of token denoisers, and their samplers."""
