@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 import fewstep.runtime
 from fewstep.literature.streams import Similar, stream
 from fewstep.plans.guidance import Cfg, Residual
+from fewstep.plans.noise import uniform
 from fewstep.runtime import Sampler, UserError
 from tests.runtime.runs.conftest import Analytic
 
@@ -55,11 +56,18 @@ def test_the_first_frame_leaves_after_all_its_steps_and_the_last_ones_are_flushe
     assert frames.stats().in_flight == 0
 
 
-def test_a_call_serves_all_frames_on_their_way(sampler: Sampler, network: Analytic) -> None:
-    frames = stream(sampler, **LCM, mode="batch")
+@pytest.mark.parametrize(
+    ("guidance", "first", "each"),
+    [(None, 1, 1), (Residual(1.4), 1, 1), (Residual(1.4, 1.0, "onetime"), 2, 1), (2.0, 2, 2)],
+    ids=str,
+)
+def test_a_call_serves_all_frames_on_their_way(sampler: Sampler, network: Analytic, guidance, first, each) -> None:
+    """Of 4 lanes: N rows, N + 1 with one evaluation of the other branch, 2 N with classifier-free guidance."""
+    frames = stream(sampler, **LCM, guidance=guidance, mode="batch")
     for frame in FRAMES[:8]:
         frames.push(frame)
-    assert network.batches == [1, 2, 3, 4, 4, 4, 4, 4] and frames.stats().calls == 8
+    assert network.batches == [first + each * lane for lane in (0, 1, 2, 3, 3, 3, 3, 3)]
+    assert frames.stats().calls == 8
 
 
 def test_steps_of_different_range_groups_are_in_different_calls(grouped: Sampler) -> None:
@@ -69,17 +77,6 @@ def test_steps_of_different_range_groups_are_in_different_calls(grouped: Sampler
     assert len(groups) == 2 and frames.stats().calls > 8
     for each, frame in zip(out, FRAMES, strict=False):
         np.testing.assert_array_equal(each.sample, alone(grouped, frame, 0, **LCM))
-
-
-@pytest.mark.parametrize(
-    ("guidance", "rows"), [(None, 1), (Residual(1.4), 1), (Residual(1.4, 1.0, "onetime"), 2), (2.0, 2)], ids=str
-)
-def test_residual_guidance_costs_a_row_or_none(sampler: Sampler, network: Analytic, guidance, rows) -> None:
-    """Of 4 lanes: N rows, N + 1 with one evaluation of the other branch, 2 N with classifier-free guidance."""
-    frames = stream(sampler, **LCM, guidance=guidance, mode="batch")
-    for frame in FRAMES[:4]:
-        frames.push(frame)
-    assert network.batches[-1] == {1: 4, 2: 8 if guidance == 2.0 else 5}[rows]
 
 
 def test_settings_may_come_at_once(sampler: Sampler) -> None:
@@ -159,11 +156,8 @@ def test_an_overflow_drops_the_frames_on_their_way_and_the_stream_goes_on(sample
 
 
 def test_a_caller_may_reuse_its_buffer(sampler: Sampler) -> None:
-    frames, buffer, out = (
-        stream(sampler, **LCM, mode="batch", guidance=Residual(1.4)),
-        np.empty((1, 4, 4), np.float32),
-        [],
-    )
+    frames, buffer = stream(sampler, **LCM, mode="batch", guidance=Residual(1.4)), np.empty((1, 4, 4), np.float32)
+    out = []
     for frame in FRAMES[:6]:
         buffer[:] = frame
         out += frames.push(buffer)
@@ -222,6 +216,20 @@ def test_after_so_many_skips_since_the_last_processed_frame_one_is_processed(
     """Elsewhere the count ends at its limit alone, so that a scene that moves again soon has fewer skips."""
     frames = stream(sampler, **LCM, mode="sequence", similar=Similar(0.98, most))
     assert [each.index for each in frames(FRAMES[shown]) if each.fresh] == fresh
+
+
+def test_a_frame_is_skipped_by_its_cosine_with_the_last_processed_one(sampler: Sampler) -> None:
+    """With the chance 1 - (1 - cos) / (1 - threshold), as in the authors' code, on frames that turn away and fade."""
+    one, angles = FRAMES[0], np.linspace(0, 3, 60)
+    other = FRAMES[1] - one * np.vdot(FRAMES[1], one) / np.vdot(one, one)
+    other *= np.linalg.norm(one) / np.linalg.norm(other)
+    film = [(np.cos(angle) * one + np.sin(angle) * other) / (3 + angle) for angle in angles]
+    out = stream(sampler, **LCM, mode="sequence", similar=Similar(0.9, 1000))(np.float32(film))
+    processed = [0]
+    for index, angle in enumerate(angles[1:], 1):
+        if 1 - (1 - np.cos(angle - angles[processed[-1]])) / 0.1 < uniform(0, index):
+            processed.append(index)
+    assert [each.index for each in out if each.fresh] == processed and 10 < len(processed) < 40
 
 
 def test_a_change_of_settings_is_seen_on_a_still_scene(sampler: Sampler) -> None:
