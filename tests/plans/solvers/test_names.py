@@ -120,7 +120,6 @@ def test_dpm_2_is_the_midpoint_at_the_geometric_mean_of_sigma(spec):
         return y + (t - s) * (half - exact_x0(alpha * half, time)) / middle
 
     times = uniform_lambda(spec, 7)
-
     by_hand = variance_exploding(spec, times, step)
     assert plan_sample(solvers.dpm_2, spec, times) == pytest.approx(by_hand, abs=1e-10)
 

@@ -13,15 +13,11 @@ from fewstep.plans.solvers.sa_solver import sa_solver
 from tests.plans.convergence import moments
 from tests.plans.gaussian import FLOW, LINEAR, denoising, one_point
 
-UNEVEN = (930.0, 850.0, 720.0, 610.0, 430.0, 300.0, 180.0)
-
-
-def uneven(spec):
-    return [NoiseSchedule(spec).time(t) for t in UNEVEN]
+UNEVEN = [NoiseSchedule(LINEAR).time(t) for t in (930.0, 850.0, 720.0, 610.0, 430.0, 300.0, 180.0)]
 
 
 def test_predictor_and_corrector_read_the_same_noise():
-    plan = trace_plan("test", sa_solver, uneven(LINEAR), denoising(LINEAR, "sample"))
+    plan = trace_plan("test", sa_solver, UNEVEN, denoising(LINEAR, "sample"))
     for number, step in enumerate(plan.steps[:-1], start=1):
         assert step.draws == (number,)
         assert sum(row[-1] != 0 for row in step.update) == 2
@@ -30,9 +26,7 @@ def test_predictor_and_corrector_read_the_same_noise():
 
 
 def test_tau_may_be_on_in_an_interval_of_the_networks_time():
-    plan = trace_plan(
-        "test", partial(sa_solver, tau_from=200.0, tau_to=800.0), uneven(LINEAR), denoising(LINEAR, "epsilon")
-    )
+    plan = trace_plan("test", partial(sa_solver, tau_from=200.0, tau_to=800.0), UNEVEN, denoising(LINEAR, "epsilon"))
     assert [bool(step.draws) for step in plan.steps] == [False, False, True, True, True, True]
 
 

@@ -54,9 +54,8 @@ def test_every_published_order_is_measured():
 def test_mean_and_variance_converge_to_the_exact_ones_with_the_solvers_order(name, order):
     errors = []
     for steps in FEW_AND_MANY:
-        times = grid(
-            FLOW, steps, first=995, last=LAST.get(name, 300)
-        )  # nearer to clean, some first-order errors cancel
+        # Nearer to clean, some first-order errors cancel
+        times = grid(FLOW, steps, first=995, last=LAST.get(name, 300))
         plan = trace_plan("test", solver(name), times, denoising(FLOW, "flow"))
         errors.append(spread_error(plan, FLOW, times[-1]))
     slope = math.log(errors[0] / errors[1]) / math.log(FEW_AND_MANY[1] / FEW_AND_MANY[0])
