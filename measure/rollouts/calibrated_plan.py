@@ -11,7 +11,7 @@ from fewstep.plans.plan import Plan
 from fewstep.plans.shaping import described
 from fewstep.plans.tokens.plan import USUAL
 from fewstep.runtime.bundle.manifest import Body
-from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.fitted_plans import FITTED
 from fewstep.runtime.planning import NO_SETTINGS, plan_for
 from fewstep.runtime.request import SCHEDULER, PlanSettings
@@ -42,7 +42,7 @@ def judged_plan(
 ) -> Plan:
     """The plan asked for, or else the one that the body was calibrated along, guidance and shaping included.
 
-    The calibrated plan is the kept one, or its name where another guidance, a shaping or a strength changes it.
+    The calibrated plan is the kept one, or its name where another guidance, size, shaping or strength changes it.
     `fitted:N` is the one that the body runs; float32 is compared along it too.
     """
     manifest, calibrated = reference.bundle.manifest, calibrated_plan(reference.bundle, body)
@@ -55,7 +55,8 @@ def judged_plan(
 
     name = with_grid(calibrated.name)
     kept = ("", name, calibrated.name) if manifest.grid is None else ("", name)
-    is_changed = settings.get("shaping") is not None or settings.get("strength") is not None
+    is_sized = bool(manifest.sizes) and open_bundle(reference.bundle.path).manifest.x_shape != manifest.x_shape
+    is_changed = is_sized or settings.get("shaping") is not None or settings.get("strength") is not None
     if plan in kept and asked == calibrated.guidance and not is_changed:
         return reference.compile(calibrated, **settings)
     if settings.get("shaping") is None and not (plan.endswith(".json") or (plan or name).startswith(SCHEDULER)):

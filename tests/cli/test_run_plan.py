@@ -17,6 +17,7 @@ from fewstep.plans.transforms import tail
 from fewstep.runtime import load
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.sampler import PLAN, Sampler
+from fewstep.runtime.sizes import Size
 from tests.bundles import described
 from tests.cli.conftest import Command
 from tests.cli.test_bake import calibrate_along
@@ -82,6 +83,8 @@ def test_it_is_the_kept_plan_and_its_name_where_a_setting_changes_it(
     assert asked(sampler) == (str(tiny_bundle / "plan.json") if name == "Own:6" else kept)
     assert str(asked(sampler, 2.0)).endswith(guided)
     assert asked(sampler, strength=0.5) == started  # an image, where the kept one starts from noise
+    wide = described(sampler, sizes=(Size("height", 1, 4, 8, 4),), x_shape=(1, 8, 4))
+    assert str(asked(wide)).endswith(guided)  # a schedule may follow from the size
 
 
 def test_float32_takes_the_plan_that_another_body_was_calibrated_along(tiny_bundle: Path, asked: Asked) -> None:
