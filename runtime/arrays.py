@@ -11,6 +11,7 @@ from fewstep.plans.errors import UserError
 
 Float32 = NDArray[np.float32]
 Arrays = Mapping[str, NDArray[Any]]  # by name
+MASKED = "masked values"
 
 
 class Unusable(UserError):
@@ -46,9 +47,10 @@ def missing_in(value: Any) -> str:
     elif isinstance(value, np.ndarray) and value.dtype == object:
         value = value.ravel().tolist()
     if isinstance(value, list | tuple):
-        return next(filter(None, map(missing_in, value)), "")
+        are_numbers = set(map(type, value)) <= {int, float}  # a picture in lists has a million
+        return "" if are_numbers else next(filter(None, map(missing_in, value)), "")
     is_masked = isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value)
-    return "masked values" if is_masked else "None" if value is None else ""
+    return MASKED if is_masked else "None" if value is None else ""
 
 
 def as_finite(value: Any, what: str, fix: str) -> Float32:

@@ -8,13 +8,13 @@ import numpy as np
 
 from fewstep.literature.streams.stream import Frame, Stream, StreamedFrame, arrays_of
 from fewstep.plans.errors import UserError
-from fewstep.runtime.arrays import missing_in
+from fewstep.runtime.arrays import MASKED, missing_in
 
 
 def latest(stream: Stream, source: Iterable[Frame], queue: int = 1) -> Iterator[StreamedFrame]:
     """The frames of a camera-like source through a stream.
 
-    A frame that waits while `queue` newer ones come is dropped, as is a frame that holds NaN or infinity, and
+    A frame that waits while `queue` newer ones come is dropped, as is one of masked values, NaN or infinity, and
     `Stream.stats` counts both. The source counts the indices, which go on after the stream's former frames. An error of
     the source is raised here, once the frames before it are out. A frame of another shape is a mistake of the program:
     it ends the run with a UserError, and `Stream.flush` has the frames on their way. The thread begins with the first
@@ -42,7 +42,7 @@ def _taken(stream: Stream, newest: "_Newest") -> Iterator[StreamedFrame]:
 
 
 def _is_finite(frame: Frame) -> bool:
-    if frame is not None and missing_in(frame):
+    if missing_in(frame) == MASKED:
         return False
     arrays = arrays_of(frame).values()
     return all(array.dtype.kind != "f" or bool(np.isfinite(array).all()) for array in arrays)

@@ -81,8 +81,9 @@ class History:
         for name in self._takes:
             if name not in observation:
                 raise UserError(f"the observation has no {name!r}", fix)
-        arrays = conditions.check(tuple(self._takes.values()), {name: [observation[name]] for name in self._takes}, 1)
-        self._latest.append({name: array[0] for name, array in arrays.items()})
+        one = {name: each[None] if hasattr(each := observation[name], "ndim") else [each] for name in self._takes}
+        arrays = conditions.check(tuple(self._takes.values()), one, 1)
+        self._latest.append({name: array[0].copy() for name, array in arrays.items()})
 
     def window(self) -> Window:
         """Arrays [observations, ...] by name, the latest last. A later `add` does not change them."""

@@ -55,6 +55,9 @@ def test_frames_that_are_not_finite_are_dropped_and_a_mistake_leaves_frames_to_f
     with pytest.raises(UserError, match="given 'image' does not have the shape"):
         list(_taken(frames, newest))  # type: ignore[arg-type]
     assert [out.index for out in frames.flush()] == [3, 4] and frames.stats().dropped == 2
+    newest.frames = lambda: enumerate([None])
+    with pytest.raises(UserError, match="starts from .image."):
+        list(_taken(frames, newest))  # type: ignore[arg-type]
 
 
 def test_a_reader_that_leaves_ends_the_thread(sampler: Sampler) -> None:

@@ -45,7 +45,7 @@ def test_the_first_observation_stands_for_those_before_it(policy: Sampler) -> No
 
 
 def test_an_observation_is_kept_as_it_was(policy: Sampler) -> None:
-    history, buffer = History(policy), np.zeros(2)
+    history, buffer = History(policy), np.zeros(2, np.float32)
     history.add({"state": buffer})
     buffer += 7
     assert history.window()["state"].max() == 0
