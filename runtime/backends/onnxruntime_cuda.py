@@ -51,11 +51,11 @@ class OnnxRuntimeCuda:
                 f"onnxruntime {onnxruntime.__version__} was built without {PROVIDER}",
                 "pip uninstall onnxruntime, then pip install 'fewstep[gpu]'; on a Jetson take NVIDIA's build of it",
             )
-        onnxruntime.set_default_logger_severity(FATAL_ONLY)  # cuDNN's attempts are errors to its default logger
         _find_libraries(onnxruntime)
 
         def opened(cuda_graph: bool = False) -> Session:
             session = open_session(onnxruntime, file, (PROVIDER, provider_settings(self.device, cuda_graph)))
+            onnxruntime.set_default_logger_severity(FATAL_ONLY)  # cuDNN's attempts are errors to its default logger
             check_ports(bundle, graph, session.get_inputs, session.get_outputs)
             outputs = tuple(output.name for output in session.get_outputs())
             return Session(file.name, session, outputs, takes_optional=False)  # of LoRA files, which no GPU has run

@@ -68,6 +68,7 @@ def test_calls_of_memory_that_stays_are_those_of_the_session(tiny_bundle: Path) 
         for name, value in plain(given).items():
             np.testing.assert_array_equal(recorded(given)[name], value)
     assert len(recorded._bound) == SHAPES
+    assert [bound is not None for bound in recorded._bound.values()] == [True, True, False, False]  # once, or more
 
 
 def test_a_call_that_cannot_be_recorded_runs_as_it_is(
