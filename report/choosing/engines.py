@@ -23,6 +23,7 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.spec import Strict
 from fewstep.report.choosing.kept import keep, kept, kept_name
 from fewstep.runtime.backends import Arrays, Backend, LoadedGraph, graph_of
+from fewstep.runtime.backends.checks import NOT_INSTALLED
 from fewstep.runtime.backends.named import NAMED, named
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.backends.openvino import OpenVino
@@ -204,12 +205,15 @@ def _may_pass(error: UserError) -> bool:
 
 
 def _nothing_runs(bundle: Bundle, body: str, refused: Mapping[str, UserError]) -> UserError:
-    """The reason and the fix of one engine, rather of the body's platform. `--verbose` prints the reasons of all."""
+    """The reason and the fix of one engine, rather of an installed one and of the body's platform. `--verbose` prints
+    the reasons of all."""
     for name, error in refused.items():
         LOG.info("%s does not run %s: %s", name, body, error)
     platform = platform_of(bundle.body(body).target)
     home = REFERENCE if platform is None else platform.backend
-    first = home if home in refused else next(iter(refused))
+    if not refused:
+        return UserError(f"choose times no engine that runs {body} of {bundle.path}", "run it by its name: load(body=)")
+    first = min(refused, key=lambda name: (NOT_INSTALLED in refused[name].what, name != home))
     what = f"nothing here runs {body} of {bundle.path}: {first}: {refused[first].what}"
     return UserError(what, f"{refused[first].fix} (other engines: --verbose)")
 

@@ -10,13 +10,15 @@ from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import Arrays
 from fewstep.runtime.bundle.manifest import GraphEntry
 
+NOT_INSTALLED = "cannot be imported"
+
 
 def imported(module: str, label: str, install: str) -> Any:
     """A package that a backend needs. UserError, saying what lacks it and how to get it, if it cannot be imported."""
     try:
         return importlib.import_module(module)
     except (ImportError, OSError, RuntimeError) as error:  # OSError: a shared library is missing
-        raise UserError(f"{label} cannot be imported ({error})", install) from error
+        raise UserError(f"{label} {NOT_INSTALLED} ({error})", install) from error
 
 
 def path_text(path: Path) -> str:

@@ -251,6 +251,10 @@ def test_the_reason_is_of_the_platform_s_engine(
         with pytest.raises(UserError, match=rf"nothing here runs int8-cpu-x86 of \S+: {said}"):
             fastest(tiny_bundle, "int8-cpu-x86")
         engines.pop("onnxruntime", None)
+    absent = UserError("onnxruntime cannot be imported (no module)", "pip install it")
+    refused = {"onnxruntime": absent, "fast": UserError("no engine", "build one")}
+    assert ": fast: no engine; build one" in str(measured._nothing_runs(open_bundle(tiny_bundle), "float32", refused))
+    assert "times no engine that runs float32" in str(measured._nothing_runs(open_bundle(tiny_bundle), "float32", {}))
 
 
 def test_a_second_onnxruntime_is_opened_for_another_body_alone(
