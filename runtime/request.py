@@ -14,12 +14,13 @@ from numpy.typing import ArrayLike, NDArray
 from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.errors import Cancelled, UserError
 from fewstep.plans.file import decode_any
-from fewstep.plans.guidance import COND, PERTURBED, UNCOND, Guidance, as_guidance, describe
+from fewstep.plans.guidance import COND, PERTURBED, UNCOND, Guidance, as_guidance, describe, weight_of
 from fewstep.plans.plan import DENOISER, IMAGE, NOISE, Plan, row_names
 from fewstep.plans.shaping import Shaping
 from fewstep.plans.spec import DenoiserFacts, NetworkFacts
 from fewstep.runtime import conditions
 from fewstep.runtime.arrays import as_finite, as_numbers, in_model_range, over_samples
+from fewstep.runtime.bundle.fit_command import fit_again
 from fewstep.runtime.bundle.manifest import Manifest
 from fewstep.runtime.bundle.networks import network_at
 from fewstep.runtime.bundle.reading import Bundle
@@ -256,7 +257,10 @@ def check_plan(
 ) -> None:
     """UserError for a compiled plan of another schedule, prediction, guidance or network."""
     for problem in (*differences(plan, guidance, bundle), *_misfits(plan, strength, renoise, bundle)):
-        raise UserError(f"plan {plan.name!r} {problem}", by_name(plan))
+        fix, weight = by_name(plan), weight_of(plan.guidance if guidance is None else as_guidance(guidance))
+        if plan.fitted is not None:
+            fix += f", or {fit_again(bundle.path, bundle.manifest, len(plan.steps), weight, 'fit one: ')}"
+        raise UserError(f"plan {plan.name!r} {problem}", fix)
     if not bundle.manifest.sizes:  # else it depends on the sizes of the run
         check_tensors(plan, bundle.manifest.x_shape)
 

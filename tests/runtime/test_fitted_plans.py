@@ -75,21 +75,25 @@ def test_the_command_is_the_same_for_all_bodies(tiny_bundle):
             sampler.compile("fitted:3", 4.0)
 
 
-def test_a_file_for_another_guidance_or_denoiser_names_the_nominal_plan(tiny_bundle):
+def test_a_file_for_another_guidance_or_denoiser_names_the_nominal_plan_and_the_fit(tiny_bundle):
     plan = give(tiny_bundle)
-    fix = "; no name compiles fitted numbers: run dpmpp_2m:3$"
+    fix = "; no name compiles fitted numbers: run dpmpp_2m:3"
+    fit = f"{fix}, or fit one: fewstep fit {tiny_bundle} --steps 3"
     (entry,) = open_bundle(tiny_bundle).manifest.fitted
     with load(tiny_bundle) as sampler:
-        with pytest.raises(UserError, match=f"compiled with guidance 2, not 4{fix}"):
+        with pytest.raises(UserError, match=f"compiled with guidance 2, not 4{fit} --guidance 4$"):
             sampler.compile(tiny_bundle / entry.file, 4.0)
-        with pytest.raises(UserError, match=f"compiled with guidance 2, not none{fix}"):
+        with pytest.raises(UserError, match=f"compiled with guidance 2, not none{fit}$"):
             sampler.compile(plan, 1.0)
-        with pytest.raises(UserError, match=f"compiled without shaping .*{fix}"):
+        with pytest.raises(UserError, match=f"compiled without shaping .*{fix}$"):
             sampler.compile(plan, shaping=Clip(-1, 1))
     other = msgspec.structs.replace(
         plan, fitted=msgspec.structs.replace(plan.fitted, source="1" * 64), schedule="of it"
     )
-    with load(tiny_bundle, "int8") as sampler, pytest.raises(UserError, match=f"to another denoiser than .*{fix}"):
+    with (
+        load(tiny_bundle, "int8") as sampler,
+        pytest.raises(UserError, match=f"another denoiser .*{fit} --guidance 2$"),
+    ):
         sampler.compile(other)
 
 
