@@ -72,18 +72,18 @@ class Attending(Calls):
         return self.change(partial(ATTENTION, **arguments), *operands)
 
 
-def attention_calls(module: torch.nn.Module, spec: Spec) -> tuple[AttentionCall, ...]:
+def attention_calls(module: torch.nn.Module, spec: Spec, of_x: bool = False) -> tuple[AttentionCall, ...]:
     """The attention calls whose queries follow from x, of a module that is called as `forward(x, time, *conditions)`.
 
-    It runs at one point, and again with another x and with another value of each condition. Calls that were rewritten
-    before are listed as in the original module.
+    It runs at one point, and again with another x and with another value of each condition; `of_x` leaves out what
+    follows from conditions. Calls that were rewritten before are listed as in the original module.
     """
     with without(module, spec, Attending) as own:
         network = module.eval().cpu().float()
         first, second = (point.feeds for point in islice(points(own), 2))
         base = _operands(network, own, first)
         follows: dict[int, frozenset[str]] = {}
-        for name in (X, *(each.input for each in own.conditions)):
+        for name in (X, *(() if of_x else (each.input for each in own.conditions))):
             other = _operands(network, own, {**first, name: second[name]})
             for number, (before, changed) in enumerate(zip(base, other, strict=True)):
                 if name == X and _differ(before.q, changed.q):  # else tokens of a condition attend to each other

@@ -18,7 +18,7 @@ def masactrl(module: nn.Module, spec: Spec, *layers: str) -> tuple[nn.Module, Sp
 
     layers: names of modules or parts of them, "middle" or "all" (the default). UserError for one that it has not.
     """
-    own = [call for call in attention_calls(module, spec) if call.is_self]
+    own = [call for call in attention_calls(module, spec, of_x=True) if call.is_self]
     taken = chosen(own, layers or ("all",), "masactrl", type(module).__name__)
     return module, rewrite(module, spec, Attending, [mutuality(taken)])
 

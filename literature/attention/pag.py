@@ -17,7 +17,7 @@ def pag(module: nn.Module, spec: Spec, *layers: str) -> tuple[nn.Module, Spec]:
 
     layers: names of modules or parts of them, "middle" (the default) or "all". UserError for one that it has not.
     """
-    calls = [call for call in attention_calls(module, spec) if call.is_self]
+    calls = [call for call in attention_calls(module, spec, of_x=True) if call.is_self]
     taken = chosen(calls, layers or ("middle",), "pag", type(module).__name__)
     return module, rewrite(module, spec, Attending, [perturbation(taken)])
 
