@@ -81,7 +81,8 @@ class History:
         for name in self._takes:
             if name not in observation:
                 raise UserError(f"the observation has no {name!r}", fix)
-        one = {name: each[None] if hasattr(each := observation[name], "ndim") else [each] for name in self._takes}
+        values: Mapping[str, Any] = observation
+        one = {name: each[None] if hasattr(each := values[name], "ndim") else [each] for name in self._takes}
         arrays = conditions.check(tuple(self._takes.values()), one, 1)
         self._latest.append({name: array[0].copy() for name, array in arrays.items()})
 
