@@ -10,7 +10,7 @@ from fewstep.calibration.precision.native import is_bound, searched_here
 from fewstep.calibration.precision.refine import SearchResult, refine
 from fewstep.calibration.precision.variants import Variants
 from fewstep.calibration.task import Task
-from fewstep.measure.rollouts.closed_loop import Course, open_courses
+from fewstep.measure.rollouts.course import Course, open_courses
 from fewstep.measure.rollouts.on_demand import close
 from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.arguments import check_compiled

@@ -23,7 +23,7 @@ from fewstep.calibration.task import Task
 from fewstep.graph import io, weights
 from fewstep.graph.commit import Writer
 from fewstep.graph.graph import Graph
-from fewstep.measure.rollouts.closed_loop import Course, open_course
+from fewstep.measure.rollouts.course import Course, open_course
 from fewstep.measure.rollouts.direction import GUIDANCE, body_differences, float_differences, is_lost, text_of, worst
 from fewstep.measure.rollouts.nearness import LEAST_PSNR, LEAST_SNR, Nearness
 from fewstep.measure.rollouts.on_demand import close
@@ -141,7 +141,7 @@ def judged(variants: Variants, course: Course | TokenCourse, by_rows: bool = Fal
     target, method = variants.target, variants.table.method
     networks = open_graphs([(until, each.graph) for until, each in variants.lowered], target, by_rows)
     made: Any = course.run(networks)
-    quality = course.judged(made)
+    quality = course.quality(made)
     if not np.isfinite(quality.values).all():
         what = f"samples in int8 for {target.name} are not finite"
         raise UserError(what, "calibrate for another --target")

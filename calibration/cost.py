@@ -10,7 +10,7 @@ from fewstep.calibration.precision.refine import evaluations
 from fewstep.calibration.second_moments import TRAJECTORIES
 from fewstep.calibration.task import Task
 from fewstep.measure.estimate import Estimate, seconds_of_one
-from fewstep.measure.rollouts.closed_loop import AT_ONCE
+from fewstep.measure.rollouts.course import AT_ONCE
 from fewstep.measure.rollouts.on_demand import close
 from fewstep.measure.rollouts.seeds import BODY_SEEDS, JUDGE_SEEDS, OPERATION_SEEDS
 from fewstep.measure.rollouts.trajectories import batches

@@ -11,7 +11,7 @@ from fewstep.calibration.precision.sparing import default_count, times_in_float
 from fewstep.calibration.precision.variants import Variants
 from fewstep.calibration.task import Task
 from fewstep.graph.io import exceeds
-from fewstep.measure.rollouts.closed_loop import Course, open_course
+from fewstep.measure.rollouts.course import Course, open_course
 from fewstep.measure.rollouts.on_demand import close
 from fewstep.measure.rollouts.row_by_row import body_by_rows
 from fewstep.measure.rollouts.seeds import OPERATION_SEEDS

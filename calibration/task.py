@@ -13,8 +13,8 @@ from fewstep.calibration.ranges.measured_rows import are_large, row_bytes
 from fewstep.calibration.ranges.observe import observed_tensors
 from fewstep.graph.graph import Graph
 from fewstep.graph.selection import WeightedOp
-from fewstep.measure.rollouts.closed_loop import runs_of
 from fewstep.measure.rollouts.conditions_file import ConditionRecords
+from fewstep.measure.rollouts.course import runs_of
 from fewstep.measure.rollouts.trajectories import BATCH, PER_SIZE, BodyCall, roll_out
 from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.errors import UserError

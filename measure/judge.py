@@ -107,12 +107,12 @@ def judge(
     taught = want.taught if want.teacher is not None else 0
     if taught > count or any(each.seeds > count for each in contenders):
         raise UserError(f"{taught} seeds for the teacher of {count} in all", "give it at most so many")
-    lessons, paired = _cut(range(taught), FEW), _cut(range(count), _at_once(plan, batch))
+    teacher_parts, paired = _cut(range(taught), FEW), _cut(range(count), _at_once(plan, batch))
     further = _cut(range(count, want.featured if want.extract else 0), batch)
     others = _cut(want.apart if want.extract else range(0), batch)
-    answers = ask(_questions(contenders, plan, batch_of, want, (lessons, paired, further, others)))
+    answers = ask(_questions(contenders, plan, batch_of, want, (teacher_parts, paired, further, others)))
     samples = list[Array]()
-    for part in lessons:
+    for part in teacher_parts:
         samples.append(next(answers))
         progress(f"teacher {want.teacher.name if want.teacher else ''}", part.stop, taught)
     teacher = np.concatenate(samples) if samples else np.zeros(0, np.float32)
@@ -144,9 +144,9 @@ def _questions(
     parts: tuple[list[range], list[range], list[range], list[range]],
 ) -> Iterator[Any]:
     """The batches of the teacher, of pairs, of seeds whose features alone are wanted, and of float32's other seeds."""
-    lessons, paired, further, others = parts
+    teacher_parts, paired, further, others = parts
     if want.teacher is not None:
-        yield from (Batch(FLOAT, want.teacher, batch_of(part)) for part in lessons)
+        yield from (Batch(FLOAT, want.teacher, batch_of(part)) for part in teacher_parts)
     for part in paired:
         yield JudgedBatch(plan, tuple(each for each in contenders if part.start < each.seeds), batch_of(part))
     for part in further:

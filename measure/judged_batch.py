@@ -124,7 +124,7 @@ def _judged_tokens(plan: TokenPlan, contender: Contender, seeds: SeedBatch, bodi
     seeds = seeds.first(contender.seeds - seeds.seeds[0])
     course = open_token_course(bodies(FLOAT), along, seeds)
     run = course.run_by(bodies(contender.name).step_call(along, len(seeds.seeds), seeds.conditions).logits)
-    return JudgedRun(run.ids, course.reference.ids, agreement=course.agreement(run), decibels=course.quality(run))
+    return JudgedRun(run.ids, course.reference.ids, agreement=course.agreement(run), decibels=course.decibels(run))
 
 
 def _judged_run(

@@ -355,25 +355,25 @@ class Sampler(AbstractContextManager["Sampler"]):
         settings: RunSettings,
     ) -> PlannedRun:
         """A run along one plan for all samples."""
-        numbers, values = self._checked(seeds, condition, settings)
+        seeds, values = self._checked(seeds, condition, settings)
         (compiled,) = self._compiled([plan], guidance, settings)
-        takes, samples = self.bundle.manifest, len(numbers)
+        manifest, samples = self.bundle.manifest, len(seeds)
         carried, hold = settings.get("carried"), settings.get("hold")
         if carried is not None and not compiled.banks:
             raise UserError(f"{self.bundle.path} carries nothing from run to run", "leave carried out")
         states: Iterator[Any]
-        if takes.vocabulary is None or hold is not None:
-            steps = check_compiled(compiled, f"give known tokens: given={{{IDS!r}: ...}}", "a hold")
-            hold = check_hold(hold, steps, takes.x_shape, samples)
-            network = self._step_call(steps, samples, values, carried).network
-            given = self._given(steps, condition, settings, samples)
-            states = execute(steps, network, self.draws(numbers), np.float32, given, hold)
+        if manifest.vocabulary is None or hold is not None:
+            numeric = check_compiled(compiled, f"give known tokens: given={{{IDS!r}: ...}}", "a hold")
+            hold = check_hold(hold, numeric, manifest.x_shape, samples)
+            network = self._step_call(numeric, samples, values, carried).network
+            given = self._given(numeric, condition, settings, samples)
+            states = execute(numeric, network, self.draws(seeds), np.float32, given, hold)
         else:
             tokens, reads_time = check_tokens(compiled), self.of().inputs.has_time
             refuse_for_tokens(tokens, reads_time)
-            known = check_ids(settings.get("given"), tokens, takes, samples)
+            known = check_ids(settings.get("given"), tokens, manifest, samples)
             call = self._step_call(tokens, samples, values)
-            states = execute_tokens(tokens, call.logits, numbers, takes.vocabulary.mask, known, reads_time)
+            states = execute_tokens(tokens, call.logits, seeds, manifest.vocabulary.mask, known, reads_time)
         states = until_cancelled(states, len(compiled.steps), settings.get("cancel"))
         return PlannedRun(compiled, finite_states(states, compiled), hold)
 

@@ -25,7 +25,7 @@ from onnxruntime.quantization.execution_providers.qnn import get_qnn_qdq_config,
 from benchmarks import options
 from benchmarks.markdown import table
 from fewstep.measure.rollouts.calibrated_plan import judged_plan
-from fewstep.measure.rollouts.closed_loop import open_course
+from fewstep.measure.rollouts.course import open_course
 from fewstep.measure.rollouts.trajectories import BodyCall, roll_out
 from fewstep.measure.speed.mean_step import feeds_of
 from fewstep.plans.plan import Plan
@@ -136,7 +136,7 @@ def print_steps(sampler: Sampler, plan: Plan, numbers: list[int], seeds: range, 
 
 def print_sample(sampler: Sampler, plan: Plan, seed: int, onnx_s: LoadedGraph, htp: LoadedGraph) -> None:
     course = open_course(sampler, plan, range(seed, seed + 1), None)
-    here, there = (float(course.quality(course.run([each] * course.groups))[0]) for each in (onnx_s, htp))
+    here, there = (float(course.decibels(course.run([each] * course.groups))[0]) for each in (onnx_s, htp))
     print(f"sample {seed}: HTP {there:.1f} dB, ONNX {here:.1f} dB", flush=True)
 
 

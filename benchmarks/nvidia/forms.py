@@ -48,7 +48,7 @@ from fewstep.graph.graph import Graph
 from fewstep.graph.half_types import FLOAT16
 from fewstep.graph.io import save
 from fewstep.graph.passes.half import to_half
-from fewstep.measure.rollouts.closed_loop import Course, open_course
+from fewstep.measure.rollouts.course import Course, open_course
 from fewstep.plans.any_plan import regroup
 from fewstep.plans.plan import DENOISER
 from fewstep.runtime.machine.code_digest import code_of
@@ -174,7 +174,7 @@ def quality_of(
     def found() -> list[float]:
         opened = [target.runs(graph) for graph in graphs]
         steps = (b - a for a, b in pairwise(ends))
-        psnr = course.quality(course.run([each for each, n in zip(opened, steps, strict=True) for _ in range(n)]))
+        psnr = course.decibels(course.run([each for each, n in zip(opened, steps, strict=True) for _ in range(n)]))
         return [float(psnr.mean()), float(np.percentile(psnr, 5))]
 
     code = code_of((fewstep.measure, fewstep.plans, fewstep.runtime))

@@ -25,7 +25,7 @@ from fewstep.graph.passes.float32 import to_float32
 from fewstep.graph.passes.half import to_half
 from fewstep.graph.passes.rounding import round_to
 from fewstep.graph.session import open_session
-from fewstep.measure.rollouts.closed_loop import Course
+from fewstep.measure.rollouts.course import Course
 from fewstep.plans.errors import UserError
 
 SCRIPT = "benchmarks/nvidia/halves.py"
@@ -75,7 +75,7 @@ def quality(course: Course, graph: Graph) -> str:
     """PSNR of samples against float32, where all of them are finite."""
     network = open_session(graph, optimize=True, fuse_qdq=False)
     try:
-        psnr = course.quality(course.run([network] * course.groups))
+        psnr = course.decibels(course.run([network] * course.groups))
     except UserError:  # the step whose output is not finite
         return "not finite"
     return f"{psnr.mean():.1f} / {np.percentile(psnr, 5):.1f}" if np.isfinite(psnr).all() else "not finite"

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from functools import partial
 from statistics import median
 
+from fewstep.measure.speed.contender_process import Call
 from fewstep.measure.speed.timed_process import TimedProcess
-from fewstep.measure.speed.worker import Call
 
 Opener = partial[Call]  # of a function of a module that is not `__main__`: it travels to the process that calls it
 

@@ -22,7 +22,7 @@ from fewstep.graph.io import exceeds
 from fewstep.graph.passes.attention_in_parts import attention_in_parts
 from fewstep.graph.selection import WeightedOp
 from fewstep.graph.session import open_session
-from fewstep.measure.rollouts.closed_loop import Course
+from fewstep.measure.rollouts.course import Course
 from fewstep.measure.rollouts.row_by_row import row_by_row
 from fewstep.runtime.backends import Arrays
 

@@ -20,7 +20,7 @@ from fewstep.calibration.precision.bound import Bound, describe
 from fewstep.calibration.precision.record import FrontierPoint, PrecisionMap
 from fewstep.calibration.precision.variants import Variants, open_graphs
 from fewstep.graph.session import GraphSession, open_session
-from fewstep.measure.rollouts.closed_loop import Course
+from fewstep.measure.rollouts.course import Course
 from fewstep.measure.rollouts.end_quality import EndQuality, end_quality
 from fewstep.measure.rollouts.metrics import CEILING
 from fewstep.plans.errors import UserError
@@ -102,7 +102,7 @@ class Search:
         """PSNR in dB of each sample of some courses."""
         body = self.body(count)
         networks = open_graphs(body.graphs(), body.target)
-        return np.concatenate([course.quality(course.run(networks)) for course in courses])
+        return np.concatenate([course.decibels(course.run(networks)) for course in courses])
 
     def time(self, count: int) -> float:
         """The time of a step relative to the body without a bound, measured where it can be."""
@@ -204,7 +204,7 @@ def crossing(value: Callable[[int], float], foretold: Array, wanted: float, low:
 def slowdown(course: Course, base: LoadedGraph, other: LoadedGraph, rounds: int = ROUNDS) -> float:
     """Time of the network's middle step with `other` relative to `base`: the median of ratios of neighbours, so that
     load hits both."""
-    feeds = course.fed(course.own_states[len(course.own_states) // 2])
+    feeds = course.fed(course.float_states[len(course.float_states) // 2])
 
     def seconds(network: LoadedGraph) -> float:
         started = perf_counter()

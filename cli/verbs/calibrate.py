@@ -16,7 +16,7 @@ from fewstep.cli.outcome import Outcome, counted
 from fewstep.cli.trials import trial_lines
 from fewstep.graph.commit import open_for_update
 from fewstep.graph.needs import check_needs, duration, together
-from fewstep.measure.rollouts.closed_loop import AT_ONCE
+from fewstep.measure.rollouts.course import AT_ONCE
 from fewstep.measure.rollouts.direction import CONDITION, is_lost, text_of
 from fewstep.measure.rollouts.end_quality import EndQuality
 from fewstep.measure.rollouts.nearness import Nearness

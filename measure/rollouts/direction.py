@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.graph.graph import GROUP
-from fewstep.measure.rollouts.closed_loop import Course
+from fewstep.measure.rollouts.course import Course
 from fewstep.measure.rollouts.metrics import CEILING
 from fewstep.plans.guidance import COND
 from fewstep.plans.plan import Step
@@ -91,7 +91,7 @@ def float_differences(course: Course, denoiser: LoadedGraph) -> tuple[Array, ...
 
     return tuple(
         differences(state.step, state.outputs, _outputs(course, network, state, moved(state.u)))
-        for state in course.own_states
+        for state in course.float_states
     )
 
 
@@ -101,7 +101,7 @@ def body_differences(
     """Guidance's directions and the differences of two conditions along a course that has float32's; `networks` has a
     body's graph for each range group."""
     steps = []
-    for state, exact in zip(course.own_states, course.differences, strict=False):
+    for state, exact in zip(course.float_states, course.differences, strict=False):
         network = networks[state.step.group]
         outputs = (_outputs(course, network, state, u) for u in (state.u, moved(state.u)))
         steps.append(judged_differences(state.index, sums(differences(state.step, *outputs), exact, state.x0)))

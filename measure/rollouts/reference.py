@@ -35,11 +35,11 @@ class ReferenceRun:
         """The samples that a run along the plan ended with."""
         return finish(self.plan, states[-1:])
 
-    def quality(self, states: Sequence[StepState]) -> NDArray[np.float64]:
+    def decibels(self, states: Sequence[StepState]) -> NDArray[np.float64]:
         """PSNR [seeds] in dB of a run's samples against float32's."""
         return psnr(self.finished(states), self.sample)
 
-    def judged(self, states: Sequence[StepState]) -> EndQuality:
+    def quality(self, states: Sequence[StepState]) -> EndQuality:
         """The quality of a run's samples, with the scale of float32's."""
         return compared(self.finished(states), self.sample, f"float32, {self.plan.name}")
 

@@ -43,7 +43,7 @@ class TokenRun:
 class TokenCourse:
     """A token plan with range groups and the seeds of its samples, made by `open_token_course`.
 
-    feeds: a body's inputs but x at each step. ports: names of the body's x and output. own_states: float32's states,
+    feeds: a body's inputs but x at each step. ports: names of the body's x and output. float_states: float32's states,
     and `reference` what it made there.
     """
 
@@ -52,7 +52,7 @@ class TokenCourse:
     mask: int
     feeds: tuple[Arrays, ...]
     ports: tuple[str, str]
-    own_states: tuple[TokenState, ...]
+    float_states: tuple[TokenState, ...]
     reference: TokenRun
 
     @property
@@ -65,10 +65,10 @@ class TokenCourse:
 
     def run_by(self, network: TokenNetwork) -> TokenRun:
         """The run of a network as the executor calls it, such as another body of the bundle."""
-        logits = tuple(network(state.index, state.step, state.u) for state in self.own_states)
+        logits = tuple(network(state.index, state.step, state.u) for state in self.float_states)
         return TokenRun(logits, all_revealed(self.plan, execute_tokens(self.plan, network, self.seeds, self.mask)))
 
-    def quality(self, run: TokenRun) -> NDArray[np.float64]:
+    def decibels(self, run: TokenRun) -> NDArray[np.float64]:
         """The differences of float32's logarithms of probabilities over their error, of each sample in dB."""
         signal, error = np.zeros((2, len(self.seeds)))
         for state, exact, other in self._pairs(run):
@@ -80,9 +80,9 @@ class TokenCourse:
             decibels: NDArray[np.float64] = np.minimum(10 * np.log10(signal / error), CEILING)
         return decibels
 
-    def judged(self, run: TokenRun) -> EndQuality:
+    def quality(self, run: TokenRun) -> EndQuality:
         """The quality of a run's logits."""
-        return end_quality(self.quality(run), f"float32, {self.plan.name}")
+        return end_quality(self.decibels(run), f"float32, {self.plan.name}")
 
     def agreement(self, run: TokenRun) -> TokenAgreement:
         """The agreement of the graphs with float32, at each step and at the end."""
@@ -99,7 +99,7 @@ class TokenCourse:
         """Each of float32's states with its logarithms of probabilities [M, V] of open positions, and the graphs'."""
         return [
             (state, self._logs(state, exact), self._logs(state, other))
-            for state, exact, other in zip(self.own_states, self.reference.logits, run.logits, strict=True)
+            for state, exact, other in zip(self.float_states, self.reference.logits, run.logits, strict=True)
         ]
 
     def _logs(self, state: TokenState, logits: Logits) -> NDArray[np.float64]:

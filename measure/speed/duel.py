@@ -31,7 +31,7 @@ class Duel(NamedTuple):
 
 
 def duel(first: Turn, second: Turn) -> Duel:
-    """Each has run before."""
+    """The times of two contenders, whose calls take turns until it is known which is faster. Each has run before."""
     last = perf_counter() + SECONDS
 
     def until(rounds: Rounds[float]) -> bool:

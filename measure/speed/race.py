@@ -14,7 +14,7 @@ from statistics import median
 import msgspec
 import numpy as np
 
-from fewstep.measure.speed import worker
+from fewstep.measure.speed import contender_process
 from fewstep.measure.speed.contender import TimedContender
 from fewstep.measure.speed.timed_process import TimedProcess
 from fewstep.plans.errors import UserError
@@ -120,7 +120,7 @@ def _kinds(process: TimedProcess) -> dict[str, dict[str, float]]:
     """Shares of each call by kind, the largest first; none where the profile fails, as without room for its file:
     times are kept."""
     try:
-        by_call: Mapping[str, Mapping[str, float]] = process.result(worker.KINDS)
+        by_call: Mapping[str, Mapping[str, float]] = process.result(contender_process.KINDS)
     except UserError as error:
         LOG.warning("where the time of %s goes is not known: %s", process.name, error.what)
         return {}
@@ -130,16 +130,18 @@ def _kinds(process: TimedProcess) -> dict[str, dict[str, float]]:
     }
 
 
-def _opener(contender: TimedContender, threads: int, spinning: bool) -> worker.Opener:
+def _opener(contender: TimedContender, threads: int, spinning: bool) -> contender_process.Opener:
     graphs = []
     for each in contender.graphs:
         graph, feeds = each.graph, dict(each.feeds)
         if isinstance(graph, Path):
-            opener = partial(worker.open_graph, path_text(graph), threads, spinning, feeds)
+            opener = partial(contender_process.open_graph, path_text(graph), threads, spinning, feeds)
         else:
-            opener = partial(worker.open_body, graph.backend, threads, graph.bundle, each.network, graph.body, feeds)
+            opener = partial(
+                contender_process.open_body, graph.backend, threads, graph.bundle, each.network, graph.body, feeds
+            )
         graphs.append((each.network, each.steps, opener))
-    return partial(worker.open_steps, graphs)
+    return partial(contender_process.open_steps, graphs)
 
 
 def _timing(

@@ -10,8 +10,8 @@ from contextlib import AbstractContextManager
 from statistics import median
 from typing import Any
 
-from fewstep.measure.speed import worker
-from fewstep.measure.speed.worker import Opener, Seconds
+from fewstep.measure.speed import contender_process
+from fewstep.measure.speed.contender_process import Opener, Seconds
 from fewstep.measure.workers.child import Child
 from fewstep.plans.errors import UserError, first_line
 from fewstep.runtime.machine.memory import peak
@@ -41,7 +41,7 @@ class TimedProcess(AbstractContextManager["TimedProcess"]):
             fix = "check the room for temporary files and the limit of processes"
             raise UserError(f"{name} gets no process ({error.strerror or error})", fix) from error
         try:
-            self.load: float = self._ask(worker.opened, opener)
+            self.load: float = self._ask(contender_process.opened, opener)
         except BaseException:
             self.close()
             raise
@@ -57,7 +57,7 @@ class TimedProcess(AbstractContextManager["TimedProcess"]):
 
     def turn(self, seconds: float = TURN, call: str = "") -> list[Seconds]:
         """A turn: times of calls in a row, for so many seconds."""
-        times: list[Seconds] = self._ask(worker.turn, call, seconds)
+        times: list[Seconds] = self._ask(contender_process.turn, call, seconds)
         return times
 
     def walls(self, seconds: float = TURN, call: str = "") -> list[float]:
@@ -70,7 +70,7 @@ class TimedProcess(AbstractContextManager["TimedProcess"]):
 
     def result(self, call: str = "") -> Any:
         """The result of a call."""
-        return self._ask(worker.result, call)
+        return self._ask(contender_process.result, call)
 
     def peak_mib(self) -> float:
         """The most memory that its process has had so far; 0: unknown."""

@@ -18,9 +18,9 @@ from fewstep.measure.rollouts.conditions_file import digest_of
 from fewstep.measure.rollouts.nearness import LEAST_PSNR, LEAST_SNR
 from fewstep.measure.rollouts.prompts import HELD_OUT
 from fewstep.measure.sampling import FEW, FLOAT
+from fewstep.measure.speed.contender_process import AHEAD
 from fewstep.measure.speed.duel import SECONDS
 from fewstep.measure.speed.timed_process import TURN
-from fewstep.measure.speed.worker import AHEAD
 from fewstep.measure.teacher import CHECKED, Teacher, teacher_of
 from fewstep.plans.any_plan import shaping_of
 from fewstep.plans.errors import UserError

@@ -24,8 +24,8 @@ from fewstep.measure.judged_reference import JudgedReference
 from fewstep.measure.rollouts.conditions_file import digest_of
 from fewstep.measure.rollouts.end_quality import compared
 from fewstep.measure.sampling import FEW, FLOAT
+from fewstep.measure.speed.contender_process import Call
 from fewstep.measure.speed.timed_process import TimedProcess
-from fewstep.measure.speed.worker import Call
 from fewstep.plans.any_plan import shaping_of
 from fewstep.plans.arguments import check_compiled
 from fewstep.plans.errors import UserError

@@ -16,9 +16,9 @@ from typing import NamedTuple, cast
 
 import msgspec
 
+from fewstep.measure.speed.contender_process import Call
 from fewstep.measure.speed.duel import duel
 from fewstep.measure.speed.timed_process import ContenderDied, TimedProcess
-from fewstep.measure.speed.worker import Call
 from fewstep.plans.errors import UserError
 from fewstep.plans.spec import Strict
 from fewstep.report.choosing.kept import keep, kept, kept_name

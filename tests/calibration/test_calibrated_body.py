@@ -26,7 +26,7 @@ from fewstep.graph import io
 from fewstep.graph.graph import Graph
 from fewstep.graph.pack import PackOptions, pack
 from fewstep.measure.bodies import ranges_files
-from fewstep.measure.rollouts.closed_loop import Course
+from fewstep.measure.rollouts.course import Course
 from fewstep.measure.rollouts.metrics import psnr
 from fewstep.measure.rollouts.seeds import BODY_SEEDS, HELD_OUT_SEEDS, JUDGE_SEEDS, SEARCH_SEEDS, SELECTION_SEEDS
 from fewstep.plans.errors import UserError

@@ -8,7 +8,7 @@ import pytest
 
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
-from fewstep.measure.rollouts.closed_loop import RUNS, open_course
+from fewstep.measure.rollouts.course import RUNS, open_course
 from fewstep.measure.rollouts.metrics import psnr
 from fewstep.measure.rollouts.trajectories import roll_out
 from fewstep.runtime.backends.openvino import OpenVino
@@ -46,7 +46,7 @@ def test_a_body_is_judged_by_its_last_run(bundle: Path) -> None:
         return sampler.of().graph({name: array for name, array in feeds.items() if name != "group"})
 
     again = course.run([exact] * course.groups)
-    assert course.quality(again).min() > 120
+    assert course.decibels(again).min() > 120
     np.testing.assert_array_equal(again[-1].slots.banks["count"][0].value, np.full((4, 1), RUNS))
     assert load(bundle).bundle.manifest.bodies["int8-cpu-x86"].trials[0].psnr > 35
 

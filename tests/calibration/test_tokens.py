@@ -65,7 +65,7 @@ def test_a_course_tells_another_network_and_none_from_itself(made, bundle):
     itself = course.run([own, own])
     agreement = course.agreement(itself)
     assert (agreement.disagreement, agreement.same) == (0.0, 1.0)
-    assert (course.quality(itself) == CEILING).all()
+    assert (course.decibels(itself) == CEILING).all()
 
     def mirrored(feeds):
         return {name: -value for name, value in own(feeds).items()}
@@ -74,7 +74,7 @@ def test_a_course_tells_another_network_and_none_from_itself(made, bundle):
     steps = course.agreement(late).steps
     groups = [step.group for step in plan.steps]
     assert [share > 0.5 for share, _ in steps] == [group == 1 for group in groups]
-    assert (course.quality(late) < 10).all()
+    assert (course.decibels(late) < 10).all()
     logs = course._pairs(late)[-1]
     expected = (np.exp(logs[1]) * (logs[1] - logs[2])).sum(1).mean()
     assert steps[-1][1] == pytest.approx(expected, abs=1e-6) and expected > 0

@@ -11,7 +11,7 @@ from fewstep.calibration.lowering.targets import named_target
 from fewstep.calibration.precision.gated import GATES, gated
 from fewstep.calibration.precision.operation_errors import operation_errors, rounded_weight, shared_out
 from fewstep.graph.session import open_session, run
-from fewstep.measure.rollouts.closed_loop import open_course
+from fewstep.measure.rollouts.course import open_course
 from fewstep.measure.rollouts.on_demand import OpeningOnDemand
 from fewstep.measure.rollouts.row_by_row import sampler_by_rows
 from fewstep.measure.rollouts.seeds import SEARCH_SEEDS
@@ -50,7 +50,7 @@ def test_errors_are_those_of_finished_samples(tmp_path: Path) -> None:
     target, table = named_target("cpu-x86"), made.table
     errors = operation_errors(deep(), table, target, course, remembered(rounding(target)))
     body = open_session(lower(deep(), table, target).graph, optimize=True)
-    psnr = course.quality(course.run([body] * course.groups))
+    psnr = course.decibels(course.run([body] * course.groups))
     whole = float(np.mean(4 / 10 ** (psnr / 10)))
     assert len(errors.operations) == LAYERS and errors.errors.sum() == pytest.approx(whole, rel=0.6)
     unrounded = operation_errors(deep(), table, target, course, None)

@@ -14,7 +14,7 @@ from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.precision import refine
 from fewstep.calibration.precision.native import searched_here
 from fewstep.calibration.ranges.histogram import measure, merge
-from fewstep.measure.rollouts.closed_loop import Course
+from fewstep.measure.rollouts.course import Course
 from fewstep.measure.rollouts.on_demand import OpeningOnDemand
 from fewstep.measure.rollouts.seeds import (
     BODY_SEEDS,
@@ -190,7 +190,7 @@ def test_a_plan_that_restores_starts_from_what_it_is_given() -> None:
     course = course_of(compile_plan("ddim:4", DenoiserFacts(ScheduleSpec("cosine"), "v", towards="y")))
     states = course.run([network(1.0)])
     np.testing.assert_array_equal(states[0].u, course.states[0].u)
-    assert course.quality(states) == pytest.approx([200.0, 200.0])  # the ceiling: equal
+    assert course.decibels(states) == pytest.approx([200.0, 200.0])  # the ceiling: equal
 
 
 def test_the_time_of_another_network_is_the_median_of_rounds_against_the_first(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fewstep.measure.speed import worker
+from fewstep.measure.speed import contender_process
 from fewstep.measure.speed.contender import TimedContender, TimedGraph
 from fewstep.measure.speed.mean_step import steps_of
 from fewstep.measure.speed.profile import KINDS, REST, kinds
@@ -67,15 +67,17 @@ def graph(taken, name, **seconds):
 def test_a_call_runs_each_graph_as_often_as_the_plan_has_it():
     """One run of 4 s in four, three of 2 s: the first has 0.4 of the time."""
     taken, graphs = [], [("noisy", 1, "first", {"norms": 4.0}), ("clean", 3, "last", {"norms": 0.5, "functions": 1.5})]
-    calls = worker.open_steps([(network, times, graph(taken, name, **own)) for network, times, name, own in graphs])
+    calls = contender_process.open_steps(
+        [(network, times, graph(taken, name, **own)) for network, times, name, own in graphs]
+    )
     for name, runs in (("", ["first", *["last"] * 3]), ("noisy", ["first"]), ("clean", ["last"] * 3)):
         calls[name]()
         assert taken == runs
         taken.clear()
-    assert calls[worker.KINDS]() == {
+    assert calls[contender_process.KINDS]() == {
         "": {"norms": 4.0 + 3 * 0.5, "functions": 3 * 1.5},
         "noisy": {"norms": 4.0},
         "clean": {"norms": 1.5, "functions": 4.5},
     }
-    unknown = worker.open_steps([("a", 1, graph(taken, "first", norms=4.0)), ("a", 3, graph(taken, "last"))])
-    assert unknown[worker.KINDS]() == {"": {}, "a": {}}
+    unknown = contender_process.open_steps([("a", 1, graph(taken, "first", norms=4.0)), ("a", 3, graph(taken, "last"))])
+    assert unknown[contender_process.KINDS]() == {"": {}, "a": {}}

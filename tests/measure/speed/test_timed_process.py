@@ -12,14 +12,14 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from fewstep.measure.speed import contender_process
 from fewstep.measure.speed import duel as dueling
-from fewstep.measure.speed import worker
 from fewstep.measure.speed.contender import OnBackend, TimedContender, TimedGraph
+from fewstep.measure.speed.contender_process import Call
 from fewstep.measure.speed.duel import Turn, duel
 from fewstep.measure.speed.machine import this_machine
 from fewstep.measure.speed.race import Turns, race
 from fewstep.measure.speed.timed_process import TimedProcess
-from fewstep.measure.speed.worker import Call
 from fewstep.plans.errors import UserError
 from fewstep.runtime.machine.cpu import usable_cores
 
@@ -62,12 +62,12 @@ def test_a_contender_runs_in_another_process_and_sleeps_between_turns() -> None:
 
 
 def test_calls_ahead_are_not_counted_unless_one_is_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "_CALLS", {"": lambda: None})
+    monkeypatch.setattr(contender_process, "_CALLS", {"": lambda: None})
     times = iter([(0.03, 9.0), (0.03, 9.0), (0.1, 1.0), (0.2, 2.0), (0.3, 3.0)])
-    monkeypatch.setattr(worker, "_once", lambda call: next(times))
-    assert worker.turn("", 0.25) == [(0.1, 1.0), (0.2, 2.0)]
-    monkeypatch.setattr(worker, "_once", lambda call: (2.0, 4.0))
-    assert worker.turn("", 0.25) == [(2.0, 4.0)]
+    monkeypatch.setattr(contender_process, "_once", lambda call: next(times))
+    assert contender_process.turn("", 0.25) == [(0.1, 1.0), (0.2, 2.0)]
+    monkeypatch.setattr(contender_process, "_once", lambda call: (2.0, 4.0))
+    assert contender_process.turn("", 0.25) == [(2.0, 4.0)]
 
 
 def test_failures_of_a_contender_are_one_line() -> None:

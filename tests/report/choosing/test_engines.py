@@ -11,9 +11,9 @@ import msgspec
 import numpy as np
 import pytest
 
+from fewstep.measure.speed.contender_process import Opener
 from fewstep.measure.speed.duel import Duel
 from fewstep.measure.speed.timed_process import ContenderDied
-from fewstep.measure.speed.worker import Opener
 from fewstep.plans.errors import UserError
 from fewstep.report.choosing import engines as measured
 from fewstep.report.choosing import kept

@@ -53,7 +53,7 @@ class Course(ReferenceRun):
     neighbours: StepNetwork | None = None
 
     @property
-    def own_states(self) -> list[StepState]:
+    def float_states(self) -> list[StepState]:
         """Float32's states at the steps of the network."""
         return [state for state in self.states if state.step.network == self.network]
 
