@@ -72,9 +72,7 @@ def test_a_module_that_cannot_be_traced_is_one_line(
 def test_run_samples_both_precisions(bundle: Path, tmp_path: Path) -> None:
     for precision in ("float32", "int8"):
         picture = tmp_path / f"{precision}.png"
-        assert (
-            main(["run", str(bundle), "--precision", precision, "-n", "4", "-c", "class=star", "-o", str(picture)]) == 0
-        )
+        said("run", bundle, "--precision", precision, "-n", 4, "-c", "class=star", "-o", picture)
         assert Image.open(picture).size == (3 * 17, 3 * 17)
 
 

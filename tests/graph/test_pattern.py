@@ -1,20 +1,18 @@
 """Patterns of nodes: what one matches, in which order, and what its names stand for."""
 
-import numpy as np
 import pytest
 
-from fewstep.graph.graph import Graph, Node, Value
 from fewstep.graph.index import index
 from fewstep.graph.pattern import match
+from tests.onnx_text import written
 
-NODES = (
-    Node("Sigmoid", ("x",), ("gate",)),
-    Node("Mul", ("gate", "x"), ("silu",)),
-    Node("Mul", ("two", "silu"), ("twice",)),
-    Node("Sub", ("twice", "gate"), ("rest",)),
-    Node("Mul", ("x", "x"), ("own",), domain="com.microsoft"),
+GRAPH = written(
+    """(float x) => (float twice) {
+        gate = Sigmoid(x) silu = Mul(gate, x) twice = Mul(two, silu) rest = Sub(twice, gate)
+        own = com.microsoft.Mul(x, x)
+    }""",
+    two=2.0,
 )
-GRAPH = Graph("g", (), (Value("twice", np.dtype(np.float32), ()),), NODES, {"two": np.float32(2)})
 
 
 @pytest.mark.parametrize(

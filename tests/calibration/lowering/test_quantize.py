@@ -1,7 +1,6 @@
 """Lowering, whatever the target: what it needs, what it refuses, what it leaves alone."""
 
 from collections import Counter
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,12 +10,13 @@ from fewstep.calibration.lowering.encoding import Encoding, scale_of, zero_point
 from fewstep.calibration.lowering.gathering import GROUP_INPUT
 from fewstep.calibration.lowering.quantize import encoded_tensors, lower, scales_and_zero_points
 from fewstep.calibration.lowering.scheme import Target
-from fewstep.graph.graph import BATCH, GROUP, Graph, Node, Value
+from fewstep.graph.graph import GROUP
 from fewstep.graph.selection import selected_ops
 from fewstep.graph.session import open_session, run
 from fewstep.plans.errors import UserError
 from tests.calibration.every_target import every_target, selective_target
 from tests.calibration.lowering.bodies.small_body import EDGES, FACTORS, SELECTED, body, feeds, sqnr, table, without
+from tests.onnx_text import written
 
 
 @selective_target
@@ -98,9 +98,8 @@ def test_weights_that_are_not_finite_are_named(target: Target) -> None:
 
 @every_target
 def test_a_graph_with_nothing_to_lower_is_refused(target: Target) -> None:
-    value = Value("x", np.dtype(np.float32), (BATCH, 4))
-    graph = Graph("plain", (value,), (replace(value, name="y"),), (Node("Relu", ("x",), ("y",)),), {})
-    with pytest.raises(UserError, match="no operation of graph 'plain' can run in int8"):
+    graph = written("(float[batch, 4] x) => (float[batch, 4] y) { y = Relu(x) }")
+    with pytest.raises(UserError, match="no operation of graph 'small' can run in int8"):
         lower(graph, table(body()), target)
 
 

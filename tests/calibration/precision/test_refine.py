@@ -236,10 +236,8 @@ def test_what_is_deployed_is_what_was_judged(made: Path) -> None:
     assert found.judged.standard_error == pytest.approx(values.std(ddof=1) / len(values) ** 0.5, rel=1e-2)
     body = open_bundle(made).manifest.bodies[BODY]
     assert (len(body.graphs), len(body.groups)) == (1, 2) and body.trials[0].in_float == ("h1",)
-    assert (
-        body.graph.coverage is not None
-        and body.graph.coverage.float_ops == calibration.lowered[BODY].coverage.float_ops
-    )
+    coverage = body.graph.coverage
+    assert coverage is not None and coverage.float_ops == calibration.lowered[BODY].coverage.float_ops
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from fewstep.graph.selection import WeightedOp, selected_ops, weighted_op
 from fewstep.graph.session import run
 from tests.calibration.lowering.bodies.small_body import body, edited, feeds
 from tests.calibration.lowering.bodies.uneven_body import layer
+from tests.onnx_text import written
 
 F32 = np.dtype(np.float32)
 
@@ -81,12 +82,10 @@ def test_an_expert_without_rows_has_no_moments() -> None:
 
 def wide(layers: int, width: int) -> tuple[Graph, tuple[WeightedOp, ...]]:
     """Layers of width x width weights, which take no memory."""
-    weight = np.broadcast_to(np.float32(0.5), (width, width))
-    nodes = tuple(Node("MatMul", (f"h{n}", f"w{n}"), (f"h{n + 1}",)) for n in range(layers))
-    shape = (BATCH, width)
-    ends = (Value("h0", F32, shape),), (Value(f"h{layers}", F32, shape),)
-    graph = Graph("wide", *ends, nodes, {f"w{n}": weight for n in range(layers)})
-    return graph, tuple(op for node in nodes if (op := weighted_op(node, graph)))
+    weight, row = np.broadcast_to(np.float32(0.5), (width, width)), f"float[batch, {width}]"
+    body = " ".join(f"h{n + 1} = MatMul(h{n}, w{n})" for n in range(layers))
+    graph = written(f"({row} h0) => ({row} h{layers}) {{ {body} }}", **{f"w{n}": weight for n in range(layers)})
+    return graph, tuple(op for node in graph.nodes if (op := weighted_op(node, graph)))
 
 
 def test_wide_layers_have_narrower_blocks_within_a_bound() -> None:

@@ -18,7 +18,7 @@ import fewstep.runtime
 from fewstep.graph import io
 from fewstep.graph.bake.bake import BakeOptions, bake
 from fewstep.graph.bake.metadata import BakedPort
-from fewstep.graph.graph import Graph, Node, Value
+from fewstep.graph.graph import Node
 from fewstep.plans.compile import compile_plan, trace_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import encode
@@ -33,6 +33,7 @@ from fewstep.runtime import Hold
 from fewstep.runtime.bundle.manifest import AutoencoderEntry
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.request import denoiser_facts
+from tests import onnx_text
 from tests.bundles import changed, content_of, entry
 from tests.conftest import with_earlier
 from tests.graph.bake.run_baked import open_baked, sampled
@@ -130,8 +131,7 @@ def test_each_step_may_have_a_threshold_of_its_own(tiny_bundle: Path, tmp_path: 
 
 def test_an_image_goes_in_and_a_picture_comes_out(tiny_bundle: Path, tmp_path: Path) -> None:
     """With a decoder, here the negative, the file has a given `image` and an output of another name."""
-    z, seen = (Value(name, np.dtype(np.float32), ("batch", 1, 4, 4)) for name in ("z", "image"))
-    graph = Graph("decoder", (z,), (seen,), (Node("Neg", ("z",), ("image",)),), {})
+    graph = onnx_text.written("(float[batch, 1, 4, 4] z) => (float[batch, 1, 4, 4] image) { image = Neg(z) }")
     image = np.random.default_rng(0).uniform(-1, 1, (2, 1, 4, 4)).astype(np.float32)
     latents, whole = (BakeOptions(tiny_bundle, "ddim:4", tmp_path / f"{n}.onnx", strength=0.5) for n in ("l", "p"))
     bake(replace(latents, latents=True))

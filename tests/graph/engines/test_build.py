@@ -286,15 +286,12 @@ def test_onnxruntime_cuda_gets_its_body_and_nothing_to_compile(bundle: Path) -> 
     options = BuildOptions(bundle, backend="onnxruntime-cuda", precision="float16")
     made = build(options)
     assert built_and_kept(made) == ([], []) and made.manifest.bodies["float16"].target == "portable"
-    assert (
-        made.manifest.provenance.commands[-1] == "fewstep build BUNDLE --backend onnxruntime-cuda --precision float16"
-    )
+    (*_, command) = made.manifest.provenance.commands
+    assert command == "fewstep build BUNDLE --backend onnxruntime-cuda --precision float16"
     before = content(bundle)
     build(options)
     assert content(bundle) == before
-    with pytest.raises(
-        UserError, match="onnxruntime-cuda has no engines of precision 'int8'; choose --precision float"
-    ):
+    with pytest.raises(UserError, match="-cuda has no engines of precision 'int8'; choose --precision float"):
         build(replace(options, precision="int8"))
 
 
