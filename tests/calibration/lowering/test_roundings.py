@@ -5,7 +5,7 @@ import numpy as np
 from fewstep.calibration.lowering.quantize import lowered_ops
 from fewstep.calibration.lowering.roundings import BATCH as GUIDED
 from fewstep.calibration.lowering.roundings import KERNEL, placing, slower, tanh_gelu
-from fewstep.graph.graph import BATCH, Graph, Value
+from fewstep.graph.graph import Graph
 from tests.calibration.lowering.bodies.small_body import Builder
 
 SIZE = 8
@@ -24,10 +24,7 @@ def block(channels: int = 16, last: int = 3) -> Graph:
     down = b.conv(total, "down", channels, channels)
     both = b.add("Concat", (down, total), "both", axis=1)
     b.add("Identity", (b.conv(b.silu(both, "c"), "out", 2 * channels, last),), "output")
-    f32 = np.dtype(np.float32)
-    inputs = (Value("x", f32, (BATCH, 3, SIZE, SIZE)), Value("row", f32, (BATCH, channels, 1, 1)))
-    outputs = (Value("output", f32, (BATCH, last, SIZE, SIZE)),)
-    return Graph("block", inputs, outputs, tuple(b.nodes), b.constants)
+    return b.graph(3, SIZE, SIZE, row=(channels, 1, 1), out=(last, SIZE, SIZE))
 
 
 def test_what_no_other_kernel_rounds_stays_float() -> None:
@@ -64,7 +61,6 @@ def test_a_graph_that_would_be_all_float_stays_int8() -> None:
 
 def test_an_activation_function_between_two_layers_costs_what_their_weights_save() -> None:
     """In float it is part of the layer in front. Wide layers have few weights for what lies between them."""
-    f32 = np.dtype(np.float32)
     for rows, in_float in ((16, set[str]()), (256, {"wide", "narrow"})):
         b = Builder(1)
         b.add("MatMul", ("x", b.random("stem", 32, 32, scale=0.2)), "stemmed")
@@ -76,8 +72,7 @@ def test_an_activation_function_between_two_layers_costs_what_their_weights_save
             "MatMul", (b.silu(b.add("MatMul", (gelu, "w2"), "narrow"), "s"), b.random("w3", 32, 32, scale=1)), "third"
         )
         b.add("MatMul", (b.silu(third, "t"), b.random("last", 32, 32, scale=1)), "output")
-        values = tuple((Value(name, f32, (BATCH, rows, 32)),) for name in ("x", "output"))
-        graph = Graph("layers", *values, tuple(b.nodes), b.constants)
+        graph = b.graph(rows, 32)
         ops = lowered_ops(graph)
         assert {op.name for op in ops} == {"wide", "narrow", "third"}
         assert slower(graph, ops) == in_float
@@ -92,8 +87,7 @@ def test_a_norm_without_scales_rounds_with_its_silu_too() -> None:
     activation = b.silu(b.add("Reshape", (normed, "picture"), "norm"), "silu")
     inner = b.conv(activation, "inner", 16, 16)
     b.add("Identity", (b.conv(b.silu(inner, "s"), "out", 16, 3),), "output")
-    values = tuple((Value(name, np.dtype(np.float32), (BATCH, 3, SIZE, SIZE)),) for name in ("x", "output"))
-    graph = Graph("norm", *values, tuple(b.nodes), b.constants)
+    graph = b.graph(3, SIZE, SIZE)
     assert placing(graph, lowered_ops(graph)).bare == {activation}
 
 
@@ -107,8 +101,7 @@ def block_of_convolutions(channels: int, wide: int, op: str) -> Graph:
     total = b.add("Add", (b.conv(activated, "behind", wide, channels, kernel=1), stem), "total")
     after = b.conv(b.add("Gelu", (total,), "alone"), "after", channels, channels)
     b.add("Identity", (b.conv(after, "out", channels, 3),), "output")
-    values = tuple((Value(name, np.dtype(np.float32), (BATCH, 3, SIZE, SIZE)),) for name in ("x", "output"))
-    return Graph("block", *values, tuple(b.nodes), b.constants)
+    return b.graph(3, SIZE, SIZE)
 
 
 def test_a_convolution_is_int8_where_its_activation_function_is_in_its_kernel() -> None:

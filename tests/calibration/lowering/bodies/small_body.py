@@ -12,9 +12,10 @@ import onnxruntime as ort
 from fewstep.calibration.lowering.encoding import eight_of
 from fewstep.calibration.ranges.observe import observed_tensors, watch
 from fewstep.calibration.ranges.table import Range, Ranges, RangesTable
-from fewstep.graph.graph import BATCH, Array, Graph, Node, Value
+from fewstep.graph.graph import BATCH, Array, Graph, Node
 from fewstep.graph.io import save
 from fewstep.graph.session import GraphSession, run
+from tests.bundles import value
 from tests.onnx_text import written
 
 SELECTED = ("h2", "shortcut", "mixed", "h3")  # what the rule takes: neither first nor last, 16 channels or more
@@ -52,6 +53,11 @@ class Builder:
     def silu(self, x: str, name: str) -> str:
         return self.add("Mul", (x, self.add("Sigmoid", (x,), f"{name}_gate")), name)
 
+    def graph(self, *x: int, out: tuple[int, ...] | None = None, **rows: tuple[int, ...]) -> Graph:
+        """From x [B, ...] and other inputs to the output, of x's shape where it has no other."""
+        inputs = (value(name, BATCH, *shape) for name, shape in {"x": x, **rows}.items())
+        return Graph("body", (*inputs,), (value("output", BATCH, *(out or x)),), tuple(self.nodes), self.constants)
+
 
 def body(spatial: int = 2) -> Graph:
     """x [B, 3, 8, 8] and a row -> output: a shortcut beside a convolution, a linear layer over the pixels, a Resize."""
@@ -69,10 +75,7 @@ def body(spatial: int = 2) -> Graph:
     a3 = b.silu(b.add("Add", (mixed, shortcut), "residual"), "a3")
     up = b.add("Resize", (b.conv(a3, "h3", 32, 16, stride=2), "", "factors"), "up", mode=b"nearest")
     b.add("Identity", (b.conv(up, "h4", 16, 3),), "output")
-    f32 = np.dtype(np.float32)
-    inputs = (Value("x", f32, (BATCH, 3, *image)), Value("row", f32, (BATCH, 32, *[1] * spatial)))
-    outputs = (Value("output", f32, (BATCH, 3, *image)),)
-    return Graph("body", inputs, outputs, tuple(b.nodes), b.constants)
+    return b.graph(3, *image, row=(32, *[1] * spatial))
 
 
 def prologue() -> Graph:
@@ -97,9 +100,9 @@ def edited(graph: Graph, names: str, *inputs: str, constants: Mapping[str, Array
 def feeds(graph: Graph, batch: int = 4) -> dict[str, Array]:
     rng = np.random.default_rng(1)
     return {
-        value.name: rng.standard_normal([batch if dim == BATCH else dim for dim in value.shape]).astype(np.float32)
-        for value in graph.inputs
-        if value.dtype == np.float32
+        port.name: rng.standard_normal([batch if dim == BATCH else dim for dim in port.shape]).astype(np.float32)
+        for port in graph.inputs
+        if port.dtype == np.float32
     }
 
 

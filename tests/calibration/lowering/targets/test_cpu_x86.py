@@ -103,8 +103,7 @@ def attending() -> Graph:
     mixed = b.add("MatMul", (seen, b.random("mixed.weight", 32, 32, scale=0.2)), "mixed")
     mixed = b.add("Reshape", (b.add("Transpose", (mixed,), "back", perm=[0, 2, 1]), "image"), "unflattened")
     b.add("Identity", (b.conv(b.add("Add", (mixed, pixels), "residual"), "h2", 32, 16),), "output")
-    x, output = (Value(name, np.dtype(np.float32), (BATCH, 16, 8, 8)) for name in ("x", "output"))
-    return Graph("attending", (x,), (output,), tuple(b.nodes), b.constants)
+    return b.graph(16, 8, 8)
 
 
 def test_large_attention_is_computed_a_head_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,7 @@ from fewstep.calibration.lowering.quantize import lower, lower_graph
 from fewstep.calibration.lowering.targets.openvino import OPENVINO, integer_kernels_run
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.graph import io
-from fewstep.graph.graph import BATCH, GROUP, Array, Graph, Value
+from fewstep.graph.graph import GROUP, Array, Graph
 from fewstep.graph.selection import selected_ops
 from fewstep.graph.session import run
 from fewstep.measure.rollouts.metrics import psnr
@@ -66,9 +66,7 @@ def norms() -> Graph:
 
     first = normal(b.conv("x", "h1", 3, 16), "a1")
     b.add("Identity", (b.conv(normal(b.conv(first, "h2", 16, 16), "a2"), "h3", 16, 3),), "output")
-    pictures = (Value(name, np.dtype(np.float32), (BATCH, 3, 32, 32)) for name in ("x", "output"))
-    x, output = pictures
-    return Graph("norms", (x,), (output,), tuple(b.nodes), b.constants)
+    return b.graph(3, 32, 32)
 
 
 def turned(graph: Graph, folder: Path) -> int:
@@ -103,9 +101,7 @@ def test_a_linear_layer_whose_name_openvino_forgets_counts() -> None:
     shifted = b.add("Relu", (b.add("Add", (product, "row"), "shifted"),), "a2")
     image = b.add("Reshape", (b.add("Transpose", (shifted,), "back", perm=[0, 2, 1]), "image"), "unflattened")
     b.add("Identity", (b.conv(image, "h2", 64, 3),), "output")
-    f32 = np.dtype(np.float32)
-    x, output = (Value(name, f32, (BATCH, 3, 8, 8)) for name in ("x", "output"))
-    prepared = Graph("linear", (x, Value("row", f32, (BATCH, 1, 64))), (output,), tuple(b.nodes), b.constants)
+    prepared = b.graph(3, 8, 8, row=(1, 64))
     assert lower(prepared, table(prepared), OPENVINO).coverage.int8_ops == ("inner",)
 
 
