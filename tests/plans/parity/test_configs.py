@@ -15,86 +15,49 @@ diffusers = pytest.importorskip("diffusers")
 
 EXAMPLES = 15  # of each class
 
-OTHER_SIGMAS = st.sampled_from(
-    [{}, {"use_karras_sigmas": True}, {"use_exponential_sigmas": True}, {"use_beta_sigmas": True}]
+
+def some(*configs):
+    return st.sampled_from(configs)
+
+
+def fields(*parts, **choices):
+    """Fields with some choices each, and strategies of several fields, of which later ones win."""
+    chosen = st.fixed_dictionaries({name: some(*values) for name, values in choices.items()})
+    return st.tuples(chosen, *parts).map(lambda drawn: {key: value for part in drawn for key, value in part.items()})
+
+
+OTHER_SIGMAS = some({}, *({f"use_{kind}_sigmas": True} for kind in ("karras", "exponential", "beta")))
+BETAS = some(
+    {"beta_schedule": "linear"},
+    {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012},
+    {"beta_schedule": "squaredcos_cap_v2", "num_train_timesteps": 100},
+    {"beta_schedule": "squaredcos_cap_v2"},
+    {"trained_betas": np.linspace(1e-4, 0.03, 500).tolist(), "num_train_timesteps": 500},
 )
-BETAS = st.sampled_from(
-    [
-        {"beta_schedule": "linear"},
-        {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012},
-        {"beta_schedule": "squaredcos_cap_v2", "num_train_timesteps": 100},
-        {"beta_schedule": "squaredcos_cap_v2"},
-        {"trained_betas": np.linspace(1e-4, 0.03, 500).tolist(), "num_train_timesteps": 500},
-    ]
-)
-SPACING = st.sampled_from(
-    [
-        {"timestep_spacing": "linspace"},
-        {"timestep_spacing": "leading"},
-        {"timestep_spacing": "leading", "steps_offset": 1},
-        {"timestep_spacing": "trailing"},
-    ]
-)
-FINAL = st.sampled_from([{"final_sigmas_type": "zero"}, {"final_sigmas_type": "sigma_min"}])
+LEADING, TRAILING = {"timestep_spacing": "leading", "steps_offset": 1}, {"timestep_spacing": "trailing"}
+SPACING = some({"timestep_spacing": "linspace"}, {"timestep_spacing": "leading"}, LEADING, TRAILING)
 ZERO_SNR = {"rescale_betas_zero_snr": True, "prediction_type": "v_prediction", "beta_schedule": "scaled_linear"}
-THREE = ["epsilon", "sample", "v_prediction"]
-
-
-def one_of(name, *values):
-    return st.sampled_from([{name: value} for value in values])
-
-
-def fields(*parts, **fixed):
-    """Several strategies of fields, merged; later ones win."""
-
-    def merged(drawn):
-        return {**fixed, **{key: value for part in drawn for key, value in part.items()}}
-
-    return st.tuples(*parts).map(merged)
-
-
-K_DIFFUSION = (BETAS, SPACING, OTHER_SIGMAS)
+ZERO_SNR_TRAILING, THRESHOLD = {**TRAILING, **ZERO_SNR}, {"thresholding": True, "sample_max_value": 0.8}
 FLOWS = {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": 3.0}
-MULTISTEP = (
-    BETAS,
-    SPACING,
-    one_of("prediction_type", *THREE),
-    OTHER_SIGMAS,
-    one_of("solver_order", 1, 2, 3),
-    one_of("lower_order_final", True, False),
-)
+BOTH, TWO, THREE = (True, False), ("epsilon", "v_prediction"), ("epsilon", "sample", "v_prediction")
+FINAL, TYPES = ("zero", "sigma_min"), ("midpoint", "heun")
 ALGORITHMS = ("dpmsolver++", "sde-dpmsolver++", "dpmsolver", "sde-dpmsolver")
-EDM = (one_of("sigma_schedule", "karras", "exponential"), FINAL, one_of("prediction_type", "epsilon", "v_prediction"))
+K_DIFFUSION = (BETAS, SPACING, OTHER_SIGMAS)
+MULTISTEP = {"prediction_type": THREE, "solver_order": (1, 2, 3), "lower_order_final": BOTH}
+EDM = {"sigma_schedule": ("karras", "exponential"), "final_sigmas_type": FINAL, "prediction_type": TWO}
 
-DDIM = fields(
-    BETAS,
-    SPACING,
-    one_of("prediction_type", *THREE),
-    one_of("set_alpha_to_one", True, False),
-    st.sampled_from([{}, {"timestep_spacing": "trailing", **ZERO_SNR}]),
-    st.sampled_from(
-        [{"clip_sample": False}, {"clip_sample_range": 0.7}, {"thresholding": True, "sample_max_value": 0.8}]
-    ),
-    st.sampled_from([{}, {"arguments": {"eta": 0.6}}]),
-)
+CLIPS = some({"clip_sample": False}, {"clip_sample_range": 0.7}, THRESHOLD)
+ETAS = some({}, {"arguments": {"eta": 0.6}})
+DDIM = fields(*(BETAS, SPACING, some({}, ZERO_SNR_TRAILING), CLIPS, ETAS), prediction_type=THREE, set_alpha_to_one=BOTH)
 DDPM = fields(
-    BETAS,
-    SPACING,
-    one_of("prediction_type", *THREE),
-    one_of("variance_type", "fixed_small", "fixed_small_log", "fixed_large"),
-    st.sampled_from([{"clip_sample": False}, {"clip_sample": True}]),
-    st.sampled_from([{}, {"beta_schedule": "sigmoid"}, {"timestep_spacing": "trailing", **ZERO_SNR}]),
+    *(BETAS, SPACING, some({}, {"beta_schedule": "sigmoid"}, ZERO_SNR_TRAILING)),
+    prediction_type=THREE,
+    variance_type=("fixed_small", "fixed_small_log", "fixed_large"),
+    clip_sample=BOTH,
 )
-
-COGVIDEOX = fields(
-    BETAS,
-    SPACING,
-    one_of("prediction_type", *THREE),
-    one_of("snr_shift_scale", 1.0, 3.0),
-    one_of("set_alpha_to_one", True, False),
-    st.sampled_from([{}, {"timestep_spacing": "trailing", **ZERO_SNR}]),
-    clip_sample=False,
-)
+SNR = {"snr_shift_scale": (1.0, 3.0), "set_alpha_to_one": BOTH, "clip_sample": (False,)}
+COGVIDEOX = fields(BETAS, SPACING, some({}, ZERO_SNR_TRAILING), prediction_type=THREE, **SNR)
+KDPM2 = fields(*K_DIFFUSION, prediction_type=TWO)
 
 # What of its fields each class is tried with; arguments of its step are under "arguments"
 FIELDS = {
@@ -103,126 +66,79 @@ FIELDS = {
     "DDPMScheduler": DDPM,
     "DDPMParallelScheduler": DDPM,
     "PNDMScheduler": fields(
-        BETAS,
-        one_of("steps_offset", 0, 1),
-        one_of("set_alpha_to_one", True, False),
-        one_of("skip_prk_steps", True, True, False),
-        one_of("prediction_type", "epsilon", "v_prediction"),
+        BETAS, steps_offset=(0, 1), set_alpha_to_one=BOTH, skip_prk_steps=(True, True, False), prediction_type=TWO
     ),
     "IPNDMScheduler": st.just({}),
     "LCMScheduler": fields(
-        one_of("prediction_type", *THREE),
-        one_of("clip_sample", False, True),
-        one_of("original_inference_steps", 50, 40),
-        one_of("timestep_scaling", 10.0, 1.0),
-        one_of("rescale_betas_zero_snr", False),
+        prediction_type=THREE,
+        clip_sample=BOTH,
+        original_inference_steps=(50, 40),
+        timestep_scaling=(10.0, 1.0),
+        rescale_betas_zero_snr=(False,),
     ),
-    "TCDScheduler": fields(
-        one_of("prediction_type", *THREE), one_of("arguments", {}, {"eta": 0.0}, {"eta": 1.0}, {"eta": 0.55})
-    ),
+    "TCDScheduler": fields(prediction_type=THREE, arguments=({}, {"eta": 0.0}, {"eta": 1.0}, {"eta": 0.55})),
     "EulerDiscreteScheduler": fields(
         *K_DIFFUSION,
-        FINAL,
-        one_of("prediction_type", *THREE),
-        st.sampled_from([{}, ZERO_SNR, {"timestep_type": "continuous", "prediction_type": "v_prediction"}]),
-        st.sampled_from([{}, {"sigma_min": 0.05, "sigma_max": 12.0}]),
+        some({}, ZERO_SNR, {"timestep_type": "continuous", "prediction_type": "v_prediction"}),
+        some({}, {"sigma_min": 0.05, "sigma_max": 12.0}),
+        **{"final_sigmas_type": FINAL, "prediction_type": THREE},
     ),
-    "EulerAncestralDiscreteScheduler": fields(
-        BETAS, SPACING, one_of("prediction_type", "epsilon", "v_prediction"), st.sampled_from([{}, ZERO_SNR])
-    ),
-    "HeunDiscreteScheduler": fields(
-        *K_DIFFUSION, one_of("prediction_type", *THREE), one_of("clip_sample", False, False, True)
-    ),
-    "KDPM2DiscreteScheduler": fields(*K_DIFFUSION, one_of("prediction_type", "epsilon", "v_prediction")),
-    "KDPM2AncestralDiscreteScheduler": fields(*K_DIFFUSION, one_of("prediction_type", "epsilon", "v_prediction")),
-    "DPMSolverSDEScheduler": fields(*K_DIFFUSION, one_of("prediction_type", "epsilon", "v_prediction")),
-    "LMSDiscreteScheduler": fields(
-        *K_DIFFUSION, one_of("prediction_type", *THREE), one_of("arguments", {}, {"order": 1}, {"order": 3})
-    ),
+    "EulerAncestralDiscreteScheduler": fields(BETAS, SPACING, some({}, ZERO_SNR), prediction_type=TWO),
+    "HeunDiscreteScheduler": fields(*K_DIFFUSION, prediction_type=THREE, clip_sample=(False, False, True)),
+    "KDPM2DiscreteScheduler": KDPM2,
+    "KDPM2AncestralDiscreteScheduler": KDPM2,
+    "DPMSolverSDEScheduler": KDPM2,
+    "LMSDiscreteScheduler": fields(*K_DIFFUSION, prediction_type=THREE, arguments=({}, {"order": 1}, {"order": 3})),
     "DPMSolverMultistepScheduler": fields(
-        *MULTISTEP,
-        FINAL,
-        one_of("algorithm_type", *ALGORITHMS),
-        one_of("solver_type", "midpoint", "heun"),
-        one_of("euler_at_final", False, False, True),
-        st.sampled_from(
-            [
-                {},
-                {},
-                {"use_lu_lambdas": True},
-                {"lambda_min_clipped": -3.0},
-                {"thresholding": True, "sample_max_value": 0.8},
-                ZERO_SNR,
-                FLOWS,
-            ]
-        ),
+        *K_DIFFUSION,
+        some({}, {}, {"use_lu_lambdas": True}, {"lambda_min_clipped": -3.0}, THRESHOLD, ZERO_SNR, FLOWS),
+        **{**MULTISTEP, "final_sigmas_type": FINAL, "solver_type": TYPES},
+        algorithm_type=ALGORITHMS,
+        euler_at_final=(False, False, True),
     ),
     "DPMSolverSinglestepScheduler": fields(
-        MULTISTEP[0],
-        *MULTISTEP[2:],
-        FINAL,
-        one_of("algorithm_type", *ALGORITHMS[:3]),
-        one_of("solver_type", "midpoint", "heun"),
-        st.sampled_from([{}, {}, FLOWS]),
+        *(BETAS, OTHER_SIGMAS, some({}, {}, FLOWS)),
+        **{**MULTISTEP, "final_sigmas_type": FINAL, "solver_type": TYPES},
+        algorithm_type=ALGORITHMS[:3],
     ),
-    "DEISMultistepScheduler": fields(
-        *MULTISTEP, st.sampled_from([{}, {}, {"thresholding": True, "sample_max_value": 0.8}, FLOWS])
-    ),
+    "DEISMultistepScheduler": fields(*K_DIFFUSION, some({}, {}, THRESHOLD, FLOWS), **MULTISTEP),
     "UniPCMultistepScheduler": fields(
-        *MULTISTEP,
-        FINAL,
-        one_of("solver_order", 1, 2, 3, 4),
-        one_of("solver_type", "bh1", "bh2"),
-        one_of("predict_x0", True, True, False),
-        one_of("disable_corrector", [], [], [0, 2]),
-        st.sampled_from([{}, {}, ZERO_SNR, FLOWS, {**FLOWS, "shift_terminal": 0.1}]),
+        *(*K_DIFFUSION, some({}, {}, ZERO_SNR, FLOWS, {**FLOWS, "shift_terminal": 0.1})),
+        **{**MULTISTEP, "final_sigmas_type": FINAL, "solver_order": (1, 2, 3, 4), "solver_type": ("bh1", "bh2")},
+        predict_x0=(True, True, False),
+        disable_corrector=([], [], [0, 2]),
     ),
     "SASolverScheduler": fields(
-        *MULTISTEP[:4],
-        one_of("predictor_order", 1, 2, 3),
-        one_of("corrector_order", 2, 3, 4),
-        one_of("lower_order_final", True, False),
-        st.sampled_from([{}, {}, {"lambda_min_clipped": -3.0}]),
+        *(*K_DIFFUSION, some({}, {}, {"lambda_min_clipped": -3.0})),
+        **{"prediction_type": THREE, "predictor_order": (1, 2, 3), "corrector_order": (2, 3, 4)},
+        lower_order_final=BOTH,
     ),
-    "EDMEulerScheduler": fields(*EDM, one_of("sigma_data", 0.5, 1.0)),
+    "EDMEulerScheduler": fields(**EDM, sigma_data=(0.5, 1.0)),
     "EDMDPMSolverMultistepScheduler": fields(
-        *EDM,
-        one_of("solver_order", 1, 2, 3),
-        one_of("algorithm_type", "dpmsolver++", "sde-dpmsolver++"),
-        one_of("solver_type", "midpoint", "heun"),
+        **EDM, solver_order=(1, 2, 3), algorithm_type=ALGORITHMS[:2], solver_type=TYPES
     ),
-    "CMStochasticIterativeScheduler": fields(
-        one_of("clip_denoised", True, False), one_of("num_train_timesteps", 40, 18), one_of("rho", 7.0, 3.0)
-    ),
+    "CMStochasticIterativeScheduler": fields(clip_denoised=BOTH, num_train_timesteps=(40, 18), rho=(7.0, 3.0)),
     "FlowMatchEulerDiscreteScheduler": fields(
-        one_of("shift", 1.0, 3.0),
-        OTHER_SIGMAS,
-        one_of("stochastic_sampling", False, True),
-        one_of("shift_terminal", None, 0.1),
-        st.sampled_from([{}, {"use_dynamic_shifting": True, "arguments": {"mu": 0.8}}]),
-        one_of("time_shift_type", "exponential", "linear"),
+        *(OTHER_SIGMAS, some({}, {"use_dynamic_shifting": True, "arguments": {"mu": 0.8}})),
+        **{"shift": (1.0, 3.0), "stochastic_sampling": BOTH, "shift_terminal": (None, 0.1)},
+        time_shift_type=("exponential", "linear"),
     ),
-    "FlowMatchHeunDiscreteScheduler": fields(one_of("shift", 1.0, 3.0)),
-    "FlowMatchLCMScheduler": fields(one_of("shift", 1.0, 3.0), OTHER_SIGMAS, one_of("shift_terminal", None, 0.1)),
-    "LTXEulerAncestralRFScheduler": fields(one_of("eta", 1.0, 0.5, 0.0)),
+    "FlowMatchHeunDiscreteScheduler": fields(shift=(1.0, 3.0)),
+    "FlowMatchLCMScheduler": fields(OTHER_SIGMAS, shift=(1.0, 3.0), shift_terminal=(None, 0.1)),
+    "LTXEulerAncestralRFScheduler": fields(eta=(1.0, 0.5, 0.0)),
     "CogVideoXDDIMScheduler": COGVIDEOX,
     "CogVideoXDPMScheduler": COGVIDEOX,
     "CosineDPMSolverMultistepScheduler": fields(
-        EDM[0], FINAL, one_of("solver_order", 1, 2), one_of("solver_type", "midpoint", "heun")
+        sigma_schedule=EDM["sigma_schedule"], final_sigmas_type=FINAL, solver_order=(1, 2), solver_type=TYPES
     ),
     "DDIMInverseScheduler": fields(
-        BETAS,
-        st.sampled_from([{"timestep_spacing": "leading", "steps_offset": 1}, {"timestep_spacing": "trailing"}]),
-        one_of("prediction_type", "epsilon", "v_prediction"),
-        one_of("set_alpha_to_one", True, False),
-        st.sampled_from([{"clip_sample": False}, {"clip_sample": True}]),
+        *(BETAS, some(LEADING, TRAILING)), prediction_type=TWO, set_alpha_to_one=BOTH, clip_sample=BOTH
     ),
     "DPMSolverMultistepInverseScheduler": fields(
-        *MULTISTEP[:3],
-        *MULTISTEP[4:],
-        one_of("algorithm_type", "dpmsolver++", "dpmsolver"),
-        one_of("solver_type", "midpoint", "heun"),
-        st.sampled_from([{}, {"lambda_min_clipped": -3.0}, {"thresholding": True, "sample_max_value": 0.8}]),
+        *(BETAS, SPACING, some({}, {"lambda_min_clipped": -3.0}, THRESHOLD)),
+        **MULTISTEP,
+        algorithm_type=("dpmsolver++", "dpmsolver"),
+        solver_type=TYPES,
     ),
 }
 
@@ -244,7 +160,7 @@ def test_plans_of_configs_are_what_the_schedulers_do(name):
         database=None,
         suppress_health_check=list(HealthCheck),
     )
-    @given(FIELDS[name], st.sampled_from([3, 4, 5, 6, 9, 10, 16]))
+    @given(FIELDS[name], some(3, 4, 5, 6, 9, 10, 16))
     def sweep(config, steps):
         assume(not lacks_scipy(name, config))
         compare(name, config, steps)
