@@ -302,8 +302,6 @@ CLAIMS = [
     Claim("noise search", "more reward than more steps", "more steps", LOG_P, SEARCH, searched, plain, scores.reward),
     Claim("noise search", "more reward than more noises", "best of N", LOG_P, SEARCH,
           searched, best_of, scores.best_reward, (*SHIPPED, *GUIDED), has_longer=False),
-    Claim("REINFORCE on the start", "a start that is rewarded, for a class", "more steps", LOG_P, SEARCH,
-          moved, plain, scores.reward),
     Claim("REINFORCE on the start", "a start that is rewarded, for a class", "best of N", LOG_P, SEARCH,
           moved, best_of, scores.best_reward),
     Claim("hallucination filter", "fewer samples off the data, 90 % kept", "as many left out at random", LOG_P, 20,
