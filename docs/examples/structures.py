@@ -28,6 +28,7 @@ from fewstep.runtime.sampler import Sampler
 
 ATOMS, WIDTH, HEADS, TRUNK = 12, 32, 2, 24
 SIGMA_DATA = 16.0
+LOW, HIGH = SIGMA_DATA * 4e-4, SIGMA_DATA * 160.0  # sigmas
 TURNS = 2**30  # the first of the draws that turn, beyond all draws of plans
 
 
@@ -75,9 +76,14 @@ class Network(nn.Module):
 def make() -> tuple[nn.Module, Spec]:
     torch.manual_seed(0)
     trunk = Condition("trunk", input="trunk", shape=(ATOMS, TRUNK), dtype="float32")
-    low, high = SIGMA_DATA * 4e-4, SIGMA_DATA * 160.0
-    schedule = ScheduleSpec("edm", sigma_min=low, sigma_max=high, sigma_data=SIGMA_DATA)
+    schedule = ScheduleSpec("edm", sigma_min=LOW, sigma_max=HIGH, sigma_data=SIGMA_DATA)
     return Network(), Spec("structures", (ATOMS, 3), (trunk,), "edm", schedule)
+
+
+def steps_of(count: int) -> str:
+    """The plan of Protenix's code: Euler along EDM's count + 1 sigmas, the last of which is 0 instead."""
+    high, low = HIGH ** (1 / 7), LOW ** (1 / 7)
+    return f"edm_euler:{count}@karras(sigma_min={(high + (count - 1) / count * (low - high)) ** 7:.6g})"
 
 
 def turned(x: NDArray[Any], draws: Callable[[int], NDArray[Any]], number: int) -> NDArray[Any]:
@@ -101,7 +107,7 @@ def sample(sampler: Sampler, plan: str, seeds: Sequence[int], condition: dict[st
     turned with x."""
     compiled, draws = sampler.compile(plan), sampler.draws(seeds)
     if compiled.rows != 1:
-        raise UserError(f"plan {plan!r} keeps {compiled.rows} rows", "give one of one row, as edm_euler:2@karras")
+        raise UserError(f"plan {plan!r} keeps {compiled.rows} rows", f"give one of one row, as {steps_of(2)}")
     network, state = sampler.network(compiled, len(seeds), condition), begin(compiled, draws, np.float32, {})
     for index, step in enumerate(compiled.steps):
         before = [turned(state[0], draws, index)]
@@ -114,7 +120,7 @@ def main(bundle: str) -> None:
     export(ExportOptions(source=f"{Path(__file__)}:make", output=Path(bundle)))
     trunk = np.stack([normal(0, number, (ATOMS, TRUNK)) for number in range(2)])
     with load(bundle) as sampler:
-        x = sample(sampler, "edm_euler:2@karras", [0, 1], {"trunk": trunk})
+        x = sample(sampler, steps_of(2), [0, 1], {"trunk": trunk})
     print(f"{bundle}: random weights, {len(x)} structures of {x.shape[1]} atoms in 2 steps, {x.std():.1f} wide")
 
 

@@ -24,11 +24,11 @@ def test_steps_are_algorithm_18_without_noise(tmp_path: Path) -> None:
     export(ExportOptions(f"{EXAMPLE}:make", tmp_path / "bundle"))
     trunk = np.stack([normal(0, number, (12, 24)) for number in SEEDS])
     sampler = load(tmp_path / "bundle")
-    samples = names["sample"](sampler, f"edm_euler:{STEPS}@karras", SEEDS, {"trunk": trunk})
+    samples = names["sample"](sampler, names["steps_of"](STEPS), SEEDS, {"trunk": trunk})
 
     module, data, draws = names["make"]()[0].eval(), 16.0, sampler.draws(SEEDS)
     ends = (data * 160.0) ** (1 / 7), (data * 4e-4) ** (1 / 7)
-    sigmas = [(ends[0] + i / (STEPS - 1) * (ends[1] - ends[0])) ** 7 for i in range(STEPS)] + [0.0]
+    sigmas = [(ends[0] + i / STEPS * (ends[1] - ends[0])) ** 7 for i in range(STEPS)] + [0.0]
     x = sigmas[0] * draws(0).astype(np.float64)
     for index, (s, t) in enumerate(zip(sigmas, sigmas[1:], strict=False)):
         before = x

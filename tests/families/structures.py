@@ -2,4 +2,4 @@
 
 NAME = "Structures [N, 3] (AlphaFold 3's diffusion)"
 SOURCE = "docs/examples/structures.py:make"
-PLAN = "edm_euler:2@karras"
+PLAN = "edm_euler:2@karras(sigma_min=55.9748)"
