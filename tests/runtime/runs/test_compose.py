@@ -167,15 +167,15 @@ def test_a_condition_that_is_drawn_is_that_of_emdm(page) -> None:
 
 
 def test_a_draft_without_noise_is_the_network_s_first_input(page, sampler: Sampler) -> None:
-    """RTI-DP feeds the last actions to a late step as they are; a planner's draft gets its share of noise."""
+    """RTI-DP feeds the last actions to a late step as they are, as Trajectory Diffuser does a draft."""
     draft = np.full((1, 1, 4, 4), 0.3, np.float32)
     plan = sampler.compile("dpmpp_2m:10", strength=0.2, renoise=0)
     first = next(iter(sampler.steps(plan, [0], WHO, given={"image": draft})))
     np.testing.assert_allclose(first.u, draft, rtol=1e-6)
     made = page.from_draft(sampler, lambda condition: draft, WHO, 0.2, 0)
     np.testing.assert_array_equal(made, sampler.sample(plan, [0], WHO, given={"image": draft}))
-    near, far = (page.from_draft(sampler, lambda condition: draft, WHO, strength) for strength in (0.1, 0.9))
-    assert np.abs(near - draft).mean() < np.abs(far - draft).mean()
+    noised = page.from_draft(sampler, lambda condition: draft, WHO, 0.2)
+    np.testing.assert_array_equal(noised, sampler.sample("dpmpp_2m:10", [0], WHO, given={"image": draft}, strength=0.2))
 
 
 def test_a_chain_of_denoising_mcmc_ends_in_the_modes(page, modes: Sampler) -> None:
