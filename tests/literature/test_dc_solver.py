@@ -36,25 +36,34 @@ def test_ratios_of_one_are_unipc(order):
         assert trajectory(times, STARTS, ratios=ratios, order=order)[-1] == pytest.approx(expected, abs=1e-12)
 
 
+def compensated(*ratios):
+    """x before each step and the sample, by x0 = t^2 of a network that sees the time alone."""
+    network = lambda i, step, u: [np.full_like(u, (step.time / 1000) ** 2)]  # noqa: E731
+    facts, solver = denoising(COSINE, "sample"), partial(dc_solver, ratios=ratios, order=1)
+    plan = trace_plan("test", solver, uniform_lambda(COSINE, 4), facts)
+    states = list(execute(plan, network, lambda k: np.zeros(1), np.float64))
+    return [*(float(state.u[0]) for state in states), float(finish(plan, states, np.float64)[0])]
+
+
+def gained(index):
+    """The number t of a time, and what a step from it adds of x0."""
+    here, there = uniform_lambda(COSINE, 4)[index : index + 2]
+    return here.network / 1000, there.alpha * -np.expm1(here.lam - there.lam)
+
+
 def test_a_prediction_that_is_quadratic_in_time_is_compensated_exactly():
-    """x0 = t^2 for a network that sees the time alone: at rho the step starts from (t')^2."""
-    times = uniform_lambda(COSINE, 4)
-    plans = {}
-    for rho in (1.0, 1.3):
-        plan = trace_plan(
-            "test", partial(dc_solver, ratios=(1.0, 1.0, rho, 1.0), order=1), times, denoising(COSINE, "sample")
-        )
-        states = list(
-            execute(
-                plan, lambda i, step, u: [np.full_like(u, (step.time / 1000) ** 2)], lambda k: np.zeros(1), np.float64
-            )
-        )
-        plans[rho] = [float(state.u[0]) for state in states]
-    t0, t1 = times[2].network / 1000, times[1].network / 1000
-    moved = (1.3 * t0 - 0.3 * t1) ** 2
-    weight = times[3].alpha * -np.expm1(times[2].lam - times[3].lam)
-    assert plans[1.3][3] - plans[1.0][3] == pytest.approx(weight * (moved - t0**2), rel=1e-9)
-    assert plans[1.3][:3] == plans[1.0][:3]
+    """At rho the step starts from (t')^2."""
+    plain, moved = compensated(1.0, 1.0, 1.0, 1.0), compensated(1.0, 1.0, 1.3, 1.0)
+    (t0, weight), (t1, _) = gained(2), gained(1)
+    assert moved[3] - plain[3] == pytest.approx(weight * ((1.3 * t0 - 0.3 * t1) ** 2 - t0**2), rel=1e-9)
+    assert moved[:3] == plain[:3]
+
+
+def test_a_compensated_prediction_is_that_of_all_later_history():
+    plain, moved = compensated(1.0, 1.0, 1.3, 1.0), compensated(1.0, 1.0, 1.3, 1.3)
+    (t1, _), (t2, _), (t3, weight) = map(gained, (1, 2, 3))
+    curve = np.polyfit([t1, t2, t3], [t1**2, (1.3 * t2 - 0.3 * t1) ** 2, t3**2], 2)
+    assert moved[4] - plain[4] == pytest.approx(weight * (np.polyval(curve, 1.3 * t3 - 0.3 * t2) - t3**2), rel=1e-8)
 
 
 def test_fitted_ratios_bring_it_nearer_to_the_trajectory():

@@ -111,6 +111,10 @@ def test_the_start_moves_towards_what_is_rewarded(page, sampler: Sampler) -> Non
 
     plain = mean(sampler.sample(plan, seeds, {"class": [1] * 32}, given={"noise": z})).mean()
     assert reached(mean) > plain + 0.05 and reached(lambda x: -mean(x)) < plain - 0.05
+    z = sampler.draws(range(16))(0)
+    r = mean(sampler.sample(plan, range(16), {"class": [1] * 16}, given={"noise": z}))
+    step = 0.3 * np.einsum("b,b...->...", (r - r.mean()) / r.std(), z) / 16
+    np.testing.assert_allclose(page.rewarded_mean(sampler, "ddim:2", mean, 1, rounds=1), step, atol=1e-5)
 
 
 def test_phase_noise_has_the_phases_of_one_and_the_magnitudes_of_the_other(page) -> None:
@@ -129,6 +133,8 @@ def test_beyond_the_cutoff_the_phases_are_the_noise_s(page) -> None:
     assert np.abs(near - 1)[..., wave <= 3].max() < 1e-3
     assert np.abs(far - 1)[..., wave > 6].max() < 1e-3
     assert np.abs(far - 1)[..., wave <= 3].mean() > 0.5
+    share = np.exp(-(np.maximum(wave - 3, 0) ** 2) / (2 * 0.5**2))
+    assert np.abs(np.exp(1j * (phases[0] - share * phases[1] - (1 - share) * phases[2])) - 1).max() < 1e-3
 
 
 def test_grey_is_held_in_a_basis_of_colours(page) -> None:
