@@ -6,7 +6,7 @@ import pytest
 pytest.importorskip("torch", reason="torch, which runs them, is not installed")
 import torch
 
-from tests.families import dit_moe, diti, dtr
+from tests.families import audiobox, dit_moe, diti, dtr
 
 
 def test_a_window_of_channels_slides_with_time() -> None:
@@ -57,3 +57,22 @@ def test_a_time_sees_the_first_numbers_of_the_code_alone(time: float, part: int)
     noise, left = module(torch.randn(1, 3, 8, 8), torch.tensor([time]), torch.randn(1, 3, 8, 8))
     (slope,) = torch.autograd.grad(noise.sum(), code)
     assert left is code and (slope[0, :part] != 0).all() and (slope[0, part:] == 0).all()
+
+
+def test_sound_hears_what_is_kept_alone_and_joins_early_layers_to_late_ones() -> None:
+    module, spec = audiobox.make()
+    x, time, words = torch.randn(2, *spec.x_shape), torch.tensor([0.3, 0.7]), torch.randn(2, audiobox.WORDS, 8)
+    context, kept = torch.randn_like(x), (torch.rand(2, 1, audiobox.FRAMES) < 0.5).float()
+    outputs: list[torch.Tensor] = []
+    joined: list[torch.Tensor] = []
+    for layer in module.layers:
+        layer.register_forward_hook(lambda _, inputs, output: outputs.append(output))
+    for join in module.joins:
+        join.register_forward_hook(lambda _, inputs, output: joined.append(inputs[0]))
+    heard = module(x, time, context, kept, words)
+    first, second, third, _ = outputs
+    assert torch.equal(joined[0], torch.cat([second, second], 2)) and torch.equal(
+        joined[1], torch.cat([third, first], 2)
+    )
+    assert torch.equal(module(x, time, context + 9 * (1 - kept), kept, words), heard)
+    assert not torch.equal(module(x, time, context + 9 * kept, kept, words), heard)

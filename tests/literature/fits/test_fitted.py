@@ -59,11 +59,18 @@ def test_statistics_of_some_hundred_rollouts_are_worth_a_decibel() -> None:
     assert gain(ems, known) > 0.5
 
 
-def test_a_time_shift_is_for_a_table_of_timesteps() -> None:
+def test_a_time_shift_is_for_a_table_of_timesteps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It follows the mean of each step's variance of a sample's elements."""
     with pytest.raises(UserError, match="no table of a generator's timesteps"):
         time_shift.fitted(setting(Analytic(facts("flow", "flow"), mixture)))
     known = setting(Analytic(facts("linear", "epsilon"), mixture))
+    seen: list[list[float]] = []
+    measured = time_shift.measured_shift
+    monkeypatch.setattr(time_shift, "measured_shift", lambda *each: seen.append(each[2]) or measured(*each))
     shifted = time_shift.fitted(known)
+    runs = [[state.u.reshape(len(state.u), -1).var(1) for state in run] for run in known.states(known.nominal)]
+    expected = [np.concatenate(each).mean() for each in zip(*runs, strict=True)]
+    assert seen == [pytest.approx(expected, rel=1e-6)] * len(seen) != []
     moved = [abs(after.time - before.time) for after, before in zip(shifted.steps, known.nominal.steps, strict=True)]
     assert 0 < max(moved) <= time_shift.WINDOWS[-1] / 2 and moved[0] == 0 == moved[-1]
 
