@@ -218,6 +218,15 @@ def test_a_dynamic_block_reveals_what_is_sure_and_else_as_many_as_even_steps(uns
     assert [int(state.is_open.sum()) for state in states if state.is_evaluated] == left
 
 
+def test_a_dynamic_block_reveals_the_surest_first_where_too_few_are_sure():
+    logits = np.full((1, L, V), -40.0, np.float32)
+    logits[..., 1], logits[..., 2] = 0.0, -np.arange(L) / 10
+    plan = compile_tokens("block_dynamic(size=3, temperature=0):6", FACTS, (L,), V)
+    states = execute_tokens(plan, lambda index, step, ids: logits, [0], V)
+    opened = [[0, 1, 3, 4, 5], [0, 3, 4, 5], [3, 4, 5], [3, 4], [3], []]
+    assert [np.flatnonzero(state.is_open[0]).tolist() for state in states] == opened
+
+
 def test_a_bound_of_0_reveals_one_position_in_any_batch():
     """The second sample has two open positions: of a plan's counts it has none at the first step."""
     plan = plan_of([TokenStep(reveal=count, score="entropy", bound=0.0) for count in (1, 1, 4)])
