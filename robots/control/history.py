@@ -82,7 +82,7 @@ class History:
             if name not in observation:
                 raise UserError(f"the observation has no {name!r}", fix)
         values: Mapping[str, Any] = observation
-        one = {name: each[None] if hasattr(each := values[name], "ndim") else [each] for name in self._takes}
+        one = {name: each[None] if isinstance(each := values[name], np.ndarray) else [each] for name in self._takes}
         arrays = conditions.check(tuple(self._takes.values()), one, 1)
         self._latest.append({name: array[0].copy() for name, array in arrays.items()})
 

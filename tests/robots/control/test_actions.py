@@ -37,7 +37,7 @@ def test_the_first_observation_stands_for_those_before_it(policy: Sampler) -> No
     assert history.window()["state"].tolist() == [[1, 2], [1, 2]]
     window = history.window()
     for number in (3.0, 4.0):
-        history.add({"state": [number, number]})
+        history.add({"state": memoryview(np.full(2, number))})
     assert history.window()["state"].tolist() == [[3, 3], [4, 4]] and window["state"].tolist() == [[1, 2], [1, 2]]
     history.clear()
     with pytest.raises(UserError, match="nothing has been observed"):
