@@ -20,6 +20,10 @@ OUTPUT = "the denoiser's output"
 State = TypeVar("State", StepState, TokenState)
 
 
+class NotFinite(UserError):
+    """An output or a sample of a run holds a number that is not finite."""
+
+
 def finite_states(states: Iterator[State], plan: AnyPlan) -> Iterator[State]:
     """The states, as long as they are finite; numpy says nothing of an overflow."""
     while True:
@@ -45,14 +49,12 @@ def finite_sample(plan: AnyPlan, states: Iterable[Any], hold: Hold | None = None
 
 
 def check_finite_state(state: StepState, plan: AnyPlan) -> None:
-    """Raise UserError if the state after a step holds a number that is not finite, and say whether the denoiser made
+    """Raise NotFinite if the state after a step holds a number that is not finite, and say whether the denoiser made
     it. An output may be read by no row, as rk4 leaves one with CFG++."""
-    if all(map(_has_finite_sum, (*state.after, *state.outputs))):
-        return
-    for output in state.outputs:
-        check_finite(output, OUTPUT, state.index, state.step, plan)
-    for row in state.after:
-        check_finite(row, "the sample", state.index, state.step, plan)
+    arrays = [(OUTPUT, output) for output in state.outputs] + [("the sample", row) for row in state.after]
+    if not all(_has_finite_sum(array) for _, array in arrays):
+        for what, array in arrays:
+            check_finite(array, what, state.index, state.step, plan)
 
 
 def finite_outputs(network: StepNetwork, plan: Plan) -> StepNetwork:
@@ -67,14 +69,12 @@ def finite_outputs(network: StepNetwork, plan: Plan) -> StepNetwork:
 
 
 def check_finite(array: NDArray[Any], what: str, index: int, step: Step, plan: AnyPlan) -> None:
-    """Raise UserError, which names the step, if the array holds a number that is not finite."""
+    """Raise NotFinite, which names the step, if the array holds a number that is not finite."""
     if not np.isfinite(array).all():
         weight = "" if plan.guidance is None else f" with guidance {describe(plan.guidance)}"
-        raise UserError(
-            f"{what} is not finite at step {index + 1} of {len(plan.steps)} (time {step.time:g}) "
-            f"of plan {plan.name}{weight}",
-            "check weights and guidance, or compare with precision float32",
-        )
+        place = f"step {index + 1} of {len(plan.steps)} (time {step.time:g}) of plan {plan.name}{weight}"
+        fix = "check weights and guidance, or compare with precision float32"
+        raise NotFinite(f"{what} is not finite at {place}", fix)
 
 
 def _has_finite_sum(array: NDArray[Any]) -> bool:

@@ -20,17 +20,17 @@ from fewstep.measure.rollouts.metrics import psnr
 from fewstep.measure.sampling import Bodies, Question, Sampling
 from fewstep.measure.workers.job import Workers
 from fewstep.measure.workers.pinned_bundle import PinnedBundle
-from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
 from fewstep.runtime.backends.named import named
 from fewstep.runtime.execute import Array
+from fewstep.runtime.finite import NotFinite
 from fewstep.runtime.loading import load
 from fewstep.runtime.sampler import Sampler
 
 CPU = "onnxruntime"  # of the teacher
 BODY, TEACHER = "body", "teacher"  # the samplers by name: of the body of the fit, and of float32
 
-Result = Array | UserError  # an error is a result, too: it must not end the other rollouts
+Result = Array | NotFinite  # samples, or the reason why there are none: it must not end the other rollouts
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class RolloutItem:
     def answer(self, bodies: Bodies) -> Result:
         try:
             return self.block.sample(bodies(self.by), self.plan)
-        except UserError as error:
+        except NotFinite as error:
             return error
 
 
@@ -89,7 +89,7 @@ class Rollouts:
     workers: Workers | None = None
 
     def samples(self, plan: Plan, blocks: Sequence[Block], by: str = BODY) -> Iterator[Array]:
-        """Samples [seeds, *x_shape] of each block; UserError where they are not finite."""
+        """Samples [seeds, *x_shape] of each block; NotFinite where an output of the network is not finite."""
         yield from map(_array, self._sampling.answers(_items(plan, blocks, by)))
 
     def qualities(self, plan: Plan, blocks: Sequence[Block]) -> NDArray[np.float64]:
@@ -98,7 +98,7 @@ class Rollouts:
         return np.concatenate([psnr(samples, block.taught) for samples, block in pairs])
 
     def tried(self, plans: Sequence[Plan], blocks: Sequence[Block]) -> list[NDArray[np.float64] | None]:
-        """The qualities of several plans; None for one whose samples are not finite."""
+        """The qualities of several plans; None for one whose samples are not finite. Other errors are raised."""
         with np.errstate(all="ignore"):
             results = self._sampling.answers(item for plan in plans for item in _items(plan, blocks))
             return [_finite([(next(results), block) for block in blocks]) for _ in plans]
@@ -118,7 +118,7 @@ def _items(plan: Plan, blocks: Sequence[Block], by: str = BODY) -> Iterator[Roll
 
 
 def _array(result: Result) -> Array:
-    if isinstance(result, UserError):
+    if isinstance(result, NotFinite):
         raise result
     return result
 

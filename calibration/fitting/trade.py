@@ -24,7 +24,7 @@ from fewstep.calibration.fitting.jacobian import Jacobian
 from fewstep.calibration.fitting.recurrence import Recurrence, plan_of
 from fewstep.measure.distances.features import Extractor
 from fewstep.measure.rollouts.metrics import psnr
-from fewstep.plans.errors import UserError
+from fewstep.runtime.finite import NotFinite
 
 Array = NDArray[np.float64]
 Samples = NDArray[np.floating]
@@ -86,7 +86,7 @@ class Trader:
         """The allowed numbers nearest in features, scaled towards the teacher's energy, and what both steps cost."""
         begin = self.offer(self.work.origin)
         if begin is None:
-            raise UserError("samples of the numbers so far are not finite", "fit with --features none")
+            raise NotFinite("samples of the numbers so far are not finite", "fit with --features none")
         nearest, weight = (begin, 0.0) if self.extractor is None else self._nearest(begin, self.extractor)
         energy = self._factor_of_energy(nearest.numbers)
         for share in SHARES:
@@ -105,7 +105,7 @@ class Trader:
         try:
             with np.errstate(all="ignore"):
                 samples = np.concatenate(list(self.work.rolled.samples(plan_of(numbers), blocks)))
-        except UserError:
+        except NotFinite:
             return None
         targets = np.concatenate([block.taught for block in blocks])
         features = 0.0 if self.extractor is None else features_psnr(self.extractor, samples, targets)

@@ -113,17 +113,12 @@ def test_the_check_is_the_distance_to_twice_as_many_steps(tiny_bundle: Path) -> 
     assert f"{found.check.exactness:.1f} dB from twice as many steps" in str(found.check)
 
 
-def test_it_is_doubled_until_it_is_ten_decibels_nearer(tiny_bundle: Path) -> None:
+@pytest.mark.parametrize(("judged", "steps", "suffices"), [(70, 160, True), (640, LONGEST, False)])
+def test_it_is_doubled_until_it_suffices(tiny_bundle: Path, judged: int, steps: int, suffices: bool) -> None:
+    """It is ten decibels nearer then; doubling has an end."""
     sampler = load(tiny_bundle)
-    found = checked_teacher(sampler, None, sampler.compile("dpmpp_2m:70@arctan"))
-    assert found.plan.name == "dpmpp_2m:160@arctan"
-    assert found.check.suffices
-
-
-def test_doubling_has_an_end(tiny_bundle: Path) -> None:
-    sampler = load(tiny_bundle)
-    found = checked_teacher(sampler, None, sampler.compile("dpmpp_2m:640@arctan"))
-    assert len(found.plan.steps) == LONGEST and not found.check.suffices
+    found = checked_teacher(sampler, None, sampler.compile(f"dpmpp_2m:{judged}@arctan"))
+    assert found.plan.name == f"dpmpp_2m:{steps}@arctan" and found.check.suffices is suffices
 
 
 def test_a_plan_that_was_asked_for_stays_and_is_said_to_be_too_coarse(tiny_bundle: Path) -> None:

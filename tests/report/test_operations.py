@@ -49,19 +49,12 @@ def test_every_multiplying_operation_has_a_true_reason() -> None:
     assert [op.name for op, reason in considered_ops(graph) if not reason] == ["h4"]
 
 
-def test_the_first_and_the_last_layer_say_so() -> None:
+def test_an_outer_layer_and_what_a_precision_map_or_calibration_never_saw_say_so() -> None:
     names = ("x", "a", "b", "y")
     nodes = tuple(Node("Conv", (p, "w"), (q,)) for p, q in zip(names[:-1], names[1:], strict=True))
     value = Value("x", F32, (BATCH, 16, 4, 4))
     graph = Graph("three", (value,), (Value("y", F32, value.shape),), nodes, {"w": np.ones((16, 16, 1, 1), np.float32)})
     assert [reason for _, reason in considered_ops(graph)] == [OUTER, "", OUTER]
-
-
-def test_what_a_precision_map_and_what_calibration_never_saw_leave_in_float_says_so() -> None:
-    names = ("x", "a", "b", "y")
-    nodes = tuple(Node("Conv", (p, "w"), (q,)) for p, q in zip(names[:-1], names[1:], strict=True))
-    value = Value("x", F32, (BATCH, 16, 4, 4))
-    graph = Graph("three", (value,), (Value("y", F32, value.shape),), nodes, {"w": np.ones((16, 16, 1, 1), np.float32)})
     assert [each.reason for each in operations(graph, "int8", count(graph, [])).operations] == [OUTER, MAPPED, OUTER]
     for tensor in ("a", "b"):
         made = operations(graph, "int8", count(graph, []), unseen=(tensor,)).operations

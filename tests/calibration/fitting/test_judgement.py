@@ -19,6 +19,7 @@ from fewstep.measure.rollouts.seeds import FIT_SEEDS
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.finite import NotFinite
 from tests.calibration.fitting.analytic import Analytic, blocks, facts, mean_psnr, mixture, taught
 from tests.calibration.fitting.test_fit import FEW
 
@@ -131,11 +132,14 @@ NAMES = ("ddim:4", "dpmpp_2m:4", "dpmpp_2m:4@karras")
 
 @dataclass
 class Broken(Analytic):
-    """A network without a finite answer along some plans."""
+    """A network that fails along some plans, or has no finite answer there."""
 
     of: set[str] = field(default_factory=set)
+    error: UserError | None = None
 
     def network(self, plan, samples, conditions):
+        if plan.name in self.of and self.error is not None:
+            raise self.error
         call = super().network(plan, samples, conditions)
         return (lambda *asked: [each * np.nan for each in call(*asked)]) if plan.name in self.of else call
 
@@ -154,12 +158,19 @@ def test_it_is_the_nearest_to_the_teacher_and_no_plan_without_a_finite_sample():
     assert best_start(Rollouts(sampler, sampler), plans, parts) is second
 
 
-@pytest.mark.parametrize("count", [1, 3])
-def test_without_a_finite_sample_the_plans_that_were_tried_are_named(count):
-    sampler = Broken(facts("cosine", "v"), mixture)
+@pytest.mark.parametrize(
+    ("count", "error", "words"),
+    [
+        (1, None, "no sample of ddim:4 is finite; name another plan"),
+        (3, NotFinite("the output", "check it"), f"no sample of {', '.join(NAMES)} is finite; name another plan"),
+        (3, UserError("the engine is gone", "build it"), "the engine is gone; build it"),
+    ],
+)
+def test_without_a_finite_sample_the_plans_that_were_tried_are_named(count, error, words):
+    """Another error of the network is raised as it is."""
+    sampler = Broken(facts("cosine", "v"), mixture, of=set(NAMES), error=error)
     plans, parts = plans_and_blocks(sampler)
-    sampler.of = {plan.name for plan in plans}
-    with pytest.raises(UserError, match=f"no sample of {', '.join(NAMES[:count])} is finite; name another plan"):
+    with pytest.raises(UserError, match=words):
         best_start(Rollouts(sampler, sampler), plans[:count], parts)
 
 
