@@ -48,7 +48,7 @@ def counted(number: int, noun: str) -> str:
 
 
 def document(value: object) -> str:
-    """One JSON document, of printable ASCII. A number that JSON has no form for (NaN, infinity) becomes null."""
+    """One JSON document, of printable ASCII: NaN and infinity become null. TypeError for keys but texts and numbers."""
     content = msgspec.to_builtins(value, enc_hook=_plain, str_keys=True)
     return json.dumps(_as_json(content), indent=2).replace("\x7f", r"\u007f")
 

@@ -102,6 +102,9 @@ def test_a_path_that_is_no_text_is_printed() -> None:
         "bundle": r"b\udcff",
         "also": [r"b\udcff", None, 1, ["a", {r"b\udcff": None}]],
     }
+    for key in (None, ("a", 1), True):  # no text of these names one value
+        with pytest.raises(TypeError, match="keys"):
+            document([{key: 1}])
 
 
 def test_a_short_stage_is_one_line() -> None:
