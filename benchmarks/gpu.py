@@ -147,7 +147,7 @@ def in_torch(of: Deployed, device: str, dtype: str, is_compiled: bool) -> Callab
         network = torch.compile(network, mode="reduce-overhead") if is_compiled else network
         with load(of.bundle, body="float32", backend=OnnxRuntime()) as sampler:
             plan = sampler.compile(of.member.plan, of.member.guidance)
-            manifest, nulls = sampler.bundle.manifest, sampler.of().nulls
+            manifest, nulls = sampler.bundle.manifest, sampler.network().nulls
 
         def there(values: np.ndarray) -> Any:
             return torch.from_numpy(np.ascontiguousarray(values)).to(device)

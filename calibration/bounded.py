@@ -27,7 +27,7 @@ def search_for(task: Task, plan: AnyPlan, progress: Progress) -> Callable[[Varia
     def courses() -> tuple[Course, tuple[Course, ...]]:
         """The course of the search and those that judge: all targets share them."""
         opened = open_courses(task.sampler, check_compiled(plan), task.conditions, under(progress, "search"))
-        close(task.sampler.of().graph)
+        close(task.sampler.network().graph)
         return opened
 
     def search(variants: Variants) -> SearchResult | None:

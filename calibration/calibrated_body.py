@@ -65,8 +65,8 @@ def judging_course(task: Task, plan: AnyPlan, progress: Progress = SILENT) -> Co
         return open_token_course(sampler, check_tokens(plan), batch, shown)
     course = open_course(task.among(sampler), check_compiled(plan), seeds, task.conditions, shown, task.network)
     if sampler.bundle.manifest.conditions:
-        course = replace(course, differences=float_differences(course, sampler.of().graph))
-    close(task.sampler.of().graph)  # float32 and a large int8 body at once are too much
+        course = replace(course, differences=float_differences(course, sampler.network().graph))
+    close(task.sampler.network().graph)  # float32 and a large int8 body at once are too much
     return course
 
 

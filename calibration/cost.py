@@ -63,7 +63,7 @@ def announce(tasks: Sequence[Task]) -> None:
     with suppress(UserError):
         cost_of(tasks).estimate.announce()
     for task in tasks:
-        close(task.sampler.of().graph)
+        close(task.sampler.network().graph)
 
 
 def _searched(task: Task) -> int | None:

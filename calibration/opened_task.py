@@ -53,7 +53,7 @@ def open_task(options: CalibrateOptions, network: str = DENOISER) -> Task:
     lams = [-inf if step.lam is None else step.lam for step in plan.steps if step.network == network]
     if not lams:
         raise UserError(f"plan {plan.name} has no step of the network {network}", "give a longer plan (--plan)")
-    if isinstance(graph := sampler.of().graph, OnDemand):
+    if isinstance(graph := sampler.network().graph, OnDemand):
         sampler = sampler.changed(bundle=graph.bundle)  # it hashes each file once
     prepared = io.load(sampler.bundle.graph(sampler.body.graph), root=options.bundle)
     conditions, sizes = _conditions(options, all_networks), _sizes(options, all_networks)

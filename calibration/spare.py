@@ -37,7 +37,7 @@ def sparing_for(task: Task, plan: AnyPlan, progress: Progress = SILENT) -> Spare
         opened = open_course(
             sampler, numbers, seeds, task.conditions, under(progress, "errors of operations"), task.network
         )
-        close(task.sampler.of().graph)
+        close(task.sampler.network().graph)
         return opened
 
     def spare(variants: Variants) -> Variants:

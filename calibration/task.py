@@ -100,7 +100,7 @@ class Task:
     def among(self, sampler: Sampler) -> Sampler:
         """The sampler of all networks, with this one instead of the task's."""
         all_networks = self.all_networks
-        return sampler if all_networks is None else all_networks.having(self.network, sampler.of())
+        return sampler if all_networks is None else all_networks.with_network(self.network, sampler.network())
 
     def after(self, done: int) -> "Task":
         """The task with the trajectories behind the first `done`."""

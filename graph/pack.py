@@ -55,7 +55,7 @@ def pack(options: PackOptions) -> Manifest:
     with open_for_update(options.output, must_exist=False) as writer:
         manifest, own = bundle.manifest, _own(writer, bundle, wanted)
         networks = {
-            name: msgspec.structs.replace(entry, **_own(writer, bundle.network(name), wanted))
+            name: msgspec.structs.replace(entry, **_own(writer, bundle.alone(name), wanted))
             for name, entry in manifest.networks.items()
         }
         calibrated = dict.fromkeys(body.plan for body in chosen.values() if body.plan in manifest.plans)

@@ -59,7 +59,7 @@ def branches(plan: Plan) -> int:
 def row_bytes(bundle: Bundle) -> float:
     """The memory that float32's activations of one row take at once."""
     return RUN * max(
-        live_bytes(io.load(bundle.graph(bundle.network(name).body(FLOAT).graph), root=bundle.path))
+        live_bytes(io.load(bundle.graph(bundle.alone(name).body(FLOAT).graph), root=bundle.path))
         for name in networks(bundle.manifest)
     )
 
@@ -87,7 +87,7 @@ def body_bytes(bundle: Bundle, name: str) -> int:
 
     Bodies share such files: int8 reads the little that stays float from float32's.
     """
-    graphs = [graph for each in networks(bundle.manifest) for graph in bundle.network(each).body(name).graphs]
+    graphs = [graph for each in networks(bundle.manifest) for graph in bundle.alone(each).body(name).graphs]
     read = {
         weights.place_of(array): array.nbytes
         for graph in graphs

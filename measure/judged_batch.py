@@ -78,7 +78,7 @@ class JudgedBatch:
         return JudgedRuns(exact.sample, measured)
 
     def _reference(self, plan: Plan, bodies: JudgedBodies) -> ReferenceRun:
-        return run_reference(plan, self.seeds, _call(plan, bodies(FLOAT), self.seeds).network)
+        return run_reference(plan, self.seeds, _call(plan, bodies(FLOAT), self.seeds).step_network)
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def _judged_run(
     start = exact.batch.seeds[0]
     batch, forced = (exact.batch.first(max(count - start, 0)) for count in (contender.seeds, contender.forced_seeds))
     count = len(batch.seeds)
-    own = list(batch.finite(plan, _call(plan, denoiser, batch).network))
+    own = list(batch.finite(plan, _call(plan, denoiser, batch).step_network))
     single, changes = zip(*_single_steps(plan, denoiser, forced, exact, reference), strict=True)
     steps = [
         (each, energies(state.x0, floats.x0[:count]), energies(exact.after(state), exact.after(floats)[:count]))

@@ -54,9 +54,9 @@ def read_samples(file: Path, denoiser: Description, is_one: bool = True) -> Data
 def check_bundle(bundle: Bundle, file: Path) -> SpecCheck:
     """The check of a bundle's float32 body against the samples of a file."""
     manifest, sampler = bundle.manifest, load(bundle.path, body=FLOAT)
-    samples = read_samples(file, manifest, not manifest.networks and not sampler.of().inputs.has_second_time)
+    samples = read_samples(file, manifest, not manifest.networks and not sampler.network().inputs.has_second_time)
 
     def network(x: Array, times: NDArray[np.float64], conditions: Mapping[str, NDArray[Any]]) -> Array:
-        return sampler.of().evaluate(x, {TIME: times.astype(np.float32), **conditions}, 0)
+        return sampler.network().evaluate(x, {TIME: times.astype(np.float32), **conditions}, 0)
 
-    return samples.check(network, manifest, sampler.of().nulls)
+    return samples.check(network, manifest, sampler.network().nulls)

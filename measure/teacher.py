@@ -89,7 +89,7 @@ def teacher_plan(sampler: Sampler, asked: str | None, judged: AnyPlan) -> Plan:
     """
     if asked is None:
         timesteps = NoiseSchedule(sampler.bundle.manifest.schedule).timesteps or STEPS
-        solver = "ctm" if sampler.of().inputs.has_second_time else "dpmpp_2m"
+        solver = "ctm" if sampler.network().inputs.has_second_time else "dpmpp_2m"
         asked = f"{solver}:{STEPS}@arctan" if timesteps >= STEPS else f"{solver}:{timesteps}@trailing"
     shaping = None if _is_file(asked) else shaping_of(judged)
     plan = sampler.compile(asked, judged.guidance, shaping=shaping)
@@ -112,7 +112,7 @@ def is_distilled(sampler: Sampler, judged: AnyPlan) -> bool:
     from fewstep.plans.published import facts_of
 
     manifest = sampler.bundle.manifest
-    if manifest.distilled or sampler.of().inputs.has_second_time:
+    if manifest.distilled or sampler.network().inputs.has_second_time:
         return manifest.distilled
     if manifest.prediction == "consistency":
         return True

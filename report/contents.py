@@ -176,7 +176,7 @@ def inspect(options: InspectOptions) -> Contents:
         companions={name: _graph(bundle, graph)[0] for name, graph in companions(manifest).items()},
         scheduler=None if manifest.scheduler in unreadable else _scheduler(bundle),
         unreadable=unreadable,
-        networks={name: _network(bundle.network(name), unreadable) for name in manifest.networks},
+        networks={name: _network(bundle.alone(name), unreadable) for name in manifest.networks},
         engines=accounts(bundle),
         **msgspec.structs.asdict(_network(bundle, unreadable)),
     )

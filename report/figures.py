@@ -41,7 +41,7 @@ def figures(
     results, found = measured_by(task, progress, workers)
     assert judged is not None and found is not None  # a page has its columns
     prepared = {
-        name: io.load(bundle.graph(judged.reference.of(name).body.graph), root=bundle.path)
+        name: io.load(bundle.graph(judged.reference.network(name).body.graph), root=bundle.path)
         for name in networks(manifest)
     }
     bodies = found.bodies
@@ -76,7 +76,7 @@ def covered(bundle: Bundle, prepared: Mapping[str, Graph], name: str, plan: Plan
     """Coverage of an int8 body along its plan, network by network, as calibration counted it, with what the prepared
     graph says of each operation."""
     for network, graph in prepared.items():
-        own = bundle.network(network)
+        own = bundle.alone(network)
         body, coverage = own.body(name), own.body(name).graph.coverage
         if coverage is not None and coverage.total_macs > 0:  # else it was edited
             share = int8_share(body, plan, network)

@@ -215,7 +215,7 @@ def _graphs(bundle: Bundle) -> Iterator[tuple[str, GraphEntry]]:
         yield from graph_names(name, body).items()
     yield from companions(bundle.manifest).items()
     for network in bundle.manifest.networks:
-        yield from ((f"{network}: {name}", graph) for name, graph in _graphs(bundle.network(network)))
+        yield from ((f"{network}: {name}", graph) for name, graph in _graphs(bundle.alone(network)))
 
 
 def _opened(bundle: Bundle, name: str, graph: GraphEntry) -> Iterator[Damage]:

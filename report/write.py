@@ -87,7 +87,7 @@ def open_report(options: ReportOptions) -> MeasureTask:
     """The task of a report, after all refusals that need no measuring. UserError names the rest."""
     bundle = open_bundle(options.bundle)
     bodies = int8_bodies(bundle)
-    for part in map(bundle.network, networks(bundle.manifest)):
+    for part in map(bundle.alone, networks(bundle.manifest)):
         for each in bodies:
             for graph in part.body(each).graphs:
                 bundle.graph(graph)  # whose bytes are read, and compared with the manifest's

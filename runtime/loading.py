@@ -61,7 +61,7 @@ def load(
         return Sampler(Denoiser({DENOISER: _loaded(bundle, body or choose_body(bundle, precision, backend), backend)}))
     loaded, open_ones = {}, Networks(inf if resident is None else resident)
     for each in networks(bundle.manifest):
-        own = bundle if each == DENOISER else bundle.network(each)
+        own = bundle if each == DENOISER else bundle.alone(each)
         name = body or choose_body(own, precision, backend)
         loaded[each] = _loaded(own, name, backend, partial(OnDemand, network=each, networks=open_ones))
     return Sampler(Denoiser(loaded))

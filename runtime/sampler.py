@@ -86,16 +86,16 @@ class Sampler(AbstractContextManager["Sampler"]):
     @property
     def bundle(self) -> Bundle:
         """The bundle; its manifest has the sizes of this sampler."""
-        return self.of().bundle
+        return self.network().bundle
 
     @property
     def body(self) -> Body:
         """The body of the denoiser's own network."""
-        return self.of().body
+        return self.network().body
 
-    def of(self, network: str = DENOISER) -> Network:
-        """One network, by its name in a plan's steps."""
-        return self.denoiser.networks[network]
+    def network(self, name: str = DENOISER) -> Network:
+        """A network of the denoiser, by its name in a plan's steps."""
+        return self.denoiser.networks[name]
 
     def at(self, *, adapters: "Adapters | None" = None, **sizes: int) -> "Sampler":
         """The sampler for other choices, which all its runs have. It shares this one's graphs.
@@ -122,15 +122,15 @@ class Sampler(AbstractContextManager["Sampler"]):
 
     def changed(self, network: str = DENOISER, **parts: Any) -> "Sampler":
         """The sampler with other parts of one of its networks, such as its `graph`, `prologue`, `body` or `bundle`."""
-        return self.having(network, replace(self.of(network), **parts))
+        return self.with_network(network, replace(self.network(network), **parts))
 
-    def having(self, name: str, network: Network) -> "Sampler":
+    def with_network(self, name: str, network: Network) -> "Sampler":
         """The sampler with another network instead of one of its own."""
         return replace(self, denoiser=Denoiser({**self.denoiser.networks, name: network}))
 
     def alone(self, network: str) -> "Sampler":
         """The sampler of another network as if it were the bundle's only one, or this one for the denoiser."""
-        return self if network == DENOISER else replace(self, denoiser=Denoiser({DENOISER: self.of(network)}))
+        return self if network == DENOISER else replace(self, denoiser=Denoiser({DENOISER: self.network(network)}))
 
     def sample(
         self,
@@ -259,7 +259,7 @@ class Sampler(AbstractContextManager["Sampler"]):
         """
         return self.denoiser.evaluate(x, time, condition, to)
 
-    def network(
+    def step_network(
         self,
         plan: Plan,
         samples: int,
@@ -284,7 +284,7 @@ class Sampler(AbstractContextManager["Sampler"]):
     def _values(
         self, samples: int, condition: conditions.ConditionValues | None, branches: Overrides | None
     ) -> BranchValues:
-        return branch_values(self.bundle.manifest.conditions, condition, branches, samples, self.of().nulls)
+        return branch_values(self.bundle.manifest.conditions, condition, branches, samples, self.network().nulls)
 
     def draws(self, seeds: Sequence[int]) -> Draws:
         """The noise of samples: a function of a draw's number -> [len(seeds), *x_shape], as the executor calls it."""
@@ -365,11 +365,11 @@ class Sampler(AbstractContextManager["Sampler"]):
         if manifest.vocabulary is None or hold is not None:
             numeric = check_compiled(compiled, f"give known tokens: given={{{IDS!r}: ...}}", "a hold")
             hold = check_hold(hold, numeric, manifest.x_shape, samples)
-            network = self._step_call(numeric, samples, values, carried).network
+            network = self._step_call(numeric, samples, values, carried).step_network
             given = self._given(numeric, condition, settings, samples)
             states = execute(numeric, network, self.draws(seeds), np.float32, given, hold)
         else:
-            tokens, reads_time = check_tokens(compiled), self.of().inputs.has_time
+            tokens, reads_time = check_tokens(compiled), self.network().inputs.has_time
             refuse_for_tokens(tokens, reads_time)
             known = check_ids(settings.get("given"), tokens, manifest, samples)
             call = self._step_call(tokens, samples, values)

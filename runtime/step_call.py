@@ -68,8 +68,8 @@ class StepCall:
         return made
 
     @property
-    def network(self) -> "StepCall | Carrying":
-        """The network for `execute`."""
+    def step_network(self) -> "StepCall | Carrying":
+        """The network as `execute` takes it: `Carrying` where it returns more than its prediction."""
         return self if self.slots is None else Carrying(self.carrying, self.slots)
 
 

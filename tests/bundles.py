@@ -116,7 +116,7 @@ def with_bodies(bundle: Path, *names: str) -> Path:
 
 def described(sampler: Sampler, network: str = DENOISER, **fields: Any) -> Sampler:
     """The sampler with a network whose manifest has other fields."""
-    bundle = sampler.of(network).bundle
+    bundle = sampler.network(network).bundle
     return sampler.changed(network, bundle=replace(bundle, manifest=msgspec.structs.replace(bundle.manifest, **fields)))
 
 

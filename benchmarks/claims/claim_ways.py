@@ -85,7 +85,7 @@ def rolled(s: Setting) -> Floats:
     def look(index: int, rows: Floats, who: NDArray[np.intp]) -> tuple[Seen, Floats]:
         labels = [s.labels[place] for place in who]
         u = combine(plan.steps[index].input, [rows], np.float32)
-        outputs = s.sampler.network(plan, len(who), {s.condition: labels})(index, plan.steps[index], u)
+        outputs = s.sampler.step_network(plan, len(who), {s.condition: labels})(index, plan.steps[index], u)
         seen = see(plan, index, [rows], u, outputs)
         return seen, s.logits(seen.x0)[np.arange(len(who)), labels]
 

@@ -123,7 +123,7 @@ def in_turns(s: Setting, rounds: int, *ways: Way) -> tuple[list[float], list[lis
 def probe(s: Setting) -> float:
     """Milliseconds of one call of the network, the median of nine."""
     plan, who = s.sampler.compile("ddim:1"), replace(s, seeds=s.seeds[:1]).who
-    network, u = s.sampler.network(plan, 1, who), s.sampler.draws([0])(0)
+    network, u = s.sampler.step_network(plan, 1, who), s.sampler.draws([0])(0)
     network(0, plan.steps[0], u)
     (milliseconds,), _ = in_turns(s, 9, lambda _: np.asarray(network(0, plan.steps[0], u)[0]))
     return milliseconds

@@ -49,7 +49,7 @@ HEAD = ("body", "seed", "step", "HTP", "ONNX's arithmetic", "HTP to ONNX's", "di
 
 def taking_its_own(sampler: Sampler) -> LoadedGraph:
     """A body's network, which leaves what other bodies are fed."""
-    return lambda feeds: sampler.of().graph(feeds_of(sampler.body.graph, feeds))
+    return lambda feeds: sampler.network().graph(feeds_of(sampler.body.graph, feeds))
 
 
 def calls(sampler: Sampler, plan: Plan, seeds: range) -> Iterator[BodyCall]:

@@ -127,7 +127,7 @@ def host_share(bundle: Path, backend: str, body: str, threads: int, batch: int, 
     shares = []
     with load(bundle, body=body, backend=named(backend, threads)) as opened:
         assert opened.prologue is not None  # of the time
-        network, prologue = Timed(opened.of().graph), Timed(opened.of().prologue)
+        network, prologue = Timed(opened.network().graph), Timed(opened.network().prologue)
         sampler = opened.changed(graph=network, prologue=prologue)
         plan = sampler.compile(PLAN)
         for first in range(runs + 1):

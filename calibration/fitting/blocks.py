@@ -33,13 +33,13 @@ class Block(SeedBatch):
         assert self.target is not None, "the teacher samples before samples are compared"
         return self.target
 
-    def network(self, sampler: Sampler, plan: Plan) -> StepNetwork:
+    def step_network(self, sampler: Sampler, plan: Plan) -> StepNetwork:
         """The body along a plan; its times and conditions are prepared here, once."""
-        return sampler.network(plan, len(self.seeds), self.conditions)
+        return sampler.step_network(plan, len(self.seeds), self.conditions)
 
     def sample(self, sampler: Sampler, plan: Plan) -> Array:
         """A plan's samples, [seeds, *x_shape]."""
-        return finish(plan, self.run(plan, self.network(sampler, plan)))
+        return finish(plan, self.run(plan, self.step_network(sampler, plan)))
 
 
 def digest(block: Block) -> bytes:

@@ -90,7 +90,7 @@ def is_continuous(sampler: Sampler, plan: Plan, block: Block) -> bool:
     middle = len(times) // 2
     others = times.copy()
     others[middle] += part if np.floor(times[middle] + part) == np.floor(times[middle]) else -part
-    network = block.network(sampler, with_other_times(plan, others))
+    network = block.step_network(sampler, with_other_times(plan, others))
     step, u = plan.steps[middle], block.draws(0)
     before, after = network(middle, step, u), network(middle + len(times), step, u)
     return not all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))

@@ -74,7 +74,7 @@ def norms(sampler: Sampler, numbers: Recurrence, blocks: Sequence[Block]) -> Flo
     squares = np.zeros((numbers.steps + 1, 1 + history + given))
     count = 0
     for block in blocks:
-        states = list(block.run(plan, block.network(sampler, plan)))
+        states = list(block.run(plan, block.step_network(sampler, plan)))
         sample = finish(plan, states)
         count += sample.size
         for i, state in enumerate(states):

@@ -95,7 +95,7 @@ def _run(sampler: Sampler, teacher: Plan, block: Block) -> list[StepState]:
     if teacher.given or any(s.alpha is None or s.sigma is None or np.count_nonzero(s.input) != 1 for s in steps):
         what = f"the states of the teacher {teacher.name} have other parts than x0 and noise"
         raise UserError(what, "choose a teacher that samples from noise")
-    return list(block.run(teacher, block.network(sampler, teacher)))
+    return list(block.run(teacher, block.step_network(sampler, teacher)))
 
 
 def _along(

@@ -40,7 +40,7 @@ def jacobian(sampler: Sampler, numbers: Recurrence, free: Sequence[Number], bloc
     leans = [number for number in free if number.kind == "lean"]
     leaned = plan_of(moved(numbers, leans, np.array([number.size for number in leans])))
     both = with_other_times(plan, nudged)
-    network = block.network(sampler, both)
+    network = block.step_network(sampler, both)
     states = list(block.run(plan, network))
     seeds, base = len(block.seeds), finish(plan, states)
     of_x = np.zeros((seeds, len(free), base[0].size))

@@ -29,7 +29,7 @@ def verb(options: BuildOptions, progress: Progress) -> Outcome:
     engines = [(each, "") for each in result.built] + [(each, " (up to date)") for each in result.kept]
     told = dict[str, tuple[str, ...]]()
     for name in networks(result.manifest):
-        part = open_bundle(options.bundle).network(name)
+        part = open_bundle(options.bundle).alone(name)
         told |= account_lines(part.manifest.engines, accounts(part))
     lines = list[str]()
     for each, note in engines:
@@ -61,7 +61,7 @@ def _compared(options: BuildOptions, made: Build, progress: Progress) -> Iterato
     from fewstep.report.engines.beside import beside
 
     for name in networks(made.manifest):
-        yield from beside(open_bundle(options.bundle).network(name), progress, (options.backend,), graphs)
+        yield from beside(open_bundle(options.bundle).alone(name), progress, (options.backend,), graphs)
 
 
 def dry_run(options: BuildOptions) -> Outcome:
@@ -80,7 +80,7 @@ def dry_run(options: BuildOptions) -> Outcome:
 
 def _bytes(folder: Path, request: EngineRequest) -> int:
     """The size of an engine, about: the size of its graph, or half of float32's where there is no float16 graph yet."""
-    bundle, name = open_bundle(folder).network(request.network), request.body
+    bundle, name = open_bundle(folder).alone(request.network), request.body
     half = name not in AHEAD and name.partition("/")[0] not in bundle.manifest.bodies
     graph = graph_of(bundle, "float32" if half else name)
     size = sum((folder / file).stat().st_size for file in (graph.file, *graph.data))

@@ -108,7 +108,7 @@ def sample(sampler: Sampler, plan: str, seeds: Sequence[int], condition: dict[st
     compiled, draws = sampler.compile(plan), sampler.draws(seeds)
     if compiled.rows != 1:
         raise UserError(f"plan {plan!r} keeps {compiled.rows} rows", f"give one of one row, as {steps_of(2)}")
-    network, state = sampler.network(compiled, len(seeds), condition), begin(compiled, draws, np.float32, {})
+    network, state = sampler.step_network(compiled, len(seeds), condition), begin(compiled, draws, np.float32, {})
     for index, step in enumerate(compiled.steps):
         before = [turned(state[0], draws, index)]
         u = combine(step.input, before, np.float32)

@@ -207,7 +207,7 @@ def _parts(bundle: Bundle, name: str, plan: AnyPlan, options: BakeOptions) -> Pa
     def opened(entry: GraphEntry) -> Graph:
         return io.load(bundle.graph(entry), root=bundle.path)
 
-    each = {network: bundle.network(network) for network in dict.fromkeys(step.network for step in plan.steps)}
+    each = {network: bundle.alone(network) for network in dict.fromkeys(step.network for step in plan.steps)}
     bodies = {network: part.body(name) for network, part in each.items()}
     entries = [(network, entry) for network, body in bodies.items() for entry in body.graphs]
     first = {network: [name for name, _ in entries].index(network) for network in each}

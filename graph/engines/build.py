@@ -184,7 +184,7 @@ def _bodies(options: BuildOptions, builder: EngineBuilder) -> Iterator[NetworkBo
     whole.check_continuous("build")
     names = builder.bodies[options.precision]
     for network in networks(whole.manifest):
-        bundle = whole.network(network)
+        bundle = whole.alone(network)
         name = next((each for each in names if each in bundle.manifest.bodies), names[0])
         body = bundle.manifest.bodies.get(name)
         if body is None and name not in HALVES:

@@ -81,7 +81,7 @@ def fitted(setting: FitSetting) -> Plan:
     """
     times = [time for time in setting.times(GRID)[:-1] if isfinite(time.lam)]
     probe = setting.compiled(ddim, [*times, setting.times(GRID)[-1]], f"ddim:{len(times)}")
-    networks = [block.network(setting.rolled.sampler, probe) for block in setting.blocks]
+    networks = [block.step_network(setting.rolled.sampler, probe) for block in setting.blocks]
     places = {time.network: place for place, time in enumerate(times)}
 
     def predict_noise(x: Array, time: Time) -> Array:

@@ -46,7 +46,7 @@ def fit_rows(
     numbers = recurrence_of(plan, history)
     plan, history, rows = plan_of(numbers), numbers.history, numbers.rows.copy()
     targets = [teacher_states(reference, teacher, block, plan.steps[1:]) for block in blocks]
-    networks = [block.network(sampler, plan) for block in blocks]
+    networks = [block.step_network(sampler, plan) for block in blocks]
     states = [list(begin(plan, block.draws, np.float32, block.given(plan))) for block in blocks]
     for i, step in enumerate(plan.steps):
         used = [column for column in range(rows.shape[1]) if column <= i + 1 or column > history]

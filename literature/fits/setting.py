@@ -65,7 +65,7 @@ class FitSetting:
 
     def states(self, plan: Plan) -> list[list[StepState]]:
         """The states of a plan's rollouts, block by block."""
-        return [list(block.run(plan, block.network(self.rolled.sampler, plan))) for block in self.blocks]
+        return [list(block.run(plan, block.step_network(self.rolled.sampler, plan))) for block in self.blocks]
 
     def taught(self, steps: Sequence[Step]) -> list[NDArray[np.float64]]:
         """The teacher's x [seeds, elements] at each of the steps, and its sample at the end, of all blocks."""

@@ -104,7 +104,7 @@ def population(
     count = len(numbers) * particles
     parts = [range(start, min(start + batch, count)) for start in range(0, count, batch)]
     networks = [
-        sampler.network(plan, len(part), {name: array[part.start : part.stop] for name, array in spread.items()})
+        sampler.step_network(plan, len(part), {name: array[part.start : part.stop] for name, array in spread.items()})
         for part in parts
     ]
 

@@ -77,7 +77,7 @@ class Course(ReferenceRun):
         def network(index: int, step: Step, u: Array) -> Sequence[Array]:
             return (own if self.neighbours is None or step.network == self.network else self.neighbours)(index, step, u)
 
-        return list(self.batch.run(self.plan, network if self.slots is None else own.network))
+        return list(self.batch.run(self.plan, network if self.slots is None else own.step_network))
 
 
 def open_courses(
@@ -115,7 +115,7 @@ def open_course(
     """
     manifest, plan = sampler.bundle.manifest, chained(plan, runs_of(plan)) if plan.banks else plan
     batch = SeedBatch.held_out(manifest, seeds, records)
-    graph = sampler.of(network).body.graph
+    graph = sampler.network(network).body.graph
     ports = (tensor_name(graph, "x"), tensor_name(graph, "output"))
     recorded: dict[int, Arrays] = {}
 
@@ -126,9 +126,9 @@ def open_course(
             recorded[index] = kept | {GROUP: np.array([step.group], np.int64)}
 
     running = replace(sampler, record=record).step_call(plan, len(seeds), batch.conditions)
-    reference = run_reference(plan, batch, running.network, progress)
+    reference = run_reference(plan, batch, running.step_network, progress)
     slots = running.slots if plan.banks else None
-    others = sampler.network(plan, len(seeds), batch.conditions) if len(sampler.denoiser.networks) > 1 else None
+    others = sampler.step_network(plan, len(seeds), batch.conditions) if len(sampler.denoiser.networks) > 1 else None
     neighbours = others if slots is None else None
     feeds = tuple(recorded.get(index, {}) for index in range(len(plan.steps)))
     return Course(plan, batch, reference.states, feeds, ports, (), slots, network, neighbours)

@@ -49,7 +49,7 @@ def row_by_row(network: LoadedGraph, inputs: Iterable[Value | TensorEntry]) -> L
 
 def body_by_rows(sampler: Sampler) -> Sampler:
     """The sampler, with a body that sees one row at a time, so that an activation belongs to one row."""
-    network = sampler.of()
+    network = sampler.network()
     *earlier, last = map(row_by_row, (*network.earlier, network.graph), [graph.inputs for graph in network.body.graphs])
     return sampler.changed(graph=last, earlier=tuple(earlier))
 
@@ -57,7 +57,7 @@ def body_by_rows(sampler: Sampler) -> Sampler:
 def sampler_by_rows(sampler: Sampler) -> Sampler:
     """The sampler, with conditioner and prologue that see one row at a time, so that a trajectory's bits follow from
     its seed alone. Its body is left as it is: counting opens its own."""
-    network, manifest = sampler.of(), sampler.bundle.manifest
+    network, manifest = sampler.network(), sampler.bundle.manifest
     conditioner, prologue = network.conditioner, network.prologue
     if conditioner is not None and manifest.conditioner is not None:
         conditioner = row_by_row(conditioner, manifest.conditioner.inputs)

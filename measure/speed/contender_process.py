@@ -105,7 +105,7 @@ def open_body(backend: str, threads: int, path: Path, network: str, body: str, f
     from fewstep.runtime.backends.named import named
     from fewstep.runtime.bundle.reading import open_bundle
 
-    run = named(backend, threads).load(open_bundle(path).network(network), body)
+    run = named(backend, threads).load(open_bundle(path).alone(network), body)
     return lambda: run(feeds), dict
 
 

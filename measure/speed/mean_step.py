@@ -41,7 +41,7 @@ def contender_of(
     """A body along a plan: its graphs on onnxruntime, or its networks on another backend. `feeds` are by network."""
     graphs = list[TimedGraph]()
     for network, fed in feeds.items():
-        own = bundle.network(network)
+        own = bundle.alone(network)
         each = steps_of(own.body(body), plan, network)
         if backend is None:
             graphs += [TimedGraph(own.graph(graph), feeds_of(graph, fed), steps, network) for graph, steps in each]

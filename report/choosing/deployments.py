@@ -259,6 +259,6 @@ def sampler_calls(
 
 def _gain(bundle: Bundle, body: str, plan: Plan) -> float | None:
     """The share of guidance's direction that a body keeps at its worst step, as its calibration measured it."""
-    bodies = [bundle.network(name).body(body) for name in networks(bundle.manifest)]
+    bodies = [bundle.alone(name).body(body) for name in networks(bundle.manifest)]
     gains = [trial.guidance.gain for each in bodies for trial in each.trials if trial.is_chosen and trial.guidance]
     return None if plan.guidance is None else min(gains, default=None)

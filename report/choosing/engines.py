@@ -107,7 +107,7 @@ def body_facts(bundle: Bundle, body: str) -> tuple[object, ...]:
     entry, manifest = bundle.body(body), bundle.manifest
     ahead = [graph for graph in (manifest.conditioner, manifest.prologue) if graph is not None]
     takes = (manifest.x_shape, manifest.sizes, manifest.conditions)
-    others = [(each.until, *body_facts(bundle.network(name), body)) for name, each in manifest.networks.items()]
+    others = [(each.until, *body_facts(bundle.alone(name), body)) for name, each in manifest.networks.items()]
     return (entry, takes, ahead, manifest.digests([*entry.graphs, *ahead]), *others)
 
 
@@ -133,7 +133,7 @@ def _measured(
 ) -> tuple[TimedEngine, dict[str, UserError]]:
     """The fastest engine, and why backends are left out. The best so far meets each other candidate; whichever is
     slower is closed before the next one is loaded."""
-    for part in map(bundle.network, networks(bundle.manifest)):
+    for part in map(bundle.alone, networks(bundle.manifest)):
         part.graph(graph_of(part, body))  # a damaged one is no engine's fault
     refused: dict[str, UserError] = {}  # by the backend: its other settings would fail too
     here = this_onnxruntime()
@@ -221,7 +221,7 @@ def _nothing_runs(bundle: Bundle, body: str, refused: Mapping[str, UserError]) -
 def calls(path: Path, body: str, engine: TimedEngine, sizes: dict[str, int]) -> dict[str, Call]:
     """The networks of a bundle on an engine, called one after the other: for a process of its own."""
     bundle, backend = open_bundle(path), backend_of(engine, sizes["batch"])
-    each = [bundle.network(name) for name in networks(bundle.manifest)]
+    each = [bundle.alone(name) for name in networks(bundle.manifest)]
     loaded = [backend.load(part, body) for part in each]
     feeds = [drawn(graph_of(part, body), sizes, 0) for part in each]
     return {"": partial(_outputs, loaded, feeds)}

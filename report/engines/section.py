@@ -12,7 +12,7 @@ def shown_engines(bundle: Bundle) -> tuple[tuple[str, ...], ...]:
     """The engines of a bundle whose programs can be read: each with its name and the lines of its account."""
     shown = list[tuple[str, ...]]()
     for network in networks(bundle.manifest):
-        own = bundle.network(network)
+        own = bundle.alone(network)
         lines = account_lines(own.manifest.engines, accounts(own))
         shown += [
             (f"{said(network, each.body)} for {each.device}", *lines[each.file])

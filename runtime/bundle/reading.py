@@ -96,8 +96,8 @@ class Bundle:
                 f"{self.path}: the null value of {condition.name!r}, {name}: {error}", EXPORT_AGAIN
             ) from None
 
-    def network(self, name: str) -> "Bundle":
-        """One of the networks, as a bundle of its own."""
+    def alone(self, name: str) -> "Bundle":
+        """The bundle as if a network were its only one."""
         return self if not self.manifest.networks else Bundle(self.path, alone(self.manifest, name))
 
     def check_continuous(self, verb: str) -> None:

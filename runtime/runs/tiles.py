@@ -127,7 +127,7 @@ def tiled_steps(
     check_tensors(plan, shape)
     tensors = check_given(plan.given, given, condition, shape, len(numbers))
     held = check_hold(hold, plan, shape, len(numbers))
-    network = _Windows(sampler, plan, shape, tiles, len(numbers), condition or {}, branches or {}).network()
+    network = _Windows(sampler, plan, shape, tiles, len(numbers), condition or {}, branches or {}).step_network()
 
     def draws(number: int) -> Float32:
         return noise.stacked(numbers, number, shape)
@@ -183,13 +183,13 @@ class _Windows:
         given = [each for values in (condition, *branches.values()) for each in values.items() if each[1] is not None]
         follows = [self._ratios(name, value) for name, value in given]
         first: list[Place] = [tuple(slice(0, size) for size in window)]  # refuses wrong values before the first step
-        branch_values(self._takes.conditions, *self._values(first), samples, sampler.of().nulls)
+        branch_values(self._takes.conditions, *self._values(first), samples, sampler.network().nulls)
         self._cut = any(ratios is not None for ratios in follows)
         steps = [ratio.denominator for ratios in follows for ratio in ratios or () if ratio]
         self._multiple = int(np.lcm.reduce([1, *steps]))  # where windows may begin
         self._whole_feeds = cache(self._feeds_of_count)
 
-    def network(self) -> StepNetwork:
+    def step_network(self) -> StepNetwork:
         """The network of the executor, on the whole state [B, *shape]."""
 
         def evaluate(index: int, step: Step, u: Array) -> list[Array]:

@@ -100,7 +100,7 @@ def test_the_float_session_is_closed_before_each_target(bundle: Path, monkeypatc
     real_course, real_judged = calibrated_body.open_course, calibrated_body.judged
 
     def open_course(sampler: Sampler, *more: object) -> Course:
-        graph = sampler.of().graph
+        graph = sampler.network().graph
         assert isinstance(graph, OnDemand)
         opened.append(graph)
         return real_course(sampler, *more)  # type: ignore[arg-type]

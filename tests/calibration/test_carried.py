@@ -43,7 +43,7 @@ def test_a_body_is_judged_by_its_last_run(bundle: Path) -> None:
     assert len(course.states) == RUNS * STEPS
 
     def exact(feeds):
-        return sampler.of().graph({name: array for name, array in feeds.items() if name != "group"})
+        return sampler.network().graph({name: array for name, array in feeds.items() if name != "group"})
 
     again = course.run([exact] * course.groups)
     assert course.decibels(again).min() > 120

@@ -60,7 +60,7 @@ def test_a_course_tells_another_network_and_none_from_itself(made, bundle):
     assert course.groups == 2
 
     def own(feeds):
-        return sampler.of().graph({name: value for name, value in feeds.items() if name != "group"})
+        return sampler.network().graph({name: value for name, value in feeds.items() if name != "group"})
 
     itself = course.run([own, own])
     agreement = course.agreement(itself)

@@ -108,7 +108,7 @@ def test_what_cannot_be_is_one_line(sampler, settings, said):
 
 
 def test_first_hitting_is_for_networks_that_read_no_time(sampler, timed):
-    assert not sampler.of().inputs.has_time
+    assert not sampler.network().inputs.has_time
     other = load(timed)
     said = "first_hitting:4.*takes a time; take mdlm, or export a network that reads no time$"
     with pytest.raises(UserError, match=said):
@@ -119,7 +119,7 @@ def test_first_hitting_is_for_networks_that_read_no_time(sampler, timed):
 def test_a_network_without_conditions_loses_a_time_that_it_does_not_read(tmp_path):
     export(ExportOptions(f"{coded.__file__}:unconditional", tmp_path / "plain", verify="quick"))
     plain = load(tmp_path / "plain")
-    assert not plain.of().inputs.has_time
+    assert not plain.network().inputs.has_time
     assert plain.sample("first_hitting:4", [0]).shape == (1, 2, 12)
     assert sum(state.is_evaluated for state in plain.steps("mdlm:60", [0])) <= 24  # positions
     compiled = plain.compile("maskgit:4")
@@ -149,7 +149,7 @@ def test_an_onnx_file_of_tokens_needs_no_time(sampler, tmp_path):
     (tmp_path / "spec.json").write_bytes(msgspec.json.encode(written | {"x": "input_ids", "output": "logits"}))
     export(ExportOptions(str(file), tmp_path / "bundle", spec=tmp_path / "spec.json", verify="quick"))
     other = load(tmp_path / "bundle")
-    assert not other.of().inputs.has_time
+    assert not other.network().inputs.has_time
     assert (other.sample("llada:3", [0], {"class": [1]}) == sampler.sample("llada:3", [0], {"class": [1]})).all()
 
 

@@ -40,11 +40,11 @@ class Body:
 class Called:
     """A `StepCall` by its function."""
 
-    network: Any
+    step_network: Any
     slots: None = None
 
     def __call__(self, index, step, u):
-        return self.network(index, step, u)
+        return self.step_network(index, step, u)
 
 
 def gaussian(gain=1.0, noise=0.0, pull=1.0):

@@ -61,7 +61,7 @@ def test_a_report_judges_the_run_and_each_network(bundle: Path) -> None:
     int8_macs = 4 * work["noisy"][1].int8_macs + 2 * work["denoiser"][1].int8_macs
     assert measured.int8_share("int8-cpu-x86") == pytest.approx(int8_macs / (4 * macs["noisy"] + 2 * macs["denoiser"]))
     opened = open_bundle(bundle)
-    files = {name: opened.network(name).body("float32").graph.file for name in ("noisy", "denoiser")}
+    files = {name: opened.alone(name).body("float32").graph.file for name in ("noisy", "denoiser")}
     assert body_bytes(opened, "float32") == sum((bundle / file).stat().st_size for file in files.values())
     text = (bundle / "report" / "index.html").read_text()
     assert "noisy: int8-cpu-x86" in text

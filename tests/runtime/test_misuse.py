@@ -139,7 +139,7 @@ def test_other_plans_are_to_be_given_by_their_names(name: str) -> None:
 @pytest.mark.parametrize(
     ("call", "said"),
     [
-        (lambda s: s.network("ddim:2", 1, {"class": [0]}), "plan 'ddim:2' is not compiled; give sampler.compile("),
+        (lambda s: s.step_network("ddim:2", 1, {"class": [0]}), "plan 'ddim:2' is not compiled; give sampler.compile("),
         (lambda s: s.sample_each("ddim:2", [0], {"class": [0]}), "'ddim:2' is one plan; give a list with one for each"),
         (lambda s: s.steps("ddim:2", [0], {}, strenght=1), "a run has no option 'strenght'; it has shaping"),
         (lambda s: s.draws([0])(0.5), "draw 0.5 is no whole number in 0 .. 2**32 - 1; number the draws"),

@@ -78,7 +78,7 @@ def test_one_call_has_one_number_of_outputs(tiny_bundle: Path) -> None:
 
 def watched(sampler: fewstep.runtime.Sampler, name: str, called: list[str]) -> fewstep.runtime.Sampler:
     """The sampler that notes each call of a network's graph."""
-    own = sampler.of(name).graph
+    own = sampler.network(name).graph
     return sampler.changed(name, graph=lambda feeds: called.append(name) or own(feeds))
 
 

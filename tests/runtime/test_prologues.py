@@ -107,7 +107,7 @@ def test_the_conditioner_waits_for_another_condition(split: Split) -> None:
 
 
 def test_forgetting_includes_the_experts(split: Split) -> None:
-    with_expert = split.sampler.having("noisy", split.sampler.of())
+    with_expert = split.sampler.with_network("noisy", split.sampler.network())
     split.sampler.evaluate(np.ones((1, 1, 4, 4), np.float32), 50, {"class": [1]})
     with_expert.forget()
     split.sampler.evaluate(np.ones((1, 1, 4, 4), np.float32), 50, {"class": [1]})

@@ -150,7 +150,7 @@ def test_samples_of_one_batch_share_their_network_calls(sampler: Sampler) -> Non
 
     def counted(feeds):
         rows.append(len(feeds["x"]))
-        return sampler.of().graph(feeds)
+        return sampler.network().graph(feeds)
 
     counting = sampler.changed(graph=counted)
     counting.sample_each(["ddim:2", "ddim:4", "ddim:4"], [0, 1, 2], {"class": [0, 0, 0]}, 2.0)

@@ -41,7 +41,7 @@ class Analytic:
     def compile(self, plan: str, guidance: Guidance | None = None) -> Plan:
         return compile_plan(plan, self.facts, guidance)
 
-    def network(self, plan: Plan, samples: int, conditions: object):
+    def step_network(self, plan: Plan, samples: int, conditions: object):
         schedule = NoiseSchedule(self.facts.schedule)
 
         def call(index, step, u):

@@ -22,7 +22,7 @@ def test_a_fit_takes_no_more_evaluations_than_told(tiny_bundle, monkeypatch, is_
     options = FitOptions(tiny_bundle, guidance=2.0, iterations=1, **{**FEW, "plan": plan})
     body, teacher = evaluations(open_task(options))
     counted = {"int8": 0, "float32": 0}
-    network, sample = Sampler.network, Sampler.sample
+    network, sample = Sampler.step_network, Sampler.sample
 
     def counting(self, plan, samples, conditions):
         call = network(self, plan, samples, conditions)
@@ -37,7 +37,7 @@ def test_a_fit_takes_no_more_evaluations_than_told(tiny_bundle, monkeypatch, is_
         counted[self.body.precision] += len(self.compile(plan).steps) * len(seeds)
         return sample(self, plan, seeds, *rest, **given)
 
-    monkeypatch.setattr(Sampler, "network", counting)
+    monkeypatch.setattr(Sampler, "step_network", counting)
     monkeypatch.setattr(Sampler, "sample", counting_sample)
     monkeypatch.setattr(endpoint, "is_overfitted", lambda *gains: is_overfitted)
     fit(options)

@@ -73,8 +73,8 @@ def test_few_steps_come_nearer_to_many_on_seeds_that_were_not_fitted(kind, predi
 class Restoring(Analytic):
     """A denoiser that sees x with (1 - alpha) y, and takes that away before it answers."""
 
-    def network(self, plan, samples, conditions):
-        inner, schedule = super().network(plan, samples, conditions), NoiseSchedule(self.facts.schedule)
+    def step_network(self, plan, samples, conditions):
+        inner, schedule = super().step_network(plan, samples, conditions), NoiseSchedule(self.facts.schedule)
         return lambda index, step, u: inner(
             index, step, u - (1 - at(schedule, step.time).alpha) * np.asarray(conditions["y"])
         )

@@ -137,10 +137,10 @@ class Broken(Analytic):
     of: set[str] = field(default_factory=set)
     error: UserError | None = None
 
-    def network(self, plan, samples, conditions):
+    def step_network(self, plan, samples, conditions):
         if plan.name in self.of and self.error is not None:
             raise self.error
-        call = super().network(plan, samples, conditions)
+        call = super().step_network(plan, samples, conditions)
         return (lambda *asked: [each * np.nan for each in call(*asked)]) if plan.name in self.of else call
 
 

@@ -103,7 +103,7 @@ def test_numbers_are_those_that_a_step_has():
 def test_a_number_moves_the_next_x_by_a_hundredth():
     (number,) = [each for each in FREE if (each.kind, each.step, each.column) == ("rows", 1, 0)]
     changed = plan_of(moved(NUMBERS, [number], np.array([number.size])))
-    network = BLOCKS[0].network(SAMPLER, changed)
+    network = BLOCKS[0].step_network(SAMPLER, changed)
     before, after = (list(BLOCKS[0].run(plan, network))[2].before[0] for plan in (plan_of(NUMBERS), changed))
     ratio = np.sqrt(np.mean((after - before) ** 2) / np.mean(before**2))
     assert 0.005 < ratio < 0.02

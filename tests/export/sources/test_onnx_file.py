@@ -141,7 +141,7 @@ def test_a_bundle_from_a_file_samples_as_the_file_does(tmp_path: Path) -> None:
     plan = sampler.compile("ddim:4")
     assert (manifest.grid, plan.name, manifest.distilled) == ("karras", "ddim:4@karras", True)
     u = np.random.default_rng(0).standard_normal((2, CHANNELS, SIZE, SIZE)).astype(np.float32)
-    (found,) = sampler.network(plan, 2, {"class": [1, 3]})(0, plan.steps[0], u)
+    (found,) = sampler.step_network(plan, 2, {"class": [1, 3]})(0, plan.steps[0], u)
     session = ort.InferenceSession(file, providers=["CPUExecutionProvider"])
     times = np.full(2, plan.steps[0].time, np.float32)
     (expected,) = session.run(None, {"sample": u, "timestep": times, "label": np.array([1, 3])})

@@ -129,7 +129,7 @@ def test_each_step_is_the_least_squares_of_its_own_columns():
     wanted = teacher_states(sampler, teacher, block, plan.steps[1:])
     fitted = fit_rows(sampler, sampler, plan, teacher, [block], 0.0)
     assert [step.time for step in fitted.steps] == [step.time for step in plan.steps]
-    states = list(block.run(fitted, block.network(sampler, fitted)))
+    states = list(block.run(fitted, block.step_network(sampler, fitted)))
     columns = [states[1].before[0], states[1].x0, states[0].x0]
     rows, *_ = np.linalg.lstsq(np.stack([each.ravel() for each in columns], 1).astype(float), wanted[1].ravel())
     nearest = sum(number * each for number, each in zip(rows, columns, strict=True))

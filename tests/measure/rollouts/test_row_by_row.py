@@ -42,8 +42,8 @@ def fickle(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def loaded(*arguments: Any, **more: Any) -> Sampler:
         sampler = load(*arguments, **more)
-        assert sampler.of().prologue is not None
-        return sampler.changed(prologue=unsteady(sampler.of().prologue, "time"))
+        assert sampler.network().prologue is not None
+        return sampler.changed(prologue=unsteady(sampler.network().prologue, "time"))
 
     monkeypatch.setattr(opened_task, "load", loaded)
     monkeypatch.setattr(observe, "open_session", opened)

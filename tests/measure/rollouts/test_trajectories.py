@@ -142,14 +142,14 @@ def test_with_one_seed_fewer_a_size_has_no_turn(sizes: int) -> None:
 
 def test_a_body_is_opened_on_the_threads_that_were_asked_for(tmp_path: Path) -> None:
     bundle = write_bundle(tmp_path / "bundle", denoiser())
-    body = load(bundle, body="float32", backend=OpeningOnDemand(threads=1)).of().graph
+    body = load(bundle, body="float32", backend=OpeningOnDemand(threads=1)).network().graph
     assert isinstance(body, OnDemand) and body.backend == OnnxRuntime(threads=1)
 
 
 def test_files_are_hashed_once_however_often_it_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = write_bundle(tmp_path / "bundle", denoiser())
     sampler = load(bundle, body="float32", backend=OpeningOnDemand())
-    body, hashed = sampler.of().graph, list[Path]()
+    body, hashed = sampler.network().graph, list[Path]()
     assert isinstance(body, OnDemand)
     monkeypatch.setattr(reading, "file_sha256", lambda path: hashed.append(path) or file_sha256(path))
     feeds = {"x": np.zeros((1, *SHAPE), np.float32), "row": np.ones((1, 1, 1, 1), np.float32)}

@@ -136,7 +136,7 @@ def test_samples_with_cameras_are_those_of_the_ddpm_loop(
 def test_the_cameras_are_encoded_once_whatever_the_number_of_steps(seeing: tuple[Path, LeRobotDiffusion]) -> None:
     seen, rows = observed(1, cameras=2), []
     with fewstep.runtime.load(seeing[0]) as sampler:
-        conditioner = sampler.of().conditioner
+        conditioner = sampler.network().conditioner
         assert conditioner is not None
 
         def counted(feeds: Any) -> Any:

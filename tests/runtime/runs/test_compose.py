@@ -63,7 +63,7 @@ def watched(sampler: Sampler) -> tuple[Sampler, list]:
 
     def network(feeds):
         calls.append((feeds["x"].copy(), float(feeds["row"][0, 0])))
-        return sampler.of().graph(feeds)
+        return sampler.network().graph(feeds)
 
     return sampler.changed(graph=network), calls
 
@@ -72,7 +72,7 @@ def sampler_of(plan, shape, network) -> SimpleNamespace:
     """A plan and a network(u, condition), as a sampler has them."""
     draws = lambda seeds: lambda number: np.stack([normal(seed, number, shape) for seed in seeds])  # noqa: E731
     run = lambda plan, samples, who: lambda i, step, u: [network(u, who)]  # noqa: E731
-    return SimpleNamespace(compile=lambda name: plan, draws=draws, network=run)
+    return SimpleNamespace(compile=lambda name: plan, draws=draws, step_network=run)
 
 
 def test_every_example_has_at_most_15_lines() -> None:
@@ -149,7 +149,7 @@ def test_grey_is_held_in_a_basis_of_colours(page) -> None:
     assert np.abs(x - picture).max() > 0.1
     hold = Hold(picture, np.array([1.0, 0, 0]).reshape(3, 1, 1), fresh=True)
     plain = page.colourised(sampler, "ddpm:3", seeds, {}, picture, np.eye(3), np.array([1.0, 0, 0]))
-    network, draws = sampler.network(plan, 2, {}), sampler.draws(seeds)
+    network, draws = sampler.step_network(plan, 2, {}), sampler.draws(seeds)
     expected = finish(plan, execute(plan, network, draws, hold=hold), hold=hold)
     np.testing.assert_allclose(plain, expected, atol=1e-4)
 
@@ -253,7 +253,7 @@ def test_cow_cycles_with_the_picture_s_inverted_states(page, modes: Sampler) -> 
 
     def network(feeds):
         shown.append(feeds["x"].copy())
-        return modes.of().graph(feeds)
+        return modes.network().graph(feeds)
 
     x = page.cow(modes.changed(graph=network), IMAGE, UPPER, WHO)
     kept = [s.after[0] for s in modes.steps("ddim_inverse:10", [0], WHO, given={"x": IMAGE * UPPER})][::-1]

@@ -93,7 +93,7 @@ def test_windows_that_move_lie_elsewhere_at_each_step(sampler: Sampler, moves: b
 
     def network(feeds):
         corners.setdefault(float(feeds["row"][0, 0]), []).extend(feeds["x"][:, 0, 0, 0])
-        return small.of().graph(feeds)
+        return small.network().graph(feeds)
 
     states = tiled_steps(small.changed(graph=network), "dpmpp_2m:4", WHOLE, Tiles(4, moves=moves), [3], LABEL)
     laid = {
