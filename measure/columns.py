@@ -16,7 +16,7 @@ from fewstep.measure.bodies import graph_files
 from fewstep.measure.cost import BATCH
 from fewstep.measure.engines import engine_of
 from fewstep.measure.estimate import Estimate, seconds_of_one
-from fewstep.measure.judge import Judgements, Want, judge
+from fewstep.measure.judge import Judgements, judge
 from fewstep.measure.judged_task import JudgedTask
 from fewstep.measure.results import SCHEMA, Distance, Features, Quality, Results
 from fewstep.measure.rollouts.prompts import HELD_OUT, given_records
@@ -24,6 +24,7 @@ from fewstep.measure.rollouts.seeds import APART
 from fewstep.measure.speed.bodies import races
 from fewstep.measure.speed.machine import this_machine
 from fewstep.measure.speed.race import Turns
+from fewstep.measure.tally import Want
 from fewstep.measure.workers.job import Workers
 from fewstep.measure.workers.setup import WorkerSetup, opened
 from fewstep.plans.guidance import describe

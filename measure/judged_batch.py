@@ -4,7 +4,7 @@ A batch is asked for by value and answered by bodies, wherever they are open. Of
 what a bundle is: tests use denoisers whose error is known.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -57,28 +57,30 @@ class Contender:
 
 @dataclass(frozen=True)
 class JudgedBatch:
-    """A batch of seeds along the judged plan, asked of float32 and of the contenders that have seeds in it."""
+    """The question for runs of float32 and of contenders from the same seeds, along the judged plan."""
 
     plan: AnyPlan
     contenders: tuple[Contender, ...]
-    seeds: SeedBatch
+    batch: SeedBatch
 
-    def answer(self, bodies: JudgedBodies) -> "JudgedRuns":
+    def answer(self, bodies: JudgedBodies) -> "dict[str, JudgedRun]":
+        """The runs of float32 and of the contenders, by the name of the body."""
         if self.plan.prediction == LOGITS:
             tokens = check_tokens(self.plan)
-            runs = {each.name: _judged_tokens(tokens, each, self.seeds, bodies) for each in self.contenders}
-            return JudgedRuns(next(iter(runs.values())).reference, runs)
-        plan = check_compiled(self.plan)
-        exact = self._reference(plan, bodies)
-        measured = {}
-        for each in self.contenders:
-            floats = exact if each.plan is None else self._reference(each.plan, bodies)
-            along = regroup(each.plan or plan, each.groups)
-            measured[each.name] = _judged_run(along, each, bodies(each.name), floats, bodies(FLOAT))
-        return JudgedRuns(exact.sample, measured)
+            runs = {each.name: _judged_tokens(tokens, each, self.batch, bodies) for each in self.contenders}
+            sample = next(iter(runs.values())).reference
+        else:
+            plan = check_compiled(self.plan)
+            exact, runs = self._reference(plan, bodies), {}
+            for each in self.contenders:
+                floats = exact if each.plan is None else self._reference(each.plan, bodies)
+                along = regroup(each.plan or plan, each.groups)
+                runs[each.name] = _judged_run(along, each, bodies(each.name), floats, bodies(FLOAT))
+            sample = exact.sample
+        return {FLOAT: JudgedRun(sample, sample), **runs}
 
     def _reference(self, plan: Plan, bodies: JudgedBodies) -> ReferenceRun:
-        return run_reference(plan, self.seeds, _call(plan, bodies(FLOAT), self.seeds).step_network)
+        return run_reference(plan, self.batch, _call(plan, bodies(FLOAT), self.batch).step_network)
 
 
 @dataclass(frozen=True)
@@ -99,14 +101,6 @@ class JudgedRun:
     decibels: NDArray[np.float64] | None = None
 
 
-@dataclass(frozen=True)
-class JudgedRuns:
-    """A batch's samples by float32, and what was found of each contender."""
-
-    reference: NDArray[Any]
-    bodies: Mapping[str, JudgedRun]
-
-
 def guided(outputs: Sequence[Array], plan: Plan, index: int) -> Array:
     """The guided output of the branches that step `index` evaluates; of several heads the first, the prediction."""
     step = plan.steps[index]
@@ -118,12 +112,12 @@ def _call(plan: Plan, denoiser: JudgedBody, batch: SeedBatch) -> StepCall:
     return denoiser.step_call(denoiser.compile(plan), len(batch.seeds), batch.conditions)
 
 
-def _judged_tokens(plan: TokenPlan, contender: Contender, seeds: SeedBatch, bodies: JudgedBodies) -> JudgedRun:
+def _judged_tokens(plan: TokenPlan, contender: Contender, batch: SeedBatch, bodies: JudgedBodies) -> JudgedRun:
     """One batch of one contender: its logits at float32's states, and its own run."""
     along: Any = regroup(contender.plan or plan, contender.groups)
-    seeds = seeds.first(contender.seeds - seeds.seeds[0])
-    course = open_token_course(bodies(FLOAT), along, seeds)
-    run = course.run_by(bodies(contender.name).step_call(along, len(seeds.seeds), seeds.conditions).logits)
+    batch = batch.first(contender.seeds - batch.seeds[0])
+    course = open_token_course(bodies(FLOAT), along, batch)
+    run = course.run_by(bodies(contender.name).step_call(along, len(batch.seeds), batch.conditions).logits)
     return JudgedRun(run.ids, course.reference.ids, agreement=course.agreement(run), decibels=course.decibels(run))
 
 
@@ -134,14 +128,19 @@ def _judged_run(
     start = exact.batch.seeds[0]
     batch, forced = (exact.batch.first(max(count - start, 0)) for count in (contender.seeds, contender.forced_seeds))
     count = len(batch.seeds)
-    own = list(batch.finite(plan, _call(plan, denoiser, batch).step_network))
+    states = list(batch.finite(plan, _call(plan, denoiser, batch).step_network))
     single, changes = zip(*_single_steps(plan, denoiser, forced, exact, reference), strict=True)
     steps = [
         (each, energies(state.x0, floats.x0[:count]), energies(exact.after(state), exact.after(floats)[:count]))
-        for each, state, floats in zip(single, own, exact.states, strict=True)
+        for each, state, floats in zip(single, states, exact.states, strict=True)
     ]
-    found = np.array(steps), np.array(changes), len(forced.seeds) > 0
-    return JudgedRun(exact.finished(own), exact.sample[:count], *found)
+    return JudgedRun(
+        samples=exact.finished(states),
+        reference=exact.sample[:count],
+        energies=np.array(steps),
+        differences=np.array(changes),
+        is_forced=len(forced.seeds) > 0,
+    )
 
 
 def _single_steps(
@@ -155,14 +154,12 @@ def _single_steps(
     for i, (step, state) in enumerate(zip(plan.steps, exact.states, strict=True)):
         u, expected = state.u[:count], [output[:count] for output in state.outputs]
         outputs = network(i, step, u)
-        added = NONE
+        of_conditions = NONE
         if batch.conditions:
-            values, signals = (
-                differences(step, own, each(i, step, moved(u)))
-                for own, each in ((outputs, network), (expected, floats))
-            )
-            added = sums(values, signals, state.x0[:count])
-        yield energies(guided(outputs, plan, i), guided(expected, plan, i)), added
+            changes = differences(step, outputs, network(i, step, moved(u)))
+            exact_changes = differences(step, expected, floats(i, step, moved(u)))
+            of_conditions = sums(changes, exact_changes, state.x0[:count])
+        yield energies(guided(outputs, plan, i), guided(expected, plan, i)), of_conditions
 
 
 def _first_run(call: StepCall, plan: Plan) -> StepNetwork:

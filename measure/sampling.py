@@ -28,15 +28,15 @@ class Question(Protocol[Made]):
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Samples [seeds, *x_shape] that are asked for: the body and the plan."""
+class SampledBatch:
+    """The question for samples [seeds, *x_shape] of a body along a plan."""
 
     body: str
     plan: AnyPlan
-    seeds: SeedBatch
+    batch: SeedBatch
 
     def answer(self, bodies: Bodies) -> Array:
-        return bodies(self.body).sample(self.plan, self.seeds.seeds, self.seeds.conditions)
+        return bodies(self.body).sample(self.plan, self.batch.seeds, self.batch.conditions)
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,6 @@ class Sampling:
         for question in questions:
             yield question.answer(self.samplers.__getitem__)
 
-    def few_by_few(self, plan: Plan, seeds: SeedBatch) -> Array:
+    def few_by_few(self, plan: Plan, batch: SeedBatch) -> Array:
         """float32's samples along a plan of many steps, [seeds, *x_shape]."""
-        return np.concatenate(list(self.answers(Batch(FLOAT, plan, part) for part in seeds.parts(FEW))))
+        return np.concatenate(list(self.answers(SampledBatch(FLOAT, plan, part) for part in batch.parts(FEW))))

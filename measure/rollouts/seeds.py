@@ -34,7 +34,7 @@ FIT_SEEDS = range(600_000, 650_000)  # for the numbers of a fit
 CHOICE_SEEDS = range(650_000, 700_000)  # for the choices of a fit
 FIRST_SEED = 1_000_000  # of calibration by default
 
-Batch = TypeVar("Batch", bound="SeedBatch")
+Same = TypeVar("Same", bound="SeedBatch")  # it or a subclass
 
 
 @dataclass(frozen=True)
@@ -47,21 +47,21 @@ class SeedBatch:
 
     @classmethod
     def held_out(
-        cls: type[Batch], manifest: Manifest, seeds: Sequence[int], records: ConditionRecords | None = None
-    ) -> Batch:
+        cls: type[Same], manifest: Manifest, seeds: Sequence[int], records: ConditionRecords | None = None
+    ) -> Same:
         """Samples of a denoiser at its default size, with `held_out_conditions`."""
         return cls(seeds, manifest.x_shape, held_out_conditions(manifest.conditions, seeds, records))
 
-    def part(self: Batch, place: slice) -> Batch:
+    def part(self: Same, place: slice) -> Same:
         """Some of them."""
         conditions = {name: each[place] for name, each in self.conditions.items()}
         return replace(self, seeds=self.seeds[place], conditions=conditions)
 
-    def parts(self: Batch, size: int) -> Iterator[Batch]:
+    def parts(self: Same, size: int) -> Iterator[Same]:
         """All of them, so many at a time."""
         return (self.part(slice(start, start + size)) for start in range(0, len(self.seeds), size))
 
-    def first(self: Batch, count: int) -> Batch:
+    def first(self: Same, count: int) -> Same:
         """The first `count` of them."""
         return self.part(slice(count))
 

@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fewstep.measure.judge import Want, judge
+from fewstep.measure.judge import judge
 from fewstep.measure.judged_batch import Contender, guided
 from fewstep.measure.rollouts.metrics import CEILING
 from fewstep.measure.rollouts.seeds import SeedBatch
+from fewstep.measure.tally import Want
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
@@ -188,7 +189,6 @@ def test_a_degraded_sample_is_the_condition_of_each_seed():
 
     body = Body(lambda plan, samples, conditions: lambda index, step, u: [conditions["y"] / 2])
     ask = asking({"float32": body, "int8": body})
-
     plan = compile_plan("resshift:2", restoring)
     want = Want(compile_plan("resshift:4", restoring), 2, samples=True)
     found = judge(ask, [Contender("int8", (), 5, 5)], plan, batch_of(degraded), 5, want, batch=2)

@@ -7,7 +7,7 @@ import numpy as np
 
 from fewstep.measure.opened_body import SamplingJob
 from fewstep.measure.rollouts.seeds import SeedBatch
-from fewstep.measure.sampling import Batch
+from fewstep.measure.sampling import SampledBatch
 from fewstep.measure.workers.pinned_bundle import pinned
 from fewstep.runtime.loading import load
 from tests.report.judged_bundle import make_bundle
@@ -21,5 +21,5 @@ def test_a_job_that_travelled_samples(tmp_path: Path) -> None:
     conditions = {"class": np.array([3, 5])}
     sampler = load(folder)
     plan, shape = sampler.compile("ddim:2"), sampler.bundle.manifest.x_shape
-    samples = asked.open(1)(Batch(BODY, plan, SeedBatch(range(2), shape, conditions)))
+    samples = asked.open(1)(SampledBatch(BODY, plan, SeedBatch(range(2), shape, conditions)))
     np.testing.assert_array_equal(samples, load(folder, body=BODY).sample("ddim:2", range(2), conditions))

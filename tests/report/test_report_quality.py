@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from fewstep.cli.verbs.measure import verb
-from fewstep.measure.distances.comparison import PairedSamples
 from fewstep.measure.measure import MeasureOptions, measure
 from fewstep.measure.results import Distance, Quality, StepQuality, TokenQuality, encode
 from fewstep.measure.rollouts.end_quality import EndQuality
+from fewstep.measure.tally import PairedSamples
 from fewstep.measure.teacher import NO_TEACHER, TeacherCheck
 from fewstep.report import write
 from fewstep.report.distribution import distribution_section, stored_evaluation

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from fewstep.measure.distances.comparison import PairedSamples
 from fewstep.measure.rollouts.end_quality import compared
 from fewstep.measure.rollouts.metrics import PEAK, psnr
 from fewstep.measure.rollouts.nearness import Nearness, Signal
+from fewstep.measure.tally import PairedSamples
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,185 @@
+"""The figures of one body that is judged, added batch by batch: memory holds a figure a sample, unless samples are
+wanted."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.measure.distances.drift import Moments, drift
+from fewstep.measure.judged_batch import JudgedRun
+from fewstep.measure.results import StepQuality, TokenQuality, TokenStepQuality
+from fewstep.measure.rollouts.direction import NONE, judged_differences
+from fewstep.measure.rollouts.end_quality import EndQuality, end_quality
+from fewstep.measure.rollouts.metrics import Floats, has_ssim, psnr, sqnr, ssim
+from fewstep.measure.rollouts.nearness import Signal
+from fewstep.plans.any_plan import AnyPlan
+from fewstep.plans.plan import Plan
+from fewstep.runtime.bundle.manifest import TokenAgreement
+from fewstep.runtime.execute import Array
+
+NOTHING: NDArray[Any] = np.zeros(0, np.float32)
+
+
+@dataclass(frozen=True)
+class Want:
+    """The measurements of each body, besides its distance from float32 along the same plan.
+
+    teacher: a plan whose float32 samples of the first `taught` seeds all are compared with; None for none.
+    extract: samples to features [B, D], of the first `featured` seeds, and of float32's of seeds `apart`; or None.
+    samples: whether samples are kept.
+    """
+
+    teacher: Plan | None = None
+    taught: int = 0
+    extract: Callable[[NDArray[Any]], NDArray[np.floating]] | None = None
+    featured: int = 0
+    apart: range = range(0)
+    samples: bool = False
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The measurements of one body.
+
+    Attributes:
+        against_float: None of float32 itself, and without seeds.
+        against_teacher: None without a teacher.
+        steps: of plans of numbers; empty of float32 itself.
+        tokens: of token plans.
+        features: [featured, D]; empty where none are wanted.
+        samples: [seeds, *x_shape], where they are wanted; `reference` are float32's along its plan.
+    """
+
+    against_float: EndQuality | None
+    against_teacher: EndQuality | None
+    steps: tuple[StepQuality, ...]
+    tokens: TokenQuality | None
+    features: NDArray[np.floating]
+    samples: NDArray[Any]
+    reference: NDArray[Any]
+
+
+class PairedSamples:
+    """A stream of samples [B, *x_shape] and references, row by row of the same seed."""
+
+    def __init__(self) -> None:
+        self._psnr: list[NDArray[np.float64]] = []
+        self._ssim: list[NDArray[np.float64]] = []
+        self._ours, self._theirs = Moments(), Moments()
+        self._signal = Signal()
+
+    def add(self, samples: Floats, references: Floats) -> None:
+        """Take one more batch; an empty one changes nothing."""
+        if not len(samples):
+            return
+        self._psnr.append(psnr(samples, references))
+        if has_ssim(samples.shape[1:]):
+            self._ssim.append(ssim(samples, references))
+        self._ours.add(samples)
+        self._theirs.add(references)
+        self._signal.add(references)
+
+    def quality(self, reference: str) -> EndQuality:
+        """The figures so far, against what `reference` names. At least one sample was added."""
+        similar = np.concatenate(self._ssim) if self._ssim else None
+        moments = drift(self._ours, self._theirs)
+        return end_quality(np.concatenate(self._psnr), reference, self._signal, moments, similar)
+
+
+@dataclass
+class Tally:
+    """The figures of a body over the batches seen so far.
+
+    teacher: its samples of the first seeds, [taught, *x_shape]. plan: in the body's range groups. is_float: the body is
+    float32, which is compared with the teacher alone. seen: seeds so far.
+    """
+
+    want: Want
+    teacher: Array
+    plan: AnyPlan
+    is_float: bool = False
+    is_forced: bool = False
+    seen: int = 0
+    against_float: PairedSamples = field(default_factory=PairedSamples)
+    against_teacher: PairedSamples = field(default_factory=PairedSamples)
+    features: list[NDArray[np.floating]] = field(default_factory=list)
+    samples: list[NDArray[Any]] = field(default_factory=list)
+    reference: list[NDArray[Any]] = field(default_factory=list)
+    tokens: list[JudgedRun] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.energies = np.zeros((len(self.plan.steps), 3, 2))
+        self.differences = np.zeros((len(self.plan.steps), *NONE.shape))
+
+    def add(self, run: JudgedRun) -> None:
+        """Take the run of the next seeds."""
+        taught = self.teacher[self.seen :][: len(run.samples)]
+        self.against_teacher.add(run.samples[: len(taught)], taught)
+        self.add_features(run.samples)
+        if self.want.samples:
+            self.samples.append(run.samples)
+            self.reference.append(run.reference)
+        if run.agreement is not None:
+            self.tokens.append(run)
+        elif not self.is_float:
+            self.against_float.add(run.samples, run.reference)
+        if run.energies is not None and run.differences is not None:
+            self.energies += run.energies
+            self.differences += run.differences
+        self.is_forced |= run.is_forced
+
+    def add_features(self, samples: NDArray[Any]) -> None:
+        """Take the features of the samples of the next seeds, as far as they are wanted."""
+        wanted = samples[: max(0, self.want.featured - self.seen)]
+        if self.want.extract is not None and len(wanted):
+            self.features.append(self.want.extract(wanted))
+        self.seen += len(samples)
+
+    def judgement(self) -> Judgement:
+        """All figures so far."""
+        name = f"float32, {self.plan.name}"
+        teacher, tokens, against_float = self.want.teacher, None, None
+        if self.tokens:
+            decibels = np.concatenate([each.decibels for each in self.tokens if each.decibels is not None])
+            against_float, tokens = end_quality(decibels, name), _token_quality(self.plan, self.tokens)
+        elif not self.is_float and self.seen:
+            against_float = self.against_float.quality(name)
+        return Judgement(
+            against_float=against_float,
+            against_teacher=self.against_teacher.quality(f"float32, {teacher.name}") if teacher else None,
+            steps=() if self.is_float or self.tokens else tuple(self._steps()),
+            tokens=tokens,
+            features=joined(self.features),
+            samples=joined(self.samples),
+            reference=joined(self.reference),
+        )
+
+    def _steps(self) -> Iterator[StepQuality]:
+        steps: Any = self.plan.steps
+        for i, step in enumerate(steps):
+            differences, (forced, x0, x) = judged_differences(i, self.differences[i]), map(sqnr, self.energies[i])
+            figures = (forced if self.is_forced else None, x0, x, *differences)
+            yield StepQuality(i, step.time, step.lam, step.group, *figures, network=step.network)
+
+
+def joined(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """All parts one after the other, or nothing."""
+    return np.concatenate(parts) if parts else NOTHING
+
+
+def _token_quality(plan: Any, parts: Sequence[JudgedRun]) -> TokenQuality:
+    """The mean over batches: every sample has as many open positions at a step."""
+    agreements = [each.agreement for each in parts if each.agreement is not None]
+    weights = [len(each.samples) for each in parts]
+
+    def mean(field: Callable[[TokenAgreement], Any]) -> Any:
+        return np.average(np.array([field(each) for each in agreements]), axis=0, weights=weights)
+
+    steps = tuple(
+        TokenStepQuality(index, step.lam, step.group, float(differ), float(nats))
+        for index, (step, (differ, nats)) in enumerate(zip(plan.steps, mean(lambda each: each.steps), strict=True))
+    )
+    return TokenQuality(float(mean(lambda each: each.disagreement)), float(mean(lambda each: each.same)), steps)
