@@ -16,7 +16,7 @@ from fewstep.measure.rollouts.reference import ReferenceRun, run_reference
 from fewstep.measure.rollouts.seeds import JUDGE_SEEDS, SEARCH_SEEDS, SeedBatch
 from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.chained import chained
-from fewstep.plans.plan import DENOISER, Plan, Step
+from fewstep.plans.plan import DENOISER, Plan
 from fewstep.runtime.backends import Arrays, LoadedGraph
 from fewstep.runtime.execute import Array, StepNetwork, StepState, carry_in
 from fewstep.runtime.feeds import tensor_name
@@ -42,7 +42,7 @@ class Course(ReferenceRun):
 
     feeds: a body's inputs but x at each step, the range group among them. ports: names of the body's x and output.
     differences: float32's at each step, by `direction.float_differences`; where they are none, no body's are judged.
-    slots: carried tensors at the start. network: whose graphs are judged; `neighbours` runs the steps of others.
+    slots: carried tensors at the start. network: whose graphs are judged. float32: runs the steps of other ones.
     """
 
     feeds: tuple[Arrays, ...]
@@ -50,7 +50,7 @@ class Course(ReferenceRun):
     differences: tuple[Array, ...] = ()
     slots: Slots | None = None
     network: str = DENOISER
-    neighbours: StepNetwork | None = None
+    float32: StepNetwork | None = None
 
     @property
     def float_states(self) -> list[StepState]:
@@ -72,19 +72,18 @@ class Course(ReferenceRun):
 
     def run(self, networks: Sequence[LoadedGraph]) -> list[StepState]:
         """Every state of a run, which may be not finite; `networks` has one for each group."""
-        own = StepCall(by_group(networks, *self.ports), self.feeds.__getitem__, self.slots)
+        body = StepCall(by_group(networks, *self.ports), self.feeds.__getitem__, self.slots)
+        called = body.step_network if self.float32 is None else _either(self.network, body, self.float32)
+        return list(self.batch.run(self.plan, called))
 
-        def network(index: int, step: Step, u: Array) -> Sequence[Array]:
-            return (own if self.neighbours is None or step.network == self.network else self.neighbours)(index, step, u)
 
-        return list(self.batch.run(self.plan, network if self.slots is None else own.step_network))
+def _either(network: str, body: StepNetwork, float32: StepNetwork) -> StepNetwork:
+    """The body at the steps of one network, and float32 at those of the others."""
+    return lambda index, step, u: (body if step.network == network else float32)(index, step, u)
 
 
 def open_courses(
-    sampler: Sampler,
-    plan: Plan,
-    records: ConditionRecords | None = None,
-    progress: Progress = SILENT,
+    sampler: Sampler, plan: Plan, records: ConditionRecords | None = None, progress: Progress = SILENT
 ) -> tuple[Course, tuple[Course, ...]]:
     """The course to search a map on, and the courses to judge it on. The arguments are as in `open_course`."""
     parts = [SEARCH_SEEDS, *(JUDGE_SEEDS[start : start + AT_ONCE] for start in range(0, len(JUDGE_SEEDS), AT_ONCE))]
@@ -129,6 +128,5 @@ def open_course(
     reference = run_reference(plan, batch, running.step_network, progress)
     slots = running.slots if plan.banks else None
     others = sampler.step_network(plan, len(seeds), batch.conditions) if len(sampler.denoiser.networks) > 1 else None
-    neighbours = others if slots is None else None
     feeds = tuple(recorded.get(index, {}) for index in range(len(plan.steps)))
-    return Course(plan, batch, reference.states, feeds, ports, (), slots, network, neighbours)
+    return Course(plan, batch, reference.states, feeds, ports, (), slots, network, others if slots is None else None)
