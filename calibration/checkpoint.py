@@ -17,7 +17,7 @@ from fewstep.calibration.ranges.histogram import Histogram
 from fewstep.calibration.ranges.observe import Counts
 from fewstep.calibration.task import Task
 from fewstep.measure.rollouts.conditions_file import digest_of
-from fewstep.measure.workers.code_digest import code, engine
+from fewstep.measure.workers.code_digest import arithmetic, code
 from fewstep.plans.file import encode
 from fewstep.runtime.machine import cache
 from fewstep.runtime.machine.cpu import usable_cores
@@ -94,7 +94,7 @@ def checkpoint_of(task: Task, graph_sha256: str, threads: int) -> Checkpoint:
     sha.update(repr((SCHEMA, graph_sha256, task.seeds, task.edges, task.sizes, task.network)).encode())
     sha.update(code())
     sha.update(repr(task.tensors).encode())
-    sha.update(msgspec.json.encode((_around(task), engine(), threads or (os.cpu_count(), usable_cores()))))
+    sha.update(msgspec.json.encode((_around(task), arithmetic(), threads or (os.cpu_count(), usable_cores()))))
     sha.update(digest_of(task.conditions or {}).encode())
     return Checkpoint(sha.hexdigest()[:32])
 

@@ -134,7 +134,7 @@ def _captions(results: Results, is_image: bool) -> list[str]:
     if results.qualities:
         first = results.qualities[0]
         judged = "; ".join(
-            f"{each.body}: {each.against_float.seeds} seeds, {each.engine}" for each in results.qualities
+            f"{each.body}: {each.against_float.seeds} seeds, {each.computed_by}" for each in results.qualities
         )
         named = (
             TOKENS

@@ -3,7 +3,7 @@
 from functools import cache
 from pathlib import Path
 
-from fewstep.measure.engines import CHECKED, backend_of, is_simulated
+from fewstep.measure.body_backends import CHECKED_BACKENDS, backend_of, is_simulated
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.networks import whole_bodies
@@ -32,7 +32,7 @@ def ranges_files(bundle: Bundle) -> dict[str, tuple[str, ...]]:
 
 
 def int8_bodies(bundle: Bundle) -> dict[str, Body]:
-    """The int8 bodies to judge: onnxruntime's native ones first, then other engines' bodies, then simulated ones.
+    """The int8 bodies to judge: onnxruntime's native ones first, then other backends', then simulated ones.
 
     Bodies that are `not_judged` are left out. UserError if no other is left.
     """
@@ -47,7 +47,7 @@ def int8_bodies(bundle: Bundle) -> dict[str, Body]:
 
 
 def not_judged(bundle: Bundle) -> dict[str, UserError]:
-    """int8 bodies whose engine computes the float32 body wrong, with the reason: int8 would be blamed for it."""
+    """int8 bodies whose backend computes the float32 body wrong, with the reason: int8 would be blamed for it."""
     errors = {}
     for name, body in bundle.manifest.bodies.items():
         if body.precision == "int8" and "float32" in bundle.manifest.bodies:
@@ -61,7 +61,7 @@ def not_judged(bundle: Bundle) -> dict[str, UserError]:
 def _float_error(path: Path, graph: str, backend: str) -> UserError | None:
     """The reason why a backend does not run the float32 body as onnxruntime does. The file name `graph` names its
     content."""
-    if backend not in CHECKED:
+    if backend not in CHECKED_BACKENDS:
         return None
     from fewstep.runtime.backends.openvino import OpenVino
 

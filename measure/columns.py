@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from fewstep.measure.bodies import graph_files
+from fewstep.measure.body_backends import inference_engine_of
 from fewstep.measure.cost import BATCH
-from fewstep.measure.engines import engine_of
 from fewstep.measure.estimate import Estimate, seconds_of_one
 from fewstep.measure.judge import Judgements, judge
 from fewstep.measure.judged_task import JudgedTask
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TimedColumns:
-    """The columns of time: bodies on their own engines, (backend, body) of others, and the plan that feeds each."""
+    """The columns of time: bodies on their own backends, (backend, body) of others, and the plan that feeds each."""
 
     names: Sequence[str]
     elsewhere: Sequence[tuple[str, str]]
@@ -131,7 +131,7 @@ def _with_quality(
             Quality(
                 body=each.name,
                 target=task.bodies[each.name].target,
-                engine=engine_of(task.bodies[each.name]),
+                computed_by=inference_engine_of(task.bodies[each.name]),
                 against_float=own.against_float,
                 against_teacher=own.against_teacher,
                 steps=own.steps,

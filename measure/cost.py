@@ -13,10 +13,10 @@ from fewstep.runtime.bundle.reading import Bundle
 
 BATCH = 16  # seeds at once: large enough to use the cores, small enough for the caches
 LARGEST = 2 * 10**9  # bytes that the activations of a batch may have: larger ones win no time
-ALONE = 200 * 10**6  # bytes of the command and its engines
-OPENED = 1.25  # times the weights of a body: those that an engine packs, and what it has mapped
+ALONE = 200 * 10**6  # bytes of the command and its inference engines
+OPENED = 1.25  # times the weights of a body: those that onnxruntime packs, and what it has mapped
 RUN = (
-    2.5  # times the activations that are live at once: engines unfold convolutions, and their memory grows by doubling
+    2.5  # times the activations that are live at once: backends unfold convolutions, and their memory grows by doubling
 )
 
 

@@ -20,7 +20,7 @@ class Estimate:
 
     evaluations: the most of one sample, with all branches of guidance in one.
     sampling: seconds of these.
-    timing: the most seconds of turns in which engines are timed.
+    timing: the most seconds of turns in which contenders are timed.
     """
 
     evaluations: int

@@ -11,12 +11,12 @@ import msgspec
 from fewstep.graph.needs import check_memory
 from fewstep.graph.output import check_writable, write_whole
 from fewstep.measure.bodies import int8_bodies, not_judged
+from fewstep.measure.body_backends import is_simulated
 from fewstep.measure.columns import MeasureTask, TimedColumns, measured_by
 from fewstep.measure.cost import body_bytes
 from fewstep.measure.distances.data import open_data
 from fewstep.measure.distances.distance import RESAMPLES
 from fewstep.measure.distances.features import default_features, open_extractor
-from fewstep.measure.engines import is_simulated
 from fewstep.measure.judged_task import JudgedTask, JudgementOptions, open_judged_task
 from fewstep.measure.opened_body import open_body
 from fewstep.measure.results import Results, encode

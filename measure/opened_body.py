@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from threading import Lock
 from typing import Any
 
-from fewstep.measure.engines import backend_of, is_simulated
+from fewstep.measure.body_backends import backend_of, is_simulated
 from fewstep.measure.rollouts.row_by_row import body_by_rows
 from fewstep.measure.sampling import Question
 from fewstep.measure.simulation import Simulation
@@ -20,7 +20,7 @@ from fewstep.runtime.sampler import Sampler
 
 
 def open_body(bundle: Bundle, name: str, threads: int, by_rows: bool = False) -> Sampler:
-    """A body on its engine, fused as it is deployed, or with Q/DQ kept, which simulates another engine's numerics. With
+    """A body on its backend, fused as it is deployed, or with Q/DQ kept, which simulates another's numerics. With
     `by_rows` it sees one row at a time."""
     body = bundle.body(name)
     backend: Backend = OnnxRuntime(threads=threads)

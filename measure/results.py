@@ -85,8 +85,8 @@ class JointError(Strict, frozen=True):
 class Distance(Strict, frozen=True):
     """The distance of a set of samples, as a distribution, from a reference set: of one body, and of float32.
 
-    Both sets of samples come from the same seeds. `floor` is the distance between two disjoint sets of float32 samples:
-    what chance alone makes.
+    Both sets of samples come from the same seeds. `noise_floor` is the distance between two disjoint sets of float32
+    samples: what chance alone makes.
     """
 
     reference: str  # in words: "float32, dpmpp_2m:8, other seeds", or the name of the data
@@ -97,7 +97,7 @@ class Distance(Strict, frozen=True):
     difference: float  # frechet - frechet_float
     low: float  # 95 % bootstrap interval of the difference
     high: float
-    floor: float
+    noise_floor: float = msgspec.field(name="floor")
     detectable: bool  # whether the difference is more than chance alone makes
 
 
@@ -107,7 +107,7 @@ class Features(Strict, frozen=True):
     name: str
     sha256: str
     size: int  # features of a sample
-    bias: float  # of FD between two float32 sets: what theory expects for a Gaussian of their covariance
+    bias: float  # the noise floor that theory expects for a Gaussian of their covariance
 
 
 class Quality(Strict, frozen=True):
@@ -119,7 +119,7 @@ class Quality(Strict, frozen=True):
 
     body: str
     target: str
-    engine: str  # that computed it, or in words which numerics of another one were simulated
+    computed_by: str = msgspec.field(name="engine")  # an inference engine, or in words whose numerics were simulated
     against_float: EndQuality
     against_teacher: EndQuality | None
     steps: tuple[StepQuality, ...]

@@ -1,4 +1,4 @@
-"""Bodies of other engines in onnxruntime: their rounding on a machine without the engine.
+"""Bodies of other backends in onnxruntime: their rounding on a machine without the backend.
 
 Q/DQ pairs stay where they stand. What is computed in bfloat16 is rounded so, and else float32.
 """
@@ -19,7 +19,7 @@ from fewstep.runtime.bundle.reading import Bundle
 
 
 def simulated(graph: Graph, threads: int = 0) -> GraphSession:
-    """A graph as it is judged where its engine is not. `threads` 0: one for each core.
+    """A graph as it is judged where its backend is not. `threads` 0: one for each core.
 
     A large graph is neither folded, which would take as much memory as float32's weights, nor packed, which takes twice
     as much.

@@ -20,7 +20,7 @@ from fewstep.graph.graph import Graph
 from fewstep.graph.half_types import HALVES
 from fewstep.graph.selection import CONTRIB
 from fewstep.measure.bodies import ranges_file, ranges_files
-from fewstep.measure.engines import is_run_by_onnxruntime
+from fewstep.measure.body_backends import is_run_by_onnxruntime
 from fewstep.measure.results import Operation
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode_any

@@ -52,7 +52,7 @@ def distribution_section(evaluation: Results) -> Html:
     parts.append(
         paragraph(
             "Noise floor: ",
-            plain(first.floor),
+            plain(first.noise_floor),
             f"; theory expects {features.bias:.3g} for two sets of {first.samples} independent samples of a "
             f"{features.size}-dimensional Gaussian, and less where classes are taken in turn. Brackets hold "
             "the 95\u00a0% bootstrap interval over the paired seeds. Measured before this report, by: "

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from html import escape
 
-from fewstep.measure.engines import SIMULATION
+from fewstep.measure.body_backends import SIMULATION
 from fewstep.measure.results import BodyCoverage, Operation, Quality, Results
 from fewstep.report.direction import direction_section
 from fewstep.report.distribution import distribution_section
@@ -106,7 +106,7 @@ def headline(results: Results) -> Html:
     if contests:
         race, fast = min(contests, key=lambda contest: contest[1].ratio)  # the batch size at which int8 wins least
         both = join([milliseconds(race.timings[0].median), " to ", milliseconds(fast.median)])
-        engines = f", {first.engine} against {ONNXRUNTIME}" if first.body in _elsewhere(results) else ""
+        engines = f", {first.computed_by} against {ONNXRUNTIME}" if first.body in _elsewhere(results) else ""
         note = join([both, f", {race.batch} rows, {race.threads} threads{engines}"])
         cards.append(card(linked("Speed, int8 over float32"), times(fast.ratio), note))
     if (share := results.int8_share(first.body)) is not None:
@@ -144,7 +144,7 @@ def _steps(quality: Quality) -> Html:
     ]
     drawn = Html(plots.line_plot(curves, "step, from noise to clean", "SQNR (dB)", x_ticks=numbers))
     caption = (
-        f"{quality.body}, computed by {quality.engine}: {quality.against_float.seeds} seeds, "
+        f"{quality.body}, computed by {quality.computed_by}: {quality.against_float.seeds} seeds, "
         f"{quality.forced_seeds} of them teacher-forced."
     )
     head = [linked(each) for each in ("step", "time", "lambda", "range group", "output, forced", "x0", "x")]
@@ -268,7 +268,7 @@ def speed_section(results: Results) -> Html:
 def _elsewhere(results: Results) -> dict[str, str]:
     """The bodies that another engine ran, and that engine; onnxruntime ran float32 and the others."""
     usual = (ONNXRUNTIME, SIMULATION)
-    return {quality.body: quality.engine for quality in results.qualities if quality.engine not in usual}
+    return {quality.body: quality.computed_by for quality in results.qualities if quality.computed_by not in usual}
 
 
 def provenance_section(results: Results) -> Html:

@@ -33,7 +33,7 @@ def end_section(results: Results, is_image: bool = True) -> Html:
     """Finished samples, against each reference in a table of its own. A sentence says why small images have no SSIM."""
     against_float = table(
         ["int8 against float32, same plan", "computed by", *HEAD],
-        [[q.body, q.engine, *_cells(q.against_float)] for q in results.qualities],
+        [[q.body, q.computed_by, *_cells(q.against_float)] for q in results.qualities],
         text_columns=2,
     )
     ends = [("float32", results.float_against_teacher), *((q.body, q.against_teacher) for q in results.qualities)]

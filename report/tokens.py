@@ -37,7 +37,7 @@ def tokens_section(qualities: Sequence[Quality]) -> Html:
         if (own := each.tokens) is not None:
             end = each.against_float
             shares = percent(own.disagreement, 2), percent(own.same)
-            rows.append([each.body, each.engine, *shares, decibel(end.mean), decibel(end.p5), count(end.seeds)])
+            rows.append([each.body, each.computed_by, *shares, decibel(end.mean), decibel(end.p5), count(end.seeds)])
             parts.append(_steps(each.body, own))
     return section("Tokens", lead, table(HEAD, rows, text_columns=2), *parts)
 

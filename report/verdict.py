@@ -82,12 +82,12 @@ def verdicts(results: Results) -> Iterator[str]:
             yield f"{body.body} against {distance.reference}: {verdict(distance)}."
 
 
-def verdict(distance: Distance) -> str:
+def verdict(fd: Distance) -> str:
     """The difference between int8 and float32 in words. A smaller distance is no improvement, only a change."""
-    figures = f"({distance.difference:+.3g} [{distance.low:+.3g}, {distance.high:+.3g}], floor {distance.floor:.3g})"
-    way = "further away" if distance.difference > 0 else "closer, which is a change and no improvement"
-    if distance.detectable:
+    figures = f"({fd.difference:+.3g} [{fd.low:+.3g}, {fd.high:+.3g}], floor {fd.noise_floor:.3g})"
+    way = "further away" if fd.difference > 0 else "closer, which is a change and no improvement"
+    if fd.detectable:
         return f"the distribution changed: {way} {figures}"
-    if distance.low <= 0 <= distance.high:
+    if fd.low <= 0 <= fd.high:
         return f"no detectable change {figures}"
     return f"inside the noise floor, though pairs of one seed show it: {way} {figures}"

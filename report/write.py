@@ -10,9 +10,9 @@ import msgspec
 from fewstep.graph.needs import check_memory
 from fewstep.graph.output import write_whole
 from fewstep.measure.bodies import int8_bodies
+from fewstep.measure.body_backends import is_simulated
 from fewstep.measure.columns import MeasureTask, TimedColumns
 from fewstep.measure.cost import body_bytes
-from fewstep.measure.engines import is_simulated
 from fewstep.measure.judged_batch import Contender
 from fewstep.measure.judged_task import JudgedTask, open_judged_task
 from fewstep.measure.results import Results, encode

@@ -9,7 +9,7 @@ import numpy as np
 
 from fewstep.calibration.fitting.blocks import Block, digest
 from fewstep.calibration.fitting.rollouts import TEACHER, Rollouts
-from fewstep.measure.workers.code_digest import code, engine
+from fewstep.measure.workers.code_digest import arithmetic, code
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import encode
 from fewstep.plans.plan import Plan
@@ -44,7 +44,7 @@ def identity(sampler: Sampler) -> bytes:
     manifest, each = sampler.bundle.manifest, sampler.denoiser.networks.values()
     ahead = [graph for own in each for graph in (own.bundle.manifest.prologue, own.bundle.manifest.conditioner)]
     graphs = [*(graph for own in each for graph in own.body.graphs), *filter(None, ahead)]
-    facts = (manifest.x_shape, manifest.conditions, manifest.digests(graphs), engine(), code())
+    facts = (manifest.x_shape, manifest.conditions, manifest.digests(graphs), arithmetic(), code())
     return sha256(repr(facts).encode()).digest()
 
 

@@ -81,10 +81,10 @@ class SetComparison:
     def difference(self) -> float:
         return self.frechet - self.frechet_paired
 
-    def is_detectable(self, floor: float) -> bool:
+    def is_detectable(self, noise_floor: float) -> bool:
         """False for a difference that chance alone makes: inside the noise floor, or inside its own interval around
         0."""
-        return abs(self.difference) > floor and not self.low <= 0 <= self.high
+        return abs(self.difference) > noise_floor and not self.low <= 0 <= self.high
 
 
 def compare(

@@ -34,25 +34,25 @@ def distances(
     floats: Floats, bodies: Mapping[str, Floats], sets: Mapping[str, Floats], resamples: int, progress: Progress
 ) -> dict[str, tuple[Distance, ...]]:
     """The distance of each body to each set of references, by features [N, D]. `floats` are float32's of the bodies'
-    seeds. The first set is float32's own, so it gives the floor."""
+    seeds. The first set is float32's own, so it gives the noise floor."""
     found: dict[str, list[Distance]] = {name: [] for name in bodies}
-    floor: float | None = None
+    noise_floor: float | None = None
     for label, reference in sets.items():
         for name, features in bodies.items():
-            own = distance.compare(features, floats, reference, resamples)
-            floor = own.frechet_paired if floor is None else floor
+            compared = distance.compare(features, floats, reference, resamples)
+            noise_floor = compared.frechet_paired if noise_floor is None else noise_floor
             found[name].append(
                 Distance(
                     reference=label,
                     samples=len(features),
                     references=len(reference),
-                    frechet=own.frechet,
-                    frechet_float=own.frechet_paired,
-                    difference=own.difference,
-                    low=own.low,
-                    high=own.high,
-                    floor=floor,
-                    detectable=own.is_detectable(floor),
+                    frechet=compared.frechet,
+                    frechet_float=compared.frechet_paired,
+                    difference=compared.difference,
+                    low=compared.low,
+                    high=compared.high,
+                    noise_floor=noise_floor,
+                    detectable=compared.is_detectable(noise_floor),
                 )
             )
             progress("distances", sum(map(len, found.values())), len(sets) * len(bodies))

@@ -1,6 +1,6 @@
 """Networks that see one row of a batch at a time: the result of a row then depends on no other row.
 
-An engine may choose another order of summing for another number of rows. onnxruntime's float kernels were not seen to
+A backend may choose another order of summing for another number of rows. onnxruntime's float kernels were not seen to
 do that on x86, but nothing says that they never will.
 """
 

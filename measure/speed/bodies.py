@@ -8,7 +8,7 @@ same in every precision.
 from collections.abc import Iterator, Mapping, Sequence
 
 from fewstep.measure.bodies import not_judged
-from fewstep.measure.engines import backend_of, is_simulated
+from fewstep.measure.body_backends import backend_of, is_simulated
 from fewstep.measure.opened_body import open_body
 from fewstep.measure.rollouts.conditions_file import ConditionRecords
 from fewstep.measure.sampling import FLOAT

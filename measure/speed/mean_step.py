@@ -41,13 +41,13 @@ def contender_of(
     """A body along a plan: its graphs on onnxruntime, or its networks on another backend. `feeds` are by network."""
     graphs = list[TimedGraph]()
     for network, fed in feeds.items():
-        own = bundle.alone(network)
-        each = steps_of(own.body(body), plan, network)
+        alone = bundle.alone(network)
+        each = steps_of(alone.body(body), plan, network)
         if backend is None:
-            graphs += [TimedGraph(own.graph(graph), feeds_of(graph, fed), steps, network) for graph, steps in each]
+            graphs += [TimedGraph(alone.graph(graph), feeds_of(graph, fed), steps, network) for graph, steps in each]
         else:
-            engine, steps = OnBackend(backend, bundle.path, body), sum(steps for _, steps in each)
-            graphs.append(TimedGraph(engine, feeds_of(own.body(body).graph, fed), steps, network))
+            loaded, steps = OnBackend(backend, bundle.path, body), sum(steps for _, steps in each)
+            graphs.append(TimedGraph(loaded, feeds_of(alone.body(body).graph, fed), steps, network))
     counts = shares([graph.steps for graph in graphs])
     timed = (replace(graph, steps=count) for graph, count in zip(graphs, counts, strict=True))
     return TimedContender(name or body, tuple(timed))

@@ -1,4 +1,4 @@
-"""The code and the engine that the results of workers, counts and measurements follow from."""
+"""The code and the arithmetic that the results of workers, counts and measurements follow from."""
 
 from importlib import import_module
 
@@ -17,7 +17,7 @@ def code() -> bytes:
     return code_of(PACKAGES)
 
 
-def engine() -> tuple[object, ...]:
+def arithmetic() -> tuple[object, ...]:
     """The causes of the order of onnxruntime's sums, other than threads: its version, and the CPU's instructions."""
     cpu = this_cpu()
     return onnxruntime.__version__, cpu.name, cpu.int8_instructions, cpu.has_avx512

@@ -55,7 +55,7 @@ def do(job: bytes, threads: int, item: Any) -> Any:
 class Workers:
     """An executor that does items: processes of this machine, a cluster's, or what a caller has.
 
-    count: items done at once. threads: of one item, 1 or more; an engine of other threads may add in another order.
+    count: items done at once. threads: of one item, 1 or more; with other threads a backend may add in another order.
     """
 
     executor: Executor

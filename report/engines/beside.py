@@ -11,7 +11,7 @@ import numpy as np
 
 from fewstep.graph import io
 from fewstep.graph.graph import Graph
-from fewstep.measure.engines import is_run_by_onnxruntime
+from fewstep.measure.body_backends import is_run_by_onnxruntime
 from fewstep.measure.opened_body import open_body
 from fewstep.measure.rollouts.calibrated_plan import judged_plan
 from fewstep.measure.simulation import Simulation

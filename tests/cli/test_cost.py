@@ -76,7 +76,7 @@ def test_ssim_is_no_word_for_samples_that_are_no_images() -> None:
         plan="ddim:4",
         features=None,
         sizes={},
-        qualities=[SimpleNamespace(body="int8", engine="onnxruntime", against_float=end, distances=(), tokens=None)],
+        qualities=[SimpleNamespace(body="int8", computed_by="a CPU", against_float=end, distances=(), tokens=None)],
     )
     shown = str(table(results).caption), str(table(results, is_image=False).caption)
     assert ["No SSIM" in caption for caption in shown] == [True, False]

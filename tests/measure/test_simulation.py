@@ -11,7 +11,7 @@ from fewstep.graph.half_types import BFLOAT16
 from fewstep.graph.passes.half import to_half
 from fewstep.graph.passes.rounding import round_to
 from fewstep.graph.session import run
-from fewstep.measure.engines import is_run_by_onnxruntime
+from fewstep.measure.body_backends import is_run_by_onnxruntime
 from fewstep.measure.opened_body import open_body
 from fewstep.measure.simulation import Simulation
 from fewstep.runtime.bundle.manifest import Body

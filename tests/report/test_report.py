@@ -123,7 +123,7 @@ def test_every_figure_that_was_measured_is_on_the_page(made):
 def test_a_known_error_gives_known_figures(made):
     _, measured, _ = made
     native, simulated = measured.qualities
-    assert (native.body, native.engine) == ("int8-cpu-x86", "onnxruntime")
+    assert (native.body, native.computed_by) == ("int8-cpu-x86", "onnxruntime")
     assert (simulated.body, simulated.against_float.seeds) == ("int8-tensorrt", 3)
     assert [step.forced for step in native.steps] == pytest.approx([-20 * np.log10(ERROR)] * 4, abs=0.01)
     assert [step.guidance.gain for step in native.steps] == pytest.approx([1 + ERROR] * 4, abs=1e-4)

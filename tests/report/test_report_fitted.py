@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from fewstep.cli.verbs.report import dry_run
+from fewstep.measure import body_backends, judged_task
 from fewstep.measure import columns as module
-from fewstep.measure import engines, judged_task
 from fewstep.measure.bodies import int8_bodies
-from fewstep.measure.engines import SIMULATION, engine_of
+from fewstep.measure.body_backends import SIMULATION, inference_engine_of
 from fewstep.measure.measure import MeasureOptions, open_task
 from fewstep.measure.opened_body import SamplingJob
 from fewstep.measure.results import Results
@@ -79,7 +79,7 @@ def test_openvino_runs_its_body_on_all_seeds_and_is_timed(bundle: Path, monkeypa
     monkeypatch.setattr(OpenVino, "load", lambda *given: loaded.append(given[2]) or load(*given))
     measured, text = judged(bundle)
     assert BODY in loaded and "float32" not in loaded
-    assert [(each.body, each.engine) for each in measured.qualities] == [
+    assert [(each.body, each.computed_by) for each in measured.qualities] == [
         ("int8-cpu-x86", "onnxruntime"),
         (BODY, "OpenVINO"),
         ("int8-tensorrt", SIMULATION),
@@ -111,23 +111,23 @@ def test_a_bundle_for_openvino_alone_is_raced_too(bundle: Path) -> None:
 def no_openvino(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """As if it were not installed."""
     monkeypatch.setitem(sys.modules, "openvino", None)
-    engines._is_installed.cache_clear()
+    body_backends._is_installed.cache_clear()
     yield
-    engines._is_installed.cache_clear()
+    body_backends._is_installed.cache_clear()
 
 
 def test_whether_openvino_is_installed_is_tried_once(no_openvino: None, monkeypatch: pytest.MonkeyPatch) -> None:
     tried, module = list[None](), openvino.module
     monkeypatch.setattr(openvino, "module", lambda: tried.append(None) or module())
-    assert [engines._is_installed("openvino") for _ in range(3)] == [False] * 3 and len(tried) == 1
+    assert [body_backends._is_installed("openvino") for _ in range(3)] == [False] * 3 and len(tried) == 1
 
 
 def test_without_openvino_its_body_is_simulated_and_not_timed(bundle: Path, no_openvino: None) -> None:
     assert list(int8_bodies(open_bundle(bundle))) == ["int8-cpu-x86", BODY, "int8-tensorrt"]  # as in the manifest
-    assert engine_of(open_bundle(bundle).body(BODY)) == SIMULATION
+    assert inference_engine_of(open_bundle(bundle).body(BODY)) == SIMULATION
     measured, text = judged(bundle)
     (own,) = (each for each in measured.qualities if each.body == BODY)
-    assert (own.engine, own.against_float.seeds) == (SIMULATION, 3)
+    assert (own.computed_by, own.against_float.seeds) == (SIMULATION, 3)
     assert [timing.name for timing in measured.races[0].timings] == ["float32", "int8-cpu-x86"]
     assert "OpenVINO;" not in text and f"<td>{BODY}</td><td>{SIMULATION}</td>" in text
 

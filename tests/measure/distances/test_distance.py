@@ -73,7 +73,7 @@ def test_interval_holds_the_measured_difference_and_grows_with_a_real_one():
 def test_only_what_leaves_the_floor_and_its_own_interval_is_detectable():
     found = (0.5, 0.4, 0.6), (2.0, -1.0, 5.0), (2.0, 1.5, 2.5), (-2.0, -2.5, -1.5)  # far from 3
     sets = [SetComparison(3 + difference, 3.0, 0.1, low, high) for difference, low, high in found]
-    assert [each.is_detectable(floor=1.0) for each in sets] == [False, False, True, True]
+    assert [each.is_detectable(noise_floor=1.0) for each in sets] == [False, False, True, True]
 
 
 def test_a_gaussian_needs_features_of_two_samples():

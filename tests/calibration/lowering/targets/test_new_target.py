@@ -17,7 +17,7 @@ from fewstep.calibration.precision.bound import Bound
 from fewstep.calibration.precision.native import check_targets, searched_here
 from fewstep.cli.generate import field_help
 from fewstep.measure import opened_body
-from fewstep.measure.engines import backend_of, engine_of, is_simulated
+from fewstep.measure.body_backends import backend_of, inference_engine_of, is_simulated
 from fewstep.measure.opened_body import open_body
 from fewstep.plans.errors import UserError
 from fewstep.plans.names import named_code
@@ -74,12 +74,12 @@ def test_a_new_target_is_calibrated_inspected_and_reported(bundle: Path) -> None
     asked = ReportOptions(bundle, teacher="ddim:4", **few)  # type: ignore[arg-type]
     results, samples = figures(open_report(asked))
     (quality,) = results.qualities
-    assert (quality.body, quality.target, quality.engine) == (BODY, "fake", "onnxruntime")
+    assert (quality.body, quality.target, quality.computed_by) == (BODY, "fake", "onnxruntime")
     assert [timing.name for timing in results.races[0].timings] == ["float32", BODY]
     assert results.notes == ("fake: it is an example.",)
     text = page(results, samples).decode()
     assert f"<td>{BODY}</td><td>onnxruntime</td>" in text and " on Other" not in text
-    quality = msgspec.structs.replace(quality, engine="Other")  # as on an engine of its own
+    quality = msgspec.structs.replace(quality, computed_by="Other")  # as on an engine of its own
     text = page(msgspec.structs.replace(results, qualities=(quality,)), samples).decode()
     assert f"onnxruntime, {BODY} on Other; shorter" in text and "Other against onnxruntime" in text
 
@@ -102,7 +102,7 @@ def test_an_engine_of_its_own_opens_its_body(bundle: Path, fake: Target, monkeyp
     own = named_fake(CPU_X86, backend="other", label="Other")
     monkeypatch.setattr(platforms, "PLATFORMS", (own.platform,))
     body = open_bundle(bundle).body(BODY)
-    assert (engine_of(body), backend_of(body), is_simulated(body)) == ("Other", "other", False)
+    assert (inference_engine_of(body), backend_of(body), is_simulated(body)) == ("Other", "other", False)
     assert open_body(open_bundle(bundle), BODY, threads=1).body == body and opened == [1]
     assert preferred(ONNXRUNTIME) == ()
 
@@ -112,7 +112,7 @@ def test_without_an_engine_that_opens_it_its_body_is_simulated(
 ) -> None:
     monkeypatch.setattr(platforms, "PLATFORMS", (named_fake(TENSORRT).platform,))
     body = open_bundle(bundle).body(BODY)
-    assert engine_of(body).startswith("onnxruntime: 8-bit rounding simulated")
+    assert inference_engine_of(body).startswith("onnxruntime: 8-bit rounding simulated")
     assert backend_of(body) == "onnxruntime" and is_simulated(body)
     shown = inspect(InspectOptions(bundle)).bodies[BODY]
     assert shown.graph.optimized is None and shown.graph.engine is not None  # what TensorRT says of the graph

@@ -1,6 +1,6 @@
-"""The engine that computes each body of a bundle here: as it is deployed, or with its numerics simulated.
+"""The backend that computes each body of a bundle here: as it is deployed, or with its numerics simulated.
 
-The platform of a body names its engine. Where this machine has that engine, it runs the body. onnxruntime computes all
+The platform of a body names its backend. Where this machine has that one, it runs the body. onnxruntime computes all
 other bodies with their Q/DQ pairs kept: the pairs round to 8 bits, the rest is float32, or rounded to bfloat16.
 """
 
@@ -18,8 +18,8 @@ from fewstep.runtime.bundle.platforms import (
     preferred,
 )
 
-CHECKED = (OPENVINO.backend, OPENVINO_BF16.backend)  # engines that are compared with onnxruntime in float32
-SIMULATION = "onnxruntime: 8-bit rounding simulated, that of float16 not"  # of any other engine's body
+CHECKED_BACKENDS = (OPENVINO.backend, OPENVINO_BF16.backend)  # they are compared with onnxruntime in float32
+SIMULATION = "onnxruntime: 8-bit rounding simulated, that of float16 not"  # of a body whose backend is not here
 
 
 def is_run_by_onnxruntime(body: Body) -> bool:
@@ -29,7 +29,7 @@ def is_run_by_onnxruntime(body: Body) -> bool:
 
 
 def is_simulated(body: Body) -> bool:
-    """True for bodies that no engine here runs as they are deployed."""
+    """True for bodies that no backend here runs as they are deployed."""
     return not is_run_by_onnxruntime(body) and _platform_here(body) is None
 
 
@@ -39,8 +39,8 @@ def backend_of(body: Body) -> str:
     return ONNXRUNTIME if platform is None else platform.backend
 
 
-def engine_of(body: Body) -> str:
-    """The engine that computes a body here, in words."""
+def inference_engine_of(body: Body) -> str:
+    """The inference engine that computes a body here, in words, or `SIMULATION`."""
     platform = _platform_here(body)
     if platform is not None:
         return platform.label
@@ -48,7 +48,7 @@ def engine_of(body: Body) -> str:
 
 
 def _platform_here(body: Body) -> Platform | None:
-    """The platform of a body whose engine is on this machine."""
+    """The platform of a body whose backend is on this machine."""
     platform = platform_of(body.target)
     if platform is None or platform.simulated or not _is_installed(platform.backend):
         return None
@@ -58,7 +58,7 @@ def _platform_here(body: Body) -> Platform | None:
 @cache
 def _is_installed(backend: str) -> bool:
     """True if a backend can be imported. It is tried once: Python searches again for a module that is missing."""
-    if backend in CHECKED:
+    if backend in CHECKED_BACKENDS:
         from fewstep.runtime.backends.openvino import module
 
         try:
