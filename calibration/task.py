@@ -107,9 +107,9 @@ class Task:
         left = None if self.conditions is None else {name: array[done:] for name, array in self.conditions.items()}
         return replace(self, seeds=self.seeds[done:], conditions=left)
 
-    def evaluations(self, network: LoadedGraph) -> Iterator[BodyCall]:
-        """Every evaluation of the plan along up to BATCH trajectories at once, of a network instead of the float
-        denoiser."""
-        sampler = self.among(self.sampler.changed(graph=network))
-        rest = (SILENT, BATCH, self.conditions, None, self.sizes, self.per_size, runs_of(self.plan), self.network)
+    def evaluations(self, graph: LoadedGraph) -> Iterator[BodyCall]:
+        """Every evaluation of the plan along up to BATCH trajectories at once, of a graph instead of the float32
+        body's."""
+        sampler = self.among(self.sampler.changed(graph=graph))
+        rest = (SILENT, BATCH, self.conditions, self.sizes, self.per_size, runs_of(self.plan), self.network)
         return roll_out(sampler, self.plan, self.seeds, *rest)

@@ -13,7 +13,7 @@ from fewstep.measure.rollouts.conditions_file import ConditionRecords
 from fewstep.measure.rollouts.seeds import drawn_conditions
 from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.plan import DENOISER
-from fewstep.runtime.backends import Arrays, LoadedGraph
+from fewstep.runtime.backends import Arrays
 from fewstep.runtime.execute import StepState
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampler import Sampler
@@ -27,10 +27,10 @@ PER_SIZE = 4  # trajectories of one size in a row, where there are several
 
 @dataclass(frozen=True)
 class BodyCall:
-    """One call of the body for a batch of trajectories.
+    """One call of a network's body for a batch of trajectories.
 
     `feeds` and `tensors` are its inputs and outputs by name, [branches * B, ...]: the branches of `state.step`, one
-    after the other. `is_last` of its trajectories.
+    after the other. `is_last`: the network is called no more along these trajectories.
     """
 
     state: StepState
@@ -47,37 +47,33 @@ def roll_out(
     progress: Progress = SILENT,
     batch: int = BATCH,
     conditions: ConditionRecords | None = None,
-    networks: Sequence[LoadedGraph] | None = None,
     sizes: Sequence[Mapping[str, int]] = (),
     per_size: int = PER_SIZE,
     runs: int = 1,
     network: str = DENOISER,
 ) -> Iterator[BodyCall]:
-    """Run `plan` once per seed; yields every evaluation of a network, in batches of trajectories.
+    """Run `plan` once per seed; yields each call of the body of `network`, in batches of trajectories.
 
     A trajectory of a denoiser that carries tensors may have several `runs`. Each carries on from the one before, with
     noise and drawn conditions of its own.
 
-    `conditions` [len(seeds), *shape] belong to the seeds; None draws them, each by its seed. The sampler's denoiser may
-    return more tensors than the body's output (see `observe.watch`). `networks`, one for each step of the plan, take
-    its place. Several `sizes` of x alternate, each for `per_size` seeds in a row.
+    `network` has a name in the plan's steps; the steps of others run too. `conditions` [len(seeds), *shape] belong to
+    the seeds; None draws them, each by its seed. The body's graph may return more tensors than the output (see
+    `observe.watch`). Several `sizes` of x alternate, each for `per_size` seeds in a row.
     """
-    called = [step.network for step in plan.steps]
-    last = max((index for index, each in enumerate(called) if each == network), default=0)
+    last = max((index for index in range(len(plan.steps)) if plan.steps[index].network == network), default=0)
     carried: Slots | None
     for start, part, size in batches(seeds, batch, sizes, per_size):
         calls: list[GraphCall] = []
         recording, carried = replace(sampler, record=partial(_recorded, calls, network, plan)), None
         recording = recording.at(adapters=None, **(size or {}))
-        if networks is not None:
-            recording = recording.changed(network, graph=_in_turn(networks), earlier=())
         for run in range(runs):
-            drawn = [(seed + run * OF_NEXT_RUN) % 2**64 for seed in part]
+            run_seeds = [(seed + run * OF_NEXT_RUN) % 2**64 for seed in part]
             if conditions is None:
-                values = drawn_conditions(recording.bundle.manifest.conditions, drawn)
+                values = drawn_conditions(recording.bundle.manifest.conditions, run_seeds)
             else:
                 values = {name: array[start : start + len(part)] for name, array in conditions.items()}
-            for state in recording.steps(plan, drawn, values, plan.guidance, carried=carried):
+            for state in recording.steps(plan, run_seeds, values, plan.guidance, carried=carried):
                 if calls:  # the step of another network leaves none
                     feeds, tensors, _ = calls.pop()
                     yield BodyCall(state, part, feeds, tensors, run == runs - 1 and state.index == last)
@@ -88,7 +84,7 @@ def roll_out(
 def batches(
     seeds: Sequence[int], batch: int, sizes: Sequence[Mapping[str, int]] = (), per_size: int = PER_SIZE
 ) -> Iterator[tuple[int, Sequence[int], Mapping[str, int] | None]]:
-    """The seeds, in order and at most `batch` at once: the place of the first, the seeds, and the sizes that x has.
+    """The seeds in order, at most `batch` at once: (the place of a batch's first, its seeds, the sizes that x has).
 
     Sizes alternate, each for `per_size` seeds in a row: those of a seed follow from it, however many are run at once.
     """
@@ -118,12 +114,6 @@ def in_words(count: int) -> str:
 
 
 def _recorded(calls: list[GraphCall], network: str, plan: AnyPlan, index: int, call: GraphCall) -> None:
-    """Leave the call of a network's step in `calls`."""
+    """Add the call to `calls` if its step is of the network."""
     if plan.steps[index].network == network:
         calls.append(call)
-
-
-def _in_turn(networks: Sequence[LoadedGraph]) -> LoadedGraph:
-    """One network after the other, a call each."""
-    rest = iter(networks)
-    return lambda feeds: next(rest)(feeds)
