@@ -139,8 +139,8 @@ def judged(variants: Variants, course: Course | TokenCourse, by_rows: bool = Fal
     by_rows: a large body sees the samples of the course one by one.
     """
     target, method = variants.target, variants.table.method
-    networks = open_graphs([(until, each.graph) for until, each in variants.lowered], target, by_rows)
-    made: Any = course.run(networks)
+    graphs = open_graphs([(until, each.graph) for until, each in variants.lowered], target, by_rows)
+    made: Any = course.run(graphs)
     quality = course.quality(made)
     if not np.isfinite(quality.values).all():
         what = f"samples in int8 for {target.name} are not finite"
@@ -148,7 +148,7 @@ def judged(variants: Variants, course: Course | TokenCourse, by_rows: bool = Fal
     trial = Trial(method, round(quality.mean, 2), round(quality.p5, 2), quality.seeds, is_chosen=True)
     if isinstance(course, TokenCourse):
         return structs.replace(trial, tokens=course.agreement(made))
-    guidance, condition = (_worst(each) for each in body_differences(course, networks))
+    guidance, condition = (_worst(each) for each in body_differences(course, graphs))
     snr, unrelated = (None if each is None else round(each, 2) for each in (quality.snr, quality.unrelated))
     return structs.replace(trial, snr=snr, unrelated=unrelated, guidance=guidance, condition=condition)
 

@@ -52,7 +52,7 @@ def operation_errors(
     is_small = not exceeds(prepared)
     graph = attention_in_parts(gated(prepared, ops, codes, target.scheme, weights))
     session = open_session(graph, optimize=is_small, arena=is_small, fuse_qdq=False)
-    network = session if is_small else row_by_row(session, graph.inputs)
+    gated_graph = session if is_small else row_by_row(session, graph.inputs)
 
     def samples(numbers: Sequence[int]) -> Array:
         """Finished samples with these operations in int8."""
@@ -60,7 +60,7 @@ def operation_errors(
         gates[list(numbers)] = 1
 
         def run(feeds: Arrays) -> dict[str, NDArray[np.float32]]:
-            return network({**feeds, GATES: gates})
+            return gated_graph({**feeds, GATES: gates})
 
         return course.finished(course.run([run] * course.groups)).astype(np.float64)
 

@@ -101,8 +101,8 @@ class Search:
     def _run(self, count: int, *courses: Course) -> Array:
         """PSNR in dB of each sample of some courses."""
         body = self.body(count)
-        networks = open_graphs(body.graphs(), body.target)
-        return np.concatenate([course.decibels(course.run(networks)) for course in courses])
+        graphs = open_graphs(body.graphs(), body.target)
+        return np.concatenate([course.decibels(course.run(graphs)) for course in courses])
 
     def time(self, count: int) -> float:
         """The time of a step relative to the body without a bound, measured where it can be."""
@@ -206,9 +206,9 @@ def slowdown(course: Course, base: LoadedGraph, other: LoadedGraph, rounds: int 
     load hits both."""
     feeds = course.fed(course.float_states[len(course.float_states) // 2])
 
-    def seconds(network: LoadedGraph) -> float:
+    def seconds(graph: LoadedGraph) -> float:
         started = perf_counter()
-        network(feeds)
+        graph(feeds)
         return perf_counter() - started
 
     seconds(base), seconds(other)  # the first call allocates

@@ -83,8 +83,8 @@ def open_graphs(served: Sequence[tuple[int, Graph]], target: Target, by_rows: bo
 
     by_rows: a graph sees the samples of a batch one by one.
     """
-    networks: list[LoadedGraph] = []
+    opened: list[LoadedGraph] = []
     for until, graph in served:
-        network = target.runs(graph)
-        networks += [row_by_row(network, graph.inputs) if by_rows else network] * (until - len(networks))
-    return networks
+        loaded = target.runs(graph)
+        opened += [row_by_row(loaded, graph.inputs) if by_rows else loaded] * (until - len(opened))
+    return opened

@@ -46,22 +46,22 @@ def judged_plan(
     `fitted:N` is the one that the body runs; float32 is compared along it too.
     """
     manifest, calibrated = reference.bundle.manifest, calibrated_plan(reference.bundle, body)
-    asked = as_guidance(guidance) if guidance is not None or calibrated is None else calibrated.guidance
+    form = as_guidance(guidance) if guidance is not None or calibrated is None else calibrated.guidance
     if plan.startswith(FITTED):
-        return regroup(check_compiled(plan_for(reference.bundle, body, plan, asked)), reference.body.groups)
+        return regroup(check_compiled(plan_for(reference.bundle, body, plan, form)), reference.body.groups)
     if calibrated is None:
         return reference.compile(plan or body.plan or (USUAL if manifest.vocabulary else PLAN), guidance, **settings)
     from fewstep.plans.names.name import with_grid  # all solvers: not for who only runs plans
 
     name = with_grid(calibrated.name)
-    kept = ("", name, calibrated.name) if manifest.grid is None else ("", name)
+    names = ("", name, calibrated.name) if manifest.grid is None else ("", name)
     is_sized = bool(manifest.sizes) and open_bundle(reference.bundle.path).manifest.x_shape != manifest.x_shape
     is_changed = is_sized or settings.get("shaping") is not None or settings.get("strength") is not None
-    if plan in kept and asked == calibrated.guidance and not is_changed:
+    if plan in names and form == calibrated.guidance and not is_changed:
         return reference.compile(calibrated, **settings)
     if settings.get("shaping") is None and not (plan.endswith(".json") or (plan or name).startswith(SCHEDULER)):
         settings = {**settings, "shaping": shaping_of(calibrated)}
-    return reference.compile(plan or name, asked, **settings)
+    return reference.compile(plan or name, form, **settings)
 
 
 def judged_plans(

@@ -42,7 +42,8 @@ class Course(ReferenceRun):
 
     feeds: a body's inputs but x at each step, the range group among them. ports: names of the body's x and output.
     differences: float32's at each step, by `direction.float_differences`; where they are none, no body's are judged.
-    slots: carried tensors at the start. network: whose graphs are judged. float32: runs the steps of other ones.
+    slots: carried tensors at the start. network: the name of the network whose steps a body's graphs run. float32: runs
+    the steps of others; None where there are no others.
     """
 
     feeds: tuple[Arrays, ...]
@@ -62,17 +63,17 @@ class Course(ReferenceRun):
         return 1 + max(step.group for step in self.plan.steps if step.network == self.network)
 
     def fed(self, state: StepState, u: Array | None = None) -> Arrays:
-        """All inputs of a body at a step of the reference, or at another u there, for all branches one after the
-        other."""
+        """All inputs of a body at a step of the reference, or at another u there, [branches * B, ...]: the branches
+        one after the other."""
         before = self.states[state.index - 1].slots if state.index else self.slots
-        carried = {} if before is None else carry_in(self.plan, state.step, before)
-        ports = {CARRIED + name: array for name, array in carried.items()}
+        taken = {} if before is None else carry_in(self.plan, state.step, before)
+        carried = {CARRIED + name: array for name, array in taken.items()}
         x = stacked(state.u if u is None else u, state.step)
-        return {**self.feeds[state.index], **ports, self.ports[0]: x}
+        return {**self.feeds[state.index], **carried, self.ports[0]: x}
 
-    def run(self, networks: Sequence[LoadedGraph]) -> list[StepState]:
-        """Every state of a run, which may be not finite; `networks` has one for each group."""
-        body = StepCall(by_group(networks, *self.ports), self.feeds.__getitem__, self.slots)
+    def run(self, graphs: Sequence[LoadedGraph]) -> list[StepState]:
+        """Every state of a run of a body's graphs, one for each range group. States may be not finite."""
+        body = StepCall(by_group(graphs, *self.ports), self.feeds.__getitem__, self.slots)
         called = body.step_network if self.float32 is None else _either(self.network, body, self.float32)
         return list(self.batch.run(self.plan, called))
 
@@ -95,6 +96,7 @@ def open_courses(
 
 
 def _of_all(progress: Progress, number: int, courses: int, stage: str, done: int, total: int) -> None:
+    """Report the progress of course `number`, from 0, as a part of all courses."""
     progress(stage, number * total + done, courses * total)
 
 
@@ -109,8 +111,8 @@ def open_course(
     """A course of some seeds for the float32 body's sampler; the plan's steps are in range groups already. Where the
     denoiser carries tensors, it has several runs of the plan, and its samples are of the last.
 
-    records: conditions [N, *shape] of one's own; seed i takes record i mod N. Where bodies of `network` are judged,
-    float32 runs the steps of others.
+    records: conditions [N, *shape] of one's own; seed i takes record i mod N. network: the name of the network whose
+    bodies are judged; float32 runs the steps of others.
     """
     manifest, plan = sampler.bundle.manifest, chained(plan, runs_of(plan)) if plan.banks else plan
     batch = SeedBatch.held_out(manifest, seeds, records)
@@ -121,12 +123,13 @@ def open_course(
     def record(index: int, call: GraphCall) -> None:
         step = plan.steps[index]
         if step.network == network:
-            kept = {name: value for name, value in call.feeds.items() if name != ports[0] and not moves(name)}
-            recorded[index] = kept | {GROUP: np.array([step.group], np.int64)}
+            fixed = {name: value for name, value in call.feeds.items() if name != ports[0] and not moves(name)}
+            recorded[index] = fixed | {GROUP: np.array([step.group], np.int64)}
 
-    running = replace(sampler, record=record).step_call(plan, len(seeds), batch.conditions)
-    reference = run_reference(plan, batch, running.step_network, progress)
-    slots = running.slots if plan.banks else None
-    others = sampler.step_network(plan, len(seeds), batch.conditions) if len(sampler.denoiser.networks) > 1 else None
+    float_call = replace(sampler, record=record).step_call(plan, len(seeds), batch.conditions)
+    reference = run_reference(plan, batch, float_call.step_network, progress)
+    slots = float_call.slots if plan.banks else None
+    has_others = len(sampler.denoiser.networks) > 1  # a denoiser that carries tensors has none
+    float32 = sampler.step_network(plan, len(seeds), batch.conditions) if has_others else None
     feeds = tuple(recorded.get(index, {}) for index in range(len(plan.steps)))
-    return Course(plan, batch, reference.states, feeds, ports, (), slots, network, others if slots is None else None)
+    return Course(plan, batch, reference.states, feeds, ports, (), slots, network, float32)

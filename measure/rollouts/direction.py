@@ -46,15 +46,15 @@ def differences(step: Step, outputs: Sequence[Array], outputs_moved: Sequence[Ar
     named = dict(zip(step.branches, outputs[:: step.heads], strict=True))
     cond = named.get(COND, np.zeros_like(outputs[0]))
     other = dict(zip(step.branches, outputs_moved[:: step.heads], strict=True)).get(COND, cond)
-    led = [output for branch, output in named.items() if branch != COND] or [cond]
-    return _effect(step) * np.stack([cond, cond - sum(led) / len(led), cond - np.roll(other, -1, axis=0)])
+    sources = [output for branch, output in named.items() if branch != COND] or [cond]
+    return _effect(step) * np.stack([cond, cond - sum(sources) / len(sources), cond - np.roll(other, -1, axis=0)])
 
 
 def _effect(step: Step) -> float:
     """The gain of x0 where all branches' outputs gain 1, before a shaping clips or rescales it."""
-    own = slice(len(step.input), len(step.input) + len(step.branches) * step.heads, step.heads)
-    shaped = sum(step.shaping_of[0][own]) * step.x0[-1] if step.shaping is not None else 0.0
-    return sum(step.x0[own]) + shaped
+    outputs = slice(len(step.input), len(step.input) + len(step.branches) * step.heads, step.heads)
+    shaped = sum(step.shaping_of[0][outputs]) * step.x0[-1] if step.shaping is not None else 0.0
+    return sum(step.x0[outputs]) + shaped
 
 
 def sums(int8: Array, exact: Array, x0: Array) -> Sums:
@@ -73,44 +73,44 @@ def judged_differences(index: int, added: Sums) -> tuple[Difference | None, Diff
     """Guidance's direction and the difference of two conditions at a step. None where there is none."""
 
     def judged(signal: float, error: float, sample: float, part: float, product: float) -> Difference | None:
-        whole = max(sample, part)  # at high noise x0 is a small difference of large parts, all of which are rounded
-        if not signal > LEAST_SHARE**2 * whole:
+        energy = max(sample, part)  # at high noise x0 is a small difference of large parts, all of which are rounded
+        if not signal > LEAST_SHARE**2 * energy:
             return None
         ratio = min(10 * np.log10(signal / error), CEILING) if error else CEILING
-        return Difference(index, product / signal, float(ratio), float(np.sqrt(signal / whole)))
+        return Difference(index, product / signal, float(ratio), float(np.sqrt(signal / energy)))
 
     guidance, condition = (judged(*map(float, row)) for row in added)
     return guidance, condition
 
 
-def float_differences(course: Course, denoiser: LoadedGraph) -> tuple[Array, ...]:
-    """The `differences` of float32 at each step of a course."""
+def float_differences(course: Course, graph: LoadedGraph) -> tuple[Array, ...]:
+    """The `differences` of float32's graph at each step of a course."""
 
-    def network(feeds: Arrays) -> dict[str, NDArray[np.float32]]:
-        return denoiser({name: value for name, value in feeds.items() if name != GROUP})
+    def without_group(feeds: Arrays) -> dict[str, NDArray[np.float32]]:
+        return graph({name: value for name, value in feeds.items() if name != GROUP})
 
     return tuple(
-        differences(state.step, state.outputs, _outputs(course, network, state, moved(state.u)))
+        differences(state.step, state.outputs, _outputs(course, without_group, state, moved(state.u)))
         for state in course.float_states
     )
 
 
 def body_differences(
-    course: Course, networks: Sequence[LoadedGraph]
+    course: Course, graphs: Sequence[LoadedGraph]
 ) -> tuple[tuple[Difference | None, ...], tuple[Difference | None, ...]]:
-    """Guidance's directions and the differences of two conditions along a course that has float32's; `networks` has a
+    """Guidance's directions and the differences of two conditions along a course that has float32's; `graphs` has a
     body's graph for each range group."""
     steps = []
     for state, exact in zip(course.float_states, course.differences, strict=False):
-        network = networks[state.step.group]
-        outputs = (_outputs(course, network, state, u) for u in (state.u, moved(state.u)))
+        graph = graphs[state.step.group]
+        outputs = (_outputs(course, graph, state, u) for u in (state.u, moved(state.u)))
         steps.append(judged_differences(state.index, sums(differences(state.step, *outputs), exact, state.x0)))
     guidance, condition = zip_longest(*steps) if steps else ((), ())
     return guidance, condition
 
 
 def worst(steps: Iterable[Difference | None]) -> Difference | None:
-    """The lost one with the lowest ratio of signals, or else the lowest of all."""
+    """The lost difference with the lowest ratio of signals, or else the lowest of all; None of none."""
     return min(filter(None, steps), key=lambda each: (not is_lost(each), each.ratio), default=None)
 
 
@@ -129,5 +129,6 @@ def text_of(difference: Difference) -> str:
     )
 
 
-def _outputs(course: Course, network: LoadedGraph, state: StepState, u: Array) -> list[Array]:
-    return split_outputs(network(course.fed(state, u))[course.ports[1]], state.step)
+def _outputs(course: Course, graph: LoadedGraph, state: StepState, u: Array) -> list[Array]:
+    """A graph's outputs [B, *x_shape] at a step of float32's run, and another u [B, *x_shape] there."""
+    return split_outputs(graph(course.fed(state, u))[course.ports[1]], state.step)

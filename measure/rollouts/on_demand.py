@@ -1,4 +1,4 @@
-"""A body that is opened when it is first run, and can be closed: memory holds one session of a large network."""
+"""Bodies that are opened when they are first run, and can be closed: memory holds one session of a large network."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,13 +26,13 @@ class OpeningOnDemand(OnnxRuntime):
     """onnxruntime whose bodies are `OnDemand`. Small graphs, ahead of the first step, open at once."""
 
     def load(self, bundle: Bundle, name: str) -> LoadedGraph:
-        own = OnnxRuntime(threads=self.threads)
+        engine = OnnxRuntime(threads=self.threads)
         if name in AHEAD:
-            return own.load(bundle, name)
-        return OnDemand(CheckedOnce(bundle.path, bundle.manifest), name, own)
+            return engine.load(bundle, name)
+        return OnDemand(CheckedOnce(bundle.path, bundle.manifest), name, engine)
 
 
-def close(network: LoadedGraph) -> None:
-    """Close a network if it is one that opens on demand."""
-    if isinstance(network, OnDemand):
-        network.close()
+def close(graph: LoadedGraph) -> None:
+    """Close a graph if it is one that opens on demand."""
+    if isinstance(graph, OnDemand):
+        graph.close()

@@ -1,4 +1,4 @@
-"""Networks that see one row of a batch at a time: the result of a row then depends on no other row.
+"""Graphs that see one row of a batch at a time: the result of a row then depends on no other row.
 
 A backend may choose another order of summing for another number of rows. onnxruntime's float kernels were not seen to
 do that on x86, but nothing says that they never will.
@@ -15,9 +15,9 @@ from fewstep.runtime.bundle.manifest import TensorEntry
 from fewstep.runtime.sampler import Sampler
 
 
-def row_by_row(network: LoadedGraph, inputs: Iterable[Value | TensorEntry]) -> LoadedGraph:
-    """The network, called once for each row; its results are joined along the first axis. A single row's result is
-    handed on as it is: joining large activations takes a third of the network's own time.
+def row_by_row(graph: LoadedGraph, inputs: Iterable[Value | TensorEntry]) -> LoadedGraph:
+    """The graph, called once for each row; its results are joined along the first axis. A single row's result is
+    handed on as it is: joining large activations takes a third of the graph's own time.
 
     `inputs` whose first axis is the batch have rows; the others, such as the range group, go to each call whole. At
     least one input has rows.
@@ -27,12 +27,12 @@ def row_by_row(network: LoadedGraph, inputs: Iterable[Value | TensorEntry]) -> L
     def run(feeds: Arrays) -> dict[str, NDArray[np.float32]]:
         count = next(len(value) for name, value in feeds.items() if name in batched)
         if count == 1:
-            return network(feeds)
+            return graph(feeds)
         results: dict[str, NDArray[np.float32]] = {}
         filled: dict[str, int] = {}
         for row in range(count):
             alone = {name: value[row : row + 1] if name in batched else value for name, value in feeds.items()}
-            for name, result in network(alone).items():
+            for name, result in graph(alone).items():
                 size = len(result)  # more than 1 where heads or tokens are merged with the batch
                 start = filled.get(name, 0)
                 if name not in results:  # filled in place: a list of parts would be held twice
@@ -50,7 +50,7 @@ def row_by_row(network: LoadedGraph, inputs: Iterable[Value | TensorEntry]) -> L
 def body_by_rows(sampler: Sampler) -> Sampler:
     """The sampler, with a body that sees one row at a time, so that an activation belongs to one row."""
     network = sampler.network()
-    *earlier, last = map(row_by_row, (*network.earlier, network.graph), [graph.inputs for graph in network.body.graphs])
+    *earlier, last = map(row_by_row, (*network.earlier, network.graph), [entry.inputs for entry in network.body.graphs])
     return sampler.changed(graph=last, earlier=tuple(earlier))
 
 

@@ -59,9 +59,9 @@ class TokenCourse:
     def groups(self) -> int:
         return 1 + max(step.group for step in self.plan.steps)
 
-    def run(self, networks: Sequence[LoadedGraph]) -> TokenRun:
-        """`networks` has one for each range group."""
-        return self.run_by(StepCall(by_group(networks, *self.ports), self.feeds.__getitem__).logits)
+    def run(self, graphs: Sequence[LoadedGraph]) -> TokenRun:
+        """The run of a body's graphs, one for each range group."""
+        return self.run_by(StepCall(by_group(graphs, *self.ports), self.feeds.__getitem__).logits)
 
     def run_by(self, network: TokenNetwork) -> TokenRun:
         """The run of a network as the executor calls it, such as another body of the bundle."""
@@ -126,14 +126,14 @@ def open_token_course(
     recorded, logits, reference = list[Arrays](), list[Logits](), list[TokenState]()
 
     def record(index: int, call: GraphCall) -> None:
-        kept = {name: value for name, value in call.feeds.items() if name != ports[0] and not moves(name)}
-        recorded.append(kept | {GROUP: np.array([plan.steps[index].group], np.int64)})
+        fixed = {name: value for name, value in call.feeds.items() if name != ports[0] and not moves(name)}
+        recorded.append(fixed | {GROUP: np.array([plan.steps[index].group], np.int64)})
         logits.append(call.output)
 
     run: Any = replace(sampler, record=record).steps(plan, batch.seeds, batch.conditions, plan.guidance)
     for state in run:
         reference.append(msgspec.structs.replace(state, step=plan.steps[state.index]))
         progress("steps of float32", len(reference), len(plan.steps))
-    own = TokenRun(tuple(logits), reference[-1].ids)
+    float_run = TokenRun(tuple(logits), reference[-1].ids)
     mask = vocabulary_of(sampler.bundle.manifest).mask
-    return TokenCourse(plan, batch.seeds, mask, tuple(recorded), ports, tuple(reference), own)
+    return TokenCourse(plan, batch.seeds, mask, tuple(recorded), ports, tuple(reference), float_run)

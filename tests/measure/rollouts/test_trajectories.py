@@ -162,24 +162,24 @@ def test_files_are_hashed_once_however_often_it_is_opened(tmp_path: Path, monkey
 Y = np.random.default_rng(1).standard_normal((2, 1, 4)).astype(np.float32)
 
 
-def network(gain: float) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
+def graph(gain: float) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
     return lambda feeds: {"v": np.tanh(np.float32(gain) * feeds["x"])}
 
 
 def course_of(plan: Plan) -> Course:
-    batch, exact = SeedBatch(range(2), (1, 4), dict.fromkeys(plan.given, Y)), network(1.0)
+    batch, exact = SeedBatch(range(2), (1, 4), dict.fromkeys(plan.given, Y)), graph(1.0)
     states = batch.run(plan, lambda i, step, u: [exact({"x": u})["v"]])
     return Course(plan, batch, tuple(states), ({},) * len(plan.steps), ("x", "v"))
 
 
-def test_each_group_runs_its_own_network() -> None:
+def test_each_group_runs_its_own_graph() -> None:
     """Also where a plan comes back to an earlier group, as those do that add noise on the way."""
     plan = compile_plan("dpmpp_2m:6", DenoiserFacts(ScheduleSpec("cosine"), "v"))
     steps = tuple(msgspec.structs.replace(s, group=g) for s, g in zip(plan.steps, (0, 1, 2, 0, 1, 2), strict=True))
     course, ran = course_of(msgspec.structs.replace(plan, steps=steps)), list[int]()
 
     def numbered(number: int) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
-        return lambda feeds: (ran.append(number), network(1.0)(feeds))[1]
+        return lambda feeds: (ran.append(number), graph(1.0)(feeds))[1]
 
     states = course.run([numbered(0), numbered(1), numbered(2)])
     assert course.groups == 3 and ran == [0, 1, 2, 0, 1, 2]
@@ -188,7 +188,7 @@ def test_each_group_runs_its_own_network() -> None:
 
 def test_a_plan_that_restores_starts_from_what_it_is_given() -> None:
     course = course_of(compile_plan("ddim:4", DenoiserFacts(ScheduleSpec("cosine"), "v", towards="y")))
-    states = course.run([network(1.0)])
+    states = course.run([graph(1.0)])
     np.testing.assert_array_equal(states[0].u, course.states[0].u)
     assert course.decibels(states) == pytest.approx([200.0, 200.0])  # the ceiling: equal
 
@@ -205,7 +205,7 @@ def test_the_time_of_another_network_is_the_median_of_rounds_against_the_first(m
             calls.append(name)
             is_loaded = len(calls) in (1, 2, 5)  # the first calls, which allocate, and one of a round
             now += seconds * (100 if is_loaded else 1)
-            return network(1.0)(feeds)
+            return graph(1.0)(feeds)
 
         return called
 
