@@ -4,7 +4,7 @@ Comparisons that are never mixed: the same seeds by int8 and by float32 along on
 of many steps; the distributions of both against other float32 samples, and against data.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from time import perf_counter
@@ -21,9 +21,8 @@ from fewstep.measure.judged_task import JudgedTask
 from fewstep.measure.results import SCHEMA, Distance, Features, Quality, Results
 from fewstep.measure.rollouts.prompts import HELD_OUT, given_records
 from fewstep.measure.rollouts.seeds import APART
-from fewstep.measure.speed.bodies import races
 from fewstep.measure.speed.machine import this_machine
-from fewstep.measure.speed.race import Turns
+from fewstep.measure.speed.timed_bodies import TimedBodies, races
 from fewstep.measure.tally import Want
 from fewstep.measure.workers.job import Workers
 from fewstep.measure.workers.setup import WorkerSetup, opened
@@ -37,23 +36,6 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class TimedColumns:
-    """The columns of time: bodies on their own backends, (backend, body) of others, and the plan that feeds each."""
-
-    names: Sequence[str]
-    elsewhere: Sequence[tuple[str, str]]
-    plans: Mapping[str, Plan]
-    turns: Turns
-
-    @property
-    def seconds(self) -> float:
-        """Seconds of all turns."""
-        networks = len({step.network for step in self.plans[self.names[0]].steps})
-        calls = (len(self.names) + len(self.elsewhere)) * (1 if networks == 1 else 1 + networks)
-        return len(self.turns.batches) * calls * (self.turns.rounds + 1) * self.turns.seconds
-
-
-@dataclass(frozen=True)
 class MeasureTask:
     """The task of a measurement, once all that can be refused is not. `judged` and `timed` are None where their columns
     are not asked for. `notes` are for a reader of the figures."""
@@ -63,7 +45,7 @@ class MeasureTask:
     command: str
     setup: WorkerSetup
     judged: JudgedTask | None
-    timed: TimedColumns | None
+    timed: TimedBodies | None
     sizes: Mapping[str, int]
     notes: tuple[str, ...] = ()
 
@@ -105,8 +87,7 @@ def measured_by(
             measured, found = _with_quality(measured, task.judged, progress, hands)
     if timed is not None:
         records = task.judged.records if task.judged else given_records(task.bundle, None, None, HELD_OUT)
-        run = races(task.bundle, timed.names, timed.plans, timed.turns, timed.elsewhere, records, progress)
-        measured = msgspec.structs.replace(measured, races=run)
+        measured = msgspec.structs.replace(measured, races=races(task.bundle, timed, records, progress))
     return msgspec.structs.replace(measured, seconds=perf_counter() - start), found
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from pathlib import Path
 
 import msgspec
@@ -12,7 +11,7 @@ from fewstep.graph.needs import check_memory
 from fewstep.graph.output import check_writable, write_whole
 from fewstep.measure.bodies import int8_bodies, not_judged
 from fewstep.measure.body_backends import is_simulated
-from fewstep.measure.columns import MeasureTask, TimedColumns, measured_by
+from fewstep.measure.columns import MeasureTask, measured_by
 from fewstep.measure.cost import body_bytes
 from fewstep.measure.distances.data import open_data
 from fewstep.measure.distances.distance import RESAMPLES
@@ -23,8 +22,8 @@ from fewstep.measure.results import Results, encode
 from fewstep.measure.rollouts.calibrated_plan import judged_plans
 from fewstep.measure.rollouts.seeds import APART
 from fewstep.measure.sampling import FLOAT
-from fewstep.measure.speed.bodies import timed_elsewhere, timed_here, timing_notes
 from fewstep.measure.speed.race import Turns
+from fewstep.measure.speed.timed_bodies import TimedBodies, timed_elsewhere, timed_here, timing_notes
 from fewstep.measure.storing import check_output, unchanged
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
@@ -92,7 +91,7 @@ def measure(options: MeasureOptions, progress: Progress = SILENT, workers: Execu
     Sampling takes minutes and does not hold the bundle's lock; if its bodies change meanwhile, nothing is written.
     `workers` of the caller sample instead of those that the options name.
     """
-    task = open_task(options)
+    task = measure_task(options)
     if task.judged is not None:
         check_memory(task.judged.needs(ROOM), options.bundle)
     task.estimate().announce()
@@ -106,27 +105,28 @@ def measure(options: MeasureOptions, progress: Progress = SILENT, workers: Execu
     return measured
 
 
-def open_task(options: MeasureOptions) -> MeasureTask:
-    """Check everything that needs no other body than float32. UserError if it cannot be done."""
+def measure_task(options: MeasureOptions) -> MeasureTask:
+    """The task of a measurement, once all is checked that needs no other body than float32. UserError if it cannot be
+    done."""
     bundle, wanted = open_bundle(options.bundle), set(options.columns)
-    judged = _open_judged(bundle, options) if wanted & {"psnr", "fd"} else None
+    judged = _judged_task(bundle, options) if wanted & {"psnr", "fd"} else None
     if judged is None and options.output is not None:
         check_writable(options.output)
     plans = {} if judged is None else {FLOAT: judged.plan, **judged.plans}
-    timed = _open_timed(bundle, options, plans) if "ms" in wanted else None
+    timed = _timed_bodies(bundle, options, plans) if "ms" in wanted else None
     return MeasureTask(
         bundle=bundle,
-        plan=judged.plan if judged else timed.plans[timed.names[0]] if timed else _calibrated(bundle, options),
+        plan=judged.plan if judged else timed.plans[timed.here[0]] if timed else _first_plan(bundle, options),
         command=options.command("measure"),
         setup=options.setup,
         judged=judged,
         timed=timed,
         sizes={name: body_bytes(bundle, name) for name in whole_bodies(bundle.manifest)} if "bytes" in wanted else {},
-        notes=() if timed is None else tuple(timing_notes(bundle, timed.names, timed.plans, options.backend)),
+        notes=() if timed is None else tuple(timing_notes(bundle, timed, options.backend)),
     )
 
 
-def _open_judged(bundle: Bundle, options: MeasureOptions) -> JudgedTask:
+def _judged_task(bundle: Bundle, options: MeasureOptions) -> JudgedTask:
     manifest, extractor, data = bundle.manifest, None, None
     names = _chosen(bundle, options.body)
     shape, ids = manifest.x_shape, manifest.vocabulary.size if manifest.vocabulary else None
@@ -139,35 +139,38 @@ def _open_judged(bundle: Bundle, options: MeasureOptions) -> JudgedTask:
         data = open_data(options.data, shape, ids)
     task = open_judged_task(bundle, names, options)
     check_output(task, options.output, ROOM, "figures", ".json")
-    if own := [name for name, each in task.plans.items() if each != task.plan]:
-        what = f"plan {task.plan.name} is another one for {', '.join(own)}"
-        raise UserError(what, f"measure bodies one by one: --body {own[0]}")
+    if others := [name for name, plan in task.plans.items() if plan != task.plan]:
+        what = f"plan {task.plan.name} is another one for {', '.join(others)}"
+        raise UserError(what, f"measure bodies one by one: --body {others[0]}")
     return replace(task, featured=options.samples, resamples=options.resamples, extractor=extractor, data=data)
 
 
-def _open_timed(bundle: Bundle, options: MeasureOptions, plans: Mapping[str, Plan]) -> TimedColumns:
-    """The columns of time, each body along the plan of `plans`, or the one asked for, or its calibration's."""
-    names, elsewhere = timed_here(bundle), timed_elsewhere(bundle, options.backend)
-    timed = [*names, *(body for _, body in elsewhere)]
+def _timed_bodies(bundle: Bundle, options: MeasureOptions, plans: Mapping[str, Plan]) -> TimedBodies:
+    """The bodies to time, each along its plan in `plans`, or else along that of `_plan_of_each`."""
+    here, elsewhere = timed_here(bundle), timed_elsewhere(bundle, options.backend)
+    timed = [*here, *(body for _, body in elsewhere)]
     if not set(timed) <= plans.keys():
-        plans = {**_plans(bundle, timed, options), **plans}
-    return TimedColumns(names, elsewhere, plans, options.turns())
+        plans = {**_plan_of_each(bundle, timed, options), **plans}
+    return TimedBodies(here, elsewhere, plans, options.turns())
 
 
-def _plans(bundle: Bundle, timed: Sequence[str], options: MeasureOptions) -> dict[str, Plan]:
-    """The plan of each body: as asked for, or of the first int8 body's calibration: of those timed, if any."""
+def _plan_of_each(bundle: Bundle, names: Sequence[str], options: MeasureOptions) -> dict[str, Plan]:
+    """A plan for each body of the bundle: `judged_plans` of the calibrated bodies among `names`. Other bodies have the
+    plan of the first of these. Without any, it is the plan of the bundle's first calibrated body, or float32's."""
     bodies = bundle.manifest.bodies
-    reference = open_body(bundle, FLOAT if FLOAT in bodies else timed[0], options.threads)
-    calibrated = {name: body for name, body in bodies.items() if body.plan is not None}
-    own = {name: body for name, body in calibrated.items() if name in timed}
-    of = own or dict(islice(calibrated.items(), 1)) or {"": reference.body}
-    by_body = judged_plans(reference, of, options.plan, options.guidance)
-    first = next(iter(by_body.values()))
-    return {name: by_body.get(name, first) for name in bodies}
+    reference = open_body(bundle, FLOAT if FLOAT in bodies else names[0], options.threads)
+    calibrated = [name for name, body in bodies.items() if body.plan is not None]
+    chosen = [name for name in calibrated if name in names] or calibrated[:1]
+    judged = {name: bodies[name] for name in chosen} or {FLOAT: reference.body}
+    plans = judged_plans(reference, judged, options.plan, options.guidance)
+    first = next(iter(plans.values()))
+    return {name: plans.get(name, first) for name in bodies}
 
 
-def _calibrated(bundle: Bundle, options: MeasureOptions) -> Plan:
-    return next(iter(_plans(bundle, [next(iter(bundle.manifest.bodies))], options).values()))
+def _first_plan(bundle: Bundle, options: MeasureOptions) -> Plan:
+    """The plan of the bundle's first body."""
+    name = next(iter(bundle.manifest.bodies))
+    return _plan_of_each(bundle, [name], options)[name]
 
 
 def _chosen(bundle: Bundle, names: Sequence[str]) -> list[str]:

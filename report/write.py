@@ -11,14 +11,14 @@ from fewstep.graph.needs import check_memory
 from fewstep.graph.output import write_whole
 from fewstep.measure.bodies import int8_bodies
 from fewstep.measure.body_backends import is_simulated
-from fewstep.measure.columns import MeasureTask, TimedColumns
+from fewstep.measure.columns import MeasureTask
 from fewstep.measure.cost import body_bytes
 from fewstep.measure.judged_batch import Contender
 from fewstep.measure.judged_task import JudgedTask, open_judged_task
 from fewstep.measure.results import Results, encode
 from fewstep.measure.sampling import FLOAT
-from fewstep.measure.speed.bodies import timed_here
 from fewstep.measure.speed.machine import this_machine
+from fewstep.measure.speed.timed_bodies import TimedBodies, timed_here
 from fewstep.measure.storing import check_output, unchanged
 from fewstep.plans.errors import UserError
 from fewstep.report.address import lead_to
@@ -104,7 +104,7 @@ def open_report(options: ReportOptions) -> MeasureTask:
         command=options.command("report"),
         setup=task.setup,
         judged=replace(task, contenders=contenders, count=seeds, has_samples=True),
-        timed=TimedColumns(timed, (), {FLOAT: task.plan, **task.plans}, options.turns()) if len(timed) > 1 else None,
+        timed=TimedBodies(timed, (), {FLOAT: task.plan, **task.plans}, options.turns()) if len(timed) > 1 else None,
         sizes={name: body_bytes(bundle, name) for name in whole_bodies(bundle.manifest)},
         notes=(*notes(bodies.values(), this_machine()), *own_plans(task.plans), *left_out(bundle)),
     )

@@ -5,7 +5,7 @@ from rich.table import Table
 from fewstep.cli.measured import measured, work
 from fewstep.cli.outcome import Outcome, counted
 from fewstep.cli.tables import table
-from fewstep.measure.measure import ROOM, MeasureOptions, measure, open_task
+from fewstep.measure.measure import ROOM, MeasureOptions, measure, measure_task
 from fewstep.measure.results import Results
 from fewstep.measure.speed.race import Race
 from fewstep.runtime.progress import Progress
@@ -23,7 +23,7 @@ def verb(options: MeasureOptions, progress: Progress) -> Outcome:
 
 
 def dry_run(options: MeasureOptions) -> Outcome:
-    return work(open_task(options), options.output, (ROOM,))
+    return work(measure_task(options), options.output, (ROOM,))
 
 
 def _speed(results: Results) -> list[str | Table]:

@@ -11,7 +11,7 @@ from fewstep.cli.measured import measured_table as table
 from fewstep.cli.verbs import build, measure, report
 from fewstep.graph.engines.build import BuildOptions, EngineRequest
 from fewstep.measure import columns
-from fewstep.measure.measure import MeasureOptions, open_task
+from fewstep.measure.measure import MeasureOptions, measure_task
 from fewstep.measure.rollouts.nearness import Nearness
 from fewstep.report.figures import figures
 from fewstep.report.options import ReportOptions
@@ -58,7 +58,7 @@ def test_evaluations_are_counted_before_they_run(tmp_path: Path) -> None:
     options = MeasureOptions(
         make_bundle(tmp_path / "tiny"), ("psnr", "fd"), seeds=20, teacher="dpmpp_2m:12", teacher_seeds=5
     )
-    judged = open_task(options).judged
+    judged = measure_task(options).judged
     assert judged is not None and judged.teacher is not None
     assert len(judged.plan.steps) == 4 and len(judged.bodies) == 1 and len(judged.teacher.steps) == 12
     assert judged.evaluations == 2 * 20 * 4 + 5 * 12 + 4 * (4 + 3 * 12)  # the teacher's check last

@@ -14,7 +14,7 @@ import pytest
 
 from fewstep.graph import commit
 from fewstep.measure import results as forms
-from fewstep.measure.measure import MeasureOptions, open_task
+from fewstep.measure.measure import MeasureOptions, measure_task
 from fewstep.measure.rollouts.metrics import CEILING, psnr
 from fewstep.measure.speed.machine import this_machine
 from fewstep.measure.teacher import NO_TEACHER
@@ -304,7 +304,7 @@ def test_a_damaged_body_is_told_before_anything_is_measured(bundle, body):
 
 @pytest.mark.parametrize(
     ("open_verb", "suffix"),
-    [(lambda bundle: open_report(options(bundle)), "html"), (lambda bundle: open_task(MeasureOptions(bundle)), "json")],
+    [(lambda path: open_report(options(path)), "html"), (lambda path: measure_task(MeasureOptions(path)), "json")],
 )
 def test_what_a_bundle_has_no_room_for_is_told_before_it_is_judged(bundle, monkeypatch, open_verb, suffix):
     def read_only(_):

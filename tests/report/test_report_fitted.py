@@ -14,7 +14,7 @@ from fewstep.measure import body_backends, judged_task
 from fewstep.measure import columns as module
 from fewstep.measure.bodies import int8_bodies
 from fewstep.measure.body_backends import SIMULATION, inference_engine_of
-from fewstep.measure.measure import MeasureOptions, open_task
+from fewstep.measure.measure import MeasureOptions, measure_task
 from fewstep.measure.opened_body import SamplingJob
 from fewstep.measure.results import Results
 from fewstep.measure.workers.processes import Processes
@@ -97,7 +97,7 @@ def test_openvino_runs_its_body_on_all_seeds_and_is_timed(bundle: Path, monkeypa
 
 def test_measure_takes_it_by_default(bundle: Path) -> None:
     pytest.importorskip("openvino", reason="openvino is not installed")
-    assert list(open_task(MeasureOptions(bundle, ("psnr",))).judged.bodies) == ["int8-cpu-x86", BODY]
+    assert list(measure_task(MeasureOptions(bundle, ("psnr",))).judged.bodies) == ["int8-cpu-x86", BODY]
 
 
 def test_a_bundle_for_openvino_alone_is_raced_too(bundle: Path) -> None:

@@ -1,0 +1,124 @@
+"""The bodies of a bundle that are timed: every contender in a process of its own, all taking turns.
+
+What is timed is one call of the body, fed what it meets in the middle of the plan. Of a body with several graphs, or of
+several networks, it is a mean step of the plan: each runs as often as the plan has it. The loop around it costs the
+same in every precision.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from fewstep.measure.bodies import not_judged
+from fewstep.measure.body_backends import backend_of, is_simulated
+from fewstep.measure.opened_body import open_body
+from fewstep.measure.rollouts.conditions_file import ConditionRecords
+from fewstep.measure.sampling import FLOAT
+from fewstep.measure.speed.mean_step import contender_of, middle_feeds
+from fewstep.measure.speed.race import Race, Turns, race
+from fewstep.plans.errors import UserError
+from fewstep.plans.plan import Plan
+from fewstep.runtime.backends.named import named
+from fewstep.runtime.bundle.networks import edges_of, whole_bodies
+from fewstep.runtime.bundle.platforms import ONNXRUNTIME, QNN
+from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.progress import SILENT, Progress
+
+FLOAT16 = "float16 is not timed: onnxruntime's CPU kernels compute it in float32; --backend names one that runs it"
+
+
+@dataclass(frozen=True)
+class TimedBodies:
+    """The bodies that are timed, and the turns that they take.
+
+    here: names of bodies on their own backends, of which the first is what ratios are to (`timed_here`).
+    elsewhere: (backend, body) of bodies on backends that a user names (`timed_elsewhere`).
+    plans: of each body, by which it is fed.
+    """
+
+    here: Sequence[str]
+    elsewhere: Sequence[tuple[str, str]]
+    plans: Mapping[str, Plan]
+    turns: Turns
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of all turns."""
+        networks = len({step.network for step in self.plans[self.here[0]].steps})
+        calls = (len(self.here) + len(self.elsewhere)) * (1 if networks == 1 else 1 + networks)
+        return len(self.turns.batches) * calls * (self.turns.rounds + 1) * self.turns.seconds
+
+
+def timed_here(bundle: Bundle) -> list[str]:
+    """The bodies whose backends are here: float32 first if there is one, bodies of other backends than onnxruntime
+    last. UserError where there is none."""
+    bodies, refused = whole_bodies(bundle.manifest), not_judged(bundle)
+    names = [name for name, body in bodies.items() if not is_simulated(body) and name not in refused]
+    if not names:
+        raise UserError(f"{bundle.path} has no body that onnxruntime runs", "name another engine: --backend tensorrt")
+    return sorted(names, key=lambda name: (name != FLOAT, _other_backend(bundle, name) is not None))
+
+
+def timed_elsewhere(bundle: Bundle, backends: Sequence[str]) -> list[tuple[str, str]]:
+    """(backend, body) of what other backends run: their shortest float first, then int8."""
+    found = []
+    for backend in backends:
+        bodies = named(backend).bodies if backend != ONNXRUNTIME else {}
+        for precision in ("float16" if "float16" in bodies else "float32", "int8"):
+            names = bodies.get(precision, ())
+            found += [(backend, name) for name in names[:1] if name in whole_bodies(bundle.manifest)]
+    return found
+
+
+def races(
+    bundle: Bundle, timed: TimedBodies, records: ConditionRecords | None = None, progress: Progress = SILENT
+) -> tuple[Race, ...]:
+    """A race for each batch size. `records` are conditions of one's own."""
+    plans, first, threads = timed.plans, timed.here[0], timed.turns.threads
+    fed_alone = {  # for a range group, or along a plan of its own
+        body
+        for _, body in timed.elsewhere
+        if any(edges_of(bundle.manifest, body).values()) or plans[body] != plans[first]
+    }
+    samplers, finished = {name: open_body(bundle, name, threads) for name in timed.here}, list[Race]()
+    for batch in timed.turns.batches:
+        feeds = {name: middle_feeds(sampler, plans[name], batch, records) for name, sampler in samplers.items()}
+        for body in fed_alone - feeds.keys():
+            feeds[body] = middle_feeds(open_body(bundle, body, threads), plans[body], batch, records)
+        contenders = [
+            contender_of(bundle, name, plans[name], feeds[name], _other_backend(bundle, name)) for name in timed.here
+        ]
+        for backend, body in timed.elsewhere:
+            fed = feeds.get(body) or feeds[first]
+            contenders.append(contender_of(bundle, body, plans[body], fed, backend, f"{body}, {backend}"))
+        finished.append(race(contenders, timed.turns, progress, profiled=not finished))  # kinds hardly depend on it
+    return tuple(finished)
+
+
+def timing_notes(bundle: Bundle, timed: TimedBodies, backends: Sequence[str]) -> Iterator[str]:
+    """Notes for a reader of times: on what is timed, and what is not."""
+    bodies, found = bundle.manifest.bodies, dict(timed.elsewhere)
+    if not backends:
+        yield FLOAT16
+    if all(bodies[name].precision != "int8" for name in timed.here):
+        yield f"there is no int8 body to time: fewstep calibrate {bundle.path}"
+    for name in timed.here:
+        if len(bodies[name].graphs) > 1:
+            steps = f"several graphs run the steps of {timed.plans[name].name}"
+            yield f"{name}: {steps}; times are the mean of a step"
+    if QNN.name in backends and _is_emulated():
+        yield f"{QNN.name}: this CPU executes the arithmetic of an NPU, so its time says nothing of one"
+    for backend in backends:
+        if backend != ONNXRUNTIME and backend not in found:
+            yield f"{backend}: nothing to time, the bundle has no body for it"
+
+
+def _is_emulated() -> bool:
+    from fewstep.runtime.backends.qnn import Qnn  # for who times it
+
+    return Qnn().is_emulated()
+
+
+def _other_backend(bundle: Bundle, name: str) -> str | None:
+    """The backend of a body; None where it is onnxruntime on the CPU."""
+    backend = backend_of(bundle.manifest.bodies[name])
+    return None if backend == ONNXRUNTIME else backend
