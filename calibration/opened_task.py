@@ -18,7 +18,7 @@ from fewstep.graph import io
 from fewstep.graph.graph import Graph
 from fewstep.measure.rollouts.conditions_file import ConditionRecords, deal
 from fewstep.measure.rollouts.on_demand import OpeningOnDemand
-from fewstep.measure.rollouts.prompts import CALIBRATION
+from fewstep.measure.rollouts.prompts import CALIBRATION, given_records
 from fewstep.measure.rollouts.row_by_row import sampler_by_rows
 from fewstep.measure.rollouts.seeds import drawn_conditions
 from fewstep.measure.rollouts.token_course import check_counts
@@ -116,7 +116,7 @@ def _refuse_kept(conditions: Sequence[Condition], records: ConditionRecords | No
 def _conditions(options: CalibrateOptions, sampler: Sampler) -> ConditionRecords | None:
     """A row for each trajectory, from a file or from prompts. None without either; UserError if a condition cannot be
     drawn then."""
-    records = options.records(sampler.bundle, CALIBRATION)
+    records = given_records(sampler.bundle, options.conditions, options.prompts, CALIBRATION)
     if records is not None:
         return deal(records, options.trajectories)
     drawn_conditions(sampler.bundle.manifest.conditions, [options.seed])

@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fewstep.measure.rollouts.conditions_file import ConditionRecords
-from fewstep.measure.rollouts.prompts import ConditionOptions
+from fewstep.measure.rollouts.conditions_file import ConditionOptions, ConditionRecords
 from fewstep.measure.rollouts.seeds import PAIRED, SeedBatch
 from fewstep.measure.teacher import CHECKED, Sample, Teacher, checked_teacher
 from fewstep.plans.guidance import Guidance

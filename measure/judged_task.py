@@ -10,7 +10,7 @@ from fewstep.measure.judged_batch import Contender
 from fewstep.measure.judged_reference import JudgedReference, ReferenceOptions
 from fewstep.measure.opened_body import SamplingJob, open_body
 from fewstep.measure.rollouts.calibrated_plan import judged_plans
-from fewstep.measure.rollouts.prompts import HELD_OUT
+from fewstep.measure.rollouts.prompts import HELD_OUT, given_records
 from fewstep.measure.rollouts.row_by_row import body_by_rows
 from fewstep.measure.rollouts.seeds import PAIRED
 from fewstep.measure.sampling import FLOAT, Sampling
@@ -145,5 +145,5 @@ def open_judged_task(bundle: Bundle, names: Sequence[str], options: JudgementOpt
         count=options.seeds,
         taught=options.taught,
         teacher=teacher_of(reference, options.teacher, plan),
-        records=options.records(bundle, HELD_OUT),
+        records=given_records(bundle, options.conditions, options.prompts, HELD_OUT),
     )

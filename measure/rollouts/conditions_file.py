@@ -1,4 +1,4 @@
-"""Read records of conditions (observations, vectors, pictures) from a file, instead of random ones.
+"""Options that name files of conditions, and the records (observations, vectors, pictures) of such a file.
 
 The file is .npz or .safetensors with one array [N, *shape] per condition, under the condition's name. Row i of all
 arrays is one record. Records may be private: they are used and never copied into the bundle.
@@ -6,6 +6,7 @@ arrays is one record. Records may be private: they are used and never copied int
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,25 @@ from safetensors.numpy import load_file
 from fewstep.plans.errors import UserError, first_line
 from fewstep.runtime import conditions
 from fewstep.runtime.bundle.manifest import Condition
+from fewstep.runtime.options import Options
 from fewstep.runtime.tensor_file import check_header
 
 LOG = logging.getLogger("fewstep")
 ConditionRecords = Mapping[str, NDArray[Any]]  # [N, *shape] for each condition, by name
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConditionOptions(Options):
+    """Conditions of samples.
+
+    conditions: A file of your own values of the conditions, .npz or .safetensors, with one array [N, *shape] for each
+        by name. Judge on others than you calibrate on. Default: random values.
+    prompts: A text file of your own prompts, one a line, for a bundle with a text encoder. Judge on others than you
+        calibrate on. Default: prompts that come with fewstep.
+    """
+
+    conditions: Path | None = None
+    prompts: Path | None = None
 
 
 def read_conditions(path: Path, takes: Sequence[Condition]) -> ConditionRecords:

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from types import MappingProxyType
@@ -14,7 +13,6 @@ from fewstep.measure.rollouts.conditions_file import ConditionRecords, check_row
 from fewstep.measure.rollouts.seeds import FIRST_SEED, draw_condition
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import Bundle
-from fewstep.runtime.options import Options
 
 LOG = logging.getLogger("fewstep")
 FILE_LIMIT = 16 * 2**20  # bytes of a file of prompts
@@ -50,24 +48,6 @@ OTHER_SUBJECTS = (
 )
 CALIBRATION = tuple(form.format(subject) for subject, form in product(SUBJECTS, FORMS))
 HELD_OUT = tuple(form.format(subject) for subject, form in product(OTHER_SUBJECTS, FORMS))
-
-
-@dataclass(frozen=True, kw_only=True)
-class ConditionOptions(Options):
-    """Conditions of samples.
-
-    conditions: A file of your own values of the conditions, .npz or .safetensors, with one array [N, *shape] for each
-        by name. Judge on others than you calibrate on. Default: random values.
-    prompts: A text file of your own prompts, one a line, for a bundle with a text encoder. Judge on others than you
-        calibrate on. Default: prompts that come with fewstep.
-    """
-
-    conditions: Path | None = None
-    prompts: Path | None = None
-
-    def records(self, bundle: Bundle, pool: Sequence[str]) -> ConditionRecords | None:
-        """`given_records` of these options."""
-        return given_records(bundle, self.conditions, self.prompts, pool)
 
 
 def given_records(

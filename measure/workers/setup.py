@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from fewstep.measure.rollouts.prompts import ConditionOptions
+from fewstep.measure.rollouts.conditions_file import ConditionOptions
 from fewstep.measure.workers.job import Workers
 from fewstep.plans.errors import UserError, first_line
 from fewstep.runtime.backends.checks import check_threads, imported
