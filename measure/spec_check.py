@@ -28,14 +28,14 @@ BETTER = 1.25  # times: so much nearer a mistake has to bring it to be named, in
 # more networks chose nothing, and pass: all thresholds rest on these eight.
 AT_ONE, IN_ALL = 1.2, 1.05
 MORE = 1.1  # times: so much nearer again each further change of the spec has to bring it
-MOST = 16  # samples that are denoised
-FEW = 4  # of them, by which a mistake that mends nothing is known
-TELLS = 0.25  # of the data's variance: what conditions of others cost at least, summed over times, to say more of null
-NULL = 0.55  # of that is what a right null value costs at most: the mean of the data is half as far as other samples
+SAMPLES = 16  # that are denoised
+FIRST = 4  # of them, by which a mistake that mends nothing is known
+LEAST_COST = 0.25  # of the data's variance, summed over times: where conditions of others cost less, null is not judged
+NULL_COST = 0.55  # of that a right null value costs at most: the mean of the data is half as far as other samples
 Network = Callable[[Array, NDArray[np.float64], Mapping[str, NDArray[Any]]], Array]  # x, times, conditions -> output
 
 
-class TimeError(msgspec.Struct, frozen=True):
+class ErrorsAtTime(msgspec.Struct, frozen=True):
     """The squared error of the denoised samples at a time over the variance of the data, and the linear denoiser's."""
 
     time: float
@@ -44,9 +44,9 @@ class TimeError(msgspec.Struct, frozen=True):
 
 
 class SpecCheck(msgspec.Struct, frozen=True):
-    """Errors of the spec as stated, by time. `mistake` names the likely one; "" where the spec seems right."""
+    """The errors of the spec as stated. `mistake` names the likely one; "" where the spec seems right."""
 
-    times: tuple[TimeError, ...]
+    errors: tuple[ErrorsAtTime, ...] = msgspec.field(name="times")
     samples: int
     mistake: str = ""
 
@@ -55,6 +55,9 @@ class SpecCheck(msgspec.Struct, frozen=True):
         if not self.mistake:
             return f"the spec seems right: {self.samples} samples are denoised as a trained network does"
         return f"the spec seems wrong: {self.mistake}"
+
+
+ErrorsByLam = Mapping[float, ErrorsAtTime]  # the keys are numbers of `LAMS`
 
 
 def check_spec(
@@ -70,47 +73,46 @@ def check_spec(
     """
     if len(data) < 2:
         raise UserError(f"{len(data)} samples show no spread", "give 2 or more, better 64")
-    rows = np.random.default_rng(0).permutation(len(data))[:MOST]  # a file may be in the order of classes
+    rows = np.random.default_rng(0).permutation(len(data))[:SAMPLES]  # a file may be in the order of classes
     stated = Reading(facts.schedule, facts.prediction)
-    times = _errors(network, stated, data, conditions, rows)
-    own, first = _score(times), _errors(network, stated, data, conditions, rows[:FEW])
+    errors, first = (_errors(network, stated, data, conditions, part) for part in (rows, rows[:FIRST]))
     found = list[tuple[float, str]]()  # how many times nearer each mistake brings it
-    for each in mistakes(stated):
+    for reading in mistakes(stated):
         try:
-            if _nearer(first, _errors(network, each, data, conditions, rows[:FEW]))[0] <= 1:
+            if _nearer(first, _errors(network, reading, data, conditions, rows[:FIRST]))[0] <= 1:
                 continue
-            told = _errors(network, each, data, conditions, rows)
+            mended = _errors(network, reading, data, conditions, rows)
         except (UserError, ArithmeticError):  # this schedule knows no such prediction or time
             continue
-        factor, at_one = _nearer(times, told)
-        is_nearer = factor > IN_ALL and at_one > AT_ONE if each.is_told_otherwise(stated) else factor > BETTER
-        if is_nearer and _score(told) <= RIGHT:
-            found.append((factor / MORE ** (each.changes(stated) - 1), each.mistake))
+        factor, at_one = _nearer(errors, mended)
+        is_nearer = factor > IN_ALL and at_one > AT_ONE if reading.is_told_otherwise(stated) else factor > BETTER
+        if is_nearer and _score(mended) <= RIGHT:
+            found.append((factor / MORE ** (reading.changes(stated) - 1), reading.mistake))
     mistake = max(found, key=itemgetter(0), default=(1.0, ""))[1]
-    if not mistake and own > RIGHT:
-        mistake = f"errors are {own:.1f} times those of a linear denoiser, and no usual mistake explains it"
+    if not mistake and (score := _score(errors)) > RIGHT:
+        mistake = f"errors are {score:.1f} times those of a linear denoiser, and no usual mistake explains it"
     elif not mistake and nulls is not None:
-        without = _errors(network, stated, data, nulls, rows)
+        with_nulls = _errors(network, stated, data, nulls, rows)
         others, expected = _of_others(conditions, rows)
-        cost = 0.0 if expected == 0 else expected * (_sum(_errors(network, stated, data, others, rows)) - _sum(times))
-        if _score(without) > RIGHT or (cost > TELLS and _sum(without) - _sum(times) > NULL * cost):
+        cost = 0.0 if expected == 0 else expected * (_sum(_errors(network, stated, data, others, rows)) - _sum(errors))
+        if _score(with_nulls) > RIGHT or (cost > LEAST_COST and _sum(with_nulls) - _sum(errors) > NULL_COST * cost):
             mistake = "with the null values of its conditions it does not denoise: null is another value"
-    return SpecCheck(tuple(times.values()), len(rows), mistake)
+    return SpecCheck(tuple(errors.values()), len(rows), mistake)
 
 
 def _errors(
     network: Network, reading: Reading, data: Array, conditions: Mapping[str, NDArray[Any]], rows: NDArray[Any]
-) -> dict[float, TimeError]:
-    """The errors of a reading, of some rows of the data, by the lambda of `LAMS` that each stands for."""
+) -> ErrorsByLam:
+    """The errors of a reading on some rows of the data, where the schedule has a time for the number of `LAMS`."""
     every = np.asarray(reading.data(data), np.float32)
     schedule, spec, x0 = NoiseSchedule(reading.schedule), reading.schedule, every[rows]
     variance = every.astype(np.float64).var(axis=0)
     power = float(np.mean(np.square(every - every.mean(axis=0), dtype=np.float64))) or 1e-12
     values = {name: array[rows] for name, array in conditions.items()}
-    noise, found = stacked(range(len(x0)), 0, x0.shape[1:]), dict[float, TimeError]()
+    noise, found = stacked(range(len(x0)), 0, x0.shape[1:]), dict[float, ErrorsAtTime]()
     low, high = schedule.noisiest.lam, min(schedule.cleanest.lam, max(LAMS))
-    for known in LAMS:
-        lam = known - 0.5 * np.log(power)
+    for of_unit in LAMS:
+        lam = of_unit - 0.5 * np.log(power)
         if not low < lam < high:
             continue
         time = schedule.at_lam(lam)
@@ -122,7 +124,7 @@ def _errors(
         with np.errstate(over="ignore", invalid="ignore"):  # far beyond is far beyond
             error = np.mean(np.square(a * x + reading.sign * b * output - x0, dtype=np.float64)) / power
         linear = np.mean(variance * time.sigma**2 / (time.alpha**2 * variance + time.sigma**2)) / power
-        found[known] = TimeError(time.network, float(error), float(linear))
+        found[of_unit] = ErrorsAtTime(time.network, float(error), float(linear))
     if not found:
         raise UserError(f"schedule {schedule.name} has no time that tells", "compare samples by eye")
     return found
@@ -131,37 +133,37 @@ def _errors(
 def _of_others(conditions: Mapping[str, NDArray[Any]], rows: NDArray[Any]) -> tuple[Mapping[str, NDArray[Any]], float]:
     """Conditions where these rows have others' values; the share of all pairs of rows that differ, over the share that
     does so here, 0 where none does."""
-    own = [b"".join(np.ascontiguousarray(array[row]).tobytes() for array in conditions.values()) for row in rows]
+    values = [b"".join(np.ascontiguousarray(array[row]).tobytes() for array in conditions.values()) for row in rows]
     order = np.random.default_rng(0).permutation(len(rows))
-    here = sum(own[row] != own[other] for row, other in enumerate(order)) / len(own)
-    every = sum(one != other for one in own for other in own) / len(own) ** 2
-    moved = {name: array.copy() for name, array in conditions.items()}
+    here = sum(values[row] != values[other] for row, other in enumerate(order)) / len(values)
+    every = sum(one != other for one in values for other in values) / len(values) ** 2
+    exchanged = {name: array.copy() for name, array in conditions.items()}
     for name, array in conditions.items():
-        moved[name][rows] = array[rows[order]]
-    return moved, 0.0 if here == 0 else every / here
+        exchanged[name][rows] = array[rows[order]]
+    return exchanged, 0.0 if here == 0 else every / here
 
 
-def _sum(times: Mapping[float, TimeError]) -> float:
-    return sum(each.error for each in times.values())
+def _sum(errors: ErrorsByLam) -> float:
+    return sum(each.error for each in errors.values())
 
 
-def _score(times: Mapping[float, TimeError]) -> float:
+def _score(errors: ErrorsByLam) -> float:
     """The geometric mean of the errors over the linear denoiser's; infinite where one is not finite."""
-    return _mean(np.array([_ratio(each) for each in times.values()]))
+    return _mean(np.array([_ratio(each) for each in errors.values()]))
 
 
-def _nearer(stated: Mapping[float, TimeError], other: Mapping[float, TimeError]) -> tuple[float, float]:
+def _nearer(stated: ErrorsByLam, mended: ErrorsByLam) -> tuple[float, float]:
     """The factor by which the errors of a reading are below those of the spec as stated, where both have a time: in the
     geometric mean, and at most. 0 where they have none."""
-    both = [lam for lam in stated if lam in other]
-    own, others = (np.array([_ratio(each[lam]) for lam in both]) for each in (stated, other))
-    if not both or not np.isfinite(others).all():
+    both = [lam for lam in stated if lam in mended]
+    before, after = (np.array([_ratio(errors[lam]) for lam in both]) for errors in (stated, mended))
+    if not both or not np.isfinite(after).all():
         return 0.0, 0.0
-    return _mean(own / others), float(np.max(own / others))
+    return _mean(before / after), float(np.max(before / after))
 
 
-def _ratio(time: TimeError) -> float:
-    return max(time.error, 1e-9) / max(time.linear, 1e-9)
+def _ratio(errors: ErrorsAtTime) -> float:
+    return max(errors.error, 1e-9) / max(errors.linear, 1e-9)
 
 
 def _mean(ratios: NDArray[np.float64]) -> float:

@@ -70,19 +70,19 @@ def mistakes(stated: Reading) -> Iterator[Reading]:
     tried = {*((spec, other) for other in get_args(Prediction)), *((each, prediction) for each in schedules)}
     for usual, other in USUAL:
         if (usual, other) not in tried:
-            said = f"its schedule is {_called(usual, spec)}, not {_called(spec, usual)}"
-            also = f", and prediction is {other!r}, not {prediction!r}" if other != prediction else ""
-            yield replace(stated, schedule=usual, prediction=other, mistake=said + also)
+            mistake = f"its schedule is {_named(usual, spec)}, not {_named(spec, usual)}"
+            mistake += f", and prediction is {other!r}, not {prediction!r}" if other != prediction else ""
+            yield replace(stated, schedule=usual, prediction=other, mistake=mistake)
     yield replace(stated, data=lambda x: 2 * x - 1, mistake="the data are in [0, 1], and it was trained on [-1, 1]")
     yield replace(stated, data=lambda x: (x + 1) / 2, mistake="the data are in [-1, 1], and it was trained on [0, 1]")
     yield replace(stated, data=lambda x: x / 127.5 - 1, mistake="the data are in [0, 255], and it takes [-1, 1]")
 
 
-def _called(spec: ScheduleSpec, beside: ScheduleSpec) -> str:
-    """A schedule by its kind, and by what it has otherwise than another of its kind, or than the default of it."""
-    other = beside if beside.kind == spec.kind else ScheduleSpec(spec.kind)
-    own = ", ".join(f"{name}={getattr(spec, name)}" for name in _differing(spec, other))
-    return f"{spec.kind!r} of {own}" if own else repr(spec.kind)
+def _named(spec: ScheduleSpec, other: ScheduleSpec) -> str:
+    """A schedule by its kind, and by the fields that differ from another of its kind, or from the kind's defaults."""
+    like = other if other.kind == spec.kind else ScheduleSpec(spec.kind)
+    fields = ", ".join(f"{name}={getattr(spec, name)}" for name in _differing(spec, like))
+    return f"{spec.kind!r} of {fields}" if fields else repr(spec.kind)
 
 
 def _differing(spec: ScheduleSpec, other: ScheduleSpec) -> list[str]:

@@ -50,7 +50,7 @@ def verb(options: VerifyOptions, progress: Progress) -> Outcome:
 
 def _errors(spec: "SpecCheck") -> Table:
     """The error at each time, next to a linear denoiser's."""
-    rows = [(f"{each.time:.4g}", f"{each.error:.3g}", f"{each.linear:.3g}") for each in spec.times]
+    rows = [(f"{each.time:.4g}", f"{each.error:.3g}", f"{each.linear:.3g}") for each in spec.errors]
     caption = (
         f"Squared error of {spec.samples} denoised samples over the variance of the data. A trained network is nearer."
     )

@@ -56,7 +56,7 @@ def test_a_right_spec_seems_right_and_is_nearer_than_a_linear_denoiser(kind: str
     """Its negative has the other sign."""
     network, facts = exact(kind, prediction)
     found = check_spec(network, facts, DATA, CLASSES, None)
-    assert found.mistake == "" and all(each.error < 1.05 * each.linear for each in found.times)
+    assert found.mistake == "" and all(each.error < 1.05 * each.linear for each in found.errors)
     assert "seems right" in str(found)
     assert verdict(lambda *asked: -network(*asked), facts) == "its output has the other sign"
 
