@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from fewstep.measure.rollouts.conditions_file import ConditionOptions, ConditionRecords
 from fewstep.measure.rollouts.seeds import PAIRED, SeedBatch
-from fewstep.measure.teacher import CHECKED, Sample, Teacher, checked_teacher
+from fewstep.measure.teacher import CHECK_SEEDS, Sample, Teacher, checked_teacher
 from fewstep.plans.guidance import Guidance
 from fewstep.plans.plan import Plan
 from fewstep.runtime.bundle.reading import Bundle
@@ -55,5 +55,5 @@ class JudgedReference:
 
     def checked_teacher(self, taught: int, progress: Progress, sample: Sample | None = None) -> Teacher:
         """The teacher, checked on the first of the seeds that it samples. `sample` as in `teacher.checked_teacher`."""
-        seeds = PAIRED[: min(CHECKED, taught)]
+        seeds = PAIRED[: min(CHECK_SEEDS, taught)]
         return checked_teacher(self.reference, self.teacher_name, self.plan, seeds, self.records, progress, sample)

@@ -15,7 +15,7 @@ from fewstep.measure.rollouts.row_by_row import body_by_rows
 from fewstep.measure.rollouts.seeds import PAIRED
 from fewstep.measure.sampling import FLOAT, Sampling
 from fewstep.measure.speed.race import Turns
-from fewstep.measure.teacher import CHECKED, teacher_of
+from fewstep.measure.teacher import CHECK_SEEDS, teacher_of
 from fewstep.measure.workers.job import Workers
 from fewstep.measure.workers.pinned_bundle import pinned
 from fewstep.measure.workers.setup import SamplingOptions, WorkerSetup
@@ -110,7 +110,7 @@ class JudgedTask(JudgedReference):
         long = 0 if self.teacher is None else len(self.teacher.steps)
         # a forced seed also runs both bodies under another condition
         judged = self.count + sum(each.seeds + 3 * each.forced_seeds for each in self.contenders)
-        check = min(CHECKED, self.taught) * (steps + 3 * long) * (long > 0)
+        check = min(CHECK_SEEDS, self.taught) * (steps + 3 * long) * (long > 0)
         return (judged + further + apart) * steps + self.taught * long + check
 
     def needs(self, *written: int) -> Needs:

@@ -10,11 +10,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from fewstep.measure.rollouts.conditions_file import ConditionRecords
-from fewstep.measure.rollouts.metrics import psnr
+from fewstep.measure.rollouts.metrics import Floats, psnr
 from fewstep.measure.rollouts.seeds import SeedBatch
 from fewstep.measure.rollouts.token_course import check_counts
 from fewstep.plans.any_plan import AnyPlan, shaping_of
@@ -26,27 +23,22 @@ from fewstep.plans.spec import Strict
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampler import Sampler
 
-STEPS = 80  # of the first attempt
-LONGEST = 320  # steps: beyond them rounding in float32 is as large as the difference
-CHECKED = 4  # seeds of the check
+FIRST_STEPS = 80  # of the default plan, before it is doubled
+MOST_STEPS = 320  # beyond them rounding in float32 is as large as the difference
+CHECK_SEEDS = 4
+TEACHER_MARGIN = 10.0  # dB: a teacher that much nearer to the exact trajectory adds a tenth to the judged plan's error
 NO_TEACHER = "was distilled to few steps, so that no plan is its teacher"
 STRETCHED = ("ays_sd", "ays_sdxl", "ays_svd", "table")  # grids that interpolate a table of few steps
 
 LOG = logging.getLogger("fewstep")
-Floats = NDArray[np.floating]
-Sample = Callable[[Plan, SeedBatch], Floats]  # float32's [seeds, *x_shape]
-
-
-TEACHER_MARGIN = 10.0  # dB: a teacher that much nearer to the exact trajectory adds a tenth to the judged plan's error
+Sample = Callable[[Plan, SeedBatch], Floats]  # makes float32's samples [seeds, *x_shape] along a plan
 
 
 class TeacherCheck(Strict, frozen=True):
-    """The distance of a teacher from the exact trajectory, which twice as many of its steps stand for.
+    """The distances of a teacher and of the judged plan from the exact trajectory, which the samples of a plan with
+    twice the teacher's steps stand for. PSNR in dB, the mean over `seeds` seeds; None where there is no such plan."""
 
-    Both are mean PSNR in dB over `seeds` seeds, None where no plan has twice as many steps.
-    """
-
-    teacher: str
+    teacher: str  # the name of its plan
     exactness: float | None  # of the teacher's samples
     judged: float | None  # of the judged plan's samples, by the float32 body
     seeds: int
@@ -62,40 +54,40 @@ class TeacherCheck(Strict, frozen=True):
         """The check in a sentence."""
         if self.exactness is None or self.judged is None:
             return f"The teacher {self.teacher} was not checked: no plan has the same times and twice as many steps."
-        said = f"The teacher {self.teacher} is {self.exactness:.1f} dB from twice as many steps"
+        distance = f"The teacher {self.teacher} is {self.exactness:.1f} dB from twice as many steps"
         if self.suffices:
-            return f"{said}, the judged plan {self.judged:.1f} dB ({self.seeds} seeds)."
+            return f"{distance}, the judged plan {self.judged:.1f} dB ({self.seeds} seeds)."
         return (
-            f"{said}, less than {TEACHER_MARGIN:g} dB nearer than the judged plan with {self.judged:.1f} dB: "
+            f"{distance}, less than {TEACHER_MARGIN:g} dB nearer than the judged plan with {self.judged:.1f} dB: "
             f"figures against it include an error of its own. Give --teacher more steps."
         )
 
 
 @dataclass(frozen=True)
 class Teacher:
-    """A plan that was checked. `suffices` is a property of the check."""
+    """A plan of many steps, and its check. `check.suffices` says whether figures against it can be trusted."""
 
     plan: Plan
     check: TeacherCheck
 
 
-def teacher_plan(sampler: Sampler, asked: str | None, judged: AnyPlan) -> Plan:
-    """The plan to begin with: `asked`, or the default, with the guidance and the shaping of the judged plan.
+def teacher_plan(sampler: Sampler, name: str | None, judged: AnyPlan) -> Plan:
+    """The plan of that name or JSON file, or the default, with the guidance and the shaping of the judged plan.
 
     Weights by evaluation are each for its share of the teacher's evaluations. The default is `dpmpp_2m` in 80 steps
     over `arctan`, or `ctm` for a network that takes two times. A network of fewer timesteps knows no others, and all
     are taken. Raises UserError for a grid that interpolates a table of few steps: many steps on it are as uneven as
     the table.
     """
-    if asked is None:
-        timesteps = NoiseSchedule(sampler.bundle.manifest.schedule).timesteps or STEPS
+    if name is None:
+        timesteps = NoiseSchedule(sampler.bundle.manifest.schedule).timesteps or FIRST_STEPS
         solver = "ctm" if sampler.network().inputs.has_second_time else "dpmpp_2m"
-        asked = f"{solver}:{STEPS}@arctan" if timesteps >= STEPS else f"{solver}:{timesteps}@trailing"
-    shaping = None if _is_file(asked) else shaping_of(judged)
-    plan = sampler.compile(asked, judged.guidance, shaping=shaping)
+        name = f"{solver}:{FIRST_STEPS}@arctan" if timesteps >= FIRST_STEPS else f"{solver}:{timesteps}@trailing"
+    shaping = None if _is_file(name) else shaping_of(judged)
+    plan = sampler.compile(name, judged.guidance, shaping=shaping)
     guidance = of_shares(judged.guidance, len(judged.steps), len(plan.steps))
-    if guidance != judged.guidance and not _is_file(asked):
-        plan = sampler.compile(asked, guidance, shaping=shaping)
+    if guidance != judged.guidance and not _is_file(name):
+        plan = sampler.compile(name, guidance, shaping=shaping)
     grid = plan.name.partition("@")[2].partition("(")[0]
     if grid in STRETCHED:
         raise UserError(
@@ -121,53 +113,53 @@ def is_distilled(sampler: Sampler, judged: AnyPlan) -> bool:
     return False
 
 
-def teacher_of(sampler: Sampler, asked: str | None, judged: AnyPlan) -> Plan | None:
-    """`teacher_plan`, or None where no run is the exact one: of a distilled denoiser unless one is asked for, and of
+def teacher_of(sampler: Sampler, name: str | None, judged: AnyPlan) -> Plan | None:
+    """`teacher_plan`, or None where no run is the exact one: of a distilled denoiser unless a plan is named, and of
     tokens, of which more steps draw others. UserError for a plan of tokens that may leave evaluations out, along which
     no body is judged."""
     if sampler.bundle.manifest.vocabulary is None:
-        if asked is not None or not is_distilled(sampler, judged):
-            return teacher_plan(sampler, asked, judged)
+        if name is not None or not is_distilled(sampler, judged):
+            return teacher_plan(sampler, name, judged)
         what = "%s %s: bodies are compared with float32 along %s"
         LOG.warning(what, sampler.bundle.manifest.name, NO_TEACHER, judged.name)
         return None
-    if asked is not None:
-        raise UserError(f"--teacher {asked} for tokens, which have no exact trajectory", "leave it out")
+    if name is not None:
+        raise UserError(f"--teacher {name} for tokens, which have no exact trajectory", "leave it out")
     check_counts(judged, "judge along a plan of counts, such as maskgit:8 or likeliest:8")
     return None
 
 
 def checked_teacher(
     sampler: Sampler,
-    asked: str | None,
+    name: str | None,
     judged: Plan,
-    seeds: Sequence[int] = range(CHECKED),
+    seeds: Sequence[int] = range(CHECK_SEEDS),
     records: ConditionRecords | None = None,
     progress: Progress = SILENT,
     sample: Sample | None = None,
 ) -> Teacher:
-    """The teacher of `judged`, checked on `seeds`; `records` are own conditions. `sample` is who samples instead of
-    `sampler`, such as workers.
+    """The teacher of `judged`, checked on held-out `seeds`. `sample` makes the samples instead of `sampler`.
 
-    The default plan is doubled until it suffices, up to `LONGEST` steps. A plan that was asked for stays as it is.
+    name: of the teacher's plan, or its file; such a plan stays as it is. None: the default, whose steps are doubled
+        until it suffices, up to `MOST_STEPS`. records: conditions of one's own.
     """
     held_out = SeedBatch.held_out(sampler.bundle.manifest, seeds, records)
 
-    def sampled(plan: Plan) -> Floats:
+    def samples_of(plan: Plan) -> Floats:
         progress(f"checking the teacher: {plan.name}", 0, 1)
         samples = sample(plan, held_out) if sample else sampler.sample(plan, held_out.seeds, held_out.conditions)
         progress(f"checking the teacher: {plan.name}", 1, 1)
         return samples
 
-    plan = teacher_plan(sampler, asked, judged)
-    finer = None if asked is not None and _is_file(asked) else _twice(sampler, plan, judged)
+    plan = teacher_plan(sampler, name, judged)
+    finer = None if name is not None and _is_file(name) else _twice(sampler, plan, judged)
     if finer is None:
         return Teacher(plan, TeacherCheck(plan.name, None, None, 0))
-    own, coarse = sampled(judged), sampled(plan)
+    judged_samples, coarse = samples_of(judged), samples_of(plan)
     while finer is not None:
-        fine = sampled(finer)
-        check = TeacherCheck(plan.name, _mean_psnr(coarse, fine), _mean_psnr(own, fine), len(seeds))
-        if check.suffices or asked is not None or len(plan.steps) >= LONGEST:
+        fine = samples_of(finer)
+        check = TeacherCheck(plan.name, _mean_psnr(coarse, fine), _mean_psnr(judged_samples, fine), len(seeds))
+        if check.suffices or name is not None or len(plan.steps) >= MOST_STEPS:
             break
         plan, coarse, finer = finer, fine, _twice(sampler, finer, judged)
     return Teacher(plan, check)
@@ -184,8 +176,8 @@ def _twice(sampler: Sampler, plan: Plan, judged: Plan) -> Plan | None:
         return None
 
 
-def _is_file(asked: str) -> bool:
-    return asked.endswith(".json")
+def _is_file(name: str) -> bool:
+    return name.endswith(".json")
 
 
 def _mean_psnr(samples: Floats, references: Floats) -> float:

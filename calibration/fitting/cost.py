@@ -12,7 +12,7 @@ from fewstep.calibration.fitting.task import FitTask
 from fewstep.calibration.fitting.trade import SHARES, WEIGHTS
 from fewstep.measure.estimate import Estimate, seconds_of_one
 from fewstep.measure.rollouts.seeds import FIT_SEEDS
-from fewstep.measure.teacher import CHECKED
+from fewstep.measure.teacher import CHECK_SEEDS
 
 
 def evaluations(task: FitTask) -> tuple[int, int]:
@@ -26,7 +26,7 @@ def evaluations(task: FitTask) -> tuple[int, int]:
     body += (seeds + choices) * steps + _of_the_search(task) * steps  # of the nominal plan
     body += (seeds + choices + 3 * judges) * steps  # of the nominal, fitted and a former plan
     compared = 2 if former_fit(task, task.starts.nominal[0]) is None else 3  # plans, with the teacher
-    return body, (seeds + choices + judges + on_path) * long + CHECKED * (compared * steps + 3 * long)
+    return body, (seeds + choices + judges + on_path) * long + CHECK_SEEDS * (compared * steps + 3 * long)
 
 
 def _of_the_search(task: FitTask) -> int:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from fewstep.calibration.fitting.task import BODY, FitTask
 from fewstep.measure.rollouts.seeds import FIT_SEEDS, SeedBatch
-from fewstep.measure.teacher import CHECKED, TEACHER_MARGIN, Teacher, TeacherCheck, checked_teacher, teacher_plan
+from fewstep.measure.teacher import CHECK_SEEDS, TEACHER_MARGIN, Teacher, TeacherCheck, checked_teacher, teacher_plan
 from fewstep.plans.file import encode
 from fewstep.plans.guidance import as_guidance
 from fewstep.plans.plan import Plan, with_steps
@@ -58,10 +58,10 @@ def check_teacher(task: FitTask, progress: Progress) -> TeacherGate:
     The default teacher gets more steps until it suffices. The gate stays open if the same teacher judged the former
     plan: its error is then in both figures.
     """
-    nominal, sampled = task.starts.nominal[0], _memory_of(task)
+    nominal, sample, seeds = task.starts.nominal[0], _memory_of(task), FIT_SEEDS[:CHECK_SEEDS]
 
     def checked(name: str | None, plan: Plan) -> Teacher:
-        return checked_teacher(task.reference, name, plan, FIT_SEEDS[:CHECKED], task.conditions.fit, progress, sampled)
+        return checked_teacher(task.reference, name, plan, seeds, task.conditions.fit, progress, sample)
 
     first = checked(task.teacher_name or None, nominal)
     teacher, replaced, before, former = first.plan, nominal, first.check, former_fit(task, nominal)

@@ -21,7 +21,7 @@ from fewstep.measure.sampling import FEW, FLOAT
 from fewstep.measure.speed.contender_process import AHEAD
 from fewstep.measure.speed.duel import SECONDS
 from fewstep.measure.speed.timed_process import TURN
-from fewstep.measure.teacher import CHECKED, Teacher, teacher_of
+from fewstep.measure.teacher import CHECK_SEEDS, Teacher, teacher_of
 from fewstep.plans.any_plan import shaping_of
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import describe, to_text
@@ -124,7 +124,7 @@ def evaluations(judging: Judging, plans: Mapping[str, Mapping[str, Plan]]) -> in
     """The runs of a network for one sample: to judge the plans of all bodies, and for the teacher and its check, if
     the first teacher suffices."""
     tried = [plan for own in plans.values() for plan in own.values()]
-    long, checked = len(judging.lesson.steps), 0 if judging.teacher is None else min(CHECKED, judging.count)
+    long, checked = len(judging.lesson.steps), 0 if judging.teacher is None else min(CHECK_SEEDS, judging.count)
     return judging.count * (_steps(tried) + long) + checked * (len(judging.plan.steps) + 3 * long)
 
 

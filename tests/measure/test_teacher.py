@@ -7,8 +7,8 @@ import msgspec
 import pytest
 
 from fewstep.measure.teacher import (
-    CHECKED,
-    LONGEST,
+    CHECK_SEEDS,
+    MOST_STEPS,
     NO_TEACHER,
     TeacherCheck,
     checked_teacher,
@@ -108,12 +108,12 @@ def test_the_check_is_the_distance_to_twice_as_many_steps(tiny_bundle: Path) -> 
     judged = sampler.compile("ddim:2", 2.0)
     found = checked_teacher(sampler, None, judged)
     assert found.plan.name == found.check.teacher == "dpmpp_2m:80@arctan"
-    assert found.check.seeds == CHECKED and found.check.suffices
+    assert found.check.seeds == CHECK_SEEDS and found.check.suffices
     assert found.check.exactness is not None and found.check.exactness > 50
     assert f"{found.check.exactness:.1f} dB from twice as many steps" in str(found.check)
 
 
-@pytest.mark.parametrize(("judged", "steps", "suffices"), [(70, 160, True), (640, LONGEST, False)])
+@pytest.mark.parametrize(("judged", "steps", "suffices"), [(70, 160, True), (640, MOST_STEPS, False)])
 def test_it_is_doubled_until_it_suffices(tiny_bundle: Path, judged: int, steps: int, suffices: bool) -> None:
     """It is ten decibels nearer then; doubling has an end."""
     sampler = load(tiny_bundle)
