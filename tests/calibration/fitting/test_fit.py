@@ -151,10 +151,10 @@ def test_an_interrupted_fit_goes_on_from_its_best_and_chooses_no_start_again(tin
     np.testing.assert_array_equal(again.numbers.times, first.numbers.times)
 
 
-VERSION, PROCESSOR, *REST = taught.engine()
+VERSION, PROCESSOR, *REST = taught.arithmetic()
 OTHERS = {
-    "runtime": ("engine", lambda: ("1000.0", PROCESSOR, *REST)),
-    "processor": ("engine", lambda: (VERSION, "another", *REST)),
+    "runtime": ("arithmetic", lambda: ("1000.0", PROCESSOR, *REST)),
+    "processor": ("arithmetic", lambda: (VERSION, "another", *REST)),
     "code": ("code", lambda: b"an edit"),
 }
 
