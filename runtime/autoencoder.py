@@ -10,18 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from fewstep.plans.errors import UserError
-from fewstep.runtime.arrays import as_finite, in_model_range
+from fewstep.runtime.arrays import Float32, as_finite, in_model_range
 from fewstep.runtime.backends.in_parts import InParts
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime, Session
 from fewstep.runtime.bundle.companions import image_shape
 from fewstep.runtime.bundle.manifest import AutoencoderEntry as Described
 from fewstep.runtime.bundle.manifest import GraphEntry
 from fewstep.runtime.bundle.reading import EXPORT_AGAIN, Bundle, open_bundle
-
-Float32 = NDArray[np.float32]
 
 
 @dataclass(frozen=True, repr=False)

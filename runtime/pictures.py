@@ -1,14 +1,10 @@
 """Samples become pictures, and a picture becomes a sample: by the autoencoder of a bundle, where it has one."""
 
-import numpy as np
-from numpy.typing import NDArray
-
+from fewstep.runtime.arrays import Float32
 from fewstep.runtime.autoencoder import load_autoencoder
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.runs.tiled_images import decode_tiles
 from fewstep.runtime.runs.tiles import Tiles
-
-Float32 = NDArray[np.float32]
 
 
 def pictures_of(bundle: Bundle, x: Float32, tiles: Tiles | None = None, threads: int = 0) -> Float32:

@@ -19,7 +19,7 @@ from fewstep.plans.plan import DENOISER, IMAGE, NOISE, Plan, row_names
 from fewstep.plans.shaping import Shaping
 from fewstep.plans.spec import DenoiserFacts, NetworkFacts
 from fewstep.runtime import conditions
-from fewstep.runtime.arrays import as_finite, as_numbers, in_model_range, over_samples
+from fewstep.runtime.arrays import Float32, as_finite, as_numbers, in_model_range, over_samples
 from fewstep.runtime.bundle.fit_command import fit_again
 from fewstep.runtime.bundle.manifest import Manifest
 from fewstep.runtime.bundle.networks import network_at
@@ -31,7 +31,6 @@ from fewstep.runtime.slots import Slots, check_slots, first_slots
 
 Cancel = Event | Callable[[], bool]
 GivenTensors = Mapping[str, ArrayLike]
-Float32 = NDArray[np.float32]
 T = TypeVar("T")
 CHOSEN_ONCE = {"sizes": "height=96", "adapters": 'adapters={"FILE.safetensors": 0.8}'}
 

@@ -12,11 +12,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fewstep.plans.errors import UserError
-from fewstep.runtime.arrays import as_numbers
+from fewstep.runtime.arrays import Float32, as_numbers
 from fewstep.runtime.sound import Spectrogram
 from fewstep.runtime.windows import ramp
 
-Float32 = NDArray[np.float32]
 Complex = NDArray[np.complex128]
 QUIET = 1e-8  # the largest amplitude of a recording that is taken for silence
 

@@ -11,13 +11,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fewstep.plans.errors import UserError
-from fewstep.runtime.arrays import as_numbers
+from fewstep.runtime.arrays import Float32, as_numbers
 from fewstep.runtime.kind import Kind, numbers
 
 if TYPE_CHECKING:
     from fewstep.runtime.bundle.manifest import Description, Manifest
 
-Float32 = NDArray[np.float32]
 EXPORT_WITH_UNITS = "export it with units=Affine(scale, shift) in its spec"
 
 

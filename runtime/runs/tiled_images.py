@@ -9,16 +9,15 @@ The memory holds one window and two arrays of the whole image.
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from fewstep.plans.errors import UserError
-from fewstep.runtime.arrays import as_finite, in_model_range
+from fewstep.runtime.arrays import Float32, as_finite, in_model_range
 from fewstep.runtime.autoencoder import Autoencoder
 from fewstep.runtime.bundle.manifest import AutoencoderEntry
 from fewstep.runtime.runs.tiles import Tiles
 from fewstep.runtime.windows import Place, covering, ramp
 
-Float32 = NDArray[np.float32]
 FIX = "give finite numbers [N, channels, height, width]"
 
 

@@ -25,7 +25,7 @@ from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.arguments import check_compiled, refuse_options, whole
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan, Step
-from fewstep.runtime.arrays import as_numbers
+from fewstep.runtime.arrays import Float32, as_numbers
 from fewstep.runtime.conditions import ConditionValues
 from fewstep.runtime.execute import Array, StepNetwork, StepState, execute
 from fewstep.runtime.feeds import Overrides, branch_values
@@ -50,8 +50,6 @@ from fewstep.runtime.windows import Place, covering, ramp
 
 if TYPE_CHECKING:
     from fewstep.runtime.execute import Hold
-
-Float32 = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
