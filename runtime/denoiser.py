@@ -16,8 +16,8 @@ from fewstep.runtime import conditions
 from fewstep.runtime.arrays import Float32
 from fewstep.runtime.backends import Arrays
 from fewstep.runtime.bundle.networks import network_at
-from fewstep.runtime.feeds import check_times
-from fewstep.runtime.network import BranchValues, Network
+from fewstep.runtime.feeds import BranchValues, check_times
+from fewstep.runtime.network import Network
 from fewstep.runtime.positions import time_shape
 from fewstep.runtime.prologues import TIME, TO
 from fewstep.runtime.request import check_network_time, check_x

@@ -17,6 +17,7 @@ from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.prologues import TIME, TIMES, TO
 
 Overrides = Mapping[str, Mapping[str, Any]]  # branch -> condition -> values, None for the null value
+BranchValues = Callable[[str], Arrays]  # branch -> its conditions [samples, *shape] by name
 
 BRANCHES_FIX = "give branches={BRANCH: {CONDITION: VALUES}} (None for a null value)"
 
@@ -27,15 +28,15 @@ def branch_values(
     branches: Overrides | None,
     samples: int,
     nulls: Arrays = MappingProxyType({}),
-) -> Callable[[str], dict[str, NDArray[Any]]]:
+) -> BranchValues:
     """A function of a branch that gives its conditions [samples, *shape]: "cond" as given, "uncond" null,
     "perturbed" as given with perturbed attention, others as `branches` says.
 
     `nulls` are the null values that lie in files, by condition.
     """
-    given = conditions.check(takes, condition, samples)
+    cond_values = conditions.check(takes, condition, samples)
     by_name = {each.name: each for each in takes}
-    by_branch: dict[str, dict[str, NDArray[Any]]] = {COND: given}
+    by_branch = {COND: cond_values}
     branches = {} if branches is None else branches
     if not isinstance(branches, Mapping):
         raise UserError(f"branches {branches!r} is no mapping of branches to conditions", BRANCHES_FIX)
@@ -48,13 +49,13 @@ def branch_values(
         unset = {name for name, values in overrides.items() if values is None}
         merged: dict[str, Any] = dict(condition or {}) | {n: v for n, v in overrides.items() if n not in unset}
         checked = conditions.check(takes, merged, samples)
-        by_branch[branch] = checked | {name: conditions.null(by_name[name], given[name], nulls) for name in unset}
+        by_branch[branch] = checked | {name: conditions.null(by_name[name], cond_values[name], nulls) for name in unset}
 
-    def values(branch: str) -> dict[str, NDArray[Any]]:
+    def values(branch: str) -> Arrays:
         if branch == UNCOND and branch not in by_branch:
-            by_branch[branch] = {each.name: conditions.null(each, given[each.name], nulls) for each in takes}
-        if branch == PERTURBED and branch not in by_branch and PERTURBED in given:
-            by_branch[branch] = given | {PERTURBED: np.ones_like(given[PERTURBED])}
+            by_branch[branch] = {each.name: conditions.null(each, cond_values[each.name], nulls) for each in takes}
+        if branch == PERTURBED and branch not in by_branch and PERTURBED in cond_values:
+            by_branch[branch] = cond_values | {PERTURBED: np.ones_like(cond_values[PERTURBED])}
         if branch not in by_branch:
             raise UserError(
                 f"the plan's guidance has a branch {branch!r}, and nothing says what its conditions are",
@@ -65,19 +66,17 @@ def branch_values(
     return values
 
 
-def plan_blocks(
-    plan: AnyPlan, values: Callable[[str], dict[str, NDArray[Any]]], samples: int, of_time: tuple[int, ...] = ()
-) -> list[dict[str, NDArray[Any]]]:
-    """The conditions and times [branches * samples, ...] of each step, the branches one after the other. `of_time` is
-    the shape of a sample's time."""
+def plan_blocks(plan: AnyPlan, values: BranchValues, samples: int, time_shape: tuple[int, ...] = ()) -> list[Arrays]:
+    """The conditions and times [branches * samples, ...] of each step, the branches one after the other. `time_shape`
+    is the shape of a sample's time."""
     joined: dict[tuple[str, ...], dict[str, NDArray[Any]]] = {}  # a condition may be an image: once for all steps
-    blocks = []
+    blocks: list[Arrays] = []
     for step in plan.steps:
         if step.branches not in joined:
             parts = [values(branch) for branch in step.branches]
             joined[step.branches] = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         block = dict(joined[step.branches])
-        block[TIME] = np.full((len(step.branches) * samples, *of_time), times_of(plan, step), np.float32)
+        block[TIME] = np.full((len(step.branches) * samples, *time_shape), times_of(plan, step), np.float32)
         if step.to is not None:
             block[TO] = np.full(len(step.branches) * samples, step.to, np.float32)
         blocks.append(block)
@@ -100,7 +99,9 @@ class BodyInputs(NamedTuple):
         roles = {each.name: each.role for graph in body.graphs for each in graph.inputs}
         keys = {name: by_input[name] if role == "condition" else TIMES.get(role) for name, role in roles.items()}
         direct = {name: key for name, key in keys.items() if key is not None}
-        groups, rows = (tuple(name for name, own in roles.items() if own == role) for role in ("group", "row"))
+        groups, rows = (
+            tuple(name for name, its_role in roles.items() if its_role == role) for role in ("group", "row")
+        )
         prologue = bundle.manifest.prologue
         ahead = () if prologue is None else prologue.inputs
         read = {*direct.values(), *(TIMES.get(each.role) for each in ahead)}

@@ -1,6 +1,6 @@
 """A network of a bundle, loaded with one body and one inference engine: what it is fed, and one call of its graphs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -14,15 +14,13 @@ from fewstep.runtime.arrays import Float32
 from fewstep.runtime.backends import Arrays, LoadedGraph
 from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.reading import EXPORT_AGAIN, Bundle
-from fewstep.runtime.feeds import BodyInputs, check_times, plan_blocks
+from fewstep.runtime.feeds import BodyInputs, BranchValues, check_times, plan_blocks
 from fewstep.runtime.feeds import tensor_name as name_of
 from fewstep.runtime.graph_entry import CARRIED
 from fewstep.runtime.positions import time_shape
 from fewstep.runtime.prologues import LastRows, dealt_rows
 from fewstep.runtime.sizes import output_shape, x_dtype
 from fewstep.runtime.step_call import Feeds, GraphCall
-
-BranchValues = Callable[[str], dict[str, NDArray[Any]]]  # conditions of a branch by name
 
 
 @dataclass(frozen=True, repr=False)

@@ -47,24 +47,22 @@ def dealt_rows(
         conditioner_rows = last.rows(fed, count, lambda: _run(conditioner, CONDITIONER, fed, count, bundle))
     prologue_rows: dict[str, NDArray[Any]] = {}
     if prologue is not None and manifest.prologue is not None:
-        takes, carried = (
-            manifest.prologue.inputs,
-            [each.name for each in manifest.prologue.inputs if each.role == "row"],
-        )
+        takes = manifest.prologue.inputs
+        conditioned = [each.name for each in takes if each.role == "row"]
         seen = {each.name: named[each.name] for each in takes if each.role == "condition"}
         times = {each.name: TIMES[each.role] for each in takes if each.role in TIMES}
         own, own_places = _conditions(blocks, sorted(seen.values()))
-        keys = {OWN: own_places} | ({PLACE: places} if carried else {})
+        keys = {OWN: own_places} | ({PLACE: places} if conditioned else {})
         distinct, pairs = _pairs(blocks, keys, sorted(set(times.values())))
 
         def rows_of(at: slice) -> dict[str, NDArray[Any]]:
             """The rows of some of the pairs."""
             fed = {name: distinct[key][at] for name, key in times.items()}
             fed |= {name: own[key][distinct[OWN][at]] for name, key in seen.items()}
-            fed |= {name: conditioner_rows[name][distinct[PLACE][at]] for name in carried}
+            fed |= {name: conditioner_rows[name][distinct[PLACE][at]] for name in conditioned}
             return _run(prologue, PROLOGUE, fed, len(distinct[OWN][at]), bundle)
 
-        taken = sum(conditioner_rows[name][0].nbytes for name in carried)
+        taken = sum(conditioner_rows[name][0].nbytes for name in conditioned)
         most = max(1, AT_ONCE // max(1, taken))
         parts = [rows_of(slice(start, start + most)) for start in range(0, len(distinct[OWN]), most)]
         prologue_rows = parts[0]

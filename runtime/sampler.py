@@ -23,7 +23,7 @@ from fewstep.plans.arguments import check_compiled, check_tokens
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance
 from fewstep.plans.plan import DENOISER, Plan
-from fewstep.plans.tokens.plan import IDS
+from fewstep.plans.tokens.plan import IDS, TokenPlan
 from fewstep.runtime import conditions, mixed_plans, units
 from fewstep.runtime.arrays import Float32
 from fewstep.runtime.backends.recent import Recent
@@ -31,11 +31,12 @@ from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.denoiser import Denoiser
 from fewstep.runtime.execute import Array, Draws, StepNetwork, StepState, execute
-from fewstep.runtime.feeds import Overrides, branch_values
+from fewstep.runtime.feeds import BranchValues, Overrides, branch_values
 from fewstep.runtime.finite import finite_outputs, finite_sample, finite_states
-from fewstep.runtime.network import BranchValues, Network
+from fewstep.runtime.network import Network
 from fewstep.runtime.planning import PlanLike, plan_for
 from fewstep.runtime.request import (
+    GivenTensors,
     PlannedRun,
     PlanSettings,
     RunSettings,
@@ -51,8 +52,8 @@ from fewstep.runtime.request import (
 from fewstep.runtime.sizes import sized
 from fewstep.runtime.slots import Slots, refuse_banks
 from fewstep.runtime.step_call import Recorder, StepCall
-from fewstep.runtime.token_planning import check_ids, refuse_for_tokens
-from fewstep.runtime.tokens import execute_tokens
+from fewstep.runtime.token_planning import check_ids, refuse_for_tokens, vocabulary_of
+from fewstep.runtime.tokens import TokenState, execute_tokens
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack  # in the standard library from Python 3.11 on
@@ -98,7 +99,7 @@ class Sampler(AbstractContextManager["Sampler"]):
         return self.denoiser.networks[name]
 
     def at(self, *, adapters: "Adapters | None" = None, **sizes: int) -> "Sampler":
-        """The sampler for other choices, which all its runs have. It shares this one's graphs.
+        """The sampler whose runs have these adapters and sizes. It shares this one's graphs.
 
             wide = sampler.at(width=128, adapters={"a.safetensors": 0.8})
 
@@ -115,22 +116,22 @@ class Sampler(AbstractContextManager["Sampler"]):
             from fewstep.runtime.lora.adapted import adapted  # seldom needed
 
             networks[DENOISER] = adapted(networks[DENOISER], adapters)
-        for name, each in networks.items() if sizes else ():
-            bundle = replace(each.bundle, manifest=sized(each.bundle.manifest, sizes))
-            networks[name] = replace(each, bundle=bundle)
+        for name, network in networks.items() if sizes else ():
+            bundle = replace(network.bundle, manifest=sized(network.bundle.manifest, sizes))
+            networks[name] = replace(network, bundle=bundle)
         return replace(self, denoiser=Denoiser(networks))
 
-    def changed(self, network: str = DENOISER, **parts: Any) -> "Sampler":
+    def changed(self, name: str = DENOISER, **parts: Any) -> "Sampler":
         """The sampler with other parts of one of its networks, such as its `graph`, `prologue`, `body` or `bundle`."""
-        return self.with_network(network, replace(self.network(network), **parts))
+        return self.with_network(name, replace(self.network(name), **parts))
 
     def with_network(self, name: str, network: Network) -> "Sampler":
-        """The sampler with another network instead of one of its own."""
+        """The sampler with another network of this name."""
         return replace(self, denoiser=Denoiser({**self.denoiser.networks, name: network}))
 
-    def alone(self, network: str) -> "Sampler":
-        """The sampler of another network as if it were the bundle's only one, or this one for the denoiser."""
-        return self if network == DENOISER else replace(self, denoiser=Denoiser({DENOISER: self.network(network)}))
+    def alone(self, name: str) -> "Sampler":
+        """The sampler as if one of the other networks were the bundle's only one. For DENOISER it is this sampler."""
+        return self if name == DENOISER else replace(self, denoiser=Denoiser({DENOISER: self.network(name)}))
 
     def sample(
         self,
@@ -171,8 +172,8 @@ class Sampler(AbstractContextManager["Sampler"]):
         guidance: float | Guidance | None = None,
         **settings: "Unpack[RunSettings]",
     ) -> tuple[Float32, Slots]:
-        """`sample`, and what the run leaves: named outputs, in `named`, and what the next run carries on from, for a
-        denoiser that makes a long sample chunk by chunk.
+        """Samples, as `sample` returns them, and the slots that the run leaves: carried tensors, for the next run, and
+        named outputs, in `named`. So a denoiser makes a long sample chunk by chunk.
 
             carried = None
             for number, vowel in enumerate(vowels):
@@ -194,7 +195,7 @@ class Sampler(AbstractContextManager["Sampler"]):
         guidance: float | Guidance | None = None,
         **settings: "Unpack[RunSettings]",
     ) -> Iterator[StepState]:
-        """The run of `sample`, one state per evaluation (`index`, `u`, `x0`): for previews, progress, measuring. Stop
+        """The states of the run of `sample`, one per step (`index`, `u`, `x0`): for previews, progress, measuring. Stop
         iterating to cancel. It takes the arguments of `sample`. A token denoiser's are `TokenState`s."""
         return self._run(plan, seeds, condition, guidance, settings).states
 
@@ -213,25 +214,27 @@ class Sampler(AbstractContextManager["Sampler"]):
 
         It takes the other arguments of `sample` too, but `hold`, which takes one plan for all.
         """
-        numbers, values = self._checked(seeds, condition, settings)
+        check_settings(settings, RunSettings, "run")
+        numbers, x_shape = check_seeds(seeds), self.bundle.manifest.x_shape
+        values = self._branch_values(len(numbers), condition, settings.get("branches"))
         if settings.get("hold") is not None:
             raise UserError("hold with a plan for each sample", "give one plan")
         mixed_plans.check_count(plans, len(numbers))
-        compiled = list(map(check_compiled, self._compiled(plans, guidance, settings)))
+        compiled = list(map(check_compiled, self._compiled_plans(plans, guidance, settings)))
 
         def cohort(plan: Plan) -> mixed_plans.Cohort:
             """The samples of the batch that follow one plan."""
             refuse_banks(plan, self.bundle.path)
             places = [place for place, other in enumerate(compiled) if other == plan]
-            given = self._given(plan, condition, settings, len(numbers))
+            given = check_given(plan.given, settings.get("given"), condition, x_shape, len(numbers))
             feeds = self.denoiser.feeds(plan, len(places), lambda branch: mixed_plans.at(places, values(branch)))
             draws = self.draws([numbers[place] for place in places])
             return mixed_plans.Cohort(plan, places, draws, mixed_plans.at(places, given), feeds)
 
         cohorts = [cohort(each) for place, each in enumerate(compiled) if each not in compiled[:place]]
         longest = max(len(each.steps) for each in compiled)
-        going = mixed_plans.run(cohorts, self.denoiser, self.denoiser.shared)
-        for _ in until_cancelled(going, longest, settings.get("cancel")):
+        steps = mixed_plans.run(cohorts, self.denoiser, self.denoiser.shared)
+        for _ in until_cancelled(steps, longest, settings.get("cancel")):
             pass
         return mixed_plans.collect(cohorts, len(numbers))
 
@@ -266,7 +269,8 @@ class Sampler(AbstractContextManager["Sampler"]):
         condition: conditions.ConditionValues | None = None,
         branches: Overrides | None = None,
     ) -> StepNetwork:
-        """The denoiser along a compiled plan, as the executor calls it: for callers with their own x."""
+        """The function that `execute` calls at the steps of a compiled plan: for callers with their own x. It raises
+        UserError where an output is not finite."""
         check_compiled(plan)
         refuse_banks(plan, self.bundle.path)
         return finite_outputs(self.step_call(plan, samples, condition, branches), plan)
@@ -278,12 +282,14 @@ class Sampler(AbstractContextManager["Sampler"]):
         condition: conditions.ConditionValues | None = None,
         branches: Overrides | None = None,
     ) -> StepCall:
-        """The evaluations of a compiled plan. It begins with zeros where the plan carries tensors."""
-        return self._step_call(plan, samples, self._values(samples, condition, branches))
+        """The calls of the steps of a compiled plan, with all inputs but x. Carried tensors begin with zeros. No output
+        is checked."""
+        return self._step_call(plan, samples, self._branch_values(samples, condition, branches))
 
-    def _values(
+    def _branch_values(
         self, samples: int, condition: conditions.ConditionValues | None, branches: Overrides | None
     ) -> BranchValues:
+        """A function of a branch that gives its conditions, checked."""
         return branch_values(self.bundle.manifest.conditions, condition, branches, samples, self.network().nulls)
 
     def draws(self, seeds: Sequence[int]) -> Draws:
@@ -292,7 +298,7 @@ class Sampler(AbstractContextManager["Sampler"]):
         return lambda number: noise.stacked(numbers, number, shape)
 
     def forget(self) -> None:
-        """Let the next call run every conditioner, as one with other conditions does."""
+        """Forget the rows of conditioners: the next call runs each, as one with other conditions does."""
         for each in self.denoiser.networks.values():
             each.last.forget()
 
@@ -308,11 +314,14 @@ class Sampler(AbstractContextManager["Sampler"]):
         condition has no null value: a caller that gives "uncond" can still guide.
         """
         check_settings(settings, PlanSettings, "plan")
-        return cast(Plan, self._plan(plan, guidance, settings))  # all but who runs tokens want this kind
+        return cast(Plan, self._compiled_plan(plan, guidance, settings))  # all but who runs tokens want this kind
 
-    def _plan(self, plan: PlanLike, guidance: float | Guidance | None, settings: PlanSettings) -> AnyPlan:
-        asks_nothing = not settings or all(settings.get(name) is None for name in PlanSettings.__annotations__)
-        if asks_nothing and guidance is None and plan is not None and self._plans.get(id(plan)) is plan:
+    def _compiled_plan(self, plan: PlanLike, guidance: float | Guidance | None, settings: PlanSettings) -> AnyPlan:
+        """The plan that `compile` returns, for settings of a run too. One of the last plans is not checked again."""
+        has_settings = guidance is not None or any(
+            settings.get(name) is not None for name in PlanSettings.__annotations__
+        )
+        if not has_settings and plan is not None and self._plans.get(id(plan)) is plan:
             return plan
         others = {name: each.body.groups for name, each in self.denoiser.networks.items() if name != DENOISER}
         compiled = regroup(plan_for(self.bundle, self.body, plan, guidance, settings), others)
@@ -323,28 +332,15 @@ class Sampler(AbstractContextManager["Sampler"]):
         """The last plans that were compiled and checked, by identity: each call would check them again."""
         return Recent(PLANS_KEPT)
 
-    def _checked(
-        self, seeds: Sequence[int], condition: conditions.ConditionValues | None, settings: RunSettings
-    ) -> tuple[list[int], BranchValues]:
-        """The seeds and the conditions of a run, checked as far as no plan is needed for it."""
-        check_settings(settings, RunSettings, "run")
-        numbers = check_seeds(seeds)
-        return numbers, self._values(len(numbers), condition, settings.get("branches"))
-
-    def _compiled(
+    def _compiled_plans(
         self, plans: Sequence[PlanLike], guidance: float | Guidance | None, settings: RunSettings
     ) -> list[AnyPlan]:
-        compiled = [self._plan(plan, guidance, settings) for plan in plans]
+        """The plans of a run, compiled, and checked against its branches and the sizes of x."""
+        compiled = [self._compiled_plan(plan, guidance, settings) for plan in plans]
         check_branches(settings.get("branches"), compiled, guidance)
         for plan in compiled:
             check_tensors(plan, self.bundle.manifest.x_shape)
         return compiled
-
-    def _given(
-        self, plan: Plan, condition: conditions.ConditionValues | None, settings: RunSettings, samples: int
-    ) -> dict[str, Float32]:
-        """The tensors that a plan starts from."""
-        return check_given(plan.given, settings.get("given"), condition, self.bundle.manifest.x_shape, samples)
 
     def _run(
         self,
@@ -354,32 +350,41 @@ class Sampler(AbstractContextManager["Sampler"]):
         guidance: float | Guidance | None,
         settings: RunSettings,
     ) -> PlannedRun:
-        """A run along one plan for all samples."""
-        seeds, values = self._checked(seeds, condition, settings)
-        (compiled,) = self._compiled([plan], guidance, settings)
-        manifest, samples = self.bundle.manifest, len(seeds)
-        carried, hold = settings.get("carried"), settings.get("hold")
+        """The run of all samples along one plan, checked. Its states are computed as they are asked for."""
+        check_settings(settings, RunSettings, "run")
+        numbers, x_shape = check_seeds(seeds), self.bundle.manifest.x_shape
+        samples, hold, carried = len(numbers), settings.get("hold"), settings.get("carried")
+        values = self._branch_values(samples, condition, settings.get("branches"))
+        (compiled,) = self._compiled_plans([plan], guidance, settings)
         if carried is not None and not compiled.banks:
             raise UserError(f"{self.bundle.path} carries nothing from run to run", "leave carried out")
         states: Iterator[Any]
-        if manifest.vocabulary is None or hold is not None:
+        if self.bundle.manifest.vocabulary is None or hold is not None:  # a hold refuses tokens
             numeric = check_compiled(compiled, f"give known tokens: given={{{IDS!r}: ...}}", "a hold")
-            hold = check_hold(hold, numeric, manifest.x_shape, samples)
+            hold = check_hold(hold, numeric, x_shape, samples)
             network = self._step_call(numeric, samples, values, carried).step_network
-            given = self._given(numeric, condition, settings, samples)
-            states = execute(numeric, network, self.draws(seeds), np.float32, given, hold)
+            given = check_given(numeric.given, settings.get("given"), condition, x_shape, samples)
+            states = execute(numeric, network, self.draws(numbers), np.float32, given, hold)
         else:
-            tokens, reads_time = check_tokens(compiled), self.network().inputs.has_time
-            refuse_for_tokens(tokens, reads_time)
-            known = check_ids(settings.get("given"), tokens, manifest, samples)
-            call = self._step_call(tokens, samples, values)
-            states = execute_tokens(tokens, call.logits, seeds, manifest.vocabulary.mask, known, reads_time)
+            states = self._token_states(check_tokens(compiled), numbers, values, settings.get("given"))
         states = until_cancelled(states, len(compiled.steps), settings.get("cancel"))
         return PlannedRun(compiled, finite_states(states, compiled), hold)
 
+    def _token_states(
+        self, plan: TokenPlan, seeds: Sequence[int], values: BranchValues, given: GivenTensors | None
+    ) -> Iterator[TokenState]:
+        """The states of tokens, one per step."""
+        manifest, reads_time = self.bundle.manifest, self.network().inputs.has_time
+        refuse_for_tokens(plan, reads_time)
+        known = check_ids(given, plan, manifest, len(seeds))
+        logits = self._step_call(plan, len(seeds), values).logits
+        return execute_tokens(plan, logits, seeds, vocabulary_of(manifest).mask, known, reads_time)
+
     def _step_call(self, plan: AnyPlan, samples: int, values: BranchValues, carried: Slots | None = None) -> StepCall:
-        manifest, slots = self.bundle.manifest, None
+        """The calls of a plan's steps under checked conditions, from the slots `carried` on or from zeros."""
+        manifest, slots, first = self.bundle.manifest, None, 0
         if plan.banks or manifest.outputs:
-            slots = slots_of(check_compiled(plan), carried, manifest, samples)
-        feeds = self.denoiser.feeds(plan, samples, values, 0 if slots is None else slots.first(check_compiled(plan)))
+            slots = slots_of(numeric := check_compiled(plan), carried, manifest, samples)
+            first = slots.first(numeric)
+        feeds = self.denoiser.feeds(plan, samples, values, first)
         return StepCall(self.denoiser, feeds, slots, tuple(each.name for each in manifest.outputs), self.record)
