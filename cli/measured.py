@@ -9,7 +9,7 @@ from rich.table import Table
 from fewstep.cli.outcome import Outcome
 from fewstep.cli.tables import table
 from fewstep.graph.needs import check_memory, duration
-from fewstep.measure.columns import MeasureTask
+from fewstep.measure.measurement import MeasureTask
 from fewstep.measure.results import Quality, Results
 from fewstep.measure.workers.setup import warn_of_workers
 from fewstep.report.drawing.plan_view import headline

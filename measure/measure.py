@@ -11,12 +11,12 @@ from fewstep.graph.needs import check_memory
 from fewstep.graph.output import check_writable, write_whole
 from fewstep.measure.bodies import int8_bodies, not_judged
 from fewstep.measure.body_backends import is_simulated
-from fewstep.measure.columns import MeasureTask, measured_by
 from fewstep.measure.cost import body_bytes
 from fewstep.measure.distances.data import open_data
 from fewstep.measure.distances.distance import RESAMPLES
 from fewstep.measure.distances.features import default_features, open_extractor
 from fewstep.measure.judged_task import JudgedTask, JudgementOptions, open_judged_task
+from fewstep.measure.measurement import MeasureTask, results_of
 from fewstep.measure.opened_body import open_body
 from fewstep.measure.results import Results, encode
 from fewstep.measure.rollouts.calibrated_plan import judged_plans
@@ -24,7 +24,7 @@ from fewstep.measure.rollouts.seeds import APART
 from fewstep.measure.sampling import FLOAT
 from fewstep.measure.speed.race import Turns
 from fewstep.measure.speed.timed_bodies import TimedBodies, timed_elsewhere, timed_here, timing_notes
-from fewstep.measure.storing import check_output, unchanged
+from fewstep.measure.storing import check_output, open_unchanged
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
 from fewstep.runtime.backends.named import named
@@ -95,11 +95,11 @@ def measure(options: MeasureOptions, progress: Progress = SILENT, workers: Execu
     if task.judged is not None:
         check_memory(task.judged.needs(ROOM), options.bundle)
     task.estimate().announce()
-    measured, _ = measured_by(task, progress, workers)
+    measured, _ = results_of(task, progress, workers)
     if options.output is not None:
         write_whole(options.output, encode(measured))
     elif task.judged is not None:
-        with unchanged(task.bundle, "give --output FILE.json") as (writer, manifest):
+        with open_unchanged(task.bundle, "give --output FILE.json") as (writer, manifest):
             stored = writer.add(encode(measured), folder="report", name="measured", suffix=".json")
             writer.commit(msgspec.structs.replace(manifest, evaluation=stored))
     return measured
@@ -127,8 +127,9 @@ def measure_task(options: MeasureOptions) -> MeasureTask:
 
 
 def _judged_task(bundle: Bundle, options: MeasureOptions) -> JudgedTask:
+    """The task of judging bodies one by one and, for the column fd, as sets. UserError for figures without a place."""
     manifest, extractor, data = bundle.manifest, None, None
-    names = _chosen(bundle, options.body)
+    names = _judged_names(bundle, options.body)
     shape, ids = manifest.x_shape, manifest.vocabulary.size if manifest.vocabulary else None
     if "fd" in options.columns:
         name = options.features or default_features(manifest)
@@ -173,8 +174,8 @@ def _first_plan(bundle: Bundle, options: MeasureOptions) -> Plan:
     return _plan_of_each(bundle, [name], options)[name]
 
 
-def _chosen(bundle: Bundle, names: Sequence[str]) -> list[str]:
-    """Names of the bodies to judge."""
+def _judged_names(bundle: Bundle, names: Sequence[str]) -> list[str]:
+    """Names of the bodies to judge: those that are asked for, or the int8 bodies that are not simulated, or all."""
     bodies = int8_bodies(bundle)
     if not names:
         deployed = [name for name, body in bodies.items() if not is_simulated(body)]

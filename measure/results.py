@@ -157,22 +157,22 @@ class BodyCoverage(Strict, frozen=True):
 
 
 class Results(Strict, frozen=True):
-    """All figures of one measurement or report: bodies with what was asked for."""
+    """All figures of one measurement or report. What was not asked for, or is not there, is empty or None."""
 
     schema: int
     bundle: str
-    plan: str
+    plan: str  # its name: bodies and float32 are compared along it
     guidance: str | None  # the weight, or the form with its numbers
-    teacher: str | None  # the plan of the float32 teacher; None: tokens
-    batch: int
-    float_against_teacher: EndQuality | None
-    qualities: tuple[Quality, ...]
-    covered: tuple[BodyCoverage, ...]
-    races: tuple[Race, ...]
+    teacher: str | None  # the name of its plan; None: tokens, or a distilled denoiser
+    batch: int  # seeds that are sampled at once
+    float_against_teacher: EndQuality | None  # what the few steps cost
+    qualities: tuple[Quality, ...]  # of each int8 body
+    covered: tuple[BodyCoverage, ...]  # in a report, of each int8 body in each network
+    races: tuple[Race, ...]  # one for each batch size
     sizes: dict[str, int]  # body -> bytes of its graph and weights
     machine: Machine
     command: str
-    seconds: float  # what the report itself took
+    seconds: float  # that the measurement took
     notes: tuple[str, ...] = ()
     made: tuple[str, ...] = ()  # the commands that made the bundle
     teacher_check: TeacherCheck | None = None  # None in results of earlier versions
@@ -186,8 +186,8 @@ class Results(Strict, frozen=True):
 
     def int8_share(self, body: str) -> float | None:
         """Share of a run's multiply-accumulates in int8, over the networks of a body; None where it is not known."""
-        own = [each for each in self.covered if each.body == body]
-        return sum(each.share * each.work for each in own) / sum(each.work for each in own) if own else None
+        parts = [each for each in self.covered if each.body == body]
+        return sum(each.share * each.work for each in parts) / sum(each.work for each in parts) if parts else None
 
 
 def encode(results: Results) -> bytes:

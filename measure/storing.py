@@ -14,13 +14,16 @@ from fewstep.runtime.bundle.reading import Bundle, open_bundle
 
 
 @contextmanager
-def unchanged(bundle: Bundle, instead: str) -> Iterator[tuple[Writer, Manifest]]:
-    """The writer of a bundle that was measured, and its manifest now. UserError where its graphs are others."""
+def open_unchanged(bundle: Bundle, instead: str) -> Iterator[tuple[Writer, Manifest]]:
+    """Open a measured bundle to write into it: its writer, under its lock, and its manifest now.
+
+    UserError where it cannot be written, for which `instead` says what to do, or where its graphs are no longer those
+    of `bundle`.
+    """
     with open_for_update(bundle.path, must_exist=True, instead=instead) as writer:
         manifest = open_bundle(bundle.path).manifest
-        if any(
-            getattr(manifest, name) != getattr(bundle.manifest, name) for name in ("bodies", "prologue", "networks")
-        ):
+        graphs = ("bodies", "prologue", "networks")
+        if any(getattr(manifest, name) != getattr(bundle.manifest, name) for name in graphs):
             raise UserError(f"{bundle.path} was changed while it was measured", "run the command again")
         yield writer, manifest
 

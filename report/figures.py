@@ -11,7 +11,7 @@ from fewstep.calibration.comparable import judged_unlike
 from fewstep.graph import io
 from fewstep.graph.graph import Graph
 from fewstep.measure.bodies import int8_bodies, not_judged
-from fewstep.measure.columns import MeasureTask, measured_by
+from fewstep.measure.measurement import MeasureTask, results_of
 from fewstep.measure.results import BodyCoverage, Results
 from fewstep.measure.rollouts.seeds import label
 from fewstep.measure.speed.machine import Machine
@@ -38,13 +38,13 @@ def figures(
     `workers` of the caller sample instead of the task's own.
     """
     bundle, manifest, judged = task.bundle, task.bundle.manifest, task.judged
-    results, found = measured_by(task, progress, workers)
-    assert judged is not None and found is not None  # a page has its columns
+    results, judgements = results_of(task, progress, workers)
+    assert judged is not None and judgements is not None  # a page has its columns
     prepared = {
         name: io.load(bundle.graph(judged.reference.network(name).body.graph), root=bundle.path)
         for name in networks(manifest)
     }
-    bodies = found.bodies
+    bodies = judgements.bodies
     results = msgspec.structs.replace(
         results,
         covered=tuple(chain.from_iterable(covered(bundle, prepared, *each) for each in judged.plans.items())),
@@ -56,8 +56,8 @@ def figures(
     joints = {name: joint_errors(manifest, body.samples, body.reference) for name, body in bodies.items()}
     qualities = tuple(msgspec.structs.replace(each, joints=joints[each.body]) for each in results.qualities)
     samples = Samples(
-        teacher=found.teacher,
-        reference=found.reference.samples,
+        teacher=judgements.teacher,
+        reference=judgements.reference.samples,
         bodies={name: (body.samples, body.reference) for name, body in bodies.items()},
         labels=[label(manifest.conditions, seed, judged.records) for seed in range(judged.count)],
     )

@@ -11,15 +11,15 @@ from fewstep.graph.needs import check_memory
 from fewstep.graph.output import write_whole
 from fewstep.measure.bodies import int8_bodies
 from fewstep.measure.body_backends import is_simulated
-from fewstep.measure.columns import MeasureTask
 from fewstep.measure.cost import body_bytes
 from fewstep.measure.judged_batch import Contender
 from fewstep.measure.judged_task import JudgedTask, open_judged_task
+from fewstep.measure.measurement import MeasureTask
 from fewstep.measure.results import Results, encode
 from fewstep.measure.sampling import FLOAT
 from fewstep.measure.speed.machine import this_machine
 from fewstep.measure.speed.timed_bodies import TimedBodies, timed_here
-from fewstep.measure.storing import check_output, unchanged
+from fewstep.measure.storing import check_output, open_unchanged
 from fewstep.plans.errors import UserError
 from fewstep.report.address import lead_to
 from fewstep.report.distribution import stored_evaluation
@@ -54,7 +54,7 @@ def report(options: ReportOptions, progress: Progress = SILENT, workers: Executo
         write_whole(options.output.with_suffix(".json"), encode(measured))
         write_whole(options.output, content)
         return measured
-    with unchanged(asked.bundle, "give --output FILE.html") as (writer, manifest):
+    with open_unchanged(asked.bundle, "give --output FILE.html") as (writer, manifest):
         measured, content = _drawn(open_bundle(options.bundle), measured, samples)  # it may be evaluated by now
         drawn = writer.add(content, folder="report", name="index", suffix=".html")
         results = writer.add(encode(measured), folder="report", name="results", suffix=".json")

@@ -10,7 +10,7 @@ import pytest
 from fewstep.cli.measured import measured_table as table
 from fewstep.cli.verbs import build, measure, report
 from fewstep.graph.engines.build import BuildOptions, EngineRequest
-from fewstep.measure import columns
+from fewstep.measure import measurement
 from fewstep.measure.measure import MeasureOptions, measure_task
 from fewstep.measure.rollouts.nearness import Nearness
 from fewstep.report.figures import figures
@@ -98,7 +98,7 @@ def test_evaluations_are_those_that_run(tmp_path: Path, monkeypatch: pytest.Monk
         return replace(step_call(sampler, plan, samples, *more), record=record)
 
     monkeypatch.setattr(Sampler, "_step_call", counting)
-    monkeypatch.setattr(columns, "races", lambda *_, **rest: ())
+    monkeypatch.setattr(measurement, "races", lambda *_, **rest: ())
     figures(open_report(options))
     assert isinstance(told.value, dict) and told.value["evaluations"] == evaluated
     assert told.value["seconds"] > 0 and told.value["needs"].files == 3

@@ -96,7 +96,7 @@ def test_of_a_file_that_bodies_share_each_counts_what_it_reads(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("begin", "work"),
     [
-        (lambda path: measure(MeasureOptions(path, seeds=4)), "fewstep.measure.measure.measured_by"),
+        (lambda path: measure(MeasureOptions(path, seeds=4)), "fewstep.measure.measure.results_of"),
         (lambda path: report(ReportOptions(path, seeds=20, simulated_seeds=5)), "fewstep.report.write.figures"),
         (lambda path: choose(ChooseOptions(path, seeds=4)), "fewstep.measure.judged_reference.checked_teacher"),
         (lambda path: fit(FitOptions(path, steps=3, guidance=2.0)), "fewstep.calibration.fitting.fit._fitted"),

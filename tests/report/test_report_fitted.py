@@ -11,7 +11,7 @@ import pytest
 
 from fewstep.cli.verbs.report import dry_run
 from fewstep.measure import body_backends, judged_task
-from fewstep.measure import columns as module
+from fewstep.measure import measurement as module
 from fewstep.measure.bodies import int8_bodies
 from fewstep.measure.body_backends import SIMULATION, inference_engine_of
 from fewstep.measure.measure import MeasureOptions, measure_task

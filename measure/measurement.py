@@ -1,4 +1,4 @@
-"""The columns of a measurement, which `measure` and `report` ask for: quality of bodies, one by one and as sets; time.
+"""A measurement, which `measure` and `report` ask for: quality of bodies, one by one and as sets; time.
 
 Comparisons that are never mixed: the same seeds by int8 and by float32 along one plan; both against the float32 teacher
 of many steps; the distributions of both against other float32 samples, and against data.
@@ -37,8 +37,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MeasureTask:
-    """The task of a measurement, once all that can be refused is not. `judged` and `timed` are None where their columns
-    are not asked for. `notes` are for a reader of the figures."""
+    """The task of a measurement, once all that can be refused is not.
+
+    command: the line that asks for it. setup: who samples. judged, timed: None where no column of theirs is asked for.
+    sizes: bytes of bodies. notes: for a reader of the figures.
+    """
 
     bundle: Bundle
     plan: Plan
@@ -58,13 +61,15 @@ class MeasureTask:
         return Estimate(count, count * seconds_of_one(task.reference, task.timed_plan(), task.records), timing)
 
 
-def measured_by(
+def results_of(
     task: MeasureTask, progress: Progress = SILENT, workers: Executor | None = None
 ) -> tuple[Results, Judgements | None]:
-    """All figures of a task, and what they were judged by. `workers` of the caller sample instead of the task's own,
-    which end before bodies are timed."""
-    start, plan, timed, found = perf_counter(), task.plan, task.timed, None
-    measured = Results(
+    """The figures of a task; and the judgements, with the samples if the task keeps them, or None if it judges nothing.
+
+    `workers` of the caller sample instead of the task's own, which end before bodies are timed.
+    """
+    start, plan, timed, judgements = perf_counter(), task.plan, task.timed, None
+    results = Results(
         schema=SCHEMA,
         bundle=task.bundle.manifest.name,
         plan=plan.name,
@@ -83,60 +88,60 @@ def measured_by(
         spinning=timed.turns.spinning if timed else True,
     )
     if task.judged is not None:
-        with opened(task.setup, workers) as hands:
-            measured, found = _with_quality(measured, task.judged, progress, hands)
+        with opened(task.setup, workers) as open_workers:
+            results, judgements = _with_quality(results, task.judged, progress, open_workers)
     if timed is not None:
         records = task.judged.records if task.judged else given_records(task.bundle, None, None, HELD_OUT)
-        measured = msgspec.structs.replace(measured, races=races(task.bundle, timed, records, progress))
-    return msgspec.structs.replace(measured, seconds=perf_counter() - start), found
+        results = msgspec.structs.replace(results, races=races(task.bundle, timed, records, progress))
+    return msgspec.structs.replace(results, seconds=perf_counter() - start), judgements
 
 
 def _with_quality(
     results: Results, task: JudgedTask, progress: Progress, workers: Workers | None
 ) -> tuple[Results, Judgements]:
-    """The results with the quality of each body, as they are asked for."""
+    """The results with the quality of each body, and the judgements that it comes from."""
     sampling, extractor = task.sampling(workers), task.extractor
     teacher = None if task.teacher is None else task.checked_teacher(task.taught, progress, sampling.few_by_few)
     extract = None if extractor is None else extractor.extract
     plan = None if teacher is None else teacher.plan
     want = Want(plan, task.taught, extract, task.featured, APART[: task.featured], task.has_samples)
-    found = judge(sampling.answers, task.contenders, task.plan, task.held_out, task.count, want, progress)
-    features, sets = (None, {}) if extractor is None else _distances(task, extractor, found, progress)
-    measured = msgspec.structs.replace(
+    judgements = judge(sampling.answers, task.contenders, task.plan, task.held_out, task.count, want, progress)
+    features, sets = (None, {}) if extractor is None else _distances(task, extractor, judgements, progress)
+    results = msgspec.structs.replace(
         results,
         teacher=teacher.plan.name if teacher else None,
         teacher_check=teacher.check if teacher else None,
-        float_against_teacher=found.reference.against_teacher,
+        float_against_teacher=judgements.reference.against_teacher,
         features=features,
         qualities=tuple(
             Quality(
                 body=each.name,
                 target=task.bodies[each.name].target,
                 computed_by=inference_engine_of(task.bodies[each.name]),
-                against_float=own.against_float,
-                against_teacher=own.against_teacher,
-                steps=own.steps,
+                against_float=judgement.against_float,
+                against_teacher=judgement.against_teacher,
+                steps=judgement.steps,
                 forced_seeds=each.forced_seeds,
-                tokens=own.tokens,
+                tokens=judgement.tokens,
                 distances=sets.get(each.name, ()),
                 graphs=graph_files(task.bodies[each.name]),
             )
             for each in task.contenders
-            if (own := found.bodies[each.name]).against_float is not None
+            if (judgement := judgements.bodies[each.name]).against_float is not None
         ),
     )
-    return measured, found
+    return results, judgements
 
 
 def _distances(
-    task: JudgedTask, extractor: "Extractor", found: Judgements, progress: Progress
+    task: JudgedTask, extractor: "Extractor", judgements: Judgements, progress: Progress
 ) -> tuple[Features, dict[str, tuple[Distance, ...]]]:
     """The extractor, and the distances of each body to float32 samples of other seeds and to the data."""
     from fewstep.measure.distances.sets import described, distances, features_of  # a page compares no sets
 
-    sets = {f"float32, {task.plan.name}, other seeds": found.apart}
+    sets = {f"float32, {task.plan.name}, other seeds": judgements.apart}
     if task.data is not None:
         sets[task.data.name] = features_of(task.data, extractor, progress)
-    features = {name: own.features for name, own in found.bodies.items()}
-    floats = found.reference.features
+    features = {name: judgement.features for name, judgement in judgements.bodies.items()}
+    floats = judgements.reference.features
     return described(extractor, floats), distances(floats, features, sets, task.resamples, progress)
