@@ -11,7 +11,7 @@ from fewstep.plans.any_plan import AnyPlan
 from fewstep.runtime.progress import AHEAD
 from fewstep.runtime.sampler import Sampler
 
-LONG = 20.0  # seconds from which work says its time ahead
+LEAST_ANNOUNCED = 20.0  # seconds from which work says its time ahead
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class Estimate:
     timing: float = 0.0
 
     def announce(self) -> None:
-        """One line on the log AHEAD, where the work takes LONG or longer."""
-        if (seconds := self.sampling + self.timing) >= LONG:
+        """One line on the log AHEAD, where the work takes LEAST_ANNOUNCED or longer."""
+        if (seconds := self.sampling + self.timing) >= LEAST_ANNOUNCED:
             turns = f", and {duration(self.timing)} of timing" if self.timing else ""
             AHEAD.info(
                 "this takes up to %s: %d evaluations of one sample%s", duration(seconds), self.evaluations, turns

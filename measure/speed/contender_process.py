@@ -11,9 +11,9 @@ from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any
 
-AHEAD = 0.05  # seconds of calls ahead of those that are counted: caches hold the numbers of another contender
-KINDS = "*kinds*"  # the call that returns seconds by kind of operation for each call, none where they are not known
-LONG = 0.5  # seconds of a call that is counted although it is the first
+WARM_UP = 0.05  # seconds of calls ahead of those that are counted: caches hold the numbers of another contender
+LONG_CALL = 0.5  # seconds of a call that is counted although it is the first
+PROFILES = "*kinds*"  # the call that returns seconds by kind of operation for each call, none where they are not known
 
 Call = Callable[[], Any]
 Graph = tuple[Call, Callable[[], Mapping[str, float]]]  # a run of it, and its seconds by kind of operation
@@ -23,8 +23,8 @@ Seconds = tuple[float, float]  # of a call: by the clock, and of the processor, 
 _CALLS: dict[str, Call] = {}
 
 
-def opened(opener: Opener) -> float:
-    """Open what this process runs: seconds that it took."""
+def open_calls(opener: Opener) -> float:
+    """Open what this process runs, and return the seconds that it took."""
     start = perf_counter()
     _CALLS.update(opener())
     return perf_counter() - start
@@ -37,11 +37,11 @@ def result(name: str) -> Any:
 
 def turn(name: str, seconds: float) -> list[Seconds]:
     """The calls of a turn of so many seconds, at least one."""
-    call, ahead = _CALLS[name], 0.0
-    while ahead <= AHEAD:
+    call, warm_up = _CALLS[name], 0.0
+    while warm_up <= WARM_UP:
         last = _once(call)
-        ahead += last[0]
-    times = [last] if last[0] > LONG else []
+        warm_up += last[0]
+    times = [last] if last[0] > LONG_CALL else []
     while not times or sum(wall for wall, _ in times) < seconds:
         times.append(_once(call))
     return times
@@ -62,7 +62,7 @@ def open_steps(graphs: Sequence[tuple[str, int, Callable[[], Graph]]]) -> Mappin
         profiles = [(network, times, profile()) for network, times, (_, profile) in opened]
         return {name: _seconds([each[1:] for each in profiles if name in ("", each[0])]) for name in names}
 
-    return {**{name: partial(_all, runs_of(name)) for name in names}, KINDS: kinds}
+    return {**{name: partial(_all, runs_of(name)) for name in names}, PROFILES: kinds}
 
 
 def _all(runs: Sequence[Call]) -> None:

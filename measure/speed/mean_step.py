@@ -15,13 +15,13 @@ from fewstep.runtime.bundle.manifest import Body, GraphEntry, StepGraph
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.sampler import Sampler
 
-LONGEST = 12  # steps of a timed call: of longer plans, shares are near theirs
+LONGEST_CALL = 12  # steps: of longer plans, the shares in a timed call are near theirs
 
 
 def steps_of(body: Body, plan: AnyPlan, network: str = DENOISER) -> list[tuple[StepGraph, int]]:
     """The graphs of a network's body that run steps of a plan, and how many each of them runs."""
-    own = [step for step in regroup(plan, {network: body.groups}).steps if step.network == network]
-    runs = [body.serving(step.group) for step in own]
+    steps = regroup(plan, {network: body.groups}).steps
+    runs = [body.serving(step.group) for step in steps if step.network == network]
     return [(graph, runs.count(number)) for number, graph in enumerate(body.graphs) if number in runs]
 
 
@@ -55,8 +55,8 @@ def contender_of(
 
 def shares(steps: Sequence[int]) -> list[int]:
     """The steps of each graph in one timed call, of those in a plan: the same shares in as few as can be, and near
-    them where that are more than LONGEST."""
-    shared = max(gcd(*steps), sum(steps) / LONGEST)
+    them where that are more than LONGEST_CALL."""
+    shared = max(gcd(*steps), sum(steps) / LONGEST_CALL)
     return [max(1, round(count / shared)) for count in steps]
 
 

@@ -13,7 +13,7 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
-RUNS = 9  # that are profiled; of each operation the median counts
+PROFILED_RUNS = 9  # of each operation the median counts
 KINDS = {
     "products in int8": "QLinearConv ConvInteger QLinearMatMul MatMulInteger MatMulIntegerToFloat QGemm"
     " DynamicQuantizeMatMul QLinearConvTranspose QAttention",
@@ -40,7 +40,7 @@ def profiled(path: str, options: Any, feeds: Mapping[str, Any]) -> dict[str, flo
     with TemporaryDirectory() as folder:
         options.enable_profiling, options.profile_file_prefix = True, str(Path(folder, "run"))
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        for _ in range(RUNS + 1):  # the first allocates
+        for _ in range(PROFILED_RUNS + 1):  # the first allocates
             session.run(None, feeds)
         return kinds(json.loads(Path(session.end_profiling()).read_text()))
 

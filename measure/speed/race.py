@@ -120,17 +120,19 @@ def _kinds(process: TimedProcess) -> dict[str, dict[str, float]]:
     """Shares of each call by kind, the largest first; none where the profile fails, as without room for its file:
     times are kept."""
     try:
-        by_call: Mapping[str, Mapping[str, float]] = process.result(contender_process.KINDS)
+        by_call: Mapping[str, Mapping[str, float]] = process.result(contender_process.PROFILES)
     except UserError as error:
         LOG.warning("where the time of %s goes is not known: %s", process.name, error.what)
         return {}
-    return {
-        call: {kind: each / (sum(own.values()) or 1.0) for kind, each in sorted(own.items(), key=lambda item: -item[1])}
-        for call, own in by_call.items()
-    }
+    shares = {}
+    for call, seconds in by_call.items():
+        total = sum(seconds.values()) or 1.0
+        shares[call] = {kind: seconds[kind] / total for kind in sorted(seconds, key=seconds.__getitem__, reverse=True)}
+    return shares
 
 
 def _opener(contender: TimedContender, threads: int, spinning: bool) -> contender_process.Opener:
+    """What opens the calls of a contender's graphs in its process."""
     graphs = []
     for each in contender.graphs:
         graph, feeds = each.graph, dict(each.feeds)
@@ -145,10 +147,11 @@ def _opener(contender: TimedContender, threads: int, spinning: bool) -> contende
 
 
 def _timing(
-    process: TimedProcess, call: str, mine: Sequence[Sequence[float]], first: Sequence[Sequence[float]]
+    process: TimedProcess, call: str, rounds: Sequence[Sequence[float]], first: Sequence[Sequence[float]]
 ) -> Timing:
-    seconds = [value for turn in mine for value in turn]
-    ratios = [median(theirs) / median(ours) for ours, theirs in zip(mine, first, strict=True)]
+    """The timing of a call, by its seconds in each round; `first` are those of the first contender."""
+    seconds = [value for turn in rounds for value in turn]
+    ratios = [median(other) / median(turn) for turn, other in zip(rounds, first, strict=True)]
     p10, p90, p99 = np.percentile(seconds, [10, 90, 99])
     return Timing(
         name=f"{process.name}, {call}" if call else process.name,

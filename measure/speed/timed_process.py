@@ -41,7 +41,7 @@ class TimedProcess(AbstractContextManager["TimedProcess"]):
             fix = "check the room for temporary files and the limit of processes"
             raise UserError(f"{name} gets no process ({error.strerror or error})", fix) from error
         try:
-            self.load: float = self._ask(contender_process.opened, opener)
+            self.load: float = self._ask(contender_process.open_calls, opener)
         except BaseException:
             self.close()
             raise

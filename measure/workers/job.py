@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeVar
 
 from fewstep.plans.errors import UserError
 
-AHEAD = 2  # items under way, for each worker
+ITEMS_AHEAD = 2  # items under way, for each worker
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -71,7 +71,7 @@ def in_order(job: Job[Item, Result], items: Iterable[Item], workers: Workers) ->
     try:
         for item in items:
             futures.append(workers.executor.submit(do, content, workers.threads, item))
-            if len(futures) >= AHEAD * workers.count:
+            if len(futures) >= ITEMS_AHEAD * workers.count:
                 yield futures.popleft().result()
         while futures:
             yield futures.popleft().result()

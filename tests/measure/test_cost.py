@@ -110,7 +110,7 @@ def test_work_of_minutes_says_its_time_before_it_begins(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(estimate, "LONG", 0.0)
+    monkeypatch.setattr(estimate, "LEAST_ANNOUNCED", 0.0)
     monkeypatch.setattr(work, Mock(side_effect=KeyboardInterrupt))
     folder = make_bundle(tmp_path / "tiny")
     with caplog.at_level(logging.INFO, "fewstep.ahead"), pytest.raises(KeyboardInterrupt):

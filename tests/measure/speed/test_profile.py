@@ -74,10 +74,10 @@ def test_a_call_runs_each_graph_as_often_as_the_plan_has_it():
         calls[name]()
         assert taken == runs
         taken.clear()
-    assert calls[contender_process.KINDS]() == {
+    assert calls[contender_process.PROFILES]() == {
         "": {"norms": 4.0 + 3 * 0.5, "functions": 3 * 1.5},
         "noisy": {"norms": 4.0},
         "clean": {"norms": 1.5, "functions": 4.5},
     }
     unknown = contender_process.open_steps([("a", 1, graph(taken, "first", norms=4.0)), ("a", 3, graph(taken, "last"))])
-    assert unknown[contender_process.KINDS]() == {"": {}, "a": {}}
+    assert unknown[contender_process.PROFILES]() == {"": {}, "a": {}}
