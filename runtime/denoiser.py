@@ -28,28 +28,28 @@ from fewstep.runtime.token_planning import check_states
 
 @dataclass(frozen=True, repr=False)
 class Denoiser:
-    """`networks` by their names in a plan's steps; most bundles have one, DENOISER."""
+    """The networks by their names in a plan's steps; most bundles have one, DENOISER."""
 
     networks: Mapping[str, Network]
 
     def __call__(self, x: NDArray[np.generic], fed: Arrays, group: int, network: str = DENOISER) -> GraphCall:
-        """A network on [N, *x_shape], as the steps of a range group run it."""
+        """The call of a network for x [N, *x_shape], as the steps of a range group run it."""
         return self.networks[network](x, fed, group)
 
     def feeds(self, plan: AnyPlan, samples: int, values: BranchValues, first: int = 0) -> Feeds:
-        """The inputs at each step of the network that runs it, from step `first` on. What makes its rows runs once,
-        before the first step."""
-        whole: Any = plan  # a struct, of either kind
+        """The inputs but x at each step, of the network that runs it, from step `first` on. What makes a network's rows
+        runs once, before the first of its steps."""
+        struct: Any = plan  # of either kind
         is_alone = len(self.networks) == 1
 
         @cache
-        def of(network: str) -> Feeds:
-            own = [at for at in range(first, len(plan.steps)) if is_alone or plan.steps[at].network == network]
-            part = msgspec.structs.replace(whole, steps=tuple(plan.steps[at] for at in own))
-            feeds, numbers = self.networks[network].feeds(part, samples, values), {at: n for n, at in enumerate(own)}
-            return lambda index: feeds(numbers[index])
+        def feeds_of(network: str) -> Feeds:
+            indexes = [at for at in range(first, len(plan.steps)) if is_alone or plan.steps[at].network == network]
+            part = msgspec.structs.replace(struct, steps=tuple(plan.steps[at] for at in indexes))
+            feeds, places = self.networks[network].feeds(part, samples, values), {at: n for n, at in enumerate(indexes)}
+            return lambda index: feeds(places[index])
 
-        return of(DENOISER) if is_alone else lambda index: of(plan.steps[index].network)(index)
+        return feeds_of(DENOISER) if is_alone else lambda index: feeds_of(plan.steps[index].network)(index)
 
     def evaluate(
         self,
@@ -58,11 +58,11 @@ class Denoiser:
         condition: conditions.ConditionValues | None = None,
         to: float | Sequence[float] | None = None,
     ) -> Float32:
-        """The bare networks once, at times that a caller chooses for each sample; `Sampler.evaluate` has the
+        """The outputs of the bare networks, each at the times of its interval of lambda; `Sampler.evaluate` has the
         arguments."""
-        whole, bundle = self.networks[DENOISER], self.networks[DENOISER].bundle
+        denoiser, bundle = self.networks[DENOISER], self.networks[DENOISER].bundle
         x, takes = (check_states if bundle.manifest.vocabulary else check_x)(x, bundle.manifest)
-        check_times(to is not None, whole.inputs.has_second_time)
+        check_times(to is not None, denoiser.inputs.has_second_time)
         times = check_network_time(time, len(x), time_shape(bundle.manifest))
         front = times if bundle.manifest.positions is None else times[:, bundle.manifest.positions.kept]
         lams = [bundle.schedule.time(float(t)).lam for t in front]

@@ -22,8 +22,8 @@ from fewstep.runtime.arrays import Arrays
 from fewstep.runtime.slots import Carrying, Slot, Slots
 
 Array = NDArray[np.floating]
-StepNetwork = Callable[[int, Step, Array], Sequence[Array]]
-Draws = Callable[[int], Array]
+StepNetwork = Callable[[int, Step, Array], Sequence[Array]]  # index, step, u [B, ...] -> head by head within branch
+Draws = Callable[[int], Array]  # a draw's number -> [B, ...]
 
 HOLD_DRAW = 0  # the noise of a held part: the draw that samples start from
 FRESH_DRAW = 2**31  # the first of a fresh hold's draws, beyond all draws of plans
@@ -68,7 +68,7 @@ class Seen(msgspec.Struct, frozen=True):
 
     @property
     def columns(self) -> list[Array]:
-        """All that the update reads but draws."""
+        """The arrays that the update reads before draws."""
         return [*self.before, *self.outputs, *([] if self.shaped is None else [self.shaped])]
 
     @property
@@ -89,16 +89,16 @@ class StepState(Seen, frozen=True, kw_only=True):
 def combine(row: Row, arrays: Sequence[Array], dtype: DTypeLike) -> Array:
     """sum_j row[j] * arrays[j]; zero coefficients are skipped (their arrays may hold anything)."""
     total: Array | None = None
-    own = False  # whether the total is an array of its own, which may be added to
+    is_new = False  # True where the total is no column, and may be added to
     for coefficient, column in zip(row, arrays, strict=True):
         if coefficient != 0.0:
             term = column if coefficient == 1.0 else column * coefficient
             if total is None:
-                total, own = term, term is not column
-            elif own and total.shape == term.shape:
+                total, is_new = term, term is not column
+            elif is_new and total.shape == term.shape:
                 total += term
             else:
-                total, own = total + term, True
+                total, is_new = total + term, True
     return np.zeros(arrays[0].shape, dtype) if total is None else total
 
 
@@ -127,10 +127,10 @@ def entered(plan: Plan, step: Step, state: Sequence[Array], draws: Draws, dtype:
     fresh = make_rows(plan.tensors, plan.start, (), [np.asarray(draws(each), dtype) for each in step.enters], dtype)
     behind: Any = (slice(None),) * (-rolls.axis - 1)
     stays, new = (..., slice(rolls.by, None), *behind), (..., slice(-rolls.by, None), *behind)
-    return [np.concatenate([row[stays], own[new]], rolls.axis) for row, own in zip(state, fresh, strict=True)]
+    return [np.concatenate([row[stays], start[new]], rolls.axis) for row, start in zip(state, fresh, strict=True)]
 
 
-def held_row(step: Step) -> tuple[int, float, float]:
+def x_row(step: Step) -> tuple[int, float, float]:
     """The row that is x at a step, and alpha and sigma there. Raises UserError where nothing can be held."""
     if step.alpha is None or step.sigma is None:
         raise UserError("a plan of an older version cannot hold part of a sample", "compile it again")
@@ -143,9 +143,9 @@ def held_row(step: Step) -> tuple[int, float, float]:
     return rows[0], step.alpha, step.sigma
 
 
-def hold_row(plan: Plan, index: int, state: Sequence[Array], hold: Hold, draws: Draws) -> list[Array]:
+def held_state(plan: Plan, index: int, state: Sequence[Array], hold: Hold, draws: Draws) -> list[Array]:
     """The state with its network input held where the mask says so, at the step's own time."""
-    row, alpha, sigma = held_row(plan.steps[index])
+    row, alpha, sigma = x_row(plan.steps[index])
     rows, held, kind = list(state), hold.at(index), state[0].dtype.type
     if not hold.clean:
         left = len(plan.steps) - index  # counted from the end, so that a tail draws the same
@@ -198,8 +198,8 @@ def carry_in(plan: Plan, step: Step, slots: Slots, dtype: DTypeLike = np.float32
     for read in step.carry_in:
         name = plan.banks[read.bank].name
         pairs = zip(slots.banks[name], read.row, strict=True)
-        own = [slot.of(step.branches) for slot, number in pairs if slot is not None and number]
-        fed[name] = combine(tuple(filter(None, read.row)), own, dtype)
+        tensors = [slot.of(step.branches) for slot, number in pairs if slot is not None and number]
+        fed[name] = combine(tuple(filter(None, read.row)), tensors, dtype)
     return fed
 
 
@@ -247,7 +247,7 @@ def execute(
     for index, step in enumerate(steps, len(plan.steps) - len(steps)):
         state = entered(plan, step, state, drawn, dtype)
         if hold is not None:
-            state = hold_row(plan, index, state, hold, drawn)
+            state = held_state(plan, index, state, hold, drawn)
         (u,) = make_rows(plan.tensors, (step.input,), step.input_terms, state, dtype)
         if isinstance(network, Carrying):
             assert slots is not None

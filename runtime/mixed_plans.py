@@ -61,8 +61,8 @@ def run(cohorts: Sequence[Cohort], call: Call, shared: Sequence[str]) -> Iterato
 
 
 def step(cohorts: Sequence[Cohort], call: Call, shared: Sequence[str]) -> int:
-    """One step of each cohort, each at its own index, in a call for each range group of a network -> the number of
-    calls."""
+    """The number of calls that one step of each cohort took, each at its own index: one for each range group of a
+    network. The cohorts are then a step further."""
     groups: dict[tuple[str, int], list[Cohort]] = {}
     for cohort in cohorts:
         next_step = cohort.plan.steps[cohort.index]
@@ -74,6 +74,7 @@ def step(cohorts: Sequence[Cohort], call: Call, shared: Sequence[str]) -> int:
 
 
 def _step(cohorts: Sequence[Cohort], call: Call, shared: Sequence[str]) -> None:
+    """Move cohorts a step on in one call; their steps use the same range group of one network."""
     states = [cohort.state() for cohort in cohorts]
     steps = [cohort.plan.steps[cohort.index] for cohort in cohorts]
     inputs = [combine(step.input, state, np.float32) for step, state in zip(steps, states, strict=True)]
@@ -81,9 +82,9 @@ def _step(cohorts: Sequence[Cohort], call: Call, shared: Sequence[str]) -> None:
     fed = _joined([cohort.feeds(cohort.index) for cohort in cohorts], shared)
     result, start = call(x, fed, steps[0].group, steps[0].network).output, 0
     for cohort, step, state, u in zip(cohorts, steps, states, inputs, strict=True):
-        own = result[start : start + len(u) * len(step.branches)]
-        index, start = cohort.index, start + len(own)
-        cohort.last = advance(cohort.plan, index, state, u, split_outputs(own, step), cohort.draws, np.float32)
+        rows = result[start : start + len(u) * len(step.branches)]
+        index, start = cohort.index, start + len(rows)
+        cohort.last = advance(cohort.plan, index, state, u, split_outputs(rows, step), cohort.draws, np.float32)
         check_finite_state(cohort.last, cohort.plan)
 
 

@@ -25,8 +25,8 @@ from fewstep.runtime.step_call import Feeds, GraphCall
 
 @dataclass(frozen=True, repr=False)
 class Network:
-    """`graph` is the body's last graph, `earlier` are those before it, and `nulls` the null values of conditions that
-    lie in files, by name."""
+    """The graphs of one body, opened: `graph` is the last, `earlier` are those before it. `nulls` are the null values
+    of conditions that lie in files, by name."""
 
     bundle: Bundle
     body: Body
@@ -47,20 +47,20 @@ class Network:
         return LastRows()
 
     def __call__(self, x: NDArray[Any], fed: Arrays, group: int) -> GraphCall:
-        """The output [N, heads * C, ...] for x [N, *x_shape] at a step of a range group."""
-        loaded, entry, port, output = self._graphs[0 if len(self._graphs) == 1 else self.body.serving(group)]
-        others = (
-            fed if len(self._graphs) == 1 else {each.name: fed[each.name] for each in entry.inputs if each.name in fed}
-        )
-        whole = {port: np.ascontiguousarray(x, x_dtype(self.bundle.manifest)), **others}
-        returned = loaded(whole)
-        made = returned.get(output)
-        if made is None or made.shape != (len(x), *output_shape(self.bundle.manifest, x.shape[1:])):
+        """The call of the range group's graph for x [N, *x_shape]; its output is [N, heads * C, ...]."""
+        is_single = len(self._graphs) == 1
+        graph, entry, x_name, output_name = self._graphs[0 if is_single else self.body.serving(group)]
+        others = fed if is_single else {each.name: fed[each.name] for each in entry.inputs if each.name in fed}
+        feeds = {x_name: np.ascontiguousarray(x, x_dtype(self.bundle.manifest)), **others}
+        returned = graph(feeds)
+        output = returned.get(output_name)
+        if output is None or output.shape != (len(x), *output_shape(self.bundle.manifest, x.shape[1:])):
             raise UserError(f"{self.bundle.path}: {entry.file} is not what the manifest says", EXPORT_AGAIN)
-        return GraphCall(whole, returned, made)
+        return GraphCall(feeds, returned, output)
 
     def evaluate(self, x: NDArray[Any], block: Arrays, group: int) -> Float32:
-        """The output for x [N, *x_shape] where a block [N, ...] has times and conditions. What it carries is zeros."""
+        """The output [N, heads * C, ...] for x [N, *x_shape] and a block [N, ...] of times and conditions. What the
+        network carries is zeros."""
         fed = dict(self._feeds([block], [group])(0))
         for each in self.bundle.manifest.carried:
             fed[CARRIED + each.name] = np.zeros((len(x), *each.shape), each.dtype)
@@ -88,7 +88,7 @@ class Network:
 
     @cached_property
     def _graphs(self) -> list[tuple[LoadedGraph, Any, str, str]]:
-        """The body's graphs: each with its entry, and the names of its x and output."""
+        """The body's graphs, each with its entry and the names of its x and its output."""
         return [
             (loaded, entry, name_of(entry, "x"), name_of(entry, "output"))
             for loaded, entry in zip((*self.earlier, self.graph), self.body.graphs, strict=True)

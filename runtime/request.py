@@ -24,7 +24,7 @@ from fewstep.runtime.bundle.fit_command import fit_again
 from fewstep.runtime.bundle.manifest import Manifest
 from fewstep.runtime.bundle.networks import network_at
 from fewstep.runtime.bundle.reading import Bundle
-from fewstep.runtime.execute import Hold, held_row
+from fewstep.runtime.execute import Hold, x_row
 from fewstep.runtime.feeds import Overrides
 from fewstep.runtime.sizes import free_x_shape, sized, sizes_of
 from fewstep.runtime.slots import Slots, check_slots, first_slots
@@ -214,7 +214,7 @@ def check_hold(hold: Hold | None, plan: Plan, shape: Sequence[int], samples: int
     if plan.rolling is not None:
         raise UserError(f"plan {plan.name!r} holds nothing: positions are at times of their own", "leave hold out")
     for step in plan.steps:
-        held_row(step)
+        x_row(step)
     wanted = (samples, *shape)
     mask = _tensor("the mask of hold", hold.mask, wanted, 0)
     if mask.min() < 0 or mask.max() > 1:
@@ -281,9 +281,9 @@ def _misfits(plan: Plan, strength: float | None, renoise: float | None, bundle: 
     manifest = bundle.manifest
     if plan.prediction != manifest.prediction:
         yield f"is for a denoiser that predicts {plan.prediction}, this one {manifest.prediction}"
-    for name, asked, own in (("strength", strength, plan.strength), ("renoise", renoise, plan.renoise)):
-        if asked is not None and asked != own:
-            yield f"was compiled with {name} {own}, not {asked}"
+    for name, wanted, compiled in (("strength", strength, plan.strength), ("renoise", renoise, plan.renoise)):
+        if wanted is not None and wanted != compiled:
+            yield f"was compiled with {name} {compiled}, not {wanted}"
     if not _is_at_positions(plan, manifest):
         yield f"is not for the positions that {bundle.path} has times for"
     banks, carried = {bank.name for bank in plan.banks if bank.rolls is None}, {each.name for each in manifest.carried}
@@ -334,7 +334,7 @@ def check_tensors(plan: AnyPlan, x_shape: Sequence[int]) -> None:
 def _spreads(shape: Sequence[int], over: Sequence[int]) -> bool:
     """True if a tensor of a shape is broadcast over another shape, from the right, and leaves it as it is."""
     sizes = zip(reversed(shape), reversed(over), strict=False)
-    return len(shape) <= len(over) and all(size in (1, whole) for size, whole in sizes)
+    return len(shape) <= len(over) and all(size in (1, full) for size, full in sizes)
 
 
 def until_cancelled(states: Iterator[T], evaluations: int, cancel: Cancel | None) -> Iterator[T]:

@@ -318,10 +318,8 @@ class Sampler(AbstractContextManager["Sampler"]):
 
     def _compiled_plan(self, plan: PlanLike, guidance: float | Guidance | None, settings: PlanSettings) -> AnyPlan:
         """The plan that `compile` returns, for settings of a run too. One of the last plans is not checked again."""
-        has_settings = guidance is not None or any(
-            settings.get(name) is not None for name in PlanSettings.__annotations__
-        )
-        if not has_settings and plan is not None and self._plans.get(id(plan)) is plan:
+        is_plain = guidance is None and all(settings.get(name) is None for name in PlanSettings.__annotations__)
+        if is_plain and plan is not None and self._plans.get(id(plan)) is plan:
             return plan
         others = {name: each.body.groups for name, each in self.denoiser.networks.items() if name != DENOISER}
         compiled = regroup(plan_for(self.bundle, self.body, plan, guidance, settings), others)

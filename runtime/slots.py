@@ -123,11 +123,11 @@ def check_slots(slots: Slots, plan: Plan, like: Slots, samples: int) -> Slots:
         raise UserError(f"carried is for step {step} of plan {left!r}, and step {first} of {name!r} runs", fix)
     banks = dict(slots.banks) if isinstance(slots.banks, Mapping) else {}
     for name, bank in like.banks.items():
-        own = banks.get(name)
-        if not isinstance(own, tuple) or len(own) != len(bank):
-            has = len(own) if isinstance(own, tuple) else "none"
+        carried = banks.get(name)
+        if not isinstance(carried, tuple) or len(carried) != len(bank):
+            has = len(carried) if isinstance(carried, tuple) else "none"
             raise UserError(f"plan {plan.name!r} has {len(bank)} slots of {name!r}, carried has {has}", fix)
-        banks[name] = tuple(_checked(name, *each, samples, fix) for each in zip(own, bank, strict=True))
+        banks[name] = tuple(_checked(name, *each, samples, fix) for each in zip(carried, bank, strict=True))
     begins = {name: [None if slot is None else slot.branches for slot in bank] for name, bank in banks.items()}
     if problem := carry_problem(plan, begins):
         raise UserError(f"plan {plan.name!r} with what is carried: {problem}", fix)

@@ -25,17 +25,17 @@ class GraphCall(NamedTuple):
     output: Float32
 
 
-Call = Callable[[NDArray[Any], Arrays, int, str], GraphCall]  # [N, *x_shape] for a range group of a network
+Call = Callable[[NDArray[Any], Arrays, int, str], GraphCall]  # x [N, *x_shape], other inputs, group, network's name
 Feeds = Callable[[int], Arrays]  # a step's number -> the inputs but x, [branches * B, ...]
 Recorder = Callable[[int, GraphCall], None]  # sees the number of a step, and its call
 
 
 @dataclass(frozen=True)
 class StepCall:
-    """A denoiser along a compiled plan, as executors call it.
+    """The calls of the steps of a compiled plan, as executors make them.
 
-    feeds: the inputs but x at each step. slots: those that a run begins with, where the denoiser returns more than its
-    prediction. named: its named outputs.
+    call: a denoiser's, or one of other graphs. feeds: the inputs but x at each step. slots: those that a run begins
+    with, where the denoiser returns more than its prediction. named: its named outputs.
     """
 
     call: Call
@@ -46,22 +46,22 @@ class StepCall:
 
     def __call__(self, index: int, step: Step, u: Array) -> list[Array]:
         """The outputs [B, *x_shape] of a step for u [B, *x_shape], head by head within branch by branch."""
-        return split_outputs(self.called(index, step, u).output, step)
+        return split_outputs(self.graph_call(index, step, u).output, step)
 
     def carrying(self, index: int, step: Step, u: Array, taken: Arrays) -> tuple[list[Array], Arrays]:
-        """The outputs of a step that is fed carried tensors, and what it makes of them and of named outputs."""
-        made = self.called(index, step, u, {CARRIED + name: array for name, array in taken.items()})
+        """The outputs of a step that takes carried tensors, and the carried and named tensors that it returns."""
+        made = self.graph_call(index, step, u, {CARRIED + name: array for name, array in taken.items()})
         banks = () if self.slots is None else self.slots.banks
-        kept = {name: made.returned[NEXT + name] for name in banks if NEXT + name in made.returned}
-        return split_outputs(made.output, step), kept | {name: made.returned[NAMED + name] for name in self.named}
+        carried = {name: made.returned[NEXT + name] for name in banks if NEXT + name in made.returned}
+        return split_outputs(made.output, step), carried | {name: made.returned[NAMED + name] for name in self.named}
 
     def logits(self, index: int, step: TokenStep, ids: NDArray[np.int64]) -> Float32:
         """The logits [branches * B, *shape, V] of a step for ids [B, *shape]."""
-        return self.called(index, step, ids).output
+        return self.graph_call(index, step, ids).output
 
-    def called(self, index: int, step: Step | TokenStep, u: NDArray[Any], ports: Arrays | None = None) -> GraphCall:
+    def graph_call(self, index: int, step: Step | TokenStep, u: NDArray[Any], ports: Arrays | None = None) -> GraphCall:
         """The call of the step's network, with `ports` among its inputs."""
-        fed = self.feeds(index) if not ports else {**self.feeds(index), **ports}
+        fed = {**self.feeds(index), **ports} if ports else self.feeds(index)
         made = self.call(stacked(u, step), fed, step.group, step.network)
         if self.record is not None:
             self.record(index, made)
@@ -91,11 +91,11 @@ def split_outputs(result: Array, step: Step) -> list[Array]:
 
 
 def by_group(graphs: Sequence[Callable[[Arrays], Arrays]], x: str, output: str) -> Call:
-    """The call of a graph for each range group, whose x and output have these names."""
+    """A denoiser's call by a graph for each range group; `x` and `output` are the names of their ports."""
 
     def call(array: NDArray[Any], fed: Arrays, group: int, _: str) -> GraphCall:
-        whole = {**fed, x: array}
-        returned = graphs[group](whole)
-        return GraphCall(whole, returned, returned[output])
+        feeds = {**fed, x: array}
+        returned = graphs[group](feeds)
+        return GraphCall(feeds, returned, returned[output])
 
     return call

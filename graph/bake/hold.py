@@ -1,6 +1,6 @@
 """A hold in a baked run: inputs for the part of the sample that is known, which is put back at every step.
 
-The same arithmetic as `runtime.execute.hold_row`, whose noise is draw 0 or one draw for each step.
+The same arithmetic as `runtime.execute.held_state`, whose noise is draw 0 or one draw for each step.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from fewstep.plans.arguments import check_compiled
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import IMAGE, NOISE, row_names
 from fewstep.plans.tokens.plan import IDS
-from fewstep.runtime.execute import FRESH_DRAW, HOLD_DRAW, held_row
+from fewstep.runtime.execute import FRESH_DRAW, HOLD_DRAW, x_row
 
 HeldAs = Literal["none", "noised", "fresh", "clean"]
 HELD, MASK = "held", "held_mask"  # inputs
@@ -61,7 +61,7 @@ def held_along(plan: AnyPlan, kind: HeldAs) -> Held | None:
     plan = check_compiled(plan, f"known tokens are the file's input {IDS!r}", "a hold")
     if any(name not in (IMAGE, NOISE, *row_names(plan.rows)) for name in plan.given):
         raise UserError(f"plan {plan.name!r} starts from {', '.join(plan.given)}", "hold is for plans from noise")
-    rows, alphas, sigmas = zip(*map(held_row, plan.steps), strict=True)
+    rows, alphas, sigmas = zip(*map(x_row, plan.steps), strict=True)
     fresh = tuple(FRESH_DRAW + left for left in range(len(plan.steps), 0, -1))
     draws = {"noised": (HOLD_DRAW,) * len(plan.steps), "fresh": fresh, "clean": ()}[kind]
     return Held(rows, alphas, sigmas, draws)

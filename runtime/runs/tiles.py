@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache, partial
 from math import prod
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import msgspec
 import numpy as np
@@ -27,7 +27,7 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan, Step
 from fewstep.runtime.arrays import Float32, as_numbers
 from fewstep.runtime.conditions import ConditionValues
-from fewstep.runtime.execute import Array, StepNetwork, StepState, execute
+from fewstep.runtime.execute import Array, Hold, StepNetwork, StepState, execute
 from fewstep.runtime.feeds import Overrides, branch_values
 from fewstep.runtime.finite import finite_outputs, finite_sample, finite_states
 from fewstep.runtime.planning import PlanLike
@@ -47,9 +47,6 @@ from fewstep.runtime.sizes import ELEMENTS_LIMIT
 from fewstep.runtime.slots import refuse_banks
 from fewstep.runtime.step_call import StepCall
 from fewstep.runtime.windows import Place, covering, ramp
-
-if TYPE_CHECKING:
-    from fewstep.runtime.execute import Hold
 
 
 @dataclass(frozen=True)
@@ -102,7 +99,7 @@ def tiled_steps(
     *,
     branches: Overrides | None = None,
     given: GivenTensors | None = None,
-    hold: "Hold | None" = None,
+    hold: Hold | None = None,
     cancel: Cancel | None = None,
     **others: NoReturn,
 ) -> Iterator[StepState]:
@@ -178,8 +175,8 @@ class _Windows:
                 f"samples {list(shape)} in windows {list(window)} that overlap by {tiles.overlap}",
                 "give a shape of as many axes, each as large as the window's or larger, and windows above the overlap",
             )
-        given = [each for values in (condition, *branches.values()) for each in values.items() if each[1] is not None]
-        follows = [self._ratios(name, value) for name, value in given]
+        brought = [each for values in (condition, *branches.values()) for each in values.items() if each[1] is not None]
+        follows = [self._ratios(name, value) for name, value in brought]
         first: list[Place] = [tuple(slice(0, size) for size in window)]  # refuses wrong values before the first step
         branch_values(self._takes.conditions, *self._values(first), samples, sampler.network().nulls)
         self._cut = any(ratios is not None for ratios in follows)
@@ -267,7 +264,7 @@ class _Windows:
         axes = zip(entry.shape, sizes, self._window[-len(sizes) :], self._shape[-len(sizes) :], strict=True)
         ratios = [Fraction(0 if part == full else part, window) for part, full, window, _ in axes]
         if any(
-            ratio and ratio * whole != full for ratio, full, whole in zip(ratios, sizes, self._shape[-len(sizes) :])
+            ratio and ratio * along != full for ratio, full, along in zip(ratios, sizes, self._shape[-len(sizes) :])
         ):
             raise UserError(
                 f"condition {name!r} has the shape {list(sizes)} for samples {list(self._shape)}",
