@@ -40,18 +40,18 @@ def test_guidance_and_shaping_stay(shaping):
     np.testing.assert_allclose(BLOCK.sample(sampler, again), BLOCK.sample(sampler, plan), atol=2e-6)
 
 
-def test_restoration_keeps_what_is_given():
-    spec = ScheduleSpec("ou")
-    plan = compile_plan("dpmpp_2m:4", DenoiserFacts(spec, "score", towards="y"))
+@pytest.mark.parametrize("prediction", ["score", "residual"])  # of which the second predicts from y itself
+def test_restoration_keeps_what_is_given(prediction):
+    plan = compile_plan("dpmpp_2m:4", DenoiserFacts(ScheduleSpec("ou"), prediction, towards="y"))
     numbers = recurrence_of(plan)
     again = plan_of(numbers)
     assert again.given == ("y",)
     assert again.rows == numbers.history + 1
     rng = np.random.default_rng(0)
-    matrix, given = rng.standard_normal((16, 16)) / 8, {"y": rng.standard_normal((4, 1, 4, 4))}
+    matrix, given = rng.standard_normal((16, 16)) / 32, {"y": rng.standard_normal((4, 1, 4, 4))}
 
     def network(index, step, u):
-        return [np.tanh(u.reshape(4, 16) @ matrix + step.time).reshape(u.shape)]
+        return [np.tanh(u.reshape(4, 16) @ matrix + step.time / 4).reshape(u.shape)]
 
     samples = []
     for each in (plan, again):
