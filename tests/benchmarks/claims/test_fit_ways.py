@@ -14,7 +14,6 @@ from benchmarks.claims import fit_ways
 from benchmarks.claims.claim import Claim
 from benchmarks.claims.fit_ways import BEST, CLAIMS, FitOptions, fitted, of_literature
 from benchmarks.claims.settings import Setting, W
-from fewstep.plans.plan import Plan
 from fewstep.runtime import load
 from fewstep.runtime.bundle.reading import open_bundle
 
@@ -84,7 +83,7 @@ def test_a_search_gives_a_plan_of_its_own_that_the_setting_samples(
     monkeypatch.setattr(fit_ways, "STEPS", 2)
     monkeypatch.setattr(fit_ways, "SEEDS", 8)
     monkeypatch.setattr(fit_ways, "SCORED", 8)
-    plan: Plan = fit_ways._searched(tiny.sampler.bundle.path, "olss")
+    plan = fit_ways._searched(tiny.sampler.bundle.path, "olss")
     assert len(plan.steps) == 2
     made = of_literature(tiny, "olss")
     np.testing.assert_array_equal(made, tiny.sampler.sample(plan, SEEDS, tiny.who))
