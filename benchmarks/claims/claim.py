@@ -1,11 +1,11 @@
 """A claim: what a system claims, the figure, our way, and the plain way that could refute it."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 
 from benchmarks.claims import scores
-from benchmarks.claims.settings import Setting
+from benchmarks.claims.settings import APART, Setting, W
 from fewstep.measure.rollouts.metrics import Floats
 from fewstep.plans.guidance import Guidance
 
@@ -14,6 +14,7 @@ PlainWay = Callable[[Setting, int], Floats]
 SHIPPED = ("fashion_mnist", "cifar10")
 GUIDED = ("dit_flow", "convnext_v_cosine")
 SHARPENED, SPOKEN = ("nafnet_residual",), ("speech_ncsn",)
+GRIDS = ("arctan", "ays_svd", "trailing")
 MANY = 256  # seeds of a distance
 LOG_P = "log p(class)"
 ITSELF = "the same in float32"  # a control of int8, and no rival of the system
@@ -53,23 +54,33 @@ class Claim:
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure of many samples: its name, its score, and of what there is one each."""
+    """A figure of many samples: its name, its score, of what there is one each, and of how many seeds."""
 
     name: str
     score: Callable[[Setting, Floats], Floats]
     unit: str = "seed"
+    seeds: int | None = MANY
 
 
 FD = Figure("-FD", scores.likeness, "an eighth of the samples, jackknifed")
 CLEAN = Figure("PSNR to clean", scores.to_clean)
-SOUND = Figure("SI-SDR", scores.si_sdr)
+SOUND = Figure("SI-SDR", scores.si_sdr, seeds=None)
 OTHER = Figure("the item, in another colour", scores.other_colour)
+NEAR = Figure("PSNR to the teacher", scores.to_teacher, seeds=None)
 
 
 @cache
 def plan(name: str, guidance: Guidance | float | None = None) -> Way:
     """One way for each plan, whose samples claims share."""
     return lambda s: s.sample(name, guidance=guidance)
+
+
+@cache
+def nearest(solver: str, steps: int) -> Way:
+    """A guided solver on the one of `GRIDS` that comes nearest to the teacher on seeds apart."""
+    ways = [plan(f"{solver}:{steps}@{grid}", W) for grid in GRIDS]
+    best = cache(lambda apart: max(ways, key=lambda each: scores.to_teacher(apart, each(apart)).mean()))
+    return lambda s: best(replace(s, seeds=APART))(s)
 
 
 @cache
@@ -81,20 +92,18 @@ def always(way: Way) -> PlainWay:
 def beside(
     system: str,
     claim: str,
-    control: str,
-    figure: Figure,
-    *,
     evaluations: int,
     ours: Way,
-    theirs: Way,
     models: tuple[str, ...],
-    seeds: int | None = MANY,
-    of_theirs: int | None = None,
-) -> Claim:
-    """One plan next to another at equal evaluations, which are equal time, or next to one of `of_theirs`."""
-    return Claim(
-        *(system, claim, control, figure.name, evaluations, ours, always(theirs), figure.score, models, seeds),
-        unit=figure.unit,
-        plain_evaluations=of_theirs,
-        has_longer=False,
-    )
+    controls: Mapping[str, tuple[int, Way]],
+    figures: Sequence[Figure] = (FD,),
+) -> list[Claim]:
+    """One plan next to others, of as many evaluations as stand there: equal ones are equal time."""
+    return [
+        Claim(
+            *(system, claim, control, figure.name, evaluations, ours, always(theirs), figure.score, models),
+            *(figure.seeds, False, None, figure.unit, of_theirs, False),
+        )
+        for control, (of_theirs, theirs) in controls.items()
+        for figure in figures
+    ]

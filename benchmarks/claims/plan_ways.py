@@ -1,15 +1,15 @@
 """Claims of systems that are one plan: solvers, guidance, changed networks and restoration."""
 
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.claims import scores
-from benchmarks.claims.claim import CLEAN, FD, GUIDED, SHARPENED, SOUND, SPOKEN, Claim, beside, plan
-from benchmarks.claims.settings import Setting, exported, sampler_of
+from benchmarks.claims.claim import CLEAN, FD, GUIDED, NEAR, SHARPENED, SOUND, SPOKEN, Claim, beside, nearest, plan
+from benchmarks.claims.settings import APART, Setting, exported, sampler_of
 from fewstep.literature.time_shift import measured_shift, shift_times
 from fewstep.measure.rollouts.metrics import Floats
 from fewstep.plans.guidance import CfgPlusPlus, Pag
@@ -28,24 +28,15 @@ BESIDE_PAG = {"fashion_mnist": 1.25, "dit_flow": 2.0}
 SKIPS = {"unet_epsilon_linear": 1.5}  # of the innermost skip, falling to 1: by FD of 0.9 to 2.2 on such seeds
 # Window and cutoff: the best of six on such seeds
 SHIFTS = {"unet_epsilon_linear": (20.0, 200.0), "convnext_v_cosine": (20.0, 400.0)}
-APART = range(20_000, 20_064)
 U_NET, PLAIN = ("unet_epsilon_linear",), ("unet_epsilon_linear", "convnext_v_cosine")
 # By FD of ddim, dpmpp_2m, unipc_2 and ipndm on four grids, with that scale and without, on such seeds
 JOINT, ALONE = "unipc_2:5@arctan", "ddim:5@quadratic"
-MRS = "dpmpp_2m(midpoint=False)"  # MR Sampler's ODE solver of order 2 on the predicted data
-
-
-def untouched(s: Setting) -> Floats:
-    """What the restorer is given."""
-    return np.asarray(s.who[s.condition])
+LONG = ("ddim", 1000)  # what 50 steps of PNDM do for
+MRS = {"MRS": "dpmpp_2m(midpoint=False)", "MRS of the SDE": "dpmpp_2m_sde(midpoint=False)"}  # order 2 on predicted data
 
 
 def weighed(s: Setting) -> Floats:
     return s.sample("ddim:8", guidance=CFG[model(s)])
-
-
-def cfg_plus_plus(s: Setting) -> Floats:
-    return s.sample("ddim:8", guidance=CfgPlusPlus(CFG_PP[model(s)]))
 
 
 def tuned(s: Setting, plan: str) -> Floats:
@@ -65,11 +56,6 @@ def shifted(s: Setting, name: str) -> Floats:
         variances = [float(state.u.reshape(len(APART), -1).var(1).mean()) for state in seen]
         SHIFTED[key] = shift_times(plan, measured_shift(plan, schedule, variances, *SHIFTS[model(s)]))
     return s.sample(SHIFTED[key])
-
-
-def perturbed(s: Setting) -> Floats:
-    """Away from the network with perturbed attention in its middle, in two branches."""
-    return replace(s, sampler=changed(s.source, change="pag")).sample("dpmpp_2m:5", guidance=Pag(PAG[model(s)]))
 
 
 @lru_cache
@@ -102,47 +88,54 @@ def ddim_and_back(s: Setting, evaluations: int) -> Floats:
 CLAIMS = [
     Claim("BDIA", "a picture comes back from its noise", "ddim_inverse and ddim", "PSNR of the source", 40,
           lambda s: there_and_back(s, 20), ddim_and_back, scores.returned, GUIDED),
-    beside("CFG++", "guidance that stays near the data", "guidance of the best weight", FD, evaluations=16,
-           ours=cfg_plus_plus, theirs=weighed, models=GUIDED),
-    beside("PAG", "guidance without a null condition", "twice the steps", FD, evaluations=10,
-           ours=perturbed, theirs=plan("dpmpp_2m:10"), models=tuple(PAG)),
-    beside("PAG", "guidance without a null condition", "guidance by two branches", FD, evaluations=10,
-           ours=perturbed, theirs=lambda s: s.sample("dpmpp_2m:5", guidance=BESIDE_PAG[model(s)]), models=tuple(PAG)),
-    beside("Skip-Tuning", "nearer to the data in few steps", "no scale", FD, evaluations=5,
-           ours=lambda s: tuned(s, "dpmpp_2m:5"), theirs=plan("dpmpp_2m:5"), models=U_NET),
-    beside("Skip-Tuning", "nearer to the data in few steps", "unipc_2, the best plan", FD, evaluations=5,
-           ours=lambda s: tuned(s, "unipc_2:5"), theirs=plan("unipc_2:5"), models=U_NET),
-    beside("Time-Shift Sampler", "nearer to the data, without training", "the same plan", FD, evaluations=10,
-           ours=lambda s: shifted(s, "ddim:10"), theirs=plan("ddim:10"), models=PLAIN),
-    beside("Hyperparameters", "solver, grid and skips together", "the best solver and grid", FD, evaluations=5,
-           ours=lambda s: tuned(s, JOINT), theirs=plan(ALONE), models=U_NET),
-    *[beside(ours.upper(), "less divergence at guidance 7.5", theirs, FD, evaluations=16,
-             ours=plan(f"{ours}:8", 7.5), theirs=plan(f"{theirs}:8", 7.5), models=GUIDED)
-      for ours, rivals in (("ghvb", ("ddim", "ipndm", "dpmpp_2m")), ("hb", ("ipndm", "dpmpp_2m")))
-      for theirs in rivals],
-    *[beside(system, "nearer to the data than DDIM", f"{theirs} at {count}", FD, evaluations=count,
-             ours=plan(f"{ours}:{steps}"), theirs=plan(f"{theirs}:{count}"), models=PLAIN)
-      for system, ours, counts in (("PNDM", "s_pndm", ((20, 19), (50, 49))),
-                                   ("PNDM of order 4", "f_pndm", ((20, 11), (50, 41))))
-      for count, steps in counts for theirs in ("ddim", "dpmpp_2m")],
-    *[beside("Score-SDE", "a corrector is worth its evaluations", control, FD, evaluations=40,
-             ours=plan("score_sde_pc:20"), theirs=plan(theirs), models=PLAIN)
-      for control, theirs in (("the predictor alone", "score_sde_pc(corrections=0):40"), ("dpmpp_2m", "dpmpp_2m:40"))],
-    *[beside("ResShift", "4 steps do for 15", "15 steps", figure, evaluations=4, of_theirs=15,
-             ours=plan("resshift:4"), theirs=plan("resshift:15"), models=SHARPENED) for figure in (CLEAN, FD)],
-    *[beside("ResShift", "4 steps are enough", "ddim", figure, evaluations=4,
-             ours=plan("resshift:4"), theirs=plan("ddim:4"), models=SHARPENED) for figure in (CLEAN, FD)],
-    *[beside("MRS", "few evaluations of a restorer do", f"resshift at {steps}", figure, evaluations=5, of_theirs=steps,
-             ours=plan(f"{MRS}:5"), theirs=plan(f"resshift:{steps}"), models=SHARPENED)
-      for steps in (4, 5) for figure in (CLEAN, FD)],
-    *[beside("MRS", "few evaluations of a restorer do", control, SOUND, evaluations=6, of_theirs=of_theirs,
-             ours=plan(f"{MRS}:6"), theirs=plan(theirs), models=SPOKEN, seeds=None)
-      for control, of_theirs, theirs in (("sgmse, 60 evaluations", 60, "sgmse:30@linspace"),
-                                         ("sgmse", 6, "sgmse:3@linspace"), ("the best plan", 6, "dpmpp_2m_sde:6"))],
-    *[beside("SGMSE+", claim, control, SOUND, evaluations=60, of_theirs=of_theirs,
-             ours=plan("sgmse:30@linspace"), theirs=theirs, models=SPOKEN, seeds=None)
-      for claim, control, of_theirs, theirs in (
-          ("cleaner than the recording", "the recording", 0, untouched),
+    *beside("CFG++", "guidance that stays near the data", 16,
+            lambda s: s.sample("ddim:8", guidance=CfgPlusPlus(CFG_PP[model(s)])), GUIDED,
+            {"guidance of the best weight": (16, weighed)}),
+    *beside("PAG", "guidance without a null condition", 10, lambda s: replace(
+        s, sampler=changed(s.source, change="pag")).sample("dpmpp_2m:5", guidance=Pag(PAG[model(s)])), tuple(PAG), {
+        "twice the steps": (10, plan("dpmpp_2m:10")),
+        "guidance by two branches": (10, lambda s: s.sample("dpmpp_2m:5", guidance=BESIDE_PAG[model(s)])),
+        "one row in half the evaluations": (5, plan("dpmpp_2m:5"))}),
+    *[claim for control, solver in (("no scale", "dpmpp_2m:5"), ("unipc_2, the best plan", "unipc_2:5"))
+      for claim in beside("Skip-Tuning", "nearer to the data in few steps", 5, partial(tuned, plan=solver), U_NET,
+                          {control: (5, plan(solver))})],
+    *beside("Time-Shift Sampler", "nearer to the data, without training", 10, lambda s: shifted(s, "ddim:10"), PLAIN,
+            {"the same plan": (10, plan("ddim:10"))}),
+    *beside("Hyperparameters", "solver, grid and skips together", 5, partial(tuned, plan=JOINT), U_NET,
+            {"the best solver and grid": (5, plan(ALONE))}),
+    *[claim for ours, rivals in (("ghvb", ("ddim", "ipndm", "dpmpp_2m")), ("hb", ("ipndm", "dpmpp_2m")))
+      for claim in beside(ours.upper(), "less divergence at guidance 7.5", 16, plan(f"{ours}:8", 7.5), GUIDED,
+                          {**{theirs: (16, plan(f"{theirs}:8", 7.5)) for theirs in rivals},
+                           "ddim of the best weight": (16, weighed)})],
+    *[claim for system, words, steps, ours, rivals in (
+          ("DPM-Solver++", "15 to 20 steps of guided models", 20, "dpmpp_2m", ("ddim", "unipc_2", "deis_log_rho_3")),
+          ("singlestep DPM-Solver", "high order in about 10 steps", 10, "dpm_singlestep_2", ("ddim", "deis_log_rho_3")),
+          ("DEIS", "high order in few steps", 10, "deis_log_rho_3", ("ddim", "unipc_2", "dpm_2m", "dpm_3m")))
+      for claim in beside(system, words, 2 * steps, nearest(ours, steps), GUIDED,
+                          {theirs: (2 * steps, nearest(theirs, steps)) for theirs in rivals}, (NEAR,))],
+    *[claim for system, count, ours, more in (
+          ("PNDM", 20, "s_pndm:19", ()), ("PNDM of order 4", 20, "f_pndm:11", ()),
+          ("PNDM", 50, "s_pndm:49", (LONG,)), ("PNDM of order 4", 50, "f_pndm:41", (LONG,)))
+      for claim in beside(system, "nearer to the data than DDIM", count, plan(ours), PLAIN,
+                          {f"{theirs} at {steps}": (steps, plan(f"{theirs}:{steps}"))
+                           for theirs, steps in (("ddim", count), ("dpmpp_2m", count), *more)})],
+    *[claim for system, ours in (("Score-SDE", "score_sde_pc:20"), ("Score-SDE at r 0.01", "score_sde_pc(snr=0.01):20"))
+      for claim in beside(system, "a corrector is worth its evaluations", 40, plan(ours), PLAIN, {
+          "the predictor alone": (40, plan("score_sde_pc(corrections=0):40")), "dpmpp_2m": (40, plan("dpmpp_2m:40"))})],
+    *beside("ResShift", "4 steps do for 15", 4, plan("resshift:4"), SHARPENED, {
+        "15 steps": (15, plan("resshift:15")), "one step": (1, plan("resshift:1")), "ddim": (4, plan("ddim:4"))},
+        (CLEAN, FD)),
+    *[claim for system, solver in MRS.items()
+      for few, models, figures, controls in (
+          (5, SHARPENED, (CLEAN, FD), {f"resshift at {steps}": (steps, plan(f"resshift:{steps}")) for steps in (4, 5)}),
+          (6, SPOKEN, (SOUND,), {"sgmse, 60 evaluations": (60, plan("sgmse:30@linspace")),
+                                 "sgmse": (6, plan("sgmse:3@linspace")), "the best plan": (6, plan("dpmpp_2m_sde:6"))}))
+      for claim in beside(system, "few evaluations of a restorer do", few, plan(f"{solver}:{few}"), models, controls,
+                          figures)],
+    *[claim for words, control, of_theirs, theirs in (
+          ("cleaner than the recording", "the recording", 0, lambda s: s.who[s.condition]),
           ("a corrector is worth its evaluations", "the predictor alone", 60,
-           plan("sgmse(corrections=0):60@linspace")))],
+           plan("sgmse(corrections=0):60@linspace")))
+      for claim in beside("SGMSE+", words, 60, plan("sgmse:30@linspace"), SPOKEN, {control: (of_theirs, theirs)},
+                          (SOUND,))],
 ]  # fmt: skip

@@ -1,5 +1,8 @@
 """Scores of claims: figures of what a way makes, one for each seed or as many as there are; the larger is better."""
 
+from collections.abc import Callable
+from functools import cache
+
 import numpy as np
 
 from benchmarks.claims.captioned import has_its_colour
@@ -10,6 +13,7 @@ from fewstep.runtime import spectrogram
 
 PARTS = 8  # of the samples that a distance is measured on
 CLASSES = 10
+TEACHER: Callable[[Setting], Floats] = cache(lambda s: s.sample("dpmpp_2m:80@arctan", guidance=W))  # of guided solvers
 
 
 def value(s: Setting, made: Floats) -> Floats:
@@ -81,6 +85,11 @@ def likeness(s: Setting, x: Floats) -> Floats:
 def to_clean(s: Setting, x: Floats) -> Floats:
     """PSNR in dB to the clean samples, [B]."""
     return psnr(np.clip(x, -1, 1), s.clean)
+
+
+def to_teacher(s: Setting, x: Floats) -> Floats:
+    """PSNR in dB to the samples of the teacher, [B]."""
+    return psnr(x, TEACHER(s))
 
 
 def si_sdr(s: Setting, x: Floats) -> Floats:

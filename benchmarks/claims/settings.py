@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from tempfile import mkdtemp
@@ -25,7 +25,7 @@ from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 
 W = 2.0
 BATCH = 64
-FIRST_SEED = 10_000
+FIRST_SEED, APART = 10_000, range(20_000, 20_064)  # seeds that judge, and those that choose
 LAWFUL, PARTICLES = 32, 16  # evaluations of each particle, and particles of a seed, where laws are compared
 FASHION, CIFAR = "fashion-mnist-cnn", "cifar10-cnn"
 OF_CLOTHES = ("dit_flow", "unet_epsilon_linear", "convnext_v_cosine", "nafnet_residual", captioned.MODEL)
@@ -45,11 +45,11 @@ class Setting:
     source: what `fewstep export` takes, for forms of the network that a way exports by itself.
     """
 
-    sampler: Sampler
-    judge: Extractor | None
+    sampler: Sampler = field(hash=False)
+    judge: Extractor | None = field(hash=False)
     condition: str
     seeds: range
-    pairs: tuple[Floats, Floats] | None = None
+    pairs: tuple[Floats, Floats] | None = field(default=None, hash=False)
     source: str = ""
 
     @property

@@ -3,7 +3,7 @@ int8, restorers, and a negative text."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from shutil import copytree
 from tempfile import mkdtemp
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.claims.captioned import MODEL, colourless, colours
-from benchmarks.claims.claim import CLEAN, FD, GUIDED, ITSELF, OTHER, SHARPENED, SOUND, SPOKEN, beside, plan
+from benchmarks.claims.claim import CLEAN, FD, GUIDED, ITSELF, OTHER, SHARPENED, SOUND, SPOKEN, Way, beside, plan
 from benchmarks.claims.fit_ways import fitted
 from benchmarks.claims.plan_ways import changed
 from benchmarks.claims.settings import Setting, exported, sampler_of
@@ -57,6 +57,12 @@ def filled(s: Setting, precision: str, file: Path = ADAPTER, plan: str = PLAN) -
     """One row a step of the network with a trained file."""
     sampler = _lowered(s.source, precision, lora_slots=("*",), rank=8)
     return replace(s, sampler=sampler.at(adapters={str(file): 1.0})).sample(plan)
+
+
+@cache
+def consistent(solver: str, rows: int) -> Way:
+    """The file of consistency in int8."""
+    return partial(filled, precision="int8", file=CONSISTENT, plan=f"{solver}:{rows}")
 
 
 def told(s: Setting, precision: str, weight: float = 3.0) -> Floats:
@@ -119,42 +125,32 @@ def without(s: Setting, plan: str) -> Floats:
 
 
 CLAIMS = [
-    *[beside("NASA", "a negative text in one row", control, OTHER, evaluations=8,
-             ours=lambda s: kept_away(s, "dpmpp_2m:8", True), theirs=theirs, models=(MODEL,))
-      for control, theirs in (("guidance by two rows", lambda s: kept_away(s, "dpmpp_2m:4", False)),
-                              ("no negative text", lambda s: without(s, "dpmpp_2m:8")))],
-    *[beside(system, "guidance in one row, int8", control, FD, evaluations=8, of_theirs=of_theirs,
-             ours=ours, theirs=theirs, models=GUIDED[:1])
-      for system, way in (("LoRA-enhanced distillation", filled), ("distillation of guided models", told))
-      for ours in [partial(way, precision="int8")]
-      for control, of_theirs, theirs in (
-          (ITSELF, 8, partial(way, precision="float32")),
-          ("one row without it", 8, plan(EIGHT[0])),
-          ("two rows, 4 steps", 8, plan(*FOUR)),
-          ("two rows, 8 steps", 16, plan(*EIGHT)))],
-    *[beside("LCM-LoRA", "few steps by an adapter, int8", f"{control} at {rows}", FD, evaluations=rows,
-             ours=ours, theirs=theirs, models=GUIDED[:1])
-      for rows, (best, steps, weight, guided) in BY_ROWS.items()
-      for ours in [partial(filled, precision="int8", file=CONSISTENT, plan=f"lcm:{rows}")]
-      for control, theirs in (("the best plan", plan(best, weight)),
-                              ("guided_lora", partial(filled, precision="int8", plan=guided)),
-                              ("a fitted plan", partial(fitted, steps=steps, weight=weight)))],
-    *[beside(system, "5 steps restore, int8", control, figure, evaluations=5, of_theirs=of_theirs,
-             ours=ours, theirs=theirs, models=SHARPENED)
-      for system, way, other in (("RDDM", rddm, "rddm:1"), ("Resfusion", resfusion, "ddim:5"))
-      for ours in [partial(way, precision="int8")]
-      for control, of_theirs, theirs in (
-          (ITSELF, 5, partial(way, precision="float32")),
-          (f"{other} of its network", int(other[-1]), partial(way, precision="float32", plan=other)),
-          ("ResShift's network, 4 steps", 4, plan("resshift:4")))
-      for figure in (CLEAN, FD)],
-    *[beside("StoRM", "a tenth of SGMSE+'s cost, int8", control, SOUND, evaluations=6, of_theirs=of_theirs,
-             ours=ours, theirs=theirs, models=SPOKEN, seeds=None)
-      for ours in [partial(storm, precision="int8")]
-      for control, of_theirs, theirs in (
-          (ITSELF, 6, partial(storm, precision="float32")),
-          ("sgmse, 60 evaluations", 60, plan("sgmse:30@linspace")),
-          ("the best plan of SGMSE+'s network", 6, plan(OF_SGMSE)),
-          ("its published sampler in 5 steps", 6, partial(storm, precision="float32", plan=PUBLISHED)),
-          ("the prediction alone", 1, predicted))],
+    *beside("NASA", "a negative text in one row", 8, lambda s: kept_away(s, "dpmpp_2m:8", True), (MODEL,), {
+        "guidance by two rows": (8, lambda s: kept_away(s, "dpmpp_2m:4", False)),
+        "no negative text": (8, lambda s: without(s, "dpmpp_2m:8"))}, (OTHER,)),
+    *[claim for system, way in (("LoRA-enhanced distillation", filled), ("distillation of guided models", told))
+      for claim in beside(system, "guidance in one row, int8", 8, partial(way, precision="int8"), GUIDED[:1], {
+          ITSELF: (8, partial(way, precision="float32")),
+          "one row without it": (8, plan(EIGHT[0])),
+          "two rows, 4 steps": (8, plan(*FOUR)),
+          "two rows, 8 steps": (16, plan(*EIGHT))})],
+    *[claim for rows, (best, steps, weight, guided) in BY_ROWS.items()
+      for claim in beside("LCM-LoRA", "few steps by an adapter, int8", rows, consistent("lcm", rows), GUIDED[:1], {
+          f"the best plan at {rows}": (rows, plan(best, weight)),
+          f"guided_lora at {rows}": (rows, partial(filled, precision="int8", plan=guided)),
+          f"a fitted plan at {rows}": (rows, partial(fitted, steps=steps, weight=weight))})],
+    *[claim for rows in (2, 4)
+      for claim in beside("Hyper-SD", "few steps by tcd, int8", rows, consistent("tcd", rows), GUIDED[:1],
+                          {f"lcm at {rows}": (rows, consistent("lcm", rows))})],
+    *[claim for system, way, other in (("RDDM", rddm, "rddm:1"), ("Resfusion", resfusion, "ddim:5"))
+      for claim in beside(system, "5 steps restore, int8", 5, partial(way, precision="int8"), SHARPENED, {
+          ITSELF: (5, partial(way, precision="float32")),
+          f"{other} of its network": (int(other[-1]), partial(way, precision="float32", plan=other)),
+          "ResShift's network, 4 steps": (4, plan("resshift:4"))}, (CLEAN, FD))],
+    *beside("StoRM", "a tenth of SGMSE+'s cost, int8", 6, partial(storm, precision="int8"), SPOKEN, {
+        ITSELF: (6, partial(storm, precision="float32")),
+        "sgmse, 60 evaluations": (60, plan("sgmse:30@linspace")),
+        "the best plan of SGMSE+'s network": (6, plan(OF_SGMSE)),
+        "its published sampler in 5 steps": (6, partial(storm, precision="float32", plan=PUBLISHED)),
+        "the prediction alone": (1, predicted)}, (SOUND,)),
 ]  # fmt: skip

@@ -12,6 +12,7 @@ MEASURED = "[claims](claims.md):"
 WORKS = re.compile(r"works(; [^:;]*)?")  # what a verdict begins with
 CELLS = 6  # of a row: system, method and test, claim, figure, verdict, control
 PARTS = {  # what lines call a system, or the part of it that is measured
+    "DPM-Solver": "singlestep DPM-Solver",
     "FIND": "REINFORCE on the start",
     '"Hyperparameters" study': "Hyperparameters",
 }

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from benchmarks.claims import claim_lines, claim_ways, scores, settings, systems
-from benchmarks.claims.claim import ITSELF, Claim
+from benchmarks.claims.claim import ITSELF, Claim, nearest
 from benchmarks.claims.claim_lines import Gain, Kept, Line, Longer, gain, written
 from benchmarks.claims.claims import CLAIMS, PAGE, in_processes, longest_first, wanted
 from benchmarks.claims.measuring import in_turns, judged, timed
-from benchmarks.claims.scores import PARTS, lawful, likeness, other_colour, si_sdr, to_clean
+from benchmarks.claims.scores import PARTS, lawful, likeness, other_colour, si_sdr, to_clean, to_teacher
 from benchmarks.claims.settings import MODELS, Setting, W
 from fewstep.measure.distances.features import open_extractor
 from fewstep.models import ready
@@ -25,7 +25,7 @@ from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 
 ROOT = Path(__file__).parents[3]
 QUICK = {"illustration sequences"}
-MANY = (likeness, to_clean, si_sdr, lawful, other_colour)  # of many samples, or of another model
+MANY = (likeness, to_clean, to_teacher, si_sdr, lawful, other_colour)  # of many samples, or of another model
 OF_RUNS = [claim for claim in CLAIMS if claim.score not in MANY]  # two seeds have a score
 HAS_PICTURES = DEBIAN_FOLDER.is_dir()
 
@@ -61,6 +61,13 @@ def test_a_distance_is_jackknifed_and_nearer_samples_are_nearer() -> None:
     nearer, farther = likeness(of, near), likeness(of, far)
     assert nearer.shape == farther.shape == (PARTS,)
     assert nearer.mean() > farther.mean() + 10 * nearer.std() / PARTS**0.5
+
+
+def test_a_solver_takes_the_grid_that_is_nearest_to_the_teacher_on_seeds_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.claims.claim.APART", range(5, 7))
+    monkeypatch.setattr(scores, "TEACHER", lambda s: s.sample("ddim:3@ays_svd", guidance=W))
+    of = setting(range(2))
+    assert to_teacher(of, nearest("ddim", 3)(of)).min() > 90 > to_teacher(of, nearest("ddim", 4)(of)).max()
 
 
 def test_samples_that_are_weighed_by_the_law_of_guidance_have_its_shares(monkeypatch: pytest.MonkeyPatch) -> None:
