@@ -47,8 +47,9 @@ def edict(trace: Tracer, times: Sequence[Time], *, p: float = 0.93, second: bool
 
 @Published(PAPER, order=None, rows=2)
 def edict_inverse(trace: Tracer, times: Sequence[Time], *, p: float = 0.93, second: bool = False) -> Lin:
-    """The start of `edict` with the same times and p, out of its two states: given "x" and given "y" (for a picture to
-    edit, the picture twice).
+    """The two states at the start of `edict` with the same times and p, out of those at its end: given "x" and given
+    "y" (for a picture to edit, the picture twice). `edict` starts from one noise for both, so that an edit goes on from
+    the rows before the last evaluation here: `as_given` of them is what `tail(plan, 1)` of `edict` is given.
 
     Args:
         times: as for `edict`, from noisy to clean; the first may not be pure noise.
@@ -65,11 +66,9 @@ def edict_inverse(trace: Tracer, times: Sequence[Time], *, p: float = 0.93, seco
         x = trace.store((x - (1 - p) * y) / p)
         y = trace.store(y)
         seen, x0 = trace.denoise(x, s)
-        y = trace.store((y - b * predicted_noise(seen, x0, s)) / a)
-        x = seen
+        x, y = seen, trace.store((y - b * predicted_noise(seen, x0, s)) / a)
         seen, x0 = trace.denoise(y, s)
-        x, y = (x - b * predicted_noise(seen, x0, s)) / a, seen
-        x = trace.store(x)
+        x, y = trace.store((x - b * predicted_noise(seen, x0, s)) / a), seen
     return y if second else x
 
 
