@@ -1,5 +1,7 @@
 """A transformer of experts (DiT-MoE, Fei et al. 2024): every expert runs, and the gate of all but the best two is 0."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -40,38 +42,44 @@ class Experts(nn.Module):
 
 
 class Block(nn.Module):
-    def __init__(self) -> None:
+    """Attention, then what `inner` makes."""
+
+    def __init__(self, inner: Callable[[], nn.Module]) -> None:
         super().__init__()
         self.known = nn.Linear(WIDTH, 6 * WIDTH)
-        self.qkv, self.out, self.experts = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH), Experts()
+        self.qkv, self.out, self.inner = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH), inner()
 
     def forward(self, h: Tensor, known: Tensor) -> Tensor:
         shift, scale, gate, shift2, scale2, gate2 = self.known(F.silu(known))[:, None].chunk(6, dim=2)
         q, k, v = self.qkv(F.layer_norm(h, (WIDTH,)) * (1 + scale) + shift).unflatten(2, (3, HEADS, -1)).unbind(2)
         seen = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
         h = h + gate * self.out(seen.transpose(1, 2).flatten(2))
-        return h + gate2 * self.experts(F.layer_norm(h, (WIDTH,)) * (1 + scale2) + shift2)
+        return h + gate2 * self.inner(F.layer_norm(h, (WIDTH,)) * (1 + scale2) + shift2)
 
 
-class Mixture(nn.Module):
-    def __init__(self) -> None:
+class Transformer(nn.Module):
+    """Two blocks; the angles of time are at frequencies up to e ** rate."""
+
+    def __init__(self, inner: Callable[[], nn.Module] = Experts, rate: float = 6.0) -> None:
         super().__init__()
+        self.rate = rate
         self.patches, self.label = nn.Conv2d(4, WIDTH, 2, stride=2), nn.Embedding(5, WIDTH)
         self.places = nn.Parameter(torch.randn(1, 16, WIDTH) / 4)
         self.time = nn.Sequential(nn.Linear(16, WIDTH), nn.SiLU(), nn.Linear(WIDTH, WIDTH))
-        self.blocks = nn.ModuleList([Block() for _ in range(2)])
+        self.blocks = nn.ModuleList([Block(inner) for _ in range(2)])
         self.last = nn.Linear(WIDTH, 16)
 
-    def forward(self, x: Tensor, time: Tensor, label: Tensor) -> Tensor:
-        angles = time[:, None] * torch.exp(torch.linspace(0.0, 6.0, 8))
+    def forward(self, x: Tensor, time: Tensor, label: Tensor, route: Tensor | None = None) -> Tensor:
+        """`route`: the channels that blocks see; None for all."""
+        angles = time[:, None] * torch.exp(torch.linspace(0.0, self.rate, 8))
         known = self.time(torch.cat([angles.sin(), angles.cos()], dim=1)) + self.label(label)
         h = self.patches(x).flatten(2).transpose(1, 2) + self.places
         for block in self.blocks:
-            h = block(h, known)
+            h = block(h, known) if route is None else block(h * route, known) + h * (1 - route)
         return F.pixel_shuffle(self.last(F.layer_norm(h, (WIDTH,))).transpose(1, 2).unflatten(2, (4, 4)), 2)
 
 
 def make():
     torch.manual_seed(0)
     label = Condition("class", "label", null=4, low=0, high=3)
-    return Mixture(), Spec("dit_moe", (4, 8, 8), (label,), "flow", ScheduleSpec("flow", timesteps=1))
+    return Transformer(), Spec("dit_moe", (4, 8, 8), (label,), "flow", ScheduleSpec("flow", timesteps=1))

@@ -9,6 +9,14 @@ import torch
 from tests.families import audiobox, dit_moe, diti, dtr
 
 
+def called(*parts: torch.nn.Module) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """The first input and the output of each call of these parts, in their order."""
+    calls: list[tuple[torch.Tensor, torch.Tensor]] = []
+    for part in parts:
+        part.register_forward_hook(lambda _, inputs, output: calls.append((inputs[0], output)))
+    return calls
+
+
 def test_a_window_of_channels_slides_with_time() -> None:
     module, _ = dtr.make()
     width, count = dtr.WIDTH, int(dtr.WIDTH * dtr.SHARE)
@@ -22,9 +30,7 @@ def test_a_window_of_channels_slides_with_time() -> None:
 
 def test_channels_off_the_window_pass_a_block_by() -> None:
     module, _ = dtr.make()
-    calls: list[tuple[torch.Tensor, torch.Tensor]] = []
-    for block in module.blocks:
-        block.register_forward_hook(lambda _, inputs, output: calls.append((inputs[0], output)))
+    calls = called(*module.blocks)
     x, time = torch.randn(1, 4, 8, 8), torch.tensor([999.0])
     module(x, time, torch.tensor([1]))
     route = module.routes[999]
@@ -37,7 +43,7 @@ def test_channels_off_the_window_pass_a_block_by() -> None:
 
 def test_the_dense_form_is_the_loop_over_tokens() -> None:
     module, _ = dit_moe.make()
-    experts, h = module.blocks[0].experts, torch.randn(2, 5, dit_moe.WIDTH)
+    experts, h = module.blocks[0].inner, torch.randn(2, 5, dit_moe.WIDTH)
     dense, loop = experts(h), torch.zeros_like(h)
     for sample in range(2):
         for token in range(5):
@@ -63,16 +69,9 @@ def test_sound_hears_what_is_kept_alone_and_joins_early_layers_to_late_ones() ->
     module, spec = audiobox.make()
     x, time, words = torch.randn(2, *spec.x_shape), torch.tensor([0.3, 0.7]), torch.randn(2, audiobox.WORDS, 8)
     context, kept = torch.randn_like(x), (torch.rand(2, 1, audiobox.FRAMES) < 0.5).float()
-    outputs: list[torch.Tensor] = []
-    joined: list[torch.Tensor] = []
-    for layer in module.layers:
-        layer.register_forward_hook(lambda _, inputs, output: outputs.append(output))
-    for join in module.joins:
-        join.register_forward_hook(lambda _, inputs, output: joined.append(inputs[0]))
+    calls = called(*module.layers, *module.joins)
     heard = module(x, time, context, kept, words)
-    first, second, third, _ = outputs
-    assert torch.equal(joined[0], torch.cat([second, second], 2)) and torch.equal(
-        joined[1], torch.cat([third, first], 2)
-    )
+    (_, first), (_, second), (joined, _), (_, third), (last, _), _ = calls
+    assert torch.equal(joined, torch.cat([second, second], 2)) and torch.equal(last, torch.cat([third, first], 2))
     assert torch.equal(module(x, time, context + 9 * (1 - kept), kept, words), heard)
     assert not torch.equal(module(x, time, context + 9 * kept, kept, words), heard)

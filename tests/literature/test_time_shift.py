@@ -68,8 +68,7 @@ def scaling(denoiser, scales):
         a, b = x0_coefficients(denoiser.prediction, time, denoiser.schedule)
         x = u / input_scale(denoiser.prediction, time, denoiser.schedule)
         x = x - (1 - step.alpha) * Y if denoiser.towards else x
-        outputs = [np.tanh(u + step.time / 300 + k) for k in range(len(step.branches))]
-        x0s = [a * x + b * output for output in outputs]
+        x0s = [a * x + b * output for output in plain(index, step, u)]
         eps = [(x - step.alpha * x0) / step.sigma / scales[index] for x0 in x0s]
         return [((x - step.sigma * each) / step.alpha - a * x) / b for each in eps]
 
