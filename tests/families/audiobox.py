@@ -30,7 +30,8 @@ class Layer(nn.Module):
         self.wide, self.narrow = nn.Linear(WIDTH, 4 * WIDTH), nn.Linear(4 * WIDTH, WIDTH)
         away = (torch.arange(FRAMES + 1)[:, None] - torch.arange(FRAMES + 1)).abs().float()
         away[0], away[:, 0] = 0, 0  # the time is one token more, near to all
-        self.register_buffer("bias", -away * torch.tensor([0.25, 0.0625])[:, None, None])
+        slopes = 2 ** (-8 / HEADS * torch.arange(1.0, HEADS + 1))  # as Press et al. 2022 (arXiv 2108.12409) have them
+        self.register_buffer("bias", -away * slopes[:, None, None])
 
     def forward(self, h: Tensor, words: Tensor) -> Tensor:
         q, k, v = (split(each) for each in self.qkv(F.layer_norm(h, (WIDTH,))).chunk(3, dim=2))

@@ -75,3 +75,17 @@ def test_sound_hears_what_is_kept_alone_and_joins_early_layers_to_late_ones() ->
     assert torch.equal(joined, torch.cat([second, second], 2)) and torch.equal(last, torch.cat([third, first], 2))
     assert torch.equal(module(x, time, context + 9 * (1 - kept), kept, words), heard)
     assert not torch.equal(module(x, time, context + 9 * kept, kept, words), heard)
+
+
+def test_heads_of_sound_hear_less_of_what_is_farther_by_the_slopes_of_alibi() -> None:
+    """2 ** (-8 k / heads) (Press et al. 2022), to both sides (Voicebox), and the time is near to all."""
+    layer, width, count = audiobox.make()[0].layers[0], audiobox.WIDTH, audiobox.FRAMES + 1
+    layer.qkv.weight.data[:width], layer.qkv.bias.data[:width] = 0, 0  # queries that ask for nearness alone
+    calls = called(layer.qkv, layer.out)
+    layer(torch.randn(1, count, width), torch.randn(1, audiobox.WORDS, width))
+    (_, made), (heard, _) = calls
+    away = (torch.arange(count)[:, None] - torch.arange(count)).abs()
+    away[0] = away[:, 0] = 0
+    shares = torch.stack([(-slope * away).softmax(1) for slope in (2**-4, 2**-8)])
+    expected = shares @ audiobox.split(made[..., 2 * width :])
+    torch.testing.assert_close(heard, expected.transpose(1, 2).flatten(2))
