@@ -12,12 +12,10 @@ from fewstep.runtime.bundle.networks import networks
 from fewstep.runtime.bundle.reading import Bundle
 
 BATCH = 16  # seeds at once: large enough to use the cores, small enough for the caches
-LARGEST = 2 * 10**9  # bytes that the activations of a batch may have: larger ones win no time
-ALONE = 200 * 10**6  # bytes of the command and its inference engines
-OPENED = 1.25  # times the weights of a body: those that onnxruntime packs, and what it has mapped
-RUN = (
-    2.5  # times the activations that are live at once: backends unfold convolutions, and their memory grows by doubling
-)
+MOST_ACTIVATIONS = 2 * 10**9  # bytes of a batch: larger ones win no time
+PROCESS_BYTES = 200 * 10**6  # of the command and its inference engines, without a bundle
+PER_WEIGHT = 1.25  # bytes for each byte of a body's weights: onnxruntime packs some of them, and has all mapped
+PER_ACTIVATION = 2.5  # bytes for each that is live at once: convolutions are unfolded, and memory grows by doubling
 
 
 def sampling_needs(
@@ -34,21 +32,24 @@ def sampling_needs(
     This process samples, or `workers` processes do, and this one keeps float32. `written` are bytes of the
     files that come out. With `by_rows` the bodies see one row at a time.
     """
-    sample = row_bytes(bundle) * (1 if by_rows else batch * branches(plan))
-    return Needs(round(_memory(bundle, bodies, sample, workers)), sum(written), len(written))
+    activations = row_bytes(bundle) * (1 if by_rows else batch * branches(plan))
+    return Needs(round(_memory(bundle, bodies, activations, workers)), sum(written), len(written))
 
 
 def sees_rows(bundle: Bundle, bodies: Iterable[str], plan: Plan, workers: int = 0) -> bool:
     """True where bodies that are judged see the samples of a batch one by one: its activations are large, or the memory
     that is free here is short. The batch itself stays as it is, and figures add up in the same order."""
-    sample, free = row_bytes(bundle) * BATCH * branches(plan), memory_free(bundle.path)
-    return sample > LARGEST or (free is not None and _memory(bundle, bodies, sample, workers) > free)
+    activations, free = row_bytes(bundle) * BATCH * branches(plan), memory_free(bundle.path)
+    is_short = free is not None and _memory(bundle, bodies, activations, workers) > free
+    return activations > MOST_ACTIVATIONS or is_short
 
 
-def _memory(bundle: Bundle, bodies: Iterable[str], sample: float, workers: int) -> float:
-    exact = OPENED * body_bytes(bundle, FLOAT)
-    process = exact + OPENED * sum(body_bytes(bundle, name) for name in bodies if name != FLOAT) + sample + ALONE
-    return process if not workers else exact + sample + ALONE + workers * process
+def _memory(bundle: Bundle, bodies: Iterable[str], activations: float, workers: int) -> float:
+    """Bytes of all processes: each has float32, and those that sample have the other bodies too."""
+    exact = PER_WEIGHT * body_bytes(bundle, FLOAT)
+    others = PER_WEIGHT * sum(body_bytes(bundle, name) for name in bodies if name != FLOAT)
+    process = exact + others + activations + PROCESS_BYTES
+    return process if not workers else exact + activations + PROCESS_BYTES + workers * process
 
 
 def branches(plan: Plan) -> int:
@@ -58,7 +59,7 @@ def branches(plan: Plan) -> int:
 
 def row_bytes(bundle: Bundle) -> float:
     """The memory that float32's activations of one row take at once."""
-    return RUN * max(
+    return PER_ACTIVATION * max(
         live_bytes(io.load(bundle.graph(bundle.alone(name).body(FLOAT).graph), root=bundle.path))
         for name in networks(bundle.manifest)
     )

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fewstep.plans.errors import UserError
 
-BATCH = 256
+ROWS_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class Data:
 
     def batches(self) -> Iterator[NDArray[Any]]:
         """The samples in model range [-1, 1], or their ids, in order."""
-        for start in range(0, len(self.array), BATCH):
-            part = self.array[start : start + BATCH]
+        for start in range(0, len(self.array), ROWS_AT_ONCE):
+            part = self.array[start : start + ROWS_AT_ONCE]
             if self.vocabulary is not None:
                 yield part.astype(np.int64)
                 continue
@@ -35,27 +35,27 @@ class Data:
 
 
 def open_data(path: Path, x_shape: tuple[int, ...], vocabulary: int | None = None) -> Data:
-    """Open a .npy file without reading it. [N, H, W] serves for grey images [N, 1, H, W]. Ids of tokens
-    are read."""
-    holds = "uint8, or of floats in [-1, 1]" if vocabulary is None else f"ids from 0 to {vocabulary - 1}"
-    wanted = f"give a .npy of {holds}, [N, {', '.join(map(str, x_shape))}]"
+    """Open a .npy file without reading it; ids of tokens are read. [N, H, W] serves for grey images [N, 1, H, W].
+    UserError for a file that holds no such samples, or less than 2."""
+    content = "uint8, or of floats in [-1, 1]" if vocabulary is None else f"ids from 0 to {vocabulary - 1}"
+    fix = f"give a .npy of {content}, [N, {', '.join(map(str, x_shape))}]"
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         reason = getattr(error, "strerror", None) or "it is no .npy file of numbers"
-        raise UserError(f"{path} cannot be read ({reason})", wanted) from error
+        raise UserError(f"{path} cannot be read ({reason})", fix) from error
     if not isinstance(array, np.ndarray):
-        raise UserError(f"{path} holds several arrays", wanted)
+        raise UserError(f"{path} holds several arrays", fix)
     if array.shape[1:] == x_shape[1:] and x_shape[0] == 1:
         array = array.reshape(len(array), *x_shape)
     if array.shape[1:] != x_shape or len(array) < 2:
-        raise UserError(f"{path} has the shape {list(array.shape)}", wanted)
+        raise UserError(f"{path} has the shape {list(array.shape)}", fix)
     if vocabulary is not None:
         if array.dtype.kind not in "iu" or array.min() < 0 or array.max() >= vocabulary:
-            raise UserError(f"{path} holds other than ids", wanted)
+            raise UserError(f"{path} holds other than ids", fix)
     elif array.dtype != np.uint8:
         if not np.issubdtype(array.dtype, np.floating):
-            raise UserError(f"{path} holds {array.dtype}", wanted)
-        if float(np.abs(array[: min(len(array), BATCH)]).max()) > 1.001:
-            raise UserError(f"{path} holds values outside [-1, 1]", wanted)
+            raise UserError(f"{path} holds {array.dtype}", fix)
+        if float(np.abs(array[: min(len(array), ROWS_AT_ONCE)]).max()) > 1.001:
+            raise UserError(f"{path} holds values outside [-1, 1]", fix)
     return Data(path.stem, array, vocabulary)

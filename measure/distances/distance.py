@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.floating]
+from fewstep.measure.rollouts.metrics import Floats
+
 Float64 = NDArray[np.float64]
 
 RESAMPLES = 200
@@ -94,7 +95,7 @@ def compare(
     resamples: int = RESAMPLES,
     shares_seeds: bool = False,
 ) -> SetComparison:
-    """The comparison of two sets by features.
+    """The distances of two sets to a reference, by features, and their difference.
 
     Rows of `candidate` and `paired` [N, D] come from the same seeds and are drawn together; rows of `reference` [M, D]
     are drawn by themselves, or, where it shares the seeds, with the others.
@@ -104,7 +105,7 @@ def compare(
         fitted = fit(reference[others])
         return frechet(fit(candidate[rows]), fitted), frechet(fit(paired[rows]), fitted)
 
-    far, near = distances(slice(None), slice(None))
+    of_candidate, of_paired = distances(slice(None), slice(None))
     rng, differences = np.random.default_rng(0), list[float]()
     for _ in range(resamples):
         rows = rng.integers(len(candidate), size=len(candidate))
@@ -112,8 +113,8 @@ def compare(
         differences.append(float(np.subtract(*distances(rows, others))))
     deviations = np.array(differences) - np.mean(differences)
     low, high = np.quantile(deviations, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    error, difference = float(np.std(differences, ddof=1)), far - near
-    return SetComparison(far, near, error, difference + float(low), difference + float(high))
+    error, difference = float(np.std(differences, ddof=1)), of_candidate - of_paired
+    return SetComparison(of_candidate, of_paired, error, difference + float(low), difference + float(high))
 
 
 def _root(matrix: Float64) -> Float64:

@@ -7,11 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.measure.rollouts.end_quality import Channel, Drift
+from fewstep.measure.rollouts.metrics import Floats
 
 BANDS = 8  # of radial frequency, from 0 to half a cycle a pixel (Nyquist); the last one takes the corners too
 SMALLEST = 4  # pixels: below it a sample has no spectrum worth the name
-
-Floats = NDArray[np.floating]
 
 
 class Moments:
@@ -19,10 +18,10 @@ class Moments:
 
     def __init__(self) -> None:
         self.elements = 0  # in a channel
-        self.outside = 0
+        self.outside = 0  # elements of all channels outside [-1, 1]
         self.sums: NDArray[np.float64] = np.zeros(0)  # of each channel
         self.squares: NDArray[np.float64] = np.zeros(0)
-        self.energies: NDArray[np.float64] = np.zeros(BANDS)
+        self.energies: NDArray[np.float64] = np.zeros(BANDS)  # in each band of frequency
 
     def add(self, samples: Floats) -> None:
         """Take one more batch; all have the same shape behind the batch axis."""
@@ -62,7 +61,7 @@ class Moments:
 
 
 def drift(samples: Moments, references: Moments) -> Drift:
-    """Statistics of samples, by the moments of samples and references."""
+    """The drift of samples from references, by the moments of both."""
     high = slice(BANDS // 2, None)
     stds = zip(np.sqrt(samples.variances), np.sqrt(references.variances), strict=True)
     shifts = samples.means - references.means
@@ -87,4 +86,5 @@ def _band_energies(images: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _ratio(value: float, reference: float) -> float:
+    """The ratio of two figures; 1 where the reference is 0."""
     return float(value / reference) if reference > 0 else 1.0

@@ -18,7 +18,7 @@ from fewstep.runtime.backends import LoadedGraph
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle.manifest import Manifest
 
-NONE = "none"
+NO_EXTRACTOR = "none"
 OUTPUT = "features"
 NEEDS = "an extractor takes float32 [batch, *x_shape], of tokens int64, and gives `features` [batch, D]"
 
@@ -35,7 +35,7 @@ class ShippedExtractor:
         return f"{self.name}.onnx"
 
 
-NAMED = (
+SHIPPED = (
     ShippedExtractor("fashion-mnist-cnn", source="fashion_mnist"),
     ShippedExtractor("cifar10-cnn", source="cifar10"),
 )
@@ -53,8 +53,8 @@ class Extractor:
 
     def extract(self, samples: NDArray[Any]) -> NDArray[np.float32]:
         """Samples [B, *x_shape], clamped to model range as a viewer sees them, or ids, to features [B, D]."""
-        taken = samples if samples.dtype == np.int64 else np.clip(samples, -1, 1).astype(np.float32)
-        features = self.network({self.input: np.ascontiguousarray(taken)})[self.output]
+        inputs = samples if samples.dtype == np.int64 else np.clip(samples, -1, 1).astype(np.float32)
+        features = self.network({self.input: np.ascontiguousarray(inputs)})[self.output]
         if features.ndim != 2 or len(features) != len(samples):
             raise UserError(f"extractor {self.name} gave features of shape {list(features.shape)}", NEEDS)
         if not np.isfinite(features).all():
@@ -64,21 +64,21 @@ class Extractor:
 
 def default_features(manifest: Manifest) -> str:
     """The named extractor of the bundle's own data, or none."""
-    return next((each.name for each in NAMED if each.source == manifest.provenance.source), NONE)
+    return next((each.name for each in SHIPPED if each.source == manifest.provenance.source), NO_EXTRACTOR)
 
 
 def open_extractor(
     features: str, x_shape: tuple[int, ...], threads: int = 0, dtype: str = "float32"
 ) -> Extractor | None:
     """The extractor of that name, or in that file; None for "none". UserError if it does not take such samples."""
-    if features == NONE:
+    if features == NO_EXTRACTOR:
         return None
-    named = next((each for each in NAMED if each.name == features), None)
-    if named is not None:
-        with as_file(files(__package__) / "extractors" / named.file) as path:
-            return _open(path, named.name, x_shape, threads, dtype)
+    shipped = next((each for each in SHIPPED if each.name == features), None)
+    if shipped is not None:
+        with as_file(files(__package__) / "extractors" / shipped.file) as path:
+            return _open(path, shipped.name, x_shape, threads, dtype)
     if not features.endswith(".onnx"):
-        names = ", ".join([*(each.name for each in NAMED), NONE])
+        names = ", ".join([*(each.name for each in SHIPPED), NO_EXTRACTOR])
         raise UserError(f"unknown features {features!r}", f"give one of {names}, or the path of an .onnx extractor")
     if not Path(features).is_file():
         raise UserError(f"there is no extractor {features}", "check the path")

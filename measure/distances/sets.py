@@ -3,15 +3,13 @@
 from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fewstep.measure.distances import distance
 from fewstep.measure.distances.data import Data
 from fewstep.measure.distances.features import Extractor
 from fewstep.measure.results import Distance, Features
+from fewstep.measure.rollouts.metrics import Floats
 from fewstep.runtime.progress import SILENT, Progress
-
-Floats = NDArray[np.floating]
 
 
 def features_of(data: Data, extractor: Extractor, progress: Progress = SILENT) -> Floats:

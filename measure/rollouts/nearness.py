@@ -7,14 +7,11 @@ ratio of the signal to the error stands next to it. A sample of another seed say
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fewstep.measure.rollouts.metrics import PEAK, psnr
+from fewstep.measure.rollouts.metrics import PEAK, Floats, psnr
 
 LEAST_PSNR, LEAST_SNR = 25.0, 15.0  # dB: the floor, to the peak and to the variance of the references
 NEAR_PSNR, NEAR_SNR = 40.0, 30.0  # dB: beyond them few people see a difference side by side
-
-Floats = NDArray[np.floating]
 
 
 @dataclass(frozen=True)
@@ -82,9 +79,9 @@ class Signal:
         self._last = references[-1:]
 
     def nearness(self, mean: float) -> Nearness:
-        """The figures of samples whose mean PSNR to these references is `mean`."""
+        """The figures of samples whose mean PSNR to these references is `mean`, in dB."""
         average = self._sum / self._count
         variance = self._squares / self._count - average**2
-        is_number = variance <= 1e-12 * max(average**2, np.finfo(float).tiny)
-        snr = None if is_number else mean + float(10 * np.log10(variance / PEAK**2))
+        is_constant = variance <= 1e-12 * max(average**2, np.finfo(float).tiny)
+        snr = None if is_constant else mean + float(10 * np.log10(variance / PEAK**2))
         return Nearness(mean, snr, float(np.mean(self._unrelated)) if self._unrelated else None)

@@ -16,7 +16,7 @@ from fewstep.graph.commit import open_for_update
 from fewstep.graph.graph import Graph, Node, Value
 from fewstep.graph.io import store
 from fewstep.measure import cost, estimate
-from fewstep.measure.cost import ALONE, BATCH, OPENED, RUN, body_bytes, live_bytes, sampling_needs, sees_rows
+from fewstep.measure.cost import body_bytes, live_bytes, sampling_needs, sees_rows
 from fewstep.measure.measure import MeasureOptions, measure
 from fewstep.report.choosing.choose import choose
 from fewstep.report.choosing.options import ChooseOptions
@@ -46,22 +46,22 @@ def test_each_worker_holds_all_bodies(tmp_path: Path) -> None:
     plan = load(bundle.path).compile("dpmpp_2m:4", 2.0)
     bodies = {"int8-cpu-x86": bundle.body("int8-cpu-x86")}
     alone, two = (sampling_needs(bundle, bodies, plan, 16, (100, 0), workers) for workers in (0, 2))
-    sample = RUN * 2 * 16 * live_bytes(body())
-    exact, int8 = (OPENED * body_bytes(bundle, name) for name in ("float32", "int8-cpu-x86"))
-    assert alone.memory == round(exact + int8 + sample + ALONE) and (alone.disk, alone.files) == (100, 2)
-    assert two.memory == round(3 * (exact + sample + ALONE) + 2 * int8)
+    sample = cost.PER_ACTIVATION * 2 * 16 * live_bytes(body())
+    exact, int8 = (cost.PER_WEIGHT * body_bytes(bundle, name) for name in ("float32", "int8-cpu-x86"))
+    assert alone.memory == round(exact + int8 + sample + cost.PROCESS_BYTES) and (alone.disk, alone.files) == (100, 2)
+    assert two.memory == round(3 * (exact + sample + cost.PROCESS_BYTES) + 2 * int8)
 
 
 def test_a_body_that_sees_rows_has_the_activations_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = open_bundle(make_bundle(tmp_path / "tiny"))
     plan = load(bundle.path).compile("dpmpp_2m:4", 2.0)
-    batch, one = (sampling_needs(bundle, (), plan, BATCH, (), by_rows=by_rows).memory for by_rows in (False, True))
-    assert batch - one == round(RUN * (2 * 16 - 1) * live_bytes(body()))
+    batch, one = (sampling_needs(bundle, (), plan, cost.BATCH, (), by_rows=by_rows).memory for by_rows in (False, True))
+    assert batch - one == round(cost.PER_ACTIVATION * (2 * 16 - 1) * live_bytes(body()))
     assert not sees_rows(bundle, (), plan)
     for free, rows in ((batch + 1, False), (batch - 1, True), (None, False)):  # `batch` is rounded
         monkeypatch.setattr(cost, "memory_free", lambda _, free=free: free)
         assert sees_rows(bundle, (), plan) is rows
-    monkeypatch.setattr(cost, "LARGEST", RUN * 2 * 16 * live_bytes(body()) - 1)
+    monkeypatch.setattr(cost, "MOST_ACTIVATIONS", cost.PER_ACTIVATION * 2 * 16 * live_bytes(body()) - 1)
     assert sees_rows(bundle, (), plan)
 
 

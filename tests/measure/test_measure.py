@@ -182,7 +182,7 @@ def test_large_bodies_see_the_samples_of_a_batch_one_by_one_with_the_same_figure
     whole = measure(asked)
     assert max(rows) == 32
     if short == "activations":
-        monkeypatch.setattr(cost, "LARGEST", 10**4)
+        monkeypatch.setattr(cost, "MOST_ACTIVATIONS", 10**4)
     else:
         monkeypatch.setattr(cost, "memory_free", lambda _: 10**7)
     rows.clear()

@@ -188,7 +188,7 @@ def test_the_bodies_of_workers_see_one_row_at_a_time_too(tmp_path: Path, monkeyp
     """Of a large network, with its stages. The figures are those of whole batches."""
     options = asked(tmp_path / "tiny")
     whole, sampled = measured_by(options)
-    monkeypatch.setattr("fewstep.measure.cost.LARGEST", 10**4)
+    monkeypatch.setattr("fewstep.measure.cost.MOST_ACTIVATIONS", 10**4)
     real = judged_task.SamplingJob
     jobs: list[SamplingJob] = []
 

@@ -14,7 +14,7 @@ from benchmarks.quantization.contenders import TOOLS, Contender
 from benchmarks.quantization.distances import EXTRACTORS, HEADER, line
 from benchmarks.quantization.judging import Judged, Quality
 from benchmarks.quantization.rows import Measured, cells, joined, measured
-from fewstep.measure.distances.features import NAMED
+from fewstep.measure.distances.features import SHIPPED
 from fewstep.measure.results import Distance
 from fewstep.plans.errors import UserError
 
@@ -88,5 +88,5 @@ def test_distances_stand_next_to_the_floor_for_data_that_an_extractor_knows() ->
     found = Distance("float32", 256, 256, 5.25, 5.0, 0.25, -0.1, 0.6, 5.0, False)
     made = line("dit_flow", 8, found)
     assert made == ("dit_flow", "8", "256", "5.00", "5.25", "+0.25", "-0.10 to +0.60") and len(made) == len(HEADER)
-    assert {*EXTRACTORS.values()} == {each.name for each in NAMED}
+    assert {*EXTRACTORS.values()} == {each.name for each in SHIPPED}
     assert {*EXTRACTORS} < {member.name for member in ALL}

@@ -17,7 +17,7 @@ from fewstep.measure.distances.distance import (
     frechet,
 )
 from fewstep.measure.distances.drift import BANDS, Moments, drift
-from fewstep.measure.distances.features import NAMED, default_features, open_extractor
+from fewstep.measure.distances.features import SHIPPED, default_features, open_extractor
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import open_bundle
 from tests.report.extractors import write_extractor
@@ -191,7 +191,7 @@ def test_a_bundle_gets_the_extractor_of_its_own_data_only(tmp_path):
 SHAPES = {"fashion_mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
 
 
-@pytest.mark.parametrize("named", NAMED)
+@pytest.mark.parametrize("named", SHIPPED)
 def test_shipped_extractors_are_small_and_run(named):
     x_shape = SHAPES[named.source]
     extractor = open_extractor(named.name, x_shape)
