@@ -30,9 +30,9 @@ class DataSamples:
 
     def check(self, network: Network, denoiser: Description, null_files: Mapping[str, NDArray[Any]]) -> SpecCheck:
         """The check of a network. null_files: null values [*shape] that are arrays, by name."""
-        takes, nulls = denoiser.conditions, None
-        if takes and all(each.null is not None or each.name in null_files for each in takes):
-            nulls = {each.name: null(each, self.conditions[each.name], null_files) for each in takes}
+        conditions, nulls = denoiser.conditions, None
+        if conditions and all(each.null is not None or each.name in null_files for each in conditions):
+            nulls = {each.name: null(each, self.conditions[each.name], null_files) for each in conditions}
         facts = DenoiserFacts(denoiser.schedule, denoiser.prediction)
         return check_spec(network, facts, self.x, self.conditions, nulls)
 

@@ -1,4 +1,8 @@
-"""The quality of finished samples, seed by seed against references: the one figure of calibration, bounds and verbs."""
+"""The quality of finished samples, seed by seed against references: the one figure of calibration, bounds and verbs.
+
+It is a PSNR, with its scale (`nearness.py`), and, where a verb measures them, SSIM and the drift that
+`distances/drift.py` sums up.
+"""
 
 from dataclasses import dataclass
 
@@ -48,7 +52,7 @@ class EndQuality(Strict, frozen=True):
     worst: float
     standard_error: float  # of the mean
     values: tuple[float, ...]  # per seed
-    drift: Drift | None  # None: tokens
+    drift: Drift | None  # None: tokens, or not measured
     ssim: Similarity | None = None  # None: samples are no images, or smaller than its window
     snr: float | None = None  # as `Nearness` has them; None in results of earlier versions too
     unrelated: float | None = None
@@ -71,19 +75,19 @@ def end_quality(
 ) -> EndQuality:
     """Summarize PSNR values [seeds], one a sample, against what `reference` names, and SSIM values where there are
     some. `signal` is the scale of the references."""
-    near = Nearness(float(values.mean())) if signal is None else signal.nearness(float(values.mean()))
+    nearness = Nearness(float(values.mean())) if signal is None else signal.nearness(float(values.mean()))
     spread = float(values.std(ddof=1)) / len(values) ** 0.5 if len(values) > 1 else 0.0
     return EndQuality(
         reference=reference,
-        mean=near.psnr,
+        mean=nearness.psnr,
         p5=float(np.percentile(values, 5)),
         worst=float(values.min()),
         standard_error=spread,
         values=tuple(values.tolist()),
         drift=drift,
         ssim=None if ssim is None else Similarity(float(ssim.mean()), float(np.percentile(ssim, 5)), float(ssim.min())),
-        snr=near.snr,
-        unrelated=near.unrelated,
+        snr=nearness.snr,
+        unrelated=nearness.unrelated,
     )
 
 

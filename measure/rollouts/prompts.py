@@ -51,19 +51,20 @@ HELD_OUT = tuple(form.format(subject) for subject, form in product(OTHER_SUBJECT
 
 
 def given_records(
-    bundle: Bundle, conditions: Path | None, prompts: Path | None, pool: Sequence[str]
+    bundle: Bundle, conditions: Path | None, prompts: Path | None, shipped: Sequence[str]
 ) -> ConditionRecords | None:
-    """The record of each prompt, or the records of a conditions file; of both together, record by record.
+    """The records that a file of conditions and a file of prompts give, row by row where both are given.
 
-    Without both, a bundle with a text encoder takes the prompts of `pool`, with a warning. None: the values are drawn
-    at random. Conditions that neither sets have their default, or are drawn.
+    Without both, a bundle with a text encoder takes the `shipped` prompts, with a warning. None: the values are drawn
+    at random. Conditions that neither file sets have their default, or are drawn.
     """
     takes, text = bundle.manifest.conditions, bundle.manifest.text
     if prompts is None and (text is None or conditions is not None):
         return None if conditions is None else read_conditions(conditions, takes)
     if prompts is None:
-        LOG.warning("no prompts are given: it runs on %d that come with fewstep; --prompts FILE takes yours", len(pool))
-    lines = pool if prompts is None else read_prompts(prompts)
+        words = "no prompts are given: it runs on %d that come with fewstep; --prompts FILE takes yours"
+        LOG.warning(words, len(shipped))
+    lines = shipped if prompts is None else read_prompts(prompts)
     records = {} if conditions is None else read_arrays(conditions)
     for name, array in records.items():
         if len(array) != len(lines):

@@ -43,8 +43,8 @@ class TokenRun:
 class TokenCourse:
     """A token plan with range groups and the seeds of its samples, made by `open_token_course`.
 
-    feeds: a body's inputs but x at each step. ports: names of the body's x and output. float_states: float32's states,
-    and `reference` what it made there.
+    mask: the id of an open position. feeds: a body's inputs but x at each step. ports: names of the body's x and
+    output. float_states: float32's states at each step. reference: float32's logits there, and its finished tokens.
     """
 
     plan: TokenPlan
@@ -123,7 +123,7 @@ def open_token_course(
 ) -> TokenCourse:
     """A course of some seeds for the float32 body's sampler; the plan's steps are in range groups already."""
     ports = (tensor_name(sampler.body.graph, "x"), tensor_name(sampler.body.graph, "output"))
-    recorded, logits, reference = list[Arrays](), list[Logits](), list[TokenState]()
+    recorded, logits, states = list[Arrays](), list[Logits](), list[TokenState]()
 
     def record(index: int, call: GraphCall) -> None:
         fixed = {name: value for name, value in call.feeds.items() if name != ports[0] and not moves(name)}
@@ -132,8 +132,8 @@ def open_token_course(
 
     run: Any = replace(sampler, record=record).steps(plan, batch.seeds, batch.conditions, plan.guidance)
     for state in run:
-        reference.append(msgspec.structs.replace(state, step=plan.steps[state.index]))
-        progress("steps of float32", len(reference), len(plan.steps))
-    float_run = TokenRun(tuple(logits), reference[-1].ids)
+        states.append(msgspec.structs.replace(state, step=plan.steps[state.index]))
+        progress("steps of float32", len(states), len(plan.steps))
+    float_run = TokenRun(tuple(logits), states[-1].ids)
     mask = vocabulary_of(sampler.bundle.manifest).mask
-    return TokenCourse(plan, batch.seeds, mask, tuple(recorded), ports, tuple(reference), float_run)
+    return TokenCourse(plan, batch.seeds, mask, tuple(recorded), ports, tuple(states), float_run)

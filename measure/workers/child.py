@@ -67,13 +67,14 @@ class Child:
         with suppress(OSError):  # it is dead already
             self._process.stdin.close()
         try:
-            how = self._process.wait(ENDING)
+            status = self._process.wait(ENDING)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            how = self._process.wait()
+            status = self._process.wait()
         self._errors.seek(0)
-        said = self._errors.read().decode(errors="replace").strip().splitlines()
+        lines = self._errors.read().decode(errors="replace").strip().splitlines()
         self._errors.close()
         assert self._process.stdout is not None
         self._process.stdout.close()
-        return f"was killed (signal {-how})" if how < 0 else f"ended ({said[-1] if said else f'exit code {how}'})"
+        reason = lines[-1] if lines else f"exit code {status}"
+        return f"was killed (signal {-status})" if status < 0 else f"ended ({reason})"

@@ -77,11 +77,11 @@ def _client(address: str) -> Any:
 
 def warn_of_workers(setup: WorkerSetup) -> None:
     """Warn where processes of this machine wait for each other."""
-    cores, count, each = usable_cores(), setup.count, setup.threads or THREADS
-    if count > 1 and count * each > cores:
+    cores, count, threads = usable_cores(), setup.count, setup.threads or THREADS
+    if count > 1 and count * threads > cores:
         LOG.warning(
             "%d workers of %d thread%s wait for each other on %d core%s: --workers %d is as fast, in less memory",
-            *(count, each, "s" * (each > 1), cores, "s" * (cores > 1), max(1, cores // each)),
+            *(count, threads, "s" * (threads > 1), cores, "s" * (cores > 1), max(1, cores // threads)),
         )
 
 
