@@ -32,7 +32,7 @@ from fewstep.plans.any_plan import AnyPlan, regroup
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import DENOISER
 from fewstep.runtime.bundle.manifest import Manifest
-from fewstep.runtime.bundle.networks import alone, networks, said
+from fewstep.runtime.bundle.networks import alone, labelled, networks
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.progress import SILENT, Progress, under
 
@@ -72,11 +72,11 @@ def calibrate(options: CalibrateOptions, progress: Progress = SILENT, workers: E
             shown = under(progress, name) if len(names) > 1 else progress
             made[name], errors, checkpoint = _calibrate_network(task, writer, manifest, shown, open_workers)
             manifest = made[name].manifest
-            failed |= {said(name, body): error for body, error in errors.items()}
+            failed |= {labelled(name, body): error for body, error in errors.items()}
             checkpoints.append(checkpoint)
         manifest = writer.commit(manifest)
     if failed:
-        written = [said(name, body) for name, each in made.items() for body in each.lowered]
+        written = [labelled(name, body) for name, each in made.items() for body in each.lowered]
         raise some_failed(failed, written)  # the counts stay for the next try
     for checkpoint in checkpoints:
         checkpoint.drop()

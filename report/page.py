@@ -36,7 +36,7 @@ from fewstep.report.style import STYLE
 from fewstep.report.tokens import tokens_section
 from fewstep.report.verdict import costliest, warnings
 from fewstep.report.words import lead_paragraph, linked, words_section
-from fewstep.runtime.bundle.networks import said
+from fewstep.runtime.bundle.networks import labelled
 from fewstep.runtime.bundle.platforms import ONNXRUNTIME
 
 
@@ -193,7 +193,7 @@ def _coverage(alike: Sequence[BodyCoverage]) -> Html:
         rows[each.precision].append([each.name, each.kind, each.reason, channels, count(each.macs), share])
     ours = len(rows["int8"])
     sentence = paragraph(
-        Html(f"<b>{escape(', '.join(said(each.network, each.body) for each in alike))}</b>: "),
+        Html(f"<b>{escape(', '.join(labelled(each.network, each.body) for each in alike))}</b>: "),
         percent(covered.coverage.int8_macs / total, 2),
         " of ",
         count(total),

@@ -49,20 +49,20 @@ def find_fitted(
     plans, lost = readable(bundle, [each for each in entries if each.body == body_name])
     if not lost:
         plans += readable(bundle, [each for each in entries if each.body != body_name])[0]
-    asked = as_guidance(guidance)
-    for plan in sorted(plans, key=lambda each: (_is_for_another(each, body_name), _distance(each.guidance, asked))):
+    form = as_guidance(guidance)
+    for plan in sorted(plans, key=lambda each: (_is_for_another(each, body_name), _distance(each.guidance, form))):
         shapes = {step.shaping for step in plan.steps}
-        if plan.strength == strength and shapes == {shaping} and _distance(plan.guidance, asked) <= NEAR:
+        if plan.strength == strength and shapes == {shaping} and _distance(plan.guidance, form) <= NEAR:
             from fewstep.plans.transforms.reguide import reguided  # and all transforms: for this alone
 
-            weight = weight_of(asked)
-            return plan if weight is None or asked == plan.guidance else reguided(plan, weight)
+            weight = weight_of(form)
+            return plan if weight is None or form == plan.guidance else reguided(plan, weight)
     if lost:
         raise lost[0]
-    fit = fit_again(bundle.path, bundle.manifest, int(count), weight_of(asked), "fit it: ")
+    fit = fit_again(bundle.path, bundle.manifest, int(count), weight_of(form), "fit it: ")
     if plans:
         have = ", ".join(sorted({describe(plan.guidance) for plan in plans}))
-        wanted = f"guidance {describe(asked)}" + ("" if shaping is None else f", {shaping}")
+        wanted = f"guidance {describe(form)}" + ("" if shaping is None else f", {shaping}")
         wanted += "" if strength is None else f", strength {strength:g}"
         what = f"plan {name!r} of {body_name} is fitted for guidance {have}, not for {wanted}"
         nominal = entries[0].nominal
@@ -77,7 +77,7 @@ def find_fitted(
 
 
 def readable(bundle: Bundle, entries: Iterable[FittedPlan]) -> tuple[list[Plan], list[UserError]]:
-    """The plans whose files can be read, and what there is to say of the others."""
+    """The plans whose files can be read, and the errors of the others."""
     plans, lost = [], []
     for each in entries:
         try:
@@ -89,9 +89,9 @@ def readable(bundle: Bundle, entries: Iterable[FittedPlan]) -> tuple[list[Plan],
 
 def graph_of_fit(manifest: Manifest, body: str) -> str | None:
     """The SHA-256 of a body's last graph, or of all networks' last ones; None where one of them lacks the body."""
-    own = [alone(manifest, name).bodies.get(body) for name in networks(manifest)]
-    hashes = [manifest.files[each.graph.file] for each in own if each is not None]
-    if len(hashes) < len(own):
+    bodies = [alone(manifest, name).bodies.get(body) for name in networks(manifest)]
+    hashes = [manifest.files[each.graph.file] for each in bodies if each is not None]
+    if len(hashes) < len(bodies):
         return None
     return hashes[0] if len(hashes) == 1 else sha256("".join(hashes).encode()).hexdigest()
 

@@ -61,16 +61,16 @@ def load(
         return Sampler(Denoiser({DENOISER: _loaded(bundle, body or choose_body(bundle, precision, backend), backend)}))
     loaded, open_ones = {}, Networks(inf if resident is None else resident)
     for each in networks(bundle.manifest):
-        own = bundle if each == DENOISER else bundle.alone(each)
-        name = body or choose_body(own, precision, backend)
-        loaded[each] = _loaded(own, name, backend, partial(OnDemand, network=each, networks=open_ones))
+        part = bundle if each == DENOISER else bundle.alone(each)
+        name = body or choose_body(part, precision, backend)
+        loaded[each] = _loaded(part, name, backend, partial(OnDemand, network=each, networks=open_ones))
     return Sampler(Denoiser(loaded))
 
 
 def _loaded(
     bundle: Bundle, name: str, backend: Backend, opened: Callable[[Bundle, str, Backend], LoadedGraph] | None = None
 ) -> Network:
-    """One network, which the manifest describes; `opened` opens its graphs, and None does so now."""
+    """The network that the manifest itself describes; `opened` opens its graphs, and None does so now."""
 
     def load(graph: str) -> LoadedGraph:
         return backend.load(bundle, graph) if opened is None else opened(bundle, graph, backend)

@@ -58,13 +58,13 @@ class Policy(Kind, frozen=True, omit_defaults=True):
         return f"no condition has {count} observations along its first axis: {shapes}"
 
     def words(self, of: "Description") -> str:
-        said = (
+        rhythm = (
             f"policy: sees {self.observations} observation{'s' * (self.observations != 1)}, executes {self.actions} of "
             f"{of.x_shape[0]} actions from place {self.first}, counted from 0"
         )
         if self.prefix is not None:
-            said += f"; continues up to {self.most_delay} decided actions ({self.prefix}, {self.delay})"
-        return said + "".join(f"; action[{at}] is one of {numbers(values)}" for at, values in self.discrete.items())
+            rhythm += f"; continues up to {self.most_delay} decided actions ({self.prefix}, {self.delay})"
+        return rhythm + "".join(f"; action[{at}] is one of {numbers(values)}" for at, values in self.discrete.items())
 
     def snapped(self, actions: NDArray[np.float32]) -> NDArray[np.float32]:
         """Actions [..., places] in units, with discrete places rounded to the nearest of their values."""

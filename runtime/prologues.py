@@ -20,7 +20,7 @@ from fewstep.runtime.backends import CONDITIONER, PROLOGUE, Arrays, LoadedGraph,
 from fewstep.runtime.bundle.reading import EXPORT_AGAIN, Bundle
 
 TIME, TO = "\0time", "\0to"  # keys of the network's times among the conditions, which have visible names
-PLACE, OWN = "\0place", "\0own"  # keys of the numbers of the conditioner's conditions, and of the prologue's own
+IN_CONDITIONER, IN_PROLOGUE = "\0place", "\0own"  # keys of places among the conditions that each of them takes
 AT_ONCE = 2**24  # bytes of the conditioner's rows that a run of the prologue is fed: it repeats them for each time
 FEW = 4  # conditions whose rows are kept, as of one observation and its branches: batches of prompts hold none
 TIMES: Mapping[str, str] = {"time": TIME, "to": TO}  # by role
@@ -48,23 +48,23 @@ def dealt_rows(
     prologue_rows: dict[str, NDArray[Any]] = {}
     if prologue is not None and manifest.prologue is not None:
         takes = manifest.prologue.inputs
-        conditioned = [each.name for each in takes if each.role == "row"]
+        row_names = [each.name for each in takes if each.role == "row"]
         seen = {each.name: named[each.name] for each in takes if each.role == "condition"}
         times = {each.name: TIMES[each.role] for each in takes if each.role in TIMES}
-        own, own_places = _conditions(blocks, sorted(seen.values()))
-        keys = {OWN: own_places} | ({PLACE: places} if conditioned else {})
+        prologue_values, prologue_places = _conditions(blocks, sorted(seen.values()))
+        keys = {IN_PROLOGUE: prologue_places} | ({IN_CONDITIONER: places} if row_names else {})
         distinct, pairs = _pairs(blocks, keys, sorted(set(times.values())))
 
         def rows_of(at: slice) -> dict[str, NDArray[Any]]:
             """The rows of some of the pairs."""
             fed = {name: distinct[key][at] for name, key in times.items()}
-            fed |= {name: own[key][distinct[OWN][at]] for name, key in seen.items()}
-            fed |= {name: conditioner_rows[name][distinct[PLACE][at]] for name in conditioned}
-            return _run(prologue, PROLOGUE, fed, len(distinct[OWN][at]), bundle)
+            fed |= {name: prologue_values[key][distinct[IN_PROLOGUE][at]] for name, key in seen.items()}
+            fed |= {name: conditioner_rows[name][distinct[IN_CONDITIONER][at]] for name in row_names}
+            return _run(prologue, PROLOGUE, fed, len(distinct[IN_PROLOGUE][at]), bundle)
 
-        taken = sum(conditioner_rows[name][0].nbytes for name in conditioned)
+        taken = sum(conditioner_rows[name][0].nbytes for name in row_names)
         most = max(1, AT_ONCE // max(1, taken))
-        parts = [rows_of(slice(start, start + most)) for start in range(0, len(distinct[OWN]), most)]
+        parts = [rows_of(slice(start, start + most)) for start in range(0, len(distinct[IN_PROLOGUE]), most)]
         prologue_rows = parts[0]
         if len(parts) > 1:
             prologue_rows = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
@@ -116,9 +116,9 @@ def _in_order(places: NDArray[np.intp]) -> NDArray[np.intp] | slice:
     return slice(first, first + count) if is_in_order else places
 
 
-def _run(network: LoadedGraph, name: str, fed: Arrays, count: int, bundle: Bundle) -> dict[str, NDArray[Any]]:
+def _run(graph: LoadedGraph, name: str, fed: Arrays, count: int, bundle: Bundle) -> dict[str, NDArray[Any]]:
     """The outputs of the conditioner or the prologue, [count, ...] each."""
-    outputs = network(fed)
+    outputs = graph(fed)
     for each in graph_of(bundle, name).outputs:
         if each.name not in outputs or outputs[each.name].shape[:1] != (count,):
             raise UserError(f"{bundle.path}: the {name} makes no row {each.name!r} for each sample", EXPORT_AGAIN)

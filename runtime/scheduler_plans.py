@@ -41,8 +41,8 @@ def scheduler_plan(
     for network, each in manifest.networks.items():  # a scheduler knows one prediction
         if (each.prediction, each.heads) != (manifest.prediction, manifest.heads):
             raise UserError(f"plan {name!r} for the network {network}, of another prediction", "give SOLVER:STEPS")
-    own = tuple(msgspec.structs.replace(step, network=network_at(manifest, step.lam)) for step in plan.steps)
-    return msgspec.structs.replace(plan, name=name, steps=own)  # a name that compiles it again
+    named = tuple(msgspec.structs.replace(step, network=network_at(manifest, step.lam)) for step in plan.steps)
+    return msgspec.structs.replace(plan, name=name, steps=named)  # a name that compiles it again
 
 
 def scheduler_sampler(name: str, bundle: Bundle) -> TokenPlanName:

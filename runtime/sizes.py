@@ -54,10 +54,10 @@ class Size(Kind, frozen=True):
             return f"{self.name}: several outputs stand one after the other along axis 0"
         if not 1 <= self.low <= self.high <= LARGEST or self.multiple < 1:
             return f"{self.name}: {self.low} to {self.high} in steps of {self.multiple} is no range"
-        for said, value in (("low", self.low), ("high", self.high), ("x_shape's", shape[self.axis])):
+        for name, value in (("low", self.low), ("high", self.high), ("x_shape's", shape[self.axis])):
             if value % self.multiple or not self.low <= value <= self.high:
                 allowed = f"multiple of {self.multiple} from {self.low} to {self.high}"
-                return f"{self.name}: {said} {value} is no {allowed}"
+                return f"{self.name}: {name} {value} is no {allowed}"
         return None
 
     @property

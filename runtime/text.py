@@ -120,11 +120,11 @@ def token_ids(prompts: Sequence[str], tokenizer: Any, length: int, pad: int) -> 
     dropped = {}
     room = length - tokenizer.num_special_tokens_to_add(is_pair=False)
     for index, prompt in enumerate(prompts):
-        whole = tokenizer.encode(prompt, add_special_tokens=False)
-        if len(whole.ids) > room:
-            dropped[prompt] = (len(whole.ids) - room, room, prompt[whole.offsets[room][0] :].strip())
-            whole.truncate(room)
-        row = tokenizer.post_process(whole).ids
+        encoding = tokenizer.encode(prompt, add_special_tokens=False)
+        if len(encoding.ids) > room:
+            dropped[prompt] = (len(encoding.ids) - room, room, prompt[encoding.offsets[room][0] :].strip())
+            encoding.truncate(room)
+        row = tokenizer.post_process(encoding).ids
         ids[index, : len(row)], mask[index, : len(row)] = row, 1
     return TokenIds(ids, mask, dropped)
 

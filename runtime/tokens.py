@@ -65,7 +65,7 @@ def execute_tokens(
     ids = np.full((len(seeds), *plan.shape), -1, np.int64) if known is None else known.copy()
     is_open = ids < 0
     ids[is_open] = mask
-    given, counts = ~is_open, _counts(plan, is_open)
+    is_known, counts = ~is_open, _counts(plan, is_open)
     logits, seen = None, None
     for index, step in enumerate(plan.steps):
         some = _may_change(plan, step) & is_open
@@ -80,8 +80,8 @@ def execute_tokens(
         if is_needed and logits is not None:
             ids, is_open = advance(plan, index, ids, some, is_open, logits, count, seeds, mask)
         if step.again:
-            fresh = noise.uniforms(seeds, CHANCES * index + 2, given[0].size).reshape(given.shape) < step.again
-            fresh &= ~given & (before != mask)
+            fresh = noise.uniforms(seeds, CHANCES * index + 2, ids[0].size).reshape(ids.shape) < step.again
+            fresh &= ~is_known & (before != mask)
             ids, is_open = np.where(fresh, mask, ids), is_open | fresh
         if not np.array_equal(ids, before):
             seen = None

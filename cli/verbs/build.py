@@ -15,7 +15,7 @@ from fewstep.runtime.backends import AHEAD, graph_of
 from fewstep.runtime.backends.named import named
 from fewstep.runtime.backends.tensorrt import TensorRt
 from fewstep.runtime.bundle.engine_key import AMPERE_ON
-from fewstep.runtime.bundle.networks import networks, said
+from fewstep.runtime.bundle.networks import labelled, networks
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.progress import Progress
 
@@ -67,7 +67,7 @@ def _compared(options: BuildOptions, made: Build, progress: Progress) -> Iterato
 def dry_run(options: BuildOptions) -> Outcome:
     engines = intended(options)
     lines = [
-        f"{said(each.network, each.body)} for {each.device}: {'up to date' if each.is_up_to_date else 'to build'}"
+        f"{labelled(each.network, each.body)} for {each.device}: {'up to date' if each.is_up_to_date else 'to build'}"
         for each in engines
     ]
     lacking = [each for each in engines if not each.is_up_to_date]

@@ -31,7 +31,7 @@ from fewstep.runtime.backends import AHEAD, graph_names
 from fewstep.runtime.bundle.engine_key import AMPERE, AMPERE_ON, EngineKey, capability
 from fewstep.runtime.bundle.manifest import Body, EngineEntry, Manifest, Precision
 from fewstep.runtime.bundle.manifest import GraphEntry as GraphFile
-from fewstep.runtime.bundle.networks import alone, networks, said, with_network
+from fewstep.runtime.bundle.networks import alone, labelled, networks, with_network
 from fewstep.runtime.bundle.platforms import PORTABLE, target_of
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.options import Options
@@ -129,7 +129,7 @@ def build(options: BuildOptions, progress: Progress = SILENT) -> Build:
         for part, wanted in zip(parts, orders, strict=True):
             new = []
             for order in wanted:
-                what = f"{said(part.network, order.body)} for {order.key.device}"
+                what = f"{labelled(part.network, order.body)} for {order.key.device}"
                 if (engine := _present(part.bundle, order.key)) is None:
                     new.append(build_engine(writer, builder, order, options.bundle, options.timeout))
                 else:

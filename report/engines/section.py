@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from fewstep.graph.engines.accounts import account_lines, accounts
 from fewstep.report.elements import Html, details, join, paragraph, section
-from fewstep.runtime.bundle.networks import networks, said
+from fewstep.runtime.bundle.networks import labelled, networks
 from fewstep.runtime.bundle.reading import Bundle
 
 
@@ -15,7 +15,7 @@ def shown_engines(bundle: Bundle) -> tuple[tuple[str, ...], ...]:
         own = bundle.alone(network)
         lines = account_lines(own.manifest.engines, accounts(own))
         shown += [
-            (f"{said(network, each.body)} for {each.device}", *lines[each.file])
+            (f"{labelled(network, each.body)} for {each.device}", *lines[each.file])
             for each in own.manifest.engines
             if each.file in lines
         ]

@@ -26,13 +26,13 @@ class BySize:
 
     def __call__(self, feeds: Arrays) -> dict[str, NDArray[np.float32]]:
         check_names(self._graph, feeds)  # ahead of an engine that may close another
-        given = [read_sizes(each.shape, feeds[each.name].shape) for each in self._graph.inputs]
-        return self.at({name: max((each.get(name, 1) for each in given), default=1) for name in self._names})(feeds)
+        found = [read_sizes(each.shape, feeds[each.name].shape) for each in self._graph.inputs]
+        return self.at({name: max((each.get(name, 1) for each in found), default=1) for name in self._names})(feeds)
 
     def at(self, sizes: Mapping[str, int]) -> LoadedGraph:
         """The graph for these sizes, opened if they are new."""
-        own = {name: sizes[name] for name in self._names}
-        return self.opened.used(self.key(own), partial(self._make, own))
+        free = {name: sizes[name] for name in self._names}
+        return self.opened.used(self.key(free), partial(self._make, free))
 
     def key(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
         """The key of these sizes in `opened`."""

@@ -65,9 +65,9 @@ def check(engine: "OpenVino", bundle: Bundle, name: str, open: Callable[[str], L
         if engine.cached:
             cache.store("agreement", key, b"%.3g" % difference)
     else:
-        said = f", probably in {wrong}" if wrong else ""
+        suspect = f", probably in {wrong}" if wrong else ""
         raise UserError(
-            f"OpenVINO {engine.version} computes {graph.file} wrong{said}: it differs from onnxruntime by"
+            f"OpenVINO {engine.version} computes {graph.file} wrong{suspect}: it differs from onnxruntime by"
             f" {difference:.2g} of the largest output",
             FIX,
         )

@@ -22,8 +22,8 @@ def _converted(node: Any) -> Any:
     """The outputs of OpenVINO's operations for a DFT of numbers [..., 1], or of complex ones [..., 2]."""
     from openvino import opset9 as ops
 
-    given = (node.get_input(place) for place in range(node.get_input_size()))
-    inputs: list[Any] = [None if each.get_node().get_type_name() == "NullNode" else each for each in given]
+    ports = (node.get_input(place) for place in range(node.get_input_size()))
+    inputs: list[Any] = [None if each.get_node().get_type_name() == "NullNode" else each for each in ports]
     signal, shape = inputs[0], inputs[0].get_partial_shape()
     inverse, onesided = (node.get_attribute(name, 0) for name in ("inverse", "onesided"))
     if inputs[2:] not in ([], [None]):

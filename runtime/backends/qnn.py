@@ -115,8 +115,8 @@ class Qnn:
         for name, size in sizes.items():
             options.add_free_dimension_override_by_name(name, size)
         if context is not None:
-            kept = {"enable": "1", "embed_mode": "1", "file_path": path_text(context)}
-            for entry, value in kept.items():
+            entries = {"enable": "1", "embed_mode": "1", "file_path": path_text(context)}
+            for entry, value in entries.items():
                 options.add_session_config_entry(f"ep.context_{entry}", value)
         try:
             with _silent():
@@ -135,13 +135,13 @@ def _silent() -> Iterator[None]:
     with STDOUT:
         if sys.stdout is not None:
             sys.stdout.flush()
-        kept = os.dup(1)
+        stdout = os.dup(1)
         try:
             os.dup2(2, 1)
             yield
         finally:
-            os.dup2(kept, 1)
-            os.close(kept)
+            os.dup2(stdout, 1)
+            os.close(stdout)
 
 
 def onnxruntime_module() -> Any:

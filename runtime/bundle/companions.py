@@ -37,7 +37,7 @@ class StateWords(Strict, frozen=True):
 
 
 class PromptForm(Strict, frozen=True, omit_defaults=True):
-    """What becomes of a task before it is tokenized. `{task}` of the template is the task without a line end behind it,
+    """The form of a prompt that a task is put into. `{task}` of the template is the task without a line end behind it,
     and `{state}` the state. `tidied`: underscores and line ends in the task are spaces, and none are around it."""
 
     template: str

@@ -36,5 +36,5 @@ def _recorded(command: str) -> tuple[float | None, str] | None:
     """The guidance weight and the evaluations that a recorded fit was for."""
     if not command.startswith("fewstep fit "):
         return None
-    said = {"steps": "6", "guidance": "1"} | dict(re.findall(r" --(\S+) (\S+)", command))
-    return weight_of(as_guidance(float(said["guidance"]))), said["steps"]
+    options = {"steps": "6", "guidance": "1"} | dict(re.findall(r" --(\S+) (\S+)", command))
+    return weight_of(as_guidance(float(options["guidance"]))), options["steps"]

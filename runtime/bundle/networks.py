@@ -13,7 +13,7 @@ from fewstep.plans.plan import DENOISER
 from fewstep.runtime.bundle.manifest import Body, Manifest, NetworkEntry
 from fewstep.runtime.kind import kinds
 
-OWN = tuple(field for field in NetworkEntry.__struct_fields__ if field in Manifest.__struct_fields__)
+COMMON = tuple(field for field in NetworkEntry.__struct_fields__ if field in Manifest.__struct_fields__)
 
 
 def networks(manifest: Manifest) -> tuple[str, ...]:
@@ -23,8 +23,8 @@ def networks(manifest: Manifest) -> tuple[str, ...]:
 
 def network_at(manifest: Manifest, lam: float | None) -> str:
     """The name of the network that runs a step of that lambda; None stands for -infinity."""
-    own = -inf if lam is None else lam
-    return next((name for name, each in manifest.networks.items() if own < each.until), DENOISER)
+    level = -inf if lam is None else lam
+    return next((name for name, each in manifest.networks.items() if level < each.until), DENOISER)
 
 
 def whole_bodies(manifest: Manifest) -> dict[str, Body]:
@@ -38,9 +38,9 @@ def edges_of(manifest: Manifest, body: str) -> dict[str, tuple[float, ...]]:
     return {name: alone(manifest, name).bodies[body].groups for name in networks(manifest)}
 
 
-def said(network: str, what: str) -> str:
-    """What belongs to a network, in words; the denoiser's own goes without a name."""
-    return what if network == DENOISER else f"{network}: {what}"
+def labelled(network: str, text: str) -> str:
+    """The text behind the name of the network that it is about; of the denoiser, the text alone."""
+    return text if network == DENOISER else f"{network}: {text}"
 
 
 def alone(manifest: Manifest, name: str) -> Manifest:
@@ -53,8 +53,8 @@ def alone(manifest: Manifest, name: str) -> Manifest:
         for each in manifest.conditions
         if each.name in entry.inputs
     )
-    own = {field: getattr(entry, field) for field in OWN}
-    return msgspec.structs.replace(manifest, conditions=conditions, networks={}, **own, **_without(manifest))
+    fields = {field: getattr(entry, field) for field in COMMON}
+    return msgspec.structs.replace(manifest, conditions=conditions, networks={}, **fields, **_without(manifest))
 
 
 def _without(manifest: Manifest) -> dict[str, Any]:
@@ -65,11 +65,11 @@ def _without(manifest: Manifest) -> dict[str, Any]:
 def with_network(manifest: Manifest, name: str, changed: Manifest) -> Manifest:
     """The manifest once a verb has changed the one of a network `alone`. What is not the network's own is taken over,
     such as the commands of its provenance."""
-    kept = {field: getattr(manifest, field) for field in ("conditions", "networks", *_without(manifest))}
+    fields = {field: getattr(manifest, field) for field in ("conditions", "networks", *_without(manifest))}
     if name == DENOISER:
         return msgspec.structs.replace(changed, networks=manifest.networks)
     entry: NetworkEntry = msgspec.structs.replace(
-        manifest.networks[name], **{field: getattr(changed, field) for field in OWN}
+        manifest.networks[name], **{field: getattr(changed, field) for field in COMMON}
     )
-    kept |= {field: getattr(manifest, field) for field in OWN} | {"networks": {**manifest.networks, name: entry}}
-    return msgspec.structs.replace(changed, **kept)
+    fields |= {field: getattr(manifest, field) for field in COMMON} | {"networks": {**manifest.networks, name: entry}}
+    return msgspec.structs.replace(changed, **fields)

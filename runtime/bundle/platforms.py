@@ -79,10 +79,10 @@ PLATFORMS = (CPU_X86, CPU_X86_7BIT, CPU_ARM, TENSORRT, OPENVINO, OPENVINO_BF16, 
 
 def platform_of(target: str) -> Platform | None:
     """The platform of a target, or of a plugin's; None for float bodies, and for targets that are not known here."""
-    own = next((platform for platform in PLATFORMS if platform.name == target), None)
-    if own is None and target != PORTABLE and (plugin := plugins("target").get(target)) is not None:
-        own = getattr(loaded(plugin), "platform", None)
-    return own
+    found = next((platform for platform in PLATFORMS if platform.name == target), None)
+    if found is None and target != PORTABLE and (plugin := plugins("target").get(target)) is not None:
+        found = getattr(loaded(plugin), "platform", None)
+    return found
 
 
 def preferred(backend: str, cpu: CpuKind | None = None, saturating: bool = False) -> tuple[Platform, ...]:
@@ -90,8 +90,8 @@ def preferred(backend: str, cpu: CpuKind | None = None, saturating: bool = False
 
     `saturating` says that this is an x86 CPU without VNNI: platforms that saturate then stand behind.
     """
-    own = (platform for platform in PLATFORMS if platform.backend == backend)
-    return tuple(sorted(own, key=lambda each: (each.cpu not in (None, cpu), saturating and each.saturates)))
+    platforms = (platform for platform in PLATFORMS if platform.backend == backend)
+    return tuple(sorted(platforms, key=lambda each: (each.cpu not in (None, cpu), saturating and each.saturates)))
 
 
 def cpu_kind(architecture: str) -> CpuKind:

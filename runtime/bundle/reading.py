@@ -61,8 +61,8 @@ class Bundle:
 
     def checked(self, path: Path) -> Path:
         """A path of any file, once that has the recorded sha256 if it is one of the bundle's."""
-        whole, folder = path.resolve(), self.path.resolve()
-        name = whole.relative_to(folder).as_posix() if whole.is_relative_to(folder) else ""
+        file, folder = path.resolve(), self.path.resolve()
+        name = file.relative_to(folder).as_posix() if file.is_relative_to(folder) else ""
         return self.file(name) if name in self.manifest.files else path
 
     def read(self, name: str) -> bytes:

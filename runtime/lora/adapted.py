@@ -74,8 +74,8 @@ def slot_inputs(bundle: Bundle, loras: Sequence[Lora]) -> dict[str, Arrays]:
     """The feeds of each of a bundle's graphs for these files: by "conditioner", "prologue" and "body"."""
     slots = slots_in(bundle)
     inputs = filled(slots, loras)
-    names = {graph: [port(layer, end) for layer in own for end in ENDS] for graph, own in slots.graphs.items()}
-    return {graph: {name: inputs[name] for name in own if name in inputs} for graph, own in names.items()}
+    ports = {graph: [port(layer, end) for layer in layers for end in ENDS] for graph, layers in slots.graphs.items()}
+    return {graph: {name: inputs[name] for name in names if name in inputs} for graph, names in ports.items()}
 
 
 def slots_in(bundle: Bundle) -> LoraSlots:

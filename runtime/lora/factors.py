@@ -36,9 +36,10 @@ def factors(parts: Parts, scale: AlphaScale) -> Factors:
 
 
 def _side(parts: Parts, form: str, weight: str, core: str) -> Factors:
-    """One of the two matrices that are multiplied: whole, a product, or one with a core between."""
-    if (whole := parts.get(f"{form}_{weight}")) is not None:
-        return _product(whole)
+    """The factors of one of the two matrices that are multiplied: it is given itself, or as two with or without a core
+    between."""
+    if (matrix := parts.get(f"{form}_{weight}")) is not None:
+        return _product(matrix)
     a, b = parts[f"{form}_{weight}_a"], parts[f"{form}_{weight}_b"]
     middle = parts.get(f"{form}_{core}")
     return Factors(a if middle is None else a.T, _with_core(middle, b))

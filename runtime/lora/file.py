@@ -65,9 +65,9 @@ class AdapterConfig:
 
     def scale(self, layer: str) -> AlphaScale:
         """The scale of the layer that the file calls so."""
-        ends = (alpha for end, alpha in self.alphas.items() if layer == end or layer.endswith(f".{end}"))
-        own = next(ends, None)
-        return AlphaScale(self.alpha if own is None else own, self.rank, self.is_stabilized)
+        alphas = (alpha for end, alpha in self.alphas.items() if layer == end or layer.endswith(f".{end}"))
+        alpha = next(alphas, None)
+        return AlphaScale(self.alpha if alpha is None else alpha, self.rank, self.is_stabilized)
 
 
 @dataclass(frozen=True)

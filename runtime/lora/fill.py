@@ -25,8 +25,8 @@ def filled(slots: LoraSlots, loras: Sequence[Lora]) -> dict[str, Floats]:
             if without := [name for name in names if name not in slots.layers]:
                 fix = "export with --lora-slots for them too, or merge it"
                 raise UserError(f"{lora.name} changes {some(without)}, which has no slot for a LoRA", fix)
-            for name, own in zip(names, _of_layers(slots, lora, layer, names), strict=True):
-                by_layer.setdefault(name, []).append(own)
+            for name, update in zip(names, _of_layers(slots, lora, layer, names), strict=True):
+                by_layer.setdefault(name, []).append(update)
         if encoders := sum(network != DENOISER for network, _ in lora.updates):
             LOG.warning("%s also changes %d layers of text encoders, which stay as they are", lora.name, encoders)
     inputs: dict[str, Floats] = {}

@@ -59,8 +59,8 @@ def tiled_image_shape(described: AutoencoderEntry, shape: Sequence[int], tiles: 
             f" {tiles.overlap}",
             "give as many channels, at least the decoder's height and width, and an overlap below these",
         )
-    whole = (full * scale for full, scale in zip(shape[1:], _scales(described), strict=True))
-    return (int(described.decoder.outputs[0].shape[1]), *whole)
+    sizes = (full * scale for full, scale in zip(shape[1:], _scales(described), strict=True))
+    return (int(described.decoder.outputs[0].shape[1]), *sizes)
 
 
 def _scales(described: AutoencoderEntry) -> tuple[int, ...]:
