@@ -46,7 +46,7 @@ def still(s: Setting, similar: Similar | None) -> Floats:
     return np.array([22 / frames.stats().calls])
 
 
-# Populations and searches of noise: N particles, or rounds, of so many steps
+# Populations and searches of noise: N particles, or rounds, or noises, of so many steps
 
 N, STEPS = 4, 10
 SEARCH = N * STEPS
@@ -116,7 +116,7 @@ def _of(seen: Seen, who: NDArray[np.intp]) -> Seen:
 
 
 def searched(s: Setting) -> Floats:
-    """Zero-order: each seed's noise moves where its reward grew."""
+    """Zero-order: a start, and N - 1 neighbours one behind the other. Each seed's noise moves where its reward grew."""
     plan, draws = own_noise(s.sampler.compile(f"ddim:{STEPS}")), s.sampler.draws(s.seeds)
     z = draws(0)
     x = s.sample(plan, given={"noise": z})
