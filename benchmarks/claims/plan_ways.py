@@ -25,7 +25,7 @@ PAG = {"fashion_mnist": 1.0, "dit_flow": 0.25}  # by FD of 0.25 to 2 on 128 seed
 # Of two branches, by FD of `dpmpp_2m:5` on such seeds: 1 to 3, and 1.5 to 4. On `fashion_mnist` 1, which is one branch,
 # is the best of all
 BESIDE_PAG = {"fashion_mnist": 1.25, "dit_flow": 2.0}
-SKIPS = {"unet_epsilon_linear": 1.5}  # of the innermost skip, falling to 1: by FD of 0.9 to 2.2 on such seeds
+SKIPS = {"unet_epsilon_linear": 1.5}  # of the innermost skip, falling to 1: by FD of 0.4 to 2.2 on such seeds
 # Window and cutoff: the best of six on such seeds
 SHIFTS = {"unet_epsilon_linear": (20.0, 200.0), "convnext_v_cosine": (20.0, 400.0)}
 U_NET, PLAIN = ("unet_epsilon_linear",), ("unet_epsilon_linear", "convnext_v_cosine")
