@@ -12,7 +12,7 @@ from fewstep.runtime.bundle.reading import Bundle, open_bundle
 
 
 def graph_files(body: Body) -> tuple[str, ...]:
-    """The files of a body's graphs, which name their content."""
+    """The names of a body's graph files. A file of other content has another name."""
     return tuple(graph.file for graph in body.graphs)
 
 

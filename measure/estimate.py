@@ -18,8 +18,8 @@ LEAST_ANNOUNCED = 20.0  # seconds from which work says its time ahead
 class Estimate:
     """The time that work takes at the speed of this moment, before it begins.
 
-    evaluations: the most of one sample, with all branches of guidance in one.
-    sampling: seconds of these.
+    evaluations: of single samples, at most. One has all branches of guidance.
+    sampling: seconds of these evaluations.
     timing: the most seconds of turns in which contenders are timed.
     """
 
@@ -39,9 +39,10 @@ class Estimate:
 def seconds_of_one(
     sampler: Sampler, plan: AnyPlan, records: ConditionRecords | None = None, seeds: range = PAIRED[:1]
 ) -> float:
-    """Seconds of one evaluation of one sample in a batch of these seeds, with all branches: the second, since the first
-    allocates. Of several networks it is the mean over the plan; of one that runs a single step, the first is all there
-    is."""
+    """Seconds of one evaluation of one sample with all branches, in a batch of these seeds: the mean over the plan.
+
+    The second step of each network is timed, since the first allocates. A network of one step has only its first.
+    """
     conditions = held_out_conditions(sampler.bundle.manifest.conditions, seeds, records)
     runs = [step.network for step in plan.steps]
     last = max(min(runs.index(name) + 1, len(runs) - 1) for name in set(runs))

@@ -14,7 +14,7 @@ from fewstep.measure.body_backends import is_simulated
 from fewstep.measure.cost import body_bytes
 from fewstep.measure.distances.data import open_data
 from fewstep.measure.distances.distance import RESAMPLES
-from fewstep.measure.distances.features import default_features, open_extractor
+from fewstep.measure.distances.features import default_extractor, open_extractor
 from fewstep.measure.judged_task import JudgedTask, JudgementOptions, open_judged_task
 from fewstep.measure.measurement import MeasureTask, results_of
 from fewstep.measure.opened_body import open_body
@@ -132,7 +132,7 @@ def _judged_task(bundle: Bundle, options: MeasureOptions) -> JudgedTask:
     names = _judged_names(bundle, options.body)
     shape, ids = manifest.x_shape, manifest.vocabulary.size if manifest.vocabulary else None
     if "fd" in options.columns:
-        name = options.features or default_features(manifest)
+        name = options.features or default_extractor(manifest)
         extractor = open_extractor(name, shape, options.threads, x_dtype(manifest))
     if options.data is not None:
         if extractor is None:

@@ -18,7 +18,7 @@ from fewstep.measure.cost import BATCH
 from fewstep.measure.estimate import Estimate, seconds_of_one
 from fewstep.measure.judge import Judgements, judge
 from fewstep.measure.judged_task import JudgedTask
-from fewstep.measure.results import SCHEMA, Distance, Features, Quality, Results
+from fewstep.measure.results import SCHEMA, Distance, ExtractorFacts, Quality, Results
 from fewstep.measure.rollouts.prompts import HELD_OUT, given_records
 from fewstep.measure.rollouts.seeds import APART
 from fewstep.measure.speed.machine import this_machine
@@ -135,13 +135,13 @@ def _with_quality(
 
 def _distances(
     task: JudgedTask, extractor: "Extractor", judgements: Judgements, progress: Progress
-) -> tuple[Features, dict[str, tuple[Distance, ...]]]:
+) -> tuple[ExtractorFacts, dict[str, tuple[Distance, ...]]]:
     """The extractor, and the distances of each body to float32 samples of other seeds and to the data."""
-    from fewstep.measure.distances.sets import described, distances, features_of  # a page compares no sets
+    from fewstep.measure.distances.sets import distances, extractor_facts, features_of  # a page compares no sets
 
     sets = {f"float32, {task.plan.name}, other seeds": judgements.apart}
     if task.data is not None:
         sets[task.data.name] = features_of(task.data, extractor, progress)
     features = {name: judgement.features for name, judgement in judgements.bodies.items()}
     floats = judgements.reference.features
-    return described(extractor, floats), distances(floats, features, sets, task.resamples, progress)
+    return extractor_facts(extractor, floats), distances(floats, features, sets, task.resamples, progress)

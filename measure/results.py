@@ -64,11 +64,11 @@ class TokenQuality(Strict, frozen=True):
 class JointError(Strict, frozen=True):
     """The errors of one joint of a policy's actions against float32's, in the robot's units.
 
-    `spread` is the standard deviation of float32's actions. `levels`: how many values the joint takes, 0 for any; then
-    `moved` is the share of actions that land on another one.
+    `spread` is the standard deviation of float32's actions. `levels`: how many values the joint takes, 0 for any.
+    `moved` is the share of actions that land on another of these values.
     """
 
-    place: int
+    place: int  # of the joint among those of an action
     rms: float
     p99: float
     largest: float
@@ -101,8 +101,8 @@ class Distance(Strict, frozen=True):
     detectable: bool  # whether the difference is more than chance alone makes
 
 
-class Features(Strict, frozen=True):
-    """The extractor that distances were measured with; distances of two extractors can't be compared."""
+class ExtractorFacts(Strict, frozen=True):
+    """The extractor that distances were measured with. Distances by different extractors cannot be compared."""
 
     name: str
     sha256: str
@@ -123,7 +123,7 @@ class Quality(Strict, frozen=True):
     against_float: EndQuality
     against_teacher: EndQuality | None
     steps: tuple[StepQuality, ...]
-    forced_seeds: int
+    forced_seeds: int  # whose single steps were judged on the float trajectory
     joints: tuple[JointError, ...] = ()
     tokens: TokenQuality | None = None
     distances: tuple[Distance, ...] = ()
@@ -177,7 +177,7 @@ class Results(Strict, frozen=True):
     made: tuple[str, ...] = ()  # the commands that made the bundle
     teacher_check: TeacherCheck | None = None  # None in results of earlier versions
     unlike: tuple[str, ...] = ()  # which bodies were calibrated along another plan, or otherwise, in sentences
-    features: Features | None = None  # of distances; None without
+    features: ExtractorFacts | None = None  # of distances; None without
     spinning: bool = True  # of the threads that wait while bodies are timed
 
     def ratio(self, body: str) -> float | None:

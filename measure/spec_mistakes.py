@@ -30,14 +30,14 @@ Array = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Reading:
-    """A reading of a network: the time that it gets, and its output's meaning. `mistake` is in words, "" as stated."""
+    """A reading of a network: its schedule, the time that it gets, and its output's meaning."""
 
     schedule: ScheduleSpec
     prediction: Prediction
-    mistake: str = ""
-    sign: float = 1.0
-    time: Callable[[float], float] = float
-    data: Callable[[Array], NDArray[Any]] = np.asarray
+    mistake: str = ""  # that the reading would mend, in words; "" for the spec as stated
+    sign: float = 1.0  # of the output
+    time: Callable[[float], float] = float  # the schedule's time -> the time that the network gets
+    data: Callable[[Array], NDArray[Any]] = np.asarray  # samples of the file -> samples as the network was trained
 
     def changes(self, stated: "Reading") -> int:
         """The number of fields of the spec that it corrects, at least 1."""

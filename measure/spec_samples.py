@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.measure.rollouts.conditions_file import check_rows, read_arrays
+from fewstep.measure.rollouts.conditions_file import checked_records, read_arrays
 from fewstep.measure.sampling import FLOAT
 from fewstep.measure.spec_check import Network, SpecCheck, check_spec
 from fewstep.measure.spec_mistakes import Array
@@ -48,7 +48,7 @@ def read_samples(file: Path, denoiser: Description, is_one: bool = True) -> Data
         shape = "" if data is None else f", but {data.dtype} {list(data.shape)}"
         fix = f"write numpy.savez(FILE, x=[N, {', '.join(map(str, denoiser.x_shape))}], and each condition)"
         raise UserError(f"{file.name} has no samples x of the denoiser's shape{shape}", fix)
-    return DataSamples(np.asarray(data, np.float32), check_rows(file.name, arrays, denoiser.conditions))
+    return DataSamples(np.asarray(data, np.float32), checked_records(file.name, arrays, denoiser.conditions))
 
 
 def check_bundle(bundle: Bundle, file: Path) -> SpecCheck:

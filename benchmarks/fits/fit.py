@@ -28,7 +28,7 @@ from fewstep.calibration.fitting.blocks import blocks_of
 from fewstep.calibration.fitting.rollouts import Rollouts
 from fewstep.calibration.fitting.taught import taught
 from fewstep.measure.distances import distance
-from fewstep.measure.distances.features import Extractor, default_features, open_extractor
+from fewstep.measure.distances.features import Extractor, default_extractor, open_extractor
 from fewstep.measure.opened_body import open_body
 from fewstep.measure.rollouts.metrics import psnr
 from fewstep.measure.rollouts.seeds import PAIRED
@@ -70,7 +70,7 @@ class Judge:
         self.exact = np.concatenate([block.taught for block in self.blocks])
         self.extractor = None
         if seeds >= FEWEST:
-            self.extractor = open_extractor(default_features(bundle.manifest), bundle.manifest.x_shape, threads)
+            self.extractor = open_extractor(default_extractor(bundle.manifest), bundle.manifest.x_shape, threads)
 
     def judged(self, plan: Plan, name: str, body: str) -> Judged:
         """All figures of a plan."""

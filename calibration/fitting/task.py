@@ -9,7 +9,7 @@ from fewstep.calibration.fitting.rollouts import RolloutJob, Rollouts, open_samp
 from fewstep.calibration.fitting.start import Starts, starts_of
 from fewstep.graph.commit import open_for_update
 from fewstep.graph.output import check_writable
-from fewstep.measure.distances.features import Extractor, default_features, open_extractor
+from fewstep.measure.distances.features import Extractor, default_extractor, open_extractor
 from fewstep.measure.teacher import NO_TEACHER, is_distilled, teacher_plan
 from fewstep.measure.workers.pinned_bundle import pinned
 from fewstep.plans.compile import check_guidance
@@ -85,7 +85,7 @@ def open_task(options: FitOptions) -> FitTask:
     _warn_of_lost(bundle, options.steps, guidance)
     starts = starts_of(sampler, options.plan, options.steps, guidance)
     conditions = fit_conditions(bundle, options.conditions, options.prompts)
-    features = options.features or default_features(bundle.manifest)
+    features = options.features or default_extractor(bundle.manifest)
     extractor = open_extractor(features, bundle.manifest.x_shape, 1)  # more threads might move its bits
     if options.output is not None:
         check_writable(options.output)

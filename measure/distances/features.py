@@ -62,8 +62,8 @@ class Extractor:
         return features
 
 
-def default_features(manifest: Manifest) -> str:
-    """The named extractor of the bundle's own data, or none."""
+def default_extractor(manifest: Manifest) -> str:
+    """The name of the shipped extractor that knows the bundle's data, or "none"."""
     return next((each.name for each in SHIPPED if each.source == manifest.provenance.source), NO_EXTRACTOR)
 
 

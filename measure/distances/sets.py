@@ -7,13 +7,13 @@ import numpy as np
 from fewstep.measure.distances import distance
 from fewstep.measure.distances.data import Data
 from fewstep.measure.distances.features import Extractor
-from fewstep.measure.results import Distance, Features
+from fewstep.measure.results import Distance, ExtractorFacts
 from fewstep.measure.rollouts.metrics import Floats
 from fewstep.runtime.progress import SILENT, Progress
 
 
 def features_of(data: Data, extractor: Extractor, progress: Progress = SILENT) -> Floats:
-    """Features [N, D] of real samples."""
+    """The features [N, D] of real samples."""
     parts: list[Floats] = []
     for done, samples in enumerate(data.batches(), 1):
         parts.append(extractor.extract(samples))
@@ -21,18 +21,21 @@ def features_of(data: Data, extractor: Extractor, progress: Progress = SILENT) -
     return np.concatenate(parts)
 
 
-def described(extractor: Extractor, features: Floats) -> Features:
-    """The extractor, and what theory expects of the distance between two float32 sets, by features of one."""
+def extractor_facts(extractor: Extractor, features: Floats) -> ExtractorFacts:
+    """The facts of an extractor, with the noise floor that theory expects by the features [N, D] of float32 samples."""
     fitted = distance.fit(features)
     expected = distance.bias(fitted, fitted.count, fitted.count)
-    return Features(extractor.name, extractor.sha256, len(fitted.mean), expected)
+    return ExtractorFacts(extractor.name, extractor.sha256, len(fitted.mean), expected)
 
 
 def distances(
     floats: Floats, bodies: Mapping[str, Floats], sets: Mapping[str, Floats], resamples: int, progress: Progress
 ) -> dict[str, tuple[Distance, ...]]:
-    """The distance of each body to each set of references, by features [N, D]. `floats` are float32's of the bodies'
-    seeds. The first set is float32's own, so it gives the noise floor."""
+    """The distance of each body to each set of references, by features [N, D].
+
+    floats: of float32 samples from the bodies' seeds. sets: references by their name in words; the first are float32
+        samples of other seeds, so they give the noise floor.
+    """
     found: dict[str, list[Distance]] = {name: [] for name in bodies}
     noise_floor: float | None = None
     for label, reference in sets.items():

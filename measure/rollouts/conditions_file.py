@@ -41,7 +41,7 @@ class ConditionOptions(Options):
 
 def read_conditions(path: Path, takes: Sequence[Condition]) -> ConditionRecords:
     """The records of a file, checked against the conditions of a denoiser. UserError names a misfit."""
-    return check_rows(path.name, read_arrays(path), takes)
+    return checked_records(path.name, read_arrays(path), takes)
 
 
 def read_arrays(path: Path) -> ConditionRecords:
@@ -57,8 +57,8 @@ def read_arrays(path: Path) -> ConditionRecords:
     return arrays
 
 
-def check_rows(source: str, arrays: ConditionRecords, takes: Sequence[Condition]) -> ConditionRecords:
-    """Records from a source as the conditions of a denoiser."""
+def checked_records(source: str, arrays: ConditionRecords, takes: Sequence[Condition]) -> ConditionRecords:
+    """Records in the types of a denoiser's conditions. UserError names the `source` of a misfit."""
     try:
         return conditions.check(takes, arrays, max(map(len, arrays.values()), default=0))
     except UserError as error:

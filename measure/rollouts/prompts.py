@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fewstep.measure.rollouts.conditions_file import ConditionRecords, check_rows, read_arrays, read_conditions
+from fewstep.measure.rollouts.conditions_file import ConditionRecords, checked_records, read_arrays, read_conditions
 from fewstep.measure.rollouts.seeds import FIRST_SEED, draw_condition
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import Bundle
@@ -85,7 +85,7 @@ def prompt_records(
         if condition.name not in values and condition.default is None:
             drawn = [draw_condition(condition, number, FIRST_SEED + row) for row in range(len(prompts))]
             values[condition.name] = np.stack(drawn)
-    return check_rows("the prompts", values, takes)
+    return checked_records("the prompts", values, takes)
 
 
 def read_prompts(path: Path) -> list[str]:

@@ -17,7 +17,7 @@ from fewstep.measure.distances.distance import (
     frechet,
 )
 from fewstep.measure.distances.drift import BANDS, Moments, drift
-from fewstep.measure.distances.features import SHIPPED, default_features, open_extractor
+from fewstep.measure.distances.features import SHIPPED, default_extractor, open_extractor
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import open_bundle
 from tests.report.extractors import write_extractor
@@ -183,9 +183,9 @@ def test_what_is_no_extractor_of_these_samples_is_told(tmp_path):
 
 def test_a_bundle_gets_the_extractor_of_its_own_data_only(tmp_path):
     manifest = open_bundle(make_bundle(tmp_path / "tiny")).manifest
-    assert default_features(manifest) == "none"
+    assert default_extractor(manifest) == "none"
     provenance = msgspec.structs.replace(manifest.provenance, source="fashion_mnist")
-    assert default_features(msgspec.structs.replace(manifest, provenance=provenance)) == "fashion-mnist-cnn"
+    assert default_extractor(msgspec.structs.replace(manifest, provenance=provenance)) == "fashion-mnist-cnn"
 
 
 SHAPES = {"fashion_mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
