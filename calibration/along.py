@@ -17,8 +17,6 @@ from fewstep.runtime.loading import load
 from fewstep.runtime.sizes import sized
 
 Result = TypeVar("Result")
-
-
 Work = Callable[[Task], Callable[[SeedBatch], Result]]  # opened once for a task; a function of a module
 
 
@@ -48,11 +46,7 @@ class TrajectoryJob(Generic[Result]):
             sampler=sampler_by_rows(sampler),
             prepared=prepared,
             plan=self.plan,
-            targets=(),
-            seeds=range(0),
             edges=self.edges,
-            operations=(),
-            conditions=None,
             sizes=self.sizes,
             per_size=self.per_size,
             threads=threads,

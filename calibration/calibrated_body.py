@@ -1,28 +1,20 @@
-"""Lower a body for a target, and judge it by samples.
+"""Judge an int8 body by samples.
 
 Clipping can lower the error of each tensor and of each step, and still add up over the plan. So the body that is
 deployed makes samples in the closed loop, and they are compared with float32's from the same noise.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from msgspec import structs
 
-from fewstep.calibration.failed_bodies import body_of
-from fewstep.calibration.lowering.quantize import LoweredBody, as_it_is, rounding
-from fewstep.calibration.lowering.scheme import Target
-from fewstep.calibration.precision.variants import GroupedGraph, Variants, open_graphs
-from fewstep.calibration.ranges.moments import Moments
-from fewstep.calibration.ranges.table import RangesTable
+from fewstep.calibration.lowering.quantize import LoweredBody
+from fewstep.calibration.precision.refine import SearchResult
+from fewstep.calibration.precision.variants import Variants, open_graphs
 from fewstep.calibration.task import Task
-from fewstep.graph import io, weights
-from fewstep.graph.commit import Writer
-from fewstep.graph.graph import Graph
 from fewstep.measure.rollouts.course import Course, open_course
 from fewstep.measure.rollouts.direction import GUIDANCE, body_differences, float_differences, is_lost, text_of, worst
 from fewstep.measure.rollouts.nearness import LEAST_PSNR, LEAST_SNR, Nearness
@@ -36,18 +28,17 @@ from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Difference, Trial
 from fewstep.runtime.progress import SILENT, Progress, under
 
-ENOUGH, LEAST_LOSS = 44.0, 0.5  # dB of mean PSNR: fewer graphs have so much, or lose no more by it
 DIVERGED = -20.0  # dB between samples of two seeds, which are ten times the peak apart
-Spare = Callable[[Variants], Variants]
-Keep = Callable[[Graph], Graph]
 
 
 @dataclass(frozen=True)
 class CalibratedBody:
-    """An int8 body, with what others of its kind are made from, and its samples' quality."""
+    """An int8 body, with what others of its kind are made from, and its samples' quality. `search` found it, if a bound
+    deploys it."""
 
     variants: Variants
     trial: Trial
+    search: SearchResult | None = None
 
     @property
     def lowered(self) -> LoweredBody:
@@ -70,69 +61,6 @@ def judging_course(task: Task, plan: AnyPlan, progress: Progress = SILENT) -> Co
     return course
 
 
-@dataclass(frozen=True)
-class BodyMaker:
-    """The bodies of one network, made and judged alike for each target.
-
-    tables: of `tabulate`, for targets without floats (True) and others.
-    moments: of `second_moments`, by which weights are rounded.
-    course: of `judging_course`.
-    writer: of the bundle, whose files receive the weights of large bodies; None keeps weights in memory.
-    spare: the rule for operations that stay in float.
-    part_of: the ranges for a part of the groups, of targets with floats.
-    """
-
-    task: Task
-    tables: Mapping[bool, RangesTable]
-    moments: Moments
-    course: Course | TokenCourse
-    writer: Writer | None
-    spare: Spare
-    part_of: Callable[[slice], RangesTable]
-
-    def body(self, target: Target) -> CalibratedBody:
-        """The target's body, in as few graphs as have quality enough by samples, or lose little by it. Graphs cost no
-        byte of a step, but each has weights of its own, so a large network keeps one."""
-        bodies = [self._of(target)]
-        is_one = self.writer is not None or isinstance(self.course, TokenCourse) or target.scheme.everything
-        most = 1 if is_one else min(target.most_graphs, self.course.groups)
-        while bodies[-1].trial.psnr < ENOUGH and len(bodies) < most:
-            bodies.append(self._split(bodies[0], len(bodies) + 1))
-        least = min(ENOUGH, max(body.trial.psnr for body in bodies) - LEAST_LOSS)
-        return next(body for body in bodies if body.trial.psnr >= least)
-
-    def judged(self, variants: Variants) -> CalibratedBody:
-        """The body that is deployed of these variants, with the quality of its samples."""
-        trial = judged(variants, self.course, self.task.is_large)
-        return CalibratedBody(variants, structs.replace(trial, in_float=variants.in_float))
-
-    def _of(self, target: Target) -> CalibratedBody:
-        """The body in one graph."""
-        table = self.tables[target.scheme.everything]
-        keep = as_it_is if self.writer is None else partial(kept_in_files, self.writer, body_of(target))
-        part = GroupedGraph(self.course.groups, table, rounding(target, self.moments))
-        return self.judged(self.spare(Variants(self.task.prepared, table, target, (part,), keep)))
-
-    def _split(self, body: CalibratedBody, count: int) -> CalibratedBody:
-        """The body as so many graphs, each with ranges of its own steps."""
-        ends = [round(self.course.groups * number / count) for number in range(count + 1)]
-        tables = [self.part_of(slice(*part)) for part in pairwise(ends)]
-        quantize = rounding(body.variants.target, self.moments)
-        parts = tuple(GroupedGraph(*each, quantize) for each in zip(ends[1:], tables, strict=True))
-        return self.judged(replace(body.variants, parts=parts))
-
-
-def kept_in_files(writer: Writer, name: str, graph: Graph) -> Graph:
-    """The lowered graph with its weights mapped from files of the bundle, so that memory holds only those in use.
-
-    The graph's own file is written too: by it the next graph finds the weights that it shares.
-    """
-    (kept,) = io.keep(writer, graph)
-    io.store(writer, kept, name)
-    weights.release(kept)
-    return kept
-
-
 def judged(variants: Variants, course: Course | TokenCourse, by_rows: bool = False) -> Trial:
     """The quality of a body's samples, with digits that are more than noise. UserError if a sample is not finite.
 
@@ -153,7 +81,7 @@ def judged(variants: Variants, course: Course | TokenCourse, by_rows: bool = Fal
     return structs.replace(trial, snr=snr, unrelated=unrelated, guidance=guidance, condition=condition)
 
 
-def check_near(body: CalibratedBody, has_bound: bool) -> None:
+def check_near(body: CalibratedBody) -> None:
     """UserError for a body that loses what guidance multiplies at a step, or whose samples are far from float32's. A
     bound is a floor of the caller's own."""
     trial, target = body.trial, body.variants.target.name
@@ -163,7 +91,7 @@ def check_near(body: CalibratedBody, has_bound: bool) -> None:
             "keep more of it in float (--quality 30dB), or calibrate along a plan that does not guide at that step",
         )
     near = Nearness(trial.psnr, trial.snr, trial.unrelated)
-    if has_bound or trial.tokens is not None or near.is_enough:
+    if body.search is not None or trial.tokens is not None or near.is_enough:
         return
     fix = "ask for a quality (--quality 30dB), take --precision float32, or follow more trajectories"
     if trial.unrelated is not None and trial.unrelated < DIVERGED:

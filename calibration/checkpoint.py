@@ -84,14 +84,14 @@ class Checkpoint:
             LOG.debug("%s", error)
 
 
-def checkpoint_of(task: Task, graph_sha256: str, threads: int) -> Checkpoint:
-    """The checkpoint of a task, whose float denoiser has this hash.
+def checkpoint_of(task: Task, threads: int) -> Checkpoint:
+    """The checkpoint of a task.
 
     `threads` of an evaluation change its sums; 0 stands for one for each core. Abandoned checkpoints are removed.
     """
     _remove_abandoned()
     sha = sha256(encode(task.plan))
-    sha.update(repr((SCHEMA, graph_sha256, task.seeds, task.edges, task.sizes, task.network)).encode())
+    sha.update(repr((SCHEMA, task.graph_sha256, task.seeds, task.edges, task.sizes, task.network)).encode())
     sha.update(code())
     sha.update(repr(task.tensors).encode())
     sha.update(msgspec.json.encode((_around(task), arithmetic(), threads or (os.cpu_count(), usable_cores()))))

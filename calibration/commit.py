@@ -3,11 +3,14 @@
 import logging
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import msgspec
 
 from fewstep.calibration.calibrated_body import CalibratedBody
+from fewstep.calibration.checkpoint import Checkpoint
 from fewstep.calibration.comparable import kept_unlike
+from fewstep.calibration.lowering.quantize import LoweredBody
 from fewstep.calibration.precision.record import PrecisionMap
 from fewstep.calibration.precision.record import decode as decode_maps
 from fewstep.calibration.precision.record import encode as encode_maps
@@ -28,35 +31,49 @@ from fewstep.runtime.bundle.reading import Bundle
 LOG = logging.getLogger("fewstep")
 
 
-def added(
-    writer: Writer,
-    full: Manifest,
-    task: Task,
-    plan: AnyPlan,
-    table: RangesTable,
-    made: Mapping[str, CalibratedBody],
-    refined: Mapping[str, SearchResult],
-) -> Manifest:
-    """The `full` manifest with the bodies that were made for the task's network, their ranges, the plan and precision
-    maps. Their files are in the bundle; the caller commits.
+@dataclass(frozen=True)
+class CalibratedNetwork:
+    """The int8 bodies of one network, whose files are in the bundle, and the manifest does not name them yet.
+
+    plan: the task's, with the range groups of the counts.
+    table: the ranges that the bundle has for the network.
+    bodies: entries of the manifest, by name.
+    lowered: the bodies in memory.
+    searches: those of the bodies that a bound deploys.
+    failed: errors of the bodies that were not made.
+    checkpoint: of the counts, which the committed bundle makes needless.
+    """
+
+    plan: AnyPlan
+    table: RangesTable
+    bodies: Mapping[str, Body]
+    lowered: Mapping[str, LoweredBody]
+    searches: Mapping[str, SearchResult]
+    failed: Mapping[str, UserError]
+    checkpoint: Checkpoint
+
+
+def added(writer: Writer, full: Manifest, task: Task, network: CalibratedNetwork) -> Manifest:
+    """The `full` manifest with the bodies of the task's network, their ranges, the plan and precision maps. The caller
+    commits.
 
     Engines and a report that were made from bodies which change are removed, and named in a warning.
     """
     bundle, manifest = task.sampler.bundle, alone(full, task.network)
-    command = task.command([each.variants.target.name for each in made.values()])
-    file = writer.add(table.encode(), "ranges", "ranges", ".safetensors")
-    bodies = {name: _stored(writer, name, each, manifest, plan) for name, each in made.items()}
+    plan, bodies = network.plan, network.bodies
+    command = task.command([body.target for body in bodies.values()])
+    file = writer.add(network.table.encode(), "ranges", "ranges", ".safetensors")
     maps = [each for each in _maps(bundle) if each.body in manifest.bodies and each.body not in bodies]
-    maps += [record(name, plan.name, task.bound, result) for name, result in refined.items() if task.bound]
+    maps += [record(name, plan.name, task.bound, result) for name, result in network.searches.items() if task.bound]
     _warn_of_kept(bundle, bodies, plan, command)
     plan_file = writer.add(encode(plan), "plans", re.sub(r"[^\w.-]+", "-", plan.name), ".json")
     before = (each for each in manifest.provenance.commands if each != command)  # once, at its latest place
     provenance = msgspec.structs.replace(manifest.provenance, commands=(*before, command))
     changed = {name for name, body in bodies.items() if manifest.bodies.get(name) != body}
     engines = tuple(engine for engine in manifest.engines if engine.body.partition("/")[0] not in changed)
-    judged = manifest.report is not None and bool(changed)
-    if len(engines) < len(manifest.engines) or judged:
-        gone = [engine.file for engine in manifest.engines if engine not in engines] + ["the report"] * judged
+    is_stale = manifest.report is not None and bool(changed)  # the report
+    if len(engines) < len(manifest.engines) or is_stale:
+        gone = [engine.file for engine in manifest.engines if engine not in engines] + ["the report"] * is_stale
         LOG.warning("made from the former bodies, and removed: %s", ", ".join(gone))
     changed_manifest = msgspec.structs.replace(
         manifest,
@@ -66,8 +83,8 @@ def added(
         ranges=file,
         engines=engines,
         provenance=provenance,
-        report=None if judged else manifest.report,
-        results=None if judged else manifest.results,
+        report=None if is_stale else manifest.report,
+        results=None if is_stale else manifest.results,
         evaluation=None if changed else manifest.evaluation,
     )
     return with_network(full, task.network, changed_manifest)
@@ -92,18 +109,18 @@ def _maps(bundle: Bundle) -> tuple[PrecisionMap, ...]:
         return ()
 
 
-def _stored(writer: Writer, name: str, made: CalibratedBody, manifest: Manifest, plan: AnyPlan) -> Body:
-    """Store the graphs of a body and its ranges. A graph's inputs are the float body's, and "group" where its scales
-    differ by group."""
-    base, served, table = manifest.bodies["float32"].graph, made.variants.lowered, made.variants.table
-    own = table.groups if len(served) > 1 else ()
-    groups = next((lowered.groups for _, lowered in served if lowered.groups), own)
+def stored(writer: Writer, name: str, body: CalibratedBody, task: Task, plan: AnyPlan) -> Body:
+    """The manifest's entry of a body, whose graphs and ranges are written to files. A graph's inputs are the float
+    body's, and "group" where its scales differ by group."""
+    base, served, table = task.sampler.body.graph, body.variants.lowered, body.variants.table
+    edges = table.groups if len(served) > 1 else ()
+    groups = next((lowered.groups for _, lowered in served if lowered.groups), edges)
     graphs = []
     for number, (until, lowered) in enumerate(served):
         file = name if len(served) == 1 else f"{name}-{number}"
-        stored, data = io.store(writer, lowered.graph, file, external_above=0 if base.data else None)  # to share them
+        graph, data = io.store(writer, lowered.graph, file, external_above=0 if base.data else None)  # to share them
         group = (TensorEntry(GROUP, "group", (1,), "int64"),) if lowered.groups else ()
         end = groups[until - 1] if number < len(served) - 1 else None
-        graphs.append(StepGraph(stored, base.inputs + group, base.outputs, data, coverage=lowered.coverage, until=end))
+        graphs.append(StepGraph(graph, base.inputs + group, base.outputs, data, coverage=lowered.coverage, until=end))
     ranges = writer.add(table.encode(), "ranges", "ranges", ".safetensors")
-    return Body(tuple(graphs), "int8", target_of(name), groups, plan.name, (made.trial,), ranges)
+    return Body(tuple(graphs), "int8", target_of(name), groups, plan.name, (body.trial,), ranges)

@@ -3,12 +3,13 @@
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import cache, partial
 
 from fewstep.calibration.along import done_along, only, trajectories_of
 from fewstep.calibration.checkpoint import Checkpoint
 from fewstep.calibration.lowering.encoding import eight_of
 from fewstep.calibration.ranges.histogram import Histogram
-from fewstep.calibration.ranges.measured_rows import open_counted, taken
+from fewstep.calibration.ranges.measured_rows import MeasuredRows, open_counted
 from fewstep.calibration.ranges.methods import clipped_ranges, narrow_ranges, spread, whole_ranges
 from fewstep.calibration.ranges.observe import Counts, observed_tensors
 from fewstep.calibration.ranges.readers import readers_of
@@ -23,7 +24,6 @@ from fewstep.runtime.machine.threads import one_after_another, while_the_next_co
 from fewstep.runtime.progress import SILENT, Progress
 
 Histograms = Mapping[tuple[str, int], Histogram]
-
 LOG = logging.getLogger("fewstep")
 
 
@@ -56,35 +56,35 @@ def counting(task: Task) -> Callable[[SeedBatch], tuple[int, Histograms]]:
 
     def counted(trajectories: SeedBatch) -> tuple[int, Histograms]:
         counts = replace(empty, histograms={})
-        calls = ((each, taken(watched)) for each in only(task, trajectories).evaluations(watched))
+        evaluations = only(task, trajectories).evaluations(watched)
+        calls = ((each, watched.taken() if isinstance(watched, MeasuredRows) else None) for each in evaluations)
         while_the_next_comes(lambda call: counts.add(*call), calls)
         return len(trajectories.seeds), counts.histograms
 
     return counted
 
 
-def tabulate(
-    counts: Counts,
-    prepared: Graph,
-    graph_sha256: str,
-    plan: str,
-    progress: Progress = SILENT,
-    *,
-    everything: bool = False,
-) -> RangesTable:
+def tabulated(task: Task, counts: Counts, progress: Progress = SILENT) -> dict[str, RangesTable]:
+    """The ranges for each target of a task, by its name; those with floats come first, and share one table."""
+    table = cache(partial(tabulate, task, counts, progress))
+    by_floats = sorted(task.targets, key=lambda target: target.scheme.everything)
+    return {target.name: table(target.scheme.everything) for target in by_floats}
+
+
+def tabulate(task: Task, counts: Counts, progress: Progress = SILENT, everything: bool = False) -> RangesTable:
     """The best ranges of what was counted, and a warning for each activation that is one number.
 
     everything: the whole of what each float tensor reached, for targets without floats, and a range in 8 bits of what
     inner operations with weights read. Others need fewer tensors.
     """
-    least = counts.tensors if everything else observed_tensors(prepared)
+    least = counts.tensors if everything else observed_tensors(task.prepared)
     counted = tuple(name for name in counts.tensors if name in least)
     for name in counted:
         groups = counts.of(name)
         if len({end for histogram in groups for end in (histogram.low, histogram.high)}) == 1:
             LOG.warning("activation %r is always %g: a layer there may be dead", name, groups[0].low)
     tensors: dict[str, Ranges] = {}
-    readers = readers_of(prepared)
+    readers = readers_of(task.prepared)
 
     def searched(name: str) -> Ranges:
         groups = counts.of(name)
@@ -95,9 +95,9 @@ def tabulate(
         tensors[name] = ranges
         progress("ranges", done, len(counted))
     if everything:
-        read = {op.x for op in selected_ops(prepared)}.intersection(counted)
+        read = {op.x for op in selected_ops(task.prepared)}.intersection(counted)
         tensors |= {eight_of(name): narrow_ranges(counts.of(name)) for name in sorted(read)}
-    return RangesTable(graph_sha256, plan, counts.edges, METHOD, tensors, counts.unseen)
+    return RangesTable(task.graph_sha256, task.plan.name, counts.edges, METHOD, tensors, counts.unseen)
 
 
 def of_part(table: RangesTable, counts: Counts, prepared: Graph, part: slice) -> RangesTable:

@@ -1,55 +1,73 @@
 """Names and failures of the bodies of several targets: one that cannot be made costs the others nothing."""
 
-from collections.abc import Collection, Iterator, Mapping, MutableMapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from fewstep.calibration.lowering.quantize import refuse_overflow, wide_enough
 from fewstep.calibration.lowering.scheme import Target
-from fewstep.calibration.ranges.observe import Counts
+from fewstep.calibration.ranges.observe import Counts, observed_tensors
+from fewstep.calibration.task import Task
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.platforms import body_name
 
+Made = TypeVar("Made")
+
+
+@dataclass(frozen=True)
+class Attempts(Generic[Made]):
+    """What was made for some targets, and the errors of the others, both by the names of their bodies."""
+
+    made: Mapping[str, Made]
+    failed: Mapping[str, UserError]
+
 
 def body_of(target: Target) -> str:
+    """The name of a target's body, as "int8-cpu-x86"."""
     return body_name("int8", target.name)
 
 
-@contextmanager
-def caught(failed: MutableMapping[str, UserError], target: Target) -> Iterator[None]:
-    """An error of the block goes into `failed`, as that of the target's body."""
-    try:
-        yield
-    except UserError as error:
-        failed[body_of(target)] = error
+def attempted(
+    targets: Collection[Target],
+    make: Callable[[Target], Made],
+    failed: Mapping[str, UserError],
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Attempts[Made]:
+    """What `make` returns for each target, and its errors behind those of earlier stages, which `failed` has.
+
+    `progress` takes the number of targets that are done, and of all. UserError, the first of all, if nothing is made.
+    """
+    made, errors = dict[str, Made](), dict(failed)
+    for done, target in enumerate(targets, 1):
+        try:
+            made[body_of(target)] = make(target)
+        except UserError as error:
+            errors[body_of(target)] = error
+        progress(done, len(targets))
+    if not made:
+        raise next(iter(errors.values()))
+    return Attempts(made, errors)
 
 
-def check_some_left(targets: Sequence[Target], failed: Mapping[str, UserError]) -> None:
-    """UserError, the first one, where the bodies of all these targets failed."""
-    if {body_of(target) for target in targets} <= failed.keys():
-        raise next(iter(failed.values()))
-
-
-def makeable(
-    targets: Sequence[Target], counts: Counts, least: Collection[str], failed: MutableMapping[str, UserError]
-) -> list[Target]:
-    """The targets whose bodies can be made of what was counted, each by its wider one where that is beyond its float
-    type. Into `failed` go the errors of others: an activation is beyond every type of their engine, or has no code.
-    Targets with floats need the tensors `least` alone. UserError if no target is left."""
-    made, reached = list[Target](), counts.reached()
+def makeable(task: Task, counts: Counts) -> Attempts[Target]:
+    """The task's targets whose bodies can be made of what was counted, each by its wider one where that is beyond its
+    float type. Others fail: an activation is beyond every type of their engine, or has no code. UserError if none is
+    left."""
+    reached, least = counts.reached(), observed_tensors(task.prepared)
     of_floats = {name: most for name, most in reached.items() if name in least}
-    for target in targets:
-        with caught(failed, target):
-            needed = reached if target.scheme.everything else of_floats
-            if target.scheme.everything and counts.unseen:
-                raise UserError(
-                    f"activation {counts.unseen[0]!r} never had a value, and {target.name} has a code for each",
-                    "follow more trajectories, or leave this target out",
-                )
-            wide = wide_enough(target, needed)
-            refuse_overflow(needed, wide)
-            made.append(wide)
-    check_some_left(targets, failed)
-    return made
+
+    def checked(target: Target) -> Target:
+        needed = reached if target.scheme.everything else of_floats
+        if target.scheme.everything and counts.unseen:
+            raise UserError(
+                f"activation {counts.unseen[0]!r} never had a value, and {target.name} has a code for each",
+                "follow more trajectories, or leave this target out",
+            )
+        wide = wide_enough(target, needed)
+        refuse_overflow(needed, wide)
+        return wide
+
+    return attempted(task.targets, checked, task.refused)
 
 
 def some_failed(failed: Mapping[str, UserError], written: Collection[str]) -> UserError:

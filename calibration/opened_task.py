@@ -7,7 +7,7 @@ from dataclasses import replace
 from math import inf
 from pathlib import Path
 
-from fewstep.calibration.failed_bodies import body_of, caught, check_some_left
+from fewstep.calibration.failed_bodies import Attempts, attempted
 from fewstep.calibration.lowering.quantize import lowered_ops
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.options import CalibrateOptions, seeds_of, targets_of, warn_of_few
@@ -48,8 +48,7 @@ def open_task(options: CalibrateOptions, network: str = DENOISER) -> Task:
     A target whose engine computes the float32 body wrong is refused for itself, unless it is the only one.
     """
     all_networks = load(options.bundle, body="float32", backend=OpeningOnDemand(threads=options.threads))
-    plan, sampler = _plan(options, all_networks), all_networks.alone(network)
-    bound = _bound(options, all_networks)
+    plan, sampler, bound = _plan(options, all_networks), all_networks.alone(network), _bound(options, all_networks)
     lams = [-inf if step.lam is None else step.lam for step in plan.steps if step.network == network]
     if not lams:
         raise UserError(f"plan {plan.name} has no step of the network {network}", "give a longer plan (--plan)")
@@ -57,7 +56,8 @@ def open_task(options: CalibrateOptions, network: str = DENOISER) -> Task:
         sampler = sampler.changed(bundle=graph.bundle)  # it hashes each file once
     prepared = io.load(sampler.bundle.graph(sampler.body.graph), root=options.bundle)
     conditions, sizes = _conditions(options, all_networks), _sizes(options, all_networks)
-    targets, refused = _usable(targets_of(options), sampler.bundle, prepared, conditions)
+    usable = _usable(targets_of(options), sampler.bundle, prepared, conditions)
+    targets = tuple(usable.made.values())
     edges, seeds = lambda_edges(lams), seeds_of(options)
     task = Task(
         sampler=sampler_by_rows(sampler),
@@ -73,7 +73,7 @@ def open_task(options: CalibrateOptions, network: str = DENOISER) -> Task:
         threads=options.threads,
         bound=bound,
         command=lambda names: _command(options, plan, names),
-        refused=refused,
+        refused=usable.failed,
         network=network,
         all_networks=all_networks if len(all_networks.denoiser.networks) > 1 else None,
         everything=any(target.scheme.everything for target in targets),
@@ -84,19 +84,19 @@ def open_task(options: CalibrateOptions, network: str = DENOISER) -> Task:
 
 def _usable(
     targets: Sequence[Target], bundle: Bundle, prepared: Graph, records: ConditionRecords | None
-) -> tuple[tuple[Target, ...], dict[str, UserError]]:
+) -> Attempts[Target]:
     """The targets that have operations to lower and engines that compute the float32 body right, and the errors of the
-    others' bodies by name. UserError if no target is left."""
-    refused = dict[str, UserError]()
-    for target in targets:
-        with caught(refused, target):
-            lowered_ops(prepared, target.scheme.everything)
-            if target.scheme.everything:
-                _refuse_kept(bundle.manifest.conditions, records, target)
-            if target.tries is not None:
-                target.tries(bundle)
-    check_some_left(targets, refused)
-    return tuple(target for target in targets if body_of(target) not in refused), refused
+    others. UserError if no target is left."""
+
+    def checked(target: Target) -> Target:
+        lowered_ops(prepared, target.scheme.everything)
+        if target.scheme.everything:
+            _refuse_kept(bundle.manifest.conditions, records, target)
+        if target.tries is not None:
+            target.tries(bundle)
+        return target
+
+    return attempted(targets, checked, {})
 
 
 def _refuse_kept(conditions: Sequence[Condition], records: ConditionRecords | None, target: Target) -> None:

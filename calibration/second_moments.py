@@ -16,7 +16,6 @@ from fewstep.calibration.ranges.observe import open_watched
 from fewstep.calibration.task import Task
 from fewstep.measure.rollouts.seeds import SeedBatch
 from fewstep.measure.workers.job import Workers
-from fewstep.runtime.backends import LoadedGraph
 from fewstep.runtime.machine.pages import give_back
 from fewstep.runtime.progress import SILENT, Progress
 
@@ -44,11 +43,12 @@ def moments_along(task: Task, positions: int) -> Callable[[SeedBatch], Moments]:
     """A function that gives the moments of a trajectory, at so many positions of each row."""
     give_back()  # memory of the network that counted
     read = tuple(dict.fromkeys(op.x for ops in task.weighted for op in ops))
-    return partial(_along, task, open_watched(task.prepared, read, task.threads), positions)
+    network = open_watched(task.prepared, read, task.threads)
 
+    def moments(trajectory: SeedBatch) -> Moments:
+        watched = MomentSums(network, task.prepared, task.weighted, positions, trajectory.seeds[0])
+        for _ in only(task, trajectory).evaluations(watched):
+            pass
+        return watched.sums
 
-def _along(task: Task, network: LoadedGraph, positions: int, trajectory: SeedBatch) -> Moments:
-    watched = MomentSums(network, task.prepared, task.weighted, positions, trajectory.seeds[0])
-    for _ in only(task, trajectory).evaluations(watched):
-        pass
-    return watched.sums
+    return moments

@@ -11,6 +11,7 @@ from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.precision.bound import Bound
 from fewstep.calibration.ranges.measured_rows import are_large, row_bytes
 from fewstep.calibration.ranges.observe import observed_tensors
+from fewstep.graph import io
 from fewstep.graph.graph import Graph
 from fewstep.graph.selection import WeightedOp
 from fewstep.measure.rollouts.conditions_file import ConditionRecords
@@ -35,9 +36,9 @@ class Task:
         sampler: of the float32 body of a network.
         prepared: its graph.
         plan: one range group for now.
+        edges: of lambda, between the range groups.
         targets: the targets to lower for.
         seeds: a trajectory each.
-        edges: of lambda, between the range groups.
         operations: names of the operations that will be lowered.
         conditions: one row for each seed, if they are given; else they are drawn.
         sizes: of x, which alternate over the seeds; none for the default size.
@@ -54,11 +55,11 @@ class Task:
     sampler: Sampler
     prepared: Graph
     plan: AnyPlan
-    targets: tuple[Target, ...]
-    seeds: range
     edges: tuple[float, ...]
-    operations: tuple[str, ...]
-    conditions: ConditionRecords | None
+    targets: tuple[Target, ...] = ()
+    seeds: range = range(0)
+    operations: tuple[str, ...] = ()
+    conditions: ConditionRecords | None = None
     sizes: tuple[Mapping[str, int], ...] = ()
     per_size: int = PER_SIZE
     threads: int = 0
@@ -68,6 +69,11 @@ class Task:
     network: str = DENOISER
     all_networks: Sampler | None = None
     everything: bool = False
+
+    @cached_property
+    def graph_sha256(self) -> str:
+        """The hash of the float32 body's graph, by which ranges and checkpoints know it."""
+        return io.sha256(self.sampler.bundle.graph(self.sampler.body.graph))
 
     @cached_property
     def tensors(self) -> tuple[str, ...]:

@@ -146,7 +146,7 @@ def counted(member: Member, work: Path, seeds: int) -> tuple[Task, Counts, Momen
 def measured(member: Member, work: Path, seeds: int) -> list[list[str]]:
     """The rows of a model: float16, then each form."""
     task, counts, moments, course = counted(member, work, seeds)
-    own = tabulate(counts, task.prepared, "", task.plan.name)
+    own = tabulate(task, counts)
     engines = partial(engines_of, folder=work)
     half = engines(to_half(task.prepared, FLOAT16))
     lines = [[member.name, "float16", *map(moved, half), "0 %", ""]]

@@ -37,7 +37,7 @@ HEAD = ("model", "body", "kernels", "by the type that they write", "MB", "dB, me
 def rows_of(member: Member, work: Path, seeds: int) -> list[list[str]]:
     """The rows of a model: each type alone, then around int8."""
     task, counts, moments, course = counted(member, work, seeds)
-    ranges = tabulate(counts, task.prepared, "", task.plan.name)
+    ranges = tabulate(task, counts)
     most = max(counts.reached().values())
     with tempfile.TemporaryDirectory() as folder:
 

@@ -41,8 +41,6 @@ LOG = logging.getLogger("fewstep")
 Lowered = tuple[Graph, tuple[WeightedOp, ...], dict[str, Encoding]]  # graph, operations in int8, codes of activations
 # takes an operation, its weight, and the multipliers of the channels that it reads, if it has any
 Quantizer = Callable[[WeightedOp, NDArray[np.float32], NDArray[np.float64] | None], QuantizedWeight]
-
-
 LARGEST_CONSTANT = 1e9  # one that shares a code of 16 bits with other numbers
 
 
@@ -56,27 +54,22 @@ class LoweredBody:
     notes: tuple[str, ...]
 
 
-def as_it_is(graph: Graph) -> Graph:
-    """A lowered graph that stays in memory."""
-    return graph
-
-
 def lower(
     prepared: Graph,
     table: RangesTable,
     target: Target,
     in_float: Collection[str] = (),
-    keep: Callable[[Graph], Graph] = as_it_is,
+    keep: Callable[[Graph], Graph] | None = None,
     quantize: Quantizer | None = None,
 ) -> LoweredBody:
     """Lower a prepared float32 body for a target, but for the operations named in `in_float`.
 
-    `keep` may write the weights of the lowered graph to files, and return the graph with them mapped. It is called
-    before the check on an engine, which has another copy of them. `quantize` rounds weights, by default to the nearest
-    integers. UserError if a tensor has no range, or nothing can be quantized.
+    `keep` writes the weights of the lowered graph to files, and returns the graph with them mapped. It is called before
+    the check on an engine, which has another copy of them. By default weights stay in memory. `quantize` rounds
+    weights, by default to the nearest integers. UserError if a tensor has no range, or nothing can be quantized.
     """
     graph, ops, encodings = lower_graph(prepared, table, target, in_float, quantize)
-    graph = keep(graph)
+    graph = graph if keep is None else keep(graph)
     groups = table.groups if GROUP_INPUT in graph.inputs else ()
     return LoweredBody(graph, target.check(prepared, graph, ops), groups, target.platform.notes + _notes(encodings))
 

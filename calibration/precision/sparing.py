@@ -1,4 +1,4 @@
-"""The operations in float by default: the few that make most of the error, as long as they are nearly free.
+"""The operations in float by default: the few that make most of the error of samples, as long as they are nearly free.
 
 Those that int8 makes slower cost nothing: all of them stay. Of all others that may be left in float, in the order of
 error for time, as many are left as win most: dB less their price. A body that is below the floor then leaves more. Time
@@ -6,14 +6,20 @@ follows from multiply-accumulates: nothing is timed.
 """
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.calibration.lowering.coverage import macs
-from fewstep.calibration.precision.ranking import Ranking
+from fewstep.calibration.lowering.quantize import measured_ops
+from fewstep.calibration.precision.operation_errors import operation_errors
+from fewstep.calibration.precision.ranking import Ranking, ranked
+from fewstep.calibration.precision.variants import Variants
 from fewstep.graph.graph import Graph
-from fewstep.graph.selection import WeightedOp, considered_ops
+from fewstep.graph.io import exceeds
+from fewstep.graph.selection import considered_ops
+from fewstep.measure.rollouts.course import Course
 from fewstep.measure.rollouts.metrics import PEAK
 from fewstep.measure.rollouts.nearness import LEAST_PSNR, LEAST_SNR
 
@@ -27,20 +33,35 @@ NEARLY_FREE, FURTHEST = 0.08, 0.5  # of a step, that quality may take; and that 
 Array = NDArray[np.float64]
 
 
+def spared(variants: Variants, course: Course) -> Variants:
+    """The body with the operations in float that make much of the error of samples, and those that int8 makes
+    slower."""
+    target, prepared = variants.target, variants.prepared
+    remembering = variants if exceeds(prepared) else variants.having(())  # weights that are rounded once
+    quantizer = None if exceeds(prepared) else remembering.parts[0].quantize
+    errors = operation_errors(prepared, variants.table, target, course, quantizer)
+    ranking = ranked(errors, times_in_float(prepared, errors.operations, without_slower(variants).in_float))
+    return replace(remembering, in_float=ranking.first(default_count(ranking)), ranking=ranking)
+
+
+def without_slower(variants: Variants) -> Variants:
+    """The operations that int8 makes slower stay in float."""
+    ops = measured_ops(variants.prepared, variants.table, variants.target.scheme)
+    slower = variants.target.slower(variants.prepared, ops)
+    return replace(variants, in_float=tuple(op.name for op in ops if op.name in slower))
+
+
 def times_in_float(prepared: Graph, operations: Sequence[str], slower: Collection[str] = ()) -> Array:
     """The time that each of some operations adds to a step all in int8 if it stays in float, as a share of that step:
     0 for those that int8 makes `slower`."""
-    work, summed = macs(prepared), {op.name: _summed(op, prepared) for op, _ in considered_ops(prepared)}
+    work, summed = macs(prepared), dict[str, int]()  # products for a value
+    for op, _ in considered_ops(prepared):
+        weight = prepared.constants[op.weight]
+        summed[op.name] = int(weight.size // weight.shape[op.axis])
     shares = np.array([work[name] for name in operations]) / (sum(work.values()) or 1)
     is_thin = (shares <= THIN) & (np.array([summed[name] for name in operations]) <= SUMMED)
     times = np.where(is_thin, LEAST_TIME / 10, np.maximum(SLOWER * shares, LEAST_TIME))
     return np.where(np.isin(operations, list(slower)), 0.0, times)
-
-
-def _summed(op: WeightedOp, prepared: Graph) -> int:
-    """The number of products that an operation sums for a value."""
-    weight = prepared.constants[op.weight]
-    return int(weight.size // weight.shape[op.axis])
 
 
 def default_count(ranking: Ranking) -> int:

@@ -5,15 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from fewstep.calibration.lowering.coverage import count
-from fewstep.calibration.lowering.quantize import (
-    LoweredBody,
-    Quantizer,
-    as_it_is,
-    lower,
-    lower_graph,
-    measured_ops,
-    remembered,
-)
+from fewstep.calibration.lowering.quantize import LoweredBody, Quantizer, lower, lower_graph, measured_ops, remembered
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.precision.ranking import Ranking
 from fewstep.calibration.ranges.table import RangesTable
@@ -36,15 +28,16 @@ class GroupedGraph:
 class Variants:
     """A body with the operations `in_float` left in float, and what others of its kind are made from.
 
-    `table` has the ranges of all groups, `parts` the graphs in the order of groups. `keep` is what is done with graphs
-    that are deployed. `ranking` says which operations leave int8 first; None where their errors were not measured.
+    `table` has the ranges of all groups, `parts` the graphs in the order of groups. `keep` writes weights of deployed
+    graphs to files; None keeps them in memory. `ranking` says which operations leave int8 first; None where their
+    errors were not measured.
     """
 
     prepared: Graph
     table: RangesTable
     target: Target
     parts: tuple[GroupedGraph, ...]
-    keep: Callable[[Graph], Graph] = as_it_is
+    keep: Callable[[Graph], Graph] | None = None
     in_float: tuple[str, ...] = ()
     ranking: Ranking | None = None
 

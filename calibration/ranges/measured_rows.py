@@ -78,8 +78,3 @@ def row_bytes(graph: Graph, tensors: Iterable[str]) -> int:
     """The bytes of one row of `tensors`. A tensor of unknown size counts nothing."""
     types = infer_types(graph)
     return sum(types.sample_bytes(name) or 0 for name in tensors)
-
-
-def taken(network: LoadedGraph) -> Measured | None:
-    """The histograms of the last evaluation, of a network that measures itself."""
-    return network.taken() if isinstance(network, MeasuredRows) else None

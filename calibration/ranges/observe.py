@@ -134,8 +134,7 @@ class Counts:
                     f"tensor {name!r} has {counted} at step {evaluation.state.index + 1} (time {step.time:g})",
                     CHECK_WEIGHTS,
                 )
-            before = self.histograms.get((name, group))
-            self.histograms[name, group] = counted if before is None else merge(before, counted)
+            self.include({(name, group): counted})
 
     def include(self, others: Mapping[tuple[str, int], Histogram]) -> None:
         """Take what another process counted of the same tensors."""

@@ -41,7 +41,7 @@ def verb(options: CalibrateOptions, progress: Progress) -> Outcome:
     calibration = calibrate(options, progress)
     for made in (calibration, *calibration.others.values()):
         for name in made.lowered:
-            for trial in made.manifest.bodies[name].trials:
+            for trial in made.bodies[name].trials:
                 near = Nearness(trial.psnr, trial.snr, trial.unrelated)
                 if trial.is_chosen and (sentence := far(name, near, trial.tokens)):
                     LOG.warning("%s", sentence.rstrip("."))
@@ -61,13 +61,13 @@ def verb(options: CalibrateOptions, progress: Progress) -> Outcome:
 def _bodies(calibration: Calibration, network: str = DENOISER) -> dict[str, Any]:
     return {
         name: {
-            "coverage": calibration.manifest.bodies[name].graph.coverage,
-            "int8_share": int8_share(calibration.manifest.bodies[name], calibration.plan, network),
-            "graphs": len(calibration.manifest.bodies[name].graphs),
+            "coverage": calibration.bodies[name].graph.coverage,
+            "int8_share": int8_share(calibration.bodies[name], calibration.plan, network),
+            "graphs": len(calibration.bodies[name].graphs),
             "groups": len(lowered.groups) + 1,
             "notes": lowered.notes,
-            "trials": calibration.manifest.bodies[name].trials,
-            **_judged(calibration.refined.get(name)),
+            "trials": calibration.bodies[name].trials,
+            **_judged(calibration.searches.get(name)),
         }
         for name, lowered in calibration.lowered.items()
     }
@@ -133,7 +133,7 @@ def _lines(options: CalibrateOptions, calibration: Calibration, network: str = D
     if calibration.others:
         yield f"network {DENOISER}:"
     for name, lowered in calibration.lowered.items():
-        body = calibration.manifest.bodies[name]
+        body = calibration.bodies[name]
         coverage = body.graph.coverage or lowered.coverage
         share = int8_share(body, calibration.plan, network) or 0.0
         last = " (of the last steps)" if len(body.graphs) > 1 else ""
@@ -143,9 +143,9 @@ def _lines(options: CalibrateOptions, calibration: Calibration, network: str = D
             f"{100 * share:.1f} % of MACs in int8, "
             f"{counted(len(lowered.groups) + 1, 'group')} of ranges along {calibration.plan.name}"
         )
-        refined = calibration.refined.get(name)
-        if refined is not None:
-            yield f"  {_found(refined, options.quality is not None)}"
+        search = calibration.searches.get(name)
+        if search is not None:
+            yield f"  {_found(search, options.quality is not None)}"
         elif len(body.graphs) > 1:
             yield f"  graphs: {len(body.graphs)}, each with ranges of its own steps"
         yield from (f"  judged by samples: {line}" for line in trial_lines(body.trials))
@@ -153,9 +153,9 @@ def _lines(options: CalibrateOptions, calibration: Calibration, network: str = D
             yield f"  {note}"
 
 
-def _judged(refined: SearchResult | None) -> dict[str, float | None]:
+def _judged(search: SearchResult | None) -> dict[str, float | None]:
     """Quality of the deployed body and the one without a bound in dB, on seeds that judge; None without a search."""
-    deployed, without = (None, None) if refined is None else (refined.judged, refined.without)
+    deployed, without = (None, None) if search is None else (search.judged, search.without)
     return {
         "judged_psnr": None if deployed is None else deployed.mean,
         "standard_error": None if deployed is None else deployed.standard_error,
@@ -164,18 +164,18 @@ def _judged(refined: SearchResult | None) -> dict[str, float | None]:
     }
 
 
-def _found(refined: SearchResult, had_to_pass: bool) -> str:
+def _found(search: SearchResult, had_to_pass: bool) -> str:
     """The deployed body and the one without a bound, by what was measured of both on the seeds that judge;
     `had_to_pass` says whether what is deployed was chosen for passing there."""
-    point, without, float_time = refined.point, refined.without, refined.float_time
+    point, without, float_time = search.point, search.without, search.float_time
     on = f"on {len(JUDGE_SEEDS)} seeds that the search did not use"
     speeds = [f" at {float_time / time:.2f}x its speed" * point.time_is_measured for time in (point.time, 1.0)]
     others = f"without a bound {_decibel(without)}{speeds[1]}"
-    if refined.variants.is_float:
+    if search.variants.is_float:
         return f"float32 itself; {on} {others}"
     on += ", and it had to pass on," * had_to_pass
     count = counted(point.count, "operation")
-    return f"{count} in float; {on} {_decibel(refined.judged)} from float32{speeds[0]}; {others}"
+    return f"{count} in float; {on} {_decibel(search.judged)} from float32{speeds[0]}; {others}"
 
 
 def _decibel(judged: EndQuality) -> str:

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-import fewstep.calibration.calibrate as calibrate_module
-from fewstep.calibration import calibrated_body, count, spare
+from fewstep.calibration import body_maker, calibrated_body, count
+from fewstep.calibration.body_maker import ENOUGH, LEAST_LOSS
 from fewstep.calibration.calibrate import Calibration, calibrate
-from fewstep.calibration.calibrated_body import ENOUGH, LEAST_LOSS
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.lowering.targets.cpu_x86 import CPU_X86
 from fewstep.calibration.lowering.targets.tensorrt import TENSORRT
+from fewstep.calibration.precision import sparing
 from fewstep.calibration.precision.operation_errors import OperationErrors
 from fewstep.calibration.precision.variants import Variants
 from fewstep.calibration.ranges.methods import clipped_ranges
@@ -97,7 +97,7 @@ def test_each_body_keeps_the_ranges_that_it_was_lowered_by(bundle: Path) -> None
 def test_the_float_session_is_closed_before_each_target(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[OnDemand] = []
     was_open: list[bool] = []
-    real_course, real_judged = calibrated_body.open_course, calibrated_body.judged
+    real_course, real_judged = calibrated_body.open_course, body_maker.judged
 
     def open_course(sampler: Sampler, *more: object) -> Course:
         graph = sampler.network().graph
@@ -110,7 +110,7 @@ def test_the_float_session_is_closed_before_each_target(bundle: Path, monkeypatc
         return real_judged(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(calibrated_body, "open_course", open_course)
-    monkeypatch.setattr(calibrated_body, "judged", judged)
+    monkeypatch.setattr(body_maker, "judged", judged)
     run(bundle, target=("cpu-x86", "cpu-x86-7bit"))
     assert was_open == [False] * 2 and not opened[0].networks
 
@@ -138,7 +138,7 @@ def test_judging_comes_after_what_is_kept(bundle: Path, tmp_path: Path, monkeypa
         raise Killed
 
     with monkeypatch.context() as patched, pytest.raises(Killed):
-        patched.setattr(calibrated_body, "judged", killed)
+        patched.setattr(body_maker, "judged", killed)
         run(bundle)
     assert "int8-cpu-x86" not in open_bundle(bundle).manifest.bodies
     assert list((cache.folder() / "calibration").glob("*"))
@@ -185,19 +185,19 @@ def test_a_body_that_loses_what_guidance_multiplies_is_refused(bundle: Path, mon
     with pytest.raises(UserError, match="int8-cpu-x86 was not made: .*in the bundle: int8-tensorrt"):
         run(bundle, target=("cpu-x86", "tensorrt"))
     assert judged(open_bundle(bundle)).guidance == weaker  # of the body that was there
-    assert run(bundle, quality="150dB").refined["int8-cpu-x86"].variants.is_float  # what is deployed has it
+    assert run(bundle, quality="150dB").searches["int8-cpu-x86"].variants.is_float  # what is deployed has it
     change_target(monkeypatch, "cpu-x86", runs=CPU_X86.runs)
     assert judged(run(bundle, guidance=1)).guidance is None  # nothing multiplies it
 
 
 def judge_by_graphs(monkeypatch: pytest.MonkeyPatch, *psnrs: float) -> None:
     """A body of one graph, of two and of three has these dB."""
-    real = calibrated_body.judged
+    real = body_maker.judged
 
     def judged(variants: Variants, *more: Any) -> Trial:
         return msgspec.structs.replace(real(variants, *more), psnr=psnrs[len(variants.parts) - 1])
 
-    monkeypatch.setattr(calibrated_body, "judged", judged)
+    monkeypatch.setattr(body_maker, "judged", judged)
 
 
 @pytest.mark.parametrize(
@@ -244,7 +244,7 @@ def test_several_graphs_measure_operations_once_and_find_the_same_ranges(
 ) -> None:
     """Those of a group are in the table of all groups already."""
     measured, parts = list[Target](), list[tuple[RangesTable, RangesTable]]()
-    errors, of_part = spare.operation_errors, calibrate_module.of_part
+    errors, of_part = sparing.operation_errors, body_maker.of_part
 
     def counted(prepared: Graph, table: RangesTable, target: Target, *more: Any) -> OperationErrors:
         measured.append(target)
@@ -258,8 +258,8 @@ def test_several_graphs_measure_operations_once_and_find_the_same_ranges(
         return searched
 
     judge_by_graphs(monkeypatch, 1.0, 2.0, 3.0)
-    monkeypatch.setattr(spare, "operation_errors", counted)
-    monkeypatch.setattr(calibrate_module, "of_part", both)
+    monkeypatch.setattr(sparing, "operation_errors", counted)
+    monkeypatch.setattr(body_maker, "of_part", both)
     run(bundle, target=("tensorrt",))
     assert measured == [TENSORRT]
     assert len(parts) == 2 + 3  # of two graphs, and of three

@@ -11,8 +11,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from fewstep.calibration import calibrate as verb
-from fewstep.calibration import checkpoint, count, task
+from fewstep.calibration import body_maker, checkpoint, count, task
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.calibration.ranges import observe
@@ -228,7 +227,7 @@ def test_what_comes_after_the_counting_does_not_count_again(
     monkeypatch.setattr(checkpoint, "SECONDS", 1e9)
     expected = calibrate(replace(options, bundle=write_bundle(tmp_path / "other", denoiser()))).manifest
     with monkeypatch.context() as patched, pytest.raises(Killed):
-        patched.setattr(verb, "check_near", Counted(verb.check_near, calls=0))
+        patched.setattr(body_maker, "check_near", Counted(body_maker.check_near, calls=0))
         calibrate(options)
     assert calibrate(options).manifest.files == expected.files
     assert "going on after 12 trajectories" in caplog.text and not kept()

@@ -9,7 +9,7 @@ import pytest
 
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.failed_bodies import makeable
-from fewstep.calibration.lowering.targets import named_target
+from fewstep.calibration.opened_task import open_task
 from fewstep.calibration.ranges.histogram import measure
 from fewstep.calibration.ranges.observe import Counts
 from fewstep.calibration.ranges.reading import load as load_table
@@ -36,7 +36,7 @@ def test_a_body_of_integers_alone_beside_one_with_floats(tmp_path: Path) -> None
     counted = {"x", "row", "h0", "a0", "h1", "m1", "a1", "v"}
     assert set(ranges.tensors) == counted | {f"eight({name})" for name in ("a0",)}
     assert ranges.method == "channels"
-    assert made.refined == {} and body.trials[0].psnr > usual.trials[0].psnr + 4
+    assert made.searches == {} and body.trials[0].psnr > usual.trials[0].psnr + 4
     sampler = load(both, body="int8-qnn")
     condition = {"class": [1]}
     whole = load(both, body="float32").sample("ddim:3", seeds=[7], condition=condition)
@@ -45,8 +45,7 @@ def test_a_body_of_integers_alone_beside_one_with_floats(tmp_path: Path) -> None
 
 def test_ranges_are_those_of_every_step(bundle: Path) -> None:
     """Nothing is clipped."""
-    ranges = calibrate(replace(FIRST, bundle=bundle, target=("qnn",))).table.tensors
-    for each in ranges.values():
+    for each in calibrate(replace(FIRST, bundle=bundle, target=("qnn",))).table.tensors.values():
         assert each.pooled.low == min(one.low for one in each.per_group)
         assert each.pooled.high == max(one.high for one in each.per_group)
 
@@ -80,9 +79,10 @@ def test_a_condition_that_keeps_its_default_is_refused_at_the_start(bundle: Path
     assert list(made.lowered) == ["int8-qnn"]
 
 
-def test_an_activation_without_values_has_no_code() -> None:
+def test_an_activation_without_values_has_no_code(bundle: Path) -> None:
     counts = Counts(("x",), (), {("x", 0): measure(np.ones(3, np.float32), None)}, unseen=("expert",))
-    targets, failed = [named_target(name) for name in ("cpu-x86", "qnn")], dict[str, UserError]()
-    assert makeable(targets, counts, ("x",), failed) == targets[:1] and list(failed) == ["int8-qnn"]
+    task = open_task(replace(FIRST, bundle=bundle, target=("cpu-x86", "qnn")))
+    attempts = makeable(task, counts)
+    assert attempts.made == {"int8-cpu-x86": task.targets[0]} and list(attempts.failed) == ["int8-qnn"]
     with pytest.raises(UserError, match="activation 'expert' never had a value, and qnn has a code for each"):
-        makeable(targets[1:], counts, ("x",), {})
+        makeable(replace(task, targets=task.targets[1:]), counts)

@@ -19,7 +19,7 @@ Where a convolution reads such an activation, an engine has more kernels than fl
 these parts stand only where the kernel that makes an activation has them for nothing (`lowering/roundings.py`).
 Factors of groups stay where a linear layer reads; there the product behind is part of another kernel. Weights of
 convolutions have one scale for all channels. Where samples lose too much by one range for all steps, the body has a
-graph for each of a few intervals (`calibrated_body.ENOUGH`). Kernels and bytes: docs/measured/nvidia.md.
+graph for each of a few intervals (`body_maker.ENOUGH`). Kernels and bytes: docs/measured/nvidia.md.
 
 A CPU shows what the pairs do, where onnxruntime leaves them as they stand (`OnnxRuntime(fuse_qdq=False)`), but it
 computes in float32 where it has no float16 kernel: neither the rounding nor the overflow of float16 is seen. The

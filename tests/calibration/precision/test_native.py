@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fewstep.calibration import bounded, calibrate
+from fewstep.calibration import body_maker, calibrate
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.lowering.targets import named_target
 from fewstep.calibration.precision.bound import Bound
@@ -79,7 +79,7 @@ def test_targets_that_a_bound_leaves_alone_are_named(machine: str, caplog: pytes
 def test_calibrating_says_so_too(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     bundle = write_bundle(tmp_path / "deep", deep())
     made = run(bundle, target=(searched_here()[0], "tensorrt"), speed="0.1x")
-    assert "without a bound: tensorrt" in caplog.text and set(made.refined) == {f"int8-{searched_here()[0]}"}
+    assert "without a bound: tensorrt" in caplog.text and set(made.searches) == {f"int8-{searched_here()[0]}"}
     caplog.clear()
     run(bundle, target=(searched_here()[0], "tensorrt"))
     assert "the bound" not in caplog.text
@@ -94,7 +94,7 @@ def test_a_search_that_fails_costs_the_other_bodies_nothing(tmp_path: Path, monk
 
     bundle = write_bundle(tmp_path / "deep", deep())
     before = (bundle / "manifest.json").read_bytes()
-    monkeypatch.setattr(bounded, "refine", refined)
+    monkeypatch.setattr(body_maker, "refine", refined)
     with pytest.raises(UserError, match="^int8-cpu-x86 was not made: no body .*: int8-cpu-x86-7bit, int8-t"):
         run(bundle, target=("cpu-x86", "cpu-x86-7bit", "tensorrt"), quality="20dB")
     bodies = open_bundle(bundle).manifest.bodies

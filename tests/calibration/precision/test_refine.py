@@ -228,7 +228,7 @@ def deployed_quality(bundle: Path) -> NDArray[np.float64]:
 @pytest.mark.usefixtures("timed")
 def test_what_is_deployed_is_what_was_judged(made: Path) -> None:
     calibration = run(made, quality="35dB")
-    found = calibration.refined[BODY]
+    found = calibration.searches[BODY]
     assert found.without.mean < 35 <= found.judged.mean < 100
     assert (found.point.count, found.variants.in_float) == (1, ("h1",))
     values = deployed_quality(made)
@@ -244,7 +244,7 @@ def test_what_is_deployed_is_what_was_judged(made: Path) -> None:
 @pytest.mark.usefixtures("timed")
 def test_the_map_is_kept_with_what_was_foretold_and_measured(made: Path) -> None:
     calibration = run(made, speed="1.1x")
-    found, manifest = calibration.refined[BODY], calibration.manifest
+    found, manifest = calibration.searches[BODY], calibration.manifest
     assert manifest.provenance.commands[-1].endswith("--speed 1.1x")
     (kept,) = decode((made / str(manifest.precision)).read_bytes())
     assert (kept.body, kept.plan, kept.asked, kept.operations) == (BODY, "ddim:3", "1.1x", ("h1", "h2", "h3", "h4"))
@@ -261,7 +261,7 @@ def test_the_map_is_kept_with_what_was_foretold_and_measured(made: Path) -> None
 @pytest.mark.usefixtures("timed")
 def test_all_in_float_is_the_float_body_and_is_said(made: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Such a graph takes no range group."""
-    found = run(made, quality="80dB").refined[BODY]
+    found = run(made, quality="80dB").searches[BODY]
     assert found.point.count == LAYERS and found.variants.is_float
     body = open_bundle(made).manifest.bodies[BODY]
     assert (len(body.graphs), body.groups) == (1, ())
@@ -273,7 +273,7 @@ def test_all_in_float_is_the_float_body_and_is_said(made: Path, caplog: pytest.L
 @pytest.mark.usefixtures("timed")
 def test_a_quality_holds_for_engines_that_are_not_here(made: Path) -> None:
     """Their rounding is that of this machine; their times are estimates."""
-    found = run(made, target=("tensorrt",), quality="40dB").refined["int8-tensorrt"]
+    found = run(made, target=("tensorrt",), quality="40dB").searches["int8-tensorrt"]
     assert found.without.mean < 40 <= found.judged.mean and not found.point.time_is_measured
     (trial,) = open_bundle(made).manifest.bodies["int8-tensorrt"].trials
     assert trial.in_float == found.variants.in_float != ()

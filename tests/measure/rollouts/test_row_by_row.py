@@ -63,7 +63,7 @@ def unsteady(network: LoadedGraph, rows_of: str) -> LoadedGraph:
 
 def ranges(task: Task, batch: int, monkeypatch: pytest.MonkeyPatch) -> bytes:
     monkeypatch.setattr(count, "BATCH", batch)
-    return tabulate(count_activations(task), task.prepared, "0" * 64, "plan").encode()
+    return tabulate(task, count_activations(task)).encode()
 
 
 @pytest.mark.parametrize("batch", [4, 16])

@@ -91,7 +91,7 @@ def test_an_item_has_one_thread_unless_more_are_asked_for(
 
 def test_counts_of_other_threads_are_not_gone_on_with(tmp_path: Path) -> None:
     task = open_task(replace(FIRST, bundle=write_bundle(tmp_path / "bundle", of_one_axis()), target=("cpu-x86",)))
-    assert len({checkpoint_of(task, "0" * 64, threads).name for threads in (0, 1, 2)}) == 3
+    assert len({checkpoint_of(task, threads).name for threads in (0, 1, 2)}) == 3
 
 
 def test_threads_below_none_are_refused(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def test_int8_has_no_kernel_more_than_float16_and_moves_fewer_bytes(name: str, t
         bundle=tmp_path / "bundle", plan=member.plan, target=("tensorrt",), guidance=member.guidance, trajectories=4
     )
     task = open_task(options)
-    ranges = tabulate(count_activations(task), task.prepared, "", task.plan.name)
+    ranges = tabulate(task, count_activations(task))
     in_float = TENSORRT.slower(task.prepared, measured_ops(task.prepared, ranges, TENSORRT.scheme))
     body = lower(task.prepared, ranges, TENSORRT, in_float).graph
     half_kernels, kernels, moved = HELD[name]
