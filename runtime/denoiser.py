@@ -36,7 +36,7 @@ class Denoiser:
         """The call of a network for x [N, *x_shape], as the steps of a range group run it."""
         return self.networks[network](x, fed, group)
 
-    def feeds(self, plan: AnyPlan, samples: int, values: BranchValues, first: int = 0) -> Feeds:
+    def feeds(self, plan: AnyPlan, samples: int, values_of: BranchValues, first: int = 0) -> Feeds:
         """The inputs but x at each step, of the network that runs it, from step `first` on. What makes a network's rows
         runs once, before the first of its steps."""
         struct: Any = plan  # of either kind
@@ -46,7 +46,8 @@ class Denoiser:
         def feeds_of(network: str) -> Feeds:
             indexes = [at for at in range(first, len(plan.steps)) if is_alone or plan.steps[at].network == network]
             part = msgspec.structs.replace(struct, steps=tuple(plan.steps[at] for at in indexes))
-            feeds, places = self.networks[network].feeds(part, samples, values), {at: n for n, at in enumerate(indexes)}
+            feeds = self.networks[network].feeds(part, samples, values_of)
+            places = {index: place for place, index in enumerate(indexes)}
             return lambda index: feeds(places[index])
 
         return feeds_of(DENOISER) if is_alone else lambda index: feeds_of(plan.steps[index].network)(index)

@@ -51,7 +51,7 @@ def branch_values(
         checked = conditions.check(takes, merged, samples)
         by_branch[branch] = checked | {name: conditions.null(by_name[name], cond_values[name], nulls) for name in unset}
 
-    def values(branch: str) -> Arrays:
+    def values_of(branch: str) -> Arrays:
         if branch == UNCOND and branch not in by_branch:
             by_branch[branch] = {each.name: conditions.null(each, cond_values[each.name], nulls) for each in takes}
         if branch == PERTURBED and branch not in by_branch and PERTURBED in cond_values:
@@ -63,17 +63,17 @@ def branch_values(
             )
         return by_branch[branch]
 
-    return values
+    return values_of
 
 
-def plan_blocks(plan: AnyPlan, values: BranchValues, samples: int, time_shape: tuple[int, ...] = ()) -> list[Arrays]:
+def plan_blocks(plan: AnyPlan, values_of: BranchValues, samples: int, time_shape: tuple[int, ...] = ()) -> list[Arrays]:
     """The conditions and times [branches * samples, ...] of each step, the branches one after the other. `time_shape`
     is the shape of a sample's time."""
     joined: dict[tuple[str, ...], dict[str, NDArray[Any]]] = {}  # a condition may be an image: once for all steps
     blocks: list[Arrays] = []
     for step in plan.steps:
         if step.branches not in joined:
-            parts = [values(branch) for branch in step.branches]
+            parts = [values_of(branch) for branch in step.branches]
             joined[step.branches] = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         block = dict(joined[step.branches])
         block[TIME] = np.full((len(step.branches) * samples, *time_shape), times_of(plan, step), np.float32)

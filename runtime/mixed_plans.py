@@ -30,10 +30,10 @@ def check_count(plans: Any, seeds: int) -> None:
 
 @dataclass
 class Cohort:
-    """The samples (places in the batch) that follow one plan, and how far they are."""
+    """The samples of a batch that follow one plan, by their places in it, and the state after their last step."""
 
     plan: Plan
-    samples: list[int]
+    places: list[int]
     draws: Draws
     given: Mapping[str, Array]
     feeds: Feeds
@@ -97,9 +97,7 @@ def _joined(fed: Sequence[Arrays], shared: Sequence[str]) -> Arrays:
 
 def collect(cohorts: Sequence[Cohort], samples: int) -> Float32:
     """The samples in the order of the batch."""
-    parts = [
-        (cohort.samples, finite_sample(cohort.plan, [cohort.last])) for cohort in cohorts if cohort.last is not None
-    ]
+    parts = [(each.places, finite_sample(each.plan, [each.last])) for each in cohorts if each.last is not None]
     result = np.empty((samples, *parts[0][1].shape[1:]), np.float32)
     for places, values in parts:
         result[places] = values

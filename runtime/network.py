@@ -42,7 +42,7 @@ class Network:
         return BodyInputs.of(self.bundle, self.body)
 
     @cached_property
-    def last(self) -> LastRows:
+    def last_rows(self) -> LastRows:
         """The rows that the conditioner made last."""
         return LastRows()
 
@@ -66,11 +66,11 @@ class Network:
             fed[CARRIED + each.name] = np.zeros((len(x), *each.shape), each.dtype)
         return self(x, fed, group).output
 
-    def feeds(self, plan: AnyPlan, samples: int, values: BranchValues) -> Feeds:
+    def feeds(self, plan: AnyPlan, samples: int, values_of: BranchValues) -> Feeds:
         """The inputs but x at each step of a compiled plan. What makes its rows runs once, now."""
         for has_second in {step.to is not None for step in plan.steps}:
             check_times(has_second, self.inputs.has_second_time)
-        blocks = plan_blocks(plan, values, samples, time_shape(self.bundle.manifest))
+        blocks = plan_blocks(plan, values_of, samples, time_shape(self.bundle.manifest))
         return self._feeds(blocks, [step.group for step in plan.steps])
 
     def _feeds(self, blocks: Sequence[Arrays], groups: Sequence[int]) -> Feeds:
@@ -83,7 +83,7 @@ class Network:
         ]
         if not inputs.rows:
             return direct.__getitem__
-        dealt = dealt_rows(self.bundle, self.conditioner, self.prologue, blocks, inputs.rows, self.last)
+        dealt = dealt_rows(self.bundle, self.conditioner, self.prologue, blocks, inputs.rows, self.last_rows)
         return lambda index: direct[index] | dealt(index)
 
     @cached_property

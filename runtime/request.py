@@ -147,7 +147,7 @@ def check_given(
     return {name: _tensor(f"given {name!r}", offered[name], (samples, *shape)) for name in names}
 
 
-def slots_of(plan: Plan, carried: Slots | None, manifest: Manifest, samples: int) -> Slots:
+def slots_at_start(plan: Plan, carried: Slots | None, manifest: Manifest, samples: int) -> Slots:
     """The slots that a run begins with: left by a run before, or a first run's."""
     tensors = {each.name: each for each in manifest.carried}
 

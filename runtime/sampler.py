@@ -46,7 +46,7 @@ from fewstep.runtime.request import (
     check_seeds,
     check_settings,
     check_tensors,
-    slots_of,
+    slots_at_start,
     until_cancelled,
 )
 from fewstep.runtime.sizes import sized
@@ -216,7 +216,7 @@ class Sampler(AbstractContextManager["Sampler"]):
         """
         check_settings(settings, RunSettings, "run")
         numbers, x_shape = check_seeds(seeds), self.bundle.manifest.x_shape
-        values = self._branch_values(len(numbers), condition, settings.get("branches"))
+        values_of = self._branch_values(len(numbers), condition, settings.get("branches"))
         if settings.get("hold") is not None:
             raise UserError("hold with a plan for each sample", "give one plan")
         mixed_plans.check_count(plans, len(numbers))
@@ -227,7 +227,7 @@ class Sampler(AbstractContextManager["Sampler"]):
             refuse_banks(plan, self.bundle.path)
             places = [place for place, other in enumerate(compiled) if other == plan]
             given = check_given(plan.given, settings.get("given"), condition, x_shape, len(numbers))
-            feeds = self.denoiser.feeds(plan, len(places), lambda branch: mixed_plans.at(places, values(branch)))
+            feeds = self.denoiser.feeds(plan, len(places), lambda branch: mixed_plans.at(places, values_of(branch)))
             draws = self.draws([numbers[place] for place in places])
             return mixed_plans.Cohort(plan, places, draws, mixed_plans.at(places, given), feeds)
 
@@ -284,7 +284,7 @@ class Sampler(AbstractContextManager["Sampler"]):
     ) -> StepCall:
         """The calls of the steps of a compiled plan, with all inputs but x. Carried tensors begin with zeros. No output
         is checked."""
-        return self._step_call(plan, samples, self._branch_values(samples, condition, branches))
+        return self._step_call(plan, samples, self._branch_values(samples, condition, branches), None)
 
     def _branch_values(
         self, samples: int, condition: conditions.ConditionValues | None, branches: Overrides | None
@@ -300,7 +300,7 @@ class Sampler(AbstractContextManager["Sampler"]):
     def forget(self) -> None:
         """Forget the rows of conditioners: the next call runs each, as one with other conditions does."""
         for each in self.denoiser.networks.values():
-            each.last.forget()
+            each.last_rows.forget()
 
     def compile(
         self,
@@ -352,7 +352,7 @@ class Sampler(AbstractContextManager["Sampler"]):
         check_settings(settings, RunSettings, "run")
         numbers, x_shape = check_seeds(seeds), self.bundle.manifest.x_shape
         samples, hold, carried = len(numbers), settings.get("hold"), settings.get("carried")
-        values = self._branch_values(samples, condition, settings.get("branches"))
+        values_of = self._branch_values(samples, condition, settings.get("branches"))
         (compiled,) = self._compiled_plans([plan], guidance, settings)
         if carried is not None and not compiled.banks:
             raise UserError(f"{self.bundle.path} carries nothing from run to run", "leave carried out")
@@ -360,29 +360,29 @@ class Sampler(AbstractContextManager["Sampler"]):
         if self.bundle.manifest.vocabulary is None or hold is not None:  # a hold refuses tokens
             numeric = check_compiled(compiled, f"give known tokens: given={{{IDS!r}: ...}}", "a hold")
             hold = check_hold(hold, numeric, x_shape, samples)
-            network = self._step_call(numeric, samples, values, carried).step_network
+            network = self._step_call(numeric, samples, values_of, carried).step_network
             given = check_given(numeric.given, settings.get("given"), condition, x_shape, samples)
             states = execute(numeric, network, self.draws(numbers), np.float32, given, hold)
         else:
-            states = self._token_states(check_tokens(compiled), numbers, values, settings.get("given"))
+            states = self._token_states(check_tokens(compiled), numbers, values_of, settings.get("given"))
         states = until_cancelled(states, len(compiled.steps), settings.get("cancel"))
         return PlannedRun(compiled, finite_states(states, compiled), hold)
 
     def _token_states(
-        self, plan: TokenPlan, seeds: Sequence[int], values: BranchValues, given: GivenTensors | None
+        self, plan: TokenPlan, seeds: Sequence[int], values_of: BranchValues, given: GivenTensors | None
     ) -> Iterator[TokenState]:
         """The states of tokens, one per step."""
         manifest, reads_time = self.bundle.manifest, self.network().inputs.has_time
         refuse_for_tokens(plan, reads_time)
         known = check_ids(given, plan, manifest, len(seeds))
-        logits = self._step_call(plan, len(seeds), values).logits
+        logits = self._step_call(plan, len(seeds), values_of, None).logits
         return execute_tokens(plan, logits, seeds, vocabulary_of(manifest).mask, known, reads_time)
 
-    def _step_call(self, plan: AnyPlan, samples: int, values: BranchValues, carried: Slots | None = None) -> StepCall:
+    def _step_call(self, plan: AnyPlan, samples: int, values_of: BranchValues, carried: Slots | None) -> StepCall:
         """The calls of a plan's steps under checked conditions, from the slots `carried` on or from zeros."""
         manifest, slots, first = self.bundle.manifest, None, 0
         if plan.banks or manifest.outputs:
-            slots = slots_of(numeric := check_compiled(plan), carried, manifest, samples)
+            slots = slots_at_start(numeric := check_compiled(plan), carried, manifest, samples)
             first = slots.first(numeric)
-        feeds = self.denoiser.feeds(plan, samples, values, first)
+        feeds = self.denoiser.feeds(plan, samples, values_of, first)
         return StepCall(self.denoiser, feeds, slots, tuple(each.name for each in manifest.outputs), self.record)

@@ -66,16 +66,16 @@ def execute_tokens(
     is_open = ids < 0
     ids[is_open] = mask
     is_known, counts = ~is_open, _counts(plan, is_open)
-    logits, seen = None, None
+    logits, answered = None, None
     for index, step in enumerate(plan.steps):
         some = _may_change(plan, step) & is_open
         count = counts[index]
         has_rule = (step.chance, step.threshold, step.bound) != (None, None, None)
         is_needed = some.any() and (count.any() or has_rule)
-        asks = (step.branches, step.group, step.time if reads_time else None)
-        is_evaluated = bool(is_needed) and (logits is None or asks != seen)
+        question = (step.branches, step.group, step.time if reads_time else None)
+        is_evaluated = bool(is_needed) and (logits is None or question != answered)
         if is_evaluated:
-            logits, seen = network(index, step, ids), asks
+            logits, answered = network(index, step, ids), question
         before = ids
         if is_needed and logits is not None:
             ids, is_open = advance(plan, index, ids, some, is_open, logits, count, seeds, mask)
@@ -84,7 +84,7 @@ def execute_tokens(
             fresh &= ~is_known & (before != mask)
             ids, is_open = np.where(fresh, mask, ids), is_open | fresh
         if not np.array_equal(ids, before):
-            seen = None
+            answered = None
         yield TokenState(index, step, before, ids, is_open, is_evaluated)
 
 
