@@ -4,6 +4,7 @@ from functools import cache
 from pathlib import Path
 
 from fewstep.measure.body_backends import CHECKED_BACKENDS, backend_of, is_simulated
+from fewstep.measure.sampling import FLOAT
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.networks import whole_bodies
@@ -50,8 +51,8 @@ def not_judged(bundle: Bundle) -> dict[str, UserError]:
     """int8 bodies whose backend computes the float32 body wrong, with the reason: int8 would be blamed for it."""
     errors = {}
     for name, body in bundle.manifest.bodies.items():
-        if body.precision == "int8" and "float32" in bundle.manifest.bodies:
-            error = _float_error(bundle.path, bundle.manifest.bodies["float32"].graph.file, backend_of(body))
+        if body.precision == "int8" and FLOAT in bundle.manifest.bodies:
+            error = _float_error(bundle.path, bundle.manifest.bodies[FLOAT].graph.file, backend_of(body))
             if error is not None:
                 errors[name] = error
     return errors

@@ -13,12 +13,14 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.measure.spec_mistakes import Array, Reading, mistakes
+from fewstep.measure.rollouts.conditions_file import ConditionRecords
+from fewstep.measure.spec_mistakes import Reading, mistakes
 from fewstep.plans.errors import UserError
 from fewstep.plans.noise import stacked
 from fewstep.plans.prediction import check, input_scale, x0_coefficients
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.spec import DenoiserFacts
+from fewstep.runtime.arrays import Float32
 
 LAMS = (-3.0, -1.5, 0.0, 1.5, 3.0, 4.5)  # log(alpha / sigma) for data of deviation 1; shifted for others
 RIGHT = 1.2  # times the linear denoiser's error, in the geometric mean over times: more is no trained network
@@ -26,13 +28,13 @@ BETTER = 1.25  # times: so much nearer a mistake has to bring it to be named, in
 # Another schedule alone tells the network another time of the same input. Of right specs of five networks none came
 # nearer than 1.06 times at any time; a wrong one came 1.3 to 5.5 times nearer at one, and 1.07 to 3 in the mean. Three
 # more networks chose nothing, and pass: all thresholds rest on these eight.
-AT_ONE, IN_ALL = 1.2, 1.05
-MORE = 1.1  # times: so much nearer again each further change of the spec has to bring it
+AT_ONE_TIME, IN_MEAN = 1.2, 1.05
+PER_CHANGE = 1.1  # times: so much nearer again each further change of the spec has to bring it
 SAMPLES = 16  # that are denoised
 FIRST = 4  # of them, by which a mistake that mends nothing is known
 LEAST_COST = 0.25  # of the data's variance, summed over times: where conditions of others cost less, null is not judged
 NULL_COST = 0.55  # of that a right null value costs at most: the mean of the data is half as far as other samples
-Network = Callable[[Array, NDArray[np.float64], Mapping[str, NDArray[Any]]], Array]  # x, times, conditions -> output
+Network = Callable[[Float32, NDArray[np.float64], ConditionRecords], Float32]  # x, times, conditions -> output
 
 
 class ErrorsAtTime(msgspec.Struct, frozen=True):
@@ -63,9 +65,9 @@ ErrorsByLam = Mapping[float, ErrorsAtTime]  # the keys are numbers of `LAMS`
 def check_spec(
     network: Network,
     facts: DenoiserFacts,
-    data: Array,
-    conditions: Mapping[str, NDArray[Any]],
-    nulls: Mapping[str, NDArray[Any]] | None = None,
+    data: Float32,
+    conditions: ConditionRecords,
+    nulls: ConditionRecords | None = None,
 ) -> SpecCheck:
     """The check of a network against samples [N, *x_shape] of its data, N at least 2.
 
@@ -85,9 +87,9 @@ def check_spec(
         except (UserError, ArithmeticError):  # this schedule knows no such prediction or time
             continue
         factor, at_one = _nearer(errors, mended)
-        is_nearer = factor > IN_ALL and at_one > AT_ONE if reading.is_told_otherwise(stated) else factor > BETTER
+        is_nearer = factor > IN_MEAN and at_one > AT_ONE_TIME if reading.is_told_otherwise(stated) else factor > BETTER
         if is_nearer and _score(mended) <= RIGHT:
-            found.append((factor / MORE ** (reading.changes(stated) - 1), reading.mistake))
+            found.append((factor / PER_CHANGE ** (reading.changes(stated) - 1), reading.mistake))
     mistake = max(found, key=itemgetter(0), default=(1.0, ""))[1]
     if not mistake and (score := _score(errors)) > RIGHT:
         mistake = f"errors are {score:.1f} times those of a linear denoiser, and no usual mistake explains it"
@@ -101,7 +103,7 @@ def check_spec(
 
 
 def _errors(
-    network: Network, reading: Reading, data: Array, conditions: Mapping[str, NDArray[Any]], rows: NDArray[Any]
+    network: Network, reading: Reading, data: Float32, conditions: ConditionRecords, rows: NDArray[Any]
 ) -> ErrorsByLam:
     """The errors of a reading on some rows of the data, where the schedule has a time for the number of `LAMS`."""
     every = np.asarray(reading.data(data), np.float32)
@@ -130,7 +132,7 @@ def _errors(
     return found
 
 
-def _of_others(conditions: Mapping[str, NDArray[Any]], rows: NDArray[Any]) -> tuple[Mapping[str, NDArray[Any]], float]:
+def _of_others(conditions: ConditionRecords, rows: NDArray[Any]) -> tuple[ConditionRecords, float]:
     """Conditions where these rows have others' values; the share of all pairs of rows that differ, over the share that
     does so here, 0 where none does."""
     values = [b"".join(np.ascontiguousarray(array[row]).tobytes() for array in conditions.values()) for row in rows]

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.spec import Prediction, ScheduleSpec
+from fewstep.runtime.arrays import Float32
 
-TABLES = ("linear", "scaled-linear", "cosine", "sigmoid")
-PATHS = ("flow", "trigonometric")
-USUAL: tuple[tuple[ScheduleSpec, Prediction], ...] = (  # what networks are mostly trained on
+TABLE_KINDS = ("linear", "scaled-linear", "cosine", "sigmoid")
+FLOW_KINDS = ("flow", "trigonometric")
+USUAL_SPECS: tuple[tuple[ScheduleSpec, Prediction], ...] = (  # what networks are mostly trained on
     (ScheduleSpec("linear"), "epsilon"),
     (ScheduleSpec("scaled-linear", beta_start=0.00085, beta_end=0.012), "epsilon"),
     (ScheduleSpec("scaled-linear", beta_start=0.00085, beta_end=0.012), "v"),
@@ -24,8 +25,6 @@ USUAL: tuple[tuple[ScheduleSpec, Prediction], ...] = (  # what networks are most
     (ScheduleSpec("flow", timesteps=1), "flow"),
     (ScheduleSpec("flow"), "flow"),
 )
-
-Array = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class Reading:
     mistake: str = ""  # that the reading would mend, in words; "" for the spec as stated
     sign: float = 1.0  # of the output
     time: Callable[[float], float] = float  # the schedule's time -> the time that the network gets
-    data: Callable[[Array], NDArray[Any]] = np.asarray  # samples of the file -> samples as the network was trained
+    data: Callable[[Float32], NDArray[Any]] = np.asarray  # samples of the file -> samples as the network was trained
 
     def changes(self, stated: "Reading") -> int:
         """The number of fields of the spec that it corrects, at least 1."""
@@ -46,7 +45,7 @@ class Reading:
     def is_told_otherwise(self, stated: "Reading") -> bool:
         """True where only the time that the network gets differs, for inputs that are the same."""
         kinds = {self.schedule.kind, stated.schedule.kind}
-        is_alike = len(kinds) == 1 or kinds <= set(TABLES)
+        is_alike = len(kinds) == 1 or kinds <= set(TABLE_KINDS)
         return is_alike and replace(self, schedule=stated.schedule, mistake="") == stated
 
 
@@ -63,12 +62,12 @@ def mistakes(stated: Reading) -> Iterator[Reading]:
         yield replace(stated, time=partial(mul, factor), mistake=mistake)
     first, last = NoiseSchedule(spec).path.first, NoiseSchedule(spec).path.last
     yield replace(stated, time=lambda time: first + last - time, mistake="its time runs from noise to data")
-    kinds = TABLES if spec.kind in TABLES else PATHS if spec.kind in PATHS else ()
+    kinds = TABLE_KINDS if spec.kind in TABLE_KINDS else FLOW_KINDS if spec.kind in FLOW_KINDS else ()
     schedules = [msgspec.structs.replace(spec, kind=kind) for kind in kinds if kind != spec.kind]
     for each in schedules:
         yield replace(stated, schedule=each, mistake=f"its schedule is {each.kind!r}, not {spec.kind!r}")
     tried = {*((spec, other) for other in get_args(Prediction)), *((each, prediction) for each in schedules)}
-    for usual, other in USUAL:
+    for usual, other in USUAL_SPECS:
         if (usual, other) not in tried:
             mistake = f"its schedule is {_named(usual, spec)}, not {_named(spec, usual)}"
             mistake += f", and prediction is {other!r}, not {prediction!r}" if other != prediction else ""

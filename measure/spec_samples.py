@@ -1,19 +1,17 @@
 """Samples of a denoiser's data in a file, by which a spec is checked."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.measure.rollouts.conditions_file import checked_records, read_arrays
+from fewstep.measure.rollouts.conditions_file import ConditionRecords, checked_records, read_arrays
 from fewstep.measure.sampling import FLOAT
 from fewstep.measure.spec_check import Network, SpecCheck, check_spec
-from fewstep.measure.spec_mistakes import Array
 from fewstep.plans.errors import UserError
 from fewstep.plans.spec import DenoiserFacts
+from fewstep.runtime.arrays import Float32
 from fewstep.runtime.bundle.manifest import Description
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.conditions import null
@@ -25,10 +23,10 @@ from fewstep.runtime.prologues import TIME
 class DataSamples:
     """Samples x [N, *x_shape] of a file, and their conditions [N, *shape] by name."""
 
-    x: Array
-    conditions: Mapping[str, NDArray[Any]]
+    x: Float32
+    conditions: ConditionRecords
 
-    def check(self, network: Network, denoiser: Description, null_files: Mapping[str, NDArray[Any]]) -> SpecCheck:
+    def check(self, network: Network, denoiser: Description, null_files: ConditionRecords) -> SpecCheck:
         """The check of a network. null_files: null values [*shape] that are arrays, by name."""
         conditions, nulls = denoiser.conditions, None
         if conditions and all(each.null is not None or each.name in null_files for each in conditions):
@@ -56,7 +54,7 @@ def check_bundle(bundle: Bundle, file: Path) -> SpecCheck:
     manifest, sampler = bundle.manifest, load(bundle.path, body=FLOAT)
     samples = read_samples(file, manifest, not manifest.networks and not sampler.network().inputs.has_second_time)
 
-    def network(x: Array, times: NDArray[np.float64], conditions: Mapping[str, NDArray[Any]]) -> Array:
+    def network(x: Float32, times: NDArray[np.float64], conditions: ConditionRecords) -> Float32:
         return sampler.network().evaluate(x, {TIME: times.astype(np.float32), **conditions}, 0)
 
     return samples.check(network, manifest, sampler.network().nulls)

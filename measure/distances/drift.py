@@ -10,7 +10,7 @@ from fewstep.measure.rollouts.end_quality import Channel, Drift
 from fewstep.measure.rollouts.metrics import Floats
 
 BANDS = 8  # of radial frequency, from 0 to half a cycle a pixel (Nyquist); the last one takes the corners too
-SMALLEST = 4  # pixels: below it a sample has no spectrum worth the name
+LEAST_PIXELS = 4  # of a side: below it a sample has no spectrum worth the name
 
 
 class Moments:
@@ -35,7 +35,7 @@ class Moments:
         self.sums += channels.sum(axis=1)
         self.squares += np.square(channels).sum(axis=1)
         self.outside += int((np.abs(values) > 1).sum())
-        if is_image and min(values.shape[-2:]) >= SMALLEST:  # a robot's action chunk has no detail to lose
+        if is_image and min(values.shape[-2:]) >= LEAST_PIXELS:  # a robot's action chunk has no detail to lose
             self.energies += _band_energies(values)
 
     @property

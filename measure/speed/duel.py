@@ -16,10 +16,10 @@ from fewstep.runtime.machine.turns import Rounds, median_ratio, take_turns
 Turn = Callable[[], float]  # the milliseconds of a call, as one turn has them
 
 CLEAR = 1.5  # times as slow: such a call is given up
-FEWEST = 2  # rounds before that
+LEAST_ROUNDS = 2  # rounds before that
 EQUAL = 0.02  # of the logarithm of times: so near, it does not matter which is chosen
 DOUBT = 0.05  # the chance that the median is outside its interval
-SECONDS = 8.0  # after which no round begins; one is always run
+DUEL_SECONDS = 8.0  # after which no round begins; one is always run
 
 
 class Duel(NamedTuple):
@@ -32,7 +32,7 @@ class Duel(NamedTuple):
 
 def duel(first: Turn, second: Turn) -> Duel:
     """The times of two contenders, whose calls take turns until it is known which is faster. Each has run before."""
-    last = perf_counter() + SECONDS
+    last = perf_counter() + DUEL_SECONDS
 
     def until(rounds: Rounds[float]) -> bool:
         return _is_known([math.log(b / a) for a, b in rounds]) or perf_counter() >= last
@@ -44,7 +44,7 @@ def duel(first: Turn, second: Turn) -> Duel:
 def _is_known(logarithms: Sequence[float]) -> bool:
     """True where rounds, as logarithms of ratios, show which one is faster, or that it does not matter."""
     clear = math.log(CLEAR)
-    if len(logarithms) >= FEWEST and (min(logarithms) > clear or max(logarithms) < -clear):
+    if len(logarithms) >= LEAST_ROUNDS and (min(logarithms) > clear or max(logarithms) < -clear):
         return True
     outside = _left_out(len(logarithms))
     if outside is None:

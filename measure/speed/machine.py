@@ -8,7 +8,7 @@ from fewstep.runtime.machine.cpu import this_cpu
 from fewstep.runtime.machine.gpu import these_gpus, this_jetson
 from fewstep.runtime.machine.packages import version_of
 
-PACKAGES = ("fewstep", "numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx")
+REPORTED = ("fewstep", "numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx")
 
 
 class Machine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -27,7 +27,7 @@ class Machine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def this_machine() -> Machine:
     """Look at the machine this runs on."""
     cpu, jetson = this_cpu(), this_jetson()
-    installed = {package: version for package in PACKAGES if (version := version_of(package)) is not None}
+    installed = {package: version for package in REPORTED if (version := version_of(package)) is not None}
     return Machine(
         processor=cpu.name,
         cores=cpu.cores,

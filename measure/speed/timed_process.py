@@ -16,7 +16,7 @@ from fewstep.measure.workers.child import Child
 from fewstep.plans.errors import UserError, first_line
 from fewstep.runtime.machine.memory import peak
 
-TURN = 0.12  # seconds
+TURN_SECONDS = 0.12  # seconds
 
 
 class ContenderDied(UserError):
@@ -55,17 +55,17 @@ class TimedProcess(AbstractContextManager["TimedProcess"]):
             self._child.kill()
             self._child.end()
 
-    def turn(self, seconds: float = TURN, call: str = "") -> list[Seconds]:
+    def turn(self, seconds: float = TURN_SECONDS, call: str = "") -> list[Seconds]:
         """A turn: times of calls in a row, for so many seconds."""
         times: list[Seconds] = self._ask(contender_process.turn, call, seconds)
         return times
 
-    def walls(self, seconds: float = TURN, call: str = "") -> list[float]:
+    def walls(self, seconds: float = TURN_SECONDS, call: str = "") -> list[float]:
         """A turn: seconds of its calls by the clock."""
         return [wall for wall, _ in self.turn(seconds, call)]
 
     def milliseconds(self, call: str = "") -> float:
-        """A turn of TURN: the median of its calls, by the clock."""
+        """A turn of TURN_SECONDS: the median of its calls, by the clock."""
         return 1000 * median(self.walls(call=call))
 
     def result(self, call: str = "") -> Any:

@@ -18,14 +18,14 @@ from fewstep.runtime.backends.checks import check_threads, imported
 from fewstep.runtime.machine.cpu import usable_cores
 
 LOG = logging.getLogger("fewstep")
-THREADS = 1  # of an item of workers, unless the caller says otherwise
-UNKNOWN = 32  # calls at once of a caller's executor that does not say its number
-CONNECTING = 10  # seconds that a scheduler has to answer
+ITEM_THREADS = 1  # of an item of workers, unless the caller says otherwise
+UNKNOWN_COUNT = 32  # calls at once of a caller's executor that does not say its number
+SCHEDULER_TIMEOUT = 10  # seconds that a scheduler has to answer
 
 
 @dataclass(frozen=True)
 class WorkerSetup:
-    """Processes of this machine, 0 for none; threads of one item, 0 for `THREADS`; the address of a Dask scheduler.
+    """Processes of this machine, 0 for none; threads of an item, 0 for `ITEM_THREADS`; a Dask scheduler's address.
     UserError for what cannot be."""
 
     count: int = 0
@@ -43,13 +43,13 @@ class WorkerSetup:
 def opened(setup: WorkerSetup, open_already: Executor | None = None) -> Iterator[Workers | None]:
     """Workers while the block runs; None where the process itself does all. `open_already` is the caller's, and stays
     open. UserError for what is no executor, or no scheduler."""
-    threads = setup.threads or THREADS
+    threads = setup.threads or ITEM_THREADS
     if open_already is not None:
         if not isinstance(open_already, Executor):
             raise UserError(
                 f"workers is {open_already!r}", "give a concurrent.futures.Executor, or a number as an option"
             )
-        count, threads = getattr(open_already, "count", UNKNOWN), getattr(open_already, "threads", threads)
+        count, threads = getattr(open_already, "count", UNKNOWN_COUNT), getattr(open_already, "threads", threads)
         yield Workers(open_already, count, threads)
     elif setup.cluster:
         with _client(setup.cluster) as client:
@@ -68,7 +68,7 @@ def _client(address: str) -> Any:
     """A client of a Dask scheduler. UserError where it is not there."""
     distributed = imported("distributed", "a cluster is asked by distributed, which", "pip install 'fewstep[cluster]'")
     try:
-        return distributed.Client(address, timeout=CONNECTING)
+        return distributed.Client(address, timeout=SCHEDULER_TIMEOUT)
     except (OSError, ValueError) as error:
         raise UserError(
             f"no scheduler answers at {address} ({first_line(error)})", "start one: dask scheduler"
@@ -77,7 +77,7 @@ def _client(address: str) -> Any:
 
 def warn_of_workers(setup: WorkerSetup) -> None:
     """Warn where processes of this machine wait for each other."""
-    cores, count, threads = usable_cores(), setup.count, setup.threads or THREADS
+    cores, count, threads = usable_cores(), setup.count, setup.threads or ITEM_THREADS
     if count > 1 and count * threads > cores:
         LOG.warning(
             "%d workers of %d thread%s wait for each other on %d core%s: --workers %d is as fast, in less memory",

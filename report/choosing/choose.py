@@ -19,8 +19,8 @@ from fewstep.measure.rollouts.nearness import LEAST_PSNR, LEAST_SNR
 from fewstep.measure.rollouts.prompts import HELD_OUT, given_records
 from fewstep.measure.sampling import FEW, FLOAT
 from fewstep.measure.speed.contender_process import WARM_UP
-from fewstep.measure.speed.duel import SECONDS
-from fewstep.measure.speed.timed_process import TURN
+from fewstep.measure.speed.duel import DUEL_SECONDS
+from fewstep.measure.speed.timed_process import TURN_SECONDS
 from fewstep.measure.teacher import CHECK_SEEDS, Teacher, teacher_of
 from fewstep.plans.any_plan import shaping_of
 from fewstep.plans.errors import UserError
@@ -133,7 +133,7 @@ def _timing(judging: Judging, plans: Mapping[str, Mapping[str, Plan]], seconds: 
     tried = [plan for own in plans.values() for plan in own.values()]
     pairs = len(plans) * (len(list(candidates(threads))) - 1)
     calls = 2 * seconds * judging.batch * _steps(tried)  # one of a turn that is not counted, and one behind its end
-    return pairs * SECONDS + 2 * ROUNDS * (len(tried) * (WARM_UP + TURN) + calls)
+    return pairs * DUEL_SECONDS + 2 * ROUNDS * (len(tried) * (WARM_UP + TURN_SECONDS) + calls)
 
 
 def _steps(plans: Iterable[Plan]) -> int:

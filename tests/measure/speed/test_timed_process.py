@@ -111,7 +111,7 @@ def taking(turns: list[str]) -> Callable[..., Turn]:
 def test_slow_calls_are_measured_once(
     monkeypatch: pytest.MonkeyPatch, taking: Callable[..., Turn], turns: list[str]
 ) -> None:
-    monkeypatch.setattr(dueling, "SECONDS", -1.0)
+    monkeypatch.setattr(dueling, "DUEL_SECONDS", -1.0)
     assert duel(taking("a", 10.0), taking("b", 9.0)) == (10.0, 9.0, 0.9)
     assert turns == ["a", "b"]
 

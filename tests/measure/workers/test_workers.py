@@ -185,7 +185,7 @@ def test_a_cluster_gives_bitwise_what_one_process_gives(tmp_path: Path) -> None:
 
 def test_a_scheduler_that_is_not_there_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("distributed", reason="distributed is not installed")
-    monkeypatch.setattr(setup, "CONNECTING", 0.2)
+    monkeypatch.setattr(setup, "SCHEDULER_TIMEOUT", 0.2)
     with pytest.raises(UserError, match="no scheduler answers at tcp://127.0.0.1:9 .*; start one"):
         calibrate(options(tmp_path / "bundle", cluster="tcp://127.0.0.1:9"))
 

@@ -335,7 +335,7 @@ def test_what_is_slower_is_closed_before_the_next_is_loaded(
 def test_engines_are_timed_in_processes_of_their_own(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that dies there is left out with a line, and is tried again the next time."""
     monkeypatch.setattr(measured, "candidates", lambda threads: iter(CANDIDATES[:2]))
-    monkeypatch.setattr("fewstep.measure.speed.duel.SECONDS", 0.5)
+    monkeypatch.setattr("fewstep.measure.speed.duel.DUEL_SECONDS", 0.5)
     best = fastest(tiny_bundle)
     assert best.threads in (0, 1) and 0 < (best.milliseconds or 0) < 1000
     assert kept_files() == 1
