@@ -81,10 +81,8 @@ class History:
         for name in self._takes:
             if name not in observation:
                 raise UserError(f"the observation has no {name!r}", fix)
-        values: Mapping[str, Any] = observation
-        one = {name: each[None] if isinstance(each := values[name], np.ndarray) else [each] for name in self._takes}
-        arrays = conditions.check(tuple(self._takes.values()), one, 1)
-        self._latest.append({name: array[0].copy() for name, array in arrays.items()})
+        arrays = conditions.check(tuple(self._takes.values()), {name: [observation[name]] for name in self._takes}, 1)
+        self._latest.append({name: array[0] for name, array in arrays.items()})
 
     def window(self) -> Window:
         """Arrays [observations, ...] by name, the latest last. A later `add` does not change them."""
