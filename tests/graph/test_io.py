@@ -5,6 +5,7 @@ import os
 import signal
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -76,23 +77,17 @@ def external(path: Path, **changes: str) -> None:
 
 
 OPSETS = 'opset_import: ["": 20, "f": 1]'
-PORTS = "(float[batch] x, bool c) => (float[batch] y)"
+PORTS = f"<ir_version: 8, {OPSETS}> g (float[batch] x, bool c) => (float[batch] y)"
 BRANCH = "b () => (float[batch] z) { z = Relu(x) }"
 CALLS = ["c = Neg(a)", *(f"b = f.F{n}(a) c = f.F{n}(b)" for n in range(30))]
-REFUSED = {
-    "control flow": f"g {PORTS} {{ y = If(c)<then_branch={BRANCH}, else_branch={BRANCH}> }}",
-    "dangling": f"g {PORTS} {{ y = Add(x, lost) }}",
-    "thirty functions that each call the one before twice: a billion nodes in few kilobytes": " ".join(
-        [f"g {PORTS} {{ y = f.F30(x) }}"]
+FORMS = {
+    "control flow": f"{PORTS} {{ y = If(c)<then_branch={BRANCH}, else_branch={BRANCH}> }}",
+    "reads 'lost', which nothing makes": f"{PORTS} {{ y = Add(x, lost) }}",
+    "holds functions": " ".join(  # each calls the one before twice: a billion nodes in few kilobytes
+        [f"{PORTS} {{ y = f.F30(x) }}"]
         + [f'<domain: "f", {OPSETS}> F{n} (a) => (c) {{ {call} }}' for n, call in enumerate(CALLS)]
     ),
 }
-
-
-@pytest.mark.parametrize("text", REFUSED.values(), ids=REFUSED)
-def test_a_graph_of_a_form_that_none_runs_is_refused_in_one_line(tmp_path: Path, text: str) -> None:
-    model = onnx.parser.parse_model(f"<ir_version: 8, {OPSETS}> {text}")
-    refused_in_one_line(tmp_path, lambda path: path.write_bytes(model.SerializeToString()))
 
 
 def cut(path: Path, external_above: int, size: int) -> None:
@@ -102,36 +97,33 @@ def cut(path: Path, external_above: int, size: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage",
+    ("says", "damage"),
     [
-        lambda path: path.write_bytes(b""),
-        lambda path: path.write_bytes(b"not an ONNX file at all"),
-        lambda path: path.write_bytes(bytes(range(256)) * 40),
-        lambda path: path.mkdir(),
-        lambda path: None,
-        lambda path: cut(path, io.EXTERNAL_ABOVE, 5000),
-        lambda path: cut(path, 0, -1),
-        lambda path: external(path, location="lost.data"),
-        lambda path: external(path, location="../secret"),
-        lambda path: external(path, location="/etc/passwd"),
-        lambda path: external(path, offset="-4096"),
-        lambda path: external(path, offset="4096"),
-        lambda path: external(path, length="16"),
-        lambda path: external(path, length="many"),
+        ("truncated or not ONNX", lambda path: path.write_bytes(b"")),
+        ("cannot be read as ONNX", lambda path: path.write_bytes(b"not an ONNX file at all")),
+        ("cannot be read as ONNX", lambda path: path.write_bytes(bytes(range(256)) * 40)),
+        ("Is a directory", lambda path: path.mkdir()),
+        ("is missing", lambda path: None),
+        ("cannot be read as ONNX", lambda path: cut(path, io.EXTERNAL_ABOVE, 5000)),
+        ("does not hold tensor 'w'", lambda path: cut(path, 0, -1)),
+        ("is missing", lambda path: external(path, location="lost.data")),
+        ("outside its bundle", lambda path: external(path, location="../secret")),
+        ("outside its bundle", lambda path: external(path, location="/etc/passwd")),
+        ("does not hold tensor 'w'", lambda path: external(path, offset="-4096")),
+        ("does not hold tensor 'w'", lambda path: external(path, offset="4096")),
+        ("does not hold tensor 'w'", lambda path: external(path, length="16")),
+        ("damaged", lambda path: external(path, length="many")),
+        *((says, partial(onnx.save, onnx.parser.parse_model(text))) for says, text in FORMS.items()),
     ],
 )
-def test_a_bad_file_is_refused(tmp_path: Path, damage: Callable[[Path], object]) -> None:
-    refused_in_one_line(tmp_path, damage)
-
-
-def refused_in_one_line(tmp_path: Path, damage: Callable[[Path], object]) -> None:
+def test_a_bad_file_is_refused_for_what_it_is(tmp_path: Path, says: str, damage: Callable[[Path], object]) -> None:
     (tmp_path / "secret").write_bytes(b"0" * 100_000)
     path = tmp_path / "bundle" / "g.onnx"
     path.parent.mkdir()
     damage(path)
-    with pytest.raises(UserError) as failure:
+    with pytest.raises(UserError, match=says) as failure:
         io.load(path)
-    assert "\n" not in str(failure.value) and "g.onnx" in str(failure.value) or "graph" in str(failure.value)
+    assert "g.onnx" in str(failure.value)
 
 
 def test_random_damage_is_refused_or_harmless(tmp_path: Path) -> None:
