@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from fewstep.measure.rollouts.conditions_file import deal, read_conditions
+from fewstep.measure.rollouts.conditions_file import deal, digest_of, read_conditions
 from fewstep.measure.rollouts.seeds import FIRST_SEED, draw_condition, held_out_conditions, label
 from fewstep.measure.rollouts.trajectories import roll_out
 from fewstep.plans.errors import UserError
@@ -29,6 +29,12 @@ def test_a_file_gives_a_row_of_each_condition(suffix: str, tmp_path: Path) -> No
     np.testing.assert_array_equal(rows["class"], GIVEN["class"])
     np.testing.assert_array_equal(rows["image"], GIVEN["image"])
     assert (rows["class"].dtype, rows["image"].dtype) == (np.int64, np.float32)
+
+
+def test_a_digest_is_of_names_types_shapes_and_values() -> None:
+    a, b = np.zeros(6), np.ones(6)
+    others = ({"b": a}, {"a": a.astype(np.int64)}, {"a": a.reshape(2, 3)}, {"a": b}, {"a": b, "b": a}, {"b": b, "a": a})
+    assert len({*map(digest_of, ({"a": a}, {"a": a, "b": b}, *others))}) == 7  # the last is the second in another order
 
 
 def test_rows_are_spread_over_the_file_or_taken_in_turn(caplog: pytest.LogCaptureFixture) -> None:
