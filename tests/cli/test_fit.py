@@ -94,9 +94,9 @@ def test_lines_for_the_trade_and_for_the_distance_of_sets(tiny_bundle: Path, mon
         return [str(each) for each in verb(options, SILENT).shown[2:-2]]
 
     assert lines(None, None) == []
-    assert lines(Trade(0.04, 0.0, 0.0, 1.0123, 1.0123), SetComparison(20.0, 23.4, 2.0, -7.0, 0.5)) == [
+    assert lines(Trade(0.04, 0.0, 0.0, 1.0123, 1.0123), SetComparison(26.8, 23.4, 2.0, -0.5, 7.0)) == [
         "trade: -0.04 dB of PSNR on the seeds of the choices for a factor of 1.0123 for the teacher's energy",
-        "FD(cnn) to the teacher, same seeds: 23.40, fitted 20.00 (-3.40 ± 2.00)",
+        "FD(cnn) to the teacher, same seeds: 23.40, fitted 26.80 (+3.40 ± 2.00)",
     ]
     assert lines(Trade(0.4, 3.0, 1.5, 1.0, 1.0123), SetComparison(41.8, 23.4, 7.0, 5.0, 32.0)) == [
         "trade: -0.40 dB of PSNR on the seeds of the choices for +1.50 dB of features at weight 3, and a factor of "
