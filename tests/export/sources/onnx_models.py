@@ -66,3 +66,13 @@ def model(
     )
     onnx.checker.check_model(made)
     return made
+
+
+def renamed(proto: onnx.ModelProto, **names: str) -> onnx.ModelProto:
+    """The model with tensors called otherwise."""
+    for node in proto.graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
+    for value in (*proto.graph.input, *proto.graph.output):
+        value.name = names.get(value.name, value.name)
+    return proto

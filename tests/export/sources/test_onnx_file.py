@@ -24,7 +24,7 @@ from fewstep.graph.prologue import PreparedDenoiser
 from fewstep.plans.errors import UserError
 from fewstep.report.contents import InspectOptions, inspect
 from fewstep.runtime.loading import load
-from tests.export.sources.onnx_models import CHANNELS, LABELS, SIZE, model
+from tests.export.sources.onnx_models import CHANNELS, LABELS, SIZE, model, renamed
 from tests.export.verifying import verified, verify
 
 SPEC: dict[str, Any] = {
@@ -114,13 +114,7 @@ def test_weights_beside_the_file_are_read_and_belong_to_its_hash(tmp_path: Path)
 
 
 def test_names_of_ours_that_the_file_uses_otherwise_do_not_meet(tmp_path: Path) -> None:
-    proto = model()
-    names = {"sample": "time", "timestep": "x", "out": "group", "h": "output"}
-    for node in proto.graph.node:
-        node.input[:] = [names.get(name, name) for name in node.input]
-        node.output[:] = [names.get(name, name) for name in node.output]
-    for value in (*proto.graph.input, *proto.graph.output):
-        value.name = names.get(value.name, value.name)
+    proto = renamed(model(), sample="time", timestep="x", out="group", h="output")
     prepared, table = read(written(tmp_path, proto, x="time", time="x", output="group"))
     assert table.worst.relative < 1e-6
     assert prepared.prologue is not None and [v.name for v in prepared.prologue.inputs] == ["time", "label"]

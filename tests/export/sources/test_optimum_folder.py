@@ -10,7 +10,7 @@ import pytest
 from fewstep.export.export import ExportOptions, export, load_source
 from fewstep.plans.errors import UserError
 from fewstep.runtime.loading import load
-from tests.export.sources.onnx_models import model
+from tests.export.sources.onnx_models import model, renamed
 
 diffusers = pytest.importorskip("diffusers")
 
@@ -27,13 +27,7 @@ def test_a_folder_that_optimum_wrote_needs_no_torch(tmp_path: Path) -> None:
         "sample_size": 4,
         "num_class_embeds": 4,
     }
-    proto = model(opset=17, time="scalar", time_type="int64")
-    names = {"label": "class_labels", "out": "out_sample"}
-    for node in proto.graph.node:
-        node.input[:] = [names.get(name, name) for name in node.input]
-        node.output[:] = [names.get(name, name) for name in node.output]
-    for value in (*proto.graph.input, *proto.graph.output):
-        value.name = names.get(value.name, value.name)
+    proto = renamed(model(opset=17, time="scalar", time_type="int64"), label="class_labels", out="out_sample")
     for folder in ("unet", "scheduler"):
         (home / folder).mkdir(parents=True)
     onnx.save(proto, home / "unet" / "model.onnx")
