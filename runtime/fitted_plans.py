@@ -60,19 +60,19 @@ def find_fitted(
     if lost:
         raise lost[0]
     fit = fit_again(bundle.path, bundle.manifest, int(count), weight_of(form), "fit it: ")
+    can_be_fitted = (shaping, strength) == (None, None) and (form is None or weight_of(form) is not None)
     if plans:
         have = ", ".join(sorted({describe(plan.guidance) for plan in plans}))
         wanted = f"guidance {describe(form)}" + ("" if shaping is None else f", {shaping}")
         wanted += "" if strength is None else f", strength {strength:g}"
         what = f"plan {name!r} of {body_name} is fitted for guidance {have}, not for {wanted}"
-        nominal = entries[0].nominal
-        fix = f"give that guidance, run {nominal}, or {fit}"
-        raise UserError(what, fix if (shaping, strength) == (None, None) else f"no fit has these: run {nominal}")
+        run = f"run {entries[0].nominal}"
+        raise UserError(what, f"give that guidance, {run}, or {fit}" if can_be_fitted else f"no fit has these: {run}")
     counts = sorted({each.evaluations for each in bundle.manifest.fitted})
     has = f"; it has {', '.join(f'{FITTED}{each}' for each in counts)}" if counts else ""
     raise UserError(
         f"{bundle.path} has no plan {name!r} for {body_name}{has}",
-        f"run another plan, as dpmpp_2m:{count}, or {fit}",
+        f"run another plan, as dpmpp_2m:{count}" + f", or {fit}" * can_be_fitted,
     )
 
 

@@ -256,9 +256,9 @@ def check_plan(
 ) -> None:
     """UserError for a compiled plan of another schedule, prediction, guidance or network."""
     for problem in (*differences(plan, guidance, bundle), *_misfits(plan, strength, renoise, bundle)):
-        fix, weight = by_name(plan), weight_of(plan.guidance if guidance is None else as_guidance(guidance))
-        if plan.fitted is not None:
-            fix += f", or {fit_again(bundle.path, bundle.manifest, len(plan.steps), weight, 'fit one: ')}"
+        fix, form = by_name(plan), plan.guidance if guidance is None else as_guidance(guidance)
+        if plan.fitted is not None and strength is renoise is None and (form is None or weight_of(form) is not None):
+            fix += f", or {fit_again(bundle.path, bundle.manifest, len(plan.steps), weight_of(form), 'fit one: ')}"
         raise UserError(f"plan {plan.name!r} {problem}", fix)
     if not bundle.manifest.sizes:  # else it depends on the sizes of the run
         check_tensors(plan, bundle.manifest.x_shape)

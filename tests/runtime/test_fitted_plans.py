@@ -50,7 +50,8 @@ def test_it_is_found_by_evaluations_body_and_guidance(tiny_bundle):
         ("fitted:4", {}, "no plan 'fitted:4' for float32; it has fitted:3"),
         ("fitted:3", {"guidance": 3.0}, "fitted for guidance 2, not for guidance 3"),
         ("fitted:3", {"guidance": None}, "fitted for guidance 2, not for guidance none"),
-        ("fitted:3", {"guidance": CfgPlusPlus(0.5)}, "fitted for guidance 2"),
+        ("fitted:3", {"guidance": CfgPlusPlus(0.5)}, "fitted for guidance 2, .*; no fit has these: run dpmpp_2m:3$"),
+        ("fitted:4", {"strength": 0.5}, "; run another plan, as dpmpp_2m:4$"),
         ("fitted:3", {"shaping": Clip(-1, 1)}, "not for guidance 2, Clip"),
         ("fitted:3", {"strength": 0.5}, "strength 0.5; no fit has these: run dpmpp_2m:3"),
         ("fitted:x", {}, "how many evaluations"),
@@ -85,16 +86,12 @@ def test_a_file_for_another_guidance_or_denoiser_names_the_nominal_plan_and_the_
             sampler.compile(tiny_bundle / entry.file, 4.0)
         with pytest.raises(UserError, match=f"compiled with guidance 2, not none{fit}$"):
             sampler.compile(plan, 1.0)
-        with pytest.raises(UserError, match=f"compiled without shaping .*{fix}$"):
-            sampler.compile(plan, shaping=Clip(-1, 1))
-    other = msgspec.structs.replace(
-        plan, fitted=msgspec.structs.replace(plan.fitted, source="1" * 64), schedule="of it"
-    )
-    with (
-        load(tiny_bundle, "int8") as sampler,
-        pytest.raises(UserError, match=f"another denoiser .*{fit} --guidance 2$"),
-    ):
-        sampler.compile(other)
+        for own in ({"shaping": Clip(-1, 1)}, {"strength": 0.5}, {"guidance": CfgPlusPlus(0.5)}):  # no fit has these
+            with pytest.raises(UserError, match=f"compiled with.*{fix}$"):
+                sampler.compile(plan, **own)
+        fitted = msgspec.structs.replace(plan.fitted, source="1" * 64)
+        with pytest.raises(UserError, match=f"another denoiser .*{fit} --guidance 2$"):
+            sampler.compile(msgspec.structs.replace(plan, fitted=fitted, schedule="of it"))
 
 
 @pytest.mark.parametrize("named", [True, False])
