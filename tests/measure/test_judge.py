@@ -118,8 +118,9 @@ def test_closed_loop_error_is_not_the_single_step_error():
 
 
 def test_a_lost_direction_has_its_gain_at_every_step():
-    _, own = judged(gaussian(pull=0.1))  # of two batches
-    for step in own.steps:
+    (_, own), (_, whole) = (judged(gaussian(pull=0.1), batch=batch) for batch in (4, 6))
+    for step, in_one in zip(own.steps, whole.steps):
+        assert step.guidance.share == pytest.approx(in_one.guidance.share)
         for each in (step.guidance, step.condition):
             assert (each.step, each.gain) == (step.index, pytest.approx(0.1, abs=1e-3))
     _, own = judged(gaussian(), seeds=1, forced_seeds=1)  # whose condition is 0, with no other beside it
