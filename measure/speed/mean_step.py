@@ -42,32 +42,32 @@ def contender_of(
     graphs = list[TimedGraph]()
     for network, fed in feeds.items():
         alone = bundle.alone(network)
-        each = steps_of(alone.body(body), plan, network)
+        parts = steps_of(alone.body(body), plan, network)
         if backend is None:
-            graphs += [TimedGraph(alone.graph(graph), feeds_of(graph, fed), steps, network) for graph, steps in each]
+            graphs += [TimedGraph(alone.graph(graph), feeds_of(graph, fed), steps, network) for graph, steps in parts]
         else:
-            loaded, steps = OnBackend(backend, bundle.path, body), sum(steps for _, steps in each)
+            loaded, steps = OnBackend(backend, bundle.path, body), sum(steps for _, steps in parts)
             graphs.append(TimedGraph(loaded, feeds_of(alone.body(body).graph, fed), steps, network))
-    counts = shares([graph.steps for graph in graphs])
+    counts = steps_of_call([graph.steps for graph in graphs])
     timed = (replace(graph, steps=count) for graph, count in zip(graphs, counts, strict=True))
     return TimedContender(name or body, tuple(timed))
 
 
-def shares(steps: Sequence[int]) -> list[int]:
-    """The steps of each graph in one timed call, of those in a plan: the same shares in as few as can be, and near
-    them where that are more than LONGEST_CALL."""
-    shared = max(gcd(*steps), sum(steps) / LONGEST_CALL)
-    return [max(1, round(count / shared)) for count in steps]
+def steps_of_call(steps: Sequence[int]) -> list[int]:
+    """The steps of each graph in one timed call, by its steps in a plan: as few as have the same proportions. Where
+    these are more than LONGEST_CALL, about so many, in proportions that are near."""
+    divisor = max(gcd(*steps), sum(steps) / LONGEST_CALL)
+    return [max(1, round(count / divisor)) for count in steps]
 
 
 def middle_feeds(
     sampler: Sampler, plan: AnyPlan, samples: int, records: ConditionRecords | None = None
 ) -> dict[str, Arrays]:
     """The feeds of each network at the middle one of its steps of a plan: every branch of `samples` samples."""
-    called, feeds, takes = [step.network for step in plan.steps], {}, sampler.bundle.manifest.conditions
+    networks, feeds, takes = [step.network for step in plan.steps], {}, sampler.bundle.manifest.conditions
     values = None if records is None else held_out_conditions(takes, range(samples), records)
-    for network in dict.fromkeys(called):
-        steps = [index for index, each in enumerate(called) if each == network]
+    for network in dict.fromkeys(networks):
+        steps = [index for index, each in enumerate(networks) if each == network]
         calls = roll_out(sampler, plan, range(samples), batch=samples, conditions=values, network=network)
         feeds[network] = next(call.feeds for call in calls if call.state.index == steps[len(steps) // 2])
     return feeds

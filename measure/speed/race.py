@@ -52,15 +52,15 @@ class Turns:
 
 
 class Timing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Seconds of a mean step, over all rounds; `ratio` is how many times faster than the first contender, by rounds."""
+    """Seconds of a mean step, over the calls of all rounds."""
 
     name: str
     median: float
     p10: float
     p90: float
     p99: float
-    runs: int
-    ratio: float
+    runs: int  # calls that were timed
+    ratio: float  # how many times faster than the first contender: the median over rounds
     ratio_low: float  # the slowest round
     ratio_high: float  # the fastest round
     load: float  # seconds to open the graphs
@@ -85,35 +85,35 @@ def race(
     more."""
     threads = turns.threads or usable_cores()
     batches = {contender.batch for contender in contenders}
-    stage = ", ".join(f"{size} {'row' if size == 1 else 'rows'}" for size in sorted(batches))
     if len(batches) != 1:
         raise ValueError("contenders must be fed the same batch")
-    names = [*contenders[0].steps]
-    calls = [(place, name) for name in (names if len(names) > 2 else names[:1]) for place in range(len(contenders))]
+    batch = batches.pop()
+    names = [*contenders[0].steps]  # "" for all steps, then each network's
+    calls = [(place, name) for name in (names if len(names) > 2 else [""]) for place in range(len(contenders))]
     with ExitStack() as stack:
         processes = [
             stack.enter_context(TimedProcess(each.name, _opener(each, threads, turns.spinning))) for each in contenders
         ]
         for each in processes:
-            each.turn(0.0)
+            each.turn(0.0)  # a single call, for its memory
         peaks = [each.peak_mib() for each in processes]
 
         def until(done: Rounds[list[float]]) -> bool:
-            progress(f"timing {stage}", len(done), turns.rounds)
+            progress(f"timing {batch} {'row' if batch == 1 else 'rows'}", len(done), turns.rounds)
             return len(done) >= turns.rounds
 
-        taking = [partial(processes[place].walls, turns.seconds, name) for place, name in calls]
-        walls = zip(*take_turns(taking, until), strict=True)
+        timed = [partial(processes[place].walls, turns.seconds, name) for place, name in calls]
+        walls = zip(*take_turns(timed, until), strict=True)  # of each call: by rounds, of each time that it ran
         kinds = [_kinds(each) if profiled else {} for each in processes]
-    times = {
+    steps = {
         (place, name): [[wall / contenders[place].steps[name] for wall in turn] for turn in rounds]
         for (place, name), rounds in zip(calls, walls, strict=True)
     }
     timings = []
     for place, name in calls:
-        timing = _timing(processes[place], name, times[place, name], times[0, name])
+        timing = _timing(processes[place], name, steps[place, name], steps[0, name])
         timings.append(msgspec.structs.replace(timing, peak_mib=peaks[place], kinds=kinds[place].get(name, {})))
-    return Race(batches.pop(), threads, turns.rounds, tuple(timings))
+    return Race(batch, threads, turns.rounds, tuple(timings))
 
 
 def _kinds(process: TimedProcess) -> dict[str, dict[str, float]]:
@@ -149,7 +149,7 @@ def _opener(contender: TimedContender, threads: int, spinning: bool) -> contende
 def _timing(
     process: TimedProcess, call: str, rounds: Sequence[Sequence[float]], first: Sequence[Sequence[float]]
 ) -> Timing:
-    """The timing of a call, by its seconds in each round; `first` are those of the first contender."""
+    """The timing of a call, by the seconds of its steps in each round; `first` are those of the first contender."""
     seconds = [value for turn in rounds for value in turn]
     ratios = [median(other) / median(turn) for turn, other in zip(rounds, first, strict=True)]
     p10, p90, p99 = np.percentile(seconds, [10, 90, 99])
