@@ -43,18 +43,18 @@ SHIPPED = (
 
 @dataclass(frozen=True)
 class Extractor:
-    """An open extractor: `extract(samples)` gives their features."""
+    """An open extractor: `extract(samples)` gives their features. input, output: names of the graph's tensors."""
 
     name: str
     sha256: str
-    network: LoadedGraph
+    graph: LoadedGraph
     input: str
     output: str
 
     def extract(self, samples: NDArray[Any]) -> NDArray[np.float32]:
         """Samples [B, *x_shape], clamped to model range as a viewer sees them, or ids, to features [B, D]."""
         inputs = samples if samples.dtype == np.int64 else np.clip(samples, -1, 1).astype(np.float32)
-        features = self.network({self.input: np.ascontiguousarray(inputs)})[self.output]
+        features = self.graph({self.input: np.ascontiguousarray(inputs)})[self.output]
         if features.ndim != 2 or len(features) != len(samples):
             raise UserError(f"extractor {self.name} gave features of shape {list(features.shape)}", NEEDS)
         if not np.isfinite(features).all():
@@ -67,22 +67,20 @@ def default_extractor(manifest: Manifest) -> str:
     return next((each.name for each in SHIPPED if each.source == manifest.provenance.source), NO_EXTRACTOR)
 
 
-def open_extractor(
-    features: str, x_shape: tuple[int, ...], threads: int = 0, dtype: str = "float32"
-) -> Extractor | None:
+def open_extractor(name: str, x_shape: tuple[int, ...], threads: int = 0, dtype: str = "float32") -> Extractor | None:
     """The extractor of that name, or in that file; None for "none". UserError if it does not take such samples."""
-    if features == NO_EXTRACTOR:
+    if name == NO_EXTRACTOR:
         return None
-    shipped = next((each for each in SHIPPED if each.name == features), None)
+    shipped = next((each for each in SHIPPED if each.name == name), None)
     if shipped is not None:
         with as_file(files(__package__) / "extractors" / shipped.file) as path:
             return _open(path, shipped.name, x_shape, threads, dtype)
-    if not features.endswith(".onnx"):
+    if not name.endswith(".onnx"):
         names = ", ".join([*(each.name for each in SHIPPED), NO_EXTRACTOR])
-        raise UserError(f"unknown features {features!r}", f"give one of {names}, or the path of an .onnx extractor")
-    if not Path(features).is_file():
-        raise UserError(f"there is no extractor {features}", "check the path")
-    return _open(Path(features), Path(features).stem, x_shape, threads, dtype)
+        raise UserError(f"unknown features {name!r}", f"give one of {names}, or the path of an .onnx extractor")
+    if not Path(name).is_file():
+        raise UserError(f"there is no extractor {name}", "check the path")
+    return _open(Path(name), Path(name).stem, x_shape, threads, dtype)
 
 
 def _open(path: Path, name: str, x_shape: tuple[int, ...], threads: int, dtype: str) -> Extractor:
@@ -90,7 +88,7 @@ def _open(path: Path, name: str, x_shape: tuple[int, ...], threads: int, dtype: 
     import onnx
 
     try:
-        network = OnnxRuntime(threads=threads).open(path)
+        loaded = OnnxRuntime(threads=threads).open(path)
     except UserError as error:
         raise UserError(error.what, NEEDS) from error
     graph = onnx.load(path, load_external_data=False).graph
@@ -100,7 +98,7 @@ def _open(path: Path, name: str, x_shape: tuple[int, ...], threads: int, dtype: 
     if len(inputs) != 1 or not (OUTPUT in outputs or len(outputs) == 1):
         raise UserError(f"{path.name} has inputs {inputs} and outputs {outputs}", NEEDS)
     output = OUTPUT if OUTPUT in outputs else outputs[0]
-    extractor = Extractor(name, hashlib.sha256(path.read_bytes()).hexdigest(), network, inputs[0], output)
+    extractor = Extractor(name, hashlib.sha256(path.read_bytes()).hexdigest(), loaded, inputs[0], output)
     try:
         extractor.extract(np.zeros((2, *x_shape), dtype))
     except UserError as error:

@@ -28,7 +28,7 @@ class Nearness:
 
     @property
     def is_enough(self) -> bool:
-        """True where samples reach the floor; one that is not finite does not. A signal beyond the peak is its own."""
+        """True where samples reach the floor, and none is not finite. Above the peak, SNR stands for PSNR."""
         return self._reaches(LEAST_PSNR, LEAST_SNR)
 
     @property
@@ -36,10 +36,10 @@ class Nearness:
         """True where few people see a difference."""
         return self._reaches(NEAR_PSNR, NEAR_SNR)
 
-    def _reaches(self, peak: float, signal: float) -> bool:
+    def _reaches(self, least_psnr: float, least_snr: float) -> bool:
         if self.snr is None:
-            return self.psnr >= peak
-        return max(self.psnr, self.snr) >= peak and self.snr >= signal
+            return self.psnr >= least_psnr
+        return max(self.psnr, self.snr) >= least_psnr and self.snr >= least_snr
 
     def sentence(self, reference: str) -> str:
         """ "37.2 dB from float32, the signal 26.1 dB above the error; another seed's sample has 12.3 dB" """

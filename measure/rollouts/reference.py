@@ -20,7 +20,7 @@ from fewstep.runtime.slots import Carrying
 
 @dataclass(frozen=True)
 class ReferenceRun:
-    """The states of float32 along a plan; `run_reference` makes it."""
+    """The states of float32 along a plan, for the seeds of a batch; `run_reference` makes it."""
 
     plan: Plan
     batch: SeedBatch

@@ -1,1 +1,1 @@
-"""Speed times the forms of a denoiser against each other, and records the machine that was measured."""
+"""The speed of bodies and of other contenders, which take turns, and the machine that it was measured on."""

@@ -208,7 +208,7 @@ def test_fashion_mnist_cnn_knows_its_data_as_its_card_says():
     )
     x = images.reshape(-1, 1, 28, 28)[:2000].astype(np.float32) / 127.5 - 1
     extractor = open_extractor("fashion-mnist-cnn", (1, 28, 28))
-    logits = extractor.network({extractor.input: x})["logits"]
+    logits = extractor.graph({extractor.input: x})["logits"]
     assert (logits.argmax(axis=1) == labels[:2000]).mean() > 0.91  # 92 % on all 10 000
 
 
