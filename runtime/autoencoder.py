@@ -76,15 +76,17 @@ def load_autoencoder(bundle: Bundle | Path | str, threads: int = 0, encoder: boo
     )
 
 
-def _one_by_one(network: Session, graph: GraphEntry, values: Float32) -> Float32:
+def _one_by_one(session: Session, graph: GraphEntry, values: Float32) -> Float32:
+    """The output of a graph for each of N values, [N, ...]."""
     (taken,), (output,) = graph.inputs, graph.outputs
-    result = InParts(network, 1)({taken.name: values})[output.name]
+    result = InParts(session, 1)({taken.name: values})[output.name]
     if result.shape != (len(values), *output.shape[1:]):
         raise UserError(f"{graph.file} is not what the manifest says", EXPORT_AGAIN)
     return result
 
 
 def _checked(what: str, values: ArrayLike, shape: tuple[int, ...]) -> Float32:
+    """The values as float32 [N, *shape], at least one and all finite."""
     fix = f"give finite numbers [N, {', '.join(map(str, shape))}]"
     array = np.ascontiguousarray(as_finite(in_model_range(values, what, fix), what, fix))
     if array.shape[1:] != tuple(shape) or not len(array):

@@ -261,6 +261,8 @@ class Contexts:
 
 
 def prepare_contexts(trt: Any, engine: Any, name: str, cuda_graph: bool) -> Contexts:
+    """The contexts of an engine. TensorRT-RTX takes the code that it compiled before from the file `name` of the
+    cache."""
     if not hasattr(trt, "IRuntimeCache"):
         return Contexts(engine, records=cuda_graph)
     config = engine.create_runtime_config()

@@ -60,6 +60,7 @@ def _plain(graph: LoadedGraph) -> LoadedGraph:
 
 
 def _read(adapters: Adapters) -> list[Lora]:
+    """The files that are named, read and checked."""
     if not isinstance(adapters, Mapping):
         raise UserError(f"adapters {adapters!r} is no mapping", 'give adapters={"FILE.safetensors": 0.8}')
     for path, strength in adapters.items():
