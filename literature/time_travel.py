@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from fewstep.plans.arguments import check_compiled, whole
+from fewstep.plans.arguments import check_compiled, check_whole
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan, Step
 from fewstep.plans.schedule import Time
@@ -35,7 +35,7 @@ def time_travel(plan: Plan, repeats: int, jump: int = 1, between: tuple[int, int
     if plan.banks:
         raise UserError(f"plan {plan.name!r} carries {plan.banks[0].name!r}", "repeat no step: it would read its own")
     times = noise_levels(plan)
-    repeats, jump = whole("repeats", repeats, 1), whole("jump", jump, 1)
+    repeats, jump = check_whole("repeats", repeats, 1), check_whole("jump", jump, 1)
     if not 0 <= first < end <= last or jump > end - first:
         raise UserError(
             f"steps {first} to {end} of plan {plan.name!r} hold no block of {jump} steps to repeat",

@@ -38,7 +38,7 @@ def refuse_options(others: Mapping[str, Any]) -> None:
         raise UserError(f"this run has no option {name!r}", fix)
 
 
-def whole(what: str, value: Any, low: int, high: int | None = None) -> int:
+def check_whole(what: str, value: Any, low: int, high: int | None = None) -> int:
     """A whole number from `low` to `high`, both included, of any integer type. The UserError begins with `what` and
     the value."""
     try:

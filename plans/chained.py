@@ -2,7 +2,7 @@
 
 import msgspec
 
-from fewstep.plans.arguments import check_compiled, whole
+from fewstep.plans.arguments import check_compiled, check_whole
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan, Row, Step, going_on
 
@@ -14,7 +14,7 @@ def chained(plan: Plan, runs: int) -> Plan:
     is the number of the plan's draws. A state that rolls on goes from run to run.
     """
     check_compiled(plan)
-    runs = whole("runs", runs, 1)
+    runs = check_whole("runs", runs, 1)
     if plan.given:
         raise UserError(f"plan {plan.name!r} starts from {', '.join(plan.given)}", "chain runs that start from noise")
     draws = 1 + max(draw for each in (plan.start_draws, *(step.draws for step in plan.steps)) for draw in each)

@@ -7,7 +7,7 @@ from math import inf
 from pathlib import Path
 from typing import get_args, get_type_hints
 
-from fewstep.plans.arguments import whole
+from fewstep.plans.arguments import check_whole
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import DENOISER
 from fewstep.runtime.backends import CONDITIONER, PROLOGUE, Backend, LoadedGraph
@@ -56,7 +56,7 @@ def load(
             "leave backend out for ONNX Runtime on the CPU, or pass one of fewstep.runtime.backends",
         )
     if resident is not None:
-        whole("resident networks:", resident, 1)
+        check_whole("resident networks:", resident, 1)
     if not bundle.manifest.networks:
         return Sampler(Denoiser({DENOISER: _loaded(bundle, body or choose_body(bundle, precision, backend), backend)}))
     loaded, open_ones = {}, Networks(inf if resident is None else resident)

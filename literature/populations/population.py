@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.plans import noise
-from fewstep.plans.arguments import check_compiled, refuse_options, whole
+from fewstep.plans.arguments import check_compiled, check_whole, refuse_options
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan, Step
 from fewstep.runtime import conditions
@@ -97,7 +97,8 @@ def population(
     refuse_options(others)
     numbers, plan = check_seeds(seeds), sampler.compile(plan)
     check_compiled(plan)
-    takes, particles, batch = sampler.bundle.manifest, whole("particles", particles, 1), whole("batch", batch, 1)
+    takes = sampler.bundle.manifest
+    particles, batch = check_whole("particles", particles, 1), check_whole("batch", batch, 1)
     values = conditions.check(takes.conditions, condition, len(numbers))
     tensors = check_given(plan.given, given, condition, takes.x_shape, len(numbers))
     spread = {name: np.repeat(array, particles, 0) for name, array in values.items()}
@@ -236,7 +237,7 @@ def _checked_steps(
     plan: Plan, particles: int, at: Iterable[int] | None, threshold: float, choice: Choice
 ) -> Collection[int]:
     """The steps that resample. UserError for steps after which copies would stay equal."""
-    particles = whole("particles", particles, 1)
+    particles = check_whole("particles", particles, 1)
     if choice not in ("systematic", "one", "best"):
         raise UserError(f"choice {choice!r}", "give systematic, one or best")
     if not (isinstance(threshold, Real) and threshold >= 0):
@@ -244,7 +245,7 @@ def _checked_steps(
     if not isinstance(at, Iterable | None):
         raise UserError(f"at {at!r} is no list of steps", f"give at=[{at!r}]")
     last = len(plan.steps) - 1
-    at = range(last) if at is None else [whole(f"plan {plan.name!r} has no step", index, 0, last) for index in at]
+    at = range(last) if at is None else [check_whole(f"plan {plan.name!r} has no step", index, 0, last) for index in at]
     if at and particles > 1 and not any(plan.steps[index].draws for index in range(min(at), len(plan.steps))):
         raise UserError(
             f"plan {plan.name!r} draws no noise after its start, so that copies of a particle stay equal",

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.plans.arguments import check_compiled, whole
+from fewstep.plans.arguments import check_compiled, check_whole
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import COND, UNCOND, Cfg
 from fewstep.plans.plan import Plan
@@ -134,5 +134,5 @@ def trajectory_variance(states: Iterable[Seen], last: int) -> Floats:
     Args:
         last: steps to look at, 2 or more.
     """
-    previews = np.stack([state.x0 for state in deque(states, maxlen=whole("last", last, 2))])
+    previews = np.stack([state.x0 for state in deque(states, maxlen=check_whole("last", last, 2))])
     return np.asarray(previews.var(axis=0, dtype=np.float64).reshape(previews.shape[1], -1).mean(axis=1))

@@ -24,7 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fewstep.literature.streams.similar import Similar
 from fewstep.literature.streams.stats import Counter, Stats
-from fewstep.plans.arguments import check_compiled, whole
+from fewstep.plans.arguments import check_compiled, check_whole
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance
 from fewstep.plans.plan import IMAGE
@@ -171,7 +171,7 @@ class Stream:
                 None for plans that are given nothing.
             index: number of the frame, from a source that counts and leaves frames out. Indices grow.
         """
-        index = self.next_index if index is None else whole("the next frame is not", index, self.next_index)
+        index = self.next_index if index is None else check_whole("the next frame is not", index, self.next_index)
         arrays = arrays_of(frame)
         own = {each.name: arrays.pop(each.name)[None] for each in self._takes.conditions if each.name in arrays}
         condition = {**(self._options.get("condition") or {}), **own}

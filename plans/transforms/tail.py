@@ -5,7 +5,7 @@ from typing import TypeVar
 
 import msgspec
 
-from fewstep.plans.arguments import check_compiled, whole
+from fewstep.plans.arguments import check_compiled, check_whole
 from fewstep.plans.carry import check_carry
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan, row_names
@@ -26,7 +26,7 @@ def tail(plan: Plan, k: int) -> Plan:
     check_compiled(plan)
     if plan.rolling is not None:
         raise UserError(f"plan {plan.name!r} rolls on from run to run", "run it by carry_on")
-    k = whole(f"plan {plan.name!r} has no step", k, 0, len(plan.steps) - 1)
+    k = check_whole(f"plan {plan.name!r} has no step", k, 0, len(plan.steps) - 1)
     identity = tuple(tuple(float(row == column) for column in range(plan.rows)) for row in range(plan.rows))
     rest = msgspec.structs.replace(
         plan,

@@ -21,7 +21,7 @@ from typing import NoReturn
 
 from numpy.typing import ArrayLike
 
-from fewstep.plans.arguments import whole
+from fewstep.plans.arguments import check_whole
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
 from fewstep.plans.shaping import Shaping
@@ -92,13 +92,13 @@ class PolicyRunner:
         self._length = manifest.x_shape[0] - policy.first  # actions of a sequence
         self._rate, self._deadline = rhythm.rate, 1 / rhythm.rate if rhythm.deadline is None else rhythm.deadline
         execute = policy.actions if rhythm.execute is None else rhythm.execute
-        self._execute = whole("execute", execute, 1, self._length)
+        self._execute = check_whole("execute", execute, 1, self._length)
         self._clock, expected = clock_of(clock), rhythm.expected
         if expected is None:
             expected = self._clock.delay if isinstance(self._clock, VirtualClock) else 0.0
         self._sampler = sampler
         self._continuity = continuity_of(continuity, policy)
-        self._fade, self._discrete = whole("fade", rhythm.fade, 0, self._length), policy.discrete
+        self._fade, self._discrete = check_whole("fade", rhythm.fade, 0, self._length), policy.discrete
         self._plans = plans_of(sampler, rhythm.plans, shaping)
         self._choice = PlanChoice(len(self._plans), self._deadline, arguments.seconds("expected", expected))
         self._idle = None if safety.idle is None else idle_of(safety.idle, action_shape(manifest))
@@ -122,7 +122,7 @@ class PolicyRunner:
                 for a missing condition without a default, and for an unknown one.
             prompt: the task in words, for a runner with a text encoder.
         """
-        seed = whole("seed", seed, 0, 2 ** (64 - EPISODE_BITS) - 1)
+        seed = check_whole("seed", seed, 0, 2 ** (64 - EPISODE_BITS) - 1)
         fixed = self._history.fixed({} if conditions is None else conditions, self._language.names(prompt))
         self._language.begin(prompt)
         self._begin_episode(seed, fixed)

@@ -20,7 +20,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.plans.arguments import whole
+from fewstep.plans.arguments import check_whole
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import AHEAD, Arrays, LoadedGraph, graph_of
 from fewstep.runtime.backends.by_size import BySize
@@ -70,8 +70,8 @@ class OpenVino:
 
     def __post_init__(self) -> None:
         check_threads(self.threads)
-        whole("contexts", self.contexts, 1)
-        whole("batch", self.batch, 1)
+        check_whole("contexts", self.contexts, 1)
+        check_whole("batch", self.batch, 1)
 
     @property
     def bodies(self) -> Mapping[str, tuple[str, ...]]:
@@ -217,6 +217,7 @@ def _ports(ports: Sequence[Any], tensors: Sequence[TensorEntry]) -> list[Port]:
 
 
 def _port(port: Any, named: Sequence[Dimension]) -> Port:
+    """An input or output of a model; an open size has its name in the graph's shape `named`."""
     kind = port.get_element_type().get_type_name()
     sizes = [None if size.is_dynamic else size.get_length() for size in port.get_partial_shape()]
     shape = tuple(

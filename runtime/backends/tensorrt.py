@@ -15,7 +15,7 @@ from hashlib import sha256
 from types import MappingProxyType
 from typing import Any, Literal
 
-from fewstep.plans.arguments import whole
+from fewstep.plans.arguments import check_whole
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import AHEAD, LoadedGraph, cuda, graph_of
 from fewstep.runtime.backends.checks import imported
@@ -69,7 +69,7 @@ class TensorRt:
     def __post_init__(self) -> None:
         if self.name not in INSTALL:
             raise UserError(f"there is no TensorRT {self.name!r}", f"choose {' or '.join(INSTALL)}")
-        whole("contexts", self.contexts, 1)
+        check_whole("contexts", self.contexts, 1)
 
     @property
     def bodies(self) -> Mapping[str, tuple[str, ...]]:

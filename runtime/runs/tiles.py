@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from fewstep.plans import noise
 from fewstep.plans.any_plan import AnyPlan
-from fewstep.plans.arguments import check_compiled, refuse_options, whole
+from fewstep.plans.arguments import check_compiled, check_whole, refuse_options
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan, Step
 from fewstep.runtime.arrays import Float32, as_numbers
@@ -68,10 +68,10 @@ class Tiles:
     batch: int = 1
 
     def __post_init__(self) -> None:
-        whole("overlap", self.overlap, 0)
-        whole("batch", self.batch, 1)
+        check_whole("overlap", self.overlap, 0)
+        check_whole("batch", self.batch, 1)
         if self.blend is not None:
-            whole(f"overlap {self.overlap} and blend", self.blend, 0, self.overlap)
+            check_whole(f"overlap {self.overlap} and blend", self.blend, 0, self.overlap)
 
     @property
     def margin(self) -> int:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fewstep.literature.time_travel import time_travel
-from fewstep.plans.arguments import check_compiled, whole
+from fewstep.plans.arguments import check_compiled, check_whole
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import LONGEST, UserError, printable
 from fewstep.plans.file import decode, encode
@@ -124,7 +124,7 @@ PLAN = compile_plan("ddim:4", V)
 
 
 def test_a_whole_number_is_of_any_integer_type() -> None:
-    made = whole("steps", np.int64(3), 1)
+    made = check_whole("steps", np.int64(3), 1)
     assert made == 3 and type(made) is int
     assert tail(PLAN, np.int8(1)) == tail(PLAN, 1)
 
@@ -132,7 +132,7 @@ def test_a_whole_number_is_of_any_integer_type() -> None:
 @pytest.mark.parametrize("value", [0, 5, 2.0, "2", None, [2]])
 def test_what_is_no_whole_number_in_the_range_is_told(value: Any) -> None:
     with pytest.raises(UserError) as caught:
-        whole("steps", value, 1, 4)
+        check_whole("steps", value, 1, 4)
     assert str(caught.value) == f"steps {value!r}; give a whole number from 1 to 4"
 
 
