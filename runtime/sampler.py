@@ -215,20 +215,20 @@ class Sampler(AbstractContextManager["Sampler"]):
         It takes the other arguments of `sample` too, but `hold`, which takes one plan for all.
         """
         check_settings(settings, RunSettings, "run")
-        numbers, x_shape = check_seeds(seeds), self.bundle.manifest.x_shape
-        values_of = self._branch_values(len(numbers), condition, settings.get("branches"))
+        seeds, x_shape = check_seeds(seeds), self.bundle.manifest.x_shape
+        values_of = self._branch_values(len(seeds), condition, settings.get("branches"))
         if settings.get("hold") is not None:
             raise UserError("hold with a plan for each sample", "give one plan")
-        mixed_plans.check_count(plans, len(numbers))
+        mixed_plans.check_count(plans, len(seeds))
         compiled = list(map(check_compiled, self._compiled_plans(plans, guidance, settings)))
 
         def cohort(plan: Plan) -> mixed_plans.Cohort:
             """The samples of the batch that follow one plan."""
             refuse_banks(plan, self.bundle.path)
             places = [place for place, other in enumerate(compiled) if other == plan]
-            given = check_given(plan.given, settings.get("given"), condition, x_shape, len(numbers))
+            given = check_given(plan.given, settings.get("given"), condition, x_shape, len(seeds))
             feeds = self.denoiser.feeds(plan, len(places), lambda branch: mixed_plans.at(places, values_of(branch)))
-            draws = self.draws([numbers[place] for place in places])
+            draws = self.draws([seeds[place] for place in places])
             return mixed_plans.Cohort(plan, places, draws, mixed_plans.at(places, given), feeds)
 
         cohorts = [cohort(each) for place, each in enumerate(compiled) if each not in compiled[:place]]
@@ -236,14 +236,14 @@ class Sampler(AbstractContextManager["Sampler"]):
         steps = mixed_plans.run(cohorts, self.denoiser, self.denoiser.shared)
         for _ in until_cancelled(steps, longest, settings.get("cancel")):
             pass
-        return mixed_plans.collect(cohorts, len(numbers))
+        return mixed_plans.collect(cohorts, len(seeds))
 
     def to_units(self, x: ArrayLike) -> Float32:
-        """Samples [..., *x_shape] in the units that the manifest gives them: the actions of a robot."""
+        """Samples [..., *x_shape] of model range in the units of the manifest, such as a robot's actions."""
         return units.to_units(self.bundle.manifest, x)
 
     def from_units(self, value: ArrayLike) -> Float32:
-        """The model range of samples in their units: for `hold` and `given`."""
+        """Samples [..., *x_shape] in their units as values of model range: for `hold` and `given`."""
         return units.from_units(self.bundle.manifest, value)
 
     def evaluate(
@@ -253,8 +253,8 @@ class Sampler(AbstractContextManager["Sampler"]):
         condition: conditions.ConditionValues | None = None,
         to: float | Sequence[float] | None = None,
     ) -> Float32:
-        """The bare network once, without guidance: its output [B, heads * C, ...] at x [B, *x_shape] and network time;
-        the logits [B, *x_shape, V] at tokens. What it carries from run to run is zeros.
+        """The output [B, heads * C, ...] of the bare network, without guidance, at x [B, *x_shape] and network time; of
+        tokens, logits [B, *x_shape, V]. What it carries from run to run is zeros.
 
         Args:
             time: in the network's own units, one for all samples or one each.
@@ -294,8 +294,8 @@ class Sampler(AbstractContextManager["Sampler"]):
 
     def draws(self, seeds: Sequence[int]) -> Draws:
         """The noise of samples: a function of a draw's number -> [len(seeds), *x_shape], as the executor calls it."""
-        numbers, shape = check_seeds(seeds), self.bundle.manifest.x_shape
-        return lambda number: noise.stacked(numbers, number, shape)
+        checked, shape = check_seeds(seeds), self.bundle.manifest.x_shape
+        return lambda number: noise.stacked(checked, number, shape)
 
     def forget(self) -> None:
         """Forget the rows of conditioners: the next call runs each, as one with other conditions does."""
@@ -350,8 +350,8 @@ class Sampler(AbstractContextManager["Sampler"]):
     ) -> PlannedRun:
         """The run of all samples along one plan, checked. Its states are computed as they are asked for."""
         check_settings(settings, RunSettings, "run")
-        numbers, x_shape = check_seeds(seeds), self.bundle.manifest.x_shape
-        samples, hold, carried = len(numbers), settings.get("hold"), settings.get("carried")
+        seeds, x_shape = check_seeds(seeds), self.bundle.manifest.x_shape
+        samples, hold, carried = len(seeds), settings.get("hold"), settings.get("carried")
         values_of = self._branch_values(samples, condition, settings.get("branches"))
         (compiled,) = self._compiled_plans([plan], guidance, settings)
         if carried is not None and not compiled.banks:
@@ -362,9 +362,9 @@ class Sampler(AbstractContextManager["Sampler"]):
             hold = check_hold(hold, numeric, x_shape, samples)
             network = self._step_call(numeric, samples, values_of, carried).step_network
             given = check_given(numeric.given, settings.get("given"), condition, x_shape, samples)
-            states = execute(numeric, network, self.draws(numbers), np.float32, given, hold)
+            states = execute(numeric, network, self.draws(seeds), np.float32, given, hold)
         else:
-            states = self._token_states(check_tokens(compiled), numbers, values_of, settings.get("given"))
+            states = self._token_states(check_tokens(compiled), seeds, values_of, settings.get("given"))
         states = until_cancelled(states, len(compiled.steps), settings.get("cancel"))
         return PlannedRun(compiled, finite_states(states, compiled), hold)
 

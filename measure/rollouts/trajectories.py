@@ -21,7 +21,7 @@ from fewstep.runtime.slots import Slots
 from fewstep.runtime.step_call import GraphCall
 
 BATCH = 8  # trajectories at once
-OF_NEXT_RUN = 2**32  # between the seeds of a trajectory's runs
+RUN_STRIDE = 2**32  # between the seeds of a trajectory's runs
 PER_SIZE = 4  # trajectories of one size in a row, where there are several
 
 
@@ -52,14 +52,14 @@ def roll_out(
     runs: int = 1,
     network: str = DENOISER,
 ) -> Iterator[BodyCall]:
-    """Run `plan` once per seed; yields each call of the body of `network`, in batches of trajectories.
+    """Each call of the body of `network` along `plan`, which runs once per seed, in batches of trajectories.
 
     A trajectory of a denoiser that carries tensors may have several `runs`. Each carries on from the one before, with
     noise and drawn conditions of its own.
 
-    `network` has a name in the plan's steps; the steps of others run too. `conditions` [len(seeds), *shape] belong to
-    the seeds; None draws them, each by its seed. The body's graph may return more tensors than the output (see
-    `observe.watch`). Several `sizes` of x alternate, each for `per_size` seeds in a row.
+    `network` is a name in the plan's steps; other networks run their steps too. `conditions` [len(seeds), *shape]
+    belong to the seeds; None draws them, each by its seed. The body's graph may return more tensors than the output
+    (see `observe.watch`). Several `sizes` of x alternate, each for `per_size` seeds in a row.
     """
     last = max((index for index in range(len(plan.steps)) if plan.steps[index].network == network), default=0)
     carried: Slots | None
@@ -68,7 +68,7 @@ def roll_out(
         recording, carried = replace(sampler, record=partial(_recorded, calls, network, plan)), None
         recording = recording.at(adapters=None, **(size or {}))
         for run in range(runs):
-            run_seeds = [(seed + run * OF_NEXT_RUN) % 2**64 for seed in part]
+            run_seeds = [(seed + run * RUN_STRIDE) % 2**64 for seed in part]
             if conditions is None:
                 values = drawn_conditions(recording.bundle.manifest.conditions, run_seeds)
             else:
