@@ -114,7 +114,7 @@ class BodyMaker:
             LOG.warning(
                 "%s runs nothing in int8: of all that was tried, float32 itself fits %s best (the body without a bound"
                 " has %.1f dB)",
-                *(body_of(target), describe(bound), search.without.mean),
+                *(body_of(target), describe(bound), search.unbounded.mean),
             )
         return search
 

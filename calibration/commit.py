@@ -11,10 +11,8 @@ from fewstep.calibration.calibrated_body import CalibratedBody
 from fewstep.calibration.checkpoint import Checkpoint
 from fewstep.calibration.comparable import kept_unlike
 from fewstep.calibration.lowering.quantize import LoweredBody
-from fewstep.calibration.precision.record import PrecisionMap
-from fewstep.calibration.precision.record import decode as decode_maps
-from fewstep.calibration.precision.record import encode as encode_maps
-from fewstep.calibration.precision.refine import SearchResult, record
+from fewstep.calibration.precision.precision_map import PrecisionMap, decode_maps, encode_maps
+from fewstep.calibration.precision.refine import SearchResult, precision_map
 from fewstep.calibration.ranges.table import RangesTable
 from fewstep.calibration.task import Task
 from fewstep.graph import io
@@ -64,7 +62,7 @@ def added(writer: Writer, full: Manifest, task: Task, network: CalibratedNetwork
     command = task.command([body.target for body in bodies.values()])
     file = writer.add(network.table.encode(), "ranges", "ranges", ".safetensors")
     maps = [each for each in _maps(bundle) if each.body in manifest.bodies and each.body not in bodies]
-    maps += [record(name, plan.name, task.bound, result) for name, result in network.searches.items() if task.bound]
+    maps += [precision_map(name, plan.name, task.bound, each) for name, each in network.searches.items() if task.bound]
     _warn_of_kept(bundle, bodies, plan, command)
     plan_file = writer.add(encode(plan), "plans", re.sub(r"[^\w.-]+", "-", plan.name), ".json")
     before = (each for each in manifest.provenance.commands if each != command)  # once, at its latest place

@@ -15,37 +15,38 @@ from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.reading import Bundle
 
 CALIBRATE = "fewstep calibrate "
-OWN = ("plan", "guidance", "target", "quality", "speed")  # plan and guidance are compared by themselves
+ALONE = ("plan", "guidance", "target", "quality", "speed")  # plan and guidance are compared by themselves
 
 
 @dataclass(frozen=True)
-class CalibrationRecord:
-    """The calibration of a body. `plan` has its guidance, in words; `options` are None where no command says them."""
+class CalibrationSettings:
+    """The settings of a calibration. `plan` has its guidance, in words; `options` are None where no command says
+    them."""
 
     plan: str
     options: Mapping[str, str] | None
 
-    def differences(self, other: "CalibrationRecord") -> str:
-        """The options that differ from another record, in words; empty if none differ. Plans do not count."""
+    def differences(self, other: "CalibrationSettings") -> str:
+        """The options that differ from those of another body, in words; empty if none differ. Plans do not count."""
         if self.options is None or other.options is None:
             return ""
-        own, others = self.options, other.options
-        names = [name for name in {**own, **others} if name not in OWN and own.get(name) != others.get(name)]
-        return ", ".join(f"--{name} {own[name]}" if name in own else f"no --{name}" for name in names)
+        these, others = self.options, other.options
+        names = [name for name in {**these, **others} if name not in ALONE and these.get(name) != others.get(name)]
+        return ", ".join(f"--{name} {these[name]}" if name in these else f"no --{name}" for name in names)
 
 
-def calibrated(bundle: Bundle, body: Body) -> CalibrationRecord:
-    """The record of one int8 body of a bundle."""
+def settings_of(bundle: Bundle, body: Body) -> CalibrationSettings:
+    """The settings of one int8 body of a bundle."""
     commands = bundle.manifest.provenance.commands
     calibrations = (options_of(command) for command in commands if command.startswith(CALIBRATE))
-    own = [options for options in calibrations if body.target in options.get("target", "").split(",")]
-    options = own[-1] if own and own[-1].get("plan") == body.plan else None  # else commands were edited
+    made = [options for options in calibrations if body.target in options.get("target", "").split(",")]
+    options = made[-1] if made and made[-1].get("plan") == body.plan else None  # else commands were edited
     plan = calibrated_plan(bundle, body)
     text = f"{body.plan}" if plan is None else along(plan)
     named = None if plan is None else to_text(plan.guidance)
     if options is not None and options.get("guidance") != named:
         text = f"{body.plan}, guidance {options.get('guidance', 'none')}"  # a later plan of this name has another
-    return CalibrationRecord(text, options)
+    return CalibrationSettings(text, options)
 
 
 def options_of(command: str) -> dict[str, str]:
@@ -53,7 +54,7 @@ def options_of(command: str) -> dict[str, str]:
     return {name: value for name, _, value in (part.partition(" ") for part in command.split(" --")[1:])}
 
 
-def unlike(bodies: Mapping[str, CalibrationRecord], expected: CalibrationRecord, reference: str) -> tuple[str, ...]:
+def unlike(bodies: Mapping[str, CalibrationSettings], expected: CalibrationSettings, reference: str) -> tuple[str, ...]:
     """A clause for the bodies of another plan than expected, and one for those that were else calibrated otherwise
     than the `reference`."""
     elsewhere = [f"{name} ({each.plan})" for name, each in bodies.items() if each.plan != expected.plan]
@@ -72,11 +73,11 @@ def unlike(bodies: Mapping[str, CalibrationRecord], expected: CalibrationRecord,
 def judged_unlike(bundle: Bundle, judged: Mapping[str, Body], plan: AnyPlan) -> tuple[str, ...]:
     """Sentences for a report along `plan`: the judged int8 bodies that were calibrated along another plan, and those
     that were calibrated otherwise than the first that was not."""
-    bodies = {name: calibrated(bundle, body) for name, body in judged.items() if body.plan}
+    bodies = {name: settings_of(bundle, body) for name, body in judged.items() if body.plan}
     if not bodies:
         return ()
     first = next((name for name, each in bodies.items() if each.plan == along(plan)), next(iter(bodies)))
-    expected = CalibrationRecord(along(plan), bodies[first].options)
+    expected = CalibrationSettings(along(plan), bodies[first].options)
     return tuple(f"{clause[0].upper()}{clause[1:]}." for clause in unlike(bodies, expected, first))
 
 
@@ -84,5 +85,5 @@ def kept_unlike(bundle: Bundle, new: Collection[str], plan: AnyPlan, command: st
     """Clauses for a calibration along `plan`, by this command: on int8 bodies that are in the bundle and not among the
     `new` ones. UserError if the plan of one cannot be read."""
     there = {name: body for name, body in bundle.manifest.bodies.items() if body.precision == "int8" and body.plan}
-    records = {name: calibrated(bundle, body) for name, body in there.items() if name not in new}
-    return unlike(records, CalibrationRecord(along(plan), options_of(command)), "this time")
+    settings = {name: settings_of(bundle, body) for name, body in there.items() if name not in new}
+    return unlike(settings, CalibrationSettings(along(plan), options_of(command)), "this time")

@@ -192,7 +192,7 @@ def _own_clip(sampler: Sampler) -> Clip | None:
 
 def _command(options: CalibrateOptions, plan: AnyPlan, targets: Sequence[str]) -> str:
     """The command that does this again for some of the targets, without anybody's paths. `comparable.py` reads it."""
-    recorded = replace(
+    again = replace(
         options,
         plan=plan.name,
         guidance=plan.guidance if to_text(plan.guidance) else None,
@@ -200,4 +200,4 @@ def _command(options: CalibrateOptions, plan: AnyPlan, targets: Sequence[str]) -
         conditions=options.conditions and Path("FILE"),
         prompts=options.prompts and Path("FILE"),
     )
-    return recorded.command("calibrate", always=("plan", "target", "trajectories", "groups", "seed"))
+    return again.command("calibrate", always=("plan", "target", "trajectories", "groups", "seed"))

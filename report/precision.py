@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fewstep.calibration.precision.record import FrontierPoint, PrecisionMap, decode
+from fewstep.calibration.precision.precision_map import FrontierPoint, PrecisionMap, decode_maps
 from fewstep.graph import io
 from fewstep.graph.selection import selected_ops
 from fewstep.measure.rollouts.metrics import CEILING
@@ -43,7 +43,7 @@ def stored_maps(bundle: Bundle) -> tuple[PrecisionMap, ...]:
     file = bundle.manifest.precision
     if file is None:
         return ()
-    return tuple(each for each in decode(bundle.read(file), file) if each.body in bundle.manifest.bodies)
+    return tuple(each for each in decode_maps(bundle.read(file), file) if each.body in bundle.manifest.bodies)
 
 
 def shown_maps(bundle: Bundle) -> tuple[ShownMap, ...]:

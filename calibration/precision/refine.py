@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.calibration.precision.bound import Bound, describe
-from fewstep.calibration.precision.record import FrontierPoint, PrecisionMap
+from fewstep.calibration.precision.precision_map import FrontierPoint, PrecisionMap
 from fewstep.calibration.precision.variants import Variants, open_graphs
 from fewstep.graph.session import GraphSession, open_session
 from fewstep.measure.rollouts.course import Course
@@ -54,7 +54,7 @@ class SearchResult:
     """The result of a search: `variants`, the body of `point` that a bound deploys, and its judgement `judged`, on
     seeds that the search did not use: of a body that is taken because it passes there the mean is a little too high.
 
-    `points` are all that was tried, by their counts. `without` is what was judged of the body without a bound, and
+    `points` are all that was tried, by their counts. `unbounded` is what was judged of the body without a bound, and
     `float_time` the time of a step of float32 relative to it.
     """
 
@@ -62,13 +62,13 @@ class SearchResult:
     point: Point
     judged: EndQuality
     points: tuple[Point, ...]
-    without: EndQuality
+    unbounded: EndQuality
     float_time: float
 
 
 class Search:
-    """The bodies of one ranking, each run and timed once. Where graphs of the target are not timed here, times are
-    estimates."""
+    """The bodies of one ranking, each run and timed once. A body goes by its number of operations in float: `default`
+    without a bound, `all` for float32. Where graphs of the target are not timed here, times are estimates."""
 
     def __init__(
         self, variants: Variants, course: Course, judges: tuple[Course, ...], is_timed: bool, progress: Progress
@@ -76,13 +76,13 @@ class Search:
         assert variants.ranking is not None
         self.variants = variants.having(variants.in_float)
         self.course, self.judges, self.is_timed, self.progress = course, judges, is_timed, progress
-        self.ranking, self.without, self.most = variants.ranking, len(variants.in_float), len(variants.ranking.order)
-        self._qualities, self._times = {self.most: CEILING}, {self.without: 1.0}
+        self.ranking, self.default, self.all = variants.ranking, len(variants.in_float), len(variants.ranking.order)
+        self._qualities, self._times = {self.all: CEILING}, {self.default: 1.0}
         self._judged = dict[int, EndQuality]()
 
     def body(self, count: int) -> Variants:
         """The variants with so many operations in float."""
-        return self.variants if count == self.without else self.variants.having(self.ranking.first(count))
+        return self.variants if count == self.default else self.variants.having(self.ranking.first(count))
 
     def quality(self, count: int) -> float:
         """Mean PSNR in dB of a body on the seeds that search."""
@@ -107,7 +107,7 @@ class Search:
     def time(self, count: int) -> float:
         """The time of a step relative to the body without a bound, measured where it can be."""
         if self.is_timed and count not in self._times:
-            self._times[count] = slowdown(self.course, self._opened(self.without), self._opened(count))
+            self._times[count] = slowdown(self.course, self._opened(self.default), self._opened(count))
         return self._times.get(count, float(self.foretold_times[count]))
 
     def _opened(self, count: int) -> GraphSession:
@@ -118,8 +118,8 @@ class Search:
     @property
     def foretold_times(self) -> Array:
         """Times [1 + operations] by multiply-accumulates, in proportion to the time of float32 where it is known."""
-        added = (self.ranking.time - self.ranking.time[self.without]) / (1 + self.ranking.time[self.without])
-        known = self._times.get(self.most)
+        added = (self.ranking.time - self.ranking.time[self.default]) / (1 + self.ranking.time[self.default])
+        known = self._times.get(self.all)
         return np.asarray(1 + (added if known is None or not added[-1] else added * (known - 1) / added[-1]))
 
     @property
@@ -142,15 +142,15 @@ def refine(
 ) -> SearchResult:
     """Find the body that fits a bound, on the seeds of `course`, and judge it on `judges`. UserError if none does."""
     search = Search(variants, course, judges, is_timed, progress)
-    float_time = search.time(search.most)
+    float_time = search.time(search.all)
     count = _of_speed(search, float_time, bound.speed) if bound.speed else _of_quality(search, bound.quality)
-    for other in (search.without, search.most):
+    for other in (search.default, search.all):
         if other > count and search.time(count) >= search.time(other):  # the other is no slower, and nearer to float32
             count = other
-    search.quality(count), search.quality(search.without)
+    search.quality(count), search.quality(search.default)
     point = next(each for each in search.points if each.count == count)
-    judged, without = search.judged(count), search.judged(search.without)
-    return SearchResult(search.body(count), point, judged, search.points, without, float_time)
+    judged, unbounded = search.judged(count), search.judged(search.default)
+    return SearchResult(search.body(count), point, judged, search.points, unbounded, float_time)
 
 
 def _of_quality(search: Search, quality: float | None) -> int:
@@ -160,8 +160,8 @@ def _of_quality(search: Search, quality: float | None) -> int:
         raise UserError(f"no body reaches {quality:g} dB: float32 itself has {CEILING:g}", "ask for less")
     wanted, least = quality, search.ranking.slower - 1
     while True:
-        count = crossing(search.quality, search.ranking.quality, wanted, least, search.most)
-        if count == search.most:
+        count = crossing(search.quality, search.ranking.quality, wanted, least, search.all)
+        if count == search.all:
             return count
         judged = search.judged(count).mean
         if judged >= quality:
@@ -174,14 +174,14 @@ def _of_speed(search: Search, float_time: float, speed: float) -> int:
     """The most operations in float with which a step is so many times as fast as float32's."""
     most = float_time / speed * (1 + SLACK)
     if float_time <= most:
-        return search.most
+        return search.all
     least = search.ranking.slower
     if search.time(least) > most:
         fastest = float_time / search.time(least)
         raise UserError(
             f"no body is {speed:g} times as fast as float32: the fastest found is {fastest:.2f} times", "ask for less"
         )
-    return crossing(search.time, search.foretold_times, most, least, search.most) - 1
+    return crossing(search.time, search.foretold_times, most, least, search.all) - 1
 
 
 def crossing(value: Callable[[int], float], foretold: Array, wanted: float, low: int, high: int) -> int:
@@ -223,7 +223,8 @@ def evaluations(steps: int, operations: int, courses: int, is_timed: bool) -> in
     return steps * (1 + courses + tries + 3 * courses) + timed
 
 
-def record(body: str, plan: str, bound: Bound, found: SearchResult) -> PrecisionMap:
+def precision_map(body: str, plan: str, bound: Bound, found: SearchResult) -> PrecisionMap:
+    """The precision map that a bundle has of a search, by the names of the body and the plan."""
     ranking = found.variants.ranking
     assert ranking is not None
     gains, costs = np.empty(len(ranking.order)), np.empty(len(ranking.order))
@@ -244,11 +245,11 @@ def record(body: str, plan: str, bound: Bound, found: SearchResult) -> Precision
         operations=ranking.operations,
         gains=tuple((gain,) for gain in gains.tolist()),
         costs=tuple(costs.tolist()),
-        all_int8=found.without.mean,
+        all_int8=found.unbounded.mean,
         float_time=found.float_time,
         frontier=tuple(sorted([*others, deployed], key=lambda point: point.time)),
         deployed=deployed,
-        all_int8_error=found.without.standard_error,
+        all_int8_error=found.unbounded.standard_error,
     )
 
 

@@ -155,22 +155,22 @@ def _lines(options: CalibrateOptions, calibration: Calibration, network: str = D
 
 def _judged(search: SearchResult | None) -> dict[str, float | None]:
     """Quality of the deployed body and the one without a bound in dB, on seeds that judge; None without a search."""
-    deployed, without = (None, None) if search is None else (search.judged, search.without)
+    deployed, unbounded = (None, None) if search is None else (search.judged, search.unbounded)
     return {
         "judged_psnr": None if deployed is None else deployed.mean,
         "standard_error": None if deployed is None else deployed.standard_error,
-        "without_bound_psnr": None if without is None else without.mean,
-        "without_bound_standard_error": None if without is None else without.standard_error,
+        "without_bound_psnr": None if unbounded is None else unbounded.mean,
+        "without_bound_standard_error": None if unbounded is None else unbounded.standard_error,
     }
 
 
 def _found(search: SearchResult, had_to_pass: bool) -> str:
     """The deployed body and the one without a bound, by what was measured of both on the seeds that judge;
     `had_to_pass` says whether what is deployed was chosen for passing there."""
-    point, without, float_time = search.point, search.without, search.float_time
+    point, unbounded, float_time = search.point, search.unbounded, search.float_time
     on = f"on {len(JUDGE_SEEDS)} seeds that the search did not use"
     speeds = [f" at {float_time / time:.2f}x its speed" * point.time_is_measured for time in (point.time, 1.0)]
-    others = f"without a bound {_decibel(without)}{speeds[1]}"
+    others = f"without a bound {_decibel(unbounded)}{speeds[1]}"
     if search.variants.is_float:
         return f"float32 itself; {on} {others}"
     on += ", and it had to pass on," * had_to_pass

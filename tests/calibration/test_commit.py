@@ -10,7 +10,7 @@ import pytest
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.calibration.precision.native import searched_here
-from fewstep.calibration.precision.record import encode
+from fewstep.calibration.precision.precision_map import encode_maps
 from fewstep.graph.commit import open_for_update
 from fewstep.report.precision import stored_maps
 from fewstep.runtime.bundle.reading import open_bundle
@@ -35,7 +35,7 @@ def test_a_map_stays_with_its_body_when_another_target_is_calibrated(options: Ca
     with open_for_update(options.bundle, must_exist=True) as writer:  # as if the map were of another one's body
         others = tuple(msgspec.structs.replace(each, body="int8-tensorrt") for each in maps)
         writer.commit(
-            msgspec.structs.replace(other, precision=writer.add(encode(others), "precision", "precision", ".json"))
+            msgspec.structs.replace(other, precision=writer.add(encode_maps(others), "precision", "precision", ".json"))
         )
     calibrate(options)
     assert [each.body for each in stored_maps(open_bundle(options.bundle))] == ["int8-tensorrt", BODY]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fewstep.calibration.calibrate import calibrate
-from fewstep.calibration.comparable import calibrated
+from fewstep.calibration.comparable import settings_of
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.cli.main import main
 from fewstep.cli.run_plan import default_plan, unlike_calibration
@@ -100,7 +100,7 @@ def test_the_kept_plan_is_read_and_runs_where_its_name_means_another(made, bundl
     sampler = load(bundle, body="int8-cpu-x86")
     kept = calibrated_plan(sampler.bundle, sampler.body)
     assert kept.name == "maskgit:8" and kept.vocabulary == 16
-    assert calibrated(sampler.bundle, sampler.body).plan == "maskgit:8, guidance 2"
+    assert settings_of(sampler.bundle, sampler.body).plan == "maskgit:8, guidance 2"
     assert default_plan(sampler) == default_plan(load(bundle, "int8")) == kept
     assert unlike_calibration(sampler.bundle, sampler.body, sampler.compile("maskgit:8", 2.0)) is None
     said = unlike_calibration(sampler.bundle, sampler.body, sampler.compile("likeliest:8"))

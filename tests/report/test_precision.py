@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 import pytest
 from msgspec.structs import replace
 
-from fewstep.calibration.precision.record import FrontierPoint, PrecisionMap, encode
+from fewstep.calibration.precision.precision_map import FrontierPoint, PrecisionMap, encode_maps
 from fewstep.report.options import ReportOptions
 from fewstep.report.precision import ShownMap, precision_section, shown_maps, stored_maps
 from fewstep.report.verdict import warnings
@@ -154,7 +154,7 @@ def test_a_body_of_several_graphs_is_reported_with_its_map(bundle):
     body = bodies["int8-cpu-x86"]
     mapped = with_earlier(body, body.graph, body.graph.coverage)  # the first steps run a graph of their own, the same
     changed(bundle, bodies={**bodies, "int8-cpu-x86": mapped})
-    keep_maps(bundle, encode((replace(MAP, plan="ddim:3"),)))
+    keep_maps(bundle, encode_maps((replace(MAP, plan="ddim:3"),)))
     results = report(ReportOptions(bundle, **FEW))
     assert [timing.name for timing in results.races[0].timings] == ["float32", "int8-cpu-x86"]
     assert results.races[0].timings[0].ratio == pytest.approx(1)
@@ -165,7 +165,7 @@ def test_each_map_is_shown_with_the_plan_of_its_own_body(bundle, tmp_path):
     """Of two bodies that were calibrated along different plans."""
     run(bundle)
     run(bundle, plan="ddim:2", target=("cpu-x86-7bit",))
-    keep_maps(bundle, encode((replace(MAP, plan="ddim:3"), replace(MAP, body="int8-cpu-x86-7bit"))))
+    keep_maps(bundle, encode_maps((replace(MAP, plan="ddim:3"), replace(MAP, body="int8-cpu-x86-7bit"))))
     report(ReportOptions(bundle, page := tmp_path / "page.html", plan="ddim:2", **FEW))
     for body, plan in (("int8-cpu-x86", "ddim:3"), ("int8-cpu-x86-7bit", "ddim:2")):
         assert f"<b>{body}</b> along {plan}" in page.read_text()

@@ -15,7 +15,7 @@ from fewstep.calibration.lowering.targets import named_target
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.calibration.precision import refine as module
 from fewstep.calibration.precision.bound import Bound, parse_bound
-from fewstep.calibration.precision.record import FrontierPoint, PrecisionMap, decode, encode
+from fewstep.calibration.precision.precision_map import FrontierPoint, PrecisionMap, decode_maps, encode_maps
 from fewstep.calibration.precision.refine import SearchResult, crossing, evaluations, refine
 from fewstep.calibration.precision.variants import Variants
 from fewstep.measure.rollouts.metrics import CEILING, psnr
@@ -49,8 +49,8 @@ class Faked:
         def values(search: module.Search, count: int, course: Any) -> NDArray[np.float64]:
             if course == "judges":
                 self.judged.append(count)
-            found = CEILING if count == search.most else self.quality(count) - FLATTERED * (course == "judges")
-            return np.array([found - 0.5, found + 0.5]) if count < search.most else np.full(2, found)
+            found = CEILING if count == search.all else self.quality(count) - FLATTERED * (course == "judges")
+            return np.array([found - 0.5, found + 0.5]) if count < search.all else np.full(2, found)
 
         def slowdown(course: Any, base: int, other: int) -> float:
             self.timed.append(other)
@@ -104,7 +104,7 @@ def test_a_quality_has_the_fewest_operations_in_float_that_reach_it_on_other_see
     assert found.variants.in_float == tuple(f"op{number}" for number in range(24))
     assert found.point.time == pytest.approx(1.24) and found.point.time_is_measured
     assert found.judged.standard_error == pytest.approx(0.5)
-    assert found.without.mean == 28.0 and found.float_time == pytest.approx(1.4)
+    assert found.unbounded.mean == 28.0 and found.float_time == pytest.approx(1.4)
     assert set(faked.judged) == {20, 24, 0} and len(faked.judged) == 3
     assert [point.count for point in found.points] == sorted(point.count for point in found.points)
     assert len(found.points) < 14
@@ -113,7 +113,7 @@ def test_a_quality_has_the_fewest_operations_in_float_that_reach_it_on_other_see
 def test_a_quality_that_the_default_has_needs_less_in_float(faked: Faked) -> None:
     """Its operations in float were worth their time without a bound; with one they are not needed."""
     found = faked.found(Bound(quality=30.0), without=10)
-    assert (found.point.count, found.without.mean) == (4, 33.0)
+    assert (found.point.count, found.unbounded.mean) == (4, 33.0)
     assert found.point.time == pytest.approx(1.04 / 1.10) and found.float_time == pytest.approx(1.4 / 1.1)
 
 
@@ -193,16 +193,16 @@ def test_bounds_in_words() -> None:
 def test_maps_of_earlier_versions_are_read_and_of_later_ones_are_not() -> None:
     point = FrontierPoint(30.0, 1.2, ((0,), ()), time_is_measured=True)
     gains = ((1.0, 0.5),)
-    current = encode((PrecisionMap("int8", "ddim:1", "1x", ("h",), gains, (0.2,), 29.0, 1.2, (point,), point),))
-    assert b'"schema":3' in current and decode(current)[0].deployed == point
+    current = encode_maps((PrecisionMap("int8", "ddim:1", "1x", ("h",), gains, (0.2,), 29.0, 1.2, (point,), point),))
+    assert b'"schema":3' in current and decode_maps(current)[0].deployed == point
     earlier = current.replace(b'"schema":3', b'"schema":1').replace(b',"time_is_measured":true', b"")
     for field in (b',"standard_error":null', b',"searched":null', b',"all_int8_error":null'):
         assert field in earlier
         earlier = earlier.replace(field, b"")
-    assert decode(earlier)[0].deployed == FrontierPoint(30.0, 1.2, ((0,), ()), time_is_measured=False)
-    assert decode(current.replace(b'"schema":3', b'"schema":2')) == decode(current)
+    assert decode_maps(earlier)[0].deployed == FrontierPoint(30.0, 1.2, ((0,), ()), time_is_measured=False)
+    assert decode_maps(current.replace(b'"schema":3', b'"schema":2')) == decode_maps(current)
     with pytest.raises(UserError, match="schema 4, this version reads 3"):
-        decode(current.replace(b'"schema":3', b'"schema":4'))
+        decode_maps(current.replace(b'"schema":3', b'"schema":4'))
 
 
 @pytest.fixture(scope="module")
@@ -229,7 +229,7 @@ def deployed_quality(bundle: Path) -> NDArray[np.float64]:
 def test_what_is_deployed_is_what_was_judged(made: Path) -> None:
     calibration = run(made, quality="35dB")
     found = calibration.searches[BODY]
-    assert found.without.mean < 35 <= found.judged.mean < 100
+    assert found.unbounded.mean < 35 <= found.judged.mean < 100
     assert (found.point.count, found.variants.in_float) == (1, ("h1",))
     values = deployed_quality(made)
     assert found.judged.mean == pytest.approx(values.mean(), abs=1e-3)
@@ -246,11 +246,11 @@ def test_the_map_is_kept_with_what_was_foretold_and_measured(made: Path) -> None
     calibration = run(made, speed="1.1x")
     found, manifest = calibration.searches[BODY], calibration.manifest
     assert manifest.provenance.commands[-1].endswith("--speed 1.1x")
-    (kept,) = decode((made / str(manifest.precision)).read_bytes())
+    (kept,) = decode_maps((made / str(manifest.precision)).read_bytes())
     assert (kept.body, kept.plan, kept.asked, kept.operations) == (BODY, "ddim:3", "1.1x", ("h1", "h2", "h3", "h4"))
     assert kept.gains[0][0] == pytest.approx(float(np.diff(found.variants.ranking.quality)[0]))  # type: ignore[union-attr]
     assert (kept.deployed.quality, kept.deployed.searched) == (found.judged.mean, found.point.quality)
-    assert (kept.all_int8, kept.all_int8_error) == (found.without.mean, found.without.standard_error)
+    assert (kept.all_int8, kept.all_int8_error) == (found.unbounded.mean, found.unbounded.standard_error)
     assert kept.deployed.in_float == ((0, 1),) and kept.float_time == pytest.approx(1.24)
     times = [point.time for point in kept.frontier]
     assert times == sorted(times) and kept.deployed in kept.frontier
@@ -274,7 +274,7 @@ def test_all_in_float_is_the_float_body_and_is_said(made: Path, caplog: pytest.L
 def test_a_quality_holds_for_engines_that_are_not_here(made: Path) -> None:
     """Their rounding is that of this machine; their times are estimates."""
     found = run(made, target=("tensorrt",), quality="40dB").searches["int8-tensorrt"]
-    assert found.without.mean < 40 <= found.judged.mean and not found.point.time_is_measured
+    assert found.unbounded.mean < 40 <= found.judged.mean and not found.point.time_is_measured
     (trial,) = open_bundle(made).manifest.bodies["int8-tensorrt"].trials
     assert trial.in_float == found.variants.in_float != ()
 

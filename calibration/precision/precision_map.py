@@ -1,4 +1,4 @@
-"""The record of a search in the bundle: the frontier, the point that is deployed, every measurement."""
+"""The precision map of a search in the bundle: the frontier, the point that is deployed, every measurement."""
 
 import msgspec
 
@@ -55,11 +55,11 @@ class PrecisionMaps(Strict, frozen=True):
     maps: tuple[PrecisionMap, ...]
 
 
-def encode(maps: tuple[PrecisionMap, ...]) -> bytes:
+def encode_maps(maps: tuple[PrecisionMap, ...]) -> bytes:
     return msgspec.json.encode(PrecisionMaps(SCHEMA, maps))
 
 
-def decode(data: bytes, source: str = "precision map") -> tuple[PrecisionMap, ...]:
+def decode_maps(data: bytes, source: str = "precision map") -> tuple[PrecisionMap, ...]:
     """The maps of a file. UserError if it is none, or of another version."""
     try:
         found = msgspec.json.decode(data, type=PrecisionMaps)
