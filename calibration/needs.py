@@ -28,11 +28,11 @@ def needs(task: Task, workers: int = 0) -> Needs:
     sample = rows * row_bytes(task.prepared, tensors)
     moments = sum(moment_bytes(ops, task.prepared) for ops in task.weighted)
     at_once = 1 if task.is_large else BATCH
-    own = BESIDE * weights + 2 * moments + at_once * sample + ALONE  # moments of all trajectories, and of one
+    here = BESIDE * weights + 2 * moments + at_once * sample + ALONE  # moments of all trajectories, and of one
     others = workers * (WORKER * weights + moments + sample + ALONE)
     bodies = [body_bytes(task.prepared, task.operations, target) for target in task.targets]
     files = sum(2 if size > io.EXTERNAL_ABOVE else 1 for size in bodies)
-    return Needs(round(own + others), sum(bodies), files + 2)  # ranges and plan
+    return Needs(round(here + others), sum(bodies), files + 2)  # ranges and plan
 
 
 def body_bytes(prepared: Graph, operations: tuple[str, ...], target: Target) -> int:

@@ -32,8 +32,8 @@ def second_moments(task: Task, progress: Progress = SILENT, workers: Workers | N
     rows = count * sum(len(step.branches) for step in task.plan.steps if step.network == task.network)
     work = partial(moments_along, positions=-(-POSITIONS // rows))
     total: Moments = {}
-    for done, moments in enumerate(done_along(task, work, islice(trajectories_of(task), count), workers), 1):
-        total = {name: np.add(total[name], own, out=total[name]) for name, own in moments.items()} if total else moments
+    for done, each in enumerate(done_along(task, work, islice(trajectories_of(task), count), workers), 1):
+        total = {name: np.add(total[name], part, out=total[name]) for name, part in each.items()} if total else each
         progress("second moments", done, count)
     give_back()  # memory of the network that was followed
     return total

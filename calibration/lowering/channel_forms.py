@@ -229,11 +229,11 @@ def _scaled(node: Node, channels: int, rank: int, lowered: _Lowered) -> tuple[st
 
 def _operand(name: str, channels: int, rank: int, graph: Graph) -> Operand | None:
     """A tensor with one number for each channel, as an operand; None if it is none."""
-    own = (channels, *[1] * (rank - 2))
+    column = (channels, *[1] * (rank - 2))
     constant = graph.constants.get(name)
     if constant is None:
-        return name if any(each.name == name and each.shape == (BATCH, *own) for each in graph.inputs) else None
-    fits = constant.size == channels and constant.shape[-len(own) :] == own and constant.dtype == np.float32
+        return name if any(each.name == name and each.shape == (BATCH, *column) for each in graph.inputs) else None
+    fits = constant.size == channels and constant.shape[-len(column) :] == column and constant.dtype == np.float32
     return constant.reshape(-1) if fits else None
 
 

@@ -31,11 +31,11 @@ LEAST_GAIN_FUSED = -3.0  # dB, where engines fuse the product: what one scale cl
 def encoded(ranges: Ranges, grouped: bool, scheme: Scheme, least_gain: float) -> Encoding:
     """The code in which a target writes a tensor with these ranges. Channels have scales of their own if that wins
     `least_gain` dB."""
-    own = ranges.by_channel
-    if own is None or gain(ranges) < least_gain:
+    by_channel = ranges.by_channel
+    if by_channel is None or gain(ranges) < least_gain:
         return scheme.encode(ranges, grouped)
-    multipliers = (1 / np.array(own.factors)).astype(scheme.scale_dtype).astype(np.float64)
-    return replace(scheme.encode(own.ranges, grouped), multipliers=multipliers)
+    multipliers = (1 / np.array(by_channel.factors)).astype(scheme.scale_dtype).astype(np.float64)
+    return replace(scheme.encode(by_channel.ranges, grouped), multipliers=multipliers)
 
 
 def evened(
@@ -83,9 +83,9 @@ def inputs_scaled(scale: np.ufunc, weight: NDArray[np.float32], op: WeightedOp, 
     scaled = np.empty(weight.shape, np.float32)
     rows, results = (np.moveaxis(each, op.axis, 0) for each in (weight, scaled))  # [outputs, inputs of a group, ...]
     outputs = len(rows) // op.groups
-    for group, own in enumerate(numbers.reshape(op.groups, -1, *[1] * (rows.ndim - 2))):
+    for group, factors in enumerate(numbers.reshape(op.groups, -1, *[1] * (rows.ndim - 2))):
         part = slice(group * outputs, (group + 1) * outputs)
-        scale(rows[part], own, out=results[part], dtype=np.float64, casting="same_kind")
+        scale(rows[part], factors, out=results[part], dtype=np.float64, casting="same_kind")
     return scaled
 
 

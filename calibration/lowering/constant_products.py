@@ -27,10 +27,10 @@ def fold_constant_products(lowered: Graph, types: Types, codes: Mapping[str, Enc
         if found is None or node.output in idx.outputs or found.nodes[-2].inputs[2:]:
             continue
         factor = lowered.constants[found["FACTOR"]]
-        own = [found[part] for part in ("SCALE", "BIAS") if part in found.tensors]
-        if factor.size != 1 or (factor <= 0).any() or not all(map(idx.is_inner, own)):
+        scaled = [found[part] for part in ("SCALE", "BIAS") if part in found.tensors]
+        if factor.size != 1 or (factor <= 0).any() or not all(map(idx.is_inner, scaled)):
             continue
-        for name in own:
+        for name in scaled:
             constants[name] = (constants[name] * factor.reshape(())).astype(constants[name].dtype)
         names[node.output] = found.nodes[1].output
     nodes = [rename_inputs(node, names) for node in lowered.nodes if node.output not in names]

@@ -50,14 +50,14 @@ def corrected(
     at_most = max(1, AT_ONCE // blocks.width)  # outputs
     for start in range(0, len(blocks.spans), at_once):
         spans = blocks.spans[start : start + at_once]
-        own = np.stack([_padded(factors[each], blocks.width) for each in spans])
-        part = moments[start : start + at_once] * (own[:, :, None] * own[:, None, :])
+        scaled = np.stack([_padded(factors[each], blocks.width) for each in spans])
+        part = moments[start : start + at_once] * (scaled[:, :, None] * scaled[:, None, :])
         for first in range(0, blocks.outputs, at_most):
             places = [blocks.place(each, slice(first, min(first + at_most, blocks.outputs))) for each in spans]
             wanted = np.stack([_padded(rows[place], blocks.width) for place in places])
             scales = np.stack([nearest.scales[outputs].astype(np.float64) for outputs, _ in places])
-            for (outputs, inputs), whole in zip(places, gptq(wanted, scales, part, largest), strict=True):
-                integers[outputs, inputs] = whole[:, : inputs.stop - inputs.start]
+            for (outputs, inputs), block in zip(places, gptq(wanted, scales, part, largest), strict=True):
+                integers[outputs, inputs] = block[:, : inputs.stop - inputs.start]
     shape = (weight.shape[op.axis], *np.delete(weight.shape, op.axis))
     values = np.moveaxis(integers.reshape(shape), 0, op.axis)
     return replace(nearest, values=np.ascontiguousarray(values))
@@ -91,6 +91,6 @@ def gptq(rows: Float, scales: Float, moments: Float, largest: int) -> Float:
 
 def _padded(part: NDArray[np.floating], width: int) -> Float:
     """Zeros behind the last axis, up to `width`, in float64."""
-    whole = np.zeros((*part.shape[:-1], width))
-    whole[..., : part.shape[-1]] = part
-    return whole
+    padded = np.zeros((*part.shape[:-1], width))
+    padded[..., : part.shape[-1]] = part
+    return padded

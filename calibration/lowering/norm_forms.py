@@ -34,7 +34,7 @@ def norm_forms(graph: Graph, types: Types, encodings: Mapping[str, Encoding]) ->
         if scaled is not None and len(norm.outputs) == 1 and all(map(graph.is_constant, names)):
             m = graph.constants[scaled["FACTOR"]]
             if graph.constants[names[0]].shape == m.shape:  # along the axes of the norm: a convolution's are not
-                own = [new.constant(f"{name}({node.output})", graph.constants[name] * m) for name in names]
-                joined = replace(norm, inputs=(scaled["x"], *own), outputs=node.outputs)
+                terms = [new.constant(f"{name}({node.output})", graph.constants[name] * m) for name in names]
+                joined = replace(norm, inputs=(scaled["x"], *terms), outputs=node.outputs)
                 changes[node.output] = joined
     return graph.with_nodes([changes.get(node.output, node) for node in graph.nodes], new.constants)

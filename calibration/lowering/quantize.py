@@ -206,8 +206,8 @@ def narrow_codes(prepared: Graph, table: RangesTable, ops: Sequence[WeightedOp])
     """The codes in 8 bits, for narrow schemes, of what operations read, by `eight_of` the operation's name.
     Operations that no rule selects read 16 bits."""
     narrow = {op.name for op in selected_ops(prepared)}
-    own = (op for op in ops if op.name in narrow)
-    return {eight_of(op.name): asymmetric_uint8(table[eight_of(op.x)], grouped=False) for op in own}
+    inner = (op for op in ops if op.name in narrow)
+    return {eight_of(op.name): asymmetric_uint8(table[eight_of(op.x)], grouped=False) for op in inner}
 
 
 def _least_gains(prepared: Graph, scheme: Scheme) -> Callable[[str], float]:
@@ -312,8 +312,8 @@ def _rounded(
         nearest = quantize_weight(weight, op.axis, scheme.scale_dtype, scheme.largest_weight, is_alike)
     except ValueError as error:
         raise UserError(f"weight {op.weight!r} has {error}", "export a checkpoint whose weights are finite") from None
-    own = moments.get(op.code)
-    return nearest if own is None else corrected(nearest, weight, op, own, multipliers, scheme.largest_weight)
+    sums = moments.get(op.code)
+    return nearest if sums is None else corrected(nearest, weight, op, sums, multipliers, scheme.largest_weight)
 
 
 def _notes(encodings: Mapping[str, Encoding]) -> tuple[str, ...]:

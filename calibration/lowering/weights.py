@@ -50,8 +50,8 @@ def quantize_weight(
         raise ValueError("NaN or infinite weights")
     axis %= weight.ndim
     if is_alike:
-        whole = quantize_weight(weight.reshape(1, -1), 0, scale_dtype, largest)
-        return QuantizedWeight(whole.values.reshape(weight.shape), whole.scales.repeat(weight.shape[axis]), axis)
+        single = quantize_weight(weight.reshape(1, -1), 0, scale_dtype, largest)
+        return QuantizedWeight(single.values.reshape(weight.shape), single.scales.repeat(weight.shape[axis]), axis)
     rows = np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1)  # [channels, fan-in]
     at_once = max(1, BLOCK // rows.shape[1])
     scales, rounded = np.empty(len(rows), np.float32), np.empty(rows.shape, np.int8)

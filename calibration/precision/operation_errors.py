@@ -78,15 +78,15 @@ def shared_out(error: Callable[[Sequence[int]], float], count: int, runs: int) -
     groups, left = {everything: error(everything)}, runs - 1
     while left >= 2 and (several := [group for group in groups if len(group) > 1]):
         worst = max(several, key=groups.__getitem__)
-        whole, middle = groups.pop(worst), len(worst) // 2
+        shared, middle = groups.pop(worst), len(worst) // 2
         first, second = worst[:middle], worst[middle:]
         groups[first] = error(first)
-        is_rest = groups[first] < ALONE * whole
-        groups[second] = whole - groups[first] if is_rest else error(second)
+        is_rest = groups[first] < ALONE * shared
+        groups[second] = shared - groups[first] if is_rest else error(second)
         left -= 1 if is_rest else 2
     shares = np.empty(count)
-    for group, whole in groups.items():
-        shares[list(group)] = whole / len(group)
+    for group, shared in groups.items():
+        shares[list(group)] = shared / len(group)
     return shares
 
 

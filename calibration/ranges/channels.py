@@ -48,14 +48,14 @@ def by_channel(groups: Sequence[Histogram], samples: int, readers: Sequence[Read
         return None
     seen, live = alive.any(axis=1), alive.any(axis=0)
     room = max(ROOM / samples, LEAST_ROOM)
-    own = _factors(lows[seen][:, live], highs[seen][:, live], room)
+    divisors = _factors(lows[seen][:, live], highs[seen][:, live], room)
     if readers:
-        tempered = _tempered(own, lows[seen], highs[seen], np.asarray(live), channel_power(groups)[seen], readers)
+        tempered = _tempered(divisors, lows[seen], highs[seen], np.asarray(live), channel_power(groups)[seen], readers)
         if tempered is None:
             return None
-        own = tempered
-    factors = np.full(lows.shape[1], np.sqrt(np.square(own).mean()))
-    factors[live] = own
+        divisors = tempered
+    factors = np.full(lows.shape[1], np.sqrt(np.square(divisors).mean()))
+    factors[live] = divisors
     low, high = (lows / factors).min(axis=1), (highs / factors).max(axis=1)
     pooled = Range(float(low.min()), float(high.max()))
     each = tuple(Range(float(a), float(b)) if a < b else pooled for a, b in zip(low, high, strict=True))
@@ -94,11 +94,11 @@ def _tempered(
 def gain(ranges: Ranges) -> float:
     """The gain of a scale for each channel over one scale by finer steps of 8 bits, in dB over channels and groups; 0
     without such a choice. That one scale clips counts for it, and what it clips not against it."""
-    own = ranges.by_channel
-    if own is None:
+    by_each = ranges.by_channel
+    if by_each is None:
         return 0.0
-    one, many = (np.log([r.high - r.low for r in each.per_group]).mean() for each in (ranges, own.ranges))
-    return float(20 / np.log(10) * (one - many) - 10 * np.log10(np.square(own.factors).mean()))
+    one, many = (np.log([r.high - r.low for r in each.per_group]).mean() for each in (ranges, by_each.ranges))
+    return float(20 / np.log(10) * (one - many) - 10 * np.log10(np.square(by_each.factors).mean()))
 
 
 def _factors(lows: Float, highs: Float, room: float) -> Float:

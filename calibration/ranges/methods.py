@@ -67,12 +67,12 @@ def spread(ranges: Ranges, part: slice, groups: int) -> Ranges:
     def each(values: tuple[Any, ...]) -> tuple[Any, ...]:
         return values[:1] * low + values + values[-1:] * (groups - high)
 
-    own = ranges.by_channel
+    quotients = ranges.by_channel
     return replace(
         ranges,
         per_group=each(ranges.per_group),
         per_group_symmetric=each(ranges.per_group_symmetric),
-        by_channel=None if own is None else replace(own, ranges=spread(own.ranges, part, groups)),
+        by_channel=None if quotients is None else replace(quotients, ranges=spread(quotients.ranges, part, groups)),
     )
 
 
@@ -107,12 +107,12 @@ def _ranges(
     """
     pooled = found(Density.of(groups))
 
-    def own(number: int, group: Histogram) -> GroupRange:
+    def of_group(number: int, group: Histogram) -> GroupRange:
         if group.low == group.high == 0:
             return pooled
         return known[number] if known else found(Density.of([group]))
 
-    ranges = [own(*each) for each in enumerate(groups)]
+    ranges = [of_group(*each) for each in enumerate(groups)]
     return Ranges(
         pooled=pooled[0],
         per_group=tuple(one for one, _ in ranges),
@@ -123,8 +123,8 @@ def _ranges(
 
 def narrow_ranges(groups: Sequence[Histogram]) -> Ranges:
     """One range of 8 bits for all groups, with the least expected squared error."""
-    whole = Density.of(groups)
-    pooled, amax = mse_range(whole), minmax_amax(whole)
+    density = Density.of(groups)
+    pooled, amax = mse_range(density), minmax_amax(density)
     return Ranges(pooled, (pooled,) * len(groups), amax, (amax,) * len(groups))
 
 

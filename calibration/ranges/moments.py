@@ -107,9 +107,9 @@ class MomentSums:
         for op, shape, blocks, rng in self._ops:
             x = feeds[op.x] if op.x in feeds else tensors[op.x]
             patches = drawn_patches(op, x, shape[2:] if op.node.op == "Conv" else (), rng, self._positions)
-            for own, span in zip(self.sums[op.code], blocks.spans, strict=True):
+            for sums, span in zip(self.sums[op.code], blocks.spans, strict=True):
                 part, size = patches[:, span], span.stop - span.start
-                own[:size, :size] += part.T @ part
+                sums[:size, :size] += part.T @ part
         return {value.name: tensors[value.name] for value in self._prepared.outputs}
 
 

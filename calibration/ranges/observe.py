@@ -157,10 +157,10 @@ class Counts:
             LOG.warning("activations without values at any step, and what reads them in float: %s", _listed(never))
         taken: dict[tuple[str, int], Histogram] = {}
         for name, at_groups in partly.items():
-            whole = reduce(merge, (self.histograms[name, group] for group in at_groups))
-            taken |= {(name, group): whole for group in groups if group not in at_groups}
-        kept = tuple(name for name in self.tensors if name not in never)
-        return replace(self, tensors=kept, unseen=never, histograms=self.histograms | taken)
+            merged = reduce(merge, (self.histograms[name, group] for group in at_groups))
+            taken |= {(name, group): merged for group in groups if group not in at_groups}
+        counted = tuple(name for name in self.tensors if name not in never)
+        return replace(self, tensors=counted, unseen=never, histograms=self.histograms | taken)
 
     def reached(self) -> dict[str, float]:
         """The greatest magnitude that each tensor had, which ranges may clip."""

@@ -38,10 +38,10 @@ class Reader:
         `power` is the mean square of each channel, [groups, channels]. Errors of all numbers are independent: a weight
         is one of many in a sum, too.
         """
-        own, squares = factors[self.channels], power[:, self.channels]
-        rounded = np.square(steps) * (np.square(own) @ self.squares)
-        scales = (self.largest * own).max(axis=1) / LARGEST_WEIGHT  # of the weights, [outputs]
-        weights = float(np.square(scales).sum()) * self.taps * (squares @ (1 / np.square(own)))
+        divisors, squares = factors[self.channels], power[:, self.channels]
+        rounded = np.square(steps) * (np.square(divisors) @ self.squares)
+        scales = (self.largest * divisors).max(axis=1) / LARGEST_WEIGHT  # of the weights, [outputs]
+        weights = float(np.square(scales).sum()) * self.taps * (squares @ (1 / np.square(divisors)))
         least = np.finfo(np.float64).tiny
         error: Float = UNIFORM * (rounded + weights) / np.maximum(squares @ self.squares, least)
         return error

@@ -67,8 +67,8 @@ def _complete(name: str, arrays: Mapping[str, Array], groups: int) -> Ranges:
         raise ValueError(f"tensor {name!r} has no factors, or no ranges, by channel")
     if len(factors) < 2 or not (np.isfinite(factors) & (factors > 0)).all():
         raise ValueError(f"tensor {name!r} has a factor by channel that is none")
-    own = ByChannel(tuple(factors.tolist()), _to_ranges(by_channel_of(name), rows, groups))
-    return replace(ranges, by_channel=own)
+    by_channel = ByChannel(tuple(factors.tolist()), _to_ranges(by_channel_of(name), rows, groups))
+    return replace(ranges, by_channel=by_channel)
 
 
 def _to_ranges(name: str, rows: Array, groups: int) -> Ranges:

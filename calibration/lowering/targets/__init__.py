@@ -34,6 +34,6 @@ def named_target(name: str) -> Target:
 
 def _entry_points() -> dict[str, EntryPoint]:
     """The place of each target, by its name: cpu-x86 is CPU_X86 of the module cpu_x86."""
-    own = {each.name: each.name.replace("-", "_") for each in platforms.PLATFORMS}
-    places = {name: f"{__name__}.{module}:{module.upper()}" for name, module in own.items()}
+    modules = {each.name: each.name.replace("-", "_") for each in platforms.PLATFORMS}
+    places = {name: f"{__name__}.{module}:{module.upper()}" for name, module in modules.items()}
     return {name: EntryPoint(f"target.{name}", place, GROUP) for name, place in places.items()} | plugins("target")
