@@ -11,7 +11,7 @@ from fewstep.calibration.along import only, trajectories_of
 from fewstep.calibration.count import count_activations
 from fewstep.calibration.opened_task import open_task
 from fewstep.calibration.ranges import measured_rows
-from fewstep.calibration.ranges.measured_rows import MeasuredRows, are_large, open_counted, row_bytes, taken
+from fewstep.calibration.ranges.measured_rows import MeasuredRows, are_large, open_counted, row_bytes
 from fewstep.calibration.ranges.observe import Counts, open_watched
 from fewstep.calibration.task import Task
 from fewstep.graph import io
@@ -61,9 +61,10 @@ def test_counts_are_bitwise_those_of_rows_held_together(task: Task, request: pyt
 def test_an_evaluation_holds_the_output_alone(task: Task, large: None) -> None:
     counts = Counts.empty(task.prepared, task.edges, 3)
     watched = open_counted(task.prepared, counts)
-    held = [(set(each.tensors), taken(watched)) for each in one_by_one(task, watched)]
+    assert isinstance(watched, MeasuredRows)
+    held = [(set(each.tensors), watched.taken()) for each in one_by_one(task, watched)]
     assert len(held) == 3 * 3 and all(tensors == {"v"} for tensors, _ in held)
-    assert all(seen is not None and seen.keys() == set(counts.tensors) for _, seen in held)
+    assert all(seen.keys() == set(counts.tensors) for _, seen in held)
 
 
 def test_what_is_no_number_is_named_with_its_step(task: Task, large: None) -> None:
