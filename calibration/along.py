@@ -31,7 +31,7 @@ class TrajectoryJob(Generic[Result]):
     sizes: tuple[Mapping[str, int], ...]
     per_size: int
     network: str
-    everything: bool
+    no_floats: bool
 
     def open(self, threads: int) -> Callable[[SeedBatch], Result]:
         return self.work(self.task(threads))
@@ -52,7 +52,7 @@ class TrajectoryJob(Generic[Result]):
             threads=threads,
             network=self.network,
             all_networks=all_networks if len(all_networks.denoiser.networks) > 1 else None,
-            everything=self.everything,
+            no_floats=self.no_floats,
         )
 
 
@@ -64,7 +64,7 @@ def done_along(
     if workers is None:
         return map(work(task), trajectories)
     bundle = pinned(task.sampler.bundle.path)
-    shared = task.plan, task.edges, task.sizes, task.per_size, task.network, task.everything
+    shared = task.plan, task.edges, task.sizes, task.per_size, task.network, task.no_floats
     return in_order(TrajectoryJob(work, bundle, *shared), trajectories, workers)
 
 

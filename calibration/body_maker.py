@@ -73,7 +73,7 @@ class BodyMaker:
         """The body in as few graphs as have quality enough by samples, or lose little by it. Graphs cost no byte of a
         step, but each has weights of its own, so a large network keeps one."""
         bodies = [self._in_one_graph(target)]
-        is_one = self.writer is not None or isinstance(self.course, TokenCourse) or target.scheme.everything
+        is_one = self.writer is not None or isinstance(self.course, TokenCourse) or target.scheme.no_floats
         most = 1 if is_one else min(target.most_graphs, self.course.groups)
         while bodies[-1].trial.psnr < ENOUGH and len(bodies) < most:
             bodies.append(self._in_graphs(bodies[0].variants, len(bodies) + 1))
@@ -100,7 +100,7 @@ class BodyMaker:
         slower are in float. Engines without floats have all in int8."""
         if isinstance(self.course, TokenCourse):
             return without_slower(variants)
-        return variants if variants.target.scheme.everything else spared(variants, self._operations_course)
+        return variants if variants.target.scheme.no_floats else spared(variants, self._operations_course)
 
     def _search(self, variants: Variants) -> SearchResult | None:
         """The search of what the task's bound deploys; None where there is no bound for the target. UserError where

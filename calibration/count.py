@@ -36,7 +36,7 @@ def count_activations(
 
     Evaluations of a caller's own are counted by `Counts.empty`, `add` and `completed`.
     """
-    counts, done = Counts.empty(task.prepared, task.edges, len(task.seeds), task.everything), 0
+    counts, done = Counts.empty(task.prepared, task.edges, len(task.seeds), task.no_floats), 0
     if checkpoint is not None:
         counts, done = checkpoint.load(counts)
     at_once = BATCH if workers is None and not task.is_large else 1
@@ -51,7 +51,7 @@ def count_activations(
 
 def counting(task: Task) -> Callable[[SeedBatch], tuple[int, Histograms]]:
     """A function that gives the histograms of trajectories, each evaluation counted while the next one comes."""
-    empty = Counts.empty(task.prepared, task.edges, 1, task.everything)
+    empty = Counts.empty(task.prepared, task.edges, 1, task.no_floats)
     watched = open_counted(task.prepared, empty, task.threads)
 
     def counted(trajectories: SeedBatch) -> tuple[int, Histograms]:
@@ -67,17 +67,17 @@ def counting(task: Task) -> Callable[[SeedBatch], tuple[int, Histograms]]:
 def tabulated(task: Task, counts: Counts, progress: Progress = SILENT) -> dict[str, RangesTable]:
     """The ranges for each target of a task, by its name; those with floats come first, and share one table."""
     table = cache(partial(tabulate, task, counts, progress))
-    by_floats = sorted(task.targets, key=lambda target: target.scheme.everything)
-    return {target.name: table(target.scheme.everything) for target in by_floats}
+    by_floats = sorted(task.targets, key=lambda target: target.scheme.no_floats)
+    return {target.name: table(target.scheme.no_floats) for target in by_floats}
 
 
-def tabulate(task: Task, counts: Counts, progress: Progress = SILENT, everything: bool = False) -> RangesTable:
+def tabulate(task: Task, counts: Counts, progress: Progress = SILENT, no_floats: bool = False) -> RangesTable:
     """The best ranges of what was counted, and a warning for each activation that is one number.
 
-    everything: the whole of what each float tensor reached, for targets without floats, and a range in 8 bits of what
+    no_floats: the whole of what each float tensor reached, for targets without floats, and a range in 8 bits of what
     inner operations with weights read. Others need fewer tensors.
     """
-    least = counts.tensors if everything else observed_tensors(task.prepared)
+    least = counts.tensors if no_floats else observed_tensors(task.prepared)
     counted = tuple(name for name in counts.tensors if name in least)
     for name in counted:
         groups = counts.of(name)
@@ -88,13 +88,13 @@ def tabulate(task: Task, counts: Counts, progress: Progress = SILENT, everything
 
     def searched(name: str) -> Ranges:
         groups = counts.of(name)
-        return whole_ranges(groups) if everything else clipped_ranges(groups, counts.samples, readers(name))
+        return whole_ranges(groups) if no_floats else clipped_ranges(groups, counts.samples, readers(name))
 
     every = zip(counted, one_after_another(searched, counted), strict=True)
     for done, (name, ranges) in enumerate(every, 1):
         tensors[name] = ranges
         progress("ranges", done, len(counted))
-    if everything:
+    if no_floats:
         read = {op.x for op in selected_ops(task.prepared)}.intersection(counted)
         tensors |= {eight_of(name): narrow_ranges(counts.of(name)) for name in sorted(read)}
     return RangesTable(task.graph_sha256, task.plan.name, counts.edges, METHOD, tensors, counts.unseen)

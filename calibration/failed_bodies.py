@@ -57,8 +57,8 @@ def makeable(task: Task, counts: Counts) -> Attempts[Target]:
     of_floats = {name: most for name, most in reached.items() if name in least}
 
     def checked(target: Target) -> Target:
-        needed = reached if target.scheme.everything else of_floats
-        if target.scheme.everything and counts.unseen:
+        needed = reached if target.scheme.no_floats else of_floats
+        if target.scheme.no_floats and counts.unseen:
             raise UserError(
                 f"activation {counts.unseen[0]!r} never had a value, and {target.name} has a code for each",
                 "follow more trajectories, or leave this target out",

@@ -66,7 +66,7 @@ def open_task(options: CalibrateOptions, network: str = DENOISER) -> Task:
         targets=targets,
         seeds=seeds,
         edges=() if options.groups == "pooled" else edges,
-        operations=tuple(op.name for op in lowered_ops(prepared, all(each.scheme.everything for each in targets))),
+        operations=tuple(op.name for op in lowered_ops(prepared, all(each.scheme.no_floats for each in targets))),
         conditions=conditions,
         sizes=sizes,
         per_size=most_per_size(seeds, len(sizes)),
@@ -76,7 +76,7 @@ def open_task(options: CalibrateOptions, network: str = DENOISER) -> Task:
         refused=usable.failed,
         network=network,
         all_networks=all_networks if len(all_networks.denoiser.networks) > 1 else None,
-        everything=any(target.scheme.everything for target in targets),
+        no_floats=any(target.scheme.no_floats for target in targets),
     )
     warn_of_few(options)
     return task
@@ -89,8 +89,8 @@ def _usable(
     others. UserError if no target is left."""
 
     def checked(target: Target) -> Target:
-        lowered_ops(prepared, target.scheme.everything)
-        if target.scheme.everything:
+        lowered_ops(prepared, target.scheme.no_floats)
+        if target.scheme.no_floats:
             _refuse_kept(bundle.manifest.conditions, records, target)
         if target.tries is not None:
             target.tries(bundle)

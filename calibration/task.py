@@ -49,7 +49,7 @@ class Task:
         refused: errors of bodies that cannot be made, by name.
         network: whose steps of the plan are followed.
         all_networks: the sampler of all networks, where there are others.
-        everything: whether every float tensor is counted, as a target without floats needs it.
+        no_floats: whether every float tensor is counted, as a target without floats needs it.
     """
 
     sampler: Sampler
@@ -68,7 +68,7 @@ class Task:
     refused: Mapping[str, UserError] = field(default_factory=dict)
     network: str = DENOISER
     all_networks: Sampler | None = None
-    everything: bool = False
+    no_floats: bool = False
 
     @cached_property
     def graph_sha256(self) -> str:
@@ -78,7 +78,7 @@ class Task:
     @cached_property
     def tensors(self) -> tuple[str, ...]:
         """Names of the tensors that are counted."""
-        return observed_tensors(self.prepared, self.everything)
+        return observed_tensors(self.prepared, self.no_floats)
 
     @property
     def is_large(self) -> bool:
@@ -99,7 +99,7 @@ class Task:
         with suppress(UserError):  # no operation, which is refused where a target needs one
             usual = lowered_ops(self.prepared)
         codes = {op.code for op in usual}
-        further = lowered_ops(self.prepared, everything=True) if self.everything else ()
+        further = lowered_ops(self.prepared, no_floats=True) if self.no_floats else ()
         parts = usual, tuple(op for op in further if op.code not in codes)
         return tuple(part for part in parts if part)
 

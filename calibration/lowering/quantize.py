@@ -125,16 +125,16 @@ def remembered(quantize: Quantizer) -> Quantizer:
     return known
 
 
-def lowered_ops(prepared: Graph, everything: bool = False) -> tuple[WeightedOp, ...]:
-    """The operations that a lowering replaces: all that can be, for `everything`, else those that a rule selects.
+def lowered_ops(prepared: Graph, no_floats: bool = False) -> tuple[WeightedOp, ...]:
+    """The operations that a lowering replaces: all that can be, for `no_floats`, else those that a rule selects.
     UserError if there are none, so ask before anything is measured."""
-    if everything and prepared.optional:  # whose values nobody has measured
+    if no_floats and prepared.optional:  # whose values nobody has measured
         what = "slots for LoRA files have no ranges, and this target has a code for every tensor"
         raise UserError(what, "export without --lora-slots, and merge files: --lora FILE")
-    if everything:
+    if no_floats:
         _check_constants(prepared)
     every = (op for op, _ in considered_ops(prepared) if not op.node.attributes.get("transA"))
-    ops = tuple(every) if everything else selected_ops(prepared)
+    ops = tuple(every) if no_floats else selected_ops(prepared)
     if not ops:
         raise UserError(
             f"no operation of graph {prepared.name!r} can run in int8",
@@ -158,7 +158,7 @@ def measured_ops(prepared: Graph, table: RangesTable, scheme: Scheme) -> tuple[W
     none."""
     unseen = frozenset(table.unseen)
     ops = tuple(
-        op for op in lowered_ops(prepared, scheme.everything) if unseen.isdisjoint(encoded_tensors((op,), scheme))
+        op for op in lowered_ops(prepared, scheme.no_floats) if unseen.isdisjoint(encoded_tensors((op,), scheme))
     )
     if not ops:
         raise UserError(
@@ -188,7 +188,7 @@ def encodings_of(
     weighted = [op for op, reason in considered_ops(prepared) if reason != STEERS]  # those keep the float weight
     readers = Counter(op.weight for op in weighted)
     sharing = {name for op in weighted if readers[op.weight] > 1 for name in (op.x, op.name)}
-    names = observed_tensors(prepared, True) if scheme.everything else encoded_tensors(ops, scheme)
+    names = observed_tensors(prepared, True) if scheme.no_floats else encoded_tensors(ops, scheme)
     one_scale = {name: replace(table[name], by_channel=None) for name in sharing.intersection(names)}
     ranges = {name: table[name] for name in names} | one_scale
     least, placed = _least_gains(prepared, scheme), scheme.placed(prepared, ops)

@@ -81,7 +81,7 @@ class Scheme:
     least_gain: the gain that scales of channels need over one scale (`calibration.ranges.channels.gain`, in dB), for
         the graph's largest activation. Smaller ones need less, in proportion to their size: the product may take time.
         A negative gain is for engines that fuse the product, and is the same for all sizes.
-    everything: True if engines take no float: every tensor has a code for all that it reached, and every weight is
+    no_floats: True if engines take no float: every tensor has a code for all that it reached, and every weight is
         int8.
     narrow: True if inner operations with weights (`selected_ops`) then read 8 bits, where all else has 16.
     placing: how activations are rounded, given the prepared graph and the operations that read them; None: all alike.
@@ -94,7 +94,7 @@ class Scheme:
     largest_weight: int = LARGEST_WEIGHT
     arithmetic: tuple[Arithmetic, ...] = ()
     least_gain: float = 0.0
-    everything: bool = False
+    no_floats: bool = False
     narrow: bool = False
     placing: Callable[[Graph, Sequence[WeightedOp]], Placing] | None = None
     one_scale: frozenset[str] = frozenset()

@@ -20,7 +20,7 @@ def searched_here() -> tuple[str, ...]:
 
 def is_bound(target: Target, bound: Bound) -> bool:
     """True where a bound holds for a target."""
-    return not target.scheme.everything if bound.speed is None else target.name in searched_here()
+    return not target.scheme.no_floats if bound.speed is None else target.name in searched_here()
 
 
 def check_targets(targets: Sequence[Target], bound: Bound) -> None:

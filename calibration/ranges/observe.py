@@ -28,14 +28,14 @@ LISTED = 4  # names in a warning
 MOVING = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity")  # they make what they read
 
 
-def observed_tensors(graph: Graph, everything: bool = False) -> tuple[str, ...]:
+def observed_tensors(graph: Graph, no_floats: bool = False) -> tuple[str, ...]:
     """Inputs and outputs of every Conv, MatMul and Gemm with a constant weight: what a lowering may quantize.
 
-    everything: all float tensors too, as engines without floats need them, but for tensors of the same numbers.
+    no_floats: all float tensors too, as engines without floats need them, but for tensors of the same numbers.
     """
     ops = (weighted_op(node, graph) for node in graph.nodes)
     names = dict.fromkeys(name for op in ops if op for name in (op.x, op.name))
-    if everything:
+    if no_floats:
         types = infer_types(graph)
         made = (name for node in graph.nodes if node.op not in MOVING for name in node.outputs if name)
         ports = (value.name for value in graph.inputs)
@@ -113,9 +113,9 @@ class Counts:
     unseen: tuple[str, ...] = ()
 
     @staticmethod
-    def empty(graph: Graph, edges: tuple[float, ...], samples: int, everything: bool = False) -> "Counts":
+    def empty(graph: Graph, edges: tuple[float, ...], samples: int, no_floats: bool = False) -> "Counts":
         """No counts yet, of the tensors that a lowering of a prepared graph may quantize (`observed_tensors`)."""
-        return Counts(observed_tensors(graph, everything), edges, axes=channel_axes(graph), samples=samples)
+        return Counts(observed_tensors(graph, no_floats), edges, axes=channel_axes(graph), samples=samples)
 
     def add(self, evaluation: BodyCall, seen: Measured | None = None) -> None:
         """Count what the tensors held; one without values, as of an expert that got no row, holds nothing to count.

@@ -32,7 +32,7 @@ def _each(chosen: Iterable[Target]) -> pytest.MarkDecorator:
 
 ALL = tuple(map(named_target, target_names()))
 every_target = _each(ALL)
-selective_target = _each(each for each in ALL if not each.scheme.everything)  # the rest of the graph is float
+selective_target = _each(each for each in ALL if not each.scheme.no_floats)  # the rest of the graph is float
 
 
 def change_target(monkeypatch: pytest.MonkeyPatch, name: str, **changes: object) -> None:

@@ -131,9 +131,7 @@ def other_code(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def more_tensors(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (task, observe):
-        monkeypatch.setattr(
-            module, "observed_tensors", lambda graph, everything=False: (*observed_tensors(graph), "m1")
-        )
+        monkeypatch.setattr(module, "observed_tensors", lambda graph, no_floats=False: (*observed_tensors(graph), "m1"))
 
 
 @pytest.mark.slow
@@ -158,7 +156,7 @@ def test_counts_without_a_tensor_start_anew(
     """However a file came by that name: what it lacks could never be made up for."""
     expected = calibrate(replace(options, bundle=write_bundle(tmp_path / "other", denoiser()))).manifest
     with monkeypatch.context() as before:
-        before.setattr(observe, "observed_tensors", lambda graph, everything=False: observed_tensors(graph)[1:])
+        before.setattr(observe, "observed_tensors", lambda graph, no_floats=False: observed_tensors(graph)[1:])
         interrupt(options, monkeypatch)
     assert calibrate(options).manifest.files == expected.files
     assert "cannot be read (it has no tensor 'x'): it starts again" in caplog.text and not kept()

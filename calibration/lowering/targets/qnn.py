@@ -37,7 +37,7 @@ def no_float(prepared: Graph, lowered: Graph, ops: tuple[WeightedOp, ...]) -> Co
 
 QNN = Target(
     platform=platforms.QNN,
-    scheme=Scheme(encode=asymmetric_uint16, scale_dtype=np.dtype(np.float32), form=everywhere(), everything=True),
+    scheme=Scheme(encode=asymmetric_uint16, scale_dtype=np.dtype(np.float32), form=everywhere(), no_floats=True),
     passes=(),
     finish=(pairs_everywhere,),
     check=no_float,

@@ -50,7 +50,7 @@ def test_every_target_is_as_near_as_plain_rounding(target: Target) -> None:
 
     The networks are the same in every run, since a search for the worst one would find chaos, not a fault.
     """
-    margin = MARGIN_OF_EVERYTHING if target.scheme.everything else MARGIN
+    margin = MARGIN_OF_EVERYTHING if target.scheme.no_floats else MARGIN
     rng = np.random.default_rng(0)
     for seed in range(DRAWN):
         blocks = [BLOCKS[each] for each in rng.integers(len(BLOCKS), size=rng.integers(1, 7))]

@@ -108,7 +108,7 @@ def feeds(graph: Graph, batch: int = 4) -> dict[str, Array]:
 
 def table(graph: Graph, edges: tuple[float, ...] = ()) -> RangesTable:
     """Min-max ranges of everything observed for any target; with edges, narrower ones per group."""
-    observed = observed_tensors(graph, everything=True)
+    observed = observed_tensors(graph, no_floats=True)
     values = run(watch(graph, observed), feeds(graph)) | feeds(graph)
     factors = FACTORS if edges else FACTORS[-1:]
 

@@ -119,7 +119,7 @@ def test_a_report_watches_the_tensors_of_codes() -> None:
     prepared = body()
     ops = measured_ops(prepared, table(prepared), QNN_8BIT.scheme)
     codes = encodings_of(prepared, table(prepared), ops, QNN_8BIT.scheme)
-    assert set(codes) == set(observed_tensors(prepared, everything=True))
+    assert set(codes) == set(observed_tensors(prepared, no_floats=True))
 
 
 def test_what_moves_numbers_keeps_their_code() -> None:
@@ -187,7 +187,7 @@ def test_a_product_in_float_is_named() -> None:
 
 def test_every_float_tensor_is_observed_but_those_of_the_same_numbers() -> None:
     prepared = body()
-    more = set(observed_tensors(prepared, everything=True)) - set(observed_tensors(prepared))
+    more = set(observed_tensors(prepared, no_floats=True)) - set(observed_tensors(prepared))
     assert {"row", "a1_gate", "modulated", "residual", "h1_biased"} <= more
     assert not {"flattened", "back", "unflattened", "output"} & more
 
@@ -215,4 +215,4 @@ def test_a_mask_that_no_code_holds_beside_others_is_refused_at_the_start() -> No
         masked = replace(prepared, constants={**prepared.constants, "mask": np.array([0, mask], np.float32)})
         assert lowered_ops(masked)
         with pytest.raises(UserError, match="constant 'mask' reaches .* no code of 16 bits"):
-            lowered_ops(masked, everything=True)
+            lowered_ops(masked, no_floats=True)
