@@ -15,9 +15,9 @@ from fewstep.calibration.lowering.quantize import rounding
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.precision.bound import describe
 from fewstep.calibration.precision.native import is_bound, searched_here
+from fewstep.calibration.precision.recipe import GraphRecipe, Recipe
 from fewstep.calibration.precision.refine import SearchResult, refine
 from fewstep.calibration.precision.sparing import spared, without_slower
-from fewstep.calibration.precision.variants import GroupedGraph, Variants
 from fewstep.calibration.ranges.moments import Moments
 from fewstep.calibration.ranges.observe import Counts
 from fewstep.calibration.ranges.table import RangesTable
@@ -63,9 +63,9 @@ class BodyMaker:
         """The target's body, as the task's bound asks for it, if it has one. UserError if it is far from float32, or
         none reaches the bound."""
         body = self._unbounded(target)
-        search = self._search(body.variants)
+        search = self._search(body.recipe)
         if search is not None:
-            body = replace(self._judged(search.variants), search=search)
+            body = replace(self._judged(search.recipe), search=search)
         check_near(body)
         return body
 
@@ -76,7 +76,7 @@ class BodyMaker:
         is_one = self.writer is not None or isinstance(self.course, TokenCourse) or target.scheme.no_floats
         most = 1 if is_one else min(target.most_graphs, self.course.groups)
         while bodies[-1].trial.psnr < ENOUGH and len(bodies) < most:
-            bodies.append(self._in_graphs(bodies[0].variants, len(bodies) + 1))
+            bodies.append(self._in_graphs(bodies[0].recipe, len(bodies) + 1))
         least = min(ENOUGH, max(body.trial.psnr for body in bodies) - LEAST_LOSS)
         return next(body for body in bodies if body.trial.psnr >= least)
 
@@ -84,33 +84,33 @@ class BodyMaker:
         """The body in one graph, with what makes much of its error in float."""
         table = self.tables[target.name]
         keep = None if self.writer is None else partial(kept_in_files, self.writer, body_of(target))
-        part = GroupedGraph(self.course.groups, table, rounding(target, self.moments))
-        return self._judged(self._spared(Variants(self.task.prepared, table, target, (part,), keep)))
+        part = GraphRecipe(self.course.groups, table, rounding(target, self.moments))
+        return self._judged(self._spared(Recipe(self.task.prepared, table, target, (part,), keep)))
 
-    def _in_graphs(self, variants: Variants, count: int) -> CalibratedBody:
+    def _in_graphs(self, recipe: Recipe, count: int) -> CalibratedBody:
         """The body as so many graphs, each with ranges of its own steps."""
         ends = [round(self.course.groups * number / count) for number in range(count + 1)]
-        tables = [of_part(variants.table, self.counts, self.task.prepared, slice(*part)) for part in pairwise(ends)]
-        quantize = rounding(variants.target, self.moments)
-        graphs = tuple(GroupedGraph(*each, quantize) for each in zip(ends[1:], tables, strict=True))
-        return self._judged(replace(variants, parts=graphs))
+        tables = [of_part(recipe.table, self.counts, self.task.prepared, slice(*part)) for part in pairwise(ends)]
+        quantize = rounding(recipe.target, self.moments)
+        graphs = tuple(GraphRecipe(*each, quantize) for each in zip(ends[1:], tables, strict=True))
+        return self._judged(replace(recipe, parts=graphs))
 
-    def _spared(self, variants: Variants) -> Variants:
-        """The body with operations in float. Samples of tokens have no squared error: there only those that int8 makes
-        slower are in float. Engines without floats have all in int8."""
+    def _spared(self, recipe: Recipe) -> Recipe:
+        """The recipe with operations in float. Samples of tokens have no squared error: there only those that int8
+        makes slower are in float. Engines without floats have all in int8."""
         if isinstance(self.course, TokenCourse):
-            return without_slower(variants)
-        return variants if variants.target.scheme.no_floats else spared(variants, self._operations_course)
+            return without_slower(recipe)
+        return recipe if recipe.target.scheme.no_floats else spared(recipe, self._operations_course)
 
-    def _search(self, variants: Variants) -> SearchResult | None:
+    def _search(self, recipe: Recipe) -> SearchResult | None:
         """The search of what the task's bound deploys; None where there is no bound for the target. UserError where
         no body reaches it."""
-        target, bound = variants.target, self.task.bound
+        target, bound = recipe.target, self.task.bound
         if bound is None or not is_bound(target, bound):
             return None
         shown = under(self.progress, f"search for {target.name}")
-        search = refine(variants, *self._search_courses, bound, target.name in searched_here(), shown)
-        if search.variants.is_float:
+        search = refine(recipe, *self._search_courses, bound, target.name in searched_here(), shown)
+        if search.recipe.is_float:
             LOG.warning(
                 "%s runs nothing in int8: of all that was tried, float32 itself fits %s best (the body without a bound"
                 " has %.1f dB)",
@@ -118,10 +118,10 @@ class BodyMaker:
             )
         return search
 
-    def _judged(self, variants: Variants) -> CalibratedBody:
+    def _judged(self, recipe: Recipe) -> CalibratedBody:
         """The body with the quality of its samples."""
-        trial = judged(variants, self.course, self.task.is_large)
-        return CalibratedBody(variants, structs.replace(trial, in_float=variants.in_float))
+        trial = judged(recipe, self.course, self.task.is_large)
+        return CalibratedBody(recipe, structs.replace(trial, in_float=recipe.in_float))
 
     @cached_property
     def _operations_course(self) -> Course:

@@ -12,8 +12,8 @@ import numpy as np
 from msgspec import structs
 
 from fewstep.calibration.lowering.quantize import LoweredBody
+from fewstep.calibration.precision.recipe import Recipe, open_graphs
 from fewstep.calibration.precision.refine import SearchResult
-from fewstep.calibration.precision.variants import Variants, open_graphs
 from fewstep.calibration.task import Task
 from fewstep.measure.rollouts.course import Course, open_course
 from fewstep.measure.rollouts.direction import GUIDANCE, body_differences, float_differences, is_lost, text_of, worst
@@ -33,17 +33,16 @@ DIVERGED = -20.0  # dB between samples of two seeds, which are ten times the pea
 
 @dataclass(frozen=True)
 class CalibratedBody:
-    """An int8 body, with what others of its kind are made from, and its samples' quality. `search` found it, if a bound
-    deploys it."""
+    """An int8 body by its recipe, with the quality of its samples. `search` found it, if a bound deploys it."""
 
-    variants: Variants
+    recipe: Recipe
     trial: Trial
     search: SearchResult | None = None
 
     @property
     def lowered(self) -> LoweredBody:
         """Its graph, of the last groups where there are several."""
-        return self.variants.lowered[-1][1]
+        return self.recipe.lowered[-1][1]
 
 
 def judging_course(task: Task, plan: AnyPlan, progress: Progress = SILENT) -> Course | TokenCourse:
@@ -61,13 +60,13 @@ def judging_course(task: Task, plan: AnyPlan, progress: Progress = SILENT) -> Co
     return course
 
 
-def judged(variants: Variants, course: Course | TokenCourse, by_rows: bool = False) -> Trial:
+def judged(recipe: Recipe, course: Course | TokenCourse, by_rows: bool = False) -> Trial:
     """The quality of a body's samples, with digits that are more than noise. UserError if a sample is not finite.
 
     by_rows: a large body sees the samples of the course one by one.
     """
-    target, method = variants.target, variants.table.method
-    graphs = open_graphs([(until, each.graph) for until, each in variants.lowered], target, by_rows)
+    target, method = recipe.target, recipe.table.method
+    graphs = open_graphs([(until, each.graph) for until, each in recipe.lowered], target, by_rows)
     made: Any = course.run(graphs)
     quality = course.quality(made)
     if not np.isfinite(quality.values).all():
@@ -84,7 +83,7 @@ def judged(variants: Variants, course: Course | TokenCourse, by_rows: bool = Fal
 def check_near(body: CalibratedBody) -> None:
     """UserError for a body that loses what guidance multiplies at a step, or whose samples are far from float32's. A
     bound is a floor of the caller's own."""
-    trial, target = body.trial, body.variants.target.name
+    trial, target = body.trial, body.recipe.target.name
     if trial.guidance is not None and is_lost(trial.guidance):
         raise UserError(
             f"int8 for {target} loses the {GUIDANCE}: {text_of(trial.guidance)}",

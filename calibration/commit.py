@@ -110,7 +110,7 @@ def _maps(bundle: Bundle) -> tuple[PrecisionMap, ...]:
 def stored(writer: Writer, name: str, body: CalibratedBody, task: Task, plan: AnyPlan) -> Body:
     """The manifest's entry of a body, whose graphs and ranges are written to files. A graph's inputs are the float
     body's, and "group" where its scales differ by group."""
-    base, served, table = task.sampler.body.graph, body.variants.lowered, body.variants.table
+    base, served, table = task.sampler.body.graph, body.recipe.lowered, body.recipe.table
     edges = table.groups if len(served) > 1 else ()
     groups = next((lowered.groups for _, lowered in served if lowered.groups), edges)
     graphs = []

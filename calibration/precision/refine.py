@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from fewstep.calibration.precision.bound import Bound, describe
 from fewstep.calibration.precision.precision_map import FrontierPoint, PrecisionMap
-from fewstep.calibration.precision.variants import Variants, open_graphs
+from fewstep.calibration.precision.recipe import Recipe, open_graphs
 from fewstep.graph.session import GraphSession, open_session
 from fewstep.measure.rollouts.course import Course
 from fewstep.measure.rollouts.end_quality import EndQuality, end_quality
@@ -51,14 +51,14 @@ class Point:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """The result of a search: `variants`, the body of `point` that a bound deploys, and its judgement `judged`, on
+    """The result of a search: `recipe`, of the body of `point` that a bound deploys, and its judgement `judged`, on
     seeds that the search did not use: of a body that is taken because it passes there the mean is a little too high.
 
     `points` are all that was tried, by their counts. `unbounded` is what was judged of the body without a bound, and
     `float_time` the time of a step of float32 relative to it.
     """
 
-    variants: Variants
+    recipe: Recipe
     point: Point
     judged: EndQuality
     points: tuple[Point, ...]
@@ -71,18 +71,18 @@ class Search:
     without a bound, `all` for float32. Where graphs of the target are not timed here, times are estimates."""
 
     def __init__(
-        self, variants: Variants, course: Course, judges: tuple[Course, ...], is_timed: bool, progress: Progress
+        self, recipe: Recipe, course: Course, judges: tuple[Course, ...], is_timed: bool, progress: Progress
     ) -> None:
-        assert variants.ranking is not None
-        self.variants = variants.having(variants.in_float)
+        assert recipe.ranking is not None
+        self.recipe = recipe.with_in_float(recipe.in_float)
         self.course, self.judges, self.is_timed, self.progress = course, judges, is_timed, progress
-        self.ranking, self.default, self.all = variants.ranking, len(variants.in_float), len(variants.ranking.order)
+        self.ranking, self.default, self.all = recipe.ranking, len(recipe.in_float), len(recipe.ranking.order)
         self._qualities, self._times = {self.all: CEILING}, {self.default: 1.0}
         self._judged = dict[int, EndQuality]()
 
-    def body(self, count: int) -> Variants:
-        """The variants with so many operations in float."""
-        return self.variants if count == self.default else self.variants.having(self.ranking.first(count))
+    def body(self, count: int) -> Recipe:
+        """The recipe of the body with so many operations in float."""
+        return self.recipe if count == self.default else self.recipe.with_in_float(self.ranking.first(count))
 
     def quality(self, count: int) -> float:
         """Mean PSNR in dB of a body on the seeds that search."""
@@ -133,7 +133,7 @@ class Search:
 
 
 def refine(
-    variants: Variants,
+    recipe: Recipe,
     course: Course,
     judges: tuple[Course, ...],
     bound: Bound,
@@ -141,7 +141,7 @@ def refine(
     progress: Progress = SILENT,
 ) -> SearchResult:
     """Find the body that fits a bound, on the seeds of `course`, and judge it on `judges`. UserError if none does."""
-    search = Search(variants, course, judges, is_timed, progress)
+    search = Search(recipe, course, judges, is_timed, progress)
     float_time = search.time(search.all)
     count = _of_speed(search, float_time, bound.speed) if bound.speed else _of_quality(search, bound.quality)
     for other in (search.default, search.all):
@@ -225,7 +225,7 @@ def evaluations(steps: int, operations: int, courses: int, is_timed: bool) -> in
 
 def precision_map(body: str, plan: str, bound: Bound, found: SearchResult) -> PrecisionMap:
     """The precision map that a bundle has of a search, by the names of the body and the plan."""
-    ranking = found.variants.ranking
+    ranking = found.recipe.ranking
     assert ranking is not None
     gains, costs = np.empty(len(ranking.order)), np.empty(len(ranking.order))
     errors = -np.diff(ranking.left)

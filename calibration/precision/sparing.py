@@ -15,7 +15,7 @@ from fewstep.calibration.lowering.coverage import macs
 from fewstep.calibration.lowering.quantize import measured_ops
 from fewstep.calibration.precision.operation_errors import operation_errors
 from fewstep.calibration.precision.ranking import Ranking, ranked
-from fewstep.calibration.precision.variants import Variants
+from fewstep.calibration.precision.recipe import Recipe
 from fewstep.graph.graph import Graph
 from fewstep.graph.io import exceeds
 from fewstep.graph.selection import considered_ops
@@ -33,22 +33,22 @@ NEARLY_FREE, FURTHEST = 0.08, 0.5  # of a step, that quality may take; and that 
 Array = NDArray[np.float64]
 
 
-def spared(variants: Variants, course: Course) -> Variants:
-    """The body with the operations in float that make much of the error of samples, and those that int8 makes
+def spared(recipe: Recipe, course: Course) -> Recipe:
+    """The recipe with the operations in float that make much of the error of samples, and those that int8 makes
     slower."""
-    target, prepared = variants.target, variants.prepared
-    remembering = variants if exceeds(prepared) else variants.having(())  # weights that are rounded once
+    target, prepared = recipe.target, recipe.prepared
+    remembering = recipe if exceeds(prepared) else recipe.with_in_float(())  # weights that are rounded once
     quantizer = None if exceeds(prepared) else remembering.parts[0].quantize
-    errors = operation_errors(prepared, variants.table, target, course, quantizer)
-    ranking = ranked(errors, times_in_float(prepared, errors.operations, without_slower(variants).in_float))
+    errors = operation_errors(prepared, recipe.table, target, course, quantizer)
+    ranking = ranked(errors, times_in_float(prepared, errors.operations, without_slower(recipe).in_float))
     return replace(remembering, in_float=ranking.first(default_count(ranking)), ranking=ranking)
 
 
-def without_slower(variants: Variants) -> Variants:
-    """The operations that int8 makes slower stay in float."""
-    ops = measured_ops(variants.prepared, variants.table, variants.target.scheme)
-    slower = variants.target.slower(variants.prepared, ops)
-    return replace(variants, in_float=tuple(op.name for op in ops if op.name in slower))
+def without_slower(recipe: Recipe) -> Recipe:
+    """The recipe with the operations in float that int8 makes slower."""
+    ops = measured_ops(recipe.prepared, recipe.table, recipe.target.scheme)
+    slower = recipe.target.slower(recipe.prepared, ops)
+    return replace(recipe, in_float=tuple(op.name for op in ops if op.name in slower))
 
 
 def times_in_float(prepared: Graph, operations: Sequence[str], slower: Collection[str] = ()) -> Array:

@@ -171,7 +171,7 @@ def _found(search: SearchResult, had_to_pass: bool) -> str:
     on = f"on {len(JUDGE_SEEDS)} seeds that the search did not use"
     speeds = [f" at {float_time / time:.2f}x its speed" * point.time_is_measured for time in (point.time, 1.0)]
     others = f"without a bound {_decibel(unbounded)}{speeds[1]}"
-    if search.variants.is_float:
+    if search.recipe.is_float:
         return f"float32 itself; {on} {others}"
     on += ", and it had to pass on," * had_to_pass
     count = counted(point.count, "operation")

@@ -18,7 +18,7 @@ from fewstep.calibration.lowering.targets.cpu_x86 import CPU_X86
 from fewstep.calibration.lowering.targets.tensorrt import TENSORRT
 from fewstep.calibration.precision import sparing
 from fewstep.calibration.precision.operation_errors import OperationErrors
-from fewstep.calibration.precision.variants import Variants
+from fewstep.calibration.precision.recipe import Recipe
 from fewstep.calibration.ranges.methods import clipped_ranges
 from fewstep.calibration.ranges.reading import load as load_table
 from fewstep.calibration.ranges.table import RangesTable
@@ -185,7 +185,7 @@ def test_a_body_that_loses_what_guidance_multiplies_is_refused(bundle: Path, mon
     with pytest.raises(UserError, match="int8-cpu-x86 was not made: .*in the bundle: int8-tensorrt"):
         run(bundle, target=("cpu-x86", "tensorrt"))
     assert judged(open_bundle(bundle)).guidance == weaker  # of the body that was there
-    assert run(bundle, quality="150dB").searches["int8-cpu-x86"].variants.is_float  # what is deployed has it
+    assert run(bundle, quality="150dB").searches["int8-cpu-x86"].recipe.is_float  # what is deployed has it
     change_target(monkeypatch, "cpu-x86", runs=CPU_X86.runs)
     assert judged(run(bundle, guidance=1)).guidance is None  # nothing multiplies it
 
@@ -194,8 +194,8 @@ def judge_by_graphs(monkeypatch: pytest.MonkeyPatch, *psnrs: float) -> None:
     """A body of one graph, of two and of three has these dB."""
     real = body_maker.judged
 
-    def judged(variants: Variants, *more: Any) -> Trial:
-        return msgspec.structs.replace(real(variants, *more), psnr=psnrs[len(variants.parts) - 1])
+    def judged(recipe: Recipe, *more: Any) -> Trial:
+        return msgspec.structs.replace(real(recipe, *more), psnr=psnrs[len(recipe.parts) - 1])
 
     monkeypatch.setattr(body_maker, "judged", judged)
 

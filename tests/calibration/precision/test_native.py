@@ -11,8 +11,8 @@ from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.lowering.targets import named_target
 from fewstep.calibration.precision.bound import Bound
 from fewstep.calibration.precision.native import check_targets, searched_here
+from fewstep.calibration.precision.recipe import Recipe
 from fewstep.calibration.precision.refine import SearchResult, refine
-from fewstep.calibration.precision.variants import Variants
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import open_bundle
 from tests.calibration.precision.deep_body import deep, run
@@ -87,10 +87,10 @@ def test_calibrating_says_so_too(tmp_path: Path, caplog: pytest.LogCaptureFixtur
 
 @pytest.mark.skipif(len(searched_here()) < 2, reason="this kind of CPU has one target to search for")
 def test_a_search_that_fails_costs_the_other_bodies_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refined(variants: Variants, *given: Any, **named: Any) -> SearchResult:
-        if variants.target.name == "cpu-x86":
+    def refined(recipe: Recipe, *given: Any, **named: Any) -> SearchResult:
+        if recipe.target.name == "cpu-x86":
             raise UserError("no body reaches it", "ask for less")
-        return refine(variants, *given, **named)
+        return refine(recipe, *given, **named)
 
     bundle = write_bundle(tmp_path / "deep", deep())
     before = (bundle / "manifest.json").read_bytes()

@@ -16,8 +16,8 @@ from fewstep.calibration.options import CalibrateOptions
 from fewstep.calibration.precision import refine as module
 from fewstep.calibration.precision.bound import Bound, parse_bound
 from fewstep.calibration.precision.precision_map import FrontierPoint, PrecisionMap, decode_maps, encode_maps
+from fewstep.calibration.precision.recipe import Recipe
 from fewstep.calibration.precision.refine import SearchResult, crossing, evaluations, refine
-from fewstep.calibration.precision.variants import Variants
 from fewstep.measure.rollouts.metrics import CEILING, psnr
 from fewstep.measure.rollouts.seeds import JUDGE_SEEDS
 from fewstep.plans.errors import UserError
@@ -70,9 +70,9 @@ class Faked:
         )
         target: Any = named_target("cpu-x86")
         table: Any = None
-        variants = Variants(deep(), table, target, (), in_float=rank.first(without), ranking=rank)
+        recipe = Recipe(deep(), table, target, (), in_float=rank.first(without), ranking=rank)
         courses: Any = "search", ("judges",)
-        return refine(variants, *courses, bound, self.is_timed)
+        return refine(recipe, *courses, bound, self.is_timed)
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def test_a_quality_has_the_fewest_operations_in_float_that_reach_it_on_other_see
     """40 dB on the seeds that search are 38 on those that judge; few bodies are judged."""
     found = faked.found(Bound(quality=40.0))
     assert (found.point.count, found.point.quality, found.judged.mean) == (24, 42.0, 40.0)
-    assert found.variants.in_float == tuple(f"op{number}" for number in range(24))
+    assert found.recipe.in_float == tuple(f"op{number}" for number in range(24))
     assert found.point.time == pytest.approx(1.24) and found.point.time_is_measured
     assert found.judged.standard_error == pytest.approx(0.5)
     assert found.unbounded.mean == 28.0 and found.float_time == pytest.approx(1.4)
@@ -230,7 +230,7 @@ def test_what_is_deployed_is_what_was_judged(made: Path) -> None:
     calibration = run(made, quality="35dB")
     found = calibration.searches[BODY]
     assert found.unbounded.mean < 35 <= found.judged.mean < 100
-    assert (found.point.count, found.variants.in_float) == (1, ("h1",))
+    assert (found.point.count, found.recipe.in_float) == (1, ("h1",))
     values = deployed_quality(made)
     assert found.judged.mean == pytest.approx(values.mean(), abs=1e-3)
     assert found.judged.standard_error == pytest.approx(values.std(ddof=1) / len(values) ** 0.5, rel=1e-2)
@@ -248,7 +248,7 @@ def test_the_map_is_kept_with_what_was_foretold_and_measured(made: Path) -> None
     assert manifest.provenance.commands[-1].endswith("--speed 1.1x")
     (kept,) = decode_maps((made / str(manifest.precision)).read_bytes())
     assert (kept.body, kept.plan, kept.asked, kept.operations) == (BODY, "ddim:3", "1.1x", ("h1", "h2", "h3", "h4"))
-    assert kept.gains[0][0] == pytest.approx(float(np.diff(found.variants.ranking.quality)[0]))  # type: ignore[union-attr]
+    assert kept.gains[0][0] == pytest.approx(float(np.diff(found.recipe.ranking.quality)[0]))  # type: ignore[union-attr]
     assert (kept.deployed.quality, kept.deployed.searched) == (found.judged.mean, found.point.quality)
     assert (kept.all_int8, kept.all_int8_error) == (found.unbounded.mean, found.unbounded.standard_error)
     assert kept.deployed.in_float == ((0, 1),) and kept.float_time == pytest.approx(1.24)
@@ -262,7 +262,7 @@ def test_the_map_is_kept_with_what_was_foretold_and_measured(made: Path) -> None
 def test_all_in_float_is_the_float_body_and_is_said(made: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Such a graph takes no range group."""
     found = run(made, quality="80dB").searches[BODY]
-    assert found.point.count == LAYERS and found.variants.is_float
+    assert found.point.count == LAYERS and found.recipe.is_float
     body = open_bundle(made).manifest.bodies[BODY]
     assert (len(body.graphs), body.groups) == (1, ())
     assert (deployed_quality(made) == CEILING).all()
@@ -276,7 +276,7 @@ def test_a_quality_holds_for_engines_that_are_not_here(made: Path) -> None:
     found = run(made, target=("tensorrt",), quality="40dB").searches["int8-tensorrt"]
     assert found.unbounded.mean < 40 <= found.judged.mean and not found.point.time_is_measured
     (trial,) = open_bundle(made).manifest.bodies["int8-tensorrt"].trials
-    assert trial.in_float == found.variants.in_float != ()
+    assert trial.in_float == found.recipe.in_float != ()
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The bodies that one prepared graph, its ranges and a target give, by what stays in float."""
+"""The recipe of a body: a prepared graph, its ranges, a target, and what stays in float."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -15,9 +15,9 @@ from fewstep.runtime.backends import LoadedGraph
 
 
 @dataclass(frozen=True)
-class GroupedGraph:
-    """A graph of a body: the first group `until` that it no longer serves, the ranges of its groups, and what rounds
-    weights for them."""
+class GraphRecipe:
+    """The recipe of one graph of a body: the first group `until` that it no longer serves, the ranges of its groups,
+    and what rounds weights for them."""
 
     until: int
     table: RangesTable
@@ -25,24 +25,24 @@ class GroupedGraph:
 
 
 @dataclass(frozen=True)
-class Variants:
-    """A body with the operations `in_float` left in float, and what others of its kind are made from.
+class Recipe:
+    """All that a body is lowered from. The operations `in_float` stay in float.
 
-    `table` has the ranges of all groups, `parts` the graphs in the order of groups. `keep` writes weights of deployed
-    graphs to files; None keeps them in memory. `ranking` says which operations leave int8 first; None where their
-    errors were not measured.
+    `table` has the ranges of all groups, `parts` the recipes of graphs in the order of groups. `keep` writes weights of
+    deployed graphs to files; None keeps them in memory. `ranking` says which operations leave int8 first; None where
+    their errors were not measured.
     """
 
     prepared: Graph
     table: RangesTable
     target: Target
-    parts: tuple[GroupedGraph, ...]
+    parts: tuple[GraphRecipe, ...]
     keep: Callable[[Graph], Graph] | None = None
     in_float: tuple[str, ...] = ()
     ranking: Ranking | None = None
 
-    def having(self, in_float: tuple[str, ...]) -> "Variants":
-        """The body with these operations in float, of weights that are rounded once for all that follow."""
+    def with_in_float(self, in_float: tuple[str, ...]) -> "Recipe":
+        """The recipe with these operations in float; weights are rounded once for all recipes that follow."""
         parts = tuple(replace(part, quantize=remembered(part.quantize)) for part in self.parts)
         return replace(self, in_float=in_float, parts=parts)
 
