@@ -8,9 +8,9 @@ from functools import partial
 from fewstep.calibration.body_maker import BodyMaker
 from fewstep.calibration.calibrated_body import judging_course
 from fewstep.calibration.checkpoint import Checkpoint, checkpoint_of
-from fewstep.calibration.commit import CalibratedNetwork, added, stored
+from fewstep.calibration.commit import CalibratedNetwork, stored, with_bodies
 from fewstep.calibration.cost import announce
-from fewstep.calibration.count import count_activations, tabulated
+from fewstep.calibration.count import count_activations, tables_by_target
 from fewstep.calibration.failed_bodies import attempted, makeable, some_failed
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.needs import needs
@@ -58,7 +58,7 @@ class Observed:
 
 
 def calibrate(options: CalibrateOptions, progress: Progress = SILENT, workers: Executor | None = None) -> Calibration:
-    """Roll the float denoiser out, measure ranges, lower for every target, and commit all bodies at once.
+    """The int8 bodies of a bundle, which are committed all at once, with the ranges that trajectories showed.
 
     UserError names targets that failed; bodies of the others are in the bundle then. `workers` of the caller are used
     instead of those that the options name.
@@ -74,7 +74,7 @@ def calibrate(options: CalibrateOptions, progress: Progress = SILENT, workers: E
         for name, task in tasks.items():
             shown = under(progress, name) if len(tasks) > 1 else progress
             calibrated[name] = _calibrate_network(task, writer, options.setup, workers, shown)
-            manifest = added(writer, manifest, task, calibrated[name])
+            manifest = with_bodies(writer, manifest, task, calibrated[name])
         manifest = writer.commit(manifest)
     failed = {labelled(name, body): error for name, each in calibrated.items() for body, error in each.failed.items()}
     if failed:
@@ -89,9 +89,10 @@ def calibrate(options: CalibrateOptions, progress: Progress = SILENT, workers: E
 def _calibrate_network(
     task: Task, writer: Writer, setup: WorkerSetup, workers: Executor | None, progress: Progress
 ) -> CalibratedNetwork:
-    """The int8 bodies of a task's network. UserError if none can be made."""
+    """The int8 bodies of a task's network: from what trajectories show to ranges, to bodies that were judged, to files.
+    UserError if no body can be made."""
     observed = _observe(task, setup, workers, progress)
-    tables = tabulated(task, observed.counts, progress)
+    tables = tables_by_target(task, observed.counts, progress)
     plan = regroup(task.plan, {task.network: observed.counts.edges})
     course = judging_course(task, plan, progress)
     large = writer if task.sampler.body.graph.data else None  # large weights are written before they are run

@@ -51,9 +51,9 @@ class CalibratedNetwork:
     checkpoint: Checkpoint
 
 
-def added(writer: Writer, full: Manifest, task: Task, network: CalibratedNetwork) -> Manifest:
+def with_bodies(writer: Writer, full: Manifest, task: Task, network: CalibratedNetwork) -> Manifest:
     """The `full` manifest with the bodies of the task's network, their ranges, the plan and precision maps. The caller
-    commits.
+    commits it.
 
     Engines and a report that were made from bodies which change are removed, and named in a warning.
     """

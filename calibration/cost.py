@@ -58,8 +58,8 @@ def cost_of(tasks: Sequence[Task]) -> Cost:
 
 
 def announce(tasks: Sequence[Task]) -> None:
-    """Say what tasks take, where it is long. Nothing of an evaluation that fails: counting names the tensor. What was
-    opened is closed: counting opens graphs of its own."""
+    """Announce the time of tasks, where it is long. An evaluation that fails is passed over: counting names its tensor.
+    Graphs that the estimate opened are closed, since counting opens its own."""
     with suppress(UserError):
         cost_of(tasks).estimate.announce()
     for task in tasks:

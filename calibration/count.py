@@ -30,7 +30,7 @@ LOG = logging.getLogger("fewstep")
 def count_activations(
     task: Task, progress: Progress = SILENT, checkpoint: Checkpoint | None = None, workers: Workers | None = None
 ) -> Counts:
-    """Count what the activations of the prepared graph hold, by lambda group.
+    """The counts of what the activations of the prepared graph hold, by lambda group.
 
     `checkpoint` is the task's. `workers` follow a trajectory each; without them this process follows all.
 
@@ -64,8 +64,8 @@ def counting(task: Task) -> Callable[[SeedBatch], tuple[int, Histograms]]:
     return counted
 
 
-def tabulated(task: Task, counts: Counts, progress: Progress = SILENT) -> dict[str, RangesTable]:
-    """The ranges for each target of a task, by its name; those with floats come first, and share one table."""
+def tables_by_target(task: Task, counts: Counts, progress: Progress = SILENT) -> dict[str, RangesTable]:
+    """The ranges for each target of a task, by its name. Targets with floats come first, and share one table."""
     table = cache(partial(tabulate, task, counts, progress))
     by_floats = sorted(task.targets, key=lambda target: target.scheme.no_floats)
     return {target.name: table(target.scheme.no_floats) for target in by_floats}

@@ -43,7 +43,7 @@ GUIDANCE = 2.0  # weight of a guided denoiser's plan, where the options name non
 
 
 def open_task(options: CalibrateOptions, network: str = DENOISER) -> Task:
-    """Open the task of the options, for one network. UserError if it cannot be done.
+    """The task of the options for one network, opened. UserError if it cannot be done.
 
     A target whose engine computes the float32 body wrong is refused for itself, unless it is the only one.
     """

@@ -62,7 +62,7 @@ def lower(
     keep: Callable[[Graph], Graph] | None = None,
     quantize: Quantizer | None = None,
 ) -> LoweredBody:
-    """Lower a prepared float32 body for a target, but for the operations named in `in_float`.
+    """The int8 body of a prepared float32 graph for a target. Operations named in `in_float` stay in float.
 
     `keep` writes the weights of the lowered graph to files, and returns the graph with them mapped. It is called before
     the check on an engine, which has another copy of them. By default weights stay in memory. `quantize` rounds

@@ -44,7 +44,7 @@ class OperationErrors:
 def operation_errors(
     prepared: Graph, table: RangesTable, target: Target, course: Course, quantize: Quantizer | None, runs: int = RUNS
 ) -> OperationErrors:
-    """Measure them along a course. `quantize` rounds weights; None: they stay as they are, and are in no error. Large
+    """The errors along a course. `quantize` rounds weights; None: they stay as they are, and are in no error. Large
     networks are for None, which takes no second copy of weights."""
     ops = measured_ops(prepared, table, target.scheme)
     codes = encodings_of(prepared, table, ops, target.scheme)

@@ -140,7 +140,7 @@ def refine(
     is_timed: bool,
     progress: Progress = SILENT,
 ) -> SearchResult:
-    """Find the body that fits a bound, on the seeds of `course`, and judge it on `judges`. UserError if none does."""
+    """The search of a body that fits a bound, on the seeds of `course`, judged on `judges`. UserError if none does."""
     search = Search(recipe, course, judges, is_timed, progress)
     float_time = search.time(search.all)
     count = _of_speed(search, float_time, bound.speed) if bound.speed else _of_quality(search, bound.quality)

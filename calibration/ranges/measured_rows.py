@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.calibration.ranges.histogram import Histogram, merge
-from fewstep.calibration.ranges.observe import Counts, Measured, measured, open_watched
+from fewstep.calibration.ranges.observe import Counts, Fault, Measured, measured, open_watched
 from fewstep.graph import io
 from fewstep.graph.graph import Graph
 from fewstep.graph.types import infer_types
@@ -30,7 +30,7 @@ class MeasuredRows:
     network: LoadedGraph  # as `open_watched` opens it
     graph: Graph
     counts: Counts
-    _histograms: dict[str, Histogram | str] = field(default_factory=dict, init=False)
+    _histograms: dict[str, Histogram | Fault] = field(default_factory=dict, init=False)
 
     def __call__(self, feeds: Arrays) -> dict[str, NDArray[np.float32]]:
         seen = {name: self._measured(name, feeds[name]) for name in self._fed(feeds)}
@@ -50,7 +50,7 @@ class MeasuredRows:
             if isinstance(before, Histogram) and isinstance(seen, Histogram):
                 seen = merge(before, seen)
             elif before is not None:
-                seen = before if seen is None or isinstance(before, str) else seen  # the first fault stays
+                seen = before if seen is None or isinstance(before, Fault) else seen  # the first fault stays
             if seen is not None:
                 self._histograms[name] = seen
         return returned
@@ -59,7 +59,7 @@ class MeasuredRows:
         """Inputs among what is counted, which need not have rows."""
         return feeds.keys() & set(self.counts.tensors)
 
-    def _measured(self, name: str, values: NDArray[np.float32]) -> Histogram | str | None:
+    def _measured(self, name: str, values: NDArray[np.float32]) -> Histogram | Fault | None:
         return measured(values, self.counts.axes.get(name))
 
 

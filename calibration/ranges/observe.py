@@ -23,7 +23,8 @@ from fewstep.runtime.backends import Arrays, LoadedGraph
 
 LOG = logging.getLogger("fewstep")
 CHECK_WEIGHTS = "check the weights that the denoiser was exported with"
-Measured = Mapping[str, Histogram | str]  # by tensor, as `measured` has it
+Fault = str  # which values of a tensor cannot be counted, as "NaN"
+Measured = Mapping[str, Histogram | Fault]  # by tensor
 LISTED = 4  # names in a warning
 MOVING = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity")  # they make what they read
 
@@ -73,8 +74,8 @@ def _type_of(name: str, types: Types) -> np.dtype[Any]:
 
 
 def open_watched(graph: Graph, tensors: Sequence[str], threads: int = 0) -> LoadedGraph:
-    """Run the graph row by row, on so many threads (0: one for each core), and return `tensors` too. UserError naming
-    the first that overflows where the output does."""
+    """The graph, opened to run row by row on so many threads (0: one for each core), which returns `tensors` too. It
+    raises UserError naming the first that overflows where the output does."""
     watched = attention_in_parts(watch(graph, tensors))
     session = row_by_row(open_session(watched, optimize=True, threads=threads), graph.inputs)
 
@@ -89,8 +90,8 @@ def open_watched(graph: Graph, tensors: Sequence[str], threads: int = 0) -> Load
     return network
 
 
-def measured(values: NDArray[np.float32], axis: int | None) -> Histogram | str | None:
-    """The histogram of a tensor, or which values it has that cannot be counted; None where it has no values."""
+def measured(values: NDArray[np.float32], axis: int | None) -> Histogram | Fault | None:
+    """The histogram of a tensor, or the fault of its values; None where it has none."""
     if values.size == 0:
         return None
     try:
@@ -124,12 +125,11 @@ class Counts:
         step = evaluation.state.step
         group = group_of(step.lam, self.edges)
         held = {**evaluation.feeds, **evaluation.tensors}
-
         for name in self.tensors:  # one by one: several threads mostly wait for the interpreter (measured)
             counted = measured(held[name], self.axes.get(name)) if seen is None else seen.get(name)
             if counted is None:
                 continue
-            if isinstance(counted, str):
+            if isinstance(counted, Fault):
                 raise UserError(
                     f"tensor {name!r} has {counted} at step {evaluation.state.index + 1} (time {step.time:g})",
                     CHECK_WEIGHTS,
@@ -137,7 +137,7 @@ class Counts:
             self.include({(name, group): counted})
 
     def include(self, others: Mapping[tuple[str, int], Histogram]) -> None:
-        """Take what another process counted of the same tensors."""
+        """Add histograms of the same tensors, such as another process counted."""
         for key, seen in others.items():
             before = self.histograms.get(key)
             self.histograms[key] = seen if before is None else merge(before, seen)

@@ -20,7 +20,7 @@ READ = (1, table.SCHEMA)  # 1 knew no channels
 
 
 def load(path: Path) -> RangesTable:
-    """Read and validate a ranges table. UserError if it is missing, damaged or says something impossible."""
+    """The ranges table in a file, validated. UserError if it is missing, damaged or says something impossible."""
     try:
         return decode(path.read_bytes())
     except FileNotFoundError:
