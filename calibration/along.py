@@ -56,7 +56,7 @@ class TrajectoryJob(Generic[Result]):
         )
 
 
-def done_along(
+def results_along(
     task: Task, work: Work[Result], trajectories: Iterable[SeedBatch], workers: Workers | None
 ) -> Iterator[Result]:
     """The result of each part of the trajectories, in order. `workers` take one each; without them this process
@@ -76,7 +76,7 @@ def trajectories_of(task: Task, at_once: int = 1) -> Iterator[SeedBatch]:
         yield SeedBatch(task.seeds, x_shape, task.conditions or {}).part(slice(start, start + len(seeds)))
 
 
-def only(task: Task, trajectories: SeedBatch) -> Task:
+def task_along(task: Task, trajectories: SeedBatch) -> Task:
     """The task with these trajectories alone."""
     assert isinstance(trajectories.seeds, range)
     return replace(task, seeds=trajectories.seeds, conditions=trajectories.conditions or None)

@@ -31,7 +31,7 @@ LOG = logging.getLogger("fewstep")
 
 @dataclass(frozen=True)
 class CalibratedNetwork:
-    """The int8 bodies of one network, whose files are in the bundle, and the manifest does not name them yet.
+    """The int8 bodies of one network, whose files are in the bundle. A commit of the manifest makes them part of it.
 
     plan: the task's, with the range groups of the counts.
     table: the ranges that the bundle has for the network.

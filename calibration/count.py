@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache, partial
 
-from fewstep.calibration.along import done_along, only, trajectories_of
+from fewstep.calibration.along import results_along, task_along, trajectories_of
 from fewstep.calibration.checkpoint import Checkpoint
 from fewstep.calibration.lowering.encoding import eight_of
 from fewstep.calibration.ranges.histogram import Histogram
@@ -40,7 +40,7 @@ def count_activations(
     if checkpoint is not None:
         counts, done = checkpoint.load(counts)
     at_once = BATCH if workers is None and not task.is_large else 1
-    for count, histograms in done_along(task, counting, trajectories_of(task.after(done), at_once), workers):
+    for count, histograms in results_along(task, counting, trajectories_of(task.after(done), at_once), workers):
         counts.include(histograms)
         done += count
         progress("trajectories", done, len(task.seeds))
@@ -56,7 +56,7 @@ def counting(task: Task) -> Callable[[SeedBatch], tuple[int, Histograms]]:
 
     def counted(trajectories: SeedBatch) -> tuple[int, Histograms]:
         counts = replace(empty, histograms={})
-        evaluations = only(task, trajectories).evaluations(watched)
+        evaluations = task_along(task, trajectories).evaluations(watched)
         calls = ((each, watched.taken() if isinstance(watched, MeasuredRows) else None) for each in evaluations)
         while_the_next_comes(lambda call: counts.add(*call), calls)
         return len(trajectories.seeds), counts.histograms

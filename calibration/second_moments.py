@@ -10,7 +10,7 @@ from itertools import islice
 
 import numpy as np
 
-from fewstep.calibration.along import done_along, only, trajectories_of
+from fewstep.calibration.along import results_along, task_along, trajectories_of
 from fewstep.calibration.ranges.moments import Moments, MomentSums
 from fewstep.calibration.ranges.observe import open_watched
 from fewstep.calibration.task import Task
@@ -32,7 +32,7 @@ def second_moments(task: Task, progress: Progress = SILENT, workers: Workers | N
     rows = count * sum(len(step.branches) for step in task.plan.steps if step.network == task.network)
     work = partial(moments_along, positions=-(-POSITIONS // rows))
     total: Moments = {}
-    for done, each in enumerate(done_along(task, work, islice(trajectories_of(task), count), workers), 1):
+    for done, each in enumerate(results_along(task, work, islice(trajectories_of(task), count), workers), 1):
         total = {name: np.add(total[name], part, out=total[name]) for name, part in each.items()} if total else each
         progress("second moments", done, count)
     give_back()  # memory of the network that was followed
@@ -47,7 +47,7 @@ def moments_along(task: Task, positions: int) -> Callable[[SeedBatch], Moments]:
 
     def moments(trajectory: SeedBatch) -> Moments:
         watched = MomentSums(network, task.prepared, task.weighted, positions, trajectory.seeds[0])
-        for _ in only(task, trajectory).evaluations(watched):
+        for _ in task_along(task, trajectory).evaluations(watched):
             pass
         return watched.sums
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fewstep.calibration.along import only, trajectories_of
+from fewstep.calibration.along import task_along, trajectories_of
 from fewstep.calibration.count import count_activations
 from fewstep.calibration.opened_task import open_task
 from fewstep.calibration.ranges import measured_rows
@@ -48,7 +48,7 @@ def same(one: Counts, other: Counts) -> bool:
 
 def one_by_one(task: Task, network: LoadedGraph) -> Iterator[BodyCall]:
     for part in trajectories_of(task):
-        yield from only(task, part).evaluations(network)
+        yield from task_along(task, part).evaluations(network)
 
 
 def test_counts_are_bitwise_those_of_rows_held_together(task: Task, request: pytest.FixtureRequest) -> None:
