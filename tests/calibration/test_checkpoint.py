@@ -49,7 +49,7 @@ def kept() -> list[Path]:
 def interrupt(options: CalibrateOptions, monkeypatch: pytest.MonkeyPatch) -> None:
     """Kill it in the part after the first INTERRUPTED."""
     with monkeypatch.context() as patched, pytest.raises(Killed):
-        patched.setattr(count, "only", Counted(count.only, INTERRUPTED // 4))
+        patched.setattr(count, "task_along", Counted(count.task_along, INTERRUPTED // 4))
         calibrate(options)
 
 
@@ -69,13 +69,13 @@ class Counted:
 def seeds_seen(monkeypatch: pytest.MonkeyPatch) -> set[int]:
     """Fills with the seeds of all that is counted from now on."""
     seen: set[int] = set()
-    real = count.only
+    real = count.task_along
 
     def counting(task: Task, trajectories: SeedBatch) -> Task:
         seen.update(trajectories.seeds)
         return real(task, trajectories)
 
-    monkeypatch.setattr(count, "only", counting)
+    monkeypatch.setattr(count, "task_along", counting)
     return seen
 
 

@@ -61,8 +61,8 @@ def test_each_network_is_calibrated_on_the_steps_that_reach_it_and_packed(
     bundle = shutil.copytree(layers_of_experts, tmp_path / "bundle")
     options, before = CalibrateOptions(bundle, "ddim:6", target=("cpu-x86",), trajectories=8), open_bundle(bundle)
     with pytest.MonkeyPatch.context() as patch, pytest.raises(UserError, match="the second fails"):
-        answers = iter([calibrating.added])
-        patch.setattr(calibrating, "added", lambda *given: next(answers, _fails)(*given))
+        answers = iter([calibrating.with_bodies])
+        patch.setattr(calibrating, "with_bodies", lambda *given: next(answers, _fails)(*given))
         calibrate(options)
     assert open_bundle(bundle).manifest == before.manifest  # all networks or none
     caplog.clear()
