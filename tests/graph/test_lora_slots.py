@@ -51,4 +51,4 @@ def test_the_same_operations_are_lowered() -> None:
     plain, slots = (prepare(graph).body for graph in (chain(), with_lora_slots(chain(), SHAPES)))
     assert [op.weight for op in selected_ops(slots)] == [op.weight for op in selected_ops(plain)] == ["w1", "w2"]
     with pytest.raises(UserError, match="slots for LoRA files have no ranges"):
-        lowered_ops(slots, everything=True)
+        lowered_ops(slots, no_floats=True)
