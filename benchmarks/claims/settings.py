@@ -85,7 +85,7 @@ class Setting:
         """log p(class) of each class, [B, 10]."""
         assert self.judge is not None
         parts = [np.clip(x[at : at + 256], -1, 1).astype(np.float32) for at in range(0, len(x), 256)]
-        values = np.concatenate([self.judge.network({self.judge.input: part})["logits"] for part in parts])
+        values = np.concatenate([self.judge.graph({self.judge.input: part})["logits"] for part in parts])
         top = values.max(1, keepdims=True)
         return np.asarray(values - top - np.log(np.exp(values - top).sum(1, keepdims=True)))
 
