@@ -57,8 +57,8 @@ def judge(
     """Judge bodies against float32 along a plan, and against the teacher, on the seeds 0 .. count - 1. UserError for
     more seeds of some kind than there are."""
     taught = want.taught if want.teacher is not None else 0
-    if taught > count or any(each.seeds > count for each in contenders):
-        raise UserError(f"{taught} seeds for the teacher of {count} in all", "give it at most so many")
+    if (most := max([taught, *(each.seeds for each in contenders)])) > count:
+        raise UserError(f"{most} seeds for a body or the teacher of {count} in all", "give each at most so many")
     sampled, teacher = partial(_samples, ask, batch_of, progress), NOTHING
     if want.teacher is not None:
         stage = f"teacher {want.teacher.name}"

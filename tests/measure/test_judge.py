@@ -87,9 +87,8 @@ def asking(bodies):
 
 def judged(candidate, seeds=6, forced_seeds=6, groups=(), taught=2, batch=4, **wanted):
     ask = asking({"float32": gaussian(), "int8": candidate})
-    want = Want(TEACHER, taught, samples=True, **wanted)
-    own = Contender("int8", groups, seeds, forced_seeds)
-    found = judge(ask, [own], PLAN, batch_of(classes), 6, want, batch=batch)
+    want, int8 = Want(TEACHER, taught, samples=True, **wanted), Contender("int8", groups, seeds, forced_seeds)
+    found = judge(ask, [int8], PLAN, batch_of(classes), 6, want, batch=batch)
     return found, found.bodies["int8"]
 
 
@@ -176,9 +175,10 @@ def test_guidance_is_the_line_through_both_branches():
     assert guided([cond], compile_plan("ddim:2", DENOISING), 0) is cond
 
 
-def test_a_teacher_of_more_seeds_than_there_are_is_refused():
-    with pytest.raises(UserError, match="9 seeds for the teacher of 6"):
-        judged(gaussian(), taught=9)
+@pytest.mark.parametrize("more", [{"taught": 9}, {"seeds": 9}])
+def test_more_seeds_than_there_are_are_refused(more):
+    with pytest.raises(UserError, match="9 seeds for a body or the teacher of 6"):
+        judged(gaussian(), **more)
 
 
 def test_a_degraded_sample_is_the_condition_of_each_seed():
