@@ -30,9 +30,11 @@ def test_the_shift_is_where_the_schedule_has_the_variance():
 
 
 def test_it_stays_within_the_window_and_the_table():
-    times = measured_shift(PLAN, SCHEDULE, [9.0] * 10, window=30)
-    for time, step in zip(times[1:], PLAN.steps[1:]):
-        assert time == (min(step.time + 15, 999) if step.time > 200 else step.time)
+    late = shift_times(PLAN, [999.0, 990.0, *(step.time for step in PLAN.steps[2:])])
+    for variance, way in ((9.0, 15), (0.0, -15)):
+        times = measured_shift(late, SCHEDULE, [variance] * 10, window=30)
+        for time, step in zip(times[1:], late.steps[1:]):
+            assert time == (min(step.time + way, 999) if step.time > 200 else step.time)
 
 
 def test_only_what_the_network_is_told_changes():

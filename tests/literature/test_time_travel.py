@@ -47,6 +47,11 @@ def test_x_is_noised_by_the_transition_of_the_schedule() -> None:
     spread = np.sqrt(down.sigma**2 - a**2 * up.sigma**2)
     noise = normal(5, 1, (4,)).astype(np.float64)  # numpy 1 multiplies float32 by a number in float32
     np.testing.assert_allclose(states[1].after[0], a * plain[1].after[0] + spread * noise, rtol=1e-12)
+    far, (first, _, end, _) = list(execute(time_travel(once, 2, jump=2, between=(0, 2)), network, draws)), once.steps
+    a = first.alpha / end.alpha
+    spread = np.sqrt(first.sigma**2 - a**2 * end.sigma**2)
+    np.testing.assert_allclose(far[1].after[0], a * plain[1].after[0] + spread * noise, rtol=1e-5)
+    assert twice.steps[2:] == once.steps[1:]
 
 
 @pytest.mark.parametrize(

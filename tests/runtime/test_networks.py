@@ -171,10 +171,13 @@ def test_a_network_for_pure_noise_alone_runs_one_step_ahead(
     sampler = fewstep.runtime.load(tiny_bundle)
     plan, usual = sampler.compile("ddim:4", 2.0), sampler.compile("ddim:4", 2.0, strength=1.0)
     assert [step.network for step in plan.steps] == ["noisy", *[DENOISER] * 4]
-    assert plan.steps[0].lam is None and plan.steps[0].alpha == 0
+    assert plan.steps[0].lam is None and plan.steps[0].alpha == 0 and plan.steps[0].time == plan.steps[1].time
     first, second, *_ = sampler.steps(plan, **RUN)
     step = plan.steps[1]
     expected = step.alpha * first.x0 + step.sigma * first.u
+    np.testing.assert_allclose(second.u, expected, rtol=1e-5, atol=1e-6)
+    first, second, *_ = sampler.steps(sampler.compile("ddpm:4", 2.0), **RUN)
+    expected = step.alpha * first.x0 + step.sigma * sampler.draws(RUN["seeds"])(1)  # the posterior at no signal
     np.testing.assert_allclose(second.u, expected, rtol=1e-5, atol=1e-6)
     assert all(step.network == DENOISER for step in usual.steps)  # an image to start from is no pure noise
 

@@ -1,5 +1,7 @@
 """The variance of a trajectory finds samples between the modes of the data."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -30,6 +32,11 @@ def test_samples_between_the_modes_vary_most() -> None:
     kept = variance <= np.quantile(variance, 0.96)
     assert between[kept].sum() <= 0.1 * between.sum()
     assert np.median(variance[between]) > 100 * np.median(variance[~between])
+
+
+def test_a_variance_is_over_steps_and_its_mean_over_elements() -> None:
+    states = [SimpleNamespace(x0=np.array([pair])) for pair in ((9.0, 9.0), (1.0, 1.0), (2.0, 1.0), (3.0, 3.0))]
+    assert trajectory_variance(states, last=3) == pytest.approx([(2 / 3 + 8 / 9) / 2])
 
 
 @pytest.mark.parametrize("last", [1, 0, -1, 2.0])

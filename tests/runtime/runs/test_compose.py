@@ -134,14 +134,15 @@ def test_beyond_the_cutoff_the_phases_are_the_noise_s(page) -> None:
     assert np.abs(far - 1)[..., wave > 6].max() < 1e-3
     assert np.abs(far - 1)[..., wave <= 3].mean() > 0.5
     share = np.exp(-(np.maximum(wave - 3, 0) ** 2) / (2 * 0.5**2))
+    np.testing.assert_array_equal(page.phase_noise(image, noise, 3), page.phase_noise(image, noise, 3, 2.0))
     assert np.abs(np.exp(1j * (phases[0] - share * phases[1] - (1 - share) * phases[2])) - 1).max() < 1e-3
 
 
 def test_grey_is_held_in_a_basis_of_colours(page) -> None:
-    """Three colours, of a network that predicts no noise: grey comes back, and all colours by the plain hold."""
+    """Three colours, which the network mixes: grey comes back, and all colours by the plain hold."""
     shape, seeds = (3, 4, 4), [0, 1]
     plan = compile_plan("ddpm:3", DenoiserFacts(ScheduleSpec("linear"), "epsilon"))
-    sampler = sampler_of(plan, shape, lambda u, who: 0.1 * u)
+    sampler = sampler_of(plan, shape, lambda u, who: 0.1 * u[:, ::-1])
     picture = np.random.default_rng(0).uniform(-1, 1, (2, *shape)).astype(np.float32)
     basis = np.array([[3**-0.5, 2**-0.5, 6**-0.5], [3**-0.5, -(2**-0.5), 6**-0.5], [3**-0.5, 0, -2 * 6**-0.5]])
     x = page.colourised(sampler, "ddpm:3", seeds, {}, picture, basis, np.array([1.0, 0, 0]))
@@ -301,20 +302,20 @@ def test_windows_share_the_states_where_they_overlap(page, sampler: Sampler) -> 
 
 def test_windows_are_fused_as_stable_avatar_does(page, sampler: Sampler) -> None:
     """The recurrence of its code: a step of each window from one state, and the states joined where windows overlap."""
-    labels, seeds = (1, 2, 0), [0, 1]
-    x = page.fused_windows(sampler, "ddim:4", 2, seeds, [{"class": [label] * 2} for label in labels])
-    plan, latents = sampler.compile("ddim:4"), np.stack([normal(seed, 0, (1, 4, 8)) for seed in seeds])
-    ramp = np.log1p(np.linspace(0, 1, 2) * (np.e - 1))
+    labels, seeds = (1, 2, 0), [0, 1]  # each window shares three columns with the one before
+    x = page.fused_windows(sampler, "ddim:4", 3, seeds, [{"class": [label] * 2} for label in labels])
+    plan, latents = sampler.compile("ddim:4"), np.stack([normal(seed, 0, (1, 4, 6)) for seed in seeds])
+    ramp = np.log1p(np.linspace(0, 1, 3) * (np.e - 1))
     ends = [*((step.alpha, step.sigma) for step in plan.steps[1:]), (1.0, 0.0)]
     for i, (step, (alpha, sigma)) in enumerate(zip(plan.steps, ends, strict=True)):
         fused = np.zeros_like(latents)
         for number, label in enumerate(labels):
-            window = latents[..., 2 * number : 2 * number + 4]
+            window = latents[..., number : number + 4]
             v = sampler.evaluate(window.astype(np.float32), step.time, {"class": [label] * 2})
             new = alpha * (step.alpha * window - step.sigma * v) + sigma * (step.sigma * window + step.alpha * v)
             if number and i:
-                new[..., :2] = new[..., :2] * ramp + fused[..., 2 * number : 2 * number + 2] * (1 - ramp)
-            fused[..., 2 * number : 2 * number + 4] = new
+                new[..., :3] = new[..., :3] * ramp + fused[..., number : number + 3] * (1 - ramp)
+            fused[..., number : number + 4] = new
         latents = fused
     np.testing.assert_allclose(x, latents, atol=1e-5)
     alone = page.fused_windows(sampler, "ddim:4", 2, seeds, [{"class": [1] * 2}])
