@@ -6,7 +6,7 @@ import pytest
 pytest.importorskip("torch", reason="torch, which runs them, is not installed")
 import torch
 
-from tests.families import audiobox, dit_moe, diti, dtr
+from tests.families import audiobox, dit_moe, diti, dtr, prime_depth
 
 
 def called(*parts: torch.nn.Module) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -74,7 +74,15 @@ def test_sound_hears_what_is_kept_alone_and_joins_early_layers_to_late_ones() ->
     (_, first), (_, second), (joined, _), (_, third), (last, _), _ = calls
     assert torch.equal(joined, torch.cat([second, second], 2)) and torch.equal(last, torch.cat([third, first], 2))
     assert torch.equal(module(x, time, context + 9 * (1 - kept), kept, words), heard)
-    assert not torch.equal(module(x, time, context + 9 * kept, kept, words), heard)
+    for other in ((time, context + 9 * kept, words), (time.flip(0), context, words), (time, context, words + 1)):
+        assert not torch.equal(module(x, *other[:2], kept, other[2]), heard)
+
+
+def test_depth_reads_the_denoiser_s_features_of_both_resolutions() -> None:
+    module, spec = prime_depth.make()
+    _, depth = module(torch.randn(1, *spec.x_shape), torch.ones(1))
+    depth.sum().backward()
+    assert all(part.weight.grad.abs().max() > 0 for part in (module.coarse, module.middle, module.up, module.picture))
 
 
 def test_heads_of_sound_hear_less_of_what_is_farther_by_the_slopes_of_alibi() -> None:

@@ -227,6 +227,20 @@ def test_a_dynamic_block_reveals_the_surest_first_where_too_few_are_sure():
     assert [np.flatnonzero(state.is_open[0]).tolist() for state in states] == opened
 
 
+def test_a_dynamic_block_goes_by_the_probability_of_what_is_drawn():
+    """Beyond 0.9, and at least the surest: a threshold of 0 shows what all draw at the first step."""
+    likely, seeds = np.array([0.92, 0.88, 0.6] * 2), range(64)
+    chances = np.full((64, L, V), 1e-30)
+    chances[..., 1], chances[..., 2] = likely, 1 - likely
+    plans = (compile_tokens(f"block_dynamic(size=3{more}):6", FACTS, (L,), V) for more in ("", ", threshold=0"))
+    logits = np.log(chances).astype(np.float32)
+    first, every = (next(iter(execute_tokens(plan, lambda *_: logits, seeds, V))) for plan in plans)
+    drawn = np.take_along_axis(chances[:, :3], every.ids[:, :3, None], 2)[..., 0]
+    shown = (drawn > 0.9) | (drawn == drawn.max(1, keepdims=True))
+    np.testing.assert_array_equal(~first.is_open[:, :3], shown)
+    assert 0 < (drawn[:, 0] < 0.5).sum() < 20 and (~every.is_open[:, :3]).all()
+
+
 def test_a_bound_of_0_reveals_one_position_in_any_batch():
     """The second sample has two open positions: of a plan's counts it has none at the first step."""
     plan = plan_of([TokenStep(reveal=count, score="entropy", bound=0.0) for count in (1, 1, 4)])

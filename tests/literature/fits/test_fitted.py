@@ -138,6 +138,11 @@ def test_each_step_is_the_least_squares_of_its_own_columns():
     np.testing.assert_allclose(np.sum(residual * states[3].x0.reshape(8, -1)), 0, atol=1e-2)  # nothing is left along it
 
 
+def test_rows_of_olss_read_all_predictions_before_them():
+    plan = olss.fitted(setting(Analytic(facts("cosine", "v"), mixture)))
+    assert (np.abs(recurrence_of(plan, 5).rows[-1]) > 1e-6).all()
+
+
 def test_a_strong_ridge_keeps_the_solver():
     sampler, teacher, plan = opened("cosine", "v")
     fitted = recurrence_of(fit_rows(sampler, sampler, plan, teacher, blocks(range(8)), 1e9), 3)

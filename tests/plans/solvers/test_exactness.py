@@ -10,6 +10,7 @@ from fewstep.plans.compile import trace_plan
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.solvers.exponential import phi
 from fewstep.plans.solvers.unipc import _weights
+from fewstep.runtime.execute import execute, finish
 from tests.plans.execution import recorded, solver
 from tests.plans.gaussian import COSINE, FLOW, LINEAR, denoising
 
@@ -166,3 +167,22 @@ def test_phi_is_its_integral(z):
     for k in (1, 2, 3, 4):
         exact = weights / 2 @ (np.exp((1 - u) * z) * u ** (k - 1)) / math.factorial(k - 1)
         assert phi(k, z) == pytest.approx(exact, rel=1e-12)
+
+
+def test_dpm_solver_3_is_algorithm_2_of_its_paper():
+    """Lu et al. 2022, arXiv 2206.00927, of r1 = 1/3 and r2 = 2/3, on a network that is not linear."""
+    schedule = NoiseSchedule(LINEAR)
+    times = [schedule.time(t) for t in (930.0, 610.0, 300.0)]
+    plan = trace_plan("test", solver("dpm_3"), times, denoising(LINEAR, "epsilon"))
+    eps = lambda x, time: np.tanh(x * (1 + time / 1000))  # noqa: E731
+    states = list(execute(plan, lambda i, step, u: [eps(u, step.time)], lambda n: np.linspace(-2, 2, 5), np.float64))
+    x = states[0].u
+    for s, t in pairwise(times):
+        h, e = t.lam - s.lam, eps(x, s.network)
+        u1, u2 = (schedule.at_lam(s.lam + r * h) for r in (1 / 3, 2 / 3))
+        first = u1.alpha / s.alpha * x - u1.sigma * np.expm1(h / 3) * e
+        second = u2.alpha / s.alpha * x - u2.sigma * np.expm1(2 * h / 3) * e
+        second -= 2 * u2.sigma * (np.expm1(2 * h / 3) / (2 * h / 3) - 1) * (eps(first, u1.network) - e)
+        last = 1.5 * t.sigma * (np.expm1(h) / h - 1) * (eps(second, u2.network) - e)
+        x = t.alpha / s.alpha * x - t.sigma * np.expm1(h) * e - last
+    np.testing.assert_allclose(finish(plan, states), x, rtol=1e-9)
