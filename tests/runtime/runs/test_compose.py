@@ -217,7 +217,10 @@ def test_a_story_shares_its_first_steps(page, sampler: Sampler) -> None:
 
 def test_direct_inversion_gives_the_source_back(page, sampler: Sampler) -> None:
     image = sampler.sample("ddim:20", [3], WHO)
-    source, edited = page.direct_inversion(sampler, image, 1, 2)
+    rows, graph = list[np.ndarray](), sampler.network().graph
+    shows = sampler.changed(graph=lambda feeds: rows.append(feeds["row"].copy()) or graph(feeds))
+    source, edited = page.direct_inversion(shows, image, 1, 2)
+    assert len(rows) == 20 and all((row[0] != row[1]).any() for row in rows[10:])  # each under its own class
     np.testing.assert_array_equal(source, image[0])
     inverse = sampler.sample("ddim_inverse:10", [0], WHO, given={"x": image})
     plain = sampler.sample(tail(sampler.compile("ddim:10"), 0), [0], {"class": [2]}, given={"row0": inverse})
