@@ -76,6 +76,8 @@ def test_sound_hears_what_is_kept_alone_and_joins_early_layers_to_late_ones() ->
     assert torch.equal(module(x, time, context + 9 * (1 - kept), kept, words), heard)
     for other in ((time, context + 9 * kept, words), (time.flip(0), context, words), (time, context, words + 1)):
         assert not torch.equal(module(x, *other[:2], kept, other[2]), heard)
+    heard.sum().backward()  # every part is read, the places and the mask too
+    assert all(weight.grad.any() for weight in module.parameters()) and module.joined.weight.grad[:, -1].any()
 
 
 def test_depth_reads_the_denoiser_s_features_of_both_resolutions() -> None:

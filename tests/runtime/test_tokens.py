@@ -229,7 +229,7 @@ def test_a_dynamic_block_reveals_the_surest_first_where_too_few_are_sure():
 
 def test_a_dynamic_block_goes_by_the_probability_of_what_is_drawn():
     """Beyond 0.9, and at least the surest: a threshold of 0 shows what all draw at the first step."""
-    likely, seeds = np.array([0.92, 0.88, 0.6] * 2), range(64)
+    likely, seeds = np.array([0.92, 0.88, 0.95] * 2), range(64)
     chances = np.full((64, L, V), 1e-30)
     chances[..., 1], chances[..., 2] = likely, 1 - likely
     plans = (compile_tokens(f"block_dynamic(size=3{more}):6", FACTS, (L,), V) for more in ("", ", threshold=0"))
