@@ -35,7 +35,7 @@ from fewstep.plans.arguments import check_compiled
 from fewstep.runtime.progress import Progress, under
 
 LOG = logging.getLogger("fewstep")
-ENOUGH, LEAST_LOSS = 44.0, 0.5  # dB of mean PSNR: fewer graphs have so much, or lose no more by it
+ENOUGH, LEAST_LOSS = 44.0, 0.5  # dB of mean PSNR: so much is enough, or so little less than the most
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ class Observed:
     """What a task's trajectories showed of its network.
 
     counts: of activations. checkpoint: where they are until the bundle is written.
-    moments: of what operations read.
+    moments: second moments of what operations read.
     targets: those whose bodies can be made of the counts. failed: errors of the other bodies, by name.
     """
 

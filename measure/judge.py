@@ -29,14 +29,14 @@ from fewstep.runtime.progress import SILENT, Progress
 
 LOGITS_HELD = 2**26  # numbers of a run's logits in memory, of each body
 
-Ask = Callable[[Iterable[Any]], Iterator[Any]]  # the answers of questions, in order
-BatchOf = Callable[[range], SeedBatch]
+Ask = Callable[[Iterable[Any]], Iterator[Any]]  # the answers of `Question`s, in order
+BatchOf = Callable[[range], SeedBatch]  # seeds with their conditions
 
 
 @dataclass(frozen=True)
 class Judgements:
     """The result of `judge`: the teacher's samples, float32 along the plan of the judgement, and each contender.
-    `apart` are features of float32's samples of other seeds."""
+    `apart` are features of float32's samples of other seeds. What is not wanted is empty."""
 
     teacher: Array
     reference: Judgement

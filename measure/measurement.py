@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MeasureTask:
-    """The task of a measurement, once all that can be refused is not.
+    """The task of a measurement, once nothing of it is refused.
 
     command: the line that asks for it. setup: who samples. judged, timed: None where no column of theirs is asked for.
     sizes: bytes of bodies. notes: for a reader of the figures.

@@ -94,7 +94,7 @@ class Tally:
     """The figures of a body over the batches seen so far.
 
     teacher: its samples of the first seeds, [taught, *x_shape]. plan: in the body's range groups. is_float: the body is
-    float32, which is compared with the teacher alone. seen: seeds so far.
+    float32, which is compared with the teacher alone. is_forced: some seeds had single steps. seen: seeds so far.
     """
 
     want: Want
@@ -132,7 +132,7 @@ class Tally:
         self.is_forced |= run.is_forced
 
     def add_features(self, samples: NDArray[Any]) -> None:
-        """Take the features of the samples of the next seeds, as far as they are wanted."""
+        """Take the features of the samples of the next seeds, as far as they are wanted, and count the seeds."""
         wanted = samples[: max(0, self.want.featured - self.seen)]
         if self.want.extract is not None and len(wanted):
             self.features.append(self.want.extract(wanted))

@@ -91,7 +91,7 @@ def split_outputs(result: Array, step: Step) -> list[Array]:
 
 
 def by_group(graphs: Sequence[Callable[[Arrays], Arrays]], x: str, output: str) -> Call:
-    """A denoiser's call by a graph for each range group; `x` and `output` are the names of their ports."""
+    """The call of one network by a graph for each range group; `x` and `output` are the names of their ports."""
 
     def call(array: NDArray[Any], fed: Arrays, group: int, _: str) -> GraphCall:
         feeds = {**fed, x: array}
