@@ -102,8 +102,8 @@ def beside(
     return [
         Claim(
             *(system, claim, control, figure.name, evaluations, ours, always(theirs), figure.score, models),
-            *(figure.seeds, False, None, figure.unit, of_theirs, False),
+            seeds=figure.seeds, unit=figure.unit, plain_evaluations=of_theirs, has_longer=False,
         )
         for control, (of_theirs, theirs) in controls.items()
         for figure in figures
-    ]
+    ]  # fmt: skip
