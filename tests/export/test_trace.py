@@ -6,16 +6,7 @@ from fewstep.graph.graph import BATCH
 from fewstep.graph.io import to_model
 from fewstep.graph.session import run
 from fewstep.plans.errors import UserError
-from tests.export.denoisers import (
-    Double,
-    Exported,
-    LearnedVariance,
-    Pair,
-    Raising,
-    Tiny,
-    WrongShape,
-    source,
-)
+from tests.export.denoisers import Double, Exported, LearnedVariance, Pair, Raising, Tiny, WrongShape, source
 
 
 def test_the_exported_graph_computes_what_the_module_does(attending: Exported) -> None:

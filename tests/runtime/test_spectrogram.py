@@ -9,17 +9,7 @@ import pytest
 from fewstep.plans.errors import UserError
 from fewstep.plans.spec import ScheduleSpec
 from fewstep.runtime.bundle.manifest import Description, Spectrogram
-from fewstep.runtime.spectrogram import (
-    decode,
-    encode,
-    frames,
-    istft,
-    joined,
-    loudness,
-    pieces,
-    samples,
-    stft,
-)
+from fewstep.runtime.spectrogram import decode, encode, frames, istft, joined, loudness, pieces, samples, stft
 
 LENGTHS = (1000, 4096, 4099)
 SIZES = [Spectrogram(), Spectrogram(n_fft=64, hop=16), Spectrogram(n_fft=101, hop=50)]

@@ -7,12 +7,7 @@ import numpy as np
 from onnx import TensorProto
 
 from fewstep.graph.graph import Graph
-from fewstep.runtime.bundle.manifest import (
-    AutoencoderEntry,
-    Condition,
-    TextEncoderEntry,
-    Tokens,
-)
+from fewstep.runtime.bundle.manifest import AutoencoderEntry, Condition, TextEncoderEntry, Tokens
 from fewstep.runtime.bundle.reading import open_bundle
 from tests.bundles import changed, content_of, entry, node, small, value
 

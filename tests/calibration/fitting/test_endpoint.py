@@ -6,15 +6,7 @@ from itertools import chain
 import numpy as np
 import pytest
 
-from fewstep.calibration.fitting.endpoint import (
-    FitSeeds,
-    Gain,
-    energies_of,
-    equations,
-    is_overfitted,
-    refine,
-    step_of,
-)
+from fewstep.calibration.fitting.endpoint import FitSeeds, Gain, energies_of, equations, is_overfitted, refine, step_of
 from fewstep.calibration.fitting.jacobian import Jacobian
 from fewstep.calibration.fitting.recurrence import plan_of, recurrence_of
 from fewstep.plans.compile import compile_plan, trace_plan

@@ -3,13 +3,7 @@
 import pytest
 
 from fewstep.calibration.lowering.coverage import macs
-from fewstep.calibration.precision.sparing import (
-    FURTHEST,
-    NEARLY_FREE,
-    SLOWER,
-    default_count,
-    times_in_float,
-)
+from fewstep.calibration.precision.sparing import FURTHEST, NEARLY_FREE, SLOWER, default_count, times_in_float
 from tests.calibration.lowering.bodies.uneven_body import layer
 from tests.calibration.precision.test_ranking import ranking
 

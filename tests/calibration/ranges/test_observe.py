@@ -7,13 +7,7 @@ import numpy as np
 import pytest
 
 from fewstep.calibration.ranges.histogram import measure
-from fewstep.calibration.ranges.observe import (
-    Counts,
-    channel_axes,
-    observed_tensors,
-    open_watched,
-    watch,
-)
+from fewstep.calibration.ranges.observe import Counts, channel_axes, observed_tensors, open_watched, watch
 from fewstep.graph.graph import BATCH, Graph, Node
 from fewstep.graph.session import open_session
 from fewstep.measure.rollouts.trajectories import BodyCall

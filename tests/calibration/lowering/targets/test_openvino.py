@@ -8,15 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.calibration.lowering.bodies.small_body import (
-    EDGES,
-    FACTORS,
-    Builder,
-    body,
-    feeds,
-    sqnr,
-    table,
-)
+from tests.calibration.lowering.bodies.small_body import EDGES, FACTORS, Builder, body, feeds, sqnr, table
 
 pytest.importorskip("openvino", reason="openvino is not installed")
 

@@ -17,15 +17,7 @@ from fewstep.graph.selection import selected_ops
 from fewstep.graph.session import run
 from fewstep.graph.types import infer_types
 from fewstep.plans.errors import UserError
-from tests.calibration.lowering.bodies.small_body import (
-    EDGES,
-    SELECTED,
-    body,
-    feeds,
-    open_simulation,
-    sqnr,
-    table,
-)
+from tests.calibration.lowering.bodies.small_body import EDGES, SELECTED, body, feeds, open_simulation, sqnr, table
 
 
 def lowered(prepared: Graph) -> Graph:
