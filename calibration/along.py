@@ -6,18 +6,18 @@ from typing import Generic, TypeVar
 
 from fewstep.calibration.task import Task
 from fewstep.graph import io
+from fewstep.measure.rollouts.conditions_file import ConditionRecords
 from fewstep.measure.rollouts.on_demand import OpeningOnDemand
 from fewstep.measure.rollouts.row_by_row import sampler_by_rows
-from fewstep.measure.rollouts.seeds import SeedBatch
 from fewstep.measure.rollouts.trajectories import batches
 from fewstep.measure.workers.job import Workers, in_order
 from fewstep.measure.workers.pinned_bundle import PinnedBundle, pinned
 from fewstep.plans.any_plan import AnyPlan
 from fewstep.runtime.loading import load
-from fewstep.runtime.sizes import sized
 
 Result = TypeVar("Result")
-Work = Callable[[Task], Callable[[SeedBatch], Result]]  # opened once for a task; a function of a module
+Trajectories = tuple[range, ConditionRecords | None]  # seeds, and conditions [seeds, *shape] where these are given
+Work = Callable[[Task], Callable[[Trajectories], Result]]  # opened once for a task; a function of a module
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class TrajectoryJob(Generic[Result]):
     network: str
     no_floats: bool
 
-    def open(self, threads: int) -> Callable[[SeedBatch], Result]:
+    def open(self, threads: int) -> Callable[[Trajectories], Result]:
         return self.work(self.task(threads))
 
     def task(self, threads: int) -> Task:
@@ -57,7 +57,7 @@ class TrajectoryJob(Generic[Result]):
 
 
 def results_along(
-    task: Task, work: Work[Result], trajectories: Iterable[SeedBatch], workers: Workers | None
+    task: Task, work: Work[Result], trajectories: Iterable[Trajectories], workers: Workers | None
 ) -> Iterator[Result]:
     """The result of each part of the trajectories, in order. `workers` take one each; without them this process
     follows all."""
@@ -68,15 +68,14 @@ def results_along(
     return in_order(TrajectoryJob(work, bundle, *shared), trajectories, workers)
 
 
-def trajectories_of(task: Task, at_once: int = 1) -> Iterator[SeedBatch]:
-    """The trajectories of a task, in order, up to so many of one size at once. They have conditions where these are
-    given."""
-    for start, seeds, size in batches(task.seeds, at_once, task.sizes, task.per_size):
-        x_shape = sized(task.sampler.bundle.manifest, size).x_shape
-        yield SeedBatch(task.seeds, x_shape, task.conditions or {}).part(slice(start, start + len(seeds)))
+def trajectories_of(task: Task, at_once: int = 1) -> Iterator[Trajectories]:
+    """The trajectories of a task, in order, up to so many of one size at once."""
+    for start, seeds, _ in batches(task.seeds, at_once, task.sizes, task.per_size):
+        part = task.part(slice(start, start + len(seeds)))
+        yield part.seeds, part.conditions
 
 
-def task_along(task: Task, trajectories: SeedBatch) -> Task:
+def task_along(task: Task, trajectories: Trajectories) -> Task:
     """The task with these trajectories alone."""
-    assert isinstance(trajectories.seeds, range)
-    return replace(task, seeds=trajectories.seeds, conditions=trajectories.conditions or None)
+    seeds, conditions = trajectories
+    return replace(task, seeds=seeds, conditions=conditions)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache, partial
 
-from fewstep.calibration.along import results_along, task_along, trajectories_of
+from fewstep.calibration.along import Trajectories, results_along, task_along, trajectories_of
 from fewstep.calibration.checkpoint import Checkpoint
 from fewstep.calibration.lowering.encoding import eight_of
 from fewstep.calibration.ranges.histogram import Histogram
@@ -17,7 +17,6 @@ from fewstep.calibration.ranges.table import METHOD, Ranges, RangesTable
 from fewstep.calibration.task import Task
 from fewstep.graph.graph import Graph
 from fewstep.graph.selection import selected_ops
-from fewstep.measure.rollouts.seeds import SeedBatch
 from fewstep.measure.rollouts.trajectories import BATCH
 from fewstep.measure.workers.job import Workers
 from fewstep.runtime.machine.threads import one_after_another, while_the_next_comes
@@ -40,7 +39,8 @@ def count_activations(
     if checkpoint is not None:
         counts, done = checkpoint.load(counts)
     at_once = BATCH if workers is None and not task.is_large else 1
-    for count, histograms in results_along(task, counting, trajectories_of(task.after(done), at_once), workers):
+    left = task.part(slice(done, None))
+    for count, histograms in results_along(task, counting, trajectories_of(left, at_once), workers):
         counts.include(histograms)
         done += count
         progress("trajectories", done, len(task.seeds))
@@ -49,17 +49,17 @@ def count_activations(
     return counts.completed()
 
 
-def counting(task: Task) -> Callable[[SeedBatch], tuple[int, Histograms]]:
+def counting(task: Task) -> Callable[[Trajectories], tuple[int, Histograms]]:
     """A function that gives the histograms of trajectories, each evaluation counted while the next one comes."""
     empty = Counts.empty(task.prepared, task.edges, 1, task.no_floats)
     watched = open_counted(task.prepared, empty, task.threads)
+    taken = watched.taken if isinstance(watched, MeasuredRows) else lambda: None
 
-    def counted(trajectories: SeedBatch) -> tuple[int, Histograms]:
+    def counted(trajectories: Trajectories) -> tuple[int, Histograms]:
         counts = replace(empty, histograms={})
-        evaluations = task_along(task, trajectories).evaluations(watched)
-        calls = ((each, watched.taken() if isinstance(watched, MeasuredRows) else None) for each in evaluations)
-        while_the_next_comes(lambda call: counts.add(*call), calls)
-        return len(trajectories.seeds), counts.histograms
+        part = task_along(task, trajectories)
+        while_the_next_comes(lambda call: counts.add(*call), ((each, taken()) for each in part.evaluations(watched)))
+        return len(part.seeds), counts.histograms
 
     return counted
 

@@ -10,11 +10,10 @@ from itertools import islice
 
 import numpy as np
 
-from fewstep.calibration.along import results_along, task_along, trajectories_of
+from fewstep.calibration.along import Trajectories, results_along, task_along, trajectories_of
 from fewstep.calibration.ranges.moments import Moments, MomentSums
 from fewstep.calibration.ranges.observe import open_watched
 from fewstep.calibration.task import Task
-from fewstep.measure.rollouts.seeds import SeedBatch
 from fewstep.measure.workers.job import Workers
 from fewstep.runtime.machine.pages import give_back
 from fewstep.runtime.progress import SILENT, Progress
@@ -39,15 +38,16 @@ def second_moments(task: Task, progress: Progress = SILENT, workers: Workers | N
     return total
 
 
-def moments_along(task: Task, positions: int) -> Callable[[SeedBatch], Moments]:
+def moments_along(task: Task, positions: int) -> Callable[[Trajectories], Moments]:
     """A function that gives the moments of a trajectory, at so many positions of each row."""
     give_back()  # memory of the network that counted
     read = tuple(dict.fromkeys(op.x for ops in task.weighted for op in ops))
     network = open_watched(task.prepared, read, task.threads)
 
-    def moments(trajectory: SeedBatch) -> Moments:
-        watched = MomentSums(network, task.prepared, task.weighted, positions, trajectory.seeds[0])
-        for _ in task_along(task, trajectory).evaluations(watched):
+    def moments(trajectory: Trajectories) -> Moments:
+        part = task_along(task, trajectory)
+        watched = MomentSums(network, task.prepared, task.weighted, positions, part.seeds[0])
+        for _ in part.evaluations(watched):
             pass
         return watched.sums
 

@@ -108,10 +108,10 @@ class Task:
         all_networks = self.all_networks
         return sampler if all_networks is None else all_networks.with_network(self.network, sampler.network())
 
-    def after(self, done: int) -> "Task":
-        """The task with the trajectories behind the first `done`."""
-        left = None if self.conditions is None else {name: array[done:] for name, array in self.conditions.items()}
-        return replace(self, seeds=self.seeds[done:], conditions=left)
+    def part(self, place: slice) -> "Task":
+        """The task with some of its trajectories."""
+        rows = None if self.conditions is None else {name: array[place] for name, array in self.conditions.items()}
+        return replace(self, seeds=self.seeds[place], conditions=rows)
 
     def evaluations(self, graph: LoadedGraph) -> Iterator[BodyCall]:
         """Every evaluation of the plan along up to BATCH trajectories at once, of a graph instead of the float32

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 from fewstep.calibration import body_maker, checkpoint, count, task
+from fewstep.calibration.along import Trajectories
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.calibration.ranges import observe
 from fewstep.calibration.ranges.histogram import measure
 from fewstep.calibration.ranges.observe import Counts, observed_tensors
 from fewstep.calibration.task import Task
-from fewstep.measure.rollouts.seeds import SeedBatch
 from fewstep.measure.workers import code_digest
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.machine import cache
@@ -71,8 +71,8 @@ def seeds_seen(monkeypatch: pytest.MonkeyPatch) -> set[int]:
     seen: set[int] = set()
     real = count.task_along
 
-    def counting(task: Task, trajectories: SeedBatch) -> Task:
-        seen.update(trajectories.seeds)
+    def counting(task: Task, trajectories: Trajectories) -> Task:
+        seen.update(trajectories[0])
         return real(task, trajectories)
 
     monkeypatch.setattr(count, "task_along", counting)
