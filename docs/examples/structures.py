@@ -81,7 +81,7 @@ def make() -> tuple[nn.Module, Spec]:
 
 
 def steps_of(count: int) -> str:
-    """The plan of Protenix's code: Euler along EDM's count + 1 sigmas, the last of which is 0 instead."""
+    """The plan of Protenix's code, in 2 steps or more: Euler on EDM's count + 1 sigmas, with 0 for the last one."""
     high, low = HIGH ** (1 / 7), LOW ** (1 / 7)
     return f"edm_euler:{count}@karras(sigma_min={(high + (count - 1) / count * (low - high)) ** 7:.6g})"
 
