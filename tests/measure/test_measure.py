@@ -12,7 +12,7 @@ from fewstep.measure import results as forms
 from fewstep.measure.distances.distance import fit, frechet
 from fewstep.measure.measure import MeasureOptions, measure
 from fewstep.measure.rollouts.metrics import psnr
-from fewstep.measure.rollouts.seeds import APART, FIRST_SEED, PAIRED, held_out_conditions
+from fewstep.measure.rollouts.seeds import APART, PAIRED, held_out_conditions
 from fewstep.measure.workers.processes import Processes
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
@@ -52,10 +52,6 @@ def bundle(tmp_path):
 def samples_of(bundle, body, seeds):
     conditions = held_out_conditions(open_bundle(bundle).manifest.conditions, seeds)
     return load(bundle, body=body).sample(PLAN, seeds, conditions, 2.0)
-
-
-def test_seeds_of_pairs_of_other_floats_and_of_calibration_are_apart():
-    assert not set(PAIRED) & set(APART) and max(APART) < FIRST_SEED
 
 
 def test_figures_are_those_of_the_samples_made_at_once(made):

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from itertools import chain
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -31,6 +32,8 @@ from fewstep.calibration.fitting.trade import (
 )
 from fewstep.measure.rollouts.metrics import psnr
 from fewstep.plans.compile import compile_plan
+from fewstep.plans.errors import UserError
+from fewstep.runtime.finite import NotFinite
 from tests.calibration.fitting.analytic import X_SHAPE, Analytic, blocks, facts, mixture, refinement, taught
 
 RNG = np.random.default_rng(0)
@@ -190,6 +193,20 @@ def test_an_energy_that_costs_too_much_is_not_taken():
     work = weaker_than_targets(1.0, 1.02)  # exact on the selection seeds
     numbers, trade = Trader(work, None).trade()
     assert (trade.factor, trade.price) == (1, 0) and trade.energy > 1.005 and numbers is work.origin
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (NotFinite("an output", "check it"), "samples of the numbers so far are not finite"),
+        (UserError("the engine is gone", "build it"), "the engine is gone; build it"),
+    ],
+)
+def test_numbers_without_finite_samples_are_no_offer_and_another_error_is_raised(error, words, monkeypatch):
+    trader = Trader(weaker_than_targets(), None)
+    monkeypatch.setattr(Rollouts, "samples", Mock(side_effect=error))
+    with pytest.raises(UserError, match=words):
+        trader.trade()
 
 
 def test_samples_without_energy_stay_as_they_are():

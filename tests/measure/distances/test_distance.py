@@ -7,15 +7,9 @@ import msgspec
 import numpy as np
 import pytest
 
+from fewstep.measure.distances import distance
 from fewstep.measure.distances.data import open_data
-from fewstep.measure.distances.distance import (
-    Gaussian,
-    SetComparison,
-    bias,
-    compare,
-    fit,
-    frechet,
-)
+from fewstep.measure.distances.distance import Gaussian, SetComparison, bias, compare, fit, frechet
 from fewstep.measure.distances.drift import BANDS, Moments, drift
 from fewstep.measure.distances.features import SHIPPED, default_extractor, open_extractor
 from fewstep.plans.errors import UserError
@@ -67,6 +61,8 @@ def test_interval_holds_the_measured_difference_and_grows_with_a_real_one():
     difference = frechet(fit(far), fit(reference)) - frechet(fit(floats), fit(reference))
     assert found.low < difference == found.difference < found.high and 0.5 < found.high - found.low < 1
     assert compare(far, floats, reference, 50) == found  # the same every time
+    two = compare(far, floats, reference, resamples=2)  # a in [-a / 2, a / 2] has the deviation a / sqrt(2)
+    assert two.error == pytest.approx((two.high - two.low) / distance.CONFIDENCE / 2**0.5)
     assert compare(far, floats, floats, 50, shares_seeds=True).error < found.error / 3
 
 

@@ -3,6 +3,7 @@
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,15 @@ from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.precision import refine
 from fewstep.calibration.precision.native import searched_here
 from fewstep.calibration.ranges.histogram import measure, merge
+from fewstep.measure.rollouts import seeds as purposes
 from fewstep.measure.rollouts.course import Course
 from fewstep.measure.rollouts.on_demand import OpeningOnDemand
 from fewstep.measure.rollouts.seeds import (
     BODY_SEEDS,
     FIRST_SEED,
-    HELD_OUT_SEEDS,
     JUDGE_SEEDS,
     OPERATION_SEEDS,
     SEARCH_SEEDS,
-    SELECTION_SEEDS,
     SeedBatch,
     draw_condition,
 )
@@ -121,13 +121,16 @@ def test_calibration_never_sees_a_held_out_seed(tmp_path: Path, monkeypatch: pyt
     options = replace(FIRST, bundle=write_bundle(tmp_path / "bundle", denoiser()), target=searched_here()[:1])
     calibrate(options)
     tried = {*BODY_SEEDS[: options.trajectories], *OPERATION_SEEDS}
-    assert not {*BODY_SEEDS} & {*OPERATION_SEEDS}
     assert seen == tried | set(range(FIRST_SEED, FIRST_SEED + options.trajectories))
     calibrate(replace(options, quality="20dB"))
-    judged = {seed for seed in seen if seed < FIRST_SEED} - tried
-    assert judged == {*SEARCH_SEEDS, *JUDGE_SEEDS} <= set(SELECTION_SEEDS)
-    assert (len(SEARCH_SEEDS), len(JUDGE_SEEDS)) == (16, 64) and not {*SEARCH_SEEDS} & {*JUDGE_SEEDS}
-    assert not set(HELD_OUT_SEEDS) & {*seen, *SELECTION_SEEDS}
+    assert {seed for seed in seen if seed < FIRST_SEED} - tried == {*SEARCH_SEEDS, *JUDGE_SEEDS}
+
+
+def test_seeds_of_different_purposes_are_apart() -> None:
+    every = (purposes.SELECTION_SEEDS, purposes.FIT_SEEDS, purposes.CHOICE_SEEDS, range(FIRST_SEED, 2 * FIRST_SEED))
+    for spans in ((purposes.PAIRED, purposes.APART, *every), (SEARCH_SEEDS, JUDGE_SEEDS, BODY_SEEDS, OPERATION_SEEDS)):
+        assert all(one.stop <= other.start for one, other in pairwise(spans))
+    assert (len(SEARCH_SEEDS), len(JUDGE_SEEDS)) == (16, 64) and OPERATION_SEEDS.stop <= every[0].stop
 
 
 @pytest.mark.parametrize("sizes", [1, 2, 3])
