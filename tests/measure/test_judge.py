@@ -6,14 +6,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fewstep.measure import judge as module
 from fewstep.measure.judge import judge
-from fewstep.measure.judged_batch import Contender, guided
-from fewstep.measure.rollouts.metrics import CEILING
+from fewstep.measure.judged_batch import Contender, JudgedBatch, JudgedRun, guided
+from fewstep.measure.rollouts.metrics import CEILING, PEAK
 from fewstep.measure.rollouts.seeds import SeedBatch
-from fewstep.measure.tally import Want
+from fewstep.measure.tally import NOTHING, Tally, Want
 from fewstep.plans.compile import compile_plan
+from fewstep.plans.compile_tokens import compile_tokens
 from fewstep.plans.errors import UserError
+from fewstep.plans.guidance import Cfg
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
+from fewstep.runtime.bundle.manifest import TokenAgreement
 from fewstep.runtime.execute import finish
 
 DENOISING = DenoiserFacts(ScheduleSpec("linear"), "epsilon")
@@ -107,7 +111,9 @@ def test_steps_that_no_seed_was_forced_along_have_no_figure_of_their_own():
 def test_teacher_forced_sqnr_of_a_gain_error_is_that_gain_at_every_step():
     _, own = judged(gaussian(gain=1.1))
     assert [step.forced for step in own.steps] == pytest.approx([20.0] * 4, abs=0.01)
-    assert own.against_float.drift.energy != pytest.approx(1)
+    quality, samples, references = own.against_float, own.samples, own.reference
+    assert quality.drift.energy == pytest.approx(samples.var() / references.var()) != pytest.approx(1)
+    assert quality.snr - quality.mean == pytest.approx(10 * np.log10(references.var() / PEAK**2))
 
 
 def test_closed_loop_error_is_not_the_single_step_error():
@@ -164,6 +170,44 @@ def test_a_candidate_may_have_fewer_seeds():
     assert own.steps[0].forced == pytest.approx(judged(gaussian(gain=1.02), seeds=1, forced_seeds=1)[1].steps[0].forced)
 
 
+@pytest.mark.parametrize("featured", [3, 8])
+def test_a_body_with_a_plan_of_its_own_is_judged_along_it(featured):
+    """Without a teacher no seed is taught. A body is asked for batches that have seeds of its own alone."""
+    own, asked, shown = compile_plan("ddim:3", DENOISING, guidance=2.0), [], []
+    bodies = {"float32": gaussian(), "int8": gaussian(gain=1.02), "fitted": gaussian()}
+    want = Want(taught=9, extract=lambda samples: samples.reshape(len(samples), -1), featured=featured)
+
+    def ask(questions):
+        for each in questions:
+            asked.append(each)
+            yield each.answer(bodies.__getitem__)
+
+    contenders = [Contender("int8", (), 4, 1), Contender("fitted", (), 6, 1, own)]
+    found = judge(ask, contenders, PLAN, batch_of(classes), 6, want, lambda *each: shown.append(each), batch=2)
+    body = found.bodies["fitted"]
+    assert (body.against_float.reference, body.against_float.mean) == ("float32, ddim:3", CEILING)
+    assert [(step.time, step.forced) for step in body.steps] == [(step.time, CEILING) for step in own.steps]
+    expected = gaussian().sample(own, range(featured), classes(range(featured)))
+    assert body.features == pytest.approx(expected.reshape(featured, -1), abs=1e-6)
+    judged_batches = [[each.name for each in one.contenders] for one in asked if isinstance(one, JudgedBatch)]
+    assert found.reference.steps == () and judged_batches == [["int8", "fitted"], ["int8", "fitted"], ["fitted"]]
+    assert all(0 < done <= total for _, done, total in shown)
+
+
+def test_figures_of_tokens_are_means_over_samples(monkeypatch):
+    plan = compile_tokens("maskgit:2", DenoiserFacts(ScheduleSpec("flow"), "logits"), (4,), 8, Cfg((2.0, 1.0)))
+    tally, ids = Tally(Want(), NOTHING, plan), np.zeros((3, 4), np.int64)
+    for rows, share in ((3, 0.2), (1, 0.6)):
+        agreement = TokenAgreement(share, 1 - share, ((share, 2 * share),) * 2)
+        tally.add(JudgedRun(ids[:rows], ids[:rows], agreement=agreement, decibels=np.full(rows, 30.0)))
+    tokens = tally.judgement().tokens
+    assert (tokens.disagreement, tokens.same) == pytest.approx((0.3, 0.7))
+    assert [(step.disagreement, step.divergence) for step in tokens.steps] == [pytest.approx((0.3, 0.6))] * 2
+    numbers = 2 * 2 * 4 * 8  # steps, branches, positions, vocabulary
+    monkeypatch.setattr(module, "LOGITS_HELD", 5 * numbers)
+    assert [module._at_once(plan, batch) for batch in (16, 3)] == [5, 3]
+
+
 def test_steps_carry_the_candidates_range_groups():
     _, own = judged(gaussian(), groups=(-1.0,))
     assert own.steps[0].group == 0 and own.steps[-1].group == 1
@@ -175,9 +219,9 @@ def test_guidance_is_the_line_through_both_branches():
     assert guided([cond], compile_plan("ddim:2", DENOISING), 0) is cond
 
 
-@pytest.mark.parametrize("more", [{"taught": 9}, {"seeds": 9}])
+@pytest.mark.parametrize("more", [{"taught": 7}, {"seeds": 7}])
 def test_more_seeds_than_there_are_are_refused(more):
-    with pytest.raises(UserError, match="9 seeds for a body or the teacher of 6"):
+    with pytest.raises(UserError, match="7 seeds for a body or the teacher of 6"):
         judged(gaussian(), **more)
 
 
