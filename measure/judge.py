@@ -54,11 +54,17 @@ def judge(
     progress: Progress = SILENT,
     batch: int = BATCH,
 ) -> Judgements:
-    """Judge bodies against float32 along a plan, and against the teacher, on the seeds 0 .. count - 1. UserError for
-    more seeds of some kind than there are."""
-    taught = want.taught if want.teacher is not None else 0
-    if (most := max([taught, *(each.seeds for each in contenders)])) > count:
-        raise UserError(f"{most} seeds for a body or the teacher of {count} in all", "give each at most so many")
+    """Judge bodies against float32 along a plan, and against the teacher, on the seeds 0 .. count - 1.
+
+    A contender may have fewer seeds, but has those whose features are wanted: sets of the same seeds are compared. Of
+    tokens one contender has all, since float32's runs come with its own. UserError for other numbers.
+    """
+    taught, seeds = want.taught if want.teacher is not None else 0, [each.seeds for each in contenders]
+    least = max(1, min(count, want.featured))
+    has_all = plan.prediction != LOGITS or count in seeds
+    if not has_all or taught > count or not all(least <= each <= count for each in seeds):
+        what = f"bodies have {seeds} seeds, and the teacher {taught}, of {count} in all"
+        raise UserError(what, f"give each at most so many, and a body at least {least}")
     sampled, teacher = partial(_samples, ask, batch_of, progress), NOTHING
     if want.teacher is not None:
         stage = f"teacher {want.teacher.name}"

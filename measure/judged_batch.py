@@ -1,12 +1,14 @@
 """One batch of a judgement: every body samples the same held-out seeds along the same plan as the float32 body.
 
-A batch is asked for by value and answered by bodies, wherever they are open. Of plans of numbers nothing here knows
-what a bundle is: tests use denoisers whose error is known.
+A batch is asked for by value and answered by bodies, wherever they are open.
+
+A step is *forced* where a body is fed float32's state of it instead of its own: errors of earlier steps have no part in
+what it makes there.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,13 +45,13 @@ JudgedBodies = Callable[[str], Any]  # by the name of the body: a JudgedBody, of
 
 @dataclass(frozen=True)
 class Contender:
-    """A body to be judged, on the first `seeds` seeds; its single steps on the first `forced_seeds` of them.
+    """A body to be judged, on the first `seeds` seeds; on the first `forced_seeds` of them its steps are forced too.
 
     plan: its own, along which float32 is compared with it; None is the plan of the judgement.
     """
 
     name: str
-    groups: Edges
+    groups: Edges  # of lambda, between its range groups
     seeds: int
     forced_seeds: int = 0
     plan: Plan | None = None
@@ -60,7 +62,7 @@ class JudgedBatch:
     """The question for runs of float32 and of contenders from the same seeds, along the judged plan."""
 
     plan: AnyPlan
-    contenders: tuple[Contender, ...]
+    contenders: tuple[Contender, ...]  # of tokens one has all seeds of the batch: float32's run comes with its own
     batch: SeedBatch
 
     def answer(self, bodies: JudgedBodies) -> "dict[str, JudgedRun]":
@@ -68,7 +70,7 @@ class JudgedBatch:
         if self.plan.prediction == LOGITS:
             tokens = check_tokens(self.plan)
             runs = {each.name: _judged_tokens(tokens, each, self.batch, bodies) for each in self.contenders}
-            sample = next(iter(runs.values())).reference
+            sample = max((run.reference for run in runs.values()), key=len)
         else:
             plan = check_compiled(self.plan)
             exact, runs = self._reference(plan, bodies), {}
@@ -83,20 +85,31 @@ class JudgedBatch:
         return run_reference(plan, self.batch, _call(plan, bodies(FLOAT), self.batch).step_network)
 
 
+class StepSums(NamedTuple):
+    """Sums over the seeds of a batch at one step. Those of batches add up, field by field.
+
+    x0, x: `energies` [2] of the predicted sample, and of x after the step, along the body's own run.
+    forced: `energies` [2] of the guided output where the step is forced; 0 without `forced_seeds`.
+    differences: `direction.sums` [2, 5] where the step is forced; 0 without conditions too.
+    """
+
+    x0: NDArray[np.float64]
+    x: NDArray[np.float64]
+    forced: NDArray[np.float64]
+    differences: Sums
+    forced_seeds: int
+
+
 @dataclass(frozen=True)
 class JudgedRun:
     """One contender in one batch: its samples, and float32's of the same seeds along its plan.
 
-    energies [steps, 3, 2]: of the guided output on the float trajectory, and of x0 and x along its own. differences
-        [steps, 2, 5]: `direction.sums`. Those on the float trajectory are 0 unless a seed `is_forced` along it.
     agreement, decibels [seeds]: of tokens, which have nothing else but samples.
     """
 
     samples: NDArray[Any]
     reference: NDArray[Any]
-    energies: NDArray[np.float64] | None = None
-    differences: NDArray[np.float64] | None = None
-    is_forced: bool = False
+    steps: tuple[StepSums, ...] = ()  # one for each step of a plan of numbers; empty of tokens and of float32 itself
     agreement: TokenAgreement | None = None
     decibels: NDArray[np.float64] | None = None
 
@@ -108,58 +121,57 @@ def guided(outputs: Sequence[Array], plan: Plan, index: int) -> Array:
     return combine(tuple(weights[branch] for branch in step.branches), outputs[:: step.heads], np.float32)
 
 
-def _call(plan: Plan, denoiser: JudgedBody, batch: SeedBatch) -> StepCall:
-    return denoiser.step_call(denoiser.compile(plan), len(batch.seeds), batch.conditions)
+def _call(plan: Plan, body: JudgedBody, batch: SeedBatch) -> StepCall:
+    return body.step_call(body.compile(plan), len(batch.seeds), batch.conditions)
 
 
 def _judged_tokens(plan: TokenPlan, contender: Contender, batch: SeedBatch, bodies: JudgedBodies) -> JudgedRun:
     """One batch of one contender: its logits at float32's states, and its own run."""
-    along: Any = regroup(contender.plan or plan, contender.groups)
-    batch = batch.first(contender.seeds - batch.seeds[0])
+    along, batch = regroup(plan, contender.groups), batch.first(contender.seeds - batch.seeds[0])
     course = open_token_course(bodies(FLOAT), along, batch)
     run = course.run_by(bodies(contender.name).step_call(along, len(batch.seeds), batch.conditions).logits)
     return JudgedRun(run.ids, course.reference.ids, agreement=course.agreement(run), decibels=course.decibels(run))
 
 
 def _judged_run(
-    plan: Plan, contender: Contender, denoiser: JudgedBody, exact: ReferenceRun, reference: JudgedBody
+    plan: Plan, contender: Contender, body: JudgedBody, exact: ReferenceRun, reference: JudgedBody
 ) -> JudgedRun:
-    """One batch of one contender: its own run, and its single steps on the float trajectory."""
+    """One batch of one contender: its own run, and its forced steps. `exact` is the run of `reference`, float32."""
     start = exact.batch.seeds[0]
     batch, forced = (exact.batch.first(max(count - start, 0)) for count in (contender.seeds, contender.forced_seeds))
     count = len(batch.seeds)
-    states = list(batch.finite(plan, _call(plan, denoiser, batch).step_network))
-    single, changes = zip(*_single_steps(plan, denoiser, forced, exact, reference), strict=True)
-    steps = [
-        (each, energies(state.x0, floats.x0[:count]), energies(exact.after(state), exact.after(floats)[:count]))
-        for each, state, floats in zip(single, states, exact.states, strict=True)
-    ]
-    return JudgedRun(
-        samples=exact.finished(states),
-        reference=exact.sample[:count],
-        energies=np.array(steps),
-        differences=np.array(changes),
-        is_forced=len(forced.seeds) > 0,
+    states = list(batch.finite(plan, _call(plan, body, batch).step_network))
+    forced_steps = _forced_steps(plan, body, forced, exact, reference)
+    steps = tuple(
+        StepSums(
+            x0=energies(state.x0, floats.x0[:count]),
+            x=energies(exact.after(state), exact.after(floats)[:count]),
+            forced=of_output,
+            differences=of_differences,
+            forced_seeds=len(forced.seeds),
+        )
+        for state, floats, (of_output, of_differences) in zip(states, exact.states, forced_steps, strict=True)
     )
+    return JudgedRun(exact.finished(states), exact.sample[:count], steps)
 
 
-def _single_steps(
-    plan: Plan, denoiser: JudgedBody, batch: SeedBatch, exact: ReferenceRun, reference: JudgedBody
+def _forced_steps(
+    plan: Plan, body: JudgedBody, batch: SeedBatch, exact: ReferenceRun, reference: JudgedBody
 ) -> Iterator[tuple[NDArray[np.float64], Sums]]:
-    """The energies of each step on the float trajectory, and of its differences; 0 without seeds."""
+    """`StepSums.forced` and `StepSums.differences` of each step; the batch has the seeds whose steps are forced."""
     if not (count := len(batch.seeds)):
         yield from [(np.zeros(2), NONE)] * len(plan.steps)
         return
-    network, floats = (_first_run(_call(plan, each, batch), plan) for each in (denoiser, reference))
+    network, floats = (_first_run(_call(plan, each, batch), plan) for each in (body, reference))
     for i, (step, state) in enumerate(zip(plan.steps, exact.states, strict=True)):
         u, expected = state.u[:count], [output[:count] for output in state.outputs]
         outputs = network(i, step, u)
-        of_conditions = NONE
+        of_differences = NONE
         if batch.conditions:
             changes = differences(step, outputs, network(i, step, moved(u)))
             exact_changes = differences(step, expected, floats(i, step, moved(u)))
-            of_conditions = sums(changes, exact_changes, state.x0[:count])
-        yield energies(guided(outputs, plan, i), guided(expected, plan, i)), of_conditions
+            of_differences = sums(changes, exact_changes, state.x0[:count])
+        yield energies(guided(outputs, plan, i), guided(expected, plan, i)), of_differences
 
 
 def _first_run(call: StepCall, plan: Plan) -> StepNetwork:

@@ -79,7 +79,7 @@ class MeasureOptions(JudgementOptions):
         if self.resamples < 20:
             raise UserError(f"--resamples is {self.resamples}", "give at least 20")
         for name in self.backend:
-            named(name)
+            named(name)  # UserError for a name that no backend has
 
     def turns(self) -> Turns:
         return replace(super().turns(), spinning=self.spinning)
@@ -88,8 +88,9 @@ class MeasureOptions(JudgementOptions):
 def measure(options: MeasureOptions, progress: Progress = SILENT, workers: Executor | None = None) -> Results:
     """Measure a bundle, and store figures of quality in it as JSON, or all figures elsewhere.
 
-    Sampling takes minutes and does not hold the bundle's lock; if its bodies change meanwhile, nothing is written.
-    `workers` of the caller sample instead of those that the options name.
+    Sampling takes minutes and does not hold the bundle's lock; if its bodies change meanwhile, nothing is written. A
+    bundle keeps no table of times and bytes alone: a report measures both itself. `workers` of the caller sample
+    instead of those that the options name.
     """
     task = measure_task(options)
     if task.judged is not None:
@@ -112,11 +113,13 @@ def measure_task(options: MeasureOptions) -> MeasureTask:
     judged = _judged_task(bundle, options) if wanted & {"psnr", "fd"} else None
     if judged is None and options.output is not None:
         check_writable(options.output)
-    plans = {} if judged is None else {FLOAT: judged.plan, **judged.plans}
+    plans: Mapping[str, Plan] = {} if judged is None else {FLOAT: judged.plan, **judged.plans}
     timed = _timed_bodies(bundle, options, plans) if "ms" in wanted else None
+    first = FLOAT if judged else timed.here[0] if timed else next(iter(bundle.manifest.bodies))
+    plans = timed.plans if timed else plans or _plan_of_each(bundle, [first], options)
     return MeasureTask(
         bundle=bundle,
-        plan=judged.plan if judged else timed.plans[timed.here[0]] if timed else _first_plan(bundle, options),
+        plan=plans[first],
         command=options.command("measure"),
         setup=options.setup,
         judged=judged,
@@ -166,12 +169,6 @@ def _plan_of_each(bundle: Bundle, names: Sequence[str], options: MeasureOptions)
     plans = judged_plans(reference, judged, options.plan, options.guidance)
     first = next(iter(plans.values()))
     return {name: plans.get(name, first) for name in bodies}
-
-
-def _first_plan(bundle: Bundle, options: MeasureOptions) -> Plan:
-    """The plan of the bundle's first body."""
-    name = next(iter(bundle.manifest.bodies))
-    return _plan_of_each(bundle, [name], options)[name]
 
 
 def _judged_names(bundle: Bundle, names: Sequence[str]) -> list[str]:

@@ -56,7 +56,7 @@ class MeasureTask:
         """The time of a measurement at float32's speed."""
         timing = 0.0 if self.timed is None else self.timed.seconds
         if self.judged is None:
-            return Estimate(0, 0.0, timing)
+            return Estimate(evaluations=0, sampling=0.0, timing=timing)
         task, count = self.judged, self.judged.evaluations
         return Estimate(count, count * seconds_of_one(task.reference, task.timed_plan(), task.records), timing)
 
@@ -78,7 +78,7 @@ def results_of(
         batch=BATCH,
         float_against_teacher=None,
         qualities=(),
-        covered=(),
+        covered=(),  # a report adds it
         races=(),
         sizes=dict(task.sizes),
         machine=this_machine(),

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from threading import Lock
+from math import inf
 from typing import Any
 
 from fewstep.measure.body_backends import backend_of, is_simulated
@@ -13,6 +13,7 @@ from fewstep.measure.workers.pinned_bundle import PinnedBundle
 from fewstep.runtime.backends import Backend
 from fewstep.runtime.backends.named import named
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
+from fewstep.runtime.backends.recent import Recent
 from fewstep.runtime.bundle.platforms import ONNXRUNTIME
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.loading import load
@@ -40,12 +41,9 @@ class SamplingJob:
     by_rows: bool
 
     def open(self, threads: int) -> Callable[[Question[Any]], Any]:
-        bundle, samplers, lock = open_bundle(self.bundle.folder()), dict[str, Sampler](), Lock()
+        bundle, samplers = open_bundle(self.bundle.folder()), Recent[str, Sampler](inf)
 
         def opened(name: str) -> Sampler:
-            with lock:
-                if name not in samplers:
-                    samplers[name] = open_body(bundle, name, threads, self.by_rows)
-                return samplers[name]
+            return samplers.used(name, lambda: open_body(bundle, name, threads, self.by_rows))
 
         return lambda question: question.answer(opened)

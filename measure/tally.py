@@ -3,15 +3,16 @@ wanted."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from operator import add
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.measure.distances.drift import Moments, drift
-from fewstep.measure.judged_batch import JudgedRun
+from fewstep.measure.judged_batch import JudgedRun, StepSums
 from fewstep.measure.results import StepQuality, TokenQuality, TokenStepQuality
-from fewstep.measure.rollouts.direction import NONE, judged_differences
+from fewstep.measure.rollouts.direction import judged_differences
 from fewstep.measure.rollouts.end_quality import EndQuality, end_quality
 from fewstep.measure.rollouts.metrics import Floats, has_ssim, psnr, sqnr, ssim
 from fewstep.measure.rollouts.nearness import Signal
@@ -45,7 +46,7 @@ class Judgement:
     """The measurements of one body.
 
     Attributes:
-        against_float: None of float32 itself, and without seeds.
+        against_float: None of float32 itself.
         against_teacher: None without a teacher.
         steps: of plans of numbers; empty of float32 itself.
         tokens: of token plans.
@@ -85,8 +86,9 @@ class PairedSamples:
     def quality(self, reference: str) -> EndQuality:
         """The figures so far, against what `reference` names. At least one sample was added."""
         similar = np.concatenate(self._ssim) if self._ssim else None
-        moments = drift(self._ours, self._theirs)
-        return end_quality(np.concatenate(self._psnr), reference, self._signal, moments, similar)
+        return end_quality(
+            np.concatenate(self._psnr), reference, self._signal, drift(self._ours, self._theirs), similar
+        )
 
 
 @dataclass
@@ -94,14 +96,13 @@ class Tally:
     """The figures of a body over the batches seen so far.
 
     teacher: its samples of the first seeds, [taught, *x_shape]. plan: in the body's range groups. is_float: the body is
-    float32, which is compared with the teacher alone. is_forced: some seeds had single steps. seen: seeds so far.
+    float32, which is compared with the teacher alone. seen: seeds so far. steps: empty of tokens and of float32.
     """
 
     want: Want
     teacher: Array
     plan: AnyPlan
     is_float: bool = False
-    is_forced: bool = False
     seen: int = 0
     against_float: PairedSamples = field(default_factory=PairedSamples)
     against_teacher: PairedSamples = field(default_factory=PairedSamples)
@@ -109,10 +110,7 @@ class Tally:
     samples: list[NDArray[Any]] = field(default_factory=list)
     reference: list[NDArray[Any]] = field(default_factory=list)
     tokens: list[JudgedRun] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.energies = np.zeros((len(self.plan.steps), 3, 2))
-        self.differences = np.zeros((len(self.plan.steps), *NONE.shape))
+    steps: tuple[StepSums, ...] = ()
 
     def add(self, run: JudgedRun) -> None:
         """Take the run of the next seeds."""
@@ -126,10 +124,8 @@ class Tally:
             self.tokens.append(run)
         elif not self.is_float:
             self.against_float.add(run.samples, run.reference)
-        if run.energies is not None and run.differences is not None:
-            self.energies += run.energies
-            self.differences += run.differences
-        self.is_forced |= run.is_forced
+        added = tuple(StepSums(*map(add, *pair)) for pair in zip(self.steps, run.steps, strict=False))
+        self.steps = added or run.steps  # nothing was there before the first batch
 
     def add_features(self, samples: NDArray[Any]) -> None:
         """Take the features of the samples of the next seeds, as far as they are wanted, and count the seeds."""
@@ -145,12 +141,12 @@ class Tally:
         if self.tokens:
             decibels = np.concatenate([each.decibels for each in self.tokens if each.decibels is not None])
             against_float, tokens = end_quality(decibels, name), _token_quality(self.plan, self.tokens)
-        elif not self.is_float and self.seen:
+        elif not self.is_float:
             against_float = self.against_float.quality(name)
         return Judgement(
             against_float=against_float,
             against_teacher=self.against_teacher.quality(f"float32, {teacher.name}") if teacher else None,
-            steps=() if self.is_float or self.tokens else tuple(self._steps()),
+            steps=tuple(self._steps()),
             tokens=tokens,
             features=joined(self.features),
             samples=joined(self.samples),
@@ -159,9 +155,9 @@ class Tally:
 
     def _steps(self) -> Iterator[StepQuality]:
         steps: Any = self.plan.steps
-        for i, step in enumerate(steps):
-            differences, (forced, x0, x) = judged_differences(i, self.differences[i]), map(sqnr, self.energies[i])
-            figures = (forced if self.is_forced else None, x0, x, *differences)
+        for i, sums in enumerate(self.steps):
+            step, forced = steps[i], sqnr(sums.forced) if sums.forced_seeds else None
+            figures = (forced, sqnr(sums.x0), sqnr(sums.x), *judged_differences(i, sums.differences))
             yield StepQuality(i, step.time, step.lam, step.group, *figures, network=step.network)
 
 

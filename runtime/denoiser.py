@@ -1,6 +1,6 @@
 """A denoiser is the networks of a bundle, loaded: each runs the steps in an interval of lambda."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -53,11 +53,7 @@ class Denoiser:
         return feeds_of(DENOISER) if is_alone else lambda index: feeds_of(plan.steps[index].network)(index)
 
     def evaluate(
-        self,
-        x: ArrayLike,
-        time: float | Sequence[float],
-        condition: conditions.ConditionValues | None = None,
-        to: float | Sequence[float] | None = None,
+        self, x: ArrayLike, time: ArrayLike, condition: conditions.ConditionValues | None, to: ArrayLike | None
     ) -> Float32:
         """The outputs of the bare networks, each at the times of its interval of lambda; `Sampler.evaluate` has the
         arguments."""

@@ -27,7 +27,6 @@ from fewstep.runtime.slots import Slots
 from fewstep.runtime.step_call import GraphCall, StepCall, by_group, stacked
 
 AT_ONCE = len(SEARCH_SEEDS)  # samples: judging takes no more memory than searching
-
 RUNS = 4  # of a denoiser that carries tensors: the first begins with zeros, and then its past fills
 
 

@@ -27,7 +27,7 @@ LARGE = 0.1  # a share: int8's noise in a smaller difference may be larger than 
 LEAST_SHARE = 1e-4  # smaller differences are float32's own rounding
 GUIDANCE, CONDITION = "direction of guidance", "difference of two conditions"
 
-Sums = NDArray[np.float64]  # [2, 5]: see `sums`
+Sums = NDArray[np.float64]  # [2, 5]: of each difference, GUIDANCE and CONDITION, five `sums`
 NONE: Sums = np.zeros((2, 5))
 
 
@@ -58,8 +58,9 @@ def _effect(step: Step) -> float:
 
 
 def sums(int8: Array, exact: Array, x0: Array) -> Sums:
-    """Sums of both differences of two bodies: energies of float32's, of the error, of float32's predicted samples `x0`
-    [B, *x_shape] and of the output's part in them, and the product of int8's and float32's. Sums of batches add up."""
+    """Sums of both differences of two bodies, which have a row each. The columns are energies of float32's, of the
+    error, of float32's predicted samples `x0` [B, *x_shape] and of the output's part in them, and the product of int8's
+    and float32's. Sums of batches add up. `int8`, `exact`: `differences` [3, B, *x_shape]."""
     sample = x0.astype(np.float64).ravel()
     values, (part, *signals) = (each.astype(np.float64).reshape(3, -1) for each in (int8, exact))
     rows = [

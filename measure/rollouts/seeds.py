@@ -144,8 +144,7 @@ def draw_condition(condition: Condition, number: int, seed: int) -> NDArray[Any]
         values = np.floor(low + drawn_at * (high - low + 1))
     else:
         values = low + drawn_at * (high - low)
-    value: NDArray[Any] = np.asarray(values, condition.dtype)
-    return value
+    return np.asarray(values, condition.dtype)
 
 
 def uniform(seed: int, number: int, stream: int, count: int) -> NDArray[np.float64]:

@@ -105,17 +105,14 @@ def timing_notes(bundle: Bundle, timed: TimedBodies, backends: Sequence[str]) ->
         if len(bodies[name].graphs) > 1:
             steps = f"several graphs run the steps of {timed.plans[name].name}"
             yield f"{name}: {steps}; times are the mean of a step"
-    if QNN.name in backends and _is_emulated():
-        yield f"{QNN.name}: this CPU executes the arithmetic of an NPU, so its time says nothing of one"
+    if QNN.name in backends:
+        from fewstep.runtime.backends.qnn import Qnn  # for who times it
+
+        if Qnn().is_emulated():
+            yield f"{QNN.name}: this CPU executes the arithmetic of an NPU, so its time says nothing of one"
     for backend in backends:
         if backend != ONNXRUNTIME and backend not in found:
             yield f"{backend}: nothing to time, the bundle has no body for it"
-
-
-def _is_emulated() -> bool:
-    from fewstep.runtime.backends.qnn import Qnn  # for who times it
-
-    return Qnn().is_emulated()
 
 
 def _other_backend(bundle: Bundle, name: str) -> str | None:

@@ -31,11 +31,6 @@ class Job(Protocol[Taken, Made]):
     def open(self, threads: int) -> Callable[[Taken], Made]: ...
 
 
-def pickled(job: Job[Any, Any]) -> bytes:
-    """A job as it travels."""
-    return pickle.dumps(job)
-
-
 _OPEN: dict[tuple[bytes, int], Callable[[Any], Any]] = {}  # the one job that this process has open
 _LOCK = Lock()  # a caller's workers may be threads, which share what is open
 
@@ -67,7 +62,7 @@ def in_order(job: Job[Item, Result], items: Iterable[Item], workers: Workers) ->
     """The result of each item. UserError where workers die of an item each time. Errors of the job itself are raised as
     they are."""
     futures: deque[Future[Any]] = deque()
-    content = pickled(job)
+    content = pickle.dumps(job)
     try:
         for item in items:
             futures.append(workers.executor.submit(do, content, workers.threads, item))

@@ -18,7 +18,7 @@ from fewstep.calibration import calibrate as calibrating
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.measure.workers import setup
-from fewstep.measure.workers.job import Workers, do, in_order, pickled
+from fewstep.measure.workers.job import Workers, do, in_order
 from fewstep.measure.workers.pinned_bundle import pinned
 from fewstep.measure.workers.processes import TRIES, Processes
 from fewstep.plans.errors import UserError
@@ -74,7 +74,7 @@ def done(folder: Path, items: Sequence[Any], executor: Executor, count: int = 1)
 
 def asked(folder: Path, item: Any) -> tuple[Any, ...]:
     """What a worker is called with for an item."""
-    return do, pickled(Square(str(folder))), 1, item
+    return do, pickle.dumps(Square(str(folder))), 1, item
 
 
 def test_workers_give_bitwise_what_one_process_gives(tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_a_job_is_opened_once_and_closed_for_the_next(monkeypatch: pytest.Monkey
     """Two large networks are too many."""
     opened, real = list[str](), Square.open
     monkeypatch.setattr(Square, "open", lambda self, threads: opened.append(self.folder) or real(self, threads))
-    assert [do(pickled(Square(folder)), 1, 3)[0] for folder in ("a", "a", "b", "b", "a")] == [9] * 5
+    assert [do(pickle.dumps(Square(folder)), 1, 3)[0] for folder in ("a", "a", "b", "b", "a")] == [9] * 5
     assert opened == ["a", "b", "a"]
 
 
