@@ -124,6 +124,14 @@ def test_closed_loop_error_is_not_the_single_step_error():
 
 def test_a_lost_direction_has_its_gain_at_every_step():
     (_, own), (_, whole) = (judged(gaussian(pull=0.1), batch=batch) for batch in (4, 6))
+    batch, (exact, lost) = (
+        batch_of(classes)(range(6)),
+        (each.called(PLAN, 6, classes(range(6))) for each in (gaussian(), gaussian(pull=0.1))),
+    )
+    first = next(batch.run(PLAN, exact))
+    signal, other = (guided(outputs, PLAN, 0) for outputs in (first.outputs, lost(0, PLAN.steps[0], first.u)))
+    ratio = np.square(signal).sum() / np.square(signal - other).sum()
+    assert own.steps[0].forced == pytest.approx(10 * np.log10(ratio))
     for step, in_one in zip(own.steps, whole.steps):
         assert step.guidance.share == pytest.approx(in_one.guidance.share)
         for each in (step.guidance, step.condition):

@@ -63,6 +63,9 @@ def test_interval_holds_the_measured_difference_and_grows_with_a_real_one():
     assert compare(far, floats, reference, 50) == found  # the same every time
     two = compare(far, floats, reference, resamples=2)  # a in [-a / 2, a / 2] has the deviation a / sqrt(2)
     assert two.error == pytest.approx((two.high - two.low) / distance.CONFIDENCE / 2**0.5)
+    one = floats + 30 * np.eye(400)[:, :1] * np.eye(6)[0]  # a row far off, which a resample may have twice
+    skewed = compare(one, floats, reference, resamples=50)
+    assert skewed.high - skewed.difference > 1.2 * (skewed.difference - skewed.low)
     assert compare(far, floats, floats, 50, shares_seeds=True).error < found.error / 3
 
 
