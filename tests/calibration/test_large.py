@@ -148,7 +148,7 @@ def test_a_precision_map_is_searched(large: Path, tmp_path: Path) -> None:
     bundle = tmp_path / "bundle"
     shutil.copytree(large, bundle)
     calibrate(
-        CalibrateOptions(bundle, PLAN, target="cpu-x86", trajectories=4, quality="10dB"),  # type: ignore[arg-type]
+        CalibrateOptions(bundle, PLAN, target="cpu-x86", trajectories=4, quality="10dB")  # type: ignore[arg-type]
     )
     assert open_bundle(bundle).manifest.precision is not None
     assert verify(VerifyOptions(bundle)).is_whole

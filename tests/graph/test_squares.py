@@ -47,11 +47,7 @@ def test_a_norm_holds_what_float16_cannot_square(squares: str, half: np.dtype[An
 
 @pytest.mark.parametrize(
     "body",
-    [
-        "y = Add(square, x) mean = ReduceMean(square, axes)",
-        "y = ReduceMean(x, axes)",
-        "y = Exp(square)",
-    ],
+    ["y = Add(square, x) mean = ReduceMean(square, axes)", "y = ReduceMean(x, axes)", "y = Exp(square)"],
     ids=["also-read", "no-square", "never-summed"],
 )
 def test_a_square_that_is_not_summed_alone_is_in_16_bits(body: str) -> None:

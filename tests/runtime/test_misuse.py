@@ -108,12 +108,7 @@ def test_a_sampler_stays_in_its_process(sampler: Sampler, of: Any) -> None:
     assert sampler.sample(**RUN).shape == PICTURE.shape
 
 
-TRANSFORMS = [
-    analytic_first_step,
-    own_noise,
-    lambda plan: tail(plan, 1),
-    lambda plan: time_travel(plan, 2),
-]
+TRANSFORMS = [analytic_first_step, own_noise, lambda plan: tail(plan, 1), lambda plan: time_travel(plan, 2)]
 
 
 @pytest.mark.parametrize("transform", TRANSFORMS)

@@ -149,8 +149,7 @@ def test_a_graph_that_is_not_the_file_any_more_is_refused(tmp_path: Path) -> Non
         traced, graph=traced.graph.with_nodes(traced.graph.nodes, {"weight": traced.graph.constants["weight"] * 2})
     )
     with pytest.raises(
-        UserError,
-        match=r"graph differs from model.onnx from node 'h' \(first\) on: [\d.]+ at time 999, batch 1",
+        UserError, match=r"graph differs from model.onnx from node 'h' \(first\) on: [\d.]+ at time 999, batch 1"
     ):
         verify(source.spec, wrong, prepare(wrong.graph))
 

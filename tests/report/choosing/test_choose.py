@@ -342,8 +342,7 @@ def test_noise_is_not_chosen_unless_it_is_asked_for(tiny_bundle: Path, calls: li
     quickest = min(choose(options(tiny_bundle)).deployments, key=lambda row: row.milliseconds)
     assert quickest.psnr < LEAST_PSNR
     with pytest.raises(
-        UserError,
-        match="at least 25dB, with a signal 15 dB above the error: the (quickest of them|nearest) is",
+        UserError, match="at least 25dB, with a signal 15 dB above the error: the (quickest of them|nearest) is"
     ):
         choose(options(tiny_bundle, within="2ms"))
     asked = choose(options(tiny_bundle, within="2ms", at_least=f"{quickest.psnr - 0.1:.2f}dB"))

@@ -357,10 +357,6 @@ def test_coarse_int8_is_not_wrong_where_it_is_as_near_to_float32(tiny_bundle: Pa
         check("fast", outputs)
 
     compare("int8-cpu-x86", own)
-    for body, outputs, floats in (
-        ("int8-cpu-x86", wrong, exact),
-        ("int8-cpu-x86", own, here),
-        ("float32", own, exact),
-    ):
+    for body, outputs, floats in (("int8-cpu-x86", wrong, exact), ("int8-cpu-x86", own, here), ("float32", own, exact)):
         with pytest.raises(UserError, match="differs from onnxruntime by"):
             compare(body, outputs, floats)

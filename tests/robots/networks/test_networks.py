@@ -169,8 +169,4 @@ def test_pictures_come_before_numbers_each_by_name(shared: bool) -> None:
 def test_renaming_leaves_other_names_alone() -> None:
     names = ["final_conv.0.block.0.weight", "up_modules.0.2.conv.bias", "mid_modules.0.blocks.1.block.0.weight"]
     renamed = from_diffusion_policy(dict.fromkeys(names, torch.zeros(1)))
-    assert list(renamed) == [
-        "final_conv.0.block.0.weight",
-        "up_modules.0.2.bias",
-        "mid_modules.0.conv2.block.0.weight",
-    ]
+    assert list(renamed) == ["final_conv.0.block.0.weight", "up_modules.0.2.bias", "mid_modules.0.conv2.block.0.weight"]

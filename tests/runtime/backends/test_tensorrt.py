@@ -294,10 +294,7 @@ def test_an_engine_runs_the_sizes_of_its_profile(tiny_bundle: Path, cuda: CudaDo
         sampler = fewstep.runtime.load(bundle, backend=TensorRt(**settings))
         for height, width in ((4, 4), (8, 8), (8, 8), (2, 8)):
             picture = np.random.default_rng(height).standard_normal((2, 1, 2 * height, width), np.float32)
-            asked: dict[str, Any] = {
-                "seeds": [0, 1],
-                "condition": {"class": [0, 1], "picture": picture},
-            }
+            asked: dict[str, Any] = {"seeds": [0, 1], "condition": {"class": [0, 1], "picture": picture}}
             own, expected = (
                 each.at(height=height, width=width).sample("dpmpp_2m:4", **asked)
                 for each in (sampler, fewstep.runtime.load(bundle))
