@@ -9,30 +9,33 @@ from fewstep.literature.momentum import hb
 from fewstep.plans.compile import trace_plan
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.solvers.momentum import ghvb
-from tests.plans.execution import sample
+from tests.plans.execution import recorded, sample
 from tests.plans.gaussian import LINEAR, denoising
 
 TIMES = [NoiseSchedule(LINEAR).time(t) for t in (900.0, 700.0, 520.0, 400.0, 110.0, 30.0)]
 
 
-@pytest.mark.parametrize("beta", [0.3, 0.8])
-@pytest.mark.parametrize("solver", [partial(ghvb, order=1), ghvb, partial(ghvb, order=3), partial(ghvb, order=4), hb])
-def test_constant_noise_is_followed_exactly(solver, beta):
-    """Weights sum to 1, so that y moves along eps as the ODE has it."""
-    plan = trace_plan("test", partial(solver, beta=beta), TIMES, denoising(LINEAR, "epsilon"))
-    made = sample(plan, lambda index, step, u: [np.full_like(u, 0.3)], lambda k: np.array([1.1]), np.float64)
-    first, last = TIMES[0], TIMES[-1]
-    exact = last.alpha / first.alpha * first.sigma * 1.1 + (last.sigma - last.alpha * first.sigma / first.alpha) * 0.3
-    assert made == pytest.approx([exact], abs=1e-12)
+@pytest.mark.parametrize("beta", [0.6, 0.8])
+@pytest.mark.parametrize(("solver", "degree"), [*((partial(ghvb, order=n), n - 1) for n in (1, 2, 3, 4)), (hb, 0)])
+def test_even_steps_follow_a_polynomial_of_rho_as_adams_bashforth_does(solver, degree, beta):
+    """The momentum has forgotten its first step at the last one. Constant noise is followed exactly from the first."""
+    times = [NoiseSchedule(LINEAR).at_rho(rho) for rho in np.linspace(4.0, 0.1, 40)]
+    plan = trace_plan("test", partial(solver, beta=beta), times, denoising(LINEAR, "epsilon"))
+    alphas, rhos = (np.array(each) for each in zip(*((time.alpha, time.sigma / time.alpha) for time in times)))
+    for power in range(degree + 2):
+        made, seen = recorded(plan, [[np.array([rho**power])] for rho in rhos[:-1]], [np.array([1.1])])
+        gained = np.diff(np.array([*(u[0] for u in seen), made[0]]) / alphas)
+        off = np.abs(gained / np.diff(rhos ** (power + 1) / (power + 1)) - 1)
+        assert off[-1 if power else 0 :].max() < 1e-9 if power <= degree else off[-1] > 1e-3
 
 
-@pytest.mark.parametrize("beta", [0.3, 0.8])
+@pytest.mark.parametrize(("given", "beta"), [({"beta": 0.3}, 0.3), ({}, 0.8)])
 @pytest.mark.parametrize("solver", [ghvb, hb])
-def test_momentum_is_the_published_recurrence(solver, beta):
+def test_momentum_is_the_published_recurrence(solver, given, beta):
     """Of order 2 by hand, in y = x / alpha over rho: GHVB combines velocities by (2 +- beta) / (2 beta), and the heavy
     ball gives momentum to what Adams-Bashforth combines."""
     rng = np.random.default_rng(0)
-    plan = trace_plan("test", partial(solver, beta=beta), TIMES, denoising(LINEAR, "epsilon"))
+    plan = trace_plan("test", partial(solver, **given), TIMES, denoising(LINEAR, "epsilon"))
     noises, rhos = rng.standard_normal((5, 3)), [time.sigma / time.alpha for time in TIMES]
     made = sample(plan, lambda index, step, u: [noises[index]], lambda k: np.array([1.1] * 3), np.float64)
     y, v = np.full(3, 1.1) * TIMES[0].sigma / TIMES[0].alpha, noises[0]
