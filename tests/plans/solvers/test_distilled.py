@@ -27,7 +27,7 @@ def rho(step):
 @pytest.mark.parametrize("gamma", [0.0, 0.6, 1.0])
 def test_ctm_tells_the_network_where_its_jump_ends(gamma):
     """At sqrt(1 - gamma^2) of the next sigma / alpha; what is missing comes back as noise."""
-    plan = plan_of(f"ctm(gamma={gamma})", COSINE, "sample", (900, 500, 200))
+    plan = plan_of(f"ctm(gamma={gamma})" if gamma else "ctm", COSINE, "sample", (900, 500, 200))
     schedule = NoiseSchedule(COSINE)
     low = math.exp(-schedule.lam(500)) * math.sqrt(1 - gamma**2)
     (x, x0, *noise), t = plan.steps[0].update[0], schedule.time(500)

@@ -169,20 +169,33 @@ def test_phi_is_its_integral(z):
         assert phi(k, z) == pytest.approx(exact, rel=1e-12)
 
 
+def curved(name, prediction):
+    """Times, a network that is not linear in x, what it sees first, and the sample of a solver."""
+    network, times = lambda x, t: np.tanh(x * (1 + t / 1000)), [NoiseSchedule(LINEAR).time(t) for t in (930, 610, 300)]
+    plan, x = trace_plan("test", solver(name), times, denoising(LINEAR, prediction)), np.linspace(-2, 2, 5)
+    states = list(execute(plan, lambda i, step, u: [network(u, step.time)], lambda n: x, np.float64))
+    return times, network, states[0].u, finish(plan, states, np.float64)
+
+
 def test_dpm_solver_3_is_algorithm_2_of_its_paper():
-    """Lu et al. 2022, arXiv 2206.00927, of r1 = 1/3 and r2 = 2/3, on a network that is not linear."""
-    schedule = NoiseSchedule(LINEAR)
-    times = [schedule.time(t) for t in (930.0, 610.0, 300.0)]
-    plan = trace_plan("test", solver("dpm_3"), times, denoising(LINEAR, "epsilon"))
-    eps = lambda x, time: np.tanh(x * (1 + time / 1000))  # noqa: E731
-    states = list(execute(plan, lambda i, step, u: [eps(u, step.time)], lambda n: np.linspace(-2, 2, 5), np.float64))
-    x = states[0].u
+    """Lu et al. 2022, arXiv 2206.00927, of r1 = 1/3 and r2 = 2/3."""
+    times, eps, x, made = curved("dpm_3", "epsilon")
     for s, t in pairwise(times):
         h, e = t.lam - s.lam, eps(x, s.network)
-        u1, u2 = (schedule.at_lam(s.lam + r * h) for r in (1 / 3, 2 / 3))
+        u1, u2 = (NoiseSchedule(LINEAR).at_lam(s.lam + r * h) for r in (1 / 3, 2 / 3))
         first = u1.alpha / s.alpha * x - u1.sigma * np.expm1(h / 3) * e
         second = u2.alpha / s.alpha * x - u2.sigma * np.expm1(2 * h / 3) * e
         second -= 2 * u2.sigma * (np.expm1(2 * h / 3) / (2 * h / 3) - 1) * (eps(first, u1.network) - e)
         last = 1.5 * t.sigma * (np.expm1(h) / h - 1) * (eps(second, u2.network) - e)
         x = t.alpha / s.alpha * x - t.sigma * np.expm1(h) * e - last
-    np.testing.assert_allclose(finish(plan, states), x, rtol=1e-9)
+    np.testing.assert_allclose(made, x, rtol=1e-9)
+
+
+def test_dpm_solver_pp_2s_is_algorithm_1_of_its_paper():
+    """Lu et al. 2022, arXiv 2211.01095, of r = 1/2, where D is the x0 made halfway."""
+    times, x0, x, made = curved("dpmpp_2s", "sample")
+    for s, t in pairwise(times):
+        u = NoiseSchedule(LINEAR).at_lam((s.lam + t.lam) / 2)
+        halfway = u.sigma / s.sigma * x - u.alpha * np.expm1(s.lam - u.lam) * x0(x, s.network)
+        x = t.sigma / s.sigma * x - t.alpha * np.expm1(s.lam - t.lam) * x0(halfway, u.network)
+    np.testing.assert_allclose(made, x, rtol=1e-9)

@@ -127,3 +127,12 @@ def test_ddpm_is_the_published_posterior():
     noise = t.sigma / s.sigma * math.sqrt(beta)
     assert plan.steps[0].update == (pytest.approx((x, x0, noise), rel=1e-9),)
     assert plan.steps[0].draws == (1,)
+
+
+def test_the_noise_halfway_is_the_first_part_of_the_steps_own():
+    """dpmpp_sde: increments of one Brownian motion over sigma / alpha, as k-diffusion draws them."""
+    s, t = (NoiseSchedule(LINEAR).time(each) for each in (600, 300))
+    _, step = trace_plan("test", solver("dpmpp_sde"), [s, t], denoising(LINEAR, "epsilon")).steps
+    a, b, c = (each.sigma / each.alpha for each in (s, NoiseSchedule(LINEAR).at_lam((s.lam + t.lam) / 2), t))
+    first, second = step.update[0][-2:]
+    assert first**2 / second**2 == pytest.approx((a - b) / (b - c))
