@@ -1,8 +1,8 @@
 """USF: the solvers it contains come out of its decisions, and what it adds does what it says."""
 
 from functools import partial
-from math import expm1
 
+import numpy as np
 import pytest
 
 from fewstep.literature.usf import Decision, Expansion, bh1, bh2, usf
@@ -12,6 +12,7 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.grids import trailing
 from fewstep.plans.schedule import NoiseSchedule
 from tests.plans.convergence import STARTS, slope
+from tests.plans.execution import recorded
 from tests.plans.gaussian import COSINE, denoising, uniform_lambda
 from tests.plans.mixture import WIDE, compiled
 
@@ -57,6 +58,7 @@ def made(solver, times):
         (solvers.unipc_1, multistep(1, relaxation=bh2, corrected=True)),
         (solvers.unipc_2, multistep(2, relaxation=bh2, corrected=True)),
         (partial(solvers.unipc_2, bh1=True), multistep(2, relaxation=bh1, corrected=True)),
+        (partial(solvers.unipc_2, on_noise=True), multistep(2, True, relaxation=bh2, corrected=True)),
         (solvers.unipc_3, multistep(3, relaxation=bh2, corrected=True)),
     ],
 )
@@ -82,20 +84,22 @@ def test_orders(order):
     assert slope(multistep(order), COSINE, "v") == pytest.approx(order, abs=0.25)
 
 
-@pytest.mark.parametrize("relaxation", [bh1, bh2, lambda z: 1 + expm1(z) / 2])
-def test_relaxation_keeps_the_order(relaxation):
-    assert slope(multistep(2, relaxation=relaxation), COSINE, "v") == pytest.approx(2, abs=0.25)
-
-
-def test_more_differences_than_derivatives():
-    """The first derivative of an order-2 step from two differences: its estimate is then of second order."""
-
-    def solver(trace, times):
-        counts = [min(2, i) for i in range(len(times) - 1)]
-        decisions = [Decision(Expansion(2, differences=(n,)) if n else Expansion()) for n in counts]
-        return usf(decisions)(trace, times)
-
-    assert slope(solver, COSINE, "v") == pytest.approx(2, abs=0.25)
+@pytest.mark.parametrize("on_noise", [False, True])
+def test_a_step_expands_from_its_start_by_its_own_differences(on_noise):
+    """From the third newest point: by the slope to the one after it, relaxed, and the curve of a cubic through all."""
+    times = [NoiseSchedule(COSINE).time(t) for t in (900, 700, 520, 300, 180)]
+    expansion = Expansion(3, start=3, differences=(1, 3), relaxation=lambda z: 1 + z / 10)
+    solver = usf([*[Decision(on_noise=on_noise)] * 3, Decision(expansion, on_noise)])
+    plan = trace_plan("test", solver, times, denoising(COSINE, "epsilon" if on_noise else "sample"))
+    m, (_, s, *_, t) = np.random.default_rng(0).standard_normal(4), times
+    made, seen = recorded(plan, [[each] for each in m[:, None]], [np.array([1.1])])
+    lams = np.array([time.lam - s.lam for time in times])
+    sign, kept, scale = (-1, t.alpha / s.alpha, -t.alpha) if on_noise else (1, t.sigma / s.sigma, t.sigma)
+    nodes, weights = np.polynomial.legendre.leggauss(20)
+    at, weights = lams[-1] * (nodes + 1) / 2, lams[-1] * weights / 2
+    slope, curve = (1 - sign * lams[-1] / 10) * (m[2] - m[1]) / lams[2], 2 * np.polyfit(lams[:-1], m, 3)[1]
+    moved = weights @ (np.exp(sign * (s.lam + at)) * (m[1] + slope * at + curve / 2 * at**2))
+    assert made == pytest.approx(kept * seen[1] + scale * moved, rel=1e-9)
 
 
 @pytest.mark.parametrize(
