@@ -47,25 +47,30 @@ def test_a_student_of_guidance_learns_what_two_branches_make() -> None:
 
 
 def test_a_consistency_student_has_one_end_along_a_path() -> None:
-    """Of data that are one point, paths are x = (1 - t) point + t eps, whose velocity is (x - point) / t. The target
-    learns nothing."""
-    point, learns = 0.7, list[bool]()
+    """Of data that are one point a class, paths are x = (1 - t) point + t eps, whose velocity is (x - point) / t. The
+    target is that of a time before, and learns nothing."""
+    last, many, asked = consistency_lora.LAST, consistency_lora.TIMES, list[tuple[bool, Tensor]]()
 
     def exact(x: Tensor, time: Tensor, label: Tensor) -> Tensor:
-        return consistency_lora.LAST * (x - point) / time.clamp(min=1.0)[:, None, None, None]
+        return last * (x - label[:, None, None, None] / 10) / time.clamp(min=1.0)[:, None, None, None]
 
     def drawn(count: int, generator: torch.Generator) -> Batch:
-        return Batch(torch.full((count, 1, 28, 28), point), (torch.arange(count) % 10,))
+        label = torch.arange(count) % 10
+        return Batch((label / 10)[:, None, None, None].expand(count, 1, 28, 28), (label,))
 
     def still(x: Tensor, time: Tensor, label: Tensor) -> Tensor:
-        learns.append(torch.is_grad_enabled())
+        asked.append((torch.is_grad_enabled(), time))
         return 0 * x
 
-    loss, seeded = consistency_lora.distillation(exact, drawn, 64), torch.Generator().manual_seed
+    loss, seeded = consistency_lora.distillation(exact, drawn, 60), torch.Generator().manual_seed
     assert loss(exact, seeded(0)) < 1e-9
-    away = (2 / torch.pi) ** 0.5 * exp(-(point**2) / 2) + point * erf(point / 2**0.5)  # E |eps - point|; x is its end
-    assert loss(still, seeded(0)) == pytest.approx(away / consistency_lora.TIMES - consistency_lora.HUBER, rel=0.02)
-    assert learns == [False, True]
+    away = [(2 / torch.pi) ** 0.5 * exp(-(p**2) / 2) + p * erf(p / 2**0.5) for p in torch.arange(10) / 10]
+    expected = sum(away) / 10 / many - consistency_lora.HUBER  # E |eps - point|; x is its end
+    assert loss(still, seeded(0)) == pytest.approx(expected, rel=0.02)
+    (target, before), (student, time) = asked
+    assert (target, student) == (False, True)
+    torch.testing.assert_close(time - before, torch.full((60,), last / many))
+    torch.testing.assert_close(time.unique(), last / many * torch.arange(1.0, many + 1))
     x = torch.randn(2, 1, 28, 28, generator=seeded(0))
     torch.testing.assert_close(consistency_lora.ended(lambda *all: 1e3 + x, x, torch.zeros(2), torch.zeros(2)), x)
 
