@@ -200,12 +200,12 @@ def by_the_stock_recurrence(plan, kind, g, delta, sigma_data=0.5, timestep_scali
         x = after_a * denoised + after_b * z[j + 1]
 
 
-@pytest.mark.parametrize("delta", [1.0, 0.8])
+@pytest.mark.parametrize(("given", "delta"), [({}, 1.0), ({"delta": 0.8}, 0.8)])
 @pytest.mark.parametrize("kind", ["self", "onetime"])
-def test_residual_guidance_is_the_recurrence_of_streamdiffusion(kind, delta):
+def test_residual_guidance_is_the_recurrence_of_streamdiffusion(kind, given, delta):
     """Its stored noise is the noise left over the frame, but for the difference of c_out + alpha c_skip from 1, which
     is the fourth digit of times as small as these."""
-    plan = compile_plan("lcm:7", LINEAR, Residual(1.4, delta, kind), strength=0.6)
+    plan = compile_plan("lcm:7", LINEAR, Residual(1.4, kind=kind, **given), strength=0.6)
     assert len(plan.steps) == 4 and plan.rows == 2
     assert [step.branches for step in plan.steps[1:]] == [("cond",)] * 3
     assert plan.steps[0].branches == (("cond",) if kind == "self" else ("cond", "uncond"))

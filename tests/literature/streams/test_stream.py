@@ -224,10 +224,10 @@ def test_a_frame_is_skipped_by_its_cosine_with_the_last_processed_one(sampler: S
     other = FRAMES[1] - one * np.vdot(FRAMES[1], one) / np.vdot(one, one)
     other *= np.linalg.norm(one) / np.linalg.norm(other)
     film = [(np.cos(angle) * one + np.sin(angle) * other) / (3 + angle) for angle in angles]
-    out = stream(sampler, **LCM, mode="sequence", similar=Similar(0.9, 1000))(np.float32(film))
+    out = stream(sampler, **LCM, mode="sequence", similar=Similar(most=1000), seed=5)(np.float32(film))
     processed = [0]
     for index, angle in enumerate(angles[1:], 1):
-        if 1 - (1 - np.cos(angle - angles[processed[-1]])) / 0.1 < uniform(0, index):
+        if 1 - (1 - np.cos(angle - angles[processed[-1]])) / 0.02 < uniform(5, index):
             processed.append(index)
     assert [each.index for each in out if each.fresh] == processed and 10 < len(processed) < 40
 
