@@ -88,12 +88,6 @@ def traced(network: nn.Module) -> tuple[nn.Module, Graph]:
     return module, trace(module, its).graph
 
 
-@pytest.fixture(scope="module")
-def convolutions() -> tuple[nn.Module, Graph]:
-    torch.manual_seed(0)
-    return traced(Convolutions())
-
-
 def check(
     module: Any, graph: Graph, of: Of = "x", normalise: Normalise | None = None, share: float | None = None
 ) -> None:
@@ -114,18 +108,18 @@ def check(
         np.testing.assert_allclose(output, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
-def test_a_network_has_the_gradient_of_autograd_at_any_batch_and_its_forward_part_is_lowered() -> None:
+@pytest.mark.parametrize(("network", "lowered"), [(Strided, 1), pytest.param(Convolutions, 2, marks=pytest.mark.slow)])
+def test_a_network_has_the_gradient_of_autograd_at_any_batch_and_its_forward_part_alone_is_lowered(
+    network: type[nn.Module], lowered: int
+) -> None:
+    """Inner layers of 16 channels: a strided convolution, and a transposed one, which is four."""
     torch.manual_seed(0)
-    module, graph = traced(Strided())
+    module, graph = traced(network())
     check(module, graph, normalise="residual")
-    its = prepare(graph).body
-    assert [reason for _, reason in considered_ops(its)].count(STEERS) >= 2
-    assert len(selected_ops(its)) == len(selected_ops(prepare(trace(Strided(), spec()).graph).body)) >= 1
-
-
-@pytest.mark.slow
-def test_convolutions_have_the_gradient_of_autograd_at_any_batch(convolutions: tuple[nn.Module, Graph]) -> None:
-    check(*convolutions, normalise="residual")
+    prepared = prepare(graph).body
+    assert [reason for _, reason in considered_ops(prepared)].count(STEERS) >= 2 * lowered
+    plain = selected_ops(prepare(trace(network(), spec()).graph).body)
+    assert len(selected_ops(prepared)) == len(plain) >= lowered
 
 
 @pytest.mark.slow
@@ -140,15 +134,6 @@ def test_the_gradient_goes_through_rewritten_attention() -> None:
     for share in (0.0, 0.5, 1.0):
         mixed.denoiser.share = share
         check(mixed, graph, "x0", "unit", share)
-
-
-@pytest.mark.slow
-def test_the_forward_part_alone_is_lowered(convolutions: tuple[nn.Module, Graph]) -> None:
-    """Inner layers of 16 channels: a strided convolution, and a transposed one, which is four."""
-    prepared = prepare(convolutions[1]).body
-    reasons = [reason for _, reason in considered_ops(prepared)]
-    assert len(selected_ops(prepared)) == len(selected_ops(prepare(trace(Convolutions(), spec()).graph).body)) >= 2
-    assert reasons.count(STEERS) >= 4
 
 
 class Lines(nn.Module):
