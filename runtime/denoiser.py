@@ -1,4 +1,4 @@
-"""A denoiser is the networks of a bundle, loaded: each runs the steps in an interval of lambda."""
+"""The loaded networks of a denoiser, of which each runs the steps in an interval of lambda."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ from fewstep.runtime.token_planning import check_states
 
 
 @dataclass(frozen=True, repr=False)
-class Denoiser:
+class DenoiserNetworks:
     """The networks by their names in a plan's steps; most bundles have one, DENOISER."""
 
     networks: Mapping[str, Network]

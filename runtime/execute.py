@@ -54,7 +54,7 @@ class Hold:
         return self.value[index] if isinstance(self.value, tuple) else self.value
 
 
-class Seen(msgspec.Struct, frozen=True):
+class Evaluated(msgspec.Struct, frozen=True):
     """An evaluation before its update. `before` are the rows of the state, `u` is the network's input, and `tensors`
     are the plan's."""
 
@@ -78,7 +78,7 @@ class Seen(msgspec.Struct, frozen=True):
         return x0
 
 
-class StepState(Seen, frozen=True, kw_only=True):
+class StepState(Evaluated, frozen=True, kw_only=True):
     """An evaluation with its update. `after` are the rows of the state after it, `slots` the carried tensors
     and named outputs, if any are."""
 
@@ -155,9 +155,9 @@ def held_state(plan: Plan, index: int, state: Sequence[Array], hold: Hold, draws
     return rows
 
 
-def see(
+def evaluated(
     plan: Plan, index: int, state: Sequence[Array], u: Array, outputs: Sequence[Array], dtype: DTypeLike = np.float32
-) -> Seen:
+) -> Evaluated:
     """The network's outputs at step `index` with what the shaping makes of them; nothing is drawn yet."""
     step = plan.steps[index]
     outputs = [np.asarray(output, dtype) for output in outputs]
@@ -165,13 +165,13 @@ def see(
     if step.shaping is not None:
         values = make_rows(plan.tensors, step.shaping_of, step.shaping_terms, [*state, *outputs], dtype)
         shaped = shaping.apply(step.shaping, values)
-    return Seen(index, step, state, u, outputs, shaped, plan.tensors)
+    return Evaluated(index, step, state, u, outputs, shaped, plan.tensors)
 
 
-def update(plan: Plan, seen: Seen, draws: Draws, dtype: DTypeLike = np.float32) -> list[Array]:
+def update(plan: Plan, evaluation: Evaluated, draws: Draws, dtype: DTypeLike = np.float32) -> list[Array]:
     """The state after an evaluation."""
-    columns = seen.columns + [np.asarray(draws(number), dtype) for number in seen.step.draws]
-    return make_rows(plan.tensors, seen.step.update, seen.step.terms, columns, dtype)
+    columns = evaluation.columns + [np.asarray(draws(number), dtype) for number in evaluation.step.draws]
+    return make_rows(plan.tensors, evaluation.step.update, evaluation.step.terms, columns, dtype)
 
 
 def advance(
@@ -185,11 +185,11 @@ def advance(
     slots: Slots | None = None,
 ) -> StepState:
     """Step `index` from the state and the network's outputs; `slots` are the carried tensors after it."""
-    seen = see(plan, index, state, u, outputs, dtype)
-    after = update(plan, seen, draws, dtype)
+    evaluation = evaluated(plan, index, state, u, outputs, dtype)
+    after = update(plan, evaluation, draws, dtype)
     if slots is not None and plan.rolling is not None:
         slots = slots.with_rows(plan.rolling.name, after)
-    return StepState(*msgspec.structs.astuple(seen), after=after, slots=slots)
+    return StepState(*msgspec.structs.astuple(evaluation), after=after, slots=slots)
 
 
 def carry_in(plan: Plan, step: Step, slots: Slots, dtype: DTypeLike = np.float32) -> dict[str, Array]:

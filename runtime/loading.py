@@ -16,7 +16,7 @@ from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.networks import networks
 from fewstep.runtime.bundle.platforms import platform_of, target_of
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
-from fewstep.runtime.denoiser import Denoiser
+from fewstep.runtime.denoiser import DenoiserNetworks
 from fewstep.runtime.network import Network
 from fewstep.runtime.on_demand import Networks, OnDemand
 from fewstep.runtime.sampler import Sampler
@@ -58,13 +58,14 @@ def load(
     if resident is not None:
         check_whole("resident networks:", resident, 1)
     if not bundle.manifest.networks:
-        return Sampler(Denoiser({DENOISER: _loaded(bundle, body or choose_body(bundle, precision, backend), backend)}))
+        network = _loaded(bundle, body or choose_body(bundle, precision, backend), backend)
+        return Sampler(DenoiserNetworks({DENOISER: network}))
     loaded, open_ones = {}, Networks(inf if resident is None else resident)
     for each in networks(bundle.manifest):
         part = bundle if each == DENOISER else bundle.alone(each)
         name = body or choose_body(part, precision, backend)
         loaded[each] = _loaded(part, name, backend, partial(OnDemand, network=each, networks=open_ones))
-    return Sampler(Denoiser(loaded))
+    return Sampler(DenoiserNetworks(loaded))
 
 
 def _loaded(

@@ -29,7 +29,7 @@ from fewstep.runtime.arrays import Float32
 from fewstep.runtime.backends.recent import Recent
 from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.reading import Bundle
-from fewstep.runtime.denoiser import Denoiser
+from fewstep.runtime.denoiser import DenoiserNetworks
 from fewstep.runtime.execute import Array, Draws, StepNetwork, StepState, execute
 from fewstep.runtime.feeds import BranchValues, Overrides, branch_values
 from fewstep.runtime.finite import finite_outputs, finite_sample, finite_states
@@ -51,7 +51,7 @@ from fewstep.runtime.request import (
 )
 from fewstep.runtime.sizes import sized
 from fewstep.runtime.slots import Slots, refuse_banks
-from fewstep.runtime.step_call import Recorder, StepCall
+from fewstep.runtime.step_call import OnCall, StepCall
 from fewstep.runtime.token_planning import check_ids, refuse_for_tokens, vocabulary_of
 from fewstep.runtime.tokens import TokenState, execute_tokens
 
@@ -66,11 +66,11 @@ PLANS_KEPT = 16
 
 @dataclass(frozen=True, repr=False)
 class Sampler(AbstractContextManager["Sampler"]):
-    """A denoiser that runs plans; `load` makes it, and `at` makes it for other sizes and adapters. `record` sees each
-    call of a network in a run along one plan."""
+    """A denoiser that runs plans; `load` makes it, and `at` makes it for other sizes and adapters. `on_call` is called
+    with each call of a network in a run along one plan."""
 
-    denoiser: Denoiser
-    record: Recorder | None = None
+    denoiser: DenoiserNetworks
+    on_call: OnCall | None = None
 
     def __repr__(self) -> str:
         return f"<Sampler of {self.bundle.path}: {self.body.precision} body for {self.body.target}>"
@@ -119,7 +119,7 @@ class Sampler(AbstractContextManager["Sampler"]):
         for name, network in networks.items() if sizes else ():
             bundle = replace(network.bundle, manifest=sized(network.bundle.manifest, sizes))
             networks[name] = replace(network, bundle=bundle)
-        return replace(self, denoiser=Denoiser(networks))
+        return replace(self, denoiser=DenoiserNetworks(networks))
 
     def changed(self, name: str = DENOISER, **parts: Any) -> "Sampler":
         """The sampler with other parts of one of its networks, such as its `graph`, `prologue`, `body` or `bundle`."""
@@ -127,11 +127,11 @@ class Sampler(AbstractContextManager["Sampler"]):
 
     def with_network(self, name: str, network: Network) -> "Sampler":
         """The sampler with another network of this name."""
-        return replace(self, denoiser=Denoiser({**self.denoiser.networks, name: network}))
+        return replace(self, denoiser=DenoiserNetworks({**self.denoiser.networks, name: network}))
 
     def alone(self, name: str) -> "Sampler":
         """The sampler as if one of the other networks were the bundle's only one. For DENOISER it is this sampler."""
-        return self if name == DENOISER else replace(self, denoiser=Denoiser({DENOISER: self.network(name)}))
+        return self if name == DENOISER else replace(self, denoiser=DenoiserNetworks({DENOISER: self.network(name)}))
 
     def sample(
         self,
@@ -385,4 +385,4 @@ class Sampler(AbstractContextManager["Sampler"]):
             slots = slots_at_start(numeric := check_compiled(plan), carried, manifest, samples)
             first = slots.first(numeric)
         feeds = self.denoiser.feeds(plan, samples, values_of, first)
-        return StepCall(self.denoiser, feeds, slots, tuple(each.name for each in manifest.outputs), self.record)
+        return StepCall(self.denoiser, feeds, slots, tuple(each.name for each in manifest.outputs), self.on_call)

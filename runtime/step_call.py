@@ -27,7 +27,7 @@ class GraphCall(NamedTuple):
 
 Call = Callable[[NDArray[Any], Arrays, int, str], GraphCall]  # x [N, *x_shape], other inputs, group, network's name
 Feeds = Callable[[int], Arrays]  # a step's number -> the inputs but x, [branches * B, ...]
-Recorder = Callable[[int, GraphCall], None]  # sees the number of a step, and its call
+OnCall = Callable[[int, GraphCall], None]  # takes the number of a step, and its call once it is made
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class StepCall:
     feeds: Feeds
     slots: Slots | None = None
     named: tuple[str, ...] = ()
-    record: Recorder | None = None
+    on_call: OnCall | None = None
 
     def __call__(self, index: int, step: Step, u: Array) -> list[Array]:
         """The outputs [B, *x_shape] of a step for u [B, *x_shape], head by head within branch by branch."""
@@ -63,8 +63,8 @@ class StepCall:
         """The call of the step's network, with `ports` among its inputs."""
         fed = {**self.feeds(index), **ports} if ports else self.feeds(index)
         made = self.call(stacked(u, step), fed, step.group, step.network)
-        if self.record is not None:
-            self.record(index, made)
+        if self.on_call is not None:
+            self.on_call(index, made)
         return made
 
     @property

@@ -20,7 +20,7 @@ from fewstep.plans.guidance import Guidance, Residual
 from fewstep.plans.plan import Plan
 from fewstep.plans.transforms import as_given, own_noise, tail
 from fewstep.runtime import Hold
-from fewstep.runtime.execute import Seen, begin, combine, see, update
+from fewstep.runtime.execute import Evaluated, begin, combine, evaluated, update
 from fewstep.runtime.runs import Tiles, sample_tiles
 
 FILM = 48  # frames: few of them are of a stream that fills or drains
@@ -82,22 +82,22 @@ def rolled(s: Setting) -> Floats:
     before, and evaluations that are saved go to the next step. At most 1 + 9 x 4 evaluations of a seed."""
     plan, every = s.sampler.compile(f"ddpm:{STEPS}"), np.arange(len(s.seeds))
 
-    def look(index: int, rows: Floats, who: NDArray[np.intp]) -> tuple[Seen, Floats]:
+    def look(index: int, rows: Floats, who: NDArray[np.intp]) -> tuple[Evaluated, Floats]:
         labels = [s.labels[place] for place in who]
         u = combine(plan.steps[index].input, [rows], np.float32)
         outputs = s.sampler.step_network(plan, len(who), {s.condition: labels})(index, plan.steps[index], u)
-        seen = see(plan, index, [rows], u, outputs)
-        return seen, s.logits(seen.x0)[np.arange(len(who)), labels]
+        evaluation = evaluated(plan, index, [rows], u, outputs)
+        return evaluation, s.logits(evaluation.x0)[np.arange(len(who)), labels]
 
-    seen, reached = look(0, np.asarray(begin(plan, s.sampler.draws(s.seeds), np.float32, {})[0]), every)
+    evaluation, reached = look(0, np.asarray(begin(plan, s.sampler.draws(s.seeds), np.float32, {})[0]), every)
     spare, number = np.zeros(len(every), int), 2**20
     for index in range(1, STEPS):
         spare += N
-        kept, best = (np.zeros_like(seen.u), np.zeros_like(seen.u)), np.full(len(every), -np.inf)
+        kept, best = (np.zeros_like(evaluation.u), np.zeros_like(evaluation.u)), np.full(len(every), -np.inf)
         while (open_ := np.flatnonzero((spare > 0) & ~(best > reached))).size:
             spare[open_], number = spare[open_] - 1, number + 100  # draws of its own for each try
             draws = s.sampler.draws([s.seeds[place] for place in open_])
-            rows = update(plan, _of(seen, open_), lambda draw: draws(draw + number))[0]  # noqa: B023 (called at once)
+            rows = update(plan, _of(evaluation, open_), lambda draw: draws(draw + number))[0]  # noqa: B023 (called at once)
             tried, rewards = look(index, np.asarray(rows), open_)
             better = rewards > best[open_]
             best[open_[better]] = rewards[better]
@@ -105,14 +105,14 @@ def rolled(s: Setting) -> Floats:
                 whole[open_[better]] = part[better]
         rows = np.asarray(kept[0])
         u = combine(plan.steps[index].input, [rows], np.float32)
-        seen, reached = see(plan, index, [rows], u, [kept[1]]), best
-    return np.asarray(seen.x0)
+        evaluation, reached = evaluated(plan, index, [rows], u, [kept[1]]), best
+    return np.asarray(evaluation.x0)
 
 
-def _of(seen: Seen, who: NDArray[np.intp]) -> Seen:
+def _of(evaluation: Evaluated, who: NDArray[np.intp]) -> Evaluated:
     """An evaluation of one row and one branch, for some seeds."""
-    (row,), (output,) = seen.before, seen.outputs
-    return Seen(seen.index, seen.step, [row[who]], seen.u[who], [output[who]], None)
+    (row,), (output,) = evaluation.before, evaluation.outputs
+    return Evaluated(evaluation.index, evaluation.step, [row[who]], evaluation.u[who], [output[who]], None)
 
 
 def searched(s: Setting) -> Floats:

@@ -19,7 +19,7 @@ from fewstep.calibration.fitting.free import Number, moved
 from fewstep.calibration.fitting.jacobian import Jacobian
 from fewstep.calibration.fitting.recurrence import Recurrence, plan_of
 from fewstep.plans.plan import Plan
-from fewstep.runtime.execute import StepNetwork, StepState, combine, finish, see
+from fewstep.runtime.execute import StepNetwork, StepState, combine, evaluated, finish
 from fewstep.runtime.sampler import Sampler
 
 Float64 = NDArray[np.float64]
@@ -53,9 +53,9 @@ def jacobian(sampler: Sampler, numbers: Recurrence, free: Sequence[Number], bloc
         for place, number in enumerate(free):
             if number.step == k and number.kind == "times":
                 outputs = network(k + count, both.steps[k + count], state.u)
-                of_p[:, place] = flat(see(plan, k, state.before, state.u, outputs).x0) - flat(state.x0)
+                of_p[:, place] = flat(evaluated(plan, k, state.before, state.u, outputs).x0) - flat(state.x0)
             elif number.step == k and number.kind == "lean":
-                other = see(leaned, k, state.before, state.u, state.outputs)
+                other = evaluated(leaned, k, state.before, state.u, state.outputs)
                 of_p[:, place] = flat(other.x0) - flat(state.x0)
         of_ps = [of_p, *of_ps[: numbers.history - 1]]
         of_x = numbers.rows[k, 0] * of_x + sum(c * each for c, each in zip(numbers.rows[k, 1:], of_ps, strict=False))
@@ -94,8 +94,8 @@ def _derivative(plan: Plan, state: StepState, network: StepNetwork, of_x: Float6
         direction = direction / length
         before = [(x + reach * direction).astype(np.float32).reshape(state.u.shape), *state.before[1:]]
         u = combine(state.step.input, before, np.float32)
-        seen = see(plan, state.index, before, u, network(state.index, state.step, u))
-        change = (flat(seen.x0) - p) / np.maximum(reach, NOTHING)
+        evaluation = evaluated(plan, state.index, before, u, network(state.index, state.step, u))
+        change = (flat(evaluation.x0) - p) / np.maximum(reach, NOTHING)
         share = shares[:, :, j, None] * length[:, :, None]
         derivative += share * change[:, None, :]
         rest -= share * direction[:, None, :]

@@ -23,7 +23,7 @@ from fewstep.export import Condition, ScheduleSpec, Spec
 from fewstep.export.export import ExportOptions, export
 from fewstep.plans.noise import normal
 from fewstep.runtime import UserError, load
-from fewstep.runtime.execute import begin, combine, see, update
+from fewstep.runtime.execute import begin, combine, evaluated, update
 from fewstep.runtime.sampler import Sampler
 
 ATOMS, WIDTH, HEADS, TRUNK = 12, 32, 2, 24
@@ -112,7 +112,7 @@ def sample(sampler: Sampler, plan: str, seeds: Sequence[int], condition: dict[st
     for index, step in enumerate(compiled.steps):
         before = [turned(state[0], draws, index)]
         u = combine(step.input, before, np.float32)
-        state = update(compiled, see(compiled, index, before, u, network(index, step, u)), draws)
+        state = update(compiled, evaluated(compiled, index, before, u, network(index, step, u)), draws)
     return np.asarray(combine(compiled.output, state, np.float32), np.float32)
 
 

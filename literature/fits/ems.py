@@ -16,7 +16,7 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
 from fewstep.plans.schedule import Time
 from fewstep.plans.solvers.ddim import ddim
-from fewstep.runtime.execute import see
+from fewstep.runtime.execute import evaluated
 
 Array = NDArray[np.float64]
 NEGLIGIBLE = 1e-5  # a spread of f, relative to x / alpha: float32 rounds the difference that f is
@@ -90,8 +90,8 @@ def fitted(setting: FitSetting) -> Plan:
         for block, network in zip(setting.blocks, networks, strict=True):
             rows = x[start : start + len(block.seeds)].astype(np.float32)
             scaled = rows * np.float32(sum(probe.steps[place].input))
-            seen = see(probe, place, [rows], scaled, network(place, probe.steps[place], scaled))
-            parts.append((rows - np.float32(time.alpha) * seen.x0) / np.float32(time.sigma))
+            evaluation = evaluated(probe, place, [rows], scaled, network(place, probe.steps[place], scaled))
+            parts.append((rows - np.float32(time.alpha) * evaluation.x0) / np.float32(time.sigma))
             start += len(block.seeds)
         return np.concatenate(parts).astype(np.float64)
 

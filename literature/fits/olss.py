@@ -18,7 +18,7 @@ from fewstep.calibration.fitting.recurrence import plan_of, recurrence_of
 from fewstep.literature.fits.setting import FitSetting
 from fewstep.plans.plan import Plan
 from fewstep.plans.solvers.ddim import ddim
-from fewstep.runtime.execute import begin, combine, see
+from fewstep.runtime.execute import begin, combine, evaluated
 from fewstep.runtime.sampler import Sampler
 
 SINGULAR = 1e-12  # of all columns' energy
@@ -54,8 +54,8 @@ def fit_rows(
         columns = []
         for place, network in enumerate(networks):
             u = combine(step.input, states[place], np.float32)
-            seen = see(plan, i, states[place], u, network(i, step, u))
-            columns.append([states[place][0], seen.x0, *states[place][1:]])
+            evaluation = evaluated(plan, i, states[place], u, network(i, step, u))
+            columns.append([states[place][0], evaluation.x0, *states[place][1:]])
             matrix = np.stack([flat(columns[-1][column]) for column in used])
             residual = targets[place][i] - np.einsum("c,cse->se", rows[i, used], matrix)
             gram += np.einsum("cse,dse->cd", matrix, matrix)

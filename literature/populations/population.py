@@ -28,13 +28,13 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan, Step
 from fewstep.runtime import conditions
 from fewstep.runtime.arrays import as_numbers
-from fewstep.runtime.execute import Array, Seen, StepNetwork, begin, combine, see, update
+from fewstep.runtime.execute import Array, Evaluated, StepNetwork, begin, combine, evaluated, update
 from fewstep.runtime.finite import check_finite, finite_outputs
 from fewstep.runtime.planning import PlanLike
 from fewstep.runtime.request import GivenTensors, check_given, check_seeds
 from fewstep.runtime.sampler import Sampler
 
-Weigh = Callable[[Seen], Any]  # with a method `follow(ancestors)`, where it remembers something of each particle
+Weigh = Callable[[Evaluated], Any]  # with a method `follow(ancestors)`, where it remembers something of each particle
 Floats = NDArray[np.float64]
 Choice = Literal["systematic", "one", "best"]
 
@@ -154,8 +154,8 @@ def evolve(
     for index, step in enumerate(plan.steps):
         with np.errstate(all="ignore"):
             u = combine(step.input, state, np.float32)
-            seen = see(plan, index, state, u, network(index, step, u))
-        increments = _increments(weigh, seen, groups, particles)
+            evaluation = evaluated(plan, index, state, u, network(index, step, u))
+        increments = _increments(weigh, evaluation, groups, particles)
         with np.errstate(over="ignore"):
             log_weights = log_weights + increments
         if (ended := np.isneginf(log_weights).all(1)).any():
@@ -170,11 +170,11 @@ def evolve(
                 chosen, log_weights = _resampled(log_weights, wanted, choice, seeds, index)
                 kept.append(chosen)
                 flat = (chosen + np.arange(groups)[:, None] * particles).ravel()
-                seen = _at(seen, flat)
+                evaluation = _at(evaluation, flat)
                 if (follow := getattr(weigh, "follow", None)) is not None:
                     follow(flat)
         with np.errstate(all="ignore"):
-            state = update(plan, seen, draws)
+            state = update(plan, evaluation, draws)
         for row in state:
             check_finite(row, "the sample", index, step, plan)
     x = combine(plan.output, state, np.float32)
@@ -197,13 +197,13 @@ def _without_groups(plan: Plan) -> list[Step]:
     return [msgspec.structs.replace(step, group=0) for step in plan.steps]
 
 
-def _increments(weigh: Weigh, seen: Seen, groups: int, particles: int) -> Floats:
-    returned, fix = weigh(seen), f"return one number for each of the {groups * particles} particles; -inf ends one"
-    increments = as_numbers(returned, f"what weigh returned at step {seen.index}", fix, np.float64)
+def _increments(weigh: Weigh, state: Evaluated, groups: int, particles: int) -> Floats:
+    returned, fix = weigh(state), f"return one number for each of the {groups * particles} particles; -inf ends one"
+    increments = as_numbers(returned, f"what weigh returned at step {state.index}", fix, np.float64)
     endless = bool((np.isnan(increments) | np.isposinf(increments)).any())
     if increments.shape != (groups * particles,) or endless:
         raise UserError(
-            f"weigh returned {list(increments.shape)} at step {seen.index}" + " with NaN or inf" * endless, fix
+            f"weigh returned {list(increments.shape)} at step {state.index}" + " with NaN or inf" * endless, fix
         )
     return increments.reshape(groups, particles)
 
@@ -221,15 +221,15 @@ def _resampled(
     return chosen, after
 
 
-def _at(seen: Seen, places: NDArray[np.intp]) -> Seen:
+def _at(evaluation: Evaluated, places: NDArray[np.intp]) -> Evaluated:
     """The evaluation with particle places[i] at place i."""
-    return Seen(
-        seen.index,
-        seen.step,
-        [row[places] for row in seen.before],
-        seen.u[places],
-        [output[places] for output in seen.outputs],
-        None if seen.shaped is None else seen.shaped[places],
+    return Evaluated(
+        evaluation.index,
+        evaluation.step,
+        [row[places] for row in evaluation.before],
+        evaluation.u[places],
+        [output[places] for output in evaluation.outputs],
+        None if evaluation.shaped is None else evaluation.shaped[places],
     )
 
 

@@ -14,7 +14,7 @@ from fewstep.plans.guidance import COND, UNCOND, Cfg
 from fewstep.plans.plan import Plan
 from fewstep.plans.transforms.starts import noise_levels
 from fewstep.runtime.arrays import as_numbers
-from fewstep.runtime.execute import Array, Seen
+from fewstep.runtime.execute import Array, Evaluated
 
 Floats = NDArray[np.float64]
 Potential = Literal["difference", "max", "sum"]
@@ -46,7 +46,7 @@ class Steering:
         if self.kind not in get_args(Potential):
             raise UserError(f"steering of the kind {self.kind!r}", f"give one of {', '.join(get_args(Potential))}")
 
-    def __call__(self, state: Seen) -> Floats:
+    def __call__(self, state: Evaluated) -> Floats:
         last = len(self.plan.steps) - 1
         if state.index == 0:
             self._value = np.full(len(state.u), -np.inf if self.kind == "max" else 0.0)
@@ -65,7 +65,7 @@ class Steering:
         self._potentials = self._potentials + potential
         return potential
 
-    def _reward_of(self, state: Seen) -> Floats:
+    def _reward_of(self, state: Evaluated) -> Floats:
         returned, samples = self.reward(state.x0), len(state.u)
         fix = f"return one number for each of the {samples} samples"
         reward = as_numbers(returned, f"the reward at step {state.index}", fix, np.float64)
@@ -83,9 +83,9 @@ class Correcting:
     """A hook for one plan: `population` refuses it with another plan."""
 
     plan: Plan
-    weigh: Callable[[Seen], Floats]
+    weigh: Callable[[Evaluated], Floats]
 
-    def __call__(self, state: Seen) -> Floats:
+    def __call__(self, state: Evaluated) -> Floats:
         return self.weigh(state)
 
 
@@ -112,7 +112,7 @@ def guidance_corrector(plan: Plan) -> Correcting:
     after = np.append(between, 0.5)  # to the end, where the gap shrinks as rho does
     spans = after + np.append(0.0, between)
 
-    def corrector(state: Seen) -> Floats:
+    def corrector(state: Evaluated) -> Floats:
         step, rows = state.step, len(state.before)
         if set(step.branches) != {COND, UNCOND} or np.isinf(rho[state.index]):
             return np.zeros(len(state.u))
@@ -125,7 +125,7 @@ def guidance_corrector(plan: Plan) -> Correcting:
     return Correcting(plan, corrector)
 
 
-def trajectory_variance(states: Iterable[Seen], last: int) -> Floats:
+def trajectory_variance(states: Iterable[Evaluated], last: int) -> Floats:
     """The variance of each sample's predicted x0 over the last steps of a run [B], averaged over its elements.
 
     Samples between the modes of the data change their prediction for longer than others do (Aithal et al. 2024, arXiv

@@ -117,18 +117,18 @@ def open_course(
     batch = SeedBatch.held_out(manifest, seeds, records)
     graph = sampler.network(network).body.graph
     ports = (tensor_name(graph, "x"), tensor_name(graph, "output"))
-    recorded: dict[int, Arrays] = {}
+    fixed_feeds: dict[int, Arrays] = {}
 
-    def record(index: int, call: GraphCall) -> None:
+    def keep_feeds(index: int, call: GraphCall) -> None:
         step = plan.steps[index]
         if step.network == network:
             fixed = {name: value for name, value in call.feeds.items() if name != ports[0] and not moves(name)}
-            recorded[index] = fixed | {GROUP: np.array([step.group], np.int64)}
+            fixed_feeds[index] = fixed | {GROUP: np.array([step.group], np.int64)}
 
-    float_call = replace(sampler, record=record).step_call(plan, len(seeds), batch.conditions)
+    float_call = replace(sampler, on_call=keep_feeds).step_call(plan, len(seeds), batch.conditions)
     reference = run_reference(plan, batch, float_call.step_network, progress)
     slots = float_call.slots if plan.banks else None
     has_others = len(sampler.denoiser.networks) > 1  # a denoiser that carries tensors has none
     float32 = sampler.step_network(plan, len(seeds), batch.conditions) if has_others else None
-    feeds = tuple(recorded.get(index, {}) for index in range(len(plan.steps)))
+    feeds = tuple(fixed_feeds.get(index, {}) for index in range(len(plan.steps)))
     return Course(plan, batch, reference.states, feeds, ports, (), slots, network, float32)

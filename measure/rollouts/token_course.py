@@ -123,17 +123,17 @@ def open_token_course(
 ) -> TokenCourse:
     """A course of some seeds for the float32 body's sampler; the plan's steps are in range groups already."""
     ports = (tensor_name(sampler.body.graph, "x"), tensor_name(sampler.body.graph, "output"))
-    recorded, logits, states = list[Arrays](), list[Logits](), list[TokenState]()
+    fixed_feeds, logits, states = list[Arrays](), list[Logits](), list[TokenState]()
 
-    def record(index: int, call: GraphCall) -> None:
+    def keep_call(index: int, call: GraphCall) -> None:
         fixed = {name: value for name, value in call.feeds.items() if name != ports[0] and not moves(name)}
-        recorded.append(fixed | {GROUP: np.array([plan.steps[index].group], np.int64)})
+        fixed_feeds.append(fixed | {GROUP: np.array([plan.steps[index].group], np.int64)})
         logits.append(call.output)
 
-    run: Any = replace(sampler, record=record).steps(plan, batch.seeds, batch.conditions, plan.guidance)
+    run: Any = replace(sampler, on_call=keep_call).steps(plan, batch.seeds, batch.conditions, plan.guidance)
     for state in run:
         states.append(msgspec.structs.replace(state, step=plan.steps[state.index]))
         progress("steps of float32", len(states), len(plan.steps))
     float_run = TokenRun(tuple(logits), states[-1].ids)
     mask = vocabulary_of(sampler.bundle.manifest).mask
-    return TokenCourse(plan, batch.seeds, mask, tuple(recorded), ports, tuple(states), float_run)
+    return TokenCourse(plan, batch.seeds, mask, tuple(fixed_feeds), ports, tuple(states), float_run)

@@ -65,15 +65,15 @@ def roll_out(
     carried: Slots | None
     for start, part, size in batches(seeds, batch, sizes, per_size):
         calls: list[GraphCall] = []
-        recording, carried = replace(sampler, record=partial(_recorded, calls, network, plan)), None
-        recording = recording.at(adapters=None, **(size or {}))
+        watched, carried = replace(sampler, on_call=partial(_keep_call, calls, network, plan)), None
+        watched = watched.at(adapters=None, **(size or {}))
         for run in range(runs):
             run_seeds = [(seed + run * RUN_STRIDE) % 2**64 for seed in part]
             if conditions is None:
-                values = drawn_conditions(recording.bundle.manifest.conditions, run_seeds)
+                values = drawn_conditions(watched.bundle.manifest.conditions, run_seeds)
             else:
                 values = {name: array[start : start + len(part)] for name, array in conditions.items()}
-            for state in recording.steps(plan, run_seeds, values, plan.guidance, carried=carried):
+            for state in watched.steps(plan, run_seeds, values, plan.guidance, carried=carried):
                 if calls:  # the step of another network leaves none
                     feeds, tensors, _ = calls.pop()
                     yield BodyCall(state, part, feeds, tensors, run == runs - 1 and state.index == last)
@@ -113,7 +113,7 @@ def in_words(count: int) -> str:
     return "1 trajectory" if count == 1 else f"{count} trajectories"
 
 
-def _recorded(calls: list[GraphCall], network: str, plan: AnyPlan, index: int, call: GraphCall) -> None:
+def _keep_call(calls: list[GraphCall], network: str, plan: AnyPlan, index: int, call: GraphCall) -> None:
     """Add the call to `calls` if its step is of the network."""
     if plan.steps[index].network == network:
         calls.append(call)

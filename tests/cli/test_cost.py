@@ -95,7 +95,7 @@ def test_evaluations_are_those_that_run(tmp_path: Path, monkeypatch: pytest.Monk
             nonlocal evaluated
             evaluated += samples
 
-        return replace(step_call(sampler, plan, samples, *more), record=record)
+        return replace(step_call(sampler, plan, samples, *more), on_call=record)
 
     monkeypatch.setattr(Sampler, "_step_call", counting)
     monkeypatch.setattr(measurement, "races", lambda *_, **rest: ())

@@ -16,7 +16,7 @@ from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.shaping import Clip
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.runtime import Sampler
-from fewstep.runtime.execute import Seen
+from fewstep.runtime.execute import Evaluated
 from tests.plans.mixture import Mixture
 
 FACTS = DenoiserFacts(ScheduleSpec("cosine"), "sample")
@@ -40,7 +40,7 @@ def weighted(made, of) -> np.ndarray:
     return (made.weights()[..., None] * of(made.samples)).sum(1).mean(-1)
 
 
-def unweighted(state: Seen) -> np.ndarray:
+def unweighted(state: Evaluated) -> np.ndarray:
     return np.zeros(len(state.u))
 
 
@@ -124,7 +124,7 @@ def test_a_corrector_reads_any_prediction_and_each_step_s_weight() -> None:
                 made.append({"epsilon": eps, "v": time.alpha * eps - time.sigma * x0, "sample": x0}[prediction])
             return made
 
-        def weigh(state: Seen, corrector=corrector, kept=kept) -> np.ndarray:
+        def weigh(state: Evaluated, corrector=corrector, kept=kept) -> np.ndarray:
             kept.append(corrector(state))
             return kept[-1]
 
@@ -263,7 +263,7 @@ def test_an_overflow_is_the_network_s_and_told_at_its_step() -> None:
 
 @pytest.mark.parametrize("choice", ["systematic", "one", "best"])
 def test_a_particle_of_weight_nought_ends(sampler: Sampler, choice) -> None:
-    def weigh(state: Seen) -> np.ndarray:
+    def weigh(state: Evaluated) -> np.ndarray:
         return np.where(np.arange(len(state.u)) == 2, 0, -np.inf if state.index == 1 else 0)
 
     made = population(sampler, "ddpm:4", weigh, [3], 4, {"class": [0]}, at=[1], choice=choice)

@@ -16,7 +16,7 @@ from fewstep.plans.plan import Plan
 from fewstep.plans.shaping import Clip
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.plans.transforms import as_given, tail
-from fewstep.runtime.execute import Hold, begin, combine, execute, finish, see, update
+from fewstep.runtime.execute import Hold, begin, combine, evaluated, execute, finish, update
 
 SHAPE = (2, 3)
 Y, IMAGE = (normal(99, draw, SHAPE) for draw in range(2))
@@ -110,7 +110,7 @@ def test_see_and_update_are_one_step() -> None:
     state = begin(plan, draws, np.float32, {})
     for made in execute(plan, network, draws):
         u = combine(made.step.input, state, np.float32)
-        seen = see(plan, made.index, state, u, network(made.index, made.step, u))
-        np.testing.assert_array_equal(seen.x0, made.x0)
-        state = update(plan, seen, draws)
+        evaluation = evaluated(plan, made.index, state, u, network(made.index, made.step, u))
+        np.testing.assert_array_equal(evaluation.x0, made.x0)
+        state = update(plan, evaluation, draws)
         np.testing.assert_array_equal(state[0], made.after[0])
