@@ -132,10 +132,4 @@ CLAIMS = [
                                  "sgmse": (6, plan("sgmse:3@linspace")), "the best plan": (6, plan("dpmpp_2m_sde:6"))}))
       for claim in beside(system, "few evaluations of a restorer do", few, plan(f"{solver}:{few}"), models, controls,
                           figures)],
-    *[claim for words, control, of_theirs, theirs in (
-          ("cleaner than the recording", "the recording", 0, lambda s: s.who[s.condition]),
-          ("a corrector is worth its evaluations", "the predictor alone", 60,
-           plan("sgmse(corrections=0):60@linspace")))
-      for claim in beside("SGMSE+", words, 60, plan("sgmse:30@linspace"), SPOKEN, {control: (of_theirs, theirs)},
-                          (SOUND,))],
 ]  # fmt: skip

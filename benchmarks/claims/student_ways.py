@@ -147,6 +147,12 @@ CLAIMS = [
           ITSELF: (5, partial(way, precision="float32")),
           f"{other} of its network": (int(other[-1]), partial(way, precision="float32", plan=other)),
           "ResShift's network, 4 steps": (4, plan("resshift:4"))}, (CLEAN, FD))],
+    *[claim for words, controls in (
+        ("cleaner than the recording",
+         {"the recording": (0, lambda s: s.who[s.condition]), "StoRM's prediction": (1, predicted)}),
+        ("a corrector is worth its evaluations",
+         {"the predictor alone": (60, plan("sgmse(corrections=0):60@linspace")), "the best plan": (6, plan(OF_SGMSE))}))
+      for claim in beside("SGMSE+", words, 60, plan("sgmse:30@linspace"), SPOKEN, controls, (SOUND,))],
     *beside("StoRM", "a tenth of SGMSE+'s cost, int8", 6, partial(storm, precision="int8"), SPOKEN, {
         ITSELF: (6, partial(storm, precision="float32")),
         "sgmse, 60 evaluations": (60, plan("sgmse:30@linspace")),
