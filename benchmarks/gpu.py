@@ -202,9 +202,7 @@ def contenders(of: Deployed, name: str, has_torch: bool, device: str = "cuda") -
             backend = TensorRt(name, cuda_graph=graph)  # type: ignore[arg-type]
             yield Contender(f"{name}{said}", precision, on_backend(of, body, backend))
     for precision in ("float32", "float16"):
-        for said, graph in (("", False), (", CUDA graph", True)):
-            on_cuda = OnnxRuntimeCuda(cuda_graph=graph)
-            yield Contender(f"onnxruntime-cuda{said}", precision, on_backend(of, precision, on_cuda))
+        yield Contender("onnxruntime-cuda", precision, on_backend(of, precision, OnnxRuntimeCuda()))
         yield Contender("onnxruntime-cuda, baked file", precision, in_file(of, precision, device))
     for dtype in ("float32", "float16") if has_torch else ():
         for said, is_compiled in (("eager", False), ("compiled", True)):

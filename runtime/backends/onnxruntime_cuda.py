@@ -29,14 +29,10 @@ BODIES: Mapping[str, tuple[str, ...]] = MappingProxyType({"float32": ("float32",
 
 @dataclass(frozen=True)
 class OnnxRuntimeCuda:
-    """The CUDA provider, on the GPU of a number.
-
-    cuda_graph: launch the steps of one batch size as a CUDA graph, which spares the CPU and takes memory of its own. It
-        was timed on one model. A body of which the CPU computes a part has none.
-    """
+    """The CUDA provider, on the GPU of a number. Steps are launched as CUDA graphs, but those of a body of which the
+    CPU computes a part."""
 
     device: int = 0
-    cuda_graph: bool = False
 
     @property
     def bodies(self) -> Mapping[str, tuple[str, ...]]:
@@ -60,7 +56,7 @@ class OnnxRuntimeCuda:
             outputs = tuple(output.name for output in session.get_outputs())
             return Session(file.name, session, outputs, takes_optional=False)  # of LoRA files, which no GPU has run
 
-        if not self.cuda_graph or name in AHEAD:
+        if name in AHEAD:  # it runs once a plan
             return opened()
         try:
             session = opened(cuda_graph=True)

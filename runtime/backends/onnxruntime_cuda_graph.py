@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
 from threading import Lock
 from typing import Any
 
@@ -15,17 +16,55 @@ from fewstep.runtime.backends.onnxruntime import Session
 
 LOG = logging.getLogger("fewstep")
 SHAPES = 4  # whose graphs are kept: ONNX Runtime drops none, and each has memory of its own
+ALIGNMENT = 256  # bytes, as CUDA gives memory
 GRAPH, NONE = "gpu_graph_id", -1  # of a run's settings: runs of one number replay one graph, of NONE none
 
 Shapes = tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True)
-class DeviceTensors:
-    """Inputs and outputs of one choice of shapes on the device, at addresses that stay, as those of a graph must."""
+class ArrayBlock:
+    """Arrays one behind another in one piece of memory of the device, so that one copy moves them all.
 
-    inputs: dict[str, Any]
-    outputs: dict[str, Any]
+    places: the first byte, the type and the shape of each. memory: an OrtValue of bytes.
+    """
+
+    places: dict[str, tuple[int, np.dtype[Any], tuple[int, ...]]]
+    memory: Any
+
+    def views(self, host: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+        """The arrays in bytes of the host, which they share."""
+        return {
+            name: host[first : first + prod(shape) * dtype.itemsize].view(dtype).reshape(shape)
+            for name, (first, dtype, shape) in self.places.items()
+        }
+
+    def bind(self, bind: Callable[..., None], device: tuple[str, int]) -> None:
+        """Give each array's address to a method of an IOBinding."""
+        for name, (first, dtype, shape) in self.places.items():
+            bind(name, *device, dtype, shape, self.memory.data_ptr() + first)
+
+
+def block(onnxruntime: Any, arrays: Arrays, device: tuple[str, int]) -> ArrayBlock:
+    """Memory for arrays of these types and shapes. It holds zeros."""
+    places, end = {}, 0
+    for name, array in arrays.items():
+        places[name] = (end, array.dtype, array.shape)
+        end += -(-array.nbytes // ALIGNMENT) * ALIGNMENT
+    return ArrayBlock(places, onnxruntime.OrtValue.ortvalue_from_numpy(np.zeros(end, np.uint8), *device))
+
+
+@dataclass(frozen=True)
+class DeviceTensors:
+    """Inputs and outputs of one choice of shapes on the device, at addresses that stay, as those of a graph must.
+
+    staged, fed: bytes of the host as inputs lie there, and the arrays in them.
+    """
+
+    inputs: ArrayBlock
+    outputs: ArrayBlock
+    staged: NDArray[np.uint8]
+    fed: Arrays
     binding: Any
     options: Any
 
@@ -73,26 +112,20 @@ class Replayed:
         bound = self._bound[shapes]
         if bound is None:
             bound = self._bound[shapes] = self._bind(feeds, 1 + list(self._bound).index(shapes))
-        for name, value in bound.inputs.items():
-            value.update_inplace(np.ascontiguousarray(feeds[name]))
+        for name, array in bound.fed.items():
+            np.copyto(array, feeds[name], casting="no")
+        bound.inputs.memory.update_inplace(bound.staged)
         self._session.session.run_with_iobinding(bound.binding, bound.options)
-        return {name: value.numpy() for name, value in bound.outputs.items()}
+        return bound.outputs.views(bound.outputs.memory.numpy())
 
     def _bind(self, feeds: Arrays, number: int) -> DeviceTensors:
         """Memory for these inputs, and for the outputs of one more call of them."""
-        make, device = self._onnxruntime.OrtValue, self._device
-        arrays = {name: np.ascontiguousarray(value) for name, value in feeds.items()}
-        inputs = {name: make.ortvalue_from_numpy(value, *device) for name, value in arrays.items()}
-        outputs = {
-            name: make.ortvalue_from_shape_and_type(value.shape, value.dtype.type, *device)
-            for name, value in self._once(feeds).items()
-        }
+        inputs, outputs = (block(self._onnxruntime, arrays, self._device) for arrays in (feeds, self._once(feeds)))
         binding = self._session.session.io_binding()
-        for name, value in inputs.items():
-            binding.bind_ortvalue_input(name, value)
-        for name, value in outputs.items():
-            binding.bind_ortvalue_output(name, value)
-        return DeviceTensors(inputs, outputs, binding, self._options(number))
+        inputs.bind(binding.bind_input, self._device)
+        outputs.bind(binding.bind_output, self._device)
+        staged = inputs.memory.numpy()
+        return DeviceTensors(inputs, outputs, staged, inputs.views(staged), binding, self._options(number))
 
     def _options(self, number: int) -> Any:
         options = self._onnxruntime.RunOptions()
