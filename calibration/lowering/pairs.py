@@ -1,7 +1,9 @@
 """The form of engines that read 8 bits as QuantizeLinear-DequantizeLinear pairs with constant scales.
 
-Pairs stand on the inputs of operations with weights and nowhere else: what these return, biases, norms and residuals
-keep the graph's float type.
+A pair rounds a tensor to codes of 8 bits, and makes numbers of them again. The engine joins the pairs on an operation's
+inputs and the operation to one kernel, which multiplies the codes. Of a weight's pair the DequantizeLinear alone is in
+the graph, behind the codes. Pairs stand on the inputs of operations with weights and nowhere else: what these return,
+biases, norms and residuals keep the graph's float type.
 """
 
 from collections.abc import Mapping
@@ -18,17 +20,18 @@ from fewstep.graph.selection import WeightedOp
 
 
 def pairs(dtype: np.dtype[Any]) -> Form:
-    """The form in a graph that computes in `dtype`."""
+    """The form in a graph whose float type is `dtype`."""
     return Form(quantize, lambda op, weight: operation(op, weight, dtype), encodes_output=lambda op: False)
 
 
 def lean_pairs(dtype: np.dtype[Any]) -> Form:
-    """`pairs` with one scale in each weight's pair; weights of convolutions have one (`Scheme.one_scale`)."""
+    """`pairs` with one scale in each weight's pair instead of one a channel: `lean_operation` says why. Weights of
+    convolutions are rounded by one scale (`Scheme.one_scale`)."""
     return Form(quantize, lambda op, weight: lean_operation(op, weight, dtype), encodes_output=lambda op: False)
 
 
 def quantize(tensor: str) -> tuple[Node, ...]:
-    """The way of a tensor to 8 bits and back."""
+    """The pair of an activation."""
     code = scale_of(tensor), zero_point_of(tensor)
     return (
         Node("QuantizeLinear", (tensor, *code), (integer_of(tensor),)),
@@ -37,7 +40,7 @@ def quantize(tensor: str) -> tuple[Node, ...]:
 
 
 def operation(op: WeightedOp, weight: QuantizedWeight, dtype: np.dtype[Any]) -> Replacement:
-    """The operation itself, on the rounded activation and the rounded weight; it is the last of the nodes."""
+    """The pair of the weight, and behind it the operation, on the rounded activation and the rounded weight."""
     inputs = integer_of(op.code), scale_of(op.code), zero_point_of(op.code)
     constants: dict[str, Array] = {
         inputs[0]: weight.values,
@@ -55,7 +58,7 @@ def operation(op: WeightedOp, weight: QuantizedWeight, dtype: np.dtype[Any]) -> 
 
 
 def lean_operation(op: WeightedOp, weight: QuantizedWeight, dtype: np.dtype[Any]) -> Replacement:
-    """The operation with one scale in the pair of its weight, and a product with the channels' ratios to it behind.
+    """As `operation`, with the largest scale in the weight's pair, and a product with the channels' ratios behind it.
 
     Channels that all have one scale need no product. Those of convolutions do: in an engine one writes float32 where
     its weight has scales of channels, and float16 where it has one (tensorrt-rtx 1.7).
