@@ -84,7 +84,7 @@ class BodyMaker:
         """The body in one graph, with what makes much of its error in float."""
         table = self.tables[target.name]
         keep = None if self.writer is None else partial(kept_in_files, self.writer, body_of(target))
-        part = GraphRecipe(self.course.groups, table, rounding(target, self.moments))
+        part = GraphRecipe(until=self.course.groups, table=table, quantize=rounding(target, self.moments))
         return self._judged(self._spared(Recipe(self.task.prepared, table, target, (part,), keep)))
 
     def _in_graphs(self, recipe: Recipe, count: int) -> CalibratedBody:
@@ -92,7 +92,7 @@ class BodyMaker:
         ends = [round(self.course.groups * number / count) for number in range(count + 1)]
         tables = [of_part(recipe.table, self.counts, self.task.prepared, slice(*part)) for part in pairwise(ends)]
         quantize = rounding(recipe.target, self.moments)
-        graphs = tuple(GraphRecipe(*each, quantize) for each in zip(ends[1:], tables, strict=True))
+        graphs = tuple(GraphRecipe(until, table, quantize) for until, table in zip(ends[1:], tables, strict=True))
         return self._judged(replace(recipe, parts=graphs))
 
     def _spared(self, recipe: Recipe) -> Recipe:
@@ -109,7 +109,8 @@ class BodyMaker:
         if bound is None or not is_bound(target, bound):
             return None
         shown = under(self.progress, f"search for {target.name}")
-        search = refine(recipe, *self._search_courses, bound, target.name in searched_here(), shown)
+        is_timed = target.name in searched_here()
+        search = refine(recipe, *self._search_courses, bound, is_timed=is_timed, progress=shown)
         if search.recipe.is_float:
             LOG.warning(
                 "%s runs nothing in int8: of all that was tried, float32 itself fits %s best (the body without a bound"
@@ -129,7 +130,7 @@ class BodyMaker:
         task, shown = self.task, under(self.progress, "errors of operations")
         sampler, seeds = task.among(body_by_rows(task.sampler)), OPERATION_SEEDS[: len(task.seeds)]
         opened = open_course(sampler, check_compiled(self.plan), seeds, task.conditions, shown, task.network)
-        close(task.sampler.network().graph)
+        close(task.sampler.network().graph)  # as in `judging_course`: int8 bodies need the memory
         return opened
 
     @cached_property
@@ -137,7 +138,7 @@ class BodyMaker:
         """The course of the search and those that judge: all targets share them."""
         shown = under(self.progress, "search")
         opened = open_courses(self.task.sampler, check_compiled(self.plan), self.task.conditions, shown)
-        close(self.task.sampler.network().graph)
+        close(self.task.sampler.network().graph)  # as in `judging_course`
         return opened
 
 

@@ -7,24 +7,20 @@ from functools import partial
 
 from fewstep.calibration.body_maker import BodyMaker
 from fewstep.calibration.calibrated_body import judging_course
-from fewstep.calibration.checkpoint import Checkpoint, checkpoint_of
+from fewstep.calibration.checkpoint import checkpoint_of
 from fewstep.calibration.commit import CalibratedNetwork, stored, with_bodies
 from fewstep.calibration.cost import announce
 from fewstep.calibration.count import count_activations, tables_by_target
 from fewstep.calibration.failed_bodies import attempted, makeable, some_failed
-from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.needs import needs
 from fewstep.calibration.opened_task import open_task
 from fewstep.calibration.options import CalibrateOptions, check_options
-from fewstep.calibration.ranges.moments import Moments
-from fewstep.calibration.ranges.observe import Counts
 from fewstep.calibration.second_moments import second_moments
 from fewstep.calibration.task import Task
 from fewstep.graph.commit import Writer, open_for_update
 from fewstep.graph.needs import check_needs
 from fewstep.measure.workers.setup import WorkerSetup, opened
 from fewstep.plans.any_plan import regroup
-from fewstep.plans.errors import UserError
 from fewstep.plans.plan import DENOISER
 from fewstep.runtime.bundle.manifest import Manifest
 from fewstep.runtime.bundle.networks import alone, labelled, networks
@@ -39,22 +35,6 @@ class Calibration(CalibratedNetwork):
 
     manifest: Manifest
     others: Mapping[str, "Calibration"] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Observed:
-    """What a task's trajectories showed of its network.
-
-    counts: of activations. checkpoint: where they are until the bundle is written.
-    moments: second moments of what operations read.
-    targets: those whose bodies can be made of the counts. failed: errors of the other bodies, by name.
-    """
-
-    counts: Counts
-    checkpoint: Checkpoint
-    moments: Moments
-    targets: tuple[Target, ...]
-    failed: Mapping[str, UserError]
 
 
 def calibrate(options: CalibrateOptions, progress: Progress = SILENT, workers: Executor | None = None) -> Calibration:
@@ -87,33 +67,30 @@ def calibrate(options: CalibrateOptions, progress: Progress = SILENT, workers: E
 
 
 def _calibrate_network(
-    task: Task, writer: Writer, setup: WorkerSetup, workers: Executor | None, progress: Progress
+    task: Task, writer: Writer, setup: WorkerSetup, executor: Executor | None, progress: Progress
 ) -> CalibratedNetwork:
     """The int8 bodies of a task's network: from what trajectories show to ranges, to bodies that were judged, to files.
-    UserError if no body can be made."""
-    observed = _observe(task, setup, workers, progress)
-    tables = tables_by_target(task, observed.counts, progress)
-    plan = regroup(task.plan, {task.network: observed.counts.edges})
-    course = judging_course(task, plan, progress)
-    large = writer if task.sampler.body.graph.data else None  # large weights are written before they are run
-    maker = BodyMaker(task, plan, observed.counts, tables, observed.moments, course, large, progress)
-    bodies = attempted(observed.targets, maker.body, observed.failed, partial(progress, "lowering"))
-    return CalibratedNetwork(
-        plan=plan,
-        table=next(iter(tables.values())),  # for targets with floats, if there are some
-        bodies={name: stored(writer, name, body, task, plan) for name, body in bodies.made.items()},
-        lowered={name: body.lowered for name, body in bodies.made.items()},
-        searches={name: body.search for name, body in bodies.made.items() if body.search is not None},
-        failed=bodies.failed,
-        checkpoint=observed.checkpoint,
-    )
+    UserError if no body can be made.
 
-
-def _observe(task: Task, setup: WorkerSetup, executor: Executor | None, progress: Progress) -> Observed:
-    """What the trajectories of a task show. UserError if no target's body can be made of it."""
+    A target fails alone: in `open_task`, by what was counted (`makeable`), or as its body is made and judged.
+    """
     with opened(setup, executor) as workers:  # they end before bodies are judged: each holds the weights of a body
         checkpoint = checkpoint_of(task, task.threads if workers is None else workers.threads)
         counts = count_activations(task, progress, checkpoint, workers)
         usable = makeable(task, counts)
         moments = second_moments(task, progress, workers)
-    return Observed(counts, checkpoint, moments, tuple(usable.made.values()), usable.failed)
+    tables = tables_by_target(task, counts, progress)
+    plan = regroup(task.plan, {task.network: counts.edges})
+    course = judging_course(task, plan, progress)
+    large = writer if task.sampler.body.graph.data else None  # large weights are written before they are run
+    maker = BodyMaker(task, plan, counts, tables, moments, course, large, progress)
+    bodies = attempted(tuple(usable.made.values()), maker.body, usable.failed, partial(progress, "lowering"))
+    return CalibratedNetwork(
+        plan=plan,
+        table=next(iter(tables.values())),  # the first is of targets with floats, if there are some
+        bodies={name: stored(writer, name, body, task, plan) for name, body in bodies.made.items()},
+        lowered={name: body.lowered for name, body in bodies.made.items()},
+        searches={name: body.search for name, body in bodies.made.items() if body.search is not None},
+        failed=bodies.failed,
+        checkpoint=checkpoint,
+    )

@@ -55,7 +55,8 @@ def with_bodies(writer: Writer, full: Manifest, task: Task, network: CalibratedN
     """The `full` manifest with the bodies of the task's network, their ranges, the plan and precision maps. The caller
     commits it.
 
-    Engines and a report that were made from bodies which change are removed, and named in a warning.
+    Engines and a report that were made from bodies which change are removed, and named in a warning. Figures of a
+    measurement are of former bodies too, and go with them.
     """
     bundle, manifest = task.sampler.bundle, alone(full, task.network)
     plan, bodies = network.plan, network.bodies
@@ -68,6 +69,7 @@ def with_bodies(writer: Writer, full: Manifest, task: Task, network: CalibratedN
     before = (each for each in manifest.provenance.commands if each != command)  # once, at its latest place
     provenance = msgspec.structs.replace(manifest.provenance, commands=(*before, command))
     changed = {name for name, body in bodies.items() if manifest.bodies.get(name) != body}
+    # an engine may be of one of several graphs, "int8-tensorrt/1"
     engines = tuple(engine for engine in manifest.engines if engine.body.partition("/")[0] not in changed)
     is_stale = manifest.report is not None and bool(changed)  # the report
     if len(engines) < len(manifest.engines) or is_stale:
@@ -110,15 +112,16 @@ def _maps(bundle: Bundle) -> tuple[PrecisionMap, ...]:
 def stored(writer: Writer, name: str, body: CalibratedBody, task: Task, plan: AnyPlan) -> Body:
     """The manifest's entry of a body, whose graphs and ranges are written to files. A graph's inputs are the float
     body's, and "group" where its scales differ by group."""
-    base, served, table = task.sampler.body.graph, body.recipe.lowered, body.recipe.table
-    edges = table.groups if len(served) > 1 else ()
-    groups = next((lowered.groups for _, lowered in served if lowered.groups), edges)
+    base, parts, table = task.sampler.body.graph, body.recipe.lowered, body.recipe.table
+    edges = table.groups if len(parts) > 1 else ()
+    groups = next((lowered.groups for _, lowered in parts if lowered.groups), edges)
+    least = 0 if base.data else None  # bytes of weights in a file: with float32's all are, and graphs share files
     graphs = []
-    for number, (until, lowered) in enumerate(served):
-        file = name if len(served) == 1 else f"{name}-{number}"
-        graph, data = io.store(writer, lowered.graph, file, external_above=0 if base.data else None)  # to share them
+    for number, (until, lowered) in enumerate(parts):
+        file = name if len(parts) == 1 else f"{name}-{number}"
+        graph, data = io.store(writer, lowered.graph, file, external_above=least)
         group = (TensorEntry(GROUP, "group", (1,), "int64"),) if lowered.groups else ()
-        end = groups[until - 1] if number < len(served) - 1 else None
+        end = groups[until - 1] if number < len(parts) - 1 else None
         graphs.append(StepGraph(graph, base.inputs + group, base.outputs, data, coverage=lowered.coverage, until=end))
     ranges = writer.add(table.encode(), "ranges", "ranges", ".safetensors")
     return Body(tuple(graphs), "int8", target_of(name), groups, plan.name, (body.trial,), ranges)

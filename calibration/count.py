@@ -65,7 +65,8 @@ def counting(task: Task) -> Callable[[Trajectories], tuple[int, Histograms]]:
 
 
 def tables_by_target(task: Task, counts: Counts, progress: Progress = SILENT) -> dict[str, RangesTable]:
-    """The ranges for each target of a task, by its name. Targets with floats come first, and share one table."""
+    """The ranges for each target of a task, by its name, also for one that failed. Targets with floats come first, and
+    share one table; those without share another one."""
     table = cache(partial(tabulate, task, counts, progress))
     by_floats = sorted(task.targets, key=lambda target: target.scheme.no_floats)
     return {target.name: table(target.scheme.no_floats) for target in by_floats}

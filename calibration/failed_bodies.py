@@ -16,7 +16,7 @@ Made = TypeVar("Made")
 
 @dataclass(frozen=True)
 class Attempts(Generic[Made]):
-    """What was made for some targets, and the errors of the others, both by the names of their bodies."""
+    """The things made for some targets, and the errors of the others, both by the names of their bodies."""
 
     made: Mapping[str, Made]
     failed: Mapping[str, UserError]
@@ -33,7 +33,8 @@ def attempted(
     failed: Mapping[str, UserError],
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Attempts[Made]:
-    """What `make` returns for each target, and its errors behind those of earlier stages, which `failed` has.
+    """The things that `make` returns for targets, one after the other, and its errors behind the `failed` of earlier
+    stages. A stage takes the targets that the one before has `made`.
 
     `progress` takes the number of targets that are done, and of all. UserError, the first of all, if nothing is made.
     """

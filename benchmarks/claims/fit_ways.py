@@ -14,7 +14,7 @@ from fewstep.calibration.fitting.blocks import blocks_of
 from fewstep.calibration.fitting.fit import fit
 from fewstep.calibration.fitting.options import FitOptions
 from fewstep.calibration.fitting.start import best_start
-from fewstep.calibration.fitting.task import open_task
+from fewstep.calibration.fitting.task import open_fit_task
 from fewstep.calibration.fitting.taught import taught
 from fewstep.literature.fits.setting import FitSetting
 from fewstep.measure.rollouts.metrics import Floats
@@ -54,7 +54,7 @@ def shipped_fit(s: Setting) -> Floats:
 @lru_cache
 def _material(bundle: Path) -> FitSetting:
     """What the searches of a bundle share: the teacher's samples, and the best plan without a fit."""
-    task = open_task(FitOptions(bundle, STEPS, guidance=W, seeds=SEEDS, selection_seeds=SCORED, threads=1))
+    task = open_fit_task(FitOptions(bundle, STEPS, guidance=W, seeds=SEEDS, selection_seeds=SCORED, threads=1))
     blocks = taught(task.rolled, task.teacher, blocks_of(task.reference, FIT_SEEDS[:SEEDS]))
     return FitSetting(
         *(task.rolled, denoiser_facts(task.bundle.manifest), task.guidance),

@@ -17,7 +17,7 @@ from fewstep.calibration.fitting.judgement import judge
 from fewstep.calibration.fitting.options import FitOptions
 from fewstep.calibration.fitting.recurrence import plan_of
 from fewstep.calibration.fitting.search import checkpoint_of_search, search, taught_blocks
-from fewstep.calibration.fitting.task import BODY, FitTask, open_task
+from fewstep.calibration.fitting.task import BODY, FitTask, open_fit_task
 from fewstep.calibration.fitting.trade import Trade
 from fewstep.graph.commit import Writer, open_for_update
 from fewstep.graph.output import write_whole
@@ -95,7 +95,7 @@ def fit(options: FitOptions, progress: Progress = SILENT, workers: Executor | No
     bundle's lock; if the body changes meanwhile, nothing is written.
     """
     started = perf_counter()
-    task = open_task(options)
+    task = open_fit_task(options)
     estimate(task).announce()
     with opened(options.setup, workers) as hands:
         return _fitted(replace(task, rolled=replace(task.rolled, workers=hands)), options, started, progress)

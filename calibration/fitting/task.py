@@ -67,7 +67,7 @@ class FitTask:
         return graph
 
 
-def open_task(options: FitOptions) -> FitTask:
+def open_fit_task(options: FitOptions) -> FitTask:
     """Open everything. What cannot be done is a UserError here, not after minutes of sampling."""
     bundle = open_bundle(options.bundle)
     bundle.check_continuous("fit")

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial, reduce
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,15 +38,23 @@ from fewstep.runtime.machine.threads import side_by_side
 
 LOG = logging.getLogger("fewstep")
 
-Lowered = tuple[Graph, tuple[WeightedOp, ...], dict[str, Encoding]]  # graph, operations in int8, codes of activations
 # takes an operation, its weight, and the multipliers of the channels that it reads, if it has any
 Quantizer = Callable[[WeightedOp, NDArray[np.float32], NDArray[np.float64] | None], QuantizedWeight]
 LARGEST_CONSTANT = 1e9  # one that shares a code of 16 bits with other numbers
 
 
+class LoweredGraph(NamedTuple):
+    """An int8 graph, not checked on an engine, with its operations in int8 and the codes of activations by tensor."""
+
+    graph: Graph
+    ops: tuple[WeightedOp, ...]
+    codes: dict[str, Encoding]
+
+
 @dataclass(frozen=True)
 class LoweredBody:
-    """An int8 body. `groups` are the edges of lambda between its groups: none if its scales are constant."""
+    """An int8 graph to be deployed, with what really runs in int8 counted. `groups` are the edges of lambda between its
+    groups: none if its scales are constant."""
 
     graph: Graph
     coverage: Coverage
@@ -68,10 +76,10 @@ def lower(
     the check on an engine, which has another copy of them. By default weights stay in memory. `quantize` rounds
     weights, by default to the nearest integers. UserError if a tensor has no range, or nothing can be quantized.
     """
-    graph, ops, encodings = lower_graph(prepared, table, target, in_float, quantize)
+    graph, ops, codes = lower_graph(prepared, table, target, in_float, quantize)
     graph = graph if keep is None else keep(graph)
     groups = table.groups if GROUP_INPUT in graph.inputs else ()
-    return LoweredBody(graph, target.check(prepared, graph, ops), groups, target.platform.notes + _notes(encodings))
+    return LoweredBody(graph, target.check(prepared, graph, ops), groups, target.platform.notes + _notes(codes))
 
 
 def lower_graph(
@@ -80,8 +88,8 @@ def lower_graph(
     target: Target,
     in_float: Collection[str] = (),
     quantize: Quantizer | None = None,
-) -> Lowered:
-    """The int8 graph with its operations and the codes of activations, not checked on an engine."""
+) -> LoweredGraph:
+    """The graph of `lower`, before its check on an engine."""
     ops = tuple(op for op in measured_ops(prepared, table, target.scheme) if op.name not in in_float)
     scheme = target.scheme
     encodings = encodings_of(prepared, table, ops, scheme)
@@ -104,7 +112,7 @@ def lower_graph(
         types = infer_types(prepared)
         codes = codes | (narrow_codes(prepared, table, ops) if scheme.narrow else {})
         lowered = reduce(lambda graph, rewrite: drop_unused(rewrite(graph, types, codes)), target.finish, lowered)
-    return lowered, ops, encodings
+    return LoweredGraph(lowered, ops, encodings)
 
 
 def rounding(target: Target, moments: Moments | None = None) -> Quantizer:

@@ -13,13 +13,14 @@ from fewstep.graph.graph import Graph
 from fewstep.measure.rollouts.row_by_row import row_by_row
 from fewstep.runtime.backends import LoadedGraph
 
+Until = int  # the first range group that a graph no longer serves: the first of the next graph
+
 
 @dataclass(frozen=True)
 class GraphRecipe:
-    """The recipe of one graph of a body: the first group `until` that it no longer serves, the ranges of its groups,
-    and what rounds weights for them."""
+    """The recipe of one graph of a body: the ranges of the groups that it serves, and what rounds weights for them."""
 
-    until: int
+    until: Until
     table: RangesTable
     quantize: Quantizer
 
@@ -47,20 +48,19 @@ class Recipe:
         return replace(self, in_float=in_float, parts=parts)
 
     @cached_property
-    def lowered(self) -> tuple[tuple[int, LoweredBody], ...]:
-        """The graphs to deploy, with what really runs in int8 counted, each with the first group it no longer
-        serves."""
+    def lowered(self) -> tuple[tuple[Until, LoweredBody], ...]:
+        """The graphs to deploy, in the order of the groups that they serve."""
         if self.is_float:
             return ((self.parts[-1].until, LoweredBody(self.prepared, count(self.prepared, ()), (), ())),)
         rest = self.target, self.in_float, self.keep
         return tuple((part.until, lower(self.prepared, part.table, *rest, part.quantize)) for part in self.parts)
 
-    def graphs(self) -> list[tuple[int, Graph]]:
-        """The graphs alone, not checked on an engine."""
+    def graphs(self) -> list[tuple[Until, Graph]]:
+        """The graphs of `lowered` alone, not checked on an engine."""
         if self.is_float:
             return [(self.parts[-1].until, self.prepared)]
         return [
-            (part.until, lower_graph(self.prepared, part.table, self.target, self.in_float, part.quantize)[0])
+            (part.until, lower_graph(self.prepared, part.table, self.target, self.in_float, part.quantize).graph)
             for part in self.parts
         ]
 
@@ -71,13 +71,13 @@ class Recipe:
         return names <= set(self.in_float)
 
 
-def open_graphs(served: Sequence[tuple[int, Graph]], target: Target, by_rows: bool = False) -> list[LoadedGraph]:
-    """The graph of each group, opened. `served` has the first group that a graph no longer serves, and the graph.
+def open_graphs(graphs: Sequence[tuple[Until, Graph]], target: Target, by_rows: bool = False) -> list[LoadedGraph]:
+    """The opened graph of each range group, by the graphs of a recipe.
 
     by_rows: a graph sees the samples of a batch one by one.
     """
     opened: list[LoadedGraph] = []
-    for until, graph in served:
+    for until, graph in graphs:
         loaded = target.runs(graph)
         opened += [row_by_row(loaded, graph.inputs) if by_rows else loaded] * (until - len(opened))
     return opened

@@ -8,7 +8,7 @@ from fewstep.calibration.fitting.blocks import BLOCK
 from fewstep.calibration.fitting.cost import estimate, evaluations, search_bytes
 from fewstep.calibration.fitting.fit import FitResult, fit
 from fewstep.calibration.fitting.options import FitOptions
-from fewstep.calibration.fitting.task import BODY, ROOM, open_task
+from fewstep.calibration.fitting.task import BODY, ROOM, open_fit_task
 from fewstep.calibration.fitting.trade import Trade
 from fewstep.cli.conditions import needed_words
 from fewstep.cli.outcome import Outcome, counted
@@ -47,7 +47,7 @@ def verb(options: FitOptions, progress: Progress) -> Outcome:
 
 def dry_run(options: FitOptions) -> Outcome:
     asked, options = options, _guided(options)
-    task = open_task(options)
+    task = open_fit_task(options)
     as_calibrated = " as calibrated" * (asked.guidance is None and task.guidance is not None)
     body, teacher = evaluations(task)
     time = estimate(task).sampling

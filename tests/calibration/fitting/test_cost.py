@@ -7,7 +7,7 @@ from fewstep.calibration.fitting.cost import evaluations
 from fewstep.calibration.fitting.fit import fit
 from fewstep.calibration.fitting.options import FitOptions
 from fewstep.calibration.fitting.rollouts import Rollouts
-from fewstep.calibration.fitting.task import open_task
+from fewstep.calibration.fitting.task import open_fit_task
 from fewstep.runtime.loading import load
 from fewstep.runtime.sampler import Sampler
 
@@ -20,7 +20,7 @@ def test_a_fit_takes_no_more_evaluations_than_told(tiny_bundle, monkeypatch, is_
     plan is named, the teacher's path is sampled, too."""
     monkeypatch.setattr(task, "open_samplers", lambda path, *_: (load(path, "int8"), load(path)))  # counted apart
     options = FitOptions(tiny_bundle, guidance=2.0, iterations=1, **{**FEW, "plan": plan})
-    body, teacher = evaluations(open_task(options))
+    body, teacher = evaluations(open_fit_task(options))
     counted = {"int8": 0, "float32": 0}
     network, sample = Sampler.step_network, Sampler.sample
 
@@ -47,9 +47,9 @@ def test_a_fit_takes_no_more_evaluations_than_told(tiny_bundle, monkeypatch, is_
 
 def test_a_former_plan_is_checked_beside_the_teacher_too(tiny_bundle):
     options = FitOptions(tiny_bundle, guidance=2.0, iterations=1, **FEW)
-    before = evaluations(open_task(options))
+    before = evaluations(open_fit_task(options))
     assert fit(options).is_kept
-    assert evaluations(open_task(options)) == (before[0], before[1] + 4 * 2)
+    assert evaluations(open_fit_task(options)) == (before[0], before[1] + 4 * 2)
 
 
 def test_a_fit_goes_on_from_the_iteration_that_chose_its_start(tiny_bundle, monkeypatch):

@@ -16,7 +16,7 @@ from fewstep.calibration.fitting.options import FitOptions
 from fewstep.calibration.fitting.recurrence import plan_of
 from fewstep.calibration.fitting.rollouts import Rollouts
 from fewstep.calibration.fitting.search import search
-from fewstep.calibration.fitting.task import open_task
+from fewstep.calibration.fitting.task import open_fit_task
 from fewstep.calibration.fitting.trade import COST, ENERGY_PART, Trade, Trader
 from fewstep.measure.teacher import NO_TEACHER
 from fewstep.plans.any_plan import regroup
@@ -49,7 +49,7 @@ def test_a_plan_is_fitted_kept_and_found_again(tiny_bundle, tmp_path):
 
 def test_samples_of_a_fit_have_the_energy_of_the_teachers(tiny_bundle):
     options = FitOptions(tiny_bundle, guidance=2.0, **{**FEW, "iterations": 1})
-    task = open_task(options)
+    task = open_fit_task(options)
     *_, found = search(task)
     blocks = (*found.seeds.fit, *found.seeds.selection)
     made = np.concatenate(list(task.rolled.samples(plan_of(found.numbers), blocks)))
@@ -82,7 +82,7 @@ def test_without_iterations_the_trade_goes_on_from_a_fitted_plan(tiny_bundle, mo
     former_plan = fit(FitOptions(tiny_bundle, guidance=2.0, **FEW)).plan
     monkeypatch.setattr(tasks, "open_extractor", lambda *_: HALVES)
     options = FitOptions(tiny_bundle, guidance=2.0, **{**FEW, "plan": "fitted:2", "iterations": 0})
-    *_, found = search(open_task(options))
+    *_, found = search(open_fit_task(options))
     np.testing.assert_allclose(plan_of(found.origin).steps[0].update, former_plan.steps[0].update)
     assert found.done == 0 and found.trade.features > 0.1 and found.trade.price <= COST
     with pytest.raises(UserError, match="give at least 0"):
@@ -104,12 +104,12 @@ def test_int8_runs_the_plan_that_was_fitted_to_float32(tiny_bundle):
 
 def test_a_fit_begins_at_the_plan_that_a_former_fewstep_fitted_to_int8(tiny_bundle):
     former = give(tiny_bundle, body="int8-cpu-x86")
-    starts = open_task(FitOptions(tiny_bundle, guidance=2.0, **{**FEW, "steps": 3, "plan": "fitted:3"})).starts
+    starts = open_fit_task(FitOptions(tiny_bundle, guidance=2.0, **{**FEW, "steps": 3, "plan": "fitted:3"})).starts
     assert starts.request.steps == former.steps and starts.request.fitted is None and len(starts.nominal) > 1
     with pytest.raises(UserError, match="plan 'fitted:3' of float32 is fitted for guidance 2, not for guidance none"):
-        open_task(FitOptions(tiny_bundle, **{**FEW, "steps": 3, "plan": "fitted:3"}))
+        open_fit_task(FitOptions(tiny_bundle, **{**FEW, "steps": 3, "plan": "fitted:3"}))
     with pytest.raises(UserError, match="plan 'fitted:3' has 3 evaluations, and --steps is 2"):
-        open_task(FitOptions(tiny_bundle, guidance=2.0, **{**FEW, "plan": "fitted:3"}))
+        open_fit_task(FitOptions(tiny_bundle, guidance=2.0, **{**FEW, "plan": "fitted:3"}))
 
 
 def test_gains_are_over_the_best_plan_without_a_fit_wherever_a_fit_begins(tiny_bundle):
@@ -122,7 +122,7 @@ def test_gains_are_over_the_best_plan_without_a_fit_wherever_a_fit_begins(tiny_b
 def test_a_fit_goes_on_from_a_former_one(tiny_bundle, tmp_path):
     first = fit(FitOptions(tiny_bundle, guidance=2.0, iterations=1, output=tmp_path / "plan.json", **FEW))
     for plan in ("fitted:2", str(tmp_path / "plan.json")):
-        starts = open_task(FitOptions(tiny_bundle, guidance=2.0, **{**FEW, "plan": plan})).starts
+        starts = open_fit_task(FitOptions(tiny_bundle, guidance=2.0, **{**FEW, "plan": plan})).starts
         assert starts.plans == (starts.request,) and starts.request.steps == first.plan.steps
 
 
@@ -133,13 +133,13 @@ def test_a_plan_that_began_as_a_file_is_a_beginning_too(tiny_bundle, tmp_path):
     first = fit(FitOptions(tiny_bundle, guidance=2.0, **{**FEW, "plan": str(tmp_path / "mine.json")}))
     assert first.nominal == "mine" and first.plan is not None
     for plan in ("", "fitted:2"):
-        open_task(FitOptions(tiny_bundle, guidance=2.0, **{**FEW, "plan": plan}))
+        open_fit_task(FitOptions(tiny_bundle, guidance=2.0, **{**FEW, "plan": plan}))
 
 
 @pytest.mark.parametrize("plan", ["dpmpp_2m:2", ""])
 def test_an_interrupted_fit_goes_on_from_its_best_and_chooses_no_start_again(tiny_bundle, caplog, monkeypatch, plan):
     options = FitOptions(tiny_bundle, guidance=2.0, **{**FEW, "plan": plan})
-    task = open_task(options)
+    task = open_fit_task(options)
     states = search(task)
     next(states)
     first = next(states)
@@ -162,7 +162,7 @@ OTHERS = {
 @pytest.mark.parametrize(("of", "other"), OTHERS.values(), ids=OTHERS)
 def test_what_another_fewstep_engine_or_processor_left_is_not_taken(tiny_bundle, monkeypatch, caplog, of, other):
     options = FitOptions(tiny_bundle, guidance=2.0, iterations=1, **FEW)
-    task, made, real = open_task(options), [], taught._store
+    task, made, real = open_fit_task(options), [], taught._store
     monkeypatch.setattr(taught, "_store", lambda *given: made.append(given) or real(*given))
     states = search(task)
     next(states)
@@ -199,7 +199,7 @@ def test_workers_find_the_same_plan_bit_by_bit(tiny_bundle, tmp_path, monkeypatc
 
 def test_a_bundle_that_changes_meanwhile_is_not_written(tiny_bundle, monkeypatch):
     options = FitOptions(tiny_bundle, guidance=2.0, iterations=1, **FEW)
-    real = verb.open_task
+    real = verb.open_fit_task
 
     def other(given):
         task = real(given)
@@ -207,7 +207,7 @@ def test_a_bundle_that_changes_meanwhile_is_not_written(tiny_bundle, monkeypatch
         changed = {**manifest.files, task.sampler.body.graph.file: "1" * 64}
         return replace(task, bundle=replace(task.bundle, manifest=msgspec.structs.replace(manifest, files=changed)))
 
-    monkeypatch.setattr(verb, "open_task", other)
+    monkeypatch.setattr(verb, "open_fit_task", other)
     with pytest.raises(UserError, match="was changed while a plan was fitted"):
         fit(options)
 
@@ -230,15 +230,15 @@ def test_a_bundle_that_changes_meanwhile_is_not_written(tiny_bundle, monkeypatch
 )
 def test_what_cannot_be_done_is_said_before_any_work(tiny_bundle, changed, words):
     with pytest.raises(UserError, match=words):
-        open_task(FitOptions(tiny_bundle, **{**FEW, **changed}))
+        open_fit_task(FitOptions(tiny_bundle, **{**FEW, **changed}))
 
 
 def test_a_distilled_denoiser_has_nothing_to_fit_to_unless_it_is_named(tiny_bundle):
     asked = {**FEW, "plan": "dpmpp_2m:2"}
     changed(tiny_bundle, distilled=True)
     with pytest.raises(UserError, match=f"{NO_TEACHER}; run it"):
-        open_task(FitOptions(tiny_bundle, **{**asked, "teacher": ""}))
-    assert len(open_task(FitOptions(tiny_bundle, **{**asked, "teacher": "dpmpp_2m:24"})).teacher.steps) == 24
+        open_fit_task(FitOptions(tiny_bundle, **{**asked, "teacher": ""}))
+    assert len(open_fit_task(FitOptions(tiny_bundle, **{**asked, "teacher": "dpmpp_2m:24"})).teacher.steps) == 24
 
 
 @pytest.mark.parametrize("plan", ["", "dpmpp_2m:2"])
@@ -247,7 +247,7 @@ def test_guidance_without_an_unconditional_form_is_refused(tiny_bundle, plan):
     changed(tiny_bundle, conditions=(msgspec.structs.replace(label, null=None),))
     words = "guidance 2.0 for a denoiser without an unconditional form; leave guidance out"
     with pytest.raises(UserError, match=words):
-        open_task(FitOptions(tiny_bundle, guidance=2.0, **{**FEW, "plan": plan}))
+        open_fit_task(FitOptions(tiny_bundle, guidance=2.0, **{**FEW, "plan": plan}))
 
 
 def test_a_better_former_plan_stays(tiny_bundle):

@@ -12,7 +12,7 @@ from fewstep.calibration.fitting.fit import fit
 from fewstep.calibration.fitting.options import FitOptions
 from fewstep.calibration.fitting.path import CHOICES, path_bytes, path_through, shortest_path, teacher_states
 from fewstep.calibration.fitting.search import search
-from fewstep.calibration.fitting.task import open_task
+from fewstep.calibration.fitting.task import open_fit_task
 from fewstep.measure.rollouts.metrics import psnr
 from fewstep.measure.rollouts.seeds import FIT_SEEDS, held_out_conditions
 from fewstep.measure.teacher import Teacher, TeacherCheck
@@ -32,7 +32,7 @@ def test_a_fitted_plan_is_no_teacher(tiny_bundle):
     fit(FitOptions(tiny_bundle, guidance=2.0, iterations=1, **FEW))
     given = {**FEW, "steps": 1, "plan": "ddim:1", "teacher": "fitted:2"}
     with pytest.raises(UserError, match="the teacher fitted:2 is no teacher: its numbers were fitted"):
-        open_task(FitOptions(tiny_bundle, guidance=2.0, **given))
+        open_fit_task(FitOptions(tiny_bundle, guidance=2.0, **given))
 
 
 def test_the_teacher_is_checked_beside_the_fitted_plan(tiny_bundle):
@@ -86,7 +86,7 @@ def test_a_teacher_that_fails_its_check_after_the_fit_keeps_no_plan_that_is_behi
     if has_former:
         fit(FitOptions(tiny_bundle, guidance=2.0, iterations=1, **FEW))
     before = open_bundle(tiny_bundle).manifest
-    plan = open_task(FitOptions(tiny_bundle, guidance=2.0, **FEW)).teacher
+    plan = open_fit_task(FitOptions(tiny_bundle, guidance=2.0, **FEW)).teacher
     checks = [TeacherCheck("dpmpp_2m:80@arctan", 60.0, at, 4) for at in (12.0, *([58.0] * has_former), ends_at)]
     monkeypatch.setattr(gate, "checked_teacher", lambda *_: Teacher(plan, checks.pop(0)))
     result = fit(FitOptions(tiny_bundle, guidance=2.0, **{**FEW, "teacher": ""}))
