@@ -25,7 +25,7 @@ class NotFinite(UserError):
 
 
 def finite_states(states: Iterator[State], plan: AnyPlan) -> Iterator[State]:
-    """The states, as long as they are finite; numpy says nothing of an overflow."""
+    """The states of a run, each checked before it is handed on: NotFinite for the first that is not finite."""
     while True:
         with np.errstate(all="ignore"):
             state = next(states, None)
@@ -37,7 +37,7 @@ def finite_states(states: Iterator[State], plan: AnyPlan) -> Iterator[State]:
 
 
 def finite_sample(plan: AnyPlan, states: Iterable[Any], hold: Hold | None = None) -> NDArray[Any]:
-    """The sample that a run's states lead to, as long as it is finite; tokens, as long as none is open."""
+    """The sample [B, *x_shape] of a run's last state. NotFinite for what is not finite, UserError for open tokens."""
     if plan.prediction == LOGITS:
         return all_revealed(check_tokens(plan), states)
     plan = check_compiled(plan)

@@ -4,8 +4,8 @@ from typing import Literal
 
 from fewstep.plans.spec import Strict
 
-CARRIED, NEXT = "carried_", "next_"  # begin the names of the ports that take and return a carried tensor
-NAMED = "named_"  # begins the names of the ports that return a named output
+# Prefixes of ports: a carried tensor "kv" is taken as "carried_kv" and returned as "next_kv". Named outputs have NAMED.
+CARRIED, NEXT, NAMED = "carried_", "next_", "named_"
 Role = Literal[
     "x", "time", "to", "condition", "row", "group", "carried", "output", "named", "ids", "mask", "latent", "image"
 ]

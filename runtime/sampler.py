@@ -162,7 +162,7 @@ class Sampler(AbstractContextManager["Sampler"]):
             cancel: an event, or a function, that is looked at before each evaluation; once set, `Cancelled` is raised.
             carried: what a run before left, of as many samples along the same plan (`carry_on`); None begins.
         """
-        return finite_sample(*self._run(plan, seeds, condition, guidance, settings))
+        return finite_sample(*self._run(plan, seeds, condition, guidance, settings))  # its plan, states and hold
 
     def carry_on(
         self,
@@ -321,8 +321,8 @@ class Sampler(AbstractContextManager["Sampler"]):
         is_plain = guidance is None and all(settings.get(name) is None for name in PlanSettings.__annotations__)
         if is_plain and plan is not None and self._plans.get(id(plan)) is plan:
             return plan
-        others = {name: each.body.groups for name, each in self.denoiser.networks.items() if name != DENOISER}
-        compiled = regroup(plan_for(self.bundle, self.body, plan, guidance, settings), others)
+        groups_of_others = {name: each.body.groups for name, each in self.denoiser.networks.items() if name != DENOISER}
+        compiled = regroup(plan_for(self.bundle, self.body, plan, guidance, settings), groups_of_others)
         return self._plans.used(id(compiled), lambda: compiled)
 
     @cached_property
@@ -357,7 +357,7 @@ class Sampler(AbstractContextManager["Sampler"]):
         if carried is not None and not compiled.banks:
             raise UserError(f"{self.bundle.path} carries nothing from run to run", "leave carried out")
         states: Iterator[Any]
-        if self.bundle.manifest.vocabulary is None or hold is not None:  # a hold refuses tokens
+        if self.bundle.manifest.vocabulary is None or hold is not None:  # of tokens a hold is refused
             numeric = check_compiled(compiled, f"give known tokens: given={{{IDS!r}: ...}}", "a hold")
             hold = check_hold(hold, numeric, x_shape, samples)
             network = self._step_call(numeric, samples, values_of, carried).step_network
@@ -380,9 +380,9 @@ class Sampler(AbstractContextManager["Sampler"]):
 
     def _step_call(self, plan: AnyPlan, samples: int, values_of: BranchValues, carried: Slots | None) -> StepCall:
         """The calls of a plan's steps under checked conditions, from the slots `carried` on or from zeros."""
-        manifest, slots, first = self.bundle.manifest, None, 0
+        manifest, slots, first_step = self.bundle.manifest, None, 0
         if plan.banks or manifest.outputs:
             slots = slots_at_start(numeric := check_compiled(plan), carried, manifest, samples)
-            first = slots.first(numeric)
-        feeds = self.denoiser.feeds(plan, samples, values_of, first)
+            first_step = slots.first_step(numeric)  # of a run that goes on: nobody feeds those before
+        feeds = self.denoiser.feeds(plan, samples, values_of, first_step)
         return StepCall(self.denoiser, feeds, slots, tuple(each.name for each in manifest.outputs), self.on_call)

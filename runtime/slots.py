@@ -49,12 +49,12 @@ class Slots:
     next: tuple[str, int] | None = None
 
     def rows(self, plan: Plan) -> list[Array] | None:
-        """The state that a run along a plan goes on from, or None."""
+        """The rows of the state that a run along a plan goes on from; None where it begins, or keeps no state."""
         bank = () if plan.rolling is None else self.banks[plan.rolling.name]
         return [slot.value for slot in bank if slot is not None] or None
 
-    def first(self, plan: Plan) -> int:
-        """The step at which a run along a plan begins: it goes on with the last ones."""
+    def first_step(self, plan: Plan) -> int:
+        """The step at which a run along a plan begins: 0, or where the last steps do if it goes on from kept rows."""
         return 0 if self.rows(plan) is None else len(plan.steps) - len(going_on(plan))
 
     def with_rows(self, name: str, rows: Sequence[Array]) -> "Slots":
