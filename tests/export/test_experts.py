@@ -36,7 +36,7 @@ def test_two_exact_denoisers_with_a_switch_are_a_loop_by_hand(tmp_path: Path) ->
         "fewstep export gauss.py:quiet -o BUNDLE --verify quick --expert noisy=gauss.py:noisy@-0.5",
     )
     sampler = load(bundle)
-    plan = sampler.compile("ddim:6")
+    plan = sampler.compile("ddim:8@trailing")  # of -0.51 and 0.0, at both sides of the edge
     x = sampler.draws([0, 1])(0).astype(np.float64)
     labels, networks = np.array([1, 2]), []
     times = [(step.alpha, step.sigma) for step in plan.steps] + [(1.0, 0.0)]

@@ -100,7 +100,8 @@ def test_guidance_by_two_networks_is_that_of_sine(tmp_path: Path) -> None:
     module, beta, weight = Edited(), 0.7, 3.0
     sampler, who = load(tmp_path / "bundle"), {"class": [1], "share": [beta]}
     plain = {"uncond": {"class": None, "share": [0.0]}}
-    for state in sampler.steps("ddim:5@trailing", [0], who, weight, branches=plain):
+    states = list(sampler.steps("ddim:5@trailing", [0], who, weight, branches=plain))
+    for state in states:
         x, time = torch.from_numpy(state.u), torch.tensor([float(state.step.time)])
         with torch.no_grad():
             unconditional, asked = (module.all(x, time, torch.tensor([label])) for label in (3, 1))
@@ -110,11 +111,8 @@ def test_guidance_by_two_networks_is_that_of_sine(tmp_path: Path) -> None:
         assert state.step.alpha is not None and state.step.sigma is not None
         expected = (state.u - state.step.sigma * noise) / state.step.alpha
         np.testing.assert_allclose(state.x0, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
-    assert state.step.time < EARLIEST  # the last steps are of the first network alone
-    with pytest.raises(AssertionError):
-        alone = sampler.sample("ddim:5@trailing", [0], {"class": [1], "share": [0.0]}, weight, branches=plain)
-        both = sampler.sample("ddim:5@trailing", [0], who, weight, branches=plain)
-        np.testing.assert_allclose(both, alone, rtol=1e-2)
+    first, *_, last = (state.step.time for state in states)
+    assert first > LATEST and last < EARLIEST  # both are of the first network alone
 
 
 TIMES = np.array([3.0, 5.0, 8.0], np.float32)

@@ -6,6 +6,7 @@ import pytest
 pytest.importorskip("torch", reason="torch, which runs them, is not installed")
 import torch
 
+from fewstep.plans.schedule import NoiseSchedule
 from tests.families import audiobox, dit_moe, diti, dtr, prime_depth
 
 
@@ -60,7 +61,10 @@ def test_a_time_sees_the_first_numbers_of_the_code_alone(time: float, part: int)
     module, _ = diti.make()
     code = torch.randn(1, diti.CODE).requires_grad_()
     module.encoder.register_forward_hook(lambda *_: code)
+    calls = called(module.last, module.shift)
     noise, left = module(torch.randn(1, 3, 8, 8), torch.tensor([time]), torch.randn(1, 3, 8, 8))
+    (_, frozen), (_, lost) = calls
+    torch.testing.assert_close(noise, frozen - NoiseSchedule(diti.SCHEDULE).sigma(time) * lost)
     (slope,) = torch.autograd.grad(noise.sum(), code)
     assert left is code and (slope[0, :part] != 0).all() and (slope[0, part:] == 0).all()
 

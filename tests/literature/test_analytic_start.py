@@ -18,6 +18,7 @@ from tests.plans.gaussian import COSINE, FLOW, LINEAR, MEAN, STD, denoising, flo
 
 X = np.linspace(-2, 2, 6).reshape(1, 2, 3)
 MEANS = np.array([[0.1, 0.4, 0.2], [-0.3, 0.9, 0.0]])
+VARIANCES = np.array([[0.1, 0.2, 0.0], [1.0, 0.5, 0.3]])
 FAMILIES = [(LINEAR, "epsilon"), (COSINE, "v"), (FLOW, "flow"), (FLOW, "sample")]
 
 
@@ -34,9 +35,9 @@ def first_known(plan, spec, mean):
 @pytest.mark.parametrize("mean", [0.0, MEANS])
 @pytest.mark.parametrize(("spec", "prediction"), FAMILIES)
 @pytest.mark.parametrize("name", ["ddim:4", "dpmpp_2m:4", "unipc_3:5", "ddpm:4", "ipndm:5"])
-@pytest.mark.parametrize("guidance", [None, 2.0])
-def test_leaving_out_the_first_evaluation_is_knowing_it(name, spec, prediction, mean, guidance):
-    plan = compile_plan(name, denoising(spec, prediction), guidance=guidance)
+@pytest.mark.parametrize(("guidance", "shaping"), [(None, None), (2.0, None), (None, Clip(-1, 1))])
+def test_leaving_out_the_first_evaluation_is_knowing_it(name, spec, prediction, mean, guidance, shaping):
+    plan = compile_plan(name, denoising(spec, prediction), guidance=guidance, shaping=shaping)
     shorter = decode(encode(analytic_first_step(plan, mean)))
     assert len(shorter.steps) == len(plan.steps) - 1
     draws = np.random.default_rng(0).standard_normal((9, 1, 2, 3))
@@ -44,15 +45,6 @@ def test_leaving_out_the_first_evaluation_is_knowing_it(name, spec, prediction, 
     whole = sample(plan, network, lambda k: draws[k], np.float64)
     later = sample(shorter, lambda i, step, u: network(i + 1, step, u), lambda k: draws[k], np.float64)
     assert later == pytest.approx(whole, rel=1e-6, abs=1e-6)
-
-
-def test_a_clipped_prediction_is_known_too():
-    plan = compile_plan("dpmpp_2m:4", denoising(COSINE, "v"), shaping=Clip(-1, 1))
-    shorter = analytic_first_step(plan, MEANS)
-    network = first_known(plan, COSINE, MEANS)
-    whole = sample(plan, network, lambda k: X, np.float64)
-    later = sample(shorter, lambda i, step, u: network(i + 1, step, u), lambda k: X, np.float64)
-    assert later == pytest.approx(whole, abs=1e-9)
 
 
 def test_what_has_no_analytic_first_step_is_refused():
@@ -70,26 +62,17 @@ def test_what_has_no_analytic_first_step_is_refused():
             analytic_first_step(plan)
 
 
+@pytest.mark.parametrize(("means", "variances"), [(MEAN, STD**2), (MEANS, VARIANCES)], ids=["one law", "each its own"])
 @pytest.mark.parametrize(("spec", "prediction"), [(LINEAR, "epsilon"), (COSINE, "v"), (FLOW, "flow")])
-def test_gaussian_data_are_teleported_exactly(spec, prediction):
-    """From the noisiest time to any later one, as the ODE goes."""
-    schedule = NoiseSchedule(spec)
-    times = [schedule.time(400.0), schedule.time(399.0)]
-    plan = gaussian_start(trace_plan("x", solvers.ddim, times, denoising(spec, prediction)), schedule, MEAN, STD**2)
-    (seen,) = (state.u for state in execute(plan, lambda i, step, u: [u], lambda k: X, np.float64))
-    noisiest = schedule.noisiest
-    assert seen == pytest.approx(flow_map(noisiest.sigma * X, noisiest, times[0]), abs=1e-12)
-
-
-def test_each_element_may_have_its_own_law_and_the_plan_goes_into_a_file():
-    schedule, variances = NoiseSchedule(FLOW), np.array([[0.1, 0.2, 0.0], [1.0, 0.5, 0.3]])
-    times = uniform_lambda(FLOW, 3, first=600)
-    plan = gaussian_start(
-        trace_plan("x", solvers.dpmpp_2m, times, denoising(FLOW, "sample")), schedule, MEANS, variances
-    )
+def test_gaussian_data_are_teleported_exactly(spec, prediction, means, variances):
+    """From the noisiest time to any later one, as the ODE goes, and the plan goes into a file."""
+    times, noisiest = uniform_lambda(spec, 3, first=600), NoiseSchedule(spec).noisiest
+    traced = trace_plan("x", solvers.dpmpp_2m, times, denoising(spec, prediction))
+    plan = gaussian_start(traced, NoiseSchedule(spec), means, variances)
     states = list(execute(decode(encode(plan)), lambda i, step, u: [0 * u], lambda k: X, np.float64))
-    s = times[0]
-    assert states[0].u == pytest.approx(s.alpha * MEANS + np.sqrt(s.alpha**2 * variances + s.sigma**2) * X, abs=1e-12)
+    before, after = (np.sqrt(time.alpha**2 * variances + time.sigma**2) for time in (noisiest, times[0]))
+    begun = times[0].alpha * means + after / before * (noisiest.sigma * X - noisiest.alpha * means)
+    assert states[0].u == pytest.approx(begun, abs=1e-12)
     assert np.isfinite(finish(plan, states, np.float64)).all()
 
 

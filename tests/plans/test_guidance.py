@@ -19,7 +19,7 @@ X = np.linspace(-1, 1, 6).reshape(2, 3)
 
 def eps(branch: str, step, u):
     """Some noise prediction that differs by branch and time."""
-    shift = {"cond": 0.3, "uncond": -0.2, "image": 0.1, "perturbed": -0.4}[branch]
+    shift = {"cond": 0.3, "uncond": -0.2, "image": 0.1, "text": 0.6, "perturbed": -0.4}[branch]
     return np.tanh(u + shift) + step.time / 3000
 
 
@@ -85,19 +85,25 @@ def test_cfg_plus_plus_of_equal_branches_is_no_guidance():
     assert same == pytest.approx(run(compile_plan("dpmpp_2m:6", DENOISING)), rel=1e-9)
 
 
-def test_three_branches_with_their_own_weights():
-    """InstructPix2Pix, equation 3."""
-    s_image, s_text = 1.5, 7.5
-    weights = Branches({"cond": s_text, "image": s_image - s_text, "uncond": 1 - s_image})
-
-    def by_hand(index, step, u):
-        none, image, both = eps("uncond", step, u), eps("image", step, u), eps("cond", step, u)
-        return none + s_image * (image - none) + s_text * (both - image)
-
-    plan = compile_plan("dpmpp_2m:5", DENOISING, weights)
-    assert plan.steps[0].branches == ("cond", "image", "uncond")
-    expected = run(compile_plan("dpmpp_2m:5", DENOISING), one_branch(by_hand))
-    assert run(plan) == pytest.approx(expected, rel=1e-9)
+@pytest.mark.parametrize(
+    ("weights", "guided"),
+    [
+        (
+            {"cond": 7.5, "image": 1.5 - 7.5, "uncond": 1 - 1.5},
+            lambda both, image, none: none + 1.5 * (image - none) + 7.5 * (both - image),
+        ),
+        (
+            {"cond": 7.5 + 1.5, "image": 0.5 - 7.5, "text": 0.5 - 1.5},
+            lambda both, image, text: (image + text) / 2 + 7.5 * (both - image) + 1.5 * (both - text),
+        ),
+    ],
+    ids=["InstructPix2Pix, equation 3", "the code of PromptFix"],
+)
+def test_three_branches_with_their_own_weights(weights, guided):
+    plan = compile_plan("dpmpp_2m:5", DENOISING, Branches(weights))
+    assert plan.steps[0].branches == tuple(weights)
+    by_hand = one_branch(lambda index, step, u: guided(*(eps(branch, step, u) for branch in weights)))
+    assert run(plan) == pytest.approx(run(compile_plan("dpmpp_2m:5", DENOISING), by_hand), rel=1e-9)
 
 
 FORMS = (2.5, Cfg((2.0, 1.0)), Cfg(2.0, (-1.0, 1.0)), CfgPlusPlus(0.5), Residual(1.4, 0.9, "onetime"))

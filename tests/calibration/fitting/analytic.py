@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from fewstep.calibration.fitting.blocks import Block
 from fewstep.calibration.fitting.endpoint import FitSeeds, NominalPsnr, Refinement
@@ -60,8 +61,9 @@ def at(schedule: NoiseSchedule, told: float) -> Time:
     return schedule.time(min(max(told, low), high))
 
 
-def gaussian(mean: float = 0.4, std: float = 0.25) -> Callable[[np.ndarray, Time, str], np.ndarray]:
+def gaussian(mean: ArrayLike = 0.4, std: ArrayLike = 0.25) -> Callable[[np.ndarray, Time, str], np.ndarray]:
     """E[x0 | x] of independent Gaussian elements; the unconditional branch has another mean."""
+    mean, std = np.asarray(mean), np.asarray(std)
 
     def exact(x: np.ndarray, time: Time, branch: str) -> np.ndarray:
         centre = mean if branch == "cond" else mean / 2

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from fewstep.export import Condition, ScheduleSpec, Spec
 
-PICTURE, EARLIEST, LATEST = 0, 400.0, 1000.0  # the class of the one picture; where its network has a say
+PICTURE, EARLIEST, LATEST = 0, 400.0, 900.0  # the class of the one picture; where its network has a say
 
 
 class Network(nn.Module):

@@ -109,30 +109,25 @@ def test_correctors_reach_the_sharpened_law_of_guidance(pair: Mixture, seeds: in
     assert abs((plain.samples > 0).mean() - exact) > 0.03
 
 
-def test_a_corrector_reads_any_prediction_and_each_step_s_weight() -> None:
-    """The increments of noise, v and x0 are equal; where a step is not guided they are 0."""
-    pair, guidance = PAIRS[0], Cfg((1.7, 1.7, 1.0, 2.5, 1.3))
-    found = []
-    for prediction in ("epsilon", "v", "sample"):
-        plan = compile_plan("ddpm:6", DenoiserFacts(GUIDED.schedule, prediction, guided=True), guidance)
-        corrector, kept = guidance_corrector(plan), []
+@pytest.mark.parametrize("prediction", ["epsilon", "v", "sample"])
+def test_a_corrector_reads_any_prediction_and_each_step_s_weight(prediction) -> None:
+    """w (w - 1) |gap|^2 of both noises, by trapezoids of log rho. Its last half goes on to the end, where the gap
+    shrinks as rho does."""
+    weights = (1.7, 1.7, 1.0, 2.5, 1.3, 1.3)
+    plan = compile_plan("ddpm:6", DenoiserFacts(GUIDED.schedule, prediction, guided=True), Cfg(weights[:5]))
+    corrector, gaps, found = guidance_corrector(plan), [], []
 
-        def network(index, step, u, prediction=prediction):
-            time, made = SCHEDULE.time(step.time), []
-            for eps in by_branch(pair)(index, step, u):
-                x0 = (u - time.sigma * eps) / time.alpha
-                made.append({"epsilon": eps, "v": time.alpha * eps - time.sigma * x0, "sample": x0}[prediction])
-            return made
+    def network(index, step, u):
+        time, noises = SCHEDULE.time(step.time), by_branch(PAIRS[0])(index, step, u)
+        gaps.append((noises[0] - noises[-1]) ** 2)
+        x0s = [(u - time.sigma * eps) / time.alpha for eps in noises]
+        vs = [time.alpha * eps - time.sigma * x0 for eps, x0 in zip(noises, x0s, strict=True)]
+        return {"epsilon": noises, "v": vs, "sample": x0s}[prediction]
 
-        def weigh(state: Evaluated, corrector=corrector, kept=kept) -> np.ndarray:
-            kept.append(corrector(state))
-            return kept[-1]
-
-        evolve(plan, network, weigh, [3], 64, (2,), at=[])
-        found.append(np.stack(kept))
-    for other in found[1:]:
-        np.testing.assert_allclose(other, found[0], rtol=2e-3, atol=1e-4)
-    assert (found[0][2] == 0).all() and (found[0][[1, 3, 4, 5]].max(1) > 0.01).all()
+    evolve(plan, network, lambda state: found.append(corrector(state)) or found[-1], [3], 64, (2,), at=[])
+    halves = np.append(np.diff(np.log([step.alpha / step.sigma for step in plan.steps])) / 2, 0.5)
+    for w, span, gap, made in zip(weights, halves + np.append(0.0, halves[:-1]), gaps, found, strict=True):
+        np.testing.assert_allclose(made, w * (w - 1) * span * gap.sum(1), rtol=2e-3, atol=1e-4)
 
 
 def test_a_corrector_starts_at_pure_noise() -> None:
