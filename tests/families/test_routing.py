@@ -5,6 +5,7 @@ import pytest
 
 pytest.importorskip("torch", reason="torch, which runs them, is not installed")
 import torch
+from torch.nn import functional as F
 
 from fewstep.plans.schedule import NoiseSchedule
 from tests.families import audiobox, dit_moe, diti, dtr, prime_depth
@@ -31,29 +32,37 @@ def test_a_window_of_channels_slides_with_time() -> None:
 
 def test_channels_off_the_window_pass_a_block_by() -> None:
     module, _ = dtr.make()
-    calls = called(*module.blocks)
-    x, time = torch.randn(1, 4, 8, 8), torch.tensor([999.0])
-    module(x, time, torch.tensor([1]))
-    route = module.routes[999]
+    calls = called(*module.blocks, module.last)
+    x, time = torch.randn(2, 4, 8, 8), torch.tensor([999.0, 850.0])
+    module(x, time, torch.tensor([1, 1]))
+    route = module.routes[[999, 850]][:, None]
     h = module.patches(x).flatten(2).transpose(1, 2) + module.places
-    for seen, output in calls:
+    for seen, output in calls[:2]:
         assert torch.equal(seen, h * route)
         h = output + h * (1 - route)
-    assert len(calls) == 2 and route.sum() == 25
+    assert torch.equal(calls[2][0], F.layer_norm(h, h.shape[2:])) and not torch.equal(*route)
 
 
 def test_the_dense_form_is_the_loop_over_tokens() -> None:
+    """In a block, by the weights: two of the experts, by their shares of all, and both shared ones as a wider one."""
     module, _ = dit_moe.make()
-    experts, h = module.blocks[0].inner, torch.randn(2, 5, dit_moe.WIDTH)
-    dense, loop = experts(h), torch.zeros_like(h)
-    for sample in range(2):
-        for token in range(5):
-            at = h[sample, token][None, None]
-            weights, chosen = experts.route(at)[0, 0].softmax(0).topk(2, sorted=False)
-            loop[sample, token] = experts.shared(at)[0, 0]
-            for weight, number in zip(weights, chosen, strict=True):
-                loop[sample, token] += weight * experts.experts[int(number)](at)[0, 0]
+    block, width = module.blocks[0], dit_moe.WIDTH
+    calls, h = called(block.inner), torch.randn(2, 5, width)
+    out = block(h, torch.randn(2, width))
+
+    def made(expert: torch.nn.Module, at: torch.Tensor) -> torch.Tensor:
+        return expert.down.weight @ (F.silu(expert.gate.weight @ at) * (expert.up.weight @ at))
+
+    ((h, dense),) = calls
+    loop = torch.zeros_like(h)
+    for sample, token in np.ndindex(2, 5):
+        at = h[sample, token]
+        loop[sample, token] = made(block.inner.shared, at)
+        weights, chosen = (block.inner.route.weight @ at).softmax(0).topk(2)
+        for weight, number in zip(weights, chosen, strict=True):
+            loop[sample, token] += weight * made(block.inner.experts[int(number)], at)
     torch.testing.assert_close(dense, loop)
+    assert torch.autograd.grad(out.sum(), dense)[0].any() and block.inner.shared.up.out_features == 2 * width
 
 
 @pytest.mark.parametrize(("time", "part"), [(0.0, 1), (499.0, 8), (500.0, 9), (999.0, 16)])
