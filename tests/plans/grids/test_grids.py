@@ -173,10 +173,6 @@ def test_a_shifted_grid_starts_at_pure_noise_exactly(shift):
     assert grids.flow_shift(FLOW, 4, shift=shift)[0] == FLOW.noisiest  # k / (1 + (k - 1)) is more than 1 for some
 
 
-def test_flow_shift_by_one_is_trailing():
-    assert grids.flow_shift(FLOW, 7, shift=1.0) == grids.trailing(FLOW, 7)
-
-
 def test_a_terminal_sigma_is_reached():
     times = grids.flow_shift(FLOW, 8, shift=2.0, terminal=0.1)
     assert (times[0].sigma, times[-2].sigma) == pytest.approx((1.0, 0.1))
