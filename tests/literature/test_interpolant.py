@@ -18,13 +18,14 @@ CIRCLE = ScheduleSpec(  # beta is the sine of an angle, no 1 - alpha; gamma = sq
     alphas=(*np.cos(WAYS[:-1] * math.pi / 2).tolist(), 0.0),
     sigmas=tuple(np.sqrt(2 * WAYS * (1 - WAYS)).tolist()),
     shares=tuple(np.sin(WAYS * math.pi / 2).tolist()),
+    time_scale=2.0,
 )
 DENOISER = DenoiserFacts(CIRCLE, "velocity", heads=2, towards="y")
 
 
 def heads(index, step, u):
     """Velocity and score of independent y and x0, by hand: the schedule's table is not read."""
-    angle, t = step.time * math.pi / 2, step.time
+    angle, t = step.time * math.pi / 4, step.time / 2
     c, s = math.cos(angle), math.sin(angle)
     variance = c**2 * TO[1] ** 2 + s**2 * FROM[1] ** 2 + 2 * t * (1 - t)
     away = u - c * TO[0] - s * FROM[0]
@@ -61,7 +62,7 @@ def test_a_step_is_the_published_one(power):
         gamma = math.sqrt(2 * t * (1 - t))
         e = 0.5 * gamma**power if 0 < i < 3 else 0.0  # the score is infinite at y, and no noise is added to data
         x = x - velocity / 4 + (e * score / 4 + math.sqrt(e / 2) * draws[i] if e else 0.0)
-        assert plan.steps[i].time == t
+        assert plan.steps[i].time == 2 * t
     assert samples == pytest.approx(x, abs=1e-9)
 
 

@@ -58,7 +58,7 @@ class Identity(Attention):
 
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
-@pytest.mark.parametrize(("layers", "places"), [(("blocks.1",), [1]), (("middle",), [1]), (("all",), [0, 1])])
+@pytest.mark.parametrize(("layers", "places"), [(("blocks.1",), [1]), ((), [1]), (("all",), [0, 1])])
 def test_the_output_is_v_in_the_chosen_layers(layers: tuple[str, ...], places: list[int], share: float) -> None:
     ours, own = Net(), Net()
     for place in places:
