@@ -72,7 +72,7 @@ def _searched(task: Task) -> int | None:
     if bound is None:
         return None
     return sum(
-        evaluations(len(task.plan.steps), len(task.operations), judges, target.name in here)
+        evaluations(len(task.plan.steps), len(task.operations), judges, is_timed=target.name in here)
         for target in task.targets
         if is_bound(target, bound)
     )

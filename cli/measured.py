@@ -1,4 +1,4 @@
-"""What `measure`, `report` and `demo` print: the work before it is done, and the figures of a bundle as a table."""
+"""The lines of `measure`, `report` and `demo`: the work before it is done, and the figures of a bundle as a table."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Why a module cannot be exported, in one line: which of its modules, which line of its code, what to write instead.
+"""The reason why a module cannot be exported, in a line: its module, the line of its code, what to write instead.
 
 torch says it in pages, and names neither the module nor a way out.
 """
@@ -27,7 +27,7 @@ IN_PAIRS = "compute with real and imaginary part, as docs/restoration.md does"
 
 @dataclass
 class Watch:
-    """Where the tracing of a module is: the modules that it is inside of, and the first that fixed the batch."""
+    """The place of tracing in a module: the modules that it is inside of, and the first that fixed the batch."""
 
     root: torch.nn.Module
     inside: list[str] = field(default_factory=list)

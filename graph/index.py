@@ -1,4 +1,4 @@
-"""Who makes and who reads each tensor of a graph, and what can be reached from where."""
+"""The maker and the readers of each tensor of a graph, and the tensors that follow from others."""
 
 import heapq
 from collections.abc import Collection, Iterable, Mapping

@@ -103,7 +103,7 @@ def _without_unread(graph: Graph, also: Iterable[str]) -> Graph:
 
 
 def _folder(graph: Graph) -> Path | None:
-    """Where most of a graph's mapped weights lie: onnxruntime takes them from one folder."""
+    """The folder of most of a graph's mapped weights: onnxruntime takes them from one folder."""
     sizes = Counter[Path]()
     for array in weights.large(graph).values():
         if (place := weights.place_of(array)) is not None:
@@ -112,7 +112,7 @@ def _folder(graph: Graph) -> Path | None:
 
 
 def _nowhere(array: Array) -> weights.FilePlace | None:
-    """Where an array lies, of which no file is known."""
+    """The place of an array of which no file is known."""
     return None
 
 

@@ -114,7 +114,7 @@ def _sum(table: Builder, flat: str, count: int, name: str) -> str:
 
 
 def _parts(count: int) -> dict[int, list[int]]:
-    """Where the parts begin that a pairwise sum of so many values makes, by their length."""
+    """The places where the parts of a pairwise sum of so many values begin, by their length."""
     starts: dict[int, list[int]] = {}
     todo = [(0, count)]
     while todo:

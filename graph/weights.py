@@ -27,7 +27,7 @@ COLLECTED = 2**24  # bytes of weights from where on what refers to them is searc
 
 @dataclass(frozen=True)
 class FilePlace:
-    """Where the bytes of an array begin: a file, and an offset in it."""
+    """The place where the bytes of an array begin: a file, and an offset in it."""
 
     file: Path
     offset: int
@@ -45,7 +45,7 @@ def view(file: Array, offset: int, dtype: np.dtype[Any], shape: Sequence[int]) -
 
 
 def place_of(array: Array) -> FilePlace | None:
-    """Where a mapped array lies; None where its memory is no file's, or it lies there in another order."""
+    """The place of a mapped array; None where its memory is no file's, or it lies there in another order."""
     root = _root(array)
     if not isinstance(root, np.memmap) or root.filename is None or root.mode != "r" or not array.flags.c_contiguous:
         return None

@@ -17,7 +17,7 @@ def check_carry(plan: Plan, fix: str = "begin with a step that writes what it re
 
 
 def carry_problem(plan: Plan, begins: Mapping[str, Sequence[Held]] | None = None) -> str | None:
-    """What is wrong with the reads and writes of banks, or None.
+    """The fault of the reads and writes of banks, or None.
 
     begins: the branches of each slot at the start, by bank. Without it, kept slots have all branches in a first run,
     and what that leaves in the next.

@@ -34,6 +34,6 @@ def distilled_grid(denoiser: DenoiserFacts) -> str:
 
 
 def _has_least_noise(schedule: ScheduleSpec) -> bool:
-    """Whether `trailing` evaluates sigma_min."""
+    """True where `trailing` evaluates sigma_min."""
     known = NoiseSchedule(schedule)
     return known.timesteps is None and known.cleanest.sigma > 0

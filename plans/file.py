@@ -157,7 +157,7 @@ def _rolls_problem(plan: Plan, count: int) -> str | None:
 
 
 def _banks_problem(step: Step, plan: Plan) -> str | None:
-    """What is wrong with the places of a step's carried tensors."""
+    """The fault of the places of a step's carried tensors."""
     banks, reads = len(plan.banks), [entry.bank for entry in step.carry_in]
     writes = [(entry.bank, entry.slot) for entry in step.carry]
     if len(set(reads)) < len(reads) or not all(0 <= bank < banks for bank in reads):

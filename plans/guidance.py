@@ -184,7 +184,7 @@ def weight_of(guidance: Guidance | None) -> float | None:
 
 
 def needs_null(guidance: Guidance | None) -> bool:
-    """Whether some evaluation asks for the unconditional branch."""
+    """True where some evaluation asks for the unconditional branch."""
     form = guidance.guidance if isinstance(guidance, Steer) else guidance
     inside = form.interval[0] if isinstance(form, Cfg) and form.interval is not None else 0.0
     count = range(_evaluations(form))
@@ -199,7 +199,7 @@ def _evaluations(guidance: Guidance | None) -> int:
 
 
 def is_estimated(guidance: Guidance | None, evaluation: int) -> bool:
-    """Whether other numbers replace the unconditional branch in an evaluation."""
+    """True where other numbers replace the unconditional branch in an evaluation."""
     return isinstance(guidance, Residual) and (guidance.kind == "self" or evaluation > 0)
 
 

@@ -44,7 +44,7 @@ def keeping(plan: Plan, carried: Sequence[BankedTensor], schedule: ScheduleSpec,
 
 
 def bank_rows(number: int, bank: Literal["step", "sample"], steps: int) -> list[Entries]:
-    """What each step reads of bank `number`, and writes there."""
+    """The reads of bank `number` at each step, and the writes there."""
     slots = 1 if bank == "sample" else steps
     made = _one(slots, slots + 1)
     return [
@@ -57,7 +57,7 @@ def bank_rows(number: int, bank: Literal["step", "sample"], steps: int) -> list[
 
 
 def entries_of(step: Step, number: int) -> Entries:
-    """What a step reads of bank `number`, and writes there."""
+    """The reads of bank `number` at a step, and the writes there."""
     return tuple(r for r in step.carry_in if r.bank == number), tuple(w for w in step.carry if w.bank == number)
 
 

@@ -83,14 +83,14 @@ class Bank(Strict, frozen=True, omit_defaults=True):
 
 
 class CarryIn(Strict, frozen=True):
-    """What a network is fed at a step: `row` over the slots of bank number `bank`."""
+    """The carried tensor that a network is fed at a step: `row` over the slots of bank number `bank`."""
 
     bank: int
     row: Row
 
 
 class Carry(Strict, frozen=True):
-    """What a slot holds after a step: `row` over the slots of its bank before it, and then what the network made.
+    """The content of a slot after a step: `row` over the slots of its bank before it, and then what the network made.
 
     A slot that no entry names is held.
     """
@@ -138,7 +138,7 @@ class Step(Strict, frozen=True, omit_defaults=True, rename={"shaping": "shape", 
 
 
 class Fitted(Strict, frozen=True):
-    """What the numbers of a plan were fitted to: the plan that they began as, and one body of one denoiser.
+    """The origin of fitted numbers: the plan that they began as, and one body of one denoiser.
 
     source: SHA-256 of what the denoiser was exported from. graph: SHA-256 of the body's graph. method: of the fit.
     """
@@ -183,7 +183,7 @@ class Plan(Strict, frozen=True, omit_defaults=True):
 
     @property
     def is_stochastic(self) -> bool:
-        """Whether a step draws noise."""
+        """True where a step draws noise."""
         return any(step.draws for step in self.steps)
 
     @property
@@ -223,7 +223,7 @@ def going_on(plan: Plan) -> tuple[Step, ...]:
 
 
 def tensor_problem(tensors: Sequence[Tensor]) -> str | None:
-    """What is wrong with a plan's tensors, or None."""
+    """The fault of a plan's tensors, or None."""
     for i, tensor in enumerate(tensors):
         if len(tensor.shape) > AXES_LIMIT:
             return f"tensors[{i}] has {len(tensor.shape)} axes"

@@ -88,7 +88,7 @@ def spec_problem(spec: ScheduleSpec) -> tuple[str, str] | None:
 
 
 def _numbers_problem(spec: ScheduleSpec) -> tuple[str, str] | None:
-    """What is wrong with a schedule that is given as numbers, or None."""
+    """The fault of a schedule that is given as numbers, or None."""
     count = len(spec.alphas)
     for field, wanted in (("alphas", count), ("sigmas", count), ("shares", count * (spec.kind == "interpolant"))):
         values = getattr(spec, field)
@@ -169,7 +169,7 @@ class NoiseSchedule:
         return self.path.time_of(lam)
 
     def share(self, time: Time) -> float:
-        """What x has of y at a time, for schedules of x - y."""
+        """The share of y in x at a time, for schedules of x - y."""
         return 1 - time.alpha if self.path.share is None else self.path.share(time.network)
 
     @cached_property

@@ -68,7 +68,7 @@ Prediction = Literal["epsilon", "sample", "v", "flow", "score", "edm", "consiste
 
 
 class BankedTensor(Protocol):
-    """What a plan knows of a tensor that is carried from run to run: `runtime.named_tensors.Carried`."""
+    """The facts that a plan has of a tensor that is carried from run to run: `runtime.named_tensors.Carried`."""
 
     @property
     def name(self) -> str: ...
@@ -132,7 +132,7 @@ class DenoiserFacts:
 
     @property
     def gradients(self) -> set[By]:
-        """What the gradients of its networks are by."""
+        """The names of what the gradients of its networks are by."""
         return {steers for steers in (self.steers, *(each.steers for each in self.networks)) if steers}
 
 

@@ -83,5 +83,5 @@ def weighted(weights: Iterable[float], values: Iterable[Lin]) -> Lin:
 
 
 def is_zero(coefficient: Coefficient) -> bool:
-    """Whether a term with this coefficient may be left out."""
+    """True where a term with this coefficient may be left out."""
     return coefficient == 0.0 if isinstance(coefficient, float) else not np.any(coefficient)

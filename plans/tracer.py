@@ -54,7 +54,7 @@ class Output(msgspec.Struct, frozen=True):
 
 
 class Shaped(msgspec.Struct, frozen=True):
-    """What an evaluation's shaping made of its prediction."""
+    """The prediction of an evaluation behind its shaping."""
 
     evaluation: int
 
@@ -87,7 +87,7 @@ class Evaluation(msgspec.Struct, frozen=True):
 
 @dataclass
 class Tracer:
-    """What a solver talks to. `schedule` is for solvers that evaluate between the times they are given."""
+    """The trace of a solver's run. `schedule` is for solvers that evaluate between the times they are given."""
 
     denoiser: DenoiserFacts
     first: Time
@@ -160,7 +160,7 @@ class Tracer:
         return self._reverts_to
 
     def restored(self, x: Lin, time: Time) -> Lin:
-        """What solvers see as x at a time, as it is: with the share of y where noising reverts to y."""
+        """The x of a solver at a time, as the network sees it: with the share of y where noising reverts to y."""
         return x if self._reverts_to is None else x + self.schedule.share(time) * self._reverts_to
 
     def given(self, name: str) -> Lin:

@@ -1,4 +1,4 @@
-"""Which layers of a module get a slot for LoRA files at run time, and which graphs then have it."""
+"""The layers of a module that get a slot for LoRA files at run time, and the graphs that then have it."""
 
 import logging
 from collections.abc import Mapping, Sequence

@@ -123,7 +123,7 @@ def _are_there(folder: Path, files: Sequence[str]) -> bool:
 
 
 def _unanswered(hub: Any, model: str, revision: str | None) -> Exception | None:
-    """Why the hub does not say which commit a revision is, if so. UserError where it has no such revision.
+    """The reason why the hub does not say which commit a revision is, if so. UserError where it has no such revision.
 
     The library asks again, and keeps its answer in the cache; where it gets none it takes the cache's without a word.
     """

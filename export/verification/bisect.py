@@ -1,4 +1,4 @@
-"""Where two runs of a denoiser first differ, found by running parts of them again.
+"""The first difference of two runs of a denoiser, found by running parts of them again.
 
 Tensors have the same names wherever they are the same value: the exported graph calls them as its source does, and no
 pass gives a name to another value. So the search is one over names. It holds a few tensors at a time, whatever the size

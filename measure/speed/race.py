@@ -132,7 +132,7 @@ def _kinds(process: TimedProcess) -> dict[str, dict[str, float]]:
 
 
 def _opener(contender: TimedContender, threads: int, spinning: bool) -> contender_process.Opener:
-    """What opens the calls of a contender's graphs in its process."""
+    """The function that opens the calls of a contender's graphs in its process."""
     graphs = []
     for each in contender.graphs:
         graph, feeds = each.graph, dict(each.feeds)

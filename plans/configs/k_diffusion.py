@@ -81,5 +81,5 @@ def _times(config: SchedulerConfig, request: ScheduleRequest, table: SigmaTable,
 
 
 def has_edm_times(config: SchedulerConfig) -> bool:
-    """Whether the network is passed log(sigma) / 4, as EDM's is."""
+    """True where the network is passed log(sigma) / 4, as EDM's is."""
     return config.fields.get("timestep_type") == "continuous" and config["prediction_type"] == "v_prediction"

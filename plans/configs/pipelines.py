@@ -1,4 +1,4 @@
-"""What the pipelines of diffusers do with their scheduler, apart from a call with a number of steps."""
+"""The work of diffusers' pipelines on their scheduler, apart from a call with a number of steps."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -49,7 +49,7 @@ PIPELINES: Mapping[str, PipelineRules] = {
 
 
 def tokens(pipeline: PipelineRules, x_shape: Sequence[int]) -> int | None:
-    """How many tokens the pipeline's network makes of x [channels, height, width]; None where no shift asks for it."""
+    """The number of tokens that the network makes of x [channels, height, width]; None where no shift asks for it."""
     if pipeline.patch is None:
         return None
     if len(x_shape) != 3:

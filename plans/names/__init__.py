@@ -1,1 +1,1 @@
-"""What a text names: a plan, its solver and its grid, a guidance, code."""
+"""The meaning of a text that names a plan, its solver and its grid, a guidance, code."""

@@ -95,7 +95,7 @@ def parse_token_plan_name(name: str) -> TokenPlanName:
 
 
 def is_token_plan_name(name: str) -> bool:
-    """Whether a name begins with a sampler of tokens."""
+    """True where a name begins with a sampler of tokens."""
     return name.partition(":")[0].partition("(")[0].strip() in token_samplers.__all__
 
 

@@ -92,7 +92,7 @@ class TokenPlan(Strict, frozen=True, omit_defaults=True):
 
 
 def is_token_plan(data: bytes) -> bool:
-    """Whether a plan's JSON is one of tokens."""
+    """True where a plan's JSON is one of tokens."""
     try:
         return "vocabulary" in msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, TypeError):
@@ -112,7 +112,7 @@ def decode_tokens(data: bytes, source: str = "plan") -> TokenPlan:
 
 
 def token_plan_problem(plan: TokenPlan) -> str | None:
-    """What is wrong with the numbers of a token plan, or None."""
+    """The fault of the numbers of a token plan, or None."""
     if plan.schema != SCHEMA:
         return f"schema {plan.schema}, this version reads {SCHEMA}"
     if not plan.steps or not plan.shape or min(plan.shape) < 1 or plan.vocabulary < 2:
