@@ -38,6 +38,7 @@ def expand_einsum(graph: Graph) -> Graph:
 
 
 def _written_out(node: Node, graph: Graph, types: Types, new: Additions) -> tuple[Node, ...]:
+    """The nodes that replace an Einsum; nothing for other nodes, and where it stays."""
     if node.op != "Einsum" or node.domain:
         return ()
     equation = node.attributes["equation"]
@@ -92,10 +93,10 @@ def _product(
         return ()
     leading, row = (batch, rows) if batch else (rows[:-1], rows[-1:])  # a weight leaves leading rows as they are
     sizes = _sizes(a, types) | _sizes(b, types)
-    made, joined = leading + row + columns, len(row) > 1 or len(columns) > 1
-    targets = [_target(leading, groups, sizes) for groups in ((row, summed), (*row, *columns))]
-    targets.append(_target(batch, (summed, columns), sizes))
-    if (joined or len(summed) > 1) and None in targets:
+    made, joined = leading + row + columns, len(row) > 1 or len(columns) > 1  # axes of the result; some as one at first
+    to_left, to_result = (_target(leading, groups, sizes) for groups in ((row, summed), (*row, *columns)))
+    to_right = _target(batch, (summed, columns), sizes)
+    if (joined or len(summed) > 1) and None in (to_left, to_result, to_right):
         return ()
     nodes: list[Node] = []
 
@@ -112,13 +113,13 @@ def _product(
             name = add("Reshape", (name, new.shape(target)), new.name(f"{node.output}_{operand.name}_joined"))
         return name
 
-    left = ordered(a, leading + row + summed, (row, summed), targets[0])
-    right = ordered(b, batch + summed + columns, (summed, columns), targets[2])
+    left = ordered(a, leading + row + summed, (row, summed), to_left)
+    right = ordered(b, batch + summed + columns, (summed, columns), to_right)
     name = node.output if made == axes and not joined else new.name(f"{node.output}_product")
     name = add("MatMul", (left, right), name)
-    if joined and targets[1] is not None:
+    if joined and to_result is not None:
         apart = node.output if made == axes else new.name(f"{node.output}_apart")
-        name = add("Reshape", (name, new.shape(targets[1])), apart)
+        name = add("Reshape", (name, new.shape(to_result)), apart)
     if made != axes:
         nodes.extend(_permuted(Operand(name, made), axes, node))
     return tuple(nodes)

@@ -66,12 +66,12 @@ def _nodes(
     def spread(by_channel: str, name: str) -> tuple[str, tuple[Node, ...]]:
         """The mean [B, C, 1, ...] over the channels of each group, and the nodes that make it from [B, C, 1, ...]."""
         parts = [new.name(f"{y}_{name}_{part}") for part in ("apart", "groups", "spread", "all")]
-        apart, by_group, spread, result = parts
+        apart, by_group, wide, result = parts
         return result, (
             Node("Reshape", (by_channel, new.constant("apart", np.array([0, groups, -1]))), (apart,)),
             Node("ReduceMean", (apart, new.constant("last", np.array([2]))), (by_group,), {"keepdims": 1}, by_group),
-            Node("Expand", (by_group, new.constant("spread", np.array([1, groups, channels // groups]))), (spread,)),
-            Node("Reshape", (spread, new.constant("all", np.array([0, channels, *[1] * (rank - 2)]))), (result,)),
+            Node("Expand", (by_group, new.constant("spread", np.array([1, groups, channels // groups]))), (wide,)),
+            Node("Reshape", (wide, new.constant("all", np.array([0, channels, *[1] * (rank - 2)]))), (result,)),
         )
 
     def over_positions(op: str, of: str, name: str) -> Node:

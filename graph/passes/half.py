@@ -32,7 +32,7 @@ def to_half(graph: Graph, half: np.dtype[Any]) -> Graph:
     epsilon of a norm, becomes the least positive one. An input that its operation takes in float32 only, such as the
     scales of a Resize, stays float32. So do sums of squares, up to their root (`squared_sums`).
     """
-    exact = squared_sums(graph)
+    exact = squared_sums(graph)  # which stay float32
     inner = between(graph, exact)
     inputs = {v.name: _half_of(v.name, half) for v in (*graph.inputs, *graph.optional) if v.dtype == np.float32}
     outputs = {v.name: _half_of(v.name, half) for v in graph.outputs if v.dtype == np.float32}

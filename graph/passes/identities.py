@@ -98,6 +98,7 @@ def _unchanged(node: Node, graph: Graph, types: Types) -> str | None:
 
 
 def _merged(node: Node, graph: Graph, idx: Index) -> Node:
+    """The Reshape or Transpose for two in a row, at the place of the second; any other node as it is."""
     if (turned := match(node, "Transpose(*Transpose(x))", idx)) is not None:
         second, first = (each.attributes.get("perm") for each in turned.nodes)
         if first is None or second is None:

@@ -37,6 +37,7 @@ def round_to(graph: Graph, half: np.dtype[Any]) -> Graph:
     nodes = [step for name in inputs for step in _rounding(name, names[name], half)]
     sums = squared_sums(graph)
     inner = between(graph, sums)
+    floats = {name for name, value in types.values.items() if value.dtype == np.float32}
     for node in graph.nodes:
         read = list(node.inputs)
         for position, name in enumerate(read):
@@ -55,17 +56,14 @@ def round_to(graph: Graph, half: np.dtype[Any]) -> Graph:
             elif name in inputs:
                 read[position] = names[name]
         made = () if node.op == "DequantizeLinear" else [name for name in node.outputs if name not in inner]
-        rough = {name: f"exact({name})" for name in made if name and _is_float(types.values.get(name))}
-        nodes.append(replace(node, inputs=tuple(read), outputs=tuple(rough.get(name, name) for name in node.outputs)))
-        nodes.extend(step for name, exact in rough.items() for step in _rounding(exact, name, half))
+        exact = {name: f"exact({name})" for name in made if name in floats}
+        nodes.append(replace(node, inputs=tuple(read), outputs=tuple(exact.get(name, name) for name in node.outputs)))
+        nodes.extend(step for name, source in exact.items() for step in _rounding(source, name, half))
     return graph.with_nodes(nodes, constants)
 
 
-def _is_float(value: object) -> bool:
-    return getattr(value, "dtype", None) == np.float32
-
-
 def _rounding(name: str, result: str, half: np.dtype[Any]) -> tuple[Node, Node]:
+    """The nodes that make the rounded `result` of a float32 tensor."""
     inner = f"round({result})"
     return (
         Node("Cast", (name,), (inner,), {"to": onnx_type(half)}, name=inner),

@@ -26,14 +26,15 @@ def read_sizes(graph: Graph) -> Graph:
     if graph.extents and any(value.name == X for value in graph.inputs):
         graph = _off_x(graph)
     follows = _follows(graph)
-    ahead = {output: node for node in graph.nodes if node.output not in follows for output in node.outputs}
-    far = {node.output: _far_sizes(node, follows, ahead) for node in graph.nodes if _port(node, graph, follows)}
+    of_sizes = {output: node for node in graph.nodes if node.output not in follows for output in node.outputs}
+    # by the output of a node: the nodes that make its sizes, and read them off what the node does not follow from
+    far = {node.output: _far_sizes(node, follows, of_sizes) for node in graph.nodes if _port(node, graph, follows)}
     if not any(far.values()):
         return graph
     types, new = infer_types(graph), Additions(graph)
     pairs = ((node.output, types.shape(name) or ()) for node in graph.nodes for name in node.inputs if name in follows)
     far |= {name: [] for name, shape in pairs if BATCH not in shape}  # one value for all samples, whichever they are
-    again: dict[tuple[str, str], str] = {}  # (tensor of sizes, port) -> its name where it is read off the port
+    copies: dict[tuple[str, str], str] = {}  # (tensor of sizes, port) -> its name where it is read off the port
     nodes: list[Node] = []
     for node in graph.nodes:
         port, names = _port(node, graph, follows), dict[str, str]()
@@ -41,11 +42,11 @@ def read_sizes(graph: Graph) -> Graph:
             is_read = each.op in SIZES
             is_changed = not names.keys().isdisjoint(each.inputs)  # else a copy, and in the next round one more
             made = list(_of_port(each, port, types, new)) if is_read else [rename_inputs(each, names)] * is_changed
-            if made and (each.output, port) not in again:
-                again |= {(name, port): new.name(f"{name}_of_{port}") for name in each.outputs}
-                outputs = tuple(again[name, port] for name in each.outputs)
+            if made and (each.output, port) not in copies:
+                copies |= {(name, port): new.name(f"{name}_of_{port}") for name in each.outputs}
+                outputs = tuple(copies[name, port] for name in each.outputs)
                 nodes += [*made[:-1], replace(made[-1], outputs=outputs, name=outputs[0])]
-            names |= {name: again[name, port] for name in each.outputs if made}
+            names |= {name: copies[name, port] for name in each.outputs if made}
         nodes.append(rename_inputs(node, names))
     return graph.with_nodes(nodes, new.constants)
 
@@ -73,12 +74,12 @@ def _port(node: Node, graph: Graph, follows: Mapping[str, frozenset[str]]) -> st
     return "" if not ports or any(map(moves, given)) else TIME if TIME in ports else ports[0]
 
 
-def _far_sizes(node: Node, follows: Mapping[str, frozenset[str]], ahead: Mapping[str, Node]) -> list[Node]:
-    """The nodes that make sizes for a node off tensors that follow from more than it does, in their order."""
+def _far_sizes(node: Node, follows: Mapping[str, frozenset[str]], of_sizes: Mapping[str, Node]) -> list[Node]:
+    """The nodes `of_sizes` that a node reads, and that read sizes off tensors that follow from more than it does."""
     made: dict[str, Node] = {}
 
     def visit(names: Iterable[str]) -> None:
-        for each in (ahead[name] for name in names if name in ahead):
+        for each in (of_sizes[name] for name in names if name in of_sizes):
             if each.output not in made:
                 visit(each.inputs)
                 made[each.output] = each
@@ -121,7 +122,8 @@ def _off_x(graph: Graph) -> Graph:
             made = tuple(_of_port(node, X, types, new))
             made = () if node.inputs[0] in moving and len(made) > 1 else made
         elif _lengthens_number(node, graph, types):
-            made = (replace(node, op="Unsqueeze", inputs=(node.inputs[0], _first(new)), attributes={}),)
+            axis = new.constant("axis_0", np.array([0], np.int64))
+            made = (replace(node, op="Unsqueeze", inputs=(node.inputs[0], axis), attributes={}),)
         nodes.extend(made or (node,))
     return graph.with_nodes(nodes, new.constants)
 
@@ -130,7 +132,3 @@ def _lengthens_number(node: Node, graph: Graph, types: Types) -> bool:
     """True where a node is a Reshape of a number n to [n]."""
     target = graph.constants.get(node.inputs[1]) if node.op == "Reshape" and not node.domain else None
     return target is not None and target.tolist() in ([-1], [1]) and types.shape(node.inputs[0]) == ()
-
-
-def _first(new: Additions) -> str:
-    return new.constant("axis_0", np.array([0], np.int64))
