@@ -1,4 +1,4 @@
-"""Make the bodies of one network: each is lowered, judged by samples, and searched for where a bound asks for it."""
+"""The making of a network's bodies: each is lowered, judged by samples, and searched for where a bound asks for it."""
 
 import logging
 from collections.abc import Mapping
@@ -70,8 +70,11 @@ class BodyMaker:
         return body
 
     def _unbounded(self, target: Target) -> CalibratedBody:
-        """The body in as few graphs as have quality enough by samples, or lose little by it. Graphs cost no byte of a
-        step, but each has weights of its own, so a large network keeps one."""
+        """The body in as few graphs as have quality enough by samples, or lose little by it.
+
+        Graphs cost no byte of a step, but each has weights of its own, so a large network keeps one. So do tokens,
+        whose figures are no PSNR of samples, and targets without floats, which have one range for all steps.
+        """
         bodies = [self._in_one_graph(target)]
         is_one = self.writer is not None or isinstance(self.course, TokenCourse) or target.scheme.no_floats
         most = 1 if is_one else min(target.most_graphs, self.course.groups)

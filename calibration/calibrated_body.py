@@ -1,4 +1,4 @@
-"""Judge an int8 body by samples.
+"""An int8 body, and its judgement by samples.
 
 Clipping can lower the error of each tensor and of each step, and still add up over the plan. So the body that is
 deployed makes samples in the closed loop, and they are compared with float32's from the same noise.

@@ -1,4 +1,4 @@
-"""Say which int8 bodies were calibrated alike, as far as the manifest shows. Figures of others do not compare targets.
+"""The int8 bodies that were calibrated alike, as far as the manifest shows. Figures of others do not compare targets.
 
 A bundle keeps the commands that made it. The last one that lowered for a target says how that target's body was
 calibrated. A bound is a matter of each body alone, and so are the other targets. Plans are compared by name and by the

@@ -1,4 +1,4 @@
-"""Measure a task: histograms of its activations, and the ranges that follow."""
+"""The counts of a task: histograms of its activations, and the ranges that follow."""
 
 import logging
 from collections.abc import Callable, Mapping

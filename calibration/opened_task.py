@@ -1,4 +1,4 @@
-"""Make the task of a calibration from its options. All that needs no sampling is checked here."""
+"""The task of a calibration, made from its options. All that needs no sampling is checked here."""
 
 import logging
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Judge bodies: float32 and each contender sample the same held-out seeds, and are compared one by one and as sets.
+"""The judgement of bodies: float32 and contenders sample the same held-out seeds, compared one by one and as sets.
 
 Questions go out a batch of seeds at a time, and whoever has the bodies open answers them: this process, or workers.
 Figures are added in the order of the batches, so they do not follow from who answers. Memory holds a batch, not all

@@ -1,4 +1,4 @@
-"""Is a spec right? Samples of the data are noised to several times, and each is denoised in one call.
+"""The check of a spec: samples of the data are noised to several times, and each is denoised in one call.
 
 A right network is at most as far from the data as the best linear denoiser, which knows the mean and the variance of
 each element alone (Wiener 1949). A network that gets a wrong time, or whose output is misread, is far beyond it.

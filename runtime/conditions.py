@@ -1,4 +1,4 @@
-"""Check the conditions that a caller gives, one value per sample, and make arrays of them."""
+"""The conditions that a caller gives, one value per sample: their check, and their arrays."""
 
 import io
 import math

@@ -1,4 +1,4 @@
-"""Collect the body's inputs for each call: times, conditions, prologue rows and the range group."""
+"""The body's inputs for each call: times, conditions, prologue rows and the range group."""
 
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType

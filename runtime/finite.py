@@ -1,4 +1,4 @@
-"""Report an overflow as one error that names its step."""
+"""Overflows of a run, as one error that names the step."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from math import isfinite

@@ -1,4 +1,4 @@
-"""Find the plans that were fitted to a body.
+"""The plans that were fitted to a body, found by their names.
 
 `fitted:6` is the plan of 6 evaluations that `fewstep fit` made at this guidance. It fits float32, and all bodies run
 it; a bundle of before may have one of the body's own. For another denoiser or guidance other plans are nearer to the

@@ -1,4 +1,4 @@
-"""Open a bundle for sampling: choose its body and the backend that runs it."""
+"""The opening of a bundle for sampling, with the choice of its body and of the backend that runs it."""
 
 import logging
 from collections.abc import Callable

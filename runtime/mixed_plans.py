@@ -1,4 +1,4 @@
-"""Run a plan for each sample of a batch in steps that share one network call.
+"""Runs of a plan for each sample of a batch, in steps that share one network call.
 
 It serves a stream of images whose denoising overlaps, or requests of different quality in one batch. Samples share a
 call if their steps use the same range group of one network. A plan with fewer steps ends earlier.

@@ -1,4 +1,4 @@
-"""Run the conditioner and the prologue before the first step, and deal their rows to the body's calls.
+"""The rows of the conditioner and the prologue, made before the first step and dealt to the body's calls.
 
 Samples often share their condition, and the unconditional branch is the same for all. The conditioner, such as an
 observation encoder, runs once for each distinct condition, whatever the number of steps. The prologue runs once for

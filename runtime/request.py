@@ -1,4 +1,4 @@
-"""Check a caller's request to a sampler: seeds, plans, given tensors, a hold, a cancellation."""
+"""The check of a caller's request to a sampler: seeds, plans, given tensors, a hold, a cancellation."""
 
 import operator
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence

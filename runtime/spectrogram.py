@@ -1,4 +1,4 @@
-"""Convert sound to complex spectrograms with compressed amplitudes, as in SGMSE+, and back, with numpy alone.
+"""Complex spectrograms of sound with compressed amplitudes, as in SGMSE+, and the way back, with numpy alone.
 
 Richter, Welker, Lemercier, Lay, Gerkmann 2023 (arXiv 2208.05830), section IV: x is beta |c|^alpha e^(i angle(c)) for
 coefficients c of a short-time Fourier transform. Its real and imaginary part are two channels. The transform equals

@@ -1,4 +1,4 @@
-"""Convert samples to the units of a bundle's manifest, such as a robot's actions, and back.
+"""Samples in the units of a bundle's manifest, such as a robot's actions, and the way back.
 
 sampler.to_units(actions)      radians, metres, ... from model range
 sampler.from_units(actions)    model range from units: for `hold`, for `given`

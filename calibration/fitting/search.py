@@ -1,4 +1,4 @@
-"""Search the best numbers of a plan for a body: all of them together, by the sample at the end."""
+"""The search of the best numbers of a plan for a body: all of them together, by the sample at the end."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace

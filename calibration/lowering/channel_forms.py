@@ -1,4 +1,4 @@
-"""Join scales and shifts of channels in a lowered graph with their neighbours, so that they take less time or none.
+"""Scales and shifts of channels in a lowered graph, joined with their neighbours, so that they take less time or none.
 
     pictures:   QuantizeLinear(x * m, scale)           ==>   QuantizeLinear(x, scale / m)
     1-D:        DequantizeLinear(y, scale) / n         ==>   DequantizeLinear(y, scale / n)

@@ -1,4 +1,4 @@
-"""Does OpenVINO compute a large float graph as onnxruntime does? The check goes part by part: few weights are held
+"""The check that OpenVINO computes a large float graph as onnxruntime does. It goes part by part: few weights are held
 twice.
 
 Parts are runs of nodes. Both engines read onnxruntime's results of the parts before, so that a difference stands where

@@ -1,4 +1,4 @@
-"""Watch a prepared graph run: which activations matter, how to see them, and what was counted, group by group."""
+"""The watching of a prepared graph: which activations matter, how to see them, and what was counted, group by group."""
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence

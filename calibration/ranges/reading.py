@@ -1,4 +1,4 @@
-"""Reads a file of ranges, which `table.py` writes. What cannot be is refused."""
+"""The reading of a file of ranges, which `table.py` writes. What cannot be is refused."""
 
 from collections.abc import Mapping
 from dataclasses import replace

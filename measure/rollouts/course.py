@@ -1,4 +1,4 @@
-"""Judge a choice of graphs: seeds run along one plan, with any graph at any range group.
+"""The judgement of a choice of graphs: seeds run along one plan, with any graph at any range group.
 
 The final sample is compared with float32's from the same noise (closed loop). Errors of single steps neither add up nor
 keep their order on the way.

@@ -1,4 +1,4 @@
-"""Judge graphs of a token denoiser: at the states of float32's run, and by runs of their own.
+"""The judgement of a token denoiser's graphs: at the states of float32's run, and by runs of their own.
 
 One token that differs changes all that follow, so a run of its own says little of a body's error. Logits are compared
 where float32 was: the share of open positions whose likeliest token is another, and the divergence of probabilities.

@@ -1,4 +1,4 @@
-"""Does OpenVINO compute a float graph as onnxruntime does? Each machine compares two calls, once.
+"""The check that OpenVINO computes a float graph as onnxruntime does. Each machine compares two calls, once.
 
 The user's cache folder keeps the answer under the hashes of the graph, OpenVINO's version and the processor: later
 loads pay nothing. Without onnxruntime, operations that OpenVINO is known to compute wrong are refused by name.

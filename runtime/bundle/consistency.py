@@ -1,4 +1,4 @@
-"""Check a manifest beyond its types: sizes, ranges, and graphs that must fit together."""
+"""The check of a manifest beyond its types: sizes, ranges, and graphs that must fit together."""
 
 from collections.abc import Iterator
 from itertools import accumulate

@@ -1,4 +1,4 @@
-"""Decide which engine of a bundle may run on this machine.
+"""The choice of an engine of a bundle that may run on this machine.
 
 An engine is native code: a process that loads one is in the hands of its builder. A hash shows damage, not origin. An
 engine is therefore loaded only under two conditions:

@@ -1,4 +1,4 @@
-"""List the files that an ONNX file refers to, read from its bytes without loading it.
+"""The files that an ONNX file refers to, read from its bytes without loading it.
 
 onnxruntime before 1.23 opens any file that a graph names for its weights, wherever it is. So the bundle asks first.
 Only the messages that can hold a tensor are entered.

@@ -1,4 +1,4 @@
-"""Open a bundle without trusting it: schema, paths, sizes and hashes are checked, and failures name a fix.
+"""The opening of a bundle without trust: schema, paths, sizes and hashes are checked, and failures name a fix.
 
 A hash shows damage, not origin: whoever can edit a file can edit the manifest too. It catches what happens in
 practice: half copies, Git LFS pointers, a graph replaced by hand.

@@ -1,4 +1,4 @@
-"""Decode latents that are larger than a bundle's decoder: it runs on overlapping windows, and the images blend.
+"""Images of latents that are larger than a bundle's decoder: it runs on overlapping windows, and the images blend.
 
     x = sample_tiles(sampler, "dpmpp_2m:8", (4, 96, 96), tiles)
     images = decode_tiles(load_autoencoder("bundle"), x, tiles)

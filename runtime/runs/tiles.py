@@ -1,4 +1,4 @@
-"""Sample arrays larger than the engine: the network runs on overlapping windows, and their outputs are averaged.
+"""Samples of arrays larger than the engine: the network runs on overlapping windows, and their outputs are averaged.
 
     plan = sampler.compile("dpmpp_2m:8")
     x = sample_tiles(sampler, plan, (3, 1024, 1024), Tiles(overlap=64), seeds=[0])
