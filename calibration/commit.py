@@ -61,7 +61,7 @@ def with_bodies(writer: Writer, full: Manifest, task: Task, network: CalibratedN
     bundle, manifest = task.sampler.bundle, alone(full, task.network)
     plan, bodies = network.plan, network.bodies
     command = task.command([body.target for body in bodies.values()])
-    file = writer.add(network.table.encode(), "ranges", "ranges", ".safetensors")
+    ranges = writer.add(network.table.encode(), "ranges", "ranges", ".safetensors")
     maps = [each for each in _maps(bundle) if each.body in manifest.bodies and each.body not in bodies]
     maps += [precision_map(name, plan.name, task.bound, each) for name, each in network.searches.items() if task.bound]
     _warn_of_kept(bundle, bodies, plan, command)
@@ -80,7 +80,7 @@ def with_bodies(writer: Writer, full: Manifest, task: Task, network: CalibratedN
         bodies={**manifest.bodies, **bodies},
         plans={**manifest.plans, plan.name: plan_file},
         precision=writer.add(encode_maps(tuple(maps)), "precision", "precision", ".json") if maps else None,
-        ranges=file,
+        ranges=ranges,
         engines=engines,
         provenance=provenance,
         report=None if is_stale else manifest.report,

@@ -53,7 +53,7 @@ def open_task(options: CalibrateOptions, network: str = DENOISER) -> Task:
     if not lams:
         raise UserError(f"plan {plan.name} has no step of the network {network}", "give a longer plan (--plan)")
     if isinstance(graph := sampler.network().graph, OnDemand):
-        sampler = sampler.changed(bundle=graph.bundle)  # it hashes each file once
+        sampler = sampler.changed(bundle=graph.bundle)  # a `CheckedOnce`, which hashes each file once
     prepared = io.load(sampler.bundle.graph(sampler.body.graph), root=options.bundle)
     conditions, sizes = _conditions(options, all_networks), _sizes(options, all_networks)
     usable = _usable(targets_of(options), sampler.bundle, prepared, conditions)

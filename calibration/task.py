@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from math import prod
 
 from fewstep.calibration.lowering.quantize import lowered_ops
@@ -21,7 +21,6 @@ from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import DENOISER
 from fewstep.runtime.backends import LoadedGraph
-from fewstep.runtime.progress import SILENT
 from fewstep.runtime.sampler import Sampler
 from fewstep.runtime.sizes import sized
 
@@ -82,8 +81,8 @@ class Task:
 
     @property
     def is_large(self) -> bool:
-        """True where the activations of BATCH samples are more than MEMORY, or rows measure themselves: all is done
-        sample by sample."""
+        """True where the activations of BATCH samples are more than MEMORY, or those of a row are measured before the
+        next row (`are_large`): all is done sample by sample."""
         if are_large(self.prepared, self.tensors):
             return True
         branches, manifest = max(len(step.branches) for step in self.plan.steps), self.sampler.bundle.manifest
@@ -117,5 +116,5 @@ class Task:
         """Every evaluation of the plan along up to BATCH trajectories at once, of a graph instead of the float32
         body's."""
         sampler = self.among(self.sampler.changed(graph=graph))
-        rest = (SILENT, BATCH, self.conditions, self.sizes, self.per_size, runs_of(self.plan), self.network)
-        return roll_out(sampler, self.plan, self.seeds, *rest)
+        along = partial(roll_out, sizes=self.sizes, per_size=self.per_size, network=self.network)
+        return along(sampler, self.plan, self.seeds, conditions=self.conditions, runs=runs_of(self.plan))

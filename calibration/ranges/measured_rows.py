@@ -64,13 +64,14 @@ class MeasuredRows:
 
 
 def open_counted(graph: Graph, counts: Counts, threads: int = 0) -> LoadedGraph:
-    """The float network that `counts` is to count, which measures its rows itself if they are large."""
+    """The float network whose tensors `counts` is to count: `MeasuredRows` if they are large."""
     network = open_watched(graph, counts.tensors, threads)
     return MeasuredRows(network, graph, counts) if are_large(graph, counts.tensors) else network
 
 
 def are_large(graph: Graph, tensors: Iterable[str]) -> bool:
-    """True if rows measure themselves. Each evaluation is then of one trajectory: a histogram has no parts by seed."""
+    """True if each row is measured before the next. An evaluation is then of one trajectory: a histogram has no parts
+    by seed."""
     return row_bytes(graph, tensors) > (BESIDE_LARGE if io.exceeds(graph) else LARGE)
 
 

@@ -87,7 +87,7 @@ def judged_differences(index: int, added: Sums) -> tuple[Difference | None, Diff
 def float_differences(course: Course, graph: LoadedGraph) -> tuple[Array, ...]:
     """The `differences` of float32's graph at each step of a course."""
 
-    def without_group(feeds: Arrays) -> dict[str, NDArray[np.float32]]:
+    def without_group(feeds: Arrays) -> dict[str, NDArray[np.float32]]:  # which float32's graph does not take
         return graph({name: value for name, value in feeds.items() if name != GROUP})
 
     return tuple(
@@ -102,7 +102,7 @@ def body_differences(
     """Guidance's directions and the differences of two conditions along a course that has float32's; `graphs` has a
     body's graph for each range group."""
     steps = []
-    for state, exact in zip(course.float_states, course.differences, strict=False):
+    for state, exact in zip(course.float_states, course.differences, strict=False):  # none without differences
         graph = graphs[state.step.group]
         outputs = (_outputs(course, graph, state, u) for u in (state.u, moved(state.u)))
         steps.append(judged_differences(state.index, sums(differences(state.step, *outputs), exact, state.x0)))
