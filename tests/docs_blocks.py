@@ -8,11 +8,13 @@ A comment in front of a block, or of a page's first line, says why the tests do 
 `python -m tests.docs_blocks` prints the commands that are run by hand, for `.ci/readme`.
 """
 
+import ast
 import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 ROOT = Path(__file__).parent.parent
 TOP = tuple(ROOT / name for name in ("README.md", ".github/CONTRIBUTING.md", ".github/SECURITY.md"))
@@ -61,6 +63,16 @@ def blocks(page: Path) -> Iterator[Block]:
             text = "\n".join(line if fence else line[4:] for line in lines[first:end])
             yield Block(page, first + 1, kind, text, mark[1] if mark else "", mark[2] if mark else "")
         number = end + 1
+
+
+def functions(page: Path) -> SimpleNamespace:
+    """The functions of a page's python blocks, without what it calls them for."""
+    session: dict[str, object] = {}
+    for block in (each for each in blocks(page) if each.kind == "python"):
+        tree = ast.parse(block.text)
+        tree.body = [each for each in tree.body if isinstance(each, ast.FunctionDef | ast.Import | ast.ImportFrom)]
+        exec(compile(tree, str(page), "exec"), session)
+    return SimpleNamespace(**session)
 
 
 def _is_command(lines: list[str], number: int) -> bool:

@@ -22,6 +22,7 @@ from fewstep.models import ready
 from fewstep.models.fashion_mnist.data import DEBIAN_FOLDER
 from fewstep.runtime import load
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
+from tests.docs_blocks import functions
 
 ROOT = Path(__file__).parents[3]
 QUICK = {"illustration sequences"}
@@ -51,6 +52,14 @@ def test_each_claim_is_measured(claim: Claim, monkeypatch: pytest.MonkeyPatch) -
     assert line.ours == line.ours and claim.system in str(line)
     if claim.system == "StreamDiffusion filter":
         assert line.ours >= 10 * line.plain  # of 22 frames, two are processed
+
+
+def test_rollover_of_all_seeds_is_the_page_s_of_each() -> None:
+    """Of one whose reward falls on the way."""
+    of = setting(range(32, 33))
+    plan, reward = of.sampler.compile("ddpm:10"), lambda x: float(of.reward(x)[0])
+    one = functions(ROOT / "docs/compose.md").rollover(of.sampler, plan, reward, 32, of.who, quota=4)
+    np.testing.assert_array_equal(claim_ways.rolled(of), one)
 
 
 @pytest.mark.skipif(not HAS_PICTURES, reason="the package dataset-fashion-mnist is not installed")
