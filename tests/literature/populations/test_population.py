@@ -136,7 +136,15 @@ def test_a_corrector_starts_at_pure_noise() -> None:
     assert plan.steps[0].alpha == 0
     corrector = guidance_corrector(plan)
     network = lambda index, step, u: [np.tanh(u), np.tanh(u) / 2]  # noqa: E731
-    made = evolve(plan, network, corrector, [0], 16, (2,), at=[])
+    rates = [step.alpha / step.sigma for step in plan.steps[1:3]]
+
+    def weigh(state: Evaluated) -> np.ndarray:
+        if state.index == 1:  # from pure noise on, with one guess of x0: half of the gap of noises, squared
+            gap = plan.steps[1].alpha * np.subtract(*state.outputs)
+            assert corrector(state) == pytest.approx((1 + np.diff(np.log(rates))) * (gap**2).sum(1), rel=1e-4)
+        return corrector(state)
+
+    made = evolve(plan, network, weigh, [0], 16, (2,), at=[])
     assert np.isfinite(made.log_weights).all() and made.log_weights.std() > 0
     for wrong, named in (
         (compile_plan("ddpm:4", FACTS), "has nothing to correct"),
@@ -241,12 +249,6 @@ def test_a_hook_of_another_plan_is_refused(sampler: Sampler) -> None:
         Steering(total, 1.0, plan, "min")
 
 
-def test_steps_may_take_other_ranges_than_the_hook_s(sampler: Sampler, grouped: Sampler) -> None:
-    plan = sampler.compile("ddpm:4")
-    assert grouped.compile(plan).steps != plan.steps
-    population(grouped, plan, Steering(total, 1.0, plan), [0], 2, {"class": [0]})
-
-
 def test_an_overflow_is_the_network_s_and_told_at_its_step() -> None:
     plan = compile_plan("ddpm:4", FACTS)
     network = lambda index, step, u: [u * np.float32(np.inf if index == 2 else 1)]  # noqa: E731
@@ -272,6 +274,7 @@ def test_a_plan_runs_in_the_body_s_groups(sampler: Sampler, grouped: Sampler) ->
     expected = population(grouped, own, unweighted, [3], 2, label).samples
     for plan in ("ddpm:4", sampler.compile("ddpm:4")):
         np.testing.assert_array_equal(population(grouped, plan, unweighted, [3], 2, label).samples, expected)
+    population(grouped, plan, Steering(total, 1.0, plan), [3], 2, label)  # a hook whose ranges are others
     with pytest.raises(UserError, match="is for schedule"):
         population(sampler, compile_plan("ddpm:4", FACTS), unweighted, [3], 2, label)
 
