@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from fewstep.measure.cost import BATCH
 from fewstep.measure.judged_batch import Contender, JudgedBatch
-from fewstep.measure.rollouts.seeds import SeedBatch
+from fewstep.measure.rollouts.seeds import APART, SeedBatch
 from fewstep.measure.sampling import FEW, FLOAT, SampledBatch
 from fewstep.measure.tally import NOTHING, Judgement, Tally, Want, joined
 from fewstep.plans.any_plan import AnyPlan, regroup
@@ -83,7 +83,7 @@ def judge(
     if want.extract is not None:
         for name, samples in sampled(plans, range(count, want.featured), batch, "samples of sets"):
             tallies[name].add_features(samples)
-        for _, samples in sampled({FLOAT: plan}, want.apart, batch, "other float32 samples"):
+        for _, samples in sampled({FLOAT: plan}, APART[: want.featured], batch, "other float32 samples"):
             apart.append(want.extract(samples))
     judgements = {name: tally.judgement() for name, tally in tallies.items()}
     return Judgements(teacher, judgements.pop(FLOAT), judgements, joined(apart))

@@ -47,7 +47,7 @@ JudgedBodies = Callable[[str], Any]  # by the name of the body: a JudgedBody, of
 class Contender:
     """A body to be judged, on the first `seeds` seeds; on the first `forced_seeds` of them its steps are forced too.
 
-    plan: its own, along which float32 is compared with it; None is the plan of the judgement.
+    plan: its own, along which float32 is compared with it; None is the plan of the judgement, as for all tokens.
     """
 
     name: str

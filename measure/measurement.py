@@ -20,7 +20,6 @@ from fewstep.measure.judge import Judgements, judge
 from fewstep.measure.judged_task import JudgedTask
 from fewstep.measure.results import SCHEMA, Distance, ExtractorFacts, Quality, Results
 from fewstep.measure.rollouts.prompts import HELD_OUT, given_records
-from fewstep.measure.rollouts.seeds import APART
 from fewstep.measure.speed.machine import this_machine
 from fewstep.measure.speed.timed_bodies import TimedBodies, races
 from fewstep.measure.tally import Want
@@ -104,7 +103,7 @@ def _with_quality(
     teacher = None if task.teacher is None else task.checked_teacher(task.taught, progress, sampling.few_by_few)
     extract = None if extractor is None else extractor.extract
     plan = None if teacher is None else teacher.plan
-    want = Want(plan, task.taught, extract, task.featured, APART[: task.featured], task.has_samples)
+    want = Want(teacher=plan, taught=task.taught, extract=extract, featured=task.featured, samples=task.has_samples)
     judgements = judge(sampling.answers, task.contenders, task.plan, task.held_out, task.count, want, progress)
     features, sets = (None, {}) if extractor is None else _distances(task, extractor, judgements, progress)
     results = msgspec.structs.replace(

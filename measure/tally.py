@@ -29,7 +29,7 @@ class Want:
     """The measurements of each body, besides its distance from float32 along the same plan.
 
     teacher: a plan whose float32 samples of the first `taught` seeds all are compared with; None for none.
-    extract: samples to features [B, D], of the first `featured` seeds, and of float32's of seeds `apart`; or None.
+    extract: samples to features [B, D], of the first `featured` seeds, and of as many of float32's of APART; or None.
     samples: whether samples are kept.
     """
 
@@ -37,7 +37,6 @@ class Want:
     taught: int = 0
     extract: Callable[[NDArray[Any]], NDArray[np.floating]] | None = None
     featured: int = 0
-    apart: range = range(0)
     samples: bool = False
 
 
