@@ -22,12 +22,10 @@ from fewstep.runtime import Sampler
 CFG = {"dit_flow": 3.0, "convnext_v_cosine": 2.0}
 CFG_PP = {"dit_flow": 2.0, "convnext_v_cosine": 1.5}
 PAG = {"fashion_mnist": 1.0, "dit_flow": 0.25}  # by FD of 0.25 to 2 on 128 seeds from 20 000 on
-# Of two branches, by FD of `dpmpp_2m:5` on such seeds: 1 to 3, and 1.5 to 4. On `fashion_mnist` 1, which is one branch,
-# is the best of all
+# Of two branches, by FD of `dpmpp_2m:5` at 1 to 3, and 1.5 to 4. On `fashion_mnist` 1, which is one branch, is best
 BESIDE_PAG = {"fashion_mnist": 1.25, "dit_flow": 2.0}
 SKIPS = {"unet_epsilon_linear": 1.5}  # of the innermost skip, falling to 1: by FD of 0.4 to 2.2 on such seeds
-# Window and cutoff: the best of six on such seeds
-SHIFTS = {"unet_epsilon_linear": (20.0, 200.0), "convnext_v_cosine": (20.0, 400.0)}
+SHIFTS = {"unet_epsilon_linear": (20.0, 200.0), "convnext_v_cosine": (20.0, 400.0)}  # window, cutoff: best of six
 U_NET, PLAIN = ("unet_epsilon_linear",), ("unet_epsilon_linear", "convnext_v_cosine")
 # By FD of ddim, dpmpp_2m, unipc_2 and ipndm on four grids, with that scale and without, on such seeds
 JOINT, ALONE = "unipc_2:5@arctan", "ddim:5@quadratic"
@@ -91,6 +89,8 @@ CLAIMS = [
     *beside("CFG++", "guidance that stays near the data", 16,
             lambda s: s.sample("ddim:8", guidance=CfgPlusPlus(CFG_PP[model(s)])), GUIDED,
             {"guidance of the best weight": (16, weighed)}),
+    *beside("CFG++ at 1", "guidance that stays near the data", 16, plan("dpmpp_2m:8@trailing", CfgPlusPlus(1.0)),
+            GUIDED, {"guidance of the best weight": (16, plan("dpmpp_2m:8@trailing", 3.0))}),  # the best of five plans
     *beside("PAG", "guidance without a null condition", 10, lambda s: replace(
         s, sampler=changed(s.source, change="pag")).sample("dpmpp_2m:5", guidance=Pag(PAG[model(s)])), tuple(PAG), {
         "twice the steps": (10, plan("dpmpp_2m:10")),
