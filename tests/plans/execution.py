@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from fewstep.plans.names.name import parse_plan_name
-from fewstep.plans.plan import Plan
+from fewstep.plans.plan import Plan, Step
 from fewstep.plans.schedule import NoiseSchedule, Time
 from fewstep.plans.spec import Prediction, ScheduleSpec
 from fewstep.plans.tracer import Solver
@@ -36,6 +36,11 @@ def recorded(
         return list(outputs[index])
 
     return sample(plan, network, lambda number: draws[number], np.float64, given), seen
+
+
+def tanh(index: int, step: Step, u: Array) -> list[Array]:
+    """A network that is not linear."""
+    return [np.tanh(u)]
 
 
 def solver(name: str) -> Solver:

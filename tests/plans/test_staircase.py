@@ -18,6 +18,7 @@ from fewstep.plans.staircase import staircase
 from fewstep.plans.transforms import chained
 from fewstep.runtime.execute import execute, finish
 from fewstep.runtime.slots import Carrying, first_slots
+from tests.plans.execution import sample
 
 PLACES, MEAN, NEXT = 8, 0.4, 0.9  # NEXT: the correlation of neighbours
 FLOW, COSINE = ScheduleSpec("flow"), ScheduleSpec("cosine")
@@ -94,6 +95,11 @@ def by_position(plan):
     return network
 
 
+def alone(plan, draws):
+    """The sample of an ordinary plan on that network."""
+    return sample(plan, lambda index, step, u: by_position(plan)(index, step, u, {})[0], draws, np.float64)
+
+
 ORDINARY = [
     ("ddim:8", FLOW, {}),
     ("dpmpp_2m:16", FLOW, {"shaping": Clip(-0.6, 0.6)}),
@@ -113,17 +119,12 @@ def test_each_position_goes_through_the_steps_of_the_ordinary_plan(name, schedul
     plan = staircase(ordinary, Stairs(-2, PLACES, leaves, kept), NoiseSchedule(schedule))
     noise = np.random.default_rng(0).standard_normal((12, 3, PLACES, 1))
 
-    def alone(index, step, u):
-        return by_position(ordinary)(index, step, u, {})[0]
-
     samples = rolled(plan, 12, lambda call, number: noise[call], by_position(plan))
 
     for call in range(PLACES // leaves, 12):
         entered = noise[call - (PLACES - kept) // leaves + 1][:, -leaves:]
-        whole = execute(ordinary, alone, lambda _, entered=entered: entered, np.float64)
-        np.testing.assert_allclose(
-            samples[call][:, kept : kept + leaves], finish(ordinary, whole, np.float64), rtol=0, atol=1e-12
-        )
+        whole = alone(ordinary, lambda _, entered=entered: entered)
+        np.testing.assert_allclose(samples[call][:, kept : kept + leaves], whole, rtol=0, atol=1e-12)
 
 
 def test_each_position_has_draws_of_its_own():
@@ -141,11 +142,7 @@ def test_each_position_has_draws_of_its_own():
         (own,) = plan.steps[6 + within].draws
         return drawn[4 + run, own][:, 6 - 2 * run : 8 - 2 * run]
 
-    def alone(index, step, u):
-        return by_position(ordinary)(index, step, u, {})[0]
-
-    whole = execute(ordinary, alone, of_one, np.float64)
-    np.testing.assert_allclose(samples[7][:, :2], finish(ordinary, whole, np.float64), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(samples[7][:, :2], alone(ordinary, of_one), rtol=0, atol=1e-12)
 
 
 def test_a_chain_of_runs_is_the_runs():

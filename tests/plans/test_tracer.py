@@ -13,7 +13,7 @@ from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.shaping import Clip
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.runtime.execute import Hold, execute
-from tests.plans.execution import sample
+from tests.plans.execution import sample, tanh
 
 COSINE = ScheduleSpec("cosine")
 DENOISING = DenoiserFacts(COSINE, "sample")
@@ -170,7 +170,7 @@ def test_what_is_held_is_noised_with_the_time_and_exact_at_the_end(name):
     for step, u in zip(plan.steps, inputs, strict=True):
         assert u[mask == 1] == pytest.approx((step.alpha * Y + step.sigma * X)[mask == 1])
     assert made[mask == 1] == pytest.approx(Y[mask == 1])
-    free = sample(plan, lambda i, step, u: [np.tanh(u)], lambda draw: X, np.float64)
+    free = sample(plan, tanh, lambda draw: X, np.float64)
     assert made[mask == 0] == pytest.approx(free[mask == 0])  # this network looks at one element at a time
 
 
@@ -180,11 +180,8 @@ def test_an_image_is_given_at_full_strength_even_where_it_is_all_noise():
     image, plain = compile_plan("ddim:4", flow, strength=1.0), compile_plan("ddim:4", flow)
     assert image.given == ("image",) and decode(encode(image)) == image
 
-    def network(index, step, u):
-        return [np.tanh(u)]
-
-    expected = sample(plain, network, lambda draw: X, np.float64)
-    assert sample(image, network, lambda draw: X, np.float64, {"image": Y}) == pytest.approx(expected)
+    expected = sample(plain, tanh, lambda draw: X, np.float64)
+    assert sample(image, tanh, lambda draw: X, np.float64, {"image": Y}) == pytest.approx(expected)
 
 
 def test_a_tensor_asked_for_twice_is_given_once():

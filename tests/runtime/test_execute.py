@@ -10,7 +10,7 @@ from fewstep.plans.noise import normal
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.runtime.execute import FRESH_DRAW, Hold, execute, finish
 from fewstep.runtime.finite import finite_states
-from tests.plans.execution import sample
+from tests.plans.execution import sample, tanh
 
 FACTS = DenoiserFacts(ScheduleSpec("cosine"), "v")
 PLAN = compile_plan("dpmpp_2m:5", FACTS)
@@ -23,21 +23,17 @@ def draws(number):
     return normal(7, number, SHAPE)
 
 
-def network(index, step, u):
-    return [np.tanh(u)]
-
-
 def inputs(hold: Hold):
-    states = list(execute(PLAN, network, draws, hold=hold))
+    states = list(execute(PLAN, tanh, draws, hold=hold))
     return [state.u for state in states], finish(PLAN, states, hold=hold)
 
 
 def test_a_mask_below_1_leaves_the_sample_free() -> None:
-    states = list(execute(PLAN, network, draws, hold=Hold(VALUE, MASK)))
+    states = list(execute(PLAN, tanh, draws, hold=Hold(VALUE, MASK)))
     made, last = finish(PLAN, states, hold=Hold(VALUE, MASK)), finish(PLAN, states)
     np.testing.assert_array_equal(made[MASK == 1], VALUE[MASK == 1])
     np.testing.assert_array_equal(made[MASK < 1], last[MASK < 1])
-    free = sample(PLAN, network, draws)
+    free = sample(PLAN, tanh, draws)
     assert (made[0, 2] != free[0, 2]) and (made[0, 1] == free[0, 1])  # blended on the way; and never
 
 
@@ -75,7 +71,7 @@ def test_one_draw_is_made_once() -> None:
         asked.append(number)
         return draws(number)
 
-    list(execute(PLAN, network, counted, hold=Hold(VALUE, MASK)))
+    list(execute(PLAN, tanh, counted, hold=Hold(VALUE, MASK)))
     assert asked.count(0) <= 2  # of the start, and of the hold
 
 

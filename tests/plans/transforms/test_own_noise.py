@@ -9,7 +9,7 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.noise import normal
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.plans.transforms import own_noise, tail
-from tests.plans.execution import sample
+from tests.plans.execution import sample, tanh
 
 SHAPE = (1, 8, 8)
 FACTS = DenoiserFacts(ScheduleSpec("cosine"), "v")
@@ -19,22 +19,18 @@ def draws(number):
     return normal(3, number, SHAPE)
 
 
-def network(index, step, u):
-    return [np.tanh(u)]
-
-
 @pytest.mark.parametrize("name", ["ddim:4", "ddpm:4", "dpmpp_3m_sde:5"])
 def test_the_seed_s_own_noise_gives_the_seed_s_sample(name) -> None:
     plan = compile_plan(name, FACTS)
-    made = sample(own_noise(plan), network, draws, given={"noise": draws(0)})
-    np.testing.assert_array_equal(made, sample(plan, network, draws))
+    made = sample(own_noise(plan), tanh, draws, given={"noise": draws(0)})
+    np.testing.assert_array_equal(made, sample(plan, tanh, draws))
 
 
 def test_over_an_image_it_is_the_image_s_noise() -> None:
     plan, image = compile_plan("ddim:4", FACTS, strength=0.5), normal(9, 0, SHAPE)
     assert own_noise(plan).given == ("image", "noise")
-    made = sample(own_noise(plan), network, draws, given={"image": image, "noise": draws(0)})
-    np.testing.assert_array_equal(made, sample(plan, network, draws, given={"image": image}))
+    made = sample(own_noise(plan), tanh, draws, given={"image": image, "noise": draws(0)})
+    np.testing.assert_array_equal(made, sample(plan, tanh, draws, given={"image": image}))
 
 
 def test_plans_that_draw_no_start_are_refused() -> None:
