@@ -26,7 +26,9 @@ def test_steps_are_algorithm_18_without_noise(tmp_path: Path) -> None:
     sampler = load(tmp_path / "bundle")
     samples = names["sample"](sampler, names["steps_of"](STEPS), SEEDS, {"trunk": trunk})
 
+    heard: list[float] = []  # the sine of c_noise, at the least of the frequencies
     module, data, draws = names["make"]()[0].eval(), 16.0, sampler.draws(SEEDS)
+    module.time.register_forward_pre_hook(lambda _, fed: heard.append(float(fed[0][0, 0])))
     ends = (data * 160.0) ** (1 / 7), (data * 4e-4) ** (1 / 7)
     sigmas = [(ends[0] + i / STEPS * (ends[1] - ends[0])) ** 7 for i in range(STEPS)] + [0.0]
     x = sigmas[0] * draws(0).astype(np.float64)
@@ -34,17 +36,19 @@ def test_steps_are_algorithm_18_without_noise(tmp_path: Path) -> None:
         before = x
         x = names["turned"](x, draws, index).astype(np.float64)
         far = [np.linalg.norm(each[:, :, None] - each[:, None], axis=-1) for each in (before, x)]
-        np.testing.assert_allclose(*far, rtol=1e-5, atol=1e-4)  # distances stay, the centre moves to a normal step
-        assert np.abs(x.mean(1)).max() < 4
+        np.testing.assert_allclose(*far, rtol=1e-5, atol=1e-4)  # distances stay
         scaled = torch.from_numpy((x / np.hypot(s, data)).astype(np.float32))
         with torch.no_grad():
             raw = module(scaled, torch.full((2,), np.log(s) / 4).float(), torch.from_numpy(trunk)).numpy()
+        assert heard[-1] == pytest.approx(np.sin(np.log(s / data) / 4), abs=1e-5)
         denoised = data**2 / (s**2 + data**2) * x + s * data / np.hypot(s, data) * raw
         x = x + (t - s) * (x - denoised) / s
     np.testing.assert_allclose(samples, x, rtol=1e-3, atol=1e-3)
-    corners = np.vstack([np.eye(3), -np.eye(3)])[None].repeat(2, 0)
+    corners = 5 + np.vstack([np.eye(3), -np.eye(3)])[None].repeat(2, 0)
     made = np.stack([names["turned"](corners, draws, index) for index in range(300)]).astype(np.float64)
-    rotations = made[..., :3, :] - made.mean(-2, keepdims=True)
+    centres = made.mean(-2)  # a normal step from 0, and no draw of the plan
+    assert np.square(centres).mean() == pytest.approx(1, abs=0.12) and np.abs(centres[0] - draws(0)[:, 2]).min() > 1e-3
+    rotations = made[..., :3, :] - centres[..., None, :]
     np.testing.assert_allclose(np.linalg.det(rotations), 1, atol=1e-5)  # no mirror
     assert np.abs(rotations.mean((0, 1))).max() < 0.12  # in every direction
     with pytest.raises(UserError, match="of one row"):

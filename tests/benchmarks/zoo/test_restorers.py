@@ -97,6 +97,17 @@ def test_storm_halves_the_loss_of_a_prediction_and_of_the_score_around_it() -> N
         made = sample(plan, network, lambda number: draws[number], np.float64, given)
         assert np.abs(made - POINT).max() < most
     both.score = lambda x, *others: 0 * x
-    assert float(storm.loss(drawn, 16)(both, seeded(0)) - half) == pytest.approx(
-        0.5, rel=0.02
-    )  # of noise of deviation 1
+    still = float(storm.loss(drawn, 16)(both, seeded(0)) - half)
+    assert still == pytest.approx(0.5, rel=0.02)  # of noise of deviation 1
+    share = torch.tensor(0.5, requires_grad=True)
+    both.predictor, both.score = lambda x, time, y: share * y, lambda x, time, y, predicted: 10 * predicted
+    (slope,) = torch.autograd.grad(storm.loss(drawn, 16)(both, seeded(0)), share)
+    assert slope > (y * (0.5 * y - POINT)).mean() + 0.1  # the score's loss teaches the predictor too
+
+
+def test_storm_predicts_from_the_recording_alone_and_the_score_sees_both() -> None:
+    network, at = storm.trained(), torch.ones(1)
+    x, y, other = torch.randn(3, 1, *storm.SHAPE, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(network.predictor(x, at, y), network.predictor(other, 0 * at, y), rtol=0, atol=0)
+    seen = network.score(x, at, y, y)
+    assert min((network.score(x, at, *each) - seen).abs().max() for each in ((y, other), (other, y))) > 0.1

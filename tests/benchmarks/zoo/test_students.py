@@ -7,6 +7,7 @@ import adapter
 import consistency_lora
 import guided
 import guided_lora
+import numpy as np
 import pytest
 import torch
 from denoising import Batch
@@ -99,12 +100,15 @@ def test_a_trained_file_fills_the_slots_of_an_int8_graph(tmp_path: Path) -> None
     with load(bundle) as exact, load(bundle, "int8") as rounded:
         wanted, none = exact.sample(plan, seeds, who, guided_lora.GUIDANCE), exact.sample(plan, seeds, who)
         made, filled = (each.at(adapters=file).sample(plan, seeds, who) for each in (rounded, exact))
+        (state,) = exact.at(adapters=file).steps("ddim:1", [0, 1], {"class": [3, 4]})
     assert psnr(made, wanted).mean() > psnr(none, wanted).mean() + 1.0
     assert psnr(made, filled).mean() > 30.0
     file = {str(consistency_lora.WEIGHTS): 1.0}
     with load(bundle, "int8") as rounded:
         once, alone = (each.sample("lcm:1", seeds, who) for each in (rounded.at(adapters=file), rounded))
     assert psnr(once, wanted).mean() > psnr(alone, wanted).mean() + 1.0
-    x, time, label = torch.from_numpy(made[:2]), torch.tensor([500.0, 20.0]), torch.tensor([3, 4])
-    with torch.no_grad():
-        torch.testing.assert_close(guided_lora.make()[0](x, time, label), guided_lora.trained()(x, time, label))
+    noise, label = torch.from_numpy(state.u), torch.tensor([3, 4])
+    for network in (guided_lora.make()[0], guided_lora.trained()):
+        with torch.no_grad():
+            x0 = noise - network(noise, torch.full((2,), 1000.0), label)
+        np.testing.assert_allclose(state.x0, x0, atol=1e-4)

@@ -241,7 +241,8 @@ def test_sgmse_is_the_published_recurrence(corrections):
     clocks = [*np.linspace(1, 0.03, 6), 0.0]
     times = [*(schedule.time(t) for t in clocks[:-1]), CLEAN]
     assert [time.network for time in linspace(schedule, 6)] == pytest.approx(clocks, abs=1e-12)  # docs/restoration.md
-    plan = trace_plan("test", partial(sgmse, corrections=corrections), times, restoring(OU, "score"))
+    solver = sgmse if corrections == 1 else partial(sgmse, corrections=corrections)  # 1 is the default
+    plan = trace_plan("test", solver, times, restoring(OU, "score"))
     draws, scores = rng.standard_normal((30, 4)), rng.standard_normal((30, 4))
     made, seen = recorded(plan, scores[:, None], draws, {"y": np.full(4, Y)})
     theta, growth = 1.5, math.log(10)

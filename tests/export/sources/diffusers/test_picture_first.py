@@ -65,6 +65,4 @@ def test_lotus_d_is_one_step_from_the_picture_alone(tmp_path: Path) -> None:
     who, given = {"text": TEXT, "class_embedding": DEPTH}, {"image": picture}
     made = sampler.sample("ddim:1", [0], who, given=given, strength=1.0, renoise=0)
     np.testing.assert_allclose(made, said(network, picture), atol=1e-4)
-    with pytest.raises(AssertionError):
-        noised = sampler.sample("ddim:1", [0], who, given=given, strength=1.0)
-        np.testing.assert_allclose(noised, made, atol=1e-2)
+    assert np.abs(sampler.sample("ddim:1", [0], who, given=given, strength=1.0) - made).max() > 1e-2
