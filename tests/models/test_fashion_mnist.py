@@ -1,25 +1,12 @@
-from importlib.resources import files
-
 import numpy as np
 import pytest
 import torch
-from safetensors import safe_open
 
 from fewstep.models.fashion_mnist import unet
 from fewstep.models.fashion_mnist.train import batch, cosine_alphas_cumprod
 from fewstep.models.training import generator_of
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.spec import ScheduleSpec
-
-WEIGHTS = files("fewstep.models.fashion_mnist") / unet.WEIGHTS
-
-
-def test_shipped_weights_are_small_float16_and_finite():
-    assert WEIGHTS.stat().st_size <= 8_000_000
-    with safe_open(WEIGHTS, "numpy") as tensors:
-        for name in tensors.keys():  # noqa: SIM118 (safe_open is no mapping)
-            assert tensors.get_tensor(name).dtype == np.float16
-            assert np.isfinite(tensors.get_tensor(name)).all()
 
 
 def test_network_has_the_size_its_card_says():

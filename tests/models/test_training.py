@@ -1,6 +1,7 @@
 """The loop that trains every reference denoiser: what it draws, how it ends, how it goes on after a kill."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,6 +9,8 @@ from safetensors.torch import load_file
 from torch import nn
 
 from fewstep.models import training
+from fewstep.models.cifar10 import unet as cifar10
+from fewstep.models.fashion_mnist import unet as fashion_mnist
 from fewstep.models.training import (
     NULL_FRACTION,
     Recipe,
@@ -29,6 +32,13 @@ def line():
 def loss(network, generator):
     x = torch.rand(4, 1, generator=generator)
     return (network(x).float() - (2 * x + 1)).square().mean()
+
+
+@pytest.mark.parametrize(("unet", "most"), [(cifar10, 16_000_000), (fashion_mnist, 8_000_000)])
+def test_shipped_weights_are_small_float16_and_finite(unet, most):
+    path = Path(unet.__file__).resolve().with_name(unet.WEIGHTS)  # of the clone: a wheel lacks those of cifar10
+    assert path.stat().st_size <= most
+    assert all(tensor.dtype == torch.float16 and tensor.isfinite().all() for tensor in load_file(path).values())
 
 
 def test_learning_rate_warms_up_holds_and_falls_to_zero():
