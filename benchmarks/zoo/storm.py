@@ -8,7 +8,7 @@ takes the prediction for the noisy voice of SGMSE+. Both are of `zoo/speech_ncsn
     fewstep run score --plan ddim:5 -c y=@noisy.npy -c predicted=@predicted.npy -o clean.npy
 
 Trained as the authors' code trains: both networks at once, half of each loss, the score given the noisy voice and the
-prediction. That code samples by `sgmse(corrections=0)`, which needs more steps.
+prediction. That code samples by `sgmse(corrections=0)`, but in N steps of 1/N; both need more steps.
 """
 
 from pathlib import Path

@@ -3,7 +3,7 @@
     dx = theta (y - x) dt + g(t) dw,    g(t) = sigma_min (sigma_max / sigma_min)^t sqrt(2 log(sigma_max / sigma_min)),
 
 by predictor and corrector from y + sigma_1 z. StoRM (Lemercier, Richter, Welker, Gerkmann 2023, arXiv 2212.11851) has
-the same recurrence, with the output of a predictive network as y. Its caller runs that network.
+the same recurrence, its code in N steps of 1/N, from the output of a predictive network as y. Its caller runs that.
 """
 
 from collections.abc import Sequence
