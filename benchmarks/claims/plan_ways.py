@@ -90,7 +90,7 @@ CLAIMS = [
             lambda s: s.sample("ddim:8", guidance=CfgPlusPlus(CFG_PP[model(s)])), GUIDED,
             {"guidance of the best weight": (16, weighed)}),
     *beside("CFG++ at 1", "guidance that stays near the data", 16, plan("dpmpp_2m:8@trailing", CfgPlusPlus(1.0)),
-            GUIDED, {"guidance of the best weight": (16, plan("dpmpp_2m:8@trailing", 3.0))}),  # the best of five plans
+            GUIDED, {"guidance of the best weight": (16, plan("dpmpp_2m:8@trailing", 3.0))}),  # the best of four plans
     *beside("PAG", "guidance without a null condition", 10, lambda s: replace(
         s, sampler=changed(s.source, change="pag")).sample("dpmpp_2m:5", guidance=Pag(PAG[model(s)])), tuple(PAG), {
         "twice the steps": (10, plan("dpmpp_2m:10")),
