@@ -39,9 +39,9 @@ def test_calls_are_told_apart_by_what_their_keys_follow_from() -> None:
     """The words' attention to each other is no denoiser's. As many words as tokens are no self-attention."""
     calls = attention_calls(Net(), SPEC)
     assert [(call.number, call.layer, call.queries, call.keys) for call in calls] == [
-        (1, "blocks.0.own", TOKENS, TOKENS),
+        (1, "blocks.0.own", TOKENS, TOKENS + 2),
         (2, "blocks.0.words", TOKENS, WORDS),
-        (3, "blocks.1.own", TOKENS, TOKENS),
+        (3, "blocks.1.own", TOKENS, TOKENS + 2),
         (4, "blocks.1.words", TOKENS, WORDS),
     ]
     assert [(call.is_self, call.is_cross) for call in calls] == [(True, False), (False, True)] * 2
@@ -54,7 +54,7 @@ class Identity(Attention):
     share = 1.0
 
     def forward(self, h: Tensor, seen: Tensor) -> Tensor:
-        return torch.lerp(super().forward(h, seen), self.v(seen), self.share)
+        return torch.lerp(super().forward(h, seen), self.v(seen)[:, -TOKENS:], self.share)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
