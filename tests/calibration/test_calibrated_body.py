@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -18,7 +19,7 @@ from fewstep.calibration.lowering.targets.cpu_x86 import CPU_X86
 from fewstep.calibration.lowering.targets.tensorrt import TENSORRT
 from fewstep.calibration.precision import sparing
 from fewstep.calibration.precision.operation_errors import OperationErrors
-from fewstep.calibration.precision.recipe import Recipe
+from fewstep.calibration.precision.recipe import Recipe, open_graphs
 from fewstep.calibration.ranges.methods import clipped_ranges
 from fewstep.calibration.ranges.reading import load as load_table
 from fewstep.calibration.ranges.table import RangesTable
@@ -217,11 +218,18 @@ def test_a_body_has_as_many_graphs_as_samples_need(
     assert len(body.graphs) == count and body.trials[0].psnr == psnrs[count - 1]
 
 
+def test_an_operation_that_int8_makes_slower_stays_in_float(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    in_float = run(bundle).manifest.bodies["int8-cpu-x86"].trials[0].in_float
+    change_target(monkeypatch, "cpu-x86", slower=lambda prepared, ops: frozenset({"h1"}))
+    assert {*run(bundle).manifest.bodies["int8-cpu-x86"].trials[0].in_float} == {*in_float, "h1"} != {*in_float}
+
+
 @pytest.mark.parametrize("enough", [2, 3])
 def test_each_graph_has_the_ranges_of_its_own_steps(bundle: Path, monkeypatch: pytest.MonkeyPatch, enough: int) -> None:
     """And one scale for them where a convolution reads."""
     judge_by_graphs(monkeypatch, *(1.0,) * (enough - 1), ENOUGH)
     made = run(bundle, target=("tensorrt",))
+    assert open_graphs([(1, "a"), (3, "b"), (4, "c")], SimpleNamespace(runs=str.upper)) == [*"ABBC"]
     body = made.manifest.bodies["int8-tensorrt"]
     edges = len(body.groups)
     ends = [round((edges + 1) * number / enough) for number in range(1, enough)]

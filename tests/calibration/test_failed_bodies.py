@@ -2,14 +2,19 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from fewstep.calibration.calibrate import calibrate
+from fewstep.calibration.failed_bodies import makeable
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.lowering.targets.cpu_x86 import CPU_X86
+from fewstep.calibration.lowering.targets.qnn import QNN
 from fewstep.calibration.lowering.targets.tensorrt import TENSORRT
+from fewstep.calibration.ranges.observe import observed_tensors
 from fewstep.cli.verbs.calibrate import dry_run
 from fewstep.graph.half_types import BFLOAT16, FLOAT16
 from fewstep.graph.passes.float32 import has_type
@@ -98,6 +103,14 @@ def test_an_activation_beyond_every_type_costs_the_body_for_tensorrt_alone(bundl
         )
         calibrate(replace(FIRST, bundle=path, target=BOTH))
     assert set(open_bundle(path).manifest.bodies) == {"float32", "int8-cpu-x86"}
+
+
+def test_an_activation_that_integers_alone_code_costs_no_body_with_floats() -> None:
+    reached = dict.fromkeys(observed_tensors(denoiser()), 1.0) | {"further": 1e39}
+    task: Any = SimpleNamespace(prepared=denoiser(), targets=(TENSORRT, QNN), refused={})
+    counts: Any = SimpleNamespace(reached=lambda: reached, unseen=())
+    attempts = makeable(task, counts)
+    assert attempts.made == {"int8-tensorrt": TENSORRT} and attempts.failed.keys() == {"int8-qnn"}
 
 
 def test_a_target_whose_engine_computes_float32_wrong_costs_the_others_nothing(

@@ -15,6 +15,7 @@ from fewstep.cli.main import main
 from fewstep.cli.run_plan import default_plan, unlike_calibration
 from fewstep.graph import io
 from fewstep.graph.selection import considered_ops
+from fewstep.measure.judged_batch import Contender, JudgedBatch
 from fewstep.measure.rollouts.calibrated_plan import calibrated_plan
 from fewstep.measure.rollouts.metrics import CEILING
 from fewstep.measure.rollouts.seeds import SeedBatch
@@ -56,7 +57,8 @@ def test_a_body_has_groups_by_the_masked_share_and_is_judged_by_tokens(made, bun
 def test_a_course_tells_another_network_and_none_from_itself(made, bundle):
     sampler = load(bundle)
     plan = regroup(sampler.compile("maskgit:4", 2.0), (0.0,))
-    course = open_token_course(sampler, plan, SeedBatch.held_out(sampler.bundle.manifest, range(3)))
+    seeds = SeedBatch.held_out(sampler.bundle.manifest, range(3))
+    course = open_token_course(sampler, plan, seeds)
     assert course.groups == 2
 
     def own(feeds):
@@ -75,6 +77,10 @@ def test_a_course_tells_another_network_and_none_from_itself(made, bundle):
     groups = [step.group for step in plan.steps]
     assert [share > 0.5 for share, _ in steps] == [group == 1 for group in groups]
     assert (course.decibels(late) < 10).all()
+    bodies = {"float32": sampler, "int8": sampler.changed(graph=mirrored)}
+    runs = JudgedBatch(plan, (Contender("int8", {}, 3),), seeds).answer(bodies.__getitem__)
+    np.testing.assert_array_equal(runs["float32"].samples, course.reference.ids)
+    assert (runs["int8"].samples != runs["int8"].reference).mean() > 0.5
     logs = course._pairs(late)[-1]
     expected = (np.exp(logs[1]) * (logs[1] - logs[2])).sum(1).mean()
     assert steps[-1][1] == pytest.approx(expected, abs=1e-6) and expected > 0

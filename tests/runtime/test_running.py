@@ -20,6 +20,7 @@ from fewstep.plans.transforms import as_given, own_noise, tail
 from fewstep.runtime import Cancelled, Hold, Sampler, UserError
 from fewstep.runtime import sampler as running
 from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.finite import NotFinite
 from fewstep.runtime.planning import plan_for
 from tests.bundles import changed
 from tests.runtime.test_sampler import GROUP_SCALE, LABEL_SHIFT, X_SHAPE, by_hand
@@ -271,7 +272,7 @@ def test_an_output_that_overflows_is_named_among_mixed_plans_as_alone(tiny_bundl
 
     sampler = fewstep.runtime.load(tiny_bundle).changed(graph=endless)
     for plan in ("ddim:4", ["ddim:4", "ddim:6"]):
-        with pytest.raises(UserError, match="the denoiser's output is not finite at step 1 of 4"):
+        with pytest.raises(NotFinite, match="the denoiser's output is not finite at step 1 of 4"):
             sample_of(sampler, plan)(plan, **GIVEN, shaping=Clip(-1, 1))
 
 
@@ -283,7 +284,7 @@ def test_a_plan_whose_output_overflows_is_refused_rather_than_sampled(sampler: S
     steps = (*plan.steps[:-1], msgspec.structs.replace(last, update=update))
     plan = msgspec.structs.replace(plan, steps=steps, output=tuple(3e38 * number for number in plan.output))
     for plans in (plan, [plan, plan]):
-        with pytest.raises(UserError, match="the sample is not finite at step 2 of 2"):
+        with pytest.raises(NotFinite, match="the sample is not finite at step 2 of 2"):
             sample_of(sampler, plans)(plans, **GIVEN)
 
 
