@@ -159,6 +159,7 @@ def test_a_candidate_is_run_in_its_own_range_groups():
 
     _, own = judged(Body(staged), groups=edges)
     assert [step.forced for step in own.steps] == pytest.approx([CEILING, CEILING, 20.0, 20.0], abs=0.01)
+    assert [step.group for step in own.steps] == [0, 1, 2, 3]
     assert [step.x for step in own.steps][:2] == [CEILING] * 2 and own.steps[-1].x < CEILING
 
 
@@ -184,14 +185,12 @@ def test_a_body_with_a_plan_of_its_own_is_judged_along_it(featured, seeds):
     own, asked, shown = compile_plan("ddim:3", DENOISING, guidance=2.0), [], []
     bodies = {"float32": gaussian(), "int8": gaussian(gain=1.02), "fitted": gaussian()}
     want = Want(taught=9, extract=lambda samples: samples.reshape(len(samples), -1), featured=featured)
-
-    def ask(questions):
-        for each in questions:
-            asked.append(each)
-            yield each.answer(bodies.__getitem__)
-
     contenders = [Contender("int8", (), seeds, 1), Contender("fitted", (), 6, 1, own)]
-    found = judge(ask, contenders, PLAN, batch_of(classes), 6, want, lambda *each: shown.append(each), batch=2)
+    ask, progress = (
+        lambda all: asking(bodies)(asked.append(each) or each for each in all),
+        lambda *each: shown.append(each),
+    )
+    found = judge(ask, contenders, PLAN, batch_of(classes), 6, want, progress, batch=2)
     body = found.bodies["fitted"]
     assert (body.against_float.reference, body.against_float.mean) == ("float32, ddim:3", CEILING)
     assert [(step.time, step.forced) for step in body.steps] == [(step.time, CEILING) for step in own.steps]
@@ -215,11 +214,6 @@ def test_figures_of_tokens_are_means_over_samples(monkeypatch):
     numbers = 2 * 2 * 4 * 8  # steps, branches, positions, vocabulary
     monkeypatch.setattr(module, "LOGITS_HELD", 5 * numbers)
     assert [module._at_once(plan, batch) for batch in (16, 3)] == [5, 3]
-
-
-def test_steps_carry_the_candidates_range_groups():
-    _, own = judged(gaussian(), groups=(-1.0,))
-    assert own.steps[0].group == 0 and own.steps[-1].group == 1
 
 
 def test_guidance_is_the_line_through_both_branches():
