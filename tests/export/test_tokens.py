@@ -21,6 +21,7 @@ from fewstep.literature.populations.population import population
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.consistency import problems
 from fewstep.runtime.bundle.manifest import Carried
+from fewstep.runtime.execute import Hold
 from fewstep.runtime.loading import load
 from tests.export.networks import coded
 from tests.export.networks.coded import IDS, MASK, Coded, spec
@@ -96,6 +97,7 @@ def test_a_plan_is_a_file_and_is_for_one_length(sampler, tmp_path):
         ({"given": {"x": np.zeros((1, 2, 12))}}, "is given 'x'.*takes 'ids'"),
         ({"given": np.zeros((1, 2, 12), int)}, "given is no mapping of names to arrays but ndarray"),
         ({"strength": 0.5}, "a plan of tokens takes no strength"),
+        ({"hold": Hold(np.zeros((1, 2, 12)), 1)}, "'maskgit:4' is of tokens.* a hold.*give known tokens: given"),
         ({"plan": "scheduler:4"}, "no scheduler of its own.*such as 'maskgit:8'"),
     ],
 )
