@@ -1,4 +1,4 @@
-"""The parts of the reference UNets: residual blocks with adaptive normalisation, attention, time features.
+"""What the reference UNets are made of: residual blocks with adaptive normalisation, attention, time features.
 
 Residual blocks and adaptive group normalisation as in Dhariwal & Nichol 2021 (arXiv 2105.05233, "ADM"), with one
 change for deployment: the normalisation that receives scale and shift has no affine of its own, so conditioning costs
