@@ -218,12 +218,6 @@ def test_a_body_has_as_many_graphs_as_samples_need(
     assert len(body.graphs) == count and body.trials[0].psnr == psnrs[count - 1]
 
 
-def test_an_operation_that_int8_makes_slower_stays_in_float(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    in_float = run(bundle).manifest.bodies["int8-cpu-x86"].trials[0].in_float
-    change_target(monkeypatch, "cpu-x86", slower=lambda prepared, ops: frozenset({"h1"}))
-    assert {*run(bundle).manifest.bodies["int8-cpu-x86"].trials[0].in_float} == {*in_float, "h1"} != {*in_float}
-
-
 @pytest.mark.parametrize("enough", [2, 3])
 def test_each_graph_has_the_ranges_of_its_own_steps(bundle: Path, monkeypatch: pytest.MonkeyPatch, enough: int) -> None:
     """And one scale for them where a convolution reads."""

@@ -3,7 +3,6 @@
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +13,6 @@ from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.lowering.targets.cpu_x86 import CPU_X86
 from fewstep.calibration.lowering.targets.qnn import QNN
 from fewstep.calibration.lowering.targets.tensorrt import TENSORRT
-from fewstep.calibration.ranges.observe import observed_tensors
 from fewstep.cli.verbs.calibrate import dry_run
 from fewstep.graph.half_types import BFLOAT16, FLOAT16
 from fewstep.graph.passes.float32 import has_type
@@ -106,10 +104,8 @@ def test_an_activation_beyond_every_type_costs_the_body_for_tensorrt_alone(bundl
 
 
 def test_an_activation_that_integers_alone_code_costs_no_body_with_floats() -> None:
-    reached = dict.fromkeys(observed_tensors(denoiser()), 1.0) | {"further": 1e39}
-    task: Any = SimpleNamespace(prepared=denoiser(), targets=(TENSORRT, QNN), refused={})
-    counts: Any = SimpleNamespace(reached=lambda: reached, unseen=())
-    attempts = makeable(task, counts)
+    task = SimpleNamespace(prepared=denoiser(), targets=(TENSORRT, QNN), refused={})
+    attempts = makeable(task, SimpleNamespace(reached=lambda: {"further": 1e39}, unseen=()))  # type: ignore[arg-type]
     assert attempts.made == {"int8-tensorrt": TENSORRT} and attempts.failed.keys() == {"int8-qnn"}
 
 

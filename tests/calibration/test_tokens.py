@@ -80,7 +80,6 @@ def test_a_course_tells_another_network_and_none_from_itself(made, bundle):
     bodies = {"float32": sampler, "int8": sampler.changed(graph=mirrored)}
     runs = JudgedBatch(plan, (Contender("int8", {}, 3),), seeds).answer(bodies.__getitem__)
     np.testing.assert_array_equal(runs["float32"].samples, course.reference.ids)
-    assert (runs["int8"].samples != runs["int8"].reference).mean() > 0.5
     logs = course._pairs(late)[-1]
     expected = (np.exp(logs[1]) * (logs[1] - logs[2])).sum(1).mean()
     assert steps[-1][1] == pytest.approx(expected, abs=1e-6) and expected > 0

@@ -19,10 +19,9 @@ from fewstep.export.export import ExportOptions, export
 from fewstep.export.tracing.time_saved import operations_once
 from fewstep.literature.populations.population import population
 from fewstep.plans.errors import UserError
+from fewstep.runtime import Hold, load
 from fewstep.runtime.bundle.consistency import problems
 from fewstep.runtime.bundle.manifest import Carried
-from fewstep.runtime.execute import Hold
-from fewstep.runtime.loading import load
 from tests.export.networks import coded
 from tests.export.networks.coded import IDS, MASK, Coded, spec
 
