@@ -23,7 +23,7 @@ from fewstep.measure.sampling import FLOAT
 from fewstep.plans import guidance
 from fewstep.plans.any_plan import AnyPlan, Edges, regroup
 from fewstep.plans.arguments import check_compiled, check_tokens
-from fewstep.plans.plan import Plan
+from fewstep.plans.plan import Plan, Step
 from fewstep.plans.tokens.plan import LOGITS, TokenPlan
 from fewstep.runtime.bundle.manifest import TokenAgreement
 from fewstep.runtime.execute import Array, StepNetwork, carry_in, combine
@@ -162,7 +162,7 @@ def _forced_steps(
     if not (count := len(batch.seeds)):
         yield from [(np.zeros(2), NONE)] * len(plan.steps)
         return
-    network, floats = (_first_run(_call(plan, each, batch), plan) for each in (body, reference))
+    network, floats = (_forced(_call(plan, each, batch), plan, exact) for each in (body, reference))
     for i, (step, state) in enumerate(zip(plan.steps, exact.states, strict=True)):
         u, expected = state.u[:count], [output[:count] for output in state.outputs]
         outputs = network(i, step, u)
@@ -174,9 +174,12 @@ def _forced_steps(
         yield energies(guided(outputs, plan, i), guided(expected, plan, i)), of_differences
 
 
-def _first_run(call: StepCall, plan: Plan) -> StepNetwork:
-    """The network at single steps of a first run, where no step reads what another wrote."""
-    slots = call.slots
-    if slots is None:
-        return finite_outputs(call, plan)
-    return lambda index, step, u: call.carrying(index, step, u, carry_in(plan, step, slots))[0]
+def _forced(call: StepCall, plan: Plan, exact: ReferenceRun) -> StepNetwork:
+    """The network at single steps, each fed what float32 carried there: in a plan of a file, steps may share a slot."""
+
+    def network(index: int, step: Step, u: Array) -> Sequence[Array]:
+        if (before := exact.states[index - 1].slots if index else call.slots) is None:
+            return call(index, step, u)
+        return call.carrying(index, step, u, carry_in(plan, step, before.of(range(len(u)))))[0]
+
+    return finite_outputs(network, plan)

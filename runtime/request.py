@@ -297,6 +297,8 @@ def _misfits(plan: Plan, strength: float | None, renoise: float | None, bundle: 
         heads = manifest.heads if network == DENOISER else manifest.networks[network].heads
         if step.heads != heads:
             yield f"has a step {index} that reads {step.heads} outputs of a {network} that has {heads}"
+        if missing := carried - {plan.banks[read.bank].name for read in step.carry_in}:
+            yield f"has a step {index} that feeds the {network} no {min(missing)!r}"
 
 
 def _is_at_positions(plan: Plan, manifest: Manifest) -> bool:

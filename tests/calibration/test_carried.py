@@ -5,12 +5,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
+from fewstep.measure.judged_batch import Contender, JudgedBatch
 from fewstep.measure.rollouts.course import RUNS, open_course
 from fewstep.measure.rollouts.metrics import psnr
+from fewstep.measure.rollouts.seeds import SeedBatch
 from fewstep.measure.rollouts.trajectories import roll_out
+from fewstep.plans.plan import Bank, Carry, CarryIn
 from fewstep.runtime.backends.openvino import OpenVino
 from fewstep.runtime.loading import load
 
@@ -49,6 +53,17 @@ def test_a_body_is_judged_by_its_last_run(bundle: Path) -> None:
     assert course.decibels(again).min() > 120
     np.testing.assert_array_equal(again[-1].slots.banks["count"][0].value, np.full((4, 1), RUNS))
     assert load(bundle).bundle.manifest.bodies["int8-cpu-x86"].trials[0].psnr > 35
+
+
+def test_a_forced_step_reads_what_float32_carried_there(bundle: Path) -> None:
+    """Also where steps share a slot: float32's own steps are then forced without an error."""
+    sampler, bank = load(bundle, body="float32"), Bank("past", 1, is_kept=True)
+    plan, read, made = sampler.compile("ddim:3", 2.0), CarryIn(0, (1.0,)), Carry(0, 0, (0.0, 1.0))
+    steps = (replace(each, carry_in=(read, *each.carry_in[1:]), carry=(made, *each.carry[1:])) for each in plan.steps)
+    plan = sampler.compile(replace(plan, steps=tuple(steps), banks=(bank, *plan.banks[1:])))
+    batch = SeedBatch.held_out(sampler.bundle.manifest, range(3))
+    for step in JudgedBatch(plan, (Contender("same", (), 3, 2),), batch).answer(lambda _: sampler)["same"].steps:
+        assert [step.forced[1], *step.differences[:, 1]] == pytest.approx([0] * 3, abs=1e-9)
 
 
 @pytest.mark.parametrize("body", ["int8-cpu-x86", "openvino"])

@@ -192,3 +192,6 @@ def test_a_file_holds_no_mixed_slots(bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "mixed.json").write_bytes(encode(msgspec.structs.replace(plan, steps=(*plan.steps[:3], last))))
     with pytest.raises(UserError, match="mixes slots of 'past'; run the bundle"):
         bake(BakeOptions(bundle, str(tmp_path / "mixed.json"), tmp_path / "run.onnx"))
+    blind = msgspec.structs.replace(last, carry_in=half)
+    with pytest.raises(UserError, match="has a step 3 that feeds the denoiser no 'count'"):
+        load(bundle).compile(msgspec.structs.replace(plan, steps=(*plan.steps[:3], blind)))

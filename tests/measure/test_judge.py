@@ -103,14 +103,12 @@ def test_a_perfect_candidate_is_at_the_ceiling_everywhere():
     assert own.against_teacher.values == found.reference.against_teacher.values
 
 
-def test_steps_that_no_seed_was_forced_along_have_no_figure_of_their_own():
-    _, own = judged(gaussian(gain=1.1), forced_seeds=0)
-    assert [step.forced for step in own.steps] == [None] * 4 and own.steps[-1].x < CEILING
-
-
 def test_teacher_forced_sqnr_of_a_gain_error_is_that_gain_at_every_step():
-    _, own = judged(gaussian(gain=1.1))
+    found, own = judged(gaussian(gain=1.1))
     assert [step.forced for step in own.steps] == pytest.approx([20.0] * 4, abs=0.01)
+    assert own.against_float.reference == "float32, dpmpp_2m:4"
+    assert own.against_teacher.reference == found.reference.against_teacher.reference == "float32, dpmpp_2m:40"
+    assert own.against_float.mean != own.against_teacher.mean
     quality, samples, references = own.against_float, own.samples, own.reference
     assert quality.drift.energy == pytest.approx(samples.var() / references.var()) != pytest.approx(1)
     assert quality.snr - quality.mean == pytest.approx(10 * np.log10(references.var() / PEAK**2))
@@ -140,13 +138,6 @@ def test_a_lost_direction_has_its_gain_at_every_step():
     assert all(step.guidance is None and step.condition is None for step in own.steps)
 
 
-def test_the_references_are_named_and_differ():
-    found, own = judged(gaussian(gain=1.05))
-    assert own.against_float.reference == "float32, dpmpp_2m:4"
-    assert own.against_teacher.reference == found.reference.against_teacher.reference == "float32, dpmpp_2m:40"
-    assert own.against_float.mean != own.against_teacher.mean
-
-
 def test_a_candidate_is_run_in_its_own_range_groups():
     """Also by single steps: a body with stages takes its graph by the step's group."""
     plan = compile_plan("dpmpp_2m:4", DENOISING, guidance=2.0)
@@ -161,6 +152,7 @@ def test_a_candidate_is_run_in_its_own_range_groups():
     assert [step.forced for step in own.steps] == pytest.approx([CEILING, CEILING, 20.0, 20.0], abs=0.01)
     assert [step.group for step in own.steps] == [0, 1, 2, 3]
     assert [step.x for step in own.steps][:2] == [CEILING] * 2 and own.steps[-1].x < CEILING
+    assert [step.group for step in own.steps] == [0, 1, 2, 3]
 
 
 def test_every_seed_is_judged_once_whatever_the_batch():
@@ -173,10 +165,12 @@ def test_every_seed_is_judged_once_whatever_the_batch():
     assert found.teacher.shape == (2, *SHAPE) and found.reference.against_teacher.seeds == 2
 
 
-def test_a_candidate_may_have_fewer_seeds():
+def test_a_candidate_may_have_fewer_seeds_and_no_figure_of_steps_that_none_was_forced_along():
     _, own = judged(gaussian(gain=1.02), seeds=5, forced_seeds=1)
     assert own.against_float.seeds == 5 and own.samples.shape == (5, *SHAPE)
     assert own.steps[0].forced == pytest.approx(judged(gaussian(gain=1.02), seeds=1, forced_seeds=1)[1].steps[0].forced)
+    _, own = judged(gaussian(gain=1.1), forced_seeds=0)
+    assert [step.forced for step in own.steps] == [None] * 4 and own.steps[-1].x < CEILING
 
 
 @pytest.mark.parametrize(("featured", "seeds"), [(3, 4), (8, 6)])

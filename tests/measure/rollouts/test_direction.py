@@ -73,15 +73,11 @@ def test_sums_of_batches_add_up() -> None:
     assert halves == pytest.approx(sums(int8, exact, X))
 
 
-def test_a_step_without_guidance_has_no_direction() -> None:
-    exact = seen(step(None))
+def test_a_direction_without_guidance_and_a_condition_that_changes_nothing_are_not_judged() -> None:
+    exact, small = seen(step(None)), seen(step(), pull=1e-6)
     guidance, condition = judged_differences(0, sums(exact, exact, X))
     assert guidance is None and condition is not None
-
-
-def test_a_condition_that_changes_nothing_is_not_judged() -> None:
-    exact = seen(step(), pull=1e-6)
-    assert judged_differences(0, sums(seen(step(), pull=0.0), exact, X)) == (None, None)
+    assert judged_differences(0, sums(seen(step(), pull=0.0), small, X)) == (None, None)
 
 
 def test_the_worst_step_is_a_lost_one_and_noise_may_hide_a_small_difference() -> None:
