@@ -153,16 +153,15 @@ def checked_teacher(
 
     plan = teacher_plan(sampler, name, judged)
     finer = None if name is not None and _is_file(name) else _twice(sampler, plan, judged)
-    if finer is None:
-        return Teacher(plan, TeacherCheck(plan.name, None, None, 0))
-    judged_samples, coarse = samples_of(judged), samples_of(plan)
+    if finer is not None:
+        judged_samples, coarse = samples_of(judged), samples_of(plan)
     while finer is not None:
         fine = samples_of(finer)
         check = TeacherCheck(plan.name, _mean_psnr(coarse, fine), _mean_psnr(judged_samples, fine), len(seeds))
         if check.suffices or name is not None or len(plan.steps) >= MOST_STEPS:
-            break
+            return Teacher(plan, check)
         plan, coarse, finer = finer, fine, _twice(sampler, finer, judged)
-    return Teacher(plan, check)
+    return Teacher(plan, TeacherCheck(plan.name, None, None, 0))
 
 
 def _twice(sampler: Sampler, plan: Plan, judged: Plan) -> Plan | None:

@@ -79,7 +79,7 @@ def test_ranges_are_bitwise_the_same_in_any_order(task: Task, monkeypatch: pytes
     assert ranges(replace(task, seeds=range(task.seeds.start + 1, task.seeds.stop + 1)), 4, monkeypatch) != expected
 
 
-def test_each_row_is_alone_and_what_has_no_rows_goes_to_each() -> None:
+def test_each_row_is_alone_what_has_no_rows_goes_to_each_and_merged_heads_keep_their_order() -> None:
     seen: list[tuple[int, int]] = []
 
     def network(feeds: Arrays) -> dict[str, Array]:
@@ -90,9 +90,5 @@ def test_each_row_is_alone_and_what_has_no_rows_goes_to_each() -> None:
     made = row_by_row(network, (X, GROUP))({"x": x, "group": np.array([7])})
     assert np.array_equal(made["y"], 2 * x) and made["y"].dtype == np.float32
     assert seen == [(1, 7)] * 3
-
-
-def test_heads_that_are_merged_with_the_batch_keep_their_order() -> None:
-    x = np.arange(6, dtype=np.float32).reshape(3, 2)
-    made = row_by_row(lambda feeds: {"heads": feeds["x"].reshape(-1, 1)}, (X,))({"x": x})
-    assert np.array_equal(made["heads"], x.reshape(-1, 1))
+    heads = row_by_row(lambda feeds: {"heads": feeds["x"].reshape(-1, 1)}, (X,))({"x": x})
+    assert np.array_equal(heads["heads"], x.reshape(-1, 1))
