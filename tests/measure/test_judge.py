@@ -152,7 +152,6 @@ def test_a_candidate_is_run_in_its_own_range_groups():
     assert [step.forced for step in own.steps] == pytest.approx([CEILING, CEILING, 20.0, 20.0], abs=0.01)
     assert [step.group for step in own.steps] == [0, 1, 2, 3]
     assert [step.x for step in own.steps][:2] == [CEILING] * 2 and own.steps[-1].x < CEILING
-    assert [step.group for step in own.steps] == [0, 1, 2, 3]
 
 
 def test_every_seed_is_judged_once_whatever_the_batch():

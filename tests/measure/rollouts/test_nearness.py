@@ -20,11 +20,10 @@ from fewstep.measure.tally import PairedSamples
         (-200.0, 50.0, True),
     ],
 )
-def test_both_figures_are_asked_for(psnr: float, snr: float | None, enough: bool) -> None:
+def test_both_figures_are_asked_for_and_a_quiet_signal_is_not_near_for_its_peak(
+    psnr: float, snr: float | None, enough: bool
+) -> None:
     assert Nearness(psnr, snr).is_enough is enough
-
-
-def test_a_quiet_signal_is_not_near_for_its_peak() -> None:
     assert Nearness(40.0, 30.0).is_near and not Nearness(45.0, 25.0).is_near
 
 
