@@ -16,7 +16,7 @@ from fewstep.measure.workers.process import received, send
 
 LOG = logging.getLogger("fewstep")
 PROCESS = Path(__file__).with_name("process.py")
-PATIENCE = 120.0  # seconds of one call until a line names the process; then twice as long, and so on
+PATIENCE = 120.0  # seconds of one call at which a line names the process; again at twice as many, and so on
 ENDING = 5.0  # seconds that a process has to end when it is asked to
 
 
@@ -37,10 +37,10 @@ class Child:
             self._errors.close()
             raise
 
-    def ask(self, function: Callable[..., Any], *arguments: Any) -> tuple[bool, Any]:
+    def ask(self, function: Callable[..., Any], /, *arguments: Any, **named: Any) -> tuple[bool, Any]:
         """True and the result of a function there, or False and its error. EOFError or OSError if the process died."""
         assert self._process.stdin is not None and self._process.stdout is not None
-        send(self._process.stdin, (function, arguments))
+        send(self._process.stdin, (function, arguments, named))
         self._wait(self._process.stdout)
         answer: tuple[bool, Any] = pickle.loads(received(self._process.stdout))
         return answer
@@ -49,14 +49,14 @@ class Child:
         """Wait for an answer, with a line now and then. Windows cannot wait for a pipe with a limit."""
         if not hasattr(select, "poll"):
             return
-        ready, patience = select.poll(), self._patience
+        ready, waited = select.poll(), 0.0
         ready.register(stream, select.POLLIN)
-        while not ready.poll(1000 * patience):
+        while not ready.poll(1000 * (waited or self._patience)):
+            waited = 2 * waited or self._patience
             LOG.warning(
                 "%s, process %d, is at one call for %.0f seconds: it is slow, or hangs; kill -9 %d ends it%s",
-                *(self._name, self._process.pid, patience, self._process.pid, self._if_ended),
+                *(self._name, self._process.pid, waited, self._process.pid, self._if_ended),
             )
-            patience *= 2
 
     def kill(self) -> None:
         self._process.kill()

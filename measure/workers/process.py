@@ -51,8 +51,8 @@ def main() -> None:
         except EOFError:
             return
         try:
-            function, arguments = pickle.loads(call)
-            answer = pickle.dumps((True, function(*arguments)), protocol=5)
+            function, arguments, named = pickle.loads(call)
+            answer = pickle.dumps((True, function(*arguments, **named)), protocol=5)
         except Exception as error:  # of the call, or of a result that cannot be pickled
             answer = pickle.dumps((False, travelling(error)), protocol=5)
         write(answers, answer)

@@ -47,13 +47,13 @@ class Processes(ThreadPoolExecutor):
         for child in tuple(self._children):
             self._end(child)
 
-    def _called(self, function: Callable[..., Any], *arguments: Any) -> Any:
+    def _called(self, function: Callable[..., Any], /, *arguments: Any, **named: Any) -> Any:
         """A call by this thread's worker, or by another one where it dies of it."""
         why = "ended"
         for _ in range(TRIES if self._is_open else 0):
             worker = self._worker()
             try:
-                is_done, result = worker.ask(function, *arguments)
+                is_done, result = worker.ask(function, *arguments, **named)
             except (EOFError, OSError):
                 why = self._end(worker)
                 if self._is_open:

@@ -4,12 +4,13 @@ import os
 import pickle
 import signal
 import threading
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from multiprocessing import get_context
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -56,8 +57,6 @@ class Square:
             if item == "die" or (item == "die once" and not os.path.exists(f"{self.folder}/died")):
                 Path(self.folder, "died").touch()
                 os.kill(os.getpid(), signal.SIGKILL)
-            if item == "sleep":
-                time.sleep(0.5)
             if item == "lock":
                 return threading.Lock()  # which no pickle holds
             if item == "raise":
@@ -171,7 +170,7 @@ def test_a_machine_that_starts_no_thread_is_one_line(tmp_path: Path, monkeypatch
 
 def test_processes_call_any_function() -> None:
     with Processes(1) as workers:
-        assert list(workers.map(pow, (2, 3), (3, 2))) == [8, 9]
+        assert list(workers.map(pow, (2, 3), (3, 2))) == [8, 9] and workers.submit(pow, 2, 3, mod=5).result() == 3
 
 
 def test_a_cluster_gives_bitwise_what_one_process_gives(tmp_path: Path) -> None:
@@ -191,10 +190,14 @@ def test_a_scheduler_that_is_not_there_is_one_line(tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows cannot wait for a pipe with a limit")
-def test_a_worker_that_hangs_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with Processes(1, patience=0.2) as workers:
-        ((_, _, pid),) = done(tmp_path, ("sleep",), workers)
-    assert f"worker, process {pid}, is at one call for 0 seconds: it is slow, or hangs" in caplog.text
+def test_a_worker_that_hangs_is_named(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    waits: list[float] = []
+    slow = SimpleNamespace(register=lambda *_: None, poll=lambda wait: waits.append(wait / 1000) or len(waits) > 3)
+    monkeypatch.setattr("select.poll", lambda: slow)
+    with Processes(1, patience=2) as workers:
+        pid = workers.submit(os.getpid).result()
+    for waited in accumulate(waits[:3]):
+        assert f"worker, process {pid}, is at one call for {waited:.0f} seconds: it is slow, or hangs" in caplog.text
 
 
 def test_a_pool_that_breaks_is_one_line(tmp_path: Path) -> None:
