@@ -212,7 +212,7 @@ class Sampler(AbstractContextManager["Sampler"]):
         Args:
             plans: one per sample.
 
-        It takes the other arguments of `sample` too, but `hold`, which takes one plan for all.
+        It takes the other arguments of `sample` too, but `carried`, and `hold`, which takes one plan for all.
         """
         check_settings(settings, RunSettings, "run")
         seeds, x_shape = check_seeds(seeds), self.bundle.manifest.x_shape
@@ -333,11 +333,13 @@ class Sampler(AbstractContextManager["Sampler"]):
     def _compiled_plans(
         self, plans: Sequence[PlanLike], guidance: float | Guidance | None, settings: RunSettings
     ) -> list[AnyPlan]:
-        """The plans of a run, compiled, and checked against its branches and the sizes of x."""
+        """The plans of a run, compiled, and checked against its branches, what it carries and the sizes of x."""
         compiled = [self._compiled_plan(plan, guidance, settings) for plan in plans]
         check_branches(settings.get("branches"), compiled, guidance)
         for plan in compiled:
             check_tensors(plan, self.bundle.manifest.x_shape)
+            if settings.get("carried") is not None and not plan.banks:
+                raise UserError(f"{self.bundle.path} carries nothing from run to run", "leave carried out")
         return compiled
 
     def _run(
@@ -354,8 +356,6 @@ class Sampler(AbstractContextManager["Sampler"]):
         samples, hold, carried = len(seeds), settings.get("hold"), settings.get("carried")
         values_of = self._branch_values(samples, condition, settings.get("branches"))
         (compiled,) = self._compiled_plans([plan], guidance, settings)
-        if carried is not None and not compiled.banks:
-            raise UserError(f"{self.bundle.path} carries nothing from run to run", "leave carried out")
         states: Iterator[Any]
         if self.bundle.manifest.vocabulary is None or hold is not None:  # of tokens a hold is refused
             numeric = check_compiled(compiled, f"give known tokens: given={{{IDS!r}: ...}}", "a hold")

@@ -138,6 +138,7 @@ def test_other_plans_are_to_be_given_by_their_names(name: str) -> None:
         (lambda s: s.sample_each("ddim:2", [0], {"class": [0]}), "'ddim:2' is one plan; give a list with one for each"),
         (lambda s: s.steps("ddim:2", [0], {}, strenght=1), "a run has no option 'strenght'; it has shaping"),
         (lambda s: s.carry_on("ddim:2", [0], {"class": [0]}, carried=1), "carries nothing from run to run; leave"),
+        (lambda s: s.sample_each(["ddim:2"], [0], {"class": [0]}, carried=1), "carries nothing from run to run; leave"),
         (lambda s: s.draws([0])(0.5), "draw 0.5 is no whole number in 0 .. 2**32 - 1; number the draws"),
     ],
 )
