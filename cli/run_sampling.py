@@ -77,7 +77,7 @@ def sampled(request: RunRequest, progress: Progress) -> RunSamples:
         adapters: dict[str | PathLike[str], float] = {}
         for path, strength in (with_strength(text, "--adapter") for text in options.adapter):
             adapters[path] = adapters.get(path, 0.0) + strength
-        sampler = loaded.at(adapters=adapters, **request.sizes)
+        sampler = loaded.at(adapters=adapters or None, **request.sizes)
         plan = _plan(request, sampler)
         if (unlike := unlike_calibration(sampler.bundle, sampler.body, plan)) is not None:
             LOG.warning("%s", unlike)

@@ -105,14 +105,14 @@ class Sampler(AbstractContextManager["Sampler"]):
 
         Args:
             adapters: LoRA files with their strengths, {"a.safetensors": 0.8}, for a bundle with slots for them. Their
-                updates add up, and they take the place of former ones. Files are read now.
+                updates add up. They take the place of former ones: {} of all, None of none. Files are read now.
             sizes: of x's free axes, for a denoiser that has such (`bundle.manifest.sizes`). Others stay as they are.
 
         UserError for a size that cannot be, a file that does not fit, and adapters with an engine other than
         onnxruntime on the CPU.
         """
         networks = dict(self.denoiser.networks)
-        if adapters:
+        if adapters is not None:
             from fewstep.runtime.lora.adapted import adapted  # seldom needed
 
             networks[DENOISER] = adapted(networks[DENOISER], adapters)

@@ -30,16 +30,16 @@ class AdaptedGraph:
 
 
 def adapted(network: Network, adapters: Adapters) -> Network:
-    """A network with LoRA files in its slots, at their strengths, instead of former ones.
+    """A network with LoRA files in its slots, at their strengths, instead of former ones; without any for no files.
 
     UserError where a file does not fit, and for an engine other than onnxruntime on the CPU.
     """
     loras = _read(adapters)
-    if network.bundle.manifest.networks:
+    if loras and network.bundle.manifest.networks:
         raise UserError(f"{network.bundle.path} has several networks, and slots are the denoiser's alone", MERGE)
-    if not getattr(_plain(network.graph), "takes_optional", False):
+    if loras and not getattr(_plain(network.graph), "takes_optional", False):
         raise UserError("this engine takes no LoRA files at run time", f"use onnxruntime on the CPU, or {MERGE}")
-    slots = slot_inputs(network.bundle, loras)
+    slots = slot_inputs(network.bundle, loras) if loras else {}
 
     def of(graph: LoadedGraph | None, name: str) -> Any:
         if graph is None:

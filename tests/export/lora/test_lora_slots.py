@@ -61,6 +61,8 @@ def test_slots_are_the_merged_network_to_rounding(folder: Path) -> None:
         each = with_files.sample_each([PLAN, "ddim:2"], [0, 1])
         assert np.abs(each[0] - own[0]).max() < 1e-5
         assert np.array_equal(sampler.at(adapters={first: 2.0}).at(adapters=adapters).sample(PLAN, [0, 1]), own)
+        assert np.array_equal(with_files.at(adapters=None).sample(PLAN, [0, 1]), own)
+        assert np.array_equal(with_files.at(adapters={}).sample(PLAN, [0, 1]), base)
     assert np.array_equal(sampler.sample(PLAN, [0, 1]), base)
 
 
@@ -190,6 +192,6 @@ def test_a_cut_file_and_wrong_arguments_are_one_line(folder: Path, tmp_path: Pat
 def test_another_engine_runs_the_bundle_and_refuses_files(folder: Path) -> None:
     pytest.importorskip("openvino")
     sampler = load(folder / "slots", backend=OpenVino(batch=1))
-    assert np.abs(sampler.sample(PLAN) - load(folder / "slots").sample(PLAN)).max() < 1e-4
+    assert np.abs(sampler.at(adapters={}).sample(PLAN) - load(folder / "slots").sample(PLAN)).max() < 1e-4
     with pytest.raises(UserError, match="this engine takes no LoRA files at run time; use onnxruntime on the CPU"):
         sampler.at(adapters={folder / "0.safetensors": 1.0})

@@ -18,12 +18,9 @@ def test_psnr_of_equal_samples_is_the_ceiling_so_that_means_stay_finite():
     assert psnr(same, same).tolist() == [CEILING] * 3
 
 
-def test_psnr_refuses_to_broadcast():
+def test_psnr_refuses_to_broadcast_and_hides_no_nan():
     with pytest.raises(ValueError, match="one shape"):
         psnr(np.zeros((2, 1, 4, 4)), np.zeros((1, 1, 4, 4)))
-
-
-def test_a_nan_is_not_hidden():
     samples = np.zeros((2, 1, 2, 2))
     samples[1, 0, 0, 0] = np.nan
     assert np.isnan(psnr(samples, np.zeros_like(samples))).tolist() == [False, True]

@@ -120,9 +120,8 @@ def test_a_job_is_opened_once_and_closed_for_the_next(monkeypatch: pytest.Monkey
 def test_results_come_in_order_and_one_that_dies_costs_its_item_alone(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    items = [3, "die once", 4, 5, 6, 7]
     with Processes(2) as workers:
-        found = done(tmp_path, items, workers, 2)
+        found = done(tmp_path, [3, "die once", 4, 5, 6, 7], workers, 2)
     assert [square for square, _, _ in found] == [9, 0, 16, 25, 36, 49]
     assert {threads for _, threads, _ in found} == {workers.threads}
     assert len({process for _, _, process in found}) <= 3  # two, and one in the place of the one that died
