@@ -51,16 +51,17 @@ def differences(step: Step, outputs: Sequence[Array], outputs_moved: Sequence[Ar
 
 
 def _effect(step: Step) -> float:
-    """The gain of x0 where all branches' outputs gain 1, before a shaping clips or rescales it."""
-    outputs = slice(len(step.input), len(step.input) + len(step.branches) * step.heads, step.heads)
-    shaped = sum(step.shaping_of[0][outputs]) * step.x0[-1] if step.shaping is not None else 0.0
-    return sum(step.x0[outputs]) + shaped
+    """The gain of x0 where the prediction of each branch gains 1: x0 of a state 0 and of predictions 1."""
+    columns = [0.0] * len(step.input) + [1.0, *[0.0] * (step.heads - 1)] * len(step.branches)
+    if step.shaping is not None:  # whose result is a column too, here as if it changed nothing
+        columns.append(sum(a * b for a, b in zip(step.shaping_of[0], columns, strict=True)))
+    return sum(a * b for a, b in zip(step.x0, columns, strict=True))
 
 
 def sums(int8: Array, exact: Array, x0: Array) -> Sums:
-    """Sums of both differences of two bodies, which have a row each. The columns are energies of float32's, of the
-    error, of float32's predicted samples `x0` [B, *x_shape] and of the output's part in them, and the product of int8's
-    and float32's. Sums of batches add up. `int8`, `exact`: `differences` [3, B, *x_shape]."""
+    """Sums of both differences, a row each: d.d, (d' - d).(d' - d), x0.x0, p.p and d'.d. Here d is float32's, d' is
+    int8's, x0 [B, *x_shape] are float32's predicted samples, and p is the output's part in them. Sums of batches add
+    up. `int8`, `exact`: `differences` [3, B, *x_shape] of the two bodies, the outputs' parts first."""
     sample = x0.astype(np.float64).ravel()
     values, (part, *signals) = (each.astype(np.float64).reshape(3, -1) for each in (int8, exact))
     rows = [
