@@ -48,21 +48,20 @@ def inference_engine_of(body: Body) -> str:
 
 
 def _platform_here(body: Body) -> Platform | None:
-    """The platform of a body whose backend is on this machine."""
+    """The platform of a body whose backend is on this machine. A plugin's own backend is taken to be."""
     platform = platform_of(body.target)
-    if platform is None or platform.simulated or not _is_installed(platform.backend):
+    if platform is None or platform.simulated or platform.backend in CHECKED_BACKENDS and not _has_openvino():
         return None
     return platform
 
 
 @cache
-def _is_installed(backend: str) -> bool:
-    """True if a backend can be imported. It is tried once: Python searches again for a module that is missing."""
-    if backend in CHECKED_BACKENDS:
-        from fewstep.runtime.backends.openvino import module
+def _has_openvino() -> bool:
+    """True if OpenVINO can be imported. It is tried once: Python searches again for a module that is missing."""
+    from fewstep.runtime.backends.openvino import module
 
-        try:
-            module()
-        except UserError:
-            return False
+    try:
+        module()
+    except UserError:
+        return False
     return True

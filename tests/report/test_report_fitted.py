@@ -111,15 +111,15 @@ def test_a_bundle_for_openvino_alone_is_raced_too(bundle: Path) -> None:
 def no_openvino(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """As if it were not installed."""
     monkeypatch.setitem(sys.modules, "openvino", None)
-    body_backends._is_installed.cache_clear()
+    body_backends._has_openvino.cache_clear()
     yield
-    body_backends._is_installed.cache_clear()
+    body_backends._has_openvino.cache_clear()
 
 
 def test_whether_openvino_is_installed_is_tried_once(no_openvino: None, monkeypatch: pytest.MonkeyPatch) -> None:
     tried, module = list[None](), openvino.module
     monkeypatch.setattr(openvino, "module", lambda: tried.append(None) or module())
-    assert [body_backends._is_installed("openvino") for _ in range(3)] == [False] * 3 and len(tried) == 1
+    assert [body_backends._has_openvino() for _ in range(3)] == [False] * 3 and len(tried) == 1
 
 
 def test_without_openvino_its_body_is_simulated_and_not_timed(bundle: Path, no_openvino: None) -> None:
