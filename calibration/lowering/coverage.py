@@ -45,7 +45,7 @@ def complete(prepared: Graph, wanted: Sequence[str], ran: Collection[str], engin
 def macs(graph: Graph) -> dict[str, int]:
     """Multiply-accumulates per sample of every operation of MULTIPLY, by what it makes.
 
-    One sample of noise gives the shapes that follow from values, as the rows of an expert. UserError naming a tensor
+    One sample of noise gives the shapes that follow from values, as routed rows of a layer. UserError naming a tensor
     whose shape neither way gives.
     """
     shapes = _shapes(at_batch(at_sizes(graph), 1))

@@ -127,7 +127,7 @@ def drawn_patches(
     drawn = np.arange(total) if total <= count else rng.choice(total, count, replace=False)
     batch, *spatial = np.unravel_index(drawn, places)
     picked: NDArray[np.float32] = np.moveaxis(windows, 1, -1 - len(kernel))[(batch, *spatial)]
-    return picked.reshape(len(picked), prod(picked.shape[1:]))  # an expert may have got no rows
+    return picked.reshape(len(picked), prod(picked.shape[1:]))  # a layer may have got no routed rows
 
 
 def _windows(op: WeightedOp, x: Array, kernel: Sequence[int]) -> NDArray[np.float32]:

@@ -119,7 +119,7 @@ class Counts:
         return Counts(observed_tensors(graph, no_floats), edges, axes=channel_axes(graph), samples=samples)
 
     def add(self, evaluation: BodyCall, seen: Measured | None = None) -> None:
-        """Count what the tensors held; one without values, as of an expert that got no row, holds nothing to count.
+        """Count what the tensors held; one without values, as of a layer that got no routed row, has none to count.
         `seen` is what the network measured itself. UserError naming the tensor and the step if a value is not
         finite."""
         step = evaluation.state.step

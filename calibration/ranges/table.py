@@ -83,7 +83,7 @@ class RangesTable:
     """Ranges of a prepared graph's tensors, measured along one plan.
 
     `groups` are the increasing edges of lambda = log(alpha / sigma) between groups: k edges, k + 1 groups.
-    `unseen` are tensors that never had a value, as of an expert that got no row: they have no ranges.
+    `unseen` are tensors that never had a value, as of a layer that got no routed row: they have no ranges.
     """
 
     graph_sha256: str

@@ -37,7 +37,7 @@ def row_by_row(graph: LoadedGraph, inputs: Iterable[Value | TensorEntry]) -> Loa
                 start = filled.get(name, 0)
                 if name not in results:  # filled in place: a list of parts would be held twice
                     results[name] = np.empty((count * size, *result.shape[1:]), result.dtype)
-                elif start + size > len(results[name]):  # rows of an expert, which differ in number
+                elif start + size > len(results[name]):  # rows routed to a layer, which differ in number
                     more = np.empty(((count - row) * size, *result.shape[1:]), result.dtype)
                     results[name] = np.concatenate((results[name][:start], more))
                 results[name][start : start + size] = result
