@@ -41,7 +41,7 @@ def seconds_of_one(
 ) -> float:
     """Seconds of one evaluation of one sample with all branches, in a batch of these seeds: the mean over the plan.
 
-    The second step of each network is timed, since the first allocates. A network of one step has only its first.
+    Each network's latest step is timed once all have had a second, since a first one allocates. Some have only that.
     """
     conditions = held_out_conditions(sampler.bundle.manifest.conditions, seeds, records)
     runs = [step.network for step in plan.steps]

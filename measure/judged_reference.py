@@ -50,7 +50,7 @@ class JudgedReference:
         return SeedBatch.held_out(self.bundle.manifest, seeds, self.records)
 
     def timed_plan(self) -> Plan:
-        """A plan of two steps or more, of which the second can be timed."""
+        """The plan, or its teacher for the plan of one step, whose first allocates; that plan where none has more."""
         return self.plan if len(self.plan.steps) > 1 else self.teacher or self.plan
 
     def checked_teacher(self, taught: int, progress: Progress, sample: Sample | None = None) -> Teacher:

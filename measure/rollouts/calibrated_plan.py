@@ -54,7 +54,7 @@ def judged_plan(
     from fewstep.plans.names.name import with_grid  # all solvers: not for who only runs plans
 
     name = with_grid(calibrated.name)
-    names = ("", name, calibrated.name) if manifest.grid is None else ("", name)
+    names = ("", name, calibrated.name) if manifest.grid is None else ("", name)  # else a bare name has that grid
     is_sized = bool(manifest.sizes) and open_bundle(reference.bundle.path).manifest.x_shape != manifest.x_shape
     is_changed = is_sized or settings.get("shaping") is not None or settings.get("strength") is not None
     if plan in names and form == calibrated.guidance and not is_changed:

@@ -1,7 +1,7 @@
 """Seeds: their ranges by purpose, and what follows from a seed alone, which is its noise and its conditions.
 
-Ranges of different purposes have no seed in common. The conditions of held-out seeds cycle through whole numbers, and
-calibration draws all of its own.
+Ranges of different purposes have no seed in common. Seeds for evaluation and for choices are held out of trajectories:
+their conditions cycle through whole numbers. Calibration draws all of its own.
 """
 
 from collections.abc import Iterator, Sequence
@@ -49,7 +49,7 @@ class SeedBatch:
     def held_out(
         cls: type[Same], manifest: Manifest, seeds: Sequence[int], records: ConditionRecords | None = None
     ) -> Same:
-        """Samples of a denoiser at its default size, with `held_out_conditions`."""
+        """Samples of a denoiser at its default size, for evaluation or a choice, with `held_out_conditions`."""
         return cls(seeds, manifest.x_shape, held_out_conditions(manifest.conditions, seeds, records))
 
     def part(self: Same, place: slice) -> Same:
