@@ -109,5 +109,6 @@ def test_storm_predicts_from_the_recording_alone_and_the_score_sees_both() -> No
     network, at = storm.trained(), torch.ones(1)
     x, y, other = torch.randn(3, 1, *storm.SHAPE, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(network.predictor(x, at, y), network.predictor(other, 0 * at, y), rtol=0, atol=0)
+    assert not torch.allclose(network.predictor(x, at, y), y, atol=1e-3)
     seen = network.score(x, at, y, y)
     assert min((network.score(x, at, *each) - seen).abs().max() for each in ((y, other), (other, y))) > 0.1

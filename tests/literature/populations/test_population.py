@@ -65,9 +65,8 @@ def test_steering_reaches_the_tilted_law_where_importance_weights_fail(steps: in
 )
 def test_each_potential_is_that_of_its_kind(kind, expected) -> None:
     """Rewards of 1, -1 and 2 at a strength of a half. All of them add up to the last."""
-    rewards = iter((1.0, -1.0, 2.0))
-    hook = Steering(lambda x0: [next(rewards)], 0.5, compile_plan("ddpm:3", FACTS), kind)
-    found = [hook(SimpleNamespace(index=index, u=np.zeros((1, 1)), x0=None))[0] for index in range(3)]
+    hook, u = Steering(lambda x0: [x0], 0.5, compile_plan("ddpm:3", FACTS), kind), np.zeros((1, 1))
+    found = [hook(SimpleNamespace(index=index, u=u, x0=reward))[0] for index, reward in enumerate((1.0, -1.0, 2.0))]
     assert found == pytest.approx(expected)
 
 

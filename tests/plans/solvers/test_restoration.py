@@ -195,7 +195,8 @@ def test_rddm_is_the_published_recurrence(eta):
     """Over a subset of the timesteps; the last step is x0 = x - abar res - bbar eps."""
     schedule, rng, steps = NoiseSchedule(RDDM), np.random.default_rng(0), 4
     times = [*(schedule.time(t) for t in (999.0, 700.0, 333.0, 50.0)), CLEAN]
-    plan = trace_plan("test", partial(rddm, eta=eta), times, restoring(RDDM, "residual", heads=2))
+    solver = rddm if eta == 0 else partial(rddm, eta=eta)  # 0 is the default
+    plan = trace_plan("test", solver, times, restoring(RDDM, "residual", heads=2))
     draws, outputs = rng.standard_normal((steps + 1, 4)), rng.standard_normal((steps, 2, 4))
     made, seen = recorded(plan, outputs, draws, {"y": np.full(4, Y)})
     x = Y + times[0].sigma * draws[0]
