@@ -4,16 +4,10 @@ A budget goes down with the code. One goes up by hand, in a commit of its own th
 """
 
 import subprocess
-import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from tests.packages import PACKAGES, module_files, name_of, needed_at_import, parsed
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from tests.packages import PACKAGES, module_files, name_of, needed_at_import, parsed, toml
 
 ROOT = Path(__file__).parent.parent
 FILE = ROOT / "tests/budgets.toml"
@@ -72,7 +66,7 @@ def figures() -> Figures:
 
 
 def budgets() -> Figures:
-    return tomllib.loads(FILE.read_text())
+    return toml(FILE)
 
 
 def lowered(former: Figures, now: Figures) -> Figures:

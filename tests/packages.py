@@ -1,11 +1,18 @@
 """The folders of the packages, for tests that read all sources. `test_packaging` compares them with the wheel."""
 
 import ast
+import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = tuple(sorted(marker.parent.name for marker in ROOT.glob("*/py.typed")))  # each package has one
@@ -24,6 +31,11 @@ def nodes(tree: ast.AST) -> tuple[ast.AST, ...]:
     if isinstance(tree, ast.Module):
         return tree, *(node for each in tree.body for node in nodes(each))
     return tuple(ast.walk(tree))
+
+
+def toml(file: Path) -> dict[str, Any]:
+    """The content of a TOML file."""
+    return tomllib.loads(file.read_text())
 
 
 def module_files() -> list[Path]:

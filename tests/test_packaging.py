@@ -14,16 +14,11 @@ from zipfile import ZipFile
 import pytest
 from setuptools import find_packages
 
-from tests.packages import PACKAGES, module_files
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from tests.packages import PACKAGES, module_files, toml
 
 ROOT = Path(__file__).parent.parent
 CHECK = ROOT / ".ci/check_wheel.py"
-PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT: dict[str, Any] = toml(ROOT / "pyproject.toml")
 
 
 def normalized(requirement: str) -> str:

@@ -1,22 +1,16 @@
 """The names by which the literature is found: each is there, and nothing of the core imports the room."""
 
 import ast
-import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
 
 from fewstep.plans.names.named_code import GROUP, loaded
-from tests.packages import ONE_PROCESS, PACKAGES, nodes, parsed
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from tests.packages import ONE_PROCESS, PACKAGES, nodes, parsed, toml
 
 ROOT = Path(__file__).parents[2]
-NAMES = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"][GROUP]
+NAMES = toml(ROOT / "pyproject.toml")["project"]["entry-points"][GROUP]
 KINDS = {"around", "change", "solver", "source"}
 
 

@@ -13,13 +13,9 @@ from fewstep.report.diagnosis import LEAST_RUNTIME, Diagnosis, DoctorOptions, di
 from fewstep.runtime.machine.cpu import usable_cores
 from fewstep.runtime.machine.gpu import Gpu, parse_jetson
 from fewstep.runtime.machine.packages import OnnxRuntimeImport
+from tests.packages import toml
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
-PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+PROJECT = toml(Path(__file__).parents[2] / "pyproject.toml")["project"]
 GPU = Gpu("NVIDIA RTX A4000", "sm86", "550.54", 16376, 15000)
 
 

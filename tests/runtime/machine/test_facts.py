@@ -15,6 +15,7 @@ from fewstep.runtime.machine.gpu import Gpu, gpu_of, parse_gpus, parse_jetson
 from fewstep.runtime.machine.memory import STATUS, held, memory, peak
 from fewstep.runtime.machine.packages import EXTRAS, missing
 from fewstep.runtime.machine.pages import drop_pages, give_back
+from tests.packages import toml
 
 
 def test_a_container_limits_memory() -> None:
@@ -109,12 +110,7 @@ def test_what_a_jetson_says_of_itself_is_read() -> None:
     assert parse_jetson("Thor", "# R38 (release), REVISION: 2.0, GCID: 1", "7.2.2").jetpack == "7.2.2"
 
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
-PROJECT = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]
+PROJECT = toml(Path(__file__).parents[3] / "pyproject.toml")["project"]
 
 
 def test_the_extras_are_those_of_the_project() -> None:
