@@ -8,11 +8,12 @@ weight of guidance.
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from fewstep.measure.rollouts.calibrated_plan import MISFIT, along, calibrated_plan
+from fewstep.measure.rollouts.calibrated_plan import MISFIT, along
 from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.guidance import to_text
 from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.planning import calibrated_plan
 
 CALIBRATE = "fewstep calibrate "
 ALONE = ("plan", "guidance", "target", "quality", "speed")  # plan and guidance are compared by themselves

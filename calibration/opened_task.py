@@ -7,6 +7,8 @@ from dataclasses import replace
 from math import inf
 from pathlib import Path
 
+from msgspec import structs
+
 from fewstep.calibration.failed_bodies import Attempts, attempted
 from fewstep.calibration.lowering.quantize import lowered_ops
 from fewstep.calibration.lowering.scheme import Target
@@ -151,8 +153,10 @@ def _sizes(options: CalibrateOptions, sampler: Sampler) -> tuple[dict[str, int],
 
 
 def _plan(options: CalibrateOptions, sampler: Sampler) -> AnyPlan:
-    """The plan in one range group; `calibrate` divides it later. A plan's file brings its own guidance."""
+    """The plan in one range group; `calibrate` divides it later. A plan's file brings its own guidance, and an earlier
+    calibration no clip."""
     manifest, name = sampler.bundle.manifest, options.plan
+    sampler = sampler.changed(bundle=replace(sampler.bundle, manifest=structs.replace(manifest, plans={})))
     if name is None:
         name = USUAL if manifest.vocabulary else PLAN
     default = GUIDANCE if is_led_by_guidance(manifest.conditions) and not name.endswith(".json") else None

@@ -36,8 +36,8 @@ class RunOptions(Options):
         Several add up.
     guidance: Weight of classifier-free guidance; pag:SCALE for perturbed attention, steer:WEIGHT for a gradient; with a
         plus for several, as 2+pag:3; 1 runs the conditional branch alone. Default: as calibrated, else 1.
-    clip: Clip each prediction of the clean sample to [-CLIP, CLIP]. Default: as the calibrated plan does, if no --plan
-        is given.
+    clip: Clip each prediction of the clean sample to [-CLIP, CLIP]. Default: as the calibration, without --plan or with
+        the plan of the calibration by its name.
     size: NAME=NUMBER for a free size of the bundle, as height=96. Each other free size has its default. With --tiles
         it is the whole sample's, and a bundle of one size takes height and width too, or length.
     tiles: WINDOW:OVERLAP, as 256:64: the network runs on overlapping windows of a larger sample.

@@ -5,17 +5,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from fewstep.measure.rollouts.calibrated_plan import MISFIT, along, calibrated_plan, judged_plan
+from fewstep.measure.rollouts.calibrated_plan import MISFIT, along, judged_plan
 from fewstep.plans.any_plan import AnyPlan, shaping_of
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance, to_text
 from fewstep.plans.names.name import is_token_plan_name, parse_plan_name, parse_token_plan_name, with_grid
 from fewstep.plans.plan import IMAGE, Plan
-from fewstep.plans.shaping import Shaping
-from fewstep.runtime.bundle.manifest import Body, Manifest
+from fewstep.plans.shaping import Clip, Shaping
+from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.fitted_plans import FITTED, find_fitted
-from fewstep.runtime.planning import NO_SETTINGS
+from fewstep.runtime.planning import NO_SETTINGS, calibrated_body, calibrated_plan
 from fewstep.runtime.request import SCHEDULER, PlanSettings, read_plan
 from fewstep.runtime.sampler import PLAN, Sampler
 
@@ -49,7 +49,7 @@ def default_plan(
     """The plan along which the bundle was calibrated, else the one of the denoiser's own scheduler. With a strength it
     is a plan that starts from an image."""
     bundle, manifest = sampler.bundle, sampler.bundle.manifest
-    body, has_strength = _calibrated(manifest, sampler.body), settings.get("strength") is not None
+    body, has_strength = calibrated_body(manifest, sampler.body), settings.get("strength") is not None
     if body is None or body.plan is None:
         is_own = manifest.scheduler is not None and not has_strength and not manifest.vocabulary
         return judged_plan(sampler, sampler.body, OWN_PLAN if is_own else "", guidance, settings)
@@ -71,7 +71,7 @@ def _is_of_a_solver(name: str) -> bool:
 def default_guidance(bundle: Bundle, body: Body, plan: str | None) -> Guidance | None:
     """The guidance of a verb that was given none: that of the calibrated plan, for a plan by its name. A fitted plan
     has it where one was fitted so, and a file has its own."""
-    calibrated = _calibrated(bundle.manifest, body)
+    calibrated = calibrated_body(bundle.manifest, body)
     kept = None if calibrated is None else calibrated_plan(bundle, calibrated)
     guidance: Guidance | None = None if kept is None else kept.guidance
     if plan is None or guidance is None or not plan.startswith(FITTED):
@@ -80,12 +80,6 @@ def default_guidance(bundle: Bundle, body: Body, plan: str | None) -> Guidance |
         find_fitted(plan, bundle, body, guidance)
         return guidance
     return None
-
-
-def _calibrated(manifest: Manifest, body: Body) -> Body | None:
-    """The body whose plan is a body's own. For one that was not calibrated, such as float32, it is the first that was:
-    bodies of one bundle sample the same by default."""
-    return next((each for each in (body, *manifest.bodies.values()) if each.plan is not None), None)
 
 
 def _what_ranges_follow(plan: Any) -> tuple[str, Guidance | None, Shaping | None]:
@@ -102,8 +96,18 @@ def unlike_calibration(bundle: Bundle, body: Body, plan: Any) -> str | None:
     followed, _, shaped = follows = _what_ranges_follow(plan)
     if follows == (name, guidance, shaping):
         return None
-    remedy = _remedy(plan.name, guidance) if (followed, shaped) == (name, shaping) else ""
+    if shaped != shaping:
+        remedy = _clip_remedy(plan.name, shaping)
+    else:
+        remedy = _remedy(plan.name, guidance) if followed == name else ""
     return f"int8 was calibrated along {along(calibrated)}, and runs along {along(plan)}: its {MISFIT}{remedy}"
+
+
+def _clip_remedy(name: str, shaping: Shaping | None) -> str:
+    """The options that give a solver's plan the clip of the calibrated one."""
+    if not isinstance(shaping, Clip) or shaping.low != -shaping.high or not _is_of_a_solver(name):
+        return ""
+    return f"; give --plan {name} --clip {shaping.high:g}, in Python shaping=Clip({shaping.low}, {shaping.high})"
 
 
 def _remedy(name: str, guidance: Guidance | None) -> str:

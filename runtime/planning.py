@@ -2,14 +2,16 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from fewstep.plans.any_plan import AnyPlan, regroup
+from fewstep.plans.any_plan import AnyPlan, regroup, shaping_of
 from fewstep.plans.arguments import check_compiled
 from fewstep.plans.errors import UserError
+from fewstep.plans.file import decode_any
 from fewstep.plans.guidance import UNCOND, Guidance
 from fewstep.plans.plan import DENOISER
-from fewstep.plans.shaping import as_shaping
-from fewstep.runtime.bundle.manifest import Body
+from fewstep.plans.shaping import Shaping, as_shaping
+from fewstep.runtime.bundle.manifest import Body, Manifest
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.fitted_plans import FITTED, find_fitted
 from fewstep.runtime.request import (
@@ -67,9 +69,34 @@ def plan_for(
     if isinstance(plan, str):
         from fewstep.plans.compile import compile_plan  # all solvers and grids: not for who only runs plans
 
-        return compile_plan(plan, facts, guidance, shaping, body.groups, strength, renoise)
+        made = compile_plan(plan, facts, guidance, shaping, body.groups, strength, renoise)
+        own = _calibrated_shaping(bundle, body, made.name) if shaping is None else None
+        return made if own is None else compile_plan(plan, facts, guidance, own, body.groups, strength, renoise)
     plan = check_compiled(plan, "take dpmpp_2m:8")
     check_plan(plan, guidance, strength, renoise, bundle)
     if shaping is not None and {step.shaping for step in plan.steps if step.shaping is not None} != {shaping}:
         raise UserError(f"plan {plan.name!r} was compiled without shaping {shaping}", by_name(plan))
     return regroup(plan, {DENOISER: body.groups} if manifest.networks else body.groups)
+
+
+def calibrated_body(manifest: Manifest, body: Body) -> Body | None:
+    """The body whose plan is a body's own. For one that was not calibrated, such as float32, it is the first that was:
+    bodies of one bundle sample the same by default."""
+    return next((each for each in (body, *manifest.bodies.values()) if each.plan is not None), None)
+
+
+def calibrated_plan(bundle: Bundle, body: Body) -> Any:
+    """The plan that a body was calibrated along, a `Plan` or a `TokenPlan`; None where the bundle has none."""
+    file = bundle.manifest.plans.get(body.plan or "")
+    return None if file is None else decode_any(bundle.read(file), file)
+
+
+def _calibrated_shaping(bundle: Bundle, body: Body, name: str) -> Shaping | None:
+    """The shaping of the plan of this name along which the body was calibrated; None for another plan."""
+    from fewstep.plans.names.name import with_grid
+
+    calibrated = calibrated_body(bundle.manifest, body)
+    if calibrated is None or with_grid(calibrated.plan or "") != with_grid(name):
+        return None
+    kept = calibrated_plan(bundle, calibrated)
+    return None if kept is None else shaping_of(kept)

@@ -58,7 +58,7 @@ class BakeOptions(Options):
     body: Name of a body, such as int8-tensorrt. Default: the one of the precision that onnxruntime runs best here.
     guidance: Weight of classifier-free guidance; pag:SCALE for perturbed attention, steer:WEIGHT for a gradient; with a
         plus for several, as 2+pag:3; 1 runs the conditional branch alone. Default: 1, of a command as calibrated.
-    clip: Clip each prediction of the clean sample to [-CLIP, CLIP].
+    clip: Clip each prediction of the clean sample to [-CLIP, CLIP]. Default: as calibrated, along that plan.
     strength: Share of the plan's steps that are run from an image, above 0 and up to 1. The file then takes the image.
     adapter: FILE.safetensors, or FILE.safetensors:STRENGTH, of a LoRA for a bundle with slots. All together become one
         file next to the output, .onnx_adapter, which onnxruntime may take or not in each run.

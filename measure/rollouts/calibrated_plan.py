@@ -1,29 +1,21 @@
-"""The plan that a body was calibrated along, the plan that it is judged along, and the words of warnings about them."""
+"""The plan that a body is judged along, and the words of warnings about it."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from fewstep.plans.any_plan import AnyPlan, regroup, shaping_of
 from fewstep.plans.arguments import check_compiled
-from fewstep.plans.file import decode_any
 from fewstep.plans.guidance import Guidance, as_guidance, describe
 from fewstep.plans.plan import Plan
 from fewstep.plans.shaping import described
 from fewstep.plans.tokens.plan import USUAL
 from fewstep.runtime.bundle.manifest import Body
-from fewstep.runtime.bundle.reading import Bundle, open_bundle
+from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.fitted_plans import FITTED
-from fewstep.runtime.planning import NO_SETTINGS, plan_for
+from fewstep.runtime.planning import NO_SETTINGS, calibrated_plan, plan_for
 from fewstep.runtime.request import SCHEDULER, PlanSettings
 from fewstep.runtime.sampler import PLAN, Sampler
 
 MISFIT = "ranges may not fit"  # a body runs along another plan than it was calibrated along
-
-
-def calibrated_plan(bundle: Bundle, body: Body) -> Any:
-    """The plan that a body was calibrated along, a `Plan` or a `TokenPlan`; None where the bundle has none."""
-    file = bundle.manifest.plans.get(body.plan or "")
-    return None if file is None else decode_any(bundle.read(file), file)
 
 
 def along(plan: AnyPlan) -> str:

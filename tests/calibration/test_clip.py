@@ -10,11 +10,13 @@ import pytest
 
 from fewstep.cli.main import main
 from fewstep.cli.run_plan import unlike_calibration
+from fewstep.graph.bake.bake import BakeOptions, plan_of
 from fewstep.measure.rollouts.calibrated_plan import along, judged_plan
 from fewstep.plans.any_plan import shaping_of
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Fitted
 from fewstep.plans.shaping import Clip, Rescale, Threshold, clip_to, described
+from fewstep.runtime.bundle.manifest import Precision
 from fewstep.runtime.loading import load
 from tests.bundles import changed
 from tests.calibration.test_calibrate import denoiser, run, write_bundle
@@ -52,30 +54,42 @@ def test_int8_is_nearer_where_its_ranges_are_of_clipped_runs(bundle: Path, tmp_p
     assert errors[0] < 0.5 * errors[1]
 
 
-def test_runs_and_judgements_without_a_plan_clip_as_the_calibration_did(bundle: Path, tmp_path: Path) -> None:
+def test_runs_and_judgements_clip_as_the_calibration_did(bundle: Path, tmp_path: Path) -> None:
     run(bundle, clip=CLIP, target=("cpu-x86",))
     out = tmp_path / "x.npy"
     command = ["run", str(bundle), "-n", "2", "-o", str(out), "-c", "class=1", "--guidance", "2"]
-    assert main(command) == 0
-    assert np.abs(np.load(out)).max() <= CLIP
-    assert main([*command, "--plan", "ddim:3"]) == 0
-    assert np.abs(np.load(out)).max() > CLIP
-    assert main([*command, "--plan", "ddim:4", "--clip", "0.25"]) == 0
-    assert np.abs(np.load(out)).max() == 0.25
+    for given, most in ("", CLIP), ("--plan ddim:3", CLIP), ("--plan ddim:4 --clip 0.25", 0.25):
+        assert main([*command, *given.split()]) == 0
+        assert np.abs(np.load(out)).max() == most
     with load(bundle) as sampler:
         body = sampler.bundle.body("int8-cpu-x86")
         for name in ("", "ddim:3", "ddim:5"):
             assert shaping_of(judged_plan(sampler, body, name)) == Clip(-CLIP, CLIP)
 
 
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_the_name_of_the_calibrated_plan_clips_as_the_calibration_did(bundle: Path, precision: Precision) -> None:
+    """Another plan's name does not, another clip is the caller's, and another calibration begins without."""
+    run(bundle, clip=CLIP, target=("cpu-x86",))
+    with load(bundle, precision) as sampler:
+        for name, guidance in (("ddim:3", 2.0), ("ddim:3@trailing", None)):
+            assert shaping_of(sampler.compile(name, guidance)) == Clip(-CLIP, CLIP)
+        assert shaping_of(sampler.compile("ddim:4")) is None
+        assert shaping_of(sampler.compile("ddim:3", shaping=Clip(-1.0, 1.0))) == Clip(-1.0, 1.0)
+    options = BakeOptions(bundle, "ddim:3", bundle.parent / "baked.onnx", precision)
+    assert shaping_of(plan_of(options)[2]) == Clip(-CLIP, CLIP)
+    assert shaping_of(run(bundle, target=("cpu-x86",)).plan) is None
+
+
 def test_a_run_that_does_not_clip_is_told_of_a_calibration_that_did(bundle: Path) -> None:
     made = run(bundle, clip=CLIP, target=("cpu-x86",))
     with load(bundle, "int8") as sampler:
-        told = unlike_calibration(sampler.bundle, sampler.body, sampler.compile("ddim:3", 2.0))
-        assert told is not None and "guidance 2, clipped to [-0.5, 0.5], and runs along ddim:3" in told
+        told = unlike_calibration(sampler.bundle, sampler.body, sampler.compile("ddim:4", 2.0))
+        assert told is not None and "guidance 2, clipped to [-0.5, 0.5], and runs along ddim:4" in told
+        assert told.endswith("; give --plan ddim:4 --clip 0.5, in Python shaping=Clip(-0.5, 0.5)")
         assert unlike_calibration(sampler.bundle, sampler.body, sampler.compile(made.plan)) is None
         to = Fitted("ddim:3", "int8-cpu-x86", "0" * 64, "0" * 64)
-        fitted = msgspec.structs.replace(sampler.compile("ddim:3", 2.0), fitted=to)
+        fitted = msgspec.structs.replace(sampler.compile("ddim:4", 2.0), fitted=to)
         assert unlike_calibration(sampler.bundle, sampler.body, fitted) is not None
         clipped = msgspec.structs.replace(made.plan, fitted=to)
         assert unlike_calibration(sampler.bundle, sampler.body, clipped) is None
@@ -94,13 +108,10 @@ def test_a_model_whose_own_scheduler_clips_is_told_of_the_option(
     assert not any("--clip" in each for each in caplog.messages)
 
 
-@pytest.mark.parametrize("number", [0.0, -1.0, float("inf"), float("nan")])
-def test_a_clip_is_above_zero(number: float) -> None:
-    with pytest.raises(UserError, match="give the largest value of a sample"):
-        clip_to(number)
-
-
-def test_shapings_in_words(bundle: Path) -> None:
+def test_a_clip_is_above_zero_and_shapings_have_words(bundle: Path) -> None:
+    for number in (0.0, -1.0, float("inf"), float("nan")):
+        with pytest.raises(UserError, match="give the largest value of a sample"):
+            clip_to(number)
     assert clip_to(None) is None and clip_to(1.0) == Clip(-1.0, 1.0)
     assert described(Threshold(0.99)) == "thresholded at quantile 0.99"
     assert described(Rescale()) == "rescaled with phi 0.7"

@@ -16,13 +16,13 @@ from fewstep.cli.run_plan import default_plan, unlike_calibration
 from fewstep.graph import io
 from fewstep.graph.selection import considered_ops
 from fewstep.measure.judged_batch import Contender, JudgedBatch
-from fewstep.measure.rollouts.calibrated_plan import calibrated_plan
 from fewstep.measure.rollouts.metrics import CEILING
 from fewstep.measure.rollouts.seeds import SeedBatch
 from fewstep.measure.rollouts.token_course import open_token_course
 from fewstep.plans.any_plan import regroup
 from fewstep.plans.errors import UserError
 from fewstep.runtime.loading import load
+from fewstep.runtime.planning import calibrated_plan
 from tests.bundles import described
 
 

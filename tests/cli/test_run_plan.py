@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 from fewstep.cli.run_plan import check_name, default_guidance, default_plan, unlike_calibration
-from fewstep.measure.rollouts.calibrated_plan import calibrated_plan, judged_plan
+from fewstep.measure.rollouts.calibrated_plan import judged_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import encode
 from fewstep.plans.guidance import Branches, Guidance, as_guidance
 from fewstep.plans.transforms import tail
 from fewstep.runtime import load
 from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.planning import calibrated_plan
 from fewstep.runtime.sampler import PLAN, Sampler
 from fewstep.runtime.sizes import Size
 from tests.bundles import described
