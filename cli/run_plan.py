@@ -15,7 +15,7 @@ from fewstep.plans.shaping import Clip, Shaping
 from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.fitted_plans import FITTED, find_fitted
-from fewstep.runtime.planning import NO_SETTINGS, calibrated_body, calibrated_plan
+from fewstep.runtime.planning import NO_SETTINGS, calibrated_body, calibrated_plan, own_plan
 from fewstep.runtime.request import SCHEDULER, PlanSettings, read_plan
 from fewstep.runtime.sampler import PLAN, Sampler
 
@@ -71,8 +71,7 @@ def _is_of_a_solver(name: str) -> bool:
 def default_guidance(bundle: Bundle, body: Body, plan: str | None) -> Guidance | None:
     """The guidance of a verb that was given none: that of the calibrated plan, for a plan by its name. A fitted plan
     has it where one was fitted so, and a file has its own."""
-    calibrated = calibrated_body(bundle.manifest, body)
-    kept = None if calibrated is None else calibrated_plan(bundle, calibrated)
+    kept = own_plan(bundle, body)
     guidance: Guidance | None = None if kept is None else kept.guidance
     if plan is None or guidance is None or not plan.startswith(FITTED):
         return None if (plan or "").endswith(".json") else guidance

@@ -25,8 +25,10 @@ from fewstep.measure.speed.timed_bodies import TimedBodies, races
 from fewstep.measure.tally import Want
 from fewstep.measure.workers.job import Workers
 from fewstep.measure.workers.setup import WorkerSetup, opened
+from fewstep.plans.any_plan import shaping_of
 from fewstep.plans.guidance import describe
 from fewstep.plans.plan import Plan
+from fewstep.plans.shaping import described
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.progress import SILENT, Progress
 
@@ -84,6 +86,7 @@ def results_of(
         command=task.command,
         seconds=0.0,
         notes=task.notes,
+        shaping=None if (shaping := shaping_of(plan)) is None else described(shaping),
         spinning=timed.turns.spinning if timed else True,
     )
     if task.judged is not None:

@@ -178,6 +178,7 @@ class Results(Strict, frozen=True):
     teacher_check: TeacherCheck | None = None  # None in results of earlier versions
     unlike: tuple[str, ...] = ()  # which bodies were calibrated along another plan, or otherwise, in sentences
     features: ExtractorFacts | None = None  # of distances; None without
+    shaping: str | None = None  # of the plan's predictions, in words: "clipped to [-1, 1]"
     spinning: bool = True  # of the threads that wait while bodies are timed
 
     def ratio(self, body: str) -> float | None:

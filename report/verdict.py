@@ -30,7 +30,9 @@ def costliest(results: Results, bundle: str | PathLike[str] = "BUNDLE") -> str |
     if steps.nearness.is_near and first.against_float.nearness.is_near:
         return f"Neither few steps nor int8 cost much: {figures}. Next: fewstep run {path} --precision int8."
     if steps.mean < int8 - ALIKE_PSNR:
-        return f"Few steps cost most, not int8: {figures}. Next: fewstep fit {path}, or more steps."
+        fits = results.shaping is None  # fitted plans have no shaping
+        verb = f"fit {path}" if fits else f"choose {path} --at-least {LEAST_PSNR:g}dB"
+        return f"Few steps cost most, not int8: {figures}. Next: fewstep {verb}, or more steps."
     if int8 < steps.mean - ALIKE_PSNR:
         return (
             f"int8 costs most, not few steps: {figures}. Next: fewstep calibrate {path} --quality {steps.mean:.0f}dB."

@@ -91,12 +91,15 @@ def calibrated_plan(bundle: Bundle, body: Body) -> Any:
     return None if file is None else decode_any(bundle.read(file), file)
 
 
+def own_plan(bundle: Bundle, body: Body) -> Any:
+    """The plan of `calibrated_body`; None where the bundle has none."""
+    calibrated = calibrated_body(bundle.manifest, body)
+    return None if calibrated is None else calibrated_plan(bundle, calibrated)
+
+
 def _calibrated_shaping(bundle: Bundle, body: Body, name: str) -> Shaping | None:
     """The shaping of the plan of this name along which the body was calibrated; None for another plan."""
     from fewstep.plans.names.name import with_grid
 
-    calibrated = calibrated_body(bundle.manifest, body)
-    if calibrated is None or with_grid(calibrated.plan or "") != with_grid(name):
-        return None
-    kept = calibrated_plan(bundle, calibrated)
-    return None if kept is None else shaping_of(kept)
+    kept = own_plan(bundle, body)
+    return None if kept is None or with_grid(kept.name) != with_grid(name) else shaping_of(kept)

@@ -12,15 +12,18 @@ from fewstep.graph.output import check_writable
 from fewstep.measure.distances.features import Extractor, default_extractor, open_extractor
 from fewstep.measure.teacher import NO_TEACHER, is_distilled, teacher_plan
 from fewstep.measure.workers.pinned_bundle import pinned
+from fewstep.plans.any_plan import shaping_of
 from fewstep.plans.compile import check_guidance
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance, as_guidance
 from fewstep.plans.plan import STATE, Plan
+from fewstep.plans.shaping import described
 from fewstep.runtime.backends.named import named
 from fewstep.runtime.bundle.fit_command import weight_of_fit
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.fitted_plans import graph_of_fit, readable
 from fewstep.runtime.loading import choose_body
+from fewstep.runtime.planning import own_plan
 from fewstep.runtime.request import denoiser_facts
 from fewstep.runtime.sampler import Sampler
 
@@ -78,6 +81,10 @@ def open_fit_task(options: FitOptions) -> FitTask:
     if BODY not in bundle.manifest.bodies:
         what = f"{options.bundle} has no float32 body"
         raise UserError(what, "fit in the bundle that this was packed from, and pack it again")
+    kept = own_plan(bundle, bundle.body(BODY))
+    if kept is not None and (shaping := shaping_of(kept)) is not None:
+        what = f"{options.bundle} was calibrated along {kept.name}, {described(shaping)}, and fitted plans do not clip"
+        raise UserError(what, "run more steps, or fit before `fewstep calibrate` where samples need no clip")
     choose_body(bundle, BODY, named(options.backend, options.threads))
     sampler, reference = open_samplers(options.bundle, options.backend, options.threads)
     job = RolloutJob(pinned(options.bundle), options.backend)

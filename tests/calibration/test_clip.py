@@ -8,10 +8,12 @@ import msgspec
 import numpy as np
 import pytest
 
+from fewstep.calibration.fitting.options import FitOptions
+from fewstep.calibration.fitting.task import open_fit_task
 from fewstep.cli.main import main
 from fewstep.cli.run_plan import unlike_calibration
 from fewstep.graph.bake.bake import BakeOptions, plan_of
-from fewstep.measure.rollouts.calibrated_plan import along, judged_plan
+from fewstep.measure.rollouts.calibrated_plan import judged_plan
 from fewstep.plans.any_plan import shaping_of
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Fitted
@@ -72,12 +74,13 @@ def test_the_name_of_the_calibrated_plan_clips_as_the_calibration_did(bundle: Pa
     """Another plan's name does not, another clip is the caller's, and another calibration begins without."""
     run(bundle, clip=CLIP, target=("cpu-x86",))
     with load(bundle, precision) as sampler:
-        for name, guidance in (("ddim:3", 2.0), ("ddim:3@trailing", None)):
-            assert shaping_of(sampler.compile(name, guidance)) == Clip(-CLIP, CLIP)
+        assert shaping_of(sampler.compile("ddim:3@trailing")) == Clip(-CLIP, CLIP)
         assert shaping_of(sampler.compile("ddim:4")) is None
         assert shaping_of(sampler.compile("ddim:3", shaping=Clip(-1.0, 1.0))) == Clip(-1.0, 1.0)
     options = BakeOptions(bundle, "ddim:3", bundle.parent / "baked.onnx", precision)
     assert shaping_of(plan_of(options)[2]) == Clip(-CLIP, CLIP)
+    with pytest.raises(UserError, match=r"ddim:3, clipped to \[-0.5, 0.5\], and fitted plans do not clip"):
+        open_fit_task(FitOptions(bundle))
     assert shaping_of(run(bundle, target=("cpu-x86",)).plan) is None
 
 
@@ -108,12 +111,10 @@ def test_a_model_whose_own_scheduler_clips_is_told_of_the_option(
     assert not any("--clip" in each for each in caplog.messages)
 
 
-def test_a_clip_is_above_zero_and_shapings_have_words(bundle: Path) -> None:
+def test_a_clip_is_above_zero_and_shapings_have_words() -> None:
     for number in (0.0, -1.0, float("inf"), float("nan")):
         with pytest.raises(UserError, match="give the largest value of a sample"):
             clip_to(number)
     assert clip_to(None) is None and clip_to(1.0) == Clip(-1.0, 1.0)
     assert described(Threshold(0.99)) == "thresholded at quantile 0.99"
     assert described(Rescale()) == "rescaled with phi 0.7"
-    with load(bundle) as sampler:
-        assert along(sampler.compile("ddim:3")) == "ddim:3, guidance none"

@@ -229,10 +229,11 @@ def test_the_costliest_is_named_first_with_the_next_command(evaluated, steps, in
     (body,) = results.qualities
     body = replace(body, against_float=replace(body.against_float, mean=int8), steps=())
     taught = replace(results.float_against_teacher, mean=steps)
-    sentence = costliest(replace(results, float_against_teacher=taught, qualities=(body,)))
+    results = replace(results, float_against_teacher=taught, qualities=(body,))
+    sentence = costliest(results)
     assert sentence.startswith(said) and re.search("Next: fewstep [a-z]+ BUNDLE", sentence)
-    own = costliest(replace(results, float_against_teacher=taught, qualities=(body,)), Path("my models/shapes"))
-    assert own == sentence.replace("BUNDLE", "'my models/shapes'")  # ready to be pasted
+    assert "fewstep fit" not in costliest(replace(results, shaping="clipped"))
+    assert costliest(results, Path("my models/shapes")) == sentence.replace("BUNDLE", "'my models/shapes'")  # to paste
     assert costliest(replace(results, qualities=())) is None
 
 
