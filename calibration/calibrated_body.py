@@ -17,7 +17,7 @@ from fewstep.calibration.precision.refine import SearchResult
 from fewstep.calibration.task import Task
 from fewstep.measure.rollouts.course import Course, open_course
 from fewstep.measure.rollouts.direction import GUIDANCE, body_differences, float_differences, is_lost, text_of, worst
-from fewstep.measure.rollouts.nearness import LEAST_PSNR, LEAST_SNR, Nearness
+from fewstep.measure.rollouts.nearness import CLIP_THEM, LEAST_PSNR, LEAST_SNR, Nearness
 from fewstep.measure.rollouts.on_demand import close
 from fewstep.measure.rollouts.row_by_row import body_by_rows
 from fewstep.measure.rollouts.seeds import BODY_SEEDS, SeedBatch
@@ -27,8 +27,6 @@ from fewstep.plans.arguments import check_compiled, check_tokens
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Difference, Trial
 from fewstep.runtime.progress import SILENT, Progress, under
-
-DIVERGED = -20.0  # dB between samples of two seeds, which are ten times the peak apart
 
 
 @dataclass(frozen=True)
@@ -93,12 +91,10 @@ def check_near(body: CalibratedBody) -> None:
     if body.search is not None or trial.tokens is not None or near.is_enough:
         return
     fix = "ask for a quality (--quality 30dB), take --precision float32, or follow more trajectories"
-    if trial.unrelated is not None and trial.unrelated < DIVERGED:
-        fix = "float32's own samples leave the range of the data: clip each clean prediction, with --clip 1 for [-1, 1]"
     raise UserError(
         f"int8 for {target} is {near.sentence('float32')}; {LEAST_PSNR:g} and {LEAST_SNR:g} dB are the"
         f" least, and {len(trial.in_float)} operations in float do not mend it",
-        fix,
+        CLIP_THEM if near.is_diverged else fix,
     )
 
 

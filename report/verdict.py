@@ -6,7 +6,7 @@ from shlex import quote
 
 from fewstep.measure.results import Distance, Quality, Results, TokenQuality
 from fewstep.measure.rollouts.direction import CONDITION, GUIDANCE, is_lost, text_of, worst
-from fewstep.measure.rollouts.nearness import LEAST_PSNR, Nearness
+from fewstep.measure.rollouts.nearness import CLIP_THEM, LEAST_PSNR, Nearness
 from fewstep.runtime.bundle.manifest import Difference, TokenAgreement
 
 ALIKE_PSNR = 3.0  # dB: an error of twice the energy
@@ -21,6 +21,8 @@ def costliest(results: Results, bundle: str | PathLike[str] = "BUNDLE") -> str |
         return None
     first, path = results.qualities[0], quote(fspath(bundle))
     steps, int8 = results.float_against_teacher, first.against_float.mean
+    if first.against_float.nearness.is_diverged:
+        return f"Neither few steps nor int8 cost most: {CLIP_THEM}. Next: fewstep calibrate {path} --clip 1."
     lost = worst(differences_of(first)[GUIDANCE]) if first.steps else None
     if lost is not None and is_lost(lost):
         return f"int8 costs most: {first.body} loses what guidance adds. Next: fewstep calibrate {path} --quality 30dB."

@@ -19,7 +19,7 @@ from fewstep.graph.needs import check_needs, duration, together
 from fewstep.measure.rollouts.course import AT_ONCE
 from fewstep.measure.rollouts.direction import CONDITION, is_lost, text_of
 from fewstep.measure.rollouts.end_quality import EndQuality
-from fewstep.measure.rollouts.nearness import Nearness
+from fewstep.measure.rollouts.nearness import CLIP_THEM, Nearness
 from fewstep.measure.rollouts.seeds import BODY_SEEDS, JUDGE_SEEDS
 from fewstep.measure.rollouts.trajectories import in_words
 from fewstep.measure.speed.mean_step import int8_share
@@ -45,6 +45,8 @@ def verb(options: CalibrateOptions, progress: Progress) -> Outcome:
                 near = Nearness(trial.psnr, trial.snr, trial.unrelated)
                 if trial.is_chosen and (sentence := far(name, near, trial.tokens)):
                     LOG.warning("%s", sentence.rstrip("."))
+                if near.is_diverged:
+                    LOG.warning("%s: %s", name, CLIP_THEM)
                 if trial.condition is not None and is_lost(trial.condition):
                     LOG.warning("%s loses the %s: %s", name, CONDITION, text_of(trial.condition))
     value = {

@@ -11,6 +11,8 @@ import numpy as np
 from fewstep.measure.rollouts.metrics import PEAK, Floats, psnr
 
 LEAST_PSNR, LEAST_SNR = 25.0, 15.0  # dB: the floor, to the peak and to the variance of the references
+DIVERGED = -20.0  # dB between samples of two seeds, which are ten times the peak apart
+CLIP_THEM = "float32's own samples leave the range of the data: clip each clean prediction, with --clip 1 for [-1, 1]"
 NEAR_PSNR, NEAR_SNR = 40.0, 30.0  # dB: beyond them few people see a difference side by side
 
 
@@ -35,6 +37,11 @@ class Nearness:
     def is_near(self) -> bool:
         """True where few people see a difference."""
         return self._reaches(NEAR_PSNR, NEAR_SNR)
+
+    @property
+    def is_diverged(self) -> bool:
+        """True where the references themselves are far out of model range."""
+        return self.unrelated is not None and self.unrelated < DIVERGED
 
     def _reaches(self, least_psnr: float, least_snr: float) -> bool:
         if self.snr is None:

@@ -111,6 +111,13 @@ def test_a_model_whose_own_scheduler_clips_is_told_of_the_option(
     assert not any("--clip" in each for each in caplog.messages)
 
 
+def test_samples_far_out_of_range_are_told_of_the_option(bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
+    command = f"calibrate {bundle} --plan ddim:3 --target cpu-x86 --trajectories 4"
+    for clip, said in (" --clip 1", 0), ("", 1):
+        assert main((command + clip).split()) == 0
+        assert sum("range of the data: clip each" in each for each in caplog.messages) == said
+
+
 def test_a_clip_is_above_zero_and_shapings_have_words() -> None:
     for number in (0.0, -1.0, float("inf"), float("nan")):
         with pytest.raises(UserError, match="give the largest value of a sample"):

@@ -233,6 +233,8 @@ def test_the_costliest_is_named_first_with_the_next_command(evaluated, steps, in
     sentence = costliest(results)
     assert sentence.startswith(said) and re.search("Next: fewstep [a-z]+ BUNDLE", sentence)
     assert "fewstep fit" not in costliest(replace(results, shaping="clipped"))
+    far = replace(body, against_float=replace(body.against_float, unrelated=-46.0))
+    assert costliest(replace(results, qualities=(far,))).endswith("Next: fewstep calibrate BUNDLE --clip 1.")
     assert costliest(results, Path("my models/shapes")) == sentence.replace("BUNDLE", "'my models/shapes'")  # to paste
     assert costliest(replace(results, qualities=())) is None
 

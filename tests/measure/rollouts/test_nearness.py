@@ -24,6 +24,7 @@ def test_both_figures_are_asked_for_and_a_quiet_signal_is_not_near_for_its_peak(
     psnr: float, snr: float | None, enough: bool
 ) -> None:
     assert Nearness(psnr, snr).is_enough is enough
+    assert Nearness(45.0, 40.0, -20.1).is_diverged and not Nearness(-62.0, 15.0, -19.9).is_diverged
     assert Nearness(40.0, 30.0).is_near and not Nearness(45.0, 25.0).is_near
 
 
