@@ -19,6 +19,7 @@ from fewstep.plans.published import facts_of
 Value = bool | int | float | tuple[float, ...]
 
 LARGEST = 1e300  # of a parameter
+NEAR = 0.7  # of 1 for equal names: by less, words such as cfgpp and rfpp were taken for each other
 MOST_LISTED = 40  # names that a message lists: more would fill the screen
 NUMBERS = tuple[float, ...]
 WORDS: dict[Any, str] = {
@@ -64,11 +65,9 @@ def bound_call(text: str, name: str, among: Namespace, home: str | None = None) 
         from difflib import get_close_matches  # for this message alone: importing it takes milliseconds
 
         all_names = [*among.names(), *among.aliases, *among.suggested]
-        near = get_close_matches(called, all_names)
-        if len(all_names) > MOST_LISTED and not near:
-            near = get_close_matches(called, all_names, cutoff=0.0)
-        likely = f"choose {' or '.join(near)}; `fewstep plan --list` has all"
-        fix = likely if near else f"choose one of {', '.join(all_names)}"
+        near, all_of_them = get_close_matches(called, all_names, cutoff=NEAR), "`fewstep plan --list` has all"
+        listed = f"choose one of {', '.join(all_names)}" if len(all_names) <= MOST_LISTED else all_of_them
+        fix = f"choose {' or '.join(near)}; {all_of_them}" if near else listed
         raise UserError(f"unknown {among.kind} '{called}' in plan '{name}'", fix)
     return _bound(found, called, arguments, name, among.kind)
 
@@ -135,11 +134,11 @@ def _read(text: str, name: str) -> tuple[str, Mapping[str, Value]]:
                 return node.func.id, arguments
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         pass
-    if re.match(r"[^\W\d]\w*\.\w", text):  # as `titled` writes it
+    if ":" in name and re.match(r"[^\W\d]\w*\.\w", text):  # as `titled` writes it
         fix = "name its file or module again, as my_solver.py:heun3:8, or run the file of the plan"
         raise UserError(f"'{text}' in plan '{name}' is of code that the name does not open", fix)
-    what = f"'{text}' in plan '{name}' is not NAME or NAME(parameter=number, ...)"
-    raise UserError(what, "write it as in ddim(eta=0.5):10@karras(rho=7)")
+    what = f"'{name}' is no plan: '{text}' is not NAME or NAME(parameter=number, ...)"
+    raise UserError(what, "write it as in ddim(eta=0.5):10@karras(rho=7), or name a plan's .json")
 
 
 def _value(node: ast.expr) -> Value:

@@ -61,8 +61,7 @@ class PlanName:
 
 def parse_plan_name(name: str, default: str = TRAILING, distilled: str = TRAILING) -> PlanName:
     """Parse a plan's name; `default` is the grid of a name without one, `distilled` that of a solver of distilled
-    denoisers. A wrong name is a UserError of one line, which
-    lists the names."""
+    denoisers. A wrong name is a UserError of one line, which lists the names."""
     _check_length(name)
     if is_token_plan_name(name):
         raise UserError(f"plan '{name}' is for tokens, and this denoiser has continuous samples", "take dpmpp_2m:8")
