@@ -46,7 +46,7 @@ def load(
     bundle = open_bundle(path)
     if backend is None:
         backend = OnnxRuntime()
-        if body is not None and not any(body in names for names in backend.bodies.values()):
+        if body in bundle.manifest.bodies and not any(body in names for names in backend.bodies.values()):
             LOG.warning(
                 "body %r is for another engine: onnxruntime on the CPU imitates it, slowly, to measure it", body
             )

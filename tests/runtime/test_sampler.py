@@ -254,6 +254,8 @@ def test_a_body_for_another_engine_is_opened_with_a_warning(
     fewstep.runtime.load(
         tiny_bundle, body="int8-tensorrt", backend=OnnxRuntime(fuse_qdq=False)
     )  # who names a backend means it
+    with pytest.raises(UserError, match="no body 'int8-foo'"):
+        fewstep.runtime.load(tiny_bundle, body="int8-foo")
     assert not caplog.messages
     fewstep.runtime.load(tiny_bundle, body="int8-tensorrt")
     assert "imitates it, slowly" in caplog.messages[0]
