@@ -1,4 +1,4 @@
-"""Verbs and options that have left, and what has taken their places."""
+"""Verbs and options that have left, or that the name of a change suggests, and what to give for them."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,9 +10,9 @@ REMOVED: Mapping[str, Mapping[str, str]] = {
     "export": {
         "--skip-scale": "--change skip_tuning:0.8,1",
         "--freeu": "--change freeu:1.5,1.6,0.9,0.2",
-        "--perturb": "--change pag:LAYERS",
-        "--negative": "--change nasa:LAYERS",
-        "--mutual": "--change masactrl:LAYERS",
+        **dict.fromkeys(("--perturb", "--pag"), "--change pag:LAYERS"),
+        **dict.fromkeys(("--negative", "--nasa"), "--change nasa:LAYERS"),
+        **dict.fromkeys(("--mutual", "--masactrl"), "--change masactrl:LAYERS"),
         "--ip-adapter": "--change ip_adapter:FILE",
     },
     "bake": {"--backbone": "--around backbone:FILE.onnx"},
