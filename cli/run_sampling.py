@@ -145,7 +145,6 @@ def _sample(
     states: Iterator[StepState], plan: Plan, seeds: Sequence[int], progress: Progress, left: list[Named]
 ) -> NDArray[np.float32]:
     """The sample that a run ends with, with progress after each step. What the run leaves goes to `left`."""
-
     which = f"seeds {seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f"seed {seeds[0]}"
 
     def told() -> Iterator[StepState]:

@@ -9,6 +9,7 @@ from fewstep.cli.baked import guidance_of, ports
 from fewstep.cli.outcome import Outcome
 from fewstep.cli.run_plan import default_guidance, unlike_calibration
 from fewstep.graph.bake.bake import BakeOptions, bake, plan_of
+from fewstep.graph.output import check_writable
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.loading import choose_body
@@ -18,6 +19,7 @@ LOG = logging.getLogger("fewstep")
 
 
 def verb(options: BakeOptions, progress: Progress) -> Outcome:
+    check_writable(options.output)
     options = _guided(options)
     bundle, body, plan = planned = plan_of(options)
     if (unlike := unlike_calibration(bundle, bundle.body(body), plan)) is not None:

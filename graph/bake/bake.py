@@ -122,7 +122,10 @@ def assembled(options: BakeOptions, planned: Planned | None = None) -> tuple[Bak
 
 
 def plan_of(options: BakeOptions) -> Planned:
-    """The bundle, and the body and plan that are baked. UserError where the body is of another precision."""
+    """The bundle, and the body and plan that are baked. UserError for an output or a body that cannot be."""
+    if options.output.suffix != SUFFIX:
+        raise UserError(f"output {options.output} is no ONNX file", f"give a name that ends in {SUFFIX}")
+    refuse_in_bundle(options.output)
     bundle = open_bundle(options.bundle)
     name = options.body or choose_body(bundle, options.precision or "float32", OnnxRuntime())
     body = bundle.body(name)
@@ -190,9 +193,6 @@ def _limit(graph: Graph, options: BakeOptions) -> int:
 
 def _check(options: BakeOptions, bundle: Bundle, body: Body, plan: AnyPlan) -> None:
     """Raise UserError for what cannot be baked."""
-    if options.output.suffix != SUFFIX:
-        raise UserError(f"output {options.output} is no ONNX file", f"give a name that ends in {SUFFIX}")
-    refuse_in_bundle(options.output)
     if options.batch is not None and options.batch < 1:
         raise UserError(f"batch {options.batch} is no number of samples", "give 1 or more")
     refuse_for_tokens(plan, BodyInputs.of(bundle, body).has_time)

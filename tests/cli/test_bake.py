@@ -1,13 +1,13 @@
 """`fewstep bake` tells of a plan that the int8 body was not calibrated along."""
 
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from fewstep.graph.bake import bake
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.file import encode
-from fewstep.plans.plan import Plan
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.planning import plan_for
 from fewstep.runtime.request import denoiser_facts
@@ -38,17 +38,15 @@ def test_int8_away_from_its_calibration_is_told(
     told = fewstep("bake", tiny_bundle, "--plan", plan, *given, "-o", tmp_path / "s.onnx").err
     assert ("int8 was calibrated along ddim:3, guidance 2, and runs along" in told) is said
     assert ("its ranges may not fit" in told) is said
+    for output, wrong in (("none/s.onnx", "there is no folder "), ("s.png", "is no ONNX file")):  # without a warning
+        told = fewstep("bake", tiny_bundle, "--plan", plan, *given, "-o", tmp_path / output, code=1).err
+        assert wrong in told and "int8 was calibrated" not in told
 
 
 def test_the_plan_is_compiled_once(
     tiny_bundle: Path, tmp_path: Path, fewstep: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    compiled = []
-
-    def counted(*given: object, **named: object) -> Plan:
-        compiled.append(given)
-        return plan_for(*given, **named)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(bake, "plan_for", counted)
+    compiled = Mock(wraps=plan_for)
+    monkeypatch.setattr(bake, "plan_for", compiled)
     fewstep("bake", tiny_bundle, "--plan", "ddim:3", "-o", tmp_path / "s.onnx")
-    assert len(compiled) == 1
+    assert compiled.call_count == 1
