@@ -71,9 +71,9 @@ def open_request(options: RunOptions) -> RunRequest:
     bundle = replace(bundle, manifest=manifest)
     _check_tokens(options, bundle)
     _check_latents(options, bundle, tiled)
+    own = parse_conditions(options.condition, manifest.conditions, of_any_size=tiled is not None)
     if options.is_picture:
         check_picture(options, _image_shape(bundle, tiled))
-    own = parse_conditions(options.condition, manifest.conditions, of_any_size=tiled is not None)
     body = bundle.body(choose_body(bundle, options.precision, named(options.backend, options.threads)))
     values, negative = with_prompts(bundle, own, options.prompt, options.negative, options.threads)
     given: Values = {}
@@ -99,8 +99,7 @@ def _as_chosen(options: RunOptions) -> tuple[RunOptions, Chosen | None]:
 
 
 def _check_tokens(options: RunOptions, bundle: Bundle) -> None:
-    """UserError for options that a denoiser of tokens does not have, and for pictures of tokens; or for known tokens of
-    another denoiser."""
+    """UserError for options and pictures that tokens do not have, or for known tokens of another denoiser."""
     if not bundle.manifest.vocabulary:
         if options.known is not None:
             raise UserError(f"--known {options.known} with a denoiser of continuous samples", "leave it out")

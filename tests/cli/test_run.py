@@ -68,12 +68,14 @@ def test_a_size_that_cannot_be_is_one_line(
 
 def test_a_condition_that_cannot_be_is_named_before_a_body_that_is_not_there(tiny_bundle: Path, tmp_path: Path) -> None:
     with_bodies(tiny_bundle, "int8-cpu-x86")
-    for value, said in (
-        ("hat", "unknown value 'hat'; give 0 shirt"),
-        ("bag", "has no float32 body, only int8-cpu-x86"),
+    too_large = {"output": tmp_path / "x.png", "scale": 64, "samples": 4096}
+    for value, more, said in (
+        ("hat", {}, "unknown value 'hat'; give 0 shirt"),
+        ("hat", too_large, "unknown value 'hat'; give 0 shirt"),
+        ("bag", {}, "has no float32 body, only int8-cpu-x86"),
     ):
         with pytest.raises(UserError, match=said):
-            run(RunOptions(tiny_bundle, condition=(f"class={value}",), output=tmp_path / "x.npy"))
+            run(RunOptions(tiny_bundle, condition=(f"class={value}",), **{"output": tmp_path / "x.npy", **more}))
 
 
 @pytest.mark.parametrize("shape", [(2, 4, 4), (16, 3), (7,)])
