@@ -101,5 +101,8 @@ def _calibrated_shaping(bundle: Bundle, body: Body, name: str) -> Shaping | None
     """The shaping of the plan of this name along which the body was calibrated; None for another plan."""
     from fewstep.plans.names.name import with_grid
 
-    kept = own_plan(bundle, body)
-    return None if kept is None or with_grid(kept.name) != with_grid(name) else shaping_of(kept)
+    own = calibrated_body(bundle.manifest, body)
+    if own is None or with_grid(own.plan or "") != with_grid(name):
+        return None  # and its file is not read
+    kept = calibrated_plan(bundle, own)
+    return None if kept is None else shaping_of(kept)
