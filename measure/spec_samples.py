@@ -11,7 +11,7 @@ from fewstep.measure.sampling import FLOAT
 from fewstep.measure.spec_check import Network, SpecCheck, check_spec
 from fewstep.plans.errors import UserError
 from fewstep.plans.spec import DenoiserFacts
-from fewstep.runtime.arrays import Float32
+from fewstep.runtime.arrays import Float32, as_finite
 from fewstep.runtime.bundle.manifest import Description
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.conditions import null
@@ -46,7 +46,8 @@ def read_samples(file: Path, denoiser: Description, is_one: bool = True) -> Data
         shape = "" if data is None else f", but {data.dtype} {list(data.shape)}"
         fix = f"write numpy.savez(FILE, x=[N, {', '.join(map(str, denoiser.x_shape))}], and each condition)"
         raise UserError(f"{file.name} has no samples x of the denoiser's shape{shape}", fix)
-    return DataSamples(np.asarray(data, np.float32), checked_records(file.name, arrays, denoiser.conditions))
+    x = as_finite(data, f"x of {file.name}", "write finite numbers, in the range of its training")
+    return DataSamples(x, checked_records(file.name, arrays, denoiser.conditions))
 
 
 def check_bundle(bundle: Bundle, file: Path) -> SpecCheck:
