@@ -151,7 +151,7 @@ def _check_spec(file: Path, null: Sequence[str], has_experts: bool, spec: Spec, 
 
     found = read_samples(file, spec, spec.to is None and not has_experts).check(network, spec, null_values(spec, null))
     if found.mistake:
-        raise UserError(str(found), "correct the Spec, or leave --check out")
+        raise UserError(str(found), "correct the Spec, train longer, or leave --check out")
     LOG.warning("%s", found)
 
 

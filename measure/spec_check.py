@@ -24,6 +24,7 @@ from fewstep.runtime.arrays import Float32
 
 LAMS = (-3.0, -1.5, 0.0, 1.5, 3.0, 4.5)  # log(alpha / sigma) for data of deviation 1; shifted for others
 RIGHT = 1.2  # times the linear denoiser's error, in the geometric mean over times: more is no trained network
+FITS = 1.05  # times: after few steps of training, most readings that are not the network's have 1.05 to 1.2
 BETTER = 1.25  # times: so much nearer a mistake has to bring it to be named, in the geometric mean over times
 # Another schedule alone tells the network another time of the same input. Of right specs of five networks none came
 # nearer than 1.06 times at any time; a wrong one came 1.3 to 5.5 times nearer at one, and 1.07 to 3 in the mean. Three
@@ -56,7 +57,7 @@ class SpecCheck(msgspec.Struct, frozen=True):
         """The verdict in a sentence."""
         if not self.mistake:
             return f"the spec seems right: {self.samples} samples are denoised as a trained network does"
-        return f"the spec seems wrong: {self.mistake}"
+        return f"the spec seems wrong, or the network barely trained: {self.mistake}"
 
 
 ErrorsByLam = Mapping[float, ErrorsAtTime]  # the keys are numbers of `LAMS`
@@ -88,8 +89,10 @@ def check_spec(
             continue
         factor, at_one = _nearer(errors, mended)
         is_nearer = factor > IN_MEAN and at_one > AT_ONE_TIME if reading.is_told_otherwise(stated) else factor > BETTER
-        if is_nearer and _score(mended) <= RIGHT:
-            found.append((factor / PER_CHANGE ** (reading.changes(stated) - 1), reading.mistake))
+        if is_nearer and (score := _score(mended)) <= RIGHT:
+            of_zeros = _score(_errors(lambda x, *_: 0 * x, reading, data, conditions, rows))  # v's are linear denoisers
+            said = "" if score <= FITS and FITS * score <= of_zeros else "no reading fits well, at best "
+            found.append((factor / PER_CHANGE ** (reading.changes(stated) - 1), said + reading.mistake))
     mistake = max(found, key=itemgetter(0), default=(1.0, ""))[1]
     if not mistake and (score := _score(errors)) > RIGHT:
         mistake = f"errors are {score:.1f} times those of a linear denoiser, and no usual mistake explains it"
