@@ -24,7 +24,7 @@ from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.fitted_plans import graph_of_fit, readable
 from fewstep.runtime.loading import choose_body
 from fewstep.runtime.planning import own_plan
-from fewstep.runtime.request import denoiser_facts
+from fewstep.runtime.request import SCHEDULER, denoiser_facts
 from fewstep.runtime.sampler import Sampler
 
 LOG = logging.getLogger("fewstep")
@@ -81,8 +81,8 @@ def open_fit_task(options: FitOptions) -> FitTask:
     if BODY not in bundle.manifest.bodies:
         what = f"{options.bundle} has no float32 body"
         raise UserError(what, "fit in the bundle that this was packed from, and pack it again")
-    kept = own_plan(bundle, bundle.body(BODY))
-    if kept is not None and (shaping := shaping_of(kept)) is not None:
+    kept = own_plan(bundle, bundle.body(BODY))  # a scheduler clips by habit, --clip where samples need it
+    if kept is not None and not kept.name.startswith(SCHEDULER) and (shaping := shaping_of(kept)) is not None:
         what = f"{options.bundle} was calibrated along {kept.name}, {described(shaping)}, and fitted plans do not clip"
         raise UserError(what, "run more steps, or fit before `fewstep calibrate` where samples need no clip")
     choose_body(bundle, BODY, named(options.backend, options.threads))
