@@ -139,9 +139,11 @@ def test_stochastic_distilled_goes_two_intervals_and_one_back():
     times, rng = (1000, 600, 300, 0), np.random.default_rng(0)
     plan = plan_of("stochastic_distilled", FLOW, "sample", times)
     x0s, draws, schedule = rng.standard_normal((3, 4)), rng.standard_normal((4, 4)), NoiseSchedule(FLOW)
-    samples = sample(plan, lambda i, step, u: [x0s[i]], lambda k: draws[k], np.float64)
+    seen: list[np.ndarray] = []
+    samples = sample(plan, lambda i, step, u: seen.append(u) or [x0s[i]], lambda k: draws[k], np.float64)
     x, at = draws[0], [schedule.time(t) for t in times]
     for i, (s, t) in enumerate(zip(at, at[1:], strict=False)):
+        assert seen[i] == pytest.approx(x, abs=1e-12)  # the end forgets all but the last prediction
         low = at[min(i + 2, 3)]
         x = low.alpha * x0s[i] + low.sigma * (x - s.alpha * x0s[i]) / s.sigma
         if i < 2:
