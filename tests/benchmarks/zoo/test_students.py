@@ -29,16 +29,18 @@ def test_a_student_of_guidance_learns_what_two_branches_make() -> None:
     def pictures(count: int, generator: torch.Generator) -> Batch:
         return Batch(torch.full((count, 1, 28, 28), 3.0), (torch.arange(count) % 10,))
 
-    loss, told = (each.distillation(Teacher(), pictures, 16) for each in (guided_lora, guided))
+    (loss, told), asked = (each.distillation(Teacher(), pictures, 16) for each in (guided_lora, guided)), list[Tensor]()
     assert loss(Teacher(), torch.Generator().manual_seed(0)) > 0.1
 
     def follows(x: Tensor, time: Tensor, label: Tensor, weight: Tensor) -> Tensor:
         torch.testing.assert_close(x.mean((1, 2, 3)), 3 * (1 - time / 1000), atol=0.2, rtol=0)
         torch.testing.assert_close(x.std((1, 2, 3)), time / 1000, atol=0.1, rtol=0)
+        asked.append(torch.stack([time / 1000, weight]))
         return (0.5 + (0.5 + label / 8) * weight)[:, None, None, None] * (x + time[:, None, None, None] / 1000)
 
     assert loss(lambda *all: follows(*all, torch.full((16,), 3.0)), torch.Generator().manual_seed(0)) < 1e-9
     assert told(follows, torch.Generator().manual_seed(0)) < 1e-9
+    assert ((asked[-1].amax(1) - asked[-1].amin(1)) / torch.tensor([1, guided.MOST - guided.LEAST])).min() > 0.7
     assert told(lambda *all: Teacher()(*all[:3]), torch.Generator().manual_seed(0)) > 0.1
     torch.manual_seed(0)
     both = guided.LabelAndWeight(nn.Embedding(11, 8))
