@@ -21,7 +21,7 @@ def costliest(results: Results, bundle: str | PathLike[str] = "BUNDLE") -> str |
         return None
     first, path = results.qualities[0], quote(fspath(bundle))
     steps, int8 = results.float_against_teacher, first.against_float.mean
-    if first.against_float.nearness.is_diverged:
+    if results.shaping is None and first.against_float.nearness.is_diverged:
         return f"Neither few steps nor int8 cost most: {CLIP_THEM}. Next: fewstep calibrate {path} --clip 1."
     lost = worst(differences_of(first)[GUIDANCE]) if first.steps else None
     if lost is not None and is_lost(lost):

@@ -45,7 +45,7 @@ def verb(options: CalibrateOptions, progress: Progress) -> Outcome:
                 near = Nearness(trial.psnr, trial.snr, trial.unrelated)
                 if trial.is_chosen and (sentence := far(name, near, trial.tokens)):
                     LOG.warning("%s", sentence.rstrip("."))
-                if near.is_diverged:
+                if near.is_diverged and options.clip is None:
                     LOG.warning("%s: %s", name, CLIP_THEM)
                 if trial.condition is not None and is_lost(trial.condition):
                     LOG.warning("%s loses the %s: %s", name, CONDITION, text_of(trial.condition))
