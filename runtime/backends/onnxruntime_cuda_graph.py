@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from threading import Lock
 from typing import Any
@@ -58,15 +59,14 @@ def block(onnxruntime: Any, arrays: Arrays, device: tuple[str, int]) -> ArrayBlo
 class DeviceTensors:
     """Inputs and outputs of one choice of shapes on the device, at addresses that stay, as those of a graph must.
 
-    staged, fed: bytes of the host as inputs lie there, and the arrays in them.
+    staged, fed: bytes of the host as inputs lie there, and the arrays in them. run: computes outputs of inputs.
     """
 
     inputs: ArrayBlock
     outputs: ArrayBlock
     staged: NDArray[np.uint8]
     fed: Arrays
-    binding: Any
-    options: Any
+    run: Callable[[], None]
 
 
 class Replayed:
@@ -82,7 +82,9 @@ class Replayed:
     def __init__(
         self, onnxruntime: Any, session: Session, plain: Callable[[], Session], device: tuple[str, int]
     ) -> None:
-        self._onnxruntime, self._session, self._plain, self._device = onnxruntime, session, plain, device
+        self._onnxruntime, self._plain, self._device = onnxruntime, plain, device
+        self._session: Session | None = session
+        self._graph = session.graph
         self._bound: dict[Shapes, DeviceTensors | None] = {}  # None: called once
         self._room = SHAPES
         self._lock = Lock()
@@ -98,14 +100,15 @@ class Replayed:
             try:
                 return self._replayed(shapes, feeds)
             except Exception as error:  # its exceptions share no base class but Exception
-                LOG.warning("%s runs without a CUDA graph: %s", self._session.graph, first_line(error))
-                self._bound.clear()
-                self._room = 0
-                self._session = self._plain()  # the session that records lets its memory go
-                return self._once(feeds)
+                LOG.warning("%s runs without a CUDA graph: %s", self._graph, first_line(error))
+            self._bound.clear()
+            self._room, self._session = 0, None  # its memory goes before another session asks for as much
+            return self._once(feeds)
 
     def _once(self, feeds: Arrays) -> dict[str, NDArray[np.float32]]:
         """A call that nothing records."""
+        if self._session is None:
+            self._session = self._plain()
         return self._session(feeds, self._options(NONE))
 
     def _replayed(self, shapes: Shapes, feeds: Arrays) -> dict[str, NDArray[np.float32]]:
@@ -115,17 +118,19 @@ class Replayed:
         for name, array in bound.fed.items():
             np.copyto(array, feeds[name], casting="no")
         bound.inputs.memory.update_inplace(bound.staged)
-        self._session.session.run_with_iobinding(bound.binding, bound.options)
+        bound.run()
         return bound.outputs.views(bound.outputs.memory.numpy())
 
     def _bind(self, feeds: Arrays, number: int) -> DeviceTensors:
         """Memory for these inputs, and for the outputs of one more call of them."""
         inputs, outputs = (block(self._onnxruntime, arrays, self._device) for arrays in (feeds, self._once(feeds)))
+        assert self._session is not None, "it records"
         binding = self._session.session.io_binding()
         inputs.bind(binding.bind_input, self._device)
         outputs.bind(binding.bind_output, self._device)
         staged = inputs.memory.numpy()
-        return DeviceTensors(inputs, outputs, staged, inputs.views(staged), binding, self._options(number))
+        run = partial(self._session.session.run_with_iobinding, binding, self._options(number))
+        return DeviceTensors(inputs, outputs, staged, inputs.views(staged), run)
 
     def _options(self, number: int) -> Any:
         options = self._onnxruntime.RunOptions()
