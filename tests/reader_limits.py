@@ -1,0 +1,154 @@
+"""Limits on what a reader of the packages has to hold in mind. `python -m tests.reader_limits` prints the figures.
+
+tests/reader_limits.toml has the limits and the exceptions, each exception with its reason. Lines of code are printed
+for information: they have no limit, since shorter is not clearer.
+"""
+
+import ast
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests import test_design, verbs_page
+from tests.packages import PACKAGES, module_files, name_of, needed_at_import, nodes, parsed, toml
+
+ROOT = Path(__file__).parent.parent
+FILE = ROOT / "tests/reader_limits.toml"
+ENTRANCES = {  # the module by which a reader enters each capability whose dependencies are limited
+    "load": "fewstep.runtime.loading",
+    "calibrate": "fewstep.calibration.calibrate",
+}
+COUNTED_BRANCHES = (ast.If, ast.For, ast.While, ast.IfExp, ast.ExceptHandler, ast.match_case)
+
+
+@dataclass(frozen=True)
+class Figures:
+    """`of_modules` and `of_functions` map a limit's name to the figure of each dotted name, `totals` to one number."""
+
+    of_modules: dict[str, dict[str, int]]
+    of_functions: dict[str, dict[str, int]]
+    totals: dict[str, int]
+
+    def by_name(self) -> dict[str, dict[str, int]]:
+        """The figures that may have exceptions."""
+        return self.of_modules | self.of_functions
+
+
+def measure() -> Figures:
+    """The figures of all packages."""
+    trees = {name_of(file): parsed(file) for file in module_files()}
+    found = dict(functions(trees))
+    return Figures(
+        {
+            "imported_modules": {name: len(imported_modules(tree, trees)) for name, tree in trees.items()},
+            "file_lines": {name_of(file): len(file.read_text().splitlines()) for file in module_files()},
+        },
+        {
+            "function_lines": {name: line_count(function) for name, function in found.items()},
+            "function_branches": {name: branch_count(function) for name, function in found.items()},
+        },
+        {f"files_under_{name}": len(dependencies(module, trees)) for name, module in ENTRANCES.items()}
+        | {
+            "command_line_options": len({flag for verb in verbs_page.VERBS for flag in verbs_page.flags(verb)}),
+            "glossary_words": len(test_design.WORDS),
+        },
+    )
+
+
+def imported_modules(tree: ast.Module, modules: Mapping[str, ast.Module]) -> set[str]:
+    """The modules of fewstep that a module imports, inside its functions too."""
+    imported = set[str]()
+    for node in nodes(tree):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            names = (f"{node.module}.{alias.name}" for alias in node.names)
+            imported |= {name if name in modules else node.module for name in names}
+    return imported & modules.keys()
+
+
+def functions(modules: Mapping[str, ast.Module]) -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
+    """Every function and method with its dotted name."""
+    for name, tree in modules.items():
+        yield from _functions(tree.body, name)
+
+
+def _functions(body: Iterable[ast.AST], owner: str) -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
+    for node in body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield f"{owner}.{node.name}", node
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield from _functions(ast.iter_child_nodes(node), f"{owner}.{node.name}")
+        elif isinstance(node, ast.stmt):
+            yield from _functions(ast.iter_child_nodes(node), owner)
+
+
+def line_count(function: ast.AST) -> int:
+    """The lines of a function from `def` to its end, without its docstring."""
+    assert isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+    first = function.body[0]
+    has_docstring = ast.get_docstring(function, clean=False) is not None
+    docstring = (first.end_lineno or first.lineno) - first.lineno + 1 if has_docstring else 0
+    return (function.end_lineno or function.lineno) - function.lineno + 1 - docstring
+
+
+def branch_count(function: ast.AST) -> int:
+    """The branches of a function: statements that branch or loop, each further operand of `and` and `or`, filters."""
+    count = 0
+    for node in ast.walk(function):
+        if isinstance(node, COUNTED_BRANCHES):
+            count += 1
+        elif isinstance(node, ast.BoolOp):
+            count += len(node.values) - 1
+        elif isinstance(node, ast.comprehension):
+            count += len(node.ifs)
+    return count
+
+
+def dependencies(module: str, modules: Mapping[str, ast.Module]) -> set[str]:
+    """The modules that are imported with a module, the packages that contain them included."""
+    imports = needed_at_import(dict(modules))
+    seen, waiting = set[str](), [module]
+    while waiting:
+        name = waiting.pop()
+        if name not in seen and name in imports:
+            seen.add(name)
+            waiting += [*imports[name], name.rpartition(".")[0]]
+    return seen
+
+
+def limits() -> dict[str, int]:
+    """The limit of each figure."""
+    return dict(toml(FILE)["limits"])
+
+
+def exceptions() -> dict[str, dict[str, str]]:
+    """For each limit, the dotted names that may exceed it, with the reason."""
+    return {limit: dict(names) for limit, names in toml(FILE)["exceptions"].items()}
+
+
+def code_lines() -> dict[str, int]:
+    """The lines of each package, of the tests, benchmarks and pages. They are printed and have no limit."""
+    folders = {name: (ROOT / name).rglob("*.py") for name in (*PACKAGES, "tests", "benchmarks")}
+    pages = {"docs": [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]}
+    return {
+        name: sum(len(file.read_text().splitlines()) for file in files) for name, files in (folders | pages).items()
+    }
+
+
+def main() -> None:
+    figures, allowed, named = measure(), limits(), exceptions()
+    for limit, of_names in figures.by_name().items():
+        over = sorted(((figure, name) for name, figure in of_names.items() if figure > allowed[limit]), reverse=True)
+        print(f"{limit}: at most {allowed[limit]}; {len(over)} exceptions, {len(named[limit])} listed")
+        for figure, name in over:
+            print(f"  {figure:4} {name}" + ("" if name in named[limit] else "  NOT LISTED"))
+    for name, figure in figures.totals.items():
+        print(f"{name}: {figure} of at most {allowed[name]}")
+    print("lines, without a limit:")
+    for name, count in code_lines().items():
+        print(f"  {count:6} {name}")
+
+
+if __name__ == "__main__":
+    main()

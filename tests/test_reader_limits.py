@@ -1,0 +1,85 @@
+"""A reader of the packages meets short functions, modules with few imports, and few options and words."""
+
+import ast
+
+import pytest
+
+from tests import reader_limits
+from tests.packages import ONE_PROCESS
+
+
+@pytest.fixture(scope="module")
+def figures() -> reader_limits.Figures:
+    return reader_limits.measure()
+
+
+@ONE_PROCESS
+@pytest.mark.parametrize("limit", ["imported_modules", "file_lines", "function_lines", "function_branches"])
+def test_only_listed_exceptions_exceed_a_limit(figures: reader_limits.Figures, limit: str) -> None:
+    allowed = reader_limits.limits()[limit]
+    over = {name: figure for name, figure in figures.by_name()[limit].items() if figure > allowed}
+    assert {name: over[name] for name in over.keys() - reader_limits.exceptions()[limit].keys()} == {}
+
+
+@ONE_PROCESS
+def test_every_exception_still_exceeds_its_limit(figures: reader_limits.Figures) -> None:
+    allowed = reader_limits.limits()
+    needless = {
+        f"{limit}: {name}"
+        for limit, names in reader_limits.exceptions().items()
+        for name in names
+        if figures.by_name()[limit].get(name, 0) <= allowed[limit]
+    }
+    assert needless == set()
+
+
+@ONE_PROCESS
+def test_totals_are_within_their_limits(figures: reader_limits.Figures) -> None:
+    allowed = reader_limits.limits()
+    assert {name: figure for name, figure in figures.totals.items() if figure > allowed[name]} == {}
+
+
+def test_every_exception_has_a_reason() -> None:
+    reasons = [reason for names in reader_limits.exceptions().values() for reason in names.values()]
+    assert all(len(reason.split()) >= 3 for reason in reasons)
+
+
+def function(text: str) -> ast.stmt:
+    return ast.parse(text).body[0]
+
+
+def test_lines_of_a_function_leave_out_its_docstring() -> None:
+    assert reader_limits.line_count(function('def f():\n    """One.\n\n    Two.\n    """\n    return 1')) == 2
+
+
+def test_branches_count_operands_and_filters() -> None:
+    text = "def f(a, b, c):\n if a and b and c:\n  return [x for x in a if x]\n return b if c else a"
+    assert reader_limits.branch_count(function(text)) == 1 + 2 + 1 + 1
+
+
+def test_nested_functions_and_methods_are_found() -> None:
+    trees = {"m": ast.parse("class A:\n def f(self):\n  def g(): pass\nif True:\n def h(): pass")}
+    assert [name for name, _ in reader_limits.functions(trees)] == ["m.A.f", "m.A.f.g", "m.h"]
+
+
+def test_imports_inside_functions_count() -> None:
+    trees = {name: ast.parse("") for name in ("fewstep.b", "fewstep.b.c", "fewstep.d")}
+    tree = ast.parse("import fewstep.d\nimport os\ndef f():\n    from fewstep.b import c, other")
+    assert reader_limits.imported_modules(tree, trees) == {"fewstep.b", "fewstep.b.c", "fewstep.d"}
+
+
+def test_dependencies_are_those_at_import_and_their_packages() -> None:
+    sources = {
+        "fewstep.a": "",
+        "fewstep.a.verb": "from fewstep.b import c\ndef later():\n    from fewstep.b import d",
+        "fewstep.b": "",
+        "fewstep.b.c": "from fewstep.a import verb",
+        "fewstep.b.d": "",
+    }
+    trees = {name: ast.parse(text) for name, text in sources.items()}
+    assert reader_limits.dependencies("fewstep.a.verb", trees) == {
+        "fewstep.a",
+        "fewstep.a.verb",
+        "fewstep.b",
+        "fewstep.b.c",
+    }
