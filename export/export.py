@@ -44,6 +44,7 @@ from fewstep.runtime.progress import SILENT, Progress, under
 
 if TYPE_CHECKING:
     from fewstep.export.load_and_trace import Evaluate, Origin
+    from fewstep.export.sources.folders import FolderKind
 
 DType = Literal["float32", "float16"]
 
@@ -61,6 +62,8 @@ class ExportOptions(Options):
     output: The bundle's folder; an older bundle there is replaced.
     spec: A JSON file. For an .onnx file it has names, schedule, prediction and conditions; for the folder of one
         diffusers component, its schedule and prediction.
+    statistics: The data set whose statistics normalise actions and observations, as so100, for a folder of LeRobot that
+        stores those of several under their names.
     dtype: Type of the body's weights and arithmetic: float32, from which every other form can be made, or float16, half
         the size and for GPUs only.
     size: NAME=LOW:HIGH:MULTIPLE frees an axis of x, as height=32:128:8 and width=32:128:8; NAME@AXIS=... frees one
@@ -85,6 +88,7 @@ class ExportOptions(Options):
     source: str
     output: Path = field(metadata={"short": "-o", "unrecorded": True})
     spec: Path | None = None
+    statistics: str | None = None
     dtype: DType = "float32"
     size: tuple[str, ...] = ()
     lora: tuple[str, ...] = ()
@@ -260,7 +264,7 @@ def _loras(options: ExportOptions) -> tuple[Lora, ...]:
 def _source(options: ExportOptions, loras: Sequence[Lora]) -> Source:
     """The source as the options change it."""
     changes, slots = map(read_change, options.change), SlotRequest(options.lora_slots, options.rank)
-    source = changed(load_source(options.source, options.spec), loras, tuple(changes), slots)
+    source = changed(load_source(options.source, options.spec, options.statistics), loras, tuple(changes), slots)
     return with_nulls(with_sizes(source, options.size), options.null)
 
 
@@ -274,9 +278,10 @@ def made_from(former: Manifest, new: Manifest | None = None) -> str:
     return ", ".join([*added, *["the report"] * (former.report is not None)]) if added else ""
 
 
-def load_source(text: str, spec: Path | None = None) -> Source:
+def load_source(text: str, spec: Path | None = None, statistics: str | None = None) -> Source:
     """The source that a text names, by its form: FILE.py:FUNCTION, FILE.onnx, a folder of diffusers or of a plugin, a
-    model of a hub, a shipped model. The name of a shipped model is never a folder: a folder of that name is ./NAME."""
+    model of a hub, a shipped model. The name of a shipped model is never a folder: a folder of that name is ./NAME.
+    `statistics` names one of the data sets whose statistics a folder stores."""
     from fewstep.export.sources import checkpoint, onnx_file, python_file, shipped
     from fewstep.export.sources.diffusers import component
     from fewstep.export.sources.diffusers import folder as diffusers_folder
@@ -285,11 +290,14 @@ def load_source(text: str, spec: Path | None = None) -> Source:
 
     if hub.is_name(text):
         there = hub.fetch(text)
-        return there.named(load_source(str(there.folder), spec))
+        return there.named(load_source(str(there.folder), spec, statistics))
     is_shipped = text in shipped.NAMES
     is_folder = Path(text).is_dir() and not is_shipped  # first: a folder's name may hold a colon, as on Windows
     if is_shipped and any((Path(text) / name).is_file() for name in (INDEX, CONFIG)):
         LOG.warning("%s is the shipped model; the folder of that name is ./%s", text, text)
+    if statistics is not None:
+        is_other = not is_folder or spec is not None or is_component(Path(text))
+        return _load_with_statistics(text, None if is_other else kind_of(Path(text)), statistics)
     if text.endswith(".onnx") and not is_folder:
         return onnx_file.load_onnx_file(Path(text), spec)
     if is_folder and is_component(Path(text)):
@@ -307,6 +315,14 @@ def load_source(text: str, spec: Path | None = None) -> Source:
     if Path(text).is_file():
         raise UserError(f"{text} is no file that holds a denoiser", shipped.GIVE_SOURCE)
     return shipped.load_shipped(text)
+
+
+def _load_with_statistics(text: str, kind: "FolderKind | None", statistics: str) -> Source:
+    """The source of a folder with the statistics of one data set. UserError where its kind stores none by data set."""
+    if kind is None or kind.load_with_statistics is None:
+        fix = "leave --statistics out: it is for folders of LeRobot"
+        raise UserError(f"source {text!r} stores no statistics by data set", fix)
+    return kind.load_with_statistics(Path(text), statistics)
 
 
 def _manifest(options: ExportOptions, denoiser: Added, loras: Sequence[Lora]) -> Manifest:

@@ -16,11 +16,14 @@ class FolderKind:
     holds: whether a folder is of this kind, by files other than its weights.
     load: the source of such a folder. UserError where a file is missing or of another kind.
     weights: the files of weights below such a folder, by its other files: what to fetch from a hub.
+    load_with_statistics: the source whose samples and conditions are normalised by the statistics of a data set, which
+        `export --statistics` names. None for kinds that store no statistics by data set.
     """
 
     holds: Callable[[Path], bool]
     load: Callable[[Path], Source]
     weights: Callable[[Path], list[str]]
+    load_with_statistics: Callable[[Path, str], Source] | None = None
 
 
 def kind_of(folder: Path) -> FolderKind | None:

@@ -25,15 +25,18 @@ READERS = {  # by the type that config.json names
 }
 
 
-def load_lerobot_folder(folder: Path) -> TorchSource:
-    """The policy of a folder. UserError naming the file or field that is missing, or is of another kind."""
+def load_lerobot_folder(folder: Path, statistics: str | None = None) -> TorchSource:
+    """The policy of a folder. UserError naming the file or field that is missing, or is of another kind.
+
+    `statistics` names the data set whose statistics are taken, where the folder has those of several.
+    """
     there = home(folder)
     config = read_json(there / CONFIG, RETRAINED)
     kind = config["type"]
     if not isinstance(kind, str) or kind not in READERS:
         raise UserError(f"{folder}: its policy is of type {kind!r}, and fewstep reads {', '.join(READERS)}", WRITE_IT)
     try:
-        return READERS[kind](read_policy(there, config, _name(folder.resolve())))
+        return READERS[kind](read_policy(there, config, _name(folder.resolve()), statistics))
     except KeyError as error:
         raise UserError(f"{there / CONFIG} has no {error.args[0]!r}", RETRAINED) from error
     except (IndexError, ArithmeticError, AttributeError, TypeError, ValueError, RuntimeError) as error:  # and torch's

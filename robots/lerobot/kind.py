@@ -15,10 +15,10 @@ def _is_policy(folder: Path) -> bool:
     return not (folder / INDEX).is_file() and config.is_file() and "type" in read_json(config, RETRAINED)
 
 
-def _load(folder: Path) -> Source:
+def _load(folder: Path, statistics: str | None = None) -> Source:
     from fewstep.robots.lerobot.folder import load_lerobot_folder  # its networks are of torch
 
-    return load_lerobot_folder(folder)
+    return load_lerobot_folder(folder, statistics)
 
 
 def _weights(folder: Path) -> list[str]:
@@ -27,4 +27,4 @@ def _weights(folder: Path) -> list[str]:
     return [(there / name).relative_to(folder).as_posix() for name in (WEIGHTS, *state_files(there))]
 
 
-LEROBOT = FolderKind(holds=_is_policy, load=_load, weights=_weights)
+LEROBOT = FolderKind(holds=_is_policy, load=_load, weights=_weights, load_with_statistics=_load)

@@ -12,12 +12,14 @@ from fewstep.plans.errors import UserError
 from fewstep.robots.lerobot.statistics import (
     AFTER,
     BEFORE,
+    BUFFER,
     RETRAINED,
     WRITE_IT,
     FeatureStatistics,
     Normaliser,
+    check_chosen,
     check_steps,
-    normaliser,
+    read_normaliser,
     read_tensors,
     robot_names,
 )
@@ -97,7 +99,7 @@ class PolicyFolder:
 
     def observed(self, name: str, kind: str, shape: tuple[int, ...]) -> FeatureStatistics:
         """The statistics of an observation."""
-        return self.before.of(name, kind, shape[0] if kind == "VISUAL" else flat(name, shape))
+        return self.before.feature_statistics(name, kind, shape[0] if kind == "VISUAL" else flat(name, shape))
 
     def conditions(
         self, count: int, kinds: Mapping[str, Shapes]
@@ -113,7 +115,7 @@ class PolicyFolder:
 
     def units(self, width: int | None = None) -> Affine:
         """The map from normalised actions to the robot's, padded to `width` places, which stay as they are."""
-        back = self.after.of(ACTION, "ACTION", self.action).inverse
+        back = self.after.feature_statistics(ACTION, "ACTION", self.action).inverse
         padding = (width or self.action) - self.action
         return Affine((*back.scale, *[1.0] * padding), (*back.shift, *[0.0] * padding), constant=back.constant)
 
@@ -130,14 +132,16 @@ def home(folder: Path) -> Path:
     return folder if (folder / CONFIG).is_file() else folder / CHECKPOINT
 
 
-def read_policy(home: Path, config: Config, name: str) -> PolicyFolder:
-    """The files of a policy. UserError where one is missing or damaged."""
+def read_policy(home: Path, config: Config, name: str, statistics: str | None = None) -> PolicyFolder:
+    """The files of a policy. UserError where one is missing or damaged.
+
+    `statistics` names the data set whose statistics are taken, where a folder has those of several.
+    """
     check_steps(home)
-    tensors = read_weights(home)
-    before, after = (
-        normaliser(home, place, config, dict(config[features]), tensors)
-        for place, features in ((BEFORE, "input_features"), (AFTER, "output_features"))
-    )
+    tensors, chosen = read_weights(home), None if statistics is None else statistics.removesuffix(BUFFER)
+    before, after = (read_normaliser(home, place, config, tensors, chosen) for place in (BEFORE, AFTER))
+    if chosen is not None:
+        check_chosen(home, chosen, (before, after))
     weights = {name: each for name, each in tensors.items() if not name.startswith(STATISTICS)}
     return PolicyFolder(home, config, name, weights, before, after, robot_names(home, config["input_features"]))
 

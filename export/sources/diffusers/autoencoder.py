@@ -57,7 +57,11 @@ def read_autoencoder(folder: Folder, x_shape: tuple[int, ...]) -> AutoencoderSou
     pixels = TensorEntry(IMAGE, "image", ("batch", *image))
 
     def way(make: Callable[[nn.Module, LatentScale], nn.Module]) -> Callable[[], nn.Module]:
-        return lambda: make(load_network(home)[0], LatentScale(config))
+        def load() -> nn.Module:
+            network = load_network(home)[0]
+            return make(network, LatentScale(network.config))  # with the class's defaults: older files leave them out
+
+        return load
 
     def latents(batch: int) -> Mapping[str, Array]:
         return {LATENT: _normal(batch, x_shape)}

@@ -1,7 +1,6 @@
 """Policies in folders as LeRobot writes them, against loops over diffusers' schedulers, as LeRobot runs them."""
 
 import json
-import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -233,17 +232,6 @@ def test_mean_and_deviation_and_what_is_not_normalised(tmp_path: Path) -> None:
     units = source.spec.units
     assert units is not None and (units.scale, units.shift) == ((1.0, 1.0), (0.0, 0.0))
     assert source.spec.conditions[0].typical == ((-3.5, 30.0, 0.0), (4.5, 70.0, 0.0))
-
-
-def test_a_feature_without_statistics_is_taken_as_it_is_and_told(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    write_policy(tmp_path / "policy")
-    for file in (tmp_path / "policy").glob("*processor.safetensors"):
-        save_file({"action.min": torch.zeros(2), "action.max": torch.ones(2)}, file)
-    with caplog.at_level(logging.WARNING, "fewstep"):
-        load_lerobot_folder(tmp_path / "policy")
-    assert "no statistics of observation.state" in caplog.text
 
 
 def renaming(folder: Path, *maps: Any) -> Path:

@@ -141,7 +141,6 @@ def test_a_bundle_takes_the_names_before_a_step_renames_them(tmp_path: Path) -> 
         ({"eps": 0.2}, [1.0, 1 / 20.2, 2.0]),
         ({"eps": 0.0}, [1 / 0.8, 1 / 20, 1 / 0.3]),
         ({"normalize_observation_keys": ["observation.images.cam0"]}, [1.0, 1.0, 1.0]),
-        ({"features": {}}, [1.0, 1.0, 1.0]),
     ],
 )
 def test_a_normaliser_has_its_own_settings(tmp_path: Path, settings: dict[str, Any], scale: list[float]) -> None:

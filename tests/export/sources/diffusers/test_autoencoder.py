@@ -90,6 +90,17 @@ def test_latents_are_those_of_the_sampler(made: Any, scale: Any, tmp_path: Path)
     np.testing.assert_allclose(run(source, "decoder", scale(z)), decoded, atol=1e-4 * np.abs(decoded).max())
 
 
+def test_a_scale_that_the_file_leaves_out_is_that_of_the_class(tmp_path: Path) -> None:
+    """Configs of early versions of diffusers, such as Stable Diffusion 1.5's, have no scaling_factor."""
+    home, config = folder(tmp_path, autoencoder()), tmp_path / "vae" / "config.json"
+    content = json.loads(config.read_text())
+    del content["scaling_factor"]
+    config.write_text(json.dumps(content))
+    source = read_autoencoder(home, (4, 8, 8))
+    assert source is not None
+    assert float(source.decoder.load().scale.factor) == pytest.approx(0.18215)  # type: ignore[arg-type,union-attr]
+
+
 @pytest.mark.parametrize(
     ("changes", "x_shape"), [({"_class_name": "VQModel"}, (4, 8, 8)), ({}, (16, 8, 8)), ({}, (4, 8))]
 )

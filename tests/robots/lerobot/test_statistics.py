@@ -1,0 +1,160 @@
+"""Statistics that normalisation needs: those of one data set are taken by its name, and missing ones are refused."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from fewstep.cli.main import main
+from fewstep.export.export import load_source
+from fewstep.plans.errors import UserError
+from fewstep.robots.lerobot.folder import load_lerobot_folder
+from tests.robots.lerobot.policies import Change, config, write_policy
+
+TWENTY = pytest.approx((20.0, 0.02))  # half of the spans of actions, from -10 to 30 and from 0 to 0.04
+PROCESSORS = "*processor.safetensors"
+
+
+def renamed(*beginnings: str, features: tuple[str, ...] = ("action", "observation.state")) -> Change:
+    """The statistics of some features under other names. Those of the second name are ten times as large."""
+
+    def change(folder: Path) -> None:
+        for file in folder.glob(PROCESSORS):
+            tensors = load_file(file)
+            moved = {name: each for name, each in tensors.items() if name.startswith(features)}
+            kept = {name: each for name, each in tensors.items() if name not in moved}
+            for number, beginning in enumerate(beginnings):
+                kept |= {f"{beginning}{name}": each * 10**number for name, each in moved.items()}
+            save_file(kept, file)
+
+    return change
+
+
+def processor(file: str, change: Any) -> Change:
+    """Another list of steps in a processor's file."""
+
+    def changed(folder: Path) -> None:
+        content = json.loads((folder / f"policy_{file}.json").read_text())
+        content["steps"] = change(content["steps"])
+        (folder / f"policy_{file}.json").write_text(json.dumps(content))
+
+    return changed
+
+
+def settings(**changes: Any) -> Any:
+    """Other settings of the step that normalises."""
+    return lambda steps: [*steps[:-1], {**steps[-1], "config": {**steps[-1]["config"], **changes}}]
+
+
+def policy(folder: Path, *changes: Change, **how: Any) -> Path:
+    write_policy(folder / "policy", down_dims=[16], **how)
+    for change in changes:
+        change(folder / "policy")
+    return folder / "policy"
+
+
+def unit(folder: Path, statistics: str | None = None) -> tuple[float, ...]:
+    """The unit of each number of an action."""
+    units = load_lerobot_folder(folder, statistics).spec.units
+    assert units is not None
+    return units.scale
+
+
+def test_actions_have_the_units_of_the_data_set_that_is_named(tmp_path: Path) -> None:
+    folder = policy(tmp_path, renamed("so100.buffer.", "so101.buffer."))
+    assert unit(folder, "so100") == TWENTY
+    assert unit(folder, "so101") == pytest.approx((200.0, 0.2))
+
+
+def test_the_name_may_be_that_of_the_file(tmp_path: Path) -> None:
+    folder = policy(tmp_path, renamed("so100.buffer."))
+    assert unit(folder, "so100.buffer") == TWENTY
+
+
+def test_a_feature_without_a_data_set_keeps_its_own(tmp_path: Path) -> None:
+    folder = policy(tmp_path, renamed("so100.buffer.", features=("action",)))
+    assert unit(folder, "so100") == TWENTY
+    assert load_lerobot_folder(folder, "so100").spec.conditions[0].typical == ((-1.5, 20.0, 0.5), (2.5, 90.0, 0.5))
+
+
+def test_buffers_of_data_sets_among_the_weights_are_read(tmp_path: Path) -> None:
+    folder = policy(tmp_path, in_weights=True)
+    file = folder / "model.safetensors"
+    tensors = load_file(file)
+    save_file({name.replace(".buffer_", ".so100-red_buffer_"): each for name, each in tensors.items()}, file)
+    assert unit(folder, "so100-red") == TWENTY
+    with pytest.raises(UserError, match="but under names of data sets: so100-red; .* --statistics so100-red"):
+        load_lerobot_folder(folder)
+
+
+REFUSED: list[tuple[Change, str | None, str]] = [
+    (
+        renamed("so100.buffer.", "so100-red.buffer."),
+        None,
+        "no statistics of observation.state, which MIN_MAX needs, but under names of data sets: so100, so100-red; "
+        "choose the data set whose robot and units are yours, as --statistics so100$",
+    ),
+    (
+        renamed("so100.buffer.", features=("action",)),
+        None,
+        "postprocessor.json has no statistics of action, which MIN_MAX needs, but under names of data sets: so100",
+    ),
+    (renamed("so100.buffer."), "so101", "no statistics under the name 'so101'; give one of so100"),
+    (renamed(""), "so100", "no statistics under the name 'so100'; leave --statistics out"),
+    (renamed(features=("observation.state",)), None, "no statistics of observation.state, which MIN_MAX needs; take"),
+    (renamed(features=("action",)), None, "no statistics of action, which MIN_MAX needs; take"),
+    (processor("postprocessor", lambda steps: steps[:-1]), None, "no unnormalizer.*config.json normalises action by"),
+    (processor("preprocessor", lambda steps: steps[:-1]), None, "has no normalizer.* normalises observation.state by"),
+    (processor("postprocessor", lambda steps: steps * 2), None, "has 2 steps unnormalizer_processor"),
+    (processor("preprocessor", settings(features={})), None, "normalises STATE by MIN_MAX, and does not list obs"),
+    (processor("postprocessor", settings(norm_map={"action": "MIN_MAX"})), None, "features of type 'action'"),
+]
+
+
+@pytest.mark.parametrize(("change", "statistics", "said"), REFUSED)
+def test_statistics_that_normalisation_lacks_are_refused(
+    change: Change, statistics: str | None, said: str, tmp_path: Path
+) -> None:
+    folder = policy(tmp_path, change)
+    with pytest.raises(UserError, match=said):
+        load_lerobot_folder(folder, statistics)
+
+
+def test_a_base_model_without_statistics_of_the_state_is_refused(tmp_path: Path) -> None:
+    folder = policy(tmp_path, renamed(features=("observation.state",)), renamed("so100.buffer.", features=("action",)))
+    with pytest.raises(UserError, match="no statistics of observation.state.*: its data sets so100 lack them too"):
+        load_lerobot_folder(folder, "so100")
+
+
+def test_pictures_without_statistics_are_refused(tmp_path: Path) -> None:
+    folder = policy(tmp_path, renamed(features=("observation.images",)), cameras=1)
+    with pytest.raises(UserError, match="no statistics of observation.images.cam0, which MEAN_STD needs"):
+        load_lerobot_folder(folder)
+
+
+def test_a_config_that_does_not_say_how_to_normalise_is_refused(tmp_path: Path) -> None:
+    folder = policy(tmp_path, config(normalization_mapping=None), in_weights=True)
+    with pytest.raises(UserError, match="normalization_mapping in .* does not say how each type"):
+        load_lerobot_folder(folder)
+
+
+def test_a_type_of_feature_that_is_not_normalised_needs_no_statistics(tmp_path: Path) -> None:
+    """LeRobot trains without normalisation where the map names no type, as here of the environment's state."""
+    folder = policy(tmp_path, renamed(features=("observation.environment_state",)), environment=2)
+    module = load_lerobot_folder(folder).module
+    assert module.normalise[-1].scale.tolist() == [1.0, 1.0]  # type: ignore[index,union-attr]
+
+
+@pytest.mark.parametrize("source", ["fashion_mnist", "model.onnx", "FOLDER"])
+def test_other_sources_have_no_statistics_to_choose(source: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"_class_name": "UNet2DModel"}')
+    with pytest.raises(UserError, match="stores no statistics by data set; leave --statistics out"):
+        load_source(source.replace("FOLDER", str(tmp_path)), statistics="so100")
+
+
+def test_the_command_takes_the_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = policy(tmp_path, renamed("so100.buffer."))
+    assert main(["export", str(folder), "--statistics", "so101", "-o", str(tmp_path / "b"), "--dry-run"]) == 1
+    assert "no statistics under the name 'so101'; give one of so100" in capsys.readouterr().err
