@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fewstep.export.weight_names import unwrapped_names
 from fewstep.graph.weights import LARGE
 from fewstep.plans.errors import UserError
 from fewstep.robots.lerobot.statistics import (
@@ -33,8 +34,8 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
 CHECKPOINT = "pretrained_model"  # the folder inside a training checkpoint that holds the policy
 STATE, ACTION = "observation.state", "action"
 EMPTY = "empty_camera"  # in the names of cameras that LeRobot shows as masked black pictures: nothing sees them
-COMPILED = "_orig_mod."  # in the names of weights of a network that was compiled
 MODEL, CONVERTED = "model.", "paligemma_with_expert."
+FLOATS = "write the weights in float32, float16 or bfloat16"
 STATISTICS = ("normalize_inputs.", "normalize_targets.", "unnormalize_outputs.")
 
 Config = Mapping[str, Any]
@@ -149,7 +150,8 @@ def read_policy(home: Path, config: Config, name: str, statistics: str | None = 
 def read_weights(home: Path) -> dict[str, "Tensor"]:
     """The weights of a policy under the names that LeRobot's training gives them. Checkpoints that were converted from
     openpi leave out the beginning of the network's names, and LeRobot puts it back."""
-    tensors = {name.replace(COMPILED, ""): each for name, each in read_tensors(home / WEIGHTS).items()}
+    stored = read_tensors(home / WEIGHTS)
+    tensors = {short: stored[name] for name, short in unwrapped_names(stored).items()}
     if not any(name.startswith(CONVERTED) for name in tensors):
         return tensors
     beginnings = (MODEL, *STATISTICS)
@@ -204,6 +206,11 @@ class NamedWeights:
             if weights[name].shape != wanted[name].shape:
                 has, asks = list(weights[name].shape), list(wanted[name].shape)
                 raise UserError(f"{path}: weight {theirs!r} is {has}, and {CONFIG} asks for {asks}", RETRAINED)
+            if wanted[name].is_floating_point() and not weights[name].is_floating_point():
+                kind = str(weights[name].dtype).removeprefix("torch.")
+                raise UserError(
+                    f"{path}: weight {theirs!r} is stored as {kind}: quantised weights are not read", FLOATS
+                )
         # A graph keeps small weights in memory, where a view of one would keep the whole file mapped.
         # LeRobot keeps SmolVLA's language model, and what trains in bfloat16, in that type; graphs compute in float32.
         placed = {name: each.float().clone() if each.nbytes < LARGE else each.float() for name, each in weights.items()}

@@ -186,6 +186,9 @@ def read_tensors(file: Path) -> tuple[dict[str, Floats], Mapping[str, str]]:
         content = file.read_bytes()
         check_header(content)
         entries = deserialize(content)  # type: ignore[no-untyped-call]
+        if whole := [key for key, tensor in entries if tensor["dtype"][0] in "IU" and math.prod(tensor["shape"]) > 1]:
+            what = f"{file.name} stores {some(whole)} in whole numbers: quantised weights are not read"
+            raise UserError(what, "write them in float16 or float32")
         tensors = {key: _floats(**tensor) for key, tensor in sorted(entries, key=itemgetter(0))}
         metadata = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")]).get("__metadata__") or {}
     except (SafetensorError, OSError, KeyError, ValueError) as error:

@@ -108,6 +108,17 @@ class Weights:
     files: tuple[Path, ...]
     variant: str | None = None
 
+    @property
+    def tensors(self) -> tuple[Path, ...]:
+        """The files without the index."""
+        return tuple(file for file in self.files if file.suffix == ".safetensors")
+
+    @property
+    def listed(self) -> frozenset[str] | None:
+        """The names that the index of sharded weights has; None for a single file."""
+        index = next((file for file in self.files if file.suffix != ".safetensors"), None)
+        return None if index is None else frozenset(read_json(index)["weight_map"])
+
 
 def weights(home: Path, stem: str = WEIGHTS) -> Weights:
     """The weights in a component's folder: in full precision if they are there, else in float16.

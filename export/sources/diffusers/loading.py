@@ -9,7 +9,8 @@ from unittest.mock import patch
 
 from torch import Tensor, nn
 
-from fewstep.export.sources.diffusers.files import CONFIG, COPY_AGAIN, GIVE_PIPELINE, Weights, read_json, weights
+from fewstep.export.sources.diffusers.files import CONFIG, GIVE_PIPELINE, Weights, read_json, weights
+from fewstep.export.sources.diffusers.weight_entries import DEQUANTISE, check_entries, stored_entries, unwrapped
 from fewstep.plans.errors import UserError
 from fewstep.runtime.machine.pages import drop_pages
 
@@ -32,25 +33,51 @@ def load_network(home: Path) -> tuple[nn.Module, list[Path]]:
 
 def pretrained(library: Any, class_name: str, home: Path, stored: Weights, **options: Any) -> nn.Module:
     """A network by the class of a library, diffusers or transformers, which prints nothing. UserError where the folder
-    does not fit the class, or lacks a weight."""
+    does not fit the class, lacks a weight, or has one that the class does not read."""
+    if method := read_json(home / CONFIG).get("quantization_config"):
+        kind = method.get("quant_method") if isinstance(method, dict) else None
+        raise UserError(f"{home / CONFIG} says that the weights are quantised ({kind})", DEQUANTISE)
+    entries = stored_entries(stored)
+    names = unwrapped(home, entries)
     try:
         with _quiet(library.utils.logging):
-            network, info = getattr(library, class_name).from_pretrained(
-                home,
-                variant=stored.variant,
-                local_files_only=True,
-                use_safetensors=True,
-                output_loading_info=True,
-                **options,
-            )
+            made = getattr(library, class_name)
+            if any(name != short for name, short in names.items()):
+                network, info = _load_renamed(library, made, home, stored, names, options)
+            else:
+                network, info = made.from_pretrained(
+                    home,
+                    variant=stored.variant,
+                    local_files_only=True,
+                    use_safetensors=True,
+                    output_loading_info=True,
+                    **options,
+                )
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         what = f"{library.__name__} {library.__version__} cannot load {home}: {reason}"
         raise UserError(what, GIVE_PIPELINE) from error
-    if info["missing_keys"]:
-        raise UserError(f"the weights in {home} have no {sorted(info['missing_keys'])[0]!r}", COPY_AGAIN)
     module: nn.Module = network
+    check_entries(module, home, {short: entries[name] for name, short in names.items()}, info)
     return module
+
+
+def _load_renamed(
+    library: Any, made: Any, home: Path, stored: Weights, names: Mapping[str, str], options: Mapping[str, Any]
+) -> tuple[nn.Module, Mapping[str, Any]]:
+    """A network with weights that are stored under other names, as `from_pretrained` loads it."""
+    from safetensors.torch import load_file
+
+    state = {names[name]: each for file in stored.tensors for name, each in load_file(file).items()}
+    if library.__name__ == "transformers":
+        config = made.config_class.from_pretrained(home, local_files_only=True)
+        network, info = made.from_pretrained(None, config=config, state_dict=state, output_loading_info=True, **options)
+        return network, info
+    network = made.from_config(made.load_config(home, local_files_only=True)).eval()
+    if len(stored.tensors) == 1:  # diffusers has no shards from before it renamed layers
+        network._fix_state_dict_keys_on_load(state)
+    missing, unexpected = network.load_state_dict(state, strict=False)
+    return network, {"missing_keys": missing, "unexpected_keys": unexpected}
 
 
 @contextmanager

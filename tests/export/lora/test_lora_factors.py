@@ -69,3 +69,17 @@ def test_files_of_every_float_are_read_without_torch(tmp_path: Path, dtype: str)
     save_file({"a": values}, tmp_path / "a.safetensors", {"one": "1"})
     tensors, metadata = read_tensors(tmp_path / "a.safetensors")
     assert np.array_equal(tensors["a"], values.float().numpy()) and metadata == {"one": "1"}
+
+
+def test_updates_in_whole_numbers_are_refused(tmp_path: Path) -> None:
+    """They are quantised, and nothing in the file says how."""
+    parts = {"lora_down.weight": torch.ones(1, 3), "lora_up.weight": torch.ones(5, 1).char(), "alpha": torch.tensor(1)}
+    save_file({f"lora_unet_0.{part}": each for part, each in parts.items()}, tmp_path / "a.safetensors")
+    with pytest.raises(UserError, match="stores 'lora_unet_0.lora_up.weight' in whole numbers"):
+        read_lora(str(tmp_path / "a.safetensors"))
+
+
+def test_an_alpha_may_be_a_whole_number(tmp_path: Path) -> None:
+    parts = {"lora_down.weight": torch.ones(1, 3), "lora_up.weight": torch.ones(5, 1), "alpha": torch.tensor(2)}
+    save_file({f"lora_unet_0.{part}": each for part, each in parts.items()}, tmp_path / "a.safetensors")
+    assert read_lora(str(tmp_path / "a.safetensors")).updates["denoiser", "lora_unet_0"]["alpha"] == 2.0

@@ -15,6 +15,7 @@ from torch import Tensor
 import fewstep.runtime
 from fewstep.export.export import ExportOptions, export, load_source
 from fewstep.plans import noise
+from fewstep.plans.errors import UserError
 from fewstep.robots.lerobot.folder import load_lerobot_folder
 from fewstep.robots.lerobot.statistics import RENAMED, robot_names
 from fewstep.robots.networks.lerobot import LeRobotDiffusion
@@ -201,6 +202,25 @@ def backbone_names() -> Iterator[str]:
                 yield from (f"{name}.conv{number}.weight", f"{name}.bn{number}.weight", f"{name}.bn{number}.bias")
             if level > 4 and block == 0:
                 yield from (f"{name}.downsample.0.weight", f"{name}.downsample.1.weight", f"{name}.downsample.1.bias")
+
+
+def test_weights_in_whole_numbers_are_refused(tmp_path: Path) -> None:
+    write_policy(tmp_path / "policy", environment=2)
+    file = tmp_path / "policy" / "model.safetensors"
+    tensors = load_file(file)
+    name = next(name for name in tensors if name.endswith("final_conv.1.weight"))
+    save_file(tensors | {name: (100 * tensors[name]).char()}, file)
+    with pytest.raises(UserError, match=r"final_conv.1.weight' is stored as int8: quantised weights are not read"):
+        load_lerobot_folder(tmp_path / "policy")
+
+
+def test_prefixes_of_wrappers_are_removed(tmp_path: Path) -> None:
+    write_policy(tmp_path / "policy", environment=2)
+    expected = load_lerobot_folder(tmp_path / "policy").module.state_dict()
+    file = tmp_path / "policy" / "model.safetensors"
+    save_file({f"module._orig_mod.{name}": each for name, each in load_file(file).items()}, file)
+    found = load_lerobot_folder(tmp_path / "policy").module.state_dict()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
 def test_statistics_among_the_weights_serve_as_those_of_processors_do(tmp_path: Path) -> None:

@@ -1,0 +1,130 @@
+"""Weights as files store them: each has its place in the network, and a type that the network computes in.
+
+diffusers and transformers load a file that holds more than the network reads, such as the scales of quantised weights,
+and convert any stored type. What they leave unread is refused here, unless no output can depend on it.
+"""
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from fewstep.export.sources.diffusers.files import COPY_AGAIN, GIVE_PIPELINE, Weights
+from fewstep.export.weight_names import COUNTERS, shared_prefix, unwrapped_names
+from fewstep.plans.errors import UserError
+
+LOG = logging.getLogger("fewstep")
+FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")  # stored types whose numbers are the weights themselves
+WIDE = FLOATS[:4]  # wide enough to need no scale
+SCALES = ("scale", "zero_point", "absmax", "quant", "SCB", "qweight", "qzeros")  # in names of what dequantises weights
+DEQUANTISE = "write the weights in float16 or float32, each multiplied by its scale"
+NAMED = 3  # names that an error lists
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor of a safetensors file, by the file's header."""
+
+    file: Path
+    name: str
+    dtype: str  # as safetensors calls it: "F32"
+
+    def read(self) -> torch.Tensor:
+        """Its values."""
+        from safetensors import safe_open
+
+        with safe_open(self.file, "pt") as opened:
+            values: torch.Tensor = opened.get_tensor(self.name)
+        return values
+
+
+def stored_entries(stored: Weights) -> dict[str, StoredTensor]:
+    """The tensors of a component's files by their names. UserError for a shard with a tensor that the index does not
+    list: the libraries do not look at those."""
+    from safetensors import SafetensorError, safe_open
+
+    entries: dict[str, StoredTensor] = {}
+    for file in stored.tensors:
+        try:
+            with safe_open(file, "pt") as opened:
+                names = opened.keys()
+                entries |= {name: StoredTensor(file, name, opened.get_slice(name).get_dtype()) for name in names}
+        except SafetensorError as error:
+            raise UserError(f"{file} is no safetensors file ({error})", COPY_AGAIN) from error
+    if stored.listed is not None and (unlisted := sorted(set(entries) - stored.listed)):
+        file = entries[unlisted[0]].file
+        raise UserError(f"{file} holds {_some(unlisted)}, which the index of the shards does not list", COPY_AGAIN)
+    return entries
+
+
+def unwrapped(home: Path, names: Iterable[str]) -> dict[str, str]:
+    """The names without prefixes of wrappers. UserError where two become the same."""
+    named = unwrapped_names(names)
+    if len(set(named.values())) != len(named):
+        values = list(named.values())
+        twice = next(short for short in values if values.count(short) > 1)
+        raise UserError(f"{home} holds {twice!r} with and without the prefix of a wrapper", GIVE_PIPELINE)
+    return named
+
+
+def check_entries(network: nn.Module, home: Path, entries: Mapping[str, StoredTensor], info: Mapping[str, Any]) -> None:
+    """UserError for a weight that the files lack, that the network does not read, or whose stored numbers are not its
+    values. `info` is what the library says of the loading."""
+    unread = {name: _entry(entries, name) for name in sorted(info["unexpected_keys"])}
+    for name, tensor in unread.items():
+        if tensor is not None and (dtype := _scaled_type(tensor.name, entries)):
+            what = f"{home} stores weights as {dtype} with scales, such as {name!r}, which nothing reads"
+            raise UserError(what, f"{DEQUANTISE}, and leave the scales out")
+    if missing := sorted(info["missing_keys"]):
+        raise UserError(f"the weights in {home} have no {missing[0]!r}", _fix_for_missing(missing, entries))
+    for name, weight in network.state_dict().items():
+        stored = _entry(entries, name)
+        if weight.is_floating_point() and stored is not None and stored.dtype not in FLOATS:
+            raise UserError(f"{home} stores {name!r} as {stored.dtype}, which is no type of weights", DEQUANTISE)
+    counters = [name for name, each in unread.items() if name in COUNTERS and each and each.read().numel() == 1]
+    own = dict(network.named_buffers())
+    kept = [name for name, each in unread.items() if name in own and each and _same(own[name], each.read())]
+    if others := [name for name in unread if name not in counters and name not in kept]:
+        what = f"{home} holds weights that a {type(network).__name__} does not read: {_some(others)}"
+        raise UserError(what, f"name their class in its config.json, or take them out of the file; {GIVE_PIPELINE}")
+    if counters:
+        LOG.warning("%s: left unread: %s, on which no output depends", home, _some(counters))
+
+
+def _entry(entries: Mapping[str, StoredTensor], name: str) -> StoredTensor | None:
+    """The stored tensor of a name. transformers drops the first parts of some names, such as `text_model.`"""
+    ending = (tensor for stored, tensor in entries.items() if stored.endswith(f".{name}"))
+    return entries[name] if name in entries else next(ending, None)
+
+
+def _scaled_type(name: str, entries: Mapping[str, StoredTensor]) -> str | None:
+    """The stored type, such as "F8_E4M3", of the weight that a tensor scales. None for a tensor whose name is not a
+    scale's, or whose layer has a weight wide enough to need none."""
+    layer, _, last = name.rpartition(".")
+    if not any(each in last for each in SCALES):
+        return None
+    weights = (entries[each].dtype for each in (f"{layer}.weight", layer) if each in entries)
+    return next((dtype for dtype in weights if dtype not in WIDE), None)
+
+
+def _fix_for_missing(missing: Iterable[str], entries: Mapping[str, StoredTensor]) -> str:
+    """The fix where the names of all weights have one beginning that the network's have not."""
+    prefix = shared_prefix(entries)
+    if prefix and all(prefix + name in entries for name in missing):
+        return f"write the weights without {prefix!r}, with which all their names begin"
+    return COPY_AGAIN
+
+
+def _same(buffer: torch.Tensor, stored: torch.Tensor) -> bool:
+    """True if a stored tensor is what the network has anyway, such as the positions 0, 1, 2, ..."""
+    return buffer.shape == stored.shape and torch.allclose(buffer.double(), stored.double(), rtol=1e-6)
+
+
+def _some(names: Iterable[str]) -> str:
+    listed = list(names)
+    more = f" and {len(listed) - NAMED} more" if len(listed) > NAMED else ""
+    return ", ".join(map(repr, listed[:NAMED])) + more

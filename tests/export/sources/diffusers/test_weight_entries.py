@@ -1,0 +1,184 @@
+"""Files of weights that hold more than the network reads, or under other names."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from fewstep.export.sources.diffusers.files import Folder
+from fewstep.export.sources.diffusers.loading import load_network
+from fewstep.export.sources.diffusers.text import read_text
+from fewstep.plans.errors import UserError
+from tests.export.sources.diffusers.test_text import conditions
+from tests.families.tiny import UNET, randomized
+from tests.pipelines import clip, text_encoders, write_clip_tokenizer
+
+diffusers = pytest.importorskip("diffusers")
+transformers = pytest.importorskip("transformers")
+safetensors = pytest.importorskip("safetensors.torch")
+
+Tensors = dict[str, Tensor]
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+SCALE = 0.02
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a UNet2DModel, in one file. Tests must not change it."""
+    blocks = {"down_block_types": ("DownBlock2D", "DownBlock2D"), "up_block_types": ("UpBlock2D", "UpBlock2D")}
+    home = tmp_path_factory.mktemp("weights") / "unet"
+    randomized(diffusers.UNet2DModel(in_channels=3, out_channels=3, **UNET, **blocks)).save_pretrained(home)
+    return home
+
+
+def rewritten(plain: Path, home: Path, change: Callable[[Tensors], Tensors]) -> Path:
+    """A copy of the folder with other tensors in its file."""
+    shutil.copytree(plain, home)
+    safetensors.save_file(change(safetensors.load_file(plain / WEIGHTS)), home / WEIGHTS, {"format": "pt"})
+    return home
+
+
+def same_weights(home: Path, plain: Path) -> bool:
+    found, expected = (load_network(each)[0].state_dict() for each in (home, plain))
+    return found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def scaled(tensors: Tensors, ending: str) -> Tensors:
+    """Convolutions in float8, each with its scale."""
+    layers = [name.removesuffix(".weight") for name, each in tensors.items() if each.ndim == 4]
+    small = {f"{layer}.weight": (tensors[f"{layer}.weight"] / SCALE).to(torch.float8_e4m3fn) for layer in layers}
+    return tensors | small | {f"{layer}.{ending}": torch.tensor(SCALE) for layer in layers}
+
+
+@pytest.mark.parametrize("ending", ["scale_weight", "weight_scale", "weight_scale_inv", "SCB"])
+def test_scales_of_float8_weights_are_refused_by_name(plain: Path, ending: str, tmp_path: Path) -> None:
+    home = rewritten(plain, tmp_path / "f", lambda tensors: scaled(tensors, ending))
+    with pytest.raises(
+        UserError, match=rf"as F8_E4M3 with scales, such as 'conv_in.{ending}'.*multiplied by its scale"
+    ):
+        load_network(home)
+
+
+def test_weights_in_whole_numbers_are_refused(plain: Path, tmp_path: Path) -> None:
+    home = rewritten(plain, tmp_path / "f", lambda each: each | {"conv_in.weight": each["conv_in.weight"].char()})
+    with pytest.raises(UserError, match="stores 'conv_in.weight' as I8"):
+        load_network(home)
+
+
+@pytest.mark.parametrize("name", ["conv_in.lora_scale", "unknown.weight"])
+def test_a_weight_that_nothing_reads_is_refused_by_name(plain: Path, name: str, tmp_path: Path) -> None:
+    home = rewritten(plain, tmp_path / "f", lambda tensors: tensors | {name: torch.ones(3)})
+    with pytest.raises(UserError, match=f"weights that a UNet2DModel does not read: '{name}'"):
+        load_network(home)
+
+
+def test_counters_of_a_trainer_are_named_and_left_out(
+    plain: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    counters = {"ema_decay": torch.tensor(0.999), "num_updates": torch.tensor(3)}
+    assert same_weights(rewritten(plain, tmp_path / "f", lambda tensors: tensors | counters), plain)
+    assert "left unread: 'ema_decay', 'num_updates', on which no output depends" in caplog.text
+
+
+def test_a_matrix_with_the_name_of_a_counter_is_refused(plain: Path, tmp_path: Path) -> None:
+    home = rewritten(plain, tmp_path / "f", lambda tensors: tensors | {"decay": torch.ones(2, 2)})
+    with pytest.raises(UserError, match="does not read: 'decay'"):
+        load_network(home)
+
+
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "module._orig_mod."])
+def test_prefixes_of_wrappers_are_removed(plain: Path, prefix: str, tmp_path: Path) -> None:
+    home = rewritten(plain, tmp_path / "f", lambda tensors: {prefix + name: each for name, each in tensors.items()})
+    assert same_weights(home, plain)
+
+
+def test_a_prefix_in_shards_is_removed(plain: Path, tmp_path: Path) -> None:
+    tensors = {f"module.{name}": each for name, each in safetensors.load_file(plain / WEIGHTS).items()}
+    shutil.copytree(plain, tmp_path / "f", ignore=shutil.ignore_patterns("*.safetensors"))
+    where = {name: f"part-{number % 2}.safetensors" for number, name in enumerate(tensors)}
+    for file in set(where.values()):
+        own = {name: each for name, each in tensors.items() if where[name] == file}
+        safetensors.save_file(own, tmp_path / "f" / file, {"format": "pt"})
+    (tmp_path / "f" / f"{WEIGHTS}.index.json").write_text(json.dumps({"metadata": {}, "weight_map": where}))
+    assert same_weights(tmp_path / "f", plain)
+
+
+def test_a_tensor_that_the_index_of_shards_does_not_list_is_refused(plain: Path, tmp_path: Path) -> None:
+    home = rewritten(plain, tmp_path / "f", lambda tensors: scaled(tensors, "scale_weight"))
+    (home / WEIGHTS).rename(home / "part.safetensors")
+    listed = dict.fromkeys(safetensors.load_file(plain / WEIGHTS), "part.safetensors")
+    (home / f"{WEIGHTS}.index.json").write_text(json.dumps({"metadata": {}, "weight_map": listed}))
+    with pytest.raises(UserError, match="'conv_in.scale_weight'.*, which the index of the shards does not list"):
+        load_network(home)
+
+
+def test_another_prefix_is_named(plain: Path, tmp_path: Path) -> None:
+    home = rewritten(plain, tmp_path / "f", lambda tensors: {f"ema.{name}": each for name, each in tensors.items()})
+    with pytest.raises(UserError, match="write the weights without 'ema.', with which all their names begin"):
+        load_network(home)
+
+
+def test_a_weight_with_and_without_a_prefix_is_refused(plain: Path, tmp_path: Path) -> None:
+    twice = {"_orig_mod.conv_in.bias": torch.zeros(16)}
+    home = rewritten(plain, tmp_path / "f", lambda tensors: tensors | twice)
+    with pytest.raises(UserError, match="holds 'conv_in.bias' with and without"):
+        load_network(home)
+
+
+def test_a_config_of_quantised_weights_is_refused(plain: Path, tmp_path: Path) -> None:
+    shutil.copytree(plain, tmp_path / "f")
+    config = json.loads((plain / "config.json").read_text())
+    quantised = {"quantization_config": {"quant_method": "bitsandbytes", "load_in_8bit": True}}
+    (tmp_path / "f" / "config.json").write_text(json.dumps(config | quantised))
+    with pytest.raises(UserError, match=r"weights are quantised \(bitsandbytes\); write the weights in float16"):
+        load_network(tmp_path / "f")
+
+
+def text_folder(home: Path, change: Callable[[Tensors], Tensors]) -> tuple[Any, Any]:
+    """A text encoder, and what is read of its folder with other tensors."""
+    files = write_clip_tokenizer(home / "tokenizer")
+    encoder = clip(files)
+    components = {"text_encoder": encoder, "tokenizer": transformers.CLIPTokenizer.from_pretrained(files)}
+    text_encoders(home, "StableDiffusionPipeline", **components)
+    file = home / "text_encoder" / "model.safetensors"
+    safetensors.save_file(change(safetensors.load_file(file)), file, {"format": "pt"})
+    text: Any = read_text(Folder(home), "UNet2DConditionModel", conditions(text=(77, 12)))
+    return encoder, text.load(()).encoder
+
+
+def test_a_prefix_of_a_text_encoder_is_removed(tmp_path: Path) -> None:
+    def wrapped(tensors: Tensors) -> Tensors:
+        return {f"_orig_mod.{name}": each for name, each in tensors.items()}
+
+    expected, found = (each.state_dict() for each in text_folder(tmp_path, wrapped))
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_positions_that_a_text_encoder_has_anyway_are_left_unread(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    positions = {"text_model.embeddings.position_ids": torch.arange(77)[None]}
+    expected, found = text_folder(tmp_path, lambda tensors: tensors | positions)
+    states = expected.state_dict(), found.state_dict()
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert "unread" not in caplog.text
+
+
+def test_scales_of_a_text_encoder_are_refused(tmp_path: Path) -> None:
+    def scaled_layer(tensors: Tensors) -> Tensors:
+        weight = next(name for name in tensors if name.endswith("mlp.fc1.weight"))
+        small = (tensors[weight] / SCALE).to(torch.float8_e4m3fn)
+        return tensors | {weight: small, weight.replace(".weight", ".scale_weight"): torch.tensor(SCALE)}
+
+    with pytest.raises(UserError, match=r"as F8_E4M3 with scales, such as '.*mlp.fc1.scale_weight'"):
+        text_folder(tmp_path, scaled_layer)
+
+
+def test_a_weight_that_a_text_encoder_does_not_read_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="weights that a CLIPTextModel does not read: 'own.weight'"):
+        text_folder(tmp_path, lambda tensors: tensors | {"text_model.own.weight": torch.ones(3)})
