@@ -14,6 +14,7 @@ from onnxscript import ir
 
 from fewstep.export.mapped import mapped
 from fewstep.export.refusals import refusal, watched
+from fewstep.export.tracing.attention import ATTENTION, EXPORTED_RANK, written_out, zero_rows_without_keys
 from fewstep.export.tracing.complex_pairs import ON_PAIRS, on_complex
 from fewstep.export.tracing.short_lists import spread_short_lists
 from fewstep.export.tracing.sizes_as_numbers import FORMS, sizes_as_numbers
@@ -41,6 +42,7 @@ def capture(
         try:
             captured = torch.export.export(module, example, dynamic_shapes=dynamic_shapes, strict=False)
             spread_short_lists(captured)
+            zero_rows_without_keys(captured)
             program = torch.onnx.export(
                 _decomposed(captured),
                 (),
@@ -73,6 +75,8 @@ def _is_written_out(node: torch.fx.Node) -> bool:
     """True if its decomposition makes something else of it."""
     if node.target in ON_PAIRS:
         return on_complex(node)  # trying it out here, outside of torch's tracing, may fix the batch
+    if node.target == ATTENTION:  # as above
+        return bool(node.meta["val"].dim() != EXPORTED_RANK)
     decomposition = DECOMPOSED.get(node.target)
     if decomposition is None:
         return False
@@ -97,24 +101,6 @@ def _taken(model: ir.Model, before: Iterable[ir.Value]) -> dict[str, Array]:
     return weights
 
 
-def _attention(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    mask: torch.Tensor | None = None,
-    dropout: float = 0.0,
-    is_causal: bool = False,
-    *,
-    scale: float | None = None,
-    enable_gqa: bool = False,
-) -> Any:
-    """Attention over [B, N, C], written out: torch.onnx knows the form [B, heads, N, C] only."""
-    if q.dim() != 3 or mask is not None or is_causal:
-        return NotImplemented  # keeps the operation
-    scores = (q * (q.shape[-1] ** -0.5 if scale is None else scale)) @ k.transpose(1, 2)
-    return torch.softmax(scores, dim=-1) @ v
-
-
 def _add(a: torch.Tensor, b: Any, *, alpha: float = 1) -> Any:
     """a + b, where b keeps a quotient of two zeros from being NaN: as what it does, since torch.onnx's optimizer drops
     an Add of so little."""
@@ -137,7 +123,7 @@ def _squeeze_all(x: torch.Tensor) -> Any:
 
 
 DECOMPOSED: dict[Any, Callable[..., Any]] = {
-    torch.ops.aten.scaled_dot_product_attention.default: _attention,
+    ATTENTION: written_out,
     torch.ops.aten.add.Tensor: _add,
     torch.ops.aten.squeeze.dim: _squeeze,
     torch.ops.aten.squeeze.default: _squeeze_all,

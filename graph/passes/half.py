@@ -28,9 +28,10 @@ def to_half(graph: Graph, half: np.dtype[Any]) -> Graph:
 
         f(x, W)      ==>      Cast(f(Cast(x), half(W)))
 
-    A weight beyond the range of the type becomes its greatest number. A single number that would become zero, as the
-    epsilon of a norm, becomes the least positive one. An input that its operation takes in float32 only, such as the
-    scales of a Resize, stays float32. So do sums of squares, up to their root (`squared_sums`).
+    A weight beyond the range of the type becomes its greatest number, and an infinity stays one. A single number that
+    would become zero, as the epsilon of a norm, becomes the least positive one. An input that its operation takes in
+    float32 only, such as the scales of a Resize, stays float32. So do sums of squares, up to their root
+    (`squared_sums`).
     """
     exact = squared_sums(graph)  # which stay float32
     inner = between(graph, exact)
@@ -72,7 +73,8 @@ def float32_tensors(graph: Graph) -> Iterator[Value]:
 
 def rounded(value: Array, half: np.dtype[Any]) -> Array:
     """A weight in a float type of 16 bits, by the rules of `to_half`."""
-    number: Array = np.clip(value, -largest_number(half), largest_number(half)).astype(half)
+    clipped = np.clip(value, -largest_number(half), largest_number(half))
+    number: Array = np.where(np.isinf(value), value, clipped).astype(half)  # a mask of -inf has another meaning
     if value.size == 1:
         least = np.copysign(np.float32(smallest_number(half)), value)
         number = np.where((number == 0) & (value != 0), least.astype(half), number)

@@ -16,6 +16,7 @@ def drop_identities(graph: Graph) -> Graph:
     """Remove operations that return their input.
 
     Mul(x, ones)  Add(x, zeros)  Cast(x, its own type)  Reshape(x, its own shape)  Identity(x)      ==>      x
+    Where(all True, x, y)  Where(all False, y, x)                                                   ==>      x
     """
     types = infer_types(graph)
     returned = {value.name for value in graph.outputs}
@@ -85,6 +86,8 @@ def _unchanged(node: Node, graph: Graph, types: Types) -> str | None:
     same = before.shape == after.shape and "?" not in after.shape
     if node.op in ("Reshape", "Expand"):
         return source if same else None
+    if node.op == "Where":
+        return _selected(node, graph, types)
     neutral = {"Mul": 1.0, "Div": 1.0, "Add": 0.0, "Sub": 0.0}.get(node.op)
     if neutral is None:
         return None
@@ -95,6 +98,18 @@ def _unchanged(node: Node, graph: Graph, types: Types) -> str | None:
         if value and value.shape == after.shape and factor is not None and np.all(factor == neutral):
             return kept
     return None
+
+
+def _selected(where: Node, graph: Graph, types: Types) -> str | None:
+    """The input that a Where returns whole, since its condition is one truth value throughout; None if it mixes both or
+    broadcasts."""
+    condition = graph.constants.get(where.inputs[0])
+    if condition is None or not (np.all(condition) or not np.any(condition)):
+        return None
+    kept = where.inputs[1 if np.all(condition) else 2]
+    before, after = types.values.get(kept), types.values.get(where.output)
+    is_whole = before is not None and after is not None and before.shape == after.shape and "?" not in after.shape
+    return kept if is_whole else None
 
 
 def _merged(node: Node, graph: Graph, idx: Index) -> Node:

@@ -38,10 +38,11 @@ def test_what_onnx_does_not_define_is_taken_to() -> None:
 def test_weights_beyond_the_type_become_its_ends(
     half: np.dtype[Any], largest: float, normal: float, least: float
 ) -> None:
-    """But for a zero in a row of weights, which are many: only a single number would be an epsilon."""
+    """But for a zero in a row of weights, which are many: only a single number would be an epsilon. An infinity is no
+    large number: a mask of -inf leaves no key, and one of the lowest numbers leaves all alike."""
     assert (largest_number(half), smallest_normal(half), smallest_number(half)) == (largest, normal, least)
     with np.errstate(over="ignore"):
-        given = np.array([-np.inf, 1.0, 1e-45 if half == BFLOAT16 else 1e-12], np.float32)
+        given = np.array([-np.inf, -3.4028e38, 1.0, 1e-45 if half == BFLOAT16 else 1e-12], np.float32)
     found = rounded(given, half).astype(np.float64)
-    assert found.tolist() == [-largest, 1.0, 0.0]
-    assert float(rounded(given[2:], half)[0]) == least
+    assert found.tolist() == [-np.inf, -largest, 1.0, 0.0]
+    assert float(rounded(given[3:], half)[0]) == least

@@ -15,6 +15,13 @@ from tests.onnx_text import written
 
 ONES = np.ones((3, 1), np.float32)
 CONSTANTS = {"ones": ONES, "zeros": 0 * ONES, "wide": np.ones((3, 2), np.float32)}
+TRUTHS = {
+    "true": np.ones((3, 1), bool),
+    "false": np.zeros((3, 1), bool),
+    "some": np.array([[True], [False], [True]]),
+    "true_wide": np.ones((3, 2), bool),
+    "zero": np.float32(0),
+}
 RNG = np.random.default_rng(0)
 
 
@@ -27,12 +34,13 @@ def weights(*shape: int) -> np.ndarray:
     [
         *("Identity(a)", "Dropout(a)", "Cast<to=1>(a)", "Mul(a, ones)", "Mul(ones, a)", "Div(a, ones)"),
         *("Add(a, zeros)", "Sub(a, zeros)", "Transpose<perm=[0, 1, 2]>(a)", "Reshape(a, same)", "Expand(a, unit)"),
+        *("Where(true, a, zero)", "Where(false, zero, a)"),
     ],
 )
 def test_what_returns_its_input_is_dropped(identity: str) -> None:
     text = f"(float[batch, 3, 4] x) => (float[batch, 3, 4] y) {{ a = Relu(x) b = {identity} y = Neg(b) }}"
     shapes = {"same": np.int64([0, 3, 4]), "unit": np.int64([1, 1, 1])}
-    assert_rewritten(drop_identities, text, "Relu Neg", **CONSTANTS, **shapes)
+    assert_rewritten(drop_identities, text, "Relu Neg", **CONSTANTS, **TRUTHS, **shapes)
 
 
 @pytest.mark.parametrize(
@@ -40,12 +48,13 @@ def test_what_returns_its_input_is_dropped(identity: str) -> None:
     [
         *("Div(ones, a)", "Sub(zeros, a)", "Cast<to=11>(a)", "Transpose<perm=[0, 2, 1]>(a)"),
         "Mul(a, wide)",  # ones, but they broadcast
+        *("Where(true_wide, a, zero)", "Where(some, a, zero)", "Where(false, a, zero)"),
     ],
 )
 def test_what_changes_its_input_stays(operation: str) -> None:
     made = "double" if operation.startswith("Cast") else "float"
     text = f"(float[batch, 3, 1] x) => ({made}[batch, ?, ?] y) {{ a = Relu(x) b = {operation} y = Neg(b) }}"
-    assert_rewritten(drop_identities, text, None, **CONSTANTS)
+    assert_rewritten(drop_identities, text, None, **CONSTANTS, **TRUTHS)
 
 
 REWRITES: dict[str, tuple[Any, str, str | None, dict[str, Any]]] = {

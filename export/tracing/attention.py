@@ -1,0 +1,101 @@
+"""Attention as torch computes it where ONNX differs: rows that a mask leaves no key, and tensors of other ranks than 4.
+
+torch's scaled_dot_product_attention returns 0 for a query without a key. ONNX has no such softmax: with a mask of
+finite numbers it gives the mean of all values, and with infinities NaN.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+ATEN = torch.ops.aten
+ATTENTION = ATEN.scaled_dot_product_attention.default
+MASK, IS_CAUSAL = 3, 5  # its arguments
+EXPORTED_RANK = 4  # of q, k and v [batch, heads, tokens, width], the one form that torch.onnx knows
+
+
+def zero_rows_without_keys(program: torch.export.ExportedProgram) -> None:
+    """Select 0 for each query that a mask leaves no key, in place.
+
+        attention(q, k, v, mask)      ==>      where(any(mask, -1), attention(q, k, v, finite(mask)), 0)
+
+    The finite mask has the lowest number of its type where the mask is False or -inf, so no softmax is NaN. The
+    attention stays a softmax between two products, which passes and engines recognize. A mask of constants that leaves
+    each query a key folds, and the selection with it. Attention without a mask does not change.
+    """
+    for graph_module in program.graph_module.modules():
+        if isinstance(graph_module, torch.fx.GraphModule):
+            for node in list(graph_module.graph.nodes):
+                if node.target == ATTENTION and mask_of(node) is not None:
+                    selected = _zero_rows_without_keys(graph_module.graph, node)
+                    program.graph_signature.replace_all_uses(node.name, selected.name)
+
+
+def mask_of(attention: torch.fx.Node) -> torch.fx.Node | None:
+    """The mask of an attention node."""
+    mask = attention.kwargs.get("attn_mask", attention.args[MASK] if len(attention.args) > MASK else None)
+    assert mask is None or isinstance(mask, torch.fx.Node)
+    return mask
+
+
+def _zero_rows_without_keys(graph: torch.fx.Graph, attention: torch.fx.Node) -> torch.fx.Node:
+    mask = mask_of(attention)
+    assert mask is not None
+    own = attention.meta["val"]
+
+    def add(target: Any, *args: Any, **options: Any) -> torch.fx.Node:
+        node = graph.call_function(target, args, options)
+        values, named = torch.fx.node.map_arg((args, options), lambda each: each.meta["val"])
+        node.meta = {key: value for key, value in attention.meta.items() if key != "tensor_meta"}
+        node.meta["val"] = target(*values, **named)
+        return node
+
+    def number(value: float) -> torch.fx.Node:
+        with own.fake_mode:
+            return add(ATEN.full.default, [], value, dtype=own.dtype, device=own.device)
+
+    lowest, readers = torch.finfo(own.dtype).min, dict(attention.users)
+    with graph.inserting_before(attention):
+        zero = number(0.0)
+        if mask.meta["val"].dtype == torch.bool:
+            keeps, finite = mask, add(ATEN.where.self, mask, zero, number(lowest))
+        else:
+            keeps, finite = add(ATEN.gt.Scalar, mask, -torch.inf), add(ATEN.clamp_min.default, mask, lowest)
+        # not the largest of `mask` itself: OpenVINO starts a maximum at the lowest number, which -inf is below
+        counted = add(ATEN._to_copy.default, keeps, dtype=own.dtype)
+        has_key = add(ATEN.gt.Scalar, add(ATEN.amax.default, counted, [-1], True), 0.0)
+    attention.replace_input_with(mask, finite)
+    with graph.inserting_after(attention):
+        selected = add(ATEN.where.self, has_key, attention, zero)
+    for reader in readers:
+        reader.replace_input_with(attention, selected)
+    return selected
+
+
+def written_out(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None = None,
+    dropout: float = 0.0,
+    is_causal: bool = False,
+    *,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Any:
+    """Attention over [..., N, C] of another rank than 4, by its formula. NotImplemented for rank 4 keeps the operation.
+
+    A mask is of numbers (`zero_rows_without_keys`). A causal one leaves each query its first key.
+    """
+    if q.dim() == EXPORTED_RANK:
+        return NotImplemented
+    if enable_gqa:
+        k, v = (each.repeat_interleave(q.shape[-3] // each.shape[-3], -3) for each in (k, v))
+    scores = (q * (q.shape[-1] ** -0.5 if scale is None else scale)) @ k.transpose(-2, -1)
+    if is_causal:
+        is_later = q.new_ones(scores.shape[-2:], dtype=torch.bool).triu(1)
+        mask = q.new_zeros(scores.shape[-2:]).masked_fill(is_later, torch.finfo(q.dtype).min)
+    if mask is not None:
+        scores = scores + mask
+    return torch.softmax(scores, dim=-1) @ v
