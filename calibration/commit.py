@@ -11,6 +11,7 @@ from fewstep.calibration.calibrated_body import CalibratedBody
 from fewstep.calibration.checkpoint import Checkpoint
 from fewstep.calibration.comparable import kept_unlike
 from fewstep.calibration.lowering.quantize import LoweredBody
+from fewstep.calibration.lowering.targets import named_target
 from fewstep.calibration.precision.precision_map import PrecisionMap, decode_maps, encode_maps
 from fewstep.calibration.precision.refine import SearchResult, precision_map
 from fewstep.calibration.ranges.table import RangesTable
@@ -23,7 +24,7 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.file import encode
 from fewstep.runtime.bundle.manifest import Body, Manifest, StepGraph, TensorEntry
 from fewstep.runtime.bundle.networks import alone, with_network
-from fewstep.runtime.bundle.platforms import target_of
+from fewstep.runtime.bundle.platforms import is_core, target_of
 from fewstep.runtime.bundle.reading import Bundle
 
 LOG = logging.getLogger("fewstep")
@@ -124,4 +125,6 @@ def stored(writer: Writer, name: str, body: CalibratedBody, task: Task, plan: An
         end = groups[until - 1] if number < len(parts) - 1 else None
         graphs.append(StepGraph(graph, base.inputs + group, base.outputs, data, coverage=lowered.coverage, until=end))
     ranges = writer.add(table.encode(), "ranges", "ranges", ".safetensors")
-    return Body(tuple(graphs), "int8", target_of(name), groups, plan.name, (body.trial,), ranges)
+    target = target_of(name)
+    platform = None if is_core(target) else named_target(target).platform
+    return Body(tuple(graphs), "int8", target, groups, plan.name, (body.trial,), ranges, platform)

@@ -9,7 +9,13 @@ from fewstep.measure.rollouts.calibrated_plan import MISFIT, along, judged_plan
 from fewstep.plans.any_plan import AnyPlan, shaping_of
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance, to_text
-from fewstep.plans.names.name import is_token_plan_name, parse_plan_name, parse_token_plan_name, with_grid
+from fewstep.plans.names.name import (
+    is_token_plan_name,
+    parse_plan_name,
+    parse_token_plan_name,
+    plugin_of_name,
+    with_grid,
+)
 from fewstep.plans.plan import IMAGE, Plan
 from fewstep.plans.shaping import Clip, Shaping
 from fewstep.runtime.bundle.manifest import Body
@@ -63,6 +69,9 @@ def default_plan(
 
 
 def _is_of_a_solver(name: str) -> bool:
+    """True for a name that compiles without another package's plugin, which a bundle may not import."""
+    if plugin_of_name(name) is not None:
+        return False
     with suppress(UserError):
         return bool(parse_token_plan_name(name) if is_token_plan_name(name) else parse_plan_name(name))
     return False

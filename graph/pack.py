@@ -116,7 +116,7 @@ def _fitted(writer: Writer, bundle: Bundle, entry: FittedPlan, packed: Manifest)
 
 def _is_for_cpus(body: Body) -> bool:
     """True for int8 bodies that onnxruntime runs."""
-    platform = platform_of(body.target)
+    platform = platform_of(body.target, body.platform)
     return body.precision == "int8" and platform is not None and platform.backend == ONNXRUNTIME
 
 

@@ -15,7 +15,6 @@ from fewstep.runtime.bundle.platforms import (
     PORTABLE,
     Platform,
     platform_of,
-    preferred,
 )
 
 CHECKED_BACKENDS = (OPENVINO.backend, OPENVINO_BF16.backend)  # they are compared with onnxruntime in float32
@@ -25,7 +24,8 @@ SIMULATION = "onnxruntime: 8-bit rounding simulated, that of float16 not"  # of 
 def is_run_by_onnxruntime(body: Body) -> bool:
     """True for bodies that onnxruntime runs as they are deployed, float32 and float16 too."""
     is_float = body.target == PORTABLE and body.precision != "bfloat16"
-    return is_float or body.target in {platform.name for platform in preferred(ONNXRUNTIME)}
+    platform = platform_of(body.target, body.platform)
+    return is_float or (platform is not None and platform.backend == ONNXRUNTIME)
 
 
 def is_simulated(body: Body) -> bool:
@@ -49,7 +49,7 @@ def inference_engine_of(body: Body) -> str:
 
 def _platform_here(body: Body) -> Platform | None:
     """The platform of a body whose backend is on this machine. A plugin's own backend is taken to be."""
-    platform = platform_of(body.target)
+    platform = platform_of(body.target, body.platform)
     if platform is None or platform.simulated or platform.backend in CHECKED_BACKENDS and not _has_openvino():
         return None
     return platform

@@ -96,6 +96,8 @@ def trace_plan(
         renoise=_check_renoise(renoise, strength, denoiser),
     )
     sample = _traced(name, solver, tracer, times)
+    if not tracer.evaluations:
+        raise UserError(f"the solver of plan {name!r} has no steps", "let it evaluate the denoiser: trace.denoise")
     plan = plan_of(name, tracer, sample, guidance, strength, renoise, groups)
     if strength is not None and IMAGE not in plan.given:
         raise UserError(f"solver of plan {name!r} does not start from an image", "leave strength out")

@@ -1,16 +1,25 @@
-"""List every solver with its paper, order and cost, and every grid with its parameters."""
+"""List every solver with its paper, order and cost, and every grid with its parameters.
+
+Plugins of other packages are listed by their names alone, from the packages' metadata: none is imported, so that one
+that is slow or does not load takes the list away from nobody.
+"""
 
 import inspect
 import re
 from dataclasses import dataclass
 
-from fewstep.plans.compile import compile_plan
-from fewstep.plans.default_grid import ANGLES
+from fewstep.plans import grids
+from fewstep.plans.compile import trace_plan
+from fewstep.plans.default_grid import ANGLES, distilled_grid
+from fewstep.plans.errors import UserError
 from fewstep.plans.names.call import Value, parameters
-from fewstep.plans.names.grid_name import GRIDS
+from fewstep.plans.names.grid_name import GRIDS, Grid
 from fewstep.plans.names.name import SAMPLERS, SOLVERS
-from fewstep.plans.names.namespace import Function
+from fewstep.plans.names.namespace import Function, Namespace
+from fewstep.plans.names.plugins import is_own, package_of, plugins
+from fewstep.plans.plan import Plan
 from fewstep.plans.published import facts_of
+from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.plans.tracer import Solver
 
@@ -37,13 +46,13 @@ class SolverListing:
 
 
 def solver_listings() -> tuple[SolverListing, ...]:
-    """Every solver, those of plugins among them, by name; evaluations and noise are read off a compiled plan."""
-    return tuple(_solver_listing(name, solver) for name, solver in SOLVERS.functions().items())
+    """Every solver of fewstep's by name; evaluations and noise are read off a compiled plan."""
+    return tuple(_solver_listing(name, solver) for name, solver in SOLVERS.own_functions().items())
 
 
 def _solver_listing(name: str, solver: Solver) -> SolverListing:
     facts = facts_of(solver)
-    many, few = (compile_plan(f"{name}:{steps}", facts.made_for or ANY) for steps in (20, 10))
+    many, few = (_compiled(name, solver, steps, facts.made_for or ANY) for steps in (20, 10))
     return SolverListing(
         name=name,
         paper=facts.paper,
@@ -58,6 +67,12 @@ def _solver_listing(name: str, solver: Solver) -> SolverListing:
     )
 
 
+def _compiled(name: str, solver: Solver, steps: int, denoiser: DenoiserFacts) -> Plan:
+    """The plan of a solver's name, which is not looked up: a name that is refused is listed all the same."""
+    grid: Grid = getattr(grids, distilled_grid(denoiser) if facts_of(solver).distilled else denoiser.grid)
+    return trace_plan(f"{name}:{steps}", solver, grid(NoiseSchedule(denoiser.schedule), steps), denoiser)
+
+
 @dataclass(frozen=True)
 class TokenSamplerListing:
     """A sampler of tokens. `about` is the first sentence of its documentation; `parameters` are defaults by name."""
@@ -70,7 +85,7 @@ class TokenSamplerListing:
 def token_sampler_listings() -> tuple[TokenSamplerListing, ...]:
     """Every sampler of tokens, by name."""
     return tuple(
-        TokenSamplerListing(name, _about(each), _defaults(each)) for name, each in SAMPLERS.functions().items()
+        TokenSamplerListing(name, _about(each), _defaults(each)) for name, each in SAMPLERS.own_functions().items()
     )
 
 
@@ -85,8 +100,39 @@ class GridListing(TokenSamplerListing):
 
 
 def grid_listings() -> tuple[GridListing, ...]:
-    """Every grid, those of plugins among them, by name."""
-    return tuple(_grid_listing(name, grid) for name, grid in GRIDS.functions().items())
+    """Every grid of fewstep's by name."""
+    return tuple(_grid_listing(name, grid) for name, grid in GRIDS.own_functions().items())
+
+
+@dataclass(frozen=True)
+class PluginListing:
+    """A plugin of another package: "solver" or "grid", its name, its package, and the value of its entry point.
+    `is_refused` says that fewstep or another package has the name too, so that using it is refused."""
+
+    kind: str
+    name: str
+    package: str
+    value: str
+    is_refused: bool
+
+
+def plugin_listings() -> tuple[PluginListing, ...]:
+    """The solvers and grids of other packages, by kind and name."""
+    return tuple(
+        PluginListing(among.kind, name, package_of(each), each.value, _is_refused(among, name))
+        for among in (SOLVERS, GRIDS)
+        for name, same_name in sorted(plugins(among.kind).items())
+        for each in same_name
+        if not is_own(each)
+    )
+
+
+def _is_refused(among: Namespace, name: str) -> bool:
+    try:
+        among.check_meaning(name)
+    except UserError:
+        return True
+    return False
 
 
 def _grid_listing(name: str, grid: Function) -> GridListing:

@@ -282,7 +282,7 @@ def _body(bundle: Bundle, name: str, body: Body, prepared: Graph | None, unreada
 
 def _is_for_engines(body: Body) -> bool:
     """True for bodies whose graphs TensorRT parses."""
-    platform = platform_of(body.target)
+    platform = platform_of(body.target, body.platform)
     return body.target == PORTABLE or (platform is not None and platform.backend == TENSORRT.backend)
 
 

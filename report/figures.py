@@ -89,7 +89,7 @@ def covered(bundle: Bundle, prepared: Mapping[str, Graph], name: str, plan: Plan
 
 def notes(bodies: Iterable[Body], machine: Machine) -> Iterator[str]:
     """Notes on the bodies and on this machine, without which figures mislead."""
-    for platform in filter(None, (platform_of(body.target) for body in bodies)):
+    for platform in filter(None, (platform_of(body.target, body.platform) for body in bodies)):
         for note in platform.notes:
             yield f"{platform.name}: {note}."
         is_x86 = cpu_kind(machine.system.rpartition(" ")[2]) == "x86"

@@ -106,8 +106,8 @@ def choose_body(bundle: Bundle, precision: str, backend: Backend) -> str:
     if "float32" not in bundle.manifest.bodies:  # nothing to make it from: `fewstep pack` left it out
         bodies = bundle.manifest.bodies.values()
         others = " or ".join(sorted({body.precision for body in bodies}))
-        targets = (body.target for body in bodies if body.precision == precision)
-        engines = sorted({platform.backend if (platform := platform_of(each)) else each for each in targets})
+        wanting = [(platform_of(each.target, each.platform), each) for each in bodies if each.precision == precision]
+        engines = sorted({each.target if platform is None else platform.backend for platform, each in wanting})
         fix = f"run it on {' or '.join(engines)}, which it is for (--backend on the command line)"
         if not engines:
             fix = f"choose precision {others} (--precision on the command line)"

@@ -9,7 +9,7 @@ import pytest
 
 from fewstep.cli.main import main
 from fewstep.cli.verbs import VERBS
-from fewstep.plans.names import named_code
+from fewstep.plans.names import plugins
 from tests import docs_blocks, verbs_page
 from tests.docs_blocks import PAGES, Block, blocks
 from tests.robots.lerobot.policies import write_policy
@@ -170,7 +170,7 @@ def install(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             "[fewstep.plugins]\n" + "".join(f"{name} = {value}\n" for name, value in entries)
         )
         monkeypatch.syspath_prepend(folder)
-        monkeypatch.setattr(named_code, "entry_points_here", named_code.entry_points_here.__wrapped__)
+        monkeypatch.setattr(plugins, "entry_points_here", plugins.entry_points_here.__wrapped__)
 
 
 SEEN: set[str] = set()  # reports take long, and one command gives one report, on whatever page it stands

@@ -22,7 +22,7 @@ from fewstep.runtime.progress import Progress
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from fewstep.plans.listing import GridListing, SolverListing, TokenSamplerListing
+    from fewstep.plans.listing import GridListing, PluginListing, SolverListing, TokenSamplerListing
     from fewstep.plans.names.call import Value
 
 EXAMPLE = "A plan's name: SOLVER:STEPS@GRID, as ddim(eta=0.5):10@karras(rho=5)"
@@ -39,11 +39,12 @@ def verb(options: PlanOptions, progress: Progress) -> Outcome:
         return Outcome(plan, (headline(plan), _table(plan)))
     if options.plot is not None:
         return _drawn(compiled(options, options.plot), options.output)
-    from fewstep.plans.listing import grid_listings, solver_listings, token_sampler_listings
+    from fewstep.plans.listing import grid_listings, plugin_listings, solver_listings, token_sampler_listings
 
-    solvers, grids, samplers = solver_listings(), grid_listings(), token_sampler_listings()
-    value = {"solvers": solvers, "grids": grids, "token_samplers": samplers}
-    return Outcome(value, (_solvers(solvers), _grids(grids), _token_samplers(samplers), EXAMPLE))
+    solvers, grids, samplers, plugins = solver_listings(), grid_listings(), token_sampler_listings(), plugin_listings()
+    value = {"solvers": solvers, "grids": grids, "token_samplers": samplers, "plugins": plugins}
+    of_packages = (_plugins(plugins),) if plugins else ()
+    return Outcome(value, (_solvers(solvers), _grids(grids), _token_samplers(samplers), *of_packages, EXAMPLE))
 
 
 def _solvers(solvers: "tuple[SolverListing, ...]") -> Table:
@@ -73,6 +74,14 @@ def _token_samplers(samplers: "tuple[TokenSamplerListing, ...]") -> Table:
     each = ((sampler.name, f"{sampler.about} {_parameters(sampler.parameters)}") for sampler in samplers)
     rows = [(name, escape(about.rstrip())) for name, about in each]
     return table(headings := ("of tokens", SETS), rows, text=headings)
+
+
+def _plugins(plugins: "tuple[PluginListing, ...]") -> Table:
+    rows = []
+    for each in plugins:
+        refused = "; refused: another has this name too" * each.is_refused
+        rows.append((escape(each.name), each.kind, escape(f"{each.package}: {each.value}{refused}")))
+    return table(headings := ("of packages", "kind", "where; not imported for this list"), rows, text=headings)
 
 
 def _parameters(values: "Mapping[str, Value | None]") -> str:

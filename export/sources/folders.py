@@ -1,12 +1,22 @@
 """Kinds of folders that plugins read: `source.NAME` of the group `fewstep.plugins` is a `FolderKind`."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
+from fewstep.export.sources.diffusers.files import INDEX
 from fewstep.export.spec import Source
 from fewstep.plans.errors import UserError
-from fewstep.plans.names.named_code import loaded, plugins
+from fewstep.plans.names.plugins import (
+    described,
+    find_plugin,
+    is_own,
+    load_plugin,
+    package_of,
+    plugins,
+    reporting,
+)
 
 
 @dataclass(frozen=True)
@@ -27,13 +37,41 @@ class FolderKind:
 
 
 def kind_of(folder: Path) -> FolderKind | None:
-    """The kind of a folder; None where no plugin reads it."""
-    return next((kind for kind in _kinds() if kind.holds(folder)), None)
+    """The kind of a folder; None where no plugin reads it.
+
+    A folder that fewstep reads, a pipeline of diffusers among them, is never asked of another package's plugin.
+    UserError for a folder that plugins of two packages read, and for a plugin that fails.
+    """
+    if (folder / INDEX).is_file():
+        return None
+    found = [plugin for same_name in plugins("source").values() for plugin in same_name]
+    for plugin in filter(is_own, found):
+        kind = _kind(plugin)
+        if kind.holds(folder):
+            find_plugin("source", plugin.name.partition(".")[2])  # which refuses another package's of that name
+            return kind
+    holding = {plugin: kind for plugin in found if not is_own(plugin) and (kind := _kind(plugin)).holds(folder)}
+    if len(holding) > 1:
+        named = " and ".join(map(described, holding))
+        raise UserError(f"{folder} is read by {named}", f"uninstall {' or '.join(map(package_of, holding))}")
+    for plugin, kind in holding.items():
+        find_plugin("source", plugin.name.partition(".")[2])
+        return kind
+    return None
 
 
-def _kinds() -> Iterator[FolderKind]:
-    for name, plugin in plugins("source").items():
-        kind = loaded(plugin)
-        if not isinstance(kind, FolderKind):
-            raise UserError(f"plugin source.{name} is no FolderKind", f"name a FolderKind as {plugin.value!r}")
-        yield kind
+def _kind(plugin: EntryPoint) -> FolderKind:
+    """The kind that a plugin names. Errors of another package's functions name it."""
+    kind = load_plugin(plugin)
+    if not isinstance(kind, FolderKind):
+        raise UserError(f"{described(plugin)} is no FolderKind", f"name a FolderKind as {plugin.value!r}")
+    if is_own(plugin):
+        return kind
+    with_statistics = kind.load_with_statistics
+    return replace(
+        kind,
+        holds=reporting(plugin, kind.holds),
+        load=reporting(plugin, kind.load),
+        weights=reporting(plugin, kind.weights),
+        load_with_statistics=None if with_statistics is None else reporting(plugin, with_statistics),
+    )

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from fewstep.export.sources.torch_module import TorchSource, module_and_spec
 from fewstep.plans.errors import UserError
-from fewstep.plans.names.named_code import fix_of, importable, line_of, run_file
+from fewstep.plans.names.error_lines import line_of
+from fewstep.plans.names.named_code import fix_of, importable, run_file
 
 NAMED = 8  # functions that a message names
 RETURNS = "let it return (module, fewstep.export.spec.Spec(...))"

@@ -42,7 +42,8 @@ def judged_plan(
     if plan.startswith(FITTED):
         return regroup(check_compiled(plan_for(reference.bundle, body, plan, form)), reference.body.groups)
     if calibrated is None:
-        return reference.compile(plan or body.plan or (USUAL if manifest.vocabulary else PLAN), guidance, **settings)
+        usual = USUAL if manifest.vocabulary else PLAN
+        return reference.compile(plan or _of_bundle(body.plan or usual), guidance, **settings)
     from fewstep.plans.names.name import with_grid  # all solvers: not for who only runs plans
 
     name = with_grid(calibrated.name)
@@ -53,7 +54,15 @@ def judged_plan(
         return reference.compile(calibrated, **settings)
     if settings.get("shaping") is None and not (plan.endswith(".json") or (plan or name).startswith(SCHEDULER)):
         settings = {**settings, "shaping": shaping_of(calibrated)}
-    return reference.compile(plan or name, form, **settings)
+    return reference.compile(plan or _of_bundle(name), form, **settings)
+
+
+def _of_bundle(name: str) -> str:
+    """A plan's name that the bundle says. UserError where it would import a plugin."""
+    from fewstep.plans.names.name import check_no_plugin  # all solvers: not for who only runs plans
+
+    check_no_plugin(name)
+    return name
 
 
 def judged_plans(

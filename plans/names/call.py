@@ -7,13 +7,13 @@ import ast
 import inspect
 import re
 from collections.abc import Callable, Mapping
-from functools import cache, partial, wraps
+from functools import cache, partial
 from types import UnionType
 from typing import Any, get_args, get_type_hints
 
 from fewstep.plans.errors import UserError
 from fewstep.plans.names.named_code import named_function, titled
-from fewstep.plans.names.namespace import Namespace
+from fewstep.plans.names.namespace import Namespace, checked_function
 from fewstep.plans.published import facts_of
 
 Value = bool | int | float | tuple[float, ...]
@@ -40,8 +40,14 @@ def parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 
 @cache
 def _declared(function: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter], dict[str, Any]]:
-    """The parameters that a name may set, and the types of all."""
-    return parameters(function), get_type_hints(function.func if isinstance(function, partial) else function)
+    """The parameters that a name may set, and the types of all. UserError where another's code does not say them."""
+    inner = function.func if isinstance(function, partial) else function
+    try:
+        return parameters(function), get_type_hints(inner)
+    except (TypeError, ValueError, NameError, AttributeError) as error:  # no signature; an annotation without a value
+        what = f"the parameters of {getattr(inner, '__name__', inner)!r} cannot be read: {error}"
+        fix = "let it be a function whose annotations are names that its file has as it runs"
+        raise UserError(what, fix) from error
 
 
 def bound_call(text: str, name: str, among: Namespace, home: str | None = None) -> tuple[Any, str]:
@@ -54,8 +60,10 @@ def bound_call(text: str, name: str, among: Namespace, home: str | None = None) 
     """
     called, arguments = _read(text, name)
     if home is not None:
-        function = _own(named_function(home, called), among, f"{home}:{called}")
+        own = named_function(home, called, passes_arithmetic=True)
+        function = checked_function(own, among.checked, f"{among.kind} {home}:{called}")
         return _bound(function, titled(home, called), arguments, name, among.kind)
+    among.check_meaning(called)
     if called in among.aliases:
         called, preset = _read(among.aliases[called], name)
         arguments = {**preset, **arguments}
@@ -70,17 +78,6 @@ def bound_call(text: str, name: str, among: Namespace, home: str | None = None) 
         fix = f"choose {' or '.join(near)}; {all_of_them}" if near else listed
         raise UserError(f"unknown {among.kind} '{called}' in plan '{name}'", fix)
     return _bound(found, called, arguments, name, among.kind)
-
-
-@cache
-def _own(function: Callable[..., Any], among: Namespace, label: str) -> Callable[..., Any]:
-    """A function of the caller's own, whose result is checked too."""
-
-    @wraps(function)
-    def checked(*arguments: Any, **named: Any) -> Any:
-        return among.checked(label, function(*arguments, **named))
-
-    return checked
 
 
 def _bound(

@@ -14,7 +14,7 @@ Grid = Callable[[NoiseSchedule, int], tuple[Time, ...]]
 
 def _times(label: str, made: Any) -> tuple[Time, ...]:
     if not (isinstance(made, tuple | list) and all(isinstance(each, Time) for each in made)):
-        raise UserError(f"grid {label} returned no times", "let it return times of the schedule")
+        raise UserError(f"{label} returned no times", "let it return times of the schedule")
     return tuple(made)
 
 

@@ -3,7 +3,8 @@
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import PAG, STEER, Cfg, Guidance, Pag, Steer, as_guidance
 from fewstep.plans.names.named_call import named_call
-from fewstep.plans.names.named_code import plugins, split_code
+from fewstep.plans.names.named_code import split_code
+from fewstep.plans.names.plugins import find_plugin
 
 
 def from_text(text: str) -> float | Guidance:
@@ -12,6 +13,9 @@ def from_text(text: str) -> float | Guidance:
     for another text."""
     if (form := _own_form(text)) is not None:
         return form
+    for own in (PAG, STEER):
+        if own in text:
+            find_plugin("guidance", own.removesuffix(":"), is_core=True)  # which refuses a plugin of that name
     parts = text.split("+")
     try:
         steer = float(parts.pop().removeprefix(STEER)) if parts[-1].startswith(STEER) else None
@@ -33,7 +37,8 @@ def from_text(text: str) -> float | Guidance:
 def _own_form(text: str) -> Guidance | None:
     """The form that code or a plugin makes of the numbers behind its name; None where the text names neither."""
     name = text.partition(":")[0]
-    is_plugin = name.isidentifier() and name not in (PAG[:-1], STEER[:-1]) and name in plugins("guidance")
+    is_core = f"{name}:" in (PAG, STEER)
+    is_plugin = name.isidentifier() and not is_core and find_plugin("guidance", name) is not None
     if split_code(text) is None and not is_plugin:
         return None
     call = named_call("guidance", text, 0)

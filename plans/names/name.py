@@ -8,7 +8,7 @@ grid that the spec names as trained, or even steps, which come near the times of
 e.g. "dpmpp_2m:8", "ddim(eta=0.5):10@karras(rho=5)", "ddim:4@flow_shift(shift=3)". Solvers are the functions of
 `fewstep.plans.solvers`, grids the functions of `fewstep.plans.grids`. The parentheses set their parameters after the
 first two. `ALIASES` of those modules are the literature's other names, which the canonical form spells out.
-Further names are those of plugins (`lookup.py`). Code of one's own stands in front of its function's name, as in
+Further names are those of plugins (`plugins.py`). Code of one's own stands in front of its function's name, as in
 "my_solver.py:heun3:8@my_grids.py:even" (`named_code.py`); the canonical form has neither its folder nor a colon.
 An order of a family may be given either way, "unipc_3:8" or "unipc(order=3):8"; the former is canonical.
 A name is read by the grammar of Python's literals and never evaluated.
@@ -17,14 +17,16 @@ A name is read by the grammar of Python's literals and never evaluated.
 import re
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib.metadata import EntryPoint
 from typing import Any
 
 from fewstep.plans import solvers
 from fewstep.plans.errors import UserError
 from fewstep.plans.names.call import bound_call
-from fewstep.plans.names.grid_name import Grid, parse_grid
+from fewstep.plans.names.grid_name import GRIDS, Grid, parse_grid
 from fewstep.plans.names.named_code import split_code
 from fewstep.plans.names.namespace import Namespace
+from fewstep.plans.names.plugins import described, package_of
 from fewstep.plans.plan import FITTED
 from fewstep.plans.published import facts_of
 from fewstep.plans.symbol import Lin
@@ -39,7 +41,7 @@ TRAILING = "trailing"  # the grid of names without one, where a denoiser says no
 
 def _sample(label: str, made: Any) -> Lin:
     if not isinstance(made, Lin):
-        raise UserError(f"solver {label} returned {type(made).__name__}", "let it return a sample, a Lin")
+        raise UserError(f"{label} returned {type(made).__name__}", "let it return a sample, a Lin")
     return made
 
 
@@ -74,6 +76,9 @@ def parse_plan_name(name: str, default: str = TRAILING, distilled: str = TRAILIN
     steps = _steps(count, name, solver_text if home is None else f"{home}:{what.strip()}")
     own = distilled if facts_of(solver).distilled else default
     there, where = (at and split_code(where)) or (None, where.strip() if at else own)
+    if not at and (plugin := GRIDS.foreign(_called(own))) is not None:  # which a bundle says, and no caller
+        fix = f"name the grid, {name}@{own}, if {package_of(plugin)} may run its code"
+        raise UserError(f"plan {name!r} has the grid of its denoiser, {described(plugin)}", fix)
     grid, grid_text = parse_grid(where, name, there)
     text = f"{solver_text}:{steps}" + ("" if grid_text == default == TRAILING else f"@{grid_text}")
     return PlanName(text, solver, steps, grid)
@@ -83,7 +88,7 @@ def parse_token_plan_name(name: str) -> TokenPlanName:
     """Parse a token plan's name, SAMPLER[(parameter=value, ...)]:STEPS, of a function of `token_samplers`."""
     _check_length(name)
     what, _, count = name.partition(":")
-    called = what.partition("(")[0].strip()
+    called = _called(what)
     if called in SOLVERS.aliases or called in SOLVERS:
         names = ", ".join(f"{each}:8" for each in token_samplers.__all__)
         raise UserError(f"plan '{name}' is for continuous samples, and this denoiser predicts tokens", f"take {names}")
@@ -114,11 +119,32 @@ def _steps(count: str, name: str, what: str) -> int:
     return int(count)
 
 
+def plugin_of_name(name: str) -> EntryPoint | None:
+    """The plugin of another package that the name of a plan means by its solver or its grid; None where it means none.
+    Nothing is imported."""
+    solver, _, grid = name.partition("@")
+    return SOLVERS.foreign(_called(solver.partition(":")[0])) or GRIDS.foreign(_called(grid))
+
+
+def check_no_plugin(name: str) -> None:
+    """UserError where a name that a bundle says, and no caller, means a plugin of another package."""
+    if (plugin := plugin_of_name(name)) is not None:
+        fix = f"name that plan yourself, if {package_of(plugin)} may run its code (--plan on the command line)"
+        raise UserError(f"the bundle's plan {name!r} is of {described(plugin)}", fix)
+
+
+def _called(text: str) -> str:
+    """The name of the function in a call: "ddim" of "ddim(eta=0.5)"."""
+    return text.partition("(")[0].strip()
+
+
 def is_plan_name(text: str) -> bool:
     """True if the name compiles to a plan. A name such as "ddim:4 from step 1" describes a transform and does not.
     Names of a scheduler's plan and of a fitted plan do, for the bundle that has them. No code is imported for it."""
     if split_code(text) is not None:
         return False
+    if plugin_of_name(text) is not None:
+        return True
     with suppress(UserError):
         return bool(parse_plan_name(text))
     return re.fullmatch(r"\w+:\d+", text, re.ASCII) is not None

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from fewstep.plans.errors import UserError
-from fewstep.plans.names.named_code import loaded, named_function, plugins, split_code
+from fewstep.plans.names.named_code import named_function, split_code
+from fewstep.plans.names.plugins import find_plugin, load_function, plugins
 
 
 @dataclass(frozen=True)
@@ -33,14 +34,13 @@ def named_call(kind: str, text: str, own: int) -> NamedCall:
     name, _, behind = text.partition(":") if code is None else code[1].partition(":")
     arguments = tuple(behind.split(",")) if behind else ()
     if code is None:
-        known = plugins(kind)
-        if name not in known:
-            raise UserError(f"unknown {kind} {name!r}", f"give one of {', '.join(known)}, or FILE.py:FUNCTION")
-        function, title = loaded(known[name]), name
+        plugin = find_plugin(kind, name)
+        if plugin is None:
+            fix = f"give one of {', '.join(plugins(kind))}, or FILE.py:FUNCTION"
+            raise UserError(f"unknown {kind} {name!r}", fix)
+        function, title = load_function(plugin), name
     else:
         function, title = named_function(code[0], name), f"{Path(code[0]).name}:{name}"
-    if not callable(function):
-        raise UserError(f"plugin {kind}.{name} is no function", "name a function")
     try:
         inspect.signature(function).bind(*[None] * own, *arguments)
     except TypeError as error:

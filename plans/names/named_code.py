@@ -4,29 +4,23 @@ A plan's name begins with such a text, as in "my_solver.py:heun3:8", and `fewste
 writes the name runs the code. Names that a bundle or a plan file holds never are such texts: readers refuse them, and
 `titled` makes the name that a compiled plan keeps.
 
-Other packages give their code a name: an entry point of the group `fewstep.plugins`, named KIND.NAME, as fewstep has
-them for its own guests. Nothing of a plugin is imported before its kind is asked for.
-
-    [project.entry-points."fewstep.plugins"]
-    "source.lerobot" = "fewstep.robots.lerobot.kind:LEROBOT"
+Installed packages may give their code a name: `plugins.py`.
 """
 
 import importlib
 import importlib.util
 import re
 import sys
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache, wraps
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from fewstep.plans.errors import NUMERIC, UserError
+from fewstep.plans.names.error_lines import line_of
 
-GROUP = "fewstep.plugins"
 HOME = r"(?:[A-Za-z]:[\\/])?[^:@()]*\.py|[^\W\d]\w*(?:\.[^\W\d]\w*)+"
 CODE = re.compile(rf"\s*({HOME}):(\s*[^\W\d].*)", re.DOTALL)  # behind a `titled` name is a number of steps
 
@@ -42,20 +36,21 @@ def titled(home: str, rest: str) -> str:
     return f"{Path(home).stem if home.endswith('.py') else home}.{rest}"
 
 
-def named_function(home: str, name: str) -> Callable[..., Any]:
+def named_function(home: str, name: str, passes_arithmetic: bool = False) -> Callable[..., Any]:
     """A function of a Python file or of an installed module.
 
-    UserError where it is missing or its module fails. An error inside the function, but for one of arithmetic, becomes
-    a UserError of one line.
+    UserError where it is missing or its module fails. An error inside the function becomes a UserError of one line;
+    `passes_arithmetic` raises those of arithmetic as they are, for callers that have words for them.
     """
     if not name.isidentifier():
         raise UserError(f"{home!r} is named without a function of it", f"write {home}:FUNCTION")
     file = Path(home).absolute()
-    return _function(home, name, file.stat().st_mtime_ns if home.endswith(".py") and file.is_file() else 0)
+    changed = file.stat().st_mtime_ns if home.endswith(".py") and file.is_file() else 0
+    return _function(home, name, changed, passes_arithmetic)
 
 
 @cache
-def _function(home: str, name: str, changed: int) -> Callable[..., Any]:
+def _function(home: str, name: str, changed: int, passes_arithmetic: bool) -> Callable[..., Any]:
     """`changed` is of the file: another content is another function."""
     if home.endswith(".py"):
         label = f"{Path(home).name}:{name}"
@@ -67,11 +62,13 @@ def _function(home: str, name: str, changed: int) -> Callable[..., Any]:
     if not callable(function):
         raise UserError(f"{home} has no function {name!r}", "check the name after the colon")
 
+    passed: tuple[type[Exception], ...] = (UserError, *NUMERIC) if passes_arithmetic else (UserError,)
+
     @wraps(function)
     def called(*arguments: Any, **named: Any) -> Any:
         try:
             return function(*arguments, **named)
-        except (UserError, *NUMERIC):
+        except passed:
             raise
         except (Exception, SystemExit) as error:  # another's code
             place = Path(getattr(module, "__file__", None) or home)
@@ -123,42 +120,8 @@ def importable(folder: Path) -> Iterator[None]:
         sys.path.remove(str(folder))
 
 
-def line_of(error: BaseException, file: Path) -> str:
-    """The error in one line, with the last line of the user's file that led to it."""
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == file]
-    if isinstance(error, SyntaxError):
-        lines = [error.lineno]
-    text = (str(error).splitlines() or [""])[0]
-    place = f" (line {lines[-1]})" if lines else ""
-    return f"{type(error).__name__}: {text}{place}"
-
-
 def fix_of(error: BaseException) -> str:
     """The fix for an error of a user's function."""
     if isinstance(error, TypeError) and "dataclass instances" in str(error):
         return "change a Spec, which is no dataclass, by msgspec.structs.replace"
     return "make the function run"
-
-
-def plugins(kind: str) -> dict[str, EntryPoint]:
-    """The plugins of a kind, by the name that each has there."""
-    found = (each for each in entry_points_here() if each.name.startswith(f"{kind}."))
-    return {each.name.removeprefix(f"{kind}."): each for each in found}
-
-
-@cache
-def entry_points_here() -> tuple[EntryPoint, ...]:
-    """The entry points of all packages of this process: to read them takes 10 ms where 200 are installed."""
-    return tuple(entry_points(group=GROUP))
-
-
-def loaded(plugin: EntryPoint) -> object:
-    """The value that an entry point names. UserError, naming the package, where its import fails."""
-    try:
-        return plugin.load()
-    except Exception as error:  # another package's code
-        package = "a package" if plugin.dist is None else plugin.dist.name
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise UserError(
-            f"plugin {plugin.name} of {package} does not load ({reason})", f"install {package} again"
-        ) from error

@@ -121,9 +121,10 @@ def plans_of(judging: Judging, body: str, names: Sequence[str]) -> dict[str, Pla
 def default_names(judging: Judging) -> Iterator[str]:
     """The solver and grid of the judging's plan with few and with many steps, then the plans that were fitted. That
     plan alone for a distilled denoiser, which knows the times of its training."""
-    from fewstep.plans.names.name import with_grid  # all solvers: not for who only runs plans
+    from fewstep.plans.names.name import check_no_plugin, with_grid  # all solvers: not for who only runs plans
 
     name = with_grid(judging.plan.name)
+    check_no_plugin(name)
     steps = name.partition(":")[2].partition("@")[0]
     if judging.teacher is None:
         yield name

@@ -209,7 +209,8 @@ def _nothing_runs(bundle: Bundle, body: str, refused: Mapping[str, UserError]) -
     the reasons of all."""
     for name, error in refused.items():
         LOG.info("%s does not run %s: %s", name, body, error)
-    platform = platform_of(bundle.body(body).target)
+    own = bundle.body(body)
+    platform = platform_of(own.target, own.platform)
     home = REFERENCE if platform is None else platform.backend
     if not refused:
         return UserError(f"choose times no engine that runs {body} of {bundle.path}", "run it by its name: load(body=)")

@@ -10,6 +10,7 @@ from fewstep.plans.plan import DENOISER
 from fewstep.plans.schedule import spec_problem
 from fewstep.runtime.bundle.manifest import Description, GraphEntry, Manifest, TensorEntry
 from fewstep.runtime.bundle.networks import alone
+from fewstep.runtime.bundle.platforms import is_core
 from fewstep.runtime.conditions import condition_problem
 from fewstep.runtime.kind import kinds
 from fewstep.runtime.sizes import (
@@ -167,6 +168,11 @@ def _of_bodies(manifest: Manifest) -> Problems:
         if split_code(plan) is not None:
             yield field, f"the plan's name {plan!r} is of code, which no bundle may name"
     for name, body in manifest.bodies.items():
+        if body.platform is not None and (is_core(body.target) or body.platform.name != body.target):
+            yield (
+                f"bodies[{name!r}].platform",
+                f"it is {body.platform.name!r} of target {body.target!r}",
+            )
         roles = [tensor.role for graph in body.graphs for tensor in graph.inputs]
         is_grouped = "group" in roles or len(body.graphs) > 1
         edges, untils = list(body.groups), [graph.until for graph in body.graphs]

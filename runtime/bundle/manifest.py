@@ -17,6 +17,7 @@ from fewstep.runtime.bundle.companions import StateWords as StateWords
 from fewstep.runtime.bundle.companions import TextEncoderEntry as TextEncoderEntry
 from fewstep.runtime.bundle.companions import Tokens as Tokens
 from fewstep.runtime.bundle.lora_slots import LoraSlots
+from fewstep.runtime.bundle.platforms import Platform as Platform
 from fewstep.runtime.graph_entry import DType as DType
 from fewstep.runtime.graph_entry import GraphEntry as GraphEntry
 from fewstep.runtime.graph_entry import Role as Role
@@ -120,11 +121,12 @@ class Body(Strict, frozen=True):
 
     graphs: tuple[StepGraph, ...]
     precision: Precision
-    target: str  # the name of one of `platforms.PLATFORMS`, or PORTABLE
+    target: str  # the name of one of `platforms.PLATFORMS`, that of a plugin's target, or PORTABLE
     groups: tuple[float, ...] = ()
     plan: str | None = None  # the plan it was calibrated along
     trials: tuple[Trial, ...] = ()  # of all int8, on seeds without any other use
     ranges: str | None = None  # the table that it was lowered by; None where all bodies share the manifest's
+    platform: Platform | None = None  # of a plugin's target, so that no reader needs the plugin; None for others
 
     @classmethod
     def of(

@@ -6,8 +6,6 @@ The runtime chooses bodies by this table, and judges open them by it. A `Target`
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from fewstep.plans.names.named_code import loaded, plugins
-
 CpuKind = Literal["x86", "arm"]
 
 PORTABLE = "portable"  # the target of float bodies, which every backend runs
@@ -77,12 +75,16 @@ QNN_8BIT = replace(
 PLATFORMS = (CPU_X86, CPU_X86_7BIT, CPU_ARM, TENSORRT, OPENVINO, OPENVINO_BF16, QNN, QNN_8BIT)
 
 
-def platform_of(target: str) -> Platform | None:
-    """The platform of a target, or of a plugin's; None for float bodies, and for targets that are not known here."""
+def is_core(target: str) -> bool:
+    """True for fewstep's own targets, and for that of float bodies."""
+    return target == PORTABLE or any(platform.name == target for platform in PLATFORMS)
+
+
+def platform_of(target: str, kept: Platform | None = None) -> Platform | None:
+    """The platform of a target of fewstep's. Of another target it is the one that the body keeps, and None where it
+    keeps none; None for float bodies. A bundle names targets, so no plugin is imported for it."""
     found = next((platform for platform in PLATFORMS if platform.name == target), None)
-    if found is None and target != PORTABLE and (plugin := plugins("target").get(target)) is not None:
-        found = getattr(loaded(plugin), "platform", None)
-    return found
+    return kept if found is None and target != PORTABLE else found
 
 
 def preferred(backend: str, cpu: CpuKind | None = None, saturating: bool = False) -> tuple[Platform, ...]:

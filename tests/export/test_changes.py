@@ -8,7 +8,7 @@ import pytest
 from fewstep.export.changes import changed, read_change
 from fewstep.export.export import ExportOptions, export
 from fewstep.plans.errors import UserError
-from fewstep.plans.names import named_code
+from fewstep.plans.names import plugins
 from fewstep.runtime import load
 from fewstep.runtime.bundle.reading import open_bundle
 from tests.export import denoisers
@@ -69,8 +69,8 @@ def test_the_hash_follows_the_file_and_the_arguments(file: Path) -> None:
 
 
 def test_a_plugin_is_a_change_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    entry = EntryPoint("change.none", "tests.export.test_changes:none", named_code.GROUP)
-    monkeypatch.setattr(named_code, "entry_points_here", lambda: (entry,))
+    entry = EntryPoint("change.none", "tests.export.test_changes:none", plugins.GROUP)
+    monkeypatch.setattr(plugins, "entry_points_here", lambda: (entry,))
     made = read_change("none:a,b")
     assert (made.text, made.arguments, made.files) == ("none:a,b", ("a", "b"), ())
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fewstep.plans.names.named_code import GROUP, loaded
+from fewstep.plans.names.plugins import GROUP, load_plugin
 from tests.packages import ONE_PROCESS, PACKAGES, nodes, parsed, toml
 
 ROOT = Path(__file__).parents[2]
@@ -16,7 +16,7 @@ KINDS = {"around", "change", "solver", "source"}
 
 @pytest.mark.parametrize(("name", "value"), [each for each in NAMES.items() if ".literature." in each[1]])
 def test_a_name_is_that_of_its_function(name: str, value: str) -> None:
-    function = loaded(EntryPoint(name, value, GROUP))
+    function = load_plugin(EntryPoint(name, value, GROUP))
     assert callable(function) and function.__name__ == name.partition(".")[2] == value.partition(":")[2]
 
 

@@ -5,35 +5,37 @@ The runtime chooses an int8 body by these rows, without calibration. A plugin `t
 module is imported when its name is asked for.
 """
 
-from importlib.metadata import EntryPoint
+from importlib import import_module
 
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.plans.errors import UserError
-from fewstep.plans.names.named_code import GROUP, loaded, plugins
+from fewstep.plans.names.plugins import described, find_plugin, load_plugin, plugins
 from fewstep.runtime.bundle import platforms
 
 USUAL = (platforms.CPU_X86.name, platforms.TENSORRT.name)  # what is lowered for unless others are asked for
 
 
 def target_names() -> tuple[str, ...]:
-    """The names of the targets, with plugins' behind."""
-    return tuple(_entry_points())
+    """The names of the targets, with plugins' behind. Nothing is imported."""
+    return tuple(dict.fromkeys((*_core_names(), *plugins("target"))))
 
 
 def named_target(name: str) -> Target:
-    """The target of a name. UserError for an unknown name, and for a plugin that is no `Target`."""
-    known = _entry_points()
-    if name not in known:
-        raise UserError(f"unknown target {name!r}", f"choose from {', '.join(known)}")
-    target = loaded(known[name])
-    if not isinstance(target, Target) or target.name != name:
-        fix = f"name a Target as {known[name].value!r}"
-        raise UserError(f"plugin target.{name} is no Target of that name", fix)
-    return target
+    """The target of a name. UserError for an unknown name, one of several meanings, and a plugin that is no
+    `Target`."""
+    is_core = name in _core_names()
+    plugin = find_plugin("target", name, is_core)
+    if is_core:
+        module = name.replace("-", "_")  # cpu-x86 is CPU_X86 of the module cpu_x86
+        target: Target = getattr(import_module(f"{__name__}.{module}"), module.upper())
+        return target
+    if plugin is None:
+        raise UserError(f"unknown target {name!r}", f"choose from {', '.join(target_names())}")
+    value = load_plugin(plugin)
+    if not isinstance(value, Target) or value.name != name:
+        raise UserError(f"{described(plugin)} is no Target of that name", f"name a Target as {plugin.value!r}")
+    return value
 
 
-def _entry_points() -> dict[str, EntryPoint]:
-    """The place of each target, by its name: cpu-x86 is CPU_X86 of the module cpu_x86."""
-    modules = {each.name: each.name.replace("-", "_") for each in platforms.PLATFORMS}
-    places = {name: f"{__name__}.{module}:{module.upper()}" for name, module in modules.items()}
-    return {name: EntryPoint(f"target.{name}", place, GROUP) for name, place in places.items()} | plugins("target")
+def _core_names() -> list[str]:
+    return [each.name for each in platforms.PLATFORMS]

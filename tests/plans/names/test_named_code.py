@@ -1,23 +1,19 @@
 """Code that a plan's name or a guidance names: it is run, what it lacks is said, and no file brings its own."""
 
 import os
-from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
 
-from fewstep.plans import guidance
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode, encode
 from fewstep.plans.guidance import Branches
-from fewstep.plans.listing import solver_listings
-from fewstep.plans.names import named_code
 from fewstep.plans.names.guidance_text import from_text
-from fewstep.plans.names.name import is_plan_name, parse_plan_name, with_grid
-from fewstep.plans.names.named_code import loaded, plugins, split_code
+from fewstep.plans.names.name import is_plan_name, parse_plan_name
+from fewstep.plans.names.named_code import split_code
 from tests.plans.gaussian import COSINE, denoising
 
 HEUN3 = """
@@ -156,21 +152,6 @@ def test_a_form_of_guidance_is_a_function_of_numbers(file: Path) -> None:
             from_text(text)
 
 
-def test_plugins_add_names_of_each_kind(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    added = (
-        ("solver.pece", "fewstep.plans.solvers.heun:heun"),
-        ("grid.late", "fewstep.plans.grids.timesteps:leading"),
-        ("guidance.form", "fewstep.plans.guidance:Cfg"),
-    )
-    found = tuple(EntryPoint(name, value, named_code.GROUP) for name, value in added)
-    monkeypatch.setattr(named_code, "entry_points_here", lambda: found)
-    for mine, known in (("pece:4", "heun:4"), ("ddim:4@late", "ddim:4@leading")):
-        assert compile_plan(mine, DENOISER).steps == compile_plan(known, DENOISER).steps
-    assert with_grid("pece:4") == "pece:4@trailing" and is_plan_name("pece:4")
-    assert {"pece", "heun"} <= {each.name for each in solver_listings()}
-    assert from_text("form:3") == guidance.Cfg(3.0)
-
-
 def test_no_file_names_code(file: Path) -> None:
     """A plan that names code is refused before its name is read, and a name is judged without an import."""
     (file.parent / "evil.py").write_text("raise SystemExit('imported')")
@@ -181,25 +162,3 @@ def test_no_file_names_code(file: Path) -> None:
         decode(encode(plan))
     with pytest.raises(UserError, match="is not NAME"):  # as the default grid, which a bundle may bring
         parse_plan_name("ddim:2", f"{file.parent / 'evil.py'}:f")
-
-
-def entry(name: str, value: str) -> EntryPoint:
-    return EntryPoint(name, value, named_code.GROUP)
-
-
-def test_plugins_are_found_by_their_kind(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = (entry("solver.a", "none:a"), entry("grid.a", "none:b"), entry("solver.b.c", "none:c"))
-    monkeypatch.setattr(named_code, "entry_points", lambda group: found if group == "fewstep.plugins" else ())
-    monkeypatch.setattr(named_code, "entry_points_here", named_code.entry_points_here.__wrapped__)
-    assert plugins("solver") == {"a": found[0], "b.c": found[2]}
-    assert plugins("sol") == {}
-
-
-def test_the_value_of_a_plugin_is_what_its_entry_point_names() -> None:
-    assert loaded(entry("solver.a", "math:tau")) == pytest.approx(6.2831853)
-
-
-@pytest.mark.parametrize(("value", "why"), [("fewstep_none:a", "ModuleNotFoundError"), ("math:none", "AttributeError")])
-def test_a_plugin_that_does_not_load_is_named(value: str, why: str) -> None:
-    with pytest.raises(UserError, match=rf"plugin solver\.a of a package does not load \({why}"):
-        loaded(entry("solver.a", value))

@@ -1,4 +1,4 @@
-"""A target of a plugin, with a row in PLATFORMS, is calibrated, inspected and reported."""
+"""A target of a plugin is calibrated, inspected and reported, the latter two without the plugin."""
 
 from dataclasses import replace
 from importlib.metadata import EntryPoint
@@ -20,7 +20,7 @@ from fewstep.measure import opened_body
 from fewstep.measure.body_backends import backend_of, inference_engine_of, is_simulated
 from fewstep.measure.opened_body import open_body
 from fewstep.plans.errors import UserError
-from fewstep.plans.names import named_code
+from fewstep.plans.names import plugins
 from fewstep.report.contents import InspectOptions, inspect
 from fewstep.report.figures import figures
 from fewstep.report.options import ReportOptions
@@ -28,8 +28,8 @@ from fewstep.report.page import page
 from fewstep.report.write import open_report
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle import platforms
-from fewstep.runtime.bundle.platforms import ONNXRUNTIME, preferred
-from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.bundle.reading import Bundle, open_bundle
+from tests.bundles import with_body
 from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
 
 BODY = "int8-fake"
@@ -46,21 +46,28 @@ FAKE = named_fake(CPU_X86, cpu=None, saturates=False)
 def fake(monkeypatch: pytest.MonkeyPatch) -> Target:
     """A target of onnxruntime for all CPUs."""
     plug(monkeypatch, "fake")
-    monkeypatch.setattr(platforms, "PLATFORMS", (*platforms.PLATFORMS, FAKE.platform))
     return FAKE
 
 
 def plug(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """A package's plugin of this name is FAKE."""
-    entry = EntryPoint(f"target.{name}", f"{__name__}:FAKE", named_code.GROUP)
-    monkeypatch.setattr(named_code, "entry_points_here", lambda: (entry,))
+    entry = EntryPoint(f"target.{name}", f"{__name__}:FAKE", plugins.GROUP)
+    monkeypatch.setattr(plugins, "entry_points_here", lambda: (entry,))
 
 
 @pytest.fixture
-def bundle(tmp_path: Path, fake: Target) -> Path:
+def bundle(tmp_path: Path, fake: Target, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A bundle with a body of that target, on a machine without the plugin."""
     path = write_bundle(tmp_path / "bundle", denoiser())
     calibrate(replace(FIRST, bundle=path, target=("fake",)))
+    monkeypatch.setattr(plugins, "load_plugin", lambda plugin: pytest.fail("imported"))
+    monkeypatch.setattr(plugins, "entry_points_here", lambda: ())
     return path
+
+
+def of_platform(bundle: Path, platform: platforms.Platform) -> Bundle:
+    """The bundle with another platform of its body."""
+    return open_bundle(with_body(bundle, BODY, platform=platform))
 
 
 def test_a_new_target_is_calibrated_inspected_and_reported(bundle: Path) -> None:
@@ -91,7 +98,8 @@ def test_help_and_messages_name_it(fake: Target) -> None:
         calibrate(replace(FIRST, bundle=Path("none"), target=("other",)))
 
 
-def test_a_bound_holds_for_it_on_every_cpu(fake: Target) -> None:
+def test_a_bound_holds_for_it_on_every_cpu(fake: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platforms, "PLATFORMS", (*platforms.PLATFORMS, FAKE.platform))
     assert "fake" in searched_here()
     check_targets([fake], Bound(speed=1.5))
 
@@ -100,18 +108,14 @@ def test_an_engine_of_its_own_opens_its_body(bundle: Path, fake: Target, monkeyp
     opened: list[int] = []
     monkeypatch.setattr(opened_body, "named", lambda _, threads: opened.append(threads) or OnnxRuntime(threads=threads))
     own = named_fake(CPU_X86, backend="other", label="Other")
-    monkeypatch.setattr(platforms, "PLATFORMS", (own.platform,))
-    body = open_bundle(bundle).body(BODY)
+    opened_bundle = of_platform(bundle, own.platform)
+    body = opened_bundle.body(BODY)
     assert (inference_engine_of(body), backend_of(body), is_simulated(body)) == ("Other", "other", False)
-    assert open_body(open_bundle(bundle), BODY, threads=1).body == body and opened == [1]
-    assert preferred(ONNXRUNTIME) == ()
+    assert open_body(opened_bundle, BODY, threads=1).body == body and opened == [1]
 
 
-def test_without_an_engine_that_opens_it_its_body_is_simulated(
-    bundle: Path, fake: Target, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(platforms, "PLATFORMS", (named_fake(TENSORRT).platform,))
-    body = open_bundle(bundle).body(BODY)
+def test_without_an_engine_that_opens_it_its_body_is_simulated(bundle: Path, fake: Target) -> None:
+    body = of_platform(bundle, named_fake(TENSORRT).platform).body(BODY)
     assert inference_engine_of(body).startswith("onnxruntime: 8-bit rounding simulated")
     assert backend_of(body) == "onnxruntime" and is_simulated(body)
     shown = inspect(InspectOptions(bundle)).bodies[BODY]
@@ -121,7 +125,18 @@ def test_without_an_engine_that_opens_it_its_body_is_simulated(
 def test_a_target_of_a_plugin_is_known_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
     plug(monkeypatch, "fake")
     assert targets.named_target("fake") is FAKE and targets.target_names()[-1] == "fake"
-    assert platforms.platform_of("fake") is FAKE.platform and platforms.platform_of("other") is None
+    assert platforms.platform_of("fake") is None  # a bundle may say that name, and imports nothing
     plug(monkeypatch, "other")
-    with pytest.raises(UserError, match=r"plugin target\.other is no Target of that name"):
+    with pytest.raises(UserError, match=r"plugin target\.other of a package is no Target of that name"):
         targets.named_target("other")
+
+
+def test_a_platform_of_another_target_is_refused(bundle: Path) -> None:
+    with pytest.raises(UserError, match=r"bodies\['int8-fake'\]\.platform.* it is 'cpu-x86' of target 'fake'"):
+        of_platform(bundle, CPU_X86.platform)
+
+
+def test_a_body_that_keeps_no_platform_is_simulated(bundle: Path) -> None:
+    """As earlier versions wrote it: nothing is imported to learn more."""
+    body = msgspec.structs.replace(open_bundle(bundle).body(BODY), platform=None)
+    assert is_simulated(body) and backend_of(body) == "onnxruntime"

@@ -1,0 +1,14 @@
+"""Errors of code that is not fewstep's own, in one line."""
+
+import traceback
+from pathlib import Path
+
+
+def line_of(error: BaseException, file: Path) -> str:
+    """The error in one line, with the last line of the user's file that led to it."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == file]
+    if isinstance(error, SyntaxError):
+        lines = [error.lineno]
+    text = (str(error).splitlines() or [""])[0]
+    place = f" (line {lines[-1]})" if lines else ""
+    return f"{type(error).__name__}: {text}{place}"
