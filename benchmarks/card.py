@@ -42,7 +42,7 @@ def samples(member: Member) -> NDArray[np.floating]:
     with TemporaryDirectory() as folder:
         export(ExportOptions(member.source, Path(folder) / "bundle", verify="quick"))
         with load(Path(folder) / "bundle") as sampler:
-            condition = held_out_conditions(sampler.bundle.manifest.conditions, seeds, member.rows(SAMPLES, 0))
+            condition = held_out_conditions(sampler.bundle.manifest, seeds, member.rows(SAMPLES, 0))
             x = sampler.sample(member.plan, seeds, condition, member.guidance)
     show = None if member in SHIPPED else getattr(member.recipe(), "show", None)
     if show is None:

@@ -97,7 +97,7 @@ class Deployed:
     @cached_property
     def conditions(self) -> Callable[[Sequence[int]], dict[str, np.ndarray]]:
         """Seeds -> each condition [seeds, *shape]."""
-        takes = open_bundle(self.bundle).manifest.conditions
+        takes = open_bundle(self.bundle).manifest
         return partial(held_out_conditions, takes, records=self.member.rows(SEEDS, HELD_OUT))
 
 

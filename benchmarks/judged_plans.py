@@ -96,7 +96,7 @@ class Judge:
         return samples
 
     def _sampled(self, plan: Plan, seeds: Sequence[int]) -> Floats:
-        held_out = held_out_conditions(self.sampler.bundle.manifest.conditions, seeds, self.rows)
+        held_out = held_out_conditions(self.sampler.bundle.manifest, seeds, self.rows)
         return self.sampler.sample(plan, seeds, held_out)
 
     @cached_property

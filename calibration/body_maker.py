@@ -125,7 +125,8 @@ class BodyMaker:
     def _judged(self, recipe: Recipe) -> CalibratedBody:
         """The body with the quality of its samples."""
         trial = judged(recipe, self.course, self.task.is_large)
-        return CalibratedBody(recipe, structs.replace(trial, in_float=recipe.in_float))
+        trial = structs.replace(trial, in_float=recipe.in_float, random_conditions=self.task.random)
+        return CalibratedBody(recipe, trial)
 
     @cached_property
     def _operations_course(self) -> Course:

@@ -18,9 +18,9 @@ from fewstep.calibration.ranges.methods import lambda_edges
 from fewstep.calibration.task import Task
 from fewstep.graph import io
 from fewstep.graph.graph import Graph
-from fewstep.measure.rollouts.conditions_file import ConditionRecords, deal
+from fewstep.measure.rollouts.conditions_file import ConditionRecords, GivenConditions, deal
 from fewstep.measure.rollouts.on_demand import OpeningOnDemand
-from fewstep.measure.rollouts.prompts import CALIBRATION, given_records
+from fewstep.measure.rollouts.prompts import CALIBRATION, given_conditions
 from fewstep.measure.rollouts.row_by_row import sampler_by_rows
 from fewstep.measure.rollouts.seeds import drawn_conditions
 from fewstep.measure.rollouts.token_course import check_counts
@@ -58,7 +58,7 @@ def open_task(options: CalibrateOptions, network: str = DENOISER) -> Task:
         sampler = sampler.changed(bundle=graph.bundle)  # a `CheckedOnce`, which hashes each file once
     prepared = io.load(sampler.bundle.graph(sampler.body.graph), root=options.bundle)
     conditions, sizes = _conditions(options, all_networks), _sizes(options, all_networks)
-    usable = _usable(targets_of(options), sampler.bundle, prepared, conditions)
+    usable = _usable(targets_of(options), sampler.bundle, prepared, conditions.records)
     targets = tuple(usable.made.values())
     edges, seeds = lambda_edges(lams), seeds_of(options)
     task = Task(
@@ -69,7 +69,8 @@ def open_task(options: CalibrateOptions, network: str = DENOISER) -> Task:
         seeds=seeds,
         edges=() if options.groups == "pooled" else edges,
         operations=tuple(op.name for op in lowered_ops(prepared, all(each.scheme.no_floats for each in targets))),
-        conditions=conditions,
+        conditions=conditions.records,
+        random=conditions.random,
         sizes=sizes,
         per_size=most_per_size(seeds, len(sizes)),
         threads=options.threads,
@@ -115,14 +116,14 @@ def _refuse_kept(conditions: Sequence[Condition], records: ConditionRecords | No
             )
 
 
-def _conditions(options: CalibrateOptions, sampler: Sampler) -> ConditionRecords | None:
-    """A row for each trajectory, from a file or from prompts. None without either; UserError if a condition cannot be
-    drawn then."""
-    records = given_records(sampler.bundle, options.conditions, options.prompts, CALIBRATION)
-    if records is not None:
-        return deal(records, options.trajectories)
-    drawn_conditions(sampler.bundle.manifest.conditions, [options.seed])
-    return None
+def _conditions(options: CalibrateOptions, sampler: Sampler) -> GivenConditions:
+    """A row for each trajectory, from a file or from prompts. Without either UserError if a condition cannot be
+    drawn."""
+    given = given_conditions(sampler.bundle, options.conditions, options.prompts, CALIBRATION)
+    if given.records is not None:
+        return replace(given, records=deal(given.records, options.trajectories))
+    drawn_conditions(sampler.bundle.manifest, [options.seed])
+    return given
 
 
 def _sizes(options: CalibrateOptions, sampler: Sampler) -> tuple[dict[str, int], ...]:

@@ -48,6 +48,7 @@ class Task:
         refused: errors of bodies that cannot be made, by name.
         network: whose steps of the plan are followed.
         all_networks: the sampler of all networks, where there are others.
+        random: names of conditions whose values are random (`conditions_file.GivenConditions`).
         no_floats: whether every float tensor is counted, as a target without floats needs it.
     """
 
@@ -68,6 +69,7 @@ class Task:
     network: str = DENOISER
     all_networks: Sampler | None = None
     no_floats: bool = False
+    random: tuple[str, ...] = ()
 
     @cached_property
     def graph_sha256(self) -> str:

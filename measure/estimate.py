@@ -43,7 +43,7 @@ def seconds_of_one(
 
     Each network's latest step is timed once all have had a second, since a first one allocates. Some have only that.
     """
-    conditions = held_out_conditions(sampler.bundle.manifest.conditions, seeds, records)
+    conditions = held_out_conditions(sampler.bundle.manifest, seeds, records)
     runs = [step.network for step in plan.steps]
     last = max(min(runs.index(name) + 1, len(runs) - 1) for name in set(runs))
     seconds, start = dict[str, float](), perf_counter()

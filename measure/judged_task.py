@@ -10,7 +10,7 @@ from fewstep.measure.judged_batch import Contender
 from fewstep.measure.judged_reference import JudgedReference, ReferenceOptions
 from fewstep.measure.opened_body import SamplingJob, open_body
 from fewstep.measure.rollouts.calibrated_plan import judged_plans
-from fewstep.measure.rollouts.prompts import HELD_OUT, given_records
+from fewstep.measure.rollouts.prompts import HELD_OUT, given_conditions
 from fewstep.measure.rollouts.row_by_row import body_by_rows
 from fewstep.measure.rollouts.seeds import PAIRED
 from fewstep.measure.sampling import FLOAT, Sampling
@@ -80,6 +80,7 @@ class JudgedTask(JudgedReference):
         bodies: by name; who samples opens them. `plan` is that of the first.
         plans: of the bodies, by name. They differ only where each has a fitted plan of its own.
         contenders: the bodies, each on its seeds; `count` seeds in all, of which the teacher samples `taught`.
+        random: names of conditions whose values are random (`conditions_file.GivenConditions`).
         featured: samples of each set, whose features `extractor` makes; `data` are compared with too.
         resamples: of the bootstrap for each interval.
         has_samples: whether samples are kept, for a page.
@@ -92,6 +93,7 @@ class JudgedTask(JudgedReference):
     contenders: tuple[Contender, ...]
     count: int
     taught: int
+    random: tuple[str, ...] = ()
     featured: int = 0
     resamples: int = 0
     extractor: "Extractor | None" = None
@@ -132,6 +134,7 @@ def open_judged_task(bundle: Bundle, names: Sequence[str], options: JudgementOpt
     reference, bodies = open_body(bundle, FLOAT, options.threads), {name: bundle.body(name) for name in names}
     plans = judged_plans(reference, bodies, options.plan, options.guidance)
     plan = plans[names[0]]
+    given = given_conditions(bundle, options.conditions, options.prompts, HELD_OUT)
     by_rows = sees_rows(bundle, names, plan, options.workers)
     return JudgedTask(
         setup=options.setup,
@@ -145,5 +148,6 @@ def open_judged_task(bundle: Bundle, names: Sequence[str], options: JudgementOpt
         count=options.seeds,
         taught=options.taught,
         teacher=teacher_of(reference, options.teacher, plan),
-        records=given_records(bundle, options.conditions, options.prompts, HELD_OUT),
+        records=given.records,
+        random=given.random,
     )

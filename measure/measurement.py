@@ -19,7 +19,7 @@ from fewstep.measure.estimate import Estimate, seconds_of_one
 from fewstep.measure.judge import Judgements, judge
 from fewstep.measure.judged_task import JudgedTask
 from fewstep.measure.results import SCHEMA, Distance, ExtractorFacts, Quality, Results
-from fewstep.measure.rollouts.prompts import HELD_OUT, given_records
+from fewstep.measure.rollouts.prompts import HELD_OUT, given_conditions
 from fewstep.measure.speed.machine import this_machine
 from fewstep.measure.speed.timed_bodies import TimedBodies, races
 from fewstep.measure.tally import Want
@@ -86,6 +86,7 @@ def results_of(
         command=task.command,
         seconds=0.0,
         notes=task.notes,
+        random_conditions=task.judged.random if task.judged else (),
         shaping=None if (shaping := shaping_of(plan)) is None else described(shaping),
         spinning=timed.turns.spinning if timed else True,
     )
@@ -93,7 +94,8 @@ def results_of(
         with opened(task.setup, workers) as open_workers:
             results, judgements = _with_quality(results, task.judged, progress, open_workers)
     if timed is not None:
-        records = task.judged.records if task.judged else given_records(task.bundle, None, None, HELD_OUT)
+        drawn = given_conditions(task.bundle, None, None, HELD_OUT)
+        records = task.judged.records if task.judged else drawn.records
         results = msgspec.structs.replace(results, races=races(task.bundle, timed, records, progress))
     return msgspec.structs.replace(results, seconds=perf_counter() - start), judgements
 

@@ -179,6 +179,7 @@ class Results(Strict, frozen=True):
     unlike: tuple[str, ...] = ()  # which bodies were calibrated along another plan, or otherwise, in sentences
     features: ExtractorFacts | None = None  # of distances; None without
     shaping: str | None = None  # of the plan's predictions, in words: "clipped to [-1, 1]"
+    random_conditions: tuple[str, ...] = ()  # that samples were judged on, since no values of them were given
     spinning: bool = True  # of the threads that wait while bodies are timed
 
     def ratio(self, body: str) -> float | None:

@@ -59,7 +59,7 @@ def figures(
         teacher=judgements.teacher,
         reference=judgements.reference.samples,
         bodies={name: (body.samples, body.reference) for name, body in bodies.items()},
-        labels=[label(manifest.conditions, seed, judged.records) for seed in range(judged.count)],
+        labels=[label(manifest, seed, judged.records) for seed in range(judged.count)],
     )
     return msgspec.structs.replace(results, qualities=qualities), samples
 

@@ -5,6 +5,7 @@ from os import PathLike, fspath
 from shlex import quote
 
 from fewstep.measure.results import Distance, Quality, Results, TokenQuality
+from fewstep.measure.rollouts.conditions_file import random_note
 from fewstep.measure.rollouts.direction import CONDITION, GUIDANCE, is_lost, text_of, worst
 from fewstep.measure.rollouts.nearness import CLIP_THEM, LEAST_PSNR, Nearness
 from fewstep.runtime.bundle.manifest import Difference, TokenAgreement
@@ -44,6 +45,8 @@ def costliest(results: Results, bundle: str | PathLike[str] = "BUNDLE") -> str |
 
 def warnings(results: Results) -> Iterator[str]:
     """One sentence for each; none where int8 is near float32 and faster, and all bodies were calibrated alike."""
+    if (note := random_note(results.random_conditions)) is not None:
+        yield f"Judged {note}."
     yield from results.unlike
     yield from filter(None, (far(each.body, each.against_float.nearness, each.tokens) for each in results.qualities))
     for quality in results.qualities:

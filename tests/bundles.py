@@ -19,7 +19,7 @@ from fewstep.runtime.bundle.manifest import SCHEMA, Body, GraphEntry, Manifest, 
 from fewstep.runtime.bundle.reading import open_bundle
 
 ROLES = {each: each for each in ("x", "time", "group", "output", "ids", "mask", "latent", "image")}
-ROLES |= {"v": "output", "label": "condition", "class": "condition"}
+ROLES |= {"v": "output", "label": "condition", "class": "condition", "hole": "condition", "masked": "condition"}
 
 
 def node(op: str, inputs: str, outputs: str, **attributes: Any) -> Node:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fewstep.calibration.fitting.blocks import BLOCK
 from fewstep.measure.rollouts.conditions_file import ConditionRecords
-from fewstep.measure.rollouts.prompts import CALIBRATION, HELD_OUT, given_records, prompt_records
+from fewstep.measure.rollouts.prompts import CALIBRATION, HELD_OUT, given_conditions, prompt_records
 from fewstep.runtime.bundle.reading import Bundle
 
 LOG = logging.getLogger("fewstep")
@@ -29,7 +29,7 @@ def fit_conditions(bundle: Bundle, conditions: Path | None, prompts: Path | None
 
     Fewer own records than a block for each use serve all three, with a warning.
     """
-    own = given_records(bundle, conditions, prompts, CALIBRATION)
+    own = given_conditions(bundle, conditions, prompts, CALIBRATION).records
     if own is None:
         return FitConditions(None, None, None)
     if conditions is None and prompts is None:

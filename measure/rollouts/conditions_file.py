@@ -25,6 +25,20 @@ LOG = logging.getLogger("fewstep")
 ConditionRecords = Mapping[str, NDArray[Any]]  # [N, *shape] for each condition, by name
 
 
+@dataclass(frozen=True)
+class GivenConditions:
+    """Conditions of samples: records that are given, or None where all values are drawn by the seed. `random` names the
+    conditions whose values are drawn and do not represent the user's (`seeds.random_conditions`)."""
+
+    records: ConditionRecords | None
+    random: tuple[str, ...] = ()
+
+
+def random_note(names: Sequence[str]) -> str | None:
+    """ "on random values of mask, masked: give --conditions FILE", or None where no condition is random."""
+    return f"on random values of {', '.join(names)}: give --conditions FILE" if names else None
+
+
 @dataclass(frozen=True, kw_only=True)
 class ConditionOptions(Options):
     """Conditions of samples.

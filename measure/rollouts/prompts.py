@@ -9,8 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from fewstep.measure.rollouts.conditions_file import ConditionRecords, checked_records, read_arrays, read_conditions
-from fewstep.measure.rollouts.seeds import FIRST_SEED, draw_condition
+from fewstep.measure.rollouts.conditions_file import (
+    ConditionRecords,
+    GivenConditions,
+    checked_records,
+    read_arrays,
+    read_conditions,
+)
+from fewstep.measure.rollouts.pictures import picture_axes
+from fewstep.measure.rollouts.seeds import FIRST_SEED, draw_condition, random_conditions
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import Bundle
 
@@ -50,17 +57,19 @@ CALIBRATION = tuple(form.format(subject) for subject, form in product(SUBJECTS, 
 HELD_OUT = tuple(form.format(subject) for subject, form in product(OTHER_SUBJECTS, FORMS))
 
 
-def given_records(
+def given_conditions(
     bundle: Bundle, conditions: Path | None, prompts: Path | None, shipped: Sequence[str]
-) -> ConditionRecords | None:
+) -> GivenConditions:
     """The records that a file of conditions and a file of prompts give, row by row where both are given.
 
-    Without both, a bundle with a text encoder takes the `shipped` prompts, with a warning. None: the values are drawn
-    at random. Conditions that neither file sets have their default, or are drawn.
+    Without both, a bundle with a text encoder takes the `shipped` prompts, with a warning; other bundles have no
+    records. Conditions that neither file sets have their default, or are drawn.
     """
     takes, text = bundle.manifest.conditions, bundle.manifest.text
     if prompts is None and (text is None or conditions is not None):
-        return None if conditions is None else read_conditions(conditions, takes)
+        if conditions is None:
+            return GivenConditions(None, random_conditions(takes))
+        return GivenConditions(read_conditions(conditions, takes))
     if prompts is None:
         words = "no prompts are given: it runs on %d that come with fewstep; --prompts FILE takes yours"
         LOG.warning(words, len(shipped))
@@ -70,7 +79,9 @@ def given_records(
         if len(array) != len(lines):
             what = f"{len(lines)} prompts, and {len(array)} rows of {name!r}"
             raise UserError(what, "give as many of both: they belong together")
-    return prompt_records(bundle, lines, records)
+    encoded = {each.name for each in text.graph.outputs} if text else set()
+    drawn = [each for each in takes if each.name not in {*records, *encoded}]
+    return GivenConditions(prompt_records(bundle, lines, records), random_conditions(drawn))
 
 
 def prompt_records(
@@ -79,11 +90,11 @@ def prompt_records(
     """A record for each prompt. Conditions that neither prompts nor `records` set have their default, or are drawn."""
     from fewstep.runtime.text import load_text_encoder  # few denoisers have a text
 
-    takes = bundle.manifest.conditions
+    takes, axes = bundle.manifest.conditions, picture_axes(bundle.manifest)
     values: dict[str, Any] = {**records, **load_text_encoder(bundle).encode(prompts)}
     for number, condition in enumerate(takes):
         if condition.name not in values and condition.default is None:
-            drawn = [draw_condition(condition, number, FIRST_SEED + row) for row in range(len(prompts))]
+            drawn = [draw_condition(condition, number, FIRST_SEED + row, axes) for row in range(len(prompts))]
             values[condition.name] = np.stack(drawn)
     return checked_records("the prompts", values, takes)
 

@@ -4,6 +4,8 @@ Ranges of different purposes have no seed in common. Seeds for evaluation and fo
 their conditions cycle through whole numbers. Calibration draws all of its own.
 """
 
+import itertools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -12,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.measure.rollouts.conditions_file import ConditionRecords
+from fewstep.measure.rollouts.pictures import Uniform, is_mask, is_picture, picture_axes, random_mask, random_picture
 from fewstep.plans import noise
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
-from fewstep.runtime.bundle.manifest import Condition, Manifest
+from fewstep.runtime.bundle.manifest import Condition, Description, Manifest
 from fewstep.runtime.conditions import default_value, drawn_range
 from fewstep.runtime.execute import Array, StepNetwork, StepState, execute
 from fewstep.runtime.finite import finite_states
@@ -50,7 +53,7 @@ class SeedBatch:
         cls: type[Same], manifest: Manifest, seeds: Sequence[int], records: ConditionRecords | None = None
     ) -> Same:
         """Samples of a denoiser at its default size, for evaluation or a choice, with `held_out_conditions`."""
-        return cls(seeds, manifest.x_shape, held_out_conditions(manifest.conditions, seeds, records))
+        return cls(seeds, manifest.x_shape, held_out_conditions(manifest, seeds, records))
 
     def part(self: Same, place: slice) -> Same:
         """Some of them."""
@@ -83,53 +86,77 @@ class SeedBatch:
 
 
 def held_out_conditions(
-    conditions: Sequence[Condition], seeds: Sequence[int], records: ConditionRecords | None = None
+    takes: Description, seeds: Sequence[int], records: ConditionRecords | None = None
 ) -> dict[str, NDArray[Any]]:
     """Each condition [seeds, *shape]: integers cycle through their values, anything else is drawn by the seed.
 
-    `records` [N, *shape] of one's own take their place; seed i takes record i mod N.
+    User-supplied `records` [N, *shape] take their place; seed i takes record i mod N.
     """
     if records is not None:
         return {name: array[np.asarray(seeds) % len(array)] for name, array in records.items()}
+    axes = picture_axes(takes)
     return {
-        condition.name: np.stack([_value(condition, number, seed) for seed in seeds])
-        for number, condition in enumerate(conditions)
+        condition.name: np.stack([_held_out_value(condition, number, seed, axes) for seed in seeds])
+        for number, condition in enumerate(takes.conditions)
     }
 
 
-def label(conditions: Sequence[Condition], seed: int, records: ConditionRecords | None = None) -> str:
-    """The conditions of one held-out seed, in a few words."""
-    values = held_out_conditions(conditions, [seed], records)
+def random_conditions(conditions: Sequence[Condition]) -> tuple[str, ...]:
+    """The names of conditions that `draw_condition` can only stand in for: several numbers that are drawn without
+    regard to each other. A single number in its range is a value like those that are given."""
+    return tuple(each.name for each in conditions if math.prod(each.shape) > 1 and not _keeps_default(each))
+
+
+def label(takes: Description, seed: int, records: ConditionRecords | None = None) -> str:
+    """The conditions of one held-out seed that are single values, in a few words."""
     texts = []
-    for condition in conditions:
-        value = values[condition.name][0]
-        if value.shape == ():
-            has_label = condition.labels and 0 <= int(value) < len(condition.labels)
-            texts.append(condition.labels[int(value)] if has_label else f"{condition.name} {value:g}")
+    for number, condition in enumerate(takes.conditions):
+        if condition.shape:
+            continue
+        if records is None:
+            value = _held_out_value(condition, number, seed)
+        else:
+            value = records[condition.name][seed % len(records[condition.name])]
+        has_label = condition.labels and 0 <= int(value) < len(condition.labels)
+        texts.append(condition.labels[int(value)] if has_label else f"{condition.name} {value:g}")
     return ", ".join(texts) or f"seed {seed}"
 
 
-def _value(condition: Condition, number: int, seed: int) -> NDArray[Any]:
-    countable = condition.shape == () and condition.dtype in ("int64", "int32", "uint8", "int8")
+def _held_out_value(condition: Condition, number: int, seed: int, axes: Sequence[int] = ()) -> NDArray[Any]:
     drawn = drawn_range(condition)
-    if countable and drawn is not None and condition.default is None:
+    if _cycles(condition) and drawn is not None:
         low, high = map(int, drawn)
         return np.asarray(low + seed % (high - low + 1), condition.dtype)
-    return draw_condition(condition, number, seed)
+    return draw_condition(condition, number, seed, axes)
 
 
-def drawn_conditions(conditions: Sequence[Condition], seeds: Sequence[int]) -> dict[str, NDArray[Any]]:
+def _cycles(condition: Condition) -> bool:
+    """True for a whole number whose values held-out seeds have in turn."""
+    is_whole = condition.shape == () and condition.dtype in ("int64", "int32", "uint8", "int8")
+    return is_whole and drawn_range(condition) is not None and condition.default is None
+
+
+def _keeps_default(condition: Condition) -> bool:
+    return condition.default is not None and condition.typical is None
+
+
+def drawn_conditions(takes: Description, seeds: Sequence[int]) -> dict[str, NDArray[Any]]:
     """Each condition [seeds, *shape], drawn by the seed. UserError where one cannot be drawn."""
+    axes = picture_axes(takes)
     return {
-        each.name: np.stack([draw_condition(each, number, seed) for seed in seeds])
-        for number, each in enumerate(conditions)
+        each.name: np.stack([draw_condition(each, number, seed, axes) for seed in seeds])
+        for number, each in enumerate(takes.conditions)
     }
 
 
-def draw_condition(condition: Condition, number: int, seed: int) -> NDArray[Any]:
-    """A value of condition number `number`, uniform in its range (both ends included if whole), fixed by the seed. One
-    with a default and without a typical range keeps the default."""
-    if condition.default is not None and condition.typical is None:
+def draw_condition(condition: Condition, number: int, seed: int, axes: Sequence[int] = ()) -> NDArray[Any]:
+    """A random value of condition number `number`, fixed by the seed. One with a default and without a typical range
+    keeps the default.
+
+    A mask is 0 and 1, and a picture has the statistics of one (`pictures`), where samples have the height and width
+    `axes`. Any other value is uniform in its range, of which whole numbers include both ends.
+    """
+    if _keeps_default(condition):
         return default_value(condition)
     drawn = drawn_range(condition)
     if drawn is None:
@@ -138,19 +165,29 @@ def draw_condition(condition: Condition, number: int, seed: int) -> NDArray[Any]
             "give some (--conditions FILE), or `typical` in the spec and export again",
         )
     low, high = drawn
-    count = int(np.prod(condition.shape, dtype=np.int64))
-    drawn_at = uniform(seed, number, noise.CONDITIONS, count).reshape(condition.shape)
-    if np.dtype(condition.dtype).kind in "iub":
-        values = np.floor(low + drawn_at * (high - low + 1))
+    if is_mask(condition, axes):
+        values = random_mask(condition.shape, _numbers(seed, number))
+    elif is_picture(condition, axes):
+        values = low + random_picture(condition.shape, _numbers(seed, number)) * (high - low)
     else:
-        values = low + drawn_at * (high - low)
+        drawn_at = _numbers(seed, number)(math.prod(condition.shape)).reshape(condition.shape)
+        if np.dtype(condition.dtype).kind in "iub":
+            values = np.floor(low + drawn_at * (high - low + 1))
+        else:
+            values = low + drawn_at * (high - low)
     return np.asarray(values, condition.dtype)
 
 
-def uniform(seed: int, number: int, stream: int, count: int) -> NDArray[np.float64]:
-    """`count` numbers in (0, 1), fixed by the seed, the number of the drawing and the stream, a constant of
-    `plans.noise`."""
+def _numbers(seed: int, number: int) -> Uniform:
+    """The random numbers of a condition: the first call gives those of block 0, and so on."""
+    blocks = itertools.count()
+    return lambda count: uniform(seed, number, noise.CONDITIONS, count, next(blocks))
+
+
+def uniform(seed: int, number: int, stream: int, count: int, block: int = 0) -> NDArray[np.float64]:
+    """`count` numbers in (0, 1), fixed by the seed, the number of the drawing, the stream, a constant of
+    `plans.noise`, and the block."""
     counter = np.zeros((4, count), np.uint64)
-    counter[0], counter[2], counter[3] = np.arange(count), number, stream
+    counter[0], counter[1], counter[2], counter[3] = np.arange(count), block, number, stream
     drawn: NDArray[np.float64] = (noise.philox(counter, (seed & 0xFFFFFFFF, seed >> 32))[0] + 0.5) * 2.0**-32
     return drawn

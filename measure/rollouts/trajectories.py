@@ -70,7 +70,7 @@ def roll_out(
         for run in range(runs):
             run_seeds = [(seed + run * RUN_STRIDE) % 2**64 for seed in part]
             if conditions is None:
-                values = drawn_conditions(watched.bundle.manifest.conditions, run_seeds)
+                values = drawn_conditions(watched.bundle.manifest, run_seeds)
             else:
                 values = {name: array[start : start + len(part)] for name, array in conditions.items()}
             for state in watched.steps(plan, run_seeds, values, plan.guidance, carried=carried):

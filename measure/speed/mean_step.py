@@ -64,7 +64,7 @@ def middle_feeds(
     sampler: Sampler, plan: AnyPlan, samples: int, records: ConditionRecords | None = None
 ) -> dict[str, Arrays]:
     """The feeds of each network at the middle one of its steps of a plan: every branch of `samples` samples."""
-    networks, feeds, takes = [step.network for step in plan.steps], {}, sampler.bundle.manifest.conditions
+    networks, feeds, takes = [step.network for step in plan.steps], {}, sampler.bundle.manifest
     values = None if records is None else held_out_conditions(takes, range(samples), records)
     for network in dict.fromkeys(networks):
         steps = [index for index, each in enumerate(networks) if each == network]

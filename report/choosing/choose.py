@@ -16,7 +16,7 @@ from fewstep.measure.opened_body import open_body
 from fewstep.measure.rollouts.calibrated_plan import judged_plan
 from fewstep.measure.rollouts.conditions_file import digest_of
 from fewstep.measure.rollouts.nearness import LEAST_PSNR, LEAST_SNR
-from fewstep.measure.rollouts.prompts import HELD_OUT, given_records
+from fewstep.measure.rollouts.prompts import HELD_OUT, given_conditions
 from fewstep.measure.sampling import FEW, FLOAT
 from fewstep.measure.speed.contender_process import WARM_UP
 from fewstep.measure.speed.duel import DUEL_SECONDS
@@ -98,7 +98,7 @@ def open_judging(options: ChooseOptions, progress: Progress = SILENT) -> Judging
         plan=plan,
         teacher=teacher_of(reference, options.teacher, plan),
         teacher_name=options.teacher,
-        records=given_records(bundle, options.conditions, options.prompts, HELD_OUT),
+        records=given_conditions(bundle, options.conditions, options.prompts, HELD_OUT).records,
         count=options.seeds,
         batch=options.batch,
         progress=progress,

@@ -88,6 +88,8 @@ class Trial(Strict, frozen=True, omit_defaults=True):
     `snr` is the variance of float32's samples over the error, and `unrelated` the mean PSNR of float32's samples of two
     seeds, in dB. `in_float` are operations that stay in float since they make much of the error.
 
+    `random_conditions` are conditions that had random values, since no values of them were given.
+
     Of a token denoiser `psnr` and `p5` are of logarithms of probabilities: their variance over their error, in dB.
 
     Earlier versions chose among several trials. They also tried to take the mean error of the output out, and to leave
@@ -107,6 +109,7 @@ class Trial(Strict, frozen=True, omit_defaults=True):
     tokens: TokenAgreement | None = None
     snr: float | None = None
     unrelated: float | None = None
+    random_conditions: tuple[str, ...] = ()
 
 
 class Body(Strict, frozen=True):

@@ -50,7 +50,7 @@ def bundle(tmp_path):
 
 
 def samples_of(bundle, body, seeds):
-    conditions = held_out_conditions(open_bundle(bundle).manifest.conditions, seeds)
+    conditions = held_out_conditions(open_bundle(bundle).manifest, seeds)
     return load(bundle, body=body).sample(PLAN, seeds, conditions, 2.0)
 
 
@@ -199,7 +199,7 @@ def test_a_plan_that_was_fitted_to_the_body_is_run_on_both(bundle, tmp_path, cap
     with caplog.at_level(logging.WARNING, "fewstep"):
         results = measure(asked)
     assert "fitted" not in caplog.text and results.plan == "fitted:3"
-    conditions = held_out_conditions(open_bundle(bundle).manifest.conditions, PAIRED[:20])
+    conditions = held_out_conditions(open_bundle(bundle).manifest, PAIRED[:20])
     given = "ddim:3@quadratic", PAIRED[:20], conditions, 2.0
     exact, int8 = (load(bundle, body=body).sample(*given) for body in ("float32", BODY))
     assert results.qualities[0].against_float.values == pytest.approx(psnr(int8, exact))

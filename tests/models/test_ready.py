@@ -67,7 +67,7 @@ def sampler(request: pytest.FixtureRequest) -> Iterator[Sampler]:
 
 
 def draw(sampler: Sampler, seeds: range, plan: str, guidance: float | None) -> np.ndarray:
-    condition = held_out_conditions(sampler.bundle.manifest.conditions, seeds)
+    condition = held_out_conditions(sampler.bundle.manifest, seeds)
     return sampler.sample(plan, seeds, condition, guidance)
 
 

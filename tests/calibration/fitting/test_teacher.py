@@ -39,7 +39,7 @@ def test_the_teacher_is_checked_beside_the_fitted_plan(tiny_bundle):
     result = fit(FitOptions(tiny_bundle, guidance=2.0, **FEW))
     assert result.check.teacher == result.teacher == "dpmpp_2m:80@arctan"
     with load(tiny_bundle) as sampler:
-        held_out = held_out_conditions(sampler.bundle.manifest.conditions, FIT_SEEDS[:4])
+        held_out = held_out_conditions(sampler.bundle.manifest, FIT_SEEDS[:4])
         of = {
             name: sampler.sample(name, FIT_SEEDS[:4], held_out, 2.0)
             for name in ("fitted:2", "dpmpp_2m:2", "dpmpp_2m:160@arctan")

@@ -12,7 +12,8 @@ from fewstep.measure.rollouts.conditions_file import deal, digest_of, read_condi
 from fewstep.measure.rollouts.seeds import FIRST_SEED, draw_condition, held_out_conditions, label
 from fewstep.measure.rollouts.trajectories import roll_out
 from fewstep.plans.errors import UserError
-from fewstep.runtime.bundle.manifest import Condition
+from fewstep.plans.spec import ScheduleSpec
+from fewstep.runtime.bundle.manifest import Condition, Description
 from fewstep.runtime.conditions import check, drawn_range
 from fewstep.runtime.loading import load
 
@@ -139,24 +140,30 @@ CLASSES = Condition("class", "class", null=3, low=0, high=2, labels=("a", "b", "
 GOAL = Condition("goal", "goal", shape=(2,), dtype="float32", low=-1.0, high=1.0)
 
 
+def denoiser(*conditions: Condition) -> Description:
+    return Description("tiny", (4,), conditions, "v", ScheduleSpec("cosine"))
+
+
 def test_classes_cycle_with_the_seeds_and_never_are_null():
-    values = held_out_conditions([CLASSES], range(7))["class"]
+    values = held_out_conditions(denoiser(CLASSES), range(7))["class"]
     assert values.dtype == np.int64 and values.tolist() == [0, 1, 2, 0, 1, 2, 0]
 
 
 def test_continuous_conditions_depend_on_the_seed_alone():
-    many = held_out_conditions([CLASSES, GOAL], range(5))["goal"]
-    assert np.array_equal(many[3:4], held_out_conditions([CLASSES, GOAL], [3])["goal"]) and np.abs(many).max() <= 1
+    many = held_out_conditions(denoiser(CLASSES, GOAL), range(5))["goal"]
+    assert (
+        np.array_equal(many[3:4], held_out_conditions(denoiser(CLASSES, GOAL), [3])["goal"]) and np.abs(many).max() <= 1
+    )
 
 
 def test_labels_use_the_users_words():
-    assert label([CLASSES], 4) == "b"
-    assert label([Condition("class", "class", low=0, high=9)], 4) == "class 4"
-    assert label([GOAL], 4) == label([], 4) == "seed 4"
+    assert label(denoiser(CLASSES), 4) == "b"
+    assert label(denoiser(Condition("class", "class", low=0, high=9)), 4) == "class 4"
+    assert label(denoiser(GOAL), 4) == label(denoiser(), 4) == "seed 4"
 
 
 def test_rows_of_ones_own_are_taken_in_turn():
     rows = {"class": np.array([2, 0, 1]), "goal": np.arange(6.0).reshape(3, 2)}
-    values = held_out_conditions([CLASSES, GOAL], range(50_000, 50_004), rows)
+    values = held_out_conditions(denoiser(CLASSES, GOAL), range(50_000, 50_004), rows)
     assert values["class"].tolist() == [1, 2, 0, 1] and values["goal"][0].tolist() == [4, 5]  # 50 000 is 2 mod 3
-    assert label([CLASSES], 0, rows) == "c"
+    assert label(denoiser(CLASSES), 0, rows) == "c"

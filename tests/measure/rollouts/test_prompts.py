@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 pytest.importorskip("tokenizers")
-from fewstep.measure.rollouts.prompts import CALIBRATION, HELD_OUT, given_records, read_prompts
+from fewstep.measure.rollouts.conditions_file import GivenConditions
+from fewstep.measure.rollouts.prompts import CALIBRATION, HELD_OUT, given_conditions, read_prompts
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.text import load_text_encoder
@@ -21,13 +22,13 @@ def bundle(tiny_bundle: Path) -> Bundle:
 def test_a_file_has_one_prompt_a_line(bundle: Bundle, tmp_path: Path) -> None:
     (tmp_path / "p.txt").write_text("\ufeffa cat, a dog\r\n\n  red dog \n", encoding="utf-8")
     assert read_prompts(tmp_path / "p.txt") == ["a cat, a dog", "red dog"]
-    rows = given_records(bundle, None, tmp_path / "p.txt", CALIBRATION)
+    rows = given_conditions(bundle, None, tmp_path / "p.txt", CALIBRATION).records
     assert rows is not None and rows["class"].tolist() == [0, 0]  # its default
     np.testing.assert_array_equal(rows["text"], load_text_encoder(bundle).encode(["a cat, a dog", "red dog"])["text"])
 
 
 def test_own_prompts_are_taken_with_a_warning(bundle: Bundle, caplog: pytest.LogCaptureFixture) -> None:
-    rows = given_records(bundle, None, None, HELD_OUT)
+    rows = given_conditions(bundle, None, None, HELD_OUT).records
     assert rows is not None and len(rows["text"]) == 64
     assert "it runs on 64 that come with fewstep; --prompts FILE takes yours" in caplog.text
 
@@ -40,17 +41,17 @@ def test_prompts_and_conditions_belong_together(bundle: Bundle, tmp_path: Path) 
     (tmp_path / "p.txt").write_text("a cat\nred dog\n")
     np.savez(tmp_path / "two.npz", **{"class": np.array([2, 1])})
     np.savez(tmp_path / "three.npz", **{"class": np.array([2, 1, 0])})
-    rows = given_records(bundle, tmp_path / "two.npz", tmp_path / "p.txt", CALIBRATION)
+    rows = given_conditions(bundle, tmp_path / "two.npz", tmp_path / "p.txt", CALIBRATION).records
     assert rows is not None and rows["class"].tolist() == [2, 1] and len(rows["text"]) == 2
     with pytest.raises(UserError, match="2 prompts, and 3 rows of 'class'; give as many of both"):
-        given_records(bundle, tmp_path / "three.npz", tmp_path / "p.txt", CALIBRATION)
+        given_conditions(bundle, tmp_path / "three.npz", tmp_path / "p.txt", CALIBRATION)
 
 
 def test_without_a_text_encoder_values_are_drawn_and_prompts_are_refused(tiny_bundle: Path, tmp_path: Path) -> None:
-    assert given_records(open_bundle(tiny_bundle), None, None, CALIBRATION) is None
+    assert given_conditions(open_bundle(tiny_bundle), None, None, CALIBRATION) == GivenConditions(None)
     (tmp_path / "p.txt").write_text("a cat")
     with pytest.raises(UserError, match="has no text encoder"):
-        given_records(open_bundle(tiny_bundle), None, tmp_path / "p.txt", CALIBRATION)
+        given_conditions(open_bundle(tiny_bundle), None, tmp_path / "p.txt", CALIBRATION)
 
 
 @pytest.mark.parametrize(

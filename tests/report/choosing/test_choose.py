@@ -79,7 +79,7 @@ def test_each_contender_has_its_time_and_its_distance_to_the_teacher(tiny_bundle
         for steps in (2, 4, 8)
     }
     sampler = load(tiny_bundle)
-    conditions = held_out_conditions(sampler.bundle.manifest.conditions, range(3))
+    conditions = held_out_conditions(sampler.bundle.manifest, range(3))
     lessons = sampler.sample("ddim:32", range(3), conditions, 2.0)
     own = psnr(load(tiny_bundle, "int8").sample("ddim:4", range(3), conditions, 2.0), lessons)
     (row,) = (row for row in rows if row.body == "int8-cpu-x86" and row.plan == "ddim:4")

@@ -139,7 +139,7 @@ def shipped(exported_fashion_mnist: Path, tmp_path_factory: pytest.TempPathFacto
 
 
 def draw(sampler: Sampler, seeds: range, plan: str = "dpmpp_2m:4") -> Array:
-    condition = held_out_conditions(sampler.bundle.manifest.conditions, seeds)
+    condition = held_out_conditions(sampler.bundle.manifest, seeds)
     return sampler.sample(plan, seeds, condition, guidance=2.0)
 
 

@@ -1,0 +1,121 @@
+"""Random pictures and masks, which stand in for conditions that have x's height and width.
+
+The pixels of a picture are no independent numbers: neighbours agree, surfaces end at edges, and some of it is black or
+white. Activations reach further on such pictures than on white noise, so int8 that was calibrated and judged on white
+noise looks better than it is. A random picture mixes two models of natural images:
+
+- *dead leaves*: surfaces that cover each other, whose radii have the density r^-3 (Lee, Mumford and Huang 2001,
+  "Occlusion models for natural images");
+- a field whose amplitude falls as 1/frequency (Field 1987, "Relations between the statistics of natural images and the
+  response properties of cortical cells").
+
+Networks learn useful features of such pictures (Baradad et al. 2021, arXiv 2106.05963). A random mask is a box or a
+half-plane, as what is to be inpainted often is.
+"""
+
+from collections.abc import Callable, Sequence
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.runtime.bundle.manifest import Condition, Description
+
+LEAVES = 24
+LEAST_RADIUS, MOST_RADIUS = 0.05, 0.5  # of a leaf, as shares of the shorter side
+LEAST_SIDE = 4  # pixels of a picture
+MOST_CONTRAST = 3.0  # beyond 1, what leaves the range is cut off: black and white surfaces
+
+Floats = NDArray[np.float64]
+Uniform = Callable[[int], Floats]  # `count` numbers in (0, 1), others at each call
+
+
+def picture_axes(takes: Description) -> tuple[int, ...]:
+    """(height, width) of samples that are pictures; () where they are tokens, sound or vectors."""
+    is_picture = len(takes.x_shape) >= 3 and takes.vocabulary is None and takes.spectrogram is None
+    return takes.x_shape[-2:] if is_picture else ()
+
+
+def is_mask(condition: Condition, axes: Sequence[int]) -> bool:
+    """True for truth values, or numbers with the limits 0 and 1, in one channel of the picture's height and width.
+
+    axes: `picture_axes` of its denoiser.
+    """
+    limits = (0, 1) if condition.dtype == "bool" else (condition.low, condition.high)
+    has_one_channel = prod(condition.shape[:-2]) == 1
+    return limits == (0, 1) and condition.typical is None and has_one_channel and _covers(condition.shape, axes)
+
+
+def is_picture(condition: Condition, axes: Sequence[int]) -> bool:
+    """True for real numbers in channels of the picture's height and width, or of its proportions."""
+    is_real = np.dtype(condition.dtype).kind == "f" and len(condition.shape) >= 3
+    return is_real and not is_mask(condition, axes) and _covers(condition.shape, axes)
+
+
+def random_mask(shape: tuple[int, ...], uniform: Uniform) -> Floats:
+    """A mask [..., height, width] of 0 and 1: a box whose sides are a quarter to three quarters of the mask's, or the
+    half-plane on one side of a line through a random point."""
+    is_box, angle, *at = uniform(6)
+    height, width = shape[-2:]
+    rows, columns = np.ogrid[:height, :width]
+    if is_box < 0.5:
+        inside = _within(rows, height, *at[:2]) & _within(columns, width, *at[2:])
+    else:
+        down, right = np.sin(2 * np.pi * angle), np.cos(2 * np.pi * angle)
+        inside = (rows - at[0] * height) * down + (columns - at[1] * width) * right > 0
+    return np.broadcast_to(inside.astype(np.float64), shape)
+
+
+def random_picture(shape: tuple[int, ...], uniform: Uniform) -> Floats:
+    """A picture [..., height, width] of numbers in [0, 1]: leaves and a smooth field in a random proportion, with a
+    random contrast around a random grey."""
+    share, contrast, grey = uniform(3)
+    mixed = share * _leaves(shape, uniform) + (1 - share) * _smooth(shape, uniform)
+    gain = 1 + contrast * (MOST_CONTRAST - 1)
+    picture: Floats = np.clip(gain * (mixed - grey) + grey, 0, 1)
+    return picture
+
+
+def _covers(shape: Sequence[int], axes: Sequence[int]) -> bool:
+    """True if the last two axes have the proportions of the picture's."""
+    if len(axes) != 2 or len(shape) < 2:
+        return False
+    (height, width), (rows, columns) = axes, shape[-2:]
+    return min(height, width, rows, columns) >= LEAST_SIDE and rows * width == columns * height
+
+
+def _within(places: NDArray[np.int64], size: int, length: float, start: float) -> NDArray[np.bool_]:
+    """True at the places of a random part of an axis; `length` and `start` are in (0, 1)."""
+    side = size // 4 + int(length * (size // 2 + 1))
+    first = int(start * (size - side + 1))
+    return (places >= first) & (places < first + side)
+
+
+def _leaves(shape: tuple[int, ...], uniform: Uniform) -> Floats:
+    """Discs and squares of random colours in (0, 1), each over those before it, with smooth edges of a pixel."""
+    height, width = shape[-2:]
+    rows, columns = np.ogrid[:height, :width]
+    channels = (*shape[:-2], 1, 1)
+    made = np.broadcast_to(uniform(prod(channels)).reshape(channels), shape)
+    for spread, is_disc, down, right, *colours in uniform(LEAVES * (4 + prod(channels))).reshape(LEAVES, -1):
+        colour = np.reshape(colours, channels)
+        share = (1 - spread * (1 - (LEAST_RADIUS / MOST_RADIUS) ** 2)) ** -0.5  # the density r^-3, from 1 on
+        radius = LEAST_RADIUS * share * min(height, width)
+        y, x = abs(rows - down * height), abs(columns - right * width)
+        distance = np.hypot(y, x) if is_disc < 0.5 else np.maximum(y, x)
+        opacity = np.clip(radius - distance + 0.5, 0, 1)
+        made = made + opacity * (colour - made)
+    return made
+
+
+def _smooth(shape: tuple[int, ...], uniform: Uniform) -> Floats:
+    """A field of amplitude 1/frequency around a random grey, in [0, 1]; each channel has its own."""
+    height, width = shape[-2:]
+    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width))
+    frequency[0, 0] = np.inf  # no mean
+    white = uniform(prod(shape)).reshape(shape)
+    field = np.fft.irfft2(np.fft.rfft2(white) / frequency, (height, width))
+    grey = 0.25 + 0.5 * uniform(prod(shape[:-2])).reshape((*shape[:-2], 1, 1))
+    room = np.minimum(grey, 1 - grey) / np.abs(field).max((-2, -1), keepdims=True)
+    made: Floats = grey + room * field
+    return made

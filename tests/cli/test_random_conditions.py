@@ -1,0 +1,69 @@
+"""What is judged on random conditions is said with the figures, in words and in JSON."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fewstep.calibration.calibrate import calibrate
+from fewstep.calibration.options import CalibrateOptions
+from fewstep.measure.measure import MeasureOptions, measure
+from fewstep.measure.results import Results
+from fewstep.report.verdict import warnings
+from tests.cli.conftest import Command, Document
+from tests.measure.rollouts.inpainting import write_inpainting
+
+CALIBRATE = ("--plan", "ddim:2", "--target", "cpu-x86", "--trajectories", 4)
+SAID = "on random values of mask, masked: give --conditions FILE"
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Calibrated without conditions."""
+    bundle = write_inpainting(tmp_path_factory.mktemp("inpainting") / "bundle")
+    calibrate(CalibrateOptions(bundle, plan="ddim:2", target=("cpu-x86",), trajectories=4))
+    return bundle
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Conditions of a user."""
+    file = tmp_path_factory.mktemp("own") / "own.npz"
+    np.savez(file, mask=np.zeros((4, 1, 8, 8), "f"), masked=np.ones((4, 1, 8, 8), "f"))
+    return file
+
+
+def measured(bundle: Path, **options: Any) -> Results:
+    return measure(MeasureOptions(bundle, columns=("psnr",), seeds=4, teacher="ddim:4", teacher_seeds=2, **options))
+
+
+@pytest.fixture
+def copied(tmp_path: Path) -> Path:
+    """A bundle that is not calibrated."""
+    return write_inpainting(tmp_path / "copied")
+
+
+def test_calibrate_says_it_in_json(copied: Path, document: Document, own: Path) -> None:
+    def random_conditions(*more: object) -> list[str]:
+        (trial,) = document("calibrate", copied, *CALIBRATE, *more)["bodies"]["int8-cpu-x86"]["trials"]
+        return list(trial.get("random_conditions", []))
+
+    assert random_conditions() == ["mask", "masked"] and random_conditions("--conditions", own) == []
+
+
+def test_calibrate_says_it_in_words(copied: Path, fewstep: Command, own: Path) -> None:
+    assert SAID in fewstep("calibrate", copied, *CALIBRATE).out
+    assert "random values" not in fewstep("calibrate", copied, *CALIBRATE, "--conditions", own).out
+
+
+def test_measure_says_it_unless_conditions_are_given(bundle: Path, own: Path) -> None:
+    results, given = measured(bundle), measured(bundle, conditions=own)
+    assert results.random_conditions == ("mask", "masked") and f"Judged {SAID}." in warnings(results)
+    assert given.random_conditions == () and f"Judged {SAID}." not in warnings(given)
+
+
+def test_the_page_of_a_report_says_it(bundle: Path, fewstep: Command, tmp_path: Path) -> None:
+    short = "--seeds 4 --forced-seeds 2 --teacher ddim:4 --teacher-seeds 2 --batches 1 --rounds 1 --turn-seconds 0.01"
+    printed = fewstep("report", bundle, *short.split(), "-o", tmp_path / "page.html").out
+    assert SAID in (tmp_path / "page.html").read_text() and f"Judged {SAID}." in printed
