@@ -3,8 +3,11 @@
     python docs/examples/policy_server.py policy 20           # serves at 20 actions a second
     python docs/examples/policy_server.py policy 20 --robot   # in another terminal: a robot that stands still asks
 
-The server answers one robot at a time, on this machine alone. Nobody is asked for a password: a tunnel, such as that of
-SSH, brings it to another machine. A robot's process needs `Message`, `Robot` and numpy, and no fewstep.
+The server answers one robot at a time, on this machine alone. A connection whose first message is not there within a
+second is closed, so that those that say nothing keep a robot waiting for a second each. One that is served sends a
+message each 10 seconds or more often. A program on this machine that connects again and again still keeps others out.
+Nobody is asked for a password: a tunnel, such as that of SSH, brings it to another machine. A robot's process needs
+`Message`, `Robot` and numpy, and no fewstep.
 
 A message is a line of JSON, and then the bytes of its arrays. Nothing is unpickled. A reset begins an episode:
 
@@ -28,6 +31,7 @@ from typing import Any
 import numpy as np
 
 HOST, PORT = "127.0.0.1", 5757
+FIRST = 1.0  # seconds in which the first message of a connection is there as a whole
 SILENT = 10.0  # seconds in which the next message is there as a whole; the other side is taken to be gone then
 LINE, BYTES = 2**16, 2**28  # the longest line, and the most bytes of arrays
 NAMES = "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64"
@@ -61,14 +65,14 @@ class Incoming(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         left = self.until - time.monotonic()
         if left <= 0:
-            raise TimeoutError(f"a message takes longer than {SILENT:g} s")
+            raise TimeoutError("a message takes too long")
         self.connection.settimeout(left)
         return self.connection.recv_into(buffer)
 
 
-def receive(stream: Any) -> Message | None:
-    """The next message from an `Incoming`; None behind the last one. An error for anything else."""
-    stream.raw.until = time.monotonic() + SILENT
+def receive(stream: Any, seconds: float) -> Message | None:
+    """The next message from an `Incoming` within a time; None after the last one. An error for anything else."""
+    stream.raw.until = time.monotonic() + seconds
     line = stream.readline(LINE)
     if not line:
         return None
@@ -92,7 +96,7 @@ def receive(stream: Any) -> Message | None:
 
 
 class Robot:
-    """The robot's side of a connection."""
+    """The robot's side of a connection, whose first message is due within a second."""
 
     def __init__(self, port: int = PORT) -> None:
         self._connection = socket.create_connection((HOST, port), timeout=SILENT)
@@ -113,7 +117,7 @@ class Robot:
 
     def _ask(self, message: Message) -> Message:
         message.send(self._connection)
-        answer = receive(self._stream)
+        answer = receive(self._stream, SILENT)
         if answer is None or "error" in answer.fields:
             raise RuntimeError("the server is gone" if answer is None else answer.fields["error"])
         return answer
@@ -130,7 +134,9 @@ def serve(runner: Any, listening: socket.socket, robots: int | None = None) -> N
             ready, stream = False, io.BufferedReader(Incoming(connection))
             try:
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                while (message := receive(stream)) is not None:
+                seconds = FIRST
+                while (message := receive(stream, seconds)) is not None:
+                    seconds = SILENT
                     try:
                         if "reset" in message.fields:
                             runner.reset(message.fields["reset"], prompt=message.fields.get("prompt"))

@@ -10,7 +10,6 @@ from fewstep.plans.configs.classes import schedule_from_scheduler_config
 from fewstep.plans.errors import UserError
 from fewstep.robots.lerobot.policy import STATE, Config, PolicyFolder, Shapes, named_weights
 from fewstep.robots.lerobot.statistics import WRITE_IT
-from fewstep.runtime.bundle.manifest import Policy
 
 if TYPE_CHECKING:
     from fewstep.robots.networks.lerobot import Unet1d, Vision
@@ -57,7 +56,7 @@ def load_diffusion(folder: PolicyFolder) -> TorchSource:
         prediction,
         schedule,
         units=folder.units(),
-        policy=Policy(observations, observations - 1, int(config["n_action_steps"])),
+        policy=folder.rhythm("horizon", observations),
     )
     module = RawPolicy(network, statistics, first=1, cameras=len(pictures))
     return TorchSource(module, spec, folder.name, folder.sha256, scheduler=scheduler)

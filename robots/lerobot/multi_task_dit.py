@@ -15,7 +15,7 @@ from fewstep.robots.lerobot.diffusion import one_size, scheduler_of, size_of
 from fewstep.robots.lerobot.language import read_language
 from fewstep.robots.lerobot.policy import STATE, NamedWeights, PolicyFolder, named_weights, read_policy
 from fewstep.robots.lerobot.statistics import WRITE_IT
-from fewstep.runtime.bundle.manifest import Condition, Policy
+from fewstep.runtime.bundle.manifest import Condition
 
 if TYPE_CHECKING:
     from torch import nn
@@ -63,7 +63,7 @@ def load_multi_task_dit(folder: PolicyFolder) -> TorchSource:
         prediction,
         schedule,
         units=folder.units(),
-        policy=Policy(observations, observations - 1, int(config["n_action_steps"])),
+        policy=folder.rhythm("horizon", observations),
     )
     module = RawPolicy(network, statistics, first=1, cameras=len(pictures))
     return TorchSource(module, spec, folder.name, folder.sha256, scheduler=scheduler, beside=_words(folder, text))

@@ -1,6 +1,7 @@
 """The common part of all policy folders of LeRobot: features, their statistics, and weights under LeRobot's names."""
 
 import hashlib
+import logging
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,12 +25,13 @@ from fewstep.robots.lerobot.statistics import (
     read_tensors,
     robot_names,
 )
-from fewstep.runtime.bundle.manifest import Affine, Condition
+from fewstep.runtime.bundle.manifest import Affine, Condition, Policy
 from fewstep.runtime.bundle.reading import file_sha256
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+LOG = logging.getLogger("fewstep")
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 CHECKPOINT = "pretrained_model"  # the folder inside a training checkpoint that holds the policy
 STATE, ACTION = "observation.state", "action"
@@ -113,6 +115,24 @@ class PolicyFolder:
             for (name, _, shape), each in zip(listed, statistics, strict=True)
         )
         return tuple(conditions), statistics
+
+    def rhythm(self, length: str, observations: int, width: int | None = None) -> Policy:
+        """The rhythm of a policy whose sequence has as many actions as the field `length` of its config says.
+
+        LeRobot executes actions n - 1 to n - 2 + n_action_steps of n observations, as far as there are any. UserError
+        naming the field of the config for numbers that it does not take.
+        """
+        horizon, actions = int(self.config[length]), int(self.config["n_action_steps"])
+        file, there = self.home / CONFIG, horizon - observations + 1
+        for field, number, most in (("n_obs_steps", observations, horizon), ("n_action_steps", actions, horizon)):
+            if not 1 <= number <= most:
+                raise UserError(f"{file} has {field} {number}", f"give a number from 1 to {length}, {horizon}")
+        if actions > there:
+            said = (
+                "%s: n_action_steps is %d; as in LeRobot %d actions are executed, from that of the last observation on"
+            )
+            LOG.warning(said, file, actions, there)
+        return Policy(observations, observations - 1, min(actions, there), width=width)
 
     def units(self, width: int | None = None) -> Affine:
         """The map from normalised actions to the robot's, padded to `width` places, which stay as they are."""

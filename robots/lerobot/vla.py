@@ -23,7 +23,7 @@ from fewstep.robots.lerobot.policy import (
     read_weights,
 )
 from fewstep.robots.lerobot.statistics import RETRAINED, WRITE_IT
-from fewstep.runtime.bundle.manifest import Condition, Policy, PromptForm, StateWords
+from fewstep.runtime.bundle.manifest import Condition, PromptForm, StateWords
 
 if TYPE_CHECKING:
     from torch import nn
@@ -192,7 +192,7 @@ def _source(
         PREDICTION,
         FLOW,
         units=folder.units(space.width),
-        policy=Policy(1, 0, int(config["n_action_steps"]), width=folder.action),
+        policy=folder.rhythm("chunk_size", 1, folder.action),
     )
 
     load = partial(_words, folder.home, embedding, scale)

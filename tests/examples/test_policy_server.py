@@ -137,7 +137,7 @@ def test_no_frame_ends_the_loop_of_the_robots(
 def test_a_message_that_comes_byte_by_byte_ends_in_time(
     server: ModuleType, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "SILENT", 0.3)
+    monkeypatch.setattr(server, "FIRST", 0.3)
     with socket.create_connection((server.HOST, port), timeout=10) as connection, pytest.raises(ConnectionError):
         for _ in range(200):
             connection.sendall(b" ")
@@ -146,3 +146,18 @@ def test_a_message_that_comes_byte_by_byte_ends_in_time(
     robot = server.Robot(port)
     robot.reset()
     robot.close()
+
+
+@pytest.mark.parametrize("port", [5], indirect=True)
+def test_connections_that_say_nothing_keep_a_robot_waiting_for_their_first_message_alone(
+    server: ModuleType, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "FIRST", 0.1)
+    silent = [socket.create_connection((server.HOST, port), timeout=10) for _ in range(4)]
+    begun, robot = time.monotonic(), server.Robot(port)
+    robot.reset()
+    assert time.monotonic() - begun < server.SILENT / 2
+    time.sleep(0.3)  # longer than the first message may take
+    assert robot.act(SEEN_ARRAYS)[0] is not None
+    for each in (robot, *silent):
+        each.close()

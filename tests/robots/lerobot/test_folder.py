@@ -254,6 +254,16 @@ def test_mean_and_deviation_and_what_is_not_normalised(tmp_path: Path) -> None:
     assert source.spec.conditions[0].typical == ((-3.5, 30.0, 0.0), (4.5, 70.0, 0.0))
 
 
+@pytest.mark.parametrize(("asked", "executed"), [(7, 7), (8, 7), (4, 4)])
+def test_as_many_actions_are_executed_as_lerobot_slices(
+    asked: int, executed: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A sequence of 8 actions begins an observation earlier: LeRobot takes [1 : 1 + n_action_steps] of it."""
+    write_policy(tmp_path / "policy", down_dims=[16], n_action_steps=asked)
+    assert load_lerobot_folder(tmp_path / "policy").spec.policy == Policy(OBSERVATIONS, OBSERVATIONS - 1, executed)
+    assert ("n_action_steps is 8; as in LeRobot 7 actions" in caplog.text) == (asked != executed)
+
+
 def renaming(folder: Path, *maps: Any) -> Path:
     steps = [{"registry_name": RENAMED, "config": {"rename_map": each}} for each in maps]
     (folder / "policy_preprocessor.json").write_text(json.dumps({"steps": steps}))

@@ -50,6 +50,10 @@ REFUSED: list[tuple[str, Change, str]] = [
     ("diffusion", config(down_dims=[16, 32, 64]), "has no weight 'diffusion.unet"),
     ("diffusion", config(output_features={}), "has no action"),
     ("diffusion", config(input_features={"observation.state": {"type": "STATE"}}), "config.json has no 'shape'"),
+    ("diffusion", config(n_action_steps=9), "config.json has n_action_steps 9; give a number from 1 to horizon, 8"),
+    ("diffusion", config(n_action_steps=0), "config.json has n_action_steps 0; give a number from 1 to horizon, 8"),
+    ("diffusion", config(n_obs_steps=9), "config.json has n_obs_steps 9|weight .* config.json asks for"),
+    ("smolvla", config(n_action_steps=99), "config.json has n_action_steps 99; give a number from 1 to chunk_size"),
     ("diffusion", config(n_groups=0), "does not fit a diffusion policy"),
     (
         "diffusion",
