@@ -73,7 +73,7 @@ class ExportOptions(Options):
     rank: The most that the ranks of a layer's files add up to, with --lora-slots.
     change: NAME:ARGUMENTS, a change of the network before it is traced, as freeu:1.5,1.6,0.9,0.2 or pag:middle; or
         FILE.py:FUNCTION, which takes (module, spec) and returns both. Several are made in this order.
-    verify: full compares with the source at all times, batches and sizes. quick takes a seventh of the evaluations, for
+    verify: full compares with the source at all times, batches and sizes. quick takes a sixth of the evaluations, for
         large networks. A bundle of the same graphs at the output, made by the same fewstep, was verified before and is
         not again.
     null: NAME=VALUE, as class=10: the value of a condition that stands for none, if the source does not have it.

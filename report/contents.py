@@ -128,6 +128,7 @@ class VerifiedStage(Struct, frozen=True, forbid_unknown_fields=False):
     relative: float
     time: float
     batch: int
+    edge: str = ""  # the value of a condition, as "mask all 0"
     points: int = 1
 
 

@@ -63,7 +63,7 @@ def tree(contents: Contents, lists_operations: bool) -> Tree:
     if contents.verified:
         verified = root.add("verified against its source")
         for each in contents.verified:
-            at = f"time {each.time:g}, batch {each.batch}"
+            at = f"time {each.time:g}, batch {each.batch}{each.edge and ', '}{each.edge}"
             verified.add(escape(f"{each.stage}: {each.relative:.1g} at most, of {each.points} points ({at})"))
     _add_bodies(root, manifest.bodies, contents, lists_operations)
     for name, network in contents.networks.items():

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from fewstep.export.spec import Spec
+from fewstep.export.verification.edges import ConditionEdge, edges
 from fewstep.graph.graph import TIME, TO, Array, X
 from fewstep.plans.grids import trailing
 from fewstep.plans.schedule import NoiseSchedule
@@ -28,11 +29,13 @@ Scope = Literal["full", "quick"]
 
 @dataclass(frozen=True)
 class ComparisonPoint:
-    """Inputs of one comparison, by graph input name; `sizes` are the free sizes of x."""
+    """Inputs of one comparison, by graph input name; `sizes` are the free sizes of x, and `edge` names a condition's
+    value at an edge of its domain, as "mask all 0"."""
 
     time: float
     feeds: Mapping[str, Array]
     sizes: Mapping[str, int]
+    edge: str = ""
 
     @property
     def batch(self) -> int:
@@ -40,14 +43,15 @@ class ComparisonPoint:
 
     def __str__(self) -> str:
         sizes = "".join(f", {name} {size}" for name, size in self.sizes.items())
-        return f"time {self.time:g}, batch {self.batch}{sizes}"
+        return f"time {self.time:g}, batch {self.batch}{sizes}{self.edge and ', '}{self.edge}"
 
 
 def points(spec: Spec, scope: Scope = "full") -> Iterator[ComparisonPoint]:
     """Each batch size at each time, single samples first; then each other size of x, at one time. Conditions walk
-    through their values, the null value among them.
+    through their values, the null value among them. After the first single samples come those with one condition at
+    an edge of its domain (`edges`).
 
-    quick: one sample of pure noise, two at the cleanest time, and the first other size.
+    quick: one sample of pure noise, the edges, two samples at the cleanest time, and the first other size.
     """
     schedule = NoiseSchedule(spec.schedule)
     times = [time.network for time in trailing(schedule, TIMES)[:-1]]
@@ -58,9 +62,27 @@ def points(spec: Spec, scope: Scope = "full") -> Iterator[ComparisonPoint]:
         chosen = [(time, batch) for batch, time in product(BATCHES, times)]
     visited = [(time, batch, default) for time, batch in chosen]
     visited += [(times[number % len(times)], SIZED_BATCH, sizes) for number, sizes in enumerate(others)]
+    usual = []
     for number, (time, batch, sizes) in enumerate(visited):
         cleaner = [*times[times.index(time) + 1 :], schedule.cleanest.network]
-        yield ComparisonPoint(time, _feeds(sized(spec, sizes), time, cleaner, batch, number), sizes)
+        usual.append(ComparisonPoint(time, _feeds(sized(spec, sizes), time, cleaner, batch, number), sizes))
+    singles = sum(batch == 1 for _, batch in chosen)
+    yield from usual[:singles]
+    unseen = [edge for each in spec.conditions for edge in edges(each) if not _is_seen(edge, usual)]
+    for number, edge in enumerate(unseen):
+        time = times[number % len(times)]
+        cleaner = [*times[times.index(time) + 1 :], schedule.cleanest.network]
+        # an even number, at which no other condition is null: a null text can hide what is wrong with its mask
+        feeds = _feeds(sized(spec, default), time, cleaner, 1, 2 * (len(visited) + number))
+        yield ComparisonPoint(time, {**feeds, edge.condition.input: edge.value[None]}, default, edge.text)
+    yield from usual[singles:]
+
+
+def _is_seen(edge: ConditionEdge, points: Sequence[ComparisonPoint]) -> bool:
+    """True where a condition of one number has the value at one of the points, and not for being null."""
+    if edge.condition.shape or edge.value == edge.condition.null:
+        return False
+    return any(edge.value in point.feeds[edge.condition.input] for point in points)
 
 
 def _feeds(spec: Spec, time: float, cleaner: Sequence[float], batch: int, number: int) -> dict[str, Array]:

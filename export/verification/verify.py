@@ -56,6 +56,7 @@ class PointComparison(msgspec.Struct, frozen=True):
     max_abs: float
     relative: float
     sizes: dict[str, int] = {}  # of x, where they are free
+    edge: str = ""  # the value of a condition at an edge of its domain, as "mask all 0"
 
 
 class Verification(msgspec.Struct, frozen=True):
@@ -102,8 +103,12 @@ ON_GPUS = "engines that compute in float16 will show it"
 
 
 def expect(spec: Spec, traced: TracedDenoiser, progress: Progress = SILENT, scope: Scope = "full") -> ReferenceOutputs:
-    """Run the reference at every point. UserError where its output cannot be a denoiser's."""
-    reference, outputs = traced.reference, list[Array]()
+    """Run the reference at every point. UserError where its output cannot be a denoiser's.
+
+    A warning where it is not finite at an edge of a condition's domain: the network has no answer to such a value, so
+    its graphs need none. Export cannot know that no caller gives it.
+    """
+    reference, outputs, compared = traced.reference, list[Array](), list[ComparisonPoint]()
     every = tuple(_carried_on(point, reference, number) for number, point in enumerate(points(spec, scope)))
     for done, point in enumerate(every, 1):
         started = perf_counter()
@@ -116,10 +121,15 @@ def expect(spec: Spec, traced: TracedDenoiser, progress: Progress = SILENT, scop
                 f"{reference.name} returned shape {list(output.shape)} at {point}",
                 f"give the spec of a denoiser that returns {list(wanted)} per sample",
             )
-        if not np.isfinite(output).all():
-            raise not_finite(reference, traced.graph, point)
-        outputs.append(output)
         progress(reference.engine, done, len(every))
+        if not np.isfinite(output).all():
+            fault = not_finite(reference, traced.graph, point)
+            if not point.edge:
+                raise fault
+            LOG.warning("%s; no sample may have that value", fault.what)
+            continue
+        outputs.append(output)
+        compared.append(point)
     feeds = _mixed(every[-1], [each.time for each in every])
     alone, dependence = _each_alone(reference, traced.graph, every[-1], feeds)
     return ReferenceOutputs(
@@ -128,9 +138,9 @@ def expect(spec: Spec, traced: TracedDenoiser, progress: Progress = SILENT, scop
         reference.name,
         reference.engine,
         reference.tolerance,
-        every,
+        tuple(compared),
         tuple(outputs),
-        tuple(reference.beside(point.feeds) for point in every),
+        tuple(reference.beside(point.feeds) for point in compared),
         (feeds, alone),
         dependence,
     )
@@ -197,10 +207,16 @@ def compare(
 
 def samples(spec: Spec, scope: Scope) -> int:
     """The number of samples that a verification evaluates, of the reference and of graphs together."""
-    batches = [point.batch for point in points(spec, scope)]
+    every = tuple(points(spec, scope))
+    batches = [point.batch for point in every]
     graphs = 2 if scope == "full" else 1
-    alone = sum(batch == 1 for batch in batches)  # those are rounded to float16 as well
+    alone = sum(_is_rounded(point, scope) for point in every)
     return (1 + graphs) * sum(batches) + 3 * batches[-1] + alone
+
+
+def _is_rounded(point: ComparisonPoint, scope: Scope) -> bool:
+    """True if the graph is compared at this point with each result rounded to float16 as well."""
+    return point.batch == 1 and (scope == "full" or not point.edge)
 
 
 def tell_time(spec: Spec, scope: Scope, seconds: float) -> None:
@@ -274,13 +290,13 @@ def _rounded(expected: ReferenceOutputs, prepared: PreparedDenoiser, is_deployed
     """
     run, lost = run_prepared(in_float16(_in_parts(prepared))), list[str]()
     for point, output in zip(expected.points, expected.outputs, strict=True):
-        if point.batch == 1:
+        if _is_rounded(point, expected.scope):
             comparison = _compare("float16", expected.spec, point, output, run(point.feeds)[OUTPUT])
             if not comparison.relative <= FLOAT16_TOLERANCE:
                 what = "" if lost else differs_in_float16(comparison.relative, point, expected.name, prepared)
                 if is_deployed:
                     raise UserError(what, IN_FLOAT32)
-                lost.append(what or f"time {point.time:g}")
+                lost.append(what or f"time {point.time:g}{point.edge and ', '}{point.edge}")
                 comparison = msgspec.structs.replace(
                     comparison, max_abs=_number(comparison.max_abs), relative=_number(comparison.relative)
                 )
@@ -297,5 +313,5 @@ def _number(difference: float) -> float:
 
 def _compare(stage: Stage, spec: Spec, point: ComparisonPoint, expected: Array, output: Array) -> PointComparison:
     scalars = {c.name: point.feeds[c.input].astype(float).tolist() for c in spec.conditions if not c.shape}
-    found = difference(expected, output)
-    return PointComparison(stage, point.time, point.batch, scalars, found.largest, found.relative, dict(point.sizes))
+    largest, relative = difference(expected, output)
+    return PointComparison(stage, point.time, point.batch, scalars, largest, relative, dict(point.sizes), point.edge)

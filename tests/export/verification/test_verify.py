@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from fewstep.export.verification.points import BATCHES, QUICK, TIMES, Scope
+from fewstep.export.sources.torch_module import TorchSource
+from fewstep.export.spec import TracedDenoiser
+from fewstep.export.verification.points import BATCHES, TIMES, Scope
 from fewstep.export.verification.verify import compare, expect, samples, tell_time
 from fewstep.graph.graph import Graph, Node
 from fewstep.graph.half_types import FLOAT16
@@ -97,14 +99,15 @@ def test_a_network_that_float16_cannot_hold_is_exported_with_a_warning(caplog: p
 
 
 def test_a_quick_verification_compares_what_is_deployed_at_few_points(unet: Exported) -> None:
+    """One sample, one of the last label, which no other point has, and two at the cleanest time."""
     table = verify(unet.source.spec, unet.traced, unet.prepared, scope="quick")
     assert table.scope == "quick" and {each.stage for each in table.comparisons} == {"prepared", "float16"}
-    assert [each.batch for each in table.comparisons if each.stage == "prepared"] == [batch for _, batch in QUICK]
+    assert [each.batch for each in table.comparisons if each.stage == "prepared"] == [1, 1, 2]
     assert table.worst.relative < 1e-5
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("scope", "count"), [("full", 87), ("quick", 13)])
+@pytest.mark.parametrize(("scope", "count"), [("full", 87), ("quick", 15)])
 def test_evaluations_are_counted_before_they_run(unet: Exported, scope: Scope, count: int) -> None:
     """Of torch at all points, the last one's samples alone, and together; of graphs at all points, the last one with
     other times, and single samples in float16."""
@@ -174,5 +177,63 @@ def test_minutes_are_told_before_they_pass(unet: Exported, caplog: pytest.LogCap
     assert caplog.messages == []
     tell_time(unet.source.spec, "full", 7.0)
     assert caplog.messages == [
-        "verifying takes 87 evaluations of one sample, about 10 minutes; --verify quick takes 13 of them"
+        "verifying takes 87 evaluations of one sample, about 10 minutes; --verify quick takes 15 of them"
     ]
+
+
+class Masked(Tiny):
+    """A mask that scales the prediction."""
+
+    def forward(self, x: Tensor, time: Tensor, mask: Tensor) -> Tensor:
+        h: Tensor = super().forward(x, time)
+        return h * (1 + mask.float().mean(-1))[:, None, None, None]
+
+
+class Other(Masked):
+    """Another prediction where the mask is this one."""
+
+    def __init__(self, mask: list[int], factor: float) -> None:
+        super().__init__()
+        self.mask, self.factor = torch.tensor(mask), factor
+
+    def forward(self, x: Tensor, time: Tensor, mask: Tensor) -> Tensor:
+        is_this = (mask == self.mask).all(-1)[:, None, None, None]
+        return super().forward(x, time, mask) * torch.where(is_this, self.factor, 1.0)
+
+
+def masked(dtype: str, mask: list[int], factor: float) -> tuple[TorchSource, TracedDenoiser]:
+    """The trace of `Masked`, and as its reference `Other` with the same weights."""
+    low, high = (None, None) if dtype == "bool" else (0, 1)
+    made = source(Masked(), Condition("keys", "mask", (4,), dtype, low=low, high=high))  # type: ignore[arg-type]
+    traced, other = made.trace(), Other(mask, factor)
+    other.load_state_dict(made.module.state_dict())
+    return made, replace(traced, reference=replace(traced.reference, module=other))  # type: ignore[type-var]
+
+
+@pytest.mark.parametrize("scope", ["full", "quick"])
+@pytest.mark.parametrize(
+    ("dtype", "mask", "said"),
+    [
+        ("int64", [0, 0, 0, 0], "keys all 0"),
+        ("int64", [1, 1, 1, 1], "keys all 1"),
+        ("int64", [1, 0, 0, 0], "keys 1 at the first element alone"),
+        ("bool", [0, 0, 0, 0], "keys all False"),
+        ("bool", [0, 0, 0, 1], "keys True at the last element alone"),
+        ("float32", [0, 0, 0, 0], "keys all 0"),
+    ],
+)
+def test_a_difference_at_an_edge_of_a_condition_is_found_and_named(
+    dtype: str, mask: list[int], said: str, scope: Scope
+) -> None:
+    made, traced = masked(dtype, mask, 1.01)
+    with pytest.raises(UserError, match=rf"differs from torch.*: 0\.0099 at time \d+, batch 1, {said}; "):
+        verify(made.spec, traced, prepare(traced.graph), scope)
+
+
+def test_a_network_without_an_answer_at_an_edge_is_exported_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    made, traced = masked("int64", [0, 0, 0, 0], torch.nan)
+    table = verify(made.spec, traced, prepare(traced.graph))
+    assert "keys all 0" not in (each.edge for each in table.comparisons) and table.worst.relative < 1e-6
+    (said,) = (record.message for record in caplog.records if record.levelname == "WARNING")
+    assert said.startswith("the output of Other is not finite at time 999, batch 1, keys all 0, from ")
+    assert said.endswith("; no sample may have that value")

@@ -1,0 +1,53 @@
+"""Values at the edges of a condition's domain, which random draws do not reach: a mask of zeros, a single key."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from fewstep.graph.graph import Array
+from fewstep.runtime.bundle.manifest import Condition
+from fewstep.runtime.conditions import drawn_range
+
+MASK = (0.0, 1.0)  # low and high of a condition in floats that may be a mask
+
+
+@dataclass(frozen=True)
+class ConditionEdge:
+    """A value [*shape] of a condition, and its description, as "mask all 0"."""
+
+    condition: Condition
+    value: Array
+    text: str
+
+
+def edges(condition: Condition) -> Iterator[ConditionEdge]:
+    """All elements low, all high, and a single high one, first and last in order.
+
+    For conditions of whole numbers or truth values, and for floats from 0 to 1, which may be masks. Low and high are
+    the ends of what verification draws from.
+    """
+    kind = np.dtype(condition.dtype).kind
+    is_float_mask = kind == "f" and (condition.low, condition.high) == MASK
+    drawn = MASK if is_float_mask else None if kind == "f" else drawn_range(condition)
+    if drawn is None:
+        return
+    low, high = (np.array(np.broadcast_to(end, condition.shape), condition.dtype) for end in drawn)
+    if np.array_equal(low, high):
+        return
+    every = "all " if condition.shape else ""
+    yield ConditionEdge(condition, low, f"{condition.name} {every}{_number(low, 'low')}")
+    yield ConditionEdge(condition, high, f"{condition.name} {every}{_number(high, 'high')}")
+    if low.size > 1:
+        for place, position in ((0, "first"), (low.size - 1, "last")):
+            single = low.copy()
+            single.flat[place] = high.flat[place]
+            text = f"{condition.name} {_number(high, 'high')} at the {position} element alone"
+            yield ConditionEdge(condition, single, text)
+
+
+def _number(end: Array, name: str) -> str:
+    """The number that all elements of an end are; the end's name where they differ."""
+    if np.any(end != end.flat[0]):
+        return name
+    return str(end.flat[0]) if end.dtype == bool else f"{end.flat[0]:g}"
