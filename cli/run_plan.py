@@ -1,4 +1,4 @@
-"""The plan and guidance that verbs take where none is named, and the warning for a plan that a body is not made for."""
+"""The plan that verbs take where none is named, and the warning for a plan that a body is not made for."""
 
 from collections.abc import Collection
 from contextlib import suppress
@@ -20,8 +20,8 @@ from fewstep.plans.plan import IMAGE, Plan
 from fewstep.plans.shaping import Clip, Shaping
 from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.reading import Bundle
-from fewstep.runtime.fitted_plans import FITTED, find_fitted
-from fewstep.runtime.planning import NO_SETTINGS, calibrated_body, calibrated_plan, own_plan
+from fewstep.runtime.fitted_plans import FITTED
+from fewstep.runtime.planning import NO_SETTINGS, calibrated_body, calibrated_plan
 from fewstep.runtime.request import SCHEDULER, PlanSettings, read_plan
 from fewstep.runtime.sampler import PLAN, Sampler
 
@@ -75,19 +75,6 @@ def _is_of_a_solver(name: str) -> bool:
     with suppress(UserError):
         return bool(parse_token_plan_name(name) if is_token_plan_name(name) else parse_plan_name(name))
     return False
-
-
-def default_guidance(bundle: Bundle, body: Body, plan: str | None) -> Guidance | None:
-    """The guidance of a verb that was given none: that of the calibrated plan, for a plan by its name. A fitted plan
-    has it where one was fitted so, and a file has its own."""
-    kept = own_plan(bundle, body)
-    guidance: Guidance | None = None if kept is None else kept.guidance
-    if plan is None or guidance is None or not plan.startswith(FITTED):
-        return None if (plan or "").endswith(".json") else guidance
-    with suppress(UserError):
-        find_fitted(plan, bundle, body, guidance)
-        return guidance
-    return None
 
 
 def _what_ranges_follow(plan: Any) -> tuple[str, Guidance | None, Shaping | None]:

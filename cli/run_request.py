@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from fewstep.cli.conditions import arrays_of, parse_conditions, parse_sizes
 from fewstep.cli.run_options import RunOptions
 from fewstep.cli.run_output import columns_of, scale_of
-from fewstep.cli.run_plan import default_guidance
 from fewstep.cli.run_tiles import Tiling, tiling
 from fewstep.graph.output import check_writable
 from fewstep.plans.errors import UserError
@@ -26,6 +25,7 @@ from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.loading import choose_body
 from fewstep.runtime.lora.adapted import slots_in
 from fewstep.runtime.pictures import sample_of
+from fewstep.runtime.planning import default_guidance
 from fewstep.runtime.prompts import Values, with_prompts
 from fewstep.runtime.runs.tiled_images import tiled_image_shape
 from fewstep.runtime.sizes import sized

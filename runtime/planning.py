@@ -1,5 +1,6 @@
 """The plan that a caller means, for one bundle and the range groups of one body: compiled, or checked."""
 
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,22 @@ def own_plan(bundle: Bundle, body: Body) -> Any:
     """The plan of `calibrated_body`; None where the bundle has none."""
     calibrated = calibrated_body(bundle.manifest, body)
     return None if calibrated is None else calibrated_plan(bundle, calibrated)
+
+
+def default_guidance(bundle: Bundle, body: Body, plan: PlanLike | None) -> Guidance | None:
+    """The guidance of a run that was given none, in programs and on the command line: that of the calibrated plan, for
+    a plan by its name, or None for the default plan. A fitted plan has it where it was fitted so. A compiled plan and a
+    file have their own."""
+    if (plan is not None and not isinstance(plan, str)) or (plan or "").endswith(".json"):
+        return None
+    kept = own_plan(bundle, body)
+    guidance: Guidance | None = None if kept is None else kept.guidance
+    if plan is None or guidance is None or not plan.startswith(FITTED):
+        return guidance
+    with suppress(UserError):
+        find_fitted(plan, bundle, body, guidance)
+        return guidance
+    return None
 
 
 def _calibrated_shaping(bundle: Bundle, body: Body, name: str) -> Shaping | None:

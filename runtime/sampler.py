@@ -34,7 +34,7 @@ from fewstep.runtime.execute import Array, Draws, StepNetwork, StepState, execut
 from fewstep.runtime.feeds import BranchValues, Overrides, branch_values
 from fewstep.runtime.finite import finite_outputs, finite_sample, finite_states
 from fewstep.runtime.network import Network
-from fewstep.runtime.planning import PlanLike, plan_for
+from fewstep.runtime.planning import PlanLike, default_guidance, plan_for
 from fewstep.runtime.request import (
     GivenTensors,
     PlannedRun,
@@ -148,8 +148,9 @@ class Sampler(AbstractContextManager["Sampler"]):
                 body), a compiled plan, or the path of a plan's JSON.
             seeds: one per sample. All run as one batch, and memory grows with their number: for many, call in turns.
             condition: for each condition of the denoiser, one value (or label) per sample.
-            guidance: the weight of classifier-free guidance or a form of `fewstep.plans.guidance`; None runs the
-                conditional branch alone.
+            guidance: the weight of classifier-free guidance or a form of `fewstep.plans.guidance`; 1 runs the
+                conditional branch alone. None is the guidance of the calibrated plan for a plan by its name, as in
+                `fewstep run`. A compiled plan and a file have their own. Without either it is 1.
             shaping: a change of each prediction, such as `Clip(-1, 1)` (`fewstep.plans.shaping`).
             branches: conditions of further branches, {"uncond": {"text": [...]}} for a negative prompt; a condition
                 that is not named is the sample's own, None stands for its null value.
@@ -310,8 +311,9 @@ class Sampler(AbstractContextManager["Sampler"]):
     ) -> Plan:
         """The plan for this sampler: compiled if it is a name, checked if it is not, its steps in the body's groups.
 
-        A `Plan`, or for a token denoiser a `TokenPlan`. It takes the arguments of `sample`. `branches` matters where a
-        condition has no null value: a caller that gives "uncond" can still guide.
+        A `Plan`, or for a token denoiser a `TokenPlan`. It takes the arguments of `sample`, but no guidance is none
+        here, whatever the bundle was calibrated with. `branches` matters where a condition has no null value: a caller
+        that gives "uncond" can still guide.
         """
         check_settings(settings, PlanSettings, "plan")
         return cast(Plan, self._compiled_plan(plan, guidance, settings))  # all but who runs tokens want this kind
@@ -334,7 +336,8 @@ class Sampler(AbstractContextManager["Sampler"]):
         self, plans: Sequence[PlanLike], guidance: float | Guidance | None, settings: RunSettings
     ) -> list[AnyPlan]:
         """The plans of a run, compiled, and checked against its branches, what it carries and the sizes of x."""
-        compiled = [self._compiled_plan(plan, guidance, settings) for plan in plans]
+        guided = [default_guidance(self.bundle, self.body, plan) if guidance is None else guidance for plan in plans]
+        compiled = [self._compiled_plan(*each, settings) for each in zip(plans, guided, strict=True)]
         check_branches(settings.get("branches"), compiled, guidance)
         for plan in compiled:
             check_tensors(plan, self.bundle.manifest.x_shape)

@@ -7,12 +7,13 @@ from rich.filesize import decimal
 
 from fewstep.cli.baked import guidance_of, ports
 from fewstep.cli.outcome import Outcome
-from fewstep.cli.run_plan import default_guidance, unlike_calibration
+from fewstep.cli.run_plan import unlike_calibration
 from fewstep.graph.bake.bake import BakeOptions, bake, plan_of
 from fewstep.graph.output import check_writable
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.loading import choose_body
+from fewstep.runtime.planning import default_guidance
 from fewstep.runtime.progress import Progress
 
 LOG = logging.getLogger("fewstep")

@@ -12,7 +12,6 @@ from fewstep.calibration.fitting.task import BODY, ROOM, open_fit_task
 from fewstep.calibration.fitting.trade import Trade
 from fewstep.cli.conditions import needed_words
 from fewstep.cli.outcome import Outcome, counted
-from fewstep.cli.run_plan import default_guidance
 from fewstep.cli.tables import table
 from fewstep.graph.needs import duration
 from fewstep.measure.cost import sampling_needs
@@ -22,6 +21,7 @@ from fewstep.measure.workers.setup import warn_of_workers
 from fewstep.plans.guidance import describe, weight_of
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.fitted_plans import FITTED
+from fewstep.runtime.planning import default_guidance
 from fewstep.runtime.progress import Progress
 
 

@@ -3,12 +3,13 @@
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
 
-from fewstep.cli.run_plan import check_name, default_guidance, default_plan, unlike_calibration
+from fewstep.cli.run_plan import check_name, default_plan, unlike_calibration
 from fewstep.measure.rollouts.calibrated_plan import judged_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import encode
@@ -16,7 +17,7 @@ from fewstep.plans.guidance import Branches, Guidance, as_guidance
 from fewstep.plans.transforms import tail
 from fewstep.runtime import load
 from fewstep.runtime.bundle.reading import open_bundle
-from fewstep.runtime.planning import calibrated_plan
+from fewstep.runtime.planning import calibrated_plan, default_guidance
 from fewstep.runtime.sampler import PLAN, Sampler
 from fewstep.runtime.sizes import Size
 from tests.bundles import described
@@ -147,6 +148,22 @@ def test_a_verb_without_guidance_has_that_of_the_calibration(
     bundle = open_bundle(tiny_bundle)
     assert default_guidance(bundle, bundle.body("float32"), "ddim:9") == as_guidance(2.0)
     assert [default_guidance(bundle, bundle.body("float32"), each) for each in ("p.json", "fitted:2")] == [None, None]
+
+
+def test_a_program_and_the_command_line_draw_the_same_sample(
+    tiny_bundle: Path, tmp_path: Path, fewstep: Command
+) -> None:
+    calibrate_along(tiny_bundle, "ddim:3", 2.0)
+    asked: Any = {"seeds": [0, 1], "condition": {"class": [1, 1]}}
+    with load(tiny_bundle) as sampler:
+        for name, given, guidance in (("own", [], None), ("one", ["--guidance", "1"], 1.0)):
+            file = tmp_path / f"{name}.npy"
+            fewstep("run", tiny_bundle, "--plan", "ddim:3", "-n", 2, "-c", "class=1", "-o", file, *given)
+            np.testing.assert_array_equal(sampler.sample("ddim:3", **asked, guidance=guidance), np.load(file))
+        own, one = (np.load(tmp_path / f"{name}.npy") for name in ("own", "one"))
+        each = sampler.sample_each(["ddim:3", sampler.compile("ddim:3")], **asked)
+        np.testing.assert_array_equal(each[0], own[0])
+        np.testing.assert_array_equal(each[1], one[1])  # a compiled plan has its own guidance, here none
 
 
 def test_a_name_that_no_denoiser_has_is_refused_before_one_is_opened(tmp_path: Path) -> None:
