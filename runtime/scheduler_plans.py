@@ -1,12 +1,14 @@
 """Plans of the scheduler that came with a denoiser, "scheduler:STEPS", as its pipeline runs it."""
 
+from collections.abc import Sequence
 from dataclasses import replace
+from math import prod
 from typing import Any
 
 import msgspec
 
 from fewstep.plans.configs.diffusers import plan_from_scheduler_config
-from fewstep.plans.configs.pipelines import PIPELINE, PIPELINES
+from fewstep.plans.configs.pipelines import PIPELINE, PIPELINES, needs_mu
 from fewstep.plans.configs.tokens import sampler_from_scheduler_config
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance
@@ -26,6 +28,12 @@ def scheduler_plan(
     """The plan of a scheduler config for samples of the manifest's shape, each step with its network."""
     manifest, (config, steps) = bundle.manifest, _config(name, bundle)
     pipeline = config.get(PIPELINE)
+    if needs_mu(config, pipeline):
+        raise UserError(
+            f"plan {name!r}: the shift of its scheduler follows from the number of tokens, by a rule that fewstep "
+            f"does not know of {pipeline or 'a pipeline without a name'}",
+            f"name a solver and the tokens, such as {_with_tokens(name, manifest.x_shape)!r}",
+        )
     plan = plan_from_scheduler_config(
         config,
         steps=steps,
@@ -43,6 +51,12 @@ def scheduler_plan(
             raise UserError(f"plan {name!r} for the network {network}, of another prediction", "give SOLVER:STEPS")
     named = tuple(msgspec.structs.replace(step, network=network_at(manifest, step.lam)) for step in plan.steps)
     return msgspec.structs.replace(plan, name=name, steps=named)  # a name that compiles it again
+
+
+def _with_tokens(name: str, x_shape: Sequence[int]) -> str:
+    """A plan with a shift by the number of tokens, if each is a square of 2 by 2."""
+    count = prod(size // 2 for size in x_shape[1:])
+    return f"ddim:{name.removeprefix(SCHEDULER)}@dynamic_shift(tokens={count})"
 
 
 def scheduler_sampler(name: str, bundle: Bundle) -> TokenPlanName:

@@ -253,12 +253,12 @@ CLASSES: Mapping[str, SchedulerClass] = {
 def open_config(config: str | Path | Mapping[str, Any], pipeline: str | None) -> SchedulerConfig:
     """The config as its class resolves it, and as a pipeline changes it. UserError for an unknown class or pipeline."""
     source, fields = read(config)
-    name = fields.get("_class_name")
-    if not isinstance(name, str) or name not in CLASSES:
-        raise UserError(f"{source}: unknown scheduler class {name!r}", f"choose one of {', '.join(CLASSES)}")
     if pipeline is not None and pipeline not in PIPELINES:
         raise UserError(f"unknown pipeline {pipeline!r}", f"choose one of {', '.join(PIPELINES)}")
     fields |= PIPELINES[pipeline].changes if pipeline else {}
+    name = fields.get("_class_name")
+    if not isinstance(name, str) or name not in CLASSES:
+        raise UserError(f"{source}: unknown scheduler class {name!r}", f"choose one of {', '.join(CLASSES)}")
     return resolve(source, fields, name, CLASSES[name].defaults)
 
 

@@ -17,8 +17,8 @@ import msgspec
 from fewstep.plans.compile import trace_plan
 from fewstep.plans.configs import cogvideox, continuous, diffusion, dpm, flows, k_diffusion
 from fewstep.plans.configs.classes import CLASSES, OTHER_SIGMAS, open_config
-from fewstep.plans.configs.config import SchedulerConfig
-from fewstep.plans.configs.pipelines import FLOW, PIPELINES, PipelineRules, tokens
+from fewstep.plans.configs.config import SchedulerConfig, read
+from fewstep.plans.configs.pipelines import FLOW, PIPELINES, TAKE_SIGMAS, PipelineRules, dynamic_mu, tokens
 from fewstep.plans.configs.recipe import (
     MOST,
     Recipe,
@@ -115,7 +115,7 @@ def plan_from_scheduler_config(
     if not 1 <= steps <= STEPS_LIMIT:
         raise UserError(f"{steps} steps make no sample", f"ask for 1 .. {STEPS_LIMIT}")
     numbers = check_numbers(read_config.source, arguments)
-    request = _request(read_config, int(steps), numbers, pipeline, x_shape)
+    request = _request(config, read_config, int(steps), numbers, pipeline, x_shape)
     request = replace(request, timesteps=own.get("timesteps"), sigmas=own.get("sigmas"))
     if strength is not None:
         request = _from_image(read_config, request, strength, pipeline)
@@ -130,6 +130,7 @@ def plan_from_scheduler_config(
 
 
 def _request(
+    stored: str | Path | Mapping[str, Any],
     config: SchedulerConfig,
     steps: int,
     arguments: Mapping[str, float],
@@ -137,13 +138,20 @@ def _request(
     x_shape: Sequence[int] | None,
 ) -> ScheduleRequest:
     """The pipeline's request to its scheduler."""
-    if pipeline is None or config.scheduler != FLOW:
+    if pipeline is None:
         return ScheduleRequest(steps, arguments)
     rules = PIPELINES[pipeline]
-    if config["use_dynamic_shifting"] and x_shape is not None and not {"mu", "tokens"} & set(arguments):
+    even = rules.even and not (rules.own_flow_sigmas and config.fields.get("use_flow_sigmas"))
+    if even and config.scheduler not in TAKE_SIGMAS:
+        what = f"{config.source}: {pipeline} gives its scheduler sigmas, and a plan of {config.scheduler} takes none"
+        raise UserError(what, "name a solver and a grid, such as dpmpp_2m:20@flow_shift")
+    if config.fields.get("use_dynamic_shifting") and x_shape is not None and not {"mu", "tokens"} & set(arguments):
         count = tokens(rules, x_shape)
-        arguments = {**arguments, **({} if count is None else {"tokens": count})}
-    return ScheduleRequest(steps, arguments, rules.even)
+        if count is not None and config.scheduler in TAKE_SIGMAS:
+            arguments = {**arguments, "tokens": count}
+        elif count is not None:
+            arguments = {**arguments, "mu": dynamic_mu(rules, read(stored)[1], count)}
+    return ScheduleRequest(steps, arguments, even)
 
 
 def _own_numbers(config: SchedulerConfig, name: str, times: Sequence[float]) -> tuple[float, ...]:

@@ -7,7 +7,8 @@ from typing import Any
 from fewstep.plans.errors import UserError
 
 PIPELINE = "_pipeline"  # where a bundle's scheduler config says which pipeline it came with
-FLOW = "FlowMatchEulerDiscreteScheduler"  # the class that takes sigmas and a shift from its caller
+FLOW = "FlowMatchEulerDiscreteScheduler"
+TAKE_SIGMAS = (FLOW, "FlowMatchLCMScheduler")  # the classes that take sigmas and a shift from their caller
 
 
 @dataclass(frozen=True)
@@ -16,35 +17,157 @@ class PipelineRules:
 
     changes: fields of the config that the pipeline silently sets.
     even: the pipeline gives a flow its sigmas, 1 .. 1 / N, which are then shifted once.
+    own_flow_sigmas: it gives none to a scheduler with `use_flow_sigmas`.
     patch: pixels of x in a token along each axis. A dynamic shift follows from the number of tokens.
+    max_shift: of a dynamic shift, where the config has none.
     shortens: all steps run whatever the strength, which shortens the distillation's timesteps.
     rounds_up: a strength of N steps runs N - int(N - N x strength) of them, in the place of int(N x strength).
     """
 
     changes: Mapping[str, Any] = field(default_factory=dict)
     even: bool = False
+    own_flow_sigmas: bool = False
     patch: int | None = None
+    max_shift: float = 1.15
     shortens: bool = False
     rounds_up: bool = False
 
 
+PLAIN = PipelineRules()  # it passes the number of steps, and of a strength int(N x strength) steps run
 STABLE_DIFFUSION = PipelineRules({"steps_offset": 1, "clip_sample": False})
-STABLE_DIFFUSION_3 = PipelineRules(patch=2, rounds_up=True)
+STABLE_DIFFUSION_3 = PipelineRules(patch=2, max_shift=1.16, rounds_up=True)
+WITHOUT_MU = PipelineRules(rounds_up=True)  # relatives of Stable Diffusion 3's that pass no mu
 LATENT_CONSISTENCY = PipelineRules(shortens=True)
-FLUX = PipelineRules(even=True, patch=2, rounds_up=True)
-PIPELINES: Mapping[str, PipelineRules] = {
-    "StableDiffusionPipeline": STABLE_DIFFUSION,
-    "StableDiffusionImg2ImgPipeline": STABLE_DIFFUSION,
-    "StableDiffusionPAGPipeline": STABLE_DIFFUSION,
+FLUX = PipelineRules(even=True, own_flow_sigmas=True, patch=2, rounds_up=True)
+EVEN = PipelineRules(even=True, patch=2, rounds_up=True)  # relatives of FLUX's
+PIPELINES: Mapping[str, PipelineRules] = {  # read in the source of each class, in diffusers 0.42.1
+    "DDIMPipeline": PipelineRules({"_class_name": "DDIMScheduler"}),
+    "PNDMPipeline": PipelineRules({"_class_name": "PNDMScheduler"}),
     "StableDiffusionInpaintPipeline": PipelineRules({"steps_offset": 1, "skip_prk_steps": True}),
-    "StableDiffusion3Pipeline": STABLE_DIFFUSION_3,
-    "StableDiffusion3Img2ImgPipeline": STABLE_DIFFUSION_3,
-    "LatentConsistencyModelPipeline": LATENT_CONSISTENCY,
-    "LatentConsistencyModelImg2ImgPipeline": LATENT_CONSISTENCY,
     "FluxPipeline": FLUX,
-    "FluxImg2ImgPipeline": FLUX,
-    "FluxControlPipeline": FLUX,
-    "FluxFillPipeline": FLUX,
+    **dict.fromkeys(
+        (
+            "AltDiffusionImg2ImgPipeline",
+            "AltDiffusionPipeline",
+            "StableDiffusionImg2ImgPipeline",
+            "StableDiffusionInpaintPipelineLegacy",
+            "StableDiffusionPAGImg2ImgPipeline",
+            "StableDiffusionPAGInpaintPipeline",
+            "StableDiffusionPAGPipeline",
+            "StableDiffusionPipeline",
+            "StableDiffusionPipelineSafe",
+        ),
+        STABLE_DIFFUSION,
+    ),
+    **dict.fromkeys(
+        ("StableDiffusion3Img2ImgPipeline", "StableDiffusion3InpaintPipeline", "StableDiffusion3Pipeline"),
+        STABLE_DIFFUSION_3,
+    ),
+    **dict.fromkeys(
+        (
+            "StableDiffusion3ControlNetInpaintingPipeline",
+            "StableDiffusion3ControlNetPipeline",
+            "StableDiffusion3PAGImg2ImgPipeline",
+            "StableDiffusion3PAGPipeline",
+        ),
+        WITHOUT_MU,
+    ),
+    **dict.fromkeys(("LatentConsistencyModelImg2ImgPipeline", "LatentConsistencyModelPipeline"), LATENT_CONSISTENCY),
+    **dict.fromkeys(
+        (
+            "FluxControlImg2ImgPipeline",
+            "FluxControlInpaintPipeline",
+            "FluxControlNetImg2ImgPipeline",
+            "FluxControlNetInpaintPipeline",
+            "FluxControlNetPipeline",
+            "FluxControlPipeline",
+            "FluxFillPipeline",
+            "FluxImg2ImgPipeline",
+            "FluxInpaintPipeline",
+            "FluxKontextInpaintPipeline",
+            "FluxKontextPipeline",
+            "QwenImageControlNetInpaintPipeline",
+            "QwenImageControlNetPipeline",
+            "QwenImageEditInpaintPipeline",
+            "QwenImageEditPipeline",
+            "QwenImageEditPlusPipeline",
+            "QwenImageImg2ImgPipeline",
+            "QwenImageInpaintPipeline",
+            "QwenImagePipeline",
+        ),
+        EVEN,
+    ),
+    **dict.fromkeys(
+        (
+            "AudioLDMPipeline",
+            "AuraFlowPipeline",
+            "ConsistencyModelPipeline",
+            "DanceDiffusionPipeline",
+            "DDPMPipeline",
+            "DiTPipeline",
+            "HunyuanDiTControlNetPipeline",
+            "HunyuanDiTPAGPipeline",
+            "HunyuanDiTPipeline",
+            "IFImg2ImgPipeline",
+            "IFImg2ImgSuperResolutionPipeline",
+            "IFInpaintingPipeline",
+            "IFInpaintingSuperResolutionPipeline",
+            "IFPipeline",
+            "IFSuperResolutionPipeline",
+            "KandinskyV22CombinedPipeline",
+            "KandinskyV22ControlnetImg2ImgPipeline",
+            "KandinskyV22ControlnetPipeline",
+            "KandinskyV22Img2ImgCombinedPipeline",
+            "KandinskyV22Img2ImgPipeline",
+            "KandinskyV22InpaintCombinedPipeline",
+            "KandinskyV22InpaintPipeline",
+            "KandinskyV22Pipeline",
+            "KolorsImg2ImgPipeline",
+            "KolorsPAGPipeline",
+            "KolorsPipeline",
+            "LDMPipeline",
+            "LDMSuperResolutionPipeline",
+            "LDMTextToImagePipeline",
+            "MarigoldDepthPipeline",
+            "MarigoldIntrinsicsPipeline",
+            "MarigoldNormalsPipeline",
+            "MusicLDMPipeline",
+            "PaintByExamplePipeline",
+            "PixArtAlphaPipeline",
+            "PixArtSigmaPAGPipeline",
+            "PixArtSigmaPipeline",
+            "SanaControlNetPipeline",
+            "SanaPAGPipeline",
+            "SanaPipeline",
+            "StableDiffusionAdapterPipeline",
+            "StableDiffusionControlNetImg2ImgPipeline",
+            "StableDiffusionControlNetInpaintPipeline",
+            "StableDiffusionControlNetPAGInpaintPipeline",
+            "StableDiffusionControlNetPAGPipeline",
+            "StableDiffusionControlNetPipeline",
+            "StableDiffusionDepth2ImgPipeline",
+            "StableDiffusionImageVariationPipeline",
+            "StableDiffusionInstructPix2PixPipeline",
+            "StableDiffusionLDM3DPipeline",
+            "StableDiffusionUpscalePipeline",
+            "StableDiffusionXLAdapterPipeline",
+            "StableDiffusionXLControlNetImg2ImgPipeline",
+            "StableDiffusionXLControlNetInpaintPipeline",
+            "StableDiffusionXLControlNetPAGImg2ImgPipeline",
+            "StableDiffusionXLControlNetPAGPipeline",
+            "StableDiffusionXLControlNetPipeline",
+            "StableDiffusionXLImg2ImgPipeline",
+            "StableDiffusionXLInpaintPipeline",
+            "StableDiffusionXLInstructPix2PixPipeline",
+            "StableDiffusionXLPAGImg2ImgPipeline",
+            "StableDiffusionXLPAGInpaintPipeline",
+            "StableDiffusionXLPAGPipeline",
+            "StableDiffusionXLPipeline",
+            "StableUnCLIPImg2ImgPipeline",
+            "StableUnCLIPPipeline",
+        ),
+        PLAIN,
+    ),
 }
 
 
@@ -55,3 +178,18 @@ def tokens(pipeline: PipelineRules, x_shape: Sequence[int]) -> int | None:
     if len(x_shape) != 3:
         raise UserError(f"x_shape {tuple(x_shape)} of a pipeline of images", "give [channels, height, width]")
     return (x_shape[1] // pipeline.patch) * (x_shape[2] // pipeline.patch)
+
+
+def dynamic_mu(pipeline: PipelineRules, fields: Mapping[str, Any], count: int) -> float:
+    """The mu of a dynamic shift that a pipeline computes of the number of tokens, by the config as it is stored."""
+    few, many = fields.get("base_image_seq_len", 256), fields.get("max_image_seq_len", 4096)
+    least, most = fields.get("base_shift", 0.5), fields.get("max_shift", pipeline.max_shift)
+    if many == few:
+        raise UserError(f"max_image_seq_len {many!r} is base_image_seq_len", "mend the file")
+    return float(least + (most - least) * (count - few) / (many - few))
+
+
+def needs_mu(fields: Mapping[str, Any], pipeline: str | None) -> bool:
+    """True if a config has a dynamic shift, and the rules of the pipeline do not say by how much."""
+    rules = PIPELINES.get(pipeline or "")
+    return bool(fields.get("use_dynamic_shifting")) and (rules is None or rules.patch is None)

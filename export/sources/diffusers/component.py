@@ -8,12 +8,19 @@ from functools import cached_property
 from pathlib import Path
 
 from fewstep.export.sources.diffusers.files import CONFIG, INDEX, ONNX, Config, Folder, read_json, sha256
-from fewstep.export.sources.diffusers.folder import BATCH_LIMIT, SCHEDULER, interface_of, onnx_network, scheduler_of
+from fewstep.export.sources.diffusers.folder import (
+    BATCH_LIMIT,
+    SCHEDULER,
+    described_by,
+    interface_of,
+    onnx_network,
+    scheduler_of,
+)
+from fewstep.export.sources.diffusers.pipelines import refuse_pipeline, warn_of_pipeline
 from fewstep.export.sources.onnx_file import OnnxSource
 from fewstep.export.sources.spec_file import read_fields
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import Spec
-from fewstep.plans.configs.classes import schedule_from_scheduler_config
 from fewstep.plans.errors import UserError
 
 OWN = ("name", "prediction", "schedule")  # fields of a spec that config.json does not have
@@ -40,7 +47,9 @@ def load_component(path: Path, spec_file: Path | None) -> TorchSource | OnnxSour
     scheduler = scheduler_of(folder.path, folder.pipeline) if spec_file is None else None
     read = [path / CONFIG]
     if scheduler is not None:
-        schedule, prediction = schedule_from_scheduler_config(scheduler)
+        refuse_pipeline(folder)
+        warn_of_pipeline(folder)
+        schedule, prediction = described_by(scheduler)
         fields, read = {"prediction": prediction, "schedule": schedule}, [*read, folder.path / SCHEDULER]
     elif spec_file is None:
         name = config["_class_name"]

@@ -45,8 +45,9 @@ class Folder:
 
     @property
     def pipeline(self) -> str:
-        """The class of the pipeline, or nothing."""
-        return str(self.index.get("_class_name") or "")
+        """The class of the pipeline, or nothing. One of user code is stored with its module."""
+        named = self.index.get("_class_name") or ""
+        return str(named[-1] if isinstance(named, list) and named else named)
 
     def has(self, component: str) -> bool:
         """True if the pipeline has such a component: model_index.json names absent ones as [null, null]."""

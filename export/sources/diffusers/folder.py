@@ -6,6 +6,7 @@ or an adapter in the folder becomes part of the denoiser. Weights are read from 
 folder that optimum exported holds model.onnx instead, and needs neither torch nor diffusers.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,13 @@ from fewstep.export.sources.diffusers.files import (
     sha256,
 )
 from fewstep.export.sources.diffusers.interface import IMAGE, WRITE_IT, Interface
+from fewstep.export.sources.diffusers.pipelines import refuse_pipeline, warn_of_pipeline
 from fewstep.export.sources.onnx_file import OnnxSource
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import Spec
 from fewstep.plans.configs.classes import schedule_from_scheduler_config
-from fewstep.plans.configs.pipelines import PIPELINE
+from fewstep.plans.configs.pipelines import PIPELINE, PIPELINES
+from fewstep.plans.configs.schedules import Described
 from fewstep.plans.errors import UserError
 
 DENOISERS = ("unet", "transformer")  # component names under which pipelines keep theirs
@@ -43,19 +46,21 @@ def load_diffusers_folder(path: Path) -> TorchSource | OnnxSource:
     component = next((name for name in DENOISERS if folder.has(name)), None)
     if component is None:
         raise UserError(f"{path} has neither of {', '.join(DENOISERS)}", GIVE_PIPELINE)
-    if folder.index.get("boundary_ratio") is not None and folder.has(QUIET):
-        fix = f"export {path / QUIET}, and give {path / component} as --expert; docs/export/experts.md has the lambda"
-        raise UserError(f"{path} has two networks, of which each runs a part of the time", fix)
+    refuse_pipeline(folder)
     home = path / component
     config = read_json(home / CONFIG)
     interface = interface_of(config, folder, home)
+    if folder.index.get("boundary_ratio") is not None and folder.has(QUIET):
+        fix = f"export {path / QUIET}, and give {path / component} as --expert; docs/export/experts.md has the lambda"
+        raise UserError(f"{path} has two networks, of which each runs a part of the time", fix)
     control = control_of(folder, config["_class_name"])
     if control is not None:
         interface = controlled(interface, control, folder)
     scheduler = scheduler_of(path, folder.pipeline)
     if scheduler is None:
         raise UserError(f"{path} has no {SCHEDULER}, which says what the network was trained on", GIVE_PIPELINE)
-    schedule, prediction = schedule_from_scheduler_config(scheduler)
+    warn_of_pipeline(folder)
+    schedule, prediction = described_by(scheduler)
     name = path.resolve().name
     spec = Spec(name, interface.x_shape, interface.conditions, prediction, schedule)
     read = [home / CONFIG, path / SCHEDULER]
@@ -100,6 +105,12 @@ def scheduler_of(path: Path, pipeline: str) -> dict[str, Any] | None:
     if not str(kept.get("_class_name")).startswith("DDPM"):  # the others cut a learned variance off, as export does
         kept.pop("variance_type", None)
     return {**kept, PIPELINE: pipeline} if pipeline else kept
+
+
+def described_by(scheduler: Mapping[str, Any]) -> Described:
+    """The schedule and the prediction of a scheduler's config, as its pipeline changes it."""
+    pipeline = scheduler.get(PIPELINE)
+    return schedule_from_scheduler_config(scheduler, pipeline=pipeline if pipeline in PIPELINES else None)
 
 
 def interface_of(config: Config, folder: Folder, home: Path) -> Interface:

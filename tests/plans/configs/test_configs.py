@@ -227,3 +227,10 @@ def test_reading_a_config_imports_neither_torch_nor_diffusers():
         "print([m for m in ('torch', 'diffusers', 'scipy') if m in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_the_scheduler_that_a_pipeline_makes_has_the_fields_of_the_stored_one():
+    config = {"_class_name": "DDPMScheduler", "timestep_spacing": "trailing", "clip_sample": False}
+    plan = plan_from_scheduler_config(config, steps=4, pipeline="DDIMPipeline")
+    assert [step.time for step in plan.steps] == [999, 749, 499, 249]
+    assert not any(step.draws for step in plan.steps)

@@ -61,6 +61,11 @@ OPTIONS = {"steps", "arguments", "pipeline", "x_shape", "guidance", "guided"}  #
         ("FlowMatchEulerDiscrete", DYNAMIC | {"arguments": {"tokens": -5}}, "tokens=-5 is no number of tokens"),
         ("FlowMatchEulerDiscrete", DYNAMIC | {"pipeline": "FluxPipeline", "x_shape": (16,)}, r"x_shape \(16,\)"),
         ("DDIM", {"pipeline": "MyPipeline"}, "unknown pipeline 'MyPipeline'"),
+        (
+            "DDIM",
+            {"pipeline": "FluxInpaintPipeline"},
+            "FluxInpaintPipeline gives its scheduler sigmas, and a plan of DDIMScheduler takes none; name a solver",
+        ),
         ("DDIM", {"guidance": 2.0, "guided": False}, "without an unconditional form"),
         (
             "DDIM",

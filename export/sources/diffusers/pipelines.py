@@ -1,0 +1,53 @@
+"""The class of a folder's pipeline: it may feed a known network otherwise, and give its scheduler other times."""
+
+import logging
+
+from fewstep.export.sources.diffusers.files import Folder
+from fewstep.export.sources.diffusers.interface import WRITE_IT
+from fewstep.plans.configs.pipelines import PIPELINES
+from fewstep.plans.errors import UserError
+
+LOG = logging.getLogger("fewstep")
+TOKENS_OF_A_PICTURE = "appends the tokens of a picture to those of x"
+SEVERAL_PICTURES = "joins several pictures in one sequence, each with positions of its own"
+BOXES = "passes boxes and their texts to the network's attention"
+FRAMES = "makes films: attention reads the first frame"
+INVERSION = "edits a given picture, whose noise it finds by an inversion first"
+REFUSED_PIPELINES = {  # what they do with a network that fewstep knows, and that the network's config does not say
+    "CycleDiffusionPipeline": INVERSION,
+    "FluxKontextInpaintPipeline": TOKENS_OF_A_PICTURE,
+    "FluxKontextPipeline": TOKENS_OF_A_PICTURE,
+    "LEditsPPPipelineStableDiffusion": INVERSION,
+    "LEditsPPPipelineStableDiffusionXL": INVERSION,
+    "StableDiffusionDiffEditPipeline": INVERSION,
+    "StableDiffusionGLIGENPipeline": BOXES,
+    "StableDiffusionGLIGENTextImagePipeline": BOXES,
+    "StableDiffusionLatentUpscalePipeline": "scales the network's input, time and output by itself",
+    "StableDiffusionPix2PixZeroPipeline": INVERSION,
+    "TextToVideoZeroPipeline": FRAMES,
+    "TextToVideoZeroSDXLPipeline": FRAMES,
+    "VisualClozeGenerationPipeline": SEVERAL_PICTURES,
+    "VisualClozePipeline": SEVERAL_PICTURES,
+}
+TWO_WEIGHTS = ("StableDiffusionInstructPix2PixPipeline", "StableDiffusionXLInstructPix2PixPipeline")
+
+
+def refuse_pipeline(folder: Folder) -> None:
+    """UserError for a pipeline that feeds its network otherwise than the network's config says."""
+    name = folder.pipeline
+    if name in REFUSED_PIPELINES:
+        raise UserError(f"{folder.path}: its pipeline is a {name}, which {REFUSED_PIPELINES[name]}", WRITE_IT)
+
+
+def warn_of_pipeline(folder: Folder) -> None:
+    """Warns where the plan scheduler:N, or guidance, is not the pipeline's by default."""
+    name = folder.pipeline
+    if name in TWO_WEIGHTS:
+        LOG.warning(
+            "%s: --guidance is the guidance_scale of %s with an image_guidance_scale of 1: all its branches see the "
+            "picture",
+            *(folder.path, name),
+        )
+    elif name not in PIPELINES:
+        why = f"fewstep does not know what {name} changes" if name else "model_index.json names no pipeline"
+        LOG.warning("%s: the times of the plan scheduler:N are the scheduler's own: %s", folder.path, why)

@@ -1,0 +1,108 @@
+"""Folders by the class of their pipeline: refused, sampled by its rules, or with a warning."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fewstep.export.export import ExportOptions, export, load_source
+from fewstep.export.sources.diffusers.classes import REFUSED
+from fewstep.export.sources.diffusers.pipelines import REFUSED_PIPELINES
+from fewstep.plans.errors import UserError
+from fewstep.runtime.loading import load
+from tests.families import tiny
+
+diffusers = pytest.importorskip("diffusers")
+TOKENS = 64
+
+
+def flux(folder: Path, pipeline: Any, channels: int = 64) -> Path:
+    """A folder of FLUX.1 with a dynamic shift, without texts and autoencoder."""
+    network = diffusers.FluxTransformer2DModel(
+        in_channels=channels,
+        out_channels=64,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        joint_attention_dim=8,
+        pooled_projection_dim=8,
+        axes_dims_rope=(2, 2, 4),
+    )
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True)
+    configs = {"tokenizer_2/tokenizer_config.json": {"model_max_length": 5}}
+    path = Path(tiny.diffusers_folder(folder, network, "transformer", scheduler, pipeline=pipeline, configs=configs))
+    index = json.loads((path / "model_index.json").read_text()) | {"vae": ["diffusers", "AutoencoderKL"]}
+    (path / "vae").mkdir()
+    sizes = {"_class_name": "Other", "sample_size": 128, "block_out_channels": [8] * 4}
+    (path / "vae" / "config.json").write_text(json.dumps(sizes))
+    (path / "model_index.json").write_text(json.dumps(index))
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("pipeline", "channels"), [("FluxInpaintPipeline", 64), ("FluxControlImg2ImgPipeline", 128)])
+def test_a_bundle_of_the_family_of_flux_shifts_by_its_tokens(pipeline: str, channels: int, tmp_path: Path) -> None:
+    export(ExportOptions(str(flux(tmp_path / "f", pipeline, channels)), tmp_path / "bundle", verify="quick"))
+    times = [step.time for step in load(tmp_path / "bundle").compile("scheduler:4").steps]
+    mu = 0.5 + (1.15 - 0.5) * (TOKENS - 256) / (4096 - 256)
+    np.testing.assert_allclose(times, [1000 / (1 + np.exp(-mu) * (1 / s - 1)) for s in (1, 0.75, 0.5, 0.25)])
+
+
+@pytest.mark.slow
+def test_a_shift_by_an_unknown_rule_is_refused_with_a_plan_that_runs(tmp_path: Path) -> None:
+    export(ExportOptions(str(flux(tmp_path / "f", "MyPipeline")), tmp_path / "bundle", verify="quick"))
+    sampler = load(tmp_path / "bundle")
+    with pytest.raises(UserError, match=r"does not know of MyPipeline; .*'ddim:4@dynamic_shift\(tokens=64\)'") as error:
+        sampler.compile("scheduler:4")
+    assert len(sampler.compile(str(error.value).split("'")[-2]).steps) == 4
+
+
+@pytest.mark.parametrize("pipeline", sorted(REFUSED_PIPELINES))
+def test_a_pipeline_that_feeds_its_network_otherwise_is_refused_by_name(pipeline: str, tmp_path: Path) -> None:
+    (tmp_path / "unet").mkdir()
+    index = {"_class_name": pipeline, "unet": ["diffusers", "UNet2DConditionModel"]}
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(UserError, match=f"its pipeline is a {pipeline}, which {REFUSED_PIPELINES[pipeline]}; write a"):
+        load_source(str(tmp_path))
+
+
+def test_a_component_of_such_a_pipeline_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="FluxKontextPipeline, which appends the tokens of a picture"):
+        load_source(str(flux(tmp_path, "FluxKontextPipeline") / "transformer"))
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "says"),
+    [
+        ("MyPipeline", "the scheduler's own: fewstep does not know what MyPipeline changes"),
+        (["pipeline", "MyPipeline"], "the scheduler's own: fewstep does not know what MyPipeline changes"),
+        (None, "the scheduler's own: model_index.json names no pipeline"),
+        ("StableDiffusionXLInstructPix2PixPipeline", "an image_guidance_scale of 1"),
+    ],
+)
+def test_what_export_does_not_do_as_the_pipeline_is_one_line(
+    pipeline: Any, says: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    load_source(str(flux(tmp_path, pipeline)))
+    (line,) = (record.getMessage() for record in caplog.records if "autoencoder" not in record.getMessage())
+    assert says in line
+
+
+def test_a_known_pipeline_needs_no_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    load_source(str(flux(tmp_path, "FluxControlPipeline", 128)))
+    assert "scheduler" not in caplog.text
+
+
+@pytest.mark.parametrize("network", ["LTXVideo", "Wan", "Mochi", "CogVideoX", "HunyuanVideo", "Cosmos", "SanaVideo"])
+def test_networks_of_films_are_refused_as_such(network: str, tmp_path: Path) -> None:
+    name = f"{network}Transformer3DModel"
+    (tmp_path / "transformer").mkdir()
+    (tmp_path / "transformer" / "config.json").write_text(json.dumps({"_class_name": name}))
+    index = {"_class_name": f"{network}Pipeline", "transformer": ["diffusers", name], "boundary_ratio": 0.9}
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+    assert hasattr(diffusers, name) and name in REFUSED
+    with pytest.raises(UserError, match=f"its denoiser is a {name}, which makes films; write a function"):
+        load_source(str(tmp_path))
