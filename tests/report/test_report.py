@@ -19,7 +19,7 @@ from fewstep.measure.rollouts.metrics import CEILING, psnr
 from fewstep.measure.speed.machine import this_machine
 from fewstep.measure.teacher import NO_TEACHER
 from fewstep.plans.errors import UserError
-from fewstep.report import write
+from fewstep.report import write as report_module
 from fewstep.report.address import ADDRESS, lead_to
 from fewstep.report.figures import notes
 from fewstep.report.integrity import VerifyOptions, verify
@@ -323,7 +323,7 @@ def test_a_kill_before_the_address_leaves_a_valid_bundle(bundle, monkeypatch):
     def killed(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(write, "lead_to", killed)
+    monkeypatch.setattr(report_module, "lead_to", killed)
     with pytest.raises(KeyboardInterrupt):
         report(options(bundle))
     opened = open_bundle(bundle)

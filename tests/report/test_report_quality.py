@@ -15,7 +15,7 @@ from fewstep.measure.results import Distance, Quality, StepQuality, TokenQuality
 from fewstep.measure.rollouts.end_quality import EndQuality
 from fewstep.measure.tally import PairedSamples
 from fewstep.measure.teacher import NO_TEACHER, TeacherCheck
-from fewstep.report import write
+from fewstep.report import write as report_module
 from fewstep.report.distribution import distribution_section, stored_evaluation
 from fewstep.report.options import ReportOptions
 from fewstep.report.quality import end_section
@@ -158,14 +158,14 @@ def test_an_evaluation_with_figures_of_before_is_left_out_with_a_warning(evaluat
 
 def test_an_evaluation_made_while_the_report_measured_is_shown(evaluated, tmp_path, monkeypatch):
     bundle = Path(shutil.copytree(evaluated[0], tmp_path / "bundle"))
-    real = write.figures
+    real = report_module.figures
     changed(bundle, evaluation=None)
 
     def meanwhile(*given):
         store(bundle, encode(evaluated[1]))
         return real(*given)
 
-    monkeypatch.setattr(write, "figures", meanwhile)
+    monkeypatch.setattr(report_module, "figures", meanwhile)
     assert 'id="distribution"' in reported(bundle)[1]
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fewstep.calibration import count, opened_task
+from fewstep.calibration import count
+from fewstep.calibration import opened_task as opening
 from fewstep.calibration.count import count_activations, tabulate
 from fewstep.calibration.opened_task import open_task
 from fewstep.calibration.ranges import observe
@@ -45,7 +46,7 @@ def fickle(monkeypatch: pytest.MonkeyPatch) -> None:
         assert sampler.network().prologue is not None
         return sampler.changed(prologue=unsteady(sampler.network().prologue, "time"))
 
-    monkeypatch.setattr(opened_task, "load", loaded)
+    monkeypatch.setattr(opening, "load", loaded)
     monkeypatch.setattr(observe, "open_session", opened)
 
 

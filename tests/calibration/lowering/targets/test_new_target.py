@@ -16,7 +16,7 @@ from fewstep.calibration.options import CalibrateOptions
 from fewstep.calibration.precision.bound import Bound
 from fewstep.calibration.precision.native import check_targets, searched_here
 from fewstep.cli.generate import field_help
-from fewstep.measure import opened_body
+from fewstep.measure import opened_body as opening
 from fewstep.measure.body_backends import backend_of, inference_engine_of, is_simulated
 from fewstep.measure.opened_body import open_body
 from fewstep.plans.errors import UserError
@@ -106,7 +106,7 @@ def test_a_bound_holds_for_it_on_every_cpu(fake: Target, monkeypatch: pytest.Mon
 
 def test_an_engine_of_its_own_opens_its_body(bundle: Path, fake: Target, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[int] = []
-    monkeypatch.setattr(opened_body, "named", lambda _, threads: opened.append(threads) or OnnxRuntime(threads=threads))
+    monkeypatch.setattr(opening, "named", lambda _, threads: opened.append(threads) or OnnxRuntime(threads=threads))
     own = named_fake(CPU_X86, backend="other", label="Other")
     opened_bundle = of_platform(bundle, own.platform)
     body = opened_bundle.body(BODY)
