@@ -66,7 +66,7 @@ class BodyMaker:
         search = self._search(body.recipe)
         if search is not None:
             body = replace(self._judged(search.recipe), search=search)
-        check_near(body)
+        check_near(body, self.task.sampler.bundle.manifest)
         return body
 
     def _unbounded(self, target: Target) -> CalibratedBody:

@@ -17,7 +17,7 @@ from fewstep.calibration.precision.refine import SearchResult
 from fewstep.calibration.task import Task
 from fewstep.measure.rollouts.course import Course, open_course
 from fewstep.measure.rollouts.direction import GUIDANCE, body_differences, float_differences, is_lost, text_of, worst
-from fewstep.measure.rollouts.nearness import CLIP_THEM, LEAST_PSNR, LEAST_SNR, Nearness
+from fewstep.measure.rollouts.nearness import LEAST_PSNR, LEAST_SNR, Nearness, clip_hint
 from fewstep.measure.rollouts.on_demand import close
 from fewstep.measure.rollouts.row_by_row import body_by_rows
 from fewstep.measure.rollouts.seeds import BODY_SEEDS, SeedBatch
@@ -25,7 +25,7 @@ from fewstep.measure.rollouts.token_course import TokenCourse, open_token_course
 from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.arguments import check_compiled, check_tokens
 from fewstep.plans.errors import UserError
-from fewstep.runtime.bundle.manifest import Difference, Trial
+from fewstep.runtime.bundle.manifest import Difference, Manifest, Trial
 from fewstep.runtime.progress import SILENT, Progress, under
 
 
@@ -78,7 +78,7 @@ def judged(recipe: Recipe, course: Course | TokenCourse, by_rows: bool = False) 
     return structs.replace(trial, snr=snr, unrelated=unrelated, guidance=guidance, condition=condition)
 
 
-def check_near(body: CalibratedBody) -> None:
+def check_near(body: CalibratedBody, manifest: Manifest) -> None:
     """UserError for a body that loses what guidance multiplies at a step, or whose samples are far from float32's. A
     bound is a floor of the caller's own."""
     trial, target = body.trial, body.recipe.target.name
@@ -94,7 +94,7 @@ def check_near(body: CalibratedBody) -> None:
     raise UserError(
         f"int8 for {target} is {near.sentence('float32')}; {LEAST_PSNR:g} and {LEAST_SNR:g} dB are the"
         f" least, and {len(trial.in_float)} operations in float do not mend it",
-        CLIP_THEM if near.is_diverged else fix,
+        clip_hint(manifest) if near.is_diverged else fix,
     )
 
 

@@ -11,6 +11,7 @@ from difflib import get_close_matches
 
 import typer
 
+from fewstep.cli.errors import WrongLine
 from fewstep.cli.generate import command, flag, manner_parameters, with_parameters
 from fewstep.cli.outcome import Outcome, tell
 from fewstep.cli.output_flags import Manner
@@ -22,12 +23,6 @@ from fewstep.runtime.progress import AHEAD
 
 ALL = "--help-all"  # --help with the options for experts
 INTERRUPTED = 130  # how typer tells of a KeyboardInterrupt
-
-
-class WrongLine(UserError):
-    """A command line that cannot be understood."""
-
-    code = 2
 
 
 def run(arguments: list[str], manner: Manner) -> int:

@@ -6,15 +6,17 @@ from pathlib import Path
 from rich.filesize import decimal
 from rich.table import Table
 
+from fewstep.cli.next_command import NextCommand, advised_next, report_next
 from fewstep.cli.outcome import Outcome
 from fewstep.cli.tables import table
 from fewstep.graph.needs import check_memory, duration
 from fewstep.measure.measurement import MeasureTask
 from fewstep.measure.results import Quality, Results
 from fewstep.measure.workers.setup import warn_of_workers
+from fewstep.report.advice import advice
 from fewstep.report.drawing.plan_view import headline
 from fewstep.report.quality import NO_SSIM, NONE
-from fewstep.report.verdict import costliest, verdicts, warnings
+from fewstep.report.verdict import verdicts, warnings
 from fewstep.runtime.bundle.reading import open_bundle
 
 TOKENS = "differ: open positions whose likeliest token is another at float32's states; same: tokens at the end"
@@ -64,13 +66,20 @@ def work(task: MeasureTask, output: Path | None, written: Sequence[int]) -> Outc
 
 
 def measured(results: Results, bundle: Path) -> Iterator[str | Table]:
-    """The largest cost, the table, and what the figures amount to."""
-    yield from filter(None, [costliest(results, bundle)])
+    """The verdict, the table, and what the figures amount to."""
+    if (advised := advice(results, open_bundle(bundle).manifest, bundle)) is not None:
+        yield advised.verdict
     if results.qualities or results.sizes:
         yield measured_table(results, is_image=len(open_bundle(bundle).manifest.x_shape) == IMAGE_AXES)
     yield from map(str, filter(None, [results.teacher_check]))
     yield from warnings(results)
     yield from verdicts(results)
+
+
+def measured_next(results: Results, bundle: Path) -> NextCommand:
+    """The command that lowers the largest cost, or `report`, where no quality was measured."""
+    advised = advice(results, open_bundle(bundle).manifest, bundle)
+    return report_next(bundle) if advised is None else advised_next(advised.command, bundle)
 
 
 def measured_table(results: Results, is_image: bool = True) -> Table:

@@ -13,6 +13,8 @@ from fewstep.plans.errors import printable
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from fewstep.cli.next_command import NextCommand
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -21,11 +23,13 @@ class Outcome:
     value: what --json prints: structs, dataclasses, dicts and what they hold.
     shown: what people see: lines of text, tables and trees. A text is one line.
     code: the exit code; 1 where the answer to what was asked is no.
+    then: the command that comes next, which people see as the last line.
     """
 
     value: object
     shown: "tuple[RenderableType, ...]" = ()
     code: int = 0
+    then: "NextCommand | None" = None
 
 
 def tell(outcome: Outcome, manner: Manner) -> None:
@@ -40,6 +44,8 @@ def tell(outcome: Outcome, manner: Manner) -> None:
                 from fewstep.cli.tables import show
 
                 show(part)
+        if outcome.then is not None:
+            print(printable(str(outcome.then)))
 
 
 def counted(number: int, noun: str) -> str:

@@ -27,12 +27,16 @@ class Estimate:
     sampling: float
     timing: float = 0.0
 
+    @property
+    def seconds(self) -> float:
+        return self.sampling + self.timing
+
     def announce(self) -> None:
         """One line on the log AHEAD, where the work takes LEAST_ANNOUNCED or longer."""
-        if (seconds := self.sampling + self.timing) >= LEAST_ANNOUNCED:
+        if self.seconds >= LEAST_ANNOUNCED:
             turns = f", and {duration(self.timing)} of timing" if self.timing else ""
             AHEAD.info(
-                "this takes up to %s: %d evaluations of one sample%s", duration(seconds), self.evaluations, turns
+                "this takes up to %s: %d evaluations of one sample%s", duration(self.seconds), self.evaluations, turns
             )
 
 

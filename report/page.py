@@ -5,6 +5,7 @@ from html import escape
 
 from fewstep.measure.body_backends import SIMULATION
 from fewstep.measure.results import BodyCoverage, Operation, Quality, Results
+from fewstep.report.advice import Advice
 from fewstep.report.direction import direction_section
 from fewstep.report.distribution import distribution_section
 from fewstep.report.drawing import plots
@@ -34,7 +35,7 @@ from fewstep.report.quality import end_section
 from fewstep.report.samples import Samples, samples_section
 from fewstep.report.style import STYLE
 from fewstep.report.tokens import tokens_section
-from fewstep.report.verdict import costliest, warnings
+from fewstep.report.verdict import warnings
 from fewstep.report.words import lead_paragraph, linked, words_section
 from fewstep.runtime.bundle.networks import labelled
 from fewstep.runtime.bundle.platforms import ONNXRUNTIME
@@ -46,14 +47,15 @@ def page(
     evaluation: Results | None = None,
     maps: Sequence[ShownMap] = (),
     engines: Sequence[tuple[str, ...]] = (),
+    advised: Advice | None = None,
 ) -> bytes:
     """The whole document, UTF-8.
 
     `samples` None: tokens. `evaluation` is what `fewstep measure` found of the same bodies, `maps` the searches that
-    they come from, `engines` those of `shown_engines`.
+    they come from, `engines` those of `shown_engines`, and `advised` the verdict.
     """
     sections = [
-        *(lead_paragraph(verdict) for verdict in [costliest(results)] if verdict),
+        *([] if advised is None else [lead_paragraph(str(advised))]),
         headline(results),
         *(lead_paragraph(warning) for warning in warnings(results)),
         *([] if samples is None else _ends(results, samples)),

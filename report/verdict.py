@@ -1,52 +1,16 @@
-"""Warnings and verdicts: int8 bodies that cost much, win nothing or do not compare; what a distance says."""
+"""Warnings: int8 bodies that cost much, win nothing or do not compare; what a distance says."""
 
 from collections.abc import Iterator
-from os import PathLike, fspath
-from shlex import quote
 
 from fewstep.measure.results import Distance, Quality, Results, TokenQuality
-from fewstep.measure.rollouts.conditions_file import random_note
 from fewstep.measure.rollouts.direction import CONDITION, GUIDANCE, is_lost, text_of, worst
-from fewstep.measure.rollouts.nearness import CLIP_THEM, LEAST_PSNR, Nearness
+from fewstep.measure.rollouts.nearness import Nearness
+from fewstep.report.judgement import MOST_CHANGED
 from fewstep.runtime.bundle.manifest import Difference, TokenAgreement
-
-ALIKE_PSNR = 3.0  # dB: an error of twice the energy
-MOST_CHANGED = 3.0  # % of the likeliest tokens at float32's states
-
-
-def costliest(results: Results, bundle: str | PathLike[str] = "BUNDLE") -> str | None:
-    """The largest cost between the exact samples and int8's, in two sentences with the next command: few steps, int8,
-    guidance's direction, or nothing. None without a quality. Of the first body, which runs here. `bundle` is its path
-    in that command."""
-    if not results.qualities:
-        return None
-    first, path = results.qualities[0], quote(fspath(bundle))
-    steps, int8 = results.float_against_teacher, first.against_float.mean
-    if results.shaping is None and first.against_float.nearness.is_diverged:
-        return f"Neither few steps nor int8 cost most: {CLIP_THEM}. Next: fewstep calibrate {path} --clip 1."
-    lost = worst(differences_of(first)[GUIDANCE]) if first.steps else None
-    if lost is not None and is_lost(lost):
-        return f"int8 costs most: {first.body} loses what guidance adds. Next: fewstep calibrate {path} --quality 30dB."
-    if steps is None:
-        return None
-    figures = f"float32 is {steps.mean:.1f} dB from many steps, and {first.body} {int8:.1f} dB from float32"
-    if steps.nearness.is_near and first.against_float.nearness.is_near:
-        return f"Neither few steps nor int8 cost much: {figures}. Next: fewstep run {path} --precision int8."
-    if steps.mean < int8 - ALIKE_PSNR:
-        fits = results.shaping is None  # fitted plans have no shaping
-        verb = f"fit {path}" if fits else f"choose {path} --at-least {LEAST_PSNR:g}dB"
-        return f"Few steps cost most, not int8: {figures}. Next: fewstep {verb}, or more steps."
-    if int8 < steps.mean - ALIKE_PSNR:
-        return (
-            f"int8 costs most, not few steps: {figures}. Next: fewstep calibrate {path} --quality {steps.mean:.0f}dB."
-        )
-    return f"Few steps and int8 cost alike: {figures}. Next: fewstep choose {path} --at-least {LEAST_PSNR:g}dB."
 
 
 def warnings(results: Results) -> Iterator[str]:
     """One sentence for each; none where int8 is near float32 and faster, and all bodies were calibrated alike."""
-    if (note := random_note(results.random_conditions)) is not None:
-        yield f"Judged {note}."
     yield from results.unlike
     yield from filter(None, (far(each.body, each.against_float.nearness, each.tokens) for each in results.qualities))
     for quality in results.qualities:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import replace
+from pathlib import Path
 from typing import TypeVar
 
 import msgspec
@@ -22,6 +23,7 @@ from fewstep.measure.speed.timed_bodies import TimedBodies, timed_here
 from fewstep.measure.storing import check_output, open_unchanged
 from fewstep.plans.errors import UserError
 from fewstep.report.address import lead_to
+from fewstep.report.advice import advice
 from fewstep.report.distribution import stored_evaluation
 from fewstep.report.engines.section import shown_engines
 from fewstep.report.figures import figures, left_out, notes, own_plans
@@ -70,7 +72,9 @@ def _drawn(bundle: Bundle, measured: Results, samples: Samples | None) -> tuple[
     evaluation = _read(bundle, "evaluation", stored_evaluation, left_out)
     maps = _read(bundle, "precision maps", shown_maps, left_out) or ()
     measured = msgspec.structs.replace(measured, notes=(*measured.notes, *left_out))
-    return measured, page(measured, samples, evaluation, maps, shown_engines(bundle))
+    named = Path(bundle.path.resolve().name)  # a page may be shown to others: it names no place on this machine
+    advised = advice(measured, bundle.manifest, named)
+    return measured, page(measured, samples, evaluation, maps, shown_engines(bundle), advised)
 
 
 def _read(bundle: Bundle, what: str, stored: Callable[[Bundle], T], left_out: list[str]) -> T | None:

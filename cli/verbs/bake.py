@@ -6,6 +6,7 @@ from dataclasses import replace
 from rich.filesize import decimal
 
 from fewstep.cli.baked import guidance_of, ports
+from fewstep.cli.next_command import next_command
 from fewstep.cli.outcome import Outcome
 from fewstep.cli.run_plan import unlike_calibration
 from fewstep.graph.bake.bake import BakeOptions, bake, plan_of
@@ -28,7 +29,9 @@ def verb(options: BakeOptions, progress: Progress) -> Outcome:
     baked, files = bake(options, planned, progress)
     sizes = ", ".join(f"{file} ({decimal(file.stat().st_size)})" for file in files)
     what = f"{baked.plan} in {baked.precision}, {guidance_of(baked)}"
-    return Outcome({"files": files, "holds": baked}, (f"{sizes}: {what}", *ports(baked)))
+    use = "run it with onnxruntime in any language: docs/bake.md has programs in Python, C++ and JavaScript"
+    value = {"files": files, "holds": baked}
+    return Outcome(value, (f"{sizes}: {what}", *ports(baked), use), then=next_command("verify", options.output))
 
 
 def _guided(options: BakeOptions) -> BakeOptions:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
+from fewstep.cli.next_command import next_command
 from fewstep.cli.outcome import Outcome
 from fewstep.graph.engines.accounts import account_lines, accounts
 from fewstep.graph.engines.build import Build, BuildOptions, EngineRequest, build, by_hand, intended
@@ -42,7 +43,9 @@ def verb(options: BuildOptions, progress: Progress) -> Outcome:
     comparisons = tuple(each for each in compared if isinstance(each, EngineComparison))
     lines += [each.agreement if each.agrees else str(difference_of(each)) for each in comparisons]
     value = {"bundle": options.bundle, "built": result.built, "kept": result.kept, "compared": comparisons}
-    return Outcome(value, tuple(lines), code=0 if all(each.agrees for each in comparisons) else 1)
+    agrees = all(each.agrees for each in comparisons)
+    then = next_command("run", options.bundle, "--backend", options.backend) if agrees else None
+    return Outcome(value, tuple(lines), code=0 if agrees else 1, then=then)
 
 
 def _compared(options: BuildOptions, made: Build, progress: Progress) -> Iterator[EngineComparison | NotCompared]:

@@ -12,6 +12,7 @@ from fewstep.calibration.options import CalibrateOptions, check_options
 from fewstep.calibration.precision.refine import SearchResult
 from fewstep.calibration.second_moments import TRAJECTORIES
 from fewstep.cli.malloc_arenas import one_heap
+from fewstep.cli.next_command import report_next
 from fewstep.cli.outcome import Outcome, counted
 from fewstep.cli.trials import trial_lines
 from fewstep.graph.commit import open_for_update
@@ -19,7 +20,7 @@ from fewstep.graph.needs import check_needs, duration, together
 from fewstep.measure.rollouts.course import AT_ONCE
 from fewstep.measure.rollouts.direction import CONDITION, is_lost, text_of
 from fewstep.measure.rollouts.end_quality import EndQuality
-from fewstep.measure.rollouts.nearness import CLIP_THEM, Nearness
+from fewstep.measure.rollouts.nearness import Nearness, clip_hint
 from fewstep.measure.rollouts.seeds import BODY_SEEDS, JUDGE_SEEDS
 from fewstep.measure.rollouts.trajectories import in_words
 from fewstep.measure.speed.mean_step import int8_share
@@ -46,7 +47,7 @@ def verb(options: CalibrateOptions, progress: Progress) -> Outcome:
                 if trial.is_chosen and (sentence := far(name, near, trial.tokens)):
                     LOG.warning("%s", sentence.rstrip("."))
                 if near.is_diverged and options.clip is None:
-                    LOG.warning("%s: %s", name, CLIP_THEM)
+                    LOG.warning("%s: %s", name, clip_hint(calibration.manifest))
                 if trial.condition is not None and is_lost(trial.condition):
                     LOG.warning("%s loses the %s: %s", name, CONDITION, text_of(trial.condition))
     value = {
@@ -57,7 +58,7 @@ def verb(options: CalibrateOptions, progress: Progress) -> Outcome:
     }
     if calibration.others:
         value["networks"] = {name: _bodies(other, name) for name, other in calibration.others.items()}
-    return Outcome(value, tuple(_lines(options, calibration)))
+    return Outcome(value, tuple(_lines(options, calibration)), then=report_next(options.bundle))
 
 
 def _bodies(calibration: Calibration, network: str = DENOISER) -> dict[str, Any]:

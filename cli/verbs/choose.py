@@ -1,11 +1,11 @@
 """`fewstep choose`: the deployments in a table, the front marked, and the winner as a command line."""
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from shlex import quote
 
 from rich.table import Table
 
+from fewstep.cli.errors import WrongLine
+from fewstep.cli.next_command import next_command
 from fewstep.cli.outcome import Outcome
 from fewstep.cli.tables import table
 from fewstep.graph.needs import check_memory, duration
@@ -24,13 +24,17 @@ FRONT, CHOSEN = "front", "chosen"
 
 
 def verb(options: ChooseOptions, progress: Progress) -> Outcome:
+    _check_bound(options)
     choice = choose(options, progress)
     if options.output is not None:
         write_whole(options.output, drawing(choice, options).encode())
-    return Outcome(choice, (_table(choice, options.batch), *choice.left_out, *_said(choice, options.bundle)))
+    shown: tuple[str | Table, ...] = (_table(choice, options.batch), *choice.left_out, *_said(choice))
+    then = None if choice.chosen is None else next_command("run", options.bundle, "--chosen")
+    return Outcome(choice, shown, then=then)
 
 
 def dry_run(options: ChooseOptions) -> Outcome:
+    _check_bound(options)
     judging = open_judging(options)
     plans, needed = plans_by_body(judging, options.plan), needs(judging)
     names = list(dict.fromkeys(name for own in plans.values() for name in own))
@@ -57,6 +61,14 @@ def dry_run(options: ChooseOptions) -> Outcome:
             needed.said(options.bundle),
         ),
     )
+
+
+def _check_bound(options: ChooseOptions) -> None:
+    """UserError without a bound, since most choices take minutes. Plans that are named may be compared without one."""
+    if options.within is None and options.at_least is None and not options.plan:
+        raise WrongLine(
+            "choose needs a bound", "give --within 20ms or --at-least 40dB, or plans to compare (--plan dpmpp_2m:8)"
+        )
 
 
 def _table(choice: Choice, batch: int) -> Table:
@@ -115,9 +127,9 @@ def _curve(name: str, rows: Sequence[Deployment], colour: int, dashed: bool = Fa
     return Series(name, [row.milliseconds for row in rows], [row.psnr for row in rows], colour, dashed, labels)
 
 
-def _said(choice: Choice, bundle: Path) -> Iterator[str]:
+def _said(choice: Choice) -> Iterator[str]:
     if choice.chosen is None:
         yield "nothing is chosen: --within 20ms or --at-least 40dB does"
         return
     yield f"{choice.chosen.asked}: {described(choice.chosen.winner)}"
-    yield f"kept as the choice of this machine: fewstep run {quote(str(bundle))} --chosen"
+    yield "kept as the choice of this machine"

@@ -9,7 +9,7 @@ from pathlib import Path
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.lowering.targets import USUAL
 from fewstep.calibration.options import CalibrateOptions, check_options
-from fewstep.cli.measured import measured
+from fewstep.cli.measured import measured, measured_next
 from fewstep.cli.outcome import Outcome, counted
 from fewstep.cli.run_options import RunOptions
 from fewstep.cli.run_sampling import run
@@ -97,6 +97,7 @@ def verb(options: DemoOptions, progress: Progress) -> Outcome:
             f"{page}: the report",
             f"{seconds:.0f} s in all",
         ),
+        then=measured_next(results, options.bundle),
     )
 
 

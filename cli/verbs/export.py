@@ -16,7 +16,8 @@ from fewstep.runtime.progress import Progress
 
 def verb(options: ExportOptions, progress: Progress) -> Outcome:
     manifest = export(options, progress)
-    from fewstep.export.verification.verify import Verification  # onnxruntime is not for --help
+    from fewstep.cli.next_command import calibrate_next  # onnxruntime is not for --help
+    from fewstep.export.verification.verify import Verification
 
     line = f"{options.output}: {manifest.name}"
     verification = None
@@ -28,7 +29,8 @@ def verb(options: ExportOptions, progress: Progress) -> Outcome:
             f"{' (quick)' * (verification.scope == 'quick')}, "
             f"largest relative difference {verification.worst.relative:.1e}"
         )
-    return Outcome({"bundle": options.output, "name": manifest.name, "verification": verification}, (line,))
+    value = {"bundle": options.output, "name": manifest.name, "verification": verification}
+    return Outcome(value, (line,), then=calibrate_next(options.output))
 
 
 def dry_run(options: ExportOptions) -> Outcome:

@@ -1,6 +1,7 @@
 """`fewstep fit`: the gain of a fitted plan, and how it is found again."""
 
 from dataclasses import replace
+from shlex import quote
 
 from rich.table import Table
 
@@ -11,6 +12,7 @@ from fewstep.calibration.fitting.options import FitOptions
 from fewstep.calibration.fitting.task import BODY, ROOM, open_fit_task
 from fewstep.calibration.fitting.trade import Trade
 from fewstep.cli.conditions import needed_words
+from fewstep.cli.next_command import NextCommand
 from fewstep.cli.outcome import Outcome, counted
 from fewstep.cli.tables import table
 from fewstep.graph.needs import duration
@@ -37,12 +39,11 @@ def verb(options: FitOptions, progress: Progress) -> Outcome:
         if not result.is_kept:
             end.append(f"{options.bundle}: no plan is kept: {result.weak_teacher}")
         else:
-            end.append(
-                f"{options.bundle}: plan {FITTED}{options.steps} for {result.body}: {command_of(options, result)}"
-            )
+            end.append(f"{options.bundle}: plan {FITTED}{options.steps} for {result.body}")
     trade = [] if result.trade is None else [_trade(result.trade)]
     sets = [] if result.sets is None else [_sets(result, result.sets)]
-    return Outcome(result, (_table(result), str(result.check), *trade, *sets, *end))
+    then = NextCommand(command_of(options, result))
+    return Outcome(result, (_table(result), str(result.check), *trade, *sets, *end), then=then)
 
 
 def dry_run(options: FitOptions) -> Outcome:
@@ -145,9 +146,11 @@ def _sets(result: FitResult, sets: SetComparison) -> str:
 
 
 def command_of(options: FitOptions, result: FitResult) -> str:
-    """The command that samples along the plan, with an example of each condition that the bundle needs."""
-    words = [f"fewstep run {options.bundle} --plan {FITTED}{options.steps}"]
+    """The command that samples along the plan, or along the nominal one where none is kept, with an example of each
+    condition that the bundle needs."""
+    plan = result.nominal if result.plan is None or not result.is_kept else f"{FITTED}{options.steps}"
+    words = [f"fewstep run {quote(str(options.bundle))} --plan {plan}"]
     words += [f"--backend {options.backend}"] * (options.backend != "onnxruntime")
-    weight = None if result.plan is None else weight_of(result.plan.guidance)
+    weight = options.guidance if result.plan is None else weight_of(result.plan.guidance)
     words += [] if weight is None else [f"--guidance {weight:g}"]
     return " ".join([*words, *needed_words(open_bundle(options.bundle).manifest)])

@@ -2,7 +2,7 @@
 
 from rich.table import Table
 
-from fewstep.cli.measured import measured, work
+from fewstep.cli.measured import measured, measured_next, work
 from fewstep.cli.outcome import Outcome, counted
 from fewstep.cli.tables import table
 from fewstep.measure.measure import ROOM, MeasureOptions, measure, measure_task
@@ -19,7 +19,8 @@ def verb(options: MeasureOptions, progress: Progress) -> Outcome:
     where = options.output or stored
     end = () if where is None else (f"{where}: the figures, measured in {results.seconds:.0f} s",)
     lacking = () if results.features or "fd" not in options.columns else (NO_FEATURES,)
-    return Outcome(results, (*measured(results, options.bundle), *lacking, *_speed(results), *end))
+    shown = (*measured(results, options.bundle), *lacking, *_speed(results), *end)
+    return Outcome(results, shown, then=measured_next(results, options.bundle))
 
 
 def dry_run(options: MeasureOptions) -> Outcome:

@@ -2,6 +2,7 @@
 
 from rich.filesize import decimal
 
+from fewstep.cli.next_command import next_command
 from fewstep.cli.outcome import Outcome
 from fewstep.graph.pack import PackOptions, pack
 from fewstep.runtime.progress import Progress
@@ -13,4 +14,5 @@ def verb(options: PackOptions, progress: Progress) -> Outcome:
     return Outcome(
         {"bundle": options.output, "bodies": tuple(manifest.bodies), "bytes": size},
         (f"{options.output}: {', '.join(manifest.bodies)}, {decimal(size)}",),
+        then=next_command("verify", options.output),
     )

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from fewstep.measure.rollouts.metrics import PEAK, Floats, psnr
+from fewstep.runtime.bundle.manifest import Manifest
 
 LEAST_PSNR, LEAST_SNR = 25.0, 15.0  # dB: the floor, to the peak and to the variance of the references
 DIVERGED = -20.0  # dB between samples of two seeds, which are ten times the peak apart
-CLIP_THEM = "float32's own samples leave the range of the data: clip each clean prediction, with --clip 1 for [-1, 1]"
+CLIP = "--clip LIMIT"
 NEAR_PSNR, NEAR_SNR = 40.0, 30.0  # dB: beyond them few people see a difference side by side
 
 
@@ -31,19 +32,20 @@ class Nearness:
     @property
     def is_enough(self) -> bool:
         """True where samples reach the floor, and none is not finite. Above the peak, SNR stands for PSNR."""
-        return self._reaches(LEAST_PSNR, LEAST_SNR)
+        return self.reaches(LEAST_PSNR, LEAST_SNR)
 
     @property
     def is_near(self) -> bool:
         """True where few people see a difference."""
-        return self._reaches(NEAR_PSNR, NEAR_SNR)
+        return self.reaches(NEAR_PSNR, NEAR_SNR)
 
     @property
     def is_diverged(self) -> bool:
         """True where the references themselves are far out of model range."""
         return self.unrelated is not None and self.unrelated < DIVERGED
 
-    def _reaches(self, least_psnr: float, least_snr: float) -> bool:
+    def reaches(self, least_psnr: float, least_snr: float) -> bool:
+        """True from these limits on, in dB. Above the peak, SNR stands for PSNR."""
         if self.snr is None:
             return self.psnr >= least_psnr
         return max(self.psnr, self.snr) >= least_psnr and self.snr >= least_snr
@@ -61,6 +63,16 @@ class Nearness:
     def other_seed(self) -> str:
         """ "; another seed's sample has 12.3 dB", or nothing."""
         return "" if self.unrelated is None else f"; another seed's sample has {self.unrelated:.1f} dB"
+
+
+def clip_hint(manifest: Manifest) -> str:
+    """The hint for a denoiser whose float32 samples leave the range of the data, which a bundle does not have. It is
+    usually [-1, 1] of grey and RGB pictures, and never of latents."""
+    what = f"float32's own samples leave the range of the data: clip each clean prediction, with {CLIP}"
+    if manifest.autoencoder is not None:
+        return f"{what}, the largest number in latents of your data"
+    has_pixels = len(manifest.x_shape) == 3 and manifest.x_shape[0] in (1, 3)
+    return f"{what}, the largest number in your data{', such as 1 for pictures in [-1, 1]' * has_pixels}"
 
 
 class Signal:

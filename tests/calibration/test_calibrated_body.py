@@ -278,12 +278,15 @@ def test_a_body_far_from_float_is_refused_and_not_written(bundle: Path, monkeypa
     assert "--quality 30" in refused.value.fix and open_bundle(bundle).manifest == before
 
 
-@pytest.mark.parametrize(("unrelated", "fix"), [(7.0, "--quality 30dB"), (None, "--quality 30dB"), (-81.0, "--clip 1")])
+@pytest.mark.parametrize(
+    ("unrelated", "fix"), [(7.0, "--quality 30dB"), (None, "--quality 30dB"), (-81.0, "--clip LIMIT")]
+)
 def test_the_fix_for_samples_that_leave_the_range_of_the_data_is_a_clip(unrelated: float | None, fix: str) -> None:
     trial = SimpleNamespace(psnr=-62.7, snr=15.2, unrelated=unrelated, tokens=None, in_float=(), guidance=None)
     recipe = SimpleNamespace(target=SimpleNamespace(name="cpu-x86"))
     body: Any = SimpleNamespace(trial=trial, recipe=recipe, search=None)
+    manifest: Any = SimpleNamespace(x_shape=(1, 8, 8), autoencoder=None)
     with pytest.raises(UserError, match=fix):
-        calibrated_body.check_near(body)
+        calibrated_body.check_near(body, manifest)
     body.search = SimpleNamespace()
-    calibrated_body.check_near(body)  # a bound is a floor of the caller's own
+    calibrated_body.check_near(body, manifest)  # a bound is a floor of the caller's own

@@ -26,7 +26,7 @@ FEW = {"steps": 2, "seeds": 8, "selection_seeds": 8, "judge_seeds": 8, "iteratio
 
 def test_the_command_that_it_names_runs(tiny_bundle: Path, tmp_path: Path) -> None:
     options = FitOptions(tiny_bundle, plan="dpmpp_2m:2", guidance=2.0, **FEW)
-    printed = str(verb(options, SILENT).shown[-1])
+    printed = str(verb(options, SILENT).then)
     words = shlex.split(printed[printed.index("fewstep run") :])
     assert words == ["fewstep", "run", str(tiny_bundle), *["--plan", "fitted:2", "--guidance", "2", "-c", "class=0"]]
     assert main([*words[1:], "-o", str(tmp_path / "x.npy")]) == 0

@@ -10,7 +10,8 @@ from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.measure.measure import MeasureOptions, measure
 from fewstep.measure.results import Results
-from fewstep.report.verdict import warnings
+from fewstep.report.advice import advice
+from fewstep.runtime.bundle.reading import open_bundle
 from tests.cli.conftest import Command, Document
 from tests.measure.rollouts.inpainting import write_inpainting
 
@@ -38,6 +39,12 @@ def measured(bundle: Path, **options: Any) -> Results:
     return measure(MeasureOptions(bundle, columns=("psnr",), seeds=4, teacher="ddim:4", teacher_seeds=2, **options))
 
 
+def verdict(results: Results, bundle: Path) -> str:
+    advised = advice(results, open_bundle(bundle).manifest, bundle)
+    assert advised is not None
+    return advised.verdict
+
+
 @pytest.fixture
 def copied(tmp_path: Path) -> Path:
     """A bundle that is not calibrated."""
@@ -59,11 +66,11 @@ def test_calibrate_says_it_in_words(copied: Path, fewstep: Command, own: Path) -
 
 def test_measure_says_it_unless_conditions_are_given(bundle: Path, own: Path) -> None:
     results, given = measured(bundle), measured(bundle, conditions=own)
-    assert results.random_conditions == ("mask", "masked") and f"Judged {SAID}." in warnings(results)
-    assert given.random_conditions == () and f"Judged {SAID}." not in warnings(given)
+    assert results.random_conditions == ("mask", "masked") and SAID in verdict(results, bundle)
+    assert given.random_conditions == () and SAID not in verdict(given, bundle)
 
 
 def test_the_page_of_a_report_says_it(bundle: Path, fewstep: Command, tmp_path: Path) -> None:
     short = "--seeds 4 --forced-seeds 2 --teacher ddim:4 --teacher-seeds 2 --batches 1 --rounds 1 --turn-seconds 0.01"
     printed = fewstep("report", bundle, *short.split(), "-o", tmp_path / "page.html").out
-    assert SAID in (tmp_path / "page.html").read_text() and f"Judged {SAID}." in printed
+    assert SAID in (tmp_path / "page.html").read_text() and f", judged {SAID}" in printed and "Look at it: " in printed

@@ -16,10 +16,11 @@ from fewstep.measure.rollouts.end_quality import EndQuality
 from fewstep.measure.tally import PairedSamples
 from fewstep.measure.teacher import NO_TEACHER, TeacherCheck
 from fewstep.report import write as report_module
+from fewstep.report.advice import advice
 from fewstep.report.distribution import distribution_section, stored_evaluation
 from fewstep.report.options import ReportOptions
 from fewstep.report.quality import end_section
-from fewstep.report.verdict import costliest, far, verdict, verdicts
+from fewstep.report.verdict import far, verdict, verdicts
 from fewstep.report.write import report
 from fewstep.runtime.bundle.manifest import Difference, TokenAgreement
 from fewstep.runtime.bundle.reading import open_bundle
@@ -218,7 +219,11 @@ def test_a_body_that_changes_many_tokens_is_named():
 @pytest.mark.parametrize(
     ("steps", "int8", "said"),
     [
-        (10.8, 26.9, "Few steps cost most, not int8: float32 is 10.8 dB from many steps, and int8-cpu-x86 26.9 dB"),
+        (
+            10.8,
+            26.9,
+            "more steps cost less: float32 is 10.8 dB from many steps, and int8-cpu-x86 26.9 dB",
+        ),
         (44.0, 26.9, "int8 costs most, not few steps: "),
         (31.0, 29.0, "Few steps and int8 cost alike: "),
         (41.0, 60.0, "Neither few steps nor int8 cost much: "),
@@ -230,13 +235,15 @@ def test_the_costliest_is_named_first_with_the_next_command(evaluated, steps, in
     body = replace(body, against_float=replace(body.against_float, mean=int8), steps=())
     taught = replace(results.float_against_teacher, mean=steps)
     results = replace(results, float_against_teacher=taught, qualities=(body,))
-    sentence = costliest(results)
-    assert sentence.startswith(said) and re.search("Next: fewstep [a-z]+ BUNDLE", sentence)
-    assert "fewstep fit" not in costliest(replace(results, shaping="clipped"))
+    manifest, path = open_bundle(evaluated[0]).manifest, Path("my models/shapes")
+    found = advice(results, manifest, path)
+    assert said in found.verdict and re.fullmatch(r"fewstep [a-z]+ 'my models/shapes'( .*)?", found.command)
+    assert str(found) == f"{found.verdict} Next: {found.command}"
+    assert "fewstep fit" not in advice(replace(results, shaping="clipped"), manifest, path).command
     far = replace(body, against_float=replace(body.against_float, unrelated=-46.0))
-    assert costliest(replace(results, qualities=(far,))).endswith("Next: fewstep calibrate BUNDLE --clip 1.")
-    assert costliest(results, Path("my models/shapes")) == sentence.replace("BUNDLE", "'my models/shapes'")  # to paste
-    assert costliest(replace(results, qualities=())) is None
+    diverged = advice(replace(results, qualities=(far,)), manifest, path)
+    assert diverged.command == "fewstep calibrate 'my models/shapes' --clip LIMIT"
+    assert advice(replace(results, qualities=()), manifest, path) is None
 
 
 def test_a_lost_direction_of_guidance_comes_first(evaluated):
@@ -244,5 +251,8 @@ def test_a_lost_direction_of_guidance_comes_first(evaluated):
     (body,) = results.qualities
     lost = Difference(step=1, gain=0.2, ratio=-1.0, share=0.2)
     steps = (StepQuality(0, 1.0, 0.0, 0, 30.0, 30.0, 30.0, guidance=lost),)
-    sentence = costliest(replace(results, qualities=(replace(body, steps=steps),)))
-    assert sentence.startswith("int8 costs most: int8-cpu-x86 loses what guidance adds.")
+    results = replace(results, qualities=(replace(body, steps=steps),))
+    found = advice(results, open_bundle(evaluated[0]).manifest, evaluated[0])
+    assert found.verdict.startswith("Not usable: int8-cpu-x86 is ")
+    assert "dB, and loses what guidance adds." in found.verdict
+    assert found.command.endswith("--quality 30dB")

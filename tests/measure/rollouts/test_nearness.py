@@ -1,11 +1,14 @@
 """One measure of nearness, for signals of any scale."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 
 from fewstep.measure.rollouts.end_quality import compared
 from fewstep.measure.rollouts.metrics import PEAK, psnr
-from fewstep.measure.rollouts.nearness import Nearness, Signal
+from fewstep.measure.rollouts.nearness import Nearness, Signal, clip_hint
 from fewstep.measure.tally import PairedSamples
 
 
@@ -26,6 +29,20 @@ def test_both_figures_are_asked_for_and_a_quiet_signal_is_not_near_for_its_peak(
     assert Nearness(psnr, snr).is_enough is enough
     assert Nearness(45.0, 40.0, -20.1).is_diverged and not Nearness(-62.0, 15.0, -19.9).is_diverged
     assert Nearness(40.0, 30.0).is_near and not Nearness(45.0, 25.0).is_near
+
+
+@pytest.mark.parametrize(
+    ("shape", "fields", "end"),
+    [
+        ((3, 8, 8), {}, "the largest number in your data, such as 1 for pictures in [-1, 1]"),
+        ((4, 8, 8), {}, "the largest number in your data"),
+        ((16, 2), {}, "the largest number in your data"),
+        ((3, 8, 8), {"autoencoder": object()}, "the largest number in latents of your data"),
+    ],
+)
+def test_one_is_a_limit_for_pictures_alone(shape: Any, fields: dict[str, Any], end: str) -> None:
+    manifest: Any = SimpleNamespace(**{"x_shape": shape, "autoencoder": None, **fields})
+    assert clip_hint(manifest).endswith(f"clip each clean prediction, with --clip LIMIT, {end}")
 
 
 def test_figures_follow_from_the_signal_however_it_is_cut() -> None:

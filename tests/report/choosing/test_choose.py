@@ -226,6 +226,15 @@ def test_the_command_shows_the_table_and_draws(
     assert "budget: " in drawn and ">chosen</text>" in drawn
 
 
+def test_a_choice_without_a_bound_is_refused_before_anything_is_opened(
+    tiny_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = "choose needs a bound; give --within 20ms or --at-least 40dB, or plans to compare (--plan dpmpp_2m:8)"
+    for line in (["choose", str(tiny_bundle)], ["choose", str(tiny_bundle), "--dry-run"]):
+        assert main(line) == 2
+        assert capsys.readouterr().err == f"fewstep: {said}\n"
+
+
 def test_the_printed_command_runs_also_where_the_path_has_a_space(
     tiny_bundle: Path, calls: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

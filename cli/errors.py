@@ -1,0 +1,9 @@
+"""Errors of the command line."""
+
+from fewstep.plans.errors import UserError
+
+
+class WrongLine(UserError):
+    """A command line that cannot be understood."""
+
+    code = 2

@@ -1,0 +1,67 @@
+"""Verbs end with the next command, quoted for a shell, and with its duration if that is over a minute."""
+
+import logging
+import shlex
+from pathlib import Path
+
+import pytest
+
+from fewstep.cli import next_command as following
+from fewstep.cli.next_command import NextCommand, calibrate_next, next_command, report_next
+from fewstep.cli.outcome import Outcome, tell
+from fewstep.cli.output_flags import Manner
+from fewstep.measure.estimate import Estimate
+from fewstep.plans.errors import UserError
+from tests.bundles import changed
+from tests.cli.conftest import Command
+
+LOG = logging.getLogger("fewstep")
+
+
+@pytest.mark.parametrize(
+    ("sampling", "timing", "said"),
+    [(59.0, 0.0, ""), (59.0, 5.0, " (up to 64 seconds)"), (1920.0, 0.0, " (up to 32 minutes)")],
+)
+def test_a_duration_over_a_minute_is_said(sampling: float, timing: float, said: str) -> None:
+    command = NextCommand("fewstep fit b", lambda: Estimate(1, sampling, timing))
+    assert str(command) == f"Next: fewstep fit b{said}"
+
+
+def test_words_are_quoted_for_a_shell() -> None:
+    assert str(next_command("report", Path("my models/a"))) == "Next: fewstep report 'my models/a'"
+
+
+def test_what_cannot_be_estimated_is_left_out_without_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    def refused() -> Estimate:
+        LOG.warning("of the next command")
+        raise UserError("no", "fix")
+
+    assert str(NextCommand("fewstep fit b", refused)) == "Next: fewstep fit b" and not caplog.messages
+    LOG.warning("of this one")
+    assert caplog.messages == ["of this one"]
+
+
+def test_a_large_bundle_is_not_opened_again(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert report_next(tiny_bundle).estimate is not None
+    monkeypatch.setattr(following, "LARGE", 1)
+    assert report_next(tiny_bundle).estimate is None
+
+
+def test_the_line_is_the_last_and_not_for_json(capsys: pytest.CaptureFixture[str]) -> None:
+    outcome = Outcome({"a": 1}, ("done",), then=next_command("report", "b"))
+    tell(outcome, Manner())
+    assert capsys.readouterr().out == "done\nNext: fewstep report b\n"
+    tell(outcome, Manner(json=True))
+    assert "Next" not in capsys.readouterr().out
+
+
+def test_after_export_comes_calibrate_with_its_default_plan(tiny_bundle: Path) -> None:
+    assert calibrate_next(tiny_bundle).command == f"fewstep calibrate {tiny_bundle} --plan dpmpp_2m:8"
+    changed(tiny_bundle, distilled=True)  # whose solver is the user's choice
+    assert calibrate_next(tiny_bundle).command.endswith("--plan SOLVER:STEPS")
+
+
+def test_what_pack_names_next_runs(tiny_bundle: Path, tmp_path: Path, fewstep: Command) -> None:
+    last = fewstep("pack", tiny_bundle, "-o", tmp_path / "small device").out.splitlines()[-1]
+    assert last.startswith("Next: fewstep verify ")
+    fewstep(*shlex.split(last.partition("fewstep ")[2]))
