@@ -18,6 +18,7 @@ from fewstep.report.drawing import plots
 from fewstep.report.drawing.plan_plot import stacked
 from fewstep.report.drawing.plots import Series
 from fewstep.report.quality import NONE
+from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.progress import Progress
 
 FRONT, CHOSEN = "front", "chosen"
@@ -64,7 +65,9 @@ def dry_run(options: ChooseOptions) -> Outcome:
 
 
 def _check_bound(options: ChooseOptions) -> None:
-    """UserError without a bound, since most choices take minutes. Plans that are named may be compared without one."""
+    """UserError without a bound, since most choices take minutes, or for a bundle that no bound helps. Plans that are
+    named may be compared without one."""
+    open_bundle(options.bundle).check_continuous("choose")
     if options.within is None and options.at_least is None and not options.plan:
         raise WrongLine(
             "choose needs a bound", "give --within 20ms or --at-least 40dB, or plans to compare (--plan dpmpp_2m:8)"

@@ -226,7 +226,7 @@ def test_the_command_shows_the_table_and_draws(
     assert "budget: " in drawn and ">chosen</text>" in drawn
 
 
-def test_a_choice_without_a_bound_is_refused_before_anything_is_opened(
+def test_a_choice_without_a_bound_is_refused_before_it_measures(
     tiny_bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     said = "choose needs a bound; give --within 20ms or --at-least 40dB, or plans to compare (--plan dpmpp_2m:8)"
