@@ -1,0 +1,116 @@
+"""Samplers that run a deployed denoiser on this machine's GPU."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from benchmarks.gpu.deployed import BATCHES, ENGINE_PRECISIONS, FLOATS, Deployed, Sample, on_backend
+from fewstep.graph.bake.bake import BakeOptions, bake
+from fewstep.plans import noise
+from fewstep.runtime.backends.onnxruntime import OnnxRuntime, Session
+from fewstep.runtime.backends.onnxruntime_cuda import PROVIDER, OnnxRuntimeCuda, open_session, provider_settings
+from fewstep.runtime.backends.onnxruntime_cuda_graph import Replayed
+from fewstep.runtime.backends.tensorrt import BODIES, TensorRt
+from fewstep.runtime.bundle.reading import open_bundle
+
+STEPS, UNROLLED, LOOP = "onnxruntime-cuda", "onnxruntime-cuda, unrolled file", "onnxruntime-cuda, baked file"
+CPU = ("CPUExecutionProvider", dict[str, str]())
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A sampler: `open` loads it, which may fail. precision: of its network."""
+
+    name: str
+    precision: str
+    open: Callable[[], Sample]
+
+
+def contenders(of: Deployed, tensorrt: str = "", device: str = "cuda") -> Iterator[Contender]:
+    """All that may run a bundle here, the most telling first. tensorrt: the package that is installed, or nothing.
+    device: cpu for a rehearsal."""
+    for precision in ENGINE_PRECISIONS if tensorrt else ():
+        body = BODIES[precision][0]
+        for said, graph in (("", False), (", CUDA graph", True)):
+            backend = TensorRt(tensorrt, cuda_graph=graph)  # type: ignore[arg-type]
+            yield Contender(f"{tensorrt}{said}", precision, on_backend(of, body, backend))
+    for precision in FLOATS:
+        backend_here = OnnxRuntimeCuda() if device == "cuda" else OnnxRuntime()
+        yield Contender(STEPS, precision, on_backend(of, precision, backend_here))
+    for precision in FLOATS:
+        yield Contender(UNROLLED, precision, in_unrolled_file(of, precision, device))
+    for precision in FLOATS:
+        yield Contender(LOOP, precision, in_baked_file(of, precision, device))
+
+
+def in_baked_file(of: Deployed, body: str, device: str) -> Callable[[], Sample]:
+    """The baked file, whose Loop keeps the state where the provider computes."""
+
+    def opened() -> Sample:
+        output = of.bundle.with_name(f"{of.bundle.name}-{body}.onnx")
+        _, (file, *_) = bake(BakeOptions(of.bundle, of.member.plan, output, body=body, guidance=of.member.guidance))
+        find_libraries(device)
+        session = open_session(onnxruntime, Path(file), settings(device))
+        draw = inputs_of(of)
+
+        def sample(seeds: Sequence[int]) -> np.ndarray:
+            return np.asarray(session.run(None, draw(seeds))[0])
+
+        return sample
+
+    return opened
+
+
+def in_unrolled_file(of: Deployed, body: str, device: str) -> Callable[[], Sample]:
+    """A file of all steps for each batch. A run is one CUDA graph: the host does nothing between steps."""
+
+    def opened() -> Sample:
+        draw, calls = inputs_of(of), dict[int, Callable[[Any], Any]]()
+
+        def sample(seeds: Sequence[int]) -> np.ndarray:
+            batch = next(each for each in BATCHES if each >= len(seeds))
+            if batch not in calls:
+                calls[batch] = recorded(of.unrolled_file(body, batch), device)
+            padded = [*seeds, *[seeds[-1]] * (batch - len(seeds))]
+            samples = next(iter(calls[batch](draw(padded)).values()))
+            return np.asarray(samples[: len(seeds)])
+
+        return sample
+
+    return opened
+
+
+def recorded(file: Path, device: str) -> Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]:
+    """A file whose calls are replayed as one CUDA graph; on the CPU, a file. UserError where it cannot be recorded."""
+    find_libraries(device)
+    session = open_session(onnxruntime, file, settings(device, cuda_graph=True))
+    names = tuple(each.name for each in session.get_outputs())
+    loaded = Session(file.name, session, names, takes_optional=False)
+    if device != "cuda":
+        return loaded
+
+    def plain() -> Session:
+        raise RuntimeError("the run could not be recorded as a CUDA graph")
+
+    return Replayed(onnxruntime, loaded, plain, ("cuda", 0))
+
+
+def settings(device: str, cuda_graph: bool = False) -> tuple[str, dict[str, str]]:
+    """The provider that computes, with its settings."""
+    return (PROVIDER, provider_settings(0, cuda_graph)) if device == "cuda" else CPU
+
+
+def find_libraries(device: str) -> None:
+    """Let onnxruntime find CUDA and cuDNN where pip put them."""
+    if device == "cuda":
+        onnxruntime.preload_dlls()
+
+
+def inputs_of(of: Deployed) -> Callable[[Sequence[int]], dict[str, np.ndarray]]:
+    """Seeds -> the inputs of a baked run."""
+    shape = open_bundle(of.bundle).manifest.x_shape
+    return lambda seeds: {"noise": noise.stacked(seeds, 0, shape), **of.conditions(seeds)}

@@ -1,0 +1,162 @@
+"""A denoiser's bundle with all that is measured of it, prepared once, where it is measured or on another machine."""
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.gpu.results import AnyRecord, DenoiserRow
+from benchmarks.nvidia.forms import BLOCK, FEW, KNOWN
+from benchmarks.zoo.bundles import calibration
+from benchmarks.zoo.members import HELD_OUT, Member
+from fewstep.calibration.calibrate import calibrate
+from fewstep.export.export import ExportOptions, export
+from fewstep.graph import io
+from fewstep.graph.bake.bake import BakeOptions, assembled
+from fewstep.graph.engines.build import BuildOptions, build
+from fewstep.measure.rollouts.seeds import held_out_conditions
+from fewstep.plans.errors import UserError
+from fewstep.runtime.backends import Backend
+from fewstep.runtime.backends.onnxruntime import OnnxRuntime
+from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.loading import load
+
+BATCHES = (1, 8)
+SEEDS = 64  # that are compared with the CPU's
+TRAJECTORIES = 16  # of calibration
+ENGINE_PRECISIONS = ("float16", "int8")
+FLOATS = ("float16", "float32")
+
+Sample = Callable[[Sequence[int]], np.ndarray]  # seeds -> samples [B, ...]
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """A denoiser's bundle, and how its samples are drawn. Files that belong to it lie next to the bundle."""
+
+    member: Member
+    bundle: Path
+
+    @cached_property
+    def conditions(self) -> Callable[[Sequence[int]], dict[str, np.ndarray]]:
+        """Seeds -> each condition [seeds, *shape]."""
+        takes = open_bundle(self.bundle).manifest
+        return partial(held_out_conditions, takes, records=self.member.rows(SEEDS, HELD_OUT))
+
+    @property
+    def seeds(self) -> int:
+        """How many seeds are compared with the CPU's."""
+        return FEW if self.member.name == BLOCK.name else SEEDS
+
+    @property
+    def expected_file(self) -> Path:
+        """The CPU's samples in float32 of the seeds from 0 on."""
+        return self.bundle.with_name(f"{self.bundle.name}-expected.npy")
+
+    def unrolled_file(self, precision: str, batch: int) -> Path:
+        """A whole run of a batch, every step written out."""
+        return self.bundle.with_name(f"{self.bundle.name}-{precision}-{batch}-unrolled.onnx")
+
+
+def deployed(name: str, folder: Path) -> Deployed:
+    """The denoiser of a name, with its files in the folder."""
+    return Deployed(KNOWN[name], folder / name)
+
+
+def on_backend(of: Deployed, body: str, backend: Backend) -> Callable[[], Sample]:
+    """The bundle as a product runs it."""
+
+    def opened() -> Sample:
+        sampler = load(of.bundle, body=body, backend=backend)
+        plan = sampler.compile(of.member.plan, of.member.guidance)
+
+        def sample(seeds: Sequence[int]) -> np.ndarray:
+            sampler.forget()  # timing repeats its conditions
+            return np.asarray(sampler.sample(plan, seeds, of.conditions(seeds)))
+
+        return sample
+
+    return opened
+
+
+def expected_samples(of: Deployed, seeds: int | None = None) -> np.ndarray:
+    """The samples of onnxruntime on the CPU, in float32."""
+    count = seeds or of.seeds
+    sample = on_backend(of, "float32", OnnxRuntime())()
+    size = max(BATCHES)
+    return np.concatenate([sample(range(at, min(at + size, count))) for at in range(0, count, size)])
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """Everything of a denoiser that is measured: made unless it is there.
+
+    tensorrt: the package that builds engines, or nothing. is_portable: only what any machine may use, which are the
+    bundle in float32 and the CPU's samples.
+    """
+
+    name: str
+    folder: Path
+    tensorrt: str = ""
+    is_portable: bool = False
+
+    def run(self) -> Iterable[AnyRecord]:
+        of = deployed(self.name, self.folder)
+        if not (of.bundle / "manifest.json").exists():
+            export(ExportOptions(of.member.source, of.bundle))
+        if not of.expected_file.exists():
+            partly = of.expected_file.with_suffix(".partial.npy")
+            np.save(partly, expected_samples(of))
+            os.replace(partly, of.expected_file)
+        if self.is_portable:
+            return
+        if not has_body(of, "float16"):
+            build(BuildOptions(of.bundle, "onnxruntime-cuda", precision="float16"))
+        for precision in FLOATS:
+            for batch in BATCHES:
+                unroll(of, precision, batch)
+        if self.tensorrt:
+            build_engines(of, self.tensorrt)
+        yield from ()
+
+    def failed(self, reason: str) -> DenoiserRow:
+        return DenoiserRow(self.name, "all", "", reason=reason)
+
+
+def has_body(of: Deployed, body: str) -> bool:
+    """Whether the bundle has it."""
+    return body in open_bundle(of.bundle).manifest.bodies
+
+
+def unroll(of: Deployed, precision: str, batch: int) -> Path:
+    """Write a whole run of a batch without a loop, unless it is there."""
+    file = of.unrolled_file(precision, batch)
+    if not file.exists():
+        options = BakeOptions(
+            of.bundle, of.member.plan, file, body=precision, guidance=of.member.guidance, batch=batch, unroll=True
+        )
+        run, _ = assembled(options)  # the file that `bake` writes, without its test vector on the CPU
+        io.save(run.graph, file, one_file_limit())
+    return file
+
+
+def one_file_limit() -> int:
+    """Bytes of weights that stay in the file of a graph."""
+    return 2**31 - 2**24
+
+
+def build_engines(of: Deployed, name: str) -> None:
+    """Engines of TensorRT in float16 and int8. One that cannot be built is printed, and its contender fails later."""
+    count = FEW if of.member.name == BLOCK.name else TRAJECTORIES
+    asked = calibration(of.member, of.bundle, of.member.plan, ("tensorrt",), count)
+    calibrate(replace(asked, guidance=of.member.guidance))
+    rows = str(2 * max(BATCHES))
+    for precision in ENGINE_PRECISIONS:
+        try:
+            build(BuildOptions(of.bundle, name, precision=precision, opt_batch=rows, max_batch=rows))  # type: ignore[arg-type]
+        except UserError as error:
+            print(f"{of.member.name} in {precision}: {error}", file=sys.stderr)

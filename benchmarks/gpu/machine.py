@@ -1,0 +1,45 @@
+"""This machine's GPU, and the packages that use it."""
+
+import time
+from importlib.util import find_spec
+
+from benchmarks.gpu.results import Machine
+from fewstep.runtime.machine.gpu import Gpu, gpu_of, these_gpus, this_jetson
+from fewstep.runtime.machine.packages import version_of
+
+NO_GPU = "no NVIDIA GPU is seen here (nvidia-smi lists none): nothing was measured"
+REHEARSAL = "no NVIDIA GPU: a rehearsal on the CPU, whose times say nothing"
+PACKAGES = (
+    "tensorrt",
+    "tensorrt-rtx",
+    "cuda-bindings",
+    "nvidia-cudnn-cu13",
+    "nvidia-cudnn-frontend",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "torch",
+    "triton",
+)
+
+
+def seen() -> Gpu | None:
+    """The first GPU of this machine."""
+    jetson = this_jetson()
+    return next(iter(these_gpus()), None) or (gpu_of(jetson) if jetson is not None else None)
+
+
+def described(gpu: Gpu | None) -> Machine:
+    """This machine, today."""
+    versions = {each: version for each in PACKAGES if (version := version_of(each)) is not None}
+    return Machine(REHEARSAL if gpu is None else named(gpu), versions, time.strftime("%Y-%m-%d"))
+
+
+def named(gpu: Gpu) -> str:
+    """A GPU with its driver and memory."""
+    memory = "" if gpu.free_mib is None else f", {gpu.free_mib} of {gpu.memory_mib} MiB free at the start"
+    return f"{gpu.name} ({gpu.sm}), driver {gpu.driver}{memory}"
+
+
+def tensorrt_of() -> str:
+    """The package of TensorRT that is installed, or nothing."""
+    return next((each for each in ("tensorrt", "tensorrt-rtx") if find_spec(each.replace("-", "_"))), "")

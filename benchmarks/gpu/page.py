@@ -1,0 +1,197 @@
+"""The page of what was measured, from the lines that runs kept."""
+
+from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby
+from typing import TypeVar
+
+from benchmarks.gpu.convolution_reference import IMAGES
+from benchmarks.gpu.deployed import BATCHES, SEEDS
+from benchmarks.gpu.results import (
+    Agreement,
+    AnyRecord,
+    DenoiserRow,
+    Machine,
+    OperatorTime,
+    PartEnd,
+    PlanCount,
+    PlanTime,
+)
+from benchmarks.markdown import table
+from benchmarks.nvidia.forms import BLOCK, FEW, KNOWN
+
+Kind = TypeVar("Kind", bound=AnyRecord)
+
+INT8, HALF = ("silu", "int8"), ("half_silu", "half_bias", "half")
+FORMS = {
+    "sums": "int8 to int32",
+    "linear": "int8, scale and bias, to half",
+    "silu": "int8, scale, bias and SiLU, to half",
+    "int8": "int8, scale, bias and SiLU, to int8",
+    "half_silu": "half, bias and SiLU",
+    "half_bias": "half and bias",
+    "half": "half",
+}
+
+
+def page_of(records: Iterable[AnyRecord]) -> str:
+    """The page. Of lines about the same thing the last counts, so that rows of an earlier run stay until they are
+    measured again."""
+    every = list(records)
+    parts = [head(every), denoisers(newest(every, DenoiserRow, _row_key))]
+    counts = newest(every, PlanCount, lambda each: (each.convolution, each.form))
+    plans = newest(every, PlanTime, lambda each: (each.convolution, each.form, each.plan))
+    agreements = newest(every, Agreement, lambda each: (each.convolution, each.form, each.plan))
+    if counts or plans:
+        parts.append(convolutions(counts, plans, agreements))
+    operators = newest(every, OperatorTime, lambda each: (each.operator, each.precision, each.shape))
+    if operators:
+        parts.append(operator_times(operators))
+    return "\n".join(parts)
+
+
+def newest(records: Iterable[AnyRecord], kind: type[Kind], key: Callable[[Kind], object]) -> list[Kind]:
+    """The last record of each key. One without a figure replaces none that has figures."""
+    found: dict[object, Kind] = {}
+    for each in records:
+        if isinstance(each, kind) and (not getattr(each, "reason", "") or key(each) not in found):
+            found[key(each)] = each
+    return list(found.values())
+
+
+def _row_key(row: DenoiserRow) -> tuple[str, str, str]:
+    return (row.denoiser, row.engine, row.precision)
+
+
+def head(records: Sequence[AnyRecord]) -> str:
+    """What the page holds, and where it was measured."""
+    machines = list(dict.fromkeys(_machine(each) for each in records if isinstance(each, Machine)))
+    unfinished = [each for each in records if isinstance(each, PartEnd) and each.reason]
+    lines = [f"- {each}" for each in machines]
+    lines += [f"- part `{each.name}` ended after {each.seconds:.0f} s: {each.reason}" for each in unfinished]
+    return f"""# On an NVIDIA GPU
+
+`python -m benchmarks.gpu --page RESULTS.jsonl` wrote this page from the lines of `python -m benchmarks.gpu`.
+
+{chr(10).join(lines)}
+"""
+
+
+def _machine(each: Machine) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in each.versions.items())
+    return f"{each.gpu}; {versions}; measured on {each.date}"
+
+
+def denoisers(rows: Sequence[DenoiserRow]) -> str:
+    """The table of denoisers."""
+    order = list(dict.fromkeys(row.denoiser for row in rows))
+    shown = [_denoiser_line(row) for row in sorted(rows, key=lambda row: order.index(row.denoiser))]
+    batches = [f"ms, batch {batch}" for batch in BATCHES]
+    has_bounds = any(row.bounds for row in rows)
+    titles = ["denoiser", "engine", "network", "dB, mean / least", *batches, "bound"]
+    lines = [line if has_bounds else line[:-1] for line in shown]
+    return f"""## Denoisers
+
+PSNR is to the samples of ONNX Runtime on the CPU in float32, over {SEEDS} seeds, and {FEW} of {BLOCK.name}. Times are
+milliseconds of one call, with noise and results on the host: the median, and the 99th percentile. TF32 is off.
+float16 of torch is by autocast. An unrolled file is a whole run as one CUDA graph. A bound is what the kernels of
+an engine need at least.
+
+{table(titles if has_bounds else titles[:-1], lines)}
+"""
+
+
+def _denoiser_line(row: DenoiserRow) -> list[str]:
+    decibels = "" if row.mean is None or row.least is None else f"{row.mean:.1f} / {row.least:.1f}"
+    by_batch = {each.batch: f"{each.median:.2f}, {each.percentile_99:.2f}" for each in row.timings}
+    least = ", ".join(f"{each:.2f}" for each in row.bounds)
+    times = [by_batch.get(batch, "") for batch in BATCHES]
+    if row.reason:
+        times[-1] = f"{times[-1]} {row.reason}".strip()
+    return [along(row.denoiser), row.engine, row.precision, decibels, *times, least]
+
+
+def along(model: str) -> str:
+    """A denoiser with its plan and guidance."""
+    member = KNOWN[model]
+    return ", ".join((model, member.plan, *([] if member.guidance is None else [f"guidance {member.guidance:g}"])))
+
+
+def convolutions(counts: Sequence[PlanCount], plans: Sequence[PlanTime], agreements: Sequence[Agreement]) -> str:
+    """The tables of cuDNN's convolutions."""
+    names = list(dict.fromkeys(each.convolution for each in counts))
+    race = [line for name in names for line in _race(name, counts, plans)]
+    exact = [_agreement_line(form, list(group)) for form, group in _by_form(agreements)]
+    titles = ("kernel", "plans", "values", "plans with the same bits", "most values that differ", "largest difference")
+    return f"""## Convolutions of cuDNN
+
+A fused convolution is one kernel. Its time is that of one of many calls in a CUDA graph, in its fastest replay, by the
+fastest of all plans that cuDNN lists and that run. *Ratio*: int8 with SiLU, to half or
+to int8, over the fastest of half with bias and SiLU in its kernel; over half with bias alone, and over half alone,
+which leave SiLU to another kernel.
+
+{table(("convolution", "kernel", "plans, run", "fastest plan", "us", "ratio"), race)}
+
+The results compared with float32 arithmetic on exact sums, for {IMAGES} images, over all plans that ran:
+
+{table(titles, exact)}
+"""
+
+
+def _race(name: str, counts: Sequence[PlanCount], plans: Sequence[PlanTime]) -> list[list[str]]:
+    """The lines of one convolution."""
+    best = {form: _fastest([each for each in plans if (each.convolution, each.form) == (name, form)]) for form in FORMS}
+    lines = []
+    for count in (each for each in counts if each.convolution == name and each.form in (*INT8, *HALF)):
+        own = [each for each in plans if (each.convolution, each.form) == (name, count.form)]
+        ran, winner = sum(each.microseconds is not None for each in own), best[count.form]
+        shown = [FORMS[count.form], f"{count.count}, {ran}"]
+        if winner is None or winner.microseconds is None:
+            reason = next((each.reason for each in own if each.reason), "")
+            lines.append([name, *shown, reason, "", ""])
+            continue
+        ratios = [
+            f"{winner.microseconds / other.microseconds:.2f}"
+            for form in (HALF if count.form in INT8 else ())
+            if (other := best[form]) is not None and other.microseconds
+        ]
+        lines.append([name, *shown, winner.plan, f"{winner.microseconds:.1f}", ", ".join(ratios)])
+    return lines
+
+
+def _fastest(plans: Sequence[PlanTime]) -> PlanTime | None:
+    ran = [each for each in plans if each.microseconds is not None]
+    return min(ran, key=lambda each: each.microseconds or 0.0, default=None)
+
+
+def _by_form(agreements: Sequence[Agreement]) -> Iterable[tuple[str, Iterable[Agreement]]]:
+    known = sorted(agreements, key=lambda each: list(FORMS).index(each.form))
+    return groupby(known, key=lambda each: each.form)
+
+
+def _agreement_line(form: str, every: Sequence[Agreement]) -> list[str]:
+    same = sum(each.different == 0 for each in every)
+    most = max(each.different / each.values for each in every)
+    largest = max(each.largest for each in every)
+    values = str(sum(each.values for each in every))
+    return [FORMS[form], str(len(every)), values, str(same), f"{100 * most:.3g} %", f"{largest:.2g}"]
+
+
+def operator_times(rows: Sequence[OperatorTime]) -> str:
+    """The table of operators."""
+    shown = [
+        [
+            row.operator,
+            row.precision,
+            "x".join(map(str, row.shape)),
+            row.reason if row.microseconds is None else f"{row.microseconds:.2f}",
+            "" if row.difference is None else f"{row.difference:.1e}",
+        ]
+        for row in rows
+    ]
+    return f"""## Operators of ONNX Runtime's CUDA provider
+
+Each in a chain of equal ones that is one CUDA graph: the difference of a long and a short chain over the operators
+between them. A difference is from the CPU in float32, as a share of the largest value.
+
+{table(("operator", "type", "shape", "us", "difference"), shown)}
+"""

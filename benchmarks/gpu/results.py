@@ -1,0 +1,141 @@
+"""Results of a run: one JSON object per line, written as soon as it is known, so that an interrupted run keeps it."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from threading import Lock
+
+import msgspec
+
+from fewstep.plans.errors import UserError
+
+FILE = "results.jsonl"
+
+
+class Record(msgspec.Struct, frozen=True, tag_field="kind", forbid_unknown_fields=True):
+    """One line. Its kind is its first field."""
+
+
+class Machine(Record, frozen=True, tag="machine"):
+    """Where the lines after this one were measured. versions: by package. date: ISO."""
+
+    gpu: str
+    versions: dict[str, str]
+    date: str
+
+
+class PartEnd(Record, frozen=True, tag="part"):
+    """A part of the run came to its end. reason: why, if not because it was done."""
+
+    name: str
+    seconds: float
+    reason: str = ""
+
+
+class Timing(msgspec.Struct, frozen=True):
+    """Milliseconds of one call with `batch` samples: the median and the 99th percentile."""
+
+    batch: int
+    median: float
+    percentile_99: float
+
+
+class DenoiserRow(Record, frozen=True, tag="denoiser"):
+    """One engine that runs one denoiser along its plan.
+
+    precision: of the network. mean, least: PSNR to the CPU's float32 samples over seeds, in dB; None if not finite.
+    bounds: milliseconds that the network's steps need at least, by batch, where known. reason: why a figure is missing.
+    """
+
+    denoiser: str
+    engine: str
+    precision: str
+    mean: float | None = None
+    least: float | None = None
+    timings: tuple[Timing, ...] = ()
+    bounds: tuple[float, ...] = ()
+    reason: str = ""
+
+
+class PlanCount(Record, frozen=True, tag="plans"):
+    """The plans that cuDNN lists for a convolution. engines: how many plans each has."""
+
+    convolution: str
+    form: str
+    count: int
+    engines: dict[str, int]
+    reason: str = ""
+
+
+class Agreement(Record, frozen=True, tag="agreement"):
+    """A fused convolution compared with its reference.
+
+    different: how many of `values` are not the same bits. largest: the largest difference, as a share of the largest
+    value; for int8, in steps.
+    """
+
+    convolution: str
+    form: str
+    plan: str
+    values: int
+    different: int
+    largest: float
+
+
+class PlanTime(Record, frozen=True, tag="plan"):
+    """One plan of a convolution: seconds to compile it and microseconds of a call, None if it failed."""
+
+    convolution: str
+    form: str
+    plan: str
+    compile_seconds: float | None = None
+    microseconds: float | None = None
+    reason: str = ""
+
+
+class OperatorTime(Record, frozen=True, tag="operator"):
+    """An operator in a chain of equal ones. microseconds: of one. difference: of the chain's result from the CPU's in
+    float32, as a share of the largest value. launched: how the chain ran, such as `CUDA graph`."""
+
+    operator: str
+    precision: str
+    shape: tuple[int, ...]
+    launched: str
+    microseconds: float | None = None
+    difference: float | None = None
+    reason: str = ""
+
+
+AnyRecord = Machine | PartEnd | DenoiserRow | PlanCount | Agreement | PlanTime | OperatorTime
+
+
+class Results:
+    """The lines of a file. Threads may add to it."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self._lock = Lock()
+        file.parent.mkdir(parents=True, exist_ok=True)
+
+    def add(self, record: AnyRecord) -> None:
+        """Write a line, now."""
+        line = msgspec.json.encode(record) + b"\n"
+        with self._lock, self.file.open("ab") as file:
+            file.write(line)
+
+
+def read_results(files: Sequence[Path]) -> Iterator[AnyRecord]:
+    """The lines of files, one after another. A last line that is cut off is left out.
+
+    Raises UserError for any other line that is none of the records above.
+    """
+    for file in files:
+        lines = file.read_bytes().split(b"\n")
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                yield msgspec.json.decode(line, type=AnyRecord)
+            except msgspec.MsgspecError as error:
+                if number == len(lines):  # without a line end: the run was stopped while it wrote
+                    return
+                raise UserError(f"{file}, line {number}: {error}", "give a file that this script wrote") from error
