@@ -22,4 +22,4 @@ def test_a_job_that_travelled_samples(tmp_path: Path) -> None:
     sampler = load(folder)
     plan, shape = sampler.compile("ddim:2"), sampler.bundle.manifest.x_shape
     samples = asked.open(1)(SampledBatch(BODY, plan, SeedBatch(range(2), shape, conditions)))
-    np.testing.assert_array_equal(samples, load(folder, body=BODY).sample("ddim:2", range(2), conditions))
+    np.testing.assert_array_equal(samples, load(folder, body=BODY).sample(plan, range(2), conditions))
