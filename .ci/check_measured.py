@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = ROOT / "docs/measured"
 JUDGED = (  # folders whose code decides samples and figures
     "calibration",
-    "calibration/fitting",
+    "fitting",
     "calibration/lowering",
     "calibration/ranges",
     "literature/streams",

@@ -21,7 +21,7 @@ import numpy as np
 import fewstep.runtime
 from fewstep.models import ready
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
-from fewstep.runtime.execute import combine
+from fewstep.runtime.sampling.execute import combine
 
 PLAN = "dpmpp_2m:8"
 SEEDS = range(4)  # of finished samples

@@ -4,7 +4,7 @@
 
 trains one, by cross entropy with mirrored and shifted images, and leaves its ONNX graph and its card in the folder. The
 rest is `fewstep.models.training`. Distances between sets of samples are taken between the features
-(`fewstep.measure.distances.distance`). `fewstep measure` needs no torch for them: the graphs alone are shipped, in
+(`fewstep.measure.distances.frechet`). `fewstep measure` needs no torch for them: the graphs alone are shipped, in
 `measure/distances/extractors`.
 """
 

@@ -33,7 +33,7 @@ print(time.perf_counter() - started)
 """
 SAMPLE = """
 import json, time, sys
-import fewstep.runtime.loading
+import fewstep.runtime.sampling.loading
 started = time.perf_counter()
 with fewstep.runtime.load(sys.argv[1], "int8") as sampler:
     sampler.sample("dpmpp_2m:8", seeds=[0], condition={"class": [0]}, guidance=2.0)
@@ -78,13 +78,13 @@ def _is_weights(path: Path) -> bool:
 def import_seconds(processes: int = PROCESSES) -> float:
     """The time of the import of `fewstep.runtime.load` beyond `import numpy`: processes that take turns,
     medians. The package itself imports it when it is asked for."""
-    seconds: dict[str, list[float]] = {"numpy": [], "fewstep.runtime.loading": []}
+    seconds: dict[str, list[float]] = {"numpy": [], "fewstep.runtime.sampling.loading": []}
     with tempfile.TemporaryDirectory() as bytecode:
-        _run(bytecode, IMPORT.format(module="fewstep.runtime.loading"))
+        _run(bytecode, IMPORT.format(module="fewstep.runtime.sampling.loading"))
         for _ in range(processes):
             for module, found in seconds.items():
                 found.append(float(_run(bytecode, IMPORT.format(module=module))))
-    return median(seconds["fewstep.runtime.loading"]) - median(seconds["numpy"])
+    return median(seconds["fewstep.runtime.sampling.loading"]) - median(seconds["numpy"])
 
 
 def first_sample(bundle: Path, processes: int = PROCESSES) -> tuple[float, float]:

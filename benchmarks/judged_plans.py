@@ -15,18 +15,18 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.kept import kept
+from benchmarks.result_store import kept
 from benchmarks.zoo.members import HELD_OUT, Member
 from fewstep.export.export import ExportOptions, export
 from fewstep.measure.rollouts.conditions_file import ConditionRecords
 from fewstep.measure.rollouts.metrics import psnr
 from fewstep.measure.rollouts.seeds import held_out_conditions
-from fewstep.measure.teacher import TeacherCheck, checked_teacher
+from fewstep.measure.teacher import TeacherCheck, find_teacher
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
-from fewstep.runtime.loading import load
-from fewstep.runtime.sampler import Sampler
+from fewstep.runtime.sampling.loading import load
+from fewstep.runtime.sampling.sampler import Sampler
 
 BLOCKS = (0, 1, 8, 16, 24, 32, 40, 48, 56, 64)  # edges of the runs of seeds that are sampled and kept together
 HARDEST = ("unipc_2:12@arctan", "dpmpp_2m:10@quadratic", "dpmpp_2m:10@ays_svd")  # the teacher must judge the nearest
@@ -54,7 +54,7 @@ class Judge:
         checks = []
         for plan in HARDEST:
             with suppress(UserError):  # a grid that the schedule has not
-                checks.append(checked_teacher(self.sampler, None, self.compiled(plan), records=self.rows).check)
+                checks.append(find_teacher(self.sampler, None, self.compiled(plan), records=self.rows).check)
         return max(checks, key=lambda check: check.judged or 0)
 
     def compiled(self, plan: str) -> Plan:

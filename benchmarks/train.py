@@ -1,8 +1,8 @@
 """Train a recipe of these rooms on a CPU: `python -m benchmarks.train zoo/dit_flow --work DIR [--minutes 20]`.
 
 The same command goes on where the last one stopped, and leaves the averaged weights in DIR. The rest is
-`fewstep.models.training`; `python -m benchmarks.card` puts what was trained where it belongs. A name without a room is
-a shipped denoiser, whose recipe lies next to its weights.
+`fewstep.models.training`; `python -m benchmarks.model_card` puts what was trained where it belongs. A name without a
+room is a shipped denoiser, whose recipe lies next to its weights.
 
 A recipe of the zoo is a file with `SPEC`, `DATA`, `RECIPE` and `make()` (zoo/denoising.py). Its loss is that of its
 SPEC, or `loss(draw, count)`; its network before the training is that of `make`, or `network()`. Others have

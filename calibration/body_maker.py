@@ -8,16 +8,16 @@ from itertools import pairwise
 
 from msgspec import structs
 
-from fewstep.calibration.calibrated_body import CalibratedBody, check_near, judged
-from fewstep.calibration.count import of_part
-from fewstep.calibration.failed_bodies import body_of
-from fewstep.calibration.lowering.quantize import rounding
+from fewstep.calibration.activation_counts import tabulate_part
+from fewstep.calibration.calibrated_body import CalibratedBody, check_near, judge_body
+from fewstep.calibration.failed_bodies import target_body_name
+from fewstep.calibration.lowering.quantize import make_quantizer
 from fewstep.calibration.lowering.scheme import Target
-from fewstep.calibration.precision.bound import describe
-from fewstep.calibration.precision.native import is_bound, searched_here
+from fewstep.calibration.precision.bound import describe_bound
+from fewstep.calibration.precision.mixed_precision import keep_slower_in_float, select_float_operations
+from fewstep.calibration.precision.precision_search import SearchResult, search_precision
 from fewstep.calibration.precision.recipe import GraphRecipe, Recipe
-from fewstep.calibration.precision.refine import SearchResult, refine
-from fewstep.calibration.precision.sparing import spared, without_slower
+from fewstep.calibration.precision.timeable_targets import bound_applies, timeable_targets
 from fewstep.calibration.ranges.moments import Moments
 from fewstep.calibration.ranges.observe import Counts
 from fewstep.calibration.ranges.table import RangesTable
@@ -25,14 +25,14 @@ from fewstep.calibration.task import Task
 from fewstep.graph import io, weights
 from fewstep.graph.commit import Writer
 from fewstep.graph.graph import Graph
-from fewstep.measure.rollouts.course import Course, open_course, open_courses
 from fewstep.measure.rollouts.on_demand import close
-from fewstep.measure.rollouts.row_by_row import body_by_rows
+from fewstep.measure.rollouts.recorded_run import RecordedRun, record_run, record_search_runs
+from fewstep.measure.rollouts.recorded_token_run import RecordedTokenRun
+from fewstep.measure.rollouts.row_by_row import with_row_by_row_body
 from fewstep.measure.rollouts.seeds import OPERATION_SEEDS
-from fewstep.measure.rollouts.token_course import TokenCourse
 from fewstep.plans.any_plan import AnyPlan
-from fewstep.plans.arguments import check_compiled
-from fewstep.runtime.progress import Progress, under
+from fewstep.plans.argument_checks import check_compiled
+from fewstep.runtime.progress import Progress, prefix_stages
 
 LOG = logging.getLogger("fewstep")
 ENOUGH, LEAST_LOSS = 44.0, 0.5  # dB of mean PSNR: so much is enough, or so little less than the most
@@ -45,8 +45,8 @@ class BodyMaker:
     plan: the task's, with the range groups of the counts.
     counts: of activations.
     tables: the ranges of each target, by its name.
-    moments: of `second_moments`, by which weights are rounded.
-    course: of `judging_course`.
+    moments: of `measure_second_moments`, by which weights are rounded.
+    course: of `record_judging_run`.
     writer: of the bundle, whose files receive the weights of large bodies; None keeps weights in memory.
     """
 
@@ -55,103 +55,103 @@ class BodyMaker:
     counts: Counts
     tables: Mapping[str, RangesTable]
     moments: Moments
-    course: Course | TokenCourse
+    course: RecordedRun | RecordedTokenRun
     writer: Writer | None
     progress: Progress
 
-    def body(self, target: Target) -> CalibratedBody:
+    def make_body(self, target: Target) -> CalibratedBody:
         """The target's body, as the task's bound asks for it, if it has one. UserError if it is far from float32, or
         none reaches the bound."""
-        body = self._unbounded(target)
+        body = self._make_unbounded_body(target)
         search = self._search(body.recipe)
         if search is not None:
-            body = replace(self._judged(search.recipe), search=search)
+            body = replace(self._judge(search.recipe), search=search)
         check_near(body, self.task.sampler.bundle.manifest)
         return body
 
-    def _unbounded(self, target: Target) -> CalibratedBody:
+    def _make_unbounded_body(self, target: Target) -> CalibratedBody:
         """The body in as few graphs as have quality enough by samples, or lose little by it.
 
         Graphs cost no byte of a step, but each has weights of its own, so a large network keeps one. So do tokens,
         whose figures are no PSNR of samples, and targets without floats, which have one range for all steps.
         """
-        bodies = [self._in_one_graph(target)]
-        is_one = self.writer is not None or isinstance(self.course, TokenCourse) or target.scheme.no_floats
+        bodies = [self._make_single_graph_body(target)]
+        is_one = self.writer is not None or isinstance(self.course, RecordedTokenRun) or target.scheme.no_floats
         most = 1 if is_one else min(target.most_graphs, self.course.groups)
         while bodies[-1].trial.psnr < ENOUGH and len(bodies) < most:
-            bodies.append(self._in_graphs(bodies[0].recipe, len(bodies) + 1))
+            bodies.append(self._make_split_body(bodies[0].recipe, len(bodies) + 1))
         least = min(ENOUGH, max(body.trial.psnr for body in bodies) - LEAST_LOSS)
         return next(body for body in bodies if body.trial.psnr >= least)
 
-    def _in_one_graph(self, target: Target) -> CalibratedBody:
+    def _make_single_graph_body(self, target: Target) -> CalibratedBody:
         """The body in one graph, with what makes much of its error in float."""
         table = self.tables[target.name]
-        keep = None if self.writer is None else partial(kept_in_files, self.writer, body_of(target))
-        part = GraphRecipe(until=self.course.groups, table=table, quantize=rounding(target, self.moments))
-        return self._judged(self._spared(Recipe(self.task.prepared, table, target, (part,), keep)))
+        keep = None if self.writer is None else partial(map_weights_from_files, self.writer, target_body_name(target))
+        part = GraphRecipe(until=self.course.groups, table=table, quantize=make_quantizer(target, self.moments))
+        return self._judge(self._select_float_operations(Recipe(self.task.prepared, table, target, (part,), keep)))
 
-    def _in_graphs(self, recipe: Recipe, count: int) -> CalibratedBody:
+    def _make_split_body(self, recipe: Recipe, count: int) -> CalibratedBody:
         """The body as so many graphs, each with ranges of its own steps."""
         ends = [round(self.course.groups * number / count) for number in range(count + 1)]
-        tables = [of_part(recipe.table, self.counts, self.task.prepared, slice(*part)) for part in pairwise(ends)]
-        quantize = rounding(recipe.target, self.moments)
+        tables = [tabulate_part(recipe.table, self.counts, self.task.prepared, slice(*part)) for part in pairwise(ends)]
+        quantize = make_quantizer(recipe.target, self.moments)
         graphs = tuple(GraphRecipe(until, table, quantize) for until, table in zip(ends[1:], tables, strict=True))
-        return self._judged(replace(recipe, parts=graphs))
+        return self._judge(replace(recipe, parts=graphs))
 
-    def _spared(self, recipe: Recipe) -> Recipe:
+    def _select_float_operations(self, recipe: Recipe) -> Recipe:
         """The recipe with operations in float. Samples of tokens have no squared error: there only those that int8
         makes slower are in float. Engines without floats have all in int8."""
-        if isinstance(self.course, TokenCourse):
-            return without_slower(recipe)
-        return recipe if recipe.target.scheme.no_floats else spared(recipe, self._operations_course)
+        if isinstance(self.course, RecordedTokenRun):
+            return keep_slower_in_float(recipe)
+        return recipe if recipe.target.scheme.no_floats else select_float_operations(recipe, self._operation_error_run)
 
     def _search(self, recipe: Recipe) -> SearchResult | None:
         """The search of what the task's bound deploys; None where there is no bound for the target. UserError where
         no body reaches it."""
         target, bound = recipe.target, self.task.bound
-        if bound is None or not is_bound(target, bound):
+        if bound is None or not bound_applies(target, bound):
             return None
-        shown = under(self.progress, f"search for {target.name}")
-        is_timed = target.name in searched_here()
-        search = refine(recipe, *self._search_courses, bound, is_timed=is_timed, progress=shown)
+        shown = prefix_stages(self.progress, f"search for {target.name}")
+        is_timed = target.name in timeable_targets()
+        search = search_precision(recipe, *self._search_runs, bound, is_timed=is_timed, progress=shown)
         if search.recipe.is_float:
             LOG.warning(
                 "%s runs nothing in int8: of all that was tried, float32 itself fits %s best (the body without a bound"
                 " has %.1f dB)",
-                *(body_of(target), describe(bound), search.unbounded.mean),
+                *(target_body_name(target), describe_bound(bound), search.unbounded.mean),
             )
         return search
 
-    def _judged(self, recipe: Recipe) -> CalibratedBody:
+    def _judge(self, recipe: Recipe) -> CalibratedBody:
         """The body with the quality of its samples."""
-        trial = judged(recipe, self.course, self.task.is_large)
+        trial = judge_body(recipe, self.course, self.task.is_large)
         trial = structs.replace(trial, in_float=recipe.in_float, random_conditions=self.task.random)
         return CalibratedBody(recipe, trial)
 
     @cached_property
-    def _operations_course(self) -> Course:
+    def _operation_error_run(self) -> RecordedRun:
         """The course on which the errors of operations are measured: all targets share it."""
-        task, shown = self.task, under(self.progress, "errors of operations")
-        sampler, seeds = task.among(body_by_rows(task.sampler)), OPERATION_SEEDS[: len(task.seeds)]
-        opened = open_course(sampler, check_compiled(self.plan), seeds, task.conditions, shown, task.network)
-        close(task.sampler.network().graph)  # as in `judging_course`: int8 bodies need the memory
+        task, shown = self.task, prefix_stages(self.progress, "errors of operations")
+        sampler, seeds = task.with_all_networks(with_row_by_row_body(task.sampler)), OPERATION_SEEDS[: len(task.seeds)]
+        opened = record_run(sampler, check_compiled(self.plan), seeds, task.conditions, shown, task.network)
+        close(task.sampler.network().graph)  # as in `record_judging_run`: int8 bodies need the memory
         return opened
 
     @cached_property
-    def _search_courses(self) -> tuple[Course, tuple[Course, ...]]:
+    def _search_runs(self) -> tuple[RecordedRun, tuple[RecordedRun, ...]]:
         """The course of the search and those that judge: all targets share them."""
-        shown = under(self.progress, "search")
-        opened = open_courses(self.task.sampler, check_compiled(self.plan), self.task.conditions, shown)
-        close(self.task.sampler.network().graph)  # as in `judging_course`
+        shown = prefix_stages(self.progress, "search")
+        opened = record_search_runs(self.task.sampler, check_compiled(self.plan), self.task.conditions, shown)
+        close(self.task.sampler.network().graph)  # as in `record_judging_run`
         return opened
 
 
-def kept_in_files(writer: Writer, name: str, graph: Graph) -> Graph:
+def map_weights_from_files(writer: Writer, name: str, graph: Graph) -> Graph:
     """The lowered graph with its weights mapped from files of the bundle, so that memory holds only those in use.
 
     The graph's own file is written too: by it the next graph finds the weights that it shares.
     """
-    (mapped,) = io.keep(writer, graph)
+    (mapped,) = io.store_weights(writer, graph)
     io.store(writer, mapped, name)
     weights.release(mapped)
     return mapped

@@ -5,27 +5,27 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+from fewstep.calibration.activation_counts import count_activations, tabulate_targets
 from fewstep.calibration.body_maker import BodyMaker
-from fewstep.calibration.calibrated_body import judging_course
-from fewstep.calibration.checkpoint import checkpoint_of
-from fewstep.calibration.commit import CalibratedNetwork, stored, with_bodies
-from fewstep.calibration.cost import announce
-from fewstep.calibration.count import count_activations, tables_by_target
-from fewstep.calibration.failed_bodies import attempted, makeable, some_failed
-from fewstep.calibration.needs import needs
-from fewstep.calibration.opened_task import open_task
+from fewstep.calibration.calibrated_body import record_judging_run
+from fewstep.calibration.checkpoint import open_checkpoint
+from fewstep.calibration.commit import CalibratedNetwork, add_bodies, store_body
+from fewstep.calibration.cost import announce_cost
+from fewstep.calibration.failed_bodies import combine_errors, select_makeable_targets, try_targets
+from fewstep.calibration.open_task import open_task
 from fewstep.calibration.options import CalibrateOptions, check_options
-from fewstep.calibration.second_moments import second_moments
+from fewstep.calibration.resource_needs import estimate_needs
+from fewstep.calibration.second_moments import measure_second_moments
 from fewstep.calibration.task import Task
 from fewstep.graph.commit import Writer, open_for_update
-from fewstep.graph.needs import check_needs
-from fewstep.measure.workers.setup import WorkerSetup, opened
+from fewstep.graph.resource_needs import check_needs
+from fewstep.measure.workers.setup import WorkerSetup, start_workers
 from fewstep.plans.any_plan import regroup
 from fewstep.plans.plan import DENOISER
 from fewstep.runtime.bundle.manifest import Manifest
-from fewstep.runtime.bundle.networks import alone, labelled, networks
+from fewstep.runtime.bundle.networks import label_with_network, networks, select_network
 from fewstep.runtime.bundle.reading import open_bundle
-from fewstep.runtime.progress import SILENT, Progress, under
+from fewstep.runtime.progress import SILENT, Progress, prefix_stages
 
 
 @dataclass(frozen=True)
@@ -47,22 +47,28 @@ def calibrate(options: CalibrateOptions, progress: Progress = SILENT, workers: E
     with open_for_update(options.bundle, must_exist=True, verb="calibrate") as writer:
         tasks = {name: open_task(options, name) for name in networks(open_bundle(options.bundle).manifest)}
         for task in tasks.values():
-            check_needs(needs(task, options.workers), writer)
-        announce([*tasks.values()])
+            check_needs(estimate_needs(task, options.workers), writer)
+        announce_cost([*tasks.values()])
         assert writer.manifest is not None
         manifest, calibrated = writer.manifest, dict[str, CalibratedNetwork]()
         for name, task in tasks.items():
-            shown = under(progress, name) if len(tasks) > 1 else progress
+            shown = prefix_stages(progress, name) if len(tasks) > 1 else progress
             calibrated[name] = _calibrate_network(task, writer, options.setup, workers, shown)
-            manifest = with_bodies(writer, manifest, task, calibrated[name])
+            manifest = add_bodies(writer, manifest, task, calibrated[name])
         manifest = writer.commit(manifest)
-    failed = {labelled(name, body): error for name, each in calibrated.items() for body, error in each.failed.items()}
+    failed = {
+        label_with_network(name, body): error
+        for name, each in calibrated.items()
+        for body, error in each.failed.items()
+    }
     if failed:
-        written = [labelled(name, body) for name, each in calibrated.items() for body in each.bodies]
-        raise some_failed(failed, written)  # the counts stay for the next try
+        written = [label_with_network(name, body) for name, each in calibrated.items() for body in each.bodies]
+        raise combine_errors(failed, written)  # the counts stay for the next try
     for each in calibrated.values():
         each.checkpoint.drop()
-    made = {name: Calibration(**vars(each), manifest=alone(manifest, name)) for name, each in calibrated.items()}
+    made = {
+        name: Calibration(**vars(each), manifest=select_network(manifest, name)) for name, each in calibrated.items()
+    }
     return replace(made.pop(DENOISER), others=made)
 
 
@@ -72,24 +78,27 @@ def _calibrate_network(
     """The int8 bodies of a task's network: from what trajectories show to ranges, to bodies that were judged, to files.
     UserError if no body can be made.
 
-    A target fails alone: in `open_task`, by what was counted (`makeable`), or as its body is made and judged.
+    A target fails alone: in `open_task`, by what was counted (`select_makeable_targets`), or as its body is made and
+    judged.
     """
-    with opened(setup, executor) as workers:  # they end before bodies are judged: each holds the weights of a body
-        checkpoint = checkpoint_of(task, task.threads if workers is None else workers.threads)
+    with start_workers(
+        setup, executor
+    ) as workers:  # they end before bodies are judged: each holds the weights of a body
+        checkpoint = open_checkpoint(task, task.threads if workers is None else workers.threads)
         counts = count_activations(task, progress, checkpoint, workers)
-        usable = makeable(task, counts)
-        moments = second_moments(task, progress, workers)
-    tables = tables_by_target(task, counts, progress)
+        usable = select_makeable_targets(task, counts)
+        moments = measure_second_moments(task, progress, workers)
+    tables = tabulate_targets(task, counts, progress)
     plan = regroup(task.plan, {task.network: counts.edges})
-    course = judging_course(task, plan, progress)
+    course = record_judging_run(task, plan, progress)
     large = writer if task.sampler.body.graph.data else None  # large weights are written before they are run
     maker = BodyMaker(task, plan, counts, tables, moments, course, large, progress)
-    bodies = attempted(tuple(usable.made.values()), maker.body, usable.failed, partial(progress, "lowering"))
+    bodies = try_targets(tuple(usable.made.values()), maker.make_body, usable.failed, partial(progress, "lowering"))
     return CalibratedNetwork(
         plan=plan,
         table=next(iter(tables.values())),  # the first is of targets with floats, if there are some
-        bodies={name: stored(writer, name, body, task, plan) for name, body in bodies.made.items()},
-        lowered={name: body.lowered for name, body in bodies.made.items()},
+        bodies={name: store_body(writer, name, body, task, plan) for name, body in bodies.made.items()},
+        lowered={name: body.lowered_body for name, body in bodies.made.items()},
         searches={name: body.search for name, body in bodies.made.items() if body.search is not None},
         failed=bodies.failed,
         checkpoint=checkpoint,

@@ -16,8 +16,8 @@ import numpy as np
 from fewstep.calibration.ranges.histogram import Histogram
 from fewstep.calibration.ranges.observe import Counts
 from fewstep.calibration.task import Task
-from fewstep.measure.rollouts.conditions_file import digest_of
-from fewstep.measure.workers.code_digest import arithmetic, code
+from fewstep.measure.rollouts.conditions_file import digest_records
+from fewstep.measure.workers.code_digest import arithmetic_facts, code_digest
 from fewstep.plans.file import encode
 from fewstep.runtime.machine import cache
 from fewstep.runtime.machine.cpu import usable_cores
@@ -51,7 +51,7 @@ class StoredCounts(msgspec.Struct, frozen=True):
 
 @dataclass
 class Checkpoint:
-    """The place of one task's counts. Made by `checkpoint_of`."""
+    """The place of one task's counts. Made by `open_checkpoint`."""
 
     name: str
     written: float = field(default_factory=monotonic)
@@ -67,7 +67,7 @@ class Checkpoint:
             LOG.warning(what, lacking[0])
             return empty, 0
         LOG.warning("going on after %d trajectories of a calibration that did not finish", stored.done)
-        return replace(empty, histograms=dict(map(_opened, stored.histograms))), stored.done
+        return replace(empty, histograms=dict(map(_decode_histogram, stored.histograms))), stored.done
 
     def save(self, counts: Counts, done: int, is_last: bool = False) -> None:
         """Keep the counts, unless that was done a moment ago; the last ones always, for much may come after them."""
@@ -84,7 +84,7 @@ class Checkpoint:
             LOG.debug("%s", error)
 
 
-def checkpoint_of(task: Task, threads: int) -> Checkpoint:
+def open_checkpoint(task: Task, threads: int) -> Checkpoint:
     """The checkpoint of a task.
 
     `threads` of an evaluation change its sums; 0 stands for one for each core. Abandoned checkpoints are removed.
@@ -92,10 +92,12 @@ def checkpoint_of(task: Task, threads: int) -> Checkpoint:
     _remove_abandoned()
     sha = sha256(encode(task.plan))
     sha.update(repr((SCHEMA, task.graph_sha256, task.seeds, task.edges, task.sizes, task.network)).encode())
-    sha.update(code())
+    sha.update(code_digest())
     sha.update(repr(task.tensors).encode())
-    sha.update(msgspec.json.encode((_around(task), arithmetic(), threads or (os.cpu_count(), usable_cores()))))
-    sha.update(digest_of(task.conditions or {}).encode())
+    sha.update(
+        msgspec.json.encode((_input_facts(task), arithmetic_facts(), threads or (os.cpu_count(), usable_cores())))
+    )
+    sha.update(digest_records(task.conditions or {}).encode())
     return Checkpoint(sha.hexdigest()[:32])
 
 
@@ -109,7 +111,7 @@ def _remove_abandoned() -> None:
         LOG.debug("%s", error)
 
 
-def _around(task: Task) -> tuple[object, ...]:
+def _input_facts(task: Task) -> tuple[object, ...]:
     """The sources of the body's inputs, besides the plan: x, conditions, and hashes of the graphs that encode them."""
     manifest = task.sampler.bundle.manifest
     graphs = [graph for graph in (manifest.conditioner, manifest.prologue) if graph is not None]
@@ -131,7 +133,7 @@ def _encode(counts: Counts, done: int) -> bytes:
     return msgspec.msgpack.encode(StoredCounts(done, counts.tensors, tuple(stored)))
 
 
-def _opened(stored: StoredHistogram) -> tuple[tuple[str, int], Histogram]:
+def _decode_histogram(stored: StoredHistogram) -> tuple[tuple[str, int], Histogram]:
     counts = np.frombuffer(stored.counts, stored.dtype)
     lows, highs = (np.frombuffer(each, np.float32) for each in (stored.lows, stored.highs))
     return (stored.tensor, stored.group), Histogram(stored.exponent, stored.first, counts, lows, highs)

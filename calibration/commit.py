@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import msgspec
 
 from fewstep.calibration.calibrated_body import CalibratedBody
+from fewstep.calibration.calibration_settings import describe_kept_differences
 from fewstep.calibration.checkpoint import Checkpoint
-from fewstep.calibration.comparable import kept_unlike
 from fewstep.calibration.lowering.quantize import LoweredBody
-from fewstep.calibration.lowering.targets import named_target
+from fewstep.calibration.lowering.targets import load_target
 from fewstep.calibration.precision.precision_map import PrecisionMap, decode_maps, encode_maps
-from fewstep.calibration.precision.refine import SearchResult, precision_map
+from fewstep.calibration.precision.precision_search import SearchResult, make_precision_map
 from fewstep.calibration.ranges.table import RangesTable
 from fewstep.calibration.task import Task
 from fewstep.graph import io
@@ -23,7 +23,7 @@ from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import encode
 from fewstep.runtime.bundle.manifest import Body, Manifest, StepGraph, TensorEntry
-from fewstep.runtime.bundle.networks import alone, with_network
+from fewstep.runtime.bundle.networks import replace_network, select_network
 from fewstep.runtime.bundle.platforms import is_core, target_of
 from fewstep.runtime.bundle.reading import Bundle
 
@@ -52,20 +52,22 @@ class CalibratedNetwork:
     checkpoint: Checkpoint
 
 
-def with_bodies(writer: Writer, full: Manifest, task: Task, network: CalibratedNetwork) -> Manifest:
+def add_bodies(writer: Writer, full: Manifest, task: Task, network: CalibratedNetwork) -> Manifest:
     """The `full` manifest with the bodies of the task's network, their ranges, the plan and precision maps. The caller
     commits it.
 
     Engines and a report that were made from bodies which change are removed, and named in a warning. Figures of a
     measurement are of former bodies too, and go with them.
     """
-    bundle, manifest = task.sampler.bundle, alone(full, task.network)
+    bundle, manifest = task.sampler.bundle, select_network(full, task.network)
     plan, bodies = network.plan, network.bodies
     command = task.command([body.target for body in bodies.values()])
     ranges = writer.add(network.table.encode(), "ranges", "ranges", ".safetensors")
-    maps = [each for each in _maps(bundle) if each.body in manifest.bodies and each.body not in bodies]
-    maps += [precision_map(name, plan.name, task.bound, each) for name, each in network.searches.items() if task.bound]
-    _warn_of_kept(bundle, bodies, plan, command)
+    maps = [each for each in _read_precision_maps(bundle) if each.body in manifest.bodies and each.body not in bodies]
+    maps += [
+        make_precision_map(name, plan.name, task.bound, each) for name, each in network.searches.items() if task.bound
+    ]
+    _warn_of_other_bodies(bundle, bodies, plan, command)
     plan_file = writer.add(encode(plan), "plans", re.sub(r"[^\w.-]+", "-", plan.name), ".json")
     before = (each for each in manifest.provenance.commands if each != command)  # once, at its latest place
     provenance = msgspec.structs.replace(manifest.provenance, commands=(*before, command))
@@ -88,19 +90,19 @@ def with_bodies(writer: Writer, full: Manifest, task: Task, network: CalibratedN
         results=None if is_stale else manifest.results,
         evaluation=None if changed else manifest.evaluation,
     )
-    return with_network(full, task.network, changed_manifest)
+    return replace_network(full, task.network, changed_manifest)
 
 
-def _warn_of_kept(bundle: Bundle, new: Mapping[str, Body], plan: AnyPlan, command: str) -> None:
+def _warn_of_other_bodies(bundle: Bundle, new: Mapping[str, Body], plan: AnyPlan, command: str) -> None:
     """A warning for bodies that stay and were calibrated otherwise. Nothing of the work is lost to a damaged one."""
     try:
-        for clause in kept_unlike(bundle, new, plan, command):
+        for clause in describe_kept_differences(bundle, new, plan, command):
             LOG.warning("bodies of other targets stay, %s; calibrate all targets in one run to compare them", clause)
     except UserError as error:
         LOG.warning("bodies of other targets stay, and how they were calibrated is unknown: %s", error.what)
 
 
-def _maps(bundle: Bundle) -> tuple[PrecisionMap, ...]:
+def _read_precision_maps(bundle: Bundle) -> tuple[PrecisionMap, ...]:
     """The precision maps of earlier searches. A file that cannot be read is left behind with a warning."""
     file = bundle.manifest.precision
     try:
@@ -110,10 +112,10 @@ def _maps(bundle: Bundle) -> tuple[PrecisionMap, ...]:
         return ()
 
 
-def stored(writer: Writer, name: str, body: CalibratedBody, task: Task, plan: AnyPlan) -> Body:
+def store_body(writer: Writer, name: str, body: CalibratedBody, task: Task, plan: AnyPlan) -> Body:
     """The manifest's entry of a body, whose graphs and ranges are written to files. A graph's inputs are the float
     body's, and "group" where its scales differ by group."""
-    base, parts, table = task.sampler.body.graph, body.recipe.lowered, body.recipe.table
+    base, parts, table = task.sampler.body.graph, body.recipe.lowered_graphs, body.recipe.table
     edges = table.groups if len(parts) > 1 else ()
     groups = next((lowered.groups for _, lowered in parts if lowered.groups), edges)
     least = 0 if base.data else None  # bytes of weights in a file: with float32's all are, and graphs share files
@@ -126,5 +128,5 @@ def stored(writer: Writer, name: str, body: CalibratedBody, task: Task, plan: An
         graphs.append(StepGraph(graph, base.inputs + group, base.outputs, data, coverage=lowered.coverage, until=end))
     ranges = writer.add(table.encode(), "ranges", "ranges", ".safetensors")
     target = target_of(name)
-    platform = None if is_core(target) else named_target(target).platform
+    platform = None if is_core(target) else load_target(target).platform
     return Body(tuple(graphs), "int8", target, groups, plan.name, (body.trial,), ranges, platform)

@@ -4,16 +4,16 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from fewstep.calibration.precision.native import is_bound, searched_here
 from fewstep.calibration.precision.operation_errors import RUNS
-from fewstep.calibration.precision.refine import evaluations
+from fewstep.calibration.precision.precision_search import estimate_evaluations
+from fewstep.calibration.precision.timeable_targets import bound_applies, timeable_targets
 from fewstep.calibration.second_moments import TRAJECTORIES
 from fewstep.calibration.task import Task
-from fewstep.measure.estimate import Estimate, seconds_of_one
-from fewstep.measure.rollouts.course import AT_ONCE
+from fewstep.measure.estimate import Estimate, seconds_per_evaluation
 from fewstep.measure.rollouts.on_demand import close
+from fewstep.measure.rollouts.recorded_run import AT_ONCE
 from fewstep.measure.rollouts.seeds import BODY_SEEDS, JUDGE_SEEDS, OPERATION_SEEDS
-from fewstep.measure.rollouts.trajectories import batches
+from fewstep.measure.rollouts.trajectories import split_seeds
 from fewstep.plans.errors import UserError
 
 
@@ -41,7 +41,7 @@ class Cost:
         return Estimate(count, count * self.seconds)
 
 
-def cost_of(tasks: Sequence[Task]) -> Cost:
+def estimate_cost(tasks: Sequence[Task]) -> Cost:
     """The cost of tasks of a bundle's networks, of which the last is the denoiser's. Two evaluations are run."""
     task = tasks[-1]  # each network has whole trajectories
     steps, bodies = len(task.plan.steps), sum(len(each.targets) for each in tasks)
@@ -52,34 +52,36 @@ def cost_of(tasks: Sequence[Task]) -> Cost:
         moments=len(tasks) * steps * min(TRAJECTORIES, len(task.seeds)),
         errors=steps * len(OPERATION_SEEDS) * tried,
         judged=calls * len(BODY_SEEDS[: len(task.seeds)]) * steps * bodies,
-        searched=_searched(task),
-        seconds=_seconds(task),
+        searched=_search_evaluations(task),
+        seconds=_evaluation_seconds(task),
     )
 
 
-def announce(tasks: Sequence[Task]) -> None:
+def announce_cost(tasks: Sequence[Task]) -> None:
     """Announce the time of tasks, where it is long. An evaluation that fails is passed over: counting names its tensor.
     Graphs that the estimate opened are closed, since counting opens its own."""
     with suppress(UserError):
-        cost_of(tasks).estimate.announce()
+        estimate_cost(tasks).estimate.announce()
     for task in tasks:
         close(task.sampler.network().graph)
 
 
-def _searched(task: Task) -> int | None:
+def _search_evaluations(task: Task) -> int | None:
     """The approximate number of evaluations of AT_ONCE samples that a search takes; None without a bound."""
-    bound, judges, here = task.bound, -(-len(JUDGE_SEEDS) // AT_ONCE), searched_here()
+    bound, judges, here = task.bound, -(-len(JUDGE_SEEDS) // AT_ONCE), timeable_targets()
     if bound is None:
         return None
     return sum(
-        evaluations(len(task.plan.steps), len(task.operations), judges, is_timed=target.name in here)
+        estimate_evaluations(len(task.plan.steps), len(task.operations), judges, is_timed=target.name in here)
         for target in task.targets
-        if is_bound(target, bound)
+        if bound_applies(target, bound)
     )
 
 
-def _seconds(task: Task) -> float:
+def _evaluation_seconds(task: Task) -> float:
     """Seconds of one evaluation of the first trajectory."""
     plan = task.plan if len(task.plan.steps) > 1 else task.sampler.compile("ddim:2", task.plan.guidance)
-    _, _, size = next(batches(task.seeds, 1, task.sizes, task.per_size))
-    return seconds_of_one(task.sampler.at(adapters=None, **(size or {})), plan, task.conditions, task.seeds[:1])
+    _, _, size = next(split_seeds(task.seeds, 1, task.sizes, task.per_size))
+    return seconds_per_evaluation(
+        task.sampler.with_options(adapters=None, **(size or {})), plan, task.conditions, task.seeds[:1]
+    )

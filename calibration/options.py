@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Literal
 
 from fewstep.calibration.lowering.scheme import Target
-from fewstep.calibration.lowering.targets import USUAL, named_target, target_names
+from fewstep.calibration.lowering.targets import USUAL, load_target, target_names
 from fewstep.calibration.precision.bound import parse_bound
-from fewstep.calibration.precision.native import check_targets
+from fewstep.calibration.precision.timeable_targets import check_targets
 from fewstep.measure.rollouts.seeds import FIRST_SEED, HELD_OUT_SEEDS, SELECTION_SEEDS
-from fewstep.measure.rollouts.trajectories import in_words
+from fewstep.measure.rollouts.trajectories import trajectories_text
 from fewstep.measure.workers.setup import SamplingOptions
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance
@@ -64,31 +64,31 @@ def warn_of_few(options: CalibrateOptions) -> None:
         LOG.warning(
             "how far activations reach is little known after %s: int8 clips more of other samples; follow 64"
             " (--trajectories 64)",
-            in_words(options.trajectories),
+            trajectories_text(options.trajectories),
         )
 
 
 def check_options(options: CalibrateOptions) -> None:
     """UserError for what is wrong whatever the bundle."""
     bound = parse_bound(options.quality, options.speed)
-    targets = targets_of(options)
+    targets = load_targets(options)
     if bound is not None:
         check_targets(targets, bound)
     for target in targets:
         if target.needs is not None:
             target.needs()
-    seeds_of(options)
+    trajectory_seeds(options)
 
 
-def targets_of(options: CalibrateOptions) -> tuple[Target, ...]:
+def load_targets(options: CalibrateOptions) -> tuple[Target, ...]:
     """The targets by their names, each once. UserError for an unknown one, or none."""
     if not options.target:
         raise UserError("no target to lower for", f"choose from {', '.join(target_names())}")
-    chosen = tuple(named_target(name) for name in dict.fromkeys(options.target))
+    chosen = tuple(load_target(name) for name in dict.fromkeys(options.target))
     return chosen if options.half == "float16" else tuple(each.wider or each for each in chosen)
 
 
-def seeds_of(options: CalibrateOptions) -> range:
+def trajectory_seeds(options: CalibrateOptions) -> range:
     """The seeds of the trajectories. UserError where there are none, too many, or they are held out for others."""
     if options.trajectories < 1:
         raise UserError(f"{options.trajectories} trajectories show nothing", "follow at least 1, better 64")

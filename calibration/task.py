@@ -6,23 +6,23 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from math import prod
 
-from fewstep.calibration.lowering.quantize import lowered_ops
+from fewstep.calibration.lowering.quantize import select_ops_to_lower
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.precision.bound import Bound
-from fewstep.calibration.ranges.measured_rows import are_large, row_bytes
-from fewstep.calibration.ranges.observe import observed_tensors
+from fewstep.calibration.ranges.observe import tensors_to_observe
+from fewstep.calibration.ranges.row_observer import are_large, row_bytes
 from fewstep.graph import io
 from fewstep.graph.graph import Graph
 from fewstep.graph.selection import WeightedOp
 from fewstep.measure.rollouts.conditions_file import ConditionRecords
-from fewstep.measure.rollouts.course import runs_of
+from fewstep.measure.rollouts.recorded_run import runs_per_trajectory
 from fewstep.measure.rollouts.trajectories import BATCH, PER_SIZE, BodyCall, roll_out
 from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import DENOISER
 from fewstep.runtime.backends import LoadedGraph
-from fewstep.runtime.sampler import Sampler
-from fewstep.runtime.sizes import sized
+from fewstep.runtime.kinds.sizes import apply_sizes
+from fewstep.runtime.sampling.sampler import Sampler
 
 MEMORY = 2**26  # bytes of activations at once
 
@@ -79,7 +79,7 @@ class Task:
     @cached_property
     def tensors(self) -> tuple[str, ...]:
         """Names of the tensors that are counted."""
-        return observed_tensors(self.prepared, self.no_floats)
+        return tensors_to_observe(self.prepared, self.no_floats)
 
     @property
     def is_large(self) -> bool:
@@ -89,34 +89,34 @@ class Task:
             return True
         branches, manifest = max(len(step.branches) for step in self.plan.steps), self.sampler.bundle.manifest
         usual = prod(manifest.x_shape)
-        largest = max((prod(sized(manifest, sizes).x_shape) for sizes in self.sizes), default=usual)
+        largest = max((prod(apply_sizes(manifest, sizes).x_shape) for sizes in self.sizes), default=usual)
         return MEMORY * usual // largest < BATCH * branches * row_bytes(self.prepared, self.tensors)
 
     @cached_property
-    def weighted(self) -> tuple[tuple[WeightedOp, ...], ...]:
+    def weighted_ops(self) -> tuple[tuple[WeightedOp, ...], ...]:
         """The operations whose weights are rounded: those that a rule selects, then those that only targets without
         floats lower. So the others' weights do not depend on such a target."""
         usual: tuple[WeightedOp, ...] = ()
         with suppress(UserError):  # no operation, which is refused where a target needs one
-            usual = lowered_ops(self.prepared)
+            usual = select_ops_to_lower(self.prepared)
         codes = {op.code for op in usual}
-        further = lowered_ops(self.prepared, no_floats=True) if self.no_floats else ()
+        further = select_ops_to_lower(self.prepared, no_floats=True) if self.no_floats else ()
         parts = usual, tuple(op for op in further if op.code not in codes)
         return tuple(part for part in parts if part)
 
-    def among(self, sampler: Sampler) -> Sampler:
+    def with_all_networks(self, sampler: Sampler) -> Sampler:
         """The sampler of all networks, with this one instead of the task's."""
         all_networks = self.all_networks
         return sampler if all_networks is None else all_networks.with_network(self.network, sampler.network())
 
-    def part(self, place: slice) -> "Task":
+    def select(self, place: slice) -> "Task":
         """The task with some of its trajectories."""
         rows = None if self.conditions is None else {name: array[place] for name, array in self.conditions.items()}
         return replace(self, seeds=self.seeds[place], conditions=rows)
 
-    def evaluations(self, graph: LoadedGraph) -> Iterator[BodyCall]:
+    def run_trajectories(self, graph: LoadedGraph) -> Iterator[BodyCall]:
         """Every evaluation of the plan along up to BATCH trajectories at once, of a graph instead of the float32
         body's."""
-        sampler = self.among(self.sampler.changed(graph=graph))
+        sampler = self.with_all_networks(self.sampler.with_network_parts(graph=graph))
         along = partial(roll_out, sizes=self.sizes, per_size=self.per_size, network=self.network)
-        return along(sampler, self.plan, self.seeds, conditions=self.conditions, runs=runs_of(self.plan))
+        return along(sampler, self.plan, self.seeds, conditions=self.conditions, runs=runs_per_trajectory(self.plan))

@@ -11,12 +11,12 @@ from difflib import get_close_matches
 
 import typer
 
-from fewstep.cli.errors import WrongLine
-from fewstep.cli.generate import command, flag, manner_parameters, with_parameters
-from fewstep.cli.outcome import Outcome, tell
-from fewstep.cli.output_flags import Manner
+from fewstep.cli.errors import CommandLineError
+from fewstep.cli.generate import flag_parameter, make_command, manner_parameters, set_parameters
+from fewstep.cli.outcome import Outcome, print_outcome
+from fewstep.cli.output_flags import OutputOptions
 from fewstep.cli.progress import progress_display
-from fewstep.cli.removed import SUCCESSORS, removed_among
+from fewstep.cli.removed_options import SUCCESSORS, find_removed_option
 from fewstep.cli.verbs import VERBS
 from fewstep.plans.errors import UserError, printable
 from fewstep.runtime.progress import AHEAD
@@ -25,27 +25,27 @@ ALL = "--help-all"  # --help with the options for experts
 INTERRUPTED = 130  # how typer tells of a KeyboardInterrupt
 
 
-def run(arguments: list[str], manner: Manner) -> int:
+def run(arguments: list[str], manner: OutputOptions) -> int:
     """Parse, run and print; the exit code. Everything that goes wrong is a UserError, or passes through.
 
     With --json stdout holds the document alone, whatever a verb runs prints.
     """
     asked = next((argument for argument in arguments if not argument.startswith("-")), None)
     if asked in SUCCESSORS:
-        raise WrongLine(f"{asked} is part of measure", SUCCESSORS[asked])
+        raise CommandLineError(f"{asked} is part of measure", SUCCESSORS[asked])
     if asked is not None and asked not in VERBS:
         near = get_close_matches(asked, VERBS, n=1)
         fix = f"did you mean {near[0]}?" if near else f"give one of {', '.join(VERBS)}"
-        raise WrongLine(f"unknown verb {asked!r}", fix)
-    if asked is not None and (removed := removed_among(asked, arguments)) is not None:
-        raise WrongLine(f"{asked} has no option {removed[0]}", f"give {removed[1]}")
+        raise CommandLineError(f"unknown verb {asked!r}", fix)
+    if asked is not None and (removed := find_removed_option(asked, arguments)) is not None:
+        raise CommandLineError(f"{asked} has no option {removed[0]}", f"give {removed[1]}")
     shows_all = ALL in arguments
     arguments = ["--help" if argument == ALL else argument for argument in arguments]
     if manner.quiet or manner.json:  # read when a library is imported that fetches models
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     outcomes: list[Outcome] = []
-    with _heard(manner), progress_display(manner.quiet) as progress:
+    with _log_to_stderr(manner), progress_display(manner.quiet) as progress:
         app = typer.Typer(
             name="fewstep",
             help="Diffusion denoisers from PyTorch to verified ONNX, int8 and engines.",
@@ -53,16 +53,16 @@ def run(arguments: list[str], manner: Manner) -> int:
             pretty_exceptions_enable=False,
             context_settings={"help_option_names": ["-h", "--help"]},
         )
-        app.callback()(_group())
+        app.callback()(_declare_flags())
         for name, verb in VERBS.items():
             if name == asked:
                 module = importlib.import_module(f"fewstep.cli.verbs.{name}")
-                called = command(
+                called = make_command(
                     module.verb, progress, outcomes.append, getattr(module, "dry_run", None), shows_all=shows_all
                 )
                 app.command(name, epilog=f"Example: {verb.example}. --help-all shows options for experts too.")(called)
             else:
-                app.command(name, help=verb.summary, rich_help_panel=verb.group)(_not_asked)
+                app.command(name, help=verb.summary, rich_help_panel=verb.group)(_do_nothing)
         printed = io.StringIO() if manner.json else sys.stdout
         try:
             with redirect_stdout(printed):
@@ -77,7 +77,7 @@ def run(arguments: list[str], manner: Manner) -> int:
                 raise
             see = f"see {' '.join(filter(None, ['fewstep', asked]))} --help"
             what = message().replace(": Value error, ", ": ").rstrip(".")  # the words of the parser's own parser
-            raise WrongLine(" ".join(what.split()), see) from error
+            raise CommandLineError(" ".join(what.split()), see) from error
     if code == INTERRUPTED:
         raise KeyboardInterrupt
     if isinstance(printed, io.StringIO):
@@ -87,19 +87,19 @@ def run(arguments: list[str], manner: Manner) -> int:
         else:
             outcomes.append(Outcome({"help": text}))
     for outcome in outcomes:
-        tell(outcome, manner)
+        print_outcome(outcome, manner)
         code = code or outcome.code
     return int(code)
 
 
 @contextmanager
-def _heard(manner: Manner) -> Iterator[None]:
+def _log_to_stderr(manner: OutputOptions) -> Iterator[None]:
     """Messages of the library, on stderr, for as long as the block runs."""
     log, handler = logging.getLogger("fewstep"), _Stderr()
     handler.setFormatter(logging.Formatter("fewstep: %(message)s"))
     level = log.level
     log.addHandler(handler)
-    log.setLevel(_level(manner))
+    log.setLevel(_log_level(manner))
     AHEAD.setLevel(logging.NOTSET if manner.quiet else logging.INFO)
     try:
         yield
@@ -109,7 +109,7 @@ def _heard(manner: Manner) -> Iterator[None]:
         log.removeHandler(handler)
 
 
-def _level(manner: Manner) -> int:
+def _log_level(manner: OutputOptions) -> int:
     if manner.debug:
         return logging.DEBUG
     if manner.verbose:
@@ -124,13 +124,13 @@ class _Stderr(logging.Handler):
         print(printable(self.format(record)), file=sys.stderr)
 
 
-def _group() -> Callable[..., None]:
+def _declare_flags() -> Callable[..., None]:
     """Declares the options that `main` has already acted on, for --help."""
 
     def group(**_: bool) -> None: ...
 
-    return with_parameters(group, [flag("version", ("--version",), "Show the version."), *manner_parameters()])
+    return set_parameters(group, [flag_parameter("version", ("--version",), "Show the version."), *manner_parameters()])
 
 
-def _not_asked() -> None:
+def _do_nothing() -> None:
     """Stands for a verb in the list that --help shows."""

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.conditions import check, random_range
 from fewstep.runtime.bundle.manifest import Condition, Manifest
-from fewstep.runtime.conditions import check, drawn_range
-from fewstep.runtime.sizes import LARGEST, NAME
+from fewstep.runtime.kinds.sizes import LARGEST, NAME
 
 DIGITS = 4000  # beyond which Python reads no number
 
@@ -29,7 +29,7 @@ def parse_conditions(
             raise UserError(f"condition {text!r} is not NAME=VALUE", "write it as --condition class=3")
         if value.startswith("@"):
             values.setdefault(name, []).extend(
-                arrays_of(f"condition {name!r}", Path(value[1:]), shapes.get(name, ()), of_any_size)
+                load_arrays(f"condition {name!r}", Path(value[1:]), shapes.get(name, ()), of_any_size)
             )
         elif shapes.get(name):
             raise UserError(
@@ -37,7 +37,7 @@ def parse_conditions(
                 f"give them as a file: --condition {name}=@FILE.npy",
             )
         else:
-            values.setdefault(name, []).append(_value(value))
+            values.setdefault(name, []).append(_parse_value(value))
     for name, own in values.items():
         if not shapes.get(name):
             check([each for each in known if each.name == name] or known, {name: own}, len(own))
@@ -60,25 +60,25 @@ def parse_sizes(texts: Sequence[str]) -> dict[str, int]:
     return sizes
 
 
-def needed_words(manifest: Manifest) -> list[str]:
+def required_arguments(manifest: Manifest) -> list[str]:
     """Words of a command line that give each condition which a sample cannot do without, as an example."""
     told = () if manifest.text is None else manifest.text.graph.outputs
     words = ["--prompt", '"..."'] if told else []
     for condition in manifest.conditions:
         if condition.default is None and condition.name not in {tensor.name for tensor in told}:
-            words += ["-c", f"{condition.name}={_example(condition)}"]
+            words += ["-c", f"{condition.name}={_example_value(condition)}"]
     return words
 
 
-def _example(condition: Condition) -> str:
+def _example_value(condition: Condition) -> str:
     """A value that the condition takes: its lowest number, or the name of a file of arrays."""
     if condition.shape:
         return "@FILE.npy"
-    low, _ = drawn_range(condition) or (0, 0)
+    low, _ = random_range(condition) or (0, 0)
     return f"{float(low):g}"
 
 
-def arrays_of(what: str, path: Path, shape: tuple[int, ...], of_any_size: bool) -> list[Any]:
+def load_arrays(what: str, path: Path, shape: tuple[int, ...], of_any_size: bool) -> list[Any]:
     """The values in a .npy file: one of `shape`, or [N, *shape]. Nothing pickled is read. `what` names them."""
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -93,7 +93,7 @@ def arrays_of(what: str, path: Path, shape: tuple[int, ...], of_any_size: bool) 
     return [array] if array.shape == shape else list(array)
 
 
-def _value(text: str) -> int | float | str:
+def _parse_value(text: str) -> int | float | str:
     for kind in (int, float):
         try:
             return kind(text)

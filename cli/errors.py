@@ -3,7 +3,7 @@
 from fewstep.plans.errors import UserError
 
 
-class WrongLine(UserError):
+class CommandLineError(UserError):
     """A command line that cannot be understood."""
 
     code = 2

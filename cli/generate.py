@@ -29,7 +29,7 @@ Verb = Callable[[Any, Progress], Outcome]
 DryRun = Callable[[Any], Outcome]
 
 
-def command(
+def make_command(
     verb: Verb,
     progress: Progress,
     done: Callable[[Outcome], None],
@@ -46,21 +46,23 @@ def command(
     fields = option_fields(options_type)
     argument = next((field.name for field in fields if is_argument(field)), None)
     parameters = [
-        _parameter(field, hints[field.name], texts.get(field.name, ""), field.name == argument, shows_all)
+        _make_parameter(field, hints[field.name], texts.get(field.name, ""), field.name == argument, shows_all)
         for field in fields
     ]
     if dry_run is not None:
-        parameters.append(flag("dry_run", ("--dry-run",), DRY_RUN_HELP))
+        parameters.append(flag_parameter("dry_run", ("--dry-run",), DRY_RUN_HELP))
 
     def run(**values: Any) -> None:
-        options = options_type(**{field.name: _value(field, values[field.name], hints[field.name]) for field in fields})
+        options = options_type(
+            **{field.name: _convert_value(field, values[field.name], hints[field.name]) for field in fields}
+        )
         done(dry_run(options) if dry_run is not None and values["dry_run"] else verb(options, progress))
 
     run.__doc__ = _summary(options_type)
-    return with_parameters(run, [*parameters, *manner_parameters()])
+    return set_parameters(run, [*parameters, *manner_parameters()])
 
 
-def with_parameters(function: Callable[..., None], parameters: Sequence[inspect.Parameter]) -> Callable[..., None]:
+def set_parameters(function: Callable[..., None], parameters: Sequence[inspect.Parameter]) -> Callable[..., None]:
     """The function with the signature of these parameters, which typer reads."""
     function.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     function.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
@@ -75,10 +77,10 @@ def options_of(verb: Verb) -> type:
 
 def manner_parameters() -> list[inspect.Parameter]:
     """The flags that every command takes."""
-    return [flag(field, names, text) for field, (names, text) in output_flags.FLAGS.items()]
+    return [flag_parameter(field, names, text) for field, (names, text) in output_flags.FLAGS.items()]
 
 
-def flag(name: str, flags: tuple[str, ...], text: str) -> inspect.Parameter:
+def flag_parameter(name: str, flags: tuple[str, ...], text: str) -> inspect.Parameter:
     """A switch that is off unless it is given."""
     annotation = Annotated[bool, typer.Option(*flags, help=text, show_default=False)]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=annotation)
@@ -90,14 +92,14 @@ def field_help(options_type: type) -> dict[str, str]:
     names = {field.name for field in dataclasses.fields(options_type)}
     texts: dict[str, str] = {}
     for each in reversed(options_type.__mro__[:-1]):
-        texts |= _texts_in(inspect.cleandoc(each.__doc__ or ""), names)
+        texts |= _parse_field_texts(inspect.cleandoc(each.__doc__ or ""), names)
     for field in dataclasses.fields(options_type):
         if field.name in texts and "choices" in field.metadata:
             texts[field.name] = f"{texts[field.name].removesuffix('.')}: {', '.join(field.metadata['choices']())}."
     return texts
 
 
-def _texts_in(document: str, names: Collection[str]) -> dict[str, str]:
+def _parse_field_texts(document: str, names: Collection[str]) -> dict[str, str]:
     texts: dict[str, str] = {}
     name = None
     for line in document.splitlines():
@@ -125,11 +127,11 @@ def is_argument(field: "dataclasses.Field[Any]") -> bool:
     return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
-def _parameter(
+def _make_parameter(
     field: "dataclasses.Field[Any]", hint: Any, text: str, is_argument: bool, shows_all: bool
 ) -> inspect.Parameter:
     default = field.default_factory() if callable(field.default_factory) else field.default
-    if _tuple_in(hint):
+    if _sequence_type(hint):
         default = default if default is dataclasses.MISSING else [str(value) for value in default] or None
         hint = list[str] if default is not None else list[str] | None
     if Pag in get_args(hint):  # which the options read
@@ -142,7 +144,7 @@ def _parameter(
             flags = [f"{flags[0]}/--no-{flags[0][2:]}"]
         if "short" in field.metadata:
             flags.append(field.metadata["short"])
-        text, metavar = _with_words(hint, text)
+        text, metavar = _help_and_metavar(hint, text)
         is_hidden = bool(field.metadata.get("expert")) and not shows_all
         shown = default not in (None, "")
         option = typer.Option(*flags, help=text, metavar=metavar, show_default=shown, hidden=is_hidden)
@@ -155,7 +157,7 @@ def _parameter(
     )
 
 
-def _with_words(hint: Any, text: str) -> tuple[str, str | None]:
+def _help_and_metavar(hint: Any, text: str) -> tuple[str, str | None]:
     """The help and the metavar of an option, short enough for --help: a text that does not have all words of a choice
     ends with them."""
     parts = (hint, *get_args(hint))
@@ -165,15 +167,15 @@ def _with_words(hint: Any, text: str) -> tuple[str, str | None]:
     return text, "<list>" if any(get_origin(part) is list for part in parts) else None
 
 
-def _tuple_in(hint: Any) -> Any:
+def _sequence_type(hint: Any) -> Any:
     """The type of a sequence, which may be optional; None for another hint."""
     return next((part for part in (hint, *get_args(hint)) if get_origin(part) is tuple), None)
 
 
-def _value(field: "dataclasses.Field[Any]", value: Any, hint: Any) -> Any:
+def _convert_value(field: "dataclasses.Field[Any]", value: Any, hint: Any) -> Any:
     """The value of a field. A sequence arrives as a list of texts, each with commas between its values, unless they are
     part of a value."""
-    kind = _tuple_in(hint)
+    kind = _sequence_type(hint)
     if kind is None or (value is None and type(None) in get_args(hint)):
         return value
     if value is None or field.metadata.get("whole"):

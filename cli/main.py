@@ -13,7 +13,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _open_closed_streams()
     _keep_products_to_their_thread()
     try:
-        from fewstep.cli.line import run_line
+        from fewstep.cli.command_line import run_line
 
         return run_line(sys.argv[1:] if arguments is None else arguments, STOPPED)
     except KeyboardInterrupt:  # during these imports, or while another was told

@@ -5,7 +5,7 @@ import ctypes
 M_ARENA_MAX = -8  # of glibc's malloc.h
 
 
-def one_heap() -> None:
+def use_one_heap() -> None:
     """Let all threads of this process allocate from one heap.
 
     glibc opens another for each thread that finds one taken, and what is freed stays in the heap that it came from: by

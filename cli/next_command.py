@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
 
-from fewstep.graph.needs import duration
+from fewstep.graph.resource_needs import format_duration
 from fewstep.measure.estimate import Estimate
 
 LOG = logging.getLogger("fewstep")
@@ -24,7 +24,7 @@ class NextCommand:
 
     def __str__(self) -> str:
         seconds = None if self.estimate is None else _seconds(self.estimate)
-        takes = f" (up to {duration(seconds)})" if seconds is not None and seconds > LONG else ""
+        takes = f" (up to {format_duration(seconds)})" if seconds is not None and seconds > LONG else ""
         return f"Next: {self.command}{takes}"
 
 
@@ -35,13 +35,13 @@ def next_command(*words: object) -> NextCommand:
 
 def calibrate_next(bundle: Path) -> NextCommand:
     """`fewstep calibrate`, with the plan that it takes by default."""
-    from fewstep.calibration.cost import cost_of
-    from fewstep.calibration.opened_task import open_task
+    from fewstep.calibration.cost import estimate_cost
+    from fewstep.calibration.open_task import open_task
     from fewstep.calibration.options import CalibrateOptions
     from fewstep.plans.tokens.plan import USUAL
     from fewstep.runtime.bundle.networks import networks
     from fewstep.runtime.bundle.reading import open_bundle
-    from fewstep.runtime.sampler import PLAN
+    from fewstep.runtime.sampling.sampler import PLAN
 
     manifest = open_bundle(bundle).manifest
     if manifest.distilled or manifest.towards:  # their solvers are the user's choice
@@ -50,7 +50,7 @@ def calibrate_next(bundle: Path) -> NextCommand:
 
     def estimate() -> Estimate:
         options = CalibrateOptions(bundle, plan=plan)
-        return cost_of([open_task(options, name) for name in networks(manifest)]).estimate
+        return estimate_cost([open_task(options, name) for name in networks(manifest)]).estimate
 
     return NextCommand(next_command("calibrate", bundle, "--plan", plan).command, _of_small(bundle, estimate))
 
@@ -58,9 +58,9 @@ def calibrate_next(bundle: Path) -> NextCommand:
 def report_next(bundle: Path) -> NextCommand:
     """`fewstep report`."""
     from fewstep.report.options import ReportOptions
-    from fewstep.report.write import open_report
+    from fewstep.report.report import open_report_task
 
-    estimate = _of_small(bundle, lambda: open_report(ReportOptions(bundle)).estimate())
+    estimate = _of_small(bundle, lambda: open_report_task(ReportOptions(bundle)).estimate())
     return NextCommand(next_command("report", bundle).command, estimate)
 
 
@@ -68,17 +68,17 @@ def advised_next(command: str, bundle: Path) -> NextCommand:
     """The command of a report's advice."""
     if not command.startswith("fewstep fit "):
         return NextCommand(command)
-    from fewstep.calibration.fitting.cost import estimate
-    from fewstep.calibration.fitting.options import FitOptions
-    from fewstep.calibration.fitting.task import BODY, open_fit_task
+    from fewstep.fitting.cost import estimate_fit
+    from fewstep.fitting.options import FitOptions
+    from fewstep.fitting.task import BODY, open_fit_task
     from fewstep.plans.guidance import weight_of
     from fewstep.runtime.bundle.reading import open_bundle
-    from fewstep.runtime.planning import default_guidance
+    from fewstep.runtime.sampling.planning import default_guidance
 
     def of_fit() -> Estimate:
         opened = open_bundle(bundle)
         guidance = weight_of(default_guidance(opened, opened.body(BODY), None))
-        return estimate(open_fit_task(FitOptions(bundle, guidance=guidance)))
+        return estimate_fit(open_fit_task(FitOptions(bundle, guidance=guidance)))
 
     return NextCommand(command, _of_small(bundle, of_fit))
 

@@ -13,7 +13,7 @@ FIELDS = {flag: field for field, (flags, _) in FLAGS.items() for flag in flags}
 
 
 @dataclass(frozen=True)
-class Manner:
+class OutputOptions:
     """Results go to stdout, all else (progress, warnings, errors) to stderr.
 
     json: one document on stdout, for programs, an error included.
@@ -28,9 +28,9 @@ class Manner:
     debug: bool = False
 
 
-def split(arguments: Sequence[str]) -> tuple[Manner, list[str]]:
+def split_flags(arguments: Sequence[str]) -> tuple[OutputOptions, list[str]]:
     """The manner that a command line asks for, and the rest of the line. What stands behind `--` is no flag."""
     end = arguments.index("--") if "--" in arguments else len(arguments)
     asked = {FIELDS[argument] for argument in arguments[:end] if argument in FIELDS}
     rest = [argument for index, argument in enumerate(arguments) if index >= end or argument not in FIELDS]
-    return Manner(**dict.fromkeys(asked, True)), rest
+    return OutputOptions(**dict.fromkeys(asked, True)), rest

@@ -7,28 +7,31 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.graph.output import whole_file, write_whole
+from fewstep.graph.output_files import atomic_file, write_atomic
 
 PICTURE, ARRAY = ".png", ".npy"
 SMALL, SMALL_SCALE = 64, 3  # pixels up to which a sample is drawn enlarged, and how much
 
 
-def columns_of(samples: int) -> int:
+def square_columns(samples: int) -> int:
     """The columns of a square grid."""
     return int(np.ceil(np.sqrt(samples)))
 
 
-def scale_of(shape: Sequence[int]) -> int:
+def default_scale(shape: Sequence[int]) -> int:
     """The enlargement of samples of a shape where no option gives one."""
     return SMALL_SCALE if max(shape[-2:]) <= SMALL else 1
 
 
-def write(x: NDArray[Any], path: Path, columns: int | None, scale: int | None) -> None:
+def write_samples(x: NDArray[Any], path: Path, columns: int | None, scale: int | None) -> None:
     """Samples [N, ...] as a .png, or as a .npy."""
     if path.suffix == ARRAY:
-        with whole_file(path) as stream:
+        with atomic_file(path) as stream:
             np.save(stream, x)
         return
     from fewstep.report.drawing import pictures
 
-    write_whole(path, pictures.png(pictures.grid(x, columns or columns_of(len(x)), scale or scale_of(x.shape))))
+    write_atomic(
+        path,
+        pictures.encode_png(pictures.draw_grid(x, columns or square_columns(len(x)), scale or default_scale(x.shape))),
+    )

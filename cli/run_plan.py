@@ -5,11 +5,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from fewstep.measure.rollouts.calibrated_plan import MISFIT, along, judged_plan
+from fewstep.measure.rollouts.plan_selection import MISFIT, describe_plan, select_plan
 from fewstep.plans.any_plan import AnyPlan, shaping_of
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance, to_text
-from fewstep.plans.names.name import (
+from fewstep.plans.names.plan_name import (
     is_token_plan_name,
     parse_plan_name,
     parse_token_plan_name,
@@ -20,10 +20,10 @@ from fewstep.plans.plan import IMAGE, Plan
 from fewstep.plans.shaping import Clip, Shaping
 from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.reading import Bundle
-from fewstep.runtime.fitted_plans import FITTED
-from fewstep.runtime.planning import NO_SETTINGS, calibrated_body, calibrated_plan
-from fewstep.runtime.request import SCHEDULER, PlanSettings, read_plan
-from fewstep.runtime.sampler import PLAN, Sampler
+from fewstep.runtime.sampling.fitted_plans import FITTED
+from fewstep.runtime.sampling.planning import NO_SETTINGS, calibrated_body, calibrated_plan
+from fewstep.runtime.sampling.request import SCHEDULER, PlanSettings, read_plan
+from fewstep.runtime.sampling.sampler import PLAN, Sampler
 
 OWN_PLAN = f"{SCHEDULER}20"  # of the scheduler that came with a denoiser
 
@@ -58,17 +58,17 @@ def default_plan(
     body, has_strength = calibrated_body(manifest, sampler.body), settings.get("strength") is not None
     if body is None or body.plan is None:
         is_own = manifest.scheduler is not None and not has_strength and not manifest.vocabulary
-        return judged_plan(sampler, sampler.body, OWN_PLAN if is_own else "", guidance, settings)
+        return select_plan(sampler, sampler.body, OWN_PLAN if is_own else "", guidance, settings)
     plan = ""
-    if not _is_of_a_solver(body.plan):
+    if not _names_solver(body.plan):
         if has_strength:
             plan = PLAN
         elif not body.plan.startswith(SCHEDULER) and body.plan in manifest.plans:
             plan = str(bundle.path / manifest.plans[body.plan])  # no name compiles it
-    return judged_plan(sampler, body, plan, guidance, settings)
+    return select_plan(sampler, body, plan, guidance, settings)
 
 
-def _is_of_a_solver(name: str) -> bool:
+def _names_solver(name: str) -> bool:
     """True for a name that compiles without another package's plugin, which a bundle may not import."""
     if plugin_of_name(name) is not None:
         return False
@@ -77,35 +77,36 @@ def _is_of_a_solver(name: str) -> bool:
     return False
 
 
-def _what_ranges_follow(plan: Any) -> tuple[str, Guidance | None, Shaping | None]:
+def _range_settings(plan: Any) -> tuple[str, Guidance | None, Shaping | None]:
     return with_grid(plan.name), plan.guidance, shaping_of(plan)
 
 
-def unlike_calibration(bundle: Bundle, body: Body, plan: Any) -> str | None:
+def describe_calibration_mismatch(bundle: Bundle, body: Body, plan: Any) -> str | None:
     """A warning that names both plans, where int8 was calibrated along another plan, guidance or shaping; else None."""
     if body.precision != "int8" or (calibrated := calibrated_plan(bundle, body)) is None:
         return None
     if plan.fitted is not None and shaping_of(plan) == shaping_of(calibrated):
         return None  # `fewstep fit` compared the guidance
-    name, guidance, shaping = _what_ranges_follow(calibrated)
-    followed, _, shaped = follows = _what_ranges_follow(plan)
+    name, guidance, shaping = _range_settings(calibrated)
+    followed, _, shaped = follows = _range_settings(plan)
     if follows == (name, guidance, shaping):
         return None
     if shaped != shaping:
         remedy = _clip_remedy(plan.name, shaping)
     else:
-        remedy = _remedy(plan.name, guidance) if followed == name else ""
-    return f"int8 was calibrated along {along(calibrated)}, and runs along {along(plan)}: its {MISFIT}{remedy}"
+        remedy = _guidance_remedy(plan.name, guidance) if followed == name else ""
+    along = f"int8 was calibrated along {describe_plan(calibrated)}, and runs along {describe_plan(plan)}"
+    return f"{along}: its {MISFIT}{remedy}"
 
 
 def _clip_remedy(name: str, shaping: Shaping | None) -> str:
     """The options that give a solver's plan the clip of the calibrated one."""
-    if not isinstance(shaping, Clip) or shaping.low != -shaping.high or not _is_of_a_solver(name):
+    if not isinstance(shaping, Clip) or shaping.low != -shaping.high or not _names_solver(name):
         return ""
     return f"; give --plan {name} --clip {shaping.high:g}, in Python shaping=Clip({shaping.low}, {shaping.high})"
 
 
-def _remedy(name: str, guidance: Guidance | None) -> str:
+def _guidance_remedy(name: str, guidance: Guidance | None) -> str:
     """The options that give a plan the guidance of the calibrated one, which has a text. They name the plan, since one
     of a file has its guidance for good."""
     try:

@@ -9,26 +9,26 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.cli.conditions import arrays_of, parse_conditions, parse_sizes
+from fewstep.cli.conditions import load_arrays, parse_conditions, parse_sizes
 from fewstep.cli.run_options import RunOptions
-from fewstep.cli.run_output import columns_of, scale_of
-from fewstep.cli.run_tiles import Tiling, tiling
-from fewstep.graph.output import check_writable
+from fewstep.cli.run_output import default_scale, square_columns
+from fewstep.cli.run_tiles import Tiling, parse_tiling
+from fewstep.graph.output_files import check_writable
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import UNCOND
 from fewstep.plans.plan import IMAGE
 from fewstep.plans.tokens.plan import IDS
-from fewstep.report.choosing.chosen import Chosen, chosen
-from fewstep.runtime.backends.named import named
-from fewstep.runtime.bundle.companions import image_shape
+from fewstep.report.choosing.saved_choice import SavedChoice, load_choice
+from fewstep.runtime.backends.registry import create_backend
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
-from fewstep.runtime.loading import choose_body
-from fewstep.runtime.lora.adapted import slots_in
+from fewstep.runtime.kinds.companions import image_shape
+from fewstep.runtime.kinds.sizes import apply_sizes
 from fewstep.runtime.pictures import sample_of
-from fewstep.runtime.planning import default_guidance
-from fewstep.runtime.prompts import Values, with_prompts
+from fewstep.runtime.prompts import Values, add_prompt_conditions
 from fewstep.runtime.runs.tiled_images import tiled_image_shape
-from fewstep.runtime.sizes import sized
+from fewstep.runtime.sampling.adapters import require_slots
+from fewstep.runtime.sampling.loading import choose_body
+from fewstep.runtime.sampling.planning import default_guidance
 
 LOG = logging.getLogger("fewstep")
 PIXELS_LIMIT = 2**27  # of one picture: 400 MB in colour, and no viewer opens more
@@ -45,7 +45,7 @@ class RunRequest:
     """
 
     options: RunOptions
-    choice: Chosen | None
+    choice: SavedChoice | None
     bundle: Bundle
     sizes: Mapping[str, int]
     tiled: Tiling | None
@@ -58,14 +58,14 @@ def open_request(options: RunOptions) -> RunRequest:
     """The request of these options. Text encoder and picture encoder are loaded and closed: together with the denoiser
     they may be more than memory holds."""
     check_writable(options.output)
-    options, choice = _as_chosen(options)
+    options, choice = _apply_choice(options)
     sizes = parse_sizes(options.size)
     bundle = open_bundle(options.bundle)
     if options.adapter:
-        slots_in(bundle)
-    tiled = None if options.tiles is None else tiling(options.tiles, sizes, bundle.manifest)
+        require_slots(bundle)
+    tiled = None if options.tiles is None else parse_tiling(options.tiles, sizes, bundle.manifest)
     sizes = sizes if tiled is None else {**tiled.sizes}
-    manifest = sized(bundle.manifest, sizes)
+    manifest = apply_sizes(bundle.manifest, sizes)
     if tiled is not None:
         manifest = msgspec.structs.replace(manifest, x_shape=tiled.shape)
     bundle = replace(bundle, manifest=manifest)
@@ -74,26 +74,26 @@ def open_request(options: RunOptions) -> RunRequest:
     own = parse_conditions(options.condition, manifest.conditions, of_any_size=tiled is not None)
     if options.is_picture:
         check_picture(options, _image_shape(bundle, tiled))
-    body = bundle.body(choose_body(bundle, options.precision, named(options.backend, options.threads)))
-    values, negative = with_prompts(bundle, own, options.prompt, options.negative, options.threads)
+    body = bundle.body(choose_body(bundle, options.precision, create_backend(options.backend, options.threads)))
+    values, negative = add_prompt_conditions(bundle, own, options.prompt, options.negative, options.threads)
     given: Values = {}
     if options.known is not None:
-        given = {IDS: arrays_of("--known", options.known, manifest.x_shape, of_any_size=False)}
+        given = {IDS: load_arrays("--known", options.known, manifest.x_shape, of_any_size=False)}
     if options.image is not None:
-        given = {IMAGE: [_start(options.image, bundle, options.threads)]}
+        given = {IMAGE: [_encode_image(options.image, bundle, options.threads)]}
     if options.guidance is None and choice is None:
         options = replace(options, guidance=default_guidance(bundle, body, options.plan))
     return RunRequest(options, choice, bundle, sizes, tiled, values, {UNCOND: negative} if negative else {}, given)
 
 
-def _as_chosen(options: RunOptions) -> tuple[RunOptions, Chosen | None]:
+def _apply_choice(options: RunOptions) -> tuple[RunOptions, SavedChoice | None]:
     """The options with what was chosen on this machine in them, and the choice, where they ask for it."""
     if not options.chosen:
         return options, None
-    choice = chosen(options.bundle)
+    choice = load_choice(options.bundle)
     winner = choice.winner
     if not winner.quality.nearness.is_enough:
-        LOG.warning("the choice is only %s: look at its samples", winner.quality.nearness.sentence("the teacher"))
+        LOG.warning("the choice is only %s: look at its samples", winner.quality.nearness.describe("the teacher"))
     options = replace(options, chosen=False, plan=winner.plan, guidance=choice.guidance, precision=winner.precision)
     return replace(options, backend=winner.engine.backend, threads=winner.engine.threads), choice
 
@@ -139,8 +139,8 @@ def check_picture(options: RunOptions, shape: tuple[int, ...]) -> None:
 
     pictures.check_shape(shape)
     height, width = shape[-2:]
-    columns = min(options.columns or columns_of(options.count), options.count)
-    rows, scale = -(-options.count // columns), options.scale or scale_of(shape)
+    columns = min(options.columns or square_columns(options.count), options.count)
+    rows, scale = -(-options.count // columns), options.scale or default_scale(shape)
     height, width = rows * height * scale, columns * width * scale
     if height * width > PIXELS_LIMIT:
         raise UserError(
@@ -149,11 +149,11 @@ def check_picture(options: RunOptions, shape: tuple[int, ...]) -> None:
         )
 
 
-def _start(image: Path, bundle: Bundle, threads: int) -> NDArray[np.float32]:
+def _encode_image(image: Path, bundle: Bundle, threads: int) -> NDArray[np.float32]:
     """x [*x_shape] of a picture."""
     from fewstep.report.drawing import pictures
 
     shape = image_shape(bundle.manifest)
     if len(shape) != 3:
         raise UserError(f"x has the shape {list(shape)}, and is no picture", "leave --image out")
-    return sample_of(bundle, pictures.read(image, shape), threads)
+    return sample_of(bundle, pictures.read_picture(image, shape), threads)

@@ -12,30 +12,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.cli.run_options import RunOptions
-from fewstep.cli.run_output import ARRAY, write
-from fewstep.cli.run_plan import check_given_by_options, default_plan, unlike_calibration
+from fewstep.cli.run_output import ARRAY, write_samples
+from fewstep.cli.run_plan import check_given_by_options, default_plan, describe_calibration_mismatch
 from fewstep.cli.run_request import RunRequest, open_request
 from fewstep.plans.errors import UserError
-from fewstep.plans.guidance import UNCOND, as_guidance, weights
+from fewstep.plans.guidance import UNCOND, as_guidance, branch_weights
 from fewstep.plans.plan import Plan
 from fewstep.plans.shaping import clip_to
-from fewstep.report.choosing.chosen import Chosen
-from fewstep.report.choosing.engines import backend_of, for_rows
+from fewstep.report.choosing.engines import fix_batch_size, make_backend
+from fewstep.report.choosing.saved_choice import SavedChoice
 from fewstep.runtime.backends import Backend
-from fewstep.runtime.backends.named import named
+from fewstep.runtime.backends.registry import create_backend
+from fewstep.runtime.bundle.conditions import is_led_by_guidance
 from fewstep.runtime.bundle.manifest import Manifest
-from fewstep.runtime.conditions import is_led_by_guidance
-from fewstep.runtime.execute import StepState
-from fewstep.runtime.finite import finite_sample
-from fewstep.runtime.loading import load
-from fewstep.runtime.lora.file import with_strength
+from fewstep.runtime.kinds.sizes import output_shape
+from fewstep.runtime.lora.file import split_strength
 from fewstep.runtime.pictures import pictures_of
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.prompts import Values
-from fewstep.runtime.request import PlanSettings, read_plan
 from fewstep.runtime.runs.tiles import tiled_steps
-from fewstep.runtime.sampler import Sampler
-from fewstep.runtime.sizes import output_shape
+from fewstep.runtime.sampling.execute import StepState
+from fewstep.runtime.sampling.finite_checks import finite_sample
+from fewstep.runtime.sampling.loading import load
+from fewstep.runtime.sampling.request import PlanSettings, read_plan
+from fewstep.runtime.sampling.sampler import Sampler
 
 LOG = logging.getLogger("fewstep")
 BATCH = 64  # samples of one call; more would only cost memory
@@ -54,40 +54,40 @@ class RunSamples:
 
 def run(options: RunOptions, progress: Progress = SILENT) -> RunSamples:
     """The samples that were written, as latents or as pictures."""
-    return written(open_request(options), progress)
+    return sample_to_files(open_request(options), progress)
 
 
-def written(request: RunRequest, progress: Progress) -> RunSamples:
+def sample_to_files(request: RunRequest, progress: Progress) -> RunSamples:
     """The samples of a request, and their files."""
-    options, made = request.options, sampled(request, progress)
+    options, made = request.options, sample_request(request, progress)
     if options.is_picture:
         tiles = None if request.tiled is None else request.tiled.tiles
         made = replace(made, x=pictures_of(request.bundle, made.x, tiles, options.threads))
-    write(made.x, options.output, options.columns, options.scale)
+    write_samples(made.x, options.output, options.columns, options.scale)
     for name, tensor in made.beside.items():
-        write(tensor, options.output.with_suffix(f".{name}{ARRAY}"), None, None)
+        write_samples(tensor, options.output.with_suffix(f".{name}{ARRAY}"), None, None)
     return made
 
 
-def sampled(request: RunRequest, progress: Progress) -> RunSamples:
+def sample_request(request: RunRequest, progress: Progress) -> RunSamples:
     """The samples of a request, some at a time."""
     options, tiled, branches = request.options, request.tiled, request.branches
-    batch, parts, left = batch_of(options, request.bundle.manifest), [], list[Named]()
+    batch, parts, left = batch_size(options, request.bundle.manifest), [], list[Named]()
     with load(options.bundle, options.precision, backend=_backend(options, request.choice, batch)) as loaded:
         adapters: dict[str | PathLike[str], float] = {}
-        for path, strength in (with_strength(text, "--adapter") for text in options.adapter):
+        for path, strength in (split_strength(text, "--adapter") for text in options.adapter):
             adapters[path] = adapters.get(path, 0.0) + strength
-        sampler = loaded.at(adapters=adapters or None, **request.sizes)
+        sampler = loaded.with_options(adapters=adapters or None, **request.sizes)
         plan = _plan(request, sampler)
-        if (unlike := unlike_calibration(sampler.bundle, sampler.body, plan)) is not None:
+        if (unlike := describe_calibration_mismatch(sampler.bundle, sampler.body, plan)) is not None:
             LOG.warning("%s", unlike)
         for start in range(0, options.count, batch):
             places = range(start, min(start + batch, options.count))
             seeds = [options.seed + place for place in places]
             asked: dict[str, Any] = {
-                "condition": _in_turn(request.values, places),
-                "branches": {branch: _in_turn(rows, places) for branch, rows in branches.items()},
-                "given": {name: np.stack(rows) for name, rows in _in_turn(request.given, places).items()},
+                "condition": _cycle_values(request.values, places),
+                "branches": {branch: _cycle_values(rows, places) for branch, rows in branches.items()},
+                "given": {name: np.stack(rows) for name, rows in _cycle_values(request.given, places).items()},
             }
             states = (
                 sampler.steps(plan, seeds, **asked)
@@ -99,21 +99,21 @@ def sampled(request: RunRequest, progress: Progress) -> RunSamples:
     return RunSamples(np.concatenate(parts), plan.name, beside)
 
 
-def batch_of(options: RunOptions, manifest: Manifest) -> int:
+def batch_size(options: RunOptions, manifest: Manifest) -> int:
     """Samples that run together, of a whole sample's shape. Logits are many numbers for each token."""
     elements = prod(map(int, output_shape(manifest, manifest.x_shape)))
     return max(1, min(options.count, BATCH, BATCH_ELEMENTS // elements))
 
 
-def _backend(options: RunOptions, choice: Chosen | None, batch: int) -> Backend:
+def _backend(options: RunOptions, choice: SavedChoice | None, batch: int) -> Backend:
     """The backend for calls on a batch, with all branches of guidance."""
     if options.plan is not None and options.plan.endswith(".json"):
         branches = max(len(step.branches) for step in read_plan(Path(options.plan)).steps)
     else:
-        branches = len(weights(as_guidance(options.guidance), 0, 0.0))
+        branches = len(branch_weights(as_guidance(options.guidance), 0, 0.0))
     if choice is not None:
-        return backend_of(choice.winner.engine, batch * branches)
-    return for_rows(named(options.backend, options.threads), batch * branches)
+        return make_backend(choice.winner.engine, batch * branches)
+    return fix_batch_size(create_backend(options.backend, options.threads), batch * branches)
 
 
 def _plan(request: RunRequest, sampler: Sampler) -> Plan:
@@ -136,7 +136,7 @@ def _plan(request: RunRequest, sampler: Sampler) -> Plan:
     return plan
 
 
-def _in_turn(values: Values, places: Sequence[int]) -> dict[str, list[Any]]:
+def _cycle_values(values: Values, places: Sequence[int]) -> dict[str, list[Any]]:
     """The values of the samples at these places."""
     return {name: [each[place % len(each)] for place in places] for name, each in values.items()}
 
@@ -147,11 +147,11 @@ def _sample(
     """The sample that a run ends with, with progress after each step. What the run leaves goes to `left`."""
     which = f"seeds {seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f"seed {seeds[0]}"
 
-    def told() -> Iterator[StepState]:
+    def count_steps() -> Iterator[StepState]:
         for state in states:
             progress(which, state.index + 1, len(plan.steps))
             yield state
         if isinstance(state, StepState) and state.slots is not None and state.slots.named:
             left.append({name: tensor.copy() for name, tensor in state.slots.named.items()})  # not the carried ones
 
-    return finite_sample(plan, told())
+    return finite_sample(plan, count_steps())

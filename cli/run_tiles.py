@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Manifest
+from fewstep.runtime.kinds.sizes import apply_sizes
 from fewstep.runtime.runs.tiles import Tiles
-from fewstep.runtime.sizes import sized
 
 FIX = "write it as --tiles 256:64, the window's size and the overlap"
 NAMES = {3: {"height": 1, "width": 2}}  # axes of x that a fixed bundle has, by its number of axes; else "length"
@@ -21,7 +21,7 @@ class Tiling:
     tiles: Tiles
 
 
-def tiling(text: str, sizes: Mapping[str, int], manifest: Manifest) -> Tiling:
+def parse_tiling(text: str, sizes: Mapping[str, int], manifest: Manifest) -> Tiling:
     """WINDOW:OVERLAP for a sample of the given sizes."""
     window, colon, overlap = text.partition(":")
     if not (colon and window.isdecimal() and overlap.isdecimal()):
@@ -33,7 +33,7 @@ def tiling(text: str, sizes: Mapping[str, int], manifest: Manifest) -> Tiling:
             f"--tiles for a sample of the sizes {dict(sizes)}", f"give the whole by --size {'=N --size '.join(axes)}=N"
         )
     parts = {name: int(window) for name in sizes} if free else {}
-    takes = sized(manifest, parts)
+    takes = apply_sizes(manifest, parts)
     for name in sizes:
         if takes.x_shape[axes[name]] != int(window):
             raise UserError(

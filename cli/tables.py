@@ -39,12 +39,12 @@ def table(
     return made
 
 
-def lines(texts: Iterable[str]) -> Text:
+def multiline_cell(texts: Iterable[str]) -> Text:
     """A cell of several lines, as they are."""
     return Text("\n".join(map(printable, texts)))
 
 
-def show(part: RenderableType) -> None:
+def print_table(part: RenderableType) -> None:
     """Print to stdout, as wide as the terminal or COLUMNS says, but with room for the longest word of each column.
 
     A file or a pipe has no width: nothing goes on in a next line there.
@@ -57,7 +57,8 @@ def show(part: RenderableType) -> None:
 
 
 def _make_printable(part: RenderableType) -> None:
-    """Makes the texts of a table or a tree fit to be printed. Each text is one line; see `lines` for others."""
+    """Makes the texts of a table or a tree fit to be printed. Each text is one line; see `multiline_cell` for
+    others."""
     if isinstance(part, Tree):
         part.label = printable(str(part.label))
         for child in part.children:

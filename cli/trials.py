@@ -2,24 +2,24 @@
 
 from collections.abc import Iterator, Sequence
 
-from fewstep.cli.outcome import counted
-from fewstep.measure.rollouts.direction import CONDITION, GUIDANCE, is_lost, text_of
+from fewstep.cli.outcome import pluralize
 from fewstep.measure.rollouts.nearness import Nearness
+from fewstep.measure.rollouts.output_differences import CONDITION, GUIDANCE, describe_difference, is_lost
 from fewstep.report.judgement import judgement
 from fewstep.runtime.bundle.manifest import Trial
 
 
-def trial_lines(trials: Sequence[Trial]) -> Iterator[str]:
+def describe_trials(trials: Sequence[Trial]) -> Iterator[str]:
     """The verdict on the deployed body, its quality, and a line for each difference of outputs that it may lose."""
     for each in trials:
         if each.is_chosen:
-            near, seeds = Nearness(each.psnr, each.snr, each.unrelated), counted(each.seeds, "seed")
+            near, seeds = Nearness(each.psnr, each.snr, each.unrelated), pluralize(each.seeds, "seed")
             lost = each.guidance is not None and is_lost(each.guidance)
             yield judgement(near, each.p5, each.tokens, each.random_conditions, lost)
-            yield f"{each.psnr:.1f} dB, 5th percentile {each.p5:.1f} dB{near.over}, {seeds}{near.other_seed}"
+            yield f"{each.psnr:.1f} dB, 5th percentile {each.p5:.1f} dB{near.snr_text}, {seeds}{near.other_seed_text}"
             if each.tokens is not None:
                 differ, same = (f"{100 * share:.1f} %" for share in (each.tokens.disagreement, each.tokens.same))
                 yield f"{differ} of the likeliest tokens differ at float32's states; {same} are the same at the end"
             for kind, difference in ((GUIDANCE, each.guidance), (CONDITION, each.condition)):
                 if difference is not None:
-                    yield f"{kind} at its worst: {text_of(difference)}"
+                    yield f"{kind} at its worst: {describe_difference(difference)}"

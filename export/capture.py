@@ -12,13 +12,13 @@ import onnx
 import torch
 from onnxscript import ir
 
-from fewstep.export.mapped import mapped
-from fewstep.export.refusals import refusal, watched
-from fewstep.export.tracing.attention import ATTENTION, EXPORTED_RANK, written_out, zero_rows_without_keys
-from fewstep.export.tracing.complex_pairs import ON_PAIRS, on_complex
-from fewstep.export.tracing.short_lists import spread_short_lists
-from fewstep.export.tracing.sizes_as_numbers import FORMS, sizes_as_numbers
-from fewstep.export.tracing.time_saved import operations_once, quick_matches
+from fewstep.export.export_errors import explain_export_error, watch_calls
+from fewstep.export.mapped_weights import find_mapped
+from fewstep.export.tracing.attention import ATTENTION, EXPORTED_RANK, decompose_attention, zero_rows_without_keys
+from fewstep.export.tracing.complex_pairs import ON_PAIRS, has_complex_input
+from fewstep.export.tracing.exporter_speedups import cache_operations, skip_impossible_matches
+from fewstep.export.tracing.short_lists import expand_short_lists
+from fewstep.export.tracing.size_arithmetic import FORMS, simplify_sizes
 from fewstep.graph.graph import Array, Graph
 from fewstep.graph.io import OPSET, from_model
 
@@ -38,13 +38,19 @@ def capture(
     `dynamic_shapes` mean the same as in `torch.export.export`. UserError naming the operation that cannot be exported.
     """
     captured = None
-    with _quiet(), sizes_as_numbers(), quick_matches(), operations_once(), watched(module) as watch:
+    with (
+        _silence_exporter(),
+        simplify_sizes(),
+        skip_impossible_matches(),
+        cache_operations(),
+        watch_calls(module) as watch,
+    ):
         try:
             captured = torch.export.export(module, example, dynamic_shapes=dynamic_shapes, strict=False)
-            spread_short_lists(captured)
+            expand_short_lists(captured)
             zero_rows_without_keys(captured)
             program = torch.onnx.export(
-                _decomposed(captured),
+                _decompose(captured),
                 (),
                 dynamo=True,
                 opset_version=OPSET,
@@ -58,12 +64,12 @@ def capture(
             initializers = list(program.model.graph.initializers.values())
             program.optimize()
         except Exception as error:
-            raise refusal(error, watch, captured) from error
-    weights = _taken(program.model, initializers)
-    return from_model(_named_by_module(ir.to_proto(program.model)), beside=weights), program.exported_program
+            raise explain_export_error(error, watch, captured) from error
+    weights = _take_weights(program.model, initializers)
+    return from_model(_name_nodes_by_module(ir.to_proto(program.model)), beside=weights), program.exported_program
 
 
-def _decomposed(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
+def _decompose(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
     """The program with the operations of `DECOMPOSED` written out. Most have none: that traces the network once more,
     a quarter of the export's time."""
     graphs = [each.graph for each in program.graph_module.modules() if isinstance(each, torch.fx.GraphModule)]
@@ -74,7 +80,7 @@ def _decomposed(program: torch.export.ExportedProgram) -> torch.export.ExportedP
 def _is_written_out(node: torch.fx.Node) -> bool:
     """True if its decomposition makes something else of it."""
     if node.target in ON_PAIRS:
-        return on_complex(node)  # trying it out here, outside of torch's tracing, may fix the batch
+        return has_complex_input(node)  # trying it out here, outside of torch's tracing, may fix the batch
     if node.target == ATTENTION:  # as above
         return bool(node.meta["val"].dim() != EXPORTED_RANK)
     decomposition = DECOMPOSED.get(node.target)
@@ -84,7 +90,7 @@ def _is_written_out(node: torch.fx.Node) -> bool:
     return decomposition(*args, **named) is not NotImplemented
 
 
-def _taken(model: ir.Model, before: Iterable[ir.Value]) -> dict[str, Array]:
+def _take_weights(model: ir.Model, before: Iterable[ir.Value]) -> dict[str, Array]:
     """The weights of a model, which is left without them, and so are those that were `given` before it was optimized.
 
     onnxscript's rewrite rules, which are global, remember the last graph that they saw: it must not hold weights. A
@@ -92,7 +98,7 @@ def _taken(model: ir.Model, before: Iterable[ir.Value]) -> dict[str, Array]:
     private to onnx_ir: a release that has none of this name keeps no such weights.
     """
     values = model.graph.initializers.items()
-    weights = {name: mapped(value.const_value.numpy()) for name, value in values if value.const_value}
+    weights = {name: find_mapped(value.const_value.numpy()) for name, value in values if value.const_value}
     outputs = (output for node in model.graph for output in node.outputs)
     counted: Iterable[ir.Value] = getattr(model.graph.inputs, "_ref_counter", ())
     for value in (*before, *model.graph.initializers.values(), *outputs, *counted):
@@ -123,7 +129,7 @@ def _squeeze_all(x: torch.Tensor) -> Any:
 
 
 DECOMPOSED: dict[Any, Callable[..., Any]] = {
-    ATTENTION: written_out,
+    ATTENTION: decompose_attention,
     torch.ops.aten.add.Tensor: _add,
     torch.ops.aten.squeeze.dim: _squeeze,
     torch.ops.aten.squeeze.default: _squeeze_all,
@@ -132,7 +138,7 @@ DECOMPOSED: dict[Any, Callable[..., Any]] = {
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def _silence_exporter() -> Iterator[None]:
     """torch's exporter prints, warns and logs about itself; its errors still come through."""
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)  # of its many loggers, whatever their levels
@@ -145,7 +151,7 @@ def _quiet() -> Iterator[None]:
             logging.disable(before)
 
 
-def _named_by_module(model: onnx.ModelProto) -> onnx.ModelProto:
+def _name_nodes_by_module(model: onnx.ModelProto) -> onnx.ModelProto:
     """Name each node by the module it comes from, as "down28.conv1/Conv", so that reports speak the user's words.
 
     The exporter's metadata holds that, and also paths of this machine: none of it goes further.

@@ -9,11 +9,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from fewstep.export.lora.merge import merge
-from fewstep.export.lora.slots import SlotRequest, slots_of
+from fewstep.export.lora.slots import SlotRequest, find_slots
 from fewstep.export.sources.torch_module import TorchSource, module_and_spec
 from fewstep.export.spec import Source, Spec
 from fewstep.plans.errors import UserError
-from fewstep.plans.names.named_call import NamedCall, named_call
+from fewstep.plans.names.user_call import NamedCall, resolve_call
 from fewstep.runtime.bundle.reading import file_sha256
 from fewstep.runtime.lora.file import Lora
 from fewstep.runtime.lora.keys import DENOISER
@@ -29,15 +29,15 @@ RETURNS = "let it return (module, spec)"
 
 def read_change(text: str) -> NamedCall:
     """The change that a text names, a function `(module, spec, *arguments) -> (module, spec)`."""
-    return named_call("change", text, 2)
+    return resolve_call("change", text, 2)
 
 
-def _made(change: NamedCall, module: "nn.Module", spec: Spec) -> "tuple[nn.Module, Spec]":
+def _apply_change(change: NamedCall, module: "nn.Module", spec: Spec) -> "tuple[nn.Module, Spec]":
     """The module and the spec behind a change."""
     return module_and_spec(change.function(module, spec, *change.arguments), f"change {change.text}", RETURNS)
 
 
-def changed(
+def apply_changes(
     source: Source, loras: Sequence[Lora], changes: Sequence[NamedCall] = (), slots: SlotRequest = NO_SLOTS
 ) -> Source:
     """The source with these changes in order, which its hash covers. Its module may be changed in place.
@@ -54,12 +54,12 @@ def changed(
     refuse_changed(source)
     if source.spec.steers and slots:  # the backward pass would not know of them
         raise UserError("--lora-slots for a denoiser with a gradient", "merge the LoRA: --lora FILE")
-    beside = source.beside.with_loras(loras) if source.beside is not None else None
-    encoders = source.beside.encoders if source.beside is not None else ()
+    beside = source.companions.with_loras(loras) if source.companions is not None else None
+    encoders = source.companions.encoders if source.companions is not None else ()
     for lora in loras:
         merge(source.module, lora)  # one that does not fit changes nothing
         _mark(source.module)
-        for network, count in _beside(lora).items():
+        for network, count in _count_companion_layers(lora).items():
             if network not in encoders:
                 LOG.warning(
                     "%s also changes %d layers of %s, which the bundle does not hold", lora.name, count, network
@@ -68,7 +68,7 @@ def changed(
     content: list[Any] = [source.sha256, [[lora.sha256, lora.strength] for lora in loras], [], []]
     module, spec = source.module, source.spec
     for change in changes:
-        module, spec = _made(change, module, spec)
+        module, spec = _apply_change(change, module, spec)
         LOG.info("--change %s", change.text)
         content.append({"change": [change.text, *map(file_sha256, change.files)]})
     if slots:
@@ -77,31 +77,31 @@ def changed(
         source,
         module=module,
         spec=spec,
-        beside=beside,
+        companions=beside,
         sha256=hashlib.sha256(json.dumps(content).encode()).hexdigest(),
-        lora_slots=slots_of(module, slots) if slots else None,
+        lora_slots=find_slots(module, slots) if slots else None,
     )
 
 
 def refuse_changed(source: Source) -> None:
     """UserError for a module that options have changed before, in whole or in part: its maker returns one module, or
     wraps one, however often it is called."""
-    if isinstance(source, TorchSource) and any(hasattr(each, CHANGED) for each in _with_weights(source.module)):
+    if isinstance(source, TorchSource) and any(hasattr(each, CHANGED) for each in _modules_with_weights(source.module)):
         raise UserError(
             f"{source.label} returns one module each time, which options have changed", "make a new one in each call"
         )
 
 
 def _mark(module: "nn.Module") -> None:
-    for each in _with_weights(module):
+    for each in _modules_with_weights(module):
         setattr(each, CHANGED, True)
 
 
-def _with_weights(module: "nn.Module") -> list["nn.Module"]:
+def _modules_with_weights(module: "nn.Module") -> list["nn.Module"]:
     """The modules inside with weights of their own. Networks may share those without, such as an activation."""
     return [each for each in module.modules() if any(True for _ in each.parameters(recurse=False))]
 
 
-def _beside(lora: Lora) -> Counter[str]:
+def _count_companion_layers(lora: Lora) -> Counter[str]:
     """The number of layers that a file changes, by network, the denoiser left out."""
     return Counter(network for network, _ in lora.updates if network != DENOISER)

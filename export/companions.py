@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fewstep.export.verification.difference import difference
+from fewstep.export.verification.difference import measure_difference
 from fewstep.graph.commit import Writer
 from fewstep.graph.graph import BATCH, Array, Graph
-from fewstep.graph.io import store, unload
+from fewstep.graph.io import offload_weights, store
 from fewstep.graph.passes.constants import drop_unused, fold_constants
 from fewstep.graph.passes.shapes import fold_shapes
 from fewstep.graph.session import open_session
-from fewstep.graph.weights import collect_behind
+from fewstep.graph.weights import collect_garbage
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle import manifest
 from fewstep.runtime.bundle.manifest import TensorEntry
@@ -65,10 +65,10 @@ def add_companion(writer: Writer, companion: Companion) -> CompanionGraph:
     """
     module = companion.load().eval().cpu().float().requires_grad_(False)
     feeds = {batch: companion.feeds(batch) for batch in companion.batches}
-    expected = {batch: _outputs(module, companion, inputs) for batch, inputs in feeds.items()}
-    (graph,) = unload(writer, _traced(module, companion))
+    expected = {batch: _run_torch(module, companion, inputs) for batch, inputs in feeds.items()}
+    (graph,) = offload_weights(writer, _trace(module, companion))
     del module
-    collect_behind(graph)
+    collect_garbage(graph)
     run = open_session(graph)
     worst = 0.0
     for batch, inputs in feeds.items():
@@ -76,7 +76,7 @@ def add_companion(writer: Writer, companion: Companion) -> CompanionGraph:
         for tensor, value in zip(companion.outputs, expected[batch], strict=True):
             if not np.isfinite(value).all():
                 raise UserError(f"{companion.name} returns {tensor.name!r} that is not finite", "check its weights")
-            relative = difference(value, outputs[tensor.name]).relative
+            relative = measure_difference(value, outputs[tensor.name]).relative
             if not relative <= TOLERANCE:
                 raise UserError(
                     f"{companion.name}: the exported graph differs from torch in {tensor.name!r} by {relative:.2g}, "
@@ -89,7 +89,7 @@ def add_companion(writer: Writer, companion: Companion) -> CompanionGraph:
     return CompanionGraph(manifest.GraphEntry(file, companion.inputs, companion.outputs, data), worst, run)
 
 
-def _outputs(module: "torch.nn.Module", companion: Companion, feeds: Mapping[str, Array]) -> list[Array]:
+def _run_torch(module: "torch.nn.Module", companion: Companion, feeds: Mapping[str, Array]) -> list[Array]:
     """The outputs of torch for the feeds."""
     import torch
 
@@ -98,7 +98,7 @@ def _outputs(module: "torch.nn.Module", companion: Companion, feeds: Mapping[str
     return [value.numpy() for value in outputs]
 
 
-def _traced(module: "torch.nn.Module", companion: Companion) -> Graph:
+def _trace(module: "torch.nn.Module", companion: Companion) -> Graph:
     """The network as a graph with a dynamic batch."""
     import torch
 

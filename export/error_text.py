@@ -11,12 +11,12 @@ FRAME = re.compile(r'\s*File "(.+)", line (\d+)')  # as Python writes it
 OWN = (Path(torch.__file__).parent, Path(__file__).parent)
 
 
-def place(error: BaseException) -> str:
+def error_location(error: BaseException) -> str:
     """' (FILE:LINE)' of the innermost frame outside torch and fewstep.export, or nothing."""
-    return users_line(traceback.format_tb(error.__traceback__))
+    return user_code_location(traceback.format_tb(error.__traceback__))
 
 
-def users_line(frames: Sequence[str]) -> str:
+def user_code_location(frames: Sequence[str]) -> str:
     """The same of a traceback's lines."""
     for frame in reversed(frames):
         at = FRAME.match(frame)

@@ -12,11 +12,11 @@ from fewstep.export.size_option import with_sizes
 from fewstep.export.spec import Source, Spec
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import DENOISER
-from fewstep.plans.prediction import check
+from fewstep.plans.prediction import check_prediction
 from fewstep.plans.schedule import Time
 from fewstep.plans.spec import PURE_NOISE, ScheduleSpec
 from fewstep.runtime.bundle.manifest import Condition
-from fewstep.runtime.kind import kinds
+from fewstep.runtime.kinds.kind import kinds
 
 FORM = "write NAME=SOURCE@LAMBDA, as noisy=FILE.py:make@-2 or oms=FILE.py:make@-inf"
 SHARED = ("shape", "dtype", "null", "low", "high", "shared", "follows")  # fields of a condition that two networks share
@@ -31,16 +31,16 @@ class Expert:
     load: Callable[[], Source]
 
 
-def experts(texts: Sequence[str], load: Callable[[str], Source]) -> tuple[Expert, ...]:
+def parse_experts(texts: Sequence[str], load: Callable[[str], Source]) -> tuple[Expert, ...]:
     """The experts of `--expert`, from the noise on."""
-    named = sorted((_parsed(text, load) for text in texts), key=lambda each: each.until)
+    named = sorted((_parse_expert(text, load) for text in texts), key=lambda each: each.until)
     for one, other in zip(named, named[1:], strict=False):
         if one.until == other.until or len({each.name for each in named}) < len(named):
             raise UserError(f"experts {one.name} and {other.name} share their name or their lambda", FORM)
     return tuple(named)
 
 
-def _parsed(text: str, load: Callable[[str], Source]) -> Expert:
+def _parse_expert(text: str, load: Callable[[str], Source]) -> Expert:
     name, _, rest = text.partition("=")
     source, _, end = rest.rpartition("@")
     try:
@@ -76,10 +76,10 @@ def _check(expert: Expert, spec: Spec, denoiser: Spec) -> None:
         if kind.EXPERTS == "none":
             raise UserError(f"expert {expert.name} next to {kind.NOUN}", "have them in a bundle of one network")
     if expert.until == PURE_NOISE:
-        check(spec.prediction, Time(0.0, 0.0, 1.0), spec.schedule)
+        check_prediction(spec.prediction, Time(0.0, 0.0, 1.0), spec.schedule)
 
 
-def joined(
+def join_conditions(
     conditions: tuple[Condition, ...], expert: Expert, own: Sequence[Condition]
 ) -> tuple[tuple[Condition, ...], Mapping[str, str]]:
     """The conditions of a bundle with those of an expert, and the input that each of the expert's feeds.

@@ -11,40 +11,40 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from fewstep.export.changes import changed, read_change
-from fewstep.export.experts import Expert, experts, joined, load_expert
-from fewstep.export.licence import licence_of
+from fewstep.export.changes import apply_changes, read_change
+from fewstep.export.experts import Expert, join_conditions, load_expert, parse_experts
+from fewstep.export.graph_warnings import warn_of_operations, warn_of_repeated_work
+from fewstep.export.licence import read_licence
 from fewstep.export.lora.slots import SlotRequest
-from fewstep.export.null_option import add_null_files, null_values, with_nulls, without_folder
+from fewstep.export.null_option import add_null_files, read_null_values, strip_folder, with_nulls
 from fewstep.export.size_option import with_sizes
 from fewstep.export.sources import hub
 from fewstep.export.spec import Source, Spec
 from fewstep.export.verification.points import Scope
-from fewstep.export.warnings import warn_of_operations, warn_of_uncut
 from fewstep.graph.commit import Writer, open_for_update
 from fewstep.graph.describe import describe
 from fewstep.graph.graph import TIME, X
 from fewstep.graph.half_types import FLOAT16
-from fewstep.graph.io import keep, store
+from fewstep.graph.io import store, store_weights
 from fewstep.graph.passes.constants import drop_unused
 from fewstep.graph.passes.half import to_half
 from fewstep.graph.prologue import PreparedDenoiser
-from fewstep.graph.weights import collect_behind, place_of, release
-from fewstep.plans.configs.classes import samples_distilled
+from fewstep.graph.weights import collect_garbage, place_of, release
+from fewstep.plans.configs.classes import is_distilled_sampler
 from fewstep.plans.default_grid import TRAINED, default_grid
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle import manifest
 from fewstep.runtime.bundle.manifest import SCHEMA, Body, Description, Manifest, Provenance
 from fewstep.runtime.bundle.platforms import PORTABLE, body_name
-from fewstep.runtime.fitted_plans import FITTED
 from fewstep.runtime.lora.file import Lora, read_lora
 from fewstep.runtime.machine.packages import version_of
 from fewstep.runtime.options import Options
-from fewstep.runtime.progress import SILENT, Progress, under
+from fewstep.runtime.progress import SILENT, Progress, prefix_stages
+from fewstep.runtime.sampling.fitted_plans import FITTED
 
 if TYPE_CHECKING:
     from fewstep.export.load_and_trace import Evaluate, Origin
-    from fewstep.export.sources.folders import FolderKind
+    from fewstep.export.sources.folder_kinds import FolderKind
 
 DType = Literal["float32", "float16"]
 
@@ -107,35 +107,35 @@ def export(options: ExportOptions, progress: Progress = SILENT) -> Manifest:
     Weights are in memory once. The weights of a large network go to the bundle's folder as soon as they are traced, and
     everything else maps them from there. If this fails, no bundle names these files, and they are removed.
     """
-    from fewstep.export.sources.fitted import with_fitted  # onnxruntime: not for --help
+    from fewstep.export.sources.shipped_plans import add_shipped_plans  # onnxruntime: not for --help
 
-    _check_named(options)
+    _check_named_files(options)
     with open_for_update(options.output, must_exist=False) as writer:
-        loras, others = _loras(options), experts(options.expert, load_source)
+        loras, others = _read_loras(options), parse_experts(options.expert, load_source)
         if others:  # a wrong expert is refused before minutes of work
-            deque(_sources(options, loras, others), maxlen=0)
+            deque(_load_sources(options, loras, others), maxlen=0)
         check_spec = None if options.check is None else partial(_check_spec, options.check, options.null, bool(others))
-        denoiser = _added(writer, options, partial(_source, options, loras), progress, check_spec)
+        denoiser = _export_network(writer, options, partial(_load_changed_source, options, loras), progress, check_spec)
         origin = denoiser.origin
         scheduler = None
         if origin.scheduler is not None:
             content = msgspec.json.format(msgspec.json.encode(origin.scheduler))
             scheduler = writer.add(content, folder="plans", name="scheduler", suffix=".json")
-        entry = msgspec.structs.replace(_manifest(options, denoiser, loras), scheduler=scheduler)
+        entry = msgspec.structs.replace(_make_manifest(options, denoiser, loras), scheduler=scheduler)
         for expert in others:
             load = partial(load_expert, expert, origin.spec, options.size, options.null)
-            own = _added(writer, options, load, under(progress, expert.name))
-            entry = _with_expert(entry, expert, own, options.dtype)
-        entry = with_fitted(writer, entry)
-        if writer.manifest is not None and (gone := made_from(writer.manifest, entry)):
+            own = _export_network(writer, options, load, prefix_stages(progress, expert.name))
+            entry = _add_expert(entry, expert, own, options.dtype)
+        entry = add_shipped_plans(writer, entry)
+        if writer.manifest is not None and (gone := describe_additions(writer.manifest, entry)):
             LOG.warning("%s is new: what was made from the former one is gone (%s)", options.output, gone)
-        if origin.beside is not None:
-            entry = origin.beside.add(writer, entry, progress)
+        if origin.companions is not None:
+            entry = origin.companions.add(writer, entry, progress)
         return writer.commit(add_null_files(writer, entry, options.null))
 
 
 @dataclass(frozen=True)
-class Added:
+class ExportedNetwork:
     """A network whose graphs, and the table of their verification, are files of the bundle."""
 
     origin: "Origin"
@@ -153,30 +153,32 @@ def _check_spec(file: Path, null: Sequence[str], has_experts: bool, spec: Spec, 
             times = times[:, None].repeat(spec.positions.places(spec), axis=1)
         return evaluate({X: x, TIME: times.astype("float32"), **named})
 
-    found = read_samples(file, spec, spec.to is None and not has_experts).check(network, spec, null_values(spec, null))
+    found = read_samples(file, spec, spec.to is None and not has_experts).check(
+        network, spec, read_null_values(spec, null)
+    )
     if found.mistake:
         raise UserError(str(found), "correct the Spec, train longer, or leave --check out")
     LOG.warning("%s", found)
 
 
-def _added(
+def _export_network(
     writer: Writer,
     options: ExportOptions,
     load: Callable[[], Source],
     progress: Progress,
     check: "Callable[[Spec, Evaluate], None] | None" = None,
-) -> Added:
+) -> ExportedNetwork:
     """Trace, rewrite and verify a network, and write its graphs."""
-    from fewstep.export.load_and_trace import take  # onnxruntime: not for --help
+    from fewstep.export.load_and_trace import load_and_trace  # onnxruntime: not for --help
     from fewstep.export.verification.verify import Verification, compare
 
-    verified_with = (options.dtype, repr(_versions()))
-    taken = take(load, writer, progress, options.verify, *verified_with, check=check)
-    collect_behind(taken.exported)
+    verified_with = (options.dtype, repr(_package_versions()))
+    taken = load_and_trace(load, writer, progress, options.verify, *verified_with, check=check)
+    collect_garbage(taken.exported)
     prepared = taken.prepared
     warn_of_operations(prepared)
-    warn_of_uncut(prepared)
-    half = _in_float16(writer, prepared) if options.dtype == "float16" else None
+    warn_of_repeated_work(prepared)
+    half = _convert_to_float16(writer, prepared) if options.dtype == "float16" else None
     if isinstance(taken.expected, Verification):
         verification = taken.expected
         LOG.warning("the bundle has the same graphs, verified with these versions: they are not run again")
@@ -196,19 +198,19 @@ def _added(
     }
     content = msgspec.json.format(msgspec.json.encode(verification))
     table = writer.add(content, folder="report", name="verification", suffix=".json")
-    return Added(origin, graphs, table)
+    return ExportedNetwork(origin, graphs, table)
 
 
-def _in_float16(writer: Writer, prepared: PreparedDenoiser) -> PreparedDenoiser:
+def _convert_to_float16(writer: Writer, prepared: PreparedDenoiser) -> PreparedDenoiser:
     """The body computes in float16. What makes its rows runs once a call, and stays float32."""
     body = drop_unused(to_half(prepared.body, FLOAT16))
     if any(place_of(array) is not None for array in prepared.body.constants.values()):  # a large network's
-        (body,) = keep(writer, body)
+        (body,) = store_weights(writer, body)
         release(prepared.body)
     return replace(prepared, body=body)
 
 
-def _check_named(options: ExportOptions) -> None:
+def _check_named_files(options: ExportOptions) -> None:
     """UserError for samples or a change that are not there."""
     if options.check is not None:
         from fewstep.measure.rollouts.conditions_file import check_file  # not for --help
@@ -218,19 +220,19 @@ def _check_named(options: ExportOptions) -> None:
         read_change(text)
 
 
-def check(options: ExportOptions) -> Iterator[Source]:
+def check_sources(options: ExportOptions) -> Iterator[Source]:
     """The source of each network, once the bundle's place can be written."""
-    _check_named(options)
-    loras, others = _loras(options), experts(options.expert, load_source)
+    _check_named_files(options)
+    loras, others = _read_loras(options), parse_experts(options.expert, load_source)
     with open_for_update(options.output, must_exist=False):
         pass
-    return _sources(options, loras, others)
+    return _load_sources(options, loras, others)
 
 
-def _sources(options: ExportOptions, loras: Sequence[Lora], others: Sequence[Expert]) -> Iterator[Source]:
+def _load_sources(options: ExportOptions, loras: Sequence[Lora], others: Sequence[Expert]) -> Iterator[Source]:
     """The source of each network, the denoiser first, once it is read and its spec holds: one is in memory at a
     time."""
-    source = _source(options, loras)
+    source = _load_changed_source(options, loras)
     spec = source.spec
     yield source
     del source
@@ -238,14 +240,14 @@ def _sources(options: ExportOptions, loras: Sequence[Lora], others: Sequence[Exp
         yield load_expert(expert, spec, options.size, options.null)
 
 
-def _with_expert(entry: Manifest, expert: Expert, own: Added, dtype: DType) -> Manifest:
+def _add_expert(entry: Manifest, expert: Expert, own: ExportedNetwork, dtype: DType) -> Manifest:
     """The manifest with an expert behind those of more noise."""
-    conditions, inputs = joined(entry.conditions, expert, own.origin.spec.conditions)
+    conditions, inputs = join_conditions(entry.conditions, expert, own.origin.spec.conditions)
     network = manifest.NetworkEntry(
         until=expert.until,
         prediction=own.origin.spec.prediction,
         inputs=dict(inputs),
-        bodies={body_name(dtype): Body.of(own.graphs["body"], dtype, PORTABLE)},
+        bodies={body_name(dtype): Body.from_graph(own.graphs["body"], dtype, PORTABLE)},
         source=own.origin.label,
         source_sha256=own.origin.sha256,
         heads=own.origin.spec.heads,
@@ -257,18 +259,18 @@ def _with_expert(entry: Manifest, expert: Expert, own: Added, dtype: DType) -> M
     return msgspec.structs.replace(entry, conditions=conditions, networks={**entry.networks, expert.name: network})
 
 
-def _loras(options: ExportOptions) -> tuple[Lora, ...]:
+def _read_loras(options: ExportOptions) -> tuple[Lora, ...]:
     return tuple(read_lora(text) for text in options.lora)
 
 
-def _source(options: ExportOptions, loras: Sequence[Lora]) -> Source:
+def _load_changed_source(options: ExportOptions, loras: Sequence[Lora]) -> Source:
     """The source as the options change it."""
     changes, slots = map(read_change, options.change), SlotRequest(options.lora_slots, options.rank)
-    source = changed(load_source(options.source, options.spec, options.statistics), loras, tuple(changes), slots)
+    source = apply_changes(load_source(options.source, options.spec, options.statistics), loras, tuple(changes), slots)
     return with_nulls(with_sizes(source, options.size), options.null)
 
 
-def made_from(former: Manifest, new: Manifest | None = None) -> str:
+def describe_additions(former: Manifest, new: Manifest | None = None) -> str:
     """The additions of other verbs to a bundle that a new one lacks: none if that is nothing but a report."""
     bodies = [name for name in former.bodies if name != "float32"]
     engines = [engine.file for engine in former.engines]
@@ -286,18 +288,18 @@ def load_source(text: str, spec: Path | None = None, statistics: str | None = No
     from fewstep.export.sources.diffusers import component
     from fewstep.export.sources.diffusers import folder as diffusers_folder
     from fewstep.export.sources.diffusers.files import CONFIG, INDEX, is_component
-    from fewstep.export.sources.folders import kind_of
+    from fewstep.export.sources.folder_kinds import find_folder_kind
 
     if hub.is_name(text):
         there = hub.fetch(text)
-        return there.named(load_source(str(there.folder), spec, statistics))
+        return there.rename_source(load_source(str(there.folder), spec, statistics))
     is_shipped = text in shipped.NAMES
     is_folder = Path(text).is_dir() and not is_shipped  # first: a folder's name may hold a colon, as on Windows
     if is_shipped and any((Path(text) / name).is_file() for name in (INDEX, CONFIG)):
         LOG.warning("%s is the shipped model; the folder of that name is ./%s", text, text)
     if statistics is not None:
         is_other = not is_folder or spec is not None or is_component(Path(text))
-        return _load_with_statistics(text, None if is_other else kind_of(Path(text)), statistics)
+        return _load_with_statistics(text, None if is_other else find_folder_kind(Path(text)), statistics)
     if text.endswith(".onnx") and not is_folder:
         return onnx_file.load_onnx_file(Path(text), spec)
     if is_folder and is_component(Path(text)):
@@ -306,7 +308,7 @@ def load_source(text: str, spec: Path | None = None, statistics: str | None = No
         fix = "leave --spec out: it is for .onnx files and folders of one diffusers component"
         raise UserError(f"source {text!r} brings its own spec", fix)
     if is_folder:
-        kind = kind_of(Path(text))
+        kind = find_folder_kind(Path(text))
         return diffusers_folder.load_diffusers_folder(Path(text)) if kind is None else kind.load(Path(text))
     if ":" in text or text.endswith(".py"):
         return python_file.load_python_file(text)
@@ -325,24 +327,24 @@ def _load_with_statistics(text: str, kind: "FolderKind | None", statistics: str)
     return kind.load_with_statistics(Path(text), statistics)
 
 
-def _manifest(options: ExportOptions, denoiser: Added, loras: Sequence[Lora]) -> Manifest:
+def _make_manifest(options: ExportOptions, denoiser: ExportedNetwork, loras: Sequence[Lora]) -> Manifest:
     origin, graphs, spec = denoiser.origin, denoiser.graphs, denoiser.origin.spec
     described = {field: getattr(spec, field) for field in Description.__struct_fields__}
-    is_distilled = spec.distilled or samples_distilled(origin.scheduler or {})
+    is_distilled = spec.distilled or is_distilled_sampler(origin.scheduler or {})
     usual = TRAINED if spec.positions else default_grid(spec.schedule, spec.prediction)  # stairs are of one height
     return Manifest(
         **described | {"grid": spec.grid or usual, "distilled": is_distilled},
         schema=SCHEMA,
         conditioner=graphs.get("conditioner"),
         prologue=graphs.get("prologue"),
-        bodies={body_name(options.dtype): Body.of(graphs["body"], options.dtype, PORTABLE)},
+        bodies={body_name(options.dtype): Body.from_graph(graphs["body"], options.dtype, PORTABLE)},
         provenance=Provenance(
             source=origin.label,
             source_sha256=origin.sha256,
-            versions=_versions(),
+            versions=_package_versions(),
             commands=(_command(options, origin, loras),),
             adapters=tuple(lora.adapter for lora in loras),
-            licence=licence_of(options.source),
+            licence=read_licence(options.source),
         ),
         files={},
         verification=denoiser.table,
@@ -357,18 +359,18 @@ def _command(options: ExportOptions, origin: "Origin", loras: Sequence[Lora]) ->
         lora=tuple(f"{lora.name}:{lora.strength:g}" for lora in loras),
         lora_slots=tuple(map(quote, options.lora_slots)),
         change=tuple(quote(read_change(text).text) for text in options.change),
-        null=tuple(map(without_folder, options.null)),
-        expert=tuple(map(_without_folder_of_source, options.expert)),
+        null=tuple(map(strip_folder, options.null)),
+        expert=tuple(map(_strip_source_folder, options.expert)),
     )
-    return recorded.command("export", of=f"{origin.label} -o BUNDLE")
+    return recorded.command_line("export", of=f"{origin.label} -o BUNDLE")
 
 
-def _without_folder_of_source(text: str) -> str:
+def _strip_source_folder(text: str) -> str:
     """An expert as the option names it, without the folder of its source."""
     name, _, source = text.partition("=")
     return text if hub.is_name(source.rpartition("@")[0]) else f"{name}={Path(source).name}"
 
 
-def _versions() -> dict[str, str]:
+def _package_versions() -> dict[str, str]:
     """The versions of the packages that make and verify graphs."""
     return {package: version for package in PACKAGES if (version := version_of(package))}

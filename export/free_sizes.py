@@ -13,11 +13,11 @@ import torch
 
 from fewstep.export.error_text import module_name
 from fewstep.export.spec import Spec
-from fewstep.export.verification.points import visits
-from fewstep.export.verification.reference import call, predicted
+from fewstep.export.verification.points import sizes_to_verify
+from fewstep.export.verification.reference import call_module, select_prediction
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Size
-from fewstep.runtime.sizes import defaults, free_shape, free_x_shape, parsed, sized
+from fewstep.runtime.kinds.sizes import apply_sizes, default_sizes, free_shape, free_x_shape, parse_dimension
 
 LEAST_STEPS = 3  # of a size while tracing, if its range allows: torch.export takes an axis of 1 for a constant
 WITHOUT = "give no sizes, or export that size only"
@@ -26,11 +26,13 @@ Inputs = Callable[[Spec, int], tuple[torch.Tensor, ...]]
 
 def dynamic_axes(spec: Spec, batch: Any) -> list[dict[int, Any]]:
     """The dynamic axes of (x, *times, *conditions, *carried), as torch.export takes them, `batch` leading each."""
-    steps = {size.name: _steps(size) for size in spec.sizes}
+    steps = {size.name: _size_symbol(size) for size in spec.sizes}
     multiples = {size.name: size.multiple for size in spec.sizes}
 
     def axes(shape: tuple[int | str, ...]) -> dict[int, Any]:
-        return {axis: _axis(size, steps, multiples) for axis, size in enumerate(shape, 1) if isinstance(size, str)}
+        return {
+            axis: _axis_symbol(size, steps, multiples) for axis, size in enumerate(shape, 1) if isinstance(size, str)
+        }
 
     times: list[tuple[int | str, ...]] = [()] * len(spec.times)
     shapes = (free_x_shape(spec), *times, *(free_shape(each.shape, each.follows) for each in spec.conditions))
@@ -40,7 +42,7 @@ def dynamic_axes(spec: Spec, batch: Any) -> list[dict[int, Any]]:
 def trace_sizes(spec: Spec) -> dict[str, int]:
     """Sizes to trace at: near the default, but no two alike and none so small that an inner axis becomes 1."""
     chosen: dict[str, int] = {}
-    usual = defaults(spec.x_shape, spec.sizes)
+    usual = default_sizes(spec.x_shape, spec.sizes)
     reach = range(-len(spec.sizes), len(spec.sizes) + 1)  # enough steps to both sides to differ from all others
     for size in spec.sizes:
         wanted = max(usual[size.name], LEAST_STEPS * size.multiple)
@@ -51,18 +53,18 @@ def trace_sizes(spec: Spec) -> dict[str, int]:
 
 def check_forward(module: torch.nn.Module, spec: Spec, inputs: Inputs, batch: int) -> None:
     """UserError naming the line where the module fails at other sizes than its default."""
-    for choice in visits(spec)[1:]:
-        at = sized(spec, choice)
+    for choice in sizes_to_verify(spec)[1:]:
+        at = apply_sizes(spec, choice)
         where = " at " + ", ".join(f"{name} {value}" for name, value in choice.items())
         try:
-            output = predicted(spec, call(module, spec, inputs(at, batch), where))
+            output = select_prediction(spec, call_module(module, spec, inputs(at, batch), where))
         except UserError as error:
             raise UserError(error.what, WITHOUT) from error
         if output.shape != (batch, *at.output_shape):
             raise UserError(f"{module_name(module)} returned shape {list(output.shape)}{where}", WITHOUT)
 
 
-def fixed_size(
+def explain_fixed_size(
     error: UserError, module: torch.nn.Module, spec: Spec, example: tuple[Any, ...], dynamic: Any
 ) -> UserError:
     """The error of a module that could not be exported; where it fixes a size, in these words and with the line."""
@@ -70,11 +72,11 @@ def fixed_size(
     names = [size.name for size in spec.sizes if size.name in reason]
     if "specialized" not in reason or not names:
         return error
-    line = next(_fixing_lines(module, example, dynamic), "")
+    line = next(_find_fixing_lines(module, example, dynamic), "")
     return UserError(f"{module_name(module)} fixes {' and '.join(names)}{line}", WITHOUT)
 
 
-def _fixing_lines(module: torch.nn.Module, example: tuple[Any, ...], dynamic: Any) -> Iterator[str]:
+def _find_fixing_lines(module: torch.nn.Module, example: tuple[Any, ...], dynamic: Any) -> Iterator[str]:
     """' (FILE:LINE: CODE)' of what makes a number of a size, as torch's own account of a failed export has it."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)  # it prints the whole account
@@ -92,15 +94,15 @@ def _fixing_lines(module: torch.nn.Module, example: tuple[Any, ...], dynamic: An
             yield f" (line {frame['line']}: {str(frame.get('loc', '')).strip()})"
 
 
-def _steps(size: Size) -> Any:
+def _size_symbol(size: Size) -> Any:
     """The symbol of a size: how many of its multiples it is."""
     name = size.name if size.multiple == 1 else f"{size.name}_steps"
     return torch.export.Dim(name, min=size.low // size.multiple, max=size.high // size.multiple)
 
 
-def _axis(size: str, steps: Mapping[str, Any], multiples: Mapping[str, int]) -> Any:
+def _axis_symbol(size: str, steps: Mapping[str, Any], multiples: Mapping[str, int]) -> Any:
     """An axis that follows one size as a multiple of its symbol; one that follows several is left to torch.export."""
-    factor, names = parsed(size)
+    factor, names = parse_dimension(size)
     if len(names) > 1:
         return torch.export.Dim.AUTO
     times = int(factor * Fraction(multiples[names[0]]))

@@ -13,7 +13,7 @@ LONGEST = 200  # characters of a licence's name
 FRONT = re.compile(r"\A---\s*\n(.*?)\n---\s*$", re.DOTALL | re.MULTILINE)
 
 
-def licence_of(source: str) -> str | None:
+def read_licence(source: str) -> str | None:
     """The licence that a source names; None where it names none.
 
     The card of a folder names it in its front matter: `license`, or `license_name` where that is "other".

@@ -14,24 +14,24 @@ import fewstep.export
 import fewstep.graph
 import fewstep.plans
 import fewstep.runtime
-from fewstep.export.lora.slots import placed
-from fewstep.export.needs import needs
+from fewstep.export.lora.slots import place_slots
+from fewstep.export.resource_needs import estimate_needs
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import CompanionSource, Reference, Source, Spec
-from fewstep.export.verification.points import Scope, points
-from fewstep.export.verification.verify import ReferenceOutputs, Verification, expect
+from fewstep.export.verification.points import Scope, comparison_points
+from fewstep.export.verification.verify import ReferenceOutputs, Verification, record_reference
 from fewstep.graph import io
 from fewstep.graph.commit import Writer
-from fewstep.graph.digest import digest, structure
+from fewstep.graph.digest import digest, structure_digest
 from fewstep.graph.graph import Graph
-from fewstep.graph.needs import check_needs
 from fewstep.graph.prepare import prepare
 from fewstep.graph.prologue import PreparedDenoiser
+from fewstep.graph.resource_needs import check_needs
 from fewstep.graph.weights import weight_bytes
 from fewstep.plans.errors import UserError
-from fewstep.runtime.bundle.lora_slots import LoraSlots
 from fewstep.runtime.bundle.reading import Bundle
-from fewstep.runtime.machine.code_digest import code_of
+from fewstep.runtime.kinds.lora_slots import LoraSlots
+from fewstep.runtime.machine.code_digest import digest_code
 from fewstep.runtime.progress import Progress
 
 PACKAGES = (
@@ -52,7 +52,7 @@ class Origin:
     label: str
     sha256: str
     scheduler: Mapping[str, Any] | None
-    beside: CompanionSource | None
+    companions: CompanionSource | None
     lora_slots: LoraSlots | None
 
 
@@ -72,7 +72,7 @@ class LoadedDenoiser:
     verified: str
 
 
-def take(
+def load_and_trace(
     load: Callable[[], Source],
     writer: Writer,
     progress: Progress,
@@ -90,10 +90,10 @@ def take(
     behind this call lets its memory go. The graphs of a small one share its weights.
     """
     source = load()
-    if (needed := needs(source, dtype)) is not None:
+    if (needed := estimate_needs(source, dtype)) is not None:
         check_needs(needed, writer)
     progress("export", 1, STAGES)
-    evaluate = None if check is None else untraced(source)
+    evaluate = None if check is None else module_evaluator(source)
     if check is not None and evaluate is not None:
         check(source.spec, evaluate)
     traced = source.trace()
@@ -103,34 +103,34 @@ def take(
     prepared = prepare(traced.graph)
     progress("export", 3, STAGES)
     verified = _digest(source.spec, traced.graph, prepared, (dtype, *more))
-    expected = _former(writer, verified, scope) or expect(source.spec, traced, progress, scope)
+    expected = _reusable_verification(writer, verified, scope) or record_reference(source.spec, traced, progress, scope)
     is_large = weight_bytes(traced.graph) > io.EXTERNAL_ABOVE
     parts = {field.name: graph for field in fields(prepared) if (graph := getattr(prepared, field.name)) is not None}
-    *kept, exported = io.unload(writer, *parts.values(), traced.graph)
+    *kept, exported = io.offload_weights(writer, *parts.values(), traced.graph)
     prepared = replace(prepared, **dict(zip(parts, kept, strict=True)))
-    slots = None if traced.lora_slots is None else placed(traced.lora_slots, parts)
+    slots = None if traced.lora_slots is None else place_slots(traced.lora_slots, parts)
     origin = Origin(
-        source.spec, source.label, source.sha256, source.scheduler or source.spec.scheduler, source.beside, slots
+        source.spec, source.label, source.sha256, source.scheduler or source.spec.scheduler, source.companions, slots
     )
     reference = None if is_large else traced.reference
 
-    def again() -> Reference:
+    def reload() -> Reference:
         return load().trace().reference if reference is None else reference
 
-    return LoadedDenoiser(origin, exported, prepared, expected, again, verified)
+    return LoadedDenoiser(origin, exported, prepared, expected, reload, verified)
 
 
 def _digest(spec: Spec, exported: Graph, prepared: PreparedDenoiser, more: Sequence[str]) -> str:
     """A digest of what is compared, and of the code that compares it. Weights count once: the weights of the prepared
     graph follow from the exported graph and from the code."""
-    hashed = sha256(repr((spec, more)).encode() + digest(exported) + code_of(PACKAGES))
+    hashed = sha256(repr((spec, more)).encode() + digest(exported) + digest_code(PACKAGES))
     for field in fields(prepared):
         if (graph := getattr(prepared, field.name)) is not None:
-            hashed.update(structure(graph))
+            hashed.update(structure_digest(graph))
     return hashed.hexdigest()
 
 
-def _former(writer: Writer, verified: str, scope: Scope) -> Verification | None:
+def _reusable_verification(writer: Writer, verified: str, scope: Scope) -> Verification | None:
     """The verification of the bundle that is replaced, if it says as much of the same graphs."""
     manifest = writer.manifest
     if manifest is None or manifest.verification is None:
@@ -144,21 +144,21 @@ def _former(writer: Writer, verified: str, scope: Scope) -> Verification | None:
     return verification if verification.verified == verified and verification.scope in ("full", scope) else None
 
 
-def untraced(source: Source) -> Evaluate | None:
+def module_evaluator(source: Source) -> Evaluate | None:
     """A source's module as it was given; None where it first has to be traced."""
     if not isinstance(source, TorchSource):
         return None
-    from fewstep.export.verification.reference import of_module  # torch: ONNX files need none
+    from fewstep.export.verification.reference import run_module  # torch: ONNX files need none
 
-    return partial(of_module, source.module.eval().cpu().float(), source.spec)
+    return partial(run_module, source.module.eval().cpu().float(), source.spec)
 
 
-def one_sample(source: Source) -> float | None:
+def time_one_sample(source: Source) -> float | None:
     """Seconds that a source takes for one sample here, at the second call; None where it first has to be traced."""
-    evaluate = untraced(source)
+    evaluate = module_evaluator(source)
     if evaluate is None:
         return None
-    point = next(iter(points(source.spec)))
+    point = next(iter(comparison_points(source.spec)))
     evaluate(point.feeds)
     started = perf_counter()
     evaluate(point.feeds)

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from fewstep.export.spec import Source, Spec, with_spec
 from fewstep.graph.commit import Writer
 from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.conditions import read_null
 from fewstep.runtime.bundle.manifest import Condition, Manifest
-from fewstep.runtime.conditions import read_null
 
 FILE = "@"  # before the path of a .npy file
 FIX = "write NAME=VALUE, as --null class=10: a condition's name, and a number, or @FILE.npy for an array"
@@ -32,20 +32,20 @@ def with_nulls(source: Source, texts: Sequence[str]) -> Source:
             has = f"; it has {', '.join(conditions)}" if conditions else ""
             raise UserError(f"--null {text!r}: {source.label} has no condition {name!r}{has}", FIX)
         if value.startswith(FILE):
-            _checked_file(conditions[name], value, text)
+            _check_file(conditions[name], value, text)
             conditions[name] = msgspec.structs.replace(conditions[name], null=None, null_file=None)
         else:
-            conditions[name] = _with_null(conditions[name], value, text)
+            conditions[name] = _set_null(conditions[name], value, text)
     return with_spec(source, conditions=tuple(conditions.values()))
 
 
-def null_values(spec: Spec, texts: Sequence[str]) -> dict[str, NDArray[Any]]:
+def read_null_values(spec: Spec, texts: Sequence[str]) -> dict[str, NDArray[Any]]:
     """The null values [*shape] that are arrays, by the condition's name."""
-    named, files = {each.name: each for each in spec.conditions}, _files(texts).items()
+    named, files = {each.name: each for each in spec.conditions}, _file_paths(texts).items()
     return {name: read_null(named[name], Path(path).read_bytes()) for name, path in files}
 
 
-def _files(texts: Sequence[str]) -> dict[str, str]:
+def _file_paths(texts: Sequence[str]) -> dict[str, str]:
     """The paths of null values that are arrays, by the condition's name."""
     values = dict(text.split("=", 1) for text in texts)
     return {name: value.removeprefix(FILE) for name, value in values.items() if value.startswith(FILE)}
@@ -53,7 +53,7 @@ def _files(texts: Sequence[str]) -> dict[str, str]:
 
 def add_null_files(writer: Writer, manifest: Manifest, texts: Sequence[str]) -> Manifest:
     """The manifest with the null values that are arrays, each a file of the bundle."""
-    paths = _files(texts)
+    paths = _file_paths(texts)
     conditions = (
         msgspec.structs.replace(each, null_file=writer.add_copy(Path(path), "graphs", f"null-{each.name}", ".npy"))
         if (path := paths.get(each.name)) is not None
@@ -63,13 +63,13 @@ def add_null_files(writer: Writer, manifest: Manifest, texts: Sequence[str]) -> 
     return msgspec.structs.replace(manifest, conditions=tuple(conditions))
 
 
-def without_folder(text: str) -> str:
+def strip_folder(text: str) -> str:
     """The option as a command shows it that is given away: a file by its name alone."""
     name, _, value = text.partition("=")
     return f"{name}={FILE}{Path(value.removeprefix(FILE)).name}" if value.startswith(FILE) else text
 
 
-def _checked_file(condition: Condition, value: str, text: str) -> None:
+def _check_file(condition: Condition, value: str, text: str) -> None:
     """UserError where the file holds no null value of the condition."""
     path = Path(value.removeprefix(FILE))
     if condition.follows:
@@ -83,7 +83,7 @@ def _checked_file(condition: Condition, value: str, text: str) -> None:
         raise UserError(f"--null {text!r}: {path} cannot be read ({reason})", fix) from None
 
 
-def _with_null(condition: Condition, value: str, text: str) -> Condition:
+def _set_null(condition: Condition, value: str, text: str) -> Condition:
     """A whole number at an end of the condition's range is no longer one of the values that users choose from."""
     try:
         null = int(value) if "int" in condition.dtype else float(value)

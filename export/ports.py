@@ -13,13 +13,13 @@ import numpy as np
 from onnx import helper
 
 from fewstep.export.spec import Spec
-from fewstep.graph.additions import Additions
+from fewstep.graph.additions import NewNodes
 from fewstep.graph.extents import free_ports
 from fewstep.graph.graph import BATCH, GROUP, OUTPUT, TIME, TO, Graph, Node, Value, X, rename_inputs
 from fewstep.graph.types import infer_types
 from fewstep.plans.errors import UserError
-from fewstep.runtime.positions import time_shape
-from fewstep.runtime.sizes import free_shape, free_x_shape, x_dtype
+from fewstep.runtime.kinds.positions import time_shape
+from fewstep.runtime.kinds.sizes import free_shape, free_x_shape, x_dtype
 
 LOG = logging.getLogger("fewstep")
 FLOAT32 = np.dtype(np.float32)
@@ -27,9 +27,9 @@ NAME_THEM = "name x, time, output and the conditions in the spec as the file doe
 ELEMENTWISE = ("Cast", "Identity", "Mul", "Div", "Add", "Sub", "Neg")  # what is done to a time before it is embedded
 
 
-def with_ports(graph: Graph, spec: Spec, file: str) -> Graph:
+def standardize_ports(graph: Graph, spec: Spec, file: str) -> Graph:
     """The graph behind fewstep's ports. UserError naming the port of `file` that the spec does not describe."""
-    if spec.beside:
+    if spec.other_outputs:
         what = "carries tensors" if spec.carried else "has named outputs"
         raise UserError(f"spec {spec.name!r} {what} in an .onnx file", "export the torch module, as FILE.py:FUNCTION")
     own = {value.name: value for value in (*graph.inputs, *graph.outputs)}
@@ -42,17 +42,17 @@ def with_ports(graph: Graph, spec: Spec, file: str) -> Graph:
     there = {name: port for name, port in ports.items() if name in own}  # all, but for a time that tokens do without
     for name, port in there.items():
         _check_port(own[name], port, file)
-    output = _closed(own[spec.output], graph)
-    names = Additions(graph)
+    output = _infer_open_sizes(own[spec.output], graph)
+    names = NewNodes(graph)
     inner = {name: names.name(f"{name}_given") for name in (*there, spec.output)}
     fixed = (X, TIME, TO, GROUP, OUTPUT, *(port.name for port in ports.values()))
     ours = {name: names.name(f"{name}_inner") for name in fixed}
     graph = rename(graph, ours | inner)  # the file may use our names for something else
-    new, first = Additions(graph), list[Node]()
+    new, first = NewNodes(graph), list[Node]()
     for name, port in there.items():
         source, is_time = port.name, name in spec.times.values()
         if is_time and not own[name].shape:
-            freed = per_sample(graph, inner[name])
+            freed = vectorize_time(graph, inner[name])
             if freed is None:  # one of them, which serves all as it did; it cannot leave the loop for the prologue
                 zero = new.constant("first_sample", np.array(0, np.int64))
                 first.append(Node("Gather", (port.name, zero), (new.name("time_of_all"),), {"axis": 0}))
@@ -66,14 +66,14 @@ def with_ports(graph: Graph, spec: Spec, file: str) -> Graph:
             first.append(_cast(source, new.name(f"{port.name}_cast"), own[name].dtype))
             source = first[-1].output
         graph = graph.with_nodes(rename_inputs(node, {inner[name]: source}) for node in graph.nodes)
-    result, last = _prediction(output, inner[spec.output], spec, file, new)
+    result, last = _select_prediction(output, inner[spec.output], spec, file, new)
     nodes = [*first, *graph.nodes, *last]
     outputs = (Value(result, FLOAT32, (BATCH, *spec.output_shape)),)
     whole = Graph(spec.name, tuple(ports.values()), outputs, tuple(nodes), {**graph.constants, **new.constants})
     return free_ports(rename(whole, {result: OUTPUT}), spec)
 
 
-def per_sample(graph: Graph, time: str) -> Graph | None:
+def vectorize_time(graph: Graph, time: str) -> Graph | None:
     """The graph that takes the scalar `time` as a vector [batch]; None where it is used as a number.
 
         Unsqueeze(t, 0) -> Cast -> Expand(.., batch)      ==>      t [batch] -> Cast
@@ -140,36 +140,37 @@ def _check_names(graph: Graph, spec: Spec, file: str) -> None:
     roles |= {c.input: f"condition {c.name!r}" for c in spec.conditions}
     for name, role in roles.items():
         if name not in inputs and not (role == "time" and spec.vocabulary is not None):
-            raise UserError(f"{file} has no input {name!r} for {role}, only {_listed(graph.inputs)}", NAME_THEM)
+            raise UserError(f"{file} has no input {name!r} for {role}, only {_list_values(graph.inputs)}", NAME_THEM)
     for value in graph.inputs:
         if value.name not in roles:
             raise UserError(
-                f"the spec says nothing of the input {_listed([value])} of {file}", "add a condition for it"
+                f"the spec says nothing of the input {_list_values([value])} of {file}", "add a condition for it"
             )
     if spec.output not in outputs:
-        raise UserError(f"{file} has no output {spec.output!r}, only {_listed(graph.outputs)}", NAME_THEM)
+        raise UserError(f"{file} has no output {spec.output!r}, only {_list_values(graph.outputs)}", NAME_THEM)
 
 
 def _check_port(own: Value, port: Value, file: str) -> None:
     """Shapes agree as far as they are known, dtypes up to what a Cast may change."""
     if port.name in (TIME, TO):
         one = len(port.shape) == 1
-        if own.dtype.kind not in "fiu" or not (len(own.shape) < 2 if one else _agree(own.shape, port.shape[1:])):
+        if own.dtype.kind not in "fiu" or not (len(own.shape) < 2 if one else _shapes_agree(own.shape, port.shape[1:])):
             count = "one number" if one else f"{port.shape[1]} numbers"
-            raise UserError(f"{file} takes the time as {_listed([own])}", f"let it take {count} per sample")
+            raise UserError(f"{file} takes the time as {_list_values([own])}", f"let it take {count} per sample")
         return
-    if not _agree(own.shape, port.shape[1:]):
+    if not _shapes_agree(own.shape, port.shape[1:]):
         raise UserError(
-            f"{file} takes {_listed([own])} where the spec says shape {list(port.shape[1:])}",
+            f"{file} takes {_list_values([own])} where the spec says shape {list(port.shape[1:])}",
             "give the shape of one sample, without the batch",
         )
     if own.dtype != port.dtype and not own.dtype.kind == port.dtype.kind == "f":
         raise UserError(
-            f"{file} takes {_listed([own])} where the spec says {port.dtype}", f"give dtype {own.dtype} in the spec"
+            f"{file} takes {_list_values([own])} where the spec says {port.dtype}",
+            f"give dtype {own.dtype} in the spec",
         )
 
 
-def _closed(output: Value, graph: Graph) -> Value:
+def _infer_open_sizes(output: Value, graph: Graph) -> Value:
     """An output with the sizes that a file left open, as far as they follow from its nodes."""
     inferred = infer_types(replace(graph, outputs=())).shape(output.name)
     if inferred is None or len(inferred) != len(output.shape):
@@ -178,13 +179,13 @@ def _closed(output: Value, graph: Graph) -> Value:
     return replace(output, shape=tuple(size if isinstance(size, int) else stated for stated, size in pairs))
 
 
-def _agree(shape: Sequence[int | str], sample: Sequence[int | str]) -> bool:
+def _shapes_agree(shape: Sequence[int | str], sample: Sequence[int | str]) -> bool:
     """True if a shape is a batch of samples, as far as it is known."""
     pairs = zip(shape[1:], sample, strict=False)
     return len(shape) == 1 + len(sample) and all(isinstance(a, str) or a == b for a, b in pairs)
 
 
-def _prediction(output: Value, name: str, spec: Spec, file: str, new: Additions) -> tuple[str, list[Node]]:
+def _select_prediction(output: Value, name: str, spec: Spec, file: str, new: NewNodes) -> tuple[str, list[Node]]:
     """The tensor that is the prediction, and the nodes that make it of the file's output.
 
     A network that also learns the variance (Nichol & Dhariwal 2021) returns twice the channels, the prediction first.
@@ -196,8 +197,8 @@ def _prediction(output: Value, name: str, spec: Spec, file: str, new: Additions)
         ends = [new.constant(f"half_{at}", np.array([at], np.int64)) for at in (0, wanted, 1)]
         nodes.append(Node("Slice", (name, *ends), (new.name("prediction"),)))
         name = nodes[-1].output
-    elif not _agree(output.shape, spec.output_shape):
-        raise UserError(f"{file} returns {_listed([output])}, not shape {list(spec.output_shape)}", NAME_THEM)
+    elif not _shapes_agree(output.shape, spec.output_shape):
+        raise UserError(f"{file} returns {_list_values([output])}, not shape {list(spec.output_shape)}", NAME_THEM)
     if output.dtype != FLOAT32:
         nodes.append(_cast(name, new.name("prediction_cast"), FLOAT32))
         name = nodes[-1].output
@@ -208,5 +209,5 @@ def _cast(source: str, target: str, dtype: np.dtype[Any]) -> Node:
     return Node("Cast", (source,), (target,), {"to": helper.np_dtype_to_tensor_dtype(dtype)})
 
 
-def _listed(values: Iterable[Value]) -> str:
+def _list_values(values: Iterable[Value]) -> str:
     return ", ".join(f"{value.name} {value.dtype} [{', '.join(map(str, value.shape))}]" for value in values)

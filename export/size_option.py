@@ -22,17 +22,17 @@ def with_sizes(source: Source, texts: Sequence[str]) -> Source:
     spec = source.spec
     by_name = {size.name: size for size in spec.sizes}
     for text in texts:
-        size = _parsed(text, spec, by_name)
+        size = _parse_size(text, spec, by_name)
         by_name[size.name] = size
     sizes = tuple(sorted(by_name.values(), key=lambda size: size.axis))
     described = Description(spec.name, spec.x_shape, (), spec.prediction, spec.schedule, spec.heads, sizes=sizes)
     if problem := next(filter(None, (size.problem(described) for size in sizes)), None):
         raise UserError(f"--size {problem}", FIX)
-    conditions = tuple(_following(each, spec, sizes) for each in spec.conditions)
+    conditions = tuple(_follow_sizes(each, spec, sizes) for each in spec.conditions)
     return with_spec(source, sizes=sizes, conditions=conditions)
 
 
-def _parsed(text: str, spec: Spec, by_name: Mapping[str, Size]) -> Size:
+def _parse_size(text: str, spec: Spec, by_name: Mapping[str, Size]) -> Size:
     match = FORM.fullmatch(text)
     if match is None:
         raise UserError(f"--size {text!r}", FIX)
@@ -50,7 +50,7 @@ def _parsed(text: str, spec: Spec, by_name: Mapping[str, Size]) -> Size:
     return Size(name, place, low or 0, high or 0, usual if multiple is None else multiple)
 
 
-def _following(condition: Condition, spec: Spec, sizes: Sequence[Size]) -> Condition:
+def _follow_sizes(condition: Condition, spec: Spec, sizes: Sequence[Size]) -> Condition:
     """A condition that is a picture as x is one, of the same size or larger or smaller by one factor, follows x."""
     if condition.follows or len(condition.shape) != len(spec.x_shape):
         return condition

@@ -21,17 +21,17 @@ from fewstep.plans.configs.tokens import sampler_from_scheduler_config
 from fewstep.plans.errors import UserError
 from fewstep.plans.grids import trailing
 from fewstep.plans.names.grid_name import parse_grid
-from fewstep.plans.prediction import check
+from fewstep.plans.prediction import check_prediction
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.spec import Prediction, ScheduleSpec
-from fewstep.runtime.bundle.consistency import described
-from fewstep.runtime.bundle.lora_slots import LoraSlots
+from fewstep.runtime.bundle.consistency import interface_problems
 from fewstep.runtime.bundle.manifest import Carried, Condition, Description, DType, Manifest, NamedOutput
-from fewstep.runtime.graph_entry import CARRIED, NAMED, NEXT
-from fewstep.runtime.kind import Kind, kinds
+from fewstep.runtime.kinds.graph_entry import CARRIED, NAMED, NEXT
+from fewstep.runtime.kinds.kind import Kind, kinds
+from fewstep.runtime.kinds.lora_slots import LoraSlots
+from fewstep.runtime.kinds.sizes import output_shape
 from fewstep.runtime.lora.file import Lora
 from fewstep.runtime.progress import SILENT, Progress
-from fewstep.runtime.sizes import output_shape
 
 KIND = get_type_hints(ScheduleSpec)["kind"]
 FIXES = {  # of fields of a Spec: what to give
@@ -102,12 +102,12 @@ class Spec(Description, frozen=True):
         return {TIME: self.time} | ({} if self.to is None else {TO: self.to})
 
     @property
-    def takes_carried(self) -> dict[str, Carried]:
+    def carried_inputs(self) -> dict[str, Carried]:
         """The ports of the graph that take what it carries."""
         return {CARRIED + each.name: each for each in self.carried}
 
     @property
-    def beside(self) -> dict[str, Carried | NamedOutput]:
+    def other_outputs(self) -> dict[str, Carried | NamedOutput]:
         """The ports of the graph that return something beside the prediction, in their order."""
         return {NAMED + each.name: each for each in self.outputs} | {NEXT + each.name: each for each in self.carried}
 
@@ -116,7 +116,7 @@ class Spec(Description, frozen=True):
         """The shape of one sample of the output."""
         return tuple(map(int, output_shape(self, self.x_shape)))
 
-    def _named(self, place: str) -> str:
+    def _describe_field(self, place: str) -> str:
         """A place in words: conditions have names."""
         found = re.fullmatch(r"conditions\[(\d+)\]\.(\w+)", place)
         return f"{place!r}" if found is None else f"{found[2]!r} of condition {self.conditions[int(found[1])].name!r}"
@@ -153,8 +153,8 @@ class Spec(Description, frozen=True):
             twice = next((name for name in names if names.count(name) > 1), None)
             if twice is not None:
                 raise UserError(f"spec {self.name!r} has two {noun} named {twice!r}", fix)
-        for place, wrong in described(self):
-            raise UserError(f"field {self._named(place)} of spec {self.name!r}: {wrong}", _fix(place))
+        for place, wrong in interface_problems(self):
+            raise UserError(f"field {self._describe_field(place)} of spec {self.name!r}: {wrong}", _fix(place))
         for place, kind in kinds(self):
             if mistake := kind.mistake(self):
                 raise UserError(f"field {place!r} of spec {self.name!r}: {mistake}", kind.FIX)
@@ -171,7 +171,7 @@ class Spec(Description, frozen=True):
                     "give two numbers that increase and lie between low and high",
                 )
         schedule = NoiseSchedule(self.schedule)
-        check(self.prediction, schedule.at_lam(0.0), self.schedule)
+        check_prediction(self.prediction, schedule.time_at_lam(0.0), self.schedule)
         if self.grid is not None:
             _check_grid(self.grid, self.name, None if self.vocabulary else schedule)
         if self.scheduler is not None and self.vocabulary is not None:  # refuses numbers that no plan has
@@ -250,20 +250,20 @@ class Reference(Protocol):
         """The prediction float32 [B, *output_shape]; `where` says in an error at which inputs."""
         ...
 
-    def beside(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    def other_outputs(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """The tensors that it returns next to the prediction, [B, *shape], by the ports that return them."""
         ...
 
-    def draws(self) -> str:
+    def random_operation(self) -> str:
         """The operation that draws at random in it, in words behind a space, or nothing."""
         ...
 
-    def tensors(self) -> Collection[str]:
+    def tensor_names(self) -> Collection[str]:
         """Names of the inner tensors that it can compute, equal to the names of the same values in the exported
         graph."""
         ...
 
-    def inner(self, feeds: Mapping[str, Array], names: Collection[str]) -> dict[str, Array]:
+    def inner_tensors(self, feeds: Mapping[str, Array], names: Collection[str]) -> dict[str, Array]:
         """Inner tensors of these names, [B, ...] where they have one part for each sample."""
         ...
 
@@ -286,7 +286,7 @@ class CompanionSource(Protocol):
         ...
 
     @property
-    def written(self) -> tuple[int, ...]:
+    def file_sizes(self) -> tuple[int, ...]:
         """Their sizes in a bundle: of each network the bytes of its weights in float32, of each small file 0."""
         ...
 
@@ -317,7 +317,7 @@ class Source(Protocol):
         ...
 
     @property
-    def beside(self) -> CompanionSource | None:
+    def companions(self) -> CompanionSource | None:
         """The networks that come with the denoiser, if any do."""
         ...
 

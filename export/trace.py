@@ -11,17 +11,17 @@ import torch
 from fewstep.export import free_sizes
 from fewstep.export.capture import capture
 from fewstep.export.error_text import module_name
-from fewstep.export.mapped import release
-from fewstep.export.refusals import changed_inputs
+from fewstep.export.export_errors import find_input_change
+from fewstep.export.mapped_weights import release
 from fewstep.export.spec import Spec, TracedDenoiser
 from fewstep.export.traced_form import TracedForm
-from fewstep.export.verification.reference import TorchReference, call, predicted, signature
+from fewstep.export.verification.reference import TorchReference, call_module, forward_signature, select_prediction
 from fewstep.graph.extents import free_ports
 from fewstep.graph.graph import BATCH, OUTPUT, X
 from fewstep.plans.errors import UserError
-from fewstep.runtime.conditions import drawn_range
-from fewstep.runtime.positions import time_shape
-from fewstep.runtime.sizes import sized, x_dtype
+from fewstep.runtime.bundle.conditions import random_range
+from fewstep.runtime.kinds.positions import time_shape
+from fewstep.runtime.kinds.sizes import apply_sizes, x_dtype
 
 TRACE_BATCH = 3  # torch.export would take 1 for a constant
 
@@ -40,17 +40,17 @@ def trace(module: torch.nn.Module, spec: Spec, batch_limit: int | None = None) -
     check_weights(module)
     _check_forward(module, spec, example_inputs(spec, TRACE_BATCH))
     free_sizes.check_forward(module, spec, example_inputs, TRACE_BATCH)
-    example = example_inputs(sized(spec, free_sizes.trace_sizes(spec)), TRACE_BATCH)
-    dynamic = _dynamic(module, spec, batch_limit)
-    names = [X, *spec.times, *(condition.input for condition in spec.conditions), *spec.takes_carried]
+    example = example_inputs(apply_sizes(spec, free_sizes.trace_sizes(spec)), TRACE_BATCH)
+    dynamic = _dynamic_shapes(module, spec, batch_limit)
+    names = [X, *spec.times, *(condition.input for condition in spec.conditions), *spec.carried_inputs]
     try:
-        written = module.to_trace(example) if isinstance(module, TracedForm) else module
-        graph, program = capture(written, example, dynamic, inputs=names, outputs=[OUTPUT, *spec.beside])
+        written = module.make_traceable(example) if isinstance(module, TracedForm) else module
+        graph, program = capture(written, example, dynamic, inputs=names, outputs=[OUTPUT, *spec.other_outputs])
     except UserError as error:
         operation = re.match(r"aten\.(\w+)\b.* has no ONNX form", error.what)
         if operation is not None and isinstance(module, TracedForm):
-            raise module.refused(example, operation[1]) from error
-        raise free_sizes.fixed_size(error, module, spec, example, dynamic) from error.__cause__
+            raise module.explain_refusal(example, operation[1]) from error
+        raise free_sizes.explain_fixed_size(error, module, spec, example, dynamic) from error.__cause__
     graph = free_ports(graph, spec)
     fixed = [value.name for value in (*graph.inputs, *graph.outputs) if value.shape[:1] != (BATCH,)]
     if fixed:
@@ -58,7 +58,7 @@ def trace(module: torch.nn.Module, spec: Spec, batch_limit: int | None = None) -
     return TracedDenoiser(replace(graph, name=spec.name), TorchReference(module, spec, program))
 
 
-def _dynamic(module: torch.nn.Module, spec: Spec, limit: int | None) -> list[Any]:
+def _dynamic_shapes(module: torch.nn.Module, spec: Spec, limit: int | None) -> list[Any]:
     """The dynamic axes of each argument, nested where forward takes some as *arguments."""
     shapes: list[Any] = free_sizes.dynamic_axes(spec, torch.export.Dim(BATCH, max=limit))
     count = len(shapes)
@@ -69,7 +69,7 @@ def _dynamic(module: torch.nn.Module, spec: Spec, limit: int | None) -> list[Any
 
 def example_inputs(spec: Spec, batch: int) -> tuple[torch.Tensor, ...]:
     """Any valid (x, time, *conditions), or (x, time, to, *conditions); carried tensors behind them are zeros."""
-    lowest = [(drawn_range(condition) or (0.0, 0.0))[0] for condition in spec.conditions]
+    lowest = [(random_range(condition) or (0.0, 0.0))[0] for condition in spec.conditions]
     conditions = [
         torch.from_numpy(np.full((batch, *condition.shape), value, condition.dtype))
         for condition, value in zip(spec.conditions, lowest, strict=True)
@@ -95,12 +95,12 @@ def check_weights(module: torch.nn.Module) -> None:
 
 def _check_forward(module: torch.nn.Module, spec: Spec, example: tuple[torch.Tensor, ...]) -> None:
     versions = [tensor._version for tensor in example]
-    returned, fix = call(module, spec, example), _what_to_return(spec)
-    if spec.beside:
+    returned, fix = call_module(module, spec, example), _return_fix(spec)
+    if spec.other_outputs:
         _check_beside(module, spec, returned, len(example[0]))
-    output = predicted(spec, returned)
+    output = select_prediction(spec, returned)
     if [tensor._version for tensor in example] != versions:
-        who = changed_inputs(module, tuple(map(torch.clone, example)))
+        who = find_input_change(module, tuple(map(torch.clone, example)))
         raise UserError(f"{who} changes its input in place", "let it make a new tensor, as x = x * 2 for x.mul_(2)")
     if not isinstance(output, torch.Tensor):
         raise UserError(f"{module_name(module)} returned {type(output).__name__}, not a tensor", fix)
@@ -117,16 +117,16 @@ def _check_forward(module: torch.nn.Module, spec: Spec, example: tuple[torch.Ten
         raise UserError(what, fix)
 
 
-def _what_to_return(spec: Spec) -> str:
+def _return_fix(spec: Spec) -> str:
     form = "shaped as x" if spec.vocabulary is None else f"shaped as x, and {spec.vocabulary.size} logits behind"
-    return f"let {signature(spec)} return a float32 tensor {form}"
+    return f"let {forward_signature(spec)} return a float32 tensor {form}"
 
 
 def _check_beside(module: torch.nn.Module, spec: Spec, returned: Any, batch: int) -> None:
     """UserError unless a module returns its prediction, its named outputs, and what it carries as it takes it."""
-    wanted = spec.beside.values()
+    wanted = spec.other_outputs.values()
     names = ", ".join(each.name for each in wanted)
-    fix = f"let {signature(spec)} return (prediction, {names}), each as the spec says"
+    fix = f"let {forward_signature(spec)} return (prediction, {names}), each as the spec says"
     if not isinstance(returned, tuple) or len(returned) != 1 + len(wanted):
         count = f"{len(returned)} values" if isinstance(returned, tuple) else type(returned).__name__
         raise UserError(f"{module_name(module)} has {names} beside its prediction, and returned {count}", fix)

@@ -13,34 +13,34 @@ QUANTIZED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized", "torch.
 def check_traceable(module: torch.nn.Module) -> None:
     """UserError naming the first of its modules or weights for which there is no hope."""
     for name, inner in module.named_modules():
-        who = f"{name} ({_class(inner)}) of {_class(module)}" if name else _class(module)
+        who = f"{name} ({_class_name(inner)}) of {_class_name(module)}" if name else _class_name(module)
         if isinstance(inner, torch.jit.ScriptModule):
             what = f"{who} is a TorchScript module (torch.jit), which has no Python code to trace"
             raise UserError(what, "return the module that it was made from, with its weights")
         if _is_quantized(inner):
             what = f"{who} is quantized already"
             raise UserError(what, "return the float module: fewstep calibrate quantizes what export makes of it")
-        for weight, tensor in _weights(inner):
+        for weight, tensor in _own_weights(inner):
             full = f"{name}.{weight}" if name else weight
             if is_lazy(tensor):
                 raise UserError(
                     f"weight {full!r} of {who} has no shape yet", "call the module once, or load its weights"
                 )
             if tensor.is_meta:
-                what = f"weight {full!r} of {_class(module)} is on the meta device, which holds no values"
+                what = f"weight {full!r} of {_class_name(module)} is on the meta device, which holds no values"
                 raise UserError(what, "load its weights: load_state_dict(..., assign=True), and no device_map")
 
 
 def _is_quantized(module: torch.nn.Module) -> bool:
-    return type(module).__module__.startswith(QUANTIZED) or any(each.is_quantized for _, each in _weights(module))
+    return type(module).__module__.startswith(QUANTIZED) or any(each.is_quantized for _, each in _own_weights(module))
 
 
-def _weights(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+def _own_weights(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     """Parameters and buffers of a module, without its submodules."""
     yield from module.named_parameters(recurse=False)
     yield from module.named_buffers(recurse=False)
 
 
-def _class(module: torch.nn.Module) -> str:
+def _class_name(module: torch.nn.Module) -> str:
     """The class of a module; for a TorchScript module the class from which it was made."""
     return str(getattr(module, "original_name", type(module).__name__))

@@ -16,9 +16,9 @@ class TracedForm(nn.Module, ABC):
         """UserError for a spec that the other form is not made for."""
 
     @abstractmethod
-    def to_trace(self, example: tuple[Tensor, ...]) -> nn.Module:
+    def make_traceable(self, example: tuple[Tensor, ...]) -> nn.Module:
         """The module in the form that is traced, of any batch; `example` are valid inputs."""
 
     @abstractmethod
-    def refused(self, example: tuple[Tensor, ...], operation: str) -> UserError:
+    def explain_refusal(self, example: tuple[Tensor, ...], operation: str) -> UserError:
         """The error for an operation without an ONNX form, as "grid_sampler_2d"."""

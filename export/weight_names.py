@@ -9,7 +9,7 @@ COUNTERS = frozenset(  # numbers that trainers store among the weights, and on w
 )
 
 
-def unwrapped_names(names: Iterable[str]) -> dict[str, str]:
+def strip_wrapper_prefixes(names: Iterable[str]) -> dict[str, str]:
     """Each name without the prefixes of wrappers. `module.` is removed only where all names but counters begin so."""
     named = {name: name.replace(COMPILED, "") for name in names}
     while (weights := set(named.values()) - COUNTERS) and all(name.startswith(PARALLEL) for name in weights):

@@ -8,7 +8,7 @@ import numpy as np
 from fewstep.graph.graph import Array, Graph
 
 
-class Additions:
+class NewNodes:
     """Names and constants for the new nodes of one pass. `constants` go to `Graph.with_nodes`."""
 
     def __init__(self, graph: Graph) -> None:
@@ -19,13 +19,13 @@ class Additions:
 
     def name(self, wanted: str) -> str:
         """`wanted`, or with a number behind it where a tensor is called that already."""
-        name = next(name for name in numbered(wanted) if name not in self._taken)
+        name = next(name for name in numbered_names(wanted) if name not in self._taken)
         self._taken.add(name)
         return name
 
     def constant(self, wanted: str, value: Array) -> str:
         """The name of a constant of this value: one that exists under such a name, or a new one."""
-        for name in numbered(wanted):
+        for name in numbered_names(wanted):
             existing = self.constants.get(name, self._graph.constants.get(name))
             if existing is not None and existing.dtype == value.dtype and np.array_equal(existing, value):
                 return name
@@ -40,7 +40,7 @@ class Additions:
         return self.constant("shape_" + "x".join(map(str, sizes)), np.asarray(sizes, np.int64))
 
 
-def numbered(name: str) -> Iterator[str]:
+def numbered_names(name: str) -> Iterator[str]:
     """name, name_2, name_3, ..."""
     yield name
     for number in count(2):

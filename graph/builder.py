@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from fewstep.graph.graph import BATCH, Array, Extent, Graph, Node, Value
-from fewstep.plans.plan import Tensor, array
+from fewstep.plans.plan import Tensor, tensor_values
 
 Coefficient = float | str  # a number, or the name of a tensor of one element
 
@@ -24,16 +24,18 @@ class Builder:
 
     def node(self, op: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
         """One node of one output; returns its name."""
-        (name,) = self.split(op, inputs, (output,), **attributes)
+        (name,) = self.multi_output_node(op, inputs, (output,), **attributes)
         return name
 
-    def once(self, op: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
+    def node_once(self, op: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
         """One node of one output, unless it is there; returns its name."""
         name = f"{self.prefix}/{output}"
         is_there = any(name in node.outputs for node in self.nodes)
         return name if is_there else self.node(op, inputs, output, **attributes)
 
-    def split(self, op: str, inputs: Sequence[str], outputs: Sequence[str], **attributes: Any) -> tuple[str, ...]:
+    def multi_output_node(
+        self, op: str, inputs: Sequence[str], outputs: Sequence[str], **attributes: Any
+    ) -> tuple[str, ...]:
         """One node of any number of outputs; returns their names."""
         names = tuple(f"{self.prefix}/{output}" for output in outputs)
         self.nodes.append(Node(op, tuple(inputs), names, attributes))
@@ -54,10 +56,11 @@ class Builder:
 
     def tensor(self, tensor: Tensor, number: int) -> str:
         """A plan's tensor in float32."""
-        return self.constant(array(tensor).astype(np.float32), f"tensor_{number}")
+        return self.constant(tensor_values(tensor).astype(np.float32), f"tensor_{number}")
 
     def combine(self, row: Sequence[Coefficient], tensors: Sequence[str], name: str) -> str:
-        """sum_j row[j] * tensors[j], in order, as `runtime.execute.combine`: zeros are skipped, ones need no Mul."""
+        """sum_j row[j] * tensors[j], in order, as `runtime.sampling.execute.combine`: zeros are skipped, ones need no
+        Mul."""
         total = ""
         for j, (coefficient, tensor) in enumerate(zip(row, tensors, strict=True)):
             if coefficient == 0.0:
@@ -69,7 +72,7 @@ class Builder:
             total = self.node("Add", (total, term), f"{name}_sum_{j}") if total else term
         return total or self.node("Sub", (tensors[0], tensors[0]), f"{name}_zero")
 
-    def place(
+    def inline_graph(
         self, graph: Graph, inputs: Mapping[str, str], under: str, shared: str | None = None, batch: str = ""
     ) -> dict[str, str]:
         """The nodes of a graph, reading `inputs` in the place of its inputs; returns the names of its outputs here.

@@ -27,7 +27,7 @@ from fewstep.runtime.bundle.reading import (
     check_manifest,
     check_present,
     file_sha256,
-    named_files,
+    list_files,
     open_bundle,
 )
 
@@ -46,11 +46,11 @@ def refuse_in_bundle(path: Path) -> None:
     for folder in whole.parents:
         if (folder / MANIFEST).is_file():
             name = whole.relative_to(folder).as_posix()
-            if name == MANIFEST or name in _named(folder):
+            if name == MANIFEST or name in _bundle_files(folder):
                 raise UserError(f"{path} is a file of the bundle {folder}", "write elsewhere")
 
 
-def _named(folder: Path) -> Collection[str]:
+def _bundle_files(folder: Path) -> Collection[str]:
     """Files of a bundle; none of one that cannot be read."""
     try:
         return open_bundle(folder).manifest.files
@@ -78,18 +78,18 @@ class Draft:
     def write(self, block: bytes | memoryview) -> None:
         """Append bytes. UserError where the disk is full."""
         assert self._stream is not None, "a draft is written inside its block"
-        with _explained(self._bundle, self._instead):
+        with _report_write_errors(self._bundle, self._instead):
             self._stream.write(block)
         self._hash.update(block)
 
     def __enter__(self) -> "Draft":
-        with _explained(self._bundle, self._instead):
+        with _report_write_errors(self._bundle, self._instead):
             self._stream = self.path.open("wb")
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         assert self._stream is not None, "entered before"
-        with _explained(self._bundle, self._instead):
+        with _report_write_errors(self._bundle, self._instead):
             self._stream.close()
 
 
@@ -107,7 +107,7 @@ class Writer:
         self.files: dict[str, str] = {}
 
     @property
-    def known(self) -> dict[str, str]:
+    def known_files(self) -> dict[str, str]:
         """The files that the bundle has, and those that were added to it: relative path -> SHA-256."""
         return {**({} if self.manifest is None else self.manifest.files), **self.files}
 
@@ -127,7 +127,7 @@ class Writer:
 
     def add(self, content: bytes | Path | Draft, folder: str, name: str, suffix: str) -> str:
         """Add a file as <folder>/<name>-<sha256[:12]><suffix>; returns that path. A Path or a Draft is moved."""
-        with _explained(self.bundle, self.instead):
+        with _report_write_errors(self.bundle, self.instead):
             if isinstance(content, bytes):
                 with self.draft(f"{name}{suffix}") as draft:
                     draft.write(content)
@@ -144,7 +144,7 @@ class Writer:
 
     def add_copy(self, path: Path, folder: str, name: str, suffix: str) -> str:
         """Add a file that stays where it is, as `add` does."""
-        with _explained(self.bundle, self.instead):
+        with _report_write_errors(self.bundle, self.instead):
             self.reserve(path.stat().st_size)
             with self.draft(f"{name}{suffix}") as draft, path.open("rb") as stream:
                 while block := stream.read(BLOCK):
@@ -157,13 +157,13 @@ class Writer:
         `files` lists what the manifest refers to, each with the hash that `add` found or that it already had. What
         readers would refuse is refused here. What no longer belongs to the bundle is removed when the writer closes.
         """
-        manifest = self._without_lost_reports(manifest)
-        sha256 = {**self.known, **manifest.files, **self.files}
-        files = {path: sha256[path] for path in sorted(set(named_files(manifest)))}
+        manifest = self._drop_lost_reports(manifest)
+        sha256 = {**self.known_files, **manifest.files, **self.files}
+        files = {path: sha256[path] for path in sorted(set(list_files(manifest)))}
         manifest = msgspec.structs.replace(manifest, files=files)
         content = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
         check_manifest(content, self.bundle)
-        with _explained(self.bundle, self.instead):
+        with _report_write_errors(self.bundle, self.instead):
             draft = self.scratch(MANIFEST)
             draft.write_bytes(content)
             _sync(draft)
@@ -174,7 +174,7 @@ class Writer:
         self.manifest = manifest
         return manifest
 
-    def _without_lost_reports(self, manifest: Manifest) -> Manifest:
+    def _drop_lost_reports(self, manifest: Manifest) -> Manifest:
         """The manifest without reports that somebody has deleted: nothing else follows from those."""
         lost = {field: name for field in REPORTS if (name := getattr(manifest, field)) and not self._has(name)}
         for name in lost.values():
@@ -212,7 +212,7 @@ def open_for_update(bundle: Path, must_exist: bool, instead: str = ANOTHER_PATH,
         raise UserError(f"{bundle} holds a {MANIFEST} of something else", "give another path for the bundle")
     if bundle.is_dir() and not _may_become_a_bundle(bundle):
         raise UserError(f"{bundle} is not empty and no bundle", "give a new folder")
-    with _explained(bundle, instead):
+    with _report_write_errors(bundle, instead):
         folders = [folder for folder in (bundle, *bundle.parents) if not folder.exists()]
         bundle.mkdir(parents=True, exist_ok=True)
         lock = _lock(bundle)
@@ -237,19 +237,19 @@ def open_for_update(bundle: Path, must_exist: bool, instead: str = ANOTHER_PATH,
 
 def check_room(bundle: Path, size: int, instead: str = ANOTHER_PATH) -> None:
     """UserError if the disk of a bundle, which may be yet to be made, has no room for `size` more bytes."""
-    free = shutil.disk_usage(existing(bundle)).free
+    free = shutil.disk_usage(existing_parent(bundle)).free
     if size > free:
-        what = f"{bundle} needs {_amount(size)} more, and its disk has {_amount(free)} free"
+        what = f"{bundle} needs {_format_bytes(size)} more, and its disk has {_format_bytes(free)} free"
         raise UserError(what, f"free space or {instead}")
 
 
-def existing(folder: Path) -> Path:
+def existing_parent(folder: Path) -> Path:
     """The first folder above that exists: its disk has to hold what is written."""
     return next(each for each in (folder, *folder.absolute().parents) if each.exists())
 
 
 @contextmanager
-def _explained(bundle: Path, instead: str = ANOTHER_PATH) -> Iterator[None]:
+def _report_write_errors(bundle: Path, instead: str = ANOTHER_PATH) -> Iterator[None]:
     """A full disk or a folder without permission, in one line."""
     try:
         yield
@@ -257,7 +257,7 @@ def _explained(bundle: Path, instead: str = ANOTHER_PATH) -> Iterator[None]:
         raise _unwritable(bundle, error, instead) from None
 
 
-def _amount(size: int) -> str:
+def _format_bytes(size: int) -> str:
     """Bytes as people say them."""
     unit, scale = next(((unit, scale) for unit, scale in (("GB", 1e9), ("MB", 1e6)) if size >= scale), ("kB", 1e3))
     return f"{size / scale:.3g} {unit}"
@@ -293,7 +293,7 @@ def _may_become_a_bundle(folder: Path) -> bool:
     """True for a bundle, an empty folder, and one that a writer was killed in before its first commit."""
     if (folder / MANIFEST).exists():
         return True
-    with _explained(folder):
+    with _report_write_errors(folder):
         return all(path.name in (LOCK, SCRATCH) or _is_of_content(path) for path in folder.iterdir())
 
 

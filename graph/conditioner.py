@@ -3,13 +3,13 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from fewstep.graph.extents import of_inputs
+from fewstep.graph.extents import restrict_extents
 from fewstep.graph.graph import TIME, TO, Graph
 from fewstep.graph.index import Index, index
+from fewstep.graph.mac_count import estimate_macs
 from fewstep.graph.passes.constants import drop_unused
 from fewstep.graph.prologue import boundary, can_be_row
 from fewstep.graph.types import Types, infer_types
-from fewstep.graph.work import work
 
 WORTH = 10**6  # multiply-accumulates of one condition: below it a graph of its own costs more than it saves
 LITTLE = 500  # conditions with less than this part of the work are the prologue's
@@ -36,10 +36,10 @@ def cut_conditioner(prologue: Graph, worth: int = WORTH, little: int = LITTLE) -
     little of a call there, and branches of guidance with the same pictures run the conditioner once.
     """
     idx, types = index(prologue), infer_types(prologue)
-    inside = _inside(idx, types, [TIME, TO])
+    inside = _prologue_tensors(idx, types, [TIME, TO])
     whole, light = _work_outside(idx, types, inside), list[str]()
     for name in (value.name for value in prologue.inputs if value.name not in (TIME, TO)):
-        further = _inside(idx, types, [TIME, TO, *light, name])
+        further = _prologue_tensors(idx, types, [TIME, TO, *light, name])
         lost = whole - _work_outside(idx, types, further)
         if lost * little < whole and not _large_rows(idx, types, further - inside):
             light.append(name)
@@ -57,12 +57,12 @@ def cut_conditioner(prologue: Graph, worth: int = WORTH, little: int = LITTLE) -
         outputs=tuple(value for value in prologue.outputs if value.name not in row_names),
         nodes=after,
     )
-    return ConditionerSplit(_trimmed(conditioner), _trimmed(rest) if rest.outputs else None)
+    return ConditionerSplit(_drop_unread(conditioner), _drop_unread(rest) if rest.outputs else None)
 
 
-def _inside(idx: Index, types: Types, moving: Iterable[str]) -> set[str]:
+def _prologue_tensors(idx: Index, types: Types, moving: Iterable[str]) -> set[str]:
     """The tensors of the prologue itself: all that follows from `moving`, and what makes anything else than rows."""
-    reached = idx.reachable(moving)
+    reached = idx.dependents(moving)
     inside = {node.output for node in idx.graph.nodes if not reached.isdisjoint(node.inputs)}
     while others := [name for name in _boundary(idx, inside) if not can_be_row(name, types)]:
         inside.update(idx.producers[name].output for name in others)
@@ -70,12 +70,12 @@ def _inside(idx: Index, types: Types, moving: Iterable[str]) -> set[str]:
 
 
 def _work_outside(idx: Index, types: Types, inside: set[str]) -> int:
-    return sum(work(node, types) for node in idx.graph.nodes if node.output not in inside)
+    return sum(estimate_macs(node, types) for node in idx.graph.nodes if node.output not in inside)
 
 
 def _large_rows(idx: Index, types: Types, moved: set[str]) -> list[str]:
     """The large rows without time among what would move inside, where they would be made once for each time."""
-    timed = idx.reachable([TIME, TO])
+    timed = idx.dependents([TIME, TO])
     rows = [value.name for value in idx.graph.outputs if value.name not in timed and value.name in idx.producers]
     return [row for row in rows if idx.producers[row].output in moved and (types.sample_bytes(row) or 0) > SMALL]
 
@@ -85,8 +85,8 @@ def _boundary(idx: Index, inside: set[str]) -> tuple[str, ...]:
     return tuple(name for name in boundary(idx.graph, inside) if name in idx.producers)
 
 
-def _trimmed(graph: Graph) -> Graph:
+def _drop_unread(graph: Graph) -> Graph:
     """Without inputs and constants that nothing reads."""
     graph = drop_unused(graph)
     read = {name for node in graph.nodes for name in node.inputs}
-    return of_inputs(replace(graph, inputs=tuple(value for value in graph.inputs if value.name in read)))
+    return restrict_extents(replace(graph, inputs=tuple(value for value in graph.inputs if value.name in read)))

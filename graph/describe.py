@@ -3,7 +3,7 @@
 from collections.abc import Collection
 
 from fewstep.graph.graph import GROUP, TIME, TO, Graph, Value, X
-from fewstep.runtime.graph_entry import CARRIED, NAMED, NEXT, GraphEntry, Role, TensorEntry
+from fewstep.runtime.kinds.graph_entry import CARRIED, NAMED, NEXT, GraphEntry, Role, TensorEntry
 
 
 def describe(graph: Graph, file: str, data: tuple[str, ...] = (), conditions: Collection[str] = ()) -> GraphEntry:

@@ -14,7 +14,7 @@ def digest(graph: Graph) -> bytes:
     return _digest(graph, inf)
 
 
-def structure(graph: Graph) -> bytes:
+def structure_digest(graph: Graph) -> bytes:
     """SHA-256 of a graph's ports, nodes, small constants, and the types and shapes of large constants."""
     return _digest(graph, LARGE)
 

@@ -47,29 +47,29 @@ class UnparsedOperation:
     since: Version | None
 
     def __str__(self) -> str:
-        engine = "no TensorRT" if self.since is None else f"TensorRT only from {text(self.since)} on"
+        engine = "no TensorRT" if self.since is None else f"TensorRT only from {version_text(self.since)} on"
         return f"{engine} parses {self.op}, of node {self.node!r}"
 
 
-def unparsed(graph: Graph) -> Iterator[UnparsedOperation]:
+def find_unparsed(graph: Graph) -> Iterator[UnparsedOperation]:
     """Each operation of a graph that OLDEST does not parse, once."""
     seen: set[str] = set()
     for node in graph.nodes:
-        since = _since(node)
+        since = _first_version(node)
         if (since is None or since > OLDEST) and node.op not in seen:
             seen.add(node.op)
             yield UnparsedOperation(node.op, node.name or node.output, since)
 
 
-def needed_version(graph: Graph) -> Version | None:
+def minimum_version(graph: Graph) -> Version | None:
     """The first TensorRT that parses all of a graph; None where there is none."""
-    versions = [_since(node) for node in graph.nodes]
+    versions = [_first_version(node) for node in graph.nodes]
     return None if None in versions else max((OPSET_20, *(each for each in versions if each is not None)))
 
 
-def text(version: Version) -> str:
+def version_text(version: Version) -> str:
     return ".".join(map(str, version))
 
 
-def _since(node: Node) -> Version | None:
+def _first_version(node: Node) -> Version | None:
     return None if node.domain else PARSED.get(node.op)

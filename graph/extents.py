@@ -1,7 +1,7 @@
 """The numbers that named dimensions stand for, in graphs with free axes other than the batch.
 
-`runtime/sizes.py` defines the names: "height", "height/8". A graph file carries the range of each name in its metadata,
-so a reader of the file knows which shapes it takes.
+`runtime/kinds/sizes.py` defines the names: "height", "height/8". A graph file carries the range of each name in its
+metadata, so a reader of the file knows which shapes it takes.
 """
 
 import json
@@ -16,7 +16,7 @@ import msgspec
 
 from fewstep.graph.graph import BATCH, OUTPUT, Extent, Graph, Value, X
 from fewstep.runtime.bundle.manifest import Description
-from fewstep.runtime.sizes import defaults, dimension, free_shape, free_x_shape, output_shape
+from fewstep.runtime.kinds.sizes import default_sizes, free_shape, free_x_shape, output_shape, resolve_dimension
 
 METADATA = "fewstep.sizes"  # the key in a file
 FACTORS = 2  # sizes in one dimension: the tokens of a picture are height * width / 64
@@ -25,7 +25,7 @@ LIMIT = 8  # sizes of a file, which may come from anywhere
 
 def extents_of(takes: Description) -> dict[str, Extent]:
     """The extents of a spec or manifest, by size."""
-    usual = defaults(takes.x_shape, takes.sizes)
+    usual = default_sizes(takes.x_shape, takes.sizes)
     return {size.name: Extent(usual[size.name], size.low, size.high, size.multiple) for size in takes.sizes}
 
 
@@ -36,43 +36,43 @@ def free_ports(graph: Graph, takes: Description) -> Graph:
     shapes = {X: free_x_shape(takes)} | {each.input: free_shape(each.shape, each.follows) for each in takes.conditions}
     shapes[OUTPUT] = output_shape(takes, free_x_shape(takes))
 
-    def named(value: Value) -> Value:
+    def name_axes(value: Value) -> Value:
         return replace(value, shape=(*value.shape[:1], *shapes.get(value.name, value.shape[1:])))
 
-    return replace(graph.with_ports(named), extents=extents_of(takes))
+    return replace(graph.with_ports(name_axes), extents=extents_of(takes))
 
 
-def at_sizes(graph: Graph, sizes: Mapping[str, int] | None = None) -> Graph:
+def fix_sizes(graph: Graph, sizes: Mapping[str, int] | None = None) -> Graph:
     """The graph for one choice of its sizes (None: the usual ones), with numbers where names were."""
     if not graph.extents:
         return graph
     chosen = {name: extent.usual for name, extent in graph.extents.items()} | dict(sizes or {})
 
-    def fixed(value: Value) -> Value:
+    def fix_value(value: Value) -> Value:
         return replace(value, shape=tuple(_number(size, chosen) for size in value.shape))
 
-    return replace(graph.with_ports(fixed), extents={})
+    return replace(graph.with_ports(fix_value), extents={})
 
 
-def at_batch(graph: Graph, batch: int) -> Graph:
+def fix_batch(graph: Graph, batch: int) -> Graph:
     """The graph for one batch size: its shapes are numbers also where the batch was merged with another axis."""
 
-    def fixed(value: Value) -> Value:
+    def fix_value(value: Value) -> Value:
         return replace(value, shape=tuple(batch if size == BATCH else size for size in value.shape))
 
-    return graph.with_ports(fixed)
+    return graph.with_ports(fix_value)
 
 
-def probes(extents: Mapping[str, Extent]) -> list[dict[str, int]]:
+def probe_sizes(extents: Mapping[str, Extent]) -> list[dict[str, int]]:
     """Choices of all sizes that show from which size a dimension follows: the usual ones first, then each size changed
     alone, then all changed together."""
     usual = {name: extent.usual for name, extent in extents.items()}
-    others = {name: list(_others(extent)) or [extent.usual] for name, extent in extents.items()}
+    others = {name: list(_other_numbers(extent)) or [extent.usual] for name, extent in extents.items()}
     alone = [usual | {name: values[0]} for name, values in others.items()]
     return [usual, *alone, {name: values[-1] for name, values in others.items()}]
 
 
-def name_of(dimensions: Sequence[int | str], at: Sequence[Mapping[str, int]]) -> int | str:
+def dimension_name(dimensions: Sequence[int | str], at: Sequence[Mapping[str, int]]) -> int | str:
     """The name of a dimension of these values at these choices of the sizes; "?" where one of them is no number.
 
     A number if it never changes; "height/8" or "height*width/64" if it is a multiple of sizes; else its numbers one
@@ -100,7 +100,7 @@ def is_named(size: int | str) -> bool:
     return isinstance(size, int) or not ("?" in size or "|" in size)
 
 
-def of_inputs(graph: Graph) -> Graph:
+def restrict_extents(graph: Graph) -> Graph:
     """The graph with the sizes that its inputs have, and no others."""
     used = " ".join(size for value in graph.inputs for size in value.shape if isinstance(size, str))
     words = frozenset(re.findall(r"\w+", used))
@@ -127,12 +127,12 @@ def decode(metadata: Mapping[str, str]) -> dict[str, Extent]:
 def _number(size: int | str, sizes: Mapping[str, int]) -> int | str:
     """The dimension as a number, if its name is made of sizes; the batch keeps its name."""
     try:
-        return dimension(size, sizes)
+        return resolve_dimension(size, sizes)
     except (KeyError, ValueError):
         return size
 
 
-def _others(extent: Extent) -> Iterator[int]:
+def _other_numbers(extent: Extent) -> Iterator[int]:
     """Numbers of the range that are not the usual one: its ends, and its middle."""
     steps = (extent.high - extent.low) // extent.multiple
     middle = extent.low + steps // 2 * extent.multiple

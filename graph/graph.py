@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.runtime.graph_entry import CARRIED
+from fewstep.runtime.kinds.graph_entry import CARRIED
 
 Array = NDArray[Any]
 BATCH = "batch"  # the dynamic dimension that every graph has: the leading axis of its inputs and outputs
@@ -19,7 +19,7 @@ BATCH = "batch"  # the dynamic dimension that every graph has: the leading axis 
 X, TIME, TO, GROUP, OUTPUT = "x", "time", "time_to", "group", "output"
 
 
-def moves(port: str) -> bool:
+def varies_per_call(port: str) -> bool:
     """True if an input of a denoiser differs at every call: x does, and what is carried."""
     return port == X or port.startswith(CARRIED)
 
@@ -96,13 +96,13 @@ class Graph:
     def is_constant(self, name: str) -> bool:
         return name in self.constants
 
-    def with_bodies(self) -> "Iterator[Graph]":
+    def walk_graphs(self) -> "Iterator[Graph]":
         """This graph, then the bodies of its loops."""
         yield self
         for node in self.nodes:
             for attribute in node.attributes.values():
                 if isinstance(attribute, Graph):
-                    yield from attribute.with_bodies()
+                    yield from attribute.walk_graphs()
 
     def ops(self) -> tuple[str, ...]:
         """Operation types in order: what tests and reports count."""

@@ -21,18 +21,18 @@ def onnx_type(dtype: np.dtype[Any]) -> int:
 
 def largest_number(dtype: np.dtype[Any]) -> float:
     """The greatest finite number of a float type: 65504 in float16."""
-    return float(_facts(dtype).max)
+    return float(_type_info(dtype).max)
 
 
 def smallest_normal(dtype: np.dtype[Any]) -> float:
     """The least positive number of a float type with all its digits."""
-    return float(_facts(dtype).smallest_normal)
+    return float(_type_info(dtype).smallest_normal)
 
 
 def smallest_number(dtype: np.dtype[Any]) -> float:
     """The least positive number of a float type, of few digits: 6e-8 in float16."""
-    return float(_facts(dtype).smallest_subnormal)
+    return float(_type_info(dtype).smallest_subnormal)
 
 
-def _facts(dtype: np.dtype[Any]) -> Any:
+def _type_info(dtype: np.dtype[Any]) -> Any:
     return ml_dtypes.finfo(dtype)  # type: ignore[no-untyped-call]

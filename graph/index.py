@@ -26,7 +26,7 @@ class Index:
         """True if exactly one node reads the tensor and the graph does not return it: it may be rewritten freely."""
         return len(self.consumers.get(name, ())) == 1 and name not in self.outputs
 
-    def reachable(self, sources: Iterable[str], closed: Collection[str] = ()) -> frozenset[str]:
+    def dependents(self, sources: Iterable[str], closed: Collection[str] = ()) -> frozenset[str]:
         """Every tensor whose value depends on one of `sources` (themselves included), not through the operations
         `closed`."""
         reached = set(sources)
@@ -35,7 +35,7 @@ class Index:
                 reached.update(output for output in node.outputs if output)
         return frozenset(reached)
 
-    def needed(self, targets: Iterable[str], given: Collection[str] = ()) -> frozenset[str]:
+    def dependencies(self, targets: Iterable[str], given: Collection[str] = ()) -> frozenset[str]:
         """Every tensor that the values of `targets` depend on (themselves included), where those that are `given` need
         nothing."""
         needed = set(targets) - {*given}
@@ -57,7 +57,7 @@ def index(graph: Graph) -> Index:
     return Index(graph, producers, readers, frozenset(value.name for value in graph.outputs))
 
 
-def in_topological_order(nodes: Iterable[Node], known: Iterable[str]) -> tuple[Node, ...]:
+def sort_topologically(nodes: Iterable[Node], known: Iterable[str]) -> tuple[Node, ...]:
     """The nodes so that each follows those it reads from; ties keep their order. `known` are inputs and constants."""
     places = list(nodes)
     ready = set(known) | {""}

@@ -16,9 +16,9 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import helper, inliner, numpy_helper
 
 from fewstep.graph import extents, weights
-from fewstep.graph.additions import numbered
+from fewstep.graph.additions import numbered_names
 from fewstep.graph.graph import BATCH, Array, Graph, Node, Value
-from fewstep.graph.index import in_topological_order
+from fewstep.graph.index import sort_topologically
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import file_sha256
 
@@ -47,7 +47,7 @@ def to_model(
     """
     proto = _graph_proto(graph, find)
     proto.output.extend(onnx.ValueInfoProto(name=name) for name in also)
-    domains = sorted({node.domain for each in graph.with_bodies() for node in each.nodes if node.domain})
+    domains = sorted({node.domain for each in graph.walk_graphs() for node in each.nodes if node.domain})
     opsets = [helper.make_opsetid("", OPSET), *(helper.make_opsetid(domain, 1) for domain in domains)]
     model = helper.make_model(proto, opset_imports=opsets, ir_version=IR_VERSION, producer_name="fewstep")
     helper.set_model_props(model, {**extents.encode(graph.extents), **(metadata or {})})
@@ -67,17 +67,21 @@ def save(
     The weight file of `g.onnx` is `g-<hash>.onnx.data`. The hash is of its content, so that a graph which is replaced
     later than its weights never reads others.
     """
-    if not exceeds(graph, external_above):
-        path.write_bytes(_serialized(to_model(graph, also=also, metadata=metadata)))
+    if not exceeds_one_file(graph, external_above):
+        path.write_bytes(_serialize(to_model(graph, also=also, metadata=metadata)))
         return (path,)
-    draft, arrays = path.with_name(path.name + ".data"), weights.distinct(weights.large(graph).values())
+    draft, arrays = (
+        path.with_name(path.name + ".data"),
+        weights.distinct_arrays(weights.large_constants(graph).values()),
+    )
     with draft.open("wb") as stream:
         offsets = weights.write(stream, arrays)
     data = draft.replace(path.with_name(f"{path.stem}-{file_sha256(draft)[:12]}{path.suffix}.data"))
     places = {
-        weights.identity(array): weights.FilePlace(data, offset) for array, offset in zip(arrays, offsets, strict=True)
+        weights.memory_key(array): weights.FilePlace(data, offset)
+        for array, offset in zip(arrays, offsets, strict=True)
     }
-    path.write_bytes(_serialized(to_model(graph, lambda array: places[weights.identity(array)], also, metadata)))
+    path.write_bytes(_serialize(to_model(graph, lambda array: places[weights.memory_key(array)], also, metadata)))
     return (path, data)
 
 
@@ -86,7 +90,7 @@ def set_metadata(path: Path, metadata: Mapping[str, str]) -> None:
     model = parse(path)
     for entry in model.metadata_props:
         entry.value = metadata.get(entry.key, entry.value)
-    path.write_bytes(_serialized(model))
+    path.write_bytes(_serialize(model))
 
 
 def store(writer: "Writer", graph: Graph, name: str, external_above: int | None = None) -> tuple[str, tuple[str, ...]]:
@@ -96,66 +100,66 @@ def store(writer: "Writer", graph: Graph, name: str, external_above: int | None 
     the graph has such weights, or more bytes of weights than the limit (default: EXTERNAL_ABOVE).
     """
     find = _finder(writer)
-    shares = any(find(array) is not None for array in weights.large(graph).values())
-    if shares or exceeds(graph, external_above):
-        (graph,) = keep(writer, graph)
+    shares = any(find(array) is not None for array in weights.large_constants(graph).values())
+    if shares or exceeds_one_file(graph, external_above):
+        (graph,) = store_weights(writer, graph)
         model = to_model(graph, find)
     else:
         model = to_model(graph)
     data = tuple(f"{GRAPHS}/{location}" for location in _locations(model))
-    return writer.add(_serialized(model), folder=GRAPHS, name=name, suffix=".onnx"), data
+    return writer.add(_serialize(model), folder=GRAPHS, name=name, suffix=".onnx"), data
 
 
-def unload(writer: "Writer", *graphs: Graph) -> tuple[Graph, ...]:
+def offload_weights(writer: "Writer", *graphs: Graph) -> tuple[Graph, ...]:
     """The graphs. If one of them would go to a file of its own, the weights of all go to files, and out of memory."""
-    return keep(writer, *graphs) if any(map(exceeds, graphs)) else graphs
+    return store_weights(writer, *graphs) if any(map(exceeds_one_file, graphs)) else graphs
 
 
-def keep(writer: "Writer", *graphs: Graph) -> tuple[Graph, ...]:
+def store_weights(writer: "Writer", *graphs: Graph) -> tuple[Graph, ...]:
     """The graphs with their large constants mapped from weight files of the bundle, one new file for each graph.
 
     An array in a file of the bundle stays there. An array of an earlier graph is not written again, nor one that
     another graph of this writer holds number for number. Arrays are streamed: none is copied as a whole.
     """
-    find, written = _finder(writer), _written(writer)
+    find, written = _finder(writer), _stored_weights(writer)
     files: dict[tuple[object, ...], Array] = {}
     for graph in graphs:
         fresh = []
-        for array in weights.distinct(weights.large(graph).values()):
-            if find(array) is not None or weights.identity(array) in files:
+        for array in weights.distinct_arrays(weights.large_constants(graph).values()):
+            if find(array) is not None or weights.memory_key(array) in files:
                 continue
             same = next((each for each in written.get((array.dtype, array.shape), ()) if _equal(each, array)), None)
             if same is None:
                 fresh.append(array)
             else:
-                files[weights.identity(array)] = same
+                files[weights.memory_key(array)] = same
         if fresh:
             writer.reserve(weights.file_bytes(fresh))
             with writer.draft("weights.data") as draft:
                 offsets = weights.write(draft, fresh)
             file = weights.map_file(writer.bundle / writer.add(draft, folder=GRAPHS, name="weights", suffix=".data"))
             for array, offset in zip(fresh, offsets, strict=True):
-                files[weights.identity(array)] = weights.view(file, offset, array.dtype, array.shape)
-    return tuple(weights.mapped(graph, files) for graph in graphs)
+                files[weights.memory_key(array)] = weights.view(file, offset, array.dtype, array.shape)
+    return tuple(weights.map_constants(graph, files) for graph in graphs)
 
 
 def _finder(writer: "Writer") -> Find:
     """A function like `place_of`, for the files of a writer's bundle alone: its folder may hold others, as a source."""
-    inside = weights.in_folder(writer.bundle / GRAPHS)
+    inside = weights.folder_finder(writer.bundle / GRAPHS)
 
     def find(array: Array) -> weights.FilePlace | None:
         place = inside(array)
-        return place if place is not None and f"{GRAPHS}/{place.file.name}" in writer.known else None
+        return place if place is not None and f"{GRAPHS}/{place.file.name}" in writer.known_files else None
 
     return find
 
 
-def exceeds(graph: Graph, limit: int | None = None) -> bool:
+def exceeds_one_file(graph: Graph, limit: int | None = None) -> bool:
     """True if a graph is too large for one file."""
     return weights.weight_bytes(graph) > (EXTERNAL_ABOVE if limit is None else limit)
 
 
-def _written(writer: "Writer") -> dict[tuple[np.dtype[Any], tuple[int, ...]], list[Array]]:
+def _stored_weights(writer: "Writer") -> dict[tuple[np.dtype[Any], tuple[int, ...]], list[Array]]:
     """The weights that graphs of this writer hold in files, by type and shape."""
     arrays: dict[tuple[np.dtype[Any], tuple[int, ...]], list[Array]] = {}
     for name in writer.files:
@@ -174,7 +178,7 @@ def _equal(left: Array, right: Array) -> bool:
     return all(np.array_equal(left[part], right[part]) for part in (slice(1), slice(1, None)))
 
 
-def _serialized(model: onnx.ModelProto) -> bytes:
+def _serialize(model: onnx.ModelProto) -> bytes:
     content: bytes = model.SerializeToString(deterministic=True)
     return content
 
@@ -197,12 +201,15 @@ def _graph_proto(graph: Graph, find: Find | None) -> onnx.GraphProto:
         graph.name,
         [_value_info(value) for value in (*graph.inputs, *graph.optional)],
         [_value_info(value) for value in graph.outputs],
-        [_initializer(name, array, find) for name, array in {**graph.constants, **_left_out(graph.optional)}.items()],
+        [
+            _initializer(name, array, find)
+            for name, array in {**graph.constants, **_absent_values(graph.optional)}.items()
+        ],
         value_info=[_value_info(value) for value in graph.described],
     )
 
 
-def _left_out(optional: Iterable[Value]) -> dict[str, Array]:
+def _absent_values(optional: Iterable[Value]) -> dict[str, Array]:
     """The values of optional inputs that a caller leaves out, by name: an input with an initializer is optional.
 
     They are not empty along their free axis: onnxruntime's Conv over no channels returns what its memory held.
@@ -224,7 +231,7 @@ def _node_names(graph: Graph) -> Iterator[str]:
     """The nodes' names, made unique, since onnxruntime refuses two of one name."""
     used: set[str] = set()
     for node in graph.nodes:
-        name = next(name for name in numbered(node.name or node.output) if name not in used)
+        name = next(name for name in numbered_names(node.name or node.output) if name not in used)
         used.add(name)
         yield name
 
@@ -295,7 +302,7 @@ def from_model(
         del constants[value.name]
     outputs = tuple(_value(v, path, BATCH) for v in model.graph.output)
     try:
-        ordered = in_topological_order(nodes, [*(v.name for v in (*inputs, *optional)), *constants])
+        ordered = sort_topologically(nodes, [*(v.name for v in (*inputs, *optional)), *constants])
     except UserError as error:
         raise UserError(f"{path.name}: {error.what}", error.fix) from None
     sizes = extents.decode({entry.key: entry.value for entry in model.metadata_props})

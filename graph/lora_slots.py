@@ -11,20 +11,20 @@ from dataclasses import replace
 
 import numpy as np
 
-from fewstep.graph.additions import Additions
+from fewstep.graph.additions import NewNodes
 from fewstep.graph.graph import Graph, Node, Value
-from fewstep.runtime.bundle.lora_slots import ENDS, port, port_shape
+from fewstep.runtime.kinds.lora_slots import ENDS, slot_port, slot_port_shape
 
 PRODUCTS = ("Conv", "MatMul", "Gemm")
 OF_KERNEL = ("kernel_shape", "strides", "pads", "dilations", "auto_pad")  # attributes that LoRA's first Conv shares
 
 
-def with_lora_slots(graph: Graph, layers: Mapping[str, tuple[int, ...]]) -> Graph:
+def add_lora_slots(graph: Graph, layers: Mapping[str, tuple[int, ...]]) -> Graph:
     """The graph with a slot at each operation of these layers, whose weights have these shapes [out, in, *kernel].
 
     Nodes are named by their layers, as "down28.conv1/Conv". A layer that runs several times reads one slot.
     """
-    new, nodes, optional = Additions(graph), list[Node](), dict[str, Value]()
+    new, nodes, optional = NewNodes(graph), list[Node](), dict[str, Value]()
     for node in graph.nodes:
         layer = node.name.rpartition("/")[0]
         if layer not in layers or node.op not in PRODUCTS:
@@ -33,7 +33,9 @@ def with_lora_slots(graph: Graph, layers: Mapping[str, tuple[int, ...]]) -> Grap
         shape, (x, result) = layers[layer], (node.inputs[0], node.output)
         own, inner, added = (new.name(f"{result}_{part}") for part in ("alone", "lora_down", "lora"))
         optional |= {
-            port(layer, end): Value(port(layer, end), np.dtype(np.float32), port_shape(layer, end, shape))
+            slot_port(layer, end): Value(
+                slot_port(layer, end), np.dtype(np.float32), slot_port_shape(layer, end, shape)
+            )
             for end in ENDS
         }
         op, first = "MatMul", dict[str, object]()
@@ -42,8 +44,8 @@ def with_lora_slots(graph: Graph, layers: Mapping[str, tuple[int, ...]]) -> Grap
         second = {"kernel_shape": [1] * len(shape[2:])} if first else {}
         nodes += [
             replace(node, outputs=(own,)),
-            Node(op, (x, port(layer, "down")), (inner,), first, f"{layer}/lora_down"),
-            Node(op, (inner, port(layer, "up")), (added,), second, f"{layer}/lora_up"),
+            Node(op, (x, slot_port(layer, "down")), (inner,), first, f"{layer}/lora_down"),
+            Node(op, (inner, slot_port(layer, "up")), (added,), second, f"{layer}/lora_up"),
             Node("Add", (own, added), (result,), name=f"{layer}/lora"),
         ]
     return replace(graph, nodes=tuple(nodes), optional=tuple(optional.values()))

@@ -12,13 +12,13 @@ from fewstep.graph.commit import Writer, open_for_update
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode, encode
 from fewstep.runtime.backends import AHEAD, graph_names
-from fewstep.runtime.bundle.companions import companions
 from fewstep.runtime.bundle.manifest import Body, EngineEntry, FittedPlan, GraphEntry, Manifest, StepGraph
 from fewstep.runtime.bundle.platforms import ONNXRUNTIME, platform_of
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
-from fewstep.runtime.fitted_plans import graph_of_fit
-from fewstep.runtime.kind import kinds
+from fewstep.runtime.kinds.companions import companions
+from fewstep.runtime.kinds.kind import kinds
 from fewstep.runtime.options import Options
+from fewstep.runtime.sampling.fitted_plans import graph_of_fit
 
 Entry = TypeVar("Entry", bound=GraphEntry)
 
@@ -53,16 +53,16 @@ def pack(options: PackOptions) -> Manifest:
         raise UserError(f"{options.output} is the bundle to take from", "give another folder with -o")
     chosen = {name: bundle.body(name) for name in wanted}
     with open_for_update(options.output, must_exist=False) as writer:
-        manifest, own = bundle.manifest, _own(writer, bundle, wanted)
+        manifest, own = bundle.manifest, _pack_network(writer, bundle, wanted)
         networks = {
-            name: msgspec.structs.replace(entry, **_own(writer, bundle.alone(name), wanted))
+            name: msgspec.structs.replace(entry, **_pack_network(writer, bundle.select_network(name), wanted))
             for name, entry in manifest.networks.items()
         }
         calibrated = dict.fromkeys(body.plan for body in chosen.values() if body.plan in manifest.plans)
         plans = {name: _copy_file(writer, bundle, manifest.plans[name]) for name in calibrated if name is not None}
         packed = msgspec.structs.replace(manifest, **own, networks=networks, files=dict(writer.files))
         fitted = tuple(
-            _fitted(writer, bundle, each, packed)
+            _pack_fitted_plan(writer, bundle, each, packed)
             for each in manifest.fitted
             if each.body in chosen or each.body == "float32"  # whose plans other bodies run, too
         )
@@ -84,11 +84,13 @@ def pack(options: PackOptions) -> Manifest:
         )
 
 
-def _own(writer: Writer, bundle: Bundle, wanted: Sequence[str]) -> dict[str, Any]:
+def _pack_network(writer: Writer, bundle: Bundle, wanted: Sequence[str]) -> dict[str, Any]:
     """The fields of a network that is alone in its manifest, with the wanted bodies."""
     manifest = bundle.manifest
     ahead = {name: getattr(manifest, name) for name in AHEAD}
-    copied = {name: None if graph is None else _lean(writer, bundle, name, graph) for name, graph in ahead.items()}
+    copied = {
+        name: None if graph is None else _pack_graph(writer, bundle, name, graph) for name, graph in ahead.items()
+    }
     bodies = {name: _body(writer, bundle, name, bundle.body(name)) for name in wanted}
     for name, body in bodies.items():
         if body.ranges is not None:
@@ -103,7 +105,7 @@ def _own(writer: Writer, bundle: Bundle, wanted: Sequence[str]) -> dict[str, Any
     }
 
 
-def _fitted(writer: Writer, bundle: Bundle, entry: FittedPlan, packed: Manifest) -> FittedPlan:
+def _pack_fitted_plan(writer: Writer, bundle: Bundle, entry: FittedPlan, packed: Manifest) -> FittedPlan:
     """A plan that was fitted to a body, which has its weights in another file now and computes the same, or which is
     not packed."""
     plan, graph = decode(bundle.read(entry.file), entry.file), graph_of_fit(packed, entry.body)
@@ -131,11 +133,11 @@ def _engines_of(bodies: tuple[str, ...], manifest: Manifest) -> list[EngineEntry
 def _body(writer: Writer, bundle: Bundle, name: str, body: Body) -> Body:
     """A body with its large constants in files that other bodies may share."""
     last, *others = graph_names(name, body).items()
-    earlier = [_lean(writer, bundle, *each) for each in others]
-    return msgspec.structs.replace(body, graphs=(*earlier, _lean(writer, bundle, *last, shares=True)))
+    earlier = [_pack_graph(writer, bundle, *each) for each in others]
+    return msgspec.structs.replace(body, graphs=(*earlier, _pack_graph(writer, bundle, *last, shares=True)))
 
 
-def _lean(writer: Writer, bundle: Bundle, name: str, graph: StepGraph, shares: bool = False) -> StepGraph:
+def _pack_graph(writer: Writer, bundle: Bundle, name: str, graph: StepGraph, shares: bool = False) -> StepGraph:
     """A graph with the weights that it reads, and no others of the files that it shares with what stays behind.
 
     One that an engine was built from stays as it is: keys hold the hashes of graph and weights. So does one that has

@@ -39,11 +39,11 @@ def match(node: Node | None, pattern: str, idx: Index) -> Match | None:
     "Add(*MatMul(x, W), bias)" is a sum of anything and of a product by a constant, which nothing else reads. Add and
     Mul match in both orders. "(Mul | Div)(x, y)" is one of the two.
     """
-    return None if node is None else next(_matches(node, _parsed(pattern), idx, Match((), {})), None)
+    return None if node is None else next(_matches(node, _parse_pattern(pattern), idx, Match((), {})), None)
 
 
 @cache
-def _parsed(pattern: str) -> Any:
+def _parse_pattern(pattern: str) -> Any:
     return _part(ast.parse(pattern, mode="eval").body)
 
 
@@ -61,11 +61,11 @@ def _matches(node: Node, pattern: NodePattern, idx: Index, before: Match) -> Ite
     for inputs in (node.inputs, node.inputs[::-1])[: 1 + (node.op in EITHER_WAY)]:
         found = [Match((*before.nodes, node), before.tensors)]
         for part, name in zip(pattern.operands, inputs, strict=False):
-            found = [more for each in found for more in _of_operand(name, part, idx, each)]
+            found = [more for each in found for more in _match_operand(name, part, idx, each)]
         yield from found
 
 
-def _of_operand(name: str, part: NodePattern | str, idx: Index, before: Match) -> Iterator[Match]:
+def _match_operand(name: str, part: NodePattern | str, idx: Index, before: Match) -> Iterator[Match]:
     if isinstance(part, str):
         if before.tensors.get(part, name) == name and not (part.isupper() and not idx.graph.is_constant(name)):
             yield Match(before.nodes, {**before.tensors, part: name})

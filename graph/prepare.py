@@ -10,16 +10,16 @@ from fewstep.graph.passes.attention_form import form_attention
 from fewstep.graph.passes.bias import separate_bias
 from fewstep.graph.passes.concat import split_concat
 from fewstep.graph.passes.constants import drop_unused, fold_constants
+from fewstep.graph.passes.conv_transpose import expand_conv_transpose
 from fewstep.graph.passes.einsum import expand_einsum
 from fewstep.graph.passes.identities import drop_expands, drop_identities, merge_layout
+from fewstep.graph.passes.shape_reads import reroute_shape_reads
 from fewstep.graph.passes.shapes import fold_shapes
-from fewstep.graph.passes.sizes import read_sizes
-from fewstep.graph.passes.transposed import write_transposed
 from fewstep.graph.prologue import PreparedDenoiser, cut_prologue
 
 PASSES = (
     fold_constants,
-    read_sizes,
+    reroute_shape_reads,
     fold_shapes,
     drop_expands,
     drop_identities,
@@ -27,7 +27,7 @@ PASSES = (
     merge_layout,
     simplify_attention,
     form_attention,
-    write_transposed,
+    expand_conv_transpose,
     split_concat,
     separate_bias,
     merge_affine,

@@ -5,14 +5,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fewstep.graph.extents import is_named, of_inputs
-from fewstep.graph.graph import BATCH, TIME, Array, Graph, Value, X, moves
+from fewstep.graph.extents import is_named, restrict_extents
+from fewstep.graph.graph import BATCH, TIME, Array, Graph, Value, X, varies_per_call
 from fewstep.graph.index import Index, index
+from fewstep.graph.mac_count import estimate_macs
 from fewstep.graph.passes.constants import drop_unused
 from fewstep.graph.selection import SIZES
 from fewstep.graph.session import open_session
 from fewstep.graph.types import Types, infer_types
-from fewstep.graph.work import work
 
 ROW_LIMIT = 2**20  # bytes of one sample of one row: more than this cost more to carry than they save
 WORK_LIMIT = 100  # multiply-accumulates for a byte saved: more take longer than the byte, on CPUs and GPUs alike
@@ -42,27 +42,29 @@ def cut_prologue(graph: Graph, row_limit: int = ROW_LIMIT) -> PreparedDenoiser:
     repeat.
     """
     idx, types = index(graph), infer_types(graph)
-    moving = idx.reachable(_moving(graph))
-    reached = idx.reachable(
+    moving = idx.dependents(_varying_inputs(graph))
+    reached = idx.dependents(
         value.name for value in graph.inputs if value.name != X
     )  # what depends on neither is inside
     inside = {n.output for n in graph.nodes if not moving.isdisjoint(n.inputs) or reached.isdisjoint(n.inputs)}
     inside.update(value.name for value in graph.outputs)  # no graph returns what it is fed
     read = {value.name: value for value in graph.inputs}
     rows = boundary(graph, inside, X)
-    while inner := frozenset[str]().union(*(_own(row, idx, types, row_limit) for row in rows if row not in read)):
+    while inner := frozenset[str]().union(
+        *(_recomputed_tensors(row, idx, types, row_limit) for row in rows if row not in read)
+    ):
         inside.update(inner)
         rows = boundary(graph, inside, X)
     if read.keys() >= set(rows):
-        return PreparedDenoiser(None, _without_dead_time(graph))
-    return _cut(graph, inside, tuple(read.get(row) or types.values[row] for row in rows), moving)
+        return PreparedDenoiser(None, _drop_dead_time(graph))
+    return _split_at(graph, inside, tuple(read.get(row) or types.values[row] for row in rows), moving)
 
 
-def still(graph: Graph) -> frozenset[str]:
+def x_independent_tensors(graph: Graph) -> frozenset[str]:
     """The tensors whose values follow from times and conditions, and not from x. Its shape alone is none of its
     values."""
     idx = index(graph)
-    return idx.reachable((value.name for value in graph.inputs), SIZES) - idx.reachable(_moving(graph), SIZES)
+    return idx.dependents((value.name for value in graph.inputs), SIZES) - idx.dependents(_varying_inputs(graph), SIZES)
 
 
 def can_be_row(name: str, types: Types) -> bool:
@@ -73,7 +75,7 @@ def can_be_row(name: str, types: Types) -> bool:
     return all(isinstance(dim, int) for dim in types.usual[name].shape[1:]) and all(map(is_named, value.shape))
 
 
-def _cut(graph: Graph, inside: set[str], boundary: tuple[Value, ...], moving: frozenset[str]) -> PreparedDenoiser:
+def _split_at(graph: Graph, inside: set[str], boundary: tuple[Value, ...], moving: frozenset[str]) -> PreparedDenoiser:
     """Both sides of the boundary, which is rows and inputs of the graph. `moving` is all that differs at every call."""
     before = tuple(node for node in graph.nodes if moving.isdisjoint(node.inputs))  # the body may make some of it too
     after = tuple(node for node in graph.nodes if node.output in inside)
@@ -84,10 +86,10 @@ def _cut(graph: Graph, inside: set[str], boundary: tuple[Value, ...], moving: fr
     prologue = replace(graph, name="prologue", inputs=conditions, outputs=rows, nodes=before)
     inputs = (*(value for value in graph.inputs if value.name == X), *boundary)
     body = replace(graph, name="body", inputs=inputs, nodes=after)
-    return PreparedDenoiser(of_inputs(drop_unused(prologue)), of_inputs(drop_unused(body)))
+    return PreparedDenoiser(restrict_extents(drop_unused(prologue)), restrict_extents(drop_unused(body)))
 
 
-def _without_dead_time(graph: Graph) -> Graph:
+def _drop_dead_time(graph: Graph) -> Graph:
     """A graph of tokens without a time that nothing reads. Other graphs stay as they are: so do their hashes."""
     is_of_tokens = any(value.name == X and np.issubdtype(value.dtype, np.integer) for value in graph.inputs)
     if not is_of_tokens or any(TIME in node.inputs for node in graph.nodes):
@@ -95,9 +97,9 @@ def _without_dead_time(graph: Graph) -> Graph:
     return replace(graph, inputs=tuple(value for value in graph.inputs if value.name != TIME))
 
 
-def _moving(graph: Graph) -> list[str]:
+def _varying_inputs(graph: Graph) -> list[str]:
     """The inputs that differ at every call."""
-    return [value.name for value in graph.inputs if moves(value.name)]
+    return [value.name for value in graph.inputs if varies_per_call(value.name)]
 
 
 def boundary(graph: Graph, inside: set[str], but: str = "") -> tuple[str, ...]:
@@ -109,14 +111,14 @@ def boundary(graph: Graph, inside: set[str], but: str = "") -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name in read if name not in inner))
 
 
-def _own(row: str, idx: Index, types: Types, limit: int) -> frozenset[str]:
+def _recomputed_tensors(row: str, idx: Index, types: Types, limit: int) -> frozenset[str]:
     """The tensors that the body makes itself instead of reading this one from the prologue."""
     if can_be_row(row, types):
-        return _upstream(row, idx, types, limit)
+        return _search_upstream(row, idx, types, limit)
     return frozenset([idx.producers[row].output])
 
 
-def _upstream(row: str, idx: Index, types: Types, limit: int) -> frozenset[str]:
+def _search_upstream(row: str, idx: Index, types: Types, limit: int) -> frozenset[str]:
     """The tensors that the body must make itself, so that fewer bytes replace a row above the limit. There are none if
     no choice has fewer bytes, or if their arithmetic takes longer than to carry the bytes.
 
@@ -141,7 +143,7 @@ def _upstream(row: str, idx: Index, types: Types, limit: int) -> frozenset[str]:
             if source is None:
                 return frozenset()
             carried[name] = source
-    arithmetic = sum(work(node, types) for node in idx.graph.nodes if node.output in inner)
+    arithmetic = sum(estimate_macs(node, types) for node in idx.graph.nodes if node.output in inner)
     return frozenset(inner) if arithmetic <= WORK_LIMIT * (size - sum(carried.values())) else frozenset()
 
 

@@ -4,10 +4,10 @@ import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from fewstep.graph.graph import Graph, Node, X, moves
+from fewstep.graph.graph import Graph, Node, X, varies_per_call
 from fewstep.graph.index import index
 from fewstep.plans.errors import UserError
-from fewstep.runtime.graph_entry import NEXT
+from fewstep.runtime.kinds.graph_entry import NEXT
 
 SIZES = ("Shape", "Size")  # of what they read they give no value, so no error passes them
 CONTRIB = "com.microsoft"  # domain of onnxruntime's own operations
@@ -68,23 +68,23 @@ class WeightedOp:
         return f"transposed({self.weight})" if self.node.attributes.get("transB", 0) else self.weight
 
 
-def selected_ops(graph: Graph) -> tuple[WeightedOp, ...]:
+def select_int8_ops(graph: Graph) -> tuple[WeightedOp, ...]:
     """The operations to run in int8, in order.
 
     Rule: Conv, and MatMul or Gemm with a constant weight, that depend on x and have at least 16 channels on both
     sides; but not the first layers (which see x itself) nor the last ones (whose output reaches the sample): their
     error enters every step undamped, and they are a small share of the work.
     """
-    return tuple(op for op, reason in considered_ops(graph) if not reason)
+    return tuple(op for op, reason in explain_selection(graph) if not reason)
 
 
-def considered_ops(graph: Graph) -> tuple[tuple[WeightedOp, str], ...]:
+def explain_selection(graph: Graph) -> tuple[tuple[WeightedOp, str], ...]:
     """Every operation that multiplies by a constant weight, and by that rule why it stays float: "" if it does not."""
     _refuse_foreign(graph)
     idx = index(graph)
-    moving = idx.reachable(value.name for value in graph.inputs if moves(value.name))
-    ops = tuple(op for op in (weighted_op(node, graph) for node in graph.nodes) if op)
-    forward = idx.needed(_ends(graph))
+    moving = idx.dependents(value.name for value in graph.inputs if varies_per_call(value.name))
+    ops = tuple(op for op in (match_weighted_op(node, graph) for node in graph.nodes) if op)
+    forward = idx.dependencies(_prediction_outputs(graph))
     names = frozenset(op.name for op in ops if op.x in moving and op.name in forward)
     outer = outer_ops(graph, names)
 
@@ -102,7 +102,7 @@ def considered_ops(graph: Graph) -> tuple[tuple[WeightedOp, str], ...]:
     return tuple((op, reason(op)) for op in ops)
 
 
-def _ends(graph: Graph) -> tuple[str, ...]:
+def _prediction_outputs(graph: Graph) -> tuple[str, ...]:
     """The outputs, but for the gradient of a denoiser that has one (`literature.gradients`)."""
     outputs = tuple(value.name for value in graph.outputs)
     joined = next((node for node in graph.nodes if node.name.startswith(f"{GRADIENT_HEAD}/")), None)
@@ -125,12 +125,12 @@ def outer_ops(graph: Graph, names: Collection[str]) -> frozenset[str]:
     nodes = [node for node in graph.nodes if node.op not in SIZES]
     forwards = ((node.output, node.inputs, node.outputs) for node in nodes)
     backwards = ((node.output, node.outputs, node.inputs) for node in reversed(nodes))
-    ends = (name for name in _ends(graph) if not name.startswith(NEXT))  # rings reach later runs
+    ends = (name for name in _prediction_outputs(graph) if not name.startswith(NEXT))  # rings reach later runs
     seen = [value.name for value in graph.inputs if value.name == X and value.dtype.kind == "f"]
-    return (_met_first(seen, forwards, layers) | _met_first(ends, backwards, layers)) & frozenset(names)
+    return (_find_first_ops(seen, forwards, layers) | _find_first_ops(ends, backwards, layers)) & frozenset(names)
 
 
-def weighted_op(node: Node, graph: Graph) -> WeightedOp | None:
+def match_weighted_op(node: Node, graph: Graph) -> WeightedOp | None:
     """The node as a WeightedOp, if it multiplies an activation by a constant weight."""
     weight = graph.constants.get(node.inputs[1]) if node.op in ("Conv", "MatMul", "Gemm") and not node.domain else None
     if weight is None or weight.ndim < 2 or graph.is_constant(node.inputs[0]):
@@ -171,7 +171,7 @@ def _is_plain(op: WeightedOp, graph: Graph) -> bool:
     return plain_bias and not is_scaled and not attributes.get("transA")
 
 
-def _met_first(
+def _find_first_ops(
     start: Iterable[str], steps: Iterable[tuple[str, Collection[str], Collection[str]]], ops: Collection[str]
 ) -> frozenset[str]:
     """The operations of `ops` that a walk from some tensors meets behind no other one of them. A step is an operation,

@@ -14,7 +14,7 @@ from fewstep.graph import io, weights
 from fewstep.graph.graph import Array, Graph
 from fewstep.plans.errors import UserError, first_line
 from fewstep.runtime.backends.checks import path_text
-from fewstep.runtime.machine.pages import give_back
+from fewstep.runtime.machine.memory_pages import release_free_memory
 
 FOLDER = "session.model_external_initializers_file_folder_path"
 IN_MEMORY = Path("weights")  # a file that is never looked for: onnxruntime is given the arrays
@@ -36,7 +36,7 @@ class GraphSession:
     def __call__(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Outputs by name. Feeds the graph does not take are left out, so one dict serves several graphs."""
         inputs = {name: value for name, value in feeds.items() if name in self._inputs}
-        with explained("run the graph"):
+        with report_ort_errors("run the graph"):
             values: list[Any] = self._session.run(None, inputs)
         return dict(zip(self._outputs, values, strict=True))
 
@@ -60,7 +60,7 @@ def open_session(
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # several sessions take turns with torch
     options.add_session_config_entry("session.disable_quant_qdq", "0" if fuse_qdq else "1")
     options.enable_cpu_mem_arena = arena
-    options.enable_mem_pattern = not io.exceeds(graph)  # as the runtime does for large networks
+    options.enable_mem_pattern = not io.exceeds_one_file(graph)  # as the runtime does for large networks
     options.intra_op_num_threads = threads
     levels = ort.GraphOptimizationLevel
     options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimize else levels.ORT_DISABLE_ALL
@@ -75,27 +75,27 @@ def open_with(graph: Graph, options: ort.SessionOptions, also: Iterable[str] = (
     Weights that are mapped from files are mapped from there by onnxruntime too, and cost no memory of their own as long
     as it neither fuses nor packs them. Others are copied.
     """
-    graph = _without_unread(graph, also)
-    if io.exceeds(graph):
-        give_back()  # of the network before
+    graph = _drop_unread(graph, also)
+    if io.exceeds_one_file(graph):
+        release_free_memory()  # of the network before
     folder = _folder(graph)
-    find = weights.in_folder(folder) if folder is not None else _nowhere
+    find = weights.folder_finder(folder) if folder is not None else _no_place
     if folder is not None:
         options.add_session_config_entry(FOLDER, path_text(folder))
-    rest = {name: array for name, array in weights.large(graph).items() if find(array) is None}
+    rest = {name: array for name, array in weights.large_constants(graph).items() if find(array) is None}
     if sum(array.nbytes for array in rest.values()) <= io.EXTERNAL_ABOVE:
         rest = {}
-    in_memory = {weights.identity(array): weights.FilePlace(IN_MEMORY, 0) for array in rest.values()}
-    with explained("load the graph"):
+    in_memory = {weights.memory_key(array): weights.FilePlace(IN_MEMORY, 0) for array in rest.values()}
+    with report_ort_errors("load the graph"):
         values = [
             ort.OrtValue.ortvalue_from_numpy(np.require(array, requirements=["C", "A"])) for array in rest.values()
         ]
         options.add_external_initializers(list(rest), values)  # too much for one message, which holds at most 2 GiB
-        model = io.to_model(graph, lambda array: find(array) or in_memory.get(weights.identity(array)), also)
+        model = io.to_model(graph, lambda array: find(array) or in_memory.get(weights.memory_key(array)), also)
         return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
-def _without_unread(graph: Graph, also: Iterable[str]) -> Graph:
+def _drop_unread(graph: Graph, also: Iterable[str]) -> Graph:
     """The graph without constants that nothing reads. onnxruntime drops them while it loads, and then refuses their
     values where these are given apart."""
     read = {name for node in graph.nodes for name in node.inputs} | {value.name for value in graph.outputs} | {*also}
@@ -105,19 +105,19 @@ def _without_unread(graph: Graph, also: Iterable[str]) -> Graph:
 def _folder(graph: Graph) -> Path | None:
     """The folder of most of a graph's mapped weights: onnxruntime takes them from one folder."""
     sizes = Counter[Path]()
-    for array in weights.large(graph).values():
+    for array in weights.large_constants(graph).values():
         if (place := weights.place_of(array)) is not None:
             sizes[place.file.parent] += array.nbytes
     return sizes.most_common(1)[0][0] if sizes else None
 
 
-def _nowhere(array: Array) -> weights.FilePlace | None:
+def _no_place(array: Array) -> weights.FilePlace | None:
     """The place of an array of which no file is known."""
     return None
 
 
 @contextmanager
-def explained(verb: str, fix: str = "write the operation it names differently, in float32") -> Iterator[None]:
+def report_ort_errors(verb: str, fix: str = "write the operation it names differently, in float32") -> Iterator[None]:
     """An error of onnxruntime in one line. Its exceptions share no base class but Exception."""
     try:
         yield

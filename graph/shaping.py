@@ -34,29 +34,29 @@ def lay_shaping(
     """
     if isinstance(shaping, Clip):
         low, high = bounds
-        return _between(table, values[0], low, high, "clipped")
+        return _add_clip(table, values[0], low, high, "clipped")
     sizes = [int(size) for size in sample]
     count = int(np.prod(sizes))
     flat = [table.node("Flatten", (value,), f"flat_{i}", axis=1) for i, value in enumerate(values)]
     if isinstance(shaping, Threshold):
-        made = _thresholded(table, shaping, flat[0], count)
+        made = _add_threshold(table, shaping, flat[0], count)
     else:
-        made = _rescaled(table, shaping, flat, count)
+        made = _add_rescale(table, shaping, flat, count)
     shape = table.constant(np.array([-1, *sizes], np.int64), "shape_of_samples")
     return table.node("Reshape", (made, shape), "shaped")
 
 
-def _between(table: Builder, value: str, low: str, high: str, name: str) -> str:
+def _add_clip(table: Builder, value: str, low: str, high: str, name: str) -> str:
     """min(max(value, low), high)."""
     return table.node("Min", (table.node("Max", (value, low), f"{name}_above"), high), name)
 
 
-def _thresholded(table: Builder, shaping: Threshold, flat: str, count: int) -> str:
+def _add_threshold(table: Builder, shaping: Threshold, flat: str, count: int) -> str:
     """clip(x, -s, s) / s of x [B, count]."""
     before, behind, part = quantile_place(shaping.quantile, count)
     largest = table.constant(np.array([count - before], np.int64), f"largest_{count - before}")
     sizes = table.node("Abs", (flat,), "sizes")
-    top, _ = table.split("TopK", (sizes, largest), ("largest_sizes", "largest_places"), axis=1)
+    top, _ = table.multi_output_node("TopK", (sizes, largest), ("largest_sizes", "largest_places"), axis=1)
     low, high = (
         table.node("Gather", (top, table.constant(np.array([count - 1 - at], np.int64), f"place_{at}")), name, axis=1)
         for at, name in ((before, "quantile_below"), (behind, "quantile_above"))
@@ -70,11 +70,11 @@ def _thresholded(table: Builder, shaping: Threshold, flat: str, count: int) -> s
     spread = table.node("Max", (spread, table.number(1.0)), "threshold_above")
     if shaping.most is not None:
         spread = table.node("Min", (spread, table.number(shaping.most)), "threshold")
-    clipped = _between(table, flat, table.node("Neg", (spread,), "threshold_negative"), spread, "thresholded")
+    clipped = _add_clip(table, flat, table.node("Neg", (spread,), "threshold_negative"), spread, "thresholded")
     return table.node("Div", (clipped, spread), "thresholded_by_itself")
 
 
-def _rescaled(table: Builder, shaping: Rescale, flat: Sequence[str], count: int) -> str:
+def _add_rescale(table: Builder, shaping: Rescale, flat: Sequence[str], count: int) -> str:
     """The guided output [B, count] with phi of the conditional one's spread."""
     guided, conditional = (_deviation(table, value, count, f"deviation_{i}") for i, value in enumerate(flat))
     ratio = table.node("Div", (conditional, guided), "ratio")
@@ -134,16 +134,16 @@ def _block_sum(table: Builder, block: str, length: int, name: str) -> str:
     """The sums [B, parts, 1] of blocks [B, parts, length]: eight partial sums in turn, then what is left over."""
     rounds, left = divmod(length, LANES)
     if not rounds:
-        return _in_turn(table, _split(table, block, [1] * length, f"{name}_value"), f"{name}_sum")
+        return _add_chain_sum(table, _split(table, block, [1] * length, f"{name}_value"), f"{name}_sum")
     pieces = _split(table, block, [LANES] * rounds + [1] * left, f"{name}_round")
-    lanes = _split(table, _in_turn(table, pieces[:rounds], f"{name}_lanes"), [1] * LANES, f"{name}_lane")
+    lanes = _split(table, _add_chain_sum(table, pieces[:rounds], f"{name}_lanes"), [1] * LANES, f"{name}_lane")
     while len(lanes) > 1:
         pairs = zip(lanes[::2], lanes[1::2], strict=True)
         lanes = [table.node("Add", pair, f"{name}_lanes_{len(lanes)}_{i}") for i, pair in enumerate(pairs)]
-    return _in_turn(table, [*lanes, *pieces[rounds:]], f"{name}_sum")
+    return _add_chain_sum(table, [*lanes, *pieces[rounds:]], f"{name}_sum")
 
 
-def _in_turn(table: Builder, tensors: Sequence[str], name: str) -> str:
+def _add_chain_sum(table: Builder, tensors: Sequence[str], name: str) -> str:
     """Their sum, one after the other."""
     total, *others = tensors
     for i, tensor in enumerate(others):
@@ -156,4 +156,4 @@ def _split(table: Builder, tensor: str, sizes: Sequence[int], name: str) -> list
     if len(sizes) == 1:
         return [tensor]
     lengths = table.constant(np.array(sizes, np.int64), f"{name}_sizes")
-    return [*table.split("Split", (tensor, lengths), [f"{name}_{i}" for i in range(len(sizes))], axis=2)]
+    return [*table.multi_output_node("Split", (tensor, lengths), [f"{name}_{i}" for i in range(len(sizes))], axis=2)]

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from fewstep.graph.extents import at_batch, at_sizes, name_of, probes
+from fewstep.graph.extents import dimension_name, fix_batch, fix_sizes, probe_sizes
 from fewstep.graph.graph import BATCH, Graph, Node, Value
 from fewstep.graph.io import to_model
 
@@ -43,7 +43,7 @@ class Types:
         shape = self.shape(name)
         return None if shape is None else len(shape)
 
-    def read_by(self, shape: Node) -> tuple[int | str, ...] | None:
+    def shape_op_value(self, shape: Node) -> tuple[int | str, ...] | None:
         """The dimensions that a Shape returns, a name for each that is free; None where they are unknown."""
         dims = self.shape(shape.inputs[0])
         return None if dims is None else dims[shape.attributes.get("start", 0) : shape.attributes.get("end", len(dims))]
@@ -62,39 +62,41 @@ class Types:
 def infer_types(graph: Graph) -> Types:
     """The types of all tensors that inference finds."""
     if not graph.extents:
-        inferred = _inferred(graph)
+        inferred = _infer_free_batch(graph)
         return Types(inferred, inferred)
-    points = probes(graph.extents)
-    seen = [_inferred(at_sizes(graph, point)) for point in points]
+    points = probe_sizes(graph.extents)
+    seen = [_infer_free_batch(fix_sizes(graph, point)) for point in points]
     values = {}
     for name, value in seen[0].items():
         shapes = [each[name].shape if name in each else () for each in seen]
         if all(len(shape) == len(value.shape) for shape in shapes):
-            dims = tuple(name_of(tuple(map(_known, sizes)), points) for sizes in zip(*shapes, strict=True))
+            dims = tuple(
+                dimension_name(tuple(map(_hide_made_up, sizes)), points) for sizes in zip(*shapes, strict=True)
+            )
             values[name] = replace(value, shape=dims)
     return Types(values, seen[0])
 
 
-def _inferred(graph: Graph) -> dict[str, Value]:
+def _infer_free_batch(graph: Graph) -> dict[str, Value]:
     """Types in a graph whose batch alone is free.
 
     Where the batch changes its axis on the way, inference makes up symbols. What they stand for is then read off the
     numbers that it finds for two batches.
     """
-    values = _inferred_once(graph)
+    values = _infer_once(graph)
     lost = [name for name, value in values.items() if any(_is_made_up(size) for size in value.shape)]
     if not lost or not any(value.shape[:1] == (BATCH,) for value in graph.inputs):
         return values
-    few, many = (_inferred_once(at_batch(graph, batch)) for batch in BATCHES)
+    few, many = (_infer_once(fix_batch(graph, batch)) for batch in BATCHES)
     for name in lost:
         shape = values[name].shape
         if name in few and name in many and len(few[name].shape) == len(many[name].shape) == len(shape):
             sizes = zip(shape, few[name].shape, many[name].shape, strict=True)
-            values[name] = replace(values[name], shape=tuple(_of_batches(*each) for each in sizes))
+            values[name] = replace(values[name], shape=tuple(_merge_batches(*each) for each in sizes))
     return values
 
 
-def _of_batches(size: int | str, few: int | str, many: int | str) -> int | str:
+def _merge_batches(size: int | str, few: int | str, many: int | str) -> int | str:
     """A dimension that is `few` and `many` for the two `BATCHES`: the batch, a number, or what it was called."""
     if (few, many) == BATCHES:
         return BATCH
@@ -106,12 +108,12 @@ def _is_made_up(size: int | str) -> bool:
     return isinstance(size, str) and BATCH not in size
 
 
-def _inferred_once(graph: Graph) -> dict[str, Value]:
+def _infer_once(graph: Graph) -> dict[str, Value]:
     """The types that ONNX's inference finds."""
     large = {name: array for name, array in graph.constants.items() if array.size >= KEEP_BELOW}
     small = {name: array for name, array in graph.constants.items() if name not in large}
     given = tuple(Value(name, array.dtype, array.shape) for name, array in large.items())
-    given += tuple(replace(value, shape=tuple(map(_least, value.shape))) for value in graph.optional)
+    given += tuple(replace(value, shape=tuple(map(_probe_size, value.shape))) for value in graph.optional)
     nodes = tuple(stand_in for node in graph.nodes for stand_in in _stand_ins(node, graph))
     skeleton = to_model(Graph(graph.name, graph.inputs + given, graph.outputs, nodes, small))
     inferred = onnx.shape_inference.infer_shapes(skeleton, data_prop=True).graph
@@ -125,12 +127,12 @@ def _inferred_once(graph: Graph) -> dict[str, Value]:
     return values
 
 
-def _least(size: int | str) -> int:
+def _probe_size(size: int | str) -> int:
     """A number for a dimension of an optional input, whose free axis is mostly short."""
     return 1 if isinstance(size, str) else size
 
 
-def _known(size: int | str) -> int | str:
+def _hide_made_up(size: int | str) -> int | str:
     """A symbol that inference made up says nothing of what it stands for at other sizes."""
     return "?" if _is_made_up(size) else size
 

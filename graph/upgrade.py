@@ -16,7 +16,7 @@ DEFAULT_DOMAIN = "ai.onnx"
 
 
 @contextmanager
-def foreign(name: str) -> Iterator[None]:
+def report_foreign_errors(name: str) -> Iterator[None]:
     """Errors of a bundle's graphs, in words for a file that is in none."""
     try:
         yield
@@ -54,7 +54,7 @@ def to_opset(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
     for tensor in model.graph.initializer:
         (large if _is_large(tensor) else small).append(tensor)
     skeleton = onnx.ModelProto()
-    skeleton.CopyFrom(_without_weights(model))
+    skeleton.CopyFrom(_strip_weights(model))
     skeleton.graph.initializer.extend(small)
     inputs = {value.name for value in model.graph.input}
     stand_ins = [tensor for tensor in large if tensor.name not in inputs]
@@ -81,7 +81,7 @@ def _is_large(tensor: onnx.TensorProto) -> bool:
     return tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.ByteSize() > LARGE
 
 
-def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+def _strip_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     """The model with all else: copied field by field, so that no weight is copied."""
     graph = onnx.GraphProto(name=model.graph.name or "graph")
     graph.node.extend(model.graph.node)

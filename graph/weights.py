@@ -54,7 +54,7 @@ def place_of(array: Array) -> FilePlace | None:
 
 def release(graph: Graph) -> None:
     """Take the mapped weights of a graph out of memory, where they came by being read; they return when read again."""
-    for array in large(graph).values():
+    for array in large_constants(graph).values():
         release_array(array)
 
 
@@ -66,39 +66,39 @@ def release_array(array: Array) -> None:
         root.base.madvise(mmap.MADV_DONTNEED, start, _address(array) - _address(root) + array.nbytes - start)
 
 
-def large(graph: Graph) -> dict[str, Array]:
+def large_constants(graph: Graph) -> dict[str, Array]:
     """The constants that may leave a graph's file, also in its loops."""
-    graphs = graph.with_bodies()
+    graphs = graph.walk_graphs()
     return {name: array for each in graphs for name, array in each.constants.items() if array.nbytes >= LARGE}
 
 
 def weight_bytes(graph: Graph) -> int:
     """Bytes of all constants, also in its loops."""
-    return sum(array.nbytes for each in graph.with_bodies() for array in each.constants.values())
+    return sum(array.nbytes for each in graph.walk_graphs() for array in each.constants.values())
 
 
-def collect_behind(graph: Graph) -> None:
+def collect_garbage(graph: Graph) -> None:
     """Let go of what was used for a graph, such as torch's, whose graphs refer to themselves and to the weights. Of a
     small graph the search for it costs more than it wins."""
     if weight_bytes(graph) > COLLECTED:
         gc.collect()
 
 
-def identity(array: Array) -> tuple[object, ...]:
+def memory_key(array: Array) -> tuple[object, ...]:
     """A key that is equal for two arrays of the same memory, shape, type and strides."""
     return (_address(array), array.dtype, array.shape, array.strides)
 
 
-def distinct(arrays: Iterable[Array]) -> list[Array]:
+def distinct_arrays(arrays: Iterable[Array]) -> list[Array]:
     """Each array once, however many names it has."""
-    return list({identity(array): array for array in arrays}.values())
+    return list({memory_key(array): array for array in arrays}.values())
 
 
 def file_bytes(arrays: Iterable[Array]) -> int:
     """The bytes that `write` would write."""
     end = 0
     for array in arrays:
-        end = _aligned(end, array.nbytes) + array.nbytes
+        end = _align(end, array.nbytes) + array.nbytes
     return end
 
 
@@ -107,7 +107,7 @@ def write(stream: IO[bytes] | Any, arrays: Iterable[Array]) -> list[int]:
     memory again."""
     offsets, end = [], 0
     for array in arrays:
-        start = _aligned(end, array.nbytes)
+        start = _align(end, array.nbytes)
         stream.write(b"\0" * (start - end))
         for block in _blocks(array):
             stream.write(block)
@@ -117,18 +117,18 @@ def write(stream: IO[bytes] | Any, arrays: Iterable[Array]) -> list[int]:
     return offsets
 
 
-def mapped(graph: Graph, files: Mapping[tuple[object, ...], Array]) -> Graph:
-    """The graph with those constants mapped that `files` has, by `identity`. Small ones are copied where they are parts
-    of something larger: the bias of one layer would hold the whole file of weights that it was loaded from."""
+def map_constants(graph: Graph, files: Mapping[tuple[object, ...], Array]) -> Graph:
+    """The graph with those constants mapped that `files` has, by `memory_key`. Small ones are copied where they are
+    parts of something larger: the bias of one layer would hold the whole file of weights that it was loaded from."""
 
-    def moved(array: Array) -> Array:
-        there = files.get(identity(array), array)
+    def map_array(array: Array) -> Array:
+        there = files.get(memory_key(array), array)
         return there.copy() if there.nbytes < LARGE and there.base is not None else there
 
-    return replace(graph, constants={name: moved(array) for name, array in graph.constants.items()})
+    return replace(graph, constants={name: map_array(array) for name, array in graph.constants.items()})
 
 
-def in_folder(folder: Path) -> Callable[[Array], FilePlace | None]:
+def folder_finder(folder: Path) -> Callable[[Array], FilePlace | None]:
     """A function like `place_of` for files of one folder only."""
     home = folder.resolve()
 
@@ -152,7 +152,7 @@ def _address(array: Array) -> int:
     return address
 
 
-def _aligned(end: int, size: int) -> int:
+def _align(end: int, size: int) -> int:
     step = GRANULE if size >= COARSE else PAGE
     return end + -end % step
 

@@ -5,10 +5,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fewstep.plans.errors import UserError
-from fewstep.plans.plan import Plan, Row, Tensor, Term, tensor
+from fewstep.plans.plan import Plan, Row, Tensor, Term, make_tensor
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.shaping import Rescale
-from fewstep.plans.transforms.starts import check_start, noise_levels
+from fewstep.plans.transforms.start_checks import check_start, noise_levels
 
 Matrix = NDArray[np.float64]
 
@@ -81,7 +81,7 @@ def gaussian_start(plan: Plan, schedule: NoiseSchedule, mean: ArrayLike, varianc
     else:
         start[row, 0] = 0.0
         terms = (*terms, Term(row, 0, len(tensors)))
-        tensors = (*tensors, tensor(spread * noisiest.sigma))
+        tensors = (*tensors, make_tensor(spread * noisiest.sigma))
     name = f"{plan.name} from a Gaussian start"
     return msgspec.structs.replace(plan, name=name, start=_rows(start), start_terms=terms, tensors=tensors)
 
@@ -94,7 +94,7 @@ def _constants(
     for row in np.flatnonzero(shares):
         if value.any():
             terms.append(Term(int(row), None, len(tensors)))
-            tensors = (*tensors, tensor(np.atleast_1d(shares[row] * value)))
+            tensors = (*tensors, make_tensor(np.atleast_1d(shares[row] * value)))
     return tuple(terms), tensors
 
 

@@ -22,9 +22,9 @@ from fewstep.graph.bake.metadata import BakedPort
 from fewstep.graph.builder import Builder
 from fewstep.graph.graph import BATCH, Graph, Node, Value, X
 from fewstep.graph.session import open_session
-from fewstep.graph.upgrade import foreign, to_opset
+from fewstep.graph.upgrade import report_foreign_errors, to_opset
 from fewstep.plans.errors import UserError
-from fewstep.runtime.graph_entry import CARRIED, NEXT
+from fewstep.runtime.kinds.graph_entry import CARRIED, NEXT
 
 ROUNDS, NUMBER = "rounds", "number"
 Shape = tuple[int | str, ...]
@@ -32,7 +32,7 @@ Shape = tuple[int | str, ...]
 
 def backbone(run: BakedRun, file: str) -> BakedRun:
     """A run in rounds behind the backbone of an .onnx file. UserError for a file that is none, or does not fit."""
-    return autoregression(run, read_backbone(Path(file)))
+    return add_backbone(run, read_backbone(Path(file)))
 
 
 def read_backbone(path: Path) -> Graph:
@@ -40,26 +40,26 @@ def read_backbone(path: Path) -> Graph:
     if not path.is_file():
         what = f"{path} is a folder" if path.is_dir() else f"there is no file {path}"
         raise UserError(what, "give the .onnx file of the backbone")
-    with foreign(path.name):
+    with report_foreign_errors(path.name):
         return io.from_model(to_opset(io.parse(path), path.name), path)
 
 
-def autoregression(run: BakedRun, backbone: Graph) -> BakedRun:
+def add_backbone(run: BakedRun, backbone: Graph) -> BakedRun:
     """A run of a head in rounds behind a backbone. `noise` becomes [rounds, B, ...], `draws` [D, rounds, B, ...], and
     the sample [rounds, B, ...]. UserError where the two do not fit."""
     _check(run, backbone)
     conditions = {value.name for value in backbone.outputs}
     read = [_port(value, run.output.shape) for value in backbone.inputs if value.name != NUMBER]
     state = [port for port in read if port.meaning in (PORT, X)]
-    ports = [_in_rounds(port) for port in run.inputs if port.name not in conditions]
-    sample, left = _in_rounds(run.output), [_returned(port) for port in state if port.name != X]
+    ports = [_add_round_axis(port) for port in run.inputs if port.name not in conditions]
+    sample, left = _add_round_axis(run.output), [_returned_port(port) for port in state if port.name != X]
     check_names((*ports, *read, sample, *left))
     outer = Builder("rounds", optional={value.name: value for value in run.graph.optional})
-    body = _round(outer, run, backbone, [value_of(port) for port in state])
+    body = _round_body(outer, run, backbone, [value_of(port) for port in state])
     shape = outer.node("Shape", (NOISE,), "shape", start=0, end=1)
     count = outer.node("Squeeze", (shape,), "count")
     true = outer.constant(np.array(True), "goes_on")
-    behind = (f"{outer.prefix}/{X}" if port.name == X else _next(port.name) for port in state)
+    behind = (f"{outer.prefix}/{X}" if port.name == X else _next_name(port.name) for port in state)
     names = tuple(port.name for port in state)
     outer.nodes.append(Node("Loop", (count, true, *names), (*behind, sample.name), {"body": body}, "rounds"))
     inputs, outputs = (*ports, *read), (sample, *left)
@@ -67,24 +67,24 @@ def autoregression(run: BakedRun, backbone: Graph) -> BakedRun:
     return BakedRun(graph, inputs, sample, run.draws, tuple(left), {ROUNDS: 2})
 
 
-def _round(outer: Builder, run: BakedRun, backbone: Graph, state: Sequence[Value]) -> Graph:
+def _round_body(outer: Builder, run: BakedRun, backbone: Graph, state: Sequence[Value]) -> Graph:
     """The body of the Loop: the backbone, then the run at this round's noise. It returns the state and the sample."""
     inner = Builder("round")
     number, goes_on = (f"{inner.prefix}/{name}" for name in (NUMBER, "goes_on"))
     fed = {value.name: value.name for value in backbone.inputs} | {NUMBER: number}
     fed |= {value.name: f"{inner.prefix}/{value.name}" for value in state}
-    names = inner.place(backbone, fed, "backbone")
+    names = inner.inline_graph(backbone, fed, "backbone")
     for port in run.inputs:
         if port.name in (NOISE, DRAWS):
             names[port.name] = inner.node("Gather", (port.name, number), port.name, axis=_axis(port))
     sample = names[run.output.name] = f"{inner.prefix}/{run.output.name}"
-    head = renamed(run.graph, names)
+    head = rename_tensors(run.graph, names)
     inner.nodes += head.nodes
     inner.constants |= head.constants
     inner.described |= {value.name: value for value in head.described}
     outer.optional |= inner.optional  # a Loop's body has no optional inputs, and reads those around it
     inner.optional = {}
-    sources = [sample if value.name == X else names[_next(value.name)] for value in state]
+    sources = [sample if value.name == X else names[_next_name(value.name)] for value in state]
     nexts = [inner.node("Identity", (source,), f"{v.name}_next") for source, v in zip(sources, state, strict=True)]
     still, stacked = (inner.node("Identity", (each,), to) for each, to in ((goes_on, "still"), (sample, "stacked")))
     whole, flag = np.dtype(np.int64), np.dtype(bool)
@@ -103,15 +103,17 @@ def _round(outer: Builder, run: BakedRun, backbone: Graph, state: Sequence[Value
     )
 
 
-def renamed(graph: Graph, names: Mapping[str, str]) -> Graph:
+def rename_tensors(graph: Graph, names: Mapping[str, str]) -> Graph:
     """The nodes of a graph under other names of some tensors, in the bodies of its loops too."""
 
-    def of_node(node: Node) -> Node:
+    def rename_node(node: Node) -> Node:
         inputs, outputs = (tuple(names.get(each, each) for each in tensors) for tensors in (node.inputs, node.outputs))
-        bodies = {key: renamed(value, names) for key, value in node.attributes.items() if isinstance(value, Graph)}
+        bodies = {
+            key: rename_tensors(value, names) for key, value in node.attributes.items() if isinstance(value, Graph)
+        }
         return replace(node, inputs=inputs, outputs=outputs, attributes={**node.attributes, **bodies})
 
-    return replace(graph, nodes=tuple(map(of_node, graph.nodes)))
+    return replace(graph, nodes=tuple(map(rename_node, graph.nodes)))
 
 
 def _check(run: BakedRun, backbone: Graph) -> None:
@@ -123,7 +125,7 @@ def _check(run: BakedRun, backbone: Graph) -> None:
         for name in sorted({name for name in names if names.count(name) > 1}):
             raise UserError(f"two {kind} of the backbone are {name!r}", "give each a name of its own")
     nexts = {value.name: value for value in backbone.outputs if value.name.startswith(NEXT)}
-    carried = {_next(value.name): value for value in backbone.inputs if value.name.startswith(CARRIED)}
+    carried = {_next_name(value.name): value for value in backbone.inputs if value.name.startswith(CARRIED)}
     for name in sorted({*nexts} ^ {*carried}):
         verb, own, other = ("returns", name, CARRIED) if name in nexts else ("takes", carried[name].name, NEXT)
         what = f"the backbone {verb} {own!r}, and has no {other + name.removeprefix(NEXT)!r}"
@@ -150,7 +152,7 @@ def _check_rules(graph: Graph) -> None:
     A graph that ONNX allows is not at fault where onnxruntime lacks something, as operations of another engine. Weights
     are not looked at: they may be gigabytes.
     """
-    large = weights.large(graph)
+    large = weights.large_constants(graph)
     given = tuple(Value(each, array.dtype, array.shape) for each, array in large.items())
     small = {each: array for each, array in graph.constants.items() if each not in large}
     skeleton = replace(graph, inputs=graph.inputs + given, constants=small)
@@ -185,7 +187,7 @@ def _axis(port: BakedPort) -> int:
     return int(port.name == DRAWS)
 
 
-def _in_rounds(port: BakedPort) -> BakedPort:
+def _add_round_axis(port: BakedPort) -> BakedPort:
     """The port of all rounds, of noise and samples; any other is the same in each."""
     if port.meaning not in (NOISE, DRAWS, SAMPLE, PICTURE):
         return port
@@ -193,9 +195,9 @@ def _in_rounds(port: BakedPort) -> BakedPort:
     return BakedPort(port.name, port.meaning, (*port.shape[:at], ROUNDS, *port.shape[at:]), port.dtype)
 
 
-def _returned(port: BakedPort) -> BakedPort:
-    return BakedPort(_next(port.name), port.meaning, port.shape, port.dtype)
+def _returned_port(port: BakedPort) -> BakedPort:
+    return BakedPort(_next_name(port.name), port.meaning, port.shape, port.dtype)
 
 
-def _next(name: str) -> str:
+def _next_name(name: str) -> str:
     return NEXT + name.removeprefix(CARRIED)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from fewstep.plans.errors import UserError
-from fewstep.plans.published import Published
+from fewstep.plans.publication import Published
 from fewstep.plans.schedule import Time
 from fewstep.plans.solvers.ddim_inverse import ddim_step
 from fewstep.plans.solvers.parameters import check_share

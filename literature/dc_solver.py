@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from fewstep.plans.errors import UserError
-from fewstep.plans.published import Published
+from fewstep.plans.publication import Published
 from fewstep.plans.schedule import Time
 from fewstep.plans.solvers.multistep import lagrange
 from fewstep.plans.solvers.unipc import predict_and_correct
@@ -42,7 +42,7 @@ def dc_solver(
         raise UserError(f"dc_solver of order {order}", "choose 1 to 4")
     history: list[tuple[float, Lin]] = []  # the network's time and x0, newest first
 
-    def compensated(i: int, s: Time, x0: Lin) -> Lin:
+    def compensate(i: int, s: Time, x0: Lin) -> Lin:
         nonlocal history
         history = [(s.network, x0), *history[:2]]
         if ratios and ratios[i] != 1 and len(history) == 3:
@@ -55,4 +55,4 @@ def dc_solver(
             history[0] = (s.network, trace.store(moved))
         return history[0][1]
 
-    return predict_and_correct(trace, times, order, bh1, False, lower_order_final, compensated=compensated)
+    return predict_and_correct(trace, times, order, bh1, False, lower_order_final, compensated=compensate)

@@ -55,19 +55,19 @@ class Ems:
     @cached_property
     def L(self) -> Array:
         """int l, from the first lambda."""
-        return integrated(self.l, self.lams)
+        return integrate(self.l, self.lams)
 
     @cached_property
     def S(self) -> Array:
         """int s."""
-        return integrated(self.s, self.lams)
+        return integrate(self.s, self.lams)
 
     @cached_property
     def B(self) -> Array:
         """int e^-S b."""
-        return integrated(np.exp(-self.S) * self.b, self.lams)
+        return integrate(np.exp(-self.S) * self.b, self.lams)
 
-    def at(self, lams: Array, *tables: Array) -> list[Array]:
+    def interpolate(self, lams: Array, *tables: Array) -> list[Array]:
         """Tables between their lambdas: of each a line for each of `lams` [P]."""
         slack = 1e-9 * (1 + np.abs(lams))
         outside = (lams < self.lams[0] - slack) | (lams > self.lams[-1] + slack)
@@ -89,7 +89,7 @@ class Ems:
         return made
 
 
-def integrated(table: Array, lams: Array) -> Array:
+def integrate(table: Array, lams: Array) -> Array:
     """The integral of a table from its first lambda to each, by the polynomial through the points around each gap."""
     gauss, weights = np.polynomial.legendre.leggauss(WINDOW // 2)
     steps = [np.zeros_like(table[0])]
@@ -142,11 +142,11 @@ def dpm_v3(ems: Ems, order: int = 3, corrector: bool = True) -> Callable[[Tracer
             lams, values = zip(*known[:p])
             curves = (lams, lagrange), ((s.lam, t.lam, *lams[1:]), divided_differences)
             predictor, redone = _integrals(ems, s, t, *curves)
-            predicted = predictor.applied(trace, x, values)
+            predicted = predictor.apply(trace, x, values)
             if is_last:
                 return predicted
             if corrector:
-                corrected = trace.store(redone.applied(trace, x, (values[0], Lin({}), *values[1:])))  # all but f at t
+                corrected = trace.store(redone.apply(trace, x, (values[0], Lin({}), *values[1:])))  # all but f at t
                 predicted = trace.store(predicted)
                 x, x0 = trace.denoise(predicted, t)
                 f = _f(trace, ems, x, x0, t)  # which stays what it is at the uncorrected x
@@ -168,7 +168,7 @@ class _Integrals:
     weights: Sequence[Array]
     constant: Array
 
-    def applied(self, trace: Tracer, x: Lin, values: Sequence[Lin]) -> Lin:
+    def apply(self, trace: Tracer, x: Lin, values: Sequence[Lin]) -> Lin:
         made: Lin = self.factor * x + self.constant * trace.ones()
         for weight, value in zip(self.weights, values, strict=True):
             made = made + weight * value
@@ -177,7 +177,7 @@ class _Integrals:
 
 def _f(trace: Tracer, ems: Ems, x: Lin, x0: Lin, s: Time) -> Lin:
     """(sigma eps - l x) / alpha."""
-    (l,) = ems.at(np.array([s.lam]), ems.l)  # noqa: E741 (the paper's name)
+    (l,) = ems.interpolate(np.array([s.lam]), ems.l)  # noqa: E741 (the paper's name)
     return trace.store((1 - l[0]) / s.alpha * x - x0)
 
 
@@ -192,7 +192,9 @@ def _integrals(ems: Ems, s: Time, t: Time, *curves: tuple[Sequence[float], Basis
     edges = np.linspace(s.lam, t.lam, ceil(2 * (t.lam - s.lam)) + 1)  # the statistics change over some unit of lambda
     points, masses = gauss_legendre(edges, 8)
     P = len(points)
-    L, S, B = ems.at(np.concatenate([points, [s.lam, t.lam], *(nodes for nodes, _ in curves)]), ems.L, ems.S, ems.B)
+    L, S, B = ems.interpolate(
+        np.concatenate([points, [s.lam, t.lam], *(nodes for nodes, _ in curves)]), ems.L, ems.S, ems.B
+    )
     (L_s, L_t), B_s = L[P : P + 2], B[P]
     E = np.exp(L[:P] - L_t + S[:P])
     drift = -t.alpha * np.tensordot(masses, E * (B[:P] - B_s), 1)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from fewstep.plans.errors import UserError
-from fewstep.plans.published import Published
+from fewstep.plans.publication import Published
 from fewstep.plans.schedule import Time
 from fewstep.plans.solvers.exponential import first_order, predicted_noise
 from fewstep.plans.symbol import Lin
@@ -49,7 +49,7 @@ def edict(trace: Tracer, times: Sequence[Time], *, p: float = 0.93, second: bool
 def edict_inverse(trace: Tracer, times: Sequence[Time], *, p: float = 0.93, second: bool = False) -> Lin:
     """The two states at the start of `edict` with the same times and p, out of those at its end: given "x" and given
     "y" (for a picture to edit, the picture twice). `edict` starts from one noise for both, so that an edit goes on from
-    the rows before the last evaluation here: `as_given` of them is what `tail(plan, 1)` of `edict` is given.
+    the rows before the last evaluation here: `tail_inputs` of them is what `tail(plan, 1)` of `edict` is given.
 
     Args:
         times: as for `edict`, from noisy to clean; the first may not be pure noise.

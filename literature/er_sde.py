@@ -20,7 +20,7 @@ from math import exp, expm1, isinf, log, sqrt
 import numpy as np
 
 from fewstep.plans.errors import UserError
-from fewstep.plans.published import Published
+from fewstep.plans.publication import Published
 from fewstep.plans.schedule import Time
 from fewstep.plans.solvers.exponential import noise_left
 from fewstep.plans.solvers.multistep import gauss_legendre

@@ -6,7 +6,7 @@ from itertools import pairwise
 from math import sqrt
 
 from fewstep.plans.errors import UserError
-from fewstep.plans.published import Published
+from fewstep.plans.publication import Published
 from fewstep.plans.schedule import Time
 from fewstep.plans.solvers.parameters import check_not_negative
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
@@ -45,9 +45,9 @@ def interpolant(trace: Tracer, times: Sequence[Time], *, epsilon: float = 0.0, p
     for s, t in pairwise(times):
         way = (s.network - t.network) / whole
         x, (velocity, *score) = trace.outputs(x, s)
-        moved = trace.restored(x, s) - way * velocity
+        moved = trace.add_share(x, s) - way * velocity
         e = epsilon * s.sigma**power if s.sigma > 0 and t.sigma > 0 else 0.0
         if e:
             moved = moved + e * way * score[0] + sqrt(2 * e * way) * trace.noise()
-        x = moved - (trace.restored(x, t) - x)
+        x = moved - (trace.add_share(x, t) - x)
     return x

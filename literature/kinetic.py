@@ -28,7 +28,7 @@ def kinetic_optimal(separation: Callable[[Array], Array], deviation: float = 1.0
 
     Args:
         separation: of s = alpha / sigma in 0 .. inf, for data that are divided by `deviation`: values in 0 .. 1, as
-            `measured_separation` makes it.
+            `estimate_separation` makes it.
         deviation: the root of the data's second moment, above 0.
     """
     phi = np.linspace(0, np.pi / 2, ANGLES + 1)
@@ -47,7 +47,7 @@ def kinetic_optimal(separation: Callable[[Array], Array], deviation: float = 1.0
     return ScheduleSpec("table", alphas=tuple(alphas.tolist()), sigmas=tuple(sigmas.tolist()))
 
 
-def measured_separation(ratios: Array, errors: Array) -> Callable[[Array], Array]:
+def estimate_separation(ratios: Array, errors: Array) -> Callable[[Array], Array]:
     """The separation of data, from the errors of a denoiser.
 
     Args:

@@ -4,10 +4,10 @@ form is `fewstep.plans.solvers.momentum`."""
 from collections.abc import Sequence
 from itertools import pairwise
 
-from fewstep.plans.published import Published
+from fewstep.plans.publication import Published
 from fewstep.plans.schedule import Time
 from fewstep.plans.solvers.exponential import first_order, predicted_noise, transfer
-from fewstep.plans.solvers.momentum import PAPER, check_momentum, combined
+from fewstep.plans.solvers.momentum import PAPER, check_momentum, combine_velocities
 from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Tracer
 
@@ -28,7 +28,7 @@ def hb(trace: Tracer, times: Sequence[Time], *, beta: float = 0.8, order: int = 
     for s, t in pairwise(times):
         x, x0 = trace.denoise(x, s)
         history = [trace.store(predicted_noise(x, x0, s)), *history[: order - 1]]
-        pushed = combined(history)
+        pushed = combine_velocities(history)
         velocity = trace.store(pushed if velocity is None else (1 - beta) * velocity + beta * pushed)
         x = first_order(x, x0, s, t) if s.alpha == 0 else transfer(x, velocity, s, t)
     return x

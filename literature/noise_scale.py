@@ -10,7 +10,7 @@ from fewstep.plans.plan import Plan, Row, Step
 from fewstep.plans.prediction import input_scale, x0_coefficients
 from fewstep.plans.schedule import Time
 from fewstep.plans.spec import DenoiserFacts
-from fewstep.plans.transforms.starts import noise_levels
+from fewstep.plans.transforms.start_checks import noise_levels
 
 
 def scale_noise(plan: Plan, denoiser: DenoiserFacts, scales: float | Sequence[float]) -> Plan:
@@ -34,10 +34,10 @@ def scale_noise(plan: Plan, denoiser: DenoiserFacts, scales: float | Sequence[fl
             "give one positive number for each, or one for all",
         )
     steps = zip(plan.steps, noise_levels(plan), each, strict=True)
-    return msgspec.structs.replace(plan, steps=tuple(_scaled(plan, *step, denoiser) for step in steps))
+    return msgspec.structs.replace(plan, steps=tuple(_scale_step(plan, *step, denoiser) for step in steps))
 
 
-def _scaled(plan: Plan, step: Step, time: Time, c: float, denoiser: DenoiserFacts) -> Step:
+def _scale_step(plan: Plan, step: Step, time: Time, c: float, denoiser: DenoiserFacts) -> Step:
     """Output o of each branch becomes o / c + extra . S, such that x0 implies the scaled noise."""
     K, count = plan.rows, len(step.branches)
     outputs = range(K, K + count)
@@ -47,7 +47,7 @@ def _scaled(plan: Plan, step: Step, time: Time, c: float, denoiser: DenoiserFact
     x = np.array(step.input) / input_scale(plan.prediction, time, denoiser.schedule)
     extra = (1 - 1 / c) * (1 / time.alpha - a) / b * x if time.alpha else 0.0 * x
 
-    def scaled(row: Row) -> Row:
+    def scale_row(row: Row) -> Row:
         numbers = np.array(row)
         numbers[:K] += numbers[K : K + count].sum() * extra
         numbers[K : K + count] /= c
@@ -55,7 +55,7 @@ def _scaled(plan: Plan, step: Step, time: Time, c: float, denoiser: DenoiserFact
 
     return msgspec.structs.replace(
         step,
-        shaping_of=tuple(scaled(row) for row in step.shaping_of),
-        x0=scaled(step.x0),
-        update=tuple(scaled(row) for row in step.update),
+        shaping_of=tuple(scale_row(row) for row in step.shaping_of),
+        x0=scale_row(step.x0),
+        update=tuple(scale_row(row) for row in step.update),
     )

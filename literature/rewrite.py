@@ -44,11 +44,11 @@ class Calls(TorchFunctionMode, ABC):
         return self._change(number)(call, *operands)
 
     @abstractmethod
-    def computed(self, func: Any, *args: Any, **named: Any) -> Any:
+    def compute(self, func: Any, *args: Any, **named: Any) -> Any:
         """The result of one of the functions."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        compute = partial(self.computed, func) if func in self.functions else func
+        compute = partial(self.compute, func) if func in self.functions else func
         return compute(*args, **(kwargs or {}))
 
 
@@ -84,21 +84,21 @@ def rewrite(module: torch.nn.Module, spec: Spec, kind: type[Calls], rewrites: Se
     conditions = [condition for each in every for condition in each.conditions]
     start = first_condition(before) + len(before.conditions)
 
-    def rewritten(*inputs: Tensor) -> Any:
+    def run_rewritten(*inputs: Tensor) -> Any:
         own = inputs[:start] + inputs[start + len(conditions) :]  # what is carried stands behind all conditions
         values = list(inputs[start : start + len(conditions)])
         changes = [each.begin(forward, own, [values.pop(0) for _ in each.conditions]) for each in every]
-        with kind(partial(_joined, changes)):
+        with kind(partial(_join_changes, changes)):
             return forward(*own)
 
-    setattr(module, computes, rewritten)  # not a module around it: names of layers stay what they are
+    setattr(module, computes, run_rewritten)  # not a module around it: names of layers stay what they are
     made = msgspec.structs.replace(before, conditions=(*before.conditions, *conditions))
     setattr(module, LAYER, _Layer(kind, forward, before, made.conditions, every))
     return made
 
 
 @contextmanager
-def without(module: torch.nn.Module, spec: Spec, kind: type[Calls]) -> Iterator[Spec]:
+def suspend_rewrites(module: torch.nn.Module, spec: Spec, kind: type[Calls]) -> Iterator[Spec]:
     """The module as it was before its rewrites of a kind, if they were the last; yields its spec."""
     layer, computes = _last(module, spec, kind), _computes(module)
     if layer is None:
@@ -122,7 +122,7 @@ def _computes(module: torch.nn.Module) -> str:
     return "outputs" if isinstance(module, GradientModule) else "forward"
 
 
-def _joined(changes: Sequence[Changes], number: int) -> Change:
+def _join_changes(changes: Sequence[Changes], number: int) -> Change:
     """All changes of a call: the first is innermost."""
 
     def change(call: Callable[..., Tensor], *operands: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from math import isinf
 
-from fewstep.plans.published import Published
+from fewstep.plans.publication import Published
 from fewstep.plans.schedule import Time
 from fewstep.plans.solvers.exponential import first_order, predicted_noise
 from fewstep.plans.symbol import Lin
@@ -25,7 +25,7 @@ def rk4(trace: Tracer, times: Sequence[Time]) -> Lin:
             x = first_order(x, x0, s, t)
             continue
         delta = t.rho - s.rho
-        u = trace.schedule.at_rho((s.rho + t.rho) / 2)
+        u = trace.schedule.time_at_rho((s.rho + t.rho) / 2)
         y = x / s.alpha
 
         slope = predicted_noise(x, x0, s)

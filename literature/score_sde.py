@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.plans.errors import UserError
-from fewstep.plans.published import Published
+from fewstep.plans.publication import Published
 from fewstep.plans.schedule import Time
 from fewstep.plans.solvers.parameters import check_count, check_not_negative
 from fewstep.plans.solvers.sgmse import MOST_CORRECTIONS, score

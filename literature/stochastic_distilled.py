@@ -3,7 +3,7 @@
 
 from collections.abc import Sequence
 
-from fewstep.plans.published import Published
+from fewstep.plans.publication import Published
 from fewstep.plans.schedule import Time
 from fewstep.plans.solvers import ancestral
 from fewstep.plans.solvers.exponential import first_order
@@ -20,5 +20,5 @@ def stochastic_distilled(trace: Tracer, times: Sequence[Time]) -> Lin:
         x, x0 = trace.denoise(x, s)
         x = first_order(x, x0, s, beyond or t)
         if beyond is not None:
-            x = ancestral.up(trace, x, beyond, t)
+            x = ancestral.add_noise(trace, x, beyond, t)
     return x

@@ -24,7 +24,7 @@ def shift_times(plan: Plan, times: Sequence[float]) -> Plan:
     return msgspec.structs.replace(plan, steps=tuple(steps))
 
 
-def measured_shift(
+def estimate_shift(
     plan: Plan, schedule: NoiseSchedule, variances: Sequence[float], window: float = 40.0, cutoff: float = 200.0
 ) -> tuple[float, ...]:
     """Times for `shift_times`: for each evaluation the whole timestep within half a window whose sigma^2 is nearest to

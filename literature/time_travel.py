@@ -5,11 +5,11 @@ from collections.abc import Iterator
 
 import msgspec
 
-from fewstep.plans.arguments import check_compiled, check_whole
+from fewstep.plans.argument_checks import check_compiled, check_integer
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan, Step
 from fewstep.plans.schedule import Time
-from fewstep.plans.transforms.starts import noise_levels
+from fewstep.plans.transforms.start_checks import noise_levels
 
 
 def time_travel(plan: Plan, repeats: int, jump: int = 1, between: tuple[int, int] | None = None) -> Plan:
@@ -35,28 +35,28 @@ def time_travel(plan: Plan, repeats: int, jump: int = 1, between: tuple[int, int
     if plan.banks:
         raise UserError(f"plan {plan.name!r} carries {plan.banks[0].name!r}", "repeat no step: it would read its own")
     times = noise_levels(plan)
-    repeats, jump = check_whole("repeats", repeats, 1), check_whole("jump", jump, 1)
+    repeats, jump = check_integer("repeats", repeats, 1), check_integer("jump", jump, 1)
     if not 0 <= first < end <= last or jump > end - first:
         raise UserError(
             f"steps {first} to {end} of plan {plan.name!r} hold no block of {jump} steps to repeat",
             f"repeat steps between 0 and {last}: the last one runs once",
         )
     starts = range(first + (end - first) % jump, end, jump)
-    numbers = _fresh(plan)
+    numbers = _unused_draws(plan)
     steps: list[Step] = list(plan.steps[: starts.start])
     for start in starts:
         block = plan.steps[start : start + jump]
         for repeat in range(repeats):
-            taken = block if repeat == 0 else tuple(_redrawn(step, numbers) for step in block)
+            taken = block if repeat == 0 else tuple(_redraw(step, numbers) for step in block)
             back = repeat < repeats - 1
-            last_one = _noised(taken[-1], times[start], times[start + jump], numbers) if back else taken[-1]
+            last_one = _add_noise(taken[-1], times[start], times[start + jump], numbers) if back else taken[-1]
             steps += [*taken[:-1], last_one]
     steps += plan.steps[end:]
     name = f"{plan.name}, {repeats} times in blocks of {jump}"
     return msgspec.structs.replace(plan, name=name, steps=tuple(steps))
 
 
-def _fresh(plan: Plan) -> Iterator[int]:
+def _unused_draws(plan: Plan) -> Iterator[int]:
     """Numbers of draws that the plan does not read."""
     number = max((0, *plan.start_draws, *(draw for step in plan.steps for draw in step.draws)))
     while True:
@@ -64,11 +64,11 @@ def _fresh(plan: Plan) -> Iterator[int]:
         yield number
 
 
-def _redrawn(step: Step, numbers: Iterator[int]) -> Step:
+def _redraw(step: Step, numbers: Iterator[int]) -> Step:
     return msgspec.structs.replace(step, draws=tuple(next(numbers) for _ in step.draws))
 
 
-def _noised(step: Step, to: Time, at: Time, numbers: Iterator[int]) -> Step:
+def _add_noise(step: Step, to: Time, at: Time, numbers: Iterator[int]) -> Step:
     """The step, after which x is noised from `at` back to `to`."""
     a = to.alpha / at.alpha
     added = to.sigma**2 - (a * at.sigma) ** 2

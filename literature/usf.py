@@ -19,7 +19,7 @@ import numpy as np
 from fewstep.plans.errors import UserError
 from fewstep.plans.schedule import Time
 from fewstep.plans.solvers.exponential import first_order, phi, predicted_noise
-from fewstep.plans.symbol import Lin, weighted
+from fewstep.plans.symbol import Lin, weighted_sum
 from fewstep.plans.tracer import Tracer
 
 Relaxation = Callable[[float], float]
@@ -80,31 +80,31 @@ def usf(decisions: Sequence[Decision]) -> Callable[[Tracer, Sequence[Time]], Lin
     def solver(trace: Tracer, times: Sequence[Time]) -> Lin:
         if len(times) != len(decisions) + 1:
             raise UserError(f"{len(decisions)} decisions for {len(times) - 1} steps", "give one decision a step")
-        points = [_evaluated(trace, trace.start(), times[0])]
+        points = [_evaluate(trace, trace.start(), times[0])]
         for i, (decision, t) in enumerate(zip(decisions, times[1:], strict=True)):
             is_last = i == len(decisions) - 1
-            x = _expanded(decision.predictor, decision.on_noise, points, t)
+            x = _expand(decision.predictor, decision.on_noise, points, t)
             if is_last and decision.corrector is None:
                 break
             if t.sigma == 0:
                 raise UserError("a corrector on the step to the clean end", "leave the last corrector out")
             predicted = trace.store(x)
-            points.insert(0, _evaluated(trace, predicted, t))
+            points.insert(0, _evaluate(trace, predicted, t))
             if decision.corrector is not None:
                 moved = points[0].x - predicted  # by CFG++
-                x = trace.store(_expanded(decision.corrector, decision.on_noise, points, t) + moved)
+                x = trace.store(_expand(decision.corrector, decision.on_noise, points, t) + moved)
                 points[0] = replace(points[0], x=x)
         return x
 
     return solver
 
 
-def _evaluated(trace: Tracer, x: Lin, time: Time) -> _Point:
+def _evaluate(trace: Tracer, x: Lin, time: Time) -> _Point:
     x, x0 = trace.denoise(x, time)
     return _Point(time, x, x0, trace.store(predicted_noise(x, x0, time)))
 
 
-def _expanded(expansion: Expansion, on_noise: bool, points: Sequence[_Point], t: Time) -> Lin:
+def _expand(expansion: Expansion, on_noise: bool, points: Sequence[_Point], t: Time) -> Lin:
     """x at t."""
     order, differences = expansion.order, expansion.differences or (expansion.order - 1,) * (expansion.order - 1)
     if not 1 <= order <= 4 or not 1 <= expansion.start <= len(points) or len(differences) != order - 1:
@@ -143,4 +143,4 @@ def _derivative(i: int, origin: _Point, others: Sequence[_Point], on_noise: bool
     gaps = np.array([other.time.lam - origin.time.lam for other in others])
     powers = np.array([gaps**k / factorial(k) for k in range(1, len(others) + 1)])
     away = (other.eps - origin.eps if on_noise else other.x0 - origin.x0 for other in others)
-    return weighted(np.linalg.solve(powers, np.eye(len(others))[i - 1]), away)
+    return weighted_sum(np.linalg.solve(powers, np.eye(len(others))[i - 1]), away)

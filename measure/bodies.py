@@ -7,7 +7,7 @@ from fewstep.measure.body_backends import CHECKED_BACKENDS, backend_of, is_simul
 from fewstep.measure.sampling import FLOAT
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Body
-from fewstep.runtime.bundle.networks import whole_bodies
+from fewstep.runtime.bundle.networks import common_bodies
 from fewstep.runtime.bundle.platforms import ONNXRUNTIME
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 
@@ -35,10 +35,10 @@ def ranges_files(bundle: Bundle) -> dict[str, tuple[str, ...]]:
 def int8_bodies(bundle: Bundle) -> dict[str, Body]:
     """The int8 bodies to judge: onnxruntime's native ones first, then other backends', then simulated ones.
 
-    Bodies that are `not_judged` are left out. UserError if no other is left.
+    Bodies that are `excluded_bodies` are left out. UserError if no other is left.
     """
-    bodies = {name: body for name, body in whole_bodies(bundle.manifest).items() if body.precision == "int8"}
-    refused = {name: error for name, error in not_judged(bundle).items() if name in bodies}
+    bodies = {name: body for name, body in common_bodies(bundle.manifest).items() if body.precision == "int8"}
+    refused = {name: error for name, error in excluded_bodies(bundle).items() if name in bodies}
     if bodies and len(refused) == len(bodies):
         raise next(iter(refused.values()))
     bodies = {name: body for name, body in bodies.items() if name not in refused}
@@ -47,7 +47,7 @@ def int8_bodies(bundle: Bundle) -> dict[str, Body]:
     return dict(sorted(bodies.items(), key=lambda item: (is_simulated(item[1]), backend_of(item[1]) != ONNXRUNTIME)))
 
 
-def not_judged(bundle: Bundle) -> dict[str, UserError]:
+def excluded_bodies(bundle: Bundle) -> dict[str, UserError]:
     """int8 bodies whose backend computes the float32 body wrong, with the reason: int8 would be blamed for it."""
     errors = {}
     for name, body in bundle.manifest.bodies.items():

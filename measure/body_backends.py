@@ -58,10 +58,10 @@ def _platform_here(body: Body) -> Platform | None:
 @cache
 def _has_openvino() -> bool:
     """True if OpenVINO can be imported. It is tried once: Python searches again for a module that is missing."""
-    from fewstep.runtime.backends.openvino import module
+    from fewstep.runtime.backends.openvino import import_openvino
 
     try:
-        module()
+        import_openvino()
     except UserError:
         return False
     return True

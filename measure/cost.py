@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from fewstep.graph import io, weights
 from fewstep.graph.graph import Graph
-from fewstep.graph.needs import Needs, memory_free
+from fewstep.graph.resource_needs import Needs, memory_free
 from fewstep.graph.types import infer_types
 from fewstep.measure.sampling import FLOAT
 from fewstep.plans.plan import Plan
@@ -32,19 +32,19 @@ def sampling_needs(
     This process samples, or `workers` processes do, and this one keeps float32. `written` are bytes of the
     files that come out. With `by_rows` the bodies see one row at a time.
     """
-    activations = row_bytes(bundle) * (1 if by_rows else batch * branches(plan))
-    return Needs(round(_memory(bundle, bodies, activations, workers)), sum(written), len(written))
+    activations = row_bytes(bundle) * (1 if by_rows else batch * max_branches(plan))
+    return Needs(round(_total_memory(bundle, bodies, activations, workers)), sum(written), len(written))
 
 
-def sees_rows(bundle: Bundle, bodies: Iterable[str], plan: Plan, workers: int = 0) -> bool:
+def needs_row_by_row(bundle: Bundle, bodies: Iterable[str], plan: Plan, workers: int = 0) -> bool:
     """True where bodies that are judged see the samples of a batch one by one: its activations are large, or the memory
     that is free here is short. The batch itself stays as it is, and figures add up in the same order."""
-    activations, free = row_bytes(bundle) * BATCH * branches(plan), memory_free(bundle.path)
-    is_short = free is not None and _memory(bundle, bodies, activations, workers) > free
+    activations, free = row_bytes(bundle) * BATCH * max_branches(plan), memory_free(bundle.path)
+    is_short = free is not None and _total_memory(bundle, bodies, activations, workers) > free
     return activations > MOST_ACTIVATIONS or is_short
 
 
-def _memory(bundle: Bundle, bodies: Iterable[str], activations: float, workers: int) -> float:
+def _total_memory(bundle: Bundle, bodies: Iterable[str], activations: float, workers: int) -> float:
     """Bytes of all processes: each has float32, and those that sample have the other bodies too."""
     exact = PER_WEIGHT * body_bytes(bundle, FLOAT)
     others = PER_WEIGHT * sum(body_bytes(bundle, name) for name in bodies if name != FLOAT)
@@ -52,7 +52,7 @@ def _memory(bundle: Bundle, bodies: Iterable[str], activations: float, workers: 
     return process if not workers else exact + activations + PROCESS_BYTES + workers * process
 
 
-def branches(plan: Plan) -> int:
+def max_branches(plan: Plan) -> int:
     """The most that a step has: rows for each sample."""
     return max(len(step.branches) for step in plan.steps)
 
@@ -60,12 +60,12 @@ def branches(plan: Plan) -> int:
 def row_bytes(bundle: Bundle) -> float:
     """The memory that float32's activations of one row take at once."""
     return PER_ACTIVATION * max(
-        live_bytes(io.load(bundle.graph(bundle.alone(name).body(FLOAT).graph), root=bundle.path))
+        peak_activation_bytes(io.load(bundle.graph(bundle.select_network(name).body(FLOAT).graph), root=bundle.path))
         for name in networks(bundle.manifest)
     )
 
 
-def live_bytes(graph: Graph) -> int:
+def peak_activation_bytes(graph: Graph) -> int:
     """The most bytes of activations that one row of a batch has at once: the inputs, and what is made, until its last
     reader has run."""
     types, last = infer_types(graph), dict[str, int]()
@@ -88,12 +88,12 @@ def body_bytes(bundle: Bundle, name: str) -> int:
 
     Bodies share such files: int8 reads the little that stays float from float32's.
     """
-    graphs = [graph for each in networks(bundle.manifest) for graph in bundle.alone(each).body(name).graphs]
+    graphs = [graph for each in networks(bundle.manifest) for graph in bundle.select_network(each).body(name).graphs]
     read = {
         weights.place_of(array): array.nbytes
         for graph in graphs
         if graph.data
-        for array in weights.large(io.load(bundle.graph(graph), root=bundle.path)).values()
+        for array in weights.large_constants(io.load(bundle.graph(graph), root=bundle.path)).values()
     }
     files = sum((bundle.path / file).stat().st_size for file in {graph.file for graph in graphs})
     return files + sum(size for place, size in read.items() if place is not None)

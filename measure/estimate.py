@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from itertools import islice
 from time import perf_counter
 
-from fewstep.graph.needs import duration
+from fewstep.graph.resource_needs import format_duration
 from fewstep.measure.rollouts.conditions_file import ConditionRecords
 from fewstep.measure.rollouts.seeds import PAIRED, held_out_conditions
 from fewstep.plans.any_plan import AnyPlan
 from fewstep.runtime.progress import AHEAD
-from fewstep.runtime.sampler import Sampler
+from fewstep.runtime.sampling.sampler import Sampler
 
 LEAST_ANNOUNCED = 20.0  # seconds from which work says its time ahead
 
@@ -34,13 +34,16 @@ class Estimate:
     def announce(self) -> None:
         """One line on the log AHEAD, where the work takes LEAST_ANNOUNCED or longer."""
         if self.seconds >= LEAST_ANNOUNCED:
-            turns = f", and {duration(self.timing)} of timing" if self.timing else ""
+            turns = f", and {format_duration(self.timing)} of timing" if self.timing else ""
             AHEAD.info(
-                "this takes up to %s: %d evaluations of one sample%s", duration(self.seconds), self.evaluations, turns
+                "this takes up to %s: %d evaluations of one sample%s",
+                format_duration(self.seconds),
+                self.evaluations,
+                turns,
             )
 
 
-def seconds_of_one(
+def seconds_per_evaluation(
     sampler: Sampler, plan: AnyPlan, records: ConditionRecords | None = None, seeds: range = PAIRED[:1]
 ) -> float:
     """Seconds of one evaluation of one sample with all branches, in a batch of these seeds: the mean over the plan.

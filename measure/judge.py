@@ -19,13 +19,13 @@ from fewstep.measure.cost import BATCH
 from fewstep.measure.judged_batch import Contender, JudgedBatch
 from fewstep.measure.rollouts.seeds import APART, SeedBatch
 from fewstep.measure.sampling import FEW, FLOAT, SampledBatch
-from fewstep.measure.tally import NOTHING, Judgement, Tally, Want, joined
+from fewstep.measure.tally import NOTHING, Judgement, JudgementRequest, Tally, concatenate
 from fewstep.plans.any_plan import AnyPlan, regroup
-from fewstep.plans.arguments import check_tokens
+from fewstep.plans.argument_checks import check_tokens
 from fewstep.plans.errors import UserError
 from fewstep.plans.tokens.plan import LOGITS
-from fewstep.runtime.execute import Array
 from fewstep.runtime.progress import SILENT, Progress
+from fewstep.runtime.sampling.execute import Array
 
 LOGITS_HELD = 2**26  # numbers of a run's logits in memory, of each body
 
@@ -50,7 +50,7 @@ def judge(
     plan: AnyPlan,
     batch_of: BatchOf,
     count: int,
-    want: Want,
+    want: JudgementRequest,
     progress: Progress = SILENT,
     batch: int = BATCH,
 ) -> Judgements:
@@ -59,20 +59,20 @@ def judge(
     A contender may have fewer seeds, but has those whose features are wanted: sets of the same seeds are compared. Of
     tokens one contender has all, since float32's runs come with its own. UserError for other numbers.
     """
-    taught, seeds = want.taught if want.teacher is not None else 0, [each.seeds for each in contenders]
+    taught, seeds = want.teacher_sample_count if want.teacher is not None else 0, [each.seeds for each in contenders]
     least = max(1, min(count, want.featured))
     has_all = plan.prediction != LOGITS or count in seeds
     if not has_all or taught > count or not all(least <= each <= count for each in seeds):
         what = f"bodies have {seeds} seeds, and the teacher {taught}, of {count} in all"
         raise UserError(what, f"give each at most so many, and a body at least {least}")
-    sampled, teacher = partial(_samples, ask, batch_of, progress), NOTHING
+    sampled, teacher = partial(_sample_bodies, ask, batch_of, progress), NOTHING
     if want.teacher is not None:
         stage = f"teacher {want.teacher.name}"
-        teacher = joined([samples for _, samples in sampled({FLOAT: want.teacher}, range(taught), FEW, stage)])
+        teacher = concatenate([samples for _, samples in sampled({FLOAT: want.teacher}, range(taught), FEW, stage)])
     plans = {FLOAT: plan, **{each.name: each.plan or plan for each in contenders}}
     grouped = {FLOAT: plan, **{each.name: regroup(plans[each.name], each.groups) for each in contenders}}
     tallies = {name: Tally(want, teacher, along, name == FLOAT) for name, along in grouped.items()}
-    parts = _parts(range(count), _at_once(plan, batch))
+    parts = _split_seeds(range(count), _batch_size(plan, batch))
     present = (tuple(each for each in contenders if part.start < each.seeds) for part in parts)
     answers = ask(JudgedBatch(plan, bodies, batch_of(part)) for part, bodies in zip(parts, present, strict=True))
     for part, runs in zip(parts, answers, strict=True):
@@ -86,25 +86,25 @@ def judge(
         for _, samples in sampled({FLOAT: plan}, APART[: want.featured], batch, "other float32 samples"):
             apart.append(want.extract(samples))
     judgements = {name: tally.judgement() for name, tally in tallies.items()}
-    return Judgements(teacher, judgements.pop(FLOAT), judgements, joined(apart))
+    return Judgements(teacher, judgements.pop(FLOAT), judgements, concatenate(apart))
 
 
-def _samples(
+def _sample_bodies(
     ask: Ask, batch_of: BatchOf, progress: Progress, plans: Mapping[str, AnyPlan], seeds: range, batch: int, stage: str
 ) -> Iterator[tuple[str, Array]]:
     """Samples of each body along its plan, a batch of seeds at a time, with the name of the body."""
-    asked = list(product(_parts(seeds, batch), plans))
+    asked = list(product(_split_seeds(seeds, batch), plans))
     answers = ask(SampledBatch(name, plans[name], batch_of(part)) for part, name in asked)
     for (part, name), samples in zip(asked, answers, strict=True):
         yield name, samples
         progress(stage, part.stop - seeds.start, len(seeds))
 
 
-def _parts(seeds: range, size: int) -> list[range]:
+def _split_seeds(seeds: range, size: int) -> list[range]:
     return [seeds[start : start + size] for start in range(0, len(seeds), size)]
 
 
-def _at_once(plan: AnyPlan, batch: int) -> int:
+def _batch_size(plan: AnyPlan, batch: int) -> int:
     """Seeds of a batch: few of tokens, whose logits are large."""
     if plan.prediction != LOGITS:
         return batch

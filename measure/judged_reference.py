@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 from fewstep.measure.rollouts.conditions_file import ConditionOptions, ConditionRecords
 from fewstep.measure.rollouts.seeds import PAIRED, SeedBatch
-from fewstep.measure.teacher import CHECK_SEEDS, Sample, Teacher, checked_teacher
+from fewstep.measure.teacher import CHECK_SEEDS, Sample, Teacher, find_teacher
 from fewstep.plans.guidance import Guidance
 from fewstep.plans.plan import Plan
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.progress import Progress
-from fewstep.runtime.sampler import Sampler
+from fewstep.runtime.sampling.sampler import Sampler
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,15 +45,15 @@ class JudgedReference:
     def bundle(self) -> Bundle:
         return self.reference.bundle
 
-    def held_out(self, seeds: Sequence[int]) -> SeedBatch:
+    def held_out_batch(self, seeds: Sequence[int]) -> SeedBatch:
         """Held-out seeds."""
-        return SeedBatch.held_out(self.bundle.manifest, seeds, self.records)
+        return SeedBatch.from_manifest(self.bundle.manifest, seeds, self.records)
 
-    def timed_plan(self) -> Plan:
+    def plan_to_time(self) -> Plan:
         """The plan, or its teacher for the plan of one step, whose first allocates; that plan where none has more."""
         return self.plan if len(self.plan.steps) > 1 else self.teacher or self.plan
 
-    def checked_teacher(self, taught: int, progress: Progress, sample: Sample | None = None) -> Teacher:
-        """The teacher, checked on the first of the seeds that it samples. `sample` as in `teacher.checked_teacher`."""
+    def find_teacher(self, taught: int, progress: Progress, sample: Sample | None = None) -> Teacher:
+        """The teacher, checked on the first of the seeds that it samples. `sample` as in `teacher.find_teacher`."""
         seeds = PAIRED[: min(CHECK_SEEDS, taught)]
-        return checked_teacher(self.reference, self.teacher_name, self.plan, seeds, self.records, progress, sample)
+        return find_teacher(self.reference, self.teacher_name, self.plan, seeds, self.records, progress, sample)

@@ -4,20 +4,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from fewstep.graph.needs import Needs
-from fewstep.measure.cost import BATCH, sampling_needs, sees_rows
+from fewstep.graph.resource_needs import Needs
+from fewstep.measure.cost import BATCH, needs_row_by_row, sampling_needs
 from fewstep.measure.judged_batch import Contender
 from fewstep.measure.judged_reference import JudgedReference, ReferenceOptions
-from fewstep.measure.opened_body import SamplingJob, open_body
-from fewstep.measure.rollouts.calibrated_plan import judged_plans
+from fewstep.measure.open_body import SamplingJob, open_body
+from fewstep.measure.rollouts.plan_selection import select_plans
 from fewstep.measure.rollouts.prompts import HELD_OUT, given_conditions
-from fewstep.measure.rollouts.row_by_row import body_by_rows
+from fewstep.measure.rollouts.row_by_row import with_row_by_row_body
 from fewstep.measure.rollouts.seeds import PAIRED
 from fewstep.measure.sampling import FLOAT, Sampling
 from fewstep.measure.speed.race import Turns
-from fewstep.measure.teacher import CHECK_SEEDS, teacher_of
+from fewstep.measure.teacher import CHECK_SEEDS, select_teacher_plan
 from fewstep.measure.workers.job import Workers
-from fewstep.measure.workers.pinned_bundle import pinned
+from fewstep.measure.workers.pinned_bundle import pin_bundle
 from fewstep.measure.workers.setup import SamplingOptions, WorkerSetup
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
@@ -56,12 +56,12 @@ class JudgementOptions(ReferenceOptions, SamplingOptions):
         super().__post_init__()
         if not 0 < self.seeds <= len(PAIRED):
             raise UserError(f"--seeds is {self.seeds}", f"give 1 to {len(PAIRED)}: so many are held out")
-        if not 0 < self.taught <= self.seeds:
+        if not 0 < self.teacher_sample_count <= self.seeds:
             raise UserError(f"--teacher-seeds is {self.teacher_seeds}", f"give 1 to {self.seeds}, as --seeds")
         self.turns()
 
     @property
-    def taught(self) -> int:
+    def teacher_sample_count(self) -> int:
         """The number of seeds that the teacher samples."""
         return min(self.MOST_TAUGHT, self.seeds) if self.teacher_seeds is None else self.teacher_seeds
 
@@ -92,7 +92,7 @@ class JudgedTask(JudgedReference):
     plans: Mapping[str, Plan]
     contenders: tuple[Contender, ...]
     count: int
-    taught: int
+    teacher_sample_count: int
     random: tuple[str, ...] = ()
     featured: int = 0
     resamples: int = 0
@@ -112,8 +112,8 @@ class JudgedTask(JudgedReference):
         long = 0 if self.teacher is None else len(self.teacher.steps)
         # a forced seed also runs both bodies under another condition
         judged = self.count + sum(each.seeds + 3 * each.forced_seeds for each in self.contenders)
-        check = min(CHECK_SEEDS, self.taught) * (steps + 3 * long) * (long > 0)
-        return (judged + further + apart) * steps + self.taught * long + check
+        check = min(CHECK_SEEDS, self.teacher_sample_count) * (steps + 3 * long) * (long > 0)
+        return (judged + further + apart) * steps + self.teacher_sample_count * long + check
 
     def needs(self, *written: int) -> Needs:
         """Memory, and disk space for files of so many bytes."""
@@ -121,33 +121,33 @@ class JudgedTask(JudgedReference):
             self.bundle, self.bodies, self.plan, BATCH, written, self.setup.count, by_rows=self.by_rows
         )
 
-    def sampling(self, workers: Workers | None) -> Sampling:
+    def open_sampling(self, workers: Workers | None) -> Sampling:
         """The samplers or workers. This process opens bodies only where no worker does."""
         held = () if workers else self.bodies
         here = {name: open_body(self.bundle, name, self.setup.threads, self.by_rows) for name in held}
-        job = SamplingJob(pinned(self.bundle.path), self.by_rows)
+        job = SamplingJob(pin_bundle(self.bundle.path), self.by_rows)
         return Sampling(job, {FLOAT: self.reference, **here}, workers)
 
 
 def open_judged_task(bundle: Bundle, names: Sequence[str], options: JudgementOptions) -> JudgedTask:
     """The task of judging int8 bodies of these names on all seeds of a verb's options. UserError if that cannot be."""
     reference, bodies = open_body(bundle, FLOAT, options.threads), {name: bundle.body(name) for name in names}
-    plans = judged_plans(reference, bodies, options.plan, options.guidance)
+    plans = select_plans(reference, bodies, options.plan, options.guidance)
     plan = plans[names[0]]
     given = given_conditions(bundle, options.conditions, options.prompts, HELD_OUT)
-    by_rows = sees_rows(bundle, names, plan, options.workers)
+    by_rows = needs_row_by_row(bundle, names, plan, options.workers)
     return JudgedTask(
         setup=options.setup,
         teacher_name=options.teacher,
-        reference=body_by_rows(reference) if by_rows else reference,
+        reference=with_row_by_row_body(reference) if by_rows else reference,
         by_rows=by_rows,
         bodies=bodies,
         plan=plan,
         plans=plans,
         contenders=tuple(Contender(name, edges_of(bundle.manifest, name), options.seeds) for name in names),
         count=options.seeds,
-        taught=options.taught,
-        teacher=teacher_of(reference, options.teacher, plan),
+        teacher_sample_count=options.teacher_sample_count,
+        teacher=select_teacher_plan(reference, options.teacher, plan),
         records=given.records,
         random=given.random,
     )

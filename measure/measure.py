@@ -7,31 +7,31 @@ from pathlib import Path
 
 import msgspec
 
-from fewstep.graph.needs import check_memory
-from fewstep.graph.output import check_writable, write_whole
-from fewstep.measure.bodies import int8_bodies, not_judged
+from fewstep.graph.output_files import check_writable, write_atomic
+from fewstep.graph.resource_needs import check_memory
+from fewstep.measure.bodies import excluded_bodies, int8_bodies
 from fewstep.measure.body_backends import is_simulated
 from fewstep.measure.cost import body_bytes
 from fewstep.measure.distances.data import open_data
-from fewstep.measure.distances.distance import RESAMPLES
 from fewstep.measure.distances.features import default_extractor, open_extractor
+from fewstep.measure.distances.frechet import RESAMPLES
 from fewstep.measure.judged_task import JudgedTask, JudgementOptions, open_judged_task
-from fewstep.measure.measurement import MeasureTask, results_of
-from fewstep.measure.opened_body import open_body
+from fewstep.measure.measurement import MeasureTask, run_measurement
+from fewstep.measure.open_body import open_body
 from fewstep.measure.results import Results, encode
-from fewstep.measure.rollouts.calibrated_plan import judged_plans
+from fewstep.measure.results_output import check_output, open_if_unchanged
+from fewstep.measure.rollouts.plan_selection import select_plans
 from fewstep.measure.rollouts.seeds import APART
 from fewstep.measure.sampling import FLOAT
 from fewstep.measure.speed.race import Turns
-from fewstep.measure.speed.timed_bodies import TimedBodies, timed_elsewhere, timed_here, timing_notes
-from fewstep.measure.storing import check_output, open_unchanged
+from fewstep.measure.speed.timed_bodies import TimedBodies, select_backend_bodies, select_local_bodies, timing_notes
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
-from fewstep.runtime.backends.named import named
-from fewstep.runtime.bundle.networks import whole_bodies
+from fewstep.runtime.backends.registry import create_backend
+from fewstep.runtime.bundle.networks import common_bodies
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
+from fewstep.runtime.kinds.sizes import x_dtype
 from fewstep.runtime.progress import SILENT, Progress
-from fewstep.runtime.sizes import x_dtype
 
 COLUMNS = ("psnr", "fd", "ms", "bytes")
 LEAST_SAMPLES = 100  # of a distance: fewer are nothing but noise
@@ -79,7 +79,7 @@ class MeasureOptions(JudgementOptions):
         if self.resamples < 20:
             raise UserError(f"--resamples is {self.resamples}", "give at least 20")
         for name in self.backend:
-            named(name)  # UserError for a name that no backend has
+            create_backend(name)  # UserError for a name that no backend has
 
     def turns(self) -> Turns:
         return replace(super().turns(), spinning=self.spinning)
@@ -92,47 +92,47 @@ def measure(options: MeasureOptions, progress: Progress = SILENT, workers: Execu
     bundle keeps no table of times and bytes alone: a report measures both itself. `workers` of the caller sample
     instead of those that the options name.
     """
-    task = measure_task(options)
+    task = open_measure_task(options)
     if task.judged is not None:
         check_memory(task.judged.needs(ROOM), options.bundle)
     task.estimate().announce()
-    measured, _ = results_of(task, progress, workers)
+    measured, _ = run_measurement(task, progress, workers)
     if options.output is not None:
-        write_whole(options.output, encode(measured))
+        write_atomic(options.output, encode(measured))
     elif task.judged is not None:
-        with open_unchanged(task.bundle, "give --output FILE.json") as (writer, manifest):
+        with open_if_unchanged(task.bundle, "give --output FILE.json") as (writer, manifest):
             stored = writer.add(encode(measured), folder="report", name="measured", suffix=".json")
             writer.commit(msgspec.structs.replace(manifest, evaluation=stored))
     return measured
 
 
-def measure_task(options: MeasureOptions) -> MeasureTask:
+def open_measure_task(options: MeasureOptions) -> MeasureTask:
     """The task of a measurement, once all is checked that needs no other body than float32. UserError if it cannot be
     done."""
     bundle, wanted = open_bundle(options.bundle), set(options.columns)
-    judged = _judged_task(bundle, options) if wanted & {"psnr", "fd"} else None
+    judged = _open_judged_task(bundle, options) if wanted & {"psnr", "fd"} else None
     if judged is None and options.output is not None:
         check_writable(options.output)
     plans: Mapping[str, Plan] = {} if judged is None else {FLOAT: judged.plan, **judged.plans}
-    timed = _timed_bodies(bundle, options, plans) if "ms" in wanted else None
+    timed = _select_timed_bodies(bundle, options, plans) if "ms" in wanted else None
     first = FLOAT if judged else timed.here[0] if timed else next(iter(bundle.manifest.bodies))
-    plans = timed.plans if timed else plans or _plan_of_each(bundle, [first], options)
+    plans = timed.plans if timed else plans or _plans_by_body(bundle, [first], options)
     return MeasureTask(
         bundle=bundle,
         plan=plans[first],
-        command=options.command("measure"),
+        command=options.command_line("measure"),
         setup=options.setup,
         judged=judged,
         timed=timed,
-        sizes={name: body_bytes(bundle, name) for name in whole_bodies(bundle.manifest)} if "bytes" in wanted else {},
+        sizes={name: body_bytes(bundle, name) for name in common_bodies(bundle.manifest)} if "bytes" in wanted else {},
         notes=() if timed is None else tuple(timing_notes(bundle, timed, options.backend)),
     )
 
 
-def _judged_task(bundle: Bundle, options: MeasureOptions) -> JudgedTask:
+def _open_judged_task(bundle: Bundle, options: MeasureOptions) -> JudgedTask:
     """The task of judging bodies one by one and, for the column fd, as sets. UserError for figures without a place."""
     manifest, extractor, data = bundle.manifest, None, None
-    names = _judged_names(bundle, options.body)
+    names = _select_names(bundle, options.body)
     shape, ids = manifest.x_shape, manifest.vocabulary.size if manifest.vocabulary else None
     if "fd" in options.columns:
         name = options.features or default_extractor(manifest)
@@ -149,36 +149,36 @@ def _judged_task(bundle: Bundle, options: MeasureOptions) -> JudgedTask:
     return replace(task, featured=options.samples, resamples=options.resamples, extractor=extractor, data=data)
 
 
-def _timed_bodies(bundle: Bundle, options: MeasureOptions, plans: Mapping[str, Plan]) -> TimedBodies:
-    """The bodies to time, each along its plan in `plans`, or else along that of `_plan_of_each`."""
-    here, elsewhere = timed_here(bundle), timed_elsewhere(bundle, options.backend)
+def _select_timed_bodies(bundle: Bundle, options: MeasureOptions, plans: Mapping[str, Plan]) -> TimedBodies:
+    """The bodies to time, each along its plan in `plans`, or else along that of `_plans_by_body`."""
+    here, elsewhere = select_local_bodies(bundle), select_backend_bodies(bundle, options.backend)
     timed = [*here, *(body for _, body in elsewhere)]
     if not set(timed) <= plans.keys():
-        plans = {**_plan_of_each(bundle, timed, options), **plans}
+        plans = {**_plans_by_body(bundle, timed, options), **plans}
     return TimedBodies(here, elsewhere, plans, options.turns())
 
 
-def _plan_of_each(bundle: Bundle, names: Sequence[str], options: MeasureOptions) -> dict[str, Plan]:
-    """A plan for each body of the bundle: `judged_plans` of the calibrated bodies among `names`. Other bodies have the
+def _plans_by_body(bundle: Bundle, names: Sequence[str], options: MeasureOptions) -> dict[str, Plan]:
+    """A plan for each body of the bundle: `select_plans` of the calibrated bodies among `names`. Other bodies have the
     plan of the first of these. Without any, it is the plan of the bundle's first calibrated body, or float32's."""
     bodies = bundle.manifest.bodies
     reference = open_body(bundle, FLOAT if FLOAT in bodies else names[0], options.threads)
     calibrated = [name for name, body in bodies.items() if body.plan is not None]
     chosen = [name for name in calibrated if name in names] or calibrated[:1]
     judged = {name: bodies[name] for name in chosen} or {FLOAT: reference.body}
-    plans = judged_plans(reference, judged, options.plan, options.guidance)
+    plans = select_plans(reference, judged, options.plan, options.guidance)
     first = next(iter(plans.values()))
     return {name: plans.get(name, first) for name in bodies}
 
 
-def _judged_names(bundle: Bundle, names: Sequence[str]) -> list[str]:
+def _select_names(bundle: Bundle, names: Sequence[str]) -> list[str]:
     """Names of the bodies to judge: those that are asked for, or the int8 bodies that are not simulated, or all."""
     bodies = int8_bodies(bundle)
     if not names:
         deployed = [name for name, body in bodies.items() if not is_simulated(body)]
         return deployed or list(bodies)
     for name in names:
-        if name in (refused := not_judged(bundle)):
+        if name in (refused := excluded_bodies(bundle)):
             raise refused[name]
         if name not in bodies:
             raise UserError(f"{bundle.path} has no int8 body {name!r}", f"give some of {', '.join(bodies)}")

@@ -15,20 +15,20 @@ import msgspec
 from fewstep.measure.bodies import graph_files
 from fewstep.measure.body_backends import inference_engine_of
 from fewstep.measure.cost import BATCH
-from fewstep.measure.estimate import Estimate, seconds_of_one
+from fewstep.measure.estimate import Estimate, seconds_per_evaluation
 from fewstep.measure.judge import Judgements, judge
 from fewstep.measure.judged_task import JudgedTask
 from fewstep.measure.results import SCHEMA, Distance, ExtractorFacts, Quality, Results
 from fewstep.measure.rollouts.prompts import HELD_OUT, given_conditions
 from fewstep.measure.speed.machine import this_machine
-from fewstep.measure.speed.timed_bodies import TimedBodies, races
-from fewstep.measure.tally import Want
+from fewstep.measure.speed.timed_bodies import TimedBodies, run_races
+from fewstep.measure.tally import JudgementRequest
 from fewstep.measure.workers.job import Workers
-from fewstep.measure.workers.setup import WorkerSetup, opened
+from fewstep.measure.workers.setup import WorkerSetup, start_workers
 from fewstep.plans.any_plan import shaping_of
 from fewstep.plans.guidance import describe
 from fewstep.plans.plan import Plan
-from fewstep.plans.shaping import described
+from fewstep.plans.shaping import describe_shaping
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.progress import SILENT, Progress
 
@@ -59,10 +59,12 @@ class MeasureTask:
         if self.judged is None:
             return Estimate(evaluations=0, sampling=0.0, timing=timing)
         task, count = self.judged, self.judged.evaluations
-        return Estimate(count, count * seconds_of_one(task.reference, task.timed_plan(), task.records), timing)
+        return Estimate(
+            count, count * seconds_per_evaluation(task.reference, task.plan_to_time(), task.records), timing
+        )
 
 
-def results_of(
+def run_measurement(
     task: MeasureTask, progress: Progress = SILENT, workers: Executor | None = None
 ) -> tuple[Results, Judgements | None]:
     """The figures of a task; and the judgements, with the samples if the task keeps them, or None if it judges nothing.
@@ -87,30 +89,40 @@ def results_of(
         seconds=0.0,
         notes=task.notes,
         random_conditions=task.judged.random if task.judged else (),
-        shaping=None if (shaping := shaping_of(plan)) is None else described(shaping),
+        shaping=None if (shaping := shaping_of(plan)) is None else describe_shaping(shaping),
         spinning=timed.turns.spinning if timed else True,
     )
     if task.judged is not None:
-        with opened(task.setup, workers) as open_workers:
-            results, judgements = _with_quality(results, task.judged, progress, open_workers)
+        with start_workers(task.setup, workers) as open_workers:
+            results, judgements = _measure_quality(results, task.judged, progress, open_workers)
     if timed is not None:
         drawn = given_conditions(task.bundle, None, None, HELD_OUT)
         records = task.judged.records if task.judged else drawn.records
-        results = msgspec.structs.replace(results, races=races(task.bundle, timed, records, progress))
+        results = msgspec.structs.replace(results, races=run_races(task.bundle, timed, records, progress))
     return msgspec.structs.replace(results, seconds=perf_counter() - start), judgements
 
 
-def _with_quality(
+def _measure_quality(
     results: Results, task: JudgedTask, progress: Progress, workers: Workers | None
 ) -> tuple[Results, Judgements]:
     """The results with the quality of each body, and the judgements that it comes from."""
-    sampling, extractor = task.sampling(workers), task.extractor
-    teacher = None if task.teacher is None else task.checked_teacher(task.taught, progress, sampling.few_by_few)
+    sampling, extractor = task.open_sampling(workers), task.extractor
+    teacher = (
+        None
+        if task.teacher is None
+        else task.find_teacher(task.teacher_sample_count, progress, sampling.sample_in_parts)
+    )
     extract = None if extractor is None else extractor.extract
     plan = None if teacher is None else teacher.plan
-    want = Want(teacher=plan, taught=task.taught, extract=extract, featured=task.featured, samples=task.has_samples)
-    judgements = judge(sampling.answers, task.contenders, task.plan, task.held_out, task.count, want, progress)
-    features, sets = (None, {}) if extractor is None else _distances(task, extractor, judgements, progress)
+    want = JudgementRequest(
+        teacher=plan,
+        teacher_sample_count=task.teacher_sample_count,
+        extract=extract,
+        featured=task.featured,
+        samples=task.has_samples,
+    )
+    judgements = judge(sampling.answers, task.contenders, task.plan, task.held_out_batch, task.count, want, progress)
+    features, sets = (None, {}) if extractor is None else _measure_distances(task, extractor, judgements, progress)
     results = msgspec.structs.replace(
         results,
         teacher=teacher.plan.name if teacher else None,
@@ -137,15 +149,19 @@ def _with_quality(
     return results, judgements
 
 
-def _distances(
+def _measure_distances(
     task: JudgedTask, extractor: "Extractor", judgements: Judgements, progress: Progress
 ) -> tuple[ExtractorFacts, dict[str, tuple[Distance, ...]]]:
     """The extractor, and the distances of each body to float32 samples of other seeds and to the data."""
-    from fewstep.measure.distances.sets import distances, extractor_facts, features_of  # a page compares no sets
+    from fewstep.measure.distances.set_distances import (  # a page compares no sets
+        extract_features,
+        extractor_facts,
+        measure_distances,
+    )
 
     sets = {f"float32, {task.plan.name}, other seeds": judgements.apart}
     if task.data is not None:
-        sets[task.data.name] = features_of(task.data, extractor, progress)
+        sets[task.data.name] = extract_features(task.data, extractor, progress)
     features = {name: judgement.features for name, judgement in judgements.bodies.items()}
     floats = judgements.reference.features
-    return extractor_facts(extractor, floats), distances(floats, features, sets, task.resamples, progress)
+    return extractor_facts(extractor, floats), measure_distances(floats, features, sets, task.resamples, progress)

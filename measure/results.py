@@ -182,7 +182,7 @@ class Results(Strict, frozen=True):
     random_conditions: tuple[str, ...] = ()  # that samples were judged on, since no values of them were given
     spinning: bool = True  # of the threads that wait while bodies are timed
 
-    def ratio(self, body: str) -> float | None:
+    def worst_ratio(self, body: str) -> float | None:
         """The speed of a body relative to the first contender, at the batch size where it wins least."""
         return min((each.ratio for race in self.races for each in race.timings if each.name == body), default=None)
 

@@ -7,11 +7,11 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from fewstep.measure.rollouts.seeds import SeedBatch
-from fewstep.measure.workers.job import Job, Workers, in_order
+from fewstep.measure.workers.job import Job, Workers, map_in_order
 from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.plan import Plan
-from fewstep.runtime.execute import Array
-from fewstep.runtime.sampler import Sampler
+from fewstep.runtime.sampling.execute import Array
+from fewstep.runtime.sampling.sampler import Sampler
 
 FLOAT = "float32"  # the body that all are compared with
 FEW = 2  # seeds at once of a plan of many steps
@@ -50,11 +50,11 @@ class Sampling:
     def answers(self, questions: Iterable[Question[Answer]]) -> Iterator[Answer]:
         """The answer to each question, in order."""
         if self.workers is not None and self.job is not None:
-            yield from in_order(self.job, questions, self.workers)
+            yield from map_in_order(self.job, questions, self.workers)
             return
         for question in questions:
             yield question.answer(self.samplers.__getitem__)
 
-    def few_by_few(self, plan: Plan, batch: SeedBatch) -> Array:
+    def sample_in_parts(self, plan: Plan, batch: SeedBatch) -> Array:
         """float32's samples along a plan of many steps, [seeds, *x_shape]."""
-        return np.concatenate(list(self.answers(SampledBatch(FLOAT, plan, part) for part in batch.parts(FEW))))
+        return np.concatenate(list(self.answers(SampledBatch(FLOAT, plan, part) for part in batch.split(FEW))))

@@ -10,22 +10,22 @@ from fewstep.graph import io
 from fewstep.graph.graph import Graph
 from fewstep.graph.half_types import BFLOAT16
 from fewstep.graph.passes.float32 import has_type
-from fewstep.graph.passes.rounding import runnable
+from fewstep.graph.passes.rounding import make_runnable
 from fewstep.graph.session import GraphSession, open_session
-from fewstep.runtime.backends import LoadedGraph, graph_of
+from fewstep.runtime.backends import LoadedGraph, find_graph
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle.manifest import GraphEntry
 from fewstep.runtime.bundle.reading import Bundle
 
 
-def simulated(graph: Graph, threads: int = 0) -> GraphSession:
+def open_simulated(graph: Graph, threads: int = 0) -> GraphSession:
     """A graph as it is judged where its backend is not. `threads` 0: one for each core.
 
     A large graph is neither folded, which would take as much memory as float32's weights, nor packed, which takes twice
     as much.
     """
-    is_small = not io.exceeds(graph)
-    return open_session(runnable(graph), optimize=is_small, arena=is_small, threads=threads, fuse_qdq=False)
+    is_small = not io.exceeds_one_file(graph)
+    return open_session(make_runnable(graph), optimize=is_small, arena=is_small, threads=threads, fuse_qdq=False)
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,11 @@ class Simulation:
         return {}
 
     def load(self, bundle: Bundle, name: str) -> LoadedGraph:
-        return self.load_graph(bundle, graph_of(bundle, name))
+        return self.load_graph(bundle, find_graph(bundle, name))
 
     def load_graph(self, bundle: Bundle, entry: GraphEntry) -> LoadedGraph:
         """Any graph of a bundle, once it is what the manifest says."""
         graph = io.load(bundle.graph(entry), root=bundle.path)
         if has_type(graph, BFLOAT16):
-            return simulated(graph, self.threads)
+            return open_simulated(graph, self.threads)
         return OnnxRuntime(threads=self.threads, fuse_qdq=False).load_graph(bundle, entry)

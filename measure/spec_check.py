@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.measure.rollouts.conditions_file import ConditionRecords
-from fewstep.measure.spec_mistakes import Reading, mistakes
+from fewstep.measure.spec_mistakes import SpecReading, candidate_readings
 from fewstep.plans.errors import UserError
-from fewstep.plans.noise import stacked
-from fewstep.plans.prediction import check, input_scale, x0_coefficients
+from fewstep.plans.noise import normal_batch
+from fewstep.plans.prediction import check_prediction, input_scale, x0_coefficients
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.spec import DenoiserFacts
 from fewstep.runtime.arrays import Float32
@@ -77,28 +77,30 @@ def check_spec(
     if len(data) < 2:
         raise UserError(f"{len(data)} samples show no spread", "give 2 or more, better 64")
     rows = np.random.default_rng(0).permutation(len(data))[:SAMPLES]  # a file may be in the order of classes
-    stated = Reading(facts.schedule, facts.prediction)
+    stated = SpecReading(facts.schedule, facts.prediction)
     errors, first = (_errors(network, stated, data, conditions, part) for part in (rows, rows[:FIRST]))
     found = list[tuple[float, str]]()  # how many times nearer each mistake brings it
-    for reading in mistakes(stated):
+    for reading in candidate_readings(stated):
         try:
-            if _nearer(first, _errors(network, reading, data, conditions, rows[:FIRST]))[0] <= 1:
+            if _improvement(first, _errors(network, reading, data, conditions, rows[:FIRST]))[0] <= 1:
                 continue
             mended = _errors(network, reading, data, conditions, rows)
         except (UserError, ArithmeticError):  # this schedule knows no such prediction or time
             continue
-        factor, at_one = _nearer(errors, mended)
-        is_nearer = factor > IN_MEAN and at_one > AT_ONE_TIME if reading.is_told_otherwise(stated) else factor > BETTER
+        factor, at_one = _improvement(errors, mended)
+        is_nearer = (
+            factor > IN_MEAN and at_one > AT_ONE_TIME if reading.differs_in_time_only(stated) else factor > BETTER
+        )
         if is_nearer and (score := _score(mended)) <= RIGHT:
             of_zeros = _score(_errors(lambda x, *_: 0 * x, reading, data, conditions, rows))  # v's are linear denoisers
             said = "" if score <= FITS and FITS * score <= of_zeros else "no reading fits well, at best "
-            found.append((factor / PER_CHANGE ** (reading.changes(stated) - 1), said + reading.mistake))
+            found.append((factor / PER_CHANGE ** (reading.count_changes(stated) - 1), said + reading.mistake))
     mistake = max(found, key=itemgetter(0), default=(1.0, ""))[1]
     if not mistake and (score := _score(errors)) > RIGHT:
         mistake = f"errors are {score:.1f} times those of a linear denoiser, and no usual mistake explains it"
     elif not mistake and nulls is not None:
         with_nulls = _errors(network, stated, data, nulls, rows)
-        others, expected = _of_others(conditions, rows)
+        others, expected = _exchange_conditions(conditions, rows)
         cost = 0.0 if expected == 0 else expected * (_sum(_errors(network, stated, data, others, rows)) - _sum(errors))
         if _score(with_nulls) > RIGHT or (cost > LEAST_COST and _sum(with_nulls) - _sum(errors) > NULL_COST * cost):
             mistake = "with the null values of its conditions it does not denoise: null is another value"
@@ -106,7 +108,7 @@ def check_spec(
 
 
 def _errors(
-    network: Network, reading: Reading, data: Float32, conditions: ConditionRecords, rows: NDArray[Any]
+    network: Network, reading: SpecReading, data: Float32, conditions: ConditionRecords, rows: NDArray[Any]
 ) -> ErrorsByLam:
     """The errors of a reading on some rows of the data, where the schedule has a time for the number of `LAMS`."""
     every = np.asarray(reading.data(data), np.float32)
@@ -114,14 +116,14 @@ def _errors(
     variance = every.astype(np.float64).var(axis=0)
     power = float(np.mean(np.square(every - every.mean(axis=0), dtype=np.float64))) or 1e-12
     values = {name: array[rows] for name, array in conditions.items()}
-    noise, found = stacked(range(len(x0)), 0, x0.shape[1:]), dict[float, ErrorsAtTime]()
+    noise, found = normal_batch(range(len(x0)), 0, x0.shape[1:]), dict[float, ErrorsAtTime]()
     low, high = schedule.noisiest.lam, min(schedule.cleanest.lam, max(LAMS))
     for of_unit in LAMS:
         lam = of_unit - 0.5 * np.log(power)
         if not low < lam < high:
             continue
-        time = schedule.at_lam(lam)
-        check(reading.prediction, time, spec)
+        time = schedule.time_at_lam(lam)
+        check_prediction(reading.prediction, time, spec)
         x = (time.alpha * x0 + time.sigma * noise).astype(np.float32)
         fed = (input_scale(reading.prediction, time, spec) * x).astype(np.float32)
         output = network(fed, np.full(len(x0), reading.time(time.network)), values)[:, : x0.shape[1]]
@@ -135,7 +137,7 @@ def _errors(
     return found
 
 
-def _of_others(conditions: ConditionRecords, rows: NDArray[Any]) -> tuple[ConditionRecords, float]:
+def _exchange_conditions(conditions: ConditionRecords, rows: NDArray[Any]) -> tuple[ConditionRecords, float]:
     """Conditions where these rows have others' values; the share of all pairs of rows that differ, over the share that
     does so here, 0 where none does."""
     values = [b"".join(np.ascontiguousarray(array[row]).tobytes() for array in conditions.values()) for row in rows]
@@ -157,7 +159,7 @@ def _score(errors: ErrorsByLam) -> float:
     return _mean(np.array([_ratio(each) for each in errors.values()]))
 
 
-def _nearer(stated: ErrorsByLam, mended: ErrorsByLam) -> tuple[float, float]:
+def _improvement(stated: ErrorsByLam, mended: ErrorsByLam) -> tuple[float, float]:
     """The factor by which the errors of a reading are below those of the spec as stated, where both have a time: in the
     geometric mean, and at most. 0 where they have none."""
     both = [lam for lam in stated if lam in mended]

@@ -28,7 +28,7 @@ USUAL_SPECS: tuple[tuple[ScheduleSpec, Prediction], ...] = (  # what networks ar
 
 
 @dataclass(frozen=True)
-class Reading:
+class SpecReading:
     """A reading of a network: its schedule, the time that it gets, and its output's meaning."""
 
     schedule: ScheduleSpec
@@ -38,18 +38,18 @@ class Reading:
     time: Callable[[float], float] = float  # the schedule's time -> the time that the network gets
     data: Callable[[Float32], NDArray[Any]] = np.asarray  # samples of the file -> samples as the network was trained
 
-    def changes(self, stated: "Reading") -> int:
+    def count_changes(self, stated: "SpecReading") -> int:
         """The number of fields of the spec that it corrects, at least 1."""
-        return max(1, (self.prediction != stated.prediction) + len(_differing(self.schedule, stated.schedule)))
+        return max(1, (self.prediction != stated.prediction) + len(_differing_fields(self.schedule, stated.schedule)))
 
-    def is_told_otherwise(self, stated: "Reading") -> bool:
+    def differs_in_time_only(self, stated: "SpecReading") -> bool:
         """True where only the time that the network gets differs, for inputs that are the same."""
         kinds = {self.schedule.kind, stated.schedule.kind}
         is_alike = len(kinds) == 1 or kinds <= set(TABLE_KINDS)
         return is_alike and replace(self, schedule=stated.schedule, mistake="") == stated
 
 
-def mistakes(stated: Reading) -> Iterator[Reading]:
+def candidate_readings(stated: SpecReading) -> Iterator[SpecReading]:
     """The readings of usual mistakes."""
     spec, prediction = stated.schedule, stated.prediction
     yield replace(stated, sign=-1.0, mistake="its output has the other sign")
@@ -58,7 +58,7 @@ def mistakes(stated: Reading) -> Iterator[Reading]:
             yield replace(stated, prediction=other, mistake=f"prediction is {other!r}, not {prediction!r}")
     for factor in (1000.0, 0.001):
         name = f"{factor:g}" if factor >= 1 else f"1/{1 / factor:.0f}"
-        mistake = f"the network takes {name} times the time that it gets: {_clock(spec, factor)}"
+        mistake = f"the network takes {name} times the time that it gets: {_time_fix(spec, factor)}"
         yield replace(stated, time=partial(mul, factor), mistake=mistake)
     first, last = NoiseSchedule(spec).path.first, NoiseSchedule(spec).path.last
     yield replace(stated, time=lambda time: first + last - time, mistake="its time runs from noise to data")
@@ -69,7 +69,7 @@ def mistakes(stated: Reading) -> Iterator[Reading]:
     tried = {*((spec, other) for other in get_args(Prediction)), *((each, prediction) for each in schedules)}
     for usual, other in USUAL_SPECS:
         if (usual, other) not in tried:
-            mistake = f"its schedule is {_named(usual, spec)}, not {_named(spec, usual)}"
+            mistake = f"its schedule is {_describe_schedule(usual, spec)}, not {_describe_schedule(spec, usual)}"
             mistake += f", and prediction is {other!r}, not {prediction!r}" if other != prediction else ""
             yield replace(stated, schedule=usual, prediction=other, mistake=mistake)
     yield replace(stated, data=lambda x: 2 * x - 1, mistake="the data are in [0, 1], and it was trained on [-1, 1]")
@@ -77,18 +77,18 @@ def mistakes(stated: Reading) -> Iterator[Reading]:
     yield replace(stated, data=lambda x: x / 127.5 - 1, mistake="the data are in [0, 255], and it takes [-1, 1]")
 
 
-def _named(spec: ScheduleSpec, other: ScheduleSpec) -> str:
+def _describe_schedule(spec: ScheduleSpec, other: ScheduleSpec) -> str:
     """A schedule by its kind, and by the fields that differ from another of its kind, or from the kind's defaults."""
     like = other if other.kind == spec.kind else ScheduleSpec(spec.kind)
-    fields = ", ".join(f"{name}={getattr(spec, name)}" for name in _differing(spec, like))
+    fields = ", ".join(f"{name}={getattr(spec, name)}" for name in _differing_fields(spec, like))
     return f"{spec.kind!r} of {fields}" if fields else repr(spec.kind)
 
 
-def _differing(spec: ScheduleSpec, other: ScheduleSpec) -> list[str]:
+def _differing_fields(spec: ScheduleSpec, other: ScheduleSpec) -> list[str]:
     return [name for name in spec.__struct_fields__ if getattr(spec, name) != getattr(other, name)]
 
 
-def _clock(spec: ScheduleSpec, factor: float) -> str:
+def _time_fix(spec: ScheduleSpec, factor: float) -> str:
     """A fix in words, by which a network gets another multiple of the time."""
     if spec.kind == "flow" and spec.timesteps * factor >= 1:
         return f"give the schedule timesteps={spec.timesteps * factor:.0f}"

@@ -6,17 +6,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.measure.rollouts.conditions_file import ConditionRecords, checked_records, read_arrays
+from fewstep.measure.rollouts.conditions_file import ConditionRecords, check_records, read_arrays
 from fewstep.measure.sampling import FLOAT
 from fewstep.measure.spec_check import Network, SpecCheck, check_spec
 from fewstep.plans.errors import UserError
 from fewstep.plans.spec import DenoiserFacts
 from fewstep.runtime.arrays import Float32, as_finite
+from fewstep.runtime.bundle.conditions import null
 from fewstep.runtime.bundle.manifest import Description
 from fewstep.runtime.bundle.reading import Bundle
-from fewstep.runtime.conditions import null
-from fewstep.runtime.loading import load
-from fewstep.runtime.prologues import TIME
+from fewstep.runtime.sampling.loading import load
+from fewstep.runtime.sampling.prologue_rows import TIME
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def read_samples(file: Path, denoiser: Description, is_one: bool = True) -> Data
         fix = f"write numpy.savez(FILE, x=[N, {', '.join(map(str, denoiser.x_shape))}], and each condition)"
         raise UserError(f"{file.name} has no samples x of the denoiser's shape{shape}", fix)
     x = as_finite(data, f"x of {file.name}", "write finite numbers, in the range of its training")
-    return DataSamples(x, checked_records(file.name, arrays, denoiser.conditions))
+    return DataSamples(x, check_records(file.name, arrays, denoiser.conditions))
 
 
 def check_bundle(bundle: Bundle, file: Path) -> SpecCheck:

@@ -9,23 +9,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.measure.distances.drift import Moments, drift
+from fewstep.measure.distances.drift import Moments, measure_drift
 from fewstep.measure.judged_batch import JudgedRun, StepSums
 from fewstep.measure.results import StepQuality, TokenQuality, TokenStepQuality
-from fewstep.measure.rollouts.direction import judged_differences
 from fewstep.measure.rollouts.end_quality import EndQuality, end_quality
 from fewstep.measure.rollouts.metrics import Floats, has_ssim, psnr, sqnr, ssim
-from fewstep.measure.rollouts.nearness import Signal
+from fewstep.measure.rollouts.nearness import ReferencePower
+from fewstep.measure.rollouts.output_differences import summarize_differences
 from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.plan import Plan
 from fewstep.runtime.bundle.manifest import TokenAgreement
-from fewstep.runtime.execute import Array
+from fewstep.runtime.sampling.execute import Array
 
 NOTHING: NDArray[Any] = np.zeros(0, np.float32)
 
 
 @dataclass(frozen=True)
-class Want:
+class JudgementRequest:
     """The measurements of each body, besides its distance from float32 along the same plan.
 
     teacher: a plan whose float32 samples of the first `taught` seeds all are compared with; None for none.
@@ -34,7 +34,7 @@ class Want:
     """
 
     teacher: Plan | None = None
-    taught: int = 0
+    teacher_sample_count: int = 0
     extract: Callable[[NDArray[Any]], NDArray[np.floating]] | None = None
     featured: int = 0
     samples: bool = False
@@ -69,7 +69,7 @@ class PairedSamples:
         self._psnr: list[NDArray[np.float64]] = []
         self._ssim: list[NDArray[np.float64]] = []
         self._ours, self._theirs = Moments(), Moments()
-        self._signal = Signal()
+        self._signal = ReferencePower()
 
     def add(self, samples: Floats, references: Floats) -> None:
         """Take one more batch; an empty one changes nothing."""
@@ -86,7 +86,7 @@ class PairedSamples:
         """The figures so far, against what `reference` names. At least one sample was added."""
         similar = np.concatenate(self._ssim) if self._ssim else None
         return end_quality(
-            np.concatenate(self._psnr), reference, self._signal, drift(self._ours, self._theirs), similar
+            np.concatenate(self._psnr), reference, self._signal, measure_drift(self._ours, self._theirs), similar
         )
 
 
@@ -98,7 +98,7 @@ class Tally:
     float32, which is compared with the teacher alone. seen: seeds so far. steps: empty of tokens and of float32.
     """
 
-    want: Want
+    want: JudgementRequest
     teacher: Array
     plan: AnyPlan
     is_float: bool = False
@@ -139,7 +139,7 @@ class Tally:
         teacher, tokens, against_float = self.want.teacher, None, None
         if self.tokens:
             decibels = np.concatenate([each.decibels for each in self.tokens if each.decibels is not None])
-            against_float, tokens = end_quality(decibels, name), _token_quality(self.plan, self.tokens)
+            against_float, tokens = end_quality(decibels, name), _average_token_quality(self.plan, self.tokens)
         elif not self.is_float:
             against_float = self.against_float.quality(name)
         return Judgement(
@@ -147,25 +147,25 @@ class Tally:
             against_teacher=self.against_teacher.quality(f"float32, {teacher.name}") if teacher else None,
             steps=tuple(self._steps()),
             tokens=tokens,
-            features=joined(self.features),
-            samples=joined(self.samples),
-            reference=joined(self.reference),
+            features=concatenate(self.features),
+            samples=concatenate(self.samples),
+            reference=concatenate(self.reference),
         )
 
     def _steps(self) -> Iterator[StepQuality]:
         steps: Any = self.plan.steps
         for i, sums in enumerate(self.steps):
             step, forced = steps[i], sqnr(sums.forced) if sums.forced_seeds else None
-            figures = (forced, sqnr(sums.x0), sqnr(sums.x), *judged_differences(i, sums.differences))
+            figures = (forced, sqnr(sums.x0), sqnr(sums.x), *summarize_differences(i, sums.differences))
             yield StepQuality(i, step.time, step.lam, step.group, *figures, network=step.network)
 
 
-def joined(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
+def concatenate(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
     """All parts one after the other, or nothing."""
     return np.concatenate(parts) if parts else NOTHING
 
 
-def _token_quality(plan: Any, parts: Sequence[JudgedRun]) -> TokenQuality:
+def _average_token_quality(plan: Any, parts: Sequence[JudgedRun]) -> TokenQuality:
     """The mean over batches: every sample has as many open positions at a step."""
     agreements = [each.agreement for each in parts if each.agreement is not None]
     weights = [len(each.samples) for each in parts]

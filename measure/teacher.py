@@ -12,16 +12,16 @@ from dataclasses import dataclass
 
 from fewstep.measure.rollouts.conditions_file import ConditionRecords
 from fewstep.measure.rollouts.metrics import Floats, psnr
+from fewstep.measure.rollouts.recorded_token_run import check_counts
 from fewstep.measure.rollouts.seeds import SeedBatch
-from fewstep.measure.rollouts.token_course import check_counts
 from fewstep.plans.any_plan import AnyPlan, shaping_of
 from fewstep.plans.errors import UserError
-from fewstep.plans.guidance import of_shares
+from fewstep.plans.guidance import respread_weights
 from fewstep.plans.plan import Plan, with_steps
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.spec import Strict
 from fewstep.runtime.progress import SILENT, Progress
-from fewstep.runtime.sampler import Sampler
+from fewstep.runtime.sampling.sampler import Sampler
 
 FIRST_STEPS = 80  # of the default plan, before it is doubled
 MOST_STEPS = 320  # beyond them rounding in float32 is as large as the difference
@@ -85,7 +85,7 @@ def teacher_plan(sampler: Sampler, name: str | None, judged: AnyPlan) -> Plan:
         name = f"{solver}:{FIRST_STEPS}@arctan" if timesteps >= FIRST_STEPS else f"{solver}:{timesteps}@trailing"
     shaping = None if _is_file(name) else shaping_of(judged)
     plan = sampler.compile(name, judged.guidance, shaping=shaping)
-    guidance = of_shares(judged.guidance, len(judged.steps), len(plan.steps))
+    guidance = respread_weights(judged.guidance, len(judged.steps), len(plan.steps))
     if guidance != judged.guidance and not _is_file(name):
         plan = sampler.compile(name, guidance, shaping=shaping)
     grid = plan.name.partition("@")[2].partition("(")[0]
@@ -100,8 +100,8 @@ def teacher_plan(sampler: Sampler, name: str | None, judged: AnyPlan) -> Plan:
 def is_distilled(sampler: Sampler, judged: AnyPlan) -> bool:
     """True where a denoiser was distilled to few steps: its spec says so, it is a consistency function, or the judged
     plan is of a solver for such denoisers. A network of two times follows the trajectory, unless its spec says so."""
-    from fewstep.plans.names.name import parse_plan_name  # all solvers: not for who only runs plans
-    from fewstep.plans.published import facts_of
+    from fewstep.plans.names.plan_name import parse_plan_name  # all solvers: not for who only runs plans
+    from fewstep.plans.publication import facts_of
 
     manifest = sampler.bundle.manifest
     if manifest.distilled or sampler.network().inputs.has_second_time:
@@ -113,7 +113,7 @@ def is_distilled(sampler: Sampler, judged: AnyPlan) -> bool:
     return False
 
 
-def teacher_of(sampler: Sampler, name: str | None, judged: AnyPlan) -> Plan | None:
+def select_teacher_plan(sampler: Sampler, name: str | None, judged: AnyPlan) -> Plan | None:
     """`teacher_plan`, or None where no run is the exact one: of a distilled denoiser unless a plan is named, and of
     tokens, of which more steps draw others. UserError for a plan of tokens that may leave evaluations out, along which
     no body is judged."""
@@ -129,7 +129,7 @@ def teacher_of(sampler: Sampler, name: str | None, judged: AnyPlan) -> Plan | No
     return None
 
 
-def checked_teacher(
+def find_teacher(
     sampler: Sampler,
     name: str | None,
     judged: Plan,
@@ -143,7 +143,7 @@ def checked_teacher(
     name: of the teacher's plan, or its file; such a plan stays as it is. None: the default, whose steps are doubled
         until it suffices, up to `MOST_STEPS`. records: conditions of one's own.
     """
-    held_out = SeedBatch.held_out(sampler.bundle.manifest, seeds, records)
+    held_out = SeedBatch.from_manifest(sampler.bundle.manifest, seeds, records)
 
     def samples_of(plan: Plan) -> Floats:
         progress(f"checking the teacher: {plan.name}", 0, 1)
@@ -152,7 +152,7 @@ def checked_teacher(
         return samples
 
     plan = teacher_plan(sampler, name, judged)
-    finer = None if name is not None and _is_file(name) else _twice(sampler, plan, judged)
+    finer = None if name is not None and _is_file(name) else _double_steps(sampler, plan, judged)
     if finer is not None:
         judged_samples, coarse = samples_of(judged), samples_of(plan)
     while finer is not None:
@@ -160,11 +160,11 @@ def checked_teacher(
         check = TeacherCheck(plan.name, _mean_psnr(coarse, fine), _mean_psnr(judged_samples, fine), len(seeds))
         if check.suffices or name is not None or len(plan.steps) >= MOST_STEPS:
             return Teacher(plan, check)
-        plan, coarse, finer = finer, fine, _twice(sampler, finer, judged)
+        plan, coarse, finer = finer, fine, _double_steps(sampler, finer, judged)
     return Teacher(plan, TeacherCheck(plan.name, None, None, 0))
 
 
-def _twice(sampler: Sampler, plan: Plan, judged: Plan) -> Plan | None:
+def _double_steps(sampler: Sampler, plan: Plan, judged: Plan) -> Plan | None:
     """The plan with twice as many steps, or None: its times were given one by one, or it has all timesteps."""
     steps = plan.name.partition(":")[2].partition("@")[0]
     if not steps.isdecimal():

@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.plans.plan import Plan, Step, array, group_of
+from fewstep.plans.plan import Plan, Step, group_of, tensor_values
 from fewstep.plans.shaping import Shaping
 from fewstep.plans.tokens.plan import TokenPlan, TokenStep
 
@@ -20,7 +20,7 @@ Edges = Sequence[float] | Mapping[str, Sequence[float]]  # between range groups:
 def times_of(plan: AnyPlan, step: AnyStep) -> NDArray[np.float64]:
     """The network's time at a step, or those of all positions [positions]."""
     number = step.times if isinstance(step, Step) else None
-    return np.array(step.time) if number is None else array(plan.tensors[number]).ravel()
+    return np.array(step.time) if number is None else tensor_values(plan.tensors[number]).ravel()
 
 
 def shaping_of(plan: AnyPlan) -> Shaping | None:

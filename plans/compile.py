@@ -5,16 +5,16 @@ from contextlib import contextmanager
 from numbers import Real
 
 from fewstep.plans import guidance as guide
+from fewstep.plans.carried_banks import add_banks
 from fewstep.plans.default_grid import ANGLES, distilled_grid
 from fewstep.plans.errors import NUMERIC, UserError
 from fewstep.plans.guidance import Guidance, Pag, Residual, Steer
-from fewstep.plans.keeping import keeping
 from fewstep.plans.plan import IMAGE, Plan
 from fewstep.plans.schedule import NoiseSchedule, Time, check_times
 from fewstep.plans.shaping import Shaping, as_shaping
 from fewstep.plans.spec import PURE_NOISE, DenoiserFacts
 from fewstep.plans.staircase import staircase
-from fewstep.plans.state_rows import plan_of
+from fewstep.plans.state_rows import build_plan
 from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Solver, Tracer
 
@@ -28,7 +28,7 @@ def compile_plan(
     strength: float | None = None,
     renoise: float | None = None,
 ) -> Plan:
-    """Compile a plan by its name, SOLVER:STEPS or SOLVER:STEPS@GRID (`name.py`), for a denoiser.
+    """Compile a plan by its name, SOLVER:STEPS or SOLVER:STEPS@GRID (`plan_name.py`), for a denoiser.
 
     Args:
         guidance: a form of `plans.guidance`, or the weight w of classifier-free guidance; None (or 1) evaluates the
@@ -39,16 +39,18 @@ def compile_plan(
             without a grid is then on `trailing`, where the share of the steps is that of the training's time.
         renoise: in [0, 1]: how much of that noise the image is given (`Tracer.start`); None is 1, all of it.
     """
-    from fewstep.plans.names.name import (  # all solvers: not for who only runs plans
+    from fewstep.plans.names.plan_name import (  # all solvers: not for who only runs plans
         TRAILING,
         parse_plan_name,
         with_grid,
     )
-    from fewstep.plans.published import facts_of
+    from fewstep.plans.publication import facts_of
 
     grids = (denoiser.grid, distilled_grid(denoiser)) if strength is None else (TRAILING, TRAILING)
     parsed = parse_plan_name(name, *grids)
-    with _finite(f"the grid of plan {name!r} has no finite numbers", "choose parameters nearer to the usual ones"):
+    with _require_finite(
+        f"the grid of plan {name!r} has no finite numbers", "choose parameters nearer to the usual ones"
+    ):
         times = parsed.grid(NoiseSchedule(denoiser.schedule), parsed.steps)
     if strength is not None:
         times = times[-_steps_left(strength, len(times) - 1) - 1 :]
@@ -82,7 +84,7 @@ def trace_plan(
         raise UserError(f"plan {name!r} has {len(times)} times", "give two or more, from noisy to clean")
     check_times(times)
     if strength is None:
-        times = _from_pure_noise(times, denoiser)
+        times = _prepend_pure_noise(times, denoiser)
     guidance = check_guidance(guidance, denoiser)
     shaping = as_shaping(shaping)
     schedule = NoiseSchedule(denoiser.schedule)
@@ -90,22 +92,22 @@ def trace_plan(
         denoiser=denoiser,
         first=times[0],
         schedule=schedule,
-        guidance=guide.scaled(guidance, denoiser.gradients),
+        guidance=guide.fill_steer_scale(guidance, denoiser.gradients),
         shaping=shaping,
         from_image=strength is not None,
         renoise=_check_renoise(renoise, strength, denoiser),
     )
-    sample = _traced(name, solver, tracer, times)
+    sample = _trace_solver(name, solver, tracer, times)
     if not tracer.evaluations:
         raise UserError(f"the solver of plan {name!r} has no steps", "let it evaluate the denoiser: trace.denoise")
-    plan = plan_of(name, tracer, sample, guidance, strength, renoise, groups)
+    plan = build_plan(name, tracer, sample, guidance, strength, renoise, groups)
     if strength is not None and IMAGE not in plan.given:
         raise UserError(f"solver of plan {name!r} does not start from an image", "leave strength out")
-    plan = keeping(plan, denoiser.carried, denoiser.schedule, groups)
+    plan = add_banks(plan, denoiser.carried, denoiser.schedule, groups)
     return plan if denoiser.stairs is None else staircase(plan, denoiser.stairs, schedule)
 
 
-def _from_pure_noise(times: Sequence[Time], denoiser: DenoiserFacts) -> Sequence[Time]:
+def _prepend_pure_noise(times: Sequence[Time], denoiser: DenoiserFacts) -> Sequence[Time]:
     """The times, behind one at pure noise where a network is there for that one alone (One More Step: Hu et al. 2023,
     arXiv 2311.15744) and the schedule ends before. The network is told the time of the first step; the authors' is told
     none. The solver makes the step: theirs is ancestral."""
@@ -127,16 +129,16 @@ def _check_every_step(plan: Plan, schedule: NoiseSchedule) -> None:
             )
 
 
-def _traced(name: str, solver: Solver, tracer: Tracer, times: Sequence[Time]) -> Lin:
+def _trace_solver(name: str, solver: Solver, tracer: Tracer, times: Sequence[Time]) -> Lin:
     """The solver's sample; its arithmetic may be undefined at these times."""
     went = f"{times[0].network:g} .. {times[-1].network:g} of schedule {tracer.schedule.name}"
     what = f"the solver of plan {name!r} has no finite numbers over times {went}"
-    with _finite(what, "choose smaller parameters, times where sigma > 0 and alpha > 0, or another solver"):
-        return tracer.restored(solver(tracer, times), times[-1])
+    with _require_finite(what, "choose smaller parameters, times where sigma > 0 and alpha > 0, or another solver"):
+        return tracer.add_share(solver(tracer, times), times[-1])
 
 
 @contextmanager
-def _finite(what: str, fix: str) -> Iterator[None]:
+def _require_finite(what: str, fix: str) -> Iterator[None]:
     """Inside the block, arithmetic without a finite result is a UserError."""
     try:
         yield

@@ -7,7 +7,7 @@ import msgspec
 
 from fewstep.plans.compile import check_guidance
 from fewstep.plans.errors import UserError
-from fewstep.plans.guidance import CfgPlusPlus, Guidance, Residual, Steer, weights
+from fewstep.plans.guidance import CfgPlusPlus, Guidance, Residual, Steer, branch_weights
 from fewstep.plans.plan import group_of
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.spec import DenoiserFacts
@@ -31,7 +31,7 @@ def compile_tokens(
         groups: increasing edges of lambda, which give each step its range group.
     """
     from fewstep.plans.grids.ends import check_steps  # all solvers and grids: not for who only runs plans
-    from fewstep.plans.names.name import parse_token_plan_name
+    from fewstep.plans.names.plan_name import parse_token_plan_name
 
     form, schedule = check_guidance(guidance, denoiser), NoiseSchedule(denoiser.schedule)
     if isinstance(form, CfgPlusPlus | Residual | Steer):
@@ -41,7 +41,7 @@ def compile_tokens(
     count, share, steps = math.prod(shape), 1.0, []
     for index, step in enumerate(parsed.sampler(tuple(shape), parsed.steps)):
         lam = None if share >= 1 else math.log1p(-share) - math.log(share)
-        branches = weights(form, index, -math.inf if lam is None else lam)
+        branches = branch_weights(form, index, -math.inf if lam is None else lam)
         told = schedule.clock(min(share, 1.0)).network
         placed = {"time": told, "lam": lam, "group": group_of(lam, groups)}
         own = {"branches": tuple(branches), "weights": tuple(branches.values())}

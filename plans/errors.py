@@ -10,7 +10,7 @@ class UserError(Exception):
     a damaged file has put into it."""
 
     def __init__(self, what: str, fix: str) -> None:
-        self.what, self.fix = _one_line(what), _one_line(fix)
+        self.what, self.fix = _escape_line(what), _escape_line(fix)
         super().__init__(f"{self.what}; {self.fix}")
 
     def __reduce__(self) -> tuple[type["UserError"], tuple[str, str]]:
@@ -36,5 +36,5 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def _one_line(text: str) -> str:
+def _escape_line(text: str) -> str:
     return printable(" ".join(text.split()))

@@ -8,9 +8,9 @@ import msgspec
 
 from fewstep.plans import guidance, shaping
 from fewstep.plans.any_plan import AnyPlan
-from fewstep.plans.carry import carry_problem
+from fewstep.plans.carry_check import carry_problem
 from fewstep.plans.errors import UserError
-from fewstep.plans.names.named_code import split_code
+from fewstep.plans.names.user_code import split_code
 from fewstep.plans.noise import DRAWS_LIMIT
 from fewstep.plans.plan import SCHEMA, Plan, Row, Step, Term, tensor_problem
 from fewstep.plans.tokens.plan import decode_tokens, is_token_plan
@@ -35,7 +35,7 @@ def decode(data: bytes, source: str = "plan") -> Plan:
             raise UserError(f"{source} has plan schema {schema}, this version reads up to {SCHEMA}", "update fewstep")
         if schema in OLDER:
             raw = (_from_schema_1(raw) if schema == 1 else raw) | {"schema": SCHEMA}
-        plan = msgspec.convert(_without_linear_ag(raw), Plan)
+        plan = msgspec.convert(_drop_linear_ag(raw), Plan)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{source} is no plan: {error}", FIX) from None
     if plan.schema != SCHEMA:
@@ -75,7 +75,7 @@ def _from_schema_1(raw: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _without_linear_ag(raw: Any) -> Any:
+def _drop_linear_ag(raw: Any) -> Any:
     """Earlier versions compiled LinearAG: its rule is in the numbers of the steps, and its weights are kept."""
     form = raw.get("guidance") if isinstance(raw, dict) else None
     if not (isinstance(form, dict) and form.get("type") == "linear-ag"):
@@ -97,14 +97,14 @@ def _problem(plan: Plan) -> str | None:
     for draw in (*plan.start_draws, *(draw for step in plan.steps for draw in (*step.draws, *(step.enters or ())))):
         if not 0 <= draw < DRAWS_LIMIT:
             return f"there is no draw {draw}"
-    if plan.guidance is not None and (wrong := guidance.problem(plan.guidance)):
+    if plan.guidance is not None and (wrong := guidance.guidance_problem(plan.guidance)):
         return f"its guidance {wrong}"
     if wrong := tensor_problem(plan.tensors):
         return wrong
     if len({bank.name for bank in plan.banks}) < len(plan.banks) or any(bank.slots < 1 for bank in plan.banks):
         return f"it has the banks {[(bank.name, bank.slots) for bank in plan.banks]}"
     for i, step in enumerate(plan.steps):
-        if step.enters is not None and (plan.rolling is None or len(step.enters) != len(plan.start_draws)):
+        if step.enters is not None and (plan.rolling_bank is None or len(step.enters) != len(plan.start_draws)):
             return f"steps[{i}] enters {list(step.enters)}"
         if wrong := _step_problem(step, len(plan.tensors)) or _banks_problem(step, plan):
             return f"steps[{i}] {wrong}"
@@ -132,7 +132,7 @@ def _step_problem(step: Step, tensors: int) -> str | None:
         return f"has {step.heads} heads"
     if step.group < 0:
         return f"has group {step.group}"
-    if step.shaping is not None and (wrong := shaping.problem(step.shaping)):
+    if step.shaping is not None and (wrong := shaping.shaping_problem(step.shaping)):
         return wrong
     for time in (step.time, step.to or 0):
         if not abs(time) <= FLOAT32_LIMIT:  # nor NaN
@@ -146,7 +146,7 @@ def _step_problem(step: Step, tensors: int) -> str | None:
 
 def _rolls_problem(plan: Plan, count: int) -> str | None:
     """The fault of the bank of the rows that roll on, of so many; None for none."""
-    bank = plan.rolling
+    bank = plan.rolling_bank
     if bank is None or (own := bank.rolls) is None:
         return None
     if own.axis >= 0 or own.by < 1 or not 1 <= own.steps <= len(plan.steps):
@@ -177,7 +177,7 @@ def _tables(plan: Plan) -> Iterator[tuple[str, Sequence[Row], Sequence[Term], in
     for i, step in enumerate(plan.steps):
         seen = K + len(step.branches) * step.heads
         made = seen + (step.shaping is not None)
-        shaped = 0 if step.shaping is None else shaping.values_wanted(step.shaping)
+        shaped = 0 if step.shaping is None else shaping.value_count(step.shaping)
         yield f"steps[{i}].input", (step.input,), step.input_terms, 1, K
         yield f"steps[{i}].shape_of", step.shaping_of, step.shaping_terms, shaped, seen
         yield f"steps[{i}].x0", (step.x0,), step.x0_terms, 1, made

@@ -16,7 +16,7 @@ from typing import Literal
 import msgspec
 
 from fewstep.plans.errors import UserError
-from fewstep.plans.spec import By, Strict, canonical
+from fewstep.plans.spec import By, Strict, canonicalize
 
 COND, UNCOND = "cond", "uncond"
 PERTURBED = "perturbed"  # a branch, and the condition that is 1 in it
@@ -119,7 +119,7 @@ def as_guidance(value: float | Guidance | None) -> Guidance | None:
     if value is None:
         return None
     if isinstance(value, Guidance):
-        return canonical(value, problem, FIX)
+        return canonicalize(value, guidance_problem, FIX)
     if isinstance(value, bool) or not (isinstance(value, Real) and abs(value) <= sys.float_info.max):
         raise UserError(f"guidance {value!r} is no finite number", "give a weight such as 2.0, or leave it out")
     return None if value == 1 else Cfg(float(value))
@@ -131,30 +131,32 @@ def to_text(guidance: Guidance | None) -> str | None:
         besides = None if guidance.guidance is None else to_text(guidance.guidance)
         if guidance != Steer(guidance.weight, guidance=guidance.guidance) or isinstance(guidance.weight, tuple):
             return None
-        steered = f"{STEER}{_exactly(guidance.weight)}"
+        steered = f"{STEER}{_format_number(guidance.weight)}"
         return steered if guidance.guidance is None else besides and f"{besides}+{steered}"
     weight = guidance.weight if isinstance(guidance, Pag) else weight_of(guidance)
-    said = None if weight is None else _exactly(weight)
-    return f"{said}+{PAG}{_exactly(guidance.scale)}".removeprefix("1+") if isinstance(guidance, Pag) else said
+    said = None if weight is None else _format_number(weight)
+    return f"{said}+{PAG}{_format_number(guidance.scale)}".removeprefix("1+") if isinstance(guidance, Pag) else said
 
 
-def _exactly(number: float) -> str:
+def _format_number(number: float) -> str:
     """The number in six digits where these are all it has."""
     return f"{number:g}" if float(f"{number:g}") == number else repr(number)
 
 
-def problem(guidance: Guidance) -> str | None:
+def guidance_problem(guidance: Guidance) -> str | None:
     """The problem with the numbers of a guidance, or None."""
     if not all(map(isfinite, _numbers(guidance))):
         return "holds a number that is not finite"
     if isinstance(guidance, Steer):
         if guidance.weight == ():
             return "has no weight"
-        return None if guidance.guidance is None else problem(guidance.guidance)
+        return None if guidance.guidance is None else guidance_problem(guidance.guidance)
     if isinstance(guidance, Branches):
         if () in guidance.weights.values():
             return "has a branch without a weight"
-        if any(abs(sum(weights(guidance, each, 0.0).values()) - 1) > 1e-9 for each in range(_evaluations(guidance))):
+        if any(
+            abs(sum(branch_weights(guidance, each, 0.0).values()) - 1) > 1e-9 for each in range(_evaluations(guidance))
+        ):
             return "has weights that do not sum to 1"
     elif isinstance(guidance, CfgPlusPlus):
         if guidance.weight < 0:
@@ -188,7 +190,7 @@ def needs_null(guidance: Guidance | None) -> bool:
     form = guidance.guidance if isinstance(guidance, Steer) else guidance
     inside = form.interval[0] if isinstance(form, Cfg) and form.interval is not None else 0.0
     count = range(_evaluations(form))
-    return any(UNCOND in weights(form, each, inside) and not is_estimated(form, each) for each in count)
+    return any(UNCOND in branch_weights(form, each, inside) and not is_estimated(form, each) for each in count)
 
 
 def _evaluations(guidance: Guidance | None) -> int:
@@ -203,17 +205,17 @@ def is_estimated(guidance: Guidance | None, evaluation: int) -> bool:
     return isinstance(guidance, Residual) and (guidance.kind == "self" or evaluation > 0)
 
 
-def weights(guidance: Guidance | None, evaluation: int, lam: float) -> dict[str, float]:
+def branch_weights(guidance: Guidance | None, evaluation: int, lam: float) -> dict[str, float]:
     """Branches and their weights in the guided output of an evaluation at `lam`. A branch of weight 0 is left out,
     unless the form reads it for more than the sum."""
     if isinstance(guidance, Steer):
-        return {COND: 0.0} | weights(
+        return {COND: 0.0} | branch_weights(
             guidance.guidance, evaluation, lam
         )  # it reads COND's gradient, whatever the weight
     if guidance is None:
         return {COND: 1.0}
     if isinstance(guidance, Branches):
-        shares = {branch: _at(weight, evaluation) for branch, weight in guidance.weights.items()}
+        shares = {branch: _weight_at(weight, evaluation) for branch, weight in guidance.weights.items()}
     elif isinstance(guidance, Pag):
         w, s = guidance.weight, guidance.scale
         shares = {COND: w + s, UNCOND: 1 - w, PERTURBED: -s}
@@ -230,44 +232,44 @@ def _weight(guidance: Cfg | CfgPlusPlus | Residual, evaluation: int, lam: float)
         return guidance.weight
     if guidance.interval is not None and not guidance.interval[0] <= lam < guidance.interval[1]:
         return 1.0
-    return _at(guidance.weight, evaluation)
+    return _weight_at(guidance.weight, evaluation)
 
 
-def of_shares(guidance: Guidance | None, evaluations: int, count: int) -> Guidance | None:
+def respread_weights(guidance: Guidance | None, evaluations: int, count: int) -> Guidance | None:
     """The guidance of a plan of so many `evaluations`, for a plan of `count`: each weight is for its share of them."""
 
     def spread(weight: float | tuple[float, ...]) -> float | tuple[float, ...]:
         if not isinstance(weight, tuple):
             return weight
-        return tuple(_at(weight, evaluation * evaluations // count) for evaluation in range(count))
+        return tuple(_weight_at(weight, evaluation * evaluations // count) for evaluation in range(count))
 
     if isinstance(guidance, Branches):
         return Branches({branch: spread(weight) for branch, weight in guidance.weights.items()})
     if isinstance(guidance, Cfg):
         return Cfg(spread(guidance.weight), guidance.interval)
     if isinstance(guidance, Steer):
-        besides = of_shares(guidance.guidance, evaluations, count)
+        besides = respread_weights(guidance.guidance, evaluations, count)
         return msgspec.structs.replace(guidance, weight=spread(guidance.weight), guidance=besides)
     return guidance
 
 
-def _at(weight: float | tuple[float, ...], evaluation: int) -> float:
+def _weight_at(weight: float | tuple[float, ...], evaluation: int) -> float:
     """The weight of an evaluation: one for all, or the tuple's in turn, its last for all that follow."""
     return weight[min(evaluation, len(weight) - 1)] if isinstance(weight, tuple) else weight
 
 
-def scaled(guidance: Guidance | None, gradients: Collection[By]) -> Guidance | None:
+def fill_steer_scale(guidance: Guidance | None, gradients: Collection[By]) -> Guidance | None:
     """The guidance with the scale that suits gradients by x or by x0, where it names none."""
     if not isinstance(guidance, Steer) or guidance.scale is not None:
         return guidance
     return msgspec.structs.replace(guidance, scale="variance" if "x0" in gradients else "sigma2/alpha")
 
 
-def shift(guidance: Guidance | None, evaluation: int, alpha: float, sigma: float) -> float:
+def gradient_factor(guidance: Guidance | None, evaluation: int, alpha: float, sigma: float) -> float:
     """The factor of the gradient in x0; 0 without a `Steer`."""
     if not isinstance(guidance, Steer):
         return 0.0
-    weight = _at(guidance.weight, evaluation)
+    weight = _weight_at(guidance.weight, evaluation)
     if guidance.scale == "sigma2/alpha":
         return weight * sigma**2 / alpha if alpha else 0.0
     return weight if guidance.scale == "one" else weight * sigma**2 / (alpha**2 + sigma**2)

@@ -12,13 +12,13 @@ from fewstep.plans import grids
 from fewstep.plans.compile import trace_plan
 from fewstep.plans.default_grid import ANGLES, distilled_grid
 from fewstep.plans.errors import UserError
-from fewstep.plans.names.call import Value, parameters
+from fewstep.plans.names.call_syntax import Value, parameters
 from fewstep.plans.names.grid_name import GRIDS, Grid
-from fewstep.plans.names.name import SAMPLERS, SOLVERS
 from fewstep.plans.names.namespace import Function, Namespace
+from fewstep.plans.names.plan_name import SAMPLERS, SOLVERS
 from fewstep.plans.names.plugins import is_own, package_of, plugins
 from fewstep.plans.plan import Plan
-from fewstep.plans.published import facts_of
+from fewstep.plans.publication import facts_of
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.plans.tracer import Solver

@@ -60,23 +60,25 @@ def normal(seed: int, draw: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
     (seed mod 2**32, seed div 2**32): words w0..w3, u = (w + 1/2) / 2**32, and the pairs (u0, u1), (u2, u3) give
     sqrt(-2 ln u) cos(2 pi u'), sqrt(-2 ln u) sin(2 pi u').
     """
-    return np.asarray(stacked([seed], draw, shape)[0])
+    return np.asarray(normal_batch([seed], draw, shape)[0])
 
 
-def stacked(seeds: Sequence[int], draw: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
+def normal_batch(seeds: Sequence[int], draw: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
     """`normal` of each seed, [len(seeds), *shape]: the executor's draw for a batch."""
-    return _drawn(seeds, np.full(len(seeds), NORMALS, np.uint64), draw, shape)
+    return _draw_streams(seeds, np.full(len(seeds), NORMALS, np.uint64), draw, shape)
 
 
-def normals(seed: int, draw: int, shape: tuple[int, ...], particles: int) -> NDArray[np.float32]:
+def particle_normals(seed: int, draw: int, shape: tuple[int, ...], particles: int) -> NDArray[np.float32]:
     """The noise of particles 0 to `particles` - 1 of one seed, [particles, *shape]. Particle 0 has the noise of
     `normal`, particle p the stream PARTICLES + p."""
     streams = np.arange(PARTICLES, PARTICLES + particles, dtype=np.uint64)
     streams[:1] = NORMALS
-    return _drawn([seed] * particles, streams, draw, shape)
+    return _draw_streams([seed] * particles, streams, draw, shape)
 
 
-def _drawn(seeds: Sequence[int], streams: NDArray[np.uint64], draw: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
+def _draw_streams(
+    seeds: Sequence[int], streams: NDArray[np.uint64], draw: int, shape: tuple[int, ...]
+) -> NDArray[np.float32]:
     """The noise of each seed in its stream, [len(seeds), *shape]. The loop makes a few seeds at once; none depends on
     the others."""
     for seed in seeds:

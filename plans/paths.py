@@ -36,19 +36,19 @@ class Path:
     share: Callable[[float], float] | None = None
 
 
-def preserving(lam: float) -> Pair:
+def preserving_pair(lam: float) -> Pair:
     """alpha^2 + sigma^2 = 1; each from its own side of the logistic function, so that neither cancels."""
     if abs(lam) > 300:
         return (0.0, 1.0) if lam < 0 else (1.0, math.exp(-lam))
     return 1 / math.sqrt(1 + math.exp(-2 * lam)), 1 / math.sqrt(1 + math.exp(2 * lam))
 
 
-def straight(lam: float) -> Pair:
+def straight_pair(lam: float) -> Pair:
     """alpha + sigma = 1."""
     return (0.0, 1.0) if lam < -700 else (1 / (1 + math.exp(-lam)), math.exp(-lam) / (1 + math.exp(-lam)))
 
 
-def exploding(lam: float) -> Pair:
+def exploding_pair(lam: float) -> Pair:
     """alpha = 1."""
     return 1.0, math.exp(-lam)
 
@@ -97,24 +97,24 @@ def table(spec: ScheduleSpec) -> Array:
     return lambdas(log_alpha_bar)
 
 
-def tabulated(spec: ScheduleSpec) -> Path:
+def table_path(spec: ScheduleSpec) -> Path:
     """A table, continued between its timesteps linearly in lambda; towards pure noise, where lambda is -inf, linearly
     in alpha."""
-    return through(table(spec))
+    return path_through(table(spec))
 
 
-def through(lams: Array) -> Path:
+def path_through(lams: Array) -> Path:
     """The variance-preserving path through lambda_t, t = 0 .. T - 1."""
     T = len(lams)
     steps = np.arange(T, dtype=np.float64)
     finite = T if np.isfinite(lams[-1]) else T - 1
-    alpha_end = preserving(float(lams[finite - 1]))[0]  # of the last timestep with a finite lambda
+    alpha_end = preserving_pair(float(lams[finite - 1]))[0]  # of the last timestep with a finite lambda
 
     def at(t: float) -> Pair:
         if t > finite - 1:
             alpha = alpha_end * (finite - t)
             return alpha, math.sqrt(1 - alpha * alpha)
-        return preserving(float(np.interp(t, steps, lams)))
+        return preserving_pair(float(np.interp(t, steps, lams)))
 
     def time_of(lam: Array) -> Array:
         inside = np.interp(-lam, -lams[:finite], steps[:finite])
@@ -124,7 +124,7 @@ def through(lams: Array) -> Path:
             alpha = 1 / np.sqrt(1 + np.exp(-2 * lam))
         return np.where(lam < lams[finite - 1], finite - alpha / alpha_end, inside)
 
-    return Path(0.0, T - 1.0, T, at, preserving, time_of, lambda clock: T * clock - 1)
+    return Path(0.0, T - 1.0, T, at, preserving_pair, time_of, lambda clock: T * clock - 1)
 
 
 # -- continuous time
@@ -138,7 +138,7 @@ def flow(spec: ScheduleSpec) -> Path:
         last=T,
         timesteps=None,
         at=lambda t: (1 - t / T, t / T),
-        at_lam=straight,
+        at_lam=straight_pair,
         time_of=lambda lam: T / (1 + np.exp(lam)),
         clock=lambda clock: T * clock,
     )
@@ -154,7 +154,7 @@ def variance_exploding(spec: ScheduleSpec) -> Path:
         last=scale * high,
         timesteps=None,
         at=lambda t: (1.0, t / scale),
-        at_lam=exploding,
+        at_lam=exploding_pair,
         time_of=lambda lam: scale * np.exp(-lam),
         clock=lambda clock: scale * low * (high / low) ** clock,
     )
@@ -171,7 +171,7 @@ def edm(spec: ScheduleSpec) -> Path:
         last=scale * math.log(high),
         timesteps=None,
         at=lambda t: (1.0, math.exp(t / scale)),
-        at_lam=exploding,
+        at_lam=exploding_pair,
         time_of=lambda lam: -scale * lam,
         clock=lambda clock: scale * 7 * math.log(ends[0] + clock * (ends[1] - ends[0])),
     )
@@ -191,13 +191,13 @@ def trigonometric(spec: ScheduleSpec) -> Path:
         last=scale,
         timesteps=None,
         at=at,
-        at_lam=preserving,
+        at_lam=preserving_pair,
         time_of=lambda lam: scale * 2 / math.pi * np.arctan(np.exp(-lam)),
         clock=lambda clock: scale * clock,
     )
 
 
-def by_numbers(spec: ScheduleSpec) -> Path:
+def interpolated_path(spec: ScheduleSpec) -> Path:
     """alpha and sigma at even times, straight between them; t in [0, 1]. Where `shares` are there, x is
     alpha x0 + share y + sigma eps: the two-sided interpolant of Albergo, Boffi & Vanden-Eijnden 2023 (arXiv
     2303.08797, definition 2.1), whose alpha, beta and gamma are our shares, alphas and sigmas. Its sigma^2 is straight,
@@ -211,7 +211,7 @@ def by_numbers(spec: ScheduleSpec) -> Path:
     def share(t: float) -> float:
         return float(np.interp(t / scale, ways, spec.shares))
 
-    path = _closed(at, 0.0, scale, None, lambda clock: scale * clock)
+    path = _closed_form_path(at, 0.0, scale, None, lambda clock: scale * clock)
     return replace(path, share=share) if spec.shares else path
 
 
@@ -230,7 +230,7 @@ def ou(spec: ScheduleSpec) -> Path:
         variance = -(grown**2) * growth / (theta + growth) * math.expm1(-2 * (theta + growth) * t)
         return math.exp(-theta * t), math.sqrt(variance)
 
-    return _closed(at, 0.0, spec.time_scale, None, lambda clock: spec.time_scale * clock)
+    return _closed_form_path(at, 0.0, spec.time_scale, None, lambda clock: spec.time_scale * clock)
 
 
 def residual_shift(spec: ScheduleSpec) -> Path:
@@ -278,7 +278,7 @@ def rddm(spec: ScheduleSpec) -> Path:
     def at(t: float) -> Pair:
         return float(np.interp(t, steps, alphas)), float(np.interp(t, steps, sigmas))
 
-    return _closed(at, 0.0, T - 1.0, T, lambda clock: T * clock - 1)
+    return _closed_form_path(at, 0.0, T - 1.0, T, lambda clock: T * clock - 1)
 
 
 def bridge(spec: ScheduleSpec) -> Path:
@@ -322,7 +322,7 @@ def mean_reverting(spec: ScheduleSpec) -> Path:
         return math.exp(log_alpha), high * math.sqrt(-math.expm1(2 * log_alpha))
 
     def at_lam(lam: float) -> Pair:
-        alpha, sigma = preserving(lam + math.log(high))
+        alpha, sigma = preserving_pair(lam + math.log(high))
         return alpha, high * sigma
 
     def time_of(lam: Array) -> Array:
@@ -332,7 +332,7 @@ def mean_reverting(spec: ScheduleSpec) -> Path:
     return Path(0.0, float(T), None, at, at_lam, time_of, lambda clock: T * clock)
 
 
-def _closed(
+def _closed_form_path(
     at: Callable[[float], Pair], first: float, last: float, timesteps: int | None, clock: Callable[[float], float]
 ) -> Path:
     """A path known forwards; the way back from lambda is by bisection."""
@@ -368,17 +368,17 @@ def eta_range(spec: ScheduleSpec) -> Pair:
 
 
 PATHS: dict[str, Callable[[ScheduleSpec], Path]] = {
-    "linear": tabulated,
-    "scaled-linear": tabulated,
-    "cosine": tabulated,
-    "sigmoid": tabulated,
-    "betas": tabulated,
+    "linear": table_path,
+    "scaled-linear": table_path,
+    "cosine": table_path,
+    "sigmoid": table_path,
+    "betas": table_path,
     "flow": flow,
     "trigonometric": trigonometric,
     "exploding": variance_exploding,
     "edm": edm,
-    "table": by_numbers,
-    "interpolant": by_numbers,
+    "table": interpolated_path,
+    "interpolant": interpolated_path,
     "ou": ou,
     "residual-shift": residual_shift,
     "rddm": rddm,

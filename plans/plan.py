@@ -15,8 +15,8 @@ bank of slots c, of which a step reads and writes rows; the branches of a step s
     o, made = network(u, time, branch, carry_in . c)
     c'      = carry . [c; made]
 
-Nothing depends on the data, so one plan serves any number of threads. `compile.py` makes plans, `keeping.py` gives
-them banks, `file.py` writes and reads them.
+Nothing depends on the data, so one plan serves any number of threads. `compile.py` makes plans, `carried_banks.py`
+gives them banks, `file.py` writes and reads them.
 """
 
 import re
@@ -187,7 +187,7 @@ class Plan(Strict, frozen=True, omit_defaults=True):
         return any(step.draws for step in self.steps)
 
     @property
-    def rolling(self) -> Bank | None:
+    def rolling_bank(self) -> Bank | None:
         """The bank of the state's rows, where these roll on from run to run."""
         return next((bank for bank in self.banks if bank.rolls is not None), None)
 
@@ -197,28 +197,28 @@ def row_names(rows: int) -> tuple[str, ...]:
     return tuple(f"row{row}" for row in range(rows))
 
 
-def position(plan: Plan, done: int = 0) -> tuple[str, int]:
+def locate_step(plan: Plan, done: int = 0) -> tuple[str, int]:
     """(the name of the whole plan, the number of the step that comes next) behind so many steps of a plan or a tail."""
     first = sum(map(int, re.findall(FROM_STEP, plan.name)))
     return re.sub(FROM_STEP, "", plan.name), (first + done) % (first + len(plan.steps))
 
 
-def array(tensor: Tensor) -> NDArray[np.float64]:
+def tensor_values(tensor: Tensor) -> NDArray[np.float64]:
     """The numbers of a tensor."""
     return np.frombuffer(tensor.data, "<f8").reshape(tensor.shape)
 
 
-def tensor(values: ArrayLike) -> Tensor:
+def make_tensor(values: ArrayLike) -> Tensor:
     """Numbers as a tensor of a plan."""
     array = np.asarray(values, "<f8")
     return Tensor(array.shape, array.tobytes())
 
 
-def going_on(plan: Plan) -> tuple[Step, ...]:
+def steps_to_run(plan: Plan) -> tuple[Step, ...]:
     """The steps of a run: all of them, or those of one that goes on from the state of the one before."""
-    if plan.rolling is None or plan.rolling.rolls is None:
+    if plan.rolling_bank is None or plan.rolling_bank.rolls is None:
         return plan.steps
-    first, *others = plan.steps[-plan.rolling.rolls.steps :]
+    first, *others = plan.steps[-plan.rolling_bank.rolls.steps :]
     return (msgspec.structs.replace(first, enters=plan.start_draws), *others)
 
 
@@ -229,7 +229,7 @@ def tensor_problem(tensors: Sequence[Tensor]) -> str | None:
             return f"tensors[{i}] has {len(tensor.shape)} axes"
         if any(size < 1 for size in tensor.shape) or 8 * int(np.prod(tensor.shape, dtype=object)) != len(tensor.data):
             return f"tensors[{i}] is not {list(tensor.shape)} numbers"
-        if not np.isfinite(array(tensor)).all():
+        if not np.isfinite(tensor_values(tensor)).all():
             return f"tensors[{i}] holds a number that is not finite"
     return None
 

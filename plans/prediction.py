@@ -73,7 +73,7 @@ def input_scale(prediction: Prediction, time: Time, spec: ScheduleSpec) -> float
     return 1.0
 
 
-def check(prediction: Prediction, time: Time, spec: ScheduleSpec) -> None:
+def check_prediction(prediction: Prediction, time: Time, spec: ScheduleSpec) -> None:
     """v is defined on variance-preserving schedules, flow on straight paths; anything else would be silently wrong."""
     alpha, sigma = time.alpha, time.sigma
     if prediction == "v" and not _counts_in_sigma_data(spec) and abs(alpha**2 + sigma**2 - 1) > 1e-6:

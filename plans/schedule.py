@@ -156,13 +156,13 @@ class NoiseSchedule:
         t = self.path.clock(clock)
         return self.time(min(max(float(round(t)) if self.timesteps else t, self.path.first), self.path.last))
 
-    def at_lam(self, lam: float) -> Time:
+    def time_at_lam(self, lam: float) -> Time:
         """The point where log(alpha / sigma) is `lam`; its network time is usually fractional."""
         return Time(float(self.network_time(np.array([lam]))[0]), *self.path.at_lam(lam))
 
-    def at_rho(self, rho: float) -> Time:
+    def time_at_rho(self, rho: float) -> Time:
         """The point where sigma / alpha is `rho`."""
-        return CLEAN if rho == 0 else self.at_lam(-math.log(rho))
+        return CLEAN if rho == 0 else self.time_at_lam(-math.log(rho))
 
     def network_time(self, lam: NDArray[np.float64]) -> NDArray[np.float64]:
         """The inverse of `lam(t)`, for arrays; lambdas beyond a table have its end's time."""

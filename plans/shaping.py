@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.plans.errors import UserError
-from fewstep.plans.spec import Strict, canonical
+from fewstep.plans.spec import Strict, canonicalize
 
 Array = NDArray[np.floating[Any]]
 
@@ -45,7 +45,7 @@ class Rescale(Strict, frozen=True, tag="rescale"):
 Shaping = Clip | Threshold | Rescale
 
 
-def problem(shaping: Shaping) -> str | None:
+def shaping_problem(shaping: Shaping) -> str | None:
     """The problem with the numbers of a shaping, or None."""
     if isinstance(shaping, Clip):
         fine, numbers = -math.inf < shaping.low < shaping.high < math.inf, f"clips to [{shaping.low}, {shaping.high}]"
@@ -64,7 +64,7 @@ def as_shaping(value: Shaping | None) -> Shaping | None:
     if not isinstance(value, Shaping):
         raise UserError(f"shaping {value!r} is no shaping", "give Clip(-1, 1) or another of fewstep.plans.shaping")
     fix = "give finite low < high, 0 < quantile <= 1 <= most, or phi from 0 to 1"
-    return canonical(value, problem, fix)
+    return canonicalize(value, shaping_problem, fix)
 
 
 def clip_to(most: float | None) -> Clip | None:
@@ -76,7 +76,7 @@ def clip_to(most: float | None) -> Clip | None:
     return Clip(-most, most)
 
 
-def described(shaping: Shaping) -> str:
+def describe_shaping(shaping: Shaping) -> str:
     """The shaping in words, to follow the name of a plan: "clipped to [-1, 1]"."""
     if isinstance(shaping, Clip):
         return f"clipped to [{shaping.low:g}, {shaping.high:g}]"
@@ -85,7 +85,7 @@ def described(shaping: Shaping) -> str:
     return f"rescaled with phi {shaping.phi:g}"
 
 
-def values_wanted(shaping: Shaping) -> int:
+def value_count(shaping: Shaping) -> int:
     """The number of values that the shaping reads: x0, or the guided and the conditional output."""
     return 2 if isinstance(shaping, Rescale) else 1
 

@@ -68,7 +68,7 @@ Prediction = Literal["epsilon", "sample", "v", "flow", "score", "edm", "consiste
 
 
 class BankedTensor(Protocol):
-    """The facts that a plan has of a tensor that is carried from run to run: `runtime.named_tensors.Carried`."""
+    """The facts that a plan has of a tensor that is carried from run to run: `runtime.kinds.named_tensors.Carried`."""
 
     @property
     def name(self) -> str: ...
@@ -78,7 +78,7 @@ class BankedTensor(Protocol):
 
 @dataclass(frozen=True)
 class Stairs:
-    """Positions that are denoised in blocks of `leaves`, one behind the other: `runtime.positions.Positions`.
+    """Positions that are denoised in blocks of `leaves`, one behind the other: `runtime.kinds.positions.Positions`.
 
     axis: of a sample, counted from its end, of `places` positions. kept: how many at the front have left already.
     """
@@ -136,14 +136,14 @@ class DenoiserFacts:
         return {steers for steers in (self.steers, *(each.steers for each in self.networks)) if steers}
 
 
-def canonical(value: T, problem: Callable[[T], str | None], fix: str) -> T:
+def canonicalize(value: T, problem: Callable[[T], str | None], fix: str) -> T:
     """The value with its fields as declared: 2.0 for 2, a tuple for a list, Python's numbers for numpy's.
 
     Python checks nothing when a class is made, and a plan with a list in it would differ from the plan of its file.
     Raises UserError, which names the field, for any other value, and for numbers that have a `problem`.
     """
     try:
-        made = msgspec.convert(msgspec.to_builtins(value, enc_hook=_plain), type(value))
+        made = msgspec.convert(msgspec.to_builtins(value, enc_hook=_to_python), type(value))
     except (msgspec.ValidationError, TypeError) as error:
         raise UserError(f"{value}: {str(error).lower()}", fix) from None
     if wrong := problem(made):
@@ -151,7 +151,7 @@ def canonical(value: T, problem: Callable[[T], str | None], fix: str) -> T:
     return made
 
 
-def _plain(value: Any) -> Any:
+def _to_python(value: Any) -> Any:
     """A number or array of numpy (or of a framework that is like it) in Python's own types."""
     if not hasattr(value, "tolist"):
         raise TypeError(f"{value!r} is no number")

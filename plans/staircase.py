@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.plans.errors import UserError
-from fewstep.plans.plan import STATE, Bank, Plan, Roll, Row, Step, Tensor, Term, tensor
+from fewstep.plans.plan import STATE, Bank, Plan, Roll, Row, Step, Tensor, Term, make_tensor
 from fewstep.plans.prediction import input_scale
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.spec import Stairs
@@ -42,7 +42,7 @@ def staircase(plan: Plan, stairs: Stairs, schedule: NoiseSchedule) -> Plan:
         what = f"plan {plan.name!r} has {count} steps, and a position leaves in its run number {runs}"
         raise UserError(what, f"give a multiple of {runs} steps")
     each = count // runs
-    laid, rows, last = _Laid(plan, stairs, schedule), plan.rows + 1, blocks * each - 1
+    laid, rows, last = _AlignedBlocks(plan, stairs, schedule), plan.rows + 1, blocks * each - 1
     steps = []
     for number in range(last + 1):
         before, after = (np.clip(at - each * np.arange(blocks), 0, count) for at in (number, number + 1))
@@ -77,7 +77,7 @@ def _check(plan: Plan) -> None:
 
 
 @dataclass
-class _Laid:
+class _AlignedBlocks:
     """The steps of an ordinary plan, laid next to each other. The state has one more row: the sample to be."""
 
     plan: Plan
@@ -95,7 +95,9 @@ class _Laid:
             tables = self._tables(int(at), is_moving=then > at, is_clean=then == len(plan.steps), is_last=is_last)
             for own, table in zip(lines, tables, strict=True):
                 own.append(table)
-        (seen, seen_terms), (shaped, shaped_terms), (x0, x0_terms), (update, terms) = map(self._spread, lines)
+        (seen, seen_terms), (shaped, shaped_terms), (x0, x0_terms), (update, terms) = map(
+            self._merge_block_tables, lines
+        )
         last = self.schedule.cleanest.network
         times = np.array([plan.steps[at].time if at < len(plan.steps) else last for at in before])
         return msgspec.structs.replace(
@@ -139,7 +141,7 @@ class _Laid:
         )
         return seen, shaped, x0, update
 
-    def _spread(self, tables: Sequence[Table]) -> tuple[tuple[Row, ...], tuple[Term, ...]]:
+    def _merge_block_tables(self, tables: Sequence[Table]) -> tuple[tuple[Row, ...], tuple[Term, ...]]:
         """The tables of all blocks as one: numbers where they agree, and terms."""
         whole, terms = np.array(tables), list[Term]()
         lines = [[0.0] * whole.shape[2] for _ in range(whole.shape[1])]
@@ -154,5 +156,5 @@ class _Laid:
     def _number(self, values: NDArray[np.float64]) -> int:
         """The number of the tensor that has these values, one for each block."""
         shape = (self.stairs.places, *[1] * (-self.stairs.axis - 1))
-        laid = tensor(np.repeat(values, self.stairs.leaves).reshape(shape))
+        laid = make_tensor(np.repeat(values, self.stairs.leaves).reshape(shape))
         return self.tensors.setdefault(laid, len(self.tensors))

@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 
 from fewstep.plans.guidance import Guidance
-from fewstep.plans.plan import SCHEMA, Plan, Row, Step, Tensor, Term, group_of, tensor
+from fewstep.plans.plan import SCHEMA, Plan, Row, Step, Tensor, Term, group_of, make_tensor
 from fewstep.plans.schedule import NoiseSchedule, Time
 from fewstep.plans.symbol import Coefficient, Lin, is_zero
 from fewstep.plans.tracer import Draw, Given, Ones, Predicted, Stored, Tracer
@@ -16,7 +16,7 @@ from fewstep.plans.tracer import Draw, Given, Ones, Predicted, Stored, Tracer
 Expansion = Callable[[int, int], Lin]  # (evaluations before, buffer) -> its sum
 
 
-def plan_of(
+def build_plan(
     name: str,
     tracer: Tracer,
     sample: Lin,
@@ -31,9 +31,9 @@ def plan_of(
     `strength` and `renoise` are as a caller has them.
     """
     final = tracer.store(sample)
-    values_of = _expanding(tracer)
-    live = _live(tracer, final, values_of)
-    places = _places(live)
+    values_of = _make_expansion(tracer)
+    live = _live_buffers(tracer, final, values_of)
+    places = _assign_rows(live)
     rows = max(len(row_of) for row_of in places)
     tensors = _Tensors(tracer)
 
@@ -96,12 +96,12 @@ def _second_time(to: Time, schedule: NoiseSchedule) -> float:
     return to.network if to.sigma > 0 else schedule.cleanest.network
 
 
-def _expanding(tracer: Tracer) -> Expansion:
+def _make_expansion(tracer: Tracer) -> Expansion:
     """Buffers of the state after `ready` evaluations, as sums over the rows of the state before, the evaluation's
     outputs and draws. A row that existed before is carried over as itself."""
 
     @cache
-    def expanded(ready: int, buffer: int) -> Lin:
+    def expand(ready: int, buffer: int) -> Lin:
         kind = tracer.buffers[buffer]
         made_now = (isinstance(kind, Stored) and kind.ready == ready) or (
             isinstance(kind, Predicted) and kind.evaluation == ready - 1
@@ -111,15 +111,15 @@ def _expanding(tracer: Tracer) -> Expansion:
         assert isinstance(kind, Stored | Predicted)
         total: dict[int, Coefficient] = {}
         for part, coefficient in kind.value.terms.items():
-            for leaf, factor in expanded(ready, part).terms.items():
+            for leaf, factor in expand(ready, part).terms.items():
                 product = coefficient * factor
                 total[leaf] = total[leaf] + product if leaf in total else product
         return Lin({leaf: coefficient for leaf, coefficient in total.items() if not is_zero(coefficient)})
 
-    return expanded
+    return expand
 
 
-def _live(tracer: Tracer, final: Lin, values: Expansion) -> list[set[int]]:
+def _live_buffers(tracer: Tracer, final: Lin, values: Expansion) -> list[set[int]]:
     """The buffers that each state must hold, searched backwards from the sample."""
     live = [set(final.terms)]
     for ready in range(len(tracer.evaluations), 0, -1):
@@ -133,7 +133,7 @@ def _live(tracer: Tracer, final: Lin, values: Expansion) -> list[set[int]]:
     return live
 
 
-def _places(live: list[set[int]]) -> list[dict[int, int]]:
+def _assign_rows(live: list[set[int]]) -> list[dict[int, int]]:
     """Row of each buffer in each state. A buffer keeps its row while it lives; a new one takes the lowest free row,
     the newest (the next network input) first. Live ranges being intervals, no state needs more rows than the fullest
     one has buffers."""
@@ -189,4 +189,4 @@ class _Tensors:
         return tuple(map(tuple, lines)), tuple(terms)
 
     def _number(self, coefficient: Coefficient) -> int:
-        return self.items.setdefault(tensor(coefficient), len(self.items))
+        return self.items.setdefault(make_tensor(coefficient), len(self.items))

@@ -67,14 +67,14 @@ class Lin:
     def __truediv__(self, divisor: Coefficient) -> Lin:
         return self * (1.0 / divisor)
 
-    def _no_value(self, *_: Any) -> NoReturn:
+    def _refuse_value(self, *_: Any) -> NoReturn:
         raise TypeError("a Lin has no value while a solver is traced: it cannot be compared or branched on")
 
-    __bool__ = __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = __float__ = _no_value
+    __bool__ = __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = __float__ = _refuse_value
     __hash__ = None  # type: ignore[assignment]
 
 
-def weighted(weights: Iterable[float], values: Iterable[Lin]) -> Lin:
+def weighted_sum(weights: Iterable[float], values: Iterable[Lin]) -> Lin:
     """The sum of values with their weights."""
     total = Lin({})
     for weight, value in zip(weights, values, strict=True):

@@ -19,7 +19,7 @@ from fewstep.plans.plan import DENOISER, IMAGE
 from fewstep.plans.schedule import NoiseSchedule, Time
 from fewstep.plans.shaping import Rescale, Shaping
 from fewstep.plans.spec import DenoiserFacts, NetworkFacts, Prediction
-from fewstep.plans.symbol import Lin, weighted
+from fewstep.plans.symbol import Lin, weighted_sum
 
 
 class Draw(msgspec.Struct, frozen=True):
@@ -147,7 +147,7 @@ class Tracer:
             self._reference = self.given(IMAGE)
         r = self.renoise
         kept = self.first.alpha if r == 1 else math.sqrt(1 - r**2 + (r * self.first.alpha) ** 2)
-        image = kept * self._given(IMAGE)
+        image = kept * self._add_given(IMAGE)
         return self.store(image + r * noise if r else image)
 
     def reverts_to(self) -> Lin:
@@ -159,15 +159,15 @@ class Tracer:
             )
         return self._reverts_to
 
-    def restored(self, x: Lin, time: Time) -> Lin:
+    def add_share(self, x: Lin, time: Time) -> Lin:
         """The x of a solver at a time, as the network sees it: with the share of y where noising reverts to y."""
         return x if self._reverts_to is None else x + self.schedule.share(time) * self._reverts_to
 
     def given(self, name: str) -> Lin:
         """A tensor [B, *x_shape] that the caller brings, as a row. Ask for it before the first evaluation."""
-        return self.store(self._given(name))
+        return self.store(self._add_given(name))
 
-    def _given(self, name: str) -> Lin:
+    def _add_given(self, name: str) -> Lin:
         if self.evaluations:
             raise TypeError(f"a solver asks for {name!r} after its first evaluation: it is there at the start only")
         for number, buffer in enumerate(self.buffers):
@@ -214,26 +214,26 @@ class Tracer:
             form = "steering" if isinstance(self.guidance, guide.Steer) else "CFG++"
             asked = form if self.shaping is None else f"shaping {self.shaping}"
             raise UserError(f"{asked} acts on x0, and this solver reads the network's outputs", "leave it out")
-        self._must_be_alike("a solver that reads the network's outputs")
+        self._check_same_outputs("a solver that reads the network's outputs")
         x, outputs, _ = self._evaluate(x, time, to)
         evaluation = len(self.evaluations) - 1
-        weights = guide.weights(self.guidance, evaluation, time.lam)
-        heads = [self._guided(outputs, weights, head) for head in range(self.heads)]
+        weights = guide.branch_weights(self.guidance, evaluation, time.lam)
+        heads = [self._apply_guidance(outputs, weights, head) for head in range(self.heads)]
         return x, tuple(self._add(Predicted(evaluation, head)) for head in heads)
 
     def _evaluate(self, x: Lin, time: Time, to: Time | None) -> tuple[Lin, dict[str, list[Lin]], Lin]:
         """Write an evaluation down: x as a row, outputs by branch, x0 over them (or over what shaping makes)."""
         network = self.network(time)
-        prediction.check(network.prediction, time, self.schedule.spec)
+        prediction.check_prediction(network.prediction, time, self.schedule.spec)
         evaluation = len(self.evaluations)
-        x = self._as_row(x, evaluation)
+        x = self._store_input(x, evaluation)
         if self.towards is not None and self._reverts_to is None:
             raise UserError(
                 f"a solver that starts from what it is given, for a denoiser that restores {self.towards!r}",
                 "take one that starts from noise",
             )
-        seen = self.restored(x, time)
-        weights = guide.weights(self.guidance, evaluation, time.lam)
+        seen = self.add_share(x, time)
+        weights = guide.branch_weights(self.guidance, evaluation, time.lam)
         estimated = guide.is_estimated(self.guidance, evaluation)
         branches = tuple(branch for branch in weights if not (estimated and branch == UNCOND))
         outputs = {
@@ -242,8 +242,8 @@ class Tracer:
         }
         ids = tuple(buffer for heads in outputs.values() for output in heads for buffer in output.terms)
         if isinstance(self.guidance, guide.Residual):
-            outputs = self._with_residual(x, outputs, evaluation, time)
-        guided = self._guided(outputs, weights, 0)
+            outputs = self._replace_uncond(x, outputs, evaluation, time)
+        guided = self._apply_guidance(outputs, weights, 0)
         shaping_of: tuple[Lin, ...] = ()
         shaped: int | None = None
         if isinstance(self.shaping, Rescale) and len(weights) > 1:
@@ -256,7 +256,7 @@ class Tracer:
             guided = self._add(Shaped(evaluation))
             (shaped,) = guided.terms
         x0 = self._x0(x, guided, time)
-        if network.steers and (factor := guide.shift(self.guidance, evaluation, time.alpha, time.sigma)):
+        if network.steers and (factor := guide.gradient_factor(self.guidance, evaluation, time.alpha, time.sigma)):
             x0 = x0 + factor * outputs[COND][1]
         if self.shaping is not None and not isinstance(self.shaping, Rescale):
             shaping_of = (x0,)
@@ -269,12 +269,12 @@ class Tracer:
     def _x0(self, x: Lin, output: Lin, time: Time) -> Lin:
         predicts = self.network(time).prediction
         if predicts == "velocity" and self._reverts_to is not None:  # neither x0 nor eps: the end of a straight line
-            return self.restored(x, time) - time.network / self.schedule.path.last * output
+            return self.add_share(x, time) - time.network / self.schedule.path.last * output
         a, b = prediction.x0_coefficients(predicts, time, self.schedule.spec)
         x0 = a * x + b * output
         return x0 + self.reverts_to() if predicts == "residual" else x0
 
-    def _must_be_alike(self, asks: str) -> None:
+    def _check_same_outputs(self, asks: str) -> None:
         """UserError where outputs of one network would be taken for another's."""
         for each in self.denoiser.networks:
             if (each.prediction, each.heads) != (self.prediction, self.heads):
@@ -283,10 +283,10 @@ class Tracer:
                     "use another form, or networks of one prediction",
                 )
 
-    def _guided(self, outputs: dict[str, list[Lin]], weights: dict[str, float], head: int) -> Lin:
-        return weighted(weights.values(), (outputs[branch][head] for branch in weights))
+    def _apply_guidance(self, outputs: dict[str, list[Lin]], weights: dict[str, float], head: int) -> Lin:
+        return weighted_sum(weights.values(), (outputs[branch][head] for branch in weights))
 
-    def _with_residual(
+    def _replace_uncond(
         self, x: Lin, outputs: dict[str, list[Lin]], evaluation: int, time: Time
     ) -> dict[str, list[Lin]]:
         """Has for the unconditional output the one that implies the noise left over the reference."""
@@ -306,7 +306,7 @@ class Tracer:
         a, b = prediction.x0_coefficients(self.network(time).prediction, time, self.schedule.spec)
         return {COND: outputs[COND], UNCOND: [(implied - a * x) / b]}
 
-    def _as_row(self, x: Lin, evaluation: int) -> Lin:
+    def _store_input(self, x: Lin, evaluation: int) -> Lin:
         """x itself if it is a row written for this evaluation already (as `start` and `store` do), else a new row."""
         if len(x.terms) == 1:
             ((only, coefficient),) = x.terms.items()

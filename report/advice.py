@@ -5,8 +5,8 @@ from pathlib import Path
 from shlex import quote
 
 from fewstep.measure.results import Results
-from fewstep.measure.rollouts.direction import GUIDANCE, is_lost, worst
 from fewstep.measure.rollouts.nearness import CLIP, LEAST_PSNR, clip_hint
+from fewstep.measure.rollouts.output_differences import GUIDANCE, is_lost, worst_difference
 from fewstep.report.judgement import judgement
 from fewstep.report.verdict import differences_of
 from fewstep.runtime.bundle.manifest import Manifest
@@ -40,7 +40,7 @@ def advice(results: Results, manifest: Manifest, bundle: Path) -> Advice | None:
 
 def _loses_guidance(results: Results) -> bool:
     first = results.qualities[0]
-    lost = worst(differences_of(first)[GUIDANCE]) if first.steps else None
+    lost = worst_difference(differences_of(first)[GUIDANCE]) if first.steps else None
     return lost is not None and is_lost(lost)
 
 

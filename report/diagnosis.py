@@ -12,7 +12,7 @@ from typing import Literal
 import msgspec
 
 from fewstep.plans.errors import UserError
-from fewstep.runtime.bundle.platforms import ONNXRUNTIME, preferred
+from fewstep.runtime.bundle.platforms import ONNXRUNTIME, rank_platforms
 from fewstep.runtime.machine.cpu import EXACT, Cpu, this_cpu
 from fewstep.runtime.machine.gpu import Gpu, Jetson, gpu_of, these_gpus, this_jetson
 from fewstep.runtime.machine.memory import Space, this_space
@@ -21,8 +21,8 @@ from fewstep.runtime.machine.packages import (
     JETPACK,
     RUNTIMES,
     OnnxRuntimeImport,
-    installed,
-    missing,
+    installed_versions,
+    missing_packages,
     this_onnxruntime,
     version_of,
 )
@@ -81,7 +81,7 @@ class Diagnosis(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def diagnose(options: DoctorOptions) -> Diagnosis:
     """Look at everything. Nothing is installed, changed or loaded but onnxruntime."""
-    packages, engine, jetson = installed(), this_onnxruntime(), this_jetson()
+    packages, engine, jetson = installed_versions(), this_onnxruntime(), this_jetson()
     gpus = these_gpus() or ((gpu_of(jetson),) if jetson is not None else ())
     wanted = options.folder.absolute()
     folder = next(place for place in (wanted, *wanted.parents) if place.exists())  # where it would be made
@@ -98,7 +98,7 @@ def diagnose(options: DoctorOptions) -> Diagnosis:
         packages=packages,
         engine=engine,
         backends=tuple(_backends(engine, gpus, packages)),
-        missing=missing(packages),
+        missing=missing_packages(packages),
         findings=(),
     )
     all_findings = [*findings(seen)]
@@ -186,7 +186,7 @@ def _machine_findings(seen: Diagnosis) -> Iterator[Finding]:
     """Findings on the processor and on space."""
     cpu, space = seen.cpu, seen.space
     if cpu.architecture in ("x86_64", "AMD64") and EXACT.isdisjoint(cpu.int8_instructions):
-        target = preferred(ONNXRUNTIME, "x86", saturating=True)[0].name
+        target = rank_platforms(ONNXRUNTIME, "x86", saturating=True)[0].name
         yield Finding(
             "note",
             "no VNNI was seen: int8 products are summed in 16 bits and may saturate, and int8 wins less time",

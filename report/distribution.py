@@ -8,14 +8,14 @@ import msgspec
 from fewstep.measure.bodies import graph_files
 from fewstep.measure.results import Distance, Results, decode
 from fewstep.report.elements import Content, Html, count, join, paragraph, plain, section, table
-from fewstep.report.verdict import verdict
-from fewstep.report.words import lead_paragraph
+from fewstep.report.glossary import lead_paragraph
+from fewstep.report.verdict import describe_distance
 from fewstep.runtime.bundle.reading import Bundle
 
 LOG = logging.getLogger("fewstep")
 
 
-def stored_evaluation(bundle: Bundle) -> Results | None:
+def read_evaluation(bundle: Bundle) -> Results | None:
     """The bundle's evaluation of the bodies that it has today; None without one."""
     manifest = bundle.manifest
     if manifest.evaluation is None:
@@ -47,7 +47,7 @@ def distribution_section(evaluation: Results) -> Html:
         )
     ]
     for index, reference in enumerate(references):
-        parts.append(_against(evaluation, index, reference))
+        parts.append(_distance_table(evaluation, index, reference))
     first = evaluation.qualities[0].distances[0]
     parts.append(
         paragraph(
@@ -63,13 +63,15 @@ def distribution_section(evaluation: Results) -> Html:
     return section("Distribution", *parts)
 
 
-def _against(evaluation: Results, index: int, reference: str) -> Html:
+def _distance_table(evaluation: Results, index: int, reference: str) -> Html:
     """One table, and in words what each of its lines amounts to."""
     distances = [(each.body, each.distances[index]) for each in evaluation.qualities]
     rows: list[Sequence[Content]] = [["float32", *_cells(distances[0][1], is_float=True)]]
     rows += [[body, *_cells(distance, is_float=False)] for body, distance in distances]
     head = [f"against {reference}", "FD", "int8 minus float32", "samples", "references"]
-    sentences = [paragraph(Html("<b>"), body, Html("</b>: "), f"{verdict(distance)}.") for body, distance in distances]
+    sentences = [
+        paragraph(Html("<b>"), body, Html("</b>: "), f"{describe_distance(distance)}.") for body, distance in distances
+    ]
     return join([table(head, rows), *sentences])
 
 

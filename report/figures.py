@@ -7,18 +7,18 @@ from itertools import chain
 
 import msgspec
 
-from fewstep.calibration.comparable import judged_unlike
+from fewstep.calibration.calibration_settings import describe_judged_differences
 from fewstep.graph import io
 from fewstep.graph.graph import Graph
-from fewstep.measure.bodies import int8_bodies, not_judged
-from fewstep.measure.measurement import MeasureTask, results_of
+from fewstep.measure.bodies import excluded_bodies, int8_bodies
+from fewstep.measure.measurement import MeasureTask, run_measurement
 from fewstep.measure.results import BodyCoverage, Results
-from fewstep.measure.rollouts.seeds import label
+from fewstep.measure.rollouts.seeds import describe_conditions
 from fewstep.measure.speed.machine import Machine
 from fewstep.measure.speed.mean_step import int8_share
 from fewstep.plans.plan import Plan
 from fewstep.report.joints import joint_errors
-from fewstep.report.operations import operations, spared_operations, unseen_tensors
+from fewstep.report.operations import float_operations, operation_coverage, unseen_tensors
 from fewstep.report.samples import Samples
 from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.networks import networks
@@ -30,7 +30,7 @@ from fewstep.runtime.progress import SILENT, Progress
 LOG = logging.getLogger("fewstep")
 
 
-def figures(
+def collect_figures(
     task: MeasureTask, progress: Progress = SILENT, workers: Executor | None = None
 ) -> tuple[Results, Samples | None]:
     """All figures of a bundle's report, and the samples behind them; None of tokens, of which there are no pictures.
@@ -38,7 +38,7 @@ def figures(
     `workers` of the caller sample instead of the task's own.
     """
     bundle, manifest, judged = task.bundle, task.bundle.manifest, task.judged
-    results, judgements = results_of(task, progress, workers)
+    results, judgements = run_measurement(task, progress, workers)
     assert judged is not None and judgements is not None  # a page has its columns
     prepared = {
         name: io.load(bundle.graph(judged.reference.network(name).body.graph), root=bundle.path)
@@ -47,9 +47,9 @@ def figures(
     bodies = judgements.bodies
     results = msgspec.structs.replace(
         results,
-        covered=tuple(chain.from_iterable(covered(bundle, prepared, *each) for each in judged.plans.items())),
+        covered=tuple(chain.from_iterable(network_coverages(bundle, prepared, *each) for each in judged.plans.items())),
         made=manifest.provenance.commands,
-        unlike=judged_unlike(bundle, int8_bodies(bundle), task.plan),
+        unlike=describe_judged_differences(bundle, int8_bodies(bundle), task.plan),
     )
     if manifest.vocabulary is not None:
         return results, None
@@ -59,35 +59,35 @@ def figures(
         teacher=judgements.teacher,
         reference=judgements.reference.samples,
         bodies={name: (body.samples, body.reference) for name, body in bodies.items()},
-        labels=[label(manifest, seed, judged.records) for seed in range(judged.count)],
+        labels=[describe_conditions(manifest, seed, judged.records) for seed in range(judged.count)],
     )
     return msgspec.structs.replace(results, qualities=qualities), samples
 
 
-def left_out(bundle: Bundle) -> Iterator[str]:
+def list_excluded_bodies(bundle: Bundle) -> Iterator[str]:
     """A sentence, and a warning, for each body that is not judged."""
-    for name, error in not_judged(bundle).items():
+    for name, error in excluded_bodies(bundle).items():
         sentence = f"Not judged: {name}, since {error.what.replace(f'{bundle.path}: ', '')}."  # a page may be shown
         LOG.warning("%s", sentence)
         yield sentence
 
 
-def covered(bundle: Bundle, prepared: Mapping[str, Graph], name: str, plan: Plan) -> Iterator[BodyCoverage]:
+def network_coverages(bundle: Bundle, prepared: Mapping[str, Graph], name: str, plan: Plan) -> Iterator[BodyCoverage]:
     """Coverage of an int8 body along its plan, network by network, as calibration counted it, with what the prepared
     graph says of each operation."""
     for network, graph in prepared.items():
-        own = bundle.alone(network)
+        own = bundle.select_network(network)
         body, coverage = own.body(name), own.body(name).graph.coverage
         if coverage is not None and coverage.total_macs > 0:  # else it was edited
             share = int8_share(body, plan, network)
             steps = sum(step.network == network for step in plan.steps)
-            seen = operations(graph, name, coverage, unseen_tensors(own, body), spared_operations(body))
+            seen = operation_coverage(graph, name, coverage, unseen_tensors(own, body), float_operations(body))
             yield msgspec.structs.replace(
                 seen, network=network, share=seen.share if share is None else share, work=steps * coverage.total_macs
             )
 
 
-def notes(bodies: Iterable[Body], machine: Machine) -> Iterator[str]:
+def machine_notes(bodies: Iterable[Body], machine: Machine) -> Iterator[str]:
     """Notes on the bodies and on this machine, without which figures mislead."""
     for platform in filter(None, (platform_of(body.target, body.platform) for body in bodies)):
         for note in platform.notes:
@@ -97,7 +97,7 @@ def notes(bodies: Iterable[Body], machine: Machine) -> Iterator[str]:
             yield f"{platform.name}: no VNNI was seen on this machine, so its int8 figures may include saturation."
 
 
-def own_plans(plans: Mapping[str, Plan]) -> Iterator[str]:
+def plan_notes(plans: Mapping[str, Plan]) -> Iterator[str]:
     """Notes on plans that differ, by body."""
     first = next(iter(plans.values()))
     if own := [name for name, plan in plans.items() if plan != first]:

@@ -16,15 +16,15 @@ from safetensors.numpy import load_file
 from fewstep.plans.errors import UserError, first_line
 from fewstep.plans.file import decode_any
 from fewstep.plans.schedule import NoiseSchedule
-from fewstep.report.address import ADDRESS
 from fewstep.report.engines.differences import EngineComparison, NotCompared
+from fewstep.report.page_link import ADDRESS
 from fewstep.runtime.backends import AHEAD, graph_names
 from fewstep.runtime.backends.checks import path_text
-from fewstep.runtime.backends.interface import difference
-from fewstep.runtime.bundle.companions import companions
-from fewstep.runtime.bundle.fit_command import fit_again, weight_of_fit
+from fewstep.runtime.backends.port_checks import port_difference
+from fewstep.runtime.bundle.fit_command import refit_command, weight_of_fit
 from fewstep.runtime.bundle.manifest import EngineEntry, GraphEntry
 from fewstep.runtime.bundle.reading import EXPORT_AGAIN, MANIFEST, Bundle, open_bundle
+from fewstep.runtime.kinds.companions import companions
 from fewstep.runtime.options import Options
 from fewstep.runtime.progress import SILENT, Progress
 
@@ -89,22 +89,22 @@ def verify(options: VerifyOptions, progress: Progress = SILENT) -> Integrity:
     """Check everything, and go on behind the first damage. UserError only if there is no manifest to go by."""
     bundle = open_bundle(options.bundle)
     manifest = bundle.manifest
-    checks = list(_hashes(bundle, progress))
+    checks = list(_check_hashes(bundle, progress))
     sound = {name for name, damage in checks if damage is None}
     damages = [damage for _, damage in checks if damage is not None]
-    damages += _plans(bundle, sound)
-    damages += _others(bundle, sound)
-    graphs = {name: graph for name, graph in _graphs(bundle) if {graph.file, *graph.data} <= sound}
+    damages += _check_plans(bundle, sound)
+    damages += _check_other_files(bundle, sound)
+    graphs = {name: graph for name, graph in _list_graphs(bundle) if {graph.file, *graph.data} <= sound}
     notes = []
     if options.graphs and find_spec("onnxruntime") is None:
         notes.append("graphs were not opened: onnxruntime is not installed (pip install 'fewstep[cpu]')")
     opened = graphs if options.graphs and not notes else {}
     for done, (name, graph) in enumerate(opened.items(), 1):
-        damages += _opened(bundle, name, graph)
+        damages += _check_graph(bundle, name, graph)
         progress("graphs", done, len(opened))
     compared: tuple[EngineComparison, ...] = ()
     if options.engines and not damages:
-        compared = tuple(_beside(bundle, progress, notes))
+        compared = tuple(_compare_engines(bundle, progress, notes))
     elif options.engines:
         notes.append("engines were not compared: the bundle is damaged; mend it, and verify it again")
     return Integrity(
@@ -115,25 +115,25 @@ def verify(options: VerifyOptions, progress: Progress = SILENT) -> Integrity:
         plans=len(manifest.plans) + len(manifest.fitted),
         graphs=len(opened),
         damages=tuple(damages),
-        unnamed=tuple(_unnamed(bundle)),
+        unnamed=tuple(_list_unnamed(bundle)),
         notes=tuple(notes),
         engines=compared,
-        differing=tuple(difference_of(each) for each in compared if not each.agrees),
+        differing=tuple(engine_damage(each) for each in compared if not each.agrees),
     )
 
 
-def _beside(bundle: Bundle, progress: Progress, notes: list[str]) -> Iterator[EngineComparison]:
+def _compare_engines(bundle: Bundle, progress: Progress, notes: list[str]) -> Iterator[EngineComparison]:
     """Each engine compared with onnxruntime. What could not be compared is a note."""
-    from fewstep.report.engines.beside import beside  # onnx is for who asks
+    from fewstep.report.engines.compare_engines import compare_engines  # onnx is for who asks
 
-    for each in beside(bundle, progress):
+    for each in compare_engines(bundle, progress):
         if isinstance(each, NotCompared):
             notes.append(each.note)
         else:
             yield each
 
 
-def difference_of(comparison: EngineComparison) -> Damage:
+def engine_damage(comparison: EngineComparison) -> Damage:
     """An engine that computes something else."""
     first = f"; its first layer is not known: {comparison.unknown}"
     if comparison.layer is not None:
@@ -145,7 +145,7 @@ def difference_of(comparison: EngineComparison) -> Damage:
     return Damage(f"{what}{first}", "run it on onnxruntime, or report the layer to the engine's makers")
 
 
-def _hashes(bundle: Bundle, progress: Progress) -> Iterator[tuple[str, Damage | None]]:
+def _check_hashes(bundle: Bundle, progress: Progress) -> Iterator[tuple[str, Damage | None]]:
     """Each file of the manifest, with what is wrong with it."""
     for done, name in enumerate(bundle.manifest.files, 1):
         try:
@@ -156,14 +156,14 @@ def _hashes(bundle: Bundle, progress: Progress) -> Iterator[tuple[str, Damage | 
         progress("files", done, len(bundle.manifest.files))
 
 
-def _plans(bundle: Bundle, sound: Iterable[str]) -> Iterator[Damage]:
+def _check_plans(bundle: Bundle, sound: Iterable[str]) -> Iterator[Damage]:
     """Plans that cannot be read, or are for another schedule or prediction."""
     manifest = bundle.manifest
     fingerprint = NoiseSchedule(manifest.schedule).fingerprint
     again = {file: f"fewstep calibrate {bundle.path} --plan {name}" for name, file in manifest.plans.items()}
     for each in manifest.fitted:
         weight = weight_of_fit(bundle.path, manifest, each)
-        again[each.file] = fit_again(bundle.path, manifest, each.evaluations, weight)
+        again[each.file] = refit_command(bundle.path, manifest, each.evaluations, weight)
     for file, command in again.items():
         if file not in sound:
             continue
@@ -176,7 +176,7 @@ def _plans(bundle: Bundle, sound: Iterable[str]) -> Iterator[Damage]:
             yield Damage(f"{file} is a plan for another denoiser", command)
 
 
-def _others(bundle: Bundle, sound: Iterable[str]) -> Iterator[Damage]:
+def _check_other_files(bundle: Bundle, sound: Iterable[str]) -> Iterator[Damage]:
     """Ranges that are no table of tensors, null values of another shape, side-cars of another engine."""
     manifest = bundle.manifest
     for file in dict.fromkeys((manifest.ranges, *(body.ranges for body in manifest.bodies.values()))):
@@ -192,12 +192,12 @@ def _others(bundle: Bundle, sound: Iterable[str]) -> Iterator[Damage]:
             except UserError as error:
                 yield Damage(error.what, error.fix)
     for engine in manifest.engines:
-        if engine.sidecar in sound and not _is_of(bundle, engine):
+        if engine.sidecar in sound and not _describes_engine(bundle, engine):
             again = f"fewstep build {bundle.path} --backend {engine.backend} --device {engine.device}"
             yield Damage(f"{engine.sidecar} tells of another engine than {engine.file}", again)
 
 
-def _is_of(bundle: Bundle, engine: EngineEntry) -> bool:
+def _describes_engine(bundle: Bundle, engine: EngineEntry) -> bool:
     try:
         sidecar = json.loads((bundle.path / engine.sidecar).read_bytes())
     except (ValueError, RecursionError):
@@ -207,7 +207,7 @@ def _is_of(bundle: Bundle, engine: EngineEntry) -> bool:
     return sidecar.get("key") == engine.key and sidecar.get("sha256") == bundle.manifest.files.get(engine.file)
 
 
-def _graphs(bundle: Bundle) -> Iterator[tuple[str, GraphEntry]]:
+def _list_graphs(bundle: Bundle) -> Iterator[tuple[str, GraphEntry]]:
     for name in AHEAD:
         if (ahead := getattr(bundle.manifest, name)) is not None:
             yield name, ahead
@@ -215,10 +215,10 @@ def _graphs(bundle: Bundle) -> Iterator[tuple[str, GraphEntry]]:
         yield from graph_names(name, body).items()
     yield from companions(bundle.manifest).items()
     for network in bundle.manifest.networks:
-        yield from ((f"{network}: {name}", graph) for name, graph in _graphs(bundle.alone(network)))
+        yield from ((f"{network}: {name}", graph) for name, graph in _list_graphs(bundle.select_network(network)))
 
 
-def _opened(bundle: Bundle, name: str, graph: GraphEntry) -> Iterator[Damage]:
+def _check_graph(bundle: Bundle, name: str, graph: GraphEntry) -> Iterator[Damage]:
     """The faults that onnxruntime finds in a graph, and ports that are not those of the manifest."""
     import onnxruntime
 
@@ -237,7 +237,7 @@ def _opened(bundle: Bundle, name: str, graph: GraphEntry) -> Iterator[Damage]:
             "pip install --upgrade onnxruntime, or copy the bundle again",
         )
         return
-    if problem := difference(graph, session.get_inputs, session.get_outputs):
+    if problem := port_difference(graph, session.get_inputs, session.get_outputs):
         yield Damage(f"{name}: {problem}", EXPORT_AGAIN)
 
 
@@ -254,7 +254,7 @@ def _runs_rounded(bundle: Bundle, graph: GraphEntry) -> bool:
     return True
 
 
-def _unnamed(bundle: Bundle) -> Iterator[str]:
+def _list_unnamed(bundle: Bundle) -> Iterator[str]:
     """Files that the manifest does not name, links, hidden ones, the manifest and the page's address left out."""
     known = {MANIFEST, ADDRESS, *bundle.manifest.files}
     for path in sorted(bundle.path.rglob("*")):

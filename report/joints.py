@@ -6,10 +6,10 @@ import numpy as np
 
 from fewstep.measure.results import JointError, Quality, Results
 from fewstep.report.elements import Html, count, data, join, paragraph, percent, section, table
-from fewstep.report.words import lead_paragraph
+from fewstep.report.glossary import lead_paragraph
 from fewstep.runtime.bundle.manifest import Manifest
-from fewstep.runtime.execute import Array
-from fewstep.runtime.units import to_units
+from fewstep.runtime.kinds.units import to_units
+from fewstep.runtime.sampling.execute import Array
 
 HEAD = ("joint", "RMS error", "99th percentile", "largest", "RMS, of its spread")
 LEVELS = ("joint", "levels", "actions on another level")
@@ -22,9 +22,9 @@ def joint_errors(manifest: Manifest, samples: Array, reference: Array) -> tuple[
     if policy is None or len(manifest.x_shape) != 2:
         return ()
     executed = slice(policy.first, policy.first + policy.actions)
-    ours, exact = (_actions(manifest, each)[:, executed, : policy.width] for each in (samples, reference))
+    ours, exact = (_to_actions(manifest, each)[:, executed, : policy.width] for each in (samples, reference))
     levels = {place: np.asarray(values) for place, values in policy.discrete.items()}
-    error, moved = np.abs(ours - exact), policy.snapped(ours) != policy.snapped(exact)
+    error, moved = np.abs(ours - exact), policy.snap_discrete(ours) != policy.snap_discrete(exact)
     return tuple(
         JointError(
             place,
@@ -39,7 +39,7 @@ def joint_errors(manifest: Manifest, samples: Array, reference: Array) -> tuple[
     )
 
 
-def _actions(manifest: Manifest, samples: Array) -> Array:
+def _to_actions(manifest: Manifest, samples: Array) -> Array:
     return np.asarray(samples if manifest.units is None else to_units(manifest, samples), np.float32)
 
 
@@ -72,10 +72,11 @@ def _body(quality: Quality) -> list[Html]:
 
 def _rows(joints: Sequence[JointError]) -> list[Sequence[Html]]:
     return [
-        (count(each.place), *map(_digits, (each.rms, each.p99, each.largest)), percent(each.share)) for each in joints
+        (count(each.place), *map(_format_figure, (each.rms, each.p99, each.largest)), percent(each.share))
+        for each in joints
     ]
 
 
-def _digits(value: float) -> Html:
+def _format_figure(value: float) -> Html:
     """Units may be metres or degrees: digits count from the first that is not 0."""
     return data(value, f"{value:.3g}")

@@ -6,7 +6,6 @@ from html import escape
 from fewstep.measure.body_backends import SIMULATION
 from fewstep.measure.results import BodyCoverage, Operation, Quality, Results
 from fewstep.report.advice import Advice
-from fewstep.report.direction import direction_section
 from fewstep.report.distribution import distribution_section
 from fewstep.report.drawing import plots
 from fewstep.report.drawing.plots import Series
@@ -29,19 +28,20 @@ from fewstep.report.elements import (
     times,
 )
 from fewstep.report.engines.section import engines_section
+from fewstep.report.glossary import glossary_section, lead_paragraph, link_terms
+from fewstep.report.guidance import guidance_section
 from fewstep.report.joints import joints_section
 from fewstep.report.precision import ShownMap, precision_section
-from fewstep.report.quality import end_section
+from fewstep.report.quality import quality_section
 from fewstep.report.samples import Samples, samples_section
 from fewstep.report.style import STYLE
 from fewstep.report.tokens import tokens_section
-from fewstep.report.verdict import warnings
-from fewstep.report.words import lead_paragraph, linked, words_section
-from fewstep.runtime.bundle.networks import labelled
+from fewstep.report.verdict import list_warnings
+from fewstep.runtime.bundle.networks import label_with_network
 from fewstep.runtime.bundle.platforms import ONNXRUNTIME
 
 
-def page(
+def build_page(
     results: Results,
     samples: Samples | None,
     evaluation: Results | None = None,
@@ -52,22 +52,22 @@ def page(
     """The whole document, UTF-8.
 
     `samples` None: tokens. `evaluation` is what `fewstep measure` found of the same bodies, `maps` the searches that
-    they come from, `engines` those of `shown_engines`, and `advised` the verdict.
+    they come from, `engines` those of `describe_engines`, and `advised` the verdict.
     """
     sections = [
         *([] if advised is None else [lead_paragraph(str(advised))]),
         headline(results),
-        *(lead_paragraph(warning) for warning in warnings(results)),
-        *([] if samples is None else _ends(results, samples)),
+        *(lead_paragraph(warning) for warning in list_warnings(results)),
+        *([] if samples is None else _sample_sections(results, samples)),
         *([] if evaluation is None else [distribution_section(evaluation)]),
         *([steps_section(results)] if samples else [tokens_section(results.qualities)]),
-        *filter(None, [joints_section(results), direction_section(results)]),
+        *filter(None, [joints_section(results), guidance_section(results)]),
         coverage_section(results),
         *([precision_section(maps)] if maps else []),
         *([engines_section(engines)] if engines else []),
         speed_section(results),
     ]
-    sections += [words_section(join(sections)), provenance_section(results)]
+    sections += [glossary_section(join(sections)), provenance_section(results)]
     title = escape(f"{results.bundle}: int8 report")
     document = (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
@@ -79,17 +79,17 @@ def page(
     return document.encode()
 
 
-def _ends(results: Results, samples: Samples) -> list[Html]:
+def _sample_sections(results: Results, samples: Samples) -> list[Html]:
     """The finished samples, and their figures."""
     is_image = samples.reference.ndim == 4
-    return [samples_section(samples, results.plan, results.teacher), end_section(results, is_image)]
+    return [samples_section(samples, results.plan, results.teacher), quality_section(results, is_image)]
 
 
 def header(results: Results) -> Html:
     guidance = "no guidance" if results.guidance is None else f"guidance {results.guidance}"
     bodies = " and ".join(quality.body for quality in results.qualities)
     lead = f"{bodies} against float32, along {results.plan}, {guidance}."
-    return Html(f'<header><h1>{escape(results.bundle)}</h1><p class="lead">{linked(lead).markup}</p></header>')
+    return Html(f'<header><h1>{escape(results.bundle)}</h1><p class="lead">{link_terms(lead).markup}</p></header>')
 
 
 def headline(results: Results) -> Html:
@@ -100,26 +100,26 @@ def headline(results: Results) -> Html:
     seeds = f", {end.seeds} held-out seeds"
     if (tokens := first.tokens) is not None:
         same = join([percent(tokens.same), " are the same at the end", seeds])
-        cards = [card(linked("Likeliest tokens that int8 changes"), percent(tokens.disagreement, 2), same)]
+        cards = [card(link_terms("Likeliest tokens that int8 changes"), percent(tokens.disagreement, 2), same)]
     else:
-        rest = join(["5th percentile ", decibel(end.p5), ", worst ", decibel(end.worst), linked(seeds)])
-        cards = [card(linked("End PSNR, int8 against float32"), decibel(end.mean), rest)]
+        rest = join(["5th percentile ", decibel(end.p5), ", worst ", decibel(end.worst), link_terms(seeds)])
+        cards = [card(link_terms("End PSNR, int8 against float32"), decibel(end.mean), rest)]
     contests = [(race, fast) for race in results.races for fast in race.timings if fast.name == first.body]
     if contests:
         race, fast = min(contests, key=lambda contest: contest[1].ratio)  # the batch size at which int8 wins least
         both = join([milliseconds(race.timings[0].median), " to ", milliseconds(fast.median)])
-        engines = f", {first.computed_by} against {ONNXRUNTIME}" if first.body in _elsewhere(results) else ""
+        engines = f", {first.computed_by} against {ONNXRUNTIME}" if first.body in _other_engines(results) else ""
         note = join([both, f", {race.batch} rows, {race.threads} threads{engines}"])
-        cards.append(card(linked("Speed, int8 over float32"), times(fast.ratio), note))
+        cards.append(card(link_terms("Speed, int8 over float32"), times(fast.ratio), note))
     if (share := results.int8_share(first.body)) is not None:
         int8, others = (sum(len(getattr(each.coverage, ops)) for each in covered) for ops in ("int8_ops", "float_ops"))
         where = " in the last steps" if any(map(_is_staged, covered)) else ""
         note = join([count(int8), " operations int8, ", count(others), f" float{where}"])
-        cards.append(card(linked("MACs in int8"), percent(share), note))
+        cards.append(card(link_terms("MACs in int8"), percent(share), note))
     if first.body in results.sizes:
         ratio = results.sizes["float32"] / results.sizes[first.body]
         note = join([size(results.sizes["float32"]), " to ", size(results.sizes[first.body])])
-        cards.append(card(linked("Size of the body, float32 over int8"), times(ratio), note))
+        cards.append(card(link_terms("Size of the body, float32 over int8"), times(ratio), note))
     return Html(f'<div class="cards">{join(cards).markup}</div>')
 
 
@@ -149,7 +149,7 @@ def _steps(quality: Quality) -> Html:
         f"{quality.body}, computed by {quality.computed_by}: {quality.against_float.seeds} seeds, "
         f"{quality.forced_seeds} of them teacher-forced."
     )
-    head = [linked(each) for each in ("step", "time", "lambda", "range group", "output, forced", "x0", "x")]
+    head = [link_terms(each) for each in ("step", "time", "lambda", "range group", "output, forced", "x0", "x")]
     rows = [
         [
             count(step.index + 1),
@@ -170,7 +170,7 @@ def coverage_section(results: Results) -> Html:
     alike: dict[tuple[tuple[Operation, ...], float], list[BodyCoverage]] = {}
     for covered in results.covered:
         alike.setdefault((covered.operations, covered.share), []).append(covered)
-    counter = "its engine" if _elsewhere(results) else ONNXRUNTIME
+    counter = "its engine" if _other_engines(results) else ONNXRUNTIME
     parts = [
         lead_paragraph(
             f"For the body that runs here, counted in the graph as {counter} optimized it where it was calibrated; "
@@ -187,7 +187,7 @@ def _coverage(alike: Sequence[BodyCoverage]) -> Html:
     """One table for all bodies whose operations have the same fate."""
     covered = alike[0]
     total = covered.coverage.total_macs
-    head: list[Content] = ["operation", "kind", "why float", "channels", linked("MACs"), "share"]
+    head: list[Content] = ["operation", "kind", "why float", "channels", link_terms("MACs"), "share"]
     rows: dict[str, list[Sequence[Content]]] = {"float": [], "int8": []}
     for each in covered.operations:
         channels = f"{each.channels[0]} to {each.channels[1]}" if each.channels else ""
@@ -195,11 +195,11 @@ def _coverage(alike: Sequence[BodyCoverage]) -> Html:
         rows[each.precision].append([each.name, each.kind, each.reason, channels, count(each.macs), share])
     ours = len(rows["int8"])
     sentence = paragraph(
-        Html(f"<b>{escape(', '.join(labelled(each.network, each.body) for each in alike))}</b>: "),
+        Html(f"<b>{escape(', '.join(label_with_network(each.network, each.body) for each in alike))}</b>: "),
         percent(covered.coverage.int8_macs / total, 2),
         " of ",
         count(total),
-        linked(
+        link_terms(
             f" multiply-accumulates of one evaluation run in int8: {ours} of {len(covered.operations)} operations. "
         ),
         *_other_stages(covered),
@@ -233,8 +233,8 @@ def speed_section(results: Results) -> Html:
     charts = []
     for race in results.races:
         medians = [(timing.name, 1000 * timing.median) for timing in race.timings]
-        drawn = Html(plots.bars(medians, lambda value: f"{value:.2f} ms"))
-        on = ", ".join([ONNXRUNTIME, *(f"{name} on {engine}" for name, engine in _elsewhere(results).items())])
+        drawn = Html(plots.bar_plot(medians, lambda value: f"{value:.2f} ms"))
+        on = ", ".join([ONNXRUNTIME, *(f"{name} on {engine}" for name, engine in _other_engines(results).items())])
         charts.append(figure(drawn, f"{race.batch} rows, {race.threads} threads, {on}; shorter is faster"))
     parts.append(Html(f'<div class="two">{join(charts).markup}</div>'))
     head = ["graph", "rows", "threads", "median", "p10", "p90", "times faster", "lowest", "highest", "load", "memory"]
@@ -267,7 +267,7 @@ def speed_section(results: Results) -> Html:
     return section("Speed and size", *parts)
 
 
-def _elsewhere(results: Results) -> dict[str, str]:
+def _other_engines(results: Results) -> dict[str, str]:
     """The bodies that another engine ran, and that engine; onnxruntime ran float32 and the others."""
     usual = (ONNXRUNTIME, SIMULATION)
     return {quality.body: quality.computed_by for quality in results.qualities if quality.computed_by not in usual}

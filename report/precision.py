@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from fewstep.calibration.precision.precision_map import FrontierPoint, PrecisionMap, decode_maps
 from fewstep.graph import io
-from fewstep.graph.selection import selected_ops
+from fewstep.graph.selection import select_int8_ops
 from fewstep.measure.rollouts.metrics import CEILING
 from fewstep.measure.rollouts.seeds import JUDGE_SEEDS, SEARCH_SEEDS
 from fewstep.report.drawing import plots
@@ -23,8 +23,8 @@ from fewstep.report.elements import (
     table,
     times,
 )
-from fewstep.report.operations import layer
-from fewstep.report.words import lead_paragraph
+from fewstep.report.glossary import lead_paragraph
+from fewstep.report.operations import layer_name
 from fewstep.runtime.bundle.reading import Bundle
 
 SHOWN = 24  # operations: those that matter most
@@ -38,7 +38,7 @@ class ShownMap:
     operations: tuple[str, ...]
 
 
-def stored_maps(bundle: Bundle) -> tuple[PrecisionMap, ...]:
+def read_maps(bundle: Bundle) -> tuple[PrecisionMap, ...]:
     """The searches that the bundle's own bodies come from."""
     file = bundle.manifest.precision
     if file is None:
@@ -46,13 +46,13 @@ def stored_maps(bundle: Bundle) -> tuple[PrecisionMap, ...]:
     return tuple(each for each in decode_maps(bundle.read(file), file) if each.body in bundle.manifest.bodies)
 
 
-def shown_maps(bundle: Bundle) -> tuple[ShownMap, ...]:
+def read_shown_maps(bundle: Bundle) -> tuple[ShownMap, ...]:
     """The stored maps, with the names of the bundle's float graph and plans. A map itself names tensors."""
-    maps = stored_maps(bundle)
+    maps = read_maps(bundle)
     if not maps:
         return ()
     prepared = io.load(bundle.graph(bundle.body("float32").graph), root=bundle.path)
-    names = {op.name: layer(op.node) for op in selected_ops(prepared)}
+    names = {op.name: layer_name(op.node) for op in select_int8_ops(prepared)}
     return tuple(ShownMap(each, tuple(names.get(name, name) for name in each.operations)) for each in maps)
 
 
@@ -77,9 +77,9 @@ def _map(shown: ShownMap) -> Html:
         Html("</b>"),
         f" along {precision_map.plan}, asked for {precision_map.asked}: ",
         _quality(deployed.quality, deployed.standard_error),
-        f" on {_seeds(deployed)} at ",
+        f" on {_seed_source(deployed)} at ",
         times(precision_map.float_time / deployed.time),
-        f" the speed of float32 ({_known(deployed)}); without a bound it would be ",
+        f" the speed of float32 ({_time_source(deployed)}); without a bound it would be ",
         _quality(precision_map.all_int8, precision_map.all_int8_error),
         " at ",
         times(precision_map.float_time),
@@ -87,10 +87,10 @@ def _map(shown: ShownMap) -> Html:
     )
     points = [point for point in precision_map.frontier if point.quality < CEILING] or [*precision_map.frontier]
     speeds = [precision_map.float_time / point.time for point in points]
-    curves = [Series("frontier, on the seeds of the search", speeds, [_searched(point) for point in points], 0)]
+    curves = [Series("frontier, on the seeds of the search", speeds, [_search_quality(point) for point in points], 0)]
     if deployed.quality < CEILING or len(points) == len(precision_map.frontier):
         at = [precision_map.float_time / deployed.time]
-        curves.append(Series(f"deployed, on {_seeds(deployed)}", at, [deployed.quality], 1))
+        curves.append(Series(f"deployed, on {_seed_source(deployed)}", at, [deployed.quality], 1))
     frontier = figure(
         Html(plots.line_plot(curves, "times as fast as float32", "PSNR (dB)")),
         "Each point is a choice of what stays float; no other one that was tried is both faster and better. "
@@ -99,21 +99,21 @@ def _map(shown: ShownMap) -> Html:
     )
     rows: list[Sequence[Content]] = [
         [
-            _words(precision_map, point),
+            _counts_text(precision_map, point),
             "deployed" if point.in_float == deployed.in_float else "",
             _quality(point.quality, point.standard_error),
-            _seeds(point),
+            _seed_source(point),
             times(precision_map.float_time / point.time),
-            _known(point),
+            _time_source(point),
         ]
-        for point in _with_deployed(precision_map)
+        for point in _add_deployed(precision_map)
     ]
     head = ["in float", "", "PSNR", "on", "speed", "which is"]
     folded = details("The frontier as a table", table(head, rows, text_columns=2))
     return join([sentence, frontier, folded, _sensitivity(shown)])
 
 
-def _with_deployed(precision_map: PrecisionMap) -> list[FrontierPoint]:
+def _add_deployed(precision_map: PrecisionMap) -> list[FrontierPoint]:
     """The frontier, the fastest first, with the point that is deployed: another may beat it in what is known of both,
     but have missed the bound where it was judged."""
     others = [point for point in precision_map.frontier if point.in_float != precision_map.deployed.in_float]
@@ -124,12 +124,12 @@ def _quality(value: float, error: float | None) -> Html:
     return decibel(value) if error is None else join([decibel(value), f" \N{PLUS-MINUS SIGN} {error:.1f}"])
 
 
-def _searched(point: FrontierPoint) -> float:
+def _search_quality(point: FrontierPoint) -> float:
     """Quality on the seeds of the search, where all points compare."""
     return point.quality if point.searched is None else point.searched
 
 
-def _seeds(point: FrontierPoint) -> str:
+def _seed_source(point: FrontierPoint) -> str:
     return "seeds of the search" if point.standard_error is None else "other seeds"
 
 
@@ -148,11 +148,11 @@ def _sensitivity(shown: ShownMap) -> Html:
     return join([paragraph(note), table(["operation", "deployed in", "adds"], rows, text_columns=2)])
 
 
-def _known(point: FrontierPoint) -> str:
+def _time_source(point: FrontierPoint) -> str:
     """The source of a point's time. Maps of earlier versions have estimates alone."""
     return "measured" if point.time_is_measured else "estimated"
 
 
-def _words(precision_map: PrecisionMap, point: FrontierPoint) -> str:
+def _counts_text(precision_map: PrecisionMap, point: FrontierPoint) -> str:
     counts = [len(ops) for ops in point.in_float]
     return f"{', '.join(map(str, counts))} of {len(precision_map.operations)} operations" if any(counts) else "none"

@@ -22,14 +22,14 @@ from fewstep.report.elements import (
     section,
     table,
 )
-from fewstep.report.words import lead_paragraph, linked
+from fewstep.report.glossary import lead_paragraph, link_terms
 
 NONE = "\N{EN DASH}"
 NO_SSIM = f"No SSIM: it compares images of at least {WINDOW} pixels a side."
 HEAD = ["mean", "5th percentile", "worst", "std. error", "signal", "another seed", "SSIM", "5th percentile", "seeds"]
 
 
-def end_section(results: Results, is_image: bool = True) -> Html:
+def quality_section(results: Results, is_image: bool = True) -> Html:
     """Finished samples, against each reference in a table of its own. A sentence says why small images have no SSIM."""
     against_float = table(
         ["int8 against float32, same plan", "computed by", *HEAD],
@@ -57,7 +57,7 @@ def end_section(results: Results, is_image: bool = True) -> Html:
         against_float,
         *([] if has_ssim or not is_image else [paragraph(NO_SSIM, kind="note")]),
         distribution,
-        table([linked(f"against the float32 teacher, {results.teacher}"), *HEAD], rows)
+        table([link_terms(f"against the float32 teacher, {results.teacher}"), *HEAD], rows)
         if known
         else paragraph(f"The denoiser {NO_TEACHER}. The second table is left out."),
         *([] if results.teacher_check is None else [paragraph(str(results.teacher_check), kind="note")]),

@@ -44,7 +44,7 @@ class Samples:
 def samples_section(samples: Samples, plan: str, teacher: str | None) -> Html:
     """Grids side by side; one sentence where samples are not pictures."""
     try:
-        pictures.grid(samples.reference[:1], columns=1)
+        pictures.draw_grid(samples.reference[:1], columns=1)
     except UserError as reason:
         return section("Samples", paragraph(f"Not shown: {reason.what}."))
     has_teacher = len(samples.teacher) > 0
@@ -59,11 +59,11 @@ def samples_section(samples: Samples, plan: str, teacher: str | None) -> Html:
         strips.append(_strip(f"{name}, {plan}", _row(images[here])))
     caption = f"Seeds 0 to {shown[-1]}, held out from calibration, one a column: none was chosen."
     parts = [figure(_stack(strips), caption)]
-    parts += [_worst(name, plan, *both) for name, both in samples.bodies.items()]
+    parts += [_worst_samples(name, plan, *both) for name, both in samples.bodies.items()]
     return section("Samples", *parts)
 
 
-def _worst(name: str, plan: str, images: Array, reference: Array) -> Html:
+def _worst_samples(name: str, plan: str, images: Array, reference: Array) -> Html:
     """The seeds with the lowest PSNR: float32, int8 and the enlarged difference."""
     reference = reference[: len(images)]
     quality = psnr(images, reference)
@@ -76,14 +76,16 @@ def _worst(name: str, plan: str, images: Array, reference: Array) -> Html:
         ),
         _strip(f"float32, {plan}", _row(reference[worst])),
         _strip(f"{name}, {plan}", _row(images[worst])),
-        _strip(f"difference × {gain}", _row(pictures.difference(images[worst], reference[worst], gain))),
+        _strip(f"difference × {gain}", _row(pictures.amplify_difference(images[worst], reference[worst], gain))),
     ]
     caption = (
         f"{name}: the {len(worst)} of {len(images)} seeds furthest from float32, worst first. Grey: no difference."
     )
     shown = figure(_stack(strips), caption)
-    everything = pictures.difference(images, reference, gain)
-    grid = picture(pictures.png(pictures.grid(everything, columns=32)), f"differences of {name} from float32")
+    everything = pictures.amplify_difference(images, reference, gain)
+    grid = picture(
+        pictures.encode_png(pictures.draw_grid(everything, columns=32)), f"differences of {name} from float32"
+    )
     folded = details(
         f"All {len(images)} differences", figure(grid, f"Difference × {gain}, 32 seeds a row, in order of the seeds.")
     )
@@ -99,7 +101,7 @@ def _gain(errors: Array) -> int:
 def _row(images: Array) -> Html:
     """One picture a column: the same column is the same seed in every row."""
     scale = max(1, SCALE_TO // images.shape[-1])
-    cells = [picture(pictures.png(pictures.grid(image[None], 1, scale)), "a sample") for image in images]
+    cells = [picture(pictures.encode_png(pictures.draw_grid(image[None], 1, scale)), "a sample") for image in images]
     return Html(f'<div class="columns">{join(cells).markup}</div>')
 
 

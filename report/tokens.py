@@ -19,7 +19,7 @@ from fewstep.report.elements import (
     section,
     table,
 )
-from fewstep.report.words import lead_paragraph
+from fewstep.report.glossary import lead_paragraph
 
 HEAD = ("int8 against float32, same plan", "computed by", "likeliest differs", "same at the end", "dB", "p5", "seeds")
 STEP = ("step", "open", "range group", "likeliest differs", "KL divergence (nats)")

@@ -3,20 +3,28 @@
 from collections.abc import Iterator
 
 from fewstep.measure.results import Distance, Quality, Results, TokenQuality
-from fewstep.measure.rollouts.direction import CONDITION, GUIDANCE, is_lost, text_of, worst
 from fewstep.measure.rollouts.nearness import Nearness
+from fewstep.measure.rollouts.output_differences import (
+    CONDITION,
+    GUIDANCE,
+    describe_difference,
+    is_lost,
+    worst_difference,
+)
 from fewstep.report.judgement import MOST_CHANGED
 from fewstep.runtime.bundle.manifest import Difference, TokenAgreement
 
 
-def warnings(results: Results) -> Iterator[str]:
+def list_warnings(results: Results) -> Iterator[str]:
     """One sentence for each; none where int8 is near float32 and faster, and all bodies were calibrated alike."""
     yield from results.unlike
-    yield from filter(None, (far(each.body, each.against_float.nearness, each.tokens) for each in results.qualities))
+    yield from filter(
+        None, (describe_low_quality(each.body, each.against_float.nearness, each.tokens) for each in results.qualities)
+    )
     for quality in results.qualities:
         for kind, steps in differences_of(quality).items():
-            if (difference := worst(steps)) is not None and is_lost(difference):
-                yield f"{quality.body} loses the {kind}: {text_of(difference)}."
+            if (difference := worst_difference(steps)) is not None and is_lost(difference):
+                yield f"{quality.body} loses the {kind}: {describe_difference(difference)}."
     in_float = [quality.body for quality in results.qualities if results.int8_share(quality.body) == 0]
     for body in in_float:
         yield f"{body} is float32 at every step of {results.plan}: nothing of it is int8, and its speed is float32's."
@@ -35,25 +43,25 @@ def differences_of(quality: Quality) -> dict[str, list[Difference | None]]:
     }
 
 
-def far(body: str, near: Nearness, tokens: TokenQuality | TokenAgreement | None) -> str | None:
+def describe_low_quality(body: str, near: Nearness, tokens: TokenQuality | TokenAgreement | None) -> str | None:
     """The sentence for a body whose samples differ visibly from float32's, or whose tokens differ in many places; None
     near it."""
     if tokens is None:  # a NaN is no quality either
         where = "look at the samples before deploying it"
-        return None if near.is_enough else f"{body} is only {near.sentence('float32')}: {where}."
+        return None if near.is_enough else f"{body} is only {near.describe('float32')}: {where}."
     share = 100 * tokens.disagreement
     where = "compare its runs before deploying it"
     return None if share <= MOST_CHANGED else f"{body} changes {share:.1f} % of the likeliest tokens: {where}."
 
 
-def verdicts(results: Results) -> Iterator[str]:
+def describe_distances(results: Results) -> Iterator[str]:
     """One sentence for each body and set of references."""
     for body in results.qualities:
         for distance in body.distances:
-            yield f"{body.body} against {distance.reference}: {verdict(distance)}."
+            yield f"{body.body} against {distance.reference}: {describe_distance(distance)}."
 
 
-def verdict(fd: Distance) -> str:
+def describe_distance(fd: Distance) -> str:
     """The difference between int8 and float32 in words. A smaller distance is no improvement, only a change."""
     figures = f"({fd.difference:+.3g} [{fd.low:+.3g}, {fd.high:+.3g}], floor {fd.noise_floor:.3g})"
     way = "further away" if fd.difference > 0 else "closer, which is a change and no improvement"

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fewstep.plans.errors import Cancelled, UserError
     from fewstep.plans.plan import Plan
-    from fewstep.runtime.execute import Hold
-    from fewstep.runtime.loading import load
-    from fewstep.runtime.sampler import Sampler
+    from fewstep.runtime.sampling.execute import Hold
+    from fewstep.runtime.sampling.loading import load
+    from fewstep.runtime.sampling.sampler import Sampler
 
 # onnxruntime records its use from its import on. Every package of fewstep imports this one before onnxruntime.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -26,9 +26,9 @@ _MODULES = {
     "Cancelled": "fewstep.plans.errors",
     "UserError": "fewstep.plans.errors",
     "Plan": "fewstep.plans.plan",
-    "Hold": "fewstep.runtime.execute",
-    "load": "fewstep.runtime.loading",
-    "Sampler": "fewstep.runtime.sampler",
+    "Hold": "fewstep.runtime.sampling.execute",
+    "load": "fewstep.runtime.sampling.loading",
+    "Sampler": "fewstep.runtime.sampling.sampler",
 }
 
 

@@ -14,7 +14,7 @@ Arrays = Mapping[str, NDArray[Any]]  # by name
 MASKED = "masked values"
 
 
-class Unusable(UserError):
+class UnusableValue(UserError):
     """A value of the right form that is missing, not finite or out of range, as of a sensor that dropped out."""
 
 
@@ -25,8 +25,8 @@ def as_numbers(value: Any, what: str, fix: str, dtype: DTypeLike | None = None) 
     anything else that is not made of numbers. What a type does not hold is infinite in it: `as_finite` refuses that.
     """
     is_no, holds = ("are no", "hold") if what.endswith("s") else ("is no", "holds")
-    if missing := missing_in(value):
-        raise Unusable(f"{what} {holds} {missing}", fix)
+    if missing := find_missing(value):
+        raise UnusableValue(f"{what} {holds} {missing}", fix)
     try:
         array = np.asarray(value)
         if array.dtype == object and all(isinstance(each, Real) for each in array.flat):
@@ -40,7 +40,7 @@ def as_numbers(value: Any, what: str, fix: str, dtype: DTypeLike | None = None) 
         raise UserError(f"{what} {is_no} array of numbers ({error})", fix) from error
 
 
-def missing_in(value: Any) -> str:
+def find_missing(value: Any) -> str:
     """The name of what stands where a number is missing, also within lists and mappings; empty where all are there."""
     if isinstance(value, Mapping):
         value = list(value.values())
@@ -48,7 +48,7 @@ def missing_in(value: Any) -> str:
         value = value.ravel().tolist()
     if isinstance(value, list | tuple):
         are_numbers = set(map(type, value)) <= {int, float}  # a picture in lists has a million
-        return "" if are_numbers else next(filter(None, map(missing_in, value)), "")
+        return "" if are_numbers else next(filter(None, map(find_missing, value)), "")
     is_masked = isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value)
     return MASKED if is_masked else "None" if value is None else ""
 
@@ -57,11 +57,11 @@ def as_finite(value: Any, what: str, fix: str) -> Float32:
     """`as_numbers` in float32. Unusable where one is NaN or infinity."""
     array: Float32 = as_numbers(value, what, fix, np.float32)
     if not np.isfinite(array).all():
-        raise Unusable(f"{what} hold{'' if what.endswith('s') else 's'} a number that is not finite", fix)
+        raise UnusableValue(f"{what} hold{'' if what.endswith('s') else 's'} a number that is not finite", fix)
     return array
 
 
-def over_samples(
+def broadcast_to_samples(
     array: NDArray[Any], what: str, shape: Sequence[int], fix: str, axes: int | None = None
 ) -> NDArray[Any]:
     """A tensor [B, *x_shape], given so, as one [*x_shape] for all, or with at least so many axes."""
@@ -75,7 +75,7 @@ def over_samples(
         raise UserError(f"{what} does not have the shape {list(shape)} but {list(array.shape)}", fix) from None
 
 
-def in_model_range(value: Any, what: str, fix: str) -> NDArray[Any]:
+def as_model_range(value: Any, what: str, fix: str) -> NDArray[Any]:
     """`as_numbers`; UserError for bytes, as files of pictures hold them, however dark the picture is."""
     array = as_numbers(value, what, fix)
     if array.dtype == np.uint8 and array.size:

@@ -18,12 +18,12 @@ class Options:
 
     def __post_init__(self) -> None:
         for name, hint in get_type_hints(type(self)).items():
-            value = _as(getattr(self, name), hint)
+            value = _convert(getattr(self, name), hint)
             if get_origin(hint) is Literal and value not in get_args(hint):
                 raise UserError(f"{name} cannot be {value!r}", f"choose from {', '.join(get_args(hint))}")
             object.__setattr__(self, name, value)
 
-    def command(self, verb: str, always: Collection[str] = (), of: str = "BUNDLE") -> str:
+    def command_line(self, verb: str, always: Collection[str] = (), of: str = "BUNDLE") -> str:
         """The command line of these options for what the first names: those in `always`, and those that differ from
         their defaults.
 
@@ -55,7 +55,7 @@ def _text(value: Any) -> str:
     return "@".join(Path(part).name for part in str(value).split("@"))  # a plan's name may have a file on both sides
 
 
-def _as(value: Any, hint: Any) -> Any:
+def _convert(value: Any, hint: Any) -> Any:
     kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     if any(get_origin(kind) is tuple for kind in kinds):
         if isinstance(value, list):

@@ -21,6 +21,6 @@ def SILENT(stage: str, done: int, total: int) -> None:
     """The Progress that says nothing: the default everywhere."""
 
 
-def under(progress: Progress, name: str) -> Progress:
+def prefix_stages(progress: Progress, name: str) -> Progress:
     """The Progress that names what a stage belongs to."""
     return lambda stage, done, total: progress(f"{name}: {stage}", done, total)

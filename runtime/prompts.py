@@ -10,7 +10,7 @@ from fewstep.runtime.text import load_text_encoder
 Values = Mapping[str, Sequence[Any]]  # of each condition; the samples take them in turn
 
 
-def with_prompts(
+def add_prompt_conditions(
     bundle: Bundle, values: Values, prompts: Sequence[str], negative: Sequence[str] = (), threads: int = 0
 ) -> tuple[Values, Values]:
     """The conditions of samples with those that prompts are, and the conditions of the branch "uncond".

@@ -13,19 +13,19 @@ from numpy.typing import ArrayLike, NDArray
 
 from fewstep.plans.errors import UserError
 from fewstep.runtime.arrays import Float32, as_numbers
-from fewstep.runtime.sound import Spectrogram
-from fewstep.runtime.windows import ramp
+from fewstep.runtime.kinds.sound import Spectrogram
+from fewstep.runtime.windows import blend_weights
 
 Complex = NDArray[np.complex128]
 QUIET = 1e-8  # the largest amplitude of a recording that is taken for silence
 
 
-def frames(transform: Spectrogram, samples: int, multiple: int = 1) -> int:
+def frame_count(transform: Spectrogram, samples: int, multiple: int = 1) -> int:
     """The number of frames that `encode` makes of so many samples."""
     return -(-(samples // transform.hop + 1) // multiple) * multiple
 
 
-def samples(transform: Spectrogram, frames: int) -> int:
+def sample_count(transform: Spectrogram, frames: int) -> int:
     """The number of samples in so many frames."""
     return (frames - 1) * transform.hop
 
@@ -66,7 +66,7 @@ def encode(transform: Spectrogram, wave: ArrayLike, multiple: int = 1) -> Float3
     halve them several times."""
     c = stft(transform, wave)
     c = np.pad(c, [(0, 0)] * (c.ndim - 1) + [(0, -c.shape[-1] % multiple)])
-    compressed = transform.factor * _powered(c, transform.exponent)
+    compressed = transform.factor * _raise_amplitude(c, transform.exponent)
     return np.stack([compressed.real, compressed.imag], axis=-3).astype(np.float32)
 
 
@@ -81,7 +81,7 @@ def decode(transform: Spectrogram, spectrogram: ArrayLike, samples: int) -> Floa
         raise UserError(f"a spectrogram of shape {list(parts.shape)}", fix)
     parts = parts[..., : samples // transform.hop + 1] / transform.factor
     c = parts[..., 0, :, :] + 1j * parts[..., 1, :, :]
-    return istft(transform, _powered(c, 1 / transform.exponent), samples).astype(np.float32)
+    return istft(transform, _raise_amplitude(c, 1 / transform.exponent), samples).astype(np.float32)
 
 
 def _window(transform: Spectrogram) -> NDArray[np.float64]:
@@ -89,20 +89,20 @@ def _window(transform: Spectrogram) -> NDArray[np.float64]:
     return np.asarray(0.5 - 0.5 * np.cos(2 * np.pi * np.arange(transform.n_fft) / transform.n_fft))
 
 
-def _powered(c: Complex, exponent: float) -> Complex:
+def _raise_amplitude(c: Complex, exponent: float) -> Complex:
     """|c|^exponent with the angle of c; 0 stays 0."""
     amplitude = np.abs(c)
     return c * np.where(amplitude > 0, amplitude, 1.0) ** (exponent - 1)
 
 
-def loudness(wave: ArrayLike) -> float:
+def peak_amplitude(wave: ArrayLike) -> float:
     """The largest amplitude; 1 for silence. A noisy recording is divided by it before `encode`, and what `decode` makes
     of its samples multiplied by it."""
     largest = float(np.max(np.abs(wave), initial=0.0))
     return largest if largest > QUIET else 1.0
 
 
-def pieces(wave: ArrayLike, length: int, overlap: int) -> Float32:
+def split_pieces(wave: ArrayLike, length: int, overlap: int) -> Float32:
     """A wave [samples] cut into pieces [N, length], each of which begins `overlap` samples before the last one ends;
     zeros fill the last piece."""
     fix = "give one channel, [samples]"
@@ -117,12 +117,12 @@ def pieces(wave: ArrayLike, length: int, overlap: int) -> Float32:
     return np.stack([filled[start : start + length] for start in range(0, count * step, step)])
 
 
-def joined(parts: Sequence[Float32] | Float32, samples: int, overlap: int) -> Float32:
-    """The wave [samples] of `pieces`: where two overlap, one fades into the other in even steps."""
+def join_pieces(parts: Sequence[Float32] | Float32, samples: int, overlap: int) -> Float32:
+    """The wave [samples] of `split_pieces`: where two overlap, one fades into the other in even steps."""
     length = len(parts[0])
     step = length - overlap
     wave = np.zeros(step * len(parts) + overlap)
     for start, part in zip(range(0, step * len(parts), step), parts, strict=True):
         place = (slice(start, start + length),)
-        wave[place] += part * ramp(place, wave.shape, 0, overlap)
+        wave[place] += part * blend_weights(place, wave.shape, 0, overlap)
     return wave[:samples].astype(np.float32)

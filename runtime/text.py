@@ -21,11 +21,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from fewstep.plans.errors import UserError, first_line
 from fewstep.runtime.arrays import as_finite
-from fewstep.runtime.backends.in_parts import InParts
+from fewstep.runtime.backends.batch_splitting import BatchSplitter
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime, Session
 from fewstep.runtime.bundle.manifest import PromptForm, StateWords, Tokens
 from fewstep.runtime.bundle.reading import EXPORT_AGAIN, Bundle, open_bundle
-from fewstep.runtime.policies import state_words
+from fewstep.runtime.kinds.policies import state_words
 
 LOG = logging.getLogger("fewstep")
 BATCH = 8  # prompts of one run: more would only cost memory
@@ -64,9 +64,9 @@ class TextEncoder:
         A prompt that is longer than the tokenizer allows is cut, with a warning that says what was dropped. An empty
         one is what denoisers take for "nothing in particular". `state` [n] is for policies whose prompts hold it.
         """
-        prompts = [formed(prompt, self.form, state) for prompt in check_prompts(prompts)]
+        prompts = [format_prompt(prompt, self.form, state) for prompt in check_prompts(prompts)]
         place = {prompt: row for row, prompt in enumerate(dict.fromkeys(prompts))}
-        encoded, rows = InParts(self.network, BATCH)(self.ids(list(place))), [place[prompt] for prompt in prompts]
+        encoded, rows = BatchSplitter(self.network, BATCH)(self.ids(list(place))), [place[prompt] for prompt in prompts]
         return {name: array[rows] for name, array in encoded.items()}
 
     def ids(self, prompts: Sequence[str]) -> dict[str, Ids]:
@@ -74,18 +74,20 @@ class TextEncoder:
         fed: dict[str, Ids] = {}
         dropped: dict[str, Cut] = {}  # of each prompt the most that a tokenizer has dropped
         for tokens, tokenizer in zip(self.tokens, self.tokenizers, strict=True):
-            with _sound(self.bundle, tokens):
+            with _report_file_errors(self.bundle, tokens):
                 encoded = token_ids(prompts, tokenizer, tokens.length, tokens.pad)
             fed[tokens.input] = encoded.ids
             if tokens.mask is not None:
                 fed[tokens.mask] = encoded.mask
             dropped |= {prompt: max(dropped.get(prompt, cut), cut) for prompt, cut in encoded.dropped.items()}
         for prompt, (lost, kept, text) in dropped.items():
-            LOG.warning("prompt %s is too long: %d tokens stay, %d go: %s", _shown(prompt), kept, lost, _shown(text))
+            LOG.warning(
+                "prompt %s is too long: %d tokens stay, %d go: %s", _shorten(prompt), kept, lost, _shorten(text)
+            )
         return fed
 
 
-def formed(task: str, form: PromptForm | None, state: ArrayLike | None = None) -> str:
+def format_prompt(task: str, form: PromptForm | None, state: ArrayLike | None = None) -> str:
     """The prompt of a task; `state` [n] in the robot's units, where the form holds it."""
     if form is None:
         return task
@@ -171,7 +173,7 @@ def _tokenizer(bundle: Bundle, tokens: Tokens) -> Any:
             f"prompts need the library tokenizers, which cannot be imported ({error})", "pip install 'fewstep[text]'"
         ) from error
     content = bundle.read(tokens.tokenizer)
-    with _sound(bundle, tokens):
+    with _report_file_errors(bundle, tokens):
         tokenizer = Tokenizer.from_str(content.decode())
         tokenizer.no_truncation()
         tokenizer.no_padding()
@@ -182,7 +184,7 @@ def _tokenizer(bundle: Bundle, tokens: Tokens) -> Any:
 
 
 @contextmanager
-def readable(what: str, fix: str) -> Iterator[None]:
+def report_tokenizer_errors(what: str, fix: str) -> Iterator[None]:
     """UserError where the library tokenizers cannot read `what`: its panics are no Exceptions."""
     try:
         yield
@@ -194,9 +196,9 @@ def readable(what: str, fix: str) -> Iterator[None]:
         raise UserError(f"{what} is no tokenizer ({first_line(error)})", fix) from None
 
 
-def _sound(bundle: Bundle, tokens: Tokens) -> AbstractContextManager[None]:
-    return readable(f"{bundle.path}: {tokens.tokenizer}", EXPORT_AGAIN)
+def _report_file_errors(bundle: Bundle, tokens: Tokens) -> AbstractContextManager[None]:
+    return report_tokenizer_errors(f"{bundle.path}: {tokens.tokenizer}", EXPORT_AGAIN)
 
 
-def _shown(text: str) -> str:
+def _shorten(text: str) -> str:
     return repr(text if len(text) <= SHOWN else text[: SHOWN - 3] + "...")

@@ -11,7 +11,7 @@ from fewstep.plans.errors import UserError
 Place = tuple[slice, ...]
 
 
-def covering(
+def window_places(
     shape: Sequence[int], window: Sequence[int], overlap: int, multiple: int = 1, offset: int = 0
 ) -> list[Place]:
     """Windows that cover an array, neighbours of which overlap by `overlap` or more.
@@ -38,7 +38,7 @@ def _starts(full: int, part: int, overlap: int, multiple: int, offset: int) -> l
     return [0, *inner, full - part]
 
 
-def ramp(
+def blend_weights(
     place: Place, shape: Sequence[int], margin: int, overlap: int, scales: Sequence[int] = ()
 ) -> NDArray[np.float64]:
     """The weights of a window's elements: 1 in the middle and at the array's own borders, 0 on `margin` elements at an

@@ -72,7 +72,7 @@ def write_graphs(
     for name, of in bodies.items():
         precision, _, target = name.partition("-")
         rest = {key: each for key, each in of.items() if key != "graph"}
-        known[name] = Body.of(entries[of.get("graph", "body")], precision, target or "portable", **rest)
+        known[name] = Body.from_graph(entries[of.get("graph", "body")], precision, target or "portable", **rest)
     shape = tuple(graphs["body"].inputs[0].shape[1:])
     contents = {f"graphs/{name}.onnx": content_of(graph) for name, graph in graphs.items()}
     made = manifest_of(known, **{"x_shape": shape, "prologue": entries.get("prologue"), **fields})
@@ -117,7 +117,9 @@ def with_bodies(bundle: Path, *names: str) -> Path:
 def described(sampler: Sampler, network: str = DENOISER, **fields: Any) -> Sampler:
     """The sampler with a network whose manifest has other fields."""
     bundle = sampler.network(network).bundle
-    return sampler.changed(network, bundle=replace(bundle, manifest=msgspec.structs.replace(bundle.manifest, **fields)))
+    return sampler.with_network_parts(
+        network, bundle=replace(bundle, manifest=msgspec.structs.replace(bundle.manifest, **fields))
+    )
 
 
 def write(folder: Path, manifest: Manifest, files: Mapping[str, bytes] | None = None) -> Path:

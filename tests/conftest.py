@@ -69,7 +69,7 @@ def _read_sources_once() -> None:
         paths = (path for each in known for path in each.__path__)
         return digested(known, code_digest.version_of("fewstep"), *paths)
 
-    code_of, code_digest.code_of = code_digest.code_of, once
+    code_of, code_digest.digest_code = code_digest.digest_code, once
 
 
 def _compile_teachers_once() -> None:
@@ -221,18 +221,18 @@ def layers_of_experts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def exported_tokens(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bundle of `tests.export.networks.coded`, exported once; copy it before changing it."""
-    from tests.export.networks import coded
+    """The bundle of `tests.export.networks.token_denoiser`, exported once; copy it before changing it."""
+    from tests.export.networks import token_denoiser
 
-    return _exported(coded, tmp_path_factory.mktemp("tokens"), "quick")
+    return _exported(token_denoiser, tmp_path_factory.mktemp("tokens"), "quick")
 
 
 @pytest.fixture(scope="session")
 def exported_carrying(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bundle of `tests.export.networks.carrying`, exported once; copy it before changing it."""
-    from tests.export.networks import carrying
+    """The bundle of `tests.export.networks.carrying_denoiser`, exported once; copy it before changing it."""
+    from tests.export.networks import carrying_denoiser
 
-    return _exported(carrying, tmp_path_factory.mktemp("carrying"), "full")
+    return _exported(carrying_denoiser, tmp_path_factory.mktemp("carrying"), "full")
 
 
 def _exported(network: ModuleType, folder: Path, verify: Literal["full", "quick"]) -> Path:

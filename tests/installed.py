@@ -20,4 +20,4 @@ def install(
     (info / "entry_points.txt").write_text(f"[{plugins.GROUP}]\n{lines}")
     (home / f"{package}.py").write_text(code)
     monkeypatch.syspath_prepend(home)
-    monkeypatch.setattr(plugins, "entry_points_here", lambda: tuple(plugins.entry_points(group=plugins.GROUP)))
+    monkeypatch.setattr(plugins, "read_entry_points", lambda: tuple(plugins.entry_points(group=plugins.GROUP)))

@@ -15,7 +15,7 @@ from tests.packages import PACKAGES, module_files, name_of, needed_at_import, no
 ROOT = Path(__file__).parent.parent
 FILE = ROOT / "tests/reader_limits.toml"
 ENTRANCES = {  # the module by which a reader enters each capability whose dependencies are limited
-    "load": "fewstep.runtime.loading",
+    "load": "fewstep.runtime.sampling.loading",
     "calibrate": "fewstep.calibration.calibrate",
 }
 COUNTED_BRANCHES = (ast.If, ast.For, ast.While, ast.IfExp, ast.ExceptHandler, ast.match_case)

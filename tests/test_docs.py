@@ -170,7 +170,7 @@ def install(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             "[fewstep.plugins]\n" + "".join(f"{name} = {value}\n" for name, value in entries)
         )
         monkeypatch.syspath_prepend(folder)
-        monkeypatch.setattr(plugins, "entry_points_here", plugins.entry_points_here.__wrapped__)
+        monkeypatch.setattr(plugins, "read_entry_points", plugins.read_entry_points.__wrapped__)
 
 
 SEEN: set[str] = set()  # reports take long, and one command gives one report, on whatever page it stands

@@ -8,7 +8,7 @@ import ast
 
 from tests.packages import ONE_PROCESS, module_files, name_of, parsed
 
-ROOMS = ("calibration", "measure", "report")
+ROOMS = ("calibration", "fitting", "measure", "report")
 VERBS = {"calibrate", "fit", "measure", "choose", "report", "inspect", "verify", "diagnose"}
 PAGES = {"report.drawing.plan_view"}  # what `fewstep plan` shows, and nothing else
 
@@ -48,15 +48,15 @@ def test_no_function_below_a_door_takes_a_verbs_options() -> None:
     assert inside == {}
     assert doors == {
         "calibration.calibrate",
-        "calibration.opened_task",
+        "calibration.open_task",
         "calibration.options",
-        "calibration.fitting.fit",
-        "calibration.fitting.task",
+        "fitting.fit",
+        "fitting.task",
         "measure.judged_task",
         "measure.measure",
         "report.choosing.choose",
-        "report.contents",
+        "report.bundle_contents",
         "report.diagnosis",
         "report.integrity",
-        "report.write",
+        "report.report",
     }

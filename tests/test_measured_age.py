@@ -13,8 +13,8 @@ def test_pages_have_their_scripts_and_the_rooms_that_these_import() -> None:
     pages = {page.name: page for page in CHECK["pages"]()}
     assert {"zoo.md#next-to-other-tools", "policy.md", "fitting.md"} < pages.keys()
     assert all(file.is_file() for page in pages.values() for file in page.scripts)
-    assert {"calibration", "calibration/lowering"} <= CHECK["rooms"](ROOT / "report/write.py", set())  # by others
-    assert CHECK["rooms"](ROOT / "benchmarks/claims/normal_times.py", set()) == {
+    assert {"calibration", "calibration/lowering"} <= CHECK["rooms"](ROOT / "report/report.py", set())  # by others
+    assert CHECK["rooms"](ROOT / "benchmarks/claims/ptq4dm_times.py", set()) == {
         "calibration",
         "calibration/lowering",
         "calibration/ranges",
@@ -39,14 +39,14 @@ def test_a_page_is_old_once_its_rooms_have_changed(
 ) -> None:
     def git(*arguments: str) -> str:
         if arguments[0] == "rev-list":
-            return "3\n" if "calibration/fitting/*.py" in arguments else "0\n"
+            return "3\n" if "fitting/*.py" in arguments else "0\n"
         return "false\n" if arguments[0] == "rev-parse" else "2026-11-21\n"
 
     monkeypatch.setitem(CHECK["main"].__globals__, "git", git)
     CHECK["main"]()
     said = capsys.readouterr().out
     (made,) = (page.commit for page in CHECK["pages"]() if page.name == "fitting.md")
-    assert f"fitting.md: its figures are of 2026-11-21 ({made}), before 3 commits to calibration/fitting" in said
+    assert f"fitting.md: its figures are of 2026-11-21 ({made}), before 3 commits to fitting" in said
     assert "zoo.md" not in said and "engines.md" not in said  # they import no fitting
 
 

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 SOURCES = (*PACKAGES, "benchmarks", "docs/examples")
 UNPICKLING = {"pickle", "cPickle", "_pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "jsonpickle"}
 # Workers take jobs from the process that started them, over its own pipes. No file is unpickled there.
-BETWEEN_PROCESSES = {f"measure/workers/{name}.py" for name in ("child", "job", "process")}
+BETWEEN_PROCESSES = {f"measure/workers/{name}.py" for name in ("child", "job", "worker_process")}
 LOADING = ("torch.load", "load_state_dict_from_url")
 EVALUATING = {"eval", "exec", "compile", "__import__"}
 

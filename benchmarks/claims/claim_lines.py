@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from benchmarks.markdown import table
-from benchmarks.page import WIDTH
+from benchmarks.shipped_models_page import WIDTH
 from fewstep.measure.rollouts.metrics import Floats
 from fewstep.measure.speed.machine import this_machine
 

@@ -13,15 +13,15 @@ from benchmarks.claims.claim import GUIDED, LOG_P, SHIPPED, Claim
 from benchmarks.claims.plan_ways import model
 from benchmarks.claims.settings import BATCH, LAWFUL, Setting, W, guided
 from fewstep.literature.populations import Steering, guidance_corrector, population, trajectory_variance
-from fewstep.literature.streams import Similar, stream
+from fewstep.literature.streams import SimilarityFilter, stream
 from fewstep.literature.time_travel import time_travel
 from fewstep.measure.rollouts.metrics import Floats
 from fewstep.plans.guidance import Guidance, Residual
 from fewstep.plans.plan import Plan
-from fewstep.plans.transforms import as_given, own_noise, tail
+from fewstep.plans.transforms import tail, tail_inputs, use_given_noise
 from fewstep.runtime import Hold
-from fewstep.runtime.execute import Evaluated, begin, combine, evaluated, update
 from fewstep.runtime.runs import Tiles, sample_tiles
+from fewstep.runtime.sampling.execute import StepEvaluation, begin, build_evaluation, combine, update
 
 FILM = 48  # frames: few of them are of a stream that fills or drains
 
@@ -38,7 +38,7 @@ def streamed(s: Setting, mode: Any) -> Floats:
     return np.array([FILM / (time.process_time() - begun)])
 
 
-def still(s: Setting, similar: Similar | None) -> Floats:
+def still(s: Setting, similar: SimilarityFilter | None) -> Floats:
     """Frames for each call of the network, of 22 equal frames, [1]."""
     one = {s.condition: s.labels[:1]}
     frames = stream(s.sampler, plan="ddim:4", condition=one, strength=1.0, similar=similar, mode="sequence")
@@ -82,11 +82,11 @@ def rolled(s: Setting) -> Floats:
     and evaluations that are saved go to the next step. The last one spends all: 1 + 9 x 4 evaluations of a seed."""
     plan, every = s.sampler.compile(f"ddpm:{STEPS}"), np.arange(len(s.seeds))
 
-    def look(index: int, rows: Floats, who: NDArray[np.intp]) -> tuple[Evaluated, Floats]:
+    def look(index: int, rows: Floats, who: NDArray[np.intp]) -> tuple[StepEvaluation, Floats]:
         labels = [s.labels[place] for place in who]
         u = combine(plan.steps[index].input, [rows], np.float32)
         outputs = s.sampler.step_network(plan, len(who), {s.condition: labels})(index, plan.steps[index], u)
-        evaluation = evaluated(plan, index, [rows], u, outputs)
+        evaluation = build_evaluation(plan, index, [rows], u, outputs)
         return evaluation, s.logits(evaluation.x0)[np.arange(len(who)), labels]
 
     evaluation, top = look(0, np.asarray(begin(plan, s.sampler.draws(s.seeds), np.float32, {})[0]), every)
@@ -105,19 +105,19 @@ def rolled(s: Setting) -> Floats:
                 whole[open_[better]] = part[better]
         rows = np.asarray(kept[0])
         u = combine(plan.steps[index].input, [rows], np.float32)
-        evaluation, top = evaluated(plan, index, [rows], u, [kept[1]]), np.maximum(top, best)
+        evaluation, top = build_evaluation(plan, index, [rows], u, [kept[1]]), np.maximum(top, best)
     return np.asarray(evaluation.x0)
 
 
-def _of(evaluation: Evaluated, who: NDArray[np.intp]) -> Evaluated:
+def _of(evaluation: StepEvaluation, who: NDArray[np.intp]) -> StepEvaluation:
     """An evaluation of one row and one branch, for some seeds."""
     (row,), (output,) = evaluation.before, evaluation.outputs
-    return Evaluated(evaluation.index, evaluation.step, [row[who]], evaluation.u[who], [output[who]], None)
+    return StepEvaluation(evaluation.index, evaluation.step, [row[who]], evaluation.u[who], [output[who]], None)
 
 
 def searched(s: Setting) -> Floats:
     """Zero-order: a start, and N - 1 neighbours one behind the other. Each seed's noise moves where its reward grew."""
-    plan, draws = own_noise(s.sampler.compile(f"ddim:{STEPS}")), s.sampler.draws(s.seeds)
+    plan, draws = use_given_noise(s.sampler.compile(f"ddim:{STEPS}")), s.sampler.draws(s.seeds)
     z = draws(0)
     x = s.sample(plan, given={"noise": z})
     for n in range(1, N):
@@ -130,7 +130,7 @@ def searched(s: Setting) -> Floats:
 
 def moved(s: Setting) -> Floats:
     """REINFORCE on the mean of each class's start noise, as compose.md has it; the samples of the last round."""
-    plan, labels = own_noise(s.sampler.compile(f"ddim:{STEPS}")), np.array(s.labels)
+    plan, labels = use_given_noise(s.sampler.compile(f"ddim:{STEPS}")), np.array(s.labels)
     shift = np.zeros((scores.CLASSES, *s.sampler.bundle.manifest.x_shape))
     for n in range(N):
         z = s.sampler.draws([seed + 1000 * n for seed in s.seeds])(0)
@@ -204,7 +204,7 @@ def noised(s: Setting, plan: Plan, at: int, to: int, x: Floats) -> Floats:
 def from_phases(s: Setting) -> Floats:
     magnitudes = np.abs(np.fft.fft2(s.sampler.draws(s.seeds)(0)))
     z = np.fft.ifft2(magnitudes * np.exp(1j * np.angle(np.fft.fft2(s.picture)))).real.astype(np.float32)
-    return s.sample(own_noise(s.sampler.compile("ddim:10")), given={"noise": z})
+    return s.sample(use_given_noise(s.sampler.compile("ddim:10")), given={"noise": z})
 
 
 # By log p(class) on 64 seeds from 20 000 on, of 1, 1.2, 1.4, 2, 3, 4 and 6, which is the best of two branches on both
@@ -221,7 +221,7 @@ def story(s: Setting) -> Floats:
     """One picture for each seed's class in 10 steps, of which 4 are run once."""
     plan = s.sampler.compile("dpmpp_2m:10")
     *_, state = islice(s.sampler.steps(plan, s.seeds[:1], {s.condition: s.labels[:1]}), 4)
-    rows = {name: np.repeat(row, len(s.seeds), 0) for name, row in as_given(state.after).items()}
+    rows = {name: np.repeat(row, len(s.seeds), 0) for name, row in tail_inputs(state.after).items()}
     return np.asarray(s.sampler.sample(tail(plan, 4), [s.seeds[0]] * len(s.seeds), s.who, given=rows))
 
 
@@ -290,7 +290,12 @@ CLAIMS = [
           lambda s: streamed(s, "batch"), lambda s, n: streamed(s, "sequence"), scores.value, of_time=True, asked=1.5,
           unit="round", has_longer=False),
     Claim("StreamDiffusion filter", "a still scene costs little", "no filter", "frames per call", 4,
-          lambda s: still(s, Similar()), lambda s, n: still(s, None), scores.value, unit="run", has_longer=False),
+          lambda s: still(s, SimilarityFilter()),
+            lambda s, n: still(s, None),
+            scores.value,
+            unit="run",
+            has_longer=False,
+        ),
     *[Claim(system, "more reward than the best of N", "best of N", LOG_P, SEARCH,
             way, best_of, scores.best_reward, has_longer=False)
       for system, way in (("FK steering", populated), ("RBF", rolled),

@@ -26,10 +26,10 @@ from queue import Queue
 from benchmarks.claims import claim_lines, claim_ways, fit_ways, plan_ways, student_ways, systems
 from benchmarks.claims.claim import Claim
 from benchmarks.claims.claim_lines import Line
-from benchmarks.claims.measuring import judged, timed
+from benchmarks.claims.measure_claim import judged, timed
 from benchmarks.claims.settings import FIRST_SEED, MODELS, opened
-from benchmarks.kept import digest, kept
 from benchmarks.options import add_only, add_seeds, add_work, parser_of, seeds_of
+from benchmarks.result_store import digest, kept
 from fewstep.plans.errors import UserError
 from fewstep.runtime.machine.cpu import physical_cores, usable_cores
 

@@ -10,13 +10,13 @@ from tempfile import mkdtemp
 import fewstep.literature.fits as published
 from benchmarks.claims.claim import SHIPPED, beside, plan
 from benchmarks.claims.settings import Setting, W, exported, sampler_of
-from fewstep.calibration.fitting.blocks import blocks_of
-from fewstep.calibration.fitting.fit import fit
-from fewstep.calibration.fitting.options import FitOptions
-from fewstep.calibration.fitting.start import best_start
-from fewstep.calibration.fitting.task import open_fit_task
-from fewstep.calibration.fitting.taught import taught
-from fewstep.literature.fits.setting import FitSetting
+from fewstep.fitting.blocks import make_blocks
+from fewstep.fitting.fit import fit
+from fewstep.fitting.options import FitOptions
+from fewstep.fitting.start_plans import find_best_start
+from fewstep.fitting.task import open_fit_task
+from fewstep.fitting.teacher_samples import add_teacher_samples
+from fewstep.literature.fits.fit_setting import FitSetting
 from fewstep.measure.rollouts.metrics import Floats
 from fewstep.measure.rollouts.seeds import FIT_SEEDS
 from fewstep.models import ready
@@ -24,7 +24,7 @@ from fewstep.plans.file import decode
 from fewstep.plans.plan import Plan
 from fewstep.runtime import Sampler
 from fewstep.runtime.bundle.reading import open_bundle
-from fewstep.runtime.request import denoiser_facts
+from fewstep.runtime.sampling.request import denoiser_facts
 
 STEPS, SEEDS, SCORED = 5, 48, 24  # of a search; competing plans are scored on the first seeds
 JUDGED = 16  # seeds of the gate of `fewstep fit`
@@ -55,10 +55,10 @@ def shipped_fit(s: Setting) -> Floats:
 def _material(bundle: Path) -> FitSetting:
     """What the searches of a bundle share: the teacher's samples, and the best plan without a fit."""
     task = open_fit_task(FitOptions(bundle, STEPS, guidance=W, seeds=SEEDS, selection_seeds=SCORED, threads=1))
-    blocks = taught(task.rolled, task.teacher, blocks_of(task.reference, FIT_SEEDS[:SEEDS]))
+    blocks = add_teacher_samples(task.rolled, task.teacher, make_blocks(task.reference, FIT_SEEDS[:SEEDS]))
     return FitSetting(
         *(task.rolled, denoiser_facts(task.bundle.manifest), task.guidance),
-        nominal=best_start(task.rolled, task.starts.nominal, blocks[:2]),
+        nominal=find_best_start(task.rolled, task.starts.nominal, blocks[:2]),
         teacher=task.teacher,
         blocks=blocks,
         groups=task.sampler.body.groups,
@@ -68,7 +68,7 @@ def _material(bundle: Path) -> FitSetting:
 @lru_cache
 def _searched(bundle: Path, method: str) -> Plan:
     """The plan that a module of the literature finds, from the best one without a fit on."""
-    plan: Plan = importlib.import_module(f"{published.__name__}.{method}").fitted(_material(bundle))
+    plan: Plan = importlib.import_module(f"{published.__name__}.{method}").fit_plan(_material(bundle))
     return plan
 
 

@@ -10,12 +10,12 @@ import numpy as np
 from benchmarks.claims import scores
 from benchmarks.claims.claim import CLEAN, FD, GUIDED, NEAR, SHARPENED, SOUND, SPOKEN, Claim, beside, nearest, plan
 from benchmarks.claims.settings import APART, Setting, exported, sampler_of
-from fewstep.literature.time_shift import measured_shift, shift_times
+from fewstep.literature.time_shift import estimate_shift, shift_times
 from fewstep.measure.rollouts.metrics import Floats
 from fewstep.plans.guidance import CfgPlusPlus, Pag
 from fewstep.plans.plan import Plan
 from fewstep.plans.schedule import NoiseSchedule
-from fewstep.plans.transforms import own_noise, tail
+from fewstep.plans.transforms import tail, use_given_noise
 from fewstep.runtime import Sampler
 
 # By FD of `ddim:8` on 128 seeds from 20 000 on: weights 1 to 6, and CFG++ at 0.15 to 4, of which the paper has up to 1.
@@ -52,7 +52,7 @@ def shifted(s: Setting, name: str) -> Floats:
         plan, schedule = s.sampler.compile(name), NoiseSchedule(s.sampler.bundle.manifest.schedule)
         seen = s.sampler.steps(plan, APART, {s.condition: [seed % 10 for seed in APART]})
         variances = [float(state.u.reshape(len(APART), -1).var(1).mean()) for state in seen]
-        SHIFTED[key] = shift_times(plan, measured_shift(plan, schedule, variances, *SHIFTS[model(s)]))
+        SHIFTED[key] = shift_times(plan, estimate_shift(plan, schedule, variances, *SHIFTS[model(s)]))
     return s.sample(SHIFTED[key])
 
 
@@ -73,7 +73,7 @@ def there_and_back(s: Setting, steps: int) -> Floats:
     first = next(iter(s.sampler.steps(inverse, s.seeds, s.others, given={"x": s.picture}))).after[0]
     both = {"x": s.picture, "x_before": first}
     noise = s.sampler.sample(f"bdia_inverse:{steps}", s.seeds, s.others, given=both) / plan.steps[0].sigma
-    return np.asarray(s.sampler.sample(own_noise(plan), s.seeds, s.others, given={"noise": noise}))
+    return np.asarray(s.sampler.sample(use_given_noise(plan), s.seeds, s.others, given={"noise": noise}))
 
 
 def ddim_and_back(s: Setting, evaluations: int) -> Floats:

@@ -5,9 +5,9 @@ from functools import cache
 
 import numpy as np
 
-from benchmarks.claims.captioned import has_its_colour
+from benchmarks.claims.caption_settings import has_its_colour
 from benchmarks.claims.settings import PARTICLES, Setting, W, reference
-from fewstep.measure.distances.distance import fit, frechet
+from fewstep.measure.distances.frechet import fit_gaussian, frechet_distance
 from fewstep.measure.rollouts.metrics import Floats, psnr
 from fewstep.runtime import spectrogram
 
@@ -77,8 +77,8 @@ def likeness(s: Setting, x: Floats) -> Floats:
     x = s.seen(x)
     features = np.concatenate([s.judge.extract(x[at : at + 256]) for at in range(0, len(x), 256)])
     real, parts = reference(s.judge, s.is_captioned), np.array_split(np.arange(len(x)), PARTS)
-    whole = frechet(fit(features), real)
-    without = np.array([frechet(fit(np.delete(features, part, 0)), real) for part in parts])
+    whole = frechet_distance(fit_gaussian(features), real)
+    without = np.array([frechet_distance(fit_gaussian(np.delete(features, part, 0)), real) for part in parts])
     return np.asarray((PARTS - 1) * without - PARTS * whole)
 
 
@@ -96,7 +96,7 @@ def si_sdr(s: Setting, x: Floats) -> Floats:
     """Scale-invariant ratio of signal to distortion in dB, [B] (Le Roux et al. 2019, arXiv 1811.02508)."""
     sound = s.sampler.bundle.manifest.spectrogram
     assert sound is not None
-    length = spectrogram.samples(sound, x.shape[-1])
+    length = spectrogram.sample_count(sound, x.shape[-1])
     made, clean = (spectrogram.decode(sound, each, length).astype(np.float64) for each in (x, s.clean))
     scale = (made * clean).sum(1, keepdims=True) / (clean**2).sum(1, keepdims=True)
     target = scale * clean

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.claims import captioned
+from benchmarks.claims import caption_settings
 from benchmarks.zoo.members import BY_NAME, FOLDER
 from fewstep.export.export import ExportOptions, export
 from fewstep.literature.populations import population
 from fewstep.literature.populations.population import Weigh
-from fewstep.measure.distances.distance import Gaussian, fit
 from fewstep.measure.distances.features import Extractor, open_extractor
+from fewstep.measure.distances.frechet import Gaussian, fit_gaussian
 from fewstep.measure.rollouts.metrics import Floats
 from fewstep.models.fashion_mnist.data import read
 from fewstep.plans.plan import Plan
@@ -28,7 +28,7 @@ BATCH = 64
 FIRST_SEED, APART = 10_000, range(20_000, 20_064)  # seeds that judge, and those that choose
 LAWFUL, PARTICLES = 32, 16  # evaluations of each particle, and particles of a seed, where laws are compared
 FASHION, CIFAR = "fashion-mnist-cnn", "cifar10-cnn"
-OF_CLOTHES = ("dit_flow", "unet_epsilon_linear", "convnext_v_cosine", "nafnet_residual", captioned.MODEL)
+OF_CLOTHES = ("dit_flow", "unet_epsilon_linear", "convnext_v_cosine", "nafnet_residual", caption_settings.MODEL)
 JUDGES = {"fashion_mnist": FASHION, "cifar10": CIFAR, **dict.fromkeys(OF_CLOTHES, FASHION)}
 JUDGED = {FASHION: (1, 28, 28), CIFAR: (3, 32, 32)}  # shapes that judges take
 RESTORERS = ("nafnet_residual", "speech_ncsn")
@@ -65,16 +65,16 @@ class Setting:
     @property
     def who(self) -> dict[str, Any]:
         if self.is_captioned:
-            return {self.condition: captioned.texts(self.seeds)}
+            return {self.condition: caption_settings.texts(self.seeds)}
         return {self.condition: self.labels if self.pairs is None else self.pairs[1][self.places]}
 
     @property
     def is_captioned(self) -> bool:
-        return Path(self.source).name.startswith(captioned.MODEL)
+        return Path(self.source).name.startswith(caption_settings.MODEL)
 
     def seen(self, x: Floats) -> Floats:
         """What the judge sees of a sample of each seed."""
-        return captioned.seen(self.seeds, x) if self.is_captioned else x
+        return caption_settings.seen(self.seeds, x) if self.is_captioned else x
 
     @property
     def clean(self) -> Floats:
@@ -181,6 +181,6 @@ def reference(judge: Extractor, is_captioned: bool = False) -> Gaussian:
     """The judge's features of Fashion-MNIST's 10 000 test pictures; as canvases show them, half as large."""
     pictures = read(split="test")[0][:, None] / np.float32(127.5) - 1
     if is_captioned:
-        pictures = captioned.enlarged(pictures.reshape(-1, 1, 14, 2, 14, 2).mean((3, 5)))
+        pictures = caption_settings.enlarged(pictures.reshape(-1, 1, 14, 2, 14, 2).mean((3, 5)))
     parts = [pictures[at : at + 500] for at in range(0, len(pictures), 500)]
-    return fit(np.concatenate([judge.extract(part) for part in parts]))
+    return fit_gaussian(np.concatenate([judge.extract(part) for part in parts]))

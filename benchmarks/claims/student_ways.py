@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.claims.captioned import MODEL, colourless, colours
+from benchmarks.claims.caption_settings import MODEL, colourless, colours
 from benchmarks.claims.claim import CLEAN, FD, GUIDED, ITSELF, OTHER, SHARPENED, SOUND, SPOKEN, Way, beside, plan
 from benchmarks.claims.fit_ways import fitted
 from benchmarks.claims.plan_ways import changed
@@ -56,7 +56,7 @@ def _lowered(
 def filled(s: Setting, precision: str, file: Path = ADAPTER, plan: str = PLAN) -> Floats:
     """One row a step of the network with a trained file."""
     sampler = _lowered(s.source, precision, lora_slots=("*",), rank=8)
-    return replace(s, sampler=sampler.at(adapters={str(file): 1.0})).sample(plan)
+    return replace(s, sampler=sampler.with_options(adapters={str(file): 1.0})).sample(plan)
 
 
 @cache

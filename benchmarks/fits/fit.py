@@ -7,7 +7,7 @@
 Each figure is kept in docs/measured/fitting.json as soon as it is known, and no plan is judged twice: an interrupted
 call goes on. PSNR in dB is against the float32 teacher of the fit. FD is taken between samples and those of the teacher
 from the same seeds, where an extractor knows the data and the seeds are enough. The folder --nominal-work is of
-`benchmarks/nominal.py`: its best plans for each number of evaluations are judged too.
+`benchmarks/best_plans.py`: its best plans for each number of evaluations are judged too.
 """
 
 import argparse
@@ -22,14 +22,14 @@ from numpy.typing import NDArray
 
 from benchmarks.fits.fit_judgement import GATED, Judged, Judgement
 from benchmarks.fits.fit_page import PAGE, page
-from benchmarks.kept import read_rows, write_rows
 from benchmarks.options import parser_of, refusing
-from fewstep.calibration.fitting.blocks import blocks_of
-from fewstep.calibration.fitting.rollouts import Rollouts
-from fewstep.calibration.fitting.taught import taught
-from fewstep.measure.distances import distance
+from benchmarks.result_store import read_rows, write_rows
+from fewstep.fitting.blocks import make_blocks
+from fewstep.fitting.rollouts import FitSampler
+from fewstep.fitting.teacher_samples import add_teacher_samples
+from fewstep.measure.distances import frechet
 from fewstep.measure.distances.features import Extractor, default_extractor, open_extractor
-from fewstep.measure.opened_body import open_body
+from fewstep.measure.open_body import open_body
 from fewstep.measure.rollouts.metrics import psnr
 from fewstep.measure.rollouts.seeds import PAIRED
 from fewstep.measure.teacher import teacher_plan
@@ -37,9 +37,9 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode, encode
 from fewstep.plans.guidance import describe
 from fewstep.plans.plan import Plan
-from fewstep.runtime.bundle.networks import whole_bodies
+from fewstep.runtime.bundle.networks import common_bodies
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
-from fewstep.runtime.sampler import Sampler
+from fewstep.runtime.sampling.sampler import Sampler
 
 JUDGES = PAIRED[GATED:]
 SEEDS = 256
@@ -55,7 +55,7 @@ def distances(extractor: Extractor, made: Array, exact: Array) -> tuple[float, .
     features = [extractor.extract(each) for each in (made, exact)]
     rng = np.random.default_rng(0)
     draws = [np.arange(len(made)), *rng.integers(len(made), size=(RESAMPLES, len(made)))]
-    found = [distance.frechet(*(distance.fit(each[rows]) for each in features)) for rows in draws]
+    found = [frechet.frechet_distance(*(frechet.fit_gaussian(each[rows]) for each in features)) for rows in draws]
     return tuple(round(each, 4) for each in found)
 
 
@@ -63,11 +63,13 @@ class Judge:
     """One bundle's bodies, and the samples of the teacher, for plans with the guidance of `like`."""
 
     def __init__(self, bundle: Bundle, like: Plan, seeds: int, threads: int) -> None:
-        self.samplers = {body: open_body(bundle, body, threads) for body in whole_bodies(bundle.manifest)}
+        self.samplers = {body: open_body(bundle, body, threads) for body in common_bodies(bundle.manifest)}
         reference = self.samplers["float32"]
         self.teacher = teacher_plan(reference, None, like)
-        self.blocks = taught(Rollouts(reference, reference), self.teacher, blocks_of(reference, JUDGES[:seeds]))
-        self.exact = np.concatenate([block.taught for block in self.blocks])
+        self.blocks = add_teacher_samples(
+            FitSampler(reference, reference), self.teacher, make_blocks(reference, JUDGES[:seeds])
+        )
+        self.exact = np.concatenate([block.required_target for block in self.blocks])
         self.extractor = None
         if seeds >= FEWEST:
             self.extractor = open_extractor(default_extractor(bundle.manifest), bundle.manifest.x_shape, threads)
@@ -130,7 +132,7 @@ def measure(
 
 
 def best_nominal(work: Path, denoiser: str) -> list[str]:
-    """The best plan for each number of evaluations, of a search by `benchmarks/nominal.py`."""
+    """The best plan for each number of evaluations, of a search by `benchmarks/best_plans.py`."""
     names = []
     for file in sorted(work.glob(f"{denoiser}-*/found.json")):
         for found in msgspec.json.decode(file.read_bytes()).values():
@@ -154,7 +156,7 @@ def main() -> int:
     parser.add_argument("bundles", nargs="*", type=Path, help="with plans that `fewstep fit` made")
     parser.add_argument("--seeds", type=int, default=SEEDS, help=f"held-out seeds from {GATED} on")
     parser.add_argument("--nominal", default="", help="other plans to show beside them, with semicolons")
-    parser.add_argument("--nominal-work", type=Path, help="the --work of benchmarks/nominal.py")
+    parser.add_argument("--nominal-work", type=Path, help="the --work of benchmarks/best_plans.py")
     parser.add_argument("--threads", type=int, default=0, help="of one call")
     parser.add_argument("--print", action="store_true", dest="only_print", help="leave the docs as they are")
     options = parser.parse_args()

@@ -27,7 +27,7 @@ from benchmarks.gpu.page import page_of
 from benchmarks.gpu.results import FILE, Results, read_results
 from benchmarks.gpu.run import PARTS, Run, run_parts
 from benchmarks.gpu.workers import run_jobs
-from benchmarks.nvidia.forms import BLOCK, KNOWN
+from benchmarks.nvidia.int8_forms import BLOCK, KNOWN
 
 PAGE = Path(__file__).parents[2] / "docs/measured/gpu.md"
 MODELS = (

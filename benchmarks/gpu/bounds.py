@@ -4,15 +4,15 @@ from collections.abc import Sequence
 
 from benchmarks.gpu.deployed import BATCHES, Deployed
 from fewstep.graph.engines.batches import BATCH
-from fewstep.graph.engines.bound import DEVICES, bound
 from fewstep.graph.engines.kernels import kernels_of
-from fewstep.runtime.backends import graph_of
+from fewstep.graph.engines.time_bound import DEVICES, lower_bound
+from fewstep.runtime.backends import find_graph
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.backends.tensorrt import BODIES
 from fewstep.runtime.bundle.reading import open_bundle
-from fewstep.runtime.loading import load
+from fewstep.runtime.kinds.sizes import resolve_dimension
 from fewstep.runtime.machine.gpu import Gpu
-from fewstep.runtime.sizes import dimension
+from fewstep.runtime.sampling.loading import load
 
 
 def bounds(of: Deployed, precision: str, gpu: Gpu | None, batches: Sequence[int] = BATCHES) -> tuple[float, ...]:
@@ -27,10 +27,12 @@ def bounds(of: Deployed, precision: str, gpu: Gpu | None, batches: Sequence[int]
         evaluations = len(sampler.compile(of.member.plan, of.member.guidance).steps)
     found = []
     for batch in batches:
-        inputs = graph_of(opened, engine.body).inputs
-        shapes = {each.name: tuple(dimension(size, {BATCH: 2 * batch}) for size in each.shape) for each in inputs}
+        inputs = find_graph(opened, engine.body).inputs
+        shapes = {
+            each.name: tuple(resolve_dimension(size, {BATCH: 2 * batch}) for size in each.shape) for each in inputs
+        }
         kernels = kernels_of(opened.read(engine.file), shapes)
-        least = None if kernels is None else bound(kernels, device)
+        least = None if kernels is None else lower_bound(kernels, device)
         if least is None:
             return ()
         found.append(1e3 * evaluations * least)

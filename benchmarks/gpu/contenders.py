@@ -13,7 +13,7 @@ from fewstep.graph.bake.bake import BakeOptions, bake
 from fewstep.plans import noise
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime, Session
 from fewstep.runtime.backends.onnxruntime_cuda import PROVIDER, OnnxRuntimeCuda, open_session, provider_settings
-from fewstep.runtime.backends.onnxruntime_cuda_graph import Replayed
+from fewstep.runtime.backends.onnxruntime_cuda_graph import CudaGraphSession
 from fewstep.runtime.backends.tensorrt import BODIES, TensorRt
 from fewstep.runtime.bundle.reading import open_bundle
 
@@ -96,7 +96,7 @@ def recorded(file: Path, device: str) -> Callable[[dict[str, np.ndarray]], dict[
     def plain() -> Session:
         raise RuntimeError("the run could not be recorded as a CUDA graph")
 
-    return Replayed(onnxruntime, loaded, plain, ("cuda", 0))
+    return CudaGraphSession(onnxruntime, loaded, plain, ("cuda", 0))
 
 
 def settings(device: str, cuda_graph: bool = False) -> tuple[str, dict[str, str]]:
@@ -113,4 +113,4 @@ def find_libraries(device: str) -> None:
 def inputs_of(of: Deployed) -> Callable[[Sequence[int]], dict[str, np.ndarray]]:
     """Seeds -> the inputs of a baked run."""
     shape = open_bundle(of.bundle).manifest.x_shape
-    return lambda seeds: {"noise": noise.stacked(seeds, 0, shape), **of.conditions(seeds)}
+    return lambda seeds: {"noise": noise.normal_batch(seeds, 0, shape), **of.conditions(seeds)}

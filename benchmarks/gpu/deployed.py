@@ -10,20 +10,20 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.gpu.results import AnyRecord, DenoiserRow
-from benchmarks.nvidia.forms import BLOCK, FEW, KNOWN
+from benchmarks.nvidia.int8_forms import BLOCK, FEW, KNOWN
 from benchmarks.zoo.bundles import calibration
 from benchmarks.zoo.members import HELD_OUT, Member
 from fewstep.calibration.calibrate import calibrate
 from fewstep.export.export import ExportOptions, export
 from fewstep.graph import io
-from fewstep.graph.bake.bake import BakeOptions, assembled
+from fewstep.graph.bake.bake import BakeOptions, assemble_run
 from fewstep.graph.engines.build import BuildOptions, build
 from fewstep.measure.rollouts.seeds import held_out_conditions
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import Backend
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle.reading import open_bundle
-from fewstep.runtime.loading import load
+from fewstep.runtime.sampling.loading import load
 
 BATCHES = (1, 8)
 SEEDS = 64  # that are compared with the CPU's
@@ -139,7 +139,7 @@ def unroll(of: Deployed, precision: str, batch: int) -> Path:
         options = BakeOptions(
             of.bundle, of.member.plan, file, body=precision, guidance=of.member.guidance, batch=batch, unroll=True
         )
-        run, _ = assembled(options)  # the file that `bake` writes, without its test vector on the CPU
+        run, _ = assemble_run(options)  # the file that `bake` writes, without its test vector on the CPU
         io.save(run.graph, file, one_file_limit())
     return file
 

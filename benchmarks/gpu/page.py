@@ -17,7 +17,7 @@ from benchmarks.gpu.results import (
     PlanTime,
 )
 from benchmarks.markdown import table
-from benchmarks.nvidia.forms import BLOCK, FEW, KNOWN
+from benchmarks.nvidia.int8_forms import BLOCK, FEW, KNOWN
 
 Kind = TypeVar("Kind", bound=AnyRecord)
 

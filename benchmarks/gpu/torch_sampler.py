@@ -12,7 +12,7 @@ from benchmarks.gpu.deployed import BATCHES, Deployed, Sample, deployed
 from benchmarks.gpu.measuring import agreement, timing
 from benchmarks.gpu.results import AnyRecord, DenoiserRow
 from benchmarks.gpu.workers import locked, reason_of
-from benchmarks.nvidia.forms import BLOCK
+from benchmarks.nvidia.int8_forms import BLOCK
 from benchmarks.zoo.members import Member
 from fewstep.export.export import load_source
 from fewstep.export.sources.torch_module import TorchSource
@@ -20,8 +20,8 @@ from fewstep.plans import noise
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan, Row
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
-from fewstep.runtime.feeds import branch_values
-from fewstep.runtime.loading import load
+from fewstep.runtime.sampling.feeds import branch_values
+from fewstep.runtime.sampling.loading import load
 
 DENOISERS = ("cifar10", "dit_flow", BLOCK.name)  # a U-Net, a transformer, and blocks of a large U-Net
 MODES = ("reduce-overhead", "default")  # of torch.compile: with CUDA graphs, and without
@@ -95,7 +95,7 @@ def in_torch(of: Deployed, device: str, precision: str, mode: str | None) -> Cal
                 return sampled(seeds)
 
         def sampled(seeds: Sequence[int]) -> np.ndarray:
-            drawn = torch.from_numpy(noise.stacked(seeds, 0, manifest.x_shape)).to(device)
+            drawn = torch.from_numpy(noise.normal_batch(seeds, 0, manifest.x_shape)).to(device)
             values = branch_values(manifest.conditions, of.conditions(seeds), None, len(seeds), nulls)
             branches = {branch for step in plan.steps for branch in step.branches}
             parts = {branch: [there(each) for each in values(branch).values()] for branch in branches}

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from benchmarks.policy.rollouts import episodes_of, run
 from benchmarks.policy.verdicts import Contender
 from fewstep.plans.plan import Plan
-from fewstep.robots.control import SequenceRequest, VirtualClock, padded, sample_sequences
+from fewstep.robots.control import SequenceRequest, VirtualClock, pad_actions, sample_sequences
 from fewstep.robots.control.clocks import SequenceJob, VirtualRun
 from fewstep.runtime import Sampler
-from fewstep.runtime.policies import policy_of
+from fewstep.runtime.kinds.policies import policy_of
 
 FIRST_SEED = 500_000  # of these episodes; evaluation has those from 0 on
 
@@ -58,7 +58,7 @@ def rows(jobs: Sequence[SequenceJob], sampler: Sampler, count: int, seed: int = 
         if policy.prefix is not None and policy.delay is not None:
             former = job.request.former if told else None
             none = np.zeros(manifest.x_shape, np.float32)
-            made[policy.prefix].append(none if former is None else padded(former, len(none)))
+            made[policy.prefix].append(none if former is None else pad_actions(former, len(none)))
             made[policy.delay].append(np.array([job.request.decided if told else 0], np.float32))
     return {name: np.stack(values) for name, values in made.items()}
 

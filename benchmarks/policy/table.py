@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.policy.confidence_intervals import Paired, wilson
 from benchmarks.policy.experts import ROUTES, WALL
-from benchmarks.policy.intervals import Paired, wilson
 from benchmarks.policy.simulator import TASKS
 from benchmarks.policy.verdicts import Contender, Verdict, Verdicts
 

@@ -27,29 +27,29 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from benchmarks import options
-from benchmarks.kept import read_rows, write_rows
-from benchmarks.quantization import rows
+from benchmarks.quantization import result_rows
+from benchmarks.quantization.calibration_commands import calibrated_on
 from benchmarks.quantization.contenders import TARGET_OF, Contender, contenders
-from benchmarks.quantization.judging import Judge, Judged, versions
-from benchmarks.quantization.making import SCRIPTS, QuantizedFile, add_body, quantize, reason
-from benchmarks.quantization.material import write_material
-from benchmarks.quantization.recorded import calibrated_on
-from benchmarks.quantization.rows import Measured, measured
+from benchmarks.quantization.judge_bodies import Judge, Judged, versions
+from benchmarks.quantization.result_rows import Measured, measured
+from benchmarks.quantization.run_tools import SCRIPTS, QuantizedFile, add_body, quantize, reason
+from benchmarks.quantization.tool_inputs import write_material
+from benchmarks.result_store import read_rows, write_rows
 from benchmarks.zoo.bundles import CODE, calibration, exported, held_out_rows
 from benchmarks.zoo.members import HARD, MEMBERS, SHIPPED, Member
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.cli.progress import progress_display
-from fewstep.measure.rollouts.calibrated_plan import judged_plan
-from fewstep.measure.rollouts.conditions_file import ConditionRecords, deal, read_arrays, read_conditions
+from fewstep.measure.rollouts.conditions_file import ConditionRecords, distribute_records, read_arrays, read_conditions
+from fewstep.measure.rollouts.plan_selection import select_plan
 from fewstep.plans.errors import UserError
-from fewstep.report.drawing.pictures import grid, png
+from fewstep.report.drawing.pictures import draw_grid, encode_png
 from fewstep.runtime import load
 from fewstep.runtime.backends import openvino
 from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.platforms import body_name
 from fewstep.runtime.bundle.reading import open_bundle
-from fewstep.runtime.machine.code_digest import code_of
+from fewstep.runtime.machine.code_digest import digest_code
 from fewstep.runtime.progress import SILENT, Progress
 
 ALL = (*MEMBERS, *HARD, SHIPPED[0], dataclasses.replace(SHIPPED[1], guidance=2.0))
@@ -61,7 +61,7 @@ COLUMNS, SCALE = 12, 2  # of a picture: the first held-out seeds, of which none 
 
 def own_code() -> str:
     """A digest of the code that exports and calibrates."""
-    return code_of(CODE).hex()
+    return digest_code(CODE).hex()
 
 
 def environments(given: Sequence[str]) -> dict[str, str]:
@@ -98,12 +98,12 @@ def compare(
     """
     seeds, reference = options.seeds_of(arguments), load(asked.bundle, body="float32")
     made = own_bodies(reference.bundle.manifest.bodies, lines, asked.bundle)
-    plan = judged_plan(reference, next(iter(made.values())))
+    plan = select_plan(reference, next(iter(made.values())))
     material = write_material(
         *(reference, plan, range(asked.seed, asked.seed + asked.trajectories), arguments.work),
         {engine: body.graph.coverage.int8_ops for engine, body in made.items() if body.graph.coverage},
         progress,
-        None if asked.conditions is None else deal(read_arrays(asked.conditions), asked.trajectories),
+        None if asked.conditions is None else distribute_records(read_arrays(asked.conditions), asked.trajectories),
     )
     judged: list[Judged] = []
     with TemporaryDirectory() as temporary:
@@ -148,7 +148,7 @@ def draw(judge: Judge, lines: Sequence[Contender], picture: Path) -> None:
     """Write a picture of the first seeds: float32, then a row for each contender."""
     few = dataclasses.replace(judge, seeds=judge.seeds[:COLUMNS])
     shown = [few.reference, *(few.samples(line) for line in lines)]
-    picture.write_bytes(png(grid(np.concatenate(shown), len(few.seeds), SCALE)))
+    picture.write_bytes(encode_png(draw_grid(np.concatenate(shown), len(few.seeds), SCALE)))
 
 
 def main(given: Sequence[str] | None = None) -> int:
@@ -169,11 +169,11 @@ def main(given: Sequence[str] | None = None) -> int:
         pythons = environments(arguments.python)
         lines = contenders(pythons, arguments.only)
         if any(line.engine == "openvino" for line in lines):
-            openvino.module()
+            openvino.import_openvino()
         if arguments.bundle is not None:
             show(own(arguments, lines, pythons))
             return 0
-        rows.put_tables(read_rows(rows.KEPT, Measured))  # refused before hours of work
+        result_rows.put_tables(read_rows(result_rows.KEPT, Measured))  # refused before hours of work
         targets = [TARGET_OF[line.engine] for line in lines if line.tool is None]
         for member in [each for each in ALL if not arguments.model or each.name in arguments.model]:
             for count in arguments.steps or ((member.steps,) if member in HARD else STEPS):
@@ -181,9 +181,9 @@ def main(given: Sequence[str] | None = None) -> int:
                     asked = calibrated(member, count, targets, arguments.work, progress)
                     held_out = held_out_rows(member, options.seeds_of(arguments))
                     new = list(compare(asked, lines, pythons, arguments, progress, held_out))
-                known = rows.joined(read_rows(rows.KEPT, Measured), new)
-                write_rows(rows.KEPT, known)
-                rows.put_tables(known)
+                known = result_rows.joined(read_rows(result_rows.KEPT, Measured), new)
+                write_rows(result_rows.KEPT, known)
+                result_rows.put_tables(known)
                 show(new)
     return 0
 
@@ -207,7 +207,7 @@ def own(arguments: argparse.Namespace, lines: Sequence[Contender], pythons: Mapp
 
 def show(made: Sequence[Measured]) -> None:
     """Print rows as the tables have them."""
-    print(*(" | ".join(rows.cells(each)) for each in made), sep="\n", flush=True)
+    print(*(" | ".join(result_rows.cells(each)) for each in made), sep="\n", flush=True)
 
 
 if __name__ == "__main__":

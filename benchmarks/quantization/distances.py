@@ -14,9 +14,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from benchmarks import options
-from benchmarks.kept import kept
 from benchmarks.markdown import table
 from benchmarks.quantization.compare import ALL, calibrated
+from benchmarks.result_store import kept
 from benchmarks.zoo.bundles import held_out_rows
 from benchmarks.zoo.members import Member
 from fewstep.cli.progress import progress_display

@@ -24,19 +24,19 @@ from numpy.typing import NDArray
 from benchmarks.large.networks import NETWORKS
 from benchmarks.large.pipeline import write_pipeline
 from benchmarks.options import add_turns, parser_of, refusing, several
-from benchmarks.races.turns import Call, Opener, Times, in_turns
+from benchmarks.races.take_turns import Call, Opener, Times, in_turns
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.export.export import ExportOptions, export
-from fewstep.measure.opened_body import open_body
-from fewstep.measure.rollouts.calibrated_plan import judged_plan
+from fewstep.measure.open_body import open_body
+from fewstep.measure.rollouts.plan_selection import select_plan
 from fewstep.measure.speed.mean_step import middle_feeds
 from fewstep.plans.plan import DENOISER
 from fewstep.runtime.backends import Arrays, LoadedGraph
-from fewstep.runtime.backends.named import named
+from fewstep.runtime.backends.registry import create_backend
 from fewstep.runtime.bundle.platforms import target_of
 from fewstep.runtime.bundle.reading import open_bundle
-from fewstep.runtime.loading import load
+from fewstep.runtime.sampling.loading import load
 
 PLAN = "dpmpp_2m:4"
 BODIES = {
@@ -66,8 +66,8 @@ def on_backend(bundle: Path, backend: str, body: str, threads: int, batch: int) 
     """One call of a body as it is deployed, fed what it meets in the middle of its plan."""
     opened = open_bundle(bundle)
     with open_body(opened, "int8-cpu-x86", threads) as sampler:
-        given = middle_feeds(sampler, judged_plan(sampler, opened.body("int8-cpu-x86"), PLAN), batch)[DENOISER]
-    network = named(backend, threads).load(opened, body)
+        given = middle_feeds(sampler, select_plan(sampler, opened.body("int8-cpu-x86"), PLAN), batch)[DENOISER]
+    network = create_backend(backend, threads).load(opened, body)
     fed = {value.name: given[value.name] for value in opened.body(body).graph.inputs}
     return lambda: network(fed)
 
@@ -125,10 +125,10 @@ def rows(found: Mapping[str, Times], batch: int) -> Iterator[str]:
 def host_share(bundle: Path, backend: str, body: str, threads: int, batch: int, runs: int) -> float:
     """The median share of a run's wall time that neither the network nor its prologue takes."""
     shares = []
-    with load(bundle, body=body, backend=named(backend, threads)) as opened:
+    with load(bundle, body=body, backend=create_backend(backend, threads)) as opened:
         assert opened.prologue is not None  # of the time
         network, prologue = Timed(opened.network().graph), Timed(opened.network().prologue)
-        sampler = opened.changed(graph=network, prologue=prologue)
+        sampler = opened.with_network_parts(graph=network, prologue=prologue)
         plan = sampler.compile(PLAN)
         for first in range(runs + 1):
             network.seconds, prologue.seconds, began = 0.0, 0.0, perf_counter()

@@ -8,14 +8,14 @@ import numpy as np
 
 import fewstep.export
 import fewstep.models
-from benchmarks.kept import digest
+from benchmarks.result_store import digest
 from benchmarks.zoo.members import CALIBRATION, FOLDER, HELD_OUT, Member
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.export.export import ExportOptions, export
 from fewstep.measure.rollouts.conditions_file import ConditionRecords
 from fewstep.measure.workers.code_digest import PACKAGES
-from fewstep.runtime.machine.code_digest import code_of
-from fewstep.runtime.machine.packages import installed
+from fewstep.runtime.machine.code_digest import digest_code
+from fewstep.runtime.machine.packages import installed_versions
 
 CODE = (*PACKAGES, fewstep.export, fewstep.models)  # what exports and calibrates
 
@@ -27,7 +27,7 @@ def exported(member: Member, work: Path, *settings: object) -> Path:
     """
     recipes = [path.read_bytes() for path in sorted(FOLDER.glob("*.py"))]
     weights = sha256(member.weights.read_bytes()).digest()
-    bundle = work / f"{member.name}-{digest(code_of(CODE), installed(), weights, recipes, settings)}"
+    bundle = work / f"{member.name}-{digest(digest_code(CODE), installed_versions(), weights, recipes, settings)}"
     if not (bundle / "manifest.json").exists():
         export(ExportOptions(member.source, bundle))
     return bundle

@@ -73,7 +73,7 @@ def draw_times(spec: Spec, count: int, generator: torch.Generator) -> list[float
     if spec.schedule.kind == "edm":
         mean, deviation = LOG_SIGMA
         logs = mean + deviation * torch.randn(count, generator=generator, dtype=torch.float64)
-        times = [schedule.at_rho(exp(log)).network for log in logs.tolist()]
+        times = [schedule.time_at_rho(exp(log)).network for log in logs.tolist()]
     elif spec.schedule.kind == "exploding":
         shares = torch.rand(count, generator=generator, dtype=torch.float64)
         times = (path.first * (path.last / path.first) ** shares).tolist()

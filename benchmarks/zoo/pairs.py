@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fewstep.models import ready
 from fewstep.models.training import write_atomically
-from fewstep.plans.noise import stacked
+from fewstep.plans.noise import normal_batch
 from fewstep.runtime import load
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 
@@ -64,7 +64,7 @@ def read(work: Path, split: str) -> tuple[Tensor, Tensor, Tensor]:
     files = [file for file in files if (file == file_of(work, TEST)) == (split == "test")]
     seeds = [seed for file in files for seed in seeds_of(int(file.stem.rpartition("-")[2]))]
     samples = np.concatenate([np.load(file) for file in files])
-    noise = torch.from_numpy(stacked(seeds, 0, SHAPE))
+    noise = torch.from_numpy(normal_batch(seeds, 0, SHAPE))
     return noise, torch.from_numpy(samples).float(), torch.tensor(classes(seeds)["class"])
 
 

@@ -56,7 +56,7 @@ def rows(count: int, seed: int) -> dict[str, np.ndarray]:
 def recordings(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Clean and noisy spectrograms float32 [count, 2, 64, 32]; the largest amplitude of a noisy recording is 1."""
     rng = np.random.default_rng(seed)
-    clean = voices(count, spectrogram.samples(SOUND, FRAMES), SOUND.rate, rng)
+    clean = voices(count, spectrogram.sample_count(SOUND, FRAMES), SOUND.rate, rng)
     noisy = clean + noises(clean, SOUND.rate, rng)
     loudest = np.abs(noisy).max(axis=1, keepdims=True)
     return spectrogram.encode(SOUND, clean / loudest), spectrogram.encode(SOUND, noisy / loudest)

@@ -8,11 +8,11 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
-from fewstep.graph.extents import at_batch, at_sizes
+from fewstep.graph.extents import fix_batch, fix_sizes
 from fewstep.graph.graph import Array, Graph
+from fewstep.graph.mac_count import count_macs
 from fewstep.graph.session import open_with, run
 from fewstep.graph.types import infer_types
-from fewstep.graph.work import products
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Coverage
 
@@ -22,9 +22,9 @@ MULTIPLY = ("Conv", "ConvTranspose", "MatMul", "Gemm")
 INTEGER_KERNELS = {"QLinearConv": 3, "MatMulIntegerToFloat": 1}  # operation: which input is its weight
 
 
-def count(prepared: Graph, int8: Collection[str]) -> Coverage:
+def count_coverage(prepared: Graph, int8: Collection[str]) -> Coverage:
     """Coverage by the operations named in `int8`, among all that multiply and accumulate, attention's included."""
-    work = macs(prepared)
+    work = count_operation_macs(prepared)
     return Coverage(
         int8_macs=sum(work[name] for name in work if name in int8),
         total_macs=sum(work.values()),
@@ -33,33 +33,33 @@ def count(prepared: Graph, int8: Collection[str]) -> Coverage:
     )
 
 
-def complete(prepared: Graph, wanted: Sequence[str], ran: Collection[str], engine: str) -> Coverage:
+def check_coverage(prepared: Graph, wanted: Sequence[str], ran: Collection[str], engine: str) -> Coverage:
     """Coverage where an engine ran `ran` in integers. UserError naming the first of `wanted` that it ran in float."""
-    coverage = count(prepared, [name for name in wanted if name in ran])
+    coverage = count_coverage(prepared, [name for name in wanted if name in ran])
     for name in wanted:
         if name not in coverage.int8_ops:
             raise UserError(f"{engine} runs {name!r} in float", f"use the {engine.lower()} of .ci/constraints.txt")
     return coverage
 
 
-def macs(graph: Graph) -> dict[str, int]:
+def count_operation_macs(graph: Graph) -> dict[str, int]:
     """Multiply-accumulates per sample of every operation of MULTIPLY, by what it makes.
 
     One sample of noise gives the shapes that follow from values, as routed rows of a layer. UserError naming a tensor
     whose shape neither way gives.
     """
-    shapes = _shapes(at_batch(at_sizes(graph), 1))
-    return {node.output: products(node, shapes) for node in graph.nodes if node.op in MULTIPLY}
+    shapes = _infer_shapes(fix_batch(fix_sizes(graph), 1))
+    return {node.output: count_macs(node, shapes) for node in graph.nodes if node.op in MULTIPLY}
 
 
 def integer_kernels(graph: Graph) -> frozenset[str]:
     """Names of the weights that integer kernels read in the graph as onnxruntime optimizes it for this CPU."""
     return frozenset(
-        node.input[INTEGER_KERNELS[node.op_type]] for node in optimized(graph) if node.op_type in INTEGER_KERNELS
+        node.input[INTEGER_KERNELS[node.op_type]] for node in optimize_graph(graph) if node.op_type in INTEGER_KERNELS
     )
 
 
-def optimized(graph: Graph) -> list[onnx.NodeProto]:
+def optimize_graph(graph: Graph) -> list[onnx.NodeProto]:
     """The nodes of the graph that onnxruntime really runs on this CPU, at the optimization level of the runtime."""
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "optimized.onnx"
@@ -71,7 +71,7 @@ def optimized(graph: Graph) -> list[onnx.NodeProto]:
         return list(onnx.load(result, load_external_data=False).graph.node)
 
 
-def _shapes(graph: Graph) -> Shapes:
+def _infer_shapes(graph: Graph) -> Shapes:
     """Shapes of all tensors that the operations of MULTIPLY read and write, in a graph for one sample."""
     types = infer_types(graph)
     multiplying = [node for node in graph.nodes if node.op in MULTIPLY]
@@ -84,11 +84,11 @@ def _shapes(graph: Graph) -> Shapes:
         raise UserError(
             f"the shape of {missing[0]!r} is not known before the graph runs", "export with a fixed image size"
         )
-    seen = run(graph, _noise(graph), missing) if missing else {}
+    seen = run(graph, _random_inputs(graph), missing) if missing else {}
     return shapes | {name: seen[name].shape for name in missing}
 
 
-def _noise(graph: Graph) -> dict[str, Array]:
+def _random_inputs(graph: Graph) -> dict[str, Array]:
     """Inputs of a graph of fixed sizes: random where they are floats, else zero."""
     rng = np.random.default_rng(0)
     shapes = {value: tuple(map(int, value.shape)) for value in graph.inputs}

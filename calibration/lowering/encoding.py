@@ -68,7 +68,7 @@ def symmetric_int8(ranges: Ranges, grouped: bool) -> Encoding:
     return Encoding(amax / 127, np.int8(0))
 
 
-def centred_int8(ranges: Ranges, grouped: bool) -> Encoding:
+def choose_int8(ranges: Ranges, grouped: bool) -> Encoding:
     """`asymmetric_int8` where its scales are finer by LEAST_FINER on the geometric mean; else `symmetric_int8`. Behind
     a SiLU, which leaves little below zero, they are.
 
@@ -86,37 +86,37 @@ def _ends(ranges: tuple[Range, ...]) -> tuple[NDArray[np.float64], NDArray[np.fl
 # Names of the tensors that a lowering adds to a tensor. No tensor of an exported graph contains parentheses.
 
 
-def scale_of(tensor: str) -> str:
+def scale_name(tensor: str) -> str:
     return f"scale({tensor})"
 
 
-def zero_point_of(tensor: str) -> str:
+def zero_point_name(tensor: str) -> str:
     return f"zero_point({tensor})"
 
 
-def integer_of(tensor: str) -> str:
+def integer_name(tensor: str) -> str:
     return f"int8({tensor})"
 
 
-def rounded(tensor: str) -> str:
+def rounded_name(tensor: str) -> str:
     """A tensor after its way to 8 bits and back."""
     return f"rounded({tensor})"
 
 
-def eight_of(tensor: str) -> str:
+def eight_bit_name(tensor: str) -> str:
     """A tensor of 16 bits as operations with weights read it, in 8 bits."""
     return f"eight({tensor})"
 
 
-def factor_of(tensor: str) -> str:
+def factor_name(tensor: str) -> str:
     return f"factor({tensor})"
 
 
-def even_of(tensor: str) -> str:
+def equalized_name(tensor: str) -> str:
     """A tensor whose channels have been multiplied."""
     return f"even({tensor})"
 
 
-def product_of(op: str) -> str:
+def product_name(op: str) -> str:
     """An operation's product of codes, before the factor of its group."""
     return f"product({op})"

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.calibration.lowering.weights import QuantizedWeight
-from fewstep.calibration.ranges.moments import blocks_of
+from fewstep.calibration.ranges.moments import split_inputs
 from fewstep.graph.selection import WeightedOp
 
 DAMPING = 0.01  # of the mean second moment, added to each: inputs that were never seen apart have a factor too
@@ -26,7 +26,7 @@ AT_ONCE = 1 << 15  # weights that are rounded at once; each holds some 60 bytes 
 Float = NDArray[np.float64]
 
 
-def corrected(
+def correct_rounding(
     nearest: QuantizedWeight,
     weight: NDArray[np.float32],
     op: WeightedOp,
@@ -42,7 +42,7 @@ def corrected(
             `calibration/ranges/moments.py` has them.
         multipliers: [channels] that it reads; None if the graph does not multiply them.
     """
-    blocks = blocks_of(op, weight.shape, moments.shape[-1])
+    blocks = split_inputs(op, weight.shape, moments.shape[-1])
     rows = np.moveaxis(weight, op.axis, 0).reshape(weight.shape[op.axis], -1)  # [outputs, inputs of a group]
     integers = np.empty(rows.shape, np.int8)
     factors = np.ones(blocks.inputs) if multipliers is None else multipliers.repeat(blocks.taps)  # of each input
@@ -50,20 +50,20 @@ def corrected(
     at_most = max(1, AT_ONCE // blocks.width)  # outputs
     for start in range(0, len(blocks.spans), at_once):
         spans = blocks.spans[start : start + at_once]
-        scaled = np.stack([_padded(factors[each], blocks.width) for each in spans])
+        scaled = np.stack([_pad_inputs(factors[each], blocks.width) for each in spans])
         part = moments[start : start + at_once] * (scaled[:, :, None] * scaled[:, None, :])
         for first in range(0, blocks.outputs, at_most):
             places = [blocks.place(each, slice(first, min(first + at_most, blocks.outputs))) for each in spans]
-            wanted = np.stack([_padded(rows[place], blocks.width) for place in places])
+            wanted = np.stack([_pad_inputs(rows[place], blocks.width) for place in places])
             scales = np.stack([nearest.scales[outputs].astype(np.float64) for outputs, _ in places])
-            for (outputs, inputs), block in zip(places, gptq(wanted, scales, part, largest), strict=True):
+            for (outputs, inputs), block in zip(places, round_gptq(wanted, scales, part, largest), strict=True):
                 integers[outputs, inputs] = block[:, : inputs.stop - inputs.start]
     shape = (weight.shape[op.axis], *np.delete(weight.shape, op.axis))
     values = np.moveaxis(integers.reshape(shape), 0, op.axis)
     return replace(nearest, values=np.ascontiguousarray(values))
 
 
-def gptq(rows: Float, scales: Float, moments: Float, largest: int) -> Float:
+def round_gptq(rows: Float, scales: Float, moments: Float, largest: int) -> Float:
     """Whole numbers in [-largest, largest] for `rows` [blocks, outputs, inputs] ~ integers * scales [blocks, outputs].
 
     moments: second moments of the inputs, [blocks, inputs, inputs]. Inputs with the largest are rounded first. A block
@@ -89,7 +89,7 @@ def gptq(rows: Float, scales: Float, moments: Float, largest: int) -> Float:
     return integers
 
 
-def _padded(part: NDArray[np.floating], width: int) -> Float:
+def _pad_inputs(part: NDArray[np.floating], width: int) -> Float:
     """Zeros behind the last axis, up to `width`, in float64."""
     padded = np.zeros((*part.shape[:-1], width))
     padded[..., : part.shape[-1]] = part

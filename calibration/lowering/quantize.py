@@ -10,31 +10,36 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.calibration.lowering.channels import encoded, even_scales, even_weight, evened
+from fewstep.calibration.lowering.channel_equalization import (
+    encode_tensor,
+    equalize_channels,
+    equalize_scales,
+    equalize_weight,
+)
 from fewstep.calibration.lowering.encoding import (
     Encoding,
     asymmetric_uint8,
-    eight_of,
-    scale_of,
+    eight_bit_name,
+    scale_name,
     symmetric_int8,
-    zero_point_of,
+    zero_point_name,
 )
-from fewstep.calibration.lowering.gathering import GROUP_INPUT, gathered
-from fewstep.calibration.lowering.gptq import corrected
+from fewstep.calibration.lowering.gptq import correct_rounding
+from fewstep.calibration.lowering.group_scales import GROUP_INPUT, gather_columns
 from fewstep.calibration.lowering.scheme import Replacement, Scheme, Target
-from fewstep.calibration.lowering.weights import QuantizedWeight, quantize_weight, representable
+from fewstep.calibration.lowering.weights import QuantizedWeight, clip_scales, quantize_weight
 from fewstep.calibration.ranges.moments import Moments
-from fewstep.calibration.ranges.observe import observed_tensors
+from fewstep.calibration.ranges.observe import tensors_to_observe
 from fewstep.calibration.ranges.table import RangesTable
 from fewstep.graph.graph import Array, Graph, X
 from fewstep.graph.half_types import largest_number
 from fewstep.graph.passes.constants import drop_unused
-from fewstep.graph.selection import LEAST_CHANNELS, STEERS, WeightedOp, considered_ops, selected_ops
+from fewstep.graph.selection import LEAST_CHANNELS, STEERS, WeightedOp, explain_selection, select_int8_ops
 from fewstep.graph.types import infer_types
 from fewstep.graph.weights import release_array
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Coverage
-from fewstep.runtime.machine.threads import side_by_side
+from fewstep.runtime.machine.threads import map_threads
 
 LOG = logging.getLogger("fewstep")
 
@@ -90,24 +95,24 @@ def lower_graph(
     quantize: Quantizer | None = None,
 ) -> LoweredGraph:
     """The graph of `lower`, before its check on an engine."""
-    ops = tuple(op for op in measured_ops(prepared, table, target.scheme) if op.name not in in_float)
+    ops = tuple(op for op in select_measured_ops(prepared, table, target.scheme) if op.name not in in_float)
     scheme = target.scheme
-    encodings = encodings_of(prepared, table, ops, scheme)
-    quantizer = quantize or rounding(target)
+    encodings = choose_encodings(prepared, table, ops, scheme)
+    quantizer = quantize or make_quantizer(target)
 
-    def quantized(op: WeightedOp) -> QuantizedWeight:
-        weight = quantizer(op, even_weight(op, prepared, encodings), encodings[op.x].multipliers)
+    def quantize_operation(op: WeightedOp) -> QuantizedWeight:
+        weight = quantizer(op, equalize_weight(op, prepared, encodings), encodings[op.x].multipliers)
         release_array(prepared.constants[op.weight])
-        return even_scales(weight, op, encodings, scheme)
+        return equalize_scales(weight, op, encodings, scheme)
 
-    weights = side_by_side(quantized, ops)
+    weights = map_threads(quantize_operation, ops)
     formed = reduce(lambda graph, rewrite: rewrite(graph), target.rewrites, prepared)
-    base, inner, codes = evened(formed, ops, encodings, scheme)
+    base, inner, codes = equalize_channels(formed, ops, encodings, scheme)
     for arithmetic in scheme.arithmetic:  # for the parts of codes that engines do not take
-        base, inner, codes = arithmetic(base, inner, codes, _by_name(inner, weights), scheme.scale_dtype)
-    base = _without_weights(base, inner)  # passes would convert them in vain
+        base, inner, codes = arithmetic(base, inner, codes, _weights_by_name(inner, weights), scheme.scale_dtype)
+    base = _remove_weights(base, inner)  # passes would convert them in vain
     base = reduce(lambda graph, rewrite: rewrite(graph), target.passes, base)
-    lowered = emit(base, inner, codes, _by_name(inner, weights), scheme)
+    lowered = emit_graph(base, inner, codes, _weights_by_name(inner, weights), scheme)
     if target.finish:
         types = infer_types(prepared)
         codes = codes | (narrow_codes(prepared, table, ops) if scheme.narrow else {})
@@ -115,25 +120,27 @@ def lower_graph(
     return LoweredGraph(lowered, ops, encodings)
 
 
-def rounding(target: Target, moments: Moments | None = None) -> Quantizer:
+def make_quantizer(target: Target, moments: Moments | None = None) -> Quantizer:
     """The quantizer of weights for a target: by the second moments of what they multiply (`gptq.py`), or to the
     nearest integers where there are none."""
-    return partial(_rounded, target.scheme, moments or {})
+    return partial(_quantize_weight, target.scheme, moments or {})
 
 
-def remembered(quantize: Quantizer) -> Quantizer:
+def cache_quantizer(quantize: Quantizer) -> Quantizer:
     """The same quantizer, which rounds each weight once. The result does not depend on what else is lowered."""
     weights: dict[str, QuantizedWeight] = {}
 
-    def known(op: WeightedOp, weight: NDArray[np.float32], multipliers: NDArray[np.float64] | None) -> QuantizedWeight:
+    def quantize_once(
+        op: WeightedOp, weight: NDArray[np.float32], multipliers: NDArray[np.float64] | None
+    ) -> QuantizedWeight:
         if op.code not in weights:
             weights[op.code] = quantize(op, weight, multipliers)
         return weights[op.code]
 
-    return known
+    return quantize_once
 
 
-def lowered_ops(prepared: Graph, no_floats: bool = False) -> tuple[WeightedOp, ...]:
+def select_ops_to_lower(prepared: Graph, no_floats: bool = False) -> tuple[WeightedOp, ...]:
     """The operations that a lowering replaces: all that can be, for `no_floats`, else those that a rule selects.
     UserError if there are none, so ask before anything is measured."""
     if no_floats and prepared.optional:  # whose values nobody has measured
@@ -141,8 +148,8 @@ def lowered_ops(prepared: Graph, no_floats: bool = False) -> tuple[WeightedOp, .
         raise UserError(what, "export without --lora-slots, and merge files: --lora FILE")
     if no_floats:
         _check_constants(prepared)
-    every = (op for op, _ in considered_ops(prepared) if not op.node.attributes.get("transA"))
-    ops = tuple(every) if no_floats else selected_ops(prepared)
+    every = (op for op, _ in explain_selection(prepared) if not op.node.attributes.get("transA"))
+    ops = tuple(every) if no_floats else select_int8_ops(prepared)
     if not ops:
         raise UserError(
             f"no operation of graph {prepared.name!r} can run in int8",
@@ -161,12 +168,14 @@ def _check_constants(prepared: Graph) -> None:
             )
 
 
-def measured_ops(prepared: Graph, table: RangesTable, scheme: Scheme) -> tuple[WeightedOp, ...]:
+def select_measured_ops(prepared: Graph, table: RangesTable, scheme: Scheme) -> tuple[WeightedOp, ...]:
     """The operations whose activations had values at some step while they were measured. UserError if there are
     none."""
     unseen = frozenset(table.unseen)
     ops = tuple(
-        op for op in lowered_ops(prepared, scheme.no_floats) if unseen.isdisjoint(encoded_tensors((op,), scheme))
+        op
+        for op in select_ops_to_lower(prepared, scheme.no_floats)
+        if unseen.isdisjoint(tensors_to_encode((op,), scheme))
     )
     if not ops:
         raise UserError(
@@ -176,46 +185,46 @@ def measured_ops(prepared: Graph, table: RangesTable, scheme: Scheme) -> tuple[W
     return ops
 
 
-def _without_weights(base: Graph, ops: Sequence[WeightedOp]) -> Graph:
-    """The graph without the weights that nothing but `ops` reads: `emit` puts integers in their place."""
+def _remove_weights(base: Graph, ops: Sequence[WeightedOp]) -> Graph:
+    """The graph without the weights that nothing but `ops` reads: `emit_graph` puts integers in their place."""
     lowered = {op.name: op.weight for op in ops}
     others = {name for node in base.nodes for name in node.inputs if name != lowered.get(node.output)}
     gone = set(lowered.values()) - others
     return replace(base, constants={name: array for name, array in base.constants.items() if name not in gone})
 
 
-def _by_name(ops: Sequence[WeightedOp], weights: Sequence[QuantizedWeight]) -> dict[str, QuantizedWeight]:
+def _weights_by_name(ops: Sequence[WeightedOp], weights: Sequence[QuantizedWeight]) -> dict[str, QuantizedWeight]:
     return {op.name: weight for op, weight in zip(ops, weights, strict=True)}
 
 
-def encodings_of(
+def choose_encodings(
     prepared: Graph, table: RangesTable, ops: tuple[WeightedOp, ...], scheme: Scheme
 ) -> dict[str, Encoding]:
     """The code of every activation, which does not depend on what else is lowered. Operations that share one weight
     have no scales of channels: the weight would have to take back the multipliers of each."""
-    weighted = [op for op, reason in considered_ops(prepared) if reason != STEERS]  # those keep the float weight
+    weighted = [op for op, reason in explain_selection(prepared) if reason != STEERS]  # those keep the float weight
     readers = Counter(op.weight for op in weighted)
     sharing = {name for op in weighted if readers[op.weight] > 1 for name in (op.x, op.name)}
-    names = observed_tensors(prepared, True) if scheme.no_floats else encoded_tensors(ops, scheme)
+    names = tensors_to_observe(prepared, True) if scheme.no_floats else tensors_to_encode(ops, scheme)
     one_scale = {name: replace(table[name], by_channel=None) for name in sharing.intersection(names)}
     ranges = {name: table[name] for name in names} | one_scale
-    least, placed = _least_gains(prepared, scheme), scheme.placed(prepared, ops)
+    least, placed = _least_gains(prepared, scheme), scheme.place_roundings(prepared, ops)
 
     def code_of(name: str) -> Encoding:
         is_grouped = bool(table.groups) and name not in placed.pooled
         if name in placed.bare:
             return symmetric_int8(ranges[name], is_grouped)
-        return encoded(ranges[name], is_grouped, scheme, least(name))
+        return encode_tensor(ranges[name], is_grouped, scheme, least(name))
 
     return {name: code_of(name) for name in names}
 
 
 def narrow_codes(prepared: Graph, table: RangesTable, ops: Sequence[WeightedOp]) -> dict[str, Encoding]:
-    """The codes in 8 bits, for narrow schemes, of what operations read, by `eight_of` the operation's name.
+    """The codes in 8 bits, for narrow schemes, of what operations read, by `eight_bit_name` the operation's name.
     Operations that no rule selects read 16 bits."""
-    narrow = {op.name for op in selected_ops(prepared)}
+    narrow = {op.name for op in select_int8_ops(prepared)}
     inner = (op for op in ops if op.name in narrow)
-    return {eight_of(op.name): asymmetric_uint8(table[eight_of(op.x)], grouped=False) for op in inner}
+    return {eight_bit_name(op.name): asymmetric_uint8(table[eight_bit_name(op.x)], grouped=False) for op in inner}
 
 
 def _least_gains(prepared: Graph, scheme: Scheme) -> Callable[[str], float]:
@@ -223,21 +232,21 @@ def _least_gains(prepared: Graph, scheme: Scheme) -> Callable[[str], float]:
     one is in proportion to size, as the product takes time, and 0 for outputs in 8 bits, which take no product."""
     if scheme.least_gain <= 0:
         return lambda name: scheme.least_gain
-    selected = selected_ops(prepared)
+    selected = select_int8_ops(prepared)
     written = {op.name for op in selected if scheme.form.encodes_output(op)}  # whose scales take the division
     types = infer_types(prepared)
-    sizes = {name: types.sample_bytes(name) or 0 for name in encoded_tensors(selected, scheme)}
+    sizes = {name: types.sample_bytes(name) or 0 for name in tensors_to_encode(selected, scheme)}
     largest = max(sizes.values(), default=0) or 1
     return lambda name: 0.0 if name in written else scheme.least_gain * (sizes.get(name) or largest) / largest
 
 
-def encoded_tensors(ops: tuple[WeightedOp, ...], scheme: Scheme) -> tuple[str, ...]:
+def tensors_to_encode(ops: tuple[WeightedOp, ...], scheme: Scheme) -> tuple[str, ...]:
     """Names of the tensors whose ranges a lowering needs."""
     outputs = (op.name for op in ops if scheme.form.encodes_output(op))
     return tuple(dict.fromkeys((*(op.x for op in ops), *outputs)))
 
 
-def emit(
+def emit_graph(
     base: Graph,
     ops: tuple[WeightedOp, ...],
     encodings: Mapping[str, Encoding],
@@ -269,17 +278,19 @@ def emit(
 def scales_and_zero_points(encodings: Mapping[str, Encoding], dtype: np.dtype[Any]) -> Replacement:
     """Constants, but scales of groups: rows of one packed table [groups, tensors] gathered by "group". A code may have
     one scale for all groups."""
-    constants: dict[str, Array] = {zero_point_of(name): np.asarray(code.zero_point) for name, code in encodings.items()}
-    scales = {scale_of(name): representable(code.scales, dtype) for name, code in encodings.items()}
+    constants: dict[str, Array] = {
+        zero_point_name(name): np.asarray(code.zero_point) for name, code in encodings.items()
+    }
+    scales = {scale_name(name): clip_scales(code.scales, dtype) for name, code in encodings.items()}
     constants |= {name: each[0] for name, each in scales.items() if len(each) == 1}
     of_groups = {name: each for name, each in scales.items() if len(each) > 1}
     if not of_groups:
         return Replacement((), constants)
-    rows = gathered("scales()", np.stack(list(of_groups.values()), axis=1), tuple(of_groups))
+    rows = gather_columns("scales()", np.stack(list(of_groups.values()), axis=1), tuple(of_groups))
     return Replacement(rows.nodes, constants | rows.constants)
 
 
-def wide_enough(target: Target, reached: Mapping[str, float]) -> Target:
+def widen_target(target: Target, reached: Mapping[str, float]) -> Target:
     """The target, or its wider one where an activation is beyond its float type; a warning names that. Where the sample
     itself is, no type helps. `reached`: see `refuse_overflow`."""
     most = max(reached, key=lambda name: reached[name], default="")
@@ -296,7 +307,7 @@ def wide_enough(target: Target, reached: Mapping[str, float]) -> Target:
 def refuse_overflow(reached: Mapping[str, float], target: Target) -> None:
     """UserError naming an activation that the float part of the graph cannot hold: in an engine it would be infinite.
 
-    `reached` is the greatest magnitude of each, as counted (`Counts.reached`): ranges may clip it.
+    `reached` is the greatest magnitude of each, as counted (`Counts.max_magnitudes`): ranges may clip it.
     """
     dtype = target.scheme.scale_dtype
     for name, magnitude in reached.items():
@@ -307,7 +318,7 @@ def refuse_overflow(reached: Mapping[str, float], target: Target) -> None:
             raise UserError(f"activation {name!r} reaches {magnitude:g}, beyond {dtype}", fix)
 
 
-def _rounded(
+def _quantize_weight(
     scheme: Scheme,
     moments: Moments,
     op: WeightedOp,
@@ -321,7 +332,7 @@ def _rounded(
     except ValueError as error:
         raise UserError(f"weight {op.weight!r} has {error}", "export a checkpoint whose weights are finite") from None
     sums = moments.get(op.code)
-    return nearest if sums is None else corrected(nearest, weight, op, sums, multipliers, scheme.largest_weight)
+    return nearest if sums is None else correct_rounding(nearest, weight, op, sums, multipliers, scheme.largest_weight)
 
 
 def _notes(encodings: Mapping[str, Encoding]) -> tuple[str, ...]:

@@ -59,7 +59,7 @@ class Arithmetic(Protocol):
 
 
 @dataclass(frozen=True)
-class Placing:
+class Placement:
     """The form of a target's roundings of some activations, by their names.
 
     bare: activations that are rounded as they are, without multipliers and zero points.
@@ -78,12 +78,12 @@ class Scheme:
     scale_dtype: the type of all scales, and of all computation outside int8.
     largest_weight: the greatest magnitude of a weight's integers.
     arithmetic: what engines do not take of codes, as nodes of the graph: scales of groups, or zero points.
-    least_gain: the gain that scales of channels need over one scale (`calibration.ranges.channels.gain`, in dB), for
-        the graph's largest activation. Smaller ones need less, in proportion to their size: the product may take time.
-        A negative gain is for engines that fuse the product, and is the same for all sizes.
+    least_gain: the gain that scales of channels need over one scale (`calibration.ranges.channel_scales.channel_gain`,
+        in dB), for the graph's largest activation. Smaller ones need less, in proportion to their size: the product may
+        take time. A negative gain is for engines that fuse the product, and is the same for all sizes.
     no_floats: True if engines take no float: every tensor has a code for all that it reached, and every weight is
         int8.
-    narrow: True if inner operations with weights (`selected_ops`) then read 8 bits, where all else has 16.
+    narrow: True if inner operations with weights (`select_int8_ops`) then read 8 bits, where all else has 16.
     placing: how activations are rounded, given the prepared graph and the operations that read them; None: all alike.
     one_scale: the operations whose weights have one scale for all output channels, as "Conv".
     """
@@ -96,15 +96,15 @@ class Scheme:
     least_gain: float = 0.0
     no_floats: bool = False
     narrow: bool = False
-    placing: Callable[[Graph, Sequence[WeightedOp]], Placing] | None = None
+    placing: Callable[[Graph, Sequence[WeightedOp]], Placement] | None = None
     one_scale: frozenset[str] = frozenset()
 
-    def placed(self, prepared: Graph, ops: Sequence[WeightedOp]) -> Placing:
+    def place_roundings(self, prepared: Graph, ops: Sequence[WeightedOp]) -> Placement:
         """`placing` of a graph; everywhere alike without one."""
-        return Placing() if self.placing is None else self.placing(prepared, ops)
+        return Placement() if self.placing is None else self.placing(prepared, ops)
 
 
-def none_slower(prepared: Graph, ops: Sequence[WeightedOp]) -> frozenset[str]:
+def find_no_slower_operations(prepared: Graph, ops: Sequence[WeightedOp]) -> frozenset[str]:
     """A target whose operations all win by int8."""
     return frozenset()
 
@@ -142,7 +142,7 @@ class Target:
     finish: tuple[Callable[[Graph, Types, Mapping[str, Encoding]], Graph], ...] = ()
     most_graphs: int = 1
     wider: "Target | None" = None
-    slower: Callable[[Graph, Sequence[WeightedOp]], frozenset[str]] = none_slower
+    slower: Callable[[Graph, Sequence[WeightedOp]], frozenset[str]] = find_no_slower_operations
 
     @property
     def name(self) -> str:

@@ -23,7 +23,7 @@ class QuantizedWeight:
     scales: NDArray[np.float32]
     axis: int
 
-    def dequantized(self) -> NDArray[np.float32]:
+    def dequantize(self) -> NDArray[np.float32]:
         shape = [1] * self.values.ndim
         shape[self.axis] = -1
         return self.values.astype(np.float32) * self.scales.reshape(shape)
@@ -58,14 +58,14 @@ def quantize_weight(
     for start in range(0, len(rows), at_once):
         part = slice(start, start + at_once)
         block = rows[part].astype(np.float64)
-        scales[part] = _scales(block, scale_dtype, largest)
+        scales[part] = _best_scales(block, scale_dtype, largest)
         rounded[part] = _round(block, scales[part], largest)
     shape = (weight.shape[axis], *np.delete(weight.shape, axis))
     values = np.moveaxis(rounded.reshape(shape), 0, axis)
     return QuantizedWeight(np.ascontiguousarray(values), scales, axis)
 
 
-def _scales(rows: NDArray[np.float64], dtype: DTypeLike, largest: int) -> NDArray[np.float32]:
+def _best_scales(rows: NDArray[np.float64], dtype: DTypeLike, largest: int) -> NDArray[np.float32]:
     """The scale with the least squared error for each row [channels, fan-in], numbers of `dtype`.
 
     The greatest magnitude of a row is cut at `largest` scales, and this term only grows. Once it alone is no less than
@@ -77,7 +77,7 @@ def _scales(rows: NDArray[np.float64], dtype: DTypeLike, largest: int) -> NDArra
     best = np.full(len(rows), np.inf)
     scales = np.empty(len(rows), np.float32)
     for factor in FACTORS:
-        candidate = _representable_products(factor * magnitude / largest, dtype)
+        candidate = _clip_weight_scales(factor * magnitude / largest, dtype)
         if np.all(np.square(magnitude - largest * candidate.astype(np.float64)) >= best):
             break
         _round(rows, candidate, largest, held)
@@ -89,14 +89,14 @@ def _scales(rows: NDArray[np.float64], dtype: DTypeLike, largest: int) -> NDArra
     return scales
 
 
-def representable(scales: NDArray[np.float64], dtype: DTypeLike) -> NDArray[Any]:
+def clip_scales(scales: NDArray[np.float64], dtype: DTypeLike) -> NDArray[Any]:
     """The scales as numbers of `dtype`, none of them zero or infinite; nor is what an activation is multiplied by to be
     divided by its scale."""
     held = np.dtype(dtype)
     return scales.clip(smallest_normal(held), largest_number(held)).astype(held)
 
 
-def _representable_products(scales: NDArray[np.float64], dtype: DTypeLike) -> NDArray[np.float32]:
+def _clip_weight_scales(scales: NDArray[np.float64], dtype: DTypeLike) -> NDArray[np.float32]:
     """The scales of weights as numbers of `dtype`. A weight is only multiplied by its scale: half's subnormals do."""
     held = np.dtype(dtype)
     least = smallest_number(held) if held == FLOAT16 else smallest_normal(held)

@@ -24,15 +24,15 @@ def parse_bound(quality: str | None, speed: str | None) -> Bound | None:
     if quality is not None and speed is not None:
         raise UserError("a bound for quality and one for speed", "give one: the other is made as good as it gets")
     if quality is not None:
-        return Bound(quality=_number(quality, "db", "quality", "44dB"))
-    return None if speed is None else Bound(speed=_number(speed, "x", "speed", "1.5x"))
+        return Bound(quality=_parse_number(quality, "db", "quality", "44dB"))
+    return None if speed is None else Bound(speed=_parse_number(speed, "x", "speed", "1.5x"))
 
 
-def describe(bound: Bound) -> str:
+def describe_bound(bound: Bound) -> str:
     return f"{bound.quality:g}dB" if bound.quality is not None else f"{bound.speed:g}x"
 
 
-def _number(text: str, unit: str, name: str, example: str) -> float:
+def _parse_number(text: str, unit: str, name: str, example: str) -> float:
     match = re.fullmatch(rf"\s*([0-9]+(?:\.[0-9]+)?)\s*{unit}\s*", text, re.IGNORECASE)
     if match is None or not 0 < float(match[1]) < MOST:
         raise UserError(

@@ -1,4 +1,5 @@
-"""The error that the rounding of each operation makes in finished samples, from runs of one gated body (`gated.py`).
+"""The error that the rounding of each operation makes in finished samples, from runs of one gated body
+(`quantization_gates.py`).
 
 A run has some operations in int8 and all others in float. Errors of different operations hardly go
 together, so that their squares add up. Where there are more operations than runs, groups of neighbours are halved, the
@@ -11,19 +12,19 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.calibration.lowering.channels import even_weight, inputs_scaled
+from fewstep.calibration.lowering.channel_equalization import equalize_weight, scale_inputs
 from fewstep.calibration.lowering.encoding import Encoding
-from fewstep.calibration.lowering.quantize import Quantizer, encodings_of, measured_ops
+from fewstep.calibration.lowering.quantize import Quantizer, choose_encodings, select_measured_ops
 from fewstep.calibration.lowering.scheme import Target
-from fewstep.calibration.precision.gated import GATES, gated
+from fewstep.calibration.precision.quantization_gates import GATES, add_quantization_gates
 from fewstep.calibration.ranges.table import RangesTable
 from fewstep.graph.graph import Graph
-from fewstep.graph.io import exceeds
-from fewstep.graph.passes.attention_in_parts import attention_in_parts
+from fewstep.graph.io import exceeds_one_file
+from fewstep.graph.passes.split_attention import split_attention
 from fewstep.graph.selection import WeightedOp
 from fewstep.graph.session import open_session
-from fewstep.measure.rollouts.course import Course
-from fewstep.measure.rollouts.row_by_row import row_by_row
+from fewstep.measure.rollouts.recorded_run import RecordedRun
+from fewstep.measure.rollouts.row_by_row import run_row_by_row
 from fewstep.runtime.backends import Arrays
 
 Array = NDArray[np.float64]
@@ -41,18 +42,23 @@ class OperationErrors:
     signal: float
 
 
-def operation_errors(
-    prepared: Graph, table: RangesTable, target: Target, course: Course, quantize: Quantizer | None, runs: int = RUNS
+def measure_operation_errors(
+    prepared: Graph,
+    table: RangesTable,
+    target: Target,
+    course: RecordedRun,
+    quantize: Quantizer | None,
+    runs: int = RUNS,
 ) -> OperationErrors:
     """The errors along a course. `quantize` rounds weights; None: they stay as they are, and are in no error. Large
     networks are for None, which takes no second copy of weights."""
-    ops = measured_ops(prepared, table, target.scheme)
-    codes = encodings_of(prepared, table, ops, target.scheme)
-    weights = {} if quantize is None else {op.name: rounded_weight(op, prepared, codes, quantize) for op in ops}
-    is_small = not exceeds(prepared)
-    graph = attention_in_parts(gated(prepared, ops, codes, target.scheme, weights))
+    ops = select_measured_ops(prepared, table, target.scheme)
+    codes = choose_encodings(prepared, table, ops, target.scheme)
+    weights = {} if quantize is None else {op.name: round_weight(op, prepared, codes, quantize) for op in ops}
+    is_small = not exceeds_one_file(prepared)
+    graph = split_attention(add_quantization_gates(prepared, ops, codes, target.scheme, weights))
     session = open_session(graph, optimize=is_small, arena=is_small, fuse_qdq=False)
-    gated_graph = session if is_small else row_by_row(session, graph.inputs)
+    gated_graph = session if is_small else run_row_by_row(session, graph.inputs)
 
     def samples(numbers: Sequence[int]) -> Array:
         """Finished samples with these operations in int8."""
@@ -62,14 +68,14 @@ def operation_errors(
         def run(feeds: Arrays) -> dict[str, NDArray[np.float32]]:
             return gated_graph({**feeds, GATES: gates})
 
-        return course.finished(course.run([run] * course.groups)).astype(np.float64)
+        return course.final_samples(course.run([run] * course.groups)).astype(np.float64)
 
     exact = course.sample.astype(np.float64)
-    found = shared_out(lambda numbers: float(np.square(samples(numbers) - exact).mean()), len(ops), runs)
+    found = attribute_errors(lambda numbers: float(np.square(samples(numbers) - exact).mean()), len(ops), runs)
     return OperationErrors(tuple(op.name for op in ops), found, float(exact.var()))
 
 
-def shared_out(error: Callable[[Sequence[int]], float], count: int, runs: int) -> Array:
+def attribute_errors(error: Callable[[Sequence[int]], float], count: int, runs: int) -> Array:
     """The error [count] of each of some things, of which any group can be asked in a run: each alone where there are
     runs enough, else the worst groups halved. Things of one group have equal shares of its error."""
     if count <= runs:
@@ -90,10 +96,10 @@ def shared_out(error: Callable[[Sequence[int]], float], count: int, runs: int) -
     return shares
 
 
-def rounded_weight(
+def round_weight(
     op: WeightedOp, prepared: Graph, codes: Mapping[str, Encoding], quantize: Quantizer
 ) -> NDArray[np.float32]:
     """A weight rounded to int8 and back, for an input whose channels are not multiplied."""
     numbers = codes[op.x].multipliers
-    weight = quantize(op, even_weight(op, prepared, codes), numbers).dequantized()
-    return weight if numbers is None else inputs_scaled(np.multiply, weight, op, numbers)
+    weight = quantize(op, equalize_weight(op, prepared, codes), numbers).dequantize()
+    return weight if numbers is None else scale_inputs(np.multiply, weight, op, numbers)

@@ -27,7 +27,7 @@ class Ranking:
     signal: float
 
     @property
-    def slower(self) -> int:
+    def slower_count(self) -> int:
         """The number of operations that int8 makes slower."""
         return int(np.count_nonzero(self.time == 0)) - 1
 
@@ -36,13 +36,13 @@ class Ranking:
         """PSNR [1 + operations] in dB of the errors that are left."""
         return np.asarray(20 * np.log10(PEAK) - 10 * np.log10(np.maximum(self.left, np.finfo(float).tiny)))
 
-    def first(self, count: int) -> tuple[str, ...]:
+    def first_operations(self, count: int) -> tuple[str, ...]:
         """Names of the operations that stay in float where so many do, in the graph's order."""
         return tuple(self.operations[number] for number in sorted(self.order[:count]))
 
 
-def ranked(errors: OperationErrors, times: Array) -> Ranking:
-    """The ranking of operations by their errors and `times_in_float`."""
+def rank_operations(errors: OperationErrors, times: Array) -> Ranking:
+    """The ranking of operations by their errors and `float_times`."""
     by_time = np.divide(errors.errors, times, out=np.full_like(times, np.inf), where=times > 0)
     order = np.argsort(-by_time, kind="stable")
     left = np.append(errors.errors[order][::-1].cumsum()[::-1], 0.0)

@@ -4,13 +4,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from fewstep.calibration.lowering.coverage import count
-from fewstep.calibration.lowering.quantize import LoweredBody, Quantizer, lower, lower_graph, measured_ops, remembered
+from fewstep.calibration.lowering.coverage import count_coverage
+from fewstep.calibration.lowering.quantize import (
+    LoweredBody,
+    Quantizer,
+    cache_quantizer,
+    lower,
+    lower_graph,
+    select_measured_ops,
+)
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.precision.ranking import Ranking
 from fewstep.calibration.ranges.table import RangesTable
 from fewstep.graph.graph import Graph
-from fewstep.measure.rollouts.row_by_row import row_by_row
+from fewstep.measure.rollouts.row_by_row import run_row_by_row
 from fewstep.runtime.backends import LoadedGraph
 
 Until = int  # the first range group that a graph no longer serves: the first of the next graph
@@ -42,20 +49,20 @@ class Recipe:
     in_float: tuple[str, ...] = ()
     ranking: Ranking | None = None
 
-    def with_in_float(self, in_float: tuple[str, ...]) -> "Recipe":
+    def with_float_operations(self, in_float: tuple[str, ...]) -> "Recipe":
         """The recipe with these operations in float; weights are rounded once for all recipes that follow."""
-        parts = tuple(replace(part, quantize=remembered(part.quantize)) for part in self.parts)
+        parts = tuple(replace(part, quantize=cache_quantizer(part.quantize)) for part in self.parts)
         return replace(self, in_float=in_float, parts=parts)
 
     @cached_property
-    def lowered(self) -> tuple[tuple[Until, LoweredBody], ...]:
+    def lowered_graphs(self) -> tuple[tuple[Until, LoweredBody], ...]:
         """The graphs to deploy, in the order of the groups that they serve."""
         if self.is_float:
-            return ((self.parts[-1].until, LoweredBody(self.prepared, count(self.prepared, ()), (), ())),)
+            return ((self.parts[-1].until, LoweredBody(self.prepared, count_coverage(self.prepared, ()), (), ())),)
         rest = self.target, self.in_float, self.keep
         return tuple((part.until, lower(self.prepared, part.table, *rest, part.quantize)) for part in self.parts)
 
-    def graphs(self) -> list[tuple[Until, Graph]]:
+    def lower_unchecked(self) -> list[tuple[Until, Graph]]:
         """The graphs of `lowered` alone, not checked on an engine."""
         if self.is_float:
             return [(self.parts[-1].until, self.prepared)]
@@ -67,7 +74,7 @@ class Recipe:
     @property
     def is_float(self) -> bool:
         """True where no operation is left in int8."""
-        names = {op.name for op in measured_ops(self.prepared, self.table, self.target.scheme)}
+        names = {op.name for op in select_measured_ops(self.prepared, self.table, self.target.scheme)}
         return names <= set(self.in_float)
 
 
@@ -79,5 +86,5 @@ def open_graphs(graphs: Sequence[tuple[Until, Graph]], target: Target, by_rows: 
     opened: list[LoadedGraph] = []
     for until, graph in graphs:
         loaded = target.runs(graph)
-        opened += [row_by_row(loaded, graph.inputs) if by_rows else loaded] * (until - len(opened))
+        opened += [run_row_by_row(loaded, graph.inputs) if by_rows else loaded] * (until - len(opened))
     return opened

@@ -54,7 +54,7 @@ class Histogram:
         return float(np.average(np.square(centres), weights=self.stored))
 
 
-def measure(values: NDArray[np.float32], axis: int | None = None) -> Histogram:
+def make_histogram(values: NDArray[np.float32], axis: int | None = None) -> Histogram:
     """Histogram of float32 values of any shape, with the extremes of each channel along `axis`. ValueError if there are
     no values, or one is not finite."""
     if values.size == 0:
@@ -75,10 +75,10 @@ def measure(values: NDArray[np.float32], axis: int | None = None) -> Histogram:
         bins -= first
         # by way of int32: processors turn floats into that several at once, and into int64 one by one
         counts += np.bincount(bins.astype(np.int32).astype(np.int64), minlength=len(counts))
-    return Histogram(exponent, first + BINS, _compact(counts), lows, highs)
+    return Histogram(exponent, first + BINS, _compact_counts(counts), lows, highs)
 
 
-def merge(a: Histogram, b: Histogram) -> Histogram:
+def merge_histograms(a: Histogram, b: Histogram) -> Histogram:
     """Histogram of both sets of values. Associative and commutative, exactly."""
     exponent = max(a.exponent, b.exponent)
     a, b = coarsen(a, exponent), coarsen(b, exponent)
@@ -87,7 +87,7 @@ def merge(a: Histogram, b: Histogram) -> Histogram:
     for each in (a, b):
         counts[each.first - first :][: len(each.stored)] += each.stored.astype(np.int64)
     lows, highs = np.minimum(a.lows, b.lows), np.maximum(a.highs, b.highs)
-    return Histogram(exponent, first, _compact(counts), lows, highs)
+    return Histogram(exponent, first, _compact_counts(counts), lows, highs)
 
 
 def coarsen(histogram: Histogram, exponent: int) -> Histogram:
@@ -102,7 +102,7 @@ def coarsen(histogram: Histogram, exponent: int) -> Histogram:
     first = (histogram.first - BINS) // joined + BINS
     edges[0] = 0
     counts = np.add.reduceat(histogram.stored, edges, dtype=np.int64)
-    return replace(histogram, exponent=exponent, first=first, stored=_compact(counts))
+    return replace(histogram, exponent=exponent, first=first, stored=_compact_counts(counts))
 
 
 def _extremes(values: NDArray[np.float32], axis: int | None) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -116,7 +116,7 @@ def _extremes(values: NDArray[np.float32], axis: int | None) -> tuple[NDArray[np
     return lows.reshape(channels, -1).min(axis=1) + 0, highs.reshape(channels, -1).max(axis=1) + 0
 
 
-def _compact(counts: NDArray[np.int64]) -> NDArray[np.unsignedinteger]:
+def _compact_counts(counts: NDArray[np.int64]) -> NDArray[np.unsignedinteger]:
     """The same counts in half of the bytes where they fit: the same size for any number of trajectories."""
     return counts.astype(np.uint32 if counts.max() < 2**32 else np.uint64)
 

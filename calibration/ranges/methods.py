@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.calibration.ranges.channels import by_channel
+from fewstep.calibration.ranges.channel_scales import choose_channel_factors
 from fewstep.calibration.ranges.histogram import BINS, Histogram, coarsen
 from fewstep.calibration.ranges.readers import Reader
 from fewstep.calibration.ranges.table import LEVELS, GroupRange, Range, Ranges
@@ -60,23 +60,25 @@ def lambda_edges(lams: Sequence[float]) -> tuple[float, ...]:
     return tuple(edge(a, b) for a, b in pairwise(distinct))
 
 
-def spread(ranges: Ranges, part: slice, groups: int) -> Ranges:
+def extend_ranges(ranges: Ranges, part: slice, groups: int) -> Ranges:
     """Ranges of neighbouring groups, as ranges of all `groups`: the first one's ahead, and the last one's behind."""
     low, high, _ = part.indices(groups)
 
-    def each(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    def extend(values: tuple[Any, ...]) -> tuple[Any, ...]:
         return values[:1] * low + values + values[-1:] * (groups - high)
 
     quotients = ranges.by_channel
     return replace(
         ranges,
-        per_group=each(ranges.per_group),
-        per_group_symmetric=each(ranges.per_group_symmetric),
-        by_channel=None if quotients is None else replace(quotients, ranges=spread(quotients.ranges, part, groups)),
+        per_group=extend(ranges.per_group),
+        per_group_symmetric=extend(ranges.per_group_symmetric),
+        by_channel=None
+        if quotients is None
+        else replace(quotients, ranges=extend_ranges(quotients.ranges, part, groups)),
     )
 
 
-def clipped_ranges(
+def mse_ranges(
     groups: Sequence[Histogram],
     samples: int = 1,
     readers: Sequence[Reader] = (),
@@ -86,18 +88,18 @@ def clipped_ranges(
     group alike, however large. `readers` are the operations that read it, for scales of channels. `known` are the
     ranges of each group, where they were found before."""
 
-    def found(density: Density) -> GroupRange:
+    def find_range(density: Density) -> GroupRange:
         return mse_range(density, CLIPPED), mse_amax(density, CLIPPED)
 
-    return replace(_ranges(groups, found, known), by_channel=by_channel(groups, samples, readers))
+    return replace(_make_ranges(groups, find_range, known), by_channel=choose_channel_factors(groups, samples, readers))
 
 
-def whole_ranges(groups: Sequence[Histogram]) -> Ranges:
+def minmax_ranges(groups: Sequence[Histogram]) -> Ranges:
     """The whole of what a tensor reached, in each group and in all."""
-    return _ranges(groups, lambda density: (minmax_range(density), minmax_amax(density)))
+    return _make_ranges(groups, lambda density: (minmax_range(density), minmax_amax(density)))
 
 
-def _ranges(
+def _make_ranges(
     groups: Sequence[Histogram], found: Callable[["Density"], GroupRange], known: Sequence[GroupRange] = ()
 ) -> Ranges:
     """Ranges of one scale for all channels, as they are `found` in the groups together and in each.
@@ -105,14 +107,14 @@ def _ranges(
     A group that was always zero has the pooled range: any is exact for it, and one unlike the other groups' ranges
     would coarsen their scales where groups share a zero point or a grid.
     """
-    pooled = found(Density.of(groups))
+    pooled = found(Density.from_histograms(groups))
 
-    def of_group(number: int, group: Histogram) -> GroupRange:
+    def group_range(number: int, group: Histogram) -> GroupRange:
         if group.low == group.high == 0:
             return pooled
-        return known[number] if known else found(Density.of([group]))
+        return known[number] if known else found(Density.from_histograms([group]))
 
-    ranges = [of_group(*each) for each in enumerate(groups)]
+    ranges = [group_range(*each) for each in enumerate(groups)]
     return Ranges(
         pooled=pooled[0],
         per_group=tuple(one for one, _ in ranges),
@@ -121,9 +123,9 @@ def _ranges(
     )
 
 
-def narrow_ranges(groups: Sequence[Histogram]) -> Ranges:
+def pooled_mse_ranges(groups: Sequence[Histogram]) -> Ranges:
     """One range of 8 bits for all groups, with the least expected squared error."""
-    density = Density.of(groups)
+    density = Density.from_histograms(groups)
     pooled, amax = mse_range(density), minmax_amax(density)
     return Ranges(pooled, (pooled,) * len(groups), amax, (amax,) * len(groups))
 
@@ -141,7 +143,7 @@ class Density:
     high: float
 
     @staticmethod
-    def of(histograms: Sequence[Histogram]) -> "Density":
+    def from_histograms(histograms: Sequence[Histogram]) -> "Density":
         """The mixture with equal weights."""
         exponent = max(histogram.exponent for histogram in histograms)
         counts = [coarsen(histogram, exponent).counts for histogram in histograms]
@@ -152,7 +154,7 @@ class Density:
         np.cumsum([weight, weight * centre, weight * centre**2], axis=1, out=moments[:, 1:])
         return Density(width, moments, min(h.low for h in histograms), max(h.high for h in histograms))
 
-    def error(self, scale: NDArray[np.float64], least: NDArray[np.float64]) -> NDArray[np.float64]:
+    def quantization_error(self, scale: NDArray[np.float64], least: NDArray[np.float64]) -> NDArray[np.float64]:
         """Expected squared error [K] of K quantizers with 256 values scale * (least + 0 .. 255), clipping outside.
 
         Every x in a cell becomes the cell's value v, so a cell adds E[x^2] - 2 v E[x] + v^2 E[1] over it. A bin belongs
@@ -175,7 +177,7 @@ class Density:
         error: NDArray[np.float64] = self.moments[2, -1] + cells.sum(axis=1)
         return error
 
-    def clipped(self, scale: NDArray[np.float64], least: NDArray[np.float64]) -> NDArray[np.float64]:
+    def clipping_error(self, scale: NDArray[np.float64], least: NDArray[np.float64]) -> NDArray[np.float64]:
         """The part of `error` [K] that values outside of the 256 have: below the first, and above the last."""
         first, last = scale * least, scale * (least + LEVELS)
         bins = [np.clip(np.ceil(end / self.width - 0.5), -BINS, BINS).astype(np.int64) + BINS for end in (first, last)]
@@ -203,7 +205,7 @@ def mse_amax(density: Density, clipped: float = 1.0) -> float:
 
     def error(factors: NDArray[np.float64]) -> NDArray[np.float64]:
         scale = factors[:, 0] * largest / 127
-        return _weighed(density, scale, np.full_like(scale, -128), clipped)
+        return _weigh_errors(density, scale, np.full_like(scale, -128), clipped)
 
     (factor,) = _minimise(error, [True])
     return factor * largest
@@ -219,22 +221,22 @@ def mse_range(density: Density, clipped: float = 1.0) -> Range:
     def error(factors: NDArray[np.float64]) -> NDArray[np.float64]:
         low, high = factors[:, 0] * largest.low, factors[:, 1] * largest.high
         scale = (high - low) / LEVELS
-        return _weighed(density, scale, -np.round(-low / scale), clipped)
+        return _weigh_errors(density, scale, -np.round(-low / scale), clipped)
 
     low, high = _minimise(error, [largest.low < 0, largest.high > 0])
     return Range(low * largest.low, high * largest.high)
 
 
-def _weighed(
+def _weigh_errors(
     density: Density, scale: NDArray[np.float64], least: NDArray[np.float64], clipped: float
 ) -> NDArray[np.float64]:
     """The error of each quantizer [K]; infinite for those that surely are not the best: what they clip is more than all
     the error of another one. The two ends of most show it."""
-    outside = clipped * density.clipped(scale, least)
+    outside = clipped * density.clipping_error(scale, least)
 
     def error_of(which: NDArray[np.intp]) -> NDArray[np.float64]:
-        error = density.error(scale[which], least[which])
-        return error if clipped == 1 else error + (clipped - 1) * density.clipped(scale[which], least[which])
+        error = density.quantization_error(scale[which], least[which])
+        return error if clipped == 1 else error + (clipped - 1) * density.clipping_error(scale[which], least[which])
 
     likely = np.argmin(outside + np.square(scale) / 12).reshape(1)  # as if values were spread evenly within a step
     rounding = ROUNDING * density.moments[2, -1]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from fewstep.graph.graph import Array, Graph
 from fewstep.graph.selection import WeightedOp
-from fewstep.measure.rollouts.row_by_row import row_by_row
+from fewstep.measure.rollouts.row_by_row import run_row_by_row
 from fewstep.runtime.backends import Arrays, LoadedGraph
 
 WIDTH = 256  # inputs of a block, at most; a channel's taps stay together
@@ -44,7 +44,7 @@ class InputBlocks:
         return slice(first + outputs.start, first + outputs.stop), slice(start, start + span.stop - span.start)
 
 
-def blocks_of(op: WeightedOp, shape: Sequence[int], width: int) -> InputBlocks:
+def split_inputs(op: WeightedOp, shape: Sequence[int], width: int) -> InputBlocks:
     """The blocks of a weight of this shape, of at most `width` inputs, or one channel's taps."""
     groups, taps = op.groups, prod(shape[2:])
     parts = -(-op.channels_in // max(1, width // taps))
@@ -58,27 +58,27 @@ def blocks_of(op: WeightedOp, shape: Sequence[int], width: int) -> InputBlocks:
     return InputBlocks(spans, channels * taps, op.channels_out, groups * op.channels_in * taps, taps, groups)
 
 
-def widest(ops: Sequence[WeightedOp], prepared: Graph) -> int:
+def block_width(ops: Sequence[WeightedOp], prepared: Graph) -> int:
     """The inputs of a block with which the moments of all operations take at most `MOST_BYTES`, or hardly more."""
     weights = sum({op.code: prepared.constants[op.weight].nbytes for op in ops}.values())
-    return max(1, min(WIDTH, max(MOST_BYTES, weights // 16) // (4 * _inputs(ops, prepared))))
+    return max(1, min(WIDTH, max(MOST_BYTES, weights // 16) // (4 * _count_inputs(ops, prepared))))
 
 
 def moment_bytes(ops: Sequence[WeightedOp], prepared: Graph) -> int:
     """Bytes of the moments of all operations, at most."""
-    return 4 * _inputs(ops, prepared) * widest(ops, prepared)
+    return 4 * _count_inputs(ops, prepared) * block_width(ops, prepared)
 
 
-def _inputs(ops: Sequence[WeightedOp], prepared: Graph) -> int:
+def _count_inputs(ops: Sequence[WeightedOp], prepared: Graph) -> int:
     """The inputs of all weights."""
-    return sum({op.code: blocks_of(op, prepared.constants[op.weight].shape, 1).inputs for op in ops}.values())
+    return sum({op.code: split_inputs(op, prepared.constants[op.weight].shape, 1).inputs for op in ops}.values())
 
 
 class MomentSums:
     """The float network row by row, which adds the moments of what operations read to `sums`, by `WeightedOp.code`.
 
     Args:
-        network: returns what the operations read, too: `open_watched`.
+        network: returns what the operations read, too: `open_observed`.
         parts: the operations. Moments of one part do not depend on the others.
         positions: of a row, that are drawn where a layer has more: pixels are alike.
         seed: of these positions. So they follow from a row's place among those that are run.
@@ -91,29 +91,31 @@ class MomentSums:
         self._positions = positions
         self._ops = []
         for number, ops in enumerate(parts):
-            rng, width = np.random.default_rng((seed, number) if number else seed), widest(ops, prepared)
+            rng, width = np.random.default_rng((seed, number) if number else seed), block_width(ops, prepared)
             shapes = [prepared.constants[op.weight].shape for op in ops]
-            self._ops += [(op, shape, blocks_of(op, shape, width), rng) for op, shape in zip(ops, shapes, strict=True)]
+            self._ops += [
+                (op, shape, split_inputs(op, shape, width), rng) for op, shape in zip(ops, shapes, strict=True)
+            ]
         self.sums = {
             op.code: np.zeros((len(blocks.spans), blocks.width, blocks.width), np.float32)
             for op, _, blocks, _ in self._ops
         }
 
     def __call__(self, feeds: Arrays) -> dict[str, NDArray[np.float32]]:
-        return row_by_row(self._row, self._prepared.inputs)(feeds)
+        return run_row_by_row(self._run_row, self._prepared.inputs)(feeds)
 
-    def _row(self, feeds: Arrays) -> dict[str, NDArray[np.float32]]:
+    def _run_row(self, feeds: Arrays) -> dict[str, NDArray[np.float32]]:
         tensors = self._network(feeds)
         for op, shape, blocks, rng in self._ops:
             x = feeds[op.x] if op.x in feeds else tensors[op.x]
-            patches = drawn_patches(op, x, shape[2:] if op.node.op == "Conv" else (), rng, self._positions)
+            patches = draw_patches(op, x, shape[2:] if op.node.op == "Conv" else (), rng, self._positions)
             for sums, span in zip(self.sums[op.code], blocks.spans, strict=True):
                 part, size = patches[:, span], span.stop - span.start
                 sums[:size, :size] += part.T @ part
         return {value.name: tensors[value.name] for value in self._prepared.outputs}
 
 
-def drawn_patches(
+def draw_patches(
     op: WeightedOp, x: Array, kernel: Sequence[int], rng: np.random.Generator, count: int
 ) -> NDArray[np.float32]:
     """The factors of the weights at `count` positions drawn at random, or at all if there are no more: [positions,

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.calibration.ranges.histogram import Histogram, measure, merge
+from fewstep.calibration.ranges.histogram import Histogram, make_histogram, merge_histograms
 from fewstep.graph.graph import Graph
-from fewstep.graph.passes.attention_in_parts import attention_in_parts
-from fewstep.graph.selection import weighted_op
+from fewstep.graph.passes.split_attention import split_attention
+from fewstep.graph.selection import match_weighted_op
 from fewstep.graph.session import open_session
 from fewstep.graph.types import Types, infer_types
-from fewstep.measure.rollouts.row_by_row import row_by_row
+from fewstep.measure.rollouts.row_by_row import run_row_by_row
 from fewstep.measure.rollouts.trajectories import BodyCall
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import group_of
@@ -29,12 +29,12 @@ LISTED = 4  # names in a warning
 MOVING = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity")  # they make what they read
 
 
-def observed_tensors(graph: Graph, no_floats: bool = False) -> tuple[str, ...]:
+def tensors_to_observe(graph: Graph, no_floats: bool = False) -> tuple[str, ...]:
     """Inputs and outputs of every Conv, MatMul and Gemm with a constant weight: what a lowering may quantize.
 
     no_floats: all float tensors too, as engines without floats need them, but for tensors of the same numbers.
     """
-    ops = (weighted_op(node, graph) for node in graph.nodes)
+    ops = (match_weighted_op(node, graph) for node in graph.nodes)
     names = dict.fromkeys(name for op in ops if op for name in (op.x, op.name))
     if no_floats:
         types = infer_types(graph)
@@ -45,10 +45,10 @@ def observed_tensors(graph: Graph, no_floats: bool = False) -> tuple[str, ...]:
 
 
 def channel_axes(graph: Graph) -> dict[str, int]:
-    """The axis along which channels lie, by tensor, of those that `observed_tensors` names. A tensor that two
+    """The axis along which channels lie, by tensor, of those that `tensors_to_observe` names. A tensor that two
     operations read along different axes has none, nor has one that is transposed first."""
     axes: dict[str, set[int]] = {}
-    for op in filter(None, (weighted_op(node, graph) for node in graph.nodes)):
+    for op in filter(None, (match_weighted_op(node, graph) for node in graph.nodes)):
         if op.node.attributes.get("transA"):
             axes.setdefault(op.x, set()).update((0, op.channel_axis))
             continue
@@ -57,7 +57,7 @@ def channel_axes(graph: Graph) -> dict[str, int]:
     return {name: places.pop() for name, places in axes.items() if len(places) == 1}
 
 
-def watch(graph: Graph, tensors: Iterable[str]) -> Graph:
+def expose_tensors(graph: Graph, tensors: Iterable[str]) -> Graph:
     """The graph with `tensors` among its outputs. Its inputs among them need no output: they are in the feeds."""
     ports = {value.name for value in (*graph.inputs, *graph.outputs)}
     types = infer_types(graph)
@@ -73,11 +73,11 @@ def _type_of(name: str, types: Types) -> np.dtype[Any]:
     return types.values[name].dtype
 
 
-def open_watched(graph: Graph, tensors: Sequence[str], threads: int = 0) -> LoadedGraph:
+def open_observed(graph: Graph, tensors: Sequence[str], threads: int = 0) -> LoadedGraph:
     """The graph, opened to run row by row on so many threads (0: one for each core), which returns `tensors` too. It
     raises UserError naming the first that overflows where the output does."""
-    watched = attention_in_parts(watch(graph, tensors))
-    session = row_by_row(open_session(watched, optimize=True, threads=threads), graph.inputs)
+    watched = split_attention(expose_tensors(graph, tensors))
+    session = run_row_by_row(open_session(watched, optimize=True, threads=threads), graph.inputs)
 
     def network(feeds: Arrays) -> dict[str, NDArray[np.float32]]:
         held = session(feeds)
@@ -90,12 +90,12 @@ def open_watched(graph: Graph, tensors: Sequence[str], threads: int = 0) -> Load
     return network
 
 
-def measured(values: NDArray[np.float32], axis: int | None) -> Histogram | Fault | None:
+def measure_tensor(values: NDArray[np.float32], axis: int | None) -> Histogram | Fault | None:
     """The histogram of a tensor, or the fault of its values; None where it has none."""
     if values.size == 0:
         return None
     try:
-        return measure(values, axis)
+        return make_histogram(values, axis)
     except ValueError as error:
         return str(error)
 
@@ -115,8 +115,8 @@ class Counts:
 
     @staticmethod
     def empty(graph: Graph, edges: tuple[float, ...], samples: int, no_floats: bool = False) -> "Counts":
-        """No counts yet, of the tensors that a lowering of a prepared graph may quantize (`observed_tensors`)."""
-        return Counts(observed_tensors(graph, no_floats), edges, axes=channel_axes(graph), samples=samples)
+        """No counts yet, of the tensors that a lowering of a prepared graph may quantize (`tensors_to_observe`)."""
+        return Counts(tensors_to_observe(graph, no_floats), edges, axes=channel_axes(graph), samples=samples)
 
     def add(self, evaluation: BodyCall, seen: Measured | None = None) -> None:
         """Count what the tensors held; one without values, as of a layer that got no routed row, has none to count.
@@ -126,7 +126,7 @@ class Counts:
         group = group_of(step.lam, self.edges)
         held = {**evaluation.feeds, **evaluation.tensors}
         for name in self.tensors:  # one by one: several threads mostly wait for the interpreter (measured)
-            counted = measured(held[name], self.axes.get(name)) if seen is None else seen.get(name)
+            counted = measure_tensor(held[name], self.axes.get(name)) if seen is None else seen.get(name)
             if counted is None:
                 continue
             if isinstance(counted, Fault):
@@ -140,9 +140,9 @@ class Counts:
         """Add histograms of the same tensors, such as another process counted."""
         for key, seen in others.items():
             before = self.histograms.get(key)
-            self.histograms[key] = seen if before is None else merge(before, seen)
+            self.histograms[key] = seen if before is None else merge_histograms(before, seen)
 
-    def completed(self) -> "Counts":
+    def fill_unseen_groups(self) -> "Counts":
         """A tensor without values in some groups takes there what it held in the others. One that never had a value
         is dropped, and what reads it stays in float. A warning names them."""
         groups = range(len(self.edges) + 1)
@@ -151,25 +151,25 @@ class Counts:
         never = tuple(name for name, at_groups in seen.items() if not at_groups)
         if partly:
             LOG.warning(
-                "activations without values at some steps take the ranges of the others: %s", _listed(tuple(partly))
+                "activations without values at some steps take the ranges of the others: %s", _join_names(tuple(partly))
             )
         if never:
-            LOG.warning("activations without values at any step, and what reads them in float: %s", _listed(never))
+            LOG.warning("activations without values at any step, and what reads them in float: %s", _join_names(never))
         taken: dict[tuple[str, int], Histogram] = {}
         for name, at_groups in partly.items():
-            merged = reduce(merge, (self.histograms[name, group] for group in at_groups))
+            merged = reduce(merge_histograms, (self.histograms[name, group] for group in at_groups))
             taken |= {(name, group): merged for group in groups if group not in at_groups}
         counted = tuple(name for name in self.tensors if name not in never)
         return replace(self, tensors=counted, unseen=never, histograms=self.histograms | taken)
 
-    def reached(self) -> dict[str, float]:
+    def max_magnitudes(self) -> dict[str, float]:
         """The greatest magnitude that each tensor had, which ranges may clip."""
         reached = dict.fromkeys(self.tensors, 0.0)
         for (name, _), histogram in self.histograms.items():
             reached[name] = max(reached[name], -histogram.low, histogram.high)
         return reached
 
-    def of(self, tensor: str) -> tuple[Histogram, ...]:
+    def group_histograms(self, tensor: str) -> tuple[Histogram, ...]:
         """One histogram per group. UserError if the tensor was never seen in one of them."""
         groups = range(len(self.edges) + 1)
         for group in groups:
@@ -181,6 +181,6 @@ class Counts:
         return tuple(self.histograms[tensor, group] for group in groups)
 
 
-def _listed(names: Sequence[str]) -> str:
+def _join_names(names: Sequence[str]) -> str:
     shown = ", ".join(map(repr, names[:LISTED]))
     return shown if len(names) <= LISTED else f"{shown} and {len(names) - LISTED} more"

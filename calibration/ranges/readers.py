@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from fewstep.calibration.ranges.table import LARGEST_WEIGHT
 from fewstep.graph.graph import Graph
-from fewstep.graph.selection import WeightedOp, selected_ops
+from fewstep.graph.selection import WeightedOp, select_int8_ops
 from fewstep.graph.weights import release_array
 
 UNIFORM = 1 / 12  # the mean square of an error that is evenly spread over one step
@@ -47,15 +47,15 @@ class Reader:
         return error
 
 
-def readers_of(graph: Graph) -> Callable[[str], tuple[Reader, ...]]:
+def find_readers(graph: Graph) -> Callable[[str], tuple[Reader, ...]]:
     """A function that gives the operations which read a tensor of the prepared graph in int8, by its name."""
     ops: dict[str, list[WeightedOp]] = {}
-    for op in selected_ops(graph):
+    for op in select_int8_ops(graph):
         ops.setdefault(op.x, []).append(op)
-    return lambda tensor: _readers(graph, ops.get(tensor, ()))
+    return lambda tensor: _make_readers(graph, ops.get(tensor, ()))
 
 
-def _readers(graph: Graph, ops: Sequence[WeightedOp]) -> tuple[Reader, ...]:
+def _make_readers(graph: Graph, ops: Sequence[WeightedOp]) -> tuple[Reader, ...]:
     readers = []
     for op in ops:
         rows = np.moveaxis(graph.constants[op.weight], op.axis, 0)  # [outputs, channels of a group, ...]
@@ -65,12 +65,12 @@ def _readers(graph: Graph, ops: Sequence[WeightedOp]) -> tuple[Reader, ...]:
             part = rows[group * outputs : (group + 1) * outputs]
             squares = np.square(part, dtype=np.float64).sum(axis=(0, 2))
             read = slice(group * channels, (group + 1) * channels)
-            readers.append(Reader(read, squares, _largest(part), part.shape[2]))
+            readers.append(Reader(read, squares, _largest_magnitude(part), part.shape[2]))
         release_array(graph.constants[op.weight])
     return tuple(readers)
 
 
-def _largest(part: NDArray[np.float32]) -> NDArray[np.float32]:
+def _largest_magnitude(part: NDArray[np.float32]) -> NDArray[np.float32]:
     """The greatest magnitude along the last axis, which is short: numpy is several times slower over such an axis."""
     largest = np.abs(part[..., 0])
     for tap in range(1, part.shape[-1]):

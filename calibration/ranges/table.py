@@ -52,7 +52,7 @@ class Ranges:
     per_group: tuple[Range, ...]
     pooled_symmetric: float
     per_group_symmetric: tuple[float, ...]
-    by_channel: "ByChannel | None" = None
+    by_channel: "ChannelRanges | None" = None
 
     @property
     def each_group(self) -> tuple[GroupRange, ...]:
@@ -60,7 +60,7 @@ class Ranges:
 
 
 @dataclass(frozen=True)
-class ByChannel:
+class ChannelRanges:
     """The number that each channel is divided by, and the ranges of the quotients."""
 
     factors: tuple[float, ...]

@@ -6,17 +6,17 @@ from pathlib import Path
 
 from fewstep.cli.next_command import next_command
 from fewstep.cli.outcome import Outcome
-from fewstep.graph.engines.accounts import account_lines, accounts
-from fewstep.graph.engines.build import Build, BuildOptions, EngineRequest, build, by_hand, intended
-from fewstep.graph.output import check_writable, write_whole
+from fewstep.graph.engines.build import Build, BuildOptions, EngineRequest, build, build_script, list_requests
+from fewstep.graph.engines.engine_costs import cost_lines, read_costs
+from fewstep.graph.output_files import check_writable, write_atomic
 from fewstep.plans.errors import UserError
 from fewstep.report.engines.differences import EngineComparison, NotCompared
-from fewstep.report.integrity import difference_of
-from fewstep.runtime.backends import AHEAD, graph_of
-from fewstep.runtime.backends.named import named
+from fewstep.report.integrity import engine_damage
+from fewstep.runtime.backends import AHEAD, find_graph
+from fewstep.runtime.backends.registry import create_backend
 from fewstep.runtime.backends.tensorrt import TensorRt
 from fewstep.runtime.bundle.engine_key import AMPERE_ON
-from fewstep.runtime.bundle.networks import labelled, networks
+from fewstep.runtime.bundle.networks import label_with_network, networks
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.progress import Progress
 
@@ -24,35 +24,37 @@ from fewstep.runtime.progress import Progress
 def verb(options: BuildOptions, progress: Progress) -> Outcome:
     if options.script is not None:
         check_writable(options.script)
-        write_whole(options.script, by_hand(options).encode())
+        write_atomic(options.script, build_script(options).encode())
         return Outcome({"script": options.script}, (f"{options.script}: run it in {options.bundle}, on the device",))
     result = build(options, progress)
     engines = [(each, "") for each in result.built] + [(each, " (up to date)") for each in result.kept]
     told = dict[str, tuple[str, ...]]()
     for name in networks(result.manifest):
-        part = open_bundle(options.bundle).alone(name)
-        told |= account_lines(part.manifest.engines, accounts(part))
+        part = open_bundle(options.bundle).select_network(name)
+        told |= cost_lines(part.manifest.engines, read_costs(part))
     lines = list[str]()
     for each, note in engines:
         lines.append(f"{options.bundle / each.file}: {each.body} for {each.device}{note}")
         lines += [f"  {line}" for line in told.get(each.file, ())]
     if not engines:
         lines = [f"{options.bundle}: the body for {options.backend} is there; it is compiled when it is loaded"]
-    compared = [*_compared(options, result, progress)] if options.verify else []
+    compared = [*_compare_engines(options, result, progress)] if options.verify else []
     lines += [f"note: {each.note}" for each in compared if isinstance(each, NotCompared)]
     comparisons = tuple(each for each in compared if isinstance(each, EngineComparison))
-    lines += [each.agreement if each.agrees else str(difference_of(each)) for each in comparisons]
+    lines += [each.agreement if each.agrees else str(engine_damage(each)) for each in comparisons]
     value = {"bundle": options.bundle, "built": result.built, "kept": result.kept, "compared": comparisons}
     agrees = all(each.agrees for each in comparisons)
     then = next_command("run", options.bundle, "--backend", options.backend) if agrees else None
     return Outcome(value, tuple(lines), code=0 if agrees else 1, then=then)
 
 
-def _compared(options: BuildOptions, made: Build, progress: Progress) -> Iterator[EngineComparison | NotCompared]:
+def _compare_engines(
+    options: BuildOptions, made: Build, progress: Progress
+) -> Iterator[EngineComparison | NotCompared]:
     """The engines for the GPU of this machine, if it has one, beside onnxruntime."""
-    backend = named(options.backend)
+    backend = create_backend(options.backend)
     try:
-        here = backend.here().device if isinstance(backend, TensorRt) else None
+        here = backend.engine_facts().device if isinstance(backend, TensorRt) else None
     except UserError:  # engines for GPUs that are elsewhere
         return
     graphs = {each.body for each in (*made.built, *made.kept) if each.device in (here, AMPERE_ON)}
@@ -61,30 +63,33 @@ def _compared(options: BuildOptions, made: Build, progress: Progress) -> Iterato
     if find_spec("onnxruntime") is None:
         yield NotCompared(options.backend, "onnxruntime is not installed (pip install 'fewstep[cpu]')")
         return
-    from fewstep.report.engines.beside import beside
+    from fewstep.report.engines.compare_engines import compare_engines
 
     for name in networks(made.manifest):
-        yield from beside(open_bundle(options.bundle).alone(name), progress, (options.backend,), graphs)
+        yield from compare_engines(
+            open_bundle(options.bundle).select_network(name), progress, (options.backend,), graphs
+        )
 
 
 def dry_run(options: BuildOptions) -> Outcome:
-    engines = intended(options)
+    engines = list_requests(options)
     lines = [
-        f"{labelled(each.network, each.body)} for {each.device}: {'up to date' if each.is_up_to_date else 'to build'}"
+        f"{label_with_network(each.network, each.body)} for {each.device}: "
+        + ("up to date" if each.is_up_to_date else "to build")
         for each in engines
     ]
     lacking = [each for each in engines if not each.is_up_to_date]
     if lacking:
-        count, size = 2 * len(lacking), sum(_bytes(options.bundle, each) for each in lacking)
+        count, size = 2 * len(lacking), sum(_engine_bytes(options.bundle, each) for each in lacking)
         lines.append(f"would write about {size / 1e6:.1f} MB in {count} files, an engine and its key each")
         lines.append("an engine takes minutes, which depend on its GPU and its graph: nothing tells them before")
     return Outcome(engines, tuple(lines or [f"nothing to compile for {options.backend}: only its body is needed"]))
 
 
-def _bytes(folder: Path, request: EngineRequest) -> int:
+def _engine_bytes(folder: Path, request: EngineRequest) -> int:
     """The size of an engine, about: the size of its graph, or half of float32's where there is no float16 graph yet."""
-    bundle, name = open_bundle(folder).alone(request.network), request.body
+    bundle, name = open_bundle(folder).select_network(request.network), request.body
     half = name not in AHEAD and name.partition("/")[0] not in bundle.manifest.bodies
-    graph = graph_of(bundle, "float32" if half else name)
+    graph = find_graph(bundle, "float32" if half else name)
     size = sum((folder / file).stat().st_size for file in (graph.file, *graph.data))
     return size // 2 if half else size

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from rich.filesize import decimal
 from rich.table import Table
 
-from fewstep.cli.outcome import Outcome, counted
+from fewstep.cli.outcome import Outcome, pluralize
 from fewstep.cli.tables import table
 from fewstep.plans.errors import UserError
 from fewstep.runtime.machine.cache import folder
@@ -74,4 +74,4 @@ def _table(content: Collection[Content]) -> Table:
 def _lines(removed: Sequence[Content], did: str) -> Iterator[str]:
     if removed:
         files, size = sum(each.files for each in removed), decimal(sum(each.bytes for each in removed))
-        yield f"{did} {', '.join(each.kind for each in removed)}: {counted(files, 'file')}, {size}"
+        yield f"{did} {', '.join(each.kind for each in removed)}: {pluralize(files, 'file')}, {size}"

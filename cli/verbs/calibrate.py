@@ -5,30 +5,30 @@ from collections.abc import Iterator
 from typing import Any
 
 from fewstep.calibration.calibrate import Calibration, calibrate
-from fewstep.calibration.cost import cost_of
-from fewstep.calibration.needs import needs
-from fewstep.calibration.opened_task import open_task
+from fewstep.calibration.cost import estimate_cost
+from fewstep.calibration.open_task import open_task
 from fewstep.calibration.options import CalibrateOptions, check_options
-from fewstep.calibration.precision.refine import SearchResult
+from fewstep.calibration.precision.precision_search import SearchResult
+from fewstep.calibration.resource_needs import estimate_needs
 from fewstep.calibration.second_moments import TRAJECTORIES
-from fewstep.cli.malloc_arenas import one_heap
+from fewstep.cli.malloc_arenas import use_one_heap
 from fewstep.cli.next_command import report_next
-from fewstep.cli.outcome import Outcome, counted
-from fewstep.cli.trials import trial_lines
+from fewstep.cli.outcome import Outcome, pluralize
+from fewstep.cli.trials import describe_trials
 from fewstep.graph.commit import open_for_update
-from fewstep.graph.needs import check_needs, duration, together
-from fewstep.measure.rollouts.course import AT_ONCE
-from fewstep.measure.rollouts.direction import CONDITION, is_lost, text_of
+from fewstep.graph.resource_needs import check_needs, combine_needs, format_duration
 from fewstep.measure.rollouts.end_quality import EndQuality
 from fewstep.measure.rollouts.nearness import Nearness, clip_hint
+from fewstep.measure.rollouts.output_differences import CONDITION, describe_difference, is_lost
+from fewstep.measure.rollouts.recorded_run import AT_ONCE
 from fewstep.measure.rollouts.seeds import BODY_SEEDS, JUDGE_SEEDS
-from fewstep.measure.rollouts.trajectories import in_words
+from fewstep.measure.rollouts.trajectories import trajectories_text
 from fewstep.measure.speed.mean_step import int8_share
 from fewstep.measure.workers.setup import warn_of_workers
 from fewstep.plans.guidance import describe
 from fewstep.plans.plan import DENOISER
-from fewstep.report.drawing.plan_view import headline
-from fewstep.report.verdict import far
+from fewstep.report.drawing.plan_view import plan_headline
+from fewstep.report.verdict import describe_low_quality
 from fewstep.runtime.bundle.networks import networks
 from fewstep.runtime.bundle.platforms import body_name
 from fewstep.runtime.bundle.reading import open_bundle
@@ -38,30 +38,30 @@ LOG = logging.getLogger("fewstep")
 
 
 def verb(options: CalibrateOptions, progress: Progress) -> Outcome:
-    one_heap()
+    use_one_heap()
     calibration = calibrate(options, progress)
     for made in (calibration, *calibration.others.values()):
         for name in made.lowered:
             for trial in made.bodies[name].trials:
                 near = Nearness(trial.psnr, trial.snr, trial.unrelated)
-                if trial.is_chosen and (sentence := far(name, near, trial.tokens)):
+                if trial.is_chosen and (sentence := describe_low_quality(name, near, trial.tokens)):
                     LOG.warning("%s", sentence.rstrip("."))
                 if near.is_diverged and options.clip is None:
                     LOG.warning("%s: %s", name, clip_hint(calibration.manifest))
                 if trial.condition is not None and is_lost(trial.condition):
-                    LOG.warning("%s loses the %s: %s", name, CONDITION, text_of(trial.condition))
+                    LOG.warning("%s loses the %s: %s", name, CONDITION, describe_difference(trial.condition))
     value = {
         "bundle": options.bundle,
         "plan": calibration.plan.name,
         "guidance": describe(calibration.plan.guidance),
-        "bodies": _bodies(calibration),
+        "bodies": _describe_bodies(calibration),
     }
     if calibration.others:
-        value["networks"] = {name: _bodies(other, name) for name, other in calibration.others.items()}
+        value["networks"] = {name: _describe_bodies(other, name) for name, other in calibration.others.items()}
     return Outcome(value, tuple(_lines(options, calibration)), then=report_next(options.bundle))
 
 
-def _bodies(calibration: Calibration, network: str = DENOISER) -> dict[str, Any]:
+def _describe_bodies(calibration: Calibration, network: str = DENOISER) -> dict[str, Any]:
     return {
         name: {
             "coverage": calibration.bodies[name].graph.coverage,
@@ -70,7 +70,7 @@ def _bodies(calibration: Calibration, network: str = DENOISER) -> dict[str, Any]
             "groups": len(lowered.groups) + 1,
             "notes": lowered.notes,
             "trials": calibration.bodies[name].trials,
-            **_judged(calibration.searches.get(name)),
+            **_search_quality(calibration.searches.get(name)),
         }
         for name, lowered in calibration.lowered.items()
     }
@@ -80,11 +80,11 @@ def dry_run(options: CalibrateOptions) -> Outcome:
     check_options(options)
     with open_for_update(options.bundle, must_exist=True, verb="calibrate") as writer:
         tasks = [open_task(options, name) for name in networks(open_bundle(options.bundle).manifest)]
-        needed = together([needs(each, options.workers) for each in tasks])
+        needed = combine_needs([estimate_needs(each, options.workers) for each in tasks])
         check_needs(needed, writer)
     task = tasks[-1]  # the denoiser's; each network has whole trajectories
     warn_of_workers(options.setup)
-    cost = cost_of(tasks)
+    cost = estimate_cost(tasks)
     judges = BODY_SEEDS[: len(task.seeds)]
     operations = tuple(name for each in tasks for name in each.operations)
     bodies = [body_name("int8", target.name) for target in task.targets]
@@ -102,30 +102,31 @@ def dry_run(options: CalibrateOptions) -> Outcome:
             "needs": needed,
         },
         (
-            headline(task.plan),
-            f"would follow {in_words(len(task.seeds))} and watch "
+            plan_headline(task.plan),
+            f"would follow {trajectories_text(len(task.seeds))} and watch "
             f"{sum(len(each.tensors) for each in tasks)} tensors in "
             f"{sum(len(each.edges) + 1 for each in tasks)} groups",
             f"would lower {len(operations)} operations, to {', '.join(bodies)}",
             f"{cost.counted} evaluations of one sample (steps: {len(task.plan.steps)}), take "
-            f"{duration(cost.counted * cost.seconds)} here in float32; measuring them takes longer",
-            f"would follow {in_words(min(TRAJECTORIES, len(task.seeds)))} once more for the rounding of weights",
-            f"would judge each of them on {counted(len(judges), 'sample')}: {cost.judged} evaluations of one sample, "
-            f"{duration(cost.judged * cost.seconds)} at float32's speed",
+            f"{format_duration(cost.counted * cost.seconds)} here in float32; measuring them takes longer",
+            f"would follow {trajectories_text(min(TRAJECTORIES, len(task.seeds)))} "
+            "once more for the rounding of weights",
+            f"would judge each of them on {pluralize(len(judges), 'sample')}: {cost.judged} evaluations of one sample, "
+            f"{format_duration(cost.judged * cost.seconds)} at float32's speed",
             *(f"would not make {name}: {error}" for name, error in task.refused.items()),
-            *_searched(cost.searched, AT_ONCE * cost.seconds),
-            f"all evaluations take about {duration(cost.estimate.sampling)} at float32's speed",
-            needed.said(options.bundle),
+            *_describe_search_cost(cost.searched, AT_ONCE * cost.seconds),
+            f"all evaluations take about {format_duration(cost.estimate.sampling)} at float32's speed",
+            needed.describe(options.bundle),
         ),
     )
 
 
-def _searched(search: int | None, seconds: float) -> Iterator[str]:
+def _describe_search_cost(search: int | None, seconds: float) -> Iterator[str]:
     """`seconds` is what an evaluation of AT_ONCE samples takes."""
     if search is not None:
         yield (
             f"the search for what stays in float takes about {search} evaluations of {AT_ONCE} samples, "
-            f"{duration(search * seconds)} at float32's speed"
+            f"{format_duration(search * seconds)} at float32's speed"
         )
 
 
@@ -144,19 +145,19 @@ def _lines(options: CalibrateOptions, calibration: Calibration, network: str = D
             f"{options.bundle}: {name}, {len(coverage.int8_ops)} of "
             f"{len(coverage.int8_ops) + len(coverage.float_ops)} weighted operations{last} and "
             f"{100 * share:.1f} % of MACs in int8, "
-            f"{counted(len(lowered.groups) + 1, 'group')} of ranges along {calibration.plan.name}"
+            f"{pluralize(len(lowered.groups) + 1, 'group')} of ranges along {calibration.plan.name}"
         )
         search = calibration.searches.get(name)
         if search is not None:
-            yield f"  {_found(search, options.quality is not None)}"
+            yield f"  {_describe_search(search, options.quality is not None)}"
         elif len(body.graphs) > 1:
             yield f"  graphs: {len(body.graphs)}, each with ranges of its own steps"
-        yield from (f"  judged by samples: {line}" for line in trial_lines(body.trials))
+        yield from (f"  judged by samples: {line}" for line in describe_trials(body.trials))
         for note in lowered.notes:
             yield f"  {note}"
 
 
-def _judged(search: SearchResult | None) -> dict[str, float | None]:
+def _search_quality(search: SearchResult | None) -> dict[str, float | None]:
     """Quality of the deployed body and the one without a bound in dB, on seeds that judge; None without a search."""
     deployed, unbounded = (None, None) if search is None else (search.judged, search.unbounded)
     return {
@@ -167,19 +168,19 @@ def _judged(search: SearchResult | None) -> dict[str, float | None]:
     }
 
 
-def _found(search: SearchResult, had_to_pass: bool) -> str:
+def _describe_search(search: SearchResult, had_to_pass: bool) -> str:
     """The deployed body and the one without a bound, by what was measured of both on the seeds that judge;
     `had_to_pass` says whether what is deployed was chosen for passing there."""
     point, unbounded, float_time = search.point, search.unbounded, search.float_time
     on = f"on {len(JUDGE_SEEDS)} seeds that the search did not use"
     speeds = [f" at {float_time / time:.2f}x its speed" * point.time_is_measured for time in (point.time, 1.0)]
-    others = f"without a bound {_decibel(unbounded)}{speeds[1]}"
+    others = f"without a bound {_format_quality(unbounded)}{speeds[1]}"
     if search.recipe.is_float:
         return f"float32 itself; {on} {others}"
     on += ", and it had to pass on," * had_to_pass
-    count = counted(point.count, "operation")
-    return f"{count} in float; {on} {_decibel(search.judged)} from float32{speeds[0]}; {others}"
+    count = pluralize(point.count, "operation")
+    return f"{count} in float; {on} {_format_quality(search.judged)} from float32{speeds[0]}; {others}"
 
 
-def _decibel(judged: EndQuality) -> str:
+def _format_quality(judged: EndQuality) -> str:
     return f"{judged.mean:.1f} +/- {judged.standard_error:.1f} dB"

@@ -4,18 +4,18 @@ from collections.abc import Iterator, Sequence
 
 from rich.table import Table
 
-from fewstep.cli.errors import WrongLine
+from fewstep.cli.errors import CommandLineError
 from fewstep.cli.next_command import next_command
 from fewstep.cli.outcome import Outcome
 from fewstep.cli.tables import table
-from fewstep.graph.needs import check_memory, duration
-from fewstep.graph.output import write_whole
-from fewstep.report.choosing.choose import Choice, choose, estimate, needs, open_judging, plans_by_body
-from fewstep.report.choosing.chosen import Deployment, described
+from fewstep.graph.output_files import write_atomic
+from fewstep.graph.resource_needs import check_memory, format_duration
+from fewstep.report.choosing.choose import Choice, choose, estimate, estimate_needs, open_judging, plans_by_body
 from fewstep.report.choosing.engines import engine_name
 from fewstep.report.choosing.options import ChooseOptions
+from fewstep.report.choosing.saved_choice import Deployment, describe_deployment
 from fewstep.report.drawing import plots
-from fewstep.report.drawing.plan_plot import stacked
+from fewstep.report.drawing.plan_plot import stack_drawings
 from fewstep.report.drawing.plots import Series
 from fewstep.report.quality import NONE
 from fewstep.runtime.bundle.reading import open_bundle
@@ -28,8 +28,8 @@ def verb(options: ChooseOptions, progress: Progress) -> Outcome:
     _check_bound(options)
     choice = choose(options, progress)
     if options.output is not None:
-        write_whole(options.output, drawing(choice, options).encode())
-    shown: tuple[str | Table, ...] = (_table(choice, options.batch), *choice.left_out, *_said(choice))
+        write_atomic(options.output, draw_choice(choice, options).encode())
+    shown: tuple[str | Table, ...] = (_table(choice, options.batch), *choice.left_out, *_describe_choice(choice))
     then = None if choice.chosen is None else next_command("run", options.bundle, "--chosen")
     return Outcome(choice, shown, then=then)
 
@@ -37,7 +37,7 @@ def verb(options: ChooseOptions, progress: Progress) -> Outcome:
 def dry_run(options: ChooseOptions) -> Outcome:
     _check_bound(options)
     judging = open_judging(options)
-    plans, needed = plans_by_body(judging, options.plan), needs(judging)
+    plans, needed = plans_by_body(judging, options.plan), estimate_needs(judging)
     names = list(dict.fromkeys(name for own in plans.values() for name in own))
     expected = estimate(judging, plans, options.threads)
     if_it_suffices = "" if options.teacher else ", if this teacher suffices"
@@ -46,7 +46,7 @@ def dry_run(options: ChooseOptions) -> Outcome:
         "bundle": options.bundle,
         "bodies": list(plans),
         "plans": names,
-        "teacher": judging.lesson.name,
+        "teacher": judging.reference_plan.name,
         "evaluations": expected.evaluations,
         "seconds": expected.sampling,
         "timing_seconds": expected.timing,
@@ -55,11 +55,12 @@ def dry_run(options: ChooseOptions) -> Outcome:
     return Outcome(
         value,
         (
-            f"would judge {', '.join(names)} on {', '.join(plans)}, against the teacher {judging.lesson.name}",
+            f"would judge {', '.join(names)} on {', '.join(plans)}, against the teacher {judging.reference_plan.name}",
             f"at most {expected.evaluations} evaluations of one sample, with both branches of guidance in one, take "
-            f"about {duration(expected.sampling)} at float32's speed{if_it_suffices}",
-            f"timing takes at most {duration(expected.timing)} more; what was measured before is not measured again",
-            needed.said(options.bundle),
+            f"about {format_duration(expected.sampling)} at float32's speed{if_it_suffices}",
+            f"timing takes at most {format_duration(expected.timing)} more; "
+            "what was measured before is not measured again",
+            needed.describe(options.bundle),
         ),
     )
 
@@ -69,7 +70,7 @@ def _check_bound(options: ChooseOptions) -> None:
     named may be compared without one."""
     open_bundle(options.bundle).check_continuous("choose")
     if options.within is None and options.at_least is None and not options.plan:
-        raise WrongLine(
+        raise CommandLineError(
             "choose needs a bound", "give --within 20ms or --at-least 40dB, or plans to compare (--plan dpmpp_2m:8)"
         )
 
@@ -92,7 +93,7 @@ def _table(choice: Choice, batch: int) -> Table:
         )
         for row in choice.deployments
     ]
-    beside = choice.deployments[0].quality.nearness.other_seed
+    beside = choice.deployments[0].quality.nearness.other_seed_text
     samples = "one sample" if batch == 1 else f"{batch} samples"
     caption = (
         f"Time of a call for {samples}, from noise on. Quality: mean PSNR to the float32 teacher {choice.teacher} over "
@@ -104,7 +105,7 @@ def _table(choice: Choice, batch: int) -> Table:
     return table(heads, rows, ("body",), caption=caption)
 
 
-def drawing(choice: Choice, options: ChooseOptions) -> str:
+def draw_choice(choice: Choice, options: ChooseOptions) -> str:
     """Quality over time as SVG: a curve for each body with its numbers of evaluations, the front, and, of a choice, the
     winner and the budget."""
     bodies = dict.fromkeys(row.body for row in choice.deployments)
@@ -120,7 +121,7 @@ def drawing(choice: Choice, options: ChooseOptions) -> str:
                 across, up = ((limit, limit), ends[1]) if is_time else (ends[0], (limit, limit))
                 curves.append(Series("budget", across, up, len(curves), dashed=True))
         curves.append(_curve(CHOSEN, [choice.chosen.winner], len(curves)))
-    return stacked(
+    return stack_drawings(
         "plans, bodies, engines", [plots.line_plot(curves, "time of a call (ms)", "PSNR to the teacher (dB)")]
     )
 
@@ -130,9 +131,9 @@ def _curve(name: str, rows: Sequence[Deployment], colour: int, dashed: bool = Fa
     return Series(name, [row.milliseconds for row in rows], [row.psnr for row in rows], colour, dashed, labels)
 
 
-def _said(choice: Choice) -> Iterator[str]:
+def _describe_choice(choice: Choice) -> Iterator[str]:
     if choice.chosen is None:
         yield "nothing is chosen: --within 20ms or --at-least 40dB does"
         return
-    yield f"{choice.chosen.asked}: {described(choice.chosen.winner)}"
+    yield f"{choice.chosen.asked}: {describe_deployment(choice.chosen.winner)}"
     yield "kept as the choice of this machine"

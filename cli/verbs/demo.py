@@ -9,25 +9,25 @@ from pathlib import Path
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.lowering.targets import USUAL
 from fewstep.calibration.options import CalibrateOptions, check_options
-from fewstep.cli.measured import measured, measured_next
-from fewstep.cli.outcome import Outcome, counted
+from fewstep.cli.outcome import Outcome, pluralize
+from fewstep.cli.results_table import format_results, measured_next
 from fewstep.cli.run_options import RunOptions
 from fewstep.cli.run_sampling import run
 from fewstep.export.export import ExportOptions, export
-from fewstep.export.export import check as check_export
+from fewstep.export.export import check_sources as check_export
 from fewstep.measure.results import Results
 from fewstep.plans.file import decode
 from fewstep.plans.guidance import Guidance, weight_of
-from fewstep.plans.names.name import parse_plan_name
+from fewstep.plans.names.plan_name import parse_plan_name
 from fewstep.report.options import ReportOptions
-from fewstep.report.write import report
+from fewstep.report.report import report
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle.manifest import FittedPlan
-from fewstep.runtime.bundle.platforms import ONNXRUNTIME, preferred, target_of
+from fewstep.runtime.bundle.platforms import ONNXRUNTIME, rank_platforms, target_of
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
-from fewstep.runtime.fitted_plans import FITTED
 from fewstep.runtime.options import Options
-from fewstep.runtime.progress import AHEAD, SILENT, Progress, under
+from fewstep.runtime.progress import AHEAD, SILENT, Progress, prefix_stages
+from fewstep.runtime.sampling.fitted_plans import FITTED
 
 TIME, FULL_TIME = "about 70 seconds", "about five minutes"  # with the shipped denoiser
 FEW = 8  # trajectories: int8 is 0.6 dB below that of 64
@@ -64,7 +64,7 @@ class DemoOptions(Options):
         return self.target or (USUAL if self.full else (target_of(OnnxRuntime().bodies["int8"][0]),))
 
     @property
-    def judged(self) -> ReportOptions:
+    def report_options(self) -> ReportOptions:
         """The options of the report."""
         if self.full:
             return ReportOptions(self.bundle)
@@ -91,9 +91,9 @@ def verb(options: DemoOptions, progress: Progress) -> Outcome:
     return Outcome(
         {"bundle": options.bundle, "pictures": pictures, "report": page, "seconds": seconds, "results": results},
         (
-            *measured(results, options.bundle),
+            *format_results(results, options.bundle),
             *(f"{picture}: samples, one class a column" for picture in pictures),
-            *([] if few is None else [_gain(few)]),
+            *([] if few is None else [_describe_gain(few)]),
             f"{page}: the report",
             f"{seconds:.0f} s in all",
         ),
@@ -108,7 +108,7 @@ def dry_run(options: DemoOptions) -> Outcome:
         f"export {options.source} to {options.bundle}",
         f"calibrate along {options.plan}, {to_calibrate.trajectories} trajectories, for {', '.join(options.targets)}",
         f"sample it into {options.output}",
-        f"report on {options.judged.seeds} held-out seeds",
+        f"report on {options.report_options.seeds} held-out seeds",
         options.duration,
     ]
     return Outcome({"bundle": options.bundle, "would": verbs}, tuple(verbs))
@@ -117,19 +117,24 @@ def dry_run(options: DemoOptions) -> Outcome:
 def demo(options: DemoOptions, progress: Progress = SILENT) -> tuple[Results, FittedPlan | None]:
     """Make `options.bundle` and its pictures; returns the results of the report, and the fitted plan of a picture."""
     to_calibrate = _check(options)
-    export(ExportOptions(source=options.source, output=options.bundle), under(progress, "export"))
-    calibration = calibrate(to_calibrate, under(progress, "calibrate"))
+    export(ExportOptions(source=options.source, output=options.bundle), prefix_stages(progress, "export"))
+    calibration = calibrate(to_calibrate, prefix_stages(progress, "calibrate"))
     precisions = (
-        ("float32", "int8") if any(each.name in options.targets for each in preferred(ONNXRUNTIME)) else ("float32",)
+        ("float32", "int8")
+        if any(each.name in options.targets for each in rank_platforms(ONNXRUNTIME))
+        else ("float32",)
     )
     for precision in precisions:
-        grid = _grid(options, calibration.plan.guidance, options.plan, f"samples-{precision}.png", precision)
-        run(grid, under(progress, f"run in {precision}"))
-    few = fewest(open_bundle(options.bundle), calibration.plan.guidance)
+        grid = _grid_options(options, calibration.plan.guidance, options.plan, f"samples-{precision}.png", precision)
+        run(grid, prefix_stages(progress, f"run in {precision}"))
+    few = find_fewest_evaluations(open_bundle(options.bundle), calibration.plan.guidance)
     if few is not None:
         for kind, plan in (("nominal", few.nominal), ("fitted", f"{FITTED}{few.evaluations}")):
-            run(_grid(options, calibration.plan.guidance, plan, _picture(few, kind)), under(progress, f"run {plan}"))
-    return report(options.judged, under(progress, "report")), few
+            run(
+                _grid_options(options, calibration.plan.guidance, plan, _picture_name(few, kind)),
+                prefix_stages(progress, f"run {plan}"),
+            )
+    return report(options.report_options, prefix_stages(progress, "report")), few
 
 
 def _check(options: DemoOptions) -> CalibrateOptions:
@@ -144,25 +149,26 @@ def _check(options: DemoOptions) -> CalibrateOptions:
     return to_calibrate
 
 
-def fewest(bundle: Bundle, guidance: Guidance | None) -> FittedPlan | None:
+def find_fewest_evaluations(bundle: Bundle, guidance: Guidance | None) -> FittedPlan | None:
     """The fitted plan of fewest evaluations for float32 at a guidance; None without one."""
     plans = ((each, decode(bundle.read(each.file), each.file)) for each in bundle.manifest.fitted)
     fitted = (each for each, plan in plans if each.body == "float32" and plan.guidance == guidance)
     return min(fitted, key=lambda each: each.evaluations, default=None)
 
 
-def _picture(few: FittedPlan, kind: str) -> str:
+def _picture_name(few: FittedPlan, kind: str) -> str:
     return f"samples-{few.evaluations}-{kind}.png"
 
 
-def _gain(few: FittedPlan) -> str:
+def _describe_gain(few: FittedPlan) -> str:
     return (
-        f"{counted(few.evaluations, 'evaluation')}: {few.nominal} is {few.nominal_psnr:.1f} dB from the exact samples, "
+        f"{pluralize(few.evaluations, 'evaluation')}: "
+        f"{few.nominal} is {few.nominal_psnr:.1f} dB from the exact samples, "
         f"fitted numbers are {few.psnr:.1f} dB from them"
     )
 
 
-def _grid(
+def _grid_options(
     options: DemoOptions, guidance: Guidance | None, plan: str, picture: str, precision: str = "float32"
 ) -> RunOptions:
     """Four samples of each class, one class a column."""

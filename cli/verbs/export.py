@@ -5,10 +5,10 @@ from pathlib import Path
 import msgspec
 
 from fewstep.cli.outcome import Outcome
-from fewstep.export.export import ExportOptions, check, export, made_from
+from fewstep.export.export import ExportOptions, check_sources, describe_additions, export
 from fewstep.export.spec import Spec
-from fewstep.graph.commit import check_room, existing
-from fewstep.graph.needs import Needs, check_memory, duration, together
+from fewstep.graph.commit import check_room, existing_parent
+from fewstep.graph.resource_needs import Needs, check_memory, combine_needs, format_duration
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import MANIFEST, Bundle, open_bundle
 from fewstep.runtime.progress import Progress
@@ -34,34 +34,34 @@ def verb(options: ExportOptions, progress: Progress) -> Outcome:
 
 
 def dry_run(options: ExportOptions) -> Outcome:
-    from fewstep.export.load_and_trace import one_sample  # onnxruntime is not for --help
-    from fewstep.export.needs import needs
-    from fewstep.export.verification.verify import samples
+    from fewstep.export.load_and_trace import time_one_sample  # onnxruntime is not for --help
+    from fewstep.export.resource_needs import estimate_needs
+    from fewstep.export.verification.verify import count_samples
 
-    folder = existing(options.output)
+    folder = existing_parent(options.output)
     labels, specs, each, counts, times = [], [], list[Needs | None](), list[int](), list[float | None]()
-    for source in check(options):  # one is in memory at a time
+    for source in check_sources(options):  # one is in memory at a time
         labels.append((source.label, source.sha256))
         specs.append(source.spec)
-        own = needs(source, options.dtype)
+        own = estimate_needs(source, options.dtype)
         if own is not None:  # before the network is run
             check_room(options.output, own.disk)
             check_memory(own, folder)
         each.append(own)
-        counts.append(samples(source.spec, options.verify))
-        one = one_sample(source)
+        counts.append(count_samples(source.spec, options.verify))
+        one = time_one_sample(source)
         times.append(None if one is None else counts[-1] * one)
         del source
     known = [need for need in each if need is not None]
-    needed = together(known) if len(known) == len(each) else None
+    needed = combine_needs(known) if len(known) == len(each) else None
     if needed is not None:
         check_room(options.output, needed.disk)
         check_memory(needed, folder)
     count, seconds = sum(counts), None if None in times else sum(filter(None, times))
-    time = "" if seconds is None else f", about {duration(seconds)} here"
+    time = "" if seconds is None else f", about {format_duration(seconds)} here"
     there = f"would make {options.output}"
     if (options.output / MANIFEST).is_file():  # a killed export leaves a folder without one
-        gone = _made_there(options.output)
+        gone = _existing_additions(options.output)
         there = f"would replace the bundle {options.output}" + (
             f", and drop what was made from it ({gone})" if gone else ""
         )
@@ -76,14 +76,14 @@ def dry_run(options: ExportOptions) -> Outcome:
             "seconds": seconds,
         },
         (
-            *(_said(label, spec) for (label, _), spec in zip(labels, specs, strict=True)),
+            *(_describe_source(label, spec) for (label, _), spec in zip(labels, specs, strict=True)),
             f"{there}; verifying takes {count} evaluations of one sample{time}, and tracing comes before it",
-            *(() if needed is None else (needed.said(folder),)),
+            *(() if needed is None else (needed.describe(folder),)),
         ),
     )
 
 
-def _said(label: str, spec: Spec) -> str:
+def _describe_source(label: str, spec: Spec) -> str:
     conditions = ", ".join(condition.name for condition in spec.conditions) or "none"
     return (
         f"{label}: {spec.name}, x {list(spec.x_shape)}, predicts {spec.prediction}, "
@@ -91,9 +91,9 @@ def _said(label: str, spec: Spec) -> str:
     )
 
 
-def _made_there(folder: Path) -> str:
+def _existing_additions(folder: Path) -> str:
     """The products of the bundle that would go; none of one that cannot be read, which goes as well."""
     try:
-        return made_from(open_bundle(folder).manifest)
+        return describe_additions(open_bundle(folder).manifest)
     except UserError:
         return ""

@@ -5,33 +5,33 @@ from shlex import quote
 
 from rich.table import Table
 
-from fewstep.calibration.fitting.blocks import BLOCK
-from fewstep.calibration.fitting.cost import estimate, evaluations, search_bytes
-from fewstep.calibration.fitting.fit import FitResult, fit
-from fewstep.calibration.fitting.options import FitOptions
-from fewstep.calibration.fitting.task import BODY, ROOM, open_fit_task
-from fewstep.calibration.fitting.trade import Trade
-from fewstep.cli.conditions import needed_words
+from fewstep.cli.conditions import required_arguments
 from fewstep.cli.next_command import NextCommand
-from fewstep.cli.outcome import Outcome, counted
+from fewstep.cli.outcome import Outcome, pluralize
 from fewstep.cli.tables import table
-from fewstep.graph.needs import duration
+from fewstep.fitting.blocks import BLOCK
+from fewstep.fitting.cost import count_evaluations, estimate_fit, search_bytes
+from fewstep.fitting.feature_tradeoff import Trade
+from fewstep.fitting.fit import FitResult, fit
+from fewstep.fitting.options import FitOptions
+from fewstep.fitting.task import BODY, ROOM, open_fit_task
+from fewstep.graph.resource_needs import format_duration
 from fewstep.measure.cost import sampling_needs
-from fewstep.measure.distances.distance import SetComparison
+from fewstep.measure.distances.frechet import SetComparison
 from fewstep.measure.rollouts.seeds import CHOICE_SEEDS, PAIRED
 from fewstep.measure.workers.setup import warn_of_workers
 from fewstep.plans.guidance import describe, weight_of
 from fewstep.runtime.bundle.reading import open_bundle
-from fewstep.runtime.fitted_plans import FITTED
-from fewstep.runtime.planning import default_guidance
 from fewstep.runtime.progress import Progress
+from fewstep.runtime.sampling.fitted_plans import FITTED
+from fewstep.runtime.sampling.planning import default_guidance
 
 
 def verb(options: FitOptions, progress: Progress) -> Outcome:
-    options = _guided(options)
+    options = _set_default_guidance(options)
     result = fit(options, progress)
     if result.plan is None:
-        end = [_rejection(options, result)]
+        end = [_describe_rejection(options, result)]
     else:
         shifts = [after - before for after, before in zip(result.times, result.nominal_times, strict=True)]
         end = [f"times of the network less the nominal plan's: {', '.join(f'{shift:+.3g}' for shift in shifts)}"]
@@ -40,25 +40,25 @@ def verb(options: FitOptions, progress: Progress) -> Outcome:
             end.append(f"{options.bundle}: no plan is kept: {result.weak_teacher}")
         else:
             end.append(f"{options.bundle}: plan {FITTED}{options.steps} for {result.body}")
-    trade = [] if result.trade is None else [_trade(result.trade)]
-    sets = [] if result.sets is None else [_sets(result, result.sets)]
+    trade = [] if result.trade is None else [_describe_trade(result.trade)]
+    sets = [] if result.sets is None else [_describe_sets(result, result.sets)]
     then = NextCommand(command_of(options, result))
     return Outcome(result, (_table(result), str(result.check), *trade, *sets, *end), then=then)
 
 
 def dry_run(options: FitOptions) -> Outcome:
-    asked, options = options, _guided(options)
+    asked, options = options, _set_default_guidance(options)
     task = open_fit_task(options)
     as_calibrated = " as calibrated" * (asked.guidance is None and task.guidance is not None)
-    body, teacher = evaluations(task)
-    time = estimate(task).sampling
+    body, teacher = count_evaluations(task)
+    time = estimate_fit(task).sampling
     needed = sampling_needs(task.bundle, (BODY,), task.teacher, BLOCK, (ROOM,), options.workers)
     needed = replace(needed, memory=needed.memory + search_bytes(task))
     warn_of_workers(options.setup)
     names = [plan.name for plan in task.starts.plans]
-    begin = names[0] if len(names) == 1 else f"the best of {counted(len(names), 'plan')}"
-    if solvers := task.starts.on_path:
-        begin += f", or of {counted(len(solvers), 'solver')} over times of the teacher's path,"
+    begin = names[0] if len(names) == 1 else f"the best of {pluralize(len(names), 'plan')}"
+    if solvers := task.starts.path_solvers:
+        begin += f", or of {pluralize(len(solvers), 'solver')} over times of the teacher's path,"
     if_it_suffices = "" if options.teacher else ", if this teacher suffices"
     value = {
         "bundle": options.bundle,
@@ -75,16 +75,16 @@ def dry_run(options: FitOptions) -> Outcome:
     return Outcome(
         value,
         (
-            f"would fit {begin} in {counted(options.steps, 'evaluation')} to {BODY}",
+            f"would fit {begin} in {pluralize(options.steps, 'evaluation')} to {BODY}",
             f"at guidance {describe(task.guidance)}{as_calibrated}",
             f"with at most {body} evaluations of one sample, and {teacher} by the teacher {task.teacher.name}",
-            f"at most {duration(time)} at the speed of this moment{if_it_suffices}",
-            needed.said(options.bundle),
+            f"at most {format_duration(time)} at the speed of this moment{if_it_suffices}",
+            needed.describe(options.bundle),
         ),
     )
 
 
-def _guided(options: FitOptions) -> FitOptions:
+def _set_default_guidance(options: FitOptions) -> FitOptions:
     """The options with the default guidance in them, where that is a weight."""
     bundle = open_bundle(options.bundle)
     if options.guidance is not None or BODY not in bundle.manifest.bodies:
@@ -97,7 +97,7 @@ def _table(result: FitResult) -> Table:
     fitted = f"{result.nominal_psnr + result.on_judge.mean:.2f}"
     return table(
         ("plan", "PSNR", "gain"),
-        [(result.nominal, f"{result.nominal_psnr:.2f}", ""), ("fitted", fitted, _gain(result))],
+        [(result.nominal, f"{result.nominal_psnr:.2f}", ""), ("fitted", fitted, _format_gain(result))],
         text=("plan",),
         title=f"{result.bundle}, {result.body}",
         caption=f"PSNR in dB against the float32 teacher {result.teacher}, mean over {result.judge_seeds} seeds that "
@@ -107,7 +107,7 @@ def _table(result: FitResult) -> Table:
     )
 
 
-def _rejection(options: FitOptions, result: FitResult) -> str:
+def _describe_rejection(options: FitOptions, result: FitResult) -> str:
     """The gain that decided against the plan, and its seeds."""
     kept = result.nominal if result.over_former is None else f"the former {FITTED}{options.steps}"
     gates = (
@@ -117,7 +117,7 @@ def _rejection(options: FitOptions, result: FitResult) -> str:
     for gain, where, option, seeds, most in gates:
         if gain.mean == gain.error == 0:
             return f"{kept} is kept: no change was found better"
-        if not gain.counts:
+        if not gain.is_significant:
             advice = f"; more {option} may decide" if gain.mean > 0 and seeds < len(most) else ""
             said = f"{gain.mean:+.2f} ± {gain.error:.2f} dB"
             return f"{kept} is kept: the gain of {said} on {where} is under two standard errors{advice}"
@@ -126,11 +126,11 @@ def _rejection(options: FitOptions, result: FitResult) -> str:
     return f"{kept} is kept: the new plan is {behind} behind it on the judge seeds"
 
 
-def _gain(result: FitResult) -> str:
+def _format_gain(result: FitResult) -> str:
     return f"{result.on_judge.mean:+.2f} ± {result.on_judge.error:.2f}"
 
 
-def _trade(trade: Trade) -> str:
+def _describe_trade(trade: Trade) -> str:
     """The price of the end of the fit, and its gain."""
     features = f"{trade.features:+.2f} dB of features at weight {trade.weight:g}, and " if trade.weight else ""
     energy = f"a factor of {trade.factor:.4f} for the teacher's energy"
@@ -138,7 +138,7 @@ def _trade(trade: Trade) -> str:
     return f"trade: {-trade.price:+.2f} dB of PSNR on the seeds of the choices for {features}{energy}{part}"
 
 
-def _sets(result: FitResult, sets: SetComparison) -> str:
+def _describe_sets(result: FitResult, sets: SetComparison) -> str:
     """The nearness of the samples as a set, with a warning where they are further than before by more than chance."""
     far = f"{sets.frechet_paired:.2f}, fitted {sets.frechet:.2f} ({sets.difference:+.2f} ± {sets.error:.2f})"
     warning = ": as a set, these samples are further from the teacher's" * result.are_sets_further
@@ -153,4 +153,4 @@ def command_of(options: FitOptions, result: FitResult) -> str:
     words += [f"--backend {options.backend}"] * (options.backend != "onnxruntime")
     weight = options.guidance if result.plan is None else weight_of(result.plan.guidance)
     words += [] if weight is None else [f"--guidance {weight:g}"]
-    return " ".join([*words, *needed_words(open_bundle(options.bundle).manifest)])
+    return " ".join([*words, *required_arguments(open_bundle(options.bundle).manifest)])

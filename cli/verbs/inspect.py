@@ -6,14 +6,14 @@ from rich.filesize import decimal
 from rich.markup import escape
 from rich.tree import Tree
 
-from fewstep.cli.baked import baked_lines
+from fewstep.cli.describe_baked import describe_baked
 from fewstep.cli.outcome import Outcome
-from fewstep.cli.trials import trial_lines
-from fewstep.graph.bake.sealed import described_by
-from fewstep.graph.engines.accounts import account_lines
+from fewstep.cli.trials import describe_trials
+from fewstep.graph.bake.seal_check import read_metadata
+from fewstep.graph.engines.engine_costs import cost_lines
 from fewstep.plans.errors import UserError
 from fewstep.plans.spec import PURE_NOISE
-from fewstep.report.contents import (
+from fewstep.report.bundle_contents import (
     BodyContents,
     Contents,
     GraphContents,
@@ -24,10 +24,10 @@ from fewstep.report.contents import (
 )
 from fewstep.report.integrity import is_baked
 from fewstep.runtime.bundle.manifest import Body, Condition, TensorEntry
-from fewstep.runtime.kind import kinds
+from fewstep.runtime.kinds.kind import kinds
+from fewstep.runtime.kinds.sizes import free_shape
 from fewstep.runtime.progress import Progress
-from fewstep.runtime.request import SCHEDULER
-from fewstep.runtime.sizes import free_shape
+from fewstep.runtime.sampling.request import SCHEDULER
 
 OPERATIONS_SHOWN = 6  # kinds of nodes named in a line
 
@@ -36,29 +36,29 @@ def verb(options: InspectOptions, progress: Progress) -> Outcome:
     if is_baked(options.bundle):
         if options.operations:
             raise UserError("--operations shows the bodies of a bundle, and this is a baked file", "leave it out")
-        baked = described_by(options.bundle)
-        return Outcome(baked, baked_lines(options.bundle, baked))
+        baked = read_metadata(options.bundle)
+        return Outcome(baked, describe_baked(options.bundle, baked))
     contents = inspect(options)
-    return Outcome(contents, (tree(contents, options.operations),))
+    return Outcome(contents, (build_tree(contents, options.operations),))
 
 
-def tree(contents: Contents, lists_operations: bool) -> Tree:
+def build_tree(contents: Contents, lists_operations: bool) -> Tree:
     """Everything of a bundle, a line a thing."""
     manifest = contents.manifest
     root = Tree(escape(f"{contents.path}: {manifest.name}, {decimal(contents.bytes)}"), highlight=False)
     x, schedule = list(manifest.x_shape), manifest.schedule.kind
     root.add(escape(f"x {x}, predicts {manifest.prediction}, schedule {schedule}"))
     for _, kind in kinds(manifest):
-        if said := kind.words(manifest):
+        if said := kind.describe(manifest):
             root.add(escape(said))
     if contents.scheduler is not None:
         root.add(escape(f"scheduler: {contents.scheduler}, of the plan {SCHEDULER}STEPS"))
     for condition in manifest.conditions:
-        root.add(escape(f"condition {_condition(condition)}"))
+        root.add(escape(f"condition {_describe_condition(condition)}"))
     _add_ahead(root, contents)
     for name, graph in contents.companions.items():
-        branch = root.add(escape(f"{name}: {_stored(graph)}"))
-        branch.add(escape(f"{_ports(graph.inputs)} to {_ports(graph.outputs)}"))
+        branch = root.add(escape(f"{name}: {_describe_graph(graph)}"))
+        branch.add(escape(f"{_describe_ports(graph.inputs)} to {_describe_ports(graph.outputs)}"))
         _add_graph(branch, graph)
     if contents.verified:
         verified = root.add("verified against its source")
@@ -85,7 +85,7 @@ def tree(contents: Contents, lists_operations: bool) -> Tree:
         groups = f"{ranges.groups} lambda groups" if ranges.groups > 1 else "pooled"
         how = f"along {ranges.plan}, {ranges.method}, {groups}"
         root.add(escape(f"ranges of {ranges.tensors} tensors {how}: {', '.join(ranges.bodies)}"))
-    told = account_lines(manifest.engines, contents.engines)
+    told = cost_lines(manifest.engines, contents.engines)
     for engine in manifest.engines:
         size = decimal(contents.files.get(engine.file, 0))
         branch = root.add(escape(f"engine for {engine.device}, {engine.backend}, of body {engine.body}: {size}"))
@@ -93,7 +93,7 @@ def tree(contents: Contents, lists_operations: bool) -> Tree:
             branch.add(escape(line))
     for said in contents.unreadable.values():
         root.add(escape(said))
-    root.add(escape(f"report: {manifest.report or 'none; ' + _without_report(contents)}"))
+    root.add(escape(f"report: {manifest.report or 'none; ' + _report_commands(contents)}"))
     made = root.add(escape(f"from {manifest.provenance.source} {manifest.provenance.source_sha256[:12]}"))
     made.add(escape(f"licence: {manifest.provenance.licence or 'none that the source names'}"))
     for command in manifest.provenance.commands:
@@ -105,15 +105,17 @@ def tree(contents: Contents, lists_operations: bool) -> Tree:
 def _add_ahead(branch: Tree, contents: NetworkContents) -> None:
     for name, ahead in (("conditioner", contents.conditioner), ("prologue", contents.prologue)):
         if ahead is not None:
-            _add_graph(branch.add(escape(f"{name}: {_stored(ahead)}")), ahead)
+            _add_graph(branch.add(escape(f"{name}: {_describe_graph(ahead)}")), ahead)
 
 
 def _add_bodies(branch: Tree, entries: Mapping[str, Body], contents: NetworkContents, lists_operations: bool) -> None:
     for name, body in contents.bodies.items():
-        _add_body(branch.add(escape(f"body {name}: {_stored(body.graph)}")), entries[name], body, lists_operations)
+        _add_body(
+            branch.add(escape(f"body {name}: {_describe_graph(body.graph)}")), entries[name], body, lists_operations
+        )
 
 
-def _without_report(contents: Contents) -> str:
+def _report_commands(contents: Contents) -> str:
     """The commands that make a report of a bundle."""
     if "float32" not in contents.bodies:
         return "int8 is judged against float32, in the bundle that this was packed from"
@@ -122,7 +124,7 @@ def _without_report(contents: Contents) -> str:
     return f"fewstep report {contents.path}"
 
 
-def _condition(condition: Condition) -> str:
+def _describe_condition(condition: Condition) -> str:
     shape = f" [{', '.join(map(str, free_shape(condition.shape, condition.follows)))}]" if condition.shape else ""
     labels = f": {', '.join(condition.labels)}" if condition.labels else ""
     guided = "" if condition.null is None else f" (none is {condition.null:g})"
@@ -133,19 +135,19 @@ def _condition(condition: Condition) -> str:
     return f"{condition.name}, {condition.dtype}{shape}{labels}{guided}"
 
 
-def _ports(tensors: Iterable[TensorEntry]) -> str:
+def _describe_ports(tensors: Iterable[TensorEntry]) -> str:
     return ", ".join(f"{tensor.name} {list(tensor.shape[1:])}" for tensor in tensors)
 
 
-def _stored(graph: GraphContents) -> str:
+def _describe_graph(graph: GraphContents) -> str:
     return f"{graph.file}, {decimal(graph.bytes)}, {sum(graph.operations.values())} nodes"
 
 
 def _add_graph(branch: Tree, graph: GraphContents) -> None:
-    branch.add(escape(f"as stored: {_most(graph.operations)}"))
+    branch.add(escape(f"as stored: {_most_frequent(graph.operations)}"))
     if graph.optimized is not None:
         count = sum(graph.optimized.values())
-        branch.add(escape(f"as onnxruntime runs it here: {count} nodes, {_most(graph.optimized)}"))
+        branch.add(escape(f"as onnxruntime runs it here: {count} nodes, {_most_frequent(graph.optimized)}"))
         if graph.fused:
             branch.add(escape(f"fused: {', '.join(f'{op} {count}' for op, count in graph.fused.items())}"))
     if graph.engine is not None:
@@ -158,7 +160,7 @@ def _add_body(branch: Tree, entry: Body, body: BodyContents, lists_operations: b
     branch.add(escape(f"{entry.precision} for {entry.target}{calibrated}{groups}"))
     if entry.trials:
         tried = branch.add("judged by samples of calibration")
-        for line in trial_lines(entry.trials):
+        for line in describe_trials(entry.trials):
             tried.add(escape(line))
     if body.earlier:
         branch.add(f"its own graph runs the steps of lambda from {body.earlier[-1].until:.4g} on")
@@ -168,7 +170,7 @@ def _add_body(branch: Tree, entry: Body, body: BodyContents, lists_operations: b
         _add_share(branch, share, total)
     for each in body.earlier:
         percent = 100 * each.coverage.int8_macs / max(each.coverage.total_macs, 1)
-        said = f"steps of lambda below {each.until:.4g}: {_stored(each.graph)}, {percent:.1f} % of MACs in int8"
+        said = f"steps of lambda below {each.until:.4g}: {_describe_graph(each.graph)}, {percent:.1f} % of MACs in int8"
         _add_graph(branch.add(escape(said)), each.graph)
     if body.uncounted and (lists_operations or not body.shares):
         told = "listed" if body.shares else "counted"
@@ -186,7 +188,7 @@ def _add_share(branch: Tree, share: Share, total: int) -> None:
         line.add(escape(f"{count}: {reason}"))
 
 
-def _most(counts: Mapping[str, int]) -> str:
+def _most_frequent(counts: Mapping[str, int]) -> str:
     """The most frequent operations; how many kinds more there are."""
     named = [f"{op} {count}" for op, count in list(counts.items())[:OPERATIONS_SHOWN]]
     more = len(counts) - OPERATIONS_SHOWN

@@ -2,10 +2,10 @@
 
 from rich.table import Table
 
-from fewstep.cli.measured import measured, measured_next, work
-from fewstep.cli.outcome import Outcome, counted
+from fewstep.cli.outcome import Outcome, pluralize
+from fewstep.cli.results_table import describe_work, format_results, measured_next
 from fewstep.cli.tables import table
-from fewstep.measure.measure import ROOM, MeasureOptions, measure, measure_task
+from fewstep.measure.measure import ROOM, MeasureOptions, measure, open_measure_task
 from fewstep.measure.results import Results
 from fewstep.measure.speed.race import Race
 from fewstep.runtime.progress import Progress
@@ -19,15 +19,15 @@ def verb(options: MeasureOptions, progress: Progress) -> Outcome:
     where = options.output or stored
     end = () if where is None else (f"{where}: the figures, measured in {results.seconds:.0f} s",)
     lacking = () if results.features or "fd" not in options.columns else (NO_FEATURES,)
-    shown = (*measured(results, options.bundle), *lacking, *_speed(results), *end)
+    shown = (*format_results(results, options.bundle), *lacking, *_speed_tables(results), *end)
     return Outcome(results, shown, then=measured_next(results, options.bundle))
 
 
 def dry_run(options: MeasureOptions) -> Outcome:
-    return work(measure_task(options), options.output, (ROOM,))
+    return describe_work(open_measure_task(options), options.output, (ROOM,))
 
 
-def _speed(results: Results) -> list[str | Table]:
+def _speed_tables(results: Results) -> list[str | Table]:
     """A table for each batch size, under the machine, and the notes."""
     if not results.races:
         return []
@@ -35,13 +35,13 @@ def _speed(results: Results) -> list[str | Table]:
     int8 = ", ".join(machine.int8_instructions) or "no int8 instructions seen"
     return [
         f"{results.bundle} along {results.plan} on {machine.processor} ({int8}), threads {waiting}",
-        *(_race(race) for race in results.races),
-        *(_kinds(race) for race in results.races[:1] if any(each.kinds for each in race.timings)),
+        *(_race_table(race) for race in results.races),
+        *(_kind_table(race) for race in results.races[:1] if any(each.kinds for each in race.timings)),
         *(f"note: {note}" for note in results.notes),
     ]
 
 
-def _race(race: Race) -> Table:
+def _race_table(race: Race) -> Table:
     rows = [
         (
             each.name,
@@ -57,12 +57,12 @@ def _race(race: Race) -> Table:
         ("body", "p50", "p99", "faster", "lowest", "highest", "load", "memory"),
         rows,
         text=("body",),
-        title=f"{counted(race.batch, 'row')}, {race.threads} threads, {race.rounds} rounds",
+        title=f"{pluralize(race.batch, 'row')}, {race.threads} threads, {race.rounds} rounds",
         caption=f"Faster: times as fast as {race.timings[0].name}, median, lowest and highest round.",
     )
 
 
-def _kinds(race: Race) -> Table:
+def _kind_table(race: Race) -> Table:
     """The kinds of operation in which onnxruntime spends the steps of bodies."""
     profiled = [each for each in race.timings if each.kinds]
     names = dict.fromkeys(kind for each in profiled for kind in each.kinds)

@@ -9,21 +9,21 @@ from rich.markup import escape
 from rich.table import Table
 
 from fewstep.cli.outcome import Outcome
-from fewstep.cli.tables import lines, table
-from fewstep.graph.output import write_whole
+from fewstep.cli.tables import multiline_cell, table
+from fewstep.graph.output_files import write_atomic
 from fewstep.plans.any_plan import AnyPlan
-from fewstep.plans.arguments import check_compiled, check_tokens
+from fewstep.plans.argument_checks import check_compiled, check_tokens
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
 from fewstep.plans.tokens.plan import LOGITS, TokenPlan
-from fewstep.report.drawing.plan_view import PlanOptions, compiled, equations, headline
+from fewstep.report.drawing.plan_view import PlanOptions, compile_from_options, plan_headline, step_equations
 from fewstep.runtime.progress import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from fewstep.plans.listing import GridListing, PluginListing, SolverListing, TokenSamplerListing
-    from fewstep.plans.names.call import Value
+    from fewstep.plans.names.call_syntax import Value
 
 EXAMPLE = "A plan's name: SOLVER:STEPS@GRID, as ddim(eta=0.5):10@karras(rho=5)"
 SETS = "what it does; what may be set"
@@ -35,10 +35,10 @@ def verb(options: PlanOptions, progress: Progress) -> Outcome:
     if sum(questions) > 1:
         raise UserError("--list, --show and --plot are three questions", "give one of them")
     if options.show is not None:
-        plan = compiled(options, options.show)
-        return Outcome(plan, (headline(plan), _table(plan)))
+        plan = compile_from_options(options, options.show)
+        return Outcome(plan, (plan_headline(plan), _table(plan)))
     if options.plot is not None:
-        return _drawn(compiled(options, options.plot), options.output)
+        return _draw(compile_from_options(options, options.plot), options.output)
     from fewstep.plans.listing import grid_listings, plugin_listings, solver_listings, token_sampler_listings
 
     solvers, grids, samplers, plugins = solver_listings(), grid_listings(), token_sampler_listings(), plugin_listings()
@@ -96,7 +96,7 @@ def _steps(plan: Plan) -> Table:
     rows = list[tuple[RenderableType, ...]]()
     for index, step in enumerate(plan.steps):
         place = [f"{step.time:g}", *("" if value is None else f"{value:.4g}" for value in (step.alpha, step.sigma))]
-        rows.append((str(index + 1), *place, _lambda(step.lam), lines(equations(plan, index))))
+        rows.append((str(index + 1), *place, _format_lambda(step.lam), multiline_cell(step_equations(plan, index))))
     return table(("", "time", "alpha", "sigma", "lambda", STATE), rows, text=(STATE,))
 
 
@@ -108,20 +108,20 @@ def _token_steps(plan: TokenPlan) -> Table:
         numbers = {name: value if isinstance(value, tuple) else f"{value:.4g}" for name, value in more.items() if value}
         said = ", ".join(f"{name} {value}" for name, value in numbers.items())
         score = "" if step.chance is not None else step.score
-        rows.append((str(index + 1), _lambda(step.lam), shown, score, f"{step.temperature:g}", escape(said)))
+        rows.append((str(index + 1), _format_lambda(step.lam), shown, score, f"{step.temperature:g}", escape(said)))
     headings = ("", "lambda", "reveals", "score", "temperature", "more")
     return table(headings, rows, text=("score", "more"))
 
 
-def _lambda(lam: float | None) -> str:
+def _format_lambda(lam: float | None) -> str:
     return "-inf" if lam is None else f"{lam:.3f}"
 
 
-def _drawn(plan: AnyPlan, output: Path) -> Outcome:
-    from fewstep.report.drawing.plan_plot import draw
+def _draw(plan: AnyPlan, output: Path) -> Outcome:
+    from fewstep.report.drawing.plan_plot import draw_plan
 
     plan = check_compiled(plan, "ask for its table: --show")
     if output.suffix != ".svg":
         raise UserError(f"cannot draw into {output}", "name a file that ends in .svg")
-    write_whole(output, draw(plan).encode())
-    return Outcome({"output": output, "plan": msgspec.to_builtins(plan)}, (f"{output}: {headline(plan)}",))
+    write_atomic(output, draw_plan(plan).encode())
+    return Outcome({"output": output, "plan": msgspec.to_builtins(plan)}, (f"{output}: {plan_headline(plan)}",))

@@ -1,18 +1,18 @@
 """`fewstep report`: the figures of the page as a table."""
 
-from fewstep.cli.measured import measured, measured_next, work
 from fewstep.cli.outcome import Outcome
+from fewstep.cli.results_table import describe_work, format_results, measured_next
 from fewstep.report.options import ReportOptions
-from fewstep.report.write import WRITTEN, open_report, report
+from fewstep.report.report import WRITTEN, open_report_task, report
 from fewstep.runtime.progress import Progress
 
 
 def verb(options: ReportOptions, progress: Progress) -> Outcome:
     results = report(options, progress)
     page = options.output or options.bundle / "report" / "index.html"
-    shown = (*measured(results, options.bundle), f"{page}: the report")
+    shown = (*format_results(results, options.bundle), f"{page}: the report")
     return Outcome(results, shown, then=measured_next(results, options.bundle))
 
 
 def dry_run(options: ReportOptions) -> Outcome:
-    return work(open_report(options), options.output, WRITTEN)
+    return describe_work(open_report_task(options), options.output, WRITTEN)

@@ -2,27 +2,27 @@
 
 import time
 
-from fewstep.cli.outcome import Outcome, counted
+from fewstep.cli.outcome import Outcome, pluralize
 from fewstep.cli.run_options import RunOptions
 from fewstep.cli.run_request import open_request
-from fewstep.cli.run_sampling import written
+from fewstep.cli.run_sampling import sample_to_files
 from fewstep.plans.guidance import as_guidance, describe
-from fewstep.runtime.machine.memory import peak
+from fewstep.runtime.machine.memory import peak_bytes
 from fewstep.runtime.progress import Progress
 
 
 def verb(options: RunOptions, progress: Progress) -> Outcome:
     started = time.perf_counter()
     request = open_request(options)
-    made = written(request, progress)
-    seconds, samples = time.perf_counter() - started, counted(len(made.x), "sample")
+    made = sample_to_files(request, progress)
+    seconds, samples = time.perf_counter() - started, pluralize(len(made.x), "sample")
     value: dict[str, object] = {"output": options.output, "shape": made.x.shape, "plan": made.plan, "seconds": seconds}
     own = memory = ""
     if request.choice is not None:
         value["choice"] = request.choice
     elif (guidance := request.options.guidance) != options.guidance:
         own = f", guidance {describe(as_guidance(guidance))} as calibrated"
-    if options.tiles and (most := peak()) is not None:
+    if options.tiles and (most := peak_bytes()) is not None:
         value["peak_bytes"] = most
         memory = f", {most >> 20} MiB at its peak"
     what = f"{samples} of {made.plan} in {request.options.precision}{own}"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from rich.filesize import decimal
 from rich.table import Table
 
-from fewstep.cli.outcome import Outcome, counted
+from fewstep.cli.outcome import Outcome, pluralize
 from fewstep.cli.tables import table
 from fewstep.plans.errors import UserError
 from fewstep.report.integrity import Damage, VerifyOptions, is_baked, verify
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 def verb(options: VerifyOptions, progress: Progress) -> Outcome:
     if is_baked(options.bundle):
-        return _of_baked(options)
+        return _verify_baked(options)
     integrity = verify(options, progress)
-    files, graphs = counted(integrity.files, "file"), counted(integrity.graphs, "graph")
-    checked = f"{files} ({decimal(integrity.bytes)}), {counted(integrity.plans, 'plan')}, {graphs} opened"
+    files, graphs = pluralize(integrity.files, "file"), pluralize(integrity.graphs, "graph")
+    checked = f"{files} ({decimal(integrity.bytes)}), {pluralize(integrity.plans, 'plan')}, {graphs} opened"
     verdict = _verdict(integrity.damages)
     differing = list(dict.fromkeys(each.backend for each in integrity.engines if not each.agrees))
     if differing:
@@ -32,7 +32,7 @@ def verb(options: VerifyOptions, progress: Progress) -> Outcome:
         from fewstep.measure.spec_samples import check_bundle  # onnxruntime is for who asks for it
 
         spec = check_bundle(open_bundle(options.bundle), options.data)
-        of_spec = [_errors(spec), str(spec)]
+        of_spec = [_error_table(spec), str(spec)]
     value: object = integrity if spec is None else {"integrity": integrity, "spec": spec}
     return Outcome(
         value,
@@ -48,7 +48,7 @@ def verb(options: VerifyOptions, progress: Progress) -> Outcome:
     )
 
 
-def _errors(spec: "SpecCheck") -> Table:
+def _error_table(spec: "SpecCheck") -> Table:
     """The error at each time, next to a linear denoiser's."""
     rows = [(f"{each.time:.4g}", f"{each.error:.3g}", f"{each.linear:.3g}") for each in spec.errors]
     caption = (
@@ -57,8 +57,8 @@ def _errors(spec: "SpecCheck") -> Table:
     return table(("time", "error", "linear denoiser"), rows, caption=caption)
 
 
-def _of_baked(options: VerifyOptions) -> Outcome:
-    from fewstep.report.baked import verify_baked  # onnxruntime is for who has such a file
+def _verify_baked(options: VerifyOptions) -> Outcome:
+    from fewstep.report.baked_integrity import verify_baked  # onnxruntime is for who has such a file
 
     if options.engines:
         raise UserError("--engines compares the graphs of a bundle, and this is a baked file", "leave --engines out")
@@ -69,4 +69,4 @@ def _of_baked(options: VerifyOptions) -> Outcome:
 
 
 def _verdict(damages: Sequence[Damage]) -> str:
-    return f"damaged in {counted(len(damages), 'place')}" if damages else "whole"
+    return f"damaged in {pluralize(len(damages), 'place')}" if damages else "whole"

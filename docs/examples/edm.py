@@ -123,7 +123,7 @@ def algorithm_1(denoiser: nn.Module, z: Tensor, label: Tensor) -> Tensor:
 
 def main(folder: str) -> None:
     seeds, labels = [0, 1, 2], [3, 7, 9]
-    z = torch.from_numpy(noise.stacked(seeds, 0, SHAPE))
+    z = torch.from_numpy(noise.normal_batch(seeds, 0, SHAPE))
     expected = algorithm_1(make_preconditioned()[0].eval(), z, torch.tensor(labels)).numpy()
     for function in (make, make_preconditioned):
         bundle = Path(folder) / function.__name__

@@ -14,7 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.runtime import UserError, load
-from fewstep.runtime.spectrogram import decode, encode, frames, joined, loudness, pieces, samples
+from fewstep.runtime.spectrogram import (
+    decode,
+    encode,
+    frame_count,
+    join_pieces,
+    peak_amplitude,
+    sample_count,
+    split_pieces,
+)
 
 BATCH = 4  # pieces at once
 
@@ -49,16 +57,16 @@ def main(bundle: str, noisy_file: str, enhanced_file: str, plan: str = "sgmse:10
         if sound.rate != rate:
             raise UserError(f"{noisy_file} has {rate} Hz", f"give {sound.rate}, as in training")
         (free,) = sizes
-        count = max(free.low, min(frames(sound, len(noisy) + sound.hop - 1, free.multiple), free.high))
-        length, sampler = samples(sound, count), loaded.at(frames=count)
+        count = max(free.low, min(frame_count(sound, len(noisy) + sound.hop - 1, free.multiple), free.high))
+        length, sampler = sample_count(sound, count), loaded.with_options(frames=count)
         compiled = sampler.compile(plan)
-        overlap, scale = length // 8, loudness(noisy)
-        parts, enhanced = pieces(noisy / scale, length, overlap), []
+        overlap, scale = length // 8, peak_amplitude(noisy)
+        parts, enhanced = split_pieces(noisy / scale, length, overlap), []
         for start in range(0, len(parts), BATCH):
             y, seeds = encode(sound, parts[start : start + BATCH]), range(start, min(start + BATCH, len(parts)))
             x = sampler.sample(compiled, seeds, condition={"y": y})
             enhanced.extend(decode(sound, x, length))
-    result = joined(enhanced, len(noisy), overlap) * scale
+    result = join_pieces(enhanced, len(noisy), overlap) * scale
     write_recording(enhanced_file, result, rate)
     print(f"{Path(enhanced_file).name}: {len(result) / sound.rate:.2f} s in {len(parts)} pieces of {count} frames")
 

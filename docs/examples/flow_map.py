@@ -86,7 +86,7 @@ def main(bundle: str) -> None:
     export(ExportOptions(source=f"{Path(__file__)}:make", output=Path(bundle)))
     with load(bundle) as sampler:
         x = sampler.sample(f"ctm:{STEPS}", seeds, condition={"class": labels})
-    z = torch.from_numpy(noise.stacked(seeds, 0, SHAPE))
+    z = torch.from_numpy(noise.normal_batch(seeds, 0, SHAPE))
     expected = jumps(make()[0].eval().network, z, torch.tensor(labels)).numpy()
     difference = np.abs(x - expected).max() / np.abs(expected).max()
     print(f"{bundle}: random weights, {len(x)} samples in {STEPS} jumps, {difference:.1e} from torch")

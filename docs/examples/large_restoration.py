@@ -11,7 +11,7 @@ import sys
 import numpy as np
 
 from fewstep.runtime import UserError, load
-from fewstep.runtime.machine.memory import peak
+from fewstep.runtime.machine.memory import peak_bytes
 from fewstep.runtime.runs import Tiles, sample_tiles
 
 
@@ -22,7 +22,7 @@ def main(bundle: str, degraded_file: str, restored_file: str, plan: str = "ressh
         tiles = Tiles(overlap=window[-1] // 4, moves=True)
         restored = sample_tiles(sampler, sampler.compile(plan), y.shape[1:], tiles, [0], condition={"y": y})
     np.save(restored_file, restored[0])
-    most = peak()
+    most = peak_bytes()
     memory = "its peak is unknown" if most is None else f"{most >> 20} MiB at its peak"
     print(f"{list(y.shape[1:])} in windows of {list(window)}, {memory}")
 

@@ -11,9 +11,9 @@ import sys
 from enhance import read_recording, write_recording
 
 from fewstep.runtime import UserError, load
-from fewstep.runtime.machine.memory import peak
+from fewstep.runtime.machine.memory import peak_bytes
 from fewstep.runtime.runs import Tiles, sample_tiles
-from fewstep.runtime.spectrogram import decode, encode, loudness
+from fewstep.runtime.spectrogram import decode, encode, peak_amplitude
 
 FRAMES, OVERLAP = 64, 16
 
@@ -21,17 +21,17 @@ FRAMES, OVERLAP = 64, 16
 def main(bundle: str, noisy_file: str, enhanced_file: str, plan: str = "sgmse:10@linspace") -> None:
     noisy, rate = read_recording(noisy_file)
     with load(bundle) as sampler:
-        sound, scale = sampler.bundle.manifest.spectrogram, loudness(noisy)
+        sound, scale = sampler.bundle.manifest.spectrogram, peak_amplitude(noisy)
         if sound is None:
             raise UserError(f"{bundle} does not sample sound", "give the bundle of speech.py")
         if sound.rate != rate:
             raise UserError(f"{noisy_file} has {rate} Hz", f"give {sound.rate}, as in training")
         y = encode(sound, noisy / scale, FRAMES)[None]  # [1, 2, bins, frames]
-        windows, tiles = sampler.at(frames=FRAMES), Tiles(OVERLAP)
+        windows, tiles = sampler.with_options(frames=FRAMES), Tiles(OVERLAP)
         x = sample_tiles(windows, plan, y.shape[1:], tiles, [0], condition={"y": y})
         enhanced = decode(sound, x[0], len(noisy)) * scale
     write_recording(enhanced_file, enhanced, rate)
-    seconds, most = len(noisy) / sound.rate, peak()
+    seconds, most = len(noisy) / sound.rate, peak_bytes()
     memory = "its peak is unknown" if most is None else f"{most >> 20} MiB at its peak"
     print(f"{seconds:.2f} s as {y.shape[-1]} frames in windows of {FRAMES}, {memory}")
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.literature.streams import Similar, latest, stream
+from fewstep.literature.streams import SimilarityFilter, latest, stream
 from fewstep.plans.guidance import Residual
 from fewstep.runtime import UserError, load
 
@@ -35,7 +35,7 @@ def main(bundle: str, film_file: str, output: str) -> None:
         np.save(output, np.stack([out.sample for out in frames(film)]))  # all of them, in their order
         print(f"file: {frames.stats()}")
 
-        frames = stream(sampler, **options, similar=Similar(0.98))
+        frames = stream(sampler, **options, similar=SimilarityFilter(0.98))
         for out in latest(frames, camera(film)):
             age = "new" if out.fresh else "as before"
             print(f"frame {out.index}: {age}, {1000 * out.latency_s:.0f} ms after it was seen")

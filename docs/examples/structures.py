@@ -23,8 +23,8 @@ from fewstep.export import Condition, ScheduleSpec, Spec
 from fewstep.export.export import ExportOptions, export
 from fewstep.plans.noise import normal
 from fewstep.runtime import UserError, load
-from fewstep.runtime.execute import begin, combine, evaluated, update
-from fewstep.runtime.sampler import Sampler
+from fewstep.runtime.sampling.execute import begin, build_evaluation, combine, update
+from fewstep.runtime.sampling.sampler import Sampler
 
 ATOMS, WIDTH, HEADS, TRUNK = 12, 32, 2, 24
 SIGMA_DATA = 16.0
@@ -112,7 +112,7 @@ def sample(sampler: Sampler, plan: str, seeds: Sequence[int], condition: dict[st
     for index, step in enumerate(compiled.steps):
         before = [turned(state[0], draws, index)]
         u = combine(step.input, before, np.float32)
-        state = update(compiled, evaluated(compiled, index, before, u, network(index, step, u)), draws)
+        state = update(compiled, build_evaluation(compiled, index, before, u, network(index, step, u)), draws)
     return np.asarray(combine(compiled.output, state, np.float32), np.float32)
 
 

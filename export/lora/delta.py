@@ -20,7 +20,7 @@ from fewstep.runtime.lora.file import AlphaScale, has_kronecker
 Tensors = Mapping[str, Tensor]  # by the names of `keys.py`, in float32
 
 
-def delta(parts: Tensors, scale: AlphaScale) -> Tensor:
+def compute_update(parts: Tensors, scale: AlphaScale) -> Tensor:
     """The update of the weight, [out, ...] in as many dimensions as its factors show, without magnitudes.
 
     ValueError or RuntimeError where the factors do not fit one another.
@@ -28,35 +28,35 @@ def delta(parts: Tensors, scale: AlphaScale) -> Tensor:
     if "diff" in parts:
         return parts["diff"]
     if "hada_w1_a" in parts:
-        first, second = (_hadamard(parts, side) for side in "12")
-        return scale.of(parts["hada_w1_b"].shape[0], parts.get("alpha")) * first * second
+        first, second = (_hadamard_factor(parts, side) for side in "12")
+        return scale.update_factor(parts["hada_w1_b"].shape[0], parts.get("alpha")) * first * second
     if has_kronecker(parts):
-        (first, one), (second, two) = (_kronecker(parts, side) for side in "12")
-        factor = scale.of(one or two, parts.get("alpha"))
+        (first, one), (second, two) = (_kronecker_factor(parts, side) for side in "12")
+        factor = scale.update_factor(one or two, parts.get("alpha"))
         first = first.reshape(*first.shape, *[1] * (second.ndim - first.ndim))
         return factor * torch.kron(first.contiguous(), second.contiguous())  # of others it may make no view
     up, down = parts["up"], parts["down"]
-    factor = scale.of(down.shape[0], parts.get("alpha"))
+    factor = scale.update_factor(down.shape[0], parts.get("alpha"))
     if "mid" in parts:
         return factor * torch.einsum("op,pq...,qi->oi...", up.flatten(1), parts["mid"], down.flatten(1))
     return factor * (up.flatten(1) @ down.flatten(1)).reshape(up.shape[0], *down.shape[1:])
 
 
-def updated(weight: Tensor, parts: Tensors, scale: AlphaScale, strength: float) -> Tensor:
+def apply_update(weight: Tensor, parts: Tensors, scale: AlphaScale, strength: float) -> Tensor:
     """The weight with the update, `strength` of the way from what it was. Float32, in the weight's shape.
 
     ValueError saying what shape the update has, where it is not the weight's.
     """
-    change = delta(parts, scale)
+    change = compute_update(parts, scale)
     if change.shape[0] != weight.shape[0] or change.numel() != weight.numel():
         raise ValueError(f"its update is {list(change.shape)}")
     change = change.reshape(weight.shape)
     if (magnitude := parts.get("magnitude", parts.get("dora_scale"))) is not None:
-        change = _with_magnitude(weight + change, magnitude, "magnitude" not in parts) - weight
+        change = _apply_magnitude(weight + change, magnitude, "magnitude" not in parts) - weight
     return weight + strength * change
 
 
-def _with_magnitude(weight: Tensor, magnitude: Tensor, may_be_of_inputs: bool) -> Tensor:
+def _apply_magnitude(weight: Tensor, magnitude: Tensor, may_be_of_inputs: bool) -> Tensor:
     """The weight at the magnitude of each output; LyCORIS may store the magnitude of each input, as [1, in, ...]."""
     axis = 1 if may_be_of_inputs and magnitude.ndim > 1 and magnitude.shape[0] == 1 < weight.shape[0] else 0
     if magnitude.numel() != weight.shape[axis]:
@@ -66,12 +66,12 @@ def _with_magnitude(weight: Tensor, magnitude: Tensor, may_be_of_inputs: bool) -
     return magnitude.reshape(shape) * weight / torch.linalg.vector_norm(weight, dim=others, keepdim=True)
 
 
-def _hadamard(parts: Tensors, side: str) -> Tensor:
+def _hadamard_factor(parts: Tensors, side: str) -> Tensor:
     a, b, core = parts[f"hada_w{side}_a"], parts[f"hada_w{side}_b"], parts.get(f"hada_t{side}")
     return a @ b if core is None else torch.einsum("pq...,po,qi->oi...", core, a, b)
 
 
-def _kronecker(parts: Tensors, side: str) -> tuple[Tensor, int | None]:
+def _kronecker_factor(parts: Tensors, side: str) -> tuple[Tensor, int | None]:
     """(a factor, its rank if it is a product)."""
     if (whole := parts.get(f"lokr_w{side}")) is not None:
         return whole, None

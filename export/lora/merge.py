@@ -20,9 +20,9 @@ def merge(module: "torch.nn.Module", lora: Lora, component: Component = DENOISER
     becomes too large for float32: then the module is of no use.
     """
     targets = layers_with_weights(module)
-    places = lora.places(tuple(targets), type(module).__name__, component)
+    places = lora.match_layers(tuple(targets), type(module).__name__, component)
     updates = [
-        (layer, [targets[name] for name in names], _tensors(lora.updates[component, layer]))
+        (layer, [targets[name] for name in names], _to_tensors(lora.updates[component, layer]))
         for layer, names in places.items()
     ]
     for layer, layers, parts in updates:  # first without values: what fails, fails before anything is changed
@@ -30,14 +30,14 @@ def merge(module: "torch.nn.Module", lora: Lora, component: Component = DENOISER
     if lora.strength == 0:
         return
     for layer, layers, parts in updates:
-        for parameter, value in _updated(layers, parts, lora.config.scale(layer), lora.strength):
+        for parameter, value in _updates(layers, parts, lora.config.scale(layer), lora.strength):
             if not bool(value.isfinite().all()):
                 what = f"{lora.name} makes NaN or infinity of the weights of {layer!r}"
                 raise UserError(what, "check its alpha, and give a smaller strength")
             parameter.data = value.contiguous()
 
 
-def _tensors(parts: Parts) -> "Tensors":
+def _to_tensors(parts: Parts) -> "Tensors":
     """The parts as torch has them."""
     import torch
 
@@ -47,7 +47,7 @@ def _tensors(parts: Parts) -> "Tensors":
 def _check_fit(lora: Lora, layer: str, layers: "Sequence[Any]", parts: "Tensors") -> None:
     """UserError where an update has not the shape of the layers that it is for."""
     try:
-        _updated(layers, {part: tensor.to("meta") for part, tensor in parts.items() if part != "alpha"}, AlphaScale())
+        _updates(layers, {part: tensor.to("meta") for part, tensor in parts.items() if part != "alpha"}, AlphaScale())
     except (ValueError, IndexError, RuntimeError) as error:
         shapes = ", ".join(str(list(each.weight.shape)) for each in layers)
         update = ", ".join(f"{part} {list(tensor.shape)}" for part, tensor in parts.items() if part != "alpha")
@@ -56,20 +56,22 @@ def _check_fit(lora: Lora, layer: str, layers: "Sequence[Any]", parts: "Tensors"
         raise UserError(what, OTHER_NETWORK) from error
 
 
-def _updated(
+def _updates(
     layers: "Sequence[Any]", parts: "Tensors", scale: AlphaScale, strength: float = 1.0
 ) -> "list[tuple[torch.nn.Parameter, torch.Tensor]]":
     """(parameter, what it becomes) of layers whose outputs lie one after the other in the file."""
     import torch
 
-    from fewstep.export.lora.delta import updated
+    from fewstep.export.lora.delta import apply_update
 
     device = next(tensor.device for part, tensor in parts.items() if part != "alpha")
     changes: list[tuple[torch.nn.Parameter, torch.Tensor]] = []
     if set(parts) - {"diff_b", "alpha"}:
         weights = [layer.weight for layer in layers]
         whole = torch.cat([weight.detach().to(device).float() for weight in weights])
-        changes += zip(weights, updated(whole, parts, scale, strength).split([len(w) for w in weights]), strict=True)
+        changes += zip(
+            weights, apply_update(whole, parts, scale, strength).split([len(w) for w in weights]), strict=True
+        )
     if (change := parts.get("diff_b")) is not None:
         bias = getattr(layers[0], "bias", None) if len(layers) == 1 else None
         if bias is None or bias.shape != change.shape:

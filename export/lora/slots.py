@@ -11,8 +11,8 @@ import msgspec
 from fewstep.export.lora.merge import layers_with_weights
 from fewstep.graph.graph import Graph
 from fewstep.plans.errors import UserError
-from fewstep.runtime.bundle.lora_slots import LoraSlots, port
-from fewstep.runtime.lora.file import some
+from fewstep.runtime.kinds.lora_slots import LoraSlots, slot_port
+from fewstep.runtime.lora.file import first_few
 
 if TYPE_CHECKING:
     import torch
@@ -37,7 +37,7 @@ class SlotRequest:
         return bool(self.layers)
 
 
-def slots_of(module: "torch.nn.Module", asked: SlotRequest) -> LoraSlots:
+def find_slots(module: "torch.nn.Module", asked: SlotRequest) -> LoraSlots:
     """The slots of a module: at its linear layers and convolutions, but those of groups. UserError for a name that is
     none of them."""
     import torch
@@ -56,22 +56,23 @@ def slots_of(module: "torch.nn.Module", asked: SlotRequest) -> LoraSlots:
         own = {name: shape for name, shape in shapes.items() if fnmatchcase(f".{name}.", f"*.{pattern}.*")}
         if not own:
             what = f"--lora-slots {pattern}: {module_name(module)} has no such linear layer or convolution"
-            raise UserError(what, f"choose from {some(shapes)}, or give '*' for all" if shapes else "leave it out")
+            raise UserError(what, f"choose from {first_few(shapes)}, or give '*' for all" if shapes else "leave it out")
         taken |= own
     return LoraSlots(asked.rank, taken, tuple(names), {})
 
 
-def placed(slots: LoraSlots, graphs: Mapping[str, Graph]) -> LoraSlots:
+def place_slots(slots: LoraSlots, graphs: Mapping[str, Graph]) -> LoraSlots:
     """The slots that graphs have, and which graph has which. UserError where none has any."""
     optional = {part: {value.name for value in graph.optional} for part, graph in graphs.items()}
     where = {
-        part: tuple(layer for layer in slots.layers if port(layer, "up") in names) for part, names in optional.items()
+        part: tuple(layer for layer in slots.layers if slot_port(layer, "up") in names)
+        for part, names in optional.items()
     }
     kept = set[str]().union(*where.values())
     lost = [layer for layer in slots.layers if layer not in kept]
     if not kept:
-        raise UserError(f"{some(lost)} multiply nothing in the graph", "choose other layers for --lora-slots")
+        raise UserError(f"{first_few(lost)} multiply nothing in the graph", "choose other layers for --lora-slots")
     if lost:
-        LOG.warning("%s multiply nothing in the graph, and have no slot", some(lost))
+        LOG.warning("%s multiply nothing in the graph, and have no slot", first_few(lost))
     layers = {layer: shape for layer, shape in slots.layers.items() if layer in kept}
     return msgspec.structs.replace(slots, layers=layers, graphs={part: own for part, own in where.items() if own})

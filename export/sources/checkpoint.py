@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from fewstep.export.sources.diffusers.files import INDEX, is_component
-from fewstep.export.sources.folders import kind_of
+from fewstep.export.sources.folder_kinds import find_folder_kind
 from fewstep.plans.errors import UserError
 
 PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".bin", ".tar")  # Python's own, and torch.save's
@@ -28,4 +28,4 @@ def refuse_checkpoint(text: str) -> NoReturn:
 
 def _is_source(folder: Path) -> bool:
     """True if a folder is one that export takes: of diffusers, or of a plugin."""
-    return (folder / INDEX).is_file() or kind_of(folder) is not None
+    return (folder / INDEX).is_file() or find_folder_kind(folder) is not None

@@ -18,10 +18,10 @@ from typing import Any
 from fewstep.export.sources.checkpoint import PICKLES
 from fewstep.export.sources.diffusers.control import ADAPTER, CONTROLNET
 from fewstep.export.sources.diffusers.files import CONFIG, FP16, INDEX, WEIGHTS, index_name, read_json, shard_names
-from fewstep.export.sources.folders import kind_of
+from fewstep.export.sources.folder_kinds import find_folder_kind
 from fewstep.export.spec import Source, with_spec
 from fewstep.plans.errors import UserError
-from fewstep.runtime.backends.checks import imported
+from fewstep.runtime.backends.checks import import_package
 
 NAME = re.compile(r"(?P<model>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(?P<revision>[\w./-]+))?")
 DESCRIPTIONS = ("*.json", "*.md", "*.txt", "*.model")  # configs, the card, and the files of tokenizers
@@ -47,7 +47,7 @@ class Fetched:
         """The name with the commit: what exports it again."""
         return f"{self.model}@{self.revision}"
 
-    def named(self, source: Source) -> Source:
+    def rename_source(self, source: Source) -> Source:
         """The source under the model's name, in the place of the cache folder's."""
         return with_spec(source, self.label, name=self.model.partition("/")[2])
 
@@ -72,25 +72,27 @@ def fetch(text: str) -> Fetched:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # read when it is imported
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    hub = imported("huggingface_hub", f"{text} is fetched by huggingface_hub, which", "pip install 'fewstep[hub]'")
+    hub = import_package(
+        "huggingface_hub", f"{text} is fetched by huggingface_hub, which", "pip install 'fewstep[hub]'"
+    )
     model, revision = match["model"], match["revision"]
-    unanswered = _unanswered(hub, model, revision)
-    download = partial(_snapshot, hub, unanswered, model)
+    unanswered = _hub_error(hub, model, revision)
+    download = partial(_download, hub, unanswered, model)
     folder = download(revision, DESCRIPTIONS)
     commit = folder.name
     if unanswered is not None and not hub.constants.HF_HUB_OFFLINE:
-        why = failure(hub, unanswered, model, revision).what
+        why = explain_failure(hub, unanswered, model, revision).what
         LOG.warning("%s comes from the cache, at commit %s, which may not be the newest: %s", text, commit, why)
-    homes = _homes(folder)
+    homes = _network_folders(folder)
     lacking = homes
     for variant in (None, FP16):  # the second for networks that the hub does not have in full precision
-        wanted = {home: _wanted(folder, home, stem, variant) for home, stem in lacking.items()}
+        wanted = {home: _weight_files(folder, home, stem, variant) for home, stem in lacking.items()}
         if wanted:
             names = [name for files in wanted.values() for name in files]
             folder = download(commit, (*DESCRIPTIONS, *names))
-        lacking = {home: homes[home] for home, files in wanted.items() if not _are_there(folder, files)}
+        lacking = {home: homes[home] for home, files in wanted.items() if not _has_files(folder, files)}
     if not homes:
-        kind = kind_of(folder)
+        kind = find_folder_kind(folder)
         weights = [USUAL_WEIGHTS] if kind is None else kind.weights(folder)
         folder = download(commit, (*DESCRIPTIONS, *weights))
         lacking = {} if (folder / weights[0]).is_file() else {weights[0].removesuffix(Path(weights[0]).name): ""}
@@ -99,7 +101,7 @@ def fetch(text: str) -> Fetched:
     return Fetched(folder, model, commit)
 
 
-def _homes(folder: Path) -> dict[str, str]:
+def _network_folders(folder: Path) -> dict[str, str]:
     """The folders of diffusers' networks, each with the stem of its weight files. Empty where it is no such model."""
     if not (folder / INDEX).is_file():
         config = folder / CONFIG
@@ -109,20 +111,21 @@ def _homes(folder: Path) -> dict[str, str]:
     return {f"{name}/": stem for name, stem in stems.items() if name in NETWORKS or name.startswith(ENCODER)}
 
 
-def _wanted(folder: Path, home: str, stem: str, variant: str | None) -> list[str]:
-    """The weight files of a network as `diffusers.files.weights` reads them, whatever other tools have fetched."""
+def _weight_files(folder: Path, home: str, stem: str, variant: str | None) -> list[str]:
+    """The weight files of a network as `export.sources.diffusers.files.find_weights` reads them, whatever other tools
+    have fetched."""
     index = folder / home / index_name(stem, variant)
     if index.is_file():
         return [f"{home}{name}" for name in shard_names(index)]
     return [f"{home}{stem}{f'.{variant}' if variant else ''}.safetensors"]
 
 
-def _are_there(folder: Path, files: Sequence[str]) -> bool:
+def _has_files(folder: Path, files: Sequence[str]) -> bool:
     """True if a network is whole: an interruption leaves some of its shards."""
     return all((folder / name).is_file() for name in files)
 
 
-def _unanswered(hub: Any, model: str, revision: str | None) -> Exception | None:
+def _hub_error(hub: Any, model: str, revision: str | None) -> Exception | None:
     """The reason why the hub does not say which commit a revision is, if so. UserError where it has no such revision.
 
     The library asks again, and keeps its answer in the cache; where it gets none it takes the cache's without a word.
@@ -132,13 +135,13 @@ def _unanswered(hub: Any, model: str, revision: str | None) -> Exception | None:
     try:
         hub.HfApi().model_info(model, revision=revision, timeout=10)
     except hub.errors.RevisionNotFoundError as error:
-        raise failure(hub, error, model, revision) from error
+        raise explain_failure(hub, error, model, revision) from error
     except Exception as error:  # the library's own, its network library's, and those of the system
         return error
     return None
 
 
-def _snapshot(
+def _download(
     hub: Any, unanswered: Exception | None, model: str, revision: str | None, patterns: Sequence[str]
 ) -> Path:
     """The folder of a commit; where the hub did not answer, as the cache has it."""
@@ -147,7 +150,7 @@ def _snapshot(
         is_local = unanswered is not None
         return Path(download(model, revision=revision, allow_patterns=[*patterns], local_files_only=is_local))
     except Exception as error:  # as above
-        raise failure(hub, unanswered or error, model, revision) from error
+        raise explain_failure(hub, unanswered or error, model, revision) from error
 
 
 def _refuse_pickles(hub: Any, model: str, commit: str, lacking: Mapping[str, str]) -> None:
@@ -166,7 +169,7 @@ def _refuse_pickles(hub: Any, model: str, commit: str, lacking: Mapping[str, str
             raise UserError(what, "ask its makers for safetensors, or name a revision that has them")
 
 
-def failure(hub: Any, error: Exception, model: str, revision: str | None) -> UserError:
+def explain_failure(hub: Any, error: Exception, model: str, revision: str | None) -> UserError:
     """The error of a call of huggingface_hub, the module `hub`. Its classes are looked up, and some stand on others."""
     errors = hub.errors
     causes = _causes(error)
@@ -189,9 +192,9 @@ def failure(hub: Any, error: Exception, model: str, revision: str | None) -> Use
         if isinstance(cause, OSError) and cause.errno is not None and cause.filename is not None:
             what = f"the cache of huggingface_hub cannot be written: {cause.filename} ({cause.strerror})"
             return UserError(what, "let HF_HOME name a folder that can be written, with space left")
-    said = _said(causes[-1])  # the first that went wrong
+    said = _error_text(causes[-1])  # the first that went wrong
     address = os.environ.get("HF_ENDPOINT", "the hub")
-    if has(errors.LocalEntryNotFoundError) or _is_of_the_network(causes):
+    if has(errors.LocalEntryNotFoundError) or _is_connection_error(causes):
         what = f"{address} cannot be reached for {model}, which the cache lacks: {said}"
         return UserError(what, f"check the network and HF_ENDPOINT; {A_FOLDER}")
     return UserError(f"{model} cannot be fetched: {said}", f"check the name and the network; {A_FOLDER}")
@@ -205,12 +208,12 @@ def _causes(error: BaseException) -> list[BaseException]:
     return causes
 
 
-def _is_of_the_network(causes: list[BaseException]) -> bool:
+def _is_connection_error(causes: list[BaseException]) -> bool:
     """True if the network library, of any name, could not connect. Its classes are not the system's."""
     names = {kind.__name__ for cause in causes for kind in type(cause).__mro__}
     return bool(names & {"ConnectError", "TimeoutException", "ProxyError", "NetworkError", "ConnectionError"})
 
 
-def _said(error: BaseException) -> str:
+def _error_text(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0] if lines else 'it says nothing'}"

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
-from fewstep.export.ports import with_ports
+from fewstep.export.ports import standardize_ports
 from fewstep.export.sources.spec_file import read_spec
 from fewstep.export.spec import Spec, TracedDenoiser
 from fewstep.graph import io
@@ -19,8 +19,8 @@ from fewstep.graph.passes.batch import free_batch
 from fewstep.graph.passes.constants import RANDOM, fold_constants
 from fewstep.graph.passes.float32 import has_type, to_float32
 from fewstep.graph.selection import is_quantized
-from fewstep.graph.session import FOLDER, explained
-from fewstep.graph.upgrade import foreign, to_opset
+from fewstep.graph.session import FOLDER, report_ort_errors
+from fewstep.graph.upgrade import report_foreign_errors, to_opset
 from fewstep.plans.errors import UserError
 
 TOLERANCE = 1e-4  # float32 against float32
@@ -34,7 +34,7 @@ def load_onnx_file(path: Path, spec: Path | None) -> "OnnxSource":
         raise UserError(f"there is no file {path}", "check the path")
     if spec is None:
         raise UserError(f"{path.name} does not say what it predicts, nor its schedule", "describe it: --spec SPEC.json")
-    with foreign(path.name):
+    with report_foreign_errors(path.name):
         return OnnxSource(path, read_spec(spec), path.name, io.sha256(path))
 
 
@@ -47,20 +47,20 @@ class OnnxSource:
     label: str
     sha256: str
     scheduler: Mapping[str, Any] | None = None
-    beside: None = None
+    companions: None = None
 
     def trace(self) -> TracedDenoiser:
         """The file's graph in opset 20, in float32, its batch dynamic, behind fewstep's ports."""
-        graph = _read(self.path)  # first: it keeps weights to the file's folder, which onnxruntime would not
-        session = _open(self.path)  # then: what it loads is a valid graph, and the passes may rely on that
+        graph = _read_graph(self.path)  # first: it keeps weights to the file's folder, which onnxruntime would not
+        session = _open_session(self.path)  # then: what it loads is a valid graph, and the passes may rely on that
         is_float16 = has_type(graph, FLOAT16)
         ports = {value.name: value for value in graph.inputs}
-        batch = _fixed_batch(graph, self.spec)
+        batch = _static_batch(graph, self.spec)
         times = {port: ports[name].shape for port, name in self.spec.times.items() if name in ports}
         graph = fold_constants(to_float32(graph))
         if batch is not None:
             graph = free_batch(graph)
-        graph = with_ports(graph, self.spec, self.path.name)
+        graph = standardize_ports(graph, self.spec, self.path.name)
         reference = OnnxReference(
             name=self.path.name,
             path=self.path,
@@ -95,38 +95,41 @@ class OnnxReference:
 
     def output(self, feeds: Mapping[str, Array], where: str = "") -> Array:
         """The prediction, in as many runs as the file's batch and time need."""
-        outputs, wanted = self._outputs(self.session, feeds, [self.spec.output], where)[0], self.spec.output_shape[0]
+        outputs, wanted = (
+            self._run_batches(self.session, feeds, [self.spec.output], where)[0],
+            self.spec.output_shape[0],
+        )
         if outputs.ndim > 1 and outputs.shape[1] == 2 * wanted:
             outputs = outputs[:, :wanted]  # behind it: a learned variance
         output: Array = outputs.astype(np.float32)
         return output
 
-    def beside(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        return {}  # `with_ports` refuses a spec that has more
+    def other_outputs(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        return {}  # `standardize_ports` refuses a spec that has more
 
-    def draws(self) -> str:
+    def random_operation(self) -> str:
         nodes = onnx.load(self.path, load_external_data=False).graph.node
         return next(
             (f" (node {node.name or node.output[0]!r}, {node.op_type})" for node in nodes if node.op_type in RANDOM), ""
         )
 
-    def tensors(self) -> tuple[str, ...]:
+    def tensor_names(self) -> tuple[str, ...]:
         """Names of the file's own graph. Passes and conversions keep the names of values that they keep."""
         ports = {self.spec.output, *self.inputs}
         nodes = onnx.load(self.path, load_external_data=False).graph.node
         return tuple(name for node in nodes for name in node.output if name and name not in ports)
 
-    def inner(self, feeds: Mapping[str, Array], names: Collection[str]) -> dict[str, Array]:
+    def inner_tensors(self, feeds: Mapping[str, Array], names: Collection[str]) -> dict[str, Array]:
         """Inner tensors, from a session that returns them too. Of a split batch, only tensors with a part for each
         sample."""
         model = onnx.load(self.path, load_external_data=False)
         there = {name for node in model.graph.node for name in node.output}
         asked = [name for name in names if name in there]
         model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in asked)
-        arrays = self._outputs(_open(self.path, model), feeds, asked, "")
+        arrays = self._run_batches(_open_session(self.path, model), feeds, asked, "")
         return {name: array for name, array in zip(asked, arrays, strict=True) if array is not None}
 
-    def _outputs(
+    def _run_batches(
         self, session: ort.InferenceSession, feeds: Mapping[str, Array], names: Sequence[str], where: str
     ) -> list[Any]:
         """Tensors [B, ...] from runs of as many samples as the file takes at once; None where that says nothing."""
@@ -148,23 +151,23 @@ class OnnxReference:
     ) -> list[Any]:
         own = {X: self.spec.x, **self.spec.times}
         named = {own.get(name, name): array for name, array in feeds.items()}
-        typed = {name: _as(array, self.inputs[name]) for name, array in named.items() if name in self.inputs}
+        typed = {name: _cast(array, self.inputs[name]) for name, array in named.items() if name in self.inputs}
         for port, shape in self.one_time.items():
             name = self.spec.times[port]
             typed[name] = typed[name][:1].reshape([1] * len(shape))
-        with explained(f"run {self.name}{where}", "let it take every value that its spec allows"):
+        with report_ort_errors(f"run {self.name}{where}", "let it take every value that its spec allows"):
             outputs: list[Any] = session.run(list(names), typed)
         return outputs
 
 
-def _as(array: Array, dtype: np.dtype[Any]) -> Array:
+def _cast(array: Array, dtype: np.dtype[Any]) -> Array:
     whole: Array = np.round(array) if dtype.kind in "iu" and array.dtype.kind == "f" else array
     return whole.astype(dtype)
 
 
-def _read(path: Path) -> Graph:
+def _read_graph(path: Path) -> Graph:
     """The graph of a file that fewstep did not write: it may have another opset, functions, and external weights."""
-    with foreign(path.name):
+    with report_foreign_errors(path.name):
         model = io.parse(path)
         _refuse_quantized(model, path.name)
         return io.from_model(to_opset(model, path.name), path, path.parent)
@@ -180,21 +183,21 @@ def _refuse_quantized(model: onnx.ModelProto, name: str) -> None:
             )
 
 
-def _fixed_batch(graph: Graph, spec: Spec) -> int | None:
+def _static_batch(graph: Graph, spec: Spec) -> int | None:
     """The batch that x is fixed to, if it is."""
     x = next((value for value in graph.inputs if value.name == spec.x), None)
     size = x.shape[0] if x is not None and x.shape else None
     return size if isinstance(size, int) else None
 
 
-def _open(path: Path, model: onnx.ModelProto | None = None) -> ort.InferenceSession:
+def _open_session(path: Path, model: onnx.ModelProto | None = None) -> ort.InferenceSession:
     """A session of the file, or of a changed model of it, whose weights lie in the same folder."""
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.disable_prepacking", "1")  # a packed weight is a second one
-    with explained(f"load {path.name}", "export it again with operations that onnxruntime has"):
+    with report_ort_errors(f"load {path.name}", "export it again with operations that onnxruntime has"):
         if model is not None:
             options.add_session_config_entry(FOLDER, str(path.parent))
         return ort.InferenceSession(

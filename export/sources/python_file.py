@@ -6,8 +6,8 @@ from pathlib import Path
 
 from fewstep.export.sources.torch_module import TorchSource, module_and_spec
 from fewstep.plans.errors import UserError
-from fewstep.plans.names.error_lines import line_of
-from fewstep.plans.names.named_code import fix_of, importable, run_file
+from fewstep.plans.names.error_lines import error_line
+from fewstep.plans.names.user_code import allow_sibling_imports, error_fix, run_file
 
 NAMED = 8  # functions that a message names
 RETURNS = "let it return (module, fewstep.export.spec.Spec(...))"
@@ -18,25 +18,25 @@ def load_python_file(text: str) -> TorchSource:
     name, _, function_name = text.rpartition(":") if ":" in text else (text, "", "")
     file = Path(name).absolute()  # as tracebacks have it
     if file.suffix != ".py" or not function_name.isidentifier():
-        fix = f"write it as {name or 'my_model.py'}:FUNCTION, one that returns (module, Spec){_has(file)}"
+        fix = f"write it as {name or 'my_model.py'}:FUNCTION, one that returns (module, Spec){_list_functions(file)}"
         raise UserError(f"source {text!r} is not FILE.py:FUNCTION", fix)
     label = f"{file.name}:{function_name}"
-    with importable(file.parent):
+    with allow_sibling_imports(file.parent):
         python = run_file(name)
         function = getattr(python, function_name, None)
         if not callable(function):
-            fix = f"check the name after the colon{_has(file)}"
+            fix = f"check the name after the colon{_list_functions(file)}"
             raise UserError(f"{file.name} has no function {function_name!r}", fix)
         try:
             result = function()
         except UserError:  # a wrong Spec says all by itself
             raise
         except (Exception, SystemExit) as error:
-            raise UserError(f"{label} failed: {line_of(error, file)}", fix_of(error)) from error
+            raise UserError(f"{label} failed: {error_line(error, file)}", error_fix(error)) from error
     return TorchSource(*module_and_spec(result, label, RETURNS), label, hashlib.sha256(file.read_bytes()).hexdigest())
 
 
-def _has(file: Path) -> str:
+def _list_functions(file: Path) -> str:
     """The functions that a file defines, which is not run for that, as the end of a fix."""
     try:
         body = ast.parse(file.read_bytes()).body

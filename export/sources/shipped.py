@@ -16,7 +16,7 @@ def fashion_mnist() -> TorchSource:
     from fewstep.models.fashion_mnist import unet as grey
 
     digest = _fingerprint(Path(grey.__file__).with_name(grey.WEIGHTS))
-    spec = Spec("fashion_mnist", grey.IMAGE_SHAPE, (_classes(grey.CLASSES),), "v", ScheduleSpec("cosine"))
+    spec = Spec("fashion_mnist", grey.IMAGE_SHAPE, (_class_condition(grey.CLASSES),), "v", ScheduleSpec("cosine"))
     return TorchSource(grey.load(), spec, "fashion_mnist", digest)
 
 
@@ -26,11 +26,11 @@ def cifar10() -> TorchSource:
 
     weights = Path(unet.__file__).resolve().with_name(unet.WEIGHTS)  # in the clone, which editable installs link to
     digest = _fingerprint(weights)
-    spec = Spec("cifar10", unet.IMAGE_SHAPE, (_classes(data.CLASSES),), "flow", ScheduleSpec("flow"))
+    spec = Spec("cifar10", unet.IMAGE_SHAPE, (_class_condition(data.CLASSES),), "flow", ScheduleSpec("flow"))
     return TorchSource(unet.load(weights), spec, "cifar10", digest)
 
 
-def _classes(names: tuple[str, ...]) -> Condition:
+def _class_condition(names: tuple[str, ...]) -> Condition:
     """A class, and the number after the last for none."""
     return Condition(name="class", input="class", null=len(names), low=0, high=len(names) - 1, labels=names)
 

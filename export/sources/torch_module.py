@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from fewstep.export.spec import CompanionSource, Spec, TracedDenoiser
-from fewstep.graph.lora_slots import with_lora_slots
+from fewstep.graph.lora_slots import add_lora_slots
 from fewstep.plans.errors import UserError
-from fewstep.runtime.bundle.lora_slots import LoraSlots
+from fewstep.runtime.kinds.lora_slots import LoraSlots
 
 if TYPE_CHECKING:
     import torch
@@ -23,7 +23,7 @@ class TorchSource:
     sha256: str
     batch_limit: int | None = None
     scheduler: Mapping[str, Any] | None = None
-    beside: CompanionSource | None = None
+    companions: CompanionSource | None = None
     lora_slots: LoraSlots | None = None
 
     def __post_init__(self) -> None:
@@ -38,7 +38,7 @@ class TorchSource:
         traced = trace.trace(self.module, self.spec, self.batch_limit)
         if self.lora_slots is None:
             return traced
-        graph = with_lora_slots(traced.graph, self.lora_slots.layers)
+        graph = add_lora_slots(traced.graph, self.lora_slots.layers)
         return replace(traced, graph=graph, lora_slots=self.lora_slots)
 
 

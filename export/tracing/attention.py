@@ -73,7 +73,7 @@ def _zero_rows_without_keys(graph: torch.fx.Graph, attention: torch.fx.Node) -> 
     return selected
 
 
-def written_out(
+def decompose_attention(
     q: Tensor,
     k: Tensor,
     v: Tensor,

@@ -15,81 +15,81 @@ ATEN = torch.ops.aten
 
 def _index(z: Tensor, indices: Sequence[Tensor | None]) -> Any:
     """z[indices], which count from the first axis."""
-    return _complex(ATEN.index.Tensor(_pairs(z), indices))
+    return _to_complex(ATEN.index.Tensor(_to_pairs(z), indices))
 
 
 def _index_select(z: Tensor, dim: int, index: Tensor) -> Any:
-    return _complex(_pairs(z).index_select(dim % z.dim(), index))
+    return _to_complex(_to_pairs(z).index_select(dim % z.dim(), index))
 
 
 def _split(z: Tensor, sizes: int | list[int], dim: int = 0) -> Any:
-    return [_complex(part) for part in _pairs(z).split(sizes, dim % z.dim())]
+    return [_to_complex(part) for part in _to_pairs(z).split(sizes, dim % z.dim())]
 
 
 def _chunk(z: Tensor, chunks: int, dim: int = 0) -> Any:
-    return [_complex(part) for part in _pairs(z).chunk(chunks, dim % z.dim())]
+    return [_to_complex(part) for part in _to_pairs(z).chunk(chunks, dim % z.dim())]
 
 
 def _unbind(z: Tensor, dim: int = 0) -> Any:
-    return [_complex(part) for part in _pairs(z).unbind(dim % z.dim())]
+    return [_to_complex(part) for part in _to_pairs(z).unbind(dim % z.dim())]
 
 
 def _pad(z: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Any:
     """Zeros around; more is rare."""
     if mode != "constant" or value:
         return NotImplemented
-    return _complex(ATEN.constant_pad_nd.default(_pairs(z), [0, 0, *pad]))
+    return _to_complex(ATEN.constant_pad_nd.default(_to_pairs(z), [0, 0, *pad]))
 
 
 def _zeros_like(z: Tensor, **options: Any) -> Any:
-    return NotImplemented if options.get("dtype") else _complex(torch.zeros_like(_pairs(z)))
+    return NotImplemented if options.get("dtype") else _to_complex(torch.zeros_like(_to_pairs(z)))
 
 
 def _where(condition: Tensor, z: Tensor, other: Tensor) -> Any:
-    return _complex(torch.where(condition.unsqueeze(-1), _pairs(z), _pairs(other)))
+    return _to_complex(torch.where(condition.unsqueeze(-1), _to_pairs(z), _to_pairs(other)))
 
 
-def _pairs(z: Tensor) -> Tensor:
+def _to_pairs(z: Tensor) -> Tensor:
     """[...] -> [..., 2]"""
     return torch.view_as_real(z)
 
 
-def _complex(pairs: Tensor) -> Tensor:
+def _to_complex(pairs: Tensor) -> Tensor:
     """[..., 2] -> [...]"""
     return torch.view_as_complex(pairs.contiguous())
 
 
-def _of_complex(decomposition: Callable[..., Any]) -> Callable[..., Any]:
+def _restrict_to_complex(decomposition: Callable[..., Any]) -> Callable[..., Any]:
     """The decomposition for complex tensors, whose other arguments may be masks and indices. Real tensors keep the
     operation."""
 
-    def decomposed(*args: Any, **named: Any) -> Any:
+    def decompose(*args: Any, **named: Any) -> Any:
         tensors = [each for each in args if isinstance(each, Tensor)]
         values = [each.is_complex() for each in tensors if each.is_complex() or each.is_floating_point()]
         return decomposition(*args, **named) if values and all(values) else NotImplemented
 
-    return decomposed
+    return decompose
 
 
-def on_complex(node: torch.fx.Node) -> bool:
+def has_complex_input(node: torch.fx.Node) -> bool:
     """True if an operation is given a complex tensor."""
     values = [each.meta.get("val") for each in node.all_input_nodes]
     return any(isinstance(value, Tensor) and value.is_complex() for value in values)
 
 
 ON_PAIRS: dict[Any, Callable[..., Any]] = {
-    operation: _of_complex(decomposition)
+    operation: _restrict_to_complex(decomposition)
     for operation, decomposition in (
         (ATEN.index.Tensor, _index),
-        (ATEN.select.int, lambda z, dim, index: _complex(_pairs(z).select(dim % z.dim(), index))),
+        (ATEN.select.int, lambda z, dim, index: _to_complex(_to_pairs(z).select(dim % z.dim(), index))),
         (ATEN.index_select.default, _index_select),
-        (ATEN.unsqueeze.default, lambda z, dim: _complex(_pairs(z).unsqueeze(dim % (z.dim() + 1)))),
+        (ATEN.unsqueeze.default, lambda z, dim: _to_complex(_to_pairs(z).unsqueeze(dim % (z.dim() + 1)))),
         (ATEN.split.Tensor, _split),
         (ATEN.split_with_sizes.default, _split),
         (ATEN.chunk.default, _chunk),
         (ATEN.unbind.int, _unbind),
-        (ATEN.expand.default, lambda z, size, **_: _complex(_pairs(z).expand(*size, 2))),
-        (ATEN.repeat.default, lambda z, repeats: _complex(_pairs(z).repeat(*repeats, 1))),
+        (ATEN.expand.default, lambda z, size, **_: _to_complex(_to_pairs(z).expand(*size, 2))),
+        (ATEN.repeat.default, lambda z, repeats: _to_complex(_to_pairs(z).repeat(*repeats, 1))),
         (ATEN.pad.default, _pad),
         (ATEN.zeros_like.default, _zeros_like),
         (ATEN.where.self, _where),

@@ -5,18 +5,20 @@ from typing import Any
 import torch
 
 
-def spread_short_lists(program: torch.export.ExportedProgram) -> None:
+def expand_short_lists(program: torch.export.ExportedProgram) -> None:
     """Write `padding=(1,)` of a conv2d as `padding=(1, 1)`, in place: each operation's schema has the lengths."""
     for graph_module in program.graph_module.modules():
         for node in graph_module.graph.nodes if isinstance(graph_module, torch.fx.GraphModule) else ():
             if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
                 continue
             declared: list[Any] = list(node.target._schema.arguments)
-            node.args = tuple(_spread(value, argument.N) for value, argument in zip(node.args, declared, strict=False))
+            node.args = tuple(
+                _expand_list(value, argument.N) for value, argument in zip(node.args, declared, strict=False)
+            )
             lengths = {argument.name: argument.N for argument in declared}
-            node.kwargs = {name: _spread(value, lengths.get(name)) for name, value in node.kwargs.items()}
+            node.kwargs = {name: _expand_list(value, lengths.get(name)) for name, value in node.kwargs.items()}
 
 
-def _spread(value: Any, length: int | None) -> Any:
+def _expand_list(value: Any, length: int | None) -> Any:
     """A list of one number as one of `length`."""
     return [*value] * length if length and isinstance(value, list | tuple) and len(value) == 1 else value

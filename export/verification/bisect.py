@@ -15,11 +15,11 @@ import numpy as np
 from fewstep.export.spec import Reference
 from fewstep.export.verification.difference import differs
 from fewstep.export.verification.points import ComparisonPoint
-from fewstep.graph.additions import Additions
+from fewstep.graph.additions import NewNodes
 from fewstep.graph.graph import OUTPUT, Array, Graph, Node, X
 from fewstep.graph.half_types import FLOAT16
 from fewstep.graph.index import Index, index
-from fewstep.graph.io import exceeds
+from fewstep.graph.io import exceeds_one_file
 from fewstep.graph.passes.rounding import round_to
 from fewstep.graph.prologue import PreparedDenoiser, open_rows
 from fewstep.graph.session import open_session
@@ -34,7 +34,7 @@ Values = Callable[[Collection[str]], Mapping[str, Array]]  # tensors by name, wi
 Wrong = Callable[[Collection[str]], Mapping[str, bool]]  # which of these tensors are wrong, as far as that can be told
 
 
-def first_wrong(graph: Graph, candidates: Collection[str], wrong: Wrong, start: str = OUTPUT) -> str:
+def find_first_wrong(graph: Graph, candidates: Collection[str], wrong: Wrong, start: str = OUTPUT) -> str:
     """A wrong tensor that nothing wrong goes into, and that makes `start` wrong, as `start` is.
 
     Only `candidates` are looked at. Each round looks at some tensors that what is wrong is made from, spread evenly in
@@ -54,7 +54,7 @@ def first_wrong(graph: Graph, candidates: Collection[str], wrong: Wrong, start: 
     current = start
     while True:
         right = {name for name, verdict in verdicts.items() if verdict is False}
-        above = _above(current, idx, harmless | right) - {current}
+        above = _ancestors(current, idx, harmless | right) - {current}
         wrong_above = [name for name in order if name in above and verdicts.get(name)]
         left = [name for name in order if name in above and name not in verdicts]
         if wrong_above:
@@ -64,17 +64,17 @@ def first_wrong(graph: Graph, candidates: Collection[str], wrong: Wrong, start: 
         elif current == start:
             return start
         else:
-            below = _below(current, idx, set(order), verdicts)
+            below = _judged_descendants(current, idx, set(order), verdicts)
             while untold := [name for name in below if name in candidates and name not in verdicts]:
                 ask(untold[:AT_ONCE])
-                below = _below(current, idx, set(order), verdicts)
+                below = _judged_descendants(current, idx, set(order), verdicts)
             if any(verdicts.get(name, True) for name in below):
                 return current
             harmless.add(current)
             current = start
 
 
-def _above(name: str, idx: Index, closed: Collection[str]) -> set[str]:
+def _ancestors(name: str, idx: Index, closed: Collection[str]) -> set[str]:
     """The tensors that this one is made from, itself included, not through those that are closed."""
     reached, left = {name}, [name]
     while left:
@@ -85,7 +85,9 @@ def _above(name: str, idx: Index, closed: Collection[str]) -> set[str]:
     return reached
 
 
-def _below(name: str, idx: Index, candidates: Collection[str], verdicts: Mapping[str, bool | None]) -> list[str]:
+def _judged_descendants(
+    name: str, idx: Index, candidates: Collection[str], verdicts: Mapping[str, bool | None]
+) -> list[str]:
     """The next tensors made from this one that have a verdict, and the outputs of the graph if they follow from it."""
     reached, left, below = {name}, [name], list[str]()
     while left:
@@ -99,7 +101,7 @@ def _below(name: str, idx: Index, candidates: Collection[str], verdicts: Mapping
     return below
 
 
-def mismatch(
+def explain_mismatch(
     is_prepared: bool,
     relative: float,
     point: ComparisonPoint,
@@ -110,60 +112,67 @@ def mismatch(
 ) -> UserError:
     """The error that names the first node whose value differs. `expected` is the reference's output at the point."""
     if differs(expected, reference.output(point.feeds), reference.tolerance):
-        return draws_at_random(reference, point)
-    of_exported = _inner(partial(open_session, exported), point)
+        return explain_randomness(reference, point)
+    of_exported = _open_inner_values(partial(open_session, exported), point)
     if is_prepared:
         graphs = [graph for graph in (prepared.conditioner, prepared.prologue, prepared.body) if graph is not None]
         kept = {output for graph in graphs for node in graph.nodes for output in node.outputs}
-        place = _named(exported, kept, of_exported, _inner(partial(run_prepared, prepared), point), reference.tolerance)
+        place = _describe_first_difference(
+            exported,
+            kept,
+            of_exported,
+            _open_inner_values(partial(open_prepared, prepared), point),
+            reference.tolerance,
+        )
         what, fix = "the prepared graph differs from the exported one", "report the module: fewstep is at fault"
     else:
-        inner = partial(reference.inner, point.feeds)
-        place = _named(exported, reference.tensors(), inner, of_exported, reference.tolerance)
+        inner = partial(reference.inner_tensors, point.feeds)
+        place = _describe_first_difference(exported, reference.tensor_names(), inner, of_exported, reference.tolerance)
         what, fix = f"the exported graph differs from {reference.engine}", reference.fix
     return UserError(f"{what}{place}: {relative:.2g} at {point}", fix)
 
 
-def draws_at_random(reference: Reference, point: ComparisonPoint) -> UserError:
+def explain_randomness(reference: Reference, point: ComparisonPoint) -> UserError:
     return UserError(
-        f"{reference.name} gives another output each time{reference.draws()}, at {point}",
+        f"{reference.name} gives another output each time{reference.random_operation()}, at {point}",
         "let it draw nothing at random: noise is the sampler's",
     )
 
 
-def where_samples_mix(reference: Reference, exported: Graph, feeds: Mapping[str, Array]) -> str:
+def find_sample_mixing(reference: Reference, exported: Graph, feeds: Mapping[str, Array]) -> str:
     """The node from which on a sample's values depend on the other samples of its batch, in words."""
     first = {name: array[:1] for name, array in feeds.items()}
 
     def wrong(names: Collection[str]) -> dict[str, bool]:
-        together, alone = reference.inner(feeds, names), reference.inner(first, names)
+        together, alone = reference.inner_tensors(feeds, names), reference.inner_tensors(first, names)
         parted = (name for name in together if name in alone and together[name].shape[:1] == feeds[X].shape[:1])
         return {name: differs(alone[name], together[name][:1], reference.tolerance) for name in parted}
 
-    return f", from {_node(exported, first_wrong(exported, set(reference.tensors()), wrong))} on"
+    return f", from {_describe_node(exported, find_first_wrong(exported, set(reference.tensor_names()), wrong))} on"
 
 
-def differs_in_float16(relative: float, point: ComparisonPoint, name: str, prepared: PreparedDenoiser) -> str:
+def explain_float16_loss(relative: float, point: ComparisonPoint, name: str, prepared: PreparedDenoiser) -> str:
     """The error of a graph that loses too much in float16, and the node where that begins. Where it overflows, one run
     says which tensors do."""
-    rough = in_float16(prepared)
+    rough = round_to_float16(prepared)
     inner = {output for node in prepared.body.nodes for output in node.outputs}
 
     if relative < math.inf:
-        exact, rounded = (_inner(partial(run_prepared, each), point) for each in (prepared, rough))
-        place = _named(prepared.body, inner, exact, rounded, FLOAT16_TOLERANCE)
+        exact, rounded = (_open_inner_values(partial(open_prepared, each), point) for each in (prepared, rough))
+        place = _describe_first_difference(prepared.body, inner, exact, rounded, FLOAT16_TOLERANCE)
         return f"{name} in float16 differs from float32 by {relative:.2g} at {point},{place}"
-    flags, body = _flagged(rough.body, inner)
-    found = run_prepared(replace(rough, body=body), flags.values())(point.feeds)
+    flags, body = _add_finite_flags(rough.body, inner)
+    found = open_prepared(replace(rough, body=body), flags.values())(point.feeds)
     lost = {tensor: not np.isfinite(found[flag]) for tensor, flag in flags.items()}
-    first = first_wrong(prepared.body, lost.keys() - {OUTPUT}, lambda names: {each: lost[each] for each in names})
-    return f"{name} in float16 differs from float32 and overflows at {point}, from {_node(prepared.body, first)} on"
+    first = find_first_wrong(prepared.body, lost.keys() - {OUTPUT}, lambda names: {each: lost[each] for each in names})
+    node = _describe_node(prepared.body, first)
+    return f"{name} in float16 differs from float32 and overflows at {point}, from {node} on"
 
 
-def _flagged(graph: Graph, names: Collection[str]) -> tuple[dict[str, str], Graph]:
+def _add_finite_flags(graph: Graph, names: Collection[str]) -> tuple[dict[str, str], Graph]:
     """The graph with a number for each of the float tensors `names`, which is not finite where the tensor is not; and
     the names of these numbers, by tensor."""
-    types, new, nodes, flags = infer_types(graph), Additions(graph), list[Node](), dict[str, str]()
+    types, new, nodes, flags = infer_types(graph), NewNodes(graph), list[Node](), dict[str, str]()
     for node in graph.nodes:
         nodes.append(node)
         for name in node.outputs:
@@ -174,37 +183,39 @@ def _flagged(graph: Graph, names: Collection[str]) -> tuple[dict[str, str], Grap
     return flags, graph.with_nodes(nodes)
 
 
-def in_float16(prepared: PreparedDenoiser) -> PreparedDenoiser:
+def round_to_float16(prepared: PreparedDenoiser) -> PreparedDenoiser:
     """The body rounded to float16 after each operation. What makes its rows runs once a call, and stays float32."""
     return replace(prepared, body=round_to(prepared.body, FLOAT16))
 
 
-def not_finite(reference: Reference, exported: Graph, point: ComparisonPoint) -> UserError:
+def explain_not_finite(reference: Reference, exported: Graph, point: ComparisonPoint) -> UserError:
     """The error that names the first tensor of the reference that is not finite, though what it is made from is."""
 
     def wrong(names: Collection[str]) -> dict[str, bool]:
-        values = reference.inner(point.feeds, names)
+        values = reference.inner_tensors(point.feeds, names)
         return {name: value.dtype.kind == "f" and not np.isfinite(value).all() for name, value in values.items()}
 
-    first = first_wrong(exported, set(reference.tensors()), wrong)
+    first = find_first_wrong(exported, set(reference.tensor_names()), wrong)
     return UserError(
-        f"the output of {reference.name} is not finite at {point}, from {_node(exported, first)} on",
+        f"the output of {reference.name} is not finite at {point}, from {_describe_node(exported, first)} on",
         "check the weights and the range of x and time",
     )
 
 
-def run_prepared(prepared: PreparedDenoiser, also: Collection[str] = ()) -> Run:
+def open_prepared(prepared: PreparedDenoiser, also: Collection[str] = ()) -> Run:
     """The body behind what makes its rows, as the runtime runs them; `also` names inner tensors to return too.
 
     A large graph is opened for each call, and closed behind it: the weights of one are in memory at a time.
     """
 
-    def opened(graph: Graph) -> Run:
+    def open_graph(graph: Graph) -> Run:
         made = {output for node in graph.nodes for output in node.outputs} - {value.name for value in graph.outputs}
         names = [name for name in also if name in made]
-        return (lambda feeds: open_session(graph, names)(feeds)) if exceeds(graph) else open_session(graph, names)
+        return (
+            (lambda feeds: open_session(graph, names)(feeds)) if exceeds_one_file(graph) else open_session(graph, names)
+        )
 
-    body, ahead = opened(prepared.body), open_rows(prepared, opened)
+    body, ahead = open_graph(prepared.body), open_rows(prepared, open_graph)
 
     def run(feeds: Mapping[str, Array]) -> dict[str, Array]:
         rows = ahead(feeds)
@@ -213,7 +224,7 @@ def run_prepared(prepared: PreparedDenoiser, also: Collection[str] = ()) -> Run:
     return run
 
 
-def _inner(opened: Callable[[Collection[str]], Run], point: ComparisonPoint) -> Values:
+def _open_inner_values(opened: Callable[[Collection[str]], Run], point: ComparisonPoint) -> Values:
     """The tensors at a point of what is opened with their names, as further outputs."""
 
     def values(names: Collection[str]) -> Mapping[str, Array]:
@@ -223,7 +234,9 @@ def _inner(opened: Callable[[Collection[str]], Run], point: ComparisonPoint) -> 
     return values
 
 
-def _named(graph: Graph, names: Collection[str], expected: Values, actual: Values, tolerance: float) -> str:
+def _describe_first_difference(
+    graph: Graph, names: Collection[str], expected: Values, actual: Values, tolerance: float
+) -> str:
     """The node from which on two sides differ, in words behind a space; "" if only the output can be compared."""
 
     def wrong(candidates: Collection[str]) -> dict[str, bool]:
@@ -233,10 +246,10 @@ def _named(graph: Graph, names: Collection[str], expected: Values, actual: Value
 
     own = {output for node in graph.nodes for output in node.outputs}
     candidates = own & set(names) - {value.name for value in graph.outputs}
-    return f" from {_node(graph, first_wrong(graph, candidates, wrong))} on" if candidates else ""
+    return f" from {_describe_node(graph, find_first_wrong(graph, candidates, wrong))} on" if candidates else ""
 
 
-def _node(graph: Graph, tensor: str) -> str:
+def _describe_node(graph: Graph, tensor: str) -> str:
     """The node that makes a tensor: "node 'conv2d_3' (down28.conv1/Conv)"."""
     name = next((node.name or node.op for node in graph.nodes if tensor in node.outputs), "")
     return f"node {tensor!r} ({name})" if name else f"tensor {tensor!r}"

@@ -15,7 +15,7 @@ class TensorDifference(NamedTuple):
     relative: float
 
 
-def difference(expected: Array, actual: Array) -> TensorDifference:
+def measure_difference(expected: Array, actual: Array) -> TensorDifference:
     """The difference of what is finite. Infinite where shapes, whole numbers or infinities are not the same."""
     none = TensorDifference(math.inf, math.inf)
     if expected.shape != actual.shape:
@@ -32,4 +32,4 @@ def difference(expected: Array, actual: Array) -> TensorDifference:
 
 def differs(expected: Array, actual: Array, tolerance: float) -> bool:
     """True if two tensors differ by more than the tolerance, relative to the largest value expected."""
-    return not difference(expected, actual).relative <= tolerance
+    return not measure_difference(expected, actual).relative <= tolerance

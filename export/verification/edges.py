@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from fewstep.graph.graph import Array
+from fewstep.runtime.bundle.conditions import random_range
 from fewstep.runtime.bundle.manifest import Condition
-from fewstep.runtime.conditions import drawn_range
 
 MASK = (0.0, 1.0)  # low and high of a condition in floats that may be a mask
 
@@ -29,7 +29,7 @@ def edges(condition: Condition) -> Iterator[ConditionEdge]:
     """
     kind = np.dtype(condition.dtype).kind
     is_float_mask = kind == "f" and (condition.low, condition.high) == MASK
-    drawn = MASK if is_float_mask else None if kind == "f" else drawn_range(condition)
+    drawn = MASK if is_float_mask else None if kind == "f" else random_range(condition)
     if drawn is None:
         return
     low, high = (np.array(np.broadcast_to(end, condition.shape), condition.dtype) for end in drawn)

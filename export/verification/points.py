@@ -13,10 +13,10 @@ from fewstep.export.verification.edges import ConditionEdge, edges
 from fewstep.graph.graph import TIME, TO, Array, X
 from fewstep.plans.grids import trailing
 from fewstep.plans.schedule import NoiseSchedule
+from fewstep.runtime.bundle.conditions import random_range
 from fewstep.runtime.bundle.manifest import Condition, Description
-from fewstep.runtime.conditions import drawn_range
-from fewstep.runtime.positions import time_shape
-from fewstep.runtime.sizes import defaults, sized
+from fewstep.runtime.kinds.positions import time_shape
+from fewstep.runtime.kinds.sizes import apply_sizes, default_sizes
 
 VISIT_LIMIT = 4  # times the elements of the default shape: larger ones are not verified, which would take long
 TIMES = 3  # noise levels, from pure noise towards the data
@@ -46,7 +46,7 @@ class ComparisonPoint:
         return f"time {self.time:g}, batch {self.batch}{sizes}{self.edge and ', '}{self.edge}"
 
 
-def points(spec: Spec, scope: Scope = "full") -> Iterator[ComparisonPoint]:
+def comparison_points(spec: Spec, scope: Scope = "full") -> Iterator[ComparisonPoint]:
     """Each batch size at each time, single samples first; then each other size of x, at one time. Conditions walk
     through their values, the null value among them. After the first single samples come those with one condition at
     an edge of its domain (`edges`).
@@ -55,7 +55,7 @@ def points(spec: Spec, scope: Scope = "full") -> Iterator[ComparisonPoint]:
     """
     schedule = NoiseSchedule(spec.schedule)
     times = [time.network for time in trailing(schedule, TIMES)[:-1]]
-    default, *others = visits(spec)
+    default, *others = sizes_to_verify(spec)
     if scope == "quick":
         chosen, others = [(times[min(number, len(times) - 1)], batch) for number, batch in QUICK], others[:1]
     else:
@@ -65,7 +65,7 @@ def points(spec: Spec, scope: Scope = "full") -> Iterator[ComparisonPoint]:
     usual = []
     for number, (time, batch, sizes) in enumerate(visited):
         cleaner = [*times[times.index(time) + 1 :], schedule.cleanest.network]
-        usual.append(ComparisonPoint(time, _feeds(sized(spec, sizes), time, cleaner, batch, number), sizes))
+        usual.append(ComparisonPoint(time, _feeds(apply_sizes(spec, sizes), time, cleaner, batch, number), sizes))
     singles = sum(batch == 1 for _, batch in chosen)
     yield from usual[:singles]
     unseen = [edge for each in spec.conditions for edge in edges(each) if not _is_seen(edge, usual)]
@@ -73,7 +73,7 @@ def points(spec: Spec, scope: Scope = "full") -> Iterator[ComparisonPoint]:
         time = times[number % len(times)]
         cleaner = [*times[times.index(time) + 1 :], schedule.cleanest.network]
         # an even number, at which no other condition is null: a null text can hide what is wrong with its mask
-        feeds = _feeds(sized(spec, default), time, cleaner, 1, 2 * (len(visited) + number))
+        feeds = _feeds(apply_sizes(spec, default), time, cleaner, 1, 2 * (len(visited) + number))
         yield ComparisonPoint(time, {**feeds, edge.condition.input: edge.value[None]}, default, edge.text)
     yield from usual[singles:]
 
@@ -96,7 +96,7 @@ def _feeds(spec: Spec, time: float, cleaner: Sequence[float], batch: int, number
         feeds[TO] = np.resize(np.array(cleaner, np.float32), batch)
     for condition in spec.conditions:
         feeds[condition.input] = _values(condition, batch, number, rng)
-    for name, carried in spec.takes_carried.items():
+    for name, carried in spec.carried_inputs.items():
         feeds[name] = np.zeros((batch, *carried.shape), carried.dtype)
     return feeds
 
@@ -124,7 +124,7 @@ def _x(spec: Spec, batch: int, rng: np.random.Generator) -> Array:
 def _values(condition: Condition, batch: int, number: int, rng: np.random.Generator) -> Array:
     """[batch, *shape] values: whole ones in turn, others at random; null as the last sample of every other point."""
     shape = (batch, *condition.shape)
-    drawn: tuple[Any, Any] = drawn_range(condition) or (-1.0, 1.0)
+    drawn: tuple[Any, Any] = random_range(condition) or (-1.0, 1.0)
     low, high = drawn
     in_turn = np.arange(math.prod(shape)).reshape(shape) + number
     kind = np.dtype(condition.dtype).kind
@@ -139,10 +139,10 @@ def _values(condition: Condition, batch: int, number: int, rng: np.random.Genera
     return values.astype(condition.dtype)
 
 
-def visits(takes: Description) -> list[dict[str, int]]:
+def sizes_to_verify(takes: Description) -> list[dict[str, int]]:
     """Choices of all sizes at which a graph is verified: the default first, then the least, the greatest, and for
     several sizes one where they differ. What has more than VISIT_LIMIT times the default's elements is left out."""
-    usual = defaults(takes.x_shape, takes.sizes)
+    usual = default_sizes(takes.x_shape, takes.sizes)
     least, greatest = ({size.name: getattr(size, end) for size in takes.sizes} for end in ("low", "high"))
     mixed = {
         size.name: greatest[size.name] if number % 2 else least[size.name] for number, size in enumerate(takes.sizes)

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from fewstep.export.error_text import module_name, place
-from fewstep.export.refusals import drawing
+from fewstep.export.error_text import error_location, module_name
+from fewstep.export.export_errors import describe_random_operation
 from fewstep.export.spec import Spec
 from fewstep.graph.graph import Array
 from fewstep.plans.errors import UserError, first_line
@@ -35,18 +35,18 @@ class TorchReference:
         return module_name(self.module)
 
     def output(self, feeds: Mapping[str, Array], where: str = "") -> Array:
-        return of_module(self.module, self.spec, feeds, where)
+        return run_module(self.module, self.spec, feeds, where)
 
-    def beside(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        if not self.spec.beside:
+    def other_outputs(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        if not self.spec.other_outputs:
             return {}
-        _, *returned = call(self.module, self.spec, _tensors(feeds))
-        return {name: tensor.numpy() for name, tensor in zip(self.spec.beside, returned, strict=True)}
+        _, *returned = call_module(self.module, self.spec, _to_tensors(feeds))
+        return {name: tensor.numpy() for name, tensor in zip(self.spec.other_outputs, returned, strict=True)}
 
-    def draws(self) -> str:
-        return drawing(self.module, self.program)
+    def random_operation(self) -> str:
+        return describe_random_operation(self.module, self.program)
 
-    def tensors(self) -> tuple[str, ...]:
+    def tensor_names(self) -> tuple[str, ...]:
         """FX node names, in the order of computation."""
         return tuple(
             node.name
@@ -54,7 +54,7 @@ class TorchReference:
             if node.op == "call_function" and isinstance(node.meta.get("val"), torch.Tensor)
         )
 
-    def inner(self, feeds: Mapping[str, Array], names: Collection[str]) -> dict[str, Array]:
+    def inner_tensors(self, feeds: Mapping[str, Array], names: Collection[str]) -> dict[str, Array]:
         """The values of the captured program at these FX nodes. Others are freed as soon as nothing reads them.
 
         Complex tensors are pairs of real numbers, as in the graph.
@@ -69,22 +69,22 @@ class TorchReference:
                 return result
 
         with torch.no_grad():
-            Recorder(self.program.module()).run(*_tensors(feeds))
+            Recorder(self.program.module()).run(*_to_tensors(feeds))
         return values
 
 
-def _tensors(feeds: Mapping[str, Array]) -> tuple[torch.Tensor, ...]:
+def _to_tensors(feeds: Mapping[str, Array]) -> tuple[torch.Tensor, ...]:
     """Feeds stand in the order of the module's arguments."""
     return tuple(torch.from_numpy(np.ascontiguousarray(array)) for array in feeds.values())
 
 
-def of_module(module: torch.nn.Module, spec: Spec, feeds: Mapping[str, Array], where: str = "") -> Array:
+def run_module(module: torch.nn.Module, spec: Spec, feeds: Mapping[str, Array], where: str = "") -> Array:
     """The prediction of a module for feeds in the order of its arguments."""
-    output: Array = predicted(spec, call(module, spec, _tensors(feeds), where)).numpy()
+    output: Array = select_prediction(spec, call_module(module, spec, _to_tensors(feeds), where)).numpy()
     return output
 
 
-def call(module: torch.nn.Module, spec: Spec, inputs: tuple[torch.Tensor, ...], where: str = "") -> Any:
+def call_module(module: torch.nn.Module, spec: Spec, inputs: tuple[torch.Tensor, ...], where: str = "") -> Any:
     """The result of the module. A failure here is not about export; `where` says at which inputs."""
     try:
         with torch.no_grad():
@@ -95,13 +95,13 @@ def call(module: torch.nn.Module, spec: Spec, inputs: tuple[torch.Tensor, ...], 
         if isinstance(error, RuntimeError) and (own := _other_dtype(str(error))) is not None:
             what = f"{module_name(module)} casts to {own}, and export makes its weights float32"
             raise UserError(
-                f"{what}{place(error)}", "build it in float32 (use_fp16=False, dtype=torch.float32)"
+                f"{what}{error_location(error)}", "build it in float32 (use_fp16=False, dtype=torch.float32)"
             ) from error
-        what = f"{module_name(module)} failed{where}: {first_line(error)}{place(error)}"
+        what = f"{module_name(module)} failed{where}: {first_line(error)}{error_location(error)}"
         ids = spec.vocabulary
         values = "every value" if ids is None else f"ids to {ids.size - 1}, the mask {ids.mask} and each condition"
         fix = _spec_fault(module, spec, first_line(error))
-        raise UserError(what, fix or f"let {signature(spec)} take {values} that its spec allows") from error
+        raise UserError(what, fix or f"let {forward_signature(spec)} take {values} that its spec allows") from error
 
 
 def _other_dtype(text: str) -> str | None:
@@ -122,15 +122,18 @@ def _spec_fault(module: torch.nn.Module, spec: Spec, text: str) -> str | None:
         added = ", ".join(f"Condition({name!r}, input={name!r})" for name in names)
         return f"add to the conditions of the Spec: {added}" if names else None
     if re.search(r"positional arguments? but \d+ were given", text):
-        return f"forward takes {', '.join(takes)}, and the Spec gives {signature(spec)[8:-1]}: let both have the same"
+        given = forward_signature(spec)[8:-1]
+        return f"forward takes {', '.join(takes)}, and the Spec gives {given}: let both have the same"
     if re.search(r"to have \d+ channels|[Ss]izes? of tensor|shapes? cannot be multiplied|shape '.*' is invalid", text):
         return f"give the Spec the x_shape of what the module was trained on: it says {list(spec.x_shape)}"
-    if re.search(r"^index out of range in self|index \S+ is out of bounds", text) and (counted := _counted(spec)):
+    if re.search(r"^index out of range in self|index \S+ is out of bounds", text) and (
+        counted := _describe_integer_ranges(spec)
+    ):
         return f"give the Spec the values that the module was trained on: it allows {', '.join(counted)}"
     return None
 
 
-def _counted(spec: Spec) -> list[str]:
+def _describe_integer_ranges(spec: Spec) -> list[str]:
     """The whole numbers that a spec allows, in words."""
     ids = spec.vocabulary
     own = [each for each in spec.conditions if each.dtype.startswith(("int", "uint")) and each.low is not None]
@@ -141,12 +144,12 @@ def _counted(spec: Spec) -> list[str]:
     ]
 
 
-def predicted(spec: Spec, returned: Any) -> Any:
+def select_prediction(spec: Spec, returned: Any) -> Any:
     """The prediction of what a module returns."""
-    return returned[0] if spec.beside else returned
+    return returned[0] if spec.other_outputs else returned
 
 
-def signature(spec: Spec) -> str:
+def forward_signature(spec: Spec) -> str:
     times = ("time",) if spec.to is None else ("time", "to")
     beside = (*(condition.name for condition in spec.conditions), *(carried.name for carried in spec.carried))
     return f"forward({', '.join(('x', *times, *beside))})"

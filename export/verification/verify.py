@@ -1,7 +1,7 @@
 """Compare the graphs with the denoiser they came from: before and after the rewrites, at many points.
 
-In two steps, so that the denoiser and its graphs need not be in memory together: what it should be (`expect`), and
-whether it is (`compare`).
+In two steps, so that the denoiser and its graphs need not be in memory together: what it should be
+(`record_reference`), and whether it is (`compare`).
 """
 
 import logging
@@ -18,26 +18,26 @@ from fewstep.export.spec import Reference, Spec, TracedDenoiser
 from fewstep.export.verification.bisect import (
     FLOAT16_TOLERANCE,
     Run,
-    differs_in_float16,
-    draws_at_random,
-    in_float16,
-    mismatch,
-    not_finite,
-    run_prepared,
-    where_samples_mix,
+    explain_float16_loss,
+    explain_mismatch,
+    explain_not_finite,
+    explain_randomness,
+    find_sample_mixing,
+    open_prepared,
+    round_to_float16,
 )
-from fewstep.export.verification.difference import difference, differs
-from fewstep.export.verification.points import ComparisonPoint, Scope, points
+from fewstep.export.verification.difference import differs, measure_difference
+from fewstep.export.verification.points import ComparisonPoint, Scope, comparison_points
 from fewstep.graph.graph import OUTPUT, TIME, Array, Graph
-from fewstep.graph.needs import duration
-from fewstep.graph.passes.attention_in_parts import attention_in_parts
+from fewstep.graph.passes.split_attention import split_attention
 from fewstep.graph.prologue import PreparedDenoiser
+from fewstep.graph.resource_needs import format_duration
 from fewstep.graph.session import open_session
-from fewstep.graph.weights import collect_behind
+from fewstep.graph.weights import collect_garbage
 from fewstep.plans.errors import UserError
-from fewstep.runtime.graph_entry import CARRIED, NAMED, NEXT
+from fewstep.runtime.kinds.graph_entry import CARRIED, NAMED, NEXT
+from fewstep.runtime.kinds.sizes import apply_sizes
 from fewstep.runtime.progress import SILENT, Progress
-from fewstep.runtime.sizes import sized
 
 LARGEST = sys.float_info.max
 WORTH_SAYING = 60.0  # seconds
@@ -93,7 +93,7 @@ class ReferenceOutputs:
     tolerance: float
     points: tuple[ComparisonPoint, ...]
     outputs: tuple[Array, ...]
-    beside: tuple[Mapping[str, Array], ...]
+    other_outputs: tuple[Mapping[str, Array], ...]
     mixed: tuple[Mapping[str, Array], Array]
     dependence: UserError | None
 
@@ -102,20 +102,24 @@ IN_FLOAT32 = "export it in float32: it computes numbers that float16 cannot hold
 ON_GPUS = "engines that compute in float16 will show it"
 
 
-def expect(spec: Spec, traced: TracedDenoiser, progress: Progress = SILENT, scope: Scope = "full") -> ReferenceOutputs:
+def record_reference(
+    spec: Spec, traced: TracedDenoiser, progress: Progress = SILENT, scope: Scope = "full"
+) -> ReferenceOutputs:
     """Run the reference at every point. UserError where its output cannot be a denoiser's.
 
     A warning where it is not finite at an edge of a condition's domain: the network has no answer to such a value, so
     its graphs need none. Export cannot know that no caller gives it.
     """
     reference, outputs, compared = traced.reference, list[Array](), list[ComparisonPoint]()
-    every = tuple(_carried_on(point, reference, number) for number, point in enumerate(points(spec, scope)))
+    every = tuple(
+        _advance_carried(point, reference, number) for number, point in enumerate(comparison_points(spec, scope))
+    )
     for done, point in enumerate(every, 1):
         started = perf_counter()
         output = reference.output(point.feeds, f" at {point}")
         if done == 1:
-            tell_time(spec, scope, perf_counter() - started)
-        wanted = sized(spec, point.sizes).output_shape
+            warn_of_time(spec, scope, perf_counter() - started)
+        wanted = apply_sizes(spec, point.sizes).output_shape
         if output.shape != (point.batch, *wanted):
             raise UserError(
                 f"{reference.name} returned shape {list(output.shape)} at {point}",
@@ -123,15 +127,15 @@ def expect(spec: Spec, traced: TracedDenoiser, progress: Progress = SILENT, scop
             )
         progress(reference.engine, done, len(every))
         if not np.isfinite(output).all():
-            fault = not_finite(reference, traced.graph, point)
+            fault = explain_not_finite(reference, traced.graph, point)
             if not point.edge:
                 raise fault
             LOG.warning("%s; no sample may have that value", fault.what)
             continue
         outputs.append(output)
         compared.append(point)
-    feeds = _mixed(every[-1], [each.time for each in every])
-    alone, dependence = _each_alone(reference, traced.graph, every[-1], feeds)
+    feeds = _mix_times(every[-1], [each.time for each in every])
+    alone, dependence = _run_samples_alone(reference, traced.graph, every[-1], feeds)
     return ReferenceOutputs(
         spec,
         scope,
@@ -140,7 +144,7 @@ def expect(spec: Spec, traced: TracedDenoiser, progress: Progress = SILENT, scop
         reference.tolerance,
         tuple(compared),
         tuple(outputs),
-        tuple(reference.beside(point.feeds) for point in compared),
+        tuple(reference.other_outputs(point.feeds) for point in compared),
         (feeds, alone),
         dependence,
     )
@@ -173,7 +177,7 @@ def compare(
         for done, (point, output) in enumerate(zip(expected.points, expected.outputs, strict=True), 1):
             returned = run(point.feeds)
             comparison = _compare(stage, expected.spec, point, output, returned[OUTPUT])
-            for name, tensor in expected.beside[done - 1].items():
+            for name, tensor in expected.other_outputs[done - 1].items():
                 if differs(tensor, returned[name], tolerance):
                     does = f"carries another {name.removeprefix(NEXT)!r} on"
                     if name.startswith(NAMED):
@@ -184,30 +188,32 @@ def compare(
                     )
             if not comparison.relative <= tolerance:
                 if stage == "float16":
-                    raise UserError(differs_in_float16(comparison.relative, point, expected.name, prepared), IN_FLOAT32)
+                    raise UserError(
+                        explain_float16_loss(comparison.relative, point, expected.name, prepared), IN_FLOAT32
+                    )
                 is_rewrite = stage == "prepared" and (expected.scope == "full" or exported_agrees(point, output))
-                raise mismatch(is_rewrite, comparison.relative, point, output, again(), exported, prepared)
+                raise explain_mismatch(is_rewrite, comparison.relative, point, output, again(), exported, prepared)
             comparisons.append(comparison)
             progress(f"{stage} graph", done, len(expected.points))
 
     if expected.scope == "full":
-        run_all("exported", open_session(attention_in_parts(exported)), expected.tolerance)
-    collect_behind(exported)  # one graph's weights at a time
-    deployed = run_prepared(_in_parts(prepared))
+        run_all("exported", open_session(split_attention(exported)), expected.tolerance)
+    collect_garbage(exported)  # one graph's weights at a time
+    deployed = open_prepared(_split_attention(prepared))
     run_all("prepared", deployed, expected.tolerance)
     if expected.dependence is not None:
         raise expected.dependence
     _check_times(expected, prepared, deployed)
     del deployed
     if half is not None:
-        run_all("float16", run_prepared(_in_parts(half)), FLOAT16_TOLERANCE)
-    comparisons.extend(_rounded(expected, prepared, is_deployed=half is not None))
+        run_all("float16", open_prepared(_split_attention(half)), FLOAT16_TOLERANCE)
+    comparisons.extend(_compare_in_float16(expected, prepared, is_deployed=half is not None))
     return Verification(expected.tolerance, tuple(comparisons), expected.engine, expected.scope)
 
 
-def samples(spec: Spec, scope: Scope) -> int:
+def count_samples(spec: Spec, scope: Scope) -> int:
     """The number of samples that a verification evaluates, of the reference and of graphs together."""
-    every = tuple(points(spec, scope))
+    every = tuple(comparison_points(spec, scope))
     batches = [point.batch for point in every]
     graphs = 2 if scope == "full" else 1
     alone = sum(_is_rounded(point, scope) for point in every)
@@ -219,26 +225,26 @@ def _is_rounded(point: ComparisonPoint, scope: Scope) -> bool:
     return point.batch == 1 and (scope == "full" or not point.edge)
 
 
-def tell_time(spec: Spec, scope: Scope, seconds: float) -> None:
+def warn_of_time(spec: Spec, scope: Scope, seconds: float) -> None:
     """A warning of a verification that takes minutes. `seconds` is the time of one sample."""
-    count = samples(spec, scope)
+    count = count_samples(spec, scope)
     if seconds * count > WORTH_SAYING:
-        shorter = f"; --verify quick takes {samples(spec, 'quick')} of them" if scope == "full" else ""
+        shorter = f"; --verify quick takes {count_samples(spec, 'quick')} of them" if scope == "full" else ""
         LOG.warning(
-            "verifying takes %d evaluations of one sample, about %s%s", count, duration(seconds * count), shorter
+            "verifying takes %d evaluations of one sample, about %s%s", count, format_duration(seconds * count), shorter
         )
 
 
-def _carried_on(point: ComparisonPoint, reference: Reference, number: int) -> ComparisonPoint:
+def _advance_carried(point: ComparisonPoint, reference: Reference, number: int) -> ComparisonPoint:
     """The point, with what the reference carries on after none, one or two runs there."""
     for _ in range(number % 3):
-        beside = reference.beside(point.feeds).items()
+        beside = reference.other_outputs(point.feeds).items()
         carried = {name.replace(NEXT, CARRIED, 1): tensor for name, tensor in beside if name.startswith(NEXT)}
         point = replace(point, feeds={**point.feeds, **carried})
     return point
 
 
-def _mixed(point: ComparisonPoint, times: Sequence[float]) -> dict[str, Array]:
+def _mix_times(point: ComparisonPoint, times: Sequence[float]) -> dict[str, Array]:
     """The feeds of a point with another time for each sample."""
     mixed = np.resize(np.unique(np.asarray(times, np.float32)), point.batch)
     if point.feeds[TIME].ndim > 1:  # of positions, which have many
@@ -246,7 +252,7 @@ def _mixed(point: ComparisonPoint, times: Sequence[float]) -> dict[str, Array]:
     return {**point.feeds, TIME: mixed}
 
 
-def _each_alone(
+def _run_samples_alone(
     reference: Reference, exported: Graph, point: ComparisonPoint, feeds: Mapping[str, Array]
 ) -> tuple[Array, UserError | None]:
     """The output of the reference for each sample alone, and the error that a sample depends on others of its batch, if
@@ -260,10 +266,10 @@ def _each_alone(
     if not differs(apart, together, reference.tolerance):
         return apart, None
     if differs(together, reference.output(feeds), reference.tolerance):
-        raise draws_at_random(reference, point)
+        raise explain_randomness(reference, point)
     return apart, UserError(
         f"{reference.name} gives a sample alone another output than in its batch, at {point}"
-        f"{where_samples_mix(reference, exported, feeds)}",
+        f"{find_sample_mixing(reference, exported, feeds)}",
         "let no operation mix the batch axis, as mean(0) does",
     )
 
@@ -278,27 +284,31 @@ def _check_times(expected: ReferenceOutputs, prepared: PreparedDenoiser, run: Ru
         )
 
 
-def _in_parts(prepared: PreparedDenoiser) -> PreparedDenoiser:
-    ahead = None if prepared.conditioner is None else attention_in_parts(prepared.conditioner)
-    return replace(prepared, body=attention_in_parts(prepared.body), conditioner=ahead)
+def _split_attention(prepared: PreparedDenoiser) -> PreparedDenoiser:
+    ahead = None if prepared.conditioner is None else split_attention(prepared.conditioner)
+    return replace(prepared, body=split_attention(prepared.body), conditioner=ahead)
 
 
-def _rounded(expected: ReferenceOutputs, prepared: PreparedDenoiser, is_deployed: bool) -> Iterator[PointComparison]:
+def _compare_in_float16(
+    expected: ReferenceOutputs, prepared: PreparedDenoiser, is_deployed: bool
+) -> Iterator[PointComparison]:
     """The cost of rounding each result to float16, one sample at each time. Too much is an error where the bundle will
     compute in float16, and else a warning: engines may be made of it later. It names the node of the first time alone,
     since a search takes as long as several runs.
     """
-    run, lost = run_prepared(in_float16(_in_parts(prepared))), list[str]()
+    run, lost = open_prepared(round_to_float16(_split_attention(prepared))), list[str]()
     for point, output in zip(expected.points, expected.outputs, strict=True):
         if _is_rounded(point, expected.scope):
             comparison = _compare("float16", expected.spec, point, output, run(point.feeds)[OUTPUT])
             if not comparison.relative <= FLOAT16_TOLERANCE:
-                what = "" if lost else differs_in_float16(comparison.relative, point, expected.name, prepared)
+                what = "" if lost else explain_float16_loss(comparison.relative, point, expected.name, prepared)
                 if is_deployed:
                     raise UserError(what, IN_FLOAT32)
                 lost.append(what or f"time {point.time:g}{point.edge and ', '}{point.edge}")
                 comparison = msgspec.structs.replace(
-                    comparison, max_abs=_number(comparison.max_abs), relative=_number(comparison.relative)
+                    comparison,
+                    max_abs=_clamp_infinite(comparison.max_abs),
+                    relative=_clamp_infinite(comparison.relative),
                 )
             yield comparison
     if lost:
@@ -306,12 +316,12 @@ def _rounded(expected: ReferenceOutputs, prepared: PreparedDenoiser, is_deployed
         LOG.warning("%s%s; %s", lost[0], others, ON_GPUS)
 
 
-def _number(difference: float) -> float:
+def _clamp_infinite(difference: float) -> float:
     """A difference that is infinite or none, as JSON can hold it."""
     return difference if difference < LARGEST else LARGEST
 
 
 def _compare(stage: Stage, spec: Spec, point: ComparisonPoint, expected: Array, output: Array) -> PointComparison:
     scalars = {c.name: point.feeds[c.input].astype(float).tolist() for c in spec.conditions if not c.shape}
-    largest, relative = difference(expected, output)
+    largest, relative = measure_difference(expected, output)
     return PointComparison(stage, point.time, point.batch, scalars, largest, relative, dict(point.sizes), point.edge)

@@ -7,27 +7,27 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from fewstep.graph.bake.ahead import checked, lay_ahead, lay_conditions
-from fewstep.graph.bake.aligned import align, stretches
 from fewstep.graph.bake.batch import RunBatch
 from fewstep.graph.bake.carried import banks_of
 from fewstep.graph.bake.draws import CHANCES, DRAWS, NOISE, Draws, draws_of
-from fewstep.graph.bake.hold import HELD, MASK, Held, HeldAs, held_along
-from fewstep.graph.bake.loop import lay_loop, lay_step
+from fewstep.graph.bake.hold import HELD, MASK, HeldAs, HoldInputs, hold_for_plan
+from fewstep.graph.bake.loop import add_loop, add_step
 from fewstep.graph.bake.metadata import TOKENS, BakedPort
-from fewstep.graph.bake.numbers import OwnNumbers
-from fewstep.graph.bake.reveal import all_revealed, begin_tokens, checked_chances
-from fewstep.graph.bake.run import BakedNetwork, Run
+from fewstep.graph.bake.reveal import add_chance_check, begin_tokens, finish_tokens
+from fewstep.graph.bake.run_parts import BakedNetwork, Run
+from fewstep.graph.bake.run_setup import add_conditions, add_limit_check, add_setup
+from fewstep.graph.bake.step_alignment import align, stretches
+from fewstep.graph.bake.step_numbers import ConstantNumbers
 from fewstep.graph.builder import Builder
 from fewstep.graph.graph import BATCH, Graph, Node, Value
 from fewstep.plans.any_plan import AnyPlan
-from fewstep.plans.arguments import check_compiled
+from fewstep.plans.argument_checks import check_compiled
 from fewstep.plans.errors import UserError
 from fewstep.plans.tokens.plan import IDS
 from fewstep.runtime.backends import Arrays
 from fewstep.runtime.bundle.manifest import Manifest
-from fewstep.runtime.bundle.networks import alone
-from fewstep.runtime.sizes import free_shape, x_dtype
+from fewstep.runtime.bundle.networks import select_network
+from fewstep.runtime.kinds.sizes import free_shape, x_dtype
 
 SAMPLE, PICTURE = "sample", "picture"  # what comes out: "image" is given to some plans
 
@@ -64,63 +64,65 @@ def assemble(
     manifest: Manifest, plan: AnyPlan, parts: Parts, batch_size: int | None, unroll: bool, hold: HeldAs
 ) -> BakedRun:
     """The run of a plan as one graph. `batch_size`: None leaves it free. `unroll`: every step is written out."""
-    held = held_along(plan, hold)
+    held = hold_for_plan(plan, hold)
     outer, draws = Builder("run"), draws_of(plan, () if held is None else held.draws)
     x = next(tensor for tensor in parts.networks[0].entry.inputs if tensor.role == "x")
     sample = (BATCH, *(plan.shape or x.shape[1:]))
     banks, vocabulary = banks_of(check_compiled(plan), manifest.carried) if plan.banks else [], manifest.vocabulary
-    ports = (*_ports(manifest, plan, parts, draws, held, sample), *(bank.taken for bank in banks))
+    ports = (*_ports(manifest, plan, parts, draws, held, sample), *(bank.input_port for bank in banks))
     output = BakedPort(SAMPLE, SAMPLE, sample, x_dtype(manifest))
     if parts.decoder is not None:
         output = BakedPort(PICTURE, PICTURE, (BATCH, *parts.decoder.outputs[0].shape[1:]), "float32")
-    check_names((*ports, output, *(bank.returned for bank in banks)))
+    check_names((*ports, output, *(bank.output_port for bank in banks)))
     tensors = {port.name: port.name for port in ports}
     is_hidden = batch_size is not None and not unroll
     if is_hidden:
-        tensors = _hide(outer, [value_of(port) for port in ports])
+        tensors = _hide_batch(outer, [value_of(port) for port in ports])
         draws = replace(draws, noise=tensors.get(NOISE, ""), rest=tensors.get(DRAWS, ""))
     if held is not None:
         held = replace(held, value=tensors[HELD], mask=tensors[MASK])
     source = tensors[next(port.name for port in ports if port.name != DRAWS)]
     for bank in banks:
-        bank.source = tensors[bank.taken.name]
+        bank.source = tensors[bank.input_port.name]
     batch = RunBatch(outer, None if is_hidden else batch_size, source)
     if parts.text is not None:
-        tensors |= outer.place(
+        tensors |= outer.inline_graph(
             parts.text, {value.name: tensors[value.name] for value in parts.text.inputs}, "text", batch=BATCH
         )
     for condition in manifest.conditions:
-        tensors[condition.name] = checked(outer, condition, tensors[condition.name])
-    conditions = lay_conditions(outer, manifest, plan, tensors, parts.nulls)
+        tensors[condition.name] = add_limit_check(outer, condition, tensors[condition.name])
+    conditions = add_conditions(outer, manifest, plan, tensors, parts.nulls)
     ahead = {
-        name: lay_ahead(outer, batch, alone(manifest, name), graphs, plan, conditions, name)
+        name: add_setup(outer, batch, select_network(manifest, name), graphs, plan, conditions, name)
         for name, graphs in parts.ahead.items()
     }
     if vocabulary is not None and draws.later:
-        draws = replace(draws, rest=checked_chances(outer, draws.rest))
+        draws = replace(draws, rest=add_chance_check(outer, draws.rest))
     state = _start(outer, manifest, plan, draws, tensors)
     run = Run(outer, batch, plan, parts.networks, parts.network_of, ahead, draws, held, banks, vocabulary)
-    state = lay_unrolled(run, state) if unroll else _laid_loops(run, state)
+    state = add_unrolled_steps(run, state) if unroll else _add_loops(run, state)
     if vocabulary is not None:
-        result = all_revealed(outer, vocabulary, *state)
+        result = finish_tokens(outer, vocabulary, *state)
     else:
         result = outer.combine(check_compiled(plan).output, state, "sample")
     if held is not None:
         result = held.finish(outer, result)
     if parts.decoder is not None:
-        (result,) = outer.place(parts.decoder, {parts.decoder.inputs[0].name: result}, "decoder", batch=BATCH).values()
+        (result,) = outer.inline_graph(
+            parts.decoder, {parts.decoder.inputs[0].name: result}, "decoder", batch=BATCH
+        ).values()
     outer.identity(result, output.name)
     for bank in banks:
         bank.finish(outer)
-    carried = tuple(_with_batch(bank.returned, batch_size) for bank in banks)
-    inputs = tuple(_with_batch(port, batch_size) for port in ports)
-    output = _with_batch(output, batch_size)
+    carried = tuple(_fix_batch(bank.output_port, batch_size) for bank in banks)
+    inputs = tuple(_fix_batch(port, batch_size) for port in ports)
+    output = _fix_batch(output, batch_size)
     extents = {name: extent for network in parts.networks for name, extent in network.graph.extents.items()}
     graph = outer.graph([*map(value_of, inputs)], [*map(value_of, (output, *carried))], extents)
     return BakedRun(graph, inputs, output, draws.later, carried)
 
 
-def _laid_loops(run: Run, state: list[str]) -> list[str]:
+def _add_loops(run: Run, state: list[str]) -> list[str]:
     """Add a Loop for each stretch of steps that one body serves; returns the names of the state behind the last."""
     steps: Sequence[Any] = run.plan.steps
     rows = [0] * len(steps) if run.held is None else run.held.rows
@@ -131,23 +133,23 @@ def _laid_loops(run: Run, state: list[str]) -> list[str]:
     kinds = [*zip(map(run.network_of, steps), rows, own, strict=True)]
     at, breaks = 0, [number > 0 and kinds[number - 1] != kind for number, kind in enumerate(kinds)]
     for stretch in stretches(run.plan, breaks):
-        state = lay_loop(run, stretch, at, state)
+        state = add_loop(run, stretch, at, state)
         at += len(stretch.steps)
     return state
 
 
-def lay_unrolled(run: Run, state: Sequence[str]) -> list[str]:
+def add_unrolled_steps(run: Run, state: Sequence[str]) -> list[str]:
     """Add all steps; returns the names of the state behind the last. `state`: K tensors [B, ...]."""
     rows = list(state)
     steps: Sequence[Any] = run.plan.steps
     for at, step in enumerate(steps):
         inner, stretch = Builder(f"step_{at}"), align(run.plan, [step])
         assert stretch is not None, "a step is aligned with itself"
-        rows, made = lay_step(run, inner, OwnNumbers(inner), run.batch, stretch, at, rows)
+        rows, made = add_step(run, inner, ConstantNumbers(inner), run.batch, stretch, at, rows)
         for bank in run.banks:
             if bank.writes[at]:
-                name = bank.returned.name
-                bank.parts.append(bank.apart(inner, made[name], len(step.branches), name))
+                name = bank.output_port.name
+                bank.parts.append(bank.split_branches(inner, made[name], len(step.branches), name))
         run.outer.add(inner)
     return rows
 
@@ -157,7 +159,7 @@ def _ports(
     plan: AnyPlan,
     parts: Parts,
     draws: Draws,
-    held: Held | None,
+    held: HoldInputs | None,
     sample: tuple[int | str, ...],
 ) -> tuple[BakedPort, ...]:
     """The inputs of the file."""
@@ -197,11 +199,11 @@ def check_names(ports: Sequence[BakedPort]) -> None:
 
 
 def _start(outer: Builder, manifest: Manifest, plan: AnyPlan, draws: Draws, tensors: Mapping[str, str]) -> list[str]:
-    """The state before the first step, as `runtime.execute.begin` has it."""
+    """The state before the first step, as `runtime.sampling.execute.begin` has it."""
     if manifest.vocabulary is not None:
         return [begin_tokens(outer, manifest.vocabulary, tensors[IDS])]
     plan = check_compiled(plan)
-    columns = [tensors[name] for name in plan.given] + [draws.lay(outer, number) for number in plan.start_draws]
+    columns = [tensors[name] for name in plan.given] + [draws.add_draw(outer, number) for number in plan.start_draws]
     state = [outer.combine(row, columns, f"start_{k}") for k, row in enumerate(plan.start)]
     for i, term in enumerate(plan.start_terms):
         tensor = outer.tensor(plan.tensors[term.tensor], term.tensor)
@@ -211,7 +213,7 @@ def _start(outer: Builder, manifest: Manifest, plan: AnyPlan, draws: Draws, tens
     return state
 
 
-def _hide(outer: Builder, values: Sequence[Value]) -> dict[str, str]:
+def _hide_batch(outer: Builder, values: Sequence[Value]) -> dict[str, str]:
     """The inputs of a fixed batch behind a Loop of one round, where their batch is not known ahead; by name.
 
     An engine folds and fuses more where it knows the batch, and then its bits differ from the bundle's graphs.
@@ -235,7 +237,7 @@ def _hide(outer: Builder, values: Sequence[Value]) -> dict[str, str]:
     return names
 
 
-def _with_batch(port: BakedPort, batch: int | None) -> BakedPort:
+def _fix_batch(port: BakedPort, batch: int | None) -> BakedPort:
     """The port at a fixed batch; None leaves it free."""
     shape = tuple(batch if size == BATCH and batch is not None else size for size in port.shape)
     return msgspec.structs.replace(port, shape=shape)

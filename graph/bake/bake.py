@@ -9,12 +9,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from fewstep.graph import io, weights
-from fewstep.graph.bake.ahead import check_branches
 from fewstep.graph.bake.assemble import BakedRun, Parts, assemble
 from fewstep.graph.bake.hold import HeldAs
-from fewstep.graph.bake.metadata import Baked, described, encoded
+from fewstep.graph.bake.metadata import Baked, describe_run, encode_metadata
 from fewstep.graph.bake.onnx_adapter import write_onnx_adapter
-from fewstep.graph.bake.run import BakedNetwork
+from fewstep.graph.bake.run_parts import BakedNetwork
+from fewstep.graph.bake.run_setup import check_branches
 from fewstep.graph.bake.seal import seal
 from fewstep.graph.commit import refuse_in_bundle
 from fewstep.graph.graph import BATCH, Graph
@@ -22,23 +22,23 @@ from fewstep.graph.shaping import check_shaping
 from fewstep.plans.any_plan import AnyPlan, regroup
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance
-from fewstep.plans.names.named_call import named_call
+from fewstep.plans.names.user_call import resolve_call
 from fewstep.plans.plan import Step
 from fewstep.plans.shaping import clip_to
 from fewstep.plans.tokens.plan import TokenStep
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle.manifest import Body, GraphEntry, Manifest
-from fewstep.runtime.bundle.networks import edges_of, whole_bodies
-from fewstep.runtime.bundle.onnx_references import referred_files
+from fewstep.runtime.bundle.networks import common_bodies, edges_of
+from fewstep.runtime.bundle.onnx_references import external_data_files
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
-from fewstep.runtime.feeds import BodyInputs
-from fewstep.runtime.loading import choose_body
+from fewstep.runtime.kinds.sizes import apply_sizes, default_sizes, free_x_shape, sizes_of
 from fewstep.runtime.options import Options
-from fewstep.runtime.planning import plan_for
 from fewstep.runtime.progress import SILENT, Progress
-from fewstep.runtime.request import PlanSettings, read_plan
-from fewstep.runtime.sizes import defaults, free_x_shape, sized, sizes_of
-from fewstep.runtime.token_planning import refuse_for_tokens
+from fewstep.runtime.sampling.feeds import BodyInputs
+from fewstep.runtime.sampling.loading import choose_body
+from fewstep.runtime.sampling.planning import plan_for
+from fewstep.runtime.sampling.request import PlanSettings, read_plan
+from fewstep.runtime.sampling.token_planning import refuse_for_tokens
 
 Planned = tuple[Bundle, str, AnyPlan]  # what options of baking name: the bundle, a body and a plan
 
@@ -94,21 +94,21 @@ def bake(
 ) -> tuple[Baked, tuple[Path, ...]]:
     """Write the file, and run it once for its test vector, for at most two minutes; returns its description, which its
     metadata has too, and the files written."""
-    bundle, body, plan = planned = planned or plan_of(options)
-    run, baked = assembled(options, planned)
+    bundle, body, plan = planned = planned or resolve_run(options)
+    run, baked = assemble_run(options, planned)
     adapters = (write_onnx_adapter(bundle, options.adapter, options.output),) if options.adapter else ()
     shape = plan.shape or bundle.manifest.x_shape
     sizes = {size: 1 for port in run.inputs for size in port.shape if isinstance(size, str)}
-    sizes |= {BATCH: options.batch or 1, **defaults(shape, bundle.manifest.sizes), **run.sizes}
+    sizes |= {BATCH: options.batch or 1, **default_sizes(shape, bundle.manifest.sizes), **run.sizes}
     baked, files = _write(run.graph, options, baked, sizes, progress)
     return baked, (*files, *adapters)
 
 
-def assembled(options: BakeOptions, planned: Planned | None = None) -> tuple[BakedRun, Baked]:
+def assemble_run(options: BakeOptions, planned: Planned | None = None) -> tuple[BakedRun, Baked]:
     """The run as a graph, and its description; nothing is written."""
-    bundle, body, plan = planned or plan_of(options)
+    bundle, body, plan = planned or resolve_run(options)
     _check(options, bundle, bundle.body(body), plan)
-    around = [named_call("around", text, 1) for text in options.around]
+    around = [resolve_call("around", text, 1) for text in options.around]
     if options.output.resolve() in (file.resolve() for each in around for file in each.files):
         raise UserError(f"{options.output} is read itself", "give the output another name")
     run = assemble(
@@ -118,10 +118,10 @@ def assembled(options: BakeOptions, planned: Planned | None = None) -> tuple[Bak
         run = each.function(run, *each.arguments)
         if not isinstance(run, BakedRun):
             raise UserError(f"around {each.text} returned {type(run).__name__}", "let it return a BakedRun")
-    return run, described(bundle.manifest, bundle.body(body), plan, run.inputs, run.output, run.draws, run.carried)
+    return run, describe_run(bundle.manifest, bundle.body(body), plan, run.inputs, run.output, run.draws, run.carried)
 
 
-def plan_of(options: BakeOptions) -> Planned:
+def resolve_run(options: BakeOptions) -> Planned:
     """The bundle, and the body and plan that are baked. UserError for an output or a body that cannot be."""
     if options.output.suffix != SUFFIX:
         raise UserError(f"output {options.output} is no ONNX file", f"give a name that ends in {SUFFIX}")
@@ -129,17 +129,17 @@ def plan_of(options: BakeOptions) -> Planned:
     bundle = open_bundle(options.bundle)
     name = options.body or choose_body(bundle, options.precision or "float32", OnnxRuntime())
     body = bundle.body(name)
-    if name not in whole_bodies(bundle.manifest):
+    if name not in common_bodies(bundle.manifest):
         fix = f"fewstep calibrate {bundle.path}"
         raise UserError(f"not every network of {bundle.path} has the body {name!r}", fix)
     if options.precision not in (None, body.precision):
         fix = f"leave precision out, or give {body.precision} (--precision on the command line)"
         raise UserError(f"body {name!r} is {body.precision}, not {options.precision}", fix)
     settings: PlanSettings = {"shaping": clip_to(options.clip), "strength": options.strength}
-    choice = read_plan(bundle.checked(Path(options.plan))) if options.plan.endswith(PLAN_FILE) else options.plan
+    choice = read_plan(bundle.check_path(Path(options.plan))) if options.plan.endswith(PLAN_FILE) else options.plan
     of_run = bundle
     if not isinstance(choice, str) and choice.shape:
-        of_run = replace(bundle, manifest=sized(bundle.manifest, sizes_of(choice.shape, bundle.manifest)))
+        of_run = replace(bundle, manifest=apply_sizes(bundle.manifest, sizes_of(choice.shape, bundle.manifest)))
     planned = plan_for(of_run, body, choice, options.guidance, settings)
     return bundle, name, regroup(planned, edges_of(bundle.manifest, name))
 
@@ -155,7 +155,7 @@ def _write(
     try:
         with TemporaryDirectory(dir=folder, prefix=".fewstep-bake-") as scratch:
             written = io.save(
-                graph, Path(scratch) / options.output.name, _limit(graph, options), metadata=encoded(baked)
+                graph, Path(scratch) / options.output.name, _limit(graph, options), metadata=encode_metadata(baked)
             )
             progress("test vector", 0, 1)
             baked = seal(written, baked, sizes)
@@ -178,7 +178,7 @@ def _weight_files(output: Path) -> frozenset[str]:
     """Names of the weight files that a graph at the output has from an earlier bake."""
     ours = re.compile(rf"{re.escape(output.stem)}-[0-9a-f]{{12}}{re.escape(output.suffix)}\.data")
     try:
-        return frozenset(name for name in referred_files(output) if ours.fullmatch(name))
+        return frozenset(name for name in external_data_files(output) if ours.fullmatch(name))
     except (OSError, ValueError):  # there is none, or it is no ONNX file
         return frozenset()
 
@@ -195,7 +195,7 @@ def _check(options: BakeOptions, bundle: Bundle, body: Body, plan: AnyPlan) -> N
     """Raise UserError for what cannot be baked."""
     if options.batch is not None and options.batch < 1:
         raise UserError(f"batch {options.batch} is no number of samples", "give 1 or more")
-    refuse_for_tokens(plan, BodyInputs.of(bundle, body).has_time)
+    refuse_for_tokens(plan, BodyInputs.from_body(bundle, body).has_time)
     for step in plan.steps:
         check_shaping(getattr(step, "shaping", None), free_x_shape(bundle.manifest))
     check_branches(bundle.manifest, plan)
@@ -204,28 +204,30 @@ def _check(options: BakeOptions, bundle: Bundle, body: Body, plan: AnyPlan) -> N
 def _parts(bundle: Bundle, name: str, plan: AnyPlan, options: BakeOptions) -> Parts:
     manifest = bundle.manifest
 
-    def opened(entry: GraphEntry) -> Graph:
+    def open_graph(entry: GraphEntry) -> Graph:
         return io.load(bundle.graph(entry), root=bundle.path)
 
-    each = {network: bundle.alone(network) for network in dict.fromkeys(step.network for step in plan.steps)}
+    each = {network: bundle.select_network(network) for network in dict.fromkeys(step.network for step in plan.steps)}
     bodies = {network: part.body(name) for network, part in each.items()}
     entries = [(network, entry) for network, body in bodies.items() for entry in body.graphs]
     first = {network: [name for name, _ in entries].index(network) for network in each}
 
     def network_of(step: Step | TokenStep) -> int:
-        return first[step.network] + bodies[step.network].serving(step.group)
+        return first[step.network] + bodies[step.network].graph_index(step.group)
 
-    def ahead(facts: Manifest) -> dict[str, Graph]:
+    def setup_graphs(facts: Manifest) -> dict[str, Graph]:
         graphs = {"conditioner": facts.conditioner, "prologue": facts.prologue}
-        return {key: opened(entry) for key, entry in graphs.items() if entry is not None}
+        return {key: open_graph(entry) for key, entry in graphs.items() if entry is not None}
 
     has_text = manifest.text is not None and not options.latents
     has_image = manifest.autoencoder is not None and not options.latents
     return Parts(
-        networks=[BakedNetwork(f"network_{number}", opened(entry), entry) for number, (_, entry) in enumerate(entries)],
+        networks=[
+            BakedNetwork(f"network_{number}", open_graph(entry), entry) for number, (_, entry) in enumerate(entries)
+        ],
         network_of=network_of,
-        ahead={network: ahead(part.manifest) for network, part in each.items()},
-        text=opened(manifest.text.graph) if has_text and manifest.text is not None else None,
-        decoder=opened(manifest.autoencoder.decoder) if has_image and manifest.autoencoder is not None else None,
+        ahead={network: setup_graphs(part.manifest) for network, part in each.items()},
+        text=open_graph(manifest.text.graph) if has_text and manifest.text is not None else None,
+        decoder=open_graph(manifest.autoencoder.decoder) if has_image and manifest.autoencoder is not None else None,
         nulls={each.name: bundle.null(each) for each in manifest.conditions if each.null_file is not None},
     )

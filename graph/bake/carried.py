@@ -10,15 +10,15 @@ from itertools import accumulate
 
 import numpy as np
 
-from fewstep.graph.bake.aligned import place_of
 from fewstep.graph.bake.metadata import BakedPort
+from fewstep.graph.bake.step_alignment import branch_offset
 from fewstep.graph.builder import Builder
 from fewstep.graph.graph import BATCH, Value
+from fewstep.plans.carried_banks import bank_rows, entries_of
 from fewstep.plans.errors import UserError
-from fewstep.plans.keeping import bank_rows, entries_of
 from fewstep.plans.plan import Plan
 from fewstep.runtime.bundle.manifest import Carried
-from fewstep.runtime.graph_entry import CARRIED, NEXT
+from fewstep.runtime.kinds.graph_entry import CARRIED, NEXT
 
 PORT = "carried"  # the meaning of these inputs and outputs
 
@@ -36,23 +36,23 @@ class CarriedBank:
     parts: list[str] = field(default_factory=list)
 
     @property
-    def taken(self) -> BakedPort:
+    def input_port(self) -> BakedPort:
         """The run's input."""
         return BakedPort(CARRIED + self.tensor.name, PORT, self._shape, self.tensor.dtype)
 
     @property
-    def returned(self) -> BakedPort:
+    def output_port(self) -> BakedPort:
         """The run's output."""
         return BakedPort(NEXT + self.tensor.name, PORT, self._shape, self.tensor.dtype)
 
-    def read(self, into: Builder, ends: tuple[str, str], name: str) -> str:
+    def add_read(self, into: Builder, ends: tuple[str, str], name: str) -> str:
         """The network's input of it, [rows * B, *shape]: the rows between two numbers, int64 [1]."""
         axis = into.constant(np.array([0], np.int64), "axis_0")
         rows = into.node("Slice", (self.source, *ends, axis), f"{name}_rows")
         shape = into.constant(np.array([-1, *self.tensor.shape], np.int64), f"{name}_flat_shape")
         return into.node("Reshape", (rows, shape), f"{name}_now")
 
-    def apart(self, into: Builder, made: str, branches: int, name: str) -> str:
+    def split_branches(self, into: Builder, made: str, branches: int, name: str) -> str:
         """The network's output of it, [branches, B, *shape]."""
         shape = into.constant(np.array([branches, -1, *self.tensor.shape], np.int64), f"{name}_apart_shape")
         return into.node("Reshape", (made, shape), f"{name}_apart")
@@ -65,8 +65,8 @@ class CarriedBank:
         """The run's output, made of all parts."""
         whole = self.parts[0]
         if len(self.parts) > 1:
-            whole = outer.node("Concat", self.parts, f"{self.returned.name}_rows", axis=0)
-        outer.identity(whole, self.returned.name)
+            whole = outer.node("Concat", self.parts, f"{self.output_port.name}_rows", axis=0)
+        outer.identity(whole, self.output_port.name)
 
     @property
     def _shape(self) -> tuple[int | str, ...]:
@@ -74,9 +74,10 @@ class CarriedBank:
 
 
 def banks_of(plan: Plan, carried: Sequence[Carried]) -> list[CarriedBank]:
-    """The banks of a plan, as `plans.keeping` makes them. UserError for others, as of mixed slots or positions."""
+    """The banks of a plan, as `plans.carried_banks` makes them. UserError for others, as of mixed slots or
+    positions."""
     tensors, banks, last = {each.name: each for each in carried}, [], plan.steps[-1]
-    if plan.rolling is not None:
+    if plan.rolling_bank is not None:
         raise UserError(f"plan {plan.name!r} rolls on from run to run", "run the bundle: no file holds that")
     counts = [len(step.branches) for step in plan.steps]
     for number, bank in enumerate(plan.banks):
@@ -85,7 +86,7 @@ def banks_of(plan: Plan, carried: Sequence[Carried]) -> list[CarriedBank]:
             raise UserError(f"plan {plan.name!r} mixes slots of {bank.name!r}", "run the bundle: no file holds that")
         first, count = tuple(accumulate(counts[:-1], initial=0)), sum(counts)
         if tensor.bank == "sample":
-            first, count = tuple(place_of(step.branches, last.branches) for step in plan.steps), len(last.branches)
+            first, count = tuple(branch_offset(step.branches, last.branches) for step in plan.steps), len(last.branches)
         if -1 in first:
             what = f"plan {plan.name!r} reads branches of {bank.name!r} in another order than they are written"
             raise UserError(what, "run the bundle: no file holds that")

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from fewstep.graph.builder import Builder
 from fewstep.plans import noise
 from fewstep.plans.any_plan import AnyPlan
-from fewstep.plans.arguments import check_compiled, check_tokens
+from fewstep.plans.argument_checks import check_compiled, check_tokens
 from fewstep.plans.tokens.plan import LOGITS
-from fewstep.runtime.tokens import chances_of
+from fewstep.runtime.sampling.tokens import chances_of
 
 DRAWN = NOISE, DRAWS, CHANCES = "noise", "draws", "chances"  # meanings of inputs; chances are called draws too
 START = 0  # the draw that most samples start from
@@ -34,21 +34,21 @@ class Draws:
     noise: str = NOISE
     rest: str = DRAWS
 
-    def lay(self, outer: Builder, number: int) -> str:
+    def add_draw(self, outer: Builder, number: int) -> str:
         """One draw [B, ...]."""
         if number == START:
             return self.noise
         place = outer.constant(np.array(self.later.index(number), np.int64), f"place_{number}")
-        return outer.once("Gather", (self.rest, place), f"draw_{number}", axis=0)
+        return outer.node_once("Gather", (self.rest, place), f"draw_{number}", axis=0)
 
-    def lay_all(self, outer: Builder) -> str:
+    def add_all_draws(self, outer: Builder) -> str:
         """All draws that steps read [D, B, ...], which `places` counts in; "" where steps read none."""
         if not self.is_again:
             return self.rest if self.later else ""
-        first = outer.once(
+        first = outer.node_once(
             "Unsqueeze", (self.noise, outer.constant(np.array([0], np.int64), "first_axis")), "noise_first"
         )
-        return outer.once("Concat", (first, self.rest), "all_draws", axis=0) if self.later else first
+        return outer.node_once("Concat", (first, self.rest), "all_draws", axis=0) if self.later else first
 
     def places(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
         """The places of draws of these numbers among all; a draw that a step does not read stands anywhere."""
@@ -67,12 +67,12 @@ def draws_of(plan: AnyPlan, held: Sequence[int] = ()) -> Draws:
     return Draws(START in numbers, tuple(sorted(numbers - {START})), START in by_steps)
 
 
-def drawn(meaning: str, numbers: Sequence[int], seeds: Sequence[int], shape: Sequence[int]) -> NDArray[Any]:
+def draw_input(meaning: str, numbers: Sequence[int], seeds: Sequence[int], shape: Sequence[int]) -> NDArray[Any]:
     """An input of seeds, for samples of a shape: `noise` [B, *shape], or `draws` and `chances` [D, B, *shape] of these
     numbers."""
     if meaning == NOISE:
-        return noise.stacked(seeds, START, tuple(shape))
+        return noise.normal_batch(seeds, START, tuple(shape))
     if meaning == DRAWS:
-        return np.stack([noise.stacked(seeds, number, tuple(shape)) for number in numbers])
+        return np.stack([noise.normal_batch(seeds, number, tuple(shape)) for number in numbers])
     chances = [noise.uniforms(seeds, number, math.prod(shape)) for number in numbers]
     return np.stack(chances).reshape(-1, len(seeds), *shape)

@@ -1,6 +1,6 @@
 """A hold in a baked run: inputs for the part of the sample that is known, which is put back at every step.
 
-The same arithmetic as `runtime.execute.held_state`, whose noise is draw 0 or one draw for each step.
+The same arithmetic as `runtime.sampling.execute.apply_hold`, whose noise is draw 0 or one draw for each step.
 """
 
 from collections.abc import Sequence
@@ -9,18 +9,18 @@ from typing import Literal
 
 from fewstep.graph.builder import Builder
 from fewstep.plans.any_plan import AnyPlan
-from fewstep.plans.arguments import check_compiled
+from fewstep.plans.argument_checks import check_compiled
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import IMAGE, NOISE, row_names
 from fewstep.plans.tokens.plan import IDS
-from fewstep.runtime.execute import FRESH_DRAW, HOLD_DRAW, x_row
+from fewstep.runtime.sampling.execute import FRESH_DRAW, HOLD_DRAW, x_row
 
 HeldAs = Literal["none", "noised", "fresh", "clean"]
 HELD, MASK = "held", "held_mask"  # inputs
 
 
 @dataclass(frozen=True)
-class Held:
+class HoldInputs:
     """A hold along a plan. value, mask: tensors [B, ...].
 
     rows: which row of the state is x, at each step. alphas, sigmas: of the steps, which noise the value. draws: the
@@ -34,7 +34,7 @@ class Held:
     value: str = HELD
     mask: str = MASK
 
-    def lay(self, table: Builder, row: str, scales: Sequence[str], noise: str, name: str) -> str:
+    def add_hold(self, table: Builder, row: str, scales: Sequence[str], noise: str, name: str) -> str:
         """The row of x, held. scales: alpha and sigma, tensors of one element; noise [B, ...]: both for a noised value.
 
         `row` and what is returned are [B, ...].
@@ -54,7 +54,7 @@ class Held:
         return table.node("Where", (is_held, self.value, sample), "sample_held")
 
 
-def held_along(plan: AnyPlan, kind: HeldAs) -> Held | None:
+def hold_for_plan(plan: AnyPlan, kind: HeldAs) -> HoldInputs | None:
     """The hold of a kind along a plan; None for none. UserError where nothing can be held."""
     if kind == "none":
         return None
@@ -64,4 +64,4 @@ def held_along(plan: AnyPlan, kind: HeldAs) -> Held | None:
     rows, alphas, sigmas = zip(*map(x_row, plan.steps), strict=True)
     fresh = tuple(FRESH_DRAW + left for left in range(len(plan.steps), 0, -1))
     draws = {"noised": (HOLD_DRAW,) * len(plan.steps), "fresh": fresh, "clean": ()}[kind]
-    return Held(rows, alphas, sigmas, draws)
+    return HoldInputs(rows, alphas, sigmas, draws)

@@ -1,11 +1,11 @@
 """A stretch of aligned steps as an ONNX Loop: one body, whose numbers are looked up by the number of the step.
 
 For tokens the update is in `reveal.py`. For others it is Mul and Add in float32, term by term, as in
-`fewstep.runtime.execute`. It is no MatMul, which engines may run in a shorter type (TF32, bfloat16). Its coefficients
-are no constants of the body, so no engine folds them into the network's last or first layer, which would change bits.
-For the same reason a coefficient of 1 on the network's output is multiplied too: an engine adds into a convolution what
-is added behind it. Shapes in the body follow from the state, whose batch is a symbol there even if it is fixed outside:
-a known batch lets engines fuse more than they do in the bundle's own graph.
+`fewstep.runtime.sampling.execute`. It is no MatMul, which engines may run in a shorter type (TF32, bfloat16). Its
+coefficients are no constants of the body, so no engine folds them into the network's last or first layer, which would
+change bits. For the same reason a coefficient of 1 on the network's output is multiplied too: an engine adds into a
+convolution what is added behind it. Shapes in the body follow from the state, whose batch is a symbol there even if it
+is fixed outside: a known batch lets engines fuse more than they do in the bundle's own graph.
 """
 
 from collections.abc import Sequence
@@ -15,22 +15,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.graph import weights
-from fewstep.graph.bake.aligned import NO_TENSOR, Aligned, Stretch
 from fewstep.graph.bake.batch import RunBatch
 from fewstep.graph.bake.carried import PORT
-from fewstep.graph.bake.hold import Held
-from fewstep.graph.bake.numbers import StepNumbers
+from fewstep.graph.bake.hold import HoldInputs
 from fewstep.graph.bake.reveal import Reveal
-from fewstep.graph.bake.run import BakedNetwork, Run
+from fewstep.graph.bake.run_parts import BakedNetwork, Run
+from fewstep.graph.bake.step_alignment import NO_TENSOR, AlignedSteps, StepRange
+from fewstep.graph.bake.step_numbers import StepNumbers
 from fewstep.graph.builder import Builder, Coefficient
 from fewstep.graph.graph import BATCH, Array, Node, Value
 from fewstep.graph.shaping import lay_shaping
-from fewstep.plans.arguments import check_compiled
-from fewstep.plans.plan import Plan, array
+from fewstep.plans.argument_checks import check_compiled
+from fewstep.plans.plan import Plan, tensor_values
 from fewstep.plans.shaping import Clip
 
 
-def lay_loop(run: Run, stretch: Stretch, at: int, state: Sequence[str]) -> list[str]:
+def add_loop(run: Run, stretch: StepRange, at: int, state: Sequence[str]) -> list[str]:
     """Add the steps of a stretch, the first of which is step `at`; returns the names of the state behind it. All steps
     write the same banks, in as many branches.
 
@@ -40,14 +40,16 @@ def lay_loop(run: Run, stretch: Stretch, at: int, state: Sequence[str]) -> list[
     inner = Builder(name)
     rows = [f"{name}/state_{k}" for k in range(len(state))]
     numbers, inner_batch = StepNumbers(inner), RunBatch(inner, None, rows[0])
-    nexts, returned = lay_step(run, inner, numbers, inner_batch, stretch, at, rows)
+    nexts, returned = add_step(run, inner, numbers, inner_batch, stretch, at, rows)
     inner.nodes[:0] = numbers.look_up()
-    outer.constants |= _codes(inner)
+    outer.constants |= _take_int8_codes(inner)
     outer.optional |= inner.optional  # a Loop's body has no optional inputs, and reads those around it
     inner.optional = {}
     goes_on = inner.node("Identity", (f"{name}/goes_on",), "still_goes_on")
     branches, written = len(stretch.branches), [bank for bank in run.banks if bank.writes[at]]
-    made = [bank.apart(inner, returned[bank.returned.name], branches, bank.returned.name) for bank in written]
+    made = [
+        bank.split_branches(inner, returned[bank.output_port.name], branches, bank.output_port.name) for bank in written
+    ]
     x = next(tensor for tensor in network.entry.inputs if tensor.role == "x")
     sample = next(value for value in network.graph.inputs if value.name == x.name)
     whole, flag = np.dtype(np.int64), np.dtype(bool)
@@ -67,19 +69,19 @@ def lay_loop(run: Run, stretch: Stretch, at: int, state: Sequence[str]) -> list[
     count = outer.constant(np.array(len(stretch.steps), np.int64), f"{name}_steps")
     true = outer.constant(np.array(True), "goes_on")
     behind = tuple(f"{outer.prefix}/{name}_state_{k}" for k in range(len(state)))
-    outputs = tuple(f"{outer.prefix}/{name}_{bank.returned.name}" for bank in written)
+    outputs = tuple(f"{outer.prefix}/{name}_{bank.output_port.name}" for bank in written)
     outer.nodes.append(Node("Loop", (count, true, *state), (*behind, *outputs), {"body": body}, name))
     for bank, each in zip(written, outputs, strict=True):  # of each step
         shape = outer.constant(
             np.array([branches * len(stretch.steps), -1, *bank.tensor.shape], np.int64), f"{each}_shape"
         )
-        bank.parts.append(outer.node("Reshape", (each, shape), f"{name}_{bank.returned.name}_rows"))
+        bank.parts.append(outer.node("Reshape", (each, shape), f"{name}_{bank.output_port.name}_rows"))
     outer.described |= {row: replace(sample, name=row) for row in behind}
     return [*behind]
 
 
-def lay_step(
-    run: Run, inner: Builder, numbers: StepNumbers, batch: RunBatch, stretch: Stretch, at: int, rows: Sequence[str]
+def add_step(
+    run: Run, inner: Builder, numbers: StepNumbers, batch: RunBatch, stretch: StepRange, at: int, rows: Sequence[str]
 ) -> tuple[list[str], dict[str, str]]:
     """Add a step of a stretch to `inner`; returns the rows of the state behind it, and all that the network returns."""
     step = _Step(run, inner, numbers, batch, stretch, at)
@@ -89,7 +91,7 @@ def lay_step(
     return step.advance(check_compiled(run.plan), rows), step.made
 
 
-def _codes(inner: Builder) -> dict[str, Array]:
+def _take_int8_codes(inner: Builder) -> dict[str, Array]:
     """Takes the large int8 constants out of the body of a Loop and returns them.
 
     onnxruntime holds the constants of a body up to three times, those around it once. Fusions that change bits want
@@ -113,7 +115,7 @@ class _Step:
     inner: Builder
     numbers: StepNumbers
     batch: RunBatch
-    stretch: Stretch
+    stretch: StepRange
     at: int
     made: dict[str, str] = field(default_factory=dict)
 
@@ -125,9 +127,9 @@ class _Step:
     def advance(self, plan: Plan, rows: Sequence[str]) -> list[str]:
         """The rows of the state behind the step. All steps of the stretch hold the same row."""
         stretch, inner, draws = self.stretch, self.inner, self.run.draws
-        assert isinstance(stretch, Aligned)
+        assert isinstance(stretch, AlignedSteps)
         if self.run.held is not None:
-            rows = self._held(rows, self.run.held)
+            rows = self._apply_hold(rows, self.run.held)
         u = inner.combine(self._row(stretch.input), rows, "u")
         outputs = self.outputs(u)
         columns = [*rows, *outputs]
@@ -142,7 +144,7 @@ class _Step:
                 [self.numbers.float(ends) for ends in stretch.bounds.T] if isinstance(stretch.shaping, Clip) else []
             )
             columns.append(lay_shaping(inner, stretch.shaping, values, bounds, sample))
-        noise = draws.lay_all(self.run.outer) if stretch.draws.size else ""
+        noise = draws.add_all_draws(self.run.outer) if stretch.draws.size else ""
         for d, numbers in enumerate(draws.places(stretch.draws).T):
             columns.append(inner.node("Gather", (noise, self.numbers.scalar(numbers)), f"draw_{d}", axis=0))
         nexts = []
@@ -157,7 +159,7 @@ class _Step:
             nexts.append(inner.node("Identity", (row,), f"next_{k}"))
         return nexts
 
-    def _held(self, rows: Sequence[str], held: Held) -> list[str]:
+    def _apply_hold(self, rows: Sequence[str], held: HoldInputs) -> list[str]:
         """The rows, of which the row of x is held."""
         draws = self.run.draws
         steps = slice(self.at, self.at + len(self.stretch.steps))
@@ -166,10 +168,10 @@ class _Step:
             scales = [self.numbers.float(np.array(each[steps])) for each in (held.alphas, held.sigmas)]
             places = draws.places(np.array(held.draws[steps]))
             noise = self.inner.node(
-                "Gather", (draws.lay_all(self.run.outer), self.numbers.scalar(places)), "hold_draw", axis=0
+                "Gather", (draws.add_all_draws(self.run.outer), self.numbers.scalar(places)), "hold_draw", axis=0
             )
         row = held.rows[self.at]
-        return [*rows[:row], held.lay(self.inner, rows[row], scales, noise, "hold"), *rows[row + 1 :]]
+        return [*rows[:row], held.add_hold(self.inner, rows[row], scales, noise, "hold"), *rows[row + 1 :]]
 
     def outputs(self, u: str) -> list[str]:
         """The network on u, once for all branches; one output per branch and head."""
@@ -187,13 +189,13 @@ class _Step:
         feeds = {
             tensor.name: self._input(tensor.name, tensor.role, places, stacked) for tensor in self.network.entry.inputs
         }
-        self.made = inner.place(self.network.graph, feeds, inner.prefix, self.network.name, evaluated)
+        self.made = inner.inline_graph(self.network.graph, feeds, inner.prefix, self.network.name, evaluated)
         result = next(iter(self.made.values()))
         if uneven:
             results = [self._branch(result, branch) for branch in range(count)]
         elif count > 1:
             names = [f"output_{branch}" for branch in range(count)]
-            results = [*inner.split("Split", (result,), names, axis=0, num_outputs=count)]
+            results = [*inner.multi_output_node("Split", (result,), names, axis=0, num_outputs=count)]
         else:
             results = [result]
         if stretch.heads == 1:
@@ -202,7 +204,7 @@ class _Step:
         return [
             output
             for branch, names in zip(results, heads, strict=True)
-            for output in inner.split("Split", (branch,), names, axis=1, num_outputs=stretch.heads)
+            for output in inner.multi_output_node("Split", (branch,), names, axis=1, num_outputs=stretch.heads)
         ]
 
     def _branch(self, result: str, branch: int) -> str:
@@ -225,10 +227,10 @@ class _Step:
             shape = self.inner.node("Shape", (places,), f"{name}_shape")
             return self.inner.node("Expand", (self.numbers.float(np.array(times)), shape), f"{name}_now")
         if role == PORT:
-            (bank,) = (each for each in self.run.banks if each.taken.name == name)
+            (bank,) = (each for each in self.run.banks if each.input_port.name == name)
             begin = np.array(bank.first[self.at : self.at + len(steps)])
             ends = (self.numbers.integer(begin), self.numbers.integer(begin + len(self.stretch.branches)))
-            return bank.read(self.inner, ends, name)
+            return bank.add_read(self.inner, ends, name)
         ahead = self.run.ahead[steps[0].network]
         if name in ahead.by_pair:
             source, first = ahead.by_pair[name], list(ahead.first_pair[self.at : self.at + len(steps)])
@@ -253,7 +255,7 @@ class _Step:
     def _tensor(self, plan: Plan, numbers: NDArray[np.int64], term: int) -> str:
         """A term's tensor in this step, of numbers [S], zeros where it has none."""
         used = sorted({int(number) for number in numbers} - {NO_TENSOR})
-        arrays: list[Array] = [array(plan.tensors[number]).astype(np.float32) for number in used]
+        arrays: list[Array] = [tensor_values(plan.tensors[number]).astype(np.float32) for number in used]
         shape = np.broadcast_shapes(*(each.shape for each in arrays))
         stack = np.stack([*(np.broadcast_to(each, shape) for each in arrays), np.zeros(shape, np.float32)])
         table = self.inner.constant(stack, f"tensors_{term}")

@@ -11,7 +11,7 @@ from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.guidance import describe
 from fewstep.plans.spec import Strict
 from fewstep.runtime.bundle.manifest import Affine, Body, Condition, Manifest, Policy, Spectrogram, Vocabulary
-from fewstep.runtime.kind import kinds
+from fewstep.runtime.kinds.kind import kinds
 
 KEY = "fewstep"
 TOKENS = "tokens"  # the meaning of an input: known tokens, -1 where a position is open
@@ -81,7 +81,7 @@ class Baked(Strict, frozen=True, kw_only=True):
 KINDS = frozenset(Baked.__struct_fields__) - {"carried"}  # of a denoiser, which a program needs; ports say the others
 
 
-def described(
+def describe_run(
     manifest: Manifest,
     body: Body,
     plan: AnyPlan,
@@ -113,11 +113,11 @@ def described(
     )
 
 
-def encoded(baked: Baked) -> dict[str, str]:
+def encode_metadata(baked: Baked) -> dict[str, str]:
     """The metadata of the file."""
     return {KEY: msgspec.json.encode(baked).decode()}
 
 
-def decoded(metadata: dict[str, Any]) -> Baked:
+def decode_metadata(metadata: dict[str, Any]) -> Baked:
     """The description in a file's metadata."""
     return msgspec.json.decode(metadata[KEY], type=Baked)

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import onnxruntime as ort
 
-from fewstep.graph.session import explained
+from fewstep.graph.session import report_ort_errors
 from fewstep.runtime.bundle.reading import Bundle
-from fewstep.runtime.lora.adapted import slot_inputs
 from fewstep.runtime.lora.file import read_lora
+from fewstep.runtime.sampling.adapters import slot_inputs
 
 SUFFIX = ".onnx_adapter"
 VERSION = 1  # of the adapter and of its model, which onnxruntime keeps for programs
@@ -22,7 +22,7 @@ def write_onnx_adapter(bundle: Bundle, files: Sequence[str], baked: Path) -> Pat
     by_graph = slot_inputs(bundle, [read_lora(text) for text in files])
     inputs = {name: array for own in by_graph.values() for name, array in own.items()}
     output = baked.with_suffix(SUFFIX)
-    with explained(f"write {output.name}", "check its folder, and the space left"):
+    with report_ort_errors(f"write {output.name}", "check its folder, and the space left"):
         adapter = ort.AdapterFormat()
         adapter.set_adapter_version(VERSION)
         adapter.set_model_version(VERSION)

@@ -1,7 +1,7 @@
 """A step of a token plan in ONNX: candidates, their scores, and which of them become tokens.
 
-The same rule as `fewstep.runtime.tokens.advance`, in float64. Scores are whole parts of 2**-32 in both, so an inference
-engine whose sums differ in the last bit orders positions alike.
+The same rule as `fewstep.runtime.sampling.tokens.advance`, in float64. Scores are whole parts of 2**-32 in both, so an
+inference engine whose sums differ in the last bit orders positions alike.
 """
 
 import math
@@ -11,15 +11,15 @@ from typing import cast
 
 import numpy as np
 
-from fewstep.graph.bake.ahead import INT64, checked, refused_where
-from fewstep.graph.bake.aligned import Stretch
 from fewstep.graph.bake.draws import Draws
-from fewstep.graph.bake.numbers import StepNumbers
+from fewstep.graph.bake.run_setup import INT64, add_limit_check, add_refusal
+from fewstep.graph.bake.step_alignment import StepRange
+from fewstep.graph.bake.step_numbers import StepNumbers
 from fewstep.graph.builder import Builder
 from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.tokens.plan import IDS, TokenStep
 from fewstep.runtime.bundle.manifest import Condition, Vocabulary
-from fewstep.runtime.tokens import CHANCES, EVEN, chances_of
+from fewstep.runtime.sampling.tokens import CHANCES, EVEN, chances_of
 
 DOUBLE = 11  # of ONNX
 BEGINS_OPEN = "begins_open"  # of the outer graph: where a run's ids are open at its start
@@ -30,24 +30,25 @@ def begin_tokens(outer: Builder, vocabulary: Vocabulary, known: str) -> str:
     known token, and is refused as -2 is."""
     mask, zero, none = (outer.constant(np.array(each, np.int64), f"id_{each}") for each in (vocabulary.mask, 0, -2))
     no_mask = outer.node("Where", (outer.node("Equal", (known, mask), "is_given_mask"), none, known), "known_or_none")
-    tokens = checked(outer, Condition(IDS, IDS, low=-1, high=vocabulary.size - 1), no_mask)
+    tokens = add_limit_check(outer, Condition(IDS, IDS, low=-1, high=vocabulary.size - 1), no_mask)
     ids = outer.node("Where", (outer.node("Less", (tokens, zero), "is_unknown"), mask, tokens), "first_ids")
     outer.node("Equal", (ids, mask), BEGINS_OPEN)
     return ids
 
 
-def checked_chances(outer: Builder, draws: str) -> str:
+def add_chance_check(outer: Builder, draws: str) -> str:
     """All chances [D, B, *shape], refused where one is not between 0 and 1: 1 would draw an id beyond all."""
     ends = [outer.constant(np.array(float(end)), f"chance_of_{end}") for end in (0, 1)]
     tests = [outer.node(op, (draws, end), op) for op, end in zip(("Greater", "Less"), ends, strict=True)]
     is_wrong = outer.node("Not", (outer.node("And", tests, "are_chances"),), "are_no_chances")
-    return refused_where(outer, is_wrong, draws, "draws_are_between_0_and_1", "float64")
+    return add_refusal(outer, is_wrong, draws, "draws_are_between_0_and_1", "float64")
 
 
-def all_revealed(outer: Builder, vocabulary: Vocabulary, ids: str) -> str:
-    """The ids behind the last step; the file fails where a position is still open, as `checked` does for a value."""
+def finish_tokens(outer: Builder, vocabulary: Vocabulary, ids: str) -> str:
+    """The ids behind the last step; the file fails where a position is still open, as `add_limit_check` does for a
+    value."""
     mask = outer.constant(np.array(vocabulary.mask, np.int64), f"id_{vocabulary.mask}")
-    return refused_where(outer, outer.node("Equal", (ids, mask), "is_left"), ids, "every_position_is_revealed")
+    return add_refusal(outer, outer.node("Equal", (ids, mask), "is_left"), ids, "every_position_is_revealed")
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Reveal:
     inner: Builder
     numbers: StepNumbers
     plan: AnyPlan
-    stretch: Stretch
+    stretch: StepRange
     at: int
     vocabulary: Vocabulary
     draws: Draws
@@ -69,11 +70,13 @@ class Reveal:
         mask = self._int64(self.vocabulary.mask)
         is_open = node("Equal", (ids, mask), "is_open")
         begins_open = f"{self.outer.prefix}/{BEGINS_OPEN}"
-        some, of_start = (self._here(each, name) for each, name in ((is_open, "some"), (begins_open, "of_start")))
+        some, of_start = (
+            self._restrict_mask(each, name) for each, name in ((is_open, "some"), (begins_open, "of_start"))
+        )
         order = self._chance(1)
-        logs = self._guided(outputs)
+        logs = self._guided_log_probs(outputs)
         is_none = node("IsNaN", (node("Gather", (logs, self._int64(0)), "first_log", axis=-1),), "is_none")
-        token = refused_where(
+        token = add_refusal(
             self.inner, node("And", (some, is_none), "is_unlikely"), self._token(logs), "logits_are_finite"
         )
         log = ""
@@ -83,7 +86,7 @@ class Reveal:
         if step.chance is not None:
             shown = node("Less", (order, self.numbers.double([each.chance for each in steps])), "by_chance")
         else:
-            shown = self._ranked(ids, self._score(logs, log, order), some, of_start)
+            shown = self._top_positions(ids, self._score(logs, log, order), some, of_start)
             if step.threshold is not None:
                 threshold = self.numbers.double([each.threshold for each in steps])
                 sure = node("Greater", (node("Exp", (log,), "own_share"), threshold), "is_sure")
@@ -101,7 +104,7 @@ class Reveal:
         first: TokenStep = self.stretch.steps[0]
         return first
 
-    def _here(self, mask: str, name: str) -> str:
+    def _restrict_mask(self, mask: str, name: str) -> str:
         """The mask [B, *shape], true only among the positions that the step may change."""
         length = self.plan.shape[-1]
         ends = [each.positions or (0, length) for each in self.stretch.steps]
@@ -121,29 +124,29 @@ class Reveal:
         if not any(each in chances_of(self.at + n, self.stretch.steps[n]) for n, each in enumerate(wanted)):
             return ""
         place = self.numbers.scalar(self.draws.places(np.array(wanted)))
-        return self.inner.node("Gather", (self.draws.lay_all(self.outer), place), f"chance_{kind}", axis=0)
+        return self.inner.node("Gather", (self.draws.add_all_draws(self.outer), place), f"chance_{kind}", axis=0)
 
-    def _guided(self, outputs: Sequence[str]) -> str:
+    def _guided_log_probs(self, outputs: Sequence[str]) -> str:
         """The logarithm of the guided probabilities, at the step's temperature."""
         node, steps = self.inner.node, self.stretch.steps
         logs = [
-            self._normalised(node("Cast", (each,), f"logits_{b}", to=DOUBLE), f"logs_{b}")
+            self._log_softmax(node("Cast", (each,), f"logits_{b}", to=DOUBLE), f"logs_{b}")
             for b, each in enumerate(outputs)
         ]
         guided = logs[0]
         if len(logs) > 1:
             own = [dict(zip(each.branches, each.weights, strict=True)) for each in steps]
             row = [self.numbers.double([each.get(branch, 0.0) for each in own]) for branch in self.stretch.branches]
-            guided = self._normalised(self.inner.combine(row, logs, "mixed"), "guided")
+            guided = self._log_softmax(self.inner.combine(row, logs, "mixed"), "guided")
         heats = [each.temperature for each in steps]
         if {*heats} <= {0.0} or {*heats} == {1.0}:
             return guided
-        return self._normalised(node("Div", (guided, self.numbers.double(heats)), "heated"), "heated_logs")
+        return self._log_softmax(node("Div", (guided, self.numbers.double(heats)), "heated"), "heated_logs")
 
-    def _normalised(self, logits: str, name: str) -> str:
-        return self.inner.node("LogSoftmax", (self._without_mask(logits, -math.inf, name),), name, axis=-1)
+    def _log_softmax(self, logits: str, name: str) -> str:
+        return self.inner.node("LogSoftmax", (self._set_mask_logit(logits, -math.inf, name),), name, axis=-1)
 
-    def _without_mask(self, rows: str, value: float, name: str) -> str:
+    def _set_mask_logit(self, rows: str, value: float, name: str) -> str:
         """Rows [B, *shape, V] with a value at the mask id, where there is a logit for it."""
         if self.vocabulary.mask >= self.vocabulary.size:
             return rows
@@ -172,12 +175,12 @@ class Reveal:
         elif self.step.score == "probability":
             score = node("ReduceMax", (logs, last), "score", keepdims=0)
         elif self.step.score == "margin":
-            two, _ = self.inner.split("TopK", (logs, self._int64([2])), ("two", "two_ids"), axis=-1)
+            two, _ = self.inner.multi_output_node("TopK", (logs, self._int64([2])), ("two", "two_ids"), axis=-1)
             shares = node("Exp", (two,), "two_shares")
             ends = [node("Gather", (shares, self._int64(k)), f"share_{k}", axis=-1) for k in (0, 1)]
             score = node("Sub", ends, "score")
         else:
-            finite = self._without_mask(logs, 0.0, "entropy")
+            finite = self._set_mask_logit(logs, 0.0, "entropy")
             score = node(
                 "ReduceSum",
                 (node("Mul", (node("Exp", (logs,), "share_of"), finite), "terms"), last),
@@ -197,9 +200,9 @@ class Reveal:
         parts = node("Round", (node("Mul", (score, self._double(EVEN)), "score_parts"),), "score_whole_parts")
         return node("Div", (parts, self._double(EVEN)), "score_even")
 
-    def _ranked(self, ids: str, score: str, some: str, of_start: str) -> str:
+    def _top_positions(self, ids: str, score: str, some: str, of_start: str) -> str:
         """The mask [B, *shape] of the highest scores: as many as the step reveals."""
-        node, split, one = self.inner.node, self.inner.split, self._int64([1])
+        node, split, one = self.inner.node, self.inner.multi_output_node, self._int64([1])
         size = math.prod(self.plan.shape)
         only = node("Where", (some, score, self._double(-math.inf)), "score_of_some")
         flat = node("Reshape", (only, self._int64([0, -1])), "score_flat")
@@ -218,7 +221,7 @@ class Reveal:
         return node("Reshape", (shown, node("Shape", (ids,), "ids_shape")), "ranked")
 
     def _count(self, of_start: str) -> str:
-        """The least number of positions that the step reveals [B, 1], as `fewstep.runtime.tokens._counts`."""
+        """The least number of positions that the step reveals [B, 1], as `fewstep.runtime.sampling.tokens._counts`."""
         node, steps = self.inner.node, cast("tuple[TokenStep, ...]", self.plan.steps)
         totals = [sum(each.reveal for each in steps if each.positions == step.positions) for step in steps]
         left = [

@@ -11,9 +11,9 @@ import numpy as np
 from fewstep.graph import io
 from fewstep.graph.bake.carried import PORT
 from fewstep.graph.bake.draws import DRAWN
-from fewstep.graph.bake.metadata import NO_CHECKSUM, TOKENS, Baked, BakedPort, BakedSample, encoded
-from fewstep.graph.bake.sealed import BAKE_AGAIN, MARK, computed, digest, stored
-from fewstep.graph.needs import GB
+from fewstep.graph.bake.metadata import NO_CHECKSUM, TOKENS, Baked, BakedPort, BakedSample, encode_metadata
+from fewstep.graph.bake.seal_check import BAKE_AGAIN, MARK, compute_sample, digest, select_stored
+from fewstep.graph.resource_needs import GB
 from fewstep.plans.errors import UserError
 from fewstep.runtime.machine.memory import this_space
 
@@ -35,13 +35,13 @@ def seal(files: Sequence[Path], baked: Baked, sizes: Mapping[str, int]) -> Baked
     vector = BakedSample(SEED, dict(sizes), fills, "", ())
     try:
         _check_memory(files)
-        output = computed(file, msgspec.structs.replace(baked, sample=vector), LONGEST)
-        values = tuple(float(f"{value:.7g}") for value in stored(output))
+        output = compute_sample(file, msgspec.structs.replace(baked, sample=vector), LONGEST)
+        values = tuple(float(f"{value:.7g}") for value in select_stored(output))
         vector = msgspec.structs.replace(vector, sha256=digest(output), values=values)
         baked = msgspec.structs.replace(baked, sample=vector)
     except UserError as error:  # this machine's or this engine's limits: a wrong backbone was refused before
         LOG.warning("the file has no test vector: %s", error.what)
-    io.set_metadata(file, encoded(baked))
+    io.set_metadata(file, encode_metadata(baked))
     content = file.read_bytes()
     checksum = sha256(content).hexdigest()
     zeros, digits = (MARK + digits.encode() for digits in (NO_CHECKSUM, checksum))

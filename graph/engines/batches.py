@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import GraphEntry, Size
-from fewstep.runtime.sizes import dimension
-from fewstep.runtime.sizes import read_sizes as sizes_of_shape
+from fewstep.runtime.kinds.sizes import infer_sizes as sizes_of_shape
+from fewstep.runtime.kinds.sizes import resolve_dimension
 
 BATCH = "batch"
 USUAL_BATCH = 4  # the preferred batch by default
@@ -17,7 +17,7 @@ NUMBER = re.compile(r"\s*\d{1,9}\s*", re.ASCII)
 FORMS = "write a number, or shapes such as x:4x1x28x28 or x:[4,1,28,28]"
 
 
-def read_sizes(text: str, graph: GraphEntry, option: str) -> dict[str, int]:
+def parse_sizes(text: str, graph: GraphEntry, option: str) -> dict[str, int]:
     """The batch and the free sizes in a text: {"batch": 4, "height": 96}.
 
     A number is a batch. Shapes of inputs, in trtexec's or Polygraphy's form, with commas, must agree with the graph in
@@ -48,7 +48,7 @@ def read_sizes(text: str, graph: GraphEntry, option: str) -> dict[str, int]:
 def _agrees(dim: int | str, size: int, free_sizes: Mapping[str, int]) -> bool:
     """True if a size may stand where the graph has `dim`; the builder judges sizes that follow from several others."""
     try:
-        return dimension(dim, free_sizes) == size
+        return resolve_dimension(dim, free_sizes) == size
     except KeyError:
         return True
 

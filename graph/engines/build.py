@@ -17,10 +17,10 @@ import msgspec
 
 from fewstep.graph import io
 from fewstep.graph.commit import Writer, open_for_update
-from fewstep.graph.engines.batches import BATCH, profile_of, read_sizes
+from fewstep.graph.engines.batches import BATCH, parse_sizes, profile_of
 from fewstep.graph.engines.build_engine import BuildOrder, build_engine
+from fewstep.graph.engines.build_script import HEAD, script
 from fewstep.graph.engines.builders import STRICT, EngineBuilder, Flags, builder_of
-from fewstep.graph.engines.by_hand import HEAD, script
 from fewstep.graph.half_types import BFLOAT16, HALVES
 from fewstep.graph.passes.constants import drop_unused
 from fewstep.graph.passes.float32 import has_type
@@ -31,12 +31,12 @@ from fewstep.runtime.backends import AHEAD, graph_names
 from fewstep.runtime.bundle.engine_key import AMPERE, AMPERE_ON, EngineKey, capability
 from fewstep.runtime.bundle.manifest import Body, EngineEntry, Manifest, Precision
 from fewstep.runtime.bundle.manifest import GraphEntry as GraphFile
-from fewstep.runtime.bundle.networks import alone, labelled, networks, with_network
+from fewstep.runtime.bundle.networks import label_with_network, networks, replace_network, select_network
 from fewstep.runtime.bundle.platforms import PORTABLE, target_of
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
+from fewstep.runtime.kinds.sizes import parse_dimension
 from fewstep.runtime.options import Options
 from fewstep.runtime.progress import SILENT, Progress
-from fewstep.runtime.sizes import parsed
 
 LOG = logging.getLogger("fewstep")
 
@@ -123,21 +123,21 @@ def build(options: BuildOptions, progress: Progress = SILENT) -> Build:
     builder = check_options(options)
     with open_for_update(options.bundle, must_exist=True, verb="build") as writer:
         manifest, built, kept = open_bundle(options.bundle).manifest, list[EngineEntry](), list[EngineEntry]()
-        parts = [_made(part, writer) for part in _bodies(options, builder)]
-        orders = [_orders(options, builder, part, writer.known) for part in parts]
+        parts = [_make_body(part, writer) for part in _bodies(options, builder)]
+        orders = [_orders(options, builder, part, writer.known_files) for part in parts]
         changed, total = manifest, sum(map(len, orders))
         for part, wanted in zip(parts, orders, strict=True):
             new = []
             for order in wanted:
-                what = f"{labelled(part.network, order.body)} for {order.key.device}"
-                if (engine := _present(part.bundle, order.key)) is None:
+                what = f"{label_with_network(part.network, order.body)} for {order.key.device}"
+                if (engine := _find_current(part.bundle, order.key)) is None:
                     new.append(build_engine(writer, builder, order, options.bundle, options.timeout))
                 else:
                     LOG.info("the engine of %s is up to date", what)
                     kept.append(engine)
                 done = len(built) + len(new) + len(kept)
                 progress(f"engine of {what}{'' if engine is None else ' (up to date)'}", done, total)
-            changed, built = _added(changed, part, new), [*built, *new]
+            changed, built = _add_engines(changed, part, new), [*built, *new]
         if changed != manifest:
             provenance = manifest.provenance
             devices = tuple(dict.fromkeys(each.device for each in built))
@@ -147,7 +147,7 @@ def build(options: BuildOptions, progress: Progress = SILENT) -> Build:
     return Build(manifest, tuple(built), tuple(kept))
 
 
-def intended(options: BuildOptions) -> tuple[EngineRequest, ...]:
+def list_requests(options: BuildOptions) -> tuple[EngineRequest, ...]:
     """The engines that `build` would make, without making them."""
     builder, requests = check_options(options), list[EngineRequest]()
     for part in _bodies(options, builder):
@@ -155,12 +155,12 @@ def intended(options: BuildOptions) -> tuple[EngineRequest, ...]:
             devices = _devices(options, builder, part) if builder.module else {}
             requests += [EngineRequest(part.name, device, False, part.network) for device in devices]
         for each in () if part.body is None else _orders(options, builder, part, part.bundle.manifest.files):
-            is_there = _present(part.bundle, each.key) is not None
+            is_there = _find_current(part.bundle, each.key) is not None
             requests.append(EngineRequest(each.body, each.key.device, is_there, part.network))
     return tuple(requests)
 
 
-def by_hand(options: BuildOptions) -> str:
+def build_script(options: BuildOptions) -> str:
     """The script of `BuildOptions.script`. Needs neither TensorRT nor a GPU."""
     builder = check_options(options)
     if builder.name != "tensorrt":
@@ -171,7 +171,7 @@ def by_hand(options: BuildOptions) -> str:
         if body is None:
             fix = f"fewstep build {options.bundle} --precision {options.precision} makes it"
             raise UserError(f"{options.bundle} has no body {options.precision!r}", fix)
-        graphs = {**_ahead(manifest), **graph_names(part.name, body)}
+        graphs = {**_setup_graphs(manifest), **graph_names(part.name, body)}
         profile = _profile(options, body.graph, manifest)
         text += script(graphs, body, manifest.conditions, profile, _flags(options), part.network)
     return text
@@ -184,7 +184,7 @@ def _bodies(options: BuildOptions, builder: EngineBuilder) -> Iterator[NetworkBo
     whole.check_continuous("build")
     names = builder.bodies[options.precision]
     for network in networks(whole.manifest):
-        bundle = whole.alone(network)
+        bundle = whole.select_network(network)
         name = next((each for each in names if each in bundle.manifest.bodies), names[0])
         body = bundle.manifest.bodies.get(name)
         if body is None and name not in HALVES:
@@ -196,7 +196,7 @@ def _bodies(options: BuildOptions, builder: EngineBuilder) -> Iterator[NetworkBo
         yield NetworkBody(network, bundle, name, body)
 
 
-def _made(part: NetworkBody, writer: Writer) -> NetworkBody:
+def _make_body(part: NetworkBody, writer: Writer) -> NetworkBody:
     """The part with its body; that of 16 bits is made of the float32 body for its first engine."""
     if part.body is not None:
         return part
@@ -204,10 +204,10 @@ def _made(part: NetworkBody, writer: Writer) -> NetworkBody:
     graph = drop_unused(to_half(io.load(part.bundle.graph(base), root=part.bundle.path), HALVES[part.name]))
     file, data = io.store(writer, graph, part.name, external_above=0 if base.data else None)
     precision: Precision = "float16" if part.name == "float16" else "bfloat16"
-    return replace(part, body=Body.of(GraphFile(file, base.inputs, base.outputs, data), precision, PORTABLE))
+    return replace(part, body=Body.from_graph(GraphFile(file, base.inputs, base.outputs, data), precision, PORTABLE))
 
 
-def _ahead(manifest: Manifest) -> dict[str, GraphFile]:
+def _setup_graphs(manifest: Manifest) -> dict[str, GraphFile]:
     """The graphs that run before the first step, by name."""
     return {each: graph for each in AHEAD if (graph := getattr(manifest, each)) is not None}
 
@@ -276,7 +276,7 @@ def _orders(
     orders = []
     for device, multiprocessors in _devices(options, builder, part).items():
         key = msgspec.structs.replace(common, device=device, multiprocessors=multiprocessors)
-        for each, graph in _ahead(part.bundle.manifest).items() if device not in builder.no_float32 else ():
+        for each, graph in _setup_graphs(part.bundle.manifest).items() if device not in builder.no_float32 else ():
             part.bundle.graph(graph)
             any_rows = (1, *key.batches[1:])  # calls have any number of rows
             on_gpu = {flag: value for flag, value in flags.items() if flag != "dla"}  # a DLA has no float32
@@ -292,7 +292,11 @@ def _order(
 ) -> BuildOrder:
     weights = tuple(hashes[file] for file in graph.data)
     taken = {
-        name for tensor in graph.inputs for size in tensor.shape if isinstance(size, str) for name in parsed(size)[1]
+        name
+        for tensor in graph.inputs
+        for size in tensor.shape
+        if isinstance(size, str)
+        for name in parse_dimension(size)[1]
     }
     sizes = {name: ends for name, ends in key.sizes.items() if name in taken}
     own = msgspec.structs.replace(key, graph=hashes[graph.file], weights=weights, sizes=sizes)
@@ -302,10 +306,10 @@ def _order(
 def _profile(options: BuildOptions, graph: GraphFile, manifest: Manifest) -> dict[str, tuple[int, int, int]]:
     """(least, preferred, greatest) batch, and each free size."""
     least, greatest = (
-        read_sizes(text, graph, option)
+        parse_sizes(text, graph, option)
         for text, option in ((options.min_batch, "--min-batch"), (options.max_batch, "--max-batch"))
     )
-    preferred = None if options.opt_batch is None else read_sizes(options.opt_batch, graph, "--opt-batch")
+    preferred = None if options.opt_batch is None else parse_sizes(options.opt_batch, graph, "--opt-batch")
     profile = profile_of(least, preferred, greatest, manifest.sizes, manifest.x_shape)
     if options.dla is not None and (free := [name for name, ends in profile.items() if len(set(ends)) > 1]):
         raise UserError(
@@ -315,7 +319,7 @@ def _profile(options: BuildOptions, graph: GraphFile, manifest: Manifest) -> dic
     return profile
 
 
-def _present(bundle: Bundle, key: EngineKey) -> EngineEntry | None:
+def _find_current(bundle: Bundle, key: EngineKey) -> EngineEntry | None:
     """The bundle's undamaged engine with this key."""
     for engine in bundle.manifest.engines:
         if engine.key == key.digest:
@@ -328,17 +332,17 @@ def _present(bundle: Bundle, key: EngineKey) -> EngineEntry | None:
     return None
 
 
-def _added(manifest: Manifest, part: NetworkBody, engines: list[EngineEntry]) -> Manifest:
+def _add_engines(manifest: Manifest, part: NetworkBody, engines: list[EngineEntry]) -> Manifest:
     """The manifest with the body of a network, and new engines, which replace engines of the same body and device."""
-    own = alone(manifest, part.network)
+    own = select_network(manifest, part.network)
     new = {(engine.body, engine.backend, engine.device) for engine in engines}
     others = (engine for engine in own.engines if (engine.body, engine.backend, engine.device) not in new)
     bodies = own.bodies if part.body is None else {**own.bodies, part.name: part.body}
     own = msgspec.structs.replace(own, bodies=bodies, engines=(*others, *engines))
-    return with_network(manifest, part.network, own)
+    return replace_network(manifest, part.network, own)
 
 
 def _command(options: BuildOptions, devices: tuple[str, ...]) -> str:
     """The command that repeats this build, without paths."""
     always = ("backend", "precision", *(("device", "min_batch", "max_batch") if devices else ()))
-    return replace(options, device=devices).command("build", always)
+    return replace(options, device=devices).command_line("build", always)

@@ -24,10 +24,10 @@ from fewstep.graph.io import load, save
 from fewstep.graph.passes.float32_scales import float32_scales
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle import engine_files
-from fewstep.runtime.bundle.engine_key import SCHEMA, EngineKey, Here, Sidecar
+from fewstep.runtime.bundle.engine_key import SCHEMA, EngineFacts, EngineKey, Sidecar
 from fewstep.runtime.bundle.manifest import EngineEntry, GraphEntry
+from fewstep.runtime.kinds.sizes import resolve_dimension
 from fewstep.runtime.machine import cache
-from fewstep.runtime.sizes import dimension
 
 LOG = logging.getLogger("fewstep")
 WORKER = Path(__file__).with_name("build_worker.py")
@@ -57,7 +57,7 @@ def build_engine(
     draft, asked, timing, layers = (
         writer.scratch(f"{name}-{os.getpid()}{suffix}") for suffix in (".engine", ".json", ".timing", ".layers")
     )
-    with timings(builder, key, timing) as measured:
+    with timing_cache(builder, key, timing) as measured:
         sizes = {name: preferred for name, (_, preferred, _) in {BATCH: key.batches, **key.sizes}.items()}
         others = {"timing_cache": measured, "layers": layers if builder.sees_gpu else None}
         content = request(builder, key.device, _shapes(order), key.flags, sizes=sizes, **others)
@@ -70,7 +70,7 @@ def build_engine(
         files = [str(path) for path in (graph, draft, asked)]
         run_worker(files, f"{order.body!r} for {key.device}", timeout, builder.name, program=builder.worker)
     program = draft.read_bytes()
-    types = _checked_types(order, program, layers)
+    types = _check_types(order, program, layers)
     engine_files.remember(program, key)
     sidecar = Sidecar(SCHEMA, key.digest, key, hashlib.sha256(program).hexdigest(), types)
     encoded = msgspec.json.format(msgspec.json.encode(sidecar, order="deterministic"), indent=2)
@@ -113,12 +113,12 @@ def _shapes(order: BuildOrder) -> dict[str, list[list[int]]]:
         for end, batch in enumerate(key.batches)
     ]
     return {
-        tensor.name: [[dimension(size, sizes) for size in tensor.shape] for sizes in ends]
+        tensor.name: [[resolve_dimension(size, sizes) for size in tensor.shape] for sizes in ends]
         for tensor in order.graph.inputs
     }
 
 
-def _checked_types(order: BuildOrder, program: bytes, layers: Path) -> dict[str, int]:
+def _check_types(order: BuildOrder, program: bytes, layers: Path) -> dict[str, int]:
     """The number of an engine's convolutions that multiply in each type, as far as the engine shows it.
 
     The program text is certain, so that a wrong float32 in it is an error. An inspector's names of layers differ
@@ -184,7 +184,7 @@ def _reason(output: str) -> str:
 
 
 @contextmanager
-def timings(builder: EngineBuilder, of: EngineKey | Here, file: Path) -> Iterator[Path | None]:
+def timing_cache(builder: EngineBuilder, of: EngineKey | EngineFacts, file: Path) -> Iterator[Path | None]:
     """The file that a builder reads measurements from and writes them to; None if it measures nothing.
 
     The user's cache folder keeps them for this GPU and version, unless the builder fails.

@@ -8,7 +8,7 @@ from typing import Any
 
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import cuda
-from fewstep.runtime.backends.checks import imported
+from fewstep.runtime.backends.checks import import_package
 from fewstep.runtime.backends.qnn import BODIES as QNN_BODIES
 from fewstep.runtime.backends.qnn import CHIPS, EMULATED
 from fewstep.runtime.backends.tensorrt import INSTALL
@@ -73,7 +73,7 @@ class EngineBuilder:
         return version
 
     def _module(self) -> Any:
-        return imported(self.module or "", f"{self.name} cannot build here: {self.module}", self.install)
+        return import_package(self.module or "", f"{self.name} cannot build here: {self.module}", self.install)
 
     def targets(self, devices: tuple[str, ...], flags: Flags) -> dict[str, int | None]:
         """The number of multiprocessors of each device to build for; None if it does not matter. `check_options` has

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from fewstep.graph.additions import Additions
+from fewstep.graph.additions import NewNodes
 from fewstep.graph.graph import Graph, Node, X
 from fewstep.graph.index import Index, index
 from fewstep.graph.types import Types, infer_types
@@ -18,28 +18,28 @@ def merge_affine(graph: Graph) -> Graph:
     The scale and shift of a GroupNorm and the adaptive ones behind it become one Mul and one Add. The result is equal
     up to the rounding of float32.
     """
-    idx, types, new = index(graph), infer_types(graph), Additions(graph)
-    moving = idx.reachable([X])
+    idx, types, new = index(graph), infer_types(graph), NewNodes(graph)
+    moving = idx.dependents([X])
     # what a rewrite bypasses stays until `drop_unused`, so rewrites that overlap are valid too
     return graph.with_nodes(each for node in graph.nodes for each in _rewrite(node, idx, types, moving, new) or (node,))
 
 
-def _rewrite(node: Node, idx: Index, types: Types, moving: frozenset[str], new: Additions) -> tuple[Node, ...]:
+def _rewrite(node: Node, idx: Index, types: Types, moving: frozenset[str], new: NewNodes) -> tuple[Node, ...]:
     """The nodes that replace one, or none where it stays. `moving` are the tensors that depend on x."""
     if node.op not in ("Mul", "Add") or node.domain:
         return ()
-    main, term = _sides(node, moving)
+    main, term = _split_operands(node, moving)
     inner = idx.producers.get(main)
     if not main or inner is None or inner.op not in ("Mul", "Add") or inner.domain or not idx.is_inner(main):
         return ()
-    inner_main, inner_term = _sides(inner, moving)
-    if not inner_main or not _fits(inner_term, term, types):
+    inner_main, inner_term = _split_operands(inner, moving)
+    if not inner_main or not _can_combine(inner_term, term, types):
         return ()
     if inner.op == node.op:
         joined = new.name(f"{node.output}_{node.op.lower()}")
         return (Node(node.op, (inner_term, term), (joined,)), replace(node, inputs=(inner_main, joined)))
     base = idx.producer(inner_main, "Mul") if node.op == "Mul" else None
-    if base is None or not idx.is_inner(inner_main) or not _sides(base, moving)[0]:
+    if base is None or not idx.is_inner(inner_main) or not _split_operands(base, moving)[0]:
         return ()  # (n + b) * c gains nothing unless a factor of n takes up c
     scaled, joined = new.name(f"{node.output}_scaled"), new.name(f"{node.output}_mul")
     return (
@@ -49,7 +49,7 @@ def _rewrite(node: Node, idx: Index, types: Types, moving: frozenset[str], new: 
     )
 
 
-def _sides(node: Node, moving: frozenset[str]) -> tuple[str, str]:
+def _split_operands(node: Node, moving: frozenset[str]) -> tuple[str, str]:
     """(the operand that depends on x, the one that does not), or empty names."""
     left, right = node.inputs
     if (left in moving) == (right in moving):
@@ -57,7 +57,7 @@ def _sides(node: Node, moving: frozenset[str]) -> tuple[str, str]:
     return (left, right) if left in moving else (right, left)
 
 
-def _fits(a: str, b: str, types: Types) -> bool:
+def _can_combine(a: str, b: str, types: Types) -> bool:
     """True if a and b combine into something no larger than one of them, as two scales of the same channels do."""
     shapes = [types.shape(a), types.shape(b)]
     if shapes[0] is None or shapes[1] is None:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from fewstep.graph.additions import Additions
+from fewstep.graph.additions import NewNodes
 from fewstep.graph.graph import Graph, Node
 from fewstep.graph.index import Index, index
 from fewstep.graph.pattern import match
@@ -21,15 +21,15 @@ def simplify_attention(graph: Graph) -> Graph:
     In the last line a and b are numbers; q / a and k / b are rewritten too. torch scales q and k each by the square
     root of the attention's scale.
     """
-    idx, types, new = index(graph), infer_types(graph), Additions(graph)
+    idx, types, new = index(graph), infer_types(graph), NewNodes(graph)
     nodes: list[Node] = []
     for node in graph.nodes:
-        one = _one_of(node, graph, idx, new) or _transposed_keys(node, idx, types) or node
-        nodes.extend(_scaled_once(node, graph, idx, new) or (one,))
+        one = _gather_slice(node, graph, idx, new) or _transpose_keys(node, idx, types) or node
+        nodes.extend(_merge_scales(node, graph, idx, new) or (one,))
     return graph.with_nodes(nodes, new.constants)
 
 
-def _one_of(squeeze: Node, graph: Graph, idx: Index, new: Additions) -> Node | None:
+def _gather_slice(squeeze: Node, graph: Graph, idx: Index, new: NewNodes) -> Node | None:
     """The Gather that replaces a Slice of length 1 and the Squeeze of its axis; None where there is no such pair."""
     found = match(squeeze, "Squeeze(Slice(x, START, END, AXIS), SQUEEZED)", idx)
     if found is None:
@@ -45,7 +45,7 @@ def _one_of(squeeze: Node, graph: Graph, idx: Index, new: Additions) -> Node | N
     return Node("Gather", (part.inputs[0], name), squeeze.outputs, {"axis": axis}, squeeze.name)
 
 
-def _transposed_keys(reshape: Node, idx: Index, types: Types) -> Node | None:
+def _transpose_keys(reshape: Node, idx: Index, types: Types) -> Node | None:
     """The Transpose of the last two axes that replaces a Reshape; None unless the leading axes were merged for it."""
     found = match(reshape, "Reshape(Transpose(Reshape(keys)))", idx)
     if found is None or list(found.nodes[1].attributes.get("perm", ())) != [0, 2, 1]:
@@ -60,7 +60,7 @@ def _transposed_keys(reshape: Node, idx: Index, types: Types) -> Node | None:
     return Node("Transpose", (found["keys"],), reshape.outputs, {"perm": perm}, reshape.name)
 
 
-def _scaled_once(matmul: Node, graph: Graph, idx: Index, new: Additions) -> tuple[Node, ...]:
+def _merge_scales(matmul: Node, graph: Graph, idx: Index, new: NewNodes) -> tuple[Node, ...]:
     """The product with one scale on its left; nothing unless a number scales both factors."""
     found = match(matmul, "MatMul((Mul | Div)(q, A), (Mul | Div)(k, B))", idx)
     numbers = [] if found is None else [graph.constants[found[name]] for name in "AB"]

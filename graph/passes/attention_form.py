@@ -9,10 +9,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from fewstep.graph.additions import Additions
+from fewstep.graph.additions import NewNodes
 from fewstep.graph.graph import Graph, Node
 from fewstep.graph.index import Index, index
-from fewstep.graph.passes.attention_in_parts import attention_of
+from fewstep.graph.passes.split_attention import attention_of
 from fewstep.graph.pattern import Match, match
 from fewstep.graph.types import Types, infer_types
 
@@ -28,7 +28,7 @@ def form_attention(graph: Graph) -> Graph:
 
     Here w is the result of a Softmax over its last axis, and q', k', v' are q, k, v with an axis for one head.
     """
-    idx, types, new = index(graph), infer_types(graph), Additions(graph)
+    idx, types, new = index(graph), infer_types(graph), NewNodes(graph)
     changed: dict[str, tuple[Node, ...]] = {}
     for node in graph.nodes:
         turned = match(node, "MatMul(values, *Transpose(*Softmax(scores)))", idx)
@@ -40,7 +40,7 @@ def form_attention(graph: Graph) -> Graph:
     return graph.with_nodes((each for node in graph.nodes for each in changed.get(node.output, (node,))), new.constants)
 
 
-def _weights_first(found: Match, new: Additions) -> dict[str, tuple[Node, ...]]:
+def _weights_first(found: Match, new: NewNodes) -> dict[str, tuple[Node, ...]]:
     """The nodes of the product with the weights on its left, by the outputs that they replace; nothing unless the
     last two axes of the weights are swapped."""
     product, turned, softmax = found.nodes
@@ -57,10 +57,10 @@ def _weights_first(found: Match, new: Additions) -> dict[str, tuple[Node, ...]]:
     return {turned.output: (), product.output: nodes}
 
 
-def _four_axes(softmax: Node, graph: Graph, idx: Index, types: Types, new: Additions) -> dict[str, tuple[Node, ...]]:
+def _four_axes(softmax: Node, graph: Graph, idx: Index, types: Types, new: NewNodes) -> dict[str, tuple[Node, ...]]:
     """The nodes of an attention of three axes with a fourth axis, for one head, by the outputs that they replace. A
     number may scale the scores."""
-    attention = attention_of(softmax, idx, lambda node: _scales(node, graph))
+    attention = attention_of(softmax, idx, lambda node: _is_scalar_scale(node, graph))
     if attention is None:
         return {}
     source, between, product = attention.scores, attention.between, attention.product
@@ -75,36 +75,36 @@ def _four_axes(softmax: Node, graph: Graph, idx: Index, types: Types, new: Addit
         nodes.append(replace(node, inputs=inputs, outputs=(output,), attributes=attributes or node.attributes))
         return output
 
-    def headed(name: str) -> str:
+    def add_head_axis(name: str) -> str:
         """The tensor with an axis for one head. The axis comes before Transposes and scales, or no kernel is used."""
         node = idx.producers.get(name)
-        if node is not None and idx.is_inner(name) and _turns(node):
-            return add(node, (headed(node.inputs[0]),), TURNED)
-        if node is not None and idx.is_inner(name) and _scales(node, graph):
-            return add(node, (headed(node.inputs[0]), node.inputs[1]))
+        if node is not None and idx.is_inner(name) and _swaps_last_axes(node):
+            return add(node, (add_head_axis(node.inputs[0]),), TURNED)
+        if node is not None and idx.is_inner(name) and _is_scalar_scale(node, graph):
+            return add(node, (add_head_axis(node.inputs[0]), node.inputs[1]))
         output = new.name(f"{name}_of_heads")
         nodes.append(Node("Unsqueeze", (name, axis), (output,), name=output))
         return output
 
-    last = add(source, (headed(source.inputs[0]), headed(source.inputs[1])))
+    last = add(source, (add_head_axis(source.inputs[0]), add_head_axis(source.inputs[1])))
     for node in between:
         last = add(node, (last, *node.inputs[1:]), {"axis": -1} if node is softmax else None)
-    last = add(product, (last, headed(product.inputs[1])))
+    last = add(product, (last, add_head_axis(product.inputs[1])))
     end = product
     readers = idx.consumers.get(product.output, ())
-    if idx.is_inner(product.output) and _turns(readers[0]):
+    if idx.is_inner(product.output) and _swaps_last_axes(readers[0]):
         end = readers[0]
         last = add(end, (last,), TURNED)
     nodes.append(Node("Squeeze", (last, axis), end.outputs, name=f"{product.name}_squeeze"))
     return {node.output: () for node in (source, *between, product)} | {end.output: tuple(nodes)}
 
 
-def _turns(node: Node) -> bool:
+def _swaps_last_axes(node: Node) -> bool:
     """True where a node swaps the last two of three axes."""
     return node.op == "Transpose" and not node.domain and list(node.attributes.get("perm", ())) == [0, 2, 1]
 
 
-def _scales(node: Node, graph: Graph) -> bool:
+def _is_scalar_scale(node: Node, graph: Graph) -> bool:
     """True where a node multiplies or divides by a number."""
     number = graph.constants.get(node.inputs[1]) if node.op in ("Mul", "Div") else None
     return number is not None and number.size == 1

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from fewstep.graph.additions import Additions
+from fewstep.graph.additions import NewNodes
 from fewstep.graph.graph import BATCH, Graph, Node, Value
 from fewstep.graph.index import index
 from fewstep.graph.types import infer_types
@@ -16,16 +16,16 @@ def free_batch(graph: Graph) -> Graph:
     The result is right where the batch leads every tensor or is part of its leading axis, as in all networks that treat
     samples alike. The pass cannot check that, so its caller compares the result with the graph from before.
     """
-    types, idx, new = infer_types(graph), index(graph), Additions(graph)
-    moving = idx.reachable(value.name for value in graph.inputs)
+    types, idx, new = infer_types(graph), index(graph), NewNodes(graph)
+    moving = idx.dependents(value.name for value in graph.inputs)
     nodes: list[Node] = []
     for node in graph.nodes:
         shape = types.static(node.output) if node.op == "Reshape" and not node.domain else None
         if shape and node.inputs[0] in moving and node.inputs[1] in graph.constants and 0 not in shape:
             node = replace(node, inputs=(node.inputs[0], new.shape([-1, *shape[1:]])), attributes={})
         nodes.append(node)
-    return graph.with_ports(_free).with_nodes(nodes, new.constants)
+    return graph.with_ports(_free_leading_axis).with_nodes(nodes, new.constants)
 
 
-def _free(value: Value) -> Value:
+def _free_leading_axis(value: Value) -> Value:
     return replace(value, shape=(BATCH, *value.shape[1:])) if value.shape else value

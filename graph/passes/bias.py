@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from fewstep.graph.additions import Additions
+from fewstep.graph.additions import NewNodes
 from fewstep.graph.graph import Graph, Node
 
 
@@ -17,7 +17,7 @@ def separate_bias(graph: Graph) -> Graph:
     the products alone, and the bias stays float. An int32 bias would have to change with the scales of each range
     group. Engines join the two again where both are float.
     """
-    new = Additions(graph)
+    new = NewNodes(graph)
     nodes: list[Node] = []
     for node in graph.nodes:
         is_biased = node.op == "Conv" and not node.domain and len(node.inputs) > 2

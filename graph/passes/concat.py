@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from fewstep.graph.additions import Additions
+from fewstep.graph.additions import NewNodes
 from fewstep.graph.graph import Array, Graph, Node
 from fewstep.graph.index import index
 from fewstep.graph.pattern import match
@@ -20,7 +20,7 @@ def split_concat(graph: Graph) -> Graph:
     Without the split, sources of different range share one scale, or leave the operation in float. The pass splits a
     direct Concat only. Behind a normalisation both sources have the same range, and the Add would gain nothing.
     """
-    idx, types, new = index(graph), infer_types(graph), Additions(graph)
+    idx, types, new = index(graph), infer_types(graph), NewNodes(graph)
     nodes: list[Node] = []
     for node in graph.nodes:
         found = match(node, "(Conv | MatMul)(Concat(), WEIGHT)", idx)

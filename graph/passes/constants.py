@@ -61,7 +61,7 @@ def drop_unused(graph: Graph) -> Graph:
 
     a = f(x), b = g(x), return a      ==>      a = f(x), return a
     """
-    needed = index(graph).needed(value.name for value in graph.outputs)
+    needed = index(graph).dependencies(value.name for value in graph.outputs)
     return replace(
         graph,
         nodes=tuple(node for node in graph.nodes if not needed.isdisjoint(node.outputs)),

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import prod
 from string import ascii_uppercase
 
-from fewstep.graph.additions import Additions
+from fewstep.graph.additions import NewNodes
 from fewstep.graph.graph import Graph, Node
 from fewstep.graph.types import Types, infer_types
 
@@ -32,29 +32,29 @@ def expand_einsum(graph: Graph) -> Graph:
     """
     if "Einsum" not in graph.ops():
         return graph
-    types, new = infer_types(graph), Additions(graph)
-    nodes = [each for node in graph.nodes for each in (_written_out(node, graph, types, new) or (node,))]
+    types, new = infer_types(graph), NewNodes(graph)
+    nodes = [each for node in graph.nodes for each in (_expand(node, graph, types, new) or (node,))]
     return graph.with_nodes(nodes, new.constants)
 
 
-def _written_out(node: Node, graph: Graph, types: Types, new: Additions) -> tuple[Node, ...]:
+def _expand(node: Node, graph: Graph, types: Types, new: NewNodes) -> tuple[Node, ...]:
     """The nodes that replace an Einsum; nothing for other nodes, and where it stays."""
     if node.op != "Einsum" or node.domain:
         return ()
     equation = node.attributes["equation"]
     text = (equation.decode() if isinstance(equation, bytes) else equation).replace(" ", "")
-    left, arrow, result = _spelled_out(text, node, types).partition("->")
+    left, arrow, result = _expand_ellipsis(text, node, types).partition("->")
     terms = left.split(",")
     plain = all(term.isalpha() and len(set(term)) == len(term) for term in (*terms, result))
     if not arrow or not plain or len(terms) != len(node.inputs):
         return ()
     operands = [Operand(name, axes) for name, axes in zip(node.inputs, terms, strict=True)]
     if len(operands) == 1:
-        return _permuted(operands[0], result, node) if set(result) == set(terms[0]) else ()
+        return _transpose(operands[0], result, node) if set(result) == set(terms[0]) else ()
     return _product(operands[0], operands[1], result, node, graph, types, new) if len(operands) == 2 else ()
 
 
-def _spelled_out(text: str, node: Node, types: Types) -> str:
+def _expand_ellipsis(text: str, node: Node, types: Types) -> str:
     """An equation with letters instead of "...", where all operands that have it have the same axes there."""
     terms = text.partition("->")[0].split(",")
     shapes = [types.shape(name) for name in node.inputs]
@@ -68,14 +68,14 @@ def _spelled_out(text: str, node: Node, types: Types) -> str:
     return text.replace("...", "".join([letter for letter in ascii_uppercase if letter not in text][: len(axes)]))
 
 
-def _permuted(operand: Operand, axes: str, node: Node) -> tuple[Node, ...]:
+def _transpose(operand: Operand, axes: str, node: Node) -> tuple[Node, ...]:
     """The Transpose of an operand to `axes`, which makes the outputs of a node."""
     perm = [operand.axes.index(axis) for axis in axes]
     return (Node("Transpose", (operand.name,), node.outputs, {"perm": perm}, node.name),)
 
 
 def _product(
-    a: Operand, b: Operand, axes: str, node: Node, graph: Graph, types: Types, new: Additions
+    a: Operand, b: Operand, axes: str, node: Node, graph: Graph, types: Types, new: NewNodes
 ) -> tuple[Node, ...]:
     """The MatMul of [batch.., rows.., summed] and [batch.., summed, column] that makes the outputs of a node with these
     axes; nothing where the node is no such product.
@@ -104,7 +104,7 @@ def _product(
         nodes.append(Node(op, inputs, (name,), attributes, node.name if op == "MatMul" else f"{node.name}_{op}"))
         return name
 
-    def ordered(operand: Operand, order: str, groups: tuple[str, str], target: tuple[int, ...] | None) -> str:
+    def arrange(operand: Operand, order: str, groups: tuple[str, str], target: tuple[int, ...] | None) -> str:
         name = operand.name
         if operand.axes != order:
             perm = [operand.axes.index(axis) for axis in order]
@@ -113,15 +113,15 @@ def _product(
             name = add("Reshape", (name, new.shape(target)), new.name(f"{node.output}_{operand.name}_joined"))
         return name
 
-    left = ordered(a, leading + row + summed, (row, summed), to_left)
-    right = ordered(b, batch + summed + columns, (summed, columns), to_right)
+    left = arrange(a, leading + row + summed, (row, summed), to_left)
+    right = arrange(b, batch + summed + columns, (summed, columns), to_right)
     name = node.output if made == axes and not joined else new.name(f"{node.output}_product")
     name = add("MatMul", (left, right), name)
     if joined and to_result is not None:
         apart = node.output if made == axes else new.name(f"{node.output}_apart")
         name = add("Reshape", (name, new.shape(to_result)), apart)
     if made != axes:
-        nodes.extend(_permuted(Operand(name, made), axes, node))
+        nodes.extend(_transpose(Operand(name, made), axes, node))
     return tuple(nodes)
 
 

@@ -8,7 +8,7 @@ from onnx import TensorProto
 from fewstep.graph.graph import Array, Graph, Node
 from fewstep.graph.half_types import HALVES, onnx_type
 from fewstep.graph.passes.constants import drop_unused
-from fewstep.graph.passes.half import cast
+from fewstep.graph.passes.half import make_cast
 
 ROUNDINGS = frozenset({"QuantizeLinear", "DequantizeLinear"})
 
@@ -30,16 +30,16 @@ def float32_scales(graph: Graph) -> Graph:
             nodes[node.outputs[0]] = node
             continue
         source, name, *rest = node.inputs
-        constants[_wide(name)] = scale.astype(np.float32)
+        constants[_float32_name(name)] = scale.astype(np.float32)
         if node.op == "QuantizeLinear":
-            nodes[_wide(source)] = cast(source, _wide(source), TensorProto.FLOAT)
-            nodes[node.output] = replace(node, inputs=(_wide(source), _wide(name), *rest))
+            nodes[_float32_name(source)] = make_cast(source, _float32_name(source), TensorProto.FLOAT)
+            nodes[node.output] = replace(node, inputs=(_float32_name(source), _float32_name(name), *rest))
         else:
-            result = _wide(node.output)
-            nodes[result] = replace(node, inputs=(source, _wide(name), *rest), outputs=(result,))
-            nodes[node.output] = cast(result, node.output, onnx_type(scale.dtype))
+            result = _float32_name(node.output)
+            nodes[result] = replace(node, inputs=(source, _float32_name(name), *rest), outputs=(result,))
+            nodes[node.output] = make_cast(result, node.output, onnx_type(scale.dtype))
     return drop_unused(graph.with_nodes(nodes.values(), constants))
 
 
-def _wide(name: str) -> str:
+def _float32_name(name: str) -> str:
     return f"float32({name})"

@@ -4,7 +4,7 @@ from math import prod
 
 import numpy as np
 
-from fewstep.graph.additions import Additions
+from fewstep.graph.additions import NewNodes
 from fewstep.graph.graph import Graph, Node
 from fewstep.graph.index import index
 from fewstep.graph.pattern import Match, match
@@ -13,7 +13,7 @@ from fewstep.graph.types import Types, infer_types
 LEAST = 12_000  # numbers of a sample: below this, more nodes cost more than changes of the layout
 
 
-def spread_group_norm(graph: Graph) -> Graph:
+def expand_group_norm(graph: Graph) -> Graph:
     """Write each GroupNorm of large pictures (Wu and He 2018, arXiv 1803.08494) without a Reshape of them.
 
         Reshape(InstanceNormalization(Reshape(x, [0, groups, -1])), shape of x)
@@ -25,16 +25,16 @@ def spread_group_norm(graph: Graph) -> Graph:
     and back again. The mean is subtracted before the square, so nothing cancels. The result is equal up to the rounding
     of float32. A sequence, which has one axis of positions, stays: this form takes longer there.
     """
-    idx, types, new = index(graph), infer_types(graph), Additions(graph)
+    idx, types, new = index(graph), infer_types(graph), NewNodes(graph)
     changed: dict[str, tuple[Node, ...]] = {}
     for node in graph.nodes:
         found = match(node, "Reshape(*InstanceNormalization(*Reshape(x), SCALE, SHIFT))", idx)
         if found is not None:
-            changed |= _spread(found, graph, types, new)
+            changed |= _expand(found, graph, types, new)
     return graph.with_nodes((each for node in graph.nodes for each in changed.get(node.output, (node,))), new.constants)
 
 
-def _spread(found: Match, graph: Graph, types: Types, new: Additions) -> dict[str, tuple[Node, ...]]:
+def _expand(found: Match, graph: Graph, types: Types, new: NewNodes) -> dict[str, tuple[Node, ...]]:
     """The nodes that replace a GroupNorm, by the outputs that they replace; nothing where it is not large, or its own
     scale and shift are not 1 and 0."""
     after, norm, before = found.nodes
@@ -56,7 +56,7 @@ def _spread(found: Match, graph: Graph, types: Types, new: Additions) -> dict[st
 
 
 def _nodes(
-    x: str, shape: tuple[int | str, ...], channels: int, groups: int, norm: Node, after: Node, new: Additions
+    x: str, shape: tuple[int | str, ...], channels: int, groups: int, norm: Node, after: Node, new: NewNodes
 ) -> tuple[Node, ...]:
     """The nodes of the form, from x [B, C, ...] of this shape to what `after` made."""
     y, rank = after.output, len(shape)
@@ -74,7 +74,7 @@ def _nodes(
             Node("Reshape", (wide, new.constant("all", np.array([0, channels, *[1] * (rank - 2)]))), (result,)),
         )
 
-    def over_positions(op: str, of: str, name: str) -> Node:
+    def reduce_positions(op: str, of: str, name: str) -> Node:
         by_channel = new.name(f"{y}_{name}_channels")
         return Node(op, (of, positions), (by_channel,), {"keepdims": 1}, by_channel)
 
@@ -83,8 +83,8 @@ def _nodes(
         squared = new.name(f"{y}_squared")
         sizes = [size for size in shape[2:] if isinstance(size, int)]
         if len(sizes) < rank - 2:
-            return Node("Mul", (of, of), (squared,), {}, squared), over_positions("ReduceMean", squared, "variance")
-        length, by_channel = over_positions("ReduceL2", of, "length"), new.name(f"{y}_variance_channels")
+            return Node("Mul", (of, of), (squared,), {}, squared), reduce_positions("ReduceMean", squared, "variance")
+        length, by_channel = reduce_positions("ReduceL2", of, "length"), new.name(f"{y}_variance_channels")
         share = new.constant(f"share({prod(sizes)})", np.array(1 / prod(sizes), np.float32))
         return (
             length,
@@ -92,7 +92,7 @@ def _nodes(
             Node("Mul", (squared, share), (by_channel,), {}, by_channel),
         )
 
-    average = over_positions("ReduceMean", x, "mean")
+    average = reduce_positions("ReduceMean", x, "mean")
     centre, centring = spread(average.output, "mean")
     centred, sum_, deviation = (new.name(f"{y}_{part}") for part in ("centred", "sum", "deviation"))
     squaring = squares(centred)

@@ -17,7 +17,7 @@ from fewstep.graph.graph import Array, Graph, Node, Value
 from fewstep.graph.half_types import largest_number, onnx_type, smallest_number
 from fewstep.graph.index import index
 from fewstep.graph.io import OPSET
-from fewstep.graph.squares import between, squared_sums
+from fewstep.graph.squared_sums import inner_tensors, squared_sums
 from fewstep.graph.types import infer_types
 
 TAKEN = "tensor(float16)"
@@ -34,14 +34,14 @@ def to_half(graph: Graph, half: np.dtype[Any]) -> Graph:
     (`squared_sums`).
     """
     exact = squared_sums(graph)  # which stay float32
-    inner = between(graph, exact)
+    inner = inner_tensors(graph, exact)
     inputs = {v.name: _half_of(v.name, half) for v in (*graph.inputs, *graph.optional) if v.dtype == np.float32}
     outputs = {v.name: _half_of(v.name, half) for v in graph.outputs if v.dtype == np.float32}
     constants: dict[str, Array] = {}
-    nodes = [cast(name, result, onnx_type(half)) for name, result in inputs.items()]
+    nodes = [make_cast(name, result, onnx_type(half)) for name, result in inputs.items()]
     for node in graph.nodes:
         if node.outputs[0] in exact:
-            nodes += _in_float32(node, {*graph.constants, *inner}, inputs | outputs, half)
+            nodes += _wrap_in_float32(node, {*graph.constants, *inner}, inputs | outputs, half)
             continue
         names = list(node.inputs)
         for position, name in enumerate(names):
@@ -51,10 +51,10 @@ def to_half(graph: Graph, half: np.dtype[Any]) -> Graph:
                 value = graph.constants[name]
                 if value.dtype == np.float32 and takes_half(node, position):
                     names[position] = _half_of(name, half)
-                    constants[names[position]] = rounded(value, half)
+                    constants[names[position]] = round_weight(value, half)
         results = tuple(outputs.get(name, name) for name in node.outputs)
         nodes.append(replace(node, inputs=tuple(names), outputs=results, attributes=_attributes(node, half)))
-    nodes.extend(cast(result, name, TensorProto.FLOAT) for name, result in outputs.items())
+    nodes.extend(make_cast(result, name, TensorProto.FLOAT) for name, result in outputs.items())
     return graph.with_nodes(nodes, constants)
 
 
@@ -71,7 +71,7 @@ def float32_tensors(graph: Graph) -> Iterator[Value]:
             yield value
 
 
-def rounded(value: Array, half: np.dtype[Any]) -> Array:
+def round_weight(value: Array, half: np.dtype[Any]) -> Array:
     """A weight in a float type of 16 bits, by the rules of `to_half`."""
     clipped = np.clip(value, -largest_number(half), largest_number(half))
     number: Array = np.where(np.isinf(value), value, clipped).astype(half)  # a mask of -inf has another meaning
@@ -85,17 +85,17 @@ def _half_of(name: str, half: np.dtype[Any]) -> str:
     return f"{half.name}({name})"
 
 
-def _in_float32(node: Node, floats: Collection[str], names: Mapping[str, str], half: np.dtype[Any]) -> list[Node]:
+def _wrap_in_float32(node: Node, floats: Collection[str], names: Mapping[str, str], half: np.dtype[Any]) -> list[Node]:
     """A node of `squared_sums` and the casts around it. `floats`: tensors that are float32. `names`: of other ports."""
     (result,) = node.outputs
     wide = {name: f"float32({name}) for {result}" for name in node.inputs if name and name not in floats}
-    before = [cast(names.get(name, name), each, TensorProto.FLOAT) for name, each in wide.items()]
+    before = [make_cast(names.get(name, name), each, TensorProto.FLOAT) for name, each in wide.items()]
     made = result if result in floats else f"sum({result})"
-    after = [] if result in floats else [cast(made, names.get(result, result), onnx_type(half))]
+    after = [] if result in floats else [make_cast(made, names.get(result, result), onnx_type(half))]
     return [*before, replace(node, inputs=tuple(wide.get(name, name) for name in node.inputs), outputs=(made,)), *after]
 
 
-def cast(name: str, result: str, to: int) -> Node:
+def make_cast(name: str, result: str, to: int) -> Node:
     """The node that makes a tensor of another type of one."""
     return Node("Cast", (name,), (result,), {"to": to}, name=f"cast({result})")
 

@@ -24,7 +24,7 @@ def drop_identities(graph: Graph) -> Graph:
     nodes = []
     for node in graph.nodes:
         node = rename_inputs(node, names)
-        source = _unchanged(node, graph, types)
+        source = _passed_input(node, graph, types)
         if source is None or node.output in returned:  # an output keeps its name, so what makes it stays
             nodes.append(node)
         else:
@@ -65,10 +65,10 @@ def merge_layout(graph: Graph) -> Graph:
     Transpose(Transpose(x, p), q)    ==>      Transpose(x, p[q])
     """
     idx = index(graph)
-    return graph.with_nodes(_merged(node, graph, idx) for node in graph.nodes)
+    return graph.with_nodes(_merge_pair(node, graph, idx) for node in graph.nodes)
 
 
-def _unchanged(node: Node, graph: Graph, types: Types) -> str | None:
+def _passed_input(node: Node, graph: Graph, types: Types) -> str | None:
     """The input that a node returns without a change, or None."""
     if node.domain:
         return None
@@ -87,7 +87,7 @@ def _unchanged(node: Node, graph: Graph, types: Types) -> str | None:
     if node.op in ("Reshape", "Expand"):
         return source if same else None
     if node.op == "Where":
-        return _selected(node, graph, types)
+        return _chosen_input(node, graph, types)
     neutral = {"Mul": 1.0, "Div": 1.0, "Add": 0.0, "Sub": 0.0}.get(node.op)
     if neutral is None:
         return None
@@ -100,7 +100,7 @@ def _unchanged(node: Node, graph: Graph, types: Types) -> str | None:
     return None
 
 
-def _selected(where: Node, graph: Graph, types: Types) -> str | None:
+def _chosen_input(where: Node, graph: Graph, types: Types) -> str | None:
     """The input that a Where returns whole, since its condition is one truth value throughout; None if it mixes both or
     broadcasts."""
     condition = graph.constants.get(where.inputs[0])
@@ -112,7 +112,7 @@ def _selected(where: Node, graph: Graph, types: Types) -> str | None:
     return kept if is_whole else None
 
 
-def _merged(node: Node, graph: Graph, idx: Index) -> Node:
+def _merge_pair(node: Node, graph: Graph, idx: Index) -> Node:
     """The Reshape or Transpose for two in a row, at the place of the second; any other node as it is."""
     if (turned := match(node, "Transpose(*Transpose(x))", idx)) is not None:
         second, first = (each.attributes.get("perm") for each in turned.nodes)

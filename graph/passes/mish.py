@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from fewstep.graph.additions import Additions
+from fewstep.graph.additions import NewNodes
 from fewstep.graph.graph import Graph, Node
 from fewstep.graph.index import index
 from fewstep.graph.pattern import match
@@ -20,18 +20,18 @@ def expand_mish(graph: Graph) -> Graph:
 
     The graph has to compute in float32.
     """
-    idx, new = index(graph), Additions(graph)
+    idx, new = index(graph), NewNodes(graph)
     nodes: list[Node] = []
     for node in graph.nodes:
         found = match(node, "Mul(x, Tanh(Softplus(x)))", idx) or match(node, "Mish(x)", idx)
-        nodes.extend((node,) if found is None else _written_out(found["x"], node, new))
+        nodes.extend((node,) if found is None else _expand(found["x"], node, new))
     for op in ("Tanh", "Softplus"):  # drop those that no node reads any more
         read = idx.outputs.union(*(node.inputs for node in nodes))
         nodes = [node for node in nodes if node.op != op or not read.isdisjoint(node.outputs)]
     return graph.with_nodes(nodes, new.constants)
 
 
-def _written_out(x: str, node: Node, new: Additions) -> tuple[Node, ...]:
+def _expand(x: str, node: Node, new: NewNodes) -> tuple[Node, ...]:
     """The form with a sigmoid, instead of the node that makes Mish of x."""
     two = new.constant("mish_two", np.array(2, np.float32))
     names = [new.name(f"{node.output}_{part}") for part in ("s", "two_less_s", "q", "two_less_q", "tanh")]

@@ -9,15 +9,15 @@ from onnx import TensorProto
 from fewstep.graph.graph import Array, Graph, Node
 from fewstep.graph.half_types import BFLOAT16, largest_number, onnx_type
 from fewstep.graph.passes.float32 import has_type, to_float32
-from fewstep.graph.passes.half import rounded, takes_half
-from fewstep.graph.squares import between, squared_sums
+from fewstep.graph.passes.half import round_weight, takes_half
+from fewstep.graph.squared_sums import inner_tensors, squared_sums
 from fewstep.graph.types import infer_types
 from fewstep.graph.weights import place_of
 
 SMALL = 4096  # bytes: larger weights are rounded while the graph runs, so that they are not in memory twice
 
 
-def runnable(graph: Graph) -> Graph:
+def make_runnable(graph: Graph) -> Graph:
     """A graph that onnxruntime's CPU runs: one in bfloat16, of which it has no kernels, is rounded in float32."""
     return round_to(to_float32(graph), BFLOAT16) if has_type(graph, BFLOAT16) else graph
 
@@ -36,7 +36,7 @@ def round_to(graph: Graph, half: np.dtype[Any]) -> Graph:
     names, constants = {name: f"rounded({name})" for name in inputs}, dict[str, Array]()
     nodes = [step for name in inputs for step in _rounding(name, names[name], half)]
     sums = squared_sums(graph)
-    inner = between(graph, sums)
+    inner = inner_tensors(graph, sums)
     floats = {name for name, value in types.values.items() if value.dtype == np.float32}
     for node in graph.nodes:
         read = list(node.inputs)
@@ -49,7 +49,7 @@ def round_to(graph: Graph, half: np.dtype[Any]) -> Graph:
                 if name not in names:
                     names[name] = f"rounded({name})"
                     if weight.nbytes < SMALL or float(np.max(np.abs(weight))) > largest_number(half):
-                        constants[names[name]] = rounded(weight, half).astype(np.float32)
+                        constants[names[name]] = round_weight(weight, half).astype(np.float32)
                     else:
                         nodes.extend(_rounding(name, names[name], half))
                 read[position] = names[name]

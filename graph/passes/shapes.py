@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from fewstep.graph.additions import Additions
+from fewstep.graph.additions import NewNodes
 from fewstep.graph.graph import BATCH, Array, Graph, Node
 from fewstep.graph.index import Index, index
 from fewstep.graph.pattern import match
@@ -21,7 +21,7 @@ def fold_shapes(graph: Graph) -> Graph:
     Gather(Shape(x), 3)                           ==>      constant 28
     Tile(c [1, 8, 16], Concat(Shape(x)[:1], 1, 1)) ==>     Expand(c, Concat(Shape(x)[:1], 1, 1))
     """
-    types, idx, new = infer_types(graph), index(graph), Additions(graph)
+    types, idx, new = infer_types(graph), index(graph), NewNodes(graph)
     nodes: list[Node] = []
     constants: dict[str, Array] = {}
     for node in graph.nodes:
@@ -29,7 +29,7 @@ def fold_shapes(graph: Graph) -> Graph:
         if value is not None:
             constants[node.output] = value
             continue
-        if _only_leads(node, graph, idx, types):
+        if _is_leading_repeat(node, graph, idx, types):
             node = replace(node, op="Expand")
         dims = _target(node, types) or _target_of_batch(node, graph, idx, types)
         if dims is not None:
@@ -79,7 +79,7 @@ def _target_of_batch(node: Node, graph: Graph, idx: Index, types: Types) -> tupl
     return (0, *(int(np.prod(inner)) // others if dim == -1 else dim for dim in dims))
 
 
-def _only_leads(node: Node, graph: Graph, idx: Index, types: Types) -> bool:
+def _is_leading_repeat(node: Node, graph: Graph, idx: Index, types: Types) -> bool:
     """True where a Tile repeats the leading axis alone, and that axis has the size 1."""
     concat = idx.producer(node.inputs[1], "Concat") if node.op == "Tile" and not node.domain else None
     if concat is None or (types.shape(node.inputs[0]) or ())[:1] != (1,) or types.shape(concat.inputs[0]) != (1,):
@@ -93,19 +93,19 @@ def _is_batch(name: str, graph: Graph, idx: Index, types: Types) -> bool:
     found = match(idx.producers.get(name), "Unsqueeze(Gather(Shape(x), PLACE))", idx)
     if found is None:
         return False
-    dims, place = types.read_by(found.nodes[2]) or (), graph.constants[found["PLACE"]]
+    dims, place = types.shape_op_value(found.nodes[2]) or (), graph.constants[found["PLACE"]]
     return dims[:1] == (BATCH,) and place.shape == () and int(place) == 0
 
 
 def _known_dims(node: Node, graph: Graph, idx: Index, types: Types) -> Array | None:
     """The value of Shape(x), or of a part of it taken by Gather or Slice, where that part is fixed."""
     if node.op == "Shape" and not node.domain:
-        dims = types.read_by(node)
+        dims = types.shape_op_value(node)
         return None if dims is None or any(isinstance(dim, str) for dim in dims) else np.asarray(dims, np.int64)
     if node.op not in ("Gather", "Slice") or not all(graph.is_constant(name) for name in node.inputs[1:]):
         return None
     shape = idx.producer(node.inputs[0], "Shape")
-    dims = types.read_by(shape) if shape else None
+    dims = types.shape_op_value(shape) if shape else None
     if dims is None:
         return None
     which: Any = graph.constants[node.inputs[1]]

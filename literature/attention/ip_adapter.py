@@ -17,8 +17,14 @@ from torch import Tensor, nn
 
 from fewstep.export.error_text import module_name
 from fewstep.export.spec import Spec
-from fewstep.literature.attention.calls import ATTENTION, Attend, Attending, AttentionCall, attention_calls
-from fewstep.literature.attention.conditions import setting, spread
+from fewstep.literature.attention.attention_calls import (
+    ATTENTION,
+    Attend,
+    AttentionCall,
+    AttentionCalls,
+    attention_calls,
+)
+from fewstep.literature.attention.conditions import number_condition, repeat_over_rows
 from fewstep.literature.rewrite import Changes, Forward, Rewrite, rewrite
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Condition
@@ -42,7 +48,7 @@ def ip_adapter(module: nn.Module, spec: Spec, file: str) -> tuple[nn.Module, Spe
     """The module with the adapter of a safetensors file. UserError for a file that does not fit it."""
     adapter = read_ip_adapter(Path(file))
     across = [call for call in attention_calls(module, spec) if call.is_cross]
-    return module, rewrite(module, spec, Attending, [adaptation(across, module, adapter)])
+    return module, rewrite(module, spec, AttentionCalls, [ip_adapter_rewrite(across, module, adapter)])
 
 
 def read_ip_adapter(path: Path) -> IpAdapter:
@@ -80,7 +86,7 @@ class ImageTokens(nn.Module):
         return tokens
 
 
-def adaptation(calls: Sequence[AttentionCall], module: nn.Module, adapter: IpAdapter) -> Rewrite:
+def ip_adapter_rewrite(calls: Sequence[AttentionCall], module: nn.Module, adapter: IpAdapter) -> Rewrite:
     """Decoupled cross-attention: a call returns softmax(q k) v + s softmax(q k') v', where k'
     and v' follow from the image.
 
@@ -104,13 +110,13 @@ def adaptation(calls: Sequence[AttentionCall], module: nn.Module, adapter: IpAda
             both = (each[place](image) for each in (tokens.to_k, tokens.to_v))
             k_image, v_image = (each.unflatten(-1, (q.shape[1], -1)).transpose(1, 2) for each in both)
             out = attend(q, k, v)
-            return out + spread(scale, out) * ATTENTION(q, k_image, v_image)
+            return out + repeat_over_rows(scale, out) * ATTENTION(q, k_image, v_image)
 
         return {call.number: partial(change, place) for place, call in enumerate(calls)}
 
     width = tokens.proj.in_features
     embeds = Condition("image_embeds", "image_embeds", (width,), "float32", null=0.0)
-    return Rewrite((embeds, setting("image_scale", 2.0, default=1.0)), begin)
+    return Rewrite((embeds, number_condition("image_scale", 2.0, default=1.0)), begin)
 
 
 def _linear(weight: Tensor, bias: Tensor | None = None) -> nn.Linear:

@@ -6,7 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from fewstep.export.spec import Spec
-from fewstep.literature.attention.calls import Attend, Attending, AttentionCall, attention_calls, chosen
+from fewstep.literature.attention.attention_calls import (
+    Attend,
+    AttentionCall,
+    AttentionCalls,
+    attention_calls,
+    select_calls,
+)
 from fewstep.literature.rewrite import Changes, Forward, Rewrite, rewrite
 from fewstep.runtime.bundle.manifest import Condition
 
@@ -19,11 +25,11 @@ def masactrl(module: nn.Module, spec: Spec, *layers: str) -> tuple[nn.Module, Sp
     layers: names of modules or parts of them, "middle" or "all" (the default). UserError for one that it has not.
     """
     own = [call for call in attention_calls(module, spec, of_x=True) if call.is_self]
-    taken = chosen(own, layers or ("all",), "masactrl", type(module).__name__)
-    return module, rewrite(module, spec, Attending, [mutuality(taken)])
+    taken = select_calls(own, layers or ("all",), "masactrl", type(module).__name__)
+    return module, rewrite(module, spec, AttentionCalls, [mutual_attention_rewrite(taken)])
 
 
-def mutuality(calls: Sequence[AttentionCall]) -> Rewrite:
+def mutual_attention_rewrite(calls: Sequence[AttentionCall]) -> Rewrite:
     """Mutual self-attention (MasaCtrl: Cao et al. 2023, arXiv 2304.08465): a sample's queries attend to the
     keys and values of another sample of the same batch.
 
@@ -36,7 +42,7 @@ def mutuality(calls: Sequence[AttentionCall]) -> Rewrite:
         rows = (torch.arange(source.shape[0]) - source).clamp(min=0)
 
         def change(attend: Attend, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            return attend(q, _of_samples(k, rows), _of_samples(v, rows))
+            return attend(q, _select_samples(k, rows), _select_samples(v, rows))
 
         return dict.fromkeys((call.number for call in calls), change)
 
@@ -46,7 +52,7 @@ def mutuality(calls: Sequence[AttentionCall]) -> Rewrite:
     return Rewrite((condition,), begin)
 
 
-def _of_samples(each: Tensor, rows: Tensor) -> Tensor:
+def _select_samples(each: Tensor, rows: Tensor) -> Tensor:
     """[B, ...] of these samples, or [B * parts, ...] where a sample has several."""
     if each.shape[0] == rows.shape[0]:
         return each.index_select(0, rows)

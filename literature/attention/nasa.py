@@ -7,8 +7,15 @@ import msgspec
 from torch import Tensor, nn
 
 from fewstep.export.spec import Spec
-from fewstep.literature.attention.calls import Attend, Attending, AttentionCall, attention_calls, chosen, mask_of
-from fewstep.literature.attention.conditions import setting, spread
+from fewstep.literature.attention.attention_calls import (
+    Attend,
+    AttentionCall,
+    AttentionCalls,
+    attention_calls,
+    mask_of,
+    select_calls,
+)
+from fewstep.literature.attention.conditions import number_condition, repeat_over_rows
 from fewstep.literature.rewrite import Change, Changes, Forward, Rewrite, first_condition, rewrite
 from fewstep.runtime.bundle.manifest import Condition
 
@@ -19,11 +26,11 @@ def nasa(module: nn.Module, spec: Spec, *layers: str) -> tuple[nn.Module, Spec]:
     layers: names of modules or parts of them, "middle" or "all" (the default). UserError for one that it has not.
     """
     across = [call for call in attention_calls(module, spec) if call.is_cross]
-    taken = chosen(across, layers or ("all",), "nasa", type(module).__name__)
-    return module, rewrite(module, spec, Attending, [negation(taken, spec)])
+    taken = select_calls(across, layers or ("all",), "nasa", type(module).__name__)
+    return module, rewrite(module, spec, AttentionCalls, [negative_attention_rewrite(taken, spec)])
 
 
-def negation(calls: Sequence[AttentionCall], spec: Spec) -> Rewrite:
+def negative_attention_rewrite(calls: Sequence[AttentionCall], spec: Spec) -> Rewrite:
     """Negative-away steer attention (NASA: Nguyen et al. 2024, arXiv 2412.02687v3, equation 9): a call returns
     softmax(q k) v - a softmax(q k') v', where k' and v' are the keys and values of a negative text.
 
@@ -34,7 +41,7 @@ def negation(calls: Sequence[AttentionCall], spec: Spec) -> Rewrite:
     numbers = {call.number for call in calls}
     follows = frozenset[str]().union(*(call.follows for call in calls))
     places = [place for place, each in enumerate(spec.conditions) if each.input in follows]
-    texts = [_negative(spec.conditions[place]) for place in places]
+    texts = [_negative_condition(spec.conditions[place]) for place in places]
 
     def begin(forward: Forward, inputs: Sequence[Tensor], values: Sequence[Tensor]) -> Changes:
         *negatives, scale = values
@@ -50,20 +57,20 @@ def negation(calls: Sequence[AttentionCall], spec: Spec) -> Rewrite:
 
             return change
 
-        with Attending(keep):
+        with AttentionCalls(keep):
             forward(*replaced)
 
-        def away(number: int, attend: Attend, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        def steer_away(number: int, attend: Attend, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             k_away, v_away, mask = operands[number]
             out = attend(q, k, v)
-            return out - spread(scale, out) * attend(q, k_away, v_away, attn_mask=mask)
+            return out - repeat_over_rows(scale, out) * attend(q, k_away, v_away, attn_mask=mask)
 
-        return {number: partial(away, number) for number in operands}
+        return {number: partial(steer_away, number) for number in operands}
 
-    return Rewrite((*texts, setting("negative_scale", 1.0)), begin)
+    return Rewrite((*texts, number_condition("negative_scale", 1.0)), begin)
 
 
-def _negative(text: Condition) -> Condition:
+def _negative_condition(text: Condition) -> Condition:
     """The condition of a negative text. It is the same in all branches, and nothing by default."""
     nothing = 0.0 if text.dtype.startswith("float") else float(text.high or 0)  # of a mask: all tokens are seen
     own = {"name": f"negative_{text.name}", "input": f"negative_{text.input}", "default": (nothing,)}

@@ -6,8 +6,14 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from fewstep.export.spec import Spec
-from fewstep.literature.attention.calls import Attend, Attending, AttentionCall, attention_calls, chosen
-from fewstep.literature.attention.conditions import setting, spread
+from fewstep.literature.attention.attention_calls import (
+    Attend,
+    AttentionCall,
+    AttentionCalls,
+    attention_calls,
+    select_calls,
+)
+from fewstep.literature.attention.conditions import number_condition, repeat_over_rows
 from fewstep.literature.rewrite import Changes, Forward, Rewrite, rewrite
 from fewstep.plans.guidance import PERTURBED
 
@@ -18,11 +24,11 @@ def pag(module: nn.Module, spec: Spec, *layers: str) -> tuple[nn.Module, Spec]:
     layers: names of modules or parts of them, "middle" (the default) or "all". UserError for one that it has not.
     """
     calls = [call for call in attention_calls(module, spec, of_x=True) if call.is_self]
-    taken = chosen(calls, layers or ("middle",), "pag", type(module).__name__)
-    return module, rewrite(module, spec, Attending, [perturbation(taken)])
+    taken = select_calls(calls, layers or ("middle",), "pag", type(module).__name__)
+    return module, rewrite(module, spec, AttentionCalls, [perturbation_rewrite(taken)])
 
 
-def perturbation(calls: Sequence[AttentionCall]) -> Rewrite:
+def perturbation_rewrite(calls: Sequence[AttentionCall]) -> Rewrite:
     """The perturbation of perturbed-attention guidance (Ahn et al. 2024, arXiv 2403.17377, equation 14): the attention
     map becomes the identity, so that the output of a call is v, or softmax(q k) v + m (v - softmax(q k) v).
 
@@ -38,8 +44,8 @@ def perturbation(calls: Sequence[AttentionCall]) -> Rewrite:
             last = v[..., -q.shape[-2] :, :]
             if last.ndim > 3 and last.shape[1] != q.shape[1]:  # heads that share keys and values
                 last = last.repeat_interleave(q.shape[1] // last.shape[1], dim=1)
-            return out + spread(share, out) * (last - out)
+            return out + repeat_over_rows(share, out) * (last - out)
 
         return dict.fromkeys((call.number for call in calls), change)
 
-    return Rewrite((setting(PERTURBED, 1.0),), begin)
+    return Rewrite((number_condition(PERTURBED, 1.0),), begin)

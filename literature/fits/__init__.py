@@ -1,10 +1,10 @@
 """The literature's fits, for programs: no verb calls them. `fewstep fit` is nearer to the teacher than those judged, on
-two denoisers at 5 evaluations (docs/measured/trials.md). OLSS's path search, `calibration.fitting.path`, is a start of
+two denoisers at 5 evaluations (docs/measured/trials.md). OLSS's path search, `fitting.teacher_path`, is a start of
 that fit.
 
-A module with a function `fitted` takes a `setting.FitSetting` and returns a plan of as many evaluations as the nominal
-one. The other functions take what was sampled, as arrays or through a callable that samples, and return the numbers of
-a solver or a guidance. A docstring names the paper, and how the function differs.
+A module with a function `fitted` takes a `fit_setting.FitSetting` and returns a plan of as many evaluations as the
+nominal one. The other functions take what was sampled, as arrays or through a callable that samples, and return the
+numbers of a solver or a guidance. A docstring names the paper, and how the function differs.
 
     auto_diffusion      times by evolution
     compensation        ratios of predictions, for dc_solver

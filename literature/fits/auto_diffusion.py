@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from fewstep.literature.fits.evolution import Species, evolve
-from fewstep.literature.fits.setting import FitSetting
+from fewstep.literature.fits.fit_setting import FitSetting
 from fewstep.plans.plan import Plan
 from fewstep.plans.schedule import Time
 
@@ -20,25 +20,27 @@ CHANGED = 0.25  # of the times of a changed candidate
 Places = tuple[int, ...]
 
 
-def fitted(setting: FitSetting) -> Plan:
+def fit_plan(setting: FitSetting) -> Plan:
     """The plan over the best times between the ends of the nominal grid."""
     times = setting.times(CHOICES)
     inner = setting.evaluations - 1
 
     def plan(places: Places) -> Plan:
-        return setting.compiled(setting.parsed.solver, at(times, places), f"{setting.nominal.name} over evolved times")
+        return setting.compile(
+            setting.plan_name.solver, select_times(times, places), f"{setting.nominal.name} over evolved times"
+        )
 
-    nominal = nearest(setting, CHOICES)
+    nominal = nearest_places(setting, CHOICES)
     best = evolve([nominal], species(inner, CHOICES), lambda places: setting.quality(plan(places)))
     return plan(best)
 
 
-def at(times: Sequence[Time], places: Places) -> list[Time]:
+def select_times(times: Sequence[Time], places: Places) -> list[Time]:
     """The times at these places, between both ends."""
     return [times[0], *(times[place] for place in places), times[-1]]
 
 
-def nearest(setting: FitSetting, choices: int) -> Places:
+def nearest_places(setting: FitSetting, choices: int) -> Places:
     """The places of the nominal times among so many."""
     lams = np.array([time.lam for time in setting.times(choices)[1:-1]])
     places: list[int] = []
@@ -51,15 +53,15 @@ def nearest(setting: FitSetting, choices: int) -> Places:
 def species(inner: int, choices: int) -> Species[Places]:
     """Candidates of `inner` increasing places between 0 and `choices`, both left out."""
 
-    def ordered(places: set[int], rng: np.random.Generator) -> Places:
+    def sort_places(places: set[int], rng: np.random.Generator) -> Places:
         while len(places) < inner:
             places.add(int(rng.integers(1, choices)))
         return tuple(sorted(places))
 
     def changed(places: Places, rng: np.random.Generator) -> Places:
-        return ordered({place for place in places if rng.random() >= CHANGED}, rng)
+        return sort_places({place for place in places if rng.random() >= CHANGED}, rng)
 
     def crossed(one: Places, other: Places, rng: np.random.Generator) -> Places:
-        return ordered({pair[int(rng.integers(2))] for pair in zip(one, other, strict=True)}, rng)
+        return sort_places({pair[int(rng.integers(2))] for pair in zip(one, other, strict=True)}, rng)
 
-    return Species(lambda rng: ordered(set(), rng), changed, crossed)
+    return Species(lambda rng: sort_places(set(), rng), changed, crossed)

@@ -6,11 +6,11 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.calibration.fitting.blocks import flat
+from fewstep.fitting.blocks import flatten_samples
 from fewstep.literature.dc_solver import dc_solver
-from fewstep.literature.fits.setting import FitSetting
+from fewstep.literature.fits.fit_setting import FitSetting
 from fewstep.plans.plan import Plan
-from fewstep.runtime.execute import finish
+from fewstep.runtime.sampling.execute import finish
 
 LOWEST, HIGHEST = 0.5, 1.5  # of rho, as the authors bound it
 
@@ -41,16 +41,16 @@ def fit_ratios(
     return tuple(float(rho) for rho in ratios)
 
 
-def fitted(setting: FitSetting) -> Plan:
+def fit_plan(setting: FitSetting) -> Plan:
     """DC-Solver over the nominal plan's times, with ratios that follow the teacher's trajectory."""
     times = setting.times(setting.evaluations)
 
     def plan(ratios: tuple[float, ...]) -> Plan:
-        return setting.compiled(partial(dc_solver, ratios=ratios), times, f"dc_solver:{len(times) - 1}, fitted ratios")
+        return setting.compile(partial(dc_solver, ratios=ratios), times, f"dc_solver:{len(times) - 1}, fitted ratios")
 
     def inputs(ratios: tuple[float, ...]) -> list[NDArray[np.floating]]:
         compensated = plan(ratios)
         runs = [[*map(setting.x, states), finish(compensated, states)] for states in setting.states(compensated)]
-        return [np.concatenate([flat(run[i]) for run in runs]) for i in range(len(times))]
+        return [np.concatenate([flatten_samples(run[i]) for run in runs]) for i in range(len(times))]
 
-    return plan(fit_ratios(inputs, setting.taught(plan(()).steps)))
+    return plan(fit_ratios(inputs, setting.teacher_states(plan(()).steps)))

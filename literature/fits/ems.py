@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.literature.dpm_v3 import Ems, dpm_v3
-from fewstep.literature.fits.setting import FitSetting
+from fewstep.literature.fits.fit_setting import FitSetting
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
 from fewstep.plans.schedule import Time
 from fewstep.plans.solvers.ddim import ddim
-from fewstep.runtime.execute import evaluated
+from fewstep.runtime.sampling.execute import build_evaluation
 
 Array = NDArray[np.float64]
 NEGLIGIBLE = 1e-5  # a spread of f, relative to x / alpha: float32 rounds the difference that f is
@@ -74,13 +74,13 @@ GRID = 100  # times of the statistics
 ORDERS = (2, 3)
 
 
-def fitted(setting: FitSetting) -> Plan:
+def fit_plan(setting: FitSetting) -> Plan:
     """DPM-Solver-v3 over the nominal plan's times, of the better order, with statistics along the teacher's trajectory.
 
     Its blocks should hold some hundred seeds: the authors take 512 to 4 096 trajectories.
     """
     times = [time for time in setting.times(GRID)[:-1] if isfinite(time.lam)]
-    probe = setting.compiled(ddim, [*times, setting.times(GRID)[-1]], f"ddim:{len(times)}")
+    probe = setting.compile(ddim, [*times, setting.times(GRID)[-1]], f"ddim:{len(times)}")
     networks = [block.step_network(setting.rolled.sampler, probe) for block in setting.blocks]
     places = {time.network: place for place, time in enumerate(times)}
 
@@ -90,13 +90,15 @@ def fitted(setting: FitSetting) -> Plan:
         for block, network in zip(setting.blocks, networks, strict=True):
             rows = x[start : start + len(block.seeds)].astype(np.float32)
             scaled = rows * np.float32(sum(probe.steps[place].input))
-            evaluation = evaluated(probe, place, [rows], scaled, network(place, probe.steps[place], scaled))
+            evaluation = build_evaluation(probe, place, [rows], scaled, network(place, probe.steps[place], scaled))
             parts.append((rows - np.float32(time.alpha) * evaluation.x0) / np.float32(time.sigma))
             start += len(block.seeds)
         return np.concatenate(parts).astype(np.float64)
 
     shape = (-1, *setting.blocks[0].x_shape)
-    ems = estimate_ems(predict_noise, times, [states.reshape(shape) for states in setting.taught(probe.steps)[:-1]])
+    ems = estimate_ems(
+        predict_noise, times, [states.reshape(shape) for states in setting.teacher_states(probe.steps)[:-1]]
+    )
     chosen, name = setting.times(setting.evaluations), f"dpm_v3:{setting.evaluations}"
     solvers = [(dpm_v3(ems, order), f"{name} of order {order}") for order in ORDERS]
-    return setting.best(partial(setting.compiled, solver, chosen, named) for solver, named in solvers)
+    return setting.best(partial(setting.compile, solver, chosen, named) for solver, named in solvers)

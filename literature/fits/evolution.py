@@ -46,7 +46,7 @@ def evolve(
     rng = np.random.default_rng(seed)
     scores: dict[Candidate, float | None] = {}
 
-    def tried(make: Callable[[], Candidate]) -> None:
+    def try_candidate(make: Callable[[], Candidate]) -> None:
         for _ in range(DRAWS):
             if (candidate := make()) not in scores:
                 scores[candidate] = quality(candidate)
@@ -58,20 +58,20 @@ def evolve(
             raise UserError("no candidate has samples that are finite", "begin with another plan")
         return [candidate for _, candidate in sorted(scored, key=lambda pair: -pair[0])][: max(population // 5, 2)]
 
-    def drawn() -> Candidate:
+    def draw_parent() -> Candidate:
         return best[int(rng.integers(len(best)))]
 
     for candidate in dict.fromkeys(first):
         scores[candidate] = quality(candidate)
     for _ in range(population - len(first)):
-        tried(lambda: species.random(rng))
+        try_candidate(lambda: species.random(rng))
     for _ in range(generations):
         best = parents()
         for place in range(population):
             if place < population // 2:
-                tried(lambda: species.changed(drawn(), rng))
+                try_candidate(lambda: species.changed(draw_parent(), rng))
             elif place < population // 2 + population // 5:
-                tried(lambda: species.crossed(drawn(), drawn(), rng))
+                try_candidate(lambda: species.crossed(draw_parent(), draw_parent(), rng))
             else:
-                tried(lambda: species.random(rng))
+                try_candidate(lambda: species.random(rng))
     return parents()[0]

@@ -14,7 +14,7 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import COND, UNCOND, Cfg
 from fewstep.plans.plan import Plan
 from fewstep.plans.shaping import Rescale
-from fewstep.runtime.execute import StepState, combine
+from fewstep.runtime.sampling.execute import StepState, combine
 
 Array = NDArray[np.floating]
 
@@ -37,7 +37,7 @@ def similarities(plan: Plan, batches: Sequence[Iterator[StepState]]) -> NDArray[
     return np.concatenate([np.stack([_cosines(state) for state in batch]) for batch in batches], axis=1)
 
 
-def per_sample(weight: float, cosines: NDArray[np.float64], threshold: float = THRESHOLD) -> list[Cfg]:
+def guidance_per_sample(weight: float, cosines: NDArray[np.float64], threshold: float = THRESHOLD) -> list[Cfg]:
     """The paper's decision (algorithm 1): guidance of each sample ends after the first step whose noises reach the
     threshold. `Sampler.sample_each` takes a plan for each.
 

@@ -12,14 +12,14 @@ from functools import partial
 
 import numpy as np
 
-from fewstep.calibration.fitting.blocks import Block, flat
-from fewstep.calibration.fitting.path import CHOICES, path_through, teacher_states
-from fewstep.calibration.fitting.recurrence import plan_of, recurrence_of
-from fewstep.literature.fits.setting import FitSetting
+from fewstep.fitting.blocks import Block, flatten_samples
+from fewstep.fitting.recurrence import build_plan, extract_recurrence
+from fewstep.fitting.teacher_path import CHOICES, find_path, teacher_states
+from fewstep.literature.fits.fit_setting import FitSetting
 from fewstep.plans.plan import Plan
 from fewstep.plans.solvers.ddim import ddim
-from fewstep.runtime.execute import begin, combine, evaluated
-from fewstep.runtime.sampler import Sampler
+from fewstep.runtime.sampling.execute import begin, build_evaluation, combine
+from fewstep.runtime.sampling.sampler import Sampler
 
 SINGULAR = 1e-12  # of all columns' energy
 
@@ -37,26 +37,26 @@ def fit_rows(
 
     Args:
         sampler: runs the plan, `reference` the teacher. blocks: seeds, of
-            `fewstep.calibration.fitting.blocks.blocks_of`.
+            `fewstep.fitting.blocks.make_blocks`.
         ridge: strength of the pull to the solver's rows, of the columns' energies.
         history: predictions that a row may read.
 
     Raises UserError for a plan that draws noise, and for a teacher whose x is more than signal and noise.
     """
-    numbers = recurrence_of(plan, history)
-    plan, history, rows = plan_of(numbers), numbers.history, numbers.rows.copy()
+    numbers = extract_recurrence(plan, history)
+    plan, history, rows = build_plan(numbers), numbers.history, numbers.rows.copy()
     targets = [teacher_states(reference, teacher, block, plan.steps[1:]) for block in blocks]
     networks = [block.step_network(sampler, plan) for block in blocks]
-    states = [list(begin(plan, block.draws, np.float32, block.given(plan))) for block in blocks]
+    states = [list(begin(plan, block.draw_noise, np.float32, block.given_tensors(plan))) for block in blocks]
     for i, step in enumerate(plan.steps):
         used = [column for column in range(rows.shape[1]) if column <= i + 1 or column > history]
         gram, slope = np.zeros((len(used), len(used))), np.zeros(len(used))
         columns = []
         for place, network in enumerate(networks):
             u = combine(step.input, states[place], np.float32)
-            evaluation = evaluated(plan, i, states[place], u, network(i, step, u))
+            evaluation = build_evaluation(plan, i, states[place], u, network(i, step, u))
             columns.append([states[place][0], evaluation.x0, *states[place][1:]])
-            matrix = np.stack([flat(columns[-1][column]) for column in used])
+            matrix = np.stack([flatten_samples(columns[-1][column]) for column in used])
             residual = targets[place][i] - np.einsum("c,cse->se", rows[i, used], matrix)
             gram += np.einsum("cse,dse->cd", matrix, matrix)
             slope += np.einsum("cse,se->c", matrix, residual)
@@ -65,17 +65,17 @@ def fit_rows(
         for place, arrays in enumerate(columns):
             x = combine(tuple(rows[i]), arrays, np.float32)
             states[place] = [x, *arrays[1:history], *arrays[1 + history :]]
-    return plan_of(replace(numbers, rows=rows))
+    return build_plan(replace(numbers, rows=rows))
 
 
-def fitted(setting: FitSetting) -> Plan:
+def fit_plan(setting: FitSetting) -> Plan:
     """The nominal plan, over the times of the paper's path search or over its own, with rows of all predictions before
     them; the better of both."""
     times, steps = setting.times(CHOICES), setting.evaluations
-    probe = setting.compiled(ddim, times, f"ddim:{CHOICES}")
-    path = path_through(setting.rolled.reference, setting.teacher, setting.blocks, probe, steps)
+    probe = setting.compile(ddim, times, f"ddim:{CHOICES}")
+    path = find_path(setting.rolled.reference, setting.teacher, setting.blocks, probe, steps)
     name = f"{setting.nominal.name} on a path"
-    chosen = setting.compiled(setting.parsed.solver, [times[place] for place in path], name)
+    chosen = setting.compile(setting.plan_name.solver, [times[place] for place in path], name)
     samplers = setting.rolled.sampler, setting.rolled.reference
     return setting.best(
         partial(fit_rows, *samplers, plan, setting.teacher, setting.blocks, history=steps)

@@ -13,7 +13,7 @@ import numpy as np
 from fewstep.literature.fits import auto_diffusion
 from fewstep.literature.fits.auto_diffusion import CHOICES, Places
 from fewstep.literature.fits.evolution import Species, evolve
-from fewstep.literature.fits.setting import FitSetting
+from fewstep.literature.fits.fit_setting import FitSetting
 from fewstep.literature.usf import Decision, Expansion, bh1, bh2, usf
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
@@ -26,14 +26,14 @@ Decisions = tuple[Decision, ...]
 Candidate = tuple[Places, Decisions]
 
 
-def fitted(setting: FitSetting) -> Plan:
+def fit_plan(setting: FitSetting) -> Plan:
     """The plan of the best decisions; the first candidates are DPM-Solver++ of order 2 and UniPC of order 2."""
     steps = setting.evaluations
     times = setting.times(CHOICES)
 
     def plan(candidate: Candidate) -> Plan:
         places, decisions = candidate
-        return setting.compiled(usf(decisions), auto_diffusion.at(times, places), f"usf:{steps} by search")
+        return setting.compile(usf(decisions), auto_diffusion.select_times(times, places), f"usf:{steps} by search")
 
     def quality(candidate: Candidate) -> float | None:
         try:
@@ -42,7 +42,7 @@ def fitted(setting: FitSetting) -> Plan:
             return None
 
     infinite = int(isinf(times[0].lam))  # predictions at pure noise tell no derivative
-    nominal = auto_diffusion.nearest(setting, CHOICES)
+    nominal = auto_diffusion.nearest_places(setting, CHOICES)
     first = [(nominal, multistep(steps, infinite, corrected)) for corrected in (False, True)]
     best = evolve(first, _species(auto_diffusion.species(steps - 1, CHOICES), steps, infinite), quality)
     return plan(best)

@@ -4,23 +4,23 @@ from functools import partial
 
 import numpy as np
 
-from fewstep.literature.fits.setting import FitSetting
-from fewstep.literature.time_shift import measured_shift, shift_times
+from fewstep.literature.fits.fit_setting import FitSetting
+from fewstep.literature.time_shift import estimate_shift, shift_times
 from fewstep.plans.plan import Plan
 
 WINDOWS = (20.0, 40.0, 80.0)  # timesteps
 CUTOFFS = (200.0, 400.0)
 
 
-def fitted(setting: FitSetting) -> Plan:
+def fit_plan(setting: FitSetting) -> Plan:
     """The nominal plan whose network takes the times that x looks like, with the best window and cutoff: the authors
     choose both for each data set and number of steps."""
     states = setting.states(setting.nominal)
     elements = [[state.u.reshape(len(state.u), -1) for state in run] for run in states]
     variances = [float(np.concatenate([run[i].var(axis=1) for run in elements]).mean()) for i in range(len(states[0]))]
 
-    def shifted(window: float, cutoff: float) -> Plan:
-        times = measured_shift(setting.nominal, setting.schedule, variances, window, cutoff)
+    def shift(window: float, cutoff: float) -> Plan:
+        times = estimate_shift(setting.nominal, setting.schedule, variances, window, cutoff)
         return shift_times(setting.nominal, times)
 
-    return setting.best(partial(shifted, window, cutoff) for window in WINDOWS for cutoff in CUTOFFS)
+    return setting.best(partial(shift, window, cutoff) for window in WINDOWS for cutoff in CUTOFFS)

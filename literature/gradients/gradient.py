@@ -1,7 +1,7 @@
 """A denoiser with a second output: the gradient of an energy of its prediction, which `Steer` guidance reads.
 
 No exporter writes what autograd computes. So the module is traced once with its backward pass, with sizes as symbols
-and weights as inputs, into a module of plain operations (`written_out`), and that is exported as any other.
+and weights as inputs, into a module of plain operations (`write_backward_pass`), and that is exported as any other.
 """
 
 import re
@@ -18,17 +18,17 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 
-from fewstep.export.error_text import module_name, place, users_line
-from fewstep.export.refusals import refusal, watched
+from fewstep.export.error_text import error_location, module_name, user_code_location
+from fewstep.export.export_errors import explain_export_error, watch_calls
 from fewstep.export.spec import Spec
 from fewstep.export.traced_form import TracedForm
 from fewstep.literature.gradients.derivatives import DERIVATIVES
-from fewstep.literature.gradients.products import named_as_torch, products
+from fewstep.literature.gradients.products import keep_products_whole, restore_torch_names
 from fewstep.plans.errors import UserError, first_line
 from fewstep.plans.prediction import input_scale, x0_coefficients
 from fewstep.plans.schedule import NoiseSchedule
+from fewstep.runtime.bundle.conditions import has_null
 from fewstep.runtime.bundle.manifest import Condition
-from fewstep.runtime.conditions import has_null
 
 Of = Literal["x", "x0"]
 Normalise = Literal["residual", "unit"]
@@ -83,7 +83,7 @@ def with_gradient(
         if choice not in choices:
             raise UserError(f"a gradient with {name}={choice!r}", f"give {' or '.join(map(repr, choices))}")
     check_sizes(spec)
-    if spec.beside:
+    if spec.other_outputs:
         what = "carried tensors" if spec.carried else "named outputs"
         raise UserError(f"a gradient of a denoiser with {what}", "export the form that has none")
     if spec.towards is not None:
@@ -140,11 +140,11 @@ class GradientModule(TracedForm):
     def check_spec(self, spec: Spec) -> None:
         check_sizes(spec)
 
-    def to_trace(self, example: tuple[Tensor, ...]) -> "WrittenOut":
-        return written_out(self, example)
+    def make_traceable(self, example: tuple[Tensor, ...]) -> "BackwardGraph":
+        return write_backward_pass(self, example)
 
-    def refused(self, example: tuple[Tensor, ...], operation: str) -> UserError:
-        return no_derivative(self, example, operation)
+    def explain_refusal(self, example: tuple[Tensor, ...], operation: str) -> UserError:
+        return explain_missing_derivative(self, example, operation)
 
     def outputs(self, x: Tensor, time: Tensor, *rest: Tensor) -> tuple[Tensor, Tensor]:
         """The prediction and h, each [B, *x_shape]."""
@@ -153,18 +153,18 @@ class GradientModule(TracedForm):
             try:
                 (slope,) = torch.autograd.grad(energy.sum(), by)
             except RuntimeError as error:
-                raise self._without_derivative(error, (x, time, *rest)) from error
+                raise self._derivative_error(error, (x, time, *rest)) from error
         shape = (-1, *[1] * (x.dim() - 1))
         if self.normalise == "residual":
             slope = slope / (2 * energy.detach()).clamp_min(SMALLEST).sqrt().reshape(shape)
         elif self.normalise == "unit":
             slope = slope / slope.square().flatten(1).mean(1).clamp_min(SMALLEST).sqrt().reshape(shape)
-        return output.detach(), -slope * self._at(time, x.dim())[5]
+        return output.detach(), -slope * self._coefficients_at(time, x.dim())[5]
 
     def energies(self, x: Tensor, time: Tensor, *rest: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The prediction, the energy [B], and the tensor that it is differentiated by."""
         conditions, of_energy = rest[: self.arguments], rest[self.arguments :][: self.energy_conditions]
-        scale, of_x, of_output, alpha, sigma, _ = self._at(time, x.dim())
+        scale, of_x, of_output, alpha, sigma, _ = self._coefficients_at(time, x.dim())
         noisy = (x / scale).detach().requires_grad_(self.of == "x")
         output = self.denoiser(noisy * scale, time, *conditions)[:, : self.channels]
         x0 = of_x * noisy + of_output * output
@@ -176,17 +176,19 @@ class GradientModule(TracedForm):
             raise UserError(f"the energy returned {returned} for a batch of {x.shape[0]}", "let it return [B]")
         return output, energy, noisy if self.of == "x" else x0
 
-    def _without_derivative(self, error: RuntimeError, inputs: tuple[Tensor, ...]) -> UserError:
+    def _derivative_error(self, error: RuntimeError, inputs: tuple[Tensor, ...]) -> UserError:
         named = re.search(r"the derivative for '(\w+)", str(error))
         if named is not None:
-            return no_derivative(self, inputs, named[1])
+            return explain_missing_derivative(self, inputs, named[1])
         if "does not require grad" in str(error):
             return UserError(
                 f"the energy does not depend on {self.of}", "compute it from the x0 that it is called with"
             )
-        return UserError(f"{module_name(self.denoiser)} has no gradient: {first_line(error)}{place(error)}", DERIVATIVE)
+        return UserError(
+            f"{module_name(self.denoiser)} has no gradient: {first_line(error)}{error_location(error)}", DERIVATIVE
+        )
 
-    def _at(self, time: Tensor, dim: int) -> tuple[Tensor, ...]:
+    def _coefficients_at(self, time: Tensor, dim: int) -> tuple[Tensor, ...]:
         """`_coefficients` at times [B], each [B, 1, ...]."""
         last = self.coefficients.shape[0] - 1
         place = ((time - self.first) * (last / (self.last - self.first))).clamp(0, last)
@@ -196,7 +198,7 @@ class GradientModule(TracedForm):
         return rows[(..., *[None] * (dim - 1))].unbind(1)
 
 
-def no_derivative(module: GradientModule, inputs: tuple[Tensor, ...], operation: str) -> UserError:
+def explain_missing_derivative(module: GradientModule, inputs: tuple[Tensor, ...], operation: str) -> UserError:
     """The error for an operation, as "grid_sampler_2d", with the line of the user's code that computes it."""
     with torch.enable_grad(), torch.autograd.set_detect_anomaly(True, check_nan=False):
         _, energy, _ = module.energies(*inputs)
@@ -210,7 +212,7 @@ def no_derivative(module: GradientModule, inputs: tuple[Tensor, ...], operation:
         seen.add(node)
         waiting += [before for before, _ in node.next_functions]
         if operation.replace("_", "") in node.name().lower():
-            line = users_line(node.metadata.get("traceback_", ()))
+            line = user_code_location(node.metadata.get("traceback_", ()))
     what = f"operation aten::{operation} has no derivative that can be exported{line}"
     return UserError(what, "write it with other operations")
 
@@ -237,7 +239,7 @@ def _coefficients(spec: Spec) -> Tensor:
     return torch.tensor(rows, dtype=torch.float32)
 
 
-class WrittenOut(nn.Module):
+class BackwardGraph(nn.Module):
     """A `GradientModule` as plain operations."""
 
     def __init__(self, operations: torch.fx.GraphModule, weights: Sequence[Tensor]) -> None:
@@ -259,7 +261,7 @@ class Heads(nn.Module):
         return torch.cat([prediction, gradient], dim=1)
 
 
-def written_out(module: GradientModule, example: tuple[Tensor, ...]) -> WrittenOut:
+def write_backward_pass(module: GradientModule, example: tuple[Tensor, ...]) -> BackwardGraph:
     """The module with its backward pass as plain operations, for any batch; `example` are valid inputs.
 
     UserError naming the operation that has no derivative, or where the operations compute something else.
@@ -268,7 +270,7 @@ def written_out(module: GradientModule, example: tuple[Tensor, ...]) -> WrittenO
 
     def outputs(weights: Sequence[Tensor], *arguments: Tensor) -> tuple[Tensor, Tensor]:
         with (
-            products(),
+            keep_products_whole(),
             torch.nn.utils.stateless._reparametrize_module(module, dict(zip(tensors, weights, strict=True))),
         ):
             return module.outputs(*arguments)
@@ -276,21 +278,23 @@ def written_out(module: GradientModule, example: tuple[Tensor, ...]) -> WrittenO
     weights = [tensor.detach() for tensor in tensors.values()]
     fake = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
     stand_ins = [fake.from_tensor(weight, static_shapes=True) for weight in weights]
-    arguments = [_of_any_batch(fake, each) for each in _batch(example, TRACE_BATCH)]
-    with watched(module) as watch:
+    arguments = [_symbolic_batch(fake, each) for each in _batch(example, TRACE_BATCH)]
+    with watch_calls(module) as watch:
         try:
             traced = make_fx(outputs, DERIVATIVES, "symbolic", _allow_non_fake_inputs=True)(stand_ins, *arguments)
         except UserError:
             raise
         except Exception as error:
-            raise refusal(error, watch, None) from error
+            raise explain_export_error(error, watch, None) from error
     for node in traced.graph.nodes:
         if isinstance(node.target, torch._ops.OpOverload) and "backward" in node.target.name():
-            raise no_derivative(module, example, node.target.name().split("::")[1].partition("_backward")[0])
-    named_as_torch(traced.graph)
+            raise explain_missing_derivative(
+                module, example, node.target.name().split("::")[1].partition("_backward")[0]
+            )
+    restore_torch_names(traced.graph)
     traced.graph.eliminate_dead_code()
     traced.recompile()
-    written = WrittenOut(traced, weights)
+    written = BackwardGraph(traced, weights)
     _check_replay(written, module, example)
     return written
 
@@ -320,7 +324,7 @@ def _check_replay(written: nn.Module, module: GradientModule, example: tuple[Ten
             )
 
 
-def _of_any_batch(fake: FakeTensorMode, tensor: Tensor) -> Tensor:
+def _symbolic_batch(fake: FakeTensorMode, tensor: Tensor) -> Tensor:
     """A stand-in whose first axis is the symbol of the batch, and whose other axes are numbers."""
     sizes = [DimDynamic.DUCK, *[DimDynamic.STATIC] * (tensor.dim() - 1)]
     return fake.from_tensor(tensor, symbolic_context=StatelessSymbolicContext(dynamic_sizes=sizes))

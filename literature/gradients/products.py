@@ -2,7 +2,7 @@
 
 Where autograd runs, torch takes `linear` and `matmul` apart before anything can record them, with the batch spread over
 the weights, and writes an enlargement as a gathering of places. Inside the block they are single operations with a
-derivative; `named_as_torch` gives them torch's own names again.
+derivative; `restore_torch_names` gives them torch's own names again.
 """
 
 from collections.abc import Callable, Iterator
@@ -149,14 +149,14 @@ ENLARGEMENTS = {
 
 
 @contextmanager
-def products() -> Iterator[None]:
+def keep_products_whole() -> Iterator[None]:
     """Inside the block products are whole, and attention is of them. Attention of another form is computed by torch's
     formula, since a fused kernel has no derivative that can be written out."""
     with sdpa_kernel(SDPBackend.MATH), _Whole():
         yield
 
 
-def named_as_torch(graph: torch.fx.Graph) -> None:
+def restore_torch_names(graph: torch.fx.Graph) -> None:
     """Give the operations of a traced graph torch's own names, in place."""
     own = torch.ops.fewstep
     for node in graph.nodes:

@@ -1,6 +1,6 @@
 """Several particles of one sample, weighed on the way, and the hooks that weigh them."""
 
 from fewstep.literature.populations.population import Population, evolve, population
-from fewstep.literature.populations.weighing import Steering, guidance_corrector, trajectory_variance
+from fewstep.literature.populations.weighting_hooks import Steering, guidance_corrector, trajectory_variance
 
 __all__ = ["Population", "Steering", "evolve", "guidance_corrector", "population", "trajectory_variance"]

@@ -23,18 +23,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.plans import noise
-from fewstep.plans.arguments import check_compiled, check_whole, refuse_options
+from fewstep.plans.argument_checks import check_compiled, check_integer, refuse_options
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan, Step
-from fewstep.runtime import conditions
 from fewstep.runtime.arrays import as_numbers
-from fewstep.runtime.execute import Array, Evaluated, StepNetwork, begin, combine, evaluated, update
-from fewstep.runtime.finite import check_finite, finite_outputs
-from fewstep.runtime.planning import PlanLike
-from fewstep.runtime.request import GivenTensors, check_given, check_seeds
-from fewstep.runtime.sampler import Sampler
+from fewstep.runtime.bundle import conditions
+from fewstep.runtime.sampling.execute import (
+    Array,
+    StepEvaluation,
+    StepNetwork,
+    begin,
+    build_evaluation,
+    combine,
+    update,
+)
+from fewstep.runtime.sampling.finite_checks import check_finite, finite_outputs
+from fewstep.runtime.sampling.planning import PlanLike
+from fewstep.runtime.sampling.request import GivenTensors, check_given, check_seeds
+from fewstep.runtime.sampling.sampler import Sampler
 
-Weigh = Callable[[Evaluated], Any]  # with a method `follow(ancestors)`, where it remembers something of each particle
+Weigh = Callable[
+    [StepEvaluation], Any
+]  # with a method `follow(ancestors)`, where it remembers something of each particle
 Floats = NDArray[np.float64]
 Choice = Literal["systematic", "one", "best"]
 
@@ -98,7 +108,7 @@ def population(
     numbers, plan = check_seeds(seeds), sampler.compile(plan)
     check_compiled(plan)
     takes = sampler.bundle.manifest
-    particles, batch = check_whole("particles", particles, 1), check_whole("batch", batch, 1)
+    particles, batch = check_integer("particles", particles, 1), check_integer("batch", batch, 1)
     values = conditions.check(takes.conditions, condition, len(numbers))
     tensors = check_given(plan.given, given, condition, takes.x_shape, len(numbers))
     spread = {name: np.repeat(array, particles, 0) for name, array in values.items()}
@@ -142,11 +152,11 @@ def evolve(
 ) -> Population:
     """`population` with any network of all particles [P, *shape]; `given` holds tensors [P, *shape]."""
     steps, groups = len(plan.steps), len(seeds)
-    at = _checked_steps(plan, particles, at, threshold, choice)
+    at = _resampling_steps(plan, particles, at, threshold, choice)
     _check_hook(weigh, plan)
 
     def draws(number: int) -> Array:
-        return np.concatenate([noise.normals(seed, number, shape, particles) for seed in seeds])
+        return np.concatenate([noise.particle_normals(seed, number, shape, particles) for seed in seeds])
 
     network = finite_outputs(network, plan)
     state: Sequence[Array] = begin(plan, draws, np.float32, given or {})
@@ -154,7 +164,7 @@ def evolve(
     for index, step in enumerate(plan.steps):
         with np.errstate(all="ignore"):
             u = combine(step.input, state, np.float32)
-            evaluation = evaluated(plan, index, state, u, network(index, step, u))
+            evaluation = build_evaluation(plan, index, state, u, network(index, step, u))
         increments = _increments(weigh, evaluation, groups, particles)
         with np.errstate(over="ignore"):
             log_weights = log_weights + increments
@@ -165,12 +175,16 @@ def evolve(
                 "let weigh leave one of them a finite weight, or give more particles",
             )
         if index in at:
-            wanted = effective(log_weights) < threshold * particles if choice == "systematic" else np.ones(groups, bool)
+            wanted = (
+                effective_count(log_weights) < threshold * particles
+                if choice == "systematic"
+                else np.ones(groups, bool)
+            )
             if wanted.any():
-                chosen, log_weights = _resampled(log_weights, wanted, choice, seeds, index)
+                chosen, log_weights = _resample(log_weights, wanted, choice, seeds, index)
                 kept.append(chosen)
                 flat = (chosen + np.arange(groups)[:, None] * particles).ravel()
-                evaluation = _at(evaluation, flat)
+                evaluation = _select_particles(evaluation, flat)
                 if (follow := getattr(weigh, "follow", None)) is not None:
                     follow(flat)
         with np.errstate(all="ignore"):
@@ -187,17 +201,17 @@ def _check_hook(weigh: Weigh, plan: Plan) -> None:
     if not callable(weigh):
         raise UserError(f"weigh {weigh!r} is no function", "give weigh(state) -> increments [particles]")
     made_for = getattr(weigh, "plan", None)
-    if isinstance(made_for, Plan) and _without_groups(made_for) != _without_groups(plan):
+    if isinstance(made_for, Plan) and _drop_groups(made_for) != _drop_groups(plan):
         raise UserError(
             f"weigh was made for plan {made_for.name!r}, and plan {plan.name!r} runs", "make it for the plan that runs"
         )
 
 
-def _without_groups(plan: Plan) -> list[Step]:
+def _drop_groups(plan: Plan) -> list[Step]:
     return [msgspec.structs.replace(step, group=0) for step in plan.steps]
 
 
-def _increments(weigh: Weigh, state: Evaluated, groups: int, particles: int) -> Floats:
+def _increments(weigh: Weigh, state: StepEvaluation, groups: int, particles: int) -> Floats:
     returned, fix = weigh(state), f"return one number for each of the {groups * particles} particles; -inf ends one"
     increments = as_numbers(returned, f"what weigh returned at step {state.index}", fix, np.float64)
     endless = bool((np.isnan(increments) | np.isposinf(increments)).any())
@@ -208,7 +222,7 @@ def _increments(weigh: Weigh, state: Evaluated, groups: int, particles: int) -> 
     return increments.reshape(groups, particles)
 
 
-def _resampled(
+def _resample(
     log_weights: Floats, wanted: NDArray[np.bool_], choice: Choice, seeds: Sequence[int], index: int
 ) -> tuple[NDArray[np.intp], Floats]:
     """Ancestors [G, M], and the log weights afterwards: all 0 in a resampled group."""
@@ -221,9 +235,9 @@ def _resampled(
     return chosen, after
 
 
-def _at(evaluation: Evaluated, places: NDArray[np.intp]) -> Evaluated:
+def _select_particles(evaluation: StepEvaluation, places: NDArray[np.intp]) -> StepEvaluation:
     """The evaluation with particle places[i] at place i."""
-    return Evaluated(
+    return StepEvaluation(
         evaluation.index,
         evaluation.step,
         [row[places] for row in evaluation.before],
@@ -233,11 +247,11 @@ def _at(evaluation: Evaluated, places: NDArray[np.intp]) -> Evaluated:
     )
 
 
-def _checked_steps(
+def _resampling_steps(
     plan: Plan, particles: int, at: Iterable[int] | None, threshold: float, choice: Choice
 ) -> Collection[int]:
     """The steps that resample. UserError for steps after which copies would stay equal."""
-    particles = check_whole("particles", particles, 1)
+    particles = check_integer("particles", particles, 1)
     if choice not in ("systematic", "one", "best"):
         raise UserError(f"choice {choice!r}", "give systematic, one or best")
     if not (isinstance(threshold, Real) and threshold >= 0):
@@ -245,7 +259,11 @@ def _checked_steps(
     if not isinstance(at, Iterable | None):
         raise UserError(f"at {at!r} is no list of steps", f"give at=[{at!r}]")
     last = len(plan.steps) - 1
-    at = range(last) if at is None else [check_whole(f"plan {plan.name!r} has no step", index, 0, last) for index in at]
+    at = (
+        range(last)
+        if at is None
+        else [check_integer(f"plan {plan.name!r} has no step", index, 0, last) for index in at]
+    )
     if at and particles > 1 and not any(plan.steps[index].draws for index in range(min(at), len(plan.steps))):
         raise UserError(
             f"plan {plan.name!r} draws no noise after its start, so that copies of a particle stay equal",
@@ -254,7 +272,7 @@ def _checked_steps(
     return at
 
 
-def effective(log_weights: Floats) -> Floats:
+def effective_count(log_weights: Floats) -> Floats:
     """The effective number of particles of each group, (sum w)^2 / sum w^2, of log weights [G, M]."""
     w = np.exp(log_weights - log_weights.max(1, keepdims=True))
     return np.asarray(w.sum(1) ** 2 / (w**2).sum(1))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fewstep.export.error_text import module_name
 from fewstep.export.spec import Spec
 from fewstep.literature.rewrite import Rewrite, rewrite
-from fewstep.literature.skips.bridges import CHANNELS, Joining, Skip, factors, find_skips
+from fewstep.literature.skips.skip_connections import CHANNELS, ConcatCalls, Skip, find_skips, parse_factors
 from fewstep.plans.errors import UserError
 
 RESOLUTIONS = 2  # from the lowest on
@@ -26,7 +26,7 @@ def freeu(module: nn.Module, spec: Spec, *numbers: str) -> tuple[nn.Module, Spec
     """
     if len(numbers) != 4:
         raise UserError(f"change freeu has {len(numbers)} numbers", FIX)
-    b1, b2, s1, s2 = factors("freeu", numbers, FIX)
+    b1, b2, s1, s2 = parse_factors("freeu", numbers, FIX)
     skips = find_skips(module, spec)
     resolutions = list(dict.fromkeys(skip.shape[CHANNELS + 1 :] for skip in skips))
     applied = {}
@@ -37,11 +37,11 @@ def freeu(module: nn.Module, spec: Spec, *numbers: str) -> tuple[nn.Module, Spec
         if len(skip.shape) != CHANNELS + 3:
             what = f"change freeu is for images, and {module_name(module)} hands over {list(skip.shape[1:])}"
             raise UserError(what, "leave the change out")
-        applied[skip.number] = partial(_changed, skip, (b1, b2)[stage], (s1, s2)[stage])
-    return module, rewrite(module, spec, Joining, [Rewrite((), lambda *_: applied)])
+        applied[skip.number] = partial(_join_amplified, skip, (b1, b2)[stage], (s1, s2)[stage])
+    return module, rewrite(module, spec, ConcatCalls, [Rewrite((), lambda *_: applied)])
 
 
-def _changed(skip: Skip, b: float, s: float, join: Callable[..., Tensor], *operands: Tensor) -> Tensor:
+def _join_amplified(skip: Skip, b: float, s: float, join: Callable[..., Tensor], *operands: Tensor) -> Tensor:
     """The concatenation of these operands [B, channels, ...], changed."""
     place = skip.operand
     handed, backbone = operands[place], operands[1 - place]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fewstep.export.error_text import module_name
 from fewstep.export.spec import Spec
 from fewstep.literature.rewrite import Rewrite, rewrite
-from fewstep.literature.skips.bridges import Joining, Skip, factors, find_skips
+from fewstep.literature.skips.skip_connections import ConcatCalls, Skip, find_skips, parse_factors
 from fewstep.plans.errors import UserError
 
 LOG = logging.getLogger("fewstep")
@@ -26,15 +26,17 @@ def skip_tuning(module: nn.Module, spec: Spec, *scales: str) -> tuple[nn.Module,
     skips = find_skips(module, spec)
     if not scales:
         raise UserError("change skip_tuning has no factors", "give numbers around 1, as in skip_tuning:0.8,1")
-    found = spread_over(skips, factors("skip_tuning", scales, "give numbers around 1, as in skip_tuning:0.8,1"), module)
+    found = interpolate_factors(
+        skips, parse_factors("skip_tuning", scales, "give numbers around 1, as in skip_tuning:0.8,1"), module
+    )
     LOG.info(
         "%d skip connections: %s", len(skips), ", ".join(f"{list(s.shape[1:])} x {f:g}" for s, f in zip(skips, found))
     )
-    applied = {skip.number: partial(_scaled, skip, factor) for skip, factor in zip(skips, found, strict=True)}
-    return module, rewrite(module, spec, Joining, [Rewrite((), lambda *_: applied)])
+    applied = {skip.number: partial(_join_scaled, skip, factor) for skip, factor in zip(skips, found, strict=True)}
+    return module, rewrite(module, spec, ConcatCalls, [Rewrite((), lambda *_: applied)])
 
 
-def spread_over(skips: Sequence[Skip], scales: Sequence[float], module: nn.Module) -> list[float]:
+def interpolate_factors(skips: Sequence[Skip], scales: Sequence[float], module: nn.Module) -> list[float]:
     """The factor of each skip connection."""
     if len(scales) > len(skips):
         what = f"change skip_tuning has {len(scales)} numbers, and {module_name(module)} has {len(skips)} skips"
@@ -43,7 +45,7 @@ def spread_over(skips: Sequence[Skip], scales: Sequence[float], module: nn.Modul
     return [float(scale) for scale in np.interp(*places, scales)]
 
 
-def _scaled(skip: Skip, factor: float, join: Callable[..., Tensor], *operands: Tensor) -> Tensor:
+def _join_scaled(skip: Skip, factor: float, join: Callable[..., Tensor], *operands: Tensor) -> Tensor:
     """The concatenation of these operands [B, channels, ...], the skip's changed."""
     taken = list(operands)
     if factor != 1.0:

@@ -43,11 +43,11 @@ class Counter:
     ended: float = 0.0
     latencies: deque[float] = field(default_factory=lambda: deque(maxlen=LATENCIES))
 
-    def pushed(self, now: float) -> None:
+    def count_push(self, now: float) -> None:
         self.began = self.began if self.frames else now
         self.frames += 1
 
-    def came_out(self, now: float, latency: float, fresh: bool) -> None:
+    def count_output(self, now: float, latency: float, fresh: bool) -> None:
         self.out, self.skipped, self.ended = self.out + 1, self.skipped + (not fresh), now
         self.latencies.append(latency)
 

@@ -22,23 +22,23 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fewstep.literature.streams.similar import Similar
+from fewstep.literature.streams.similarity_filter import SimilarityFilter
 from fewstep.literature.streams.stats import Counter, Stats
-from fewstep.plans.arguments import check_compiled, check_whole
+from fewstep.plans.argument_checks import check_compiled, check_integer
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance
 from fewstep.plans.plan import IMAGE
 from fewstep.plans.shaping import Shaping
-from fewstep.runtime import conditions
 from fewstep.runtime.arrays import as_numbers
-from fewstep.runtime.feeds import Overrides
-from fewstep.runtime.finite import finite_sample
-from fewstep.runtime.mixed_plans import Cohort, step
-from fewstep.runtime.planning import PlanLike
-from fewstep.runtime.request import check_branches, check_given, check_seeds, check_settings
-from fewstep.runtime.sampler import Sampler
-from fewstep.runtime.slots import refuse_banks
-from fewstep.runtime.step_call import Feeds
+from fewstep.runtime.bundle import conditions
+from fewstep.runtime.sampling.feeds import Overrides
+from fewstep.runtime.sampling.finite_checks import finite_sample
+from fewstep.runtime.sampling.mixed_plans import Cohort, step
+from fewstep.runtime.sampling.planning import PlanLike
+from fewstep.runtime.sampling.request import check_branches, check_given, check_seeds, check_settings
+from fewstep.runtime.sampling.sampler import Sampler
+from fewstep.runtime.sampling.slots import refuse_banks
+from fewstep.runtime.sampling.step_call import Feeds
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack  # in the standard library from Python 3.11 on
@@ -106,7 +106,7 @@ def stream(
     sampler: Sampler,
     *,
     noise: Noise = "fixed",
-    similar: Similar | None = None,
+    similar: SimilarityFilter | None = None,
     mode: Mode = "sequence",
     seed: int = 0,
     clock: Callable[[], float] = time.perf_counter,
@@ -127,8 +127,10 @@ def stream(
     """
     if noise not in get_args(Noise) or mode not in get_args(Mode):
         raise UserError(f"noise {noise!r} and mode {mode!r}", "give fixed or fresh; batch or sequence")
-    if not isinstance(similar, Similar | None):
-        raise UserError(f"similar {similar!r} is no filter", "give fewstep.literature.streams.Similar(threshold=0.98)")
+    if not isinstance(similar, SimilarityFilter | None):
+        raise UserError(
+            f"similar {similar!r} is no filter", "give fewstep.literature.streams.SimilarityFilter(threshold=0.98)"
+        )
     (seed,) = check_seeds([seed])
     return Stream(sampler, noise, similar, mode, seed, clock, options)
 
@@ -140,7 +142,7 @@ class Stream:
         self,
         sampler: Sampler,
         noise: Noise,
-        similar: Similar | None,
+        similar: SimilarityFilter | None,
         mode: Mode,
         seed: int,
         clock: Callable[[], float],
@@ -171,7 +173,7 @@ class Stream:
                 None for plans that are given nothing.
             index: number of the frame, from a source that counts and leaves frames out. Indices grow.
         """
-        index = self.next_index if index is None else check_whole("the next frame is not", index, self.next_index)
+        index = self.next_index if index is None else check_integer("the next frame is not", index, self.next_index)
         arrays = arrays_of(frame)
         own = {each.name: arrays.pop(each.name)[None] for each in self._takes.conditions if each.name in arrays}
         condition = {**(self._options.get("condition") or {}), **own}
@@ -180,7 +182,7 @@ class Stream:
         if fed is None or own:
             fed = self._sampler.step_call(self._plan, 1, condition, self._options.get("branches")).feeds
         now = self._clock()
-        self._counter.pushed(now)
+        self._counter.count_push(now)
         self._counter.dropped += index - self.next_index
         self.next_index = index + 1
         seed = self._seed if self._noise == "fixed" else (self._seed + index) % 2**64
@@ -205,7 +207,7 @@ class Stream:
         """
         check_settings(changes, FrameOptions, "stream")
         options: FrameOptions = {**self._options, **changes}
-        branches, condition = options.get("branches"), conditions.by_name(options.get("condition"))
+        branches, condition = options.get("branches"), conditions.check_condition_mapping(options.get("condition"))
         names = [each.name for each in self._takes.conditions]
         if unknown := [name for name in condition if name not in names]:
             raise UserError(f"unknown condition {unknown[0]!r}", f"it takes {', '.join(map(repr, names)) or 'none'}")
@@ -250,9 +252,9 @@ class Stream:
 
     def _pump(self, *, to_the_end: bool) -> None:
         """One step of all lanes that have steps left, or all their steps."""
-        while going := [lane.cohort for lane in self._lanes if lane.cohort is not None and not lane.cohort.done]:
+        while going := [lane.cohort for lane in self._lanes if lane.cohort is not None and not lane.cohort.is_done]:
             try:
-                self._counter.calls += step(going, self._sampler.denoiser, self._sampler.denoiser.shared)
+                self._counter.calls += step(going, self._sampler.denoiser, self._sampler.denoiser.shared_inputs)
             except Exception:
                 self._drop()  # some lanes have moved on, some have not
                 raise
@@ -267,14 +269,14 @@ class Stream:
     def _ready(self) -> list[StreamedFrame]:
         """The finished frames at the head of the stream. Frames behind a slower one wait for it."""
         out = []
-        while self._lanes and ((cohort := self._lanes[0].cohort) is None or cohort.done):
+        while self._lanes and ((cohort := self._lanes[0].cohort) is None or cohort.is_done):
             lane = self._lanes.popleft()
             if cohort is not None:
                 assert cohort.last is not None
                 (self._latest,) = finite_sample(cohort.plan, [cohort.last])
             assert self._latest is not None  # a frame is skipped only after one that was not
             now = self._clock()
-            self._counter.came_out(now, now - lane.entered, cohort is not None)
+            self._counter.count_output(now, now - lane.entered, cohort is not None)
             sample = self._latest.copy()  # the caller may write on it
             out.append(StreamedFrame(lane.index, sample, cohort is not None, now - lane.entered, lane.seed))
         return out

@@ -56,11 +56,11 @@ class Moments:
         return float(self.variances.mean() + self.means.var())
 
     @property
-    def saturated(self) -> float:
+    def saturated_share(self) -> float:
         return self.outside / (self.elements * len(self.sums))
 
 
-def drift(samples: Moments, references: Moments) -> Drift:
+def measure_drift(samples: Moments, references: Moments) -> Drift:
     """The drift of samples from references, by the moments of both."""
     high = slice(BANDS // 2, None)
     stds = zip(np.sqrt(samples.variances), np.sqrt(references.variances), strict=True)
@@ -69,7 +69,7 @@ def drift(samples: Moments, references: Moments) -> Drift:
         mean=samples.mean - references.mean,
         energy=_ratio(samples.variance, references.variance),
         detail=_ratio(samples.energies[high].sum(), references.energies[high].sum()),
-        saturation=samples.saturated - references.saturated,
+        saturation=samples.saturated_share - references.saturated_share,
         spectrum=tuple(map(_ratio, samples.energies, references.energies)) if references.energies.any() else (),
         channels=tuple(Channel(float(shift), _ratio(*std)) for shift, std in zip(shifts, stds, strict=True)),
     )

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from fewstep.plans.errors import UserError, first_line
-from fewstep.runtime import conditions
+from fewstep.runtime.bundle import conditions
 from fewstep.runtime.bundle.manifest import Condition
 from fewstep.runtime.options import Options
 from fewstep.runtime.tensor_file import check_header
@@ -55,7 +55,7 @@ class ConditionOptions(Options):
 
 def read_conditions(path: Path, takes: Sequence[Condition]) -> ConditionRecords:
     """The records of a file, checked against the conditions of a denoiser. UserError names a misfit."""
-    return checked_records(path.name, read_arrays(path), takes)
+    return check_records(path.name, read_arrays(path), takes)
 
 
 def read_arrays(path: Path) -> ConditionRecords:
@@ -71,7 +71,7 @@ def read_arrays(path: Path) -> ConditionRecords:
     return arrays
 
 
-def checked_records(source: str, arrays: ConditionRecords, takes: Sequence[Condition]) -> ConditionRecords:
+def check_records(source: str, arrays: ConditionRecords, takes: Sequence[Condition]) -> ConditionRecords:
     """Records in the types of a denoiser's conditions. UserError names the `source` of a misfit."""
     try:
         return conditions.check(takes, arrays, max(map(len, arrays.values()), default=0))
@@ -79,7 +79,7 @@ def checked_records(source: str, arrays: ConditionRecords, takes: Sequence[Condi
         raise UserError(f"{source}: {error.what}", error.fix) from error
 
 
-def deal(records: ConditionRecords, samples: int) -> ConditionRecords:
+def distribute_records(records: ConditionRecords, samples: int) -> ConditionRecords:
     """A record for each of `samples` samples: evenly spread over the file, or in turn if the file has fewer."""
     count = len(next(iter(records.values()))) if records else samples
     if count < samples:
@@ -88,7 +88,7 @@ def deal(records: ConditionRecords, samples: int) -> ConditionRecords:
     return {name: array[chosen] for name, array in records.items()}
 
 
-def digest_of(records: ConditionRecords) -> str:
+def digest_records(records: ConditionRecords) -> str:
     """SHA-256 of the names, types, shapes and values of records."""
     known = sha256()
     for name, array in sorted(records.items()):

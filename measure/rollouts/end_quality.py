@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.measure.rollouts.metrics import Floats, psnr
-from fewstep.measure.rollouts.nearness import Nearness, Signal
+from fewstep.measure.rollouts.nearness import Nearness, ReferencePower
 from fewstep.plans.spec import Strict
 
 
@@ -69,7 +69,7 @@ class EndQuality(Strict, frozen=True):
 def end_quality(
     values: NDArray[np.float64],
     reference: str,
-    signal: Signal | None = None,
+    signal: ReferencePower | None = None,
     drift: Drift | None = None,
     ssim: NDArray[np.float64] | None = None,
 ) -> EndQuality:
@@ -91,8 +91,8 @@ def end_quality(
     )
 
 
-def compared(samples: Floats, references: Floats, name: str) -> EndQuality:
+def compare_samples(samples: Floats, references: Floats, name: str) -> EndQuality:
     """The quality of samples [B, *x_shape] against references, of this name, with the scale of these."""
-    signal = Signal()
+    signal = ReferencePower()
     signal.add(references)
     return end_quality(psnr(samples, references), name, signal)

@@ -46,7 +46,7 @@ def ssim(samples: Floats, references: Floats) -> NDArray[np.float64]:
     return similarity
 
 
-def energies(approximation: Floats, signal: Floats) -> NDArray[np.float64]:
+def signal_and_noise_energy(approximation: Floats, signal: Floats) -> NDArray[np.float64]:
     """The energies [2] of a signal and of the noise in its approximation. Those of batches add up."""
     if approximation.shape != signal.shape:
         raise ValueError(f"SQNR compares arrays of one shape, not {approximation.shape} with {signal.shape}")

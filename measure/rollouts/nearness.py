@@ -50,17 +50,17 @@ class Nearness:
             return self.psnr >= least_psnr
         return max(self.psnr, self.snr) >= least_psnr and self.snr >= least_snr
 
-    def sentence(self, reference: str) -> str:
+    def describe(self, reference: str) -> str:
         """ "37.2 dB from float32, the signal 26.1 dB above the error; another seed's sample has 12.3 dB" """
-        return f"{self.psnr:.1f} dB from {reference}{self.over}{self.other_seed}"
+        return f"{self.psnr:.1f} dB from {reference}{self.snr_text}{self.other_seed_text}"
 
     @property
-    def over(self) -> str:
+    def snr_text(self) -> str:
         """ ", the signal 26.1 dB above the error", or nothing."""
         return "" if self.snr is None else f", the signal {self.snr:.1f} dB above the error"
 
     @property
-    def other_seed(self) -> str:
+    def other_seed_text(self) -> str:
         """ "; another seed's sample has 12.3 dB", or nothing."""
         return "" if self.unrelated is None else f"; another seed's sample has {self.unrelated:.1f} dB"
 
@@ -75,7 +75,7 @@ def clip_hint(manifest: Manifest) -> str:
     return f"{what}, the largest number in your data{', such as 1 for pictures in [-1, 1]' * has_pixels}"
 
 
-class Signal:
+class ReferencePower:
     """The scale of a stream of references [B, *x_shape], batch by batch: how the stream is cut does not matter."""
 
     def __init__(self) -> None:

@@ -6,11 +6,11 @@ from pathlib import Path
 from fewstep.runtime.backends import AHEAD, LoadedGraph
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle.reading import Bundle
-from fewstep.runtime.on_demand import OnDemand
+from fewstep.runtime.sampling.lazy_graphs import LazyGraph
 
 
 @dataclass(frozen=True)
-class CheckedOnce(Bundle):
+class HashOnceBundle(Bundle):
     """A bundle that no other process writes meanwhile: each of its files is hashed once."""
 
     _checked: dict[str, Path] = field(default_factory=dict, init=False, compare=False)
@@ -22,17 +22,17 @@ class CheckedOnce(Bundle):
 
 
 @dataclass(frozen=True)
-class OpeningOnDemand(OnnxRuntime):
-    """onnxruntime whose bodies are `OnDemand`. Small graphs, ahead of the first step, open at once."""
+class LazyOnnxRuntime(OnnxRuntime):
+    """onnxruntime whose bodies are `LazyGraph`. Small graphs, ahead of the first step, open at once."""
 
     def load(self, bundle: Bundle, name: str) -> LoadedGraph:
         engine = OnnxRuntime(threads=self.threads)
         if name in AHEAD:
             return engine.load(bundle, name)
-        return OnDemand(CheckedOnce(bundle.path, bundle.manifest), name, engine)
+        return LazyGraph(HashOnceBundle(bundle.path, bundle.manifest), name, engine)
 
 
 def close(graph: LoadedGraph) -> None:
     """Close a graph if it is one that opens on demand."""
-    if isinstance(graph, OnDemand):
+    if isinstance(graph, LazyGraph):
         graph.close()

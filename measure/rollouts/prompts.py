@@ -12,7 +12,7 @@ import numpy as np
 from fewstep.measure.rollouts.conditions_file import (
     ConditionRecords,
     GivenConditions,
-    checked_records,
+    check_records,
     read_arrays,
     read_conditions,
 )
@@ -81,10 +81,10 @@ def given_conditions(
             raise UserError(what, "give as many of both: they belong together")
     encoded = {each.name for each in text.graph.outputs} if text else set()
     drawn = [each for each in takes if each.name not in {*records, *encoded}]
-    return GivenConditions(prompt_records(bundle, lines, records), random_conditions(drawn))
+    return GivenConditions(encode_prompts(bundle, lines, records), random_conditions(drawn))
 
 
-def prompt_records(
+def encode_prompts(
     bundle: Bundle, prompts: Sequence[str], records: ConditionRecords = MappingProxyType({})
 ) -> ConditionRecords:
     """A record for each prompt. Conditions that neither prompts nor `records` set have their default, or are drawn."""
@@ -96,7 +96,7 @@ def prompt_records(
         if condition.name not in values and condition.default is None:
             drawn = [draw_condition(condition, number, FIRST_SEED + row, axes) for row in range(len(prompts))]
             values[condition.name] = np.stack(drawn)
-    return checked_records("the prompts", values, takes)
+    return check_records("the prompts", values, takes)
 
 
 def read_prompts(path: Path) -> list[str]:

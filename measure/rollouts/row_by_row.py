@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from fewstep.graph.graph import BATCH, Value
 from fewstep.runtime.backends import Arrays, LoadedGraph
 from fewstep.runtime.bundle.manifest import TensorEntry
-from fewstep.runtime.sampler import Sampler
+from fewstep.runtime.sampling.sampler import Sampler
 
 
-def row_by_row(graph: LoadedGraph, inputs: Iterable[Value | TensorEntry]) -> LoadedGraph:
+def run_row_by_row(graph: LoadedGraph, inputs: Iterable[Value | TensorEntry]) -> LoadedGraph:
     """The graph, called once for each row; its results are joined along the first axis. A single row's result is
     handed on as it is: joining large activations takes a third of the graph's own time.
 
@@ -47,20 +47,22 @@ def row_by_row(graph: LoadedGraph, inputs: Iterable[Value | TensorEntry]) -> Loa
     return run
 
 
-def body_by_rows(sampler: Sampler) -> Sampler:
+def with_row_by_row_body(sampler: Sampler) -> Sampler:
     """The sampler, with a body that sees one row at a time, so that an activation belongs to one row."""
     network = sampler.network()
-    *earlier, last = map(row_by_row, (*network.earlier, network.graph), [entry.inputs for entry in network.body.graphs])
-    return sampler.changed(graph=last, earlier=tuple(earlier))
+    *earlier, last = map(
+        run_row_by_row, (*network.earlier, network.graph), [entry.inputs for entry in network.body.graphs]
+    )
+    return sampler.with_network_parts(graph=last, earlier=tuple(earlier))
 
 
-def sampler_by_rows(sampler: Sampler) -> Sampler:
+def with_row_by_row_prologue(sampler: Sampler) -> Sampler:
     """The sampler, with conditioner and prologue that see one row at a time, so that a trajectory's bits follow from
     its seed alone. Its body is left as it is: counting opens its own."""
     network, manifest = sampler.network(), sampler.bundle.manifest
     conditioner, prologue = network.conditioner, network.prologue
     if conditioner is not None and manifest.conditioner is not None:
-        conditioner = row_by_row(conditioner, manifest.conditioner.inputs)
+        conditioner = run_row_by_row(conditioner, manifest.conditioner.inputs)
     if prologue is not None and manifest.prologue is not None:
-        prologue = row_by_row(prologue, manifest.prologue.inputs)
-    return sampler.changed(conditioner=conditioner, prologue=prologue)
+        prologue = run_row_by_row(prologue, manifest.prologue.inputs)
+    return sampler.with_network_parts(conditioner=conditioner, prologue=prologue)

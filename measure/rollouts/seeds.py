@@ -18,12 +18,12 @@ from fewstep.measure.rollouts.pictures import Uniform, is_mask, is_picture, pict
 from fewstep.plans import noise
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
+from fewstep.runtime.bundle.conditions import default_value, random_range
 from fewstep.runtime.bundle.manifest import Condition, Description, Manifest
-from fewstep.runtime.conditions import default_value, drawn_range
-from fewstep.runtime.execute import Array, StepNetwork, StepState, execute
-from fewstep.runtime.finite import finite_states
-from fewstep.runtime.request import check_given
-from fewstep.runtime.slots import Carrying
+from fewstep.runtime.sampling.execute import Array, StepNetwork, StepState, execute
+from fewstep.runtime.sampling.finite_checks import finite_states
+from fewstep.runtime.sampling.request import check_given
+from fewstep.runtime.sampling.slots import CarryingNetwork
 
 HELD_OUT_SEEDS = range(100_000)  # for evaluation
 PAIRED = HELD_OUT_SEEDS[: len(HELD_OUT_SEEDS) // 2]  # for samples that are compared with float32, seed by seed
@@ -49,38 +49,38 @@ class SeedBatch:
     conditions: ConditionRecords
 
     @classmethod
-    def held_out(
+    def from_manifest(
         cls: type[Same], manifest: Manifest, seeds: Sequence[int], records: ConditionRecords | None = None
     ) -> Same:
         """Samples of a denoiser at its default size, for evaluation or a choice, with `held_out_conditions`."""
         return cls(seeds, manifest.x_shape, held_out_conditions(manifest, seeds, records))
 
-    def part(self: Same, place: slice) -> Same:
+    def select(self: Same, place: slice) -> Same:
         """Some of them."""
         conditions = {name: each[place] for name, each in self.conditions.items()}
         return replace(self, seeds=self.seeds[place], conditions=conditions)
 
-    def parts(self: Same, size: int) -> Iterator[Same]:
+    def split(self: Same, size: int) -> Iterator[Same]:
         """All of them, so many at a time."""
-        return (self.part(slice(start, start + size)) for start in range(0, len(self.seeds), size))
+        return (self.select(slice(start, start + size)) for start in range(0, len(self.seeds), size))
 
     def first(self: Same, count: int) -> Same:
         """The first `count` of them."""
-        return self.part(slice(count))
+        return self.select(slice(count))
 
-    def draws(self, number: int) -> Array:
+    def draw_noise(self, number: int) -> Array:
         """Noise [seeds, *x_shape] of a plan's draw."""
-        return noise.stacked(self.seeds, number, self.x_shape)
+        return noise.normal_batch(self.seeds, number, self.x_shape)
 
-    def given(self, plan: Plan) -> dict[str, NDArray[np.float32]]:
+    def given_tensors(self, plan: Plan) -> dict[str, NDArray[np.float32]]:
         """The tensors that a plan starts from: each, such as a degraded sample, is a condition."""
         return check_given(plan.given, None, self.conditions, self.x_shape, len(self.seeds))
 
-    def run(self, plan: Plan, network: StepNetwork | Carrying) -> Iterator[StepState]:
+    def run(self, plan: Plan, network: StepNetwork | CarryingNetwork) -> Iterator[StepState]:
         """Every state of a run."""
-        return execute(plan, network, self.draws, given=self.given(plan))
+        return execute(plan, network, self.draw_noise, given=self.given_tensors(plan))
 
-    def finite(self, plan: Plan, network: StepNetwork | Carrying) -> Iterator[StepState]:
+    def run_finite(self, plan: Plan, network: StepNetwork | CarryingNetwork) -> Iterator[StepState]:
         """The states of `run`; UserError names the step where one is not finite."""
         return finite_states(self.run(plan, network), plan)
 
@@ -107,7 +107,7 @@ def random_conditions(conditions: Sequence[Condition]) -> tuple[str, ...]:
     return tuple(each.name for each in conditions if math.prod(each.shape) > 1 and not _keeps_default(each))
 
 
-def label(takes: Description, seed: int, records: ConditionRecords | None = None) -> str:
+def describe_conditions(takes: Description, seed: int, records: ConditionRecords | None = None) -> str:
     """The conditions of one held-out seed that are single values, in a few words."""
     texts = []
     for number, condition in enumerate(takes.conditions):
@@ -123,7 +123,7 @@ def label(takes: Description, seed: int, records: ConditionRecords | None = None
 
 
 def _held_out_value(condition: Condition, number: int, seed: int, axes: Sequence[int] = ()) -> NDArray[Any]:
-    drawn = drawn_range(condition)
+    drawn = random_range(condition)
     if _cycles(condition) and drawn is not None:
         low, high = map(int, drawn)
         return np.asarray(low + seed % (high - low + 1), condition.dtype)
@@ -133,14 +133,14 @@ def _held_out_value(condition: Condition, number: int, seed: int, axes: Sequence
 def _cycles(condition: Condition) -> bool:
     """True for a whole number whose values held-out seeds have in turn."""
     is_whole = condition.shape == () and condition.dtype in ("int64", "int32", "uint8", "int8")
-    return is_whole and drawn_range(condition) is not None and condition.default is None
+    return is_whole and random_range(condition) is not None and condition.default is None
 
 
 def _keeps_default(condition: Condition) -> bool:
     return condition.default is not None and condition.typical is None
 
 
-def drawn_conditions(takes: Description, seeds: Sequence[int]) -> dict[str, NDArray[Any]]:
+def draw_conditions(takes: Description, seeds: Sequence[int]) -> dict[str, NDArray[Any]]:
     """Each condition [seeds, *shape], drawn by the seed. UserError where one cannot be drawn."""
     axes = picture_axes(takes)
     return {
@@ -158,7 +158,7 @@ def draw_condition(condition: Condition, number: int, seed: int, axes: Sequence[
     """
     if _keeps_default(condition):
         return default_value(condition)
-    drawn = drawn_range(condition)
+    drawn = random_range(condition)
     if drawn is None:
         raise UserError(
             f"nothing says what values condition {condition.name!r} has",

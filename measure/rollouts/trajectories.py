@@ -10,15 +10,15 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from fewstep.measure.rollouts.conditions_file import ConditionRecords
-from fewstep.measure.rollouts.seeds import drawn_conditions
+from fewstep.measure.rollouts.seeds import draw_conditions
 from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.plan import DENOISER
 from fewstep.runtime.backends import Arrays
-from fewstep.runtime.execute import StepState
 from fewstep.runtime.progress import SILENT, Progress
-from fewstep.runtime.sampler import Sampler
-from fewstep.runtime.slots import Slots
-from fewstep.runtime.step_call import GraphCall
+from fewstep.runtime.sampling.execute import StepState
+from fewstep.runtime.sampling.sampler import Sampler
+from fewstep.runtime.sampling.slots import Slots
+from fewstep.runtime.sampling.step_call import GraphCall
 
 BATCH = 8  # trajectories at once
 RUN_STRIDE = 2**32  # between the seeds of a trajectory's runs
@@ -59,18 +59,18 @@ def roll_out(
 
     `network` is a name in the plan's steps; other networks run their steps too. `conditions` [len(seeds), *shape]
     belong to the seeds; None draws them, each by its seed. The body's graph may return more tensors than the output
-    (see `observe.watch`). Several `sizes` of x alternate, each for `per_size` seeds in a row.
+    (see `observe.expose_tensors`). Several `sizes` of x alternate, each for `per_size` seeds in a row.
     """
     last = max((index for index in range(len(plan.steps)) if plan.steps[index].network == network), default=0)
     carried: Slots | None
-    for start, part, size in batches(seeds, batch, sizes, per_size):
+    for start, part, size in split_seeds(seeds, batch, sizes, per_size):
         calls: list[GraphCall] = []
         watched, carried = replace(sampler, on_call=partial(_keep_call, calls, network, plan)), None
-        watched = watched.at(adapters=None, **(size or {}))
+        watched = watched.with_options(adapters=None, **(size or {}))
         for run in range(runs):
             run_seeds = [(seed + run * RUN_STRIDE) % 2**64 for seed in part]
             if conditions is None:
-                values = drawn_conditions(watched.bundle.manifest, run_seeds)
+                values = draw_conditions(watched.bundle.manifest, run_seeds)
             else:
                 values = {name: array[start : start + len(part)] for name, array in conditions.items()}
             for state in watched.steps(plan, run_seeds, values, plan.guidance, carried=carried):
@@ -81,7 +81,7 @@ def roll_out(
         progress("trajectories", start + len(part), len(seeds))
 
 
-def batches(
+def split_seeds(
     seeds: Sequence[int], batch: int, sizes: Sequence[Mapping[str, int]] = (), per_size: int = PER_SIZE
 ) -> Iterator[tuple[int, Sequence[int], Mapping[str, int] | None]]:
     """The seeds in order, at most `batch` at once: (the place of a batch's first, its seeds, the sizes that x has).
@@ -96,19 +96,19 @@ def batches(
         start += len(part)
 
 
-def fewest_of_all(seed: int, sizes: int, per_size: int = PER_SIZE) -> int:
+def min_seeds_for_sizes(seed: int, sizes: int, per_size: int = PER_SIZE) -> int:
     """The least number of seeds from `seed` on that have each of `sizes` sizes."""
     return max(1, per_size * (sizes - 1) - seed % per_size + 1)
 
 
-def most_per_size(seeds: range, sizes: int) -> int:
+def max_seeds_per_size(seeds: range, sizes: int) -> int:
     """The most seeds of one size in a row, at most PER_SIZE, with which these seeds have each of `sizes` sizes; 0 if
     there are fewer seeds."""
     counts = range(PER_SIZE, 0, -1)
-    return next((count for count in counts if fewest_of_all(seeds.start, sizes, count) <= len(seeds)), 0)
+    return next((count for count in counts if min_seeds_for_sizes(seeds.start, sizes, count) <= len(seeds)), 0)
 
 
-def in_words(count: int) -> str:
+def trajectories_text(count: int) -> str:
     """ "1 trajectory", "2 trajectories"."""
     return "1 trajectory" if count == 1 else f"{count} trajectories"
 

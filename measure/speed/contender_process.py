@@ -30,20 +30,20 @@ def open_calls(opener: Opener) -> float:
     return perf_counter() - start
 
 
-def result(name: str) -> Any:
+def run_call(name: str) -> Any:
     """The result of a call."""
     return _CALLS[name]()
 
 
-def turn(name: str, seconds: float) -> list[Seconds]:
+def run_turn(name: str, seconds: float) -> list[Seconds]:
     """The calls of a turn of so many seconds, at least one."""
     call, warm_up = _CALLS[name], 0.0
     while warm_up <= WARM_UP:
-        last = _once(call)
+        last = _time_call(call)
         warm_up += last[0]
     times = [last] if last[0] > LONG_CALL else []
     while not times or sum(wall for wall, _ in times) < seconds:
-        times.append(_once(call))
+        times.append(_time_call(call))
     return times
 
 
@@ -60,17 +60,17 @@ def open_steps(graphs: Sequence[tuple[str, int, Callable[[], Graph]]]) -> Mappin
 
     def kinds() -> dict[str, dict[str, float]]:
         profiles = [(network, times, profile()) for network, times, (_, profile) in opened]
-        return {name: _seconds([each[1:] for each in profiles if name in ("", each[0])]) for name in names}
+        return {name: _sum_by_kind([each[1:] for each in profiles if name in ("", each[0])]) for name in names}
 
-    return {**{name: partial(_all, runs_of(name)) for name in names}, PROFILES: kinds}
+    return {**{name: partial(_run_all, runs_of(name)) for name in names}, PROFILES: kinds}
 
 
-def _all(runs: Sequence[Call]) -> None:
+def _run_all(runs: Sequence[Call]) -> None:
     for run in runs:
         run()
 
 
-def _seconds(parts: Sequence[tuple[int, Mapping[str, float]]]) -> dict[str, float]:
+def _sum_by_kind(parts: Sequence[tuple[int, Mapping[str, float]]]) -> dict[str, float]:
     """Seconds of a call by kind of operation; none where a graph's are not known."""
     total = defaultdict[str, float](float)
     for times, seconds in parts if all(seconds for _, seconds in parts) else ():
@@ -92,24 +92,24 @@ def open_graph(path: str, threads: int, spinning: bool, feeds: Mapping[str, Any]
     sessions = [onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])]
 
     def kinds() -> dict[str, float]:
-        from fewstep.measure.speed.profile import profiled  # behind what is measured of a small program
+        from fewstep.measure.speed.profile import profile_graph  # behind what is measured of a small program
 
         sessions.clear()  # two sessions of a large graph are too much; nothing is timed any more
-        return profiled(path, options, feeds)
+        return profile_graph(path, options, feeds)
 
     return lambda: sessions[0].run(None, feeds), kinds
 
 
 def open_body(backend: str, threads: int, path: Path, network: str, body: str, feeds: Mapping[str, Any]) -> Graph:
     """A body of a bundle's network as a named backend loads it, of whose operations no seconds are known."""
-    from fewstep.runtime.backends.named import named
+    from fewstep.runtime.backends.registry import create_backend
     from fewstep.runtime.bundle.reading import open_bundle
 
-    run = named(backend, threads).load(open_bundle(path).alone(network), body)
+    run = create_backend(backend, threads).load(open_bundle(path).select_network(network), body)
     return lambda: run(feeds), dict
 
 
-def _once(call: Call) -> Seconds:
+def _time_call(call: Call) -> Seconds:
     wall, processor = perf_counter(), process_time()
     call()
     return perf_counter() - wall, process_time() - processor

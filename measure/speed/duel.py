@@ -30,7 +30,7 @@ class Duel(NamedTuple):
     ratio: float
 
 
-def duel(first: Turn, second: Turn) -> Duel:
+def run_duel(first: Turn, second: Turn) -> Duel:
     """The times of two contenders, whose calls take turns until it is known which is faster. Each has run before."""
     last = perf_counter() + DUEL_SECONDS
 
@@ -46,7 +46,7 @@ def _is_known(logarithms: Sequence[float]) -> bool:
     clear = math.log(CLEAR)
     if len(logarithms) >= LEAST_ROUNDS and (min(logarithms) > clear or max(logarithms) < -clear):
         return True
-    outside = _left_out(len(logarithms))
+    outside = _median_interval_rank(len(logarithms))
     if outside is None:
         return False
     ordered = sorted(logarithms)
@@ -54,7 +54,7 @@ def _is_known(logarithms: Sequence[float]) -> bool:
     return low > 0 or high < 0 or (low > -EQUAL and high < EQUAL)
 
 
-def _left_out(count: int) -> int | None:
+def _median_interval_rank(count: int) -> int | None:
     """The number of so many rounds to leave out at each end of an interval that has the median; None for too few."""
     chance, outside = 0.0, None
     for place in range(count // 2):

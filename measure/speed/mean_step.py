@@ -13,47 +13,49 @@ from fewstep.plans.plan import DENOISER
 from fewstep.runtime.backends import Arrays
 from fewstep.runtime.bundle.manifest import Body, GraphEntry, StepGraph
 from fewstep.runtime.bundle.reading import Bundle
-from fewstep.runtime.sampler import Sampler
+from fewstep.runtime.sampling.sampler import Sampler
 
 LONGEST_CALL = 12  # steps: of longer plans, the shares in a timed call are near theirs
 
 
-def steps_of(body: Body, plan: AnyPlan, network: str = DENOISER) -> list[tuple[StepGraph, int]]:
+def graph_steps(body: Body, plan: AnyPlan, network: str = DENOISER) -> list[tuple[StepGraph, int]]:
     """The graphs of a network's body that run steps of a plan, and how many each of them runs."""
     steps = regroup(plan, {network: body.groups}).steps
-    runs = [body.serving(step.group) for step in steps if step.network == network]
+    runs = [body.graph_index(step.group) for step in steps if step.network == network]
     return [(graph, runs.count(number)) for number, graph in enumerate(body.graphs) if number in runs]
 
 
 def int8_share(body: Body, plan: AnyPlan, network: str = DENOISER) -> float | None:
     """Share of multiply-accumulates in int8 over the network's steps of the plan; None if a graph's coverage is not
     known, or it has no steps."""
-    parts = steps_of(body, plan, network)
+    parts = graph_steps(body, plan, network)
     if not parts or any(graph.coverage is None or not graph.coverage.total_macs for graph, _ in parts):
         return None
     total = sum(steps for _, steps in parts)  # every graph does the same work
     return sum(steps / total * each.int8_macs / each.total_macs for graph, steps in parts if (each := graph.coverage))
 
 
-def contender_of(
+def make_contender(
     bundle: Bundle, body: str, plan: AnyPlan, feeds: Mapping[str, Arrays], backend: str | None = None, name: str = ""
 ) -> TimedContender:
     """A body along a plan: its graphs on onnxruntime, or its networks on another backend. `feeds` are by network."""
     graphs = list[TimedGraph]()
     for network, fed in feeds.items():
-        alone = bundle.alone(network)
-        parts = steps_of(alone.body(body), plan, network)
+        alone = bundle.select_network(network)
+        parts = graph_steps(alone.body(body), plan, network)
         if backend is None:
-            graphs += [TimedGraph(alone.graph(graph), feeds_of(graph, fed), steps, network) for graph, steps in parts]
+            graphs += [
+                TimedGraph(alone.graph(graph), select_feeds(graph, fed), steps, network) for graph, steps in parts
+            ]
         else:
             loaded, steps = OnBackend(backend, bundle.path, body), sum(steps for _, steps in parts)
-            graphs.append(TimedGraph(loaded, feeds_of(alone.body(body).graph, fed), steps, network))
-    counts = steps_of_call([graph.steps for graph in graphs])
+            graphs.append(TimedGraph(loaded, select_feeds(alone.body(body).graph, fed), steps, network))
+    counts = steps_per_call([graph.steps for graph in graphs])
     timed = (replace(graph, steps=count) for graph, count in zip(graphs, counts, strict=True))
     return TimedContender(name or body, tuple(timed))
 
 
-def steps_of_call(steps: Sequence[int]) -> list[int]:
+def steps_per_call(steps: Sequence[int]) -> list[int]:
     """The steps of each graph in one timed call, by its steps in a plan: as few as have the same proportions. Where
     these are more than LONGEST_CALL, about so many, in proportions that are near."""
     divisor = max(gcd(*steps), sum(steps) / LONGEST_CALL)
@@ -73,6 +75,6 @@ def middle_feeds(
     return feeds
 
 
-def feeds_of(graph: GraphEntry, feeds: Arrays) -> Arrays:
+def select_feeds(graph: GraphEntry, feeds: Arrays) -> Arrays:
     """The feeds that a graph takes: graphs of one body may take different inputs."""
     return {tensor.name: feeds[tensor.name] for tensor in graph.inputs if tensor.name in feeds}

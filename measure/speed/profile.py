@@ -33,7 +33,7 @@ REST = "the rest"
 _KIND_OF = {operation: kind for kind, operations in KINDS.items() for operation in operations.split()}
 
 
-def profiled(path: str, options: Any, feeds: Mapping[str, Any]) -> dict[str, float]:
+def profile_graph(path: str, options: Any, feeds: Mapping[str, Any]) -> dict[str, float]:
     """Seconds of each kind in a run of a graph, the longest first; `options` of onnxruntime are taken over."""
     import onnxruntime
 
@@ -42,10 +42,10 @@ def profiled(path: str, options: Any, feeds: Mapping[str, Any]) -> dict[str, flo
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         for _ in range(PROFILED_RUNS + 1):  # the first allocates
             session.run(None, feeds)
-        return kinds(json.loads(Path(session.end_profiling()).read_text()))
+        return seconds_by_kind(json.loads(Path(session.end_profiling()).read_text()))
 
 
-def kinds(events: list[dict[str, Any]]) -> dict[str, float]:
+def seconds_by_kind(events: list[dict[str, Any]]) -> dict[str, float]:
     """Seconds of each kind in the events of onnxruntime's profile, the longest first: of each node the median over its
     runs."""
     nodes = sorted(

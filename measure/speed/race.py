@@ -77,7 +77,7 @@ class Race(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     timings: tuple[Timing, ...]
 
 
-def race(
+def run_race(
     contenders: Sequence[TimedContender], turns: Turns = Turns(), progress: Progress = SILENT, profiled: bool = False
 ) -> Race:
     """Time a mean step of the contenders against the first of them. Where plans run several networks, a timing follows
@@ -92,35 +92,36 @@ def race(
     calls = [(place, name) for name in (names if len(names) > 2 else [""]) for place in range(len(contenders))]
     with ExitStack() as stack:
         processes = [
-            stack.enter_context(TimedProcess(each.name, _opener(each, threads, turns.spinning))) for each in contenders
+            stack.enter_context(TimedProcess(each.name, _make_opener(each, threads, turns.spinning)))
+            for each in contenders
         ]
         for each in processes:
-            each.turn(0.0)  # a single call, for its memory
+            each.run_turn(0.0)  # a single call, for its memory
         peaks = [each.peak_mib() for each in processes]
 
         def until(done: Rounds[list[float]]) -> bool:
             progress(f"timing {batch} {'row' if batch == 1 else 'rows'}", len(done), turns.rounds)
             return len(done) >= turns.rounds
 
-        timed = [partial(processes[place].walls, turns.seconds, name) for place, name in calls]
+        timed = [partial(processes[place].wall_times, turns.seconds, name) for place, name in calls]
         walls = zip(*take_turns(timed, until), strict=True)  # of each call: by rounds, of each time that it ran
-        kinds = [_kinds(each) if profiled else {} for each in processes]
+        kinds = [_kind_shares(each) if profiled else {} for each in processes]
     steps = {
         (place, name): [[wall / contenders[place].steps[name] for wall in turn] for turn in rounds]
         for (place, name), rounds in zip(calls, walls, strict=True)
     }
     timings = []
     for place, name in calls:
-        timing = _timing(processes[place], name, steps[place, name], steps[0, name])
+        timing = _make_timing(processes[place], name, steps[place, name], steps[0, name])
         timings.append(msgspec.structs.replace(timing, peak_mib=peaks[place], kinds=kinds[place].get(name, {})))
     return Race(batch, threads, turns.rounds, tuple(timings))
 
 
-def _kinds(process: TimedProcess) -> dict[str, dict[str, float]]:
+def _kind_shares(process: TimedProcess) -> dict[str, dict[str, float]]:
     """Shares of each call by kind, the largest first; none where the profile fails, as without room for its file:
     times are kept."""
     try:
-        by_call: Mapping[str, Mapping[str, float]] = process.result(contender_process.PROFILES)
+        by_call: Mapping[str, Mapping[str, float]] = process.run_call(contender_process.PROFILES)
     except UserError as error:
         LOG.warning("where the time of %s goes is not known: %s", process.name, error.what)
         return {}
@@ -131,7 +132,7 @@ def _kinds(process: TimedProcess) -> dict[str, dict[str, float]]:
     return shares
 
 
-def _opener(contender: TimedContender, threads: int, spinning: bool) -> contender_process.Opener:
+def _make_opener(contender: TimedContender, threads: int, spinning: bool) -> contender_process.Opener:
     """The function that opens the calls of a contender's graphs in its process."""
     graphs = []
     for each in contender.graphs:
@@ -146,7 +147,7 @@ def _opener(contender: TimedContender, threads: int, spinning: bool) -> contende
     return partial(contender_process.open_steps, graphs)
 
 
-def _timing(
+def _make_timing(
     process: TimedProcess, call: str, rounds: Sequence[Sequence[float]], first: Sequence[Sequence[float]]
 ) -> Timing:
     """The timing of a call, by the seconds of its steps in each round; `first` are those of the first contender."""

@@ -8,17 +8,17 @@ same in every precision.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from fewstep.measure.bodies import not_judged
+from fewstep.measure.bodies import excluded_bodies
 from fewstep.measure.body_backends import backend_of, is_simulated
-from fewstep.measure.opened_body import open_body
+from fewstep.measure.open_body import open_body
 from fewstep.measure.rollouts.conditions_file import ConditionRecords
 from fewstep.measure.sampling import FLOAT
-from fewstep.measure.speed.mean_step import contender_of, middle_feeds
-from fewstep.measure.speed.race import Race, Turns, race
+from fewstep.measure.speed.mean_step import make_contender, middle_feeds
+from fewstep.measure.speed.race import Race, Turns, run_race
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
-from fewstep.runtime.backends.named import named
-from fewstep.runtime.bundle.networks import edges_of, whole_bodies
+from fewstep.runtime.backends.registry import create_backend
+from fewstep.runtime.bundle.networks import common_bodies, edges_of
 from fewstep.runtime.bundle.platforms import ONNXRUNTIME, QNN
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.progress import SILENT, Progress
@@ -30,8 +30,8 @@ FLOAT16 = "float16 is not timed: onnxruntime's CPU kernels compute it in float32
 class TimedBodies:
     """The bodies that are timed, and the turns that they take.
 
-    here: names of bodies on their own backends, of which the first is what ratios are to (`timed_here`).
-    elsewhere: (backend, body) of bodies on backends that a user names (`timed_elsewhere`).
+    here: names of bodies on their own backends, of which the first is what ratios are to (`select_local_bodies`).
+    elsewhere: (backend, body) of bodies on backends that a user names (`select_backend_bodies`).
     plans: of each body, by which it is fed.
     """
 
@@ -48,28 +48,28 @@ class TimedBodies:
         return len(self.turns.batches) * calls * (self.turns.rounds + 1) * self.turns.seconds
 
 
-def timed_here(bundle: Bundle) -> list[str]:
+def select_local_bodies(bundle: Bundle) -> list[str]:
     """The bodies whose backends are here: float32 first if there is one, bodies of other backends than onnxruntime
     last. UserError where there is none."""
-    bodies, refused = whole_bodies(bundle.manifest), not_judged(bundle)
+    bodies, refused = common_bodies(bundle.manifest), excluded_bodies(bundle)
     names = [name for name, body in bodies.items() if not is_simulated(body) and name not in refused]
     if not names:
         raise UserError(f"{bundle.path} has no body that onnxruntime runs", "name another engine: --backend tensorrt")
     return sorted(names, key=lambda name: (name != FLOAT, _other_backend(bundle, name) is not None))
 
 
-def timed_elsewhere(bundle: Bundle, backends: Sequence[str]) -> list[tuple[str, str]]:
+def select_backend_bodies(bundle: Bundle, backends: Sequence[str]) -> list[tuple[str, str]]:
     """(backend, body) of what other backends run: their shortest float first, then int8."""
     found = []
     for backend in backends:
-        bodies = named(backend).bodies if backend != ONNXRUNTIME else {}
+        bodies = create_backend(backend).bodies if backend != ONNXRUNTIME else {}
         for precision in ("float16" if "float16" in bodies else "float32", "int8"):
             names = bodies.get(precision, ())
-            found += [(backend, name) for name in names[:1] if name in whole_bodies(bundle.manifest)]
+            found += [(backend, name) for name in names[:1] if name in common_bodies(bundle.manifest)]
     return found
 
 
-def races(
+def run_races(
     bundle: Bundle, timed: TimedBodies, records: ConditionRecords | None = None, progress: Progress = SILENT
 ) -> tuple[Race, ...]:
     """A race for each batch size. `records` are conditions of one's own."""
@@ -85,12 +85,12 @@ def races(
         for body in fed_alone - feeds.keys():
             feeds[body] = middle_feeds(open_body(bundle, body, threads), plans[body], batch, records)
         contenders = [
-            contender_of(bundle, name, plans[name], feeds[name], _other_backend(bundle, name)) for name in timed.here
+            make_contender(bundle, name, plans[name], feeds[name], _other_backend(bundle, name)) for name in timed.here
         ]
         for backend, body in timed.elsewhere:
             fed = feeds.get(body) or feeds[first]
-            contenders.append(contender_of(bundle, body, plans[body], fed, backend, f"{body}, {backend}"))
-        finished.append(race(contenders, timed.turns, progress, profiled=not finished))  # kinds hardly depend on it
+            contenders.append(make_contender(bundle, body, plans[body], fed, backend, f"{body}, {backend}"))
+        finished.append(run_race(contenders, timed.turns, progress, profiled=not finished))  # kinds hardly depend on it
     return tuple(finished)
 
 

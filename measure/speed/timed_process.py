@@ -14,7 +14,7 @@ from fewstep.measure.speed import contender_process
 from fewstep.measure.speed.contender_process import Opener, Seconds
 from fewstep.measure.workers.child import Child
 from fewstep.plans.errors import UserError, first_line
-from fewstep.runtime.machine.memory import peak
+from fewstep.runtime.machine.memory import peak_bytes
 
 TURN_SECONDS = 0.12  # seconds
 
@@ -55,26 +55,26 @@ class TimedProcess(AbstractContextManager["TimedProcess"]):
             self._child.kill()
             self._child.end()
 
-    def turn(self, seconds: float = TURN_SECONDS, call: str = "") -> list[Seconds]:
+    def run_turn(self, seconds: float = TURN_SECONDS, call: str = "") -> list[Seconds]:
         """A turn: times of calls in a row, for so many seconds."""
-        times: list[Seconds] = self._ask(contender_process.turn, call, seconds)
+        times: list[Seconds] = self._ask(contender_process.run_turn, call, seconds)
         return times
 
-    def walls(self, seconds: float = TURN_SECONDS, call: str = "") -> list[float]:
+    def wall_times(self, seconds: float = TURN_SECONDS, call: str = "") -> list[float]:
         """A turn: seconds of its calls by the clock."""
-        return [wall for wall, _ in self.turn(seconds, call)]
+        return [wall for wall, _ in self.run_turn(seconds, call)]
 
-    def milliseconds(self, call: str = "") -> float:
+    def median_milliseconds(self, call: str = "") -> float:
         """A turn of TURN_SECONDS: the median of its calls, by the clock."""
-        return 1000 * median(self.walls(call=call))
+        return 1000 * median(self.wall_times(call=call))
 
-    def result(self, call: str = "") -> Any:
+    def run_call(self, call: str = "") -> Any:
         """The result of a call."""
-        return self._ask(contender_process.result, call)
+        return self._ask(contender_process.run_call, call)
 
     def peak_mib(self) -> float:
         """The most memory that its process has had so far; 0: unknown."""
-        most: int | None = self._ask(peak)
+        most: int | None = self._ask(peak_bytes)
         return (most or 0) / 2**20
 
     def _ask(self, function: Callable[..., Any], *arguments: Any) -> Any:

@@ -12,17 +12,17 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Any
 
-from fewstep.measure.workers.process import received, send
+from fewstep.measure.workers.worker_process import receive, send
 
 LOG = logging.getLogger("fewstep")
-PROCESS = Path(__file__).with_name("process.py")
+PROCESS = Path(__file__).with_name("worker_process.py")
 PATIENCE = 120.0  # seconds of one call at which a line names the process; again at twice as many, and so on
 ENDING = 5.0  # seconds that a process has to end when it is asked to
 
 
 class Child:
-    """A running `process.py`. `if_ended` is what follows if a user ends it, behind the line that names it. OSError
-    where the machine starts none."""
+    """A running `worker_process.py`. `if_ended` is what follows if a user ends it, behind the line that names it.
+    OSError where the machine starts none."""
 
     def __init__(self, patience: float = PATIENCE, name: str = "worker", if_ended: str = "") -> None:
         self._patience, self._name, self._if_ended = patience, name, if_ended
@@ -42,7 +42,7 @@ class Child:
         assert self._process.stdin is not None and self._process.stdout is not None
         send(self._process.stdin, (function, arguments, named))
         self._wait(self._process.stdout)
-        answer: tuple[bool, Any] = pickle.loads(received(self._process.stdout))
+        answer: tuple[bool, Any] = pickle.loads(receive(self._process.stdout))
         return answer
 
     def _wait(self, stream: IO[bytes]) -> None:

@@ -35,7 +35,7 @@ _OPEN: dict[tuple[bytes, int], Callable[[Any], Any]] = {}  # the one job that th
 _LOCK = Lock()  # a caller's workers may be threads, which share what is open
 
 
-def do(job: bytes, threads: int, item: Any) -> Any:
+def run_item(job: bytes, threads: int, item: Any) -> Any:
     """One item of a pickled job, in a worker. The job is opened for its first item, and stays open until another job
     comes."""
     with _LOCK:
@@ -58,14 +58,14 @@ class Workers:
     threads: int = 1
 
 
-def in_order(job: Job[Item, Result], items: Iterable[Item], workers: Workers) -> Iterator[Result]:
+def map_in_order(job: Job[Item, Result], items: Iterable[Item], workers: Workers) -> Iterator[Result]:
     """The result of each item. UserError where workers die of an item each time. Errors of the job itself are raised as
     they are."""
     futures: deque[Future[Any]] = deque()
     content = pickle.dumps(job)
     try:
         for item in items:
-            futures.append(workers.executor.submit(do, content, workers.threads, item))
+            futures.append(workers.executor.submit(run_item, content, workers.threads, item))
             if len(futures) >= ITEMS_AHEAD * workers.count:
                 yield futures.popleft().result()
         while futures:

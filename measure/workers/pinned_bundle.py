@@ -14,7 +14,7 @@ class PinnedBundle:
     path: Path
     digest: str
 
-    def folder(self) -> Path:
+    def checked_folder(self) -> Path:
         """The folder of the bundle. UserError where it is not what it was."""
         try:
             is_same = file_sha256(self.path / MANIFEST) == self.digest
@@ -25,6 +25,6 @@ class PinnedBundle:
         return self.path
 
 
-def pinned(bundle: Path) -> PinnedBundle:
+def pin_bundle(bundle: Path) -> PinnedBundle:
     """The bundle in a folder, as it is now."""
     return PinnedBundle(bundle.resolve(), file_sha256(bundle / MANIFEST))

@@ -14,7 +14,7 @@ from typing import Any
 from fewstep.measure.rollouts.conditions_file import ConditionOptions
 from fewstep.measure.workers.job import Workers
 from fewstep.plans.errors import UserError, first_line
-from fewstep.runtime.backends.checks import check_threads, imported
+from fewstep.runtime.backends.checks import check_threads, import_package
 from fewstep.runtime.machine.cpu import usable_cores
 
 LOG = logging.getLogger("fewstep")
@@ -40,7 +40,7 @@ class WorkerSetup:
 
 
 @contextmanager
-def opened(setup: WorkerSetup, open_already: Executor | None = None) -> Iterator[Workers | None]:
+def start_workers(setup: WorkerSetup, open_already: Executor | None = None) -> Iterator[Workers | None]:
     """Workers while the block runs; None where the process itself does all. `open_already` is the caller's, and stays
     open. UserError for what is no executor, or no scheduler."""
     threads = setup.threads or ITEM_THREADS
@@ -55,10 +55,10 @@ def opened(setup: WorkerSetup, open_already: Executor | None = None) -> Iterator
         with _client(setup.cluster) as client:
             yield Workers(client.get_executor(pure=False), max(1, sum(client.ncores().values())), threads)
     elif setup.count:
-        from fewstep.measure.workers.processes import Processes  # not for who has one process, or a cluster
+        from fewstep.measure.workers.process_pool import ProcessPool  # not for who has one process, or a cluster
 
         warn_of_workers(setup)
-        with Processes(setup.count, threads) as processes:
+        with ProcessPool(setup.count, threads) as processes:
             yield Workers(processes, setup.count, threads)
     else:
         yield None
@@ -66,7 +66,9 @@ def opened(setup: WorkerSetup, open_already: Executor | None = None) -> Iterator
 
 def _client(address: str) -> Any:
     """A client of a Dask scheduler. UserError where it is not there."""
-    distributed = imported("distributed", "a cluster is asked by distributed, which", "pip install 'fewstep[cluster]'")
+    distributed = import_package(
+        "distributed", "a cluster is asked by distributed, which", "pip install 'fewstep[cluster]'"
+    )
     try:
         return distributed.Client(address, timeout=SCHEDULER_TIMEOUT)
     except (OSError, ValueError) as error:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fewstep.plans.configs import schedules
-from fewstep.plans.configs.config import SchedulerConfig, read, resolve
+from fewstep.plans.configs.config import SchedulerConfig, read_config, resolve
 from fewstep.plans.configs.pipelines import FLOW, PIPELINES
 from fewstep.plans.configs.schedules import Described, Schedule
 from fewstep.plans.errors import UserError
@@ -170,7 +170,7 @@ class SchedulerClass:
     """
 
     defaults: Mapping[str, Any]
-    schedule: Schedule = schedules.of_table
+    schedule: Schedule = schedules.table_schedule
     arguments: Sequence[str] = ()
     choices: Mapping[str, tuple[tuple[str, ...], str]] = field(default_factory=dict)
     own_times: Sequence[str] = ()
@@ -252,7 +252,7 @@ CLASSES: Mapping[str, SchedulerClass] = {
 
 def open_config(config: str | Path | Mapping[str, Any], pipeline: str | None) -> SchedulerConfig:
     """The config as its class resolves it, and as a pipeline changes it. UserError for an unknown class or pipeline."""
-    source, fields = read(config)
+    source, fields = read_config(config)
     if pipeline is not None and pipeline not in PIPELINES:
         raise UserError(f"unknown pipeline {pipeline!r}", f"choose one of {', '.join(PIPELINES)}")
     fields |= PIPELINES[pipeline].changes if pipeline else {}
@@ -268,7 +268,7 @@ def schedule_from_scheduler_config(config: str | Path | Mapping[str, Any], *, pi
     return CLASSES[resolved.scheduler].schedule(resolved)
 
 
-def samples_distilled(fields: Mapping[str, Any]) -> bool:
+def is_distilled_sampler(fields: Mapping[str, Any]) -> bool:
     """True if a config is of a class that samples distilled networks."""
     known = CLASSES.get(fields.get("_class_name", ""))
     return known is not None and known.is_distilled

@@ -8,7 +8,7 @@ import numpy as np
 from fewstep.plans import paths
 from fewstep.plans.configs import tables
 from fewstep.plans.configs.config import SchedulerConfig
-from fewstep.plans.configs.diffusion import strides, unchained
+from fewstep.plans.configs.diffusion import ddim_to_targets, stride_times
 from fewstep.plans.configs.recipe import ScheduleRequest, SchedulerRecipe
 from fewstep.plans.schedule import Time
 from fewstep.plans.spec import ScheduleSpec
@@ -19,7 +19,7 @@ from fewstep.plans.tracer import Solver, Tracer
 def ddim(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -> SchedulerRecipe:
     """CogVideoXDDIMScheduler, which clips nothing and heeds no eta."""
     points, targets = _strides(config, request, spec)
-    return SchedulerRecipe([*points, targets[-1]], unchained(targets, 0.0), start=1.0)
+    return SchedulerRecipe([*points, targets[-1]], ddim_to_targets(targets, 0.0), start=1.0)
 
 
 def dpm(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -> SchedulerRecipe:
@@ -31,7 +31,7 @@ def dpm(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -
 
 def _strides(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -> tuple[list[Time], list[Time]]:
     bars: tables.Array = 1 / (1 + np.exp(-2 * paths.table(spec)))
-    return strides(config, request, bars)
+    return stride_times(config, request, bars)
 
 
 def _sde(targets: Sequence[Time], stride: int) -> Solver:

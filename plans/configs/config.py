@@ -57,16 +57,16 @@ class SchedulerConfig:
     def __getitem__(self, name: str) -> Any:
         return self.fields[name]
 
-    def having(self, **fields: Any) -> "SchedulerConfig":
+    def with_fields(self, **fields: Any) -> "SchedulerConfig":
         """The config with other values of some fields."""
         return replace(self, fields={**self.fields, **fields})
 
-    def refuse(self, field: str, why: str, fix: str) -> UserError:
+    def field_error(self, field: str, why: str, fix: str) -> UserError:
         """The error for a value that no plan can have."""
         return UserError(f"{self.source}: {field} {self.fields[field]!r} of {self.scheduler}: {why}", fix)
 
 
-def read(config: str | Path | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+def read_config(config: str | Path | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """(name for errors, raw fields) of a file, of a folder that holds one (a pipeline's too), or of a mapping."""
     if isinstance(config, Mapping):
         return "scheduler config", dict(config)
@@ -99,11 +99,11 @@ def resolve(source: str, raw: Mapping[str, Any], scheduler: str, defaults: Mappi
     fields = dict(defaults)
     for name, default in defaults.items():
         if name in raw and name not in absent:
-            fields[name] = _checked(source, scheduler, name, raw[name], default)
+            fields[name] = _check_field(source, scheduler, name, raw[name], default)
     return SchedulerConfig(source, scheduler, fields)
 
 
-def _checked(source: str, scheduler: str, name: str, value: Any, default: Any) -> Any:
+def _check_field(source: str, scheduler: str, name: str, value: Any, default: Any) -> Any:
     allowed = CHOICES.get(name)
     if allowed is not None:
         fits, wanted = value in allowed, "one of " + ", ".join(str(each) for each in allowed)
@@ -115,7 +115,7 @@ def _checked(source: str, scheduler: str, name: str, value: Any, default: Any) -
     elif isinstance(default, int):
         fits, wanted = isinstance(value, int) and not isinstance(value, bool) and abs(value) <= 10**6, "a whole number"
     elif isinstance(default, float) or default is None:
-        if value in ("Infinity", "-Infinity"):  # see `read`
+        if value in ("Infinity", "-Infinity"):  # see `read_config`
             value = float(value)
         fits, wanted = _is_number(value) or (value is None and default is None), "a number"
     else:

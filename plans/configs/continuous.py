@@ -12,11 +12,11 @@ from fewstep.plans.configs.recipe import (
     ScaledShaping,
     ScheduleRequest,
     SchedulerRecipe,
-    call,
-    ended,
-    exploding,
-    preserving,
+    append_end,
+    bind_solver,
     shaping_of,
+    variance_exploding_time,
+    variance_preserving_time,
 )
 from fewstep.plans.configs.tables import Array
 from fewstep.plans.errors import UserError
@@ -27,7 +27,7 @@ from fewstep.plans.tracer import Solver
 
 def edm_euler(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -> SchedulerRecipe:
     """EDMEulerScheduler."""
-    return _edm(config, request, call("ddim"))
+    return _edm(config, request, bind_solver("ddim"))
 
 
 def edm_multistep(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -> SchedulerRecipe:
@@ -37,7 +37,9 @@ def edm_multistep(config: SchedulerConfig, request: ScheduleRequest, spec: Sched
 
 def _edm(config: SchedulerConfig, request: ScheduleRequest, solver: Solver) -> SchedulerRecipe:
     *sigmas, end = _sigmas(config, request)
-    times = ended([*(exploding(log(sigma) / 4, sigma) for sigma in sigmas), exploding(0.0, end)])
+    times = append_end(
+        [*(variance_exploding_time(log(sigma) / 4, sigma) for sigma in sigmas), variance_exploding_time(0.0, end)]
+    )
     high = float(config["sigma_max"])
     # the deviation of data of deviation 1 with the noise of sigma_max
     return SchedulerRecipe(times, solver, start=(high**2 + 1) ** 0.5, shaping=shaping_of(config))
@@ -60,10 +62,15 @@ def cosine_multistep(config: SchedulerConfig, request: ScheduleRequest, spec: Sc
     """CosineDPMSolverMultistepScheduler, that of Stable Audio. Its noise is a Brownian tree's, which has the same law
     as the noise of plans."""
     if config["solver_order"] > 2:
-        raise config.refuse("solver_order", "the class has no such step", "set 2")
+        raise config.field_error("solver_order", "the class has no such step", "set 2")
     *sigmas, end = _sigmas(config, request)
-    times = ended([*(preserving(2 / pi * atan(sigma), sigma) for sigma in sigmas), preserving(0.0, end)])
-    solver = multistep_solver(config.having(algorithm_type="sde-dpmsolver++"), request)
+    times = append_end(
+        [
+            *(variance_preserving_time(2 / pi * atan(sigma), sigma) for sigma in sigmas),
+            variance_preserving_time(0.0, end),
+        ]
+    )
+    solver = multistep_solver(config.with_fields(algorithm_type="sde-dpmsolver++"), request)
     start = (float(config["sigma_max"]) ** 2 + 1) ** 0.5 * times[0].alpha  # 1, but for a step that starts at sigma_min
     return SchedulerRecipe(times, solver, start=start, scale=1 / times[-1].alpha)
 
@@ -72,25 +79,25 @@ def consistency(config: SchedulerConfig, request: ScheduleRequest, spec: Schedul
     """CMStochasticIterativeScheduler: the first of the noisiest of T Karras sigmas, T // N apart."""
     T, low = config["num_train_timesteps"], float(config["sigma_min"])
     if config["s_noise"] != 1.0:
-        raise config.refuse("s_noise", "plans add noise of deviation 1", "leave it out")
+        raise config.field_error("s_noise", "plans add noise of deviation 1", "leave it out")
     if not 1 <= request.steps <= T:
         raise UserError(f"{config.source}: {request.steps} steps of {T} timesteps", f"ask for 1 .. {T} steps")
     if T == 1:
-        raise config.refuse("num_train_timesteps", "a grid of one sigma has no step", "set 2 or more")
+        raise config.field_error("num_train_timesteps", "a grid of one sigma has no step", "set 2 or more")
     sigmas = _karras(config, T)[:: T // request.steps][: request.steps]
-    times = [exploding(250 * log(sigma), float(sigma)) for sigma in sigmas]
-    times = ended([*times, exploding(0.0, low)])
+    times = [variance_exploding_time(250 * log(sigma), float(sigma)) for sigma in sigmas]
+    times = append_end([*times, variance_exploding_time(0.0, low)])
     shaping = ScaledShaping(Clip(-1.0, 1.0) if config["clip_denoised"] else None)
-    return SchedulerRecipe(times, call("consistency"), shaping=shaping)
+    return SchedulerRecipe(times, bind_solver("consistency"), shaping=shaping)
 
 
 def _karras(config: SchedulerConfig, steps: int) -> Array:
     """Sigmas from sigma_max to sigma_min. UserError for a rho whose powers of these are not finite, or round to 0."""
     rho, high, low = (float(config[name]) for name in ("rho", "sigma_max", "sigma_min"))
     if not 0.01 <= rho <= 100:
-        raise config.refuse("rho", "sigmas are laid even in sigma^(1 / rho)", "give a number in 0.01 .. 100")
+        raise config.field_error("rho", "sigmas are laid even in sigma^(1 / rho)", "give a number in 0.01 .. 100")
     with suppress(OverflowError):
         sigmas = karras(high, low, steps, rho)
         if (sigmas > 0).all():
             return sigmas
-    raise config.refuse("rho", f"{high:g} and {low:g} to the power of 1 / rho are no numbers", "give 1 or more")
+    raise config.field_error("rho", f"{high:g} and {low:g} to the power of 1 / rho are no numbers", "give 1 or more")

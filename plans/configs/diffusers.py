@@ -17,14 +17,14 @@ import msgspec
 from fewstep.plans.compile import trace_plan
 from fewstep.plans.configs import cogvideox, continuous, diffusion, dpm, flows, k_diffusion
 from fewstep.plans.configs.classes import CLASSES, OTHER_SIGMAS, open_config
-from fewstep.plans.configs.config import SchedulerConfig, read
-from fewstep.plans.configs.pipelines import FLOW, PIPELINES, TAKE_SIGMAS, PipelineRules, dynamic_mu, tokens
+from fewstep.plans.configs.config import SchedulerConfig, read_config
+from fewstep.plans.configs.pipelines import FLOW, PIPELINES, TAKE_SIGMAS, PipelineRules, dynamic_mu, token_count
 from fewstep.plans.configs.recipe import (
     MOST,
     Recipe,
     ScheduleRequest,
     SchedulerRecipe,
-    check_asked,
+    check_choices,
     check_numbers,
 )
 from fewstep.plans.errors import UserError
@@ -92,8 +92,8 @@ def plan_from_scheduler_config(
             them to set_timesteps, from noisy to clean: sigmas of EulerDiscreteScheduler with the last one, those of a
             flow before their shift and without it.
         guidance: as for `compile_plan`.
-        arguments: what a pipeline passes on to the scheduler: `eta` (DDIM, TCD), `order` (LMS), `mu` or `tokens` (flows
-            with a dynamic shift).
+        arguments: what a pipeline passes on to the scheduler: `eta` (DDIM, TCD), `order` (LMS), `mu` or `token_count`
+            (flows with a dynamic shift).
         pipeline: apply what this pipeline does to its scheduler (`pipelines.py`): StableDiffusionPipeline sets
             steps_offset 1 and clip_sample False, FluxPipeline gives it sigmas.
         guided: whether the denoiser has an unconditional form.
@@ -107,7 +107,7 @@ def plan_from_scheduler_config(
     brought = {name: times for name, times in (("timesteps", timesteps), ("sigmas", sigmas)) if times is not None}
     if len(brought) + (steps is not None) > 1:
         raise UserError(f"{read_config.source}: steps, timesteps and sigmas", "give one of them")
-    own = {name: _own_numbers(read_config, name, times) for name, times in brought.items()}
+    own = {name: _user_times(read_config, name, times) for name, times in brought.items()}
     for name, times in own.items():
         steps = len(times) - (name == "sigmas" and read_config.scheduler != FLOW)
     if isinstance(steps, bool) or not isinstance(steps, Integral):
@@ -118,15 +118,15 @@ def plan_from_scheduler_config(
     request = _request(config, read_config, int(steps), numbers, pipeline, x_shape)
     request = replace(request, timesteps=own.get("timesteps"), sigmas=own.get("sigmas"))
     if strength is not None:
-        request = _from_image(read_config, request, strength, pipeline)
-    check_asked(read_config, request, scheduler)
+        request = _image_to_image_request(read_config, request, strength, pipeline)
+    check_choices(read_config, request, scheduler)
     spec, prediction = scheduler.schedule(read_config)
     recipe = RECIPES[read_config.scheduler](read_config, request, spec)
     denoising = DenoiserFacts(spec, prediction, guided, heads=recipe.heads)
     name = f"{read_config.scheduler}:{steps}"
     times = recipe.times[request.skipped :]
     plan = trace_plan(name, recipe.solver, times, denoising, guidance, recipe.shaping.shaping, strength=strength)
-    return _started(plan, recipe)
+    return _scale_start(plan, recipe)
 
 
 def _request(
@@ -146,23 +146,23 @@ def _request(
         what = f"{config.source}: {pipeline} gives its scheduler sigmas, and a plan of {config.scheduler} takes none"
         raise UserError(what, "name a solver and a grid, such as dpmpp_2m:20@flow_shift")
     if config.fields.get("use_dynamic_shifting") and x_shape is not None and not {"mu", "tokens"} & set(arguments):
-        count = tokens(rules, x_shape)
+        count = token_count(rules, x_shape)
         if count is not None and config.scheduler in TAKE_SIGMAS:
             arguments = {**arguments, "tokens": count}
         elif count is not None:
-            arguments = {**arguments, "mu": dynamic_mu(rules, read(stored)[1], count)}
+            arguments = {**arguments, "mu": dynamic_mu(rules, read_config(stored)[1], count)}
     return ScheduleRequest(steps, arguments, even)
 
 
-def _own_numbers(config: SchedulerConfig, name: str, times: Sequence[float]) -> tuple[float, ...]:
+def _user_times(config: SchedulerConfig, name: str, times: Sequence[float]) -> tuple[float, ...]:
     """A caller's own times. UserError if the class takes none, or if they do not fall."""
     if name not in CLASSES[config.scheduler].own_times:
         takers = (scheduler for scheduler, each in CLASSES.items() if name in each.own_times)
         raise UserError(f"{config.scheduler} with {name}", f"they are for {', '.join(takers)}")
     if others := [field for field in (*OTHER_SIGMAS, *GRIDS_OF_STEPS) if config.fields.get(field)]:
-        raise config.refuse(others[0], f"it excludes {name}", f"leave {name} out")
+        raise config.field_error(others[0], f"it excludes {name}", f"leave {name} out")
     if name == "timesteps" and k_diffusion.has_edm_times(config):
-        raise config.refuse("timestep_type", "the network is passed log(sigma) / 4", "give sigmas")
+        raise config.field_error("timestep_type", "the network is passed log(sigma) / 4", "give sigmas")
     fix = "give numbers from noisy to clean, each smaller"
     numbers = tuple(times) if isinstance(times, Iterable) else ()
     if not numbers or not all(isinstance(each, Real) and not isinstance(each, bool) for each in numbers):
@@ -179,7 +179,7 @@ def _own_numbers(config: SchedulerConfig, name: str, times: Sequence[float]) -> 
     return tuple(map(float, numbers))
 
 
-def _from_image(
+def _image_to_image_request(
     config: SchedulerConfig, request: ScheduleRequest, strength: float, pipeline: str | None
 ) -> ScheduleRequest:
     """The request of an image-to-image pipeline: it passes the strength on to set_timesteps, or skips first steps."""
@@ -202,7 +202,7 @@ def _from_image(
     return replace(request, skipped=skipped)
 
 
-def _started(plan: Plan, recipe: SchedulerRecipe) -> Plan:
+def _scale_start(plan: Plan, recipe: SchedulerRecipe) -> Plan:
     """The plan with its first draw, the input of its shaping and its sample scaled as the recipe says."""
     factor = 1.0 if recipe.start is None or plan.strength is not None else recipe.start / recipe.times[0].sigma
     start = tuple((row[0] * factor, *row[1:]) for row in plan.start)

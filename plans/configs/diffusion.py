@@ -13,20 +13,20 @@ import numpy as np
 
 from fewstep.plans.configs import tables
 from fewstep.plans.configs.config import SchedulerConfig
-from fewstep.plans.configs.discrete import spaced
+from fewstep.plans.configs.discrete import space_timesteps
 from fewstep.plans.configs.recipe import (
     ScheduleRequest,
     SchedulerRecipe,
-    call,
-    ended,
-    preserving,
+    append_end,
+    bind_solver,
+    invert_solver,
     shaping_of,
-    upwards,
+    variance_preserving_time,
 )
 from fewstep.plans.errors import UserError
 from fewstep.plans.schedule import CLEAN, NoiseSchedule, Time
 from fewstep.plans.solvers.exponential import predicted_noise, transfer
-from fewstep.plans.solvers.momentum import combined
+from fewstep.plans.solvers.momentum import combine_velocities
 from fewstep.plans.solvers.parameters import check_share
 from fewstep.plans.spec import ScheduleSpec
 from fewstep.plans.symbol import Lin
@@ -37,34 +37,38 @@ def ddim(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) 
     """DDIMScheduler; `eta` is an argument of its step. The noise put back is the network's, not a clipped x0's."""
     eta = request.argument("eta", 0.0)
     check_share("eta", eta)
-    points, targets = strides(config, request, tables.alpha_bars(spec))
-    return _recipe(config, [*points, targets[-1]], unchained(targets, eta))
+    points, targets = stride_times(config, request, tables.alpha_bars(spec))
+    return _recipe(config, [*points, targets[-1]], ddim_to_targets(targets, eta))
 
 
 def ddim_inverse(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -> SchedulerRecipe:
     """DDIMInverseScheduler, from the given "x" to the noise: x of the time before is shown with the time after."""
     if config["prediction_type"] == "sample":
-        raise config.refuse("prediction_type", "a clean x and its prediction say nothing of the noise", "set epsilon")
-    noisier, cleaner = strides(config, request, tables.alpha_bars(spec))
-    hair = preserving(0.0, 1e-8)  # of noise in a clean x, so that the network's noise can be told from it
+        raise config.field_error(
+            "prediction_type", "a clean x and its prediction say nothing of the noise", "set epsilon"
+        )
+    noisier, cleaner = stride_times(config, request, tables.alpha_bars(spec))
+    hair = variance_preserving_time(0.0, 1e-8)  # of noise in a clean x, so that the network's noise can be told from it
     shown = [(t, s if s.sigma else hair) for t, s in zip(noisier, cleaner)]
     times = [noisier[0], *(Time(t.network, s.alpha, s.sigma) for t, s in shown)]
-    solver = upwards(unchained(noisier[::-1], 0.0))
+    solver = invert_solver(ddim_to_targets(noisier[::-1], 0.0))
     return SchedulerRecipe(times, solver, shaping=shaping_of(config))
 
 
-def strides(config: SchedulerConfig, request: ScheduleRequest, bars: tables.Array) -> tuple[list[Time], list[Time]]:
+def stride_times(
+    config: SchedulerConfig, request: ScheduleRequest, bars: tables.Array
+) -> tuple[list[Time], list[Time]]:
     """The times of a grid, and T // N timesteps below each, which need not be the next one."""
-    timesteps = spaced(config, request.steps, whole=True)
+    timesteps = space_timesteps(config, request.steps, whole=True)
     points = _points(config, bars, timesteps)
     end = CLEAN if config["set_alpha_to_one"] else _points(config, bars, np.zeros(1))[0]
     stride = config["num_train_timesteps"] // request.steps
     reached = _points(config, bars, np.maximum(timesteps - stride, 0.0))
     reached = [t if s.network >= stride else end for s, t in zip(points, reached)]
-    return points, [t if t.lam > s.lam else ended([s, t])[-1] for s, t in zip(points, reached)]
+    return points, [t if t.lam > s.lam else append_end([s, t])[-1] for s, t in zip(points, reached)]
 
 
-def unchained(targets: Sequence[Time], eta: float) -> Solver:
+def ddim_to_targets(targets: Sequence[Time], eta: float) -> Solver:
     """DDIM from each time to its target, which need not be the next time, and with the network's noise where x0 is
     clipped. `targets` has one for each time of the whole grid."""
 
@@ -89,15 +93,19 @@ def ddpm(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) 
     variance = config["variance_type"]
     if variance not in ("fixed_small", "fixed_small_log", "fixed_large"):
         why = "its square root is taken of a logarithm" if variance == "fixed_large_log" else "it is the network's"
-        raise config.refuse("variance_type", why, "set fixed_small or fixed_large")
-    points = _points(config, tables.alpha_bars(spec), _own(request, lambda: spaced(config, request.steps, whole=True)))
-    solver = call("ddpm", large_variance=(variance == "fixed_large") or None)
+        raise config.field_error("variance_type", why, "set fixed_small or fixed_large")
+    points = _points(
+        config,
+        tables.alpha_bars(spec),
+        _choose_timesteps(request, lambda: space_timesteps(config, request.steps, whole=True)),
+    )
+    solver = bind_solver("ddpm", large_variance=(variance == "fixed_large") or None)
     if variance == "fixed_large" and points[-1].network > 0:
-        solver = _noisy_to_the_end(solver)
+        solver = _add_final_noise(solver)
     return _recipe(config, [*points, CLEAN], solver)
 
 
-def _noisy_to_the_end(solver: Solver) -> Solver:
+def _add_final_noise(solver: Solver) -> Solver:
     def noisy(trace: Tracer, times: Sequence[Time]) -> Lin:
         x = solver(trace, times)
         return x + times[-2].sigma * trace.noise()
@@ -109,26 +117,28 @@ def pndm(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) 
     """PNDMScheduler: PLMS with skip_prk_steps, else with a Runge-Kutta start."""
     if config["timestep_spacing"] != "leading":
         why = "diffusers steps to timesteps that it does not evaluate at"
-        raise config.refuse("timestep_spacing", why, "set leading, or use the plan pndm:N")
+        raise config.field_error("timestep_spacing", why, "set leading, or use the plan pndm:N")
     stride = config["num_train_timesteps"] // request.steps
     if not config["skip_prk_steps"] and (request.steps < 4 or stride % 2):
         why = f"{request.steps} steps have no whole timesteps halfway, or are fewer than 4"
-        raise config.refuse("skip_prk_steps", why, "set it, ask for other steps, or use the plan f_pndm:N")
-    points = _points(config, tables.alpha_bars(spec), spaced(config, request.steps, whole=True))
+        raise config.field_error("skip_prk_steps", why, "set it, ask for other steps, or use the plan f_pndm:N")
+    points = _points(config, tables.alpha_bars(spec), space_timesteps(config, request.steps, whole=True))
     end = CLEAN if config["set_alpha_to_one"] else _points(config, tables.alpha_bars(spec), np.zeros(1))[0]
     if points[-1].network >= stride:  # it steps by the stride, here to a timestep of the table
         end = _points(config, tables.alpha_bars(spec), np.array([points[-1].network - stride]))[0]
     on_v = config["prediction_type"] == "v_prediction"  # it adds up v of different times
-    solver = call("pndm" if config["skip_prk_steps"] else "f_pndm", on_v=on_v or None)
+    solver = bind_solver("pndm" if config["skip_prk_steps"] else "f_pndm", on_v=on_v or None)
     if request.steps == 1:
-        solver = call("ddim")  # it evaluates once; its start of two evaluations needs a second timestep
-    return _recipe(config, ended([*points, end]), solver)
+        solver = bind_solver("ddim")  # it evaluates once; its start of two evaluations needs a second timestep
+    return _recipe(config, append_end([*points, end]), solver)
 
 
 def lcm(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -> SchedulerRecipe:
     """LCMScheduler, on the timesteps of the distillation whatever the spacing says."""
-    solver = call("lcm", timestep_scaling=float(config["timestep_scaling"]))
-    points = _points(config, tables.alpha_bars(spec), _own(request, lambda: _distilled(config, request)))
+    solver = bind_solver("lcm", timestep_scaling=float(config["timestep_scaling"]))
+    points = _points(
+        config, tables.alpha_bars(spec), _choose_timesteps(request, lambda: _distillation_timesteps(config, request))
+    )
     return _recipe(config, [*points, CLEAN], solver)
 
 
@@ -136,12 +146,14 @@ def tcd(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -
     """TCDScheduler; `eta`, an argument of its step (0.3), is the paper's gamma. It ends at timestep 0."""
     gamma = request.argument("eta", 0.3)
     points = _points(
-        config, tables.alpha_bars(spec), np.append(_own(request, lambda: _distilled(config, request)), 0.0)
+        config,
+        tables.alpha_bars(spec),
+        np.append(_choose_timesteps(request, lambda: _distillation_timesteps(config, request)), 0.0),
     )
-    return _recipe(config, points, call("tcd", gamma=float(gamma)))
+    return _recipe(config, points, bind_solver("tcd", gamma=float(gamma)))
 
 
-def _own(request: ScheduleRequest, usual: Callable[[], Any]) -> Any:
+def _choose_timesteps(request: ScheduleRequest, usual: Callable[[], Any]) -> Any:
     """A caller's own timesteps, or else the usual ones."""
     if request.timesteps is None:
         return usual()
@@ -150,14 +162,14 @@ def _own(request: ScheduleRequest, usual: Callable[[], Any]) -> Any:
     return np.array(request.timesteps)
 
 
-def _distilled(config: SchedulerConfig, request: ScheduleRequest) -> Any:
+def _distillation_timesteps(config: SchedulerConfig, request: ScheduleRequest) -> Any:
     original, T = config["original_inference_steps"], config["num_train_timesteps"]
     left = int(original * request.strength)
     if not 1 <= request.steps <= left <= original <= T:
         why, fix = f"{request.steps} of them, of {T} timesteps", f"ask for 1 .. {original} steps"
         if request.strength < 1:
             why, fix = f"strength {request.strength:g} leaves {left} of them", "ask for more strength or fewer steps"
-        raise config.refuse("original_inference_steps", why, fix)
+        raise config.field_error("original_inference_steps", why, fix)
     trained = np.arange(left, 0, -1) * (T // original) - 1
     return trained[np.floor(np.linspace(0, left, request.steps, endpoint=False)).astype(int)].astype(np.float64)
 
@@ -165,7 +177,7 @@ def _distilled(config: SchedulerConfig, request: ScheduleRequest) -> Any:
 def _points(config: SchedulerConfig, bars: tables.Array, timesteps: Any) -> list[Time]:
     if timesteps.min() < 0 or timesteps.max() >= len(bars):
         why = f"timesteps {timesteps.min():g} .. {timesteps.max():g} are beyond the table of {len(bars)}"
-        raise config.refuse("steps_offset", why, "ask for fewer steps")
+        raise config.field_error("steps_offset", why, "ask for fewer steps")
     return [Time(float(t), sqrt(bars[int(t)]), sqrt(1 - bars[int(t)])) for t in timesteps]
 
 
@@ -177,10 +189,10 @@ def ipndm(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec)
     """IPNDMScheduler: v of a trigonometric schedule, sigma = sin^2 of even steps. Its first step, from pure noise,
     divides what it should by 0 and keeps x for its noise."""
     if config["trained_betas"] is not None:
-        raise config.refuse("trained_betas", "they are one for each step here", "leave them out")
+        raise config.field_error("trained_betas", "they are one for each step here", "leave them out")
     sigmas = [sin(pi / 2 * (1 - i / request.steps)) ** 2 for i in range(request.steps)]
     path = NoiseSchedule(spec)
-    times = [path.noisiest, *(path.at_rho(sigma / sqrt(1 - sigma**2)) for sigma in sigmas[1:]), CLEAN]
+    times = [path.noisiest, *(path.time_at_rho(sigma / sqrt(1 - sigma**2)) for sigma in sigmas[1:]), CLEAN]
     return SchedulerRecipe(times, _ipndm, start=1.0)
 
 
@@ -191,6 +203,6 @@ def _ipndm(trace: Tracer, times: Sequence[Time]) -> Lin:
     for s, t in pairwise(times):
         x, x0 = trace.denoise(x, s)
         history = [trace.store(predicted_noise(x, x0, s)), *history[:3]]
-        eps = combined(history)
+        eps = combine_velocities(history)
         x = t.sigma * eps if s.alpha == 0 else transfer(x, eps, s, t)
     return x

@@ -7,7 +7,7 @@ import numpy as np
 
 from fewstep.plans.configs.classes import OTHER_SIGMAS
 from fewstep.plans.configs.config import SchedulerConfig
-from fewstep.plans.configs.recipe import ScheduleRequest, checked_shift, dynamic_shift
+from fewstep.plans.configs.recipe import ScheduleRequest, check_shift, dynamic_shift
 from fewstep.plans.configs.tables import Array
 from fewstep.plans.errors import UserError
 from fewstep.plans.grids.beta_quantile import beta_quantile
@@ -19,7 +19,7 @@ class SigmaTable:
 
     rhos: Array
 
-    def at(self, timesteps: Array) -> Array:
+    def interpolate(self, timesteps: Array) -> Array:
         """Linear in sigma / alpha between timesteps."""
         rhos: Array = np.interp(timesteps, np.arange(len(self.rhos)), self.rhos)
         return rhos
@@ -44,7 +44,9 @@ class SigmaTable:
         return timesteps
 
 
-def spaced(config: SchedulerConfig, steps: int, *, extra: int = 0, whole: bool, last: int | None = None) -> Array:
+def space_timesteps(
+    config: SchedulerConfig, steps: int, *, extra: int = 0, whole: bool, last: int | None = None
+) -> Array:
     """`steps` timesteps, noisiest first: the first of `steps + extra` that reach from `last` - 1 down."""
     T = config["num_train_timesteps"]
     if not 1 <= steps <= T:
@@ -61,12 +63,12 @@ def spaced(config: SchedulerConfig, steps: int, *, extra: int = 0, whole: bool, 
     return down - 1.0
 
 
-def respaced(config: SchedulerConfig, high: float, low: float, steps: int) -> Array | None:
+def respace_sigmas(config: SchedulerConfig, high: float, low: float, steps: int) -> Array | None:
     """Karras, exponential or beta sigmas from high to low, or None where the config has the timesteps' own."""
     fields = config.fields
     chosen = [name for name in OTHER_SIGMAS if fields.get(name)]
     if len(chosen) > 1:
-        raise config.refuse(chosen[1], f"it excludes {chosen[0]}", "set one of them")
+        raise config.field_error(chosen[1], f"it excludes {chosen[0]}", "set one of them")
     high = high if fields.get("sigma_max") is None else float(fields["sigma_max"])
     low = low if fields.get("sigma_min") is None else float(fields["sigma_min"])
     if chosen:
@@ -85,7 +87,7 @@ def check_ends(config: SchedulerConfig, field: str, high: float, low: float) -> 
     """Sigmas can be laid between these two."""
     if not 0 < low <= high < inf:
         fix = "leave it out, or rescale_betas_zero_snr" if high == inf else "mend sigma_min and sigma_max"
-        raise config.refuse(field, f"it has no sigmas between {high:g} and {low:g}", fix)
+        raise config.field_error(field, f"it has no sigmas between {high:g} and {low:g}", fix)
 
 
 def karras(high: float, low: float, steps: int, rho: float = 7.0) -> Array:
@@ -104,20 +106,20 @@ def flow_sigmas(config: SchedulerConfig, request: ScheduleRequest) -> Array:
     if "mu" in request.arguments:
         shift = dynamic_shift(config, request.arguments["mu"])
     else:
-        shift = checked_shift(config, "flow_shift", config["flow_shift"])
+        shift = check_shift(config, "flow_shift", config["flow_shift"])
     sigmas = (1 - np.linspace(1, 1 / config["num_train_timesteps"], request.steps + 1))[
         :0:-1
     ]  # the times that follow are cut
     return np.asarray(shift * sigmas / (1 + (shift - 1) * sigmas))
 
 
-def stretched(config: SchedulerConfig, sigmas: Array) -> Array:
+def stretch_to_terminal(config: SchedulerConfig, sigmas: Array) -> Array:
     """Flow sigmas, 1 - sigma stretched to end at shift_terminal. The operations are in diffusers' order, which cuts
     the network's times to whole numbers."""
     terminal = config["shift_terminal"]
     if not 0 < terminal < 1:
-        raise config.refuse("shift_terminal", "it is the last sigma", "give a number between 0 and 1")
+        raise config.field_error("shift_terminal", "it is the last sigma", "give a number between 0 and 1")
     left = 1 - sigmas
     if not left[-1] > 0:
-        raise config.refuse("shift_terminal", "one step has no end to stretch", "ask for 2 steps or more")
+        raise config.field_error("shift_terminal", "one step has no end to stretch", "ask for 2 steps or more")
     return np.asarray(1 - left / (left[-1] / (1 - terminal)))

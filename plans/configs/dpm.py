@@ -13,22 +13,22 @@ from fewstep.plans.configs.discrete import (
     SigmaTable,
     check_ends,
     flow_sigmas,
-    respaced,
-    spaced,
-    stretched,
+    respace_sigmas,
+    space_timesteps,
+    stretch_to_terminal,
 )
 from fewstep.plans.configs.recipe import (
     ScheduleRequest,
     SchedulerRecipe,
-    call,
-    checked_shift,
+    append_end,
+    bind_solver,
+    check_shift,
     dynamic_shift,
-    ended,
-    lowers,
-    preserving,
+    flow_time,
+    invert_solver,
     shaping_of,
-    straight,
-    upwards,
+    uses_lower_order_final,
+    variance_preserving_time,
 )
 from fewstep.plans.configs.tables import Array
 from fewstep.plans.schedule import Time
@@ -46,21 +46,23 @@ def multistep_solver(config: SchedulerConfig, request: ScheduleRequest) -> Solve
     """The solver of DPMSolverMultistepScheduler and its EDM form."""
     order = _order(config, "solver_order", 3)
     on_noise, is_stochastic = _algorithm(config)
-    lower, steps = lowers(config, request), request.steps
+    lower, steps = uses_lower_order_final(config, request), request.steps
     if config["euler_at_final"] and not lower and config["final_sigmas_type"] == "sigma_min":
         if order == 3 and steps > 2:
-            raise config.refuse("euler_at_final", "only the last of the third-order steps", "set lower_order_final")
+            raise config.field_error(
+                "euler_at_final", "only the last of the third-order steps", "set lower_order_final"
+            )
         lower = True
     if order == 1:
-        return call(("dpm_1_sde" if on_noise else "ddpm") if is_stochastic else "ddim")
+        return bind_solver(("dpm_1_sde" if on_noise else "ddpm") if is_stochastic else "ddim")
     if order == 3 and is_stochastic and on_noise:
-        raise config.refuse("solver_order", "sde-dpmsolver has no such step", "set 2")
+        raise config.field_error("solver_order", "sde-dpmsolver has no such step", "set 2")
     family = "dpm" if on_noise else "dpmpp"
     name = f"{family}_{order}m" + ("_sde" if is_stochastic else "")
     midpoint = config["solver_type"] != "heun"
     # the sign of its second difference is wrong in diffusers
     wrong = order == 3 and is_stochastic and config.scheduler == "DPMSolverMultistepScheduler"
-    return call(name, midpoint=midpoint, lower_order_final=lower or None, diffusers_sign=wrong or None)
+    return bind_solver(name, midpoint=midpoint, lower_order_final=lower or None, diffusers_sign=wrong or None)
 
 
 def _algorithm(config: SchedulerConfig) -> tuple[bool, bool]:
@@ -68,28 +70,31 @@ def _algorithm(config: SchedulerConfig) -> tuple[bool, bool]:
     algorithm = config["algorithm_type"].replace("deis", "dpmsolver++")
     on_noise = not algorithm.endswith("++")
     if on_noise and config["final_sigmas_type"] == "zero":
-        raise config.refuse("final_sigmas_type", f"algorithm_type {algorithm} diverges there", "set sigma_min")
+        raise config.field_error("final_sigmas_type", f"algorithm_type {algorithm} diverges there", "set sigma_min")
     return on_noise, algorithm.startswith("sde")
 
 
 def multistep_inverse(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -> SchedulerRecipe:
     """DPMSolverMultistepInverseScheduler, from the given "x" to the noise, on the grid of its sigmas from below."""
     if config["solver_order"] == 1:
-        raise config.refuse("solver_order", "its first order is DDIM's", "use DDIMInverseScheduler")
+        raise config.field_error("solver_order", "its first order is DDIM's", "use DDIMInverseScheduler")
     for field in ("use_flow_sigmas", *OTHER_SIGMAS):
         if config[field]:
-            raise config.refuse(field, "the class may leave steps out there", "leave it out")
+            raise config.field_error(field, "the class may leave steps out there", "leave it out")
     table, last, is_trailing = (
         SigmaTable(tables.rhos(spec)),
         _last_timestep(config, spec),
         config["timestep_spacing"] == "trailing",
     )
-    timesteps = spaced(config, request.steps + (not is_trailing), whole=True, last=last)[not is_trailing :]
+    timesteps = space_timesteps(config, request.steps + (not is_trailing), whole=True, last=last)[not is_trailing :]
     if len(set(timesteps)) < len(timesteps):
-        raise config.refuse("timestep_spacing", "two steps are at one timestep", "ask for fewer steps")
-    told = [preserving(float(t), float(rho)) for t, rho in zip(timesteps[::-1], table.at(timesteps)[::-1], strict=True)]
-    *_, end = ended([*told, preserving(float(last - 1), float(table.rhos[last - 1]))], -1)
-    solver = upwards(multistep_solver(config.having(final_sigmas_type="sigma_min"), request))
+        raise config.field_error("timestep_spacing", "two steps are at one timestep", "ask for fewer steps")
+    told = [
+        variance_preserving_time(float(t), float(rho))
+        for t, rho in zip(timesteps[::-1], table.interpolate(timesteps)[::-1], strict=True)
+    ]
+    *_, end = append_end([*told, variance_preserving_time(float(last - 1), float(table.rhos[last - 1]))], -1)
+    solver = invert_solver(multistep_solver(config.with_fields(final_sigmas_type="sigma_min"), request))
     return SchedulerRecipe([end, *told[::-1]], solver, shaping=shaping_of(config))
 
 
@@ -99,17 +104,17 @@ def singlestep(config: SchedulerConfig, request: ScheduleRequest, spec: Schedule
     order = _order(config, "solver_order", 3)
     on_noise, is_stochastic = _algorithm(config)
     if order == 1:
-        solver = call("ddpm" if is_stochastic else "ddim")
+        solver = bind_solver("ddpm" if is_stochastic else "ddim")
     else:
         lower = config["lower_order_final"] or request.steps % order != 0 or config["final_sigmas_type"] == "zero"
         family = "dpm_singlestep" if on_noise else "dpmpp_singlestep"
         midpoint = config["solver_type"] != "heun"
         wrong = order == 3 and is_stochastic and not midpoint  # diffusers' sign, as above
         eta = 1.0 if is_stochastic else None
-        solver = call(
+        solver = bind_solver(
             family, order=order, midpoint=midpoint, lower_order_final=lower, eta=eta, diffusers_sign=wrong or None
         )
-    even = config.having(timestep_spacing="linspace")
+    even = config.with_fields(timestep_spacing="linspace")
     return _recipe(even, request, spec, solver, last=_last_timestep(config, spec), karras_whole=True)
 
 
@@ -117,32 +122,34 @@ def deis(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) 
     """DEISMultistepScheduler, which always ends at timestep 0's sigma, or at its last one's."""
     _check_mu(config, request)
     order = _order(config, "solver_order", 3)
-    lower = lowers(config, request) or None
-    solver = call("ddim") if order == 1 else call("deis_log_rho", order=order, lower_order_final=lower)
+    lower = uses_lower_order_final(config, request) or None
+    solver = bind_solver("ddim") if order == 1 else bind_solver("deis_log_rho", order=order, lower_order_final=lower)
     return _recipe(config, request, spec, solver, ends="last", karras_whole=True)
 
 
 def unipc(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -> SchedulerRecipe:
     """UniPCMultistepScheduler."""
     if config["use_dynamic_shifting"] and "mu" not in request.arguments:
-        raise config.refuse("use_dynamic_shifting", "it needs mu", 'give arguments={"mu": ...}')
+        raise config.field_error("use_dynamic_shifting", "it needs mu", 'give arguments={"mu": ...}')
     order = _order(config, "solver_order", 4)
     uncorrected = config["disable_corrector"]
     if not all(isinstance(step, int) and not isinstance(step, bool) and step >= 0 for step in uncorrected):
-        raise config.refuse("disable_corrector", "it is a list of steps, counted from 0", "mend the file")
+        raise config.field_error("disable_corrector", "it is a list of steps, counted from 0", "mend the file")
     if config["shift_terminal"] is not None and not config["use_flow_sigmas"]:
-        raise config.refuse("shift_terminal", "it belongs to a flow", "leave it out, or set use_flow_sigmas")
+        raise config.field_error("shift_terminal", "it belongs to a flow", "leave it out, or set use_flow_sigmas")
     if config.fields.get("solver_p") is not None:
-        raise config.refuse("solver_p", "plans have one solver", "leave it out")
+        raise config.field_error("solver_p", "plans have one solver", "leave it out")
     if not config["lower_order_final"] and config["final_sigmas_type"] == "zero" and order > 1:
-        raise config.refuse("lower_order_final", "the step to sigma 0 diverges", "set it, or final_sigmas_type")
+        raise config.field_error("lower_order_final", "the step to sigma 0 diverges", "set it, or final_sigmas_type")
     if not config["predict_x0"] and config["prediction_type"] == "flow_prediction":
-        raise config.refuse("predict_x0", "a velocity is no noise", "leave it out")
+        raise config.field_error("predict_x0", "a velocity is no noise", "leave it out")
     repeats = any(config[each] for each in ("use_flow_sigmas", *OTHER_SIGMAS))  # the last sigma, where it ends there
     falls = config["lower_order_final"] or min(order, request.steps) < 3
     if repeats and not falls and config["final_sigmas_type"] == "sigma_min":
-        raise config.refuse("solver_order", "the last step, of no length, has no solution", "set lower_order_final")
-    solver = call(
+        raise config.field_error(
+            "solver_order", "the last step, of no length, has no solution", "set lower_order_final"
+        )
+    solver = bind_solver(
         "unipc",
         order=order,
         bh1=(config["solver_type"] == "bh1") or None,
@@ -154,20 +161,20 @@ def unipc(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec)
         or None,
     )
     if not config["predict_x0"]:  # thresholding is of x0, which it then does not make
-        config = config.having(thresholding=False)
+        config = config.with_fields(thresholding=False)
     return _recipe(config, request, spec, solver, ends="own", karras_whole=True)
 
 
 def sa_solver(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -> SchedulerRecipe:
     """SASolverScheduler with its own tau: 1 at timesteps 200 .. 800, 0 elsewhere."""
     if config["tau_func"] is not None:
-        raise config.refuse("tau_func", "a function is no number", "leave it out")
+        raise config.field_error("tau_func", "a function is no number", "leave it out")
     if config["algorithm_type"] != "data_prediction":
-        raise config.refuse("algorithm_type", "plans predict the data there", "set data_prediction")
+        raise config.field_error("algorithm_type", "plans predict the data there", "set data_prediction")
     predictor, corrector = _order(config, "predictor_order", 4), _order(config, "corrector_order", 4)
     if corrector == 1:
-        raise config.refuse("corrector_order", "a corrector goes through two predictions or more", "set 2")
-    solver = call(
+        raise config.field_error("corrector_order", "a corrector goes through two predictions or more", "set 2")
+    solver = bind_solver(
         "sa_solver",
         predictor=predictor,
         corrector=corrector,
@@ -195,13 +202,15 @@ def _recipe(
     to_clean = ends != "last" and config["final_sigmas_type"] == "zero"
     if fields["use_flow_sigmas"]:
         if any(fields[name] for name in OTHER_SIGMAS):
-            raise config.refuse("use_flow_sigmas", "with other sigmas diffusers mixes two schedules", "set one")
+            raise config.field_error("use_flow_sigmas", "with other sigmas diffusers mixes two schedules", "set one")
         times = _flow_times(config, request, to_clean, ends)
     else:
         table = SigmaTable(tables.rhos(spec))
         timesteps, rhos, end = _grid(config, request, table, ends, karras_whole, last)
-        times = [preserving(float(t), float(rho)) for t, rho in zip(np.trunc(timesteps), rhos, strict=True)]
-        times = ended([*times, preserving(0.0, 0.0 if to_clean else end)])
+        times = [
+            variance_preserving_time(float(t), float(rho)) for t, rho in zip(np.trunc(timesteps), rhos, strict=True)
+        ]
+        times = append_end([*times, variance_preserving_time(0.0, 0.0 if to_clean else end)])
     heads = 2 if str(fields.get("variance_type")).startswith("learned") else 1
     return SchedulerRecipe(times, solver, start=1.0, shaping=shaping_of(config), heads=heads)
 
@@ -222,11 +231,13 @@ def _grid(
         rhos = np.exp(first + np.linspace(0, 1, request.steps) * (last - first))
         timesteps = table.timesteps(rhos)
         return (timesteps if config["beta_schedule"] == "squaredcos_cap_v2" else timesteps.round()), rhos, low
-    other = respaced(config, high, low, request.steps)
+    other = respace_sigmas(config, high, low, request.steps)
     if other is None:
         own = request.timesteps
-        timesteps = spaced(config, request.steps, extra=1, whole=True, last=last) if own is None else np.array(own)
-        return timesteps, table.at(timesteps), low
+        timesteps = (
+            space_timesteps(config, request.steps, extra=1, whole=True, last=last) if own is None else np.array(own)
+        )
+        return timesteps, table.interpolate(timesteps), low
     timesteps = table.timesteps(other)
     if karras_whole is None:
         karras_whole = config["beta_schedule"] != "squaredcos_cap_v2"
@@ -243,19 +254,19 @@ def _flow_times(config: SchedulerConfig, request: ScheduleRequest, to_clean: boo
             shift = dynamic_shift(config, request.arguments["mu"])
             sigmas = shift / (shift + (1 / sigmas - 1))
         else:
-            shift = checked_shift(config, "flow_shift", config["flow_shift"])
+            shift = check_shift(config, "flow_shift", config["flow_shift"])
             sigmas = shift * sigmas / (1 + (shift - 1) * sigmas)
         if config["shift_terminal"]:
-            sigmas = stretched(config, sigmas)
+            sigmas = stretch_to_terminal(config, sigmas)
         sigmas[0] -= 1e-6 * (abs(sigmas[0] - 1) < 1e-6)
     else:
         sigmas = flow_sigmas(config, request)
     if ends == "table" and not to_clean:
-        raise config.refuse("final_sigmas_type", "a flow has no least sigma", "set zero")
+        raise config.field_error("final_sigmas_type", "a flow has no least sigma", "set zero")
     timesteps = np.trunc(sigmas * T)
     sigmas = sigmas.astype(np.float32).astype(np.float64)  # near 1 the rounding shows in alpha = 1 - sigma
-    times = [straight(float(t), float(sigma)) for t, sigma in zip(timesteps, sigmas, strict=True)]
-    return ended([*times, straight(0.0, 0.0 if to_clean else float(sigmas[-1]))])
+    times = [flow_time(float(t), float(sigma)) for t, sigma in zip(timesteps, sigmas, strict=True)]
+    return append_end([*times, flow_time(0.0, 0.0 if to_clean else float(sigmas[-1]))])
 
 
 def _check_mu(config: SchedulerConfig, request: ScheduleRequest) -> None:
@@ -263,9 +274,9 @@ def _check_mu(config: SchedulerConfig, request: ScheduleRequest) -> None:
     if "mu" not in request.arguments:
         return
     if not config["use_dynamic_shifting"]:
-        raise config.refuse("use_dynamic_shifting", "mu belongs to a dynamic shift", "set it, or leave mu out")
+        raise config.field_error("use_dynamic_shifting", "mu belongs to a dynamic shift", "set it, or leave mu out")
     if config["time_shift_type"] != "exponential":
-        raise config.refuse("time_shift_type", "the class shifts by e^mu", "set exponential")
+        raise config.field_error("time_shift_type", "the class shifts by e^mu", "set exponential")
 
 
 def _last_timestep(config: SchedulerConfig, spec: ScheduleSpec) -> int:
@@ -280,5 +291,5 @@ def _last_timestep(config: SchedulerConfig, spec: ScheduleSpec) -> int:
 def _order(config: SchedulerConfig, field: str, most: int) -> int:
     order = int(config[field])
     if not 1 <= order <= most:
-        raise config.refuse(field, "the class does not have it", f"set 1 .. {most}")
+        raise config.field_error(field, "the class does not have it", f"set 1 .. {most}")
     return order

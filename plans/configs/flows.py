@@ -5,14 +5,14 @@ from math import cos, sin
 import numpy as np
 
 from fewstep.plans.configs.config import SchedulerConfig
-from fewstep.plans.configs.discrete import respaced, stretched
+from fewstep.plans.configs.discrete import respace_sigmas, stretch_to_terminal
 from fewstep.plans.configs.recipe import (
     ScheduleRequest,
     SchedulerRecipe,
-    call,
-    checked_shift,
+    bind_solver,
+    check_shift,
     dynamic_shift,
-    straight,
+    flow_time,
 )
 from fewstep.plans.configs.tables import Array
 from fewstep.plans.errors import UserError
@@ -32,16 +32,16 @@ def flow_euler(config: SchedulerConfig, request: ScheduleRequest, spec: Schedule
 def flow_lcm(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -> SchedulerRecipe:
     """FlowMatchLCMScheduler: Euler's grid, and fresh noise at each step."""
     if config["scale_factors"]:
-        raise config.refuse("scale_factors", "a plan's samples keep their size", "leave it out")
+        raise config.field_error("scale_factors", "a plan's samples keep their size", "leave it out")
     return _euler(config, request, spec, "renoise")
 
 
 def flow_ancestral(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -> SchedulerRecipe:
     """LTXEulerAncestralRFScheduler, called with a number of steps: an even grid without a shift."""
     if config["s_noise"] != 1.0:
-        raise config.refuse("s_noise", "plans add noise of deviation 1", "leave it out")
+        raise config.field_error("s_noise", "plans add noise of deviation 1", "leave it out")
     sigmas = np.linspace(1.0, 1 / config["num_train_timesteps"], request.steps)
-    return _flow(spec, sigmas, call("flow_ancestral", eta=float(config["eta"])))
+    return _flow(spec, sigmas, bind_solver("flow_ancestral", eta=float(config["eta"])))
 
 
 def scm(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -> SchedulerRecipe:
@@ -52,27 +52,27 @@ def scm(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -
     """
     angles = [1.5708, 1.3] if request.steps == 2 else np.linspace(1.5708, 0.0, request.steps + 1)[:-1]
     sigmas = [min(sin(angle) / (cos(angle) + sin(angle)), 1.0) for angle in angles]  # 1.5708 is beyond pi / 2
-    times = [*(straight(sigma, sigma) for sigma in sigmas), straight(0.0, 0.0)]
-    return SchedulerRecipe(times, call("renoise"), start=1.0)
+    times = [*(flow_time(sigma, sigma) for sigma in sigmas), flow_time(0.0, 0.0)]
+    return SchedulerRecipe(times, bind_solver("renoise"), start=1.0)
 
 
 def _euler(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec, solver: str) -> SchedulerRecipe:
     if config["invert_sigmas"]:
-        raise config.refuse("invert_sigmas", "x would gain noise", "leave it out")
-    sigmas = _shifted(config, request, spec, dynamic=bool(config["use_dynamic_shifting"]))
+        raise config.field_error("invert_sigmas", "x would gain noise", "leave it out")
+    sigmas = _shift_sigmas(config, request, spec, dynamic=bool(config["use_dynamic_shifting"]))
     if config["shift_terminal"]:
-        sigmas = stretched(config, sigmas)
-    other = respaced(config, float(sigmas[0]), float(sigmas[-1]), request.steps)
-    return _flow(spec, sigmas if other is None else other, call(solver))
+        sigmas = stretch_to_terminal(config, sigmas)
+    other = respace_sigmas(config, float(sigmas[0]), float(sigmas[-1]), request.steps)
+    return _flow(spec, sigmas if other is None else other, bind_solver(solver))
 
 
 def flow_heun(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -> SchedulerRecipe:
     """FlowMatchHeunDiscreteScheduler: shifted twice as well, and even in sigma from 1 down to the least."""
-    return _flow(spec, _shifted(config, request, spec, dynamic=False), call("heun"))
+    return _flow(spec, _shift_sigmas(config, request, spec, dynamic=False), bind_solver("heun"))
 
 
-def _shifted(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec, *, dynamic: bool) -> Array:
-    T, steps, shift = spec.timesteps, request.steps, checked_shift(config, "shift", config["shift"])
+def _shift_sigmas(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec, *, dynamic: bool) -> Array:
+    T, steps, shift = spec.timesteps, request.steps, check_shift(config, "shift", config["shift"])
     even = np.linspace(1.0, 1 / steps, steps)
     if dynamic:
         first, shift = 1.0, dynamic_shift(config, _mu(config, request))
@@ -91,17 +91,17 @@ def _mu(config: SchedulerConfig, request: ScheduleRequest) -> float:
         return request.arguments["mu"]
     if "tokens" not in request.arguments:
         fix = 'give arguments={"mu": ...} or {"tokens": ...}'
-        raise config.refuse("use_dynamic_shifting", "it needs mu, or the image's tokens", fix)
+        raise config.field_error("use_dynamic_shifting", "it needs mu, or the image's tokens", fix)
     tokens = request.arguments["tokens"]
     if tokens < 1 or tokens % 1:
         raise UserError(f"{config.source}: tokens={tokens:g} is no number of tokens", "give 1 or more")
     few, many = config["base_image_seq_len"], config["max_image_seq_len"]
     if many == few:
-        raise config.refuse("max_image_seq_len", "the same as base_image_seq_len", "mend the file")
+        raise config.field_error("max_image_seq_len", "the same as base_image_seq_len", "mend the file")
     slope = (config["max_shift"] - config["base_shift"]) / (many - few)
     return float(config["base_shift"] + slope * (tokens - few))
 
 
 def _flow(spec: ScheduleSpec, sigmas: Array, solver: Solver) -> SchedulerRecipe:
-    times: list[Time] = [straight(spec.timesteps * float(sigma), float(sigma)) for sigma in sigmas]
-    return SchedulerRecipe([*times, straight(0.0, 0.0)], solver, start=1.0)
+    times: list[Time] = [flow_time(spec.timesteps * float(sigma), float(sigma)) for sigma in sigmas]
+    return SchedulerRecipe([*times, flow_time(0.0, 0.0)], solver, start=1.0)

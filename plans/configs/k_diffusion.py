@@ -9,15 +9,15 @@ import numpy as np
 from fewstep.plans.configs import tables
 from fewstep.plans.configs.classes import OTHER_SIGMAS
 from fewstep.plans.configs.config import SchedulerConfig
-from fewstep.plans.configs.discrete import SigmaTable, respaced, spaced
+from fewstep.plans.configs.discrete import SigmaTable, respace_sigmas, space_timesteps
 from fewstep.plans.configs.recipe import (
     Recipe,
     ScheduleRequest,
     SchedulerRecipe,
-    call,
-    ended,
-    preserving,
+    append_end,
+    bind_solver,
     shaping_of,
+    variance_preserving_time,
 )
 from fewstep.plans.errors import UserError
 from fewstep.plans.schedule import Time
@@ -30,17 +30,17 @@ def recipe(solver: str, *, whole_karras: bool = False, eta: float | None = None)
     Noise that a class draws as a tree of one Brownian motion has the law of a plan's noise.
     """
 
-    def made(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -> SchedulerRecipe:
+    def make_recipe(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -> SchedulerRecipe:
         times = _times(config, request, SigmaTable(tables.rhos(spec)), whole_karras)
         return SchedulerRecipe(
             times=times,
-            solver=call(solver, eta=eta),
+            solver=bind_solver(solver, eta=eta),
             start=1.0 if config["timestep_spacing"] == "leading" else None,
             scale=1 / times[-1].alpha,
             shaping=shaping_of(config),
         )
 
-    return made
+    return make_recipe
 
 
 def lms(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -> SchedulerRecipe:
@@ -57,18 +57,24 @@ def _times(config: SchedulerConfig, request: ScheduleRequest, table: SigmaTable,
         *sigmas, last = request.sigmas
         timesteps = np.log(sigmas) / 4 if has_edm_times(config) else table.timesteps(np.array(sigmas))
         pairs = zip(timesteps, sigmas, strict=True)
-        return ended([*(preserving(float(t), rho) for t, rho in pairs), preserving(0.0, last)])
-    timesteps = spaced(config, request.steps, whole=False) if request.timesteps is None else np.array(request.timesteps)
-    rhos = table.at(timesteps)
+        return append_end(
+            [*(variance_preserving_time(float(t), rho) for t, rho in pairs), variance_preserving_time(0.0, last)]
+        )
+    timesteps = (
+        space_timesteps(config, request.steps, whole=False)
+        if request.timesteps is None
+        else np.array(request.timesteps)
+    )
+    rhos = table.interpolate(timesteps)
     if fields.get("interpolation_type") == "log_linear":
         # from timestep 0's sigma up to the noisiest: one more than there are steps, in diffusers
         ends = np.log(table.rhos[-1]), np.log(table.rhos[0])
         rhos = np.exp(np.linspace(*ends, request.steps + 1))
         if not any(fields[name] for name in OTHER_SIGMAS):
-            raise config.refuse(
+            raise config.field_error(
                 "interpolation_type", "it makes more sigmas than timesteps", "set use_karras_sigmas too"
             )
-    other = respaced(config, float(rhos[0]), float(rhos[-1]), request.steps)
+    other = respace_sigmas(config, float(rhos[0]), float(rhos[-1]), request.steps)
     if other is not None:
         rhos, timesteps = other, table.timesteps(other)
         if whole_karras and fields["use_karras_sigmas"]:
@@ -76,8 +82,8 @@ def _times(config: SchedulerConfig, request: ScheduleRequest, table: SigmaTable,
     if has_edm_times(config):
         timesteps = np.log(rhos) / 4
     end = float(table.rhos[0]) if fields.get("final_sigmas_type") == "sigma_min" else 0.0
-    times = [preserving(float(t), float(rho)) for t, rho in zip(timesteps, rhos, strict=True)]
-    return ended([*times, preserving(0.0, end)])
+    times = [variance_preserving_time(float(t), float(rho)) for t, rho in zip(timesteps, rhos, strict=True)]
+    return append_end([*times, variance_preserving_time(0.0, end)])
 
 
 def has_edm_times(config: SchedulerConfig) -> bool:

@@ -171,7 +171,7 @@ PIPELINES: Mapping[str, PipelineRules] = {  # read in the source of each class, 
 }
 
 
-def tokens(pipeline: PipelineRules, x_shape: Sequence[int]) -> int | None:
+def token_count(pipeline: PipelineRules, x_shape: Sequence[int]) -> int | None:
     """The number of tokens that the network makes of x [channels, height, width]; None where no shift asks for it."""
     if pipeline.patch is None:
         return None

@@ -72,14 +72,14 @@ class SchedulerRecipe:
 Recipe = Callable[[SchedulerConfig, ScheduleRequest, ScheduleSpec], SchedulerRecipe]
 
 
-def checked_shift(config: SchedulerConfig, field: str, shift: float) -> float:
+def check_shift(config: SchedulerConfig, field: str, shift: float) -> float:
     """The shift of a flow's sigmas. UserError if they would not stay sigmas of a flow."""
     if not 1e-3 <= shift <= 1e3:
-        raise config.refuse(field, f"a shift by {shift:g}", "give a shift in 0.001 .. 1000")
+        raise config.field_error(field, f"a shift by {shift:g}", "give a shift in 0.001 .. 1000")
     return float(shift)
 
 
-def e_to(mu: float) -> float:
+def bounded_exp(mu: float) -> float:
     """e^mu; for a large mu a number that is beyond every range."""
     return exp(min(mu, 700.0))
 
@@ -88,33 +88,33 @@ def dynamic_shift(config: SchedulerConfig, mu: float) -> float:
     """The shift of `use_dynamic_shifting`: e^mu, or mu itself with time_shift_type linear."""
     linear = config["time_shift_type"] == "linear"
     if linear and mu <= 0:
-        raise config.refuse("time_shift_type", f"a shift by mu = {mu:g}", "give a positive mu")
-    return checked_shift(config, "use_dynamic_shifting", mu if linear else e_to(mu))
+        raise config.field_error("time_shift_type", f"a shift by mu = {mu:g}", "give a positive mu")
+    return check_shift(config, "use_dynamic_shifting", mu if linear else bounded_exp(mu))
 
 
-def call(solver: str, **parameters: Any) -> Solver:
+def bind_solver(solver: str, **parameters: Any) -> Solver:
     """A solver by its name, or a family by its name and order, with parameters; None leaves one at its default."""
     return partial(getattr(solvers, solver), **{name: each for name, each in parameters.items() if each is not None})
 
 
-def preserving(network: float, rho: float) -> Time:
+def variance_preserving_time(network: float, rho: float) -> Time:
     """A time of a variance-preserving schedule by sigma / alpha."""
     if rho == 0:
         return CLEAN
     return Time(network, 0.0, 1.0) if rho == inf else Time(network, 1 / sqrt(1 + rho * rho), rho / sqrt(1 + rho * rho))
 
 
-def straight(network: float, sigma: float) -> Time:
+def flow_time(network: float, sigma: float) -> Time:
     """A time of a flow by sigma."""
     return CLEAN if sigma == 0 else Time(network, 1 - sigma, sigma)
 
 
-def exploding(network: float, sigma: float) -> Time:
+def variance_exploding_time(network: float, sigma: float) -> Time:
     """A time of a schedule with alpha = 1 by sigma."""
     return CLEAN if sigma == 0 else Time(network, 1.0, sigma)
 
 
-def ended(times: list[Time], way: int = 1) -> list[Time]:
+def append_end(times: list[Time], way: int = 1) -> list[Time]:
     """The times with an end that a step can reach. Some schedulers end with a step to where they are: it costs an
     evaluation and changes nothing, but counts where the order falls in the last steps. It goes a hair's breadth, for
     `way` -1 to more noise."""
@@ -132,7 +132,7 @@ class _FromSample(Tracer):
         return self.given("x")
 
 
-def upwards(solver: Solver) -> Solver:
+def invert_solver(solver: Solver) -> Solver:
     """The solver from the clean end to the noise, starting from a given sample."""
 
     def inverse(trace: Tracer, times: Sequence[Time]) -> Lin:
@@ -150,7 +150,7 @@ def shaping_of(config: SchedulerConfig) -> ScaledShaping:
     if fields.get("thresholding"):
         most = float(fields["sample_max_value"])
         if not most > 0:
-            raise config.refuse("sample_max_value", "x0 is divided by it", "give a number above 0")
+            raise config.field_error("sample_max_value", "x0 is divided by it", "give a number above 0")
         if most <= 1:
             return ScaledShaping(Clip(-1.0, 1.0), 1 / most)
         return ScaledShaping(Threshold(fields["dynamic_thresholding_ratio"], most))
@@ -159,7 +159,7 @@ def shaping_of(config: SchedulerConfig) -> ScaledShaping:
     return ScaledShaping()
 
 
-def lowers(config: SchedulerConfig, request: ScheduleRequest) -> bool:
+def uses_lower_order_final(config: SchedulerConfig, request: ScheduleRequest) -> bool:
     """diffusers heeds lower_order_final only where steps are few."""
     return bool(config["lower_order_final"]) and request.steps < LOWERED_BELOW
 
@@ -174,7 +174,7 @@ def check_numbers(source: str, arguments: Mapping[str, float] | None) -> Mapping
     return arguments or {}
 
 
-def check_asked(config: SchedulerConfig, request: ScheduleRequest, scheduler: SchedulerClass) -> None:
+def check_choices(config: SchedulerConfig, request: ScheduleRequest, scheduler: SchedulerClass) -> None:
     """UserError for an argument, or the value of a field, that the class does not take."""
     for name in request.arguments:
         if name not in scheduler.arguments:
@@ -182,4 +182,4 @@ def check_asked(config: SchedulerConfig, request: ScheduleRequest, scheduler: Sc
             raise UserError(f"{config.source}: {config.scheduler} has no argument {name!r}", takes)
     for name, (values, fix) in scheduler.choices.items():
         if config[name] not in values:
-            raise config.refuse(name, "the class does not have it", fix)
+            raise config.field_error(name, "the class does not have it", fix)

@@ -27,14 +27,14 @@ PREDICTIONS: dict[str, Prediction] = {
 }
 
 
-def of_table(config: SchedulerConfig) -> Described:
+def table_schedule(config: SchedulerConfig) -> Described:
     """The table of timesteps, or the flow that `use_flow_sigmas` makes of it, and what the network predicts."""
     prediction = PREDICTIONS[config["prediction_type"]]
     T = config["num_train_timesteps"]
     if config.fields.get("use_flow_sigmas"):
-        return _checked(ScheduleSpec("flow", T)), prediction
+        return _check_spec(ScheduleSpec("flow", T)), prediction
     if prediction == "flow":
-        raise config.refuse("prediction_type", "a velocity on a schedule that is no flow", "set use_flow_sigmas")
+        raise config.field_error("prediction_type", "a velocity on a schedule that is no flow", "set use_flow_sigmas")
     zero = bool(config.fields.get("rescale_betas_zero_snr"))
     betas = config["trained_betas"]
     if betas is not None:
@@ -43,15 +43,15 @@ def of_table(config: SchedulerConfig) -> Described:
         kind = KINDS[config["beta_schedule"]]
         uses = {} if kind == "cosine" else {"beta_start": config["beta_start"], "beta_end": config["beta_end"]}
         spec = ScheduleSpec(kind, T, zero_terminal_snr=zero, **uses)  # type: ignore[arg-type]
-    return _checked(spec), prediction
+    return _check_spec(spec), prediction
 
 
 def cogvideox(config: SchedulerConfig) -> Described:
     """The table of betas that has the signal to noise ratio over `snr_shift_scale`, as one of trained betas."""
-    spec, prediction = of_table(config)
+    spec, prediction = table_schedule(config)
     scale = config["snr_shift_scale"]
     if not 1e-3 <= scale <= 1e3:
-        raise config.refuse("snr_shift_scale", "the signal to noise ratio is divided by it", "give 0.001 .. 1000")
+        raise config.field_error("snr_shift_scale", "the signal to noise ratio is divided by it", "give 0.001 .. 1000")
     if spec.kind == "scaled-linear":  # which the class has in float64
         bars = np.cumprod(1 - paths.betas(spec))
     else:
@@ -59,7 +59,7 @@ def cogvideox(config: SchedulerConfig) -> Described:
     bars = np.append(1.0, bars / (scale + (1 - scale) * bars))
     betas = tuple((1 - bars[1:] / bars[:-1]).tolist())
     shifted = ScheduleSpec("betas", len(betas), betas=betas, zero_terminal_snr=spec.zero_terminal_snr)
-    return _checked(shifted), prediction
+    return _check_spec(shifted), prediction
 
 
 def edm(config: SchedulerConfig) -> Described:
@@ -69,17 +69,17 @@ def edm(config: SchedulerConfig) -> Described:
     )
     predictions: dict[str, Prediction] = {"epsilon": "edm", "v_prediction": "v"}
     if config["prediction_type"] not in predictions:
-        raise config.refuse("prediction_type", "the class preconditions it", "set epsilon or v_prediction")
-    return _checked(spec), predictions[config["prediction_type"]]
+        raise config.field_error("prediction_type", "the class preconditions it", "set epsilon or v_prediction")
+    return _check_spec(spec), predictions[config["prediction_type"]]
 
 
 def cosine(config: SchedulerConfig) -> Described:
     """v on a quarter of a circle, whose angle over pi / 2 is the network's time: EDM's form for data of deviation 1."""
     if config["prediction_type"] != "v_prediction":
-        raise config.refuse("prediction_type", "the network's output has the other sign", "set v_prediction")
+        raise config.field_error("prediction_type", "the network's output has the other sign", "set v_prediction")
     if config["sigma_data"] != 1:
-        raise config.refuse("sigma_data", "a quarter of a circle is for data of deviation 1", "set 1")
-    _checked(ScheduleSpec("edm", sigma_min=config["sigma_min"], sigma_max=config["sigma_max"]))  # of its grid
+        raise config.field_error("sigma_data", "a quarter of a circle is for data of deviation 1", "set 1")
+    _check_spec(ScheduleSpec("edm", sigma_min=config["sigma_min"], sigma_max=config["sigma_max"]))  # of its grid
     return ScheduleSpec("trigonometric"), "v"
 
 
@@ -87,18 +87,18 @@ def consistency(config: SchedulerConfig) -> Described:
     """A consistency model's schedule; the network's time is 250 log sigma."""
     low, high, data = (float(config[name]) for name in ("sigma_min", "sigma_max", "sigma_data"))
     spec = ScheduleSpec("edm", sigma_min=low, sigma_max=high, sigma_data=data, time_scale=1000.0)
-    return _checked(spec), "consistency"
+    return _check_spec(spec), "consistency"
 
 
 def flow(config: SchedulerConfig) -> Described:
     """A straight path, its velocity predicted."""
-    return _checked(ScheduleSpec("flow", config["num_train_timesteps"])), "flow"
+    return _check_spec(ScheduleSpec("flow", config["num_train_timesteps"])), "flow"
 
 
 def scm(config: SchedulerConfig) -> Described:
     """A flow, whose time is its sigma: what SanaSprintPipeline makes of the class's angles and velocities."""
     if not config["sigma_data"] > 0:
-        raise config.refuse("sigma_data", "it is a deviation", "give a number above 0")
+        raise config.field_error("sigma_data", "it is a deviation", "give a number above 0")
     return ScheduleSpec("flow", 1), "flow"
 
 
@@ -107,6 +107,6 @@ def ipndm(config: SchedulerConfig) -> Described:
     return ScheduleSpec("trigonometric"), "v"
 
 
-def _checked(spec: ScheduleSpec) -> ScheduleSpec:
+def _check_spec(spec: ScheduleSpec) -> ScheduleSpec:
     """The spec, if it describes a schedule."""
     return NoiseSchedule(spec).spec

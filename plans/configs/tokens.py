@@ -6,10 +6,10 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from fewstep.plans.configs.config import SchedulerConfig, read, resolve
+from fewstep.plans.configs.config import SchedulerConfig, read_config, resolve
 from fewstep.plans.errors import UserError
 from fewstep.plans.tokens.plan import TokenStep
-from fewstep.plans.tokens.samplers import Shape, TokenPlanName, even, maskgit
+from fewstep.plans.tokens.samplers import Shape, TokenPlanName, maskgit, split_evenly
 
 Sampler = Callable[[SchedulerConfig, Shape, int], tuple[TokenStep, ...]]
 
@@ -35,7 +35,7 @@ def blocks(config: SchedulerConfig, shape: Shape, steps: int) -> tuple[TokenStep
     """
     size, threshold, least = (config[name] for name in ("block_length", "threshold", "minimal_topk"))
     if (config["editing_threshold"] or 0) > 0:
-        raise config.refuse("editing_threshold", "a plan keeps the tokens that it has revealed", "set null")
+        raise config.field_error("editing_threshold", "a plan keeps the tokens that it has revealed", "set null")
     if size < 1 or least < 1 or not 0 <= threshold <= 1:
         fix = "give block_length and minimal_topk from 1 on, a threshold from 0 to 1"
         raise UserError(f"{config.source}: a block of {size}, at least {least}, above {threshold:g}", fix)
@@ -43,7 +43,7 @@ def blocks(config: SchedulerConfig, shape: Shape, steps: int) -> tuple[TokenStep
     for first in range(0, length, size):
         place = (first, min(first + size, length))
         left = rows * (place[1] - first)
-        for count in even(rows * size, max(1, min(steps, prod(shape) // least))):
+        for count in split_evenly(rows * size, max(1, min(steps, prod(shape) // least))):
             if shown := min(count, left):
                 rule = TokenStep(reveal=shown, score="drawn", temperature=0.0, threshold=threshold, positions=place)
                 plan.append(rule)
@@ -66,7 +66,7 @@ def sampler_from_scheduler_config(config: str | Path | Mapping[str, Any], steps:
     """
     if steps < 1:
         raise UserError(f"a scheduler of tokens in {steps} steps", "give 1 or more")
-    source, fields = read(config)
+    source, fields = read_config(config)
     name = str(fields.get("_class_name"))
     if name not in SAMPLERS:
         raise UserError(f"{source}: {name} is no scheduler of tokens", f"choose one of {', '.join(SAMPLERS)}")

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from fewstep.plans.errors import UserError
-from fewstep.plans.grids.ends import check_steps, ended
+from fewstep.plans.grids.ends import append_end, check_steps
 from fewstep.plans.schedule import NoiseSchedule, Time
 
 
@@ -31,12 +31,12 @@ def arctan(
     def angle(time: Time) -> float:
         return math.atan((time.rho / centre) ** (1 / power))
 
-    first, last = schedule.noisiest, schedule.at_rho(final_sigma) if final_sigma else schedule.cleanest
+    first, last = schedule.noisiest, schedule.time_at_rho(final_sigma) if final_sigma else schedule.cleanest
     angles, least = np.linspace(angle(first), angle(last), steps + 1)[1:-1], angle(_least(schedule))
     if len(angles) and angles[-1] < least:
         angles = np.linspace(angle(first), least, steps)[1:]
-    times = [first, *(schedule.at_rho(centre * math.tan(each) ** power) for each in angles)]
-    return ended(schedule, times, final_sigma)
+    times = [first, *(schedule.time_at_rho(centre * math.tan(each) ** power) for each in angles)]
+    return append_end(schedule, times, final_sigma)
 
 
 def _least(schedule: NoiseSchedule) -> Time:

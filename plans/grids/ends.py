@@ -23,11 +23,11 @@ def check_steps(schedule: NoiseSchedule, steps: int, *, distinct: bool = True) -
         )
 
 
-def ended(schedule: NoiseSchedule, times: Sequence[Time], final_sigma: float | None) -> tuple[Time, ...]:
+def append_end(schedule: NoiseSchedule, times: Sequence[Time], final_sigma: float | None) -> tuple[Time, ...]:
     """The times, and then the clean end, or the point where sigma / alpha is `final_sigma`. They must lose noise."""
     if final_sigma is not None and not 0 <= final_sigma < math.inf:
         raise UserError(f"a grid cannot end at sigma {final_sigma:g}", "give a positive number, or leave it out")
-    end = schedule.at_rho(final_sigma) if final_sigma else CLEAN
+    end = schedule.time_at_rho(final_sigma) if final_sigma else CLEAN
     check_times([*times, end])
     return (*times, end)
 

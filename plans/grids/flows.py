@@ -3,7 +3,7 @@
 from math import exp
 
 from fewstep.plans.errors import UserError
-from fewstep.plans.grids.ends import check_steps, ended
+from fewstep.plans.grids.ends import append_end, check_steps
 from fewstep.plans.schedule import NoiseSchedule, Time
 
 
@@ -27,7 +27,7 @@ def flow_shift(
             raise UserError(f"grid flow_shift(terminal={terminal:g}) of {steps} steps", "give 0 .. 1, and 2 steps")
         stretch = (1 - terminal) / (1 - sigmas[-1])
         sigmas = [1 - (1 - sigma) * stretch for sigma in sigmas]
-    return ended(schedule, [schedule.time(schedule.spec.timesteps * sigma) for sigma in sigmas], None)
+    return append_end(schedule, [schedule.time(schedule.spec.timesteps * sigma) for sigma in sigmas], None)
 
 
 def dynamic_shift(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fewstep.plans.errors import UserError
 from fewstep.plans.grids.beta_quantile import beta_quantile
-from fewstep.plans.grids.ends import check_steps, ended, sigma_span
+from fewstep.plans.grids.ends import append_end, check_steps, sigma_span
 from fewstep.plans.schedule import NoiseSchedule, Time
 
 Array = NDArray[np.float64]
@@ -33,7 +33,7 @@ def karras(
     def place(low: float, high: float, even: Array) -> Array:
         return np.asarray((high ** (1 / rho) + even * (low ** (1 / rho) - high ** (1 / rho))) ** rho)
 
-    return _placed("karras", place, schedule, steps, sigma_min, sigma_max, final_sigma)
+    return _place_times("karras", place, schedule, steps, sigma_min, sigma_max, final_sigma)
 
 
 def exponential(
@@ -51,7 +51,7 @@ def exponential(
     def place(low: float, high: float, even: Array) -> Array:
         return np.asarray(low * (high / low) ** ((1 - even) ** rho))
 
-    return _placed("exponential", place, schedule, steps, sigma_min, sigma_max, final_sigma)
+    return _place_times("exponential", place, schedule, steps, sigma_min, sigma_max, final_sigma)
 
 
 def uniform_lambda(
@@ -83,10 +83,10 @@ def beta(
     def place(low: float, high: float, even: Array) -> Array:
         return np.array([low + (high - low) * beta_quantile(1 - p, a, b) for p in even])
 
-    return _placed("beta", place, schedule, steps, sigma_min, sigma_max, final_sigma)
+    return _place_times("beta", place, schedule, steps, sigma_min, sigma_max, final_sigma)
 
 
-def _placed(
+def _place_times(
     grid: str,
     place: Callable[[float, float, Array], Array],
     schedule: NoiseSchedule,
@@ -100,8 +100,8 @@ def _placed(
     low, high = sigma_span(schedule, final_sigma or sigma_min, sigma_max, grid)
     count = steps + bool(final_sigma)
     sigmas = place(low, high, np.linspace(0, 1, count))
-    times = [schedule.at_rho(float(sigma)) for sigma in sigmas[:steps]]
-    return ended(schedule, times, final_sigma)
+    times = [schedule.time_at_rho(float(sigma)) for sigma in sigmas[:steps]]
+    return append_end(schedule, times, final_sigma)
 
 
 def _positive(grid: str, name: str, value: float) -> None:

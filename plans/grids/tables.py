@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from fewstep.plans.errors import UserError
-from fewstep.plans.grids.ends import check_steps, ended
+from fewstep.plans.grids.ends import append_end, check_steps
 from fewstep.plans.schedule import NoiseSchedule, Time
 
 # Sabour, Fidler, Kreis 2024 (arXiv 2404.14507), for 10 steps: timesteps of 1000, and sigmas of Stable Video Diffusion
@@ -20,17 +20,17 @@ AYS_SVD = (700.0, 54.5, 15.886, 7.977, 4.248, 1.789, 0.981, 0.403, 0.173, 0.034)
 
 def ays_sd(schedule: NoiseSchedule, steps: int) -> tuple[Time, ...]:
     """Align Your Steps for Stable Diffusion 1.5 and its kin: Sabour et al. 2024, arXiv 2404.14507."""
-    return _interpolated(schedule, steps, _of_thousand(schedule, AYS_SD, "ays_sd"))
+    return _interpolate_table(schedule, steps, _scale_timesteps(schedule, AYS_SD, "ays_sd"))
 
 
 def ays_sdxl(schedule: NoiseSchedule, steps: int) -> tuple[Time, ...]:
     """Align Your Steps for Stable Diffusion XL: Sabour et al. 2024, arXiv 2404.14507."""
-    return _interpolated(schedule, steps, _of_thousand(schedule, AYS_SDXL, "ays_sdxl"))
+    return _interpolate_table(schedule, steps, _scale_timesteps(schedule, AYS_SDXL, "ays_sdxl"))
 
 
 def ays_svd(schedule: NoiseSchedule, steps: int) -> tuple[Time, ...]:
     """Align Your Steps for Stable Video Diffusion, on its sigmas: Sabour et al. 2024, arXiv 2404.14507."""
-    return _interpolated(schedule, steps, [schedule.at_rho(sigma) for sigma in AYS_SVD])
+    return _interpolate_table(schedule, steps, [schedule.time_at_rho(sigma) for sigma in AYS_SVD])
 
 
 def table(schedule: NoiseSchedule, steps: int, *, sigmas: tuple[float, ...]) -> tuple[Time, ...]:
@@ -38,7 +38,7 @@ def table(schedule: NoiseSchedule, steps: int, *, sigmas: tuple[float, ...]) -> 
     arXiv 2405.11326) found for a model."""
     if len(sigmas) < 2 or not all(0 < sigma < 1e6 for sigma in sigmas):
         raise UserError(f"grid table of {len(sigmas)} sigmas", "give two or more, all positive, noisiest first")
-    return _interpolated(schedule, steps, [schedule.at_rho(sigma) for sigma in sigmas])
+    return _interpolate_table(schedule, steps, [schedule.time_at_rho(sigma) for sigma in sigmas])
 
 
 def custom(
@@ -64,25 +64,25 @@ def custom(
     points = [schedule.time(t) for t in times]
     if told is not None:
         points = [Time(t, point.alpha, point.sigma) for t, point in zip(told, points, strict=True)]
-    return ended(schedule, points, final_sigma)
+    return append_end(schedule, points, final_sigma)
 
 
-def _of_thousand(schedule: NoiseSchedule, timesteps: Sequence[int], grid: str) -> list[Time]:
+def _scale_timesteps(schedule: NoiseSchedule, timesteps: Sequence[int], grid: str) -> list[Time]:
     if schedule.timesteps != 1000:
         raise UserError(f"grid {grid} on schedule {schedule.name}", "it is for 1000 timesteps: use karras or trailing")
     return [schedule.time(float(t)) for t in timesteps]
 
 
-def _interpolated(schedule: NoiseSchedule, steps: int, points: list[Time]) -> tuple[Time, ...]:
+def _interpolate_table(schedule: NoiseSchedule, steps: int, points: list[Time]) -> tuple[Time, ...]:
     """The table itself where it has `steps` times, else its line in lambda; its end, the schedule's cleanest time,
     counts as a point of the line, and the clean end takes its place."""
     check_steps(schedule, steps, distinct=False)
     if steps == len(points):
-        return ended(schedule, points, None)
+        return append_end(schedule, points, None)
     lams, end = [point.lam for point in points], schedule.cleanest.lam
     if points[-1].lam < end < np.inf:
         at = np.linspace(0, len(lams), steps + 1)[:-1]
         lams.append(end)
     else:
         at = np.linspace(0, len(lams) - 1, steps)
-    return ended(schedule, [schedule.at_lam(float(np.interp(i, range(len(lams)), lams))) for i in at], None)
+    return append_end(schedule, [schedule.time_at_lam(float(np.interp(i, range(len(lams)), lams))) for i in at], None)

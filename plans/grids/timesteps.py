@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from fewstep.plans.errors import UserError
-from fewstep.plans.grids.ends import check_steps, ended
+from fewstep.plans.grids.ends import append_end, check_steps
 from fewstep.plans.schedule import NoiseSchedule, Time
 
 
@@ -23,7 +23,7 @@ def trailing(schedule: NoiseSchedule, steps: int, *, final_sigma: float | None =
         times = [schedule.clock(1 - i / max(steps - 1, 1)) for i in range(steps)]
     else:
         times = [schedule.clock(1 - i / steps) for i in range(steps)]
-    return ended(schedule, times, final_sigma)
+    return append_end(schedule, times, final_sigma)
 
 
 def linspace(
@@ -44,7 +44,7 @@ def linspace(
             f"give a time in {path.first:g} .. {path.last:g}",
         )
     even = np.linspace(path.last, last, steps)
-    return ended(schedule, [schedule.time(t) for t in _whole(schedule, even)], final_sigma)
+    return append_end(schedule, [schedule.time(t) for t in _round_times(schedule, even)], final_sigma)
 
 
 def leading(
@@ -57,7 +57,7 @@ def leading(
     check_steps(schedule, steps)
     T = _timesteps(schedule, "leading")
     times = [schedule.time(float(i * (T // steps) + offset)) for i in reversed(range(steps))]
-    return ended(schedule, times, final_sigma)
+    return append_end(schedule, times, final_sigma)
 
 
 def quadratic(
@@ -70,7 +70,7 @@ def quadratic(
     if not 0 < reach <= 1:
         raise UserError(f"grid quadratic(reach={reach:g})", "give a share of the timesteps, in 0 .. 1")
     even = np.linspace(math.sqrt(reach * (T - 1)), 0, steps) ** 2
-    return ended(schedule, [schedule.time(t) for t in _whole(schedule, even)], final_sigma)
+    return append_end(schedule, [schedule.time(t) for t in _round_times(schedule, even)], final_sigma)
 
 
 def lcm(
@@ -84,7 +84,7 @@ def lcm(
         raise UserError(f"{steps} of {original_steps} original steps of {schedule.name}", "ask for fewer steps")
     trained = np.arange(original_steps, 0, -1) * (T // original_steps) - 1
     chosen = np.floor(np.linspace(0, original_steps, steps, endpoint=False)).astype(int)
-    return ended(schedule, [schedule.time(float(t)) for t in trained[chosen]], final_sigma)
+    return append_end(schedule, [schedule.time(float(t)) for t in trained[chosen]], final_sigma)
 
 
 def _timesteps(schedule: NoiseSchedule, grid: str) -> int:
@@ -93,5 +93,5 @@ def _timesteps(schedule: NoiseSchedule, grid: str) -> int:
     return schedule.timesteps
 
 
-def _whole(schedule: NoiseSchedule, times: np.ndarray) -> list[float]:
+def _round_times(schedule: NoiseSchedule, times: np.ndarray) -> list[float]:
     return [float(t) for t in (times.round() if schedule.timesteps else times)]

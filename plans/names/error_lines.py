@@ -4,7 +4,7 @@ import traceback
 from pathlib import Path
 
 
-def line_of(error: BaseException, file: Path) -> str:
+def error_line(error: BaseException, file: Path) -> str:
     """The error in one line, with the last line of the user's file that led to it."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == file]
     if isinstance(error, SyntaxError):

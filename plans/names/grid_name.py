@@ -5,20 +5,20 @@ from typing import Any
 
 from fewstep.plans import grids
 from fewstep.plans.errors import UserError
-from fewstep.plans.names.call import bound_call
+from fewstep.plans.names.call_syntax import bind_call
 from fewstep.plans.names.namespace import Namespace
 from fewstep.plans.schedule import NoiseSchedule, Time
 
 Grid = Callable[[NoiseSchedule, int], tuple[Time, ...]]
 
 
-def _times(label: str, made: Any) -> tuple[Time, ...]:
+def _check_times(label: str, made: Any) -> tuple[Time, ...]:
     if not (isinstance(made, tuple | list) and all(isinstance(each, Time) for each in made)):
         raise UserError(f"{label} returned no times", "let it return times of the schedule")
     return tuple(made)
 
 
-GRIDS = Namespace("grid", grids, _times)
+GRIDS = Namespace("grid", grids, _check_times)
 
 
 def parse_grid(text: str, plan: str, home: str | None = None) -> tuple[Grid, str]:
@@ -26,4 +26,4 @@ def parse_grid(text: str, plan: str, home: str | None = None) -> tuple[Grid, str
 
     `plan` names it in errors. `home` is where code lies that is the caller's own: what a bundle says names none.
     """
-    return bound_call(text, plan, GRIDS, home)
+    return bind_call(text, plan, GRIDS, home)

@@ -2,16 +2,16 @@
 
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import PAG, STEER, Cfg, Guidance, Pag, Steer, as_guidance
-from fewstep.plans.names.named_call import named_call
-from fewstep.plans.names.named_code import split_code
 from fewstep.plans.names.plugins import find_plugin
+from fewstep.plans.names.user_call import resolve_call
+from fewstep.plans.names.user_code import split_code
 
 
 def from_text(text: str) -> float | Guidance:
     """The guidance that a command line names: "2", "pag:3", "steer:1", or several with a plus, in this order. A form of
     one's own is a function of numbers, "my_forms.py:towards:2,0.5", or the name of a plugin `guidance.NAME`. UserError
     for another text."""
-    if (form := _own_form(text)) is not None:
+    if (form := _user_form(text)) is not None:
         return form
     for own in (PAG, STEER):
         if own in text:
@@ -34,14 +34,14 @@ def from_text(text: str) -> float | Guidance:
     return besides if isinstance(besides, Pag) else weight
 
 
-def _own_form(text: str) -> Guidance | None:
+def _user_form(text: str) -> Guidance | None:
     """The form that code or a plugin makes of the numbers behind its name; None where the text names neither."""
     name = text.partition(":")[0]
     is_core = f"{name}:" in (PAG, STEER)
     is_plugin = name.isidentifier() and not is_core and find_plugin("guidance", name) is not None
     if split_code(text) is None and not is_plugin:
         return None
-    call = named_call("guidance", text, 0)
+    call = resolve_call("guidance", text, 0)
     try:
         values = [float(number) for number in call.arguments]
     except ValueError:

@@ -11,8 +11,15 @@ from types import ModuleType
 from typing import Any
 
 from fewstep.plans.errors import UserError
-from fewstep.plans.names.plugins import described, find_plugin, foreign_plugin, is_own, load_function, plugins
-from fewstep.plans.published import orders_of
+from fewstep.plans.names.plugins import (
+    describe_plugin,
+    find_plugin,
+    foreign_plugin,
+    is_own,
+    load_plugin_function,
+    plugins,
+)
+from fewstep.plans.publication import orders_of
 
 Function = Callable[..., Any]
 
@@ -59,7 +66,7 @@ class Namespace:
     def __contains__(self, name: str) -> bool:
         return name in self.core or name in self._plugins()
 
-    def found(self, name: str) -> Function | None:
+    def find(self, name: str) -> Function | None:
         """The function of a name; None where it has none. UserError where it has several meanings."""
         self.check_meaning(name)
         if name in self.core:
@@ -69,7 +76,7 @@ class Namespace:
         if plugin is None:
             return None
         function = _function(plugin)
-        return function if is_own(plugin) else checked_function(function, self.checked, described(plugin))
+        return function if is_own(plugin) else checked_function(function, self.checked, describe_plugin(plugin))
 
     def check_meaning(self, name: str) -> None:
         """UserError where a plugin has the name of another plugin, or of a function, an alias or a family here."""
@@ -90,9 +97,9 @@ class Namespace:
 
 
 def _function(plugin: EntryPoint) -> Function:
-    function = load_function(plugin, passes_arithmetic=True)
+    function = load_plugin_function(plugin, passes_arithmetic=True)
     if orders_of(function):
-        raise UserError(f"{described(plugin)} is no function of one order", f"name one as {plugin.value!r}")
+        raise UserError(f"{describe_plugin(plugin)} is no function of one order", f"name one as {plugin.value!r}")
     return function
 
 

@@ -16,14 +16,14 @@ from sys import modules
 from typing import Any
 
 from fewstep.plans.errors import NUMERIC, UserError
-from fewstep.plans.names.error_lines import line_of
+from fewstep.plans.names.error_lines import error_line
 
 GROUP = "fewstep.plugins"
 OWN = "fewstep"  # the package whose plugins are fewstep's own
 
 
 @cache
-def entry_points_here() -> tuple[EntryPoint, ...]:
+def read_entry_points() -> tuple[EntryPoint, ...]:
     """The entry points of all packages of this process: to read them takes 10 ms where 200 are installed."""
     return tuple(entry_points(group=GROUP))
 
@@ -41,7 +41,7 @@ def is_own(plugin: EntryPoint) -> bool:
 def plugins(kind: str) -> dict[str, tuple[EntryPoint, ...]]:
     """All plugins of a kind by name, fewstep's own first. A name that several have is refused where it is used."""
     found: dict[str, list[EntryPoint]] = {}
-    for each in sorted(entry_points_here(), key=lambda each: not is_own(each)):
+    for each in sorted(read_entry_points(), key=lambda each: not is_own(each)):
         if each.name.startswith(f"{kind}."):
             found.setdefault(each.name.removeprefix(f"{kind}."), []).append(each)
     return {name: tuple(each) for name, each in found.items()}
@@ -66,7 +66,7 @@ def foreign_plugin(kind: str, name: str) -> EntryPoint | None:
     return next((each for each in plugins(kind).get(name, ()) if not is_own(each)), None)
 
 
-def described(plugin: EntryPoint) -> str:
+def describe_plugin(plugin: EntryPoint) -> str:
     """A plugin in words, for messages: "plugin solver.midpoint of my-package"."""
     return f"plugin {plugin.name} of {package_of(plugin)}"
 
@@ -82,25 +82,27 @@ def load_plugin(plugin: EntryPoint) -> object:
         return plugin.load()
     except (Exception, SystemExit) as error:  # another package's code
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise UserError(f"{described(plugin)} does not load ({reason})", fix_of_plugin(plugin)) from error
+        raise UserError(f"{describe_plugin(plugin)} does not load ({reason})", fix_of_plugin(plugin)) from error
 
 
 @cache
-def load_function(plugin: EntryPoint, passes_arithmetic: bool = False) -> Callable[..., Any]:
+def load_plugin_function(plugin: EntryPoint, passes_arithmetic: bool = False) -> Callable[..., Any]:
     """The function that an entry point names; an error inside another package's is a UserError of one line.
 
     `passes_arithmetic`: errors of arithmetic are raised as they are, for callers that have words for them.
     """
     value = load_plugin(plugin)
     if not callable(value):
-        raise UserError(f"{described(plugin)} is no function", f"name a function as {plugin.value!r}")
-    return value if is_own(plugin) else reporting(plugin, value, passes_arithmetic)
+        raise UserError(f"{describe_plugin(plugin)} is no function", f"name a function as {plugin.value!r}")
+    return value if is_own(plugin) else report_errors_of(plugin, value, passes_arithmetic)
 
 
-def reporting(plugin: EntryPoint, function: Callable[..., Any], passes_arithmetic: bool = False) -> Callable[..., Any]:
+def report_errors_of(
+    plugin: EntryPoint, function: Callable[..., Any], passes_arithmetic: bool = False
+) -> Callable[..., Any]:
     """The function of a plugin, whose errors become a UserError that names the plugin and the line of its file."""
     if isinstance(function, partial):
-        inner = reporting(plugin, function.func, passes_arithmetic)
+        inner = report_errors_of(plugin, function.func, passes_arithmetic)
         return partial(inner, *function.args, **function.keywords)
     passed: tuple[type[Exception], ...] = (UserError, *NUMERIC) if passes_arithmetic else (UserError,)
 
@@ -112,7 +114,7 @@ def reporting(plugin: EntryPoint, function: Callable[..., Any], passes_arithmeti
             raise
         except (Exception, SystemExit) as error:
             home = getattr(modules.get(plugin.module), "__file__", None) or plugin.module
-            what = f"{described(plugin)} failed: {line_of(error, Path(home))}"
+            what = f"{describe_plugin(plugin)} failed: {error_line(error, Path(home))}"
             raise UserError(what, fix_of_plugin(plugin)) from error
 
     return called

@@ -9,14 +9,14 @@ A solver is its own file, and is found by its decorator: docs/developing.md, "Ad
 from importlib import import_module
 from pkgutil import iter_modules
 
-from fewstep.plans.published import published_among, solvers_among
+from fewstep.plans.publication import find_published, solvers_by_name
 
 _published = {
     name: member
     for module in iter_modules(__path__, f"{__name__}.")
-    for name, member in published_among(vars(import_module(module.name))).items()
+    for name, member in find_published(vars(import_module(module.name))).items()
 }
-_solvers = solvers_among(_published)
+_solvers = solvers_by_name(_published)
 globals().update(_published | _solvers)  # functions of families, and their orders, which no function is named after
 __all__ = sorted(_solvers)
 

@@ -7,17 +7,17 @@ from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Tracer
 
 
-def down(schedule: NoiseSchedule, s: Time, t: Time, eta: float) -> Time:
+def ancestral_time(schedule: NoiseSchedule, s: Time, t: Time, eta: float) -> Time:
     """The end of the deterministic part of a step from s to t: rho_down^2 = rho_t^2 - rho_up^2, with
     rho_up^2 = eta^2 rho_t^2 (1 - rho_t^2 / rho_s^2). `eta` in [0, 1]."""
     if eta == 0 or t.sigma == 0:
         return t
     h = t.lam - s.lam
     kept = sqrt(1 + eta**2 * expm1(-2 * h))  # rho_down / rho_t
-    return CLEAN if kept == 0 else schedule.at_lam(t.lam - log(kept))
+    return CLEAN if kept == 0 else schedule.time_at_lam(t.lam - log(kept))
 
 
-def up(trace: Tracer, x: Lin, reached: Time, t: Time, noise: Lin | None = None) -> Lin:
+def add_noise(trace: Tracer, x: Lin, reached: Time, t: Time, noise: Lin | None = None) -> Lin:
     """x at t from x at `reached`, by noise of variance rho_t^2 - rho_reached^2 (in units of x / alpha): a given
     standard normal, or fresh."""
     if reached is t:

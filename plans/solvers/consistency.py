@@ -10,7 +10,7 @@ from math import floor, hypot, log, sqrt
 
 from fewstep.plans.errors import UserError
 from fewstep.plans.paths import sigma_range
-from fewstep.plans.published import Published
+from fewstep.plans.publication import Published
 from fewstep.plans.schedule import CLEAN, Time
 from fewstep.plans.solvers import ancestral
 from fewstep.plans.solvers.exponential import first_order
@@ -32,7 +32,7 @@ def renoise(trace: Tracer, times: Sequence[Time]) -> Lin:
     x = trace.start()
     for s, t in pairwise(times):
         x, x0 = trace.denoise(x, s)
-        x = _noised(trace, x0, t)
+        x = _add_noise(trace, x0, t)
     return x
 
 
@@ -52,7 +52,7 @@ def lcm(trace: Tracer, times: Sequence[Time], *, sigma_data: float = 0.5, timest
         x, x0 = trace.denoise(x, s)
         u = timestep_scaling * s.network
         c_skip, c_out = sigma_data**2 / (u**2 + sigma_data**2), u / hypot(u, sigma_data)
-        x = _noised(trace, c_skip * x + c_out * x0, t)
+        x = _add_noise(trace, c_skip * x + c_out * x0, t)
     return x
 
 
@@ -90,7 +90,7 @@ def tcd(trace: Tracer, times: Sequence[Time], *, gamma: float = 0.3) -> Lin:
         less = (1 - gamma) * t.network
         less = less if trace.schedule.timesteps is None else floor(less)
         low = trace.schedule.time(less) if gamma and less < t.network else t
-        x = ancestral.up(trace, first_order(x, x0, s, low), low, t)
+        x = ancestral.add_noise(trace, first_order(x, x0, s, low), low, t)
     return x
 
 
@@ -107,13 +107,13 @@ def ctm(trace: Tracer, times: Sequence[Time], *, gamma: float = 0.0) -> Lin:
     for s, t in pairwise(times):
         low = t
         if gamma and t.sigma > 0:
-            low = CLEAN if gamma == 1 else trace.schedule.at_lam(t.lam - log(1 - gamma**2) / 2)
+            low = CLEAN if gamma == 1 else trace.schedule.time_at_lam(t.lam - log(1 - gamma**2) / 2)
         x, x0 = trace.denoise(x, s, to=low)
-        x = ancestral.up(trace, first_order(x, x0, s, low), low, t)
+        x = ancestral.add_noise(trace, first_order(x, x0, s, low), low, t)
     return x
 
 
-def _noised(trace: Tracer, x0: Lin, t: Time) -> Lin:
+def _add_noise(trace: Tracer, x0: Lin, t: Time) -> Lin:
     """A sample of q(x_t | x0)."""
     return t.alpha * x0 + t.sigma * trace.noise() if t.sigma > 0 else t.alpha * x0
 

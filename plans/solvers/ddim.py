@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from math import exp, expm1, sqrt
 
-from fewstep.plans.published import Published
+from fewstep.plans.publication import Published
 from fewstep.plans.schedule import Time
 from fewstep.plans.solvers.exponential import noise_left
 from fewstep.plans.solvers.parameters import check_share

@@ -12,7 +12,7 @@ from math import ceil, floor
 
 import numpy as np
 
-from fewstep.plans.published import Published, published_orders
+from fewstep.plans.publication import Published, published_orders
 from fewstep.plans.schedule import NoiseSchedule, Time
 from fewstep.plans.solvers.multistep import Array, Variable, adams_bashforth, gauss_legendre
 from fewstep.plans.symbol import Lin

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from itertools import pairwise
 from math import expm1, isinf, sqrt
 
-from fewstep.plans.published import Published
+from fewstep.plans.publication import Published
 from fewstep.plans.schedule import Time
 from fewstep.plans.solvers import ancestral
-from fewstep.plans.solvers.exponential import Form, OnNoise, OnX0, first_order, phi
+from fewstep.plans.solvers.exponential import DataPrediction, Form, NoisePrediction, first_order, phi
 from fewstep.plans.solvers.parameters import check_share
 from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Tracer
@@ -31,19 +31,19 @@ def dpm_2(trace: Tracer, times: Sequence[Time], *, eta: float = 0.0) -> Lin:
 
     `eta` in [0, 1] makes it ancestral: the step goes further down and fresh noise leads back up, all of DDPM's at 1.
     """
-    return _second_order(trace, times, OnNoise(), eta)
+    return _second_order(trace, times, NoisePrediction(), eta)
 
 
 @Published(DPM, order=3, rows=3)
 def dpm_3(trace: Tracer, times: Sequence[Time]) -> Lin:
     """DPM-Solver-3 (Algorithm 2, r1 = 1/3, r2 = 2/3)."""
-    return _third_order(trace, times, OnNoise())
+    return _third_order(trace, times, NoisePrediction())
 
 
 @Published(DPMPP, order=2, rows=2)
 def dpmpp_2s(trace: Tracer, times: Sequence[Time], *, eta: float = 0.0) -> Lin:
     """DPM-Solver++(2S) (Algorithm 1, r = 1/2). `eta` in [0, 1] makes it ancestral as `dpm_2` (k-diffusion)."""
-    return _second_order(trace, times, OnX0(), eta)
+    return _second_order(trace, times, DataPrediction(), eta)
 
 
 @Published(DPMPP, order=2, rows=2)
@@ -57,25 +57,25 @@ def dpmpp_sde(trace: Tracer, times: Sequence[Time], *, eta: float = 1.0) -> Lin:
     x = trace.start()
     for s, t in pairwise(times):
         x, x0 = trace.denoise(x, s)
-        low = ancestral.down(trace.schedule, s, t, eta)
+        low = ancestral.ancestral_time(trace.schedule, s, t, eta)
         h = t.lam - s.lam
         if isinf(h):
-            x = ancestral.up(trace, first_order(x, x0, s, low), low, t)
+            x = ancestral.add_noise(trace, first_order(x, x0, s, low), low, t)
             continue
-        u = trace.schedule.at_lam(s.lam + h / 2)
-        low_u = ancestral.down(trace.schedule, s, u, eta)
+        u = trace.schedule.time_at_lam(s.lam + h / 2)
+        low_u = ancestral.ancestral_time(trace.schedule, s, u, eta)
         first, second = trace.noise(), trace.noise()
-        _, x0_u = trace.denoise(ancestral.up(trace, first_order(x, x0, s, low_u), low_u, u, first), u)
+        _, x0_u = trace.denoise(ancestral.add_noise(trace, first_order(x, x0, s, low_u), low_u, u, first), u)
         share = -expm1(-h / 2) / -expm1(-h)  # (rho_s - rho_u) / (rho_s - rho_t)
         noise = sqrt(share) * first + sqrt(1 - share) * second
-        x = ancestral.up(trace, first_order(x, x0_u, s, low), low, t, noise)
+        x = ancestral.add_noise(trace, first_order(x, x0_u, s, low), low, t, noise)
     return x
 
 
 @Published(DPMPP, order=3, rows=3)
 def dpmpp_3s(trace: Tracer, times: Sequence[Time]) -> Lin:
     """DPM-Solver-3's stages on x0. The paper stops at order 2; this is the authors' code."""
-    return _third_order(trace, times, OnX0())
+    return _third_order(trace, times, DataPrediction())
 
 
 def _second_order(trace: Tracer, times: Sequence[Time], form: Form, eta: float) -> Lin:
@@ -84,14 +84,14 @@ def _second_order(trace: Tracer, times: Sequence[Time], form: Form, eta: float) 
     x = trace.start()
     for s, t in pairwise(times):
         x, x0 = trace.denoise(x, s)
-        low = ancestral.down(trace.schedule, s, t, eta)
+        low = ancestral.ancestral_time(trace.schedule, s, t, eta)
         h = low.lam - s.lam
         if isinf(h):
-            x = ancestral.up(trace, first_order(x, x0, s, low), low, t)
+            x = ancestral.add_noise(trace, first_order(x, x0, s, low), low, t)
             continue
-        u = trace.schedule.at_lam(s.lam + h / 2)
+        u = trace.schedule.time_at_lam(s.lam + h / 2)
         x_u, x0_u = trace.denoise(first_order(x, x0, s, u), u)
-        x = ancestral.up(trace, form.first_order(trace, x, x0_u, form.value(x_u, x0_u, u), s, low), low, t)
+        x = ancestral.add_noise(trace, form.first_order(trace, x, x0_u, form.value(x_u, x0_u, u), s, low), low, t)
     return x
 
 
@@ -105,7 +105,7 @@ def _third_order(trace: Tracer, times: Sequence[Time], form: Form) -> Lin:
         if isinf(h):
             x = first_order(x, x0, s, t)
             continue
-        u1, u2 = trace.schedule.at_lam(s.lam + r1 * h), trace.schedule.at_lam(s.lam + r2 * h)
+        u1, u2 = trace.schedule.time_at_lam(s.lam + r1 * h), trace.schedule.time_at_lam(s.lam + r2 * h)
         (scale_u2, _), (scale_t, z) = form.curve(s, u2), form.curve(s, t)
         weight_u2 = scale_u2 * r2 / r1 * (r2 * z * phi(2, r2 * z))  # of the slopes D1, r1 and r2 of a step long
         weight_t = scale_t / r2 * (z * phi(2, z))

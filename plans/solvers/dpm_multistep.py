@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from itertools import pairwise
 from math import expm1, isinf
 
-from fewstep.plans.published import Published
+from fewstep.plans.publication import Published
 from fewstep.plans.schedule import Time
-from fewstep.plans.solvers.exponential import Form, OnNoise, OnX0, phi
+from fewstep.plans.solvers.exponential import DataPrediction, Form, NoisePrediction, phi
 from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Tracer
 
@@ -27,13 +27,13 @@ DPMPP = "Lu et al. 2022, arXiv 2211.01095"
 @Published(DPM, order=2, rows=2)
 def dpm_2m(trace: Tracer, times: Sequence[Time], *, midpoint: bool = True, lower_order_final: bool = False) -> Lin:
     """DPM-Solver-2 as a multistep method on the noise."""
-    return _multistep(trace, times, 2, OnNoise(), midpoint, lower_order_final)
+    return _multistep(trace, times, 2, NoisePrediction(), midpoint, lower_order_final)
 
 
 @Published(DPM, order=2, rows=3)
 def dpm_3m(trace: Tracer, times: Sequence[Time], *, midpoint: bool = True, lower_order_final: bool = False) -> Lin:
     """DPM-Solver-3 as a multistep method on the noise, as published code has it: order 2 (see `dpmpp_3m`)."""
-    return _multistep(trace, times, 3, OnNoise(), midpoint, lower_order_final)
+    return _multistep(trace, times, 3, NoisePrediction(), midpoint, lower_order_final)
 
 
 @Published(DPMPP, order=1, rows=1)
@@ -42,19 +42,19 @@ def dpm_1_sde(trace: Tracer, times: Sequence[Time]) -> Lin:
 
     Where x0 does not change it is not exact, as `ddpm` is: the noise it holds is the wrong thing to hold in an SDE.
     """
-    return _multistep(trace, times, 1, OnNoise(is_stochastic=True))
+    return _multistep(trace, times, 1, NoisePrediction(is_stochastic=True))
 
 
 @Published(DPMPP, order=2, rows=2)
 def dpm_2m_sde(trace: Tracer, times: Sequence[Time], *, midpoint: bool = True, lower_order_final: bool = False) -> Lin:
     """SDE-DPM-Solver-2M, on the noise."""
-    return _multistep(trace, times, 2, OnNoise(is_stochastic=True), midpoint, lower_order_final)
+    return _multistep(trace, times, 2, NoisePrediction(is_stochastic=True), midpoint, lower_order_final)
 
 
 @Published(DPMPP, order=2, rows=2)
 def dpmpp_2m(trace: Tracer, times: Sequence[Time], *, midpoint: bool = True, lower_order_final: bool = False) -> Lin:
     """DPM-Solver++(2M) (Algorithm 2)."""
-    return _multistep(trace, times, 2, OnX0(), midpoint, lower_order_final)
+    return _multistep(trace, times, 2, DataPrediction(), midpoint, lower_order_final)
 
 
 @Published(DPMPP, order=2, rows=2)
@@ -70,7 +70,7 @@ def dpmpp_2m_sde(
 
     `eta` in [0, 1] scales the noise, down to the ODE.
     """
-    return _multistep(trace, times, 2, OnX0(eta), midpoint, lower_order_final)
+    return _multistep(trace, times, 2, DataPrediction(eta), midpoint, lower_order_final)
 
 
 @Published(DPMPP, order=2, rows=3)
@@ -80,13 +80,13 @@ def dpmpp_3m(trace: Tracer, times: Sequence[Time], *, midpoint: bool = True, low
     Its second difference lacks a factor of two, which leaves it at order 2; `dpmpp_3m_exact` has it. With few steps
     the smaller difference damps, so neither is always better.
     """
-    return _multistep(trace, times, 3, OnX0(), midpoint, lower_order_final)
+    return _multistep(trace, times, 3, DataPrediction(), midpoint, lower_order_final)
 
 
 @Published(DPMPP, order=3, rows=3)
 def dpmpp_3m_exact(trace: Tracer, times: Sequence[Time], *, lower_order_final: bool = False) -> Lin:
     """Third-order multistep, exact where x0 is quadratic in lambda."""
-    return _multistep(trace, times, 3, OnX0(), False, lower_order_final, kappa=2.0)
+    return _multistep(trace, times, 3, DataPrediction(), False, lower_order_final, kappa=2.0)
 
 
 @Published(DPMPP, order=2, rows=3)
@@ -105,7 +105,7 @@ def dpmpp_3m_sde(
     `diffusers_sign` repeats diffusers' sign error, which takes alpha_t from the weight of the second difference and
     leaves order 1: only to reproduce its samples.
     """
-    return _multistep(trace, times, 3, OnX0(eta), midpoint, lower_order_final, off=float(diffusers_sign))
+    return _multistep(trace, times, 3, DataPrediction(eta), midpoint, lower_order_final, off=float(diffusers_sign))
 
 
 def _multistep(

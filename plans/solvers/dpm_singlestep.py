@@ -17,9 +17,9 @@ of the step's own, which leaves order 1 in the sample's variance and more error 
 from collections.abc import Sequence
 from math import expm1
 
-from fewstep.plans.published import Published, published_orders
+from fewstep.plans.publication import Published, published_orders
 from fewstep.plans.schedule import Time
-from fewstep.plans.solvers.exponential import Form, OnNoise, OnX0, phi
+from fewstep.plans.solvers.exponential import DataPrediction, Form, NoisePrediction, phi
 from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Tracer
 
@@ -31,7 +31,7 @@ def dpm_singlestep(
     trace: Tracer, times: Sequence[Time], *, order: int, midpoint: bool = True, lower_order_final: bool = False
 ) -> Lin:
     """DPM-Solver-2 or -3 in blocks of as many evaluations. Its order is the blocks'."""
-    return _singlestep(trace, times, order, OnNoise(), midpoint, lower_order_final)
+    return _singlestep(trace, times, order, NoisePrediction(), midpoint, lower_order_final)
 
 
 @published_orders(
@@ -55,7 +55,7 @@ def dpmpp_singlestep(
     `diffusers_sign` repeats diffusers' sign error of the third order with noise and without `midpoint` (see
     `dpmpp_3m_sde`).
     """
-    return _singlestep(trace, times, order, OnX0(eta), midpoint, lower_order_final, off=float(diffusers_sign))
+    return _singlestep(trace, times, order, DataPrediction(eta), midpoint, lower_order_final, off=float(diffusers_sign))
 
 
 def _singlestep(

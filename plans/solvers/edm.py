@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from math import inf, log1p, sqrt
 
-from fewstep.plans.published import Published
+from fewstep.plans.publication import Published
 from fewstep.plans.schedule import Time
 from fewstep.plans.solvers.exponential import first_order, predicted_noise
 from fewstep.plans.solvers.parameters import check_not_negative
@@ -39,7 +39,7 @@ def edm_euler(
     churn = _Churn(s_churn / (len(times) - 1), s_tmin, s_tmax, s_noise)
     x = trace.start()
     for s, t in pairwise(times):
-        x, s_hat = churn.raised(trace, x, s)
+        x, s_hat = churn.raise_noise(trace, x, s)
         x, x0 = trace.denoise(x, s_hat)
         x = first_order(x, x0, s_hat, t)
     return x
@@ -62,7 +62,7 @@ def edm_heun(
     churn = _Churn(s_churn / (len(times) - 1), s_tmin, s_tmax, s_noise)
     x = trace.start()
     for s, t in pairwise(times):
-        x, s_hat = churn.raised(trace, x, s)
+        x, s_hat = churn.raise_noise(trace, x, s)
         x, x0 = trace.denoise(x, s_hat)
         if t.sigma == 0 or s_hat.alpha == 0:
             x = first_order(x, x0, s_hat, t)
@@ -88,11 +88,11 @@ class _Churn:
         check_not_negative("s_churn", self.share)
         check_not_negative("s_noise", self.noise)
 
-    def raised(self, trace: Tracer, x: Lin, s: Time) -> tuple[Lin, Time]:
+    def raise_noise(self, trace: Tracer, x: Lin, s: Time) -> tuple[Lin, Time]:
         """x with noise raised from s to a noisier s_hat, and s_hat: lines 4 to 6 of Algorithm 2."""
         if self.share == 0 or s.alpha == 0 or not self.tmin <= s.rho <= self.tmax:
             return x, s
         gamma = min(self.share, sqrt(2) - 1)
-        s_hat = trace.schedule.at_lam(s.lam - log1p(gamma))
+        s_hat = trace.schedule.time_at_lam(s.lam - log1p(gamma))
         added = s.rho * sqrt((1 + gamma) ** 2 - 1)  # sqrt(rho_hat^2 - rho_s^2)
         return s_hat.alpha * (x / s.alpha + added * self.noise * trace.noise()), s_hat

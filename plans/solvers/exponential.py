@@ -8,8 +8,8 @@ Where m is a polynomial in r, m_s + r D1 + r^2 / 2 D2 with D1 = h m', D2 = h^2 m
 
     x_t = keep x_s + scale ((e^z - 1) m_s + z phi_2(z) D1 + z phi_3(z) D2) + noise.
 
-m is x0 (DPM-Solver++) or the noise (DPM-Solver): `OnX0` and `OnNoise`. Their `first_order` is the first two terms and
-the noise.
+m is x0 (DPM-Solver++) or the noise (DPM-Solver): `DataPrediction` and `NoisePrediction`. Their `first_order` is the
+first two terms and the noise.
 """
 
 from dataclasses import dataclass
@@ -69,7 +69,7 @@ def _taylor(k: int) -> tuple[float, ...]:
 
 
 @dataclass(frozen=True)
-class OnX0:
+class DataPrediction:
     """m is the predicted x0: Lu et al. 2022 (arXiv 2211.01095), and k-diffusion's eta in [0, 1] between the ODE (0) and
     the SDE (1). Steps of infinite h, from pure noise or to the clean end, are exact for constant x0."""
 
@@ -100,7 +100,7 @@ class OnX0:
 
 
 @dataclass(frozen=True)
-class OnNoise:
+class NoisePrediction:
     """m is the predicted noise: Lu et al. 2022 (arXiv 2206.00927). Its SDE has twice the ODE's drift. Steps of infinite
     h are first order on x0, and the one to the clean end adds no noise."""
 
@@ -116,7 +116,7 @@ class OnNoise:
 
     def first_order(self, trace: Tracer, x: Lin, x0: Lin, m: Lin, s: Time, t: Time) -> Lin:
         if isinf(t.lam - s.lam):
-            return OnX0(eta=float(self.is_stochastic)).first_order(trace, x, x0, x0, s, t)
+            return DataPrediction(eta=float(self.is_stochastic)).first_order(trace, x, x0, x0, s, t)
         scale, z = self.curve(s, t)
         x = t.alpha / s.alpha * x + scale * expm1(z) * m
         return x + t.sigma * sqrt(expm1(2 * z)) * trace.noise() if self.is_stochastic else x
@@ -126,4 +126,4 @@ class OnNoise:
         return -(1 + self.is_stochastic) * t.sigma, t.lam - s.lam
 
 
-Form = OnX0 | OnNoise
+Form = DataPrediction | NoisePrediction

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from math import isinf
 
-from fewstep.plans.published import Published
+from fewstep.plans.publication import Published
 from fewstep.plans.schedule import Time
 from fewstep.plans.solvers.exponential import first_order, predicted_noise, transfer
 from fewstep.plans.symbol import Lin

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from fewstep.plans.errors import UserError
-from fewstep.plans.published import Published
+from fewstep.plans.publication import Published
 from fewstep.plans.schedule import Time
 from fewstep.plans.solvers.exponential import first_order, predicted_noise, transfer
-from fewstep.plans.symbol import Lin, weighted
+from fewstep.plans.symbol import Lin, weighted_sum
 from fewstep.plans.tracer import Tracer
 
 PAPER = "Wizadwongsa et al. 2023, arXiv 2307.11118"
@@ -38,11 +38,11 @@ def ghvb(trace: Tracer, times: Sequence[Time], *, beta: float = 0.8, order: int 
         if velocities:
             velocity = (1 - beta) * velocities[0] + beta * velocity
         velocities = [trace.store(velocity), *velocities[: order - 1]]
-        x = first_order(x, x0, s, t) if s.alpha == 0 else transfer(x, combined(velocities, beta), s, t)
+        x = first_order(x, x0, s, t) if s.alpha == 0 else transfer(x, combine_velocities(velocities, beta), s, t)
     return x
 
 
-def combined(values: Sequence[Lin], b: float = 1.0) -> Lin:
+def combine_velocities(values: Sequence[Lin], b: float = 1.0) -> Lin:
     """Adams-Bashforth for even steps, of up to four velocities of momentum b, the newest first; b = 1 is the plain
     one."""
     weights = (
@@ -51,7 +51,7 @@ def combined(values: Sequence[Lin], b: float = 1.0) -> Lin:
         ((18 + 5 * b) / (12 * b), -(24 - 8 * b) / (12 * b), (6 - b) / (12 * b)),
         ((46 + 9 * b) / (24 * b), -(78 - 19 * b) / (24 * b), (42 - 5 * b) / (24 * b), -(10 - b) / (24 * b)),
     )[len(values) - 1]
-    return weighted(weights, values)
+    return weighted_sum(weights, values)
 
 
 def check_momentum(name: str, beta: float, order: int) -> None:

@@ -9,10 +9,10 @@ step to the clean end combines as many values as any.
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
-from fewstep.plans.published import Published
+from fewstep.plans.publication import Published
 from fewstep.plans.schedule import Time
 from fewstep.plans.solvers.exponential import first_order, predicted_noise, transfer
-from fewstep.plans.solvers.momentum import combined, ghvb
+from fewstep.plans.solvers.momentum import combine_velocities, ghvb
 from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Tracer
 
@@ -61,7 +61,7 @@ def f_pndm(trace: Tracer, times: Sequence[Time], *, on_v: bool = False) -> Lin:
         e = trace.store(value(x, x0, s))
         history = [e, *history[:3]]
         if len(history) == 4 or t.sigma == 0:
-            x = move(x, combined(history), s, t)
+            x = move(x, combine_velocities(history), s, t)
             continue
         middle = trace.schedule.time((s.network + t.network) / 2)
         start, total = trace.store(x), e / 6
@@ -95,7 +95,7 @@ def _improved_euler_start(
             end, x0 = trace.denoise(move(x, e, s, t), t)
             x = half + move(Lin({}), value(end, x0, t) / 2, s, t)
         else:
-            x = move(x, combined(history), s, t)
+            x = move(x, combine_velocities(history), s, t)
     return x
 
 

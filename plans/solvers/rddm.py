@@ -6,7 +6,7 @@ from itertools import pairwise
 from math import sqrt
 
 from fewstep.plans.errors import UserError
-from fewstep.plans.published import Published
+from fewstep.plans.publication import Published
 from fewstep.plans.schedule import Time
 from fewstep.plans.solvers.parameters import check_share
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from math import log
 
-from fewstep.plans.published import Published
+from fewstep.plans.publication import Published
 from fewstep.plans.schedule import Time
 from fewstep.plans.solvers import ancestral
 from fewstep.plans.solvers.exponential import first_order, predicted_noise
@@ -47,6 +47,6 @@ def flow_ancestral(trace: Tracer, times: Sequence[Time], *, eta: float = 1.0) ->
         if eta and t.sigma > 0:
             tau_s, tau_t = s.sigma / (s.alpha + s.sigma), t.sigma / (t.alpha + t.sigma)
             tau = tau_t * (1 + (tau_t / tau_s - 1) * eta)
-            low = trace.schedule.at_lam(log((1 - tau) / tau))
-        x = ancestral.up(trace, first_order(x, x0, s, low), low, t)
+            low = trace.schedule.time_at_lam(log((1 - tau) / tau))
+        x = ancestral.add_noise(trace, first_order(x, x0, s, low), low, t)
     return x

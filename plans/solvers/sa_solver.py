@@ -15,7 +15,7 @@ from itertools import pairwise
 from math import exp, expm1, inf, isinf, sqrt
 
 from fewstep.plans.errors import UserError
-from fewstep.plans.published import Published
+from fewstep.plans.publication import Published
 from fewstep.plans.schedule import Time
 from fewstep.plans.solvers.adams import exponential_moments, weights_of_moments
 from fewstep.plans.solvers.exponential import noise_left

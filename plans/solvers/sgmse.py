@@ -12,7 +12,7 @@ from math import log, sqrt
 
 from fewstep.plans.errors import UserError
 from fewstep.plans.paths import sigma_range
-from fewstep.plans.published import Published
+from fewstep.plans.publication import Published
 from fewstep.plans.schedule import Time
 from fewstep.plans.solvers.parameters import check_count, check_not_negative
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec

@@ -13,10 +13,10 @@ from itertools import pairwise
 from math import expm1, factorial, isinf
 
 from fewstep.plans.errors import UserError
-from fewstep.plans.published import Published, published_orders
+from fewstep.plans.publication import Published, published_orders
 from fewstep.plans.schedule import Time
 from fewstep.plans.solvers.adams import weights_of_moments
-from fewstep.plans.solvers.exponential import Form, OnNoise, OnX0, phi
+from fewstep.plans.solvers.exponential import DataPrediction, Form, NoisePrediction, phi
 from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Tracer
 
@@ -60,7 +60,7 @@ def predict_and_correct(
 
     `compensated`, of a step's number, time and m, replaces m from that step on (`dc_solver.py`).
     """
-    form: Form = OnNoise() if on_noise else OnX0()
+    form: Form = NoisePrediction() if on_noise else DataPrediction()
     x, x0 = trace.denoise(trace.start(), times[0])
     m = form.prediction(trace, x, x0, times[0])
     known: list[tuple[float, Lin]] = []  # lambda and m of the evaluations before s, newest first

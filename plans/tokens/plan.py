@@ -12,7 +12,7 @@ A step evaluates the network, draws a candidate for each open position, scores t
 
 The masked share m stands for sigma and 1 - m for alpha: lambda = log((1 - m) / m), as on the schedule `flow`. Range
 groups and intervals of lambda mean for token plans what they mean for others. `compile_tokens.py` makes plans by the
-names of `token_samplers.py`; `fewstep.runtime.tokens` runs them.
+names of `token_samplers.py`; `fewstep.runtime.sampling.tokens` runs them.
 """
 
 import math

@@ -29,7 +29,7 @@ class TokenPlanName:
     steps: int
 
 
-def even(count: int, steps: int) -> list[int]:
+def split_evenly(count: int, steps: int) -> list[int]:
     """The count over the steps, the first ones with one more where it does not divide."""
     each, more = divmod(count, steps)
     return [each + (number < more) for number in range(steps)]
@@ -50,13 +50,13 @@ def maskgit(
         own = noise * (steps - number) / (steps - 1) if steps > 1 else noise
         plan.append(TokenStep(reveal=max(opened - left, 0), score="drawn", noise=own, temperature=temperature))
         opened = min(left, opened)
-    return _without_idle(plan)
+    return _drop_idle_steps(plan)
 
 
 def llada(shape: Shape, steps: int, *, size: int | None = None) -> tuple[TokenStep, ...]:
     """LLaDA (Nie et al. 2025, arXiv 2502.09992), low-confidence remasking at temperature 0: n // N positions a step,
     the first n % N steps one more, the likeliest first; in blocks of a size, one after the other."""
-    return _in_blocks(shape, steps, size, TokenStep(score="drawn", temperature=0.0))
+    return _block_steps(shape, steps, size, TokenStep(score="drawn", temperature=0.0))
 
 
 def first_hitting(shape: Shape, steps: int) -> tuple[TokenStep, ...]:
@@ -64,13 +64,13 @@ def first_hitting(shape: Shape, steps: int) -> tuple[TokenStep, ...]:
     reveal is any of the open ones. With a step for each position it has the law of ancestral sampling, in float64; with
     fewer, several share an evaluation (section 4.2). The times of the hits are random, and a network that is told none
     needs none: others are refused."""
-    return _in_blocks(shape, steps, None, TokenStep(score="random"))
+    return _block_steps(shape, steps, None, TokenStep(score="random"))
 
 
 def likeliest(shape: Shape, steps: int, *, temperature: float = 1.0) -> tuple[TokenStep, ...]:
     """As many positions a step, where the likeliest token is likeliest. The order does not read what is drawn, so that
     one position a step gives the network's own law; an order by the candidates lowers the temperature."""
-    return _in_blocks(shape, steps, None, TokenStep(score="probability", temperature=temperature))
+    return _block_steps(shape, steps, None, TokenStep(score="probability", temperature=temperature))
 
 
 def dream_entropy(shape: Shape, steps: int, *, temperature: float = 0.2) -> tuple[TokenStep, ...]:
@@ -96,7 +96,7 @@ def _dream(shape: Shape, steps: int, score: Score, temperature: float) -> tuple[
         count = opened if number == steps else int(opened * (1 - s / t))
         plan.append(TokenStep(reveal=count, score=score, temperature=temperature))
         opened -= count
-    return _without_idle(plan)
+    return _drop_idle_steps(plan)
 
 
 def mdlm(shape: Shape, steps: int) -> tuple[TokenStep, ...]:
@@ -126,7 +126,7 @@ def block_dynamic(
     """The dynamic sampler of TraDo and SDAR (Wang et al. 2025, arXiv 2509.06949), also of Fast-dLLM: in each block all
     candidates above a probability, and at least as many as even steps would. A block that is done early costs no more
     evaluations."""
-    return _in_blocks(shape, steps, size, TokenStep(score="drawn", threshold=threshold), temperature)
+    return _block_steps(shape, steps, size, TokenStep(score="drawn", threshold=threshold), temperature)
 
 
 def block_entropy(
@@ -135,7 +135,7 @@ def block_entropy(
     """The sampler "entropy_bounded" of TraDo's code (Ben-Hamu et al. 2025, arXiv 2505.24857): in each block the surest
     positions, as many as their entropies in nats sum to less than the bound. Steps that are too few for that reveal
     evenly."""
-    return _in_blocks(shape, steps, size, TokenStep(score="entropy", bound=bound), temperature)
+    return _block_steps(shape, steps, size, TokenStep(score="entropy", bound=bound), temperature)
 
 
 def omnivoice(
@@ -152,10 +152,10 @@ def omnivoice(
         shown = opened if number == steps else min(math.ceil(count * (then - t)), opened)
         plan.append(TokenStep(reveal=shown, temperature=0.0, noise=noise, penalty=penalty))
         opened -= shown
-    return _without_idle(plan)
+    return _drop_idle_steps(plan)
 
 
-def _in_blocks(
+def _block_steps(
     shape: Shape, steps: int, size: int | None, step: TokenStep, temperature: float | None = None
 ) -> tuple[TokenStep, ...]:
     """Even counts in blocks of a size along the last axis (None: one), each with as many steps."""
@@ -172,12 +172,12 @@ def _in_blocks(
     for first in range(0, length, size):
         last = min(first + size, length)
         place = None if blocks == 1 else (first, last)
-        counts = even(rows * (last - first), steps // blocks)
+        counts = split_evenly(rows * (last - first), steps // blocks)
         plan += [msgspec.structs.replace(step, reveal=count, positions=place) for count in counts]
-    return _without_idle(plan)
+    return _drop_idle_steps(plan)
 
 
-def _without_idle(plan: list[TokenStep]) -> tuple[TokenStep, ...]:
+def _drop_idle_steps(plan: list[TokenStep]) -> tuple[TokenStep, ...]:
     """The steps that reveal something: a table for fewer positions than steps has others."""
     return tuple(step for step in plan if step.reveal)
 

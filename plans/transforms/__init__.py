@@ -1,23 +1,23 @@
 """Transforms make plans from plans: they change the table and need no trace.
 
-- `chained`: several runs in a row, each of which carries on from the one before.
-- `own_noise`: a start from noise of the caller.
-- `reguided`: another weight of classifier-free guidance.
+- `repeat_plan`: several runs in a row, each of which carries on from the one before.
+- `use_given_noise`: a start from noise of the caller.
+- `change_guidance_weight`: another weight of classifier-free guidance.
 - `tail`: the rest of a plan, from rows of its state.
-- `unit_start`: from noise of deviation 1 in place of sigma_T.
+- `use_unit_noise`: from noise of deviation 1 in place of sigma_T.
 """
 
-from fewstep.plans.chained import chained
-from fewstep.plans.transforms.own_noise import own_noise
-from fewstep.plans.transforms.reguide import reguided
-from fewstep.plans.transforms.tail import as_given, tail
-from fewstep.plans.transforms.unit_start import unit_start
+from fewstep.plans.transforms.given_noise import use_given_noise
+from fewstep.plans.transforms.guidance_weight import change_guidance_weight
+from fewstep.plans.transforms.repeat import repeat_plan
+from fewstep.plans.transforms.tail import tail, tail_inputs
+from fewstep.plans.transforms.unit_noise import use_unit_noise
 
 __all__ = [
-    "as_given",
-    "chained",
-    "own_noise",
-    "reguided",
+    "tail_inputs",
+    "repeat_plan",
+    "use_given_noise",
+    "change_guidance_weight",
     "tail",
-    "unit_start",
+    "use_unit_noise",
 ]

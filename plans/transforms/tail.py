@@ -5,8 +5,8 @@ from typing import TypeVar
 
 import msgspec
 
-from fewstep.plans.arguments import check_compiled, check_whole
-from fewstep.plans.carry import check_carry
+from fewstep.plans.argument_checks import check_compiled, check_integer
+from fewstep.plans.carry_check import check_carry
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan, row_names
 
@@ -24,9 +24,9 @@ def tail(plan: Plan, k: int) -> Plan:
         k: in [0, number of steps). At 0 the run starts from given rows in place of noise.
     """
     check_compiled(plan)
-    if plan.rolling is not None:
+    if plan.rolling_bank is not None:
         raise UserError(f"plan {plan.name!r} rolls on from run to run", "run it by carry_on")
-    k = check_whole(f"plan {plan.name!r} has no step", k, 0, len(plan.steps) - 1)
+    k = check_integer(f"plan {plan.name!r} has no step", k, 0, len(plan.steps) - 1)
     identity = tuple(tuple(float(row == column) for column in range(plan.rows)) for row in range(plan.rows))
     rest = msgspec.structs.replace(
         plan,
@@ -41,6 +41,6 @@ def tail(plan: Plan, k: int) -> Plan:
     return check_carry(rest, "cut it at a step that writes what it reads")
 
 
-def as_given(rows: Sequence[T]) -> dict[str, T]:
+def tail_inputs(rows: Sequence[T]) -> dict[str, T]:
     """Rows of a state, as a tail is given them."""
     return dict(zip(row_names(len(rows)), rows, strict=True))

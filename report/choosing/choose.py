@@ -9,28 +9,35 @@ from functools import partial
 
 import numpy as np
 
-from fewstep.graph.needs import Needs, check_memory
-from fewstep.measure.cost import branches, sampling_needs
-from fewstep.measure.estimate import Estimate, seconds_of_one
-from fewstep.measure.opened_body import open_body
-from fewstep.measure.rollouts.calibrated_plan import judged_plan
-from fewstep.measure.rollouts.conditions_file import digest_of
+from fewstep.graph.resource_needs import Needs, check_memory
+from fewstep.measure.cost import max_branches, sampling_needs
+from fewstep.measure.estimate import Estimate, seconds_per_evaluation
+from fewstep.measure.open_body import open_body
+from fewstep.measure.rollouts.conditions_file import digest_records
 from fewstep.measure.rollouts.nearness import LEAST_PSNR, LEAST_SNR
+from fewstep.measure.rollouts.plan_selection import select_plan
 from fewstep.measure.rollouts.prompts import HELD_OUT, given_conditions
 from fewstep.measure.sampling import FEW, FLOAT
 from fewstep.measure.speed.contender_process import WARM_UP
 from fewstep.measure.speed.duel import DUEL_SECONDS
 from fewstep.measure.speed.timed_process import TURN_SECONDS
-from fewstep.measure.teacher import CHECK_SEEDS, Teacher, teacher_of
+from fewstep.measure.teacher import CHECK_SEEDS, Teacher, select_teacher_plan
 from fewstep.plans.any_plan import shaping_of
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import describe, to_text
 from fewstep.plans.plan import Plan
-from fewstep.report.choosing.chosen import Chosen, Deployment, described, keep_choice
-from fewstep.report.choosing.deployments import ROUNDS, Judging, deployments, front, plans_of, unit_milliseconds
-from fewstep.report.choosing.engines import bodies_here, body_facts, candidates, fastest_engine
-from fewstep.report.choosing.kept import keep, kept, kept_name
+from fewstep.report.choosing.deployments import (
+    ROUNDS,
+    DeploymentJudge,
+    compile_plans,
+    measure_deployments,
+    measure_unit,
+    pareto_front,
+)
+from fewstep.report.choosing.engines import body_facts, candidate_engines, find_fastest_engine, runnable_bodies
+from fewstep.report.choosing.measurement_cache import cache_key, read_cached, write_cached
 from fewstep.report.choosing.options import ChooseOptions
+from fewstep.report.choosing.saved_choice import Deployment, SavedChoice, describe_deployment, save_choice
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.progress import SILENT, Progress
 
@@ -43,7 +50,7 @@ class Choice:
 
     deployments: tuple[Deployment, ...]
     front: tuple[Deployment, ...]
-    chosen: Chosen | None
+    chosen: SavedChoice | None
     teacher: str
     seeds: int
     left_out: tuple[str, ...]  # bodies that nothing here runs, or whose samples are not finite, in sentences
@@ -52,17 +59,19 @@ class Choice:
 def choose(options: ChooseOptions, progress: Progress = SILENT) -> Choice:
     """Judge and time what runs here, and choose by the budget. UserError where nothing keeps it."""
     judging = open_judging(options, progress)
-    check_memory(needs(judging), options.bundle)
+    check_memory(estimate_needs(judging), options.bundle)
     tried = plans_by_body(judging, options.plan)
     expected = partial(estimate, judging, tried, options.threads)
-    judging = replace(judging, teacher=_teacher(judging, expected))
+    judging = replace(judging, teacher=_find_teacher(judging, expected))
     rows: list[Deployment] = []
     errors: dict[str, UserError] = {}
-    unit_of = cache_of(partial(unit_milliseconds, judging))
+    unit_of = cache_of(partial(measure_unit, judging))
     for body, plans in tried.items():
         try:
-            engine = fastest_engine(judging.bundle, body, options.batch * branches(judging.plan), options.threads)
-            rows += deployments(judging, body, engine, plans, options.milliseconds, unit_of)
+            engine = find_fastest_engine(
+                judging.bundle, body, options.batch * max_branches(judging.plan), options.threads
+            )
+            rows += measure_deployments(judging, body, engine, plans, options.milliseconds, unit_of)
         except UserError as error:  # no engine, or samples that are not finite
             errors[body] = error
     left_out = tuple(f"{body} is left out: {error}" for body, error in errors.items())
@@ -71,15 +80,15 @@ def choose(options: ChooseOptions, progress: Progress = SILENT) -> Choice:
             LOG.info("%s", line)
         first = next(iter(errors.values()), UserError(f"no plan of {options.bundle} was tried", "give --plan"))
         raise UserError(f"no body to choose: {first.what}", first.fix)
-    on_front, chosen = front(rows), None
+    on_front, chosen = pareto_front(rows), None
     if options.within is not None or options.at_least is not None:
-        chosen = _chosen(judging.bundle, options, judging.plan, on_front)
-        keep_choice(judging.bundle, chosen)
+        chosen = _choose_by_budget(judging.bundle, options, judging.plan, on_front)
+        save_choice(judging.bundle, chosen)
     ordered = tuple(sorted(rows, key=lambda row: row.milliseconds))
-    return Choice(ordered, tuple(on_front), chosen, judging.lesson.name, options.seeds, left_out)
+    return Choice(ordered, tuple(on_front), chosen, judging.reference_plan.name, options.seeds, left_out)
 
 
-def open_judging(options: ChooseOptions, progress: Progress = SILENT) -> Judging:
+def open_judging(options: ChooseOptions, progress: Progress = SILENT) -> DeploymentJudge:
     """The references of deployments; the teacher is checked first. UserError where it cannot be."""
     bundle = open_bundle(options.bundle)
     bundle.check_continuous("choose")
@@ -87,16 +96,16 @@ def open_judging(options: ChooseOptions, progress: Progress = SILENT) -> Judging
         raise UserError(f"{options.bundle} has no float32 body to compare with", "choose in the bundle it is from")
     reference = open_body(bundle, FLOAT, options.threads)
     calibrated = next((body for body in bundle.manifest.bodies.values() if body.plan is not None), reference.body)
-    plan = judged_plan(reference, calibrated, guidance=options.guidance)
+    plan = select_plan(reference, calibrated, guidance=options.guidance)
     if plan.guidance is not None and to_text(plan.guidance) is None:
         form = describe(plan.guidance)
         raise UserError(
             f"the calibrated plan's guidance is {form}, which `fewstep run` cannot ask for", "give --guidance"
         )
-    return Judging(
+    return DeploymentJudge(
         reference=reference,
         plan=plan,
-        teacher=teacher_of(reference, options.teacher, plan),
+        teacher=select_teacher_plan(reference, options.teacher, plan),
         teacher_name=options.teacher,
         records=given_conditions(bundle, options.conditions, options.prompts, HELD_OUT).records,
         count=options.seeds,
@@ -105,69 +114,79 @@ def open_judging(options: ChooseOptions, progress: Progress = SILENT) -> Judging
     )
 
 
-def needs(judging: Judging) -> Needs:
+def estimate_needs(judging: DeploymentJudge) -> Needs:
     """Memory of float32 beside two engines of the largest body."""
     bundle = judging.bundle
     each = [
-        sampling_needs(bundle, (name, name), judging.plan, max(FEW, judging.batch), ()) for name in bodies_here(bundle)
+        sampling_needs(bundle, (name, name), judging.plan, max(FEW, judging.batch), ())
+        for name in runnable_bodies(bundle)
     ]
     return max(each, key=lambda need: need.memory)
 
 
-def estimate(judging: Judging, plans: Mapping[str, Mapping[str, Plan]], threads: int) -> Estimate:
+def estimate(judging: DeploymentJudge, plans: Mapping[str, Mapping[str, Plan]], threads: int) -> Estimate:
     """The time of a choice at float32's speed, if nothing was measured before."""
-    each, count = seconds_of_one(judging.reference, judging.timed_plan(), judging.records), evaluations(judging, plans)
-    return Estimate(count, count * each, _timing(judging, plans, each, threads))
+    each, count = (
+        seconds_per_evaluation(judging.reference, judging.plan_to_time(), judging.records),
+        count_evaluations(judging, plans),
+    )
+    return Estimate(count, count * each, _timing_seconds(judging, plans, each, threads))
 
 
-def evaluations(judging: Judging, plans: Mapping[str, Mapping[str, Plan]]) -> int:
+def count_evaluations(judging: DeploymentJudge, plans: Mapping[str, Mapping[str, Plan]]) -> int:
     """The runs of a network for one sample: to judge the plans of all bodies, and for the teacher and its check, if
     the first teacher suffices."""
     tried = [plan for own in plans.values() for plan in own.values()]
-    long, checked = len(judging.lesson.steps), 0 if judging.teacher is None else min(CHECK_SEEDS, judging.count)
-    return judging.count * (_steps(tried) + long) + checked * (len(judging.plan.steps) + 3 * long)
+    long, checked = len(judging.reference_plan.steps), 0 if judging.teacher is None else min(CHECK_SEEDS, judging.count)
+    return judging.count * (_count_steps(tried) + long) + checked * (len(judging.plan.steps) + 3 * long)
 
 
-def _timing(judging: Judging, plans: Mapping[str, Mapping[str, Plan]], seconds: float, threads: int) -> float:
+def _timing_seconds(
+    judging: DeploymentJudge, plans: Mapping[str, Mapping[str, Plan]], seconds: float, threads: int
+) -> float:
     """Seconds that turns take, where an evaluation of one sample takes `seconds`: engines in pairs, then the plans."""
     tried = [plan for own in plans.values() for plan in own.values()]
-    pairs = len(plans) * (len(list(candidates(threads))) - 1)
-    calls = 2 * seconds * judging.batch * _steps(tried)  # one of a turn that is not counted, and one behind its end
+    pairs = len(plans) * (len(list(candidate_engines(threads))) - 1)
+    calls = (
+        2 * seconds * judging.batch * _count_steps(tried)
+    )  # one of a turn that is not counted, and one behind its end
     return pairs * DUEL_SECONDS + 2 * ROUNDS * (len(tried) * (WARM_UP + TURN_SECONDS) + calls)
 
 
-def _steps(plans: Iterable[Plan]) -> int:
+def _count_steps(plans: Iterable[Plan]) -> int:
     return sum(len(plan.steps) for plan in plans)
 
 
-def _teacher(judging: Judging, expected: Callable[[], Estimate]) -> Plan | None:
+def _find_teacher(judging: DeploymentJudge, expected: Callable[[], Estimate]) -> Plan | None:
     """The teacher, checked once and kept; None of a distilled denoiser. The first choice says what it expects."""
     plan, records, asked = judging.plan, judging.records, judging.teacher_name
     if judging.teacher is None:
         expected().announce()
         return None
-    values = None if records is None else digest_of(records)
-    key = kept_name("check", body_facts(judging.bundle, FLOAT), asked, plan, judging.count, values)
-    teacher = kept(key, Teacher)
+    values = None if records is None else digest_records(records)
+    key = cache_key("check", body_facts(judging.bundle, FLOAT), asked, plan, judging.count, values)
+    teacher = read_cached(key, Teacher)
     if teacher is None:
         expected().announce()
-        teacher = judging.checked_teacher(judging.count, judging.progress)
-        keep(key, teacher)
+        teacher = judging.find_teacher(judging.count, judging.progress)
+        write_cached(key, teacher)
     if not teacher.check.suffices:
         LOG.warning("%s", teacher.check)
     return teacher.plan
 
 
-def plans_by_body(judging: Judging, names: Sequence[str]) -> dict[str, dict[str, Plan]]:
+def plans_by_body(judging: DeploymentJudge, names: Sequence[str]) -> dict[str, dict[str, Plan]]:
     """The plans of each body that has one. UserError for a name that means a plan on none of them."""
-    plans = {body: plans_of(judging, body, names) for body in bodies_here(judging.bundle)}
+    plans = {body: compile_plans(judging, body, names) for body in runnable_bodies(judging.bundle)}
     for name in names:
         if not any(name in own for own in plans.values()):
             raise UserError(f"no body of {judging.bundle.path} has the plan {name!r}", "leave it out, or fit it")
     return {body: own for body, own in plans.items() if own}
 
 
-def _chosen(bundle: Bundle, options: ChooseOptions, plan: Plan, on_front: Sequence[Deployment]) -> Chosen:
+def _choose_by_budget(
+    bundle: Bundle, options: ChooseOptions, plan: Plan, on_front: Sequence[Deployment]
+) -> SavedChoice:
     """The best row within the time, or the quickest of the quality. Below the floor only where a quality that is asked
     for allows it."""
     within = np.inf if options.milliseconds is None else options.milliseconds
@@ -180,7 +199,9 @@ def _chosen(bundle: Bundle, options: ChooseOptions, plan: Plan, on_front: Sequen
     kept = [row for row in good if row.milliseconds <= within]
     if not kept:
         nearest = (
-            f"the quickest of them is {described(good[0])}" if good else f"the nearest is {described(on_front[-1])}"
+            f"the quickest of them is {describe_deployment(good[0])}"
+            if good
+            else f"the nearest is {describe_deployment(on_front[-1])}"
         )
         fix = "ask for that, for more plans, or for less, as --at-least 15dB"
         raise UserError(f"nothing here samples {bundle.path} {asked}: {nearest}", fix)
@@ -192,5 +213,5 @@ def _chosen(bundle: Bundle, options: ChooseOptions, plan: Plan, on_front: Sequen
         and row.milliseconds <= winner.milliseconds
     )
     day = time.strftime("%Y-%m-%d")
-    rows_of_x = options.batch * branches(plan)
-    return Chosen(bundle.manifest.name, asked, day, rows_of_x, plan.guidance, shaping_of(plan), winner, family)
+    rows_of_x = options.batch * max_branches(plan)
+    return SavedChoice(bundle.manifest.name, asked, day, rows_of_x, plan.guidance, shaping_of(plan), winner, family)

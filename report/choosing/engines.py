@@ -17,24 +17,24 @@ from typing import NamedTuple, cast
 import msgspec
 
 from fewstep.measure.speed.contender_process import Call
-from fewstep.measure.speed.duel import duel
+from fewstep.measure.speed.duel import run_duel
 from fewstep.measure.speed.timed_process import ContenderDied, TimedProcess
 from fewstep.plans.errors import UserError
 from fewstep.plans.spec import Strict
-from fewstep.report.choosing.kept import keep, kept, kept_name
-from fewstep.runtime.backends import Arrays, Backend, LoadedGraph, graph_of
+from fewstep.report.choosing.measurement_cache import cache_key, read_cached, write_cached
+from fewstep.runtime.backends import Arrays, Backend, LoadedGraph, find_graph
 from fewstep.runtime.backends.checks import NOT_INSTALLED
-from fewstep.runtime.backends.named import NAMED, named
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.backends.openvino import OpenVino
-from fewstep.runtime.backends.openvino_agreement import drawn, largest
-from fewstep.runtime.bundle.networks import networks, whole_bodies
+from fewstep.runtime.backends.openvino_agreement import random_feeds, relative_difference
+from fewstep.runtime.backends.registry import NAMED, create_backend
+from fewstep.runtime.bundle.networks import common_bodies, networks
 from fewstep.runtime.bundle.platforms import platform_of
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
-from fewstep.runtime.loading import choose_body
+from fewstep.runtime.kinds.sizes import default_sizes
 from fewstep.runtime.machine.cpu import physical_cores, this_cpu
 from fewstep.runtime.machine.packages import this_onnxruntime
-from fewstep.runtime.sizes import defaults
+from fewstep.runtime.sampling.loading import choose_body
 
 LOG = logging.getLogger("fewstep")
 REFERENCE = "onnxruntime"  # the backend that others are compared with
@@ -68,17 +68,17 @@ class _Running(NamedTuple):
     process: TimedProcess
 
 
-def bodies_here(bundle: Bundle) -> tuple[str, ...]:
+def runnable_bodies(bundle: Bundle) -> tuple[str, ...]:
     """The bodies of a bundle that some backend would run, float32 first: whether it is installed shows later."""
     names: dict[str, None] = {}
     for precision in LARGEST:
         for backend in (name for name in NAMED if name not in LEFT_OUT):
             with suppress(UserError):
-                names[choose_body(bundle, precision, named(backend))] = None
-    return tuple(name for name in names if name in whole_bodies(bundle.manifest))
+                names[choose_body(bundle, precision, create_backend(backend))] = None
+    return tuple(name for name in names if name in common_bodies(bundle.manifest))
 
 
-def fastest_engine(bundle: Bundle, body: str, batch: int = 1, threads: int = 0) -> TimedEngine:
+def find_fastest_engine(bundle: Bundle, body: str, batch: int = 1, threads: int = 0) -> TimedEngine:
     """The fastest engine of a body for calls of the network on `batch` rows of x. Of several networks each is called
     once.
 
@@ -91,13 +91,13 @@ def fastest_engine(bundle: Bundle, body: str, batch: int = 1, threads: int = 0) 
     slower, for up to eight seconds, or for one round where that takes longer. At most two are loaded at once. Later
     ones read what was kept. Nothing is kept where a failure may pass. UserError where nothing runs the body.
     """
-    sizes = {"batch": batch, **defaults(bundle.manifest.x_shape, bundle.manifest.sizes)}
-    key = kept_name(body_facts(bundle, body), batch, threads)
-    found = kept(key, TimedEngine)
+    sizes = {"batch": batch, **default_sizes(bundle.manifest.x_shape, bundle.manifest.sizes)}
+    key = cache_key(body_facts(bundle, body), batch, threads)
+    found = read_cached(key, TimedEngine)
     if found is None or found.backend not in NAMED:
-        found, refused = _measured(bundle, body, threads, sizes)
-        if not any(map(_may_pass, refused.values())):
-            keep(key, found)
+        found, refused = _measure_engines(bundle, body, threads, sizes)
+        if not any(map(_is_transient, refused.values())):
+            write_cached(key, found)
     return found
 
 
@@ -107,17 +107,17 @@ def body_facts(bundle: Bundle, body: str) -> tuple[object, ...]:
     entry, manifest = bundle.body(body), bundle.manifest
     ahead = [graph for graph in (manifest.conditioner, manifest.prologue) if graph is not None]
     takes = (manifest.x_shape, manifest.sizes, manifest.conditions)
-    others = [(each.until, *body_facts(bundle.alone(name), body)) for name, each in manifest.networks.items()]
+    others = [(each.until, *body_facts(bundle.select_network(name), body)) for name, each in manifest.networks.items()]
     return (entry, takes, ahead, manifest.digests([*entry.graphs, *ahead]), *others)
 
 
-def backend_of(engine: TimedEngine, batch: int) -> Backend:
+def make_backend(engine: TimedEngine, batch: int) -> Backend:
     """The backend with the settings of an engine, for calls of so many rows."""
-    backend = for_rows(named(engine.backend, engine.threads), batch)
+    backend = fix_batch_size(create_backend(engine.backend, engine.threads), batch)
     return backend if engine.spinning else replace(cast(OnnxRuntime, backend), spinning=False)
 
 
-def for_rows(backend: Backend, batch: int) -> Backend:
+def fix_batch_size(backend: Backend, batch: int) -> Backend:
     """The backend for calls on so many rows: one that compiles while it loads compiles for these alone."""
     return replace(backend, batch=batch) if isinstance(backend, OpenVino) else backend
 
@@ -128,13 +128,13 @@ def engine_name(engine: TimedEngine) -> str:
     return f"{engine.backend}{count}{'' if engine.spinning else ' without spinning'}"
 
 
-def _measured(
+def _measure_engines(
     bundle: Bundle, body: str, threads: int, sizes: dict[str, int]
 ) -> tuple[TimedEngine, dict[str, UserError]]:
     """The fastest engine, and why backends are left out. The best so far meets each other candidate; whichever is
     slower is closed before the next one is loaded."""
-    for part in map(bundle.alone, networks(bundle.manifest)):
-        part.graph(graph_of(part, body))  # a damaged one is no engine's fault
+    for part in map(bundle.select_network, networks(bundle.manifest)):
+        part.graph(find_graph(part, body))  # a damaged one is no engine's fault
     refused: dict[str, UserError] = {}  # by the backend: its other settings would fail too
     here = this_onnxruntime()
     if here is None or here.error:
@@ -144,11 +144,11 @@ def _measured(
         check = _Check(bundle, body, sizes)
     best: _Running | None = None
     with ExitStack() as stack:  # ends what is open behind an error
-        for engine in candidates(threads):
-            if engine.backend in refused or not _takes(bundle, body, engine, sizes):
+        for engine in candidate_engines(threads):
+            if engine.backend in refused or not _runs_body(bundle, body, engine, sizes):
                 continue
             try:
-                rival = _Running(engine, stack.enter_context(_opened(bundle, body, engine, sizes, check)))
+                rival = _Running(engine, stack.enter_context(_open_process(bundle, body, engine, sizes, check)))
             except UserError as error:
                 refused[engine.backend] = error
                 continue
@@ -156,30 +156,30 @@ def _measured(
                 best = rival
                 continue
             try:
-                met = duel(best.process.milliseconds, rival.process.milliseconds)
+                met = run_duel(best.process.median_milliseconds, rival.process.median_milliseconds)
             except UserError as error:
                 failed, best = (best, rival) if best.process.has_failed else (rival, best)
                 refused[failed.engine.backend] = error
                 failed.process.close()
                 continue
-            best, rival = _timed(best, met.first), _timed(rival, met.second)
+            best, rival = _set_milliseconds(best, met.first), _set_milliseconds(rival, met.second)
             if met.ratio < 1:
                 best, rival = rival, best
             rival.process.close()
         if best is None:
-            raise _nothing_runs(bundle, body, refused)
+            raise _explain_no_engine(bundle, body, refused)
         if best.engine.milliseconds is None:
-            best = _timed(best, best.process.milliseconds())
+            best = _set_milliseconds(best, best.process.median_milliseconds())
     return best.engine, refused
 
 
-def _opened(
+def _open_process(
     bundle: Bundle, body: str, engine: TimedEngine, sizes: dict[str, int], check: "_Check | None"
 ) -> TimedProcess:
     """The process of an engine that was called once."""
-    process = TimedProcess(engine_name(engine), partial(calls, bundle.path, body, engine, sizes))
+    process = TimedProcess(engine_name(engine), partial(make_network_calls, bundle.path, body, engine, sizes))
     try:
-        outputs = process.result()
+        outputs = process.run_call()
         if check is not None:
             check(engine.backend, outputs)
     except BaseException:
@@ -188,23 +188,23 @@ def _opened(
     return process
 
 
-def _timed(running: _Running, milliseconds: float) -> _Running:
+def _set_milliseconds(running: _Running, milliseconds: float) -> _Running:
     return running._replace(engine=msgspec.structs.replace(running.engine, milliseconds=milliseconds))
 
 
-def _takes(bundle: Bundle, body: str, engine: TimedEngine, sizes: dict[str, int]) -> bool:
+def _runs_body(bundle: Bundle, body: str, engine: TimedEngine, sizes: dict[str, int]) -> bool:
     """True where the body is the one that a backend would run of this precision."""
     with suppress(UserError):
-        return choose_body(bundle, bundle.body(body).precision, backend_of(engine, sizes["batch"])) == body
+        return choose_body(bundle, bundle.body(body).precision, make_backend(engine, sizes["batch"])) == body
     return False
 
 
-def _may_pass(error: UserError) -> bool:
+def _is_transient(error: UserError) -> bool:
     """True for a failure that the next call may not have: the process died, or memory was short."""
     return isinstance(error, ContenderDied) or "memory" in str(error)
 
 
-def _nothing_runs(bundle: Bundle, body: str, refused: Mapping[str, UserError]) -> UserError:
+def _explain_no_engine(bundle: Bundle, body: str, refused: Mapping[str, UserError]) -> UserError:
     """The reason and the fix of one engine, rather of an installed one and of the body's platform. `--verbose` prints
     the reasons of all."""
     for name, error in refused.items():
@@ -219,16 +219,16 @@ def _nothing_runs(bundle: Bundle, body: str, refused: Mapping[str, UserError]) -
     return UserError(what, f"{refused[first].fix} (other engines: --verbose)")
 
 
-def calls(path: Path, body: str, engine: TimedEngine, sizes: dict[str, int]) -> dict[str, Call]:
+def make_network_calls(path: Path, body: str, engine: TimedEngine, sizes: dict[str, int]) -> dict[str, Call]:
     """The networks of a bundle on an engine, called one after the other: for a process of its own."""
-    bundle, backend = open_bundle(path), backend_of(engine, sizes["batch"])
-    each = [bundle.alone(name) for name in networks(bundle.manifest)]
+    bundle, backend = open_bundle(path), make_backend(engine, sizes["batch"])
+    each = [bundle.select_network(name) for name in networks(bundle.manifest)]
     loaded = [backend.load(part, body) for part in each]
-    feeds = [drawn(graph_of(part, body), sizes, 0) for part in each]
-    return {"": partial(_outputs, loaded, feeds)}
+    feeds = [random_feeds(find_graph(part, body), sizes, 0) for part in each]
+    return {"": partial(_run_networks, loaded, feeds)}
 
 
-def candidates(threads: int) -> Iterator[TimedEngine]:
+def candidate_engines(threads: int) -> Iterator[TimedEngine]:
     """Backends with their threads, yet without a body. Which are installed shows when they load."""
     cores, physical = this_cpu().cores, physical_cores()
     counts, sleeping = [threads], 0
@@ -256,25 +256,25 @@ class _Check:
         if backend == REFERENCE:
             self._expected.setdefault(self._body, outputs)
             return
-        precision, expected = self._bundle.body(self._body).precision, self._outputs(self._body)
-        difference = largest(expected, outputs)
+        precision, expected = self._bundle.body(self._body).precision, self._expected_outputs(self._body)
+        difference = relative_difference(expected, outputs)
         if difference <= LARGEST[precision]:
             return
         if precision == "int8" and "float32" in self._bundle.manifest.bodies:
-            exact = {name: value for name, value in self._outputs("float32").items() if name in expected}
-            if largest(exact, outputs) <= FARTHER * largest(exact, expected):
+            exact = {name: value for name, value in self._expected_outputs("float32").items() if name in expected}
+            if relative_difference(exact, outputs) <= FARTHER * relative_difference(exact, expected):
                 return
         raise UserError(f"it differs from onnxruntime by {difference:.2g} of the largest output", "use another backend")
 
-    def _outputs(self, body: str) -> Arrays:
+    def _expected_outputs(self, body: str) -> Arrays:
         if body not in self._expected:
-            opener = partial(calls, self._bundle.path, body, TimedEngine(REFERENCE, 0, None), self._sizes)
+            opener = partial(make_network_calls, self._bundle.path, body, TimedEngine(REFERENCE, 0, None), self._sizes)
             with TimedProcess(REFERENCE, opener) as process:
-                self._expected[body] = process.result()
+                self._expected[body] = process.run_call()
         return self._expected[body]
 
 
-def _outputs(loaded: Sequence[LoadedGraph], feeds: Sequence[Arrays]) -> Arrays:
+def _run_networks(loaded: Sequence[LoadedGraph], feeds: Sequence[Arrays]) -> Arrays:
     """The outputs of the networks of a bundle, one after the other."""
     calls = enumerate(zip(loaded, feeds, strict=True))
     return {f"{number}.{name}": each for number, (network, fed) in calls for name, each in network(fed).items()}

@@ -26,7 +26,7 @@ def check_shape(shape: Sequence[int]) -> None:
         )
 
 
-def grid(samples: NDArray[np.floating], columns: int, scale: int = 1) -> "Image":
+def draw_grid(samples: NDArray[np.floating], columns: int, scale: int = 1) -> "Image":
     """A picture of `columns` samples a row, in the order of the array, each pixel drawn `scale` times enlarged."""
     from PIL import Image
 
@@ -45,7 +45,7 @@ def grid(samples: NDArray[np.floating], columns: int, scale: int = 1) -> "Image"
     return image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
 
 
-def read(path: Path, shape: Sequence[int]) -> NDArray[np.float32]:
+def read_picture(path: Path, shape: Sequence[int]) -> NDArray[np.float32]:
     """A picture from a file as [channels, height, width] in [-1, 1]: its middle, resized, in grey or RGB."""
     from PIL import Image, ImageOps
 
@@ -73,12 +73,14 @@ def to_pixels(samples: NDArray[np.floating]) -> NDArray[np.uint8]:
     return np.clip(np.rint((samples.astype(np.float64) + 1) * 127.5), 0, 255).astype(np.uint8)
 
 
-def difference(samples: NDArray[np.floating], references: NDArray[np.floating], gain: float) -> NDArray[np.float64]:
+def amplify_difference(
+    samples: NDArray[np.floating], references: NDArray[np.floating], gain: float
+) -> NDArray[np.float64]:
     """The signed error, `gain` times enlarged, again in model range: equal pixels are mid grey."""
     return np.clip(gain * (samples.astype(np.float64) - references), -1, 1)
 
 
-def png(image: "Image") -> bytes:
+def encode_png(image: "Image") -> bytes:
     """The bytes of a PNG file."""
     stream = io.BytesIO()
     image.save(stream, "PNG", optimize=True)

@@ -7,7 +7,7 @@ import numpy as np
 
 from fewstep.plans.plan import Plan
 from fewstep.report.drawing import plots
-from fewstep.report.drawing.plan_view import X0Recurrence, headline, recurrence
+from fewstep.report.drawing.plan_view import X0Recurrence, extract_recurrence, plan_headline
 from fewstep.report.drawing.plots import Series
 
 TITLE_HEIGHT, GAP = 34, 26
@@ -16,12 +16,12 @@ EARLIER = "all before these, sizes added"
 NEGLIGIBLE = 1e-12  # of the largest coefficient: rounding, not part of the solver
 
 
-def draw(plan: Plan) -> str:
+def draw_plan(plan: Plan) -> str:
     """The SVG file: lambda over the evaluations, and the coefficients of each step."""
-    return stacked(headline(plan), [_grid(plan), _coefficients(recurrence(plan))])
+    return stack_drawings(plan_headline(plan), [_plot_grid(plan), _plot_coefficients(extract_recurrence(plan))])
 
 
-def stacked(title: str, drawings: list[str]) -> str:
+def stack_drawings(title: str, drawings: list[str]) -> str:
     """Inline drawings of `plots`, one below the other, as a file of its own with their colours in it."""
     top, parts = TITLE_HEIGHT, []
     for drawing in drawings:
@@ -38,7 +38,7 @@ def stacked(title: str, drawings: list[str]) -> str:
     return f'{head}{style}{ground}<g class="plot">{text}</g>{"".join(parts)}</svg>\n'
 
 
-def _grid(plan: Plan) -> str:
+def _plot_grid(plan: Plan) -> str:
     """log(alpha / sigma) of each evaluation; pure noise, where it is -infinity, has no mark."""
     marks = [(index + 1, step.lam) for index, step in enumerate(plan.steps) if step.lam is not None]
     marks = marks or [(1, 0.0)]
@@ -49,7 +49,7 @@ def _grid(plan: Plan) -> str:
     )
 
 
-def _coefficients(numbers: X0Recurrence) -> str:
+def _plot_coefficients(numbers: X0Recurrence) -> str:
     """The share of its input that each step keeps, and what it adds of the predicted x0 and of fresh noise."""
     at = range(1, len(numbers.keep) + 1)
     curves = [

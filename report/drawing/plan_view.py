@@ -11,20 +11,20 @@ from numpy.typing import NDArray
 
 from fewstep.plans import guidance as guidances
 from fewstep.plans.any_plan import AnyPlan
-from fewstep.plans.arguments import check_tokens
+from fewstep.plans.argument_checks import check_tokens
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.default_grid import default_grid
 from fewstep.plans.errors import UserError
-from fewstep.plans.names.name import is_token_plan_name
+from fewstep.plans.names.plan_name import is_token_plan_name
 from fewstep.plans.plan import Plan, Row, Step, Term
 from fewstep.plans.spec import DenoiserFacts, Prediction, ScheduleSpec
 from fewstep.plans.tokens.plan import LOGITS
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
-from fewstep.runtime.execute import combine, execute
-from fewstep.runtime.fitted_plans import FITTED, readable
 from fewstep.runtime.options import Options
-from fewstep.runtime.planning import plan_for
-from fewstep.runtime.request import read_plan
+from fewstep.runtime.sampling.execute import combine, execute
+from fewstep.runtime.sampling.fitted_plans import FITTED, read_fitted_plans
+from fewstep.runtime.sampling.planning import plan_for
+from fewstep.runtime.sampling.request import read_plan
 
 Array = NDArray[np.float64]
 LAGS = 4  # outputs that a recurrence tells one by one, from the newest back
@@ -56,11 +56,11 @@ class PlanOptions(Options):
     output: Path = field(default=Path("plan.svg"), metadata={"short": "-o"})
 
 
-def compiled(options: PlanOptions, name: str) -> AnyPlan:
+def compile_from_options(options: PlanOptions, name: str) -> AnyPlan:
     """The plan of that name for the denoiser that the options describe, or the plan of a JSON file as it is: a `Plan`,
     or for a token denoiser a `TokenPlan`."""
     if options.bundle is not None:
-        return _of_bundle(open_bundle(options.bundle), name, options.guidance)
+        return _compile_for_bundle(open_bundle(options.bundle), name, options.guidance)
     if name.endswith(".json"):
         if options.guidance is not None:
             raise UserError(f"plan file {name} has its own guidance", "leave --guidance out")
@@ -82,42 +82,44 @@ def compiled(options: PlanOptions, name: str) -> AnyPlan:
     return compile_plan(name, denoiser, options.guidance)
 
 
-def _of_bundle(bundle: Bundle, name: str, guidance: float | guidances.Guidance | None) -> AnyPlan:
+def _compile_for_bundle(bundle: Bundle, name: str, guidance: float | guidances.Guidance | None) -> AnyPlan:
     """The plan of the float32 body, or else of the first. A fitted plan without a guidance has its own, where all fits
     of that name have the same."""
     bodies = bundle.manifest.bodies
     if guidance is None and name.startswith(FITTED):
-        plans, _ = readable(bundle, [each for each in bundle.manifest.fitted if f"{FITTED}{each.evaluations}" == name])
+        plans, _ = read_fitted_plans(
+            bundle, [each for each in bundle.manifest.fitted if f"{FITTED}{each.evaluations}" == name]
+        )
         if plans and all(plan.guidance == plans[0].guidance for plan in plans):
             guidance = plans[0].guidance
     return plan_for(bundle, bodies.get("float32") or next(iter(bodies.values())), name, guidance)
 
 
-def equations(plan: Plan, index: int) -> Iterator[str]:
+def step_equations(plan: Plan, index: int) -> Iterator[str]:
     """Step `index` in words: the network's input, and each row of the next state. S0, S1, ... are rows of the state."""
     step = plan.steps[index]
     state = [f"S{row}" for row in range(plan.rows)]
-    yield f"u = {linear(step.input, state)}"
-    columns = [*state, *outputs(step)]
+    yield f"u = {format_combination(step.input, state)}"
+    columns = [*state, *output_names(step)]
     if step.shaping is not None:
-        shaped = ", ".join(linear(row, columns) for row in step.shaping_of)
+        shaped = ", ".join(format_combination(row, columns) for row in step.shaping_of)
         yield f"p = {type(step.shaping).__name__}({shaped})"
         columns.append("p")
     columns += [f"z{draw}" for draw in step.draws]
     for row, coefficients in enumerate(step.update):
         tensors = [term for term in step.terms if term.row == row]
-        equation = linear(coefficients, columns, tensors)
+        equation = format_combination(coefficients, columns, tensors)
         if equation != state[row]:
             yield f"{state[row]}' = {equation}"
 
 
-def outputs(step: Step) -> list[str]:
+def output_names(step: Step) -> list[str]:
     """Names of a step's outputs: its branches, numbered where each has several heads."""
     heads = range(step.heads)
     return [branch if step.heads == 1 else f"{branch}.{head}" for branch in step.branches for head in heads]
 
 
-def linear(row: Row, names: Sequence[str], tensors: Sequence[Term] = ()) -> str:
+def format_combination(row: Row, names: Sequence[str], tensors: Sequence[Term] = ()) -> str:
     """A combination as text, four significant digits: "0.9945 S0 - 0.1045 cond"."""
     parts = [
         ("-" if coefficient < 0 else "+", f"{abs(coefficient):.4g} {name}".removeprefix("1 "))
@@ -146,7 +148,7 @@ class X0Recurrence:
     noise: Array
 
 
-def recurrence(plan: Plan) -> X0Recurrence:
+def extract_recurrence(plan: Plan) -> X0Recurrence:
     """Run the plan on basis vectors: what every prediction and every draw becomes is read off the result.
 
     UserError for a plan that is no linear recurrence of numbers: one with shapes, or with tensors for coefficients.
@@ -193,7 +195,7 @@ def _x0_coefficients(step: Step, rows: int) -> tuple[float, float]:
     return step.x0[row] / step.input[row], of_outputs
 
 
-def headline(plan: AnyPlan) -> str:
+def plan_headline(plan: AnyPlan) -> str:
     """A plan in one line."""
     branches = sum(len(step.branches) for step in plan.steps)
     guidance = "" if plan.guidance is None else f", guidance {guidances.describe(plan.guidance)}"

@@ -87,7 +87,7 @@ def line_plot(series: Sequence[Series], x_label: str, y_label: str, x_ticks: Seq
         path = " ".join(f"{a:.2f},{b:.2f}" for a, b in points)
         parts.append(f'<polyline class="curve c{one.colour % COLOURS}{" dashed" * one.dashed}" points="{path}"/>')
         for (a, b), (left, up) in zip(zip(one.x, one.y, strict=True), points, strict=True):
-            title = escape(f"{one.name}: {number(b)} at {number(a)}")
+            title = escape(f"{one.name}: {format_number(b)} at {format_number(a)}")
             radius = 3 if len(points) > 1 else 6  # a point alone is what a reader looks for
             circle = f'class="f{one.colour % COLOURS}" cx="{left:.2f}" cy="{up:.2f}" r="{radius}"'
             parts.append(f"<circle {circle}><title>{title}</title></circle>")
@@ -111,14 +111,14 @@ def histogram(groups: Sequence[tuple[str, Sequence[float]]], x_label: str) -> st
         for edge, count in zip(edges, row, strict=False):
             if count:
                 box = f'x="{x(edge) + index * width + 0.5:.2f}" y="{y(count):.2f}" width="{max(width - 1, 0.5):.2f}"'
-                title = escape(f"{name}: {count} in [{number(edge)}, {number(edge + step)})")
+                title = escape(f"{name}: {count} in [{format_number(edge)}, {format_number(edge + step)})")
                 shape = f'class="f{index % COLOURS}" {box} height="{y(0) - y(count):.2f}"'
                 parts.append(f"<rect {shape}><title>{title}</title></rect>")
     legend = [(name, index, False) for index, (name, _) in enumerate(groups)]
     return _svg(parts, f"distribution of {x_label}", legend=legend)
 
 
-def bars(rows: Sequence[tuple[str, float]], label: Callable[[float], str]) -> str:
+def bar_plot(rows: Sequence[tuple[str, float]], label: Callable[[float], str]) -> str:
     """One horizontal bar a row, from zero, its value written behind it."""
     longest = max(value for _, value in rows)
     start = max(len(name) for name, _ in rows) * LETTER + 14
@@ -134,7 +134,7 @@ def bars(rows: Sequence[tuple[str, float]], label: Callable[[float], str]) -> st
     return _svg(parts, ", ".join(name for name, _ in rows), (BARS_WIDTH, 12 + 28 * len(rows)))
 
 
-def number(value: float) -> str:
+def format_number(value: float) -> str:
     """Four significant digits, without an exponent where a reader expects none."""
     return f"{value:.4g}" if abs(value) < 10_000 else f"{value:,.0f}"
 
@@ -167,11 +167,11 @@ def _rules(x: Axis, y: Axis, x_label: str, y_label: str) -> str:
     for tick in y.ticks:
         at = f"{y(tick):.2f}"
         parts.append(f'<line class="rule" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at}" y2="{at}"/>')
-        parts.append(f'<text x="{LEFT - 8}" y="{y(tick) + 4:.2f}" text-anchor="end">{number(tick)}</text>')
+        parts.append(f'<text x="{LEFT - 8}" y="{y(tick) + 4:.2f}" text-anchor="end">{format_number(tick)}</text>')
     for tick in x.ticks:
         at = f"{x(tick):.2f}"
         parts.append(f'<line class="axis" x1="{at}" x2="{at}" y1="{y.start}" y2="{y.start + 5}"/>')
-        parts.append(f'<text x="{at}" y="{y.start + 18}" text-anchor="middle">{number(tick)}</text>')
+        parts.append(f'<text x="{at}" y="{y.start + 18}" text-anchor="middle">{format_number(tick)}</text>')
     parts.append(f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y.start}" y2="{y.start}"/>')
     middle = (LEFT + WIDTH - RIGHT) / 2
     parts.append(f'<text x="{middle}" y="{HEIGHT - 6}" text-anchor="middle">{escape(x_label)}</text>')

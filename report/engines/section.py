@@ -2,20 +2,20 @@
 
 from collections.abc import Sequence
 
-from fewstep.graph.engines.accounts import account_lines, accounts
+from fewstep.graph.engines.engine_costs import cost_lines, read_costs
 from fewstep.report.elements import Html, details, join, paragraph, section
-from fewstep.runtime.bundle.networks import labelled, networks
+from fewstep.runtime.bundle.networks import label_with_network, networks
 from fewstep.runtime.bundle.reading import Bundle
 
 
-def shown_engines(bundle: Bundle) -> tuple[tuple[str, ...], ...]:
+def describe_engines(bundle: Bundle) -> tuple[tuple[str, ...], ...]:
     """The engines of a bundle whose programs can be read: each with its name and the lines of its account."""
     shown = list[tuple[str, ...]]()
     for network in networks(bundle.manifest):
-        own = bundle.alone(network)
-        lines = account_lines(own.manifest.engines, accounts(own))
+        own = bundle.select_network(network)
+        lines = cost_lines(own.manifest.engines, read_costs(own))
         shown += [
-            (f"{labelled(network, each.body)} for {each.device}", *lines[each.file])
+            (f"{label_with_network(network, each.body)} for {each.device}", *lines[each.file])
             for each in own.manifest.engines
             if each.file in lines
         ]

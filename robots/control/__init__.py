@@ -11,18 +11,18 @@ one, from a window that does not change. `former` and `decided` of `sample_actio
 """
 
 from fewstep.robots.control.actions import Continuity, SequenceRequest, sample_actions, sample_sequences
-from fewstep.robots.control.chunk import Chunk, padded
+from fewstep.robots.control.chunk import Chunk, pad_actions
 from fewstep.robots.control.clocks import Clock, VirtualClock, WallClock
 from fewstep.robots.control.history import History, Window
 from fewstep.robots.control.language import with_prompt
-from fewstep.robots.control.latency import ticks_between, ticks_of_delay
+from fewstep.robots.control.latency import delay_ticks, ticks_between
 from fewstep.robots.control.limits import Limits
 from fewstep.robots.control.rhythm import Rhythm
 from fewstep.robots.control.runner import PolicyRunner
 from fewstep.robots.control.safety import Safety
 from fewstep.robots.control.statistics import LoopStatistics, Quantiles
 from fewstep.robots.control.tick import Action
-from fewstep.runtime.arrays import Unusable
+from fewstep.runtime.arrays import UnusableValue
 
 __all__ = [
     "Action",
@@ -37,14 +37,14 @@ __all__ = [
     "Rhythm",
     "Safety",
     "SequenceRequest",
-    "Unusable",
+    "UnusableValue",
     "VirtualClock",
     "WallClock",
     "Window",
-    "padded",
+    "pad_actions",
     "sample_actions",
     "sample_sequences",
     "ticks_between",
-    "ticks_of_delay",
+    "delay_ticks",
     "with_prompt",
 ]

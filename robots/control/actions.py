@@ -7,17 +7,17 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fewstep.plans.arguments import check_compiled, refuse_options
+from fewstep.plans.argument_checks import check_compiled, refuse_options
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
-from fewstep.robots.control.chunk import Float32, padded
+from fewstep.robots.control.chunk import Float32, pad_actions
 from fewstep.robots.control.history import Window
 from fewstep.runtime.arrays import as_finite
 from fewstep.runtime.bundle.manifest import Policy
-from fewstep.runtime.execute import Hold, StepState, finish
-from fewstep.runtime.finite import check_finite
-from fewstep.runtime.policies import action_shape, policy_of
-from fewstep.runtime.sampler import Sampler
+from fewstep.runtime.kinds.policies import action_shape, policy_of
+from fewstep.runtime.sampling.execute import Hold, StepState, finish
+from fewstep.runtime.sampling.finite_checks import check_finite
+from fewstep.runtime.sampling.sampler import Sampler
 
 Continuity = Literal["none", "hard", "trained"]
 
@@ -61,7 +61,7 @@ def sample_actions(
     refuse_options(others)
     manifest = sampler.bundle.manifest
     places = manifest.x_shape[0] - policy_of(manifest).first
-    checked = None if former is None else _former(former, places, action_shape(manifest), decided)
+    checked = None if former is None else _check_former(former, places, action_shape(manifest), decided)
     if checked is None and decided:
         raise UserError(f"{decided} actions are decided, of no former sequence", "give former=[k, ...] too")
     actions, _ = sample_sequences(sampler, plan, [SequenceRequest(window, seed, checked, decided)], continuity)
@@ -82,11 +82,11 @@ def sample_sequences(
     """
     manifest = sampler.bundle.manifest
     policy = policy_of(manifest)
-    continuity = continuity_of(continuity, policy)
+    continuity = check_continuity(continuity, policy)
     compiled = sampler.compile(plan)
     if check_compiled(compiled).given:
         raise UserError(f"plan {compiled.name!r} starts from {compiled.given[0]!r}", "compile it without a strength")
-    value, decided = _continued(sampler, policy, requests, continuity)
+    value, decided = _make_hold(sampler, policy, requests, continuity)
     hold = Hold(value, decided) if decided.any() else None
     seen: dict[str, NDArray[Any]] = {
         name: np.stack([np.asarray(each.window[name]) for each in requests]) for name in requests[0].window
@@ -107,10 +107,10 @@ def sample_sequences(
     check_finite(x, "the sample", last.index, last.step, compiled)
     sequences = (x if manifest.units is None else sampler.to_units(x))[:, policy.first :]
     sequences = sequences[..., : policy.width]
-    return policy.snapped(sequences), last.index + 1
+    return policy.snap_discrete(sequences), last.index + 1
 
 
-def continuity_of(continuity: Continuity | None, policy: Policy) -> Continuity:
+def check_continuity(continuity: Continuity | None, policy: Policy) -> Continuity:
     """The checked continuity; None is "trained" for a policy with a prefix, else "hard"."""
     if continuity is None:
         return "hard" if policy.prefix is None else "trained"
@@ -124,7 +124,7 @@ def continuity_of(continuity: Continuity | None, policy: Policy) -> Continuity:
     return continuity
 
 
-def _continued(
+def _make_hold(
     sampler: Sampler, policy: Policy, requests: Sequence[SequenceRequest], continuity: Continuity
 ) -> tuple[Float32, Float32]:
     """The former sequences [B, *x_shape] in model range, and a mask of 1 where they are held."""
@@ -135,7 +135,7 @@ def _continued(
     for row, each in enumerate(requests):
         if each.former is None:
             continue
-        value[row, policy.first :][own] = padded(each.former, places)
+        value[row, policy.first :][own] = pad_actions(each.former, places)
         value[row, : policy.first][own] = each.former[0]
         if continuity != "none":
             mask[row, policy.first : policy.first + each.decided] = 1
@@ -144,7 +144,7 @@ def _continued(
     return value, mask
 
 
-def _former(actions: ArrayLike, places: int, shape: tuple[int, ...], decided: int) -> Float32 | None:
+def _check_former(actions: ArrayLike, places: int, shape: tuple[int, ...], decided: int) -> Float32 | None:
     """The former sequence as an array; None where it is empty."""
     fix = f"give [k, {', '.join(map(str, shape))}], at most {places} of them, from the tick of the window on"
     former = as_finite(actions, "former actions", fix)

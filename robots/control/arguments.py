@@ -16,20 +16,20 @@ def is_number(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool | np.bool_)
 
 
-def seconds(name: str, value: Any, fix: str = "give seconds, 0 or more", infinite: bool = False) -> float:
+def check_seconds(name: str, value: Any, fix: str = "give seconds, 0 or more", infinite: bool = False) -> float:
     """A number of seconds, 0 or more."""
     if not is_number(value) or not value >= 0 or (value == math.inf and not infinite):
         raise UserError(f"{name} {value!r}", fix)
     return float(value)
 
 
-def positive(name: str, value: Any) -> float:
+def check_positive(name: str, value: Any) -> float:
     if not (is_number(value) and math.isfinite(value) and value > 0):
         raise UserError(f"{name} {value!r}", "give a number above 0")
     return float(value)
 
 
-def idle_of(action: ArrayLike, shape: tuple[int, ...]) -> Float32:
+def check_idle(action: ArrayLike, shape: tuple[int, ...]) -> Float32:
     """A copy of the idle action as an array."""
     fix = f"give one action {list(shape)} of finite numbers"
     idle = as_finite(action, "idle", fix).copy()

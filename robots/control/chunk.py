@@ -24,17 +24,17 @@ class Chunk:
         """The first tick beyond the actions."""
         return self.origin + len(self.actions)
 
-    def at(self, tick: int) -> Float32:
+    def action_at(self, tick: int) -> Float32:
         """The action of a tick, from the origin on."""
         action: Float32 = self.actions[min(max(tick - self.origin, 0), len(self.actions) - 1)]
         return action
 
-    def rest(self, tick: int) -> Float32:
+    def actions_from(self, tick: int) -> Float32:
         """The actions [k, ...] from a tick on, at least one."""
         return self.actions[min(max(tick - self.origin, 0), len(self.actions) - 1) :]
 
 
-def faded(new: Chunk, former: Chunk, tick: int, count: int, discrete: Collection[int] = ()) -> Chunk:
+def crossfade(new: Chunk, former: Chunk, tick: int, count: int, discrete: Collection[int] = ()) -> Chunk:
     """The new sequence, which takes over from the former one over `count` ticks from `tick` on. Actions go linearly
     from the former values to the new ones. Discrete places change at once."""
     start = max(tick - new.origin, 0)
@@ -42,7 +42,7 @@ def faded(new: Chunk, former: Chunk, tick: int, count: int, discrete: Collection
     if start >= end:
         return new
     actions = new.actions.copy()
-    before = np.array([former.at(new.origin + place) for place in range(start, end)])
+    before = np.array([former.action_at(new.origin + place) for place in range(start, end)])
     share = (np.arange(1, end - start + 1, dtype=np.float32) / (count + 1)).reshape(-1, *[1] * (actions.ndim - 1))
     actions[start:end] = share * actions[start:end] + (1 - share) * before
     for place in discrete:
@@ -50,7 +50,7 @@ def faded(new: Chunk, former: Chunk, tick: int, count: int, discrete: Collection
     return Chunk(actions, new.origin)
 
 
-def padded(actions: Float32, count: int) -> Float32:
+def pad_actions(actions: Float32, count: int) -> Float32:
     """Actions [count, ...]: the first ones, or all with the last one repeated."""
     missing = count - len(actions)
     return actions[:count] if missing <= 0 else np.concatenate([actions, np.repeat(actions[-1:], missing, axis=0)])

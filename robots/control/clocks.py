@@ -13,10 +13,10 @@ from typing import Protocol
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
 from fewstep.robots.control.actions import Continuity, SequenceRequest, sample_sequences
+from fewstep.robots.control.arguments import check_seconds as seconds_of
 from fewstep.robots.control.arguments import is_number
-from fewstep.robots.control.arguments import seconds as seconds_of
 from fewstep.robots.control.chunk import Float32
-from fewstep.runtime.sampler import Sampler
+from fewstep.runtime.sampling.sampler import Sampler
 
 
 @dataclass(frozen=True)
@@ -137,22 +137,22 @@ class VirtualClock:
         return run
 
     def close(self) -> None:
-        self.work()
+        self.run_jobs()
 
-    def work(self) -> None:
+    def run_jobs(self) -> None:
         """Run the jobs that were started, in batches that share sampler, plan and continuity."""
         queue, self._queue = self._queue, []
         while queue:
             first = queue[0].job
-            alike = [run for run in queue if _alike(run.job, first)]
-            queue = [run for run in queue if not _alike(run.job, first)]
+            alike = [run for run in queue if _can_share_batch(run.job, first)]
+            queue = [run for run in queue if not _can_share_batch(run.job, first)]
             for run, result in zip(alike, sample_jobs([run.job for run in alike], self.now), strict=True):
                 delay = 0.0 if run.job.request.former is None else self.delay
                 run.outcome = replace(result, seconds=result.seconds + delay)
             self._spent = 0.0
 
 
-def clock_of(clock: Clock | None) -> Clock:
+def check_clock(clock: Clock | None) -> Clock:
     """The clock itself; a WallClock for None."""
     if clock is None:
         return WallClock()
@@ -161,7 +161,7 @@ def clock_of(clock: Clock | None) -> Clock:
     return clock
 
 
-def _alike(one: SequenceJob, other: SequenceJob) -> bool:
+def _can_share_batch(one: SequenceJob, other: SequenceJob) -> bool:
     same = one.sampler is other.sampler and one.plan == other.plan
     return same and (one.continuity, one.deadline) == (other.continuity, other.deadline)
 
@@ -180,6 +180,6 @@ class VirtualRun:
 
     def result(self) -> SequenceResult:
         if self.outcome is None:
-            self.clock.work()
+            self.clock.run_jobs()
         assert self.outcome is not None
         return self.outcome

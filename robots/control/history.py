@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fewstep.plans.errors import UserError
-from fewstep.runtime import conditions
-from fewstep.runtime.arrays import Unusable
+from fewstep.runtime.arrays import UnusableValue
+from fewstep.runtime.bundle import conditions
 from fewstep.runtime.bundle.manifest import Condition
-from fewstep.runtime.policies import policy_of, state_words
-from fewstep.runtime.sampler import Sampler
+from fewstep.runtime.kinds.policies import policy_of, state_words
+from fewstep.runtime.sampling.sampler import Sampler
 
 Window = Mapping[str, NDArray[Any]]
 
@@ -45,7 +45,7 @@ class History:
         self._others = [each for each in manifest.conditions if each.name not in {*self._takes, *decided}]
         self._latest: deque[dict[str, NDArray[Any]]] = deque(maxlen=count)
 
-    def fixed(self, values: Mapping[str, ArrayLike], encoded: Collection[str] = ()) -> Window:
+    def copy_conditions(self, values: Mapping[str, ArrayLike], encoded: Collection[str] = ()) -> Window:
         """Copies of an episode's conditions, which are not observed at each tick. UserError for an unknown condition, a
         missing one without a default, or a value that the condition does not take. A prompt gives those `encoded`."""
         if not isinstance(values, Mapping):
@@ -71,11 +71,11 @@ class History:
         [3, H, W].
 
         Other measurements of a robot are left out. UserError for a missing value, and for another shape or kind of
-        values. `Unusable` for values that are None, masked, not finite in the condition's type, or out of range.
+        values. `UnusableValue` for values that are None, masked, not finite in the condition's type, or out of range.
         """
         fix = f"give {', '.join(self._takes)}"
         if observation is None:
-            raise Unusable("the observation is None", fix)
+            raise UnusableValue("the observation is None", fix)
         if not isinstance(observation, Mapping):
             raise UserError(f"the observation {observation!r} is no mapping of names to values", fix)
         for name in self._takes:

@@ -32,7 +32,7 @@ class EpisodePrompt:
         self._text, self._prompt = text, ""
         self._encoded: dict[str, NDArray[Any]] = {}
 
-    def names(self, prompt: str | None) -> Collection[str]:
+    def condition_names(self, prompt: str | None) -> Collection[str]:
         """The conditions that an episode's prompt gives. UserError for a prompt without text encoder, and for a missing
         one."""
         if self._text is None:
@@ -51,7 +51,7 @@ class EpisodePrompt:
         self._prompt = prompt
         self._encoded = {} if self._text.state is not None else dict(with_prompt(self._text, {}, prompt))
 
-    def joined(self, window: Window) -> Window:
+    def add_to_window(self, window: Window) -> Window:
         """The window with the prompt's conditions."""
         if self._text is None:
             return window

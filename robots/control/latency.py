@@ -6,7 +6,7 @@ from collections.abc import Collection
 QUANTILE = 0.99
 
 
-def quantile(seconds: Collection[float]) -> float:
+def latency_quantile(seconds: Collection[float]) -> float:
     """The quantile of calls. Of 100 calls or fewer it is the slowest."""
     return sorted(seconds)[math.ceil((len(seconds) - 1) * QUANTILE)]
 
@@ -18,6 +18,6 @@ def ticks_between(execute: int, delay: int) -> int:
     return max(execute - delay, math.ceil(execute / 2))
 
 
-def ticks_of_delay(seconds: float, rate: float) -> int:
+def delay_ticks(seconds: float, rate: float) -> int:
     """The number of ticks at `rate` Hz that begin within these seconds."""
     return math.ceil(seconds * rate - 1e-9)

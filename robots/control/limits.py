@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from fewstep.plans.errors import UserError
 from fewstep.robots.control.chunk import Float32
-from fewstep.runtime.arrays import as_numbers, over_samples
+from fewstep.runtime.arrays import as_numbers, broadcast_to_samples
 
 Beyond = Literal["clip", "hold", "refuse"]
 
@@ -40,7 +40,7 @@ class ActionBounds:
     step: Float32
     beyond: Beyond
 
-    def within(self, action: Float32, before: Float32 | None) -> tuple[Float32 | None, str | None]:
+    def clip_action(self, action: Float32, before: Float32 | None) -> tuple[Float32 | None, str | None]:
         """The action to send behind `before`, and which limit changed it; None for either is none."""
         allowed = np.clip(action, self.low, self.high)
         if before is not None:
@@ -56,12 +56,15 @@ class ActionBounds:
         return sent, problem
 
 
-def bounds_of(limits: Limits, shape: Sequence[int], rate: float, idle: Float32 | None) -> ActionBounds:
+def make_bounds(limits: Limits, shape: Sequence[int], rate: float, idle: Float32 | None) -> ActionBounds:
     """The limits of actions of a shape at `rate` ticks a second. UserError for limits that allow no action."""
     if limits.beyond not in get_args(Beyond):
         raise UserError(f"beyond {limits.beyond!r} is none", f"choose one of {', '.join(get_args(Beyond))}")
-    low, high = _numbers("low", limits.low, shape, -np.inf), _numbers("high", limits.high, shape, np.inf)
-    change = _numbers("change", limits.change, shape, np.inf)
+    low, high = (
+        _broadcast_limit("low", limits.low, shape, -np.inf),
+        _broadcast_limit("high", limits.high, shape, np.inf),
+    )
+    change = _broadcast_limit("change", limits.change, shape, np.inf)
     if (low > high).any():
         raise UserError(f"low {limits.low!r} is above high {limits.high!r}", "give low <= high for each place")
     if (change <= 0).any():
@@ -71,10 +74,10 @@ def bounds_of(limits: Limits, shape: Sequence[int], rate: float, idle: Float32 |
     return ActionBounds(low, high, change / np.float32(rate), limits.beyond)
 
 
-def _numbers(name: str, value: ArrayLike | None, shape: Sequence[int], default: float) -> Float32:
+def _broadcast_limit(name: str, value: ArrayLike | None, shape: Sequence[int], default: float) -> Float32:
     fix = "give one number, or one a place"
     array = as_numbers(default if value is None else value, name, fix, np.float32)
-    spread: Float32 = over_samples(array, f"{name} {value!r}", shape, fix, axes=0)
+    spread: Float32 = broadcast_to_samples(array, f"{name} {value!r}", shape, fix, axes=0)
     if np.isnan(spread).any():
         raise UserError(f"{name} {value!r} holds NaN", "give numbers")
     return spread

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fewstep.robots.control.arguments import positive, seconds
+from fewstep.robots.control.arguments import check_positive, check_seconds
 
 PLANS = ("dpmpp_2m:4", "dpmpp_2m:2", "dpmpp_2m:1")
 
@@ -34,8 +34,8 @@ class Rhythm:
     expected: float | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "rate", positive("rate", self.rate))
+        object.__setattr__(self, "rate", check_positive("rate", self.rate))
         if self.deadline is not None:
-            object.__setattr__(self, "deadline", positive("deadline", self.deadline))
+            object.__setattr__(self, "deadline", check_positive("deadline", self.deadline))
         if self.expected is not None:
-            object.__setattr__(self, "expected", seconds("expected", self.expected))
+            object.__setattr__(self, "expected", check_seconds("expected", self.expected))

@@ -21,27 +21,27 @@ from typing import NoReturn
 
 from numpy.typing import ArrayLike
 
-from fewstep.plans.arguments import check_whole
+from fewstep.plans.argument_checks import check_integer
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
 from fewstep.plans.shaping import Shaping
 from fewstep.robots.control import arguments
-from fewstep.robots.control.actions import Continuity, SequenceRequest, continuity_of
-from fewstep.robots.control.arguments import idle_of
-from fewstep.robots.control.choice import PlanChoice, plans_of
-from fewstep.robots.control.chunk import Chunk, Float32, faded
-from fewstep.robots.control.clocks import Clock, Running, SequenceJob, SequenceResult, VirtualClock, clock_of
+from fewstep.robots.control.actions import Continuity, SequenceRequest, check_continuity
+from fewstep.robots.control.arguments import check_idle
+from fewstep.robots.control.chunk import Chunk, Float32, crossfade
+from fewstep.robots.control.clocks import Clock, Running, SequenceJob, SequenceResult, VirtualClock, check_clock
 from fewstep.robots.control.history import History, Window
 from fewstep.robots.control.language import EpisodePrompt
-from fewstep.robots.control.latency import ticks_between, ticks_of_delay
-from fewstep.robots.control.limits import bounds_of
+from fewstep.robots.control.latency import delay_ticks, ticks_between
+from fewstep.robots.control.limits import make_bounds
+from fewstep.robots.control.plan_choice import PlanChoice, compile_plans
 from fewstep.robots.control.rhythm import Rhythm
 from fewstep.robots.control.safety import NO_LIMITS, Safety, check_parts
 from fewstep.robots.control.statistics import LoopStatistics, Record
 from fewstep.robots.control.tick import Action, Source
-from fewstep.runtime.arrays import Unusable
-from fewstep.runtime.policies import action_shape, policy_of, state_words
-from fewstep.runtime.sampler import Sampler
+from fewstep.runtime.arrays import UnusableValue
+from fewstep.runtime.kinds.policies import action_shape, policy_of, state_words
+from fewstep.runtime.sampling.sampler import Sampler
 from fewstep.runtime.text import TextEncoder
 
 Observation = Mapping[str, ArrayLike]
@@ -92,17 +92,17 @@ class PolicyRunner:
         self._length = manifest.x_shape[0] - policy.first  # actions of a sequence
         self._rate, self._deadline = rhythm.rate, 1 / rhythm.rate if rhythm.deadline is None else rhythm.deadline
         execute = policy.actions if rhythm.execute is None else rhythm.execute
-        self._execute = check_whole("execute", execute, 1, self._length)
-        self._clock, expected = clock_of(clock), rhythm.expected
+        self._execute = check_integer("execute", execute, 1, self._length)
+        self._clock, expected = check_clock(clock), rhythm.expected
         if expected is None:
             expected = self._clock.delay if isinstance(self._clock, VirtualClock) else 0.0
         self._sampler = sampler
-        self._continuity = continuity_of(continuity, policy)
-        self._fade, self._discrete = check_whole("fade", rhythm.fade, 0, self._length), policy.discrete
-        self._plans = plans_of(sampler, rhythm.plans, shaping)
-        self._choice = PlanChoice(len(self._plans), self._deadline, arguments.seconds("expected", expected))
-        self._idle = None if safety.idle is None else idle_of(safety.idle, action_shape(manifest))
-        self._bounds = bounds_of(safety.limits, action_shape(manifest), self._rate, self._idle)
+        self._continuity = check_continuity(continuity, policy)
+        self._fade, self._discrete = check_integer("fade", rhythm.fade, 0, self._length), policy.discrete
+        self._plans = compile_plans(sampler, rhythm.plans, shaping)
+        self._choice = PlanChoice(len(self._plans), self._deadline, arguments.check_seconds("expected", expected))
+        self._idle = None if safety.idle is None else check_idle(safety.idle, action_shape(manifest))
+        self._bounds = make_bounds(safety.limits, action_shape(manifest), self._rate, self._idle)
         self._most_held, self._stopped = safety.most_held, safety.stopped
         self._history, self._record = History(sampler), Record(policy.discrete)
         if text is None and (words := state_words(manifest)) is not None:
@@ -122,8 +122,10 @@ class PolicyRunner:
                 for a missing condition without a default, and for an unknown one.
             prompt: the task in words, for a runner with a text encoder.
         """
-        seed = check_whole("seed", seed, 0, 2 ** (64 - EPISODE_BITS) - 1)
-        fixed = self._history.fixed({} if conditions is None else conditions, self._language.names(prompt))
+        seed = check_integer("seed", seed, 0, 2 ** (64 - EPISODE_BITS) - 1)
+        fixed = self._history.copy_conditions(
+            {} if conditions is None else conditions, self._language.condition_names(prompt)
+        )
         self._language.begin(prompt)
         self._begin_episode(seed, fixed)
 
@@ -140,7 +142,7 @@ class PolicyRunner:
         self._last_source: Source = "waiting"  # where the last tick's action came from
         self._joins_at = -1  # the tick at which the present sequence takes over from another
         self._history.clear()
-        self._record.broken_off()
+        self._record.end_episode()
         self._tick_began = self._now()
 
     def warm_up(
@@ -155,7 +157,7 @@ class PolicyRunner:
             actions, _ = self._call(plan, SequenceRequest(window, 0))
             request = SequenceRequest(window, 0, actions, min(1, len(actions)))
             self._call(plan, request)
-            self._choice.warmed_up(place, [self._call(plan, request)[1] for _ in range(WARM_UP_CALLS)])
+            self._choice.record_warm_up(place, [self._call(plan, request)[1] for _ in range(WARM_UP_CALLS)])
         self._begin_episode(0, None)
 
     def act(self, observation: Observation) -> Action:
@@ -166,20 +168,20 @@ class PolicyRunner:
     def observe(self, observation: Observation) -> None:
         """The first half of `act`: take the observation of the next tick, and begin a sequence if one is due.
 
-        An observation without usable values (`History.add` raises `Unusable`) is rejected: the present sequence goes
-        on, and the action says so.
+        An observation without usable values (`History.add` raises `UnusableValue`) is rejected: the present sequence
+        goes on, and the action says so.
         """
         if self._closed:
             raise UserError("the runner is closed", "make a new one")
         if self._fixed is None:
-            self._fixed = self._history.fixed({})  # names the missing conditions
+            self._fixed = self._history.copy_conditions({})  # names the missing conditions
         self._tick_began = self._now()
         self._tick += 1
         self._record.counts["ticks"] += 1
         self._collect()
         try:
             self._history.add(observation)
-        except Unusable as error:
+        except UnusableValue as error:
             self._record.counts["rejected"] += 1
             self._problem = error.what
             return
@@ -191,17 +193,17 @@ class PolicyRunner:
         self._collect()
         problem, self._problem = self._problem, None
         chunk, value = self._chunk, self._idle
-        source, age = self._source(), 0 if chunk is None else self._tick - chunk.origin
+        source, age = self._action_source(), 0 if chunk is None else self._tick - chunk.origin
         if chunk is not None and source != "stopped":
-            value, limited = self._bounds.within(chunk.at(self._tick), self._sent)
+            value, limited = self._bounds.clip_action(chunk.action_at(self._tick), self._sent)
             self._record.counts["limited"] += limited is not None
             problem = problem or limited
         if source == "stopped":
             problem = problem or f"no sequence came for {self._most_held} ticks behind the last one"
         if value is None or source in ("waiting", "stopped"):
-            self._record.broken_off()
+            self._record.end_episode()
         else:
-            self._record.acted(value, self._joins_at == self._tick)
+            self._record.record_action(value, self._joins_at == self._tick)
         self._record.counts[source] += 1
         self._sent = self._sent if value is None else value
         action = Action(None if value is None else value.copy(), source, age, problem)  # the worker reads the sequence
@@ -224,7 +226,7 @@ class PolicyRunner:
         and the action to `send`, unless there is none. A tick that begins late does not hurry the next ones. `seconds`
         may be inf."""
         fix = "give 0 or more; inf lasts until `stop` returns True"
-        seconds = arguments.seconds("seconds", seconds, fix, infinite=True)
+        seconds = arguments.check_seconds("seconds", seconds, fix, infinite=True)
         tick = 1 / self._rate
         due = self._now()
         for _ in itertools.count() if math.isinf(seconds) else range(round(seconds * self._rate)):
@@ -270,7 +272,7 @@ class PolicyRunner:
         self._last_now = now
         return now
 
-    def _source(self) -> Source:
+    def _action_source(self) -> Source:
         """The source of this tick's action. It is late where the next sequence is not there, though it would be, had
         its call begun in time and taken no longer than foreseen."""
         chunk = self._chunk
@@ -285,21 +287,21 @@ class PolicyRunner:
         """Start to sample the sequence that begins at this tick."""
         place = self._choice.choose()
         former, decided = None, 0
-        if self._chunk is not None and self._source() != "stopped":  # a robot that stopped continues nothing
-            former = self._chunk.rest(self._tick)
+        if self._chunk is not None and self._action_source() != "stopped":  # a robot that stopped continues nothing
+            former = self._chunk.actions_from(self._tick)
             most = min(len(former), self._length - self._execute)  # `execute` actions follow those that are decided
-            decided = min(self._delay(place), most)
+            decided = min(self._delay_ticks(place), most)
         plan = self._plans[place]
         request = SequenceRequest(self._window(), (self._seed << EPISODE_BITS) | self._calls, former, decided)
         self._calls += 1
         self._foreseen = decided
         self._record.plans[plan.name] += 1
-        running = self._clock.start(self._job(plan, request))
+        running = self._clock.start(self._make_job(plan, request))
         self._flight = _Flight(running, self._tick, self._epoch, place, decided)
 
     def _window(self) -> Window:
         """The network's inputs at this tick."""
-        return self._language.joined({**self._history.window(), **(self._fixed or {})})
+        return self._language.add_to_window({**self._history.window(), **(self._fixed or {})})
 
     def _collect(self) -> None:
         """Take a finished sequence, unless it is of another episode, failed, or comes too late."""
@@ -319,39 +321,39 @@ class PolicyRunner:
         else:
             chunk = Chunk(result.actions, flight.origin)
             former = None if self._last_source == "stopped" else self._chunk
-            self._period = ticks_between(self._execute, self._delay(flight.place))
+            self._period = ticks_between(self._execute, self._delay_ticks(flight.place))
             if former is not None:
                 shared = 0 if self._continuity == "none" else flight.decided  # actions that are alike in both
                 self._joins_at = max(self._tick, flight.origin + shared)
-                chunk = faded(chunk, former, self._joins_at, self._fade, self._discrete)
+                chunk = crossfade(chunk, former, self._joins_at, self._fade, self._discrete)
             self._chunk = chunk
 
-    def _delay(self, place: int) -> int:
+    def _delay_ticks(self, place: int) -> int:
         """Ticks that pass while a plan is sampled."""
-        return ticks_of_delay(self._choice.seconds(place), self._rate)
+        return delay_ticks(self._choice.seconds(place), self._rate)
 
     def _measure(self, place: int, result: SequenceResult) -> None:
         """Record a finished call; its seconds decide on later plans."""
         counts = self._record.counts
         if result.actions is None:
-            self._choice.failed(place)
+            self._choice.record_failure(place)
             return
         if not (math.isfinite(result.seconds) and result.seconds >= 0):
             counts["jumps"] += 1
             return
-        self._choice.measured(place, result.seconds)
+        self._choice.record_call(place, result.seconds)
         self._record.sampling.append(result.seconds)
         self._record.steps[result.steps] += 1
         counts["missed"] += result.seconds > self._deadline
         counts["cut"] += result.steps < len(self._plans[place].steps)
 
-    def _job(self, plan: Plan, request: SequenceRequest) -> SequenceJob:
+    def _make_job(self, plan: Plan, request: SequenceRequest) -> SequenceJob:
         return SequenceJob(self._sampler, plan, request, self._continuity, self._deadline)
 
     def _call(self, plan: Plan, request: SequenceRequest) -> tuple[Float32, float]:
         """The actions [n, ...] in units and the seconds of a call without a deadline, for which this waits."""
         self._sampler.forget()  # a robot's pictures change, and warming up repeats one observation
-        job = dataclasses.replace(self._job(plan, request), deadline=math.inf)
+        job = dataclasses.replace(self._make_job(plan, request), deadline=math.inf)
         result = self._clock.start(job).result()
         if result.actions is None:
             raise UserError(f"plan {plan.name!r} made no sequence: {result.failure}", "try it with `sample_actions`")

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields
 
 from numpy.typing import ArrayLike
 
-from fewstep.plans.arguments import check_whole
+from fewstep.plans.argument_checks import check_integer
 from fewstep.plans.errors import UserError
 from fewstep.robots.control.limits import Limits
 from fewstep.robots.control.rhythm import Rhythm
@@ -31,7 +31,7 @@ class Safety:
 
     def __post_init__(self) -> None:
         if self.most_held is not None:
-            check_whole("most_held", self.most_held, 0)
+            check_integer("most_held", self.most_held, 0)
 
 
 NO_LIMITS = Safety()

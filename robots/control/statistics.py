@@ -100,12 +100,12 @@ class Record:
         self._actions: deque[Float32 | None] = deque(maxlen=WINDOW)  # None between two episodes
         self._joins: deque[bool] = deque(maxlen=WINDOW)
 
-    def acted(self, action: Float32, joins: bool) -> None:
+    def record_action(self, action: Float32, joins: bool) -> None:
         """Record an action that was sent; `joins`: it is the first of its sequence and follows another sequence."""
         self._actions.append(action)
         self._joins.append(joins)
 
-    def broken_off(self) -> None:
+    def end_episode(self) -> None:
         """Record the end of an episode: the next action does not continue the last one."""
         self._actions.append(None)
         self._joins.append(False)

@@ -8,8 +8,8 @@ from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import Spec
 from fewstep.plans.configs.classes import schedule_from_scheduler_config
 from fewstep.plans.errors import UserError
-from fewstep.robots.lerobot.policy import STATE, Config, PolicyFolder, Shapes, named_weights
-from fewstep.robots.lerobot.statistics import WRITE_IT
+from fewstep.robots.lerobot.normalisation import WRITE_IT
+from fewstep.robots.lerobot.policy import STATE, Config, PolicyFolder, Shapes, rename_weights
 
 if TYPE_CHECKING:
     from fewstep.robots.networks.lerobot import Unet1d, Vision
@@ -33,21 +33,21 @@ LATER: dict[str, Any] = {  # fields that older versions did not write, and what 
 
 def load_diffusion(folder: PolicyFolder) -> TorchSource:
     """The policy as a source."""
-    from fewstep.robots.lerobot.network import RawPolicy
+    from fewstep.robots.lerobot.network import NormalisingPolicy
     from fewstep.robots.networks.lerobot import LeRobotDiffusion
 
     config = {**LATER, **folder.config}
     pictures, state, action = folder.pictures, folder.state, folder.action
     environment = next(iter(folder.shapes("ENV").items()), None)
-    observations, vision = int(config["n_obs_steps"]), _vision(config, pictures)
+    observations, vision = int(config["n_obs_steps"]), _make_vision(config, pictures)
     numbers = environment[1][0] if environment else 0
-    network = named_weights(folder, [("diffusion.", "")]).loaded(
-        lambda: LeRobotDiffusion(action, observations, state, vision, numbers, _unet(config))
+    network = rename_weights(folder, [("diffusion.", "")]).load_network(
+        lambda: LeRobotDiffusion(action, observations, state, vision, numbers, _make_unet(config))
     )
     kinds: dict[str, Shapes] = {"STATE": {STATE: (state,)}, "VISUAL": pictures}
     kinds["ENV"] = dict([environment] if environment else [])
     conditions, statistics = folder.conditions(observations, kinds)
-    scheduler = scheduler_of(config)
+    scheduler = scheduler_config(config)
     schedule, prediction = schedule_from_scheduler_config(scheduler)
     spec = Spec(
         folder.name,
@@ -55,14 +55,14 @@ def load_diffusion(folder: PolicyFolder) -> TorchSource:
         conditions,
         prediction,
         schedule,
-        units=folder.units(),
+        units=folder.action_units(),
         policy=folder.rhythm("horizon", observations),
     )
-    module = RawPolicy(network, statistics, first=1, cameras=len(pictures))
+    module = NormalisingPolicy(network, statistics, first=1, cameras=len(pictures))
     return TorchSource(module, spec, folder.name, folder.sha256, scheduler=scheduler)
 
 
-def _vision(config: Config, pictures: Shapes) -> "Vision | None":
+def _make_vision(config: Config, pictures: Shapes) -> "Vision | None":
     from fewstep.robots.networks.lerobot import Vision
     from fewstep.robots.networks.resnet import BLOCKS
 
@@ -76,17 +76,17 @@ def _vision(config: Config, pictures: Shapes) -> "Vision | None":
         crop = None if config["crop_ratio"] == 1 else [int(side * config["crop_ratio"]) for side in resize]
     return Vision(
         cameras=len(pictures),
-        size=one_size(pictures),
+        size=common_size(pictures),
         backbone=backbone,
-        resize=size_of(resize),
-        crop=size_of(crop),
+        resize=parse_size(resize),
+        crop=parse_size(crop),
         group_norm=bool(config["use_group_norm"]),
         keypoints=int(config["spatial_softmax_num_keypoints"]),
         separate=bool(config["use_separate_rgb_encoder_per_camera"]),
     )
 
 
-def one_size(pictures: Shapes) -> "Size":
+def common_size(pictures: Shapes) -> "Size":
     """The size of all cameras' pictures. UserError where they differ."""
     first, *others = pictures.values()
     if any(other != first for other in others):
@@ -94,7 +94,7 @@ def one_size(pictures: Shapes) -> "Size":
     return first[1], first[2]
 
 
-def size_of(pixels: Iterable[Any] | None) -> "Size | None":
+def parse_size(pixels: Iterable[Any] | None) -> "Size | None":
     """Height and width as a config has them."""
     if pixels is None:
         return None
@@ -102,7 +102,7 @@ def size_of(pixels: Iterable[Any] | None) -> "Size | None":
     return height, width
 
 
-def _unet(config: Config) -> "Unet1d":
+def _make_unet(config: Config) -> "Unet1d":
     from fewstep.robots.networks.unet1d import ConditionalUnet1d
 
     return partial(
@@ -115,7 +115,7 @@ def _unet(config: Config) -> "Unet1d":
     )
 
 
-def scheduler_of(config: Mapping[str, Any]) -> dict[str, Any]:
+def scheduler_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """The config of the scheduler that a policy was trained with."""
     kind = config["noise_scheduler_type"]
     if kind not in ("DDPM", "DDIM"):

@@ -11,8 +11,8 @@ from fewstep.export.sources.torch_module import TorchSource
 from fewstep.plans.errors import UserError
 from fewstep.robots.lerobot.diffusion import load_diffusion
 from fewstep.robots.lerobot.multi_task_dit import load_multi_task_dit
-from fewstep.robots.lerobot.policy import CHECKPOINT, CONFIG, home, read_policy
-from fewstep.robots.lerobot.statistics import RETRAINED, WRITE_IT
+from fewstep.robots.lerobot.normalisation import RETRAINED, WRITE_IT
+from fewstep.robots.lerobot.policy import CHECKPOINT, CONFIG, find_home, read_policy
 from fewstep.robots.lerobot.vla import load_pi, load_smolvla
 
 CHECKPOINTS = "checkpoints"  # the folder of a run of training that holds its checkpoints, by their number
@@ -30,7 +30,7 @@ def load_lerobot_folder(folder: Path, statistics: str | None = None) -> TorchSou
 
     `statistics` names the data set whose statistics are taken, where the folder has those of several.
     """
-    there = home(folder)
+    there = find_home(folder)
     config = read_json(there / CONFIG, RETRAINED)
     kind = config["type"]
     if not isinstance(kind, str) or kind not in READERS:

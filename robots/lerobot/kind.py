@@ -3,15 +3,15 @@
 from pathlib import Path
 
 from fewstep.export.sources.diffusers.files import INDEX, read_json
-from fewstep.export.sources.folders import FolderKind
+from fewstep.export.sources.folder_kinds import FolderKind
 from fewstep.export.spec import Source
-from fewstep.robots.lerobot.policy import CONFIG, WEIGHTS, home
-from fewstep.robots.lerobot.statistics import RETRAINED, state_files
+from fewstep.robots.lerobot.normalisation import RETRAINED, state_files
+from fewstep.robots.lerobot.policy import CONFIG, WEIGHTS, find_home
 
 
 def _is_policy(folder: Path) -> bool:
     """True where the folder holds a policy of LeRobot's, of whichever type, rather than a pipeline of diffusers."""
-    config = home(folder) / CONFIG
+    config = find_home(folder) / CONFIG
     return not (folder / INDEX).is_file() and config.is_file() and "type" in read_json(config, RETRAINED)
 
 
@@ -21,10 +21,10 @@ def _load(folder: Path, statistics: str | None = None) -> Source:
     return load_lerobot_folder(folder, statistics)
 
 
-def _weights(folder: Path) -> list[str]:
+def _weight_files(folder: Path) -> list[str]:
     """The weights of the policy, and the statistics of its processors."""
-    there = home(folder)
+    there = find_home(folder)
     return [(there / name).relative_to(folder).as_posix() for name in (WEIGHTS, *state_files(there))]
 
 
-LEROBOT = FolderKind(holds=_is_policy, load=_load, weights=_weights, load_with_statistics=_load)
+LEROBOT = FolderKind(holds=_is_policy, load=_load, weights=_weight_files, load_with_statistics=_load)

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from fewstep.export.companions import Companion
 from fewstep.export.sources.diffusers.pipeline import PipelineNetworks
-from fewstep.export.sources.diffusers.text import TextSource, TokenInput, ids_of
+from fewstep.export.sources.diffusers.text import TextSource, TokenInput, tokenize_prompts
 from fewstep.export.sources.diffusers.tokenizer import JSON, MERGES, VOCABULARY, read_tokenizer
 from fewstep.plans.errors import UserError
+from fewstep.robots.lerobot.normalisation import BEFORE, LINES, RETRAINED, TOKENIZER_STEP, WRITE_IT, processor_steps
 from fewstep.robots.lerobot.policy import PolicyFolder
-from fewstep.robots.lerobot.statistics import BEFORE, LINES, RETRAINED, TOKENIZER_STEP, WRITE_IT, steps_of
 from fewstep.runtime.bundle.manifest import Condition, PromptForm, TensorEntry
 from fewstep.runtime.lora.file import Lora
 from fewstep.runtime.text import Ids
@@ -36,7 +36,7 @@ class Language:
     tokens: TokenInput
     form: PromptForm
 
-    def source(
+    def make_companion(
         self, load: Callable[[], "nn.Module"], outputs: Sequence[Condition], vocabulary: int, weights: int
     ) -> PipelineNetworks:
         """The companion that makes conditions of ids and mask. UserError where the tokenizer is another network's."""
@@ -52,14 +52,14 @@ class Language:
         inputs = (TensorEntry(IDS, "ids", shape, "int64"), TensorEntry(MASK, "mask", shape, "int64"))
         entries = tuple(TensorEntry(each.name, "condition", ("batch", *each.shape), each.dtype) for each in outputs)
         companion = Companion("text encoder", load, inputs, entries, self._feeds, weights=weights)
-        text = TextSource(companion, (self.tokens,), (), (), partial(_unchanged, load), self.form)
+        text = TextSource(companion, (self.tokens,), (), (), partial(_load_without_loras, load), self.form)
         return PipelineNetworks(text, None, zeros_for_none=False)
 
     def _feeds(self, batch: int) -> Mapping[str, Ids]:
-        return ids_of((self.tokens,), [TRIED[number % len(TRIED)] for number in range(batch)])
+        return tokenize_prompts((self.tokens,), [TRIED[number % len(TRIED)] for number in range(batch)])
 
 
-def _unchanged(load: Callable[[], "nn.Module"], loras: Sequence[Lora]) -> "nn.Module":
+def _load_without_loras(load: Callable[[], "nn.Module"], loras: Sequence[Lora]) -> "nn.Module":
     return load()
 
 
@@ -67,7 +67,7 @@ def read_language(folder: PolicyFolder, form: PromptForm | None = None) -> Langu
     """The tokenizer that the preprocessor of a policy names. UserError where it is not there."""
     file = folder.home / BEFORE.file
     steps: dict[Any, Any] = {
-        each.get("registry_name"): each.get("config") or {} for each in steps_of(folder.home, BEFORE)
+        each.get("registry_name"): each.get("config") or {} for each in processor_steps(folder.home, BEFORE)
     }
     settings = steps.get(TOKENIZER_STEP)
     if settings is None:
@@ -76,12 +76,12 @@ def read_language(folder: PolicyFolder, form: PromptForm | None = None) -> Langu
         raise UserError(f"{file} pads texts on the {settings['padding_side']}", WRITE_IT)
     if form is None:
         form = PromptForm("{task}\n" if any(line in steps for line in LINES) else "{task}")
-    tokenizer = read_tokenizer(_home(folder.home, str(settings.get("tokenizer_name"))))
+    tokenizer = read_tokenizer(_find_tokenizer(folder.home, str(settings.get("tokenizer_name"))))
     return Language(TokenInput(IDS, tokenizer, int(settings["max_length"]), MASK), form)
 
 
-def _home(home: Path, name: str) -> Path:
-    for place in (home / "tokenizer", home, Path(name), _cached(name)):
+def _find_tokenizer(home: Path, name: str) -> Path:
+    for place in (home / "tokenizer", home, Path(name), _find_cached_folder(name)):
         if place is not None and ((place / JSON).is_file() or all((place / n).is_file() for n in (VOCABULARY, MERGES))):
             return place
     raise UserError(
@@ -90,7 +90,7 @@ def _home(home: Path, name: str) -> Path:
     )
 
 
-def _cached(name: str) -> Path | None:
+def _find_cached_folder(name: str) -> Path | None:
     """The folder of a model in the cache of huggingface_hub, if it is there."""
     try:
         from huggingface_hub import try_to_load_from_cache

@@ -11,10 +11,10 @@ from fewstep.export.spec import Spec
 from fewstep.plans.configs.classes import schedule_from_scheduler_config
 from fewstep.plans.errors import UserError
 from fewstep.plans.spec import Prediction, ScheduleSpec
-from fewstep.robots.lerobot.diffusion import one_size, scheduler_of, size_of
+from fewstep.robots.lerobot.diffusion import common_size, parse_size, scheduler_config
 from fewstep.robots.lerobot.language import read_language
-from fewstep.robots.lerobot.policy import STATE, NamedWeights, PolicyFolder, named_weights, read_policy
-from fewstep.robots.lerobot.statistics import WRITE_IT
+from fewstep.robots.lerobot.normalisation import WRITE_IT
+from fewstep.robots.lerobot.policy import STATE, NamedWeights, PolicyFolder, read_policy, rename_weights
 from fewstep.runtime.bundle.manifest import Condition
 
 if TYPE_CHECKING:
@@ -35,25 +35,25 @@ TRANSFORMER = "text_encoder.text_model."
 
 def load_multi_task_dit(folder: PolicyFolder) -> TorchSource:
     """The policy as a source, its text encoder as a companion."""
-    from fewstep.robots.lerobot.network import RawPolicy
+    from fewstep.robots.lerobot.network import NormalisingPolicy
     from fewstep.robots.networks.multi_task_dit import MultiTaskDit
 
     config, pictures, state = folder.config, folder.pictures, folder.state
     for field in ("vision_encoder_name", "text_encoder_name"):
         if not config[field].startswith(CLIP):
             raise UserError(f"{folder.home} has the encoder {config[field]!r}, and fewstep reads {CLIP}...", WRITE_IT)
-    clips = _clips(len(pictures), bool(config["use_separate_rgb_encoder_per_camera"]))
+    clips = _vision_prefixes(len(pictures), bool(config["use_separate_rgb_encoder_per_camera"]))
     pairs = [
         ("noise_predictor.", ""),
         *((f"{clip}{part}.", f"vision.{n}.") for n, clip in enumerate(clips) for part in ("embeddings", "encoder")),
         *((f"{clip}pre_layrnorm.", f"vision.{n}.pre_layrnorm.") for n, clip in enumerate(clips)),
     ]
-    weights = named_weights(folder, pairs, unused=(WORDS, *(f"{clip}post_layernorm." for clip in clips)))
-    shape, view = _dit(folder), _view(weights, len(clips)) if pictures else None
+    weights = rename_weights(folder, pairs, unused=(WORDS, *(f"{clip}post_layernorm." for clip in clips)))
+    shape, view = _dit_shape(folder), _clip_view(weights, len(clips)) if pictures else None
     flows, observations = config["objective"] == "flow_matching", int(config["n_obs_steps"])
-    network = weights.loaded(lambda: MultiTaskDit(shape, observations, state, view, flows=flows))
+    network = weights.load_network(lambda: MultiTaskDit(shape, observations, state, view, flows=flows))
     conditions, statistics = folder.conditions(observations, {"STATE": {STATE: (state,)}, "VISUAL": pictures})
-    scheduler, flow = None if flows else scheduler_of(config), (FLOW, PREDICTION)
+    scheduler, flow = None if flows else scheduler_config(config), (FLOW, PREDICTION)
     schedule, prediction = flow if scheduler is None else schedule_from_scheduler_config(scheduler)
     text = Condition(TEXT, TEXT, (shape.width,), "float32", typical=(-1.0, 1.0))
     spec = Spec(
@@ -62,20 +62,22 @@ def load_multi_task_dit(folder: PolicyFolder) -> TorchSource:
         (*conditions, text),
         prediction,
         schedule,
-        units=folder.units(),
+        units=folder.action_units(),
         policy=folder.rhythm("horizon", observations),
     )
-    module = RawPolicy(network, statistics, first=1, cameras=len(pictures))
-    return TorchSource(module, spec, folder.name, folder.sha256, scheduler=scheduler, beside=_words(folder, text))
+    module = NormalisingPolicy(network, statistics, first=1, cameras=len(pictures))
+    return TorchSource(
+        module, spec, folder.name, folder.sha256, scheduler=scheduler, companions=_make_text_encoder(folder, text)
+    )
 
 
-def _clips(cameras: int, separate: bool) -> Sequence[str]:
+def _vision_prefixes(cameras: int, separate: bool) -> Sequence[str]:
     """The beginnings of the names of each vision encoder's weights."""
     several = [f"{ENCODER}vision_encoders.{number}.model.vision_model." for number in range(cameras)]
     return several if separate else [f"{ENCODER}vision_encoder.model.vision_model."][:cameras]
 
 
-def _dit(folder: PolicyFolder) -> "DitShape":
+def _dit_shape(folder: PolicyFolder) -> "DitShape":
     from fewstep.robots.networks.multi_task_dit import DitShape
 
     config = folder.config
@@ -96,14 +98,18 @@ def clip_shape(weights: NamedWeights, start: str) -> "Shape":
     from fewstep.robots.networks.encoders import Shape
 
     hidden, width = weights.shape(f"{start}layers.0.mlp.fc1.weight")
-    return Shape(width, max(1, width // CLIP_HEAD), weights.count(f"{start}layers."), hidden)
+    return Shape(width, max(1, width // CLIP_HEAD), weights.count_layers(f"{start}layers."), hidden)
 
 
-def _view(weights: NamedWeights, encoders: int) -> "ClipView":
+def _clip_view(weights: NamedWeights, encoders: int) -> "ClipView":
     from fewstep.robots.networks.multi_task_dit import ClipView
 
     pictures, config = weights.folder.pictures, weights.folder.config
-    size, resize, crop = one_size(pictures), size_of(config["image_resize_shape"]), size_of(config["image_crop_shape"])
+    size, resize, crop = (
+        common_size(pictures),
+        parse_size(config["image_resize_shape"]),
+        parse_size(config["image_crop_shape"]),
+    )
     before = resize or size
     if crop is not None and (crop[0] > before[0] or crop[1] > before[1]):  # LeRobot then leaves it out
         crop = None
@@ -116,9 +122,9 @@ def _view(weights: NamedWeights, encoders: int) -> "ClipView":
     return ClipView(len(pictures), encoders, shape, patch, positions, size, resize, crop)
 
 
-def _words(folder: PolicyFolder, text: Condition) -> PipelineNetworks:
+def _make_text_encoder(folder: PolicyFolder, text: Condition) -> PipelineNetworks:
     """CLIP's text encoder, with the projection that the policy learned."""
-    weights = _word_weights(folder)
+    weights = _text_weights(folder)
     shape = clip_shape(weights, "")
     vocabulary, positions = (weights.shape(f"{name}_embedding.weight")[0] for name in ("token", "position"))
     home, config, name, width = folder.home, folder.config, folder.name, text.shape[0]
@@ -126,15 +132,15 @@ def _words(folder: PolicyFolder, text: Condition) -> PipelineNetworks:
     def load() -> "nn.Module":  # reads again: nothing of the policy's file stays in memory until then
         from fewstep.robots.networks.encoders import ClipText
 
-        again = _word_weights(read_policy(home, config, name))
-        return again.loaded(partial(ClipText, shape, vocabulary, positions, width))
+        again = _text_weights(read_policy(home, config, name))
+        return again.load_network(partial(ClipText, shape, vocabulary, positions, width))
 
     size = 4 * sum(each.numel() for each in weights.tensors.values())
-    return read_language(folder).source(load, (text,), vocabulary, size)
+    return read_language(folder).make_companion(load, (text,), vocabulary, size)
 
 
-def _word_weights(folder: PolicyFolder) -> NamedWeights:
+def _text_weights(folder: PolicyFolder) -> NamedWeights:
     """The weights of the text encoder and of its projection."""
     inner = [(f"{WORDS}{TRANSFORMER}{part}", "") for part in ("embeddings.", "encoder.", "")]
     unused = ("noise_predictor.", f"{ENCODER}vision_encoder")
-    return named_weights(folder, [(f"{WORDS}projection.", "projection."), *inner], unused)
+    return rename_weights(folder, [(f"{WORDS}projection.", "projection."), *inner], unused)

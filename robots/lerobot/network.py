@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from fewstep.robots.lerobot.statistics import FeatureStatistics
+from fewstep.robots.lerobot.normalisation import FeatureStatistics
 from fewstep.robots.networks.normalise import Normalise
 
 
-class RawPolicy(nn.Module):
+class NormalisingPolicy(nn.Module):
     """Normalises its first observations, one set of statistics for each; others, such as texts, go on as they are.
 
     Observations number `first` to `first + cameras` are pictures, which the network takes as one list.

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fewstep.export.weight_names import unwrapped_names
+from fewstep.export.weight_names import strip_wrapper_prefixes
 from fewstep.graph.weights import LARGE
 from fewstep.plans.errors import UserError
-from fewstep.robots.lerobot.statistics import (
+from fewstep.robots.lerobot.normalisation import (
     AFTER,
     BEFORE,
     BUFFER,
@@ -22,8 +22,8 @@ from fewstep.robots.lerobot.statistics import (
     check_chosen,
     check_steps,
     read_normaliser,
+    read_robot_names,
     read_tensors,
-    robot_names,
 )
 from fewstep.runtime.bundle.manifest import Affine, Condition, Policy
 from fewstep.runtime.bundle.reading import file_sha256
@@ -48,7 +48,7 @@ Shapes = dict[str, tuple[int, ...]]  # by feature
 class PolicyFolder:
     """A policy's files, read: its config, its weights without statistics, and how features are normalised.
 
-    `robot_names` are the names of observations that a step of the preprocessor renames, by the policy's names.
+    `read_robot_names` are the names of observations that a step of the preprocessor renames, by the policy's names.
     """
 
     home: Path
@@ -94,24 +94,24 @@ class PolicyFolder:
         shape = self.shapes(kind, features).get(name)
         if shape is None:
             raise UserError(f"{self.home / CONFIG} has no {name}", RETRAINED)
-        return flat(name, shape)
+        return vector_length(name, shape)
 
     def robot_name(self, name: str) -> str:
         """The robot's name of an observation, before a step of the preprocessor renames it."""
         return self.robot_names.get(name, name)
 
-    def observed(self, name: str, kind: str, shape: tuple[int, ...]) -> FeatureStatistics:
+    def observation_statistics(self, name: str, kind: str, shape: tuple[int, ...]) -> FeatureStatistics:
         """The statistics of an observation."""
-        return self.before.feature_statistics(name, kind, shape[0] if kind == "VISUAL" else flat(name, shape))
+        return self.before.feature_statistics(name, kind, shape[0] if kind == "VISUAL" else vector_length(name, shape))
 
     def conditions(
         self, count: int, kinds: Mapping[str, Shapes]
     ) -> tuple[tuple[Condition, ...], tuple[FeatureStatistics, ...]]:
         """Conditions of `count` observations each, and their statistics, of features by type, in order."""
         listed = [(name, kind, shape) for kind, shapes in kinds.items() for name, shape in shapes.items()]
-        statistics = tuple(self.observed(*each) for each in listed)
+        statistics = tuple(self.observation_statistics(*each) for each in listed)
         conditions = (
-            condition(self.robot_name(name), (count, *shape), each)
+            make_condition(self.robot_name(name), (count, *shape), each)
             for (name, _, shape), each in zip(listed, statistics, strict=True)
         )
         return tuple(conditions), statistics
@@ -134,21 +134,21 @@ class PolicyFolder:
             LOG.warning(said, file, actions, there)
         return Policy(observations, observations - 1, min(actions, there), width=width)
 
-    def units(self, width: int | None = None) -> Affine:
+    def action_units(self, width: int | None = None) -> Affine:
         """The map from normalised actions to the robot's, padded to `width` places, which stay as they are."""
         back = self.after.feature_statistics(ACTION, "ACTION", self.action).inverse
         padding = (width or self.action) - self.action
         return Affine((*back.scale, *[1.0] * padding), (*back.shift, *[0.0] * padding), constant=back.constant)
 
 
-def flat(name: str, shape: tuple[int, ...]) -> int:
+def vector_length(name: str, shape: tuple[int, ...]) -> int:
     """The count of a feature's numbers. UserError where it is no list of numbers."""
     if len(shape) != 1:
         raise UserError(f"feature {name} is {list(shape)}, not a list of numbers", WRITE_IT)
     return shape[0]
 
 
-def home(folder: Path) -> Path:
+def find_home(folder: Path) -> Path:
     """The folder of the policy itself: this one, or the one inside a checkpoint."""
     return folder if (folder / CONFIG).is_file() else folder / CHECKPOINT
 
@@ -164,21 +164,21 @@ def read_policy(home: Path, config: Config, name: str, statistics: str | None = 
     if chosen is not None:
         check_chosen(home, chosen, (before, after))
     weights = {name: each for name, each in tensors.items() if not name.startswith(STATISTICS)}
-    return PolicyFolder(home, config, name, weights, before, after, robot_names(home, config["input_features"]))
+    return PolicyFolder(home, config, name, weights, before, after, read_robot_names(home, config["input_features"]))
 
 
 def read_weights(home: Path) -> dict[str, "Tensor"]:
     """The weights of a policy under the names that LeRobot's training gives them. Checkpoints that were converted from
     openpi leave out the beginning of the network's names, and LeRobot puts it back."""
     stored = read_tensors(home / WEIGHTS)
-    tensors = {short: stored[name] for name, short in unwrapped_names(stored).items()}
+    tensors = {short: stored[name] for name, short in strip_wrapper_prefixes(stored).items()}
     if not any(name.startswith(CONVERTED) for name in tensors):
         return tensors
     beginnings = (MODEL, *STATISTICS)
     return {name if name.startswith(beginnings) else MODEL + name: each for name, each in tensors.items()}
 
 
-def condition(name: str, shape: tuple[int, ...], statistics: FeatureStatistics) -> Condition:
+def make_condition(name: str, shape: tuple[int, ...], statistics: FeatureStatistics) -> Condition:
     """An observation as it is measured: pictures as cameras give them, numbers in the robot's units."""
     tensor = re.sub(r"\W", "_", name)
     if len(shape) > 2:
@@ -197,28 +197,28 @@ class NamedWeights:
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape of a weight, which says a size of the network. UserError where it is missing."""
         if name not in self.tensors:
-            raise UserError(f"{self.folder.home / WEIGHTS} has no weight {self._theirs(name)!r}", RETRAINED)
+            raise UserError(f"{self.folder.home / WEIGHTS} has no weight {self._lerobot_name(name)!r}", RETRAINED)
         return tuple(self.tensors[name].shape)
 
-    def count(self, start: str) -> int:
+    def count_layers(self, start: str) -> int:
         """The number of layers, whose weights are called START.NUMBER.REST."""
-        return count(self.tensors, start)
+        return count_layers(self.tensors, start)
 
-    def loaded(self, make: Callable[[], "nn.Module"]) -> "nn.Module":
+    def load_network(self, make: Callable[[], "nn.Module"]) -> "nn.Module":
         """The network that `make` returns, with the weights in place: they are in memory once.
 
         Every weight has its place, and every place its weight.
         """
         import torch
 
-        from fewstep.export.mapped import release_after_use
+        from fewstep.export.mapped_weights import release_after_use
 
         path, weights = self.folder.home / WEIGHTS, self.tensors
         with torch.device("meta"):
             network = make()
         wanted = network.state_dict()
         for name in (*wanted, *weights):
-            theirs = self._theirs(name)
+            theirs = self._lerobot_name(name)
             if name not in weights:
                 raise UserError(f"{path} has no weight {theirs!r}, which {CONFIG} asks for", RETRAINED)
             if name not in wanted:
@@ -238,13 +238,15 @@ class NamedWeights:
         release_after_use(network)
         return network
 
-    def _theirs(self, name: str) -> str:
+    def _lerobot_name(self, name: str) -> str:
         """LeRobot's name of a weight."""
         pair = next((pair for pair in self.pairs if name.startswith(pair[1])), ("", ""))
         return pair[0] + name.removeprefix(pair[1])
 
 
-def named_weights(folder: PolicyFolder, pairs: Sequence[tuple[str, str]], unused: tuple[str, ...] = ()) -> NamedWeights:
+def rename_weights(
+    folder: PolicyFolder, pairs: Sequence[tuple[str, str]], unused: tuple[str, ...] = ()
+) -> NamedWeights:
     """The weights under the network's names. `unused` are beginnings of weights that no action depends on, or that
     other networks of the bundle take. UserError naming a weight that has no place."""
     renamed = {}
@@ -260,7 +262,7 @@ def named_weights(folder: PolicyFolder, pairs: Sequence[tuple[str, str]], unused
     return NamedWeights(folder, pairs, renamed)
 
 
-def count(weights: Iterable[str], start: str) -> int:
+def count_layers(weights: Iterable[str], start: str) -> int:
     """The number of layers of weights whose names are START.NUMBER.REST."""
     numbers = [name.removeprefix(start).partition(".")[0] for name in weights if name.startswith(start)]
     return 1 + max((int(each) for each in numbers if each.isdecimal()), default=-1)

@@ -9,27 +9,27 @@ from typing import TYPE_CHECKING, Literal
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import Spec
 from fewstep.plans.errors import UserError
-from fewstep.robots.lerobot.diffusion import one_size, size_of
+from fewstep.robots.lerobot.diffusion import common_size, parse_size
 from fewstep.robots.lerobot.language import read_language
 from fewstep.robots.lerobot.multi_task_dit import FLOW, PREDICTION
+from fewstep.robots.lerobot.normalisation import RETRAINED, WRITE_IT
 from fewstep.robots.lerobot.policy import (
     STATE,
     WEIGHTS,
     NamedWeights,
     PolicyFolder,
     Shapes,
-    count,
-    named_weights,
+    count_layers,
     read_weights,
+    rename_weights,
 )
-from fewstep.robots.lerobot.statistics import RETRAINED, WRITE_IT
 from fewstep.runtime.bundle.manifest import Condition, PromptForm, StateWords
 
 if TYPE_CHECKING:
     from torch import nn
 
     from fewstep.robots.networks.decoder import DecoderShape
-    from fewstep.robots.networks.vla import Eyes
+    from fewstep.robots.networks.vla import CameraShape
 
 SMOL, PI = "model.vlm_with_expert.", "model.paligemma_with_expert."
 SMOLVLM = "smolvlm"  # in the names of the models whose sizes of heads are known
@@ -48,13 +48,13 @@ def load_smolvla(folder: PolicyFolder) -> TorchSource:
     if SMOLVLM not in (model := config["vlm_model_name"]).lower():
         raise UserError(f"{folder.home} has the model {model!r}, and fewstep reads SmolVLM's", WRITE_IT)
     text, expert = f"{SMOL}vlm.model.text_model.", f"{SMOL}lm_expert."
-    layers, experts = count(folder.weights, f"{text}layers."), count(folder.weights, f"{expert}layers.")
+    layers, experts = count_layers(folder.weights, f"{text}layers."), count_layers(folder.weights, f"{expert}layers.")
     if not experts or layers % experts:
         raise ValueError(f"{experts} layers of the expert next to {layers}")
     every = layers // experts
-    weights = _weights(
+    weights = _rename_vla_weights(
         folder,
-        _siglip(f"{SMOL}vlm.model.vision_model."),
+        _siglip_names(f"{SMOL}vlm.model.vision_model."),
         (f"{SMOL}vlm.model.connector.modality_projection.proj.", "connector."),
         (f"{text}layers.", "language."),
         *((f"{expert}layers.{number}.", f"expert.{number * every}.") for number in range(experts)),
@@ -63,14 +63,14 @@ def load_smolvla(folder: PolicyFolder) -> TorchSource:
     )
     crosses, joins = "cross" in config["attention_mode"], int(config["self_attn_every_n_layers"])
     expert_layers = [
-        _decoder(weights, f"expert.{n}.", SMOL_HEAD, crosses and not (joins > 0 and n % joins == 0))
+        _decoder_shape(weights, f"expert.{n}.", SMOL_HEAD, crosses and not (joins > 0 and n % joins == 0))
         if n % every == 0
         else None
         for n in range(layers)
     ]
-    resize = size_of(config["resize_imgs_with_padding"])
-    size = one_size(folder.pictures) if resize is None else (resize[1], resize[0])  # LeRobot has its width first
-    return _source(weights, SMOL_HEAD, expert_layers, size, "prefix", f"{text}{EMBEDDING}")
+    resize = parse_size(config["resize_imgs_with_padding"])
+    size = common_size(folder.pictures) if resize is None else (resize[1], resize[0])  # LeRobot has its width first
+    return _make_source(weights, SMOL_HEAD, expert_layers, size, "prefix", f"{text}{EMBEDDING}")
 
 
 def load_pi(folder: PolicyFolder) -> TorchSource:
@@ -81,9 +81,9 @@ def load_pi(folder: PolicyFolder) -> TorchSource:
         raise UserError(f"{folder.home} normalises pictures, which PaliGemma takes as they are", WRITE_IT)
     whole, expert = f"{PI}paligemma.model.", f"{PI}gemma_expert."
     text = f"{whole}language_model."
-    weights = _weights(
+    weights = _rename_vla_weights(
         folder,
-        _siglip(f"{whole}vision_tower.vision_model."),
+        _siglip_names(f"{whole}vision_tower.vision_model."),
         (f"{whole}multi_modal_projector.linear.", "connector."),
         (f"{text}layers.", "language."),
         (f"{expert}model.layers.", "expert."),
@@ -93,15 +93,15 @@ def load_pi(folder: PolicyFolder) -> TorchSource:
     for name, tensor in weights.tensors.items():
         if name.endswith("norm.weight") and not name.startswith("vision."):
             weights.tensors[name] = tensor.float() + 1  # Gemma stores what its scales differ from 1 by
-    layers = range(weights.count("language."))
-    expert_layers = [_decoder(weights, f"expert.{number}.", GEMMA_HEAD, False) for number in layers]
-    size = size_of(folder.config["image_resolution"])
+    layers = range(weights.count_layers("language."))
+    expert_layers = [_decoder_shape(weights, f"expert.{number}.", GEMMA_HEAD, False) for number in layers]
+    size = parse_size(folder.config["image_resolution"])
     assert size is not None
     embedding = next(
         (each for each in (f"{text}{EMBEDDING}", f"{PI}paligemma.lm_head.weight") if each in folder.weights), EMBEDDING
     )
     place: Literal["prompt", "expert"] = "prompt" if folder.config["type"] == "pi05" else "expert"
-    return _source(weights, GEMMA_HEAD, expert_layers, size, place, embedding)
+    return _make_source(weights, GEMMA_HEAD, expert_layers, size, place, embedding)
 
 
 def _refuse(folder: PolicyFolder, fields: Iterable[str]) -> None:
@@ -113,7 +113,7 @@ def _refuse(folder: PolicyFolder, fields: Iterable[str]) -> None:
         raise UserError(f"{folder.home} has no camera, which its policy needs", "give a policy with a camera or more")
 
 
-def _siglip(theirs: str) -> list[tuple[str, str]]:
+def _siglip_names(theirs: str) -> list[tuple[str, str]]:
     """Names of the vision encoder."""
     return [
         (f"{theirs}embeddings.patch_embedding.", "vision.patch_embedding."),
@@ -123,16 +123,16 @@ def _siglip(theirs: str) -> list[tuple[str, str]]:
     ]
 
 
-def _weights(
+def _rename_vla_weights(
     folder: PolicyFolder, vision: Sequence[tuple[str, str]], *pairs: tuple[str, str], unused: tuple[str, ...]
 ) -> NamedWeights:
     """The weights, with the projections that all of these policies have."""
     mlps = [(f"model.{start}time_mlp_{end}.", f"time_mlp_{end}.") for start in ("action_", "") for end in ("in", "out")]
     projections = [(f"model.{name}_proj.", f"{name}_proj.") for name in ("state", "action_in", "action_out")]
-    return named_weights(folder, [*vision, *pairs, *mlps, *projections], unused)
+    return rename_weights(folder, [*vision, *pairs, *mlps, *projections], unused)
 
 
-def _decoder(weights: NamedWeights, start: str, head: int, crosses: bool) -> "DecoderShape":
+def _decoder_shape(weights: NamedWeights, start: str, head: int, crosses: bool) -> "DecoderShape":
     """The sizes of a layer, which its weights say but for the size of a head."""
     from fewstep.robots.networks.decoder import DecoderShape
 
@@ -144,7 +144,7 @@ def _decoder(weights: NamedWeights, start: str, head: int, crosses: bool) -> "De
     return DecoderShape(width, queries // head, keys // head, head, hidden, condition, seen if crosses else 0)
 
 
-def _source(
+def _make_source(
     weights: NamedWeights,
     head: int,
     expert_layers: Sequence["DecoderShape | None"],
@@ -152,12 +152,12 @@ def _source(
     place: Literal["prefix", "expert", "prompt"],
     embedding: str,
 ) -> TorchSource:
-    from fewstep.robots.lerobot.network import RawPolicy
+    from fewstep.robots.lerobot.network import NormalisingPolicy
     from fewstep.robots.networks.vla import ActionSpace, Experts, VisionLanguageAction
 
     folder, gemma = weights.folder, place != "prefix"
     config, pictures = folder.config, folder.pictures
-    language = _decoder(weights, "language.0.", head, False)
+    language = _decoder_shape(weights, "language.0.", head, False)
     experts = Experts(language, tuple(expert_layers), gemma)
     space = ActionSpace(
         length=int(config["chunk_size"]),
@@ -171,11 +171,11 @@ def _source(
         raise ValueError(f"min_period {space.periods[0]:g} and max_period {space.periods[1]:g}")
     if folder.action > space.width or folder.state > space.state:
         raise ValueError(f"{folder.state} and {folder.action} numbers where {space.state} and {space.width} fit")
-    eyes = _eyes(weights, size, gemma)
-    network = weights.loaded(lambda: VisionLanguageAction(eyes, experts, space))
+    eyes = _vision_shape(weights, size, gemma)
+    network = weights.load_network(lambda: VisionLanguageAction(eyes, experts, space))
     state: Shapes = {} if place == "prompt" else {STATE: (folder.state,)}
     conditions, statistics = folder.conditions(1, {"STATE": state, "VISUAL": pictures})
-    words = read_language(folder, _state_form(folder) if place == "prompt" else None)
+    words = read_language(folder, _state_prompt_form(folder) if place == "prompt" else None)
     length = words.tokens.length
     if (table := folder.weights.get(embedding)) is None:
         raise UserError(f"{folder.home / WEIGHTS} has no weight {embedding!r}", RETRAINED)
@@ -191,27 +191,27 @@ def _source(
         (*conditions, *text),
         PREDICTION,
         FLOW,
-        units=folder.units(space.width),
+        units=folder.action_units(space.width),
         policy=folder.rhythm("chunk_size", 1, folder.action),
     )
 
-    load = partial(_words, folder.home, embedding, scale)
-    companion = words.source(load, text, len(table), 4 * table.numel())
-    module = RawPolicy(network, statistics, first=len(state), cameras=len(pictures))
-    return TorchSource(module, spec, folder.name, folder.sha256, beside=companion)
+    load = partial(_load_word_embedding, folder.home, embedding, scale)
+    companion = words.make_companion(load, text, len(table), 4 * table.numel())
+    module = NormalisingPolicy(network, statistics, first=len(state), cameras=len(pictures))
+    return TorchSource(module, spec, folder.name, folder.sha256, companions=companion)
 
 
-def _words(home: Path, embedding: str, scale: float) -> "nn.Module":
+def _load_word_embedding(home: Path, embedding: str, scale: float) -> "nn.Module":
     """The table of words, read again: nothing of the policy's file stays in memory until then."""
     from fewstep.robots.networks.vla import WordEmbedding
 
     return WordEmbedding(read_weights(home)[embedding].float(), scale)
 
 
-def _eyes(weights: NamedWeights, size: tuple[int, int], centred: bool) -> "Eyes":
+def _vision_shape(weights: NamedWeights, size: tuple[int, int], centred: bool) -> "CameraShape":
     """The vision encoder's sizes, which its weights say but for the number of heads."""
     from fewstep.robots.networks.encoders import Shape
-    from fewstep.robots.networks.vla import Eyes
+    from fewstep.robots.networks.vla import CameraShape
 
     channels, _, patch, _ = weights.shape("vision.patch_embedding.weight")
     positions = math.isqrt(weights.shape("vision.position_embedding.weight")[0])
@@ -223,13 +223,13 @@ def _eyes(weights: NamedWeights, size: tuple[int, int], centred: bool) -> "Eyes"
     if any(side % (patch * merged) for side in size):
         raise ValueError(f"pictures of {list(size)} in patches of {patch}, {merged} by {merged} a token")
     cameras = tuple((height, across) for _, height, across in weights.folder.pictures.values())
-    encoder = Shape(channels, heads, weights.count("vision.layers."), hidden)
-    return Eyes(encoder, cameras, size, patch, positions, merged, centred)
+    encoder = Shape(channels, heads, weights.count_layers("vision.layers."), hidden)
+    return CameraShape(encoder, cameras, size, patch, positions, merged, centred)
 
 
-def _state_form(folder: PolicyFolder) -> PromptForm:
+def _state_prompt_form(folder: PolicyFolder) -> PromptForm:
     """pi0.5's prompt: each number of the normalised state in one of 256 bins from -1 to 1."""
-    stats = folder.observed(STATE, "STATE", (folder.state,))
+    stats = folder.observation_statistics(STATE, "STATE", (folder.state,))
     shift = tuple(
         base - centre * scale for base, centre, scale in zip(stats.base, stats.centre, stats.scale, strict=True)
     )

@@ -32,14 +32,14 @@ class DecoderShape:
     memory: int = 0
 
 
-def rotation(positions: Tensor, head: int, longest: float = WAVELENGTH) -> Rotation:
+def rotary_embedding(positions: Tensor, head: int, longest: float = WAVELENGTH) -> Rotation:
     """Cosines and sines for token positions [B, T]."""
     exponents = torch.arange(head // 2, dtype=torch.float32) * (2 / head)
     angles = positions[:, None, :, None].float() / longest**exponents
     return angles.cos(), angles.sin()
 
 
-def rotated(x: Tensor, by: Rotation) -> Tensor:
+def apply_rotary_embedding(x: Tensor, by: Rotation) -> Tensor:
     """Queries or keys [B, heads, T, head], the first half of a head against the second."""
     cos, sin = by
     first, second = x.chunk(2, dim=-1)
@@ -54,7 +54,7 @@ class RmsNorm(nn.Module):
         self.weight, self.epsilon = nn.Parameter(torch.ones(width)), epsilon
 
     def forward(self, x: Tensor, _: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        return _normed(x, self.epsilon) * self.weight, None
+        return _normalize(x, self.epsilon) * self.weight, None
 
 
 class AdaptiveRmsNorm(nn.Module):
@@ -67,17 +67,17 @@ class AdaptiveRmsNorm(nn.Module):
 
     def forward(self, x: Tensor, condition: Tensor) -> tuple[Tensor, Tensor | None]:
         scale, shift, gate = self.dense(condition)[:, None].chunk(3, dim=-1)
-        return _normed(x, self.epsilon) * (1 + scale) + shift, gate
+        return _normalize(x, self.epsilon) * (1 + scale) + shift, gate
 
 
-def norm(shape: DecoderShape, epsilon: float) -> nn.Module:
+def make_norm(shape: DecoderShape, epsilon: float) -> nn.Module:
     """The norm of a shape's layers."""
     if shape.condition:
         return AdaptiveRmsNorm(shape.width, epsilon, shape.condition)
     return RmsNorm(shape.width, epsilon)
 
 
-def _normed(x: Tensor, epsilon: float) -> Tensor:
+def _normalize(x: Tensor, epsilon: float) -> Tensor:
     return x * torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + epsilon)
 
 
@@ -94,11 +94,11 @@ class GroupedAttention(nn.Module):
         )
         self.k_proj, self.v_proj = nn.Linear(seen, keys, bias=False), nn.Linear(seen, keys, bias=False)
 
-    def keys_values(self, x: Tensor, by: Rotation) -> Memory:
+    def project_tokens(self, x: Tensor, by: Rotation) -> Memory:
         """Keys and values of tokens [B, T, width]."""
-        return rotated(self._split(self.k_proj(x)), by), self._split(self.v_proj(x))
+        return apply_rotary_embedding(self._split(self.k_proj(x)), by), self._split(self.v_proj(x))
 
-    def remembered(self, memory: Memory) -> Memory:
+    def project_memory(self, memory: Memory) -> Memory:
         """Keys and values made of other layers' keys and values."""
         keys, values = (each.transpose(1, 2).flatten(2) for each in memory)
         return self._split(self.k_proj(keys)), self._split(self.v_proj(values))
@@ -107,7 +107,7 @@ class GroupedAttention(nn.Module):
         """`unseen` [B, 1, heads / groups * T or 1, S] is added to the scores: the queries of a group follow each
         other, so that no key is repeated."""
         groups, tokens = self.shape.groups, x.shape[1]
-        queries = rotated(self._split(self.q_proj(x)), by).unflatten(1, (groups, -1)).flatten(2, 3)
+        queries = apply_rotary_embedding(self._split(self.q_proj(x)), by).unflatten(1, (groups, -1)).flatten(2, 3)
         read = F.scaled_dot_product_attention(queries, *memory, unseen)
         return self.o_proj(read.unflatten(2, (-1, tokens)).flatten(1, 2).transpose(1, 2).flatten(2))
 
@@ -138,7 +138,7 @@ class DecoderLayer(nn.Module):
     def __init__(self, shape: DecoderShape, activation: Callable[[Tensor], Tensor], epsilon: float) -> None:
         super().__init__()
         self.crosses = bool(shape.memory)
-        self.input_layernorm, self.post_attention_layernorm = (norm(shape, epsilon) for _ in range(2))
+        self.input_layernorm, self.post_attention_layernorm = (make_norm(shape, epsilon) for _ in range(2))
         self.self_attn, self.mlp = GroupedAttention(shape), GatedMlp(shape, activation)
 
     def forward(
@@ -147,9 +147,9 @@ class DecoderLayer(nn.Module):
         normed, gate = self.input_layernorm(x, condition)
         if self.crosses:
             assert memory is not None
-            seen = self.self_attn.remembered(memory)
+            seen = self.self_attn.project_memory(memory)
         else:
-            seen = self.self_attn.keys_values(normed, by)
+            seen = self.self_attn.project_tokens(normed, by)
             if memory is not None:
                 keys, values = (torch.cat(each, dim=2) for each in zip(memory, seen, strict=True))
                 seen = keys, values

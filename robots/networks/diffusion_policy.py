@@ -30,7 +30,7 @@ Weights = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Numbers:
+class VectorObservation:
     """An observation of `count` numbers."""
 
     count: int
@@ -62,7 +62,7 @@ class DiffusionPolicy(nn.Module):
     def __init__(
         self,
         model: ConditionalUnet1d | PolicyTransformer,
-        seen: Mapping[str, Numbers | Picture],
+        seen: Mapping[str, VectorObservation | Picture],
         observations: int,
         *,
         backbone: Depth = "resnet18",
@@ -74,7 +74,7 @@ class DiffusionPolicy(nn.Module):
         self.model, self.observations, self.shared = model, observations, shared
         pictures = {name: each for name, each in sorted(seen.items()) if isinstance(each, Picture)}
         self.names = (*pictures, *(name for name in sorted(seen) if name not in pictures))
-        self.normalise = nn.ModuleDict({name: _identity(seen[name]) for name in self.names})
+        self.normalise = nn.ModuleDict({name: _identity_normaliser(seen[name]) for name in self.names})
         self.transforms = nn.ModuleDict({name: _transform(each, imagenet) for name, each in pictures.items()})
         norm = resnet.group_norm if group_norm else nn.BatchNorm2d
         encoders = {name: ResNet(backbone, norm) for name in (("rgb",) if shared and pictures else pictures)}
@@ -86,11 +86,11 @@ class DiffusionPolicy(nn.Module):
             for name, value in zip(self.names, observations, strict=True)
         }
         pictures = [self.transforms[name](frames.pop(name)) for name in self.transforms]
-        features = torch.cat([*self._encoded(pictures), *frames.values()], dim=1)
+        features = torch.cat([*self._encode_pictures(pictures), *frames.values()], dim=1)
         tokens = features.unflatten(0, (-1, self.observations))
         return self.model(x, time, tokens.flatten(1) if isinstance(self.model, ConditionalUnet1d) else tokens)
 
-    def _encoded(self, pictures: list[Tensor]) -> list[Tensor]:
+    def _encode_pictures(self, pictures: list[Tensor]) -> list[Tensor]:
         encoders = list(self.obs_encoder["key_model_map"].children())
         if self.shared and pictures:
             return list(encoders[0](torch.cat(pictures)).chunk(len(pictures)))
@@ -111,13 +111,13 @@ class DiffusionPolicy(nn.Module):
             normalise.set(*_affine(weights, name))
 
 
-def units(weights: Weights, name: str = "action") -> tuple[tuple[float, ...], tuple[float, ...]]:
+def action_units(weights: Weights, name: str = "action") -> tuple[tuple[float, ...], tuple[float, ...]]:
     """(scale, shift) from model range to the units of actions."""
     scale, offset = _affine(weights, name)
     return tuple((1 / scale).tolist()), tuple((-offset / scale).tolist())
 
 
-def typical(weights: Weights, name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def typical_range(weights: Weights, name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """The least and the greatest values of an observation in the training data."""
     low, high = (weights[f"{NORMALISER}{name}.input_stats.{end}"].double().flatten() for end in ("min", "max"))
     return tuple(low.tolist()), tuple(high.tolist())
@@ -131,7 +131,7 @@ def _affine(weights: Weights, name: str) -> tuple[Tensor, Tensor]:
     return scale.double().flatten(), offset.double().flatten()
 
 
-def _identity(seen: Numbers | Picture) -> Normalise:
+def _identity_normaliser(seen: VectorObservation | Picture) -> Normalise:
     """A normaliser that changes nothing, which `load` fills."""
     count = CHANNELS if isinstance(seen, Picture) else seen.count
     return Normalise((0.0,) * count, (1.0,) * count, (0.0,) * count, picture=isinstance(seen, Picture))

@@ -88,7 +88,7 @@ class Siglip(nn.Module):
         super().__init__()
         self.patch_embedding = nn.Conv2d(3, shape.width, patch, patch)
         self.position_embedding = nn.Embedding(positions**2, shape.width)
-        rows, columns = (_places(side // patch, positions) for side in size)
+        rows, columns = (_patch_positions(side // patch, positions) for side in size)
         places = (rows[:, None] * positions + columns).flatten()
         self.register_buffer("places", places, persistent=False)
         self.layers = nn.ModuleList([EncoderLayer(shape, tanh_gelu, SIGLIP_EPSILON) for _ in range(shape.layers)])
@@ -101,7 +101,7 @@ class Siglip(nn.Module):
         return self.post_layernorm(x)
 
 
-def _places(count: int, positions: int) -> Tensor:
+def _patch_positions(count: int, positions: int) -> Tensor:
     """The trained position of each of `count` patches along a side."""
     bounds = torch.arange(1 / positions, 1.0, 1 / positions, device="cpu")
     shares = (torch.arange(count, dtype=torch.float32, device="cpu") / count).clamp(max=1 - SIGLIP_EPSILON)

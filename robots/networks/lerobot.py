@@ -39,7 +39,7 @@ class RgbEncoder(nn.Module):
         self.crop = nn.Identity() if vision.crop is None else CentreCrop(size, vision.crop)
         size = vision.crop or size
         norm = resnet.group_norm if vision.group_norm else nn.BatchNorm2d
-        self.backbone = nn.Sequential(*resnet.layers(vision.backbone, norm).values())
+        self.backbone = nn.Sequential(*resnet.make_layers(vision.backbone, norm).values())
         height, width = (-(-side // STRIDE) for side in size)
         self.pool = SpatialSoftmax(WIDTHS[-1], (height, width), vision.keypoints)
         self.out = nn.Linear(2 * vision.keypoints, 2 * vision.keypoints)
@@ -71,10 +71,10 @@ class LeRobotDiffusion(nn.Module):
     def forward(
         self, x: Tensor, time: Tensor, state: Tensor, pictures: Sequence[Tensor], environment: Tensor | None = None
     ) -> Tensor:
-        features = [state, *self._seen(pictures), *([] if environment is None else [environment])]
+        features = [state, *self._encode_cameras(pictures), *([] if environment is None else [environment])]
         return self.unet(x, time, torch.cat(features, dim=2).flatten(1))
 
-    def _seen(self, pictures: Sequence[Tensor]) -> list[Tensor]:
+    def _encode_cameras(self, pictures: Sequence[Tensor]) -> list[Tensor]:
         """Features [B, observations, n] of each camera."""
         if not pictures:
             return []

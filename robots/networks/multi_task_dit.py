@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fewstep.robots.networks.decoder import Rotation, rotated, rotation
+from fewstep.robots.networks.decoder import Rotation, apply_rotary_embedding, rotary_embedding
 from fewstep.robots.networks.encoders import ClipVision, Shape
 from fewstep.robots.networks.transformer import Attention
 from fewstep.robots.networks.unet1d import TimeFeatures
@@ -57,7 +57,7 @@ class RotaryAttention(nn.Module):
 
     def forward(self, x: Tensor, by: Rotation) -> Tensor:
         q, k, v = self.qkv_proj(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        read = F.scaled_dot_product_attention(rotated(q, by), rotated(k, by), v)
+        read = F.scaled_dot_product_attention(apply_rotary_embedding(q, by), apply_rotary_embedding(k, by), v)
         return self.out_proj(read.transpose(1, 2).flatten(2))
 
 
@@ -118,13 +118,15 @@ class MultiTaskDit(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor, state: Tensor, pictures: Sequence[Tensor], text: Tensor) -> Tensor:
         shape, observations = self.shape, state.shape[1]
-        seen = torch.cat([state, *self._views(pictures), text[:, None].expand(-1, observations, -1)], dim=2).flatten(1)
+        seen = torch.cat(
+            [state, *self._encode_cameras(pictures), text[:, None].expand(-1, observations, -1)], dim=2
+        ).flatten(1)
         timed = self.time_mlp(1 - time if self.flows else time)
         condition = torch.cat([F.silu(timed), F.silu(seen)], dim=1)  # apart: the second is made once a call
         by = (
             None
             if shape.rope is None
-            else rotation(torch.arange(shape.horizon)[None], shape.width // shape.heads, shape.rope)
+            else rotary_embedding(torch.arange(shape.horizon)[None], shape.width // shape.heads, shape.rope)
         )
         h = self.input_proj(x) + (self.pos_embedding if shape.learned else 0)
         for block in self.transformer_blocks:
@@ -132,7 +134,7 @@ class MultiTaskDit(nn.Module):
         out = self.output_proj(h)
         return -out if self.flows else out
 
-    def _views(self, pictures: Sequence[Tensor]) -> list[Tensor]:
+    def _encode_cameras(self, pictures: Sequence[Tensor]) -> list[Tensor]:
         """Features [B, observations, n] of the cameras."""
         if self.view is None:
             return []

@@ -38,7 +38,7 @@ class BasicBlock(nn.Module):
         return F.relu(h + (x if self.downsample is None else self.downsample(x)))
 
 
-def layers(depth: Depth = "resnet18", norm: Norm = nn.BatchNorm2d) -> dict[str, nn.Module]:
+def make_layers(depth: Depth = "resnet18", norm: Norm = nn.BatchNorm2d) -> dict[str, nn.Module]:
     """The network's layers in order, by torchvision's names: images [B, 3, H, W] to features [B, 512, H/32, W/32]."""
     made: dict[str, nn.Module] = {
         "conv1": nn.Conv2d(3, WIDTHS[0], 7, stride=2, padding=3, bias=False),
@@ -61,7 +61,7 @@ class ResNet(nn.Module):
 
     def __init__(self, depth: Depth = "resnet18", norm: Norm = nn.BatchNorm2d) -> None:
         super().__init__()
-        for name, layer in layers(depth, norm).items():
+        for name, layer in make_layers(depth, norm).items():
             self.add_module(name, layer)
 
     def forward(self, x: Tensor) -> Tensor:

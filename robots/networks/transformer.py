@@ -123,9 +123,9 @@ class PolicyTransformer(nn.Module):
             self.encoder = Layers(condition_layers, width, heads) if condition_layers else simple
             self.decoder = Layers(layers, width, heads, reads_memory=True)
         at = torch.arange(max(tokens, seen))
-        self.register_buffer("mask", _additive(at[:tokens, None] >= at[None, :tokens]) if is_causal else None)
+        self.register_buffer("mask", _additive_mask(at[:tokens, None] >= at[None, :tokens]) if is_causal else None)
         sees = at[:tokens, None] >= at[None, :seen] - 1  # the first token of the condition is the timestep
-        self.register_buffer("memory_mask", _additive(sees) if is_causal and observations else None)
+        self.register_buffer("memory_mask", _additive_mask(sees) if is_causal and observations else None)
         self.ln_f = nn.LayerNorm(width)
         self.head = nn.Linear(width, actions)
 
@@ -141,6 +141,6 @@ class PolicyTransformer(nn.Module):
         return self.head(self.ln_f(h))
 
 
-def _additive(sees: Tensor) -> Tensor:
+def _additive_mask(sees: Tensor) -> Tensor:
     """0 where one token sees another, minus infinity elsewhere."""
     return torch.zeros(sees.shape).masked_fill(~sees, float("-inf"))

@@ -21,7 +21,7 @@ class Resize(nn.Module):
 
     def __init__(self, before: Size, after: Size, *, antialias: bool = True) -> None:
         super().__init__()
-        rows, columns = (_weights(*sides, antialias) for sides in zip(before, after, strict=True))
+        rows, columns = (_resize_matrix(*sides, antialias) for sides in zip(before, after, strict=True))
         self.register_buffer("rows", rows, persistent=False)
         self.register_buffer("columns", columns.T.contiguous(), persistent=False)
 
@@ -29,7 +29,7 @@ class Resize(nn.Module):
         return self.rows @ x @ self.columns
 
 
-def _weights(before: int, after: int, antialias: bool) -> Tensor:
+def _resize_matrix(before: int, after: int, antialias: bool) -> Tensor:
     """[after, before]: how much each old pixel counts in each new one."""
     unit = torch.eye(before, device="cpu")[None, None]  # also where weights are on no device yet
     how: dict[str, Any] = {"mode": "bilinear", "antialias": antialias, "align_corners": False}

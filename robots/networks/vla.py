@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fewstep.robots.networks.decoder import DecoderLayer, DecoderShape, Memory, norm, rotation
+from fewstep.robots.networks.decoder import DecoderLayer, DecoderShape, Memory, make_norm, rotary_embedding
 from fewstep.robots.networks.encoders import HIDDEN, Shape, Siglip, tanh_gelu
 from fewstep.robots.networks.vision import Letterbox, Size
 
@@ -22,7 +22,7 @@ Place = Literal["prefix", "expert", "prompt"]
 
 
 @dataclass(frozen=True)
-class Eyes:
+class CameraShape:
     """Cameras of these sizes, their pictures letterboxed to one size, in patches; `merged` patches along each side
     become one token."""
 
@@ -68,7 +68,7 @@ class VisionLanguageAction(nn.Module):
     [B, 1, n] unless the prompt has it, pictures [B, 1, 3, H, W] in [0, 1], embedded words [B, words, language width],
     and their mask [B, words]."""
 
-    def __init__(self, eyes: Eyes, experts: Experts, space: ActionSpace) -> None:
+    def __init__(self, eyes: CameraShape, experts: Experts, space: ActionSpace) -> None:
         super().__init__()
         self.eyes, self.space = eyes, space
         language, gemma = experts.language, experts.gemma
@@ -83,7 +83,7 @@ class VisionLanguageAction(nn.Module):
         self.expert = nn.ModuleList(
             [nn.Identity() if shape is None else DecoderLayer(shape, activation, epsilon) for shape in experts.expert]
         )
-        self.norm = norm(first, epsilon)
+        self.norm = make_norm(first, epsilon)
         if space.place != "prompt":
             self.state_proj = nn.Linear(space.state, language.width if space.place == "prefix" else width)
         self.action_in_proj, self.action_out_proj = nn.Linear(space.width, width), nn.Linear(width, space.width)
@@ -95,26 +95,28 @@ class VisionLanguageAction(nn.Module):
     def forward(self, x: Tensor, time: Tensor, *observed: Tensor | Sequence[Tensor]) -> Tensor:
         *state, pictures, words, mask = observed
         assert isinstance(words, Tensor) and isinstance(mask, Tensor) and not isinstance(pictures, Tensor)
-        state_token = self._state(state[0]) if state and isinstance(state[0], Tensor) else None
-        memory, shown = self._prefix(pictures, words, mask, state_token if self.space.place == "prefix" else None)
+        state_token = self._project_state(state[0]) if state and isinstance(state[0], Tensor) else None
+        memory, shown = self._encode_prefix(
+            pictures, words, mask, state_token if self.space.place == "prefix" else None
+        )
         unseen, count = (1 - shown)[:, None, None] * HIDDEN, shown.sum(dim=1, keepdim=True)
         if state_token is not None and self.space.place == "expert":  # it sees no action: once a call is enough
-            unseen, by = F.pad(unseen, (0, 1)), rotation(count, self.head)
+            unseen, by = F.pad(unseen, (0, 1)), rotary_embedding(count, self.head)
             for number, layer in enumerate(self.expert):
                 state_token, memory[number] = layer(state_token, by, unseen, memory[number])
             count = count + 1
-        return self._velocity(x, time, memory, unseen, count)
+        return self._predict_velocity(x, time, memory, unseen, count)
 
-    def _prefix(
+    def _encode_prefix(
         self, pictures: Sequence[Tensor], words: Tensor, mask: Tensor, state: Tensor | None
     ) -> tuple[list[Memory], Tensor]:
         """The memory of each layer, and which of its tokens are no padding, float [B, S]."""
-        seen = self._pictures(pictures)
+        seen = self._encode_pictures(pictures)
         tokens, shown = [seen, words], [torch.ones_like(seen[..., 0]), mask.float()]
         if state is not None:
             tokens, shown = [*tokens, state], [*shown, torch.ones_like(state[..., 0])]
         h, known = torch.cat(tokens, dim=1), torch.cat(shown, dim=1)
-        by, unseen = rotation(known.cumsum(dim=1) - 1, self.head), (1 - known)[:, None, None] * HIDDEN
+        by, unseen = rotary_embedding(known.cumsum(dim=1) - 1, self.head), (1 - known)[:, None, None] * HIDDEN
         if state is not None:  # pictures and words do not see it
             length = h.shape[1]
             hidden = torch.zeros(length, length)
@@ -126,7 +128,7 @@ class VisionLanguageAction(nn.Module):
             memory.append(own)
         return memory, known
 
-    def _pictures(self, pictures: Sequence[Tensor]) -> Tensor:
+    def _encode_pictures(self, pictures: Sequence[Tensor]) -> Tensor:
         """Tokens [B, cameras * n, language width] of all cameras, one after the other."""
         boxed = [box(each[:, -1]) for box, each in zip(self.letterboxes, pictures, strict=True)]
         tokens = self.vision(torch.stack(boxed, dim=1).flatten(0, 1) * 2 - 1)
@@ -135,13 +137,13 @@ class VisionLanguageAction(nn.Module):
         tokens = tokens.unflatten(1, (rows, merged, columns, merged)).transpose(2, 3).flatten(3).flatten(1, 2)
         return (self.connector(tokens) * self.scale).unflatten(0, (-1, len(boxed))).flatten(1, 2)
 
-    def _state(self, state: Tensor) -> Tensor:
+    def _project_state(self, state: Tensor) -> Tensor:
         last = state[:, -1:]
         return self.state_proj(F.pad(last, (0, self.space.state - last.shape[-1])))
 
-    def _velocity(self, x: Tensor, time: Tensor, memory: list[Memory], unseen: Tensor, count: Tensor) -> Tensor:
+    def _predict_velocity(self, x: Tensor, time: Tensor, memory: list[Memory], unseen: Tensor, count: Tensor) -> Tensor:
         """The expert, which reads the memory."""
-        h, features, condition = self.action_in_proj(x), self._time(time), None
+        h, features, condition = self.action_in_proj(x), self._time_features(time), None
         if self.adapts:
             condition = F.silu(self.time_mlp_out(F.silu(self.time_mlp_in(features))))
         else:
@@ -153,14 +155,14 @@ class VisionLanguageAction(nn.Module):
         if self.space.causal:
             later = torch.full((length, length), HIDDEN).triu(1)
             joint = joint + F.pad(later, (seen, 0)).repeat(self.shared, 1)
-        by, crossing = rotation(count + at, self.head), rotation(at, self.head)
+        by, crossing = rotary_embedding(count + at, self.head), rotary_embedding(at, self.head)
         for layer, own in zip(self.expert, memory, strict=True):
             if isinstance(layer, DecoderLayer):
                 place = (crossing, unseen) if layer.crosses else (by, joint)
                 h, _ = layer(h, *place, own, condition)
         return self.action_out_proj(self.norm(h, condition)[0])
 
-    def _time(self, time: Tensor) -> Tensor:
+    def _time_features(self, time: Tensor) -> Tensor:
         """Sines and cosines [B, expert width] of time, periods spaced geometrically.
 
         The shortest period passes hundreds of times. Whole turns are taken off in exact float32 products, so that no

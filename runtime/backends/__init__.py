@@ -42,7 +42,7 @@ def graph_names(name: str, body: Body) -> dict[str, StepGraph]:
     return {name: body.graph} | {f"{name}/{number}": graph for number, graph in enumerate(body.graphs[:-1])}
 
 
-def graph_of(bundle: Bundle, name: str) -> GraphEntry:
+def find_graph(bundle: Bundle, name: str) -> GraphEntry:
     """The graph of this name of a body (`graph_names`), or one that runs ahead."""
     if name not in AHEAD:
         body, _, number = name.partition("/")

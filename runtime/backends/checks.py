@@ -13,7 +13,7 @@ from fewstep.runtime.bundle.manifest import GraphEntry
 NOT_INSTALLED = "cannot be imported"
 
 
-def imported(module: str, label: str, install: str) -> Any:
+def import_package(module: str, label: str, install: str) -> Any:
     """A package that a backend needs. UserError, saying what lacks it and how to get it, if it cannot be imported."""
     try:
         return importlib.import_module(module)
@@ -35,15 +35,17 @@ def check_names(graph: GraphEntry, feeds: Arrays) -> None:
     """UserError for a call that lacks an input of a graph, or has another."""
     names = {tensor.name for tensor in graph.inputs}
     if feeds.keys() != names:
-        raise UserError(f"{graph.file} has other inputs than {shapes(feeds)}", f"give {', '.join(sorted(names))}")
+        raise UserError(
+            f"{graph.file} has other inputs than {describe_shapes(feeds)}", f"give {', '.join(sorted(names))}"
+        )
 
 
-def failed(graph: str, feeds: Arrays, reason: str) -> UserError:
+def call_error(graph: str, feeds: Arrays, reason: str) -> UserError:
     """A call that an engine refused, in its words."""
-    return UserError(f"{graph} failed on inputs {shapes(feeds)}: {reason}", "check their shapes and types")
+    return UserError(f"{graph} failed on inputs {describe_shapes(feeds)}: {reason}", "check their shapes and types")
 
 
-def shapes(feeds: Arrays) -> str:
+def describe_shapes(feeds: Arrays) -> str:
     return ", ".join(f"{name} {list(value.shape)}" for name, value in feeds.items())
 
 

@@ -19,7 +19,7 @@ INSTALL = "pip install 'cuda-bindings==12.*', or 13.*: the major version of the 
 SEE_DRIVER = "check that `nvidia-smi` lists the GPU, and that its driver is as new as CUDA"
 
 
-def api() -> Any:
+def cuda_module() -> Any:
     """The module `cuda.bindings.runtime`. UserError if it isn't installed."""
     try:
         return importlib.import_module("cuda.bindings.runtime")
@@ -29,7 +29,7 @@ def api() -> Any:
 
 def call(function: str, *arguments: Any) -> Any:
     """Call a function of the CUDA runtime. Returns its results without the error code. UserError in CUDA's words."""
-    cuda = api()
+    cuda = cuda_module()
     try:
         code, *results = getattr(cuda, function)(*arguments)
     except RuntimeError as error:  # cuda.bindings found no library to call
@@ -42,7 +42,7 @@ def call(function: str, *arguments: Any) -> Any:
     return results[0] if results else None
 
 
-def use(device: int) -> None:
+def set_device(device: int) -> None:
     """Make a device the one of this thread."""
     call("cudaSetDevice", device)
 
@@ -52,7 +52,7 @@ def describe(device: int) -> tuple[str, int]:
     count = call("cudaGetDeviceCount")
     if not 0 <= device < count:
         raise UserError(f"there is no GPU number {device}, only {count}", "give device=0")
-    attribute = api().cudaDeviceAttr
+    attribute = cuda_module().cudaDeviceAttr
     major, minor, multiprocessors = (
         int(call("cudaDeviceGetAttribute", each, device))
         for each in (
@@ -68,8 +68,8 @@ class CudaStream:
     """A stream of its own: its work runs in order, at the same time as other streams'."""
 
     def __init__(self) -> None:
-        self.handle = call("cudaStreamCreateWithFlags", api().cudaStreamNonBlocking)
-        weakref.finalize(self, quietly, "cudaStreamDestroy", self.handle).atexit = False
+        self.handle = call("cudaStreamCreateWithFlags", cuda_module().cudaStreamNonBlocking)
+        weakref.finalize(self, release, "cudaStreamDestroy", self.handle).atexit = False
 
     def __int__(self) -> int:
         return int(self.handle)
@@ -88,9 +88,9 @@ class Memory:
     def __init__(self, size: int) -> None:
         size = max(size, 1)
         self.address = int(call("cudaMalloc", size))
-        weakref.finalize(self, quietly, "cudaFree", self.address).atexit = False
+        weakref.finalize(self, release, "cudaFree", self.address).atexit = False
         self._host_address = int(call("cudaHostAlloc", size, 0))
-        weakref.finalize(self, quietly, "cudaFreeHost", self._host_address).atexit = False
+        weakref.finalize(self, release, "cudaFreeHost", self._host_address).atexit = False
         self._host: NDArray[np.uint8] = np.ctypeslib.as_array((ctypes.c_ubyte * size).from_address(self._host_address))
 
     def view(self, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -99,18 +99,18 @@ class Memory:
         tensor: NDArray[Any] = self._host[offset : offset + size].view(dtype)
         return tensor.reshape(shape)
 
-    def send(self, size: int, stream: CudaStream) -> None:
+    def copy_to_device(self, size: int, stream: CudaStream) -> None:
         """Copy the first `size` bytes to the device."""
-        kind = api().cudaMemcpyKind.cudaMemcpyHostToDevice
+        kind = cuda_module().cudaMemcpyKind.cudaMemcpyHostToDevice
         call("cudaMemcpyAsync", self.address, self._host_address, size, kind, stream.handle)
 
-    def ask(self, size: int, stream: CudaStream) -> None:
+    def copy_to_host(self, size: int, stream: CudaStream) -> None:
         """Copy the first `size` bytes to the host."""
-        kind = api().cudaMemcpyKind.cudaMemcpyDeviceToHost
+        kind = cuda_module().cudaMemcpyKind.cudaMemcpyDeviceToHost
         call("cudaMemcpyAsync", self._host_address, self.address, size, kind, stream.handle)
 
 
-def quietly(function: str, handle: Any) -> None:
+def release(function: str, handle: Any) -> None:
     """Give a resource back. An error means that the device lost it already."""
     with suppress(Exception):
         call(function, handle)

@@ -4,7 +4,7 @@ import weakref
 from collections.abc import Callable
 
 from fewstep.plans.errors import UserError
-from fewstep.runtime.backends.cuda import CudaStream, api, call, quietly
+from fewstep.runtime.backends.cuda import CudaStream, call, cuda_module, release
 
 
 class Recording:
@@ -12,17 +12,21 @@ class Recording:
 
     def __init__(self, stream: CudaStream, work: Callable[[], bool]) -> None:
         """Record a call of `work` on the stream. UserError if a part of it cannot be recorded."""
-        call("cudaStreamBeginCapture", stream.handle, api().cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal)
+        call(
+            "cudaStreamBeginCapture",
+            stream.handle,
+            cuda_module().cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal,
+        )
         try:
             done = work()
         finally:
             graph = call("cudaStreamEndCapture", stream.handle)  # always: the stream is of no use before
         if not done:
-            quietly("cudaGraphDestroy", graph)
+            release("cudaGraphDestroy", graph)
             raise UserError("a CUDA graph of the call cannot be recorded", "give cuda_graph=False")
         self._stream = stream
         self._launchable = call("cudaGraphInstantiate", graph, 0)
-        weakref.finalize(self, quietly, "cudaGraphExecDestroy", self._launchable).atexit = False
+        weakref.finalize(self, release, "cudaGraphExecDestroy", self._launchable).atexit = False
         call("cudaGraphDestroy", graph)
 
     def launch(self) -> None:

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.plans.errors import UserError, first_line
-from fewstep.runtime.backends import Arrays, LoadedGraph, graph_of
-from fewstep.runtime.backends.checks import check_threads, failed, imported, path_text
-from fewstep.runtime.backends.interface import check_ports
+from fewstep.runtime.backends import Arrays, LoadedGraph, find_graph
+from fewstep.runtime.backends.checks import call_error, check_threads, import_package, path_text
+from fewstep.runtime.backends.port_checks import check_ports
 from fewstep.runtime.bundle.manifest import GraphEntry
-from fewstep.runtime.bundle.platforms import ONNXRUNTIME, body_name, cpu_kind, preferred
+from fewstep.runtime.bundle.platforms import ONNXRUNTIME, body_name, cpu_kind, rank_platforms
 from fewstep.runtime.bundle.reading import Bundle
 
 FATAL_ONLY = 4  # of the log levels 0 (verbose) to 4: a failure is raised, and stands in one place
@@ -46,11 +46,11 @@ class OnnxRuntime:
 
         cpu = cpu_kind(platform.machine())
         saturating = cpu == "x86" and EXACT.isdisjoint(this_cpu().int8_instructions)
-        int8 = tuple(body_name("int8", each.name) for each in preferred(ONNXRUNTIME, cpu, saturating))
+        int8 = tuple(body_name("int8", each.name) for each in rank_platforms(ONNXRUNTIME, cpu, saturating))
         return MappingProxyType({"float32": (body_name("float32"),), "int8": int8})
 
     def load(self, bundle: Bundle, name: str) -> LoadedGraph:
-        return self.load_graph(bundle, graph_of(bundle, name))
+        return self.load_graph(bundle, find_graph(bundle, name))
 
     def load_graph(self, bundle: Bundle, graph: GraphEntry) -> "Session":
         """Any graph of a bundle, once it is what the manifest says."""
@@ -60,7 +60,7 @@ class OnnxRuntime:
 
     def open(self, graph: Path, has_own_weights: bool = False) -> "Session":
         """Any graph from its file, which the caller has checked. The weights of a large one lie in other files."""
-        onnxruntime = imported("onnxruntime", "no inference engine: onnxruntime", "pip install 'fewstep[cpu]'")
+        onnxruntime = import_package("onnxruntime", "no inference engine: onnxruntime", "pip install 'fewstep[cpu]'")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
@@ -97,5 +97,5 @@ class Session:
         try:
             values = self.session.run(self.outputs, feeds, options)
         except Exception as error:
-            raise failed(self.graph, feeds, first_line(error)) from error
+            raise call_error(self.graph, feeds, first_line(error)) from error
         return dict(zip(self.outputs, values, strict=True))

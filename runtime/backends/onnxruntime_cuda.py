@@ -15,11 +15,11 @@ from types import MappingProxyType
 from typing import Any
 
 from fewstep.plans.errors import UserError, first_line
-from fewstep.runtime.backends import AHEAD, LoadedGraph, graph_of
-from fewstep.runtime.backends.checks import imported, path_text
-from fewstep.runtime.backends.interface import check_ports
+from fewstep.runtime.backends import AHEAD, LoadedGraph, find_graph
+from fewstep.runtime.backends.checks import import_package, path_text
 from fewstep.runtime.backends.onnxruntime import FATAL_ONLY, Session
-from fewstep.runtime.backends.onnxruntime_cuda_graph import Replayed
+from fewstep.runtime.backends.onnxruntime_cuda_graph import CudaGraphSession
+from fewstep.runtime.backends.port_checks import check_ports
 from fewstep.runtime.bundle.reading import Bundle
 
 LOG = logging.getLogger("fewstep")
@@ -39,9 +39,9 @@ class OnnxRuntimeCuda:
         return BODIES
 
     def load(self, bundle: Bundle, name: str) -> LoadedGraph:
-        graph = graph_of(bundle, name)
+        graph = find_graph(bundle, name)
         file = bundle.graph(graph)
-        onnxruntime = imported("onnxruntime", "no inference engine: onnxruntime", "pip install 'fewstep[gpu]'")
+        onnxruntime = import_package("onnxruntime", "no inference engine: onnxruntime", "pip install 'fewstep[gpu]'")
         if PROVIDER not in onnxruntime.get_available_providers():
             raise UserError(
                 f"onnxruntime {onnxruntime.__version__} was built without {PROVIDER}",
@@ -49,7 +49,7 @@ class OnnxRuntimeCuda:
             )
         _find_libraries(onnxruntime)
 
-        def opened(cuda_graph: bool = False) -> Session:
+        def open_graph(cuda_graph: bool = False) -> Session:
             session = open_session(onnxruntime, file, (PROVIDER, provider_settings(self.device, cuda_graph)))
             onnxruntime.set_default_logger_severity(FATAL_ONLY)  # cuDNN's attempts are errors to its default logger
             check_ports(bundle, graph, session.get_inputs, session.get_outputs)
@@ -57,13 +57,13 @@ class OnnxRuntimeCuda:
             return Session(file.name, session, outputs, takes_optional=False)  # of LoRA files, which no GPU has run
 
         if name in AHEAD:  # it runs once a plan
-            return opened()
+            return open_graph()
         try:
-            session = opened(cuda_graph=True)
+            session = open_graph(cuda_graph=True)
         except UserError as error:  # such as operations that the provider leaves to the CPU
             LOG.info("%s runs without a CUDA graph: %s", file.name, error.what)
-            return opened()
-        return Replayed(onnxruntime, session, opened, ("cuda", self.device))
+            return open_graph()
+        return CudaGraphSession(onnxruntime, session, open_graph, ("cuda", self.device))
 
 
 def provider_settings(device: int, cuda_graph: bool = False) -> dict[str, str]:

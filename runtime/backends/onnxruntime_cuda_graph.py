@@ -46,7 +46,7 @@ class ArrayBlock:
             bind(name, *device, dtype, shape, self.memory.data_ptr() + first)
 
 
-def block(onnxruntime: Any, arrays: Arrays, device: tuple[str, int]) -> ArrayBlock:
+def allocate_block(onnxruntime: Any, arrays: Arrays, device: tuple[str, int]) -> ArrayBlock:
     """Memory for arrays of these types and shapes. It holds zeros."""
     places, end = {}, 0
     for name, array in arrays.items():
@@ -69,7 +69,7 @@ class DeviceTensors:
     run: Callable[[], None]
 
 
-class Replayed:
+class CudaGraphSession:
     """A session whose calls are replayed as CUDA graphs, one call at a time: a graph has one memory.
 
     The first call of some shapes runs kernel by kernel, so that shapes that come once take no memory. The second is
@@ -93,25 +93,25 @@ class Replayed:
         shapes = tuple(feeds[name].shape for name in sorted(feeds))
         with self._lock:
             if shapes not in self._bound:
-                values = self._once(feeds)
+                values = self._run_once(feeds)
                 if len(self._bound) < self._room:
                     self._bound[shapes] = None
                 return values
             try:
-                return self._replayed(shapes, feeds)
+                return self._replay(shapes, feeds)
             except Exception as error:  # its exceptions share no base class but Exception
                 LOG.warning("%s runs without a CUDA graph: %s", self._graph, first_line(error))
             self._bound.clear()
             self._room, self._session = 0, None  # its memory goes before another session asks for as much
-            return self._once(feeds)
+            return self._run_once(feeds)
 
-    def _once(self, feeds: Arrays) -> dict[str, NDArray[np.float32]]:
+    def _run_once(self, feeds: Arrays) -> dict[str, NDArray[np.float32]]:
         """A call that nothing records."""
         if self._session is None:
             self._session = self._plain()
         return self._session(feeds, self._options(NONE))
 
-    def _replayed(self, shapes: Shapes, feeds: Arrays) -> dict[str, NDArray[np.float32]]:
+    def _replay(self, shapes: Shapes, feeds: Arrays) -> dict[str, NDArray[np.float32]]:
         bound = self._bound[shapes]
         if bound is None:
             bound = self._bound[shapes] = self._bind(feeds, 1 + list(self._bound).index(shapes))
@@ -123,7 +123,9 @@ class Replayed:
 
     def _bind(self, feeds: Arrays, number: int) -> DeviceTensors:
         """Memory for these inputs, and for the outputs of one more call of them."""
-        inputs, outputs = (block(self._onnxruntime, arrays, self._device) for arrays in (feeds, self._once(feeds)))
+        inputs, outputs = (
+            allocate_block(self._onnxruntime, arrays, self._device) for arrays in (feeds, self._run_once(feeds))
+        )
         assert self._session is not None, "it records"
         binding = self._session.session.io_binding()
         inputs.bind(binding.bind_input, self._device)

@@ -20,20 +20,20 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.plans.arguments import check_whole
+from fewstep.plans.argument_checks import check_integer
 from fewstep.plans.errors import UserError
-from fewstep.runtime.backends import AHEAD, Arrays, LoadedGraph, graph_of
-from fewstep.runtime.backends.by_size import BySize
-from fewstep.runtime.backends.checks import check_names, check_threads, failed, imported, path_text
-from fewstep.runtime.backends.interface import Port, check_ports
-from fewstep.runtime.backends.lanes import Lanes
+from fewstep.runtime.backends import AHEAD, Arrays, LoadedGraph, find_graph
+from fewstep.runtime.backends.checks import call_error, check_names, check_threads, import_package, path_text
 from fewstep.runtime.backends.openvino_agreement import check
-from fewstep.runtime.backends.openvino_dft import fourier
+from fewstep.runtime.backends.openvino_dft import dft_extension
+from fewstep.runtime.backends.port_checks import Port, check_ports
+from fewstep.runtime.backends.resource_pool import ResourcePool
+from fewstep.runtime.backends.shape_cache import ShapeCache
 from fewstep.runtime.bundle.manifest import GraphEntry, TensorEntry
 from fewstep.runtime.bundle.platforms import OPENVINO, OPENVINO_BF16, body_name
 from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.kinds.sizes import Dimension, default_sizes, resolve_dimension
 from fewstep.runtime.machine import cache
-from fewstep.runtime.sizes import Dimension, defaults, dimension
 
 FloatType = Literal["f32", "bf16"]
 
@@ -70,8 +70,8 @@ class OpenVino:
 
     def __post_init__(self) -> None:
         check_threads(self.threads)
-        check_whole("contexts", self.contexts, 1)
-        check_whole("batch", self.batch, 1)
+        check_integer("contexts", self.contexts, 1)
+        check_integer("batch", self.batch, 1)
 
     @property
     def bodies(self) -> Mapping[str, tuple[str, ...]]:
@@ -84,11 +84,11 @@ class OpenVino:
         exact = replace(self, float_type="f32")
         opened = called_once(partial(self.open, bundle, name))
 
-        def in_float(judged: str) -> LoadedGraph:
+        def load_float(judged: str) -> LoadedGraph:
             """What is loaded is not compiled a second time, and what is not leaves memory once it is compared."""
             return opened() if judged == name and self == exact else exact.open(bundle, judged)
 
-        check(self, bundle, name, in_float)
+        check(self, bundle, name, load_float)
         return opened()
 
     def check(self, bundle: Bundle) -> None:
@@ -103,31 +103,35 @@ class OpenVino:
 
     def open(self, bundle: Bundle, name: str) -> LoadedGraph:
         """The network, whatever it computes."""
-        graph = graph_of(bundle, name)
+        graph = find_graph(bundle, name)
         file = bundle.graph(graph)
         core = self.core()
-        model = read(core, file)
+        model = read_model(core, file)
         inputs, outputs = partial(_ports, model.inputs, graph.inputs), partial(_ports, model.outputs, graph.outputs)
         check_ports(bundle, graph, inputs, outputs)
 
-        def compiled(sizes: Mapping[str, int] | None) -> LoadedGraph:
-            fixed, kind = None, _wrapped
+        def compile_for(sizes: Mapping[str, int] | None) -> LoadedGraph:
+            fixed, kind = None, _dynamic_shape_call
             if sizes is not None:
-                fixed = {each.name: [dimension(size, sizes) for size in each.shape] for each in graph.inputs}
-                kind = _fixed
+                fixed = {each.name: [resolve_dimension(size, sizes) for size in each.shape] for each in graph.inputs}
+                kind = _static_shape_call
             made = self.compile(core, model, graph.file, fixed)
-            return _Requests(graph, Lanes([kind(made.create_infer_request(), graph) for _ in range(self.contexts)]))
+            return _Requests(
+                graph, ResourcePool([kind(made.create_infer_request(), graph) for _ in range(self.contexts)])
+            )
 
         if name in AHEAD:  # it is called once a sample, with any number of rows
-            return compiled(None)
-        network = BySize(graph, compiled)
-        network.at({"batch": self.batch, **defaults(bundle.manifest.x_shape, bundle.manifest.sizes)})  # fails now
+            return compile_for(None)
+        network = ShapeCache(graph, compile_for)
+        network.graph_for_sizes(
+            {"batch": self.batch, **default_sizes(bundle.manifest.x_shape, bundle.manifest.sizes)}
+        )  # fails now
         return network
 
     def core(self) -> Any:
         """An `openvino.Core` that has the device. UserError if it is not installed, or there is no such device."""
-        core = module().Core()
-        core.add_extension(fourier())
+        core = import_openvino().Core()
+        core.add_extension(dft_extension())
         try:
             core.get_property(self.device, "FULL_DEVICE_NAME")
         except Exception as error:  # its errors share no base class but Exception
@@ -169,7 +173,7 @@ class _Requests:
     """A compiled graph; each of its requests serves one call at a time."""
 
     graph: GraphEntry
-    lanes: Lanes[LoadedGraph]
+    lanes: ResourcePool[LoadedGraph]
 
     def __call__(self, feeds: Arrays) -> dict[str, NDArray[np.float32]]:
         check_names(self.graph, feeds)  # OpenVINO would go on with what an input held in the last call
@@ -177,10 +181,10 @@ class _Requests:
             try:
                 return call(feeds)
             except Exception as error:
-                raise failed(self.graph.file, feeds, last_line(error)) from error
+                raise call_error(self.graph.file, feeds, last_line(error)) from error
 
 
-def _fixed(request: Any, graph: GraphEntry) -> LoadedGraph:
+def _static_shape_call(request: Any, graph: GraphEntry) -> LoadedGraph:
     """A call of fixed shapes. Arrays go into a request's memory, since OpenVINO takes 45 us to wrap each one."""
     memory = {tensor.name: request.get_tensor(tensor.name).data for tensor in (*graph.inputs, *graph.outputs)}
 
@@ -197,7 +201,7 @@ def _fixed(request: Any, graph: GraphEntry) -> LoadedGraph:
     return call
 
 
-def _wrapped(request: Any, graph: GraphEntry) -> LoadedGraph:
+def _dynamic_shape_call(request: Any, graph: GraphEntry) -> LoadedGraph:
     """A call of any shapes: OpenVINO reads the arrays where they are, and copies its results."""
 
     def call(feeds: Arrays) -> dict[str, NDArray[np.float32]]:
@@ -227,17 +231,17 @@ def _port(port: Any, named: Sequence[Dimension]) -> Port:
     return Port(port.get_any_name(), TYPES.get(kind, kind), shape)
 
 
-def module() -> Any:
+def import_openvino() -> Any:
     """The package. UserError if it cannot be imported."""
-    return imported("openvino", "openvino", "pip install 'fewstep[openvino]'")
+    return import_package("openvino", "openvino", "pip install 'fewstep[openvino]'")
 
 
 def version() -> str:
     """Its version, without the build's number."""
-    return str(module().__version__).partition("-")[0]
+    return str(import_openvino().__version__).partition("-")[0]
 
 
-def read(core: Any, file: Path) -> Any:
+def read_model(core: Any, file: Path) -> Any:
     """A graph as an `openvino.Model`, its batch left open."""
     path = path_text(file)
     try:

@@ -17,12 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.plans.errors import UserError
-from fewstep.runtime.backends import AHEAD, Arrays, LoadedGraph, graph_of
+from fewstep.runtime.backends import AHEAD, Arrays, LoadedGraph, find_graph
 from fewstep.runtime.bundle.manifest import GraphEntry, TensorEntry
 from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.kinds.sizes import default_sizes, resolve_dimension
 from fewstep.runtime.machine import cache
 from fewstep.runtime.machine.cpu import this_cpu
-from fewstep.runtime.sizes import defaults, dimension
 
 if TYPE_CHECKING:
     from fewstep.runtime.backends.openvino import OpenVino
@@ -49,12 +49,12 @@ def check(engine: "OpenVino", bundle: Bundle, name: str, open: Callable[[str], L
     """
     is_float = name in AHEAD or bundle.body(name.partition("/")[0]).precision == FLOAT
     judged = FLOAT if not is_float and FLOAT in bundle.manifest.bodies else name
-    graph = graph_of(bundle, judged)
+    graph = find_graph(bundle, judged)
     key = _key(engine, bundle, graph)
     if cache.read("agreement", key) is not None:
         return
-    wrong = computed_wrong(bundle.graph(graph))
-    difference = _difference(engine, bundle, judged, open) if is_float or judged == FLOAT else None
+    wrong = miscomputed_operations(bundle.graph(graph))
+    difference = _measure_difference(engine, bundle, judged, open) if is_float or judged == FLOAT else None
     if difference is None:
         if wrong:
             raise UserError(
@@ -73,35 +73,37 @@ def check(engine: "OpenVino", bundle: Bundle, name: str, open: Callable[[str], L
         )
 
 
-def computed_wrong(file: Path) -> str:
+def miscomputed_operations(file: Path) -> str:
     """The operations in a graph's file that OpenVINO is known to compute wrong, in words."""
     with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
         flags = [flag for flag, written in WRONG.items() if data.find(written) >= 0]
     return f"Resize with {' and '.join(flags)}" if flags else ""
 
 
-def _difference(engine: "OpenVino", bundle: Bundle, name: str, open: Callable[[str], LoadedGraph]) -> float | None:
+def _measure_difference(
+    engine: "OpenVino", bundle: Bundle, name: str, open: Callable[[str], LoadedGraph]
+) -> float | None:
     """The largest difference from onnxruntime over the largest output, of the nearer call. None where onnxruntime is
     missing, cannot load the graph, or gives an output that is not finite."""
-    graph = graph_of(bundle, name)
-    sizes = {"batch": engine.batch, **defaults(bundle.manifest.x_shape, bundle.manifest.sizes)}
-    calls = [drawn(graph, sizes, seed) for seed in range(CALLS)]
+    graph = find_graph(bundle, name)
+    sizes = {"batch": engine.batch, **default_sizes(bundle.manifest.x_shape, bundle.manifest.sizes)}
+    calls = [random_feeds(graph, sizes, seed) for seed in range(CALLS)]
     try:
-        expected = _expected(engine.threads, bundle, graph, calls)
+        expected = _reference_outputs(engine.threads, bundle, graph, calls)
     except UserError as error:
         LOG.debug("not compared with onnxruntime: %s", error)
         return None
     network = open(name)
     finite = [all(np.isfinite(value).all() for value in each.values()) for each in expected]
     differences = [
-        largest(outputs, network(feeds))
+        relative_difference(outputs, network(feeds))
         for outputs, feeds, is_finite in zip(expected, calls, finite, strict=True)
         if is_finite
     ]
     return min(differences, default=None)
 
 
-def _expected(threads: int, bundle: Bundle, graph: GraphEntry, calls: list[Feeds]) -> list[Arrays]:
+def _reference_outputs(threads: int, bundle: Bundle, graph: GraphEntry, calls: list[Feeds]) -> list[Arrays]:
     """onnxruntime's results of the calls. Its session goes before OpenVINO opens the graph."""
     from fewstep.runtime.backends.onnxruntime import OnnxRuntime  # imported where it is asked for alone
 
@@ -109,15 +111,15 @@ def _expected(threads: int, bundle: Bundle, graph: GraphEntry, calls: list[Feeds
     return [reference(feeds) for feeds in calls]
 
 
-def drawn(graph: GraphEntry, sizes: dict[str, int], seed: int) -> Feeds:
+def random_feeds(graph: GraphEntry, sizes: dict[str, int], seed: int) -> Feeds:
     """Inputs of a graph by name, fixed by the seed."""
     rng = np.random.default_rng(seed)
-    return {each.name: _input(each, sizes, rng) for each in graph.inputs}
+    return {each.name: _random_input(each, sizes, rng) for each in graph.inputs}
 
 
-def _input(tensor: TensorEntry, sizes: dict[str, int], rng: np.random.Generator) -> NDArray[np.generic]:
+def _random_input(tensor: TensorEntry, sizes: dict[str, int], rng: np.random.Generator) -> NDArray[np.generic]:
     """Noise, times from 0 to 1, and zero for a type that is no float: an index or a mask."""
-    shape = [dimension(size, sizes) for size in tensor.shape]
+    shape = [resolve_dimension(size, sizes) for size in tensor.shape]
     dtype = np.dtype(tensor.dtype)
     if dtype.kind != "f":
         return np.zeros(shape, dtype)
@@ -125,7 +127,7 @@ def _input(tensor: TensorEntry, sizes: dict[str, int], rng: np.random.Generator)
     return drawn.astype(dtype)
 
 
-def largest(expected: Arrays, computed: Arrays) -> float:
+def relative_difference(expected: Arrays, computed: Arrays) -> float:
     """The largest difference, over the largest value of the same output."""
     differences = []
     for name, value in expected.items():

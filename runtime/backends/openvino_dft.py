@@ -10,15 +10,15 @@ The default of the axis is 1 in opset 17, and -2 since opset 20. A node does not
 from typing import Any
 
 
-def fourier() -> Any:
+def dft_extension() -> Any:
     """The extension of an `openvino.Core` that converts DFT of any opset. A graph is not read where an axis is no
     constant, or where defaults of the axis differ."""
     from openvino.frontend.onnx import ConversionExtension
 
-    return ConversionExtension("DFT", "", _converted)
+    return ConversionExtension("DFT", "", _convert_dft)
 
 
-def _converted(node: Any) -> Any:
+def _convert_dft(node: Any) -> Any:
     """The outputs of OpenVINO's operations for a DFT of numbers [..., 1], or of complex ones [..., 2]."""
     from openvino import opset9 as ops
 

@@ -20,12 +20,12 @@ from types import MappingProxyType
 from typing import Any
 
 from fewstep.plans.errors import UserError, first_line
-from fewstep.runtime.backends import AHEAD, LoadedGraph, graph_of
-from fewstep.runtime.backends.by_size import BySize
-from fewstep.runtime.backends.checks import imported, path_text
+from fewstep.runtime.backends import AHEAD, LoadedGraph, find_graph
+from fewstep.runtime.backends.checks import import_package, path_text
 from fewstep.runtime.backends.onnxruntime import FATAL_ONLY, OnnxRuntime, Session
+from fewstep.runtime.backends.shape_cache import ShapeCache
 from fewstep.runtime.bundle import engine_files
-from fewstep.runtime.bundle.engine_key import Here
+from fewstep.runtime.bundle.engine_key import EngineFacts
 from fewstep.runtime.bundle.platforms import QNN, QNN_8BIT, body_name
 from fewstep.runtime.bundle.reading import Bundle
 
@@ -73,8 +73,8 @@ class Qnn:
                 f"body {name!r} computes in float, and HTP runs integers alone",
                 f"fewstep calibrate {bundle.path} --target {QNN.name}, and run --precision int8",
             )
-        graph, here = graph_of(bundle, name), self.here()
-        network = BySize(graph, lambda sizes: self.open(graph.file, path_text(bundle.graph(graph)), sizes))
+        graph, here = find_graph(bundle, name), self.engine_facts()
+        network = ShapeCache(graph, lambda sizes: self.open(graph.file, path_text(bundle.graph(graph)), sizes))
         if engine_files.is_built(bundle, name, here):
             program = engine_files.find(bundle, name, here, self.trust_engines)
             sizes = {"batch": program.key.batches[1]} | {size: ends[1] for size, ends in program.key.sizes.items()}
@@ -83,22 +83,22 @@ class Qnn:
             OnnxRuntime().load_graph(bundle, graph)  # UserError for one that is not what the manifest says
         return network
 
-    def here(self) -> Here:
+    def engine_facts(self) -> EngineFacts:
         """The facts that a context binary must match. No chip is known of an NPU that the caller does not name."""
         chip = self.chip or (EMULATED if self.is_emulated() else "")
-        return Here(QNN.name, version(), chip, 0)
+        return EngineFacts(QNN.name, version(), chip, 0)
 
     def is_emulated(self) -> bool:
         """True where this CPU executes the arithmetic of HTP, as no NPU is here."""
-        return not device_of(onnxruntime_module())[1]
+        return not find_device(onnxruntime_module())[1]
 
     def options(self, onnxruntime: Any) -> Any:
         """Session options with HTP alone: what it does not take is an error, not the CPU's work."""
         options = onnxruntime.SessionOptions()
         options.log_severity_level = FATAL_ONLY
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-        device, is_npu = device_of(onnxruntime)
-        settings = {"backend_path": module().get_qnn_htp_path()}
+        device, is_npu = find_device(onnxruntime)
+        settings = {"backend_path": import_qnn().get_qnn_htp_path()}
         if self.chip is not None or not is_npu:
             number, version = CHIPS[self.chip or EMULATED]
             settings |= {"soc_model": str(number), "htp_arch": str(version)}
@@ -119,7 +119,7 @@ class Qnn:
             for entry, value in entries.items():
                 options.add_session_config_entry(f"ep.context_{entry}", value)
         try:
-            with _silent():
+            with _stdout_to_stderr():
                 session = onnxruntime.InferenceSession(graph, options)
         except Exception as error:  # its exceptions share no base class but Exception
             raise UserError(
@@ -130,7 +130,7 @@ class Qnn:
 
 
 @contextmanager
-def _silent() -> Iterator[None]:
+def _stdout_to_stderr() -> Iterator[None]:
     """Send to stderr what the library prints, as its emulator does while it loads: stdout is for results."""
     with STDOUT:
         if sys.stdout is not None:
@@ -145,28 +145,28 @@ def _silent() -> Iterator[None]:
 
 
 def onnxruntime_module() -> Any:
-    return imported("onnxruntime", "no inference engine: onnxruntime", "pip install 'fewstep[qnn]'")
+    return import_package("onnxruntime", "no inference engine: onnxruntime", "pip install 'fewstep[qnn]'")
 
 
-def module() -> Any:
+def import_qnn() -> Any:
     """The package. UserError if it cannot be imported."""
-    return imported("onnxruntime_qnn", "onnxruntime-qnn", "pip install 'fewstep[qnn]'")
+    return import_package("onnxruntime_qnn", "onnxruntime-qnn", "pip install 'fewstep[qnn]'")
 
 
 def version() -> str:
-    return str(module().__version__)
+    return str(import_qnn().__version__)
 
 
 @cache
-def _registered(onnxruntime: Any) -> None:
-    onnxruntime.register_execution_provider_library(PROVIDER, module().get_library_path())
+def _register_provider(onnxruntime: Any) -> None:
+    onnxruntime.register_execution_provider_library(PROVIDER, import_qnn().get_library_path())
 
 
-def device_of(onnxruntime: Any) -> tuple[Any, bool]:
+def find_device(onnxruntime: Any) -> tuple[Any, bool]:
     """The device of onnxruntime's that HTP runs on, and whether it is an NPU: else its arithmetic is executed here."""
     try:
         with REGISTERING:
-            _registered(onnxruntime)
+            _register_provider(onnxruntime)
         devices = [each for each in onnxruntime.get_ep_devices() if each.ep_name == PROVIDER]
     except Exception as error:
         raise UserError(f"QNN {version()} does not start: {first_line(error)}", "see `fewstep doctor`") from error

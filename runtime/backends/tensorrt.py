@@ -15,17 +15,17 @@ from hashlib import sha256
 from types import MappingProxyType
 from typing import Any, Literal
 
-from fewstep.plans.arguments import check_whole
+from fewstep.plans.argument_checks import check_integer
 from fewstep.plans.errors import UserError
-from fewstep.runtime.backends import AHEAD, LoadedGraph, cuda, graph_of
-from fewstep.runtime.backends.checks import imported
-from fewstep.runtime.backends.in_parts import InParts
-from fewstep.runtime.backends.lanes import Lanes
+from fewstep.runtime.backends import AHEAD, LoadedGraph, cuda, find_graph
+from fewstep.runtime.backends.batch_splitting import BatchSplitter
+from fewstep.runtime.backends.checks import import_package
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
-from fewstep.runtime.backends.tensorrt_engine import BATCH, Lane, LoadedEngine, prepare_contexts, read_tensors
-from fewstep.runtime.backends.tensorrt_log import logger, reason
+from fewstep.runtime.backends.resource_pool import ResourcePool
+from fewstep.runtime.backends.tensorrt_engine import BATCH, ExecutionLane, LoadedEngine, prepare_contexts, read_tensors
+from fewstep.runtime.backends.tensorrt_log import last_error, logger
 from fewstep.runtime.bundle import engine_files
-from fewstep.runtime.bundle.engine_key import Here, capability
+from fewstep.runtime.bundle.engine_key import EngineFacts, capability
 from fewstep.runtime.bundle.manifest import GraphEntry
 from fewstep.runtime.bundle.platforms import TENSORRT, body_name
 from fewstep.runtime.bundle.reading import Bundle
@@ -69,22 +69,22 @@ class TensorRt:
     def __post_init__(self) -> None:
         if self.name not in INSTALL:
             raise UserError(f"there is no TensorRT {self.name!r}", f"choose {' or '.join(INSTALL)}")
-        check_whole("contexts", self.contexts, 1)
+        check_integer("contexts", self.contexts, 1)
 
     @property
     def bodies(self) -> Mapping[str, tuple[str, ...]]:
         return BODIES
 
     def load(self, bundle: Bundle, name: str) -> LoadedGraph:
-        here = self.here()
+        here = self.engine_facts()
         if name in AHEAD and not engine_files.is_built(bundle, name, here):
             LOG.info("%s: the %s has no engine for %s and runs on the CPU", bundle.path, name, here.device)
             return OnnxRuntime().load(bundle, name)
         program = engine_files.find(bundle, name, here, self.trust_engines)
         build = f"fewstep build {bundle.path} --backend {self.name}"
         brings = bool(program.key.flags.get("version_compatible"))
-        network = self.open(program.content, graph_of(bundle, name), name, program.key.device, build, brings)
-        return InParts(network, network.tensors.profile[BATCH][2]) if name in AHEAD else network
+        network = self.open(program.content, find_graph(bundle, name), name, program.key.device, build, brings)
+        return BatchSplitter(network, network.tensors.profile[BATCH][2]) if name in AHEAD else network
 
     def open(
         self,
@@ -101,33 +101,33 @@ class TensorRt:
         build: the command that builds it again. brings: it is version-compatible, and brings the runtime that runs it.
         is_kept: the results of TensorRT-RTX are kept for the next time.
         """
-        trt, here = self.module(), self.here()
-        cuda.use(self.device)
+        trt, here = self.module(), self.engine_facts()
+        cuda.set_device(self.device)
         runtime = trt.Runtime(logger(trt))
         if brings:
             runtime.engine_host_code_allowed = True
         engine = runtime.deserialize_cuda_engine(program)
         if engine is None:
-            raise UserError(f"{self.name} {trt.__version__} cannot load {name!r}: {reason(trt)}", f"again: {build}")
+            raise UserError(f"{self.name} {trt.__version__} cannot load {name!r}: {last_error(trt)}", f"again: {build}")
         what = f"the {self.name} engine of {name!r} for {device}"
         tensors = read_tensors(trt, engine, graph, what, build)
         compiled = f"{sha256(program).hexdigest()[:32]}-{here.backend_version}-{here.device}.jit"
         many = self.cuda_graph is None and engine.num_layers >= MANY
         contexts = prepare_contexts(trt, engine, compiled, self.cuda_graph or many)
-        lanes = [Lane(trt, contexts, tensors, self.device, what) for _ in range(self.contexts)]
+        lanes = [ExecutionLane(trt, contexts, tensors, self.device, what) for _ in range(self.contexts)]
         for lane in lanes:
             lane.warm_up()
         if is_kept:
             contexts.store()
-        return LoadedEngine(Lanes(lanes), engine, runtime, tensors, what, build)
+        return LoadedEngine(ResourcePool(lanes), engine, runtime, tensors, what, build)
 
     def module(self) -> Any:
         """TensorRT's Python module. UserError if it isn't installed."""
-        return imported(self.name.replace("-", "_"), self.name, INSTALL[self.name])
+        return import_package(self.name.replace("-", "_"), self.name, INSTALL[self.name])
 
-    def here(self) -> Here:
+    def engine_facts(self) -> EngineFacts:
         """The facts of this machine that an engine must match."""
         device, multiprocessors = cuda.describe(self.device)
         if self.name == "tensorrt-rtx" and capability(device) in DATA_CENTRE:
             raise UserError(f"tensorrt-rtx runs on no GPU of {device}", "use tensorrt, or onnxruntime-cuda")
-        return Here(self.name, str(self.module().__version__), device, multiprocessors)
+        return EngineFacts(self.name, str(self.module().__version__), device, multiprocessors)

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import Arrays, cuda
 from fewstep.runtime.backends.cuda_graph import Recording
-from fewstep.runtime.backends.lanes import Lanes
-from fewstep.runtime.backends.tensorrt_log import reason
+from fewstep.runtime.backends.resource_pool import ResourcePool
+from fewstep.runtime.backends.tensorrt_log import last_error
 from fewstep.runtime.bundle.manifest import GraphEntry
+from fewstep.runtime.kinds.sizes import infer_sizes, resolve_dimension
 from fewstep.runtime.machine import cache
-from fewstep.runtime.sizes import dimension, read_sizes
 
 LOG = logging.getLogger("fewstep")
 BATCH = "batch"
@@ -34,11 +34,11 @@ class EngineTensor:
     shape: tuple[int | str, ...]
     dtype: np.dtype[Any]
 
-    def sized(self, sizes: Sizes) -> tuple[int, ...]:
-        return tuple(dimension(size, sizes) for size in self.shape)
+    def fixed_shape(self, sizes: Sizes) -> tuple[int, ...]:
+        return tuple(resolve_dimension(size, sizes) for size in self.shape)
 
-    def bytes(self, sizes: Sizes) -> int:
-        return int(np.prod(self.sized(sizes), dtype=np.int64)) * self.dtype.itemsize
+    def byte_count(self, sizes: Sizes) -> int:
+        return int(np.prod(self.fixed_shape(sizes), dtype=np.int64)) * self.dtype.itemsize
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,11 @@ class Tensors:
     profile: Mapping[str, tuple[int, int, int]]
 
     @property
-    def preferred(self) -> Sizes:
+    def preferred_sizes(self) -> Sizes:
         return {name: preferred for name, (_, preferred, _) in self.profile.items()}
 
     @property
-    def greatest(self) -> Sizes:
+    def greatest_sizes(self) -> Sizes:
         return {name: greatest for name, (_, _, greatest) in self.profile.items()}
 
 
@@ -76,7 +76,7 @@ def read_tensors(trt: Any, engine: Any, graph: GraphEntry, what: str, build: str
             raise UserError(f"{what}: {name!r} is {list(sizes)}, its graph has {list(shape)}", build)
         tensors.append(EngineTensor(name, is_input, shape, dtype))
         if is_input and any(isinstance(size, str) for size in shape):
-            ends = [read_sizes(shape, tuple(each)) for each in engine.get_tensor_profile_shape(name, 0)]
+            ends = [infer_sizes(shape, tuple(each)) for each in engine.get_tensor_profile_shape(name, 0)]
             for size in ends[0]:
                 ranges.setdefault(size, []).append((ends[0][size], ends[1][size], ends[2][size]))
     if any(each in graph.outputs for each in named.values()):
@@ -90,7 +90,7 @@ def read_tensors(trt: Any, engine: Any, graph: GraphEntry, what: str, build: str
     )
 
 
-class Side:
+class LaneBuffers:
     """The inputs of a lane, or its outputs: close together in one memory, so that a call copies all of them at once."""
 
     def __init__(self, tensors: tuple[EngineTensor, ...], greatest: Sizes) -> None:
@@ -103,7 +103,8 @@ class Side:
         """Lay the tensors out for a batch and sizes; the address of each on the device."""
         offsets, self.size = self._layout(sizes)
         self.views = {
-            each.name: self.memory.view(offsets[each.name], each.sized(sizes), each.dtype) for each in self.tensors
+            each.name: self.memory.view(offsets[each.name], each.fixed_shape(sizes), each.dtype)
+            for each in self.tensors
         }
         return {name: self.memory.address + offset for name, offset in offsets.items()}
 
@@ -112,11 +113,11 @@ class Side:
         offsets, end = {}, 0
         for each in self.tensors:
             offsets[each.name] = end
-            end += -(-each.bytes(sizes) // ALIGNMENT) * ALIGNMENT
+            end += -(-each.byte_count(sizes) // ALIGNMENT) * ALIGNMENT
         return offsets, end
 
 
-class Lane:
+class ExecutionLane:
     """An execution context with a stream and all its memory, at its largest. One call at a time."""
 
     def __init__(self, trt: Any, contexts: "Contexts", tensors: Tensors, device: int, what: str) -> None:
@@ -124,9 +125,9 @@ class Lane:
         self.stream = cuda.CudaStream()
         self.context = contexts.make()
         if self.context is None:
-            raise UserError(f"{what} cannot be made ready: {reason(trt)}", "free GPU memory, or give contexts=1")
-        self.inputs = Side(tensors.inputs, tensors.greatest)
-        self.outputs = Side(tensors.outputs, tensors.greatest)
+            raise UserError(f"{what} cannot be made ready: {last_error(trt)}", "free GPU memory, or give contexts=1")
+        self.inputs = LaneBuffers(tensors.inputs, tensors.greatest_sizes)
+        self.outputs = LaneBuffers(tensors.outputs, tensors.greatest_sizes)
         self.sizes: Sizes | None = None  # that all is laid out for
         self.records = contexts.records
         self.recording: Recording | None = None  # of a call with these sizes
@@ -134,7 +135,7 @@ class Lane:
 
     def run(self, feeds: Arrays, sizes: Sizes) -> dict[str, NDArray[Any]]:
         """One call. The sizes are known to be in range, and types and shapes to be right."""
-        cuda.use(self.device)
+        cuda.set_device(self.device)
         if sizes != self.sizes:
             self._lay_out(sizes)
         for name, view in self.inputs.views.items():
@@ -142,7 +143,7 @@ class Lane:
         if self.recording is not None:
             self.recording.launch()
         else:
-            self._must(self._enqueue(), "failed")
+            self._check_call(self._enqueue(), "failed")
         self.stream.wait()
         self._record()
         return {name: view.copy() for name, view in self.outputs.views.items()}
@@ -151,18 +152,20 @@ class Lane:
         """Tell the context other sizes, and where its tensors are. A recording is void once its context changes."""
         self.sizes, self.recording, self.calls = None, None, 0
         for name, address in (self.inputs.place(sizes) | self.outputs.place(sizes)).items():
-            self._must(self.context.set_tensor_address(name, address), f"has no address for {name!r}")
+            self._check_call(self.context.set_tensor_address(name, address), f"has no address for {name!r}")
         for each in self.tensors.inputs:
-            self._must(self.context.set_input_shape(each.name, each.sized(sizes)), f"refuses {each.name!r}")
+            self._check_call(self.context.set_input_shape(each.name, each.fixed_shape(sizes)), f"refuses {each.name!r}")
         for each in self.tensors.outputs:
-            self._must(tuple(self.context.get_tensor_shape(each.name)) == each.sized(sizes), f"resizes {each.name!r}")
+            self._check_call(
+                tuple(self.context.get_tensor_shape(each.name)) == each.fixed_shape(sizes), f"resizes {each.name!r}"
+            )
         self.sizes = sizes
 
     def _enqueue(self) -> bool:
         """Give the stream all of a call: inputs there, the engine, outputs back."""
-        self.inputs.memory.send(self.inputs.size, self.stream)
+        self.inputs.memory.copy_to_device(self.inputs.size, self.stream)
         done = bool(self.context.execute_async_v3(int(self.stream)))
-        self.outputs.memory.ask(self.outputs.size, self.stream)
+        self.outputs.memory.copy_to_host(self.outputs.size, self.stream)
         return done
 
     def _record(self) -> None:
@@ -173,24 +176,24 @@ class Lane:
                 self.recording = Recording(self.stream, self._enqueue)
             except UserError as error:
                 self.records = False
-                LOG.warning("%s runs without a CUDA graph: %s, %s", self.what, error.what, reason(self.trt))
+                LOG.warning("%s runs without a CUDA graph: %s, %s", self.what, error.what, last_error(self.trt))
 
     def warm_up(self) -> None:
         """The first call compiles and loads kernels, which takes up to seconds: here, not in the first sample."""
-        sizes = self.tensors.preferred
+        sizes = self.tensors.preferred_sizes
         for _ in range(2 if self.records else 1):
-            self.run({each.name: np.zeros(each.sized(sizes), each.dtype) for each in self.tensors.inputs}, sizes)
+            self.run({each.name: np.zeros(each.fixed_shape(sizes), each.dtype) for each in self.tensors.inputs}, sizes)
 
-    def _must(self, done: bool, failure: str) -> None:
+    def _check_call(self, done: bool, failure: str) -> None:
         if not done:
-            raise UserError(f"{self.what} {failure}: {reason(self.trt)}", "build it again, or compare with float32")
+            raise UserError(f"{self.what} {failure}: {last_error(self.trt)}", "build it again, or compare with float32")
 
 
 @dataclass(frozen=True)
 class LoadedEngine:
     """A loaded engine. Its contexts, in the lanes, go before it does, and it before its runtime: in this order."""
 
-    lanes: Lanes[Lane]
+    lanes: ResourcePool[ExecutionLane]
     engine: Any
     runtime: Any
     tensors: Tensors
@@ -204,14 +207,15 @@ class LoadedEngine:
             if value is None or value.dtype != each.dtype:
                 kind = "nothing" if value is None else str(value.dtype)
                 raise UserError(f"{self.what} takes {each.name!r} as {each.dtype}, given is {kind}", "give that")
-            sizes = read_sizes(each.shape, value.shape) | sizes  # the first input tells
+            sizes = infer_sizes(each.shape, value.shape) | sizes  # the first input tells
         sizes = dict.fromkeys(self.tensors.profile, 1) | sizes
         for name, size in sizes.items():
             self._check(name, size, sizes)
         for each in self.tensors.inputs:
-            if feeds[each.name].shape != each.sized(sizes):
+            if feeds[each.name].shape != each.fixed_shape(sizes):
                 raise UserError(
-                    f"{self.what}: {each.name!r} is {list(feeds[each.name].shape)}, not {list(each.sized(sizes))}",
+                    f"{self.what}: {each.name!r} is {list(feeds[each.name].shape)}, "
+                    f"not {list(each.fixed_shape(sizes))}",
                     "check the shapes of what you pass",
                 )
         with self.lanes.take() as lane:
@@ -227,9 +231,9 @@ class LoadedEngine:
                 f"{self.what} takes {least} to {greatest} rows, best {preferred}, not {size} (a guided sample has two)",
                 f"fewer samples a call, or {self.build} --max-batch {max(size, greatest)}",
             )
-        option, end = ("--max-batch", self.tensors.greatest) if size > greatest else ("--min-batch", {BATCH: 1})
-        sized = next(each for each in self.tensors.inputs if name in read_sizes(each.shape, each.sized(sizes)))
-        shape = "x".join(map(str, sized.sized({**sizes, BATCH: end[BATCH]})))
+        option, end = ("--max-batch", self.tensors.greatest_sizes) if size > greatest else ("--min-batch", {BATCH: 1})
+        sized = next(each for each in self.tensors.inputs if name in infer_sizes(each.shape, each.fixed_shape(sizes)))
+        shape = "x".join(map(str, sized.fixed_shape({**sizes, BATCH: end[BATCH]})))
         raise UserError(
             f"{self.what} takes a {name} of {least} to {greatest}, best {preferred}, not {size}",
             f"choose sizes in that range, or {self.build} {option} {sized.name}:{shape}",

@@ -26,7 +26,7 @@ def logger(trt: Any) -> Any:
     return Logger()
 
 
-def reason(trt: Any) -> str:
+def last_error(trt: Any) -> str:
     """The last error that it logged, in a line: its functions return None or False."""
     errors = logger(trt).errors
     return errors[-1] if errors else "it says nothing"

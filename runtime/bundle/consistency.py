@@ -5,15 +5,15 @@ from itertools import accumulate
 from math import isfinite
 from operator import mul
 
-from fewstep.plans.names.named_code import split_code
+from fewstep.plans.names.user_code import split_code
 from fewstep.plans.plan import DENOISER
 from fewstep.plans.schedule import spec_problem
+from fewstep.runtime.bundle.conditions import condition_problem
 from fewstep.runtime.bundle.manifest import Description, GraphEntry, Manifest, TensorEntry
-from fewstep.runtime.bundle.networks import alone
+from fewstep.runtime.bundle.networks import select_network
 from fewstep.runtime.bundle.platforms import is_core
-from fewstep.runtime.conditions import condition_problem
-from fewstep.runtime.kind import kinds
-from fewstep.runtime.sizes import (
+from fewstep.runtime.kinds.kind import kinds
+from fewstep.runtime.kinds.sizes import (
     ELEMENTS_LIMIT,
     dimension_problem,
     follows_problem,
@@ -29,42 +29,44 @@ OF_KINDS = ("carried", "named")  # roles of ports that a kind of denoiser has
 Problems = Iterator[tuple[str, str]]  # (field, what is wrong with it)
 
 
-def problems(manifest: Manifest) -> Problems:
+def manifest_problems(manifest: Manifest) -> Problems:
     """The faults of a manifest, in the order of checks. Only the first is sure: later checks rely on the earlier
     ones."""
-    yield from described(manifest)
+    yield from interface_problems(manifest)
     if problem := spec_problem(manifest.schedule):
         yield f"schedule.{problem[0]}", problem[1]
-    if manifest.vocabulary and any(each.role == "to" for _, graph in graphs(manifest) for each in graph.inputs):
+    if manifest.vocabulary and any(
+        each.role == "to" for _, graph in denoiser_graphs(manifest) for each in graph.inputs
+    ):
         yield "vocabulary", "a denoiser of tokens with a second time"
-    yield from _of_rows(manifest)
-    for field, graph in graphs(manifest):
-        yield from _of_ports(field, graph, manifest)
-    yield from _of_bodies(manifest)
-    yield from _of_networks(manifest)
+    yield from _row_problems(manifest)
+    for field, graph in denoiser_graphs(manifest):
+        yield from _port_problems(field, graph, manifest)
+    yield from _body_problems(manifest)
+    yield from _network_problems(manifest)
 
 
-def graphs(manifest: Manifest) -> Iterator[tuple[str, GraphEntry]]:
+def denoiser_graphs(manifest: Manifest) -> Iterator[tuple[str, GraphEntry]]:
     """Each graph of the denoiser, but for other networks', with the name of its field."""
-    yield from _ahead(manifest)
-    yield from _bodies(manifest)
+    yield from _setup_graphs(manifest)
+    yield from _step_graphs(manifest)
 
 
-def _ahead(manifest: Manifest) -> Iterator[tuple[str, GraphEntry]]:
+def _setup_graphs(manifest: Manifest) -> Iterator[tuple[str, GraphEntry]]:
     """The graphs that run before the first step, in order."""
     for name, graph in (("conditioner", manifest.conditioner), ("prologue", manifest.prologue)):
         if graph is not None:
             yield name, graph
 
 
-def _bodies(manifest: Manifest) -> Iterator[tuple[str, GraphEntry]]:
+def _step_graphs(manifest: Manifest) -> Iterator[tuple[str, GraphEntry]]:
     """The graphs that run at steps."""
     for name, body in manifest.bodies.items():
         for number, graph in enumerate(body.graphs):
             yield f"bodies[{name!r}].graphs[{number}]", graph
 
 
-def _of_networks(manifest: Manifest) -> Problems:
+def _network_problems(manifest: Manifest) -> Problems:
     """Faults of networks beside the denoiser: of their intervals, their conditions, and of each alone."""
     names = {condition.name for condition in manifest.conditions}
     untils = [network.until for network in manifest.networks.values()]
@@ -78,11 +80,11 @@ def _of_networks(manifest: Manifest) -> Problems:
             yield field, f"the name is no word, or {DENOISER}, the network that the manifest itself describes"
         if unknown := network.inputs.keys() - names:
             yield f"{field}.inputs", f"the manifest has no condition {min(unknown)!r}"
-        for place, reason in problems(alone(manifest, name)):
+        for place, reason in manifest_problems(select_network(manifest, name)):
             yield f"{field}.{place}", reason
 
 
-def described(of: Description) -> Problems:
+def interface_problems(of: Description) -> Problems:
     """The faults of a denoiser's interface and meaning, which a Spec states and a manifest keeps."""
     shape, conditions = of.x_shape, of.conditions
     if not shape or min(shape) < 1 or any(count > ELEMENTS_LIMIT for count in accumulate(shape, mul)):
@@ -103,26 +105,26 @@ def described(of: Description) -> Problems:
             yield f"conditions[{index}].follows", reason
 
 
-def _of_rows(manifest: Manifest) -> Problems:
+def _row_problems(manifest: Manifest) -> Problems:
     """Faults of rows: each row is made before it is read, from inputs that come before it."""
     rows: set[str] = set()
-    for field, graph in _ahead(manifest):
+    for field, graph in _setup_graphs(manifest):
         for tensor in graph.inputs:
             if tensor.role not in AHEAD[field]:
                 yield field, f"its input {tensor.name!r} has the role {tensor.role!r}"
-        if unmade := _rows(graph.inputs) - rows:
+        if unmade := _row_names(graph.inputs) - rows:
             yield field, f"nothing before it makes the row {min(unmade)!r}"
         rows |= {tensor.name for tensor in graph.outputs}
-    for field, graph in _bodies(manifest):
-        if unmade := _rows((*graph.inputs, *graph.outputs)) - rows:
+    for field, graph in _step_graphs(manifest):
+        if unmade := _row_names((*graph.inputs, *graph.outputs)) - rows:
             yield field, f"the prologue does not make the row {min(unmade)!r}"
 
 
-def _rows(tensors: tuple[TensorEntry, ...]) -> set[str]:
+def _row_names(tensors: tuple[TensorEntry, ...]) -> set[str]:
     return {tensor.name for tensor in tensors if tensor.role == "row"}
 
 
-def _of_ports(field: str, graph: GraphEntry, manifest: Manifest) -> Problems:
+def _port_problems(field: str, graph: GraphEntry, manifest: Manifest) -> Problems:
     """Faults of a graph's inputs and outputs: they have the shapes that the manifest describes."""
     conditions = {condition.input: condition for condition in manifest.conditions}
     for tensor in graph.inputs:
@@ -145,12 +147,12 @@ def _plan_names(manifest: Manifest) -> Iterator[tuple[str, str]]:
     yield from (("fitted", fitted.nominal) for fitted in manifest.fitted)
 
 
-def _of_bodies(manifest: Manifest) -> Problems:
+def _body_problems(manifest: Manifest) -> Problems:
     if not manifest.bodies:
         yield "bodies", "there is none"
     inputs, outputs = ({port for _, kind in kinds(manifest) for port in kind.ports()[end]} for end in (0, 1))
     shape = free_x_shape(manifest)
-    for field, graph in _bodies(manifest):
+    for field, graph in _step_graphs(manifest):
         roles = [tensor.role for tensor in graph.inputs]
         if roles.count("x") != 1 or [tensor.role for tensor in graph.outputs].count("output") != 1:
             yield field, "a body has one input of role x and one output of role output"

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import msgspec
 
 from fewstep.plans.errors import UserError
-from fewstep.runtime.backends import graph_of
-from fewstep.runtime.bundle.engine_key import AMPERE_ON, SCHEMA, EngineKey, Here, Sidecar, difference
+from fewstep.runtime.backends import find_graph
+from fewstep.runtime.bundle.engine_key import AMPERE_ON, SCHEMA, EngineFacts, EngineKey, Sidecar, key_difference
 from fewstep.runtime.bundle.manifest import EngineEntry
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.machine import cache
@@ -39,28 +39,28 @@ def was_built_here(sha256: str) -> bool:
     return cache.read("engines", f"{sha256}.json") is not None
 
 
-def find(bundle: Bundle, name: str, here: Here, trust: bool) -> Program:
+def find(bundle: Bundle, name: str, here: EngineFacts, trust: bool) -> Program:
     """The engine of a body (or of the prologue) for this machine. UserError names what is missing or differs."""
     build = f"fewstep build {bundle.path} --backend {here.backend}{_precision(bundle, name)}"
     candidates = [each for each in bundle.manifest.engines if (each.body, each.backend) == (name, here.backend)]
     if not candidates:
         raise UserError(f"{bundle.path} has no {here.backend} engine of {name!r}", build)
-    graph = graph_of(bundle, name)  # not read: what an engine was built from is compared by its recorded hash
+    graph = find_graph(bundle, name)  # not read: what an engine was built from is compared by its recorded hash
     hashes = bundle.manifest.files
     weights = tuple(hashes[file] for file in graph.data)
     problems = {}
     for engine in candidates:
         sidecar = read_sidecar(bundle, engine)
-        problem = difference(sidecar.built_from, hashes[graph.file], weights, here)
+        problem = key_difference(sidecar.built_from, hashes[graph.file], weights, here)
         if problem is None:
-            return _read(bundle, engine, sidecar, build, trust)
+            return _read_program(bundle, engine, sidecar, build, trust)
         problems[engine.device] = problem
     closest = problems.get(here.device) or next(iter(problems.values()))
     built = f" (built for {', '.join(problems)})" if len(problems) > 1 else ""
     raise UserError(f"{bundle.path}: no engine of {name!r} fits this machine{built}: {closest}", build)
 
 
-def is_built(bundle: Bundle, name: str, here: Here) -> bool:
+def is_built(bundle: Bundle, name: str, here: EngineFacts) -> bool:
     """True if there is an engine for this backend and GPU, fitting or not."""
     wanted = {(name, here.backend, device) for device in (here.device, AMPERE_ON)}
     return any((each.body, each.backend, each.device) in wanted for each in bundle.manifest.engines)
@@ -88,7 +88,7 @@ def read_sidecar(bundle: Bundle, engine: EngineEntry) -> Sidecar:
     return sidecar
 
 
-def _read(bundle: Bundle, engine: EngineEntry, sidecar: Sidecar, build: str, trust: bool) -> Program:
+def _read_program(bundle: Bundle, engine: EngineEntry, sidecar: Sidecar, build: str, trust: bool) -> Program:
     """The engine's bytes. They are hashed as they were read: what runs is what was checked."""
     content = bundle.read(engine.file)
     sha256 = hashlib.sha256(content).hexdigest()

@@ -47,7 +47,7 @@ class Sidecar(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     convolutions: dict[str, int]
 
 
-class Here(msgspec.Struct, frozen=True):
+class EngineFacts(msgspec.Struct, frozen=True):
     """The engine's half of this machine: what runs it, and on which GPU. `device` is "sm" and the capability."""
 
     backend: str
@@ -56,7 +56,7 @@ class Here(msgspec.Struct, frozen=True):
     multiprocessors: int
 
 
-def difference(built: EngineKey, graph: str, weights: tuple[str, ...], here: Here) -> str | None:
+def key_difference(built: EngineKey, graph: str, weights: tuple[str, ...], here: EngineFacts) -> str | None:
     """The first field in which an engine does not fit the graph or this machine, with both values; None: it fits.
 
     A version-compatible engine runs with its own and later versions of its backend, a hardware-compatible one on Ampere

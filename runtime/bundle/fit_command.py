@@ -10,7 +10,7 @@ from fewstep.plans.guidance import as_guidance, weight_of
 from fewstep.runtime.bundle.manifest import FittedPlan, Manifest
 
 
-def fit_again(path: Path, manifest: Manifest, steps: int, weight: float | None, lead: str = "") -> str:
+def refit_command(path: Path, manifest: Manifest, steps: int, weight: float | None, lead: str = "") -> str:
     """The command line that fits a plan of so many evaluations at a guidance weight, behind `lead`. Without float32,
     which is fitted to, it is words that say where it can run."""
     if "float32" not in manifest.bodies:  # `fewstep pack` left it out
@@ -26,13 +26,13 @@ def weight_of_fit(path: Path, manifest: Manifest, entry: FittedPlan) -> float | 
         with suppress(OSError, UserError):
             plan = decode((path / each.file).read_bytes(), each.file)
             uses[each.file] = weight_of(plan.guidance), str(each.evaluations)
-    recorded = filter(None, map(_recorded, manifest.provenance.commands))
+    recorded = filter(None, map(_parse_fit_command, manifest.provenance.commands))
     lost = [use for use in recorded if use[1] == str(entry.evaluations) and use not in uses.values()]
     others = {weight for weight, _ in uses.values()}
     return lost[-1][0] if lost else others.pop() if len(others) == 1 else None
 
 
-def _recorded(command: str) -> tuple[float | None, str] | None:
+def _parse_fit_command(command: str) -> tuple[float | None, str] | None:
     """The guidance weight and the evaluations that a recorded fit was for."""
     if not command.startswith("fewstep fit "):
         return None

@@ -11,27 +11,27 @@ from typing import Literal
 import msgspec
 
 from fewstep.plans.spec import By, Prediction, ScheduleSpec, Strict
-from fewstep.runtime.bundle.companions import AutoencoderEntry as AutoencoderEntry
-from fewstep.runtime.bundle.companions import PromptForm as PromptForm
-from fewstep.runtime.bundle.companions import StateWords as StateWords
-from fewstep.runtime.bundle.companions import TextEncoderEntry as TextEncoderEntry
-from fewstep.runtime.bundle.companions import Tokens as Tokens
-from fewstep.runtime.bundle.lora_slots import LoraSlots
 from fewstep.runtime.bundle.platforms import Platform as Platform
-from fewstep.runtime.graph_entry import DType as DType
-from fewstep.runtime.graph_entry import GraphEntry as GraphEntry
-from fewstep.runtime.graph_entry import Role as Role
-from fewstep.runtime.graph_entry import TensorEntry as TensorEntry
-from fewstep.runtime.named_tensors import Carried as Carried
-from fewstep.runtime.named_tensors import NamedOutput as NamedOutput
-from fewstep.runtime.policies import Policy as Policy
-from fewstep.runtime.positions import Positions as Positions
-from fewstep.runtime.sizes import Size as Size
-from fewstep.runtime.sound import Spectrogram as Spectrogram
-from fewstep.runtime.units import Affine as Affine
-from fewstep.runtime.vocabulary import Vocabulary as Vocabulary
+from fewstep.runtime.kinds.companions import AutoencoderEntry as AutoencoderEntry
+from fewstep.runtime.kinds.companions import PromptForm as PromptForm
+from fewstep.runtime.kinds.companions import StateWords as StateWords
+from fewstep.runtime.kinds.companions import TextEncoderEntry as TextEncoderEntry
+from fewstep.runtime.kinds.companions import Tokens as Tokens
+from fewstep.runtime.kinds.graph_entry import DType as DType
+from fewstep.runtime.kinds.graph_entry import GraphEntry as GraphEntry
+from fewstep.runtime.kinds.graph_entry import Role as Role
+from fewstep.runtime.kinds.graph_entry import TensorEntry as TensorEntry
+from fewstep.runtime.kinds.lora_slots import LoraSlots
+from fewstep.runtime.kinds.named_tensors import Carried as Carried
+from fewstep.runtime.kinds.named_tensors import NamedOutput as NamedOutput
+from fewstep.runtime.kinds.policies import Policy as Policy
+from fewstep.runtime.kinds.positions import Positions as Positions
+from fewstep.runtime.kinds.sizes import Size as Size
+from fewstep.runtime.kinds.sound import Spectrogram as Spectrogram
+from fewstep.runtime.kinds.units import Affine as Affine
+from fewstep.runtime.kinds.vocabulary import Vocabulary as Vocabulary
 
-SCHEMA = 3  # 1 and 2 are read too: see `former.py`
+SCHEMA = 3  # 1 and 2 are read too: see `old_schemas.py`
 
 Precision = Literal["float32", "float16", "bfloat16", "int8"]
 
@@ -132,7 +132,7 @@ class Body(Strict, frozen=True):
     platform: Platform | None = None  # of a plugin's target, so that no reader needs the plugin; None for others
 
     @classmethod
-    def of(
+    def from_graph(
         cls,
         graph: GraphEntry,
         precision: Precision,
@@ -150,7 +150,7 @@ class Body(Strict, frozen=True):
         """The graph of the last steps, which are all steps of most bodies."""
         return self.graphs[-1]
 
-    def serving(self, group: int) -> int:
+    def graph_index(self, group: int) -> int:
         """The index of the graph that runs the steps of a range group."""
         edge = self.groups[group] if group < len(self.groups) else inf  # where the group ends
         return next(i for i, each in enumerate(self.graphs) if each.until is None or edge <= each.until)

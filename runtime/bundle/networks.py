@@ -11,7 +11,7 @@ import msgspec
 
 from fewstep.plans.plan import DENOISER
 from fewstep.runtime.bundle.manifest import Body, Manifest, NetworkEntry
-from fewstep.runtime.kind import kinds
+from fewstep.runtime.kinds.kind import kinds
 
 COMMON = tuple(field for field in NetworkEntry.__struct_fields__ if field in Manifest.__struct_fields__)
 
@@ -27,7 +27,7 @@ def network_at(manifest: Manifest, lam: float | None) -> str:
     return next((name for name, each in manifest.networks.items() if level < each.until), DENOISER)
 
 
-def whole_bodies(manifest: Manifest) -> dict[str, Body]:
+def common_bodies(manifest: Manifest) -> dict[str, Body]:
     """The denoiser's bodies that every other network has too, by name: a whole run can take these."""
     others = manifest.networks.values()
     return {name: body for name, body in manifest.bodies.items() if all(name in each.bodies for each in others)}
@@ -35,15 +35,15 @@ def whole_bodies(manifest: Manifest) -> dict[str, Body]:
 
 def edges_of(manifest: Manifest, body: str) -> dict[str, tuple[float, ...]]:
     """The edges of a body's range groups in each network, for `regroup`."""
-    return {name: alone(manifest, name).bodies[body].groups for name in networks(manifest)}
+    return {name: select_network(manifest, name).bodies[body].groups for name in networks(manifest)}
 
 
-def labelled(network: str, text: str) -> str:
+def label_with_network(network: str, text: str) -> str:
     """The text behind the name of the network that it is about; of the denoiser, the text alone."""
     return text if network == DENOISER else f"{network}: {text}"
 
 
-def alone(manifest: Manifest, name: str) -> Manifest:
+def select_network(manifest: Manifest, name: str) -> Manifest:
     """The manifest as if a network were the bundle's only one."""
     if name == DENOISER:
         return msgspec.structs.replace(manifest, networks={})
@@ -54,18 +54,20 @@ def alone(manifest: Manifest, name: str) -> Manifest:
         if each.name in entry.inputs
     )
     fields = {field: getattr(entry, field) for field in COMMON}
-    return msgspec.structs.replace(manifest, conditions=conditions, networks={}, **fields, **_without(manifest))
+    return msgspec.structs.replace(
+        manifest, conditions=conditions, networks={}, **fields, **_empty_expert_fields(manifest)
+    )
 
 
-def _without(manifest: Manifest) -> dict[str, Any]:
+def _empty_expert_fields(manifest: Manifest) -> dict[str, Any]:
     """The fields that experts do without, empty."""
     return {"fitted": ()} | {field: None for field, kind in kinds(manifest) if kind.EXPERTS == "without"}
 
 
-def with_network(manifest: Manifest, name: str, changed: Manifest) -> Manifest:
-    """The manifest once a verb has changed the one of a network `alone`. What is not the network's own is taken over,
-    such as the commands of its provenance."""
-    fields = {field: getattr(manifest, field) for field in ("conditions", "networks", *_without(manifest))}
+def replace_network(manifest: Manifest, name: str, changed: Manifest) -> Manifest:
+    """The manifest once a verb has changed the one of a network `select_network`. What is not the network's own is
+    taken over, such as the commands of its provenance."""
+    fields = {field: getattr(manifest, field) for field in ("conditions", "networks", *_empty_expert_fields(manifest))}
     if name == DENOISER:
         return msgspec.structs.replace(changed, networks=manifest.networks)
     entry: NetworkEntry = msgspec.structs.replace(

@@ -24,7 +24,7 @@ ENTERED: dict[str, dict[int, str]] = {  # message -> field number -> message (on
 }
 
 
-def referred_files(path: Path) -> frozenset[str]:
+def external_data_files(path: Path) -> frozenset[str]:
     """The locations of external weights in an ONNX file, as written there. ValueError if it is not protobuf."""
     with path.open("rb") as file:
         if path.stat().st_size == 0:  # which cannot be mapped

@@ -87,7 +87,7 @@ def platform_of(target: str, kept: Platform | None = None) -> Platform | None:
     return kept if found is None and target != PORTABLE else found
 
 
-def preferred(backend: str, cpu: CpuKind | None = None, saturating: bool = False) -> tuple[Platform, ...]:
+def rank_platforms(backend: str, cpu: CpuKind | None = None, saturating: bool = False) -> tuple[Platform, ...]:
     """The platforms of a backend, the best first: this kind of CPU, then the other kind.
 
     `saturating` says that this is an x86 CPU without VNNI: platforms that saturate then stand behind.

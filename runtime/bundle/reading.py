@@ -17,15 +17,15 @@ from numpy.typing import NDArray
 
 from fewstep.plans.errors import UserError
 from fewstep.plans.schedule import NoiseSchedule
-from fewstep.runtime.bundle.companions import companions
-from fewstep.runtime.bundle.consistency import graphs, problems
-from fewstep.runtime.bundle.fit_command import fit_again, weight_of_fit
-from fewstep.runtime.bundle.former import from_former
+from fewstep.runtime.bundle.conditions import read_null
+from fewstep.runtime.bundle.consistency import denoiser_graphs, manifest_problems
+from fewstep.runtime.bundle.fit_command import refit_command, weight_of_fit
 from fewstep.runtime.bundle.manifest import SCHEMA, Body, Condition, GraphEntry, Manifest
-from fewstep.runtime.bundle.networks import alone, networks
-from fewstep.runtime.bundle.onnx_references import referred_files
-from fewstep.runtime.conditions import read_null
-from fewstep.runtime.kind import kinds
+from fewstep.runtime.bundle.networks import networks, select_network
+from fewstep.runtime.bundle.old_schemas import upgrade_manifest
+from fewstep.runtime.bundle.onnx_references import external_data_files
+from fewstep.runtime.kinds.companions import companions
+from fewstep.runtime.kinds.kind import kinds
 
 MANIFEST = "manifest.json"
 LOCK = ".fewstep-lock"  # of whoever writes the folder, and of one that was killed
@@ -50,16 +50,16 @@ class Bundle:
         expected = self.manifest.files.get(name)
         if expected is None:
             raise UserError(f"{self.path}: the manifest records no file {name!r}", EXPORT_AGAIN)
-        path = _confined(self.path, name)
-        with _readable(path):
+        path = _resolve_inside(self.path, name)
+        with _report_read_errors(path):
             fault = "is missing"
             if path.is_file():
                 fault = "" if file_sha256(path) == expected else "is damaged or was edited (its sha256 differs)"
         if fault:
-            raise UserError(f"{self.path}: file {name} {fault}", _make_again(self.manifest, name, self.path))
+            raise UserError(f"{self.path}: file {name} {fault}", _recovery_hint(self.manifest, name, self.path))
         return path
 
-    def checked(self, path: Path) -> Path:
+    def check_path(self, path: Path) -> Path:
         """A path of any file, once that has the recorded sha256 if it is one of the bundle's."""
         file, folder = path.resolve(), self.path.resolve()
         name = file.relative_to(folder).as_posix() if file.is_relative_to(folder) else ""
@@ -75,7 +75,7 @@ class Bundle:
             self.file(name)
         path, folder = self.file(graph.file), PurePosixPath(graph.file).parent
         try:
-            referred = referred_files(path)
+            referred = external_data_files(path)
         except ValueError as error:
             raise UserError(f"{self.path}: {graph.file} is no ONNX file ({error})", EXPORT_AGAIN) from None
         for location in referred:
@@ -96,9 +96,9 @@ class Bundle:
                 f"{self.path}: the null value of {condition.name!r}, {name}: {error}", EXPORT_AGAIN
             ) from None
 
-    def alone(self, name: str) -> "Bundle":
+    def select_network(self, name: str) -> "Bundle":
         """The bundle as if a network were its only one."""
-        return self if not self.manifest.networks else Bundle(self.path, alone(self.manifest, name))
+        return self if not self.manifest.networks else Bundle(self.path, select_network(self.manifest, name))
 
     def check_continuous(self, verb: str) -> None:
         """UserError for a denoiser of tokens: the verb does not know them yet."""
@@ -126,7 +126,7 @@ def open_bundle(path: Path | str) -> Bundle:
         raise UserError(f"bundle {path!r} is no path", "give the folder that `fewstep export` wrote, as text or a Path")
     path = Path(path)
     manifest_path = path / MANIFEST
-    with _readable(path):
+    with _report_read_errors(path):
         if not path.exists():
             fix = f"fewstep bake BUNDLE -o {path}" if path.suffix == ".onnx" else f"fewstep export SOURCE -o {path}"
             raise UserError(f"there is no {'file' if path.suffix == '.onnx' else 'bundle'} {path}", f"make one: {fix}")
@@ -139,7 +139,7 @@ def open_bundle(path: Path | str) -> Bundle:
             raise UserError(f"{path} is no bundle yet: the command that makes it is at work, or was killed", fix)
         if not manifest_path.is_file():
             raise UserError(f"{path} is no bundle: it has no {MANIFEST}", f"make one: fewstep export SOURCE -o {path}")
-        _confined(path, MANIFEST)
+        _resolve_inside(path, MANIFEST)
         if manifest_path.stat().st_size > MANIFEST_LIMIT:
             raise UserError(f"{manifest_path} is larger than {MANIFEST_LIMIT} bytes", EXPORT_AGAIN)
         content = manifest_path.read_bytes()
@@ -150,18 +150,18 @@ def check_manifest(content: bytes, folder: Path) -> Manifest:
     """The manifest that `content` is, once all that can be said of it without the files of the bundle holds."""
     path = folder / MANIFEST
     manifest = _decode(content, path)
-    for name in named_files(manifest):
+    for name in list_files(manifest):
         if name not in manifest.files:
             raise UserError(f"{path}: no sha256 in `files` for {name!r}", EXPORT_AGAIN)
     for name in manifest.files:
-        _confined(folder, name)
-    for field, reason in problems(manifest):
+        _resolve_inside(folder, name)
+    for field, reason in manifest_problems(manifest):
         raise UserError(f"{path}: field {field}: {reason}", EXPORT_AGAIN)
     return manifest
 
 
 @contextmanager
-def _readable(path: Path) -> Iterator[None]:
+def _report_read_errors(path: Path) -> Iterator[None]:
     """No permission, a name that is too long, a disk that fails: in one line."""
     try:
         yield
@@ -184,34 +184,34 @@ def _decode(content: bytes, path: Path) -> Manifest:
             raise UserError(f"{path}: field schema: {schema}, this fewstep reads 1 to {SCHEMA}", EXPORT_AGAIN)
         if schema < SCHEMA:
             document = msgspec.json.decode(content, type=dict[str, Any])
-            return msgspec.convert(from_former(document, schema), Manifest)
+            return msgspec.convert(upgrade_manifest(document, schema), Manifest)
         return msgspec.json.decode(content, type=Manifest)
     except msgspec.ValidationError as error:
         reason, _, place = str(error).partition(" - at `")
         place = place.replace("`", "").replace("$.", "")  # also of "key` in `$.conditions[0].follows`"
         where = f"field {place}: " if place else ""
-        raise UserError(f"{path}: {where}{_in_plain_words(reason)}", EXPORT_AGAIN) from error
+        raise UserError(f"{path}: {where}{_plain_reason(reason)}", EXPORT_AGAIN) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"{path} is no valid JSON ({_in_plain_words(str(error))})", EXPORT_AGAIN) from error
+        raise UserError(f"{path} is no valid JSON ({_plain_reason(str(error))})", EXPORT_AGAIN) from error
 
 
-def _in_plain_words(reason: str) -> str:
+def _plain_reason(reason: str) -> str:
     """A decoder's reason as the rest of a sentence; an acronym keeps its capitals."""
     reason = reason.replace("Object contains unknown field", "unknown field")
     reason = reason.replace("Object missing required field", "missing field")
     return reason if reason[1:2].isupper() else reason[:1].lower() + reason[1:]
 
 
-def made_by(manifest: Manifest) -> dict[str, set[str | None]]:
+def files_by_verb(manifest: Manifest) -> dict[str, set[str | None]]:
     """The files of a bundle that a verb makes again, by verb; None stands for a file that the bundle does not have."""
     made: dict[str, set[str | None]] = {}
     for name in networks(manifest):
-        for verb, files in _made_by(alone(manifest, name)).items():
+        for verb, files in _network_files_by_verb(select_network(manifest, name)).items():
             made.setdefault(verb, set()).update(files)
     return made
 
 
-def _made_by(manifest: Manifest) -> dict[str, set[str | None]]:
+def _network_files_by_verb(manifest: Manifest) -> dict[str, set[str | None]]:
     int8 = [body for body in manifest.bodies.values() if body.precision == "int8"]
     lowered = [graph for body in int8 for graph in body.graphs]
     float32 = manifest.bodies.get("float32")
@@ -230,25 +230,25 @@ def _made_by(manifest: Manifest) -> dict[str, set[str | None]]:
 def check_present(bundle: Bundle, verb: str = "") -> None:
     """UserError for the first file that is missing, but for reports and for what `verb` makes again itself. A file
     that is there is not read."""
-    makers = made_by(bundle.manifest)
+    makers = files_by_verb(bundle.manifest)
     optional = {bundle.manifest.verification}.union(*(makers.get(each, set()) for each in ("report", "evaluate", verb)))
     for name in bundle.manifest.files:
-        if name not in optional and not _confined(bundle.path, name).is_file():
-            fix = _make_again(bundle.manifest, name, bundle.path)
+        if name not in optional and not _resolve_inside(bundle.path, name).is_file():
+            fix = _recovery_hint(bundle.manifest, name, bundle.path)
             raise UserError(f"{bundle.path}: file {name} is missing", fix)
 
 
-def _make_again(manifest: Manifest, name: str, path: Path) -> str:
+def _recovery_hint(manifest: Manifest, name: str, path: Path) -> str:
     """The way to get a file of a bundle back: by copying, or with the verb that made it."""
     lead = "make that file again: "
-    ways = [f"{lead}fewstep {verb} {path}" for verb, files in made_by(manifest).items() if name in files]
+    ways = [f"{lead}fewstep {verb} {path}" for verb, files in files_by_verb(manifest).items() if name in files]
     for entry in (each for each in manifest.fitted if each.file == name):
         weight = weight_of_fit(path, manifest, entry)
-        ways = [fit_again(path, manifest, entry.evaluations, weight, lead)]
+        ways = [refit_command(path, manifest, entry.evaluations, weight, lead)]
     return f"copy the bundle again, or {ways[0]}" if ways else EXPORT_AGAIN
 
 
-def _confined(folder: Path, name: str) -> Path:
+def _resolve_inside(folder: Path, name: str) -> Path:
     """`folder / name`, which must stay inside the folder: also through symbolic links."""
     relative = PurePosixPath(name)
     plain = name and not relative.is_absolute() and ".." not in relative.parts and "\\" not in name and ":" not in name
@@ -274,9 +274,9 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def named_files(manifest: Manifest) -> Iterator[str]:
+def list_files(manifest: Manifest) -> Iterator[str]:
     """Every file that a manifest refers to."""
-    for graph in (*(graph for _, graph in graphs(manifest)), *companions(manifest).values()):
+    for graph in (*(graph for _, graph in denoiser_graphs(manifest)), *companions(manifest).values()):
         yield graph.file
         yield from graph.data
     for _, kind in kinds(manifest):
@@ -291,4 +291,4 @@ def named_files(manifest: Manifest) -> Iterator[str]:
     single = ("ranges", "precision", "verification", "report", "results", "evaluation", "scheduler")
     yield from (name for field in single if (name := getattr(manifest, field)) is not None)
     for name in manifest.networks:
-        yield from named_files(alone(manifest, name))
+        yield from list_files(select_network(manifest, name))

@@ -65,20 +65,20 @@ def aliases(names: Collection[str]) -> Aliases:
     if any(name.startswith("down_blocks.") for name in names):
         yield from _unet(names)
     if any(name.startswith("single_transformer_blocks.") for name in names):
-        yield from _outside(FLUX, names)
-        yield from _blocks("double_blocks", DOUBLE, "transformer_blocks", names)
-        yield from _blocks("single_blocks", SINGLE, "single_transformer_blocks", names)
+        yield from _single_layers(FLUX, names)
+        yield from _numbered_blocks("double_blocks", DOUBLE, "transformer_blocks", names)
+        yield from _numbered_blocks("single_blocks", SINGLE, "single_transformer_blocks", names)
     elif any(name.startswith("transformer_blocks.") for name in names):
-        yield from _blocks("joint_blocks", JOINT, "transformer_blocks", names)
+        yield from _numbered_blocks("joint_blocks", JOINT, "transformer_blocks", names)
 
 
-def _outside(table: dict[str, str], names: Collection[str]) -> Aliases:
+def _single_layers(table: dict[str, str], names: Collection[str]) -> Aliases:
     for alias, name in table.items():
         if name in names:
             yield alias, (name,)
 
 
-def _blocks(theirs: str, table: dict[str, tuple[str, ...]], ours: str, names: Collection[str]) -> Aliases:
+def _numbered_blocks(theirs: str, table: dict[str, tuple[str, ...]], ours: str, names: Collection[str]) -> Aliases:
     """The names of blocks that both count alike."""
     for number in {match[1] for name in names if (match := re.match(rf"{ours}\.(\d+)\.", name))}:
         for alias, parts in table.items():
@@ -93,17 +93,17 @@ def _unet(names: Collection[str]) -> Aliases:
     down_blocks.i: L residual blocks, each with attention or not, then a downsampler   input_blocks.1 + i (L + 1) ..
     up_blocks.i: L + 1 of them, then an upsampler in the last one's place              output_blocks.i (L + 1) ..
     """
-    yield from _outside(UNET, names)
+    yield from _single_layers(UNET, names)
     each = 1 + max(int(match[1]) for name in names if (match := re.match(r"down_blocks\.0\.resnets\.(\d+)\.", name)))
     for name in names:
         if match := re.match(r"(down|up)_blocks\.(\d+)\.(resnets|attentions)\.(\d+)\.(.+)", name):
             side, block, kind, number, rest = match.groups()
             first = 1 if side == "down" else 0
             place = f"{'in' if first else 'out'}put_blocks.{first + int(block) * (each + 1) + int(number)}"
-            yield from _within(place, kind, ("resnets", "attentions").index(kind), rest, name)
+            yield from _block_layer(place, kind, ("resnets", "attentions").index(kind), rest, name)
         elif match := re.match(r"mid_block\.(resnets|attentions)\.(\d+)\.(.+)", name):
             kind, number, rest = match.groups()
-            yield from _within("middle_block", kind, 1 if kind == "attentions" else 2 * int(number), rest, name)
+            yield from _block_layer("middle_block", kind, 1 if kind == "attentions" else 2 * int(number), rest, name)
         elif match := re.fullmatch(r"down_blocks\.(\d+)\.downsamplers\.0\.conv", name):
             yield f"input_blocks.{(int(match[1]) + 1) * (each + 1)}.0.op", (name,)
         elif match := re.fullmatch(r"up_blocks\.(\d+)\.upsamplers\.0\.conv", name):
@@ -112,7 +112,7 @@ def _unet(names: Collection[str]) -> Aliases:
             yield f"{place}.conv", (name,)
 
 
-def _within(place: str, kind: str, position: int, rest: str, name: str) -> Aliases:
+def _block_layer(place: str, kind: str, position: int, rest: str, name: str) -> Aliases:
     """A layer of one residual block or of one attention, whose layers have the same names on both sides."""
     if kind == "attentions":
         yield f"{place}.{position}.{rest}", (name,)

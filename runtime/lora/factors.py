@@ -16,7 +16,7 @@ class Factors(NamedTuple):
     down: Floats  # [r, columns]
 
 
-def factors(parts: Parts, scale: AlphaScale) -> Factors:
+def factorize(parts: Parts, scale: AlphaScale) -> Factors:
     """The factors of an update, with its scale in `up`. ValueError where the parts do not fit one another."""
     alpha = parts.get("alpha")
     if "diff" in parts:
@@ -25,14 +25,14 @@ def factors(parts: Parts, scale: AlphaScale) -> Factors:
         first, second = (_side(parts, "hada", f"w{side}", f"t{side}") for side in "12")
         up = np.einsum("op,oq->opq", first.up, second.up).reshape(len(first.up), -1)
         down = np.einsum("pc,qc->pqc", first.down, second.down).reshape(-1, first.down.shape[1])
-        return _scaled(Factors(up, down), scale.of(parts["hada_w1_b"].shape[0], alpha))
+        return _scale(Factors(up, down), scale.update_factor(parts["hada_w1_b"].shape[0], alpha))
     if has_kronecker(parts):
         first, second = (_side(parts, "lokr", f"w{side}", f"t{side}") for side in "12")
         ranks = [parts[name].shape[0] for name in ("lokr_w1_b", "lokr_w2_b") if name in parts]
         product = Factors(np.kron(first.up, second.up), np.kron(first.down, second.down))
-        return _scaled(product, scale.of(ranks[0] if ranks else None, alpha))
-    product = Factors(_flat(parts["up"]), _with_core(parts.get("mid"), parts["down"]))
-    return _scaled(product, scale.of(parts["down"].shape[0], alpha))
+        return _scale(product, scale.update_factor(ranks[0] if ranks else None, alpha))
+    product = Factors(_flatten(parts["up"]), _apply_core(parts.get("mid"), parts["down"]))
+    return _scale(product, scale.update_factor(parts["down"].shape[0], alpha))
 
 
 def _side(parts: Parts, form: str, weight: str, core: str) -> Factors:
@@ -42,29 +42,29 @@ def _side(parts: Parts, form: str, weight: str, core: str) -> Factors:
         return _product(matrix)
     a, b = parts[f"{form}_{weight}_a"], parts[f"{form}_{weight}_b"]
     middle = parts.get(f"{form}_{core}")
-    return Factors(a if middle is None else a.T, _with_core(middle, b))
+    return Factors(a if middle is None else a.T, _apply_core(middle, b))
 
 
-def _with_core(core: Floats | None, down: Floats) -> Floats:
+def _apply_core(core: Floats | None, down: Floats) -> Floats:
     """[r, columns] of a down, behind a core [p, q, *kernel] if there is one."""
-    return _flat(down if core is None else np.einsum("pq...,qi->pi...", core, _flat(down)))
+    return _flatten(down if core is None else np.einsum("pq...,qi->pi...", core, _flatten(down)))
 
 
 def _product(weight: Floats) -> Factors:
     """A matrix as a product of as few columns as any."""
-    matrix = _flat(weight)
+    matrix = _flatten(weight)
     out, columns = matrix.shape
     one = np.eye(min(out, columns), dtype=np.float32)
     return Factors(one, matrix) if out <= columns else Factors(matrix, one)
 
 
-def _flat(array: Floats) -> Floats:
+def _flatten(array: Floats) -> Floats:
     if array.ndim < 2:
         raise ValueError(f"{list(array.shape)} is no matrix")
     return array.reshape(len(array), -1)
 
 
-def _scaled(product: Factors, scale: float) -> Factors:
+def _scale(product: Factors, scale: float) -> Factors:
     if product.up.shape[1] != len(product.down):
         raise ValueError("these do not fit one another")
     return product._replace(up=np.float32(scale) * product.up)

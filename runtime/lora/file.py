@@ -16,7 +16,7 @@ from safetensors import SafetensorError, deserialize
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Adapter
 from fewstep.runtime.bundle.reading import file_sha256
-from fewstep.runtime.lora.keys import DENOISER, Component, grouped, layers_of
+from fewstep.runtime.lora.keys import DENOISER, Component, group_keys, layers_of
 from fewstep.runtime.tensor_file import check_header
 
 CONFIG = "adapter_config.json"  # as peft writes it next to adapter_model.safetensors
@@ -45,7 +45,7 @@ class AlphaScale:
     rank: float | None = None  # for forms that do not show it
     is_stabilized: bool = False  # alpha / sqrt(r): Kalajdzievski 2023
 
-    def of(self, rank: int | None, array: Any | None) -> float:
+    def update_factor(self, rank: int | None, array: Any | None) -> float:
         """The factor of an update of that rank; `array` has one number, the file's alpha."""
         r = rank or self.rank
         alpha = array.item() if array is not None else self.alpha
@@ -84,7 +84,7 @@ class Lora:
         """Names of the layers that it changes in a network."""
         return tuple(layer for network, layer in self.updates if network == component)
 
-    def places(self, names: Collection[str], network: str, component: Component = DENOISER) -> dict[str, Names]:
+    def match_layers(self, names: Collection[str], network: str, component: Component = DENOISER) -> dict[str, Names]:
         """The layers, among the `names` of a network, that each layer of the file stands for. Outputs of several lie
         there one after the other. UserError naming the missing ones."""
         wanted = self.layers(component)
@@ -93,7 +93,7 @@ class Lora:
         if missing := [layer for layer, own in places.items() if not own]:
             raise UserError(
                 f"{self.name}: {len(wanted) - len(missing)} of the {len(wanted)} layers that it changes are in "
-                f"{network}, but {some(missing)} is not",
+                f"{network}, but {first_few(missing)} is not",
                 OTHER_NETWORK,
             )
         return places
@@ -106,7 +106,7 @@ class Lora:
 
 def read_lora(text: str) -> Lora:
     """The safetensors file that `FILE[:STRENGTH]` names, or the one in a folder. UserError naming what is wrong."""
-    return lora_of(*with_strength(text, "--lora"))
+    return lora_of(*split_strength(text, "--lora"))
 
 
 def lora_of(path: Path, strength: float) -> Lora:
@@ -115,9 +115,13 @@ def lora_of(path: Path, strength: float) -> Lora:
         raise UserError(f"{path.name} has no strength between {-LARGEST:g} and {LARGEST:g}", "give a number, as 0.8")
     file = file_of(path)
     tensors, metadata = read_tensors(file)
-    updates, unknown = grouped(tensors)
+    updates, unknown = group_keys(tensors)
     if unknown or not updates:
-        what = f"{file.name} holds {some(unknown)}, which is no part of a LoRA" if unknown else f"{file.name} is empty"
+        what = (
+            f"{file.name} holds {first_few(unknown)}, which is no part of a LoRA"
+            if unknown
+            else f"{file.name} is empty"
+        )
         raise UserError(what, KNOWN)
     loaded = {where: {part: tensors[key] for part, key in keys.items()} for where, keys in updates.items()}
     for (_, layer), parts in loaded.items():
@@ -143,7 +147,7 @@ def has_kronecker(parts: Collection[str]) -> bool:
     return all({f"lokr_w{side}"} <= set(parts) or {f"lokr_w{side}_{x}" for x in "ab"} <= set(parts) for side in "12")
 
 
-def with_strength(text: str, option: str) -> tuple[Path, float]:
+def split_strength(text: str, option: str) -> tuple[Path, float]:
     """The file of `FILE[:STRENGTH]`, and the strength. A name may hold a colon itself."""
     name, colon, number = text.rpartition(":")
     if not colon or Path(text).exists():
@@ -169,7 +173,7 @@ def file_of(path: Path) -> Path:
     if is_folder:
         files = sorted(path.glob("*.safetensors"))
         if len(files) > 1:
-            raise UserError(f"{path} holds {some([file.name for file in files])}", "give one of the files")
+            raise UserError(f"{path} holds {first_few([file.name for file in files])}", "give one of the files")
         if not files:
             raise UserError(f"{path} holds no safetensors file", "give the folder that peft or diffusers wrote")
         return files[0]
@@ -187,14 +191,14 @@ def read_tensors(file: Path) -> tuple[dict[str, Floats], Mapping[str, str]]:
         check_header(content)
         entries = deserialize(content)  # type: ignore[no-untyped-call]
         if whole := [key for key, tensor in entries if tensor["dtype"][0] in "IU" and math.prod(tensor["shape"]) > 1]:
-            what = f"{file.name} stores {some(whole)} in whole numbers: quantised weights are not read"
+            what = f"{file.name} stores {first_few(whole)} in whole numbers: quantised weights are not read"
             raise UserError(what, "write them in float16 or float32")
         tensors = {key: _floats(**tensor) for key, tensor in sorted(entries, key=itemgetter(0))}
         metadata = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")]).get("__metadata__") or {}
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise UserError(f"{file.name} cannot be read ({error})", COPY_AGAIN) from error
     if broken := [key for key, tensor in tensors.items() if not np.isfinite(tensor).all()]:
-        raise UserError(f"{file.name} holds NaN or infinity in {some(broken)}", COPY_AGAIN)
+        raise UserError(f"{file.name} holds NaN or infinity in {first_few(broken)}", COPY_AGAIN)
     return tensors, metadata
 
 
@@ -253,7 +257,7 @@ def _number(name: str, value: Any) -> float | None:
     return float(value)
 
 
-def some(names: Iterable[str]) -> str:
+def first_few(names: Iterable[str]) -> str:
     """The first few."""
     all_names = list(names)
     shown = ", ".join(repr(name) for name in all_names[:NAMED])

@@ -1,8 +1,8 @@
 """The meaning of the keys of a LoRA file: the factor, its layer, its network.
 
-Trainers name layers in many ways. Read without punctuation (`flat`) most of them say the same, so a name that is not
-found as it stands is looked up so, also among the names that the same network has elsewhere (`aliases.py`). A key
-that is not understood is reported by whoever reads the file: none is passed over.
+Trainers name layers in many ways. Read without punctuation (`flatten_name`) most of them say the same, so a name that
+is not found as it stands is looked up so, also among the names that the same network has elsewhere (`aliases.py`). A
+key that is not understood is reported by whoever reads the file: none is passed over.
 """
 
 import re
@@ -74,7 +74,7 @@ def _network(layer: str) -> tuple[Component, str]:
     return DENOISER, layer
 
 
-def flat(name: str) -> str:
+def flatten_name(name: str) -> str:
     """A name as kohya writes it: every dot an underscore."""
     return name.replace(".", "_")
 
@@ -86,16 +86,18 @@ class NamedLayers:
         """`names` are the layers of a module. The layers of the network in it begin with `root`."""
         self.root = root
         self.inner = {name.removeprefix(root) for name in names if name.startswith(root)}
-        once = Counter(map(flat, self.inner))
-        self.table: dict[str, tuple[str, ...]] = {flat(name): (name,) for name in self.inner if once[flat(name)] == 1}
-        for alias, layers in _spelled(self.inner):
-            if flat(alias) not in once:
-                self.table[flat(alias)] = layers
+        once = Counter(map(flatten_name, self.inner))
+        self.table: dict[str, tuple[str, ...]] = {
+            flatten_name(name): (name,) for name in self.inner if once[flatten_name(name)] == 1
+        }
+        for alias, layers in _known_aliases(self.inner):
+            if flatten_name(alias) not in once:
+                self.table[flatten_name(alias)] = layers
 
     def find(self, name: str) -> tuple[str, ...]:
         """The layers that a file calls `name`. Several: in the file their outputs lie one after the other."""
-        for form in _forms(name):
-            if layers := (form,) if form in self.inner else self.table.get(flat(form), ()):
+        for form in _name_variants(name):
+            if layers := (form,) if form in self.inner else self.table.get(flatten_name(form), ()):
                 return tuple(self.root + layer for layer in layers)
         return ()
 
@@ -104,11 +106,12 @@ def layers_of(names: Collection[str], wanted: Iterable[str]) -> NamedLayers:
     """The layers of the module in which most of the `wanted` names are found."""
     wanted = tuple(wanted)
     return max(
-        (NamedLayers(names, root) for root in _roots(names)), key=lambda each: sum(map(bool, map(each.find, wanted)))
+        (NamedLayers(names, root) for root in _candidate_roots(names)),
+        key=lambda each: sum(map(bool, map(each.find, wanted))),
     )
 
 
-def _roots(names: Collection[str]) -> Iterator[str]:
+def _candidate_roots(names: Collection[str]) -> Iterator[str]:
     """The whole module, then its largest part, and so on."""
     root = ""
     for _ in range(DEEPEST_ROOT + 1):
@@ -120,7 +123,7 @@ def _roots(names: Collection[str]) -> Iterator[str]:
         root += f"{children.most_common(1)[0][0]}."
 
 
-def _forms(name: str) -> Iterator[str]:
+def _name_variants(name: str) -> Iterator[str]:
     """The name as it is, and without what may stand before and in it."""
     yield name
     bare, before = name.replace(".processor.", "."), ""
@@ -130,7 +133,7 @@ def _forms(name: str) -> Iterator[str]:
         bare = next((bare.removeprefix(wrapper) for wrapper in WRAPPERS + KOHYA if bare.startswith(wrapper)), bare)
 
 
-def _spelled(names: Collection[str]) -> Aliases:
+def _known_aliases(names: Collection[str]) -> Aliases:
     """Older names of the layers, then their names in other implementations of the network."""
     for name in names:
         if name.endswith(".to_out.0"):  # diffusers' first LoRA files leave the number out
@@ -143,7 +146,7 @@ def _spelled(names: Collection[str]) -> Aliases:
     yield from aliases(names)
 
 
-def grouped(keys: Iterable[str]) -> tuple[Mapping[tuple[Component, str], Mapping[str, str]], tuple[str, ...]]:
+def group_keys(keys: Iterable[str]) -> tuple[Mapping[tuple[Component, str], Mapping[str, str]], tuple[str, ...]]:
     """({(component, layer): {part: key}}, keys that mean nothing or repeat another key)."""
     updates: dict[tuple[Component, str], dict[str, str]] = {}
     unknown = []

@@ -8,7 +8,7 @@ from types import ModuleType
 from fewstep.runtime.machine.packages import version_of
 
 
-def code_of(packages: Iterable[ModuleType]) -> bytes:
+def digest_code(packages: Iterable[ModuleType]) -> bytes:
     """A digest of fewstep's version and of all Python sources of some packages. Installed without sources, the version
     alone tells."""
     digest = sha256(repr(version_of("fewstep")).encode())

@@ -23,27 +23,29 @@ class Space(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def this_space(folder: Path, temporary: Path) -> Space:
     """Free memory, and free space where `folder` and temporary files lie. `ulimit -v` limits each process alone: free
     is then no more than this one can still map."""
-    total, free = memory(MEMINFO.read_text() if MEMINFO.exists() else "", _read("memory.max"), _read("memory.current"))
+    total, free = parse_meminfo(
+        MEMINFO.read_text() if MEMINFO.exists() else "", _read_text("memory.max"), _read_text("memory.current")
+    )
     if (limit := _address_limit()) is not None:
-        total, free = _within(total, free, limit, _of_process("VmSize") or 0)
+        total, free = _apply_limit(total, free, limit, _process_bytes("VmSize") or 0)
     return Space(total, free, shutil.disk_usage(folder).free, shutil.disk_usage(temporary).free)
 
 
-def held() -> int:
+def resident_bytes() -> int:
     """Bytes that this process has written to, which are no longer free; 0 where the system does not say."""
-    return _of_process("RssAnon") or 0
+    return _process_bytes("RssAnon") or 0
 
 
-def memory(meminfo: str, limit: str, used: str) -> tuple[int | None, int | None]:
+def parse_meminfo(meminfo: str, limit: str, used: str) -> tuple[int | None, int | None]:
     """(total, free) bytes from /proc/meminfo, or less where a control group allows less."""
     sizes = {name: 1024 * int(kib) for name, kib in re.findall(r"^(\w+):\s+(\d+) kB", meminfo, re.MULTILINE)}
     total, free = sizes.get("MemTotal"), sizes.get("MemAvailable")
     if limit.isdigit() and used.isdigit():
-        total, free = _within(total, free, int(limit), int(used))
+        total, free = _apply_limit(total, free, int(limit), int(used))
     return total, free
 
 
-def _within(total: int | None, free: int | None, limit: int, used: int) -> tuple[int, int]:
+def _apply_limit(total: int | None, free: int | None, limit: int, used: int) -> tuple[int, int]:
     """(total, free) bytes, or less where a limit allows less."""
     left = max(limit - used, 0)
     return min(limit, total or limit), min(left, left if free is None else free)
@@ -59,21 +61,21 @@ def _address_limit() -> int | None:
     return None if limit == resource.RLIM_INFINITY else limit
 
 
-def peak(status: str | None = None) -> int | None:
+def peak_bytes(status: str | None = None) -> int | None:
     """The most bytes that this process has had resident, from /proc/self/status; None where the system does not say.
 
     Not getrusage: on Linux its figure survives exec, and starts at what the parent process had.
     """
-    return _of_process("VmHWM", status)
+    return _process_bytes("VmHWM", status)
 
 
-def _of_process(field: str, status: str | None = None) -> int | None:
+def _process_bytes(field: str, status: str | None = None) -> int | None:
     """Bytes of a field of /proc/self/status; None where the system does not say."""
     text = status if status is not None else STATUS.read_text() if STATUS.exists() else ""
     match = re.search(rf"^{field}:\s+(\d+) kB", text, re.MULTILINE)
     return 1024 * int(match[1]) if match else None
 
 
-def _read(name: str) -> str:
+def _read_text(name: str) -> str:
     path = GROUP / name
     return path.read_text().strip() if path.is_file() else ""

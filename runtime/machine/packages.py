@@ -33,13 +33,13 @@ class OnnxRuntimeImport(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     error: str
 
 
-def installed() -> dict[str, str]:
+def installed_versions() -> dict[str, str]:
     """Version of every package that fewstep can use and that is there."""
     names = dict.fromkeys((*BASE, *(name for _, packages in EXTRAS.values() for name in packages)))
     return {name: version for name in names if (version := version_of(name)) is not None}
 
 
-def missing(packages: dict[str, str]) -> dict[str, tuple[str, ...]]:
+def missing_packages(packages: dict[str, str]) -> dict[str, tuple[str, ...]]:
     """Per extra what it lacks. onnxruntime-gpu counts as onnxruntime: it is the same module."""
     there = {*packages, *(("onnxruntime",) if "onnxruntime-gpu" in packages else ())}
     lacking = {extra: tuple(name for name in wanted if name not in there) for extra, (_, wanted) in EXTRAS.items()}

@@ -10,18 +10,18 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def side_by_side(work: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+def map_threads(work: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
     """The results of `work` on each item, in their order; raises what the first of them raises."""
-    return list(one_after_another(work, items))
+    return list(imap_threads(work, items))
 
 
-def one_after_another(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+def imap_threads(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
     """The results of `work` on each item, in their order, each as soon as it and all before it are there."""
     with ThreadPoolExecutor(usable_cores()) as threads:
         yield from threads.map(work, items)
 
 
-def while_the_next_comes(work: Callable[[Item], object], items: Iterable[Item]) -> None:
+def run_with_prefetch(work: Callable[[Item], object], items: Iterable[Item]) -> None:
     """Do `work` on each item, one after the other, while the next item is made. Two items are held at once, no more."""
     running: Future[object] | None = None
     with ThreadPoolExecutor(1) as behind:

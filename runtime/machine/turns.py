@@ -21,7 +21,7 @@ def take_turns(contenders: Sequence[Callable[[], T]], until: Callable[[Rounds[T]
     return rounds
 
 
-def so_many(count: int) -> Callable[[Rounds[T]], bool]:
+def stop_after_rounds(count: int) -> Callable[[Rounds[T]], bool]:
     """`until` for a number of rounds."""
     return lambda rounds: len(rounds) >= count
 

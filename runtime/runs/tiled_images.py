@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fewstep.plans.errors import UserError
-from fewstep.runtime.arrays import Float32, as_finite, in_model_range
+from fewstep.runtime.arrays import Float32, as_finite, as_model_range
 from fewstep.runtime.autoencoder import Autoencoder
 from fewstep.runtime.bundle.manifest import AutoencoderEntry
 from fewstep.runtime.runs.tiles import Tiles
-from fewstep.runtime.windows import Place, covering, ramp
+from fewstep.runtime.windows import Place, blend_weights, window_places
 
 FIX = "give finite numbers [N, channels, height, width]"
 
@@ -28,17 +28,17 @@ def decode_tiles(autoencoder: Autoencoder, latents: ArrayLike, tiles: Tiles) -> 
     have no effect. A decoder that looks r latents far gives the image of the whole if 2 r <= overlap - blend.
     UserError for latents that windows cannot cover, and for what `Autoencoder.decode` refuses.
     """
-    array = as_finite(in_model_range(latents, "latents", FIX), "latents", FIX)
+    array = as_finite(as_model_range(latents, "latents", FIX), "latents", FIX)
     if array.ndim == 0 or not len(array):
         raise UserError(f"latents have the shape {list(array.shape)}", FIX)
     shape = tiled_image_shape(autoencoder.described, array.shape[1:], tiles)
-    window, scales = _window(autoencoder.described), _scales(autoencoder.described)
+    window, scales = _window(autoencoder.described), _pixels_per_latent(autoencoder.described)
     images = np.zeros((len(array), *shape), np.float32)
     weights = np.zeros(shape, np.float32)
-    for place in covering(array.shape[1:], window, tiles.overlap):
+    for place in window_places(array.shape[1:], window, tiles.overlap):
         enlarged = (slice(a.start * scale, a.stop * scale) for a, scale in zip(place[1:], scales, strict=True))
         pixels: Place = (slice(0, shape[0]), *enlarged)
-        weight = ramp(pixels, shape, tiles.margin, tiles.overlap, (1, *scales)).astype(np.float32)
+        weight = blend_weights(pixels, shape, tiles.margin, tiles.overlap, (1, *scales)).astype(np.float32)
         weights[pixels] += weight
         for image, latent in zip(images, array, strict=True):
             image[pixels] += weight * autoencoder.decode(latent[place][None])[0]
@@ -59,11 +59,11 @@ def tiled_image_shape(described: AutoencoderEntry, shape: Sequence[int], tiles: 
             f" {tiles.overlap}",
             "give as many channels, at least the decoder's height and width, and an overlap below these",
         )
-    sizes = (full * scale for full, scale in zip(shape[1:], _scales(described), strict=True))
+    sizes = (full * scale for full, scale in zip(shape[1:], _pixels_per_latent(described), strict=True))
     return (int(described.decoder.outputs[0].shape[1]), *sizes)
 
 
-def _scales(described: AutoencoderEntry) -> tuple[int, ...]:
+def _pixels_per_latent(described: AutoencoderEntry) -> tuple[int, ...]:
     """Pixels of a latent along height and width. UserError if a number is not whole."""
     parts, sizes = _window(described)[1:], [int(size) for size in described.decoder.outputs[0].shape[2:]]
     if any(size % part for size, part in zip(sizes, parts, strict=True)):

@@ -22,16 +22,17 @@ from numpy.typing import NDArray
 
 from fewstep.plans import noise
 from fewstep.plans.any_plan import AnyPlan
-from fewstep.plans.arguments import check_compiled, check_whole, refuse_options
+from fewstep.plans.argument_checks import check_compiled, check_integer, refuse_options
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan, Step
 from fewstep.runtime.arrays import Float32, as_numbers
-from fewstep.runtime.conditions import ConditionValues
-from fewstep.runtime.execute import Array, Hold, StepNetwork, StepState, execute
-from fewstep.runtime.feeds import Overrides, branch_values
-from fewstep.runtime.finite import finite_outputs, finite_sample, finite_states
-from fewstep.runtime.planning import PlanLike
-from fewstep.runtime.request import (
+from fewstep.runtime.bundle.conditions import ConditionValues
+from fewstep.runtime.kinds.sizes import ELEMENTS_LIMIT
+from fewstep.runtime.sampling.execute import Array, Hold, StepNetwork, StepState, execute
+from fewstep.runtime.sampling.feeds import Overrides, branch_values
+from fewstep.runtime.sampling.finite_checks import finite_outputs, finite_sample, finite_states
+from fewstep.runtime.sampling.planning import PlanLike
+from fewstep.runtime.sampling.request import (
     Cancel,
     GivenTensors,
     check_branches,
@@ -40,13 +41,12 @@ from fewstep.runtime.request import (
     check_seeds,
     check_tensors,
     refuse_choices,
-    until_cancelled,
+    stop_on_cancel,
 )
-from fewstep.runtime.sampler import Sampler
-from fewstep.runtime.sizes import ELEMENTS_LIMIT
-from fewstep.runtime.slots import refuse_banks
-from fewstep.runtime.step_call import StepCall
-from fewstep.runtime.windows import Place, covering, ramp
+from fewstep.runtime.sampling.sampler import Sampler
+from fewstep.runtime.sampling.slots import refuse_banks
+from fewstep.runtime.sampling.step_call import StepCall
+from fewstep.runtime.windows import Place, blend_weights, window_places
 
 
 @dataclass(frozen=True)
@@ -68,10 +68,10 @@ class Tiles:
     batch: int = 1
 
     def __post_init__(self) -> None:
-        check_whole("overlap", self.overlap, 0)
-        check_whole("batch", self.batch, 1)
+        check_integer("overlap", self.overlap, 0)
+        check_integer("batch", self.batch, 1)
         if self.blend is not None:
-            check_whole(f"overlap {self.overlap} and blend", self.blend, 0, self.overlap)
+            check_integer(f"overlap {self.overlap} and blend", self.blend, 0, self.overlap)
 
     @property
     def margin(self) -> int:
@@ -83,7 +83,7 @@ def sample_tiles(
     sampler: Sampler, plan: PlanLike, shape: Sequence[int], tiles: Tiles, seeds: Sequence[int] = (0,), **options: Any
 ) -> Float32:
     """Samples float32 [len(seeds), *shape]; the arguments are as in `tiled_steps`."""
-    compiled = _compiled(sampler, plan, options.get("branches"))
+    compiled = _compile_plan(sampler, plan, options.get("branches"))
     held = check_hold(options.get("hold"), compiled, _sample_shape(shape), len(check_seeds(seeds)))
     states = tiled_steps(sampler, compiled, shape, tiles, seeds, **{**options, "hold": held})
     return finite_sample(compiled, states, held)
@@ -112,11 +112,11 @@ def tiled_steps(
             share of it that it has of a window, and is cut as x is.
         given: tensors [len(seeds), *shape]; `hold` has arrays of that shape too.
 
-    Other arguments are as in `Sampler.sample`. Windows have the sampler's size (`Sampler.at`).
+    Other arguments are as in `Sampler.sample`. Windows have the sampler's size (`Sampler.with_options`).
     """
     refuse_choices(others)
     refuse_options(others)
-    shape, numbers, plan = _sample_shape(shape), check_seeds(seeds), _compiled(sampler, plan, branches)
+    shape, numbers, plan = _sample_shape(shape), check_seeds(seeds), _compile_plan(sampler, plan, branches)
     check_branches(branches, [plan], plan.guidance)
     refuse_banks(plan, sampler.bundle.path)
     check_tensors(plan, shape)
@@ -125,10 +125,10 @@ def tiled_steps(
     network = _Windows(sampler, plan, shape, tiles, len(numbers), condition or {}, branches or {}).step_network()
 
     def draws(number: int) -> Float32:
-        return noise.stacked(numbers, number, shape)
+        return noise.normal_batch(numbers, number, shape)
 
     states = execute(plan, network, draws, np.float32, tensors, held)
-    return until_cancelled(finite_states(states, plan), len(plan.steps), cancel)
+    return stop_on_cancel(finite_states(states, plan), len(plan.steps), cancel)
 
 
 def _sample_shape(shape: Sequence[int]) -> tuple[int, ...]:
@@ -139,7 +139,7 @@ def _sample_shape(shape: Sequence[int]) -> tuple[int, ...]:
         raise UserError(f"samples of the shape {shape!r}", "give whole numbers, such as (3, 1024, 1024)") from None
 
 
-def _compiled(sampler: Sampler, plan: PlanLike, branches: Overrides | None) -> Plan:
+def _compile_plan(sampler: Sampler, plan: PlanLike, branches: Overrides | None) -> Plan:
     """The plan for this sampler. Its tensors have the shape of the whole, which `tiled_steps` checks."""
     if not isinstance(plan, AnyPlan):
         return check_compiled(sampler.compile(plan, branches=branches))
@@ -182,7 +182,7 @@ class _Windows:
         self._cut = any(ratios is not None for ratios in follows)
         steps = [ratio.denominator for ratios in follows for ratio in ratios or () if ratio]
         self._multiple = int(np.lcm.reduce([1, *steps]))  # where windows may begin
-        self._whole_feeds = cache(self._feeds_of_count)
+        self._whole_feeds = cache(self._shared_feeds)
 
     def step_network(self) -> StepNetwork:
         """The network of the executor, on the whole state [B, *shape]."""
@@ -195,10 +195,10 @@ class _Windows:
             for start in range(0, len(places), self._tiles.batch):
                 some = places[start : start + self._tiles.batch]
                 x = np.concatenate([u[(slice(None), *place)] for place in some])
-                call = finite_outputs(StepCall(self._sampler.denoiser, partial(self._fed, some)), self._plan)
+                call = finite_outputs(StepCall(self._sampler.denoiser, partial(self._window_feeds, some)), self._plan)
                 outputs = call(index, step, x)
                 for number, place in enumerate(some):
-                    weight = ramp(place, self._shape, self._tiles.margin, self._tiles.overlap)
+                    weight = blend_weights(place, self._shape, self._tiles.margin, self._tiles.overlap)
                     weights[place] += weight
                     mine = slice(number * self._samples, (number + 1) * self._samples)
                     for total, output in zip(totals, outputs, strict=True):
@@ -210,16 +210,16 @@ class _Windows:
     def _places(self, index: int) -> list[Place]:
         """The windows of a step."""
         offset = len(self._plan.steps) - index if self._tiles.moves else 0
-        return covering(self._shape, self._window, self._tiles.overlap, self._multiple, offset)
+        return window_places(self._shape, self._window, self._tiles.overlap, self._multiple, offset)
 
-    def _fed(self, places: Sequence[Place], index: int) -> Mapping[str, NDArray[Any]]:
+    def _window_feeds(self, places: Sequence[Place], index: int) -> Mapping[str, NDArray[Any]]:
         """The inputs of the body for some windows of all samples, window by window."""
         if not self._cut:
             return self._whole_feeds(len(places))(index)
         step = msgspec.structs.replace(self._plan, steps=self._plan.steps[index : index + 1])
         return self._sampler.step_call(step, self._samples * len(places), *self._values(places)).feeds(0)
 
-    def _feeds_of_count(self, windows: int) -> Callable[[int], Mapping[str, NDArray[Any]]]:
+    def _shared_feeds(self, windows: int) -> Callable[[int], Mapping[str, NDArray[Any]]]:
         """The inputs if no condition follows x: the same rows for all windows, made once."""
         places: list[Place] = [tuple(slice(0, size) for size in self._window)] * windows
         return self._sampler.step_call(self._plan, self._samples * windows, *self._values(places)).feeds
@@ -227,14 +227,17 @@ class _Windows:
     def _values(self, places: Sequence[Place]) -> tuple[dict[str, Any], Overrides]:
         """The conditions of some windows of all samples, and those of further branches."""
 
-        def cut(values: Mapping[str, Any]) -> dict[str, Any]:
+        def cut_conditions(values: Mapping[str, Any]) -> dict[str, Any]:
             return {
-                name: value if value is None else self._parts(name, value, places) for name, value in values.items()
+                name: value if value is None else self._cut_condition(name, value, places)
+                for name, value in values.items()
             }
 
-        return cut(self._condition), {branch: cut(values) for branch, values in self._branches.items()}
+        return cut_conditions(self._condition), {
+            branch: cut_conditions(values) for branch, values in self._branches.items()
+        }
 
-    def _parts(self, name: str, value: Any, places: Sequence[Place]) -> Any:
+    def _cut_condition(self, name: str, value: Any, places: Sequence[Place]) -> Any:
         """A condition's values for some windows of all samples."""
         ratios = self._ratios(name, value)
         if ratios is None:

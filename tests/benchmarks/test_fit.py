@@ -9,8 +9,8 @@ from benchmarks.fits import fit_page
 from benchmarks.fits.fit import main
 from benchmarks.fits.fit_judgement import Judged, Judgement
 from benchmarks.fits.fit_page import PAGE, page
-from fewstep.calibration.fitting.fit import fit
-from fewstep.calibration.fitting.options import FitOptions
+from fewstep.fitting.fit import fit
+from fewstep.fitting.options import FitOptions
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import open_bundle
 

@@ -6,11 +6,11 @@ import pytest
 
 pytest.importorskip("diffusers", reason="diffusers is not installed")
 
-from benchmarks.large.chain import Chain
 from benchmarks.large.networks import NETWORKS
 from benchmarks.large.pipeline import write_pipeline
+from benchmarks.large.verb_costs import Chain
 from fewstep.export.export import load_source
-from fewstep.runtime.conditions import drawn_range
+from fewstep.runtime.bundle.conditions import random_range
 
 pytestmark = pytest.mark.slow
 
@@ -23,7 +23,7 @@ def test_a_network_is_a_source_and_names_its_conditions(name: str, tmp_path: Pat
     count = write_pipeline(tmp_path / "pipeline", network, width, latent, "float16")
     spec = load_source(str(tmp_path / "pipeline")).spec
     assert spec.x_shape[1:] == (latent, latent) and count > 10**6
-    to_give = {each.name: each.shape for each in spec.conditions if drawn_range(each) is None}
+    to_give = {each.name: each.shape for each in spec.conditions if random_range(each) is None}
     assert to_give == dict(network.conditions)
     weights = next((tmp_path / "pipeline").glob("*/*.safetensors")).stat().st_size
     assert 2 * count < weights < 2.1 * count  # float16

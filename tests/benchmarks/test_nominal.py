@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import nominal
+from benchmarks import best_plans
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.plan import Plan
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
@@ -35,32 +35,32 @@ class Oracle:
 
 @pytest.fixture
 def oracle(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr(nominal, "solver_names", lambda: ["ddim", "heun", "unipc_2", "lms_4"])
+    monkeypatch.setattr(best_plans, "solver_names", lambda: ["ddim", "heun", "unipc_2", "lms_4"])
     return Oracle()
 
 
 def test_a_plan_takes_as_many_steps_as_its_evaluations_pay_for(oracle: Any) -> None:
-    assert nominal.affordable(oracle.compiled, "ddim", "trailing", 4) == "ddim:4@trailing"
-    assert nominal.affordable(oracle.compiled, "heun", "karras", 5) == "heun:3@karras"
-    assert nominal.affordable(oracle.compiled, "ddim", "ays_sd", 4) is None  # a grid of timesteps, on a flow
+    assert best_plans.affordable(oracle.compiled, "ddim", "trailing", 4) == "ddim:4@trailing"
+    assert best_plans.affordable(oracle.compiled, "heun", "karras", 5) == "heun:3@karras"
+    assert best_plans.affordable(oracle.compiled, "ddim", "ays_sd", 4) is None  # a grid of timesteps, on a flow
 
 
 def test_the_best_plan_survives_and_few_plans_get_all_seeds(oracle: Any) -> None:
-    found = nominal.search(oracle, 3, 16)
+    found = best_plans.search(oracle, 3, 16)
     assert found.best[0].plan == BEST and found.best[0].psnr == pytest.approx(40.0)
-    assert [score is None for score in found.named] == [False] * len(nominal.NAMED)
+    assert [score is None for score in found.named] == [False] * len(best_plans.NAMED)
     whole = {plan for plan, seeds in oracle.seeds.items() if seeds == 16}
-    assert whole == {score.plan for score in (*found.best, *found.named)} and len(found.best) == nominal.FINALISTS
+    assert whole == {score.plan for score in (*found.best, *found.named)} and len(found.best) == best_plans.FINALISTS
     assert len(oracle.seeds) > 3 * len(whole)
 
 
 def test_a_plan_that_leaves_the_numbers_is_no_winner(oracle: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     known = oracle.psnr
     monkeypatch.setattr(oracle, "psnr", lambda plan, n: np.full(n, np.nan) if plan == BEST else known(plan, n))
-    assert nominal.search(oracle, 3, 16).best[0].psnr == pytest.approx(35.0)
+    assert best_plans.search(oracle, 3, 16).best[0].psnr == pytest.approx(35.0)
 
 
 def test_a_solver_without_its_fit_is_no_candidate() -> None:
     """DC-Solver without ratios is UniPC, and stands in no table under its own name."""
-    names = nominal.solver_names()
+    names = best_plans.solver_names()
     assert "unipc_2" in names and "dpmpp_2m" in names and "dc_solver" not in names

@@ -6,10 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from benchmarks import page
+from benchmarks import shipped_models_page
 from benchmarks.markdown import part_of, put_part, with_part
 from benchmarks.races import ddpm
-from benchmarks.races.turns import Call, Times, in_turns
+from benchmarks.races.take_turns import Call, Times, in_turns
 from fewstep.measure.speed.machine import Machine
 from fewstep.measure.speed.race import Race, Timing
 from fewstep.plans.errors import UserError
@@ -23,7 +23,7 @@ def test_a_line_for_each_body_and_batch_stands_below_the_machine() -> None:
 
     timings = (timing("float32", 0.02, 1.0, 1.0, 1.0), timing("int8-cpu-x86", 0.01, 2.0, 1.5, 2.5))
     found = SimpleNamespace(machine=known, bundle="m", races=(Race(1, 2, 9, timings),))
-    first, *_, last = page.speed(found).split("\n")
+    first, *_, last = shipped_models_page.speed(found).split("\n")
     assert first == "Machine: AMD EPYC, 2 threads, avx2; numpy 2.4.6."
     assert last == "| m | 1 | `int8-cpu-x86` | 10.0 ms | 2.00x (1.50 to 2.50) |"
 
@@ -41,7 +41,7 @@ def test_only_what_stands_between_the_comments_is_replaced(tmp_path: Path) -> No
 
 
 def test_the_page_has_a_place_for_its_script() -> None:
-    assert "|" in part_of(page.PAGE.read_text(), page.SCRIPT)
+    assert "|" in part_of(shipped_models_page.PAGE.read_text(), shipped_models_page.SCRIPT)
 
 
 def counting(start: int) -> Call:

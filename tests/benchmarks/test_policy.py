@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.policy import experts, intervals, kept, rollouts, run, table, verdicts
+from benchmarks.policy import confidence_intervals, experts, rollouts, success_rates, table, verdict_store, verdicts
 from benchmarks.policy.experts import ROUTES, past_the_wall, route_of
 from benchmarks.policy.verdicts import Contender, Episode, Verdict
 from fewstep.runtime import Sampler
@@ -88,27 +88,27 @@ def test_the_digest_of_a_contender_has_all_but_its_name(monkeypatch: pytest.Monk
 
 def test_kept_verdicts_add_up_over_runs_and_bodies(tmp_path: Path) -> None:
     file, contender = tmp_path / "verdicts.jsonl", Contender("one", "w", "ddim:1", precision="int8")
-    assert kept.read(file) == {}
+    assert verdict_store.read(file) == {}
     first = {
         ("push", seed): Verdict("push", seed, None if seed == 1 else 30, None, 1.234, -0.05, "first")
         for seed in (0, 1, 4)
     }
     first["pick-place-wall", 0] = Verdict("pick-place-wall", 0, 80, "left", body="first")
     other = Contender("experts")
-    kept.keep([(contender, first), (other, {("push", 0): Verdict("push", 0, 60)})], file)
-    again = kept.read(file)[contender.digest]
+    verdict_store.keep([(contender, first), (other, {("push", 0): Verdict("push", 0, 60)})], file)
+    again = verdict_store.read(file)[contender.digest]
     assert again.keys() == first.keys()
     assert again["push", 4] == Verdict("push", 4, 30, None, 1.23, -0.05, "first")
     assert again["pick-place-wall", 0].route == "left" and again["push", 1].solved is None
     later = tmp_path / "later.jsonl"
-    kept.keep([(contender, {("push", 2): Verdict("push", 2, 31, body="second")})], later)
-    known = run.joined(kept.read(file), kept.read(later))
-    assert len(known[contender.digest]) == 5 and known[other.digest] == kept.read(file)[other.digest]
-    kept.keep([(msgspec.structs.replace(contender, name="new"), known[contender.digest])], file)
+    verdict_store.keep([(contender, {("push", 2): Verdict("push", 2, 31, body="second")})], later)
+    known = success_rates.joined(verdict_store.read(file), verdict_store.read(later))
+    assert len(known[contender.digest]) == 5 and known[other.digest] == verdict_store.read(file)[other.digest]
+    verdict_store.keep([(msgspec.structs.replace(contender, name="new"), known[contender.digest])], file)
     once = file.read_bytes()
-    kept.keep([(msgspec.structs.replace(contender, name="new"), known[contender.digest])], file)
+    verdict_store.keep([(msgspec.structs.replace(contender, name="new"), known[contender.digest])], file)
     assert file.read_bytes() == once and len(once.splitlines()) == 4  # two tasks, push of two bodies, and the experts
-    assert len(kept.read(file)[contender.digest]) == 5 and len(kept.read(file)[other.digest]) == 1
+    assert len(verdict_store.read(file)[contender.digest]) == 5 and len(verdict_store.read(file)[other.digest]) == 1
 
 
 def test_a_knock_comes_once_and_costs_ticks(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,13 +120,15 @@ def test_a_knock_comes_once_and_costs_ticks(tiny_bundle: Path, monkeypatch: pyte
 
 
 def test_intervals_are_those_of_the_literature() -> None:
-    low, high = intervals.wilson(8, 10)
+    low, high = confidence_intervals.wilson(8, 10)
     assert (round(low, 4), round(high, 4)) == (0.4902, 0.9433)  # Wilson 1927; R: prop.test(8, 10, correct = FALSE)
-    assert intervals.wilson(0, 0) == (0.0, 1.0) and intervals.wilson(10, 10)[1] == pytest.approx(1.0)
-    pair = intervals.Paired(100, gained=2, lost=10)
+    assert confidence_intervals.wilson(0, 0) == (0.0, 1.0) and confidence_intervals.wilson(10, 10)[1] == pytest.approx(
+        1.0
+    )
+    pair = confidence_intervals.Paired(100, gained=2, lost=10)
     assert pair.difference == -0.08 and pair.discordant == 0.12
     assert pair.p_value == pytest.approx(0.03857, abs=1e-5)  # R: binom.test(2, 12)
-    assert intervals.Paired(50, 0, 0).p_value == 1.0
+    assert confidence_intervals.Paired(50, 0, 0).p_value == 1.0
 
 
 def test_the_bound_of_a_paired_difference_covers_it() -> None:
@@ -134,9 +136,9 @@ def test_the_bound_of_a_paired_difference_covers_it() -> None:
     generator, covered, trials = np.random.default_rng(0), 0, 2_000
     for _ in range(trials):
         gained, lost = generator.multinomial(400, [0.02, 0.03, 0.95])[:2]
-        covered += intervals.Paired(400, gained, lost).bound <= -0.01
+        covered += confidence_intervals.Paired(400, gained, lost).bound <= -0.01
     assert 0.93 < covered / trials < 0.98
-    assert -0.01 < intervals.Paired(4_000, 40, 40).bound < 0 < math.inf
+    assert -0.01 < confidence_intervals.Paired(4_000, 40, 40).bound < 0 < math.inf
 
 
 def test_the_expert_of_each_route_goes_its_way() -> None:
@@ -214,28 +216,31 @@ def test_its_spec_is_that_of_a_policy_and_fits_the_network(recipe: ModuleType) -
 
 def test_the_page_has_each_figure() -> None:
     lines = [tuple(f"{who} {column}" for column in table.HEAD) for who in ("experts", "policy")]
-    text = run.page(run.PAGE.read_text(), lines, "They differ by 0.0123.")
+    text = success_rates.page(success_rates.PAGE.read_text(), lines, "They differ by 0.0123.")
     cells = [cell.strip() for line in text.splitlines() if line.startswith("| policy ") for cell in line.split("|")]
     assert sorted({*cells} - {""}) == sorted(lines[1]) and "They differ by 0.0123." in text
 
 
 def test_episodes_are_counted_from_the_first_seed_on() -> None:
-    assert run.blocks(0, 4) == [range(4)]
-    assert run.blocks(5_000, 45) == [range(5_000, 5_020), range(5_020, 5_040), range(5_040, 5_045)]
+    assert success_rates.blocks(0, 4) == [range(4)]
+    assert success_rates.blocks(5_000, 45) == [range(5_000, 5_020), range(5_020, 5_040), range(5_040, 5_045)]
 
 
 def test_the_table_has_all_whole_blocks_so_far_and_compares_those_that_two_have(tmp_path: Path) -> None:
-    rivals = run.contenders("w")
+    rivals = success_rates.contenders("w")
     assert len({contender.digest for contender in rivals}) == len(rivals)
     policy, other = rivals[1], rivals[2]
     assert (policy.name, other.name) == ("float32, 100 steps", "int8, 2 steps")
     known = {}
     for contender, seeds, unsolved in ((policy, range(4), 3), (other, range(5), 1)):
-        episodes = [*itertools.product(run.TASKS, seeds), ("push", 99)]  # the last is of a block that was stopped
+        episodes = [
+            *itertools.product(success_rates.TASKS, seeds),
+            ("push", 99),
+        ]  # the last is of a block that was stopped
         found = {each: Verdict(*each, None if each[1] == unsolved else 9) for each in episodes}
         known[contender.digest] = found
     (tmp_path / "policy-1234.deviation").write_text("0.0123 0.0456\n")
-    lines = run.write(tmp_path, tmp_path / "policy-1234", rivals, known)
+    lines = success_rates.write(tmp_path, tmp_path / "policy-1234", rivals, known)
     assert [line[:3] for line in lines] == [(policy.name, "20", "75.0"), (other.name, "25", "80.0")]
     pairs = [line[table.HEAD.index("less reference (pairs, differ, at least, p)")] for line in lines]
     assert pairs[0] == "" and pairs[1].startswith("+0.0 (20, 50.0 %,")

@@ -1,4 +1,4 @@
-"""benchmarks/train.py and card.py: recipes are trained by one command, and get a card."""
+"""benchmarks/train.py and model_card.py: recipes are trained by one command, and get a card."""
 
 import sys
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import card, train
+from benchmarks import model_card, train
 from benchmarks.markdown import part_of
 from benchmarks.zoo.members import SHIPPED
 from fewstep.models.fashion_mnist import unet
@@ -41,12 +41,12 @@ def test_a_card_has_the_figures_of_its_run(
     name: str, facts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setattr(card, "held_out_loss", lambda network, recipe, folder: 0.25)
+    monkeypatch.setattr(model_card, "held_out_loss", lambda network, recipe, folder: 0.25)
     recipe = {"batch": 64, "rate": 6e-4, "seed": 0, "steps": 20}
     torch.save({"recipe": recipe, "step": 10, "seconds": 61.0}, tmp_path / "checkpoint.pt")
     (tmp_path / "loss.csv").write_text("step,loss\n5,0.5\n10,0.25\n")
     weights = train.weights_of(name)
-    text = card.run_table(name, train.recipe_of(name), tmp_path, None, weights)
+    text = model_card.run_table(name, train.recipe_of(name), tmp_path, None, weights)
     for row in (
         *facts,
         f"| command | `python -m benchmarks.train {name} --work FOLDER` |",
@@ -59,7 +59,7 @@ def test_a_card_has_the_figures_of_its_run(
 
 def test_cards_of_shipped_denoisers_have_a_place_for_it() -> None:
     for member in SHIPPED:
-        shown = part_of((member.weights.parent / "card.md").read_text(), card.SCRIPT)
+        shown = part_of((member.weights.parent / "card.md").read_text(), model_card.SCRIPT)
         assert f"| command | `python -m benchmarks.train {member.name} --work FOLDER" in shown
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from fewstep.calibration.lowering import targets
 from fewstep.calibration.lowering.scheme import Target
-from fewstep.calibration.lowering.targets import named_target, target_names
+from fewstep.calibration.lowering.targets import load_target, target_names
 from fewstep.calibration.lowering.targets.tensorrt import TENSORRT
 
 UNPLACED = replace(TENSORRT, scheme=replace(TENSORRT.scheme, placing=None))
@@ -30,13 +30,13 @@ def _each(chosen: Iterable[Target]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("target", each)
 
 
-ALL = tuple(map(named_target, target_names()))
+ALL = tuple(map(load_target, target_names()))
 every_target = _each(ALL)
 selective_target = _each(each for each in ALL if not each.scheme.no_floats)  # the rest of the graph is float
 
 
 def change_target(monkeypatch: pytest.MonkeyPatch, name: str, **changes: object) -> None:
     """The target of a name has other fields, whoever asks for it."""
-    changed: Target = replace(named_target(name), **changes)  # type: ignore[arg-type]
+    changed: Target = replace(load_target(name), **changes)  # type: ignore[arg-type]
     module = name.replace("-", "_")
     monkeypatch.setattr(f"{targets.__name__}.{module}.{module.upper()}", changed)

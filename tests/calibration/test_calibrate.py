@@ -8,7 +8,7 @@ import pytest
 
 from fewstep.calibration.calibrate import Calibration, calibrate
 from fewstep.calibration.options import CalibrateOptions
-from fewstep.calibration.ranges.reading import load as load_table
+from fewstep.calibration.ranges.read_table import load as load_table
 from fewstep.graph.graph import BATCH, Graph
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
@@ -17,7 +17,7 @@ from fewstep.plans.guidance import Cfg
 from fewstep.plans.spec import DenoiserFacts
 from fewstep.runtime.bundle import manifest as form
 from fewstep.runtime.bundle.reading import open_bundle
-from fewstep.runtime.loading import load
+from fewstep.runtime.sampling.loading import load
 from tests.bundles import changed, node, value, write_graphs
 from tests.onnx_text import written
 

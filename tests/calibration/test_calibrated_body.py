@@ -11,34 +11,34 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fewstep.calibration import body_maker, calibrated_body, count
+from fewstep.calibration import activation_counts, body_maker, calibrated_body
 from fewstep.calibration.body_maker import ENOUGH, LEAST_LOSS
 from fewstep.calibration.calibrate import Calibration, calibrate
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.lowering.targets.cpu_x86 import CPU_X86
 from fewstep.calibration.lowering.targets.tensorrt import TENSORRT
-from fewstep.calibration.precision import sparing
+from fewstep.calibration.precision import mixed_precision
 from fewstep.calibration.precision.operation_errors import OperationErrors
 from fewstep.calibration.precision.recipe import Recipe, open_graphs
-from fewstep.calibration.ranges.methods import clipped_ranges
-from fewstep.calibration.ranges.reading import load as load_table
+from fewstep.calibration.ranges.methods import mse_ranges
+from fewstep.calibration.ranges.read_table import load as load_table
 from fewstep.calibration.ranges.table import RangesTable
 from fewstep.graph import io
 from fewstep.graph.graph import Graph
 from fewstep.graph.pack import PackOptions, pack
 from fewstep.measure.bodies import ranges_files
-from fewstep.measure.rollouts.course import Course
 from fewstep.measure.rollouts.metrics import psnr
+from fewstep.measure.rollouts.recorded_run import RecordedRun
 from fewstep.measure.rollouts.seeds import BODY_SEEDS
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import Arrays, LoadedGraph
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle.manifest import Trial
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
-from fewstep.runtime.loading import load
 from fewstep.runtime.machine import cache
-from fewstep.runtime.on_demand import OnDemand
-from fewstep.runtime.sampler import Sampler
+from fewstep.runtime.sampling.lazy_graphs import LazyGraph
+from fewstep.runtime.sampling.loading import load
+from fewstep.runtime.sampling.sampler import Sampler
 from tests.calibration.every_target import change_target
 from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
 
@@ -96,13 +96,13 @@ def test_each_body_keeps_the_ranges_that_it_was_lowered_by(bundle: Path) -> None
 
 
 def test_the_float_session_is_closed_before_each_target(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened: list[OnDemand] = []
+    opened: list[LazyGraph] = []
     was_open: list[bool] = []
-    real_course, real_judged = calibrated_body.open_course, body_maker.judged
+    real_course, real_judged = calibrated_body.record_run, body_maker.judge_body
 
-    def open_course(sampler: Sampler, *more: object) -> Course:
+    def open_course(sampler: Sampler, *more: object) -> RecordedRun:
         graph = sampler.network().graph
-        assert isinstance(graph, OnDemand)
+        assert isinstance(graph, LazyGraph)
         opened.append(graph)
         return real_course(sampler, *more)  # type: ignore[arg-type]
 
@@ -110,8 +110,8 @@ def test_the_float_session_is_closed_before_each_target(bundle: Path, monkeypatc
         was_open.append(bool(opened[0].networks))
         return real_judged(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(calibrated_body, "open_course", open_course)
-    monkeypatch.setattr(body_maker, "judged", judged)
+    monkeypatch.setattr(calibrated_body, "record_run", open_course)
+    monkeypatch.setattr(body_maker, "judge_body", judged)
     run(bundle, target=("cpu-x86", "cpu-x86-7bit"))
     assert was_open == [False] * 2 and not opened[0].networks
 
@@ -139,7 +139,7 @@ def test_judging_comes_after_what_is_kept(bundle: Path, tmp_path: Path, monkeypa
         raise Killed
 
     with monkeypatch.context() as patched, pytest.raises(Killed):
-        patched.setattr(body_maker, "judged", killed)
+        patched.setattr(body_maker, "judge_body", killed)
         run(bundle)
     assert "int8-cpu-x86" not in open_bundle(bundle).manifest.bodies
     assert list((cache.folder() / "calibration").glob("*"))
@@ -192,12 +192,12 @@ def test_a_body_that_loses_what_guidance_multiplies_is_refused(bundle: Path, mon
 
 def judge_by_graphs(monkeypatch: pytest.MonkeyPatch, *psnrs: float) -> None:
     """A body of one graph, of two and of three has these dB."""
-    real = body_maker.judged
+    real = body_maker.judge_body
 
     def judged(recipe: Recipe, *more: Any) -> Trial:
         return msgspec.structs.replace(real(recipe, *more), psnr=psnrs[len(recipe.parts) - 1])
 
-    monkeypatch.setattr(body_maker, "judged", judged)
+    monkeypatch.setattr(body_maker, "judge_body", judged)
 
 
 @pytest.mark.parametrize(
@@ -245,7 +245,7 @@ def test_several_graphs_measure_operations_once_and_find_the_same_ranges(
 ) -> None:
     """Those of a group are in the table of all groups already."""
     measured, parts = list[Target](), list[tuple[RangesTable, RangesTable]]()
-    errors, of_part = sparing.operation_errors, body_maker.of_part
+    errors, of_part = mixed_precision.measure_operation_errors, body_maker.tabulate_part
 
     def counted(prepared: Graph, table: RangesTable, target: Target, *more: Any) -> OperationErrors:
         measured.append(target)
@@ -253,14 +253,14 @@ def test_several_graphs_measure_operations_once_and_find_the_same_ranges(
 
     def both(*given: Any) -> RangesTable:
         with monkeypatch.context() as patched:
-            patched.setattr(count, "clipped_ranges", lambda *ranges: clipped_ranges(*ranges[:3]))
+            patched.setattr(activation_counts, "mse_ranges", lambda *ranges: mse_ranges(*ranges[:3]))
             searched = of_part(*given)
         parts.append((of_part(*given), searched))
         return searched
 
     judge_by_graphs(monkeypatch, 1.0, 2.0, 3.0)
-    monkeypatch.setattr(sparing, "operation_errors", counted)
-    monkeypatch.setattr(body_maker, "of_part", both)
+    monkeypatch.setattr(mixed_precision, "measure_operation_errors", counted)
+    monkeypatch.setattr(body_maker, "tabulate_part", both)
     run(bundle, target=("tensorrt",))
     assert measured == [TENSORRT]
     assert len(parts) == 2 + 3  # of two graphs, and of three

@@ -10,13 +10,13 @@ from msgspec.structs import replace
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.measure.judged_batch import Contender, JudgedBatch
-from fewstep.measure.rollouts.course import RUNS, open_course
 from fewstep.measure.rollouts.metrics import psnr
+from fewstep.measure.rollouts.recorded_run import RUNS, record_run
 from fewstep.measure.rollouts.seeds import SeedBatch
 from fewstep.measure.rollouts.trajectories import roll_out
 from fewstep.plans.plan import Bank, Carry, CarryIn
 from fewstep.runtime.backends.openvino import OpenVino
-from fewstep.runtime.loading import load
+from fewstep.runtime.sampling.loading import load
 
 STEPS = 4  # of ddim:3, and one of the sample
 
@@ -43,7 +43,7 @@ def test_a_trajectory_is_runs_that_carry_on(bundle: Path) -> None:
 
 def test_a_body_is_judged_by_its_last_run(bundle: Path) -> None:
     sampler = load(bundle, body="float32")
-    course = open_course(sampler, sampler.compile("ddim:3", 2.0), [7, 8])
+    course = record_run(sampler, sampler.compile("ddim:3", 2.0), [7, 8])
     assert len(course.states) == RUNS * STEPS
 
     def exact(feeds):
@@ -61,7 +61,7 @@ def test_a_forced_step_reads_what_float32_carried_there(bundle: Path) -> None:
     plan, read, made = sampler.compile("ddim:3", 2.0), CarryIn(0, (1.0,)), Carry(0, 0, (0.0, 1.0))
     steps = (replace(each, carry_in=(read, *each.carry_in[1:]), carry=(made, *each.carry[1:])) for each in plan.steps)
     plan = sampler.compile(replace(plan, steps=tuple(steps), banks=(bank, *plan.banks[1:])))
-    batch = SeedBatch.held_out(sampler.bundle.manifest, range(3))
+    batch = SeedBatch.from_manifest(sampler.bundle.manifest, range(3))
     for step in JudgedBatch(plan, (Contender("same", (), 3, 2),), batch).answer(lambda _: sampler)["same"].steps:
         assert [step.forced[1], *step.differences[:, 1]] == pytest.approx([0] * 3, abs=1e-9)
 

@@ -11,19 +11,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fewstep.calibration.lowering import channel_forms
-from fewstep.calibration.lowering.channels import even_weight, evened
-from fewstep.calibration.lowering.encoding import Encoding, even_of, integer_of, scale_of
-from fewstep.calibration.lowering.quantize import encoded_tensors, encodings_of, lower, lower_graph
+from fewstep.calibration.lowering import channel_scale_fusion
+from fewstep.calibration.lowering.channel_equalization import equalize_channels, equalize_weight
+from fewstep.calibration.lowering.encoding import Encoding, equalized_name, integer_name, scale_name
+from fewstep.calibration.lowering.quantize import choose_encodings, lower, lower_graph, tensors_to_encode
 from fewstep.calibration.lowering.scheme import Scheme, Target
 from fewstep.calibration.lowering.targets.cpu_x86 import CPU_X86
 from fewstep.calibration.ranges.observe import channel_axes
 from fewstep.graph.graph import GROUP, Array, Graph
-from fewstep.graph.selection import WeightedOp, selected_ops
+from fewstep.graph.selection import WeightedOp, select_int8_ops
 from fewstep.graph.session import open_session, run
 from tests.calibration.every_target import UNPLACED
 from tests.calibration.lowering.bodies.small_body import EDGES, FACTORS, SELECTED, body, feeds, open_simulation, sqnr
-from tests.calibration.lowering.bodies.uneven_body import (
+from tests.calibration.lowering.bodies.uneven_channels_body import (
     REACH,
     given,
     layer,
@@ -70,8 +70,8 @@ def multiplied(prepared: Graph, ops: tuple[WeightedOp, ...], scheme: Scheme) -> 
     """Codes with multipliers of 1 to 8 for every tensor that a lowering encodes."""
     codes, rng = {}, np.random.default_rng(0)
     axes = channel_axes(prepared)
-    values = run(prepared, feeds(prepared), list(encoded_tensors(ops, scheme)))
-    for name in encoded_tensors(ops, scheme):
+    values = run(prepared, feeds(prepared), list(tensors_to_encode(ops, scheme)))
+    for name in tensors_to_encode(ops, scheme):
         multipliers = rng.uniform(1, 8, values[name].shape[axes[name]]).astype(np.float32).astype(np.float64)
         codes[name] = Encoding(np.ones(1), np.uint8(0), multipliers)
     return codes
@@ -81,10 +81,10 @@ def multiplied(prepared: Graph, ops: tuple[WeightedOp, ...], scheme: Scheme) -> 
 @pytest.mark.parametrize("spatial", [1, 2])
 def test_in_float_the_graph_computes_the_same(target: Target, spatial: int) -> None:
     """All tensors keep their meaning, and those that are multiplied are what their names say."""
-    prepared, ops = body(spatial), selected_ops(body(spatial))
+    prepared, ops = body(spatial), select_int8_ops(body(spatial))
     codes = multiplied(prepared, ops, target.scheme)
-    graph, inner, renamed = evened(prepared, ops, codes, target.scheme)
-    weights = {op.weight: even_weight(op, prepared, codes) for op in ops}
+    graph, inner, renamed = equalize_channels(prepared, ops, codes, target.scheme)
+    weights = {op.weight: equalize_weight(op, prepared, codes) for op in ops}
     for op in ops:
         if target.scheme.form.encodes_output(op):
             along = codes[op.name].multipliers
@@ -100,19 +100,19 @@ def test_in_float_the_graph_computes_the_same(target: Target, spatial: int) -> N
         assert code.multipliers is not None
         shape = [-1 if axis == axes[name] % expected[name].ndim else 1 for axis in range(expected[name].ndim)]
         scaled = expected[name] * code.multipliers.reshape(shape)
-        np.testing.assert_allclose(found[even_of(name)], scaled, atol=5e-6 * np.abs(scaled).max())
-    assert [op.node.inputs[0] for op in inner] == [even_of(op.x) for op in ops]
-    assert renamed == {even_of(name): code for name, code in codes.items()}
+        np.testing.assert_allclose(found[equalized_name(name)], scaled, atol=5e-6 * np.abs(scaled).max())
+    assert [op.node.inputs[0] for op in inner] == [equalized_name(op.x) for op in ops]
+    assert renamed == {equalized_name(name): code for name, code in codes.items()}
 
 
 @both
 def test_what_several_operations_read_is_multiplied_once(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(channel_forms, "_quantized", lambda *_: ())
+    monkeypatch.setattr(channel_scale_fusion, "_fuse_quantize", lambda *_: ())
     prepared = body()
     always = replace(target, scheme=replace(target.scheme, least_gain=-np.inf))
     graph = lower(prepared, seen(prepared, feeds(prepared)), always).graph
     inputs = Counter(["a1", "tokens", "a3"])
-    written = Counter(even_of(name) for name in ("h2", "shortcut", "h3")) if target is CPU_X86 else Counter()
+    written = Counter(equalized_name(name) for name in ("h2", "shortcut", "h3")) if target is CPU_X86 else Counter()
     assert products(graph) == inputs + written
     assert products(lower(prepared, one_scale(seen(prepared, feeds(prepared))), always).graph) == Counter()
 
@@ -150,10 +150,10 @@ def test_quiet_channels_of_what_a_convolution_writes_are_as_near_as_loud_ones() 
     assert many.min() > 35 and many.max() - many.min() < 6
     assert many[REACH == 1 / 32].mean() - one[REACH == 1 / 32].mean() > 20
     lowered, plain = (lower(graph, of, CPU_X86).graph for of in (ranges, one_scale(ranges)))
-    code = encodings_of(graph, ranges, selected_ops(graph), CPU_X86.scheme)
+    code = choose_encodings(graph, ranges, select_int8_ops(graph), CPU_X86.scheme)
     assert code["a"].multipliers is None and code["h"].multipliers is not None
-    np.testing.assert_array_equal(lowered.constants[integer_of("w")], plain.constants[integer_of("w")])
-    scales = [each.constants[scale_of("w")] for each in (lowered, plain)]
+    np.testing.assert_array_equal(lowered.constants[integer_name("w")], plain.constants[integer_name("w")])
+    scales = [each.constants[scale_name("w")] for each in (lowered, plain)]
     np.testing.assert_array_equal(scales[0], (scales[1] * code["h"].multipliers).astype(np.float32))
 
 
@@ -161,11 +161,11 @@ def test_a_convolution_behind_another_reads_what_that_wrote() -> None:
     graph = outputs()
     ranges = seen(graph, given(graph), factors=what_they_reach)
     lowered = lower(graph, ranges, CPU_X86).graph
-    assert products(lowered) == Counter([even_of("b")])  # nothing reads h itself
+    assert products(lowered) == Counter([equalized_name("b")])  # nothing reads h itself
     assert [node.inputs[0] for node in lowered.nodes if node.op == "QuantizeLinear"] == ["a"]
     assert [node.inputs[0] for node in lowered.nodes if node.op == "QLinearConv"] == [
-        integer_of("a"),
-        integer_of(even_of("h")),
+        integer_name("a"),
+        integer_name(equalized_name("h")),
     ]
     exact = run(graph, given(graph), ["b"])["b"]
     many, one = (sqnr(exact, result(graph, of, CPU_X86)) for of in (ranges, one_scale(ranges)))
@@ -179,7 +179,7 @@ def test_operations_in_float_read_what_they_read_before(target: Target) -> None:
     ranges = seen(prepared, feeds(prepared))
     always = replace(target, scheme=replace(target.scheme, least_gain=-np.inf))
     graph, ops, _ = lower_graph(prepared, ranges, always, in_float=("shortcut",))
-    assert {op.name for op in ops} == set(SELECTED) - {"shortcut"} and integer_of(
+    assert {op.name for op in ops} == set(SELECTED) - {"shortcut"} and integer_name(
         "shortcut.weight"
     ) not in graph.constants
     (node,) = (node for node in graph.nodes if node.output == "shortcut")
@@ -195,8 +195,8 @@ def test_operations_in_float_read_what_they_read_before(target: Target) -> None:
 
 def test_multipliers_are_numbers_of_float16_and_weights_are_divided_by_them() -> None:
     prepared = body()
-    ranges, ops = seen(prepared, feeds(prepared), factors=what_they_reach), selected_ops(prepared)
-    codes = encodings_of(prepared, ranges, ops, UNPLACED.scheme)
+    ranges, ops = seen(prepared, feeds(prepared), factors=what_they_reach), select_int8_ops(prepared)
+    codes = choose_encodings(prepared, ranges, ops, UNPLACED.scheme)
     graph = lower(prepared, ranges, UNPLACED).graph
     for op in ops:
         own, numbers = ranges[op.x].by_channel, codes[op.x].multipliers
@@ -207,7 +207,7 @@ def test_multipliers_are_numbers_of_float16_and_weights_are_divided_by_them() ->
         written = graph.constants[node.inputs[1]]
         assert written.dtype == np.float16 and np.array_equal(written.reshape(-1), numbers)
         shape = (1, -1, 1, 1) if op.node.op == "Conv" else (-1, 1)
-        taken_back = even_weight(op, prepared, codes) * numbers.reshape(shape)
+        taken_back = equalize_weight(op, prepared, codes) * numbers.reshape(shape)
         np.testing.assert_allclose(taken_back, prepared.constants[op.weight], rtol=1e-6)
 
 
@@ -217,7 +217,7 @@ def test_the_whole_body_is_near_float_in_the_widest_group(target: Target) -> Non
     ranges = seen(prepared, feeds(prepared), groups=len(FACTORS))
     always = replace(target, scheme=replace(target.scheme, least_gain=-np.inf))
     lowered = lower(prepared, ranges, always)
-    every = len(encoded_tensors(selected_ops(prepared), target.scheme))
+    every = len(tensors_to_encode(select_int8_ops(prepared), target.scheme))
     assert every == (6 if target is CPU_X86 else 3)
     assert f"{every} of {every} activations have a scale for each channel" in lowered.notes
     assert not [note for note in lower(prepared, one_scale(ranges), always).notes if "for each channel" in note]
@@ -237,10 +237,10 @@ def test_a_division_that_costs_nothing_is_the_product_it_replaces(
 ) -> None:
     prepared = body(spatial)
     ranges = seen(prepared, feeds(prepared), groups=groups, factors=what_they_reach)
-    monkeypatch.setattr(channel_forms, "_quantized", lambda *_: ())
+    monkeypatch.setattr(channel_scale_fusion, "_fuse_quantize", lambda *_: ())
     joined = lower(prepared, ranges, CPU_X86).graph
     apart = lower(prepared, ranges, replace(CPU_X86, finish=())).graph
-    written = {even_of(name) for name in ("h2", "shortcut", "h3")}
+    written = {equalized_name(name) for name in ("h2", "shortcut", "h3")}
     assert written <= products(apart).keys()
     before, after = (Counter(node.op for node in graph.nodes) for graph in (apart, joined))
     gone = before - after

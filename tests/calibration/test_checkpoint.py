@@ -11,20 +11,20 @@ import msgspec
 import numpy as np
 import pytest
 
-from fewstep.calibration import body_maker, checkpoint, count, task
-from fewstep.calibration.along import Trajectories
+from fewstep.calibration import activation_counts, body_maker, checkpoint, task
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.calibration.ranges import observe
-from fewstep.calibration.ranges.histogram import measure
-from fewstep.calibration.ranges.observe import Counts, observed_tensors
+from fewstep.calibration.ranges.histogram import make_histogram
+from fewstep.calibration.ranges.observe import Counts, tensors_to_observe
 from fewstep.calibration.task import Task
+from fewstep.calibration.trajectory_jobs import Trajectories
 from fewstep.measure.workers import code_digest
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.machine import cache
 from fewstep.runtime.machine import code_digest as machine_digest
 from tests.bundles import changed, content_of
-from tests.calibration.copied_sources import copied_sources, edit
+from tests.calibration.source_copies import copied_sources, edit
 from tests.calibration.test_calibrate import FIRST, denoiser, prologue, write_bundle
 
 WHOLE = 12  # trajectories
@@ -38,7 +38,7 @@ class Killed(Exception):
 @pytest.fixture
 def options(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> CalibrateOptions:
     monkeypatch.setattr(checkpoint, "SECONDS", 0.0)
-    monkeypatch.setattr(count, "BATCH", 4)
+    monkeypatch.setattr(activation_counts, "BATCH", 4)
     return replace(FIRST, bundle=bundle, target=("cpu-x86",), trajectories=WHOLE)
 
 
@@ -49,7 +49,9 @@ def kept() -> list[Path]:
 def interrupt(options: CalibrateOptions, monkeypatch: pytest.MonkeyPatch) -> None:
     """Kill it in the part after the first INTERRUPTED."""
     with monkeypatch.context() as patched, pytest.raises(Killed):
-        patched.setattr(count, "task_along", Counted(count.task_along, INTERRUPTED // 4))
+        patched.setattr(
+            activation_counts, "select_trajectories", Counted(activation_counts.select_trajectories, INTERRUPTED // 4)
+        )
         calibrate(options)
 
 
@@ -69,13 +71,13 @@ class Counted:
 def seeds_seen(monkeypatch: pytest.MonkeyPatch) -> set[int]:
     """Fills with the seeds of all that is counted from now on."""
     seen: set[int] = set()
-    real = count.task_along
+    real = activation_counts.select_trajectories
 
     def counting(task: Task, trajectories: Trajectories) -> Task:
         seen.update(trajectories[0])
         return real(task, trajectories)
 
-    monkeypatch.setattr(count, "task_along", counting)
+    monkeypatch.setattr(activation_counts, "select_trajectories", counting)
     return seen
 
 
@@ -131,7 +133,9 @@ def other_code(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def more_tensors(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (task, observe):
-        monkeypatch.setattr(module, "observed_tensors", lambda graph, no_floats=False: (*observed_tensors(graph), "m1"))
+        monkeypatch.setattr(
+            module, "observed_tensors", lambda graph, no_floats=False: (*tensors_to_observe(graph), "m1")
+        )
 
 
 @pytest.mark.slow
@@ -156,7 +160,7 @@ def test_counts_without_a_tensor_start_anew(
     """However a file came by that name: what it lacks could never be made up for."""
     expected = calibrate(replace(options, bundle=write_bundle(tmp_path / "other", denoiser()))).manifest
     with monkeypatch.context() as before:
-        before.setattr(observe, "observed_tensors", lambda graph, no_floats=False: observed_tensors(graph)[1:])
+        before.setattr(observe, "tensors_to_observe", lambda graph, no_floats=False: tensors_to_observe(graph)[1:])
         interrupt(options, monkeypatch)
     assert calibrate(options).manifest.files == expected.files
     assert "cannot be read (it has no tensor 'x'): it starts again" in caplog.text and not kept()
@@ -204,8 +208,10 @@ def test_what_channels_reached_survives_the_file_bit_for_bit() -> None:
     values = {name: rng.standard_normal((9, channels)).astype(np.float32) for name, channels in (("a", 5), ("b", 3))}
     values["a"][:, 2:4] = [-0.0, 1e-45]
     axes = {"a": 1, "b": -1}
-    held = {(name, g): measure(of * np.float32(1 + g), axes[name]) for name, of in values.items() for g in range(2)}
-    held |= {("plain", g): measure(values["a"]) for g in range(2)}
+    held = {
+        (name, g): make_histogram(of * np.float32(1 + g), axes[name]) for name, of in values.items() for g in range(2)
+    }
+    held |= {("plain", g): make_histogram(values["a"]) for g in range(2)}
     counts = Counts((*values, "plain"), (0.0,), held, axes)
     checkpoint.Checkpoint("extremes").save(counts, 7, is_last=True)
     found, done = checkpoint.Checkpoint("extremes").load(Counts(counts.tensors, counts.edges, axes=axes))

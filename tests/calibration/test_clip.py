@@ -8,18 +8,18 @@ import msgspec
 import numpy as np
 import pytest
 
-from fewstep.calibration.fitting.options import FitOptions
-from fewstep.calibration.fitting.task import open_fit_task
 from fewstep.cli.main import main
-from fewstep.cli.run_plan import unlike_calibration
-from fewstep.graph.bake.bake import BakeOptions, plan_of
-from fewstep.measure.rollouts.calibrated_plan import judged_plan
+from fewstep.cli.run_plan import describe_calibration_mismatch
+from fewstep.fitting.options import FitOptions
+from fewstep.fitting.task import open_fit_task
+from fewstep.graph.bake.bake import BakeOptions, resolve_run
+from fewstep.measure.rollouts.plan_selection import select_plan
 from fewstep.plans.any_plan import shaping_of
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Fitted
-from fewstep.plans.shaping import Clip, Rescale, Threshold, clip_to, described
+from fewstep.plans.shaping import Clip, Rescale, Threshold, clip_to, describe_shaping
 from fewstep.runtime.bundle.manifest import Precision
-from fewstep.runtime.loading import load
+from fewstep.runtime.sampling.loading import load
 from tests.bundles import changed
 from tests.calibration.test_calibrate import denoiser, run, write_bundle
 
@@ -66,7 +66,7 @@ def test_runs_and_judgements_clip_as_the_calibration_did(bundle: Path, tmp_path:
     with load(bundle) as sampler:
         body = sampler.bundle.body("int8-cpu-x86")
         for name in ("", "ddim:3", "ddim:5"):
-            assert shaping_of(judged_plan(sampler, body, name)) == Clip(-CLIP, CLIP)
+            assert shaping_of(select_plan(sampler, body, name)) == Clip(-CLIP, CLIP)
 
 
 @pytest.mark.parametrize("precision", ["float32", "int8"])
@@ -78,7 +78,7 @@ def test_the_name_of_the_calibrated_plan_clips_as_the_calibration_did(bundle: Pa
         assert shaping_of(sampler.compile("ddim:4")) is None
         assert shaping_of(sampler.compile("ddim:3", shaping=Clip(-1.0, 1.0))) == Clip(-1.0, 1.0)
     options = BakeOptions(bundle, "ddim:3", bundle.parent / "baked.onnx", precision)
-    assert shaping_of(plan_of(options)[2]) == Clip(-CLIP, CLIP)
+    assert shaping_of(resolve_run(options)[2]) == Clip(-CLIP, CLIP)
     with pytest.raises(UserError, match=r"ddim:3, clipped to \[-0.5, 0.5\], and fitted plans do not clip"):
         open_fit_task(FitOptions(bundle))
     assert shaping_of(run(bundle, target=("cpu-x86",)).plan) is None
@@ -87,15 +87,15 @@ def test_the_name_of_the_calibrated_plan_clips_as_the_calibration_did(bundle: Pa
 def test_a_run_that_does_not_clip_is_told_of_a_calibration_that_did(bundle: Path) -> None:
     made = run(bundle, clip=CLIP, target=("cpu-x86",))
     with load(bundle, "int8") as sampler:
-        told = unlike_calibration(sampler.bundle, sampler.body, sampler.compile("ddim:4", 2.0))
+        told = describe_calibration_mismatch(sampler.bundle, sampler.body, sampler.compile("ddim:4", 2.0))
         assert told is not None and "guidance 2, clipped to [-0.5, 0.5], and runs along ddim:4" in told
         assert told.endswith("; give --plan ddim:4 --clip 0.5, in Python shaping=Clip(-0.5, 0.5)")
-        assert unlike_calibration(sampler.bundle, sampler.body, sampler.compile(made.plan)) is None
+        assert describe_calibration_mismatch(sampler.bundle, sampler.body, sampler.compile(made.plan)) is None
         to = Fitted("ddim:3", "int8-cpu-x86", "0" * 64, "0" * 64)
         fitted = msgspec.structs.replace(sampler.compile("ddim:4", 2.0), fitted=to)
-        assert unlike_calibration(sampler.bundle, sampler.body, fitted) is not None
+        assert describe_calibration_mismatch(sampler.bundle, sampler.body, fitted) is not None
         clipped = msgspec.structs.replace(made.plan, fitted=to)
-        assert unlike_calibration(sampler.bundle, sampler.body, clipped) is None
+        assert describe_calibration_mismatch(sampler.bundle, sampler.body, clipped) is None
 
 
 def test_a_model_whose_own_scheduler_clips_is_told_of_the_option(
@@ -125,5 +125,5 @@ def test_a_clip_is_above_zero_and_shapings_have_words() -> None:
         with pytest.raises(UserError, match="give the largest value of a sample"):
             clip_to(number)
     assert clip_to(None) is None and clip_to(1.0) == Clip(-1.0, 1.0)
-    assert described(Threshold(0.99)) == "thresholded at quantile 0.99"
-    assert described(Rescale()) == "rescaled with phi 0.7"
+    assert describe_shaping(Threshold(0.99)) == "thresholded at quantile 0.99"
+    assert describe_shaping(Rescale()) == "rescaled with phi 0.7"

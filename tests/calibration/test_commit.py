@@ -9,14 +9,14 @@ import pytest
 
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
-from fewstep.calibration.precision.native import searched_here
 from fewstep.calibration.precision.precision_map import encode_maps
+from fewstep.calibration.precision.timeable_targets import timeable_targets
 from fewstep.graph.commit import open_for_update
-from fewstep.report.precision import stored_maps
+from fewstep.report.precision import read_maps
 from fewstep.runtime.bundle.reading import open_bundle
 from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
 
-HERE = searched_here()[0]
+HERE = timeable_targets()[0]
 BODY = f"int8-{HERE}"
 
 
@@ -28,19 +28,19 @@ def options(tmp_path: Path) -> CalibrateOptions:
 def test_a_map_stays_with_its_body_when_another_target_is_calibrated(options: CalibrateOptions) -> None:
     """One that has a map of its own or none; it goes with the next body of its name."""
     first = calibrate(options).manifest
-    maps = stored_maps(open_bundle(options.bundle))
+    maps = read_maps(open_bundle(options.bundle))
     other = calibrate(replace(options, target=("tensorrt",), quality=None)).manifest
     assert other.bodies[BODY] == first.bodies[BODY]
-    assert [each.body for each in maps] == [BODY] and stored_maps(open_bundle(options.bundle)) == maps
+    assert [each.body for each in maps] == [BODY] and read_maps(open_bundle(options.bundle)) == maps
     with open_for_update(options.bundle, must_exist=True) as writer:  # as if the map were of another one's body
         others = tuple(msgspec.structs.replace(each, body="int8-tensorrt") for each in maps)
         writer.commit(
             msgspec.structs.replace(other, precision=writer.add(encode_maps(others), "precision", "precision", ".json"))
         )
     calibrate(options)
-    assert [each.body for each in stored_maps(open_bundle(options.bundle))] == ["int8-tensorrt", BODY]
+    assert [each.body for each in read_maps(open_bundle(options.bundle))] == ["int8-tensorrt", BODY]
     calibrate(replace(options, quality=None))
-    assert [each.body for each in stored_maps(open_bundle(options.bundle))] == ["int8-tensorrt"]
+    assert [each.body for each in read_maps(open_bundle(options.bundle))] == ["int8-tensorrt"]
 
 
 def test_figures_of_former_bodies_go_with_them(options: CalibrateOptions) -> None:

@@ -15,8 +15,8 @@ import pytest
 from fewstep.calibration import cost
 from fewstep.calibration.calibrate import calibrate
 from fewstep.cli.verbs.calibrate import dry_run
-from fewstep.graph.needs import duration
-from fewstep.measure.estimate import seconds_of_one
+from fewstep.graph.resource_needs import format_duration
+from fewstep.measure.estimate import seconds_per_evaluation
 from fewstep.measure.rollouts.conditions_file import ConditionRecords
 from fewstep.measure.rollouts.seeds import HELD_OUT_SEEDS
 from fewstep.measure.rollouts.trajectories import BodyCall, roll_out
@@ -24,7 +24,7 @@ from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.progress import AHEAD
-from fewstep.runtime.sampler import Sampler
+from fewstep.runtime.sampling.sampler import Sampler
 from tests.bundles import changed
 from tests.calibration.test_calibrate import FIRST, run
 
@@ -47,7 +47,7 @@ def test_a_dry_run_refuses_and_warns_as_calibrate_does(
 ) -> None:
     options = replace(FIRST, bundle=bundle, workers=200)
     monkeypatch.setattr("fewstep.measure.workers.setup.usable_cores", lambda: 2)
-    monkeypatch.setattr("fewstep.graph.needs.memory_free", lambda _: 10**9)
+    monkeypatch.setattr("fewstep.graph.resource_needs.memory_free", lambda _: 10**9)
     dry_run(options)
     assert [said for said in caplog.messages if "trajectories" not in said] == [
         "this takes about 40.2 GB of memory, and 1.0 GB are free",
@@ -69,7 +69,7 @@ def test_what_a_target_needs_is_asked_for_before_anything_is_measured(
     bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)  # as if it were not installed
-    monkeypatch.setattr("fewstep.calibration.opened_task.load", lambda *given, **more: pytest.fail("went on"))
+    monkeypatch.setattr("fewstep.calibration.open_task.load", lambda *given, **more: pytest.fail("went on"))
     for verb in (dry_run, calibrate):
         with pytest.raises(UserError, match=r"openvino cannot be imported.*; pip install 'fewstep\[openvino\]'"):
             verb(replace(FIRST, bundle=bundle, target=("cpu-x86", "openvino")))
@@ -97,9 +97,9 @@ def test_a_dry_run_times_a_trajectory_of_calibration(bundle: Path, monkeypatch: 
 
     def recorded(sampler: Sampler, plan: AnyPlan, rows: ConditionRecords | None, seeds: range) -> float:
         timed.append(seeds)
-        return seconds_of_one(sampler, plan, rows, seeds)
+        return seconds_per_evaluation(sampler, plan, rows, seeds)
 
-    monkeypatch.setattr(cost, "seconds_of_one", recorded)
+    monkeypatch.setattr(cost, "seconds_per_evaluation", recorded)
     dry_run(replace(FIRST, bundle=bundle, trajectories=12))
     (seeds,) = timed
     assert len(seeds) == 1 and {*seeds}.isdisjoint(HELD_OUT_SEEDS)
@@ -118,11 +118,11 @@ def test_the_time_is_said_ahead_where_it_is_long(
 ) -> None:
     """The dry run says the same evaluations: of ranges, moments, the errors of an operation, and judging."""
     options = replace(FIRST, bundle=bundle, trajectories=12, target=("cpu-x86",))
-    monkeypatch.setattr(cost, "_seconds", lambda *_: 10.0)
+    monkeypatch.setattr(cost, "_evaluation_seconds", lambda *_: 10.0)
     with caplog.at_level(logging.INFO, AHEAD.name):
         calibrate(options)
     count = 12 * 3 + 12 * 3 + 2 * 3 + 3 * 8 * 3
-    assert f"this takes up to {duration(count * 10.0)}: {count} evaluations of one sample" in caplog.messages
+    assert f"this takes up to {format_duration(count * 10.0)}: {count} evaluations of one sample" in caplog.messages
     assert dry_run(options).value["about_seconds"] == count * 10.0
 
 

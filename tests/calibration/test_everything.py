@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from fewstep.calibration.calibrate import calibrate
-from fewstep.calibration.failed_bodies import makeable
-from fewstep.calibration.opened_task import open_task
-from fewstep.calibration.ranges.histogram import measure
+from fewstep.calibration.failed_bodies import select_makeable_targets
+from fewstep.calibration.open_task import open_task
+from fewstep.calibration.ranges.histogram import make_histogram
 from fewstep.calibration.ranges.observe import Counts
-from fewstep.calibration.ranges.reading import load as load_table
+from fewstep.calibration.ranges.read_table import load as load_table
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import open_bundle
-from fewstep.runtime.loading import load
+from fewstep.runtime.sampling.loading import load
 from tests.bundles import changed
 from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
 
@@ -76,9 +76,9 @@ def test_a_condition_that_keeps_its_default_is_refused_at_the_start(bundle: Path
 
 
 def test_an_activation_without_values_has_no_code(bundle: Path) -> None:
-    counts = Counts(("x",), (), {("x", 0): measure(np.ones(3, np.float32), None)}, unseen=("expert",))
+    counts = Counts(("x",), (), {("x", 0): make_histogram(np.ones(3, np.float32), None)}, unseen=("expert",))
     task = open_task(replace(FIRST, bundle=bundle, target=("cpu-x86", "qnn")))
-    attempts = makeable(task, counts)
+    attempts = select_makeable_targets(task, counts)
     assert attempts.made == {"int8-cpu-x86": task.targets[0]} and list(attempts.failed) == ["int8-qnn"]
     with pytest.raises(UserError, match="activation 'expert' never had a value, and qnn has a code for each"):
-        makeable(replace(task, targets=task.targets[1:]), counts)
+        select_makeable_targets(replace(task, targets=task.targets[1:]), counts)

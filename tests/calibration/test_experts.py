@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 
 from fewstep.calibration.calibrate import calibrate
-from fewstep.calibration.ranges.histogram import measure
+from fewstep.calibration.ranges.histogram import make_histogram
 from fewstep.calibration.ranges.observe import Counts
-from fewstep.calibration.ranges.reading import load as load_table
+from fewstep.calibration.ranges.read_table import load as load_table
 from fewstep.calibration.ranges.table import Range
 from fewstep.graph.graph import BATCH, Graph, Node, Value
-from fewstep.graph.index import in_topological_order
-from fewstep.measure.rollouts.row_by_row import row_by_row
+from fewstep.graph.index import sort_topologically
+from fewstep.measure.rollouts.row_by_row import run_row_by_row
 from fewstep.runtime.backends import Arrays
-from fewstep.runtime.loading import load
+from fewstep.runtime.sampling.loading import load
 from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
 from tests.onnx_text import written
 
@@ -43,7 +43,7 @@ def experts() -> Graph:
         before = f"{name}_out"
     *head, tail = plain.nodes
     every = (*head, *nodes, replace(tail, inputs=(before, "w2")))
-    ordered = in_topological_order(every, ["x", "row", *plain.constants, *constants])
+    ordered = sort_topologically(every, ["x", "row", *plain.constants, *constants])
     return replace(plain, nodes=ordered, constants={**plain.constants, **constants})
 
 
@@ -71,12 +71,12 @@ def test_an_expert_without_rows_at_a_step_takes_what_it_saw_at_others_and_one_th
 def test_counts_are_completed_by_all_that_other_groups_held() -> None:
     counts = Counts(("a", "b", "c"), (0.0, 1.0))
     held = {("a", 0): [-3.0, 1.0], ("a", 2): [0.5, 2.0], ("b", 0): [1.0], ("b", 1): [2.0], ("b", 2): [3.0]}
-    counts.histograms |= {key: measure(np.array(values, np.float32)) for key, values in held.items()}
-    found = counts.completed()
+    counts.histograms |= {key: make_histogram(np.array(values, np.float32)) for key, values in held.items()}
+    found = counts.fill_unseen_groups()
     assert (found.tensors, found.unseen) == (("a", "b"), ("c",))
-    (low, high, total) = ((each := found.of("a")[1]).low, each.high, each.stored.sum())
+    (low, high, total) = ((each := found.group_histograms("a")[1]).low, each.high, each.stored.sum())
     assert (low, high, total) == (-3.0, 2.0, 4)
-    assert found.of("b") == counts.of("b") and found.of("a")[::2] == (
+    assert found.group_histograms("b") == counts.group_histograms("b") and found.group_histograms("a")[::2] == (
         counts.histograms["a", 0],
         counts.histograms["a", 2],
     )
@@ -90,7 +90,7 @@ def test_rows_of_any_number_are_put_together_in_order() -> None:
         (row,) = feeds["x"]
         return {"rows": np.full((int(row[0]), 2), row[1], np.float32), "x": feeds["x"]}
 
-    made = row_by_row(network, (Value("x", np.dtype(np.float32), (BATCH, 2)),))
+    made = run_row_by_row(network, (Value("x", np.dtype(np.float32), (BATCH, 2)),))
     for order in ([0, 1, 2, 3], [1, 0, 3, 2], [3, 2, 1, 0]):
         found = made({"x": x[order]})
         expected = np.repeat(x[order][:, 1:], x[order][:, 0].astype(int), axis=0).repeat(2, axis=1)

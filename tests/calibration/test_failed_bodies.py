@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fewstep.calibration.calibrate import calibrate
-from fewstep.calibration.failed_bodies import makeable
+from fewstep.calibration.failed_bodies import select_makeable_targets
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.lowering.targets.cpu_x86 import CPU_X86
 from fewstep.calibration.lowering.targets.qnn import QNN
@@ -18,8 +18,8 @@ from fewstep.graph.half_types import BFLOAT16, FLOAT16
 from fewstep.graph.passes.float32 import has_type
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import open_bundle
-from fewstep.runtime.loading import load
 from fewstep.runtime.machine import cache
+from fewstep.runtime.sampling.loading import load
 from tests.calibration.every_target import change_target
 from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
 
@@ -105,7 +105,7 @@ def test_an_activation_beyond_every_type_costs_the_body_for_tensorrt_alone(bundl
 
 def test_an_activation_that_integers_alone_code_costs_no_body_with_floats() -> None:
     task = SimpleNamespace(prepared=denoiser(), targets=(TENSORRT, QNN), refused={})
-    attempts = makeable(task, SimpleNamespace(reached=lambda: {"further": 1e39}, unseen=()))  # type: ignore[arg-type]
+    attempts = select_makeable_targets(task, SimpleNamespace(max_magnitudes=lambda: {"further": 1e39}, unseen=()))  # type: ignore[arg-type]
     assert attempts.made == {"int8-tensorrt": TENSORRT} and attempts.failed.keys() == {"int8-qnn"}
 
 

@@ -19,7 +19,7 @@ from fewstep.graph.engines import build_engine
 from fewstep.graph.engines.build import BuildOptions, build
 from fewstep.graph.engines.builders import EngineBuilder
 from fewstep.calibration.calibrate import calibrate
-from tests.killing import outcomes
+from tests.kill_at_writes import outcomes
 from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
 
 bundle = write_bundle(folder / "bundle", denoiser())

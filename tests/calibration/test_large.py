@@ -19,13 +19,13 @@ from fewstep.export.export import ExportOptions, export
 from fewstep.graph import io, weights
 from fewstep.graph.pack import PackOptions, pack
 from fewstep.measure.measure import MeasureOptions, measure
-from fewstep.report.contents import InspectOptions, inspect
+from fewstep.report.bundle_contents import InspectOptions, inspect
 from fewstep.report.integrity import VerifyOptions, verify
 from fewstep.report.options import ReportOptions
-from fewstep.report.write import report
+from fewstep.report.report import report
 from fewstep.runtime.bundle.reading import open_bundle
-from fewstep.runtime.loading import load
-from tests.calibration.test_comparable import FEW
+from fewstep.runtime.sampling.loading import load
+from tests.calibration.test_calibration_settings import FEW
 
 pytestmark = pytest.mark.slow
 

@@ -9,12 +9,12 @@ import pytest
 
 from fewstep.calibration import second_moments
 from fewstep.calibration.calibrate import calibrate
-from fewstep.calibration.opened_task import open_task
-from fewstep.calibration.ranges.moments import drawn_patches
-from fewstep.calibration.ranges.observe import open_watched
-from fewstep.calibration.second_moments import second_moments as moments_of
+from fewstep.calibration.open_task import open_task
+from fewstep.calibration.ranges.moments import draw_patches
+from fewstep.calibration.ranges.observe import open_observed
+from fewstep.calibration.second_moments import measure_second_moments as moments_of
 from fewstep.calibration.task import Task
-from fewstep.graph.selection import selected_ops
+from fewstep.graph.selection import select_int8_ops
 from fewstep.measure.workers.job import Workers
 from tests.calibration.test_calibrate import FIRST, contents, denoiser, write_bundle
 
@@ -26,11 +26,11 @@ def task(bundle: Path) -> Task:
 
 def test_they_are_those_of_all_rows_along_the_plan(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(second_moments, "TRAJECTORIES", 4)
-    (op,) = selected_ops(task.prepared)
+    (op,) = select_int8_ops(task.prepared)
     few = replace(task, seeds=task.seeds[:4])
-    network = open_watched(task.prepared, (op.x,))
+    network = open_observed(task.prepared, (op.x,))
     rng = np.random.default_rng(0)
-    every = [drawn_patches(op, each.tensors[op.x], (3, 3), rng, 10**6) for each in few.evaluations(network)]
+    every = [draw_patches(op, each.tensors[op.x], (3, 3), rng, 10**6) for each in few.run_trajectories(network)]
     rows = np.concatenate(every).astype(np.float64)
     assert len(rows) == 4 * 3 * 2 * 64  # trajectories, steps, branches, positions: all that there are
     np.testing.assert_allclose(moments_of(task)["w1"][0], rows.T @ rows, rtol=1e-4, atol=1e-2)
@@ -49,7 +49,7 @@ def test_weights_are_rounded_by_them(tmp_path: Path, monkeypatch: pytest.MonkeyP
     """With the same scales."""
     options = replace(FIRST, bundle=write_bundle(tmp_path / "own", denoiser()), target=("cpu-x86",))
     own = calibrate(options).lowered["int8-cpu-x86"].graph.constants
-    monkeypatch.setattr("fewstep.calibration.calibrate.second_moments", lambda *_: {})
+    monkeypatch.setattr("fewstep.calibration.calibrate.measure_second_moments", lambda *_: {})
     options = replace(options, bundle=write_bundle(tmp_path / "nearest", denoiser()))
     nearest = calibrate(options).lowered["int8-cpu-x86"].graph.constants
     assert np.array_equal(own["scale(w1)"], nearest["scale(w1)"])

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import fewstep.calibration
 
-DOOR = {"options.py", "opened_task.py", "calibrate.py"}
+DOOR = {"options.py", "open_task.py", "calibrate.py"}
 
 
 def test_behind_the_door_nobody_takes_the_options() -> None:

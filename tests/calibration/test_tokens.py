@@ -9,20 +9,20 @@ import numpy as np
 import pytest
 
 from fewstep.calibration.calibrate import calibrate
-from fewstep.calibration.comparable import settings_of
+from fewstep.calibration.calibration_settings import read_settings
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.cli.main import main
-from fewstep.cli.run_plan import default_plan, unlike_calibration
+from fewstep.cli.run_plan import default_plan, describe_calibration_mismatch
 from fewstep.graph import io
-from fewstep.graph.selection import considered_ops
+from fewstep.graph.selection import explain_selection
 from fewstep.measure.judged_batch import Contender, JudgedBatch
 from fewstep.measure.rollouts.metrics import CEILING
+from fewstep.measure.rollouts.recorded_token_run import record_token_run
 from fewstep.measure.rollouts.seeds import SeedBatch
-from fewstep.measure.rollouts.token_course import open_token_course
 from fewstep.plans.any_plan import regroup
 from fewstep.plans.errors import UserError
-from fewstep.runtime.loading import load
-from fewstep.runtime.planning import calibrated_plan
+from fewstep.runtime.sampling.loading import load
+from fewstep.runtime.sampling.planning import calibrated_plan
 from tests.bundles import described
 
 
@@ -38,7 +38,7 @@ def made(bundle):
 
 def test_the_embedding_and_the_head_stay_float(bundle):
     graph = io.load(load(bundle).bundle.graph(load(bundle).body.graph), root=bundle)
-    assert [reason.partition(":")[0] for _, reason in considered_ops(graph)] == ["", "first or last layer"]
+    assert [reason.partition(":")[0] for _, reason in explain_selection(graph)] == ["", "first or last layer"]
 
 
 def test_a_body_has_groups_by_the_masked_share_and_is_judged_by_tokens(made, bundle):
@@ -57,8 +57,8 @@ def test_a_body_has_groups_by_the_masked_share_and_is_judged_by_tokens(made, bun
 def test_a_course_tells_another_network_and_none_from_itself(made, bundle):
     sampler = load(bundle)
     plan = regroup(sampler.compile("maskgit:4", 2.0), (0.0,))
-    seeds = SeedBatch.held_out(sampler.bundle.manifest, range(3))
-    course = open_token_course(sampler, plan, seeds)
+    seeds = SeedBatch.from_manifest(sampler.bundle.manifest, range(3))
+    course = record_token_run(sampler, plan, seeds)
     assert course.groups == 2
 
     def own(feeds):
@@ -77,7 +77,7 @@ def test_a_course_tells_another_network_and_none_from_itself(made, bundle):
     groups = [step.group for step in plan.steps]
     assert [share > 0.5 for share, _ in steps] == [group == 1 for group in groups]
     assert (course.decibels(late) < 10).all()
-    bodies = {"float32": sampler, "int8": sampler.changed(graph=mirrored)}
+    bodies = {"float32": sampler, "int8": sampler.with_network_parts(graph=mirrored)}
     runs = JudgedBatch(plan, (Contender("int8", {}, 3),), seeds).answer(bodies.__getitem__)
     np.testing.assert_array_equal(runs["float32"].samples, course.reference.ids)
     logs = course._pairs(late)[-1]
@@ -105,10 +105,10 @@ def test_the_kept_plan_is_read_and_runs_where_its_name_means_another(made, bundl
     sampler = load(bundle, body="int8-cpu-x86")
     kept = calibrated_plan(sampler.bundle, sampler.body)
     assert kept.name == "maskgit:8" and kept.vocabulary == 16
-    assert settings_of(sampler.bundle, sampler.body).plan == "maskgit:8, guidance 2"
+    assert read_settings(sampler.bundle, sampler.body).plan == "maskgit:8, guidance 2"
     assert default_plan(sampler) == default_plan(load(bundle, "int8")) == kept
-    assert unlike_calibration(sampler.bundle, sampler.body, sampler.compile("maskgit:8", 2.0)) is None
-    said = unlike_calibration(sampler.bundle, sampler.body, sampler.compile("likeliest:8"))
+    assert describe_calibration_mismatch(sampler.bundle, sampler.body, sampler.compile("maskgit:8", 2.0)) is None
+    said = describe_calibration_mismatch(sampler.bundle, sampler.body, sampler.compile("likeliest:8"))
     assert said is not None and "along maskgit:8, guidance 2, and runs along likeliest:8, guidance none" in said
     own = msgspec.structs.replace(kept.steps[0], noise=1.0)
     content = msgspec.json.encode(msgspec.structs.replace(kept, steps=(own, *kept.steps[1:])))

@@ -7,18 +7,18 @@ from typing import Any
 
 import pytest
 
-from fewstep.cli.measured import measured_table as table
+from fewstep.cli.results_table import results_table as table
 from fewstep.cli.verbs import build, measure, report
 from fewstep.graph.engines.build import BuildOptions, EngineRequest
 from fewstep.measure import measurement
-from fewstep.measure.measure import MeasureOptions, measure_task
+from fewstep.measure.measure import MeasureOptions, open_measure_task
 from fewstep.measure.rollouts.nearness import Nearness
-from fewstep.report.figures import figures
+from fewstep.report.figures import collect_figures
 from fewstep.report.options import ReportOptions
-from fewstep.report.write import open_report
+from fewstep.report.report import open_report_task
 from fewstep.runtime.bundle.reading import open_bundle
-from fewstep.runtime.sampler import Sampler
-from fewstep.runtime.step_call import StepCall
+from fewstep.runtime.sampling.sampler import Sampler
+from fewstep.runtime.sampling.step_call import StepCall
 from tests.bundles import with_bodies
 from tests.report.judged_bundle import add_earlier, make_bundle
 
@@ -28,14 +28,14 @@ def test_engines_take_what_their_graphs_take(tmp_path: Path, monkeypatch: pytest
     bundle = make_bundle(tmp_path / "tiny")
     there = EngineRequest("int8-tensorrt", "sm89", True)
     asked = EngineRequest("prologue", "sm89", False), EngineRequest("float16", "sm89", False)
-    monkeypatch.setattr(build, "intended", lambda _: (there, *asked))
+    monkeypatch.setattr(build, "list_requests", lambda _: (there, *asked))
     manifest = open_bundle(bundle).manifest
     assert manifest.prologue is not None
     graphs = (manifest.prologue, manifest.bodies["float32"].graph)
     ahead, exact = ((bundle / graph.file).stat().st_size for graph in graphs)
     told = build.dry_run(BuildOptions(bundle)).shown
     assert told[3] == f"would write about {(ahead + exact // 2) / 1e6:.1f} MB in 4 files, an engine and its key each"
-    monkeypatch.setattr(build, "intended", lambda _: (there,))
+    monkeypatch.setattr(build, "list_requests", lambda _: (there,))
     assert build.dry_run(BuildOptions(bundle)).shown == ("int8-tensorrt for sm89: up to date",)
 
 
@@ -47,10 +47,10 @@ def test_an_engine_takes_what_its_own_graph_takes(tmp_path: Path, monkeypatch: p
     manifest = open_bundle(bundle).manifest
     size = (bundle / manifest.bodies[name].graphs[0].file).stat().st_size
     with_bodies(bundle, name)
-    monkeypatch.setattr(build, "intended", lambda _: (EngineRequest(f"{name}/0", "sm89", False),))
+    monkeypatch.setattr(build, "list_requests", lambda _: (EngineRequest(f"{name}/0", "sm89", False),))
     told = build.dry_run(BuildOptions(bundle)).shown
     assert told[1] == f"would write about {size / 1e6:.1f} MB in 2 files, an engine and its key each"
-    assert build._bytes(bundle, EngineRequest(f"{name}/0", "sm89", False)) == size
+    assert build._engine_bytes(bundle, EngineRequest(f"{name}/0", "sm89", False)) == size
 
 
 def test_evaluations_are_counted_before_they_run(tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_evaluations_are_counted_before_they_run(tmp_path: Path) -> None:
     options = MeasureOptions(
         make_bundle(tmp_path / "tiny"), ("psnr", "fd"), seeds=20, teacher="dpmpp_2m:12", teacher_seeds=5
     )
-    judged = measure_task(options).judged
+    judged = open_measure_task(options).judged
     assert judged is not None and judged.teacher is not None
     assert len(judged.plan.steps) == 4 and len(judged.bodies) == 1 and len(judged.teacher.steps) == 12
     assert judged.evaluations == 2 * 20 * 4 + 5 * 12 + 4 * (4 + 3 * 12)  # the teacher's check last
@@ -98,8 +98,8 @@ def test_evaluations_are_those_that_run(tmp_path: Path, monkeypatch: pytest.Monk
         return replace(step_call(sampler, plan, samples, *more), on_call=record)
 
     monkeypatch.setattr(Sampler, "_step_call", counting)
-    monkeypatch.setattr(measurement, "races", lambda *_, **rest: ())
-    figures(open_report(options))
+    monkeypatch.setattr(measurement, "run_races", lambda *_, **rest: ())
+    collect_figures(open_report_task(options))
     assert isinstance(told.value, dict) and told.value["evaluations"] == evaluated
     assert told.value["seconds"] > 0 and told.value["needs"].files == 3
     assert f"{evaluated} evaluations of one sample" in "\n".join(map(str, told.shown))

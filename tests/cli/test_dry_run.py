@@ -7,10 +7,10 @@ from types import SimpleNamespace
 import pytest
 
 from fewstep.cli.verbs.export import dry_run
-from fewstep.export.export import ExportOptions, export, made_from
+from fewstep.export.export import ExportOptions, describe_additions, export
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import LOCK, MANIFEST, open_bundle
-from tests.runtime.test_fitted_plans import give
+from tests.runtime.sampling.test_fitted_plans import give
 
 
 @pytest.mark.slow
@@ -36,4 +36,4 @@ def test_a_folder_that_a_killed_export_left_is_no_bundle(tmp_path: Path, monkeyp
             verb(replace(options, output=tmp_path / "folder" / "new"))
     assert not (tmp_path / "folder").exists()
     former = open_bundle(options.output).manifest
-    assert made_from(former) == "fitted:3 for float32" and made_from(former, former) == ""
+    assert describe_additions(former) == "fitted:3 for float32" and describe_additions(former, former) == ""

@@ -7,14 +7,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from fewstep.calibration.fitting.endpoint import Gain
-from fewstep.calibration.fitting.fit import fit
-from fewstep.calibration.fitting.options import FitOptions
-from fewstep.calibration.fitting.trade import Trade
-from fewstep.cli.conditions import needed_words
+from fewstep.cli.conditions import required_arguments
 from fewstep.cli.main import main
 from fewstep.cli.verbs.fit import dry_run, verb
-from fewstep.measure.distances.distance import SetComparison
+from fewstep.fitting.feature_tradeoff import Trade
+from fewstep.fitting.fit import fit
+from fewstep.fitting.levenberg_marquardt import Gain
+from fewstep.fitting.options import FitOptions
+from fewstep.measure.distances.frechet import SetComparison
 from fewstep.measure.rollouts.seeds import CHOICE_SEEDS
 from fewstep.runtime.bundle.manifest import Condition
 from fewstep.runtime.bundle.reading import open_bundle
@@ -117,7 +117,7 @@ def test_lines_for_the_trade_and_for_the_distance_of_sets(tiny_bundle: Path, mon
 )
 def test_an_example_of_each_condition_without_a_default(tiny_bundle: Path, condition: Condition, words: list) -> None:
     manifest = msgspec.structs.replace(open_bundle(tiny_bundle).manifest, conditions=(condition,))
-    assert needed_words(manifest) == words
+    assert required_arguments(manifest) == words
 
 
 def test_a_bundle_that_is_told_in_words_needs_a_prompt(tiny_bundle: Path) -> None:
@@ -125,4 +125,6 @@ def test_a_bundle_that_is_told_in_words_needs_a_prompt(tiny_bundle: Path) -> Non
     from tests.runtime.text_bundle import with_companions
 
     manifest = open_bundle(with_companions(tiny_bundle)).manifest
-    assert needed_words(manifest)[:2] == ["--prompt", '"..."'] and "text=" not in " ".join(needed_words(manifest))
+    assert required_arguments(manifest)[:2] == ["--prompt", '"..."'] and "text=" not in " ".join(
+        required_arguments(manifest)
+    )

@@ -8,10 +8,10 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from fewstep.cli.generate import command, field_help, manner_parameters
+from fewstep.cli.generate import field_help, make_command, manner_parameters
 from fewstep.cli.main import main
 from fewstep.cli.outcome import Outcome
-from fewstep.cli.output_flags import Manner
+from fewstep.cli.output_flags import OutputOptions
 from fewstep.plans.errors import UserError
 from fewstep.runtime.progress import SILENT, Progress
 
@@ -49,7 +49,7 @@ def outcome(*arguments: str) -> Outcome:
     """What the generated command returns for a line."""
     seen: list[Outcome] = []
     app = typer.Typer()
-    app.command()(command(verb, SILENT, seen.append, dry_run))
+    app.command()(make_command(verb, SILENT, seen.append, dry_run))
     done = CliRunner().invoke(app, list(arguments))
     if isinstance(done.exception, UserError):
         raise done.exception
@@ -82,7 +82,7 @@ def test_an_option_without_a_value_is_named() -> None:
 
 def test_help_comes_from_the_docstring() -> None:
     assert field_help(Options) == {"place": "Where to do it, in words that need a second line.", "times": "How often."}
-    made = command(verb, SILENT, lambda outcome: None)
+    made = make_command(verb, SILENT, lambda outcome: None)
     assert made.__doc__ == "Do the thing.\n\nIt is done thoroughly."
 
 
@@ -92,8 +92,8 @@ def test_a_dry_run_is_another_function_of_the_same_options() -> None:
 
 def test_every_command_declares_the_flags_of_manner() -> None:
     names = {parameter.name for parameter in manner_parameters()}
-    assert names == {field.name for field in fields(Manner)}
-    assert names < set(inspect.signature(command(verb, SILENT, lambda outcome: None)).parameters)
+    assert names == {field.name for field in fields(OutputOptions)}
+    assert names < set(inspect.signature(make_command(verb, SILENT, lambda outcome: None)).parameters)
 
 
 def test_help_fits_a_terminal_and_names_every_word(

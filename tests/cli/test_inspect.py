@@ -7,13 +7,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from fewstep.cli.verbs.inspect import tree
-from fewstep.report.contents import InspectOptions, inspect
+from fewstep.cli.verbs.inspect import build_tree
+from fewstep.report.bundle_contents import InspectOptions, inspect
 from fewstep.runtime.bundle.manifest import Affine, Policy, Trial
 from fewstep.runtime.bundle.reading import open_bundle
 from tests.bundles import changed, with_body
 from tests.cli.conftest import Command, Document
-from tests.runtime.test_fitted_plans import give
+from tests.runtime.sampling.test_fitted_plans import give
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_a_policy_is_told_by_its_rhythm_units_and_scheduler(
     known = inspect(InspectOptions(tiny_bundle))
     policy = Policy(1, 1, 8, "former", "delay", 4, {2: (-1.0, 1.0)})
     manifest = msgspec.structs.replace(known.manifest, policy=policy, x_shape=(16, 3))
-    shown = tree(msgspec.structs.replace(known, manifest=manifest), lists_operations=False)
+    shown = build_tree(msgspec.structs.replace(known, manifest=manifest), lists_operations=False)
     assert (
         "policy: sees 1 observation, executes 8 of 16 actions from place 1, counted from 0; continues up to 4 decided "
         "actions (former, delay); action[2] is one of -1, 1"

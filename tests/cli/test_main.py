@@ -178,7 +178,8 @@ def test_a_missing_library_is_named_with_the_extras_of_its_verb(
 
 
 @pytest.mark.parametrize(
-    ("module", "verb"), [("json", "--help"), ("fewstep.cli.line", "--help"), ("typer", "--help"), ("numpy", "plan")]
+    ("module", "verb"),
+    [("json", "--help"), ("fewstep.cli.command_line", "--help"), ("typer", "--help"), ("numpy", "plan")],
 )
 def test_an_interrupt_during_the_first_imports_is_exit_code_130(module: str, verb: str) -> None:
     code = (

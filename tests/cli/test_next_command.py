@@ -8,8 +8,8 @@ import pytest
 
 from fewstep.cli import next_command as following
 from fewstep.cli.next_command import NextCommand, calibrate_next, next_command, report_next
-from fewstep.cli.outcome import Outcome, tell
-from fewstep.cli.output_flags import Manner
+from fewstep.cli.outcome import Outcome, print_outcome
+from fewstep.cli.output_flags import OutputOptions
 from fewstep.measure.estimate import Estimate
 from fewstep.plans.errors import UserError
 from tests.bundles import changed
@@ -49,9 +49,9 @@ def test_a_large_bundle_is_not_opened_again(tiny_bundle: Path, monkeypatch: pyte
 
 def test_the_line_is_the_last_and_not_for_json(capsys: pytest.CaptureFixture[str]) -> None:
     outcome = Outcome({"a": 1}, ("done",), then=next_command("report", "b"))
-    tell(outcome, Manner())
+    print_outcome(outcome, OutputOptions())
     assert capsys.readouterr().out == "done\nNext: fewstep report b\n"
-    tell(outcome, Manner(json=True))
+    print_outcome(outcome, OutputOptions(json=True))
     assert "Next" not in capsys.readouterr().out
 
 

@@ -10,8 +10,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from fewstep.cli.outcome import Outcome, document, tell
-from fewstep.cli.output_flags import Manner, split
+from fewstep.cli.outcome import Outcome, print_outcome, to_json
+from fewstep.cli.output_flags import OutputOptions, split_flags
 from fewstep.cli.run_sampling import RunSamples
 from fewstep.measure.estimate import Estimate
 from tests.cli.conftest import Command, Document
@@ -20,12 +20,12 @@ RUN = ("-n", "1", "-c", "class=0")
 
 
 def test_flags_may_stand_anywhere() -> None:
-    assert split(["--json", "run", "b", "-q", "-c", "a=1"]) == (
-        Manner(json=True, quiet=True),
+    assert split_flags(["--json", "run", "b", "-q", "-c", "a=1"]) == (
+        OutputOptions(json=True, quiet=True),
         ["run", "b", "-c", "a=1"],
     )
-    assert split(["run", "-v", "--debug"]) == (Manner(verbose=True, debug=True), ["run"])
-    assert split(["run", "--", "--json"]) == (Manner(), ["run", "--", "--json"])
+    assert split_flags(["run", "-v", "--debug"]) == (OutputOptions(verbose=True, debug=True), ["run"])
+    assert split_flags(["run", "--", "--json"]) == (OutputOptions(), ["run", "--", "--json"])
 
 
 def test_a_result_is_one_document(tiny_bundle: Path, tmp_path: Path, document: Document) -> None:
@@ -57,7 +57,7 @@ def test_what_a_verb_prints_on_the_way_stays_out_of_the_document(
         sys.stdout.write("loading weights\n")
         return RunSamples(np.zeros((1, 1, 4, 4), np.float32), "ddim:2", {})
 
-    monkeypatch.setattr("fewstep.cli.verbs.run.written", talkative)
+    monkeypatch.setattr("fewstep.cli.verbs.run.sample_to_files", talkative)
     printed, said = fewstep("run", tiny_bundle, "--json")
     assert json.loads(printed)["shape"] == [1, 1, 4, 4] and said == "loading weights\n"
 
@@ -73,7 +73,7 @@ def test_an_interrupt_and_a_bug_are_documents_too(
         def broken(*_: object, raised: BaseException = raised) -> None:
             raise raised
 
-        monkeypatch.setattr("fewstep.cli.verbs.run.written", broken)
+        monkeypatch.setattr("fewstep.cli.verbs.run.sample_to_files", broken)
         assert said in document("run", tiny_bundle, code=code)["error"]
 
 
@@ -90,7 +90,7 @@ def test_what_the_library_logs_is_heard_as_loudly_as_asked(
             logging.getLogger("fewstep").log(level, "at %d", level)
         return RunSamples(np.zeros((1, 1, 4, 4), np.float32), "ddim:2", {})
 
-    monkeypatch.setattr("fewstep.cli.verbs.run.written", chatty)
+    monkeypatch.setattr("fewstep.cli.verbs.run.sample_to_files", chatty)
     for flags, heard in (((), [30]), (("-v",), [20, 30]), (("--debug",), [10, 20, 30]), (("-q",), [])):
         assert fewstep("run", tiny_bundle, *flags).err.splitlines() == [f"fewstep: at {level}" for level in heard]
     assert not logging.getLogger("fewstep").handlers
@@ -104,7 +104,7 @@ def test_what_takes_long_says_so_ahead(
         Estimate(8, seconds - 5, timing=5.0).announce()
         return RunSamples(np.zeros((1, 1, 4, 4), np.float32), "ddim:2", {})
 
-    monkeypatch.setattr("fewstep.cli.verbs.run.written", announcing)
+    monkeypatch.setattr("fewstep.cli.verbs.run.sample_to_files", announcing)
     line = f"fewstep: this takes up to {said}: 8 evaluations of one sample, and 5 seconds of timing\n" if said else ""
     for flags, heard in (((), line), (("-q",), "")):
         assert fewstep("run", tiny_bundle, *flags).err == heard
@@ -114,7 +114,7 @@ def test_a_document_holds_what_json_has_no_form_for() -> None:
     class Inner(msgspec.Struct):
         value: float
 
-    found = json.loads(document({"path": Path("a/b"), "nan": float("nan"), "count": np.int64(3), "inner": Inner(1.5)}))
+    found = json.loads(to_json({"path": Path("a/b"), "nan": float("nan"), "count": np.int64(3), "inner": Inner(1.5)}))
     assert found == {"path": "a/b", "nan": None, "count": 3, "inner": {"value": 1.5}}
 
 
@@ -123,7 +123,7 @@ def test_tables_and_lines_are_shown_in_order(capsys: pytest.CaptureFixture[str])
 
     made = Table("x")
     made.add_row("1")
-    tell(Outcome(None, ("[first]", made, "last")), Manner())
+    print_outcome(Outcome(None, ("[first]", made, "last")), OutputOptions())
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "[first]" and lines[-1] == "last" and len(lines) > 4
 

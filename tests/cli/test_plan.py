@@ -11,15 +11,15 @@ from fewstep.plans import grids
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import encode
-from fewstep.plans.names.name import SOLVERS
+from fewstep.plans.names.plan_name import SOLVERS
 from fewstep.plans.shaping import Clip
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.plans.transforms import tail
-from fewstep.report.drawing.plan_plot import draw
-from fewstep.report.drawing.plan_view import LAGS, equations, linear, recurrence
+from fewstep.report.drawing.plan_plot import draw_plan
+from fewstep.report.drawing.plan_view import LAGS, extract_recurrence, format_combination, step_equations
 from fewstep.runtime import load
 from tests.cli.conftest import Command
-from tests.runtime.test_fitted_plans import give
+from tests.runtime.sampling.test_fitted_plans import give
 
 LINEAR = DenoiserFacts(ScheduleSpec("linear"), "epsilon")
 
@@ -92,12 +92,12 @@ def test_what_cannot_be_shown_is_named(fewstep: Command, arguments: tuple[str, .
 
 
 def test_a_combination_reads_like_arithmetic() -> None:
-    assert linear((1.0, -0.5, 0.0, 2.0), ("a", "b", "c", "d")) == "a - 0.5 b + 2 d"
-    assert linear((-1.0, 0.25), ("a", "b")) == "-a + 0.25 b" and linear((0.0,), ("a",)) == "0"
+    assert format_combination((1.0, -0.5, 0.0, 2.0), ("a", "b", "c", "d")) == "a - 0.5 b + 2 d"
+    assert format_combination((-1.0, 0.25), ("a", "b")) == "-a + 0.25 b" and format_combination((0.0,), ("a",)) == "0"
 
 
 def test_equations_name_rows_outputs_and_noise() -> None:
-    first, second = equations(compile_plan("ddpm:2", LINEAR), 0)
+    first, second = step_equations(compile_plan("ddpm:2", LINEAR), 0)
     assert first == "u = S0" and second.startswith("S0' = ") and second.endswith(" z1") and " cond" in second
 
 
@@ -105,7 +105,7 @@ def test_equations_name_rows_outputs_and_noise() -> None:
 def test_in_x0_a_step_of_ddim_is_the_papers(prediction: str) -> None:
     """x_t = sigma_t / sigma_s x_s + (alpha_t - sigma_t alpha_s / sigma_s) x0, whatever the network predicts."""
     plan = compile_plan("ddim:5", DenoiserFacts(ScheduleSpec("linear"), prediction))  # type: ignore[arg-type]
-    found = recurrence(plan)
+    found = extract_recurrence(plan)
     alpha = np.array([step.alpha for step in plan.steps] + [1.0])
     sigma = np.array([step.sigma for step in plan.steps] + [0.0])
     np.testing.assert_allclose(found.keep, sigma[1:] / sigma[:-1], atol=1e-9)
@@ -114,23 +114,23 @@ def test_in_x0_a_step_of_ddim_is_the_papers(prediction: str) -> None:
 
 
 def test_a_multistep_solver_looks_back_one_evaluation_and_a_stochastic_one_adds_noise() -> None:
-    found = recurrence(compile_plan("dpmpp_2m:6", LINEAR))
+    found = extract_recurrence(compile_plan("dpmpp_2m:6", LINEAR))
     assert np.abs(found.lags[1][1:-1]).min() > 1e-3 and np.abs(found.lags[2]).max() < 1e-9
     assert found.earlier.max() < 1e-9
-    assert recurrence(compile_plan("ddpm:6", LINEAR)).noise[:-1].min() > 0.1
+    assert extract_recurrence(compile_plan("ddpm:6", LINEAR)).noise[:-1].min() > 0.1
 
 
 def test_in_x0_a_solver_on_noise_looks_back_to_the_start_and_the_drawing_says_so() -> None:
     """Its four remembered outputs are noise, each of which x and x0 make: nothing that weighs is left out."""
     plan = compile_plan("ipndm:8", LINEAR)
-    found = recurrence(plan)
+    found = extract_recurrence(plan)
     assert found.earlier[:LAGS].max() == 0 and found.earlier[5] > 0.1
-    assert "all before these" in draw(plan) and "all before these" not in draw(compile_plan("ddim:8", LINEAR))
+    assert "all before these" in draw_plan(plan) and "all before these" not in draw_plan(compile_plan("ddim:8", LINEAR))
 
 
 def test_a_plan_that_clips_is_no_recurrence() -> None:
     with pytest.raises(UserError, match="clips"):
-        recurrence(compile_plan("ddim:4", LINEAR, shaping=Clip(-1.0, 1.0)))
+        extract_recurrence(compile_plan("ddim:4", LINEAR, shaping=Clip(-1.0, 1.0)))
 
 
 def test_the_drawing_is_one_file_that_stands_alone(tmp_path: Path, fewstep: Command) -> None:
@@ -141,4 +141,7 @@ def test_the_drawing_is_one_file_that_stands_alone(tmp_path: Path, fewstep: Comm
         root.tag[1:27], ""
     )
     plan = compile_plan("ddpm:3", LINEAR)
-    assert {f"{name}" for name in ("input kept", "fresh noise") if name in draw(plan)} == {"input kept", "fresh noise"}
+    assert {f"{name}" for name in ("input kept", "fresh noise") if name in draw_plan(plan)} == {
+        "input kept",
+        "fresh noise",
+    }

@@ -15,10 +15,10 @@ from rich.tree import Tree
 
 from fewstep.cli.app import _Stderr
 from fewstep.cli.main import main
-from fewstep.cli.outcome import Outcome, document, tell
-from fewstep.cli.output_flags import Manner
+from fewstep.cli.outcome import Outcome, print_outcome, to_json
+from fewstep.cli.output_flags import OutputOptions
 from fewstep.cli.progress import Lines
-from fewstep.cli.tables import lines
+from fewstep.cli.tables import multiline_cell
 from fewstep.cli.tables import table as table_of
 from tests.bundles import changed
 from tests.cli.conftest import Command
@@ -50,11 +50,11 @@ def test_json_has_all_of_a_name_and_nothing_that_is_not_printable(tiny_bundle: P
 
 
 def test_lines_tables_trees_notes_and_progress_are_escaped(capsys: pytest.CaptureFixture[str]) -> None:
-    rows = [(escape(EVIL),), (lines([EVIL, "[red]second[/red] line"]),)]
+    rows = [(escape(EVIL),), (multiline_cell([EVIL, "[red]second[/red] line"]),)]
     table = table_of(("body",), rows, ("body",), EVIL, EVIL)
     tree = Tree("root")
     tree.add(escape(EVIL)).add(escape(f"[bold]{EVIL}"))
-    tell(Outcome(None, (EVIL, table, tree)), Manner())
+    print_outcome(Outcome(None, (EVIL, table, tree)), OutputOptions())
     _Stderr().emit(logging.LogRecord("fewstep", logging.WARNING, "", 0, EVIL, None, None))
     Lines(sys.stderr)(EVIL, 1, 1)
     printed, said = capsys.readouterr()
@@ -70,7 +70,7 @@ def test_a_failure_that_no_user_can_cause_is_escaped_too(
     def broken(*_: object) -> None:
         raise ValueError(EVIL)
 
-    monkeypatch.setattr("fewstep.cli.verbs.run.written", broken)
+    monkeypatch.setattr("fewstep.cli.verbs.run.sample_to_files", broken)
     said = fewstep("run", tiny_bundle, code=70).err
     assert harmless(said) and said.splitlines()[0].startswith("Traceback")
     assert said.splitlines()[-1].startswith("fewstep: a bug of fewstep: ValueError: evil")
@@ -98,13 +98,13 @@ def test_a_stdout_that_cannot_show_a_name_has_it_escaped(
 def test_a_path_that_is_no_text_is_printed() -> None:
     path = Path(os.fsdecode(b"b\xff"))
     value = {"bundle": path, "also": [str(path), float("nan"), 1, ("a", {str(path): None})]}
-    assert json.loads(document(value)) == {
+    assert json.loads(to_json(value)) == {
         "bundle": r"b\udcff",
         "also": [r"b\udcff", None, 1, ["a", {r"b\udcff": None}]],
     }
     for key in (None, ("a", 1), True):  # no text of these names one value
         with pytest.raises(TypeError, match="keys"):
-            document([{key: 1}])
+            to_json([{key: 1}])
 
 
 def test_a_short_stage_is_one_line() -> None:
@@ -127,7 +127,7 @@ def table() -> Table:
 
 
 def shown(capsys: pytest.CaptureFixture[str]) -> str:
-    tell(Outcome(None, (table(),)), Manner())
+    print_outcome(Outcome(None, (table(),)), OutputOptions())
     return re.sub(r"\x1b\[[\d;]*m", "", capsys.readouterr().out)  # colours of a terminal
 
 

@@ -16,7 +16,7 @@ from fewstep.runtime import load
 from fewstep.runtime.progress import SILENT
 from fewstep.runtime.runs import Tiles, sample_tiles
 from tests.bundles import with_bodies
-from tests.free_bundle import free
+from tests.free_size_bundle import free
 
 NO_SIZES = ("height", "height=", "=4", "height=-4", "height=4.5", "height=a")
 
@@ -32,7 +32,7 @@ def test_samples_have_the_sizes_that_were_asked_for(tiny_bundle: Path, tmp_path:
     asked = sized(tmp_path, bundle, 6, "height=6", "width=8")
     x = run(asked).x
     picture = np.zeros((2, 1, 12, 8), np.float32)
-    sampler = load(bundle).at(height=6, width=8)
+    sampler = load(bundle).with_options(height=6, width=8)
     expected = sampler.sample("ddim:2", [0, 1], {"class": ["bag"] * 2, "picture": picture})
     assert np.array_equal(x, expected) and np.array_equal(np.load(asked.output), expected)
 
@@ -85,7 +85,7 @@ def test_samples_that_are_no_pictures(shape: tuple[int, ...], tmp_path: Path) ->
 
 
 def test_a_file_that_cannot_be_written(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fewstep.cli.run_sampling.sampled", lambda *_: pytest.fail("samples were made"))
+    monkeypatch.setattr("fewstep.cli.run_sampling.sample_request", lambda *_: pytest.fail("samples were made"))
     with pytest.raises(UserError, match="/proc/x.npy cannot be written"):
         run(RunOptions(tiny_bundle, plan="ddim:2", output=Path("/proc/x.npy")))
 
@@ -115,7 +115,7 @@ def test_a_drawing_and_a_start_are_those_of_the_whole(tiny_bundle: Path, tmp_pat
     from fewstep.report.drawing import pictures
 
     grey = np.zeros((1, 1, 10, 8), np.float32)
-    (tmp_path / "grey.png").write_bytes(pictures.png(pictures.grid(grey, 1)))
+    (tmp_path / "grey.png").write_bytes(pictures.encode_png(pictures.draw_grid(grey, 1)))
     asked = tiled(tmp_path, tiny_bundle, "height=10", "width=8", image=tmp_path / "grey.png", strength=0.5)
     assert run(asked).x.shape == (2, 1, 10, 8)
 

@@ -9,17 +9,17 @@ import msgspec
 import numpy as np
 import pytest
 
-from fewstep.cli.run_plan import check_name, default_plan, unlike_calibration
-from fewstep.measure.rollouts.calibrated_plan import judged_plan
+from fewstep.cli.run_plan import check_name, default_plan, describe_calibration_mismatch
+from fewstep.measure.rollouts.plan_selection import select_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import encode
 from fewstep.plans.guidance import Branches, Guidance, as_guidance
 from fewstep.plans.transforms import tail
 from fewstep.runtime import load
 from fewstep.runtime.bundle.reading import open_bundle
-from fewstep.runtime.planning import calibrated_plan, default_guidance
-from fewstep.runtime.sampler import PLAN, Sampler
-from fewstep.runtime.sizes import Size
+from fewstep.runtime.kinds.sizes import Size
+from fewstep.runtime.sampling.planning import calibrated_plan, default_guidance
+from fewstep.runtime.sampling.sampler import PLAN, Sampler
 from tests.bundles import described
 from tests.cli.conftest import Command
 from tests.cli.test_bake import calibrate_along
@@ -29,7 +29,7 @@ Asked = Callable[..., object]
 
 def calibrated_along(sampler: Sampler, plan: str | None, scheduler: str | None = None, **plans: str) -> Sampler:
     body = msgspec.structs.replace(sampler.body, plan=plan)
-    return described(sampler, plans=plans, scheduler=scheduler).changed(body=body)
+    return described(sampler, plans=plans, scheduler=scheduler).with_network_parts(body=body)
 
 
 def kept_along(sampler: Sampler, name: str, guidance: float | Guidance | None = None, **changes: str) -> Sampler:
@@ -125,10 +125,10 @@ def test_int8_away_from_its_calibration_is_told(
 ) -> None:
     with load(tiny_bundle, "int8") as sampler:
         calibrated = kept_along(sampler, "ddim:3", along)
-        line = unlike_calibration(calibrated.bundle, calibrated.body, calibrated.compile(plan, guidance))
+        line = describe_calibration_mismatch(calibrated.bundle, calibrated.body, calibrated.compile(plan, guidance))
         assert line is None if said is None else line is not None and line.endswith(said)
-        in_float = calibrated.changed(body=msgspec.structs.replace(calibrated.body, precision="float32"))
-        assert unlike_calibration(in_float.bundle, in_float.body, calibrated.compile(plan, guidance)) is None
+        in_float = calibrated.with_network_parts(body=msgspec.structs.replace(calibrated.body, precision="float32"))
+        assert describe_calibration_mismatch(in_float.bundle, in_float.body, calibrated.compile(plan, guidance)) is None
 
 
 def test_a_verb_without_guidance_has_that_of_the_calibration(
@@ -182,11 +182,13 @@ def test_a_kept_plan_without_a_grid_is_the_calibrated_one_on_a_bundle_with_anoth
     with load(tiny_bundle, "int8") as sampler:
         kept = kept_along(sampler, "ddim:3")
         new = described(kept, grid="arctan")
-        assert unlike_calibration(new.bundle, new.body, new.compile("ddim:3@trailing")) is None
-        assert "runs along ddim:3@arctan" in str(unlike_calibration(new.bundle, new.body, new.compile("ddim:3")))
-        assert judged_plan(new, new.body, guidance=2.0).name == "ddim:3@trailing"
-        assert judged_plan(new, new.body).name == "ddim:3"
-        assert judged_plan(new, new.body, "ddim:3").name == "ddim:3@arctan"
+        assert describe_calibration_mismatch(new.bundle, new.body, new.compile("ddim:3@trailing")) is None
+        assert "runs along ddim:3@arctan" in str(
+            describe_calibration_mismatch(new.bundle, new.body, new.compile("ddim:3"))
+        )
+        assert select_plan(new, new.body, guidance=2.0).name == "ddim:3@trailing"
+        assert select_plan(new, new.body).name == "ddim:3"
+        assert select_plan(new, new.body, "ddim:3").name == "ddim:3@arctan"
 
 
 @pytest.mark.parametrize(("plan", "tensor"), [("tail", "row0"), ("bdia_inverse:3", "x")])

@@ -36,9 +36,9 @@ def test_a_product_takes_one_thread(asked: dict[str, str], threads: str) -> None
 
 HEAPS = """
 import ctypes, sys, threading
-from fewstep.cli.malloc_arenas import one_heap
+from fewstep.cli.malloc_arenas import use_one_heap
 if sys.argv[1] == "one":
-    one_heap()
+    use_one_heap()
 c = ctypes.CDLL(None)
 c.malloc.restype = c.fopen.restype = ctypes.c_void_p
 together = threading.Barrier(4)

@@ -18,7 +18,7 @@ from fewstep.report.options import ReportOptions
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.progress import Progress
 from tests.cli.conftest import Command, Document
-from tests.runtime.test_fitted_plans import give
+from tests.runtime.sampling.test_fitted_plans import give
 
 EXAMPLE = Path(__file__).parent.parent.parent / "docs/export.md"
 SHORT_REPORT = (
@@ -191,7 +191,10 @@ def test_the_demo_says_its_time_and_judges_less_unless_asked_for_all(document: D
         ["report on 256 held-out seeds", "this takes about five minutes on two idle cores"],
     )
     assert "tensorrt" in full[1] and "tensorrt" not in quick[1]
-    assert DemoOptions("fashion_mnist").judged.teacher and DemoOptions("own.py:make").judged.teacher is None
+    assert (
+        DemoOptions("fashion_mnist").report_options.teacher
+        and DemoOptions("own.py:make").report_options.teacher is None
+    )
 
 
 def test_the_demo_refuses_before_it_begins(tmp_path: Path, fewstep: Command) -> None:
@@ -211,7 +214,7 @@ def test_the_demo_ends_with_a_table_samples_and_a_report(
     def judged(options: DemoOptions) -> ReportOptions:
         return ReportOptions(options.bundle, turn_seconds=0.01, **few)
 
-    monkeypatch.setattr(DemoOptions, "judged", property(judged))
+    monkeypatch.setattr(DemoOptions, "report_options", property(judged))
 
     def calibrated(options: CalibrateOptions, progress: Progress) -> Calibration:
         found = calibrate(options, progress)

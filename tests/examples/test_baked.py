@@ -24,7 +24,7 @@ from fewstep.export.export import ExportOptions, export
 from fewstep.graph.bake.bake import BakeOptions, bake
 from fewstep.models.ready import fashion_mnist
 from fewstep.runtime import load
-from tests.export.networks import coded
+from tests.export.networks import token_denoiser
 from tests.graph.bake.run_baked import sampled
 
 pytestmark = pytest.mark.slow
@@ -110,7 +110,7 @@ def test_node(baked: Path, expected: np.ndarray, tmp_path: Path) -> None:
 def tokens(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray]:
     """A baked file of a token denoiser in int8 with guidance, and its tokens of the seeds."""
     folder = tmp_path_factory.mktemp("baked_tokens")
-    export(ExportOptions(f"{coded.__file__}:make", folder / "bundle", verify="quick"))
+    export(ExportOptions(f"{token_denoiser.__file__}:make", folder / "bundle", verify="quick"))
     calibrate(CalibrateOptions(folder / "bundle", trajectories=4, target=("cpu-x86",)))
     bake(BakeOptions(folder / "bundle", "remdm(cap=0.3):6", folder / "tokens.onnx", "int8", guidance=GUIDANCE))
     condition = {"class": [TOKENS_LABEL] * len(SEEDS)}

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from fewstep.report.baked import LEAST, LEAST_SAME
+from fewstep.report.baked_integrity import LEAST, LEAST_SAME
 
 EXAMPLES = Path(__file__).parents[2] / "docs/examples/baked"
 

@@ -13,7 +13,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from tests.robots.control.looping import looping
+from tests.robots.control.looping_runner import looping
 from tests.robots.control.tiny_policy import EXECUTED, HORIZON, SEEN
 
 SEEN_ARRAYS = {name: np.array(value, np.float32) for name, value in SEEN.items()}

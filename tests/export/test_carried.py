@@ -9,21 +9,21 @@ import onnxruntime
 import pytest
 import torch
 
-from fewstep.calibration.fitting.fit import fit
-from fewstep.calibration.fitting.options import FitOptions
-from fewstep.cli.baked import baked_lines
+from fewstep.cli.describe_baked import describe_baked
 from fewstep.export.sources.torch_module import TorchSource
+from fewstep.fitting.fit import fit
+from fewstep.fitting.options import FitOptions
 from fewstep.graph.bake.bake import BakeOptions, bake
 from fewstep.literature.populations.population import population
 from fewstep.literature.streams.stream import stream
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import encode
 from fewstep.plans.guidance import Cfg
-from fewstep.plans.noise import stacked
+from fewstep.plans.noise import normal_batch
 from fewstep.runtime import Cancelled, Hold
-from fewstep.runtime.loading import load
 from fewstep.runtime.runs.tiles import Tiles, sample_tiles
-from tests.export.networks.carrying import BANDS, FRAMES, PAST, WIDTH, Causal, spec
+from fewstep.runtime.sampling.loading import load
+from tests.export.networks.carrying_denoiser import BANDS, FRAMES, PAST, WIDTH, Causal, spec
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def in_torch(seeds, labels, chunks: int, guidance: float, times: list[float]) ->
     past, count = [torch.zeros(rows, WIDTH, PAST)] * (len(times) + 1), torch.zeros(rows, 1, dtype=torch.int64)
     label, samples = torch.tensor([*labels, *[3] * len(seeds)]), []
     for number in range(chunks):
-        x = torch.from_numpy(stacked([seed + number for seed in seeds], 0, (BANDS, FRAMES)))
+        x = torch.from_numpy(normal_batch([seed + number for seed in seeds], 0, (BANDS, FRAMES)))
         for index, (time, end) in enumerate(zip([*times, 0.0], [*times[1:], 0.0, 0.0], strict=True)):
             with torch.no_grad():
                 v, past[index], after = network(torch.cat([x, x]), torch.full((rows,), time), label, past[index], count)
@@ -93,7 +93,7 @@ def test_a_baked_file_carries_on(bundle: Path, tmp_path: Path, unroll: bool, bat
     plan = sampler.compile("dpmpp_2m:3", guidance)
     (tmp_path / "plan.json").write_bytes(encode(plan))
     baked, _ = bake(BakeOptions(bundle, str(tmp_path / "plan.json"), file, unroll=unroll, batch=batch))
-    assert any("returns sample" in line and "; next_past float32" in line for line in baked_lines(file, baked))
+    assert any("returns sample" in line and "; next_past float32" in line for line in describe_baked(file, baked))
     session = onnxruntime.InferenceSession(file)
     rows = sum(len(step.branches) for step in plan.steps)
     ports = {port.name: tuple(port.shape) for port in baked.carried}
@@ -107,7 +107,7 @@ def test_a_baked_file_carries_on(bundle: Path, tmp_path: Path, unroll: bool, bat
     for number in range(3):
         labels, seeds = np.array([number % 3, 1]), [number, 50 + number]
         x, carried = sampler.carry_on(plan, seeds, {"label": labels}, carried=carried)
-        noise = stacked(seeds, 0, (BANDS, FRAMES))
+        noise = normal_batch(seeds, 0, (BANDS, FRAMES))
         made, past, count = session.run(None, {"noise": noise, "label": labels, **fed})
         np.testing.assert_allclose(made, x, rtol=0, atol=1e-6 if unroll else 0)  # in a Loop bit by bit
         fed = {"carried_past": past, "carried_count": count}

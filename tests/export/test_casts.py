@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fewstep.export.verification.reference import call
+from fewstep.export.verification.reference import call_module
 from fewstep.plans.errors import UserError
 from tests.export.denoisers import Raising, Tiny, source
 
@@ -41,10 +41,10 @@ def test_the_dtype_and_the_cure_are_named(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("module", [Raising(), Tiny()])
 def test_other_failures_are_none_of_it(module: Tiny) -> None:
     with pytest.raises(UserError) as failure:
-        call(module, source(module).spec, (torch.zeros(3, 5, 4, 4), torch.ones(3)))
+        call_module(module, source(module).spec, (torch.zeros(3, 5, 4, 4), torch.ones(3)))
     assert "casts to" not in failure.value.what
 
 
 def test_a_cast_that_follows_the_weights_is_none() -> None:
     module = Following(torch.float16).float()
-    assert call(module, source(module).spec, (torch.zeros(3, 2, 4, 4), torch.ones(3))).dtype == torch.float32
+    assert call_module(module, source(module).spec, (torch.zeros(3, 2, 4, 4), torch.ones(3))).dtype == torch.float32

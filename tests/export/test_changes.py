@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fewstep.export.changes import changed, read_change
+from fewstep.export.changes import apply_changes, read_change
 from fewstep.export.export import ExportOptions, export
 from fewstep.plans.errors import UserError
 from fewstep.plans.names import plugins
@@ -55,7 +55,7 @@ def file(tmp_path: Path) -> Path:
 
 def test_a_function_of_a_file_changes_the_module_and_adds_a_condition(file: Path) -> None:
     plain = source(Tiny())
-    made = changed(source(Tiny()), (), (read_change(f"{file}:scaled:3"),))
+    made = apply_changes(source(Tiny()), (), (read_change(f"{file}:scaled:3"),))
     assert [each.name for each in made.spec.conditions] == [*(e.name for e in plain.spec.conditions), "scale"]
     assert made.spec.conditions[-1].high == 3
     assert type(made.module).__name__ == "Scaled" and made.sha256 != plain.sha256
@@ -63,14 +63,14 @@ def test_a_function_of_a_file_changes_the_module_and_adds_a_condition(file: Path
 
 def test_the_hash_follows_the_file_and_the_arguments(file: Path) -> None:
     changes = [read_change(f"{file}:scaled{end}") for end in ("", ":3")]
-    hashes = {changed(source(Tiny()), (), each).sha256 for each in ([], changes[:1], changes[1:])}
+    hashes = {apply_changes(source(Tiny()), (), each).sha256 for each in ([], changes[:1], changes[1:])}
     file.write_text(CODE + "# other")
-    assert len(hashes | {changed(source(Tiny()), (), (read_change(f"{file}:scaled"),)).sha256}) == 4
+    assert len(hashes | {apply_changes(source(Tiny()), (), (read_change(f"{file}:scaled"),)).sha256}) == 4
 
 
 def test_a_plugin_is_a_change_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
     entry = EntryPoint("change.none", "tests.export.test_changes:none", plugins.GROUP)
-    monkeypatch.setattr(plugins, "entry_points_here", lambda: (entry,))
+    monkeypatch.setattr(plugins, "read_entry_points", lambda: (entry,))
     made = read_change("none:a,b")
     assert (made.text, made.arguments, made.files) == ("none:a,b", ("a", "b"), ())
 
@@ -107,4 +107,4 @@ def test_a_bundle_has_the_condition_and_the_command_without_folders(file: Path, 
 )
 def test_what_is_wrong_with_a_change_is_one_line(file: Path, text: str, said: str) -> None:
     with pytest.raises(UserError, match=said):
-        changed(source(Tiny()), (), (read_change(text.format(file=file)),))
+        apply_changes(source(Tiny()), (), (read_change(text.format(file=file)),))

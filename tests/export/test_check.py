@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from fewstep.export.export import ExportOptions, export, load_source
-from fewstep.export.load_and_trace import untraced
+from fewstep.export.load_and_trace import module_evaluator
 from fewstep.export.spec import Source
 from fewstep.graph.graph import TIME, X
 from fewstep.plans.errors import UserError
 from fewstep.plans.grids import trailing
-from fewstep.plans.noise import stacked
+from fewstep.plans.noise import normal_batch
 from fewstep.plans.prediction import input_scale, x0_coefficients
 from fewstep.plans.schedule import NoiseSchedule
 
@@ -68,10 +68,10 @@ def make():
 
 def drawn(source: Source, labels: np.ndarray) -> np.ndarray:
     """Samples of a denoiser along 12 steps of DDIM."""
-    evaluate, spec = untraced(source), source.spec
+    evaluate, spec = module_evaluator(source), source.spec
     assert evaluate is not None
     times = trailing(NoiseSchedule(spec.schedule), 12)
-    x = times[0].sigma * stacked(range(len(labels)), 0, spec.x_shape)
+    x = times[0].sigma * normal_batch(range(len(labels)), 0, spec.x_shape)
     for s, t in zip(times, times[1:]):
         u = (input_scale(spec.prediction, s, spec.schedule) * x).astype(np.float32)
         told = np.full(len(x), s.network, np.float32)

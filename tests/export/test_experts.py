@@ -22,14 +22,14 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.spec import PURE_NOISE, ScheduleSpec
 from fewstep.runtime.bundle.manifest import Condition
 from fewstep.runtime.bundle.reading import open_bundle
-from fewstep.runtime.loading import load
+from fewstep.runtime.sampling.loading import load
 from tests.bundle_of_experts import EDGE, LAYERS
-from tests.export.networks import gauss
+from tests.export.networks import gaussian_denoisers
 
 
 @pytest.mark.slow
 def test_two_exact_denoisers_with_a_switch_are_a_loop_by_hand(tmp_path: Path) -> None:
-    file, bundle = gauss.__file__, tmp_path / "bundle"
+    file, bundle = gaussian_denoisers.__file__, tmp_path / "bundle"
     made = export(ExportOptions(f"{file}:quiet", bundle, verify="quick", expert=(f"noisy={file}:noisy@{EDGE}",)))
     assert (made.networks["noisy"].until, made.networks["noisy"].prediction) == (EDGE, "sample")
     assert made.provenance.commands == (
@@ -61,8 +61,8 @@ def test_each_network_is_calibrated_on_the_steps_that_reach_it_and_packed(
     bundle = shutil.copytree(layers_of_experts, tmp_path / "bundle")
     options, before = CalibrateOptions(bundle, "ddim:6", target=("cpu-x86",), trajectories=8), open_bundle(bundle)
     with pytest.MonkeyPatch.context() as patch, pytest.raises(UserError, match="the second fails"):
-        answers = iter([calibrating.with_bodies])
-        patch.setattr(calibrating, "with_bodies", lambda *given: next(answers, _fails)(*given))
+        answers = iter([calibrating.add_bodies])
+        patch.setattr(calibrating, "add_bodies", lambda *given: next(answers, _fails)(*given))
         calibrate(options)
     assert open_bundle(bundle).manifest == before.manifest  # all networks or none
     caplog.clear()
@@ -105,7 +105,7 @@ def test_every_source_is_read_before_one_is_traced_and_is_counted(
     assert counted[1]["evaluations"] == 2 * counted[0]["evaluations"]
     assert needed[0].disk < needed[1].disk < needed[2].disk == 2 * needed[0].disk
     assert needed[2].memory == needed[0].memory  # one after the other
-    monkeypatch.setattr(exporting, "_added", _fails)
+    monkeypatch.setattr(exporting, "_export_network", _fails)
     with pytest.raises(UserError, match="expert noisy has schedule.kind cosine"):
         export(replace(plain, expert=(f"noisy={other}:thin@0",)))
 
@@ -114,15 +114,15 @@ def test_experts_are_in_the_order_of_noise_and_share_what_they_can() -> None:
     def load(text: str) -> str:
         return text
 
-    first, second = experts.experts(["late=ORG/NAME@main@1.5", "oms=a.py:f@-inf"], load)
+    first, second = experts.parse_experts(["late=ORG/NAME@main@1.5", "oms=a.py:f@-inf"], load)
     assert [(each.name, each.until) for each in (first, second)] == [("oms", PURE_NOISE), ("late", 1.5)]
     assert second.load() == "ORG/NAME@main"
     with pytest.raises(UserError, match="experts a and b share their name or their lambda"):
-        experts.experts(["a=x@1", "b=y@1"], load)
+        experts.parse_experts(["a=x@1", "b=y@1"], load)
     label = Condition("class", "label", (), "int64", null=3, low=0, high=2)
     text, other = Condition("text", "text", (4,), "float32"), Condition("text", "prompt", (8,), "float32")
     own = Condition("class", "y", (), "int64", null=3, low=0, high=2)
-    conditions, inputs = experts.joined((label, text), second, (own, other))
+    conditions, inputs = experts.join_conditions((label, text), second, (own, other))
     assert [(each.name, each.input) for each in conditions][2:] == [("late_text", "late.prompt")]
     assert inputs == {"class": "y", "late_text": "prompt"}
 

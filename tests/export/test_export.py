@@ -229,8 +229,8 @@ def test_a_file_that_is_missing_is_said_before_torch_is_loaded(monkeypatch: pyte
 @pytest.fixture
 def runs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The scope of each verification whose reference is run."""
-    scopes, real = list[str](), load_and_trace.expect
-    monkeypatch.setattr(load_and_trace, "expect", lambda *given: scopes.append(given[-1]) or real(*given))
+    scopes, real = list[str](), load_and_trace.record_reference
+    monkeypatch.setattr(load_and_trace, "record_reference", lambda *given: scopes.append(given[-1]) or real(*given))
     return scopes
 
 

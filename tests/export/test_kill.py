@@ -21,7 +21,7 @@ from fewstep.export import load_and_trace, trace
 from fewstep.export.verification import verify
 from fewstep.export.export import ExportOptions, export
 from fewstep.graph import io
-from tests.killing import outcomes
+from tests.kill_at_writes import outcomes
 
 source = folder / "denoiser.py"
 made = {}  # torch and onnxruntime have threads, which a fork would lose: they work once, before

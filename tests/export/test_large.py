@@ -97,9 +97,11 @@ def test_a_mismatch_brings_it_back_and_names_the_node(
         weight = next(name for name in exported.constants if name == "second.weight")
         return (*kept, exported.with_nodes(exported.nodes, {weight: 2 * exported.constants[weight]}))
 
-    unload = io.unload
-    monkeypatch.setattr(load_and_trace.io, "unload", spoiled)
-    monkeypatch.setattr(load_and_trace, "_former", lambda *_: None)  # what is there was verified with other versions
+    unload = io.offload_weights
+    monkeypatch.setattr(load_and_trace.io, "offload_weights", spoiled)
+    monkeypatch.setattr(
+        load_and_trace, "_reusable_verification", lambda *_: None
+    )  # what is there was verified with other versions
     shutil.copytree(large, tmp_path / "b")
     before = contents(tmp_path / "b")
     with pytest.raises(UserError, match=r"differs from torch from node '\w+' \(second/Conv\) on"):

@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from fewstep.export.null_option import add_null_files, with_nulls, without_folder
+from fewstep.export.null_option import add_null_files, strip_folder, with_nulls
 from fewstep.graph.commit import open_for_update
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Condition
@@ -60,7 +60,7 @@ def test_an_array_comes_from_a_file_and_lies_in_the_bundle(tmp_path: Path) -> No
     empty, texts = np.arange(4, dtype=np.float32), [f"text=@{tmp_path / 'null.npy'}"]
     np.save(tmp_path / "null.npy", empty)
     conditions = with_nulls(source(Labelled(), CLASS, msgspec.structs.replace(TEXT, null=0.0)), texts).spec.conditions
-    assert conditions == (CLASS, TEXT) and without_folder(texts[0]) == "text=@null.npy"
+    assert conditions == (CLASS, TEXT) and strip_folder(texts[0]) == "text=@null.npy"
     with open_for_update(tmp_path / "b", must_exist=False) as writer:
         file = writer.add(b"graph", "graphs", "body", ".onnx")
         written = writer.commit(

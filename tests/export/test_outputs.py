@@ -15,25 +15,29 @@ from fewstep.export.export import ExportOptions, export
 from fewstep.export.trace import trace
 from fewstep.graph.bake.bake import BakeOptions, bake
 from fewstep.plans.errors import UserError
-from fewstep.plans.noise import stacked
-from fewstep.runtime.loading import load
-from tests.export.networks import seeing
-from tests.export.networks.seeing import Seeing, spec
+from fewstep.plans.noise import normal_batch
+from fewstep.runtime.sampling.loading import load
+from tests.export.networks import named_outputs_denoiser
+from tests.export.networks.named_outputs_denoiser import Seeing, spec
 
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("outputs")
-    export(ExportOptions(f"{seeing.__file__}:make", folder / "bundle"))
+    export(ExportOptions(f"{named_outputs_denoiser.__file__}:make", folder / "bundle"))
     return folder / "bundle"
 
 
-PICTURES = stacked([8, 9], 0, (1, 8, 8))
+PICTURES = normal_batch([8, 9], 0, (1, 8, 8))
 
 
 def in_torch(guidance: float) -> tuple[np.ndarray, list[np.ndarray]]:
     """Three Euler steps by hand, and what the last conditional evaluation returned."""
-    network, x, picture = Seeing().eval(), torch.from_numpy(stacked([1, 2], 0, (1, 8, 8))), torch.from_numpy(PICTURES)
+    network, x, picture = (
+        Seeing().eval(),
+        torch.from_numpy(normal_batch([1, 2], 0, (1, 8, 8))),
+        torch.from_numpy(PICTURES),
+    )
     named: list[np.ndarray] = []
     for i in range(3):
         with torch.no_grad():
@@ -57,12 +61,12 @@ def test_a_run_leaves_the_outputs_of_its_last_conditional_evaluation(bundle: Pat
         np.testing.assert_allclose(left.named[name], tensor, atol=1e-5)
     np.testing.assert_array_equal(sampler.sample(*asked), x)
     *_, last = sampler.steps(*asked)
-    np.testing.assert_array_equal(last.slots.of([1]).named["depth"], left.named["depth"][1:])
+    np.testing.assert_array_equal(last.slots.select_samples([1]).named["depth"], left.named["depth"][1:])
 
 
 def test_the_lowering_reaches_them(bundle: Path, tmp_path: Path) -> None:
     rows = tmp_path / "rows.npz"
-    np.savez(rows, picture=stacked(range(4), 1, (1, 8, 8)))
+    np.savez(rows, picture=normal_batch(range(4), 1, (1, 8, 8)))
     calibrate(CalibrateOptions(bundle, "euler:3@trailing", ("cpu-x86",), 4, conditions=rows))
     asked = ("euler:3@trailing", [1, 2], {"picture": PICTURES})
     with load(bundle) as exact, load(bundle, "int8") as lowered:
@@ -88,7 +92,7 @@ def test_run_writes_them_beside_the_samples(bundle: Path, tmp_path: Path) -> Non
 def test_a_baked_file_has_the_sample_alone(bundle: Path, tmp_path: Path) -> None:
     bake(BakeOptions(bundle, "euler:3@trailing", tmp_path / "baked.onnx"))
     session = onnxruntime.InferenceSession(tmp_path / "baked.onnx", providers=["CPUExecutionProvider"])
-    fed = {"noise": stacked([1, 2], 0, (1, 8, 8)), "picture": PICTURES}
+    fed = {"noise": normal_batch([1, 2], 0, (1, 8, 8)), "picture": PICTURES}
     (x,) = session.run(None, fed)
     np.testing.assert_allclose(x, in_torch(1.0)[0], atol=1e-5)
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fewstep.export.warnings import warn_of_operations
+from fewstep.export.graph_warnings import warn_of_operations
 from fewstep.graph.graph import Graph, Node, Value
 from fewstep.graph.prologue import PreparedDenoiser
 

@@ -8,23 +8,23 @@ import pytest
 import torch
 
 from fewstep.calibration.calibrate import calibrate
-from fewstep.calibration.fitting.fit import fit
-from fewstep.calibration.fitting.options import FitOptions
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.export.export import ExportOptions, export
-from fewstep.export.verification.points import points
+from fewstep.export.verification.points import comparison_points
+from fewstep.fitting.fit import fit
+from fewstep.fitting.options import FitOptions
 from fewstep.graph.bake.bake import BakeOptions, bake
 from fewstep.literature.streams.stream import stream
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
-from fewstep.plans.noise import stacked
+from fewstep.plans.noise import normal_batch
 from fewstep.plans.spec import Stairs
 from fewstep.plans.transforms import tail
 from fewstep.runtime import Hold
-from fewstep.runtime.loading import load
-from fewstep.runtime.request import denoiser_facts
-from tests.export.networks import rolling
-from tests.export.networks.rolling import PLACES, VALUES, Rolling, spec
+from fewstep.runtime.sampling.loading import load
+from fewstep.runtime.sampling.request import denoiser_facts
+from tests.export.networks import per_position_time_denoiser
+from tests.export.networks.per_position_time_denoiser import PLACES, VALUES, Rolling, spec
 
 BLOCKS, EULER = np.repeat(np.arange(4), 2), "ddim:4"  # even steps: the grid of such a denoiser
 GOALS = np.random.default_rng(3).uniform(-1, 1, (6, 2, 2)).astype(np.float32)
@@ -33,7 +33,7 @@ GOALS = np.random.default_rng(3).uniform(-1, 1, (6, 2, 2)).astype(np.float32)
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("rolling")
-    export(ExportOptions(f"{rolling.__file__}:make", folder / "bundle"))
+    export(ExportOptions(f"{per_position_time_denoiser.__file__}:make", folder / "bundle"))
     return folder / "bundle"
 
 
@@ -41,7 +41,7 @@ def by_hand(runs: int) -> list[np.ndarray]:
     """What has left behind each run: Euler's method in torch, whose first run begins with three steps to the stairs."""
     network, left, x = Rolling().eval(), list[np.ndarray](), torch.zeros(0)
     for run in range(runs):
-        noise = torch.from_numpy(stacked([run, 10 + run], 0, (PLACES, VALUES)))
+        noise = torch.from_numpy(normal_batch([run, 10 + run], 0, (PLACES, VALUES)))
         x = torch.cat([x[:, 2:], noise[:, -2:]], dim=1) if run else noise
         for step in range(3 if run else 0, 4):
             done, after = (np.maximum(at - BLOCKS, 0) for at in (step, step + 1))
@@ -62,13 +62,15 @@ def test_runs_are_those_of_a_loop_in_torch(bundle: Path) -> None:
         x, after = sampler.carry_on(EULER, seeds, goal, carried=carried)
         np.testing.assert_allclose(x[:, :2], expected, atol=3e-6)
         np.testing.assert_allclose(x[:, 2:], steps[-1].x0[:, 2:], atol=1e-6)  # the present prediction of the rest
-        one, _ = sampler.carry_on(EULER, seeds[1:], {"goal": GOALS[run][1:]}, carried=carried and carried.of([1]))
+        one, _ = sampler.carry_on(
+            EULER, seeds[1:], {"goal": GOALS[run][1:]}, carried=carried and carried.select_samples([1])
+        )
         np.testing.assert_allclose(one, x[1:], atol=1e-6)
         carried = after
 
 
 def test_times_of_positions_are_fed_and_verified_at_random() -> None:
-    feeds = [point.feeds["time"] for point in points(spec())]
+    feeds = [point.feeds["time"] for point in comparison_points(spec())]
     assert {times.shape[1] for times in feeds} == {PLACES}
     assert len(np.unique(np.concatenate(feeds))) > 100
 

@@ -12,21 +12,21 @@ import torch
 from torch import nn
 
 from fewstep.calibration.calibrate import calibrate
-from fewstep.calibration.opened_task import open_task
+from fewstep.calibration.open_task import open_task
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.export import Condition, ScheduleSpec, Size, Spec, free_sizes
 from fewstep.export.export import ExportOptions, export
 from fewstep.export.size_option import with_sizes
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.trace import trace
-from fewstep.export.verification.points import visits
+from fewstep.export.verification.points import sizes_to_verify
 from fewstep.export.verification.verify import Verification
 from fewstep.graph import io
 from fewstep.graph.engines.build import BuildOptions, build
-from fewstep.graph.extents import at_sizes
+from fewstep.graph.extents import fix_sizes
 from fewstep.graph.graph import Extent
 from fewstep.graph.types import infer_types
-from fewstep.measure.rollouts.trajectories import batches, roll_out
+from fewstep.measure.rollouts.trajectories import roll_out, split_seeds
 from fewstep.runtime import UserError, load
 from fewstep.runtime.bundle import engine_files
 from fewstep.runtime.bundle.reading import open_bundle
@@ -73,7 +73,7 @@ def test_a_graph_knows_its_sizes_and_what_follows_from_them(exported: Path) -> N
     found = {dim for value in types.values.values() for dim in value.shape}
     assert {"height/2", "width/2", "height*width/4"} <= found
     assert not any("?" in dim or "|" in dim for dim in found if isinstance(dim, str))
-    assert all(isinstance(dim, int) or dim == "batch" for value in at_sizes(body).inputs for dim in value.shape)
+    assert all(isinstance(dim, int) or dim == "batch" for value in fix_sizes(body).inputs for dim in value.shape)
 
 
 @pytest.mark.slow
@@ -81,7 +81,7 @@ def test_it_is_verified_at_several_sizes(exported: Path) -> None:
     bundle = open_bundle(exported)
     table = msgspec.json.decode(bundle.read(bundle.manifest.verification or ""), type=Verification)
     visited = [each.sizes for each in table.comparisons]
-    for sizes in visits(bundle.manifest):
+    for sizes in sizes_to_verify(bundle.manifest):
         assert sizes in visited
     assert table.worst.relative <= 1e-4 or table.worst.stage == "float16"
 
@@ -106,7 +106,7 @@ def test_int8_runs_at_every_size(bundle: Path) -> None:
         sampler = load(bundle, body=body)
         for height, width in ((8, 12), (4, 4), (20, 24)):
             expected, found = (
-                each.at(height=height, width=width).sample(PLAN, [0, 1], pictures(height, width))
+                each.with_options(height=height, width=width).sample(PLAN, [0, 1], pictures(height, width))
                 for each in (float32, sampler)
             )
             assert found.shape == (2, 1, height, width)
@@ -133,7 +133,7 @@ def test_sizes_that_no_trajectory_would_have_are_refused(exported: Path) -> None
         open_task(asked)
     few, enough = (open_task(replace(asked, trajectories=number)) for number in (4, 5))
     assert (few.per_size, enough.per_size) == (3, 4)
-    assert [len(part) for _, part, _ in batches(few.seeds, 8, few.sizes, few.per_size)] == [2, 2]
+    assert [len(part) for _, part, _ in split_seeds(few.seeds, 8, few.sizes, few.per_size)] == [2, 2]
 
 
 def test_each_seed_of_a_mixture_has_its_own_size(exported: Path) -> None:
@@ -264,7 +264,7 @@ def onnx_file(folder: Path, height: int | str) -> Path:
 def test_an_onnx_file_with_open_axes_keeps_them(tmp_path: Path) -> None:
     options = ExportOptions(str(onnx_file(tmp_path, "h")), tmp_path / "bundle", tmp_path / "net.json")
     export(options)
-    x = load(tmp_path / "bundle").at(height=5, width=16).sample("ddim:2", [0])
+    x = load(tmp_path / "bundle").with_options(height=5, width=16).sample("ddim:2", [0])
     assert x.shape == (1, 2, 5, 16)
 
 

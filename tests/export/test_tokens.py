@@ -12,18 +12,18 @@ from torch import nn
 
 from fewstep.cli.main import main
 from fewstep.cli.run_options import RunOptions
-from fewstep.cli.run_sampling import batch_of
+from fewstep.cli.run_sampling import batch_size
 from fewstep.export import Vocabulary
 from fewstep.export.experts import Expert, _check
 from fewstep.export.export import ExportOptions, export
-from fewstep.export.tracing.time_saved import operations_once
+from fewstep.export.tracing.exporter_speedups import cache_operations
 from fewstep.literature.populations.population import population
 from fewstep.plans.errors import UserError
 from fewstep.runtime import Hold, load
-from fewstep.runtime.bundle.consistency import problems
+from fewstep.runtime.bundle.consistency import manifest_problems
 from fewstep.runtime.bundle.manifest import Carried
-from tests.export.networks import coded
-from tests.export.networks.coded import IDS, MASK, Coded, spec
+from tests.export.networks import token_denoiser
+from tests.export.networks.token_denoiser import IDS, MASK, Coded, spec
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def sampler(exported_tokens):
 def timed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of a network that reads the time, with a scheduler of its own."""
     folder = tmp_path_factory.mktemp("timed")
-    export(ExportOptions(f"{coded.__file__}:time_aware", folder / "bundle", verify="quick"))
+    export(ExportOptions(f"{token_denoiser.__file__}:time_aware", folder / "bundle", verify="quick"))
     return folder / "bundle"
 
 
@@ -58,7 +58,7 @@ def test_a_run_is_the_rule_over_the_module_s_guided_logits(sampler):
 
 
 def test_samples_are_alike_alone_and_in_a_batch_and_of_any_length(sampler):
-    settings, sampler = {"guidance": 2.0}, sampler.at(length=17)
+    settings, sampler = {"guidance": 2.0}, sampler.with_options(length=17)
     x = sampler.sample("mdlm:9", range(8), {"class": [0, 1, 2, 0, 1, 2, 0, 1]}, **settings)
     assert (x.dtype, x.shape) == (np.int64, (8, 2, 17))
     assert ((x >= 0) & (x < IDS)).all()
@@ -80,7 +80,7 @@ def test_a_plan_is_a_file_and_is_for_one_length(sampler, tmp_path):
     x = sampler.sample(tmp_path / "plan.json", [5], {"class": [2]})
     assert (x == sampler.sample("omnivoice:4", [5], {"class": [2]}, guidance=2.0)).all()
     with pytest.raises(UserError, match=r"is for \[2, 12\] tokens.*this run has \[2, 20\].*by its name"):
-        sampler.at(length=20).sample(plan, [5], {"class": [2]})
+        sampler.with_options(length=20).sample(plan, [5], {"class": [2]})
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_what_cannot_be_is_one_line(sampler, settings, said):
     with pytest.raises(UserError, match=said):
         sampler.sample(plan, [0], {"class": [0]}, **settings)
     with pytest.raises(UserError, match="length 99 is outside its range"):
-        sampler.at(length=99)
+        sampler.with_options(length=99)
 
 
 def test_first_hitting_is_for_networks_that_read_no_time(sampler, timed):
@@ -118,7 +118,7 @@ def test_first_hitting_is_for_networks_that_read_no_time(sampler, timed):
 
 
 def test_a_network_without_conditions_loses_a_time_that_it_does_not_read(tmp_path):
-    export(ExportOptions(f"{coded.__file__}:unconditional", tmp_path / "plain", verify="quick"))
+    export(ExportOptions(f"{token_denoiser.__file__}:unconditional", tmp_path / "plain", verify="quick"))
     plain = load(tmp_path / "plain")
     assert not plain.network().inputs.has_time
     assert plain.sample("first_hitting:4", [0]).shape == (1, 2, 12)
@@ -141,7 +141,7 @@ def test_an_onnx_file_of_tokens_needs_no_time(sampler, tmp_path):
     axes = ({0: torch.export.Dim("batch")}, {0: torch.export.Dim("batch")})
     example = (torch.zeros(3, 2, 12, dtype=torch.long), torch.zeros(3, dtype=torch.long))
     file = tmp_path / "coded.onnx"
-    with operations_once():
+    with cache_operations():
         torch.onnx.export(Timeless().eval(), example, file, dynamo=True, dynamic_shapes=axes, verbose=False, **named)
     written = msgspec.to_builtins(
         {each: getattr(spec(), each) for each in ("name", "x_shape", "conditions", "prediction")}
@@ -159,17 +159,17 @@ def test_a_scheduler_of_a_spec_is_a_plan(timed):
     plan = own.compile("scheduler:5", 2.0)
     assert plan.name == "scheduler:5"
     assert plan.steps == own.compile("maskgit(linear=True):5", 2.0).steps
-    x = own.at(length=20).sample("scheduler:5", [3], {"class": [1]})
-    assert (x == own.at(length=20).sample("maskgit(linear=True):5", [3], {"class": [1]})).all()
+    x = own.with_options(length=20).sample("scheduler:5", [3], {"class": [1]})
+    assert (x == own.with_options(length=20).sample("maskgit(linear=True):5", [3], {"class": [1]})).all()
     assert main(["plan", "--show", "scheduler:5", "--bundle", str(timed)]) == 0
 
 
 def test_tokens_have_one_network(sampler):
     manifest = sampler.bundle.manifest
     carrying = msgspec.structs.replace(manifest, carried=(Carried("keys", (4,)),))
-    assert next(problems(carrying)) == ("vocabulary", "a denoiser of tokens with carried tensors")
+    assert next(manifest_problems(carrying)) == ("vocabulary", "a denoiser of tokens with carried tensors")
     several = msgspec.structs.replace(manifest, networks={"noisy": SimpleNamespace(until=0.0)})
-    assert "has one network" in next(said for field, said in problems(several) if field == "networks")
+    assert "has one network" in next(said for field, said in manifest_problems(several) if field == "networks")
     with pytest.raises(UserError, match="expert noisy next to a vocabulary"):
         _check(Expert("noisy", 0.0, lambda: None), spec(), spec())
 
@@ -192,7 +192,7 @@ def test_the_bare_network_takes_ids(sampler, ids, said):
 def test_logits_bound_how_many_samples_run_together(sampler):
     manifest = msgspec.structs.replace(sampler.bundle.manifest, vocabulary=Vocabulary(1024, 1024))
     options = RunOptions(Path("bundle"), samples=50)
-    assert [batch_of(options, each) for each in (sampler.bundle.manifest, manifest)] == [50, 2]  # of 2 x 12 tokens
+    assert [batch_size(options, each) for each in (sampler.bundle.manifest, manifest)] == [50, 2]  # of 2 x 12 tokens
 
 
 def test_a_module_of_another_vocabulary_says_what_to_return():

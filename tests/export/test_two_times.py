@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from fewstep.export.export import ExportOptions, export, load_source
-from fewstep.export.ports import per_sample
+from fewstep.export.ports import vectorize_time
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import Spec
-from fewstep.export.verification.points import points
-from fewstep.export.verification.reference import signature
+from fewstep.export.verification.points import comparison_points
+from fewstep.export.verification.reference import forward_signature
 from fewstep.graph.graph import Graph
 from fewstep.graph.passes.constants import drop_unused
 from fewstep.graph.passes.identities import drop_identities
@@ -26,9 +26,9 @@ from fewstep.runtime import load
 from fewstep.runtime.bundle.manifest import Condition
 from tests.bundles import value
 from tests.export.denoisers import X_SHAPE, Tiny
-from tests.export.networks import edited
-from tests.export.networks.edited import EARLIEST, LATEST, PICTURE, Edited
-from tests.export.verifying import verified
+from tests.export.networks import two_networks_denoiser
+from tests.export.networks.two_networks_denoiser import EARLIEST, LATEST, PICTURE, Edited
+from tests.export.verify_export import verified
 from tests.onnx_text import parsed, written
 
 LABEL = Condition("class", input="label", low=0, high=2)
@@ -45,14 +45,14 @@ def test_a_module_gets_both_in_the_order_of_its_signature() -> None:
     torch.manual_seed(0)
     prepared, table = verified(TorchSource(Jumping().requires_grad_(False), spec, "jumping", "0" * 64))
     assert table.worst.relative < 1e-5
-    assert signature(spec) == "forward(x, time, to, class)"
+    assert forward_signature(spec) == "forward(x, time, to, class)"
     assert prepared.prologue is not None
     assert [value.name for value in prepared.prologue.inputs] == ["time", "time_to", "label"]
 
 
 def test_verification_goes_to_every_cleaner_time() -> None:
     spec = Spec("jumping", X_SHAPE, (LABEL,), "flow", ScheduleSpec("flow", timesteps=1), to="to")
-    jumps = {(point.time, float(to)) for point in points(spec) for to in point.feeds["time_to"]}
+    jumps = {(point.time, float(to)) for point in comparison_points(spec) for to in point.feeds["time_to"]}
     assert {(round(time, 3), round(to, 3)) for time, to in jumps} == {
         (1.0, 0.667), (1.0, 0.333), (1.0, 0.0), (0.667, 0.333), (0.667, 0.0), (0.333, 0.0),
     }  # fmt: skip
@@ -95,7 +95,7 @@ def test_an_onnx_file_names_its_second_time(time: str, tmp_path: Path) -> None:
 
 def test_guidance_by_two_networks_is_that_of_sine(tmp_path: Path) -> None:
     """e_u + w (beta e_one + (1 - beta) e_c - e_u), with beta in its times and 0 elsewhere, as the authors' code has."""
-    export(ExportOptions(f"{edited.__file__}:make", tmp_path / "bundle"))
+    export(ExportOptions(f"{two_networks_denoiser.__file__}:make", tmp_path / "bundle"))
     torch.manual_seed(0)
     module, beta, weight = Edited(), 0.7, 3.0
     sampler, who = load(tmp_path / "bundle"), {"class": [1], "share": [beta]}
@@ -142,7 +142,7 @@ def graph(body: str) -> Graph:
 )
 def test_each_sample_has_its_own_time(body: str) -> None:
     before = graph(body)
-    after = per_sample(before, "t")
+    after = vectorize_time(before, "t")
     assert after is not None
     x = np.arange(6, dtype=np.float32).reshape(3, 2)
     inputs = (after.inputs[0], value("t", "batch"))
@@ -159,4 +159,4 @@ def test_each_sample_has_its_own_time(body: str) -> None:
     ids=["with-x", "unknown-operation"],
 )
 def test_a_time_that_is_used_as_a_number_stays_one(body: str) -> None:
-    assert per_sample(graph(body), "t") is None
+    assert vectorize_time(graph(body), "t") is None

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fewstep.export.warnings import warn_of_uncut
+from fewstep.export.graph_warnings import warn_of_repeated_work
 from fewstep.graph.graph import Graph
 from fewstep.graph.prepare import prepare
 from tests.bundles import node
@@ -24,7 +24,7 @@ def with_row(made: str) -> Graph:
 def test_work_that_stays_in_every_step_is_named(caplog: pytest.LogCaptureFixture) -> None:
     prepared = prepare(with_row("first"))
     assert prepared.prologue is not None and prepared.prologue.ops() == ("MatMul",)
-    warn_of_uncut(prepared)
+    warn_of_repeated_work(prepared)
     (record,) = caplog.records
     assert record.message == (
         "1 operation of times and conditions alone runs at every step: what they make, as 'row' (float32 [1, 4]), is "
@@ -37,13 +37,13 @@ def test_a_mask_that_takes_no_work_hides_nothing(caplog: pytest.LogCaptureFixtur
     graph = with_row("first")
     masked = [node("Equal", "text missing", "is_missing"), node("Where", "is_missing x sum", "kept")]
     nodes = [*graph.nodes[:-1], *masked, node("Mul", "kept said", "y")]
-    warn_of_uncut(prepare(graph.with_nodes(nodes, {"missing": np.float32([0])})))
+    warn_of_repeated_work(prepare(graph.with_nodes(nodes, {"missing": np.float32([0])})))
     assert ["'row' (float32 [1, 4])" in record.message for record in caplog.records] == [True]
 
 
 def test_what_leaves_the_loop_or_is_no_work_is_not_named(caplog: pytest.LogCaptureFixture) -> None:
     prepared = prepare(with_row("each"))
     assert prepared.prologue is not None
-    warn_of_uncut(prepared)
-    warn_of_uncut(prepare(written("(float[batch, 4] x) => (float[batch, 4] y) { y = Relu(x) }")))
+    warn_of_repeated_work(prepared)
+    warn_of_repeated_work(prepare(written("(float[batch, 4] x) => (float[batch, 4] y) { y = Relu(x) }")))
     assert not caplog.records

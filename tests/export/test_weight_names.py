@@ -2,7 +2,7 @@
 
 import pytest
 
-from fewstep.export.weight_names import shared_prefix, unwrapped_names
+from fewstep.export.weight_names import shared_prefix, strip_wrapper_prefixes
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ from fewstep.export.weight_names import shared_prefix, unwrapped_names
     ],
 )
 def test_names_without_wrappers(stored: list[str], names: list[str]) -> None:
-    assert list(unwrapped_names(stored).values()) == names
+    assert list(strip_wrapper_prefixes(stored).values()) == names
 
 
 def test_a_prefix_that_all_names_share() -> None:

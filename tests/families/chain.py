@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.calibration.calibrate import calibrate
-from fewstep.calibration.lowering.coverage import macs
+from fewstep.calibration.lowering.coverage import count_operation_macs
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.export import export as verb
 from fewstep.export.export import ExportOptions, export
@@ -42,11 +42,11 @@ from fewstep.graph.graph import Graph
 from fewstep.measure.rollouts.seeds import draw_condition
 from fewstep.runtime.backends import AHEAD
 from fewstep.runtime.backends.openvino import OpenVino
+from fewstep.runtime.bundle.conditions import random_range
 from fewstep.runtime.bundle.engine_key import Sidecar
 from fewstep.runtime.bundle.manifest import Body, Manifest
 from fewstep.runtime.bundle.reading import open_bundle
-from fewstep.runtime.conditions import drawn_range
-from fewstep.runtime.loading import load
+from fewstep.runtime.sampling.loading import load
 
 FOLDER = Path(__file__).parent
 SEEDS = (0, 1)
@@ -131,16 +131,16 @@ def exported(family: Family, folder: Path) -> Exported:
     folder.mkdir(parents=True, exist_ok=True)
     source, kept = family.source(folder), []
     options = source if isinstance(source, dict) else {"source": source}
-    loaded = verb._source  # as the options change it
+    loaded = verb._load_changed_source  # as the options change it
 
     def watched(*arguments: Any, **named: Any) -> Source:
         return _Watched(loaded(*arguments, **named), kept)  # type: ignore[return-value]
 
-    verb._source = watched
+    verb._load_changed_source = watched
     try:
         export(ExportOptions(output=folder / "bundle", **options))
     finally:
-        verb._source = loaded
+        verb._load_changed_source = loaded
     return Exported(source, folder / "bundle", tuple(kept))
 
 
@@ -192,7 +192,7 @@ class Chain:
         rng = np.random.default_rng(0)
         return {
             each.name: rng.standard_normal((TRAJECTORIES, *each.shape)).astype(each.dtype)
-            if drawn_range(each) is None
+            if random_range(each) is None
             else np.stack([draw_condition(each, number, seed) for seed in range(TRAJECTORIES)])
             for number, each in enumerate(self.manifest.conditions)
         }
@@ -245,7 +245,7 @@ def _prologue(chain: Chain) -> Found:
     """Rows, and the share of the multiplications and of the weights that leave the loop."""
     ahead = [chain.graph(name) for name in AHEAD if getattr(chain.manifest, name) is not None]
     assert ahead
-    work = [sum(macs(graph).values()) for graph in (*ahead, chain.graph())]
+    work = [sum(count_operation_macs(graph).values()) for graph in (*ahead, chain.graph())]
     size = [sum(array.nbytes for array in graph.constants.values()) for graph in (*ahead, chain.graph())]
     shares = [100 * sum(parts[:-1]) / max(sum(parts), 1) for parts in (work, size)]
     rows = len({tensor.name for tensor in chain.manifest.bodies["float32"].graph.inputs if tensor.role == "row"})
@@ -265,7 +265,9 @@ def _uncut(chain: Chain) -> Found:
     assert chain.made is not None
     graph, inputs = chain.made.traced[0].graph, [condition.input for condition in chain.manifest.conditions]
     with open_for_update(uncut, must_exist=True) as writer:
-        whole = Body.of(describe(graph, *io.store(writer, graph, "whole"), conditions=inputs), "float32", "portable")
+        whole = Body.from_graph(
+            describe(graph, *io.store(writer, graph, "whole"), conditions=inputs), "float32", "portable"
+        )
         writer.commit(
             msgspec.structs.replace(chain.manifest, conditioner=None, prologue=None, bodies={"float32": whole})
         )

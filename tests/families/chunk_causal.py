@@ -2,5 +2,5 @@
 
 NAME = "Chunk-causal, with carried tensors (FILE.py:FUNCTION)"
 PLAN = "ddim:2"
-SOURCE = "tests/export/networks/carrying.py:make"
+SOURCE = "tests/export/networks/carrying_denoiser.py:make"
 GUIDANCE = 2.0

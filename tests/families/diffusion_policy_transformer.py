@@ -3,7 +3,7 @@
 import torch
 
 from fewstep.export import Condition, Policy, ScheduleSpec, Spec
-from fewstep.robots.networks.diffusion_policy import DiffusionPolicy, Numbers
+from fewstep.robots.networks.diffusion_policy import DiffusionPolicy, VectorObservation
 from fewstep.robots.networks.transformer import PolicyTransformer
 
 NAME = "Diffusion policy, transformer (FILE.py:FUNCTION)"
@@ -15,7 +15,7 @@ def make():
     network = PolicyTransformer(2, 8, 2, 5, layers=2, heads=2, width=32, is_causal=True)
     torch.nn.init.normal_(network.pos_emb, std=0.1)
     torch.nn.init.normal_(network.cond_pos_emb, std=0.1)
-    return DiffusionPolicy(network, {"obs": Numbers(5)}, observations=2), Spec(
+    return DiffusionPolicy(network, {"obs": VectorObservation(5)}, observations=2), Spec(
         "transformer_policy",
         (8, 2),
         (Condition("obs", "obs", (2, 5), "float32", typical=(-1.0, 1.0)),),

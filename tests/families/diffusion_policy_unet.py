@@ -3,7 +3,7 @@
 import torch
 
 from fewstep.export import Affine, Condition, Policy, ScheduleSpec, Spec
-from fewstep.robots.networks.diffusion_policy import DiffusionPolicy, Numbers
+from fewstep.robots.networks.diffusion_policy import DiffusionPolicy, VectorObservation
 from fewstep.robots.networks.unet1d import ConditionalUnet1d
 
 NAME = "Diffusion policy, U-Net (FILE.py:FUNCTION)"
@@ -13,7 +13,7 @@ PLAN = "ddim:2@trailing"
 def make():
     torch.manual_seed(0)
     network = ConditionalUnet1d(actions=2, condition=2 * 5, widths=(16, 32), time_width=16)
-    policy = DiffusionPolicy(network, {"obs": Numbers(5)}, observations=2)
+    policy = DiffusionPolicy(network, {"obs": VectorObservation(5)}, observations=2)
     return policy, Spec(
         "unet_policy",
         (8, 2),

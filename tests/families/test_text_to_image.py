@@ -136,7 +136,7 @@ def test_image_to_image_keeps_less_of_the_picture_the_stronger_it_is(made: Made,
 def read(path: Path) -> np.ndarray:
     from fewstep.report.drawing import pictures
 
-    return pictures.read(path, (3, 16, 16))[None]
+    return pictures.read_picture(path, (3, 16, 16))[None]
 
 
 def test_the_unconditional_branch_is_the_encoded_empty_prompt(made: Made) -> None:

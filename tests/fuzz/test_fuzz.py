@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from fewstep.calibration.ranges.reading import load as load_ranges
+from fewstep.calibration.ranges.read_table import load as load_ranges
 from fewstep.calibration.ranges.table import Range, Ranges, RangesTable
 from fewstep.graph import io
 from fewstep.plans import file
@@ -29,7 +29,7 @@ from fewstep.report.integrity import VerifyOptions, verify
 from fewstep.runtime import load
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle import engine_files
-from fewstep.runtime.bundle.engine_key import EngineKey, Here, Sidecar
+from fewstep.runtime.bundle.engine_key import EngineFacts, EngineKey, Sidecar
 from fewstep.runtime.bundle.reading import open_bundle
 from tests.fuzz.guard import guarded
 from tests.fuzz.mutations import changes, cuts, damaged_bytes, damaged_graph, damaged_json, messages
@@ -176,7 +176,7 @@ def test_engine_sidecars(tiny_bundle: Path, manifest: str, drawn: list[Any], byt
     (tiny_bundle / "e.engine").write_bytes(engine)
     record(tiny_bundle, json.dumps(document), "e.json", made)
     with guarded(tiny_bundle, str(tiny_bundle)):
-        engine_files.find(open_bundle(tiny_bundle), "float32", Here("tensorrt", "10.3", "sm87", 8), trust=True)
+        engine_files.find(open_bundle(tiny_bundle), "float32", EngineFacts("tensorrt", "10.3", "sm87", 8), trust=True)
     with guarded(tiny_bundle, str(tiny_bundle)):
         verify(VerifyOptions(tiny_bundle, graphs=False))
 

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from fewstep.graph.engine_operations import FIRST, text
+from fewstep.graph.engine_operations import FIRST, version_text
 
 PAGE = Path(__file__).parents[2] / "docs/engines.md"
 TABLE = re.compile(r"(?<=<!-- table operations -->\n).*?(?=<!-- end -->)", re.DOTALL)
@@ -11,7 +11,7 @@ TABLE = re.compile(r"(?<=<!-- table operations -->\n).*?(?=<!-- end -->)", re.DO
 
 def filled(page: str) -> str:
     """The page with the table made anew."""
-    rows = [f"| {text(version)} | {ops} |" for version, ops in FIRST.items()]
+    rows = [f"| {version_text(version)} | {ops} |" for version, ops in FIRST.items()]
     return TABLE.sub("\n".join(["| TensorRT | parses from then on |", "|---|---|", *rows, ""]), page)
 
 

@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fewstep.graph.additions import Additions
+from fewstep.graph.additions import NewNodes
 from fewstep.graph.graph import Array
 from fewstep.graph.prepare import simplify
-from tests.graph.small import assert_same
+from tests.graph.small_graphs import assert_same
 from tests.onnx_text import written
 
 RNG = np.random.default_rng(0)
@@ -19,12 +19,12 @@ def weights(*shape: int) -> Array:
 
 
 def test_a_name_is_given_once() -> None:
-    new = Additions(written("(float[2] x) => (float[2] y) { y = Add(x, a) }", a=1.0))
+    new = NewNodes(written("(float[2] x) => (float[2] y) { y = Add(x, a) }", a=1.0))
     assert [new.name(wanted) for wanted in ("x", "y", "a", "b", "b", "b")] == ["x_2", "y_2", "a_2", "b", "b_2", "b_3"]
 
 
 def test_constants_are_shared_by_value_and_never_replaced() -> None:
-    new = Additions(written("(float[2] x) => (float[2] y) { y = Add(x, a) }", a=1.0))
+    new = NewNodes(written("(float[2] x) => (float[2] y) { y = Add(x, a) }", a=1.0))
     one, two, whole = np.float32(1), np.float32(2), np.int64(1)
     wanted = [("a", one), ("a", two), ("a", two), ("a", whole), ("x", one), ("b", one)]
     found = [new.constant(name, np.asarray(array)) for name, array in wanted]

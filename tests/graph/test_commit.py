@@ -21,7 +21,7 @@ from tests.bundles import entry, manifest_of, small, value
 
 def manifest(file: str) -> Manifest:
     body = entry(file, small([value("x", "batch", 1, 2, 2)], [value("output", "batch", 1, 2, 2)], []))
-    return manifest_of({"float32": Body.of(body, "float32", "portable")}, x_shape=(1, 2, 2))
+    return manifest_of({"float32": Body.from_graph(body, "float32", "portable")}, x_shape=(1, 2, 2))
 
 
 def write(bundle: Path, content: bytes) -> Manifest:

@@ -7,7 +7,7 @@ from fewstep.graph.conditioner import WORTH, ConditionerSplit, cut_conditioner
 from fewstep.graph.graph import Graph
 from fewstep.graph.prologue import PreparedDenoiser, open_rows
 from fewstep.graph.session import run
-from tests.graph.small import assert_close, feeds
+from tests.graph.small_graphs import assert_close, feeds
 from tests.onnx_text import written
 
 MACS = 8 * 3 * 25 * 16  # of the convolution below: outputs 8 x 4 x 4, each of 3 x 5 x 5 products

@@ -2,11 +2,11 @@
 
 import onnx
 
-from fewstep.graph.engine_operations import FIRST, OLDEST, PARSED, needed_version, unparsed
+from fewstep.graph.engine_operations import FIRST, OLDEST, PARSED, find_unparsed, minimum_version
 from fewstep.graph.graph import Graph, Node
 from fewstep.graph.io import OPSET
 from tests.graph.operations_page import PAGE, filled
-from tests.graph.small import node, small, value
+from tests.graph.small_graphs import node, small, value
 
 
 def graph(*ops: str) -> Graph:
@@ -24,24 +24,24 @@ def test_every_operation_of_the_table_is_one_of_the_opset_and_stands_there_once(
 
 
 def test_what_ten_three_parses_is_said_by_nothing() -> None:
-    assert list(unparsed(graph("Relu", "Gelu", "LayerNormalization"))) == []
-    assert needed_version(graph("Relu", "Gelu")) == (10, 0) <= OLDEST
-    assert needed_version(graph("Relu", "DeformConv")) == (10, 1)
+    assert list(find_unparsed(graph("Relu", "Gelu", "LayerNormalization"))) == []
+    assert minimum_version(graph("Relu", "Gelu")) == (10, 0) <= OLDEST
+    assert minimum_version(graph("Relu", "DeformConv")) == (10, 1)
 
 
 def test_what_it_does_not_is_named_once_with_its_node() -> None:
-    found = list(unparsed(graph("Relu", "Det", "Det", "HannWindow")))
+    found = list(find_unparsed(graph("Relu", "Det", "Det", "HannWindow")))
     assert [str(each) for each in found] == [
         "no TensorRT parses Det, of node 't2'",
         "TensorRT only from 10.4 on parses HannWindow, of node 'y'",
     ]
-    assert needed_version(graph("Det")) is None and needed_version(graph("HannWindow")) == (10, 4)
+    assert minimum_version(graph("Det")) is None and minimum_version(graph("HannWindow")) == (10, 4)
 
 
 def test_an_operation_of_another_domain_is_none_of_these() -> None:
     made = graph("Relu")
     fused = made.with_nodes([Node("Gelu", ("x",), ("y",), {}, "own/Gelu", "com.microsoft")])
-    assert [each.node for each in unparsed(fused)] == ["own/Gelu"]
+    assert [each.node for each in find_unparsed(fused)] == ["own/Gelu"]
 
 
 def test_the_page_has_the_table() -> None:

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from fewstep.graph import io
-from fewstep.graph.extents import METADATA, at_sizes, decode, encode, name_of, probes
+from fewstep.graph.extents import METADATA, decode, dimension_name, encode, fix_sizes, probe_sizes
 from fewstep.graph.graph import Extent, Graph
-from fewstep.graph.passes.sizes import read_sizes
+from fewstep.graph.passes.shape_reads import reroute_shape_reads
 from fewstep.graph.prepare import prepare
 from fewstep.graph.session import run
 from fewstep.graph.types import infer_types
@@ -50,7 +50,7 @@ def halving(**changes: object) -> Graph:
 
 
 def test_dimensions_are_called_after_the_sizes_they_follow() -> None:
-    types = infer_types(read_sizes(halving()))
+    types = infer_types(reroute_shape_reads(halving()))
     assert types.shape("small") == ("batch", 4, "height/2", "width/2")
     assert types.shape("sequence") == ("batch", 4, "height*width/4")
     assert types.shape("large") == ("batch", 4, "height", "width")
@@ -73,21 +73,21 @@ def test_what_depends_on_a_picture_alone_is_a_row_of_its_size() -> None:
 
 
 def test_sizes_are_read_off_x_where_x_has_them() -> None:
-    graph = read_sizes(halving())
+    graph = reroute_shape_reads(halving())
     assert [each.inputs[0] for each in graph.nodes if each.op == "Shape"] == ["x", "small", "small", "small"]
     assert "Unsqueeze" in graph.ops() and graph.ops().count("Reshape") == halving().ops().count("Reshape") - 1
     fixed = replace(halving(), extents={})
-    assert read_sizes(fixed) is fixed
+    assert reroute_shape_reads(fixed) is fixed
 
 
 def test_a_graph_at_one_choice_of_its_sizes_has_numbers() -> None:
-    fixed = at_sizes(halving(), {"height": 96})
+    fixed = fix_sizes(halving(), {"height": 96})
     assert fixed.inputs[0].shape == ("batch", 4, 96, 48) and not fixed.extents
-    assert at_sizes(fixed) is fixed
+    assert fix_sizes(fixed) is fixed
 
 
 def test_probes_tell_one_size_from_another() -> None:
-    points = probes({"height": HEIGHT, "width": WIDTH})
+    points = probe_sizes({"height": HEIGHT, "width": WIDTH})
     assert points[0] == {"height": 64, "width": 48}
     vectors = {name: [point[name] for point in points] for name in points[0]}
     assert len({a / b for a, b in zip(vectors["height"], vectors["width"], strict=True)}) > 1
@@ -111,7 +111,7 @@ def test_probes_tell_one_size_from_another() -> None:
 )
 def test_a_dimension_is_named_by_its_numbers(found: tuple, name: int | str) -> None:
     at = [{"height": 64, "width": 48}, {"height": 32, "width": 96}, {"height": 128, "width": 16}]
-    assert name_of(found, at) == name
+    assert dimension_name(found, at) == name
 
 
 def test_a_file_carries_its_sizes(tmp_path: Path) -> None:

@@ -2,9 +2,9 @@ from dataclasses import replace
 
 import pytest
 
-from fewstep.graph.index import in_topological_order, index
+from fewstep.graph.index import index, sort_topologically
 from fewstep.plans.errors import UserError
-from tests.graph.small import node
+from tests.graph.small_graphs import node
 from tests.onnx_text import written
 
 PORTS = "(float[batch, 2] x, float[batch, 2] time) => (float[batch, 2] y)"
@@ -22,35 +22,35 @@ def test_producers_and_consumers() -> None:
 
 def test_reachability_both_ways() -> None:
     found = index(GRAPH)
-    assert found.reachable(["x"]) == {"x", "a", "b", "y", "unused"}
-    assert found.reachable(["time"]) == {"time", "t", "b", "y"}
-    assert found.needed(["y"]) == {"y", "b", "a", "t", "x", "time"}
+    assert found.dependents(["x"]) == {"x", "a", "b", "y", "unused"}
+    assert found.dependents(["time"]) == {"time", "t", "b", "y"}
+    assert found.dependencies(["y"]) == {"y", "b", "a", "t", "x", "time"}
 
 
 def test_an_output_left_out_reaches_nothing() -> None:
     graph = written(f"{PORTS} {{ a, none = MaxPool(x) t = Clip(time, , one) y = Mul(a, t) }}", one=1.0)
     pool, *others = graph.nodes
     graph = graph.with_nodes([replace(pool, outputs=("a", "")), *others])
-    assert index(graph).reachable(["x"]) == {"x", "a", "y"}
+    assert index(graph).dependents(["x"]) == {"x", "a", "y"}
 
 
 def test_topological_order_is_restored_and_otherwise_kept() -> None:
     nodes = GRAPH.nodes
-    assert in_topological_order(nodes, ["x", "time"]) == nodes
-    names = [n.output for n in in_topological_order(nodes[::-1], ["x", "time"])]
+    assert sort_topologically(nodes, ["x", "time"]) == nodes
+    names = [n.output for n in sort_topologically(nodes[::-1], ["x", "time"])]
     assert names.index("t") < names.index("b") < names.index("y")
 
 
 def test_the_order_of_a_long_chain_takes_no_time() -> None:
     nodes = [node("Relu", f"t{i}", f"t{i + 1}") for i in range(20_000)]
-    assert in_topological_order(nodes[::-1], ["t0"]) == tuple(nodes)
+    assert sort_topologically(nodes[::-1], ["t0"]) == tuple(nodes)
 
 
 def test_a_cycle_is_named() -> None:
     with pytest.raises(UserError, match="'a'"):
-        in_topological_order([node("Add", "x b", "a"), node("Relu", "a", "b")], ["x"])
+        sort_topologically([node("Add", "x b", "a"), node("Relu", "a", "b")], ["x"])
 
 
 def test_a_missing_tensor_is_named() -> None:
     with pytest.raises(UserError, match="'time'"):
-        in_topological_order(GRAPH.nodes, ["x"])
+        sort_topologically(GRAPH.nodes, ["x"])

@@ -16,11 +16,11 @@ from fewstep.graph import io
 from fewstep.graph.commit import open_for_update
 from fewstep.graph.graph import Graph
 from fewstep.graph.io import OPSET, from_model, load
-from fewstep.graph.output import check_writable, whole_file, write_whole
+from fewstep.graph.output_files import atomic_file, check_writable, write_atomic
 from fewstep.graph.session import run
 from fewstep.graph.upgrade import opset_of, to_opset
 from fewstep.plans.errors import UserError
-from tests.graph.small import assert_same, node, small, value
+from tests.graph.small_graphs import assert_same, node, small, value
 from tests.onnx_text import parsed, written
 
 
@@ -183,8 +183,8 @@ def test_what_opset_20_does_not_have_is_one_line() -> None:
 
 def test_a_file_is_replaced_and_nothing_lies_beside_it(tmp_path: Path) -> None:
     path = tmp_path / "x.npy"
-    write_whole(path, b"old")
-    with whole_file(path) as stream:
+    write_atomic(path, b"old")
+    with atomic_file(path) as stream:
         np.save(stream, np.arange(3))
     np.testing.assert_array_equal(np.load(path), np.arange(3))
     assert os.listdir(tmp_path) == ["x.npy"]
@@ -192,7 +192,7 @@ def test_a_file_is_replaced_and_nothing_lies_beside_it(tmp_path: Path) -> None:
 
 def test_a_link_goes_on_leading_to_its_file(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "file")
-    write_whole(tmp_path / "link", b"new")
+    write_atomic(tmp_path / "link", b"new")
     assert (tmp_path / "link").is_symlink() and (tmp_path / "file").read_bytes() == b"new"
 
 
@@ -200,11 +200,11 @@ def test_a_link_goes_on_leading_to_its_file(tmp_path: Path) -> None:
 def test_a_full_disk_leaves_the_former_file_and_is_named(tmp_path: Path, by_numpy: bool) -> None:
     resource = pytest.importorskip("resource", reason="needs a limit to what a file may have")
     path = tmp_path / "cat.npy"
-    write_whole(path, b"old")
+    write_atomic(path, b"old")
     limits, on_limit = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
     try:
-        with pytest.raises(UserError) as failure, whole_file(path) as stream:
+        with pytest.raises(UserError) as failure, atomic_file(path) as stream:
             if by_numpy:
                 np.save(stream, np.zeros(10_000))
             else:
@@ -217,7 +217,7 @@ def test_a_full_disk_leaves_the_former_file_and_is_named(tmp_path: Path, by_nump
 
 
 def test_what_the_block_raises_passes_and_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="mine"), whole_file(tmp_path / "x.png"):
+    with pytest.raises(ValueError, match="mine"), atomic_file(tmp_path / "x.png"):
         raise ValueError("mine")
     assert os.listdir(tmp_path) == []
 
@@ -225,14 +225,14 @@ def test_what_the_block_raises_passes_and_leaves_nothing(tmp_path: Path) -> None
 def test_a_folder_of_that_name_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "x.png").mkdir()
     with pytest.raises(UserError, match=r"x\.png cannot be written \(Is a directory\)"):
-        write_whole(tmp_path / "x.png", b"new")
+        write_atomic(tmp_path / "x.png", b"new")
     assert os.listdir(tmp_path) == ["x.png"]
 
 
 def test_where_a_file_can_be_made_is_found_out_before_it_is_written(tmp_path: Path) -> None:
     check_writable(tmp_path / "x.html")
     assert os.listdir(tmp_path) == []
-    write_whole(tmp_path / "x.html", b"old")
+    write_atomic(tmp_path / "x.html", b"old")
     check_writable(tmp_path / "x.html")
     assert (tmp_path / "x.html").read_bytes() == b"old"
     with pytest.raises(UserError, match=f"there is no folder {tmp_path / 'no'}"):

@@ -7,12 +7,12 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from fewstep.calibration.lowering.quantize import lowered_ops
+from fewstep.calibration.lowering.quantize import select_ops_to_lower
 from fewstep.graph import io
 from fewstep.graph.graph import Graph
-from fewstep.graph.lora_slots import with_lora_slots
+from fewstep.graph.lora_slots import add_lora_slots
 from fewstep.graph.prepare import prepare
-from fewstep.graph.selection import selected_ops
+from fewstep.graph.selection import select_int8_ops
 from fewstep.graph.session import run
 from fewstep.plans.errors import UserError
 from tests.onnx_text import written
@@ -33,7 +33,7 @@ def chain() -> Graph:
 
 def test_what_is_left_out_adds_nothing_and_a_rank_of_any_size_adds_its_product(tmp_path: Path) -> None:
     graph, rng = chain(), np.random.default_rng(1)
-    body = prepare(with_lora_slots(graph, SHAPES)).body
+    body = prepare(add_lora_slots(graph, SHAPES)).body
     x = rng.standard_normal((3, 16)).astype(np.float32)
     np.testing.assert_allclose(run(body, {"x": x})["output"], run(graph, {"x": x})["output"], rtol=1e-5)
     (file,) = io.save(body, tmp_path / "body.onnx")
@@ -48,7 +48,7 @@ def test_what_is_left_out_adds_nothing_and_a_rank_of_any_size_adds_its_product(t
 
 
 def test_the_same_operations_are_lowered() -> None:
-    plain, slots = (prepare(graph).body for graph in (chain(), with_lora_slots(chain(), SHAPES)))
-    assert [op.weight for op in selected_ops(slots)] == [op.weight for op in selected_ops(plain)] == ["w1", "w2"]
+    plain, slots = (prepare(graph).body for graph in (chain(), add_lora_slots(chain(), SHAPES)))
+    assert [op.weight for op in select_int8_ops(slots)] == [op.weight for op in select_int8_ops(plain)] == ["w1", "w2"]
     with pytest.raises(UserError, match="slots for LoRA files have no ranges"):
-        lowered_ops(slots, no_floats=True)
+        select_ops_to_lower(slots, no_floats=True)

@@ -30,7 +30,7 @@ def add_bodies(bundle: Path, weights: dict[str, np.ndarray]) -> None:
         for name, array in weights.items():
             file, data = io.store(writer, written(text, w=array), name)
             graph = msgspec.structs.replace(base, file=file, inputs=base.inputs[:1], data=data)
-            bodies[name] = Body.of(graph, "int8", "cpu-x86")
+            bodies[name] = Body.from_graph(graph, "int8", "cpu-x86")
         writer.commit(msgspec.structs.replace(manifest, bodies=bodies))
 
 

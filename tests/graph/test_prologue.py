@@ -9,7 +9,7 @@ from fewstep.graph.graph import Graph
 from fewstep.graph.passes.constants import drop_unused
 from fewstep.graph.prologue import ROW_LIMIT, PreparedDenoiser, cut_prologue
 from fewstep.graph.session import run
-from tests.graph.small import assert_close, assert_same, feeds
+from tests.graph.small_graphs import assert_close, assert_same, feeds
 from tests.onnx_text import written
 
 W = {"w": [[1.0, 2.0, 3.0, 4.0]]}

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from fewstep.graph.graph import Graph
-from fewstep.graph.parts import parts
-from fewstep.graph.selection import is_quantized, selected_ops
+from fewstep.graph.partition import partition_graph
+from fewstep.graph.selection import is_quantized, select_int8_ops
 from fewstep.graph.session import run
 from fewstep.graph.weights import weight_bytes
 from fewstep.plans.errors import UserError
 from tests.calibration.lowering.bodies.small_body import SELECTED, body
-from tests.graph.small import assert_close, feeds, value
+from tests.graph.small_graphs import assert_close, feeds, value
 from tests.onnx_text import written
 
 OUTER = {"w_first": (32, 3, 1, 1), "w_last": (3, 32, 1, 1)}
@@ -27,7 +27,7 @@ def chain(body: str, first: str = "a = Conv(x, w_first)", last: str = "y = Conv(
 
 
 def names(graph: Graph) -> list[str]:
-    return [op.name for op in selected_ops(graph)]
+    return [op.name for op in select_int8_ops(graph)]
 
 
 def test_inner_layers_are_selected_and_the_first_and_the_last_are_not() -> None:
@@ -96,7 +96,7 @@ def test_inner_plain_layers_of_x_with_enough_channels_are_selected(graph: Graph,
 )
 def test_what_was_quantized_or_optimized_is_refused_by_name(call: str, op: str, says: str) -> None:
     with pytest.raises(UserError, match=f"{says}") as failure:
-        selected_ops(chain(f"b = {call}", s=(), z=()))
+        select_int8_ops(chain(f"b = {call}", s=(), z=()))
     assert f"'b' is a {op}" in failure.value.what
 
 
@@ -141,7 +141,7 @@ def skipping() -> Graph:
 @pytest.mark.parametrize(("limit", "count"), [(0, 3), (LAYER, 3), (2 * LAYER, 2), (3 * LAYER, 1)])
 def test_parts_in_turn_compute_the_graph(limit: int, count: int) -> None:
     graph = skipping()
-    pieces = list(parts(graph, limit))
+    pieces = list(partition_graph(graph, limit))
     assert len(pieces) == count
     assert [node for piece in pieces for node in piece.nodes] == list(graph.nodes)
     assert all(weight_bytes(piece) <= max(limit, LAYER) for piece in pieces)
@@ -153,7 +153,7 @@ def test_parts_in_turn_compute_the_graph(limit: int, count: int) -> None:
 
 
 def test_a_part_returns_what_is_read_later_and_nothing_else() -> None:
-    first, second, third = parts(skipping(), LAYER)
+    first, second, third = partition_graph(skipping(), LAYER)
     assert [[each.name for each in piece.outputs] for piece in (first, second, third)] == [["a"], ["b", "c"], ["y"]]
 
 
@@ -161,11 +161,11 @@ def test_a_border_of_unknown_type_is_named() -> None:
     text = "(float[batch, 2] x) => (float[batch, 2] y) { a = NoSuchOperation(x, w) y = Mul(a, v) }"
     graph = written(text, w=[1.0, 2.0], v=[3.0, 4.0])
     with pytest.raises(UserError, match="'a' cannot be inferred"):
-        list(parts(graph, 0))
+        list(partition_graph(graph, 0))
 
 
 def test_a_port_that_nobody_needs_to_feed_stays_one_in_its_part() -> None:
     graph = replace(skipping(), optional=(value("w1", 16, 16),))
-    pieces = list(parts(graph, 0))
+    pieces = list(partition_graph(graph, 0))
     assert [[each.name for each in piece.optional] for piece in pieces] == [[], ["w1"], []]
     assert all("w1" not in [each.name for each in piece.inputs] for piece in pieces)

@@ -29,7 +29,7 @@ KINDS: list[Shaping] = [
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_bits_are_those_of_the_executor(kind: Shaping, shape: tuple[int, ...]) -> None:
-    count = shaping.values_wanted(kind)
+    count = shaping.value_count(kind)
     ports = [Value(f"value_{i}", np.dtype(np.float32), (BATCH, *shape)) for i in range(count)]
     table = Builder("shaped")
     ends = [table.number(end) for end in (kind.low, kind.high)] if isinstance(kind, Clip) else []

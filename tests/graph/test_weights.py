@@ -17,8 +17,8 @@ from fewstep.graph.passes.concat import split_concat
 from fewstep.graph.passes.constants import fold_constants
 from fewstep.graph.session import open_session, run
 from fewstep.plans.errors import UserError
-from fewstep.runtime.bundle.onnx_references import referred_files
-from tests.graph.small import node, small, value
+from fewstep.runtime.bundle.onnx_references import external_data_files
+from tests.graph.small_graphs import node, small, value
 from tests.onnx_text import written
 
 X = np.linspace(-1, 1, 128, dtype=np.float32).reshape(2, 64)
@@ -83,7 +83,7 @@ def test_a_mapped_array_knows_where_it_lies(tmp_path: Path) -> None:
 
 def stored(writer: Writer, graph: Graph, name: str, **options: int) -> tuple[str, tuple[str, ...]]:
     file, data = io.store(writer, graph, name, **options)
-    assert {f"graphs/{location}" for location in referred_files(writer.bundle / file)} == set(data)
+    assert {f"graphs/{location}" for location in external_data_files(writer.bundle / file)} == set(data)
     for each in (file, *data):
         assert writer.files[each] == hashlib.sha256((writer.bundle / each).read_bytes()).hexdigest()
     return file, data
@@ -129,7 +129,7 @@ def test_kept_graphs_let_go_of_the_memory_that_small_constants_were_part_of(tmp_
     gone = weakref.ref(block)
     with open_for_update(tmp_path / "b", must_exist=False) as writer:
         graph = product(a=block[64:].reshape(64, 64)).with_nodes((), {"bias": block[:64]})
-        (kept,) = io.keep(writer, graph)
+        (kept,) = io.store_weights(writer, graph)
         np.testing.assert_array_equal(kept.constants["bias"], block[:64])
         del block, graph
         assert gone() is None
@@ -138,14 +138,14 @@ def test_kept_graphs_let_go_of_the_memory_that_small_constants_were_part_of(tmp_
 def test_kept_graphs_hold_views_of_files_and_compute_the_same(tmp_path: Path) -> None:
     graph = product(a=random(64, 64).T, b=random(64, 64, seed=1))
     with open_for_update(tmp_path / "b", must_exist=False) as writer:
-        kept, other = io.keep(writer, graph, product(a=graph.constants["a"], c=random(64, 64, seed=2)))
+        kept, other = io.store_weights(writer, graph, product(a=graph.constants["a"], c=random(64, 64, seed=2)))
         places = {weights.place_of(array) for array in (*kept.constants.values(), *other.constants.values())}
         assert None not in places and len(places) == 3 and len({place.file for place in places if place}) == 2
         for optimize in (False, True):
             np.testing.assert_allclose(
                 open_session(kept, optimize=optimize)({"x": X})["y"], run(graph, {"x": X})["y"], rtol=1e-5, atol=1e-5
             )
-        assert io.keep(writer, kept)[0].constants["a"] is kept.constants["a"]
+        assert io.store_weights(writer, kept)[0].constants["a"] is kept.constants["a"]
 
 
 def test_a_file_beside_those_of_the_bundle_is_not_one_of_them(tmp_path: Path) -> None:

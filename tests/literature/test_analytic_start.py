@@ -12,8 +12,8 @@ from fewstep.plans.file import decode, encode
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.shaping import Clip
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
-from fewstep.runtime.execute import execute, finish
-from tests.plans.execution import denoiser, sample
+from fewstep.runtime.sampling.execute import execute, finish
+from tests.plans.execute_plan import denoiser, sample
 from tests.plans.gaussian import COSINE, FLOW, LINEAR, MEAN, STD, denoising, flow_map, run, uniform_lambda
 
 X = np.linspace(-2, 2, 6).reshape(1, 2, 3)

@@ -12,7 +12,7 @@ from onnx import helper
 
 import fewstep.runtime
 from fewstep.graph.bake.bake import BakeOptions, bake
-from fewstep.graph.bake.sealed import computed
+from fewstep.graph.bake.seal_check import compute_sample
 from fewstep.plans.errors import UserError
 from fewstep.plans.noise import normal
 from tests.graph.bake.run_baked import open_baked
@@ -74,7 +74,7 @@ def test_rounds_are_those_of_a_loop_by_hand(tiny_bundle: Path, tmp_path: Path, o
     sample, left = session.run(["sample", "next_total"], fed)
     np.testing.assert_array_equal(sample, expected)
     np.testing.assert_array_equal(left, total)
-    assert computed(options.output, baked).shape == (2, options.batch or 1, *SHAPE)  # of the test vector
+    assert compute_sample(options.output, baked).shape == (2, options.batch or 1, *SHAPE)  # of the test vector
 
 
 def test_a_file_goes_on_where_another_call_ended(tiny_bundle: Path, tmp_path: Path) -> None:

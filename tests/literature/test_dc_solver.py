@@ -11,9 +11,9 @@ from fewstep.plans import solvers
 from fewstep.plans.compile import trace_plan
 from fewstep.plans.grids import trailing
 from fewstep.plans.schedule import NoiseSchedule
-from fewstep.runtime.execute import execute, finish
+from fewstep.runtime.sampling.execute import execute, finish
 from tests.plans.convergence import STARTS
-from tests.plans.execution import denoiser, sample
+from tests.plans.execute_plan import denoiser, sample
 from tests.plans.gaussian import COSINE, denoising, uniform_lambda
 from tests.plans.mixture import WIDE, rms
 

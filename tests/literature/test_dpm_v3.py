@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from fewstep.literature.dpm_v3 import Ems, dpm_v3, integrated
+from fewstep.literature.dpm_v3 import Ems, dpm_v3, integrate
 from fewstep.literature.fits.ems import estimate_ems
 from fewstep.plans import solvers
 from fewstep.plans.compile import trace_plan
@@ -15,7 +15,7 @@ from fewstep.plans.file import decode, encode
 from fewstep.plans.grids import trailing
 from fewstep.plans.schedule import NoiseSchedule
 from tests.plans.convergence import error, slope
-from tests.plans.execution import sample
+from tests.plans.execute_plan import sample
 from tests.plans.gaussian import COSINE, LINEAR, MEAN, STD, denoising, exact_x0, flow_map, run, uniform_lambda
 from tests.plans.mixture import WIDE
 
@@ -171,7 +171,7 @@ def test_rows(order, corrector, rows):
 def test_tables_are_integrated_to_their_order():
     lams = np.sort(np.random.default_rng(0).uniform(-3, 3, 30))
     for power in range(6):
-        whole = integrated(lams**power, lams)
+        whole = integrate(lams**power, lams)
         assert whole == pytest.approx((lams ** (power + 1) - lams[0] ** (power + 1)) / (power + 1), rel=1e-9, abs=1e-9)
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from fewstep.plans.compile import compile_plan, trace_plan
 from fewstep.plans.schedule import CLEAN, NoiseSchedule
-from tests.plans.execution import denoiser, sample, solver
+from tests.plans.execute_plan import denoiser, sample, solver
 from tests.plans.gaussian import COSINE, FLOW, LINEAR, denoising, uniform_lambda
 from tests.plans.mixture import WIDE
 

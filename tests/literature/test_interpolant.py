@@ -9,7 +9,7 @@ from fewstep.literature.interpolant import BROWNIAN
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
-from tests.plans.execution import sample
+from tests.plans.execute_plan import sample
 
 FROM, TO = (-0.6, 0.5), (0.4, 0.25)  # mean and deviation of y and of x0
 WAYS = np.linspace(0, 1, 513)

@@ -10,15 +10,15 @@ from fewstep.literature.bdia import bdia, bdia_inverse
 from fewstep.literature.edict import edict, edict_inverse
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.grids import trailing
-from fewstep.plans.published import facts_of
+from fewstep.plans.publication import facts_of
 from fewstep.plans.schedule import NoiseSchedule
-from fewstep.plans.transforms import as_given, tail
-from fewstep.runtime.execute import execute
+from fewstep.plans.transforms import tail, tail_inputs
+from fewstep.runtime.sampling.execute import execute
 from tests.plans.convergence import slope
-from tests.plans.execution import denoiser, sample
+from tests.plans.execute_plan import denoiser, sample
 from tests.plans.gaussian import COSINE, FLOW, LINEAR, denoising
-from tests.plans.inverting import NOISE, run
 from tests.plans.mixture import WIDE
+from tests.plans.run_inversions import NOISE, run
 
 
 @pytest.mark.parametrize(("spec", "prediction"), [(LINEAR, "epsilon"), (COSINE, "v")])
@@ -36,7 +36,7 @@ def test_edict_goes_on_from_the_states_of_a_picture_before_the_last():
     there, back = (compile_plan(f"{name}:10@trailing", facts) for name in ("edict_inverse", "edict"))
     *_, before, last = execute(there, network, None, np.float64, {"x": NOISE, "y": NOISE})
     assert np.abs(np.subtract(*last.after)).max() > 1e-3
-    again = sample(tail(back, 1), network, None, np.float64, as_given(before.after))
+    again = sample(tail(back, 1), network, None, np.float64, tail_inputs(before.after))
     assert np.abs(again - NOISE).max() < 1e-10
 
 

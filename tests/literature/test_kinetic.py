@@ -5,12 +5,12 @@ import math
 import numpy as np
 import pytest
 
-from fewstep.literature.kinetic import kinetic_optimal, measured_separation
+from fewstep.literature.kinetic import estimate_separation, kinetic_optimal
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
-from tests.plans.execution import sample
+from tests.plans.execute_plan import sample
 
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(160)
 WEIGHTS = WEIGHTS / WEIGHTS.sum()
@@ -24,7 +24,7 @@ def errors(ratios):
 
 
 RATIOS = np.tan(np.linspace(0.001, math.pi / 2 - 0.001, 4000))
-SEPARATION = measured_separation(RATIOS, errors(np.minimum(RATIOS, 30.0)) * (RATIOS < 30))
+SEPARATION = estimate_separation(RATIOS, errors(np.minimum(RATIOS, 30.0)) * (RATIOS < 30))
 OPTIMAL = kinetic_optimal(SEPARATION, nodes=513)
 
 

@@ -8,12 +8,12 @@ import pytest
 
 from fewstep.literature.score_sde import norm_ratios, score_sde_pc
 from fewstep.plans.compile import compile_plan, trace_plan
-from fewstep.plans.published import facts_of
+from fewstep.plans.publication import facts_of
 from fewstep.plans.schedule import CLEAN, NoiseSchedule
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
-from fewstep.runtime.execute import execute
+from fewstep.runtime.sampling.execute import execute
 from tests.plans.convergence import moments, spread_error
-from tests.plans.execution import denoiser, sample
+from tests.plans.execute_plan import denoiser, sample
 from tests.plans.gaussian import COSINE, LINEAR, denoising, exact_x0, uniform_lambda
 
 VE = ScheduleSpec("exploding")

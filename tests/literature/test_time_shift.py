@@ -5,14 +5,14 @@ import numpy as np
 import pytest
 
 from fewstep.literature.noise_scale import scale_noise
-from fewstep.literature.time_shift import measured_shift, shift_times
+from fewstep.literature.time_shift import estimate_shift, shift_times
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.prediction import input_scale, x0_coefficients
 from fewstep.plans.schedule import NoiseSchedule, Time
 from fewstep.plans.shaping import Clip
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
-from fewstep.runtime.execute import execute, finish
+from fewstep.runtime.sampling.execute import execute, finish
 from tests.plans.gaussian import COSINE, FLOW, LINEAR, denoising
 
 PLAN = compile_plan("ddim:10", denoising(LINEAR, "epsilon"))
@@ -22,7 +22,7 @@ SCHEDULE = NoiseSchedule(LINEAR)
 def test_the_shift_is_where_the_schedule_has_the_variance():
     looks = [step.time - 13 for step in PLAN.steps]
     variances = [SCHEDULE.sigma(max(t, 0.0)) ** 2 for t in looks]
-    times = measured_shift(PLAN, SCHEDULE, variances, window=40)
+    times = estimate_shift(PLAN, SCHEDULE, variances, window=40)
     above = [step.time > 200 for step in PLAN.steps]
     assert times[0] == PLAN.steps[0].time
     assert [t for t, shifts in zip(times[1:], above[1:]) if shifts] == [t for t, s in zip(looks[1:], above[1:]) if s]
@@ -32,7 +32,7 @@ def test_the_shift_is_where_the_schedule_has_the_variance():
 def test_it_stays_within_the_window_and_the_table():
     late = shift_times(PLAN, [999.0, 990.0, *(step.time for step in PLAN.steps[2:])])
     for variance, way in ((9.0, 15), (0.0, -15)):
-        times = measured_shift(late, SCHEDULE, [variance] * 10, window=30)
+        times = estimate_shift(late, SCHEDULE, [variance] * 10, window=30)
         for time, step in zip(times[1:], late.steps[1:]):
             assert time == (min(step.time + way, 999) if step.time > 200 else step.time)
 
@@ -49,13 +49,13 @@ def test_what_cannot_be_shifted_is_refused():
     with pytest.raises(UserError, match="1 times for 10 evaluations"):
         shift_times(PLAN, [1.0])
     with pytest.raises(UserError, match="1 variances for 10 evaluations"):
-        measured_shift(PLAN, SCHEDULE, [1.0])
+        estimate_shift(PLAN, SCHEDULE, [1.0])
 
 
 @pytest.mark.parametrize("kind", ["edm", "flow", "residual-shift"])
 def test_a_schedule_without_a_generators_timesteps_is_refused(kind):
     with pytest.raises(UserError, match="no table of a generator's timesteps"):
-        measured_shift(PLAN, NoiseSchedule(ScheduleSpec(kind)), [1.0] * 10)
+        estimate_shift(PLAN, NoiseSchedule(ScheduleSpec(kind)), [1.0] * 10)
 
 
 EDM, OU = ScheduleSpec("edm"), ScheduleSpec("ou")

@@ -10,8 +10,8 @@ from fewstep.plans.file import decode, encode
 from fewstep.plans.noise import normal
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
-from fewstep.runtime.execute import Hold, execute
-from tests.plans.execution import sample
+from fewstep.runtime.sampling.execute import Hold, execute
+from tests.plans.execute_plan import sample
 
 FACTS = DenoiserFacts(ScheduleSpec("cosine"), "sample")
 

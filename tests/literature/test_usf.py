@@ -12,7 +12,7 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.grids import trailing
 from fewstep.plans.schedule import NoiseSchedule
 from tests.plans.convergence import STARTS, slope
-from tests.plans.execution import recorded
+from tests.plans.execute_plan import recorded
 from tests.plans.gaussian import COSINE, denoising, uniform_lambda
 from tests.plans.mixture import WIDE, compiled
 

@@ -10,20 +10,20 @@ import msgspec
 import numpy as np
 import pytest
 
-from fewstep.calibration.fitting.fit import fit
-from fewstep.calibration.fitting.options import FitOptions
+from fewstep.fitting.fit import fit
+from fewstep.fitting.options import FitOptions
 from fewstep.graph.commit import open_for_update
 from fewstep.graph.graph import Graph, Node, Value
 from fewstep.graph.io import store
 from fewstep.measure import cost, estimate
-from fewstep.measure.cost import body_bytes, live_bytes, sampling_needs, sees_rows
+from fewstep.measure.cost import body_bytes, needs_row_by_row, peak_activation_bytes, sampling_needs
 from fewstep.measure.measure import MeasureOptions, measure
 from fewstep.report.choosing.choose import choose
 from fewstep.report.choosing.options import ChooseOptions
 from fewstep.report.options import ReportOptions
-from fewstep.report.write import report
+from fewstep.report.report import report
 from fewstep.runtime.bundle.reading import open_bundle
-from fewstep.runtime.loading import load
+from fewstep.runtime.sampling.loading import load
 from tests.report.judged_bundle import body, make_bundle
 
 F32 = np.dtype(np.float32)
@@ -38,7 +38,7 @@ def test_a_tensor_is_held_until_its_last_reader_has_run() -> None:
         Node("Add", ("b", "c"), ("y",)),
     )
     graph = Graph("few", (Value("x", F32, ("batch", 4)),), (Value("y", F32, ("batch", 4)),), nodes, {})
-    assert live_bytes(graph) == 4 * 16
+    assert peak_activation_bytes(graph) == 4 * 16
 
 
 def test_each_worker_holds_all_bodies(tmp_path: Path) -> None:
@@ -46,7 +46,7 @@ def test_each_worker_holds_all_bodies(tmp_path: Path) -> None:
     plan = load(bundle.path).compile("dpmpp_2m:4", 2.0)
     bodies = {"int8-cpu-x86": bundle.body("int8-cpu-x86")}
     alone, two = (sampling_needs(bundle, bodies, plan, 16, (100, 0), workers) for workers in (0, 2))
-    sample = cost.PER_ACTIVATION * 2 * 16 * live_bytes(body())
+    sample = cost.PER_ACTIVATION * 2 * 16 * peak_activation_bytes(body())
     exact, int8 = (cost.PER_WEIGHT * body_bytes(bundle, name) for name in ("float32", "int8-cpu-x86"))
     assert alone.memory == round(exact + int8 + sample + cost.PROCESS_BYTES) and (alone.disk, alone.files) == (100, 2)
     assert two.memory == round(3 * (exact + sample + cost.PROCESS_BYTES) + 2 * int8)
@@ -56,13 +56,13 @@ def test_a_body_that_sees_rows_has_the_activations_of_one(tmp_path: Path, monkey
     bundle = open_bundle(make_bundle(tmp_path / "tiny"))
     plan = load(bundle.path).compile("dpmpp_2m:4", 2.0)
     batch, one = (sampling_needs(bundle, (), plan, cost.BATCH, (), by_rows=by_rows).memory for by_rows in (False, True))
-    assert batch - one == round(cost.PER_ACTIVATION * (2 * 16 - 1) * live_bytes(body()))
-    assert not sees_rows(bundle, (), plan)
+    assert batch - one == round(cost.PER_ACTIVATION * (2 * 16 - 1) * peak_activation_bytes(body()))
+    assert not needs_row_by_row(bundle, (), plan)
     for free, rows in ((batch + 1, False), (batch - 1, True), (None, False)):  # `batch` is rounded
         monkeypatch.setattr(cost, "memory_free", lambda _, free=free: free)
-        assert sees_rows(bundle, (), plan) is rows
-    monkeypatch.setattr(cost, "MOST_ACTIVATIONS", cost.PER_ACTIVATION * 2 * 16 * live_bytes(body()) - 1)
-    assert sees_rows(bundle, (), plan)
+        assert needs_row_by_row(bundle, (), plan) is rows
+    monkeypatch.setattr(cost, "MOST_ACTIVATIONS", cost.PER_ACTIVATION * 2 * 16 * peak_activation_bytes(body()) - 1)
+    assert needs_row_by_row(bundle, (), plan)
 
 
 def test_of_a_file_that_bodies_share_each_counts_what_it_reads(tmp_path: Path) -> None:
@@ -96,10 +96,13 @@ def test_of_a_file_that_bodies_share_each_counts_what_it_reads(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("begin", "work"),
     [
-        (lambda path: measure(MeasureOptions(path, seeds=4)), "fewstep.measure.measure.results_of"),
-        (lambda path: report(ReportOptions(path, seeds=20, simulated_seeds=5)), "fewstep.report.write.figures"),
-        (lambda path: choose(ChooseOptions(path, seeds=4)), "fewstep.measure.judged_reference.checked_teacher"),
-        (lambda path: fit(FitOptions(path, steps=3, guidance=2.0)), "fewstep.calibration.fitting.fit._fitted"),
+        (lambda path: measure(MeasureOptions(path, seeds=4)), "fewstep.measure.measure.run_measurement"),
+        (
+            lambda path: report(ReportOptions(path, seeds=20, simulated_seeds=5)),
+            "fewstep.report.report.collect_figures",
+        ),
+        (lambda path: choose(ChooseOptions(path, seeds=4)), "fewstep.measure.judged_reference.find_teacher"),
+        (lambda path: fit(FitOptions(path, steps=3, guidance=2.0)), "fewstep.fitting.fit._run_fit"),
     ],
     ids=["measure", "report", "choose", "fit"],
 )

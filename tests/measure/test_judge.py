@@ -8,17 +8,17 @@ import pytest
 
 from fewstep.measure import judge as module
 from fewstep.measure.judge import judge
-from fewstep.measure.judged_batch import Contender, JudgedBatch, JudgedRun, guided
+from fewstep.measure.judged_batch import Contender, JudgedBatch, JudgedRun, guided_output
 from fewstep.measure.rollouts.metrics import CEILING, PEAK
 from fewstep.measure.rollouts.seeds import SeedBatch
-from fewstep.measure.tally import NOTHING, Tally, Want
+from fewstep.measure.tally import NOTHING, JudgementRequest, Tally
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.compile_tokens import compile_tokens
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Cfg
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.runtime.bundle.manifest import TokenAgreement
-from fewstep.runtime.execute import finish
+from fewstep.runtime.sampling.execute import finish
 
 DENOISING = DenoiserFacts(ScheduleSpec("linear"), "epsilon")
 SHAPE = (1, 4, 4)
@@ -91,7 +91,10 @@ def asking(bodies):
 
 def judged(candidate, seeds=6, forced_seeds=6, groups=(), taught=2, batch=4, **wanted):
     ask = asking({"float32": gaussian(), "int8": candidate})
-    want, int8 = Want(TEACHER, taught, samples=True, **wanted), Contender("int8", groups, seeds, forced_seeds)
+    want, int8 = (
+        JudgementRequest(TEACHER, taught, samples=True, **wanted),
+        Contender("int8", groups, seeds, forced_seeds),
+    )
     found = judge(ask, [int8], PLAN, batch_of(classes), 6, want, batch=batch)
     return found, found.bodies["int8"]
 
@@ -127,7 +130,7 @@ def test_a_lost_direction_has_its_gain_at_every_step():
         (each.called(PLAN, 6, classes(range(6))) for each in (gaussian(), gaussian(pull=0.1))),
     )
     first = next(batch.run(PLAN, exact))
-    signal, other = (guided(outputs, PLAN, 0) for outputs in (first.outputs, lost(0, PLAN.steps[0], first.u)))
+    signal, other = (guided_output(outputs, PLAN, 0) for outputs in (first.outputs, lost(0, PLAN.steps[0], first.u)))
     ratio = np.square(signal).sum() / np.square(signal - other).sum()
     assert own.steps[0].forced == pytest.approx(10 * np.log10(ratio))
     for step, in_one in zip(own.steps, whole.steps):
@@ -177,7 +180,9 @@ def test_a_body_with_a_plan_of_its_own_is_judged_along_it(featured, seeds):
     """Without a teacher no seed is taught. A body is asked for batches that have seeds of its own alone."""
     own, asked, shown = compile_plan("ddim:3", DENOISING, guidance=2.0), [], []
     bodies = {"float32": gaussian(), "int8": gaussian(gain=1.02), "fitted": gaussian()}
-    want = Want(taught=9, extract=lambda samples: samples.reshape(len(samples), -1), featured=featured)
+    want = JudgementRequest(
+        teacher_sample_count=9, extract=lambda samples: samples.reshape(len(samples), -1), featured=featured
+    )
     contenders = [Contender("int8", (), seeds, 1), Contender("fitted", (), 6, 1, own)]
     ask, progress = (
         lambda all: asking(bodies)(asked.append(each) or each for each in all),
@@ -197,7 +202,7 @@ def test_a_body_with_a_plan_of_its_own_is_judged_along_it(featured, seeds):
 
 def test_figures_of_tokens_are_means_over_samples(monkeypatch):
     plan = compile_tokens("maskgit:2", DenoiserFacts(ScheduleSpec("flow"), "logits"), (4,), 8, Cfg((2.0, 1.0)))
-    tally, ids = Tally(Want(), NOTHING, plan), np.zeros((3, 4), np.int64)
+    tally, ids = Tally(JudgementRequest(), NOTHING, plan), np.zeros((3, 4), np.int64)
     for rows, share in ((3, 0.2), (1, 0.6)):
         agreement = TokenAgreement(share, 1 - share, ((share, 2 * share),) * 2)
         tally.add(JudgedRun(ids[:rows], ids[:rows], agreement=agreement, decibels=np.full(rows, 30.0)))
@@ -206,13 +211,13 @@ def test_figures_of_tokens_are_means_over_samples(monkeypatch):
     assert [(step.disagreement, step.divergence) for step in tokens.steps] == [pytest.approx((0.3, 0.6))] * 2
     numbers = 2 * 2 * 4 * 8  # steps, branches, positions, vocabulary
     monkeypatch.setattr(module, "LOGITS_HELD", 5 * numbers)
-    assert [module._at_once(plan, batch) for batch in (16, 3)] == [5, 3]
+    assert [module._batch_size(plan, batch) for batch in (16, 3)] == [5, 3]
 
 
 def test_guidance_is_the_line_through_both_branches():
     cond, uncond = np.array([3.0], np.float32), np.array([1.0], np.float32)
-    assert guided([cond, uncond], compile_plan("ddim:2", DENOISING, 2.0), 1).tolist() == [5.0]
-    assert guided([cond], compile_plan("ddim:2", DENOISING), 0) is cond
+    assert guided_output([cond, uncond], compile_plan("ddim:2", DENOISING, 2.0), 1).tolist() == [5.0]
+    assert guided_output([cond], compile_plan("ddim:2", DENOISING), 0) is cond
 
 
 @pytest.mark.parametrize(
@@ -233,7 +238,7 @@ def test_a_degraded_sample_is_the_condition_of_each_seed():
     body = Body(lambda plan, samples, conditions: lambda index, step, u: [conditions["y"] / 2])
     ask = asking({"float32": body, "int8": body})
     plan = compile_plan("resshift:2", restoring)
-    want = Want(compile_plan("resshift:4", restoring), 2, samples=True)
+    want = JudgementRequest(compile_plan("resshift:4", restoring), 2, samples=True)
     found = judge(ask, [Contender("int8", (), 5, 5)], plan, batch_of(degraded), 5, want, batch=2)
     assert found.reference.samples == pytest.approx(degraded(range(5))["y"] / 2)
     assert found.bodies["int8"].against_float.mean == CEILING

@@ -9,20 +9,20 @@ import pytest
 from fewstep.graph.commit import open_for_update
 from fewstep.measure import cost, judged_task
 from fewstep.measure import results as forms
-from fewstep.measure.distances.distance import fit, frechet
+from fewstep.measure.distances.frechet import fit_gaussian, frechet_distance
 from fewstep.measure.measure import MeasureOptions, measure
 from fewstep.measure.rollouts.metrics import psnr
 from fewstep.measure.rollouts.seeds import APART, PAIRED, held_out_conditions
-from fewstep.measure.workers.processes import Processes
+from fewstep.measure.workers.process_pool import ProcessPool
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle.manifest import NetworkEntry
 from fewstep.runtime.bundle.reading import open_bundle
-from fewstep.runtime.loading import load
-from fewstep.runtime.sampler import Sampler
+from fewstep.runtime.sampling.loading import load
+from fewstep.runtime.sampling.sampler import Sampler
 from tests.report.extractors import write_extractor
 from tests.report.judged_bundle import SHAPE, make_bundle
-from tests.runtime.test_fitted_plans import give
+from tests.runtime.sampling.test_fitted_plans import give
 
 BODY = "int8-cpu-x86"
 PLAN = "dpmpp_2m:4"
@@ -64,8 +64,12 @@ def test_figures_are_those_of_the_samples_made_at_once(made):
         np.clip(x, -1, 1).reshape(120, -1) @ MATRIX for x in (int8, exact, samples_of(bundle, "float32", APART[:120]))
     )
     first = own.distances[0]
-    assert first.frechet == pytest.approx(frechet(fit(features), fit(apart)), rel=1e-3)
-    assert first.frechet_float == first.noise_floor == pytest.approx(frechet(fit(paired), fit(apart)), rel=1e-3)
+    assert first.frechet == pytest.approx(frechet_distance(fit_gaussian(features), fit_gaussian(apart)), rel=1e-3)
+    assert (
+        first.frechet_float
+        == first.noise_floor
+        == pytest.approx(frechet_distance(fit_gaussian(paired), fit_gaussian(apart)), rel=1e-3)
+    )
     assert first.low < first.difference < first.high
 
 
@@ -156,7 +160,7 @@ def test_workers_sample_bitwise_what_one_process_does(bundle, tmp_path, monkeypa
     real, held = judged_task.open_body, []
     monkeypatch.setattr(judged_task, "open_body", lambda *given: held.append(given[1]) or real(*given))
     monkeypatch.setattr(Sampler, "sample", lambda *_: pytest.fail("workers sample, for the teacher's check too"))
-    with Processes(2) as workers:
+    with ProcessPool(2) as workers:
         spread = measure(asked, workers=workers)
     assert held == ["float32"]  # as is said before
     assert len(alone.qualities[0].distances) == 1 and alone.qualities[0].against_float.seeds > 16
@@ -189,7 +193,7 @@ def test_large_bodies_see_the_samples_of_a_batch_one_by_one_with_the_same_figure
 
 def test_who_samples_is_no_part_of_the_command():
     asked = MeasureOptions("bundle", seeds=8, workers=2)
-    assert asked.command("measure") == "fewstep measure BUNDLE --seeds 8"
+    assert asked.command_line("measure") == "fewstep measure BUNDLE --seeds 8"
 
 
 def test_a_plan_that_was_fitted_to_the_body_is_run_on_both(bundle, tmp_path, caplog):

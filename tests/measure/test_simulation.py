@@ -12,7 +12,7 @@ from fewstep.graph.passes.half import to_half
 from fewstep.graph.passes.rounding import round_to
 from fewstep.graph.session import run
 from fewstep.measure.body_backends import is_run_by_onnxruntime
-from fewstep.measure.opened_body import open_body
+from fewstep.measure.open_body import open_body
 from fewstep.measure.simulation import Simulation
 from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
@@ -25,7 +25,7 @@ def with_bfloat16(path: Path) -> Bundle:
     with open_for_update(path, must_exist=True) as writer:
         file, data = io.store(writer, to_half(denoiser(), BFLOAT16), "bfloat16")
         entry = msgspec.structs.replace(bundle.body("float32").graph, file=file, data=data)
-        bodies = {**bundle.manifest.bodies, "bfloat16": Body.of(entry, "bfloat16", "portable")}
+        bodies = {**bundle.manifest.bodies, "bfloat16": Body.from_graph(entry, "bfloat16", "portable")}
         writer.commit(msgspec.structs.replace(bundle.manifest, bodies=bodies))
     return open_bundle(path)
 

@@ -11,9 +11,9 @@ from fewstep.measure.teacher import (
     CHECK_SEEDS,
     NO_TEACHER,
     TeacherCheck,
-    checked_teacher,
+    find_teacher,
     is_distilled,
-    teacher_of,
+    select_teacher_plan,
     teacher_plan,
 )
 from fewstep.plans.compile import compile_plan
@@ -25,8 +25,8 @@ from fewstep.plans.plan import Plan
 from fewstep.plans.shaping import Clip
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.runtime.bundle.manifest import TensorEntry
-from fewstep.runtime.loading import load
-from fewstep.runtime.sampler import Sampler
+from fewstep.runtime.sampling.loading import load
+from fewstep.runtime.sampling.sampler import Sampler
 from tests.bundles import changed
 
 
@@ -48,7 +48,7 @@ def test_it_has_eighty_steps_on_every_schedule(tiny_bundle: Path, kind: str) -> 
 
 def test_a_network_of_few_timesteps_has_all_of_them_and_no_check(tiny_bundle: Path) -> None:
     sampler = scheduled(tiny_bundle, ScheduleSpec("residual-shift", 15))
-    found = checked_teacher(sampler, None, sampler.compile("ddim:2"))
+    found = find_teacher(sampler, None, sampler.compile("ddim:2"))
     assert found.plan.name == "dpmpp_2m:15"
     assert found.check.exactness is None and not found.check.suffices
     assert "was not checked" in str(found.check)
@@ -82,10 +82,10 @@ def test_a_distilled_denoiser_has_no_teacher_unless_one_is_asked_for(
 ) -> None:
     sampler = load(changed(tiny_bundle, **fields))
     judged = sampler.compile(plan)
-    found = teacher_of(sampler, None, judged)
+    found = select_teacher_plan(sampler, None, judged)
     assert (found is None) == is_its == is_distilled(sampler, judged)
     assert (NO_TEACHER in caplog.text) == is_its
-    asked = teacher_of(sampler, "ddim:9@arctan", judged)
+    asked = select_teacher_plan(sampler, "ddim:9@arctan", judged)
     assert asked is not None and len(asked.steps) == 9
 
 
@@ -100,12 +100,12 @@ def test_it_has_the_guidance_and_the_shaping_of_the_judged_plan(tiny_bundle: Pat
 def test_a_stretched_grid_of_few_steps_is_refused(tiny_bundle: Path, asked: str) -> None:
     sampler = load(tiny_bundle)
     with pytest.raises(UserError, match="is no teacher: grid .* is a table of few steps"):
-        checked_teacher(sampler, asked, sampler.compile("ddim:2"))
+        find_teacher(sampler, asked, sampler.compile("ddim:2"))
 
 
 def test_the_check_is_the_distance_to_twice_as_many_steps(tiny_bundle: Path) -> None:
     sampler = load(tiny_bundle)
-    found = checked_teacher(sampler, None, sampler.compile("ddim:2", 2.0))
+    found = find_teacher(sampler, None, sampler.compile("ddim:2", 2.0))
     assert found.plan.name == found.check.teacher == "dpmpp_2m:80@arctan"
     assert found.check.seeds == CHECK_SEEDS and found.check.suffices
     assert found.check.exactness is not None and found.check.exactness > 50
@@ -119,16 +119,18 @@ def test_it_is_doubled_until_it_suffices(
     tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, judged: int, known: int, steps: int, suffices: bool | None
 ) -> None:
     """It is ten decibels nearer then; doubling has an end, and the check is of the plan that it ends with."""
-    sampler, twice = load(tiny_bundle), teacher._twice
-    monkeypatch.setattr(teacher, "_twice", lambda *plans: None if len(plans[1].steps) >= known else twice(*plans))
-    found = checked_teacher(sampler, None, sampler.compile(f"dpmpp_2m:{judged}@arctan"))
+    sampler, twice = load(tiny_bundle), teacher._double_steps
+    monkeypatch.setattr(
+        teacher, "_double_steps", lambda *plans: None if len(plans[1].steps) >= known else twice(*plans)
+    )
+    found = find_teacher(sampler, None, sampler.compile(f"dpmpp_2m:{judged}@arctan"))
     assert found.plan.name == found.check.teacher == f"dpmpp_2m:{steps}@arctan"
     assert (None if found.check.exactness is None else found.check.suffices) is suffices
 
 
 def test_a_plan_that_was_asked_for_stays_and_is_said_to_be_too_coarse(tiny_bundle: Path) -> None:
     sampler = load(tiny_bundle)
-    found = checked_teacher(sampler, "ddim:5", sampler.compile("dpmpp_2m:60@arctan"), seeds=[1, 2])
+    found = find_teacher(sampler, "ddim:5", sampler.compile("dpmpp_2m:60@arctan"), seeds=[1, 2])
     assert found.plan.name == "ddim:5" and found.check.seeds == 2 and not found.check.suffices
     assert "include an error of its own" in str(found.check)
 
@@ -136,7 +138,7 @@ def test_a_plan_that_was_asked_for_stays_and_is_said_to_be_too_coarse(tiny_bundl
 def test_a_file_of_a_plan_is_taken_without_a_check(tiny_bundle: Path, tmp_path: Path) -> None:
     sampler, file = load(tiny_bundle), tmp_path / "teacher.json"
     file.write_bytes(encode(sampler.compile("ddim:9")))
-    found = checked_teacher(sampler, str(file), sampler.compile("ddim:2"))
+    found = find_teacher(sampler, str(file), sampler.compile("ddim:2"))
     assert found.plan.name == "ddim:9" and found.check == TeacherCheck("ddim:9", None, None, 0)
 
 

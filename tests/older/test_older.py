@@ -23,7 +23,7 @@ from fewstep.plans.guidance import Branches
 from fewstep.plans.plan import SCHEMA
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.machine.cpu import this_cpu
-from fewstep.runtime.request import denoiser_facts
+from fewstep.runtime.sampling.request import denoiser_facts
 
 HERE = Path(__file__).parent
 RUN = {"seeds": [3, 2**40], "condition": {"class": ["dress", "bag"]}, "guidance": 2.0}

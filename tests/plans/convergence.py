@@ -6,11 +6,11 @@ from functools import cache
 import numpy as np
 import pytest
 
-from fewstep.plans.names.name import Solver
+from fewstep.plans.names.plan_name import Solver
 from fewstep.plans.plan import Plan
 from fewstep.plans.schedule import NoiseSchedule, Time
 from fewstep.plans.spec import Prediction, ScheduleSpec
-from tests.plans.execution import denoiser, sample
+from tests.plans.execute_plan import denoiser, sample
 from tests.plans.gaussian import MEAN, STD, exact_x0, uniform_lambda
 from tests.plans.mixture import WIDE, compiled, rms
 
@@ -33,7 +33,7 @@ def error(solver: Solver, spec: ScheduleSpec, prediction: Prediction, steps: int
     if bend:
         schedule, u = NoiseSchedule(spec), np.linspace(0, 1, steps + 1)
         lams = times[0].lam + (u + bend * u * (1 - u)) * (times[-1].lam - times[0].lam)
-        times = [schedule.at_lam(float(lam)) for lam in lams]
+        times = [schedule.time_at_lam(float(lam)) for lam in lams]
     return rms(WIDE.run(compiled(solver, times, spec, prediction), spec, STARTS) - exact_ends(spec))
 
 

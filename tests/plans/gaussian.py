@@ -7,7 +7,7 @@ import numpy as np
 from fewstep.plans.plan import Plan
 from fewstep.plans.schedule import NoiseSchedule, Time
 from fewstep.plans.spec import DenoiserFacts, Prediction, ScheduleSpec
-from tests.plans.execution import denoiser, output, sample
+from tests.plans.execute_plan import denoiser, output, sample
 
 MEAN, STD = 0.4, 0.25
 LINEAR, COSINE, FLOW = ScheduleSpec("linear"), ScheduleSpec("cosine"), ScheduleSpec("flow")

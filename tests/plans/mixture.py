@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from fewstep.plans.compile import trace_plan
-from fewstep.plans.names.name import Solver
+from fewstep.plans.names.plan_name import Solver
 from fewstep.plans.plan import Plan
 from fewstep.plans.schedule import Time
 from fewstep.plans.spec import DenoiserFacts, Prediction, ScheduleSpec
-from tests.plans.execution import denoiser, sample
+from tests.plans.execute_plan import denoiser, sample
 
 
 @dataclass(frozen=True)

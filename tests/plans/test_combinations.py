@@ -8,13 +8,13 @@ import pytest
 from fewstep.plans import prediction, shaping
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.file import decode, encode
-from fewstep.plans.guidance import COND, UNCOND, Branches, CfgPlusPlus, Guidance, as_guidance, weights
+from fewstep.plans.guidance import COND, UNCOND, Branches, CfgPlusPlus, Guidance, as_guidance, branch_weights
 from fewstep.plans.plan import Plan
 from fewstep.plans.schedule import Time
 from fewstep.plans.shaping import Clip, Rescale, Shaping, Threshold
 from fewstep.plans.spec import DenoiserFacts, Prediction, ScheduleSpec
-from fewstep.runtime.execute import Hold
-from tests.plans.execution import sample
+from fewstep.runtime.sampling.execute import Hold
+from tests.plans.execute_plan import sample
 
 Array = np.ndarray
 NOISE, Y, IMAGE, KNOWN = np.random.default_rng(0).standard_normal((4, 3, 2, 4, 4))
@@ -50,7 +50,7 @@ def by_hand(plan: Plan, denoiser: DenoiserFacts, start: str, kind: Shaping | Non
         seen = x + (1 - t.alpha) * Y if start == "towards y" else x
         u = prediction.input_scale(denoiser.prediction, t, denoiser.schedule) * seen
         outputs = {branch: output(branch, t.network, u) for branch in SHIFT}
-        guided = sum(weight * outputs[branch] for branch, weight in weights(plan.guidance, i, t.lam).items())
+        guided = sum(weight * outputs[branch] for branch, weight in branch_weights(plan.guidance, i, t.lam).items())
         if isinstance(kind, Rescale) and plan.guidance is not None:
             guided = shaping.apply(kind, [guided, outputs[COND]])
         a, b = prediction.x0_coefficients(denoiser.prediction, t, denoiser.schedule)

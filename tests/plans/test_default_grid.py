@@ -7,8 +7,8 @@ import pytest
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.default_grid import default_grid
 from fewstep.plans.errors import UserError
-from fewstep.plans.names.name import SOLVERS, parse_plan_name, with_grid
-from fewstep.plans.published import facts_of
+from fewstep.plans.names.plan_name import SOLVERS, parse_plan_name, with_grid
+from fewstep.plans.publication import facts_of
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 
 COSINE = DenoiserFacts(ScheduleSpec("cosine"), "v", grid="arctan")
@@ -49,7 +49,7 @@ def test_a_name_with_a_grid_means_the_same_everywhere():
     assert here.steps == there.steps and (here.name, there.name) == ("ddim:6@trailing", "ddim:6")
 
 
-@pytest.mark.parametrize("name", [name for name in SOLVERS.names() if facts_of(SOLVERS.found(name)).distilled])
+@pytest.mark.parametrize("name", [name for name in SOLVERS.names() if facts_of(SOLVERS.find(name)).distilled])
 def test_solvers_of_distilled_denoisers_keep_to_the_times_of_training(name):
     assert parse_plan_name(f"{name}:4", "arctan").text == f"{name}:4@trailing"
     assert parse_plan_name(f"{name}:4@karras", "arctan").text == f"{name}:4@karras"
@@ -97,7 +97,7 @@ def test_the_grid_that_a_spec_names_is_of_distilled_solvers_too() -> None:
 
 
 def test_the_solvers_of_distilled_denoisers_are_those_without_order_or_inverse():
-    distilled = {name for name in SOLVERS.names() if facts_of(SOLVERS.found(name)).distilled}
+    distilled = {name for name in SOLVERS.names() if facts_of(SOLVERS.find(name)).distilled}
     assert distilled == {"consistency", "ctm", "lcm", "renoise", "rfpp", "stochastic_distilled", "tcd"}
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fewstep.literature.time_travel import time_travel
-from fewstep.plans.arguments import check_compiled, check_whole
+from fewstep.plans.argument_checks import check_compiled, check_integer
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import LONGEST, UserError, printable
 from fewstep.plans.file import decode, encode
@@ -16,9 +16,9 @@ from fewstep.plans.guidance import Cfg
 from fewstep.plans.plan import Plan
 from fewstep.plans.shaping import Clip
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
-from fewstep.plans.transforms import own_noise, tail
-from fewstep.runtime.execute import Hold
-from tests.plans.execution import sample
+from fewstep.plans.transforms import tail, use_given_noise
+from fewstep.runtime.sampling.execute import Hold
+from tests.plans.execute_plan import sample
 
 V = DenoiserFacts(ScheduleSpec("cosine"), "v")
 SCHEMA_1 = b"""{"schema":1,"name":"dpmpp_2m:2","schedule":"799a0d6f2273e702","prediction":"v","guidance":2.0,"rows":1,
@@ -124,7 +124,7 @@ PLAN = compile_plan("ddim:4", V)
 
 
 def test_a_whole_number_is_of_any_integer_type() -> None:
-    made = check_whole("steps", np.int64(3), 1)
+    made = check_integer("steps", np.int64(3), 1)
     assert made == 3 and type(made) is int
     assert tail(PLAN, np.int8(1)) == tail(PLAN, 1)
 
@@ -132,11 +132,11 @@ def test_a_whole_number_is_of_any_integer_type() -> None:
 @pytest.mark.parametrize("value", [0, 5, 2.0, "2", None, [2]])
 def test_what_is_no_whole_number_in_the_range_is_told(value: Any) -> None:
     with pytest.raises(UserError) as caught:
-        check_whole("steps", value, 1, 4)
+        check_integer("steps", value, 1, 4)
     assert str(caught.value) == f"steps {value!r}; give a whole number from 1 to 4"
 
 
-@pytest.mark.parametrize("transform", [own_noise, lambda plan: tail(plan, 1), lambda plan: time_travel(plan, 2)])
+@pytest.mark.parametrize("transform", [use_given_noise, lambda plan: tail(plan, 1), lambda plan: time_travel(plan, 2)])
 def test_a_name_where_a_compiled_plan_is_needed_is_told(transform: Callable[[Any], Any]) -> None:
     with pytest.raises(UserError, match=r"plan 'ddim:4' is not compiled; give sampler.compile\('ddim:4'\)"):
         transform("ddim:4")

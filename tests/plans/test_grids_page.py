@@ -8,7 +8,7 @@ import pytest
 
 from fewstep.plans import grids
 from fewstep.plans.configs.classes import CLASSES
-from fewstep.plans.names.call import parameters
+from fewstep.plans.names.call_syntax import parameters
 from fewstep.plans.paths import PATHS
 from fewstep.plans.spec import Prediction
 

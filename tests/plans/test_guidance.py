@@ -10,8 +10,8 @@ from fewstep.plans.guidance import Branches, Cfg, CfgPlusPlus, Pag, Residual, St
 from fewstep.plans.names.guidance_text import from_text
 from fewstep.plans.shaping import Rescale
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
-from fewstep.runtime.execute import execute
-from tests.plans.execution import sample
+from fewstep.runtime.sampling.execute import execute
+from tests.plans.execute_plan import sample
 
 DENOISING = DenoiserFacts(ScheduleSpec("cosine"), "epsilon")
 X = np.linspace(-1, 1, 6).reshape(2, 3)

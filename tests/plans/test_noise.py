@@ -3,7 +3,7 @@ import pytest
 
 from fewstep.plans import noise
 from fewstep.plans.errors import UserError
-from fewstep.plans.noise import normal, normals, philox
+from fewstep.plans.noise import normal, particle_normals, philox
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_first_values_are_pinned():
 def test_a_batch_has_the_noise_of_each_seed(samples, shape):
     """Also where only some of them are made at once, and where one has more than that."""
     seeds = [0, 2**64 - 1, 2**40 + 1, 3, 4][:samples]
-    made = noise.stacked(seeds, 2, shape)
+    made = noise.normal_batch(seeds, 2, shape)
     assert made.shape == (samples, *shape) and made.dtype == np.float32
     for seed, each in zip(seeds, made, strict=True):
         np.testing.assert_array_equal(each, normal(seed, 2, shape))
@@ -66,7 +66,7 @@ def test_streams_share_no_counter(monkeypatch):
     monkeypatch.setattr(
         noise, "philox", lambda counter, key: seen.extend(counter[3].ravel().tolist()) or philox(counter, key)
     )
-    normals(7, 0, (1,), 100_000)
+    particle_normals(7, 0, (1,), 100_000)
     particles = set(seen)
     assert len(particles) == 100_000 and noise.NORMALS in particles
     others = [noise.CONDITIONS, noise.STEPS, noise.CHANCES]
@@ -76,7 +76,7 @@ def test_streams_share_no_counter(monkeypatch):
 
 def test_a_particle_s_noise_is_its_own():
     """Whatever the number of particles; the first has the noise of the seed alone."""
-    made = normals(7, 3, (5,), 4)
+    made = particle_normals(7, 3, (5,), 4)
     np.testing.assert_array_equal(made[0], normal(7, 3, (5,)))
-    np.testing.assert_array_equal(made[:2], normals(7, 3, (5,), 2))
+    np.testing.assert_array_equal(made[:2], particle_normals(7, 3, (5,), 2))
     assert len({each.tobytes() for each in made}) == 4

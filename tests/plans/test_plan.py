@@ -13,8 +13,8 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode
 from fewstep.plans.shaping import Clip
 from fewstep.plans.symbol import Lin
-from fewstep.runtime.execute import execute
-from tests.plans.execution import sample
+from fewstep.runtime.sampling.execute import execute
+from tests.plans.execute_plan import sample
 from tests.plans.gaussian import COSINE, FLOW, denoising
 
 V = denoising(COSINE, "v")

@@ -9,7 +9,7 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.prediction import input_scale, x0_coefficients
 from fewstep.plans.schedule import NoiseSchedule, Time
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
-from tests.plans.execution import output
+from tests.plans.execute_plan import output
 
 X0, EPS, DATA = 0.7, -1.3, 0.5
 LINEAR, FLOW, EDM = ScheduleSpec("linear"), ScheduleSpec("flow"), ScheduleSpec("edm", sigma_data=DATA)
@@ -38,7 +38,7 @@ def test_x0_is_got_back_from_what_the_network_says(prediction, spec, t):
 
 @pytest.mark.parametrize("sigma", [0.002, 0.5, 80.0])
 def test_v_on_an_edm_schedule_is_minus_the_edm_network(sigma):
-    time = NoiseSchedule(EDM).at_rho(sigma)
+    time = NoiseSchedule(EDM).time_at_rho(sigma)
     (a, b), (c, d) = (x0_coefficients(p, time, EDM) for p in ("edm", "v"))
     assert (a, b) == (c, -d)
     unit = ScheduleSpec("edm", sigma_data=1.0)  # and with sigma_data 1 it is v of the variance-preserving process
@@ -49,10 +49,10 @@ def test_v_on_an_edm_schedule_is_minus_the_edm_network(sigma):
 
 @pytest.mark.parametrize("sigma", [0.002, 0.5, 80.0])
 def test_edm_scales_its_input_to_variance_one(sigma):
-    time = NoiseSchedule(EDM).at_rho(sigma)
+    time = NoiseSchedule(EDM).time_at_rho(sigma)
     variance = DATA**2 + sigma**2
     assert input_scale("edm", time, EDM) ** 2 * variance == pytest.approx(1)
-    preserving = NoiseSchedule(LINEAR).at_rho(sigma)  # x there is alpha y
+    preserving = NoiseSchedule(LINEAR).time_at_rho(sigma)  # x there is alpha y
     assert input_scale("edm", preserving, EDM) * preserving.alpha == pytest.approx(input_scale("edm", time, EDM))
 
 

@@ -87,14 +87,14 @@ def test_flow_is_a_straight_path():
 def test_edm_tells_the_network_a_quarter_of_log_sigma():
     schedule = NoiseSchedule(ScheduleSpec("edm"))
     assert (schedule.noisiest.sigma, schedule.cleanest.sigma) == pytest.approx((80, 0.002))
-    assert schedule.at_rho(2.0) == Time(math.log(2) / 4, 1.0, 2.0)
+    assert schedule.time_at_rho(2.0) == Time(math.log(2) / 4, 1.0, 2.0)
     karras = [(80 ** (1 / 7) + i / 17 * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7 for i in range(18)]
     assert [schedule.clock(1 - i / 17).sigma for i in range(18)] == pytest.approx(karras)
 
 
 def test_a_consistency_model_is_told_a_thousand_times_that():
     schedule = NoiseSchedule(ScheduleSpec("edm", time_scale=1000))
-    assert schedule.at_rho(80).network == pytest.approx(250 * math.log(80))
+    assert schedule.time_at_rho(80).network == pytest.approx(250 * math.log(80))
 
 
 def test_exploding_sigma_is_geometric_and_what_the_network_is_told():
@@ -166,7 +166,7 @@ def test_lambda_falls_with_time(spec):
 def test_a_time_is_found_again_by_its_lambda(spec):
     schedule = NoiseSchedule(spec)
     for time in inside(spec)[::10]:
-        again = schedule.at_lam(time.lam)
+        again = schedule.time_at_lam(time.lam)
         assert again.lam == pytest.approx(time.lam, abs=1e-8)
         assert again.network == pytest.approx(time.network, rel=1e-6, abs=1e-6)
         assert (again.alpha, again.sigma) == pytest.approx((time.alpha, time.sigma), rel=1e-8)

@@ -15,10 +15,10 @@ from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.shaping import Clip
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec, Stairs
 from fewstep.plans.staircase import staircase
-from fewstep.plans.transforms import chained
-from fewstep.runtime.execute import execute, finish
-from fewstep.runtime.slots import Carrying, first_slots
-from tests.plans.execution import sample
+from fewstep.plans.transforms import repeat_plan
+from fewstep.runtime.sampling.execute import execute, finish
+from fewstep.runtime.sampling.slots import CarryingNetwork, first_slots
+from tests.plans.execute_plan import sample
 
 PLACES, MEAN, NEXT = 8, 0.4, 0.9  # NEXT: the correlation of neighbours
 FLOW, COSINE = ScheduleSpec("flow"), ScheduleSpec("cosine")
@@ -47,7 +47,7 @@ def rolled(plan, calls, draws, network=None):
     """The samples of so many runs, each of which goes on from the one before, in float64."""
     slots, samples = first_slots(plan, None, 1), []
     for call in range(calls):
-        running = Carrying(network or exact(plan), slots)
+        running = CarryingNetwork(network or exact(plan), slots)
         states = list(execute(plan, running, lambda number, call=call: draws(call, number), np.float64))
         samples.append(finish(plan, states, np.float64))
         slots = states[-1].slots
@@ -56,7 +56,7 @@ def rolled(plan, calls, draws, network=None):
 
 def law(plan, calls, kept):
     """(mean, covariance) of the positions that so many runs finish: a run is linear in what it draws."""
-    each, leaves = np.arange(PLACES), plan.rolling.rolls.by
+    each, leaves = np.arange(PLACES), plan.rolling_bank.rolls.by
 
     def draws(call, number):
         own = np.zeros((calls * PLACES + 1, PLACES, 1))
@@ -149,9 +149,9 @@ def test_a_chain_of_runs_is_the_runs():
     plan = compiled("dpmpp_2m:8", leaves=2)
     noise = np.random.default_rng(1).standard_normal((4, 3, PLACES, 1))
     runs = rolled(plan, 4, lambda call, number: noise[call])[-1]
-    chain = chained(plan, 4)
+    chain = repeat_plan(plan, 4)
     first = 1 + max(draw for step in plan.steps for draw in (*step.draws, *plan.start_draws))
-    running = Carrying(exact(chain), first_slots(chain, None, 3))
+    running = CarryingNetwork(exact(chain), first_slots(chain, None, 3))
     states = execute(chain, running, lambda number: noise[number // first], np.float64)
     np.testing.assert_array_equal(finish(chain, states, np.float64), runs)
     assert len(chain.steps) == 8 + 3 * 2

@@ -12,8 +12,8 @@ from fewstep.plans.guidance import CfgPlusPlus
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.shaping import Clip
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
-from fewstep.runtime.execute import Hold, execute
-from tests.plans.execution import sample, tanh
+from fewstep.runtime.sampling.execute import Hold, execute
+from tests.plans.execute_plan import sample, tanh
 
 COSINE = ScheduleSpec("cosine")
 DENOISING = DenoiserFacts(COSINE, "sample")

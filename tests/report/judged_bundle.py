@@ -89,6 +89,6 @@ def add_earlier(path, until=2):
         graph = grouped_body(ERROR)
         int8 = entry(store(writer, graph, "grouped")[0], graph)
         bodies = writer.manifest.bodies
-        whole = Body.of(int8, "int8", "cpu-x86", edges, plan.name, COVERAGE)
+        whole = Body.from_graph(int8, "int8", "cpu-x86", edges, plan.name, COVERAGE)
         mapped = with_earlier(whole, bodies["float32"].graph, Coverage(0, 4608, (), ("h", "output")), until)
         writer.commit(msgspec.structs.replace(writer.manifest, bodies={**bodies, "int8-cpu-x86": mapped}))

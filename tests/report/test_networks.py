@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from fewstep.calibration.calibrate import calibrate
-from fewstep.calibration.fitting.fit import fit
-from fewstep.calibration.fitting.options import FitOptions
 from fewstep.calibration.options import CalibrateOptions
+from fewstep.fitting.fit import fit
+from fewstep.fitting.options import FitOptions
 from fewstep.graph.pack import PackOptions, pack
 from fewstep.measure.cost import body_bytes
-from fewstep.measure.estimate import seconds_of_one
+from fewstep.measure.estimate import seconds_per_evaluation
 from fewstep.measure.measure import MeasureOptions, measure
 from fewstep.measure.rollouts.metrics import psnr
 from fewstep.measure.rollouts.seeds import PAIRED
@@ -25,10 +25,10 @@ from fewstep.plans.errors import UserError
 from fewstep.report.choosing.choose import choose
 from fewstep.report.choosing.options import ChooseOptions
 from fewstep.report.options import ReportOptions
-from fewstep.report.write import report
+from fewstep.report.report import report
 from fewstep.runtime.bundle.reading import open_bundle
-from fewstep.runtime.fitted_plans import graph_of_fit
-from fewstep.runtime.loading import load
+from fewstep.runtime.sampling.fitted_plans import graph_of_fit
+from fewstep.runtime.sampling.loading import load
 
 BODIES = ("float32", "int8-cpu-x86")
 
@@ -61,7 +61,7 @@ def test_a_report_judges_the_run_and_each_network(bundle: Path) -> None:
     int8_macs = 4 * work["noisy"][1].int8_macs + 2 * work["denoiser"][1].int8_macs
     assert measured.int8_share("int8-cpu-x86") == pytest.approx(int8_macs / (4 * macs["noisy"] + 2 * macs["denoiser"]))
     opened = open_bundle(bundle)
-    files = {name: opened.alone(name).body("float32").graph.file for name in ("noisy", "denoiser")}
+    files = {name: opened.select_network(name).body("float32").graph.file for name in ("noisy", "denoiser")}
     assert body_bytes(opened, "float32") == sum((bundle / file).stat().st_size for file in files.values())
     text = (bundle / "report" / "index.html").read_text()
     assert "noisy: int8-cpu-x86" in text
@@ -79,12 +79,12 @@ def test_each_network_and_the_plan_are_timed(bundle: Path, monkeypatch: pytest.M
         def __enter__(self) -> Any:
             return self
 
-        def walls(self, seconds: float, call: str) -> list[float]:
+        def wall_times(self, seconds: float, call: str) -> list[float]:
             each = {"noisy": 1.0, "denoiser": 4.0}
             runs = [times * each[network] for network, times, _ in self.graphs if call in ("", network)]
             return [sum(runs) * (0.5 if self.name != "float32" else 1.0)]
 
-        turn = peak_mib = result = lambda *_: {}
+        run_turn = peak_mib = run_call = lambda *_: {}
 
     monkeypatch.setattr(racing, "TimedProcess", Process)
     (measured,) = measure(MeasureOptions(bundle, ("ms",), batches=(1,))).races
@@ -135,5 +135,5 @@ def test_a_choice_is_of_whole_runs(bundle: Path) -> None:
     assert {(row.body, row.evaluations) for row in choice.deployments} == {(body, n) for body in BODIES for n in (2, 6)}
     assert choice.chosen is not None and choice.chosen.winner.psnr > 10
     with load(bundle) as sampler:
-        assert 0 < seconds_of_one(sampler, sampler.compile("ddim:2")) < 1
+        assert 0 < seconds_per_evaluation(sampler, sampler.compile("ddim:2")) < 1
         assert np.isfinite(sampler.sample("ddim:2")).all()

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from fewstep.calibration.lowering.coverage import count
+from fewstep.calibration.lowering.coverage import count_coverage
 from fewstep.graph.graph import BATCH, Graph, Node, Value
-from fewstep.graph.selection import FEW_CHANNELS, OUTER, SCALED, STILL, considered_ops, selected_ops
-from fewstep.report.operations import ACTIVATIONS, MAPPED, NO_FORM, UNSEEN, operations
+from fewstep.graph.selection import FEW_CHANNELS, OUTER, SCALED, STILL, explain_selection, select_int8_ops
+from fewstep.report.operations import ACTIVATIONS, MAPPED, NO_FORM, UNSEEN, operation_coverage
 
 F32 = np.dtype(np.float32)
 
@@ -33,7 +33,7 @@ def test_every_multiplying_operation_has_a_true_reason() -> None:
     constants |= {"rows": np.array([-1, 16]), "image": np.array([-1, 16, 4, 4])}
     inputs = (Value("x", F32, (BATCH, 3, 4, 4)), Value("time", F32, (BATCH, 16)))
     graph = Graph("every kind", inputs, (Value("y", F32, (BATCH, 3, 4, 4)),), nodes, constants)
-    found = operations(graph, "int8", count(graph, [op.name for op in selected_ops(graph)]))
+    found = operation_coverage(graph, "int8", count_coverage(graph, [op.name for op in select_int8_ops(graph)]))
     assert {each.name: each.reason for each in found.operations} == {
         "h1": FEW_CHANNELS,
         "t": STILL,
@@ -46,7 +46,7 @@ def test_every_multiplying_operation_has_a_true_reason() -> None:
         "h9": SCALED,
         "y": FEW_CHANNELS,
     }
-    assert [op.name for op, reason in considered_ops(graph) if not reason] == ["h4"]
+    assert [op.name for op, reason in explain_selection(graph) if not reason] == ["h4"]
 
 
 def test_an_outer_layer_and_what_a_precision_map_or_calibration_never_saw_say_so() -> None:
@@ -54,8 +54,12 @@ def test_an_outer_layer_and_what_a_precision_map_or_calibration_never_saw_say_so
     nodes = tuple(Node("Conv", (p, "w"), (q,)) for p, q in zip(names[:-1], names[1:], strict=True))
     value = Value("x", F32, (BATCH, 16, 4, 4))
     graph = Graph("three", (value,), (Value("y", F32, value.shape),), nodes, {"w": np.ones((16, 16, 1, 1), np.float32)})
-    assert [reason for _, reason in considered_ops(graph)] == [OUTER, "", OUTER]
-    assert [each.reason for each in operations(graph, "int8", count(graph, [])).operations] == [OUTER, MAPPED, OUTER]
+    assert [reason for _, reason in explain_selection(graph)] == [OUTER, "", OUTER]
+    assert [each.reason for each in operation_coverage(graph, "int8", count_coverage(graph, [])).operations] == [
+        OUTER,
+        MAPPED,
+        OUTER,
+    ]
     for tensor in ("a", "b"):
-        made = operations(graph, "int8", count(graph, []), unseen=(tensor,)).operations
+        made = operation_coverage(graph, "int8", count_coverage(graph, []), unseen=(tensor,)).operations
         assert [each.reason for each in made] == [OUTER, UNSEEN, OUTER]

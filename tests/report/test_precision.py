@@ -8,9 +8,9 @@ from msgspec.structs import replace
 
 from fewstep.calibration.precision.precision_map import FrontierPoint, PrecisionMap, encode_maps
 from fewstep.report.options import ReportOptions
-from fewstep.report.precision import ShownMap, precision_section, shown_maps, stored_maps
-from fewstep.report.verdict import warnings
-from fewstep.report.write import report
+from fewstep.report.precision import ShownMap, precision_section, read_maps, read_shown_maps
+from fewstep.report.report import report
+from fewstep.report.verdict import list_warnings
 from fewstep.runtime.bundle.reading import open_bundle
 from tests.bundles import changed
 from tests.calibration.precision.deep_body import deep, run
@@ -120,7 +120,7 @@ def test_operations_have_the_names_of_the_other_sections(tmp_path):
     bundle = write_bundle(tmp_path / "deep", dataclass_replace(named, nodes=nodes))
     run(bundle, quality="20dB")
     opened = open_bundle(bundle)
-    (shown,) = shown_maps(opened)
+    (shown,) = read_shown_maps(opened)
     assert shown.precision_map.operations == ("h1", "h2", "h3", "h4")
     assert shown.operations == tuple(f"layer.h{i}/Conv" for i in range(1, 5))
 
@@ -130,11 +130,11 @@ def test_a_body_all_in_float_is_named_and_not_called_slow(bundle):
     results = report(ReportOptions(bundle, **FEW))
     race = results.races[0]
     slow = replace(race, timings=tuple(replace(each, ratio=0.996) for each in race.timings))
-    said = [each for each in warnings(replace(results, races=(slow, slow))) if each.startswith("int8-cpu-x86")]
+    said = [each for each in list_warnings(replace(results, races=(slow, slow))) if each.startswith("int8-cpu-x86")]
     assert said == [
         "int8-cpu-x86 is float32 at every step of ddim:3: nothing of it is int8, and its speed is float32's."
     ]
-    assert said[0] in " ".join(warnings(results))
+    assert said[0] in " ".join(list_warnings(results))
 
 
 def test_float32_itself_is_not_drawn_beside_the_others_but_said():
@@ -149,7 +149,7 @@ def test_float32_itself_is_not_drawn_beside_the_others_but_said():
 
 def test_a_body_of_several_graphs_is_reported_with_its_map(bundle):
     run(bundle)
-    assert stored_maps(open_bundle(bundle)) == ()
+    assert read_maps(open_bundle(bundle)) == ()
     bodies = open_bundle(bundle).manifest.bodies
     body = bodies["int8-cpu-x86"]
     mapped = with_earlier(body, body.graph, body.graph.coverage)  # the first steps run a graph of their own, the same

@@ -14,22 +14,22 @@ import pytest
 
 from fewstep.graph import commit
 from fewstep.measure import results as forms
-from fewstep.measure.measure import MeasureOptions, measure_task
+from fewstep.measure.measure import MeasureOptions, open_measure_task
 from fewstep.measure.rollouts.metrics import CEILING, psnr
 from fewstep.measure.speed.machine import this_machine
 from fewstep.measure.teacher import NO_TEACHER
 from fewstep.plans.errors import UserError
-from fewstep.report import write as report_module
-from fewstep.report.address import ADDRESS, lead_to
-from fewstep.report.figures import notes
+from fewstep.report import report as report_module
+from fewstep.report.figures import machine_notes
 from fewstep.report.integrity import VerifyOptions, verify
 from fewstep.report.options import ReportOptions
-from fewstep.report.page import headline, page
+from fewstep.report.page import build_page, headline
+from fewstep.report.page_link import ADDRESS, link_report_page
+from fewstep.report.report import open_report_task, report
 from fewstep.report.samples import Samples
-from fewstep.report.verdict import warnings
-from fewstep.report.write import open_report, report
-from fewstep.runtime.bundle.reading import MANIFEST, named_files, open_bundle
-from fewstep.runtime.loading import load
+from fewstep.report.verdict import list_warnings
+from fewstep.runtime.bundle.reading import MANIFEST, list_files, open_bundle
+from fewstep.runtime.sampling.loading import load
 from tests.bundles import changed, with_bodies
 from tests.report.judged_bundle import ERROR, add_earlier, make_bundle
 
@@ -139,7 +139,7 @@ def test_a_distilled_denoiser_is_compared_with_float32_alone(bundle, tmp_path):
     """No long plan is exact, and none is sampled."""
     before = changed(bundle, distilled=True)
     asked = options(before, teacher=None, output=tmp_path / "page.html")
-    measured, task = report(asked), open_report(asked)
+    measured, task = report(asked), open_report_task(asked)
     assert task.judged is not None
     assert (measured.teacher, measured.teacher_check, measured.float_against_teacher) == (None, None, None)
     assert [step.forced for step in measured.qualities[0].steps] == pytest.approx([-20 * np.log10(ERROR)] * 4, abs=0.01)
@@ -219,11 +219,11 @@ def test_what_a_target_must_tell_is_on_the_page(made):
     without = msgspec.structs.replace(this_machine(), int8_instructions=("avx2",))
     body = open_bundle(made[0]).body("int8-cpu-x86")
     without = msgspec.structs.replace(without, system="Linux x86_64")
-    assert "no VNNI was seen" in list(notes([body], without))[-1]
+    assert "no VNNI was seen" in list(machine_notes([body], without))[-1]
     arm = msgspec.structs.replace(without, system="Darwin arm64", int8_instructions=())
-    assert not [note for note in notes([body], arm) if "no VNNI was seen" in note]
+    assert not [note for note in machine_notes([body], arm) if "no VNNI was seen" in note]
     vnni = msgspec.structs.replace(without, int8_instructions=("avx_vnni",))
-    assert not [note for note in notes([body], vnni) if "no VNNI was seen" in note]
+    assert not [note for note in machine_notes([body], vnni) if "no VNNI was seen" in note]
 
 
 def test_a_body_far_from_float_or_slower_than_it_is_named(made):
@@ -232,8 +232,8 @@ def test_a_body_far_from_float_or_slower_than_it_is_named(made):
     ratios = {name: replace(race, timings=tuple(replace(t, ratio=r) for t in race.timings)) for name, r in RATIOS}
     good = replace(quality, against_float=replace(quality.against_float, mean=45.0, snr=35.0))
     far = replace(quality, against_float=replace(quality.against_float, mean=-3.9, snr=None, unrelated=None))
-    assert list(warnings(replace(results, qualities=(good,), races=(ratios["fast"],)))) == []
-    first, *slower = warnings(replace(results, qualities=(far,), races=(ratios["slow"],)))
+    assert list(list_warnings(replace(results, qualities=(good,), races=(ratios["fast"],)))) == []
+    first, *slower = list_warnings(replace(results, qualities=(far,), races=(ratios["slow"],)))
     assert first == f"{far.body} is only -3.9 dB from float32: look at the samples before deploying it."
     assert slower[0] == f"{race.timings[0].name} is slower than float32 here (0.80x, {race.batch} rows)."
 
@@ -243,7 +243,7 @@ def test_a_body_that_loses_what_guidance_multiplies_is_named(made):
     quality = results.qualities[0]
     steps = [replace(step, guidance=replace(step.guidance, gain=0.4)) for step in quality.steps[2:]]
     lost = replace(quality, steps=(*quality.steps[:2], *steps))
-    (said,) = (each for each in warnings(replace(results, qualities=(lost,))) if "direction" in each)
+    (said,) = (each for each in list_warnings(replace(results, qualities=(lost,))) if "direction" in each)
     assert said.startswith(f"{quality.body} loses the direction of guidance: gain 0.40 and 34.0 dB at step ")
 
 
@@ -279,7 +279,7 @@ def test_the_address_is_a_file_that_goes_wherever_the_bundle_goes(tmp_path):
     page.write_bytes(b"page")
     address.symlink_to(page.name)  # of a version before
     for _ in range(2):  # the same page again
-        lead_to(tmp_path, page.relative_to(tmp_path).as_posix())
+        link_report_page(tmp_path, page.relative_to(tmp_path).as_posix())
         assert address.read_bytes() == b"page" and not address.is_symlink()
         assert sorted(each.name for each in page.parent.iterdir()) == [page.name, "index.html"]
 
@@ -299,12 +299,15 @@ def test_a_damaged_body_is_told_before_anything_is_measured(bundle, body):
     content = graph.read_bytes()
     graph.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     with pytest.raises(UserError, match=graph.name):
-        open_report(options(bundle))
+        open_report_task(options(bundle))
 
 
 @pytest.mark.parametrize(
     ("open_verb", "suffix"),
-    [(lambda path: open_report(options(path)), "html"), (lambda path: measure_task(MeasureOptions(path)), "json")],
+    [
+        (lambda path: open_report_task(options(path)), "html"),
+        (lambda path: open_measure_task(MeasureOptions(path)), "json"),
+    ],
 )
 def test_what_a_bundle_has_no_room_for_is_told_before_it_is_judged(bundle, monkeypatch, open_verb, suffix):
     def read_only(_):
@@ -323,11 +326,11 @@ def test_a_kill_before_the_address_leaves_a_valid_bundle(bundle, monkeypatch):
     def killed(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(report_module, "lead_to", killed)
+    monkeypatch.setattr(report_module, "link_report_page", killed)
     with pytest.raises(KeyboardInterrupt):
         report(options(bundle))
     opened = open_bundle(bundle)
-    assert opened.manifest.report and all(opened.file(name) for name in named_files(opened.manifest))
+    assert opened.manifest.report and all(opened.file(name) for name in list_files(opened.manifest))
 
 
 def test_options_that_make_no_sense_are_refused(bundle):
@@ -340,5 +343,5 @@ def test_samples_that_are_no_pictures_leave_the_pictures_out(made):
     _, measured, _ = made
     chunk = np.zeros((6, 16, 2), np.float32)
     samples = Samples(chunk, chunk, {"int8-cpu-x86": (chunk, chunk)}, ["a"] * 6)
-    text = page(measured, samples).decode()
+    text = build_page(measured, samples).decode()
     assert "Not shown: a picture has 1 or 3 channels" in text and "<img" not in text

@@ -14,20 +14,20 @@ from fewstep.measure import body_backends, judged_task
 from fewstep.measure import measurement as module
 from fewstep.measure.bodies import int8_bodies
 from fewstep.measure.body_backends import SIMULATION, inference_engine_of
-from fewstep.measure.measure import MeasureOptions, measure_task
-from fewstep.measure.opened_body import SamplingJob
+from fewstep.measure.measure import MeasureOptions, open_measure_task
+from fewstep.measure.open_body import SamplingJob
 from fewstep.measure.results import Results
-from fewstep.measure.workers.processes import Processes
-from fewstep.report.figures import figures as figures_of
+from fewstep.measure.workers.process_pool import ProcessPool
+from fewstep.report.figures import collect_figures as figures_of
 from fewstep.report.options import ReportOptions
+from fewstep.report.report import open_report_task, report
 from fewstep.report.samples import Samples
-from fewstep.report.write import open_report, report
 from fewstep.runtime.backends import openvino
 from fewstep.runtime.backends.openvino import OpenVino
 from fewstep.runtime.bundle.reading import open_bundle
 from tests.bundles import changed, with_bodies
 from tests.report.judged_bundle import ERROR, add_earlier, make_bundle
-from tests.runtime.test_fitted_plans import give
+from tests.runtime.sampling.test_fitted_plans import give
 
 FEW = {"seeds": 4, "forced_seeds": 2, "teacher_seeds": 2, "simulated_seeds": 2, "batches": (1,), "rounds": 1}
 
@@ -97,7 +97,7 @@ def test_openvino_runs_its_body_on_all_seeds_and_is_timed(bundle: Path, monkeypa
 
 def test_measure_takes_it_by_default(bundle: Path) -> None:
     pytest.importorskip("openvino", reason="openvino is not installed")
-    assert list(measure_task(MeasureOptions(bundle, ("psnr",))).judged.bodies) == ["int8-cpu-x86", BODY]
+    assert list(open_measure_task(MeasureOptions(bundle, ("psnr",))).judged.bodies) == ["int8-cpu-x86", BODY]
 
 
 def test_a_bundle_for_openvino_alone_is_raced_too(bundle: Path) -> None:
@@ -117,8 +117,8 @@ def no_openvino(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def test_whether_openvino_is_installed_is_tried_once(no_openvino: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    tried, module = list[None](), openvino.module
-    monkeypatch.setattr(openvino, "module", lambda: tried.append(None) or module())
+    tried, module = list[None](), openvino.import_openvino
+    monkeypatch.setattr(openvino, "import_openvino", lambda: tried.append(None) or module())
     assert [body_backends._has_openvino() for _ in range(3)] == [False] * 3 and len(tried) == 1
 
 
@@ -145,9 +145,9 @@ def figures(measured: Results) -> Results:
     return msgspec.structs.replace(measured, races=(), seconds=0.0)
 
 
-def measured_by(options: ReportOptions, workers: Processes | None = None) -> tuple[Results, Any]:
+def measured_by(options: ReportOptions, workers: ProcessPool | None = None) -> tuple[Results, Any]:
     """The figures and the samples of a report."""
-    return figures_of(open_report(options), workers=workers)
+    return figures_of(open_report_task(options), workers=workers)
 
 
 def arrays(samples: Samples) -> list[bytes]:
@@ -161,7 +161,7 @@ def test_any_number_of_workers_gives_the_figures_of_none(tmp_path: Path, count: 
     alone, sampled = measured_by(options)
     assert [quality.against_float.seeds for quality in alone.qualities] == [20, 5]
     assert np.isfinite([step.forced for step in alone.qualities[0].steps]).all()
-    with Processes(count) as workers:
+    with ProcessPool(count) as workers:
         spread, others = measured_by(options, workers=workers)
     assert (figures(spread), arrays(others)) == (figures(alone), arrays(sampled))
 
@@ -170,14 +170,16 @@ def test_workers_of_the_options_have_ended_when_bodies_are_timed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ended: list[int] = []
-    end = Processes.shutdown
+    end = ProcessPool.shutdown
 
-    def ending(workers: Processes, *how: Any, **also: Any) -> None:
+    def ending(workers: ProcessPool, *how: Any, **also: Any) -> None:
         end(workers, *how, **also)
         ended.append(len(workers._children))
 
-    monkeypatch.setattr(Processes, "shutdown", ending)
-    monkeypatch.setattr(module, "races", lambda *_, **rest: () if ended == [0] else pytest.fail("workers are there"))
+    monkeypatch.setattr(ProcessPool, "shutdown", ending)
+    monkeypatch.setattr(
+        module, "run_races", lambda *_, **rest: () if ended == [0] else pytest.fail("workers are there")
+    )
     options = asked(tmp_path / "tiny", workers=1)
     measured, _ = measured_by(options)
     assert ended == [0] and "--turn-seconds 0.01" in measured.command
@@ -197,7 +199,7 @@ def test_the_bodies_of_workers_see_one_row_at_a_time_too(tmp_path: Path, monkeyp
         return jobs[-1]
 
     monkeypatch.setattr(judged_task, "SamplingJob", recorded)
-    with Processes(1) as workers:
+    with ProcessPool(1) as workers:
         by_rows, others = measured_by(options, workers=workers)
     assert [job.by_rows for job in jobs] == [True]
     assert (figures(by_rows), arrays(others)) == (figures(whole), arrays(sampled))

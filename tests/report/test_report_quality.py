@@ -15,13 +15,13 @@ from fewstep.measure.results import Distance, Quality, StepQuality, TokenQuality
 from fewstep.measure.rollouts.end_quality import EndQuality
 from fewstep.measure.tally import PairedSamples
 from fewstep.measure.teacher import NO_TEACHER, TeacherCheck
-from fewstep.report import write as report_module
+from fewstep.report import report as report_module
 from fewstep.report.advice import advice
-from fewstep.report.distribution import distribution_section, stored_evaluation
+from fewstep.report.distribution import distribution_section, read_evaluation
 from fewstep.report.options import ReportOptions
-from fewstep.report.quality import end_section
-from fewstep.report.verdict import far, verdict, verdicts
-from fewstep.report.write import report
+from fewstep.report.quality import quality_section
+from fewstep.report.report import report
+from fewstep.report.verdict import describe_distance, describe_distances, describe_low_quality
 from fewstep.runtime.bundle.manifest import Difference, TokenAgreement
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.progress import SILENT
@@ -86,7 +86,7 @@ class Results:
 def test_single_samples_have_ssim_spectrum_and_channels():
     shifted = IMAGES + np.array([0, 0.25, 0])[:, None, None]
     results = Results(shifted)
-    text = end_section(results).markup
+    text = quality_section(results).markup
     ssim = results.qualities[0].against_float.ssim
     assert f'value="{ssim.mean!r}"' in text and f'value="{ssim.p5!r}"' in text and 0 < ssim.worst < 1
     assert "The teacher p:200 is 50.0 dB from twice as many steps, the judged plan 30.0 dB" in text
@@ -99,17 +99,17 @@ def test_samples_that_have_no_ssim_show_a_dash_and_one_note():
     end = replace(results.float_against_teacher, ssim=None)
     results.float_against_teacher = end
     results.qualities = (replace(results.qualities[0], against_float=end, against_teacher=end),)
-    text = end_section(results).markup
+    text = quality_section(results).markup
     assert text.count("\N{EN DASH}") == 6 and text.count("No SSIM: it compares images of at least 11 pixels") == 1
-    assert "No SSIM" not in end_section(Results(IMAGES)).markup
-    assert "No SSIM" not in end_section(results, is_image=False).markup
+    assert "No SSIM" not in quality_section(Results(IMAGES)).markup
+    assert "No SSIM" not in quality_section(results, is_image=False).markup
 
 
 def test_a_distilled_denoiser_has_one_reference_and_ssim():
     results = Results(IMAGES)
     results.teacher = results.teacher_check = results.float_against_teacher = None
     results.qualities = (replace(results.qualities[0], against_teacher=None),)
-    text = end_section(results).markup
+    text = quality_section(results).markup
     assert "No SSIM" not in text and "float32 teacher" not in text and NO_TEACHER in text
 
 
@@ -117,7 +117,7 @@ def test_one_channel_needs_no_table_of_channels():
     results = Results(IMAGES)
     one = compared(IMAGES[:, :1], IMAGES[:, :1], "r")
     results.qualities = (replace(results.qualities[0], against_float=one),)
-    assert "Channel by channel" not in end_section(results).markup
+    assert "Channel by channel" not in quality_section(results).markup
 
 
 def test_the_distribution_shows_every_figure_and_says_what_it_amounts_to(evaluated):
@@ -126,7 +126,7 @@ def test_the_distribution_shows_every_figure_and_says_what_it_amounts_to(evaluat
     (distance,) = results.qualities[0].distances
     for value in (distance.frechet, distance.frechet_float, distance.low, distance.high):
         assert f'value="{value!r}"' in text
-    assert "FD(mine)" in text and "FID" not in text and verdict(distance) in text.replace("&#x27;", "'")
+    assert "FD(mine)" in text and "FID" not in text and describe_distance(distance) in text.replace("&#x27;", "'")
 
 
 def test_the_next_report_shows_it_with_its_plan_also_elsewhere_along_another(evaluated, tmp_path):
@@ -152,46 +152,46 @@ def test_an_evaluation_with_figures_of_before_is_left_out_with_a_warning(evaluat
     before = json.loads(encode(evaluated[1]))
     before["qualities"][0]["distances"][0] |= {"kernel": 0.1, "kernel_float": 0.1}
     store(bundle, json.dumps(before).encode())
-    assert stored_evaluation(open_bundle(bundle)) is None
+    assert read_evaluation(open_bundle(bundle)) is None
     (warning,) = caplog.messages
     assert "is left out" in warning and "`kernel`" in warning and "fewstep measure makes it again" in warning
 
 
 def test_an_evaluation_made_while_the_report_measured_is_shown(evaluated, tmp_path, monkeypatch):
     bundle = Path(shutil.copytree(evaluated[0], tmp_path / "bundle"))
-    real = report_module.figures
+    real = report_module.collect_figures
     changed(bundle, evaluation=None)
 
     def meanwhile(*given):
         store(bundle, encode(evaluated[1]))
         return real(*given)
 
-    monkeypatch.setattr(report_module, "figures", meanwhile)
+    monkeypatch.setattr(report_module, "collect_figures", meanwhile)
     assert 'id="distribution"' in reported(bundle)[1]
 
 
 def test_a_bundle_shows_what_was_found_of_its_bodies_and_of_no_former_ones(evaluated):
     bundle, results = evaluated
-    assert stored_evaluation(open_bundle(bundle)) == results
+    assert read_evaluation(open_bundle(bundle)) == results
     graph = open_bundle(bundle).body("float32").graph  # another graph under the body's name
     with_body(bundle, BODY, graphs=(graph,))
-    assert stored_evaluation(open_bundle(bundle)) is None
+    assert read_evaluation(open_bundle(bundle)) is None
 
 
 def test_an_evaluation_that_cannot_be_read_is_left_out_with_a_warning(tmp_path, caplog):
     bundle = make_bundle(tmp_path / "tiny")
     store(bundle, b'{"schema": 0}')
-    assert stored_evaluation(open_bundle(bundle)) is None and "fewstep measure makes it again" in caplog.text
+    assert read_evaluation(open_bundle(bundle)) is None and "fewstep measure makes it again" in caplog.text
 
 
 def test_verdicts_say_change_only_where_there_is_one(evaluated):
-    assert verdict(DISTANCE) == "no detectable change (+0.25 [-0.1, +0.6], floor 1.25)"
+    assert describe_distance(DISTANCE) == "no detectable change (+0.25 [-0.1, +0.6], floor 1.25)"
     further = replace(DISTANCE, detectable=True, difference=3.0, low=2.0, high=4.0)
-    assert verdict(further).startswith("the distribution changed: further away (+3 [+2, +4]")
-    assert "no improvement" in verdict(replace(further, difference=-3.0, low=-4.0, high=-2.0))
-    small = verdict(replace(DISTANCE, low=0.1))
+    assert describe_distance(further).startswith("the distribution changed: further away (+3 [+2, +4]")
+    assert "no improvement" in describe_distance(replace(further, difference=-3.0, low=-4.0, high=-2.0))
+    small = describe_distance(replace(DISTANCE, low=0.1))
     assert small.startswith("inside the noise floor, though pairs of one seed show it: further away (+0.25 [+0.1, ")
-    (sentence,) = verdicts(evaluated[1])
+    (sentence,) = describe_distances(evaluated[1])
     assert sentence.startswith("int8-cpu-x86 against float32, dpmpp_2m:4, other seeds: ")
 
 
@@ -211,9 +211,13 @@ def test_measure_names_a_body_that_is_far_from_float(evaluated, monkeypatch):
 
 def test_a_body_that_changes_many_tokens_is_named():
     """The decibels of tokens are of other numbers, and have no limit here."""
-    assert far("few", 3.0, TokenQuality(0.03, 0.6, ())) is None
+    assert describe_low_quality("few", 3.0, TokenQuality(0.03, 0.6, ())) is None
     said = "many changes 3.2 % of the likeliest tokens: compare its runs before deploying it."
-    assert far("many", 30.0, TokenAgreement(0.032, 0.6, ())) == said == far("many", 30.0, TokenQuality(0.032, 0.6, ()))
+    assert (
+        describe_low_quality("many", 30.0, TokenAgreement(0.032, 0.6, ()))
+        == said
+        == describe_low_quality("many", 30.0, TokenQuality(0.032, 0.6, ()))
+    )
 
 
 @pytest.mark.parametrize(

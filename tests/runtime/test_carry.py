@@ -11,14 +11,14 @@ import pytest
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Cfg
-from fewstep.plans.noise import stacked
+from fewstep.plans.noise import normal_batch
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
-from fewstep.plans.transforms import as_given, tail
+from fewstep.plans.transforms import tail, tail_inputs
 from fewstep.runtime.bundle.manifest import Carried
-from fewstep.runtime.execute import combine, execute, finish
-from fewstep.runtime.loading import load
-from fewstep.runtime.slots import Carrying, Slot, Slots, check_slots, first_slots
-from tests.plans.cached import SHALLOW, cached
+from fewstep.runtime.sampling.execute import combine, execute, finish
+from fewstep.runtime.sampling.loading import load
+from fewstep.runtime.sampling.slots import CarryingNetwork, Slot, Slots, check_slots, first_slots
+from tests.plans.cached_plans import SHALLOW, cached
 
 FLOW = ScheduleSpec("flow")
 SHAPE = (2, 3)
@@ -40,7 +40,7 @@ def two_networks(index, step, u, fed):
 
 
 def draws(seeds):
-    return lambda number: stacked(seeds, number, SHAPE)
+    return lambda number: normal_batch(seeds, number, SHAPE)
 
 
 def by_branch(mask, order):
@@ -82,7 +82,7 @@ def test_a_thousand_schedules_of_masks_run_bit_by_bit_or_are_refused_in_one_line
             assert "\n" not in str(error) and error.fix
             outcomes[error.what.partition(": ")[2].split()[2]] += 1  # reads or writes
             continue
-        carrying = Carrying(two_networks, first_slots(plan, lambda name, rows: np.zeros(0), 1))
+        carrying = CarryingNetwork(two_networks, first_slots(plan, lambda name, rows: np.zeros(0), 1))
         expected = finish(plain, execute(plain, by_branch(mask, order), draws([3])))
         np.testing.assert_array_equal(finish(plan, execute(plan, carrying, draws([3]))), expected)
         outcomes["shallow" if any(mask) else "plain"] += 1
@@ -110,7 +110,7 @@ def chunks(plan, seeds, count, slots=None):
     """Samples of so many runs, each of which carries on, and their last slots."""
     slots, samples = slots or first_slots(plan, zeros, len(seeds)), []
     for number in range(count):
-        *_, last = execute(plan, Carrying(recurrent, slots), draws([seed + 10 * number for seed in seeds]))
+        *_, last = execute(plan, CarryingNetwork(recurrent, slots), draws([seed + 10 * number for seed in seeds]))
         samples.append(finish(plan, [last]))
         slots = last.slots
     return samples, slots
@@ -140,23 +140,23 @@ def test_a_sample_and_its_slots_do_not_depend_on_their_batch() -> None:
     together, slots = chunks(plan, [1, 2, 3], 3)
     alone, own = chunks(plan, [2], 3)
     np.testing.assert_array_equal(together[2][1:2], alone[2])
-    moved = slots.of([2, 1, 1])
+    moved = slots.select_samples([2, 1, 1])
     for bank, other in zip(moved.banks.values(), own.banks.values(), strict=True):
         for slot, single in zip(bank, other, strict=True):
             for place in (1, 2):  # a sample taken twice
                 np.testing.assert_array_equal(slot.value[place::3], single.value)
-    again, _ = chunks(plan, [2], 1, slots.of([1]))
+    again, _ = chunks(plan, [2], 1, slots.select_samples([1]))
     np.testing.assert_array_equal(again[0], chunks(plan, [2], 1, own)[0][0])
 
 
 def test_a_sample_that_is_not_there_is_one_line() -> None:
     _, slots = chunks(compile_plan("ddim:3", FACTS, 2.0), [1, 2], 1)
     with pytest.raises(UserError, match="carried has 2 samples, none at 3; count them from 0"):
-        slots.of([0, 3])
+        slots.select_samples([0, 3])
     for places in ([0.5], "a", None, 1, [[0]], [10**400]):
         with pytest.raises(UserError, match="^places of samples .*; give a list of whole numbers"):
-            slots.of(places)
-    assert slots.of(np.array([1])).banks["past"][0].value.shape == (2, 2, 3)
+            slots.select_samples(places)
+    assert slots.select_samples(np.array([1])).banks["past"][0].value.shape == (2, 2, 3)
 
 
 def test_what_another_plan_carried_is_refused() -> None:
@@ -164,15 +164,21 @@ def test_what_another_plan_carried_is_refused() -> None:
     plan, seeds = compile_plan("ddim:4", FACTS), [1, 2]
     _, slots = chunks(plan, seeds, 1)
     like = first_slots(plan, zeros, 2)
-    assert check_slots(slots, plan, like, 2).next == check_slots(slots.of([1, 0]), plan, like, 2).next == ("ddim:4", 0)
+    assert (
+        check_slots(slots, plan, like, 2).next
+        == check_slots(slots.select_samples([1, 0]), plan, like, 2).next
+        == ("ddim:4", 0)
+    )
     with pytest.raises(UserError, match="carried is for step 0 of plan 'ddim:4', and step 0 of 'dpmpp_2m:4' runs"):
         check_slots(slots, compile_plan("dpmpp_2m:4", FACTS), like, 2)
-    third = list(execute(plan, Carrying(recurrent, slots), draws(seeds)))[2].slots
+    third = list(execute(plan, CarryingNetwork(recurrent, slots), draws(seeds)))[2].slots
     with pytest.raises(UserError, match="carried is for step 3 of plan 'ddim:4', and step 0 of 'ddim:4' runs"):
         check_slots(third, plan, like, 2)
     rest = tail(tail(plan, 2), 1)
     assert check_slots(third, rest, like, 2).next == ("ddim:4", 3)
-    *_, last = execute(rest, Carrying(recurrent, third), draws(seeds), given=as_given([zeros("past", 2)] * rest.rows))
+    *_, last = execute(
+        rest, CarryingNetwork(recurrent, third), draws(seeds), given=tail_inputs([zeros("past", 2)] * rest.rows)
+    )
     assert check_slots(last.slots, plan, like, 2).next == ("ddim:4", 0)
 
 
@@ -187,9 +193,9 @@ def test_threads_do_not_mix_slots() -> None:
 def test_a_tail_goes_on_with_the_slots_of_its_run() -> None:
     plan = compile_plan("dpmpp_2m:4", FACTS)
     _, slots = chunks(plan, [1], 2)
-    states = list(execute(plan, Carrying(recurrent, slots), draws([9])))
+    states = list(execute(plan, CarryingNetwork(recurrent, slots), draws([9])))
     rest = tail(plan, 2)
-    resumed = execute(rest, Carrying(recurrent, states[1].slots), draws([9]), given=as_given(states[1].after))
+    resumed = execute(rest, CarryingNetwork(recurrent, states[1].slots), draws([9]), given=tail_inputs(states[1].after))
     *_, last = resumed
     np.testing.assert_array_equal(finish(rest, [last]), finish(plan, states[-1:]))
     np.testing.assert_array_equal(last.slots.banks["keys"][3].value, states[-1].slots.banks["keys"][3].value)
@@ -206,7 +212,7 @@ def with_past(value):
         (lambda slots: Slots({}), "has 4 slots of 'keys', carried has none"),
         (lambda slots: Slots({**slots.banks, "keys": slots.banks["keys"][:2]}), "has 4 slots of 'keys', carried has 2"),
         (lambda slots: Slots(3), "has 4 slots of 'keys', carried has none"),
-        (lambda slots: slots.of([0]), r"carried has 'keys' float32 \[1, 4\], not float32 \[2, 4\]"),
+        (lambda slots: slots.select_samples([0]), r"carried has 'keys' float32 \[1, 4\], not float32 \[2, 4\]"),
         (with_past(zeros("past", 2).astype(np.float64)), r"'past' float64 \[2, 2, 3\], not float32 \[2, 2, 3\]"),
         (with_past(zeros("past", 2).tolist()), r"carried has 'past' float64 \[2, 2, 3\], not float32"),
         (with_past(np.ma.masked_all((2, 2, 3), np.float32)), "carried 'past' holds masked values"),

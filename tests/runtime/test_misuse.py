@@ -11,9 +11,9 @@ import pytest
 
 from fewstep.literature.analytic_start import analytic_first_step
 from fewstep.literature.time_travel import time_travel
-from fewstep.plans.names.name import is_plan_name
+from fewstep.plans.names.plan_name import is_plan_name
 from fewstep.plans.plan import Plan
-from fewstep.plans.transforms import own_noise, tail
+from fewstep.plans.transforms import tail, use_given_noise
 from fewstep.runtime import Hold, Sampler, UserError
 
 PICTURE = np.arange(32, dtype=np.uint8).reshape(2, 1, 4, 4) * 8
@@ -108,7 +108,7 @@ def test_a_sampler_stays_in_its_process(sampler: Sampler, of: Any) -> None:
     assert sampler.sample(**RUN).shape == PICTURE.shape
 
 
-TRANSFORMS = [analytic_first_step, own_noise, lambda plan: tail(plan, 1), lambda plan: time_travel(plan, 2)]
+TRANSFORMS = [analytic_first_step, use_given_noise, lambda plan: tail(plan, 1), lambda plan: time_travel(plan, 2)]
 
 
 @pytest.mark.parametrize("transform", TRANSFORMS)

@@ -18,8 +18,8 @@ from fewstep.runtime.backends import Arrays, LoadedGraph
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle.manifest import Condition, NetworkEntry
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
-from fewstep.runtime.on_demand import Networks, OnDemand
-from fewstep.runtime.request import denoiser_facts
+from fewstep.runtime.sampling.lazy_graphs import LazyGraph, Networks
+from fewstep.runtime.sampling.request import denoiser_facts
 from tests.bundles import changed, described
 
 RUN: dict[str, Any] = {"seeds": [3, 5], "condition": {"class": ["dress", "bag"]}, "guidance": 2.0}
@@ -79,7 +79,7 @@ def test_one_call_has_one_number_of_outputs(tiny_bundle: Path) -> None:
 def watched(sampler: fewstep.runtime.Sampler, name: str, called: list[str]) -> fewstep.runtime.Sampler:
     """The sampler that notes each call of a network's graph."""
     own = sampler.network(name).graph
-    return sampler.changed(name, graph=lambda feeds: called.append(name) or own(feeds))
+    return sampler.with_network_parts(name, graph=lambda feeds: called.append(name) or own(feeds))
 
 
 class Counting(OnnxRuntime):
@@ -136,7 +136,7 @@ def test_threads_open_one_network_at_a_time_and_leave_as_many_as_may_be_resident
 ) -> None:
     Slow.at_a_time.clear()
     bundle, open_ones = open_bundle(tiny_bundle), Networks(resident)
-    graphs = [OnDemand(bundle, "float32", Slow(), name, open_ones) for name in "abc"]
+    graphs = [LazyGraph(bundle, "float32", Slow(), name, open_ones) for name in "abc"]
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda place: graphs[place % 3]({}), range(48)))
     assert len(Slow.at_a_time) >= 3 and set(Slow.at_a_time) == {1}
@@ -148,7 +148,7 @@ def test_threads_open_one_network_at_a_time_and_leave_as_many_as_may_be_resident
 
 def test_a_network_that_is_closed_leaves_the_others_open(tiny_bundle: Path) -> None:
     bundle, open_ones = open_bundle(tiny_bundle), Networks(1)
-    used, other = (OnDemand(bundle, "float32", Slow(), name, open_ones) for name in "ab")
+    used, other = (LazyGraph(bundle, "float32", Slow(), name, open_ones) for name in "ab")
     used({})
     other.close()
     assert list(open_ones) == ["a"]

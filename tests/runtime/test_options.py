@@ -6,11 +6,11 @@ from typing import Literal
 
 import pytest
 
-from fewstep.calibration.fitting.options import FitOptions
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.cli.generate import options_of
 from fewstep.cli.verbs import VERBS
 from fewstep.export.export import ExportOptions
+from fewstep.fitting.options import FitOptions
 from fewstep.plans.errors import UserError
 from fewstep.report.integrity import VerifyOptions, verify
 from fewstep.report.options import ReportOptions
@@ -43,21 +43,21 @@ def test_one_value_or_a_list_stands_for_a_tuple() -> None:
 
 
 def test_a_word_is_one_of_those_that_there_are() -> None:
-    assert Some("own", kind="quick").command("try") == "fewstep try BUNDLE --kind quick"  # type: ignore[arg-type]
+    assert Some("own", kind="quick").command_line("try") == "fewstep try BUNDLE --kind quick"  # type: ignore[arg-type]
     with pytest.raises(UserError, match="^kind cannot be 'none'; choose from full, quick$"):
         Some("own", kind="none")  # type: ignore[arg-type]
 
 
 def test_a_command_has_what_differs_and_nobodys_folders() -> None:
     asked = Some(Path("own"), plan="mine/plan.json", batches=(2, 4), rounds=3, workers=7)
-    assert asked.command("try") == "fewstep try BUNDLE --plan plan.json --batches 2,4 --rounds 3"
-    assert Some(Path("own"), "a/b.py:c:4@d/e.py:f").command("try") == "fewstep try BUNDLE --plan b.py:c:4@e.py:f"
-    assert Some(Path("own")).command("try", always=("plan",)) == "fewstep try BUNDLE --plan ddim:2"
+    assert asked.command_line("try") == "fewstep try BUNDLE --plan plan.json --batches 2,4 --rounds 3"
+    assert Some(Path("own"), "a/b.py:c:4@d/e.py:f").command_line("try") == "fewstep try BUNDLE --plan b.py:c:4@e.py:f"
+    assert Some(Path("own")).command_line("try", always=("plan",)) == "fewstep try BUNDLE --plan ddim:2"
 
 
 @pytest.mark.parametrize(("guidance", "words"), [(2.0, "2"), (0.5, "0.5"), (7.1234567, "7.1234567")])
 def test_a_number_in_a_command_is_the_same_number(guidance: float, words: str) -> None:
-    assert FitOptions("own", guidance=guidance).command("fit").endswith(f" --guidance {words}")  # type: ignore[arg-type]
+    assert FitOptions("own", guidance=guidance).command_line("fit").endswith(f" --guidance {words}")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("verb", VERBS)

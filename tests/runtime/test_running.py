@@ -16,14 +16,14 @@ from fewstep.plans.plan import Tensor, Term
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.shaping import Clip, Rescale
 from fewstep.plans.spec import ScheduleSpec
-from fewstep.plans.transforms import as_given, own_noise, tail
+from fewstep.plans.transforms import tail, tail_inputs, use_given_noise
 from fewstep.runtime import Cancelled, Hold, Sampler, UserError
-from fewstep.runtime import sampler as running
 from fewstep.runtime.bundle.reading import open_bundle
-from fewstep.runtime.finite import NotFinite
-from fewstep.runtime.planning import plan_for
+from fewstep.runtime.sampling import sampler as running
+from fewstep.runtime.sampling.finite_checks import NotFinite
+from fewstep.runtime.sampling.planning import plan_for
 from tests.bundles import changed
-from tests.runtime.test_sampler import GROUP_SCALE, LABEL_SHIFT, X_SHAPE, by_hand
+from tests.runtime.sampling.test_sampler import GROUP_SCALE, LABEL_SHIFT, X_SHAPE, by_hand
 
 GIVEN = {"seeds": [3, 7], "condition": {"class": [0, 2]}}
 RNG = np.random.default_rng(0)
@@ -103,7 +103,7 @@ def test_a_run_is_resumed_from_its_rows(sampler: Sampler) -> None:
     states = list(sampler.steps(plan, **GIVEN))
     whole = sampler.sample(plan, **GIVEN)
     for k in (1, 5):
-        rows = as_given(states[k - 1].after)
+        rows = tail_inputs(states[k - 1].after)
         np.testing.assert_array_equal(sampler.sample(tail(plan, k), **GIVEN, given=rows), whole)
 
 
@@ -119,9 +119,9 @@ def test_samples_may_start_at_steps_of_their_own(sampler: Sampler) -> None:
 
 def test_the_noise_of_a_seed_may_be_brought(sampler: Sampler) -> None:
     plan, noise = sampler.compile("ddim:4"), sampler.draws(GIVEN["seeds"])(0)
-    made = sampler.sample(own_noise(plan), **GIVEN, given={"noise": noise})
+    made = sampler.sample(use_given_noise(plan), **GIVEN, given={"noise": noise})
     np.testing.assert_array_equal(made, sampler.sample(plan, **GIVEN))
-    assert (sampler.sample(own_noise(plan), **GIVEN, given={"noise": -noise}) != made).any()
+    assert (sampler.sample(use_given_noise(plan), **GIVEN, given={"noise": -noise}) != made).any()
 
 
 def test_a_hold_may_have_a_value_for_each_step(sampler: Sampler) -> None:
@@ -153,7 +153,7 @@ def test_samples_of_one_batch_share_their_network_calls(sampler: Sampler) -> Non
         rows.append(len(feeds["x"]))
         return sampler.network().graph(feeds)
 
-    counting = sampler.changed(graph=counted)
+    counting = sampler.with_network_parts(graph=counted)
     counting.sample_each(["ddim:2", "ddim:4", "ddim:4"], [0, 1, 2], {"class": [0, 0, 0]}, 2.0)
     assert rows == [6, 6, 4, 4]
 
@@ -270,7 +270,7 @@ def test_an_output_that_overflows_is_named_among_mixed_plans_as_alone(tiny_bundl
     def endless(feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         return {"v": np.full_like(feeds["x"], np.inf)}
 
-    sampler = fewstep.runtime.load(tiny_bundle).changed(graph=endless)
+    sampler = fewstep.runtime.load(tiny_bundle).with_network_parts(graph=endless)
     for plan in ("ddim:4", ["ddim:4", "ddim:6"]):
         with pytest.raises(NotFinite, match="the denoiser's output is not finite at step 1 of 4"):
             sample_of(sampler, plan)(plan, **GIVEN, shaping=Clip(-1, 1))

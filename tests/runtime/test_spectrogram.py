@@ -9,7 +9,17 @@ import pytest
 from fewstep.plans.errors import UserError
 from fewstep.plans.spec import ScheduleSpec
 from fewstep.runtime.bundle.manifest import Description, Spectrogram
-from fewstep.runtime.spectrogram import decode, encode, frames, istft, joined, loudness, pieces, samples, stft
+from fewstep.runtime.spectrogram import (
+    decode,
+    encode,
+    frame_count,
+    istft,
+    join_pieces,
+    peak_amplitude,
+    sample_count,
+    split_pieces,
+    stft,
+)
 
 LENGTHS = (1000, 4096, 4099)
 SIZES = [Spectrogram(), Spectrogram(n_fft=64, hop=16), Spectrogram(n_fft=101, hop=50)]
@@ -31,7 +41,7 @@ def test_it_is_torchs_transform_and_inverse(transform: Spectrogram, length: int)
     found = stft(transform, given)
     assert found == pytest.approx(expected.numpy(), abs=1e-12)
     changed = found * np.random.default_rng(0).uniform(0.5, 1.5, found.shape)  # no longer the transform of a wave
-    for wanted in (length, samples(transform, found.shape[-1])):
+    for wanted in (length, sample_count(transform, found.shape[-1])):
         back = torch.istft(torch.from_numpy(changed), transform.n_fft, transform.hop, window=window, length=wanted)
         assert istft(transform, changed, wanted) == pytest.approx(back.numpy(), abs=1e-9)
 
@@ -43,7 +53,7 @@ def test_decode_is_the_inverse_of_encode(transform: Spectrogram, length: int, mu
     given = wave(length, 3)
     encoded = encode(transform, given, multiple)
     assert encoded.dtype == np.float32
-    assert encoded.shape == (3, 2, transform.bins, frames(transform, length, multiple))
+    assert encoded.shape == (3, 2, transform.bins, frame_count(transform, length, multiple))
     assert encoded.shape[-1] % multiple == 0
     assert decode(transform, encoded, length) == pytest.approx(given, abs=2e-6)
 
@@ -58,7 +68,7 @@ def test_amplitudes_are_compressed_and_angles_kept() -> None:
 
 def test_silence_stays_silence() -> None:
     transform, silence = Spectrogram(), np.zeros(2000)
-    assert loudness(silence) == 1.0 and loudness(-0.25 * np.ones(3)) == 0.25
+    assert peak_amplitude(silence) == 1.0 and peak_amplitude(-0.25 * np.ones(3)) == 0.25
     encoded = encode(transform, silence)
     assert not encoded.any() and not decode(transform, encoded, 2000).any()
 
@@ -67,10 +77,10 @@ def test_silence_stays_silence() -> None:
 @pytest.mark.parametrize("overlap", [0, 1, 200, 500])
 def test_pieces_come_together_again(length: int, overlap: int) -> None:
     given = wave(length).astype(np.float32)
-    parts = pieces(given, 1000, overlap)
+    parts = split_pieces(given, 1000, overlap)
     assert parts.shape[1] == 1000
     assert len(parts) == (1 if length <= 1000 else 1 + -(-(length - 1000) // (1000 - overlap)))
-    assert joined(parts, length, overlap) == pytest.approx(given, abs=1e-6)
+    assert join_pieces(parts, length, overlap) == pytest.approx(given, abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -98,8 +108,8 @@ def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(UserError, match="shape"):
         decode(Spectrogram(), np.zeros((1, 256, 4)), 100)
     with pytest.raises(UserError, match="overlap by 600"):
-        pieces(np.zeros(5000), 1000, 600)
+        split_pieces(np.zeros(5000), 1000, 600)
     with pytest.raises(UserError, match="pieces of 0 samples"):
-        pieces(np.zeros(5000), 0, 0)
+        split_pieces(np.zeros(5000), 0, 0)
     with pytest.raises(UserError, match="give one channel"):
-        pieces(np.zeros((2, 5000)), 1000, 0)
+        split_pieces(np.zeros((2, 5000)), 1000, 0)

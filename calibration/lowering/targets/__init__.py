@@ -9,7 +9,7 @@ from importlib import import_module
 
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.plans.errors import UserError
-from fewstep.plans.names.plugins import described, find_plugin, load_plugin, plugins
+from fewstep.plans.names.plugins import describe_plugin, find_plugin, load_plugin, plugins
 from fewstep.runtime.bundle import platforms
 
 USUAL = (platforms.CPU_X86.name, platforms.TENSORRT.name)  # what is lowered for unless others are asked for
@@ -20,7 +20,7 @@ def target_names() -> tuple[str, ...]:
     return tuple(dict.fromkeys((*_core_names(), *plugins("target"))))
 
 
-def named_target(name: str) -> Target:
+def load_target(name: str) -> Target:
     """The target of a name. UserError for an unknown name, one of several meanings, and a plugin that is no
     `Target`."""
     is_core = name in _core_names()
@@ -33,7 +33,7 @@ def named_target(name: str) -> Target:
         raise UserError(f"unknown target {name!r}", f"choose from {', '.join(target_names())}")
     value = load_plugin(plugin)
     if not isinstance(value, Target) or value.name != name:
-        raise UserError(f"{described(plugin)} is no Target of that name", f"name a Target as {plugin.value!r}")
+        raise UserError(f"{describe_plugin(plugin)} is no Target of that name", f"name a Target as {plugin.value!r}")
     return value
 
 

@@ -8,22 +8,22 @@ QuantizeLinear-DequantizeLinear pair would leave the convolution in float. Quant
 in front of a convolution; in front of a product of matrices a layer norm does, or they are a product of their own.
 LEAST_GAIN leaves those that win enough: more of them lose quality on some denoisers. Behind convolutions they cost
 nothing. The rest between two convolutions goes over a picture as seldom as it can
-(`calibration/lowering/channel_forms.py`).
+(`calibration/lowering/channel_scale_fusion.py`).
 """
 
 from functools import partial
 
 import numpy as np
 
-from fewstep.calibration.lowering.channel_forms import channel_forms
-from fewstep.calibration.lowering.coverage import complete, integer_kernels
-from fewstep.calibration.lowering.encoding import asymmetric_uint8, integer_of, scale_of, zero_point_of
-from fewstep.calibration.lowering.norm_forms import norm_forms
+from fewstep.calibration.lowering.channel_scale_fusion import fuse_channel_scales
+from fewstep.calibration.lowering.coverage import check_coverage, integer_kernels
+from fewstep.calibration.lowering.encoding import asymmetric_uint8, integer_name, scale_name, zero_point_name
+from fewstep.calibration.lowering.norm_fusion import fuse_norms
 from fewstep.calibration.lowering.scheme import Form, Replacement, Scheme, Target
 from fewstep.calibration.lowering.weights import QuantizedWeight
 from fewstep.graph.graph import Array, Graph, Node
-from fewstep.graph.passes.attention_in_parts import attention_in_parts
 from fewstep.graph.passes.mish import expand_mish
+from fewstep.graph.passes.split_attention import split_attention
 from fewstep.graph.selection import WeightedOp
 from fewstep.graph.session import open_session
 from fewstep.plans.errors import UserError
@@ -33,58 +33,63 @@ from fewstep.runtime.bundle.manifest import Coverage
 LEAST_GAIN = 6.0  # dB
 
 
-def quantize(tensor: str) -> tuple[Node, ...]:
-    return (Node("QuantizeLinear", (tensor, *_code(tensor)), (integer_of(tensor),)),)
+def emit_quantize(tensor: str) -> tuple[Node, ...]:
+    return (Node("QuantizeLinear", (tensor, *_scale_and_zero_point(tensor)), (integer_name(tensor),)),)
 
 
-def operation(op: WeightedOp, weight: QuantizedWeight) -> Replacement:
-    return _convolution(op, weight) if op.node.op == "Conv" else _product(op, weight)
+def emit_operation(op: WeightedOp, weight: QuantizedWeight) -> Replacement:
+    return _emit_convolution(op, weight) if op.node.op == "Conv" else _emit_product(op, weight)
 
 
-def _convolution(op: WeightedOp, weight: QuantizedWeight) -> Replacement:
+def _emit_convolution(op: WeightedOp, weight: QuantizedWeight) -> Replacement:
     """QLinearConv, which rounds what it computes to 8 bits, and the way back to float."""
     if op.bias:
         raise UserError(f"convolution {op.name!r} has a bias inside", "export again: prepared graphs keep it outside")
     constants = _weight_constants(op, weight)
     integer, scales, zeros = constants
-    inputs = (integer_of(op.x), *_code(op.x), integer, scales, zeros, *_code(op.name))
+    inputs = (integer_name(op.x), *_scale_and_zero_point(op.x), integer, scales, zeros, *_scale_and_zero_point(op.name))
     return Replacement(
         (
-            Node("QLinearConv", inputs, (integer_of(op.name),), op.node.attributes, op.node.name),
-            Node("DequantizeLinear", (integer_of(op.name), *_code(op.name)), (op.name,), name=f"dequantize({op.name})"),
+            Node("QLinearConv", inputs, (integer_name(op.name),), op.node.attributes, op.node.name),
+            Node(
+                "DequantizeLinear",
+                (integer_name(op.name), *_scale_and_zero_point(op.name)),
+                (op.name,),
+                name=f"dequantize({op.name})",
+            ),
         ),
         constants,
     )
 
 
-def _product(op: WeightedOp, weight: QuantizedWeight) -> Replacement:
+def _emit_product(op: WeightedOp, weight: QuantizedWeight) -> Replacement:
     """MatMulIntegerToFloat: as fast as QLinearMatMul (measured), without rounding what it computes to 8 bits."""
     columns = weight if op.axis == 1 else QuantizedWeight(np.ascontiguousarray(weight.values.T), weight.scales, 1)
     constants = _weight_constants(op, columns)
     integer, scales, zeros = constants
-    inputs = (integer_of(op.x), integer, scale_of(op.x), scales, zero_point_of(op.x), zeros, *op.bias)
+    inputs = (integer_name(op.x), integer, scale_name(op.x), scales, zero_point_name(op.x), zeros, *op.bias)
     node = Node("MatMulIntegerToFloat", inputs, (op.name,), {}, op.node.name, "com.microsoft")
     return Replacement((node,), constants)
 
 
-def _code(tensor: str) -> tuple[str, str]:
-    return scale_of(tensor), zero_point_of(tensor)
+def _scale_and_zero_point(tensor: str) -> tuple[str, str]:
+    return scale_name(tensor), zero_point_name(tensor)
 
 
 def _weight_constants(op: WeightedOp, weight: QuantizedWeight) -> dict[str, Array]:
     """Integers, scales and zero points, in this order."""
     return {
-        integer_of(op.code): weight.values,
-        scale_of(op.code): weight.scales,
-        zero_point_of(op.code): np.zeros_like(weight.scales, np.int8),
+        integer_name(op.code): weight.values,
+        scale_name(op.code): weight.scales,
+        zero_point_name(op.code): np.zeros_like(weight.scales, np.int8),
     }
 
 
-def integer_kernels_run(prepared: Graph, lowered: Graph, ops: tuple[WeightedOp, ...]) -> Coverage:
+def count_integer_kernels(prepared: Graph, lowered: Graph, ops: tuple[WeightedOp, ...]) -> Coverage:
     """Open the graph as the runtime will, and count the integer kernels that onnxruntime chose."""
     weights = integer_kernels(lowered)
-    ran = {op.name for op in ops if integer_of(op.code) in weights}
-    return complete(prepared, [op.name for op in ops], ran, "onnxruntime")
+    ran = {op.name for op in ops if integer_name(op.code) in weights}
+    return check_coverage(prepared, [op.name for op in ops], ran, "onnxruntime")
 
 
 CPU_X86 = Target(
@@ -92,12 +97,12 @@ CPU_X86 = Target(
     scheme=Scheme(
         encode=asymmetric_uint8,
         scale_dtype=np.dtype(np.float32),
-        form=Form(quantize, operation, encodes_output=lambda op: op.node.op == "Conv"),
+        form=Form(emit_quantize, emit_operation, encodes_output=lambda op: op.node.op == "Conv"),
         least_gain=LEAST_GAIN,
     ),
-    rewrites=(attention_in_parts,),  # which needs the shapes behind weights, where sizes are free
+    rewrites=(split_attention,),  # which needs the shapes behind weights, where sizes are free
     passes=(expand_mish,),
-    finish=(channel_forms, norm_forms),
-    check=integer_kernels_run,
+    finish=(fuse_channel_scales, fuse_norms),
+    check=count_integer_kernels,
     runs=partial(open_session, optimize=True, arena=True),
 )

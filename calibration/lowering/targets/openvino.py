@@ -6,7 +6,7 @@ dB further from float: they round results once more. uint8 and int8 activations 
 dB worse, as SiLU leaves little below zero. Norms and SiLU stay in float32.
 
 The plugin takes constant scales only. Scales of groups are therefore factors in the graph
-(`calibration/lowering/factors.py`); the operation stays int8. Without those that win less than 1 dB of a tensor's
+(`calibration/lowering/group_factors.py`); the operation stays int8. Without those that win less than 1 dB of a tensor's
 error, a step takes 1 to 3 % less. Denoisers of the zoo then lose up to 1.6 dB. The product for scales of channels in
 front of them is fused, for no measurable time.
 
@@ -19,35 +19,35 @@ from functools import partial
 
 import numpy as np
 
-from fewstep.calibration.lowering.channels import LEAST_GAIN_FUSED
+from fewstep.calibration.lowering.channel_equalization import LEAST_GAIN_FUSED
 from fewstep.calibration.lowering.constant_products import fold_constant_products
-from fewstep.calibration.lowering.coverage import complete
-from fewstep.calibration.lowering.encoding import asymmetric_uint8, product_of
-from fewstep.calibration.lowering.executed import as_compiled, integer_operations
-from fewstep.calibration.lowering.factors import factored
-from fewstep.calibration.lowering.float_parts import parts_agree
-from fewstep.calibration.lowering.pairs import pairs
+from fewstep.calibration.lowering.coverage import check_coverage
+from fewstep.calibration.lowering.encoding import asymmetric_uint8, product_name
+from fewstep.calibration.lowering.group_factors import add_group_factors
+from fewstep.calibration.lowering.openvino_float_check import check_parts_agree
+from fewstep.calibration.lowering.openvino_kernels import integer_operations, open_compiled
+from fewstep.calibration.lowering.qdq_pairs import qdq_form
 from fewstep.calibration.lowering.scheme import Scheme, Target
 from fewstep.graph.graph import Graph
-from fewstep.graph.passes.group_norm import spread_group_norm
+from fewstep.graph.passes.group_norm import expand_group_norm
 from fewstep.graph.selection import WeightedOp
-from fewstep.runtime.backends.openvino import OpenVino, module
+from fewstep.runtime.backends.openvino import OpenVino, import_openvino
 from fewstep.runtime.bundle import platforms
 from fewstep.runtime.bundle.manifest import Coverage
 from fewstep.runtime.bundle.reading import Bundle
-from fewstep.runtime.loading import load
+from fewstep.runtime.sampling.loading import load
 
 FLOAT32 = np.dtype(np.float32)
 
 
-def integer_kernels_run(prepared: Graph, lowered: Graph, ops: tuple[WeightedOp, ...]) -> Coverage:
+def count_integer_kernels(prepared: Graph, lowered: Graph, ops: tuple[WeightedOp, ...]) -> Coverage:
     """Compile the graph as the runtime will, and count the integer kernels that OpenVINO chose."""
     integer = integer_operations(lowered)
-    ran = {op.name for op in ops if not integer.isdisjoint((op.name, product_of(op.name)))}
-    return complete(prepared, [op.name for op in ops], ran, "OpenVINO")
+    ran = {op.name for op in ops if not integer.isdisjoint((op.name, product_name(op.name)))}
+    return check_coverage(prepared, [op.name for op in ops], ran, "OpenVINO")
 
 
-def float_graphs_run(bundle: Bundle) -> None:
+def check_float_graphs(bundle: Bundle) -> None:
     """UserError if OpenVINO cannot run the float32 body, or what runs ahead of it, or computes them wrong.
 
     A large network runs part after part: OpenVINO packs weights, and would hold all of them twice.
@@ -58,7 +58,7 @@ def float_graphs_run(bundle: Bundle) -> None:
         return
     for graph in (bundle.manifest.conditioner, bundle.manifest.prologue, body):
         if graph is not None:
-            parts_agree(bundle, graph)
+            check_parts_agree(bundle, graph)
 
 
 OPENVINO = Target(
@@ -66,15 +66,15 @@ OPENVINO = Target(
     scheme=Scheme(
         encode=asymmetric_uint8,
         scale_dtype=FLOAT32,
-        form=pairs(FLOAT32),
-        arithmetic=(factored,),
+        form=qdq_form(FLOAT32),
+        arithmetic=(add_group_factors,),
         least_gain=LEAST_GAIN_FUSED,
     ),
-    rewrites=(spread_group_norm,),
+    rewrites=(expand_group_norm,),
     passes=(),
     finish=(fold_constant_products,),
-    check=integer_kernels_run,
-    runs=partial(as_compiled, tensors=()),
-    needs=module,
-    tries=float_graphs_run,
+    check=count_integer_kernels,
+    runs=partial(open_compiled, tensors=()),
+    needs=import_openvino,
+    tries=check_float_graphs,
 )

@@ -8,7 +8,7 @@ large mean as a whole. docs/quantization.md has the figures.
 from dataclasses import replace
 from functools import partial
 
-from fewstep.calibration.lowering.executed import as_compiled
+from fewstep.calibration.lowering.openvino_kernels import open_compiled
 from fewstep.calibration.lowering.targets.openvino import OPENVINO
 from fewstep.runtime.backends.openvino import OpenVino
 from fewstep.runtime.bundle import platforms
@@ -17,5 +17,5 @@ OPENVINO_BF16 = replace(
     OPENVINO,
     platform=platforms.OPENVINO_BF16,
     rewrites=(),
-    runs=partial(as_compiled, tensors=(), backend=OpenVino(float_type="bf16")),
+    runs=partial(open_compiled, tensors=(), backend=OpenVino(float_type="bf16")),
 )

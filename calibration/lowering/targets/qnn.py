@@ -1,7 +1,8 @@
 """Qualcomm's Hexagon (HTP) through QNN: activations of 16 bits, int8 weights per channel, and no float anywhere.
 
-HTP computes in integers alone, so every tensor has a pair with constant scales (`calibration/lowering/everywhere.py`).
-16 bits hold the range of all steps, hence there are no groups. Weights are rounded as for every other target.
+HTP computes in integers alone, so every tensor has a pair with constant scales
+(`calibration/lowering/qdq_all_tensors.py`). 16 bits hold the range of all steps, hence there are no groups. Weights are
+rounded as for every other target.
 
 onnxruntime-qnn compiles on x86 too, and executes HTP's arithmetic there. ONNX's arithmetic foretells it to 73 dB and
 more on a step of the shipped model; docs/measured/npu.md has the figures, and the forms that do not hold.
@@ -9,14 +10,14 @@ more on a step of the shipped model; docs/measured/npu.md has the figures, and t
 
 import numpy as np
 
-from fewstep.calibration.lowering.coverage import MULTIPLY, count
+from fewstep.calibration.lowering.coverage import MULTIPLY, count_coverage
 from fewstep.calibration.lowering.encoding import asymmetric_uint16
-from fewstep.calibration.lowering.everywhere import everywhere, pairs_everywhere
+from fewstep.calibration.lowering.qdq_all_tensors import add_pairs_to_all_tensors, qdq_all_tensors_form
 from fewstep.calibration.lowering.scheme import Scheme, Target
 from fewstep.graph.graph import Graph
 from fewstep.graph.index import index
 from fewstep.graph.selection import WeightedOp
-from fewstep.measure.simulation import simulated
+from fewstep.measure.simulation import open_simulated
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle import platforms
 from fewstep.runtime.bundle.manifest import Coverage
@@ -24,7 +25,7 @@ from fewstep.runtime.bundle.manifest import Coverage
 QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 
 
-def no_float(prepared: Graph, lowered: Graph, ops: tuple[WeightedOp, ...]) -> Coverage:
+def check_no_float(prepared: Graph, lowered: Graph, ops: tuple[WeightedOp, ...]) -> Coverage:
     """Check that what multiplies reads codes alone; all of it then runs in integers."""
     idx = index(lowered)
     for node in lowered.nodes:
@@ -32,14 +33,16 @@ def no_float(prepared: Graph, lowered: Graph, ops: tuple[WeightedOp, ...]) -> Co
             source = idx.producers.get(name)
             if source is None or source.op not in QUANTIZERS:
                 raise UserError(f"{node.output!r} reads {name!r} in float", "report this with the graph")
-    return count(prepared, [node.output for node in prepared.nodes if node.op in MULTIPLY])
+    return count_coverage(prepared, [node.output for node in prepared.nodes if node.op in MULTIPLY])
 
 
 QNN = Target(
     platform=platforms.QNN,
-    scheme=Scheme(encode=asymmetric_uint16, scale_dtype=np.dtype(np.float32), form=everywhere(), no_floats=True),
+    scheme=Scheme(
+        encode=asymmetric_uint16, scale_dtype=np.dtype(np.float32), form=qdq_all_tensors_form(), no_floats=True
+    ),
     passes=(),
-    finish=(pairs_everywhere,),
-    check=no_float,
-    runs=simulated,
+    finish=(add_pairs_to_all_tensors,),
+    check=check_no_float,
+    runs=open_simulated,
 )

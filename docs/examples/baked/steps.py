@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fewstep.graph.bake.bake import BakeOptions, assembled
-from fewstep.graph.bake.cut import at_shapes, cut
+from fewstep.graph.bake.bake import BakeOptions, assemble_run
+from fewstep.graph.bake.split_run import fix_shapes, split_run
 from fewstep.graph.io import save
 from fewstep.graph.session import open_session
 from fewstep.runtime import UserError
@@ -23,15 +23,15 @@ from fewstep.runtime import UserError
 
 def write(bundle: Path, folder: Path, body: str | None, plan: str, guidance: float | None, batch: int) -> None:
     """The parts of a run. A body of several graphs has several kinds of steps, and is for another program."""
-    run, _ = assembled(BakeOptions(bundle, plan, folder / "run.onnx", body=body, guidance=guidance, latents=True))
-    parts = cut(run)
+    run, _ = assemble_run(BakeOptions(bundle, plan, folder / "run.onnx", body=body, guidance=guidance, latents=True))
+    parts = split_run(run)
     (steps,) = parts.steps
     feeds = {each.name: np.zeros((batch, *map(int, each.shape[1:])), each.dtype) for each in run.inputs}
     values = {**feeds, **open_session(parts.ahead)(feeds)}
     for before, state in zip(parts.start, steps.state, strict=True):
         values[state] = values[before]
     folder.mkdir(parents=True, exist_ok=True)
-    for name, graph in (("ahead", parts.ahead), ("step", at_shapes(steps, values)), ("behind", parts.behind)):
+    for name, graph in (("ahead", parts.ahead), ("step", fix_shapes(steps, values)), ("behind", parts.behind)):
         save(graph, folder / f"{name}.onnx")
     rows = zip(parts.start, steps.state, steps.nexts, steps.behind, strict=True)
     lines = [str(steps.count), steps.number, *map(" ".join, rows)]

@@ -10,7 +10,7 @@ import numpy as np
 from torch import nn
 
 from fewstep.export.companions import Companion
-from fewstep.export.sources.diffusers.files import CONFIG, GIVE_PIPELINE, Folder, float_bytes, read_json, weights
+from fewstep.export.sources.diffusers.files import CONFIG, GIVE_PIPELINE, Folder, find_weights, float_bytes, read_json
 from fewstep.export.sources.diffusers.loading import load_network
 from fewstep.export.sources.diffusers.text_modules import Decoder, Encoder, LatentScale
 from fewstep.graph.graph import Array
@@ -49,7 +49,7 @@ def read_autoencoder(folder: Folder, x_shape: tuple[int, ...]) -> AutoencoderSou
         )
         return None
     try:
-        factor = _enlarged(config)
+        factor = _pixels_per_latent(config)
         image = (int(config.get("out_channels", COLOURS)), *(size * factor for size in x_shape[1:]))
     except (LookupError, TypeError, ValueError) as error:
         raise UserError(f"{home / CONFIG} is not that of an {kind} ({error})", GIVE_PIPELINE) from error
@@ -64,12 +64,12 @@ def read_autoencoder(folder: Folder, x_shape: tuple[int, ...]) -> AutoencoderSou
         return load
 
     def latents(batch: int) -> Mapping[str, Array]:
-        return {LATENT: _normal(batch, x_shape)}
+        return {LATENT: _random_latents(batch, x_shape)}
 
     def images(batch: int) -> Mapping[str, Array]:
-        return {IMAGE: _uniform(batch, image)}
+        return {IMAGE: _random_images(batch, image)}
 
-    files = weights(home).files
+    files = find_weights(home).files
     total, encoding = float_bytes(files), float_bytes(files, ENCODING)
     return AutoencoderSource(
         Companion("decoder", way(Decoder), (x,), (pixels,), latents, BATCHES, total - encoding),
@@ -78,18 +78,18 @@ def read_autoencoder(folder: Folder, x_shape: tuple[int, ...]) -> AutoencoderSou
     )
 
 
-def _enlarged(config: Mapping[str, Any]) -> int:
+def _pixels_per_latent(config: Mapping[str, Any]) -> int:
     """The pixels of an image that make one of a latent, along each axis: one doubling between two blocks."""
     blocks = config["block_out_channels" if config["_class_name"] == "AutoencoderKL" else "decoder_block_out_channels"]
     return int(2 ** (len(blocks) - 1))
 
 
-def _normal(batch: int, shape: tuple[int, ...]) -> Array:
+def _random_latents(batch: int, shape: tuple[int, ...]) -> Array:
     """Latents as samplers make them."""
     return np.random.default_rng(batch).standard_normal((batch, *shape), np.float32)
 
 
-def _uniform(batch: int, shape: tuple[int, ...]) -> Array:
+def _random_images(batch: int, shape: tuple[int, ...]) -> Array:
     """Images in [-1, 1]: gentle slopes, with noise."""
     noise = np.random.default_rng(batch).uniform(-1, 1, (batch, *shape)).astype(np.float32)
     slope = np.linspace(-0.5, 0.5, shape[-1], dtype=np.float32)

@@ -7,14 +7,14 @@ parent, as in a pipeline, or in a JSON file.
 from functools import cached_property
 from pathlib import Path
 
-from fewstep.export.sources.diffusers.files import CONFIG, INDEX, ONNX, Config, Folder, read_json, sha256
+from fewstep.export.sources.diffusers.files import CONFIG, INDEX, ONNX, Config, Folder, hash_files, read_json
 from fewstep.export.sources.diffusers.folder import (
     BATCH_LIMIT,
     SCHEDULER,
-    described_by,
-    interface_of,
-    onnx_network,
-    scheduler_of,
+    make_onnx_source,
+    read_interface,
+    read_schedule,
+    read_scheduler,
 )
 from fewstep.export.sources.diffusers.pipelines import refuse_pipeline, warn_of_pipeline
 from fewstep.export.sources.onnx_file import OnnxSource
@@ -27,7 +27,7 @@ OWN = ("name", "prediction", "schedule")  # fields of a spec that config.json do
 NEEDED = OWN[1:]
 
 
-class Alone(Folder):
+class ParentFolder(Folder):
     """The folder around a component, which may be a pipeline's; if not, nothing in it belongs to the component."""
 
     @cached_property
@@ -41,15 +41,15 @@ class Alone(Folder):
 def load_component(path: Path, spec_file: Path | None) -> TorchSource | OnnxSource:
     """The network of a component's folder. UserError if nothing says what it was trained on."""
     path = path.resolve()
-    folder, config = Alone(path.parent), read_json(path / CONFIG)
-    interface = interface_of(config, folder, path)
+    folder, config = ParentFolder(path.parent), read_json(path / CONFIG)
+    interface = read_interface(config, folder, path)
     fields = {} if spec_file is None else read_fields(spec_file, OWN, NEEDED)
-    scheduler = scheduler_of(folder.path, folder.pipeline) if spec_file is None else None
+    scheduler = read_scheduler(folder.path, folder.pipeline) if spec_file is None else None
     read = [path / CONFIG]
     if scheduler is not None:
         refuse_pipeline(folder)
         warn_of_pipeline(folder)
-        schedule, prediction = described_by(scheduler)
+        schedule, prediction = read_schedule(scheduler)
         fields, read = {"prediction": prediction, "schedule": schedule}, [*read, folder.path / SCHEDULER]
     elif spec_file is None:
         name = config["_class_name"]
@@ -57,10 +57,10 @@ def load_component(path: Path, spec_file: Path | None) -> TorchSource | OnnxSour
         raise UserError(what, 'give both: --spec SPEC.json with "prediction" and "schedule", or copy that folder there')
     spec = Spec(**{"name": path.name, "x_shape": interface.x_shape, "conditions": interface.conditions, **fields})
     if (path / ONNX).is_file():
-        return onnx_network(path, spec, interface, scheduler, read)
+        return make_onnx_source(path, spec, interface, scheduler, read)
     from fewstep.export.sources.diffusers.loading import load_network
-    from fewstep.export.sources.diffusers.network import denoiser
+    from fewstep.export.sources.diffusers.network import wrap_network
 
     network, files = load_network(path)
-    digest = sha256([*read, *files])
-    return TorchSource(denoiser(network, interface), spec, path.name, digest, BATCH_LIMIT, scheduler)
+    digest = hash_files([*read, *files])
+    return TorchSource(wrap_network(network, interface), spec, path.name, digest, BATCH_LIMIT, scheduler)

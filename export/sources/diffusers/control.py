@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from fewstep.export.sources.diffusers.files import Folder
-from fewstep.export.sources.diffusers.interface import WRITE_IT, Interface, number, picture
+from fewstep.export.sources.diffusers.interface import WRITE_IT, Interface, number_condition, picture_condition
 from fewstep.plans.errors import UserError
 
 CONTROLNET, ADAPTER = "controlnet", "adapter"  # components of pipelines
@@ -12,7 +12,7 @@ CONTROL, CONTROL_SCALE = "controlnet_cond", "conditioning_scale"  # arguments th
 PICTURE, SCALES = (0.0, 1.0), (0.0, 1.0)
 
 
-def control_of(folder: Folder, network: str) -> str | None:
+def find_control(folder: Folder, network: str) -> str | None:
     """The component that guides the denoiser by a picture, if the pipeline has one. UserError if it is of another
     kind than those known."""
     component = next((name for name in CLASSES if folder.has(name)), None)
@@ -31,15 +31,15 @@ def control_of(folder: Folder, network: str) -> str | None:
     return component
 
 
-def controlled(interface: Interface, component: str, folder: Folder) -> Interface:
+def add_control(interface: Interface, component: str, folder: Folder) -> Interface:
     """The interface with the picture [channels, H, W] of pixels in [0, 1], and the weight of what it says."""
     config = folder.config(component)
     channels = config.get("conditioning_channels" if component == CONTROLNET else "in_channels", 3)
     blocks = config.get("conditioning_embedding_out_channels") or (16, 32, 96, 256)
-    larger = 2 ** (len(blocks) - 1) if component == CONTROLNET else folder.enlarged
+    larger = 2 ** (len(blocks) - 1) if component == CONTROLNET else folder.pixels_per_latent
     height, width = (length * larger for length in interface.x_shape[1:])
-    seen = picture("control", CONTROL, channels, height, width, typical=PICTURE)
-    weight = number("control_scale", CONTROL_SCALE, 1.0, SCALES)
+    seen = picture_condition("control", CONTROL, channels, height, width, typical=PICTURE)
+    weight = number_condition("control_scale", CONTROL_SCALE, 1.0, SCALES)
     return replace(
         interface,
         conditions=(*interface.conditions, seen[0], weight[0]),

@@ -65,7 +65,7 @@ class Folder:
         file = next((home / name for name in (CONFIG, TOKENIZER_CONFIG) if (home / name).is_file()), None)
         return {} if file is None else read_json(file)
 
-    def tokens(self, component: str, most: int) -> int:
+    def token_length(self, component: str, most: int) -> int:
         """The length to which a tokenizer's texts are padded: what the pipeline asks for, where it takes as many."""
         length = self.config(component).get("model_max_length", most)
         if not isinstance(length, int | float) or isinstance(length, bool) or length < 1:
@@ -73,7 +73,7 @@ class Folder:
         return int(min(length, most))
 
     @property
-    def enlarged(self) -> int:
+    def pixels_per_latent(self) -> int:
         """The pixels of an image that make one of a latent, along each axis."""
         return 2 ** (len(self.config("vae").get("block_out_channels") or (0,) * 4) - 1)
 
@@ -115,13 +115,13 @@ class Weights:
         return tuple(file for file in self.files if file.suffix == ".safetensors")
 
     @property
-    def listed(self) -> frozenset[str] | None:
+    def indexed_names(self) -> frozenset[str] | None:
         """The names that the index of sharded weights has; None for a single file."""
         index = next((file for file in self.files if file.suffix != ".safetensors"), None)
         return None if index is None else frozenset(read_json(index)["weight_map"])
 
 
-def weights(home: Path, stem: str = WEIGHTS) -> Weights:
+def find_weights(home: Path, stem: str = WEIGHTS) -> Weights:
     """The weights in a component's folder: in full precision if they are there, else in float16.
 
     A pickle is refused, since reading one may run any code.
@@ -130,7 +130,7 @@ def weights(home: Path, stem: str = WEIGHTS) -> Weights:
         middle = "" if variant is None else f".{variant}"
         index = home / index_name(stem, variant)
         if index.is_file():
-            return Weights((index, *_shards(index)), variant)
+            return Weights((index, *_shard_files(index)), variant)
         single = home / f"{stem}{middle}.safetensors"
         if single.is_file():
             return Weights((single,), variant)
@@ -171,7 +171,7 @@ def shard_names(index: Path) -> list[str]:
     return sorted(set(names.values()))
 
 
-def _shards(index: Path) -> list[Path]:
+def _shard_files(index: Path) -> list[Path]:
     """The files that an index of sharded weights names; all lie in the folder of the index."""
     files = [index.parent / name for name in shard_names(index)]
     for file in files:
@@ -180,7 +180,7 @@ def _shards(index: Path) -> list[Path]:
     return files
 
 
-def sha256(files: Iterable[Path]) -> str:
+def hash_files(files: Iterable[Path]) -> str:
     """One hash of all files that were read."""
     digest = hashlib.sha256()
     for file in files:

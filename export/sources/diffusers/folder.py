@@ -13,15 +13,15 @@ from typing import Any
 import msgspec
 
 from fewstep.export.sources.diffusers.classes import CLASSES, REFUSED
-from fewstep.export.sources.diffusers.control import control_of, controlled
+from fewstep.export.sources.diffusers.control import add_control, find_control
 from fewstep.export.sources.diffusers.files import (
     CONFIG,
     GIVE_PIPELINE,
     ONNX,
     Config,
     Folder,
+    hash_files,
     read_json,
-    sha256,
 )
 from fewstep.export.sources.diffusers.interface import IMAGE, WRITE_IT, Interface
 from fewstep.export.sources.diffusers.pipelines import refuse_pipeline, warn_of_pipeline
@@ -49,40 +49,40 @@ def load_diffusers_folder(path: Path) -> TorchSource | OnnxSource:
     refuse_pipeline(folder)
     home = path / component
     config = read_json(home / CONFIG)
-    interface = interface_of(config, folder, home)
+    interface = read_interface(config, folder, home)
     if folder.index.get("boundary_ratio") is not None and folder.has(QUIET):
         fix = f"export {path / QUIET}, and give {path / component} as --expert; docs/export/experts.md has the lambda"
         raise UserError(f"{path} has two networks, of which each runs a part of the time", fix)
-    control = control_of(folder, config["_class_name"])
+    control = find_control(folder, config["_class_name"])
     if control is not None:
-        interface = controlled(interface, control, folder)
-    scheduler = scheduler_of(path, folder.pipeline)
+        interface = add_control(interface, control, folder)
+    scheduler = read_scheduler(path, folder.pipeline)
     if scheduler is None:
         raise UserError(f"{path} has no {SCHEDULER}, which says what the network was trained on", GIVE_PIPELINE)
     warn_of_pipeline(folder)
-    schedule, prediction = described_by(scheduler)
+    schedule, prediction = read_schedule(scheduler)
     name = path.resolve().name
     spec = Spec(name, interface.x_shape, interface.conditions, prediction, schedule)
     read = [home / CONFIG, path / SCHEDULER]
     if (home / ONNX).is_file():
         if control is not None:
             raise UserError(f"{home / ONNX} leaves the {control} out", "export the pipeline's own folder")
-        return onnx_network(home, spec, interface, scheduler, read)
+        return make_onnx_source(home, spec, interface, scheduler, read)
     from fewstep.export.sources.diffusers.loading import load_network
-    from fewstep.export.sources.diffusers.network import ControlledUNet, denoiser
+    from fewstep.export.sources.diffusers.network import ControlledUNet, wrap_network
     from fewstep.export.sources.diffusers.pipeline import read_pipeline
 
     network, files = load_network(home)
-    module = denoiser(network, interface)
+    module = wrap_network(network, interface)
     if control is not None:
         beside, more = load_network(path / control)
         module, files = ControlledUNet(network, beside, control, interface), [*files, path / control / CONFIG, *more]
     pipeline = read_pipeline(folder, config["_class_name"], spec.x_shape, spec.conditions)
     files = [*files, *(() if pipeline is None else pipeline.files)]
-    return TorchSource(module, spec, name, sha256([*read, *files]), BATCH_LIMIT, scheduler, pipeline)
+    return TorchSource(module, spec, name, hash_files([*read, *files]), BATCH_LIMIT, scheduler, pipeline)
 
 
-def onnx_network(
+def make_onnx_source(
     home: Path, spec: Spec, interface: Interface, scheduler: Config | None, also: list[Path]
 ) -> OnnxSource:
     """A file of `optimum-cli export onnx`, made of a pipeline: the network's arguments are the inputs of its file."""
@@ -93,10 +93,10 @@ def onnx_network(
             f"{home / ONNX} is told times in other units than its schedule's", "export the pipeline's own folder"
         )
     spec = msgspec.structs.replace(spec, x=interface.x, time="timestep", output=f"out_{interface.x}")
-    return OnnxSource(home / ONNX, spec, spec.name, sha256([home / ONNX, *also]), scheduler)
+    return OnnxSource(home / ONNX, spec, spec.name, hash_files([home / ONNX, *also]), scheduler)
 
 
-def scheduler_of(path: Path, pipeline: str) -> dict[str, Any] | None:
+def read_scheduler(path: Path, pipeline: str) -> dict[str, Any] | None:
     """The scheduler's config in a folder as it goes into the bundle, with the class of the pipeline that uses it."""
     file = path / SCHEDULER
     if not file.is_file():
@@ -107,13 +107,13 @@ def scheduler_of(path: Path, pipeline: str) -> dict[str, Any] | None:
     return {**kept, PIPELINE: pipeline} if pipeline else kept
 
 
-def described_by(scheduler: Mapping[str, Any]) -> Described:
+def read_schedule(scheduler: Mapping[str, Any]) -> Described:
     """The schedule and the prediction of a scheduler's config, as its pipeline changes it."""
     pipeline = scheduler.get(PIPELINE)
     return schedule_from_scheduler_config(scheduler, pipeline=pipeline if pipeline in PIPELINES else None)
 
 
-def interface_of(config: Config, folder: Folder, home: Path) -> Interface:
+def read_interface(config: Config, folder: Folder, home: Path) -> Interface:
     """The interface that the denoiser's config describes."""
     name = str(config.get("_class_name"))
     form = next((form for form in CLASSES if form.__name__ == name), None)

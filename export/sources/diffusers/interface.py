@@ -36,7 +36,7 @@ class Interface:
 Reader = Callable[[Config, Folder], Interface]  # a class of networks, by the name of the function
 
 
-def interface(
+def make_interface(
     config: Config,
     x_shape: tuple[int, ...],
     taken: Sequence[NamedCondition],
@@ -48,22 +48,22 @@ def interface(
     """The interface of a network, which takes a picture too where more channels go in than x has."""
     more = int(config["in_channels"]) - x_shape[0]
     if more > 0:
-        taken = [*taken, picture(IMAGE, IMAGE, more, *x_shape[1:])]
+        taken = [*taken, picture_condition(IMAGE, IMAGE, more, *x_shape[1:])]
     conditions, arguments = zip(*taken, strict=True) if taken else ((), ())
     return Interface(x_shape, tuple(conditions), tuple(arguments), x, time_scale, picture_first)
 
 
-def x_shape(config: Config, dimensions: int = 2) -> tuple[int, ...]:
+def read_x_shape(config: Config, dimensions: int = 2) -> tuple[int, ...]:
     """The shape [channels, *sizes] of x, by a config. Twice as many channels come out where a variance is learned, and
     fewer than go in where the network takes a picture too."""
     channels_in, channels_out = int(config["in_channels"]), int(config.get("out_channels") or config["in_channels"])
     return (
         channels_in if channels_out == 2 * channels_in else channels_out,
-        *sizes(config.get("sample_size"), dimensions),
+        *read_sizes(config.get("sample_size"), dimensions),
     )
 
 
-def sizes(size: object, dimensions: int) -> tuple[int, ...]:
+def read_sizes(size: object, dimensions: int) -> tuple[int, ...]:
     """The size of a sample along each axis, given for all of them or as one number."""
     each = (size,) * dimensions if isinstance(size, int) else tuple(size) if isinstance(size, list | tuple) else ()
     lengths = tuple(length for length in each if isinstance(length, int) and length > 0)
@@ -72,29 +72,33 @@ def sizes(size: object, dimensions: int) -> tuple[int, ...]:
     return lengths
 
 
-def vector(name: str, argument: str, *shape: int) -> NamedCondition:
+def vector_condition(name: str, argument: str, *shape: int) -> NamedCondition:
     """A condition of floats. Its input has the network's own name for it."""
     return Condition(name, argument.removeprefix(ADDED), shape, "float32"), argument
 
 
-def setting(name: str, argument: str, default: Sequence[float], typical: tuple[float, float]) -> NamedCondition:
+def setting_condition(
+    name: str, argument: str, default: Sequence[float], typical: tuple[float, float]
+) -> NamedCondition:
     """A vector of floats that says what is wanted and not of what: every branch of guidance has the sample's own."""
-    taken, _ = vector(name, argument, len(default))
+    taken, _ = vector_condition(name, argument, len(default))
     return replace(taken, default=tuple(map(float, default)), typical=typical, shared=True), argument
 
 
-def number(name: str, argument: str, default: float | None, typical: tuple[float, float]) -> NamedCondition:
+def number_condition(name: str, argument: str, default: float | None, typical: tuple[float, float]) -> NamedCondition:
     """A condition of one number, and its argument."""
     usual = None if default is None else (default,)
     return Condition(name, argument, (), "float32", default=usual, typical=typical, shared=True), argument
 
 
-def picture(name: str, argument: str, *shape: int, typical: tuple[float, float] | None = None) -> NamedCondition:
+def picture_condition(
+    name: str, argument: str, *shape: int, typical: tuple[float, float] | None = None
+) -> NamedCondition:
     """A picture that every branch of guidance sees."""
-    return replace(vector(name, argument, *shape)[0], typical=typical, shared=True), argument
+    return replace(vector_condition(name, argument, *shape)[0], typical=typical, shared=True), argument
 
 
-def mask(name: str, argument: str, tokens: int) -> NamedCondition:
+def mask_condition(name: str, argument: str, tokens: int) -> NamedCondition:
     """The condition that marks the tokens of a text by 1, and padding by 0."""
     return Condition(name, argument, (tokens,), "int64", low=0, high=1), argument
 

@@ -9,38 +9,38 @@ from unittest.mock import patch
 
 from torch import Tensor, nn
 
-from fewstep.export.sources.diffusers.files import CONFIG, GIVE_PIPELINE, Weights, read_json, weights
-from fewstep.export.sources.diffusers.weight_entries import DEQUANTISE, check_entries, stored_entries, unwrapped
+from fewstep.export.sources.diffusers.files import CONFIG, GIVE_PIPELINE, Weights, find_weights, read_json
+from fewstep.export.sources.diffusers.weight_entries import DEQUANTISE, check_entries, stored_entries, unwrap_names
 from fewstep.plans.errors import UserError
-from fewstep.runtime.machine.pages import drop_pages
+from fewstep.runtime.machine.memory_pages import drop_pages
 
 
 def load_network(home: Path) -> tuple[nn.Module, list[Path]]:
     """The network of a component with its weights, and their files. diffusers also reads how its earlier versions named
     them."""
-    class_name, stored = str(read_json(home / CONFIG).get("_class_name")), weights(home)
+    class_name, stored = str(read_json(home / CONFIG).get("_class_name")), find_weights(home)
     try:
         import diffusers
     except ModuleNotFoundError as error:
         raise UserError(f"{home.parent} needs diffusers, which is not installed", "pip install diffusers") from error
     if not hasattr(diffusers, class_name):
         raise UserError(f"diffusers {diffusers.__version__} has no {class_name}", "pip install -U diffusers")
-    with _releasing():
-        network = pretrained(diffusers, class_name, home, stored, low_cpu_mem_usage=False)
+    with _release_copied_weights():
+        network = load_pretrained(diffusers, class_name, home, stored, low_cpu_mem_usage=False)
     gc.collect()  # else the files that were read stay mapped
     return network.requires_grad_(False), list(stored.files)
 
 
-def pretrained(library: Any, class_name: str, home: Path, stored: Weights, **options: Any) -> nn.Module:
+def load_pretrained(library: Any, class_name: str, home: Path, stored: Weights, **options: Any) -> nn.Module:
     """A network by the class of a library, diffusers or transformers, which prints nothing. UserError where the folder
     does not fit the class, lacks a weight, or has one that the class does not read."""
     if method := read_json(home / CONFIG).get("quantization_config"):
         kind = method.get("quant_method") if isinstance(method, dict) else None
         raise UserError(f"{home / CONFIG} says that the weights are quantised ({kind})", DEQUANTISE)
     entries = stored_entries(stored)
-    names = unwrapped(home, entries)
+    names = unwrap_names(home, entries)
     try:
-        with _quiet(library.utils.logging):
+        with _silence_library(library.utils.logging):
             made = getattr(library, class_name)
             if any(name != short for name, short in names.items()):
                 network, info = _load_renamed(library, made, home, stored, names, options)
@@ -81,7 +81,7 @@ def _load_renamed(
 
 
 @contextmanager
-def _releasing() -> Iterator[None]:
+def _release_copied_weights() -> Iterator[None]:
     """Files of half precision are mapped, and copied to float32 layer by layer. What was copied leaves memory at once:
     else both forms are there in the end."""
     load = nn.Module._load_from_state_dict
@@ -98,7 +98,7 @@ def _releasing() -> Iterator[None]:
 
 
 @contextmanager
-def _quiet(logging: Any) -> Iterator[None]:
+def _silence_library(logging: Any) -> Iterator[None]:
     """The library says on stderr what its info says as well."""
     level, had_bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()

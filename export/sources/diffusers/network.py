@@ -76,14 +76,14 @@ class Flux(ConditionedNetwork):
         places[..., 1] += torch.arange(rows)[:, None]
         places[..., 2] += torch.arange(columns)[None, :]
         (output,) = self.network(
-            hidden_states=_packed(x),
+            hidden_states=_pack_latents(x),
             timestep=time,
             img_ids=places.reshape(-1, 3),
             txt_ids=torch.zeros(arguments[TEXT].shape[1], 3),
             **arguments,
             return_dict=False,
         )
-        return _unpacked(output, rows, columns)
+        return _unpack_latents(output, rows, columns)
 
 
 class HunyuanDiT(ConditionedNetwork):
@@ -107,19 +107,19 @@ class HunyuanDiT(ConditionedNetwork):
 OTHERS: dict[str, type[ConditionedNetwork]] = {"FluxTransformer2DModel": Flux, "HunyuanDiT2DModel": HunyuanDiT}
 
 
-def denoiser(network: nn.Module, interface: Interface) -> ConditionedNetwork:
+def wrap_network(network: nn.Module, interface: Interface) -> ConditionedNetwork:
     """The network behind fewstep's interface."""
     return OTHERS.get(type(network).__name__, ConditionedNetwork)(network, interface)
 
 
-def _packed(x: Tensor) -> Tensor:
+def _pack_latents(x: Tensor) -> Tensor:
     """[B, C, 2h, 2w] -> [B, h w, 4 C], rows first."""
     batch, channels, height, width = x.shape
     squares = x.reshape(batch, channels, height // 2, 2, width // 2, 2).permute(0, 2, 4, 1, 3, 5)
     return squares.reshape(batch, (height // 2) * (width // 2), 4 * channels)
 
 
-def _unpacked(tokens: Tensor, rows: int, columns: int) -> Tensor:
+def _unpack_latents(tokens: Tensor, rows: int, columns: int) -> Tensor:
     """[B, h w, 4 C] -> [B, C, 2h, 2w]."""
     batch, _, channels = tokens.shape
     squares = tokens.reshape(batch, rows, columns, channels // 4, 2, 2).permute(0, 3, 1, 4, 2, 5)

@@ -37,7 +37,7 @@ class PipelineNetworks:
         return (*(self.text.files if self.text else ()), *(self.autoencoder.files if self.autoencoder else ()))
 
     @property
-    def written(self) -> tuple[int, ...]:
+    def file_sizes(self) -> tuple[int, ...]:
         """Bytes of the text encoders and of both ways of the autoencoder, and 0 for each tokenizer."""
         text = () if self.text is None else (self.text.companion.weights, *(0 for _ in self.text.tokens))
         ways = () if self.autoencoder is None else (self.autoencoder.decoder.weights, self.autoencoder.encoder.weights)
@@ -56,7 +56,7 @@ class PipelineNetworks:
         """Export and verify them one after the other; the manifest with their entries."""
         count = (self.text is not None) + 2 * (self.autoencoder is not None)
         if self.text is not None:
-            manifest = self._with_text(self.text, writer, manifest)
+            manifest = self._add_text(self.text, writer, manifest)
             progress("pipeline", 1, count)
         if self.autoencoder is not None:
             decoder = add_companion(writer, self.autoencoder.decoder).graph
@@ -66,15 +66,15 @@ class PipelineNetworks:
             manifest = replace(manifest, autoencoder=AutoencoderEntry(decoder, encoder))
         return manifest
 
-    def _with_text(self, text: TextSource, writer: Writer, manifest: Manifest) -> Manifest:
+    def _add_text(self, text: TextSource, writer: Writer, manifest: Manifest) -> Manifest:
         """The text encoder, its tokenizers, and what it makes of the empty prompt."""
         added = add_companion(writer, text.companion)
-        nothing = {} if text.form is not None else added.run(text.ids([""]))  # a task is not guided
-        tokens = tuple(_described(writer, each) for each in text.tokens)
-        conditions = tuple(self._with_null(writer, each, nothing) for each in manifest.conditions)
+        nothing = {} if text.form is not None else added.run(text.tokenize([""]))  # a task is not guided
+        tokens = tuple(_add_tokenizer(writer, each) for each in text.tokens)
+        conditions = tuple(self._add_null_value(writer, each, nothing) for each in manifest.conditions)
         return replace(manifest, text=TextEncoderEntry(added.graph, tokens, text.form), conditions=conditions)
 
-    def _with_null(self, writer: Writer, condition: Condition, nothing: dict[str, Array]) -> Condition:
+    def _add_null_value(self, writer: Writer, condition: Condition, nothing: dict[str, Array]) -> Condition:
         """A text condition whose null value is the encoded empty prompt, or zeros where the pipeline takes those."""
         if condition.name not in nothing or condition.null is not None:
             return condition
@@ -86,7 +86,7 @@ class PipelineNetworks:
         return replace(condition, null_file=writer.add(stream.getvalue(), FOLDER, f"null-{condition.name}", ".npy"))
 
 
-def _described(writer: Writer, tokens: TokenInput) -> Tokens:
+def _add_tokenizer(writer: Writer, tokens: TokenInput) -> Tokens:
     """The manifest's entry of an input of token ids, its tokenizer in a file."""
     file = writer.add(tokens.tokenizer.content, FOLDER, "tokenizer", ".json")
     return Tokens(tokens.input, file, tokens.length, tokens.tokenizer.pad, tokens.mask)

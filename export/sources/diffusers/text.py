@@ -16,13 +16,13 @@ from torch import nn
 from fewstep.export.companions import Companion
 from fewstep.export.lora.merge import merge
 from fewstep.export.sources.diffusers import text_modules as modules
-from fewstep.export.sources.diffusers.files import CONFIG, COPY_AGAIN, Folder, float_bytes, weights
-from fewstep.export.sources.diffusers.loading import pretrained
-from fewstep.export.sources.diffusers.tokenizer import TokenizerFile, read_tokenizer, transformers_for
+from fewstep.export.sources.diffusers.files import CONFIG, COPY_AGAIN, Folder, find_weights, float_bytes
+from fewstep.export.sources.diffusers.loading import load_pretrained
+from fewstep.export.sources.diffusers.tokenizer import TokenizerFile, import_transformers, read_tokenizer
 from fewstep.runtime.bundle.manifest import Condition, PromptForm, TensorEntry
 from fewstep.runtime.lora.file import Lora
 from fewstep.runtime.lora.keys import Component
-from fewstep.runtime.text import Ids, readable, token_ids
+from fewstep.runtime.text import Ids, report_tokenizer_errors, token_ids
 
 LOG = logging.getLogger("fewstep")
 CLIP, PROJECTED, T5, UMT5 = "CLIPTextModel", "CLIPTextModelWithProjection", "T5EncoderModel", "UMT5EncoderModel"
@@ -82,9 +82,9 @@ class TextSource:
         """This source, with low-rank updates merged into the encoders that they are for."""
         return replace(self, companion=replace(self.companion, load=partial(self.load, loras)))
 
-    def ids(self, prompts: Sequence[str]) -> dict[str, Ids]:
+    def tokenize(self, prompts: Sequence[str]) -> dict[str, Ids]:
         """The inputs of the network for prompts."""
-        return ids_of(self.tokens, prompts)
+        return tokenize_prompts(self.tokens, prompts)
 
 
 def read_text(folder: Folder, denoiser: str, conditions: Sequence[Condition]) -> TextSource | None:
@@ -102,9 +102,9 @@ def read_text(folder: Folder, denoiser: str, conditions: Sequence[Condition]) ->
         LOG.warning("%s: text encoders %s of a %s are left out: give encoded texts", folder.path, listed, denoiser)
         return None
     text = takes[TEXT].shape
-    tokens = tuple(_tokens(folder, recipe, text))
+    tokens = tuple(_read_token_inputs(folder, recipe, text))
     homes = [folder.path / name for name in recipe.encoders]
-    files = [file for home in homes for file in (home / CONFIG, *weights(home, WEIGHTS).files)]
+    files = [file for home in homes for file in (home / CONFIG, *find_weights(home, WEIGHTS).files)]
     inputs: list[TensorEntry] = []
     for each in tokens:
         inputs.append(TensorEntry(each.input, "ids", ("batch", each.length), "int64"))
@@ -113,21 +113,21 @@ def read_text(folder: Folder, denoiser: str, conditions: Sequence[Condition]) ->
     outputs = [TensorEntry(n, "condition", ("batch", *takes[n].shape), takes[n].dtype) for n in recipe.makes]
 
     def feeds(batch: int) -> Mapping[str, Ids]:
-        return ids_of(tokens, [TRIED[number % len(TRIED)] for number in range(batch)])
+        return tokenize_prompts(tokens, [TRIED[number % len(TRIED)] for number in range(batch)])
 
-    load = partial(_load, folder, recipe, text)
-    size = sum(float_bytes(weights(home, WEIGHTS).files) for home in homes)
+    load = partial(_load_encoders, folder, recipe, text)
+    size = sum(float_bytes(find_weights(home, WEIGHTS).files) for home in homes)
     companion = Companion("text encoder", load, tuple(inputs), tuple(outputs), feeds, weights=size)
     return TextSource(companion, tokens, tuple(files), tuple(recipe.encoders), load)
 
 
-def ids_of(tokens: Sequence[TokenInput], prompts: Sequence[str]) -> dict[str, Ids]:
+def tokenize_prompts(tokens: Sequence[TokenInput], prompts: Sequence[str]) -> dict[str, Ids]:
     """The ids that the runtime makes of prompts, by tokenizers that are in no bundle yet."""
     from tokenizers import Tokenizer
 
     fed: dict[str, Ids] = {}
     for each in tokens:
-        with readable(f"the tokenizer behind {each.input!r}", COPY_AGAIN):
+        with report_tokenizer_errors(f"the tokenizer behind {each.input!r}", COPY_AGAIN):
             tokenizer = Tokenizer.from_str(each.tokenizer.content.decode())
             ids = token_ids(prompts, tokenizer, each.length, each.tokenizer.pad)
         fed[each.input] = ids.ids
@@ -136,12 +136,12 @@ def ids_of(tokens: Sequence[TokenInput], prompts: Sequence[str]) -> dict[str, Id
     return fed
 
 
-def _named(encode: modules.Encode, *names: str) -> Make:
+def _make_named_encoders(encode: modules.Encode, *names: str) -> Make:
     """Makes one module of loaded encoders, under these names."""
     return lambda loaded, text: modules.TextEncoders(encode, text, **dict(zip(names, loaded, strict=False)))
 
 
-def _penultimate(loaded: Sequence[nn.Module], text: tuple[int, ...]) -> nn.Module:
+def _make_penultimate_encoders(loaded: Sequence[nn.Module], text: tuple[int, ...]) -> nn.Module:
     return modules.TextEncoders(modules.penultimate_hidden, text, encoders=nn.ModuleList(loaded))
 
 
@@ -150,15 +150,20 @@ FIRST: Component = "text_encoder"
 SECOND: Component = "text_encoder_2"
 THIRD: Component = "text_encoder_3"
 LAST, UNPADDED, MASKED, ZEROED = (
-    _named(encode, "encoder")
-    for encode in (modules.last_hidden, modules.unpadded_hidden, modules.masked_hidden, modules.zeroed_hidden)
+    _make_named_encoders(encode, "encoder")
+    for encode in (
+        modules.last_hidden,
+        modules.hidden_without_padding,
+        modules.hidden_and_mask,
+        modules.hidden_with_zero_padding,
+    )
 )
-POOLED_AND_TOKENS = _named(modules.pooled_and_tokens, "clip", "t5")
-THREE = _named(modules.three_encoders, "first", "second", "t5")
+POOLED_AND_TOKENS = _make_named_encoders(modules.tokens_and_pooled, "clip", "t5")
+THREE = _make_named_encoders(modules.hidden_of_three_encoders, "first", "second", "t5")
 RECIPES = (
     TextRecipe(UNET, {FIRST: CLIP}, (TEXT,), (None,), LAST),  # Stable Diffusion 1 and 2, LCM
-    TextRecipe(UNET, {FIRST: CLIP, SECOND: PROJECTED}, (TEXT, POOLED), (None, None), _penultimate),  # XL
-    TextRecipe(UNET, {SECOND: PROJECTED}, (TEXT, POOLED), (None,), _penultimate),  # its refiner
+    TextRecipe(UNET, {FIRST: CLIP, SECOND: PROJECTED}, (TEXT, POOLED), (None, None), _make_penultimate_encoders),  # XL
+    TextRecipe(UNET, {SECOND: PROJECTED}, (TEXT, POOLED), (None,), _make_penultimate_encoders),  # its refiner
     TextRecipe(UNET, {FIRST: T5}, (TEXT,), (None,), UNPADDED, masked=True, lower=True),  # DeepFloyd IF
     TextRecipe(
         SD3,
@@ -180,11 +185,11 @@ def _suits(recipe: TextRecipe, denoiser: str, there: Mapping[str, str], takes: M
     return (recipe.denoiser, recipe.encoders, set(recipe.makes)) == (denoiser, there, texts)
 
 
-def _load(folder: Folder, recipe: TextRecipe, text: tuple[int, ...], loras: Sequence[Lora] = ()) -> nn.Module:
+def _load_encoders(folder: Folder, recipe: TextRecipe, text: tuple[int, ...], loras: Sequence[Lora] = ()) -> nn.Module:
     """The encoders as one module."""
     loaded = []
     for component, kind in recipe.encoders.items():
-        encoder = _encoder(folder, component, kind)
+        encoder = _load_encoder(folder, component, kind)
         for lora in loras:
             if lora.layers(component):
                 merge(encoder, lora, component)
@@ -192,7 +197,7 @@ def _load(folder: Folder, recipe: TextRecipe, text: tuple[int, ...], loras: Sequ
     return recipe.make(loaded, text)
 
 
-def _tokens(folder: Folder, recipe: TextRecipe, text: tuple[int, ...]) -> Iterator[TokenInput]:
+def _read_token_inputs(folder: Folder, recipe: TextRecipe, text: tuple[int, ...]) -> Iterator[TokenInput]:
     """The inputs of the text encoders, in order. Masks follow their ids."""
     for number, (component, length) in enumerate(zip(recipe.encoders, recipe.lengths, strict=True), 1):
         tokenizer = read_tokenizer(folder.path / _tokenizer_of(component), recipe.lower)
@@ -205,8 +210,10 @@ def _tokenizer_of(encoder: str) -> str:
     return encoder.replace("text_encoder", "tokenizer")
 
 
-def _encoder(folder: Folder, component: str, kind: str) -> nn.Module:
+def _load_encoder(folder: Folder, component: str, kind: str) -> nn.Module:
     """A text encoder with its weights, in float32. Its attention is "eager", which is exported as it is written."""
     home = folder.path / component
-    stored = weights(home, WEIGHTS)
-    return pretrained(transformers_for(home), kind, home, stored, dtype=torch.float32, attn_implementation="eager")
+    stored = find_weights(home, WEIGHTS)
+    return load_pretrained(
+        import_transformers(home), kind, home, stored, dtype=torch.float32, attn_implementation="eager"
+    )

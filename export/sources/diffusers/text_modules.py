@@ -39,7 +39,7 @@ def penultimate_hidden(own: Any, *ids: Tensor) -> tuple[Tensor, ...]:
     return torch.cat([hidden for hidden, _ in encoded], dim=-1), encoded[-1][1]
 
 
-def three_encoders(own: Any, *ids: Tensor) -> tuple[Tensor, ...]:
+def hidden_of_three_encoders(own: Any, *ids: Tensor) -> tuple[Tensor, ...]:
     """Stable Diffusion 3: two CLIPs side by side, zeros up to the width of T5, then its tokens, or zeros without it."""
     a, pooled_a = penultimate(own.first, ids[0])
     b, pooled_b = penultimate(own.second, ids[1])
@@ -53,24 +53,24 @@ def three_encoders(own: Any, *ids: Tensor) -> tuple[Tensor, ...]:
     return torch.cat([clip, rest], dim=1), torch.cat([pooled_a, pooled_b], dim=-1)
 
 
-def pooled_and_tokens(own: Any, clip: Tensor, t5: Tensor) -> tuple[Tensor, ...]:
+def tokens_and_pooled(own: Any, clip: Tensor, t5: Tensor) -> tuple[Tensor, ...]:
     """FLUX.1: the tokens of T5, and the pooled text of CLIP."""
     return own.t5(t5).last_hidden_state, own.clip(clip).pooler_output
 
 
-def unpadded_hidden(own: Any, ids: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
+def hidden_without_padding(own: Any, ids: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
     """DeepFloyd IF: the last hidden state of T5, which sees no padding."""
     return (own.encoder(ids, attention_mask=mask).last_hidden_state,)
 
 
-def masked_hidden(own: Any, ids: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
+def hidden_and_mask(own: Any, ids: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
     """PixArt: the same, and the mask that says where padding is."""
-    return (*unpadded_hidden(own, ids, mask), mask.clone())
+    return (*hidden_without_padding(own, ids, mask), mask.clone())
 
 
-def zeroed_hidden(own: Any, ids: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
+def hidden_with_zero_padding(own: Any, ids: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
     """AuraFlow: the last hidden state of T5, and zeros in place of padding."""
-    (hidden,) = unpadded_hidden(own, ids, mask)
+    (hidden,) = hidden_without_padding(own, ids, mask)
     return (hidden * mask[..., None].to(hidden.dtype),)
 
 
@@ -82,7 +82,7 @@ class Decoder(nn.Module):
         self.autoencoder, self.scale = autoencoder, scale
 
     def forward(self, *latent: Tensor) -> tuple[Tensor, ...]:
-        return (self.autoencoder.decode(self.scale.off(latent[0]), return_dict=False)[0],)
+        return (self.autoencoder.decode(self.scale.to_latents(latent[0]), return_dict=False)[0],)
 
 
 class Encoder(nn.Module):
@@ -94,7 +94,7 @@ class Encoder(nn.Module):
 
     def forward(self, *image: Tensor) -> tuple[Tensor, ...]:
         (encoded,) = self.autoencoder.encode(image[0], return_dict=False)
-        return (self.scale.on(encoded if isinstance(encoded, Tensor) else encoded.mode()),)
+        return (self.scale.to_x(encoded if isinstance(encoded, Tensor) else encoded.mode()),)
 
 
 class LatentScale(nn.Module):
@@ -115,10 +115,10 @@ class LatentScale(nn.Module):
         self.register_buffer("factor", factor)
         self.register_buffer("shift", shift)
 
-    def on(self, z: Tensor) -> Tensor:
+    def to_x(self, z: Tensor) -> Tensor:
         return (z - self.shift) * self.factor
 
-    def off(self, x: Tensor) -> Tensor:
+    def to_latents(self, x: Tensor) -> Tensor:
         return x / self.factor + self.shift
 
 

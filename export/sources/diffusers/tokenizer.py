@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from fewstep.export.sources.diffusers.files import COPY_AGAIN, TOKENIZER_CONFIG, Config, read_json
 from fewstep.plans.errors import UserError
-from fewstep.runtime.backends.checks import imported
-from fewstep.runtime.text import readable
+from fewstep.runtime.backends.checks import import_package
+from fewstep.runtime.text import report_tokenizer_errors
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -39,17 +39,19 @@ def read_tokenizer(home: Path, lower: bool = False) -> TokenizerFile:
 
     `lower`: of prompts in lower case, without space at their ends, as some pipelines make them.
     """
-    tokenizers = imported("tokenizers", f"{home} needs the library tokenizers, which", "pip install 'fewstep[text]'")
-    named = named_tokens(home)
-    with readable(f"what is in {home}", COPY_AGAIN):
+    tokenizers = import_package(
+        "tokenizers", f"{home} needs the library tokenizers, which", "pip install 'fewstep[text]'"
+    )
+    named = read_special_tokens(home)
+    with report_tokenizer_errors(f"what is in {home}", COPY_AGAIN):
         if (home / JSON).is_file():
             tokenizer, usual = tokenizers.Tokenizer.from_file(str(home / JSON)), {}
         elif (home / VOCABULARY).is_file() and (home / MERGES).is_file():
             read_json(home / VOCABULARY)  # which transformers would not name
-            theirs = transformers_for(home).CLIPTokenizerFast.from_pretrained(home, local_files_only=True)
+            theirs = import_transformers(home).CLIPTokenizerFast.from_pretrained(home, local_files_only=True)
             tokenizer, usual = theirs.backend_tokenizer, CLIP_TOKENS
         elif (home / PIECES).is_file():
-            tokenizer, usual = _t5({**T5_TOKENS, **named}, home), T5_TOKENS
+            tokenizer, usual = _make_t5_tokenizer({**T5_TOKENS, **named}, home), T5_TOKENS
         else:
             raise UserError(f"{home} has no {JSON}, and no {VOCABULARY} with {MERGES}, and no {PIECES}", SAVE_FAST)
     tokens = {**usual, **named}
@@ -68,13 +70,13 @@ def read_tokenizer(home: Path, lower: bool = False) -> TokenizerFile:
     return TokenizerFile(tokenizer.to_str().encode(), padding)
 
 
-def transformers_for(home: Path, module: str = "") -> Any:
+def import_transformers(home: Path, module: str = "") -> Any:
     """The library that has text encoders and their tokenizers. UserError where it cannot be imported."""
     needs = f"the text encoders of {home.parent} need transformers, which"
-    return imported(f"transformers{module}", needs, "pip install transformers")
+    return import_package(f"transformers{module}", needs, "pip install transformers")
 
 
-def named_tokens(home: Path) -> dict[str, str]:
+def read_special_tokens(home: Path) -> dict[str, str]:
     """The tokens that have a name, such as pad_token, as the two files of a folder have them.
 
     Where tokenizer_config.json lists the tokens itself (added_tokens_decoder), the older file says nothing more.
@@ -90,12 +92,12 @@ def named_tokens(home: Path) -> dict[str, str]:
     return named
 
 
-def _t5(named: dict[str, str], home: Path) -> "Tokenizer":
+def _make_t5_tokenizer(named: dict[str, str], home: Path) -> "Tokenizer":
     """T5's: the likeliest pieces, each word with the space before it, and the end."""
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-    format = transformers_for(home, ".convert_slow_tokenizer").import_protobuf()
-    with readable(str(home / PIECES), SAVE_FAST):
+    format = import_transformers(home, ".convert_slow_tokenizer").import_protobuf()
+    with report_tokenizer_errors(str(home / PIECES), SAVE_FAST):
         model = format.ModelProto.FromString((home / PIECES).read_bytes())
         if model.trainer_spec.model_type != UNIGRAM:
             raise ValueError("a SentencePiece model of another type than unigram")
@@ -111,15 +113,15 @@ def _t5(named: dict[str, str], home: Path) -> "Tokenizer":
         [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(**space)]
     )
     tokenizer.decoder = decoders.Metaspace(**space)
-    _name(tokenizer, named, *(name for name, _ in sentinels))
+    _add_special_tokens(tokenizer, named, *(name for name, _ in sentinels))
     end = named["eos_token"]
     tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"$A {end}", pair=f"$A {end} $B {end}", special_tokens=[(end, _id(tokenizer, end))]
+        single=f"$A {end}", pair=f"$A {end} $B {end}", special_tokens=[(end, _token_id(tokenizer, end))]
     )
     return tokenizer
 
 
-def _name(tokenizer: "Tokenizer", named: dict[str, str], *more: str) -> None:
+def _add_special_tokens(tokenizer: "Tokenizer", named: dict[str, str], *more: str) -> None:
     """Tokens that stand for themselves wherever they are written in a prompt."""
     from tokenizers import AddedToken
 
@@ -127,7 +129,7 @@ def _name(tokenizer: "Tokenizer", named: dict[str, str], *more: str) -> None:
     tokenizer.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in texts])
 
 
-def _id(tokenizer: "Tokenizer", token: str) -> int:
+def _token_id(tokenizer: "Tokenizer", token: str) -> int:
     found = tokenizer.token_to_id(token)
     if found is None:
         raise ValueError(f"{token!r} has no id")

@@ -10,13 +10,13 @@ from fewstep.export.sources.diffusers.interface import (
     WRITE_IT,
     Interface,
     NamedCondition,
-    interface,
-    mask,
-    number,
-    setting,
-    sizes,
-    vector,
-    x_shape,
+    make_interface,
+    mask_condition,
+    number_condition,
+    read_sizes,
+    read_x_shape,
+    setting_condition,
+    vector_condition,
 )
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Condition
@@ -33,30 +33,30 @@ def DiTTransformer2DModel(config: Config, folder: Folder) -> Interface:
     """DiT (Peebles & Xie 2023): labels, with one more for "none"."""
     labels = config["num_embeds_ada_norm"]
     label = Condition("class", "class_labels", null=labels, low=0, high=labels - 1)
-    return interface(config, x_shape(config), [(label, "class_labels")], x=HIDDEN_STATES)
+    return make_interface(config, read_x_shape(config), [(label, "class_labels")], x=HIDDEN_STATES)
 
 
 def PixArtTransformer2DModel(config: Config, folder: Folder) -> Interface:
     """PixArt-alpha (Chen et al. 2024, arXiv 2310.00426) and -sigma: an encoded text with its mask. alpha at 1024 pixels
     takes the size of the picture too."""
-    tokens = folder.tokens("tokenizer", 300 if "Sigma" in folder.pipeline else 120)
-    taken, shape = _masked_text(tokens, _caption_width(config)), x_shape(config)
+    tokens = folder.token_length("tokenizer", 300 if "Sigma" in folder.pipeline else 120)
+    taken, shape = _text_and_mask(tokens, _caption_width(config)), read_x_shape(config)
     more = config.get("use_additional_conditions")
     if config["sample_size"] == 128 if more is None else more:
-        height, width = _pixels(folder, shape)
-        taken.append(setting("resolution", f"{ADDED}resolution", (height, width), PIXELS))
-        taken.append(setting("aspect_ratio", f"{ADDED}aspect_ratio", (height / width,), RATIOS))
-    return interface(config, shape, taken, x=HIDDEN_STATES)
+        height, width = _image_size(folder, shape)
+        taken.append(setting_condition("resolution", f"{ADDED}resolution", (height, width), PIXELS))
+        taken.append(setting_condition("aspect_ratio", f"{ADDED}aspect_ratio", (height / width,), RATIOS))
+    return make_interface(config, shape, taken, x=HIDDEN_STATES)
 
 
 def SD3Transformer2DModel(config: Config, folder: Folder) -> Interface:
     """Stable Diffusion 3 and 3.5 (Esser et al. 2024, arXiv 2403.03206): the tokens of CLIP and T5 in one sequence."""
-    tokens = folder.tokens("tokenizer", 77) + folder.tokens("tokenizer_3", 256)
+    tokens = folder.token_length("tokenizer", 77) + folder.token_length("tokenizer_3", 256)
     taken = [
-        vector("text", "encoder_hidden_states", tokens, config["joint_attention_dim"]),
-        vector("pooled_text", "pooled_projections", config["pooled_projection_dim"]),
+        vector_condition("text", "encoder_hidden_states", tokens, config["joint_attention_dim"]),
+        vector_condition("pooled_text", "pooled_projections", config["pooled_projection_dim"]),
     ]
-    return interface(config, x_shape(config), taken, x=HIDDEN_STATES)
+    return make_interface(config, read_x_shape(config), taken, x=HIDDEN_STATES)
 
 
 def FluxTransformer2DModel(config: Config, folder: Folder) -> Interface:
@@ -68,61 +68,65 @@ def FluxTransformer2DModel(config: Config, folder: Folder) -> Interface:
             f"a FluxTransformer2DModel with {channels_out} channels out of {config['in_channels']}", WRITE_IT
         )
     taken = [
-        vector("text", "encoder_hidden_states", folder.tokens("tokenizer_2", 512), config["joint_attention_dim"]),
-        vector("pooled_text", "pooled_projections", config["pooled_projection_dim"]),
+        vector_condition(
+            "text", "encoder_hidden_states", folder.token_length("tokenizer_2", 512), config["joint_attention_dim"]
+        ),
+        vector_condition("pooled_text", "pooled_projections", config["pooled_projection_dim"]),
     ]
     if config.get("guidance_embeds"):
-        taken.append(number("guidance", "guidance", FLUX_GUIDANCE, GUIDANCES))
+        taken.append(number_condition("guidance", "guidance", FLUX_GUIDANCE, GUIDANCES))
     side = folder.config("vae").get("sample_size")
-    side = side // folder.enlarged if isinstance(side, int) else FLUX_SIZE
+    side = side // folder.pixels_per_latent if isinstance(side, int) else FLUX_SIZE
     unpacked = {"in_channels": int(config["in_channels"]) // FLUX_PATCH**2}
-    shape = (channels_out // FLUX_PATCH**2, *sizes(side, 2))
-    return interface(unpacked, shape, taken, x=HIDDEN_STATES, time_scale=MILLI)
+    shape = (channels_out // FLUX_PATCH**2, *read_sizes(side, 2))
+    return make_interface(unpacked, shape, taken, x=HIDDEN_STATES, time_scale=MILLI)
 
 
 def SanaTransformer2DModel(config: Config, folder: Folder) -> Interface:
     """Sana (Xie et al. 2024, arXiv 2410.10629): an encoded text with its mask."""
     if config.get("guidance_embeds"):
         raise UserError("a SanaTransformer2DModel with guidance_embeds, whose time is an angle", WRITE_IT)
-    taken = _masked_text(folder.tokens("tokenizer", 300), config["caption_channels"])
+    taken = _text_and_mask(folder.token_length("tokenizer", 300), config["caption_channels"])
     scale = float(config.get("timestep_scale", 1.0))
-    return interface(config, x_shape(config), taken, x=HIDDEN_STATES, time_scale=scale)
+    return make_interface(config, read_x_shape(config), taken, x=HIDDEN_STATES, time_scale=scale)
 
 
 def AuraFlowTransformer2DModel(config: Config, folder: Folder) -> Interface:
     """AuraFlow: an encoded text, zeroed where it is padded."""
-    tokens = folder.tokens("tokenizer", 256)
-    taken = [vector("text", "encoder_hidden_states", tokens, config["joint_attention_dim"])]
-    return interface(config, x_shape(config), taken, x=HIDDEN_STATES, time_scale=MILLI)
+    tokens = folder.token_length("tokenizer", 256)
+    taken = [vector_condition("text", "encoder_hidden_states", tokens, config["joint_attention_dim"])]
+    return make_interface(config, read_x_shape(config), taken, x=HIDDEN_STATES, time_scale=MILLI)
 
 
 def HunyuanDiT2DModel(config: Config, folder: Folder) -> Interface:
     """HunyuanDiT (Li et al. 2024, arXiv 2405.08748): texts of two encoders with their masks; its first version takes
     the size of the picture and a style too."""
-    shape = (int(config["in_channels"]), *sizes(config.get("sample_size"), 2))
+    shape = (int(config["in_channels"]), *read_sizes(config.get("sample_size"), 2))
     taken = [
-        vector("text", "encoder_hidden_states", config["text_len"], config["cross_attention_dim"]),
-        mask("text_mask", "text_embedding_mask", config["text_len"]),
-        vector("text_t5", "encoder_hidden_states_t5", config["text_len_t5"], config["cross_attention_dim_t5"]),
-        mask("text_t5_mask", "text_embedding_mask_t5", config["text_len_t5"]),
+        vector_condition("text", "encoder_hidden_states", config["text_len"], config["cross_attention_dim"]),
+        mask_condition("text_mask", "text_embedding_mask", config["text_len"]),
+        vector_condition(
+            "text_t5", "encoder_hidden_states_t5", config["text_len_t5"], config["cross_attention_dim_t5"]
+        ),
+        mask_condition("text_t5_mask", "text_embedding_mask_t5", config["text_len_t5"]),
     ]
     if config.get("use_style_cond_and_image_meta_size"):
-        sizes_and_crop = (*HUNYUAN_SIZE, *_pixels(folder, shape), 0.0, 0.0)
-        taken.append(setting("image_meta_size", "image_meta_size", sizes_and_crop, (0.0, 1024.0)))
+        sizes_and_crop = (*HUNYUAN_SIZE, *_image_size(folder, shape), 0.0, 0.0)
+        taken.append(setting_condition("image_meta_size", "image_meta_size", sizes_and_crop, (0.0, 1024.0)))
         taken.append((Condition("style", "style", low=0, high=0, shared=True, default=(0.0,)), "style"))
-    return interface(config, shape, taken, x=HIDDEN_STATES)
+    return make_interface(config, shape, taken, x=HIDDEN_STATES)
 
 
-def _masked_text(tokens: int, width: int) -> list[NamedCondition]:
+def _text_and_mask(tokens: int, width: int) -> list[NamedCondition]:
     return [
-        vector("text", "encoder_hidden_states", tokens, width),
-        mask("text_mask", "encoder_attention_mask", tokens),
+        vector_condition("text", "encoder_hidden_states", tokens, width),
+        mask_condition("text_mask", "encoder_attention_mask", tokens),
     ]
 
 
-def _pixels(folder: Folder, shape: tuple[int, ...]) -> tuple[float, float]:
+def _image_size(folder: Folder, shape: tuple[int, ...]) -> tuple[float, float]:
     """Height and width of the picture whose latent x is."""
-    return float(shape[1] * folder.enlarged), float(shape[2] * folder.enlarged)
+    return float(shape[1] * folder.pixels_per_latent), float(shape[2] * folder.pixels_per_latent)
 
 
 def _caption_width(config: Config) -> int:

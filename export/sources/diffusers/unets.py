@@ -8,12 +8,12 @@ from fewstep.export.sources.diffusers.interface import (
     WRITE_IT,
     Interface,
     NamedCondition,
-    interface,
-    number,
+    make_interface,
+    number_condition,
+    read_x_shape,
     refuse_unless,
-    setting,
-    vector,
-    x_shape,
+    setting_condition,
+    vector_condition,
 )
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Condition
@@ -34,7 +34,7 @@ PICTURE_FIRST = ("Marigold", "LotusG")  # beginnings of the names of pipelines t
 
 def UNet2DModel(config: Config, folder: Folder) -> Interface:
     """DDPM's UNet (Ho et al. 2020) and its relatives, with labels, or with a picture as further channels."""
-    return interface(config, x_shape(config), _labels(config))
+    return make_interface(config, read_x_shape(config), _class_conditions(config))
 
 
 def UNet2DConditionModel(config: Config, folder: Folder) -> Interface:
@@ -50,26 +50,28 @@ def UNet2DConditionModel(config: Config, folder: Folder) -> Interface:
     images = config.get("encoder_hid_dim_type") == "image_proj"
     if not images:
         tokens = folder.config("text_encoder").get("max_position_embeddings") or CLIP_TOKENS
-        taken.append(vector("text", "encoder_hidden_states", tokens, _text_width(config)))
-    taken += _labels(config)
+        taken.append(vector_condition("text", "encoder_hidden_states", tokens, _text_width(config)))
+    taken += _class_conditions(config)
     if guidance := config.get("time_cond_proj_dim"):  # LCM: the guidance weight, embedded
-        taken.append(setting("guidance", "timestep_cond", _embedded(LCM_GUIDANCE, guidance), (-1.0, 1.0)))
-    shape = x_shape(config)
+        taken.append(
+            setting_condition("guidance", "timestep_cond", _embed_guidance(LCM_GUIDANCE, guidance), (-1.0, 1.0))
+        )
+    shape = read_x_shape(config)
     if config.get("addition_embed_type") == "text_time":
         ids = _time_ids(folder, shape)
         pooled = config["projection_class_embeddings_input_dim"] - len(ids) * config["addition_time_embed_dim"]
-        taken.append(vector("pooled_text", f"{ADDED}text_embeds", pooled))
-        taken.append(setting("time_ids", f"{ADDED}time_ids", ids, TIME_IDS))
+        taken.append(vector_condition("pooled_text", f"{ADDED}text_embeds", pooled))
+        taken.append(setting_condition("time_ids", f"{ADDED}time_ids", ids, TIME_IDS))
     if images or config.get("addition_embed_type") == "image":
-        taken.append(vector("image_embedding", f"{ADDED}image_embeds", config["encoder_hid_dim"]))
+        taken.append(vector_condition("image_embedding", f"{ADDED}image_embeds", config["encoder_hid_dim"]))
     if folder.pipeline in SUPER_RESOLUTION:  # half of what goes in is x, half of what comes out a learned variance
         shape = (config["in_channels"] // 2, *shape[1:])
-    return interface(config, shape, taken, picture_first=folder.pipeline.startswith(PICTURE_FIRST))
+    return make_interface(config, shape, taken, picture_first=folder.pipeline.startswith(PICTURE_FIRST))
 
 
 def UNet1DModel(config: Config, folder: Folder) -> Interface:
     """One-dimensional data [channels, length], such as sound."""
-    return interface(config, x_shape(config, dimensions=1), [])
+    return make_interface(config, read_x_shape(config, dimensions=1), [])
 
 
 def _text_width(config: Config) -> int:
@@ -81,11 +83,11 @@ def _text_width(config: Config) -> int:
 
 def _time_ids(folder: Folder, shape: tuple[int, ...]) -> list[float]:
     """SDXL's default sizes: a picture of its own size, not cropped."""
-    size = [float(length * folder.enlarged) for length in shape[1:]]
+    size = [float(length * folder.pixels_per_latent) for length in shape[1:]]
     return [*size, 0.0, 0.0, *([AESTHETIC_SCORE] if folder.index.get("requires_aesthetics_score") else size)]
 
 
-def _labels(config: Config) -> list[NamedCondition]:
+def _class_conditions(config: Config) -> list[NamedCondition]:
     """The meaning of `class_labels`: labels, a noise level, or a vector of their own."""
     kind, count = config.get("class_embed_type"), config.get("num_class_embeds")
     if kind is None and count is not None:
@@ -93,15 +95,15 @@ def _labels(config: Config) -> list[NamedCondition]:
     if kind is None:
         return []
     if kind == "timestep":
-        return [number("noise_level", "class_labels", None, NOISE_LEVELS)]
+        return [number_condition("noise_level", "class_labels", None, NOISE_LEVELS)]
     if kind == "identity":
-        return [vector("class_embedding", "class_labels", TIME_FACTOR * config["block_out_channels"][0])]
+        return [vector_condition("class_embedding", "class_labels", TIME_FACTOR * config["block_out_channels"][0])]
     if kind in ("projection", "simple_projection"):
-        return [vector("class_embedding", "class_labels", config["projection_class_embeddings_input_dim"])]
+        return [vector_condition("class_embedding", "class_labels", config["projection_class_embeddings_input_dim"])]
     raise UserError(f"a network with class_embed_type {kind!r}", WRITE_IT)
 
 
-def _embedded(guidance: float, width: int) -> list[float]:
+def _embed_guidance(guidance: float, width: int) -> list[float]:
     """A weight of guidance as LCM takes it (Luo et al. 2023, arXiv 2310.04378): sines and cosines of 1000 (w - 1)."""
     half = width // 2
     rates = 10_000.0 ** (-np.arange(half) / max(half - 1, 1))

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from fewstep.export.sources.diffusers.files import COPY_AGAIN, GIVE_PIPELINE, Weights
-from fewstep.export.weight_names import COUNTERS, shared_prefix, unwrapped_names
+from fewstep.export.weight_names import COUNTERS, shared_prefix, strip_wrapper_prefixes
 from fewstep.plans.errors import UserError
 
 LOG = logging.getLogger("fewstep")
@@ -55,15 +55,17 @@ def stored_entries(stored: Weights) -> dict[str, StoredTensor]:
                 entries |= {name: StoredTensor(file, name, opened.get_slice(name).get_dtype()) for name in names}
         except SafetensorError as error:
             raise UserError(f"{file} is no safetensors file ({error})", COPY_AGAIN) from error
-    if stored.listed is not None and (unlisted := sorted(set(entries) - stored.listed)):
+    if stored.indexed_names is not None and (unlisted := sorted(set(entries) - stored.indexed_names)):
         file = entries[unlisted[0]].file
-        raise UserError(f"{file} holds {_some(unlisted)}, which the index of the shards does not list", COPY_AGAIN)
+        raise UserError(
+            f"{file} holds {_format_names(unlisted)}, which the index of the shards does not list", COPY_AGAIN
+        )
     return entries
 
 
-def unwrapped(home: Path, names: Iterable[str]) -> dict[str, str]:
+def unwrap_names(home: Path, names: Iterable[str]) -> dict[str, str]:
     """The names without prefixes of wrappers. UserError where two become the same."""
-    named = unwrapped_names(names)
+    named = strip_wrapper_prefixes(names)
     if len(set(named.values())) != len(named):
         values = list(named.values())
         twice = next(short for short in values if values.count(short) > 1)
@@ -89,10 +91,10 @@ def check_entries(network: nn.Module, home: Path, entries: Mapping[str, StoredTe
     own = dict(network.named_buffers())
     kept = [name for name, each in unread.items() if name in own and each and _same(own[name], each.read())]
     if others := [name for name in unread if name not in counters and name not in kept]:
-        what = f"{home} holds weights that a {type(network).__name__} does not read: {_some(others)}"
+        what = f"{home} holds weights that a {type(network).__name__} does not read: {_format_names(others)}"
         raise UserError(what, f"name their class in its config.json, or take them out of the file; {GIVE_PIPELINE}")
     if counters:
-        LOG.warning("%s: left unread: %s, on which no output depends", home, _some(counters))
+        LOG.warning("%s: left unread: %s, on which no output depends", home, _format_names(counters))
 
 
 def _entry(entries: Mapping[str, StoredTensor], name: str) -> StoredTensor | None:
@@ -124,7 +126,7 @@ def _same(buffer: torch.Tensor, stored: torch.Tensor) -> bool:
     return buffer.shape == stored.shape and torch.allclose(buffer.double(), stored.double(), rtol=1e-6)
 
 
-def _some(names: Iterable[str]) -> str:
+def _format_names(names: Iterable[str]) -> str:
     listed = list(names)
     more = f" and {len(listed) - NAMED} more" if len(listed) > NAMED else ""
     return ", ".join(map(repr, listed[:NAMED])) + more

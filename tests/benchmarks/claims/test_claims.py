@@ -14,7 +14,7 @@ from benchmarks.claims import claim_lines, claim_ways, scores, settings, systems
 from benchmarks.claims.claim import ITSELF, Claim, nearest
 from benchmarks.claims.claim_lines import Gain, Kept, Line, Longer, gain, written
 from benchmarks.claims.claims import CLAIMS, PAGE, in_processes, longest_first, wanted
-from benchmarks.claims.measuring import in_turns, judged, timed
+from benchmarks.claims.measure_claim import in_turns, judged, timed
 from benchmarks.claims.scores import PARTS, lawful, likeness, other_colour, si_sdr, to_clean, to_teacher
 from benchmarks.claims.settings import MODELS, Setting, W
 from fewstep.measure.distances.features import open_extractor
@@ -43,7 +43,7 @@ def setting(seeds: range) -> Setting:
     ids=lambda claim: f"{claim.system}, {claim.control}",
 )
 def test_each_claim_is_measured(claim: Claim, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmarks.claims.measuring.ATTEMPTS", 1)  # figures of time are not judged here
+    monkeypatch.setattr("benchmarks.claims.measure_claim.ATTEMPTS", 1)  # figures of time are not judged here
     of = setting(range(2))
     line = judged("fashion_mnist", of, claim, *timed(of, claim, rounds=1))
     assert line.system == claim.system and line.ours_ms > 0 and line.plain_ms > 0

@@ -63,7 +63,7 @@ def test_a_line_runs_the_search_that_it_names(system: str, tiny: Setting, monkey
     module = importlib.import_module(f"fewstep.literature.fits.{method}")
     assert f"arXiv {paper}" in (module.__doc__ or "")
     found = tiny.sampler.compile("ddim:2", W)
-    monkeypatch.setattr(module, "fitted", lambda setting: settings.append(setting) or found)
+    monkeypatch.setattr(module, "fit_plan", lambda setting: settings.append(setting) or found)
     monkeypatch.setattr(fit_ways, "_searched", fit_ways._searched.__wrapped__)
     monkeypatch.setattr(fit_ways, "STEPS", 2)
     monkeypatch.setattr(fit_ways, "SEEDS", 16)

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.claims.normal_times import LONG, at_drawn_steps, count_at_normal_times, drawn_steps
-from fewstep.calibration.opened_task import open_task
+from benchmarks.claims.ptq4dm_times import LONG, at_drawn_steps, count_at_normal_times, drawn_steps
+from fewstep.calibration.open_task import open_task
 from fewstep.measure.rollouts.trajectories import BodyCall
 from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
 
@@ -23,7 +23,7 @@ def test_normal_times_lean_to_the_clean_end_and_each_sample_counts_at_its_own(tm
     task = open_task(replace(FIRST, bundle=write_bundle(tmp_path / "bundle", denoiser()), guidance=2.0))
     one = replace(task, edges=())
     drawn = sum(len(drawn_steps(seed, len(task.plan.steps), LONG)) for seed in task.seeds)
-    assert count_at_normal_times(one).of("x")[0].stored.sum() == drawn * 2 * 64  # branches, numbers of x
+    assert count_at_normal_times(one).group_histograms("x")[0].stored.sum() == drawn * 2 * 64  # branches, numbers of x
 
 
 def test_a_sample_counts_at_the_steps_that_it_drew() -> None:

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.kept import read_rows
-from benchmarks.quantization import compare, judging, rows
+from benchmarks.quantization import compare, judge_bodies, result_rows
 from benchmarks.quantization.contenders import TOOLS, Contender, contenders
-from benchmarks.quantization.judging import Judge, Quality, constant_image
-from benchmarks.quantization.material import Material
-from benchmarks.quantization.rows import Measured
+from benchmarks.quantization.judge_bodies import Judge, Quality, constant_image
+from benchmarks.quantization.result_rows import Measured
+from benchmarks.quantization.tool_inputs import Material
+from benchmarks.result_store import read_rows
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import open_bundle
 from tests.calibration.test_calibrate import denoiser, write_bundle
@@ -100,17 +100,19 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[M
         return folder if folder.exists() else write_bundle(folder, denoiser())
 
     for page in ("zoo.md", "other_tools.md", "shipped_models.md"):
-        (tmp_path / page).write_text(f"<!-- made by {rows.SCRIPT} -->\n<!-- end of what {rows.SCRIPT} makes -->")
+        (tmp_path / page).write_text(
+            f"<!-- made by {result_rows.SCRIPT} -->\n<!-- end of what {result_rows.SCRIPT} makes -->"
+        )
     monkeypatch.setattr(compare, "exported", exported)
     monkeypatch.setattr(compare, "TRAJECTORIES", 4)
     monkeypatch.setattr(compare, "ALL", (Small(),))
-    monkeypatch.setattr(rows, "KEPT", tmp_path / "zoo.json")
-    monkeypatch.setattr(rows, "PAGES", tmp_path)
+    monkeypatch.setattr(result_rows, "KEPT", tmp_path / "zoo.json")
+    monkeypatch.setattr(result_rows, "PAGES", tmp_path)
 
     def ran(*given: str) -> list[Measured]:
         short = ("--model", "dit_flow", "--steps", "3", "--seeds", "4", "--first-seed", "1000")
         compare.main([*short, "--work", str(tmp_path / "work"), *given])
-        return read_rows(rows.KEPT, Measured)
+        return read_rows(result_rows.KEPT, Measured)
 
     return ran
 
@@ -145,7 +147,7 @@ def test_a_calibrated_bundle_of_one_s_own_is_compared_and_goes_into_no_page(
     (shown,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("tiny | "))
     of_own = ("--seeds", "4", "--first-seed", "1000", "--work", str(tmp_path / "own"), *only)
     compare.main(["--bundle", str(bundle), *of_own])
-    assert shown in capsys.readouterr().out.splitlines() and read_rows(rows.KEPT, Measured) == known
+    assert shown in capsys.readouterr().out.splitlines() and read_rows(result_rows.KEPT, Measured) == known
 
     plain = write_bundle(tmp_path / "plain", denoiser())
     with pytest.raises(SystemExit, match="2"):
@@ -186,7 +188,7 @@ def test_a_kept_judgement_is_of_this_code_and_of_these_conditions(
         return Judge(bundle, None, range(4), Material(tmp_path, None), rows=own)(contender)  # type: ignore[arg-type]
 
     assert judge() == judge() == found and len(made) == 1
-    monkeypatch.setattr(judging, "code", lambda: b"another")
+    monkeypatch.setattr(judge_bodies, "code_digest", lambda: b"another")
     assert judge() == judge() == found and len(made) == 2
     assert judge(0, 1) == judge(0, 1) and len(made) == 3
     assert judge(1, 0) and len(made) == 4

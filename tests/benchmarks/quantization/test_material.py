@@ -11,13 +11,13 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from benchmarks.quantization import making, material
-from benchmarks.quantization.biases import join_bias
+from benchmarks.quantization import run_tools, tool_inputs
 from benchmarks.quantization.contenders import TOOLS, Contender
-from benchmarks.quantization.counting import covered, in_float, multiplying, paired
-from benchmarks.quantization.making import quantize, reason
-from benchmarks.quantization.material import Material, write_material
-from fewstep.calibration.lowering.coverage import macs
+from benchmarks.quantization.int8_coverage import covered, in_float, multiplying, paired
+from benchmarks.quantization.join_biases import join_bias
+from benchmarks.quantization.run_tools import quantize, reason
+from benchmarks.quantization.tool_inputs import Material, write_material
+from fewstep.calibration.lowering.coverage import count_operation_macs
 from fewstep.graph import io
 from fewstep.graph.graph import Graph, Node
 from fewstep.graph.index import index
@@ -58,7 +58,7 @@ def test_material_is_named_after_all_that_is_in_it(tmp_path: Path, monkeypatch: 
 
     assert write_material(sampler, plan, seeds, tmp_path / "work", OURS).folder == found.folder
     assert write_material(sampler, plan, range(1000, 1005), tmp_path / "work", OURS).folder != found.folder
-    monkeypatch.setattr(material, "chosen_operations", lambda *given: operations | {"outer": []})
+    monkeypatch.setattr(tool_inputs, "chosen_operations", lambda *given: operations | {"outer": []})
     assert write_material(sampler, plan, seeds, tmp_path / "work", OURS).folder != found.folder
 
 
@@ -80,7 +80,7 @@ def test_nncf_is_given_each_row_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
     for name in parts:
         monkeypatch.setitem(sys.modules, name, ModuleType(name))
     monkeypatch.setattr(sys.modules[parts[2]], "RangeEstimatorParametersSet", object, raising=False)
-    script = runpy.run_path(str(making.SCRIPTS / "nncf_ptq.py"))
+    script = runpy.run_path(str(run_tools.SCRIPTS / "nncf_ptq.py"))
     np.savez(tmp_path / "0.npz", x=np.arange(6).reshape(3, 2), row=np.arange(3))
     np.savez(tmp_path / "1.npz", x=np.arange(6, 10).reshape(2, 2), row=np.arange(3, 5))
     rows = [script["one_row"](item) for item in script["rows"](tmp_path)]
@@ -102,9 +102,9 @@ def test_a_tool_that_fails_says_why_without_advice(
     code: str | None, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "ort_static.py").write_text(code or "")
-    monkeypatch.setattr(making, "SCRIPTS", tmp_path)
+    monkeypatch.setattr(run_tools, "SCRIPTS", tmp_path)
     if "sleep" in (code or ""):
-        monkeypatch.setattr(making, "TIMEOUT", 2.0)
+        monkeypatch.setattr(run_tools, "TIMEOUT", 2.0)
     line = Contender("onnxruntime", TOOLS["ort_static"], "defaults")
     with pytest.raises(UserError) as raised:
         quantize(line, Material(tmp_path, denoiser()), sys.executable if code else "/no/python")
@@ -132,7 +132,7 @@ def test_pairs_count_where_they_stand_at_both_inputs() -> None:
 @pytest.mark.parametrize("given", [body(), denoiser()], ids=["with biases and tokens", "with activations"])
 def test_onnxruntime_tells_what_it_runs_in_float(given: Graph) -> None:
     graph = given.with_nodes(replace(node, name=node.output) for node in given.nodes)
-    assert in_float(given, graph) == macs(given).keys()
+    assert in_float(given, graph) == count_operation_macs(given).keys()
     assert covered("onnxruntime", given, graph).int8_macs == 0
 
 
@@ -175,8 +175,8 @@ def test_biases_are_joined_and_nothing_is_computed_or_counted_differently(given:
     values = feeds(given)
     expected, found = run(given, values, outputs), run(joined, values, outputs)
     assert all(np.abs(found[name] - expected[name]).max() <= 1e-6 * np.abs(expected[name]).max() for name in outputs)
-    assert {node.name for node in joined.nodes} >= macs(given).keys()
-    assert in_float(given, joined) == macs(given).keys()
+    assert {node.name for node in joined.nodes} >= count_operation_macs(given).keys()
+    assert in_float(given, joined) == count_operation_macs(given).keys()
     assert separate_bias(joined).ops() == given.ops()
 
 

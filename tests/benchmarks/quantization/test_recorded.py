@@ -1,4 +1,4 @@
-"""benchmarks/quantization/recorded.py: a bundle of one's own is compared on what it was calibrated on."""
+"""benchmarks/quantization/calibration_commands.py: a bundle of one's own is compared on what it was calibrated on."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import msgspec
 import pytest
 
-from benchmarks.quantization.recorded import calibrated_on
+from benchmarks.quantization.calibration_commands import calibrated_on
 from fewstep.calibration.calibrate import calibrate
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Manifest

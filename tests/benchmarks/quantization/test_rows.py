@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from benchmarks.kept import read_rows, write_rows
 from benchmarks.markdown import part_of
-from benchmarks.quantization import rows
+from benchmarks.quantization import result_rows
 from benchmarks.quantization.compare import ALL
 from benchmarks.quantization.contenders import TOOLS, Contender
 from benchmarks.quantization.distances import EXTRACTORS, HEADER, line
-from benchmarks.quantization.judging import Judged, Quality
-from benchmarks.quantization.rows import Measured, cells, joined, measured
+from benchmarks.quantization.judge_bodies import Judged, Quality
+from benchmarks.quantization.result_rows import Measured, cells, joined, measured
+from benchmarks.result_store import read_rows, write_rows
 from fewstep.measure.distances.features import SHIPPED
 from fewstep.measure.results import Distance
 from fewstep.plans.errors import UserError
@@ -46,7 +46,7 @@ def test_the_best_of_the_same_operations_is_compared() -> None:
     assert found.others[3].reason == "no memory"
     assert cells(row(quality(45.0, 40.0), *others[1:]))[-3:] == ["", "none", "0123ab"]
     assert cells(row(quality(45.0, 40.0), *others[2:]))[7:] == ["none", "", "", "no equal", "0123ab"]
-    *_, failed, _, _ = rows.settings([found]).split("\n")
+    *_, failed, _, _ = result_rows.settings([found]).split("\n")
     assert failed == "| onnxruntime | failed, failed | failed: no memory |  |  |"
 
 
@@ -77,9 +77,9 @@ def test_a_later_measurement_takes_the_place_of_the_same_row(tmp_path: Path) -> 
 
 
 def test_the_pages_show_every_row_that_is_kept() -> None:
-    known = read_rows(rows.KEPT, Measured)
-    for (page, part), table in rows.tables(known).items():
-        assert part_of((rows.PAGES / page).read_text(), part) == table and table.count("\n") > 6
+    known = read_rows(result_rows.KEPT, Measured)
+    for (page, part), table in result_rows.tables(known).items():
+        assert part_of((result_rows.PAGES / page).read_text(), part) == table and table.count("\n") > 6
     assert {each.denoiser for each in known} <= {member.name for member in ALL}
     assert all(each.ours.p5 <= each.ours.mean for each in known)
 

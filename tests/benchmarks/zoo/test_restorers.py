@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.spec import DenoiserFacts
-from tests.plans.execution import sample
+from tests.plans.execute_plan import sample
 
 SHAPE, POINT = (1, 28, 28), 0.3
 

@@ -213,7 +213,7 @@ def test_a_bundle_is_kept_until_what_it_follows_from_changes(tmp_path: Path, mon
     first = bundles.exported(member, tmp_path, "ddim:2")
     assert bundles.exported(member, tmp_path, "ddim:2") == first and made == [first]
     assert bundles.exported(member, tmp_path, "ddim:4") != first
-    monkeypatch.setattr(bundles, "code_of", lambda packages: b"edited")
+    monkeypatch.setattr(bundles, "digest_code", lambda packages: b"edited")
     edited = bundles.exported(member, tmp_path, "ddim:2")
     member.weights.write_bytes(b"trained again")
     again = bundles.exported(member, tmp_path, "ddim:2")

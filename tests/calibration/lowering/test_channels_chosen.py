@@ -5,20 +5,28 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fewstep.calibration.lowering.channels import LEAST_GAIN_FUSED
-from fewstep.calibration.lowering.quantize import encoded_tensors, encodings_of, lower, lower_graph
+from fewstep.calibration.lowering.channel_equalization import LEAST_GAIN_FUSED
+from fewstep.calibration.lowering.quantize import choose_encodings, lower, lower_graph, tensors_to_encode
 from fewstep.calibration.lowering.scheme import Scheme, Target
 from fewstep.calibration.lowering.targets.cpu_x86 import CPU_X86, LEAST_GAIN
 from fewstep.calibration.lowering.targets.openvino import OPENVINO
-from fewstep.calibration.ranges.channels import gain
-from fewstep.calibration.ranges.observe import observed_tensors
-from fewstep.calibration.ranges.table import ByChannel, Range, Ranges
+from fewstep.calibration.ranges.channel_scales import channel_gain
+from fewstep.calibration.ranges.observe import tensors_to_observe
+from fewstep.calibration.ranges.table import ChannelRanges, Range, Ranges
 from fewstep.graph.graph import Graph
-from fewstep.graph.selection import selected_ops
+from fewstep.graph.selection import select_int8_ops
 from fewstep.graph.session import run
 from tests.calibration.every_target import UNPLACED
 from tests.calibration.lowering.bodies.small_body import body, open_simulation, sqnr, table
-from tests.calibration.lowering.bodies.uneven_body import REACH, given, layer, one_scale, products, result, seen
+from tests.calibration.lowering.bodies.uneven_channels_body import (
+    REACH,
+    given,
+    layer,
+    one_scale,
+    products,
+    result,
+    seen,
+)
 from tests.onnx_text import written
 
 both = pytest.mark.parametrize("target", [CPU_X86, UNPLACED], ids=lambda target: target.name)
@@ -29,15 +37,15 @@ WRITTEN = {"h2", "shortcut", "h3"}  # by convolutions of `body`
 
 def channels_of(prepared: Graph) -> dict[str, int]:
     """Of what is observed in `body`."""
-    return {name: 16 if name in ("a1", "h3") else 32 for name in observed_tensors(prepared)}
+    return {name: 16 if name in ("a1", "h3") else 32 for name in tensors_to_observe(prepared)}
 
 
 def winning(decibels: float, ranges: Ranges, channels: int) -> Ranges:
     """All but an eighth of the channels reach so much less far that scales of channels win this much."""
     quiet = np.sqrt((8 * 10 ** (-decibels / 10) - 1) / 7)
     factors = (1.0,) * (channels // 8) + (float(quiet),) * (channels - channels // 8)
-    made = replace(ranges, by_channel=ByChannel(factors, replace(ranges, by_channel=None)))
-    assert gain(made) == pytest.approx(decibels)
+    made = replace(ranges, by_channel=ChannelRanges(factors, replace(ranges, by_channel=None)))
+    assert channel_gain(made) == pytest.approx(decibels)
     return made
 
 
@@ -50,18 +58,18 @@ def winning(decibels: float, ranges: Ranges, channels: int) -> Ranges:
     ],
 )
 def test_a_smaller_activation_needs_to_win_less_and_a_written_one_anything(decibels: float, chosen: set[str]) -> None:
-    prepared, ops = body(), selected_ops(body())
+    prepared, ops = body(), select_int8_ops(body())
     plain, channels = table(prepared), channels_of(prepared)
     ranges = replace(plain, tensors={name: winning(decibels, plain[name], channels[name]) for name in channels})
 
     def multiplies(least: float) -> set[str]:
         scheme = replace(CPU_X86.scheme, least_gain=least)
-        found = encodings_of(prepared, ranges, ops, scheme)
+        found = choose_encodings(prepared, ranges, ops, scheme)
         return {name for name, code in found.items() if code.multipliers is not None}
 
     assert multiplies(LEAST_GAIN) == chosen and CPU_X86.scheme.least_gain == LEAST_GAIN == 6.0
     assert Scheme.least_gain == 0.0  # of a target that says nothing
-    every = set(encoded_tensors(ops, CPU_X86.scheme))
+    every = set(tensors_to_encode(ops, CPU_X86.scheme))
     assert every >= WRITTEN
     assert multiplies(decibels - 0.01) == multiplies(0.0) == multiplies(-np.inf) == every
 
@@ -70,7 +78,7 @@ def test_a_written_activation_that_channels_make_coarser_has_one_scale() -> None
     prepared = body()
     plain, channels = table(prepared), channels_of(prepared)
     ranges = replace(plain, tensors={name: wider(plain[name], channels[name], 1.01) for name in channels})
-    codes = encodings_of(prepared, ranges, selected_ops(prepared), CPU_X86.scheme)
+    codes = choose_encodings(prepared, ranges, select_int8_ops(prepared), CPU_X86.scheme)
     assert not [name for name, code in codes.items() if code.multipliers is not None]
 
 
@@ -108,7 +116,7 @@ def wider(ranges: Ranges, channels: int, by: float) -> Ranges:
     quieter than the others."""
     ends = Range(by * ranges.pooled.low, by * ranges.pooled.high)
     amax = by * ranges.pooled_symmetric
-    return replace(ranges, by_channel=ByChannel((1.0,) * channels, Ranges(ends, (ends,), amax, (amax,))))
+    return replace(ranges, by_channel=ChannelRanges((1.0,) * channels, Ranges(ends, (ends,), amax, (amax,))))
 
 
 @pytest.mark.parametrize("target", [UNPLACED, OPENVINO], ids=lambda target: target.name)
@@ -117,11 +125,11 @@ def test_heavy_tails_that_one_scale_clips_keep_it_on_engines_that_fuse(
     target: Target, decibels: float, is_chosen: bool
 ) -> None:
     assert target.scheme.least_gain == LEAST_GAIN_FUSED == -3.0
-    prepared, ops = body(), selected_ops(body())
+    prepared, ops = body(), select_int8_ops(body())
     plain, channels = table(prepared), channels_of(prepared)
     made = {name: wider(plain.tensors[name], count, 10 ** (decibels / 20)) for name, count in channels.items()}
-    assert gain(made["a3"]) == pytest.approx(-decibels)
-    codes = encodings_of(prepared, replace(plain, tensors=made), ops, target.scheme)
+    assert channel_gain(made["a3"]) == pytest.approx(-decibels)
+    codes = choose_encodings(prepared, replace(plain, tensors=made), ops, target.scheme)
     assert [code.multipliers is not None for code in codes.values()] == [is_chosen] * 3
 
 
@@ -153,10 +161,10 @@ def test_operations_that_share_a_weight_have_one_scale_for_all_channels(target: 
 
     shared, apart = of("w"), of("another")
     ranges = seen(shared, given(shared))
-    assert {op.name for op in selected_ops(shared)} == {"b", "d", "e"}
+    assert {op.name for op in select_int8_ops(shared)} == {"b", "d", "e"}
     assert not products(lower(shared, ranges, target).graph)
-    for ops in (selected_ops(shared), tuple(op for op in selected_ops(shared) if op.name in ("b", "e"))):
-        codes = encodings_of(shared, ranges, ops, target.scheme)
+    for ops in (select_int8_ops(shared), tuple(op for op in select_int8_ops(shared) if op.name in ("b", "e"))):
+        codes = choose_encodings(shared, ranges, ops, target.scheme)
         assert all(code.multipliers is None for code in codes.values())
-    own = encodings_of(apart, ranges, selected_ops(apart), target.scheme)["a"].multipliers
+    own = choose_encodings(apart, ranges, select_int8_ops(apart), target.scheme)["a"].multipliers
     assert own is not None and own.tolist() == (1 / REACH).tolist()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fewstep.calibration.lowering.coverage import count, integer_kernels, macs, optimized
+from fewstep.calibration.lowering.coverage import count_coverage, count_operation_macs, integer_kernels, optimize_graph
 from fewstep.graph.graph import Graph
 from fewstep.plans.errors import UserError
 from tests.calibration.lowering.bodies.small_body import SIZE, body
@@ -12,7 +12,7 @@ from tests.onnx_text import written
 
 def test_a_body_counts_its_layers_per_sample() -> None:
     pixels = SIZE * SIZE
-    assert macs(body()) == {
+    assert count_operation_macs(body()) == {
         "h1": 16 * 3 * 9 * pixels,
         "shortcut": 32 * 16 * pixels,
         "h2": 32 * 16 * 9 * pixels,
@@ -44,21 +44,21 @@ ATTENTION = "k = Reshape(x, heads) q = Transpose<perm=[0, 2, 1]>(k) scores = Mat
 )
 def test_operations_are_counted(shape: str, body: str, weight: tuple[int, ...], counted: dict[str, int]) -> None:
     shapes = {"heads": np.array([-1, 3, 7]), "samples": np.array([-1, 28, 7])}
-    assert macs(graph(shape, body, w=np.ones(weight), **shapes)) == counted
+    assert count_operation_macs(graph(shape, body, w=np.ones(weight), **shapes)) == counted
 
 
 def test_a_size_that_varies_is_named() -> None:
     with pytest.raises(UserError, match="shape of 'y' is not known"):
-        macs(graph("batch, 8, height, 6", "y = Conv(x, w)", w=np.ones((16, 8, 3, 3))))
+        count_operation_macs(graph("batch, 8, height, 6", "y = Conv(x, w)", w=np.ones((16, 8, 3, 3))))
 
 
 def test_shares_are_of_all_operations_that_multiply() -> None:
-    coverage = count(body(), ["h2", "mixed"])
-    work = macs(body())
+    coverage = count_coverage(body(), ["h2", "mixed"])
+    work = count_operation_macs(body())
     assert coverage.int8_macs == work["h2"] + work["mixed"] and coverage.total_macs == sum(work.values())
     assert coverage.int8_ops == ("h2", "mixed") and coverage.float_ops == ("h1", "shortcut", "h3", "h4")
 
 
 def test_a_float_graph_has_no_integer_kernels() -> None:
     assert integer_kernels(body()) == frozenset()
-    assert sum(node.op_type == "Conv" for node in optimized(body())) == 5
+    assert sum(node.op_type == "Conv" for node in optimize_graph(body())) == 5

@@ -7,7 +7,7 @@ from fewstep.calibration.lowering.encoding import (
     LEAST_FINER,
     asymmetric_int8,
     asymmetric_uint8,
-    centred_int8,
+    choose_int8,
     symmetric_int8,
 )
 from fewstep.calibration.ranges.table import Range, Ranges
@@ -63,15 +63,15 @@ def test_the_symmetric_code_maps_amax_to_127() -> None:
 def test_a_code_is_centred_where_its_scales_become_finer(grouped: bool) -> None:
     """Behind a SiLU they nearly halve; around zero a zero point would win nothing."""
     silu, sums = ranges((-0.28, 4.0), (-0.28, 6.0)), ranges((-4.0, 4.5), (-7.0, 6.0))
-    found, symmetric = centred_int8(silu, grouped), symmetric_int8(silu, grouped)
+    found, symmetric = choose_int8(silu, grouped), symmetric_int8(silu, grouped)
     assert found.zero_point == asymmetric_int8(silu, grouped).zero_point < -100
     assert (symmetric.scales / found.scales > 1.8).all()
-    assert centred_int8(sums, grouped).zero_point == 0
-    np.testing.assert_array_equal(centred_int8(sums, grouped).scales, symmetric_int8(sums, grouped).scales)
+    assert choose_int8(sums, grouped).zero_point == 0
+    np.testing.assert_array_equal(choose_int8(sums, grouped).scales, symmetric_int8(sums, grouped).scales)
 
 
 def test_scales_finer_by_the_least_factor_decide() -> None:
     """[-low, 1]: the symmetric step is 1/127, the moved one (1 + low) / 255."""
     turn = 255 / 127 / LEAST_FINER - 1
-    assert centred_int8(ranges((-turn * 0.97, 1.0)), False).zero_point != 0
-    assert centred_int8(ranges((-turn * 1.03, 1.0)), False).zero_point == 0
+    assert choose_int8(ranges((-turn * 0.97, 1.0)), False).zero_point != 0
+    assert choose_int8(ranges((-turn * 1.03, 1.0)), False).zero_point == 0

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fewstep.calibration.lowering.gptq import DAMPING, corrected, gptq
+from fewstep.calibration.lowering.gptq import DAMPING, correct_rounding, round_gptq
 from fewstep.calibration.lowering.weights import quantize_weight
-from fewstep.calibration.ranges.moments import blocks_of
+from fewstep.calibration.ranges.moments import split_inputs
 from fewstep.graph.graph import Node
 from fewstep.graph.selection import WeightedOp
 
@@ -44,7 +44,7 @@ def by_the_paper(rows: Float, scales: Float, moments: Float, largest: int) -> Fl
 def test_integers_are_those_of_the_paper(largest: int) -> None:
     rows, moments = np.random.default_rng(0).standard_normal((2, 16, 72)), np.stack([correlated(72), correlated(72, 1)])
     scales = np.abs(rows).max(axis=2) / largest / 1.3  # some weights are cut
-    integers = gptq(rows, scales, moments, largest)
+    integers = round_gptq(rows, scales, moments, largest)
     expected = np.stack([by_the_paper(*each, largest) for each in zip(rows, scales, moments, strict=True)])
     np.testing.assert_array_equal(integers, expected)
     assert np.abs(integers).max() == largest
@@ -53,7 +53,7 @@ def test_integers_are_those_of_the_paper(largest: int) -> None:
 def test_less_than_a_third_of_the_error_is_left() -> None:
     rows, moments = np.random.default_rng(0).standard_normal((16, 72)), correlated(72)
     scales = np.abs(rows).max(axis=1) / 127
-    integers = gptq(rows[None], scales[None], moments[None], 127)[0]
+    integers = round_gptq(rows[None], scales[None], moments[None], 127)[0]
     nearest = np.rint(rows / scales[:, None])
     errors = [each * scales[:, None] - rows for each in (integers, nearest)]
     assert lost(errors[0], moments) < 0.3 * lost(errors[1], moments)
@@ -62,7 +62,7 @@ def test_less_than_a_third_of_the_error_is_left() -> None:
 @pytest.mark.parametrize("moments", [np.eye(32), np.zeros((32, 32)), np.full((32, 32), np.inf)])
 def test_without_correlation_or_moments_the_nearest_are_taken(moments: Float) -> None:
     rows = np.random.default_rng(1).uniform(-7, 7, (1, 4, 32))
-    np.testing.assert_array_equal(gptq(rows, np.ones((1, 4)), moments[None], 7), np.rint(rows))
+    np.testing.assert_array_equal(round_gptq(rows, np.ones((1, 4)), moments[None], 7), np.rint(rows))
 
 
 CONV = WeightedOp(Node("Conv", ("x", "w"), ("y",), {"group": 2}), 10, 12, 0)
@@ -77,7 +77,7 @@ def test_each_block_of_a_weight_has_its_own_moments(
     """Groups of a convolution, blocks of unlike width, and multipliers of the channels."""
     rng, width = np.random.default_rng(2), 38
     weight = rng.standard_normal(shape).astype(np.float32)
-    blocks = blocks_of(op, shape, width)
+    blocks = split_inputs(op, shape, width)
     sizes = [span.stop - span.start for span in blocks.spans]
     assert sizes == ([36, 36, 18] * 2 if op is CONV else [20]) and blocks.width == sizes[0]
     moments = np.zeros((len(sizes), blocks.width, blocks.width), np.float32)
@@ -85,7 +85,7 @@ def test_each_block_of_a_weight_has_its_own_moments(
         moments[number, :size, :size] = correlated(size, number)
     multipliers = rng.uniform(0.2, 2.0, 20) if is_multiplied else None
     nearest = quantize_weight(weight, op.axis)
-    rounded = corrected(nearest, weight, op, moments, multipliers, 127)
+    rounded = correct_rounding(nearest, weight, op, moments, multipliers, 127)
     assert np.array_equal(rounded.scales, nearest.scales) and rounded.values.shape == shape
     rows, values, before = (
         np.moveaxis(each, op.axis, 0).reshape(24, -1).astype(np.float64)
@@ -107,7 +107,7 @@ def test_parts_that_are_rounded_at_once_change_nothing(monkeypatch: pytest.Monke
     weight = np.random.default_rng(3).standard_normal((24, 10, 3, 3)).astype(np.float32)
     moments = np.stack([correlated(18, number) for number in range(10)]).astype(np.float32)
     nearest = quantize_weight(weight, 0)
-    whole = corrected(nearest, weight, CONV, moments, None, 127)
+    whole = correct_rounding(nearest, weight, CONV, moments, None, 127)
     monkeypatch.setattr("fewstep.calibration.lowering.gptq.AT_ONCE", 1)
-    assert np.array_equal(corrected(nearest, weight, CONV, moments, None, 127).values, whole.values)
+    assert np.array_equal(correct_rounding(nearest, weight, CONV, moments, None, 127).values, whole.values)
     assert not np.array_equal(whole.values, nearest.values) and replace(whole, values=nearest.values).axis == 0

@@ -64,21 +64,21 @@ def test_every_integer_kernel_computes_what_its_numbers_stand_for(target: Target
 def test_openvino_computes_what_the_pairs_say_tensor_by_tensor(edges: tuple[float, ...]) -> None:
     """From the graph that it is given with more outputs, of which all operations are in int8 still."""
     pytest.importorskip("openvino", reason="openvino is not installed")
-    from fewstep.calibration.lowering.executed import as_compiled, integer_operations, watched
+    from fewstep.calibration.lowering.openvino_kernels import expose_openvino_tensors, integer_operations, open_compiled
     from fewstep.calibration.lowering.targets.openvino import OPENVINO
 
     graph, ops, _ = lower_graph(body(), table(body(), edges), OPENVINO)
     given = feeds(body()) | ({GROUP: np.array([2])} if edges else {})
     names = [op.name for op in ops]
-    found, expected = (inner(graph, names)(given) for inner in (as_compiled, open_session))
+    found, expected = (inner(graph, names)(given) for inner in (open_compiled, open_session))
     assert all(sqnr(expected[name], found[name]) > 35 for name in names)
     products = [node.output for node in graph.nodes if node.op in ("Conv", "MatMul")]
-    assert len(integer_operations(watched(graph, products))) >= len(ops)
+    assert len(integer_operations(expose_openvino_tensors(graph, products))) >= len(ops)
 
 
 def test_an_openvino_that_fails_is_a_line_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("openvino", reason="openvino is not installed")
-    from fewstep.calibration.lowering.executed import as_compiled
+    from fewstep.calibration.lowering.openvino_kernels import open_compiled
     from fewstep.runtime.backends.openvino import OpenVino
 
     def failing(given: object) -> None:
@@ -86,4 +86,4 @@ def test_an_openvino_that_fails_is_a_line_of_its_own(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(OpenVino, "compile", lambda *asked: failing)
     with pytest.raises(UserError, match=r"OpenVINO \S+ failed on graph 'body': no memory"):
-        as_compiled(body(), ["h2"])(feeds(body()))
+        open_compiled(body(), ["h2"])(feeds(body()))

@@ -5,13 +5,13 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from fewstep.calibration.lowering.centring import centre
-from fewstep.calibration.lowering.encoding import Encoding, scale_of, zero_point_of
-from fewstep.calibration.lowering.gathering import GROUP_INPUT
-from fewstep.calibration.lowering.quantize import encoded_tensors, lower, scales_and_zero_points
+from fewstep.calibration.lowering.emulated_zero_points import centre
+from fewstep.calibration.lowering.encoding import Encoding, scale_name, zero_point_name
+from fewstep.calibration.lowering.group_scales import GROUP_INPUT
+from fewstep.calibration.lowering.quantize import lower, scales_and_zero_points, tensors_to_encode
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.graph.graph import GROUP
-from fewstep.graph.selection import selected_ops
+from fewstep.graph.selection import select_int8_ops
 from fewstep.graph.session import open_session, run
 from fewstep.plans.errors import UserError
 from tests.calibration.every_target import every_target, selective_target
@@ -35,7 +35,7 @@ def test_every_selected_operation_runs_in_int8_close_to_float(target: Target, sp
 @every_target
 def test_a_tensor_without_a_range_is_named(target: Target) -> None:
     prepared = body()
-    for name in encoded_tensors(selected_ops(prepared), target.scheme):
+    for name in tensors_to_encode(select_int8_ops(prepared), target.scheme):
         with pytest.raises(UserError, match=f"no tensor '{name}'"):
             lower(prepared, without(table(prepared), name), target)
 
@@ -107,7 +107,7 @@ def test_a_scale_for_all_groups_is_a_constant_beside_those_of_groups() -> None:
     """Some activations of a target have ranges of groups, and others do not."""
     codes = {"a": Encoding(np.array([0.5]), np.int8(0)), "b": Encoding(np.array([0.25, 2.0]), np.int8(3))}
     sources = scales_and_zero_points(codes, np.dtype(np.float32))
-    assert sources.constants[scale_of("a")] == 0.5 and sources.constants[zero_point_of("b")] == 3
+    assert sources.constants[scale_name("a")] == 0.5 and sources.constants[zero_point_name("b")] == 3
     (split,) = (node for node in sources.nodes if node.op == "Split")
-    assert split.outputs == (scale_of("b"),)
+    assert split.outputs == (scale_name("b"),)
     np.testing.assert_array_equal(sources.constants["scales()"], [[0.25], [2.0]])

@@ -9,16 +9,16 @@ from hypothesis import HealthCheck, given, settings
 
 from fewstep.calibration.lowering.quantize import lower
 from fewstep.calibration.lowering.scheme import Target
-from fewstep.graph.additions import Additions
+from fewstep.graph.additions import NewNodes
 from fewstep.graph.graph import Graph, Node
 from fewstep.graph.prepare import prepare, simplify
 from fewstep.graph.prologue import open_rows
-from fewstep.graph.selection import selected_ops
+from fewstep.graph.selection import select_int8_ops
 from fewstep.graph.session import open_session, run
 from tests.calibration.every_target import every_target
 from tests.calibration.lowering.bodies.small_body import sqnr, table
 from tests.graph.random_networks import BLOCKS, network, networks
-from tests.graph.small import BATCH_SIZES, feeds
+from tests.graph.small_graphs import BATCH_SIZES, feeds
 
 # dB behind the plain rounding below; of 60 networks the worst were 5.9 and, where the whole graph is in 8 bits, 12.8
 # behind. A fault that this found lost 27 to 40.
@@ -55,7 +55,7 @@ def test_every_target_is_as_near_as_plain_rounding(target: Target) -> None:
     for seed in range(DRAWN):
         blocks = [BLOCKS[each] for each in rng.integers(len(BLOCKS), size=rng.integers(1, 7))]
         prepared = prepare(network(blocks, seed)).body
-        if not selected_ops(prepared):
+        if not select_int8_ops(prepared):
             continue
         fed = feeds(prepared, 4)
         ((_, expected),) = run(prepared, fed).items()
@@ -66,8 +66,8 @@ def test_every_target_is_as_near_as_plain_rounding(target: Target) -> None:
 
 def rounded(prepared: Graph) -> Graph:
     """Both inputs of each selected operation through eight bits, one symmetric scale a tensor, and nothing else."""
-    selected, tensors = {op.name for op in selected_ops(prepared)}, table(prepared).tensors
-    new, rounded_names, nodes = Additions(prepared), dict[str, str](), list[Node]()
+    selected, tensors = {op.name for op in select_int8_ops(prepared)}, table(prepared).tensors
+    new, rounded_names, nodes = NewNodes(prepared), dict[str, str](), list[Node]()
     for node in prepared.nodes:
         if node.output in selected:
             for name in node.inputs[:2]:

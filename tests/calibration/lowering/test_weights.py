@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fewstep.calibration.lowering import channel_forms
-from fewstep.calibration.lowering.encoding import even_of
+from fewstep.calibration.lowering import channel_scale_fusion
+from fewstep.calibration.lowering.encoding import equalized_name
 from fewstep.calibration.lowering.quantize import lower, lower_graph
 from fewstep.calibration.lowering.targets.cpu_x86 import CPU_X86
 from fewstep.calibration.lowering.targets.openvino import OPENVINO
@@ -16,7 +16,7 @@ from fewstep.calibration.lowering.weights import FACTORS, quantize_weight
 from fewstep.graph.graph import GROUP, Graph, Node
 from fewstep.graph.half_types import BFLOAT16
 from fewstep.graph.session import open_session
-from tests.calibration.lowering.bodies.uneven_body import given, layer, products, seen
+from tests.calibration.lowering.bodies.uneven_channels_body import given, layer, products, seen
 
 WEIGHT = np.random.default_rng(0).standard_normal((16, 8, 3, 3)).astype(np.float32) * np.geomspace(
     0.01, 10, 16, dtype=np.float32
@@ -25,7 +25,7 @@ WEIGHT = np.random.default_rng(0).standard_normal((16, 8, 3, 3)).astype(np.float
 
 def squared_errors(weight: np.ndarray) -> np.ndarray:
     """Of each channel."""
-    restored = quantize_weight(weight, 0).dequantized().astype(np.float64)
+    restored = quantize_weight(weight, 0).dequantize().astype(np.float64)
     return np.square(restored - weight).sum(axis=(1, 2, 3))
 
 
@@ -41,7 +41,7 @@ def test_the_channel_axis_may_be_the_last() -> None:
     rows, columns = quantize_weight(matrix, 0), quantize_weight(np.ascontiguousarray(matrix.T), -1)
     assert (columns.values.shape, columns.axis) == ((72, 16), 1)
     assert np.array_equal(columns.values.T, rows.values) and np.array_equal(columns.scales, rows.scales)
-    assert np.array_equal(columns.dequantized().T, rows.dequantized())
+    assert np.array_equal(columns.dequantize().T, rows.dequantize())
 
 
 def test_a_channel_of_zeros_gets_scale_one() -> None:
@@ -79,7 +79,7 @@ def test_no_smaller_scale_would_have_been_better() -> None:
     for power, largest in ((1, 127), (1, 7), (3, 127), (3, 7)):  # heavy tails and few bits are cut deep
         weight = (rng.standard_normal((8, 300)) ** power).astype(np.float32)
         found = quantize_weight(weight, 0, largest=largest)
-        errors = np.square(found.dequantized().astype(np.float64) - weight).sum(axis=1)
+        errors = np.square(found.dequantize().astype(np.float64) - weight).sum(axis=1)
         for factor in FACTORS:
             scales = (factor * np.abs(weight).max(axis=1).astype(np.float64) / largest).astype(np.float32)[:, None]
             rounded = np.clip(np.rint(weight / scales.astype(np.float64)), -largest, largest)
@@ -127,7 +127,7 @@ def both(kind: str, groups: int, monkeypatch: pytest.MonkeyPatch) -> tuple[Graph
     prepared = layer(kind)
     ranges = seen(prepared, given(prepared), groups=groups)
     joined = lower(prepared, ranges, CPU_X86).graph
-    monkeypatch.setattr(channel_forms, "_quantized", lambda *_: ())
+    monkeypatch.setattr(channel_scale_fusion, "_fuse_quantize", lambda *_: ())
     return joined, lower(prepared, ranges, CPU_X86).graph
 
 
@@ -142,7 +142,7 @@ def test_the_same_codes_without_a_product(groups: int, monkeypatch: pytest.Monke
     assert written.inputs[0] == "a" and written.attributes == {"axis": 1}
     for group in range(groups):
         fed = given(joined) | ({GROUP: np.array([group])} if groups > 1 else {})
-        code = f"int8({even_of('a')})"
+        code = f"int8({equalized_name('a')})"
         found, expected = (open_session(graph, [code])(fed) for graph in (joined, apart))
         for name in (code, "output"):
             np.testing.assert_array_equal(found[name], expected[name])

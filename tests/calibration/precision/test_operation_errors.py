@@ -6,17 +6,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fewstep.calibration.lowering.quantize import encodings_of, lower, measured_ops, remembered, rounding
-from fewstep.calibration.lowering.targets import named_target
-from fewstep.calibration.precision.gated import GATES, gated
-from fewstep.calibration.precision.operation_errors import operation_errors, rounded_weight, shared_out
+from fewstep.calibration.lowering.quantize import (
+    cache_quantizer,
+    choose_encodings,
+    lower,
+    make_quantizer,
+    select_measured_ops,
+)
+from fewstep.calibration.lowering.targets import load_target
+from fewstep.calibration.precision.operation_errors import attribute_errors, measure_operation_errors, round_weight
+from fewstep.calibration.precision.quantization_gates import GATES, add_quantization_gates
 from fewstep.graph.session import open_session, run
-from fewstep.measure.rollouts.course import open_course
-from fewstep.measure.rollouts.on_demand import OpeningOnDemand
-from fewstep.measure.rollouts.row_by_row import sampler_by_rows
+from fewstep.measure.rollouts.on_demand import LazyOnnxRuntime
+from fewstep.measure.rollouts.recorded_run import record_run
+from fewstep.measure.rollouts.row_by_row import with_row_by_row_prologue
 from fewstep.measure.rollouts.seeds import SEARCH_SEEDS
-from fewstep.runtime.loading import load
-from tests.calibration.lowering.bodies.uneven_body import given, layer, seen
+from fewstep.runtime.sampling.loading import load
+from tests.calibration.lowering.bodies.uneven_channels_body import given, layer, seen
 from tests.calibration.precision.deep_body import LAYERS, deep
 from tests.calibration.precision.deep_body import run as calibrated
 from tests.calibration.test_calibrate import write_bundle
@@ -25,17 +31,17 @@ from tests.calibration.test_calibrate import write_bundle
 @pytest.mark.parametrize("target", ["cpu-x86", "openvino"])
 @pytest.mark.parametrize("kind", ["Conv", "MatMul"])
 def test_gates_go_from_float_to_the_roundings_of_int8(kind: str, target: str) -> None:
-    graph, scheme = layer(kind), named_target(target).scheme
+    graph, scheme = layer(kind), load_target(target).scheme
     table, fed = seen(graph, given(graph)), given(graph)
-    ops = measured_ops(graph, table, scheme)
-    codes, exact = encodings_of(graph, table, ops, scheme), run(graph, fed)["output"]
-    quantize = remembered(rounding(named_target(target)))
-    weights = {"b": rounded_weight(ops[0], graph, codes, quantize)}
-    body = open_session(gated(graph, ops, codes, scheme, weights), fuse_qdq=False)
+    ops = select_measured_ops(graph, table, scheme)
+    codes, exact = choose_encodings(graph, table, ops, scheme), run(graph, fed)["output"]
+    quantize = cache_quantizer(make_quantizer(load_target(target)))
+    weights = {"b": round_weight(ops[0], graph, codes, quantize)}
+    body = open_session(add_quantization_gates(graph, ops, codes, scheme, weights), fuse_qdq=False)
     half, whole = (body({**fed, GATES: np.full(len(ops), share, np.float32)})["output"] - exact for share in (0.5, 1))
     assert len(ops) == 1 and not (body({**fed, GATES: np.zeros(1, np.float32)})["output"] - exact).any()
     assert 0.3 < np.square(half).sum() / np.square(whole).sum() * 2 < 0.7  # a half of the error of both ends
-    lowered = lower(graph, table, named_target(target), quantize=quantize).graph
+    lowered = lower(graph, table, load_target(target), quantize=quantize).graph
     int8 = open_session(lowered, fuse_qdq=target == "cpu-x86")(fed)["output"] - exact
     assert np.square(whole - int8).sum() < 0.02 * np.square(int8).sum()
 
@@ -44,16 +50,16 @@ def test_errors_are_those_of_finished_samples(tmp_path: Path) -> None:
     """The layers of a deep body have errors that add up to that of all int8."""
     bundle = write_bundle(tmp_path / "bundle", deep())
     made = calibrated(bundle)
-    course = open_course(
-        sampler_by_rows(load(bundle, body="float32", backend=OpeningOnDemand())), made.plan, SEARCH_SEEDS[:4]
+    course = record_run(
+        with_row_by_row_prologue(load(bundle, body="float32", backend=LazyOnnxRuntime())), made.plan, SEARCH_SEEDS[:4]
     )
-    target, table = named_target("cpu-x86"), made.table
-    errors = operation_errors(deep(), table, target, course, remembered(rounding(target)))
+    target, table = load_target("cpu-x86"), made.table
+    errors = measure_operation_errors(deep(), table, target, course, cache_quantizer(make_quantizer(target)))
     body = open_session(lower(deep(), table, target).graph, optimize=True)
     psnr = course.decibels(course.run([body] * course.groups))
     whole = float(np.mean(4 / 10 ** (psnr / 10)))
     assert len(errors.operations) == LAYERS and errors.errors.sum() == pytest.approx(whole, rel=0.6)
-    unrounded = operation_errors(deep(), table, target, course, None)
+    unrounded = measure_operation_errors(deep(), table, target, course, None)
     assert unrounded.errors == pytest.approx(errors.errors, rel=0.6) and (unrounded.errors < errors.errors).any()
 
 
@@ -67,6 +73,6 @@ def test_groups_are_halved_where_runs_are_few(runs: int, most: int) -> None:
         asked.append(numbers)
         return float(true[list(numbers)].sum())
 
-    found = shared_out(error, 64, runs)
+    found = attribute_errors(error, 64, runs)
     assert len(asked) <= most and found.sum() == pytest.approx(true.sum())
     assert list(np.argsort(-found)[:2]) == [5, 40] and found[[5, 40]] == pytest.approx([1.0, 0.5], rel=0.01)

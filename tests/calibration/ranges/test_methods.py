@@ -9,23 +9,23 @@ import numpy as np
 import pytest
 
 from fewstep.calibration.ranges import methods
-from fewstep.calibration.ranges.histogram import measure, merge
+from fewstep.calibration.ranges.histogram import make_histogram, merge_histograms
 from fewstep.calibration.ranges.methods import (
     CLIPPED,
     Density,
-    clipped_ranges,
+    extend_ranges,
     lambda_edges,
+    minmax_ranges,
     mse_amax,
     mse_range,
-    spread,
-    whole_ranges,
+    mse_ranges,
 )
 from fewstep.calibration.ranges.table import Range, Ranges
 from fewstep.plans import solvers
 from fewstep.plans.compile import compile_plan
-from fewstep.plans.names.name import SOLVERS, parse_plan_name
+from fewstep.plans.names.plan_name import SOLVERS, parse_plan_name
 from fewstep.plans.plan import group_of
-from fewstep.plans.published import facts_of
+from fewstep.plans.publication import facts_of
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 
 NORMAL = np.random.default_rng(0).standard_normal(100_000)
@@ -39,7 +39,7 @@ ACTIVATIONS = {
 }
 
 
-each_kind = pytest.mark.parametrize("ranges", [clipped_ranges, whole_ranges])
+each_kind = pytest.mark.parametrize("ranges", [mse_ranges, minmax_ranges])
 
 
 def uint8_error(x: np.ndarray, low: float, high: float) -> float:
@@ -59,19 +59,19 @@ def x(request: pytest.FixtureRequest) -> np.ndarray:
 
 
 def test_whole_ranges_are_the_extremes_with_zero(x: np.ndarray) -> None:
-    ranges = whole_ranges([measure(x)])
+    ranges = minmax_ranges([make_histogram(x)])
     assert ranges.pooled == Range(min(float(x.min()), 0.0), max(float(x.max()), 0.0))
     assert ranges.pooled_symmetric == float(np.abs(x).max())
 
 
 def test_mse_amax_is_within_a_percent_of_brute_force(x: np.ndarray) -> None:
-    amax = mse_amax(Density.of([measure(x)]))
+    amax = mse_amax(Density.from_histograms([make_histogram(x)]))
     best = min(int8_error(x, f * float(np.abs(x).max())) for f in np.linspace(0.05, 1, 200))
     assert int8_error(x, amax) <= 1.01 * best
 
 
 def test_mse_range_is_within_two_percent_of_brute_force(x: np.ndarray) -> None:
-    found = mse_range(Density.of([measure(x)]))
+    found = mse_range(Density.from_histograms([make_histogram(x)]))
     factors = np.linspace(0.05, 1, 14)
     low, high = min(float(x.min()), 0.0), max(float(x.max()), 0.0)
     lows = {f * low for f in factors}
@@ -82,8 +82,8 @@ def test_mse_range_is_within_two_percent_of_brute_force(x: np.ndarray) -> None:
 
 def test_ranges_clip_where_it_wins_although_the_clipped_count_four_times(x: np.ndarray) -> None:
     """Against brute force with the same weights, and never narrower than mse by more than the search's own steps."""
-    found, widest = (ranges([measure(x)]).pooled for ranges in (clipped_ranges, whole_ranges))
-    mse = mse_range(Density.of([measure(x)]))
+    found, widest = (ranges([make_histogram(x)]).pooled for ranges in (mse_ranges, minmax_ranges))
+    mse = mse_range(Density.from_histograms([make_histogram(x)]))
     assert CLIPPED == 4.0
 
     def error(low: float, high: float) -> float:
@@ -100,8 +100,8 @@ def test_ranges_clip_where_it_wins_although_the_clipped_count_four_times(x: np.n
 
 def test_the_pooled_range_weights_groups_equally() -> None:
     wide, narrow = (NORMAL * 10).astype(np.float32), NORMAL.astype(np.float32)
-    once = clipped_ranges([measure(narrow), measure(wide)])
-    often = clipped_ranges([measure(np.tile(narrow, 9)), measure(wide)])
+    once = mse_ranges([make_histogram(narrow), make_histogram(wide)])
+    often = mse_ranges([make_histogram(np.tile(narrow, 9)), make_histogram(wide)])
     assert often.pooled == once.pooled
     assert once.per_group[0].high < once.pooled.high <= once.per_group[1].high * 1.1
 
@@ -109,24 +109,24 @@ def test_the_pooled_range_weights_groups_equally() -> None:
 @each_kind
 def test_ranges_do_not_depend_on_order_or_batch(x: np.ndarray, ranges: Callable[..., Ranges]) -> None:
     shuffled = np.random.default_rng(2).permutation(x)
-    whole = ranges([measure(x)])
-    assert ranges([reduce(merge, map(measure, np.array_split(shuffled, 7)))]) == whole
+    whole = ranges([make_histogram(x)])
+    assert ranges([reduce(merge_histograms, map(make_histogram, np.array_split(shuffled, 7)))]) == whole
     assert whole.pooled.low <= 0 <= whole.pooled.high and whole.pooled_symmetric > 0
 
 
 @each_kind
 def test_a_constant_ends_its_range_and_zeros_get_one(ranges: Callable[..., Ranges]) -> None:
-    constant = ranges([measure(np.full(9, -0.3, np.float32))])
+    constant = ranges([make_histogram(np.full(9, -0.3, np.float32))])
     assert constant.pooled == Range(float(np.float32(-0.3)), 0.0)
     assert constant.pooled_symmetric == float(np.float32(0.3))
-    zeros = ranges([measure(np.zeros(9, np.float32))])
+    zeros = ranges([make_histogram(np.zeros(9, np.float32))])
     assert (zeros.pooled, zeros.pooled_symmetric) == (Range(0.0, 1.0), 1.0)
 
 
 @each_kind
 def test_a_group_that_was_always_zero_has_the_range_of_all(ranges: Callable[..., Ranges]) -> None:
     """A range of its own would coarsen the others' scales, however small they are."""
-    groups = [measure((1e-5 * NORMAL).astype(np.float32)), measure(np.zeros(9, np.float32))]
+    groups = [make_histogram((1e-5 * NORMAL).astype(np.float32)), make_histogram(np.zeros(9, np.float32))]
     found = ranges(groups)
     assert found.per_group[1] == found.pooled and found.per_group_symmetric[1] == found.pooled_symmetric < 1e-4
     assert found.per_group[0] == ranges(groups[:1]).pooled
@@ -166,7 +166,7 @@ def test_quantizers_that_are_left_out_are_none_of_the_best(
 ) -> None:
     """Bit for bit the ranges of a search through all of them; most are left out."""
     computed: list[int] = []
-    real = Density.error
+    real = Density.quantization_error
 
     def counted(density: Density, scale: np.ndarray, least: np.ndarray) -> np.ndarray:
         computed.append(len(scale))
@@ -174,23 +174,23 @@ def test_quantizers_that_are_left_out_are_none_of_the_best(
 
     def everywhere(density: Density, scale: np.ndarray, least: np.ndarray, clipped: float) -> np.ndarray:
         computed.append(len(scale))
-        outside = density.clipped(scale, least)
+        outside = density.clipping_error(scale, least)
         return real(density, scale, least) + (clipped - 1) * outside if clipped != 1 else real(density, scale, least)
 
-    monkeypatch.setattr(Density, "error", counted)
-    density = Density.of([measure(x), measure(x[:1000] * 3)])
+    monkeypatch.setattr(Density, "quantization_error", counted)
+    density = Density.from_histograms([make_histogram(x), make_histogram(x[:1000] * 3)])
     some = mse_range(density, clipped), mse_amax(density, clipped)
     few = sum(computed)
     computed.clear()
-    monkeypatch.setattr(methods, "_weighed", everywhere)
+    monkeypatch.setattr(methods, "_weigh_errors", everywhere)
     assert (mse_range(density, clipped), mse_amax(density, clipped)) == some
     assert few < 0.8 * sum(computed)
 
 
 def test_ranges_of_some_groups_are_spread_over_all() -> None:
     """The first one's ahead, and the last one's behind; pooled ranges stay."""
-    ranges = whole_ranges([measure(np.linspace(-reach, reach, 99, dtype=np.float32)) for reach in (2, 3)])
-    whole = spread(ranges, slice(1, 3), 5)
+    ranges = minmax_ranges([make_histogram(np.linspace(-reach, reach, 99, dtype=np.float32)) for reach in (2, 3)])
+    whole = extend_ranges(ranges, slice(1, 3), 5)
     assert whole.per_group_symmetric == pytest.approx([2, 2, 3, 3, 3])
     assert [each.high for each in whole.per_group] == pytest.approx([2, 2, 3, 3, 3])
     assert whole.pooled_symmetric == ranges.pooled_symmetric

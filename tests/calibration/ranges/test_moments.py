@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from fewstep.calibration.ranges import moments
-from fewstep.calibration.ranges.moments import MomentSums, blocks_of, drawn_patches, moment_bytes, widest
-from fewstep.calibration.ranges.observe import open_watched
-from fewstep.calibration.ranges.readers import readers_of
+from fewstep.calibration.ranges.moments import MomentSums, block_width, draw_patches, moment_bytes, split_inputs
+from fewstep.calibration.ranges.observe import open_observed
+from fewstep.calibration.ranges.readers import find_readers
 from fewstep.graph.graph import BATCH, Graph, Node, Value
-from fewstep.graph.selection import WeightedOp, selected_ops, weighted_op
+from fewstep.graph.selection import WeightedOp, match_weighted_op, select_int8_ops
 from fewstep.graph.session import run
 from tests.calibration.lowering.bodies.small_body import body, edited, feeds
-from tests.calibration.lowering.bodies.uneven_body import layer
+from tests.calibration.lowering.bodies.uneven_channels_body import layer
 from tests.onnx_text import written
 
 F32 = np.dtype(np.float32)
@@ -27,15 +27,15 @@ def as_rows(op: WeightedOp, weight: np.ndarray) -> np.ndarray:
 def test_patches_times_weights_are_the_convolution(spatial: int) -> None:
     """Strides, pads and dilations; and the linear layer."""
     prepared = edited(body(spatial), "h2", dilations=[2] * spatial, pads=[2] * 2 * spatial)
-    ops = selected_ops(prepared)
+    ops = select_int8_ops(prepared)
     values = run(prepared, feeds(prepared), [name for op in ops for name in (op.x, op.name)])
     for op in ops:
         weight = prepared.constants[op.weight]
         kernel = weight.shape[2:] if op.node.op == "Conv" else ()
-        patches = drawn_patches(op, values[op.x], kernel, np.random.default_rng(0), 10**6)
+        patches = draw_patches(op, values[op.x], kernel, np.random.default_rng(0), 10**6)
         channels = np.moveaxis(values[op.name], 1 if kernel else -1, -1).reshape(-1, weight.shape[op.axis])
         np.testing.assert_allclose(patches @ as_rows(op, weight).T, channels, atol=1e-4)
-        few = drawn_patches(op, values[op.x], kernel, np.random.default_rng(0), 8)
+        few = draw_patches(op, values[op.x], kernel, np.random.default_rng(0), 8)
         assert few.shape == (8, patches.shape[1]) and all((row == patches).all(axis=1).any() for row in few)
 
 
@@ -47,14 +47,14 @@ def test_sums_are_over_all_rows_and_groups(attributes: dict[str, object], size: 
     nodes = (Node("Conv", ("x", "w"), ("y",), attributes),)
     shape = (BATCH, 32, size)
     graph = Graph("conv", (Value("x", F32, shape),), (Value("y", F32, shape),), nodes, {"w": weight})
-    op = weighted_op(nodes[0], graph)
+    op = match_weighted_op(nodes[0], graph)
     assert op is not None
     x = np.random.default_rng(1).standard_normal((5, 32, size)).astype(np.float32)
-    watched = MomentSums(open_watched(graph, ("x",)), graph, ((op,),), 64, 0)
+    watched = MomentSums(open_observed(graph, ("x",)), graph, ((op,),), 64, 0)
     np.testing.assert_allclose(watched({"x": x})["y"], run(graph, {"x": x}, ["y"])["y"], atol=1e-5)
     padded = np.pad(x, [(0, 0), (0, 0), (1, 1)])
     patches = np.stack([padded[:, :, at : at + 3].reshape(5, -1) for at in range(size)]).reshape(-1, 96)
-    blocks = blocks_of(op, weight.shape, moments.WIDTH)
+    blocks = split_inputs(op, weight.shape, moments.WIDTH)
     assert [(span.start, span.stop) for span in blocks.spans] == ([(0, 48), (48, 96)] if groups == 2 else [(0, 96)])
     for own, span in zip(watched.sums["w"], blocks.spans, strict=True):
         np.testing.assert_allclose(own, patches[:, span].T @ patches[:, span], rtol=1e-4, atol=1e-3)
@@ -63,8 +63,8 @@ def test_sums_are_over_all_rows_and_groups(attributes: dict[str, object], size: 
 def test_moments_do_not_depend_on_further_operations() -> None:
     """Neither the positions that are drawn nor the width of blocks."""
     prepared = body()
-    ops = selected_ops(prepared)
-    network = open_watched(prepared, tuple(dict.fromkeys(op.x for op in ops)))
+    ops = select_int8_ops(prepared)
+    network = open_observed(prepared, tuple(dict.fromkeys(op.x for op in ops)))
     alone, beside = (MomentSums(network, prepared, parts, 8, 0) for parts in ((ops[1:],), (ops[1:], ops[:1])))
     for watched in (alone, beside):
         watched(feeds(prepared))
@@ -75,9 +75,9 @@ def test_moments_do_not_depend_on_further_operations() -> None:
 
 def test_an_expert_without_rows_has_no_moments() -> None:
     op = WeightedOp(Node("MatMul", ("x", "w"), ("y",)), 16, 16, 1)
-    assert drawn_patches(op, np.empty((0, 16), np.float32), (), np.random.default_rng(0), 64).shape == (0, 16)
+    assert draw_patches(op, np.empty((0, 16), np.float32), (), np.random.default_rng(0), 64).shape == (0, 16)
     conv = WeightedOp(Node("Conv", ("x", "w"), ("y",), {"pads": [1, 1]}), 16, 16, 0)
-    assert drawn_patches(conv, np.empty((0, 16, 8), np.float32), (3,), np.random.default_rng(0), 64).shape == (0, 48)
+    assert draw_patches(conv, np.empty((0, 16, 8), np.float32), (3,), np.random.default_rng(0), 64).shape == (0, 48)
 
 
 def wide(layers: int, width: int) -> tuple[Graph, tuple[WeightedOp, ...]]:
@@ -85,22 +85,22 @@ def wide(layers: int, width: int) -> tuple[Graph, tuple[WeightedOp, ...]]:
     weight, row = np.broadcast_to(np.float32(0.5), (width, width)), f"float[batch, {width}]"
     body = " ".join(f"h{n + 1} = MatMul(h{n}, w{n})" for n in range(layers))
     graph = written(f"({row} h0) => ({row} h{layers}) {{ {body} }}", **{f"w{n}": weight for n in range(layers)})
-    return graph, tuple(op for node in graph.nodes if (op := weighted_op(node, graph)))
+    return graph, tuple(op for node in graph.nodes if (op := match_weighted_op(node, graph)))
 
 
 def test_wide_layers_have_narrower_blocks_within_a_bound() -> None:
     """164 M weights in layers of 1280 inputs; moments of whole layers would take as much as they, 655 MB."""
     graph, ops = wide(100, 1280)
     assert 4 * sum(graph.constants[op.weight].size for op in ops) > 16 * moments.MOST_BYTES
-    assert widest(ops, graph) == 80 and moment_bytes(ops, graph) == 4 * 163840000 / 16
+    assert block_width(ops, graph) == 80 and moment_bytes(ops, graph) == 4 * 163840000 / 16
     graph, ops = wide(8, 1280)
-    assert widest(ops, graph) == moments.WIDTH and moment_bytes(ops, graph) == 8 * 1280 * 256 * 4
+    assert block_width(ops, graph) == moments.WIDTH and moment_bytes(ops, graph) == 8 * 1280 * 256 * 4
 
 
 def test_each_int8_operation_that_reads_a_tensor_is_one_of_its_readers() -> None:
     graph = body()
-    read = readers_of(graph)
-    counts = Counter(op.x for op in selected_ops(graph))
+    read = find_readers(graph)
+    counts = Counter(op.x for op in select_int8_ops(graph))
     assert counts and {name: len(read(name)) for name in counts} == counts
     assert read("x") == () == read("nothing")  # the layer that sees x stays in float
 
@@ -112,7 +112,7 @@ def test_a_reader_has_the_weights_of_each_channel(kind: str) -> None:
     weight, groups = graph.constants[node.inputs[1]], node.attributes.get("group", 1)
     axis = 0 if node.op == "Conv" or node.attributes.get("transB") else 1
     rows = np.moveaxis(weight, axis, 0)
-    found = readers_of(graph)("a")
+    found = find_readers(graph)("a")
     assert len(found) == groups and sum(each.squares.sum() for each in found) == pytest.approx(np.square(rows).sum())
     for number, each in enumerate(found):
         part = np.split(rows, groups)[number].reshape(len(rows) // groups, rows.shape[1], -1)

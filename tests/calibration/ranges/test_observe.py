@@ -6,14 +6,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fewstep.calibration.ranges.histogram import measure
-from fewstep.calibration.ranges.observe import Counts, channel_axes, observed_tensors, open_watched, watch
+from fewstep.calibration.ranges.histogram import make_histogram
+from fewstep.calibration.ranges.observe import Counts, channel_axes, expose_tensors, open_observed, tensors_to_observe
 from fewstep.graph.graph import BATCH, Graph, Node
 from fewstep.graph.session import open_session
 from fewstep.measure.rollouts.trajectories import BodyCall
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Step
-from fewstep.runtime.execute import StepState
+from fewstep.runtime.sampling.execute import StepState
 from tests.onnx_text import written
 
 X = np.random.default_rng(0).standard_normal((3, 2, 4, 4)).astype(np.float32)
@@ -50,7 +50,7 @@ def evaluation(lam: float | None, **tensors: np.ndarray) -> BodyCall:
 
 
 def test_inputs_and_outputs_of_weighted_layers_are_observed() -> None:
-    assert observed_tensors(GRAPH) == ("x", "a", "b", "c")
+    assert tensors_to_observe(GRAPH) == ("x", "a", "b", "c")
 
 
 def test_channels_lie_along_the_second_axis_of_convolutions_and_the_last_of_linear_layers() -> None:
@@ -60,12 +60,12 @@ def test_channels_lie_along_the_second_axis_of_convolutions_and_the_last_of_line
     both = GRAPH.with_nodes((*GRAPH.nodes, *behind.nodes), linear)
     assert channel_axes(GRAPH) == {"x": 1, "a": 1, "b": 1, "c": 1}
     assert channel_axes(both) == {"x": 1, "a": 1, "c": 1, "d": -1, "e": -1, "f": -1}
-    assert set(observed_tensors(both)) - set(channel_axes(both)) == {"b"}
+    assert set(tensors_to_observe(both)) - set(channel_axes(both)) == {"b"}
 
 
 def test_extremes_are_counted_by_channel_where_channels_are_told_apart() -> None:
     counts = Counts.empty(GRAPH, (0.0,), 6)
-    assert counts.tensors == observed_tensors(GRAPH) and counts.axes == channel_axes(GRAPH)
+    assert counts.tensors == tensors_to_observe(GRAPH) and counts.axes == channel_axes(GRAPH)
     plain = Counts(counts.tensors, counts.edges)
     for one in (counts, plain):
         for scale in (1, -3):
@@ -76,11 +76,11 @@ def test_extremes_are_counted_by_channel_where_channels_are_told_apart() -> None
     assert np.array_equal(counts.histograms["x", 1].highs, X.max(axis=(0, 2, 3)))
     assert counts.samples == 6
     assert plain.histograms["a", 1].lows.tolist() == [together.min()]
-    assert counts.reached()["a"] == plain.reached()["a"] == np.abs(together).max()
+    assert counts.max_magnitudes()["a"] == plain.max_magnitudes()["a"] == np.abs(together).max()
 
 
 def test_a_watched_graph_returns_what_the_tensors_hold_and_the_same_output() -> None:
-    watched = watch(GRAPH, ("x", "a", "b", "c", "v"))
+    watched = expose_tensors(GRAPH, ("x", "a", "b", "c", "v"))
     assert [(value.name, value.shape) for value in watched.outputs[1:]] == [(n, (BATCH, 2, 4, 4)) for n in "abc"]
     seen = open_session(watched, optimize=True)({"x": X})
     assert np.array_equal(seen["a"], X) and np.array_equal(seen["b"], np.maximum(X, 0))
@@ -90,7 +90,7 @@ def test_a_watched_graph_returns_what_the_tensors_hold_and_the_same_output() -> 
 def test_a_tensor_of_unknown_shape_is_named() -> None:
     strange = replace(GRAPH, nodes=(*GRAPH.nodes, Node("Strange", ("b",), ("d",), domain="elsewhere")))
     with pytest.raises(UserError, match="'d'"):
-        watch(strange, ("d",))
+        expose_tensors(strange, ("d",))
 
 
 def test_counts_fall_into_the_group_of_their_lambda() -> None:
@@ -98,24 +98,24 @@ def test_counts_fall_into_the_group_of_their_lambda() -> None:
     counts.add(evaluation(None, a=X))
     counts.add(evaluation(1.0, a=2 * X))
     counts.add(evaluation(2.0, a=4 * X))
-    noisy, clean = counts.of("a")
+    noisy, clean = counts.group_histograms("a")
     assert (noisy.stored.sum(), clean.stored.sum()) == (X.size, 2 * X.size)
     assert (noisy.high, clean.high) == (float(X.max()), 4 * float(X.max()))
-    assert np.array_equal(counts.of("x")[0].counts, measure(X).counts)
+    assert np.array_equal(counts.group_histograms("x")[0].counts, make_histogram(X).counts)
 
 
 def test_what_a_tensor_reached_is_that_of_all_groups_whatever_its_sign() -> None:
     counts = Counts(("x", "a"), (0.0,))
     counts.add(evaluation(None, a=np.array([-7.5, 1.0], np.float32)))
     counts.add(evaluation(1.0, a=np.array([0.25, 6.0], np.float32)))
-    assert counts.reached() == {"x": float(np.abs(X).max()), "a": 7.5}
+    assert counts.max_magnitudes() == {"x": float(np.abs(X).max()), "a": 7.5}
 
 
 def test_a_group_without_data_is_an_error_with_the_name_of_the_tensor() -> None:
     counts = Counts(("a",), (0.0,))
     counts.add(evaluation(1.0, a=X))
     with pytest.raises(UserError, match="tensor 'a' has no data in lambda group 0 of 2"):
-        counts.of("a")
+        counts.group_histograms("a")
 
 
 @pytest.mark.parametrize(("bad", "word"), [(np.nan, "NaN"), (np.inf, "infinite values")])
@@ -146,10 +146,10 @@ def test_large_attention_is_counted_in_parts_and_bitwise_as_whole(monkeypatch: p
         return open_session(graph, **options)
 
     monkeypatch.setattr("fewstep.calibration.ranges.observe.open_session", keeping)
-    tensors = observed_tensors(graph)
-    whole = open_watched(graph, tensors)(fed)
-    monkeypatch.setattr("fewstep.graph.passes.attention_in_parts.LARGE", 300)
-    in_parts = open_watched(graph, tensors)(fed)
+    tensors = tensors_to_observe(graph)
+    whole = open_observed(graph, tensors)(fed)
+    monkeypatch.setattr("fewstep.graph.passes.split_attention.LARGE", 300)
+    in_parts = open_observed(graph, tensors)(fed)
     assert [each.ops().count("Softmax") for each in opened] == [1, 2]
     assert set(tensors) == {"x", "q", "k", "v", "attended", "output"}
     for name in set(tensors) - fed.keys():

@@ -9,8 +9,8 @@ import pytest
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
-from fewstep.calibration.ranges.reading import decode, load
-from fewstep.calibration.ranges.table import ByChannel, Range, Ranges, RangesTable
+from fewstep.calibration.ranges.read_table import decode, load
+from fewstep.calibration.ranges.table import ChannelRanges, Range, Ranges, RangesTable
 from fewstep.plans.errors import UserError
 
 RANGES = Ranges(Range(-1.0, 2.0), (Range(-0.3, 0.1), Range(-1.0, 2.0)), 2.0, (0.3, 1.9))
@@ -18,7 +18,9 @@ TABLE = RangesTable("ab" * 32, "dpmpp_2m:8", (0.1,), "mse", {"conv.output": RANG
 
 OWN = Ranges(Range(-1.5, 2.5), (Range(-0.5, 0.25), Range(-1.5, 2.5)), 2.5, (0.5, 2.5))
 CHANNELS = replace(
-    TABLE, method="channels", tensors={"a": replace(RANGES, by_channel=ByChannel((1.5, 0.3, 1 / 64), OWN)), "x": RANGES}
+    TABLE,
+    method="channels",
+    tensors={"a": replace(RANGES, by_channel=ChannelRanges((1.5, 0.3, 1 / 64), OWN)), "x": RANGES},
 )
 
 

@@ -11,9 +11,9 @@ from fewstep.calibration.options import CalibrateOptions
 from fewstep.export.export import ExportOptions, export
 from fewstep.graph import io
 from fewstep.graph.index import index
-from fewstep.graph.selection import FEW_CHANNELS, OUTER, considered_ops
+from fewstep.graph.selection import FEW_CHANNELS, OUTER, explain_selection
 from fewstep.runtime.bundle.reading import open_bundle
-from fewstep.runtime.loading import load
+from fewstep.runtime.sampling.loading import load
 
 for package in ("einops", "a_unet", "ema_pytorch"):  # what their packages need
     pytest.importorskip(package, reason="codebases of others are not installed: .ci/codebases.txt")
@@ -35,9 +35,9 @@ def test_a_network_of_others_goes_from_its_class_to_int8_samples(name: str, int8
     export(ExportOptions(f"{NETWORKS}:{name}", tmp_path / "bundle", verify="quick"))
     bundle = open_bundle(tmp_path / "bundle")
     body = io.load(bundle.graph(bundle.body("float32").graph), root=bundle.path)
-    assert {reason for _, reason in considered_ops(body)} <= {"", FEW_CHANNELS, OUTER}
-    moving = index(body).reachable(["x"])
-    assert all(op.x in moving for op, _ in considered_ops(body))  # the time's layers left the loop
+    assert {reason for _, reason in explain_selection(body)} <= {"", FEW_CHANNELS, OUTER}
+    moving = index(body).dependents(["x"])
+    assert all(op.x in moving for op, _ in explain_selection(body))  # the time's layers left the loop
     calibrate(CalibrateOptions(bundle.path, PLAN, ("cpu-x86",), trajectories=2))
     covered = open_bundle(bundle.path).body("int8-cpu-x86").graph.coverage
     assert covered is not None and covered.int8_macs / covered.total_macs > int8

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from fewstep.export.changes import changed
+from fewstep.export.changes import apply_changes
 from fewstep.export.experts import Expert, load_expert
 from fewstep.export.export import ExportOptions, export, load_source
 from fewstep.export.lora.merge import merge
@@ -49,8 +49,8 @@ def test_the_hash_of_a_source_covers_file_and_strength(tmp_path: Path) -> None:
     file = write(tmp_path / "a.safetensors", updates(given.module, ["conv"]))
     other = write(tmp_path / "b.safetensors", updates(given.module, ["conv"], 1))
     texts = (f"{file}", f"{file}:0.5", f"{other}")
-    hashes = [changed(source(Tiny()), [read_lora(text)]).sha256 for text in texts]
-    assert len({given.sha256, *hashes}) == 4 and changed(given, []) is given
+    hashes = [apply_changes(source(Tiny()), [read_lora(text)]).sha256 for text in texts]
+    assert len({given.sha256, *hashes}) == 4 and apply_changes(given, []) is given
 
 
 def test_a_module_is_changed_once(tmp_path: Path) -> None:
@@ -58,17 +58,17 @@ def test_a_module_is_changed_once(tmp_path: Path) -> None:
     lora = read_lora(str(write(tmp_path / "a.safetensors", updates(given.module, ["conv"]))))
     steered = replace(given, spec=msgspec.structs.replace(given.spec, heads=2, steers="x"))
     with pytest.raises(UserError, match="--lora-slots for a denoiser with a gradient"):  # which changes nothing
-        changed(steered, (), slots=SlotRequest(("conv",)))
+        apply_changes(steered, (), slots=SlotRequest(("conv",)))
     other = read_lora(str(write(tmp_path / "b.safetensors", updates(Wrapped(given.module), ["network.conv"]))))
     with pytest.raises(UserError, match="b.safetensors"):  # of another network: it changes nothing
-        changed(given, [other])
-    changed(given, [lora])
+        apply_changes(given, [other])
+    apply_changes(given, [lora])
     with pytest.raises(UserError, match="tiny returns one module each time, which options have changed; make a new"):
-        changed(given, [lora])
+        apply_changes(given, [lora])
     with pytest.raises(UserError, match="tiny returns one module each time"):  # an expert that would be changed too
         load_expert(Expert("plain", -1.0, lambda: given), given.spec, (), ())
     with pytest.raises(UserError, match="tiny returns one module each time"):  # a new wrapper of the same network
-        changed(replace(given, module=Wrapped(given.module)), [lora])
+        apply_changes(replace(given, module=Wrapped(given.module)), [lora])
 
 
 def test_layers_of_text_encoders_are_named_where_there_are_none(
@@ -81,7 +81,7 @@ def test_layers_of_text_encoders_are_named_where_there_are_none(
         "lora_te1_text_model_encoder_layers_0_mlp_fc1.lora_up.weight": torch.ones(2, 1),
     }
     save_file(tensors, tmp_path / "a.safetensors")
-    changed(source(Tiny()), [read_lora(str(tmp_path / "a.safetensors"))])
+    apply_changes(source(Tiny()), [read_lora(str(tmp_path / "a.safetensors"))])
     assert "a.safetensors also changes 1 layers of text_encoder, which the bundle does not hold" in caplog.text
 
 
@@ -114,4 +114,4 @@ def test_a_graph_has_no_layers_to_merge_into(tmp_path: Path) -> None:
     onnx: Any = OnnxSource.__new__(OnnxSource)
     object.__setattr__(onnx, "label", "model.onnx")
     with pytest.raises(UserError, match="model.onnx is no torch module, whose layers could be changed"):
-        changed(onnx, [lora])
+        apply_changes(onnx, [lora])

@@ -8,20 +8,20 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from fewstep.export.lora.delta import delta
-from fewstep.export.lora.slots import SlotRequest, slots_of
+from fewstep.export.lora.delta import compute_update
+from fewstep.export.lora.slots import SlotRequest, find_slots
 from fewstep.plans.errors import UserError
-from fewstep.runtime.lora.factors import factors
+from fewstep.runtime.lora.factors import factorize
 from fewstep.runtime.lora.file import AlphaScale, read_lora, read_tensors
-from fewstep.runtime.lora.fill import filled
+from fewstep.runtime.lora.slot_values import slot_values
 
 
 def test_slots_are_asked_for_by_layers() -> None:
     module = nn.ModuleDict({"a": nn.Linear(2, 3), "b": nn.ModuleList([nn.Linear(3, 2), nn.Conv2d(2, 2, 1, groups=2)])})
-    assert slots_of(module, SlotRequest(("b",))).layers == {"b.0": (2, 3)}
-    assert slots_of(module, SlotRequest(("a", "b.0"))).layers == {"a": (3, 2), "b.0": (2, 3)}
+    assert find_slots(module, SlotRequest(("b",))).layers == {"b.0": (2, 3)}
+    assert find_slots(module, SlotRequest(("a", "b.0"))).layers == {"a": (3, 2), "b.0": (2, 3)}
     with pytest.raises(UserError, match=r"--lora-slots c: ModuleDict has no such .*; choose from 'a', 'b.0', or give"):
-        slots_of(module, SlotRequest(("c",)))
+        find_slots(module, SlotRequest(("c",)))
     with pytest.raises(UserError, match="--rank is 0; give 1 to"):
         SlotRequest(("a",), 0)
 
@@ -29,11 +29,11 @@ def test_slots_are_asked_for_by_layers() -> None:
 def test_a_fused_layer_goes_to_the_slots_of_its_parts(tmp_path: Path) -> None:
     attention = nn.ModuleDict({part: nn.Linear(3, 4) for part in ("to_q", "to_k", "to_v")})
     block = nn.ModuleDict({"attn": attention, "proj_mlp": nn.Linear(3, 6)})
-    slots = slots_of(nn.ModuleDict({"single_transformer_blocks": nn.ModuleList([block])}), SlotRequest(("*",)))
+    slots = find_slots(nn.ModuleDict({"single_transformer_blocks": nn.ModuleList([block])}), SlotRequest(("*",)))
     up, down = torch.randn(18, 2), torch.randn(2, 3)
     stem = "diffusion_model.single_blocks.0.linear1"
     save_file({f"{stem}.lora_A.weight": down, f"{stem}.lora_B.weight": up}, tmp_path / "a.safetensors")
-    inputs = filled(slots, [read_lora(str(tmp_path / "a.safetensors"))])
+    inputs = slot_values(slots, [read_lora(str(tmp_path / "a.safetensors"))])
     parts = [inputs[f"lora_down.{name}"] @ inputs[f"lora_up.{name}"] for name in slots.layers]
     np.testing.assert_allclose(np.concatenate(parts, axis=1).T, (up @ down).numpy(), rtol=1e-5, atol=1e-6)
 
@@ -58,8 +58,8 @@ def test_every_form_is_a_product_of_two_factors() -> None:
         drawn(diff=(40, 4, 3, 3)),
     ):
         scale = AlphaScale(3.0)
-        up, down = factors({name: tensor.numpy() for name, tensor in parts.items()}, scale)
-        expected = delta(parts, scale).flatten(1).numpy()
+        up, down = factorize({name: tensor.numpy() for name, tensor in parts.items()}, scale)
+        expected = compute_update(parts, scale).flatten(1).numpy()
         np.testing.assert_allclose(up @ down, expected, rtol=1e-4, atol=1e-5)
 
 

@@ -20,9 +20,9 @@ from fewstep.export.export import ExportOptions, export
 from fewstep.measure.rollouts.metrics import psnr
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends.openvino import OpenVino
-from fewstep.runtime.loading import load
+from fewstep.runtime.sampling.loading import load
 from tests.export.lora.lora_files import kohya, peft, updates, write
-from tests.export.networks import slotted
+from tests.export.networks import lora_slots_denoiser
 
 pytestmark = pytest.mark.slow
 LAYERS = ("conv_in", "down", "mid", "time", "q", "v", "up", "out")
@@ -34,7 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A denoiser, a bundle of it with slots, and two LoRA files for all kinds of its layers."""
     folder = tmp_path_factory.mktemp("slots")
     export(options(folder, "slots", lora_slots=("*",), rank=8, verify="quick"))
-    module, _ = slotted.make()
+    module, _ = lora_slots_denoiser.make()
     for number, (layers, key) in enumerate(((LAYERS, peft), (LAYERS[2:], kohya))):
         made = updates(module, layers, number)
         small = {name: {part: 0.3 * tensor for part, tensor in parts.items()} for name, parts in made.items()}
@@ -43,7 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def options(folder: Path, name: str, **asked: Any) -> ExportOptions:
-    return ExportOptions(f"{slotted.__file__}:make", folder / name, **asked)
+    return ExportOptions(f"{lora_slots_denoiser.__file__}:make", folder / name, **asked)
 
 
 def test_slots_are_the_merged_network_to_rounding(folder: Path) -> None:
@@ -54,15 +54,17 @@ def test_slots_are_the_merged_network_to_rounding(folder: Path) -> None:
         texts = tuple(f"{path}:{strength}" for path, strength in adapters.items())
         export(options(folder, f"merged_{number}", lora=texts, verify="quick"))
         merged = load(folder / f"merged_{number}").sample(PLAN, [0, 1])
-        with_files = sampler.at(adapters=adapters)
+        with_files = sampler.with_options(adapters=adapters)
         own = with_files.sample(PLAN, [0, 1])
         assert np.abs(own - merged).max() < 1e-5 < 1e-2 < np.abs(own - base).max()
         assert np.array_equal(with_files.sample_each([PLAN, PLAN], [0, 1]), own)
         each = with_files.sample_each([PLAN, "ddim:2"], [0, 1])
         assert np.abs(each[0] - own[0]).max() < 1e-5
-        assert np.array_equal(sampler.at(adapters={first: 2.0}).at(adapters=adapters).sample(PLAN, [0, 1]), own)
-        assert np.array_equal(with_files.at(adapters=None).sample(PLAN, [0, 1]), own)
-        assert np.array_equal(with_files.at(adapters={}).sample(PLAN, [0, 1]), base)
+        assert np.array_equal(
+            sampler.with_options(adapters={first: 2.0}).with_options(adapters=adapters).sample(PLAN, [0, 1]), own
+        )
+        assert np.array_equal(with_files.with_options(adapters=None).sample(PLAN, [0, 1]), own)
+        assert np.array_equal(with_files.with_options(adapters={}).sample(PLAN, [0, 1]), base)
     assert np.array_equal(sampler.sample(PLAN, [0, 1]), base)
 
 
@@ -74,14 +76,14 @@ def test_an_export_without_slots_says_nothing_of_them(folder: Path) -> None:
     export(options(folder, "plain", verify="quick"))
     assert b"lora" not in (folder / "plain" / "manifest.json").read_bytes()
     with pytest.raises(UserError, match="plain has no slots for LoRA files; export it with --lora-slots, or merge it"):
-        load(folder / "plain").at(adapters={folder / "0.safetensors": 1.0})
+        load(folder / "plain").with_options(adapters={folder / "0.safetensors": 1.0})
 
 
 def test_threads_switch_without_mixing_and_memory_does_not_grow(folder: Path) -> None:
     paths = [folder / f"{number}.safetensors" for number in (0, 1)]
     choices = [None, *({path: strength} for path in paths for strength in (0.3, 0.6, 1.0))]
     sampler = load(folder / "slots")
-    samplers = [sampler.at(adapters=each) for each in choices]
+    samplers = [sampler.with_options(adapters=each) for each in choices]
     expected = [each.sample(PLAN, [3]) for each in samplers]
 
     def same(turn: int) -> bool:
@@ -98,11 +100,11 @@ def test_threads_switch_without_mixing_and_memory_does_not_grow(folder: Path) ->
 def test_a_file_is_read_when_it_is_chosen(folder: Path, tmp_path: Path) -> None:
     sampler, path = load(folder / "slots"), tmp_path / "a.safetensors"
     path.write_bytes((folder / "0.safetensors").read_bytes())
-    before = sampler.at(adapters={path: 1.0})
+    before = sampler.with_options(adapters={path: 1.0})
     first = before.sample(PLAN)
     path.write_bytes((folder / "1.safetensors").read_bytes())
     assert np.array_equal(before.sample(PLAN), first)
-    assert not np.array_equal(sampler.at(adapters={path: 1.0}).sample(PLAN), first)
+    assert not np.array_equal(sampler.with_options(adapters={path: 1.0}).sample(PLAN), first)
 
 
 @pytest.mark.slow
@@ -113,7 +115,9 @@ def test_int8_with_slots_is_as_near_as_merged_and_calibrated_again(folder: Path)
         calibrate(CalibrateOptions(folder / name, "ddim:8", ("cpu-x86",), trajectories=16))
     exact = load(folder / "merged").sample("ddim:8", seeds)
     merged = psnr(load(folder / "merged", "int8").sample("ddim:8", seeds), exact).mean()
-    slots = psnr(load(folder / "slots", "int8").at(adapters={path: 1.0}).sample("ddim:8", seeds), exact).mean()
+    slots = psnr(
+        load(folder / "slots", "int8").with_options(adapters={path: 1.0}).sample("ddim:8", seeds), exact
+    ).mean()
     assert merged > 50 and slots > merged - 1
 
 
@@ -130,14 +134,14 @@ def test_a_baked_file_takes_an_onnx_adapter(folder: Path, tmp_path: Path, unroll
     noise = {"noise": sampler.draws([4])(0)}
     for options, adapters in ((None, None), (run, {adapter: 0.5})):
         (baked,) = session.run(None, noise, options)
-        assert np.abs(baked - sampler.at(adapters=adapters).sample(PLAN, [4])).max() < 1e-5
+        assert np.abs(baked - sampler.with_options(adapters=adapters).sample(PLAN, [4])).max() < 1e-5
 
 
 def test_the_command_line_takes_adapters(folder: Path, tmp_path: Path) -> None:
     adapter, output = folder / "0.safetensors", tmp_path / "x.npy"
     line = ["run", str(folder / "slots"), "--plan", PLAN, "-n", "2", "-o", str(output)]
     assert main([*line, "--adapter", f"{adapter}:0.5"]) == 0
-    expected = load(folder / "slots").at(adapters={adapter: 0.5}).sample(PLAN, [0, 1])
+    expected = load(folder / "slots").with_options(adapters={adapter: 0.5}).sample(PLAN, [0, 1])
     assert np.array_equal(np.load(output), expected)
 
 
@@ -168,7 +172,7 @@ def test_a_file_that_does_not_fit_is_one_line(
 ) -> None:
     save_file(dict(tensors), tmp_path / "a.safetensors")
     with pytest.raises(UserError, match=says) as failure:
-        load(folder / "slots").at(adapters={tmp_path / "a.safetensors": 2.0})
+        load(folder / "slots").with_options(adapters={tmp_path / "a.safetensors": 2.0})
     assert "\n" not in str(failure.value) and "a.safetensors" in str(failure.value)
 
 
@@ -186,12 +190,12 @@ def test_a_cut_file_and_wrong_arguments_are_one_line(folder: Path, tmp_path: Pat
         ([whole], "is no mapping; give adapters="),
     ):
         with pytest.raises(UserError, match=says):
-            sampler.at(adapters=adapters)  # type: ignore[arg-type]
+            sampler.with_options(adapters=adapters)  # type: ignore[arg-type]
 
 
 def test_another_engine_runs_the_bundle_and_refuses_files(folder: Path) -> None:
     pytest.importorskip("openvino")
     sampler = load(folder / "slots", backend=OpenVino(batch=1))
-    assert np.abs(sampler.at(adapters={}).sample(PLAN) - load(folder / "slots").sample(PLAN)).max() < 1e-4
+    assert np.abs(sampler.with_options(adapters={}).sample(PLAN) - load(folder / "slots").sample(PLAN)).max() < 1e-4
     with pytest.raises(UserError, match="this engine takes no LoRA files at run time; use onnxruntime on the CPU"):
-        sampler.at(adapters={folder / "0.safetensors": 1.0})
+        sampler.with_options(adapters={folder / "0.safetensors": 1.0})

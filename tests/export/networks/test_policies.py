@@ -10,7 +10,7 @@ import fewstep.runtime
 from fewstep.export.export import ExportOptions, export
 from fewstep.export.sources.python_file import load_python_file
 from fewstep.plans import noise
-from fewstep.runtime.execute import Hold
+from fewstep.runtime.sampling.execute import Hold
 from tests.families import flow_policy
 
 SEEDS = [3, 4]

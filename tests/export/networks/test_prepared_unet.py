@@ -31,7 +31,7 @@ def test_all_of_time_and_class_leaves_the_body(unet: Exported) -> None:
     rows = body.inputs[1:]
     assert len(rows) == 6 and rows == prologue.outputs  # scale and shift of three blocks
     assert all(row.shape[0] == "batch" and row.shape[2:] == (1, 1) for row in rows)
-    moving = index(body).reachable(["x"])
+    moving = index(body).dependents(["x"])
     assert all(not moving.isdisjoint(node.inputs) for node in body.nodes)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("huggingface_hub")
-from fewstep.export.licence import licence_of
+from fewstep.export.licence import read_licence
 from fewstep.export.sources.hub import Fetched, is_name
 from fewstep.export.spec import Spec
 from fewstep.plans.spec import ScheduleSpec
@@ -183,7 +183,7 @@ def test_a_source_has_the_name_of_the_model_not_the_folder(tmp_path: Path) -> No
     given = Given(
         Spec(name=COMMIT, x_shape=(1, 8, 8), prediction="v", schedule=ScheduleSpec("cosine"), conditions=()), COMMIT
     )
-    named = Fetched(tmp_path, "org/model", COMMIT).named(given)  # type: ignore[arg-type]
+    named = Fetched(tmp_path, "org/model", COMMIT).rename_source(given)  # type: ignore[arg-type]
     assert (named.spec.name, named.label) == ("model", f"org/model@{COMMIT}")
 
 
@@ -297,9 +297,9 @@ def test_a_folder_goes_before_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyP
 )
 def test_a_licence_is_that_of_the_card(card: str, licence: str | None, tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text(card)
-    assert licence_of(str(tmp_path)) == licence
+    assert read_licence(str(tmp_path)) == licence
 
 
 def test_shipped_models_have_the_licence_of_fewstep() -> None:
-    assert licence_of("fashion_mnist") == "Apache-2.0"
-    assert licence_of("somewhere.py:denoiser") is None
+    assert read_licence("fashion_mnist") == "Apache-2.0"
+    assert read_licence("somewhere.py:denoiser") is None

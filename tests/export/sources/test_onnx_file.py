@@ -22,10 +22,10 @@ from fewstep.export.verification.verify import Verification
 from fewstep.graph.prepare import prepare
 from fewstep.graph.prologue import PreparedDenoiser
 from fewstep.plans.errors import UserError
-from fewstep.report.contents import InspectOptions, inspect
-from fewstep.runtime.loading import load
+from fewstep.report.bundle_contents import InspectOptions, inspect
+from fewstep.runtime.sampling.loading import load
 from tests.export.sources.onnx_models import CHANNELS, LABELS, SIZE, model, renamed
-from tests.export.verifying import verified, verify
+from tests.export.verify_export import verified, verify
 
 SPEC: dict[str, Any] = {
     "name": "tiny",

@@ -9,7 +9,7 @@ import pytest
 
 from fewstep.export.export import ExportOptions, export, load_source
 from fewstep.plans.errors import UserError
-from fewstep.runtime.loading import load
+from fewstep.runtime.sampling.loading import load
 from tests.export.sources.onnx_models import model, renamed
 
 diffusers = pytest.importorskip("diffusers")

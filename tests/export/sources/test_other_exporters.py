@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from fewstep.calibration.lowering.coverage import macs
+from fewstep.calibration.lowering.coverage import count_operation_macs
 from fewstep.export.export import load_source
 from fewstep.graph.prepare import prepare
-from fewstep.graph.selection import FEW_CHANNELS, considered_ops
+from fewstep.graph.selection import FEW_CHANNELS, explain_selection
 from tests.export.networks.other_exporters import written
 
 pytestmark = pytest.mark.slow
@@ -18,8 +18,8 @@ pytestmark = pytest.mark.slow
 def test_what_stays_in_float_and_in_the_loop_is_no_matter_of_the_file(tmp_path: Path, opset: int, is_new: bool) -> None:
     prepared = prepare(load_source(*written(tmp_path, opset, is_new)).trace().graph)
     body = prepared.body
-    work, shares = macs(body), Counter[str]()
-    ops = considered_ops(body)
+    work, shares = count_operation_macs(body), Counter[str]()
+    ops = explain_selection(body)
     for op, reason in ops:
         shares[reason] += work[op.name] / sum(work.values())
     assert set(shares) == {"", FEW_CHANNELS} and shares[""] > 0.92

@@ -18,13 +18,13 @@ from fewstep.export.capture import capture
 from fewstep.export.export import ExportOptions, export
 from fewstep.graph.graph import Array, Graph
 from fewstep.graph.half_types import FLOAT16
-from fewstep.graph.passes.attention_in_parts import attention_in_parts
 from fewstep.graph.passes.constants import drop_unused
 from fewstep.graph.passes.rounding import round_to
+from fewstep.graph.passes.split_attention import split_attention
 from fewstep.graph.prepare import simplify
 from fewstep.graph.session import run
 from fewstep.runtime.backends.openvino import OpenVino
-from fewstep.runtime.loading import load
+from fewstep.runtime.sampling.loading import load
 from tests.export.networks import masked
 
 N, LOWEST = 6, torch.finfo(torch.float32).min
@@ -124,7 +124,7 @@ def test_a_constant_mask_and_no_mask_cost_no_selection(form: str) -> None:
 @pytest.mark.parametrize("form", ["bool", "infinite"])
 def test_masked_attention_is_computed_in_parts(form: str) -> None:
     whole = simplify(graph_of(form))
-    parted = attention_in_parts(whole, 1)
+    parted = split_attention(whole, 1)
     assert (whole.ops().count("Softmax"), parted.ops().count("Softmax")) == (1, 2)
     np.testing.assert_array_equal(run(parted, FEEDS)[form], run(whole, FEEDS)[form])
 

@@ -17,7 +17,7 @@ from fewstep.plans.spec import ScheduleSpec
 from fewstep.runtime.bundle.manifest import Condition
 from tests.docs_blocks import blocks
 from tests.export.denoisers import Tiny, source
-from tests.export.verifying import verified
+from tests.export.verify_export import verified
 
 SPEECH = Path(__file__).parents[3] / "docs/restoration.md"
 

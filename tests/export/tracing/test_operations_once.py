@@ -3,7 +3,7 @@
 import pytest
 from torch.onnx._internal.exporter import _registration
 
-from fewstep.export.tracing.time_saved import operations_once
+from fewstep.export.tracing.exporter_speedups import cache_operations
 
 
 def test_the_list_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -16,7 +16,7 @@ def test_the_list_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
     apis = _registration.onnxscript_apis
     monkeypatch.setattr(apis, "get_torchlib_ops", operations)
     for _ in range(2):
-        with operations_once():
+        with cache_operations():
             assert apis.get_torchlib_ops() is apis.get_torchlib_ops() is made[0]
         assert apis.get_torchlib_ops is operations
     assert len(made) == 1
@@ -32,7 +32,7 @@ def test_a_signature_is_made_once_of_each_function(monkeypatch: pytest.MonkeyPat
     schemas = _registration._schemas
     monkeypatch.setattr(schemas, "op_signature_from_function", signature)
     for _ in range(2):
-        with operations_once():
+        with cache_operations():
             assert schemas.op_signature_from_function(len, "aten", "len", since_version=18) == "aten len 18"
             assert schemas.op_signature_from_function(min, "aten", "min") == "aten min 1"
         assert schemas.op_signature_from_function is signature
@@ -42,5 +42,5 @@ def test_a_signature_is_made_once_of_each_function(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("name", ["onnxscript_apis", "_schemas"])
 def test_a_release_without_a_name_is_left_as_it_is(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(_registration, name)
-    with operations_once():
+    with cache_operations():
         assert not hasattr(_registration, name)

@@ -9,7 +9,7 @@ from onnxscript import rewriter
 from onnxscript.rewriter import _matcher
 from onnxscript.rewriter._matcher import SimplePatternMatcher
 
-from fewstep.export.tracing.time_saved import quick_matches
+from fewstep.export.tracing.exporter_speedups import skip_impossible_matches
 
 
 class Unread(Exception):
@@ -32,7 +32,7 @@ def test_a_node_that_ends_no_pattern_costs_nothing(op: str, reads: bool) -> None
     node = ir.node(op, [ir.Value(name=name) for name in ("x", "y")])
     with pytest.raises(Unread):
         halves.match(model, model, node)
-    with quick_matches():
+    with skip_impossible_matches():
         if reads:
             with pytest.raises(Unread):
                 halves.match(model, model, node)
@@ -46,7 +46,7 @@ def test_a_node_that_ends_no_pattern_costs_nothing(op: str, reads: bool) -> None
 def test_a_release_without_these_modules_is_left_as_it_is(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
     match = SimplePatternMatcher.match
     monkeypatch.setitem(sys.modules, module, None)  # importing it raises ImportError
-    with quick_matches():
+    with skip_impossible_matches():
         assert SimplePatternMatcher.match is match
 
 
@@ -55,7 +55,7 @@ def test_so_is_one_whose_matcher_has_other_methods(monkeypatch: pytest.MonkeyPat
         pass
 
     monkeypatch.setattr(_matcher, "SimplePatternMatcher", Other)
-    with quick_matches():
+    with skip_impossible_matches():
         assert not hasattr(Other, "match")
 
 
@@ -66,6 +66,6 @@ def test_a_pattern_without_a_list_of_its_last_nodes_goes_through_the_graph() -> 
     calls: list[tuple[Any, ...]] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(SimplePatternMatcher, "match", lambda self, *given, **options: calls.append(given))
-        with quick_matches():
+        with skip_impossible_matches():
             matcher.match("model", "graph", ir.node("Add", [ir.Value(name="x"), ir.Value(name="y")]))
     assert len(calls) == 1

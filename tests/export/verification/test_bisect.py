@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from fewstep.export.sources.onnx_file import OnnxSource
 from fewstep.export.spec import Spec
 from fewstep.export.verification import bisect
-from fewstep.export.verification.bisect import AT_ONCE, first_wrong
+from fewstep.export.verification.bisect import AT_ONCE, find_first_wrong
 from fewstep.export.verification.difference import differs
-from fewstep.export.verification.points import ComparisonPoint, points
+from fewstep.export.verification.points import ComparisonPoint, comparison_points
 from fewstep.graph.graph import Graph, Node
 from fewstep.graph.prepare import prepare
 from fewstep.graph.prologue import PreparedDenoiser
@@ -27,7 +27,7 @@ from fewstep.runtime.bundle.manifest import Condition
 from tests.bundles import small, value
 from tests.export.denoisers import Exported, source
 from tests.export.sources.onnx_models import model
-from tests.export.verifying import verified, verify
+from tests.export.verify_export import verified, verify
 from tests.onnx_text import written
 
 LENGTH = 1000
@@ -51,7 +51,7 @@ def test_the_first_wrong_tensor_is_found_in_a_few_runs(branches: int, bad: int) 
         return {name: name.startswith("0.") and int(name.split(".")[1]) >= bad for name in names}
 
     candidates = {node.output for node in graph.nodes} - {"output"}
-    assert first_wrong(graph, candidates, wrong) == f"0.{bad}"
+    assert find_first_wrong(graph, candidates, wrong) == f"0.{bad}"
     assert len(runs) <= 8 and max(map(len, runs)) <= AT_ONCE  # log(3000) / log(8) is 3.9
 
 
@@ -59,11 +59,11 @@ def test_what_cannot_be_told_is_passed_over() -> None:
     def wrong(names: Collection[str]) -> dict[str, bool]:
         return {name: int(name[2:]) >= 500 for name in names if int(name[2:]) % 10 == 0}
 
-    assert first_wrong(chain(1), {f"0.{i}" for i in range(LENGTH)}, wrong) == "0.500"
+    assert find_first_wrong(chain(1), {f"0.{i}" for i in range(LENGTH)}, wrong) == "0.500"
 
 
 def test_a_wrong_output_of_right_tensors_is_the_output() -> None:
-    assert first_wrong(chain(1), {"0.3", "0.700"}, lambda names: dict.fromkeys(names, False)) == "output"
+    assert find_first_wrong(chain(1), {"0.3", "0.700"}, lambda names: dict.fromkeys(names, False)) == "output"
 
 
 def test_infinite_values_are_the_same_where_they_are_the_same() -> None:
@@ -84,10 +84,10 @@ def test_an_overflow_is_found_in_one_run_behind_a_mask_that_may(monkeypatch: pyt
         thousand=1000.0,
     )
     body = body.with_nodes(replace(each, name="") for each in body.nodes)
-    runs, run = list[None](), bisect.run_prepared
-    monkeypatch.setattr(bisect, "run_prepared", lambda *given: runs.append(None) or run(*given))
+    runs, run = list[None](), bisect.open_prepared
+    monkeypatch.setattr(bisect, "open_prepared", lambda *given: runs.append(None) or run(*given))
     point = ComparisonPoint(3.0, {"x": np.zeros((1, 4), np.float32)}, {})
-    said = bisect.differs_in_float16(np.inf, point, "own", PreparedDenoiser(None, body))
+    said = bisect.explain_float16_loss(np.inf, point, "own", PreparedDenoiser(None, body))
     assert said.endswith("overflows at time 3, batch 1, from node 'loud' (Mul) on")
     assert len(runs) == 1
 
@@ -125,7 +125,7 @@ def onnx_source(folder: Path, proto: onnx.ModelProto) -> OnnxSource:
 def test_a_difference_from_an_onnx_file_is_named_by_its_own_tensors(tmp_path: Path, form: dict[str, object]) -> None:
     file = onnx_source(tmp_path, model(**form))  # type: ignore[arg-type]
     traced = file.trace()
-    assert {"h", "scaled", "sum"} <= set(traced.reference.tensors())
+    assert {"h", "scaled", "sum"} <= set(traced.reference.tensor_names())
     verify(file.spec, traced, prepare(traced.graph))
     for name, spoil in (("h", {"op": "Conv", "attributes": {"pads": [0, 0, 2, 2]}}), ("sum", {"op": "Mul"})):
         nodes = [replace(node, **spoil) if node.output == name else node for node in traced.graph.nodes]  # type: ignore[arg-type]
@@ -163,9 +163,9 @@ def test_the_origin_of_nan_in_an_onnx_file(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_points_of_a_torch_reference_give_the_tensors_that_are_asked_for(unet: Exported) -> None:
-    reference, point = unet.traced.reference, next(points(unet.source.spec))
-    names = reference.tensors()
+    reference, point = unet.traced.reference, next(comparison_points(unet.source.spec))
+    names = reference.tensor_names()
     made = {output for node in unet.traced.graph.nodes for output in node.outputs}
     assert len(set(names) & made) > 0.5 * len(names)
     some = list(names)[::40]
-    assert list(reference.inner(point.feeds, some)) == some
+    assert list(reference.inner_tensors(point.feeds, some)) == some

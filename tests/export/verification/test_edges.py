@@ -5,7 +5,7 @@ import pytest
 
 from fewstep.export.spec import Spec
 from fewstep.export.verification.edges import edges
-from fewstep.export.verification.points import Scope, points
+from fewstep.export.verification.points import Scope, comparison_points
 from fewstep.plans.spec import ScheduleSpec
 from fewstep.runtime.bundle.manifest import Condition
 
@@ -56,7 +56,7 @@ def test_floats_from_0_to_1_may_be_a_mask() -> None:
 def test_every_edge_is_one_sample_whose_other_conditions_are_not_null(scope: Scope) -> None:
     mask = Condition("mask", "mask", (4,), null=0, low=0, high=1)
     spec = Spec("s", (1, 2, 2), (TEXT, mask), "epsilon", ScheduleSpec("linear"))
-    seen = list(points(spec, scope))
+    seen = list(comparison_points(spec, scope))
     at = [point for point in seen if point.edge]
     assert [point.feeds["mask"].tolist() for point in at] == [[[0] * 4], [[1] * 4], [[1, 0, 0, 0]], [[0, 0, 0, 1]]]
     assert all(np.abs(point.feeds["text"]).min() > 0 and point.batch == 1 for point in at)
@@ -70,4 +70,4 @@ def test_a_label_that_other_points_have_is_not_visited_again() -> None:
         for high, null in ((2, None), (999, None), (3, 3))
     )
     spec = Spec("s", (1, 2, 2), (few, many, null), "epsilon", ScheduleSpec("linear"))
-    assert [point.edge for point in points(spec) if point.edge] == ["c999 999", "c3 3"]
+    assert [point.edge for point in comparison_points(spec) if point.edge] == ["c999 999", "c3 3"]

@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 
 from fewstep.export.spec import Spec
-from fewstep.export.verification.points import BATCHES, SIZED_BATCH, TIMES, points, visits
+from fewstep.export.verification.points import BATCHES, SIZED_BATCH, TIMES, comparison_points, sizes_to_verify
 from fewstep.models.fashion_mnist.unet import NULL_CLASS
 from fewstep.plans.spec import ScheduleSpec
 from fewstep.runtime.bundle.manifest import Condition, Size
 from fewstep.runtime.bundle.reading import open_bundle
 from tests.export.denoisers import Exported
-from tests.free_bundle import free
+from tests.free_size_bundle import free
 
 
 @pytest.mark.slow
 def test_points_cover_times_batches_and_conditions(unet: Exported) -> None:
-    seen = list(points(unet.source.spec))
+    seen = list(comparison_points(unet.source.spec))
     assert {point.batch for point in seen} == set(BATCHES) and len({point.time for point in seen}) == TIMES
     labels = np.concatenate([point.feeds["class"] for point in seen])
     assert NULL_CLASS in labels and set(range(NULL_CLASS)) <= set(labels.tolist())
@@ -27,8 +27,8 @@ def test_number_conditions_keep_to_their_bounds() -> None:
     image = Condition("image", "image", shape=(3, 2), dtype="float32", low=0.0, high=2.0, null=-1.0)
     mask = Condition("mask", "mask", shape=(2,), dtype="bool")
     spec = Spec("s", (1, 2, 2), (image, mask), "epsilon", ScheduleSpec("linear"))
-    values = np.concatenate([point.feeds["image"] for point in points(spec)])
-    masks = np.concatenate([point.feeds["mask"] for point in points(spec)])
+    values = np.concatenate([point.feeds["image"] for point in comparison_points(spec)])
+    masks = np.concatenate([point.feeds["mask"] for point in comparison_points(spec)])
     assert values.dtype == np.float32 and values.shape[1:] == (3, 2)
     assert values.max() <= 2 and values.min() == -1 and values[values != -1].min() >= 0
     assert masks.dtype == bool and masks.any() and not masks.all()
@@ -38,7 +38,7 @@ def test_other_sizes_are_visited_behind_the_default_ones() -> None:
     image = Condition("image", "image", shape=(3, 8, 8), dtype="float32", follows={1: "height", 2: "width"})
     sizes = (Size("height", 1, 4, 16, 4), Size("width", 2, 4, 16, 4))
     spec = Spec("s", (1, 8, 8), (image,), "epsilon", ScheduleSpec("linear"), sizes=sizes)
-    seen = list(points(spec))
+    seen = list(comparison_points(spec))
     first, others = seen[: TIMES * len(BATCHES)], seen[TIMES * len(BATCHES) :]
     assert {point.feeds["x"].shape[1:] for point in first} == {(1, 8, 8)}
     assert {point.feeds["x"].shape[2:] for point in others} >= {(4, 4), (16, 16)}
@@ -49,9 +49,9 @@ def test_other_sizes_are_visited_behind_the_default_ones() -> None:
 def test_single_samples_come_first_and_a_quick_one_takes_few() -> None:
     sizes = (Size("height", 1, 4, 16, 4), Size("width", 2, 4, 16, 4))
     spec = Spec("s", (1, 8, 8), (), "epsilon", ScheduleSpec("linear"), sizes=sizes)
-    batches = [point.batch for point in points(spec)][: TIMES * len(BATCHES)]
+    batches = [point.batch for point in comparison_points(spec)][: TIMES * len(BATCHES)]
     assert batches == sorted(batches)
-    quick, full = list(points(spec, "quick")), list(points(spec))
+    quick, full = list(comparison_points(spec, "quick")), list(comparison_points(spec))
     assert [point.batch for point in quick] == [1, 2, SIZED_BATCH]
     assert quick[0].time == full[0].time == max(point.time for point in full)
     assert quick[1].time == min(point.time for point in full)
@@ -60,8 +60,8 @@ def test_single_samples_come_first_and_a_quick_one_takes_few() -> None:
 
 def test_verification_visits_the_default_the_ends_and_a_mixture(tiny_bundle: Path) -> None:
     manifest = open_bundle(free(tiny_bundle)).manifest
-    found = visits(manifest)
+    found = sizes_to_verify(manifest)
     assert found[0] == {"height": 4, "width": 4}
     assert {"height": 2, "width": 4} in found and {"height": 2, "width": 8} in found
     assert {"height": 12, "width": 8} not in found  # six times the elements of the default
-    assert visits(manifest)[1:] == found[1:]
+    assert sizes_to_verify(manifest)[1:] == found[1:]

@@ -9,16 +9,16 @@ from torch import Tensor
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import TracedDenoiser
 from fewstep.export.verification.points import BATCHES, TIMES, Scope
-from fewstep.export.verification.verify import compare, expect, samples, tell_time
+from fewstep.export.verification.verify import compare, count_samples, record_reference, warn_of_time
 from fewstep.graph.graph import Graph, Node
 from fewstep.graph.half_types import FLOAT16
-from fewstep.graph.passes.attention_in_parts import attention_in_parts
 from fewstep.graph.passes.half import to_half
+from fewstep.graph.passes.split_attention import split_attention
 from fewstep.graph.prepare import prepare
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Condition
 from tests.export.denoisers import DoubleInside, Exported, Labelled, Mixing, Tiny, source
-from tests.export.verifying import verified, verify
+from tests.export.verify_export import verified, verify
 
 
 def spoiled(graph: Graph, weight: str) -> Graph:
@@ -124,7 +124,9 @@ def test_evaluations_are_counted_before_they_run(unet: Exported, scope: Scope, c
     table = verify(unet.source.spec, replace(unet.traced, reference=Counted()), unet.prepared, scope=scope)  # type: ignore[arg-type]
     mixed = max(each.batch for each in table.comparisons)
     assert (
-        sum(rows) + sum(each.batch for each in table.comparisons) + mixed == count == samples(unet.source.spec, scope)
+        sum(rows) + sum(each.batch for each in table.comparisons) + mixed
+        == count
+        == count_samples(unet.source.spec, scope)
     )
 
 
@@ -142,13 +144,13 @@ def test_large_attention_is_verified_in_parts(
     """
 
     def in_parts(graph: Graph) -> Graph:
-        made.append(attention_in_parts(graph, 16 * 4))
+        made.append(split_attention(graph, 16 * 4))
         return made[-1]
 
     made: list[Graph] = []
-    monkeypatch.setattr("fewstep.export.verification.verify.attention_in_parts", in_parts)
+    monkeypatch.setattr("fewstep.export.verification.verify.split_attention", in_parts)
     traced, prepared = attending.traced, attending.prepared
-    expected = expect(attending.source.spec, traced, scope=scope)
+    expected = record_reference(attending.source.spec, traced, scope=scope)
     half = replace(prepared, body=to_half(prepared.body, FLOAT16)) if in_half else None
     table = compare(expected, traced.graph, prepared, lambda: traced.reference, half=half)
     assert [graph.ops().count("Softmax") for graph in made] == softmaxes
@@ -173,9 +175,9 @@ def test_a_quick_verification_finds_a_wrong_batch_axis(attending: Exported, last
 
 
 def test_minutes_are_told_before_they_pass(unet: Exported, caplog: pytest.LogCaptureFixture) -> None:
-    tell_time(unet.source.spec, "full", 0.5)
+    warn_of_time(unet.source.spec, "full", 0.5)
     assert caplog.messages == []
-    tell_time(unet.source.spec, "full", 7.0)
+    warn_of_time(unet.source.spec, "full", 7.0)
     assert caplog.messages == [
         "verifying takes 87 evaluations of one sample, about 10 minutes; --verify quick takes 15 of them"
     ]

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from fewstep.graph.bake.draws import DRAWN, NOISE, drawn
-from fewstep.graph.bake.metadata import Baked, decoded
+from fewstep.graph.bake.draws import DRAWN, NOISE, draw_input
+from fewstep.graph.bake.metadata import Baked, decode_metadata
 
 
 def open_baked(file: Path) -> tuple[ort.InferenceSession, Baked]:
@@ -16,7 +16,7 @@ def open_baked(file: Path) -> tuple[ort.InferenceSession, Baked]:
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     session = ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-    return session, decoded(session.get_modelmeta().custom_metadata_map)
+    return session, decode_metadata(session.get_modelmeta().custom_metadata_map)
 
 
 def sampled(file: Path, seeds: Sequence[int], **given: Any) -> np.ndarray:
@@ -26,7 +26,7 @@ def sampled(file: Path, seeds: Sequence[int], **given: Any) -> np.ndarray:
     for port in baked.inputs:
         sample = port.shape[1 + (port.meaning != NOISE) :]
         feeds[port.name] = (
-            drawn(port.meaning, baked.draws, seeds, [*map(int, sample)])
+            draw_input(port.meaning, baked.draws, seeds, [*map(int, sample)])
             if port.meaning in DRAWN
             else np.asarray(given[port.name], port.dtype)
         )

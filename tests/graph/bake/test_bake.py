@@ -32,7 +32,7 @@ from fewstep.plans.tracer import Tracer
 from fewstep.runtime import Hold
 from fewstep.runtime.bundle.manifest import AutoencoderEntry
 from fewstep.runtime.bundle.reading import open_bundle
-from fewstep.runtime.request import denoiser_facts
+from fewstep.runtime.sampling.request import denoiser_facts
 from tests import onnx_text
 from tests.bundles import changed, content_of, entry
 from tests.conftest import with_earlier

@@ -11,9 +11,9 @@ from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.export.export import ExportOptions, export
 from fewstep.graph.bake.bake import BakeOptions, bake
-from fewstep.runtime.loading import load
+from fewstep.runtime.sampling.loading import load
 from tests.bundle_of_experts import EDGE
-from tests.export.networks import gauss
+from tests.export.networks import gaussian_denoisers
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def test_a_baked_file_runs_each_network_on_its_steps(
 
 @pytest.mark.slow
 def test_networks_of_other_predictions_share_their_conditions_in_a_file(tmp_path: Path) -> None:
-    source, bundle, file = gauss.__file__, tmp_path / "bundle", tmp_path / "run.onnx"
+    source, bundle, file = gaussian_denoisers.__file__, tmp_path / "bundle", tmp_path / "run.onnx"
     export(ExportOptions(f"{source}:quiet", bundle, verify="quick", expert=(f"noisy={source}:noisy@{EDGE}",)))
     bake(BakeOptions(bundle, "ddim:6", file, guidance=2.0))
     with load(bundle) as sampler:

@@ -12,17 +12,17 @@ from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.cli.main import main
 from fewstep.export.export import ExportOptions, export
-from fewstep.graph.bake.bake import BakeOptions, assembled, bake
-from fewstep.graph.bake.cut import cut
-from fewstep.graph.bake.draws import CHANCES, drawn
-from fewstep.graph.bake.sealed import is_whole
+from fewstep.graph.bake.bake import BakeOptions, assemble_run, bake
+from fewstep.graph.bake.draws import CHANCES, draw_input
+from fewstep.graph.bake.seal_check import is_whole
+from fewstep.graph.bake.split_run import split_run
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Cfg
 from fewstep.plans.tokens.plan import TokenPlan
-from fewstep.report.baked import verify_baked
-from fewstep.runtime.loading import load
-from tests.export.networks import coded
-from tests.export.networks.coded import IDS, MASK
+from fewstep.report.baked_integrity import verify_baked
+from fewstep.runtime.sampling.loading import load
+from tests.export.networks import token_denoiser
+from tests.export.networks.token_denoiser import IDS, MASK
 from tests.graph.bake.run_baked import open_baked, sampled
 
 COUNT, LABELS = 5, [0, 2, 1, 1, 0]
@@ -91,11 +91,11 @@ def test_a_plan_of_several_rules_and_uneven_branches_is_one_file(bundle: Path, t
 
 def test_a_plan_s_file_bakes_its_own_length(bundle: Path, tmp_path: Path) -> None:
     sampler, ids = load(bundle, "int8"), np.full((COUNT, 2, 20), -1)
-    plan = sampler.at(length=20).compile("maskgit:3", 2.0)
+    plan = sampler.with_options(length=20).compile("maskgit:3", 2.0)
     (tmp_path / "own.json").write_bytes(msgspec.json.encode(plan))
     baked, _ = bake(BakeOptions(bundle, str(tmp_path / "own.json"), tmp_path / "t.onnx", "int8"))
     assert baked.inputs[0].shape == ("batch", 2, 20) and baked.sample is not None
-    expected = sampler.at(length=20).sample(plan, range(COUNT), {"class": LABELS})
+    expected = sampler.with_options(length=20).sample(plan, range(COUNT), {"class": LABELS})
     np.testing.assert_array_equal(tokens(tmp_path / "t.onnx", ids), expected)
 
 
@@ -105,8 +105,8 @@ def test_the_file_has_plain_operations_and_a_loop(bundle: Path, tmp_path: Path) 
     inner = {node.op_type for node in loop.attribute[0].g.node}
     assert {"TopK", "Where", "ScatterElements"} <= inner
     onnx.checker.check_model(onnx.load(tmp_path / "t.onnx"))
-    run, _ = assembled(BakeOptions(bundle, "maskgit:4", tmp_path / "t.onnx"))
-    (steps,) = cut(run).steps  # for a program that keeps the loop
+    run, _ = assemble_run(BakeOptions(bundle, "maskgit:4", tmp_path / "t.onnx"))
+    (steps,) = split_run(run).steps  # for a program that keeps the loop
     assert steps.count == 4 and len(steps.state) == 1
 
 
@@ -118,9 +118,9 @@ def test_the_test_vector_is_verified_and_another_body_is_told_apart(bundle: Path
     assert main(["verify", str(file)]) == 0
     other = msgspec.structs.replace(baked.sample, sha256="", values=tuple((v + 1) % IDS for v in baked.sample.values))
     wrong = msgspec.structs.replace(verify_baked(file), holds=msgspec.structs.replace(baked, sample=other))
-    from fewstep.report.baked import _tested
+    from fewstep.report.baked_integrity import _run_test_vector
 
-    (damage,) = _tested(wrong, file, wrong.holds).damages
+    (damage,) = _run_test_vector(wrong, file, wrong.holds).damages
     assert "in 0% of its tokens the sample" in damage.what and "50% or more" in damage.what
 
 
@@ -154,7 +154,7 @@ GAINED = """
 import torch
 from torch import nn
 from fewstep.export import Condition, Vocabulary
-from tests.export.networks.coded import Coded, spec
+from tests.export.networks.token_denoiser import Coded, spec
 
 class Gained(nn.Module):
     def __init__(self):
@@ -176,7 +176,7 @@ def test_what_makes_no_tokens_is_refused_in_the_file(tmp_path: Path) -> None:
     export(ExportOptions(f"{tmp_path / 'gained.py'}:make", tmp_path / "gained", verify="quick"))
     bake(BakeOptions(tmp_path / "gained", "maskgit:3", tmp_path / "t.onnx"))
     session, baked = open_baked(tmp_path / "t.onnx")
-    chances = drawn(CHANCES, baked.draws, [0], (2, 12))
+    chances = draw_input(CHANCES, baked.draws, [0], (2, 12))
     right = {"ids": np.full((1, 2, 12), -1), "draws": chances, "gain": np.ones(1, np.float32)}
     expected = load(tmp_path / "gained").sample("maskgit:3", [0], {"gain": right["gain"]})
     np.testing.assert_array_equal(session.run(None, right)[0], expected)
@@ -192,7 +192,7 @@ def test_what_makes_no_tokens_is_refused_in_the_file(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_network_with_a_time_bakes_and_first_hitting_is_refused(tmp_path: Path) -> None:
-    export(ExportOptions(f"{coded.__file__}:time_aware", tmp_path / "timed", verify="quick"))
+    export(ExportOptions(f"{token_denoiser.__file__}:time_aware", tmp_path / "timed", verify="quick"))
     options = BakeOptions(tmp_path / "timed", "likeliest:4", tmp_path / "t.onnx")
     bake(options)
     expected = load(tmp_path / "timed").sample("likeliest:4", range(COUNT), {"class": LABELS})

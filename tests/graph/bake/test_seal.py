@@ -14,17 +14,17 @@ import pytest
 
 from fewstep.cli.main import main
 from fewstep.graph import io
-from fewstep.graph.bake import sealed
-from fewstep.graph.bake.ahead import checked
-from fewstep.graph.bake.bake import BakeOptions, assembled, bake
-from fewstep.graph.bake.cut import cut
-from fewstep.graph.bake.metadata import encoded
-from fewstep.graph.bake.sealed import described_by, is_whole
+from fewstep.graph.bake import seal_check
+from fewstep.graph.bake.bake import BakeOptions, assemble_run, bake
+from fewstep.graph.bake.metadata import encode_metadata
+from fewstep.graph.bake.run_setup import add_limit_check
+from fewstep.graph.bake.seal_check import is_whole, read_metadata
+from fewstep.graph.bake.split_run import split_run
 from fewstep.graph.builder import Builder
 from fewstep.graph.graph import Value
 from fewstep.graph.session import open_session
 from fewstep.plans.errors import UserError
-from fewstep.report.baked import verify_baked
+from fewstep.report.baked_integrity import verify_baked
 from fewstep.runtime.bundle.manifest import Condition, DType
 from fewstep.runtime.machine.memory import Space
 from tests.graph.bake.run_baked import open_baked, sampled
@@ -37,7 +37,7 @@ def file(tiny_bundle: Path, tmp_path: Path) -> Path:
 
 
 def test_the_test_vector_is_a_sample_of_the_file(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    baked = described_by(file)
+    baked = read_metadata(file)
     assert baked == open_baked(file)[1] and baked.sample is not None
     assert (baked.sample.seed, baked.sample.sizes, baked.sample.inputs) == (0, {"batch": 1}, {"class": 0.0})
     np.testing.assert_allclose(baked.sample.values, sampled(file, [0], **{"class": [0]}).reshape(-1), rtol=1e-6)
@@ -78,7 +78,7 @@ def test_weights_beside_the_file_are_checked(
         f"{data.name}, the weights of {file}, is missing or damaged"
     ]
     content = file.read_bytes()
-    for at in range(0, content.find(sealed.MARK), 500):  # also where the names of weight files cannot be read
+    for at in range(0, content.find(seal_check.MARK), 500):  # also where the names of weight files cannot be read
         file.write_bytes(content[:at] + bytes([content[at] ^ 127]) + content[at + 1 :])
         (damage,) = verify_baked(file).damages
         assert damage.what == f"{file} is not what was baked: its checksum differs"
@@ -89,18 +89,18 @@ def test_another_machine_may_round_but_not_compute_another_sample(
     file: Path, monkeypatch: pytest.MonkeyPatch, off: float, said: str
 ) -> None:
     """PSNR has peak 2: 0.02 everywhere is 40 dB, 0.5 is 12.04 dB."""
-    computed = sealed.computed
-    monkeypatch.setattr("fewstep.report.baked.computed", lambda *of: computed(*of) + np.float32(off))
+    computed = seal_check.compute_sample
+    monkeypatch.setattr("fewstep.report.baked_integrity.compute_sample", lambda *of: computed(*of) + np.float32(off))
     integrity = verify_baked(file)
     assert integrity.psnr == pytest.approx(20 * np.log10(2 / off), abs=1e-3) and integrity.is_whole is (off < 0.1)
     assert said in "".join([integrity.sample, *(damage.what for damage in integrity.damages)])
 
 
 def test_a_file_that_was_baked_before_checksums_opens_and_says_so(file: Path) -> None:
-    baked = msgspec.to_builtins(described_by(file))
+    baked = msgspec.to_builtins(read_metadata(file))
     former = {name: value for name, value in baked.items() if name not in ("file_sha256", "sample")}
     io.set_metadata(file, {"fewstep": json.dumps(former, separators=(",", ":"))})
-    assert described_by(file).plan == "ddim(eta=1):3" and "fewstep" in encoded(described_by(file))
+    assert read_metadata(file).plan == "ddim(eta=1):3" and "fewstep" in encode_metadata(read_metadata(file))
     with pytest.raises(UserError, match="was baked without a checksum; bake it again"):
         is_whole(file)
 
@@ -118,7 +118,7 @@ def test_values_beyond_the_limits_of_a_condition_are_refused(
 @pytest.mark.parametrize("dtype", get_args(DType))
 def test_limits_of_every_type_load(dtype: DType) -> None:
     outer, value = Builder("run"), np.array([[0, 1]], dtype)
-    result = checked(outer, Condition("flag", "flag", (2,), dtype, low=0, high=1), "flag")
+    result = add_limit_check(outer, Condition("flag", "flag", (2,), dtype, low=0, high=1), "flag")
     ports = [Value(name, value.dtype, ("batch", 2)) for name in dict.fromkeys(("flag", result))]
     (output,) = open_session(outer.graph(ports[:1], ports[-1:], {}))({"flag": value}).values()
     np.testing.assert_array_equal(output, value)
@@ -138,8 +138,8 @@ def fail(*_: object) -> None:
 @pytest.mark.parametrize(
     ("name", "instead", "said"),
     [
-        ("seal.computed", fail, "has no test vector: onnxruntime cannot run it"),
-        ("sealed.Timer", Over, "a run of s.onnx takes longer than 120 seconds"),
+        ("seal.compute_sample", fail, "has no test vector: onnxruntime cannot run it"),
+        ("seal_check.Timer", Over, "a run of s.onnx takes longer than 120 seconds"),
         ("seal.this_space", lambda *_: Space(None, 10, 0, 0), "of memory, and 0.0 GB are free"),
     ],
 )
@@ -162,8 +162,8 @@ def test_a_file_that_was_not_run_has_a_checksum_alone(
 
 
 def test_a_part_keeps_the_optional_inputs_that_it_reads(tiny_bundle: Path, tmp_path: Path) -> None:
-    run, _ = assembled(BakeOptions(tiny_bundle, "ddim:3", tmp_path / "run.onnx", guidance=2.0))
-    graph, whole = run.graph, cut(run)
+    run, _ = assemble_run(BakeOptions(tiny_bundle, "ddim:3", tmp_path / "run.onnx", guidance=2.0))
+    graph, whole = run.graph, split_run(run)
     loop = next(node for node in graph.nodes if node.op == "Loop")
     body = loop.attributes["body"]
     name = next(name for name, array in body.constants.items() if array.dtype == np.float32 and array.ndim > 1)
@@ -173,6 +173,8 @@ def test_a_part_keeps_the_optional_inputs_that_it_reads(tiny_bundle: Path, tmp_p
         replace(node, attributes={**node.attributes, "body": inner}) if node is loop else node for node in graph.nodes
     ]
     optional = (Value(name, weight.dtype, weight.shape),)
-    parts = cut(replace(run, graph=replace(graph.with_nodes(nodes), optional=optional)))
-    assert parts.steps[0].graph.optional == optional and parts.steps[0].fixed == whole.steps[0].fixed
+    parts = split_run(replace(run, graph=replace(graph.with_nodes(nodes), optional=optional)))
+    assert (
+        parts.steps[0].graph.optional == optional and parts.steps[0].constant_inputs == whole.steps[0].constant_inputs
+    )
     assert parts.ahead.outputs == whole.ahead.outputs and parts.behind.inputs == whole.behind.inputs

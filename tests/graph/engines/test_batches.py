@@ -2,7 +2,7 @@
 
 import pytest
 
-from fewstep.graph.engines.batches import profile_of, read_sizes
+from fewstep.graph.engines.batches import parse_sizes, profile_of
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import GraphEntry, Size, TensorEntry
 
@@ -37,7 +37,7 @@ SIZES = (Size("height", 1, low=32, high=128, multiple=8), Size("width", 2, low=3
     ],
 )
 def test_a_number_and_both_forms_of_shapes_are_read(graph: GraphEntry, text: str, sizes: dict[str, int]) -> None:
-    assert read_sizes(text, graph, "--max-batch") == sizes
+    assert parse_sizes(text, graph, "--max-batch") == sizes
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_a_number_and_both_forms_of_shapes_are_read(graph: GraphEntry, text: str
 )
 def test_what_means_no_batch_is_one_line(graph: GraphEntry, text: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        read_sizes(text, graph, "--max-batch")
+        parse_sizes(text, graph, "--max-batch")
 
 
 def test_a_profile_is_the_whole_range_where_nothing_is_said() -> None:

@@ -10,14 +10,14 @@ import msgspec
 import pytest
 
 from fewstep.calibration.calibrate import calibrate
-from fewstep.graph.engines.accounts import Account, account_lines, accounts
-from fewstep.graph.engines.build import Build, BuildOptions, EngineRequest, build, intended
+from fewstep.graph.engines.build import Build, BuildOptions, EngineRequest, build, list_requests
 from fewstep.graph.engines.builders import TENSORRT_RTX
+from fewstep.graph.engines.engine_costs import EngineCost, cost_lines, read_costs
 from fewstep.graph.engines.engine_layers import convolutions
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle import engine_files
 from fewstep.runtime.bundle import manifest as form
-from fewstep.runtime.bundle.engine_key import EngineKey, Here, Sidecar
+from fewstep.runtime.bundle.engine_key import EngineFacts, EngineKey, Sidecar
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.machine import cache
 from tests.bundles import changed
@@ -91,7 +91,7 @@ def test_bfloat16_has_its_body_and_engines_from_ampere_on(bundle: Path) -> None:
         assert made.bodies[half].precision == half
         (engine,) = (each for each in made.engines if each.body == half)
         assert sidecar(bundle, engine).convolutions == {half: 5}
-        kernels[half] = accounts(open_bundle(bundle))[engine.file].kernels
+        kernels[half] = read_costs(open_bundle(bundle))[engine.file].kernels
     assert kernels["float16"] == kernels["bfloat16"]
     with pytest.raises(UserError, match="^sm75 has no bfloat16; build for Ampere .sm80. or later, or another"):
         build(BuildOptions(bundle, device=("sm75",), precision="bfloat16"))
@@ -114,14 +114,14 @@ def test_int8_is_shown_beside_float16(bundle: Path) -> None:
     """Kernels, bytes and MACs at the preferred batch, and bounds of the GPUs of that generation."""
     for precision in ("int8", "float16"):
         manifest = build(BuildOptions(bundle, device=("sm89",), precision=precision)).manifest  # type: ignore[arg-type]
-    known = accounts(open_bundle(bundle))
+    known = read_costs(open_bundle(bundle))
     int8, half = (known[each.file] for each in manifest.engines if each.body != "prologue")
     assert int8.batch == half.batch == 4 and set(int8.bounds) == {"RTX 4090"}
     assert half.kernels > 0 and (half.bytes or 0) > 0 and half.int8_share == 0 < int8.int8_share < 1
     assert sum(int8.macs.values()) == sum(half.macs.values())
-    lines = account_lines(manifest.engines, known)
+    lines = cost_lines(manifest.engines, known)
     (shown,) = (lines[each.file] for each in manifest.engines if each.body == "int8-tensorrt")
-    assert shown[0].endswith(f"float16: {half.kernels} kernels, {half.moved}")
+    assert shown[0].endswith(f"float16: {half.kernels} kernels, {half.traffic_text}")
     assert shown[1] == f"a bound, not a time: RTX 4090 {1e3 * int8.bounds['RTX 4090']:.3g} ms"
     quicker = min((int8, "int8-tensorrt"), (half, "float16"), key=lambda each: each[0].bounds["RTX 4090"])[1]
     assert shown[2] == f"the lower bound has {quicker} on RTX 4090"
@@ -134,13 +134,13 @@ def test_the_body_with_the_lower_bound_is_named_for_each_gpu() -> None:
         for body in ("int8-tensorrt", "float16")
     )
     known = {
-        int8.file: Account(2, 10, 1000, {"int8": 9, "float16": 1}, {"RTX 3060": 2e-3, "AGX Orin 64GB": 1e-3}),
-        half.file: Account(2, 9, 900, {"float16": 10}, {"RTX 3060": 1e-3, "AGX Orin 64GB": 3e-3}),
+        int8.file: EngineCost(2, 10, 1000, {"int8": 9, "float16": 1}, {"RTX 3060": 2e-3, "AGX Orin 64GB": 1e-3}),
+        half.file: EngineCost(2, 9, 900, {"float16": 10}, {"RTX 3060": 1e-3, "AGX Orin 64GB": 3e-3}),
     }
-    lines = account_lines((int8, half), known)
+    lines = cost_lines((int8, half), known)
     assert lines[int8.file][-1] == "the lower bound has float16 on RTX 3060; int8-tensorrt on AGX Orin 64GB"
     assert len(lines[half.file]) == 2
-    alone = account_lines((int8,), known)[int8.file]
+    alone = cost_lines((int8,), known)[int8.file]
     assert len(alone) == 3 and "build --precision float16 --device sm86" in alone[-1]
 
 
@@ -158,7 +158,7 @@ def test_each_network_has_engines_of_its_own(bundle: Path, worker: Path) -> None
     options = BuildOptions(bundle, device=("sm89",))
     bodies = ("prologue", "int8-tensorrt")
     expected = [(name, network) for network in ("noisy", "denoiser") for name in bodies]
-    assert [(each.body, each.network) for each in intended(options)] == expected
+    assert [(each.body, each.network) for each in list_requests(options)] == expected
     built = build(options)
     assert built_and_kept(built) == ([f"{name} sm89" for name, _ in expected], [])
     manifest = open_bundle(bundle).manifest
@@ -199,7 +199,7 @@ def test_all_graphs_of_a_body_get_engines_of_their_own(bundle: Path, worker: Pat
     assert made.built[2].file.startswith("engines/int8-tensorrt-0-sm89-")
     assert sidecar(bundle, made.built[2]).built_from.graph == made.manifest.files[graph.file]
     again = engine_files.find(
-        open_bundle(bundle), "int8-tensorrt/0", Here("tensorrt-rtx", "11.0", "sm89", 1), trust=False
+        open_bundle(bundle), "int8-tensorrt/0", EngineFacts("tensorrt-rtx", "11.0", "sm89", 1), trust=False
     )
     assert again.key == sidecar(bundle, made.built[2]).built_from
 
@@ -214,14 +214,17 @@ def test_turing_gets_no_prologue(bundle: Path, worker: Path) -> None:
 def test_what_would_be_built_is_told_without_building(bundle: Path, worker: Path) -> None:
     options = BuildOptions(bundle, device=("sm89",))
     before = content(bundle)
-    assert intended(options) == (
+    assert list_requests(options) == (
         EngineRequest("prologue", "sm89", False),
         EngineRequest("int8-tensorrt", "sm89", False),
     )
-    assert intended(replace(options, precision="float16")) == (EngineRequest("float16", "sm89", False),)
+    assert list_requests(replace(options, precision="float16")) == (EngineRequest("float16", "sm89", False),)
     assert content(bundle) == before
     build(options)
-    assert intended(options) == (EngineRequest("prologue", "sm89", True), EngineRequest("int8-tensorrt", "sm89", True))
+    assert list_requests(options) == (
+        EngineRequest("prologue", "sm89", True),
+        EngineRequest("int8-tensorrt", "sm89", True),
+    )
 
 
 def test_a_damaged_engine_is_built_again(bundle: Path, worker: Path) -> None:

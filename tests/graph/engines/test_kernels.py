@@ -2,8 +2,8 @@
 
 import pytest
 
-from fewstep.graph.engines.bound import DEVICES, LAUNCH, Device, bound
 from fewstep.graph.engines.kernels import kernels_of
+from fewstep.graph.engines.time_bound import DEVICES, LAUNCH, Device, lower_bound
 
 PROGRAM = b"""\x00\x01binary
   inputs={ "x.1" }
@@ -65,7 +65,7 @@ def test_bytes_are_unknown_where_a_size_is() -> None:
     read = kernels_of(PROGRAM)
     assert read is not None and len(read.each) == 4
     assert read.bytes is None and read.each[0].macs == 0
-    assert bound(read, DEVICES[0]) is None
+    assert lower_bound(read, DEVICES[0]) is None
 
 
 @pytest.mark.parametrize("engine", [b"", b"\x00" * 100, b"  inputs={ }\n  accelerators={sm86 }\n"])
@@ -77,7 +77,7 @@ def test_a_bound_is_the_longer_of_bytes_and_macs_and_a_launch_each() -> None:
     read = kernels_of(PROGRAM, SHAPES)
     assert read is not None and read.bytes is not None
     slow_memory = Device("", "sm86", bandwidth=1e6, int8=1e15, float16=1e15)
-    assert bound(read, slow_memory) == pytest.approx(read.bytes / 1e6 + 4 * LAUNCH)
+    assert lower_bound(read, slow_memory) == pytest.approx(read.bytes / 1e6 + 4 * LAUNCH)
     slow_product = Device("", "sm86", bandwidth=1e18, int8=2e6, float16=1e6)
     seconds = 2 * read.macs["int8"] / 2e6 + 2 * read.macs["float16"] / 1e6
-    assert bound(read, slow_product) == pytest.approx(seconds + 4 * LAUNCH)
+    assert lower_bound(read, slow_product) == pytest.approx(seconds + 4 * LAUNCH)

@@ -10,7 +10,7 @@ from fewstep.graph.half_types import FLOAT16
 from fewstep.graph.passes.attention import simplify_attention
 from fewstep.graph.passes.attention_form import form_attention
 from fewstep.graph.prepare import simplify
-from tests.graph.small import assert_rewritten, assert_same
+from tests.graph.small_graphs import assert_rewritten, assert_same
 from tests.onnx_text import written
 
 

@@ -18,9 +18,9 @@ from fewstep.graph.passes.einsum import expand_einsum
 from fewstep.graph.passes.float32 import has_type
 from fewstep.graph.passes.half import to_half
 from fewstep.graph.passes.mish import expand_mish
-from fewstep.graph.passes.rounding import round_to, runnable
+from fewstep.graph.passes.rounding import make_runnable, round_to
 from fewstep.graph.session import run
-from tests.graph.small import assert_rewritten, assert_same, node, small, value
+from tests.graph.small_graphs import assert_rewritten, assert_same, node, small, value
 from tests.onnx_text import written
 
 VECTOR = "(float[batch, 64] x) => (float[batch, 64] y)"
@@ -151,7 +151,7 @@ def test_adaptive_scale_and_shift_take_up_those_of_the_normalisation() -> None:
     after = before
     for _ in range(4):
         after = drop_unused(merge_affine(after))
-    moving = index(after).reachable(["x"])
+    moving = index(after).dependents(["x"])
     hot = [n.op for n in after.nodes if not moving.isdisjoint(n.inputs)]
     assert sorted(hot) == ["Add", "Mul", "Tanh"]
     assert_same(before, after, rtol=1e-6)
@@ -219,10 +219,10 @@ def test_a_graph_in_bfloat16_runs_rounded_and_holds_what_float16_cannot() -> Non
     graph = written(LARGE, large=6e4)
     half = to_half(graph, BFLOAT16)
     assert has_type(half, BFLOAT16)
-    found = run(runnable(half), {"x": 5 + abs(X)})["y"]
+    found = run(make_runnable(half), {"x": 5 + abs(X)})["y"]
     np.testing.assert_allclose(found, 5 + abs(X), rtol=1.6e-2)
     np.testing.assert_array_equal(found, run(round_to(graph, BFLOAT16), {"x": 5 + abs(X)})["y"])
-    assert runnable(graph) is graph
+    assert make_runnable(graph) is graph
 
 
 def test_an_epsilon_does_not_become_zero_nor_a_weight_infinite() -> None:

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from fewstep.graph.graph import Extent, Graph
-from fewstep.graph.passes.group_norm import LEAST, spread_group_norm
+from fewstep.graph.passes.group_norm import LEAST, expand_group_norm
 from fewstep.graph.session import run
-from tests.graph.small import assert_same, feeds, node, value
+from tests.graph.small_graphs import assert_same, feeds, node, value
 from tests.onnx_text import written
 
 SHAPE = (6, 40, 50)
@@ -35,7 +35,7 @@ def group_norm(
 @pytest.mark.parametrize("shape", [SHAPE, (4, 10, 20, 30)], ids=["picture", "volume"])
 def test_it_is_the_same_function(shape: tuple[int, ...], attributes: dict[str, float]) -> None:
     before = group_norm(shape, **attributes)
-    after = spread_group_norm(before)
+    after = expand_group_norm(before)
     squares = ("ReduceL2", "Mul", "Mul", *SPREAD[1:])
     assert after.ops() == ("Shape", *SPREAD, "Sub", *squares, "Add", "Sqrt", "Div")
     assert_same(before, after, rtol=1e-6)
@@ -45,7 +45,7 @@ def test_a_mean_far_from_zero_costs_no_digits() -> None:
     """x = 1000 + noise: squares before the mean is taken off would lose all of its variance."""
     before = group_norm()
     x = 1000 + feeds(before, 3)["x"]
-    found = run(spread_group_norm(before), {"x": x})["y"].astype(np.float64)
+    found = run(expand_group_norm(before), {"x": x})["y"].astype(np.float64)
     groups = x.astype(np.float64).reshape(3, 2, -1)
     exact = (groups - groups.mean(2, keepdims=True)) / np.sqrt(groups.var(2, keepdims=True) + 1e-5)
     np.testing.assert_allclose(found.reshape(groups.shape), exact, atol=2e-4)  # float32 holds 1000 to 3e-5
@@ -72,14 +72,14 @@ STAY = {
 
 @pytest.mark.parametrize("before", STAY.values(), ids=STAY)
 def test_small_pictures_and_other_forms_stay(before: Graph) -> None:
-    assert spread_group_norm(before).nodes == before.nodes
-    assert "InstanceNormalization" not in spread_group_norm(group_norm((6, 40, LEAST // 240))).ops()
+    assert expand_group_norm(before).nodes == before.nodes
+    assert "InstanceNormalization" not in expand_group_norm(group_norm((6, 40, LEAST // 240))).ops()
 
 
 def test_free_sizes_count_as_the_usual_ones() -> None:
     extents = {"height": Extent(40, 8, 80, 8), "width": Extent(56, 8, 80, 8)}
     before = replace(group_norm((6, "height", "width")), extents=extents)
-    after = spread_group_norm(before)
+    after = expand_group_norm(before)
     assert "InstanceNormalization" not in after.ops() and "ReduceL2" not in after.ops()
     x = np.random.default_rng(0).standard_normal((2, 6, 16, 24)).astype(np.float32)
     np.testing.assert_allclose(run(after, {"x": x})["y"], run(before, {"x": x})["y"], atol=1e-6)
@@ -92,7 +92,7 @@ def test_one_whose_groups_cut_channels_or_samples_stays(groups: tuple[int, int, 
     ones = np.ones(groups[1], np.float32)
     changed = {"groups": np.array(groups), "scales": ones, "shifts": 0 * ones}
     before = replace(before, constants={**before.constants, **changed})
-    assert spread_group_norm(before).nodes == before.nodes
+    assert expand_group_norm(before).nodes == before.nodes
     x = feeds(before, 2)["x"]
     found = run(before, {"x": x})["y"].reshape(2, 4, 3000)
     np.testing.assert_allclose(found.mean(2), np.zeros((2, 4)), atol=1e-5)

@@ -8,8 +8,8 @@ import pytest
 
 from fewstep.graph.graph import Node
 from fewstep.graph.half_types import BFLOAT16, FLOAT16, largest_number, smallest_normal, smallest_number
-from fewstep.graph.passes.half import rounded, takes_half
-from tests.graph.small import node
+from fewstep.graph.passes.half import round_weight, takes_half
+from tests.graph.small_graphs import node
 
 
 @pytest.mark.parametrize(
@@ -43,6 +43,6 @@ def test_weights_beyond_the_type_become_its_ends(
     assert (largest_number(half), smallest_normal(half), smallest_number(half)) == (largest, normal, least)
     with np.errstate(over="ignore"):
         given = np.array([-np.inf, -3.4028e38, 1.0, 1e-45 if half == BFLOAT16 else 1e-12], np.float32)
-    found = rounded(given, half).astype(np.float64)
+    found = round_weight(given, half).astype(np.float64)
     assert found.tolist() == [-np.inf, -largest, 1.0, 0.0]
-    assert float(rounded(given[3:], half)[0]) == least
+    assert float(round_weight(given[3:], half)[0]) == least

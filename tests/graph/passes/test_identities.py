@@ -7,10 +7,10 @@ import pytest
 
 from fewstep.graph.passes.concat import split_concat
 from fewstep.graph.passes.constants import drop_unused, fold_constants
+from fewstep.graph.passes.conv_transpose import expand_conv_transpose
 from fewstep.graph.passes.identities import drop_expands, drop_identities, merge_layout
-from fewstep.graph.passes.transposed import write_transposed
 from fewstep.graph.prepare import simplify
-from tests.graph.small import assert_rewritten, assert_same, node, small, value
+from tests.graph.small_graphs import assert_rewritten, assert_same, node, small, value
 from tests.onnx_text import written
 
 ONES = np.ones((3, 1), np.float32)
@@ -175,7 +175,7 @@ def test_a_transposed_convolution_becomes_one_whose_channels_are_phases(
     kernel: tuple[int, ...], made: tuple[int, ...], attributes: dict[str, Any], ops: tuple[str, ...] | None
 ) -> None:
     before = transposed(kernel, made, **attributes)
-    after = write_transposed(before)
+    after = expand_conv_transpose(before)
     assert ops is None or after.ops() == ops
     assert "ConvTranspose" not in after.ops()
     assert_same(before, after, rtol=1e-6)
@@ -185,7 +185,7 @@ def test_a_transposed_convolution_becomes_one_whose_channels_are_phases(
 @pytest.mark.parametrize("attributes", [{"dilations": [2, 2]}, {"auto_pad": b"SAME_UPPER"}, {"strides": [1, 2]}])
 def test_other_forms_stay(attributes: dict[str, Any]) -> None:
     before = transposed((2, 2), (5, 5), **attributes)
-    assert write_transposed(before).nodes == before.nodes
+    assert expand_conv_transpose(before).nodes == before.nodes
 
 
 def test_a_conv_of_three_sources_becomes_three_convs() -> None:

@@ -8,12 +8,12 @@ import pytest
 from fewstep.graph.graph import BATCH, Graph
 from fewstep.graph.passes.batch import free_batch
 from fewstep.graph.passes.constants import drop_unused, fold_constants
+from fewstep.graph.passes.shape_reads import reroute_shape_reads
 from fewstep.graph.passes.shapes import fold_shapes
-from fewstep.graph.passes.sizes import read_sizes
 from fewstep.graph.prepare import prepare
 from fewstep.graph.session import run
 from fewstep.graph.types import infer_types
-from tests.graph.small import assert_rewritten, assert_same
+from tests.graph.small_graphs import assert_rewritten, assert_same
 from tests.onnx_text import written
 
 
@@ -131,7 +131,7 @@ def tokens(source: str, reader: str = "time") -> Graph:
 @pytest.mark.parametrize("reader", ["time", "text"])
 def test_what_x_has_no_part_in_reads_the_batch_off_its_own_input(source: str, reader: str) -> None:
     before = tokens(source, reader)
-    after = read_sizes(before)
+    after = reroute_shape_reads(before)
     assert [each.inputs for each in after.nodes if each.op == "Shape"] == [(source,), (reader,)]
     assert_same(before, after)
     prepared = prepare(before)
@@ -141,17 +141,17 @@ def test_what_x_has_no_part_in_reads_the_batch_off_its_own_input(source: str, re
 
 def test_sizes_of_what_a_reader_follows_from_anyway_stay() -> None:
     for graph in (tokens("time"), tokens("flat"), tokens("text", "text")):
-        assert read_sizes(graph) is graph
+        assert reroute_shape_reads(graph) is graph
 
 
 def test_a_condition_does_not_read_the_batch_of_the_time() -> None:
     """It would leave the conditioner for the prologue, which runs at every time."""
-    after = read_sizes(tokens("time", "text"))
+    after = reroute_shape_reads(tokens("time", "text"))
     assert [each.inputs for each in after.nodes if each.op == "Shape"] == [("time",), ("text",)]
 
 
 def assert_reads_the_same(before: Graph) -> None:
-    assert [each.inputs for each in read_sizes(before).nodes] == [each.inputs for each in before.nodes]
+    assert [each.inputs for each in reroute_shape_reads(before).nodes] == [each.inputs for each in before.nodes]
 
 
 def test_one_time_for_all_samples_keeps_the_batch_of_x() -> None:
@@ -187,9 +187,9 @@ def test_a_size_that_the_input_lacks_is_copied_in_no_round() -> None:
         token=np.float32([[[1, 2, 3, 4]]]),
         w=np.float32([[4, 3, 2, 1]]),
     )
-    once = read_sizes(before)
+    once = reroute_shape_reads(before)
     assert_same(before, once)
-    assert [each.outputs for each in read_sizes(once).nodes] == [each.outputs for each in once.nodes]
+    assert [each.outputs for each in reroute_shape_reads(once).nodes] == [each.outputs for each in once.nodes]
 
 
 MIX = np.random.default_rng(0).standard_normal((3, 3)).astype(np.float32)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fewstep.export.changes import changed, read_change
+from fewstep.export.changes import apply_changes, read_change
 from fewstep.export.export import ExportOptions, export
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import Spec
@@ -81,7 +81,7 @@ def inputs(batch: int = 3) -> tuple[Tensor, Tensor, Tensor]:
 
 def rewritten(*changes: str, blocks: int = 2) -> TorchSource:
     """The network of so many blocks, changed as `export --change` does."""
-    source = changed(TorchSource(Net(blocks), SPEC, "net", "0" * 64), (), tuple(map(read_change, changes)))
+    source = apply_changes(TorchSource(Net(blocks), SPEC, "net", "0" * 64), (), tuple(map(read_change, changes)))
     assert isinstance(source, TorchSource)
     return source
 

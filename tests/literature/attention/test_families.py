@@ -8,10 +8,10 @@ pytest.importorskip("torch", reason="torch, which exports them, is not installed
 pytest.importorskip("diffusers", reason="diffusers, whose classes most families are, is not installed")
 import torch
 
-from fewstep.export.changes import changed, read_change
+from fewstep.export.changes import apply_changes, read_change
 from fewstep.export.export import ExportOptions, export, load_source
 from fewstep.export.sources.torch_module import TorchSource
-from fewstep.export.verification.points import points
+from fewstep.export.verification.points import comparison_points
 from fewstep.plans.errors import UserError
 from tests.families.chain import Family, families
 
@@ -36,13 +36,13 @@ def test_a_family(family: Family, tmp_path: Path) -> None:
     loaded = load_source(options["source"], options.get("spec"))
     if family.stem in WITHOUT:
         with pytest.raises(UserError, match="no attention for pag|no torch module"):
-            changed(loaded, (), (read_change("pag:middle"),))
+            apply_changes(loaded, (), (read_change("pag:middle"),))
         return
     assert isinstance(loaded, TorchSource)
-    feeds = [torch.from_numpy(array) for array in next(points(loaded.spec)).feeds.values()]
+    feeds = [torch.from_numpy(array) for array in next(comparison_points(loaded.spec)).feeds.values()]
     with torch.no_grad():
         plain = loaded.module.eval()(*feeds)
-        rewritten = changed(loaded, (), (read_change("pag:middle"),))
+        rewritten = apply_changes(loaded, (), (read_change("pag:middle"),))
         at_0, at_1 = (rewritten.module(*feeds, torch.full((1,), share)) for share in (0.0, 1.0))
     torch.testing.assert_close(at_0, plain, atol=1e-6, rtol=1e-6)
     assert (at_1 - plain).abs().max() > 1e-6

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
-from fewstep.export.changes import changed, read_change
+from fewstep.export.changes import apply_changes, read_change
 from fewstep.export.spec import Spec
 from fewstep.graph.bake.bake import BakeOptions, bake
 from fewstep.graph.prepare import prepare
-from fewstep.literature.attention.calls import attention_calls
+from fewstep.literature.attention.attention_calls import attention_calls
 from fewstep.literature.attention.pag import pag
 from fewstep.measure.rollouts.seeds import draw_condition
 from fewstep.plans.errors import UserError
@@ -25,7 +25,7 @@ from fewstep.runtime import load
 from fewstep.runtime.bundle.manifest import Condition
 from fewstep.runtime.bundle.reading import open_bundle
 from tests.export.denoisers import Tiny, source
-from tests.export.verifying import verify
+from tests.export.verify_export import verify
 from tests.graph.bake.run_baked import sampled
 from tests.literature.attention.networks import SPEC, TOKENS, WIDTH, WORDS, Attention, Net, exported, inputs, rewritten
 
@@ -147,12 +147,12 @@ def test_what_is_no_layer_is_refused_with_the_list_of_layers() -> None:
     assert refused.value.what == "pag encoder: Net has no such layer of attention"
     assert refused.value.fix == "choose from blocks.0.own, blocks.1.own, middle, all"
     with pytest.raises(UserError, match="Tiny has no attention for pag among what torch's"):
-        changed(source(Tiny()), (), (read_change("pag:middle"),))
+        apply_changes(source(Tiny()), (), (read_change("pag:middle"),))
 
 
 def test_without_the_option_nothing_changes() -> None:
     plain = rewritten()
-    assert changed(plain, ()) is plain and "forward" not in vars(plain.module)
+    assert apply_changes(plain, ()) is plain and "forward" not in vars(plain.module)
     assert rewritten("pag:middle").sha256 != plain.sha256
 
 

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from fewstep.export.changes import changed, read_change
+from fewstep.export.changes import apply_changes, read_change
 from fewstep.export.sources.diffusers.folder import BATCH_LIMIT
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import Spec
@@ -25,7 +25,7 @@ from fewstep.plans.guidance import Branches
 from fewstep.plans.spec import ScheduleSpec
 from fewstep.runtime import load
 from fewstep.runtime.bundle.manifest import Carried, Condition
-from tests.export.verifying import verify
+from tests.export.verify_export import verify
 from tests.literature.attention.networks import SPEC, WIDTH, WORDS, Attention, Net, Text, exported, inputs, rewritten
 
 
@@ -178,7 +178,7 @@ def adapted(unet: nn.Module, file: Path) -> TorchSource:
     takes = (Condition("text", "text", (5, CROSS), "float32", null=0.0),)
     spec = Spec("unet", (4, 8, 8), takes, "epsilon", ScheduleSpec("linear"))
     source = TorchSource(Text(copy.deepcopy(unet)), spec, "unet", "0" * 64, BATCH_LIMIT)
-    return changed(source, (), (read_change(f"ip_adapter:{file}"),))  # type: ignore[return-value]
+    return apply_changes(source, (), (read_change(f"ip_adapter:{file}"),))  # type: ignore[return-value]
 
 
 @pytest.mark.slow

@@ -5,20 +5,20 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from fewstep.calibration.fitting.path import teacher_states
-from fewstep.calibration.fitting.recurrence import plan_of, recurrence_of
-from fewstep.calibration.fitting.rollouts import Rollouts
+from fewstep.fitting.recurrence import build_plan, extract_recurrence
+from fewstep.fitting.rollouts import FitSampler
+from fewstep.fitting.teacher_path import teacher_states
 from fewstep.literature.analytic_start import gaussian_start
 from fewstep.literature.fits import auto_diffusion, compensation, ems, olss, solver_search, teleportation, time_shift
 from fewstep.literature.fits.auto_diffusion import species
 from fewstep.literature.fits.evolution import evolve
+from fewstep.literature.fits.fit_setting import FitSetting
 from fewstep.literature.fits.olss import fit_rows
-from fewstep.literature.fits.setting import FitSetting
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode, encode
-from fewstep.runtime.execute import finish
-from tests.calibration.fitting.analytic import Analytic, blocks, facts, gaussian, mean_psnr, mixture, taught
+from fewstep.runtime.sampling.execute import finish
+from tests.fitting.analytic import Analytic, blocks, facts, gaussian, mean_psnr, mixture, taught
 
 FITS = (compensation, auto_diffusion, solver_search, olss)
 # Least gains of the fits. S3 gains 7.6 and 6.3 dB by times alone on the first two, 5.8 and 1.8 by decisions alone.
@@ -28,13 +28,13 @@ FAMILIES = [("cosine", "v", (2.5, 5, 9, 10)), ("flow", "flow", (2.5, 6, 9, 10)),
 def setting(sampler: Analytic, nominal: str = "dpmpp_2m:5@arctan", seeds: int = 32) -> FitSetting:
     teacher = compile_plan("dpmpp_2m:80@arctan", sampler.facts)
     parts = taught(sampler, teacher, blocks(range(seeds)))
-    rolled = Rollouts(sampler, sampler)
+    rolled = FitSampler(sampler, sampler)
     return FitSetting(rolled, sampler.facts, None, compile_plan(nominal, sampler.facts), teacher, parts)
 
 
 def gain(fit: ModuleType, known: FitSetting) -> float:
     """dB over the nominal plan on other seeds, of a plan as it is read from its file."""
-    plan = fit.fitted(known)
+    plan = fit.fit_plan(known)
     assert len(plan.steps) == known.evaluations
     sampler = known.rolled.sampler
     judges = taught(sampler, known.teacher, blocks(range(1000, 1032)))
@@ -57,7 +57,7 @@ def test_a_start_from_statistics_saves_a_step(monkeypatch: pytest.MonkeyPatch) -
     known, seen = setting(Analytic(facts("cosine", "v"), gaussian(means, stds)), "dpmpp_2m:5@trailing"), []
     monkeypatch.setattr(teleportation, "gaussian_start", lambda *each: seen.append(each[3]) or gaussian_start(*each))
     assert gain(teleportation, known) > 11
-    variance = np.concatenate([block.taught for block in known.blocks]).var(axis=0)
+    variance = np.concatenate([block.required_target for block in known.blocks]).var(axis=0)
     assert len(seen) == 8 and np.allclose(seen, variance)
 
 
@@ -69,12 +69,12 @@ def test_statistics_of_some_hundred_rollouts_are_worth_a_decibel() -> None:
 def test_a_time_shift_is_for_a_table_of_timesteps(monkeypatch: pytest.MonkeyPatch) -> None:
     """It follows the mean of each step's variance of a sample's elements."""
     with pytest.raises(UserError, match="no table of a generator's timesteps"):
-        time_shift.fitted(setting(Analytic(facts("flow", "flow"), mixture)))
+        time_shift.fit_plan(setting(Analytic(facts("flow", "flow"), mixture)))
     known = setting(Analytic(facts("linear", "epsilon"), mixture))
     seen: list[list[float]] = []
-    measured = time_shift.measured_shift
-    monkeypatch.setattr(time_shift, "measured_shift", lambda *each: seen.append(each[2]) or measured(*each))
-    shifted = time_shift.fitted(known)
+    measured = time_shift.estimate_shift
+    monkeypatch.setattr(time_shift, "estimate_shift", lambda *each: seen.append(each[2]) or measured(*each))
+    shifted = time_shift.fit_plan(known)
     runs = [[state.u.reshape(len(state.u), -1).var(1) for state in run] for run in known.states(known.nominal)]
     expected = [np.concatenate(each).mean() for each in zip(*runs, strict=True)]
     assert seen == [pytest.approx(expected, rel=1e-6)] * len(seen) != []
@@ -146,11 +146,13 @@ def test_each_step_is_the_least_squares_of_its_own_columns():
 
 
 def test_rows_of_olss_read_all_predictions_before_them():
-    plan = olss.fitted(setting(Analytic(facts("cosine", "v"), mixture)))
-    assert (np.abs(recurrence_of(plan, 5).rows[-1]) > 1e-6).all()
+    plan = olss.fit_plan(setting(Analytic(facts("cosine", "v"), mixture)))
+    assert (np.abs(extract_recurrence(plan, 5).rows[-1]) > 1e-6).all()
 
 
 def test_a_strong_ridge_keeps_the_solver():
     sampler, teacher, plan = opened("cosine", "v")
-    fitted = recurrence_of(fit_rows(sampler, sampler, plan, teacher, blocks(range(8)), 1e9), 3)
-    np.testing.assert_allclose(fitted.rows, recurrence_of(plan_of(recurrence_of(plan, 3)), 3).rows, atol=1e-6)
+    fitted = extract_recurrence(fit_rows(sampler, sampler, plan, teacher, blocks(range(8)), 1e9), 3)
+    np.testing.assert_allclose(
+        fitted.rows, extract_recurrence(build_plan(extract_recurrence(plan, 3)), 3).rows, atol=1e-6
+    )

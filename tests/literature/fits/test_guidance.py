@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from fewstep.literature.fits.guidance import per_sample, similarities
+from fewstep.literature.fits.guidance import guidance_per_sample, similarities
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Cfg
@@ -13,7 +13,7 @@ from fewstep.plans.prediction import input_scale, x0_coefficients
 from fewstep.plans.schedule import Time
 from fewstep.plans.shaping import Clip, Rescale
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
-from fewstep.runtime.execute import execute
+from fewstep.runtime.sampling.execute import execute
 
 DENOISING = DenoiserFacts(ScheduleSpec("cosine"), "v")
 PLAN = compile_plan("dpmpp_2m:6", DENOISING, 3.0)
@@ -106,8 +106,8 @@ def test_an_output_of_zeros_is_like_nothing():
 def test_each_sample_ends_its_guidance_where_its_own_branches_agree():
     """Algorithm 1 of the paper, and one batch of the plans that it chooses."""
     cosines = np.array([[0.2, 0.5], [0.6, 0.7], [0.95, 0.8], [0.3, 0.99], [0.5, 0.992], [0.95, 0.2]])
-    chosen = per_sample(3.0, cosines, threshold=0.9)
+    chosen = guidance_per_sample(3.0, cosines, threshold=0.9)
     assert chosen == [Cfg((3.0,) * 3 + (1.0,)), Cfg((3.0,) * 4 + (1.0,))]
     plans = [compile_plan("dpmpp_2m:6", DENOISING, each) for each in chosen]
     assert [sum(len(step.branches) for step in plan.steps) for plan in plans] == [9, 10]
-    assert per_sample(3.0, cosines) == [Cfg((3.0,) * 6), Cfg((3.0,) * 5 + (1.0,))]  # at the paper's 0.991
+    assert guidance_per_sample(3.0, cosines) == [Cfg((3.0,) * 6), Cfg((3.0,) * 5 + (1.0,))]  # at the paper's 0.991

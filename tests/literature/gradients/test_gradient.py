@@ -13,14 +13,14 @@ from fewstep.export.spec import Spec
 from fewstep.export.trace import trace
 from fewstep.graph.graph import Graph
 from fewstep.graph.prepare import prepare
-from fewstep.graph.selection import STEERS, considered_ops, selected_ops
+from fewstep.graph.selection import STEERS, explain_selection, select_int8_ops
 from fewstep.graph.session import run
 from fewstep.literature.attention.pag import pag
 from fewstep.literature.gradients.gradient import Noisy, Normalise, Of, with_gradient
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import PERTURBED, Steer
 from fewstep.plans.spec import ScheduleSpec
-from fewstep.plans.transforms import own_noise
+from fewstep.plans.transforms import use_given_noise
 from fewstep.runtime import load
 from fewstep.runtime.bundle.manifest import Condition, Size
 
@@ -117,9 +117,9 @@ def test_a_network_has_the_gradient_of_autograd_at_any_batch_and_its_forward_par
     module, graph = traced(network())
     check(module, graph, normalise="residual")
     prepared = prepare(graph).body
-    assert [reason for _, reason in considered_ops(prepared)].count(STEERS) >= 2 * lowered
-    plain = selected_ops(prepare(trace(network(), spec()).graph).body)
-    assert len(selected_ops(prepared)) == len(plain) >= lowered
+    assert [reason for _, reason in explain_selection(prepared)].count(STEERS) >= 2 * lowered
+    plain = select_int8_ops(prepare(trace(network(), spec()).graph).body)
+    assert len(select_int8_ops(prepared)) == len(plain) >= lowered
 
 
 @pytest.mark.slow
@@ -233,11 +233,11 @@ def posterior(tmp_path_factory: pytest.TempPathFactory):
 def test_steered_samples_have_the_exact_posterior_mean(posterior) -> None:
     """With the exact denoiser the map from noise to sample is affine: noise 0 becomes the mean."""
     measured = np.array([[1.0, -2.0]], np.float32)
-    plan = own_noise(posterior.compile("dpmpp_2m:50", Steer()))
+    plan = use_given_noise(posterior.compile("dpmpp_2m:50", Steer()))
     mean = posterior.sample(plan, [0], {"measured": measured}, given={"noise": np.zeros((1, 4), np.float32)})[0]
     exact = A.T @ np.linalg.solve(A @ A.T + NOISE**2 * np.eye(2), measured[0])
     assert np.linalg.norm(mean - exact) < 0.02 * np.linalg.norm(exact)
-    plain = own_noise(posterior.compile("dpmpp_2m:50"))
+    plain = use_given_noise(posterior.compile("dpmpp_2m:50"))
     assert np.abs(posterior.sample(plain, [0], {"measured": measured}, given={"noise": np.zeros((1, 4))})).max() < 1e-6
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fewstep.literature.populations import Steering, evolve, guidance_corrector, population
-from fewstep.literature.populations.population import ancestors, effective
+from fewstep.literature.populations.population import ancestors, effective_count
 from fewstep.plans import noise
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
@@ -16,7 +16,7 @@ from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.shaping import Clip
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.runtime import Sampler
-from fewstep.runtime.execute import Evaluated
+from fewstep.runtime.sampling.execute import StepEvaluation
 from tests.plans.mixture import Mixture
 
 FACTS = DenoiserFacts(ScheduleSpec("cosine"), "sample")
@@ -40,7 +40,7 @@ def weighted(made, of) -> np.ndarray:
     return (made.weights()[..., None] * of(made.samples)).sum(1).mean(-1)
 
 
-def unweighted(state: Evaluated) -> np.ndarray:
+def unweighted(state: StepEvaluation) -> np.ndarray:
     return np.zeros(len(state.u))
 
 
@@ -141,7 +141,7 @@ def test_a_corrector_starts_at_pure_noise() -> None:
     network = lambda index, step, u: [np.tanh(u), np.tanh(u) / 2]  # noqa: E731
     rates = [step.alpha / step.sigma for step in plan.steps[1:3]]
 
-    def weigh(state: Evaluated) -> np.ndarray:
+    def weigh(state: StepEvaluation) -> np.ndarray:
         if state.index == 1:  # from pure noise on, with one guess of x0: half of the gap of noises, squared
             gap = plan.steps[1].alpha * np.subtract(*state.outputs)
             assert corrector(state) == pytest.approx((1 + np.diff(np.log(rates))) * (gap**2).sum(1), rel=1e-4)
@@ -174,7 +174,7 @@ def test_svdd_is_its_recurrence(choice, weight) -> None:
     plan, seed, M = compile_plan("ddpm:6", FACTS), 3, 5
     weigh = lambda state: weight * total(state.x0)  # noqa: E731
     made = evolve(plan, network(THREE), weigh, [seed], M, (2,), choice=choice, at=range(6))
-    x = plan.steps[0].sigma * noise.normals(seed, 0, (2,), M).astype(np.float64)
+    x = plan.steps[0].sigma * noise.particle_normals(seed, 0, (2,), M).astype(np.float64)
     for step, after in zip(plan.steps, [*plan.steps[1:], None], strict=True):
         x0 = THREE.exact_x0(x, SCHEDULE.time(step.time))
         best = total(x0).argmax()
@@ -185,7 +185,7 @@ def test_svdd_is_its_recurrence(choice, weight) -> None:
         kept = (step.alpha / after.alpha) ** 2 * after.sigma**2 / step.sigma**2  # DDPM's posterior
         fresh = after.sigma**2 * (1 - kept)
         eps = (x - step.alpha * x0) / step.sigma
-        z = noise.normals(seed, step.draws[0], (2,), M)
+        z = noise.particle_normals(seed, step.draws[0], (2,), M)
         x = after.alpha * x0 + np.sqrt(after.sigma**2 - fresh) * eps + np.sqrt(fresh) * z
     np.testing.assert_allclose(made.samples[0], x, atol=1e-5)
     assert len(made.ancestors) == 6
@@ -263,7 +263,7 @@ def test_an_overflow_is_the_network_s_and_told_at_its_step() -> None:
 
 @pytest.mark.parametrize("choice", ["systematic", "one", "best"])
 def test_a_particle_of_weight_nought_ends(sampler: Sampler, choice) -> None:
-    def weigh(state: Evaluated) -> np.ndarray:
+    def weigh(state: StepEvaluation) -> np.ndarray:
         return np.where(np.arange(len(state.u)) == 2, 0, -np.inf if state.index == 1 else 0)
 
     made = population(sampler, "ddpm:4", weigh, [3], 4, {"class": [0]}, at=[1], choice=choice)
@@ -347,4 +347,4 @@ def test_one_is_drawn_by_weight_and_best_is_the_heaviest() -> None:
 
 @pytest.mark.parametrize(("logs", "expected"), [([0, 0, 0, 0], 4), ([0, -800, -800, -800], 1), ([5, 5, -800, -800], 2)])
 def test_the_effective_number(logs, expected) -> None:
-    assert effective(np.array([logs], float)) == pytest.approx(expected)
+    assert effective_count(np.array([logs], float)) == pytest.approx(expected)

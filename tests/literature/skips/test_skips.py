@@ -9,21 +9,21 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fewstep.export.changes import changed, read_change
+from fewstep.export.changes import apply_changes, read_change
 from fewstep.export.export import ExportOptions
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import Spec
 from fewstep.graph.prepare import prepare
-from fewstep.literature.gradients.gradient import Noisy, with_gradient, written_out
-from fewstep.literature.skips.bridges import Skip, find_skips
+from fewstep.literature.gradients.gradient import Noisy, with_gradient, write_backward_pass
 from fewstep.literature.skips.freeu import freeu, scale_low_frequencies
-from fewstep.literature.skips.skip_tuning import skip_tuning, spread_over
+from fewstep.literature.skips.skip_connections import Skip, find_skips
+from fewstep.literature.skips.skip_tuning import interpolate_factors, skip_tuning
 from fewstep.models.fashion_mnist.unet import IMAGE_SHAPE, UNet
 from fewstep.plans.errors import UserError
 from fewstep.plans.spec import ScheduleSpec
 from fewstep.runtime.bundle.manifest import Condition, Size
 from tests.export.denoisers import Tiny, source
-from tests.export.verifying import verify
+from tests.export.verify_export import verify
 from tests.literature.attention.networks import Text
 
 B, S = (1.4, 1.6), (0.5, 0.3)
@@ -119,7 +119,7 @@ def test_skips_are_scaled_from_the_innermost_to_the_outermost(
 
 
 def test_factors_between_lie_on_straight_lines(shipped: tuple[nn.Module, Spec]) -> None:
-    found = spread_over(find_skips(*copy.deepcopy(shipped)), (0.7, 1.0), shipped[0])
+    found = interpolate_factors(find_skips(*copy.deepcopy(shipped)), (0.7, 1.0), shipped[0])
     np.testing.assert_allclose(found, [0.7, 0.8, 0.9, 1.0])
 
 
@@ -196,12 +196,14 @@ def test_a_gradient_goes_through_scaled_skips() -> None:
     expected, _ = with_gradient(own, SPEC, energy)
     ours, spec = with_gradient(Own().requires_grad_(False), SPEC, energy)
     skip_tuning(ours, spec, "0.7", "1")
-    torch.testing.assert_close(written_out(ours, inputs())(*inputs()), expected(*inputs()), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        write_backward_pass(ours, inputs())(*inputs()), expected(*inputs()), atol=1e-5, rtol=1e-5
+    )
 
 
 def own_source(*changes: str) -> TorchSource:
     source = TorchSource(Own().requires_grad_(False), SPEC, "own", "0" * 64)
-    made = changed(source, (), tuple(map(read_change, changes)))
+    made = apply_changes(source, (), tuple(map(read_change, changes)))
     assert isinstance(made, TorchSource)
     return made
 
@@ -247,7 +249,7 @@ def test_what_does_not_fit_is_one_line(change: str, says: str) -> None:
 
 def test_a_network_without_skips_says_so() -> None:
     with pytest.raises(UserError, match="Tiny has no skip connections that it concatenates; leave the change out"):
-        changed(source(Tiny()), [], (read_change("skip_tuning:0.8"),))
+        apply_changes(source(Tiny()), [], (read_change("skip_tuning:0.8"),))
 
 
 def test_one_change_goes_around_another() -> None:
@@ -267,7 +269,7 @@ def test_freeu_is_for_images() -> None:
             return self.last(torch.cat([self.first(x), x], dim=1)) * time[:, None, None]
 
     sound = Spec("sound", (2, 8), (), "epsilon", ScheduleSpec("linear"))
-    assert spread_over(find_skips(Sound(), sound), (0.9,), Sound()) == [0.9]
+    assert interpolate_factors(find_skips(Sound(), sound), (0.9,), Sound()) == [0.9]
     with pytest.raises(UserError, match="change freeu is for images, and Sound hands over"):
         freeu(Sound(), sound, *FREEU)
 
@@ -276,7 +278,7 @@ def test_the_hash_and_the_command_say_how_it_was_tuned() -> None:
     hashes = {own_source(*each).sha256 for each in ((), ("skip_tuning:0.8",), ("skip_tuning:0.9",), ("freeu:1,1,1,1",))}
     assert len(hashes) == 4
     options = ExportOptions("own", "out", change=("skip_tuning:0.8,1", "pag:middle,a.0"))
-    assert options.command("export") == "fewstep export BUNDLE --change skip_tuning:0.8,1 --change pag:middle,a.0"
+    assert options.command_line("export") == "fewstep export BUNDLE --change skip_tuning:0.8,1 --change pag:middle,a.0"
 
 
 @pytest.mark.slow

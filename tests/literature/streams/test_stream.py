@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import fewstep.runtime
-from fewstep.literature.streams import Similar, stream
+from fewstep.literature.streams import SimilarityFilter, stream
 from fewstep.plans.guidance import Cfg, Residual
 from fewstep.plans.noise import uniform
 from fewstep.runtime import Sampler, UserError
@@ -95,7 +95,7 @@ def test_batches_on_an_engine_of_one_sample_are_the_engine_s_line(sampler: Sampl
             raise UserError(f"a batch of {len(feeds['x'])} samples, the engine takes 1", "build it again")
         return network(feeds)
 
-    engine = sampler.changed(graph=of_one)
+    engine = sampler.with_network_parts(graph=of_one)
     for each, frame in zip(stream(engine, **LCM)(FRAMES[:5]), FRAMES, strict=False):
         np.testing.assert_array_equal(each.sample, alone(sampler, frame, 0, **LCM))
     frames = stream(engine, **LCM, mode="batch")
@@ -147,7 +147,7 @@ def test_a_frame_that_is_wrong_is_refused_and_the_stream_goes_on(sampler: Sample
 def test_an_overflow_drops_the_frames_on_their_way_and_the_stream_goes_on(sampler: Sampler, network: Analytic) -> None:
     frames = stream(sampler, **LCM, mode="batch")
     frames.push(FRAMES[0])
-    frames._sampler = sampler.changed(graph=lambda feeds: {"v": feeds["x"] * np.inf})
+    frames._sampler = sampler.with_network_parts(graph=lambda feeds: {"v": feeds["x"] * np.inf})
     with pytest.raises(UserError, match="not finite at step"):
         frames.push(FRAMES[1])
     frames._sampler = sampler
@@ -189,7 +189,7 @@ STILL = [FRAMES[0]] * 60
 
 def test_a_still_scene_takes_a_tenth_of_the_calls_and_nothing_is_frozen(sampler: Sampler, network: Analytic) -> None:
     """Elsewhere a skipped frame leaves those before it in the pipeline."""
-    frames = stream(sampler, **LCM, mode="batch", similar=Similar(0.98, 10_000))
+    frames = stream(sampler, **LCM, mode="batch", similar=SimilarityFilter(0.98, 10_000))
     out = [each for frame in STILL for each in frames.push(frame)]
     stats = frames.stats()
     assert 10 * len(network.batches) <= 4 * len(STILL) and stats.calls == 4
@@ -202,7 +202,7 @@ def test_a_still_scene_takes_a_tenth_of_the_calls_and_nothing_is_frozen(sampler:
 def test_a_sample_may_be_written_on(sampler: Sampler) -> None:
     """The sample of a skipped frame is a copy of the one before."""
     expected = alone(sampler, FRAMES[0], 0, **LCM)
-    for each in stream(sampler, **LCM, mode="sequence", similar=Similar(0.98, 1000))(STILL[:4]):
+    for each in stream(sampler, **LCM, mode="sequence", similar=SimilarityFilter(0.98, 1000))(STILL[:4]):
         np.testing.assert_array_equal(each.sample, expected)
         each.sample[:] = 7
 
@@ -214,7 +214,7 @@ def test_after_so_many_skips_since_the_last_processed_frame_one_is_processed(
     sampler: Sampler, most: int, shown: list[int], fresh: list[int]
 ) -> None:
     """Elsewhere the count ends at its limit alone, so that a scene that moves again soon has fewer skips."""
-    frames = stream(sampler, **LCM, mode="sequence", similar=Similar(0.98, most))
+    frames = stream(sampler, **LCM, mode="sequence", similar=SimilarityFilter(0.98, most))
     assert [each.index for each in frames(FRAMES[shown]) if each.fresh] == fresh
 
 
@@ -224,7 +224,7 @@ def test_a_frame_is_skipped_by_its_cosine_with_the_last_processed_one(sampler: S
     other = FRAMES[1] - one * np.vdot(FRAMES[1], one) / np.vdot(one, one)
     other *= np.linalg.norm(one) / np.linalg.norm(other)
     film = [(np.cos(angle) * one + np.sin(angle) * other) / (3 + angle) for angle in angles]
-    out = stream(sampler, **LCM, mode="sequence", similar=Similar(most=1000), seed=5)(np.float32(film))
+    out = stream(sampler, **LCM, mode="sequence", similar=SimilarityFilter(most=1000), seed=5)(np.float32(film))
     processed = [0]
     for index, angle in enumerate(angles[1:], 1):
         if 1 - (1 - np.cos(angle - angles[processed[-1]])) / 0.02 < uniform(5, index):
@@ -233,7 +233,7 @@ def test_a_frame_is_skipped_by_its_cosine_with_the_last_processed_one(sampler: S
 
 
 def test_a_change_of_settings_is_seen_on_a_still_scene(sampler: Sampler) -> None:
-    frames = stream(sampler, **LCM, mode="sequence", similar=Similar(0.98, 1000))
+    frames = stream(sampler, **LCM, mode="sequence", similar=SimilarityFilter(0.98, 1000))
     out = [each for frame in STILL[:5] for each in frames.push(frame)]
     frames.set(condition=BAG)
     out += [each for frame in STILL[:5] for each in frames.push(frame)]
@@ -246,7 +246,7 @@ def test_a_change_of_settings_is_seen_on_a_still_scene(sampler: Sampler) -> None
 def test_another_condition_is_seen_on_a_still_scene(sampler: Sampler, named: dict, first, second) -> None:
     """A label is no pixel: beside many of them it would change the cosine by nothing."""
     plan = {"plan": "lcm:7", "strength": 0.6} if named else {"plan": "lcm:4"}
-    frames = stream(sampler, **plan, mode="sequence", similar=Similar(0.0, 1000))
+    frames = stream(sampler, **plan, mode="sequence", similar=SimilarityFilter(0.0, 1000))
     labels = [first, first, second, second, first]
     out = list(frames([{**named, "class": label} for label in labels]))
     assert [each.fresh for each in out] == [True, False, True, False, True]
@@ -257,7 +257,7 @@ def test_another_condition_is_seen_on_a_still_scene(sampler: Sampler, named: dic
 
 
 def test_a_condition_of_the_settings_is_not_one_of_the_frame_before(sampler: Sampler) -> None:
-    frames = stream(sampler, **LCM, mode="sequence", similar=Similar(0.0, 1000))
+    frames = stream(sampler, **LCM, mode="sequence", similar=SimilarityFilter(0.0, 1000))
     out = list(frames([{"image": FRAMES[0], "class": "bag"}, FRAMES[0], FRAMES[0]]))
     assert [each.fresh for each in out] == [True, True, False]
     np.testing.assert_array_equal(out[-1].sample, alone(sampler, FRAMES[0], 0, **LCM))
@@ -279,7 +279,7 @@ PLANS = ["lcm:2", "lcm:7", "ddim:4", "dpmpp_2m:5"]
 @given(st.data())
 def test_under_random_pushes_changes_skips_and_gaps_every_frame_is_itself(sampler: Sampler, data) -> None:
     """In order, none lost or doubled: those that come out and those that are dropped are all."""
-    similar = data.draw(st.sampled_from([None, Similar(0.5, 3)]))
+    similar = data.draw(st.sampled_from([None, SimilarityFilter(0.5, 3)]))
     mode = data.draw(st.sampled_from(["batch", "sequence"]))
     frames = stream(sampler, **LCM, mode=mode, similar=similar, noise="fresh")
     options, of_frame, picture_of, out, index, processed = LCM, {}, {}, [], 0, {}
@@ -309,8 +309,8 @@ def test_under_random_pushes_changes_skips_and_gaps_every_frame_is_itself(sample
 @pytest.mark.parametrize("count", [1000, pytest.param(100_000, marks=pytest.mark.slow)])
 def test_memory_is_flat(sampler: Sampler, count: int) -> None:
     """Objects alive, which an array is too. The network keeps no list here."""
-    quiet = sampler.changed(graph=lambda feeds: {"v": np.tanh(feeds["x"]) + feeds["row"][:, :, None, None]})
-    frames = stream(quiet, **LCM, mode="batch", similar=Similar(0.9, 3), guidance=Residual(1.2))
+    quiet = sampler.with_network_parts(graph=lambda feeds: {"v": np.tanh(feeds["x"]) + feeds["row"][:, :, None, None]})
+    frames = stream(quiet, **LCM, mode="batch", similar=SimilarityFilter(0.9, 3), guidance=Residual(1.2))
     for number in range(1100):  # the latencies are then as many as are kept
         frames.push(FRAMES[number % 40])
     gc.collect()
@@ -326,15 +326,15 @@ def test_memory_is_flat(sampler: Sampler, count: int) -> None:
     [
         ({"noise": "new"}, "noise 'new' and mode 'sequence'; give fixed or fresh; batch or sequence"),
         ({"seed": -1}, "seed"),
-        ({"similar": 0.98}, "similar 0.98 is no filter; give fewstep.literature.streams.Similar"),
-        ({"similar": True}, "similar True is no filter; give fewstep.literature.streams.Similar"),
+        ({"similar": 0.98}, "similar 0.98 is no filter; give fewstep.literature.streams.SimilarityFilter"),
+        ({"similar": True}, "similar True is no filter; give fewstep.literature.streams.SimilarityFilter"),
     ],
 )
 def test_options_that_cannot_be(sampler: Sampler, wrong: dict, said: str) -> None:
     with pytest.raises(UserError, match=said):
         stream(sampler, **LCM, **wrong)
     with pytest.raises(UserError, match="no filter"):
-        Similar(1.0)
+        SimilarityFilter(1.0)
 
 
 @pytest.mark.parametrize("index", [-1, 2.5, "1"])

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from fewstep.measure.rollouts.conditions_file import deal, digest_of, read_conditions
-from fewstep.measure.rollouts.seeds import FIRST_SEED, draw_condition, held_out_conditions, label
+from fewstep.measure.rollouts.conditions_file import digest_records, distribute_records, read_conditions
+from fewstep.measure.rollouts.seeds import FIRST_SEED, describe_conditions, draw_condition, held_out_conditions
 from fewstep.measure.rollouts.trajectories import roll_out
 from fewstep.plans.errors import UserError
 from fewstep.plans.spec import ScheduleSpec
+from fewstep.runtime.bundle.conditions import check, random_range
 from fewstep.runtime.bundle.manifest import Condition, Description
-from fewstep.runtime.conditions import check, drawn_range
-from fewstep.runtime.loading import load
+from fewstep.runtime.sampling.loading import load
 
 CLASS = Condition("class", "label", null=3, low=0, high=2)
 IMAGE = Condition("image", "image", shape=(2, 3), dtype="float32")
@@ -35,14 +35,18 @@ def test_a_file_gives_a_row_of_each_condition(suffix: str, tmp_path: Path) -> No
 def test_a_digest_is_of_names_types_shapes_and_values() -> None:
     a, b = np.zeros(6), np.ones(6)
     others = ({"b": a}, {"a": a.astype(np.int64)}, {"a": a.reshape(2, 3)}, {"a": b}, {"a": b, "b": a}, {"b": b, "a": a})
-    assert len({*map(digest_of, ({"a": a}, {"a": a, "b": b}, *others))}) == 7  # the last is the second in another order
+    assert (
+        len({*map(digest_records, ({"a": a}, {"a": a, "b": b}, *others))}) == 7
+    )  # the last is the second in another order
 
 
 def test_rows_are_spread_over_the_file_or_taken_in_turn(caplog: pytest.LogCaptureFixture) -> None:
     rows = {"a": np.arange(10), "b": 10 * np.arange(10)}
-    assert deal(rows, 4)["a"].tolist() == [0, 2, 5, 7] and deal(rows, 10)["a"].tolist() == list(range(10))
+    assert distribute_records(rows, 4)["a"].tolist() == [0, 2, 5, 7] and distribute_records(rows, 10)[
+        "a"
+    ].tolist() == list(range(10))
     assert not caplog.messages
-    dealt = deal(rows, 12)
+    dealt = distribute_records(rows, 12)
     assert dealt["a"].tolist() == [*range(10), 0, 1] and (dealt["b"] == 10 * dealt["a"]).all()
     assert "10 rows of conditions for 12 samples: they are taken in turn" in caplog.text
 
@@ -90,13 +94,13 @@ def test_trajectories_take_their_row(tiny_bundle: Path) -> None:
 
 def test_limits_and_the_range_to_draw_from_are_two_things() -> None:
     free = Condition("pose", "pose", (2,), "float32", typical=(-1.0, 1.0))
-    assert drawn_range(free) == (-1.0, 1.0)
+    assert random_range(free) == (-1.0, 1.0)
     assert np.abs([draw_condition(free, 0, seed) for seed in range(50)]).max() <= 1
     assert check([free], {"pose": [[100.0, -100.0]]}, 1)["pose"].tolist() == [[100.0, -100.0]]
     limited = Condition("speed", "speed", (), "float32", low=0.0, high=100.0, typical=(3.0, 5.0))
     assert min(draw_condition(limited, 0, seed) for seed in range(50)) >= 3
-    assert drawn_range(Condition("speed", "speed", (), "float32", low=0.0, high=9.0)) == (0.0, 9.0)
-    assert drawn_range(Condition("speed", "speed", (), "float32", low=0.0)) is None
+    assert random_range(Condition("speed", "speed", (), "float32", low=0.0, high=9.0)) == (0.0, 9.0)
+    assert random_range(Condition("speed", "speed", (), "float32", low=0.0)) is None
     mask = Condition("mask", "mask", (100,), "bool")
     assert 30 < draw_condition(mask, 0, 1).sum() < 70
 
@@ -157,13 +161,13 @@ def test_continuous_conditions_depend_on_the_seed_alone():
 
 
 def test_labels_use_the_users_words():
-    assert label(denoiser(CLASSES), 4) == "b"
-    assert label(denoiser(Condition("class", "class", low=0, high=9)), 4) == "class 4"
-    assert label(denoiser(GOAL), 4) == label(denoiser(), 4) == "seed 4"
+    assert describe_conditions(denoiser(CLASSES), 4) == "b"
+    assert describe_conditions(denoiser(Condition("class", "class", low=0, high=9)), 4) == "class 4"
+    assert describe_conditions(denoiser(GOAL), 4) == describe_conditions(denoiser(), 4) == "seed 4"
 
 
 def test_rows_of_ones_own_are_taken_in_turn():
     rows = {"class": np.array([2, 0, 1]), "goal": np.arange(6.0).reshape(3, 2)}
     values = held_out_conditions(denoiser(CLASSES, GOAL), range(50_000, 50_004), rows)
     assert values["class"].tolist() == [1, 2, 0, 1] and values["goal"][0].tolist() == [4, 5]  # 50 000 is 2 mod 3
-    assert label(denoiser(CLASSES), 0, rows) == "c"
+    assert describe_conditions(denoiser(CLASSES), 0, rows) == "c"

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fewstep.measure.rollouts.metrics import CEILING, Floats, energies, has_ssim, psnr, sqnr, ssim
+from fewstep.measure.rollouts.metrics import CEILING, Floats, has_ssim, psnr, signal_and_noise_energy, sqnr, ssim
 
 
 def test_psnr_of_a_constant_error_is_known_and_taken_before_clamping():
@@ -27,7 +27,7 @@ def test_psnr_refuses_to_broadcast_and_hides_no_nan():
 
 
 def ratio(approximation: Floats, signal: Floats) -> float:
-    return sqnr(energies(approximation, signal))
+    return sqnr(signal_and_noise_energy(approximation, signal))
 
 
 def test_sqnr_of_proportional_noise_is_known_and_of_a_uniform_quantizer_is_six_decibels_a_bit():
@@ -43,7 +43,7 @@ def test_sqnr_does_not_depend_on_how_the_stream_is_cut():
     rng = np.random.default_rng(3)
     signal, noise = rng.normal(size=(6, 2, 4, 4)), rng.normal(size=(6, 2, 4, 4)) * 0.1
     cuts = (slice(0, 1), slice(1, 4), slice(4, 6))
-    total = sum(energies((signal + noise)[cut], signal[cut]) for cut in cuts)
+    total = sum(signal_and_noise_energy((signal + noise)[cut], signal[cut]) for cut in cuts)
     assert sqnr(total) == pytest.approx(ratio(signal + noise, signal))
 
 

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fewstep.measure.rollouts.end_quality import compared
+from fewstep.measure.rollouts.end_quality import compare_samples
 from fewstep.measure.rollouts.metrics import PEAK, psnr
-from fewstep.measure.rollouts.nearness import Nearness, Signal, clip_hint
+from fewstep.measure.rollouts.nearness import Nearness, ReferencePower, clip_hint
 from fewstep.measure.tally import PairedSamples
 
 
@@ -49,7 +49,7 @@ def test_figures_follow_from_the_signal_however_it_is_cut() -> None:
     rng = np.random.default_rng(0)
     exact = (0.13 * rng.standard_normal((7, 1, 8, 8)) + 5).astype(np.float32)
     noisy = exact + np.float32(0.01) * rng.standard_normal(exact.shape).astype(np.float32)
-    whole, cut = compared(noisy, exact, "itself"), PairedSamples()
+    whole, cut = compare_samples(noisy, exact, "itself"), PairedSamples()
     for part in (slice(0, 1), slice(1, 1), slice(1, 5), slice(5, 7)):
         cut.add(noisy[part], exact[part])
     assert whole.snr == pytest.approx(whole.mean - 10 * np.log10(PEAK**2 / exact.astype(np.float64).var()), abs=1e-6)
@@ -60,15 +60,15 @@ def test_figures_follow_from_the_signal_however_it_is_cut() -> None:
 
 
 def test_one_number_has_no_signal_and_one_seed_no_other() -> None:
-    signal = Signal()
+    signal = ReferencePower()
     signal.add(np.full((1, 1, 4, 4), 0.3, np.float32))
     assert signal.nearness(30.0) == Nearness(30.0)
-    signal = Signal()
+    signal = ReferencePower()
     signal.add(np.zeros((2, 1, 4, 4), np.float32))
     assert signal.nearness(30.0).snr is None
 
 
 def test_what_is_said_compares_with_another_seed() -> None:
     said = "14.8 dB from float32, the signal 7.0 dB above the error; another seed's sample has 17.3 dB"
-    assert Nearness(14.8, 7.0, 17.3).sentence("float32") == said
-    assert Nearness(50.0).sentence("float32") == "50.0 dB from float32"
+    assert Nearness(14.8, 7.0, 17.3).describe("float32") == said
+    assert Nearness(50.0).describe("float32") == "50.0 dB from float32"

@@ -7,10 +7,10 @@ import pytest
 
 from fewstep.measure.rollouts.conditions_file import random_note
 from fewstep.measure.rollouts.pictures import is_mask, is_picture, picture_axes
-from fewstep.measure.rollouts.seeds import drawn_conditions, held_out_conditions, random_conditions
+from fewstep.measure.rollouts.seeds import draw_conditions, held_out_conditions, random_conditions
 from fewstep.plans.spec import ScheduleSpec
 from fewstep.runtime.bundle.manifest import Condition, Description
-from fewstep.runtime.sound import Spectrogram
+from fewstep.runtime.kinds.sound import Spectrogram
 from tests.measure.rollouts.inpainting import MASK, MASKED
 
 SIDE = 32
@@ -25,7 +25,7 @@ def denoiser(*conditions: Condition, shape: tuple[int, ...] = (3, SIDE, SIDE), *
 
 
 def drawn(condition: Condition, **fields: Any) -> np.ndarray:
-    return drawn_conditions(denoiser(condition, **fields), SEEDS)[condition.name]
+    return draw_conditions(denoiser(condition, **fields), SEEDS)[condition.name]
 
 
 def correlation(pictures: np.ndarray) -> float:
@@ -88,7 +88,7 @@ def test_which_conditions_are_masks_and_pictures() -> None:
 
 def test_other_conditions_keep_their_bits() -> None:
     state = Condition("state", "state", (2, 3), "float32", low=-1, high=1)
-    (one,) = drawn_conditions(denoiser(state), [5])["state"]
+    (one,) = draw_conditions(denoiser(state), [5])["state"]
     expected = [-0.4429761, 0.5061818, -0.2265144, 0.290224, -0.1556325, 0.5414813]
     assert one.ravel().tolist() == pytest.approx(expected, abs=1e-6)
 

@@ -8,18 +8,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fewstep.calibration import count
-from fewstep.calibration import opened_task as opening
-from fewstep.calibration.count import count_activations, tabulate
-from fewstep.calibration.opened_task import open_task
+from fewstep.calibration import activation_counts
+from fewstep.calibration import open_task as opening
+from fewstep.calibration.activation_counts import count_activations, tabulate
+from fewstep.calibration.open_task import open_task
 from fewstep.calibration.ranges import observe
 from fewstep.calibration.task import Task
 from fewstep.graph.graph import BATCH, Array, Graph, Value
 from fewstep.graph.session import open_session
-from fewstep.measure.rollouts.row_by_row import row_by_row
+from fewstep.measure.rollouts.row_by_row import run_row_by_row
 from fewstep.runtime.backends import Arrays, LoadedGraph
-from fewstep.runtime.loading import load
-from fewstep.runtime.sampler import Sampler
+from fewstep.runtime.sampling.loading import load
+from fewstep.runtime.sampling.sampler import Sampler
 from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
 
 F32 = np.dtype(np.float32)
@@ -44,7 +44,7 @@ def fickle(monkeypatch: pytest.MonkeyPatch) -> None:
     def loaded(*arguments: Any, **more: Any) -> Sampler:
         sampler = load(*arguments, **more)
         assert sampler.network().prologue is not None
-        return sampler.changed(prologue=unsteady(sampler.network().prologue, "time"))
+        return sampler.with_network_parts(prologue=unsteady(sampler.network().prologue, "time"))
 
     monkeypatch.setattr(opening, "load", loaded)
     monkeypatch.setattr(observe, "open_session", opened)
@@ -63,7 +63,7 @@ def unsteady(network: LoadedGraph, rows_of: str) -> LoadedGraph:
 
 
 def ranges(task: Task, batch: int, monkeypatch: pytest.MonkeyPatch) -> bytes:
-    monkeypatch.setattr(count, "BATCH", batch)
+    monkeypatch.setattr(activation_counts, "BATCH", batch)
     return tabulate(task, count_activations(task)).encode()
 
 
@@ -88,8 +88,8 @@ def test_each_row_is_alone_what_has_no_rows_goes_to_each_and_merged_heads_keep_t
         return {"y": feeds["x"] * 2}
 
     x = np.arange(6, dtype=np.float32).reshape(3, 2)
-    made = row_by_row(network, (X, GROUP))({"x": x, "group": np.array([7])})
+    made = run_row_by_row(network, (X, GROUP))({"x": x, "group": np.array([7])})
     assert np.array_equal(made["y"], 2 * x) and made["y"].dtype == np.float32
     assert seen == [(1, 7)] * 3
-    heads = row_by_row(lambda feeds: {"heads": feeds["x"].reshape(-1, 1)}, (X,))({"x": x})
+    heads = run_row_by_row(lambda feeds: {"heads": feeds["x"].reshape(-1, 1)}, (X,))({"x": x})
     assert np.array_equal(heads["heads"], x.reshape(-1, 1))

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from fewstep.calibration.calibrate import calibrate
-from fewstep.calibration.precision import refine
-from fewstep.calibration.precision.native import searched_here
-from fewstep.calibration.ranges.histogram import measure, merge
+from fewstep.calibration.precision import precision_search
+from fewstep.calibration.precision.timeable_targets import timeable_targets
+from fewstep.calibration.ranges.histogram import make_histogram, merge_histograms
 from fewstep.measure.rollouts import seeds as purposes
-from fewstep.measure.rollouts.course import Course
-from fewstep.measure.rollouts.on_demand import OpeningOnDemand
+from fewstep.measure.rollouts.on_demand import LazyOnnxRuntime
+from fewstep.measure.rollouts.recorded_run import RecordedRun
 from fewstep.measure.rollouts.seeds import (
     BODY_SEEDS,
     FIRST_SEED,
@@ -27,7 +27,7 @@ from fewstep.measure.rollouts.seeds import (
     SeedBatch,
     draw_condition,
 )
-from fewstep.measure.rollouts.trajectories import batches, fewest_of_all, roll_out
+from fewstep.measure.rollouts.trajectories import min_seeds_for_sizes, roll_out, split_seeds
 from fewstep.plans import noise
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
@@ -37,9 +37,9 @@ from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle import reading
 from fewstep.runtime.bundle.manifest import Condition
 from fewstep.runtime.bundle.reading import file_sha256
-from fewstep.runtime.loading import load
-from fewstep.runtime.on_demand import OnDemand
-from fewstep.runtime.sampler import Sampler
+from fewstep.runtime.sampling.lazy_graphs import LazyGraph
+from fewstep.runtime.sampling.loading import load
+from fewstep.runtime.sampling.sampler import Sampler
 from tests.calibration.test_calibrate import FIRST, SHAPE, denoiser, write_bundle
 
 SEEDS = range(FIRST_SEED, FIRST_SEED + 12)
@@ -75,10 +75,10 @@ def test_histograms_do_not_depend_on_the_batch(sampler: Sampler) -> None:
     plan = sampler.compile("dpmpp_2m:4", guidance=2.0)
     wholes = []
     for batch in (1, 4, 12):
-        parts = [measure(np.asarray(e.tensors["v"])) for e in roll_out(sampler, plan, SEEDS, batch=batch)]
+        parts = [make_histogram(np.asarray(e.tensors["v"])) for e in roll_out(sampler, plan, SEEDS, batch=batch)]
         whole = parts[0]
         for part in parts[1:]:
-            whole = merge(whole, part)
+            whole = merge_histograms(whole, part)
         wholes.append((whole.exponent, whole.counts.tolist(), whole.low, whole.high))
     assert wholes[0] == wholes[1] == wholes[2]
 
@@ -111,14 +111,14 @@ def test_calibration_never_sees_a_held_out_seed(tmp_path: Path, monkeypatch: pyt
     """Every trajectory starts from the noise of its seed: those that are counted, those that judge bodies, and
     those that a map is judged on."""
     seen: set[int] = set()
-    real = noise.stacked
+    real = noise.normal_batch
 
     def recorded(seeds: Sequence[int], *more: Any) -> Any:
         seen.update(map(int, seeds))
         return real(seeds, *more)
 
-    monkeypatch.setattr(noise, "stacked", recorded)
-    options = replace(FIRST, bundle=write_bundle(tmp_path / "bundle", denoiser()), target=searched_here()[:1])
+    monkeypatch.setattr(noise, "normal_batch", recorded)
+    options = replace(FIRST, bundle=write_bundle(tmp_path / "bundle", denoiser()), target=timeable_targets()[:1])
     calibrate(options)
     tried = {*BODY_SEEDS[: options.trajectories], *OPERATION_SEEDS}
     assert seen == tried | set(range(FIRST_SEED, FIRST_SEED + options.trajectories))
@@ -137,23 +137,23 @@ def test_seeds_of_different_purposes_are_apart() -> None:
 def test_with_one_seed_fewer_a_size_has_no_turn(sizes: int) -> None:
     named = [{"height": 8 * number} for number in range(1, sizes + 1)]
     for start in range(1000, 1005):
-        fewest = fewest_of_all(start, sizes)
-        seen = [size for *_, size in batches(range(start, start + fewest), 1, named)]
+        fewest = min_seeds_for_sizes(start, sizes)
+        seen = [size for *_, size in split_seeds(range(start, start + fewest), 1, named)]
         assert all(each in seen for each in named)
         assert fewest == 1 or not all(each in seen[:-1] for each in named)
 
 
 def test_a_body_is_opened_on_the_threads_that_were_asked_for(tmp_path: Path) -> None:
     bundle = write_bundle(tmp_path / "bundle", denoiser())
-    body = load(bundle, body="float32", backend=OpeningOnDemand(threads=1)).network().graph
-    assert isinstance(body, OnDemand) and body.backend == OnnxRuntime(threads=1)
+    body = load(bundle, body="float32", backend=LazyOnnxRuntime(threads=1)).network().graph
+    assert isinstance(body, LazyGraph) and body.backend == OnnxRuntime(threads=1)
 
 
 def test_files_are_hashed_once_however_often_it_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = write_bundle(tmp_path / "bundle", denoiser())
-    sampler = load(bundle, body="float32", backend=OpeningOnDemand())
+    sampler = load(bundle, body="float32", backend=LazyOnnxRuntime())
     body, hashed = sampler.network().graph, list[Path]()
-    assert isinstance(body, OnDemand)
+    assert isinstance(body, LazyGraph)
     monkeypatch.setattr(reading, "file_sha256", lambda path: hashed.append(path) or file_sha256(path))
     feeds = {"x": np.zeros((1, *SHAPE), np.float32), "row": np.ones((1, 1, 1, 1), np.float32)}
     for _ in range(2):
@@ -169,10 +169,10 @@ def graph(gain: float) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndar
     return lambda feeds: {"v": np.tanh(np.float32(gain) * feeds["x"])}
 
 
-def course_of(plan: Plan) -> Course:
+def course_of(plan: Plan) -> RecordedRun:
     batch, exact = SeedBatch(range(2), (1, 4), dict.fromkeys(plan.given, Y)), graph(1.0)
     states = batch.run(plan, lambda i, step, u: [exact({"x": u})["v"]])
-    return Course(plan, batch, tuple(states), ({},) * len(plan.steps), ("x", "v"))
+    return RecordedRun(plan, batch, tuple(states), ({},) * len(plan.steps), ("x", "v"))
 
 
 def test_each_group_runs_its_own_graph() -> None:
@@ -212,6 +212,6 @@ def test_the_time_of_another_network_is_the_median_of_rounds_against_the_first(m
 
         return called
 
-    monkeypatch.setattr(refine, "perf_counter", lambda: now)
-    assert refine.slowdown(course, taking("int8", 2.0), taking("other", 3.0), 5) == pytest.approx(1.5)
+    monkeypatch.setattr(precision_search, "perf_counter", lambda: now)
+    assert precision_search.measure_slowdown(course, taking("int8", 2.0), taking("other", 3.0), 5) == pytest.approx(1.5)
     assert calls.count("int8") == calls.count("other") == 6

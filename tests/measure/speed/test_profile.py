@@ -8,9 +8,9 @@ import pytest
 
 from fewstep.measure.speed import contender_process
 from fewstep.measure.speed.contender import TimedContender, TimedGraph
-from fewstep.measure.speed.mean_step import steps_of
-from fewstep.measure.speed.profile import KINDS, REST, kinds
-from fewstep.measure.speed.race import Turns, race
+from fewstep.measure.speed.mean_step import graph_steps
+from fewstep.measure.speed.profile import KINDS, REST, seconds_by_kind
+from fewstep.measure.speed.race import Turns, run_race
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.runtime.bundle.manifest import Body, GraphEntry
@@ -28,7 +28,7 @@ def test_a_share_is_of_the_medians_of_all_nodes() -> None:
     events += [event("conv2", "QLinearConv", each) for each in (8, 8, 8)]
     events += [event("norm", "InstanceNormalization", each) for each in (20, 20, 25)]
     events += [event("own", "Mine", 10), {"cat": "Session", "name": "model_run", "dur": 1000}]
-    assert list(kinds(events).items()) == [
+    assert list(seconds_by_kind(events).items()) == [
         ("products in int8", pytest.approx(70e-6)),
         ("norms", pytest.approx(20e-6)),
         (REST, pytest.approx(10e-6)),
@@ -42,7 +42,7 @@ def test_an_operation_is_of_one_kind() -> None:
 
 def test_a_race_says_where_the_time_of_a_graph_goes(tmp_path: Path) -> None:
     graph = TimedGraph(matmuls(tmp_path, 4), {"x": np.ones((8, 256), np.float32)})
-    (timing,) = race([TimedContender("matmuls", (graph,))], Turns(rounds=1, threads=1), profiled=True).timings
+    (timing,) = run_race([TimedContender("matmuls", (graph,))], Turns(rounds=1, threads=1), profiled=True).timings
     assert timing.kinds == {"products in float": 1.0}
 
 
@@ -53,10 +53,10 @@ FIRST, LAST = GraphEntry("first.onnx", (), ()), GraphEntry("last.onnx", (), ())
 def test_each_graph_has_the_steps_it_runs():
     lams = [step.lam if step.lam is not None else -20.0 for step in PLAN.steps]
     edges = tuple((a + b) / 2 for a, b in zip(lams[:-1], lams[1:], strict=True))  # a group for each step
-    whole = Body.of(LAST, "int8", "cpu-x86", groups=edges)
-    several = steps_of(with_earlier(whole, FIRST), PLAN)
+    whole = Body.from_graph(LAST, "int8", "cpu-x86", groups=edges)
+    several = graph_steps(with_earlier(whole, FIRST), PLAN)
     assert [(graph.file, steps) for graph, steps in several] == [("first.onnx", 1), ("last.onnx", 3)]
-    assert steps_of(whole, PLAN) == [(whole.graph, 4)]
+    assert graph_steps(whole, PLAN) == [(whole.graph, 4)]
 
 
 def graph(taken, name, **seconds):

@@ -16,9 +16,9 @@ from fewstep.measure.speed import contender_process
 from fewstep.measure.speed import duel as dueling
 from fewstep.measure.speed.contender import OnBackend, TimedContender, TimedGraph
 from fewstep.measure.speed.contender_process import Call
-from fewstep.measure.speed.duel import Turn, duel
+from fewstep.measure.speed.duel import Turn, run_duel
 from fewstep.measure.speed.machine import this_machine
-from fewstep.measure.speed.race import Turns, race
+from fewstep.measure.speed.race import Turns, run_race
 from fewstep.measure.speed.timed_process import TimedProcess
 from fewstep.plans.errors import UserError
 from fewstep.runtime.machine.cpu import usable_cores
@@ -53,21 +53,21 @@ def filling() -> Mapping[str, Call]:
 
 def test_a_contender_runs_in_another_process_and_sleeps_between_turns() -> None:
     with TimedProcess("ours", partial(calls, pid=os.getpid, work=partial(numbers, 10**5), spent=process_time)) as ours:
-        assert ours.result("pid") != os.getpid()
-        (wall, processor), *_ = ours.turn(0.0, "work")
-        assert 0 < processor <= 1.5 * wall and 0 < ours.milliseconds("work") < 1000
-        before = ours.result("spent")
+        assert ours.run_call("pid") != os.getpid()
+        (wall, processor), *_ = ours.run_turn(0.0, "work")
+        assert 0 < processor <= 1.5 * wall and 0 < ours.median_milliseconds("work") < 1000
+        before = ours.run_call("spent")
         sleep(0.1)
-        assert ours.result("spent") - before < 0.05 and ours.peak_mib() > 5
+        assert ours.run_call("spent") - before < 0.05 and ours.peak_mib() > 5
 
 
 def test_calls_ahead_are_not_counted_unless_one_is_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(contender_process, "_CALLS", {"": lambda: None})
     times = iter([(0.03, 9.0), (0.03, 9.0), (0.1, 1.0), (0.2, 2.0), (0.3, 3.0)])
-    monkeypatch.setattr(contender_process, "_once", lambda call: next(times))
-    assert contender_process.turn("", 0.25) == [(0.1, 1.0), (0.2, 2.0)]
-    monkeypatch.setattr(contender_process, "_once", lambda call: (2.0, 4.0))
-    assert contender_process.turn("", 0.25) == [(2.0, 4.0)]
+    monkeypatch.setattr(contender_process, "_time_call", lambda call: next(times))
+    assert contender_process.run_turn("", 0.25) == [(0.1, 1.0), (0.2, 2.0)]
+    monkeypatch.setattr(contender_process, "_time_call", lambda call: (2.0, 4.0))
+    assert contender_process.run_turn("", 0.25) == [(2.0, 4.0)]
 
 
 def test_failures_of_a_contender_are_one_line() -> None:
@@ -82,8 +82,8 @@ def test_failures_of_a_contender_are_one_line() -> None:
         pytest.raises(UserError, match=r"^the process of ours ended \(exit code 3\); run it alone"),
     ):
         with pytest.raises(UserError, match="^ours failed: .*zero; run it alone"):
-            ours.turn(call="divide")
-        ours.turn(call="die")
+            ours.run_turn(call="divide")
+        ours.run_turn(call="die")
 
 
 @pytest.fixture
@@ -112,34 +112,34 @@ def test_slow_calls_are_measured_once(
     monkeypatch: pytest.MonkeyPatch, taking: Callable[..., Turn], turns: list[str]
 ) -> None:
     monkeypatch.setattr(dueling, "DUEL_SECONDS", -1.0)
-    assert duel(taking("a", 10.0), taking("b", 9.0)) == (10.0, 9.0, 0.9)
+    assert run_duel(taking("a", 10.0), taking("b", 9.0)) == (10.0, 9.0, 0.9)
     assert turns == ["a", "b"]
 
 
 def test_one_that_is_clearly_slower_is_measured_twice(taking: Callable[..., Turn], turns: list[str]) -> None:
-    assert duel(taking("a", 1.6), taking("b", 1.0)).ratio == 1 / 1.6
+    assert run_duel(taking("a", 1.6), taking("b", 1.0)).ratio == 1 / 1.6
     assert turns == ["a", "b", "b", "a"]
 
 
 def test_six_rounds_of_one_order_are_enough(taking: Callable[..., Turn], turns: list[str]) -> None:
-    assert duel(taking("a", 1.0), taking("b", 1.1)).ratio == 1.1
+    assert run_duel(taking("a", 1.0), taking("b", 1.1)).ratio == 1.1
     assert len(turns) == 2 * 6
 
 
 def test_as_many_are_run_as_it_takes_where_the_order_changes(taking: Callable[..., Turn], turns: list[str]) -> None:
     """Another program delays one of the two in three rounds; the ratio of the others decides."""
-    assert duel(taking("a", 1.0), taking("b", 1.1, 0.7, 1.1, 0.6, 1.1, 0.9, 1.1)).ratio == 1.1
+    assert run_duel(taking("a", 1.0), taking("b", 1.1, 0.7, 1.1, 0.6, 1.1, 0.9, 1.1)).ratio == 1.1
     assert len(turns) > 2 * 9
 
 
 def test_two_that_are_equal_are_known_to_be(taking: Callable[..., Turn], turns: list[str]) -> None:
-    found = duel(taking("a", 1.0), taking("b", *[1.01, 0.99] * 20))
+    found = run_duel(taking("a", 1.0), taking("b", *[1.01, 0.99] * 20))
     assert len(turns) < 2 * 10 and found.ratio == pytest.approx(1.0, abs=0.01)
 
 
 def test_an_interval_of_the_median_leaves_out_what_chance_may() -> None:
     """So many at each end of sorted rounds, after tables of the sign test at 5 % (two-sided)."""
-    assert [dueling._left_out(count) for count in (1, 5, 6, 8, 9, 12, 20)] == [None, None, 0, 0, 1, 2, 5]
+    assert [dueling._median_interval_rank(count) for count in (1, 5, 6, 8, 9, 12, 20)] == [None, None, 0, 0, 1, 2, 5]
 
 
 def test_a_difference_of_a_tenth_is_found_beside_another_program(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,7 +149,7 @@ def test_a_difference_of_a_tenth_is_found_beside_another_program(monkeypatch: py
     monkeypatch.setattr(dueling, "perf_counter", lambda: next(clock))
     delay = partial(rng.choice, [1.0, 1.1, 3.0], p=[0.6, 0.3, 0.1])
     for _ in range(100):
-        right += duel(lambda: 10.0 * delay(), lambda: 11.0 * delay()).ratio > 1
+        right += run_duel(lambda: 10.0 * delay(), lambda: 11.0 * delay()).ratio > 1
     assert right >= 95
 
 
@@ -176,16 +176,16 @@ def test_a_body_races_on_a_named_backend(tiny_bundle: Path) -> None:
         contender("file", tiny_bundle / "graphs/body.onnx", **feeds),
         contender("body", OnBackend("onnxruntime", tiny_bundle, "float32"), **feeds),
     ]
-    first, second = race(contenders, Turns(rounds=1, seconds=0.01, threads=1, spinning=False)).timings
+    first, second = run_race(contenders, Turns(rounds=1, seconds=0.01, threads=1, spinning=False)).timings
     assert (first.name, second.name, first.ratio) == ("file", "body", 1.0) and second.median > 0
     with pytest.raises(UserError, match="no body 'int8-tensorrt'"):
-        race([contender("gone", OnBackend("onnxruntime", tiny_bundle, "int8-tensorrt"), **feeds)])
+        run_race([contender("gone", OnBackend("onnxruntime", tiny_bundle, "int8-tensorrt"), **feeds)])
 
 
 def test_ten_times_the_work_is_several_times_slower(tmp_path: Path) -> None:
     x = np.ones((32, 256), np.float32)
     turns = Turns(rounds=3, seconds=0.05, threads=1)
-    result = race([contender(f"{n} matmuls", matmuls(tmp_path, n), x=x) for n in (20, 2)], turns)
+    result = run_race([contender(f"{n} matmuls", matmuls(tmp_path, n), x=x) for n in (20, 2)], turns)
     slow, fast = result.timings
     assert (result.batch, result.threads, result.rounds) == (32, 1, 3)
     assert slow.ratio == 1.0 and fast.ratio > 3
@@ -199,7 +199,7 @@ def test_a_mean_step_is_timed_of_all_networks_and_of_each(tmp_path: Path) -> Non
     feeds = {"x": np.ones((32, 256), np.float32)}
     short, long = (matmuls(tmp_path, n) for n in (2, 20))
     several = TimedContender("several", (TimedGraph(long, feeds, 1, "noisy"), TimedGraph(short, feeds, 3, "clean")))
-    timings = race([several], Turns(rounds=3, seconds=0.05, threads=1)).timings
+    timings = run_race([several], Turns(rounds=3, seconds=0.05, threads=1)).timings
     times = {each.name: each.median for each in timings}
     assert [*times] == ["several", "several, noisy", "several, clean"] and {each.ratio for each in timings} == {1.0}
     assert times["several, clean"] < times["several"] < times["several, noisy"]
@@ -209,13 +209,13 @@ def test_a_child_that_dies_is_one_line(tmp_path: Path) -> None:
     bad = tmp_path / "bad.onnx"
     bad.write_bytes(b"not a graph")
     with pytest.raises(UserError, match="broken failed: "):
-        race([contender("broken", bad, x=np.zeros((1, 1), np.float32))])
+        run_race([contender("broken", bad, x=np.zeros((1, 1), np.float32))])
 
 
 def test_contenders_run_the_same_batch(tmp_path: Path) -> None:
     graph = matmuls(tmp_path, 1)
     with pytest.raises(ValueError, match="same batch"):
-        race([contender(str(n), graph, x=np.zeros((n, 256), np.float32)) for n in (1, 2)])
+        run_race([contender(str(n), graph, x=np.zeros((n, 256), np.float32)) for n in (1, 2)])
 
 
 def test_the_machine_is_described_without_naming_it():

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from fewstep.calibration.calibrate import calibrate
-from fewstep.calibration.checkpoint import checkpoint_of
-from fewstep.calibration.opened_task import open_task
+from fewstep.calibration.checkpoint import open_checkpoint
+from fewstep.calibration.open_task import open_task
 from fewstep.graph.graph import Graph, Node
 from fewstep.measure.workers import setup
-from fewstep.measure.workers.setup import WorkerSetup, opened
+from fewstep.measure.workers.setup import WorkerSetup, start_workers
 from fewstep.plans.errors import UserError
 from tests.calibration.test_calibrate import FIRST, SHAPE, contents, denoiser, write_bundle
 
@@ -80,7 +80,7 @@ def test_an_item_has_one_thread_unless_more_are_asked_for(
     monkeypatch.setattr(setup, "usable_cores", lambda: 64)
     asked = []
     for count, threads in ((2, 0), (64, 0), (8, 0), (8, 8), (9, 8)):
-        with opened(WorkerSetup(count, threads)) as workers:
+        with start_workers(WorkerSetup(count, threads)) as workers:
             assert workers is not None
             asked.append((workers.count, workers.threads))
     assert asked == [(2, 1), (64, 1), (8, 1), (8, 8), (9, 8)]
@@ -91,7 +91,7 @@ def test_an_item_has_one_thread_unless_more_are_asked_for(
 
 def test_counts_of_other_threads_are_not_gone_on_with(tmp_path: Path) -> None:
     task = open_task(replace(FIRST, bundle=write_bundle(tmp_path / "bundle", of_one_axis()), target=("cpu-x86",)))
-    assert len({checkpoint_of(task, threads).name for threads in (0, 1, 2)}) == 3
+    assert len({open_checkpoint(task, threads).name for threads in (0, 1, 2)}) == 3
 
 
 def test_threads_below_none_are_refused(tmp_path: Path) -> None:

@@ -19,9 +19,9 @@ from fewstep.calibration import calibrate as calibrating
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.measure.workers import setup
-from fewstep.measure.workers.job import Workers, do, in_order
-from fewstep.measure.workers.pinned_bundle import pinned
-from fewstep.measure.workers.processes import TRIES, Processes
+from fewstep.measure.workers.job import Workers, map_in_order, run_item
+from fewstep.measure.workers.pinned_bundle import pin_bundle
+from fewstep.measure.workers.process_pool import TRIES, ProcessPool
 from fewstep.plans.errors import UserError
 from tests.calibration.test_calibrate import FIRST, contents, denoiser, write_bundle
 
@@ -68,28 +68,28 @@ class Square:
 
 
 def done(folder: Path, items: Sequence[Any], executor: Executor, count: int = 1) -> list[Any]:
-    return list(in_order(Square(str(folder)), items, Workers(executor, count)))
+    return list(map_in_order(Square(str(folder)), items, Workers(executor, count)))
 
 
 def asked(folder: Path, item: Any) -> tuple[Any, ...]:
     """What a worker is called with for an item."""
-    return do, pickle.dumps(Square(str(folder))), 1, item
+    return run_item, pickle.dumps(Square(str(folder))), 1, item
 
 
 def test_workers_give_bitwise_what_one_process_gives(tmp_path: Path) -> None:
     alone = calibrated(tmp_path / "alone")
     with ThreadPoolExecutor(3) as threads:
         assert calibrated(tmp_path / "threads", threads) == alone
-    with Processes(2) as processes:
+    with ProcessPool(2) as processes:
         assert calibrated(tmp_path / "processes", processes) == alone
 
 
 def test_workers_end_before_bodies_are_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker of a large network has the weights in memory."""
-    real, events = calibrating.judging_course, []
-    end = Processes.shutdown
-    monkeypatch.setattr(Processes, "shutdown", lambda self, **how: events.append("ended") or end(self, **how))
-    monkeypatch.setattr(calibrating, "judging_course", lambda *task: events.append("judging") or real(*task))
+    real, events = calibrating.record_judging_run, []
+    end = ProcessPool.shutdown
+    monkeypatch.setattr(ProcessPool, "shutdown", lambda self, **how: events.append("ended") or end(self, **how))
+    monkeypatch.setattr(calibrating, "record_judging_run", lambda *task: events.append("judging") or real(*task))
     calibrate(replace(options(tmp_path / "bundle"), workers=1))
     assert events == ["ended", "judging"]
 
@@ -113,14 +113,14 @@ def test_a_job_is_opened_once_and_closed_for_the_next(monkeypatch: pytest.Monkey
     """Two large networks are too many."""
     opened, real = list[str](), Square.open
     monkeypatch.setattr(Square, "open", lambda self, threads: opened.append(self.folder) or real(self, threads))
-    assert [do(pickle.dumps(Square(folder)), 1, 3)[0] for folder in ("a", "a", "b", "b", "a")] == [9] * 5
+    assert [run_item(pickle.dumps(Square(folder)), 1, 3)[0] for folder in ("a", "a", "b", "b", "a")] == [9] * 5
     assert opened == ["a", "b", "a"]
 
 
 def test_results_come_in_order_and_one_that_dies_costs_its_item_alone(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with Processes(2) as workers:
+    with ProcessPool(2) as workers:
         found = done(tmp_path, [3, "die once", 4, 5, 6, 7], workers, 2)
     assert [square for square, _, _ in found] == [9, 0, 16, 25, 36, 49]
     assert {threads for _, threads, _ in found} == {workers.threads}
@@ -130,12 +130,15 @@ def test_results_come_in_order_and_one_that_dies_costs_its_item_alone(
 
 @pytest.mark.slow
 def test_an_item_that_kills_each_worker_is_an_error(tmp_path: Path) -> None:
-    with Processes(1) as workers, pytest.raises(UserError, match=f"killed .signal 9., {TRIES} times at the same place"):
+    with (
+        ProcessPool(1) as workers,
+        pytest.raises(UserError, match=f"killed .signal 9., {TRIES} times at the same place"),
+    ):
         done(tmp_path, [1, "die", 2], workers)
 
 
 def test_an_error_of_the_job_is_raised_as_it_is(tmp_path: Path) -> None:
-    with Processes(1) as workers, pytest.raises(UserError) as failure:
+    with ProcessPool(1) as workers, pytest.raises(UserError) as failure:
         done(tmp_path, [1, "fail", 2], workers)
     assert (failure.value.what, failure.value.fix) == ("this fails", "do not")
 
@@ -143,7 +146,7 @@ def test_an_error_of_the_job_is_raised_as_it_is(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_what_does_not_travel_is_an_error_and_the_next_item_is_done(tmp_path: Path) -> None:
     errors = {"TwoArguments: of two": "raise", "lock": "lock", "lambda": lambda: None}
-    with Processes(1) as workers:
+    with ProcessPool(1) as workers:
         for said, item in errors.items():  # the class of the first takes other arguments: its text travels
             with pytest.raises((AttributeError, TypeError, RuntimeError, pickle.PicklingError), match=said):
                 workers.submit(*asked(tmp_path, item)).result(timeout=60)
@@ -152,7 +155,7 @@ def test_what_does_not_travel_is_an_error_and_the_next_item_is_done(tmp_path: Pa
 
 def test_workers_that_do_not_start_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.executable", str(tmp_path / "no python"))
-    with Processes(1) as workers:
+    with ProcessPool(1) as workers:
         answer = workers.submit(*asked(tmp_path, 2))
         with pytest.raises(UserError, match="a worker does not start .No such file or directory.; give fewer workers"):
             answer.result(timeout=60)
@@ -164,11 +167,11 @@ def test_a_machine_that_starts_no_thread_is_one_line(tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(threading.Thread, "start", limited)
     with pytest.raises(UserError, match="no worker starts .can't start new thread.; give fewer workers"):
-        Processes(2).submit(*asked(tmp_path, 2))
+        ProcessPool(2).submit(*asked(tmp_path, 2))
 
 
 def test_processes_call_any_function() -> None:
-    with Processes(1) as workers:
+    with ProcessPool(1) as workers:
         assert list(workers.map(pow, (2, 3), (3, 2))) == [8, 9] and workers.submit(pow, 2, 3, mod=5).result() == 3
 
 
@@ -193,7 +196,7 @@ def test_a_worker_that_hangs_is_named(monkeypatch: pytest.MonkeyPatch, caplog: p
     waits: list[float] = []
     slow = SimpleNamespace(register=lambda *_: None, poll=lambda wait: waits.append(wait / 1000) or len(waits) > 3)
     monkeypatch.setattr("select.poll", lambda: slow)
-    with Processes(1, patience=2) as workers:
+    with ProcessPool(1, patience=2) as workers:
         pid = workers.submit(os.getpid).result()
     for waited in accumulate(waits[:3]):
         assert f"worker, process {pid}, is at one call for {waited:.0f} seconds: it is slow, or hangs" in caplog.text
@@ -209,7 +212,7 @@ def test_a_pool_that_breaks_is_one_line(tmp_path: Path) -> None:
 
 def test_what_is_begun_ends_with_the_block(tmp_path: Path) -> None:
     before = threading.active_count()
-    with Processes(1) as workers:
+    with ProcessPool(1) as workers:
         answers = [workers.submit(*asked(tmp_path, number)) for number in range(2000)]
         answers[0].result()
     assert answers[-1].cancelled()
@@ -227,8 +230,8 @@ def test_an_error_travels_between_processes() -> None:
         (lambda folder: options(folder, workers=-1), "--workers is -1"),
         (lambda folder: options(folder, workers=1, cluster="tcp://127.0.0.1:9"), "--workers and --cluster together"),
         (lambda folder: calibrate(options(folder), workers=3), "workers is 3; .*Executor"),  # type: ignore[arg-type]
-        (lambda folder: Processes(0), "0 processes"),
-        (lambda folder: Processes(-1), "-1 processes"),
+        (lambda folder: ProcessPool(0), "0 processes"),
+        (lambda folder: ProcessPool(-1), "-1 processes"),
     ],
 )
 def test_workers_that_cannot_be_are_refused(refused: Callable[[Path], object], said: str, tmp_path: Path) -> None:
@@ -238,10 +241,10 @@ def test_workers_that_cannot_be_are_refused(refused: Callable[[Path], object], s
 
 def test_a_bundle_that_changed_is_named(tmp_path: Path) -> None:
     bundle = options(tmp_path / "bundle").bundle
-    before = pinned(bundle)
-    assert before.folder() == bundle.resolve()
+    before = pin_bundle(bundle)
+    assert before.checked_folder() == bundle.resolve()
     (bundle / "manifest.json").write_text("{}")
     for _ in range(2):
         with pytest.raises(UserError, match="bundle was changed meanwhile; run the command again"):
-            before.folder()
+            before.checked_folder()
         (bundle / "manifest.json").unlink(missing_ok=True)

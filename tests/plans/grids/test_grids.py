@@ -12,7 +12,7 @@ from fewstep.plans import grids
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.grids.beta_quantile import beta_quantile, incomplete_beta
-from fewstep.plans.names.name import parse_plan_name
+from fewstep.plans.names.plan_name import parse_plan_name
 from fewstep.plans.schedule import CLEAN, NoiseSchedule
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 

@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from fewstep.calibration.lowering.targets import named_target, target_names
+from fewstep.calibration.lowering.targets import load_target, target_names
 from fewstep.cli.main import main
 from fewstep.export.changes import read_change
 from fewstep.export.export import load_source
-from fewstep.export.sources.folders import kind_of
+from fewstep.export.sources.folder_kinds import find_folder_kind
 from fewstep.plans import guidance
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.listing import plugin_listings, solver_listings
 from fewstep.plans.names.guidance_text import from_text
-from fewstep.plans.names.name import check_no_plugin, is_plan_name, parse_plan_name, plugin_of_name, with_grid
+from fewstep.plans.names.plan_name import check_no_plugin, is_plan_name, parse_plan_name, plugin_of_name, with_grid
 from fewstep.plans.names.plugins import find_plugin, load_plugin, plugins
 from tests.installed import install
 from tests.plans.gaussian import COSINE, denoising
@@ -25,7 +25,7 @@ from tests.robots.lerobot.policies import write_policy
 DENOISER = denoising(COSINE, "v")
 CODE = """
 from pathlib import Path
-from fewstep.export.sources.folders import FolderKind
+from fewstep.export.sources.folder_kinds import FolderKind
 from fewstep.plans.solvers.heun import heun as ok
 from fewstep.plans.grids.timesteps import leading
 
@@ -155,7 +155,7 @@ CORE = [
     ("change.freeu", lambda: read_change("freeu:1,1,1,1")),
     ("guidance.pag", lambda: from_text("2+pag:3")),
     ("guidance.steer", lambda: from_text("steer:3")),
-    ("target.cpu-x86", lambda: named_target("cpu-x86")),
+    ("target.cpu-x86", lambda: load_target("cpu-x86")),
 ]
 
 
@@ -182,7 +182,7 @@ def test_two_packages_with_one_name_are_refused_in_any_order(
         "solver": lambda: parse_plan_name("same:2"),
         "grid": lambda: parse_plan_name("ddim:2@same"),
         "change": lambda: read_change("same"),
-        "target": lambda: named_target("same"),
+        "target": lambda: load_target("same"),
         "guidance": lambda: from_text("same:2"),
     }
     with pytest.raises(UserError, match=f"{kind} 'same' has 2 meanings: .* of {order[1]} and of {order[0]}"):
@@ -195,17 +195,17 @@ def test_a_folder_that_fewstep_reads_is_no_plugins(tmp_path: Path, monkeypatch: 
     write_policy(tmp_path / "policy")
     (tmp_path / "pipeline").mkdir()
     (tmp_path / "pipeline" / "model_index.json").write_text("{}")
-    assert kind_of(tmp_path / "policy") is not None and kind_of(tmp_path / "pipeline") is None
+    assert find_folder_kind(tmp_path / "policy") is not None and find_folder_kind(tmp_path / "pipeline") is None
     (tmp_path / "other").mkdir()
     with pytest.raises(UserError, match=r"plugin source\.all of greedy does not load"):
-        kind_of(tmp_path / "other")
+        find_folder_kind(tmp_path / "other")
 
 
 def test_a_folder_that_two_packages_read_is_refused(zz: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(tmp_path, monkeypatch, "second", {"source.marked_too": f"{zz}:KIND"})
     (tmp_path / "mark").touch()
     with pytest.raises(UserError, match=f"is read by plugin .* and plugin .*; uninstall second or {zz}"):
-        kind_of(tmp_path)
+        find_folder_kind(tmp_path)
 
 
 def test_a_list_imports_no_plugin_and_survives_broken_ones(

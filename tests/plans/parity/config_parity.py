@@ -9,7 +9,7 @@ import pytest
 
 from fewstep.plans.configs import tables
 from fewstep.plans.configs.diffusers import plan_from_scheduler_config
-from tests.plans.parity.extract import assert_same_rows, assert_same_trajectory, extract, run_plan, torch, unroll
+from tests.plans.parity.sampler_tables import assert_same_rows, assert_same_trajectory, extract, run_plan, torch, unroll
 
 diffusers = pytest.importorskip("diffusers")
 logging.getLogger("diffusers").setLevel(logging.ERROR)

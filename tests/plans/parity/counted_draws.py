@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from fewstep.plans.plan import Plan
-from tests.plans.execution import sample
+from tests.plans.execute_plan import sample
 
 SHAPE = (2, 1, 4, 4)
 

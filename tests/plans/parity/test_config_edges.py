@@ -12,7 +12,7 @@ from fewstep.plans.configs.diffusers import RECIPES, plan_from_scheduler_config
 from fewstep.plans.configs.recipe import ScheduleRequest
 from fewstep.plans.errors import UserError
 from tests.plans.parity.config_parity import compare, lacks_scipy, made
-from tests.plans.parity.extract import extract, run_plan, torch
+from tests.plans.parity.sampler_tables import extract, run_plan, torch
 
 diffusers = pytest.importorskip("diffusers")
 

@@ -9,7 +9,7 @@ from fewstep.plans.configs.classes import CLASSES
 from fewstep.plans.configs.diffusers import plan_from_scheduler_config
 from fewstep.plans.plan import Plan
 from tests.plans.parity.config_parity import NEEDS_TORCHSDE, compare, lacks_scipy
-from tests.plans.parity.extract import run_plan
+from tests.plans.parity.sampler_tables import run_plan
 
 diffusers = pytest.importorskip("diffusers")
 

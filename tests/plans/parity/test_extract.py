@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fewstep.plans.configs.diffusers import plan_from_scheduler_config
-from tests.plans.parity.extract import (
+from tests.plans.parity.sampler_tables import (
     DRAWS,
     ROW_TOLERANCE,
     _basis,

@@ -7,7 +7,7 @@ import torch
 from fewstep.plans.compile_tokens import compile_tokens
 from fewstep.plans.configs.tokens import sampler_from_scheduler_config
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
-from fewstep.runtime.tokens import execute_tokens
+from fewstep.runtime.sampling.tokens import execute_tokens
 
 diffusers = pytest.importorskip("diffusers")
 FACTS, MASK = DenoiserFacts(ScheduleSpec("flow"), "logits"), 8

@@ -14,14 +14,14 @@ from fewstep.plans import solvers
 from fewstep.plans.compile import compile_plan, trace_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import CfgPlusPlus
-from fewstep.plans.names.call import parameters
-from fewstep.plans.names.name import SOLVERS
+from fewstep.plans.names.call_syntax import parameters
+from fewstep.plans.names.plan_name import SOLVERS
 from fewstep.plans.paths import PATHS, RESTORING
-from fewstep.plans.published import facts_of
+from fewstep.plans.publication import facts_of
 from fewstep.plans.schedule import CLEAN, NoiseSchedule
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
-from fewstep.runtime.execute import execute
-from tests.plans.execution import sample, solver
+from fewstep.runtime.sampling.execute import execute
+from tests.plans.execute_plan import sample, solver
 from tests.plans.gaussian import FLOW, LINEAR
 
 SPECS = [
@@ -81,9 +81,9 @@ def test_every_solver_on_every_schedule(name, of):
             assert isinstance(plan, str) or is_finite(plan), denoiser
 
 
-@pytest.mark.parametrize("name", [name for name in SOLVERS.names() if parameters(SOLVERS.found(name))])
+@pytest.mark.parametrize("name", [name for name in SOLVERS.names() if parameters(SOLVERS.find(name))])
 def test_every_parameter_at_its_ends_and_beyond(name):
-    found = SOLVERS.found(name)
+    found = SOLVERS.find(name)
     made_for = facts_of(found).made_for
     for parameter, each in parameters(found).items():
         ends = {

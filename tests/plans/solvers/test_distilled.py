@@ -10,7 +10,7 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.solvers import rfpp
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
-from tests.plans.execution import sample, solver
+from tests.plans.execute_plan import sample, solver
 from tests.plans.gaussian import COSINE, FLOW, LINEAR, denoising
 
 
@@ -76,7 +76,7 @@ def test_consistency_models_leave_the_noise_that_the_data_have():
     """Noise of variance sigma_t^2 - sigma_min^2, none at the end."""
     spec = ScheduleSpec("edm", sigma_min=0.5, sigma_max=80.0)
     schedule = NoiseSchedule(spec)
-    times = [schedule.at_rho(each) for each in (80.0, 2.0, 0.5)]
+    times = [schedule.time_at_rho(each) for each in (80.0, 2.0, 0.5)]
     plan = trace_plan("test", solver("consistency"), times, DenoiserFacts(spec, "consistency"))
     assert plan.steps[0].update[0][-1] == pytest.approx(math.sqrt(2.0**2 - 0.5**2))
     assert plan.steps[1].draws == ()

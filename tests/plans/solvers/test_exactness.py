@@ -10,8 +10,8 @@ from fewstep.plans.compile import trace_plan
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.solvers.exponential import phi
 from fewstep.plans.solvers.unipc import _weights
-from fewstep.runtime.execute import execute, finish
-from tests.plans.execution import recorded, solver
+from fewstep.runtime.sampling.execute import execute, finish
+from tests.plans.execute_plan import recorded, solver
 from tests.plans.gaussian import COSINE, FLOW, LINEAR, denoising
 
 UNEVEN = (930.0, 850.0, 720.0, 610.0, 430.0, 300.0, 180.0)
@@ -182,7 +182,7 @@ def test_dpm_solver_3_is_algorithm_2_of_its_paper():
     times, eps, x, made = curved("dpm_3", "epsilon")
     for s, t in pairwise(times):
         h, e = t.lam - s.lam, eps(x, s.network)
-        u1, u2 = (NoiseSchedule(LINEAR).at_lam(s.lam + r * h) for r in (1 / 3, 2 / 3))
+        u1, u2 = (NoiseSchedule(LINEAR).time_at_lam(s.lam + r * h) for r in (1 / 3, 2 / 3))
         first = u1.alpha / s.alpha * x - u1.sigma * np.expm1(h / 3) * e
         second = u2.alpha / s.alpha * x - u2.sigma * np.expm1(2 * h / 3) * e
         second -= 2 * u2.sigma * (np.expm1(2 * h / 3) / (2 * h / 3) - 1) * (eps(first, u1.network) - e)
@@ -195,7 +195,7 @@ def test_dpm_solver_pp_2s_is_algorithm_1_of_its_paper():
     """Lu et al. 2022, arXiv 2211.01095, of r = 1/2, where D is the x0 made halfway."""
     times, x0, x, made = curved("dpmpp_2s", "sample")
     for s, t in pairwise(times):
-        u = NoiseSchedule(LINEAR).at_lam((s.lam + t.lam) / 2)
+        u = NoiseSchedule(LINEAR).time_at_lam((s.lam + t.lam) / 2)
         halfway = u.sigma / s.sigma * x - u.alpha * np.expm1(s.lam - u.lam) * x0(x, s.network)
         x = t.sigma / s.sigma * x - t.alpha * np.expm1(s.lam - t.lam) * x0(halfway, u.network)
     np.testing.assert_allclose(made, x, rtol=1e-9)

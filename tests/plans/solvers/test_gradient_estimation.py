@@ -41,7 +41,7 @@ def test_samples_are_those_of_the_published_formula(spec, end, gamma):
 def error(gamma, steps):
     """Over steps that are even in rho, from 4 to 0.1."""
     schedule = NoiseSchedule(FLOW)
-    times = [schedule.at_rho(float(rho)) for rho in np.linspace(4, 0.1, steps + 1)]
+    times = [schedule.time_at_rho(float(rho)) for rho in np.linspace(4, 0.1, steps + 1)]
     made = WIDE.run(compiled(partial(gradient_estimation, gamma=gamma), times, FLOW, "flow"), FLOW, STARTS)
     return made - WIDE.flow_map(times[0].sigma * STARTS, times[0], times[-1])
 

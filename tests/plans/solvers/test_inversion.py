@@ -6,12 +6,12 @@ import pytest
 from fewstep.plans import solvers
 from fewstep.plans.compile import trace_plan
 from fewstep.plans.grids import trailing
-from fewstep.plans.published import facts_of
+from fewstep.plans.publication import facts_of
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.solvers.ddim_inverse import ddim_inverse
-from tests.plans.execution import sample
+from tests.plans.execute_plan import sample
 from tests.plans.gaussian import COSINE, FLOW, LINEAR, denoising, uniform_lambda
-from tests.plans.inverting import NOISE, run
+from tests.plans.run_inversions import NOISE, run
 
 
 @pytest.mark.parametrize(("spec", "prediction"), [(LINEAR, "epsilon"), (COSINE, "v"), (FLOW, "flow")])

@@ -9,7 +9,7 @@ from fewstep.literature.momentum import hb
 from fewstep.plans.compile import trace_plan
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.solvers.momentum import ghvb
-from tests.plans.execution import recorded, sample
+from tests.plans.execute_plan import recorded, sample
 from tests.plans.gaussian import LINEAR, denoising
 
 TIMES = [NoiseSchedule(LINEAR).time(t) for t in (900.0, 700.0, 520.0, 400.0, 110.0, 30.0)]
@@ -19,7 +19,7 @@ TIMES = [NoiseSchedule(LINEAR).time(t) for t in (900.0, 700.0, 520.0, 400.0, 110
 @pytest.mark.parametrize(("solver", "degree"), [*((partial(ghvb, order=n), n - 1) for n in (1, 2, 3, 4)), (hb, 0)])
 def test_even_steps_follow_a_polynomial_of_rho_as_adams_bashforth_does(solver, degree, beta):
     """The momentum has forgotten its first step at the last one. Constant noise is followed exactly from the first."""
-    times = [NoiseSchedule(LINEAR).at_rho(rho) for rho in np.linspace(4.0, 0.1, 40)]
+    times = [NoiseSchedule(LINEAR).time_at_rho(rho) for rho in np.linspace(4.0, 0.1, 40)]
     plan = trace_plan("test", partial(solver, beta=beta), times, denoising(LINEAR, "epsilon"))
     alphas, rhos = (np.array(each) for each in zip(*((time.alpha, time.sigma / time.alpha) for time in times)))
     for power in range(degree + 2):

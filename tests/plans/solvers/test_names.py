@@ -8,10 +8,10 @@ import pytest
 
 from fewstep.plans import solvers
 from fewstep.plans.compile import compile_plan, trace_plan
-from fewstep.plans.published import facts_of
+from fewstep.plans.publication import facts_of
 from fewstep.plans.schedule import Time
-from fewstep.runtime.execute import execute
-from tests.plans.execution import solver
+from fewstep.runtime.sampling.execute import execute
+from tests.plans.execute_plan import solver
 from tests.plans.gaussian import COSINE, FLOW, LINEAR, denoising, exact_x0, run, uniform_lambda
 
 SPECS = [LINEAR, COSINE, FLOW]

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.listing import solver_listings
-from fewstep.plans.names.name import SOLVERS
-from fewstep.plans.published import facts_of
+from fewstep.plans.names.plan_name import SOLVERS
+from fewstep.plans.publication import facts_of
 from fewstep.plans.schedule import NoiseSchedule
 from tests.plans.convergence import STARTS, slope
-from tests.plans.execution import sample, solver
+from tests.plans.execute_plan import sample, solver
 from tests.plans.gaussian import COSINE, FAMILIES, FLOW, LINEAR, denoising, one_point, run
 from tests.plans.mixture import compiled
 
@@ -124,7 +124,7 @@ def test_what_is_measured_here_is_the_published_order():
 
 @pytest.mark.parametrize("name", SOLVERS.names())
 def test_every_plan_has_the_published_rows(name):
-    facts = facts_of(SOLVERS.found(name))
+    facts = facts_of(SOLVERS.find(name))
     for steps in (10, 20):
         assert compile_plan(f"{name}:{steps}", facts.made_for or denoising(COSINE, "v")).rows == facts.rows
 

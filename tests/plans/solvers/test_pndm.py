@@ -8,7 +8,7 @@ import pytest
 
 from fewstep.plans.compile import trace_plan
 from fewstep.plans.schedule import CLEAN, NoiseSchedule
-from tests.plans.execution import sample, solver
+from tests.plans.execute_plan import sample, solver
 from tests.plans.gaussian import LINEAR, denoising
 
 TIMESTEPS = (900, 700, 520, 400, 110, 30)

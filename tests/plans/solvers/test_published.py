@@ -7,9 +7,9 @@ import pytest
 
 from fewstep.plans import solvers
 from fewstep.plans.compile import compile_plan
-from fewstep.plans.names.call import parameters
-from fewstep.plans.names.name import parse_plan_name
-from fewstep.plans.published import Published, facts_of, orders_of, published_among, solvers_among
+from fewstep.plans.names.call_syntax import parameters
+from fewstep.plans.names.plan_name import parse_plan_name
+from fewstep.plans.publication import Published, facts_of, find_published, orders_of, solvers_by_name
 from tests.plans.gaussian import COSINE, denoising
 
 FAMILIES = {name: member for name, member in vars(solvers).items() if orders_of(member)}
@@ -66,5 +66,5 @@ def test_a_solver_is_named_by_its_decorator():
     def mine(trace, times):
         return trace.start()
 
-    found = published_among({"mine": mine, "other": len, "module": inspect})
-    assert solvers_among(found) == found == {"mine": mine}
+    found = find_published({"mine": mine, "other": len, "module": inspect})
+    assert solvers_by_name(found) == found == {"mine": mine}

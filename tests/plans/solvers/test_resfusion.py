@@ -9,7 +9,7 @@ from fewstep.plans import solvers
 from fewstep.plans.compile import compile_plan, trace_plan
 from fewstep.plans.schedule import CLEAN, NoiseSchedule
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
-from tests.plans.execution import recorded
+from tests.plans.execute_plan import recorded
 
 Y = -0.6
 

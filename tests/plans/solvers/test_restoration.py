@@ -11,7 +11,7 @@ from fewstep.plans import solvers
 from fewstep.plans.compile import trace_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.grids import linspace
-from fewstep.plans.published import facts_of
+from fewstep.plans.publication import facts_of
 from fewstep.plans.schedule import CLEAN, NoiseSchedule, Time
 from fewstep.plans.solvers.rddm import rddm
 from fewstep.plans.solvers.resshift import resshift
@@ -19,7 +19,7 @@ from fewstep.plans.solvers.sa_solver import sa_solver
 from fewstep.plans.solvers.sgmse import sgmse
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from tests.plans.convergence import moments
-from tests.plans.execution import output, recorded, sample
+from tests.plans.execute_plan import output, recorded, sample
 from tests.plans.gaussian import MEAN, STD, exact_x0, one_point
 
 Y = -0.6
@@ -71,7 +71,7 @@ def grid(spec, steps):
     """Uniform in lambda, between a noisy time and one that is not quite clean."""
     schedule = NoiseSchedule(spec)
     ends = (schedule.lam(t) for t in ENDS[spec.kind])
-    return [schedule.at_lam(float(lam)) for lam in np.linspace(*ends, steps + 1)]
+    return [schedule.time_at_lam(float(lam)) for lam in np.linspace(*ends, steps + 1)]
 
 
 def flow_map(x, s, t):
@@ -102,7 +102,7 @@ def test_a_mean_reverting_step_is_the_published_one(spec):
     """MR Sampler's first-order step on the predicted noise: x_t = a x_s + (1 - a) y + sigma_t (1 - e^h) eps, a =
     alpha_t / alpha_s."""
     schedule, rng = NoiseSchedule(spec), np.random.default_rng(1)
-    times = [schedule.at_lam(lam) for lam in (-0.5, 0.1, 0.9, 1.3)]
+    times = [schedule.time_at_lam(lam) for lam in (-0.5, 0.1, 0.9, 1.3)]
     plan = trace_plan("test", solvers.ddim, times, restoring(spec, "epsilon"))
     noises, z = rng.standard_normal((3, 4)), rng.standard_normal(4)
     _, seen = recorded(plan, noises[:, None], [z], {"y": np.full(4, Y)})
@@ -118,7 +118,7 @@ def test_a_mean_reverting_step_is_the_published_one(spec):
 def test_mr_samplers_second_order_steps_are_the_usual_ones(solver):
     """MRSampler-ode-2 and -sde-2 on the predicted data: their weights of y are what x - (1 - alpha) y implies."""
     schedule, rng = NoiseSchedule(OU), np.random.default_rng(1)
-    times = [schedule.at_lam(lam) for lam in (-0.5, 0.1, 0.9, 1.3, 2.1)]
+    times = [schedule.time_at_lam(lam) for lam in (-0.5, 0.1, 0.9, 1.3, 2.1)]
     known = {"ode-2": solvers.dpmpp_2m, "sde-2": solvers.dpmpp_2m_sde}[solver]
     plan = trace_plan("test", partial(known, midpoint=False), times, restoring(OU))
     x0s, draws = rng.standard_normal((4, 3)), rng.standard_normal((6, 3))
@@ -182,7 +182,9 @@ def test_resshift_converges_to_the_exact_law():
     spec = ScheduleSpec("residual-shift", timesteps=1000, eta_max=0.9999)
     schedule, errors = NoiseSchedule(spec), []
     for steps in (32, 64):
-        times = [schedule.at_lam(float(lam)) for lam in np.linspace(schedule.lam(999.0), schedule.lam(5.0), steps + 1)]
+        times = [
+            schedule.time_at_lam(float(lam)) for lam in np.linspace(schedule.lam(999.0), schedule.lam(5.0), steps + 1)
+        ]
         mean, std = moments(trace_plan("test", resshift, times, restoring(spec)), exact(spec, "sample"), {"y": Y})
         end = times[-1]
         assert mean == pytest.approx(end.alpha * MEAN, abs=2e-2)

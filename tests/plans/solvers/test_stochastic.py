@@ -7,11 +7,11 @@ import pytest
 
 from fewstep.plans.compile import compile_plan, trace_plan
 from fewstep.plans.listing import solver_listings
-from fewstep.plans.names.name import SOLVERS
-from fewstep.plans.published import facts_of
+from fewstep.plans.names.plan_name import SOLVERS
+from fewstep.plans.publication import facts_of
 from fewstep.plans.schedule import CLEAN, NoiseSchedule
 from tests.plans.convergence import FEW_AND_MANY, grid, moments, spread_error
-from tests.plans.execution import solver
+from tests.plans.execute_plan import solver
 from tests.plans.gaussian import COSINE, FLOW, LINEAR, STD, denoising, one_point
 
 FAMILIES = [(LINEAR, "epsilon"), (COSINE, "v"), (FLOW, "flow")]
@@ -39,7 +39,7 @@ FORMS = {
 LAST = {"sa_solver(predictor=3, corrector=3)": 10}  # farther from clean its errors are of both orders
 PLAIN = ("ddpm", "dpm_1_sde", "dpm_2m_sde", "dpmpp_2m_sde", "dpmpp_3m_sde", "dpmpp_sde", "er_sde", "flow_ancestral")
 PLAIN += ("sa_solver",)
-ORDERS = {**{name: facts_of(SOLVERS.found(name)).order for name in PLAIN}, **FORMS}
+ORDERS = {**{name: facts_of(SOLVERS.find(name)).order for name in PLAIN}, **FORMS}
 
 
 MEASURED_ELSEWHERE = {"resshift", "score_sde_pc", "sgmse"}  # in tests of their own
@@ -133,6 +133,6 @@ def test_the_noise_halfway_is_the_first_part_of_the_steps_own():
     """dpmpp_sde: increments of one Brownian motion over sigma / alpha, as k-diffusion draws them."""
     s, t = (NoiseSchedule(LINEAR).time(each) for each in (600, 300))
     _, step = trace_plan("test", solver("dpmpp_sde"), [s, t], denoising(LINEAR, "epsilon")).steps
-    a, b, c = (each.sigma / each.alpha for each in (s, NoiseSchedule(LINEAR).at_lam((s.lam + t.lam) / 2), t))
+    a, b, c = (each.sigma / each.alpha for each in (s, NoiseSchedule(LINEAR).time_at_lam((s.lam + t.lam) / 2), t))
     first, second = step.update[0][-2:]
     assert first**2 / second**2 == pytest.approx((a - b) / (b - c))

@@ -10,13 +10,13 @@ from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode, encode
 from fewstep.plans.guidance import Cfg, CfgPlusPlus, Residual
-from fewstep.plans.names.name import SOLVERS
+from fewstep.plans.names.plan_name import SOLVERS
 from fewstep.plans.noise import normal
 from fewstep.plans.plan import Plan
 from fewstep.plans.shaping import Clip
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
-from fewstep.plans.transforms import as_given, tail
-from fewstep.runtime.execute import Hold, begin, combine, evaluated, execute, finish, update
+from fewstep.plans.transforms import tail, tail_inputs
+from fewstep.runtime.sampling.execute import Hold, begin, build_evaluation, combine, execute, finish, update
 
 SHAPE = (2, 3)
 Y, IMAGE = (normal(99, draw, SHAPE) for draw in range(2))
@@ -61,7 +61,7 @@ def ends_alike(plan: Plan, hold: Hold | None = None) -> int:
     for k, rows in enumerate([begun, *(state.after for state in states[:-1])]):
         rest = tail(plan, k)
         # An evaluation is numbered from the tail's first step; this network does not look at it.
-        resumed = list(execute(rest, network, draws, np.float32, as_given(rows), hold))
+        resumed = list(execute(rest, network, draws, np.float32, tail_inputs(rows), hold))
         np.testing.assert_array_equal(finish(rest, resumed, hold=hold), whole)
         for row, expected in zip(resumed[-1].after, states[-1].after, strict=True):
             np.testing.assert_array_equal(row, expected)
@@ -110,7 +110,7 @@ def test_see_and_update_are_one_step() -> None:
     state = begin(plan, draws, np.float32, {})
     for made in execute(plan, network, draws):
         u = combine(made.step.input, state, np.float32)
-        evaluation = evaluated(plan, made.index, state, u, network(made.index, made.step, u))
+        evaluation = build_evaluation(plan, made.index, state, u, network(made.index, made.step, u))
         np.testing.assert_array_equal(evaluation.x0, made.x0)
         state = update(plan, evaluation, draws)
         np.testing.assert_array_equal(state[0], made.after[0])

@@ -23,15 +23,15 @@ def test_all_cores_and_one_are_tried(
     monkeypatch.setattr(engines, "this_cpu", lambda: cpu)
     monkeypatch.setattr(engines, "physical_cores", lambda: physical)
     monkeypatch.setattr(engines, "NAMED", ("onnxruntime", "openvino", "tensorrt"))
-    tried = [*engines.candidates(0)]
+    tried = [*engines.candidate_engines(0)]
     assert [(each.threads, each.spinning) for each in tried if each.backend == "onnxruntime"] == expected
     assert [each.threads for each in tried if each.backend == "openvino"] == [n for n, spins in expected if spins]
     assert [each.threads for each in tried if each.backend == "tensorrt"] == [0]
-    given = [(each.backend, each.threads, each.spinning) for each in engines.candidates(3)]
+    given = [(each.backend, each.threads, each.spinning) for each in engines.candidate_engines(3)]
     assert given == [("onnxruntime", 3, True), ("openvino", 3, True), ("tensorrt", 0, True)]
 
 
 def test_a_float_of_less_precision_than_was_asked_for_is_none_of_them() -> None:
     """bf16 would win over float32 without a word on its samples."""
-    tried = {each.backend for each in engines.candidates(0)}
+    tried = {each.backend for each in engines.candidate_engines(0)}
     assert tried == set(engines.NAMED) - {"openvino-bf16", "qnn"}

@@ -18,22 +18,22 @@ from fewstep.measure.rollouts.metrics import CEILING, psnr
 from fewstep.measure.rollouts.nearness import LEAST_PSNR
 from fewstep.measure.rollouts.seeds import held_out_conditions
 from fewstep.plans.errors import UserError
-from fewstep.plans.names.name import with_grid
+from fewstep.plans.names.plan_name import with_grid
 from fewstep.plans.plan import Plan
 from fewstep.report.choosing import choose as choosing
 from fewstep.report.choosing import deployments
 from fewstep.report.choosing.choose import choose, open_judging
-from fewstep.report.choosing.chosen import Deployment, chosen, load_chosen
-from fewstep.report.choosing.deployments import Judging, front
+from fewstep.report.choosing.deployments import DeploymentJudge, pareto_front
 from fewstep.report.choosing.engines import TimedEngine
 from fewstep.report.choosing.options import ChooseOptions
+from fewstep.report.choosing.saved_choice import Deployment, load_choice, load_chosen_sampler
 from fewstep.runtime.bundle.manifest import Difference, Trial
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
-from fewstep.runtime.loading import load
-from fewstep.runtime.network import Network
-from fewstep.runtime.step_call import GraphCall
+from fewstep.runtime.sampling.loading import load
+from fewstep.runtime.sampling.network import Network
+from fewstep.runtime.sampling.step_call import GraphCall
 from tests.bundles import changed, with_body
-from tests.runtime.test_prologues import Split
+from tests.runtime.sampling.test_prologue_rows import Split
 
 CALL = {"float32": 3.0, "int8": 1.0}  # milliseconds of a network's call
 UNIT = 3.0  # milliseconds of the unit
@@ -52,7 +52,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return call(network, x, *rest)
 
     def ratios(
-        judging: Judging, body: str, engine: TimedEngine, plans: Mapping[str, Plan]
+        judging: DeploymentJudge, body: str, engine: TimedEngine, plans: Mapping[str, Plan]
     ) -> tuple[dict[str, float], bool]:
         each = CALL[judging.bundle.body(body).precision]
         return {name: each * len(plan.steps) / UNIT for name, plan in plans.items()}, True
@@ -61,9 +61,9 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return TimedEngine("onnxruntime", 1, CALL[bundle.body(body).precision])
 
     monkeypatch.setattr(Network, "__call__", counted)
-    monkeypatch.setattr(deployments, "_ratios", ratios)
-    monkeypatch.setattr(choosing, "unit_milliseconds", lambda judging, threads: UNIT)
-    monkeypatch.setattr(choosing, "fastest_engine", fastest_engine)
+    monkeypatch.setattr(deployments, "_measure_ratios", ratios)
+    monkeypatch.setattr(choosing, "measure_unit", lambda judging, threads: UNIT)
+    monkeypatch.setattr(choosing, "find_fastest_engine", fastest_engine)
     return made
 
 
@@ -136,17 +136,17 @@ def test_a_budget_that_nothing_keeps_is_refused_with_the_nearest(tiny_bundle: Pa
     with pytest.raises(UserError, match="at least 150dB: the nearest is ddim:8 on float32"):
         choose(options(tiny_bundle, at_least="150dB"))
     with pytest.raises(UserError, match="no choice was made of"):
-        chosen(tiny_bundle)
+        load_choice(tiny_bundle)
 
 
 def test_the_winner_is_kept_for_run_and_for_programs(
     tiny_bundle: Path, calls: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     made = choose(options(tiny_bundle, within="8ms", at_least="0dB")).chosen
-    choice = chosen(tiny_bundle)
+    choice = load_choice(tiny_bundle)
     assert choice == made and choice.winner.precision == "int8"
     assert set(choice.family) <= set(PLANS) and choice.family[0] == choice.winner.plan
-    with load_chosen(tiny_bundle, choice) as sampler:
+    with load_chosen_sampler(tiny_bundle, choice) as sampler:
         expected = sampler.sample(choice.winner.plan, [5, 6], {"class": [2, 2]}, choice.guidance)
     line = ["run", str(tiny_bundle), "-n", "2", "--seed", "5", "-c", "class=bag", "-o", str(tmp_path / "x.npy")]
     assert main([*line, "--chosen", "--json"]) == 0
@@ -196,7 +196,7 @@ def test_where_nothing_runs_one_line_says_why_and_what_to_do(
     def fastest_engine(bundle: Bundle, body: str, batch: int, threads: int) -> TimedEngine:
         raise UserError(f"nothing here runs {body}", "install an engine")
 
-    monkeypatch.setattr(choosing, "fastest_engine", fastest_engine)
+    monkeypatch.setattr(choosing, "find_fastest_engine", fastest_engine)
     said = "no body to choose: nothing here runs float32; install an engine"
     words = ["choose", str(tiny_bundle), "--seeds", "2", "--plan", "ddim:2", "--teacher", "ddim:4"]
     assert main(words) == 1
@@ -210,7 +210,7 @@ def test_a_bundle_that_changed_has_no_choice(tiny_bundle: Path, calls: list[str]
     choose(options(tiny_bundle, within="8ms", at_least="0dB"))
     with_body(tiny_bundle, "int8-cpu-x86", plan="ddim:4")
     with pytest.raises(UserError, match=f"no choice was made of {tiny_bundle} on this machine, as it is now"):
-        chosen(tiny_bundle)
+        load_choice(tiny_bundle)
 
 
 def test_the_command_shows_the_table_and_draws(
@@ -294,7 +294,7 @@ def test_a_timed_call_runs_the_conditioner_each_time(tiny_bundle: Path, monkeypa
     split, engine = Split(tiny_bundle), TimedEngine("onnxruntime", 1, None)
     monkeypatch.setattr(deployments, "load", lambda path, **engine: split.sampler)
     plans = {"ddim:2": split.sampler.compile("ddim:2")}
-    calls = deployments.sampler_calls(tiny_bundle, "float32", engine, 1, plans, [0], {"class": np.array([2])})
+    calls = deployments.make_sampler_calls(tiny_bundle, "float32", engine, 1, plans, [0], {"class": np.array([2])})
     calls["ddim:2"](), calls["ddim:2"]()
     assert split.labels == [[2], [2]]
 
@@ -302,10 +302,10 @@ def test_a_timed_call_runs_the_conditioner_each_time(tiny_bundle: Path, monkeypa
 def test_deployments_are_timed_in_processes_of_their_own(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(deployments, "ROUNDS", 2)
     judging = open_judging(options(tiny_bundle))
-    plans = deployments.plans_of(judging, "int8-cpu-x86", ("ddim:2", "ddim:64"))
-    ratios, is_sure = deployments._ratios(judging, "int8-cpu-x86", TimedEngine("onnxruntime", 1, None), plans)
+    plans = deployments.compile_plans(judging, "int8-cpu-x86", ("ddim:2", "ddim:64"))
+    ratios, is_sure = deployments._measure_ratios(judging, "int8-cpu-x86", TimedEngine("onnxruntime", 1, None), plans)
     assert 0 < 4 * ratios["ddim:2"] < ratios["ddim:64"] and is_sure
-    assert 0 < deployments.unit_milliseconds(judging, 1) < 1000
+    assert 0 < deployments.measure_unit(judging, 1) < 1000
 
 
 @pytest.mark.parametrize(("shorter", "rounds"), [((1.0,), 5), ((3.0, 3.0, 3.0, 1.0), 6), ((3.0,), 15)])
@@ -324,14 +324,14 @@ def test_times_that_cannot_be_are_measured_again_and_not_kept(
         def __enter__(self) -> Any:
             return self
 
-        def milliseconds(self, name: str = "") -> float:
+        def median_milliseconds(self, name: str = "") -> float:
             taken.append(name)
             return next(times[name])
 
     monkeypatch.setattr(deployments, "TimedProcess", lambda *_: Process())
     judging = open_judging(options(tiny_bundle))
-    plans = deployments.plans_of(judging, "float32", ("ddim:2", "ddim:4"))
-    ratios, is_sure = deployments._ratios(judging, "float32", TimedEngine("onnxruntime", 1, None), plans)
+    plans = deployments.compile_plans(judging, "float32", ("ddim:2", "ddim:4"))
+    ratios, is_sure = deployments._measure_ratios(judging, "float32", TimedEngine("onnxruntime", 1, None), plans)
     assert (taken.count("ddim:2"), is_sure) == (rounds, rounds < 15)
     assert ratios["ddim:4"] == 2.0 and (ratios["ddim:2"] <= 2.0) == is_sure
     assert ("another program runs" in caplog.text) != is_sure
@@ -341,7 +341,7 @@ def test_a_time_follows_the_load_of_its_choice(
     tiny_bundle: Path, calls: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = choose(options(tiny_bundle)).deployments
-    monkeypatch.setattr(choosing, "unit_milliseconds", lambda judging, threads: 2 * UNIT)
+    monkeypatch.setattr(choosing, "measure_unit", lambda judging, threads: 2 * UNIT)
     calls.clear()
     after = choose(options(tiny_bundle)).deployments
     assert [row.milliseconds for row in after] == [2 * row.milliseconds for row in before] and calls == []
@@ -364,4 +364,4 @@ def test_the_front_is_what_no_other_beats_in_both() -> None:
         return Deployment("b", "int8", TimedEngine("onnxruntime", 0, 1.0), "p", 1, milliseconds, 1.0, quality)
 
     rows = [row(3, 30), row(1, 20), row(2, 20), row(4, 29), row(1, 25), row(5, 40)]
-    assert [(each.milliseconds, each.psnr) for each in front(rows)] == [(1, 25), (3, 30), (5, 40)]
+    assert [(each.milliseconds, each.psnr) for each in pareto_front(rows)] == [(1, 25), (3, 30), (5, 40)]

@@ -16,8 +16,8 @@ from fewstep.measure.speed.duel import Duel
 from fewstep.measure.speed.timed_process import ContenderDied
 from fewstep.plans.errors import UserError
 from fewstep.report.choosing import engines as measured
-from fewstep.report.choosing import kept
-from fewstep.report.choosing.engines import TimedEngine, backend_of, engine_name, fastest_engine
+from fewstep.report.choosing import measurement_cache
+from fewstep.report.choosing.engines import TimedEngine, engine_name, find_fastest_engine, make_backend
 from fewstep.runtime import load
 from fewstep.runtime.backends import Arrays, LoadedGraph
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
@@ -29,19 +29,19 @@ CANDIDATES = [measured.TimedEngine(name, threads, None) for name in ("onnxruntim
 
 
 def fastest(path: Path, body: str = "float32", batch: int = 1) -> TimedEngine:
-    return fastest_engine(open_bundle(path), body, batch)
+    return find_fastest_engine(open_bundle(path), body, batch)
 
 
 def refused(path: Path, body: str = "float32", batch: int = 1) -> dict[str, str]:
     """Why backends are left out."""
-    found = measured._measured(open_bundle(path), body, 0, {"batch": batch})[1]
+    found = measured._measure_engines(open_bundle(path), body, 0, {"batch": batch})[1]
     return {name: str(error) for name, error in found.items()}
 
 
 def put(monkeypatch: pytest.MonkeyPatch, engines: Mapping[str, object], other: object = None) -> None:
     """Let these be all the engines by name; `other` is what any other name opens."""
     monkeypatch.setattr(measured, "NAMED", engines)
-    monkeypatch.setattr(measured, "named", lambda name, threads: engines.get(name, other))
+    monkeypatch.setattr(measured, "create_backend", lambda name, threads: engines.get(name, other))
 
 
 def kept_files() -> int:
@@ -90,10 +90,10 @@ class InThisProcess(AbstractContextManager["InThisProcess"]):
     def close(self) -> None:
         self.calls = {}
 
-    def result(self) -> Any:
+    def run_call(self) -> Any:
         return self.calls[""]()
 
-    def milliseconds(self) -> float:
+    def median_milliseconds(self) -> float:
         return 5.0
 
 
@@ -109,7 +109,7 @@ def times(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         "missing": lambda threads: Engine(missing=True),
     }
     monkeypatch.setattr(measured, "NAMED", engines)
-    monkeypatch.setattr(measured, "named", lambda name, threads: engines[name](threads))
+    monkeypatch.setattr(measured, "create_backend", lambda name, threads: engines[name](threads))
     cpu = msgspec.structs.replace(measured.this_cpu(), cores=2)
     monkeypatch.setattr(measured, "this_cpu", lambda: cpu)
     monkeypatch.setattr(measured, "physical_cores", lambda: 2)
@@ -126,7 +126,7 @@ def times(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         first, second = (found[raced.index(call)] for call in calls)
         return Duel(first, second, second / first)
 
-    monkeypatch.setattr(measured, "duel", met)
+    monkeypatch.setattr(measured, "run_duel", met)
     monkeypatch.setattr(measured, "TimedProcess", InThisProcess)
     return found
 
@@ -137,7 +137,7 @@ def test_the_fastest_that_is_right_is_chosen(tiny_bundle: Path, times: list[floa
     reasons = refused(tiny_bundle, "int8-cpu-x86", batch=4)
     assert "differs from onnxruntime by" in reasons["wrong"]
     assert reasons["missing"] == "this engine is not installed; pip install engine"
-    with load(tiny_bundle, body="int8-cpu-x86", backend=backend_of(best, 4)) as sampler:
+    with load(tiny_bundle, body="int8-cpu-x86", backend=make_backend(best, 4)) as sampler:
         assert sampler.sample("ddim:2", [0], {"class": [0]}).shape == (1, 1, 4, 4)
 
 
@@ -155,7 +155,7 @@ def test_the_choice_is_compiled_for_its_batch(
     put(monkeypatch, {"onnxruntime": OnnxRuntime(), "openvino": Compiled()})
     times[:] = [5.0, 6.0, 7.0, 2.0, 3.0]
     for _ in range(2):
-        assert backend_of(fastest(tiny_bundle, batch=4), 4) == Compiled(batch=4)
+        assert make_backend(fastest(tiny_bundle, batch=4), 4) == Compiled(batch=4)
     assert loaded == [4, 4]  # with its two counts of threads
 
 
@@ -169,13 +169,14 @@ def test_a_choice_is_kept_for_the_machine_the_body_and_the_batch(tiny_bundle: Pa
 
 
 @pytest.mark.parametrize(
-    ("fact", "other"), [("installed", lambda: {"onnxruntime": "9.9"}), ("code_of", lambda packages: b"an edit")]
+    ("fact", "other"),
+    [("installed_versions", lambda: {"onnxruntime": "9.9"}), ("digest_code", lambda packages: b"an edit")],
 )
 def test_another_version_or_code_measures_again(
     tiny_bundle: Path, times: list[float], monkeypatch: pytest.MonkeyPatch, fact: str, other: object
 ) -> None:
     fastest(tiny_bundle)
-    monkeypatch.setattr(kept, fact, other)
+    monkeypatch.setattr(measurement_cache, fact, other)
     times[:] = [1.0, 6.0, 7.0, 2.0]
     assert fastest(tiny_bundle).backend == "onnxruntime"
 
@@ -197,10 +198,10 @@ def test_a_reference_whose_process_died_refuses_for_once(
     tiny_bundle: Path, times: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Dying(InThisProcess):
-        def result(self) -> Any:
+        def run_call(self) -> Any:
             if self.name == "onnxruntime":
                 raise ContenderDied("the process of onnxruntime was killed", "run it alone")
-            return super().result()
+            return super().run_call()
 
     put(monkeypatch, {"fast": Engine()}, OnnxRuntime())
     monkeypatch.setattr(measured, "TimedProcess", Dying)
@@ -253,8 +254,12 @@ def test_the_reason_is_of_the_platform_s_engine(
         engines.pop("onnxruntime", None)
     absent = UserError("onnxruntime cannot be imported (no module)", "pip install it")
     refused = {"onnxruntime": absent, "fast": UserError("no engine", "build one")}
-    assert ": fast: no engine; build one" in str(measured._nothing_runs(open_bundle(tiny_bundle), "float32", refused))
-    assert "times no engine that runs float32" in str(measured._nothing_runs(open_bundle(tiny_bundle), "float32", {}))
+    assert ": fast: no engine; build one" in str(
+        measured._explain_no_engine(open_bundle(tiny_bundle), "float32", refused)
+    )
+    assert "times no engine that runs float32" in str(
+        measured._explain_no_engine(open_bundle(tiny_bundle), "float32", {})
+    )
 
 
 def test_a_second_onnxruntime_is_opened_for_another_body_alone(
@@ -288,7 +293,7 @@ def test_the_threads_that_are_fastest_are_chosen_and_kept(
     times[:] = found
     for _ in range(2):
         best = fastest(tiny_bundle)
-        assert backend_of(best, 1) == chosen and best.milliseconds == min(found)
+        assert make_backend(best, 1) == chosen and best.milliseconds == min(found)
         assert engine_name(best) == said
 
 
@@ -296,7 +301,7 @@ def test_the_threads_that_are_fastest_are_chosen_and_kept(
 def test_one_that_dies_in_a_duel_is_refused_and_the_other_goes_on(
     tiny_bundle: Path, times: list[float], monkeypatch: pytest.MonkeyPatch, dies: str
 ) -> None:
-    met = measured.duel
+    met = measured.run_duel
 
     def dying(*calls: Any) -> Duel:
         failed = next((call.__self__ for call in calls if call.__self__.name.startswith(dies)), None)
@@ -305,7 +310,7 @@ def test_one_that_dies_in_a_duel_is_refused_and_the_other_goes_on(
         failed.has_failed = True
         raise ContenderDied(f"the process of {dies} was killed", "run it alone")
 
-    monkeypatch.setattr(measured, "duel", dying)
+    monkeypatch.setattr(measured, "run_duel", dying)
     assert fastest(tiny_bundle).backend == ("fast" if dies == "onnxruntime" else "onnxruntime")
     assert "was killed" in refused(tiny_bundle)[dies] and kept_files() == 0
 
@@ -326,15 +331,15 @@ def test_what_is_slower_is_closed_before_the_next_is_loaded(
 
     speeds = iter([Duel(5.0, 6.0, 1.2), Duel(5.0, 4.0, 0.8), Duel(4.0, 9.0, 2.25)])
     put(monkeypatch, {"onnxruntime": Watched(), "openvino": Watched()})
-    monkeypatch.setattr(measured, "candidates", lambda threads: iter([*CANDIDATES]))
-    monkeypatch.setattr(measured, "duel", lambda *calls: next(speeds))
+    monkeypatch.setattr(measured, "candidate_engines", lambda threads: iter([*CANDIDATES]))
+    monkeypatch.setattr(measured, "run_duel", lambda *calls: next(speeds))
     assert fastest(tiny_bundle) == TimedEngine("openvino", 0, 4.0)
     assert alive == [[], [0], [0], [2]]
 
 
 def test_engines_are_timed_in_processes_of_their_own(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that dies there is left out with a line, and is tried again the next time."""
-    monkeypatch.setattr(measured, "candidates", lambda threads: iter(CANDIDATES[:2]))
+    monkeypatch.setattr(measured, "candidate_engines", lambda threads: iter(CANDIDATES[:2]))
     monkeypatch.setattr("fewstep.measure.speed.duel.DUEL_SECONDS", 0.5)
     best = fastest(tiny_bundle)
     assert best.threads in (0, 1) and 0 < (best.milliseconds or 0) < 1000

@@ -9,7 +9,7 @@ from PIL import Image
 
 from fewstep.plans.errors import UserError
 from fewstep.report.drawing import plots
-from fewstep.report.drawing.pictures import GAP, GAP_SHADE, difference, grid, png, to_pixels
+from fewstep.report.drawing.pictures import GAP, GAP_SHADE, amplify_difference, draw_grid, encode_png, to_pixels
 from fewstep.report.drawing.plots import Series
 
 
@@ -65,7 +65,7 @@ def test_histogram_heights_are_proportional_to_counts():
 
 
 def test_bars_start_at_zero_and_share_a_scale():
-    tree = parse(plots.bars([("float32", 10.0), ("int8", 5.0)], lambda value: f"{value:.1f} ms"))
+    tree = parse(plots.bar_plot([("float32", 10.0), ("int8", 5.0)], lambda value: f"{value:.1f} ms"))
     wide, narrow = (float(rect.get("width")) for rect in tree.iter("rect"))
     assert narrow == pytest.approx(wide / 2)
     assert [t.text for t in tree.iter("text")] == ["float32", "10.0 ms", "int8", "5.0 ms"]
@@ -90,7 +90,7 @@ def test_model_range_maps_to_bytes_with_clamping():
 def test_samples_keep_their_order_and_place(channels):
     shades = np.linspace(-1, 1, 5)
     samples = np.broadcast_to(shades[:, None, None, None], (5, channels, 4, 6))
-    image = Image.open(io.BytesIO(png(grid(samples, columns=3, scale=2))))
+    image = Image.open(io.BytesIO(encode_png(draw_grid(samples, columns=3, scale=2))))
     pixels = np.asarray(image.convert("RGB"))
     assert pixels.shape == (2 * (2 * 4 + GAP), 2 * (3 * 6 + 2 * GAP), 3)
     for index, value in enumerate(to_pixels(shades)):
@@ -102,19 +102,19 @@ def test_samples_keep_their_order_and_place(channels):
 def test_rgb_channels_are_not_mixed():
     red = np.full((1, 3, 2, 2), -1.0)
     red[:, 0] = 1
-    assert np.asarray(grid(red, columns=8))[0, 0].tolist() == [255, 0, 0]
+    assert np.asarray(draw_grid(red, columns=8))[0, 0].tolist() == [255, 0, 0]
 
 
 def test_difference_is_signed_and_grey_where_equal():
     references = np.zeros((1, 1, 2, 2))
     samples = references + np.array([[0, 0.01], [-0.01, 5]])
-    assert difference(samples, references, gain=10)[0, 0] == pytest.approx(np.array([[0, 0.1], [-0.1, 1]]))
+    assert amplify_difference(samples, references, gain=10)[0, 0] == pytest.approx(np.array([[0, 0.1], [-0.1, 1]]))
 
 
 def test_what_is_not_a_picture_says_so():
     with pytest.raises(UserError, match=r"1 or 3 channels.*\[4, 8, 8\]"):
-        grid(np.zeros((2, 4, 8, 8)), columns=2)
+        draw_grid(np.zeros((2, 4, 8, 8)), columns=2)
     samples = np.zeros((3, 1, 2, 2))
     samples[2, 0, 1, 1] = np.nan
     with pytest.raises(UserError, match="sample 2 holds NaN"):
-        grid(samples, columns=2)
+        draw_grid(samples, columns=2)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import fewstep.runtime
-from fewstep.robots.control import History, SequenceRequest, Unusable, sample_actions, sample_sequences
+from fewstep.robots.control import History, SequenceRequest, UnusableValue, sample_actions, sample_sequences
 from fewstep.runtime import Sampler, UserError
 from fewstep.runtime.bundle.manifest import Affine, Condition, Policy, TensorEntry
 from tests.bundles import described
@@ -72,13 +72,13 @@ class Learned:
             for values in (["a", "b"], [1j, 0.0], [True, False])
         ),
         ({"state": np.array(["2020", "2021"], "M8[Y]")}, UserError, "'state'.*; give float32"),
-        (None, Unusable, "observation is None"),
-        ({"state": None}, Unusable, "'state' holds None"),
-        ({"state": [0.0, None]}, Unusable, "'state' holds None"),
-        ({"state": np.array([0.0, None])}, Unusable, "'state' holds None"),
-        ({"state": np.ma.masked_all(2)}, Unusable, "'state' holds masked values"),
-        ({"state": [0.0, 1e300]}, Unusable, r"'state': 1e\+300 is no finite float32"),
-        ({"state": [0.0, -np.inf]}, Unusable, "'state': -inf is no finite float32"),
+        (None, UnusableValue, "observation is None"),
+        ({"state": None}, UnusableValue, "'state' holds None"),
+        ({"state": [0.0, None]}, UnusableValue, "'state' holds None"),
+        ({"state": np.array([0.0, None])}, UnusableValue, "'state' holds None"),
+        ({"state": np.ma.masked_all(2)}, UnusableValue, "'state' holds masked values"),
+        ({"state": [0.0, 1e300]}, UnusableValue, r"'state': 1e\+300 is no finite float32"),
+        ({"state": [0.0, -np.inf]}, UnusableValue, "'state': -inf is no finite float32"),
     ],
 )
 def test_an_observation_that_cannot_be_is_named_and_unusable_where_its_form_is_right(
@@ -99,7 +99,7 @@ def test_a_window_has_the_types_of_the_bundle(policy: Sampler) -> None:
     window = history.window()
     assert {name: str(array.dtype) for name, array in window.items()} == {"state": "float32", "camera": "uint8"}
     assert window["state"].tolist() == [[1.0, np.float32(0.1)]] * 2 and window["camera"].max() == 255
-    with pytest.raises(Unusable, match="'camera': 256 is no whole number of type uint8"):
+    with pytest.raises(UnusableValue, match="'camera': 256 is no whole number of type uint8"):
         history.add({"state": [1.0, 2.0], "camera": [[0, 256]]})
     with pytest.raises(UserError, match="'camera': 0.0 is no whole number of type uint8"):
         history.add({"state": [1.0, 2.0], "camera": [[0.0, 0.5]]})
@@ -203,7 +203,7 @@ def test_decided_actions_are_given_to_a_network_that_was_trained_to_continue_the
     inputs = tuple(TensorEntry(each.name, "condition", ("batch", *each.shape), "float32") for each in ports)
     graph = msgspec.structs.replace(policy.body.graph, inputs=(*policy.body.graph.inputs, *inputs))
     trained = Policy(2, 0, 1, prefix="before", delay="decided", most_delay=2)
-    policy = policy.changed(body=msgspec.structs.replace(policy.body, graphs=(graph,)), graph=network)
+    policy = policy.with_network_parts(body=msgspec.structs.replace(policy.body, graphs=(graph,)), graph=network)
     policy = described(policy, conditions=(*policy.bundle.manifest.conditions, *ports), policy=trained)
     assert trained.problem(policy.bundle.manifest) is None
     former = np.full((4, 3), SHIFT + SCALE, np.float32)

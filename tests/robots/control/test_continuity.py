@@ -9,8 +9,8 @@ import pytest
 
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
-from fewstep.runtime.execute import Hold
-from tests.plans.execution import sample
+from fewstep.runtime.sampling.execute import Hold
+from tests.plans.execute_plan import sample
 
 FLOW = DenoiserFacts(ScheduleSpec("flow", timesteps=1), "flow")
 HORIZON, DECIDED, COUNT = 16, 3, 800

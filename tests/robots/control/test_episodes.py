@@ -8,7 +8,7 @@ import pytest
 from fewstep.robots.control import PolicyRunner, Rhythm, VirtualClock
 from fewstep.runtime import UserError
 from fewstep.runtime.bundle.manifest import Condition
-from tests.robots.control.looping import RATE, looping
+from tests.robots.control.looping_runner import RATE, looping
 from tests.robots.control.tiny_policy import SEEN, ramp, tiny_policy
 
 TASK = Condition("task", "task", (2,), "float32", low=0.0, high=1.0)

@@ -7,7 +7,7 @@ import pytest
 
 from fewstep.robots.control import PolicyRunner, Rhythm, VirtualClock
 from fewstep.runtime import UserError
-from tests.robots.control.looping import RATE, Slow, act, acts, looping
+from tests.robots.control.looping_runner import RATE, Slow, act, acts, looping
 from tests.robots.control.tiny_policy import BAD, EXECUTED, HORIZON, SEEN, tiny_policy
 
 

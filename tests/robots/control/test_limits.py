@@ -7,7 +7,7 @@ import pytest
 
 from fewstep.robots.control import Action, Limits
 from fewstep.robots.control.limits import Beyond
-from tests.robots.control.looping import RATE, act, acts, looping
+from tests.robots.control.looping_runner import RATE, act, acts, looping
 from tests.robots.control.tiny_policy import BAD, EXECUTED, HORIZON
 
 

@@ -11,7 +11,7 @@ from fewstep.robots.control import Limits, PolicyRunner, Rhythm, VirtualClock
 from fewstep.runtime import UserError
 from fewstep.runtime.bundle.manifest import Condition, GraphEntry, PromptForm, StateWords, TextEncoderEntry
 from tests.bundles import described
-from tests.robots.control.looping import act, looping
+from tests.robots.control.looping_runner import act, looping
 from tests.robots.control.tiny_policy import SEEN, ramp, tiny_policy
 
 

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fewstep.robots.control import PolicyRunner, Rhythm, VirtualClock, ticks_of_delay
+from fewstep.robots.control import PolicyRunner, Rhythm, VirtualClock, delay_ticks
 from fewstep.robots.control.clocks import SequenceJob, VirtualRun
-from fewstep.robots.control.latency import quantile
+from fewstep.robots.control.latency import latency_quantile
 from fewstep.robots.control.statistics import Record
-from tests.robots.control.looping import RATE, TICK, act, acts, looping
+from tests.robots.control.looping_runner import RATE, TICK, act, acts, looping
 from tests.robots.control.tiny_policy import EXECUTED, SEEN, ramp, tiny_policy
 
 
@@ -103,12 +103,12 @@ def test_no_deadline_cuts_the_delay_of_a_virtual_clock(tiny_bundle: Path) -> Non
 
 
 def test_one_slow_call_in_a_hundred_is_the_quantile() -> None:
-    assert quantile([*[0.002] * 99, 0.5]) == 0.5
-    assert quantile([*[0.003] * 199, 0.5]) == 0.003
+    assert latency_quantile([*[0.002] * 99, 0.5]) == 0.5
+    assert latency_quantile([*[0.003] * 199, 0.5]) == 0.003
 
 
 def test_a_tick_that_is_begun_goes_by() -> None:
-    assert ticks_of_delay(0.051, 20) == 2 and ticks_of_delay(0.05, 20) == 1 and ticks_of_delay(0.0, 20) == 0
+    assert delay_ticks(0.051, 20) == 2 and delay_ticks(0.05, 20) == 1 and delay_ticks(0.0, 20) == 0
 
 
 def test_a_summary_is_a_few_lines_in_milliseconds() -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from fewstep.robots.control import PolicyRunner, Rhythm, VirtualClock, statistics
 from fewstep.runtime import Sampler, UserError
 from fewstep.runtime.bundle.manifest import Policy
-from tests.robots.control.looping import RATE, TICK, act, acts, looping
+from tests.robots.control.looping_runner import RATE, TICK, act, acts, looping
 from tests.robots.control.tiny_policy import BAD, EXECUTED, HORIZON, SEEN, ramp, tiny_policy
 
 

@@ -30,7 +30,7 @@ def tiny_policy(
     policy = policy or Policy(1, 0, EXECUTED)
     state = Condition("state", "state", (policy.observations, 2), "float32", typical=(0.0, 1.0))
     graph = msgspec.structs.replace(sampler.body.graph, inputs=sampler.body.graph.inputs[:1])
-    sampler = sampler.changed(
+    sampler = sampler.with_network_parts(
         body=msgspec.structs.replace(sampler.body, graphs=(graph,)),
         prologue=None,
         graph=lambda feeds: {"v": np.asarray(network(feeds["x"]), np.float32)},

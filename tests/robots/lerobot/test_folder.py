@@ -17,7 +17,7 @@ from fewstep.export.export import ExportOptions, export, load_source
 from fewstep.plans import noise
 from fewstep.plans.errors import UserError
 from fewstep.robots.lerobot.folder import load_lerobot_folder
-from fewstep.robots.lerobot.statistics import RENAMED, robot_names
+from fewstep.robots.lerobot.normalisation import RENAMED, read_robot_names
 from fewstep.robots.networks.lerobot import LeRobotDiffusion
 from fewstep.runtime.bundle.manifest import Policy
 from tests.robots.lerobot.policies import ACTIONS, HORIZON, NUMBERS, OBSERVATIONS, PIXELS, STATE, write_policy
@@ -143,7 +143,7 @@ def test_the_cameras_are_encoded_once_whatever_the_number_of_steps(seeing: tuple
             rows.append(len(feeds["observation_images_cam0"]))
             return conditioner(feeds)
 
-        watched = sampler.changed(conditioner=counted)
+        watched = sampler.with_network_parts(conditioner=counted)
         both = {name: np.concatenate([value, value]) for name, value in seen.items()}
         two = watched.sample("ddim:8", [5, 6], both)
         assert rows == [1]  # both samples see the same
@@ -271,5 +271,5 @@ def renaming(folder: Path, *maps: Any) -> Path:
 
 
 def test_steps_rename_one_after_the_other(tmp_path: Path) -> None:
-    assert robot_names(renaming(tmp_path, {"a": "b"}, {"b": "c"}), ["c"]) == {"c": "a"}
-    assert robot_names(renaming(tmp_path, {"a": "b", "b": "a"}), ["a", "b"]) == {"a": "b", "b": "a"}
+    assert read_robot_names(renaming(tmp_path, {"a": "b"}, {"b": "c"}), ["c"]) == {"c": "a"}
+    assert read_robot_names(renaming(tmp_path, {"a": "b", "b": "a"}), ["a", "b"]) == {"a": "b", "b": "a"}

@@ -8,7 +8,7 @@ import pytest
 
 from fewstep.export.export import load_source
 from fewstep.plans.errors import UserError
-from fewstep.robots.lerobot.statistics import RENAMED, robot_names
+from fewstep.robots.lerobot.normalisation import RENAMED, read_robot_names
 from tests.robots.lerobot.policies import STATE, Change, config, statistics, step, write, write_policy
 from tests.robots.lerobot.test_folder import renaming
 
@@ -134,4 +134,4 @@ def test_a_least_value_above_the_greatest_is_refused(tmp_path: Path) -> None:
 )
 def test_a_name_without_one_place_is_refused(tmp_path: Path, maps: list[Any], said: str) -> None:
     with pytest.raises(UserError, match=said):
-        robot_names(renaming(tmp_path, *maps), ["b", "c"])
+        read_robot_names(renaming(tmp_path, *maps), ["b", "c"])

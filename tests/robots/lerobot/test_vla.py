@@ -21,12 +21,12 @@ from fewstep.graph.weights import LARGE
 from fewstep.plans import noise
 from fewstep.plans.errors import UserError
 from fewstep.robots.control import History, PolicyRunner, Rhythm, VirtualClock, sample_actions, with_prompt
-from fewstep.robots.lerobot.network import RawPolicy
+from fewstep.robots.lerobot.network import NormalisingPolicy
+from fewstep.robots.lerobot.normalisation import RENAMED
 from fewstep.robots.lerobot.policy import read_weights
-from fewstep.robots.lerobot.statistics import RENAMED
 from fewstep.runtime.bundle.manifest import PromptForm
 from fewstep.runtime.bundle.reading import open_bundle
-from fewstep.runtime.text import formed, load_text_encoder
+from fewstep.runtime.text import format_prompt, load_text_encoder
 from tests.robots.lerobot.policies import Record, config, step, write
 
 TYPES = ("multi_task_dit", "smolvla", "pi0", "pi05")
@@ -57,7 +57,7 @@ def observe(record: Record, tick: int) -> dict[str, NDArray[Any]]:
 @pytest.mark.parametrize("kind", TYPES)
 def test_actions_are_those_of_lerobot(bundles: Bundles, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle, record = bundles(kind)
-    monkeypatch.setattr(noise, "stacked", lambda *_: record["noise"][None])
+    monkeypatch.setattr(noise, "normal_batch", lambda *_: record["noise"][None])
     with fewstep.runtime.load(bundle) as sampler:
         history = History(sampler)
         for tick in range(2 if kind == "multi_task_dit" else 1):
@@ -116,16 +116,18 @@ def test_a_runner_takes_the_task_in_words(bundles: Bundles, kind: str) -> None:
 def form_of(kind: str, folder: Path) -> PromptForm | None:
     write(kind, folder)
     source = load_source(str(folder))
-    assert isinstance(source, TorchSource) and isinstance(source.beside, PipelineNetworks) and source.beside.text
-    return source.beside.text.form
+    assert (
+        isinstance(source, TorchSource) and isinstance(source.companions, PipelineNetworks) and source.companions.text
+    )
+    return source.companions.text.form
 
 
 def test_a_prompt_holds_the_state_in_bins(tmp_path: Path) -> None:
     form = form_of("pi05", tmp_path / "pi05")  # quantiles of the first number: -1.4 and 2.4
-    assert formed(" push_it\n", form, [-1.4, 88.0, 1.0]) == "Task: push it, State: 0 255 128;\nAction: "
+    assert format_prompt(" push_it\n", form, [-1.4, 88.0, 1.0]) == "Task: push it, State: 0 255 128;\nAction: "
     with pytest.raises(UserError, match="hold 'observation.state'"):
-        formed("push it", form)
-    assert formed("lift\n", form_of("smolvla", tmp_path / "smolvla")) == "lift\n"
+        format_prompt("push it", form)
+    assert format_prompt("lift\n", form_of("smolvla", tmp_path / "smolvla")) == "lift\n"
 
 
 def test_a_bundle_takes_the_names_before_a_step_renames_them(tmp_path: Path) -> None:
@@ -148,7 +150,7 @@ def test_a_normaliser_has_its_own_settings(tmp_path: Path, settings: dict[str, A
     write("smolvla", tmp_path)
     step("normalizer_processor", **settings)(tmp_path)
     source = load_source(str(tmp_path))
-    assert isinstance(source, TorchSource) and isinstance(source.module, RawPolicy)
+    assert isinstance(source, TorchSource) and isinstance(source.module, NormalisingPolicy)
     np.testing.assert_allclose(source.module.normalise[0].scale.flatten(), scale, rtol=1e-6)
     assert source.spec.units is not None
     np.testing.assert_allclose(source.spec.units.scale[:2], [6.0, 0.01], rtol=1e-6)
@@ -164,11 +166,13 @@ def test_weights_of_converted_and_of_bfloat16_checkpoints_are_read(tmp_path: Pat
     tensors = {name: tensor.bfloat16() for name, tensor in load_file(file).items()}
     save_file({name.removeprefix("model.") if kind == "pi0" else name: each for name, each in tensors.items()}, file)
     source = load_source(str(tmp_path))
-    assert isinstance(source, TorchSource) and isinstance(source.beside, PipelineNetworks) and source.beside.text
+    assert (
+        isinstance(source, TorchSource) and isinstance(source.companions, PipelineNetworks) and source.companions.text
+    )
     own, theirs = source.module.state_dict(), expected.module.state_dict()
     assert own.keys() == theirs.keys() and all(each.dtype == torch.float32 for each in own.values())
     assert all(torch.allclose(own[name], theirs[name], rtol=0.02, atol=0.02) for name in own)
-    source.beside.text.companion.load()
+    source.companions.text.companion.load()
 
 
 def test_statistics_of_a_converted_checkpoint_keep_their_names(tmp_path: Path) -> None:

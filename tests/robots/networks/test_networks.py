@@ -6,7 +6,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fewstep.robots.networks.diffusion_policy import DiffusionPolicy, Numbers, Picture, typical, units
+from fewstep.robots.networks.diffusion_policy import (
+    DiffusionPolicy,
+    Picture,
+    VectorObservation,
+    action_units,
+    typical_range,
+)
 from fewstep.robots.networks.resnet import ResNet, group_norm
 from fewstep.robots.networks.transformer import PolicyTransformer
 from fewstep.robots.networks.unet1d import ConditionalUnet1d, TimeFeatures, from_diffusion_policy
@@ -127,11 +133,11 @@ def test_a_low_dimensional_policy_takes_diffusion_policys_weights() -> None:
     weights = theirs(network, {}, {"obs": (2.0, -1.0), "action": (0.5, 0.25)})
     assert "model.down_modules.0.2.conv.weight" in weights and "model.mid_modules.1.blocks.0.block.1.bias" in weights
     fresh = ConditionalUnet1d(2, 2 * 5, (16, 32), time_width=WIDTH)
-    policy = DiffusionPolicy(fresh, {"obs": Numbers(5)}, observations=2).eval()
+    policy = DiffusionPolicy(fresh, {"obs": VectorObservation(5)}, observations=2).eval()
     policy.load(weights)
     x, time, raw = torch.randn(3, 8, 2), torch.tensor([0.0, 5.0, 99.0]), torch.rand(3, 2, 5)
     torch.testing.assert_close(policy(x, time, raw), network(x, time, (2 * raw - 1).flatten(1)))
-    assert units(weights) == ((2.0,), (-0.5,)) and typical(weights, "obs") == ((0.0,), (0.0,))
+    assert action_units(weights) == ((2.0,), (-0.5,)) and typical_range(weights, "obs") == ((0.0,), (0.0,))
     with pytest.raises(RuntimeError, match="no place for the weights"):
         policy.load({**weights, "other.weight": torch.zeros(1)})
     with pytest.raises(RuntimeError, match="no normalisation of 'obs'"):
@@ -142,7 +148,11 @@ def test_a_low_dimensional_policy_takes_diffusion_policys_weights() -> None:
 
 @pytest.mark.parametrize("shared", [False, True])
 def test_pictures_come_before_numbers_each_by_name(shared: bool) -> None:
-    seen = {"b": Picture((40, 40), crop=(32, 32)), "agent_pos": Numbers(2), "a": Picture((40, 40), crop=(32, 32))}
+    seen = {
+        "b": Picture((40, 40), crop=(32, 32)),
+        "agent_pos": VectorObservation(2),
+        "a": Picture((40, 40), crop=(32, 32)),
+    }
     network = PolicyTransformer(2, 8, 2, 2 * 512 + 2, layers=1, heads=2, width=WIDTH)
     randomised(network)
     encoders = {name: randomised(ResNet("resnet18", group_norm)) for name in (("rgb",) if shared else ("a", "b"))}

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from fewstep.runtime.sizes import dimension, read_sizes
+from fewstep.runtime.kinds.sizes import infer_sizes, resolve_dimension
 from tests.runtime.backends.cuda_double import ALIGNMENT, CudaDouble, Error
 
 TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int64)": np.int64}
@@ -146,7 +146,7 @@ def tensorrt_double(name: str, version: str, cuda: CudaDouble) -> Any:
             mode, sizes, _ = self.engine.tensors[name]
             if mode is TensorIOMode.INPUT:
                 return self.shapes.get(name, sizes)
-            told = [read_sizes(self.engine.named[each], shape) for each, shape in self.shapes.items()]
+            told = [infer_sizes(self.engine.named[each], shape) for each, shape in self.shapes.items()]
             agreed = {size: {each[size] for each in told if size in each} for each in told for size in each}
             if any(len(values) > 1 for values in agreed.values()) or not agreed:
                 return sizes
@@ -254,4 +254,4 @@ def tensorrt_double(name: str, version: str, cuda: CudaDouble) -> Any:
 
 
 def _sized(shape: tuple[int | str, ...], sizes: dict[str, int]) -> tuple[int, ...]:
-    return tuple(dimension(size, sizes) for size in shape)
+    return tuple(resolve_dimension(size, sizes) for size in shape)

@@ -14,7 +14,7 @@ import pytest
 
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import cuda as calls
-from fewstep.runtime.backends.tensorrt_log import logger, reason
+from fewstep.runtime.backends.tensorrt_log import last_error, logger
 from tests.runtime.backends.cuda_double import Attribute, CudaDouble, Error, Kind, Mode
 from tests.runtime.backends.tensorrt_double import engine, tensorrt_double
 
@@ -95,7 +95,7 @@ def test_the_real_runtime_tells_our_logger_why_it_refuses_an_engine() -> None:
 
     runtime = tensorrt_rtx.Runtime(logger(tensorrt_rtx))
     assert runtime.deserialize_cuda_engine(b"no engine" * 100) is None
-    assert "Error Code" in reason(tensorrt_rtx)
+    assert "Error Code" in last_error(tensorrt_rtx)
 
 
 @pytest.fixture

@@ -13,14 +13,14 @@ import pytest
 import fewstep.runtime
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import Backend, onnxruntime_cuda
-from fewstep.runtime.backends.checks import shapes
+from fewstep.runtime.backends.checks import describe_shapes
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.backends.onnxruntime_cuda import OnnxRuntimeCuda
 from fewstep.runtime.backends.openvino import OpenVino
 from fewstep.runtime.backends.tensorrt import TensorRt
 from fewstep.runtime.bundle.reading import open_bundle
 from tests.bundles import changed
-from tests.runtime.backends.built import add_engine, feeds
+from tests.runtime.backends.add_engines import add_engine, feeds
 
 PACKAGES = {  # with the words of the command
     OnnxRuntime: ("onnxruntime", r"pip install 'fewstep\[cpu\]'"),
@@ -89,7 +89,7 @@ def test_wrong_shapes_and_types_are_named_and_never_rounded_or_taken_from_the_ca
         fed = {key: each for key, each in (given | {name: wrong}).items() if each is not None}
         with pytest.raises(UserError) as caught:
             network(fed)
-        assert re.search(words, str(caught.value).replace(shapes(fed), "")), name
+        assert re.search(words, str(caught.value).replace(describe_shapes(fed), "")), name
 
 
 def test_a_graph_with_other_inputs_than_the_manifest_says_is_refused(tiny_bundle: Path, backend: Backend) -> None:

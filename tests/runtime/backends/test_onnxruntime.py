@@ -15,8 +15,8 @@ from fewstep.plans.errors import UserError
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.machine.cpu import this_cpu
-from fewstep.runtime.machine.memory import peak
-from tests.runtime.backends.built import feeds
+from fewstep.runtime.machine.memory import peak_bytes
+from tests.runtime.backends.add_engines import feeds
 
 
 @pytest.mark.parametrize(
@@ -88,20 +88,20 @@ SECOND = """
 import sys
 from pathlib import Path
 import numpy as np
-from fewstep.runtime.machine.memory import peak
+from fewstep.runtime.machine.memory import peak_bytes
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 
 network = OnnxRuntime(threads=1).open(Path(sys.argv[1]), has_own_weights=bool(int(sys.argv[2])))
 feeds, peaks = {"x": np.ones((1, 2000, 4), np.float32)}, []
 for _ in range(2):
     network(feeds)
-    peaks.append(peak())
+    peaks.append(peak_bytes())
 print(peaks[1] - peaks[0])
 """
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(peak() is None, reason="the system does not say the peak of a process")
+@pytest.mark.skipif(peak_bytes() is None, reason="the system does not say the peak of a process")
 def test_a_large_network_allocates_its_activations_once(tmp_path: Path) -> None:
     """From the second call on onnxruntime's memory pattern is a block of all activations, which the arena lacks."""
     nodes, before = [], "x"

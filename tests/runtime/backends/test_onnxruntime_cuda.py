@@ -12,7 +12,7 @@ import fewstep.runtime
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime, Session
 from fewstep.runtime.backends.onnxruntime_cuda import OnnxRuntimeCuda, open_session
-from fewstep.runtime.backends.onnxruntime_cuda_graph import SHAPES, Replayed
+from fewstep.runtime.backends.onnxruntime_cuda_graph import SHAPES, CudaGraphSession
 from fewstep.runtime.bundle.reading import open_bundle
 
 CPU = "CPUExecutionProvider"
@@ -45,11 +45,11 @@ def test_int8_is_no_precision_of_the_provider(tiny_bundle: Path) -> None:
         fewstep.runtime.load(tiny_bundle, "int8", backend=OnnxRuntimeCuda())
 
 
-def replayed(bundle: Path) -> tuple[Replayed, Session]:
+def replayed(bundle: Path) -> tuple[CudaGraphSession, Session]:
     """A body on the CPU, which records nothing, by the calls that CUDA would record; and as it is."""
     plain = OnnxRuntime().load(open_bundle(bundle), "float32")
     assert isinstance(plain, Session)
-    return Replayed(onnxruntime, plain, lambda: plain, ("cpu", 0)), plain
+    return CudaGraphSession(onnxruntime, plain, lambda: plain, ("cpu", 0)), plain
 
 
 def feeds(plain: Session, batch: int, seed: int) -> dict[str, Any]:

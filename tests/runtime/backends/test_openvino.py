@@ -11,11 +11,11 @@ import pytest
 import fewstep.runtime
 from fewstep.cli.main import main
 from fewstep.plans.errors import UserError
-from fewstep.runtime.backends.named import named
 from fewstep.runtime.backends.openvino import OpenVino
+from fewstep.runtime.backends.registry import create_backend
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.machine import cache
-from tests.runtime.backends.built import feeds
+from tests.runtime.backends.add_engines import feeds
 
 SAMPLES: dict[str, Any] = {"seeds": [0, 1, 2], "condition": {"class": [0, 1, 2]}, "guidance": 2.0}
 
@@ -77,7 +77,7 @@ def test_settings_that_make_no_sense_are_one_line(tiny_bundle: Path, options: di
 
 
 def test_bf16_asks_for_a_body_of_its_own_and_is_asked_for_by_name(tiny_bundle: Path) -> None:
-    backend = named("openvino-bf16", threads=1)
+    backend = create_backend("openvino-bf16", threads=1)
     assert backend == OpenVino(threads=1, float_type="bf16")
     assert backend.bodies == {"float32": ("float32",), "int8": ("int8-openvino-bf16",)}
     expected = fewstep.runtime.load(tiny_bundle).sample("dpmpp_2m:8", **SAMPLES)
@@ -91,7 +91,10 @@ def test_int8_asks_for_its_own_body(tiny_bundle: Path) -> None:
 
 
 def test_naming_the_backend_imports_nothing_of_it() -> None:
-    assert named("openvino", threads=1) == OpenVino(threads=1)
-    code = "import sys; from fewstep.runtime.backends import named; named.named('openvino'); print(*sys.modules)"
+    assert create_backend("openvino", threads=1) == OpenVino(threads=1)
+    code = (
+        "import sys; from fewstep.runtime.backends import registry; registry.create_backend('openvino'); "
+        "print(*sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "fewstep.runtime.backends.openvino" in done.stdout.split() and "openvino" not in done.stdout.split()

@@ -16,17 +16,17 @@ pytest.importorskip("openvino", reason="openvino is not installed")
 from fewstep.calibration import calibrate as verb
 from fewstep.calibration.calibrate import calibrate
 from fewstep.graph.graph import Array, Graph, Node
-from fewstep.graph.index import in_topological_order
-from fewstep.measure.bodies import int8_bodies, not_judged
+from fewstep.graph.index import sort_topologically
+from fewstep.measure.bodies import excluded_bodies, int8_bodies
 from fewstep.measure.rollouts.metrics import psnr
 from fewstep.plans.errors import UserError
 from fewstep.report.options import ReportOptions
-from fewstep.report.write import report
+from fewstep.report.report import report
 from fewstep.runtime.backends import openvino_agreement
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.backends.openvino import OpenVino
 from fewstep.runtime.bundle.reading import open_bundle
-from fewstep.runtime.loading import load
+from fewstep.runtime.sampling.loading import load
 from tests.bundles import changed
 
 GIVEN = {"seeds": range(8), "condition": {"class": [0, 1] * 4}, "guidance": 2.0}
@@ -40,7 +40,7 @@ def behind_the_middle(made: str, nodes: tuple[Node, ...], constants: dict[str, A
     *head, tail = plain.nodes
     added = (*nodes, Node("Add", ("a1", made), ("joined",)), replace(tail, inputs=("joined", "w2")))
     every = {**plain.constants, **constants}
-    return replace(plain, nodes=in_topological_order((*head, *added), ["x", "row", *every]), constants=every)
+    return replace(plain, nodes=sort_topologically((*head, *added), ["x", "row", *every]), constants=every)
 
 
 def with_fourier() -> Graph:
@@ -85,7 +85,7 @@ def made_before(tmp_path_factory: pytest.TempPathFactory) -> Path:
     bundle = write_bundle(folder / "bundle", with_resize())
     with pytest.MonkeyPatch.context() as before:
         before.setenv("XDG_CACHE_HOME", str(folder / "cache"))
-        before.setattr(openvino_agreement, "_difference", lambda *_: 0.0)
+        before.setattr(openvino_agreement, "_measure_difference", lambda *_: 0.0)
         calibrate(replace(FIRST, bundle=bundle, target=("cpu-x86", "openvino")))
     return bundle
 
@@ -166,7 +166,7 @@ def test_an_operation_that_nobody_suspects_is_refused_all_the_same(
     found: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle = write_bundle(tmp_path / "bundle", denoiser())
-    monkeypatch.setattr(openvino_agreement, "_difference", lambda *_: found)
+    monkeypatch.setattr(openvino_agreement, "_measure_difference", lambda *_: found)
     with pytest.raises(
         UserError, match=f"computes graphs/body.onnx wrong: it differs from onnxruntime by {found:.2g} of"
     ):
@@ -207,7 +207,7 @@ def test_the_report_does_not_blame_int8_for_it(calibrated: Path) -> None:
 
 def test_a_bundle_of_nothing_else_says_why_it_cannot_be_judged(calibrated: Path) -> None:
     manifest = open_bundle(calibrated).manifest
-    assert list(not_judged(open_bundle(calibrated))) == ["int8-openvino"]
+    assert list(excluded_bodies(open_bundle(calibrated))) == ["int8-openvino"]
     bodies = {name: body for name, body in manifest.bodies.items() if name != "int8-cpu-x86"}
     changed(calibrated, bodies=bodies)
     with pytest.raises(UserError, match="wrong, probably in Resize"):

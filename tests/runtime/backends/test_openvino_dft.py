@@ -8,8 +8,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from fewstep.plans.errors import UserError
-from fewstep.runtime.backends.openvino import OpenVino, read
-from fewstep.runtime.backends.openvino_agreement import computed_wrong
+from fewstep.runtime.backends.openvino import OpenVino, read_model
+from fewstep.runtime.backends.openvino_agreement import miscomputed_operations
 
 SHAPE = (2, 3, 6, 8)
 
@@ -40,7 +40,7 @@ def on_openvino(file: Path, x: np.ndarray) -> np.ndarray:
     pytest.importorskip("openvino", reason="openvino is not installed")
     backend = OpenVino(cached=False)
     core = backend.core()
-    compiled = backend.compile(core, read(core, file), file.name, {"x": list(x.shape)})
+    compiled = backend.compile(core, read_model(core, file), file.name, {"x": list(x.shape)})
     return np.array(compiled({"x": x})[0])
 
 
@@ -109,7 +109,7 @@ def test_resizes_that_openvino_computes_wrong_are_named(tmp_path: Path) -> None:
         (flags, "Resize with antialias and exclude_outside"),
     ):
         node = helper.make_node("Resize", ["x", "", "", "sizes"], ["y"], mode="cubic", **given)
-        assert computed_wrong(written(tmp_path, model(node, sizes=np.array([2, 3, 3, 4])))) == named
+        assert miscomputed_operations(written(tmp_path, model(node, sizes=np.array([2, 3, 3, 4])))) == named
 
 
 def test_weights_in_a_file_of_their_own_are_found(tmp_path: Path) -> None:

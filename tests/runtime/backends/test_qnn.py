@@ -23,15 +23,15 @@ from fewstep.graph.io import save
 from fewstep.graph.session import open_session
 from fewstep.measure.measure import MeasureOptions, measure
 from fewstep.plans.errors import UserError
-from fewstep.report.engines.beside import beside
+from fewstep.report.engines.compare_engines import compare_engines
 from fewstep.report.engines.differences import EngineComparison
 from fewstep.runtime.backends import qnn
-from fewstep.runtime.backends.by_size import SIZES, BySize
-from fewstep.runtime.backends.named import NAMED, named
-from fewstep.runtime.backends.qnn import PROVIDER, Qnn, device_of
+from fewstep.runtime.backends.qnn import PROVIDER, Qnn, find_device
+from fewstep.runtime.backends.registry import NAMED, create_backend
+from fewstep.runtime.backends.shape_cache import SIZES, ShapeCache
 from fewstep.runtime.bundle.reading import open_bundle
-from fewstep.runtime.loading import load
 from fewstep.runtime.machine import cache
+from fewstep.runtime.sampling.loading import load
 from tests.calibration.lowering.bodies.small_body import feeds, sqnr, table
 from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
 
@@ -62,7 +62,7 @@ def test_a_body_with_floats_is_refused(bundle: Path) -> None:
 
 def test_without_the_library_it_says_how_to_get_it(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime_qnn", None)
-    qnn._registered.cache_clear()
+    qnn._register_provider.cache_clear()
     with pytest.raises(UserError, match=r"onnxruntime-qnn cannot be imported .*pip install 'fewstep\[qnn\]'"):
         load(bundle, body="int8-qnn", backend=Qnn())
 
@@ -81,16 +81,16 @@ def test_threads_register_the_library_once(monkeypatch: pytest.MonkeyPatch) -> N
         def get_ep_devices(self) -> list[object]:
             return [SimpleNamespace(ep_name=PROVIDER, device=SimpleNamespace(type="cpu"))]
 
-    monkeypatch.setattr(qnn, "module", lambda: SimpleNamespace(get_library_path=lambda: "library"))
+    monkeypatch.setattr(qnn, "import_qnn", lambda: SimpleNamespace(get_library_path=lambda: "library"))
     fake = Onnxruntime()
     with ThreadPoolExecutor(4) as threads:
-        devices = list(threads.map(device_of, [fake] * 4))
+        devices = list(threads.map(find_device, [fake] * 4))
     assert registered == ["library"] and [is_npu for _, is_npu in devices] == [False] * 4
 
 
 @needs_library
 def test_samples_are_those_of_onnx_arithmetic(bundle: Path) -> None:
-    assert named("qnn") == Qnn() and Qnn().is_emulated()
+    assert create_backend("qnn") == Qnn() and Qnn().is_emulated()
     expected = load(bundle, body="int8-qnn").sample("ddim:3", **SAMPLES)
     with load(bundle, "int8", backend=Qnn()) as sampler:
         assert sampler.body.target == "qnn"
@@ -115,7 +115,7 @@ def test_a_body_of_eight_bits_is_near_onnx_arithmetic(tmp_path: Path) -> None:
 @needs_library
 def test_a_body_is_compiled_for_each_batch_and_few_are_kept(bundle: Path) -> None:
     network = Qnn().load(open_bundle(bundle), "int8-qnn")
-    assert isinstance(network, BySize)
+    assert isinstance(network, ShapeCache)
     row = np.ones((1, 1, 1, 1), np.float32)
     for batch in range(1, SIZES + 2):
         x = np.zeros((batch, 1, 8, 8), np.float32)
@@ -182,8 +182,8 @@ def test_verify_compares_a_true_step_and_bench_says_that_times_mean_nothing(
     bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     kept = {name: made for name, made in NAMED.items() if name in ("onnxruntime", "qnn")}
-    monkeypatch.setattr("fewstep.report.engines.beside.NAMED", kept)
-    (compared,) = beside(open_bundle(bundle))
+    monkeypatch.setattr("fewstep.report.engines.compare_engines.NAMED", kept)
+    (compared,) = compare_engines(open_bundle(bundle))
     assert isinstance(compared, EngineComparison) and compared.agrees and 0 < compared.difference < compared.limit
     assert main(["verify", str(bundle), "--engines"]) == 0
     assert "at most 0.001 of the output's standard deviation" in capsys.readouterr().out

@@ -20,8 +20,8 @@ from fewstep.runtime.backends.tensorrt import TensorRt
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.machine import cache
 from tests.bundles import changed
-from tests.free_bundle import free
-from tests.runtime.backends.built import BATCHES, add_engine, feeds
+from tests.free_size_bundle import free
+from tests.runtime.backends.add_engines import BATCHES, add_engine, feeds
 from tests.runtime.backends.cuda_double import CudaDouble
 from tests.runtime.backends.tensorrt_double import engine
 
@@ -296,13 +296,13 @@ def test_an_engine_runs_the_sizes_of_its_profile(tiny_bundle: Path, cuda: CudaDo
             picture = np.random.default_rng(height).standard_normal((2, 1, 2 * height, width), np.float32)
             asked: dict[str, Any] = {"seeds": [0, 1], "condition": {"class": [0, 1], "picture": picture}}
             own, expected = (
-                each.at(height=height, width=width).sample("dpmpp_2m:4", **asked)
+                each.with_options(height=height, width=width).sample("dpmpp_2m:4", **asked)
                 for each in (sampler, fewstep.runtime.load(bundle))
             )
             np.testing.assert_array_equal(own, expected)
     with pytest.raises(UserError) as caught:
         picture = np.zeros((2, 1, 24, 4), np.float32)
-        sampler.at(height=12).sample("ddim:2", [0, 1], {"class": [0, 1], "picture": picture})
+        sampler.with_options(height=12).sample("ddim:2", [0, 1], {"class": [0, 1], "picture": picture})
     assert str(caught.value) == (
         "the tensorrt engine of 'float32' for sm89 takes a height of 2 to 8, best 4, not 12; choose sizes in that "
         f"range, or fewstep build {bundle} --backend tensorrt --max-batch x:8x1x12x4"

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle import engine_files
-from fewstep.runtime.bundle.engine_key import SCHEMA, EngineKey, Here, Sidecar, difference
+from fewstep.runtime.bundle.engine_key import SCHEMA, EngineFacts, EngineKey, Sidecar, key_difference
 from fewstep.runtime.bundle.reading import open_bundle
-from tests.runtime.backends.built import add_engine
+from tests.runtime.backends.add_engines import add_engine
 
 CONTENT = b"engine"
-HERE = Here("tensorrt", "10.3.0", "sm87", 16)
+HERE = EngineFacts("tensorrt", "10.3.0", "sm87", 16)
 
 
 BUILT = {"content": CONTENT, "device": HERE.device, "multiprocessors": HERE.multiprocessors}
@@ -75,7 +75,7 @@ def test_a_sidecar_of_no_engine_or_another_is_named(
     )
 )
 def test_any_key_is_compared_without_an_exception(built: EngineKey) -> None:
-    problem = difference(built, "a", (), HERE)
+    problem = key_difference(built, "a", (), HERE)
     fits = built.backend == "tensorrt" and built.device in ("sm87", "sm80+")
     assert problem is not None or fits
 
@@ -121,7 +121,7 @@ def test_the_first_field_that_does_not_fit_is_named(
     key: dict[str, Any], of: dict[str, Any], here: dict[str, Any], named: str | None
 ) -> None:
     replace = msgspec.structs.replace
-    found = difference(replace(KEY, **key), here=replace(HERE, **here), **of)
+    found = key_difference(replace(KEY, **key), here=replace(HERE, **here), **of)
     assert found is None if named is None else found is not None and found.startswith(named)
 
 

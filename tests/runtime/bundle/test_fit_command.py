@@ -6,10 +6,10 @@ import msgspec
 import pytest
 
 from fewstep.plans.errors import UserError
-from fewstep.runtime.bundle.fit_command import fit_again, weight_of_fit
+from fewstep.runtime.bundle.fit_command import refit_command, weight_of_fit
 from fewstep.runtime.bundle.manifest import Manifest
 from fewstep.runtime.bundle.reading import open_bundle
-from tests.runtime.test_fitted_plans import give
+from tests.runtime.sampling.test_fitted_plans import give
 
 
 def recorded(bundle: Path, *commands: str) -> Manifest:
@@ -23,7 +23,7 @@ def recorded(bundle: Path, *commands: str) -> Manifest:
     [(2.5, "fit: fewstep fit tex --steps 5 --guidance 2.5"), (None, "fit: fewstep fit tex --steps 5")],
 )
 def test_it_names_evaluations_and_guidance(tiny_bundle: Path, weight: float | None, words: str) -> None:
-    assert fit_again(Path("tex"), open_bundle(tiny_bundle).manifest, 5, weight, "fit: ") == words
+    assert refit_command(Path("tex"), open_bundle(tiny_bundle).manifest, 5, weight, "fit: ") == words
 
 
 def test_the_weight_of_a_lost_plan_is_the_one_of_the_recorded_command_that_no_other_plan_stems_from(

@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from fewstep.runtime.bundle.onnx_references import KEY, referred_files
+from fewstep.runtime.bundle.onnx_references import KEY, external_data_files
 
 
 def elsewhere(location: str) -> onnx.TensorProto:
@@ -46,7 +46,7 @@ PLACES = {
 
 @pytest.mark.parametrize("place", PLACES)
 def test_a_location_is_found_wherever_a_tensor_can_be(tmp_path: Path, place: str) -> None:
-    found = referred_files(write(tmp_path, PLACES[place]))
+    found = external_data_files(write(tmp_path, PLACES[place]))
     assert found == {"in a branch" if place == "a branch" else "here"}
 
 
@@ -54,12 +54,12 @@ def test_sparse_weights_and_training_are_entered_too(tmp_path: Path) -> None:
     made = helper.make_model(graph([ADD], []))
     made.graph.sparse_initializer.add().values.CopyFrom(elsewhere("sparse"))
     made.training_info.add().initialization.initializer.append(elsewhere("training"))
-    assert referred_files(write(tmp_path, made)) == {"sparse", "training"}
+    assert external_data_files(write(tmp_path, made)) == {"sparse", "training"}
 
 
 def test_words_in_other_places_are_no_references(tmp_path: Path) -> None:
     weight = numpy_helper.from_array(np.frombuffer(b"location" * 8, np.float32), "location")
-    assert referred_files(write(tmp_path, helper.make_model(graph([ADD], [weight])))) == set()
+    assert external_data_files(write(tmp_path, helper.make_model(graph([ADD], [weight])))) == set()
 
 
 def test_damage_is_a_value_error_at_every_length(tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_damage_is_a_value_error_at_every_length(tmp_path: Path) -> None:
     for length in range(len(whole)):
         path.write_bytes(whole[:length])
         try:
-            assert referred_files(path) <= {"in a branch"}
+            assert external_data_files(path) <= {"in a branch"}
         except ValueError as error:
             assert str(error).startswith("it ")
 
@@ -87,4 +87,4 @@ def test_endless_nesting_is_refused(tmp_path: Path) -> None:
         content = tag + length(content) + content
     (tmp_path / "g.onnx").write_bytes(content)
     with pytest.raises(ValueError, match="nested too deep"):
-        referred_files(tmp_path / "g.onnx")
+        external_data_files(tmp_path / "g.onnx")

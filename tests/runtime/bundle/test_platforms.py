@@ -2,9 +2,9 @@
 
 import pytest
 
-from fewstep.calibration.lowering.targets import named_target, target_names
-from fewstep.measure.simulation import simulated
-from fewstep.runtime.backends.named import NAMED
+from fewstep.calibration.lowering.targets import load_target, target_names
+from fewstep.measure.simulation import open_simulated
+from fewstep.runtime.backends.registry import NAMED
 from fewstep.runtime.bundle.platforms import (
     ONNXRUNTIME,
     PLATFORMS,
@@ -13,13 +13,13 @@ from fewstep.runtime.bundle.platforms import (
     body_name,
     cpu_kind,
     platform_of,
-    preferred,
+    rank_platforms,
     target_of,
 )
 
 
 def test_targets_have_the_platforms_that_the_runtime_knows() -> None:
-    assert tuple(named_target(name).platform for name in target_names()) == PLATFORMS
+    assert tuple(load_target(name).platform for name in target_names()) == PLATFORMS
     assert len({platform.name for platform in PLATFORMS}) == len(PLATFORMS) == 8
 
 
@@ -32,7 +32,7 @@ def test_targets_have_the_platforms_that_the_runtime_knows() -> None:
     ],
 )
 def test_platforms_of_this_cpu_are_preferred(cpu: CpuKind, saturating: bool, names: list[str]) -> None:
-    assert [each.name for each in preferred(ONNXRUNTIME, cpu, saturating)] == names
+    assert [each.name for each in rank_platforms(ONNXRUNTIME, cpu, saturating)] == names
 
 
 def test_a_platform_is_found_by_its_name() -> None:
@@ -62,7 +62,7 @@ def test_each_backend_prefers_the_bodies_of_its_platforms() -> None:
 
 
 def test_targets_are_judged_on_their_engine_unless_their_bodies_are_simulated() -> None:
-    targets = map(named_target, target_names())
-    simulating = [each.platform for each in targets if each.runs is simulated]
+    targets = map(load_target, target_names())
+    simulating = [each.platform for each in targets if each.runs is open_simulated]
     assert simulating == [each for each in PLATFORMS if each.simulated]
-    assert [each.name for each in preferred(ONNXRUNTIME)] == ["cpu-x86", "cpu-x86-7bit", "cpu-arm"]
+    assert [each.name for each in rank_platforms(ONNXRUNTIME)] == ["cpu-x86", "cpu-x86-7bit", "cpu-arm"]

@@ -10,7 +10,7 @@ import pytest
 from fewstep.plans.errors import UserError
 from fewstep.report.integrity import VerifyOptions, verify
 from fewstep.runtime.bundle.reading import open_bundle
-from tests.free_bundle import free
+from tests.free_size_bundle import free
 from tests.runtime.test_networks import with_expert
 from tests.runtime.text_bundle import with_companions
 

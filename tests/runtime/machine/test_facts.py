@@ -12,17 +12,17 @@ import pytest
 from fewstep.runtime.machine import cpu
 from fewstep.runtime.machine.cpu import cpu_quota, physical_cores, this_cpu, usable_cores
 from fewstep.runtime.machine.gpu import Gpu, gpu_of, parse_gpus, parse_jetson
-from fewstep.runtime.machine.memory import STATUS, held, memory, peak
-from fewstep.runtime.machine.packages import EXTRAS, missing
-from fewstep.runtime.machine.pages import drop_pages, give_back
+from fewstep.runtime.machine.memory import STATUS, parse_meminfo, peak_bytes, resident_bytes
+from fewstep.runtime.machine.memory_pages import drop_pages, release_free_memory
+from fewstep.runtime.machine.packages import EXTRAS, missing_packages
 from tests.packages import toml
 
 
 def test_a_container_limits_memory() -> None:
     meminfo = "MemTotal:       16000000 kB\nMemAvailable:    8000000 kB\n"
-    assert memory(meminfo, "max", "5") == (16_384_000_000, 8_192_000_000)
-    assert memory(meminfo, "1000000000", "400000000") == (1_000_000_000, 600_000_000)
-    assert memory("", "", "") == (None, None)
+    assert parse_meminfo(meminfo, "max", "5") == (16_384_000_000, 8_192_000_000)
+    assert parse_meminfo(meminfo, "1000000000", "400000000") == (1_000_000_000, 600_000_000)
+    assert parse_meminfo("", "", "") == (None, None)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc tells what is mapped")
@@ -39,10 +39,10 @@ def test_ulimit_limits_memory() -> None:
 
 
 def test_a_process_knows_its_peak() -> None:
-    assert peak("VmPeak:\t 9 kB\nVmHWM:\t    2048 kB\n") == 2048 * 1024
-    assert peak("") is None
-    before = peak()
-    assert before is None or 2**20 < before <= (peak() or 0)
+    assert peak_bytes("VmPeak:\t 9 kB\nVmHWM:\t    2048 kB\n") == 2048 * 1024
+    assert peak_bytes("") is None
+    before = peak_bytes()
+    assert before is None or 2**20 < before <= (peak_bytes() or 0)
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="not glibc")
@@ -50,9 +50,9 @@ def test_what_was_freed_below_something_held_is_given_back() -> None:
     freed = [bytearray(b"1" * 60_000) for _ in range(1000)]
     above = bytearray(b"1" * 60_000)
     del freed
-    before = held()
-    give_back()
-    assert held() < before - 40_000_000 and above
+    before = resident_bytes()
+    release_free_memory()
+    assert resident_bytes() < before - 40_000_000 and above
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc tells what is resident")
@@ -118,4 +118,4 @@ def test_the_extras_are_those_of_the_project() -> None:
     for extra, (_, packages) in EXTRAS.items():
         names = {re.split(r"[\s<>=;\[]", requirement)[0] for requirement in asked[extra]}
         assert set(packages) == names, extra
-    assert missing({"onnxruntime-gpu": "1.31", "onnx": "1.23", "Pillow": "12"}).get("calibration") is None
+    assert missing_packages({"onnxruntime-gpu": "1.31", "onnx": "1.23", "Pillow": "12"}).get("calibration") is None

@@ -6,17 +6,17 @@ from functools import partial
 
 import pytest
 
-from fewstep.runtime.machine.threads import one_after_another, side_by_side, while_the_next_comes
-from fewstep.runtime.machine.turns import Rounds, median_ratio, so_many, take_turns
+from fewstep.runtime.machine.threads import imap_threads, map_threads, run_with_prefetch
+from fewstep.runtime.machine.turns import Rounds, median_ratio, stop_after_rounds, take_turns
 
 
 def test_results_come_in_the_order_of_their_items() -> None:
-    assert side_by_side(lambda n: n * n, range(100)) == [n * n for n in range(100)]
+    assert map_threads(lambda n: n * n, range(100)) == [n * n for n in range(100)]
 
 
 def test_a_result_comes_before_those_behind_it_are_made() -> None:
     is_asked = threading.Event()
-    results = one_after_another(lambda n: n if n < 5 else is_asked.wait(10), range(10))
+    results = imap_threads(lambda n: n if n < 5 else is_asked.wait(10), range(10))
     assert [next(results) for _ in range(5)] == [0, 1, 2, 3, 4]
     is_asked.set()
     assert list(results) == [True] * 5
@@ -28,7 +28,7 @@ def test_the_first_error_in_the_order_of_items_is_raised() -> None:
             raise ValueError(n)
 
     with pytest.raises(ValueError, match="^3$"):
-        side_by_side(work, range(10))
+        map_threads(work, range(10))
 
 
 def test_work_goes_on_while_the_next_item_is_made_in_order_and_no_further_ahead() -> None:
@@ -46,7 +46,7 @@ def test_work_goes_on_while_the_next_item_is_made_in_order_and_no_further_ahead(
         assert is_made[n + 1].wait(10), "the next item was not made meanwhile"
         done.append(n)
 
-    while_the_next_comes(work, items())
+    run_with_prefetch(work, items())
     assert done == [0, 1, 2, 3]
 
 
@@ -59,7 +59,7 @@ def test_what_work_raises_ends_it() -> None:
             raise ValueError("one")
 
     with pytest.raises(ValueError, match="one"):
-        while_the_next_comes(work, iter(range(100)))
+        run_with_prefetch(work, iter(range(100)))
     assert seen == [0, 1]
 
 
@@ -71,7 +71,7 @@ def test_what_items_raise_is_raised_after_the_work_before_it() -> None:
         raise KeyError("gone")
 
     with pytest.raises(KeyError):
-        while_the_next_comes(seen.append, items())
+        run_with_prefetch(seen.append, items())
     assert seen == [0]
 
 
@@ -82,14 +82,14 @@ def test_each_contender_has_a_turn_a_round_and_the_order_turns_round() -> None:
         taken.append(name)
         return float(len(taken))
 
-    rounds = take_turns([partial(turn, name) for name in "abc"], so_many(3))
+    rounds = take_turns([partial(turn, name) for name in "abc"], stop_after_rounds(3))
     assert "".join(taken) == "abccbaabc"
     assert rounds == [(1.0, 2.0, 3.0), (6.0, 5.0, 4.0), (7.0, 8.0, 9.0)]
 
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_one_round_is_always_run(count: int) -> None:
-    assert take_turns([lambda: 1.0], so_many(count)) == [(1.0,)]
+    assert take_turns([lambda: 1.0], stop_after_rounds(count)) == [(1.0,)]
 
 
 def test_the_rounds_so_far_decide() -> None:

@@ -33,11 +33,11 @@ def network() -> Analytic:
 
 @pytest.fixture
 def sampler(tiny_bundle: Path, network: Analytic) -> Sampler:
-    return fewstep.runtime.load(tiny_bundle).changed(graph=network)
+    return fewstep.runtime.load(tiny_bundle).with_network_parts(graph=network)
 
 
 @pytest.fixture
 def grouped(tiny_bundle: Path) -> Sampler:
     """The int8 body's two range groups; a call has one."""
     scales = np.array([0.5, 0.25], np.float32)
-    return fewstep.runtime.load(tiny_bundle, "int8").changed(graph=Analytic(scales))
+    return fewstep.runtime.load(tiny_bundle, "int8").with_network_parts(graph=Analytic(scales))

@@ -12,10 +12,10 @@ from fewstep.plans.compile import compile_plan
 from fewstep.plans.noise import normal
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
-from fewstep.plans.transforms import as_given, tail
+from fewstep.plans.transforms import tail, tail_inputs
 from fewstep.runtime import Hold, Sampler
-from fewstep.runtime.execute import execute, finish
 from fewstep.runtime.runs.tiles import Tiles, sample_tiles
+from fewstep.runtime.sampling.execute import execute, finish
 from tests.docs_blocks import blocks, functions
 from tests.plans.mixture import Mixture
 
@@ -44,7 +44,7 @@ def modes(tiny_bundle: Path) -> Sampler:
             v[place] = time.alpha * (x[place] - time.alpha * x0) / time.sigma - time.sigma * x0
         return {"v": v}
 
-    return sampler.changed(graph=network)
+    return sampler.with_network_parts(graph=network)
 
 
 def mean(x: np.ndarray) -> np.ndarray:
@@ -59,7 +59,7 @@ def watched(sampler: Sampler) -> tuple[Sampler, list]:
         calls.append((feeds["x"].copy(), float(feeds["row"][0, 0])))
         return sampler.network().graph(feeds)
 
-    return sampler.changed(graph=network), calls
+    return sampler.with_network_parts(graph=network), calls
 
 
 def sampler_of(plan, shape, network) -> SimpleNamespace:
@@ -80,7 +80,7 @@ def test_every_example_has_at_most_15_lines() -> None:
 
 def test_noise_search_finds_a_better_noise(page, sampler: Sampler) -> None:
     """Where the reward grew, the neighbour is the noise that the next ones are near to."""
-    plan, draws = page.own_noise(sampler.compile("ddim:4")), sampler.draws([0])
+    plan, draws = page.use_given_noise(sampler.compile("ddim:4")), sampler.draws([0])
     made = lambda z: sampler.sample(plan, [0], WHO, given={"noise": z})  # noqa: E731
     for sign in (1, -1):
         z, taken = draws(0), 0
@@ -94,7 +94,7 @@ def test_noise_search_finds_a_better_noise(page, sampler: Sampler) -> None:
 
 
 def test_the_start_moves_towards_what_is_rewarded(page, sampler: Sampler) -> None:
-    plan, seeds = page.own_noise(sampler.compile("ddim:2")), range(1000, 1032)
+    plan, seeds = page.use_given_noise(sampler.compile("ddim:2")), range(1000, 1032)
     z = sampler.draws(seeds)(0)
 
     def reached(reward) -> float:
@@ -205,7 +205,7 @@ def test_a_story_shares_its_first_steps(page, sampler: Sampler) -> None:
     plan, labels = sampler.compile("dpmpp_2m:8"), [1, 2, 0]
     story = page.sequence(sampler, plan.name, 3, labels)
     np.testing.assert_array_equal(story[0], sampler.sample(plan, [0], WHO)[0])
-    rows = as_given(list(sampler.steps(plan, [0], WHO))[2].after)
+    rows = tail_inputs(list(sampler.steps(plan, [0], WHO))[2].after)
     for picture, label in zip(story, labels, strict=True):
         expected = sampler.sample(tail(plan, 3), [0], {"class": [label]}, given=rows)[0]
         np.testing.assert_allclose(picture, expected, atol=1e-6)
@@ -214,7 +214,7 @@ def test_a_story_shares_its_first_steps(page, sampler: Sampler) -> None:
 def test_direct_inversion_gives_the_source_back(page, sampler: Sampler) -> None:
     image = sampler.sample("ddim:20", [3], WHO)
     rows, graph = list[np.ndarray](), sampler.network().graph
-    shows = sampler.changed(graph=lambda feeds: rows.append(feeds["row"].copy()) or graph(feeds))
+    shows = sampler.with_network_parts(graph=lambda feeds: rows.append(feeds["row"].copy()) or graph(feeds))
     source, edited = page.direct_inversion(shows, image, 1, 2)
     assert len(rows) == 20 and all((row[0] != row[1]).any() for row in rows[10:])  # each under its own class
     np.testing.assert_array_equal(source, image[0])
@@ -258,7 +258,7 @@ def test_cow_cycles_with_the_picture_s_inverted_states(page, modes: Sampler) -> 
         shown.append(feeds["x"].copy())
         return modes.network().graph(feeds)
 
-    x = page.cow(modes.changed(graph=network), IMAGE, UPPER, WHO)
+    x = page.cow(modes.with_network_parts(graph=network), IMAGE, UPPER, WHO)
     kept = [s.after[0] for s in modes.steps("ddim_inverse:10", [0], WHO, given={"x": IMAGE * UPPER})][::-1]
     steps, numbers = modes.compile("ddim:10").steps, chain((0, 4, 5), count(10))
     levels = [*((step.alpha, step.sigma) for step in steps), (1.0, 0.0)]

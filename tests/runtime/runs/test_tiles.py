@@ -9,11 +9,11 @@ import pytest
 
 import fewstep.runtime
 from fewstep.plans.plan import Tensor
-from fewstep.plans.transforms import as_given, tail
+from fewstep.plans.transforms import tail, tail_inputs
 from fewstep.runtime import Hold, Sampler, UserError
 from fewstep.runtime.runs import Tiles, sample_tiles, tiled_steps
 from tests.bundles import described
-from tests.free_bundle import HEIGHT, WIDTH, free
+from tests.free_size_bundle import HEIGHT, WIDTH, free
 
 LABEL = {"class": ["dress"]}
 
@@ -35,7 +35,7 @@ def sized(sampler: Sampler, shape: tuple[int, ...], reach: int = 0, batches: lis
         assert feeds["x"].shape[1:] == shape
         return {"v": (np.tanh(blur(feeds["x"], reach)) + feeds["row"][:, :, None, None]).astype(np.float32)}
 
-    return described(sampler, x_shape=shape).changed(graph=network)
+    return described(sampler, x_shape=shape).with_network_parts(graph=network)
 
 
 WHOLE = (1, 37, 30)
@@ -50,7 +50,7 @@ def free_pictures(tiny_bundle: Path) -> Sampler:
 
     sampler = fewstep.runtime.load(free(tiny_bundle))
     sizes = tuple(msgspec.structs.replace(size, low=4, high=64) for size in (HEIGHT, WIDTH))
-    return described(sampler, sizes=sizes).changed(graph=network)
+    return described(sampler, sizes=sizes).with_network_parts(graph=network)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_a_tail_s_windows_lie_where_the_whole_run_s_do(sampler: Sampler, moves: 
     whole = sample_tiles(small, plan, WHOLE, tiles, [3], condition=LABEL)
     states = list(tiled_steps(small, plan, WHOLE, tiles, [3], LABEL))
     for k in (1, 3):
-        given = as_given(states[k - 1].after)
+        given = tail_inputs(states[k - 1].after)
         rest = sample_tiles(small, tail(plan, k), WHOLE, tiles, [3], condition=LABEL, given=given)
         np.testing.assert_array_equal(rest, whole)
 
@@ -95,7 +95,9 @@ def test_windows_that_move_lie_elsewhere_at_each_step(sampler: Sampler, moves: b
         corners.setdefault(float(feeds["row"][0, 0]), []).extend(feeds["x"][:, 0, 0, 0])
         return small.network().graph(feeds)
 
-    states = tiled_steps(small.changed(graph=network), "dpmpp_2m:4", WHOLE, Tiles(4, moves=moves), [3], LABEL)
+    states = tiled_steps(
+        small.with_network_parts(graph=network), "dpmpp_2m:4", WHOLE, Tiles(4, moves=moves), [3], LABEL
+    )
     laid = {
         frozenset(tuple(place) for value in values for place in np.argwhere(state.u[0, 0] == value))
         for state, values in zip(list(states), corners.values(), strict=True)
@@ -182,8 +184,8 @@ def test_a_condition_that_follows_x_is_cut_as_x_is(free_pictures: Sampler) -> No
     sampler, picture = free_pictures, np.random.default_rng(0).uniform(-1, 1, (2, 1, 40, 24)).astype(np.float32)
     plan = sampler.compile("dpmpp_2m:4")
     condition = {"picture": picture, "class": [0, 1]}
-    expected = sampler.at(height=20, width=24).sample(plan, [5, 6], condition)
-    windows = sampler.at(height=8, width=8)
+    expected = sampler.with_options(height=20, width=24).sample(plan, [5, 6], condition)
+    windows = sampler.with_options(height=8, width=8)
     made = sample_tiles(windows, plan, (1, 20, 24), Tiles(2, moves=True, batch=2), [5, 6], condition=condition)
     np.testing.assert_allclose(made, expected, atol=1e-6)
     with pytest.raises(UserError, match="condition 'picture' has the shape"):

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from fewstep.calibration.lowering.encoding import eight_of
-from fewstep.calibration.ranges.observe import observed_tensors, watch
+from fewstep.calibration.lowering.encoding import eight_bit_name
+from fewstep.calibration.ranges.observe import expose_tensors, tensors_to_observe
 from fewstep.calibration.ranges.table import Range, Ranges, RangesTable
 from fewstep.graph.graph import BATCH, Array, Graph, Node
 from fewstep.graph.io import save
@@ -108,8 +108,8 @@ def feeds(graph: Graph, batch: int = 4) -> dict[str, Array]:
 
 def table(graph: Graph, edges: tuple[float, ...] = ()) -> RangesTable:
     """Min-max ranges of everything observed for any target; with edges, narrower ones per group."""
-    observed = observed_tensors(graph, no_floats=True)
-    values = run(watch(graph, observed), feeds(graph)) | feeds(graph)
+    observed = tensors_to_observe(graph, no_floats=True)
+    values = run(expose_tensors(graph, observed), feeds(graph)) | feeds(graph)
     factors = FACTORS if edges else FACTORS[-1:]
 
     def ranges(seen: Array) -> Ranges:
@@ -119,7 +119,7 @@ def table(graph: Graph, edges: tuple[float, ...] = ()) -> RangesTable:
         return Ranges(Range(low, high), groups, amax, tuple(amax * factor for factor in factors))
 
     tensors = {name: ranges(values[name]) for name in observed}
-    tensors |= {eight_of(name): tensors[name] for name in observed}
+    tensors |= {eight_bit_name(name): tensors[name] for name in observed}
     return RangesTable("0" * 64, "ddim:3", edges, "minmax", tensors)
 
 

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from fewstep.calibration.lowering.coverage import optimized
-from fewstep.calibration.lowering.quantize import emit, encoded_tensors, lower
-from fewstep.calibration.lowering.targets.cpu_x86 import CPU_X86, integer_kernels_run
+from fewstep.calibration.lowering.coverage import optimize_graph
+from fewstep.calibration.lowering.quantize import emit_graph, lower, tensors_to_encode
+from fewstep.calibration.lowering.targets.cpu_x86 import CPU_X86, count_integer_kernels
 from fewstep.calibration.lowering.weights import quantize_weight
-from fewstep.graph.extents import at_sizes
+from fewstep.graph.extents import fix_sizes
 from fewstep.graph.graph import BATCH, GROUP, Extent, Graph, Value
-from fewstep.graph.selection import selected_ops
+from fewstep.graph.selection import select_int8_ops
 from fewstep.graph.session import open_session, run
 from fewstep.plans.errors import UserError
 from tests.calibration.lowering.bodies.small_body import EDGES, FACTORS, SELECTED, Builder, body, edited, feeds, table
@@ -19,11 +19,11 @@ SCHEME = CPU_X86.scheme
 
 def one_group(prepared: Graph, group: int) -> Graph:
     """The graph with the scales of one group of the grouped one as constants."""
-    ops, ranges = selected_ops(prepared), table(prepared, EDGES)
+    ops, ranges = select_int8_ops(prepared), table(prepared, EDGES)
     weights = {op.name: quantize_weight(prepared.constants[op.weight], op.axis) for op in ops}
-    codes = {name: SCHEME.encode(ranges[name], True) for name in encoded_tensors(ops, SCHEME)}
+    codes = {name: SCHEME.encode(ranges[name], True) for name in tensors_to_encode(ops, SCHEME)}
     single = {name: type(code)(code.scales[[group]], code.zero_point) for name, code in codes.items()}
-    return emit(prepared, ops, single, weights, SCHEME)
+    return emit_graph(prepared, ops, single, weights, SCHEME)
 
 
 @pytest.mark.parametrize("spatial", [1, 2])
@@ -45,7 +45,7 @@ def test_grouped_scales_keep_every_selected_operation_in_integer_kernels() -> No
     assert lowered.groups == EDGES
     assert lowered.graph.inputs[-1] == Value(GROUP, np.dtype(np.int64), (1,))
     assert set(lowered.coverage.int8_ops) == set(SELECTED)
-    kernels = [node.op_type for node in optimized(lowered.graph)]
+    kernels = [node.op_type for node in optimize_graph(lowered.graph)]
     assert kernels.count("QLinearConv") == 3 and kernels.count("MatMulIntegerToFloat") == 1
     assert kernels.count("Conv") == 2  # the first and the last layer
 
@@ -74,7 +74,7 @@ def test_the_linear_layer_is_the_integer_product() -> None:
 def test_an_operation_that_onnxruntime_leaves_in_float_is_named() -> None:
     prepared = body()
     with pytest.raises(UserError, match="runs 'shortcut' in float"):
-        integer_kernels_run(prepared, prepared, selected_ops(prepared))
+        count_integer_kernels(prepared, prepared, select_int8_ops(prepared))
 
 
 def test_a_bias_inside_a_convolution_is_refused() -> None:
@@ -110,7 +110,7 @@ def test_large_attention_is_computed_a_head_at_a_time(monkeypatch: pytest.Monkey
     prepared = attending()
     given, ranges = feeds(prepared), table(prepared)
     whole = lower(prepared, ranges, CPU_X86)
-    monkeypatch.setattr("fewstep.graph.passes.attention_in_parts.LARGE", 64 * 64 * 4)
+    monkeypatch.setattr("fewstep.graph.passes.split_attention.LARGE", 64 * 64 * 4)
     parts = lower(prepared, ranges, CPU_X86)
     assert (whole.graph.ops().count("Softmax"), parts.graph.ops().count("Softmax")) == (1, 4)
     assert parts.coverage == whole.coverage and {"q", "k", "v", "mixed"} <= set(parts.coverage.int8_ops)
@@ -145,9 +145,9 @@ def free_attention() -> Graph:
 def test_large_attention_is_in_parts_at_free_sizes_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """Behind an integer layer no shape is known there but by the prepared graph."""
     prepared, x = free_attention(), np.random.default_rng(2).standard_normal((3, 12, 32)).astype(np.float32)
-    ranges, samples = table(at_sizes(prepared)), []
+    ranges, samples = table(fix_sizes(prepared)), []
     for large, parts in ((2 * 8 * 8 * 4, 1), (2 * 8 * 8 * 4 - 1, 2)):
-        monkeypatch.setattr("fewstep.graph.passes.attention_in_parts.LARGE", large)
+        monkeypatch.setattr("fewstep.graph.passes.split_attention.LARGE", large)
         lowered = lower(prepared, ranges, CPU_X86)
         assert set(lowered.coverage.int8_ops) == {"inner", "q", "k", "v", "out"}
         assert lowered.graph.ops().count("Softmax") == parts

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fewstep.calibration.lowering.coverage import integer_kernels
-from fewstep.calibration.lowering.encoding import integer_of
+from fewstep.calibration.lowering.encoding import integer_name
 from fewstep.calibration.lowering.quantize import lower
 from fewstep.calibration.lowering.targets.cpu_x86 import CPU_X86
 from fewstep.calibration.lowering.targets.cpu_x86_7bit import CPU_X86_7BIT
@@ -32,7 +32,7 @@ def test_activations_are_coded_as_for_cpu_x86_and_weights_are_half_as_fine() -> 
     seven, eight = (lower(prepared, table(prepared), target).graph for target in (CPU_X86_7BIT, CPU_X86))
     for name in ("scale(a1)", "zero_point(a1)"):
         np.testing.assert_array_equal(seven.constants[name], eight.constants[name])
-    weight = integer_of("h2.weight")
+    weight = integer_name("h2.weight")
     ratio = seven.constants["scale(h2.weight)"] / eight.constants["scale(h2.weight)"]
     np.testing.assert_allclose(ratio, 127 / 64, rtol=0.15)  # each searched for its own least error
     assert np.abs(seven.constants[weight].astype(int)).max() == 64

@@ -14,18 +14,18 @@ from fewstep.calibration.lowering.targets.cpu_x86 import CPU_X86
 from fewstep.calibration.lowering.targets.tensorrt import TENSORRT
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.calibration.precision.bound import Bound
-from fewstep.calibration.precision.native import check_targets, searched_here
+from fewstep.calibration.precision.timeable_targets import check_targets, timeable_targets
 from fewstep.cli.generate import field_help
-from fewstep.measure import opened_body as opening
+from fewstep.measure import open_body as opening
 from fewstep.measure.body_backends import backend_of, inference_engine_of, is_simulated
-from fewstep.measure.opened_body import open_body
+from fewstep.measure.open_body import open_body
 from fewstep.plans.errors import UserError
 from fewstep.plans.names import plugins
-from fewstep.report.contents import InspectOptions, inspect
-from fewstep.report.figures import figures
+from fewstep.report.bundle_contents import InspectOptions, inspect
+from fewstep.report.figures import collect_figures
 from fewstep.report.options import ReportOptions
-from fewstep.report.page import page
-from fewstep.report.write import open_report
+from fewstep.report.page import build_page
+from fewstep.report.report import open_report_task
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle import platforms
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
@@ -52,7 +52,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Target:
 def plug(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """A package's plugin of this name is FAKE."""
     entry = EntryPoint(f"target.{name}", f"{__name__}:FAKE", plugins.GROUP)
-    monkeypatch.setattr(plugins, "entry_points_here", lambda: (entry,))
+    monkeypatch.setattr(plugins, "read_entry_points", lambda: (entry,))
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def bundle(tmp_path: Path, fake: Target, monkeypatch: pytest.MonkeyPatch) -> Pat
     path = write_bundle(tmp_path / "bundle", denoiser())
     calibrate(replace(FIRST, bundle=path, target=("fake",)))
     monkeypatch.setattr(plugins, "load_plugin", lambda plugin: pytest.fail("imported"))
-    monkeypatch.setattr(plugins, "entry_points_here", lambda: ())
+    monkeypatch.setattr(plugins, "read_entry_points", lambda: ())
     return path
 
 
@@ -79,15 +79,15 @@ def test_a_new_target_is_calibrated_inspected_and_reported(bundle: Path) -> None
     assert (shown.graph.optimized or {})["QLinearConv"] == 1 and shown.graph.engine is None
     few = {"seeds": 2, "forced_seeds": 2, "teacher_seeds": 1, "batches": (1,), "rounds": 1, "turn_seconds": 0.01}
     asked = ReportOptions(bundle, teacher="ddim:4", **few)  # type: ignore[arg-type]
-    results, samples = figures(open_report(asked))
+    results, samples = collect_figures(open_report_task(asked))
     (quality,) = results.qualities
     assert (quality.body, quality.target, quality.computed_by) == (BODY, "fake", "onnxruntime")
     assert [timing.name for timing in results.races[0].timings] == ["float32", BODY]
     assert results.notes == ("fake: it is an example.",)
-    text = page(results, samples).decode()
+    text = build_page(results, samples).decode()
     assert f"<td>{BODY}</td><td>onnxruntime</td>" in text and " on Other" not in text
     quality = msgspec.structs.replace(quality, computed_by="Other")  # as on an engine of its own
-    text = page(msgspec.structs.replace(results, qualities=(quality,)), samples).decode()
+    text = build_page(msgspec.structs.replace(results, qualities=(quality,)), samples).decode()
     assert f"onnxruntime, {BODY} on Other; shorter" in text and "Other against onnxruntime" in text
 
 
@@ -100,13 +100,15 @@ def test_help_and_messages_name_it(fake: Target) -> None:
 
 def test_a_bound_holds_for_it_on_every_cpu(fake: Target, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platforms, "PLATFORMS", (*platforms.PLATFORMS, FAKE.platform))
-    assert "fake" in searched_here()
+    assert "fake" in timeable_targets()
     check_targets([fake], Bound(speed=1.5))
 
 
 def test_an_engine_of_its_own_opens_its_body(bundle: Path, fake: Target, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[int] = []
-    monkeypatch.setattr(opening, "named", lambda _, threads: opened.append(threads) or OnnxRuntime(threads=threads))
+    monkeypatch.setattr(
+        opening, "create_backend", lambda _, threads: opened.append(threads) or OnnxRuntime(threads=threads)
+    )
     own = named_fake(CPU_X86, backend="other", label="Other")
     opened_bundle = of_platform(bundle, own.platform)
     body = opened_bundle.body(BODY)
@@ -124,11 +126,11 @@ def test_without_an_engine_that_opens_it_its_body_is_simulated(bundle: Path, fak
 
 def test_a_target_of_a_plugin_is_known_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
     plug(monkeypatch, "fake")
-    assert targets.named_target("fake") is FAKE and targets.target_names()[-1] == "fake"
+    assert targets.load_target("fake") is FAKE and targets.target_names()[-1] == "fake"
     assert platforms.platform_of("fake") is None  # a bundle may say that name, and imports nothing
     plug(monkeypatch, "other")
     with pytest.raises(UserError, match=r"plugin target\.other of a package is no Target of that name"):
-        targets.named_target("other")
+        targets.load_target("other")
 
 
 def test_a_platform_of_another_target_is_refused(bundle: Path) -> None:

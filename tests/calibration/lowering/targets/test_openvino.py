@@ -13,21 +13,21 @@ from tests.calibration.lowering.bodies.small_body import EDGES, FACTORS, Builder
 pytest.importorskip("openvino", reason="openvino is not installed")
 
 from fewstep.calibration.calibrate import calibrate
-from fewstep.calibration.lowering.executed import integer_operations
+from fewstep.calibration.lowering.openvino_kernels import integer_operations
 from fewstep.calibration.lowering.quantize import lower, lower_graph
-from fewstep.calibration.lowering.targets.openvino import OPENVINO, integer_kernels_run
+from fewstep.calibration.lowering.targets.openvino import OPENVINO, count_integer_kernels
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.graph import io
 from fewstep.graph.graph import GROUP, Array, Graph
-from fewstep.graph.selection import selected_ops
+from fewstep.graph.selection import select_int8_ops
 from fewstep.graph.session import run
 from fewstep.measure.rollouts.metrics import psnr
 from fewstep.measure.rollouts.seeds import held_out_conditions
 from fewstep.plans.errors import UserError
-from fewstep.runtime.backends.openvino import OpenVino, read
+from fewstep.runtime.backends.openvino import OpenVino, read_model
 from fewstep.runtime.bundle.reading import open_bundle
-from fewstep.runtime.loading import load
-from fewstep.runtime.sampler import Sampler
+from fewstep.runtime.sampling.loading import load
+from fewstep.runtime.sampling.sampler import Sampler
 from tests.onnx_text import written
 
 pytestmark = pytest.mark.slow
@@ -39,7 +39,7 @@ def on_openvino(graph: Graph, given: Mapping[str, Array], folder: Path) -> Array
     backend = OpenVino()
     core = backend.core()
     shapes = {name: list(value.shape) for name, value in given.items()}
-    compiled = backend.compile(core, read(core, folder / "graph.onnx"), graph.name, shapes)
+    compiled = backend.compile(core, read_model(core, folder / "graph.onnx"), graph.name, shapes)
     result: Array = compiled(dict(given))["output"]
     return result
 
@@ -67,7 +67,9 @@ def turned(graph: Graph, folder: Path) -> int:
     backend = OpenVino()
     core = backend.core()
     shapes = {"x": [1, 3, 32, 32]} | ({GROUP: [1]} if GROUP in {v.name for v in graph.inputs} else {})
-    layers = backend.compile(core, read(core, folder / "graph.onnx"), graph.name, shapes).get_runtime_model().get_ops()
+    layers = (
+        backend.compile(core, read_model(core, folder / "graph.onnx"), graph.name, shapes).get_runtime_model().get_ops()
+    )
     reorders = [each for each in layers if each.get_rt_info()["layerType"].astype(str) == "Reorder"]
     return sum(list(each.output(0).shape) == [1, 16, 32, 32] for each in reorders)
 
@@ -126,7 +128,7 @@ def test_a_counted_product_sums_integers(tmp_path: Path) -> None:
 def test_an_operation_that_openvino_leaves_in_float_is_named() -> None:
     prepared = body()
     with pytest.raises(UserError, match="OpenVINO runs 'shortcut' in float"):
-        integer_kernels_run(prepared, prepared, selected_ops(prepared))
+        count_integer_kernels(prepared, prepared, select_int8_ops(prepared))
 
 
 @pytest.fixture(scope="module")

@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fewstep.calibration.lowering.everywhere import AGAIN
-from fewstep.calibration.lowering.quantize import encodings_of, lower, lowered_ops, measured_ops
-from fewstep.calibration.lowering.targets.qnn import QNN, no_float
+from fewstep.calibration.lowering.qdq_all_tensors import AGAIN
+from fewstep.calibration.lowering.quantize import choose_encodings, lower, select_measured_ops, select_ops_to_lower
+from fewstep.calibration.lowering.targets.qnn import QNN, check_no_float
 from fewstep.calibration.lowering.targets.qnn_8bit import QNN_8BIT
-from fewstep.calibration.ranges.observe import observed_tensors
+from fewstep.calibration.ranges.observe import tensors_to_observe
 from fewstep.graph.index import index
 from fewstep.graph.session import open_session, run
 from fewstep.plans.errors import UserError
@@ -117,9 +117,9 @@ def test_what_other_targets_leave_in_float_reads_sixteen_bits_beside_an_inner_op
 
 def test_a_report_watches_the_tensors_of_codes() -> None:
     prepared = body()
-    ops = measured_ops(prepared, table(prepared), QNN_8BIT.scheme)
-    codes = encodings_of(prepared, table(prepared), ops, QNN_8BIT.scheme)
-    assert set(codes) == set(observed_tensors(prepared, no_floats=True))
+    ops = select_measured_ops(prepared, table(prepared), QNN_8BIT.scheme)
+    codes = choose_encodings(prepared, table(prepared), ops, QNN_8BIT.scheme)
+    assert set(codes) == set(tensors_to_observe(prepared, no_floats=True))
 
 
 def test_what_moves_numbers_keeps_their_code() -> None:
@@ -182,12 +182,12 @@ def test_norms_attention_and_transposed_convolutions_have_codes_too() -> None:
 
 def test_a_product_in_float_is_named() -> None:
     with pytest.raises(UserError, match="'h1' reads 'x' in float"):
-        no_float(body(), body(), ())
+        check_no_float(body(), body(), ())
 
 
 def test_every_float_tensor_is_observed_but_those_of_the_same_numbers() -> None:
     prepared = body()
-    more = set(observed_tensors(prepared, no_floats=True)) - set(observed_tensors(prepared))
+    more = set(tensors_to_observe(prepared, no_floats=True)) - set(tensors_to_observe(prepared))
     assert {"row", "a1_gate", "modulated", "residual", "h1_biased"} <= more
     assert not {"flattened", "back", "unflattened", "output"} & more
 
@@ -213,6 +213,6 @@ def test_a_mask_that_no_code_holds_beside_others_is_refused_at_the_start() -> No
     prepared = body()
     for mask in (-np.inf, np.finfo(np.float32).min):
         masked = replace(prepared, constants={**prepared.constants, "mask": np.array([0, mask], np.float32)})
-        assert lowered_ops(masked)
+        assert select_ops_to_lower(masked)
         with pytest.raises(UserError, match="constant 'mask' reaches .* no code of 16 bits"):
-            lowered_ops(masked, no_floats=True)
+            select_ops_to_lower(masked, no_floats=True)

@@ -37,7 +37,7 @@ def test_pairs_of_a_large_network_are_opened_without_an_arena(is_large: bool, mo
     graph = body()
     lowered = lower(graph, table(graph, EDGES), TENSORRT).graph
     monkeypatch.setattr(onnxruntime, "SessionOptions", recorded)
-    monkeypatch.setattr(io, "exceeds", lambda graph: is_large)
+    monkeypatch.setattr(io, "exceeds_one_file", lambda graph: is_large)
     TENSORRT.runs(lowered)
     (options,) = made
     assert options.enable_cpu_mem_arena is options.enable_mem_pattern is not is_large

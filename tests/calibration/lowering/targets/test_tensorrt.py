@@ -5,15 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fewstep.calibration.lowering.encoding import product_of
-from fewstep.calibration.lowering.factors import factored
+from fewstep.calibration.lowering.encoding import product_name
+from fewstep.calibration.lowering.group_factors import add_group_factors
 from fewstep.calibration.lowering.quantize import lower
-from fewstep.calibration.lowering.targets.tensorrt import TENSORRT, pairs_on_inputs_only
+from fewstep.calibration.lowering.targets.tensorrt import TENSORRT, check_pairs_on_inputs
 from fewstep.graph.graph import GROUP, Graph, Node
 from fewstep.graph.half_types import FLOAT16
 from fewstep.graph.index import index
 from fewstep.graph.passes.half import float32_tensors, to_half
-from fewstep.graph.selection import selected_ops
+from fewstep.graph.selection import select_int8_ops
 from fewstep.graph.session import run
 from fewstep.graph.types import infer_types
 from fewstep.plans.errors import UserError
@@ -29,7 +29,7 @@ def test_pairs_stand_on_inputs_of_weighted_operations_and_nowhere_else(edges: tu
     graph = lower(body(), table(body(), edges), TENSORRT).graph
     idx = index(graph)
     convolutions = {node.output for node in graph.nodes if node.op == "Conv"}  # of one scale, in all groups
-    linear = f"unscaled({product_of('mixed') if edges else 'mixed'})"  # ahead of ratios of channels
+    linear = f"unscaled({product_name('mixed') if edges else 'mixed'})"  # ahead of ratios of channels
     names = convolutions.intersection(SELECTED) | {linear}
     assert len(names) == len(SELECTED)
     for node in graph.nodes:
@@ -102,13 +102,13 @@ def test_scales_too_small_for_float16_do_not_become_zero() -> None:
 def test_an_operation_without_pairs_is_named() -> None:
     prepared = body()
     with pytest.raises(UserError, match="'shortcut' does not read 8 bits"):
-        pairs_on_inputs_only(prepared, to_half(prepared, FLOAT16), selected_ops(prepared))
+        check_pairs_on_inputs(prepared, to_half(prepared, FLOAT16), select_int8_ops(prepared))
 
 
 @pytest.mark.parametrize("edges", [EDGES, ()])
 def test_a_zero_point_that_nothing_moved_is_named(edges: tuple[float, ...]) -> None:
-    """Codes of `centred_int8` need a graph that is centred."""
-    unmoved = replace(TENSORRT, scheme=replace(TENSORRT.scheme, arithmetic=(factored,)))
+    """Codes of `choose_int8` need a graph that is centred."""
+    unmoved = replace(TENSORRT, scheme=replace(TENSORRT.scheme, arithmetic=(add_group_factors,)))
     with pytest.raises(UserError, match="'shortcut' reads 8 bits with a zero point"):
         lower(body(), table(body(), edges), unmoved)
 
@@ -118,4 +118,4 @@ def test_what_stays_float32_is_named() -> None:
     graph = lower(prepared, table(prepared), TENSORRT).graph
     widened = graph.with_nodes((*graph.nodes, Node("Cast", ("a1",), ("wide",), {"to": 1})))
     with pytest.raises(UserError, match="'wide' stays float32"):
-        pairs_on_inputs_only(prepared, widened, selected_ops(prepared))
+        check_pairs_on_inputs(prepared, widened, select_int8_ops(prepared))

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.nvidia.forms import engine_of
+from benchmarks.nvidia.int8_forms import engine_of
 from benchmarks.zoo.members import BY_NAME, SHIPPED
-from fewstep.calibration.count import count_activations, tabulate
-from fewstep.calibration.lowering.quantize import lower, measured_ops
+from fewstep.calibration.activation_counts import count_activations, tabulate
+from fewstep.calibration.lowering.quantize import lower, select_measured_ops
 from fewstep.calibration.lowering.targets.tensorrt import TENSORRT
-from fewstep.calibration.opened_task import open_task
+from fewstep.calibration.open_task import open_task
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.export.export import ExportOptions, export
 from fewstep.graph.half_types import FLOAT16
@@ -37,7 +37,7 @@ def test_int8_has_no_kernel_more_than_float16_and_moves_fewer_bytes(name: str, t
     )
     task = open_task(options)
     ranges = tabulate(task, count_activations(task))
-    in_float = TENSORRT.slower(task.prepared, measured_ops(task.prepared, ranges, TENSORRT.scheme))
+    in_float = TENSORRT.slower(task.prepared, select_measured_ops(task.prepared, ranges, TENSORRT.scheme))
     body = lower(task.prepared, ranges, TENSORRT, in_float).graph
     half_kernels, kernels, moved = HELD[name]
     for device, (half_bytes, megabytes) in moved.items():

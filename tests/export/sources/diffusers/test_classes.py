@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fewstep.export.sources.diffusers.classes import CLASSES
-from fewstep.export.sources.diffusers.control import ADAPTER, CONTROLNET, control_of, controlled
+from fewstep.export.sources.diffusers.control import ADAPTER, CONTROLNET, add_control, find_control
 from fewstep.export.sources.diffusers.files import Folder
 from fewstep.export.sources.diffusers.interface import Interface
 from fewstep.plans.errors import UserError
@@ -187,8 +187,8 @@ def test_a_flux_is_told_times_up_to_one(tmp_path: Path) -> None:
 )
 def test_a_control_picture_is_as_large_as_the_sample(component: str, config: dict[str, Any], tmp_path: Path) -> None:
     of = folder(tmp_path, {component: ["diffusers", config["_class_name"]]}, {f"{component}/config.json": config})
-    assert control_of(of, UNET) == component
-    found = controlled(read(UNET, SD, of), component, of)
+    assert find_control(of, UNET) == component
+    found = add_control(read(UNET, SD, of), component, of)
     assert found.conditions[-2].name == "control" and found.conditions[-2].shape == (3, 512, 512)
     assert found.conditions[-1].default == (1.0,) and found.arguments[-1] == "conditioning_scale"
 
@@ -213,7 +213,7 @@ def test_a_control_network_of_another_kind_is_one_line(
     files = {} if config is None else {"controlnet/config.json": config}
     (tmp_path / "controlnet").mkdir()
     with pytest.raises(UserError, match=f"{says}.*; write a function that returns"):
-        control_of(folder(tmp_path, {"controlnet": ["diffusers", named]}, files), network)
+        find_control(folder(tmp_path, {"controlnet": ["diffusers", named]}, files), network)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from fewstep.export.spec import Source
 from fewstep.plans.errors import UserError
 from fewstep.plans.spec import ScheduleSpec
 from fewstep.runtime.bundle.reading import open_bundle
-from fewstep.runtime.loading import load
+from fewstep.runtime.sampling.loading import load
 
 diffusers = pytest.importorskip("diffusers")
 
@@ -127,4 +127,4 @@ def test_a_component_of_a_pipeline_is_taken_without_it(saved: Path, tmp_path: Pa
     shutil.copytree(saved, home)
     written(home / "model_index.json", {"_class_name": "DDIMPipeline", "denoiser": ["diffusers", "UNet2DModel"]})
     made: Source = load_source(str(home / "denoiser"))
-    assert made.beside is None and made.scheduler is not None and "DDIMPipeline" in made.scheduler.values()
+    assert made.companions is None and made.scheduler is not None and "DDIMPipeline" in made.scheduler.values()

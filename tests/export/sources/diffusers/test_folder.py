@@ -16,8 +16,8 @@ from fewstep.graph.pack import PackOptions, pack
 from fewstep.plans.errors import UserError
 from fewstep.plans.spec import ScheduleSpec
 from fewstep.runtime.bundle.reading import open_bundle
-from fewstep.runtime.loading import load
-from tests.export.verifying import verified
+from fewstep.runtime.sampling.loading import load
+from tests.export.verify_export import verified
 from tests.families import tiny
 
 diffusers = pytest.importorskip("diffusers")

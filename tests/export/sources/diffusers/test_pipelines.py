@@ -11,7 +11,7 @@ from fewstep.export.export import ExportOptions, export, load_source
 from fewstep.export.sources.diffusers.classes import REFUSED
 from fewstep.export.sources.diffusers.pipelines import REFUSED_PIPELINES
 from fewstep.plans.errors import UserError
-from fewstep.runtime.loading import load
+from fewstep.runtime.sampling.loading import load
 from tests.families import tiny
 
 diffusers = pytest.importorskip("diffusers")

@@ -34,7 +34,7 @@ def conditions(**shapes: tuple[int, ...]) -> tuple[Condition, ...]:
 def ours(source: TextSource | None) -> list[np.ndarray]:
     """What the module makes of the prompts, in the order of its outputs."""
     assert source is not None
-    fed = source.ids(PROMPTS)
+    fed = source.tokenize(PROMPTS)
     with torch.no_grad():
         made = source.companion.load()(*(torch.from_numpy(fed[tensor.name]) for tensor in source.companion.inputs))
     assert [tuple(each.shape[1:]) for each in made] == [tensor.shape[1:] for tensor in source.companion.outputs]
@@ -114,7 +114,7 @@ def test_pixart_with_its_mask_exports(tmp_path: Path) -> None:
     with open_for_update(tmp_path / "bundle", must_exist=False) as writer:
         added = add_companion(writer, source.companion)
         assert added.relative < 1e-5
-        made = added.run(source.ids(PROMPTS))
+        made = added.run(source.tokenize(PROMPTS))
     same(made["text"], text)
     same(made["text_mask"], mask)
 

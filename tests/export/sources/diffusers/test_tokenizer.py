@@ -11,8 +11,8 @@ pytest.importorskip("transformers")
 import tokenizers
 import transformers
 
-from fewstep.export.sources.diffusers.text import TokenInput, ids_of
-from fewstep.export.sources.diffusers.tokenizer import TokenizerFile, named_tokens, read_tokenizer
+from fewstep.export.sources.diffusers.text import TokenInput, tokenize_prompts
+from fewstep.export.sources.diffusers.tokenizer import TokenizerFile, read_special_tokens, read_tokenizer
 from fewstep.plans.errors import UserError
 from tests.pipelines import END, T5_PIECES, write_clip_tokenizer
 
@@ -133,9 +133,9 @@ def test_a_damaged_folder(file: str, content: str, says: str | None, tmp_path: P
 
 def test_the_config_that_lists_tokens_itself_has_the_last_word(tmp_path: Path) -> None:
     home = write_clip_tokenizer(tmp_path / "a", pad="!", pad_token=END)
-    assert named_tokens(home)["pad_token"] == "!"
+    assert read_special_tokens(home)["pad_token"] == "!"
     home = write_clip_tokenizer(tmp_path / "b", pad="!", pad_token=END, added_tokens_decoder={})
-    assert named_tokens(home)["pad_token"] == END
+    assert read_special_tokens(home)["pad_token"] == END
 
 
 def test_a_vocabulary_at_which_the_library_panics_is_one_line(tmp_path: Path) -> None:
@@ -144,4 +144,4 @@ def test_a_vocabulary_at_which_the_library_panics_is_one_line(tmp_path: Path) ->
     vocabulary = json.loads((home / "vocab.json").read_text())
     (home / "vocab.json").write_text(json.dumps(dict.fromkeys(vocabulary, 0)))
     with pytest.raises(UserError, match="the tokenizer behind 'ids' is no tokenizer"):
-        ids_of([TokenInput("ids", read_tokenizer(home), 77, None)], ["a cat"])
+        tokenize_prompts([TokenInput("ids", read_tokenizer(home), 77, None)], ["a cat"])

@@ -1,0 +1,219 @@
+"""Success of a manipulation policy, in float and int8, in few steps, with delays and knocks.
+
+    python -m benchmarks.policy.success_rates WORK --weights training/policy.safetensors [--episodes 100]
+
+WORK gets the bundle, calibrated on what the deployed plan itself sees, and the verdicts of each block of episodes. The
+same command goes on behind the last block, and more episodes add to those that are there. `--only` runs a few
+contenders further than the others. The result is WORK/table.md: all whole blocks that there are, written again after
+each. `--page` puts it into docs/measured. The verdicts that the repository has count from the start, and `--keep` adds
+those of WORK to them.
+"""
+
+import hashlib
+import itertools
+import os
+import shutil
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from benchmarks.markdown import table, with_part
+from benchmarks.options import add_page, parser_of
+from benchmarks.policy.closed_loop import deviation, rows, watch
+from benchmarks.policy.rollouts import episodes_of, run
+from benchmarks.policy.simulator import KNOCKED, RATE, TASKS
+from benchmarks.policy.table import HEAD, PAGE, row
+from benchmarks.policy.verdict_store import keep, read
+from benchmarks.policy.verdicts import Contender, Episode, Verdict, Verdicts
+from fewstep.calibration.calibrate import calibrate
+from fewstep.calibration.options import CalibrateOptions
+from fewstep.export.export import ExportOptions, export
+from fewstep.runtime import Sampler, load
+from fewstep.runtime.backends.onnxruntime import OnnxRuntime
+
+SOURCE = Path(__file__).with_name("network.py")
+CALIBRATED = "dpmpp_2m:4"  # ranges of four steps serve one and two as well
+WATCHED, ROWS = 4, 256  # episodes of each task that are watched, and observations that are calibrated on
+DELAYS = (1, 2, 4, 8)  # ticks of 12.5 ms
+FADE, LONG_FADE = 4, 6  # ticks
+OFTEN = 4  # ticks that are executed where sequences are sampled twice as often
+BLOCK = 20  # episodes of each task that all contenders run before any runs more
+DEVIATION = ".deviation"
+
+
+def contenders(weights: str) -> list[Contender]:
+    """All rows of the table, for the hash of a checkpoint; the first policy is the reference."""
+
+    def of(precision: str, steps: int, **options: Any) -> Contender:
+        delay, fade, continuity, execute = (options.get(each) for each in ("delay", "fade", "continuity", "execute"))
+        name = f"{precision}, {steps} steps"
+        name += "" if execute is None else f", each {execute} ticks"
+        name += "" if continuity is None else f", {continuity}"
+        name += "" if fade is None else f", fade {fade}"
+        name += "" if delay is None else f", {1e3 * delay / RATE:g} ms late"
+        name += ", knocked" * options.get("knocked", False)
+        plan = f"ddim:{steps}" if steps >= 10 else f"dpmpp_2m:{steps}"
+        return Contender(name, weights, plan, precision=precision, **options)
+
+    main = [
+        Contender("experts"),
+        of("float32", 100),
+        of("int8", 2),
+        of("int8", 2, fade=FADE),
+        of("int8", 2, execute=OFTEN, fade=FADE),
+    ]
+    main += [of("float32", steps) for steps in (1, 2, 4)]
+    main += [of("int8", steps) for steps in (1, 4)]
+    main += [of("int8", 2, continuity="trained", delay=delay) for delay in DELAYS]
+    main += [of("int8", 2, continuity=each, delay=delay) for each in ("none", "hard") for delay in DELAYS[1:3]]
+    main.append(of("int8", 2, continuity="trained", delay=DELAYS[2], fade=FADE))
+    main.append(of("int8", 2, execute=OFTEN))
+    main.append(of("int8", 2, execute=OFTEN, fade=FADE, continuity="trained", delay=DELAYS[2]))
+    main.append(of("int8", 2, execute=OFTEN, fade=LONG_FADE))
+    main.append(Contender("rescuers", rescuers=True))
+    main += [Contender("experts, knocked", knocked=True), Contender("rescuers, knocked", knocked=True, rescuers=True)]
+    main += [of("int8", 2, knocked=True), of("int8", 2, fade=FADE, knocked=True)]
+    main += [of("int8", 2, execute=OFTEN, knocked=True), of("int8", 2, execute=OFTEN, fade=FADE, knocked=True)]
+    main.append(of("int8", 2, execute=OFTEN, fade=LONG_FADE, knocked=True))
+    main += [of("float32", 4, knocked=True), of("int8", 2, execute=24, knocked=True)]
+    return main
+
+
+def prepare(work: Path, weights: Path) -> Path:
+    """The bundle of the weights, with an int8 body that was calibrated closed loop."""
+    digest = hash_of(weights)
+    bundle, done = work / f"policy-{digest}", work / f"policy-{digest}{DEVIATION}"
+    if done.exists():
+        return bundle
+    shutil.rmtree(bundle, ignore_errors=True)
+    os.environ["POLICY_WEIGHTS"] = str(weights)
+    export(ExportOptions(f"{SOURCE}:make", bundle))
+    with load(bundle) as sampler:
+        jobs = watch(Contender("watched", "", "dpmpp_2m:2"), sampler, WATCHED)
+        jobs += watch(Contender("watched", "", "dpmpp_2m:2", "trained", 4), sampler, WATCHED)
+        np.savez(work / "observations.npz", **rows(jobs, sampler, ROWS))  # type: ignore[arg-type]
+    calibrate(CalibrateOptions(bundle, CALIBRATED, conditions=work / "observations.npz"))
+    with load(bundle) as floating, load(bundle, precision="int8") as integer:
+        far = deviation(jobs, floating, integer)
+    done.write_text(f"{far.rms:.4f} {far.p99:.4f}\n")
+    return bundle
+
+
+def hash_of(weights: Path) -> str:
+    """A hash of a checkpoint."""
+    return hashlib.sha256(weights.read_bytes()).hexdigest()[:12]
+
+
+def body_of(sampler: Sampler) -> str:
+    """The digest of what decides the samples of a body on a machine: its files, whose names hold the hash of each."""
+    manifest, graph = sampler.bundle.manifest, sampler.body.graph
+    ahead = [each.file for each in (manifest.conditioner, manifest.prologue) if each is not None]
+    files = [graph.file, *graph.data, *ahead]
+    return hashlib.sha256(" ".join(sorted(files)).encode()).hexdigest()[:16]
+
+
+def main() -> None:
+    parser = parser_of(__doc__)
+    parser.add_argument("work", type=Path)
+    parser.add_argument("--weights", type=Path, required=True)
+    parser.add_argument("--episodes", type=int, default=100, help="of each task, from --first on")
+    parser.add_argument("--first", type=int, default=0, help="seed to begin at; several runs may share WORK")
+    parser.add_argument("--keep", action="store_true", help="add the verdicts to those in the repository")
+    add_page(parser, PAGE)
+    parser.add_argument("--only", action="append", help="run contenders of this name alone; may be given again")
+    given = parser.parse_args()
+    if given.episodes < 1 or given.first < 0:
+        parser.error(f"--episodes {given.episodes} --first {given.first}: run one episode or more, from seed 0 on")
+    given.work.mkdir(parents=True, exist_ok=True)
+    bundle = prepare(given.work, given.weights)
+    backend = OnnxRuntime(threads=1, spinning=False)  # two that spin on one core take twice its time
+    samplers = {"float32": load(bundle, backend=backend), "int8": load(bundle, precision="int8", backend=backend)}
+    bodies = {precision: body_of(sampler) for precision, sampler in samplers.items()}
+    own = given.work / f"verdicts-{given.first}.jsonl"  # several runs may share WORK
+    verdicts = joined(read(), *map(read, sorted(given.work.glob("verdicts-*.jsonl"))))
+    rivals = contenders(hash_of(given.weights))
+    names = [contender.name for contender in rivals]
+    if unknown := [each for each in given.only or () if each not in names]:
+        parser.error(f"there is no contender {unknown[0]!r}: there are {'; '.join(names)}")
+    for block in blocks(given.first, given.episodes):
+        for contender in rivals:
+            if given.only and contender.name not in given.only:
+                continue
+            known = verdicts[contender.digest]
+            wanted = episodes_of(len(block), tasks_of(contender), block.start)
+            body, sampler = bodies.get(contender.precision), samplers.get(contender.precision)
+            for verdict in run(contender, sampler, [each for each in wanted if each not in known]):
+                known[verdict.task, verdict.seed] = msgspec.structs.replace(verdict, body=body)
+            keep([(contender, known)], own)
+            print(f"{contender.name}: seeds {block.start} to {block[-1]}", flush=True)
+        lines = write(given.work, bundle, rivals, verdicts)
+    if given.page:
+        PAGE.write_text(page(PAGE.read_text(), lines, far_apart(bundle)))
+    if given.keep:
+        keep((each, verdicts[each.digest]) for each in rivals)
+
+
+def blocks(first: int, episodes: int) -> list[range]:
+    """Seeds of so many episodes from the first on, in blocks that all contenders run before any runs more."""
+    seeds = range(first, first + episodes)
+    return [seeds[start : start + BLOCK] for start in range(0, episodes, BLOCK)]
+
+
+def tasks_of(contender: Contender) -> Sequence[str]:
+    return KNOCKED if contender.knocked else TASKS
+
+
+def in_whole_blocks(verdicts: Verdicts, tasks: Sequence[str]) -> Verdicts:
+    """Without those of a block that has not ended: what is solved ends first, and would count for too much."""
+    missing = next(seed for seed in itertools.count() if any((task, seed) not in verdicts for task in tasks))
+    end = missing if missing < BLOCK else missing // BLOCK * BLOCK
+    return {episode: verdict for episode, verdict in verdicts.items() if episode[1] < end}
+
+
+def joined(*files: Mapping[str, Verdicts]) -> dict[str, dict[Episode, Verdict]]:
+    """The verdicts of several files, by the digest of their contender; a later file's stand."""
+    found: dict[str, dict[Episode, Verdict]] = defaultdict(dict)
+    for digest, verdicts in ((digest, each) for file in files for digest, each in file.items()):
+        found[digest] |= verdicts
+    return found
+
+
+def write(
+    work: Path,
+    bundle: Path,
+    rivals: Sequence[Contender],
+    known: Mapping[str, Verdicts],
+) -> list[tuple[str, ...]]:
+    """The table of all whole blocks so far, and its lines. The first policy is the reference."""
+    reference, lines = None, []
+    for contender in rivals:
+        verdicts = in_whole_blocks(known.get(contender.digest, {}), tasks_of(contender))
+        policy = contender.precision is not None and not contender.knocked
+        if verdicts:
+            lines.append(row(contender, verdicts, reference if policy else None))
+        if policy and reference is None:
+            reference = verdicts
+    (work / "table.md").write_text(f"{table(HEAD, lines)}\n\n{far_apart(bundle)}\n")
+    return lines
+
+
+def far_apart(bundle: Path) -> str:
+    """The distance of int8's actions from float32's, in words."""
+    rms, p99 = bundle.with_suffix(DEVIATION).read_text().split()
+    return (
+        f"Asked alike, int8 and float32 give actions that differ by {rms} in the root mean square. In one of\n"
+        f"100 sequences an action differs by more than {p99}."
+    )
+
+
+def page(text: str, lines: Sequence[tuple[str, ...]], note: str) -> str:
+    """The page with the table between its marks."""
+    return with_part(text, "benchmarks/policy/success_rates.py", f"{table(HEAD, lines)}\n\n{note}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""The counts of a task: histograms of its activations, and the ranges that follow."""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import cache, partial
+
+from fewstep.calibration.checkpoint import Checkpoint
+from fewstep.calibration.lowering.encoding import eight_bit_name
+from fewstep.calibration.ranges.histogram import Histogram
+from fewstep.calibration.ranges.methods import extend_ranges, minmax_ranges, mse_ranges, pooled_mse_ranges
+from fewstep.calibration.ranges.observe import Counts, tensors_to_observe
+from fewstep.calibration.ranges.readers import find_readers
+from fewstep.calibration.ranges.row_observer import RowObserver, open_counted
+from fewstep.calibration.ranges.table import METHOD, Ranges, RangesTable
+from fewstep.calibration.task import Task
+from fewstep.calibration.trajectory_jobs import Trajectories, map_trajectories, select_trajectories, split_trajectories
+from fewstep.graph.graph import Graph
+from fewstep.graph.selection import select_int8_ops
+from fewstep.measure.rollouts.trajectories import BATCH
+from fewstep.measure.workers.job import Workers
+from fewstep.runtime.machine.threads import imap_threads, run_with_prefetch
+from fewstep.runtime.progress import SILENT, Progress
+
+Histograms = Mapping[tuple[str, int], Histogram]
+LOG = logging.getLogger("fewstep")
+
+
+def count_activations(
+    task: Task, progress: Progress = SILENT, checkpoint: Checkpoint | None = None, workers: Workers | None = None
+) -> Counts:
+    """The counts of what the activations of the prepared graph hold, by lambda group.
+
+    `checkpoint` is the task's. `workers` follow a trajectory each; without them this process follows all.
+
+    Evaluations of a caller's own are counted by `Counts.empty`, `add` and `fill_unseen_groups`.
+    """
+    counts, done = Counts.empty(task.prepared, task.edges, len(task.seeds), task.no_floats), 0
+    if checkpoint is not None:
+        counts, done = checkpoint.load(counts)
+    at_once = BATCH if workers is None and not task.is_large else 1
+    left = task.select(slice(done, None))
+    for count, histograms in map_trajectories(task, make_counter, split_trajectories(left, at_once), workers):
+        counts.include(histograms)
+        done += count
+        progress("trajectories", done, len(task.seeds))
+        if checkpoint is not None:
+            checkpoint.save(counts, done, is_last=done == len(task.seeds))
+    return counts.fill_unseen_groups()
+
+
+def make_counter(task: Task) -> Callable[[Trajectories], tuple[int, Histograms]]:
+    """A function that gives the histograms of trajectories, each evaluation counted while the next one comes."""
+    empty = Counts.empty(task.prepared, task.edges, 1, task.no_floats)
+    watched = open_counted(task.prepared, empty, task.threads)
+    taken = watched.last_histograms if isinstance(watched, RowObserver) else lambda: None
+
+    def count_trajectories(trajectories: Trajectories) -> tuple[int, Histograms]:
+        counts = replace(empty, histograms={})
+        part = select_trajectories(task, trajectories)
+        run_with_prefetch(lambda call: counts.add(*call), ((each, taken()) for each in part.run_trajectories(watched)))
+        return len(part.seeds), counts.histograms
+
+    return count_trajectories
+
+
+def tabulate_targets(task: Task, counts: Counts, progress: Progress = SILENT) -> dict[str, RangesTable]:
+    """The ranges for each target of a task, by its name, also for one that failed. Targets with floats come first, and
+    share one table; those without share another one."""
+    table = cache(partial(tabulate, task, counts, progress))
+    by_floats = sorted(task.targets, key=lambda target: target.scheme.no_floats)
+    return {target.name: table(target.scheme.no_floats) for target in by_floats}
+
+
+def tabulate(task: Task, counts: Counts, progress: Progress = SILENT, no_floats: bool = False) -> RangesTable:
+    """The best ranges of what was counted, and a warning for each activation that is one number.
+
+    no_floats: the whole of what each float tensor reached, for targets without floats, and a range in 8 bits of what
+    inner operations with weights read. Others need fewer tensors.
+    """
+    least = counts.tensors if no_floats else tensors_to_observe(task.prepared)
+    counted = tuple(name for name in counts.tensors if name in least)
+    for name in counted:
+        groups = counts.group_histograms(name)
+        if len({end for histogram in groups for end in (histogram.low, histogram.high)}) == 1:
+            LOG.warning("activation %r is always %g: a layer there may be dead", name, groups[0].low)
+    tensors: dict[str, Ranges] = {}
+    readers = find_readers(task.prepared)
+
+    def search_ranges(name: str) -> Ranges:
+        groups = counts.group_histograms(name)
+        return minmax_ranges(groups) if no_floats else mse_ranges(groups, counts.samples, readers(name))
+
+    every = zip(counted, imap_threads(search_ranges, counted), strict=True)
+    for done, (name, ranges) in enumerate(every, 1):
+        tensors[name] = ranges
+        progress("ranges", done, len(counted))
+    if no_floats:
+        read = {op.x for op in select_int8_ops(task.prepared)}.intersection(counted)
+        tensors |= {eight_bit_name(name): pooled_mse_ranges(counts.group_histograms(name)) for name in sorted(read)}
+    return RangesTable(task.graph_sha256, task.plan.name, counts.edges, METHOD, tensors, counts.unseen)
+
+
+def tabulate_part(table: RangesTable, counts: Counts, prepared: Graph, part: slice) -> RangesTable:
+    """The ranges for a graph of some groups alone, by the table of all. Other groups have the ranges of the nearest
+    one, and no part in pooled ranges and in scales of channels."""
+    readers = find_readers(prepared)
+
+    def search_ranges(name: str) -> Ranges:
+        groups, known = counts.group_histograms(name), table.tensors[name].each_group
+        ranges = mse_ranges(groups[part], counts.samples, readers(name), known[part])
+        return extend_ranges(ranges, part, len(groups))
+
+    names = tuple(table.tensors)
+    return replace(table, tensors=dict(zip(names, imap_threads(search_ranges, names), strict=True)))

@@ -1,0 +1,94 @@
+"""The int8 bodies that were calibrated alike, as far as the manifest shows. Figures of others do not compare targets.
+
+A bundle keeps the commands that made it. The last one that lowered for a target says how that target's body was
+calibrated. A bound is a matter of each body alone, and so are the other targets. Plans are compared by name and by the
+weight of guidance.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from fewstep.measure.rollouts.plan_selection import MISFIT, describe_plan
+from fewstep.plans.any_plan import AnyPlan
+from fewstep.plans.guidance import to_text
+from fewstep.runtime.bundle.manifest import Body
+from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.sampling.planning import calibrated_plan
+
+CALIBRATE = "fewstep calibrate "
+ALONE = ("plan", "guidance", "target", "quality", "speed")  # plan and guidance are compared by themselves
+
+
+@dataclass(frozen=True)
+class CalibrationSettings:
+    """The settings of a calibration. `plan` has its guidance, in words; `options` are None where no command says
+    them."""
+
+    plan: str
+    options: Mapping[str, str] | None
+
+    def differences(self, other: "CalibrationSettings") -> str:
+        """The options that differ from those of another body, in words; empty if none differ. Plans do not count."""
+        if self.options is None or other.options is None:
+            return ""
+        these, others = self.options, other.options
+        names = [name for name in {**these, **others} if name not in ALONE and these.get(name) != others.get(name)]
+        return ", ".join(f"--{name} {these[name]}" if name in these else f"no --{name}" for name in names)
+
+
+def read_settings(bundle: Bundle, body: Body) -> CalibrationSettings:
+    """The settings of one int8 body of a bundle."""
+    commands = bundle.manifest.provenance.commands
+    calibrations = (parse_command_options(command) for command in commands if command.startswith(CALIBRATE))
+    made = [options for options in calibrations if body.target in options.get("target", "").split(",")]
+    options = made[-1] if made and made[-1].get("plan") == body.plan else None  # else commands were edited
+    plan = calibrated_plan(bundle, body)
+    text = f"{body.plan}" if plan is None else describe_plan(plan)
+    named = None if plan is None else to_text(plan.guidance)
+    if options is not None and options.get("guidance") != named:
+        text = f"{body.plan}, guidance {options.get('guidance', 'none')}"  # a later plan of this name has another
+    return CalibrationSettings(text, options)
+
+
+def parse_command_options(command: str) -> dict[str, str]:
+    """The options of a command line as `calibrate` notes it down, by name."""
+    return {name: value for name, _, value in (part.partition(" ") for part in command.split(" --")[1:])}
+
+
+def describe_differences(
+    bodies: Mapping[str, CalibrationSettings], expected: CalibrationSettings, reference: str
+) -> tuple[str, ...]:
+    """A clause for the bodies of another plan than expected, and one for those that were else calibrated otherwise
+    than the `reference`."""
+    elsewhere = [f"{name} ({each.plan})" for name, each in bodies.items() if each.plan != expected.plan]
+    otherwise = [
+        f"{name} ({differences})"
+        for name, each in bodies.items()
+        if each.plan == expected.plan and (differences := each.differences(expected))
+    ]
+    clauses = (
+        (f"along another plan than {expected.plan}, so that their {MISFIT}", elsewhere),
+        (f"otherwise than {reference}", otherwise),
+    )
+    return tuple(f"calibrated {lead}: {', '.join(names)}" for lead, names in clauses if names)
+
+
+def describe_judged_differences(bundle: Bundle, judged: Mapping[str, Body], plan: AnyPlan) -> tuple[str, ...]:
+    """Sentences for a report along `plan`: the judged int8 bodies that were calibrated along another plan, and those
+    that were calibrated otherwise than the first that was not."""
+    bodies = {name: read_settings(bundle, body) for name, body in judged.items() if body.plan}
+    if not bodies:
+        return ()
+    first = next((name for name, each in bodies.items() if each.plan == describe_plan(plan)), next(iter(bodies)))
+    expected = CalibrationSettings(describe_plan(plan), bodies[first].options)
+    return tuple(f"{clause[0].upper()}{clause[1:]}." for clause in describe_differences(bodies, expected, first))
+
+
+def describe_kept_differences(bundle: Bundle, new: Collection[str], plan: AnyPlan, command: str) -> tuple[str, ...]:
+    """Clauses for a calibration along `plan`, by this command: on int8 bodies that are in the bundle and not among the
+    `new` ones. UserError if the plan of one cannot be read."""
+    there = {name: body for name, body in bundle.manifest.bodies.items() if body.precision == "int8" and body.plan}
+    settings = {name: read_settings(bundle, body) for name, body in there.items() if name not in new}
+    return describe_differences(
+        settings, CalibrationSettings(describe_plan(plan), parse_command_options(command)), "this time"
+    )

@@ -1,0 +1,117 @@
+"""Scales of channels: the graph multiplies an activation before it is written in 8 bits, and weights take it back.
+
+    op(x, W)      ==>      op(x * m, W / m)           m: one number for each input channel
+    op(x, W)      ==>      op(x, n W) / n             n: one for each output channel, where outputs are written too
+
+Kernels know one scale for a whole activation. Numbers m are written in the type that the graph computes in. Weights are
+divided by these very numbers before they become integers: only the weights' own rounding is between both. W and n W
+have the same integers: n goes into the scales of weights. The division by n is a product here;
+`channel_scale_fusion.py` joins it with its neighbours.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.calibration.lowering.encoding import Encoding, equalized_name
+from fewstep.calibration.lowering.scheme import Scheme
+from fewstep.calibration.lowering.weights import QuantizedWeight
+from fewstep.calibration.ranges.channel_scales import channel_gain
+from fewstep.calibration.ranges.table import Ranges
+from fewstep.graph.additions import NewNodes
+from fewstep.graph.graph import Graph, Node
+from fewstep.graph.selection import WeightedOp, bias_shape
+
+Float = NDArray[np.float64]
+LEAST_GAIN_FUSED = -3.0  # dB, where engines fuse the product: what one scale clips costs about that (measured)
+
+
+def encode_tensor(ranges: Ranges, grouped: bool, scheme: Scheme, least_gain: float) -> Encoding:
+    """The code in which a target writes a tensor with these ranges. Channels have scales of their own if that wins
+    `least_gain` dB."""
+    by_channel = ranges.by_channel
+    if by_channel is None or channel_gain(ranges) < least_gain:
+        return scheme.encode(ranges, grouped)
+    multipliers = (1 / np.array(by_channel.factors)).astype(scheme.scale_dtype).astype(np.float64)
+    return replace(scheme.encode(by_channel.ranges, grouped), multipliers=multipliers)
+
+
+def equalize_channels(
+    prepared: Graph, ops: Sequence[WeightedOp], codes: Mapping[str, Encoding], scheme: Scheme
+) -> tuple[Graph, tuple[WeightedOp, ...], dict[str, Encoding]]:
+    """The graph with the multipliers of `codes` around `ops`, and the operations and codes to lower it with. Weights
+    stay as they are: `equalize_weight` divides them.
+
+    Tensors keep their names and meaning; multiplied ones are `equalized_name` them.
+    """
+    new = NewNodes(prepared)
+    selected = {op.name: op for op in ops}
+    inner = {op.name: _inner_operation(op, codes, scheme) for op in ops}
+    nodes: list[Node] = []
+    products = set[str]()  # one product for all readers of an activation; none where an operation writes it multiplied
+    for node in prepared.nodes:
+        op = selected.get(node.output)
+        if op is None:
+            nodes.append(node)
+            continue
+        x = codes[op.x].multipliers
+        if x is not None and op.x not in products:
+            nodes.append(_multiply_node(op.x, "multipliers", x, equalized_name(op.x), op, prepared, new))
+            products.add(op.x)
+        nodes.append(inner[op.name].node)
+        y = _output_multipliers(op, codes, scheme)
+        if y is not None:
+            nodes.append(_multiply_node(equalized_name(op.name), "divisors", 1 / y, op.name, op, prepared, new))
+            products.add(op.name)
+    names = {name: name if code.multipliers is None else equalized_name(name) for name, code in codes.items()}
+    graph = prepared.with_nodes(nodes, new.constants)
+    return graph, tuple(inner[op.name] for op in ops), {names[name]: code for name, code in codes.items()}
+
+
+def equalize_weight(op: WeightedOp, prepared: Graph, codes: Mapping[str, Encoding]) -> NDArray[np.float32]:
+    """The weight that `equalize_channels` operations read: divided by the multipliers of their input."""
+    weight, multipliers = prepared.constants[op.weight], codes[op.x].multipliers
+    if multipliers is None:
+        return weight
+    return scale_inputs(np.divide, weight, op, multipliers)
+
+
+def scale_inputs(scale: np.ufunc, weight: NDArray[np.float32], op: WeightedOp, numbers: Float) -> NDArray[np.float32]:
+    """The weight of an operation, multiplied or divided by a number for each channel that it reads."""
+    scaled = np.empty(weight.shape, np.float32)
+    rows, results = (np.moveaxis(each, op.axis, 0) for each in (weight, scaled))  # [outputs, inputs of a group, ...]
+    outputs = len(rows) // op.groups
+    for group, factors in enumerate(numbers.reshape(op.groups, -1, *[1] * (rows.ndim - 2))):
+        part = slice(group * outputs, (group + 1) * outputs)
+        scale(rows[part], factors, out=results[part], dtype=np.float64, casting="same_kind")
+    return scaled
+
+
+def equalize_scales(
+    weight: QuantizedWeight, op: WeightedOp, codes: Mapping[str, Encoding], scheme: Scheme
+) -> QuantizedWeight:
+    """The quantized weight of an operation, with the multipliers of its output in the scales, if it has any."""
+    multipliers = _output_multipliers(op, codes, scheme)
+    if multipliers is None:
+        return weight
+    return replace(weight, scales=(weight.scales * multipliers).astype(np.float32))
+
+
+def _output_multipliers(op: WeightedOp, codes: Mapping[str, Encoding], scheme: Scheme) -> Float | None:
+    """The multipliers of an operation's output, if it is written in 8 bits."""
+    return codes[op.name].multipliers if scheme.form.encodes_output(op) else None
+
+
+def _inner_operation(op: WeightedOp, codes: Mapping[str, Encoding], scheme: Scheme) -> WeightedOp:
+    """The operation between its multipliers."""
+    x = op.x if codes[op.x].multipliers is None else equalized_name(op.x)
+    y = op.name if _output_multipliers(op, codes, scheme) is None else equalized_name(op.name)
+    return replace(op, node=replace(op.node, inputs=(x, *op.node.inputs[1:]), outputs=(y,)))
+
+
+def _multiply_node(x: str, called: str, numbers: Float, y: str, op: WeightedOp, prepared: Graph, new: NewNodes) -> Node:
+    """One number for each channel of what an operation reads or makes."""
+    constant = new.constant(f"{x}_{called}", numbers.astype(np.float32).reshape(bias_shape(op, prepared)))
+    return Node("Mul", (x, constant), (y,), name=f"channels({x})")

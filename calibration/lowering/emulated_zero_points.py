@@ -1,0 +1,140 @@
+"""Zero points for engines that take none: the graph moves the activation, and moves the product back.
+
+SiLU's results lie in [-0.28, high]. A symmetric code spends half of its numbers below zero, where next to nothing is.
+With c the number in the middle of the code, -zero point * scale:
+
+    op(x, W) + bias      ==>      op(x - c, W) + (bias + c * sum of W)
+
+The sum is over the rounded weights: where x is zero, as it nearly is behind most of a SiLU, the two then cancel. A sum
+of the float weights would multiply their rounding errors by c everywhere. That costs more than centring wins. The graph
+writes out a convolution's border of zeros first, since zero is -c there: Pad(x), then the convolution without pads.
+An activation keeps a symmetric code where c * sum of W nears the greatest number of the graph's type.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from fewstep.calibration.lowering.encoding import Encoding
+from fewstep.calibration.lowering.weights import QuantizedWeight
+from fewstep.graph.additions import NewNodes
+from fewstep.graph.graph import Array, Graph, Node, rename_inputs
+from fewstep.graph.half_types import largest_number
+from fewstep.graph.index import Index, index
+from fewstep.graph.selection import WeightedOp, bias_shape
+
+
+def centre(
+    prepared: Graph,
+    ops: Sequence[WeightedOp],
+    codes: Mapping[str, Encoding],
+    weights: Mapping[str, QuantizedWeight],
+    dtype: np.dtype[Any],
+) -> tuple[Graph, tuple[WeightedOp, ...], dict[str, Encoding]]:
+    """The graph with the inputs of `ops` moved by the zero points of their `codes`, each of one scale. It comes with
+    the operations and codes, without zero points, to lower it with. `weights` are by operation; `dtype` is what the
+    lowered graph computes in. The bias behind an operation moves its output back; where there is none, one is added.
+    """
+    new = NewNodes(prepared)
+    before: dict[str, tuple[Node, ...]] = {}
+    inner: dict[str, WeightedOp] = {}
+    shifts: dict[str, Array] = {}  # by operation: what its output lacks, for each channel
+    plain = {x: code for x, code in codes.items() if not code.zero_point}
+    greatest = largest_number(dtype) / 2  # the other half is for what the operation makes of x itself
+    inputs: dict[tuple[str, tuple[int, ...]], str] = {}  # operations that read alike share what they read
+    for op in ops:
+        code, pads = codes[op.x], _pads(op)
+        if not code.zero_point:
+            continue
+        scale = float(dtype.type(code.scales[0]))  # as it will be, so that zero is a number of the code
+        middle = -int(code.zero_point) * scale
+        weight = weights[op.name].dequantize().astype(np.float64)
+        shift = middle * weight.sum(axis=tuple(axis for axis in range(weight.ndim) if axis != op.axis))
+        if pads is None or np.abs(shift).max() > greatest:  # op(x - c, W) would overflow where op(x, W) does not
+            plain[op.x] = _symmetric_code(code)
+            continue
+        key = (op.x, pads)
+        if key not in inputs:
+            before[op.name] = _subtract_zero_point(op.x, pads, middle, new)
+            inputs[key] = before[op.name][-1].output
+            plain[inputs[key]] = replace(code, scales=np.array([scale]), zero_point=np.int8(0))
+        attributes = {name: value for name, value in op.node.attributes.items() if name != "pads"}
+        node = replace(op.node, inputs=(inputs[key], *op.node.inputs[1:]), attributes=attributes)
+        inner[op.name] = replace(op, node=node)
+        shifts[op.name] = shift
+    nodes: list[Node] = []
+    for node in prepared.nodes:
+        op_inside = inner.get(node.output)
+        nodes.extend((*before.get(node.output, ()), node if op_inside is None else op_inside.node))
+    graph, names = _add_back_shifts(prepared.with_nodes(nodes, new.constants), {op.name: op for op in ops}, shifts)
+    # An operation may read what another one made, without a bias between
+    renamed = (rename_inputs(inner.get(op.name, op).node, names) for op in ops)
+    moved = tuple(replace(op, node=node) for op, node in zip(ops, renamed, strict=True))
+    return graph, moved, {names.get(x, x): code for x, code in plain.items()}
+
+
+def _symmetric_code(code: Encoding) -> Encoding:
+    """A code without zero point for the same values. A convolution that does not say how wide its border is needs it,
+    and a shift that overflows. Other operations may read the tensor centred, with another code."""
+    zero = int(code.zero_point)
+    return replace(code, scales=code.scales * max(128 + zero, 127 - zero) / 127, zero_point=np.int8(0))
+
+
+def _pads(op: WeightedOp) -> tuple[int, ...] | None:
+    """Pads of a convolution, begin and end of each axis; none for a product; None if the graph does not say them."""
+    if op.node.op != "Conv":
+        return ()
+    if op.node.attributes.get("auto_pad", b"NOTSET") not in (b"NOTSET", "NOTSET"):
+        return None
+    pads = tuple(op.node.attributes.get("pads", ()))
+    return pads if any(pads) else ()
+
+
+def _subtract_zero_point(x: str, pads: tuple[int, ...], middle: float, new: NewNodes) -> tuple[Node, ...]:
+    """The nodes that make the moved input; it is the output of the last one."""
+    number = new.constant(f"{x}_middle", np.array(middle, np.float32))
+    if not pads:
+        return (Node("Sub", (x, number), (new.name(f"{x}_centred"),), name=f"centre({x})"),)
+    rank = len(pads) // 2
+    widths = new.constant(f"{x}_pads", np.array([0, 0, *pads[:rank], 0, 0, *pads[rank:]], np.int64))
+    padded = new.name(f"{x}_padded")
+    return (
+        Node("Pad", (x, widths), (padded,), {"mode": b"constant"}, name=f"pad({x})"),
+        Node("Sub", (padded, number), (new.name(f"{padded}_centred"),), name=f"centre({x})"),
+    )
+
+
+def _add_back_shifts(
+    graph: Graph, ops: dict[str, WeightedOp], shifts: dict[str, Array]
+) -> tuple[Graph, Mapping[str, str]]:
+    """The graph with every shift in the bias behind its operation, or added there if it has none; and the names of what
+    was added to, by those of what the operations make."""
+    idx, new = index(graph), NewNodes(graph)
+    biased = {name: _find_bias(idx, ops[name]) for name in shifts}
+    places = {add.output: (name, bias) for name, addition in biased.items() if addition for add, bias in [addition]}
+    names = {name: new.name(f"{name}_restored") for name, addition in biased.items() if not addition}
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        if node.output in places:
+            name, bias = places[node.output]
+            old = graph.constants[bias]
+            value = (old + shifts[name].reshape(bias_shape(ops[name], graph))).astype(old.dtype)
+            bias_with = new.constant(f"{bias}_restored", value)
+            node = replace(node, inputs=tuple(bias_with if each == bias else each for each in node.inputs))
+        nodes.append(rename_inputs(node, names))
+        if node.output in names:
+            shift = shifts[node.output].astype(np.float32).reshape(bias_shape(ops[node.output], graph))
+            added = new.constant(f"{node.output}_shift", shift)
+            nodes.append(Node("Add", (node.output, added), (names[node.output],), name=f"restore({node.output})"))
+    return graph.with_nodes(nodes, new.constants), names
+
+
+def _find_bias(idx: Index, op: WeightedOp) -> tuple[Node, str] | None:
+    """The addition of a constant that an operation's output goes to and nothing else does, and that constant."""
+    if not idx.is_inner(op.name) or idx.consumers[op.name][0].op != "Add":
+        return None
+    (reader,) = idx.consumers[op.name]
+    constant = [name for name in reader.inputs if idx.graph.is_constant(name)]
+    return (reader, constant[0]) if constant else None

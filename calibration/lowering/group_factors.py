@@ -1,0 +1,109 @@
+"""Scales of groups for engines that take constant ones: the graph divides by a factor for each group.
+
+    op(x, W) + bias      ==>      op(x / factor, W) * factor + bias
+
+The input then has one scale, the finest of the groups', and factor[group] = scale[group] / finest. A factor is never
+below 1: nothing overflows in float16 that did not without it. The product becomes small instead: it loses float16's
+digits below factor / 16384 only. A group more than a thousand times finer than another takes a coarser scale. The graph
+divides by a factor and multiplies by that factor, not by its reciprocal: rounding their last digits leaves no gain.
+
+Around a convolution a factor has as many axes as a picture, all of size 1. OpenVINO leaves the layout of its
+convolutions for a kernel whose inputs differ in their number of axes. Leaving it takes two reorders of the picture.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.calibration.lowering.encoding import Encoding, factor_name, product_name
+from fewstep.calibration.lowering.group_scales import GROUP_INPUT, gather_columns
+from fewstep.calibration.lowering.weights import QuantizedWeight
+from fewstep.graph.additions import NewNodes
+from fewstep.graph.graph import Graph, Node
+from fewstep.graph.half_types import largest_number, smallest_normal
+from fewstep.graph.selection import WeightedOp, bias_shape
+
+GREATEST = 1024.0
+
+
+def add_group_factors(
+    prepared: Graph,
+    ops: Sequence[WeightedOp],
+    codes: Mapping[str, Encoding],
+    weights: Mapping[str, QuantizedWeight],
+    dtype: np.dtype[Any],
+) -> tuple[Graph, tuple[WeightedOp, ...], dict[str, Encoding]]:
+    """The graph with factors around each of `ops` whose input has several scales. It comes with the operations and
+    codes, of one scale each, to lower it with. `dtype` is what the lowered graph computes in. Weights change nothing.
+
+    Tensors keep their names and meaning; an operation's output before its factor is `product_name` its name. The graph
+    takes the input "group", unless no code has several scales: then it stays as it is.
+    """
+    new = NewNodes(prepared)
+    factors: dict[str, NDArray[np.float32]] = {}  # [groups], by x
+    names: dict[str, str] = {}  # of what is read instead of x
+    single: dict[str, Encoding] = {}
+    for x, code in codes.items():
+        if len(code.scales) == 1:
+            single[x] = code
+            continue
+        finest, factors[x] = _split_scales(code.scales, dtype)
+        names[x] = new.name(f"{x}_scaled")
+        single[names[x]] = replace(code, scales=np.array([finest]))
+    if not factors:
+        return prepared, tuple(ops), single
+    inner = {op.name: _inner_operation(op, names[op.x]) for op in ops if op.x in factors}
+    rows = gather_columns("factors()", np.stack(list(factors.values()), axis=1), [factor_name(x) for x in factors])
+    selected = {op.name: op for op in ops}
+    nodes, present = list(rows.nodes), set[str]()
+    for node in prepared.nodes:
+        if node.output not in inner:
+            nodes.append(node)
+            continue
+        op = selected[node.output]
+        factor, shaping = _reshape_factor(op, prepared, new)
+        divided = Node("Div", (op.x, factor), (names[op.x],), name=f"scale({op.x})")
+        fresh = [each for each in (*shaping, divided) if each.output not in present]
+        present.update(each.output for each in fresh)
+        nodes.extend((*fresh, inner[op.name].node, *_restore_product(op, factor, prepared, new)))
+    graph = replace(prepared, inputs=(*prepared.inputs, GROUP_INPUT))
+    graph = graph.with_nodes(nodes, {**rows.constants, **new.constants})
+    return graph, tuple(inner.get(op.name, op) for op in ops), single
+
+
+def _split_scales(scales: NDArray[np.float64], dtype: np.dtype[Any]) -> tuple[float, NDArray[np.float32]]:
+    """The finest scale, within what `dtype` can hold, and the factors [groups]."""
+    held = scales.clip(smallest_normal(dtype), largest_number(dtype))
+    held = np.maximum(held, held.max() / GREATEST)
+    finest = held.min()
+    return float(finest), (held / finest).astype(np.float32)
+
+
+def _inner_operation(op: WeightedOp, x: str) -> WeightedOp:
+    """The operation between its factors, without its bias."""
+    return replace(op, node=replace(op.node, inputs=(x, op.weight), outputs=(product_name(op.name),)))
+
+
+def _reshape_factor(op: WeightedOp, prepared: Graph, new: NewNodes) -> tuple[str, tuple[Node, ...]]:
+    """The factor of an operation's input, and the nodes that give it the axes of a picture around a convolution."""
+    factor = factor_name(op.x)
+    if op.node.op != "Conv":
+        return factor, ()
+    axes = new.constant("picture", np.ones(prepared.constants[op.weight].ndim, np.int64))
+    shaped = f"shaped({factor})"
+    return shaped, (Node("Reshape", (factor, axes), (shaped,)),)
+
+
+def _restore_product(op: WeightedOp, factor: str, prepared: Graph, new: NewNodes) -> tuple[Node, ...]:
+    """The product's own size, and behind it the bias that the operation had."""
+    result = new.name(f"{op.name}_unbiased") if op.bias else op.name
+    restored = Node("Mul", (product_name(op.name), factor), (result,), name=f"unscale({op.name})")
+    if not op.bias:
+        return (restored,)
+    (bias,) = op.bias
+    value = prepared.constants[bias]
+    behind = new.constant(f"{bias}_behind", value.reshape(bias_shape(op, prepared)))
+    return restored, Node("Add", (result, behind), (op.name,), name=f"bias({op.name})")

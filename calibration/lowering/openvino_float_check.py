@@ -1,0 +1,75 @@
+"""The check that OpenVINO computes a large float graph as onnxruntime does. It goes part by part: few weights are held
+twice.
+
+Parts are runs of nodes. Both engines read onnxruntime's results of the parts before, so that a difference stands where
+it begins. Fusions across the border of two parts are not seen: loading the whole body compares them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from fewstep.calibration.lowering.openvino_kernels import open_compiled
+from fewstep.graph import io
+from fewstep.graph.extents import fix_sizes
+from fewstep.graph.graph import Array, Graph
+from fewstep.graph.partition import partition_graph
+from fewstep.graph.session import run
+from fewstep.graph.weights import release
+from fewstep.plans.errors import UserError
+from fewstep.runtime.backends.openvino import version
+from fewstep.runtime.backends.openvino_agreement import CALLS, FIX, LARGEST, random_feeds, relative_difference
+from fewstep.runtime.bundle.manifest import GraphEntry
+from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.kinds.sizes import default_sizes
+
+SHARE = 16  # parts of a graph, about
+LEAST = 32 * 2**20  # bytes of weights that are worth a part of their own
+
+
+def check_parts_agree(bundle: Bundle, entry: GraphEntry) -> None:
+    """UserError naming the nodes that OpenVINO computes wrong, or cannot compile, in a float graph of a bundle."""
+    graph = io.load(bundle.graph(entry), root=bundle.path)
+    sizes = {"batch": 1, **default_sizes(bundle.manifest.x_shape, bundle.manifest.sizes)}
+    limit = max(LEAST, sum(array.nbytes for array in graph.constants.values()) // SHARE)
+    pieces = list(partition_graph(fix_sizes(graph), limit))
+    least: tuple[float, str] | None = None
+    for seed in range(CALLS):  # an input that lies on an edge of an argmax or a rounding may differ in one
+        worst = _find_worst_part(pieces, random_feeds(entry, sizes, seed))
+        if worst is None or worst[0] <= LARGEST:
+            return
+        least = min(least or worst, worst)
+    if least is not None:
+        difference, where = least
+        raise UserError(
+            f"OpenVINO {version()} computes {entry.file} wrong, {where}: it differs from onnxruntime by "
+            f"{difference:.2g} of the largest output",
+            FIX,
+        )
+
+
+def _find_worst_part(pieces: list[Graph], feeds: Mapping[str, Array]) -> tuple[float, str] | None:
+    """The largest difference of all parts, and the nodes of that part; None where the float graph is not finite."""
+    held, worst = dict(feeds), (0.0, "")
+    for number, cut in enumerate(pieces):
+        piece = _fix_shape_inputs(cut, held, feeds)
+        expected = run(piece, held)
+        if not all(np.isfinite(value).all() for value in expected.values()):
+            return None
+        computed = open_compiled(piece, ())(held)
+        release(piece)  # whose mapped weights were read
+        difference = relative_difference(expected, computed)
+        if difference > worst[0] or np.isnan(difference):
+            worst = (difference, f"between {piece.nodes[0].output!r} and {piece.nodes[-1].output!r}")
+        later = {value.name for each in pieces[number + 1 :] for value in each.inputs}
+        held = {name: value for name, value in (held | expected).items() if name in later}
+    return worst
+
+
+def _fix_shape_inputs(piece: Graph, held: Mapping[str, Array], feeds: Mapping[str, Array]) -> Graph:
+    """The piece with integers of earlier pieces as constants: these are shapes, on which OpenVINO 2026.4 fails where
+    they are inputs."""
+    shapes = {each.name: held[each.name] for each in piece.inputs if each.dtype.kind in "iu" and each.name not in feeds}
+    inputs = tuple(value for value in piece.inputs if value.name not in shapes)
+    return replace(piece, inputs=inputs, constants={**piece.constants, **shapes})

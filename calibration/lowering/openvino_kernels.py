@@ -1,0 +1,133 @@
+"""The operations that really run in int8, as OpenVINO describes the graph that its CPU plugin compiles."""
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.calibration.lowering.coverage import MULTIPLY
+from fewstep.calibration.ranges.observe import expose_tensors
+from fewstep.graph.extents import fix_sizes
+from fewstep.graph.graph import BATCH, Array, Graph, Node
+from fewstep.graph.index import index
+from fewstep.graph.io import save
+from fewstep.graph.pattern import match
+from fewstep.plans.errors import UserError
+from fewstep.runtime.backends import LoadedGraph
+from fewstep.runtime.backends.openvino import OpenVino, last_line, read_model, version
+from fewstep.runtime.bundle.platforms import OPENVINO
+
+MULTIPLYING = ("Convolution", "FullyConnected", "MatMul")  # its kinds of layers that have integer kernels
+FUSED = "Subgraph"  # a kernel of several operations, products among them where OpenVINO has one thread
+INTEGER = ("u8", "i8")
+FILE = "graph.onnx"  # in a temporary folder
+
+
+def integer_operations(graph: Graph) -> frozenset[str]:
+    """Names of the tensors that integer kernels make, in a graph compiled for one usual sample on this CPU.
+
+    An operation fused into a kernel counts for that kernel: the multiplying operations themselves give the names.
+    """
+    weighted = {f"weighted{i}": node.output for i, node in enumerate(graph.nodes) if node.op in MULTIPLY}
+    labels = {tensor: label for label, tensor in weighted.items()}
+    operations = weighted | _products_by_weight(graph)
+    labelled = tuple(replace(node, name=labels.get(node.output, node.name)) for node in graph.nodes)
+    shapes = {v.name: [1 if size == BATCH else int(size) for size in v.shape] for v in fix_sizes(graph).inputs}
+    compiled = _make_compiler(replace(graph, nodes=labelled), OpenVino(cached=False))
+    layers = compiled(shapes).get_runtime_model().get_ops()
+    integer = [layer for layer in layers if _is_integer(layer)]
+    ran = [
+        label for layer in integer for each in (layer, *_input_transposes(layer)) for label in _source_operations(each)
+    ]
+    ran += [name for layer in layers if _layer_kind(layer)[0] == FUSED for name in _integer_constants(layer)]
+    return frozenset(operations[label] for label in ran if label in operations)
+
+
+def open_compiled(graph: Graph, tensors: Sequence[str], backend: OpenVino | None = None) -> LoadedGraph:
+    """A graph that returns inner `tensors` too, compiled once for each set of shapes, by OpenVINO in float32 unless
+    `backend` is another one. It takes no notice of feeds that it has no input for. UserError if the plugin fails."""
+    shown = expose_openvino_tensors(graph, tensors) if tensors else graph
+    compiled = _make_compiler(shown, replace(backend or OpenVino(), cached=False))
+    held: dict[tuple[tuple[int, ...], ...], Any] = {}
+
+    def run(feeds: Mapping[str, Array]) -> dict[str, NDArray[np.float32]]:
+        inputs = {value.name: feeds[value.name] for value in graph.inputs}
+        key = tuple(value.shape for value in inputs.values())
+        if key not in held:
+            held[key] = compiled({name: list(value.shape) for name, value in inputs.items()})
+        try:
+            results = held[key](inputs)
+        except Exception as error:  # its errors share no base class but Exception
+            raise UserError(
+                f"OpenVINO {version()} failed on graph {graph.name!r}: {last_line(error)}",
+                f"pip install --upgrade openvino, or calibrate without target {OPENVINO.name}",
+            ) from error
+        arrays = {value.name: np.array(results[value.name]) for value in shown.outputs}
+        return arrays | {name: -arrays[_negated_name(name)] for name in tensors if name not in arrays}
+
+    return run
+
+
+def _make_compiler(graph: Graph, backend: OpenVino) -> Callable[[Mapping[str, list[int]]], Any]:
+    """A function that gives the `openvino.CompiledModel` of a graph for shapes of its inputs. The model reads a file
+    that goes with the function."""
+    folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+    save(graph, Path(folder.name) / FILE)
+    core = backend.core()
+    return lambda shapes: backend.compile(core, read_model(core, Path(folder.name) / FILE), graph.name, shapes)
+
+
+def expose_openvino_tensors(graph: Graph, tensors: Sequence[str]) -> Graph:
+    """The graph with `tensors` among its outputs. Results of multiplying operations are returned negated: the plugin
+    leaves an operation in float whose own result is an output (measured)."""
+    products = [node.output for node in graph.nodes if node.op in MULTIPLY and node.output in tensors]
+    negatives = tuple(Node("Neg", (name,), (_negated_name(name),)) for name in products)
+    longer = replace(graph, nodes=graph.nodes + negatives)
+    return expose_tensors(longer, [_negated_name(name) if name in products else name for name in tensors])
+
+
+def _negated_name(name: str) -> str:
+    return f"negated({name})"
+
+
+def _products_by_weight(graph: Graph) -> dict[str, str]:
+    """The products by the int8 constants that they read through a DequantizeLinear."""
+    idx = index(graph)
+    pattern = f"({' | '.join(MULTIPLY)})(x, DequantizeLinear(codes))"
+    return {found["codes"]: node.output for node in graph.nodes if (found := match(node, pattern, idx)) is not None}
+
+
+def _layer_kind(layer: Any) -> tuple[str, str]:
+    """The kind of a layer, and the type that it runs in."""
+    facts = layer.get_rt_info()
+    return facts["layerType"].astype(str), facts["runtimePrecision"].astype(str)
+
+
+def _is_integer(layer: Any) -> bool:
+    kind, precision = _layer_kind(layer)
+    return kind in MULTIPLYING and precision in INTEGER
+
+
+def _input_transposes(layer: Any) -> list[Any]:
+    """The layers that transpose what a layer reads: where OpenVINO forgot the name of an operation, its transposed
+    weight still has it."""
+    read = [each.get_source_output().get_node() for each in layer.inputs()]
+    return [each for each in read if _layer_kind(each)[0] == "Transpose"]
+
+
+def _integer_constants(layer: Any) -> list[str]:
+    """The names of the int8 constants that a layer reads. A fused kernel that kept one multiplies it as it is: sums
+    that cancel come out exact (measured in OpenVINO 2026.4)."""
+    read = [each.get_source_output().get_node() for each in layer.inputs()]
+    return [
+        each.get_friendly_name() for each in read if _layer_kind(each)[0] == "Const" and _layer_kind(each)[1] == "i8"
+    ]
+
+
+def _source_operations(layer: Any) -> Iterator[str]:
+    """The names of the operations that went into a layer; OpenVINO marks parts of one behind a slash."""
+    yield from (name.partition("/")[0] for name in layer.get_rt_info()["originalLayersNames"].astype(str).split(","))

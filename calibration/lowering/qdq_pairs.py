@@ -1,0 +1,96 @@
+"""The form of engines that read 8 bits as QuantizeLinear-DequantizeLinear pairs with constant scales.
+
+A pair rounds a tensor to codes of 8 bits, and makes numbers of them again. The engine joins the pairs on an operation's
+inputs and the operation to one kernel, which multiplies the codes. Of a weight's pair the DequantizeLinear alone is in
+the graph, behind the codes. Pairs stand on the inputs of operations with weights and nowhere else: what these return,
+biases, norms and residuals keep the graph's float type.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from fewstep.calibration.lowering.encoding import integer_name, rounded_name, scale_name, zero_point_name
+from fewstep.calibration.lowering.scheme import Form, Replacement
+from fewstep.calibration.lowering.weights import QuantizedWeight
+from fewstep.graph.graph import Array, Node
+from fewstep.graph.selection import WeightedOp
+
+
+def qdq_form(dtype: np.dtype[Any]) -> Form:
+    """The form in a graph whose float type is `dtype`."""
+    return Form(emit_pair, lambda op, weight: emit_operation(op, weight, dtype), encodes_output=lambda op: False)
+
+
+def lean_qdq_form(dtype: np.dtype[Any]) -> Form:
+    """`qdq_form` with one scale in each weight's pair instead of one a channel: `emit_lean_operation` says why. Weights
+    of convolutions are rounded by one scale (`Scheme.one_scale`)."""
+    return Form(emit_pair, lambda op, weight: emit_lean_operation(op, weight, dtype), encodes_output=lambda op: False)
+
+
+def emit_pair(tensor: str) -> tuple[Node, ...]:
+    """The pair of an activation."""
+    code = scale_name(tensor), zero_point_name(tensor)
+    return (
+        Node("QuantizeLinear", (tensor, *code), (integer_name(tensor),)),
+        Node("DequantizeLinear", (integer_name(tensor), *code), (rounded_name(tensor),)),
+    )
+
+
+def emit_operation(op: WeightedOp, weight: QuantizedWeight, dtype: np.dtype[Any]) -> Replacement:
+    """The pair of the weight, and behind it the operation, on the rounded activation and the rounded weight."""
+    inputs = integer_name(op.code), scale_name(op.code), zero_point_name(op.code)
+    constants: dict[str, Array] = {
+        inputs[0]: weight.values,
+        inputs[1]: weight.scales.astype(dtype),
+        inputs[2]: np.zeros_like(weight.scales, np.int8),
+    }
+    node = op.node
+    return Replacement(
+        (
+            Node("DequantizeLinear", inputs, (rounded_name(op.code),), {"axis": weight.axis}),
+            replace(
+                node, inputs=(rounded_name(op.x), rounded_name(op.code), *op.bias), attributes=_attributes(op, weight)
+            ),
+        ),
+        constants,
+    )
+
+
+def emit_lean_operation(op: WeightedOp, weight: QuantizedWeight, dtype: np.dtype[Any]) -> Replacement:
+    """As `emit_operation`, with the largest scale in the weight's pair, and a product with the channels' ratios behind
+    it.
+
+    Channels that all have one scale need no product. Those of convolutions do: in an engine one writes float32 where
+    its weight has scales of channels, and float16 where it has one (tensorrt-rtx 1.7).
+    """
+    largest = weight.scales.astype(dtype).max()
+    inputs = integer_name(op.code), scale_name(op.code), zero_point_name(op.code)
+    constants: dict[str, Array] = {
+        inputs[0]: weight.values,
+        inputs[1]: np.array(largest, dtype),
+        inputs[2]: np.array(0, np.int8),
+    }
+    nodes = [Node("DequantizeLinear", inputs, (rounded_name(op.code),), {})]
+    read = (rounded_name(op.x), rounded_name(op.code))
+    if (weight.scales == weight.scales[0]).all():
+        alike = replace(op.node, inputs=(*read, *op.bias), attributes=_attributes(op, weight))
+        return Replacement((*nodes, alike), constants)
+    ratios = (weight.scales / np.float32(largest)).astype(dtype)
+    constants[f"ratios({op.name})"] = ratios
+    unscaled, scaled = f"unscaled({op.name})", f"scaled({op.name})" if op.bias else op.name
+    nodes += [
+        replace(op.node, inputs=read, outputs=(unscaled,)),
+        Node("Mul", (unscaled, f"ratios({op.name})"), (scaled,)),
+    ]
+    if op.bias:
+        nodes.append(Node("Add", (scaled, *op.bias), (op.name,)))
+    return Replacement(tuple(nodes), constants)
+
+
+def _attributes(op: WeightedOp, weight: QuantizedWeight) -> Mapping[str, Any]:
+    """The operation's own, and the kernel's shape: TensorRT up to 10.3 reads none off a weight that nodes make."""
+    shape = {"kernel_shape": list(weight.values.shape[2:])} if op.node.op == "Conv" else {}
+    return {**shape, **op.node.attributes}

@@ -1,0 +1,217 @@
+"""The task of a calibration, made from its options. All that needs no sampling is checked here."""
+
+import logging
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from math import inf
+from pathlib import Path
+
+from msgspec import structs
+
+from fewstep.calibration.failed_bodies import TargetResults, try_targets
+from fewstep.calibration.lowering.quantize import select_ops_to_lower
+from fewstep.calibration.lowering.scheme import Target
+from fewstep.calibration.options import CalibrateOptions, load_targets, trajectory_seeds, warn_of_few
+from fewstep.calibration.precision.bound import Bound, parse_bound
+from fewstep.calibration.ranges.methods import lambda_edges
+from fewstep.calibration.task import Task
+from fewstep.graph import io
+from fewstep.graph.graph import Graph
+from fewstep.measure.rollouts.conditions_file import ConditionRecords, GivenConditions, distribute_records
+from fewstep.measure.rollouts.on_demand import LazyOnnxRuntime
+from fewstep.measure.rollouts.prompts import CALIBRATION, given_conditions
+from fewstep.measure.rollouts.recorded_token_run import check_counts
+from fewstep.measure.rollouts.row_by_row import with_row_by_row_prologue
+from fewstep.measure.rollouts.seeds import draw_conditions
+from fewstep.measure.rollouts.trajectories import max_seeds_per_size, trajectories_text
+from fewstep.plans.any_plan import AnyPlan, shaping_of
+from fewstep.plans.errors import UserError
+from fewstep.plans.guidance import to_text
+from fewstep.plans.plan import DENOISER
+from fewstep.plans.shaping import Clip, clip_to
+from fewstep.plans.tokens.plan import USUAL
+from fewstep.runtime.bundle.conditions import default_value, is_led_by_guidance
+from fewstep.runtime.bundle.manifest import Condition
+from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.kinds.sizes import apply_sizes, default_sizes
+from fewstep.runtime.sampling.lazy_graphs import LazyGraph
+from fewstep.runtime.sampling.loading import load
+from fewstep.runtime.sampling.request import SCHEDULER
+from fewstep.runtime.sampling.sampler import PLAN, Sampler
+
+LOG = logging.getLogger("fewstep")
+GUIDANCE = 2.0  # weight of a guided denoiser's plan, where the options name none
+
+
+def open_task(options: CalibrateOptions, network: str = DENOISER) -> Task:
+    """The task of the options for one network, opened. UserError if it cannot be done.
+
+    A target whose engine computes the float32 body wrong is refused for itself, unless it is the only one.
+    """
+    all_networks = load(options.bundle, body="float32", backend=LazyOnnxRuntime(threads=options.threads))
+    plan, sampler, bound = (
+        _compile_plan(options, all_networks),
+        all_networks.select_network(network),
+        _parse_bound(options, all_networks),
+    )
+    lams = [-inf if step.lam is None else step.lam for step in plan.steps if step.network == network]
+    if not lams:
+        raise UserError(f"plan {plan.name} has no step of the network {network}", "give a longer plan (--plan)")
+    if isinstance(graph := sampler.network().graph, LazyGraph):
+        sampler = sampler.with_network_parts(bundle=graph.bundle)  # a `HashOnceBundle`, which hashes each file once
+    prepared = io.load(sampler.bundle.graph(sampler.body.graph), root=options.bundle)
+    conditions, sizes = _load_conditions(options, all_networks), _parse_sizes(options, all_networks)
+    usable = _check_targets(load_targets(options), sampler.bundle, prepared, conditions.records)
+    targets = tuple(usable.made.values())
+    edges, seeds = lambda_edges(lams), trajectory_seeds(options)
+    task = Task(
+        sampler=with_row_by_row_prologue(sampler),
+        prepared=prepared,
+        plan=plan,
+        targets=targets,
+        seeds=seeds,
+        edges=() if options.groups == "pooled" else edges,
+        operations=tuple(
+            op.name for op in select_ops_to_lower(prepared, all(each.scheme.no_floats for each in targets))
+        ),
+        conditions=conditions.records,
+        random=conditions.random,
+        sizes=sizes,
+        per_size=max_seeds_per_size(seeds, len(sizes)),
+        threads=options.threads,
+        bound=bound,
+        command=lambda names: _command(options, plan, names),
+        refused=usable.failed,
+        network=network,
+        all_networks=all_networks if len(all_networks.denoiser.networks) > 1 else None,
+        no_floats=any(target.scheme.no_floats for target in targets),
+    )
+    warn_of_few(options)
+    return task
+
+
+def _check_targets(
+    targets: Sequence[Target], bundle: Bundle, prepared: Graph, records: ConditionRecords | None
+) -> TargetResults[Target]:
+    """The targets that have operations to lower and engines that compute the float32 body right, and the errors of the
+    others. UserError if no target is left."""
+
+    def check_target(target: Target) -> Target:
+        select_ops_to_lower(prepared, target.scheme.no_floats)
+        if target.scheme.no_floats:
+            _refuse_constant_conditions(bundle.manifest.conditions, records, target)
+        if target.tries is not None:
+            target.tries(bundle)
+        return target
+
+    return try_targets(targets, check_target, {})
+
+
+def _refuse_constant_conditions(
+    conditions: Sequence[Condition], records: ConditionRecords | None, target: Target
+) -> None:
+    """UserError for a condition that has its default on every trajectory. A target without floats has codes for what
+    that makes alone, such as one code for zeros."""
+    for each in conditions:
+        is_fixed = each.low is not None and each.low == each.high
+        if each.default is None or each.typical is not None or is_fixed:
+            continue
+        if records is None or (records[each.name] == default_value(each)).all():
+            raise UserError(
+                f"condition {each.name!r} has its default on every trajectory, and {target.name} clips all others",
+                "give values that it will have (--conditions FILE), or leave this target out",
+            )
+
+
+def _load_conditions(options: CalibrateOptions, sampler: Sampler) -> GivenConditions:
+    """A row for each trajectory, from a file or from prompts. Without either UserError if a condition cannot be
+    drawn."""
+    given = given_conditions(sampler.bundle, options.conditions, options.prompts, CALIBRATION)
+    if given.records is not None:
+        return replace(given, records=distribute_records(given.records, options.trajectories))
+    draw_conditions(sampler.bundle.manifest, [options.seed])
+    return given
+
+
+def _parse_sizes(options: CalibrateOptions, sampler: Sampler) -> tuple[dict[str, int], ...]:
+    """The sizes that are asked for, each a choice of all free axes."""
+    manifest, chosen = sampler.bundle.manifest, []
+    names = [size.name for size in manifest.sizes]
+    for text in options.size:
+        numbers = text.split("x")
+        if len(numbers) != len(names) or not all(each.isascii() and each.isdecimal() for each in numbers):
+            form = "x".join(name.upper() for name in names)
+            fix = f"write {form} for each" if names else "leave it out: x has one shape"
+            raise UserError(f"--size {text!r}", fix)
+        chosen.append({name: int(number) for name, number in zip(names, numbers, strict=True)})
+        apply_sizes(manifest, chosen[-1])
+    usual = default_sizes(manifest.x_shape, manifest.sizes)
+    if manifest.vocabulary and any(sizes != usual for sizes in chosen):
+        what = f"--size {','.join(options.size)}: a plan of tokens is for one size"
+        raise UserError(what, "leave it out, and calibrate at the default size")
+    has_own = options.conditions is not None or options.prompts is not None
+    if has_own and any(each.follows for each in manifest.conditions) and any(sizes != usual for sizes in chosen):
+        raise UserError("--size with your own conditions, of which some follow x's size", "leave one of them out")
+    if options.trajectories < len(chosen):
+        raise UserError(
+            f"{trajectories_text(options.trajectories)} cannot have all of --size {','.join(options.size)}",
+            f"follow at least {len(chosen)} (--trajectories {len(chosen)}), or name fewer sizes",
+        )
+    return tuple(chosen)
+
+
+def _compile_plan(options: CalibrateOptions, sampler: Sampler) -> AnyPlan:
+    """The plan in one range group; `calibrate` divides it later. A plan's file brings its own guidance, and an earlier
+    calibration no clip."""
+    manifest, name = sampler.bundle.manifest, options.plan
+    sampler = sampler.with_network_parts(bundle=replace(sampler.bundle, manifest=structs.replace(manifest, plans={})))
+    if name is None:
+        name = USUAL if manifest.vocabulary else PLAN
+    default = GUIDANCE if is_led_by_guidance(manifest.conditions) and not name.endswith(".json") else None
+    weight = default if options.guidance is None else options.guidance
+    plan: AnyPlan = sampler.compile(name, weight, shaping=clip_to(options.clip))
+    if manifest.vocabulary is not None:
+        check_counts(plan, "calibrate along a plan of counts, such as maskgit:8 or likeliest:8")
+        return plan
+    clip = _scheduler_clip(sampler) if shaping_of(plan) is None else None
+    if clip is not None:
+        LOG.warning(
+            "the model's own scheduler clips predictions to [%g, %g], and this plan does not: if your program clips, "
+            "give --clip %g, so that ranges fit",
+            *(clip.low, clip.high, clip.high),
+        )
+    return plan
+
+
+def _parse_bound(options: CalibrateOptions, sampler: Sampler) -> Bound | None:
+    """The bound, which holds for the samples of one network. UserError where there are tokens, or several networks."""
+    bound, count = parse_bound(options.quality, options.speed), len(sampler.denoiser.networks)
+    if bound is not None and (count > 1 or sampler.bundle.manifest.vocabulary is not None):
+        what = f"a bundle of {count} networks" if count > 1 else "a token denoiser"
+        raise UserError(f"a precision map of {what}", "leave --quality and --speed out")
+    return bound
+
+
+def _scheduler_clip(sampler: Sampler) -> Clip | None:
+    """The clip of the scheduler that came with the denoiser, if it has one."""
+    if sampler.bundle.manifest.scheduler is None:
+        return None
+    with suppress(UserError):
+        shaping = shaping_of(sampler.compile(f"{SCHEDULER}2"))  # plans of any length clip alike
+        return shaping if isinstance(shaping, Clip) else None
+    return None
+
+
+def _command(options: CalibrateOptions, plan: AnyPlan, targets: Sequence[str]) -> str:
+    """The command that does this again for some of the targets, without anybody's paths. `calibration_settings.py`
+    reads it."""
+    again = replace(
+        options,
+        plan=plan.name,
+        guidance=plan.guidance if to_text(plan.guidance) else None,
+        target=tuple(targets),
+        conditions=options.conditions and Path("FILE"),
+        prompts=options.prompts and Path("FILE"),
+    )
+    return again.command_line("calibrate", always=("plan", "target", "trajectories", "groups", "seed"))

@@ -1,0 +1,276 @@
+"""The search of the number of operations in float, for a quality or a speed.
+
+The ranking by which a body is made without a bound goes on: with each operation that leaves int8 the quality rises and
+the speed falls, so that few bodies have to be made to find where the bound is crossed. Those run closed loop on seeds
+of the search, as they would be deployed. What fits is judged on other seeds before a quality counts as reached. For a
+speed these choose nothing; the first that passes for a quality has a mean there that is a little too high.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from math import ceil, log2
+from time import perf_counter
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.calibration.precision.bound import Bound, describe_bound
+from fewstep.calibration.precision.precision_map import FrontierPoint, PrecisionMap
+from fewstep.calibration.precision.recipe import Recipe, open_graphs
+from fewstep.graph.session import GraphSession, open_session
+from fewstep.measure.rollouts.end_quality import EndQuality, end_quality
+from fewstep.measure.rollouts.metrics import CEILING
+from fewstep.measure.rollouts.recorded_run import RecordedRun
+from fewstep.plans.errors import UserError
+from fewstep.runtime.backends import LoadedGraph
+from fewstep.runtime.machine.turns import median_ratio, stop_after_rounds, take_turns
+from fewstep.runtime.progress import SILENT, Progress
+
+Array = NDArray[np.float64]
+ROUNDS = 15  # in which two graphs are timed against each other
+SLACK = 1e-9  # of a time that just holds
+SMALLEST = float(np.finfo(float).tiny)
+LEAST_SHARE = 1e-9  # of the errors that an operation in float leaves: 90 dB
+
+
+@dataclass(frozen=True)
+class Point:
+    """A body with the first `count` operations of a ranking in float.
+
+    quality: mean PSNR in dB on the seeds that search. time: of a step relative to the body without a bound, measured or
+    estimated from multiply-accumulates.
+    """
+
+    count: int
+    quality: float
+    time: float
+    time_is_measured: bool = False
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """The result of a search: `recipe`, of the body of `point` that a bound deploys, and its judgement `judged`, on
+    seeds that the search did not use: of a body that is taken because it passes there the mean is a little too high.
+
+    `points` are all that was tried, by their counts. `unbounded` is what was judged of the body without a bound, and
+    `float_time` the time of a step of float32 relative to it.
+    """
+
+    recipe: Recipe
+    point: Point
+    judged: EndQuality
+    points: tuple[Point, ...]
+    unbounded: EndQuality
+    float_time: float
+
+
+class Search:
+    """The bodies of one ranking, each run and timed once. A body goes by its number of operations in float: `default`
+    without a bound, `all` for float32. Where graphs of the target are not timed here, times are estimates."""
+
+    def __init__(
+        self, recipe: Recipe, course: RecordedRun, judges: tuple[RecordedRun, ...], is_timed: bool, progress: Progress
+    ) -> None:
+        assert recipe.ranking is not None
+        self.recipe = recipe.with_float_operations(recipe.in_float)
+        self.course, self.judges, self.is_timed, self.progress = course, judges, is_timed, progress
+        self.ranking, self.default, self.all = recipe.ranking, len(recipe.in_float), len(recipe.ranking.order)
+        self._qualities, self._times = {self.all: CEILING}, {self.default: 1.0}
+        self._judged = dict[int, EndQuality]()
+
+    def make_recipe(self, count: int) -> Recipe:
+        """The recipe of the body with so many operations in float."""
+        return (
+            self.recipe
+            if count == self.default
+            else self.recipe.with_float_operations(self.ranking.first_operations(count))
+        )
+
+    def measure_quality(self, count: int) -> float:
+        """Mean PSNR in dB of a body on the seeds that search."""
+        if count not in self._qualities:
+            self.progress("bodies", len(self._qualities) - 1, len(self._qualities))
+            self._qualities[count] = float(self._run(count, self.course).mean())
+        return self._qualities[count]
+
+    def judge(self, count: int) -> EndQuality:
+        """A body on the seeds that judge."""
+        if count not in self._judged:
+            values = self._run(count, *self.judges)
+            self._judged[count] = end_quality(values, "float32")
+        return self._judged[count]
+
+    def _run(self, count: int, *courses: RecordedRun) -> Array:
+        """PSNR in dB of each sample of some courses."""
+        body = self.make_recipe(count)
+        graphs = open_graphs(body.lower_unchecked(), body.target)
+        return np.concatenate([course.decibels(course.run(graphs)) for course in courses])
+
+    def measure_time(self, count: int) -> float:
+        """The time of a step relative to the body without a bound, measured where it can be."""
+        if self.is_timed and count not in self._times:
+            self._times[count] = measure_slowdown(self.course, self._open_body(self.default), self._open_body(count))
+        return self._times.get(count, float(self.estimated_times[count]))
+
+    def _open_body(self, count: int) -> GraphSession:
+        """The body as it is deployed, but with threads that do not spin: two are open at once."""
+        ((_, graph),) = self.make_recipe(count).lower_unchecked()
+        return open_session(graph, optimize=True, arena=True)
+
+    @property
+    def estimated_times(self) -> Array:
+        """Times [1 + operations] by multiply-accumulates, in proportion to the time of float32 where it is known."""
+        added = (self.ranking.time - self.ranking.time[self.default]) / (1 + self.ranking.time[self.default])
+        known = self._times.get(self.all)
+        return np.asarray(1 + (added if known is None or not added[-1] else added * (known - 1) / added[-1]))
+
+    @property
+    def points(self) -> tuple[Point, ...]:
+        """All that was run, by their counts."""
+        times, known = self.estimated_times, self._times
+        return tuple(
+            Point(count, quality, known.get(count, float(times[count])), count in known)
+            for count, quality in sorted(self._qualities.items())
+        )
+
+
+def search_precision(
+    recipe: Recipe,
+    course: RecordedRun,
+    judges: tuple[RecordedRun, ...],
+    bound: Bound,
+    is_timed: bool,
+    progress: Progress = SILENT,
+) -> SearchResult:
+    """The search of a body that fits a bound, on the seeds of `course`, judged on `judges`. UserError if none does."""
+    search = Search(recipe, course, judges, is_timed, progress)
+    float_time = search.measure_time(search.all)
+    count = (
+        _count_for_speed(search, float_time, bound.speed) if bound.speed else _count_for_quality(search, bound.quality)
+    )
+    for other in (search.default, search.all):
+        if other > count and search.measure_time(count) >= search.measure_time(
+            other
+        ):  # the other is no slower, and nearer to float32
+            count = other
+    search.measure_quality(count), search.measure_quality(search.default)
+    point = next(each for each in search.points if each.count == count)
+    judged, unbounded = search.judge(count), search.judge(search.default)
+    return SearchResult(search.make_recipe(count), point, judged, search.points, unbounded, float_time)
+
+
+def _count_for_quality(search: Search, quality: float | None) -> int:
+    """The fewest operations in float that reach a quality in dB, on the seeds that search and those that judge."""
+    assert quality is not None
+    if quality > CEILING:
+        raise UserError(f"no body reaches {quality:g} dB: float32 itself has {CEILING:g}", "ask for less")
+    wanted, least = quality, search.ranking.slower_count - 1
+    while True:
+        count = find_crossing(search.measure_quality, search.ranking.quality, wanted, least, search.all)
+        if count == search.all:
+            return count
+        judged = search.judge(count).mean
+        if judged >= quality:
+            return count
+        flattered = search.measure_quality(count) - judged  # dB by which the seeds that search flatter
+        wanted, least = max(quality + flattered, wanted), count
+
+
+def _count_for_speed(search: Search, float_time: float, speed: float) -> int:
+    """The most operations in float with which a step is so many times as fast as float32's."""
+    most = float_time / speed * (1 + SLACK)
+    if float_time <= most:
+        return search.all
+    least = search.ranking.slower_count
+    if search.measure_time(least) > most:
+        fastest = float_time / search.measure_time(least)
+        raise UserError(
+            f"no body is {speed:g} times as fast as float32: the fastest found is {fastest:.2f} times", "ask for less"
+        )
+    return find_crossing(search.measure_time, search.estimated_times, most, least, search.all) - 1
+
+
+def find_crossing(value: Callable[[int], float], foretold: Array, wanted: float, low: int, high: int) -> int:
+    """The least number above `low` whose value reaches what is wanted; at `high` it does.
+
+    Values rise. `foretold` [1 + high] says where to look first, and next by what a value differs from it there. Every
+    other look halves what is left.
+    """
+    shift, looks = 0.0, 0
+    while high - low > 1:
+        reached = np.flatnonzero(foretold[low + 1 : high] + shift >= wanted)
+        near = low + 1 + int(reached[0]) if len(reached) else high - 1
+        number = (low + high) // 2 if looks % 2 else near
+        found = value(number)
+        low, high = (low, number) if found >= wanted else (number, high)
+        shift, looks = found - float(foretold[number]), looks + 1
+    return high
+
+
+def measure_slowdown(course: RecordedRun, base: LoadedGraph, other: LoadedGraph, rounds: int = ROUNDS) -> float:
+    """Time of the network's middle step with `other` relative to `base`: the median of ratios of neighbours, so that
+    load hits both."""
+    feeds = course.body_feeds(course.float_states[len(course.float_states) // 2])
+
+    def seconds(graph: LoadedGraph) -> float:
+        started = perf_counter()
+        graph(feeds)
+        return perf_counter() - started
+
+    seconds(base), seconds(other)  # the first call allocates
+    return median_ratio(take_turns([partial(seconds, base), partial(seconds, other)], stop_after_rounds(rounds)), 1)
+
+
+def estimate_evaluations(steps: int, operations: int, courses: int, is_timed: bool) -> int:
+    """The approximate number of evaluations of a course's samples in a search: float32's on the seeds that search and
+    on `courses` that judge, tries until the bound is found, and what judges two bodies and the last try."""
+    tries = ceil(log2(operations + 1)) + 1
+    timed = 2 * (ROUNDS + 1) * 2 if is_timed else 0
+    return steps * (1 + courses + tries + 3 * courses) + timed
+
+
+def make_precision_map(body: str, plan: str, bound: Bound, found: SearchResult) -> PrecisionMap:
+    """The precision map that a bundle has of a search, by the names of the body and the plan."""
+    ranking = found.recipe.ranking
+    assert ranking is not None
+    gains, costs = np.empty(len(ranking.order)), np.empty(len(ranking.order))
+    errors = -np.diff(ranking.left)
+    gains[list(ranking.order)] = -10 * np.log10(np.maximum(1 - errors / max(ranking.left[0], SMALLEST), LEAST_SHARE))
+    costs[list(ranking.order)] = np.diff(ranking.time)
+    deployed = msgspec.structs.replace(
+        _to_frontier_point(found.point, ranking.order),
+        quality=found.judged.mean,
+        standard_error=found.judged.standard_error,
+        searched=found.point.quality,
+    )
+    others = [
+        _to_frontier_point(point, ranking.order) for point in pareto_frontier(found.points) if point != found.point
+    ]
+    return PrecisionMap(
+        body=body,
+        plan=plan,
+        asked=describe_bound(bound),
+        operations=ranking.operations,
+        gains=tuple((gain,) for gain in gains.tolist()),
+        costs=tuple(costs.tolist()),
+        all_int8=found.unbounded.mean,
+        float_time=found.float_time,
+        frontier=tuple(sorted([*others, deployed], key=lambda point: point.time)),
+        deployed=deployed,
+        all_int8_error=found.unbounded.standard_error,
+    )
+
+
+def pareto_frontier(points: Sequence[Point]) -> list[Point]:
+    """Points that no other beats in both quality, on the seeds that search, and time; the fastest first."""
+    best: list[Point] = []
+    for point in sorted(points, key=lambda each: (each.time, -each.quality)):
+        if not best or point.quality > best[-1].quality:
+            best.append(point)
+    return best
+
+
+def _to_frontier_point(point: Point, order: Sequence[int]) -> FrontierPoint:
+    return FrontierPoint(point.quality, point.time, (tuple(sorted(order[: point.count])),), point.time_is_measured)

@@ -1,0 +1,53 @@
+"""The memory and disk that a calibration takes, estimated from its task."""
+
+from fewstep.calibration.lowering.scheme import Target
+from fewstep.calibration.ranges.moments import moment_bytes
+from fewstep.calibration.ranges.row_observer import are_large, row_bytes
+from fewstep.calibration.task import Task
+from fewstep.graph import io
+from fewstep.graph.graph import Graph
+from fewstep.graph.resource_needs import Needs
+from fewstep.graph.weights import weight_bytes
+from fewstep.measure.rollouts.trajectories import BATCH
+from fewstep.runtime.bundle.reading import Bundle
+
+ALONE = 200 * 10**6  # bytes of the command and its engines
+BESIDE = 1.5  # times the float weights, at the largest: while a graph is lowered, or in OpenVINO
+WORKER = 1.25  # times the float weights: those that onnxruntime packs, and what it has mapped
+
+
+def estimate_needs(task: Task, workers: int = 0) -> Needs:
+    """The most memory that is held at once, and the disk that all bodies take.
+
+    `workers`: processes of this machine.
+    """
+    weights = weight_bytes(task.prepared) + _prologue_bytes(task.sampler.bundle)
+    tensors = task.tensors
+    is_large = are_large(task.prepared, tensors)
+    rows = 1 if is_large else 2 * max(len(step.branches) for step in task.plan.steps)  # a sample is counted, one comes
+    sample = rows * row_bytes(task.prepared, tensors)
+    moments = sum(moment_bytes(ops, task.prepared) for ops in task.weighted_ops)
+    at_once = 1 if task.is_large else BATCH
+    here = BESIDE * weights + 2 * moments + at_once * sample + ALONE  # moments of all trajectories, and of one
+    others = workers * (WORKER * weights + moments + sample + ALONE)
+    bodies = [body_bytes(task.prepared, task.operations, target) for target in task.targets]
+    files = sum(2 if size > io.EXTERNAL_ABOVE else 1 for size in bodies)
+    return Needs(round(here + others), sum(bodies), files + 2)  # ranges and plan
+
+
+def body_bytes(prepared: Graph, operations: tuple[str, ...], target: Target) -> int:
+    """Bytes of the weights of a lowered body, about: 8 bits where an operation is lowered."""
+    lowered = {name for node in prepared.nodes if node.output in operations for name in node.inputs[1:2]}
+    float_size = target.scheme.scale_dtype.itemsize
+    return sum(
+        array.size * (1 if name in lowered else float_size if array.dtype.kind == "f" else array.itemsize)
+        for name, array in prepared.constants.items()
+    )
+
+
+def _prologue_bytes(bundle: Bundle) -> int:
+    """Bytes of the files of prologue and conditioner."""
+    graphs = (bundle.manifest.conditioner, bundle.manifest.prologue)
+    files = {file for graph in graphs if graph is not None for file in (graph.file, *graph.data)}
+    shared = set(bundle.manifest.bodies["float32"].graph.data)
+    return sum((bundle.path / file).stat().st_size for file in files - shared)

@@ -1,0 +1,81 @@
+"""Work along a task's trajectories, part after part: by this process or by workers, with the same bits."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
+
+from fewstep.calibration.task import Task
+from fewstep.graph import io
+from fewstep.measure.rollouts.conditions_file import ConditionRecords
+from fewstep.measure.rollouts.on_demand import LazyOnnxRuntime
+from fewstep.measure.rollouts.row_by_row import with_row_by_row_prologue
+from fewstep.measure.rollouts.trajectories import split_seeds
+from fewstep.measure.workers.job import Workers, map_in_order
+from fewstep.measure.workers.pinned_bundle import PinnedBundle, pin_bundle
+from fewstep.plans.any_plan import AnyPlan
+from fewstep.runtime.sampling.loading import load
+
+Result = TypeVar("Result")
+Trajectories = tuple[range, ConditionRecords | None]  # seeds, and conditions [seeds, *shape] where these are given
+Work = Callable[[Task], Callable[[Trajectories], Result]]  # opened once for a task; a function of a module
+
+
+@dataclass(frozen=True)
+class TrajectoryJob(Generic[Result]):
+    """The work, and all of a task that its trajectories share."""
+
+    work: Work[Result]
+    bundle: PinnedBundle
+    plan: AnyPlan
+    edges: tuple[float, ...]
+    sizes: tuple[Mapping[str, int], ...]
+    per_size: int
+    network: str
+    no_floats: bool
+
+    def open(self, threads: int) -> Callable[[Trajectories], Result]:
+        return self.work(self.load_task(threads))
+
+    def load_task(self, threads: int) -> Task:
+        """The task in this process, without its trajectories."""
+        folder = self.bundle.checked_folder()
+        all_networks = load(folder, body="float32", backend=LazyOnnxRuntime(threads=threads))
+        sampler = all_networks.select_network(self.network)
+        prepared = io.load(sampler.bundle.graph(sampler.body.graph), root=folder)
+        return Task(
+            sampler=with_row_by_row_prologue(sampler),
+            prepared=prepared,
+            plan=self.plan,
+            edges=self.edges,
+            sizes=self.sizes,
+            per_size=self.per_size,
+            threads=threads,
+            network=self.network,
+            all_networks=all_networks if len(all_networks.denoiser.networks) > 1 else None,
+            no_floats=self.no_floats,
+        )
+
+
+def map_trajectories(
+    task: Task, work: Work[Result], trajectories: Iterable[Trajectories], workers: Workers | None
+) -> Iterator[Result]:
+    """The result of each part of the trajectories, in order. `workers` take one each; without them this process
+    follows all."""
+    if workers is None:
+        return map(work(task), trajectories)
+    bundle = pin_bundle(task.sampler.bundle.path)
+    shared = task.plan, task.edges, task.sizes, task.per_size, task.network, task.no_floats
+    return map_in_order(TrajectoryJob(work, bundle, *shared), trajectories, workers)
+
+
+def split_trajectories(task: Task, at_once: int = 1) -> Iterator[Trajectories]:
+    """The trajectories of a task, in order, up to so many of one size at once."""
+    for start, seeds, _ in split_seeds(task.seeds, at_once, task.sizes, task.per_size):
+        part = task.select(slice(start, start + len(seeds)))
+        yield part.seeds, part.conditions
+
+
+def select_trajectories(task: Task, trajectories: Trajectories) -> Task:
+    """The task with these trajectories alone."""
+    seeds, conditions = trajectories
+    return replace(task, seeds=seeds, conditions=conditions)

@@ -1,0 +1,28 @@
+"""Verbs and options that have left, or that the name of a change suggests, and what to give for them."""
+
+from collections.abc import Mapping, Sequence
+
+SUCCESSORS = {  # of verbs that have left
+    "evaluate": "fewstep measure --columns psnr,fd",
+    "bench": "fewstep measure --columns ms",
+}
+REMOVED: Mapping[str, Mapping[str, str]] = {
+    "export": {
+        "--skip-scale": "--change skip_tuning:0.8,1",
+        "--freeu": "--change freeu:1.5,1.6,0.9,0.2",
+        **dict.fromkeys(("--perturb", "--pag"), "--change pag:LAYERS"),
+        **dict.fromkeys(("--negative", "--nasa"), "--change nasa:LAYERS"),
+        **dict.fromkeys(("--mutual", "--masactrl"), "--change masactrl:LAYERS"),
+        "--ip-adapter": "--change ip_adapter:FILE",
+    },
+    "bake": {"--backbone": "--around backbone:FILE.onnx"},
+}
+
+
+def find_removed_option(verb: str, arguments: Sequence[str]) -> tuple[str, str] | None:
+    """An option that the verb no longer has, and its successor; None where there is none."""
+    for argument in arguments:
+        name = argument.partition("=")[0]
+        if (successor := REMOVED.get(verb, {}).get(name)) is not None:
+            return name, successor
+    return None

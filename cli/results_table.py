@@ -1,0 +1,169 @@
+"""The lines of `measure`, `report` and `demo`: the work before it is done, and the figures of a bundle as a table."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from rich.filesize import decimal
+from rich.table import Table
+
+from fewstep.cli.next_command import NextCommand, advised_next, report_next
+from fewstep.cli.outcome import Outcome
+from fewstep.cli.tables import table
+from fewstep.graph.resource_needs import check_memory, format_duration
+from fewstep.measure.measurement import MeasureTask
+from fewstep.measure.results import Quality, Results
+from fewstep.measure.workers.setup import warn_of_workers
+from fewstep.report.advice import advice
+from fewstep.report.drawing.plan_view import plan_headline
+from fewstep.report.quality import NO_SSIM, NONE
+from fewstep.report.verdict import describe_distances, list_warnings
+from fewstep.runtime.bundle.reading import open_bundle
+
+TOKENS = "differ: open positions whose likeliest token is another at float32's states; same: tokens at the end"
+IMAGE_AXES = 3  # channels, height, width
+
+
+def describe_work(task: MeasureTask, output: Path | None, written: Sequence[int]) -> Outcome:
+    """The work of a measurement, and what it takes. `written` are the sizes of its files in bytes."""
+    bundle, judged, expected = task.bundle.path, task.judged, task.estimate()
+    value: dict[str, object] = {"bundle": bundle}
+    lines = list[str]()
+    if judged is not None:
+        extractor, seeds = judged.extractor, {each.name: each.seeds for each in judged.contenders}
+        needed = judged.needs(*written)
+        check_memory(needed, bundle)
+        warn_of_workers(judged.setup)
+        value |= {
+            "plan": task.plan.name,
+            "seeds": seeds,
+            "features": extractor and extractor.name,
+            "samples": max(judged.count, judged.featured if extractor else 0),
+            "evaluations": expected.evaluations,
+            "seconds": expected.sampling,
+            "needs": needed,
+        }
+        bodies = ", ".join(f"{name} on {count} seeds" for name, count in seeds.items())
+        lines += [plan_headline(task.plan), f"would judge {bodies}, against float32 along the same plan"]
+        if judged.teacher is not None:
+            lines.append(
+                f"would sample {judged.teacher_sample_count} of the seeds with the teacher, {judged.teacher.name}"
+            )
+        if extractor is not None:
+            lines.append(
+                f"would sample {judged.featured} seeds with each body, and as many others in float32, for "
+                f"FD({extractor.name})"
+            )
+        doubt = ", if this teacher suffices" if judged.teacher is not None and judged.teacher_name is None else ""
+        lines.append(
+            f"{expected.evaluations} evaluations of one sample, with both branches of guidance in one, take about "
+            f"{format_duration(expected.sampling)} at float32's speed here{doubt}"
+        )
+        lines.append(needed.describe(bundle))
+    if task.timed is not None:
+        value["timing_seconds"] = expected.timing
+        lines.append(f"timing takes {format_duration(expected.timing)}, on a machine that should do nothing else")
+    if judged is not None or output is not None:
+        lines.append(f"would write {output or bundle / 'report'}")
+    return Outcome(value, tuple(lines))
+
+
+def format_results(results: Results, bundle: Path) -> Iterator[str | Table]:
+    """The verdict, the table, and what the figures amount to."""
+    if (advised := advice(results, open_bundle(bundle).manifest, bundle)) is not None:
+        yield advised.verdict
+    if results.qualities or results.sizes:
+        yield results_table(results, is_image=len(open_bundle(bundle).manifest.x_shape) == IMAGE_AXES)
+    yield from map(str, filter(None, [results.teacher_check]))
+    yield from list_warnings(results)
+    yield from describe_distances(results)
+
+
+def measured_next(results: Results, bundle: Path) -> NextCommand:
+    """The command that lowers the largest cost, or `report`, where no quality was measured."""
+    advised = advice(results, open_bundle(bundle).manifest, bundle)
+    return report_next(bundle) if advised is None else advised_next(advised.command, bundle)
+
+
+def results_table(results: Results, is_image: bool = True) -> Table:
+    """A line for each body, with what was measured of it. SSIM is explained to those who have images."""
+    bodies = {body.body: body for body in results.qualities}
+    of_tokens = any(body.tokens for body in results.qualities)
+    heads_of_quality = ("differ", "same") if of_tokens else ("PSNR", "p5", "signal", "SSIM", "p5")
+    quality = heads_of_quality if bodies else ()
+    distances = ("FD", "FD of float32") if results.features else ()
+    covered = ("int8",) if results.covered else ()
+    sizes = ("size",) if results.sizes else ()
+    timed = [timing.name for race in results.races for timing in race.timings]
+    rows = [
+        (
+            name,
+            *_quality(bodies.get(name))[: len(quality)],
+            *_distances(bodies.get(name))[: len(distances)],
+            *[_coverage(results, name)][: len(covered)],
+            *[decimal(results.sizes[name]) if name in results.sizes else ""][: len(sizes)],
+            *_speeds(results, name),
+        )
+        for name in dict.fromkeys([*results.sizes, *timed, *bodies])
+    ]
+    heads = ("body", *quality, *distances, *covered, *sizes, *(f"batch {race.batch}" for race in results.races))
+    title, caption = f"{results.bundle}, {results.plan}", " ".join(_captions(results, is_image))
+    return table(heads, rows, ("body",), title, caption)
+
+
+def _quality(body: Quality | None) -> tuple[str, ...]:
+    if body is None:
+        return ("",) * 5
+    if body.tokens is not None:
+        return f"{100 * body.tokens.disagreement:.2f} %", f"{100 * body.tokens.same:.1f} %"
+    end, ssim = body.against_float, body.against_float.ssim
+    similar = (f"{ssim.mean:.4f}", f"{ssim.p5:.4f}") if ssim else (NONE, NONE)
+    return f"{end.mean:.1f}", f"{end.p5:.1f}", NONE if end.snr is None else f"{end.snr:.1f}", *similar
+
+
+def _distances(body: Quality | None) -> tuple[str, str]:
+    if body is None or not body.distances:
+        return ("", "")
+    return f"{body.distances[0].frechet:.3g}", f"{body.distances[0].frechet_float:.3g}"
+
+
+def _coverage(results: Results, body: str) -> str:
+    share = results.int8_share(body)
+    return "" if share is None else f"{100 * share:.1f} %"
+
+
+def _speeds(results: Results, body: str) -> list[str]:
+    """Per race: times faster than float32, and milliseconds; empty for a body that does not run on this machine."""
+    cells = []
+    for each in results.races:
+        timing = next((timing for timing in each.timings if timing.name == body), None)
+        cells.append("" if timing is None else f"{timing.ratio:.2f}x {1e3 * timing.median:.3g} ms")
+    return cells
+
+
+def _captions(results: Results, is_image: bool) -> list[str]:
+    said = []
+    if results.qualities:
+        first = results.qualities[0]
+        judged = "; ".join(
+            f"{each.body}: {each.against_float.seeds} seeds, {each.computed_by}" for each in results.qualities
+        )
+        named = (
+            TOKENS
+            if first.tokens
+            else "PSNR in dB and SSIM against float32 along the same plan, mean and 5th percentile; signal: dB above "
+            f"the error{first.against_float.nearness.other_seed_text}"
+        )
+        said.append(f"{named} ({judged}).")
+        if is_image and first.tokens is None and first.against_float.ssim is None:
+            said.append(NO_SSIM)
+        if results.features and first.distances:
+            said.append(
+                f"FD({results.features.name}): distance of {first.distances[0].samples} samples from as many of "
+                "float32 by other seeds; that of float32 is the noise floor."
+            )
+    if results.covered:
+        said.append("int8: share of MACs.")
+    if results.races:
+        first_timed = results.races[0].timings[0].name
+        said.append(f"Batch: one call of the body with so many rows, times faster than {first_timed}.")
+    return said

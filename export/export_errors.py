@@ -1,0 +1,173 @@
+"""The reason why a module cannot be exported, in a line: its module, the line of its code, what to write instead.
+
+torch says it in pages, and names neither the module nor a way out.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from fewstep.export.error_text import error_location, module_name, user_code_location
+from fewstep.export.tracing.complex_pairs import has_complex_input
+from fewstep.plans.errors import UserError, first_line
+
+ON_VALUES = ("data-dependent", "unbacked")  # of torch's messages about branches and loops
+NO_GRADIENT = "does not support automatic differentiation for outputs with complex dtype"  # behind the operation's name
+SYMBOLS = ("'SymInt'", "'SymFloat'")  # what sizes are while torch traces; numpy calls their methods
+CHOOSE = "compute both ways and choose with torch.where, or fix the number of rounds"
+NO_NUMPY = "compute with operations of torch"
+NO_NUMPY_OF_SIZES = "compute the number where the module is made, or with torch"
+IN_GENERAL = "make forward free of branches and loops on values, and of a fixed batch"
+OTHER_OPERATIONS = "write it with other operations, or leave it to what runs before the network"
+IN_PAIRS = "compute with real and imaginary part, as docs/restoration.md does"
+
+
+@dataclass
+class CallWatch:
+    """The place of tracing in a module: the modules that it is inside of, and the first that fixed the batch."""
+
+    root: torch.nn.Module
+    inside: list[str] = field(default_factory=list)
+    fixed_by: str | None = None
+    batch: Any = None  # the symbol of it, once tracing has begun
+
+    @property
+    def innermost(self) -> str:
+        return self.inside[-1] if self.inside else ""
+
+    def describe_module(self, name: str) -> str:
+        """ "blocks.1 (Attention) of Denoiser", or the denoiser itself."""
+        if not name:
+            return module_name(self.root)
+        return f"{name} ({module_name(self.root.get_submodule(name))}) of {module_name(self.root)}"
+
+
+@contextmanager
+def watch_calls(root: torch.nn.Module) -> Iterator[CallWatch]:
+    """Follow the forward calls of a module and all its modules."""
+    watch = CallWatch(root)
+
+    def enter(name: str, inputs: Sequence[Any]) -> None:
+        if watch.batch is None and not name:
+            watch.batch = next((each.shape[0] for each in inputs if isinstance(each, torch.Tensor)), None)
+        watch.inside.append(name)
+
+    def leave(name: str) -> None:
+        del watch.inside[len(watch.inside) - 1 - watch.inside[::-1].index(name) :]
+        if watch.fixed_by is None and _is_number(watch.batch):
+            watch.fixed_by = name
+
+    with _hook_calls(root, enter, leave):
+        yield watch
+
+
+@contextmanager
+def _hook_calls(
+    root: torch.nn.Module, enter: Callable[[str, Sequence[Any]], None], leave: Callable[[str], None]
+) -> Iterator[None]:
+    """Call `enter` with a module's name and inputs before each forward call inside, and `leave` behind it."""
+    handles: list[Any] = []
+    for name, module in root.named_modules():
+        handles.append(module.register_forward_pre_hook(lambda _, inputs, name=name: enter(name, inputs)))
+        handles.append(module.register_forward_hook(lambda *_, name=name: leave(name)))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def explain_export_error(
+    error: BaseException, watch: CallWatch, captured: torch.export.ExportedProgram | None
+) -> UserError:
+    """The error to raise; `captured` is the program, where torch came so far."""
+    causes = [error]
+    while causes[-1].__cause__ or causes[-1].__context__:
+        causes.append(causes[-1].__cause__ or causes[-1].__context__)  # type: ignore[arg-type]
+    root = causes[-1]
+    where = next((at for cause in causes if (at := error_location(cause))), "")
+    if "No ONNX function found" in str(root):
+        return _explain_missing_form(str(root).split("op='")[-1].split("'")[0], watch, captured)
+    if "Constraints violated" in str(error) and watch.fixed_by is not None:
+        return UserError(
+            f"{watch.describe_module(watch.fixed_by)} fixes the batch", "use x.shape[0] instead of a number"
+        )
+    if NO_GRADIENT in str(root) and captured is not None:  # torch writes into a complex tensor, which changes it
+        with torch.no_grad():
+            return _explain_missing_form(f"aten.{str(root).split()[0]}", watch, captured)
+    who = f"{watch.describe_module(watch.innermost)} cannot be exported"
+    if any(word in str(root) for word in ON_VALUES):
+        return UserError(f"{who}: it branches or loops on values{where}", CHOOSE)
+    if ".numpy()" in str(root):
+        return UserError(f"{who}: it computes with numpy{where}", NO_NUMPY)
+    if isinstance(root, AttributeError) and str(root).startswith(SYMBOLS):
+        return UserError(f"{who}: it computes with numpy on sizes{where}", NO_NUMPY_OF_SIZES)
+    return UserError(f"{who}: {first_line(root)}{where}", IN_GENERAL)
+
+
+def find_input_change(root: torch.nn.Module, inputs: Iterable[torch.Tensor]) -> str | None:
+    """The module that changes what a forward call is given, in words, or nothing. It is called with these inputs."""
+    arguments = tuple(inputs)
+    versions = [each._version for each in arguments]
+    inside: list[str] = []
+    changed: list[str] = []
+
+    def look() -> None:
+        """Before a module is entered or left, what was changed was changed by the code of the one around."""
+        if not changed and [each._version for each in arguments] != versions:
+            changed.append(inside[-1])
+
+    def enter(name: str, _: Sequence[Any]) -> None:
+        if inside:
+            look()
+        inside.append(name)
+
+    def leave(_: str) -> None:
+        look()
+        inside.pop()
+
+    with _hook_calls(root, enter, leave), torch.no_grad():
+        root(*arguments)
+    return CallWatch(root).describe_module(changed[0]) if changed else None
+
+
+def describe_random_operation(root: torch.nn.Module, program: torch.export.ExportedProgram) -> str:
+    """ " (aten.randn_like in blocks.1 (Noise) of Denoiser)": what draws at random in a program, or nothing."""
+    for node in program.graph.nodes:
+        tags = getattr(node.target, "tags", ())
+        if torch.Tag.nondeterministic_seeded in tags and "attention" not in str(node.target):
+            module = CallWatch(root).describe_module(_module_of(node))
+            return f" ({_operation_name(node)} in {module}{_code_location(node)})"
+    return ""
+
+
+def _explain_missing_form(operation: str, watch: CallWatch, captured: torch.export.ExportedProgram | None) -> UserError:
+    nodes = () if captured is None else (*captured.graph.nodes, *captured.run_decompositions().graph.nodes)
+    node = next((node for node in nodes if str(node.target).startswith(operation)), None)
+    name, line = ("", "") if node is None else (_module_of(node), _code_location(node))
+    if node is not None and has_complex_input(node):
+        what = f"{operation} of a complex tensor in {watch.describe_module(name)} has no ONNX form{line}"
+        return UserError(what, IN_PAIRS)
+    return UserError(f"{operation} in {watch.describe_module(name)} has no ONNX form{line}", OTHER_OPERATIONS)
+
+
+def _operation_name(node: torch.fx.Node) -> str:
+    return ".".join(str(node.target).split(".")[:2])
+
+
+def _module_of(node: torch.fx.Node) -> str:
+    """The qualified name of the module whose forward made a node."""
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    return str(stack[-1][0]) if stack else ""
+
+
+def _code_location(node: torch.fx.Node) -> str:
+    """' (FILE:LINE)' of the code that made a node, or nothing."""
+    return user_code_location((node.meta.get("stack_trace") or "").splitlines())
+
+
+def _is_number(size: Any) -> bool:
+    return isinstance(size, torch.SymInt) and size.node.maybe_as_int() is not None

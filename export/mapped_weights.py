@@ -1,0 +1,63 @@
+"""Weights of a torch module that lie in a mapped file, and leave memory as soon as their layer has run."""
+
+import json
+import warnings
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+from weakref import WeakValueDictionary
+
+import numpy as np
+import torch
+
+from fewstep.graph import weights
+from fewstep.graph.graph import Array
+
+_ARRAYS: WeakValueDictionary[int, Array] = WeakValueDictionary()  # by address; a tensor holds the array it is made of
+
+
+def map_floats(path: Path) -> dict[str, torch.Tensor]:
+    """The large float32 tensors of a safetensors file whose header was checked, each read-only and not yet read."""
+    with path.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        entries: dict[str, Any] = json.loads(stream.read(length))
+    file, tensors = weights.map_file(path), {}
+    for name, entry in entries.items():
+        start, end = (8 + length + offset for offset in entry.get("data_offsets", (0, 0)))
+        if entry.get("dtype") != "F32" or end - start < weights.LARGE or start % 4:
+            continue
+        array = weights.view(file, start, np.dtype(np.float32), entry["shape"])
+        with warnings.catch_warnings():  # of an array that cannot be written to
+            warnings.simplefilter("ignore")
+            tensors[name] = torch.from_numpy(array)
+        _ARRAYS[tensors[name].data_ptr()] = array
+    return tensors
+
+
+def find_mapped(array: Array) -> Array:
+    """The array of `map_floats` that is the same memory, transposed or not; else the array itself. A view that torch
+    gives does not show that a file has it."""
+    own = _ARRAYS.get(array.__array_interface__["data"][0])
+    forms = () if own is None else (own, own.T)
+    return next((each for each in forms if weights.memory_key(each) == weights.memory_key(array)), array)
+
+
+def release(tensor: torch.Tensor) -> None:
+    """Take a tensor of `map_floats` out of memory; it returns when it is read again. Others stay."""
+    if (array := _ARRAYS.get(tensor.data_ptr())) is not None:
+        weights.release_array(array)
+
+
+def release_after_use(module: torch.nn.Module) -> None:
+    """Let each layer's own weights of `map_floats` go when it has run. Reading them again from the system's memory
+    takes a small part of a layer's time."""
+    for layer in module.modules():
+        arrays = [_ARRAYS.get(tensor.data_ptr()) for tensor in layer.parameters(recurse=False)]
+        if own := [array for array in arrays if array is not None]:
+            layer.register_forward_hook(partial(_release_arrays, own))
+
+
+def _release_arrays(arrays: Sequence[Array], *_: Any) -> None:
+    for array in arrays:
+        weights.release_array(array)

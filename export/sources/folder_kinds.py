@@ -1,0 +1,77 @@
+"""Kinds of folders that plugins read: `source.NAME` of the group `fewstep.plugins` is a `FolderKind`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+from fewstep.export.sources.diffusers.files import INDEX
+from fewstep.export.spec import Source
+from fewstep.plans.errors import UserError
+from fewstep.plans.names.plugins import (
+    describe_plugin,
+    find_plugin,
+    is_own,
+    load_plugin,
+    package_of,
+    plugins,
+    report_errors_of,
+)
+
+
+@dataclass(frozen=True)
+class FolderKind:
+    """The form in which a project saves its denoisers.
+
+    holds: whether a folder is of this kind, by files other than its weights.
+    load: the source of such a folder. UserError where a file is missing or of another kind.
+    weights: the files of weights below such a folder, by its other files: what to fetch from a hub.
+    load_with_statistics: the source whose samples and conditions are normalised by the statistics of a data set, which
+        `export --statistics` names. None for kinds that store no statistics by data set.
+    """
+
+    holds: Callable[[Path], bool]
+    load: Callable[[Path], Source]
+    weights: Callable[[Path], list[str]]
+    load_with_statistics: Callable[[Path, str], Source] | None = None
+
+
+def find_folder_kind(folder: Path) -> FolderKind | None:
+    """The kind of a folder; None where no plugin reads it.
+
+    A folder that fewstep reads, a pipeline of diffusers among them, is never asked of another package's plugin.
+    UserError for a folder that plugins of two packages read, and for a plugin that fails.
+    """
+    if (folder / INDEX).is_file():
+        return None
+    found = [plugin for same_name in plugins("source").values() for plugin in same_name]
+    for plugin in filter(is_own, found):
+        kind = _kind(plugin)
+        if kind.holds(folder):
+            find_plugin("source", plugin.name.partition(".")[2])  # which refuses another package's of that name
+            return kind
+    holding = {plugin: kind for plugin in found if not is_own(plugin) and (kind := _kind(plugin)).holds(folder)}
+    if len(holding) > 1:
+        named = " and ".join(map(describe_plugin, holding))
+        raise UserError(f"{folder} is read by {named}", f"uninstall {' or '.join(map(package_of, holding))}")
+    for plugin, kind in holding.items():
+        find_plugin("source", plugin.name.partition(".")[2])
+        return kind
+    return None
+
+
+def _kind(plugin: EntryPoint) -> FolderKind:
+    """The kind that a plugin names. Errors of another package's functions name it."""
+    kind = load_plugin(plugin)
+    if not isinstance(kind, FolderKind):
+        raise UserError(f"{describe_plugin(plugin)} is no FolderKind", f"name a FolderKind as {plugin.value!r}")
+    if is_own(plugin):
+        return kind
+    with_statistics = kind.load_with_statistics
+    return replace(
+        kind,
+        holds=report_errors_of(plugin, kind.holds),
+        load=report_errors_of(plugin, kind.load),
+        weights=report_errors_of(plugin, kind.weights),
+        load_with_statistics=None if with_statistics is None else report_errors_of(plugin, with_statistics),
+    )

@@ -1,0 +1,105 @@
+"""The change of samples with each free number, by differences of single evaluations on the deployed network.
+
+A change of a number moves the next x. From there on, changes follow the recurrence of the plan itself:
+
+    dx_{i+1} = rows[i, 0] dx_i + sum_j rows[i, 1 + j] dp_{i-j} + the change of row i,   dp_i = D_i dx_i + its own change
+
+Only D_i, the derivative of a prediction with respect to x, asks the network. It is linear, and the dx_i of the many
+numbers lie near a few directions of each sample. So D_i is measured along the DIRECTIONS strongest of them. What they
+leave is multiplied by the factor that D_i has along the weakest of them.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.fitting.blocks import Block, append_times, flatten_samples
+from fewstep.fitting.free_numbers import Number, add_to_numbers
+from fewstep.fitting.jacobian import Jacobian
+from fewstep.fitting.recurrence import Recurrence, build_plan
+from fewstep.plans.plan import Plan
+from fewstep.runtime.sampling.execute import StepNetwork, StepState, build_evaluation, combine, finish
+from fewstep.runtime.sampling.sampler import Sampler
+
+Float64 = NDArray[np.float64]
+
+DIRECTIONS = 8  # of each sample at each step
+ENOUGH = 1e-4  # of the energy of all changes, each of length 1: what may be left unmeasured
+NUDGE = 1e-2  # of x, in its root mean square: the length of a difference
+NOTHING = 1e-30  # a length that is none
+
+
+def measure_jacobian(sampler: Sampler, numbers: Recurrence, free: Sequence[Number], block: Block) -> Jacobian:
+    """The columns of all free numbers on one block."""
+    plan, count = build_plan(numbers), numbers.steps
+    nudged = numbers.times.copy()
+    for number in free:
+        if number.kind == "times":
+            nudged[number.step] += number.size
+    leans = [number for number in free if number.kind == "lean"]
+    leaned = build_plan(add_to_numbers(numbers, leans, np.array([number.size for number in leans])))
+    both = append_times(plan, nudged)
+    network = block.step_network(sampler, both)
+    states = list(block.run(plan, network))
+    seeds, base = len(block.seeds), finish(plan, states)
+    of_x = np.zeros((seeds, len(free), base[0].size))
+    of_ps: list[Float64] = []  # the changes of predictions, the newest first
+    for k, state in enumerate(states):
+        of_p = np.zeros_like(of_x)
+        moving = [place for place, number in enumerate(free) if number.step < k]
+        if moving:
+            of_p[:, moving] = _derivative(plan, state, network, of_x[:, moving])
+        for place, number in enumerate(free):
+            if number.step == k and number.kind == "times":
+                outputs = network(k + count, both.steps[k + count], state.u)
+                of_p[:, place] = flatten_samples(
+                    build_evaluation(plan, k, state.before, state.u, outputs).x0
+                ) - flatten_samples(state.x0)
+            elif number.step == k and number.kind == "lean":
+                other = build_evaluation(leaned, k, state.before, state.u, state.outputs)
+                of_p[:, place] = flatten_samples(other.x0) - flatten_samples(state.x0)
+        of_ps = [of_p, *of_ps[: numbers.history - 1]]
+        of_x = numbers.rows[k, 0] * of_x + sum(c * each for c, each in zip(numbers.rows[k, 1:], of_ps, strict=False))
+        columns = [state.before[0], state.x0, *state.before[1:]]
+        for place, number in enumerate(free):
+            if number.step == k and number.kind == "rows":
+                of_x[:, place] += number.size * flatten_samples(columns[number.column])
+    return Jacobian(
+        columns=of_x.astype(np.float32),
+        samples=base.reshape(seeds, -1),
+        targets=block.required_target.reshape(seeds, -1),
+    )
+
+
+def count_calls(numbers: Sequence[int]) -> int:
+    """The most evaluations that the columns of one sample take, with so many free numbers at each step."""
+    return 2 * len(numbers) + sum(min(sum(numbers[:k]), DIRECTIONS) for k in range(len(numbers)))
+
+
+def _derivative(plan: Plan, state: StepState, network: StepNetwork, of_x: Float64) -> Float64:
+    """D dx of each dx [seeds, M, elements]. Sums have one order, whatever the number of threads."""
+    seeds, count, elements = of_x.shape
+    lengths = np.maximum(np.sqrt(np.einsum("sme,sme->sm", of_x, of_x)), NOTHING)
+    units = of_x / lengths[:, :, None]
+    energies, mixes = np.linalg.eigh(np.einsum("sme,sne->smn", units, units))
+    energies, mixes = np.maximum(energies[:, ::-1], 0), mixes[:, :, ::-1]
+    left = 1 - np.cumsum(energies, axis=1) / energies.sum(axis=1, keepdims=True)
+    needed = min(1 + int((left > ENOUGH).sum(axis=1).max()), count, DIRECTIONS)
+    shares = mixes[:, :, :needed] * lengths[:, :, None]
+    x, p = flatten_samples(state.before[0]), flatten_samples(state.x0)
+    reach = NUDGE * np.sqrt(np.einsum("se,se->s", x, x))[:, None]
+    derivative, rest, slope = np.zeros_like(of_x), of_x.copy(), np.zeros((seeds, 1))
+    for j in range(needed):
+        direction = np.einsum("sm,sme->se", mixes[:, :, j], units)
+        length = np.maximum(np.sqrt(np.einsum("se,se->s", direction, direction)), NOTHING)[:, None]
+        direction = direction / length
+        before = [(x + reach * direction).astype(np.float32).reshape(state.u.shape), *state.before[1:]]
+        u = combine(state.step.input, before, np.float32)
+        evaluation = build_evaluation(plan, state.index, before, u, network(state.index, state.step, u))
+        change = (flatten_samples(evaluation.x0) - p) / np.maximum(reach, NOTHING)
+        share = shares[:, :, j, None] * length[:, :, None]
+        derivative += share * change[:, None, :]
+        rest -= share * direction[:, None, :]
+        slope = np.einsum("se,se->s", change, direction)[:, None]
+    return np.asarray(derivative + slope[:, :, None] * rest)

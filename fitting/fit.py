@@ -1,0 +1,183 @@
+"""The verb that fits the numbers of a plan to a deployed body, so that its samples come nearest to the teacher's.
+
+Nothing is trained and no gradient is needed: the deployed graph is called along rollouts, on any backend. Seeds of the
+fit, of its choices and of its judgement are disjoint. The bundle receives no plan where the gain may be chance.
+"""
+
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+from time import perf_counter
+
+import msgspec
+
+from fewstep.fitting.cost import estimate_fit
+from fewstep.fitting.feature_tradeoff import Trade
+from fewstep.fitting.judgement import judge_fit
+from fewstep.fitting.levenberg_marquardt import ERRORS, Gain
+from fewstep.fitting.options import FitOptions
+from fewstep.fitting.recurrence import build_plan
+from fewstep.fitting.search import open_search_checkpoint, sample_teacher_blocks, search
+from fewstep.fitting.task import BODY, FitTask, open_fit_task
+from fewstep.fitting.teacher_gate import check_teacher, find_former_fit, use_of, use_of_entry
+from fewstep.graph.commit import Writer, open_for_update
+from fewstep.graph.output_files import write_atomic
+from fewstep.measure.distances.frechet import SetComparison
+from fewstep.measure.rollouts.seeds import PAIRED
+from fewstep.measure.teacher import TeacherCheck
+from fewstep.measure.workers.setup import start_workers
+from fewstep.plans.errors import UserError
+from fewstep.plans.file import encode
+from fewstep.plans.plan import Fitted, Plan
+from fewstep.runtime.bundle.manifest import FittedPlan
+from fewstep.runtime.bundle.reading import Bundle, open_bundle
+from fewstep.runtime.progress import SILENT, Progress
+from fewstep.runtime.sampling.fitted_plans import FITTED, graph_of_fit
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """The result of a fit. `plan` is None where the nominal plan is as good, or a former fitted one is better.
+
+    check: how near the teacher and the fitted plan are to the exact trajectory.
+    nominal_psnr: mean PSNR of the nominal plan against the teacher on the judge seeds, in dB.
+    on_fit, on_selection, on_judge: gains of the fitted plan over the nominal one, on the three sets of seeds.
+    over_former: its gain on the judge seeds over the bundle's former plan for the same use; None without one.
+    trade: None where nothing gained.
+    features: the name of the extractor of `sets`, which are FD of the fitted plan from the teacher on the judge seeds,
+        paired with the nominal plan. None without an extractor.
+    iterations: steps of the search that gained, also before an interruption.
+    numbers: the count of free numbers.
+    times, nominal_times: the times that the network sees.
+    weak_teacher: why the bundle does not keep the plan, with the teacher to take; None where the teacher suffices.
+    """
+
+    bundle: str
+    body: str
+    nominal: str
+    teacher: str
+    check: TeacherCheck
+    nominal_psnr: float
+    on_fit: Gain
+    on_selection: Gain
+    on_judge: Gain
+    over_former: Gain | None
+    trade: Trade | None
+    features: str | None
+    sets: SetComparison | None
+    judge_seeds: int
+    iterations: int
+    numbers: int
+    seconds: float
+    times: tuple[float, ...]
+    nominal_times: tuple[float, ...]
+    plan: Plan | None
+    weak_teacher: str | None = None
+
+    @property
+    def are_sets_further(self) -> bool:
+        """True where the fitted plan is further from the teacher than the nominal one by more than chance."""
+        return self.sets is not None and self.sets.difference > ERRORS * self.sets.error
+
+    @property
+    def is_kept(self) -> bool:
+        """True where the plan is in the bundle."""
+        return self.plan is not None and self.weak_teacher is None
+
+
+def fit(options: FitOptions, progress: Progress = SILENT, workers: Executor | None = None) -> FitResult:
+    """Fit a plan and keep it in its bundle. `workers` of the caller sample instead of those that the options name.
+
+    A teacher of `options.teacher` has to be nearer to the exact trajectory than the plan at stake, which a new plan
+    would replace. If it is not, the bundle keeps no plan. That is a UserError before the fit, unless `options.output`
+    receives the plan.
+
+    An interrupted fit goes on from its best numbers when the same command comes again. The work does not hold the
+    bundle's lock; if the body changes meanwhile, nothing is written.
+    """
+    started = perf_counter()
+    task = open_fit_task(options)
+    estimate_fit(task).announce()
+    with start_workers(options.setup, workers) as hands:
+        return _run_fit(replace(task, rolled=replace(task.rolled, workers=hands)), options, started, progress)
+
+
+def _run_fit(task: FitTask, options: FitOptions, started: float, progress: Progress) -> FitResult:
+    """The fit in three steps: the teacher is checked, the numbers are searched, the plan is judged."""
+    gate = check_teacher(task, progress)
+    if gate.is_shut and options.output is None:
+        raise UserError(gate.reason, gate.fix)
+    task = replace(task, teacher=gate.teacher)
+
+    *_, best = search(task, progress)  # the last numbers are the best, after their trade
+
+    rolled, nominal, provenance = task.rolled, best.nominal, task.bundle.manifest.provenance
+    fitted = Fitted(nominal.name, BODY, task.graph, provenance.source_sha256)
+    plan = msgspec.structs.replace(build_plan(best.numbers, f"{FITTED}{options.steps}"), fitted=fitted)
+    is_checked = gate.before.exactness is not None  # else no plan has twice the teacher's steps
+    check = gate.check_against(build_plan(best.numbers)) if is_checked else gate.before
+    judge_seeds = PAIRED[: options.judge_seeds]
+    blocks = sample_teacher_blocks(task, judge_seeds, task.conditions.judge, "teacher of the judgement", progress)
+    _, former = find_former_fit(task, plan) or (None, None)
+    price = 0.0 if best.trade is None else best.trade.price
+    judged = judge_fit(rolled, task.extractor, blocks, nominal, plan, former, price)
+    on_selection = Gain.from_psnr(rolled.measure_psnr(plan, best.seeds.selection), best.nominal_psnr.selection)
+    is_better = judged.gain.is_significant and on_selection.is_significant and not judged.is_behind_former
+    result = FitResult(
+        bundle=task.bundle.manifest.name,
+        body=BODY,
+        nominal=nominal.name,
+        teacher=task.teacher.name,
+        check=check,
+        nominal_psnr=judged.nominal_psnr,
+        on_fit=Gain.from_psnr(rolled.measure_psnr(plan, best.seeds.fit), best.nominal_psnr.fit),
+        on_selection=on_selection,
+        on_judge=judged.gain,
+        over_former=judged.over_former,
+        trade=best.trade,
+        features=None if task.extractor is None else task.extractor.name,
+        sets=judged.sets,
+        judge_seeds=options.judge_seeds,
+        iterations=best.done,
+        numbers=len(best.free),
+        seconds=perf_counter() - started,
+        times=tuple(best.numbers.times.tolist()),
+        nominal_times=tuple(step.time for step in nominal.steps),
+        plan=plan if is_better else None,
+        weak_teacher=f"{gate.reason}; {gate.fix}" if gate.is_shut_after(check) else None,
+    )
+    if result.is_kept:
+        _keep_for_same_body(task, options, result)
+    if result.plan is not None and options.output is not None:
+        write_atomic(options.output, encode(result.plan))
+    open_search_checkpoint(task, best).drop()
+    return result
+
+
+def _keep_for_same_body(task: FitTask, options: FitOptions, result: FitResult) -> None:
+    """Open the bundle again and keep the plan there. UserError if the body has changed since the fit began."""
+    assert result.plan is not None
+    with open_for_update(options.bundle, must_exist=True, verb="fit") as writer:
+        bundle = open_bundle(options.bundle)
+        if graph_of_fit(bundle.manifest, BODY) != task.graph:
+            raise UserError(f"{BODY} of {options.bundle} was changed while a plan was fitted", "fit it again")
+        keep_plan(writer, bundle, result, result.plan, options.command_line("fit"))
+
+
+def keep_plan(writer: Writer, bundle: Bundle, result: FitResult, plan: Plan, command: str) -> None:
+    """Add a fitted plan to a bundle that is open for update, instead of one for the same use, and commit."""
+    manifest = bundle.manifest
+    entry = FittedPlan(
+        evaluations=len(plan.steps),
+        body=result.body,
+        file=writer.add(encode(plan), "plans", f"fitted-{len(plan.steps)}-{result.body}", ".json"),
+        nominal=result.nominal,
+        teacher=result.teacher,
+        nominal_psnr=round(result.nominal_psnr, 3),
+        psnr=round(result.nominal_psnr + result.on_judge.mean, 3),
+        error=round(result.on_judge.error, 3),
+        seeds=result.judge_seeds,
+    )
+    others = (each for each in manifest.fitted if each.body != entry.body or use_of_entry(bundle, each) != use_of(plan))
+    commands = (*(each for each in manifest.provenance.commands if each != command), command)
+    provenance = msgspec.structs.replace(manifest.provenance, commands=commands)
+    writer.commit(msgspec.structs.replace(manifest, fitted=(*others, entry), provenance=provenance))

@@ -1,0 +1,96 @@
+"""The free numbers of a recurrence as a vector, each with the size of a small change of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.fitting.blocks import Block, append_times
+from fewstep.fitting.recurrence import Recurrence
+from fewstep.plans.guidance import COND, UNCOND
+from fewstep.plans.plan import Plan
+from fewstep.runtime.sampling.sampler import Sampler
+
+Array = NDArray[np.float64]
+Freedom = Literal["rows", "times", "lean"]
+
+NUDGE = 1e-2  # of the next x: how far a difference moves it
+TIME_SHARE = 0.004  # of the range of times: how far a difference moves a time
+GAP_SHARE = 0.1  # of the smaller gap to a neighbouring time, and no further
+LEAN_NUDGE = 0.02  # of a guidance weight
+PART = 0.3  # of a timestep, or of a thousandth of the times where there are no timesteps
+
+
+@dataclass(frozen=True)
+class Number:
+    """One free number: `kind` and place in the recurrence. `size` is the change of a finite difference."""
+
+    kind: Freedom
+    step: int
+    column: int
+    size: float
+
+
+def free_numbers(numbers: Recurrence, norms: Array, kinds: Sequence[Freedom]) -> tuple[Number, ...]:
+    """The numbers of some kinds that a fit may change, step by step.
+
+    norms: [N + 1, 1 + history + given] of x and of the sample at the end in column 0, then of each step's columns: the
+        predictions from the newest on, the given tensors; root mean squares over rollouts.
+    """
+    free: list[Number] = []
+    span = float(np.ptp(numbers.times)) or 1.0
+    for i in range(numbers.steps):
+        if "times" in kinds:
+            gaps = np.abs(np.diff(numbers.times))[max(i - 1, 0) : i + 1]
+            free.append(Number("times", i, 0, min(TIME_SHARE * span, GAP_SHARE * float(gaps.min(initial=span)))))
+        step = numbers.nominal.steps[i]
+        if "lean" in kinds and sorted(step.branches) == sorted((COND, UNCOND)):
+            free.append(Number("lean", i, 0, LEAN_NUDGE))
+        if "rows" in kinds:
+            for column in range(numbers.rows.shape[1]):
+                exists = column <= i + 1 or column > numbers.history  # predictions so far
+                if exists and norms[i, column] > 0:
+                    free.append(Number("rows", i, column, NUDGE * float(norms[i + 1, 0] / norms[i, column])))
+    return tuple(free)
+
+
+def add_to_numbers(numbers: Recurrence, free: Sequence[Number], by: Array) -> Recurrence:
+    """The recurrence with `by` [numbers], in their own units, added to the free numbers."""
+    times, lean, rows = numbers.times.copy(), numbers.lean.copy(), numbers.rows.copy()
+    for number, change in zip(free, by, strict=True):
+        if number.kind == "rows":
+            rows[number.step, number.column] += change
+        elif number.kind == "times":
+            times[number.step] += change
+        else:
+            lean[number.step] += change
+    return replace(numbers, times=times, lean=lean, rows=rows)
+
+
+def subtract_numbers(numbers: Recurrence, origin: Recurrence, free: Sequence[Number]) -> Array:
+    """The vector that leads from `origin` to `numbers`."""
+
+    def value(of: Recurrence, number: Number) -> float:
+        if number.kind == "rows":
+            return float(of.rows[number.step, number.column])
+        return float((of.times if number.kind == "times" else of.lean)[number.step])
+
+    return np.array([value(numbers, number) - value(origin, number) for number in free])
+
+
+def is_continuous(sampler: Sampler, plan: Plan, block: Block) -> bool:
+    """True if the network's output changes with a part of a timestep. A network that rounds its time, or looks it up in
+    a table, gives the same bits."""
+    timesteps = sampler.bundle.manifest.schedule.timesteps
+    times = np.array([step.time for step in plan.steps])
+    span = float(np.ptp(times)) or 1.0
+    part = PART * (1.0 if times.max() > 1 and timesteps else span / 1000)
+    middle = len(times) // 2
+    others = times.copy()
+    others[middle] += part if np.floor(times[middle] + part) == np.floor(times[middle]) else -part
+    network = block.step_network(sampler, append_times(plan, others))
+    step, u = plan.steps[middle], block.draw_noise(0)
+    before, after = network(middle, step, u), network(middle + len(times), step, u)
+    return not all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))

@@ -1,0 +1,84 @@
+"""The change of samples with each free number, as a value; `fewstep.fitting.finite_differences` measures it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.fitting.blocks import Block
+from fewstep.fitting.recurrence import Recurrence, build_plan
+from fewstep.runtime.sampling.execute import Array, finish
+from fewstep.runtime.sampling.sampler import Sampler
+
+Float64 = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Jacobian:
+    """The change of the samples of some seeds with each number, in the numbers' sizes: all that a step needs.
+
+    columns: [seeds, P, elements]. samples, targets: [seeds, elements]. Sums over elements are made in float64, seed by
+    seed.
+    """
+
+    columns: Array
+    samples: Array
+    targets: Array
+
+    @cached_property
+    def residual(self) -> Float64:
+        """The targets minus the samples, [seeds, elements]."""
+        return np.asarray(self.targets.astype(np.float64) - self.samples)
+
+    @cached_property
+    def gram(self) -> Float64:
+        """The columns' products with each other, [seeds, P, P]."""
+        doubles = (each.astype(np.float64) for each in self.columns)
+        return np.stack([each @ each.T for each in doubles])
+
+    @cached_property
+    def slope(self) -> Float64:
+        """The columns' products with the residual, [seeds, P]."""
+        pairs = zip(self.columns, self.residual, strict=True)
+        return np.stack([each.astype(np.float64) @ left for each, left in pairs])
+
+    @cached_property
+    def error(self) -> Float64:
+        """The squared residual, [seeds]."""
+        return np.asarray(np.square(self.residual).sum(axis=1))
+
+    def broyden_update(self, step: Float64, samples: Array) -> "Jacobian":
+        """The columns corrected by what a step in the numbers' sizes did to the samples (Broyden 1965): the least
+        change with which they predict it."""
+        samples = samples.reshape(self.samples.shape)
+        surprise = samples.astype(np.float64) - self.samples - np.einsum("spd,p->sd", self.columns, step)
+        share = (step / (step @ step))[:, None]
+        columns = [(old + share * lacks).astype(np.float32) for old, lacks in zip(self.columns, surprise, strict=True)]
+        return Jacobian(np.stack(columns), samples, self.targets)
+
+
+def join_jacobians(parts: Sequence[Jacobian]) -> Jacobian:
+    """The Jacobian of several blocks, in their order."""
+    return Jacobian(
+        np.concatenate([part.columns for part in parts]),
+        np.concatenate([part.samples for part in parts]),
+        np.concatenate([part.targets for part in parts]),
+    )
+
+
+def column_norms(sampler: Sampler, numbers: Recurrence, blocks: Sequence[Block]) -> Float64:
+    """Root mean squares as `free_numbers` takes them."""
+    plan, history, given = build_plan(numbers), numbers.history, len(numbers.nominal.given)
+    squares = np.zeros((numbers.steps + 1, 1 + history + given))
+    count = 0
+    for block in blocks:
+        states = list(block.run(plan, block.step_network(sampler, plan)))
+        sample = finish(plan, states)
+        count += sample.size
+        for i, state in enumerate(states):
+            columns = [state.before[0], state.x0, *state.before[1:]]
+            squares[i] += [float(np.square(each.astype(np.float64)).sum()) for each in columns]
+        squares[-1, 0] += float(np.square(sample.astype(np.float64)).sum())
+    return np.asarray(np.sqrt(squares / count))

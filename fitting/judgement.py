@@ -1,0 +1,82 @@
+"""The judgement of a fitted plan, on seeds that no number and no choice of the fit has seen."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fewstep.fitting.blocks import Block
+from fewstep.fitting.feature_tradeoff import feature_distances
+from fewstep.fitting.levenberg_marquardt import Gain
+from fewstep.fitting.rollouts import FitSampler
+from fewstep.measure.distances.features import Extractor
+from fewstep.measure.distances.frechet import SetComparison, compare_sets
+from fewstep.measure.rollouts.metrics import psnr
+from fewstep.plans.plan import Plan
+from fewstep.runtime.sampling.execute import Array
+
+RESAMPLES = 100  # of the seeds, for standard errors of FD
+
+
+@dataclass(frozen=True)
+class FitJudgement:
+    """A fitted plan on the judge seeds.
+
+    nominal_psnr: mean PSNR of the nominal plan in dB. gain: the gain of the fitted plan over it.
+    over_former: the gain of the fitted plan over a former one; None without one.
+    is_behind_former: whether it loses to the former plan. It may lose the price of its trade in PSNR if its features
+        are nearer.
+    sets: FD of the fitted plan and of the nominal one; None without an extractor.
+    """
+
+    nominal_psnr: float
+    gain: Gain
+    over_former: Gain | None
+    is_behind_former: bool
+    sets: SetComparison | None
+
+
+def judge_fit(
+    rolled: FitSampler,
+    extractor: Extractor | None,
+    blocks: Sequence[Block],
+    nominal: Plan,
+    fitted: Plan,
+    former: Plan | None,
+    price: float,
+) -> FitJudgement:
+    """The fitted plan against the nominal and a former one. price: dB of PSNR that the fit gave up for features."""
+    targets = np.concatenate([block.required_target for block in blocks])
+    plain, samples = (np.concatenate(list(rolled.sample_blocks(plan, blocks))) for plan in (nominal, fitted))
+    before, after = psnr(plain, targets), psnr(samples, targets)
+    over_former, is_behind = None, False
+    if former is not None:
+        others = np.concatenate(list(rolled.sample_blocks(former, blocks)))
+        over_former = Gain.from_psnr(after, psnr(others, targets))
+        has_nearer = extractor is not None and price > 0 and are_nearer(extractor, samples, others, targets)
+        is_behind = over_former.mean < -(price if has_nearer else 0.0)
+    return FitJudgement(
+        nominal_psnr=float(before.mean()),
+        gain=Gain.from_psnr(after, before),
+        over_former=over_former,
+        is_behind_former=is_behind,
+        sets=None if extractor is None else compare_fitted_sets(extractor, plain, samples, targets),
+    )
+
+
+def are_nearer(extractor: Extractor, samples: Array, others: Array, targets: Array) -> bool:
+    """True where features of samples are nearer to their targets' than other samples' from the same seeds.
+
+    Their mean squared distance has to be smaller by more than chance, and FD no larger: FD of 64 seeds alone is too
+    uncertain.
+    """
+    far, near = (feature_distances(extractor, each, targets) for each in (others, samples))
+    sets = compare_fitted_sets(extractor, others, samples, targets)
+    return Gain.from_psnr(far, near).is_significant and sets.difference <= 0
+
+
+def compare_fitted_sets(extractor: Extractor, nominal: Array, fitted: Array, targets: Array) -> SetComparison:
+    """FD of the fitted plan's samples from the teacher's, paired with the nominal plan's: each [seeds, *x_shape] from
+    the same 2 seeds or more, which each resample draws for all of them."""
+    near, far, taught = (extractor.extract(each) for each in (nominal, fitted, targets))
+    return compare_sets(far, near, taught, RESAMPLES, shares_seeds=True)

@@ -1,0 +1,59 @@
+"""The options of a fit."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fewstep.fitting.blocks import BLOCK
+from fewstep.measure.rollouts.seeds import CHOICE_SEEDS, FIT_SEEDS, PAIRED
+from fewstep.measure.workers.setup import SamplingOptions
+from fewstep.plans.errors import UserError
+from fewstep.runtime.sampling.fitted_plans import LARGEST
+
+
+@dataclass(frozen=True)
+class FitOptions(SamplingOptions):
+    """Fit the numbers of a plan to a bundle's denoiser, so that few evaluations come nearest to many.
+
+    bundle: The bundle; the plan is kept in it, and `fitted:STEPS` names it.
+    steps: Evaluations of the plan.
+    plan: SOLVER:STEPS@GRID that the fit begins at, fitted:STEPS or a file. Default: the best of some known ones.
+    backend: The engine that runs the float32 body: onnxruntime, onnxruntime-cuda, openvino, openvino-bf16, tensorrt,
+        tensorrt-rtx.
+    guidance: Weight of classifier-free guidance. Default: only the conditional branch runs, of a command as calibrated.
+    output: A JSON file for the plan as well.
+    seeds: Number of seeds that the numbers are fitted on.
+    selection_seeds: Number of other seeds; the choices of the fit are made on them.
+    judge_seeds: Number of other seeds; the gain is measured on them.
+    iterations: Most measurements of how the samples follow from the numbers. 0 leaves all to the trade for features
+        and energy.
+    features: fashion-mnist-cnn, cifar10-cnn, the path of an .onnx extractor, or none. Default: the extractor that knows
+        the data. Features of samples may cost a part of the gain.
+    teacher: Plan of the float32 teacher. Default: dpmpp_2m:80@arctan, or more steps where they are needed.
+    """
+
+    bundle: Path
+    steps: int = 6
+    plan: str = ""
+    backend: str = "onnxruntime"
+    guidance: float | None = None
+    output: Path | None = field(default=None, metadata={"short": "-o"})
+    seeds: int = 48
+    selection_seeds: int = field(default=24, metadata={"expert": True})
+    judge_seeds: int = field(default=64, metadata={"expert": True})
+    iterations: int = field(default=5, metadata={"expert": True})
+    features: str = ""
+    teacher: str = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.steps <= LARGEST:
+            raise UserError(f"--steps is {self.steps}", f"give 1 to {LARGEST}")
+        limits = {"seeds": FIT_SEEDS, "selection_seeds": CHOICE_SEEDS, "judge_seeds": PAIRED}
+        for name, most in limits.items():
+            if not BLOCK <= getattr(self, name) <= len(most):
+                fix = f"give {BLOCK} to {len(most)}"
+                raise UserError(f"--{name.replace('_', '-')} is {getattr(self, name)}", fix)
+        if self.iterations < 0:
+            raise UserError(f"--iterations is {self.iterations}", "give at least 0")
+        if self.output is not None and self.output.suffix != ".json":
+            raise UserError(f"a plan is JSON, not {str(self.output)!r}", "name a file that ends in .json")

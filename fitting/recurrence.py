@@ -1,0 +1,236 @@
+"""A plan in the form that is fitted: each new x is a combination of the last x and of the last predictions.
+
+    x_{i+1} = rows[i, 0] x_i + sum_j rows[i, 1 + j] p_{i-j} + sum_k rows[i, 1 + history + k] y_k
+
+with p_i the predicted sample after guidance and shaping, and y the given tensors. Every deterministic solver with one
+network is of this form (Shaul et al. 2024, arXiv 2403.01329), where `history` is long enough. The corrections of a fit
+are added to the solver's own numbers, so that a fit of nothing is the solver.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.plans.errors import UserError
+from fewstep.plans.guidance import COND, UNCOND
+from fewstep.plans.plan import Plan, Row, Step
+
+Array = NDArray[np.float64]
+NEGLIGIBLE = 1e-9  # of a row's largest coefficient: what rounding leaves
+
+
+@dataclass(frozen=True)
+class Recurrence:
+    """The numbers of a plan of N steps. Everything that is not here is as in `nominal`, the plan that it came from.
+
+    times: [N], the times that the network sees.
+    lean: [N], added to the weight of the conditional branch and taken from the unconditional one.
+    rows: [N, 1 + history + given], the coefficients of x, of the predictions from the newest on, of the given tensors.
+    start: [given + 1], the first x over the given tensors and the first draw.
+    scales: [N], of x where the network sees it. shown: [N, given], what the network's input has of the given tensors.
+    base: [N, 1 + given], what each prediction has of x and of the given tensors before any output is added.
+    """
+
+    nominal: Plan
+    times: Array
+    lean: Array
+    rows: Array
+    start: Array
+    scales: Array
+    shown: Array
+    base: Array
+
+    @property
+    def steps(self) -> int:
+        return len(self.times)
+
+    @property
+    def history(self) -> int:
+        """The number of predictions that a row may read."""
+        return int(self.rows.shape[1]) - 1 - len(self.nominal.given)
+
+
+def extract_recurrence(plan: Plan, history: int = 1) -> Recurrence:
+    """The numbers of a plan, with room for `history` predictions or as many as the plan itself reads.
+
+    Raises UserError for plans that draw noise on the way, hold tensors, or whose x follows from more than predictions.
+    """
+    _check(plan)
+    given, steps = len(plan.given), len(plan.steps)
+    width = given + 1 + steps
+    state = np.zeros((plan.rows, width))
+    state[:, : given + 1] = np.array(plan.start)
+    units = np.eye(width)
+    xs, scales, shown, base = [], [], [], []
+    for i, step in enumerate(plan.steps):
+        scale, x, of_given = _decompose_input(plan, step, state, units[:given])
+        prediction = np.array(step.x0[len(step.input) :])  # what it reads of the outputs, and of their shaping
+        ahead = np.array(step.x0[: plan.rows]) @ state
+        unshaped = np.array(step.shaping_of[0][: plan.rows]) @ state if step.shaping_of else 0.0
+        xs.append(x)
+        scales.append(scale)
+        shown.append(of_given)
+        base.append(_decompose_row(plan, ahead + unshaped, x, units[:given]))  # one of the two is 0
+        update = np.array(step.update)
+        reads = update[:, plan.rows :]
+        shares = reads @ prediction / (prediction @ prediction)
+        if np.abs(reads - np.outer(shares, prediction)).max() > NEGLIGIBLE * np.abs(reads).max(initial=1.0):
+            raise _refuse_plan(plan, "reads outputs of the network and its prediction")
+        state = update[:, : plan.rows] @ state + np.outer(shares, units[given + 1 + i] - ahead)
+    xs.append(np.array(plan.output) @ state)
+    columns = [_solve_combination(before, after, given) for before, after in zip(xs, xs[1:], strict=False)]
+    needed = max(i + 1 - _first_nonzero(numbers[1 + given :]) for i, numbers in enumerate(columns))
+    history = max(history, needed, 1)
+    rows = np.zeros((steps, 1 + history + given))
+    for i, numbers in enumerate(columns):
+        rows[i, 0] = numbers[0]
+        newest_first = numbers[1 + given : 1 + given + i + 1][::-1][:history]
+        rows[i, 1 : 1 + len(newest_first)] = newest_first
+        rows[i, 1 + history :] = numbers[1 : 1 + given]
+    return Recurrence(
+        nominal=plan,
+        times=np.array([step.time for step in plan.steps]),
+        lean=np.zeros(steps),
+        rows=rows,
+        start=xs[0][: given + 1],
+        scales=np.array(scales),
+        shown=np.array(shown).reshape(steps, given),
+        base=np.array(base).reshape(steps, 1 + given),
+    )
+
+
+def build_plan(numbers: Recurrence, name: str | None = None) -> Plan:
+    """The plan with these numbers: rows of the state are x, the predictions that are kept, and the given tensors."""
+    plan, history, given = numbers.nominal, numbers.history, len(numbers.nominal.given)
+    start = np.zeros((history + given, given + 1))
+    start[0] = numbers.start
+    start[history:, :given] = np.eye(given)
+    return msgspec.structs.replace(
+        plan,
+        name=plan.name if name is None else name,
+        rows=history + given,
+        start=_to_rows(start),
+        start_terms=(),
+        steps=tuple(_build_step(numbers, i) for i in range(numbers.steps)),
+        output=_to_row(np.eye(history + given)[0]),
+        tensors=(),
+    )
+
+
+def _build_step(numbers: Recurrence, i: int) -> Step:
+    """Step i over the rows of `build_plan`."""
+    step, old_rows = numbers.nominal.steps[i], numbers.nominal.rows
+    base, lean = _expand_shares(numbers, numbers.base[i]), _guidance_shares(step, numbers.lean[i])
+
+    def line(reads: Row, leans: bool) -> Array:
+        """A line of the nominal step, over the new state and the outputs."""
+        of_state, of_outputs = np.array(reads[:old_rows]), np.array(reads[old_rows:])
+        leaning = of_outputs.sum() * lean if leans else 0.0
+        return np.concatenate([base * np.any(of_state), of_outputs + leaning])
+
+    x0 = line(step.x0, leans=step.shaping is None)
+    return msgspec.structs.replace(
+        step,
+        time=float(numbers.times[i]),
+        input=_to_row(_expand_shares(numbers, [numbers.scales[i], *numbers.shown[i]])),
+        shaping_of=_to_rows([line(reads, leans=number == 0) for number, reads in enumerate(step.shaping_of)]),
+        x0=_to_row(x0),
+        update=_to_rows(_update(numbers, i, x0)),
+        terms=(),
+    )
+
+
+def _expand_shares(numbers: Recurrence, shares: Sequence[float] | Array) -> Array:
+    """Shares of x and of the given tensors, over all rows of the state."""
+    return np.concatenate([shares[:1], np.zeros(numbers.history - 1), shares[1:]])
+
+
+def _guidance_shares(step: Step, by: float) -> Array:
+    """The shares of a step's outputs that a change of the guidance weight adds."""
+    lean = np.zeros(len(step.branches) * step.heads)
+    if by:
+        lean[step.branches.index(COND) * step.heads] = by
+        lean[step.branches.index(UNCOND) * step.heads] = -by
+    return lean
+
+
+def _update(numbers: Recurrence, i: int, x0: Array) -> Array:
+    """The new rows after step i, whose prediction is `x0`: each prediction moves a row on, and given tensors stay."""
+    history, row = numbers.history, numbers.rows[i]
+    rows = history + len(numbers.nominal.given)
+    update = np.zeros((rows, len(x0)))
+    update[0] = row[1] * x0
+    update[0, 0] += row[0]
+    update[0, 1:rows] += row[2:]
+    if history > 1 and i + 1 < numbers.steps:
+        update[1] = x0
+        update[range(2, history), range(1, history - 1)] = 1.0
+    update[range(history, rows), range(history, rows)] = 1.0
+    return update
+
+
+def _check(plan: Plan) -> None:
+    if any(step.draws for step in plan.steps):
+        raise UserError(
+            f"plan {plan.name!r} draws noise on the way, and has no one sample to be fitted to",
+            "choose a deterministic solver, such as dpmpp_2m or unipc_2",
+        )
+    if plan.tensors or any(step.terms for step in plan.steps):
+        raise UserError(f"plan {plan.name!r} holds tensors", "fit a plan of plain numbers, such as dpmpp_2m")
+    if len(plan.start_draws) > 1:
+        raise _refuse_plan(plan, f"starts from {len(plan.start_draws)} draws")
+
+
+def _refuse_plan(plan: Plan, reason: str) -> UserError:
+    return UserError(f"plan {plan.name!r} {reason}, and cannot be fitted", "choose dpmpp_2m, unipc_2 or ddim")
+
+
+def _decompose_input(plan: Plan, step: Step, state: Array, units: Array) -> tuple[float, Array, Array]:
+    """The scale of x in the network's input, x over the basis, and what the input has of the given tensors."""
+    rows = [row for row, number in enumerate(step.input) if number]
+    held = {row: k for row in rows for k, unit in enumerate(units) if np.array_equal(state[row], unit)}
+    moving = [row for row in rows if row not in held]
+    of_given = np.zeros(len(units))
+    for row, k in held.items():
+        of_given[k] += step.input[row]
+    if not moving:
+        raise _refuse_plan(plan, "shows the network nothing but what is given")
+    scale = step.input[moving[0]] if len(moving) == 1 else 1.0
+    x = np.array([step.input[row] for row in moving]) @ state[moving] / scale
+    return scale, x, of_given
+
+
+def _decompose_row(plan: Plan, ahead: Array, x: Array, units: Array) -> Array:
+    """(of x, of each given tensor) with ahead = of_x x + of_given . y."""
+    given = len(units)
+    free = slice(given, None)
+    of_x = float(ahead[free] @ x[free] / (x[free] @ x[free]))
+    left = ahead - of_x * x
+    if np.abs(left[free]).max() > NEGLIGIBLE * max(1.0, np.abs(ahead).max()):
+        raise _refuse_plan(plan, "predicts from more than the x that its network sees")
+    return np.concatenate([[of_x], left[:given]])
+
+
+def _solve_combination(before: Array, after: Array, given: int) -> Array:
+    """(of x, of the given tensors, of p_0, p_1, ...) with after = their combination, exactly."""
+    of_x = after[given] / before[given] if before[given] else 0.0
+    left = after - of_x * before
+    left[np.abs(left) < NEGLIGIBLE * np.abs(after).max(initial=1e-300)] = 0.0
+    return np.concatenate([[of_x], left[:given], left[given + 1 :]])
+
+
+def _first_nonzero(numbers: Array) -> int:
+    """The index of the first number that is not 0."""
+    places = np.flatnonzero(numbers)
+    return int(places[0]) if len(places) else len(numbers)
+
+
+def _to_row(numbers: Array) -> Row:
+    return tuple(float(number) for number in numbers)
+
+
+def _to_rows(matrix: Sequence[Array] | Array) -> tuple[Row, ...]:
+    return tuple(_to_row(line) for line in matrix)

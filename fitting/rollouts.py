@@ -1,0 +1,133 @@
+"""Rollouts of plans, by the samplers of this process or by workers, with the same bits.
+
+A rollout is a function of a body, a plan and a block. Results come in the order of the items.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.fitting.blocks import Block
+from fewstep.fitting.finite_differences import measure_jacobian
+from fewstep.fitting.free_numbers import Number
+from fewstep.fitting.jacobian import Jacobian
+from fewstep.fitting.recurrence import Recurrence
+from fewstep.measure.rollouts.metrics import psnr
+from fewstep.measure.sampling import Bodies, Question, Sampling
+from fewstep.measure.workers.job import Workers
+from fewstep.measure.workers.pinned_bundle import PinnedBundle
+from fewstep.plans.plan import Plan
+from fewstep.runtime.backends.registry import create_backend
+from fewstep.runtime.sampling.execute import Array
+from fewstep.runtime.sampling.finite_checks import NotFinite
+from fewstep.runtime.sampling.loading import load
+from fewstep.runtime.sampling.sampler import Sampler
+
+CPU = "onnxruntime"  # of the teacher
+BODY, TEACHER = "body", "teacher"  # the samplers by name: of the body of the fit, and of float32
+
+Result = Array | NotFinite  # samples, or the reason why there are none: it must not end the other rollouts
+
+
+@dataclass(frozen=True)
+class RolloutItem:
+    """Samples of a block along a plan, by the body of the fit or by the teacher's."""
+
+    plan: Plan
+    block: Block
+    by: str = BODY
+
+    def answer(self, bodies: Bodies) -> Result:
+        try:
+            return self.block.sample(bodies(self.by), self.plan)
+        except NotFinite as error:
+            return error
+
+
+@dataclass(frozen=True)
+class JacobianItem:
+    """The columns of some numbers on a block."""
+
+    numbers: Recurrence
+    free: tuple[Number, ...]
+    block: Block
+
+    def answer(self, bodies: Bodies) -> Jacobian:
+        return measure_jacobian(bodies(BODY), self.numbers, self.free, self.block)
+
+
+@dataclass(frozen=True)
+class RolloutJob:
+    """A bundle whose float32 body a plan is fitted to, and the engine, as options name it."""
+
+    bundle: PinnedBundle
+    backend: str
+
+    def open(self, threads: int) -> Callable[[Question[Any]], Any]:
+        sampler, reference = open_samplers(self.bundle.checked_folder(), self.backend, threads)
+        return lambda item: item.answer({BODY: sampler, TEACHER: reference}.__getitem__)
+
+
+def open_samplers(path: Path, backend: str, threads: int) -> tuple[Sampler, Sampler]:
+    """The samplers of the plan that is fitted, and of the teacher; one where their engines are the same."""
+    sampler = load(path, backend=create_backend(backend, threads))
+    return sampler, sampler if backend == CPU else load(path, backend=create_backend(CPU, threads))
+
+
+@dataclass(frozen=True)
+class FitSampler:
+    """`sampler` runs the body that is fitted to, `reference` the float32 body, for the teacher. Workers do the job in
+    their place, if there are some."""
+
+    sampler: Sampler
+    reference: Sampler
+    job: RolloutJob | None = None
+    workers: Workers | None = None
+
+    def sample_blocks(self, plan: Plan, blocks: Sequence[Block], by: str = BODY) -> Iterator[Array]:
+        """Samples [seeds, *x_shape] of each block; NotFinite where an output of the network is not finite."""
+        yield from map(_array_or_raise, self._sampling.answers(_make_items(plan, blocks, by)))
+
+    def measure_psnr(self, plan: Plan, blocks: Sequence[Block]) -> NDArray[np.float64]:
+        """PSNR of each sample against its target, in dB: [seeds]."""
+        pairs = zip(self.sample_blocks(plan, blocks), blocks, strict=True)
+        return np.concatenate([psnr(samples, block.required_target) for samples, block in pairs])
+
+    def try_plans(self, plans: Sequence[Plan], blocks: Sequence[Block]) -> list[NDArray[np.float64] | None]:
+        """The qualities of several plans; None for one whose samples are not finite. Other errors are raised."""
+        with np.errstate(all="ignore"):
+            results = self._sampling.answers(item for plan in plans for item in _make_items(plan, blocks))
+            return [_finite_psnr([(next(results), block) for block in blocks]) for _ in plans]
+
+    def measure_columns(
+        self, numbers: Recurrence, free: Sequence[Number], blocks: Sequence[Block]
+    ) -> Iterator[Jacobian]:
+        """The columns of all free numbers on each block."""
+        return self._sampling.answers(JacobianItem(numbers, tuple(free), block) for block in blocks)
+
+    @property
+    def _sampling(self) -> Sampling:
+        return Sampling(self.job, {BODY: self.sampler, TEACHER: self.reference}, self.workers)
+
+
+def _make_items(plan: Plan, blocks: Sequence[Block], by: str = BODY) -> Iterator[RolloutItem]:
+    """Rollouts of a plan, which know no targets."""
+    return (RolloutItem(plan, replace(block, target=None), by) for block in blocks)
+
+
+def _array_or_raise(result: Result) -> Array:
+    if isinstance(result, NotFinite):
+        raise result
+    return result
+
+
+def _finite_psnr(pairs: Sequence[tuple[Result, Block]]) -> NDArray[np.float64] | None:
+    """The PSNRs [seeds] of the samples of some blocks."""
+    if not all(isinstance(result, np.ndarray) for result, _ in pairs):
+        return None
+    qualities = np.concatenate([psnr(_array_or_raise(result), block.required_target) for result, block in pairs])
+    return qualities if np.isfinite(qualities).all() else None

@@ -1,0 +1,165 @@
+"""The search of the best numbers of a plan for a body: all of them together, by the sample at the end."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain, islice
+
+from fewstep.fitting.blocks import Block, digest_block, make_blocks
+from fewstep.fitting.checkpoint import FitCheckpoint, open_fit_checkpoint
+from fewstep.fitting.feature_tradeoff import FeatureTradeoff, Trade
+from fewstep.fitting.finite_differences import DIRECTIONS
+from fewstep.fitting.free_numbers import Freedom, Number, free_numbers, is_continuous
+from fewstep.fitting.jacobian import Jacobian, column_norms, join_jacobians
+from fewstep.fitting.levenberg_marquardt import (
+    RESTRAINTS,
+    SECANTS,
+    FitSeeds,
+    Gain,
+    Iterate,
+    NominalPsnr,
+    Refinement,
+    refine,
+)
+from fewstep.fitting.recurrence import Recurrence, build_plan, extract_recurrence
+from fewstep.fitting.rollouts import FitSampler
+from fewstep.fitting.start_plans import find_best_on_path, find_best_start
+from fewstep.fitting.task import FitTask
+from fewstep.fitting.teacher_samples import add_teacher_samples, digest_sampler
+from fewstep.measure.rollouts.conditions_file import ConditionRecords
+from fewstep.measure.rollouts.seeds import CHOICE_SEEDS, FIT_SEEDS
+from fewstep.plans.file import encode
+from fewstep.plans.plan import Plan
+from fewstep.runtime.progress import SILENT, Progress
+
+HISTORY = 3  # predictions that a row reads at least
+FIRST_BLOCKS = 2  # blocks that the plans to begin at are compared on, and that the first columns are measured on
+Iterations = Iterator[tuple[Iterate, ...]]  # the steps of each
+KINDS: tuple[Freedom, ...] = ("rows", "times", "lean")  # of free numbers (`recurrence.py`)
+
+
+@dataclass(frozen=True)
+class SearchedNumbers:
+    """The best numbers so far, and the origin that the fit began at, with its seeds.
+
+    nominal: the plan without fitted numbers that gains are over.
+    done: how many steps gained, also before an interruption.
+    trade: what the last numbers gave up, and what for; None where no trade was made yet.
+    """
+
+    numbers: Recurrence
+    nominal: Plan
+    origin: Recurrence
+    seeds: FitSeeds
+    nominal_psnr: NominalPsnr
+    done: int
+    free: tuple[Number, ...]
+    trade: Trade | None = None
+
+
+def search(task: FitTask, progress: Progress = SILENT) -> Iterator[SearchedNumbers]:
+    """The numbers that a fit begins at, then better and better ones, and at last the numbers of the trade.
+
+    A checkpoint keeps the best, so that an interrupted search goes on from there. The caller drops the checkpoint.
+    """
+    conditions = task.conditions
+    seeds = FitSeeds(
+        sample_teacher_blocks(task, FIT_SEEDS[: task.seeds], conditions.fit, "teacher of the fit", progress),
+        sample_teacher_blocks(
+            task, CHOICE_SEEDS[: task.selection_seeds], conditions.selection, "teacher of the choice", progress
+        ),
+    )
+    best, iterations = _choose_start(task, seeds, progress)
+    yield best
+    checkpoint, most = open_search_checkpoint(task, best), best.done + task.iterations * (1 + SECANTS)
+    for iterate in chain.from_iterable(islice(iterations, task.iterations)):
+        best = replace(best, numbers=iterate.numbers, done=best.done + 1)
+        checkpoint.save(best.numbers, best.done)
+        progress(f"steps so far, the gain is {iterate.on_selection.mean:.2f} dB", best.done, most)
+        yield best
+    if best.done > 0 or task.iterations == 0:
+        numbers, trade = FeatureTradeoff(_make_refinement(task, best, best.numbers, progress), task.extractor).trade()
+        yield replace(best, numbers=numbers, trade=trade)
+
+
+def _choose_start(task: FitTask, seeds: FitSeeds, progress: Progress) -> tuple[SearchedNumbers, Iterations]:
+    """The numbers that the fit begins at, and their iterations.
+
+    They are of the plan that was asked for. Without one, the best nominal plan competes with the best over the
+    times of the teacher's path. The one whose fit was interrupted goes on, else the one that gains more by an
+    iteration. Optima lie far apart, and plans do not rank as their optima do.
+    """
+    rolled, starts = task.rolled, task.starts
+    blocks = seeds.selection[:FIRST_BLOCKS]  # earlier fits have seen the seeds of the fit
+    nominal = find_best_start(rolled, starts.nominal, blocks, progress)
+    nominal_psnr = NominalPsnr(rolled.measure_psnr(nominal, seeds.fit), rolled.measure_psnr(nominal, seeds.selection))
+
+    def numbers_of(start: Plan) -> SearchedNumbers:
+        """A plan's own numbers, before any step."""
+        origin = extract_recurrence(start, HISTORY)
+        takes_any = is_continuous(task.sampler, origin.nominal, seeds.fit[0])
+        kinds = KINDS if takes_any else tuple(kind for kind in KINDS if kind != "times")
+        free = free_numbers(origin, column_norms(task.sampler, origin, seeds.fit[:FIRST_BLOCKS]), kinds)
+        return SearchedNumbers(origin, nominal, origin, seeds, nominal_psnr, 0, free)
+
+    known, on_path = numbers_of(nominal if starts.request is None else starts.request), None
+    if starts.path_solvers and not open_search_checkpoint(task, known).is_saved:
+        on_path = find_best_on_path(rolled, task.teacher, nominal, seeds.fit[:FIRST_BLOCKS], blocks)
+    if on_path is None:
+        return _resume_search(task, known, progress)
+    other = numbers_of(on_path)
+    if open_search_checkpoint(task, other).is_saved:
+        return _resume_search(task, other, progress)
+    tried = []
+    for start in (known, other):
+        best, iterations = _resume_search(task, start, progress)
+        first = next(iterations, ())
+        before = Gain.from_psnr(rolled.measure_psnr(build_plan(start.origin), seeds.selection), nominal_psnr.selection)
+        gain = max((each.on_selection.mean for each in first), default=before.mean)
+        tried.append((gain, best, chain([first], iterations)))
+    _, best, iterations = max(tried, key=lambda each: each[0])
+    return best, iterations
+
+
+def _resume_search(task: FitTask, start: SearchedNumbers, progress: Progress) -> tuple[SearchedNumbers, Iterations]:
+    """The start with the checkpoint's numbers, if there are some, and the iterations from there: one at least."""
+    numbers, done = open_search_checkpoint(task, start).load(start.origin)
+    measured = FIRST_BLOCKS if done == 0 else len(start.seeds.fit)
+    work = _make_refinement(task, start, start.origin, progress)
+    return replace(start, numbers=numbers, done=done), refine(work, numbers, max(1, task.iterations), measured)
+
+
+def _make_refinement(task: FitTask, start: SearchedNumbers, anchor: Recurrence, progress: Progress) -> Refinement:
+    measure = partial(_measure_columns, task.rolled, start.free, progress)
+    return Refinement(task.rolled, anchor, start.free, start.seeds, start.nominal_psnr, measure)
+
+
+def sample_teacher_blocks(
+    task: FitTask, seeds: range, records: ConditionRecords | None, stage: str, progress: Progress
+) -> tuple[Block, ...]:
+    """Blocks of these seeds with the teacher's samples."""
+    return add_teacher_samples(task.rolled, task.teacher, make_blocks(task.reference, seeds, records), stage, progress)
+
+
+def open_search_checkpoint(task: FitTask, searched: SearchedNumbers) -> FitCheckpoint:
+    """The checkpoint of a search by its origin and its seeds."""
+    return open_fit_checkpoint(
+        digest_sampler(task.sampler),
+        digest_sampler(task.reference),
+        encode(searched.origin.nominal),
+        encode(searched.nominal),
+        encode(task.teacher),
+        repr((KINDS, HISTORY, RESTRAINTS, DIRECTIONS, task.starts.path_solvers)).encode(),
+        *(digest_block(block) for block in (*searched.seeds.fit, *searched.seeds.selection)),
+    )
+
+
+def _measure_columns(
+    rolled: FitSampler, free: tuple[Number, ...], progress: Progress, numbers: Recurrence, blocks: tuple[Block, ...]
+) -> Jacobian:
+    """The columns of all free numbers on some blocks."""
+    parts = []
+    for part in rolled.measure_columns(numbers, free, blocks):
+        parts.append(part)
+        progress("columns", len(parts), len(blocks))
+    return join_jacobians(parts)

@@ -1,0 +1,132 @@
+"""The task of a fit: all that is opened, and checked, before the first call."""
+
+import logging
+from dataclasses import dataclass
+
+from fewstep.fitting.conditions import FitConditions, fit_conditions
+from fewstep.fitting.options import FitOptions
+from fewstep.fitting.rollouts import FitSampler, RolloutJob, open_samplers
+from fewstep.fitting.start_plans import Starts, select_starts
+from fewstep.graph.commit import open_for_update
+from fewstep.graph.output_files import check_writable
+from fewstep.measure.distances.features import Extractor, default_extractor, open_extractor
+from fewstep.measure.teacher import NO_TEACHER, is_distilled, teacher_plan
+from fewstep.measure.workers.pinned_bundle import pin_bundle
+from fewstep.plans.any_plan import shaping_of
+from fewstep.plans.compile import check_guidance
+from fewstep.plans.errors import UserError
+from fewstep.plans.guidance import Guidance, as_guidance
+from fewstep.plans.plan import STATE, Plan
+from fewstep.plans.shaping import describe_shaping
+from fewstep.runtime.backends.registry import create_backend
+from fewstep.runtime.bundle.fit_command import weight_of_fit
+from fewstep.runtime.bundle.reading import Bundle, open_bundle
+from fewstep.runtime.sampling.fitted_plans import graph_of_fit, read_fitted_plans
+from fewstep.runtime.sampling.loading import choose_body
+from fewstep.runtime.sampling.planning import own_plan
+from fewstep.runtime.sampling.request import SCHEDULER, denoiser_facts
+from fewstep.runtime.sampling.sampler import Sampler
+
+LOG = logging.getLogger("fewstep")
+BODY = "float32"  # that is fitted to: fits to int8 gained nothing (docs/measured/trials.md)
+ROOM = 2**20  # bytes of a plan, which is seldom more
+
+
+@dataclass(frozen=True)
+class FitTask:
+    """`conditions` are the records of each use. `extractor` compares features of samples, where one knows the data.
+    `teacher_name` is of the teacher that was asked for; "" for the default. `steps` are the plan's evaluations; then
+    come the numbers of seeds of the fit, of its choices and of its judgement, and its most iterations."""
+
+    bundle: Bundle
+    rolled: FitSampler
+    starts: Starts
+    teacher: Plan
+    conditions: FitConditions
+    guidance: Guidance | None
+    extractor: Extractor | None
+    teacher_name: str
+    steps: int
+    seeds: int
+    selection_seeds: int
+    judge_seeds: int
+    iterations: int
+
+    @property
+    def sampler(self) -> Sampler:
+        """The sampler of the body that is fitted to."""
+        return self.rolled.sampler
+
+    @property
+    def reference(self) -> Sampler:
+        """The sampler of the float32 body, for the teacher."""
+        return self.rolled.reference
+
+    @property
+    def graph(self) -> str:
+        """The graph that is fitted to, as `graph_of_fit` names it."""
+        graph = graph_of_fit(self.bundle.manifest, BODY)
+        assert graph is not None, "it is opened"
+        return graph
+
+
+def open_fit_task(options: FitOptions) -> FitTask:
+    """Open everything. What cannot be done is a UserError here, not after minutes of sampling."""
+    bundle = open_bundle(options.bundle)
+    bundle.check_continuous("fit")
+    if bundle.manifest.carried or bundle.manifest.positions:
+        name = next((each.name for each in bundle.manifest.carried), STATE)
+        what = f"{options.bundle} carries {name!r} from run to run"
+        raise UserError(what, "fit takes denoisers without: run a plan by its name")
+    if BODY not in bundle.manifest.bodies:
+        what = f"{options.bundle} has no float32 body"
+        raise UserError(what, "fit in the bundle that this was packed from, and pack it again")
+    kept = own_plan(bundle, bundle.body(BODY))  # a scheduler clips by habit, --clip where samples need it
+    if kept is not None and not kept.name.startswith(SCHEDULER) and (shaping := shaping_of(kept)) is not None:
+        along = f"{kept.name}, {describe_shaping(shaping)}"
+        what = f"{options.bundle} was calibrated along {along}, and fitted plans do not clip"
+        raise UserError(what, "run more steps, or fit before `fewstep calibrate` where samples need no clip")
+    choose_body(bundle, BODY, create_backend(options.backend, options.threads))
+    sampler, reference = open_samplers(options.bundle, options.backend, options.threads)
+    job = RolloutJob(pin_bundle(options.bundle), options.backend)
+    guidance = check_guidance(options.guidance, denoiser_facts(bundle.manifest))
+    _warn_of_lost(bundle, options.steps, guidance)
+    starts = select_starts(sampler, options.plan, options.steps, guidance)
+    conditions = fit_conditions(bundle, options.conditions, options.prompts)
+    features = options.features or default_extractor(bundle.manifest)
+    extractor = open_extractor(features, bundle.manifest.x_shape, 1)  # more threads might move its bits
+    if options.output is not None:
+        check_writable(options.output)
+    with open_for_update(options.bundle, must_exist=True, verb="fit") as writer:
+        writer.reserve(ROOM)  # and we may write, and nobody else is writing
+    if not options.teacher and is_distilled(reference, starts.nominal[0]):
+        what = f"{bundle.manifest.name} {NO_TEACHER}"
+        raise UserError(what, "run it along the plan of its training, or name a plan to fit to with --teacher")
+    teacher = teacher_plan(reference, options.teacher or None, starts.nominal[0])
+    _check_teacher(teacher, options.steps)
+    rolled = FitSampler(sampler, reference, job)
+    numbers = options.steps, options.seeds, options.selection_seeds, options.judge_seeds, options.iterations
+    return FitTask(bundle, rolled, starts, teacher, conditions, guidance, extractor, options.teacher, *numbers)
+
+
+def _check_teacher(teacher: Plan, steps: int) -> None:
+    """UserError for a plan that stands for no exact trajectory, whatever its check would say."""
+    what = f"the teacher {teacher.name} is no teacher"
+    if teacher.fitted is not None:
+        raise UserError(f"{what}: its numbers were fitted", "leave --teacher out, or name SOLVER:STEPS of many steps")
+    if any(step.draws for step in teacher.steps):
+        raise UserError(f"{what}: it draws noise on the way", "leave --teacher out, or name another solver")
+    if (own := len(teacher.steps)) <= steps:
+        many = "1 evaluation" if own == 1 else f"{own} evaluations"
+        fix = f"name one of many more than {steps}, leave --teacher out, or give fewer --steps"
+        raise UserError(f"{what}: it has {many}, and the plan has {steps}", fix)
+
+
+def _warn_of_lost(bundle: Bundle, steps: int, guidance: Guidance | None) -> None:
+    """Warn of each fitted plan whose file cannot be read. A plan for the same use takes its place; others leave it."""
+    for entry in bundle.manifest.fitted:
+        for error in read_fitted_plans(bundle, [entry])[1]:
+            weight = weight_of_fit(bundle.path, bundle.manifest, entry)
+            is_same = (entry.body, entry.evaluations, as_guidance(weight)) == (BODY, steps, guidance)
+            ending = "this fit makes it again" if is_same else f"this fit leaves it; {error.fix}"
+            LOG.warning("%s; %s", error.what, ending)

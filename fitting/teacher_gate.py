@@ -1,0 +1,123 @@
+"""The gate of a fit: the teacher is checked before the search, and once more with the fitted plan.
+
+A reference with twice the teacher's steps stands for the exact trajectory. A teacher suffices if it is nearer to this
+reference than the plan at stake, by TEACHER_MARGIN dB. The plan at stake is the one that a new plan would replace.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from fewstep.fitting.task import BODY, FitTask
+from fewstep.measure.rollouts.seeds import FIT_SEEDS, SeedBatch
+from fewstep.measure.teacher import CHECK_SEEDS, TEACHER_MARGIN, Teacher, TeacherCheck, find_teacher, teacher_plan
+from fewstep.plans.file import encode
+from fewstep.plans.guidance import as_guidance
+from fewstep.plans.plan import Plan, with_steps
+from fewstep.runtime.bundle.fit_command import weight_of_fit
+from fewstep.runtime.bundle.manifest import FittedPlan
+from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.progress import Progress
+from fewstep.runtime.sampling.execute import Array
+from fewstep.runtime.sampling.fitted_plans import read_fitted_plans
+
+CHANCE = 1.0  # dB by which means over the few seeds of a check may differ by chance
+
+
+@dataclass(frozen=True)
+class TeacherGate:
+    """A teacher that was checked on a few seeds of the fit, none of the judge's.
+
+    replaced: the name of the plan at stake: the former fitted plan, or else the nominal one.
+    before: the teacher's check against the plan at stake.
+    is_shut: whether the bundle keeps no plan of this teacher. fix: what to do then.
+    check_against: the teacher's check against any plan.
+    """
+
+    teacher: Plan
+    replaced: str
+    before: TeacherCheck
+    is_shut: bool
+    fix: str
+    check_against: Callable[[Plan], TeacherCheck]
+
+    @property
+    def reason(self) -> str:
+        """The reason why the gate is shut."""
+        nearer = f"less than {TEACHER_MARGIN:g} dB nearer than {self.replaced} with {self.before.judged:.1f} dB"
+        return f"the teacher {self.teacher.name} is {self.before.exactness:.1f} dB from twice as many steps, {nearer}"
+
+    def is_shut_after(self, after: TeacherCheck) -> bool:
+        """True where the gate is shut for a fitted plan, by the teacher's check against it. A teacher that is too near
+        may have led the plan further from the reference than the plan at stake."""
+        return self.is_shut or (_is_insufficient(after) and _is_worse(after, self.before))
+
+
+def check_teacher(task: FitTask, progress: Progress) -> TeacherGate:
+    """The gate before the search, which a teacher that was asked for shuts where it fails.
+
+    The default teacher gets more steps until it suffices. The gate stays open if the same teacher judged the former
+    plan: its error is then in both figures.
+    """
+    nominal, sample, seeds = task.starts.nominal[0], _cache_samples(task), FIT_SEEDS[:CHECK_SEEDS]
+
+    def check(name: str | None, plan: Plan) -> Teacher:
+        return find_teacher(task.reference, name, plan, seeds, task.conditions.fit, progress, sample)
+
+    first = check(task.teacher_name or None, nominal)
+    teacher, replaced, before, former = first.plan, nominal, first.check, find_former_fit(task, nominal)
+    if former is not None and before.exactness is not None:
+        replaced = former[1]
+        before = check(teacher.name, replaced).check
+    has_same_judge = former is not None and former[0].teacher == teacher.name
+    default = teacher_plan(task.reference, None, nominal).name
+    if task.teacher_name and default != teacher.name:
+        fix = f"leave --teacher out, which takes {default} or more steps"
+    else:
+        fix = f"give --teacher {with_steps(teacher.name, 2 * len(teacher.steps))}"
+    is_shut = bool(task.teacher_name) and _is_insufficient(before) and not has_same_judge
+    return TeacherGate(teacher, replaced.name, before, is_shut, fix, lambda plan: check(teacher.name, plan).check)
+
+
+def find_former_fit(task: FitTask, plan: Plan) -> tuple[FittedPlan, Plan] | None:
+    """The entry in the manifest and the plan that was fitted to this very graph for the same use as `plan`."""
+    for entry in task.bundle.manifest.fitted:
+        plans, _ = read_fitted_plans(task.bundle, [entry] if entry.body == BODY else [])
+        for former in plans:
+            if former.fitted is not None and former.fitted.graph == task.graph and use_of(former) == use_of(plan):
+                return entry, former
+    return None
+
+
+def use_of(plan: Plan) -> tuple[object, ...]:
+    """The use by which a caller gets a fitted plan of a body: evaluations, guidance, strength and shapings."""
+    return len(plan.steps), plan.guidance, plan.strength, {step.shaping for step in plan.steps}
+
+
+def use_of_entry(bundle: Bundle, entry: FittedPlan) -> tuple[object, ...]:
+    """The use of a plan in a bundle. Where its file is lost, the manifest has evaluations and guidance alone."""
+    plans, lost = read_fitted_plans(bundle, [entry])
+    weight = weight_of_fit(bundle.path, bundle.manifest, entry) if lost else None
+    return (entry.evaluations, as_guidance(weight), None, {None}) if lost else use_of(plans[0])
+
+
+def _cache_samples(task: FitTask) -> Callable[[Plan, SeedBatch], Array]:
+    """A function that samples for the checks, and each plan once: all checks have the same seeds."""
+    samples: dict[bytes, Array] = {}
+
+    def sample_once(plan: Plan, batch: SeedBatch) -> Array:
+        key = encode(plan)
+        if key not in samples:
+            samples[key] = task.reference.sample(plan, batch.seeds, batch.conditions)
+        return samples[key]
+
+    return sample_once
+
+
+def _is_insufficient(check: TeacherCheck) -> bool:
+    """True where the teacher was checked, and does not suffice."""
+    return check.exactness is not None and not check.suffices
+
+
+def _is_worse(check: TeacherCheck, before: TeacherCheck) -> bool:
+    """True where a plan is further from the reference than the plan at stake, by more than chance."""
+    return check.judged is not None and before.judged is not None and check.judged + CHANCE < before.judged

@@ -1,0 +1,56 @@
+"""The samples of a fit's teacher, block by block, in the user's cache folder for the next run."""
+
+import io
+from collections.abc import Sequence
+from dataclasses import replace
+from hashlib import sha256
+
+import numpy as np
+
+from fewstep.fitting.blocks import Block, digest_block
+from fewstep.fitting.rollouts import TEACHER, FitSampler
+from fewstep.measure.workers.code_digest import arithmetic_facts, code_digest
+from fewstep.plans.errors import UserError
+from fewstep.plans.file import encode
+from fewstep.plans.plan import Plan
+from fewstep.runtime.machine import cache
+from fewstep.runtime.progress import SILENT, Progress
+from fewstep.runtime.sampling.execute import Array
+from fewstep.runtime.sampling.sampler import Sampler
+
+
+def add_teacher_samples(
+    rolled: FitSampler, plan: Plan, blocks: Sequence[Block], stage: str = "teacher", progress: Progress = SILENT
+) -> tuple[Block, ...]:
+    """The blocks with the teacher's samples as their targets. UserError where they are not finite."""
+    facts = digest_sampler(rolled.reference) + encode(plan)
+    names = [sha256(facts + digest_block(block)).hexdigest()[:32] + ".npy" for block in blocks]
+    files = [cache.read_intact("fitting", name) for name in names]
+    missing = [block for block, file in zip(blocks, files, strict=True) if file is None]
+    fresh = rolled.sample_blocks(plan, missing, by=TEACHER)
+    complete: list[Block] = []
+    for block, name, file in zip(blocks, names, files, strict=True):
+        samples = next(fresh) if file is None else np.load(io.BytesIO(file), allow_pickle=False)
+        if file is None:
+            _store(name, plan, samples)
+        complete.append(replace(block, target=samples))
+        progress(stage, len(complete), len(blocks))
+    return tuple(complete)
+
+
+def digest_sampler(sampler: Sampler) -> bytes:
+    """A digest of everything that the samples of a bundle's body follow from: its files, fewstep's code, onnxruntime's
+    version and the processor."""
+    manifest, each = sampler.bundle.manifest, sampler.denoiser.networks.values()
+    ahead = [graph for own in each for graph in (own.bundle.manifest.prologue, own.bundle.manifest.conditioner)]
+    graphs = [*(graph for own in each for graph in own.body.graphs), *filter(None, ahead)]
+    facts = (manifest.x_shape, manifest.conditions, manifest.digests(graphs), arithmetic_facts(), code_digest())
+    return sha256(repr(facts).encode()).digest()
+
+
+def _store(name: str, plan: Plan, samples: Array) -> None:
+    if not np.isfinite(samples).all():
+        raise UserError(f"samples of the teacher {plan.name} are not finite", "give --teacher SOLVER:STEPS of another")
+    buffer = io.BytesIO()
+    np.save(buffer, samples)
+    cache.store_intact("fitting", name, buffer.getvalue())

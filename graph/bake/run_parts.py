@@ -1,0 +1,48 @@
+"""The parts that the steps of a baked run share; `assemble.py` makes them once."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fewstep.graph.bake.batch import RunBatch
+from fewstep.graph.bake.carried import CarriedBank
+from fewstep.graph.bake.draws import Draws
+from fewstep.graph.bake.hold import HoldInputs
+from fewstep.graph.bake.run_setup import SetupTensors
+from fewstep.graph.builder import Builder
+from fewstep.graph.graph import Graph
+from fewstep.plans.any_plan import AnyPlan
+from fewstep.runtime.bundle.manifest import GraphEntry, Vocabulary
+
+
+@dataclass(frozen=True)
+class BakedNetwork:
+    """A graph of the denoiser, with its entry in the manifest. Its constants are called NAME/..."""
+
+    name: str
+    graph: Graph
+    entry: GraphEntry
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run in the making.
+
+    outer: the graph around the steps. batch: of it. networks: the body's graphs, of all networks. network_of: the index
+    of the one that runs a step. ahead: of each network. vocabulary: of tokens.
+    """
+
+    outer: Builder
+    batch: RunBatch
+    plan: AnyPlan
+    networks: Sequence[BakedNetwork]
+    network_of: Callable[[Any], int]
+    ahead: Mapping[str, SetupTensors]
+    draws: Draws
+    held: HoldInputs | None
+    banks: Sequence[CarriedBank]
+    vocabulary: Vocabulary | None
+
+    def network(self, step: Any) -> BakedNetwork:
+        """The graph that runs a step."""
+        return self.networks[self.network_of(step)]

@@ -1,0 +1,187 @@
+"""The part of a baked run that stands before the first step: inputs, conditions of all branches, prologue rows.
+
+Conditioner and prologue run once, for all steps and branches together, as the executor runs them.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+
+from fewstep.graph.bake.batch import RunBatch
+from fewstep.graph.builder import Builder
+from fewstep.graph.graph import Graph
+from fewstep.plans.any_plan import AnyPlan
+from fewstep.plans.errors import UserError
+from fewstep.plans.guidance import COND, PERTURBED, UNCOND
+from fewstep.plans.plan import DENOISER
+from fewstep.runtime.backends import Arrays
+from fewstep.runtime.bundle.conditions import has_null
+from fewstep.runtime.bundle.manifest import Condition, GraphEntry, Manifest
+
+INT64 = 7  # of ONNX
+
+
+@dataclass(frozen=True)
+class SetupTensors:
+    """Tensors of the outer graph that the steps read.
+
+    branches: of all steps, in order. by_branch: conditions and rows of conditions [branches * B, ...], by input name.
+    by_pair: rows [P * B, ...] for the P pairs of step and branch, step after step. first_pair: of each step.
+    """
+
+    branches: tuple[str, ...]
+    by_branch: Mapping[str, str]
+    by_pair: Mapping[str, str]
+    first_pair: tuple[int, ...]
+
+
+def add_conditions(
+    outer: Builder, manifest: Manifest, plan: AnyPlan, tensors: Mapping[str, str], nulls: Arrays
+) -> dict[str, str]:
+    """Add the conditions [branches * B, ...] of all branches; returns them by the condition's name.
+
+    tensors: [B, ...] of the conditions, by name. nulls: null values that lie in files.
+    """
+    branches = _branches(plan)
+    return {
+        one.name: _join(outer, [_value(outer, one, branch, tensors[one.name], nulls) for branch in branches], one.name)
+        for one in manifest.conditions
+    }
+
+
+def add_setup(
+    outer: Builder,
+    batch: RunBatch,
+    manifest: Manifest,
+    graphs: Mapping[str, Graph],
+    plan: AnyPlan,
+    conditions: Mapping[str, str],
+    network: str = DENOISER,
+) -> SetupTensors:
+    """Add conditioner and prologue of a network, whose manifest is of it alone. The prologue makes rows of its steps.
+
+    graphs: "conditioner" and "prologue", where the network has them. conditions: by name, as `add_conditions` has them.
+    """
+    under = "" if network == DENOISER else f"{network}_"
+    branches, own = _branches(plan), [step for step in plan.steps if step.network == network]
+    by_branch = {each.input: conditions[each.name] for each in manifest.conditions}
+    if manifest.conditioner is not None:
+        feeds = {tensor.name: by_branch[tensor.name] for tensor in manifest.conditioner.inputs}
+        by_branch |= outer.inline_graph(graphs["conditioner"], feeds, f"{under}conditioner", batch="branches")
+    counts = [len(step.branches) * (step.network == network) for step in plan.steps]
+    first_pair = tuple(int(at) for at in np.cumsum([0, *counts[:-1]]))
+    by_pair: dict[str, str] = {}
+    if manifest.prologue is not None:
+        times = [step.time for step in own for _ in step.branches]
+        to = [0.0 if step.to is None else step.to for step in own for _ in step.branches]
+        places = [branches.index(branch) for step in own for branch in step.branches]
+        feeds = _pair_inputs(outer, batch, manifest.prologue, by_branch, {"time": times, "to": to}, places, under)
+        by_pair = outer.inline_graph(graphs["prologue"], feeds, f"{under}prologue", batch=f"{under}pairs")
+    return SetupTensors(branches, by_branch, by_pair, first_pair)
+
+
+def _branches(plan: AnyPlan) -> tuple[str, ...]:
+    """The branches of the step that has most."""
+    return max((step.branches for step in plan.steps), key=len)
+
+
+def add_limit_check(outer: Builder, condition: Condition, tensor: str) -> str:
+    """The condition [B, ...], refused beyond its limits. A class of -1 would count from the end of the network's
+    table."""
+    limits = [("GreaterOrEqual", condition.low), ("LessOrEqual", condition.high)]
+    tests = [
+        outer.node(op, (tensor, outer.constant(np.asarray(limit, condition.dtype), f"{condition.name}_{op}_than")),
+                   f"{condition.name}_{op}")
+        for op, limit in limits
+        if limit is not None and condition.dtype != "bool"  # which has no order in ONNX, and no value beyond
+    ]  # fmt: skip
+    if not tests:
+        return tensor
+    is_right = tests[0] if len(tests) == 1 else outer.node("And", tests, f"{condition.name}_is_within")
+    is_wrong = outer.node("Not", (is_right,), f"{condition.name}_is_wrong")
+    limits_text = "_to_".join("any" if limit is None else f"{limit:g}" for _, limit in limits)
+    return add_refusal(outer, is_wrong, tensor, f"{condition.name}_is_from_{limits_text}", condition.dtype)
+
+
+def add_refusal(builder: Builder, is_wrong: str, tensor: str, name: str, dtype: str = "int64") -> str:
+    """A tensor, times a one that stands at place 0 of a table and is looked for at 1 where a value is wrong.
+
+    ONNX has no operation that refuses a value. onnxruntime refuses a place beyond a table, and names the node.
+    """
+    place = builder.node("Cast", (is_wrong,), f"{name}_place", to=INT64)
+    table = builder.constant(np.ones(1, dtype), f"{name}_one")
+    one = builder.node("Gather", (table, place), name, axis=0)
+    return builder.node("Mul", (tensor, one), f"{name}_checked")
+
+
+def check_branches(manifest: Manifest, plan: AnyPlan) -> None:
+    """Every branch of the plan must have conditions that the file can hold. UserError names one that has none."""
+    everything = _branches(plan)
+    for branch in dict.fromkeys(branch for step in plan.steps for branch in step.branches):
+        if branch not in (COND, UNCOND, PERTURBED) or branch not in everything:
+            raise UserError(
+                f"plan {plan.name!r} evaluates the branch {branch!r}, whose conditions only a caller knows",
+                "bake a plan with guidance by a weight or pag:SCALE, whose branches are cond, uncond and perturbed",
+            )
+        for condition in manifest.conditions:
+            if branch == UNCOND and not has_null(condition):
+                raise UserError(
+                    f"guidance needs an unconditional branch, and condition {condition.name!r} has no null value",
+                    "leave guidance out",
+                )
+    for step in plan.steps:
+        if step.branches != everything[everything.index(step.branches[0]) :][: len(step.branches)]:
+            raise UserError(f"plan {plan.name!r} evaluates its branches in several orders", "compile it again")
+
+
+def _value(outer: Builder, condition: Condition, branch: str, tensor: str, nulls: Arrays) -> str:
+    """The condition [B, ...] in a branch, as `runtime.bundle.conditions.null` has it; 1 where it says what is
+    perturbed."""
+    if branch == PERTURBED and condition.name == PERTURBED:
+        condition = msgspec.structs.replace(condition, null=1.0)
+    elif branch in (COND, PERTURBED) or (condition.shared and condition.null is None and condition.name not in nulls):
+        return tensor
+    has_number = condition.null is not None
+    null = np.asarray(condition.null, condition.dtype) if has_number else nulls[condition.name][None]
+    name = f"null_{condition.name}"
+    shape = outer.node("Shape", (tensor,), f"{name}_shape")
+    return outer.node("Expand", (outer.constant(null, f"{name}_value"), shape), name)
+
+
+def _join(outer: Builder, tensors: Sequence[str], name: str) -> str:
+    return tensors[0] if len(tensors) == 1 else outer.node("Concat", tensors, f"branches_{name}", axis=0)
+
+
+def _pair_inputs(
+    outer: Builder,
+    batch: RunBatch,
+    prologue: GraphEntry,
+    by_branch: Mapping[str, str],
+    times: Mapping[str, Sequence[float]],
+    places: Sequence[int],
+    under: str,
+) -> dict[str, str]:
+    """The prologue's inputs for all pairs of step and branch. `places` are the pairs' branches, and names of tensors
+    begin with `under`."""
+    pairs = len(places)
+    shape = batch.pair(pairs)
+    flat = outer.constant(np.array([-1], np.int64), "flat")
+    feeds = {}
+    where = ""
+    for tensor in prologue.inputs:
+        if tensor.role in times:
+            column = outer.constant(np.array(times[tensor.role], np.float32)[:, None], f"{under}{tensor.role}_of_steps")
+            spread = outer.node("Expand", (column, shape), f"{under}{tensor.role}_of_pairs")
+            feeds[tensor.name] = outer.node("Reshape", (spread, flat), f"{under}{tensor.role}_flat")
+            continue
+        if not where:
+            column = outer.constant(np.array(places, np.int64)[:, None], f"{under}branch_of_pairs")
+            start = outer.node("Mul", (column, batch.size), f"{under}start_of_pairs")
+            every = outer.node("Add", (start, batch.places(1)), f"{under}place_of_pairs")
+            where = outer.node("Reshape", (every, flat), f"{under}place_flat")
+        feeds[tensor.name] = outer.node(
+            "Gather", (by_branch[tensor.name], where), f"{under}{tensor.name}_of_pairs", axis=0
+        )
+    return feeds

@@ -1,0 +1,121 @@
+"""Checks of a sealed file by its own facts: that its bytes are whole, and that it computes its test vector here.
+
+The checksum is SHA-256 of the file in which its own 64 digits are zeros. So a program needs no parser of protobuf to
+compare it, and this module needs no package but onnxruntime. Weights in a file of their own have a hash of their
+content in that file's name.
+"""
+
+import json
+import math
+import mmap
+import re
+from hashlib import sha256
+from pathlib import Path
+from threading import TIMEOUT_MAX, Timer
+from typing import Any
+
+import msgspec
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from fewstep.graph.bake.draws import DRAWN, NOISE, draw_input
+from fewstep.graph.bake.metadata import NO_CHECKSUM, Baked, BakedPort, BakedSample
+from fewstep.plans.errors import UserError, first_line
+from fewstep.runtime.backends.checks import path_text
+from fewstep.runtime.bundle.onnx_references import external_data_files
+from fewstep.runtime.bundle.reading import file_sha256
+from fewstep.runtime.kinds.sizes import resolve_dimension
+
+BAKE_AGAIN = "copy it again, or bake it again"
+MARK = b'{"file_sha256":"'  # in front of the digits, where the metadata begins
+UNSEALED = b'{"model":"'  # where the metadata of files without a checksum begins
+METADATA_LIMIT = 2**22  # bytes
+STORED = 64  # numbers of a sample that the metadata has
+HASH = re.compile(r"-([0-9a-f]{12})\.onnx\.data")  # of its content, in the name of a weight file
+
+
+def read_metadata(file: Path) -> Baked:
+    """The facts that a baked file states of itself. UserError for any other file."""
+    try:
+        with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            at = data.find(MARK) if data.find(MARK) >= 0 else data.rfind(UNSEALED)
+            text = data[at : at + METADATA_LIMIT].decode(errors="replace") if at >= 0 else ""
+        return msgspec.convert(json.JSONDecoder().raw_decode(text)[0], Baked)
+    except (ValueError, RecursionError, msgspec.ValidationError):  # an empty file cannot be mapped
+        what = f"{file} is damaged, or no file of `fewstep bake`: it does not say what it is"
+        raise UserError(what, BAKE_AGAIN) from None
+
+
+def is_whole(file: Path) -> bool:
+    """True where the bytes of a baked file are as they were written. UserError for one without a checksum."""
+    with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        at = data.find(MARK) + len(MARK)
+        if at < len(MARK):
+            raise UserError(f"{file} was baked without a checksum", "bake it again to have one")
+        hashed = sha256(data[:at])
+        hashed.update(NO_CHECKSUM.encode())
+        hashed.update(data[at + len(NO_CHECKSUM) :])
+        return data[at : at + len(NO_CHECKSUM)].decode("latin1") == hashed.hexdigest()
+
+
+def damaged_weights(file: Path) -> tuple[str, ...]:
+    """The weight files of a baked file that are missing, or are not what their names say."""
+    paths = {name: file.parent / name for name in sorted(external_data_files(file))}
+    hashes = {name: HASH.search(name) for name in paths}
+    return tuple(
+        name
+        for name, path in paths.items()
+        if not path.is_file() or ((match := hashes[name]) and not file_sha256(path).startswith(match[1]))
+    )
+
+
+def compute_sample(file: Path, baked: Baked, longest: float = math.inf) -> NDArray[Any]:
+    """The sample of the file's test vector, [B, ...], as onnxruntime computes it here with one thread.
+
+    UserError where it cannot, or where the run takes longer than `longest` seconds.
+    """
+    vector = baked.sample
+    if vector is None:
+        raise UserError(f"{file} has no test vector", "bake it again to have one")
+    options = ort.SessionOptions()
+    options.log_severity_level = 4  # fatal only: what fails is raised as well
+    options.intra_op_num_threads = 1
+    feeds = {port.name: _feed(port, baked, vector) for port in baked.inputs}
+    call = ort.RunOptions()
+    timer = Timer(min(longest, TIMEOUT_MAX), setattr, (call, "terminate", True))
+    timer.daemon = True
+    try:
+        session = ort.InferenceSession(path_text(file), options, providers=["CPUExecutionProvider"])
+        timer.start()
+        (output,) = session.run([baked.output.name], feeds, call)
+    except Exception as error:  # its exceptions share no base class but Exception
+        if call.terminate:
+            raise UserError(f"a run of {file.name} takes longer than {longest:g} seconds", BAKE_AGAIN) from None
+        raise UserError(
+            f"onnxruntime {ort.__version__} cannot run the baked file: {first_line(error)}", BAKE_AGAIN
+        ) from error
+    finally:
+        timer.cancel()
+    if not np.isfinite(output).all():
+        raise UserError("the file computes numbers that are not finite", BAKE_AGAIN)
+    return np.asarray(output)
+
+
+def digest(output: NDArray[Any]) -> str:
+    """SHA-256 of the numbers of a sample, float32 and little-endian."""
+    return sha256(output.astype("<f4").tobytes()).hexdigest()
+
+
+def select_stored(output: NDArray[Any]) -> NDArray[Any]:
+    """The numbers of a sample that a file stores: at `k * size // STORED` for each k, or all of a smaller one."""
+    flat = output.reshape(-1)
+    return flat[np.arange(min(STORED, flat.size)) * flat.size // min(STORED, flat.size)]
+
+
+def _feed(port: BakedPort, baked: Baked, vector: BakedSample) -> NDArray[Any]:
+    shape = tuple(resolve_dimension(size, vector.sizes) for size in port.shape)
+    if port.meaning in DRAWN:
+        batch, *sample = shape[port.meaning != NOISE :]
+        return draw_input(port.meaning, baked.draws, range(vector.seed, vector.seed + batch), sample)
+    return np.full(shape, vector.inputs[port.name], port.dtype)

@@ -1,0 +1,141 @@
+"""A baked run in three parts, for a program that runs the steps itself: what is ahead, one step, what is behind.
+
+The step is the body of the Loop, whose numbers are looked up by the number of the step: an input here. All else that it
+reads stays the same from step to step. An engine can therefore keep state, conditions and noise where it computes:
+between two steps it is given the number alone.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from fewstep.graph.bake.assemble import BakedRun
+from fewstep.graph.graph import Array, Graph, Node, Value
+from fewstep.graph.index import index
+from fewstep.graph.passes.constants import drop_unused
+from fewstep.graph.types import infer_types
+from fewstep.plans.errors import UserError
+from fewstep.runtime.kinds.graph_entry import NEXT
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Consecutive steps of a run. graph: inputs `number`, `state` and what is the same in each step; outputs `nexts`.
+
+    number: int64 [], 0 for the first of `count` steps. state and nexts: names of the K rows of the state [B, ...].
+    behind: what the run calls those rows behind the last step.
+    """
+
+    graph: Graph
+    count: int
+    number: str
+    state: tuple[str, ...]
+    nexts: tuple[str, ...]
+    behind: tuple[str, ...]
+
+    @property
+    def constant_inputs(self) -> tuple[str, ...]:
+        """The inputs that are the same in each step."""
+        return tuple(v.name for v in self.graph.inputs if v.name not in (self.number, *self.state))
+
+
+@dataclass(frozen=True)
+class SplitRun:
+    """A run in parts.
+
+    ahead: from the run's inputs to the first state and to what steps read; a tensor that is an input of the run is none
+    of its outputs. start: names of the first state's rows. behind: from the last state to the run's output.
+    """
+
+    ahead: Graph
+    start: tuple[str, ...]
+    steps: tuple[Steps, ...]
+    behind: Graph
+
+
+def split_run(run: BakedRun) -> SplitRun:
+    """The parts of a run of any batch with Loops. UserError for one that is unrolled or has a fixed batch."""
+    graph = run.graph
+    if run.carried:
+        raise UserError(
+            f"the run carries {run.carried[0].name.removeprefix(NEXT)!r} on", "run the bundle, or the baked file"
+        )
+    loops = [node for node in graph.nodes if node.op == "Loop"]
+    if not loops or any(isinstance(node.attributes["body"], Graph) is False for node in loops):
+        raise UserError("an unrolled run has no step that repeats", "bake without --unroll")
+    if any(not any(isinstance(size, str) for size in value.shape) for value in graph.inputs):
+        raise UserError("a run of a fixed batch is cut by no Loop", "leave the batch free")
+    behind_loops = index(graph).dependents(name for node in loops for name in node.outputs)
+    before = tuple(node for node in graph.nodes if behind_loops.isdisjoint(node.outputs))
+    inferred = infer_types(replace(graph, nodes=before, outputs=())).values
+    described = {value.name: value for value in (*graph.inputs, *graph.described)}
+    types = {name: _name_free_axes(value) for name, value in {**inferred, **described}.items()}
+    steps = tuple(_extract_loop_body(graph, node, types) for node in loops)
+    first, last = loops[0], loops[-1]
+    start = first.inputs[2:]
+    read = {name for each in steps for name in each.constant_inputs}
+    behind = _select_nodes(graph, [value.name for value in graph.outputs], last.outputs)
+    unmade = {*graph.constants, *(value.name for value in graph.optional)}  # zeros stand for what is optional
+    read |= {name for name in _free_names(behind, unmade) if name not in last.outputs}
+    inputs = {value.name for value in graph.inputs}
+    ahead = _select_nodes(graph, [*start, *sorted(read)])
+    wanted = [types[name] for name in (*start, *sorted(read)) if name not in inputs]
+    rest = [types[name] for name in dict.fromkeys((*last.outputs, *sorted(_free_names(behind, unmade))))]
+    return SplitRun(
+        ahead=drop_unused(replace(graph, name="ahead", nodes=ahead, outputs=tuple(wanted))),
+        start=start,
+        steps=steps,
+        behind=drop_unused(replace(graph, name="behind", nodes=behind, inputs=tuple(rest))),
+    )
+
+
+def fix_shapes(steps: Steps, values: Mapping[str, Array]) -> Graph:
+    """The step with the shapes of these inputs, all of them fixed: an engine then plans for one size alone. What it
+    makes has the shapes of the state."""
+    graph = steps.graph
+    inputs = tuple(replace(v, shape=values[v.name].shape) if v.name in values else v for v in graph.inputs)
+    shapes = {after: values[name].shape for after, name in zip(steps.nexts, steps.state, strict=True)}
+    return replace(
+        graph, inputs=inputs, described=(), outputs=tuple(replace(v, shape=shapes[v.name]) for v in graph.outputs)
+    )
+
+
+def _name_free_axes(value: Value) -> Value:
+    """The value, each axis that is not known under a name of its own."""
+    shape = tuple(f"{value.name}.{axis}" if size == "?" else size for axis, size in enumerate(value.shape))
+    return replace(value, shape=shape)
+
+
+def _extract_loop_body(graph: Graph, loop: Node, types: Mapping[str, Value]) -> Steps:
+    """The body of a Loop on its own."""
+    body: Graph = loop.attributes["body"]
+    number, goes_on, *rows = body.inputs
+    nexts = body.outputs[1:]
+    nodes = _select_nodes(body, [value.name for value in nexts])
+    read = _free_names(nodes, body.constants) - {value.name for value in body.inputs}
+    constants = {name: graph.constants[name] for name in read if name in graph.constants}
+    optional = tuple(value for value in graph.optional if value.name in read)
+    outer = [types[name] for name in sorted(read - {value.name for value in optional}) if name not in constants]
+    alone = Graph(
+        name=loop.name or "step",
+        inputs=(number, *rows, *outer),
+        outputs=tuple(nexts),
+        nodes=nodes,
+        constants={**body.constants, **constants},
+        extents=body.extents,
+        described=body.described,
+        optional=optional,
+    )
+    count = int(graph.constants[loop.inputs[0]])
+    return Steps(alone, count, number.name, tuple(v.name for v in rows), tuple(v.name for v in nexts), loop.outputs)
+
+
+def _select_nodes(graph: Graph, wanted: Iterable[str], given: Collection[str] = ()) -> tuple[Node, ...]:
+    """The nodes that make `wanted` of what is given, of the inputs and of constants."""
+    needed = index(graph).dependencies(wanted, given)
+    return tuple(node for node in graph.nodes if not needed.isdisjoint(node.outputs))
+
+
+def _free_names(nodes: Sequence[Node], constants: Iterable[str]) -> set[str]:
+    """The names that nodes read and neither make nor find among the constants."""
+    outputs = {name for node in nodes for name in node.outputs}
+    return {name for node in nodes for name in node.inputs if name} - outputs - {*constants}

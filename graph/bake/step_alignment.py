@@ -1,0 +1,167 @@
+"""The steps of a plan over the same columns, so that one body of a Loop runs them all by numbers that it looks up.
+
+Steps of a token plan have no columns: they read the same numbers.
+
+The columns of an aligned step are the rows of the state, the outputs of every branch that any step evaluates, the
+result of the shaping, and as many draws as any step takes. Where a step has no such column its coefficient is zero. The
+order of the columns is the same in every step, so sums are made in the same order.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.plans.any_plan import AnyPlan
+from fewstep.plans.plan import Row, Step
+from fewstep.plans.shaping import Clip, Shaping
+from fewstep.plans.tokens.plan import LOGITS, TokenStep
+
+Floats = NDArray[np.float64]
+Whole = NDArray[np.int64]
+NO_TENSOR = -1
+
+
+@dataclass(frozen=True)
+class StepRange:
+    """Consecutive steps of a plan, S of them, that one body of a Loop runs.
+
+    branches: of all steps; step s evaluates `count[s]` of them, from `first[s]` on. heads: of the network's output.
+    """
+
+    steps: tuple[Any, ...]
+    branches: tuple[str, ...]
+    first: tuple[int, ...]
+    count: tuple[int, ...]
+    heads: int
+
+
+@dataclass(frozen=True)
+class AlignedSteps(StepRange):
+    """Steps of a `Plan`: K rows, C columns in the order rows, outputs, shaping, draws.
+
+    input [S, K]; shaping_of [S, values, C]; update [S, K, C]: the coefficients.
+    bounds [S, 2]: of a clip. draws [S, D]: the numbers of the plan's draws that are read, 0 where the step reads none.
+    terms: (row, column) of coefficients that are tensors; tensor_of [S, terms]: their numbers, or NO_TENSOR.
+    """
+
+    steps: tuple[Step, ...]
+    input: Floats
+    shaping: Shaping | None
+    shaping_of: Floats
+    bounds: Floats
+    update: Floats
+    draws: Whole
+    terms: tuple[tuple[int, int | None], ...]
+    tensor_of: Whole
+
+
+def align(plan: AnyPlan, steps: Sequence[Any]) -> StepRange | None:
+    """The steps over the same columns; None where they have no columns, no order or no shaping in common. For steps of
+    tokens it is no rule in common."""
+    branches = max((step.branches for step in steps), key=len)
+    first = tuple(branch_offset(step.branches, branches) for step in steps)
+    count = tuple(len(step.branches) for step in steps)
+    if plan.prediction == LOGITS:
+        is_one = -1 not in first and len({_rule(step) for step in steps}) == 1
+        return StepRange(tuple(steps), branches, first, count, 1) if is_one else None
+    shaped = next((step for step in steps if step.shaping is not None), None)
+    if -1 in first or not all(_has_same_form(step, steps[0], shaped) for step in steps):
+        return None
+    draws = max(len(step.draws) for step in steps)
+    outputs = len(branches) * steps[0].heads
+    width = plan.rows + outputs + (shaped is not None) + draws
+    columns = [
+        _columns(step, plan.rows, at, outputs, shaped is not None) for step, at in zip(steps, first, strict=True)
+    ]
+    terms = [
+        [(term.row, None if term.column is None else own[term.column]) for term in step.terms]
+        for step, own in zip(steps, columns, strict=True)
+    ]
+    common = max(terms, key=len)
+    if any(own not in (common, []) for own in terms):
+        return None
+    shaping_of, bounds = [], []
+    for step, own in zip(steps, columns, strict=True):
+        if shaped is not None:
+            source, its = (step, own) if step.shaping is not None else (shaped, columns[steps.index(shaped)])
+            shaping_of.append([_spread_row(row, its, width) for row in source.shaping_of])
+            bounds.append((source.shaping.low, source.shaping.high) if isinstance(source.shaping, Clip) else (0, 0))
+    return AlignedSteps(
+        steps=tuple(steps),
+        branches=branches,
+        first=first,
+        count=count,
+        heads=steps[0].heads,
+        input=np.array([step.input for step in steps]),
+        shaping=None if shaped is None else shaped.shaping,
+        shaping_of=np.array(shaping_of),
+        bounds=np.array(bounds),
+        update=np.array(
+            [[_spread_row(row, own, width) for row in step.update] for step, own in zip(steps, columns, strict=True)]
+        ),
+        draws=np.array([[*step.draws, *[0] * (draws - len(step.draws))] for step in steps], np.int64),
+        terms=tuple(common),
+        tensor_of=np.array(
+            [[term.tensor for term in step.terms] or [NO_TENSOR] * len(common) for step in steps], np.int64
+        ),
+    )
+
+
+def stretches(plan: AnyPlan, breaks: Sequence[bool]) -> list[StepRange]:
+    """The plan's steps as few aligned stretches, a new one at each step that `breaks`."""
+    parts: list[list[Any]] = []
+    for step, is_break in zip(plan.steps, breaks, strict=True):
+        if is_break or not parts:
+            parts.append([])
+        parts[-1].append(step)
+    return [stretch for part in parts for stretch in _align_halves(plan, part)]
+
+
+def _align_halves(plan: AnyPlan, steps: list[Any]) -> list[StepRange]:
+    """One stretch, or the stretches of both halves. A step alone is aligned with itself."""
+    whole = align(plan, steps)
+    if whole is not None:
+        return [whole]
+    half = len(steps) // 2
+    return [*_align_halves(plan, steps[:half]), *_align_halves(plan, steps[half:])]
+
+
+def branch_offset(part: tuple[str, ...], branches: tuple[str, ...]) -> int:
+    """The place where a step's branches begin among all; -1 if they do not stand there one after the other."""
+    places = range(len(branches) - len(part) + 1)
+    return next((at for at in places if branches[at : at + len(part)] == part), -1)
+
+
+def _rule(step: TokenStep) -> tuple[object, ...]:
+    """The part of a step of tokens that is no number."""
+    rules = (step.chance, step.threshold, step.bound)
+    return step.score, step.temperature == 0, *(each is None for each in rules)
+
+
+def _has_same_form(step: Step, first: Step, shaped: Step | None) -> bool:
+    """True where a step has as many heads as the first, and shapes like the others or not at all."""
+    if step.heads != first.heads:
+        return False
+    if step.shaping is None or shaped is None or step.shaping == shaped.shaping:
+        return True
+    return isinstance(step.shaping, Clip) and isinstance(shaped.shaping, Clip)
+
+
+def _columns(step: Step, rows: int, first: int, outputs: int, has_shaping: bool) -> list[int]:
+    """The places of a step's own columns among all."""
+    start = rows + first * step.heads
+    shaped = [rows + outputs] if step.shaping is not None else []
+    draws = rows + outputs + has_shaping
+    own = range(start, start + len(step.branches) * step.heads)
+    return [*chain(range(rows), own, shaped, range(draws, draws + len(step.draws)))]
+
+
+def _spread_row(row: Row, columns: Sequence[int], width: int) -> Floats:
+    """A row of coefficients over all columns."""
+    wide = np.zeros(width)
+    wide[list(columns[: len(row)])] = row
+    return wide

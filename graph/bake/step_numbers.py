@@ -1,0 +1,68 @@
+"""The numbers of the steps that one body of a Loop runs, in tables that it looks up by the number of the step."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.graph.builder import Builder
+from fewstep.graph.graph import Node
+
+Values = NDArray[Any] | Sequence[float]
+
+
+@dataclass
+class StepNumbers:
+    """Columns of tables, one for each type: a column has a number for each of S steps."""
+
+    inner: Builder
+    columns: dict[str, list[NDArray[Any]]] = field(default_factory=dict)
+
+    @property
+    def number(self) -> str:
+        """int64 []: the number of the step."""
+        return f"{self.inner.prefix}/number"
+
+    def float(self, values: Values) -> str:
+        """float32 [1]: the number of this step, of values [S]."""
+        return self._column(values, "float32")
+
+    def double(self, values: Values) -> str:
+        """float64 [1]."""
+        return self._column(values, "float64")
+
+    def integer(self, values: Values) -> str:
+        """int64 [1]."""
+        return self._column(values, "int64")
+
+    def scalar(self, values: Values) -> str:
+        """int64 []."""
+        number = self.integer(values)
+        return self.inner.node("Squeeze", (number,), f"{number.rpartition('/')[2]}_scalar")
+
+    def look_up(self) -> list[Node]:
+        """The nodes that look the step's numbers up; they stand first in the body."""
+        nodes = []
+        for dtype, columns in self.columns.items():
+            table = self.inner.constant(np.stack(columns, axis=1), f"{dtype}s")
+            line = f"{self.inner.prefix}/{dtype}s_now"
+            nodes.append(Node("Gather", (table, self.number), (line,), {"axis": 0}))
+            names = tuple(f"{self.inner.prefix}/{dtype}_{j}" for j in range(len(columns)))
+            nodes.append(Node("Split", (line,), names, {"axis": 0, "num_outputs": len(names)}))
+        return nodes
+
+    def _column(self, values: Values, dtype: str) -> str:
+        columns = self.columns.setdefault(dtype, [])
+        columns.append(np.asarray(values, dtype))
+        return f"{self.inner.prefix}/{dtype}_{len(columns) - 1}"
+
+
+class ConstantNumbers(StepNumbers):
+    """The numbers of one step, as constants."""
+
+    def _column(self, values: Values, dtype: str) -> str:
+        columns = self.columns.setdefault(dtype, [])
+        columns.append(np.asarray(values, dtype))
+        return self.inner.constant(columns[-1], f"{dtype}_{len(columns) - 1}")

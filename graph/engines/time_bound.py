@@ -1,0 +1,58 @@
+"""The least time of a device for an engine's kernels: a bound, not a measurement.
+
+Each kernel takes as long as its bytes at the device's bandwidth, or as its MACs at its peak, whichever is longer, and a
+launch. Bytes count as if no cache held them, so a GPU whose cache holds a step can be faster than its bound.
+"""
+
+from dataclasses import dataclass
+
+from fewstep.graph.engines.kernels import Kernels
+
+LAUNCH = 0.5e-6  # seconds a kernel in a CUDA graph: 3.4 us for kernels of 2.9 us (NVIDIA, "Getting Started with CUDA
+# Graphs", 2019, a V100)
+
+
+@dataclass(frozen=True)
+class Device:
+    """A GPU by its data sheet: bytes and operations a second, dense, 2 operations a MAC.
+
+    kernels: the compute capability whose engine tells of it: its own, or where TensorRT-RTX builds none, the nearest.
+    int8, float16: of tensor cores; float16 adds up in float16, which is the faster.
+    """
+
+    name: str
+    kernels: str
+    bandwidth: float
+    int8: float
+    float16: float
+
+    def peak(self, kind: str) -> float:
+        """Operations a second of tensor cores that multiply this type; float32 has none here."""
+        return self.int8 if kind in ("int8", "float8") else self.float16
+
+
+DEVICES = (
+    # Jetson Orin series data sheets (DS-10712, DS-10662): 32 and 64 tensor cores at 918 and 1300 MHz, 1024 dense int8
+    # operations a clock each: 60 and 170 sparse TOPS of the GPU alone
+    Device("Orin NX 16GB", "sm86", 102.4e9, 30e12, 15e12),
+    Device("AGX Orin 64GB", "sm86", 204.8e9, 85e12, 42.5e12),
+    # Jetson T5000 data sheet (DS-11945): 2070 sparse FP4 TFLOPS, a quarter of them dense FP8; int8 as FP8
+    Device("Thor T5000", "sm120", 273e9, 517e12, 258e12),
+    # NVIDIA Ampere GA102 whitepaper, its rates a tensor core; RTX 3060: 112 of them at 1777 MHz, 360 GB/s
+    Device("RTX 3060", "sm86", 360e9, 102e12, 51e12),
+    # NVIDIA Ada GPU architecture whitepaper, appendix A
+    Device("RTX 4090", "sm89", 1008e9, 660.6e12, 330.3e12),
+    # NVIDIA RTX Blackwell GPU architecture whitepaper, appendix: 988 sparse FP4 TOPS, a quarter of them dense int8
+    Device("RTX 5070", "sm120", 672e9, 247e12, 123.5e12),
+)
+
+
+def lower_bound(kernels: Kernels, device: Device) -> float | None:
+    """Seconds; None if the bytes of a kernel are not known."""
+    seconds = 0.0
+    for kernel in kernels.each:
+        if kernel.bytes is None:
+            return None
+        rate = device.peak(kernel.multiplies or "float16")
+        seconds += max(kernel.bytes / device.bandwidth, 2 * kernel.macs / rate) + LAUNCH
+    return seconds

@@ -1,0 +1,127 @@
+"""Compute attention a few heads at a time, where the scores of all heads take much memory."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from math import ceil
+
+from fewstep.graph.additions import NewNodes
+from fewstep.graph.graph import Graph, Node
+from fewstep.graph.index import Index, index
+from fewstep.graph.types import Types, infer_types
+
+LARGE = 2**26  # bytes of the scores of one sample that are held at once; a softmax holds them twice
+RANK, HEADS, QUERIES = 4, -3, -2  # of scores [batch, heads, queries, keys], and axes from their end
+UNKNOWN = -1  # no axis of a tensor: those are counted from the front
+SCALING = ("Mul", "Div", "Add", "Sub")  # what may stand between the product and the softmax: numbers, and masks
+
+
+@dataclass(frozen=True)
+class AttentionNodes:
+    """The nodes of MatMul(Softmax(between(MatMul(q, k))), v): `scores` is the first product, `product` the second, and
+    `between` are the nodes between them in order, the softmax last."""
+
+    scores: Node
+    between: tuple[Node, ...]
+    product: Node
+
+
+def split_attention(graph: Graph, large: int | None = None) -> Graph:
+    """Compute attention some heads at a time where the scores of a sample take more than `large` bytes.
+
+        MatMul(Softmax(MatMul(q, k)), v)    ==>    Concat(MatMul(Softmax(MatMul(q_i, k_i)), v_i) for each part i)
+
+    The default of `large` is LARGE. Products and softmaxes treat each head by itself, so the numbers are the same,
+    whatever the leading axis is. An attention of one head is split by its queries, if their number is fixed. Its
+    products then differ by rounding.
+
+    An engine with a kernel for attention recognizes the whole form only. The pass is for engines without such a kernel.
+    """
+    softmaxes = [node for node in graph.nodes if node.op == "Softmax" and not node.domain]
+    if not softmaxes:
+        return graph
+    idx, types, new = index(graph), infer_types(graph), NewNodes(graph)
+    changed: dict[str, tuple[Node, ...]] = {}
+    for softmax in softmaxes:
+        if types.rank(softmax.output) != RANK or softmax.attributes.get("axis", -1) not in (-1, 3):
+            continue
+        attention = attention_of(softmax, idx, _may_scale)
+        if attention is not None and types.rank(attention.product.output) == RANK:
+            nodes = tuple(_split_heads(attention, graph, types, new, LARGE if large is None else large))
+            changed |= {node.output: () for node in (attention.scores, *attention.between)} if nodes else {}
+            changed |= {attention.product.output: nodes} if nodes else {}
+    if not changed:
+        return graph
+    return graph.with_nodes((each for node in graph.nodes for each in changed.get(node.output, (node,))), new.constants)
+
+
+def attention_of(softmax: Node, idx: Index, may_scale: Callable[[Node], bool]) -> AttentionNodes | None:
+    """The attention of a softmax, if nothing else reads its inner tensors; `may_scale` says which nodes may stand
+    between the first product and the softmax."""
+    if not idx.is_inner(softmax.output):
+        return None
+    (product,) = idx.consumers[softmax.output]
+    if product.op != "MatMul" or product.domain or product.inputs[0] != softmax.output:
+        return None
+    between = [softmax]
+    while True:
+        source = idx.producers.get(between[0].inputs[0])
+        if source is None or source.domain or not idx.is_inner(source.output):
+            return None
+        if source.op == "MatMul":
+            return AttentionNodes(source, tuple(between), product)
+        if not may_scale(source):
+            return None
+        between.insert(0, source)
+
+
+def _may_scale(node: Node) -> bool:
+    """True where a node is of SCALING, and does not combine the scores with themselves."""
+    return node.op in SCALING and node.inputs[0] != node.inputs[1]
+
+
+def _split_heads(attention: AttentionNodes, graph: Graph, types: Types, new: NewNodes, large: int) -> Iterator[Node]:
+    """The nodes that replace an attention; none where it is small, or cannot be split."""
+    size, shape = types.sample_bytes(attention.scores.output), types.shape(attention.scores.output)
+    if size is None or shape is None or size <= large:
+        return
+    axis = QUERIES if shape[HEADS] == 1 else HEADS
+    length = shape[axis]
+    if not isinstance(length, int):
+        return
+    parts = next((each for each in range(ceil(size / large), length) if length % each == 0), length)
+    q, k = attention.scores.inputs
+    v = attention.product.inputs[1]
+    others = [name for node in attention.between for name in node.inputs[1:]]
+    along = {name: _axis(name, axis, length, graph, types) for name in (q, *others)}
+    of_keys = {name: None if axis == QUERIES else _axis(name, axis, length, graph, types) for name in (k, v)}
+    twice = along.keys() & of_keys.keys()  # tensors in two roles, of which one may need all of a tensor
+    if UNKNOWN in (along | of_keys).values() or any(along[name] != of_keys[name] for name in twice):
+        return
+    along |= of_keys
+    pieces = {}
+    for name, place in along.items():
+        pieces[name] = [name] * parts
+        if place is not None:
+            pieces[name] = [new.name(f"{attention.product.output}_{name}_{part}") for part in range(parts)]
+            attributes = {"axis": place, "num_outputs": parts}
+            yield Node("Split", (name,), tuple(pieces[name]), attributes, f"{attention.product.output}_{name}_split")
+    results = []
+    for part in range(parts):
+        result = pieces[q][part]
+        for node in (attention.scores, *attention.between, attention.product):
+            inputs = (result, *(pieces[name][part] for name in node.inputs[1:]))
+            result = new.name(f"{node.output}_{part}")
+            yield replace(node, inputs=inputs, outputs=(result,), name=f"{node.name or node.output}_{part}")
+        results.append(result)
+    yield Node("Concat", tuple(results), attention.product.outputs, {"axis": RANK + axis}, attention.product.name)
+
+
+def _axis(name: str, axis: int, length: int, graph: Graph, types: Types) -> int | None:
+    """The axis of a tensor that corresponds to `axis` of the scores; None where all parts read the whole tensor."""
+    shape = graph.constants[name].shape if name in graph.constants else types.shape(name)
+    if shape is None:
+        return UNKNOWN
+    size = shape[axis] if len(shape) >= -axis else 1
+    if size == 1:
+        return None
+    return len(shape) + axis if size == length else UNKNOWN

@@ -1,0 +1,67 @@
+"""The time, memory and disk space that a verb takes, shown and checked before it begins."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fewstep.graph.commit import Writer
+from fewstep.runtime.machine.memory import resident_bytes, this_space
+
+LOG = logging.getLogger("fewstep")
+GB = 10**9
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Bytes of memory, estimated; bytes on disk, and in how many files."""
+
+    memory: int
+    disk: int
+    files: int
+
+    def describe(self, folder: Path) -> str:
+        """One line of the needs and of what is free."""
+        free = memory_free(folder)
+        memory = "" if free is None else f" ({_format_gb(free)} free)"
+        return (
+            f"needs about {_format_gb(self.memory)} of memory{memory}, and {_format_gb(self.disk)} on disk "
+            f"({_format_gb(this_space(folder, folder).disk_free)} free) for {self.files} file{'s' * (self.files != 1)}"
+        )
+
+
+def combine_needs(parts: Sequence[Needs]) -> Needs:
+    """The needs of work that is done part after part."""
+    return Needs(
+        max(each.memory for each in parts), sum(each.disk for each in parts), sum(each.files for each in parts)
+    )
+
+
+def check_needs(needs: Needs, writer: Writer) -> None:
+    """UserError where the disk lacks the room. Memory is an estimate, and the system may swap: a warning."""
+    writer.reserve(needs.disk)
+    check_memory(needs, writer.bundle)
+
+
+def check_memory(needs: Needs, folder: Path) -> None:
+    """A warning where memory is short on the machine of a folder."""
+    free = memory_free(folder)
+    if free is not None and needs.memory > free:
+        LOG.warning("this takes about %s of memory, and %s are free", _format_gb(needs.memory), _format_gb(free))
+
+
+def format_duration(seconds: float) -> str:
+    """An estimate in words, to as many digits as one has."""
+    if seconds < 90:
+        return f"{seconds:.0f} seconds" if seconds >= 1.5 else "a second"
+    return f"{seconds / 60:.0f} minutes" if seconds < 90 * 60 else f"{seconds / 3600:.1f} hours"
+
+
+def memory_free(folder: Path) -> int | None:
+    """Bytes that this process may have in all, of which it may hold a part already; None if the system does not say."""
+    free = this_space(folder, folder).memory_free
+    return None if free is None else free + resident_bytes()
+
+
+def _format_gb(size: int) -> str:
+    return f"{size / GB:.1f} GB" if size >= GB / 10 else f"{size / 10**6:.1f} MB"

@@ -1,0 +1,80 @@
+"""Sums of squares, as norms have them that are written in single operations: RMSNorm of transformers, for one.
+
+A square is out of float16 where |x| > 256, long before x is. TensorRT computes LayerNormalization and
+InstanceNormalization in float32 by default (INormalizationLayer), so these need nothing.
+"""
+
+import numpy as np
+
+from fewstep.graph.graph import Graph, Node
+from fewstep.graph.index import Index, index
+from fewstep.graph.types import infer_types
+
+SUMS = ("ReduceMean", "ReduceSum")
+OF_SQUARES = ("ReduceSumSquare", "ReduceL2")
+BEHIND = ("Add", "Mul", "Div", "Max", "Clip", "Sqrt", "Pow", "Reciprocal")  # with constants alone
+
+
+def squared_sums(graph: Graph) -> frozenset[str]:
+    """The float32 tensors from each square to the root of its sum. All of them are to be computed in float32.
+
+        Mul(x, x) or Pow(x, 2) -> ReduceMean or ReduceSum, or ReduceSumSquare or ReduceL2(x) -> Add(epsilon) -> Sqrt ...
+
+    The last one is the first that something else reads. A square that is not summed alone is none of them.
+    """
+    idx, found = index(graph), set[str]()
+    for node in graph.nodes:
+        if node.op in OF_SQUARES and _has_axes(node, graph):
+            found |= _downstream(node, idx)
+        elif _is_square(node, graph) and (sums := _sums(node, idx)):
+            found.add(node.outputs[0])
+            for each in sums:
+                found |= _downstream(each, idx)
+    if not found:
+        return frozenset()
+    types = infer_types(graph).values
+    return frozenset(name for name in found if name in types and types[name].dtype == np.float32)
+
+
+def _is_square(node: Node, graph: Graph) -> bool:
+    if node.op == "Mul":
+        return node.inputs[0] == node.inputs[1]
+    exponent = graph.constants.get(node.inputs[1]) if node.op == "Pow" else None
+    return exponent is not None and exponent.size == 1 and exponent.item() == 2
+
+
+def _sums(square: Node, idx: Index) -> tuple[Node, ...]:
+    """The sums that read a square; none if anything else does."""
+    readers = idx.consumers.get(square.outputs[0], ())
+    is_summed = all(each.op in SUMS and _has_axes(each, idx.graph) for each in readers)
+    return readers if is_summed and square.outputs[0] not in idx.outputs else ()
+
+
+def _has_axes(total: Node, graph: Graph) -> bool:
+    """True if its axes are in the graph."""
+    return all(map(graph.is_constant, total.inputs[1:]))
+
+
+def _downstream(total: Node, idx: Index) -> set[str]:
+    """A sum, and what follows of it and of constants."""
+    name = total.outputs[0]
+    found = {name}
+    while idx.is_inner(name):
+        reader = idx.consumers[name][0]
+        if reader.op not in BEHIND or any(
+            each and each != name and not idx.graph.is_constant(each) for each in reader.inputs
+        ):
+            break
+        name = reader.outputs[0]
+        found.add(name)
+    return found
+
+
+def inner_tensors(graph: Graph, tensors: frozenset[str]) -> frozenset[str]:
+    """Those of `squared_sums` that no other operation reads."""
+    idx = index(graph)
+    return frozenset(
+        name
+        for name in tensors
+        if name not in idx.outputs and all(each.outputs[0] in tensors for each in idx.consumers.get(name, ()))
+    )

@@ -1,0 +1,158 @@
+"""The attention calls of a module: what each attends to, and other arithmetic in their place.
+
+No block of a library needs to be known. Whatever a module is made of, its attention ends in torch's
+`scaled_dot_product_attention`; a call is known by its place in the order of calls. What a call's keys follow from shows
+in runs of the module that differ in one input.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fewstep.export.export_errors import watch_calls
+from fewstep.export.spec import Spec
+from fewstep.export.verification.points import comparison_points
+from fewstep.export.verification.reference import call_module
+from fewstep.graph.graph import Array, X
+from fewstep.literature.rewrite import Calls, Change, suspend_rewrites
+from fewstep.plans.errors import UserError
+
+ATTENTION, MULTI_HEAD = F.scaled_dot_product_attention, F.multi_head_attention_forward
+ARGUMENTS = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
+MIDDLE, ALL = "middle", "all"
+FORWARD = "forward"  # the layer of a call in the module's own forward
+
+Attend = Callable[..., Tensor]  # attend(q, k, v): the call with its own mask and scale; attn_mask=... for another mask
+
+
+@dataclass(frozen=True)
+class AttentionCall:
+    """The attention call `number` of a module, in its submodule `layer`.
+
+    `follows` are the inputs that its keys, values or mask follow from: x and conditions.
+    """
+
+    number: int
+    layer: str
+    queries: int
+    keys: int
+    channels: int  # of all heads together
+    follows: frozenset[str]
+
+    @property
+    def is_self(self) -> bool:
+        """True where the tokens attend to each other; further tokens may stand before their keys."""
+        return X in self.follows and self.keys >= self.queries
+
+    @property
+    def is_cross(self) -> bool:
+        """True where the tokens attend to what follows from conditions."""
+        return bool(self.follows) and not self.is_self
+
+
+class AttentionCalls(Calls):
+    """Calls of attention, with queries, keys and values as operands."""
+
+    functions = (ATTENTION, MULTI_HEAD)
+
+    def compute(self, func: Any, *args: Any, **named: Any) -> Any:
+        if func is MULTI_HEAD:  # a function of torch that calls it in turn, out of this mode's sight
+            with patch.object(F, ATTENTION.__name__, partial(self.compute, ATTENTION)):
+                return func(*args, **named)
+        arguments = dict(zip(ARGUMENTS, args, strict=False)) | named
+        operands = [arguments.pop(name) for name in ARGUMENTS[:3]]
+        return self.change(partial(ATTENTION, **arguments), *operands)
+
+
+def attention_calls(module: torch.nn.Module, spec: Spec, of_x: bool = False) -> tuple[AttentionCall, ...]:
+    """The attention calls whose queries follow from x, of a module that is called as `forward(x, time, *conditions)`.
+
+    It runs at one point, and again with another x and with another value of each condition; `of_x` leaves out what
+    follows from conditions. Calls that were rewritten before are listed as in the original module.
+    """
+    with suspend_rewrites(module, spec, AttentionCalls) as own:
+        network = module.eval().cpu().float()
+        first, second = (point.feeds for point in islice(comparison_points(own), 2))
+        base = _operands(network, own, first)
+        follows: dict[int, frozenset[str]] = {}
+        for name in (X, *(() if of_x else (each.input for each in own.conditions))):
+            other = _operands(network, own, {**first, name: second[name]})
+            for number, (before, changed) in enumerate(zip(base, other, strict=True)):
+                if name == X and _differ(before.q, changed.q):  # else tokens of a condition attend to each other
+                    follows[number] = frozenset()
+                if number in follows and any(map(_differ, before.keys, changed.keys)):
+                    follows[number] |= {name}
+    return tuple(base[number].describe(number, names) for number, names in follows.items())
+
+
+@dataclass(frozen=True)
+class _Operands:
+    """The operands of an attention call: queries, and keys with values and mask."""
+
+    layer: str
+    q: Tensor
+    keys: tuple[Tensor, Tensor, Tensor | None]
+
+    def describe(self, number: int, follows: frozenset[str]) -> AttentionCall:
+        """The call's description: its queries are [B, heads, tokens, channels] or [B, tokens, channels]."""
+        *heads, queries, channels = self.q.shape[1:]
+        return AttentionCall(number, self.layer, queries, self.keys[0].shape[-2], math.prod(heads) * channels, follows)
+
+
+def _operands(module: torch.nn.Module, spec: Spec, feeds: Mapping[str, Array]) -> list[_Operands]:
+    operands: list[_Operands] = []
+    with watch_calls(module) as watch:
+
+        def keep(number: int) -> Change:
+            def change(attend: Attend, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+                operands.append(_Operands(watch.innermost or FORWARD, q, (k, v, mask_of(attend))))
+                return attend(q, k, v)
+
+            return change
+
+        with AttentionCalls(keep):
+            call_module(module, spec, tuple(map(torch.from_numpy, feeds.values())))
+    return operands
+
+
+def mask_of(attend: Attend) -> Tensor | None:
+    """The mask of an attention call."""
+    mask: Tensor | None = attend.keywords.get("attn_mask")  # type: ignore[attr-defined]
+    return mask
+
+
+def _differ(first: Tensor | None, second: Tensor | None) -> bool:
+    return first is not None and second is not None and not torch.equal(first, second)
+
+
+def select_calls(
+    calls: Sequence[AttentionCall], layers: Sequence[str], option: str, name: str
+) -> tuple[AttentionCall, ...]:
+    """The calls in these layers, each a module's name or a part of it ("mid_block"), MIDDLE or ALL.
+
+    MIDDLE is where a U-Net has the fewest tokens; where all layers have as many, it is the one halfway. UserError for
+    a layer that is none of them, which lists those that are.
+    """
+    if not calls:
+        what = f"{name} has no attention for {option} among what torch's scaled_dot_product_attention computes"
+        raise UserError(what, f"leave {option} out, or write its attention with that function")
+    fewest = [call for call in calls if call.queries == min(each.queries for each in calls)]
+    named = {ALL: list(calls), MIDDLE: [calls[len(calls) // 2]] if len(fewest) == len(calls) else fewest}
+    numbers: set[int] = set()
+    for layer in layers:
+        found = named.get(layer) or [call for call in calls if f".{layer}." in f".{call.layer}."]
+        if not found:
+            known = ", ".join(dict.fromkeys(call.layer for call in calls))
+            raise UserError(
+                f"{option} {layer}: {name} has no such layer of attention", f"choose from {known}, middle, all"
+            )
+        numbers |= {call.number for call in found}
+    return tuple(call for call in calls if call.number in numbers)

@@ -1,0 +1,98 @@
+"""The setting of a fit of the literature: a body, the teacher's samples on some seeds, and the best plan before it."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.fitting.blocks import Block
+from fewstep.fitting.rollouts import FitSampler
+from fewstep.fitting.start_plans import find_best_start
+from fewstep.fitting.teacher_path import teacher_states
+from fewstep.plans.compile import trace_plan
+from fewstep.plans.errors import UserError
+from fewstep.plans.guidance import Guidance
+from fewstep.plans.names.plan_name import PlanName, parse_plan_name
+from fewstep.plans.plan import Plan, Step
+from fewstep.plans.prediction import input_scale
+from fewstep.plans.schedule import NoiseSchedule, Time
+from fewstep.plans.spec import DenoiserFacts
+from fewstep.plans.tracer import Solver
+from fewstep.runtime.sampling.execute import Array, StepState
+
+SCORED = 3  # blocks
+
+
+@dataclass(frozen=True)
+class FitSetting:
+    """A fit's material.
+
+    rolled: its body runs the plan, its reference the teacher, in float32.
+    nominal: the best plan without a fit, SOLVER:STEPS@GRID; a fitted plan has as many evaluations.
+    blocks: seeds with the teacher's samples; the first `SCORED` of them score plans that compete.
+    groups: edges of lambda of the body's range groups.
+    """
+
+    rolled: FitSampler
+    denoiser: DenoiserFacts
+    guidance: Guidance | None
+    nominal: Plan
+    teacher: Plan
+    blocks: Sequence[Block]
+    groups: Sequence[float] = ()
+
+    @cached_property
+    def plan_name(self) -> PlanName:
+        """The solver and the grid of the nominal plan."""
+        return parse_plan_name(self.nominal.name, self.denoiser.grid)
+
+    @cached_property
+    def schedule(self) -> NoiseSchedule:
+        return NoiseSchedule(self.denoiser.schedule)
+
+    @property
+    def evaluations(self) -> int:
+        return len(self.nominal.steps)
+
+    def times(self, steps: int) -> tuple[Time, ...]:
+        """The times of so many steps, and the end, on the nominal plan's grid."""
+        return self.plan_name.grid(self.schedule, steps)
+
+    def compile(self, solver: Solver, times: Sequence[Time], name: str) -> Plan:
+        return trace_plan(name, solver, times, self.denoiser, self.guidance, groups=self.groups)
+
+    def states(self, plan: Plan) -> list[list[StepState]]:
+        """The states of a plan's rollouts, block by block."""
+        return [list(block.run(plan, block.step_network(self.rolled.sampler, plan))) for block in self.blocks]
+
+    def teacher_states(self, steps: Sequence[Step]) -> list[NDArray[np.float64]]:
+        """The teacher's x [seeds, elements] at each of the steps, and its sample at the end, of all blocks."""
+        runs = [teacher_states(self.rolled.reference, self.teacher, block, steps) for block in self.blocks]
+        return [np.concatenate(states) for states in zip(*runs, strict=True)]
+
+    def x(self, state: StepState) -> Array:
+        """x [seeds, *x_shape] at a state, before the network's own scale."""
+        step = state.step
+        assert step.alpha is not None and step.sigma is not None  # of plans compiled here
+        time = Time(step.time, step.alpha, step.sigma)
+        return state.u / np.float32(input_scale(self.denoiser.prediction, time, self.denoiser.schedule))
+
+    def quality(self, plan: Plan) -> float | None:
+        """The mean PSNR of a plan's samples to the teacher's, in dB; None where they are not finite."""
+        (qualities,) = self.rolled.try_plans([plan], self.blocks[:SCORED])
+        return None if qualities is None else float(qualities.mean())
+
+    def best(self, makes: Iterable[Callable[[], Plan]]) -> Plan:
+        """The best of the plans that compile; UserError, the last one's, if none does, and where none has finite
+        samples."""
+        plans, error = list[Plan](), UserError("no plan to choose from", "begin with another plan")
+        for make in makes:
+            try:
+                plans.append(make())
+            except UserError as reason:
+                error = reason
+        if not plans:
+            raise error
+        return find_best_start(self.rolled, plans, self.blocks[:SCORED])

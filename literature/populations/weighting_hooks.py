@@ -1,0 +1,138 @@
+"""Hooks that weigh the particles of a population, and a figure of trajectories."""
+
+from collections import deque
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.plans.argument_checks import check_compiled, check_integer
+from fewstep.plans.errors import UserError
+from fewstep.plans.guidance import COND, UNCOND, Cfg
+from fewstep.plans.plan import Plan
+from fewstep.plans.transforms.start_checks import noise_levels
+from fewstep.runtime.arrays import as_numbers
+from fewstep.runtime.sampling.execute import Array, StepEvaluation
+
+Floats = NDArray[np.float64]
+Potential = Literal["difference", "max", "sum"]
+
+
+@dataclass
+class Steering:
+    """Potentials of Feynman-Kac steering (Singhal et al. 2025, arXiv 2501.06848, section 3.2).
+
+    The final weights tilt samples by exp(strength x reward). On the way the reward of x0 weighs a particle: by its
+    growth since the step before ("difference"), its largest value so far ("max"), or its sum so far ("sum"). The last
+    step takes the earlier potentials out again, along the particle's own line.
+
+    reward: samples [P, *x_shape] -> rewards [P].
+    plan: the compiled plan that `population` runs.
+    at: the steps of `population` that resample. The reward is computed there and at the last step alone; None is all.
+    """
+
+    reward: Callable[[Array], Any]
+    strength: float
+    plan: Plan
+    kind: Potential = "difference"
+    at: Collection[int] | None = None
+    _value: Floats = field(default_factory=lambda: np.zeros(0))  # the reward before, its maximum or sum
+    _potentials: Floats = field(default_factory=lambda: np.zeros(0))  # log potentials so far
+
+    def __post_init__(self) -> None:
+        check_compiled(self.plan)
+        if self.kind not in get_args(Potential):
+            raise UserError(f"steering of the kind {self.kind!r}", f"give one of {', '.join(get_args(Potential))}")
+
+    def __call__(self, state: StepEvaluation) -> Floats:
+        last = len(self.plan.steps) - 1
+        if state.index == 0:
+            self._value = np.full(len(state.u), -np.inf if self.kind == "max" else 0.0)
+            self._potentials = np.zeros(len(state.u))
+        if self.at is not None and state.index not in (*self.at, last):
+            return np.zeros(len(state.u))
+        reward = self._reward_of(state)
+        if self.kind == "difference":
+            potential, self._value = reward - self._value, reward
+        else:
+            self._value = np.maximum(self._value, reward) if self.kind == "max" else self._value + reward
+            potential = self._value
+        potential = self.strength * potential
+        if state.index == last:
+            potential = self.strength * reward - self._potentials
+        self._potentials = self._potentials + potential
+        return potential
+
+    def _reward_of(self, state: StepEvaluation) -> Floats:
+        returned, samples = self.reward(state.x0), len(state.u)
+        fix = f"return one number for each of the {samples} samples"
+        reward = as_numbers(returned, f"the reward at step {state.index}", fix, np.float64)
+        if reward.shape != (samples,):
+            raise UserError(f"the reward at step {state.index} has the shape {list(reward.shape)}", fix)
+        return reward
+
+    def follow(self, ancestors: NDArray[np.intp]) -> None:
+        """Each particle takes over the past of the one that it continues."""
+        self._value, self._potentials = self._value[ancestors], self._potentials[ancestors]
+
+
+@dataclass(frozen=True)
+class GuidanceCorrection:
+    """A hook for one plan: `population` refuses it with another plan."""
+
+    plan: Plan
+    weigh: Callable[[StepEvaluation], Floats]
+
+    def __call__(self, state: StepEvaluation) -> Floats:
+        return self.weigh(state)
+
+
+def guidance_corrector(plan: Plan) -> GuidanceCorrection:
+    """A hook that corrects guided steps: samples of p_cond^w p_uncond^(1 - w), which guidance alone misses.
+
+    Feynman-Kac correctors (Skreta et al. 2025, arXiv 2503.02819, classifier-free guidance):
+    d log weight = w (w - 1) |eps_cond - eps_uncond|^2 |d log rho|, along the reverse SDE that puts all noise back. The
+    trapezoidal rule integrates, in a quarter of the steps that left ends need.
+
+    Args:
+        plan: a plan with guidance `Cfg` of ddpm or, with less error of its own, dpmpp_2m_sde. Plans of schema 1 lack
+            alpha and sigma of their steps, and are refused.
+    """
+    check_compiled(plan)
+    if not isinstance(plan.guidance, Cfg) or any(step.heads > 1 or step.shaping is not None for step in plan.steps):
+        raise UserError(
+            f"plan {plan.name!r} has nothing to correct", "compile it with a weight of guidance, and without shaping"
+        )
+    rho = np.array([time.rho for time in noise_levels(plan)])
+    with np.errstate(all="ignore"):
+        between = -np.diff(np.log(rho)) / 2
+    between[~np.isfinite(between)] = 0.5  # from pure noise, with one guess of x0: the whole integral of 1 / rho^2
+    after = np.append(between, 0.5)  # to the end, where the gap shrinks as rho does
+    spans = after + np.append(0.0, between)
+
+    def corrector(state: StepEvaluation) -> Floats:
+        step, rows = state.step, len(state.before)
+        if set(step.branches) != {COND, UNCOND} or np.isinf(rho[state.index]):
+            return np.zeros(len(state.u))
+        cond, uncond = (step.branches.index(branch) for branch in (COND, UNCOND))
+        one = step.x0[rows + cond] + step.x0[rows + uncond]  # what a branch alone would count in x0
+        w = step.x0[rows + cond] / one
+        gap = one * (state.outputs[cond] - state.outputs[uncond]).astype(np.float64) / rho[state.index]
+        return np.asarray(w * (w - 1) * spans[state.index] * (gap**2).reshape(len(gap), -1).sum(1))
+
+    return GuidanceCorrection(plan, corrector)
+
+
+def trajectory_variance(states: Iterable[StepEvaluation], last: int) -> Floats:
+    """The variance of each sample's predicted x0 over the last steps of a run [B], averaged over its elements.
+
+    Samples between the modes of the data change their prediction for longer than others do (Aithal et al. 2024, arXiv
+    2406.09358, equation 8): the largest values are hallucinations.
+
+    Args:
+        last: steps to look at, 2 or more.
+    """
+    previews = np.stack([state.x0 for state in deque(states, maxlen=check_integer("last", last, 2))])
+    return np.asarray(previews.var(axis=0, dtype=np.float64).reshape(previews.shape[1], -1).mean(axis=1))

@@ -1,0 +1,60 @@
+"""Samples as sets: the Frechet distance of each body to float32 samples of other seeds, and to data."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from fewstep.measure.distances import frechet
+from fewstep.measure.distances.data import Data
+from fewstep.measure.distances.features import Extractor
+from fewstep.measure.results import Distance, ExtractorFacts
+from fewstep.measure.rollouts.metrics import Floats
+from fewstep.runtime.progress import SILENT, Progress
+
+
+def extract_features(data: Data, extractor: Extractor, progress: Progress = SILENT) -> Floats:
+    """The features [N, D] of real samples."""
+    parts: list[Floats] = []
+    for done, samples in enumerate(data.batches(), 1):
+        parts.append(extractor.extract(samples))
+        progress("features of the data", min(done * len(parts[0]), len(data)), len(data))
+    return np.concatenate(parts)
+
+
+def extractor_facts(extractor: Extractor, features: Floats) -> ExtractorFacts:
+    """The facts of an extractor, with the noise floor that theory expects by the features [N, D] of float32 samples."""
+    fitted = frechet.fit_gaussian(features)
+    expected = frechet.expected_bias(fitted, fitted.count, fitted.count)
+    return ExtractorFacts(extractor.name, extractor.sha256, len(fitted.mean), expected)
+
+
+def measure_distances(
+    floats: Floats, bodies: Mapping[str, Floats], sets: Mapping[str, Floats], resamples: int, progress: Progress
+) -> dict[str, tuple[Distance, ...]]:
+    """The distance of each body to each set of references, by features [N, D].
+
+    floats: of float32 samples from the bodies' seeds. sets: references by their name in words; the first are float32
+        samples of other seeds, so they give the noise floor.
+    """
+    found: dict[str, list[Distance]] = {name: [] for name in bodies}
+    noise_floor: float | None = None
+    for label, reference in sets.items():
+        for name, features in bodies.items():
+            compared = frechet.compare_sets(features, floats, reference, resamples)
+            noise_floor = compared.frechet_paired if noise_floor is None else noise_floor
+            found[name].append(
+                Distance(
+                    reference=label,
+                    samples=len(features),
+                    references=len(reference),
+                    frechet=compared.frechet,
+                    frechet_float=compared.frechet_paired,
+                    difference=compared.difference,
+                    low=compared.low,
+                    high=compared.high,
+                    noise_floor=noise_floor,
+                    detectable=compared.is_detectable(noise_floor),
+                )
+            )
+            progress("distances", sum(map(len, found.values())), len(sets) * len(bodies))
+    return {name: tuple(each) for name, each in found.items()}

@@ -1,0 +1,44 @@
+"""The place of a judgement's figures: the bundle that was judged, or a file of the user's."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fewstep.graph.commit import Writer, open_for_update
+from fewstep.graph.output_files import check_writable
+from fewstep.measure.judged_task import JudgedTask
+from fewstep.measure.rollouts.plan_selection import select_plan
+from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.manifest import Manifest
+from fewstep.runtime.bundle.reading import Bundle, open_bundle
+
+
+@contextmanager
+def open_if_unchanged(bundle: Bundle, instead: str) -> Iterator[tuple[Writer, Manifest]]:
+    """Open a measured bundle to write into it: its writer, under its lock, and its manifest now.
+
+    UserError where it cannot be written, for which `instead` says what to do, or where its graphs are no longer those
+    of `bundle`.
+    """
+    with open_for_update(bundle.path, must_exist=True, instead=instead) as writer:
+        manifest = open_bundle(bundle.path).manifest
+        graphs = ("bodies", "prologue", "networks")
+        if any(getattr(manifest, name) != getattr(bundle.manifest, name) for name in graphs):
+            raise UserError(f"{bundle.path} was changed while it was measured", "run the command again")
+        yield writer, manifest
+
+
+def check_output(task: JudgedTask, output: Path | None, room: int, figures: str, suffix: str) -> None:
+    """UserError where the `figures` of a judgement have no place. A bundle keeps the calibrated plan's alone, in
+    `room` bytes. A file of the user's must be writable."""
+    if output is not None:
+        check_writable(output)
+        return
+    body, folder = next(iter(task.bodies.values())), task.bundle.path
+    if task.plan != select_plan(task.reference, body):
+        raise UserError(
+            f"{folder} was calibrated along {body.plan}, and keeps the {figures} of that alone",
+            f"give --output FILE{suffix} for another plan or guidance",
+        )
+    with open_for_update(folder, must_exist=True, instead=f"give --output FILE{suffix}") as writer:
+        writer.reserve(room)  # and we may write, and nobody else is writing

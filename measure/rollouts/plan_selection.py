@@ -1,0 +1,75 @@
+"""The plan that a body is judged along, and the words of warnings about it."""
+
+from collections.abc import Mapping
+
+from fewstep.plans.any_plan import AnyPlan, regroup, shaping_of
+from fewstep.plans.argument_checks import check_compiled
+from fewstep.plans.guidance import Guidance, as_guidance, describe
+from fewstep.plans.plan import Plan
+from fewstep.plans.shaping import describe_shaping
+from fewstep.plans.tokens.plan import USUAL
+from fewstep.runtime.bundle.manifest import Body
+from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.sampling.fitted_plans import FITTED
+from fewstep.runtime.sampling.planning import NO_SETTINGS, calibrated_plan, plan_for
+from fewstep.runtime.sampling.request import SCHEDULER, PlanSettings
+from fewstep.runtime.sampling.sampler import PLAN, Sampler
+
+MISFIT = "ranges may not fit"  # a body runs along another plan than it was calibrated along
+
+
+def describe_plan(plan: AnyPlan) -> str:
+    """A plan in words, with its guidance and shaping: "dpmpp_2m:8, guidance 2, clipped to [-1, 1]"."""
+    shaping = shaping_of(plan)
+    shaped = "" if shaping is None else f", {describe_shaping(shaping)}"
+    return f"{plan.name}, guidance {describe(plan.guidance)}{shaped}"
+
+
+def select_plan(
+    reference: Sampler,
+    body: Body,
+    plan: str = "",
+    guidance: float | Guidance | None = None,
+    settings: PlanSettings = NO_SETTINGS,
+) -> Plan:
+    """The plan asked for, or else the one that the body was calibrated along, guidance and shaping included.
+
+    The calibrated plan is the kept one, or its name where another guidance, size, shaping or strength changes it.
+    `fitted:N` is the one that the body runs; float32 is compared along it too.
+    """
+    manifest, calibrated = reference.bundle.manifest, calibrated_plan(reference.bundle, body)
+    form = as_guidance(guidance) if guidance is not None or calibrated is None else calibrated.guidance
+    if plan.startswith(FITTED):
+        return regroup(check_compiled(plan_for(reference.bundle, body, plan, form)), reference.body.groups)
+    if calibrated is None:
+        usual = USUAL if manifest.vocabulary else PLAN
+        return reference.compile(plan or _of_bundle(body.plan or usual), guidance, **settings)
+    from fewstep.plans.names.plan_name import with_grid  # all solvers: not for who only runs plans
+
+    name = with_grid(calibrated.name)
+    names = ("", name, calibrated.name) if manifest.grid is None else ("", name)  # else a bare name has that grid
+    is_sized = bool(manifest.sizes) and open_bundle(reference.bundle.path).manifest.x_shape != manifest.x_shape
+    is_changed = is_sized or settings.get("shaping") is not None or settings.get("strength") is not None
+    if plan in names and form == calibrated.guidance and not is_changed:
+        return reference.compile(calibrated, **settings)
+    if settings.get("shaping") is None and not (plan.endswith(".json") or (plan or name).startswith(SCHEDULER)):
+        settings = {**settings, "shaping": shaping_of(calibrated)}
+    return reference.compile(plan or _of_bundle(name), form, **settings)
+
+
+def _of_bundle(name: str) -> str:
+    """A plan's name that the bundle says. UserError where it would import a plugin."""
+    from fewstep.plans.names.plan_name import check_no_plugin  # all solvers: not for who only runs plans
+
+    check_no_plugin(name)
+    return name
+
+
+def select_plans(
+    reference: Sampler, bodies: Mapping[str, Body], plan: str = "", guidance: float | Guidance | None = None
+) -> dict[str, Plan]:
+    """The plan of each body: `select_plan` of the first, or, for `fitted:N`, what each body runs at that guidance."""
+    first = select_plan(reference, next(iter(bodies.values())), plan, guidance)
+    if not plan.startswith(FITTED):
+        return dict.fromkeys(bodies, first)
+    return {name: select_plan(reference, body, plan, first.guidance) for name, body in bodies.items()}

@@ -1,0 +1,136 @@
+"""The judgement of a choice of graphs: seeds run along one plan, with any graph at any range group.
+
+The final sample is compared with float32's from the same noise (closed loop). Errors of single steps neither add up nor
+keep their order on the way.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+
+from fewstep.graph.graph import GROUP, varies_per_call
+from fewstep.measure.rollouts.conditions_file import ConditionRecords
+from fewstep.measure.rollouts.reference_run import ReferenceRun, run_reference
+from fewstep.measure.rollouts.seeds import JUDGE_SEEDS, SEARCH_SEEDS, SeedBatch
+from fewstep.plans.any_plan import AnyPlan
+from fewstep.plans.plan import DENOISER, Plan
+from fewstep.plans.transforms.repeat import repeat_plan
+from fewstep.runtime.backends import Arrays, LoadedGraph
+from fewstep.runtime.kinds.graph_entry import CARRIED
+from fewstep.runtime.progress import SILENT, Progress
+from fewstep.runtime.sampling.execute import Array, StepNetwork, StepState, carry_in
+from fewstep.runtime.sampling.feeds import tensor_name
+from fewstep.runtime.sampling.sampler import Sampler
+from fewstep.runtime.sampling.slots import Slots
+from fewstep.runtime.sampling.step_call import GraphCall, StepCall, dispatch_by_group, stack_branches
+
+AT_ONCE = len(SEARCH_SEEDS)  # samples: judging takes no more memory than searching
+RUNS = 4  # of a denoiser that carries tensors: the first begins with zeros, and then its past fills
+
+
+def runs_per_trajectory(plan: AnyPlan) -> int:
+    """The number of runs of a plan that a trajectory has, each of which carries on from the one before."""
+    return RUNS if any(bank.is_kept for bank in plan.banks) else 1
+
+
+@dataclass(frozen=True)
+class RecordedRun(ReferenceRun):
+    """The run of float32 along a plan with range groups, made by `record_run`: graphs may run its steps.
+
+    feeds: a body's inputs but x at each step, the range group among them. ports: names of the body's x and output.
+    differences: float32's at each step, by `output_differences.float_differences`; where they are none, no body's are
+    judged. slots: carried tensors at the start. network: the name of the network whose steps a body's graphs run.
+    float32: runs the steps of others; None where there are no others.
+    """
+
+    feeds: tuple[Arrays, ...]
+    ports: tuple[str, str]
+    differences: tuple[Array, ...] = ()
+    slots: Slots | None = None
+    network: str = DENOISER
+    float32: StepNetwork | None = None
+
+    @property
+    def float_states(self) -> list[StepState]:
+        """Float32's states at the steps of the network."""
+        return [state for state in self.states if state.step.network == self.network]
+
+    @property
+    def groups(self) -> int:
+        return 1 + max(step.group for step in self.plan.steps if step.network == self.network)
+
+    def body_feeds(self, state: StepState, u: Array | None = None) -> Arrays:
+        """All inputs of a body at a step of the reference, or at another u there, [branches * B, ...]: the branches
+        one after the other."""
+        before = self.states[state.index - 1].slots if state.index else self.slots
+        taken = {} if before is None else carry_in(self.plan, state.step, before)
+        carried = {CARRIED + name: array for name, array in taken.items()}
+        x = stack_branches(state.u if u is None else u, state.step)
+        return {**self.feeds[state.index], **carried, self.ports[0]: x}
+
+    def run(self, graphs: Sequence[LoadedGraph]) -> list[StepState]:
+        """Every state of a run of a body's graphs, one for each range group. States may be not finite."""
+        body = StepCall(dispatch_by_group(graphs, *self.ports), self.feeds.__getitem__, self.slots)
+        called = body.step_network if self.float32 is None else _route_by_network(self.network, body, self.float32)
+        return list(self.batch.run(self.plan, called))
+
+
+def _route_by_network(network: str, body: StepNetwork, float32: StepNetwork) -> StepNetwork:
+    """The body at the steps of one network, and float32 at those of the others."""
+    return lambda index, step, u: (body if step.network == network else float32)(index, step, u)
+
+
+def record_search_runs(
+    sampler: Sampler, plan: Plan, records: ConditionRecords | None = None, progress: Progress = SILENT
+) -> tuple[RecordedRun, tuple[RecordedRun, ...]]:
+    """The course to search a map on, and the courses to judge it on. The arguments are as in `record_run`."""
+    parts = [SEARCH_SEEDS, *(JUDGE_SEEDS[start : start + AT_ONCE] for start in range(0, len(JUDGE_SEEDS), AT_ONCE))]
+    search, *judges = (
+        record_run(sampler, plan, seeds, records, partial(_report_progress, progress, number, len(parts)))
+        for number, seeds in enumerate(parts)
+    )
+    return search, tuple(judges)
+
+
+def _report_progress(progress: Progress, number: int, courses: int, stage: str, done: int, total: int) -> None:
+    """Report the progress of course `number`, from 0, as a part of all courses."""
+    progress(stage, number * total + done, courses * total)
+
+
+def record_run(
+    sampler: Sampler,
+    plan: Plan,
+    seeds: Sequence[int],
+    records: ConditionRecords | None = None,
+    progress: Progress = SILENT,
+    network: str = DENOISER,
+) -> RecordedRun:
+    """A course of some seeds for the float32 body's sampler; the plan's steps are in range groups already. Where the
+    denoiser carries tensors, it has several runs of the plan, and its samples are of the last.
+
+    records: conditions [N, *shape] of one's own; seed i takes record i mod N. network: the name of the network whose
+    bodies are judged; float32 runs the steps of others.
+    """
+    manifest, plan = sampler.bundle.manifest, repeat_plan(plan, runs_per_trajectory(plan)) if plan.banks else plan
+    batch = SeedBatch.from_manifest(manifest, seeds, records)
+    graph = sampler.network(network).body.graph
+    ports = (tensor_name(graph, "x"), tensor_name(graph, "output"))
+    fixed_feeds: dict[int, Arrays] = {}
+
+    def keep_feeds(index: int, call: GraphCall) -> None:
+        step = plan.steps[index]
+        if step.network == network:
+            fixed = {
+                name: value for name, value in call.feeds.items() if name != ports[0] and not varies_per_call(name)
+            }
+            fixed_feeds[index] = fixed | {GROUP: np.array([step.group], np.int64)}
+
+    float_call = replace(sampler, on_call=keep_feeds).step_call(plan, len(seeds), batch.conditions)
+    reference = run_reference(plan, batch, float_call.step_network, progress)
+    slots = float_call.slots if plan.banks else None
+    has_others = len(sampler.denoiser.networks) > 1  # a denoiser that carries tensors has none
+    float32 = sampler.step_network(plan, len(seeds), batch.conditions) if has_others else None
+    feeds = tuple(fixed_feeds.get(index, {}) for index in range(len(plan.steps)))
+    return RecordedRun(plan, batch, reference.states, feeds, ports, (), slots, network, float32)

@@ -1,0 +1,60 @@
+"""A run of float32 along a plan on a batch of seeds: the reference of comparisons in calibration, fits and figures.
+
+Whoever has a network as the executor calls it runs it from the same noise, and compares the samples that come out.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.measure.rollouts.end_quality import EndQuality, compare_samples
+from fewstep.measure.rollouts.metrics import psnr
+from fewstep.measure.rollouts.seeds import SeedBatch
+from fewstep.plans.plan import Plan
+from fewstep.runtime.progress import SILENT, Progress
+from fewstep.runtime.sampling.execute import Array, StepNetwork, StepState, combine, finish
+from fewstep.runtime.sampling.slots import CarryingNetwork
+
+
+@dataclass(frozen=True)
+class ReferenceRun:
+    """The states of float32 along a plan, for the seeds of a batch; `run_reference` makes it."""
+
+    plan: Plan
+    batch: SeedBatch
+    states: tuple[StepState, ...]
+
+    @property
+    def sample(self) -> Array:
+        """The finished samples, [seeds, *x_shape]."""
+        return self.final_samples(self.states)
+
+    def final_samples(self, states: Sequence[StepState]) -> Array:
+        """The samples that a run along the plan ended with."""
+        return finish(self.plan, states[-1:])
+
+    def decibels(self, states: Sequence[StepState]) -> NDArray[np.float64]:
+        """PSNR [seeds] in dB of a run's samples against float32's."""
+        return psnr(self.final_samples(states), self.sample)
+
+    def quality(self, states: Sequence[StepState]) -> EndQuality:
+        """The quality of a run's samples, with the scale of float32's."""
+        return compare_samples(self.final_samples(states), self.sample, f"float32, {self.plan.name}")
+
+    def next_x(self, state: StepState) -> Array:
+        """x after a step, as the next one sees it; the sample after the last."""
+        later = self.plan.steps[state.index + 1 :]
+        return combine(later[0].input if later else self.plan.output, state.after, np.float32)
+
+
+def run_reference(
+    plan: Plan, batch: SeedBatch, network: StepNetwork | CarryingNetwork, progress: Progress = SILENT
+) -> ReferenceRun:
+    """Run float32 on a batch. UserError where a state is not finite."""
+    states: list[StepState] = []
+    for state in batch.run_finite(plan, network):
+        states.append(state)
+        progress("steps of float32", len(states), len(plan.steps))
+    return ReferenceRun(plan, batch, tuple(states))

@@ -1,0 +1,92 @@
+"""Banks for a denoiser that carries tensors from run to run.
+
+Chunk-causal denoisers carry keys and values from chunk to chunk in one of two ways. Each step reads what the same step
+of the chunk before wrote (CosyVoice 2: Du et al. 2024, arXiv 2412.10117; Live2Diff: Xing et al. 2024, arXiv
+2407.08701), or all steps read what the finished chunk before wrote, in one more evaluation at the clean end (Ca2-VDM:
+Gao et al. 2024, arXiv 2411.16375; Self Forcing: Huang et al. 2025, arXiv 2506.08009).
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import msgspec
+
+from fewstep.plans.plan import DENOISER, Bank, Carry, CarryIn, Plan, Row, Step, group_of
+from fewstep.plans.prediction import input_scale
+from fewstep.plans.schedule import NoiseSchedule
+from fewstep.plans.spec import BankedTensor, ScheduleSpec
+
+Entries = tuple[tuple[CarryIn, ...], tuple[Carry, ...]]  # of a step, for one bank
+
+
+def add_banks(
+    plan: Plan, carried: Sequence[BankedTensor], schedule: ScheduleSpec, groups: Sequence[float] = ()
+) -> Plan:
+    """The plan with a bank for each tensor that its denoiser carries from run to run.
+
+    With a bank of the sample, one more evaluation ends the plan. It has all branches, and nothing reads its output.
+    """
+    if not carried:
+        return plan
+    steps = plan.steps
+    if any(each.bank == "sample" for each in carried):
+        steps = (*steps, _sample_evaluation(plan, NoiseSchedule(schedule), groups))
+    banks = tuple(Bank(each.name, 1 if each.bank == "sample" else len(steps), is_kept=True) for each in carried)
+    rows = [bank_rows(number, each.bank, len(steps)) for number, each in enumerate(carried)]
+    made = tuple(
+        msgspec.structs.replace(
+            step,
+            carry_in=tuple(read for each in rows for read in each[index][0]),
+            carry=tuple(write for each in rows for write in each[index][1]),
+        )
+        for index, step in enumerate(steps)
+    )
+    return msgspec.structs.replace(plan, banks=banks, steps=made)
+
+
+def bank_rows(number: int, bank: Literal["step", "sample"], steps: int) -> list[Entries]:
+    """The reads of bank `number` at each step, and the writes there."""
+    slots = 1 if bank == "sample" else steps
+    made = _unit_row(slots, slots + 1)
+    return [
+        (
+            (CarryIn(number, _unit_row(step % slots, slots)),),
+            (Carry(number, step % slots, made),) if bank == "step" or step == steps - 1 else (),
+        )
+        for step in range(steps)
+    ]
+
+
+def entries_of(step: Step, number: int) -> Entries:
+    """The reads of bank `number` at a step, and the writes there."""
+    return tuple(r for r in step.carry_in if r.bank == number), tuple(w for w in step.carry if w.bank == number)
+
+
+def _unit_row(place: int, width: int) -> Row:
+    return tuple(float(column == place) for column in range(width))
+
+
+def _sample_evaluation(plan: Plan, schedule: NoiseSchedule, groups: Sequence[float]) -> Step:
+    """An evaluation of the sample at the cleanest time, which leaves the state as it is."""
+    time, before = schedule.cleanest, plan.steps[-1]
+    branches = tuple(dict.fromkeys(branch for step in plan.steps for branch in step.branches))
+    outputs, scale = len(branches) * before.heads, input_scale(plan.prediction, time, schedule.spec)
+    return Step(
+        network=DENOISER,
+        time=time.network,
+        to=None if before.to is None else time.network,
+        lam=before.lam if math.isinf(time.lam) else time.lam,
+        alpha=1.0,
+        sigma=0.0,
+        group=group_of(before.lam if math.isinf(time.lam) else time.lam, groups),
+        branches=branches,
+        heads=before.heads,
+        input=tuple(scale * number for number in plan.output),
+        shaping=None,
+        shaping_of=(),
+        x0=(*plan.output, *[0.0] * outputs),
+        update=tuple(_unit_row(row, plan.rows + outputs) for row in range(plan.rows)),
+        terms=(),
+        draws=(),
+    )

@@ -1,0 +1,62 @@
+"""The linter of carried tensors: which slots a plan reads and writes, and in which branches."""
+
+from collections.abc import Mapping, Sequence
+
+from fewstep.plans.errors import UserError
+from fewstep.plans.plan import Plan
+
+Branches = tuple[str, ...]
+Held = Branches | None  # the branches that a slot has, None for an empty one
+
+
+def check_carry(plan: Plan, fix: str = "begin with a step that writes what it reads") -> Plan:
+    """The plan itself. UserError for a read that has nothing to read."""
+    if problem := carry_problem(plan):
+        raise UserError(f"plan {plan.name!r}: {problem}", fix)
+    return plan
+
+
+def carry_problem(plan: Plan, begins: Mapping[str, Sequence[Held]] | None = None) -> str | None:
+    """The fault of the reads and writes of banks, or None.
+
+    begins: the branches of each slot at the start, by bank. Without it, kept slots have all branches in a first run,
+    and what that leaves in the next.
+    """
+    if begins is not None:
+        return _walk_steps(plan, {bank.name: list(begins[bank.name]) for bank in plan.banks})
+    every = tuple(dict.fromkeys(branch for step in plan.steps for branch in step.branches))
+    held: dict[str, list[Held]] = {bank.name: [every if bank.is_kept else None] * bank.slots for bank in plan.banks}
+    if (problem := _walk_steps(plan, held)) is not None:
+        return problem
+    again: dict[str, list[Held]] = {
+        bank.name: held[bank.name] if bank.is_kept else [None] * bank.slots for bank in plan.banks
+    }
+    return _walk_steps(plan, again)
+
+
+def _walk_steps(plan: Plan, held: dict[str, list[Held]]) -> str | None:
+    """The first read without a source, along all steps; `held` is then what they leave."""
+    for index, step in enumerate(plan.steps):
+        for read in step.carry_in:
+            bank = plan.banks[read.bank]
+            slots = [slot for slot in range(bank.slots) if read.row[slot]]
+            if not slots:
+                return f"step {index} feeds the network nothing of {bank.name!r}"
+            for slot in slots:
+                if (there := held[bank.name][slot]) is None:
+                    return f"step {index} reads slot {slot} of {bank.name!r}, which is empty"
+                if lacking := [branch for branch in step.branches if branch not in there]:
+                    return f"step {index} reads {bank.name!r} in branch {lacking[0]!r}, which slot {slot} does not have"
+        before = {name: list(slots) for name, slots in held.items()}
+        for write in step.carry:
+            bank = plan.banks[write.bank]
+            sources = [*before[bank.name], step.branches]
+            read_from = [sources[column] for column, number in enumerate(write.row) if number]
+            if not read_from or None in read_from:
+                return f"step {index} writes slot {write.slot} of {bank.name!r} from an empty one"
+            first, *others = [source for source in read_from if source is not None]
+            common = tuple(branch for branch in first if all(branch in other for other in others))
+            if not common:
+                return f"step {index} writes slot {write.slot} of {bank.name!r} from slots without a branch in common"
+            held[bank.name][write.slot] = common
+    return None

@@ -1,0 +1,173 @@
+"""Calls in the name of a plan: NAME or NAME(parameter=value, ...), read by the grammar of Python's literals.
+
+A call is never evaluated: its function is looked up, and its parameters are checked and bound.
+"""
+
+import ast
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from functools import cache, partial
+from types import UnionType
+from typing import Any, get_args, get_type_hints
+
+from fewstep.plans.errors import UserError
+from fewstep.plans.names.namespace import Namespace, checked_function
+from fewstep.plans.names.user_code import code_name, load_function
+from fewstep.plans.publication import facts_of
+
+Value = bool | int | float | tuple[float, ...]
+
+LARGEST = 1e300  # of a parameter
+NEAR = 0.7  # of 1 for equal names: by less, words such as cfgpp and rfpp were taken for each other
+MOST_LISTED = 40  # names that a message lists: more would fill the screen
+NUMBERS = tuple[float, ...]
+WORDS: dict[Any, str] = {
+    bool: "True or False",
+    int: "a whole number",
+    float: "a number",
+    NUMBERS: "a list of numbers",
+}
+
+
+def parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """The parameters of a solver or grid that a name may set: all after the first two. The order in a family's name
+    settles some, which are left out."""
+    settled = {*function.keywords, *facts_of(function).lacks} if isinstance(function, partial) else set()
+    after = list(inspect.signature(function).parameters.items())[2:]
+    return {name: parameter for name, parameter in after if name not in settled}
+
+
+@cache
+def _settable_parameters(function: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter], dict[str, Any]]:
+    """The parameters that a name may set, and the types of all. UserError where another's code does not say them."""
+    inner = function.func if isinstance(function, partial) else function
+    try:
+        return parameters(function), get_type_hints(inner)
+    except (TypeError, ValueError, NameError, AttributeError) as error:  # no signature; an annotation without a value
+        what = f"the parameters of {getattr(inner, '__name__', inner)!r} cannot be read: {error}"
+        fix = "let it be a function whose annotations are names that its file has as it runs"
+        raise UserError(what, fix) from error
+
+
+def bind_call(text: str, name: str, among: Namespace, home: str | None = None) -> tuple[Any, str]:
+    """The function that `text` names, with its parameters bound, and `text` in canonical form.
+
+    Args:
+        text: NAME or NAME(parameter=value, ...).
+        name: of the plan, for messages.
+        home: where code lies that is the caller's own; its functions are not `among` the known ones.
+    """
+    called, arguments = _parse_call(text, name)
+    if home is not None:
+        own = load_function(home, called, passes_arithmetic=True)
+        function = checked_function(own, among.checked, f"{among.kind} {home}:{called}")
+        return _bind_parameters(function, code_name(home, called), arguments, name, among.kind)
+    among.check_meaning(called)
+    if called in among.aliases:
+        called, preset = _parse_call(among.aliases[called], name)
+        arguments = {**preset, **arguments}
+    called, arguments = _resolve_order(called, arguments, name, among)
+    found = among.find(called)
+    if found is None:
+        from difflib import get_close_matches  # for this message alone: importing it takes milliseconds
+
+        all_names = [*among.names(), *among.aliases, *among.suggested]
+        near, all_of_them = get_close_matches(called, all_names, cutoff=NEAR), "`fewstep plan --list` has all"
+        listed = f"choose one of {', '.join(all_names)}" if len(all_names) <= MOST_LISTED else all_of_them
+        fix = f"choose {' or '.join(near)}; {all_of_them}" if near else listed
+        raise UserError(f"unknown {among.kind} '{called}' in plan '{name}'", fix)
+    return _bind_parameters(found, called, arguments, name, among.kind)
+
+
+def _bind_parameters(
+    function: Callable[..., Any], called: str, arguments: Mapping[str, Value], name: str, kind: str
+) -> tuple[Any, str]:
+    """A function with its parameters bound, and its canonical form."""
+    accepted, hints = _settable_parameters(function)
+    for parameter in arguments:
+        if parameter not in accepted:
+            takes = f"it takes {', '.join(accepted)}" if accepted else "it takes none: leave the parentheses out"
+            raise UserError(f"{kind} {called} has no parameter '{parameter}' (plan '{name}')", takes)
+    values = {
+        key: _check_value(value, hints.get(key, float), f"{called}({key}=...)", name)
+        for key, value in arguments.items()
+    }
+    changed = {key: value for key, value in sorted(values.items()) if value != accepted[key].default}
+    missing = [key for key, each in accepted.items() if each.default is inspect.Parameter.empty and key not in values]
+    if missing:
+        raise UserError(f"{kind} {called} needs {missing[0]} (plan '{name}')", f"write {called}({missing[0]}=...)")
+    if not changed:
+        return function, called
+    written = ", ".join(f"{key}={_format_value(value)}" for key, value in changed.items())
+    return partial(function, **changed), f"{called}({written})"
+
+
+def _resolve_order(
+    called: str, arguments: Mapping[str, Value], name: str, among: Namespace
+) -> tuple[str, Mapping[str, Value]]:
+    """("unipc", {"order": 3, "bh1": True}) -> ("unipc_3", {"bh1": True}); what is no family stays as it is."""
+    orders = among.orders(called)
+    if not orders:
+        return called, arguments
+    if "order" not in arguments:
+        choices = ", ".join(f"{called}_{order}" for order in orders)
+        raise UserError(f"solver {called} needs order (plan '{name}')", f"choose one of {choices}")
+    order = _check_value(arguments["order"], int, f"{called}(order=...)", name)
+    if order not in orders:
+        choices = ", ".join(map(str, orders))
+        raise UserError(f"{called}(order=...) cannot be {order} (plan '{name}')", f"choose one of {choices}")
+    return f"{called}_{order}", {key: value for key, value in arguments.items() if key != "order"}
+
+
+def _parse_call(text: str, name: str) -> tuple[str, Mapping[str, Value]]:
+    """ "ddim(eta=0.5)" -> ("ddim", {"eta": 0.5})."""
+    if text.isidentifier():
+        return text, {}
+    try:
+        node = ast.parse(text, mode="eval").body
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.args:
+            arguments = {str(each.arg): _value(each.value) for each in node.keywords if each.arg is not None}
+            if len(arguments) == len(node.keywords):
+                return node.func.id, arguments
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        pass
+    if ":" in name and re.match(r"[^\W\d]\w*\.\w", text):  # as `code_name` writes it
+        fix = "name its file or module again, as my_solver.py:heun3:8, or run the file of the plan"
+        raise UserError(f"'{text}' in plan '{name}' is of code that the name does not open", fix)
+    what = f"'{name}' is no plan: '{text}' is not NAME or NAME(parameter=number, ...)"
+    raise UserError(what, "write it as in ddim(eta=0.5):10@karras(rho=7), or name a plan's .json")
+
+
+def _value(node: ast.expr) -> Value:
+    """A literal number, boolean, or list of numbers."""
+    value = ast.literal_eval(node)
+    if isinstance(value, list | tuple):
+        if not all(isinstance(each, int | float) and not isinstance(each, bool) for each in value):
+            raise ValueError(value)
+        return tuple(float(each) for each in value)
+    if not isinstance(value, bool | int | float):
+        raise ValueError(value)
+    return value
+
+
+def _check_value(value: Value, hint: Any, where: str, name: str) -> Value:
+    """The value in the type of its parameter's annotation."""
+    kinds = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+    if all(abs(number) <= LARGEST for number in (value if isinstance(value, tuple) else (value,))):
+        for kind in kinds:
+            if kind is float and type(value) in (int, float):
+                return float(value)  # type: ignore[arg-type]
+            if kind == NUMBERS and isinstance(value, tuple) or type(value) is kind:
+                return value
+    wanted = " or ".join(WORDS[kind] for kind in kinds if kind in WORDS)
+    raise UserError(f"{where} cannot be {_format_value(value)} (plan '{name}')", f"give {wanted}")
+
+
+def _format_value(value: Value) -> str:
+    """The shortest text that reads back as the value."""
+    if isinstance(value, tuple):
+        return f"[{', '.join(_format_value(each) for each in value)}]"
+    if isinstance(value, float):
+        return repr(value).removesuffix(".0")
+    return repr(value)

@@ -1,0 +1,127 @@
+"""Code that a text names, where a name of the core could stand: `FILE.py:NAME` or `PACKAGE.MODULE:NAME`.
+
+A plan's name begins with such a text, as in "my_solver.py:heun3:8", and `fewstep export --change` takes one. Whoever
+writes the name runs the code. Names that a bundle or a plan file holds never are such texts: readers refuse them, and
+`code_name` makes the name that a compiled plan keeps.
+
+Installed packages may give their code a name: `plugins.py`.
+"""
+
+import importlib
+import importlib.util
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache, wraps
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from fewstep.plans.errors import NUMERIC, UserError
+from fewstep.plans.names.error_lines import error_line
+
+HOME = r"(?:[A-Za-z]:[\\/])?[^:@()]*\.py|[^\W\d]\w*(?:\.[^\W\d]\w*)+"
+CODE = re.compile(rf"\s*({HOME}):(\s*[^\W\d].*)", re.DOTALL)  # behind a `code_name` name is a number of steps
+
+
+def split_code(text: str) -> tuple[str, str] | None:
+    """("my_solver.py", "heun3:8") of "my_solver.py:heun3:8": where code lies, and the rest. None of another text."""
+    found = CODE.fullmatch(text)
+    return None if found is None else (found[1], found[2].strip())
+
+
+def code_name(home: str, rest: str) -> str:
+    """The name of code without its folder, which opens nothing: "my_solver.heun3:8"."""
+    return f"{Path(home).stem if home.endswith('.py') else home}.{rest}"
+
+
+def load_function(home: str, name: str, passes_arithmetic: bool = False) -> Callable[..., Any]:
+    """A function of a Python file or of an installed module.
+
+    UserError where it is missing or its module fails. An error inside the function becomes a UserError of one line;
+    `passes_arithmetic` raises those of arithmetic as they are, for callers that have words for them.
+    """
+    if not name.isidentifier():
+        raise UserError(f"{home!r} is named without a function of it", f"write {home}:FUNCTION")
+    file = Path(home).absolute()
+    changed = file.stat().st_mtime_ns if home.endswith(".py") and file.is_file() else 0
+    return _function(home, name, changed, passes_arithmetic)
+
+
+@cache
+def _function(home: str, name: str, changed: int, passes_arithmetic: bool) -> Callable[..., Any]:
+    """`changed` is of the file: another content is another function."""
+    if home.endswith(".py"):
+        label = f"{Path(home).name}:{name}"
+        with allow_sibling_imports(Path(home).absolute().parent):
+            module = run_file(home)
+    else:
+        label, module = f"{home}:{name}", _module(home)
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise UserError(f"{home} has no function {name!r}", "check the name after the colon")
+
+    passed: tuple[type[Exception], ...] = (UserError, *NUMERIC) if passes_arithmetic else (UserError,)
+
+    @wraps(function)
+    def call_guarded(*arguments: Any, **named: Any) -> Any:
+        try:
+            return function(*arguments, **named)
+        except passed:
+            raise
+        except (Exception, SystemExit) as error:  # another's code
+            place = Path(getattr(module, "__file__", None) or home)
+            raise UserError(f"{label} failed: {error_line(error, place)}", error_fix(error)) from error
+
+    return call_guarded
+
+
+def _module(home: str) -> ModuleType:
+    try:
+        return importlib.import_module(home)
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UserError(f"the module {home} cannot be imported: {reason}", "install its package, or name a file") from (
+            error
+        )
+
+
+def run_file(home: str) -> ModuleType:
+    """The module that FILE.py is, run anew. UserError where there is none, or it fails."""
+    file = Path(home).absolute()  # as tracebacks have it
+    if not file.is_file():
+        raise UserError(f"there is no file {home}", "check the path before the colon")
+    if file.stem in sys.stdlib_module_names:
+        raise UserError(f"{file.name} has the name of a module of Python's own", "rename the file")
+    specification = importlib.util.spec_from_file_location(file.stem, file)
+    assert specification is not None and specification.loader is not None  # a .py file has a loader
+    module = importlib.util.module_from_spec(specification)
+    sys.modules[file.stem] = module  # dataclasses and pickles of the file look it up there
+    try:
+        specification.loader.exec_module(module)
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:
+        reason = error_line(error, file)
+        raise UserError(f"{file.name} cannot be imported: {reason}", "make `python FILE` run without error") from error
+    return module
+
+
+@contextmanager
+def allow_sibling_imports(folder: Path) -> Iterator[None]:
+    """Let a file import its neighbours, as it could if it were run."""
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+
+
+def error_fix(error: BaseException) -> str:
+    """The fix for an error of a user's function."""
+    if isinstance(error, TypeError) and "dataclass instances" in str(error):
+        return "change a Spec, which is no dataclass, by msgspec.structs.replace"
+    return "make the function run"

@@ -1,0 +1,23 @@
+"""Plans that start from noise of the caller."""
+
+import msgspec
+
+from fewstep.plans.argument_checks import check_compiled
+from fewstep.plans.errors import UserError
+from fewstep.plans.plan import NOISE, Plan
+
+
+def use_given_noise(plan: Plan) -> Plan:
+    """The plan with its first draw replaced by the given tensor `noise` [B, *x_shape], of unit deviation.
+
+    The start may have another spectrum (the phase of a picture, as in NeuralRemaster), may be optimised, or shared by
+    two samples. Later draws stay functions of the seed. So does the noise of a hold.
+    """
+    check_compiled(plan)
+    again = any(draw in plan.start_draws for step in plan.steps for draw in step.draws)
+    if len(plan.start_draws) != 1 or again:
+        raise UserError(
+            f"plan {plan.name!r} does not start from one draw of its own", "take one that starts from noise"
+        )
+    name = f"{plan.name} from own noise"
+    return msgspec.structs.replace(plan, name=name, given=(*plan.given, NOISE), start_draws=())

@@ -1,0 +1,47 @@
+"""Another weight of classifier-free guidance in a compiled plan, as fitted numbers need it: no name compiles them."""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from fewstep.plans.errors import UserError
+from fewstep.plans.guidance import COND, UNCOND, Cfg, weight_of
+from fewstep.plans.plan import Plan, Row, Step
+from fewstep.plans.shaping import Rescale
+
+
+def change_guidance_weight(plan: Plan, weight: float) -> Plan:
+    """A plan of classifier-free guidance at another weight. The difference is added to the conditional branch's share
+    in each prediction, and taken from the unconditional one."""
+    form = plan.guidance
+    weight_before = weight_of(form)
+    if weight_before is None or not isinstance(form, Cfg):
+        raise UserError(f"plan {plan.name!r} has no one guidance weight to change", "run it as it was fitted")
+    steps = tuple(_shift_weight(step, weight - weight_before) for step in plan.steps)
+    return msgspec.structs.replace(plan, steps=steps, guidance=Cfg(weight))
+
+
+def _shift_weight(step: Step, by: float) -> Step:
+    """A step whose prediction weighs its branches otherwise: wherever it reads outputs, it reads both."""
+    if UNCOND not in step.branches:
+        return step
+    K = len(step.input)
+    cond, uncond = (K + step.branches.index(branch) * step.heads for branch in (COND, UNCOND))
+
+    def lean(row: Row) -> Row:
+        numbers = list(row)
+        total = numbers[cond] + numbers[uncond]
+        numbers[cond] += total * by
+        numbers[uncond] -= total * by
+        return tuple(numbers)
+
+    shaping_of: Sequence[Row] = step.shaping_of
+    if shaping_of:
+        alone = 1 if isinstance(step.shaping, Rescale) else len(shaping_of)  # behind it: the conditional output
+        shaping_of = [lean(row) if place < alone else row for place, row in enumerate(shaping_of)]
+    return msgspec.structs.replace(
+        step,
+        shaping_of=tuple(shaping_of),
+        x0=lean(step.x0),
+        update=tuple(lean(row) for row in step.update),
+    )

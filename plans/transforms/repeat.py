@@ -1,0 +1,52 @@
+"""Several runs of a plan as one plan: each begins with noise of its own, and carries on from the one before."""
+
+import msgspec
+
+from fewstep.plans.argument_checks import check_compiled, check_integer
+from fewstep.plans.errors import UserError
+from fewstep.plans.plan import Plan, Row, Step, steps_to_run
+
+
+def repeat_plan(plan: Plan, runs: int) -> Plan:
+    """The plan, so many times in a row: the update of a run's last step is the start of the next run.
+
+    Its sample is that of the last run. All runs have the same conditions. Run r reads draw d as draw d + r D, where D
+    is the number of the plan's draws. A state that rolls on goes from run to run.
+    """
+    check_compiled(plan)
+    runs = check_integer("runs", runs, 1)
+    if plan.given:
+        raise UserError(f"plan {plan.name!r} starts from {', '.join(plan.given)}", "chain runs that start from noise")
+    draws = 1 + max(draw for each in (plan.start_draws, *(step.draws for step in plan.steps)) for draw in each)
+    steps: list[Step] = []
+    for run in range(runs):
+        steps += [
+            msgspec.structs.replace(
+                step,
+                draws=tuple(d + run * draws for d in step.draws),
+                enters=None if step.enters is None else tuple(d + run * draws for d in step.enters),
+            )
+            for step in (steps_to_run(plan) if run else plan.steps)
+        ]
+        if plan.rolling_bank is None and run < runs - 1:
+            steps[-1] = _restart_after(plan, steps[-1], (run + 1) * draws)
+    return msgspec.structs.replace(plan, name=f"{plan.name}, {runs} runs", steps=tuple(steps))
+
+
+def _restart_after(plan: Plan, step: Step, first: int) -> Step:
+    """The step, after which the state is the start of a run whose draws begin at number `first`."""
+    seen = plan.rows + len(step.branches) * step.heads + (step.shaping is not None)
+
+    def spread(row: Row) -> Row:
+        return (*[0.0] * seen, *row)
+
+    terms = (
+        msgspec.structs.replace(term, column=None if term.column is None else seen + term.column)
+        for term in plan.start_terms
+    )
+    return msgspec.structs.replace(
+        step,
+        update=tuple(map(spread, plan.start)),
+        terms=tuple(terms),
+        draws=tuple(draw + first for draw in plan.start_draws),
+    )

@@ -1,0 +1,147 @@
+"""Each engine of this machine compared with onnxruntime, on equal inputs.
+
+The engines run here as the runtime loads them, so that what is compared is what a product calls.
+"""
+
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from fewstep.graph import io
+from fewstep.graph.graph import Graph
+from fewstep.measure.body_backends import is_run_by_onnxruntime
+from fewstep.measure.open_body import open_body
+from fewstep.measure.rollouts.plan_selection import select_plan
+from fewstep.measure.simulation import Simulation
+from fewstep.measure.speed.mean_step import middle_feeds, select_feeds
+from fewstep.plans.errors import UserError
+from fewstep.plans.plan import DENOISER
+from fewstep.report.choosing.engines import LARGEST, REFERENCE
+from fewstep.report.engines.differences import DifferentLayer, EngineComparison, NotCompared
+from fewstep.report.engines.first_difference import find_first_difference, find_inner_opener
+from fewstep.runtime.backends import AHEAD, Arrays, Backend, LoadedGraph, find_graph, graph_names
+from fewstep.runtime.backends.batch_splitting import BatchSplitter
+from fewstep.runtime.backends.onnxruntime import OnnxRuntime, Session
+from fewstep.runtime.backends.onnxruntime_cuda import OnnxRuntimeCuda
+from fewstep.runtime.backends.openvino import OpenVino
+from fewstep.runtime.backends.openvino_agreement import random_feeds, relative_difference
+from fewstep.runtime.backends.qnn import Qnn
+from fewstep.runtime.backends.registry import NAMED, create_backend
+from fewstep.runtime.backends.tensorrt_engine import BATCH, LoadedEngine
+from fewstep.runtime.bundle.manifest import GraphEntry
+from fewstep.runtime.bundle.platforms import QNN
+from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.kinds.sizes import default_sizes
+from fewstep.runtime.machine.gpu import these_gpus, this_jetson
+from fewstep.runtime.progress import SILENT, Progress
+
+CUDA = "onnxruntime-cuda"
+CALLS = 2  # of different inputs, and range groups from the first to the last
+HTP = 1e-3  # 60 dB: the standard deviation of the difference, of the output's
+HTP_8BIT = 3e-2  # the same where 8 bits are read: a code beside another is a difference of 40 dB
+ROWS = 2  # of a call, where the engine prefers no other number
+
+
+def compare_engines(
+    bundle: Bundle,
+    progress: Progress = SILENT,
+    backends: Sequence[str] = (),
+    graphs: Collection[str] = (),
+) -> Iterator[EngineComparison | NotCompared]:
+    """Graphs of the bundle, by their names, in other engines that this machine has; by default all in every one."""
+    others = [name for name in backends or NAMED if name != REFERENCE]
+    for done, name in enumerate(others, 1):
+        backend = create_backend(name)
+        reasons: set[str] = set()
+        for graph in _graph_names(bundle, backend):
+            if graphs and graph not in graphs:
+                continue
+            try:
+                network = _open_graph(backend, bundle, graph)
+                if isinstance(backend, Qnn) and graph not in AHEAD:
+                    yield _compare_in_htp(bundle, graph, network)
+                elif isinstance(backend, OnnxRuntimeCuda) or not isinstance(network, Session):  # else the CPU runs it
+                    yield _compare_graph(bundle, name, backend, graph, network)
+            except UserError as error:
+                reason = str(error) if name != CUDA or _has_gpu() else f"{error.what}, and nvidia-smi lists no GPU"
+                if reason not in reasons:  # what a backend lacks is said once, not for each graph
+                    yield NotCompared(name, reason)
+                reasons.add(reason)
+        progress("engines", done, len(others))
+
+
+def _has_gpu() -> bool:
+    """True where packages for a GPU are worth their installation here."""
+    return bool(these_gpus()) or this_jetson() is not None
+
+
+def _graph_names(bundle: Bundle, backend: Backend) -> Iterator[str]:
+    """The names of what a backend would run: what is ahead, and of the bodies that suit it."""
+    yield from (name for name in AHEAD if getattr(bundle.manifest, name) is not None)
+    for name in dict.fromkeys(body for bodies in backend.bodies.values() for body in bodies):
+        if (body := bundle.manifest.bodies.get(name)) is not None:
+            yield from graph_names(name, body)
+
+
+def _open_graph(backend: Backend, bundle: Bundle, name: str) -> LoadedGraph:
+    """The graph as the runtime loads it. OpenVINO would refuse one that it computes wrong: here it is looked at."""
+    return backend.open(bundle, name) if isinstance(backend, OpenVino) else backend.load(bundle, name)
+
+
+def _compare_graph(bundle: Bundle, name: str, backend: Backend, graph: str, network: LoadedGraph) -> EngineComparison:
+    entry = find_graph(bundle, graph)
+    precision, simulated = "float32", False
+    if graph not in AHEAD:
+        body = bundle.body(graph.partition("/")[0])
+        precision, simulated = body.precision, not is_run_by_onnxruntime(body)
+    calls = [_feeds(bundle, entry, network, seed) for seed in range(CALLS)]
+    reference = (Simulation() if simulated else OnnxRuntime()).load_graph(bundle, entry)
+    is_bf16 = isinstance(backend, OpenVino) and backend.float_type == "bf16"
+    limit = LARGEST["int8" if is_bf16 else precision]  # both types have 8 bits
+    difference = max(relative_difference(reference(feeds), network(feeds)) for feeds in calls)
+    comparison = EngineComparison(name, graph, len(calls), difference, limit)
+    if comparison.agrees:
+        return comparison
+    try:
+        layer, unknown = _find_different_layer(io.load(bundle.graph(entry), root=bundle.path), backend, calls, limit)
+    except UserError as error:  # an engine of all its tensors is another engine, which may fail
+        layer, unknown = None, str(error)
+    return msgspec.structs.replace(comparison, layer=layer, unknown=unknown)
+
+
+def _compare_in_htp(bundle: Bundle, graph: str, network: LoadedGraph) -> EngineComparison:
+    """A body of integers alone, on what it is fed at the middle step of its plan, beside ONNX's arithmetic."""
+    name = graph.partition("/")[0]
+    sampler, entry = open_body(bundle, name, threads=0), find_graph(bundle, graph)
+    feeds = select_feeds(entry, middle_feeds(sampler, select_plan(sampler, bundle.body(name)), 1)[DENOISER])
+    expected, computed = OnnxRuntime(fuse_qdq=False).load_graph(bundle, entry)(feeds), network(feeds)
+    limit = HTP if bundle.body(name).target == QNN.name else HTP_8BIT
+    ratios = [np.std(computed[out] - each) / np.std(each) for out, each in expected.items()]
+    return EngineComparison(QNN.name, graph, 1, float(max(ratios)), limit)
+
+
+def _find_different_layer(
+    graph: Graph, backend: Backend, calls: Sequence[Arrays], limit: float
+) -> tuple[DifferentLayer | None, str]:
+    """The first layer that differs in any of the calls, or why there is none."""
+    inner = find_inner_opener(backend)
+    if inner is None:
+        return None, "this backend shows no inner tensors"
+    layers = (find_first_difference(graph, inner, feeds, limit) for feeds in calls)
+    layer = next((layer for layer in layers if layer is not None), None)
+    return layer, "" if layer is not None else "no inner tensor shows it"
+
+
+def _feeds(bundle: Bundle, entry: GraphEntry, network: LoadedGraph, seed: int) -> dict[str, Any]:
+    """Inputs that are fixed by the seed, at sizes that the engine takes; each later call in a later range group."""
+    engine = network.network if isinstance(network, BatchSplitter) else network
+    rows = engine.tensors.preferred_sizes[BATCH] if isinstance(engine, LoadedEngine) else ROWS
+    sizes = {BATCH: rows, **default_sizes(bundle.manifest.x_shape, bundle.manifest.sizes)}
+    feeds: dict[str, Any] = random_feeds(entry, sizes, seed)
+    groups = {len(body.groups) for body in bundle.manifest.bodies.values() if entry in body.graphs}
+    for tensor in entry.inputs:
+        if tensor.role == "group":
+            feeds[tensor.name][...] = max(groups, default=0) if seed else 0
+    return feeds

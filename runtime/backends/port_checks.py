@@ -1,0 +1,59 @@
+"""The check that a graph has the inputs and outputs that the manifest says, before anything is allocated by its
+shapes."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.manifest import GraphEntry, TensorEntry
+from fewstep.runtime.bundle.reading import EXPORT_AGAIN, Bundle
+
+Ports = Callable[[], Sequence[Any]]
+TYPES = {  # onnxruntime's name of a type -> ours
+    "tensor(float)": "float32",
+    "tensor(float16)": "float16",
+    "tensor(int64)": "int64",
+    "tensor(int32)": "int32",
+    "tensor(uint8)": "uint8",
+    "tensor(int8)": "int8",
+    "tensor(bool)": "bool",
+}
+
+
+class Port(NamedTuple):
+    """An input or output in the words of onnxruntime."""
+
+    name: str
+    type: str
+    shape: tuple[int | str, ...]
+
+
+def port_difference(graph: GraphEntry, inputs: Ports, outputs: Ports) -> str | None:
+    """The difference of an engine's ports, as Port or onnxruntime's own, from `graph`, in words; None if there is
+    none."""
+    for kind, entries, ports in (("inputs", graph.inputs, inputs), ("outputs", graph.outputs, outputs)):
+        try:
+            described, real = sorted(map(_describe_tensor, entries)), sorted(map(_describe_port, ports()))
+        except UnicodeDecodeError:
+            return f"{graph.file} has {kind} whose names are no text"
+        if described != real:
+            return f"{graph.file} has the {kind} {', '.join(real)}, the manifest says {', '.join(described)}"
+    return None
+
+
+def check_ports(bundle: Bundle, graph: GraphEntry, inputs: Ports, outputs: Ports) -> None:
+    """UserError where an engine's ports differ from those of a bundle's graph."""
+    if problem := port_difference(graph, inputs, outputs):
+        raise UserError(f"{bundle.path}: {problem}", EXPORT_AGAIN)
+
+
+def _describe_tensor(tensor: TensorEntry) -> str:
+    return f"{tensor.name} {tensor.dtype}{list(tensor.shape)}"
+
+
+def _describe_port(tensor: Any) -> str:
+    """An input or output of a session in the words of `_describe_tensor`; the leading axis may have any name."""
+    shape = list(tensor.shape)
+    if shape and not isinstance(shape[0], int):
+        shape[0] = "batch"
+    return f"{tensor.name} {TYPES.get(tensor.type, tensor.type)}{shape}"

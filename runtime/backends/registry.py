@@ -1,0 +1,54 @@
+"""Backends by the names that command lines give them. A backend's module is imported when its name is asked for."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Literal
+
+from fewstep.plans.errors import UserError
+from fewstep.runtime.backends import Backend
+from fewstep.runtime.backends.onnxruntime import OnnxRuntime
+
+
+def _cuda(threads: int) -> Backend:
+    from fewstep.runtime.backends.onnxruntime_cuda import OnnxRuntimeCuda
+
+    return OnnxRuntimeCuda()
+
+
+def _openvino(float_type: Literal["f32", "bf16"], threads: int) -> Backend:
+    from fewstep.runtime.backends.openvino import OpenVino
+
+    return OpenVino(threads=threads, float_type=float_type)
+
+
+def _qnn(threads: int) -> Backend:
+    from fewstep.runtime.backends.qnn import Qnn
+
+    return Qnn()
+
+
+def _tensorrt(package: Literal["tensorrt", "tensorrt-rtx"], threads: int) -> Backend:
+    from fewstep.runtime.backends.tensorrt import TensorRt
+
+    return TensorRt(package)
+
+
+NAMED: dict[str, Callable[[int], Backend]] = {
+    "onnxruntime": lambda threads: OnnxRuntime(threads=threads),
+    "onnxruntime-cuda": _cuda,
+    "openvino": partial(_openvino, "f32"),
+    "openvino-bf16": partial(_openvino, "bf16"),
+    "qnn": _qnn,
+    "tensorrt": partial(_tensorrt, "tensorrt"),
+    "tensorrt-rtx": partial(_tensorrt, "tensorrt-rtx"),
+}
+
+
+def create_backend(name: str, threads: int = 0) -> Backend:
+    """The backend of that name, with so many threads of a call where it computes on the CPU (0: one per core).
+
+    Nothing of an engine's library is imported before the backend loads a graph.
+    """
+    if name not in NAMED:
+        raise UserError(f"unknown backend {name!r}", f"choose one of {', '.join(NAMED)}")
+    return NAMED[name](threads)

@@ -1,0 +1,72 @@
+"""Tensors of their own shape that a network returns next to its prediction, or takes and returns from run to run."""
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from msgspec import structs
+
+from fewstep.runtime.kinds.graph_entry import CARRIED, NAMED, NEXT, TensorEntry
+from fewstep.runtime.kinds.kind import Kind
+
+if TYPE_CHECKING:
+    from fewstep.runtime.bundle.manifest import Description
+
+
+class NamedTensor(Kind, frozen=True):
+    """Base of tensors of `shape` per sample, which ports of the body are named after."""
+
+    name: str
+    shape: tuple[int, ...]
+
+    def problem(self, of: "Description") -> str | None:
+        if not self.name.isidentifier() or any(size < 1 for size in self.shape):
+            return f"{self.name!r} of shape {list(self.shape)}"
+        if [each.name for each in (*of.carried, *of.outputs)].count(self.name) > 1:
+            return f"two tensors are named {self.name!r}"
+        return None
+
+
+class NamedOutput(NamedTensor, frozen=True):
+    """A tensor that a denoiser returns beside its prediction, float32 of `shape` per sample, and that no step reads:
+    a mask, a depth, the logits of a class."""
+
+    FIX: ClassVar = "give a tuple of NamedOutput(name, shape), and no sizes"
+    NOUN: ClassVar = "named outputs"
+    EXPERTS: ClassVar = "none"
+
+    @property
+    def dtype(self) -> str:
+        return "float32"
+
+    def problem(self, of: "Description") -> str | None:
+        return "named outputs and free sizes" if of.sizes else super().problem(of)
+
+    def ports(self) -> tuple[tuple[TensorEntry, ...], tuple[TensorEntry, ...]]:
+        return (), (TensorEntry(NAMED + self.name, "named", ("batch", *self.shape)),)
+
+    def describe(self, of: "Description") -> str:
+        return f"returns {self.name} {list(self.shape)} beside the prediction"
+
+
+class Carried(NamedTensor, frozen=True):
+    """A tensor that a denoiser takes and returns beside x, one of `shape` per sample, which is carried from run to run.
+    The first run begins with zeros.
+
+    bank: which evaluations write it. "step" is a bank with a slot for each evaluation of a plan: it reads what the same
+    evaluation of the run before wrote. "sample" is one slot, which all evaluations read; one more evaluation, of the
+    sample at the cleanest time, writes it.
+    """
+
+    FIX: ClassVar = "give a tuple of Carried(name, shape), with banks of 'step' or 'sample'"
+    NOUN: ClassVar = "carried tensors"
+    EXPERTS: ClassVar = "none"
+
+    bank: Literal["step", "sample"] = "step"
+    dtype: Literal["float32", "int64"] = "float32"
+
+    def ports(self) -> tuple[tuple[TensorEntry, ...], tuple[TensorEntry, ...]]:
+        into = TensorEntry(CARRIED + self.name, "carried", ("batch", *self.shape), self.dtype)
+        return (into,), (structs.replace(into, name=NEXT + self.name),)
+
+    def describe(self, of: "Description") -> str:
+        to = "each step to that step" if self.bank == "step" else "the sample to all steps"
+        return f"carries {self.name} {list(self.shape)}, {self.dtype}, from {to} of the next run"

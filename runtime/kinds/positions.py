@@ -1,0 +1,58 @@
+"""A time for each position of a sample, of denoisers whose samples roll on."""
+
+from typing import TYPE_CHECKING, ClassVar
+
+from fewstep.plans.spec import Stairs
+from fewstep.runtime.kinds.kind import Kind
+
+if TYPE_CHECKING:
+    from fewstep.runtime.bundle.manifest import Description
+
+
+class Positions(Kind, frozen=True, omit_defaults=True):
+    """Places along an axis of x that each have a time of their own: the network's time is [B, places].
+
+    A run of a plan finishes `leaves` places at the front, and the next run goes on from what is behind them
+    (`plans.staircase`). Where `leaves` is all places, a run is a whole sample. `kept` places at the front left before,
+    and the network still sees them, at the cleanest time.
+    """
+
+    FIX: ClassVar = "give Positions(axis, leaves), where leaves and kept divide the places of x along the axis"
+    NOUN: ClassVar = "a time for each position"
+    EXPERTS: ClassVar = "none"
+
+    axis: int  # of one sample, as Python counts
+    leaves: int
+    kept: int = 0
+
+    def problem(self, of: "Description") -> str | None:
+        shape = of.x_shape
+        if not -len(shape) <= self.axis < len(shape):
+            return f"samples {list(shape)} have no axis {self.axis}"
+        places = shape[self.axis]
+        if self.leaves < 1 or self.kept < 0 or places % self.leaves or self.kept % self.leaves or self.kept >= places:
+            return f"leaves={self.leaves} and kept={self.kept} of {places} places"
+        others = {
+            "a vocabulary": of.vocabulary,
+            "carried tensors": of.carried,
+            "sizes": of.sizes,
+            "towards": of.towards,
+        }
+        return next((f"a time for each position, and {what}" for what, has in others.items() if has), None)
+
+    def places(self, of: "Description") -> int:
+        """The number of positions."""
+        return of.x_shape[self.axis]
+
+    def stairs(self, of: "Description") -> Stairs:
+        """The facts that a plan needs of it."""
+        return Stairs(self.axis % len(of.x_shape) - len(of.x_shape), self.places(of), self.leaves, self.kept)
+
+    def describe(self, of: "Description") -> str:
+        kept = f", behind {self.kept} that are kept" if self.kept else ""
+        return f"a time for each of {self.places(of)} places along axis {self.axis}; a run finishes {self.leaves}{kept}"
+
+
+def time_shape(of: "Description") -> tuple[int, ...]:
+    """The shape of a sample's time."""
+    return () if of.positions is None else (of.positions.places(of),)

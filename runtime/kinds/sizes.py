@@ -1,0 +1,228 @@
+"""Free sizes are axes of x, such as height and width, that a caller chooses for each run.
+
+A dimension of a tensor is a number, or says how it follows from the sizes: "height", "height*2", "height/8",
+"height*width/64". At chosen sizes everything is numbers again: see `apply_sizes`.
+"""
+
+import operator
+import re
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from math import prod
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+
+import msgspec
+
+from fewstep.plans.errors import UserError
+from fewstep.runtime.kinds.kind import Kind
+
+if TYPE_CHECKING:
+    from fewstep.runtime.bundle.manifest import Condition, Description
+
+Dimension = int | str
+NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
+RESERVED = "batch"
+LARGEST = 2**24  # of one size
+ELEMENTS_LIMIT = 2**28  # of one sample: beyond it a shape is damage, not a model
+
+T = TypeVar("T", bound="Description")
+
+
+class Size(Kind, frozen=True):
+    """A free axis of x: a caller may choose a multiple of `multiple` from `low` to `high`, both included.
+
+    `axis` counts in `x_shape`, whose number there is the default.
+    """
+
+    FIX: ClassVar = "give a tuple of Size(name, axis of x_shape, low, high, multiple)"
+
+    name: str
+    axis: int
+    low: int
+    high: int
+    multiple: int = 1
+
+    def problem(self, of: "Description") -> str | None:
+        shape = of.x_shape
+        if not NAME.fullmatch(self.name) or self.name == RESERVED:
+            return f"{self.name!r}: a name is a word of letters, digits and _, and not 'batch'"
+        if sum(self.name == other.name or self.axis == other.axis for other in of.sizes) > 1:
+            return f"{self.name}: another one has this name, or axis {self.axis}"
+        if not 0 <= self.axis < len(shape):
+            return f"{self.name}: x_shape {list(shape)} has no axis {self.axis}"
+        if self.axis == 0 and of.heads > 1:
+            return f"{self.name}: several outputs stand one after the other along axis 0"
+        if not 1 <= self.low <= self.high <= LARGEST or self.multiple < 1:
+            return f"{self.name}: {self.low} to {self.high} in steps of {self.multiple} is no range"
+        for name, value in (("low", self.low), ("high", self.high), ("x_shape's", shape[self.axis])):
+            if value % self.multiple or not self.low <= value <= self.high:
+                allowed = f"multiple of {self.multiple} from {self.low} to {self.high}"
+                return f"{self.name}: {name} {value} is no {allowed}"
+        return None
+
+    @property
+    def range(self) -> str:
+        """Its range in words: "height 32 to 128 in steps of 8"."""
+        return f"{self.name} {self.low} to {self.high} in steps of {self.multiple}"
+
+    def describe(self, of: "Description") -> str:
+        return f"free size: {self.range}"
+
+
+def apply_sizes(takes: T, sizes: Mapping[str, int] | None = None) -> T:
+    """The manifest, or spec, with the shapes of x and conditions as they are at the given sizes: all numbers.
+
+    A size that is not given has its default, which `x_shape` says. UserError for one that cannot be.
+    """
+    if not takes.sizes:
+        if sizes:
+            raise UserError(f"sizes {dict(sizes)!r} for x of one shape, {list(takes.x_shape)}", "leave sizes out")
+        return takes
+    values = default_sizes(takes.x_shape, takes.sizes) | _check_sizes(takes, {} if sizes is None else sizes)
+    x_shape = list(takes.x_shape)
+    for size in takes.sizes:
+        x_shape[size.axis] = values[size.name]
+    if prod(x_shape) > ELEMENTS_LIMIT:
+        raise UserError(f"x of shape {x_shape} has more than {ELEMENTS_LIMIT} elements", "give smaller sizes")
+    conditions = tuple(_size_condition(each, values) for each in takes.conditions)
+    return msgspec.structs.replace(takes, x_shape=tuple(x_shape), conditions=conditions)
+
+
+def sizes_of(x_shape: Sequence[int], takes: "Description") -> dict[str, int] | None:
+    """The sizes that an x of this shape [*x_shape] has, whether they may be so or not; None if it is no x at all."""
+    if len(x_shape) != len(takes.x_shape):
+        return None
+    free = {size.axis: size.name for size in takes.sizes}
+    if any(axis not in free and x_shape[axis] != size for axis, size in enumerate(takes.x_shape)):
+        return None
+    return {name: x_shape[axis] for axis, name in free.items()}
+
+
+def default_sizes(x_shape: Sequence[int], sizes: Sequence[Size]) -> dict[str, int]:
+    """The default of each size, by name."""
+    return {size.name: x_shape[size.axis] for size in sizes}
+
+
+def describe_sizes(sizes: Sequence[Size]) -> str:
+    """The ranges in words: "height 32 to 128 in steps of 8"."""
+    return ", ".join(size.range for size in sizes)
+
+
+def resolve_dimension(size: Dimension, values: Mapping[str, int]) -> int:
+    """A dimension as a number, at these sizes. ValueError for what is none, KeyError for an unknown name."""
+    if isinstance(size, int):
+        return size
+    factor, names = parse_dimension(size)
+    number = factor * prod(values[name] for name in names)
+    if number.denominator != 1:
+        raise ValueError(f"{size!r} is no whole number")
+    return int(number)
+
+
+def infer_sizes(named: Sequence[Dimension], shape: Sequence[int]) -> dict[str, int]:
+    """The sizes (and the batch) that a tensor's dimensions tell: "height/8" tells height, "height*width" nothing."""
+    sizes = {}
+    for size, length in zip(named, shape, strict=False):
+        if isinstance(size, str):
+            factor, names = parse_dimension(size)
+            if len(names) == 1:
+                sizes[names[0]] = length * factor.denominator // factor.numerator
+    return sizes
+
+
+def free_shape(shape: Sequence[int], follows: Mapping[int, str]) -> tuple[Dimension, ...]:
+    """A shape with what its free axes follow instead of their default numbers, as a graph's ports have it."""
+    return tuple(follows.get(axis, size) for axis, size in enumerate(shape))
+
+
+def free_x_shape(takes: "Description") -> tuple[Dimension, ...]:
+    return free_shape(takes.x_shape, {size.axis: size.name for size in takes.sizes})
+
+
+def output_shape(takes: "Description", shape: Sequence[Dimension]) -> tuple[Dimension, ...]:
+    """The shape of a prediction for x of a shape: all heads along the first axis, and the logits of tokens behind."""
+    first, *others = shape
+    logits = () if takes.vocabulary is None else (takes.vocabulary.size,)
+    return (takes.heads * first if isinstance(first, int) else first, *others, *logits)
+
+
+def x_dtype(takes: "Description") -> Literal["float32", "int64"]:
+    """The type of x in memory and at a graph's port."""
+    return "float32" if takes.vocabulary is None else "int64"
+
+
+def follows_problem(condition: "Condition", takes: "Description") -> str | None:
+    """The fault of the axes of a condition that follow x's sizes, or None."""
+    values = default_sizes(takes.x_shape, takes.sizes)
+    if condition.follows and (condition.default is not None or condition.null_file is not None):
+        return "its default, or null value in a file, has one shape only"
+    for axis, size in condition.follows.items():
+        if not 0 <= axis < len(condition.shape):
+            return f"shape {list(condition.shape)} has no axis {axis}"
+        if problem := dimension_problem(size, takes.sizes):
+            return problem
+        if resolve_dimension(size, values) != condition.shape[axis]:
+            return f"axis {axis} is {condition.shape[axis]}, and {size} is {resolve_dimension(size, values)} by default"
+    return None
+
+
+def dimension_problem(size: Dimension, sizes: Sequence[Size]) -> str | None:
+    """The fault of a dimension of a condition or of a graph's tensor, or None."""
+    if isinstance(size, int):
+        return None if size >= 1 else f"{size} is no size"
+    try:
+        factor, names = parse_dimension(size)
+    except ValueError:
+        return f"{size!r} is neither a number nor made of sizes, as height/8"
+    steps = {each.name: each.multiple for each in sizes}
+    for name in names:
+        if name not in steps:
+            return f"there is no size {name!r}"
+    if (factor * prod(steps[name] for name in names)).denominator != 1:
+        return f"{size!r} is not always a whole number: give multiples that are divisible"
+    return None
+
+
+@lru_cache(256)
+def parse_dimension(text: str) -> tuple[Any, tuple[str, ...]]:
+    """A product of numbers and names, over a number -> (a Fraction, the names). ValueError for anything else."""
+    from fractions import Fraction  # and decimal with it: not for who only imports the runtime
+
+    above, slash, below = text.partition("/")
+    factors = above.split("*")
+    names = [factor for factor in factors if NAME.fullmatch(factor)]
+    numbers = [int(factor) for factor in factors if factor not in names and _is_number(factor)]
+    if not names or len(names) + len(numbers) < len(factors) or (slash and not _is_number(below)):
+        raise ValueError(f"{text!r} is no dimension")
+    return Fraction(prod(numbers), int(below) if slash else 1), tuple(names)
+
+
+def _size_condition(condition: "Condition", values: Mapping[str, int]) -> "Condition":
+    shape = (resolve_dimension(size, values) for size in free_shape(condition.shape, condition.follows))
+    return msgspec.structs.replace(condition, shape=tuple(shape)) if condition.follows else condition
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) < 10 and int(text) > 0
+
+
+def _check_sizes(takes: "Description", sizes: Mapping[str, int]) -> dict[str, int]:
+    """The given sizes, each known, a whole number, and in its range."""
+    ranges = describe_sizes(takes.sizes)
+    by_name = {size.name: size for size in takes.sizes}
+    checked = {}
+    for name, value in sizes.items():
+        if name not in by_name:
+            raise UserError(f"unknown size {name!r}", f"it has {ranges}")
+        size = by_name[name]
+        try:
+            number = None if isinstance(value, bool) else operator.index(value)
+        except TypeError:  # an array has an index, too, if it holds one number
+            number = None
+        if number is None:
+            raise UserError(f"{name} {value!r} is no whole number", f"give {describe_sizes([size])}")
+        if not size.low <= number <= size.high or number % size.multiple:
+            what = "outside its range" if number % size.multiple == 0 else f"no multiple of {size.multiple}"
+            raise UserError(f"{name} {number} is {what}", f"give {describe_sizes([size])}")
+        checked[name] = number
+    return checked

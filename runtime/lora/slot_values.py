@@ -1,0 +1,76 @@
+"""The inputs of a bundle's slots, made of LoRA files: several files are one, whose ranks are added up."""
+
+import logging
+from collections.abc import Sequence
+from math import prod
+
+import numpy as np
+
+from fewstep.plans.errors import UserError
+from fewstep.runtime.kinds.lora_slots import LoraSlots, slot_port
+from fewstep.runtime.lora.factors import Factors, factorize
+from fewstep.runtime.lora.file import OTHER_NETWORK, Floats, Lora, Parts, first_few
+from fewstep.runtime.lora.keys import DENOISER
+
+LOG = logging.getLogger("fewstep")
+MERGE = "merge it into a bundle: fewstep export SOURCE -o BUNDLE --lora FILE"
+
+
+def slot_values(slots: LoraSlots, loras: Sequence[Lora]) -> dict[str, Floats]:
+    """The inputs of the slots that these files fill, by name. UserError for a file that is of another network, or that
+    changes what has no slot."""
+    by_layer: dict[str, list[Factors]] = {}
+    for lora in loras:
+        for layer, names in lora.match_layers(slots.names, "this network").items():
+            if without := [name for name in names if name not in slots.layers]:
+                fix = "export with --lora-slots for them too, or merge it"
+                raise UserError(f"{lora.name} changes {first_few(without)}, which has no slot for a LoRA", fix)
+            for name, update in zip(names, _layer_factors(slots, lora, layer, names), strict=True):
+                by_layer.setdefault(name, []).append(update)
+        if encoders := sum(network != DENOISER for network, _ in lora.updates):
+            LOG.warning("%s also changes %d layers of text encoders, which stay as they are", lora.name, encoders)
+    inputs: dict[str, Floats] = {}
+    for layer, parts in by_layer.items():
+        up, down = np.concatenate([p.up for p in parts], axis=1), np.concatenate([p.down for p in parts])
+        if len(down) > slots.rank:
+            what = (
+                f"{', '.join(lora.name for lora in loras)}: rank {len(down)} at {layer!r}, and slots take {slots.rank}"
+            )
+            raise UserError(what, f"export with --rank {len(down)}")
+        _, channels, *kernel = slots.layers[layer]
+        inputs[slot_port(layer, "down")] = np.ascontiguousarray(
+            down.reshape(-1, channels, *kernel) if kernel else down.T
+        )
+        inputs[slot_port(layer, "up")] = np.ascontiguousarray(
+            up.reshape(*up.shape, *[1] * len(kernel)) if kernel else up.T
+        )
+    return inputs
+
+
+def _layer_factors(slots: LoraSlots, lora: Lora, layer: str, names: Sequence[str]) -> list[Factors]:
+    """The factors of the layers that one layer of the file stands for, at the file's strength."""
+    parts = lora.updates[DENOISER, layer]
+    shapes = [slots.layers[name] for name in names]
+    if {"magnitude", "dora_scale"} & parts.keys():
+        raise UserError(f"{lora.name} holds DoRA, whose magnitudes follow from the weights themselves", MERGE)
+    if "diff_b" in parts:
+        raise UserError(f"{lora.name} changes the bias of {layer!r}, which has no slot", MERGE)
+    try:
+        product = factorize(parts, lora.config.scale(layer))
+    except ValueError:
+        raise _misfit_error(lora, layer, shapes, parts) from None
+    columns = {prod(shape[1:]) for shape in shapes}
+    if columns != {product.down.shape[1]} or len(product.up) != sum(shape[0] for shape in shapes):
+        raise _misfit_error(lora, layer, shapes, parts)
+    with np.errstate(over="ignore"):
+        up = np.float32(lora.strength) * product.up
+    if not np.isfinite(up).all():
+        raise UserError(f"{lora.name} makes infinity of {layer!r}", "check its alpha, and give a smaller strength")
+    ends = np.cumsum([shape[0] for shape in shapes])[:-1]
+    return [Factors(each, product.down) for each in np.split(up, ends)]
+
+
+def _misfit_error(lora: Lora, layer: str, shapes: Sequence[tuple[int, ...]], parts: Parts) -> UserError:
+    weights = ", ".join(str(list(shape)) for shape in shapes)
+    update = ", ".join(f"{part} {list(array.shape)}" for part, array in parts.items() if part != "alpha")
+    return UserError(f"{lora.name}: {layer!r} has a weight of {weights}, and the file {update}", OTHER_NETWORK)

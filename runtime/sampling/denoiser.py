@@ -1,0 +1,86 @@
+"""The loaded networks of a denoiser, of which each runs the steps in an interval of lambda."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fewstep.plans.any_plan import AnyPlan
+from fewstep.plans.errors import UserError
+from fewstep.plans.plan import DENOISER, group_of
+from fewstep.runtime.arrays import Float32
+from fewstep.runtime.backends import Arrays
+from fewstep.runtime.bundle import conditions
+from fewstep.runtime.bundle.networks import network_at
+from fewstep.runtime.kinds.positions import time_shape
+from fewstep.runtime.kinds.sizes import output_shape
+from fewstep.runtime.sampling.feeds import BranchValues, check_times
+from fewstep.runtime.sampling.network import Network
+from fewstep.runtime.sampling.prologue_rows import TIME, TO
+from fewstep.runtime.sampling.request import check_network_time, check_x
+from fewstep.runtime.sampling.step_call import Feeds, GraphCall
+from fewstep.runtime.sampling.token_planning import check_states
+
+
+@dataclass(frozen=True, repr=False)
+class DenoiserNetworks:
+    """The networks by their names in a plan's steps; most bundles have one, DENOISER."""
+
+    networks: Mapping[str, Network]
+
+    def __call__(self, x: NDArray[np.generic], fed: Arrays, group: int, network: str = DENOISER) -> GraphCall:
+        """The call of a network for x [N, *x_shape], as the steps of a range group run it."""
+        return self.networks[network](x, fed, group)
+
+    def feeds(self, plan: AnyPlan, samples: int, values_of: BranchValues, first: int = 0) -> Feeds:
+        """The inputs but x at each step, of the network that runs it, from step `first` on. What makes a network's rows
+        runs once, before the first of its steps."""
+        struct: Any = plan  # of either kind
+        is_alone = len(self.networks) == 1
+
+        @cache
+        def feeds_of(network: str) -> Feeds:
+            indexes = [at for at in range(first, len(plan.steps)) if is_alone or plan.steps[at].network == network]
+            part = msgspec.structs.replace(struct, steps=tuple(plan.steps[at] for at in indexes))
+            feeds = self.networks[network].feeds(part, samples, values_of)
+            places = {index: place for place, index in enumerate(indexes)}
+            return lambda index: feeds(places[index])
+
+        return feeds_of(DENOISER) if is_alone else lambda index: feeds_of(plan.steps[index].network)(index)
+
+    def evaluate(
+        self, x: ArrayLike, time: ArrayLike, condition: conditions.ConditionValues | None, to: ArrayLike | None
+    ) -> Float32:
+        """The outputs of the bare networks, each at the times of its interval of lambda; `Sampler.evaluate` has the
+        arguments."""
+        denoiser, bundle = self.networks[DENOISER], self.networks[DENOISER].bundle
+        x, takes = (check_states if bundle.manifest.vocabulary else check_x)(x, bundle.manifest)
+        check_times(to is not None, denoiser.inputs.has_second_time)
+        times = check_network_time(time, len(x), time_shape(bundle.manifest))
+        front = times if bundle.manifest.positions is None else times[:, bundle.manifest.positions.kept]
+        lams = [bundle.schedule.time(float(t)).lam for t in front]
+        names = [network_at(bundle.manifest, lam) for lam in lams]
+        heads = {self.networks[name].bundle.manifest.heads for name in names}
+        if len(heads) > 1:
+            raise UserError(f"networks of {min(heads)} and {max(heads)} outputs in one call", "give each its own call")
+        keys = [(name, group_of(lam, self.networks[name].body.groups)) for name, lam in zip(names, lams, strict=True)]
+        block = dict(conditions.check(takes.conditions, condition, len(x)))
+        block[TIME] = times.astype(np.float32)
+        if to is not None:
+            block[TO] = check_network_time(to, len(x)).astype(np.float32)
+        shape = map(int, output_shape(self.networks[names[0]].bundle.manifest, x.shape[1:]))
+        result = np.empty((len(x), *shape), np.float32)
+        for name, group in dict.fromkeys(keys):  # a call is for one range group of one network
+            places = np.flatnonzero([each == (name, group) for each in keys])
+            part = {key: values[places] for key, values in block.items()}
+            result[places] = self.networks[name].evaluate(x[places], part, group)
+        return result
+
+    @property
+    def shared_inputs(self) -> tuple[str, ...]:
+        """The inputs that all samples of a call have in common, of all networks."""
+        return tuple({name for each in self.networks.values() for name in each.inputs.groups})

@@ -1,0 +1,267 @@
+"""The executor runs a plan's steps on numpy arrays; it is the only form of a step that the product runs.
+
+Deployment uses float32; float64 is for tests and for measuring the cost of float32. Every row is made by
+multiplications and additions in column order, elementwise, so a sample's bits do not depend on its batch.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from fewstep.plans import shaping
+from fewstep.plans.errors import UserError
+from fewstep.plans.guidance import COND
+from fewstep.plans.plan import Plan, Row, Step, Tensor, Term, locate_step, steps_to_run, tensor_values
+from fewstep.runtime.arrays import Arrays
+from fewstep.runtime.sampling.slots import CarryingNetwork, Slot, Slots
+
+Array = NDArray[np.floating]
+StepNetwork = Callable[[int, Step, Array], Sequence[Array]]  # index, step, u [B, ...] -> head by head within branch
+Draws = Callable[[int], Array]  # a draw's number -> [B, ...]
+
+HOLD_DRAW = 0  # the noise of a held part: the draw that samples start from
+FRESH_DRAW = 2**31  # the first of a fresh hold's draws, beyond all draws of plans
+
+
+@dataclass(frozen=True)
+class Hold:
+    """Part of the sample is known: where `mask` is 1 the state is kept at `value`, noised to the time of each step.
+
+    It serves inpainting, or a robot's actions that are decided already. A mask between 0 and 1 blends the state at each
+    step, and leaves the sample as the last step made it.
+
+    value: [B, *x_shape], or a tuple of N + 1 such arrays: one for each of N steps, then one for the sample.
+    mask: from 0 to 1, broadcast against a value.
+    clean: the value is put back as it is. Some networks are trained on a clean part, and the mask is a condition of
+        theirs. Values for each step may be states of another run, which have their noise already.
+    fresh: each step noises the value by a draw of its own, as RePaint does (Lugmayr et al. 2022, arXiv 2201.09865).
+        Otherwise one draw serves all steps: the one that samples start from.
+    """
+
+    value: Array | tuple[Array, ...]
+    mask: Array
+    clean: bool = False
+    fresh: bool = False
+
+    def value_at(self, index: int) -> Array:
+        """The value at a step [B, *x_shape]; N stands for the sample."""
+        return self.value[index] if isinstance(self.value, tuple) else self.value
+
+
+class StepEvaluation(msgspec.Struct, frozen=True):
+    """An evaluation before its update. `before` are the rows of the state, `u` is the network's input, and `tensors`
+    are the plan's."""
+
+    index: int
+    step: Step
+    before: Sequence[Array]
+    u: Array
+    outputs: Sequence[Array]  # one per branch and head
+    shaped: Array | None  # the result of the step's shaping
+    tensors: Sequence[Tensor] = ()
+
+    @property
+    def columns(self) -> list[Array]:
+        """The arrays that the update reads before draws."""
+        return [*self.before, *self.outputs, *([] if self.shaped is None else [self.shaped])]
+
+    @property
+    def x0(self) -> Array:
+        """The predicted clean sample, after guidance and shaping: a preview."""
+        (x0,) = make_rows(self.tensors, (self.step.x0,), self.step.x0_terms, self.columns, self.u.dtype)
+        return x0
+
+
+class StepState(StepEvaluation, frozen=True, kw_only=True):
+    """An evaluation with its update. `after` are the rows of the state after it, `slots` the carried tensors
+    and named outputs, if any are."""
+
+    after: Sequence[Array]
+    slots: Slots | None = None
+
+
+def combine(row: Row, arrays: Sequence[Array], dtype: DTypeLike) -> Array:
+    """sum_j row[j] * arrays[j]; zero coefficients are skipped (their arrays may hold anything)."""
+    total: Array | None = None
+    is_new = False  # True where the total is no column, and may be added to
+    for coefficient, column in zip(row, arrays, strict=True):
+        if coefficient != 0.0:
+            term = column if coefficient == 1.0 else column * coefficient
+            if total is None:
+                total, is_new = term, term is not column
+            elif is_new and total.shape == term.shape:
+                total += term
+            else:
+                total, is_new = total + term, True
+    return np.zeros(arrays[0].shape, dtype) if total is None else total
+
+
+def make_rows(
+    tensors: Sequence[Tensor], table: Sequence[Row], terms: Sequence[Term], columns: Sequence[Array], dtype: DTypeLike
+) -> list[Array]:
+    """The rows of a state: each line of the table over the columns, then the terms whose coefficient is a tensor."""
+    rows = [combine(row, columns, dtype) for row in table]
+    for term in terms:
+        tensor = tensor_values(tensors[term.tensor]).astype(dtype)
+        rows[term.row] = rows[term.row] + (tensor if term.column is None else tensor * columns[term.column])
+    return rows
+
+
+def begin(plan: Plan, draws: Draws, dtype: DTypeLike, given: Mapping[str, Array]) -> list[Array]:
+    """The state before the first step."""
+    columns = [np.asarray(given[name], dtype) for name in plan.given]
+    columns += [np.asarray(draws(number), dtype) for number in plan.start_draws]
+    return make_rows(plan.tensors, plan.start, plan.start_terms, columns, dtype)
+
+
+def enter_step(plan: Plan, step: Step, state: Sequence[Array], draws: Draws, dtype: DTypeLike) -> list[Array]:
+    """The state ahead of a step: moved to the front, with the start's rows behind, where the step says so."""
+    if step.enters is None or plan.rolling_bank is None or (rolls := plan.rolling_bank.rolls) is None:
+        return list(state)
+    fresh = make_rows(plan.tensors, plan.start, (), [np.asarray(draws(each), dtype) for each in step.enters], dtype)
+    behind: Any = (slice(None),) * (-rolls.axis - 1)
+    stays, new = (..., slice(rolls.by, None), *behind), (..., slice(-rolls.by, None), *behind)
+    return [np.concatenate([row[stays], start[new]], rolls.axis) for row, start in zip(state, fresh, strict=True)]
+
+
+def x_row(step: Step) -> tuple[int, float, float]:
+    """The row that is x at a step, and alpha and sigma there. Raises UserError where nothing can be held."""
+    if step.alpha is None or step.sigma is None:
+        raise UserError("a plan of an older version cannot hold part of a sample", "compile it again")
+    rows = [k for k, coefficient in enumerate(step.input) if coefficient != 0.0]
+    if len(rows) != 1:
+        raise UserError(
+            f"the network's input at time {step.time:g} is made of {len(rows)} rows: x is none of them",
+            "leave hold out, or use a plan whose network sees x",
+        )
+    return rows[0], step.alpha, step.sigma
+
+
+def apply_hold(plan: Plan, index: int, state: Sequence[Array], hold: Hold, draws: Draws) -> list[Array]:
+    """The state with its network input held where the mask says so, at the step's own time."""
+    row, alpha, sigma = x_row(plan.steps[index])
+    rows, held, kind = list(state), hold.value_at(index), state[0].dtype.type
+    if not hold.clean:
+        left = len(plan.steps) - index  # counted from the end, so that a tail draws the same
+        noise = np.asarray(draws(FRESH_DRAW + left if hold.fresh else HOLD_DRAW), state[0].dtype)
+        held = kind(alpha) * held + kind(sigma) * noise
+    rows[row] = hold.mask * held + (1 - hold.mask) * rows[row]
+    return rows
+
+
+def build_evaluation(
+    plan: Plan, index: int, state: Sequence[Array], u: Array, outputs: Sequence[Array], dtype: DTypeLike = np.float32
+) -> StepEvaluation:
+    """The network's outputs at step `index` with what the shaping makes of them; nothing is drawn yet."""
+    step = plan.steps[index]
+    outputs = [np.asarray(output, dtype) for output in outputs]
+    shaped: Array | None = None
+    if step.shaping is not None:
+        values = make_rows(plan.tensors, step.shaping_of, step.shaping_terms, [*state, *outputs], dtype)
+        shaped = shaping.apply(step.shaping, values)
+    return StepEvaluation(index, step, state, u, outputs, shaped, plan.tensors)
+
+
+def update(plan: Plan, evaluation: StepEvaluation, draws: Draws, dtype: DTypeLike = np.float32) -> list[Array]:
+    """The state after an evaluation."""
+    columns = evaluation.columns + [np.asarray(draws(number), dtype) for number in evaluation.step.draws]
+    return make_rows(plan.tensors, evaluation.step.update, evaluation.step.terms, columns, dtype)
+
+
+def advance(
+    plan: Plan,
+    index: int,
+    state: Sequence[Array],
+    u: Array,
+    outputs: Sequence[Array],
+    draws: Draws,
+    dtype: DTypeLike,
+    slots: Slots | None = None,
+) -> StepState:
+    """Step `index` from the state and the network's outputs; `slots` are the carried tensors after it."""
+    evaluation = build_evaluation(plan, index, state, u, outputs, dtype)
+    after = update(plan, evaluation, draws, dtype)
+    if slots is not None and plan.rolling_bank is not None:
+        slots = slots.with_rows(plan.rolling_bank.name, after)
+    return StepState(*msgspec.structs.astuple(evaluation), after=after, slots=slots)
+
+
+def carry_in(plan: Plan, step: Step, slots: Slots, dtype: DTypeLike = np.float32) -> dict[str, Array]:
+    """The network's inputs of the carried tensors at a step, [branches * B, *shape]."""
+    fed = {}
+    for read in step.carry_in:
+        name = plan.banks[read.bank].name
+        pairs = zip(slots.banks[name], read.row, strict=True)
+        tensors = [slot.select_branches(step.branches) for slot, number in pairs if slot is not None and number]
+        fed[name] = combine(tuple(filter(None, read.row)), tensors, dtype)
+    return fed
+
+
+def carry(plan: Plan, step: Step, slots: Slots, made: Arrays, dtype: DTypeLike = np.float32) -> Slots:
+    """The slots after a step, at which the network made carried tensors and named outputs [branches * B, *shape]."""
+    banks = {name: list(bank) for name, bank in slots.banks.items()}
+    for write in step.carry:
+        name = plan.banks[write.bank].name
+        sources = [*slots.banks[name], Slot(step.branches, made[name]) if write.row[-1] else None]
+        read = [source for source, number in zip(sources, write.row, strict=True) if source is not None and number]
+        branches = tuple(branch for branch in read[0].branches if all(branch in each.branches for each in read))
+        value = combine(tuple(filter(None, write.row)), [each.select_branches(branches) for each in read], dtype)
+        banks[name][write.slot] = Slot(branches, value)
+    first = step.branches.index(COND) if COND in step.branches else 0
+    named = {
+        name: tensor.reshape(len(step.branches), -1, *tensor.shape[1:])[first]
+        for name, tensor in made.items()
+        if name not in banks
+    }
+    return Slots({name: tuple(bank) for name, bank in banks.items()}, named)
+
+
+def execute(
+    plan: Plan,
+    network: StepNetwork | CarryingNetwork,
+    draws: Draws,
+    dtype: DTypeLike = np.float32,
+    given: Mapping[str, Array] | None = None,
+    hold: Hold | None = None,
+) -> Iterator[StepState]:
+    """Run a plan, one `StepState` per evaluation.
+
+    Args:
+        network: `network(index, step, u)` -> one output per branch and head of the step, each of u's shape [B, ...].
+            `CarryingNetwork` for one that returns more: carried tensors, or named outputs.
+        draws: `draws(number)` -> standard normal array [B, ...]; called once for each draw a step reads.
+        given: the plan's given tensors [B, ...].
+        hold: a part of the sample that is known.
+    """
+    drawn = draws if hold is None or hold.fresh else cache(draws)  # the start's draw is held at all steps
+    slots = network.slots if isinstance(network, CarryingNetwork) else None
+    left = None if slots is None else slots.rows(plan)
+    state: Sequence[Array] = begin(plan, drawn, dtype, given or {}) if left is None else left
+    steps = plan.steps if left is None else steps_to_run(plan)
+    for index, step in enumerate(steps, len(plan.steps) - len(steps)):
+        state = enter_step(plan, step, state, drawn, dtype)
+        if hold is not None:
+            state = apply_hold(plan, index, state, hold, drawn)
+        (u,) = make_rows(plan.tensors, (step.input,), step.input_terms, state, dtype)
+        if isinstance(network, CarryingNetwork):
+            assert slots is not None
+            outputs, made = network.call(index, step, u, carry_in(plan, step, slots, dtype))
+            slots = replace(carry(plan, step, slots, made, dtype), next=locate_step(plan, index + 1))
+        else:
+            outputs = network(index, step, u)
+        result = advance(plan, index, state, u, outputs, draws, dtype, slots)
+        state, slots = result.after, result.slots
+        yield result
+
+
+def finish(plan: Plan, states: Iterable[StepState], dtype: DTypeLike = np.float32, hold: Hold | None = None) -> Array:
+    """The sample [B, ...] that a run's states lead to. Only the last is kept: a run may have hundreds."""
+    (last,) = deque(states, maxlen=1)
+    sample = combine(plan.output, last.after, dtype)
+    return sample if hold is None else np.where(hold.mask == 1, hold.value_at(len(plan.steps)), sample)

@@ -1,0 +1,82 @@
+"""Overflows of a run, as one error that names the step."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from math import isfinite
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.plans.any_plan import AnyPlan
+from fewstep.plans.argument_checks import check_compiled, check_tokens
+from fewstep.plans.errors import UserError
+from fewstep.plans.guidance import describe
+from fewstep.plans.plan import Plan, Step
+from fewstep.plans.tokens.plan import LOGITS
+from fewstep.runtime.sampling.execute import Array, Hold, StepNetwork, StepState, finish
+from fewstep.runtime.sampling.tokens import TokenState, finish_tokens
+
+OUTPUT = "the denoiser's output"
+State = TypeVar("State", StepState, TokenState)
+
+
+class NotFinite(UserError):
+    """An output or a sample of a run holds a number that is not finite."""
+
+
+def finite_states(states: Iterator[State], plan: AnyPlan) -> Iterator[State]:
+    """The states of a run, each checked before it is handed on: NotFinite for the first that is not finite."""
+    while True:
+        with np.errstate(all="ignore"):
+            state = next(states, None)
+        if state is None:
+            return
+        if isinstance(state, StepState):  # logits of tokens were checked
+            check_finite_state(state, plan)
+        yield state
+
+
+def finite_sample(plan: AnyPlan, states: Iterable[Any], hold: Hold | None = None) -> NDArray[Any]:
+    """The sample [B, *x_shape] of a run's last state. NotFinite for what is not finite, UserError for open tokens."""
+    if plan.prediction == LOGITS:
+        return finish_tokens(check_tokens(plan), states)
+    plan = check_compiled(plan)
+    with np.errstate(all="ignore"):
+        x: NDArray[np.float32] = finish(plan, states, hold=hold).astype(np.float32, copy=False)
+        if not _has_finite_sum(x):
+            check_finite(x, "the sample", len(plan.steps) - 1, plan.steps[-1], plan)
+    return x
+
+
+def check_finite_state(state: StepState, plan: AnyPlan) -> None:
+    """Raise NotFinite if the state after a step holds a number that is not finite, and say whether the denoiser made
+    it. An output may be read by no row, as rk4 leaves one with CFG++."""
+    arrays = [(OUTPUT, output) for output in state.outputs] + [("the sample", row) for row in state.after]
+    if not all(_has_finite_sum(array) for _, array in arrays):
+        for what, array in arrays:
+            check_finite(array, what, state.index, state.step, plan)
+
+
+def finite_outputs(network: StepNetwork, plan: Plan) -> StepNetwork:
+    """A network whose outputs are checked: for runs that go on from them, not from a state."""
+
+    def check_network(index: int, step: Step, u: Array) -> Sequence[Array]:
+        for output in (outputs := network(index, step, u)):
+            check_finite(output, OUTPUT, index, step, plan)
+        return outputs
+
+    return check_network
+
+
+def check_finite(array: NDArray[Any], what: str, index: int, step: Step, plan: AnyPlan) -> None:
+    """Raise NotFinite, which names the step, if the array holds a number that is not finite."""
+    if not np.isfinite(array).all():
+        weight = "" if plan.guidance is None else f" with guidance {describe(plan.guidance)}"
+        place = f"step {index + 1} of {len(plan.steps)} (time {step.time:g}) of plan {plan.name}{weight}"
+        fix = "check weights and guidance, or compare with precision float32"
+        raise NotFinite(f"{what} is not finite at {place}", fix)
+
+
+def _has_finite_sum(array: NDArray[Any]) -> bool:
+    """True only if all its numbers are finite, which takes numpy longer to say. Sums of finite ones may overflow."""
+    return isfinite(np.add.reduce(array, axis=None))

@@ -1,0 +1,44 @@
+"""Graphs that are opened when they are first run, and closed when others take their place in memory."""
+
+from dataclasses import dataclass, field
+from functools import partial
+from math import inf
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.runtime.backends import Arrays, Backend, LoadedGraph
+from fewstep.runtime.backends.lru_cache import LruCache
+from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.machine.memory_pages import release_free_memory
+
+Networks = LruCache[str, LruCache[str, LoadedGraph]]  # open graphs by network and name
+
+
+@dataclass(frozen=True, eq=False)
+class LazyGraph:
+    """A graph of a network, opened at its first call. Threads may share it: a call that runs keeps its graph until it
+    ends. `networks` are in memory at once."""
+
+    bundle: Bundle
+    name: str
+    backend: Backend
+    network: str = ""
+    networks: Networks = field(default_factory=partial(LruCache, 1))
+
+    def __call__(self, feeds: Arrays) -> dict[str, NDArray[np.float32]]:
+        return self._acquire()(feeds)
+
+    def close(self) -> None:
+        """Give the network's memory back. The next call opens it again."""
+        with self.networks.lock:
+            self.networks.pop(self.network, None)
+
+    def _acquire(self) -> LoadedGraph:
+        """The open graph, whose network is the last used now. No other network opens or gives way meanwhile."""
+        with self.networks.lock:
+            return self.networks.get_or_make(self.network, partial(LruCache, inf)).get_or_make(self.name, self._open)
+
+    def _open(self) -> LoadedGraph:
+        release_free_memory()  # memory of the network before
+        return self.backend.load(self.bundle, self.name)

@@ -1,0 +1,114 @@
+"""The opening of a bundle for sampling, with the choice of its body and of the backend that runs it."""
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from math import inf
+from pathlib import Path
+from typing import get_args, get_type_hints
+
+from fewstep.plans.argument_checks import check_integer
+from fewstep.plans.errors import UserError
+from fewstep.plans.plan import DENOISER
+from fewstep.runtime.backends import CONDITIONER, PROLOGUE, Backend, LoadedGraph
+from fewstep.runtime.backends.onnxruntime import OnnxRuntime
+from fewstep.runtime.bundle.manifest import Body
+from fewstep.runtime.bundle.networks import networks
+from fewstep.runtime.bundle.platforms import platform_of, target_of
+from fewstep.runtime.bundle.reading import Bundle, open_bundle
+from fewstep.runtime.sampling.denoiser import DenoiserNetworks
+from fewstep.runtime.sampling.lazy_graphs import LazyGraph, Networks
+from fewstep.runtime.sampling.network import Network
+from fewstep.runtime.sampling.sampler import Sampler
+
+LOG = logging.getLogger("fewstep")
+PRECISIONS: tuple[str, ...] = get_args(get_type_hints(Body)["precision"])
+
+
+def load(
+    path: Path | str,
+    precision: str = "float32",
+    *,
+    body: str | None = None,
+    backend: Backend | None = None,
+    resident: int | None = None,
+) -> Sampler:
+    """Open a bundle for sampling.
+
+    Args:
+        path: the bundle.
+        precision: "float32", "float16", "bfloat16" or "int8"; the backend knows which body of it runs best.
+        body: the name of a body instead, for measuring (e.g. "int8-tensorrt", simulated in float).
+        backend: the inference engine and its settings; None is ONNX Runtime on the CPU.
+        resident: of a bundle with several networks, how many are in memory at once; None: all that were used. Each is
+            opened when it is first used.
+    """
+    bundle = open_bundle(path)
+    if backend is None:
+        backend = OnnxRuntime()
+        if body in bundle.manifest.bodies and not any(body in names for names in backend.bodies.values()):
+            LOG.warning(
+                "body %r is for another engine: onnxruntime on the CPU imitates it, slowly, to measure it", body
+            )
+    elif not (hasattr(backend, "load") and hasattr(backend, "bodies")):
+        raise UserError(
+            f"backend {backend!r} is no inference engine",
+            "leave backend out for ONNX Runtime on the CPU, or pass one of fewstep.runtime.backends",
+        )
+    if resident is not None:
+        check_integer("resident networks:", resident, 1)
+    if not bundle.manifest.networks:
+        network = _load_network(bundle, body or choose_body(bundle, precision, backend), backend)
+        return Sampler(DenoiserNetworks({DENOISER: network}))
+    loaded, open_ones = {}, Networks(inf if resident is None else resident)
+    for each in networks(bundle.manifest):
+        part = bundle if each == DENOISER else bundle.select_network(each)
+        name = body or choose_body(part, precision, backend)
+        loaded[each] = _load_network(part, name, backend, partial(LazyGraph, network=each, networks=open_ones))
+    return Sampler(DenoiserNetworks(loaded))
+
+
+def _load_network(
+    bundle: Bundle, name: str, backend: Backend, opened: Callable[[Bundle, str, Backend], LoadedGraph] | None = None
+) -> Network:
+    """The network that the manifest itself describes; `opened` opens its graphs, and None does so now."""
+
+    def load(graph: str) -> LoadedGraph:
+        return backend.load(bundle, graph) if opened is None else opened(bundle, graph, backend)
+
+    manifest = bundle.manifest
+    return Network(
+        bundle=bundle,
+        body=bundle.body(name),
+        graph=load(name),
+        prologue=None if manifest.prologue is None else load(PROLOGUE),
+        conditioner=None if manifest.conditioner is None else load(CONDITIONER),
+        earlier=tuple(load(f"{name}/{i}") for i in range(len(bundle.body(name).graphs) - 1)),
+        nulls={each.name: bundle.null(each) for each in manifest.conditions if each.null_file is not None},
+    )
+
+
+def choose_body(bundle: Bundle, precision: str, backend: Backend) -> str:
+    """The name of the body that a precision means on a backend."""
+    if not isinstance(precision, str) or precision not in backend.bodies:
+        runs = ", ".join(backend.bodies)
+        if precision in PRECISIONS:
+            fix = f"choose one of {runs}, or another backend: 16 bits run on GPUs, int8 on CPUs and in TensorRT"
+            raise UserError(f"backend {type(backend).__name__} has no {precision}", fix)
+        raise UserError(f"unknown precision {precision!r}", f"choose one of {runs}")
+    for name in backend.bodies[precision]:
+        if name in bundle.manifest.bodies:
+            return name
+    wanted = backend.bodies[precision][0]
+    fix = f"fewstep calibrate {bundle.path} --target {target_of(wanted)}"
+    if precision in ("float16", "bfloat16"):
+        fix = f"fewstep build {bundle.path} --precision {precision}"
+    if "float32" not in bundle.manifest.bodies:  # nothing to make it from: `fewstep pack` left it out
+        bodies = bundle.manifest.bodies.values()
+        others = " or ".join(sorted({body.precision for body in bodies}))
+        wanting = [(platform_of(each.target, each.platform), each) for each in bodies if each.precision == precision]
+        engines = sorted({each.target if platform is None else platform.backend for platform, each in wanting})
+        fix = f"run it on {' or '.join(engines)}, which it is for (--backend on the command line)"
+        if not engines:
+            fix = f"choose precision {others} (--precision on the command line)"
+    raise UserError(f"{bundle.path} has no {wanted} body, only {', '.join(bundle.manifest.bodies)}", fix)

@@ -1,0 +1,109 @@
+"""Runs of a plan for each sample of a batch, in steps that share one network call.
+
+It serves a stream of images whose denoising overlaps, or requests of different quality in one batch. Samples share a
+call if their steps use the same range group of one network. A plan with fewer steps ends earlier.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.plans.errors import UserError
+from fewstep.plans.plan import Plan
+from fewstep.runtime.arrays import Arrays, Float32
+from fewstep.runtime.sampling.execute import Array, Draws, StepState, advance, begin, combine
+from fewstep.runtime.sampling.finite_checks import check_finite_state, finite_sample
+from fewstep.runtime.sampling.step_call import Call, Feeds, split_outputs, stack_branches
+
+
+def check_count(plans: Any, seeds: int) -> None:
+    """UserError for anything but a list with one plan for each seed."""
+    if isinstance(plans, str) or not isinstance(plans, Sequence):
+        one = str(getattr(plans, "name", plans))
+        raise UserError(f"{one!r} is one plan", "give a list with one for each seed, or call `sample`")
+    if len(plans) != seeds:
+        raise UserError(f"{len(plans)} plans for {seeds} seeds", "give one plan for each seed")
+
+
+@dataclass
+class Cohort:
+    """The samples of a batch that follow one plan, by their places in it, and the state after their last step."""
+
+    plan: Plan
+    places: list[int]
+    draws: Draws
+    given: Mapping[str, Array]
+    feeds: Feeds
+    last: StepState | None = None
+
+    @property
+    def index(self) -> int:
+        """The step that comes next; the number of steps once all are done."""
+        return 0 if self.last is None else self.last.index + 1
+
+    @property
+    def is_done(self) -> bool:
+        return self.index == len(self.plan.steps)
+
+    def state(self) -> Sequence[Array]:
+        return begin(self.plan, self.draws, np.float32, self.given) if self.last is None else self.last.after
+
+
+def run(cohorts: Sequence[Cohort], call: Call, shared: Sequence[str]) -> Iterator[int]:
+    """Run all cohorts to their ends; yields each step's number when it is done. `shared` are the inputs that all
+    samples have in common: the group."""
+    for index in range(max(len(cohort.plan.steps) for cohort in cohorts)):
+        step([cohort for cohort in cohorts if not cohort.is_done], call, shared)
+        yield index
+
+
+def step(cohorts: Sequence[Cohort], call: Call, shared: Sequence[str]) -> int:
+    """The number of calls that one step of each cohort took, each at its own index: one for each range group of a
+    network. The cohorts are then a step further."""
+    groups: dict[tuple[str, int], list[Cohort]] = {}
+    for cohort in cohorts:
+        next_step = cohort.plan.steps[cohort.index]
+        groups.setdefault((next_step.network, next_step.group), []).append(cohort)
+    for _, alike in sorted(groups.items()):
+        with np.errstate(all="ignore"):  # an overflow is found below, and named
+            _step_group(alike, call, shared)
+    return len(groups)
+
+
+def _step_group(cohorts: Sequence[Cohort], call: Call, shared: Sequence[str]) -> None:
+    """Move cohorts a step on in one call; their steps use the same range group of one network."""
+    states = [cohort.state() for cohort in cohorts]
+    steps = [cohort.plan.steps[cohort.index] for cohort in cohorts]
+    inputs = [combine(step.input, state, np.float32) for step, state in zip(steps, states, strict=True)]
+    x = np.concatenate([stack_branches(u, step) for u, step in zip(inputs, steps, strict=True)])
+    fed = _join_feeds([cohort.feeds(cohort.index) for cohort in cohorts], shared)
+    result, start = call(x, fed, steps[0].group, steps[0].network).output, 0
+    for cohort, step, state, u in zip(cohorts, steps, states, inputs, strict=True):
+        rows = result[start : start + len(u) * len(step.branches)]
+        index, start = cohort.index, start + len(rows)
+        cohort.last = advance(cohort.plan, index, state, u, split_outputs(rows, step), cohort.draws, np.float32)
+        check_finite_state(cohort.last, cohort.plan)
+
+
+def _join_feeds(fed: Sequence[Arrays], shared: Sequence[str]) -> Arrays:
+    """The inputs of several calls, joined for one."""
+    if len(fed) == 1:
+        return fed[0]
+    return {name: fed[0][name] if name in shared else np.concatenate([each[name] for each in fed]) for name in fed[0]}
+
+
+def collect(cohorts: Sequence[Cohort], samples: int) -> Float32:
+    """The samples in the order of the batch."""
+    parts = [(each.places, finite_sample(each.plan, [each.last])) for each in cohorts if each.last is not None]
+    result = np.empty((samples, *parts[0][1].shape[1:]), np.float32)
+    for places, values in parts:
+        result[places] = values
+    return result
+
+
+def select_samples(places: Sequence[int], arrays: Arrays) -> dict[str, NDArray[Any]]:
+    """The rows of arrays [B, ...] at some places of a batch."""
+    return {name: array[places] for name, array in arrays.items()}

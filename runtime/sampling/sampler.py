@@ -1,0 +1,395 @@
+"""A sampler is a bundle's denoiser, loaded with one body and one inference engine, ready to run plans.
+
+    with fewstep.runtime.load("bundle", precision="int8") as sampler:
+        x = sampler.sample(plan="dpmpp_2m:8", seeds=[0, 1], condition={"class": [3, 5]}, guidance=2.0)
+
+No sample depends on an earlier one, so one sampler serves any number of threads. A sample depends on its seed and
+condition, never on its neighbours in the batch.
+"""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NoReturn, cast
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fewstep.plans import noise
+from fewstep.plans.any_plan import AnyPlan, regroup
+from fewstep.plans.argument_checks import check_compiled, check_tokens
+from fewstep.plans.errors import UserError
+from fewstep.plans.guidance import Guidance
+from fewstep.plans.plan import DENOISER, Plan
+from fewstep.plans.tokens.plan import IDS, TokenPlan
+from fewstep.runtime.arrays import Float32
+from fewstep.runtime.backends.lru_cache import LruCache
+from fewstep.runtime.bundle import conditions
+from fewstep.runtime.bundle.manifest import Body
+from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.kinds import units
+from fewstep.runtime.kinds.sizes import apply_sizes
+from fewstep.runtime.sampling import mixed_plans
+from fewstep.runtime.sampling.denoiser import DenoiserNetworks
+from fewstep.runtime.sampling.execute import Array, Draws, StepNetwork, StepState, execute
+from fewstep.runtime.sampling.feeds import BranchValues, Overrides, branch_values
+from fewstep.runtime.sampling.finite_checks import finite_outputs, finite_sample, finite_states
+from fewstep.runtime.sampling.network import Network
+from fewstep.runtime.sampling.planning import PlanLike, default_guidance, plan_for
+from fewstep.runtime.sampling.request import (
+    GivenTensors,
+    PlannedRun,
+    PlanSettings,
+    RunSettings,
+    check_branches,
+    check_given,
+    check_hold,
+    check_seeds,
+    check_settings,
+    check_tensors,
+    slots_at_start,
+    stop_on_cancel,
+)
+from fewstep.runtime.sampling.slots import Slots, refuse_banks
+from fewstep.runtime.sampling.step_call import OnCall, StepCall
+from fewstep.runtime.sampling.token_planning import check_ids, refuse_for_tokens, vocabulary_of
+from fewstep.runtime.sampling.tokens import TokenState, execute_tokens
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack  # in the standard library from Python 3.11 on
+
+    from fewstep.runtime.sampling.adapters import Adapters
+
+PLAN = "dpmpp_2m:8"
+PLANS_KEPT = 16
+
+
+@dataclass(frozen=True, repr=False)
+class Sampler(AbstractContextManager["Sampler"]):
+    """A denoiser that runs plans; `load` makes it, and `at` makes it for other sizes and adapters. `on_call` is called
+    with each call of a network in a run along one plan."""
+
+    denoiser: DenoiserNetworks
+    on_call: OnCall | None = None
+
+    def __repr__(self) -> str:
+        return f"<Sampler of {self.bundle.path}: {self.body.precision} body for {self.body.target}>"
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing to put back: the engine's memory goes with the last reference."""
+
+    def __reduce__(self) -> NoReturn:
+        raise UserError(
+            "a sampler cannot be pickled or copied: it holds the memory of an engine",
+            f"fewstep.runtime.load({str(self.bundle.path)!r}) in each process; threads may share one sampler",
+        )
+
+    @property
+    def bundle(self) -> Bundle:
+        """The bundle; its manifest has the sizes of this sampler."""
+        return self.network().bundle
+
+    @property
+    def body(self) -> Body:
+        """The body of the denoiser's own network."""
+        return self.network().body
+
+    def network(self, name: str = DENOISER) -> Network:
+        """A network of the denoiser, by its name in a plan's steps."""
+        return self.denoiser.networks[name]
+
+    def with_options(self, *, adapters: "Adapters | None" = None, **sizes: int) -> "Sampler":
+        """The sampler whose runs have these adapters and sizes. It shares this one's graphs.
+
+            wide = sampler.at(width=128, adapters={"a.safetensors": 0.8})
+
+        Args:
+            adapters: LoRA files with their strengths, {"a.safetensors": 0.8}, for a bundle with slots for them. Their
+                updates add up. They take the place of former ones: {} of all, None of none. Files are read now.
+            sizes: of x's free axes, for a denoiser that has such (`bundle.manifest.sizes`). Others stay as they are.
+
+        UserError for a size that cannot be, a file that does not fit, and adapters with an engine other than
+        onnxruntime on the CPU.
+        """
+        networks = dict(self.denoiser.networks)
+        if adapters is not None:
+            from fewstep.runtime.sampling.adapters import apply_adapters  # seldom needed
+
+            networks[DENOISER] = apply_adapters(networks[DENOISER], adapters)
+        for name, network in networks.items() if sizes else ():
+            bundle = replace(network.bundle, manifest=apply_sizes(network.bundle.manifest, sizes))
+            networks[name] = replace(network, bundle=bundle)
+        return replace(self, denoiser=DenoiserNetworks(networks))
+
+    def with_network_parts(self, name: str = DENOISER, **parts: Any) -> "Sampler":
+        """The sampler with other parts of one of its networks, such as its `graph`, `prologue`, `body` or `bundle`."""
+        return self.with_network(name, replace(self.network(name), **parts))
+
+    def with_network(self, name: str, network: Network) -> "Sampler":
+        """The sampler with another network of this name."""
+        return replace(self, denoiser=DenoiserNetworks({**self.denoiser.networks, name: network}))
+
+    def select_network(self, name: str) -> "Sampler":
+        """The sampler as if one of the other networks were the bundle's only one. For DENOISER it is this sampler."""
+        return self if name == DENOISER else replace(self, denoiser=DenoiserNetworks({DENOISER: self.network(name)}))
+
+    def sample(
+        self,
+        plan: PlanLike = PLAN,
+        seeds: Sequence[int] = (0,),
+        condition: conditions.ConditionValues | None = None,
+        guidance: float | Guidance | None = None,
+        **settings: "Unpack[RunSettings]",
+    ) -> Float32:
+        """Samples float32 [len(seeds), *x_shape] in model range; of a token denoiser, ids int64.
+
+        Args:
+            plan: the name of a plan (SOLVER:STEPS or SOLVER:STEPS@GRID, or fitted:STEPS for one that was fitted to this
+                body), a compiled plan, or the path of a plan's JSON.
+            seeds: one per sample. All run as one batch, and memory grows with their number: for many, call in turns.
+            condition: for each condition of the denoiser, one value (or label) per sample.
+            guidance: the weight of classifier-free guidance or a form of `fewstep.plans.guidance`; 1 runs the
+                conditional branch alone. None is the guidance of the calibrated plan for a plan by its name, as in
+                `fewstep run`. A compiled plan and a file have their own. Without either it is 1.
+            shaping: a change of each prediction, such as `Clip(-1, 1)` (`fewstep.plans.shaping`).
+            branches: conditions of further branches, {"uncond": {"text": [...]}} for a negative prompt; a condition
+                that is not named is the sample's own, None stands for its null value.
+            given: tensors [len(seeds), *x_shape] that a plan starts from, such as a degraded image; one that is missing
+                is looked for among the conditions. {"image": ...} with a `strength` is image-to-image. {"ids": ...} are
+                known tokens, -1 where a position is open.
+            strength: in (0, 1]: the share of the plan's steps that are run; the given image is noised to their start.
+            renoise: in [0, 1]: the share of that noise that the image gets. None is 1, all of it, and 0 none.
+            hold: a part of the sample that is known (inpainting, decided actions).
+            cancel: an event, or a function, that is looked at before each evaluation; once set, `Cancelled` is raised.
+            carried: what a run before left, of as many samples along the same plan (`carry_on`); None begins.
+        """
+        return finite_sample(*self._run(plan, seeds, condition, guidance, settings))  # its plan, states and hold
+
+    def carry_on(
+        self,
+        plan: PlanLike = PLAN,
+        seeds: Sequence[int] = (0,),
+        condition: conditions.ConditionValues | None = None,
+        guidance: float | Guidance | None = None,
+        **settings: "Unpack[RunSettings]",
+    ) -> tuple[Float32, Slots]:
+        """Samples, as `sample` returns them, and the slots that the run leaves: carried tensors, for the next run, and
+        named outputs, in `named`. So a denoiser makes a long sample chunk by chunk.
+
+            carried = None
+            for number, vowel in enumerate(vowels):
+                x, carried = sampler.carry_on("ddim:8", [number], {"vowel": [vowel]}, carried=carried)
+
+        It takes the arguments of `sample`. `carried` stays as it is: a run may be repeated, or carried on in two ways.
+        """
+        run = self._run(plan, seeds, condition, guidance, settings)
+        (last,) = deque(run.states, maxlen=1)
+        if last.slots is None:
+            raise UserError(f"{self.bundle.path} leaves nothing besides its samples", "call sample")
+        return finite_sample(run.plan, [last], run.hold), last.slots
+
+    def steps(
+        self,
+        plan: PlanLike = PLAN,
+        seeds: Sequence[int] = (0,),
+        condition: conditions.ConditionValues | None = None,
+        guidance: float | Guidance | None = None,
+        **settings: "Unpack[RunSettings]",
+    ) -> Iterator[StepState]:
+        """The states of the run of `sample`, one per step (`index`, `u`, `x0`): for previews, progress, measuring. Stop
+        iterating to cancel. It takes the arguments of `sample`. A token denoiser's are `TokenState`s."""
+        return self._run(plan, seeds, condition, guidance, settings).states
+
+    def sample_each(
+        self,
+        plans: Sequence[PlanLike],
+        seeds: Sequence[int] = (0,),
+        condition: conditions.ConditionValues | None = None,
+        guidance: float | Guidance | None = None,
+        **settings: "Unpack[RunSettings]",
+    ) -> Float32:
+        """Samples float32 [len(seeds), *x_shape], each along a plan of its own; their evaluations share batches.
+
+        Args:
+            plans: one per sample.
+
+        It takes the other arguments of `sample` too, but `carried`, and `hold`, which takes one plan for all.
+        """
+        check_settings(settings, RunSettings, "run")
+        seeds, x_shape = check_seeds(seeds), self.bundle.manifest.x_shape
+        values_of = self._branch_values(len(seeds), condition, settings.get("branches"))
+        if settings.get("hold") is not None:
+            raise UserError("hold with a plan for each sample", "give one plan")
+        mixed_plans.check_count(plans, len(seeds))
+        compiled = list(map(check_compiled, self._compile_plans(plans, guidance, settings)))
+
+        def cohort(plan: Plan) -> mixed_plans.Cohort:
+            """The samples of the batch that follow one plan."""
+            refuse_banks(plan, self.bundle.path)
+            places = [place for place, other in enumerate(compiled) if other == plan]
+            given = check_given(plan.given, settings.get("given"), condition, x_shape, len(seeds))
+            feeds = self.denoiser.feeds(
+                plan, len(places), lambda branch: mixed_plans.select_samples(places, values_of(branch))
+            )
+            draws = self.draws([seeds[place] for place in places])
+            return mixed_plans.Cohort(plan, places, draws, mixed_plans.select_samples(places, given), feeds)
+
+        cohorts = [cohort(each) for place, each in enumerate(compiled) if each not in compiled[:place]]
+        longest = max(len(each.steps) for each in compiled)
+        steps = mixed_plans.run(cohorts, self.denoiser, self.denoiser.shared_inputs)
+        for _ in stop_on_cancel(steps, longest, settings.get("cancel")):
+            pass
+        return mixed_plans.collect(cohorts, len(seeds))
+
+    def to_units(self, x: ArrayLike) -> Float32:
+        """Samples [..., *x_shape] of model range in the units of the manifest, such as a robot's actions."""
+        return units.to_units(self.bundle.manifest, x)
+
+    def from_units(self, value: ArrayLike) -> Float32:
+        """Samples [..., *x_shape] in their units as values of model range: for `hold` and `given`."""
+        return units.from_units(self.bundle.manifest, value)
+
+    def evaluate(
+        self,
+        x: Array,
+        time: float | Sequence[float],
+        condition: conditions.ConditionValues | None = None,
+        to: float | Sequence[float] | None = None,
+    ) -> Float32:
+        """The output [B, heads * C, ...] of the bare network, without guidance, at x [B, *x_shape] and network time; of
+        tokens, logits [B, *x_shape, V]. What it carries from run to run is zeros.
+
+        Args:
+            time: in the network's own units, one for all samples or one each.
+            to: the second time, for a network that takes two.
+        """
+        return self.denoiser.evaluate(x, time, condition, to)
+
+    def step_network(
+        self,
+        plan: Plan,
+        samples: int,
+        condition: conditions.ConditionValues | None = None,
+        branches: Overrides | None = None,
+    ) -> StepNetwork:
+        """The function that `execute` calls at the steps of a compiled plan: for callers with their own x. It raises
+        UserError where an output is not finite."""
+        check_compiled(plan)
+        refuse_banks(plan, self.bundle.path)
+        return finite_outputs(self.step_call(plan, samples, condition, branches), plan)
+
+    def step_call(
+        self,
+        plan: AnyPlan,
+        samples: int,
+        condition: conditions.ConditionValues | None = None,
+        branches: Overrides | None = None,
+    ) -> StepCall:
+        """The calls of the steps of a compiled plan, with all inputs but x. Carried tensors begin with zeros. No output
+        is checked."""
+        return self._step_call(plan, samples, self._branch_values(samples, condition, branches), None)
+
+    def _branch_values(
+        self, samples: int, condition: conditions.ConditionValues | None, branches: Overrides | None
+    ) -> BranchValues:
+        """A function of a branch that gives its conditions, checked."""
+        return branch_values(self.bundle.manifest.conditions, condition, branches, samples, self.network().nulls)
+
+    def draws(self, seeds: Sequence[int]) -> Draws:
+        """The noise of samples: a function of a draw's number -> [len(seeds), *x_shape], as the executor calls it."""
+        checked, shape = check_seeds(seeds), self.bundle.manifest.x_shape
+        return lambda number: noise.normal_batch(checked, number, shape)
+
+    def forget(self) -> None:
+        """Forget the rows of conditioners: the next call runs each, as one with other conditions does."""
+        for each in self.denoiser.networks.values():
+            each.last_rows.forget()
+
+    def compile(
+        self,
+        plan: PlanLike,
+        guidance: float | Guidance | None = None,
+        **settings: "Unpack[PlanSettings]",
+    ) -> Plan:
+        """The plan for this sampler: compiled if it is a name, checked if it is not, its steps in the body's groups.
+
+        A `Plan`, or for a token denoiser a `TokenPlan`. It takes the arguments of `sample`, but no guidance is none
+        here, whatever the bundle was calibrated with. `branches` matters where a condition has no null value: a caller
+        that gives "uncond" can still guide.
+        """
+        check_settings(settings, PlanSettings, "plan")
+        return cast(Plan, self._compile_plan(plan, guidance, settings))  # all but who runs tokens want this kind
+
+    def _compile_plan(self, plan: PlanLike, guidance: float | Guidance | None, settings: PlanSettings) -> AnyPlan:
+        """The plan that `compile` returns, for settings of a run too. One of the last plans is not checked again."""
+        is_plain = guidance is None and all(settings.get(name) is None for name in PlanSettings.__annotations__)
+        if is_plain and plan is not None and self._plans.get(id(plan)) is plan:
+            return plan
+        groups_of_others = {name: each.body.groups for name, each in self.denoiser.networks.items() if name != DENOISER}
+        compiled = regroup(plan_for(self.bundle, self.body, plan, guidance, settings), groups_of_others)
+        return self._plans.get_or_make(id(compiled), lambda: compiled)
+
+    @cached_property
+    def _plans(self) -> LruCache[int, AnyPlan]:
+        """The last plans that were compiled and checked, by identity: each call would check them again."""
+        return LruCache(PLANS_KEPT)
+
+    def _compile_plans(
+        self, plans: Sequence[PlanLike], guidance: float | Guidance | None, settings: RunSettings
+    ) -> list[AnyPlan]:
+        """The plans of a run, compiled, and checked against its branches, what it carries and the sizes of x."""
+        guided = [default_guidance(self.bundle, self.body, plan) if guidance is None else guidance for plan in plans]
+        compiled = [self._compile_plan(*each, settings) for each in zip(plans, guided, strict=True)]
+        check_branches(settings.get("branches"), compiled, guidance)
+        for plan in compiled:
+            check_tensors(plan, self.bundle.manifest.x_shape)
+            if settings.get("carried") is not None and not plan.banks:
+                raise UserError(f"{self.bundle.path} carries nothing from run to run", "leave carried out")
+        return compiled
+
+    def _run(
+        self,
+        plan: PlanLike,
+        seeds: Sequence[int],
+        condition: conditions.ConditionValues | None,
+        guidance: float | Guidance | None,
+        settings: RunSettings,
+    ) -> PlannedRun:
+        """The run of all samples along one plan, checked. Its states are computed as they are asked for."""
+        check_settings(settings, RunSettings, "run")
+        seeds, x_shape = check_seeds(seeds), self.bundle.manifest.x_shape
+        samples, hold, carried = len(seeds), settings.get("hold"), settings.get("carried")
+        values_of = self._branch_values(samples, condition, settings.get("branches"))
+        (compiled,) = self._compile_plans([plan], guidance, settings)
+        states: Iterator[Any]
+        if self.bundle.manifest.vocabulary is None or hold is not None:  # of tokens a hold is refused
+            numeric = check_compiled(compiled, f"give known tokens: given={{{IDS!r}: ...}}", "a hold")
+            hold = check_hold(hold, numeric, x_shape, samples)
+            network = self._step_call(numeric, samples, values_of, carried).step_network
+            given = check_given(numeric.given, settings.get("given"), condition, x_shape, samples)
+            states = execute(numeric, network, self.draws(seeds), np.float32, given, hold)
+        else:
+            states = self._token_states(check_tokens(compiled), seeds, values_of, settings.get("given"))
+        states = stop_on_cancel(states, len(compiled.steps), settings.get("cancel"))
+        return PlannedRun(compiled, finite_states(states, compiled), hold)
+
+    def _token_states(
+        self, plan: TokenPlan, seeds: Sequence[int], values_of: BranchValues, given: GivenTensors | None
+    ) -> Iterator[TokenState]:
+        """The states of tokens, one per step."""
+        manifest, reads_time = self.bundle.manifest, self.network().inputs.has_time
+        refuse_for_tokens(plan, reads_time)
+        known = check_ids(given, plan, manifest, len(seeds))
+        logits = self._step_call(plan, len(seeds), values_of, None).logits
+        return execute_tokens(plan, logits, seeds, vocabulary_of(manifest).mask, known, reads_time)
+
+    def _step_call(self, plan: AnyPlan, samples: int, values_of: BranchValues, carried: Slots | None) -> StepCall:
+        """The calls of a plan's steps under checked conditions, from the slots `carried` on or from zeros."""
+        manifest, slots, first_step = self.bundle.manifest, None, 0
+        if plan.banks or manifest.outputs:
+            slots = slots_at_start(numeric := check_compiled(plan), carried, manifest, samples)
+            first_step = slots.first_step(numeric)  # of a run that goes on: nobody feeds those before
+        feeds = self.denoiser.feeds(plan, samples, values_of, first_step)
+        return StepCall(self.denoiser, feeds, slots, tuple(each.name for each in manifest.outputs), self.on_call)

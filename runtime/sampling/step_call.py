@@ -1,0 +1,101 @@
+"""One evaluation of a plan's step: u is stacked for the branches, fed with all else, and the output is split."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.plans.plan import Step
+from fewstep.plans.tokens.plan import TokenStep
+from fewstep.runtime.arrays import Arrays, Float32
+from fewstep.runtime.kinds.graph_entry import CARRIED, NAMED, NEXT
+from fewstep.runtime.sampling.execute import Array
+from fewstep.runtime.sampling.slots import CarryingNetwork, Slots
+
+Number = TypeVar("Number", bound=np.generic)
+
+
+class GraphCall(NamedTuple):
+    """A call of a graph: all that it was fed and returned, by name, and the prediction among these."""
+
+    feeds: Arrays
+    returned: Arrays
+    output: Float32
+
+
+Call = Callable[[NDArray[Any], Arrays, int, str], GraphCall]  # x [N, *x_shape], other inputs, group, network's name
+Feeds = Callable[[int], Arrays]  # a step's number -> the inputs but x, [branches * B, ...]
+OnCall = Callable[[int, GraphCall], None]  # takes the number of a step, and its call once it is made
+
+
+@dataclass(frozen=True)
+class StepCall:
+    """The calls of the steps of a compiled plan, as executors make them.
+
+    call: a denoiser's, or one of other graphs. feeds: the inputs but x at each step. slots: those that a run begins
+    with, where the denoiser returns more than its prediction. named: its named outputs.
+    """
+
+    call: Call
+    feeds: Feeds
+    slots: Slots | None = None
+    named: tuple[str, ...] = ()
+    on_call: OnCall | None = None
+
+    def __call__(self, index: int, step: Step, u: Array) -> list[Array]:
+        """The outputs [B, *x_shape] of a step for u [B, *x_shape], head by head within branch by branch."""
+        return split_outputs(self.graph_call(index, step, u).output, step)
+
+    def call_carrying(self, index: int, step: Step, u: Array, taken: Arrays) -> tuple[list[Array], Arrays]:
+        """The outputs of a step that takes carried tensors, and the carried and named tensors that it returns."""
+        made = self.graph_call(index, step, u, {CARRIED + name: array for name, array in taken.items()})
+        banks = () if self.slots is None else self.slots.banks
+        carried = {name: made.returned[NEXT + name] for name in banks if NEXT + name in made.returned}
+        return split_outputs(made.output, step), carried | {name: made.returned[NAMED + name] for name in self.named}
+
+    def logits(self, index: int, step: TokenStep, ids: NDArray[np.int64]) -> Float32:
+        """The logits [branches * B, *shape, V] of a step for ids [B, *shape]."""
+        return self.graph_call(index, step, ids).output
+
+    def graph_call(self, index: int, step: Step | TokenStep, u: NDArray[Any], ports: Arrays | None = None) -> GraphCall:
+        """The call of the step's network, with `ports` among its inputs."""
+        fed = {**self.feeds(index), **ports} if ports else self.feeds(index)
+        made = self.call(stack_branches(u, step), fed, step.group, step.network)
+        if self.on_call is not None:
+            self.on_call(index, made)
+        return made
+
+    @property
+    def step_network(self) -> "StepCall | CarryingNetwork":
+        """The network as `execute` takes it: `CarryingNetwork` where it returns more than its prediction."""
+        return self if self.slots is None else CarryingNetwork(self.call_carrying, self.slots)
+
+
+def stack_branches(u: NDArray[Number], step: Step | TokenStep) -> NDArray[Number]:
+    """The input of a step's network for all its branches, one after the other."""
+    return u if len(step.branches) == 1 else np.concatenate([u] * len(step.branches))
+
+
+def split_outputs(result: Array, step: Step) -> list[Array]:
+    """The outputs [B, *x_shape] of a call, head by head within branch by branch."""
+    if len(step.branches) == step.heads == 1:
+        return [result]
+    samples, channels = len(result) // len(step.branches), result.shape[1] // step.heads
+    return [
+        result[branch * samples : (branch + 1) * samples, head * channels : (head + 1) * channels]
+        for branch in range(len(step.branches))
+        for head in range(step.heads)
+    ]
+
+
+def dispatch_by_group(graphs: Sequence[Callable[[Arrays], Arrays]], x: str, output: str) -> Call:
+    """The call of one network by a graph for each range group; `x` and `output` are the names of their ports."""
+
+    def call(array: NDArray[Any], fed: Arrays, group: int, _: str) -> GraphCall:
+        feeds = {**fed, x: array}
+        returned = graphs[group](feeds)
+        return GraphCall(feeds, returned, returned[output])
+
+    return call

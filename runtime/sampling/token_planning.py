@@ -1,0 +1,107 @@
+"""The request of a token denoiser: a plan by name, or compiled, and tokens that are known."""
+
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fewstep.plans.any_plan import AnyPlan
+from fewstep.plans.argument_checks import check_tokens
+from fewstep.plans.errors import UserError
+from fewstep.plans.guidance import Guidance
+from fewstep.plans.plan import group_of
+from fewstep.plans.spec import DenoiserFacts
+from fewstep.plans.tokens.plan import IDS, TokenPlan
+from fewstep.runtime.arrays import as_numbers, broadcast_to_samples
+from fewstep.runtime.bundle.manifest import Manifest, Vocabulary
+from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.kinds.sizes import free_x_shape
+from fewstep.runtime.sampling.request import (
+    SCHEDULER,
+    GivenTensors,
+    check_given_mapping,
+    manifest_for_shape,
+    plan_differences,
+)
+from fewstep.runtime.sampling.tokens import Ids
+
+
+def token_plan_for(
+    plan: str | AnyPlan,
+    facts: DenoiserFacts,
+    bundle: Bundle,
+    guidance: float | Guidance | None,
+    groups: tuple[float, ...],
+) -> TokenPlan:
+    """The plan of a token denoiser for samples of the manifest's shape, its steps in the body's range groups."""
+    manifest = bundle.manifest
+    vocabulary = vocabulary_of(manifest)
+    if isinstance(plan, str):
+        from fewstep.plans.compile_tokens import compile_tokens  # all names: not for who only runs plans
+
+        sampler: Any = plan
+        if plan.startswith(SCHEDULER):
+            from fewstep.runtime.sampling.scheduler_plans import scheduler_sampler  # seldom needed, and much to load
+
+            sampler = scheduler_sampler(plan, bundle)
+        return compile_tokens(sampler, facts, manifest.x_shape, vocabulary.size, guidance, groups)
+    plan = check_tokens(plan)
+    by_name = f"give the plan by its name, {plan.name!r}"
+    if (plan.shape, plan.vocabulary) != (manifest.x_shape, vocabulary.size):
+        is_for = f"plan {plan.name!r} is for {list(plan.shape)} tokens of {plan.vocabulary} ids"
+        raise UserError(f"{is_for}, and this run has {list(manifest.x_shape)} of {vocabulary.size}", by_name)
+    for problem in plan_differences(plan, guidance, bundle):
+        raise UserError(f"plan {plan.name!r} {problem}", by_name)
+    steps = tuple(msgspec.structs.replace(step, group=group_of(step.lam, groups)) for step in plan.steps)
+    return msgspec.structs.replace(plan, steps=steps)
+
+
+def check_ids(given: GivenTensors | None, plan: TokenPlan, manifest: Manifest, samples: int) -> Ids:
+    """The known tokens [samples, *x_shape] of a run, -1 where a position is open."""
+    shape, vocabulary, given = (samples, *manifest.x_shape), vocabulary_of(manifest), check_given_mapping(given)
+    if plan.shape != manifest.x_shape:
+        what = f"plan {plan.name!r} is for {list(plan.shape)} tokens, and this run has {list(manifest.x_shape)}"
+        raise UserError(what, "compile it with the run's sizes, or give it by its name")
+    if unknown := set(given) - {IDS}:
+        raise UserError(f"the plan is given {min(unknown)!r}", f"it takes {IDS!r}: known tokens, -1 where open")
+    fix = f"give whole numbers {list(shape)}: ids from 0 to {vocabulary.size - 1}, -1 where a position is open"
+    what, known = f"given {IDS!r}", given.get(IDS, np.full(shape, -1))
+    ids = _check_vocabulary(
+        what, broadcast_to_samples(as_numbers(known, what, fix), what, shape, fix), vocabulary, -1, fix
+    )
+    if (ids == vocabulary.mask).any():
+        raise UserError(f"{what} holds the mask id {vocabulary.mask}", fix)
+    return ids
+
+
+def check_states(x: ArrayLike, manifest: Manifest) -> tuple[Ids, Manifest]:
+    """Ids [B, *x_shape] that a caller brings, and the manifest at their sizes."""
+    vocabulary, shape = vocabulary_of(manifest), ", ".join(map(str, free_x_shape(manifest)))
+    fix = f"give ids [B, {shape}] from 0 to {vocabulary.size - 1}, {vocabulary.mask} where a position is open"
+    ids = as_numbers(x, "x", fix)
+    takes = manifest_for_shape(ids.shape, manifest, fix)
+    return _check_vocabulary("x", ids, vocabulary, vocabulary.mask, fix), takes
+
+
+def _check_vocabulary(what: str, ids: NDArray[Any], vocabulary: Vocabulary, opened: int, fix: str) -> Ids:
+    """The ids as they are, `opened` among them. UserError for numbers that are none."""
+    if ids.dtype.kind not in "iu":
+        raise UserError(f"{what} holds {ids.dtype}", fix)
+    wrong = ids[((ids < 0) | (ids >= vocabulary.size)) & (ids != opened)]
+    if wrong.size:
+        raise UserError(f"{what} holds {wrong[0]}, an id outside the vocabulary", fix)
+    return ids.astype(np.int64)
+
+
+def refuse_for_tokens(plan: AnyPlan, reads_time: bool) -> None:
+    """UserError for a plan of tokens that a denoiser of a time cannot run."""
+    if reads_time and plan.name.startswith("first_hitting"):
+        what = f"plan {plan.name!r} evaluates at random times, and this denoiser takes a time"
+        raise UserError(what, "take mdlm, or export a network that reads no time")
+
+
+def vocabulary_of(manifest: Manifest) -> Vocabulary:
+    """The vocabulary of a token denoiser."""
+    assert manifest.vocabulary is not None
+    return manifest.vocabulary

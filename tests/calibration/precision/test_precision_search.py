@@ -1,0 +1,303 @@
+"""What a bound deploys: of qualities and times that are given, and of a body of six convolutions."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from math import ceil, log2
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from fewstep.calibration.calibrate import calibrate
+from fewstep.calibration.lowering.targets import load_target
+from fewstep.calibration.options import CalibrateOptions
+from fewstep.calibration.precision import precision_search as module
+from fewstep.calibration.precision.bound import Bound, parse_bound
+from fewstep.calibration.precision.precision_map import FrontierPoint, PrecisionMap, decode_maps, encode_maps
+from fewstep.calibration.precision.precision_search import (
+    SearchResult,
+    estimate_evaluations,
+    find_crossing,
+    search_precision,
+)
+from fewstep.calibration.precision.recipe import Recipe
+from fewstep.measure.rollouts.metrics import CEILING, psnr
+from fewstep.measure.rollouts.seeds import JUDGE_SEEDS
+from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.sampling.loading import load
+from tests.calibration.precision.deep_body import LAYERS, deep, run
+from tests.calibration.precision.test_ranking import ranking
+from tests.calibration.test_calibrate import write_bundle
+
+OPERATIONS = 40
+FLATTERED = 2.0  # dB by which the seeds that search are above those that judge
+BODY = "int8-cpu-x86"
+
+
+@dataclass
+class Faked:
+    """A search whose bodies have these qualities on the seeds that search, and these times, by how many operations are
+    in float. `judged` and `timed` are the numbers that were, in their order."""
+
+    quality: Callable[[int], float] = lambda count: 30.0 + 0.5 * count
+    time: Callable[[int], float] = lambda count: 1 + 0.01 * count
+    is_timed: bool = True
+
+    def __post_init__(self) -> None:
+        self.judged: list[int] = []
+        self.timed: list[int] = []
+
+    def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def values(search: module.Search, count: int, course: Any) -> NDArray[np.float64]:
+            if course == "judges":
+                self.judged.append(count)
+            found = CEILING if count == search.all else self.quality(count) - FLATTERED * (course == "judges")
+            return np.array([found - 0.5, found + 0.5]) if count < search.all else np.full(2, found)
+
+        def slowdown(course: Any, base: int, other: int) -> float:
+            self.timed.append(other)
+            return self.time(other) / self.time(base)
+
+        monkeypatch.setattr(module.Search, "_run", values)
+        monkeypatch.setattr(module.Search, "_open_body", lambda _, count: count)
+        monkeypatch.setattr(module, "measure_slowdown", slowdown)
+
+    def found(self, bound: Bound, without: int = 0) -> SearchResult:
+        rank = replace(
+            ranking((1e-4,) * 4, (0.1,) * 4),
+            operations=tuple(f"op{number}" for number in range(OPERATIONS)),
+            order=tuple(range(OPERATIONS)),
+            left=np.linspace(1e-3, 0, OPERATIONS + 1),
+            time=np.linspace(0, 0.5, OPERATIONS + 1),
+        )
+        target: Any = load_target("cpu-x86")
+        table: Any = None
+        recipe = Recipe(deep(), table, target, (), in_float=rank.first_operations(without), ranking=rank)
+        courses: Any = "search", ("judges",)
+        return search_precision(recipe, *courses, bound, self.is_timed)
+
+
+@pytest.fixture
+def faked(monkeypatch: pytest.MonkeyPatch) -> Faked:
+    made = Faked()
+    made.install(monkeypatch)
+    return made
+
+
+@pytest.mark.parametrize("wanted", [30.4, 31.0, 44.5, 49.9])
+@pytest.mark.parametrize("off", [0.0, 8.0, -8.0, 100.0])
+def test_a_crossing_is_found_in_few_looks_whatever_is_foretold(wanted: float, off: float) -> None:
+    values = 30 + 0.5 * np.arange(OPERATIONS + 1)
+    looks: list[int] = []
+
+    def value(count: int) -> float:
+        looks.append(count)
+        return float(values[count])
+
+    foretold = values + off * np.linspace(0, 1, len(values))
+    assert find_crossing(value, foretold, wanted, 0, OPERATIONS) == np.flatnonzero(values >= wanted)[0]
+    assert len(looks) == len(set(looks)) <= 2 * ceil(log2(OPERATIONS)) + 1
+
+
+def test_a_quality_has_the_fewest_operations_in_float_that_reach_it_on_other_seeds(faked: Faked) -> None:
+    """40 dB on the seeds that search are 38 on those that judge; few bodies are judged."""
+    found = faked.found(Bound(quality=40.0))
+    assert (found.point.count, found.point.quality, found.judged.mean) == (24, 42.0, 40.0)
+    assert found.recipe.in_float == tuple(f"op{number}" for number in range(24))
+    assert found.point.time == pytest.approx(1.24) and found.point.time_is_measured
+    assert found.judged.standard_error == pytest.approx(0.5)
+    assert found.unbounded.mean == 28.0 and found.float_time == pytest.approx(1.4)
+    assert set(faked.judged) == {20, 24, 0} and len(faked.judged) == 3
+    assert [point.count for point in found.points] == sorted(point.count for point in found.points)
+    assert len(found.points) < 14
+
+
+def test_a_quality_that_the_default_has_needs_less_in_float(faked: Faked) -> None:
+    """Its operations in float were worth their time without a bound; with one they are not needed."""
+    found = faked.found(Bound(quality=30.0), without=10)
+    assert (found.point.count, found.unbounded.mean) == (4, 33.0)
+    assert found.point.time == pytest.approx(1.04 / 1.10) and found.float_time == pytest.approx(1.4 / 1.1)
+
+
+def test_the_default_is_deployed_where_it_is_as_fast_as_what_reaches_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Times below the default are foretold, and int8 may win nothing there."""
+    flat = Faked(time=lambda count: 1 + 0.01 * max(count, 10))
+    flat.install(monkeypatch)
+    found = flat.found(Bound(quality=30.0), without=10)
+    assert (found.point.count, found.judged.mean, found.point.time) == (10, 33.0, 1.0)
+
+
+def test_float32_is_deployed_where_nothing_else_has_the_quality(faked: Faked) -> None:
+    found = faked.found(Bound(quality=60.0))
+    assert (found.point.count, found.judged.mean, found.point.time) == (OPERATIONS, CEILING, pytest.approx(1.4))
+
+
+@pytest.mark.parametrize("time", [lambda count: 1 - 0.002 * count, lambda count: 1 + 0.3 * (0 < count < OPERATIONS)])
+def test_a_body_that_is_no_faster_than_float32_is_not_deployed(faked: Faked, time: Callable[[int], float]) -> None:
+    faked.time = time
+    assert faked.found(Bound(quality=40.0)).point.count == OPERATIONS
+
+
+def test_more_than_float32_has_is_refused(faked: Faked) -> None:
+    with pytest.raises(UserError, match="no body reaches 250 dB: float32 itself has 200; ask for less"):
+        faked.found(Bound(quality=250.0))
+
+
+@pytest.mark.parametrize(("speed", "count"), [(1.4, 0), (1.25, 12), (1.1, 27), (1.0, OPERATIONS), (0.5, OPERATIONS)])
+def test_a_speed_has_the_most_operations_in_float_that_keep_it(faked: Faked, speed: float, count: int) -> None:
+    """As measured: by multiply-accumulates a step with all in float takes 1.5. What is deployed is judged once."""
+    found = faked.found(Bound(speed=speed))
+    assert (found.point.count, found.point.time) == (count, pytest.approx(1 + 0.01 * count))
+    assert found.float_time / found.point.time >= speed - 1e-9
+    assert sorted(faked.judged) == sorted({0, count})
+    assert len(faked.timed) == len(set(faked.timed)) <= 13
+
+
+def test_a_speed_out_of_reach_names_the_fastest_found(faked: Faked) -> None:
+    with pytest.raises(UserError, match="no body is 1.5 times as fast as float32: the fastest found is 1.40 times"):
+        faked.found(Bound(speed=1.5))
+
+
+def test_times_of_a_target_that_is_not_timed_here_are_estimates(faked: Faked) -> None:
+    faked.is_timed = False
+    found = faked.found(Bound(quality=40.0))
+    assert faked.timed == [] and not found.point.time_is_measured
+    assert (found.point.time, found.float_time) == (pytest.approx(1 + 0.5 * 24 / OPERATIONS), pytest.approx(1.5))
+
+
+def test_evaluations_are_counted_ahead() -> None:
+    """Float32 on 16 seeds and 64; eight tries; two bodies and the last try on 64."""
+    assert estimate_evaluations(10, 120, 4, is_timed=False) == 10 * (5 + 8 + 12)
+    assert estimate_evaluations(10, 120, 4, is_timed=True) == 10 * (5 + 8 + 12) + 64
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"quality": "good"}, "quality 'good' is no bound; write it with its unit, as 44dB"),
+        ({"quality": "44"}, "quality '44' is no bound; write it with its unit, as 44dB"),
+        ({"speed": "-1"}, "speed '-1' is no bound; write it with its unit, as 1.5x"),
+        ({"quality": "44", "speed": "2"}, "give one"),
+        ({"speed": "1.5x", "target": ("tensorrt",)}, "--speed for tensorrt: times are measured where"),
+    ],
+)
+def test_bounds_that_make_no_sense_are_named(tmp_path: Path, asked: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        run(tmp_path, **asked)
+
+
+def test_bounds_in_words() -> None:
+    assert parse_bound("44.5 dB", None) == Bound(quality=44.5)
+    assert parse_bound(None, "1.5X") == Bound(speed=1.5)
+    assert parse_bound(None, None) is None
+
+
+def test_maps_of_earlier_versions_are_read_and_of_later_ones_are_not() -> None:
+    point = FrontierPoint(30.0, 1.2, ((0,), ()), time_is_measured=True)
+    gains = ((1.0, 0.5),)
+    current = encode_maps((PrecisionMap("int8", "ddim:1", "1x", ("h",), gains, (0.2,), 29.0, 1.2, (point,), point),))
+    assert b'"schema":3' in current and decode_maps(current)[0].deployed == point
+    earlier = current.replace(b'"schema":3', b'"schema":1').replace(b',"time_is_measured":true', b"")
+    for field in (b',"standard_error":null', b',"searched":null', b',"all_int8_error":null'):
+        assert field in earlier
+        earlier = earlier.replace(field, b"")
+    assert decode_maps(earlier)[0].deployed == FrontierPoint(30.0, 1.2, ((0,), ()), time_is_measured=False)
+    assert decode_maps(current.replace(b'"schema":3', b'"schema":2')) == decode_maps(current)
+    with pytest.raises(UserError, match="schema 4, this version reads 3"):
+        decode_maps(current.replace(b'"schema":3', b'"schema":4'))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_bundle(tmp_path_factory.mktemp("deep") / "bundle", deep())
+
+
+@pytest.fixture
+def timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step takes 6 % of a body's own for each operation in float, so that no real time decides."""
+    monkeypatch.setattr(module.Search, "_open_body", lambda _, count: 1 + 0.06 * count)
+    monkeypatch.setattr(module, "measure_slowdown", lambda course, base, other: other / base)
+
+
+def deployed_quality(bundle: Path) -> NDArray[np.float64]:
+    """PSNR in dB of each sample of the seeds that judge, of the bundle's int8 body as it is loaded."""
+    given = {"seeds": JUDGE_SEEDS, "condition": {"class": [seed % 2 for seed in JUDGE_SEEDS]}}
+    exact, int8 = (load(bundle, each).sample("ddim:3", guidance=2.0, **given) for each in ("float32", "int8"))
+    return psnr(int8, exact)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("timed")
+def test_what_is_deployed_is_what_was_judged(made: Path) -> None:
+    calibration = run(made, quality="35dB")
+    found = calibration.searches[BODY]
+    assert found.unbounded.mean < 35 <= found.judged.mean < 100
+    assert (found.point.count, found.recipe.in_float) == (1, ("h1",))
+    values = deployed_quality(made)
+    assert found.judged.mean == pytest.approx(values.mean(), abs=1e-3)
+    assert found.judged.standard_error == pytest.approx(values.std(ddof=1) / len(values) ** 0.5, rel=1e-2)
+    body = open_bundle(made).manifest.bodies[BODY]
+    assert (len(body.graphs), len(body.groups)) == (1, 2) and body.trials[0].in_float == ("h1",)
+    coverage = body.graph.coverage
+    assert coverage is not None and coverage.float_ops == calibration.lowered[BODY].coverage.float_ops
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("timed")
+def test_the_map_is_kept_with_what_was_foretold_and_measured(made: Path) -> None:
+    calibration = run(made, speed="1.1x")
+    found, manifest = calibration.searches[BODY], calibration.manifest
+    assert manifest.provenance.commands[-1].endswith("--speed 1.1x")
+    (kept,) = decode_maps((made / str(manifest.precision)).read_bytes())
+    assert (kept.body, kept.plan, kept.asked, kept.operations) == (BODY, "ddim:3", "1.1x", ("h1", "h2", "h3", "h4"))
+    assert kept.gains[0][0] == pytest.approx(float(np.diff(found.recipe.ranking.quality)[0]))  # type: ignore[union-attr]
+    assert (kept.deployed.quality, kept.deployed.searched) == (found.judged.mean, found.point.quality)
+    assert (kept.all_int8, kept.all_int8_error) == (found.unbounded.mean, found.unbounded.standard_error)
+    assert kept.deployed.in_float == ((0, 1),) and kept.float_time == pytest.approx(1.24)
+    times = [point.time for point in kept.frontier]
+    assert times == sorted(times) and kept.deployed in kept.frontier
+    assert run(made).manifest.precision is None
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("timed")
+def test_all_in_float_is_the_float_body_and_is_said(made: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Such a graph takes no range group."""
+    found = run(made, quality="80dB").searches[BODY]
+    assert found.point.count == LAYERS and found.recipe.is_float
+    body = open_bundle(made).manifest.bodies[BODY]
+    assert (len(body.graphs), body.groups) == (1, ())
+    assert (deployed_quality(made) == CEILING).all()
+    assert f"{BODY} runs nothing in int8: of all that was tried, float32 itself fits 80dB best" in caplog.text
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("timed")
+def test_a_quality_holds_for_engines_that_are_not_here(made: Path) -> None:
+    """Their rounding is that of this machine; their times are estimates."""
+    found = run(made, target=("tensorrt",), quality="40dB").searches["int8-tensorrt"]
+    assert found.unbounded.mean < 40 <= found.judged.mean and not found.point.time_is_measured
+    (trial,) = open_bundle(made).manifest.bodies["int8-tensorrt"].trials
+    assert trial.in_float == found.recipe.in_float != ()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("timed")
+def test_a_bound_out_of_reach_changes_nothing(made: Path) -> None:
+    before = (made / "manifest.json").read_bytes()
+    with pytest.raises(UserError, match="no body is 900 times as fast as float32"):
+        run(made, speed="900x")
+    assert (made / "manifest.json").read_bytes() == before
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("timed")
+def test_progress_names_the_target(made: Path) -> None:
+    seen: list[str] = []
+    options = CalibrateOptions(made, plan="ddim:3", target=("cpu-x86", "tensorrt"), trajectories=4, quality="36dB")
+    calibrate(options, lambda name, done, total: seen.append(name))
+    named = [name for name in dict.fromkeys(seen) if name.startswith("search")]
+    assert named == ["search: steps of float32", "search for cpu-x86: bodies", "search for tensorrt: bodies"]

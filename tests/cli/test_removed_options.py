@@ -1,0 +1,21 @@
+"""An option that is gone names its successor, and the successor is an option."""
+
+import pytest
+
+from fewstep.cli.removed_options import REMOVED
+from tests.cli.conftest import Command
+from tests.verbs_page import flags
+
+ALL = [(verb, name) for verb, removed in REMOVED.items() for name in removed]
+
+
+@pytest.mark.parametrize(("verb", "name"), ALL)
+def test_a_removed_option_names_its_successor(verb: str, name: str, fewstep: Command) -> None:
+    successor = REMOVED[verb][name]
+    for arguments in ([verb, "b", name, "1"], [verb, "b", f"{name}=1"]):
+        assert fewstep(*arguments, code=2).err == f"fewstep: {verb} has no option {name}; give {successor}\n"
+    assert name not in flags(verb)
+
+
+def test_an_option_of_another_verb_is_its_own() -> None:
+    assert "--negative" in REMOVED["export"] and "--negative" in flags("run")

@@ -1,0 +1,238 @@
+"""What cannot be exported is said in one line: the module, the line of its code, and what to write instead."""
+
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fewstep.export.graph_warnings import warn_of_operations
+from fewstep.plans.errors import UserError
+from tests.export.denoisers import Tiny, source
+from tests.export.verify_export import verified
+
+torch.library.define("fewsteptests::own", "(Tensor x) -> Tensor")
+torch.library.impl("fewsteptests::own", "cpu")(lambda x: x * 2)
+torch.library.register_fake("fewsteptests::own")(torch.empty_like)
+
+
+class Net(Tiny):
+    """A convolution, and behind it a block that may not be exportable."""
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList([nn.Identity(), block])
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        h = super().forward(x, time)
+        for block in self.blocks:
+            h = block(h)
+        return h
+
+
+class First(Tiny):
+    """The block in front."""
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self.block = block
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        return super().forward(self.block(x), time)
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 2, 1)
+
+
+class Branching(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        if x.sum() > 0:
+            x = x * 2
+        return self.conv(x)
+
+
+class Looping(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        for _ in range(int(x.abs().max())):
+            x = x * 0.5
+        return self.conv(x)
+
+
+class Listing(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x) * len([value for value in x.flatten().tolist() if value > 0])
+
+
+class WithNumpy(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x) * float(np.abs(x.numpy()).max())
+
+
+class Item(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x) * x.mean().item()
+
+
+class Selecting(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x) * x[x > 0].mean()
+
+
+class Noisy(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x) + torch.randn_like(x)
+
+
+class Dropping(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.dropout(self.conv(x), 0.5)  # not told that it is not training
+
+
+class Changing(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        x.mul_(2)
+        return self.conv(x)
+
+
+class ThreeOnly(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x).reshape(3, 2, 4, 4)
+
+
+class Eigen(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x) * torch.linalg.eigvalsh(x[:, 0] @ x[:, 0].mT)[:, None, :, None]
+
+
+class OwnOperation(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        own: Any = torch.ops.fewsteptests.own
+        return own(self.conv(x))
+
+
+ON_VALUES = (
+    "it branches or loops on values (test_export_errors.py:N); "
+    "compute both ways and choose with torch.where, or fix the"
+)
+RANDOM = "at time 332, batch 4; let it draw nothing at random: noise is the sampler's"
+NO_FORM = "; write it with other operations, or leave it to what runs before the network"
+
+
+SAID = [
+    (Branching, f"blocks.1 (Branching) of Net cannot be exported: {ON_VALUES}"),
+    (Looping, f"blocks.1 (Looping) of Net cannot be exported: {ON_VALUES}"),
+    (Listing, f"blocks.1 (Listing) of Net cannot be exported: {ON_VALUES}"),
+    (
+        WithNumpy,
+        "blocks.1 (WithNumpy) of Net cannot be exported: it computes with numpy (test_export_errors.py:N); compute",
+    ),
+    (Item, "Net gives a sample alone another output than in its batch, at time 332, batch 4, from node"),
+    (Selecting, "than in its batch, at time 332, batch 4, from node 'output' (blocks.1/Mul) on; let no"),
+    (Noisy, f"each time (aten.randn_like in blocks.1 (Noisy) of Net (test_export_errors.py:N)), {RANDOM}"),
+    (Dropping, "(aten.native_dropout in blocks.1 (Dropping) of Net (test_export_errors.py:N)), at time"),
+    (Changing, "block (Changing) of First changes its input in place; let it make a new tensor, as x = x"),
+    (ThreeOnly, "blocks.1 (ThreeOnly) of Net fixes the batch; use x.shape[0] instead of a number"),
+    (Eigen, f"eigh in blocks.1 (Eigen) of Net has no ONNX form (test_export_errors.py:N){NO_FORM}"),
+    (OwnOperation, "fewsteptests.own in blocks.1 (OwnOperation) of Net has no ONNX form (test_"),
+]
+QUICK = (Branching, ThreeOnly, Eigen)
+
+
+@pytest.mark.parametrize(
+    ("block", "says"),
+    [pytest.param(*row, marks=[pytest.mark.slow] * (row[0] not in QUICK), id=row[0].__name__) for row in SAID],
+)
+def test_what_cannot_be_exported(block: type[Block], says: str) -> None:
+    module = First(block()) if block is Changing else Net(block())
+    with pytest.raises(UserError) as failure:
+        verified(source(module))
+    told = re.sub(r"\.py:\d+", ".py:N", str(failure.value))
+    assert says in told and "\n" not in told
+
+
+class Attention(torch.autograd.Function):
+    """Weights of attention with a backward pass of its own, as in published EDM networks."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor) -> Tensor:  # type: ignore[override]
+        w = torch.einsum("ncq,nck->nqk", q.float(), (k / np.sqrt(k.shape[1])).float()).softmax(dim=2).to(q.dtype)
+        ctx.save_for_backward(q, k, w)
+        return w
+
+
+class WithFunction(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv(x).flatten(2)
+        return torch.einsum("nqk,nck->ncq", Attention.apply(h, 2 * h), h).reshape(*x.shape)
+
+
+class WithTiles(Block):
+    """Resolutions of those networks: a filter that is tiled in forward, and a branch on channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        line = torch.tensor([1.0, 3.0, 3.0, 1.0])
+        self.register_buffer("line", line.ger(line)[None, None] / line.sum() ** 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        filter = self.line.to(x.dtype)
+        h = nn.functional.conv2d(x, filter.tile([2, 1, 1, 1]), groups=2, stride=2, padding=1)
+        h = nn.functional.conv_transpose2d(h, filter.mul(4).tile([2, 1, 1, 1]), groups=2, stride=2, padding=1)
+        return torch.cat([h, x], dim=1) if h.shape[1] != self.conv.in_channels else self.conv(h)
+
+
+class WithSwaps(Block):
+    """Their embedding: an outer product, sine and cosine, and both swapped."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        emb = x[:, 0, 0, 0].ger(torch.tensor([1.0]))
+        emb = torch.cat([emb.cos(), emb.sin()], dim=1)
+        emb = emb.reshape(emb.shape[0], 2, -1).flip(1).reshape(*emb.shape)
+        return self.conv(x) + emb.unsqueeze(2).unsqueeze(3)
+
+
+class WithEinsum(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(torch.einsum("bchw,cd->bdhw", x, torch.eye(2) + 0.5))
+
+
+class WithComplex(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        pairs = torch.view_as_complex(self.conv(x).reshape(-1, 2, 8, 2).contiguous())
+        return torch.view_as_real(pairs * (1 + 1j)).reshape(x.shape)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", [WithFunction, WithTiles, WithSwaps, WithEinsum, WithComplex])
+def test_what_looks_as_if_it_could_not_but_can(block: type[Block]) -> None:
+    prepared, table = verified(source(Net(block())))
+    assert table.worst.relative < 1e-5
+    body = prepared.body
+    assert not {"Einsum", "Tile", "Where", "Shape"} & set(body.ops())
+    filters = [node.inputs[1] for node in body.nodes if node.op == "ConvTranspose"]
+    assert len(filters) == (block is WithTiles) and all(map(body.is_constant, filters))
+
+
+class WithFourier(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.fft.irfft2(torch.fft.rfft2(self.conv(x)), s=x.shape[-2:])
+
+
+@pytest.mark.slow
+def test_a_fourier_transform_is_exported_and_no_engine_takes_it(caplog: pytest.LogCaptureFixture) -> None:
+    prepared, table = verified(source(Net(WithFourier())))
+    assert table.worst.relative < 1e-5
+    warn_of_operations(prepared)
+    assert any(re.match(r"no TensorRT parses DFT, of node 'blocks.1/DFT", record.message) for record in caplog.records)
+
+
+def test_nothing_stays_behind_on_the_module() -> None:
+    net = Net(Branching())
+    with pytest.raises(UserError):
+        source(net).trace()
+    assert not any(each._forward_hooks or each._forward_pre_hooks for each in net.modules())

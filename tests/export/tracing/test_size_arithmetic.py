@@ -1,0 +1,77 @@
+"""Numbers that forward makes of sizes: of the parts that the batch cancels from, and of sizes that are free."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fewstep.export.capture import capture
+from fewstep.graph.graph import Graph
+from fewstep.graph.prepare import simplify
+from fewstep.graph.session import run
+from fewstep.plans.errors import UserError
+from tests.export.denoisers import Tiny, source
+
+
+class Normalized(nn.Module):
+    """EDM2 scales by the square root of a quotient of sizes (Karras et al. 2023, arXiv 2312.02696, eq. 30)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        norm = torch.linalg.vector_norm(x, dim=[1], keepdim=True)
+        return x / torch.add(1e-4, norm, alpha=np.sqrt(norm.numel() / x.numel()))
+
+
+class NormalizedByMath(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        norm = torch.linalg.vector_norm(x, dim=[1], keepdim=True)
+        return x / (1e-4 + norm * math.sqrt(norm.numel() / x.numel()) * (x.shape[0] / (2 * x.shape[0])) ** 0.5)
+
+
+class OfHeight(nn.Module):
+    """The root of a size that is free, which stays in the graph."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x / np.sqrt(x.shape[2]) + np.sqrt(x.shape[2] / 3)
+
+
+class Logarithm(Tiny):
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        return super().forward(x, time) * np.log(x.numel())
+
+
+def captured(module: nn.Module, height: Any = None) -> Graph:
+    shapes = ({0: torch.export.Dim("batch")} | ({2: height} if height is not None else {}),)
+    graph, _ = capture(module, (torch.randn(3, 4, 8, 8),), shapes, ["x"], ["y"])
+    return graph
+
+
+@pytest.mark.parametrize(
+    "module",
+    [Normalized(), pytest.param(NormalizedByMath(), marks=pytest.mark.slow)],
+    ids=lambda module: type(module).__name__,
+)
+def test_a_quotient_that_the_batch_cancels_from_is_a_number(module: nn.Module) -> None:
+    graph, x = captured(module), torch.randn(5, 4, 8, 8)
+    np.testing.assert_allclose(run(graph, {"x": x.numpy()})["y"], module(x).numpy(), atol=1e-6)
+    assert not {"Shape", "Size"} & set(simplify(graph).ops())
+
+
+def test_the_root_of_a_free_size_follows_it() -> None:
+    graph, x = captured(OfHeight(), height=4 * torch.export.Dim("quarter", max=8)), torch.randn(2, 4, 20, 8)
+    np.testing.assert_allclose(run(graph, {"x": x.numpy()})["y"], OfHeight()(x).numpy(), atol=1e-6)
+
+
+def test_numpy_on_sizes_is_named() -> None:
+    with pytest.raises(
+        UserError, match=r"Logarithm cannot be exported: it computes with numpy on sizes \(test_size_ar"
+    ):
+        source(Logarithm()).trace()
+
+
+def test_torch_divides_as_before() -> None:
+    before = torch.SymInt.__truediv__
+    captured(Normalized())
+    assert torch.SymInt.__truediv__ is before and not hasattr(torch.SymFloat, "sqrt")

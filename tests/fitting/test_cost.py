@@ -1,0 +1,66 @@
+"""The cost that is told before a fit is no less than the fit takes."""
+
+import pytest
+
+from fewstep.fitting import levenberg_marquardt, task
+from fewstep.fitting.cost import count_evaluations
+from fewstep.fitting.fit import fit
+from fewstep.fitting.options import FitOptions
+from fewstep.fitting.rollouts import FitSampler
+from fewstep.fitting.task import open_fit_task
+from fewstep.runtime.sampling.loading import load
+from fewstep.runtime.sampling.sampler import Sampler
+
+FEW = {"steps": 2, "plan": "dpmpp_2m:2", "seeds": 8, "selection_seeds": 8, "judge_seeds": 8, "teacher": "ddim:6"}
+
+
+@pytest.mark.parametrize(("is_overfitted", "plan"), [(True, "dpmpp_2m:2"), (False, "dpmpp_2m:2"), (False, "")])
+def test_a_fit_takes_no_more_evaluations_than_told(tiny_bundle, monkeypatch, is_overfitted, plan):
+    """Where all candidates are overfitted, each is judged: that takes more than a fit that takes the first. Where no
+    plan is named, the teacher's path is sampled, too."""
+    monkeypatch.setattr(task, "open_samplers", lambda path, *_: (load(path, "int8"), load(path)))  # counted apart
+    options = FitOptions(tiny_bundle, guidance=2.0, iterations=1, **{**FEW, "plan": plan})
+    body, teacher = count_evaluations(open_fit_task(options))
+    counted = {"int8": 0, "float32": 0}
+    network, sample = Sampler.step_network, Sampler.sample
+
+    def counting(self, plan, samples, conditions):
+        call = network(self, plan, samples, conditions)
+
+        def counted_call(*asked):
+            counted[self.body.precision] += samples
+            return call(*asked)
+
+        return counted_call
+
+    def counting_sample(self, plan, seeds, *rest, **given):
+        counted[self.body.precision] += len(self.compile(plan).steps) * len(seeds)
+        return sample(self, plan, seeds, *rest, **given)
+
+    monkeypatch.setattr(Sampler, "step_network", counting)
+    monkeypatch.setattr(Sampler, "sample", counting_sample)
+    monkeypatch.setattr(levenberg_marquardt, "is_overfitted", lambda *gains: is_overfitted)
+    fit(options)
+    assert body / 8 < counted["int8"] <= body
+    assert counted["float32"] == teacher
+
+
+def test_a_former_plan_is_checked_beside_the_teacher_too(tiny_bundle):
+    options = FitOptions(tiny_bundle, guidance=2.0, iterations=1, **FEW)
+    before = count_evaluations(open_fit_task(options))
+    assert fit(options).is_kept
+    assert count_evaluations(open_fit_task(options)) == (before[0], before[1] + 4 * 2)
+
+
+def test_a_fit_goes_on_from_the_iteration_that_chose_its_start(tiny_bundle, monkeypatch):
+    asked, columns = [], FitSampler.measure_columns
+
+    def counting(self, numbers, free, blocks):
+        asked.append((numbers, len(blocks)))
+        return columns(self, numbers, free, blocks)
+
+    monkeypatch.setattr(FitSampler, "measure_columns", counting)
+    fit(FitOptions(tiny_bundle, guidance=2.0, iterations=1, **{**FEW, "plan": ""}))
+    starts = asked[:2]
+    assert starts[0][0] is not starts[1][0]
+    assert not any(numbers is start for numbers, _ in asked[2:] for start, _ in starts)

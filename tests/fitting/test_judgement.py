@@ -1,0 +1,190 @@
+"""What a fit begins as, and what judges it: seeds and conditions that nothing was fitted on."""
+
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from msgspec.structs import replace
+
+from fewstep.fitting import teacher_gate
+from fewstep.fitting.conditions import fit_conditions
+from fewstep.fitting.fit import fit
+from fewstep.fitting.judgement import are_nearer, compare_fitted_sets, judge_fit
+from fewstep.fitting.options import FitOptions
+from fewstep.fitting.rollouts import BODY, FitSampler
+from fewstep.fitting.start_plans import find_best_on_path, find_best_start
+from fewstep.measure.rollouts.prompts import CALIBRATION, HELD_OUT
+from fewstep.measure.rollouts.seeds import FIT_SEEDS
+from fewstep.plans.compile import compile_plan
+from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.sampling.finite_checks import NotFinite
+from tests.fitting.analytic import Analytic, blocks, facts, mean_psnr, mixture, taught
+from tests.fitting.test_fit import FEW
+
+PIXELS = SimpleNamespace(name="pixels", extract=lambda samples: samples.reshape(len(samples), -1))
+
+
+def targets(seeds=64):
+    return np.random.default_rng(1).normal(size=(seeds, 1, 2, 2)).astype(np.float32)
+
+
+def test_a_set_that_is_shifted_is_as_far_as_its_shift():
+    exact = targets()
+    found = compare_fitted_sets(PIXELS, exact + 0.1, exact + 0.3, exact)
+    assert (found.frechet_paired, found.frechet) == pytest.approx((4 * 0.01, 4 * 0.09), rel=1e-4)
+    assert found.error < 1e-4 and found.low > 0
+    assert compare_fitted_sets(PIXELS, exact + 0.3, exact + 0.1, exact).high < 0
+
+
+def test_a_difference_by_chance_is_no_warning():
+    """Samples of both plans lie about the teacher's by noise of the same kind."""
+    exact, rng = targets(), np.random.default_rng(2)
+    noisy = [exact + rng.normal(0, 0.3, exact.shape).astype(np.float32) for _ in range(2)]
+    pair = [compare_fitted_sets(PIXELS, one, other, exact) for one, other in (noisy, noisy[::-1])]
+    assert pair[0].error == pytest.approx(pair[1].error) and pair[0].error > 0
+    assert not any(each.difference > 2 * each.error for each in pair)
+
+
+def test_features_are_nearer_only_where_their_distance_falls_and_fd_does_not_rise():
+    exact = targets()
+    further, nearer = 0.5 * exact, 0.95 * exact
+    assert are_nearer(PIXELS, nearer, further, exact)
+    assert not are_nearer(PIXELS, further, nearer, exact)
+    assert not are_nearer(PIXELS, nearer, nearer, exact)
+    assert not are_nearer(PIXELS, nearer, exact[::-1], exact)  # row by row far, and no FD at all
+
+
+@pytest.mark.parametrize(
+    ("price", "extractor", "is_behind"), [(9.0, True, False), (9.0, False, True), (0.01, True, True)]
+)
+def test_a_plan_may_be_behind_a_former_one_by_the_price_of_features_that_it_lacks(price, extractor, is_behind):
+    """The features see a constant that the former plan's samples lack; a plan of fewer steps is behind in PSNR."""
+    sampler = Analytic(facts("cosine", "v"), mixture)
+    parts = taught(sampler, compile_plan("dpmpp_2m:60", sampler.facts), blocks(range(16)))
+    nominal, fitted, former = (compile_plan(f"dpmpp_2m:{steps}", sampler.facts) for steps in (2, 5, 6))
+    others = np.concatenate([part.sample(sampler, former) for part in parts])
+    features = SimpleNamespace(
+        name="constant", extract=lambda samples: PIXELS.extract(samples + 9 * np.array_equal(samples, others))
+    )
+    judged = judge_fit(
+        FitSampler(sampler, sampler), features if extractor else None, parts, nominal, fitted, former, price
+    )
+    assert -9 < judged.over_former.mean < -0.01 and judged.gain.is_significant
+    assert judged.is_behind_former == is_behind
+
+
+def test_values_of_no_file_are_drawn_by_the_seed(tiny_bundle):
+    rows = fit_conditions(open_bundle(tiny_bundle), None, None)
+    assert (rows.fit, rows.selection, rows.judge) == (None, None, None)
+
+
+@pytest.mark.parametrize("count", [24, 40])
+def test_own_rows_are_divided(tiny_bundle, tmp_path, count, caplog):
+    own = np.arange(count) % 3
+    np.savez(tmp_path / "own.npz", **{"class": own})
+    rows = fit_conditions(open_bundle(tiny_bundle), tmp_path / "own.npz", None)
+    for part, found in enumerate((rows.fit, rows.selection, rows.judge)):
+        np.testing.assert_array_equal(found["class"], own[part::3])
+    assert caplog.text == ""
+
+
+def test_few_own_rows_are_shared_and_a_line_says_so(tiny_bundle, tmp_path, caplog):
+    np.savez(tmp_path / "own.npz", **{"class": np.arange(23) % 3})
+    rows = fit_conditions(open_bundle(tiny_bundle), tmp_path / "own.npz", None)
+    assert rows.fit is rows.selection is rows.judge and len(rows.fit["class"]) == 23
+    assert "share 23 rows of conditions; from 24 rows on each has its own" in caplog.text
+
+
+def test_prompts_that_come_with_fewstep_are_held_out_of_the_fit(tiny_bundle):
+    pytest.importorskip("tokenizers")
+    from fewstep.runtime.text import load_text_encoder
+    from tests.runtime.text_bundle import with_companions
+
+    bundle = open_bundle(with_companions(tiny_bundle))
+    rows, encoder = fit_conditions(bundle, None, None), load_text_encoder(bundle)
+    np.testing.assert_array_equal(rows.fit["text"], encoder.encode(CALIBRATION)["text"])
+    np.testing.assert_array_equal(rows.selection["text"], rows.fit["text"])
+    np.testing.assert_array_equal(rows.judge["text"], encoder.encode(HELD_OUT)["text"])
+
+
+def test_each_use_of_a_fit_has_its_part_and_its_seeds(tiny_bundle, tmp_path, monkeypatch):
+    np.savez(tmp_path / "own.npz", **{"class": np.arange(24) % 3})
+    checked, judged = [], []
+    teacher, samples = teacher_gate.find_teacher, FitSampler.sample_blocks
+
+    def check(sampler, asked, plan, seeds, rows, *rest):
+        checked.append((seeds, rows["class"].tolist()))
+        return teacher(sampler, asked, plan, seeds, rows, *rest)
+
+    def measured(rolled, plan, blocks, by=BODY):
+        judged.append({int(value) for block in blocks for value in block.conditions["class"]})
+        return samples(rolled, plan, blocks, by)
+
+    monkeypatch.setattr(teacher_gate, "find_teacher", check)
+    monkeypatch.setattr(FitSampler, "sample_blocks", measured)
+    fit(FitOptions(tiny_bundle, guidance=2.0, conditions=tmp_path / "own.npz", iterations=1, **FEW))
+    assert checked == [(FIT_SEEDS[:4], [0] * 8)] * 2  # row i has class i mod 3, and so each part one class
+    assert {0} in judged and {1} in judged and {2} in judged and {0, 1, 2} not in judged
+
+
+NAMES = ("ddim:4", "dpmpp_2m:4", "dpmpp_2m:4@karras")
+
+
+@dataclass
+class Broken(Analytic):
+    """A network that fails along some plans, or has no finite answer there."""
+
+    of: set[str] = field(default_factory=set)
+    error: UserError | None = None
+
+    def step_network(self, plan, samples, conditions):
+        if plan.name in self.of and self.error is not None:
+            raise self.error
+        call = super().step_network(plan, samples, conditions)
+        return (lambda *asked: [each * np.nan for each in call(*asked)]) if plan.name in self.of else call
+
+
+def plans_and_blocks(sampler):
+    teacher = compile_plan("dpmpp_2m:60@uniform_lambda", sampler.facts)
+    return [compile_plan(name, sampler.facts) for name in NAMES], taught(sampler, teacher, blocks(range(16)))
+
+
+def test_it_is_the_nearest_to_the_teacher_and_no_plan_without_a_finite_sample():
+    sampler = Broken(facts("cosine", "v"), mixture)
+    plans, parts = plans_and_blocks(sampler)
+    best, second = sorted(plans, key=lambda plan: -mean_psnr(sampler, plan, parts))[:2]
+    assert find_best_start(FitSampler(sampler, sampler), plans, parts) is best
+    sampler.of = {best.name}
+    assert find_best_start(FitSampler(sampler, sampler), plans, parts) is second
+
+
+@pytest.mark.parametrize(
+    ("count", "error", "words"),
+    [
+        (1, None, "no sample of ddim:4 is finite; name another plan"),
+        (3, NotFinite("the output", "check it"), f"no sample of {', '.join(NAMES)} is finite; name another plan"),
+        (3, UserError("the engine is gone", "build it"), "the engine is gone; build it"),
+    ],
+)
+def test_without_a_finite_sample_the_plans_that_were_tried_are_named(count, error, words):
+    """Another error of the network is raised as it is."""
+    sampler = Broken(facts("cosine", "v"), mixture, of=set(NAMES), error=error)
+    plans, parts = plans_and_blocks(sampler)
+    with pytest.raises(UserError, match=words):
+        find_best_start(FitSampler(sampler, sampler), plans[:count], parts)
+
+
+def test_a_solver_over_the_times_of_the_teachers_path_comes_nearer_to_it(caplog):
+    sampler = Analytic(facts("cosine", "v"), mixture)
+    nominal, teacher = (sampler.compile(name) for name in ("dpmpp_2m:4@karras", "dpmpp_2m:60@arctan"))
+    fit, judges = (taught(sampler, teacher, blocks(seeds)) for seeds in (range(16), range(16, 32)))
+    best = find_best_on_path(FitSampler(sampler, sampler), teacher, nominal, fit, fit)
+    assert best.name.partition("@")[2].startswith("custom(times=[999") and len(best.steps) == 4
+    assert mean_psnr(sampler, best, judges) > mean_psnr(sampler, nominal, judges) + 15
+    with caplog.at_level("INFO", "fewstep"):
+        assert (
+            find_best_on_path(FitSampler(sampler, sampler), replace(teacher, given=("y",)), nominal, fit, fit) is None
+        )
+    assert "not begin on the teacher's path: the states of the teacher dpmpp_2m:60@arctan have other" in caplog.text

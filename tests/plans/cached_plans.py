@@ -1,0 +1,48 @@
+"""Plans whose steps take some tensors from former steps instead of computing them: schedules of caching, as tables.
+
+A step returns what it computes of the tensors beside its output, and a later one takes it (DeepCache: Ma, Fang, Wang
+2024, arXiv 2312.00858).
+"""
+
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.plans.carry_check import check_carry
+from fewstep.plans.plan import Bank, Carry, CarryIn, Plan
+
+SHALLOW = "shallow"
+Mask = NDArray[np.bool_]  # [steps, tensors]: those that a step takes
+
+
+def cached(plan: Plan, taken: Mask | Sequence[bool], order: int, names: Sequence[str] = ("features",)) -> Plan:
+    """The plan whose steps take tensors from before. order 0: they are as the last step that computed them left them.
+    1: they go on linearly in lambda, once two steps have computed some.
+
+    taken: for each step all tensors or none [steps], or each of `names` [steps, tensors].
+
+    UserError for a schedule that reads what is not there.
+    """
+    mask = np.broadcast_to(np.reshape(taken, (len(plan.steps), -1)), (len(plan.steps), len(names)))
+    computed: list[list[float | None]] = [[] for _ in names]
+    steps = []
+    for step, own in zip(plan.steps, mask, strict=True):
+        reads, writes = list[CarryIn](), list[Carry]()
+        for bank, (is_taken, lams) in enumerate(zip(own, computed, strict=True)):
+            if is_taken:
+                row = (1.0, *[0.0] * order)
+                if order and len(lams) > 1 and None not in (*lams[-2:], step.lam):
+                    ratio = (step.lam - lams[-1]) / (lams[-1] - lams[-2])
+                    row = (1 + ratio, -ratio)
+                reads.append(CarryIn(bank, row))
+                continue
+            writes.append(Carry(bank, 0, (*[0.0] * (1 + order), 1.0)))
+            if order and lams:
+                writes.append(Carry(bank, 1, (1.0, 0.0, 0.0)))
+            lams.append(step.lam)
+        network = SHALLOW if reads else step.network
+        steps.append(msgspec.structs.replace(step, network=network, carry_in=tuple(reads), carry=tuple(writes)))
+    banks = tuple(Bank(name, 1 + order, is_kept=False) for name in names)
+    return check_carry(msgspec.structs.replace(plan, steps=tuple(steps), banks=banks))

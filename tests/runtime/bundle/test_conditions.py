@@ -1,0 +1,150 @@
+"""Conditions of every dtype, what they are where nobody gives them, and in the unconditional branch."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fewstep.plans.errors import UserError
+from fewstep.runtime import load
+from fewstep.runtime.bundle.conditions import check, condition_problem, has_unconditional_form, null, read_null
+from fewstep.runtime.bundle.manifest import Condition, DType
+from fewstep.runtime.sampling.feeds import branch_values
+from tests.bundles import changed
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value"),
+    [
+        ("int64", -(2**63)),
+        ("int32", 2**31 - 1),
+        ("uint8", 255),
+        ("int8", -128),
+        ("bool", True),
+        ("float32", 3),
+        ("float16", -65504.0),
+    ],
+)
+def test_a_value_that_fits_is_taken_as_it_is(dtype: DType, value: Any) -> None:
+    array = check([Condition("c", "c", dtype=dtype)], {"c": [value]}, 1)["c"]
+    assert array.dtype == dtype and array.tolist() == [value]
+    assert condition_problem(Condition("c", "c", dtype=dtype, null=value)) is None
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value"),
+    [
+        ("int64", 2**63),
+        ("int64", 1.0),
+        ("int64", True),
+        ("int32", 2**31),
+        ("uint8", -1),
+        ("uint8", 256),
+        ("int8", 128),
+        ("bool", 1),
+        ("float32", 1e39),
+        ("float32", float("inf")),
+        ("float32", float("nan")),
+        ("float16", 65520),
+    ],
+)
+def test_a_value_that_does_not_fit_is_named(dtype: DType, value: Any) -> None:
+    kind = {"f": "finite", "b": "truth value of type"}.get(dtype[0], "whole number of type")
+    with pytest.raises(UserError, match=rf"condition 'c': .* is no {kind} {dtype}") as failure:
+        check([Condition("c", "c", dtype=dtype)], {"c": [value]}, 1)
+    assert repr(value) in str(failure.value)
+
+
+@pytest.mark.parametrize(("value", "named"), [(2**70, "1.18"), (10**400, "too large"), (1j, "1j"), (None, "None")])
+@pytest.mark.parametrize("dtype", ["int64", "float32"])
+def test_a_value_that_no_type_holds_is_one_line(dtype: DType, value: Any, named: str) -> None:
+    if (dtype, value) == ("float32", 2**70):
+        assert check([Condition("c", "c", dtype=dtype)], {"c": [value]}, 1)["c"].tolist() == [2.0**70]
+        return
+    with pytest.raises(UserError, match=f"condition 'c'.*{named}.*; give one {dtype}"):
+        check([Condition("c", "c", dtype=dtype)], {"c": [value]}, 1)
+
+
+def test_values_have_the_shape_of_the_condition() -> None:
+    image = Condition("image", "image", shape=(2, 3), dtype="float32")
+    given = np.arange(12.0).reshape(2, 2, 3)
+    np.testing.assert_array_equal(check([image], {"image": given}, 2)["image"], given)
+    with pytest.raises(UserError, match=r"one value has the shape \[3\]; give float32 values of shape \[2, 3\]"):
+        check([image], {"image": given[0]}, 2)
+
+
+TEXT = Condition("text", "text", (2,), "float32", null_file="graphs/null.npy")
+POOLED = Condition("pooled", "pooled", (2,), "float32", null=0.0)
+SIZE = Condition("size", "size", (2,), "float32", shared=True, default=(8.0, 9.0))
+NULLS = {"text": np.array([5, 6], np.float32)}
+
+
+def npy(array: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, array)
+    return stream.getvalue()
+
+
+def test_each_kind_of_null_value() -> None:
+    given = {"text": [[1, 2], [3, 4]], "pooled": [[1, 2], [3, 4]]}
+    values = branch_values((TEXT, POOLED, SIZE), given, None, 2, NULLS)
+    cond, uncond = values("cond"), values("uncond")
+    np.testing.assert_array_equal(cond["size"], [[8, 9], [8, 9]])
+    np.testing.assert_array_equal(uncond["text"], [[5, 6], [5, 6]])
+    np.testing.assert_array_equal(uncond["pooled"], np.zeros((2, 2)))
+    np.testing.assert_array_equal(uncond["size"], cond["size"])
+
+
+def test_a_negative_prompt_leaves_what_it_does_not_name_as_it_is() -> None:
+    given = {"text": [[1, 2]], "pooled": [[1, 2]], "size": [[3, 3]]}
+    negative = {"uncond": {"text": [[7, 7]], "pooled": None}}
+    uncond = branch_values((TEXT, POOLED, SIZE), given, negative, 1, NULLS)("uncond")
+    assert [uncond[name].tolist() for name in ("text", "pooled", "size")] == [[[7, 7]], [[0, 0]], [[3, 3]]]
+
+
+def test_what_can_be_guided() -> None:
+    bare = Condition("image", "image", (2,), "float32")
+    assert has_unconditional_form((TEXT, POOLED, SIZE)) and has_unconditional_form((TEXT,))
+    assert not has_unconditional_form(()) and not has_unconditional_form((SIZE,))
+    assert not has_unconditional_form((TEXT, bare))
+    with pytest.raises(UserError, match="condition 'image' has no null value"):
+        null(bare, np.zeros((1, 2), np.float32), NULLS)
+
+
+def test_a_default_may_be_left_out_and_all_else_not() -> None:
+    assert check((SIZE,), {}, 3)["size"].tolist() == [[8, 9]] * 3
+    with pytest.raises(UserError, match="condition 'pooled' is missing"):
+        check((POOLED, SIZE), {}, 3)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\x93NUMPY", npy(np.zeros(3, np.float32)), npy(np.zeros(2)), npy(np.array([{}], object)), b"PK\x03\x04"],
+)
+def test_a_null_value_that_does_not_fit(content: bytes) -> None:
+    with pytest.raises(ValueError, match="it is no"):
+        read_null(TEXT, content)
+
+
+def test_a_null_value_that_fits() -> None:
+    assert read_null(TEXT, npy(NULLS["text"])).tolist() == [5, 6]
+
+
+def test_guidance_takes_the_null_value_from_its_file(tiny_bundle: Path) -> None:
+    """The label's null value in a file instead of the manifest: the same samples."""
+
+    import msgspec
+
+    from fewstep.runtime.bundle.reading import open_bundle
+
+    asked = {"plan": "ddim:3", "seeds": [0, 1], "condition": {"class": [0, 2]}, "guidance": 3.0}
+    with load(tiny_bundle) as sampler:
+        expected = sampler.sample(**asked)
+    (label,) = open_bundle(tiny_bundle).manifest.conditions
+    content = npy(np.array(int(label.null or 0)))
+    label = msgspec.structs.replace(label, null=None, null_file="graphs/null.npy", high=label.null)
+    changed(tiny_bundle, {"graphs/null.npy": content}, conditions=(label,))
+    with load(tiny_bundle) as sampler:
+        np.testing.assert_array_equal(sampler.sample(**asked), expected)

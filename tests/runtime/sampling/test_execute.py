@@ -1,0 +1,95 @@
+"""What the executor holds, and when; a number that is not finite is found where the denoiser makes it."""
+
+import numpy as np
+import pytest
+
+from fewstep.plans.compile import compile_plan
+from fewstep.plans.errors import UserError
+from fewstep.plans.guidance import CfgPlusPlus
+from fewstep.plans.noise import normal
+from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
+from fewstep.runtime.sampling.execute import FRESH_DRAW, Hold, execute, finish
+from fewstep.runtime.sampling.finite_checks import finite_states
+from tests.plans.execute_plan import sample, tanh
+
+FACTS = DenoiserFacts(ScheduleSpec("cosine"), "v")
+PLAN = compile_plan("dpmpp_2m:5", FACTS)
+SHAPE = (2, 3)
+VALUE = normal(8, 0, SHAPE)
+MASK = np.array([[1.0, 0.0, 0.25], [0.0, 1.0, 0.0]], np.float32)
+
+
+def draws(number):
+    return normal(7, number, SHAPE)
+
+
+def inputs(hold: Hold):
+    states = list(execute(PLAN, tanh, draws, hold=hold))
+    return [state.u for state in states], finish(PLAN, states, hold=hold)
+
+
+def test_a_mask_below_1_leaves_the_sample_free() -> None:
+    states = list(execute(PLAN, tanh, draws, hold=Hold(VALUE, MASK)))
+    made, last = finish(PLAN, states, hold=Hold(VALUE, MASK)), finish(PLAN, states)
+    np.testing.assert_array_equal(made[MASK == 1], VALUE[MASK == 1])
+    np.testing.assert_array_equal(made[MASK < 1], last[MASK < 1])
+    free = sample(PLAN, tanh, draws)
+    assert (made[0, 2] != free[0, 2]) and (made[0, 1] == free[0, 1])  # blended on the way; and never
+
+
+def test_a_clean_value_is_put_back_as_it_is() -> None:
+    seen, made = inputs(Hold(VALUE, MASK, clean=True))
+    for u in seen:
+        np.testing.assert_array_equal(u[MASK == 1], VALUE[MASK == 1])
+    np.testing.assert_array_equal(made[MASK == 1], VALUE[MASK == 1])
+
+
+def test_each_step_has_a_value_of_its_own() -> None:
+    values = tuple(normal(8, draw, SHAPE) for draw in range(6))
+    seen, made = inputs(Hold(values, MASK, clean=True))
+    for u, value in zip(seen, values, strict=False):
+        np.testing.assert_array_equal(u[MASK == 1], value[MASK == 1])
+    np.testing.assert_array_equal(made[MASK == 1], values[5][MASK == 1])
+    noised, _ = inputs(Hold(values, MASK))
+    for step, u, value in zip(PLAN.steps, noised, values, strict=False):
+        held = np.float32(step.alpha) * value + np.float32(step.sigma) * draws(0)
+        np.testing.assert_array_equal(u[MASK == 1], held[MASK == 1])
+
+
+def test_a_fresh_hold_has_a_draw_for_each_step() -> None:
+    seen, _ = inputs(Hold(VALUE, MASK, fresh=True))
+    for place, (step, u) in enumerate(zip(PLAN.steps, seen, strict=True)):
+        noise = draws(FRESH_DRAW + 5 - place)
+        held = np.float32(step.alpha) * VALUE + np.float32(step.sigma) * noise
+        np.testing.assert_array_equal(u[MASK == 1], held[MASK == 1])
+
+
+def test_one_draw_is_made_once() -> None:
+    asked = []
+
+    def counted(number):
+        asked.append(number)
+        return draws(number)
+
+    list(execute(PLAN, tanh, counted, hold=Hold(VALUE, MASK)))
+    assert asked.count(0) <= 2  # of the start, and of the hold
+
+
+GUIDED = DenoiserFacts(ScheduleSpec("cosine"), "epsilon", guided=True)
+X = np.ones((1, 1, 2, 2), np.float32)
+
+
+@pytest.mark.parametrize("bad", range(9))
+@pytest.mark.parametrize("branch", [0, 1])
+def test_every_output_is_looked_at(bad: int, branch: int) -> None:
+    """rk4 with CFG++ does not read the conditional branch of some inner evaluations."""
+    plan = compile_plan("rk4:3", GUIDED, CfgPlusPlus(0.5))
+
+    def network(index, step, u):
+        outputs = [np.tanh(u), np.tanh(u) / 2][: len(step.branches)]
+        outputs[branch] = outputs[branch] * np.float32(np.nan if index == bad else 1)
+        return outputs
+
+    assert all(len(step.branches) == 2 for step in plan.steps) and len(plan.steps) == 9
+    with pytest.raises(UserError, match=f"the denoiser's output is not finite at step {bad + 1} of 9"):
+        list(finite_states(execute(plan, network, lambda draw: X, np.float32), plan))
