@@ -84,7 +84,7 @@ def test_run_writes_them_beside_the_samples(bundle: Path, tmp_path: Path) -> Non
     file = tmp_path / "samples.npy"
     asked = (f"picture=@{tmp_path / 'pictures.npy'}",)
     run(RunOptions(bundle, "euler:3@trailing", samples=2, guidance=1.0, condition=asked, seed=1, output=file))
-    expected = load(bundle).carry_on("euler:3@trailing", [1, 2], {"picture": PICTURES})[1].named
+    expected = load(bundle).carry_on("euler:3@trailing", [1, 2], {"picture": PICTURES}, 1.0)[1].named
     for name in ("depth", "logits", "code"):
         np.testing.assert_array_equal(np.load(tmp_path / f"samples.{name}.npy"), expected[name])
 
