@@ -125,9 +125,9 @@ def convolutions(counts: Sequence[PlanCount], plans: Sequence[PlanTime], agreeme
     return f"""## Convolutions of cuDNN
 
 A fused convolution is one kernel. Its time is that of one of many calls in a CUDA graph, in its fastest replay, by the
-fastest of all plans that cuDNN lists and that run. *Ratio*: int8 with SiLU, to half or
-to int8, over the fastest of half with bias and SiLU in its kernel; over half with bias alone, and over half alone,
-which leave SiLU to another kernel.
+fastest of all plans that cuDNN lists and that run. *Ratio* has the time of int8 with
+SiLU over three times of half precision: with bias and SiLU in the kernel, with bias alone, and without either. The
+last two leave SiLU to another kernel.
 
 {table(("convolution", "kernel", "plans, run", "fastest plan", "us", "ratio"), race)}
 
