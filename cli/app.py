@@ -19,6 +19,7 @@ from fewstep.cli.progress import progress_display
 from fewstep.cli.removed_options import SUCCESSORS, find_removed_option
 from fewstep.cli.verbs import VERBS
 from fewstep.plans.errors import UserError, printable
+from fewstep.runtime.interrupts import check_interrupted
 from fewstep.runtime.progress import AHEAD
 
 ALL = "--help-all"  # --help with the options for experts
@@ -80,6 +81,7 @@ def run(arguments: list[str], manner: OutputOptions) -> int:
             raise CommandLineError(" ".join(what.split()), see) from error
     if code == INTERRUPTED:
         raise KeyboardInterrupt
+    check_interrupted()
     if isinstance(printed, io.StringIO):
         text = printed.getvalue()
         if outcomes:  # it comes from code that was exported, or from a library

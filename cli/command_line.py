@@ -7,16 +7,15 @@ It starts without any of the extras, to be able to name the one that is missing.
 import errno
 import json
 import os
-import signal
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from types import FrameType
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 from fewstep.cli.output_flags import OutputOptions, split_flags
 from fewstep.cli.verbs import VERBS
+from fewstep.runtime.interrupts import check_interrupted, was_interrupted
 
 COMMAND_MODULES = ("typer", "rich", "PIL")  # what [cli] installs
 LIBRARY_MODULES = ("onnxruntime", "onnx", "onnxscript", "torch", "tensorrt_rtx")
@@ -40,37 +39,14 @@ def run_line(arguments: Sequence[str], interrupted: tuple[str, str, int]) -> int
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # what it cannot encode
     try:
         manner, line = split_flags(arguments)
-        with _record_interrupts() as interrupts:
-            end = _run(line or ["--help"], manner, interrupts)
+        end = _run(line or ["--help"], manner)
+        check_interrupted()
     except KeyboardInterrupt:
         end = Failure(*interrupted)
     return end if isinstance(end, int) else _print_failure(end, manner)
 
 
-@contextmanager
-def _record_interrupts() -> Iterator[list[int]]:
-    """The interrupts of a block, each of which also raises KeyboardInterrupt: libraries make other errors of that."""
-    interrupts: list[int] = []
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        interrupts.append(number)
-        signal.default_int_handler(number, frame)
-
-    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # ignored, or the caller's own
-        yield interrupts
-        return
-    try:
-        signal.signal(signal.SIGINT, interrupt)
-    except ValueError:  # only the main thread may, and only it is interrupted
-        yield interrupts
-        return
-    try:
-        yield interrupts
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def _run(arguments: list[str], manner: OutputOptions, interrupts: Sequence[int]) -> int | Failure:
+def _run(arguments: list[str], manner: OutputOptions) -> int | Failure:
     """The exit code, or what went wrong."""
     from fewstep.plans.errors import UserError, printable  # takes numpy along: an interrupt may come meanwhile
 
@@ -91,7 +67,7 @@ def _run(arguments: list[str], manner: OutputOptions, interrupts: Sequence[int])
         _discard_stdout()
         return 1  # the reader of our output has gone, there is nobody to tell
     except Exception as error:
-        if interrupts:  # a library that is interrupted as it is imported raises an ImportError
+        if was_interrupted():  # a library that is interrupted as it is imported raises an ImportError
             raise KeyboardInterrupt from error
         failure = _missing_library(error, arguments) or _write_failure(error)
         if isinstance(error, UserError):

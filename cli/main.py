@@ -9,18 +9,30 @@ STOPPED = ("interrupted", "bundles are whole: run the same command again", 130) 
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command line; the exit code."""
-    _open_closed_streams()
-    _keep_products_to_their_thread()
+    """Run one command line; the exit code. None: the arguments of this process, which has nothing to do after them."""
+    what, fix, code = STOPPED
+    line = f"fewstep: {what}; {fix}"
     try:
-        from fewstep.cli.command_line import run_line
+        _open_closed_streams()
+        _keep_products_to_their_thread()
+        from fewstep.runtime.interrupts import end_with, record_interrupts
 
-        return run_line(sys.argv[1:] if arguments is None else arguments, STOPPED)
-    except KeyboardInterrupt:  # during these imports, or while another was told
-        what, fix, code = STOPPED
-        with suppress(OSError):  # nobody is left to read it
-            sys.stderr.write(f"fewstep: {what}; {fix}\n")
+        with record_interrupts(line, code):
+            try:
+                from fewstep.cli.command_line import run_line
+
+                code = run_line(sys.argv[1:] if arguments is None else arguments, STOPPED)
+            except KeyboardInterrupt:  # during these imports
+                _write_line(line)
+            return code if arguments is not None else end_with(code)
+    except KeyboardInterrupt:  # during the first imports
+        _write_line(line)
         return code
+
+
+def _write_line(line: str) -> None:
+    with suppress(OSError):  # nobody is left to read it
+        sys.stderr.write(f"{line}\n")
 
 
 def _open_closed_streams() -> None:

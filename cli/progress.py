@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
 from fewstep.plans.errors import printable
+from fewstep.runtime.interrupts import check_interrupted
 from fewstep.runtime.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -63,12 +64,23 @@ class Lines:
 
 @contextmanager
 def progress_display(quiet: bool = False) -> Iterator[Progress]:
-    """`with progress_display() as progress:` picks what suits stderr, and leaves the terminal as it was."""
+    """`with progress_display() as progress:` picks what suits stderr, and leaves the terminal as it was.
+
+    Each call of the progress raises KeyboardInterrupt if an interrupt was swallowed before it.
+    """
     if quiet:
-        yield SILENT
+        yield _checked(SILENT)
         return
     shown = Bars() if sys.stderr.isatty() else Lines(sys.stderr)
     try:
-        yield shown
+        yield _checked(shown)
     finally:
         shown.close()
+
+
+def _checked(progress: Progress) -> Progress:
+    def show(stage: str, done: int, total: int) -> None:
+        check_interrupted()
+        progress(stage, done, total)
+
+    return show

@@ -30,6 +30,7 @@ from fewstep.runtime.bundle.reading import (
     list_files,
     open_bundle,
 )
+from fewstep.runtime.interrupts import check_interrupted
 
 LOG = logging.getLogger("fewstep")
 SCRATCH = ".fewstep-scratch"
@@ -169,6 +170,7 @@ class Writer:
             _sync(draft)
             for folder in {self.bundle, *((self.bundle / path).parent for path in files if self._has(path))}:
                 _sync(folder)
+            check_interrupted()
             os.replace(draft, self.bundle / MANIFEST)
             _sync(self.bundle)
         self.manifest = manifest

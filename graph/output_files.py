@@ -9,6 +9,7 @@ from typing import IO
 
 from fewstep.graph.commit import refuse_in_bundle
 from fewstep.plans.errors import UserError
+from fewstep.runtime.interrupts import check_interrupted
 
 
 def check_writable(path: Path) -> None:
@@ -41,6 +42,7 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
         try:
             with draft.open("wb") as stream:
                 yield stream
+            check_interrupted()
             os.replace(draft, target)
         finally:
             with suppress(OSError):

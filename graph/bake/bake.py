@@ -31,6 +31,7 @@ from fewstep.runtime.bundle.manifest import Body, GraphEntry, Manifest
 from fewstep.runtime.bundle.networks import common_bodies, edges_of
 from fewstep.runtime.bundle.onnx_references import external_data_files
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
+from fewstep.runtime.interrupts import check_interrupted
 from fewstep.runtime.kinds.sizes import apply_sizes, default_sizes, free_x_shape, sizes_of
 from fewstep.runtime.options import Options
 from fewstep.runtime.progress import SILENT, Progress
@@ -161,6 +162,7 @@ def _write(
             baked = seal(written, baked, sizes)
             progress("test vector", 1, 1)
             former = _weight_files(options.output)
+            check_interrupted()
             for file in reversed(written):  # the graph last: it names the others
                 os.replace(file, folder / file.name)
         for name in former - {file.name for file in written}:

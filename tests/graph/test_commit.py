@@ -3,8 +3,10 @@
 import errno
 import hashlib
 import shutil
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -16,6 +18,7 @@ from fewstep.graph.commit import open_for_update, refuse_in_bundle
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Body, EngineEntry, Manifest
 from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.interrupts import record_interrupts
 from tests.bundles import entry, manifest_of, small, value
 
 
@@ -314,3 +317,19 @@ def test_files_that_a_bundle_has_lost_are_named_at_the_start_and_its_reports_dro
     (tmp_path / graph).unlink()
     with pytest.raises(UserError, match=f"{graph} is missing"), open_for_update(tmp_path, True, verb="calibrate"):
         raise AssertionError("the work begins")
+
+
+def test_nothing_is_committed_after_an_interrupt_that_a_library_swallowed(tmp_path: Path) -> None:
+    bundle = tmp_path / "b"
+    former = write(bundle, b"former")
+    with (
+        pytest.raises(KeyboardInterrupt),
+        record_interrupts("interrupted", 130),
+        open_for_update(bundle, must_exist=True) as writer,
+    ):
+        file = writer.add(b"new", folder="graphs", name="body", suffix=".onnx")
+        with suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        writer.commit(manifest(file))
+    assert open_bundle(bundle).manifest == former
+    assert len(list((bundle / "graphs").iterdir())) == 1

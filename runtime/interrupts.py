@@ -1,0 +1,118 @@
+"""Ctrl-C ends a command even where a library swallows the KeyboardInterrupt.
+
+Python raises nothing from a weakref callback or from `__del__`: it prints the traceback, drops the exception and goes
+on. The import system and torch run such callbacks all the time, so a KeyboardInterrupt is sometimes raised in one. It
+is raised again here, once the callback has returned. Other code catches BaseException. So an interrupt is also
+recorded, and `check_interrupted` raises it before anything is written.
+"""
+
+import _thread
+import atexit
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from types import FrameType
+
+RETRY = 0.01  # seconds until an interrupt that was swallowed is raised again: the callback has returned by then
+INSISTS = (
+    1.0  # seconds after which another interrupt is the user's second: a terminal and a wrapper both send the first
+)
+SHOW_CURSOR = "\x1b[?25h"  # progress bars hide it
+
+
+@dataclass
+class _Command:
+    """The command that is running. code: its exit code, once it is known."""
+
+    first: float | None = None  # when the first interrupt came, by time.monotonic
+    code: int | None = None
+    was_swallowed: bool = False
+
+
+_command = _Command()
+
+
+def was_interrupted() -> bool:
+    """True if an interrupt has come since `record_interrupts`, whatever became of its KeyboardInterrupt."""
+    return _command.first is not None
+
+
+def check_interrupted() -> None:
+    """KeyboardInterrupt if an interrupt has come since `record_interrupts`. Call it before what cannot be undone."""
+    if was_interrupted():
+        raise KeyboardInterrupt
+
+
+@contextmanager
+def record_interrupts(line: str, code: int) -> Iterator[None]:
+    """Record the interrupts (SIGINT) of a block. The first one raises KeyboardInterrupt.
+
+    A second one, a second or more later, writes `line` to stderr and ends the process with `code` at once, without any
+    cleanup. Only the main thread can be interrupted: elsewhere, and where the caller handles SIGINT, this does nothing.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if _command.code is not None:  # all is done and said, and the interpreter is ending
+            os._exit(_command.code)
+        now = time.monotonic()
+        if _command.was_swallowed or _command.first is None:
+            _command.was_swallowed = False
+            _command.first = _command.first or now
+            raise KeyboardInterrupt
+        if now - _command.first >= INSISTS:
+            with suppress(OSError):
+                os.write(2, f"{SHOW_CURSOR if os.isatty(2) else ''}{line}\n".encode())
+            os._exit(code)
+
+    report = sys.unraisablehook
+    sys.unraisablehook = lambda dropped: _retry() if _is_dropped_interrupt(dropped) else report(dropped)
+    signal.signal(signal.SIGINT, interrupt)
+    atexit.register(_ignore_interrupts)  # registered first, so it is called last
+    try:
+        yield
+    finally:
+        if _command.code is None:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            sys.unraisablehook = report
+            _command.first = None
+
+
+def end_with(code: int) -> int:
+    """Note that the process has nothing left to do but to end with this exit code, which an interrupt does not change.
+
+    Call it inside `record_interrupts`, whose handler then stays in place. Returns the code.
+    """
+    _command.code = code
+    return code
+
+
+def _ignore_interrupts() -> None:
+    """After the functions of atexit Python drops its handler, and SIGINT would kill it."""
+    if _command.code is not None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _is_dropped_interrupt(dropped: "sys.UnraisableHookArgs") -> bool:
+    return was_interrupted() and issubclass(dropped.exc_type, KeyboardInterrupt)
+
+
+def _retry() -> None:
+    """Interrupt the main thread again, a moment later."""
+
+    def interrupt() -> None:
+        if _command.code is None and was_interrupted():
+            _command.was_swallowed = True
+            _thread.interrupt_main()
+
+    timer = threading.Timer(RETRY, interrupt)
+    timer.daemon = True
+    timer.start()

@@ -1,0 +1,101 @@
+"""An interrupt ends a command, whatever a library makes of its KeyboardInterrupt."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import as_in_a_terminal
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
+
+LINE = "stopped"
+BEGIN = """
+import os, signal, sys, threading, time, weakref
+from fewstep.runtime import interrupts
+class Library: pass
+def interrupt(*_): signal.raise_signal(signal.SIGINT)
+def in_a_callback():  # as the import system and torch run them: Python drops what is raised there
+    library = Library(); reference = weakref.ref(library, interrupt); del library
+def in_a_catch():
+    try: interrupt()
+    except BaseException: pass
+def later(seconds): threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT)).start()
+"""
+
+
+def end_of(body: str) -> "subprocess.CompletedProcess[str]":
+    """A process that runs `body` in a command; it ends with 130 and "stopped" if KeyboardInterrupt leaves the body."""
+    lines = "\n".join(f"            {line}" for line in body.strip().splitlines())
+    code = f"""{BEGIN}
+def main():
+    with interrupts.record_interrupts("{LINE}, insisted", 130):
+        code = 0
+        try:
+{lines}
+        except KeyboardInterrupt:
+            print("{LINE}", file=sys.stderr, flush=True); code = 130
+        return interrupts.end_with(code)
+sys.exit(main())
+"""
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, preexec_fn=as_in_a_terminal
+    )
+
+
+def test_an_interrupt_in_a_weakref_callback_is_raised_after_it() -> None:
+    done = end_of("in_a_callback()\nfor _ in range(500): time.sleep(0.01)\nprint('ran on')")
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", f"{LINE}\n")
+
+
+def test_an_interrupt_that_is_caught_is_raised_by_the_check() -> None:
+    done = end_of("in_a_catch()\nprint('ran on', flush=True)\ninterrupts.check_interrupted()\nprint('and on')")
+    assert (done.returncode, done.stdout, done.stderr) == (130, "ran on\n", f"{LINE}\n")
+
+
+def test_no_interrupt_is_raised_without_one() -> None:
+    done = end_of("interrupts.check_interrupted()\nprint('ran on')")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "ran on\n", "")
+
+
+def test_the_same_interrupt_sent_twice_is_one() -> None:
+    done = end_of("try: interrupt()\nfinally:\n    in_a_catch(); interrupt(); print('cleaned up')")
+    assert (done.returncode, done.stdout, done.stderr) == (130, "cleaned up\n", f"{LINE}\n")
+
+
+def test_a_second_interrupt_ends_a_cleanup_that_hangs() -> None:
+    done = end_of("try: interrupt()\nfinally:\n    later(1.2)\n    time.sleep(50)\n    print('cleaned up')")
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", f"{LINE}, insisted\n")
+
+
+@pytest.mark.parametrize(("body", "code"), [("pass", 0), ("interrupt()", 130)])
+@pytest.mark.parametrize(
+    "at_end", ["atexit.register(time.sleep, 50)", "threading.Thread(target=time.sleep, args=(50,)).start()"]
+)
+def test_an_interrupt_of_the_end_keeps_the_exit_code(body: str, code: int, at_end: str) -> None:
+    """Nothing is left to do then, and the libraries take long to end."""
+    done = end_of(f"import atexit\n{at_end}\nlater(0.3)\n{body}")
+    assert done.returncode == code and "Traceback" not in done.stderr
+
+
+def test_an_error_of_another_kind_in_a_callback_is_told_as_before() -> None:
+    done = end_of("library = Library(); reference = weakref.ref(library, lambda _: 1 / 0); del library")
+    assert done.returncode == 0 and "ZeroDivisionError" in done.stderr
+
+
+def test_the_former_handlers_come_back() -> None:
+    from fewstep.runtime.interrupts import record_interrupts, was_interrupted
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler), sys.unraisablehook
+    try:
+        with pytest.raises(KeyboardInterrupt), record_interrupts(LINE, 130):
+            assert signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+            os.kill(os.getpid(), signal.SIGINT)
+            Path.cwd()  # the handler runs between two calls
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler and sys.unraisablehook is before[1]
+        assert not was_interrupted()
+    finally:
+        signal.signal(signal.SIGINT, before[0])
