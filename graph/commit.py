@@ -11,7 +11,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -30,7 +30,7 @@ from fewstep.runtime.bundle.reading import (
     list_files,
     open_bundle,
 )
-from fewstep.runtime.interrupts import check_interrupted
+from fewstep.runtime.interrupts import check_interrupted, delay_interrupts
 
 LOG = logging.getLogger("fewstep")
 SCRATCH = ".fewstep-scratch"
@@ -218,22 +218,30 @@ def open_for_update(bundle: Path, must_exist: bool, instead: str = ANOTHER_PATH,
         folders = [folder for folder in (bundle, *bundle.parents) if not folder.exists()]
         bundle.mkdir(parents=True, exist_ok=True)
         lock = _lock(bundle)
+    writer = None
     try:
         writer = Writer(bundle, _current(bundle, must_exist), instead)
-        try:
-            yield writer
-        except OSError as error:
-            if error.errno in FULL:
-                raise _unwritable(bundle, error, instead) from None
-            raise
-        finally:
+        yield writer
+    except OSError as error:
+        if error.errno in FULL:
+            raise _unwritable(bundle, error, instead) from None
+        raise
+    finally:
+        with delay_interrupts():
+            _close(bundle, writer, lock, folders)
+
+
+def _close(bundle: Path, writer: Writer | None, lock: int, made: Sequence[Path]) -> None:
+    """Remove what no manifest names, let the lock go, and remove the folders `made` unless something is in them."""
+    try:
+        if writer is not None:
             writer.close()
     finally:
         with suppress(OSError):
             (bundle / LOCK).unlink()  # before the lock is let go: see `_lock`
         os.close(lock)
         with suppress(OSError):
-            for folder in folders:
+            for folder in made:
                 folder.rmdir()  # succeeds only if nothing was left in it
 
 

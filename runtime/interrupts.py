@@ -32,6 +32,8 @@ class _Command:
     first: float | None = None  # when the first interrupt came, by time.monotonic
     code: int | None = None
     was_swallowed: bool = False
+    is_delayed: bool = False
+    is_due: bool = False  # one came meanwhile
 
 
 _command = _Command()
@@ -67,8 +69,10 @@ def record_interrupts(line: str, code: int) -> Iterator[None]:
         if _command.was_swallowed or _command.first is None:
             _command.was_swallowed = False
             _command.first = _command.first or now
-            raise KeyboardInterrupt
-        if now - _command.first >= INSISTS:
+            _command.is_due = _command.is_delayed
+            if not _command.is_delayed:
+                raise KeyboardInterrupt
+        elif now - _command.first >= INSISTS:
             with suppress(OSError):
                 os.write(2, f"{SHOW_CURSOR if os.isatty(2) else ''}{line}\n".encode())
             os._exit(code)
@@ -83,7 +87,26 @@ def record_interrupts(line: str, code: int) -> Iterator[None]:
         if _command.code is None:
             signal.signal(signal.SIGINT, signal.default_int_handler)
             sys.unraisablehook = report
-            _command.first = None
+            _command.first, _command.is_due = None, False
+
+
+@contextmanager
+def delay_interrupts() -> Iterator[None]:
+    """Raise the KeyboardInterrupt of an interrupt after the block, which is short: a cleanup that is done as a whole.
+
+    It does nothing outside `record_interrupts`, and in other threads than the main one, which are not interrupted.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    outer, _command.is_delayed = _command.is_delayed, True
+    try:
+        yield
+    finally:
+        _command.is_delayed = outer
+        if _command.is_due and not outer:
+            _command.is_due = False
+            raise KeyboardInterrupt
 
 
 def end_with(code: int) -> int:

@@ -71,6 +71,18 @@ def test_a_second_interrupt_ends_a_cleanup_that_hangs() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (130, "", f"{LINE}, insisted\n")
 
 
+def test_a_cleanup_that_delays_interrupts_is_done_as_a_whole() -> None:
+    cleanup = "with interrupts.delay_interrupts():\n    interrupt(); print('cleaned up', flush=True)\nprint('ran on')"
+    done = end_of(cleanup)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "cleaned up\n", f"{LINE}\n")
+
+
+def test_delayed_interrupts_of_one_cleanup_in_another_come_after_both() -> None:
+    delay = "with interrupts.delay_interrupts():"
+    done = end_of(f"{delay}\n    {delay}\n        interrupt()\n    print('cleaned up', flush=True)\nprint('ran on')")
+    assert (done.returncode, done.stdout) == (130, "cleaned up\n")
+
+
 @pytest.mark.parametrize(("body", "code"), [("pass", 0), ("interrupt()", 130)])
 @pytest.mark.parametrize(
     "at_end", ["atexit.register(time.sleep, 50)", "threading.Thread(target=time.sleep, args=(50,)).start()"]
