@@ -12,7 +12,12 @@ from fewstep.graph.graph import Graph, Node, Value
 from fewstep.graph.half_types import HALVES, onnx_type
 
 HALF_TYPES = tuple(map(onnx_type, HALVES.values()))
-TYPE_ATTRIBUTES = {"Cast": "to", "EyeLike": "dtype"}
+TYPE_ATTRIBUTES = {
+    "Cast": "to",
+    **dict.fromkeys(("Bernoulli", "EyeLike", "RandomNormal", "RandomUniform"), "dtype"),
+    **dict.fromkeys(("RandomNormalLike", "RandomUniformLike"), "dtype"),
+    **dict.fromkeys(("BlackmanWindow", "HammingWindow", "HannWindow", "MelWeightMatrix"), "output_datatype"),
+}
 
 
 def to_float32(graph: Graph) -> Graph:

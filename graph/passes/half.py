@@ -6,16 +6,17 @@ kernels: see `rounding.py`.
 """
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto
+from onnx import TensorProto, numpy_helper
 
+from fewstep.graph.created_tensors import created_tensors, result_types, tensor_types
 from fewstep.graph.graph import Array, Graph, Node, Value
 from fewstep.graph.half_types import largest_number, onnx_type, smallest_number
-from fewstep.graph.index import index
+from fewstep.graph.index import Index, index
 from fewstep.graph.io import OPSET
 from fewstep.graph.squared_sums import inner_tensors, squared_sums
 from fewstep.graph.types import infer_types
@@ -29,46 +30,153 @@ def to_half(graph: Graph, half: np.dtype[Any]) -> Graph:
         f(x, W)      ==>      Cast(f(Cast(x), half(W)))
 
     A weight beyond the range of the type becomes its greatest number, and an infinity stays one. A single number that
-    would become zero, as the epsilon of a norm, becomes the least positive one. An input that its operation takes in
-    float32 only, such as the scales of a Resize, stays float32. So do sums of squares, up to their root
-    (`squared_sums`).
+    would become zero, as the epsilon of a norm, becomes the least positive one. These stay float32:
+
+    - an input that its operation takes in float32 only, such as the scales of a Resize
+    - sums of squares, up to their root (`squared_sums`)
+    - positions and whatever else the graph creates, up to the operation that reads them and data (`created_tensors`)
+    - the output of an operation whose attributes, or whose definition, say float32. A Cast to 16 bits follows it.
     """
-    exact = squared_sums(graph)  # which stay float32
-    inner = inner_tensors(graph, exact)
-    inputs = {v.name: _half_of(v.name, half) for v in (*graph.inputs, *graph.optional) if v.dtype == np.float32}
-    outputs = {v.name: _half_of(v.name, half) for v in graph.outputs if v.dtype == np.float32}
-    constants: dict[str, Array] = {}
-    nodes = [make_cast(name, result, onnx_type(half)) for name, result in inputs.items()]
+    exact = squared_sums(graph)
+    made = {name for node in graph.nodes for name in node.outputs}
+    ports = [v for v in (*graph.inputs, *graph.optional, *graph.outputs) if v.dtype == np.float32]
+    names = {v.name: _half_of(v.name, half) for v in ports}
+    conversion = _conversion(graph, half, exact, names)
+    nodes = [make_cast(v.name, names[v.name], onnx_type(half)) for v in ports if v.name not in made]
     for node in graph.nodes:
-        if node.outputs[0] in exact:
-            nodes += _wrap_in_float32(node, {*graph.constants, *inner}, inputs | outputs, half)
-            continue
+        nodes += conversion.convert(node)
+    nodes.extend(make_cast(names[v.name], v.name, TensorProto.FLOAT) for v in graph.outputs if v.name in names)
+    return graph.with_nodes(nodes, conversion.constants)
+
+
+@dataclass(frozen=True)
+class _Conversion:
+    """The conversion of one graph, node by node: `constants` and `types` grow."""
+
+    graph: Graph
+    half: np.dtype[Any]
+    names: Mapping[str, str]  # of float32 ports, in 16 bits
+    exact: frozenset[str]  # sums of squares
+    inner: frozenset[str]  # those of them that nothing else reads
+    created: frozenset[str]
+    shared: frozenset[str]  # those of `created` that are also read in 16 bits
+    is_saturated: bool  # whether tensors of `created` may leave the range of the type for a reason
+    types: dict[str, int | None]  # of the tensors of the converted graph
+    constants: dict[str, Array] = field(default_factory=dict)
+
+    def convert(self, node: Node) -> list[Node]:
+        """The nodes that stand for one."""
+        if node.outputs[0] in self.exact:
+            floats = {*self.graph.constants, *self.inner, *(self.created - self.shared)}
+            nodes = _wrap_in_float32(node, floats, self.names, self.half)
+        else:
+            nodes = self._convert(node)
+        for each in nodes:
+            self.types.update(zip(each.outputs, result_types(each, self.types), strict=True))
+        return nodes
+
+    def _convert(self, node: Node) -> list[Node]:
+        is_created = not self.created.isdisjoint(node.outputs)
+        casts: dict[str, Node] = {}
         names = list(node.inputs)
         for position, name in enumerate(names):
-            if name in inputs or name in outputs:
-                names[position] = inputs.get(name) or outputs[name]
-            elif name in graph.constants:
-                value = graph.constants[name]
-                if value.dtype == np.float32 and takes_half(node, position):
-                    names[position] = _half_of(name, half)
-                    constants[names[position]] = round_weight(value, half)
-        results = tuple(outputs.get(name, name) for name in node.outputs)
-        nodes.append(replace(node, inputs=tuple(names), outputs=results, attributes=_attributes(node, half)))
-    nodes.extend(make_cast(result, name, TensorProto.FLOAT) for name, result in outputs.items())
-    return graph.with_nodes(nodes, constants)
+            if is_created or not takes_half(node, position):
+                names[position] = self._in_float32(name, node, casts)
+            elif name in self.names:
+                names[position] = self.names[name]
+            elif name in self.graph.constants and self.graph.constants[name].dtype == np.float32:
+                names[position] = _half_of(name, self.half)
+                self.constants[names[position]] = round_weight(self.graph.constants[name], self.half)
+                self.types[names[position]] = onnx_type(self.half)
+        attributes = node.attributes if is_created else _attributes(node, self.half)
+        converted = replace(node, inputs=tuple(names), attributes=attributes)
+        results = [self.names.get(name, name) for name in node.outputs]
+        kept = dict(zip(results, result_types(converted, self.types | self._types(casts)), strict=True))
+        wide = {
+            name: _float32_of(name)
+            for name, made in kept.items()
+            if name and made == TensorProto.FLOAT and (name not in self.created or name in self.shared)
+        }
+        outputs = tuple(wide.get(name, name) for name in results)
+        ends = [each for name, source in wide.items() for each in self._cast(source, name)]
+        return [*casts.values(), replace(converted, outputs=outputs), *ends]
+
+    def _types(self, casts: Mapping[str, Node]) -> dict[str, int | None]:
+        return {node.output: TensorProto.FLOAT for node in casts.values()}
+
+    def _in_float32(self, name: str, node: Node, casts: dict[str, Node]) -> str:
+        """The float32 form of what a node reads, by a Cast where there is none. Other types stay."""
+        if name in self.created:
+            return _float32_of(name) if name in self.shared else name
+        source = self.names.get(name, name)
+        if self.types.get(source) != onnx_type(self.half):
+            return name
+        wide = f"{_float32_of(name)} for {node.outputs[0]}"
+        casts[wide] = make_cast(source, wide, TensorProto.FLOAT)
+        return wide
+
+    def _cast(self, source: str, result: str) -> list[Node]:
+        """The nodes that round a float32 tensor."""
+        if not self.is_saturated:
+            return [make_cast(source, result, onnx_type(self.half))]
+        clipped, ends = f"clip({result})", ("least()", "largest()")
+        largest = np.float32(largest_number(self.half))
+        self.types.update(dict.fromkeys(ends, TensorProto.FLOAT))
+        self.constants.update(zip(ends, (np.asarray(-largest), np.asarray(largest)), strict=True))
+        clip = Node("Clip", (source, *ends), (clipped,), name=clipped)
+        return [clip, make_cast(clipped, result, onnx_type(self.half))]
+
+
+def _conversion(graph: Graph, half: np.dtype[Any], exact: frozenset[str], names: Mapping[str, str]) -> _Conversion:
+    created = created_tensors(graph) - exact
+    shared = {
+        name
+        for node in graph.nodes
+        if created.isdisjoint(node.outputs) and node.outputs[0] not in exact
+        for position, name in enumerate(node.inputs)
+        if name in created and takes_half(node, position)
+    }
+    types = tensor_types(graph) | dict.fromkeys(names.values(), onnx_type(half))
+    return _Conversion(
+        graph,
+        half,
+        names,
+        exact,
+        inner_tensors(graph, exact),
+        created,
+        frozenset(shared),
+        _saturates(graph, created, half),
+        types,
+    )
+
+
+def _saturates(graph: Graph, created: frozenset[str], half: np.dtype[Any]) -> bool:
+    """True if a created tensor is made with a number beyond the type, such as the lowest float32 in a mask. Infinities
+    are to stay: a mask of them leaves no key."""
+    read = {name for node in graph.nodes if not created.isdisjoint(node.outputs) for name in node.inputs}
+    arrays = [array for name in read if (array := graph.constants.get(name)) is not None and array.dtype == np.float32]
+    return not any(np.isinf(each).any() for each in arrays) and any(
+        (np.abs(each) > largest_number(half)).any() for each in arrays
+    )
 
 
 def float32_tensors(graph: Graph) -> Iterator[Value]:
-    """The inner tensors that a graph of `to_half` still computes in float32, by ONNX's type inference. Sums of squares
-    are none of them."""
+    """The inner tensors that a graph of `to_half` computes in float32 without need, by ONNX's type inference."""
     sums, idx = squared_sums(graph), index(graph)
-    edges = {value.name for value in (*graph.inputs, *graph.outputs)} | sums
+    edges = {value.name for value in (*graph.inputs, *graph.outputs)} | sums | created_tensors(graph)
     edges |= {name for name, readers in idx.consumers.items() if all(each.outputs[0] in sums for each in readers)}
     types = infer_types(graph)
     for name in (output for node in graph.nodes for output in node.outputs):
         value = types.values.get(name)
-        if value is not None and value.dtype == np.float32 and name not in edges:
+        if value is not None and value.dtype == np.float32 and name not in edges and not _needs_float32(name, idx):
             yield value
+
+
+def _needs_float32(name: str, idx: Index) -> bool:
+    """True if each reader takes float32 alone, or is the Cast that follows an operation that makes float32 alone."""
+    readers = idx.consumers.get(name, ())
+    places = [(each, place) for each in readers for place, read in enumerate(each.inputs) if read == name]
+    return bool(readers) and all(each.op == "Cast" or not takes_half(each, place) for each, place in places)
 
 
 def round_weight(value: Array, half: np.dtype[Any]) -> Array:
@@ -83,6 +191,10 @@ def round_weight(value: Array, half: np.dtype[Any]) -> Array:
 
 def _half_of(name: str, half: np.dtype[Any]) -> str:
     return f"{half.name}({name})"
+
+
+def _float32_of(name: str) -> str:
+    return f"float32({name})"
 
 
 def _wrap_in_float32(node: Node, floats: Collection[str], names: Mapping[str, str], half: np.dtype[Any]) -> list[Node]:
@@ -101,10 +213,16 @@ def make_cast(name: str, result: str, to: int) -> Node:
 
 
 def _attributes(node: Node, half: np.dtype[Any]) -> dict[str, object]:
-    """The attributes of a node. A Cast to float32 becomes a Cast to the type of 16 bits."""
+    """The attributes of a node. A Cast to float32 becomes a Cast to the type of 16 bits, and a ConstantOfShape one of
+    that type."""
     attributes = dict(node.attributes)
     if node.op == "Cast" and attributes.get("to") == TensorProto.FLOAT:
         attributes["to"] = onnx_type(half)
+    if node.op == "ConstantOfShape":
+        given = attributes.get("value")
+        number = np.zeros(1, np.float32) if given is None else numpy_helper.to_array(given)
+        if number.dtype == np.float32:
+            attributes["value"] = numpy_helper.from_array(round_weight(number, half))
     return attributes
 
 

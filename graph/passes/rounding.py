@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto
 
+from fewstep.graph.created_tensors import created_tensors
 from fewstep.graph.graph import Array, Graph, Node
 from fewstep.graph.half_types import BFLOAT16, largest_number, onnx_type
 from fewstep.graph.passes.float32 import has_type, to_float32
@@ -29,7 +30,8 @@ def round_to(graph: Graph, half: np.dtype[Any]) -> Graph:
 
     ONNX Runtime's CPU provider computes a float16 graph in float32, and rounds some tensors only. A tensor that
     overflows in an engine would then stay finite. Sums inside an operation are float32, as in engines. So are sums of
-    squares (`squared_sums`), and what a DequantizeLinear makes, since engines multiply its integers. Weights that are
+    squares (`squared_sums`), the tensors that the graph creates (`created_tensors`) where another of them reads them,
+    and what a DequantizeLinear makes, since engines multiply its integers. Weights that are
     mapped from files, as in large networks, are not rounded: onnxruntime would hold a rounded copy of each.
     """
     types, inputs = infer_types(graph), {value.name for value in graph.inputs if value.dtype == np.float32}
@@ -37,14 +39,15 @@ def round_to(graph: Graph, half: np.dtype[Any]) -> Graph:
     nodes = [step for name in inputs for step in _rounding(name, names[name], half)]
     sums = squared_sums(graph)
     inner = inner_tensors(graph, sums)
+    created = created_tensors(graph) - sums
     floats = {name for name, value in types.values.items() if value.dtype == np.float32}
     for node in graph.nodes:
-        read = list(node.inputs)
+        read, is_created = list(node.inputs), not created.isdisjoint(node.outputs)
         for position, name in enumerate(read):
             weight = graph.constants.get(name)
             if weight is not None and place_of(weight) is not None:
                 continue
-            is_rounded = node.outputs[0] not in sums and takes_half(node, position)
+            is_rounded = not is_created and node.outputs[0] not in sums and takes_half(node, position)
             if weight is not None and weight.dtype == np.float32 and is_rounded:
                 if name not in names:
                     names[name] = f"rounded({name})"
@@ -55,7 +58,13 @@ def round_to(graph: Graph, half: np.dtype[Any]) -> Graph:
                 read[position] = names[name]
             elif name in inputs:
                 read[position] = names[name]
-        made = () if node.op == "DequantizeLinear" else [name for name in node.outputs if name not in inner]
+            elif name in created and is_rounded:
+                if name not in names:
+                    names[name] = f"rounded({name})"
+                    nodes.extend(_rounding(name, names[name], half))
+                read[position] = names[name]
+        exempt = inner | created
+        made = () if node.op == "DequantizeLinear" else [name for name in node.outputs if name not in exempt]
         exact = {name: f"exact({name})" for name in made if name in floats}
         nodes.append(replace(node, inputs=tuple(read), outputs=tuple(exact.get(name, name) for name in node.outputs)))
         nodes.extend(step for name, source in exact.items() for step in _rounding(source, name, half))

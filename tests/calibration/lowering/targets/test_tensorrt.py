@@ -9,7 +9,7 @@ from fewstep.calibration.lowering.encoding import product_name
 from fewstep.calibration.lowering.group_factors import add_group_factors
 from fewstep.calibration.lowering.quantize import lower
 from fewstep.calibration.lowering.targets.tensorrt import TENSORRT, check_pairs_on_inputs
-from fewstep.graph.graph import GROUP, Graph, Node
+from fewstep.graph.graph import GROUP, Graph, Node, rename_inputs
 from fewstep.graph.half_types import FLOAT16
 from fewstep.graph.index import index
 from fewstep.graph.passes.half import float32_tensors, to_half
@@ -81,6 +81,28 @@ def test_nothing_stays_float32_between_the_casts() -> None:
     scales = [array for name, array in graph.constants.items() if name.startswith("scale(")]
     assert scales and all(scale.dtype == np.float16 for scale in scales)
     assert graph.constants["float16(factors())"].dtype == np.float16
+
+
+def test_zeros_and_positions_made_in_the_graph_are_no_obstacle() -> None:
+    """As `x.new_zeros(x.shape[0], ...)` and `torch.arange(x.shape[0])` give them, added to an inner tensor."""
+    prepared = body()
+    made = [
+        Node("Shape", ("h1",), ("sizes",), {"end": 1}),
+        Node("ConstantOfShape", ("sizes",), ("zeros",)),
+        Node("Squeeze", ("sizes",), ("size",)),
+        Node("Cast", ("size",), ("number",), {"to": 1}),
+        Node("Range", ("first", "number", "step"), ("places",)),
+        Node("Add", ("zeros", "places"), ("line",)),
+        Node("Reshape", ("line", "column"), ("rows",)),
+        Node("Add", ("h1", "rows"), ("moved",)),
+    ]
+    end = next(place for place, node in enumerate(prepared.nodes) if "h1" in node.outputs) + 1
+    rest = [rename_inputs(node, {"h1": "moved"}) for node in prepared.nodes[end:]]
+    column = np.array([-1, 1, 1, 1])
+    numbers = {"first": np.array(0, np.float32), "step": np.array(1, np.float32), "column": column}
+    graph = prepared.with_nodes((*prepared.nodes[:end], *made, *rest), numbers)
+    found = open_simulation(lower(graph, table(graph), TENSORRT).graph)(feeds(graph))["output"]
+    assert sqnr(run(graph, feeds(graph))["output"], found) > 30
 
 
 def test_float16_alone_is_close_to_float32() -> None:
