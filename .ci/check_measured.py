@@ -1,9 +1,9 @@
-"""Which measured pages are older than the code that they judge: `python .ci/check_measured.py`. Needs git's history.
+"""List measured pages that are older than the code that they measure: `python .ci/check_measured.py`. Needs history.
 
-The table of docs/measured/README.md names the scripts of each page, and the commit whose code made its figures. What
-these scripts import of JUDGED, by themselves or by other modules, is the code that the page judges. A page is older
-than it where later commits changed these rooms. `check_moved.py COMMIT` says whether they moved a figure. Where the
-page of the table names two commits between which none moved, figures of the first count as those of the second.
+The table of docs/measured/README.md names the scripts of each page, and the commit whose code made its figures. A page
+measures the folders of JUDGED from which these scripts import, directly or through other modules. The page is older
+than its code if later commits changed these folders. `check_moved.py COMMIT` shows whether they changed a figure. If
+the table's page names two commits between which no figure changed, figures of the first count as those of the second.
 """
 
 import re
@@ -47,7 +47,7 @@ def pages() -> Iterator[Page]:
 
 
 def as_late(commit: str) -> str:
-    """The last commit until which `check_moved.py` found the figures of `commit` again."""
+    """The last commit for which `check_moved.py` reproduced the figures of `commit`."""
     for first, last in UNMOVED.findall((PAGES / "README.md").read_text()):
         if not git("rev-list", f"{commit}..{first}") and not git("rev-list", f"{last}..{commit}"):
             return last
@@ -55,7 +55,7 @@ def as_late(commit: str) -> str:
 
 
 def scripts(command: str) -> Iterator[Path]:
-    """The files that a row names. A name without a folder lies in that of the name before it."""
+    """The files that a row names. A name without a folder is in the folder of the name before it."""
     folder = ROOT / "benchmarks"
     for found in re.findall(r"benchmarks[\w./]+|\w+\.py", command):
         module = ROOT / found.removesuffix(".py").replace(".", "/") if "benchmarks" in found else folder / found[:-3]
@@ -64,38 +64,38 @@ def scripts(command: str) -> Iterator[Path]:
         folder = file.parent
 
 
-def rooms(script: Path, seen: set[Path]) -> set[str]:
-    """The folders of JUDGED that a script imports from, by itself or by other modules."""
+def folders(script: Path, seen: set[Path]) -> set[str]:
+    """The folders of JUDGED from which a script imports, directly or through other modules."""
     seen.add(script)
     imported, files = imports(script)
-    return set(imported).union(*(rooms(file, seen) for file in files if file not in seen))
+    return set(imported).union(*(folders(file, seen) for file in files if file not in seen))
 
 
 @cache
 def imports(script: Path) -> tuple[frozenset[str], tuple[Path, ...]]:
-    """The folders of JUDGED that a script itself imports from, and the files of all that it imports."""
+    """The folders of JUDGED from which a script imports directly, and the files of all modules that it imports."""
     modules = re.findall(r"^ *from (?:fewstep\.)?([\w.]+) import", script.read_text(), re.M)
     files = [ROOT / f"{name.replace('.', '/')}.py" for name in modules]
-    around = [[room for room in JUDGED if (ROOT / room) in file.parents] for file in files]
-    return frozenset(max(found, key=len) for found in around if found), tuple(file for file in files if file.is_file())
+    parents = [[folder for folder in JUDGED if (ROOT / folder) in file.parents] for file in files]
+    return frozenset(max(found, key=len) for found in parents if found), tuple(file for file in files if file.is_file())
 
 
 def changes(names: list[str]) -> list[str]:
     """Git's pathspecs of the files in these folders of JUDGED, without the other folders of JUDGED inside them."""
-    inside = [room for room in JUDGED if room not in names and any(room.startswith(f"{name}/") for name in names)]
-    return [f"{name}/*.py" for name in names] + [f":!{room}/*.py" for room in inside]
+    inside = [each for each in JUDGED if each not in names and any(each.startswith(f"{name}/") for name in names)]
+    return [f"{name}/*.py" for name in names] + [f":!{each}/*.py" for each in inside]
 
 
 def main() -> None:
     if git("rev-parse", "--is-shallow-repository").strip() == "true":
-        raise SystemExit("the age of figures is in history that this clone lacks: git fetch --unshallow")
+        raise SystemExit("this clone lacks the history that gives the age of figures: git fetch --unshallow")
     for page in pages():
-        names = sorted(set().union(*(rooms(script, set()) for script in page.scripts)))
+        names = sorted(set().union(*(folders(script, set()) for script in page.scripts)))
         changed = changes(names or list(JUDGED))
         if later := int(git("rev-list", "--count", f"{as_late(page.commit)}..HEAD", "--", *changed)):
             day = git("show", "-s", "--format=%cs", page.commit).strip()
-            said = ", ".join(names) or "all rooms that decide figures"
-            print(f"{page.name}: its figures are of {day} ({page.commit}), before {later} commits to {said}")
+            changed_folders = ", ".join(names) or "all folders that decide figures"
+            print(f"{page.name}: its figures are of {day} ({page.commit}), before {later} commits to {changed_folders}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What carries the project on is whole: docs/developing.md names what exists, and workflows call scripts that do."""
+"""The paths and modules that docs/developing.md names exist, and workflows call scripts that exist."""
 
 import importlib.util
 import os
@@ -12,14 +12,14 @@ from tests.packages import PACKAGES, module_files
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs/developing.md").read_text()
 CODE = re.findall(r"`([^`\n]+)`", PAGE)
-ROOMS = {*PACKAGES, "tests", "benchmarks", "docs", ".ci", ".github"}
+FOLDERS = {*PACKAGES, "tests", "benchmarks", "docs", ".ci", ".github"}
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
 FORMS = sorted((ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml"))
 
 
 def paths() -> list[str]:
-    """What the page names that lies in the repository; NAME stands for something new."""
-    words = [word for code in CODE for word in code.split() if word.split("/")[0] in ROOMS]
+    """The paths in the repository that the page names. NAME is a placeholder in recipes."""
+    words = [word for code in CODE for word in code.split() if word.split("/")[0] in FOLDERS]
     return [word for word in words if "/" in word and "NAME" not in word]
 
 
@@ -62,7 +62,7 @@ def test_every_script_for_a_change_is_called_by_a_workflow() -> None:
 
 
 def test_files_that_scripts_run_exist() -> None:
-    """An emulated machine takes minutes to begin; what it would not find is found here. Braces are a shell's alone."""
+    """An emulated machine takes minutes to start, so missing files are found here. Braces belong to the shell only."""
     text = "".join(path.read_text() for path in (ROOT / ".ci").iterdir() if path.is_file())
     named = set(re.findall(r"(?<![\w/])tests/[^\s\"')]+", text))
     assert len(named) >= 20 and [each for each in named if not any(ROOT.glob(each))] == []

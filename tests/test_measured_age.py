@@ -1,4 +1,4 @@
-"""The age of measured pages beside the code that they judge: .ci/check_measured.py."""
+"""The age of measured pages compared with the code that they measure: .ci/check_measured.py."""
 
 import runpy
 from pathlib import Path
@@ -9,32 +9,34 @@ ROOT = Path(__file__).parent.parent
 CHECK = runpy.run_path(str(ROOT / ".ci/check_measured.py"))
 
 
-def test_pages_have_their_scripts_and_the_rooms_that_these_import() -> None:
+def test_pages_have_their_scripts_and_the_folders_that_these_import() -> None:
     pages = {page.name: page for page in CHECK["pages"]()}
     assert {"zoo.md#next-to-other-tools", "policy.md", "fitting.md"} < pages.keys()
     assert all(file.is_file() for page in pages.values() for file in page.scripts)
-    assert {"calibration", "calibration/lowering"} <= CHECK["rooms"](ROOT / "report/report.py", set())  # by others
-    assert CHECK["rooms"](ROOT / "benchmarks/claims/ptq4dm_times.py", set()) == {
+    assert {"calibration", "calibration/lowering"} <= CHECK["folders"](
+        ROOT / "report/report.py", set()
+    )  # through other modules
+    assert CHECK["folders"](ROOT / "benchmarks/claims/ptq4dm_times.py", set()) == {
         "calibration",
         "calibration/lowering",
         "calibration/ranges",
     }
 
 
-def test_a_room_in_a_room_has_changes_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_changes_of_a_nested_folder_count_for_that_folder_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(CHECK["changes"].__globals__, "JUDGED", ("a", "a/b", "c"))
     assert CHECK["changes"](["a"]) == ["a/*.py", ":!a/b/*.py"]
     assert CHECK["changes"](["a/b"]) == ["a/b/*.py"]
 
 
 def test_every_page_of_figures_has_the_commit_that_made_them() -> None:
-    """But for the log of decisions, whose rows have their own, and for scripts that left."""
+    """Except the log of decisions, in which each row names its commit, and scripts that were deleted."""
     named = {page.name.partition("#")[0] for page in CHECK["pages"]()}
     files = {path.name for path in (ROOT / "docs/measured").glob("*.md")}
     assert files - named == {"README.md", "trials.md"}
 
 
-def test_a_page_is_old_once_its_rooms_have_changed(
+def test_a_page_is_old_once_its_folders_have_changed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def git(*arguments: str) -> str:
@@ -44,10 +46,10 @@ def test_a_page_is_old_once_its_rooms_have_changed(
 
     monkeypatch.setitem(CHECK["main"].__globals__, "git", git)
     CHECK["main"]()
-    said = capsys.readouterr().out
+    printed = capsys.readouterr().out
     (made,) = (page.commit for page in CHECK["pages"]() if page.name == "fitting.md")
-    assert f"fitting.md: its figures are of 2026-11-21 ({made}), before 3 commits to fitting" in said
-    assert "zoo.md" not in said and "engines.md" not in said  # they import no fitting
+    assert f"fitting.md: its figures are of 2026-11-21 ({made}), before 3 commits to fitting" in printed
+    assert "zoo.md" not in printed and "engines.md" not in printed  # they import no fitting
 
 
 @pytest.mark.parametrize(("commit", "counts_as"), [("b", "c"), ("c", "c"), ("a", "a"), ("d", "d")])

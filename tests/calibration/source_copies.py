@@ -1,4 +1,4 @@
-"""The sources that digests of code are of, in a copy that a test may edit."""
+"""A copy of the sources that code digests cover, for tests that edit them."""
 
 import shutil
 from pathlib import Path
@@ -8,7 +8,7 @@ from fewstep.measure.workers.code_digest import PACKAGES
 
 
 def copied_sources(folder: Path) -> tuple[SimpleNamespace, ...]:
-    """What PACKAGES may be set to."""
+    """Copies of the packages, with which a test may replace `code_digest.PACKAGES`."""
     copies = []
     for package in PACKAGES:
         original, copy = Path(package.__path__[0]), folder / package.__name__
@@ -17,8 +17,8 @@ def copied_sources(folder: Path) -> tuple[SimpleNamespace, ...]:
     return tuple(copies)
 
 
-def edit(copies: tuple[SimpleNamespace, ...], room: str, file: str) -> None:
+def edit(copies: tuple[SimpleNamespace, ...], package: str, file: str) -> None:
     """Add a comment to a file of a copied package."""
-    (folder,) = (Path(copy.__path__[0]) for copy in copies if copy.__path__[0].endswith(f"fewstep.{room}"))
+    (folder,) = (Path(copy.__path__[0]) for copy in copies if copy.__path__[0].endswith(f"fewstep.{package}"))
     with (folder / file).open("a") as source:
         source.write("# edited\n")

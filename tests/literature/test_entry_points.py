@@ -1,4 +1,4 @@
-"""The names by which the literature is found: each is there, and nothing of the core imports the room."""
+"""Every entry point of the literature resolves, and no other package imports it."""
 
 import ast
 from importlib.metadata import EntryPoint
@@ -20,14 +20,14 @@ def test_a_name_is_that_of_its_function(name: str, value: str) -> None:
     assert callable(function) and function.__name__ == name.partition(".")[2] == value.partition(":")[2]
 
 
-def test_every_name_has_a_kind_that_somebody_asks_for() -> None:
+def test_every_name_has_a_known_kind() -> None:
     assert {name.partition(".")[0] for name in NAMES} == KINDS
 
 
 @ONE_PROCESS
-def test_no_room_imports_the_literature() -> None:
-    """Also inside of functions."""
-    files = [file for room in PACKAGES if room != "literature" for file in (ROOT / room).rglob("*.py")]
+def test_no_package_imports_the_literature() -> None:
+    """Including imports inside functions."""
+    files = [file for package in PACKAGES if package != "literature" for file in (ROOT / package).rglob("*.py")]
     imports = [(file.name, name) for file in files for node in nodes(parsed(file)) for name in _imported(node)]
     assert len(imports) > 2000
     assert [each for each in imports if each[1].startswith("fewstep.literature")] == []

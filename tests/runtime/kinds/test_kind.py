@@ -78,9 +78,9 @@ def test_a_kind_that_is_added_to_the_list_alone_is_checked_written_read_and_insp
     pytest.importorskip("torch", reason="torch, which export imports, is not installed")
     home = tmp_path / "fewstep"
     home.mkdir()
-    for room in PACKAGES:
-        if room != "runtime":
-            (home / room).symlink_to(ROOT / room)
+    for package in PACKAGES:
+        if package != "runtime":
+            (home / package).symlink_to(ROOT / package)
     shutil.copytree(ROOT / "runtime", home / "runtime", ignore=shutil.ignore_patterns("__pycache__"))
     (home / "runtime/tide.py").write_text(KIND)
     listed = (home / LIST).read_text()

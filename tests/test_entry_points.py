@@ -1,16 +1,16 @@
-"""A verb's options end at its door: what is below takes the task that was opened of them.
+"""Only entry points take the options of a verb: they make a task of the options, and all other code takes the task.
 
-A door is a module that defines options, a verb's own function, or `open_...` of a task. Other modules of the rooms that
-judge take no options.
+An entry point is a module that defines options, the function of a verb, or an `open_...` function of a task. Other
+modules of the packages that evaluate take no options.
 """
 
 import ast
 
 from tests.packages import ONE_PROCESS, module_files, name_of, parsed
 
-ROOMS = ("calibration", "fitting", "measure", "report")
+PACKAGES = ("calibration", "fitting", "measure", "report")
 VERBS = {"calibrate", "fit", "measure", "choose", "report", "inspect", "verify", "diagnose"}
-PAGES = {"report.drawing.plan_view"}  # what `fewstep plan` shows, and nothing else
+PAGES = {"report.drawing.plan_view"}  # it only prints `fewstep plan`
 
 
 def takes_options(tree: ast.Module) -> dict[str, str]:
@@ -24,7 +24,7 @@ def takes_options(tree: ast.Module) -> dict[str, str]:
     return found
 
 
-def is_door(tree: ast.Module, functions: set[str]) -> bool:
+def is_entry_point(tree: ast.Module, functions: set[str]) -> bool:
     classes = {node.name for node in tree.body if isinstance(node, ast.ClassDef)}
     return (
         bool(functions & VERBS)
@@ -34,19 +34,19 @@ def is_door(tree: ast.Module, functions: set[str]) -> bool:
 
 
 @ONE_PROCESS
-def test_no_function_below_a_door_takes_a_verbs_options() -> None:
-    inside, doors = {}, set()
+def test_only_entry_points_take_the_options_of_a_verb() -> None:
+    inside, entry_points = {}, set()
     for file in module_files():
         name = name_of(file).removeprefix("fewstep.")
         taken = takes_options(parsed(file))
-        if not name.startswith(ROOMS) or not taken or name in PAGES:
+        if not name.startswith(PACKAGES) or not taken or name in PAGES:
             continue
-        if is_door(parsed(file), set(taken)):
-            doors.add(name)
+        if is_entry_point(parsed(file), set(taken)):
+            entry_points.add(name)
         else:
             inside |= {f"{name}.{function}": options for function, options in taken.items()}
     assert inside == {}
-    assert doors == {
+    assert entry_points == {
         "calibration.calibrate",
         "calibration.open_task",
         "calibration.options",

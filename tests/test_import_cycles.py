@@ -1,7 +1,7 @@
-"""No module needs, while it is imported, a module that needs it: the import graph of modules has no circle.
+"""The import graph of modules has no cycle, counting only the imports that run when a module is imported.
 
-Import contracts hold the order of packages and folders; they see imports inside functions too, and some are left out
-there. This test sees each module alone, and only the imports that run with it.
+Import contracts check the order of packages and folders. They also see imports inside functions, and ignore some of
+them. This test checks every module, without imports inside functions.
 """
 
 import ast
@@ -13,14 +13,14 @@ from tests.packages import ONE_PROCESS, module_files, name_of, needed_at_import,
 
 
 @ONE_PROCESS
-def test_modules_import_each_other_in_no_circle() -> None:
+def test_modules_have_no_import_cycle() -> None:
     graph = needed_at_import({name_of(file): parsed(file) for file in module_files()})
     assert len(graph) > 400 and sum(map(len, graph.values())) > 1500
     assert "fewstep.plans.plan" in graph["fewstep.plans.compile"]
     assert len(tuple(TopologicalSorter(graph).static_order())) == len(graph)
 
 
-def test_a_circle_is_found() -> None:
+def test_a_cycle_is_found() -> None:
     one, other = ast.parse("from fewstep.a import b"), ast.parse("import fewstep.a.c")
     graph = needed_at_import({"fewstep.a.c": one, "fewstep.a.b": other})
     with pytest.raises(CycleError):
