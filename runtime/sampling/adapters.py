@@ -1,4 +1,4 @@
-"""A loaded network with LoRA files in its slots: the same graphs, which are fed further inputs at each call."""
+"""LoRA files in the slots of a loaded network. The graphs stay the same, and take further inputs at each call."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,12 +15,12 @@ from fewstep.runtime.lora.file import Lora, lora_of
 from fewstep.runtime.lora.slot_values import MERGE, slot_values
 from fewstep.runtime.sampling.network import Network
 
-Adapters = Mapping[str | PathLike[str], float]  # LoRA files or folders, and the strength of each
+Adapters = Mapping[str | PathLike[str], float]  # LoRA file or folder -> its strength
 
 
 @dataclass(frozen=True)
 class AdaptedGraph:
-    """A loaded graph, and the slots that are filled at each call."""
+    """A loaded graph, and the values of its slots, which it takes at each call."""
 
     loaded: LoadedGraph
     slots: Arrays
@@ -30,13 +30,13 @@ class AdaptedGraph:
 
 
 def apply_adapters(network: Network, adapters: Adapters) -> Network:
-    """A network with LoRA files in its slots, at their strengths, instead of former ones; without any for no files.
+    """Return a network with LoRA files in its slots, at their strengths. They replace all earlier adapters.
 
-    UserError where a file does not fit, and for an engine other than onnxruntime on the CPU.
+    Raises UserError if a file does not fit, and for any engine other than onnxruntime on the CPU.
     """
     loras = _read_files(adapters)
     if loras and network.bundle.manifest.networks:
-        raise UserError(f"{network.bundle.path} has several networks, and slots are the denoiser's alone", MERGE)
+        raise UserError(f"{network.bundle.path} has several networks, and only one may have LoRA slots", MERGE)
     if loras and not getattr(_unwrap(network.graph), "takes_optional", False):
         raise UserError("this engine takes no LoRA files at run time", f"use onnxruntime on the CPU, or {MERGE}")
     slots = slot_inputs(network.bundle, loras) if loras else {}
@@ -60,19 +60,19 @@ def _unwrap(graph: LoadedGraph) -> LoadedGraph:
 
 
 def _read_files(adapters: Adapters) -> list[Lora]:
-    """The files that are named, read and checked."""
+    """Read the named files. Raises UserError for paths and strengths of another type."""
     if not isinstance(adapters, Mapping):
-        raise UserError(f"adapters {adapters!r} is no mapping", 'give adapters={"FILE.safetensors": 0.8}')
+        raise UserError(f"adapters {adapters!r} is not a mapping", 'give adapters={"FILE.safetensors": 0.8}')
     for path, strength in adapters.items():
         if not isinstance(path, str | PathLike):
-            raise UserError(f"adapters have a file {path!r}", 'give paths: {"FILE.safetensors": 0.8}')
+            raise UserError(f"adapters has {path!r}, not a path", 'give paths: {"FILE.safetensors": 0.8}')
         if isinstance(strength, bool) or not isinstance(strength, Real):
-            raise UserError(f"{path} has the strength {strength!r}", "give a number, as 0.8")
+            raise UserError(f"{path} has the strength {strength!r}", "give a number, such as 0.8")
     return [lora_of(Path(path), strength) for path, strength in adapters.items()]
 
 
 def slot_inputs(bundle: Bundle, loras: Sequence[Lora]) -> dict[str, Arrays]:
-    """The feeds of each of a bundle's graphs for these files: by "conditioner", "prologue" and "body"."""
+    """Return the slot inputs of a bundle's graphs for these files, by graph: "conditioner", "prologue", "body"."""
     slots = require_slots(bundle)
     inputs = slot_values(slots, loras)
     ports = {
@@ -82,7 +82,7 @@ def slot_inputs(bundle: Bundle, loras: Sequence[Lora]) -> dict[str, Arrays]:
 
 
 def require_slots(bundle: Bundle) -> LoraSlots:
-    """The slots of a bundle. UserError where it has none."""
+    """Return the slots of a bundle. Raises UserError if it has none."""
     slots = bundle.manifest.lora_slots
     if slots is None:
         raise UserError(f"{bundle.path} has no slots for LoRA files", f"export it with --lora-slots, or {MERGE}")

@@ -1,4 +1,4 @@
-"""The loaded networks of a denoiser, of which each runs the steps in an interval of lambda."""
+"""The loaded networks of a denoiser. Each runs the steps in its interval of lambda."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,13 +33,15 @@ class DenoiserNetworks:
     networks: Mapping[str, Network]
 
     def __call__(self, x: NDArray[np.generic], fed: Arrays, group: int, network: str = DENOISER) -> GraphCall:
-        """The call of a network for x [N, *x_shape], as the steps of a range group run it."""
+        """Call a network for x [N, *x_shape], as the steps of a range group do."""
         return self.networks[network](x, fed, group)
 
     def feeds(self, plan: AnyPlan, samples: int, values_of: BranchValues, first: int = 0) -> Feeds:
-        """The inputs but x at each step, of the network that runs it, from step `first` on. What makes a network's rows
-        runs once, before the first of its steps."""
-        struct: Any = plan  # of either kind
+        """Return a function from a step's index to its network's inputs except x, for steps from `first` on.
+
+        A network's conditioner and prologue run once, before the first of its steps.
+        """
+        struct: Any = plan  # a plan of either type
         is_alone = len(self.networks) == 1
 
         @cache
@@ -55,8 +57,10 @@ class DenoiserNetworks:
     def evaluate(
         self, x: ArrayLike, time: ArrayLike, condition: conditions.ConditionValues | None, to: ArrayLike | None
     ) -> Float32:
-        """The outputs of the bare networks, each at the times of its interval of lambda; `Sampler.evaluate` has the
-        arguments."""
+        """Return the outputs of the bare networks, each for the times in its interval of lambda.
+
+        `Sampler.evaluate` documents the arguments.
+        """
         denoiser, bundle = self.networks[DENOISER], self.networks[DENOISER].bundle
         x, takes = (check_states if bundle.manifest.vocabulary else check_x)(x, bundle.manifest)
         check_times(to is not None, denoiser.inputs.has_second_time)
@@ -66,7 +70,8 @@ class DenoiserNetworks:
         names = [network_at(bundle.manifest, lam) for lam in lams]
         heads = {self.networks[name].bundle.manifest.heads for name in names}
         if len(heads) > 1:
-            raise UserError(f"networks of {min(heads)} and {max(heads)} outputs in one call", "give each its own call")
+            what = f"one call has times of networks with {min(heads)} and with {max(heads)} outputs"
+            raise UserError(what, "evaluate them in separate calls")
         keys = [(name, group_of(lam, self.networks[name].body.groups)) for name, lam in zip(names, lams, strict=True)]
         block = dict(conditions.check(takes.conditions, condition, len(x)))
         block[TIME] = times.astype(np.float32)
@@ -82,5 +87,5 @@ class DenoiserNetworks:
 
     @property
     def shared_inputs(self) -> tuple[str, ...]:
-        """The inputs that all samples of a call have in common, of all networks."""
+        """The inputs of all networks that are common to all samples of a call."""
         return tuple({name for each in self.networks.values() for name in each.inputs.groups})

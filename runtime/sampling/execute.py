@@ -1,7 +1,7 @@
-"""The executor runs a plan's steps on numpy arrays; it is the only form of a step that the product runs.
+"""The executor: it runs a plan's steps on numpy arrays, and is the only implementation of a step at run time.
 
-Deployment uses float32; float64 is for tests and for measuring the cost of float32. Every row is made by
-multiplications and additions in column order, elementwise, so a sample's bits do not depend on its batch.
+Deployment uses float32. Tests and measurements of float32's error use float64. Every row is computed elementwise, by
+multiplications and additions in column order, so a sample is bitwise identical in any batch.
 """
 
 from collections import deque
@@ -22,26 +22,26 @@ from fewstep.runtime.arrays import Arrays
 from fewstep.runtime.sampling.slots import CarryingNetwork, Slot, Slots
 
 Array = NDArray[np.floating]
-StepNetwork = Callable[[int, Step, Array], Sequence[Array]]  # index, step, u [B, ...] -> head by head within branch
+StepNetwork = Callable[[int, Step, Array], Sequence[Array]]  # index, step, u [B, ...] -> heads of each branch in turn
 Draws = Callable[[int], Array]  # a draw's number -> [B, ...]
 
-HOLD_DRAW = 0  # the noise of a held part: the draw that samples start from
-FRESH_DRAW = 2**31  # the first of a fresh hold's draws, beyond all draws of plans
+HOLD_DRAW = 0  # the noise of a held part is the draw that samples start from
+FRESH_DRAW = 2**31  # number of the first draw of a fresh hold, larger than all draw numbers of plans
 
 
 @dataclass(frozen=True)
 class Hold:
-    """Part of the sample is known: where `mask` is 1 the state is kept at `value`, noised to the time of each step.
+    """The known part of a sample. Where `mask` is 1, the state is set to `value`, noised to the time of each step.
 
-    It serves inpainting, or a robot's actions that are decided already. A mask between 0 and 1 blends the state at each
-    step, and leaves the sample as the last step made it.
+    Uses are inpainting, and a robot's actions that are already decided. A mask between 0 and 1 blends the state at
+    each step, but not the final sample.
 
     value: [B, *x_shape], or a tuple of N + 1 such arrays: one for each of N steps, then one for the sample.
     mask: from 0 to 1, broadcast against a value.
-    clean: the value is put back as it is. Some networks are trained on a clean part, and the mask is a condition of
-        theirs. Values for each step may be states of another run, which have their noise already.
-    fresh: each step noises the value by a draw of its own, as RePaint does (Lugmayr et al. 2022, arXiv 2201.09865).
-        Otherwise one draw serves all steps: the one that samples start from.
+    clean: insert the value without noise, for networks that are trained on a clean part and take the mask as a
+        condition. Values for each step may also be states of another run, which already contain noise.
+    fresh: noise the value with a new draw at each step, as RePaint does (Lugmayr et al. 2022, arXiv 2201.09865).
+        Otherwise all steps use the draw that samples start from.
     """
 
     value: Array | tuple[Array, ...]
@@ -50,13 +50,13 @@ class Hold:
     fresh: bool = False
 
     def value_at(self, index: int) -> Array:
-        """The value at a step [B, *x_shape]; N stands for the sample."""
+        """Return the value [B, *x_shape] at a step; index N is the final sample."""
         return self.value[index] if isinstance(self.value, tuple) else self.value
 
 
 class StepEvaluation(msgspec.Struct, frozen=True):
-    """An evaluation before its update. `before` are the rows of the state, `u` is the network's input, and `tensors`
-    are the plan's."""
+    """An evaluation before its update: the rows of the state before it, the network's input `u`, and its outputs.
+    `tensors` are the plan's tensors."""
 
     index: int
     step: Step
@@ -68,7 +68,7 @@ class StepEvaluation(msgspec.Struct, frozen=True):
 
     @property
     def columns(self) -> list[Array]:
-        """The arrays that the update reads before draws."""
+        """The columns of the update, without draws."""
         return [*self.before, *self.outputs, *([] if self.shaped is None else [self.shaped])]
 
     @property
@@ -79,17 +79,17 @@ class StepEvaluation(msgspec.Struct, frozen=True):
 
 
 class StepState(StepEvaluation, frozen=True, kw_only=True):
-    """An evaluation with its update. `after` are the rows of the state after it, `slots` the carried tensors
-    and named outputs, if any are."""
+    """An evaluation with its update: `after` are the rows of the state after it, and `slots` the carried tensors and
+    named outputs, or None."""
 
     after: Sequence[Array]
     slots: Slots | None = None
 
 
 def combine(row: Row, arrays: Sequence[Array], dtype: DTypeLike) -> Array:
-    """sum_j row[j] * arrays[j]; zero coefficients are skipped (their arrays may hold anything)."""
+    """Return sum_j row[j] * arrays[j]. Zero coefficients are skipped: their arrays may hold any values."""
     total: Array | None = None
-    is_new = False  # True where the total is no column, and may be added to
+    is_new = False  # whether the total is a new array, which may be modified in place
     for coefficient, column in zip(row, arrays, strict=True):
         if coefficient != 0.0:
             term = column if coefficient == 1.0 else column * coefficient
@@ -105,7 +105,7 @@ def combine(row: Row, arrays: Sequence[Array], dtype: DTypeLike) -> Array:
 def make_rows(
     tensors: Sequence[Tensor], table: Sequence[Row], terms: Sequence[Term], columns: Sequence[Array], dtype: DTypeLike
 ) -> list[Array]:
-    """The rows of a state: each line of the table over the columns, then the terms whose coefficient is a tensor."""
+    """Return the rows of a state: each line of the table applied to the columns, plus the terms with tensors."""
     rows = [combine(row, columns, dtype) for row in table]
     for term in terms:
         tensor = tensor_values(tensors[term.tensor]).astype(dtype)
@@ -114,41 +114,41 @@ def make_rows(
 
 
 def begin(plan: Plan, draws: Draws, dtype: DTypeLike, given: Mapping[str, Array]) -> list[Array]:
-    """The state before the first step."""
+    """Return the state before the first step."""
     columns = [np.asarray(given[name], dtype) for name in plan.given]
     columns += [np.asarray(draws(number), dtype) for number in plan.start_draws]
     return make_rows(plan.tensors, plan.start, plan.start_terms, columns, dtype)
 
 
 def enter_step(plan: Plan, step: Step, state: Sequence[Array], draws: Draws, dtype: DTypeLike) -> list[Array]:
-    """The state ahead of a step: moved to the front, with the start's rows behind, where the step says so."""
+    """Return the state before a step. A rolling step shifts it forward and appends fresh start rows."""
     if step.enters is None or plan.rolling_bank is None or (rolls := plan.rolling_bank.rolls) is None:
         return list(state)
     fresh = make_rows(plan.tensors, plan.start, (), [np.asarray(draws(each), dtype) for each in step.enters], dtype)
-    behind: Any = (slice(None),) * (-rolls.axis - 1)
-    stays, new = (..., slice(rolls.by, None), *behind), (..., slice(-rolls.by, None), *behind)
+    later_axes: Any = (slice(None),) * (-rolls.axis - 1)
+    stays, new = (..., slice(rolls.by, None), *later_axes), (..., slice(-rolls.by, None), *later_axes)
     return [np.concatenate([row[stays], start[new]], rolls.axis) for row, start in zip(state, fresh, strict=True)]
 
 
 def x_row(step: Step) -> tuple[int, float, float]:
-    """The row that is x at a step, and alpha and sigma there. Raises UserError where nothing can be held."""
+    """Return the row that is x at a step, and its alpha and sigma. Raises UserError if no part of x can be held."""
     if step.alpha is None or step.sigma is None:
-        raise UserError("a plan of an older version cannot hold part of a sample", "compile it again")
+        raise UserError("a plan of an older version cannot hold part of a sample", "compile the plan again")
     rows = [k for k, coefficient in enumerate(step.input) if coefficient != 0.0]
     if len(rows) != 1:
         raise UserError(
-            f"the network's input at time {step.time:g} is made of {len(rows)} rows: x is none of them",
-            "leave hold out, or use a plan whose network sees x",
+            f"the network's input at time {step.time:g} combines {len(rows)} rows, so hold cannot set x",
+            "leave hold out, or use a plan whose network takes x itself",
         )
     return rows[0], step.alpha, step.sigma
 
 
 def apply_hold(plan: Plan, index: int, state: Sequence[Array], hold: Hold, draws: Draws) -> list[Array]:
-    """The state with its network input held where the mask says so, at the step's own time."""
+    """Return the state with x set to the held value, noised to the step's time, where the mask is 1."""
     row, alpha, sigma = x_row(plan.steps[index])
     rows, held, kind = list(state), hold.value_at(index), state[0].dtype.type
     if not hold.clean:
-        left = len(plan.steps) - index  # counted from the end, so that a tail draws the same
+        left = len(plan.steps) - index  # counted from the end, so that a tail of the plan draws the same noise
         noise = np.asarray(draws(FRESH_DRAW + left if hold.fresh else HOLD_DRAW), state[0].dtype)
         held = kind(alpha) * held + kind(sigma) * noise
     rows[row] = hold.mask * held + (1 - hold.mask) * rows[row]
@@ -158,7 +158,7 @@ def apply_hold(plan: Plan, index: int, state: Sequence[Array], hold: Hold, draws
 def build_evaluation(
     plan: Plan, index: int, state: Sequence[Array], u: Array, outputs: Sequence[Array], dtype: DTypeLike = np.float32
 ) -> StepEvaluation:
-    """The network's outputs at step `index` with what the shaping makes of them; nothing is drawn yet."""
+    """Return the network's outputs at step `index`, with the shaped prediction. Noise is not drawn yet."""
     step = plan.steps[index]
     outputs = [np.asarray(output, dtype) for output in outputs]
     shaped: Array | None = None
@@ -169,7 +169,7 @@ def build_evaluation(
 
 
 def update(plan: Plan, evaluation: StepEvaluation, draws: Draws, dtype: DTypeLike = np.float32) -> list[Array]:
-    """The state after an evaluation."""
+    """Return the state after an evaluation."""
     columns = evaluation.columns + [np.asarray(draws(number), dtype) for number in evaluation.step.draws]
     return make_rows(plan.tensors, evaluation.step.update, evaluation.step.terms, columns, dtype)
 
@@ -184,7 +184,7 @@ def advance(
     dtype: DTypeLike,
     slots: Slots | None = None,
 ) -> StepState:
-    """Step `index` from the state and the network's outputs; `slots` are the carried tensors after it."""
+    """Compute step `index` from the state and the network's outputs. `slots` are the carried tensors after it."""
     evaluation = build_evaluation(plan, index, state, u, outputs, dtype)
     after = update(plan, evaluation, draws, dtype)
     if slots is not None and plan.rolling_bank is not None:
@@ -193,7 +193,7 @@ def advance(
 
 
 def carry_in(plan: Plan, step: Step, slots: Slots, dtype: DTypeLike = np.float32) -> dict[str, Array]:
-    """The network's inputs of the carried tensors at a step, [branches * B, *shape]."""
+    """Return the carried tensors [branches * B, *shape] that the network takes at a step, by name."""
     fed = {}
     for read in step.carry_in:
         name = plan.banks[read.bank].name
@@ -204,7 +204,10 @@ def carry_in(plan: Plan, step: Step, slots: Slots, dtype: DTypeLike = np.float32
 
 
 def carry(plan: Plan, step: Step, slots: Slots, made: Arrays, dtype: DTypeLike = np.float32) -> Slots:
-    """The slots after a step, at which the network made carried tensors and named outputs [branches * B, *shape]."""
+    """Return the slots after a step.
+
+    `made` are the network's carried tensors and named outputs [branches * B, *shape].
+    """
     banks = {name: list(bank) for name, bank in slots.banks.items()}
     for write in step.carry:
         name = plan.banks[write.bank].name
@@ -230,16 +233,16 @@ def execute(
     given: Mapping[str, Array] | None = None,
     hold: Hold | None = None,
 ) -> Iterator[StepState]:
-    """Run a plan, one `StepState` per evaluation.
+    """Run a plan. Yields one `StepState` per evaluation.
 
     Args:
         network: `network(index, step, u)` -> one output per branch and head of the step, each of u's shape [B, ...].
-            `CarryingNetwork` for one that returns more: carried tensors, or named outputs.
-        draws: `draws(number)` -> standard normal array [B, ...]; called once for each draw a step reads.
+            A network that also returns carried tensors or named outputs is a `CarryingNetwork`.
+        draws: `draws(number)` -> standard normal array [B, ...]; called once for each draw that a step reads.
         given: the plan's given tensors [B, ...].
-        hold: a part of the sample that is known.
+        hold: the known part of the sample.
     """
-    drawn = draws if hold is None or hold.fresh else cache(draws)  # the start's draw is held at all steps
+    drawn = draws if hold is None or hold.fresh else cache(draws)  # hold reads the start's draw at every step
     slots = network.slots if isinstance(network, CarryingNetwork) else None
     left = None if slots is None else slots.rows(plan)
     state: Sequence[Array] = begin(plan, drawn, dtype, given or {}) if left is None else left
@@ -261,7 +264,7 @@ def execute(
 
 
 def finish(plan: Plan, states: Iterable[StepState], dtype: DTypeLike = np.float32, hold: Hold | None = None) -> Array:
-    """The sample [B, ...] that a run's states lead to. Only the last is kept: a run may have hundreds."""
+    """Consume a run's states and return its sample [B, ...]. Only the last state is kept in memory."""
     (last,) = deque(states, maxlen=1)
     sample = combine(plan.output, last.after, dtype)
     return sample if hold is None else np.where(hold.mask == 1, hold.value_at(len(plan.steps)), sample)

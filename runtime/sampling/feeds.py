@@ -1,4 +1,4 @@
-"""The body's inputs for each call: times, conditions, prologue rows and the range group."""
+"""The inputs of a body for each call: times, conditions, prologue rows and the range group."""
 
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
@@ -29,20 +29,21 @@ def branch_values(
     samples: int,
     nulls: Arrays = MappingProxyType({}),
 ) -> BranchValues:
-    """A function of a branch that gives its conditions [samples, *shape]: "cond" as given, "uncond" null,
-    "perturbed" as given with perturbed attention, others as `branches` says.
+    """Return a function from a branch to its conditions [samples, *shape] by name.
 
-    `nulls` are the null values that lie in files, by condition.
+    "cond" has the given conditions and "uncond" the null values. "perturbed" has the given conditions with perturbed
+    attention. `branches` sets the conditions of other branches, or replaces these. `nulls` are null values read from
+    files, by condition.
     """
     cond_values = conditions.check(takes, condition, samples)
     by_name = {each.name: each for each in takes}
     by_branch = {COND: cond_values}
     branches = {} if branches is None else branches
     if not isinstance(branches, Mapping):
-        raise UserError(f"branches {branches!r} is no mapping of branches to conditions", BRANCHES_FIX)
+        raise UserError(f"branches {branches!r} is not a mapping of branches to conditions", BRANCHES_FIX)
     for branch, overrides in branches.items():
         if not isinstance(overrides, Mapping):
-            raise UserError(f"branch {branch!r} is {overrides!r}, no mapping of conditions to values", BRANCHES_FIX)
+            raise UserError(f"branch {branch!r} is {overrides!r}, not a mapping of conditions to values", BRANCHES_FIX)
         for name in overrides:
             if name not in by_name:
                 raise UserError(f"branch {branch!r} sets unknown condition {name!r}", f"set one of {list(by_name)}")
@@ -58,7 +59,7 @@ def branch_values(
             by_branch[branch] = cond_values | {PERTURBED: np.ones_like(cond_values[PERTURBED])}
         if branch not in by_branch:
             raise UserError(
-                f"the plan's guidance has a branch {branch!r}, and nothing says what its conditions are",
+                f"the plan's guidance has a branch {branch!r} whose conditions are not given",
                 f"give branches={{{branch!r}: {{CONDITION: VALUES}}}} (None for a null value)",
             )
         return by_branch[branch]
@@ -67,9 +68,11 @@ def branch_values(
 
 
 def plan_blocks(plan: AnyPlan, values_of: BranchValues, samples: int, time_shape: tuple[int, ...] = ()) -> list[Arrays]:
-    """The conditions and times [branches * samples, ...] of each step, the branches one after the other. `time_shape`
-    is the shape of a sample's time."""
-    joined: dict[tuple[str, ...], dict[str, NDArray[Any]]] = {}  # a condition may be an image: once for all steps
+    """Return the conditions and times [branches * samples, ...] of each step, its branches concatenated.
+
+    `time_shape` is the shape of a sample's time.
+    """
+    joined: dict[tuple[str, ...], dict[str, NDArray[Any]]] = {}  # steps share the arrays, which may be images
     blocks: list[Arrays] = []
     for step in plan.steps:
         if step.branches not in joined:
@@ -84,17 +87,17 @@ def plan_blocks(plan: AnyPlan, values_of: BranchValues, samples: int, time_shape
 
 
 class BodyInputs(NamedTuple):
-    """The inputs of a body but x, by name: values of a block under their keys, range groups, and prologue rows."""
+    """The names of a body's inputs except x."""
 
-    direct: Mapping[str, str]
-    groups: tuple[str, ...]
-    rows: tuple[str, ...]
-    has_time: bool  # it, or the prologue, takes the time
-    has_second_time: bool  # and the time to go to
+    direct: Mapping[str, str]  # times and conditions -> their keys in a block of `plan_blocks`
+    groups: tuple[str, ...]  # range groups
+    rows: tuple[str, ...]  # rows of the conditioner and the prologue
+    has_time: bool  # whether the body or the prologue takes the time
+    has_second_time: bool  # whether one of them also takes the time to go to
 
     @classmethod
     def from_body(cls, bundle: Bundle, body: Body) -> "BodyInputs":
-        """The inputs of all its graphs: one may take what another, all in float, does not, such as the group."""
+        """Return the inputs of all the body's graphs. They may differ: a float graph does not take the group."""
         by_input = {each.input: each.name for each in bundle.manifest.conditions}
         roles = {each.name: each.role for graph in body.graphs for each in graph.inputs}
         keys = {name: by_input[name] if role == "condition" else TIMES.get(role) for name, role in roles.items()}
@@ -103,19 +106,19 @@ class BodyInputs(NamedTuple):
             tuple(name for name, its_role in roles.items() if its_role == role) for role in ("group", "row")
         )
         prologue = bundle.manifest.prologue
-        ahead = () if prologue is None else prologue.inputs
-        read = {*direct.values(), *(TIMES.get(each.role) for each in ahead)}
+        prologue_inputs = () if prologue is None else prologue.inputs
+        read = {*direct.values(), *(TIMES.get(each.role) for each in prologue_inputs)}
         return cls(direct, groups, rows, TIME in read, TO in read)
 
 
 def check_times(has_second: bool, takes_two: bool) -> None:
-    """UserError unless plan and network agree: a network that takes two times needs a plan that names both."""
+    """Raise UserError unless plan and network agree: a network that takes two times needs a plan with both."""
     if takes_two and not has_second:
-        raise UserError("this denoiser takes two times, and gets one", "use a solver such as ctm, or give to=")
+        raise UserError("this denoiser takes two times, but gets one", "use a solver such as ctm, or give to=")
     if has_second and not takes_two:
-        raise UserError("this denoiser takes one time, and gets two", "use another solver, or leave to out")
+        raise UserError("this denoiser takes one time, but gets two", "use another solver, or leave to out")
 
 
 def tensor_name(graph: GraphEntry, role: Role) -> str:
-    """The name of the graph's input or output of a role."""
+    """Return the name of a graph's input or output with a role."""
     return next(tensor.name for tensor in (*graph.inputs, *graph.outputs) if tensor.role == role)

@@ -1,4 +1,4 @@
-"""Overflows of a run, as one error that names the step."""
+"""Checks for values that are not finite in a run. The error names the step."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from math import isfinite
@@ -21,23 +21,26 @@ State = TypeVar("State", StepState, TokenState)
 
 
 class NotFinite(UserError):
-    """An output or a sample of a run holds a number that is not finite."""
+    """An output or a sample of a run contains a value that is not finite."""
 
 
 def finite_states(states: Iterator[State], plan: AnyPlan) -> Iterator[State]:
-    """The states of a run, each checked before it is handed on: NotFinite for the first that is not finite."""
+    """Yield the states of a run, each checked first. Raises NotFinite for the first that is not finite."""
     while True:
         with np.errstate(all="ignore"):
             state = next(states, None)
         if state is None:
             return
-        if isinstance(state, StepState):  # logits of tokens were checked
+        if isinstance(state, StepState):  # the token executor has checked its logits
             check_finite_state(state, plan)
         yield state
 
 
 def finite_sample(plan: AnyPlan, states: Iterable[Any], hold: Hold | None = None) -> NDArray[Any]:
-    """The sample [B, *x_shape] of a run's last state. NotFinite for what is not finite, UserError for open tokens."""
+    """Return the sample [B, *x_shape] of a run's last state.
+
+    Raises NotFinite for values that are not finite, and UserError for open tokens.
+    """
     if plan.prediction == LOGITS:
         return finish_tokens(check_tokens(plan), states)
     plan = check_compiled(plan)
@@ -49,8 +52,10 @@ def finite_sample(plan: AnyPlan, states: Iterable[Any], hold: Hold | None = None
 
 
 def check_finite_state(state: StepState, plan: AnyPlan) -> None:
-    """Raise NotFinite if the state after a step holds a number that is not finite, and say whether the denoiser made
-    it. An output may be read by no row, as rk4 leaves one with CFG++."""
+    """Raise NotFinite if an output or the state after a step is not finite, and name the first that is not.
+
+    Outputs are checked too, because a step may not read all of them: rk4 with CFG++ leaves one unread.
+    """
     arrays = [(OUTPUT, output) for output in state.outputs] + [("the sample", row) for row in state.after]
     if not all(_has_finite_sum(array) for _, array in arrays):
         for what, array in arrays:
@@ -58,7 +63,7 @@ def check_finite_state(state: StepState, plan: AnyPlan) -> None:
 
 
 def finite_outputs(network: StepNetwork, plan: Plan) -> StepNetwork:
-    """A network whose outputs are checked: for runs that go on from them, not from a state."""
+    """Wrap a network so that its outputs are checked, for callers that use outputs and not states."""
 
     def check_network(index: int, step: Step, u: Array) -> Sequence[Array]:
         for output in (outputs := network(index, step, u)):
@@ -69,7 +74,7 @@ def finite_outputs(network: StepNetwork, plan: Plan) -> StepNetwork:
 
 
 def check_finite(array: NDArray[Any], what: str, index: int, step: Step, plan: AnyPlan) -> None:
-    """Raise NotFinite, which names the step, if the array holds a number that is not finite."""
+    """Raise NotFinite with the step's name if the array contains a value that is not finite."""
     if not np.isfinite(array).all():
         weight = "" if plan.guidance is None else f" with guidance {describe(plan.guidance)}"
         place = f"step {index + 1} of {len(plan.steps)} (time {step.time:g}) of plan {plan.name}{weight}"
@@ -78,5 +83,8 @@ def check_finite(array: NDArray[Any], what: str, index: int, step: Step, plan: A
 
 
 def _has_finite_sum(array: NDArray[Any]) -> bool:
-    """True only if all its numbers are finite, which takes numpy longer to say. Sums of finite ones may overflow."""
+    """Return True only if all values are finite.
+
+    It is faster than `np.isfinite`, and returns False too if the sum of finite values overflows.
+    """
     return isfinite(np.add.reduce(array, axis=None))

@@ -1,8 +1,8 @@
-"""The plans that were fitted to a body, found by their names.
+"""The fitted plans of a bundle, found by name.
 
-`fitted:6` is the plan of 6 evaluations that `fewstep fit` made at this guidance. It fits float32, and all bodies run
-it; a bundle of before may have one of the body's own. For another denoiser or guidance other plans are nearer to the
-teacher.
+`fitted:6` is the plan of 6 evaluations that `fewstep fit` made at this guidance. It is fitted to the float32 body, and
+all bodies run it. An older bundle may have plans fitted to single bodies. At another guidance, or with another
+denoiser, ordinary plans are closer to the teacher.
 """
 
 from collections.abc import Iterable
@@ -19,9 +19,9 @@ from fewstep.runtime.bundle.manifest import Body, FittedPlan, Manifest
 from fewstep.runtime.bundle.networks import networks, select_network
 from fewstep.runtime.bundle.reading import Bundle
 
-FITTED = f"{SOLVER}:"  # of a plan's name
-LARGEST = 64  # evaluations: beyond, a plan is its own teacher
-NEAR = 0.1 + 1e-9  # of a guidance weight: how far another weight may be from the one of the fit
+FITTED = f"{SOLVER}:"  # prefix of a plan's name
+LARGEST = 64  # evaluations; a plan with more would be its own teacher
+NEAR = 0.1 + 1e-9  # largest relative difference between a guidance weight and that of the fit
 
 
 def find_fitted(
@@ -32,18 +32,18 @@ def find_fitted(
     shaping: Shaping | None = None,
     strength: float | None = None,
 ) -> Plan:
-    """The plan `fitted:EVALUATIONS` of a bundle for a body at a guidance: the body's own, or else another body's.
+    """Return the plan `fitted:EVALUATIONS` of a bundle at a guidance. A plan fitted to this body is preferred.
 
-    A weight that differs from the fit's by NEAR or less is folded into the fitted numbers. Raises UserError, with the
-    command that fits such a plan, where there is none.
+    A guidance weight within NEAR of the fit's is folded into the fitted numbers. If there is no such plan, raises
+    UserError with the command that fits one.
     """
     count, at, _ = name.removeprefix(FITTED).partition("@")
     if not (count.isascii() and count.isdecimal()) or len(count) > 6:
-        raise UserError(f"plan {name!r} does not say how many evaluations", f"write {FITTED}6")
+        raise UserError(f"plan {name!r} has no number of evaluations", f"write {FITTED}6")
     if at:
-        raise UserError(f"plan {name!r} names a grid, and a fitted plan has none to choose", f"write {FITTED}{count}")
+        raise UserError(f"plan {name!r} names a grid, but a fitted plan has its own", f"write {FITTED}{count}")
     if not 0 < int(count) <= LARGEST:
-        raise UserError(f"plan {name!r} has {int(count)} evaluations", f"fitted plans have 1 to {LARGEST}")
+        raise UserError(f"plan {name!r} has {int(count)} evaluations", f"choose 1 to {LARGEST}")
     body_name = next((key for key, each in bundle.manifest.bodies.items() if each == body), "")
     entries = [each for each in bundle.manifest.fitted if each.evaluations == int(count)]
     plans, lost = read_fitted_plans(bundle, [each for each in entries if each.body == body_name])
@@ -54,7 +54,7 @@ def find_fitted(
         shapes = {step.shaping for step in plan.steps}
         if plan.strength == strength and shapes == {shaping} and _distance(plan.guidance, form) <= NEAR:
             from fewstep.plans.transforms.guidance_weight import (
-                change_guidance_weight,  # and all transforms: for this alone
+                change_guidance_weight,  # loads all transforms, which are needed only here
             )
 
             weight = weight_of(form)
@@ -69,17 +69,18 @@ def find_fitted(
         wanted += "" if strength is None else f", strength {strength:g}"
         what = f"plan {name!r} of {body_name} is fitted for guidance {have}, not for {wanted}"
         run = f"run {entries[0].nominal}"
-        raise UserError(what, f"give that guidance, {run}, or {fit}" if can_be_fitted else f"no fit has these: {run}")
+        other = f"{run}, which takes these settings; fewstep fit does not"
+        raise UserError(what, f"give that guidance, {run}, or {fit}" if can_be_fitted else other)
     counts = sorted({each.evaluations for each in bundle.manifest.fitted})
     has = f"; it has {', '.join(f'{FITTED}{each}' for each in counts)}" if counts else ""
     raise UserError(
         f"{bundle.path} has no plan {name!r} for {body_name}{has}",
-        f"run another plan, as dpmpp_2m:{count}" + f", or {fit}" * can_be_fitted,
+        f"run another plan, such as dpmpp_2m:{count}" + f", or {fit}" * can_be_fitted,
     )
 
 
 def read_fitted_plans(bundle: Bundle, entries: Iterable[FittedPlan]) -> tuple[list[Plan], list[UserError]]:
-    """The plans whose files can be read, and the errors of the others."""
+    """Return the plans whose files can be read, and the errors of the others."""
     plans, lost = [], []
     for each in entries:
         try:
@@ -90,7 +91,7 @@ def read_fitted_plans(bundle: Bundle, entries: Iterable[FittedPlan]) -> tuple[li
 
 
 def graph_of_fit(manifest: Manifest, body: str) -> str | None:
-    """The SHA-256 of a body's last graph, or of all networks' last ones; None where one of them lacks the body."""
+    """Return the SHA-256 of a body's last graph, over all networks. None if a network has no such body."""
     bodies = [select_network(manifest, name).bodies.get(body) for name in networks(manifest)]
     hashes = [manifest.files[each.graph.file] for each in bodies if each is not None]
     if len(hashes) < len(bodies):
@@ -103,7 +104,7 @@ def _is_for_another(plan: Plan, body: str) -> bool:
 
 
 def _distance(fitted: Guidance | None, guidance: Guidance | None) -> float:
-    """The distance of a guidance from a fit's, relative to it; infinite where they have no weights to compare."""
+    """Return the relative difference of a guidance weight from a fit's; infinite if one of them has no weight."""
     if fitted == guidance:
         return 0.0
     fitted_weight, wanted = weight_of(fitted), weight_of(guidance)

@@ -1,4 +1,4 @@
-"""Graphs that are opened when they are first run, and closed when others take their place in memory."""
+"""Graphs that are opened at their first call, and closed when other networks need their memory."""
 
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,8 +17,10 @@ Networks = LruCache[str, LruCache[str, LoadedGraph]]  # open graphs by network a
 
 @dataclass(frozen=True, eq=False)
 class LazyGraph:
-    """A graph of a network, opened at its first call. Threads may share it: a call that runs keeps its graph until it
-    ends. `networks` are in memory at once."""
+    """A graph of a network, opened at its first call. Threads may share it: a running call keeps its graph open.
+
+    networks: the cache of open networks; its size limits how many are in memory at once.
+    """
 
     bundle: Bundle
     name: str
@@ -30,15 +32,18 @@ class LazyGraph:
         return self._acquire()(feeds)
 
     def close(self) -> None:
-        """Give the network's memory back. The next call opens it again."""
+        """Free the network's memory. The next call opens it again."""
         with self.networks.lock:
             self.networks.pop(self.network, None)
 
     def _acquire(self) -> LoadedGraph:
-        """The open graph, whose network is the last used now. No other network opens or gives way meanwhile."""
+        """Return the open graph, and mark its network as the most recently used.
+
+        The lock keeps other networks from being opened or closed meanwhile.
+        """
         with self.networks.lock:
             return self.networks.get_or_make(self.network, partial(LruCache, inf)).get_or_make(self.name, self._open)
 
     def _open(self) -> LoadedGraph:
-        release_free_memory()  # memory of the network before
+        release_free_memory()  # of the network that was closed for this one
         return self.backend.load(self.bundle, self.name)

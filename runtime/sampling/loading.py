@@ -1,4 +1,4 @@
-"""The opening of a bundle for sampling, with the choice of its body and of the backend that runs it."""
+"""Open a bundle for sampling, and choose its body and backend."""
 
 import logging
 from collections.abc import Callable
@@ -36,23 +36,26 @@ def load(
     """Open a bundle for sampling.
 
     Args:
-        path: the bundle.
-        precision: "float32", "float16", "bfloat16" or "int8"; the backend knows which body of it runs best.
-        body: the name of a body instead, for measuring (e.g. "int8-tensorrt", simulated in float).
+        path: the bundle's folder or file.
+        precision: "float32", "float16", "bfloat16" or "int8". The backend selects the body of this precision that it
+            runs best.
+        body: the name of a body, instead of a precision, for measurements (e.g. "int8-tensorrt", simulated in float).
         backend: the inference engine and its settings; None is ONNX Runtime on the CPU.
-        resident: of a bundle with several networks, how many are in memory at once; None: all that were used. Each is
+        resident: for a bundle with several networks, how many to keep in memory at once; None keeps all. Each is
             opened when it is first used.
+
+    Raises UserError if the bundle has no such body, or the backend does not run it.
     """
     bundle = open_bundle(path)
     if backend is None:
         backend = OnnxRuntime()
         if body in bundle.manifest.bodies and not any(body in names for names in backend.bodies.values()):
             LOG.warning(
-                "body %r is for another engine: onnxruntime on the CPU imitates it, slowly, to measure it", body
+                "body %r is for another engine: onnxruntime on the CPU simulates it slowly, for measurements only", body
             )
     elif not (hasattr(backend, "load") and hasattr(backend, "bodies")):
         raise UserError(
-            f"backend {backend!r} is no inference engine",
+            f"backend {backend!r} is not an inference engine",
             "leave backend out for ONNX Runtime on the CPU, or pass one of fewstep.runtime.backends",
         )
     if resident is not None:
@@ -71,7 +74,10 @@ def load(
 def _load_network(
     bundle: Bundle, name: str, backend: Backend, opened: Callable[[Bundle, str, Backend], LoadedGraph] | None = None
 ) -> Network:
-    """The network that the manifest itself describes; `opened` opens its graphs, and None does so now."""
+    """Return the network that the bundle's manifest describes.
+
+    `opened` returns a graph that opens later. Without it, the graphs are loaded now.
+    """
 
     def load(graph: str) -> LoadedGraph:
         return backend.load(bundle, graph) if opened is None else opened(bundle, graph, backend)
@@ -89,7 +95,7 @@ def _load_network(
 
 
 def choose_body(bundle: Bundle, precision: str, backend: Backend) -> str:
-    """The name of the body that a precision means on a backend."""
+    """Return the name of the body for a precision on a backend. Raises UserError if there is none."""
     if not isinstance(precision, str) or precision not in backend.bodies:
         runs = ", ".join(backend.bodies)
         if precision in PRECISIONS:
@@ -103,12 +109,12 @@ def choose_body(bundle: Bundle, precision: str, backend: Backend) -> str:
     fix = f"fewstep calibrate {bundle.path} --target {target_of(wanted)}"
     if precision in ("float16", "bfloat16"):
         fix = f"fewstep build {bundle.path} --precision {precision}"
-    if "float32" not in bundle.manifest.bodies:  # nothing to make it from: `fewstep pack` left it out
+    if "float32" not in bundle.manifest.bodies:  # `fewstep pack` left it out, so no body can be made from it
         bodies = bundle.manifest.bodies.values()
         others = " or ".join(sorted({body.precision for body in bodies}))
         wanting = [(platform_of(each.target, each.platform), each) for each in bodies if each.precision == precision]
         engines = sorted({each.target if platform is None else platform.backend for platform, each in wanting})
-        fix = f"run it on {' or '.join(engines)}, which it is for (--backend on the command line)"
+        fix = f"run it on {' or '.join(engines)}, its target (--backend on the command line)"
         if not engines:
             fix = f"choose precision {others} (--precision on the command line)"
     raise UserError(f"{bundle.path} has no {wanted} body, only {', '.join(bundle.manifest.bodies)}", fix)

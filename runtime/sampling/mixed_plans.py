@@ -1,6 +1,6 @@
-"""Runs of a plan for each sample of a batch, in steps that share one network call.
+"""Run a separate plan for each sample of a batch, with shared network calls.
 
-It serves a stream of images whose denoising overlaps, or requests of different quality in one batch. Samples share a
+Uses are a stream of images whose denoising overlaps, and requests of different quality in one batch. Samples share a
 call if their steps use the same range group of one network. A plan with fewer steps ends earlier.
 """
 
@@ -20,7 +20,7 @@ from fewstep.runtime.sampling.step_call import Call, Feeds, split_outputs, stack
 
 
 def check_count(plans: Any, seeds: int) -> None:
-    """UserError for anything but a list with one plan for each seed."""
+    """Raise UserError for anything except a list with one plan for each seed."""
     if isinstance(plans, str) or not isinstance(plans, Sequence):
         one = str(getattr(plans, "name", plans))
         raise UserError(f"{one!r} is one plan", "give a list with one for each seed, or call `sample`")
@@ -30,7 +30,7 @@ def check_count(plans: Any, seeds: int) -> None:
 
 @dataclass
 class Cohort:
-    """The samples of a batch that follow one plan, by their places in it, and the state after their last step."""
+    """The samples of a batch that follow one plan, by their indexes in the batch, and their last state."""
 
     plan: Plan
     places: list[int]
@@ -41,7 +41,7 @@ class Cohort:
 
     @property
     def index(self) -> int:
-        """The step that comes next; the number of steps once all are done."""
+        """The next step; the number of steps once all are done."""
         return 0 if self.last is None else self.last.index + 1
 
     @property
@@ -53,28 +53,32 @@ class Cohort:
 
 
 def run(cohorts: Sequence[Cohort], call: Call, shared: Sequence[str]) -> Iterator[int]:
-    """Run all cohorts to their ends; yields each step's number when it is done. `shared` are the inputs that all
-    samples have in common: the group."""
+    """Run all cohorts to their ends. Yields each step's number when it is done.
+
+    `shared` are the inputs that are common to all samples: the range group.
+    """
     for index in range(max(len(cohort.plan.steps) for cohort in cohorts)):
         step([cohort for cohort in cohorts if not cohort.is_done], call, shared)
         yield index
 
 
 def step(cohorts: Sequence[Cohort], call: Call, shared: Sequence[str]) -> int:
-    """The number of calls that one step of each cohort took, each at its own index: one for each range group of a
-    network. The cohorts are then a step further."""
+    """Advance each cohort by one step, each at its own index. Returns the number of network calls.
+
+    There is one call for each range group of a network.
+    """
     groups: dict[tuple[str, int], list[Cohort]] = {}
     for cohort in cohorts:
         next_step = cohort.plan.steps[cohort.index]
         groups.setdefault((next_step.network, next_step.group), []).append(cohort)
     for _, alike in sorted(groups.items()):
-        with np.errstate(all="ignore"):  # an overflow is found below, and named
+        with np.errstate(all="ignore"):  # `_step_group` reports an overflow with its step
             _step_group(alike, call, shared)
     return len(groups)
 
 
 def _step_group(cohorts: Sequence[Cohort], call: Call, shared: Sequence[str]) -> None:
-    """Move cohorts a step on in one call; their steps use the same range group of one network."""
+    """Advance cohorts by one step in one call. Their steps use the same range group of one network."""
     states = [cohort.state() for cohort in cohorts]
     steps = [cohort.plan.steps[cohort.index] for cohort in cohorts]
     inputs = [combine(step.input, state, np.float32) for step, state in zip(steps, states, strict=True)]
@@ -89,14 +93,14 @@ def _step_group(cohorts: Sequence[Cohort], call: Call, shared: Sequence[str]) ->
 
 
 def _join_feeds(fed: Sequence[Arrays], shared: Sequence[str]) -> Arrays:
-    """The inputs of several calls, joined for one."""
+    """Concatenate the inputs of several calls for one call."""
     if len(fed) == 1:
         return fed[0]
     return {name: fed[0][name] if name in shared else np.concatenate([each[name] for each in fed]) for name in fed[0]}
 
 
 def collect(cohorts: Sequence[Cohort], samples: int) -> Float32:
-    """The samples in the order of the batch."""
+    """Return the samples in the order of the batch."""
     parts = [(each.places, finite_sample(each.plan, [each.last])) for each in cohorts if each.last is not None]
     result = np.empty((samples, *parts[0][1].shape[1:]), np.float32)
     for places, values in parts:
@@ -105,5 +109,5 @@ def collect(cohorts: Sequence[Cohort], samples: int) -> Float32:
 
 
 def select_samples(places: Sequence[int], arrays: Arrays) -> dict[str, NDArray[Any]]:
-    """The rows of arrays [B, ...] at some places of a batch."""
+    """Return the samples of arrays [B, ...] at some indexes of a batch."""
     return {name: array[places] for name, array in arrays.items()}

@@ -1,4 +1,4 @@
-"""A network of a bundle, loaded with one body and one inference engine: what it is fed, and one call of its graphs."""
+"""A network of a bundle, loaded with one body and one inference engine: its inputs, and the calls of its graphs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -25,8 +25,11 @@ from fewstep.runtime.sampling.step_call import Feeds, GraphCall
 
 @dataclass(frozen=True, repr=False)
 class Network:
-    """The graphs of one body, opened: `graph` is the last, `earlier` are those before it. `nulls` are the null values
-    of conditions that lie in files, by name."""
+    """The loaded graphs of one body.
+
+    A body with several graphs has its last one in `graph`, and those before it in `earlier`. `nulls` are the null
+    values of conditions that are stored in files, by name.
+    """
 
     bundle: Bundle
     body: Body
@@ -38,16 +41,16 @@ class Network:
 
     @cached_property
     def inputs(self) -> BodyInputs:
-        """The body's inputs but x."""
+        """The body's inputs except x."""
         return BodyInputs.from_body(self.bundle, self.body)
 
     @cached_property
     def last_rows(self) -> RowCache:
-        """The rows that the conditioner made last."""
+        """The cache of the conditioner's last rows."""
         return RowCache()
 
     def __call__(self, x: NDArray[Any], fed: Arrays, group: int) -> GraphCall:
-        """The call of the range group's graph for x [N, *x_shape]; its output is [N, heads * C, ...]."""
+        """Call the range group's graph for x [N, *x_shape]; its output is [N, heads * C, ...]."""
         is_single = len(self._graphs) == 1
         graph, entry, x_name, output_name = self._graphs[0 if is_single else self.body.graph_index(group)]
         others = fed if is_single else {each.name: fed[each.name] for each in entry.inputs if each.name in fed}
@@ -55,26 +58,29 @@ class Network:
         returned = graph(feeds)
         output = returned.get(output_name)
         if output is None or output.shape != (len(x), *output_shape(self.bundle.manifest, x.shape[1:])):
-            raise UserError(f"{self.bundle.path}: {entry.file} is not what the manifest says", EXPORT_AGAIN)
+            what = f"{self.bundle.path}: {entry.file} does not return the output that the manifest describes"
+            raise UserError(what, EXPORT_AGAIN)
         return GraphCall(feeds, returned, output)
 
     def evaluate(self, x: NDArray[Any], block: Arrays, group: int) -> Float32:
-        """The output [N, heads * C, ...] for x [N, *x_shape] and a block [N, ...] of times and conditions. What the
-        network carries is zeros."""
+        """Return the output [N, heads * C, ...] for x [N, *x_shape] and a block [N, ...] of times and conditions.
+
+        Carried tensors are zeros.
+        """
         fed = dict(self._feeds([block], [group])(0))
         for each in self.bundle.manifest.carried:
             fed[CARRIED + each.name] = np.zeros((len(x), *each.shape), each.dtype)
         return self(x, fed, group).output
 
     def feeds(self, plan: AnyPlan, samples: int, values_of: BranchValues) -> Feeds:
-        """The inputs but x at each step of a compiled plan. What makes its rows runs once, now."""
+        """Return a function from a step's index to the inputs except x. The conditioner and prologue run now, once."""
         for has_second in {step.to is not None for step in plan.steps}:
             check_times(has_second, self.inputs.has_second_time)
         blocks = plan_blocks(plan, values_of, samples, time_shape(self.bundle.manifest))
         return self._feeds(blocks, [step.group for step in plan.steps])
 
     def _feeds(self, blocks: Sequence[Arrays], groups: Sequence[int]) -> Feeds:
-        """The inputs but x for each block of values; `groups` are the range groups of the blocks."""
+        """Return a function from a block's index to the inputs except x. `groups` are the blocks' range groups."""
         inputs = self.inputs
         direct = [
             {name: block[key] for name, key in inputs.direct.items()}
@@ -88,7 +94,7 @@ class Network:
 
     @cached_property
     def _graphs(self) -> list[tuple[LoadedGraph, Any, str, str]]:
-        """The body's graphs, each with its entry and the names of its x and its output."""
+        """The body's graphs, each with its manifest entry and the names of its ports for x and output."""
         return [
             (loaded, entry, name_of(entry, "x"), name_of(entry, "output"))
             for loaded, entry in zip((*self.earlier, self.graph), self.body.graphs, strict=True)

@@ -1,4 +1,4 @@
-"""The plan that a caller means, for one bundle and the range groups of one body: compiled, or checked."""
+"""Resolve a caller's plan for one bundle and the range groups of one body: compile it, or check it."""
 
 from contextlib import suppress
 from dataclasses import replace
@@ -27,7 +27,7 @@ from fewstep.runtime.sampling.token_planning import token_plan_for
 
 PlanLike = str | Path | AnyPlan
 NO_SETTINGS = PlanSettings()
-CONTINUOUS = ("shaping", "strength", "renoise")  # settings that tokens do not have
+CONTINUOUS = ("shaping", "strength", "renoise")  # settings that token plans do not have
 
 
 def plan_for(
@@ -37,8 +37,10 @@ def plan_for(
     guidance: float | Guidance | None = None,
     settings: PlanSettings = NO_SETTINGS,
 ) -> AnyPlan:
-    """The plan for a body, its steps in the body's range groups: a `Plan`, or for a token denoiser a `TokenPlan`.
-    `Sampler.compile` documents the arguments."""
+    """Return the plan for a body, with steps in the body's range groups: a `Plan`, or a `TokenPlan` for tokens.
+
+    `Sampler.compile` documents the arguments.
+    """
     shaping, strength, renoise = as_shaping(settings.get("shaping")), settings.get("strength"), settings.get("renoise")
     facts, manifest = denoiser_facts(bundle.manifest), bundle.manifest
     if UNCOND in (settings.get("branches") or {}):
@@ -46,34 +48,34 @@ def plan_for(
     if not isinstance(plan, PlanLike):
         fix = "give SOLVER:STEPS such as 'dpmpp_2m:8', or a plan's path"
         if isinstance(plan, list | tuple):
-            fix = "`sample_each` takes a plan for each sample"
-        raise UserError(f"plan {plan!r} is no plan", fix)
+            fix = "call `sample_each`, which takes a plan for each sample"
+        raise UserError(f"plan {plan!r} is not a plan", fix)
     if isinstance(plan, Path) or (isinstance(plan, str) and plan.endswith(".json")):
         plan = read_plan(bundle.check_path(Path(plan)))
     if manifest.vocabulary is not None:
         if refused := [name for name in CONTINUOUS if settings.get(name) is not None]:
-            raise UserError(f"a plan of tokens takes no {refused[0]}", "leave it out")
+            raise UserError(f"a token plan takes no {refused[0]}", "leave it out")
         return token_plan_for(plan, facts, bundle, guidance, body.groups)
     if guidance is not None:
         from fewstep.plans.compile import check_guidance
 
-        check_guidance(guidance, facts)  # ahead of the plan: with a guidance that the denoiser lacks, no plan helps
+        check_guidance(guidance, facts)  # before the plan: no plan works with a guidance that the denoiser lacks
     if isinstance(plan, str) and plan.startswith(FITTED):
         plan = find_fitted(plan, bundle, body, guidance, shaping, strength)
-        guidance = None  # `find_fitted` has matched it
+        guidance = None  # `find_fitted` has checked it
     if isinstance(plan, str) and plan.startswith(SCHEDULER):
         if renoise is not None or shaping is not None:
-            raise UserError(f"plan {plan!r} takes no renoise and no shaping", "give SOLVER:STEPS for those")
-        from fewstep.runtime.sampling.scheduler_plans import scheduler_plan  # seldom needed, and much to load
+            raise UserError(f"plan {plan!r} takes no renoise and no shaping", "give SOLVER:STEPS, which takes both")
+        from fewstep.runtime.sampling.scheduler_plans import scheduler_plan  # rarely needed, slow to load
 
         plan = scheduler_plan(plan, guidance, facts.guided, bundle, strength)
     if isinstance(plan, str):
-        from fewstep.plans.compile import compile_plan  # all solvers and grids: not for who only runs plans
+        from fewstep.plans.compile import compile_plan  # loads all solvers, which running a plan does not need
 
         made = compile_plan(plan, facts, guidance, shaping, body.groups, strength, renoise)
         own = _calibrated_shaping(bundle, body, made.name) if shaping is None else None
         return made if own is None else compile_plan(plan, facts, guidance, own, body.groups, strength, renoise)
-    plan = check_compiled(plan, "take dpmpp_2m:8")
+    plan = check_compiled(plan, "use dpmpp_2m:8")
     check_plan(plan, guidance, strength, renoise, bundle)
     if shaping is not None and {step.shaping for step in plan.steps if step.shaping is not None} != {shaping}:
         raise UserError(f"plan {plan.name!r} was compiled without shaping {shaping}", recompile_hint(plan))
@@ -81,27 +83,31 @@ def plan_for(
 
 
 def calibrated_body(manifest: Manifest, body: Body) -> Body | None:
-    """The body whose plan is a body's own. For one that was not calibrated, such as float32, it is the first that was:
-    bodies of one bundle sample the same by default."""
+    """Return the body itself if it was calibrated along a plan, else the first body that was, or None.
+
+    So all bodies of a bundle have the same default plan, float32 included.
+    """
     return next((each for each in (body, *manifest.bodies.values()) if each.plan is not None), None)
 
 
 def calibrated_plan(bundle: Bundle, body: Body) -> Any:
-    """The plan that a body was calibrated along, a `Plan` or a `TokenPlan`; None where the bundle has none."""
+    """Return the plan that a body was calibrated along, a `Plan` or a `TokenPlan`. None if the bundle has none."""
     file = bundle.manifest.plans.get(body.plan or "")
     return None if file is None else decode_any(bundle.read(file), file)
 
 
 def own_plan(bundle: Bundle, body: Body) -> Any:
-    """The plan of `calibrated_body`; None where the bundle has none."""
+    """Return the plan of `calibrated_body`. None if the bundle has none."""
     calibrated = calibrated_body(bundle.manifest, body)
     return None if calibrated is None else calibrated_plan(bundle, calibrated)
 
 
 def default_guidance(bundle: Bundle, body: Body, plan: PlanLike | None) -> Guidance | None:
-    """The guidance of a run that was given none, in programs and on the command line: that of the calibrated plan, for
-    a plan by its name, or None for the default plan. A fitted plan has it where it was fitted so. A compiled plan and a
-    file have their own."""
+    """Return the guidance of a run that was given none, for programs and for the command line.
+
+    It is the guidance of the calibrated plan if `plan` is a name, or None (the default plan). A fitted plan gets it
+    only if it was fitted at that guidance. A compiled plan and a plan file keep theirs, so this returns None.
+    """
     if (plan is not None and not isinstance(plan, str)) or (plan or "").endswith(".json"):
         return None
     kept = own_plan(bundle, body)
@@ -115,11 +121,11 @@ def default_guidance(bundle: Bundle, body: Body, plan: PlanLike | None) -> Guida
 
 
 def _calibrated_shaping(bundle: Bundle, body: Body, name: str) -> Shaping | None:
-    """The shaping of the plan of this name along which the body was calibrated; None for another plan."""
+    """Return the shaping of the body's calibrated plan if that has this name, else None."""
     from fewstep.plans.names.plan_name import with_grid
 
     own = calibrated_body(bundle.manifest, body)
     if own is None or with_grid(own.plan or "") != with_grid(name):
-        return None  # and its file is not read
+        return None  # before its file is read
     kept = calibrated_plan(bundle, own)
     return None if kept is None else shaping_of(kept)

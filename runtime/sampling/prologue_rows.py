@@ -1,11 +1,10 @@
-"""The rows of the conditioner and the prologue, made before the first step and dealt to the body's calls.
+"""The rows of the conditioner and the prologue: computed before the first step, and gathered for each call of the body.
 
-Samples often share their condition, and the unconditional branch is the same for all. The conditioner, such as an
-observation encoder, runs once for each distinct condition, whatever the number of steps. The prologue runs once for
-each distinct pair of time and condition. Each call of the body gets its rows when it comes, not all calls at once.
+Samples often share their condition, and all share the unconditional branch. The conditioner, such as an observation
+encoder, runs once for each distinct condition, whatever the number of steps. The prologue runs once for each distinct
+pair of time and condition. Rows are gathered only when the body is called, which saves memory.
 
-What the conditioner made of a few conditions is kept: a call that brings it the same, bit for bit, does not run it
-again.
+The conditioner's rows of a few conditions are cached: it does not run again for bitwise identical conditions.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,10 +18,10 @@ from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import CONDITIONER, PROLOGUE, Arrays, LoadedGraph, find_graph
 from fewstep.runtime.bundle.reading import EXPORT_AGAIN, Bundle
 
-TIME, TO = "\0time", "\0to"  # keys of the network's times among the conditions, which have visible names
-IN_CONDITIONER, IN_PROLOGUE = "\0place", "\0own"  # keys of places among the conditions that each of them takes
-AT_ONCE = 2**24  # bytes of the conditioner's rows that a run of the prologue is fed: it repeats them for each time
-FEW = 4  # conditions whose rows are kept, as of one observation and its branches: batches of prompts hold none
+TIME, TO = "\0time", "\0to"  # keys of the network's times; the names of conditions do not begin so
+IN_CONDITIONER, IN_PROLOGUE = "\0place", "\0own"  # keys of the indexes of distinct conditions that each one takes
+AT_ONCE = 2**24  # bytes of conditioner rows that one call of the prologue takes: they repeat for each time
+FEW = 4  # conditions whose rows are cached: enough for an observation and its branches, not for a batch of prompts
 TIMES: Mapping[str, str] = {"time": TIME, "to": TO}  # by role
 
 
@@ -34,8 +33,10 @@ def make_row_source(
     wanted: Iterable[str],
     last: "RowCache",
 ) -> Callable[[int], dict[str, NDArray[Any]]]:
-    """A function of a block's index that gives the rows `wanted` [N, ...] by name, for `blocks` of conditions and times
-    [N, ...]. `last` has the conditioner's rows of the call before, and then of this one."""
+    """Return a function from a block's index to the rows `wanted` [N, ...] by name.
+
+    `blocks` are conditions and times [N, ...]. `last` caches the conditioner's rows; this call reads and updates it.
+    """
     manifest, wanted = bundle.manifest, frozenset(wanted)
     named = {each.input: each.name for each in manifest.conditions}
     conditioner_rows: dict[str, NDArray[Any]] = {}
@@ -56,7 +57,7 @@ def make_row_source(
         distinct, pairs = _distinct_pairs(blocks, keys, sorted(set(times.values())))
 
         def rows_of(at: slice) -> dict[str, NDArray[Any]]:
-            """The rows of some of the pairs."""
+            """Return the rows of some of the pairs."""
             fed = {name: distinct[key][at] for name, key in times.items()}
             fed |= {name: prologue_values[key][distinct[IN_PROLOGUE][at]] for name, key in seen.items()}
             fed |= {name: conditioner_rows[name][distinct[IN_CONDITIONER][at]] for name in row_names}
@@ -83,25 +84,27 @@ def make_row_source(
 
 
 class RowCache:
-    """The rows that a conditioner made last, and the few conditions [C, ...] that it made them of."""
+    """A cache of a conditioner's last rows, and of the few conditions [C, ...] that they were computed from."""
 
     def __init__(self) -> None:
-        self._last: tuple[Arrays, dict[str, NDArray[Any]]] | None = None  # one value, so that threads may share it
+        self._last: tuple[Arrays, dict[str, NDArray[Any]]] | None = None  # replaced as one value: threads share it
 
     def rows(self, fed: Arrays, count: int, make: Callable[[], dict[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
-        """The last rows if they were made of the same bits, else the `count` rows that `make` returns, which are kept
-        up to FEW. `fed` must not change."""
+        """Return the cached rows if `fed` is bitwise identical to their conditions, else the `count` rows of `make`.
+
+        New rows are cached if there are at most FEW. The caller must not modify `fed` afterwards.
+        """
         last = self._last
         if last is not None and all(_has_same_bits(last[0][name], array) for name, array in fed.items()):
             return last[1]
-        last = self._last = None  # memory holds the old rows or the new ones
+        last = self._last = None  # free the old rows before the new ones are computed
         rows = make()
         if count <= FEW:
             self._last = fed, rows
         return rows
 
     def forget(self) -> None:
-        """Let the next call run the conditioner, as one with another condition does."""
+        """Clear the cache, so that the next call runs the conditioner."""
         self._last = None
 
 
@@ -110,27 +113,28 @@ def _has_same_bits(one: NDArray[Any], other: NDArray[Any]) -> bool:
 
 
 def _as_slice(places: NDArray[np.intp]) -> NDArray[np.intp] | slice:
-    """Places that follow one another, as a slice: it copies no rows, and a step may have dozens."""
+    """Return consecutive places as a slice, and others unchanged. Indexing with a slice does not copy rows."""
     first, count = int(places[0]), len(places)
     is_in_order = count == 1 or bool((places == np.arange(first, first + count)).all())
     return slice(first, first + count) if is_in_order else places
 
 
 def _run_graph(graph: LoadedGraph, name: str, fed: Arrays, count: int, bundle: Bundle) -> dict[str, NDArray[Any]]:
-    """The outputs of the conditioner or the prologue, [count, ...] each."""
+    """Run the conditioner or the prologue, and return its outputs [count, ...]."""
     outputs = graph(fed)
     for each in find_graph(bundle, name).outputs:
         if each.name not in outputs or outputs[each.name].shape[:1] != (count,):
-            raise UserError(f"{bundle.path}: the {name} makes no row {each.name!r} for each sample", EXPORT_AGAIN)
+            what = f"{bundle.path}: the {name} does not return a row {each.name!r} for each sample"
+            raise UserError(what, EXPORT_AGAIN)
     return dict(outputs)
 
 
 def _distinct_conditions(
     blocks: Sequence[Arrays], names: Sequence[str]
 ) -> tuple[dict[str, NDArray[Any]], list[NDArray[np.intp]]]:
-    """Distinct conditions [C, ...], and for each block the place of each of its samples among them.
+    """Return the distinct conditions [C, ...], and for each block the index of each of its samples among them.
 
-    The steps of a plan bring the same arrays, which may be pictures: those are looked at once.
+    The steps of a plan share their arrays, which may be images. Each array is compared only once.
     """
     first: dict[tuple[int, ...], int] = {}
     numbers = [first.setdefault(tuple(id(block[name]) for name in names), at) for at, block in enumerate(blocks)]
@@ -146,7 +150,7 @@ def _distinct_conditions(
 def _distinct_pairs(
     blocks: Sequence[Arrays], places: Mapping[str, Sequence[NDArray[np.intp]]], times: Iterable[str]
 ) -> tuple[dict[str, NDArray[Any]], list[NDArray[np.intp]]]:
-    """Distinct tuples of `times` and places, and for each block the place of each sample among them."""
+    """Return the distinct tuples of `times` and places, and for each block the index of each sample among them."""
     joined = {key: np.concatenate([block[key] for block in blocks]) for key in times}
     distinct, place = _distinct({**joined, **{key: np.concatenate(each) for key, each in places.items()}})
     return distinct, _split_places(place, [len(block[TIME]) for block in blocks])
@@ -157,7 +161,7 @@ def _split_places(place: NDArray[np.intp], sizes: Sequence[int]) -> list[NDArray
 
 
 def _distinct(values: Arrays) -> tuple[dict[str, NDArray[Any]], NDArray[np.intp]]:
-    """The distinct rows over all arrays [N, ...] together -> [U, ...], and for each of the N its place among them."""
+    """Return the distinct rows [U, ...] over all arrays [N, ...] together, and for each of N rows its index in them."""
     count = len(next(iter(values.values())))
     contents = [(content := array.tobytes(), len(content) // count) for array in values.values()]
     rows = [b"".join([content[at * size : (at + 1) * size] for content, size in contents]) for at in range(count)]

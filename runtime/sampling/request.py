@@ -1,4 +1,4 @@
-"""The check of a caller's request to a sampler: seeds, plans, given tensors, a hold, a cancellation."""
+"""Checks of a caller's request to a sampler: seeds, plans, given tensors, hold and cancellation."""
 
 import operator
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -34,13 +34,13 @@ GivenTensors = Mapping[str, ArrayLike]
 T = TypeVar("T")
 CHOSEN_ONCE = {"sizes": "height=96", "adapters": 'adapters={"FILE.safetensors": 0.8}'}
 
-SCHEDULER = "scheduler:"  # begins the name of a plan by the scheduler that came with the denoiser
-SAMPLES_LIMIT = 2**20  # of a call
-PLAN_LIMIT = 64 * 2**20  # bytes of a plan file; thousands of steps have a few MB
+SCHEDULER = "scheduler:"  # prefix of plans of the scheduler that came with the denoiser
+SAMPLES_LIMIT = 2**20  # per call
+PLAN_LIMIT = 64 * 2**20  # bytes of a plan file; thousands of steps take a few MB
 
 
 class PlanSettings(TypedDict, total=False):
-    """The settings that a plan is compiled with, name and guidance apart; `Sampler.sample` documents each."""
+    """The settings that a plan is compiled with, besides its name and guidance. `Sampler.sample` documents each."""
 
     shaping: Shaping | None
     strength: float | None
@@ -49,7 +49,7 @@ class PlanSettings(TypedDict, total=False):
 
 
 class RunSettings(PlanSettings, total=False):
-    """Settings of every run; `Sampler.sample` documents each."""
+    """The settings of a run. `Sampler.sample` documents each."""
 
     given: GivenTensors | None
     carried: Slots | None
@@ -58,7 +58,7 @@ class RunSettings(PlanSettings, total=False):
 
 
 class PlannedRun(NamedTuple):
-    """A run along a plan: the states of its steps, and the part that it holds."""
+    """A run along a plan: the states of its steps, and its held part."""
 
     plan: AnyPlan
     states: Iterator[Any]
@@ -66,21 +66,22 @@ class PlannedRun(NamedTuple):
 
 
 def check_settings(settings: Mapping[str, Any], kind: type, noun: str) -> None:
-    """UserError for a setting that `kind`, a TypedDict, does not have."""
+    """Raise UserError for a setting that the TypedDict `kind` does not have."""
     if settings and (unknown := settings.keys() - kind.__annotations__.keys()):
         refuse_choices(unknown)
         raise UserError(f"a {noun} has no option {min(unknown)!r}", f"it has {', '.join(kind.__annotations__)}")
 
 
 def refuse_choices(names: Collection[str]) -> None:
-    """UserError for what `Sampler.with_options` has taken over from each run."""
+    """Raise UserError for an option that moved from the run to `Sampler.with_options`."""
     for name, successor in CHOSEN_ONCE.items():
         if name in names:
-            raise UserError(f"a run has no option {name!r} any more", f"choose once: sampler = sampler.at({successor})")
+            fix = f"set it once: sampler = sampler.with_options({successor})"
+            raise UserError(f"a run no longer has the option {name!r}", fix)
 
 
 def denoiser_facts(manifest: Manifest) -> DenoiserFacts:
-    """The facts of a bundle's denoiser that plans are compiled with."""
+    """Return the facts of a bundle's denoiser that plan compilation needs."""
     guided = conditions.has_unconditional_form(manifest.conditions)
     return DenoiserFacts(
         manifest.schedule,
@@ -103,15 +104,15 @@ def denoiser_facts(manifest: Manifest) -> DenoiserFacts:
 
 
 def check_seeds(seeds: Sequence[int]) -> list[int]:
-    """Whole numbers, at least one and no more than a call takes."""
+    """Return the seeds as integers. Raises UserError unless there are 1 to SAMPLES_LIMIT, each in 0 .. 2**64 - 1."""
     try:
         numbers = [operator.index(seed) for seed in islice(seeds, SAMPLES_LIMIT + 1)]
     except TypeError as error:
         raise UserError(f"seeds {seeds!r} are not a list of whole numbers", "give seeds=[0, 1, ...]") from error
     if not numbers:
-        raise UserError("no seeds, so no samples", "give one seed per sample")
+        raise UserError("seeds is empty", "give one seed per sample")
     if len(numbers) > SAMPLES_LIMIT:
-        raise UserError(f"more than {SAMPLES_LIMIT} seeds, which are run as one batch", "sample in several calls")
+        raise UserError(f"one call has more than {SAMPLES_LIMIT} seeds", "split them over several calls")
     for number in numbers:
         if not 0 <= number < 2**64:
             raise UserError(f"seed {number} is outside 0 .. 2**64 - 1", "give seeds in that range")
@@ -119,9 +120,9 @@ def check_seeds(seeds: Sequence[int]) -> list[int]:
 
 
 def check_given_mapping(given: GivenTensors | None) -> GivenTensors:
-    """The given tensors by name. UserError for anything but a mapping."""
+    """Return the given tensors by name. Raises UserError for anything except a mapping."""
     if given is not None and not isinstance(given, Mapping):
-        raise UserError(f"given is no mapping of names to arrays but {type(given).__name__}", "give {NAME: ARRAY}")
+        raise UserError(f"given is {type(given).__name__}, not a mapping of names to arrays", "give {NAME: ARRAY}")
     return given or {}
 
 
@@ -132,23 +133,24 @@ def check_given(
     shape: Sequence[int],
     samples: int,
 ) -> dict[str, Float32]:
-    """The tensors [samples, *x_shape] that a plan starts from; one that is not given may be a condition's."""
+    """Return the tensors [samples, *x_shape] that a plan starts from. One that is not given may be a condition."""
     given = check_given_mapping(given)
     offered = {**conditions.check_condition_mapping(condition), **given}
     for name in given:
         if name not in names:
             takes = f"it takes {', '.join(map(repr, names))}" if names else "it takes none"
             hint = "; give a strength to start from an image" if name == IMAGE else ""
-            raise UserError(f"the plan is given {name!r}", takes + hint)
+            raise UserError(f"the plan does not take {name!r}", takes + hint)
         as_model_range(given[name], f"given {name!r}", f"give finite numbers {[samples, *shape]}")
     for name in names:
         if name not in offered:
-            raise UserError(f"the plan starts from {name!r}", f"give given={{{name!r}: array {[samples, *shape]}}}")
+            fix = f"give given={{{name!r}: array {[samples, *shape]}}}"
+            raise UserError(f"the plan starts from {name!r}, which is not given", fix)
     return {name: _broadcast_tensor(f"given {name!r}", offered[name], (samples, *shape)) for name in names}
 
 
 def slots_at_start(plan: Plan, carried: Slots | None, manifest: Manifest, samples: int) -> Slots:
-    """The slots that a run begins with: left by a run before, or a first run's."""
+    """Return the slots that a run begins with: those of an earlier run, checked, or those of a first run."""
     tensors = {each.name: each for each in manifest.carried}
 
     def zeros(name: str, rows: int) -> NDArray[Any]:
@@ -160,13 +162,13 @@ def slots_at_start(plan: Plan, carried: Slots | None, manifest: Manifest, sample
     checked = check_slots(carried, plan, first, samples)
     for row in checked.rows(plan) or ():
         if row.shape != (samples, *manifest.x_shape):
-            wanted, fix = [samples, *manifest.x_shape], "give what a run left for as many samples"
+            wanted, fix = [samples, *manifest.x_shape], "give the slots of a run of the same number and size of samples"
             raise UserError(f"carried has a state {list(row.shape)}, not {wanted}", fix)
     return checked
 
 
 def check_branches(branches: Overrides | None, plans: Sequence[AnyPlan], guidance: float | Guidance | None) -> None:
-    """Branches whose conditions are given must be a plan's; "uncond" may be idle at a guidance weight of 1."""
+    """Raise UserError for a branch that no plan evaluates. "uncond" may be unused at a guidance weight of 1."""
     used = {COND, *(branch for plan in plans for step in plan.steps for branch in step.branches)}
     if guidance is not None:
         used.add(UNCOND)
@@ -177,14 +179,14 @@ def check_branches(branches: Overrides | None, plans: Sequence[AnyPlan], guidanc
 
 
 def check_x(x: ArrayLike, manifest: Manifest) -> tuple[Float32, Manifest]:
-    """States [B, *x_shape] that a caller brings, and the manifest at their sizes."""
+    """Return a caller's states [B, *x_shape], checked, and the manifest at their sizes."""
     fix = f"give finite numbers [B, {', '.join(map(str, free_x_shape(manifest)))}]"
     array = as_finite(x, "x", fix)
     return array, manifest_for_shape(array.shape, manifest, fix)
 
 
 def manifest_for_shape(shape: Sequence[int], manifest: Manifest, fix: str) -> Manifest:
-    """The manifest at the sizes of states of a shape [B, *x_shape]. UserError for another shape."""
+    """Return the manifest at the sizes of states of a shape [B, *x_shape]. Raises UserError for another shape."""
     sizes = sizes_of(shape[1:], manifest)
     if sizes is None or not shape[0]:
         raise UserError(f"x has the shape {list(shape)}", fix)
@@ -192,8 +194,8 @@ def manifest_for_shape(shape: Sequence[int], manifest: Manifest, fix: str) -> Ma
 
 
 def check_network_time(time: ArrayLike, samples: int, of: tuple[int, ...] = ()) -> NDArray[np.float64]:
-    """Network times [samples, *of], given as one for all, as one for each, or whole."""
-    fix = "give one for all, or one for each"
+    """Return network times [samples, *of] from one for all samples, one for each, or the full array."""
+    fix = "give one for all samples, or one for each"
     times, shape = as_numbers(time, "times", fix, np.float64), (samples, *of)
     if of and times.ndim < len(shape):
         times = np.broadcast_to(broadcast_to_samples(times, f"time {time!r}", (samples,), fix)[:, None], shape)
@@ -204,27 +206,29 @@ def check_network_time(time: ArrayLike, samples: int, of: tuple[int, ...] = ()) 
 
 
 def check_hold(hold: Hold | None, plan: Plan, shape: Sequence[int], samples: int) -> Hold | None:
-    """The part to hold as float32, broadcast over the samples."""
+    """Return the hold with value and mask as float32, broadcast over the samples."""
     if hold is None:
         return None
     if not isinstance(hold, Hold):
-        raise UserError(f"hold is {type(hold).__name__}, no Hold", "give fewstep.runtime.Hold(value, mask)")
+        raise UserError(f"hold is {type(hold).__name__}, not Hold", "give fewstep.runtime.Hold(value, mask)")
     if any(name not in (IMAGE, NOISE, *row_names(plan.rows)) for name in plan.given):
-        raise UserError(f"plan {plan.name!r} starts from {', '.join(plan.given)}", "hold is for plans from noise")
+        what = f"plan {plan.name!r} starts from {', '.join(plan.given)}, and hold needs a plan that starts from noise"
+        raise UserError(what, "leave hold out, or choose such a plan")
     if plan.rolling_bank is not None:
-        raise UserError(f"plan {plan.name!r} holds nothing: positions are at times of their own", "leave hold out")
+        what = f"plan {plan.name!r} cannot hold part of a sample: its positions have different times"
+        raise UserError(what, "leave hold out")
     for step in plan.steps:
         x_row(step)
     wanted = (samples, *shape)
     mask = _broadcast_tensor("the mask of hold", hold.mask, wanted, 0)
     if mask.min() < 0 or mask.max() > 1:
-        raise UserError(f"the mask of hold reaches from {mask.min():g} to {mask.max():g}", "give values from 0 to 1")
+        raise UserError(f"the mask of hold ranges from {mask.min():g} to {mask.max():g}", "give values from 0 to 1")
     if not isinstance(hold.value, tuple):
         value = as_model_range(hold.value, what := "the value to hold", f"give finite numbers {list(wanted)}")
         return replace(hold, value=_broadcast_tensor(what, value, wanted, 0), mask=mask)
     if len(hold.value) != len(plan.steps) + 1:
         raise UserError(
-            f"{len(hold.value)} values to hold over {len(plan.steps)} steps",
+            f"hold has {len(hold.value)} values for {len(plan.steps)} steps",
             f"give a tuple of {len(plan.steps) + 1}: one for each step, and one for the sample",
         )
     values = tuple(
@@ -234,19 +238,19 @@ def check_hold(hold: Hold | None, plan: Plan, shape: Sequence[int], samples: int
 
 
 def _broadcast_tensor(what: str, value: Any, shape: Sequence[int], axes: int | None = None) -> Float32:
-    """A tensor that is broadcast to a shape; without `axes` over the samples alone."""
+    """Return a tensor broadcast to a shape. Without `axes` it is broadcast over the samples only."""
     fix = f"give finite numbers {list(shape)}"
     return broadcast_to_samples(as_finite(value, what, fix), what, shape, fix, axes)
 
 
 def read_plan(path: Path) -> AnyPlan:
-    """A compiled plan from its file."""
+    """Read a compiled plan from its file."""
     fix = "give a plan as SOLVER:STEPS, or the path of a plan's JSON"
     try:
         if not path.is_file():
             raise UserError(f"there is no plan file {path}", fix)
         if path.stat().st_size > PLAN_LIMIT:
-            raise UserError(f"plan file {path} is larger than {PLAN_LIMIT} bytes", "compile it again")
+            raise UserError(f"plan file {path} is larger than {PLAN_LIMIT} bytes", "compile the plan again")
         content = path.read_bytes()
     except OSError as error:
         raise UserError(f"plan file {path} cannot be read ({error.strerror})", fix) from error
@@ -256,55 +260,55 @@ def read_plan(path: Path) -> AnyPlan:
 def check_plan(
     plan: Plan, guidance: float | Guidance | None, strength: float | None, renoise: float | None, bundle: Bundle
 ) -> None:
-    """UserError for a compiled plan of another schedule, prediction, guidance or network."""
+    """Raise UserError for a compiled plan of another schedule, prediction, guidance or network."""
     for problem in (*plan_differences(plan, guidance, bundle), *_plan_problems(plan, strength, renoise, bundle)):
         fix, form = recompile_hint(plan), plan.guidance if guidance is None else as_guidance(guidance)
         if plan.fitted is not None and strength is renoise is None and (form is None or weight_of(form) is not None):
             fix += f", or {refit_command(bundle.path, bundle.manifest, len(plan.steps), weight_of(form), 'fit one: ')}"
         raise UserError(f"plan {plan.name!r} {problem}", fix)
-    if not bundle.manifest.sizes:  # else it depends on the sizes of the run
+    if not bundle.manifest.sizes:  # otherwise it depends on the sizes of the run
         check_tensors(plan, bundle.manifest.x_shape)
 
 
 def plan_differences(plan: AnyPlan, guidance: float | Guidance | None, bundle: Bundle) -> Iterator[str]:
-    """The differences of a plan of either kind from the schedule of a denoiser and the guidance of a run, in words."""
+    """Yield, as text, how a plan of either type differs from a denoiser's schedule and a run's guidance."""
     manifest, schedule = bundle.manifest, bundle.schedule.fingerprint
     if plan.fitted is not None and plan.fitted.source != manifest.provenance.source_sha256:
-        yield f"was fitted to another denoiser than {bundle.path} holds"
+        yield f"was fitted to another denoiser than the one in {bundle.path}"
     if plan.schedule != schedule:
         has = f"{manifest.schedule.kind}-{manifest.schedule.timesteps} ({schedule})"
-        yield f"is for schedule {plan.schedule}, and {manifest.name!r} has {has}"
+        yield f"is for schedule {plan.schedule}, but {manifest.name!r} has {has}"
     if guidance is not None and as_guidance(guidance) != plan.guidance:
         yield f"was compiled with guidance {describe(plan.guidance)}, not {describe(as_guidance(guidance))}"
 
 
 def _plan_problems(plan: Plan, strength: float | None, renoise: float | None, bundle: Bundle) -> Iterator[str]:
-    """Other faults of a plan for a denoiser or the settings of a run, in words."""
+    """Yield, as text, other reasons why a plan does not fit a denoiser or a run's settings."""
     manifest = bundle.manifest
     if plan.prediction != manifest.prediction:
-        yield f"is for a denoiser that predicts {plan.prediction}, this one {manifest.prediction}"
+        yield f"is for a denoiser that predicts {plan.prediction}, but this one predicts {manifest.prediction}"
     for name, wanted, compiled in (("strength", strength, plan.strength), ("renoise", renoise, plan.renoise)):
         if wanted is not None and wanted != compiled:
             yield f"was compiled with {name} {compiled}, not {wanted}"
     if not _is_at_positions(plan, manifest):
-        yield f"is not for the positions that {bundle.path} has times for"
+        yield f"does not match the positions that have their own times in {bundle.path}"
     banks, carried = {bank.name for bank in plan.banks if bank.rolls is None}, {each.name for each in manifest.carried}
     if banks != carried:
         has, wants = (", ".join(sorted(names)) or "none" for names in (banks, carried))
-        yield f"carries {has}, this denoiser {wants}"
+        yield f"carries {has}, but this denoiser carries {wants}"
     for index, step in enumerate(plan.steps):
         network = network_at(manifest, step.lam)
         if step.network != network:
-            yield f"has a step {index} that asks for the network {step.network}, and {bundle.path} runs {network} there"
+            yield f"runs the network {step.network} at step {index}, but {bundle.path} runs {network} there"
         heads = manifest.heads if network == DENOISER else manifest.networks[network].heads
         if step.heads != heads:
-            yield f"has a step {index} that reads {step.heads} outputs of a {network} that has {heads}"
+            yield f"reads {step.heads} outputs of the {network} at step {index}, but it has {heads}"
         if missing := carried - {plan.banks[read.bank].name for read in step.carry_in}:
-            yield f"has a step {index} that feeds the {network} no {min(missing)!r}"
+            yield f"does not feed {min(missing)!r} to the {network} at step {index}"
 
 
 def _is_at_positions(plan: Plan, manifest: Manifest) -> bool:
-    """True where a plan has times of their own for the positions that the denoiser has, and rolls on as they leave."""
+    """Return True if a plan's positions have the denoiser's separate times, and roll on as many places per run."""
     times = {plan.tensors[step.times].shape for step in plan.steps if step.times is not None}
     stairs = None if manifest.positions is None else manifest.positions.stairs(manifest)
     if stairs is None or stairs.leaves == stairs.places:
@@ -316,41 +320,42 @@ def _is_at_positions(plan: Plan, manifest: Manifest) -> bool:
 
 
 def recompile_hint(plan: AnyPlan) -> str:
-    """The way to compile a plan for this bundle, in words."""
-    from fewstep.plans.names.plan_name import (  # all solvers and grids: not for who only runs plans
+    """Return, as text, how to compile a plan for this bundle."""
+    from fewstep.plans.names.plan_name import (  # loads all solvers and grids, which running a plan does not need
         is_plan_name,
         with_grid,
     )
 
     if plan.fitted is not None:
-        return f"no name compiles fitted numbers: run {plan.fitted.nominal}"
+        return f"run {plan.fitted.nominal}: a fitted plan cannot be compiled from its name"
     if not is_plan_name(plan.name):
-        return "compile its original so for this bundle, and transform that again"
+        return "compile the original plan for this bundle, and transform it again"
     return f"give the plan by its name, {with_grid(plan.name)!r}: it is then compiled for this bundle"
 
 
 def check_tensors(plan: AnyPlan, x_shape: Sequence[int]) -> None:
-    """UserError for a plan whose tensors, numbers for each element of a sample, do not fit samples of this shape."""
+    """Raise UserError for a plan whose tensors (coefficients per sample element) do not fit samples of this shape."""
     for shape in {tensor.shape for tensor in plan.tensors}:
         if not _is_broadcastable(shape, x_shape):
             raise UserError(
-                f"plan {plan.name!r} holds a tensor {list(shape)} for samples {list(x_shape)}", recompile_hint(plan)
+                f"plan {plan.name!r} has a tensor {list(shape)}, which does not fit samples {list(x_shape)}",
+                recompile_hint(plan),
             )
 
 
 def _is_broadcastable(shape: Sequence[int], over: Sequence[int]) -> bool:
-    """True if a tensor of a shape is broadcast over another shape, from the right, and leaves it as it is."""
+    """Return True if a shape broadcasts against another, from the right, and leaves that one unchanged."""
     sizes = zip(reversed(shape), reversed(over), strict=False)
     return len(shape) <= len(over) and all(size in (1, full) for size, full in sizes)
 
 
 def stop_on_cancel(states: Iterator[T], evaluations: int, cancel: Cancel | None) -> Iterator[T]:
-    """The states of so many evaluations, unless the caller wants no more: that is looked at before each."""
+    """Return the states of `evaluations` evaluations. Raises Cancelled once `cancel` is set, checked before each."""
     if cancel is None:
         return states
     wanted = cancel.is_set if isinstance(cancel, Event) else cancel
     if not callable(wanted):
-        raise UserError(f"cancel {cancel!r} is no event or function", "give a threading.Event, or a function")
+        raise UserError(f"cancel {cancel!r} is not an event or function", "give a threading.Event, or a function")
     return _poll_cancel(states, evaluations, wanted)
 
 

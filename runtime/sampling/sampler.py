@@ -1,10 +1,10 @@
-"""A sampler is a bundle's denoiser, loaded with one body and one inference engine, ready to run plans.
+"""A sampler: a bundle's denoiser, loaded with one body and one inference engine, ready to run plans.
 
     with fewstep.runtime.load("bundle", precision="int8") as sampler:
         x = sampler.sample(plan="dpmpp_2m:8", seeds=[0, 1], condition={"class": [3, 5]}, guidance=2.0)
 
-No sample depends on an earlier one, so one sampler serves any number of threads. A sample depends on its seed and
-condition, never on its neighbours in the batch.
+A sampler keeps no state between runs, so any number of threads may share it. A sample depends on its seed and
+condition, never on the other samples of its batch.
 """
 
 from collections import deque
@@ -68,8 +68,10 @@ PLANS_KEPT = 16
 
 @dataclass(frozen=True, repr=False)
 class Sampler(AbstractContextManager["Sampler"]):
-    """A denoiser that runs plans; `load` makes it, and `at` makes it for other sizes and adapters. `on_call` is called
-    with each call of a network in a run along one plan."""
+    """A denoiser that runs plans. `load` returns one; `with_options` returns one with other sizes and adapters.
+
+    on_call: called after each network call of a run along one plan, with the step's index and the `GraphCall`.
+    """
 
     denoiser: DenoiserNetworks
     on_call: OnCall | None = None
@@ -78,40 +80,41 @@ class Sampler(AbstractContextManager["Sampler"]):
         return f"<Sampler of {self.bundle.path}: {self.body.precision} body for {self.body.target}>"
 
     def __exit__(self, *_: object) -> None:
-        """Nothing to put back: the engine's memory goes with the last reference."""
+        """Do nothing: the engine's memory is freed with the last reference to it."""
 
     def __reduce__(self) -> NoReturn:
         raise UserError(
             "a sampler cannot be pickled or copied: it holds the memory of an engine",
-            f"fewstep.runtime.load({str(self.bundle.path)!r}) in each process; threads may share one sampler",
+            f"call fewstep.runtime.load({str(self.bundle.path)!r}) in each process; threads may share one sampler",
         )
 
     @property
     def bundle(self) -> Bundle:
-        """The bundle; its manifest has the sizes of this sampler."""
+        """The bundle, with this sampler's sizes in its manifest."""
         return self.network().bundle
 
     @property
     def body(self) -> Body:
-        """The body of the denoiser's own network."""
+        """The body of the network DENOISER."""
         return self.network().body
 
     def network(self, name: str = DENOISER) -> Network:
-        """A network of the denoiser, by its name in a plan's steps."""
+        """Return a network of the denoiser by its name in a plan's steps."""
         return self.denoiser.networks[name]
 
     def with_options(self, *, adapters: "Adapters | None" = None, **sizes: int) -> "Sampler":
-        """The sampler whose runs have these adapters and sizes. It shares this one's graphs.
+        """Return a sampler with these adapters and sizes. It shares this sampler's graphs.
 
-            wide = sampler.at(width=128, adapters={"a.safetensors": 0.8})
+            wide = sampler.with_options(width=128, adapters={"a.safetensors": 0.8})
 
         Args:
-            adapters: LoRA files with their strengths, {"a.safetensors": 0.8}, for a bundle with slots for them. Their
-                updates add up. They take the place of former ones: {} of all, None of none. Files are read now.
-            sizes: of x's free axes, for a denoiser that has such (`bundle.manifest.sizes`). Others stay as they are.
+            adapters: LoRA files and their strengths, {"a.safetensors": 0.8}, for a bundle with LoRA slots. Their
+                updates add up. They replace all earlier adapters: {} removes them, None keeps them. The files are
+                read now.
+            sizes: sizes of x's free axes (`bundle.manifest.sizes`). Axes that are not named keep their sizes.
 
-        UserError for a size that cannot be, a file that does not fit, and adapters with an engine other than
-        onnxruntime on the CPU.
+        Raises UserError for an invalid size, for a file that does not fit, and for adapters with any engine other
+        than onnxruntime on the CPU.
         """
         networks = dict(self.denoiser.networks)
         if adapters is not None:
@@ -124,15 +127,15 @@ class Sampler(AbstractContextManager["Sampler"]):
         return replace(self, denoiser=DenoiserNetworks(networks))
 
     def with_network_parts(self, name: str = DENOISER, **parts: Any) -> "Sampler":
-        """The sampler with other parts of one of its networks, such as its `graph`, `prologue`, `body` or `bundle`."""
+        """Return a sampler with parts of one network replaced, such as its `graph`, `prologue`, `body` or `bundle`."""
         return self.with_network(name, replace(self.network(name), **parts))
 
     def with_network(self, name: str, network: Network) -> "Sampler":
-        """The sampler with another network of this name."""
+        """Return a sampler with the network of this name replaced."""
         return replace(self, denoiser=DenoiserNetworks({**self.denoiser.networks, name: network}))
 
     def select_network(self, name: str) -> "Sampler":
-        """The sampler as if one of the other networks were the bundle's only one. For DENOISER it is this sampler."""
+        """Return a sampler whose only network is the named one. For DENOISER, return this sampler unchanged."""
         return self if name == DENOISER else replace(self, denoiser=DenoiserNetworks({DENOISER: self.network(name)}))
 
     def sample(
@@ -143,27 +146,30 @@ class Sampler(AbstractContextManager["Sampler"]):
         guidance: float | Guidance | None = None,
         **settings: "Unpack[RunSettings]",
     ) -> Float32:
-        """Samples float32 [len(seeds), *x_shape] in model range; of a token denoiser, ids int64.
+        """Return samples in model range, float32 [len(seeds), *x_shape]. A token denoiser returns int64 ids.
 
         Args:
-            plan: the name of a plan (SOLVER:STEPS or SOLVER:STEPS@GRID, or fitted:STEPS for one that was fitted to this
-                body), a compiled plan, or the path of a plan's JSON.
-            seeds: one per sample. All run as one batch, and memory grows with their number: for many, call in turns.
+            plan: the name of a plan (SOLVER:STEPS, SOLVER:STEPS@GRID, or fitted:STEPS for a plan that was fitted to
+                this body), a compiled plan, or the path of a plan's JSON.
+            seeds: one per sample. They run as one batch, and memory grows with their number: split many seeds over
+                several calls.
             condition: for each condition of the denoiser, one value (or label) per sample.
             guidance: the weight of classifier-free guidance or a form of `fewstep.plans.guidance`; 1 runs the
-                conditional branch alone. None is the guidance of the calibrated plan for a plan by its name, as in
-                `fewstep run`. A compiled plan and a file have their own. Without either it is 1.
+                conditional branch only. None takes the guidance of a compiled plan or a plan file, and for a plan
+                given by its name that of the calibrated plan, as in `fewstep run`. Without either it is 1.
             shaping: a change of each prediction, such as `Clip(-1, 1)` (`fewstep.plans.shaping`).
-            branches: conditions of further branches, {"uncond": {"text": [...]}} for a negative prompt; a condition
-                that is not named is the sample's own, None stands for its null value.
-            given: tensors [len(seeds), *x_shape] that a plan starts from, such as a degraded image; one that is missing
-                is looked for among the conditions. {"image": ...} with a `strength` is image-to-image. {"ids": ...} are
-                known tokens, -1 where a position is open.
-            strength: in (0, 1]: the share of the plan's steps that are run; the given image is noised to their start.
-            renoise: in [0, 1]: the share of that noise that the image gets. None is 1, all of it, and 0 none.
-            hold: a part of the sample that is known (inpainting, decided actions).
-            cancel: an event, or a function, that is looked at before each evaluation; once set, `Cancelled` is raised.
-            carried: what a run before left, of as many samples along the same plan (`carry_on`); None begins.
+            branches: conditions of further branches, such as {"uncond": {"text": [...]}} for a negative prompt. A
+                condition that is not named keeps the sample's value; None sets its null value.
+            given: tensors [len(seeds), *x_shape] that a plan starts from, such as a degraded image. A missing one is
+                taken from the conditions. {"image": ...} with a `strength` is image-to-image. {"ids": ...} are known
+                tokens, -1 where a position is open.
+            strength: in (0, 1]: the share of the plan's steps to run. The given image is noised to the first of them.
+            renoise: in [0, 1]: the share of that noise to add to the image. None means 1, the full noise.
+            hold: the known part of the sample (inpainting, decided actions).
+            cancel: an event or a function, checked before each evaluation. `Cancelled` is raised once it is set or
+                true.
+            carried: the slots that an earlier run returned (`carry_on`), for as many samples and the same plan. None
+                starts afresh.
         """
         return finite_sample(*self._run(plan, seeds, condition, guidance, settings))  # its plan, states and hold
 
@@ -175,19 +181,20 @@ class Sampler(AbstractContextManager["Sampler"]):
         guidance: float | Guidance | None = None,
         **settings: "Unpack[RunSettings]",
     ) -> tuple[Float32, Slots]:
-        """Samples, as `sample` returns them, and the slots that the run leaves: carried tensors, for the next run, and
-        named outputs, in `named`. So a denoiser makes a long sample chunk by chunk.
+        """Return samples, as `sample` does, and the run's slots. With them a denoiser makes a long sample in chunks.
+
+        The slots hold the carried tensors for the next run, and the named outputs in `named`.
 
             carried = None
             for number, vowel in enumerate(vowels):
                 x, carried = sampler.carry_on("ddim:8", [number], {"vowel": [vowel]}, carried=carried)
 
-        It takes the arguments of `sample`. `carried` stays as it is: a run may be repeated, or carried on in two ways.
+        It takes the arguments of `sample`. `carried` is not modified, so a run may be repeated or continued twice.
         """
         run = self._run(plan, seeds, condition, guidance, settings)
         (last,) = deque(run.states, maxlen=1)
         if last.slots is None:
-            raise UserError(f"{self.bundle.path} leaves nothing besides its samples", "call sample")
+            raise UserError(f"{self.bundle.path} returns nothing besides its samples", "call sample")
         return finite_sample(run.plan, [last], run.hold), last.slots
 
     def steps(
@@ -198,8 +205,10 @@ class Sampler(AbstractContextManager["Sampler"]):
         guidance: float | Guidance | None = None,
         **settings: "Unpack[RunSettings]",
     ) -> Iterator[StepState]:
-        """The states of the run of `sample`, one per step (`index`, `u`, `x0`): for previews, progress, measuring. Stop
-        iterating to cancel. It takes the arguments of `sample`. A token denoiser's are `TokenState`s."""
+        """Yield the state after each step (`index`, `u`, `x0`), for previews, progress and measurements.
+
+        It takes the arguments of `sample`. Stop iterating to cancel. A token denoiser yields `TokenState`.
+        """
         return self._run(plan, seeds, condition, guidance, settings).states
 
     def sample_each(
@@ -210,23 +219,23 @@ class Sampler(AbstractContextManager["Sampler"]):
         guidance: float | Guidance | None = None,
         **settings: "Unpack[RunSettings]",
     ) -> Float32:
-        """Samples float32 [len(seeds), *x_shape], each along a plan of its own; their evaluations share batches.
+        """Return samples, float32 [len(seeds), *x_shape], each along a separate plan. Their evaluations share batches.
 
         Args:
             plans: one per sample.
 
-        It takes the other arguments of `sample` too, but `carried`, and `hold`, which takes one plan for all.
+        It takes the other arguments of `sample` except `carried` and `hold`, which need one plan for all samples.
         """
         check_settings(settings, RunSettings, "run")
         seeds, x_shape = check_seeds(seeds), self.bundle.manifest.x_shape
         values_of = self._branch_values(len(seeds), condition, settings.get("branches"))
         if settings.get("hold") is not None:
-            raise UserError("hold with a plan for each sample", "give one plan")
+            raise UserError("hold does not work with a plan for each sample", "give one plan")
         mixed_plans.check_count(plans, len(seeds))
         compiled = list(map(check_compiled, self._compile_plans(plans, guidance, settings)))
 
         def cohort(plan: Plan) -> mixed_plans.Cohort:
-            """The samples of the batch that follow one plan."""
+            """Return the samples of the batch that follow one plan."""
             refuse_banks(plan, self.bundle.path)
             places = [place for place, other in enumerate(compiled) if other == plan]
             given = check_given(plan.given, settings.get("given"), condition, x_shape, len(seeds))
@@ -244,11 +253,11 @@ class Sampler(AbstractContextManager["Sampler"]):
         return mixed_plans.collect(cohorts, len(seeds))
 
     def to_units(self, x: ArrayLike) -> Float32:
-        """Samples [..., *x_shape] of model range in the units of the manifest, such as a robot's actions."""
+        """Convert samples [..., *x_shape] from model range to the manifest's units, such as a robot's actions."""
         return units.to_units(self.bundle.manifest, x)
 
     def from_units(self, value: ArrayLike) -> Float32:
-        """Samples [..., *x_shape] in their units as values of model range: for `hold` and `given`."""
+        """Convert samples [..., *x_shape] from the manifest's units to model range, for `hold` and `given`."""
         return units.from_units(self.bundle.manifest, value)
 
     def evaluate(
@@ -258,11 +267,13 @@ class Sampler(AbstractContextManager["Sampler"]):
         condition: conditions.ConditionValues | None = None,
         to: float | Sequence[float] | None = None,
     ) -> Float32:
-        """The output [B, heads * C, ...] of the bare network, without guidance, at x [B, *x_shape] and network time; of
-        tokens, logits [B, *x_shape, V]. What it carries from run to run is zeros.
+        """Return the bare network's output [B, heads * C, ...], without guidance. Carried tensors are zeros.
+
+        A token denoiser returns logits [B, *x_shape, V].
 
         Args:
-            time: in the network's own units, one for all samples or one each.
+            x: states [B, *x_shape].
+            time: in the network's units, one for all samples or one for each.
             to: the second time, for a network that takes two.
         """
         return self.denoiser.evaluate(x, time, condition, to)
@@ -274,8 +285,10 @@ class Sampler(AbstractContextManager["Sampler"]):
         condition: conditions.ConditionValues | None = None,
         branches: Overrides | None = None,
     ) -> StepNetwork:
-        """The function that `execute` calls at the steps of a compiled plan: for callers with their own x. It raises
-        UserError where an output is not finite."""
+        """Return the function that `execute` calls at each step of a compiled plan, for callers who supply x.
+
+        The function raises UserError if an output is not finite.
+        """
         check_compiled(plan)
         refuse_banks(plan, self.bundle.path)
         return finite_outputs(self.step_call(plan, samples, condition, branches), plan)
@@ -287,23 +300,25 @@ class Sampler(AbstractContextManager["Sampler"]):
         condition: conditions.ConditionValues | None = None,
         branches: Overrides | None = None,
     ) -> StepCall:
-        """The calls of the steps of a compiled plan, with all inputs but x. Carried tensors begin with zeros. No output
-        is checked."""
+        """Return the network calls of a compiled plan's steps, with every input except x.
+
+        Carried tensors begin with zeros. Outputs are not checked.
+        """
         return self._step_call(plan, samples, self._branch_values(samples, condition, branches), None)
 
     def _branch_values(
         self, samples: int, condition: conditions.ConditionValues | None, branches: Overrides | None
     ) -> BranchValues:
-        """A function of a branch that gives its conditions, checked."""
+        """Return a function from a branch to its checked conditions."""
         return branch_values(self.bundle.manifest.conditions, condition, branches, samples, self.network().nulls)
 
     def draws(self, seeds: Sequence[int]) -> Draws:
-        """The noise of samples: a function of a draw's number -> [len(seeds), *x_shape], as the executor calls it."""
+        """Return the samples' noise as the executor takes it: a function, draw number -> [len(seeds), *x_shape]."""
         checked, shape = check_seeds(seeds), self.bundle.manifest.x_shape
         return lambda number: noise.normal_batch(checked, number, shape)
 
     def forget(self) -> None:
-        """Forget the rows of conditioners: the next call runs each, as one with other conditions does."""
+        """Clear the cached conditioner rows, so that the next call runs each conditioner again."""
         for each in self.denoiser.networks.values():
             each.last_rows.forget()
 
@@ -313,17 +328,17 @@ class Sampler(AbstractContextManager["Sampler"]):
         guidance: float | Guidance | None = None,
         **settings: "Unpack[PlanSettings]",
     ) -> Plan:
-        """The plan for this sampler: compiled if it is a name, checked if it is not, its steps in the body's groups.
+        """Compile a plan by its name, or check a compiled one, and assign its steps to the body's range groups.
 
-        A `Plan`, or for a token denoiser a `TokenPlan`. It takes the arguments of `sample`, but no guidance is none
-        here, whatever the bundle was calibrated with. `branches` matters where a condition has no null value: a caller
-        that gives "uncond" can still guide.
+        Returns a `Plan`, or a `TokenPlan` for a token denoiser. It takes the arguments of `sample`, except that a
+        missing guidance means no guidance here, whatever the bundle was calibrated with. `branches` matters if a
+        condition has no null value: guidance then needs the conditions of "uncond".
         """
         check_settings(settings, PlanSettings, "plan")
-        return cast(Plan, self._compile_plan(plan, guidance, settings))  # all but who runs tokens want this kind
+        return cast(Plan, self._compile_plan(plan, guidance, settings))  # most callers do not run tokens
 
     def _compile_plan(self, plan: PlanLike, guidance: float | Guidance | None, settings: PlanSettings) -> AnyPlan:
-        """The plan that `compile` returns, for settings of a run too. One of the last plans is not checked again."""
+        """Return the plan of `compile`; settings of a run are allowed too. Recent plans are not checked again."""
         is_plain = guidance is None and all(settings.get(name) is None for name in PlanSettings.__annotations__)
         if is_plain and plan is not None and self._plans.get(id(plan)) is plan:
             return plan
@@ -333,20 +348,20 @@ class Sampler(AbstractContextManager["Sampler"]):
 
     @cached_property
     def _plans(self) -> LruCache[int, AnyPlan]:
-        """The last plans that were compiled and checked, by identity: each call would check them again."""
+        """The most recently checked plans, by identity, so that a call does not check them again."""
         return LruCache(PLANS_KEPT)
 
     def _compile_plans(
         self, plans: Sequence[PlanLike], guidance: float | Guidance | None, settings: RunSettings
     ) -> list[AnyPlan]:
-        """The plans of a run, compiled, and checked against its branches, what it carries and the sizes of x."""
+        """Compile the plans of a run, and check them against its branches, carried tensors and x's sizes."""
         guided = [default_guidance(self.bundle, self.body, plan) if guidance is None else guidance for plan in plans]
         compiled = [self._compile_plan(*each, settings) for each in zip(plans, guided, strict=True)]
         check_branches(settings.get("branches"), compiled, guidance)
         for plan in compiled:
             check_tensors(plan, self.bundle.manifest.x_shape)
             if settings.get("carried") is not None and not plan.banks:
-                raise UserError(f"{self.bundle.path} carries nothing from run to run", "leave carried out")
+                raise UserError(f"{self.bundle.path} carries no tensors from run to run", "leave carried out")
         return compiled
 
     def _run(
@@ -357,14 +372,14 @@ class Sampler(AbstractContextManager["Sampler"]):
         guidance: float | Guidance | None,
         settings: RunSettings,
     ) -> PlannedRun:
-        """The run of all samples along one plan, checked. Its states are computed as they are asked for."""
+        """Check the run of all samples along one plan. Its states are computed lazily."""
         check_settings(settings, RunSettings, "run")
         seeds, x_shape = check_seeds(seeds), self.bundle.manifest.x_shape
         samples, hold, carried = len(seeds), settings.get("hold"), settings.get("carried")
         values_of = self._branch_values(samples, condition, settings.get("branches"))
         (compiled,) = self._compile_plans([plan], guidance, settings)
         states: Iterator[Any]
-        if self.bundle.manifest.vocabulary is None or hold is not None:  # of tokens a hold is refused
+        if self.bundle.manifest.vocabulary is None or hold is not None:  # check_compiled refuses a hold of tokens
             numeric = check_compiled(compiled, f"give known tokens: given={{{IDS!r}: ...}}", "a hold")
             hold = check_hold(hold, numeric, x_shape, samples)
             network = self._step_call(numeric, samples, values_of, carried).step_network
@@ -378,7 +393,7 @@ class Sampler(AbstractContextManager["Sampler"]):
     def _token_states(
         self, plan: TokenPlan, seeds: Sequence[int], values_of: BranchValues, given: GivenTensors | None
     ) -> Iterator[TokenState]:
-        """The states of tokens, one per step."""
+        """Return the token states, one per step."""
         manifest, reads_time = self.bundle.manifest, self.network().inputs.has_time
         refuse_for_tokens(plan, reads_time)
         known = check_ids(given, plan, manifest, len(seeds))
@@ -386,10 +401,10 @@ class Sampler(AbstractContextManager["Sampler"]):
         return execute_tokens(plan, logits, seeds, vocabulary_of(manifest).mask, known, reads_time)
 
     def _step_call(self, plan: AnyPlan, samples: int, values_of: BranchValues, carried: Slots | None) -> StepCall:
-        """The calls of a plan's steps under checked conditions, from the slots `carried` on or from zeros."""
+        """Return the network calls of a plan's steps with checked conditions. They start from `carried` or zeros."""
         manifest, slots, first_step = self.bundle.manifest, None, 0
         if plan.banks or manifest.outputs:
             slots = slots_at_start(numeric := check_compiled(plan), carried, manifest, samples)
-            first_step = slots.first_step(numeric)  # of a run that goes on: nobody feeds those before
+            first_step = slots.first_step(numeric)  # a continued run skips the steps before it
         feeds = self.denoiser.feeds(plan, samples, values_of, first_step)
         return StepCall(self.denoiser, feeds, slots, tuple(each.name for each in manifest.outputs), self.on_call)

@@ -1,4 +1,4 @@
-"""Plans of the scheduler that came with a denoiser, "scheduler:STEPS", as its pipeline runs it."""
+"""Plans named "scheduler:STEPS": the scheduler that came with a denoiser, as its pipeline runs it."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -25,14 +25,14 @@ from fewstep.runtime.sampling.request import SCHEDULER
 def scheduler_plan(
     name: str, guidance: float | Guidance | None, guided: bool, bundle: Bundle, strength: float | None
 ) -> Plan:
-    """The plan of a scheduler config for samples of the manifest's shape, each step with its network."""
+    """Return the plan of a scheduler config for samples of the manifest's shape, each step with its network."""
     manifest, (config, steps) = bundle.manifest, _config(name, bundle)
     pipeline = config.get(PIPELINE)
     if needs_mu(config, pipeline):
         raise UserError(
-            f"plan {name!r}: the shift of its scheduler follows from the number of tokens, by a rule that fewstep "
-            f"does not know of {pipeline or 'a pipeline without a name'}",
-            f"name a solver and the tokens, such as {_with_tokens(name, manifest.x_shape)!r}",
+            f"plan {name!r}: its scheduler's shift depends on the number of tokens, and fewstep does not know the rule "
+            f"of {pipeline or 'a pipeline without a name'}",
+            f"name a solver and the number of tokens, such as {_with_tokens(name, manifest.x_shape)!r}",
         )
     plan = plan_from_scheduler_config(
         config,
@@ -46,31 +46,32 @@ def scheduler_plan(
     plan = add_banks(plan, manifest.carried, manifest.schedule)
     if manifest.positions is not None:
         plan = staircase(plan, manifest.positions.stairs(manifest), bundle.schedule)
-    for network, each in manifest.networks.items():  # a scheduler knows one prediction
+    for network, each in manifest.networks.items():  # a scheduler has one prediction type
         if (each.prediction, each.heads) != (manifest.prediction, manifest.heads):
-            raise UserError(f"plan {name!r} for the network {network}, of another prediction", "give SOLVER:STEPS")
+            what = f"plan {name!r} needs one prediction for all networks, and the network {network} has another"
+            raise UserError(what, "give SOLVER:STEPS")
     named = tuple(msgspec.structs.replace(step, network=network_at(manifest, step.lam)) for step in plan.steps)
-    return msgspec.structs.replace(plan, name=name, steps=named)  # a name that compiles it again
+    return msgspec.structs.replace(plan, name=name, steps=named)  # the name from which it can be compiled again
 
 
 def _with_tokens(name: str, x_shape: Sequence[int]) -> str:
-    """A plan with a shift by the number of tokens, if each is a square of 2 by 2."""
+    """Return the name of a plan with a shift by the number of tokens, each a patch of 2 by 2."""
     count = prod(size // 2 for size in x_shape[1:])
     return f"ddim:{name.removeprefix(SCHEDULER)}@dynamic_shift(tokens={count})"
 
 
 def scheduler_sampler(name: str, bundle: Bundle) -> TokenPlanName:
-    """The sampler of tokens that a scheduler config is."""
+    """Return the token sampler that a scheduler config describes."""
     return replace(sampler_from_scheduler_config(*_config(name, bundle)), text=name)
 
 
 def _config(name: str, bundle: Bundle) -> tuple[dict[str, Any], int]:
-    """The config that came with a denoiser, and the steps of a plan "scheduler:STEPS"."""
+    """Return the scheduler config that came with a denoiser, and the steps of a plan "scheduler:STEPS"."""
     steps = name.removeprefix(SCHEDULER)
     if not steps.isdecimal() or len(steps) > 6 or not int(steps):
         raise UserError(f"plan {name!r} has no number of steps", f"write {SCHEDULER}20")
     if bundle.manifest.scheduler is None:
         usual = USUAL if bundle.manifest.vocabulary else "dpmpp_2m:8"
         fix = f"give SOLVER:STEPS such as {usual!r}, or export it with a scheduler in its spec"
-        raise UserError(f"{bundle.path} has no scheduler of its own: none came with its source", fix)
+        raise UserError(f"{bundle.path} has no scheduler: none came with its source", fix)
     return msgspec.json.decode(bundle.read(bundle.manifest.scheduler), type=dict[str, Any]), int(steps)

@@ -1,6 +1,6 @@
-"""The slots of a run next to its samples: carried tensors, for later steps and for the next run, and named outputs.
+"""The slots of a run: carried tensors for later steps and for the next run, and named outputs.
 
-`Slots` are values: a run makes new ones, and changes none. A program that streams owns them, as many as it has streams.
+`Slots` are immutable values: a run returns new ones and modifies none. A streaming program keeps one for each stream.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,13 +22,13 @@ CarryingCall = Callable[[int, Step, Array, Arrays], tuple[Sequence[Array], Array
 
 
 class Slot(NamedTuple):
-    """One slot of a carried tensor: its branches one after the other, [branches * B, *shape]."""
+    """One slot of a carried tensor, [branches * B, *shape]: its branches are concatenated along the batch axis."""
 
     branches: tuple[str, ...]
     value: Array
 
     def select_branches(self, branches: tuple[str, ...]) -> Array:
-        """The rows of some of its branches, in their order."""
+        """Return the values [branches * B, *shape] of some of its branches, in the given order."""
         if branches == self.branches:
             return self.value
         parts = dict(zip(self.branches, self.value.reshape(len(self.branches), -1, *self.value.shape[1:]), strict=True))
@@ -37,11 +37,13 @@ class Slot(NamedTuple):
 
 @dataclass(frozen=True)
 class Slots:
-    """The carried tensors of B samples, by name: slot by slot, None where a slot is empty. `named` are the named
-    outputs of the last evaluation [B, *shape], of its conditional branch where it has several.
+    """The carried tensors of B samples by name, as slots; an empty slot is None.
 
-    It comes from a run, for the next run of as many samples along the same plan, or for the tail that goes on there:
-    `next` is that plan's name and the number of its next step; None is for any plan. All else are `numpy` arrays.
+    `named` are the named outputs [B, *shape] of the last evaluation. If it has several branches, they are those of the
+    conditional one.
+
+    A run returns its slots for the next run of the same plan and number of samples, or for the tail of the plan that
+    continues it. `next` is that plan's name and the number of its next step; None allows any plan.
     """
 
     banks: Mapping[str, tuple[Slot | None, ...]]
@@ -49,16 +51,16 @@ class Slots:
     next: tuple[str, int] | None = None
 
     def rows(self, plan: Plan) -> list[Array] | None:
-        """The rows of the state that a run along a plan goes on from; None where it begins, or keeps no state."""
+        """Return the rows of the state that a run of a plan continues from. None if it starts, or keeps no state."""
         bank = () if plan.rolling_bank is None else self.banks[plan.rolling_bank.name]
         return [slot.value for slot in bank if slot is not None] or None
 
     def first_step(self, plan: Plan) -> int:
-        """The step at which a run along a plan begins: 0, or where the last steps do if it goes on from kept rows."""
+        """Return the first step of a run of a plan: 0, or the first of the repeated steps if it continues from rows."""
         return 0 if self.rows(plan) is None else len(plan.steps) - len(steps_to_run(plan))
 
     def with_rows(self, name: str, rows: Sequence[Array]) -> "Slots":
-        """These slots with the rows of a state in a bank."""
+        """Return these slots with the rows of a state in a bank."""
         return replace(self, banks={**self.banks, name: tuple(Slot((COND,), row) for row in rows)})
 
     @property
@@ -67,8 +69,10 @@ class Slots:
         return sum(slot.value.nbytes for bank in self.banks.values() for slot in bank if slot is not None)
 
     def select_samples(self, samples: Sequence[int]) -> "Slots":
-        """The slots of some of the samples, by their places from 0; a sample may be taken twice. UserError for a place
-        without a sample."""
+        """Return the slots of some of the samples, by index. An index may repeat.
+
+        Raises UserError for an index without a sample.
+        """
 
         def take(slot: Slot | None) -> Slot | None:
             if slot is None:
@@ -81,26 +85,26 @@ class Slots:
 
 
 def _places(samples: Sequence[int], count: int) -> list[int]:
-    """The places of some of `count` samples, checked."""
+    """Return the indexes of some of `count` samples, checked."""
     fix = "give a list of whole numbers, counted from 0"
-    places = as_numbers(samples, "places of samples", fix)
+    places = as_numbers(samples, "sample indexes", fix)
     if places.ndim != 1 or places.size and places.dtype.kind not in "iu":
-        raise UserError(f"places of samples are {samples!r}", fix)
+        raise UserError(f"sample indexes are {samples!r}", fix)
     if missing := [each for each in places.tolist() if not 0 <= each < count]:
-        raise UserError(f"carried has {count} samples, none at {missing[0]}", "count them from 0")
+        raise UserError(f"carried has {count} samples, none at index {missing[0]}", "count them from 0")
     return [int(each) for each in places]
 
 
 @dataclass(frozen=True)
 class CarryingNetwork:
-    """A network that returns more than its prediction, and the slots that its run begins with."""
+    """A network that returns carried tensors or named outputs besides its prediction, and its run's first slots."""
 
     call: CarryingCall
     slots: Slots
 
 
 def first_slots(plan: Plan, zeros: Callable[[str, int], Array], samples: int) -> Slots:
-    """The slots of a first run: zeros in banks that are kept from run to run, none in others.
+    """Return the slots of a first run: zeros in banks that are kept from run to run, and empty slots in others.
 
     zeros: `zeros(name, rows)` -> [rows, *shape] of a carried tensor.
     """
@@ -114,32 +118,32 @@ def first_slots(plan: Plan, zeros: Callable[[str, int], Array], samples: int) ->
 
 
 def check_slots(slots: Slots, plan: Plan, like: Slots, samples: int) -> Slots:
-    """The slots of a run before, for a run of `samples` samples; `like` are a first run's."""
-    fix = "give what a run of this plan left for as many samples, or leave carried out to begin"
+    """Check the slots of an earlier run for a run of `samples` samples. `like` are the slots of a first run."""
+    fix = "give the slots that a run of this plan returned for as many samples, or leave carried out to start afresh"
     if not isinstance(slots, Slots):
-        raise UserError(f"carried is {type(slots).__name__}, no Slots", fix)
+        raise UserError(f"carried is {type(slots).__name__}, not Slots", fix)
     if slots.next not in (None, runs := locate_step(plan)):
         (left, step), (name, first) = slots.next, runs
-        raise UserError(f"carried is for step {step} of plan {left!r}, and step {first} of {name!r} runs", fix)
+        raise UserError(f"carried is for step {step} of plan {left!r}, but this is step {first} of {name!r}", fix)
     banks = dict(slots.banks) if isinstance(slots.banks, Mapping) else {}
     for name, bank in like.banks.items():
         carried = banks.get(name)
         if not isinstance(carried, tuple) or len(carried) != len(bank):
             has = len(carried) if isinstance(carried, tuple) else "none"
-            raise UserError(f"plan {plan.name!r} has {len(bank)} slots of {name!r}, carried has {has}", fix)
+            raise UserError(f"plan {plan.name!r} has {len(bank)} slots of {name!r}, but carried has {has}", fix)
         banks[name] = tuple(_check_slot(name, *each, samples, fix) for each in zip(carried, bank, strict=True))
     begins = {name: [None if slot is None else slot.branches for slot in bank] for name, bank in banks.items()}
     if problem := carry_problem(plan, begins):
-        raise UserError(f"plan {plan.name!r} with what is carried: {problem}", fix)
+        raise UserError(f"carried does not fit plan {plan.name!r}: {problem}", fix)
     return replace(slots, banks=banks)
 
 
 def _check_slot(name: str, slot: Slot | None, first: Slot | None, samples: int, fix: str) -> Slot | None:
-    """A slot of a bank, like a first run's."""
+    """Check a slot of a bank against that of a first run."""
     if slot is None or first is None:
         return slot
     if not isinstance(slot, Slot) or not isinstance(slot.branches, tuple):
-        raise UserError(f"carried has {name!r} in {slot!r:.40}, no Slot", fix)
+        raise UserError(f"carried has {slot!r:.40} for {name!r}, not a Slot", fix)
     value = as_numbers(slot.value, f"carried {name!r}", fix)
     wanted = f"{first.value.dtype} {[len(slot.branches) * samples, *first.value.shape[1:]]}"
     if (has := f"{value.dtype} {list(value.shape)}") != wanted:
@@ -148,7 +152,7 @@ def _check_slot(name: str, slot: Slot | None, first: Slot | None, samples: int, 
 
 
 def refuse_banks(plan: Plan, path: Path) -> None:
-    """UserError for a plan whose run carries tensors, where no run would carry them."""
+    """Raise UserError for a plan with carried tensors, for callers that cannot carry them."""
     if plan.banks:
         name = plan.banks[0].name
-        raise UserError(f"{path} carries {name!r} from run to run", "run it by sample, steps or carry_on")
+        raise UserError(f"{path} carries {name!r} from run to run", "call sample, steps or carry_on")

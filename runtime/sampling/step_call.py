@@ -1,4 +1,4 @@
-"""One evaluation of a plan's step: u is stacked for the branches, fed with all else, and the output is split."""
+"""One evaluation of a plan's step: stack u for the branches, feed it with the other inputs, and split the output."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ Number = TypeVar("Number", bound=np.generic)
 
 
 class GraphCall(NamedTuple):
-    """A call of a graph: all that it was fed and returned, by name, and the prediction among these."""
+    """A call of a graph: its inputs and outputs by name, and the prediction, which is one of the outputs."""
 
     feeds: Arrays
     returned: Arrays
@@ -26,16 +26,19 @@ class GraphCall(NamedTuple):
 
 
 Call = Callable[[NDArray[Any], Arrays, int, str], GraphCall]  # x [N, *x_shape], other inputs, group, network's name
-Feeds = Callable[[int], Arrays]  # a step's number -> the inputs but x, [branches * B, ...]
-OnCall = Callable[[int, GraphCall], None]  # takes the number of a step, and its call once it is made
+Feeds = Callable[[int], Arrays]  # a step's number -> all inputs except x, [branches * B, ...]
+OnCall = Callable[[int, GraphCall], None]  # receives a step's number and its finished call
 
 
 @dataclass(frozen=True)
 class StepCall:
-    """The calls of the steps of a compiled plan, as executors make them.
+    """The network calls of a compiled plan's steps, as executors need them.
 
-    call: a denoiser's, or one of other graphs. feeds: the inputs but x at each step. slots: those that a run begins
-    with, where the denoiser returns more than its prediction. named: its named outputs.
+    call: calls a denoiser, or other graphs.
+    feeds: returns the inputs except x at each step.
+    slots: the slots at the start of a run, for a denoiser with carried tensors or named outputs.
+    named: the names of its named outputs.
+    on_call: receives each finished call.
     """
 
     call: Call
@@ -45,22 +48,22 @@ class StepCall:
     on_call: OnCall | None = None
 
     def __call__(self, index: int, step: Step, u: Array) -> list[Array]:
-        """The outputs [B, *x_shape] of a step for u [B, *x_shape], head by head within branch by branch."""
+        """Return a step's outputs [B, *x_shape] for u [B, *x_shape]: the heads of each branch in turn."""
         return split_outputs(self.graph_call(index, step, u).output, step)
 
     def call_carrying(self, index: int, step: Step, u: Array, taken: Arrays) -> tuple[list[Array], Arrays]:
-        """The outputs of a step that takes carried tensors, and the carried and named tensors that it returns."""
+        """Return the outputs of a step that takes the carried tensors `taken`, and its carried and named tensors."""
         made = self.graph_call(index, step, u, {CARRIED + name: array for name, array in taken.items()})
         banks = () if self.slots is None else self.slots.banks
         carried = {name: made.returned[NEXT + name] for name in banks if NEXT + name in made.returned}
         return split_outputs(made.output, step), carried | {name: made.returned[NAMED + name] for name in self.named}
 
     def logits(self, index: int, step: TokenStep, ids: NDArray[np.int64]) -> Float32:
-        """The logits [branches * B, *shape, V] of a step for ids [B, *shape]."""
+        """Return the logits [branches * B, *shape, V] of a step for ids [B, *shape]."""
         return self.graph_call(index, step, ids).output
 
     def graph_call(self, index: int, step: Step | TokenStep, u: NDArray[Any], ports: Arrays | None = None) -> GraphCall:
-        """The call of the step's network, with `ports` among its inputs."""
+        """Call the step's network, with `ports` among its inputs."""
         fed = {**self.feeds(index), **ports} if ports else self.feeds(index)
         made = self.call(stack_branches(u, step), fed, step.group, step.network)
         if self.on_call is not None:
@@ -69,17 +72,17 @@ class StepCall:
 
     @property
     def step_network(self) -> "StepCall | CarryingNetwork":
-        """The network as `execute` takes it: `CarryingNetwork` where it returns more than its prediction."""
+        """The network as `execute` takes it: a `CarryingNetwork` if the denoiser has slots."""
         return self if self.slots is None else CarryingNetwork(self.call_carrying, self.slots)
 
 
 def stack_branches(u: NDArray[Number], step: Step | TokenStep) -> NDArray[Number]:
-    """The input of a step's network for all its branches, one after the other."""
+    """Repeat a network input for each branch of a step, concatenated along the batch axis."""
     return u if len(step.branches) == 1 else np.concatenate([u] * len(step.branches))
 
 
 def split_outputs(result: Array, step: Step) -> list[Array]:
-    """The outputs [B, *x_shape] of a call, head by head within branch by branch."""
+    """Split a call's result into outputs [B, *x_shape]: the heads of each branch in turn."""
     if len(step.branches) == step.heads == 1:
         return [result]
     samples, channels = len(result) // len(step.branches), result.shape[1] // step.heads
@@ -91,7 +94,7 @@ def split_outputs(result: Array, step: Step) -> list[Array]:
 
 
 def dispatch_by_group(graphs: Sequence[Callable[[Arrays], Arrays]], x: str, output: str) -> Call:
-    """The call of one network by a graph for each range group; `x` and `output` are the names of their ports."""
+    """Return the call of one network with a graph for each range group. `x` and `output` are port names."""
 
     def call(array: NDArray[Any], fed: Arrays, group: int, _: str) -> GraphCall:
         feeds = {**fed, x: array}

@@ -1,4 +1,4 @@
-"""The request of a token denoiser: a plan by name, or compiled, and tokens that are known."""
+"""Requests to a token denoiser: a plan by its name or compiled, and known tokens."""
 
 from typing import Any
 
@@ -34,15 +34,15 @@ def token_plan_for(
     guidance: float | Guidance | None,
     groups: tuple[float, ...],
 ) -> TokenPlan:
-    """The plan of a token denoiser for samples of the manifest's shape, its steps in the body's range groups."""
+    """Return a token denoiser's plan for samples of the manifest's shape, with steps in the body's range groups."""
     manifest = bundle.manifest
     vocabulary = vocabulary_of(manifest)
     if isinstance(plan, str):
-        from fewstep.plans.compile_tokens import compile_tokens  # all names: not for who only runs plans
+        from fewstep.plans.compile_tokens import compile_tokens  # loads all solvers, which running does not need
 
         sampler: Any = plan
         if plan.startswith(SCHEDULER):
-            from fewstep.runtime.sampling.scheduler_plans import scheduler_sampler  # seldom needed, and much to load
+            from fewstep.runtime.sampling.scheduler_plans import scheduler_sampler  # rarely needed, slow to load
 
             sampler = scheduler_sampler(plan, bundle)
         return compile_tokens(sampler, facts, manifest.x_shape, vocabulary.size, guidance, groups)
@@ -50,7 +50,7 @@ def token_plan_for(
     by_name = f"give the plan by its name, {plan.name!r}"
     if (plan.shape, plan.vocabulary) != (manifest.x_shape, vocabulary.size):
         is_for = f"plan {plan.name!r} is for {list(plan.shape)} tokens of {plan.vocabulary} ids"
-        raise UserError(f"{is_for}, and this run has {list(manifest.x_shape)} of {vocabulary.size}", by_name)
+        raise UserError(f"{is_for}, but this run has {list(manifest.x_shape)} of {vocabulary.size}", by_name)
     for problem in plan_differences(plan, guidance, bundle):
         raise UserError(f"plan {plan.name!r} {problem}", by_name)
     steps = tuple(msgspec.structs.replace(step, group=group_of(step.lam, groups)) for step in plan.steps)
@@ -58,25 +58,25 @@ def token_plan_for(
 
 
 def check_ids(given: GivenTensors | None, plan: TokenPlan, manifest: Manifest, samples: int) -> Ids:
-    """The known tokens [samples, *x_shape] of a run, -1 where a position is open."""
+    """Return the known tokens [samples, *x_shape] of a run, -1 where a position is open."""
     shape, vocabulary, given = (samples, *manifest.x_shape), vocabulary_of(manifest), check_given_mapping(given)
     if plan.shape != manifest.x_shape:
-        what = f"plan {plan.name!r} is for {list(plan.shape)} tokens, and this run has {list(manifest.x_shape)}"
+        what = f"plan {plan.name!r} is for {list(plan.shape)} tokens, but this run has {list(manifest.x_shape)}"
         raise UserError(what, "compile it with the run's sizes, or give it by its name")
     if unknown := set(given) - {IDS}:
-        raise UserError(f"the plan is given {min(unknown)!r}", f"it takes {IDS!r}: known tokens, -1 where open")
+        raise UserError(f"the plan does not take {min(unknown)!r}", f"give {IDS!r}: known tokens, -1 where open")
     fix = f"give whole numbers {list(shape)}: ids from 0 to {vocabulary.size - 1}, -1 where a position is open"
     what, known = f"given {IDS!r}", given.get(IDS, np.full(shape, -1))
     ids = _check_vocabulary(
         what, broadcast_to_samples(as_numbers(known, what, fix), what, shape, fix), vocabulary, -1, fix
     )
     if (ids == vocabulary.mask).any():
-        raise UserError(f"{what} holds the mask id {vocabulary.mask}", fix)
+        raise UserError(f"{what} contains the mask id {vocabulary.mask}", fix)
     return ids
 
 
 def check_states(x: ArrayLike, manifest: Manifest) -> tuple[Ids, Manifest]:
-    """Ids [B, *x_shape] that a caller brings, and the manifest at their sizes."""
+    """Return a caller's ids [B, *x_shape], checked, and the manifest at their sizes."""
     vocabulary, shape = vocabulary_of(manifest), ", ".join(map(str, free_x_shape(manifest)))
     fix = f"give ids [B, {shape}] from 0 to {vocabulary.size - 1}, {vocabulary.mask} where a position is open"
     ids = as_numbers(x, "x", fix)
@@ -85,23 +85,23 @@ def check_states(x: ArrayLike, manifest: Manifest) -> tuple[Ids, Manifest]:
 
 
 def _check_vocabulary(what: str, ids: NDArray[Any], vocabulary: Vocabulary, opened: int, fix: str) -> Ids:
-    """The ids as they are, `opened` among them. UserError for numbers that are none."""
+    """Return the ids as int64. Raises UserError for values outside the vocabulary, except `opened`."""
     if ids.dtype.kind not in "iu":
-        raise UserError(f"{what} holds {ids.dtype}", fix)
+        raise UserError(f"{what} contains {ids.dtype}", fix)
     wrong = ids[((ids < 0) | (ids >= vocabulary.size)) & (ids != opened)]
     if wrong.size:
-        raise UserError(f"{what} holds {wrong[0]}, an id outside the vocabulary", fix)
+        raise UserError(f"{what} contains {wrong[0]}, an id outside the vocabulary", fix)
     return ids.astype(np.int64)
 
 
 def refuse_for_tokens(plan: AnyPlan, reads_time: bool) -> None:
-    """UserError for a plan of tokens that a denoiser of a time cannot run."""
+    """Raise UserError for a token plan that a denoiser with a time input cannot run."""
     if reads_time and plan.name.startswith("first_hitting"):
         what = f"plan {plan.name!r} evaluates at random times, and this denoiser takes a time"
-        raise UserError(what, "take mdlm, or export a network that reads no time")
+        raise UserError(what, "use mdlm, or export a network that takes no time")
 
 
 def vocabulary_of(manifest: Manifest) -> Vocabulary:
-    """The vocabulary of a token denoiser."""
+    """Return the vocabulary of a token denoiser."""
     assert manifest.vocabulary is not None
     return manifest.vocabulary

@@ -1,8 +1,8 @@
-"""The executor of token plans on numpy arrays: what is drawn, in which order positions are revealed, which evaluations
-are left out.
+"""The executor of token plans on numpy arrays. It draws tokens, reveals positions in order, and skips evaluations that
+a step does not need.
 
-All numbers of a sample are float64 functions of its own logits and of chances that its seed, the step and the position
-give, so its bits do not depend on its batch.
+All numbers of a sample are float64 functions of its logits and of uniform draws, which its seed, the step and the
+position determine. So a sample is bitwise identical in any batch.
 """
 
 from collections import deque
@@ -19,15 +19,17 @@ from fewstep.plans.tokens.plan import TokenPlan, TokenStep
 Ids = NDArray[np.int64]
 Float64 = NDArray[np.float64]
 TokenNetwork = Callable[[int, TokenStep, Ids], NDArray[np.float32]]
-CHANCES = 3  # draws of a step: of tokens, of the order, of what becomes open again
-EVEN = 2.0**32  # scores are compared in parts of it: sums of another order, or of another processor, differ by less
-AT_ONCE = 2**17  # probabilities in memory: one part's stay in a core's cache
+CHANCES = 3  # draws of a step: for tokens, for the order, for positions that are masked again
+EVEN = 2.0**32  # scores are rounded to multiples of 1 / EVEN: summation order and processor change them by less
+AT_ONCE = 2**17  # probabilities computed at once, few enough for a core's cache
 
 
 class TokenState(msgspec.Struct, frozen=True):
-    """A step with what it made of `u`, the network's input. `ids` [B, *shape] have the mask id where `is_open`.
-    `is_evaluated`: the network ran. It does not where there is nothing to reveal, and where it gave these logits
-    before."""
+    """A step and its result. `u` are the network's input ids; `ids` [B, *shape] hold the mask id where `is_open`.
+
+    `is_evaluated`: whether the network ran. It does not run if there is nothing to reveal, or if the logits of an
+    earlier step still apply.
+    """
 
     index: int
     step: TokenStep
@@ -35,11 +37,11 @@ class TokenState(msgspec.Struct, frozen=True):
     ids: Ids
     is_open: NDArray[np.bool_]
     is_evaluated: bool
-    slots: None = None  # no token denoiser carries tensors
+    slots: None = None  # token denoisers carry no tensors
 
 
 class Candidates(msgspec.Struct, frozen=True):
-    """The candidates of open positions: ids, the score before noise, the candidate's probability; all [M]."""
+    """The candidates of M open positions: their ids, scores before noise, and probabilities, each [M]."""
 
     ids: Ids
     score: Float64
@@ -54,28 +56,29 @@ def execute_tokens(
     known: Ids | None = None,
     reads_time: bool = True,
 ) -> Iterator[TokenState]:
-    """Run a token plan, one `TokenState` a step.
+    """Run a token plan. Yields one `TokenState` per step.
 
     Args:
         network: `network(index, step, ids)` -> logits [branches * B, *shape, V] for ids [B, *shape].
-        mask: the id of an open position. Its logit, if it has one, is left out.
-        known: tokens [B, *shape] that stay as they are, -1 where a position is open.
-        reads_time: whether the network's output changes with the time alone.
+        mask: the id of an open position. Its logit, if it has one, is ignored.
+        known: tokens [B, *shape] that do not change, -1 where a position is open.
+        reads_time: whether the network reads the time. If it does not, its logits stay valid while the ids do not
+            change.
     """
     ids = np.full((len(seeds), *plan.shape), -1, np.int64) if known is None else known.copy()
     is_open = ids < 0
     ids[is_open] = mask
     is_known, counts = ~is_open, _counts(plan, is_open)
-    logits, answered = None, None
+    logits, evaluated_at = None, None
     for index, step in enumerate(plan.steps):
         some = _may_change(plan, step) & is_open
         count = counts[index]
         has_rule = (step.chance, step.threshold, step.bound) != (None, None, None)
         is_needed = some.any() and (count.any() or has_rule)
-        question = (step.branches, step.group, step.time if reads_time else None)
-        is_evaluated = bool(is_needed) and (logits is None or question != answered)
+        evaluation = (step.branches, step.group, step.time if reads_time else None)
+        is_evaluated = bool(is_needed) and (logits is None or evaluation != evaluated_at)
         if is_evaluated:
-            logits, answered = network(index, step, ids), question
+            logits, evaluated_at = network(index, step, ids), evaluation
         before = ids
         if is_needed and logits is not None:
             ids, is_open = advance(plan, index, ids, some, is_open, logits, count, seeds, mask)
@@ -84,20 +87,21 @@ def execute_tokens(
             fresh &= ~is_known & (before != mask)
             ids, is_open = np.where(fresh, mask, ids), is_open | fresh
         if not np.array_equal(ids, before):
-            answered = None
+            evaluated_at = None
         yield TokenState(index, step, before, ids, is_open, is_evaluated)
 
 
 def finish_tokens(plan: TokenPlan, states: Iterable[TokenState]) -> Ids:
-    """The tokens [B, *shape] that a run's states lead to."""
+    """Consume a run's states and return its tokens [B, *shape]. Raises UserError if positions are still open."""
     (last,) = deque(states, maxlen=1)
     if last.is_open.any():
-        raise UserError(f"plan {plan.name!r} leaves {last.is_open.sum()} positions open", "reveal all at its last step")
+        fix = "use a plan whose last step reveals all positions"
+        raise UserError(f"plan {plan.name!r} leaves {last.is_open.sum()} positions open", fix)
     return last.ids
 
 
 def chances_of(index: int, step: TokenStep) -> tuple[int, ...]:
-    """The numbers of the draws that a step reads."""
+    """Return the numbers of the draws that a step reads."""
     has_order = step.chance is not None or step.noise > 0 or step.score == "random"
     reads = (step.temperature > 0, has_order, step.again > 0)
     return tuple(CHANCES * index + kind for kind, is_read in enumerate(reads) if is_read)
@@ -114,7 +118,11 @@ def advance(
     seeds: Sequence[int],
     mask: int,
 ) -> tuple[Ids, NDArray[np.bool_]]:
-    """Tokens and open positions after step `index`, of which it may reveal `some`, at least `count` [B] of a sample."""
+    """Return tokens and open positions after step `index`.
+
+    The step may reveal the positions `some`. It reveals at least `count` [B] of them in each sample, or each with the
+    step's `chance`.
+    """
     step = plan.steps[index]
     chances = noise.uniforms(seeds, CHANCES * index, some[0].size).reshape(some.shape)
     made = _candidates(step, logits.reshape(len(step.branches), *ids.shape, -1), some, chances[some], mask)
@@ -125,7 +133,7 @@ def advance(
     if step.score == "random":
         score[some] = order[some]
     else:
-        axes = len(plan.shape) - 1  # of one axis: it has one codebook
+        axes = len(plan.shape) - 1  # a shape of one axis has one codebook
         books = np.broadcast_to(np.arange(plan.shape[0]).reshape(-1, *[1] * axes) if axes else 0, some.shape)
         gumbel = -np.log(-np.log(order[some])) if step.noise else 0.0
         score[some] = np.rint(EVEN * (made.score - step.penalty * books[some] + step.noise * gumbel)) / EVEN
@@ -144,7 +152,7 @@ def advance(
 def _top_positions(
     step: TokenStep, score: Float64, probability: Float64, some: NDArray[np.bool_], count: NDArray[np.int64]
 ) -> NDArray[np.bool_]:
-    """The positions that a step reveals by their order."""
+    """Return the positions that a step reveals in the order of their scores."""
     flat = score.reshape(len(score), -1)
     order = np.argsort(-flat, axis=1, kind="stable")
     ranks = np.empty_like(order)
@@ -162,7 +170,7 @@ def _top_positions(
 def _candidates(
     step: TokenStep, logits: NDArray[np.float32], some: NDArray[np.bool_], chances: Float64, mask: int
 ) -> Candidates:
-    """A candidate for each open position of logits [branches, B, *shape, V], a few positions at a time."""
+    """Draw a candidate for each of the positions `some` from logits [branches, B, *shape, V], a few at a time."""
     places, size = np.argwhere(some), max(1, AT_ONCE // logits.shape[-1])
     parts = []
     for start in range(0, len(places), size):
@@ -176,12 +184,12 @@ def _candidates(
 
 
 def guided_log_probs(step: TokenStep, rows: Float64, mask: int) -> Float64:
-    """The logarithm of the guided probabilities [M, V] of logits [branches, M, V]."""
+    """Return the logarithms of guided probabilities [M, V] for logits [branches, M, V]."""
     if mask < rows.shape[-1]:
         rows[..., mask] = -np.inf
     if len(rows) == 1:
         return _log_softmax(rows[0])
-    with np.errstate(invalid="ignore"):  # infinity from infinity, at the mask id
+    with np.errstate(invalid="ignore"):  # infinity minus infinity at the mask id
         mixed = np.zeros(rows.shape[1:])
         for weight, each in zip(step.weights, rows, strict=True):
             mixed += weight * _log_softmax(each)
@@ -191,7 +199,7 @@ def guided_log_probs(step: TokenStep, rows: Float64, mask: int) -> Float64:
 
 
 def _draw_tokens(step: TokenStep, logs: Float64, chances: Float64) -> Candidates:
-    """A token of each position by inverse CDF, its score and its probability."""
+    """Draw a token for each position by inverse CDF, and return it with its score and probability."""
     every = np.arange(len(logs))
     if step.temperature not in (0.0, 1.0):
         logs = _log_softmax(logs / step.temperature)
@@ -222,15 +230,17 @@ def _log_softmax(rows: Float64) -> Float64:
 
 
 def _may_change(plan: TokenPlan, step: TokenStep) -> NDArray[np.bool_]:
-    """The positions [*shape] that a step may reveal."""
+    """Return the positions [*shape] that a step may reveal."""
     first, last = step.positions or (0, plan.shape[-1])
     places = np.arange(plan.shape[-1])
     return np.broadcast_to((places >= first) & (places < last), plan.shape)
 
 
 def _counts(plan: TokenPlan, is_open: NDArray[np.bool_]) -> list[NDArray[np.int64]]:
-    """The least numbers of positions that each step reveals, of each sample [B]: the plan's where all are open at the
-    start. A sample with known tokens has so many left as is its share."""
+    """Return the minimum number of positions that each step reveals in each sample [B].
+
+    These are the plan's numbers if all positions are open at the start. Known tokens reduce them in proportion.
+    """
     totals: dict[tuple[int, int] | None, int] = {}
     for step in plan.steps:
         totals[step.positions] = totals.get(step.positions, 0) + step.reveal

@@ -124,13 +124,13 @@ def test_runs_that_cannot_carry_say_so_in_one_line(bundle: Path) -> None:
         lambda: fit(FitOptions(bundle, steps=2)),
     ]
     for attempt in attempts:
-        with pytest.raises(UserError, match="carries 'past' from run to run; (run it by sample, steps or|fit takes)"):
+        with pytest.raises(UserError, match="carries 'past' from run to run; (call sample, steps or|fit takes)"):
             attempt()
     _, carried = sampler.carry_on("ddim:2", condition=one)
     with pytest.raises(UserError, match=r"carried has 'past' float32 \[1, 16, 3\], not float32 \[2, 16, 3\]"):
         sampler.sample("ddim:2", [0, 1], {"label": [1, 2]}, carried=carried)
     with pytest.raises(
-        UserError, match="carried is for step 0 of plan 'ddim:2@arctan', and step 0 of 'ddim:3@arctan' runs"
+        UserError, match="carried is for step 0 of plan 'ddim:2@arctan', but this is step 0 of 'ddim:3@arctan'"
     ):
         sampler.sample("ddim:3", [0], one, carried=carried)
     with pytest.raises(UserError, match="reads 'past' in branch 'uncond', which slot 0 does not have"):
@@ -193,5 +193,5 @@ def test_a_file_holds_no_mixed_slots(bundle: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="mixes slots of 'past'; run the bundle"):
         bake(BakeOptions(bundle, str(tmp_path / "mixed.json"), tmp_path / "run.onnx"))
     blind = msgspec.structs.replace(last, carry_in=half)
-    with pytest.raises(UserError, match="has a step 3 that feeds the denoiser no 'count'"):
+    with pytest.raises(UserError, match="does not feed 'count' to the denoiser at step 3"):
         load(bundle).compile(msgspec.structs.replace(plan, steps=(*plan.steps[:3], blind)))

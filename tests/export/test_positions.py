@@ -112,7 +112,7 @@ def test_what_cannot_roll_on_is_refused_at_the_start(bundle: Path, tmp_path: Pat
         (lambda: sampler.compile("ddim:6"), "6 steps.*multiple of 4"),
         (lambda: sampler.carry_on(plan, [0], {"goal": GOALS[0][:1]}, carried=carried), "2, 8, 2.*1, 8, 2"),
         (lambda: sampler.carry_on("ddim:8", [0, 1], goal, carried=carried), "ddim:8"),
-        (lambda: sampler.sample(plan, [0, 1], goal, hold=hold), "holds nothing"),
+        (lambda: sampler.sample(plan, [0, 1], goal, hold=hold), "cannot hold part of a sample"),
         (lambda: sampler.sample_each([plan, plan], [0, 1], goal), "from run to run"),
         (lambda: stream(sampler, plan=plan, condition={"goal": GOALS[0][:1]}), "from run to run"),
         (lambda: tail(plan, 1), "rolls on"),

@@ -87,17 +87,17 @@ def test_a_plan_is_a_file_and_is_for_one_length(sampler, tmp_path):
     ("settings", "said"),
     [
         ({"plan": "dpmpp_2m:8"}, "is for continuous samples, and this denoiser predicts tokens; take"),
-        ({"given": {"ids": np.full((1, 2, 12), 16)}}, "holds 16, an id outside the vocabulary; give whole"),
+        ({"given": {"ids": np.full((1, 2, 12), 16)}}, "contains 16, an id outside the vocabulary; give whole"),
         ({"given": {"ids": np.ma.array(np.zeros((2, 12), int), mask=np.eye(2, 12))}}, "'ids' holds masked values"),
         ({"given": {"ids": 1}}, r"given 'ids' does not have the shape \[1, 2, 12\] but \[\]"),
         ({"given": {"ids": [[10**400] * 12] * 2}}, "given 'ids' is no array of numbers"),
         ({"given": {"ids": np.full((1, 2, 11), 1)}}, r"does not have the shape \[1, 2, 12\]"),
-        ({"given": {"ids": np.zeros((1, 2, 12))}}, "holds float64"),
-        ({"given": {"x": np.zeros((1, 2, 12))}}, "is given 'x'.*takes 'ids'"),
-        ({"given": np.zeros((1, 2, 12), int)}, "given is no mapping of names to arrays but ndarray"),
-        ({"strength": 0.5}, "a plan of tokens takes no strength"),
+        ({"given": {"ids": np.zeros((1, 2, 12))}}, "contains float64"),
+        ({"given": {"x": np.zeros((1, 2, 12))}}, "does not take 'x'.*give 'ids'"),
+        ({"given": np.zeros((1, 2, 12), int)}, "given is ndarray, not a mapping of names to arrays"),
+        ({"strength": 0.5}, "a token plan takes no strength"),
         ({"hold": Hold(np.zeros((1, 2, 12)), 1)}, "'maskgit:4' is of tokens.* a hold.*give known tokens: given"),
-        ({"plan": "scheduler:4"}, "no scheduler of its own.*such as 'maskgit:8'"),
+        ({"plan": "scheduler:4"}, "has no scheduler.*such as 'maskgit:8'"),
     ],
 )
 def test_what_cannot_be_is_one_line(sampler, settings, said):
@@ -111,7 +111,7 @@ def test_what_cannot_be_is_one_line(sampler, settings, said):
 def test_first_hitting_is_for_networks_that_read_no_time(sampler, timed):
     assert not sampler.network().inputs.has_time
     other = load(timed)
-    said = "first_hitting:4.*takes a time; take mdlm, or export a network that reads no time$"
+    said = "first_hitting:4.*takes a time; use mdlm, or export a network that takes no time$"
     with pytest.raises(UserError, match=said):
         other.sample("first_hitting:4", [0], {"class": [0]})
     assert sum(state.is_evaluated for state in other.steps("mdlm:60", [0], {"class": [0]})) > 30
@@ -177,9 +177,9 @@ def test_tokens_have_one_network(sampler):
 @pytest.mark.parametrize(
     ("ids", "said"),
     [
-        (np.full((1, 2, 12), 1.7), "x holds float64"),
-        (np.full((1, 2, 12), -1), "x holds -1, an id outside the vocabulary.*16 where a position is open"),
-        (np.full((1, 2, 12), 99), "x holds 99, an id"),
+        (np.full((1, 2, 12), 1.7), "x contains float64"),
+        (np.full((1, 2, 12), -1), "x contains -1, an id outside the vocabulary.*16 where a position is open"),
+        (np.full((1, 2, 12), 99), "x contains 99, an id"),
         (np.zeros((1, 3, 12), int), r"x has the shape \[1, 3, 12\]"),
         ([[1], [2, 3]], "x is no array of numbers"),
     ],

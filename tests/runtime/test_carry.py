@@ -151,10 +151,10 @@ def test_a_sample_and_its_slots_do_not_depend_on_their_batch() -> None:
 
 def test_a_sample_that_is_not_there_is_one_line() -> None:
     _, slots = chunks(compile_plan("ddim:3", FACTS, 2.0), [1, 2], 1)
-    with pytest.raises(UserError, match="carried has 2 samples, none at 3; count them from 0"):
+    with pytest.raises(UserError, match="carried has 2 samples, none at index 3; count them from 0"):
         slots.select_samples([0, 3])
     for places in ([0.5], "a", None, 1, [[0]], [10**400]):
-        with pytest.raises(UserError, match="^places of samples .*; give a list of whole numbers"):
+        with pytest.raises(UserError, match="^sample indexes .*; give a list of whole numbers"):
             slots.select_samples(places)
     assert slots.select_samples(np.array([1])).banks["past"][0].value.shape == (2, 2, 3)
 
@@ -169,10 +169,10 @@ def test_what_another_plan_carried_is_refused() -> None:
         == check_slots(slots.select_samples([1, 0]), plan, like, 2).next
         == ("ddim:4", 0)
     )
-    with pytest.raises(UserError, match="carried is for step 0 of plan 'ddim:4', and step 0 of 'dpmpp_2m:4' runs"):
+    with pytest.raises(UserError, match="carried is for step 0 of plan 'ddim:4', but this is step 0 of 'dpmpp_2m:4'"):
         check_slots(slots, compile_plan("dpmpp_2m:4", FACTS), like, 2)
     third = list(execute(plan, CarryingNetwork(recurrent, slots), draws(seeds)))[2].slots
-    with pytest.raises(UserError, match="carried is for step 3 of plan 'ddim:4', and step 0 of 'ddim:4' runs"):
+    with pytest.raises(UserError, match="carried is for step 3 of plan 'ddim:4', but this is step 0 of 'ddim:4'"):
         check_slots(third, plan, like, 2)
     rest = tail(tail(plan, 2), 1)
     assert check_slots(third, rest, like, 2).next == ("ddim:4", 3)
@@ -208,16 +208,19 @@ def with_past(value):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda slots: 3, "carried is int, no Slots"),
-        (lambda slots: Slots({}), "has 4 slots of 'keys', carried has none"),
-        (lambda slots: Slots({**slots.banks, "keys": slots.banks["keys"][:2]}), "has 4 slots of 'keys', carried has 2"),
-        (lambda slots: Slots(3), "has 4 slots of 'keys', carried has none"),
+        (lambda slots: 3, "carried is int, not Slots"),
+        (lambda slots: Slots({}), "has 4 slots of 'keys', but carried has none"),
+        (
+            lambda slots: Slots({**slots.banks, "keys": slots.banks["keys"][:2]}),
+            "has 4 slots of 'keys', but carried has 2",
+        ),
+        (lambda slots: Slots(3), "has 4 slots of 'keys', but carried has none"),
         (lambda slots: slots.select_samples([0]), r"carried has 'keys' float32 \[1, 4\], not float32 \[2, 4\]"),
         (with_past(zeros("past", 2).astype(np.float64)), r"'past' float64 \[2, 2, 3\], not float32 \[2, 2, 3\]"),
         (with_past(zeros("past", 2).tolist()), r"carried has 'past' float64 \[2, 2, 3\], not float32"),
         (with_past(np.ma.masked_all((2, 2, 3), np.float32)), "carried 'past' holds masked values"),
         (with_past([[None]]), "carried 'past' holds None"),
-        (lambda slots: Slots({**slots.banks, "past": (zeros("past", 2),)}), "carried has 'past' in .*, no Slot"),
+        (lambda slots: Slots({**slots.banks, "past": (zeros("past", 2),)}), "carried has .* for 'past', not a Slot"),
         (lambda slots: Slots({**slots.banks, "past": (None,)}), "step 0 reads slot 0 of 'past', which is empty"),
         (
             lambda slots: Slots({**slots.banks, "past": (Slot(("uncond",), zeros("past", 2)),)}),
@@ -235,5 +238,5 @@ def test_slots_of_another_run_are_refused(change, message: str) -> None:
 def test_a_plan_with_banks_that_a_denoiser_does_not_have_is_one_line(tiny_bundle: Path) -> None:
     sampler = load(tiny_bundle)
     plan = cached(sampler.compile("ddim:4"), (False, False, True, True), 0)
-    with pytest.raises(UserError, match="carries features, this denoiser none; give"):
+    with pytest.raises(UserError, match="carries features, but this denoiser carries none; give"):
         sampler.sample(plan, [0], {"class": [0]})

@@ -103,7 +103,9 @@ def test_a_given_tensor_of_another_rank_is_refused(sampler: Sampler) -> None:
 
 @pytest.mark.parametrize("of", [pickle.dumps, copy.deepcopy])
 def test_a_sampler_stays_in_its_process(sampler: Sampler, of: Any) -> None:
-    with pytest.raises(UserError, match="a sampler cannot be pickled or copied.*; fewstep.runtime.load.*each process"):
+    with pytest.raises(
+        UserError, match="a sampler cannot be pickled or copied.*; call fewstep.runtime.load.*each process"
+    ):
         of(sampler)
     assert sampler.sample(**RUN).shape == PICTURE.shape
 
@@ -120,7 +122,7 @@ def test_a_transformed_plan_is_to_be_transformed_again(sampler: Sampler, transfo
         sampler.compile(plan, 2.0)
     assert str(refused.value) == (
         f"plan {plan.name!r} was compiled with guidance none, not 2; "
-        "compile its original so for this bundle, and transform that again"
+        "compile the original plan for this bundle, and transform it again"
     )
 
 
@@ -137,8 +139,11 @@ def test_other_plans_are_to_be_given_by_their_names(name: str) -> None:
         (lambda s: s.step_network("ddim:2", 1, {"class": [0]}), "plan 'ddim:2' is not compiled; give sampler.compile("),
         (lambda s: s.sample_each("ddim:2", [0], {"class": [0]}), "'ddim:2' is one plan; give a list with one for each"),
         (lambda s: s.steps("ddim:2", [0], {}, strenght=1), "a run has no option 'strenght'; it has shaping"),
-        (lambda s: s.carry_on("ddim:2", [0], {"class": [0]}, carried=1), "carries nothing from run to run; leave"),
-        (lambda s: s.sample_each(["ddim:2"], [0], {"class": [0]}, carried=1), "carries nothing from run to run; leave"),
+        (lambda s: s.carry_on("ddim:2", [0], {"class": [0]}, carried=1), "carries no tensors from run to run; leave"),
+        (
+            lambda s: s.sample_each(["ddim:2"], [0], {"class": [0]}, carried=1),
+            "carries no tensors from run to run; leave",
+        ),
         (lambda s: s.draws([0])(0.5), "draw 0.5 is no whole number in 0 .. 2**32 - 1; number the draws"),
     ],
 )
@@ -153,5 +158,5 @@ def test_a_plan_that_starts_from_rows_or_whose_network_sees_none_is_asked_for_wh
     with pytest.raises(UserError, match="the plan starts from 'row1'"):
         sampler.sample(tail(plan, 2), **given, given={"row0": SCALED})
     blind = msgspec.structs.replace(plan.steps[0], input=(0.0,) * plan.rows)
-    with pytest.raises(UserError, match="is made of 0 rows"):
+    with pytest.raises(UserError, match="combines 0 rows"):
         sampler.sample(msgspec.structs.replace(plan, steps=(blind, *plan.steps[1:])), **given, hold=Hold(SCALED, 1))

@@ -72,7 +72,7 @@ def test_the_bare_network_is_that_of_its_time(tiny_bundle: Path) -> None:
 def test_one_call_has_one_number_of_outputs(tiny_bundle: Path) -> None:
     sampler = fewstep.runtime.load(with_expert(tiny_bundle))
     two = described(sampler, "noisy", heads=2)
-    with pytest.raises(UserError, match="networks of 1 and 2 outputs in one call; give each its own call"):
+    with pytest.raises(UserError, match="networks with 1 and with 2 outputs; evaluate them in separate calls"):
         two.evaluate(np.ones((2, 1, 4, 4), np.float32), [90.0, 5.0], {"class": [0, 1]})
 
 
@@ -157,7 +157,7 @@ def test_a_network_that_is_closed_leaves_the_others_open(tiny_bundle: Path) -> N
 def test_a_plan_belongs_to_the_networks_it_was_compiled_for(tiny_bundle: Path) -> None:
     before = fewstep.runtime.load(tiny_bundle).compile("ddim:4", 2.0)
     sampler = fewstep.runtime.load(with_expert(tiny_bundle))
-    with pytest.raises(UserError, match=r"step 0 that asks for the network denoiser, and .* runs noisy there; give"):
+    with pytest.raises(UserError, match=r"runs the network denoiser at step 0, but .* runs noisy there; give"):
         sampler.sample(before, **RUN)
     plan = sampler.compile("ddim:4", 2.0)
     np.testing.assert_array_equal(sampler.sample(plan, **RUN), sampler.sample("ddim:4", **RUN))

@@ -197,7 +197,7 @@ def test_a_time_is_looked_up_as_it_is_given(tiny_bundle: Path) -> None:
         (IMAGES, [5, 6, 7], None, r"time \[5, 6, 7\] does not have the shape \[2\] but \[3\]"),
         (IMAGES, 1e300, None, "not all finite"),
         (IMAGES, 100, None, "time 100 is outside 0 .. 99"),
-        (IMAGES, 5, 4, "takes one time, and gets two"),
+        (IMAGES, 5, 4, "takes one time, but gets two"),
     ],
 )
 def test_what_the_bare_network_cannot_take_is_named(sampler: Sampler, x: Any, time: Any, to: Any, message: str) -> None:
@@ -256,7 +256,7 @@ def test_a_tensor_of_a_plan_fits_the_samples(sampler: Sampler, shape: tuple[int,
     plan = msgspec.structs.replace(
         sampler.compile("ddim:4"), tensors=(Tensor(shape, np.ones(shape).tobytes()),), start_terms=(Term(0, 0, 0),)
     )
-    with pytest.raises(UserError, match=re.escape(f"holds a tensor {list(shape)} for samples [1, 4, 4]")):
+    with pytest.raises(UserError, match=re.escape(f"a tensor {list(shape)}, which does not fit samples [1, 4, 4]")):
         sampler.sample(plan, **GIVEN)
 
 

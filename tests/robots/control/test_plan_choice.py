@@ -67,7 +67,7 @@ def test_a_fitted_plan_is_one_of_the_plans_and_takes_no_shaping(tiny_bundle: Pat
     plan = give(tiny_bundle, guidance=None)
     with load(tiny_bundle) as sampler:
         assert compile_plans(sampler, ("fitted:3", "ddim:2"), None)[0] == plan
-        with pytest.raises(UserError, match="no fit has these: run dpmpp_2m:3"):
+        with pytest.raises(UserError, match="run dpmpp_2m:3, which takes these settings"):
             compile_plans(sampler, ("fitted:3",), Clip(-1.0, 1.0))
 
 

@@ -152,7 +152,9 @@ def test_more_than_a_sample_can_hold_is_one_line(bundle: Path) -> None:
 @pytest.mark.parametrize("name", ["sizes", "adapters"])
 def test_what_is_chosen_once_is_no_option_of_a_run(sampler: Sampler, name: str) -> None:
     for run in (sampler.sample, sampler.compile, partial(sample_tiles, sampler, shape=(), tiles=Tiles(0)), stream):
-        with pytest.raises(UserError, match=rf"a run has no option '{name}' any more; choose once: .*sampler.at\("):
+        with pytest.raises(
+            UserError, match=rf"no longer has the option '{name}'; set it once: .*sampler.with_options\("
+        ):
             run(*[sampler] * (run is stream), plan=PLAN, **{name: {}})
 
 

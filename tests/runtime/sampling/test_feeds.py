@@ -44,7 +44,7 @@ def test_of_several_outputs_the_first_is_the_prediction(sampler: Sampler, guidan
     np.testing.assert_allclose(lanes[0], expected[0], rtol=1e-6)
     both = double.evaluate(IMAGES, 5, {"class": [0, 2]})
     np.testing.assert_allclose(both[:, 1] - both[:, 0], 100, rtol=1e-6)
-    with pytest.raises(UserError, match="reads 1 outputs of a denoiser that has 2"):
+    with pytest.raises(UserError, match="reads 1 outputs of the denoiser at step .*, but it has 2"):
         double.sample(sampler.compile("ddim:3"), **GIVEN)
 
 
@@ -66,7 +66,7 @@ def test_a_degraded_sample_may_be_given_or_be_a_condition(sampler: Sampler) -> N
     np.testing.assert_allclose(seen[0], IMAGES + sigma * start_noise(), rtol=1e-5)
     restoring.sample("ddim:4", **given, given={"y": 2 * IMAGES})
     np.testing.assert_allclose(seen[4], 2 * IMAGES + sigma * start_noise(), rtol=1e-5)
-    with pytest.raises(UserError, match="plan 'ddim:4' starts from y; hold is for plans from noise"):
+    with pytest.raises(UserError, match="plan 'ddim:4' starts from y, and hold needs .* noise; leave hold out"):
         restoring.sample("ddim:4", **given, hold=Hold(IMAGES, 1))
 
 
@@ -84,9 +84,9 @@ def test_a_network_of_two_times_is_told_both_by_the_plan_or_the_caller(sampler: 
     told.evaluate(IMAGES, 50, {"class": [0, 2]}, to=[20, 10])
     assert seen[-1] == [20, 10]
     for call in (lambda: told.sample("ddim:3", **GIVEN), lambda: told.evaluate(IMAGES, 50, {"class": [0, 2]})):
-        with pytest.raises(UserError, match="takes two times, and gets one"):
+        with pytest.raises(UserError, match="takes two times, but gets one"):
             call()
-    with pytest.raises(UserError, match="takes one time, and gets two"):
+    with pytest.raises(UserError, match="takes one time, but gets two"):
         sampler.sample(compile_plan("ctm:3", DenoiserFacts(sampler.bundle.manifest.schedule, "v")), **GIVEN)
 
 

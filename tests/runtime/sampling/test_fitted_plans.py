@@ -50,14 +50,18 @@ def test_it_is_found_by_evaluations_body_and_guidance(tiny_bundle):
         ("fitted:4", {}, "no plan 'fitted:4' for float32; it has fitted:3"),
         ("fitted:3", {"guidance": 3.0}, "fitted for guidance 2, not for guidance 3"),
         ("fitted:3", {"guidance": None}, "fitted for guidance 2, not for guidance none"),
-        ("fitted:3", {"guidance": CfgPlusPlus(0.5)}, "fitted for guidance 2, .*; no fit has these: run dpmpp_2m:3$"),
-        ("fitted:4", {"strength": 0.5}, "; run another plan, as dpmpp_2m:4$"),
+        (
+            "fitted:3",
+            {"guidance": CfgPlusPlus(0.5)},
+            "fitted for guidance 2, .*; run dpmpp_2m:3, which takes these settings",
+        ),
+        ("fitted:4", {"strength": 0.5}, "; run another plan, such as dpmpp_2m:4$"),
         ("fitted:3", {"shaping": Clip(-1, 1)}, "not for guidance 2, Clip"),
-        ("fitted:3", {"strength": 0.5}, "strength 0.5; no fit has these: run dpmpp_2m:3"),
-        ("fitted:x", {}, "how many evaluations"),
-        ("fitted:0", {}, "plan 'fitted:0' has 0 evaluations; fitted plans have 1 to 64$"),
-        ("fitted:65", {}, "plan 'fitted:65' has 65 evaluations; fitted plans have 1 to 64$"),
-        ("fitted:3@arctan", {}, "names a grid, and a fitted plan has none to choose; write fitted:3$"),
+        ("fitted:3", {"strength": 0.5}, "strength 0.5; run dpmpp_2m:3, which takes these settings"),
+        ("fitted:x", {}, "no number of evaluations; write fitted:6"),
+        ("fitted:0", {}, "plan 'fitted:0' has 0 evaluations; choose 1 to 64$"),
+        ("fitted:65", {}, "plan 'fitted:65' has 65 evaluations; choose 1 to 64$"),
+        ("fitted:3@arctan", {}, "names a grid, .*; write fitted:3$"),
     ],
 )
 def test_where_there_is_none_one_line_says_what_there_is(tiny_bundle, name, asked, words):
@@ -78,7 +82,7 @@ def test_the_command_is_the_same_for_all_bodies(tiny_bundle):
 
 def test_a_file_for_another_guidance_or_denoiser_names_the_nominal_plan_and_the_fit(tiny_bundle):
     plan = give(tiny_bundle)
-    fix = "; no name compiles fitted numbers: run dpmpp_2m:3"
+    fix = "; run dpmpp_2m:3: a fitted plan cannot be compiled from its name"
     fit = f"{fix}, or fit one: fewstep fit {tiny_bundle} --steps 3"
     (entry,) = open_bundle(tiny_bundle).manifest.fitted
     with load(tiny_bundle) as sampler:

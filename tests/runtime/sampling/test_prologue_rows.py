@@ -93,7 +93,7 @@ def test_the_body_may_read_the_conditioner_itself(split: Split, tiny_bundle: Pat
 @pytest.mark.parametrize(("graph", "row"), [("conditioner", "shift"), ("prologue", "row")])
 def test_a_graph_that_forgets_the_batch_is_refused(split: Split, graph: str, row: str) -> None:
     lost = split.sampler.with_network_parts(**{graph: lambda feeds: {row: np.ones((1, 1), np.float32)}})
-    with pytest.raises(UserError, match=f"the {graph} makes no row '{row}' for each sample"):
+    with pytest.raises(UserError, match=f"the {graph} does not return a row '{row}' for each sample"):
         lost.sample("ddim:2", seeds=[1, 2], condition={"class": [0, 1]})
 
 

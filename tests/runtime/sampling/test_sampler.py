@@ -130,13 +130,13 @@ PICTURE, AVOID = np.zeros((1, *X_SHAPE), np.float32), Branches({"cond": 2.0, "av
         ({"plan": "ddim:101"}, "101 steps on schedule cosine-100"),
         ({"plan": "ddim:0"}, "0 steps"),
         ({"plan": "ddim:-3"}, "how many steps, as a positive whole number"),
-        ({"plan": 4}, "plan 4 is no plan"),
-        ({"plan": None}, "plan None is no plan"),
+        ({"plan": 4}, "plan 4 is not a plan"),
+        ({"plan": None}, "plan None is not a plan"),
         ({"guidance": "2"}, "guidance '2' is no finite number"),
         ({"guidance": 10**400}, "is no finite number"),
         ({"condition": 3}, "condition 3 is no mapping"),
         ({"plan": "nowhere.json"}, "there is no plan file nowhere.json"),
-        ({"seeds": []}, "no seeds"),
+        ({"seeds": []}, "seeds is empty"),
         ({"seeds": [-1]}, "seed -1"),
         ({"seeds": [0.5]}, "whole numbers"),
         ({"seeds": range(10**12)}, "more than 1048576 seeds"),
@@ -154,24 +154,24 @@ PICTURE, AVOID = np.zeros((1, *X_SHAPE), np.float32), Branches({"cond": 2.0, "av
         ({"guidance": float("nan")}, "guidance nan"),
         ({"plan": "a" * 5000 + ".json"}, "cannot be read (File name too long)"),
         ({"plans": []}, "0 plans for 1 seeds"),
-        ({"plan": "scheduler:4"}, "has no scheduler of its own"),
+        ({"plan": "scheduler:4"}, "has no scheduler"),
         ({"plan": "scheduler:4", "shaping": Clip(-1, 1)}, "plan 'scheduler:4' takes no renoise and no shaping"),
         ({"strength": "half"}, "strength 'half' is not in (0, 1]"),
         ({"shaping": "clip"}, "shaping 'clip' is no shaping"),
-        ({"plan": ["ddim:4"]}, "plan ['ddim:4'] is no plan; `sample_each` takes a plan for each sample"),
-        ({"given": [0.0]}, "given is no mapping of names to arrays but list"),
+        ({"plan": ["ddim:4"]}, "plan ['ddim:4'] is not a plan; call `sample_each`, which takes a plan for each sample"),
+        ({"given": [0.0]}, "given is list, not a mapping of names to arrays"),
         ({"given": {"image": 1e300}, "strength": 0.5}, "given 'image' holds a number that is not finite"),
-        ({"hold": (0.0, 1.0)}, "hold is tuple, no Hold"),
+        ({"hold": (0.0, 1.0)}, "hold is tuple, not Hold"),
         ({"hold": Hold("much", 1)}, "the value to hold is no array of numbers ('much')"),
-        ({"cancel": True}, "cancel True is no event or function"),
-        ({"branches": "negative"}, "branches 'negative' is no mapping"),
-        ({"guidance": 2.0, "branches": {"uncond": None}}, "branch 'uncond' is None, no mapping"),
+        ({"cancel": True}, "cancel True is not an event or function"),
+        ({"branches": "negative"}, "branches 'negative' is not a mapping"),
+        ({"guidance": 2.0, "branches": {"uncond": None}}, "branch 'uncond' is None, not a mapping"),
         ({"guidance": 2.0, "branches": {"unkond": {"class": [1]}}}, "branches sets 'unkond', which the plan does not"),
         ({"strength": 0.5}, "the plan starts from 'image'"),
-        ({"given": {"image": PICTURE}}, "the plan is given 'image'; it takes none; give a strength"),
-        ({"hold": Hold(PICTURE, 2)}, "the mask of hold reaches from 2 to 2"),
-        ({"hold": Hold((PICTURE,) * 4, 1)}, "4 values to hold over 8 steps; give a tuple of 9"),
-        ({"guidance": AVOID}, "a branch 'avoid', and nothing says"),
+        ({"given": {"image": PICTURE}}, "the plan does not take 'image'; it takes none; give a strength"),
+        ({"hold": Hold(PICTURE, 2)}, "the mask of hold ranges from 2 to 2"),
+        ({"hold": Hold((PICTURE,) * 4, 1)}, "hold has 4 values for 8 steps; give a tuple of 9"),
+        ({"guidance": AVOID}, "a branch 'avoid' whose conditions are not given"),
         ({"guidance": AVOID, "branches": {"avoid": {"klass": [1]}}}, "sets unknown condition 'klass'"),
         ({"branches": {"uncond": {"class": [1]}}}, "sets 'uncond', which the plan does not evaluate; give a guidance"),
         ({"guidance": 1e40, "plans": ["ddim:4"]}, "is not finite at step 1 of 4 (time 99)"),
@@ -190,7 +190,7 @@ def test_what_cannot_be_sampled_is_named(tiny_bundle: Path, arguments: Mapping[s
     ("plan", "asked", "named"),
     [
         (replace(DENOISING, schedule=ScheduleSpec("linear", timesteps=100)), {}, "is for schedule .* has cosine-100"),
-        (replace(DENOISING, prediction="sample"), {}, "predicts sample, this one v"),
+        (replace(DENOISING, prediction="sample"), {}, "predicts sample, but this one predicts v"),
         (DENOISING, {"guidance": 2.0}, "compiled with guidance none, not 2"),
         (DENOISING, {"strength": 0.5}, "compiled with strength None, not 0.5"),
         (DENOISING, {"renoise": 0.5}, "compiled with renoise None, not 0.5"),
@@ -209,7 +209,7 @@ FOR_OPENVINO, FOR_CPUS, FLOAT = {"int8-openvino": "openvino"}, {"int8-cpu-x86": 
 @pytest.mark.parametrize(
     ("targets", "asked", "named"),
     [
-        (FOR_OPENVINO, {"precision": "int8"}, "only int8-openvino; run it on openvino, which it is for .--backend"),
+        (FOR_OPENVINO, {"precision": "int8"}, "only int8-openvino; run it on openvino, its target .--backend"),
         (
             FOR_CPUS,
             {"precision": "int8", "backend": TensorRt()},
@@ -218,8 +218,8 @@ FOR_OPENVINO, FOR_CPUS, FLOAT = {"int8-openvino": "openvino"}, {"int8-cpu-x86": 
         (FLOAT, {"precision": "int8"}, r"has no int8-(cpu-\w+) body, only float32; fewstep calibrate .* --target \1"),
         (FLOAT, {"precision": "float16"}, "backend OnnxRuntime has no float16; choose one of float32, int8, or"),
         (FLOAT, {"precision": "int4"}, "unknown precision 'int4'; choose one of float32, int8"),
-        (FLOAT, {"backend": "cuda"}, "is no inference engine; .* pass one of fewstep.runtime.backends"),
-        (FLOAT, {"backend": 1}, "is no inference engine; .* pass one of fewstep.runtime.backends"),
+        (FLOAT, {"backend": "cuda"}, "is not an inference engine; .* pass one of fewstep.runtime.backends"),
+        (FLOAT, {"backend": 1}, "is not an inference engine; .* pass one of fewstep.runtime.backends"),
     ],
 )
 def test_what_no_body_or_engine_is_for_names_what_there_is(
@@ -258,4 +258,4 @@ def test_a_body_for_another_engine_is_opened_with_a_warning(
         fewstep.runtime.load(tiny_bundle, body="int8-foo")
     assert not caplog.messages
     fewstep.runtime.load(tiny_bundle, body="int8-tensorrt")
-    assert "imitates it, slowly" in caplog.messages[0]
+    assert "simulates it slowly" in caplog.messages[0]

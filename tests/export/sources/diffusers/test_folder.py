@@ -74,7 +74,7 @@ def test_a_scheduler_without_steps_is_one_line(plan: str, exported: Path) -> Non
 
 
 def test_a_bundle_without_a_scheduler_says_so(tiny_bundle: Path) -> None:
-    with pytest.raises(UserError, match="has no scheduler of its own"):
+    with pytest.raises(UserError, match="has no scheduler"):
         load(tiny_bundle).compile("scheduler:8")
 
 

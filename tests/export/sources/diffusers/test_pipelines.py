@@ -55,7 +55,9 @@ def test_a_bundle_of_the_family_of_flux_shifts_by_its_tokens(pipeline: str, chan
 def test_a_shift_by_an_unknown_rule_is_refused_with_a_plan_that_runs(tmp_path: Path) -> None:
     export(ExportOptions(str(flux(tmp_path / "f", "MyPipeline")), tmp_path / "bundle", verify="quick"))
     sampler = load(tmp_path / "bundle")
-    with pytest.raises(UserError, match=r"does not know of MyPipeline; .*'ddim:4@dynamic_shift\(tokens=64\)'") as error:
+    with pytest.raises(
+        UserError, match=r"does not know the rule of MyPipeline; .*'ddim:4@dynamic_shift\(tokens=64\)'"
+    ) as error:
         sampler.compile("scheduler:4")
     assert len(sampler.compile(str(error.value).split("'")[-2]).steps) == 4
 
