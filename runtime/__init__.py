@@ -1,4 +1,4 @@
-"""The runtime runs a bundle with numpy, msgspec, safetensors and one inference engine.
+"""The runtime: runs a bundle with numpy, msgspec, safetensors and one inference engine.
 
 import fewstep.runtime
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from fewstep.runtime.sampling.loading import load
     from fewstep.runtime.sampling.sampler import Sampler
 
-# onnxruntime records its use from its import on. Every package of fewstep imports this one before onnxruntime.
+# onnxruntime collects telemetry from its import on. Every package of fewstep imports this one before onnxruntime.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __all__ = ["Cancelled", "Hold", "Plan", "Sampler", "UserError", "load"]
@@ -33,7 +33,7 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Imports numpy and the rest when one of them is asked for: `fewstep --help` imports this package too."""
+    """Import numpy and the rest at first use: `fewstep --help` imports this package too."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(_MODULES[name]), name)

@@ -1,4 +1,4 @@
-"""The autoencoder of a bundle converts images to latents and latents to images.
+"""The autoencoder of a bundle: converts images to latents and latents to images.
 
     autoencoder = load_autoencoder("bundle")
     images = autoencoder.decode(sampler.sample(...))
@@ -24,9 +24,9 @@ from fewstep.runtime.kinds.companions import image_shape
 
 @dataclass(frozen=True, repr=False)
 class Autoencoder:
-    """The autoencoder of a bundle, loaded. Made by `load_autoencoder`; serves any number of threads.
+    """A loaded autoencoder, as `load_autoencoder` returns it. Any number of threads may share it.
 
-    A batch is done one by one: at the size of images the activations of one fill the memory of many latents.
+    A batch runs sample by sample, because the activations of one image take as much memory as many latents.
     """
 
     bundle: Bundle
@@ -43,30 +43,32 @@ class Autoencoder:
         return image_shape(self.bundle.manifest)
 
     def decode(self, latents: ArrayLike) -> Float32:
-        """Images of latents [N, ...] in the decoder's own shape; their values may pass [-1, 1] by a little."""
+        """Decode latents [N, ...] of the decoder's shape to images. Their values may exceed [-1, 1] slightly."""
         shape = tuple(map(int, self.described.decoder.inputs[0].shape[1:]))
         return _run_per_sample(self.decoder, self.described.decoder, _check_values("latents", latents, shape))
 
     def encode(self, images: ArrayLike) -> Float32:
-        """Latents of images in [-1, 1]: the mean of what the encoder says, the same each time."""
+        """Encode images in [-1, 1] to latents: the mean of the encoder's distribution, which is deterministic."""
         if self.encoder is None or self.described.encoder is None:
-            lacks = "the bundle has none" if self.described.encoder is None else "it was left out"
-            raise UserError(f"no encoder of images is loaded: {lacks}", "load_autoencoder(BUNDLE) of one that has it")
+            lacks, fix = "the bundle has none", "load the autoencoder of a bundle that has an encoder"
+            if self.described.encoder is not None:
+                lacks, fix = "it was left out", "load_autoencoder(BUNDLE), without encoder=False"
+            raise UserError(f"no image encoder is loaded: {lacks}", fix)
         return _run_per_sample(self.encoder, self.described.encoder, _check_values("images", images, self.image_shape))
 
 
 def load_autoencoder(bundle: Bundle | Path | str, threads: int = 0, encoder: bool = True) -> Autoencoder:
-    """The autoencoder of a bundle, on the CPU.
+    """Load the autoencoder of a bundle on the CPU. Raises UserError if the bundle has none.
 
     Args:
         bundle: the bundle, or its path.
-        threads: of one run; 0 means one per physical core.
-        encoder: load the encoder too, where there is one: for image-to-image.
+        threads: threads per run; 0 means one per physical core.
+        encoder: also load the encoder, if there is one, for image-to-image.
     """
     bundle = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     described = bundle.manifest.autoencoder
     if described is None:
-        raise UserError(f"{bundle.path} has no autoencoder", "export a folder that has vae/, or take x as it is")
+        raise UserError(f"{bundle.path} has no autoencoder", "export a folder that has vae/, or use x itself")
     engine, wanted = OnnxRuntime(threads), described.encoder if encoder else None
     return Autoencoder(
         bundle,
@@ -77,16 +79,16 @@ def load_autoencoder(bundle: Bundle | Path | str, threads: int = 0, encoder: boo
 
 
 def _run_per_sample(session: Session, graph: GraphEntry, values: Float32) -> Float32:
-    """The output of a graph for each of N values, [N, ...]."""
+    """Return a graph's outputs [N, ...] for N values, run one at a time."""
     (taken,), (output,) = graph.inputs, graph.outputs
     result = BatchSplitter(session, 1)({taken.name: values})[output.name]
     if result.shape != (len(values), *output.shape[1:]):
-        raise UserError(f"{graph.file} is not what the manifest says", EXPORT_AGAIN)
+        raise UserError(f"{graph.file} does not return the shape that the manifest describes", EXPORT_AGAIN)
     return result
 
 
 def _check_values(what: str, values: ArrayLike, shape: tuple[int, ...]) -> Float32:
-    """The values as float32 [N, *shape], at least one and all finite."""
+    """Return the values as float32 [N, *shape]. Raises UserError unless N is at least 1 and all are finite."""
     fix = f"give finite numbers [N, {', '.join(map(str, shape))}]"
     array = np.ascontiguousarray(as_finite(as_model_range(values, what, fix), what, fix))
     if array.shape[1:] != tuple(shape) or not len(array):

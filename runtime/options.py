@@ -1,4 +1,4 @@
-"""The base of all verbs' options: conversion to the declared types, and the command line that asks for the same."""
+"""The base class of all verbs' options: converts values to their declared types, and writes the command line."""
 
 import dataclasses
 from collections.abc import Collection
@@ -13,8 +13,11 @@ from fewstep.plans.names.guidance_text import from_text
 
 
 class Options:
-    """Base of each verb's options, a frozen dataclass. A text may stand for a path or a guidance, and a path for a
-    text. One value, or a list, may stand for a tuple of values. UserError for a word that a Literal does not have."""
+    """Base class of each verb's options, which are frozen dataclasses.
+
+    Text is converted to a path or a guidance, and a path to text. One value, or a list, is converted to a tuple.
+    Raises UserError for a value that a Literal does not have.
+    """
 
     def __post_init__(self) -> None:
         for name, hint in get_type_hints(type(self)).items():
@@ -24,11 +27,10 @@ class Options:
             object.__setattr__(self, name, value)
 
     def command_line(self, verb: str, always: Collection[str] = (), of: str = "BUNDLE") -> str:
-        """The command line of these options for what the first names: those in `always`, and those that differ from
-        their defaults.
+        """Return the command line of these options: those in `always`, and those that differ from their defaults.
 
-        A path becomes its last name, since folders are private. An option with `metadata={"unrecorded": True}` changes
-        no result, and is left out.
+        `of` names the first argument. A path is reduced to its last name, because folders are private. Options with
+        `metadata={"unrecorded": True}` do not change results, and are left out.
         """
         words = [f"fewstep {verb} {of}"]
         for field in option_fields(type(self))[1:]:
@@ -41,7 +43,8 @@ class Options:
 
 
 def option_fields(kind: type) -> "tuple[dataclasses.Field[Any], ...]":
-    """The fields of an options class in the order of its constructor: keywords, which verbs share, come last."""
+    """Return the fields of an options class in the order of its constructor. Keyword-only ones, which are shared by
+    verbs, come last."""
     return tuple(sorted(dataclasses.fields(kind), key=lambda field: field.kw_only is True))
 
 

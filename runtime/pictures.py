@@ -1,4 +1,4 @@
-"""Samples become pictures, and a picture becomes a sample: by the autoencoder of a bundle, where it has one."""
+"""Conversion between samples and images, with the autoencoder of a bundle if it has one."""
 
 from fewstep.runtime.arrays import Float32
 from fewstep.runtime.autoencoder import load_autoencoder
@@ -8,7 +8,7 @@ from fewstep.runtime.runs.tiles import Tiles
 
 
 def pictures_of(bundle: Bundle, x: Float32, tiles: Tiles | None = None, threads: int = 0) -> Float32:
-    """Pictures [N, channels, height, width] of samples [N, *x_shape]; `tiles` are for larger samples."""
+    """Return images [N, channels, height, width] of samples [N, *x_shape]. `tiles` decodes larger samples."""
     if bundle.manifest.autoencoder is None:
         return x
     decoder = load_autoencoder(bundle, threads, encoder=False)
@@ -16,7 +16,7 @@ def pictures_of(bundle: Bundle, x: Float32, tiles: Tiles | None = None, threads:
 
 
 def sample_of(bundle: Bundle, picture: Float32, threads: int = 0) -> Float32:
-    """x [*x_shape] of a picture [channels, height, width] in [-1, 1], for image-to-image."""
+    """Return x [*x_shape] of an image [channels, height, width] in [-1, 1], for image-to-image."""
     if bundle.manifest.autoencoder is None:
         return picture
     latent: Float32 = load_autoencoder(bundle, threads).encode(picture[None])[0]

@@ -1,9 +1,9 @@
-"""Complex spectrograms of sound with compressed amplitudes, as in SGMSE+, and the way back, with numpy alone.
+"""Complex spectrograms of sound with compressed amplitudes, as in SGMSE+, and their inverse, with numpy only.
 
 Richter, Welker, Lemercier, Lay, Gerkmann 2023 (arXiv 2208.05830), section IV: x is beta |c|^alpha e^(i angle(c)) for
-coefficients c of a short-time Fourier transform. Its real and imaginary part are two channels. The transform equals
-`torch.stft` and `torch.istft` with a periodic Hann window, centred frames and reflected ends. Its parameters are the
-`Spectrogram` in a bundle's manifest.
+coefficients c of a short-time Fourier transform. Its real and imaginary parts are two channels. The transform equals
+`torch.stft` and `torch.istft` with a periodic Hann window, centred frames and reflected ends. A bundle's manifest has
+its parameters (`Spectrogram`).
 """
 
 from collections.abc import Sequence
@@ -17,25 +17,28 @@ from fewstep.runtime.kinds.sound import Spectrogram
 from fewstep.runtime.windows import blend_weights
 
 Complex = NDArray[np.complex128]
-QUIET = 1e-8  # the largest amplitude of a recording that is taken for silence
+QUIET = 1e-8  # a recording whose peak amplitude is at most this counts as silence
 
 
 def frame_count(transform: Spectrogram, samples: int, multiple: int = 1) -> int:
-    """The number of frames that `encode` makes of so many samples."""
+    """Return the number of frames that `encode` returns for `samples` samples."""
     return -(-(samples // transform.hop + 1) // multiple) * multiple
 
 
 def sample_count(transform: Spectrogram, frames: int) -> int:
-    """The number of samples in so many frames."""
+    """Return the number of samples in `frames` frames."""
     return (frames - 1) * transform.hop
 
 
 def stft(transform: Spectrogram, wave: ArrayLike) -> Complex:
-    """[..., samples] -> [..., bins, frames]. UserError where there are too few samples to reflect."""
+    """Short-time Fourier transform, [..., samples] -> [..., bins, frames].
+
+    Raises UserError if there are too few samples to reflect.
+    """
     half = transform.n_fft // 2
     signal = as_numbers(wave, "a recording", f"give more than {half} samples", np.float64)
     if signal.ndim == 0 or signal.shape[-1] <= half:
-        raise UserError(f"a recording of {signal.size} samples", f"give more than {half}")
+        raise UserError(f"a recording has only {signal.size} samples", f"give more than {half}")
     ends = [(0, 0)] * (signal.ndim - 1) + [(half, half)]
     padded = np.pad(signal, ends, mode="reflect")
     parts = np.lib.stride_tricks.sliding_window_view(padded, transform.n_fft, axis=-1)[..., :: transform.hop, :]
@@ -43,9 +46,9 @@ def stft(transform: Spectrogram, wave: ArrayLike) -> Complex:
 
 
 def istft(transform: Spectrogram, coefficients: Complex, samples: int) -> NDArray[np.float64]:
-    """[..., bins, frames] -> [..., samples]: the wave whose frames are nearest, by weighted overlap and add.
+    """Inverse transform by weighted overlap-add, [..., bins, frames] -> [..., samples].
 
-    Samples after the last frame are 0.
+    It returns the wave whose frames are nearest to the given ones. Samples after the last frame are 0.
     """
     window, half = _window(transform), transform.n_fft // 2
     parts = np.fft.irfft(np.swapaxes(coefficients, -1, -2), transform.n_fft, axis=-1) * window
@@ -62,8 +65,10 @@ def istft(transform: Spectrogram, coefficients: Complex, samples: int) -> NDArra
 
 
 def encode(transform: Spectrogram, wave: ArrayLike, multiple: int = 1) -> Float32:
-    """[..., samples] -> compressed [..., 2, bins, frames], with frames of zeros at the end up to a multiple: U-Nets
-    halve them several times."""
+    """Encode a wave [..., samples] as a compressed spectrogram [..., 2, bins, frames].
+
+    Frames of zeros at the end pad their number to a multiple of `multiple`, because U-Nets halve it several times.
+    """
     c = stft(transform, wave)
     c = np.pad(c, [(0, 0)] * (c.ndim - 1) + [(0, -c.shape[-1] % multiple)])
     compressed = transform.factor * _raise_amplitude(c, transform.exponent)
@@ -71,46 +76,51 @@ def encode(transform: Spectrogram, wave: ArrayLike, multiple: int = 1) -> Float3
 
 
 def decode(transform: Spectrogram, spectrogram: ArrayLike, samples: int) -> Float32:
-    """Compressed [..., 2, bins, frames] -> [..., samples], the inverse of `encode`.
+    """Decode a compressed spectrogram [..., 2, bins, frames] to a wave [..., samples], the inverse of `encode`.
 
-    Frames that were padded at the end are left out: they overlap with the last samples, and know nothing of them.
+    The padded frames at the end are dropped. They overlap with the last samples, but contain nothing of them.
     """
     fix = f"give [..., 2, {transform.bins}, frames]"
     parts = as_numbers(spectrogram, "a spectrogram", fix, np.float64)
     if parts.ndim < 3 or parts.shape[-3:-1] != (2, transform.bins):
-        raise UserError(f"a spectrogram of shape {list(parts.shape)}", fix)
+        raise UserError(f"a spectrogram has the shape {list(parts.shape)}", fix)
     parts = parts[..., : samples // transform.hop + 1] / transform.factor
     c = parts[..., 0, :, :] + 1j * parts[..., 1, :, :]
     return istft(transform, _raise_amplitude(c, 1 / transform.exponent), samples).astype(np.float32)
 
 
 def _window(transform: Spectrogram) -> NDArray[np.float64]:
-    """Hann, periodic: [n_fft]."""
+    """Return the periodic Hann window [n_fft]."""
     return np.asarray(0.5 - 0.5 * np.cos(2 * np.pi * np.arange(transform.n_fft) / transform.n_fft))
 
 
 def _raise_amplitude(c: Complex, exponent: float) -> Complex:
-    """|c|^exponent with the angle of c; 0 stays 0."""
+    """Return |c|^exponent with the angle of c; 0 stays 0."""
     amplitude = np.abs(c)
     return c * np.where(amplitude > 0, amplitude, 1.0) ** (exponent - 1)
 
 
 def peak_amplitude(wave: ArrayLike) -> float:
-    """The largest amplitude; 1 for silence. A noisy recording is divided by it before `encode`, and what `decode` makes
-    of its samples multiplied by it."""
+    """Return the largest amplitude of a wave, 1 for silence.
+
+    Divide a noisy recording by it before `encode`, and multiply the result of `decode` by it.
+    """
     largest = float(np.max(np.abs(wave), initial=0.0))
     return largest if largest > QUIET else 1.0
 
 
 def split_pieces(wave: ArrayLike, length: int, overlap: int) -> Float32:
-    """A wave [samples] cut into pieces [N, length], each of which begins `overlap` samples before the last one ends;
-    zeros fill the last piece."""
+    """Split a wave [samples] into pieces [N, length].
+
+    Each piece begins `overlap` samples before the end of the previous one. Zeros fill the last piece.
+    """
     fix = "give one channel, [samples]"
     signal = as_numbers(wave, "a recording", fix, np.float32)
     if signal.ndim != 1:
-        raise UserError(f"a recording of the shape {list(signal.shape)}", fix)
+        raise UserError(f"a recording has the shape {list(signal.shape)}", fix)
     if length < 1 or not 0 <= 2 * overlap <= length:
-        raise UserError(f"pieces of {length} samples that overlap by {overlap}", "let them overlap by half at most")
+        what = f"pieces of {length} samples cannot overlap by {overlap}"
+        raise UserError(what, "give a length of at least 1, and an overlap of at most half of it")
     step = length - overlap
     count = max(1, -(-(len(signal) - overlap) // step))
     filled = np.pad(signal, (0, overlap + count * step - len(signal)))
@@ -118,7 +128,7 @@ def split_pieces(wave: ArrayLike, length: int, overlap: int) -> Float32:
 
 
 def join_pieces(parts: Sequence[Float32] | Float32, samples: int, overlap: int) -> Float32:
-    """The wave [samples] of `split_pieces`: where two overlap, one fades into the other in even steps."""
+    """Join the pieces of `split_pieces` to a wave [samples], with a linear cross-fade where two overlap."""
     length = len(parts[0])
     step = length - overlap
     wave = np.zeros(step * len(parts) + overlap)

@@ -1,12 +1,12 @@
-"""The text encoder of a bundle converts prompts to conditions.
+"""The text encoder of a bundle: converts prompts to conditions.
 
     text = load_text_encoder("bundle")
     with fewstep.runtime.load("bundle") as sampler:
         x = sampler.sample("dpmpp_2m:20", seeds=[0], condition=text.encode(["a cat"]), guidance=7.5)
 
 A negative prompt is the condition of the unconditional branch: branches={"uncond": text.encode(["blurry"])}. The text
-encoder is a network of its own, often larger than the denoiser. A program may keep its conditions and release it before
-the denoiser is loaded. The library `tokenizers` runs the tokenizers, from files of the bundle.
+encoder is a separate network, often larger than the denoiser. To save memory, a program may keep its conditions and
+release it before it loads the denoiser. The library `tokenizers` runs the tokenizers from files of the bundle.
 """
 
 import logging
@@ -28,7 +28,7 @@ from fewstep.runtime.bundle.reading import EXPORT_AGAIN, Bundle, open_bundle
 from fewstep.runtime.kinds.policies import state_words
 
 LOG = logging.getLogger("fewstep")
-BATCH = 8  # prompts of one run: more would only cost memory
+BATCH = 8  # prompts per run: more would only take memory
 SHOWN = 80  # characters of a prompt in a message
 
 Ids = NDArray[np.int64]
@@ -37,7 +37,7 @@ Cut = tuple[int, int, str]  # tokens dropped, tokens kept, the text dropped
 
 @dataclass(frozen=True, repr=False)
 class TextEncoder:
-    """The text encoder of a bundle, loaded. Made by `load_text_encoder`; serves any number of threads."""
+    """A loaded text encoder, as `load_text_encoder` returns it. Any number of threads may share it."""
 
     bundle: Bundle
     tokens: tuple[Tokens, ...]
@@ -49,20 +49,20 @@ class TextEncoder:
 
     @property
     def state(self) -> StateWords | None:
-        """The observation that prompts hold as words, or None."""
+        """The observation that prompts contain as words, or None."""
         return state_words(self.bundle.manifest)
 
     @property
     def form(self) -> PromptForm | None:
-        """The form that a policy's task gets before it is tokenized, or None."""
+        """The template that a policy's task is put into before it is tokenized, or None."""
         text = self.bundle.manifest.text
         return None if text is None else text.form
 
     def encode(self, prompts: Sequence[str], state: ArrayLike | None = None) -> dict[str, NDArray[Any]]:
-        """The conditions [len(prompts), *shape] that the prompts are, by name.
+        """Encode prompts to conditions [len(prompts), *shape] by name.
 
-        A prompt that is longer than the tokenizer allows is cut, with a warning that says what was dropped. An empty
-        one is what denoisers take for "nothing in particular". `state` [n] is for policies whose prompts hold it.
+        A prompt that is too long for its tokenizer is truncated, with a warning that shows the dropped text. The empty
+        prompt means "nothing in particular". `state` [n] is for policies whose prompts contain it.
         """
         prompts = [format_prompt(prompt, self.form, state) for prompt in check_prompts(prompts)]
         place = {prompt: row for row, prompt in enumerate(dict.fromkeys(prompts))}
@@ -70,9 +70,9 @@ class TextEncoder:
         return {name: array[rows] for name, array in encoded.items()}
 
     def ids(self, prompts: Sequence[str]) -> dict[str, Ids]:
-        """The inputs [len(prompts), length] of the network: token ids, and masks where it takes them."""
+        """Return the network's inputs [len(prompts), length]: token ids, and masks if it takes them."""
         fed: dict[str, Ids] = {}
-        dropped: dict[str, Cut] = {}  # of each prompt the most that a tokenizer has dropped
+        dropped: dict[str, Cut] = {}  # for each prompt, the largest cut of all tokenizers
         for tokens, tokenizer in zip(self.tokens, self.tokenizers, strict=True):
             with _report_file_errors(self.bundle, tokens):
                 encoded = token_ids(prompts, tokenizer, tokens.length, tokens.pad)
@@ -82,13 +82,17 @@ class TextEncoder:
             dropped |= {prompt: max(dropped.get(prompt, cut), cut) for prompt, cut in encoded.dropped.items()}
         for prompt, (lost, kept, text) in dropped.items():
             LOG.warning(
-                "prompt %s is too long: %d tokens stay, %d go: %s", _shorten(prompt), kept, lost, _shorten(text)
+                "prompt %s is too long: %d tokens stay, %d are dropped: %s",
+                _shorten(prompt),
+                kept,
+                lost,
+                _shorten(text),
             )
         return fed
 
 
 def format_prompt(task: str, form: PromptForm | None, state: ArrayLike | None = None) -> str:
-    """The prompt of a task; `state` [n] in the robot's units, where the form holds it."""
+    """Return the prompt of a task. `state` [n], in the robot's units, is required if the form contains it."""
     if form is None:
         return task
     task = task.strip().replace("_", " ").replace("\n", " ") if form.tidied else task.removesuffix("\n")
@@ -96,7 +100,7 @@ def format_prompt(task: str, form: PromptForm | None, state: ArrayLike | None = 
     if form.state is not None:
         count, fix = len(form.state.scale), f"give state=[{len(form.state.scale)} numbers]"
         if state is None:
-            raise UserError(f"prompts of this policy hold {form.state.observation!r}", fix)
+            raise UserError(f"prompts of this policy contain {form.state.observation!r}, which is not given", fix)
         values = as_finite(state, "the state of a prompt", fix)
         if values.shape != (count,):
             raise UserError(f"the state of a prompt is {values.tolist()}", fix)
@@ -108,7 +112,11 @@ def format_prompt(task: str, form: PromptForm | None, state: ArrayLike | None = 
 
 @dataclass(frozen=True)
 class TokenIds:
-    """Ids [N, length] of N prompts, `mask` 1 where they are the prompt's, 0 behind; `dropped` parts of long prompts."""
+    """Token ids [N, length] of N prompts.
+
+    mask: 1 for ids of the prompt, 0 for padding.
+    dropped: for each prompt that was too long, what was cut.
+    """
 
     ids: Ids
     mask: Ids
@@ -116,7 +124,7 @@ class TokenIds:
 
 
 def token_ids(prompts: Sequence[str], tokenizer: Any, length: int, pad: int) -> TokenIds:
-    """The ids that a `tokenizers.Tokenizer` makes of prompts, cut to a length and filled up to it."""
+    """Tokenize prompts with a `tokenizers.Tokenizer`, truncated and padded to a length."""
     ids = np.full((len(prompts), length), pad, np.int64)
     mask = np.zeros((len(prompts), length), np.int64)
     dropped = {}
@@ -132,13 +140,16 @@ def token_ids(prompts: Sequence[str], tokenizer: Any, length: int, pad: int) -> 
 
 
 def load_text_encoder(bundle: Bundle | Path | str, threads: int = 0) -> TextEncoder:
-    """The text encoder of a bundle, on the CPU. `threads`: of one run, 0 means one per physical core."""
+    """Load the text encoder of a bundle on the CPU. Raises UserError if the bundle has none.
+
+    `threads` are per run; 0 means one per physical core.
+    """
     bundle = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     text = bundle.manifest.text
     if text is None:
         raise UserError(
             f"{bundle.path} has no text encoder",
-            "give its conditions themselves, or export a folder that has text_encoder/ and tokenizer/",
+            "give its conditions directly, or export a folder that has text_encoder/ and tokenizer/",
         )
     return TextEncoder(
         bundle,
@@ -149,23 +160,23 @@ def load_text_encoder(bundle: Bundle | Path | str, threads: int = 0) -> TextEnco
 
 
 def check_prompts(prompts: Sequence[str]) -> list[str]:
-    """A list of texts, at least one."""
+    """Return the prompts as a list. Raises UserError unless it has at least one, and all are valid strings."""
     if isinstance(prompts, str) or not isinstance(prompts, Sequence):
         raise UserError(f"prompts {prompts!r} are not a list of texts", "give ['a cat']")
     for prompt in prompts:
         if not isinstance(prompt, str):
-            raise UserError(f"prompt {prompt!r} is no text", "give each prompt as a string")
+            raise UserError(f"prompt {prompt!r} is not text", "give each prompt as a string")
         try:
             prompt.encode()
         except UnicodeEncodeError as error:  # half of a surrogate pair
-            raise UserError(f"prompt {prompt!r} is no valid text", "give characters that UTF-8 has") from error
+            raise UserError(f"prompt {prompt!r} is not valid text", "give characters that UTF-8 can encode") from error
     if not prompts:
-        raise UserError("no prompts", "give at least one; an empty one is ''")
+        raise UserError("prompts is empty", "give at least one; the empty prompt is ''")
     return list(prompts)
 
 
 def _tokenizer(bundle: Bundle, tokens: Tokens) -> Any:
-    """The tokenizer in a file of the bundle. The manifest replaces the file's lengths and padding."""
+    """Load a tokenizer from a file of the bundle. The manifest's length and padding replace those of the file."""
     try:
         from tokenizers import Tokenizer
     except ImportError as error:
@@ -179,13 +190,14 @@ def _tokenizer(bundle: Bundle, tokens: Tokens) -> Any:
         tokenizer.no_padding()
         room = tokens.length - tokenizer.num_special_tokens_to_add(is_pair=False)
     if room < 1:
-        raise UserError(f"{bundle.path}: {tokens.tokenizer} fills {tokens.length} ids by itself", EXPORT_AGAIN)
+        what = f"{bundle.path}: the special tokens of {tokens.tokenizer} already fill its {tokens.length} ids"
+        raise UserError(what, EXPORT_AGAIN)
     return tokenizer
 
 
 @contextmanager
 def report_tokenizer_errors(what: str, fix: str) -> Iterator[None]:
-    """UserError where the library tokenizers cannot read `what`: its panics are no Exceptions."""
+    """Raise UserError if the library tokenizers cannot read `what`. Its panics do not derive from Exception."""
     try:
         yield
     except UserError:
@@ -193,7 +205,7 @@ def report_tokenizer_errors(what: str, fix: str) -> Iterator[None]:
     except BaseException as error:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
-        raise UserError(f"{what} is no tokenizer ({first_line(error)})", fix) from None
+        raise UserError(f"{what} is not a tokenizer ({first_line(error)})", fix) from None
 
 
 def _report_file_errors(bundle: Bundle, tokens: Tokens) -> AbstractContextManager[None]:

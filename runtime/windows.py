@@ -1,4 +1,4 @@
-"""The places of overlapping windows of one size in a larger array, and the weight of each of their elements."""
+"""Overlapping windows of one size in a larger array: their places, and the weights of their elements."""
 
 from collections.abc import Sequence
 from itertools import product
@@ -14,23 +14,24 @@ Place = tuple[slice, ...]
 def window_places(
     shape: Sequence[int], window: Sequence[int], overlap: int, multiple: int = 1, offset: int = 0
 ) -> list[Place]:
-    """Windows that cover an array, neighbours of which overlap by `overlap` or more.
+    """Return windows that cover an array. Neighbours overlap by at least `overlap`.
 
-    Windows begin at multiples of `multiple`. An `offset` above 0 moves the inner windows, each offset to another place.
+    Windows begin at multiples of `multiple`. An `offset` above 0 moves the inner windows; each offset moves them
+    differently. Raises UserError if windows of this size cannot cover the array.
     """
     axes = [_starts(full, part, overlap, multiple, offset) for full, part in zip(shape, window, strict=True)]
     return [tuple(slice(at, at + part) for at, part in zip(start, window, strict=True)) for start in product(*axes)]
 
 
 def _starts(full: int, part: int, overlap: int, multiple: int, offset: int) -> list[int]:
-    """The beginnings of windows along one axis."""
+    """Return the starts of windows along one axis."""
     if full == part:
         return [0]
     stride = (part - overlap) // multiple * multiple
     if stride < 1 or (full - part) % multiple:
         raise UserError(
-            f"windows of {part} in {full} that overlap by {overlap}, at multiples of {multiple}",
-            "give a smaller overlap, and a whole that is larger than a window by a multiple",
+            f"windows of {part} that overlap by {overlap}, at multiples of {multiple}, cannot cover {full}",
+            f"give a smaller overlap, or a size that is larger than a window by a multiple of {multiple}",
         )
     places = stride // multiple
     first = stride - offset * max(1, round(places * 0.618)) % places * multiple if offset else stride  # golden section
@@ -41,9 +42,12 @@ def _starts(full: int, part: int, overlap: int, multiple: int, offset: int) -> l
 def blend_weights(
     place: Place, shape: Sequence[int], margin: int, overlap: int, scales: Sequence[int] = ()
 ) -> NDArray[np.float64]:
-    """The weights of a window's elements: 1 in the middle and at the array's own borders, 0 on `margin` elements at an
-    inner border, and a slope between them, which ends `margin` before the overlap does. `margin` and `overlap` are
-    multiplied by the scale of each axis, 1 by default."""
+    """Return the weights of a window's elements.
+
+    Weights are 1 in the middle and at the array's own borders, and 0 on `margin` elements at an inner border. Between
+    them is a linear slope, which ends `margin` elements before the overlap does. `margin` and `overlap` are multiplied
+    by the scale of each axis, 1 by default.
+    """
     weights = np.ones(())
     for along, full, scale in zip(place, shape, scales or (1,) * len(shape), strict=True):
         size = along.stop - along.start

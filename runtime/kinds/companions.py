@@ -1,4 +1,4 @@
-"""Companions are a bundle's networks next to its denoiser: a text encoder, an autoencoder."""
+"""Companions: the networks of a bundle besides its denoiser, such as a text encoder or an autoencoder."""
 
 from typing import TYPE_CHECKING, ClassVar
 
@@ -14,10 +14,10 @@ IMAGE_LIMIT = 2**28  # elements of one image
 
 
 class Tokens(Strict, frozen=True):
-    """An input of the text encoder, int64 [batch, length], and how a prompt becomes its token ids.
+    """An input of the text encoder, int64 [batch, length], and the tokenizer that converts a prompt to its ids.
 
-    The tokenizer adds the ids of start and end itself, and `pad` fills the rest. `mask` names an input of the same
-    shape that is 1 where an id is the prompt's, and 0 behind it.
+    The tokenizer adds the start and end ids, and `pad` fills the rest. `mask` names an input of the same shape that is
+    1 for ids of the prompt and 0 for padding.
     """
 
     input: str
@@ -28,7 +28,10 @@ class Tokens(Strict, frozen=True):
 
 
 class StateWords(Strict, frozen=True):
-    """An observation of numbers that a prompt holds as words: scale * value + shift, in one of `bins` from -1 to 1."""
+    """An observation of numbers that a prompt contains as words.
+
+    Each word is the number of the bin of scale * value + shift, among `bins` bins from -1 to 1.
+    """
 
     observation: str
     scale: tuple[float, ...]
@@ -37,8 +40,11 @@ class StateWords(Strict, frozen=True):
 
 
 class PromptForm(Strict, frozen=True, omit_defaults=True):
-    """The form of a prompt that a task is put into. `{task}` of the template is the task without a line end behind it,
-    and `{state}` the state. `tidied`: underscores and line ends in the task are spaces, and none are around it."""
+    """The template of a prompt for a task.
+
+    In the template, `{task}` is the task without its final line end, and `{state}` is the state. With `tidied`,
+    underscores and line ends in the task become spaces, and surrounding spaces are removed.
+    """
 
     template: str
     tidied: bool = False
@@ -46,7 +52,7 @@ class PromptForm(Strict, frozen=True, omit_defaults=True):
 
 
 class TextEncoderEntry(Kind, frozen=True, omit_defaults=True):
-    """Prompts to conditions: the graph takes token ids, and returns conditions of the denoiser under their names."""
+    """A text encoder: its graph takes token ids, and returns conditions of the denoiser under their names."""
 
     EXPERTS: ClassVar = "without"
 
@@ -58,12 +64,12 @@ class TextEncoderEntry(Kind, frozen=True, omit_defaults=True):
         wanted: list[TensorEntry] = []
         for index, tokens in enumerate(self.tokens):
             if not 1 <= tokens.length <= LENGTH_LIMIT or tokens.pad < 0:
-                return f"tokens[{index}]: {tokens.length} ids, the padding being {tokens.pad}"
+                return f"tokens[{index}]: {tokens.length} ids, padded with {tokens.pad}"
             wanted.append(TensorEntry(tokens.input, "ids", ("batch", tokens.length), "int64"))
             if tokens.mask is not None:
                 wanted.append(TensorEntry(tokens.mask, "mask", ("batch", tokens.length), "int64"))
         if sorted(map(str, wanted)) != sorted(map(str, self.graph.inputs)) or not wanted:
-            return "the inputs of its graph are not what the tokenizers make"
+            return "the inputs of its graph are not those that the tokenizers return"
         if not self.graph.outputs:
             return "its graph has no outputs"
         takes = [TensorEntry(each.name, "condition", ("batch", *each.shape), each.dtype) for each in of.conditions]
@@ -78,9 +84,9 @@ class TextEncoderEntry(Kind, frozen=True, omit_defaults=True):
 
 
 class AutoencoderEntry(Kind, frozen=True):
-    """Between images in [-1, 1] and x, the latents as the denoiser has them: scales and shifts are in the graphs.
+    """An autoencoder between images in [-1, 1] and x, the denoiser's latents. Its graphs contain scales and shifts.
 
-    The encoder gives the mean of its distribution: the same latents each time.
+    The encoder returns the mean of its distribution, so it is deterministic.
     """
 
     EXPERTS: ClassVar = "without"
@@ -89,7 +95,7 @@ class AutoencoderEntry(Kind, frozen=True):
     encoder: GraphEntry | None = None
 
     def problem(self, of: "Description") -> str | None:
-        """One side of each graph is x, the other one an image."""
+        """Return the fault of a graph that does not convert between x and an image, or None."""
         x, image = ("batch", *of.x_shape), _single_shape(self.decoder.outputs, "image")
         if image is None or len(image) != 4 or not _is_size(image[1:]):
             return "its decoder returns no image [batch, channels, height, width]"
@@ -100,7 +106,7 @@ class AutoencoderEntry(Kind, frozen=True):
             _single_shape(encoder.inputs, "image"),
             _single_shape(encoder.outputs, "latent"),
         ) != (image, x):
-            return "its encoder is not the other way of the decoder"
+            return "its encoder does not take the decoder's images and return its latents"
         return None
 
     def companions(self) -> dict[str, GraphEntry]:
@@ -109,19 +115,19 @@ class AutoencoderEntry(Kind, frozen=True):
 
 
 def companions(manifest: "Manifest") -> dict[str, GraphEntry]:
-    """The graphs of companions, by what they are called."""
+    """Return the graphs of a bundle's companions by name."""
     return {name: graph for _, kind in kinds(manifest) for name, graph in kind.companions().items()}
 
 
 def image_shape(manifest: "Manifest") -> tuple[int, ...]:
-    """The shape of the image of a sample: x's own, where no autoencoder makes an image of it."""
+    """Return the shape of a sample's image. Without an autoencoder it is the shape of x."""
     if manifest.autoencoder is None:
         return manifest.x_shape
     return tuple(int(size) for size in manifest.autoencoder.decoder.outputs[0].shape[1:])
 
 
 def _single_shape(tensors: tuple[TensorEntry, ...], role: Role) -> tuple[int | str, ...] | None:
-    """The shape of the one tensor that there is, if it has that role and is float32."""
+    """Return the shape of the only tensor if it has this role and is float32, else None."""
     fits = len(tensors) == 1 and (tensors[0].role, tensors[0].dtype, tensors[0].shape[:1]) == (
         role,
         "float32",

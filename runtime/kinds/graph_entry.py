@@ -1,10 +1,11 @@
-"""A graph of a bundle: its files and its ports."""
+"""Manifest entries of a graph: its files and ports."""
 
 from typing import Literal
 
 from fewstep.plans.spec import Strict
 
-# Prefixes of ports: a carried tensor "kv" is taken as "carried_kv" and returned as "next_kv". Named outputs have NAMED.
+# Prefixes of ports: a graph takes a carried tensor "kv" as "carried_kv" and returns it as "next_kv". NAMED is the
+# prefix of named outputs.
 CARRIED, NEXT, NAMED = "carried_", "next_", "named_"
 Role = Literal[
     "x", "time", "to", "condition", "row", "group", "carried", "output", "named", "ids", "mask", "latent", "image"
@@ -13,8 +14,10 @@ DType = Literal["float32", "float16", "int64", "int32", "uint8", "int8", "bool"]
 
 
 class TensorEntry(Strict, frozen=True):
-    """One input or output of a graph. `shape` counts in elements. "batch" stands for the dynamic leading axis, the name
-    of a size, or a term of it ("height/8"), for a free one."""
+    """An input or output of a graph. Its `shape` is in elements.
+
+    In the shape, "batch" is the dynamic leading axis. A free axis is the name of a size or a term of it ("height/8").
+    """
 
     name: str
     role: Role
@@ -23,7 +26,7 @@ class TensorEntry(Strict, frozen=True):
 
 
 class GraphEntry(Strict, frozen=True):
-    """An ONNX file of the bundle (paths are relative to the bundle and use forward slashes)."""
+    """An ONNX file of the bundle. Paths are relative to the bundle and use forward slashes."""
 
     file: str
     inputs: tuple[TensorEntry, ...]

@@ -1,4 +1,4 @@
-"""Kinds of denoiser, each with its check, its files and its words."""
+"""The base class of optional properties of a denoiser, each with its check, its files and its description."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -13,10 +13,11 @@ NUMBERS_SHOWN = 16
 
 
 class Kind(Strict, frozen=True):
-    """The base of what only some denoisers have.
+    """Base class of properties that only some denoisers have.
 
-    FIX: what a Spec is to give. NOUN: what a bundle of experts is told that it cannot have. EXPERTS: experts of the
-    bundle share it, do without it, or there are none.
+    FIX: the fix of an error: what to set in a Spec.
+    NOUN: the name of the property in the error for a bundle of experts that cannot have it.
+    EXPERTS: whether a bundle's experts "share" the property, are "without" it, or must not exist ("none").
     """
 
     FIX: ClassVar[str] = ""
@@ -24,32 +25,32 @@ class Kind(Strict, frozen=True):
     EXPERTS: ClassVar[Literal["share", "without", "none"]] = "share"
 
     def problem(self, of: "Description") -> str | None:
-        """Its fault in a denoiser, or None."""
+        """Return what is wrong with it in a denoiser, or None."""
         return None
 
     def mistake(self, of: "Description") -> str | None:
-        """A fault that no Spec may have, and that bundles of before may, or None."""
+        """Return a fault that a new Spec must not have but older bundles may have, or None."""
         return None
 
     def ports(self) -> tuple[tuple[TensorEntry, ...], tuple[TensorEntry, ...]]:
-        """The inputs and the outputs of a body for it."""
+        """Return the inputs and the outputs that it adds to a body."""
         return (), ()
 
     def companions(self) -> Mapping[str, GraphEntry]:
-        """Its graphs next to the denoiser, by what they are called."""
+        """Return its graphs besides the denoiser, by name."""
         return {}
 
     def files(self) -> Sequence[str]:
-        """The paths of its files in the bundle, graphs apart."""
+        """Return the paths of its files in the bundle, except graphs."""
         return ()
 
     def describe(self, of: "Description") -> str:
-        """Its line in `fewstep inspect`, graphs apart."""
+        """Return its line in `fewstep inspect`, without graphs."""
         return ""
 
 
 def kinds(of: "Description") -> Iterator[tuple[str, Kind]]:
-    """The kinds that a denoiser is of, each with the name of its field."""
+    """Yield the optional properties that a denoiser has, each with the name of its field."""
     for field in of.__struct_fields__:
         value = getattr(of, field)
         for each in value if isinstance(value, tuple) else (value,):
@@ -58,6 +59,6 @@ def kinds(of: "Description") -> Iterator[tuple[str, Kind]]:
 
 
 def format_numbers(values: Sequence[float]) -> str:
-    """Numbers in words, the first of many."""
+    """Format numbers as text. Of many, only the first NUMBERS_SHOWN."""
     more = len(values) - NUMBERS_SHOWN
     return ", ".join(f"{value:.4g}" for value in values[:NUMBERS_SHOWN]) + (f" and {more} more" if more > 0 else "")

@@ -1,4 +1,4 @@
-"""The slots of a bundle's graphs: which layers may have a LoRA at run time, and the inputs that take it."""
+"""LoRA slots of a bundle's graphs: the layers that may have a LoRA at run time, and its inputs."""
 
 from typing import TYPE_CHECKING, Literal
 
@@ -12,9 +12,13 @@ ENDS: tuple[End, End] = ("down", "up")
 
 
 class LoraSlots(Kind, frozen=True):
-    """`layers` have a slot, each with the shape [out, in, *kernel] of its weight. A layer takes at most `rank`, the
-    ranks of several files added up. `names` are all layers with weights, by which files are understood. `graphs` says
-    which of the conditioner, the prologue and the body have the slots of which layers."""
+    """The layers with LoRA slots.
+
+    rank: the largest rank of a layer; the ranks of several files add up.
+    layers: each layer with a slot, and the shape [out, in, *kernel] of its weight.
+    names: all layers with weights, with which the keys of LoRA files are resolved.
+    graphs: for the conditioner, the prologue and the body, the layers whose slots they have.
+    """
 
     rank: int
     layers: dict[str, tuple[int, ...]]
@@ -26,12 +30,15 @@ class LoraSlots(Kind, frozen=True):
 
 
 def slot_port(layer: str, end: End) -> str:
-    """The optional input of a slot: down [r, in, *kernel] and up [out, r, *ones], of a linear layer both transposed."""
+    """Return the name of a slot's optional input: down [r, in, *kernel] or up [out, r, *ones].
+
+    For a linear layer both are transposed.
+    """
     return f"lora_{end}.{layer}"
 
 
 def slot_port_shape(layer: str, end: End, shape: tuple[int, ...]) -> tuple[int | str, ...]:
-    """The shape of that input for a weight's shape. Each layer's rank has a name of its own: they may differ."""
+    """Return the shape of that input for a weight's shape. Ranks may differ, so each layer's rank has its own name."""
     rank, (out, channels, *kernel) = f"rank.{layer}", shape
     if kernel:
         return (rank, channels, *kernel) if end == "down" else (out, rank, *[1] * len(kernel))

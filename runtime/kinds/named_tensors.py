@@ -1,4 +1,4 @@
-"""Tensors of their own shape that a network returns next to its prediction, or takes and returns from run to run."""
+"""Tensors that a network returns besides its prediction, or that are carried from run to run."""
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class NamedTensor(Kind, frozen=True):
-    """Base of tensors of `shape` per sample, which ports of the body are named after."""
+    """Base class of named tensors with `shape` per sample. Ports of the body have their names."""
 
     name: str
     shape: tuple[int, ...]
@@ -26,8 +26,10 @@ class NamedTensor(Kind, frozen=True):
 
 
 class NamedOutput(NamedTensor, frozen=True):
-    """A tensor that a denoiser returns beside its prediction, float32 of `shape` per sample, and that no step reads:
-    a mask, a depth, the logits of a class."""
+    """A tensor that a denoiser returns besides its prediction, float32 of `shape` per sample. No step reads it.
+
+    Examples are a mask, a depth map, or the logits of a class.
+    """
 
     FIX: ClassVar = "give a tuple of NamedOutput(name, shape), and no sizes"
     NOUN: ClassVar = "named outputs"
@@ -44,16 +46,17 @@ class NamedOutput(NamedTensor, frozen=True):
         return (), (TensorEntry(NAMED + self.name, "named", ("batch", *self.shape)),)
 
     def describe(self, of: "Description") -> str:
-        return f"returns {self.name} {list(self.shape)} beside the prediction"
+        return f"returns {self.name} {list(self.shape)} besides the prediction"
 
 
 class Carried(NamedTensor, frozen=True):
-    """A tensor that a denoiser takes and returns beside x, one of `shape` per sample, which is carried from run to run.
+    """A tensor of `shape` per sample that a denoiser takes and returns besides x, and that is carried from run to run.
+
     The first run begins with zeros.
 
-    bank: which evaluations write it. "step" is a bank with a slot for each evaluation of a plan: it reads what the same
-    evaluation of the run before wrote. "sample" is one slot, which all evaluations read; one more evaluation, of the
-    sample at the cleanest time, writes it.
+    bank: which evaluations write it. A bank "step" has a slot for each evaluation of a plan, which reads what the same
+        evaluation of the previous run wrote. A bank "sample" has one slot, which all evaluations read. One more
+        evaluation, of the sample at the cleanest time, writes it.
     """
 
     FIX: ClassVar = "give a tuple of Carried(name, shape), with banks of 'step' or 'sample'"

@@ -1,4 +1,4 @@
-"""The rhythm of a policy, whose samples are action sequences."""
+"""Policies: denoisers whose samples are action sequences."""
 
 from typing import TYPE_CHECKING, ClassVar
 
@@ -13,13 +13,17 @@ if TYPE_CHECKING:
 
 
 class Policy(Kind, frozen=True, omit_defaults=True):
-    """A policy's rhythm: it sees the last `observations` observations, the latest last, and its sample is a sequence of
-    actions. The one for now stands at `first`; `actions` of them are executed before it is asked again.
+    """The observations and actions of a policy, whose sample is a sequence of actions.
 
-    `prefix` and `delay` are conditions of a network that was trained to continue actions already decided (Black et al.
-    2025, arXiv 2512.05964). `prefix` is a sequence of x's shape in model range; its first `delay` actions are decided,
-    up to `most_delay`. `discrete` has the values that an action takes in some of its places, in units. `width`: the
-    first places of x are an action, and the others padding, which is 0 in the training data; None: all of them are.
+    observations: how many of the last observations it sees, the latest last.
+    first: the index of the present action in the sequence.
+    actions: how many actions are executed before the next sample.
+    prefix, delay: conditions of a network that was trained to continue actions already decided (Black et al. 2025,
+        arXiv 2512.05964). `prefix` is a sequence of x's shape in model range; its first `delay` actions are decided.
+    most_delay: the largest `delay`.
+    discrete: the values, in units, that an action may take at some places.
+    width: how many leading places of x are an action. The others are padding, which is 0 in the training data. None
+        means that all places are.
     """
 
     FIX: ClassVar = "give Policy(observations, first, actions, discrete={PLACE: (VALUE, VALUE)})"
@@ -38,18 +42,20 @@ class Policy(Kind, frozen=True, omit_defaults=True):
         shape, units = of.x_shape, of.units
         for field, least in (("observations", 1), ("actions", 1), ("first", 0)):
             if getattr(self, field) < least:
-                return f"{field}={getattr(self, field)}, and at least {least} is needed"
+                return f"{field}={getattr(self, field)} is less than {least}"
         if not shape or self.first + self.actions > shape[0]:
             return f"actions {self.first} .. {self.first + self.actions - 1} of samples {list(shape)}"
         if units is not None and units.axis in (0, -len(shape)):
-            return f"its units lie along axis {units.axis} of samples {list(shape)}, its actions' axis of time"
+            return f"its units are along axis {units.axis} of samples {list(shape)}, the time axis of its actions"
         if self.width is not None and not (len(shape) == 2 and 1 <= self.width <= shape[1]):
             return f"width={self.width} of samples {list(shape)}"
         return self._continuation_problem(of) or self._discrete_problem(shape)
 
     def mistake(self, of: "Description") -> str | None:
-        """No condition can hold the observations. Numbers in one row may hold all of them, and a single observation
-        need not be stacked."""
+        """Return a fault if no condition can contain the observations, else None.
+
+        A condition of one axis may contain all of them in a row, and a single observation need not be stacked.
+        """
         seen = [each for each in of.conditions if each.shape and each.name not in (self.prefix, self.delay)]
         count = self.observations
         if count == 1 or not seen or any(len(each.shape) == 1 or each.shape[:1] == (count,) for each in seen):
@@ -69,7 +75,7 @@ class Policy(Kind, frozen=True, omit_defaults=True):
         )
 
     def snap_discrete(self, actions: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Actions [..., places] in units, with discrete places rounded to the nearest of their values."""
+        """Round the discrete places of actions [..., places], in units, to the nearest of their values."""
         rounded = actions.copy() if self.discrete else actions
         for place, levels in self.discrete.items():
             values = np.asarray(levels, np.float32)
@@ -80,11 +86,11 @@ class Policy(Kind, frozen=True, omit_defaults=True):
         if self.prefix is None and self.delay is None:
             return None if self.most_delay == 0 else "it has a most_delay without prefix and delay"
         if self.prefix is None or self.delay is None:
-            return "prefix and delay go together"
+            return "it has one of prefix and delay without the other"
         if self.first != 0:
-            return f"its first is {self.first}, and with a prefix it is 0"
+            return f"its first is {self.first}, but with a prefix it must be 0"
         if not 1 <= self.most_delay <= (most := of.x_shape[0] - self.actions):
-            return f"its most_delay is {self.most_delay}, and from 1 to {most}, its horizon less the actions executed"
+            return f"its most_delay is {self.most_delay}, not from 1 to {most} (its horizon less the actions executed)"
         shapes = {(each.name, each.shape) for each in of.conditions}
         missing = [need for need in ((self.prefix, of.x_shape), (self.delay, (1,))) if need not in shapes]
         return f"it needs a condition {missing[0][0]!r} of the shape {list(missing[0][1])}" if missing else None
@@ -96,12 +102,12 @@ class Policy(Kind, frozen=True, omit_defaults=True):
             if not 0 <= place < shape[1]:
                 return f"discrete place {place} of {shape[1]}"
             if len(levels) < 2 or not np.isfinite(levels).all() or sorted(set(levels)) != list(levels):
-                return f"the values of place {place} are {list(levels)}, not two or more that increase"
+                return f"the values of place {place} are {list(levels)}, not two or more in increasing order"
         return None
 
 
 def policy_of(manifest: "Manifest") -> Policy:
-    """The policy's rhythm. UserError where the bundle has none."""
+    """Return a bundle's policy. Raises UserError if it has none."""
     if manifest.policy is None:
         raise UserError(
             f"bundle {manifest.name!r} does not say how many observations it takes",
@@ -111,12 +117,12 @@ def policy_of(manifest: "Manifest") -> Policy:
 
 
 def state_words(manifest: "Manifest") -> "StateWords | None":
-    """The observation that prompts hold as words, or None."""
+    """Return the observation that prompts contain as words, or None."""
     form = None if manifest.text is None else manifest.text.form
     return None if form is None else form.state
 
 
 def action_shape(manifest: "Manifest") -> tuple[int, ...]:
-    """The shape of one action of a policy, without x's padding."""
+    """Return the shape of one action of a policy, without x's padding."""
     width = policy_of(manifest).width
     return manifest.x_shape[1:] if width is None else (width,)

@@ -1,4 +1,4 @@
-"""A time for each position of a sample, of denoisers whose samples roll on."""
+"""A separate time for each position of a sample, for denoisers whose samples roll on."""
 
 from typing import TYPE_CHECKING, ClassVar
 
@@ -10,11 +10,11 @@ if TYPE_CHECKING:
 
 
 class Positions(Kind, frozen=True, omit_defaults=True):
-    """Places along an axis of x that each have a time of their own: the network's time is [B, places].
+    """Places along an axis of x, each with a separate time. The network's time is [B, places].
 
-    A run of a plan finishes `leaves` places at the front, and the next run goes on from what is behind them
-    (`plans.staircase`). Where `leaves` is all places, a run is a whole sample. `kept` places at the front left before,
-    and the network still sees them, at the cleanest time.
+    A run of a plan finishes the first `leaves` places, and the next run continues with the places after them
+    (`plans.staircase`). If `leaves` is all places, a run is a whole sample. The first `kept` places were finished by
+    earlier runs; the network still sees them, at the cleanest time.
     """
 
     FIX: ClassVar = "give Positions(axis, leaves), where leaves and kept divide the places of x along the axis"
@@ -38,21 +38,21 @@ class Positions(Kind, frozen=True, omit_defaults=True):
             "sizes": of.sizes,
             "towards": of.towards,
         }
-        return next((f"a time for each position, and {what}" for what, has in others.items() if has), None)
+        return next((f"a time for each position does not go with {what}" for what, has in others.items() if has), None)
 
     def places(self, of: "Description") -> int:
-        """The number of positions."""
+        """Return the number of positions."""
         return of.x_shape[self.axis]
 
     def stairs(self, of: "Description") -> Stairs:
-        """The facts that a plan needs of it."""
+        """Return the facts that plan compilation needs."""
         return Stairs(self.axis % len(of.x_shape) - len(of.x_shape), self.places(of), self.leaves, self.kept)
 
     def describe(self, of: "Description") -> str:
-        kept = f", behind {self.kept} that are kept" if self.kept else ""
+        kept = f", after {self.kept} that are kept" if self.kept else ""
         return f"a time for each of {self.places(of)} places along axis {self.axis}; a run finishes {self.leaves}{kept}"
 
 
 def time_shape(of: "Description") -> tuple[int, ...]:
-    """The shape of a sample's time."""
+    """Return the shape of a sample's time."""
     return () if of.positions is None else (of.positions.places(of),)

@@ -1,7 +1,7 @@
-"""Free sizes are axes of x, such as height and width, that a caller chooses for each run.
+"""Free sizes: axes of x, such as height and width, whose sizes a caller chooses.
 
-A dimension of a tensor is a number, or says how it follows from the sizes: "height", "height*2", "height/8",
-"height*width/64". At chosen sizes everything is numbers again: see `apply_sizes`.
+A dimension of a tensor is a number, or a term of the sizes: "height", "height*2", "height/8", "height*width/64".
+`apply_sizes` replaces all terms by numbers for chosen sizes.
 """
 
 import operator
@@ -23,15 +23,15 @@ Dimension = int | str
 NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 RESERVED = "batch"
 LARGEST = 2**24  # of one size
-ELEMENTS_LIMIT = 2**28  # of one sample: beyond it a shape is damage, not a model
+ELEMENTS_LIMIT = 2**28  # of one sample: a larger shape is a damaged file, not a model
 
 T = TypeVar("T", bound="Description")
 
 
 class Size(Kind, frozen=True):
-    """A free axis of x: a caller may choose a multiple of `multiple` from `low` to `high`, both included.
+    """A free axis of x. A caller may choose a multiple of `multiple` from `low` to `high`, both included.
 
-    `axis` counts in `x_shape`, whose number there is the default.
+    `axis` is an index of `x_shape`, whose number there is the default.
     """
 
     FIX: ClassVar = "give a tuple of Size(name, axis of x_shape, low, high, multiple)"
@@ -45,24 +45,24 @@ class Size(Kind, frozen=True):
     def problem(self, of: "Description") -> str | None:
         shape = of.x_shape
         if not NAME.fullmatch(self.name) or self.name == RESERVED:
-            return f"{self.name!r}: a name is a word of letters, digits and _, and not 'batch'"
+            return f"{self.name!r}: a name consists of letters, digits and _, and is not 'batch'"
         if sum(self.name == other.name or self.axis == other.axis for other in of.sizes) > 1:
-            return f"{self.name}: another one has this name, or axis {self.axis}"
+            return f"{self.name}: another size has this name or axis {self.axis}"
         if not 0 <= self.axis < len(shape):
             return f"{self.name}: x_shape {list(shape)} has no axis {self.axis}"
         if self.axis == 0 and of.heads > 1:
-            return f"{self.name}: several outputs stand one after the other along axis 0"
+            return f"{self.name}: axis 0 cannot be free, because several outputs are concatenated along it"
         if not 1 <= self.low <= self.high <= LARGEST or self.multiple < 1:
-            return f"{self.name}: {self.low} to {self.high} in steps of {self.multiple} is no range"
+            return f"{self.name}: {self.low} to {self.high} in steps of {self.multiple} is not a valid range"
         for name, value in (("low", self.low), ("high", self.high), ("x_shape's", shape[self.axis])):
             if value % self.multiple or not self.low <= value <= self.high:
                 allowed = f"multiple of {self.multiple} from {self.low} to {self.high}"
-                return f"{self.name}: {name} {value} is no {allowed}"
+                return f"{self.name}: {name} {value} is not a {allowed}"
         return None
 
     @property
     def range(self) -> str:
-        """Its range in words: "height 32 to 128 in steps of 8"."""
+        """Its range as text: "height 32 to 128 in steps of 8"."""
         return f"{self.name} {self.low} to {self.high} in steps of {self.multiple}"
 
     def describe(self, of: "Description") -> str:
@@ -70,13 +70,14 @@ class Size(Kind, frozen=True):
 
 
 def apply_sizes(takes: T, sizes: Mapping[str, int] | None = None) -> T:
-    """The manifest, or spec, with the shapes of x and conditions as they are at the given sizes: all numbers.
+    """Return the manifest, or spec, with the shapes of x and conditions at the given sizes, all as numbers.
 
-    A size that is not given has its default, which `x_shape` says. UserError for one that cannot be.
+    A size that is not given keeps its default from `x_shape`. Raises UserError for an invalid size.
     """
     if not takes.sizes:
         if sizes:
-            raise UserError(f"sizes {dict(sizes)!r} for x of one shape, {list(takes.x_shape)}", "leave sizes out")
+            what = f"sizes {dict(sizes)!r} are given, but x has the fixed shape {list(takes.x_shape)}"
+            raise UserError(what, "leave sizes out")
         return takes
     values = default_sizes(takes.x_shape, takes.sizes) | _check_sizes(takes, {} if sizes is None else sizes)
     x_shape = list(takes.x_shape)
@@ -89,7 +90,7 @@ def apply_sizes(takes: T, sizes: Mapping[str, int] | None = None) -> T:
 
 
 def sizes_of(x_shape: Sequence[int], takes: "Description") -> dict[str, int] | None:
-    """The sizes that an x of this shape [*x_shape] has, whether they may be so or not; None if it is no x at all."""
+    """Return the sizes of an x of this shape [*x_shape], allowed or not. None if no sizes give x this shape."""
     if len(x_shape) != len(takes.x_shape):
         return None
     free = {size.axis: size.name for size in takes.sizes}
@@ -99,28 +100,31 @@ def sizes_of(x_shape: Sequence[int], takes: "Description") -> dict[str, int] | N
 
 
 def default_sizes(x_shape: Sequence[int], sizes: Sequence[Size]) -> dict[str, int]:
-    """The default of each size, by name."""
+    """Return the default of each size, by name."""
     return {size.name: x_shape[size.axis] for size in sizes}
 
 
 def describe_sizes(sizes: Sequence[Size]) -> str:
-    """The ranges in words: "height 32 to 128 in steps of 8"."""
+    """Return the ranges as text: "height 32 to 128 in steps of 8"."""
     return ", ".join(size.range for size in sizes)
 
 
 def resolve_dimension(size: Dimension, values: Mapping[str, int]) -> int:
-    """A dimension as a number, at these sizes. ValueError for what is none, KeyError for an unknown name."""
+    """Return a dimension as a number at these sizes.
+
+    Raises ValueError if it is not a whole number, and KeyError for an unknown name.
+    """
     if isinstance(size, int):
         return size
     factor, names = parse_dimension(size)
     number = factor * prod(values[name] for name in names)
     if number.denominator != 1:
-        raise ValueError(f"{size!r} is no whole number")
+        raise ValueError(f"{size!r} is not a whole number")
     return int(number)
 
 
 def infer_sizes(named: Sequence[Dimension], shape: Sequence[int]) -> dict[str, int]:
-    """The sizes (and the batch) that a tensor's dimensions tell: "height/8" tells height, "height*width" nothing."""
+    """Return the sizes (and the batch) that follow from a tensor's shape. "height*width" gives no size."""
     sizes = {}
     for size, length in zip(named, shape, strict=False):
         if isinstance(size, str):
@@ -131,7 +135,7 @@ def infer_sizes(named: Sequence[Dimension], shape: Sequence[int]) -> dict[str, i
 
 
 def free_shape(shape: Sequence[int], follows: Mapping[int, str]) -> tuple[Dimension, ...]:
-    """A shape with what its free axes follow instead of their default numbers, as a graph's ports have it."""
+    """Return a shape as graph ports have it: with terms of the sizes on free axes, instead of default numbers."""
     return tuple(follows.get(axis, size) for axis, size in enumerate(shape))
 
 
@@ -140,60 +144,63 @@ def free_x_shape(takes: "Description") -> tuple[Dimension, ...]:
 
 
 def output_shape(takes: "Description", shape: Sequence[Dimension]) -> tuple[Dimension, ...]:
-    """The shape of a prediction for x of a shape: all heads along the first axis, and the logits of tokens behind."""
+    """Return the shape of a prediction for x of a shape: heads along the first axis, and a last axis of logits."""
     first, *others = shape
     logits = () if takes.vocabulary is None else (takes.vocabulary.size,)
     return (takes.heads * first if isinstance(first, int) else first, *others, *logits)
 
 
 def x_dtype(takes: "Description") -> Literal["float32", "int64"]:
-    """The type of x in memory and at a graph's port."""
+    """Return the dtype of x in memory and at a graph's port."""
     return "float32" if takes.vocabulary is None else "int64"
 
 
 def follows_problem(condition: "Condition", takes: "Description") -> str | None:
-    """The fault of the axes of a condition that follow x's sizes, or None."""
+    """Return what is wrong with the axes of a condition that follow x's sizes, or None."""
     values = default_sizes(takes.x_shape, takes.sizes)
     if condition.follows and (condition.default is not None or condition.null_file is not None):
-        return "its default, or null value in a file, has one shape only"
+        return "its default, or its null value in a file, has a fixed shape"
     for axis, size in condition.follows.items():
         if not 0 <= axis < len(condition.shape):
             return f"shape {list(condition.shape)} has no axis {axis}"
         if problem := dimension_problem(size, takes.sizes):
             return problem
         if resolve_dimension(size, values) != condition.shape[axis]:
-            return f"axis {axis} is {condition.shape[axis]}, and {size} is {resolve_dimension(size, values)} by default"
+            return f"axis {axis} is {condition.shape[axis]}, but {size} is {resolve_dimension(size, values)} by default"
     return None
 
 
 def dimension_problem(size: Dimension, sizes: Sequence[Size]) -> str | None:
-    """The fault of a dimension of a condition or of a graph's tensor, or None."""
+    """Return what is wrong with a dimension of a condition or of a graph's tensor, or None."""
     if isinstance(size, int):
-        return None if size >= 1 else f"{size} is no size"
+        return None if size >= 1 else f"{size} is not a size"
     try:
         factor, names = parse_dimension(size)
     except ValueError:
-        return f"{size!r} is neither a number nor made of sizes, as height/8"
+        return f"{size!r} is neither a number nor a term of sizes such as height/8"
     steps = {each.name: each.multiple for each in sizes}
     for name in names:
         if name not in steps:
             return f"there is no size {name!r}"
     if (factor * prod(steps[name] for name in names)).denominator != 1:
-        return f"{size!r} is not always a whole number: give multiples that are divisible"
+        return f"{size!r} is not always a whole number: choose sizes' multiples that make it one"
     return None
 
 
 @lru_cache(256)
 def parse_dimension(text: str) -> tuple[Any, tuple[str, ...]]:
-    """A product of numbers and names, over a number -> (a Fraction, the names). ValueError for anything else."""
-    from fractions import Fraction  # and decimal with it: not for who only imports the runtime
+    """Parse a product of numbers and names over a number -> (a Fraction, the names).
+
+    Raises ValueError for anything else.
+    """
+    from fractions import Fraction  # loads decimal, which importing the runtime does not need
 
     above, slash, below = text.partition("/")
     factors = above.split("*")
     names = [factor for factor in factors if NAME.fullmatch(factor)]
     numbers = [int(factor) for factor in factors if factor not in names and _is_number(factor)]
     if not names or len(names) + len(numbers) < len(factors) or (slash and not _is_number(below)):
-        raise ValueError(f"{text!r} is no dimension")
+        raise ValueError(f"{text!r} is not a dimension")
     return Fraction(prod(numbers), int(below) if slash else 1), tuple(names)
 
 
@@ -207,7 +214,7 @@ def _is_number(text: str) -> bool:
 
 
 def _check_sizes(takes: "Description", sizes: Mapping[str, int]) -> dict[str, int]:
-    """The given sizes, each known, a whole number, and in its range."""
+    """Return the given sizes as integers. Raises UserError for one that is unknown or outside its range."""
     ranges = describe_sizes(takes.sizes)
     by_name = {size.name: size for size in takes.sizes}
     checked = {}
@@ -217,12 +224,12 @@ def _check_sizes(takes: "Description", sizes: Mapping[str, int]) -> dict[str, in
         size = by_name[name]
         try:
             number = None if isinstance(value, bool) else operator.index(value)
-        except TypeError:  # an array has an index, too, if it holds one number
+        except TypeError:  # `operator.index` also takes arrays of one integer, so the type alone does not decide
             number = None
         if number is None:
-            raise UserError(f"{name} {value!r} is no whole number", f"give {describe_sizes([size])}")
+            raise UserError(f"{name} {value!r} is not a whole number", f"give {describe_sizes([size])}")
         if not size.low <= number <= size.high or number % size.multiple:
-            what = "outside its range" if number % size.multiple == 0 else f"no multiple of {size.multiple}"
+            what = "outside its range" if number % size.multiple == 0 else f"not a multiple of {size.multiple}"
             raise UserError(f"{name} {number} is {what}", f"give {describe_sizes([size])}")
         checked[name] = number
     return checked

@@ -1,4 +1,4 @@
-"""Denoisers of sound, whose x is a complex spectrogram; `spectrogram.py` has its transform."""
+"""Denoisers of sound, whose x is a complex spectrogram. `spectrogram.py` implements the transform."""
 
 from typing import TYPE_CHECKING, ClassVar
 
@@ -9,10 +9,12 @@ if TYPE_CHECKING:
 
 
 class Spectrogram(Kind, frozen=True):
-    """The transform of sound to x [2, bins, frames], and back: SGMSE+'s by default.
+    """The transform of sound to x [2, bins, frames] and back; the defaults are those of SGMSE+.
 
-    `rate` is the sound's, in Hz. `n_fft` samples make a frame; each begins `hop` samples after the one before.
-    Amplitudes |c| become factor |c|^exponent.
+    rate: the sample rate in Hz.
+    n_fft: samples of a frame.
+    hop: samples between the starts of frames.
+    exponent, factor: amplitudes |c| become factor |c|^exponent.
     """
 
     FIX: ClassVar = "give Spectrogram(rate, n_fft, hop, exponent, factor) of samples [2, bins, frames]"
@@ -29,10 +31,10 @@ class Spectrogram(Kind, frozen=True):
         return self.n_fft // 2 + 1
 
     def problem(self, of: "Description") -> str | None:
-        if not 2 <= 2 * self.hop <= self.n_fft:  # a Hann window that overlaps less leaves samples without weight
+        if not 2 <= 2 * self.hop <= self.n_fft:  # with less overlap, Hann windows leave samples without weight
             return f"hop {self.hop} is not in 1 .. n_fft / 2, {self.n_fft // 2}"
         if not (0 < self.exponent <= 1 and 0 < self.factor < 1e6):
-            return f"exponent {self.exponent:g}, factor {self.factor:g} are not in 0 .. 1 and above 0"
+            return f"exponent {self.exponent:g} or factor {self.factor:g} is out of range: (0, 1] and (0, 1e6)"
         if self.rate < 1:
             return f"rate {self.rate} is not positive"
         if len(of.x_shape) != 3 or of.x_shape[:2] != (2, self.bins):

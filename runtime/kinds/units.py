@@ -1,4 +1,4 @@
-"""Samples in the units of a bundle's manifest, such as a robot's actions, and the way back.
+"""Conversion of samples between model range and the units of a bundle's manifest, such as a robot's actions.
 
 sampler.to_units(actions)      radians, metres, ... from model range
 sampler.from_units(actions)    model range from units: for `hold`, for `given`
@@ -21,9 +21,9 @@ EXPORT_WITH_UNITS = "export it with units=Affine(scale, shift) in its spec"
 
 
 class Affine(Kind, frozen=True):
-    """From model range to units: value = scale * x + shift, one pair for each place along an axis of x.
+    """The map from model range to units: value = scale * x + shift, with one pair for each place along an axis of x.
 
-    Training data never changed where a scale is 0, and the network was trained on `constant` there.
+    A scale of 0 marks a place where the training data never changed. The network was trained on `constant` there.
     """
 
     FIX: ClassVar = "give Affine(scale, shift) with one number for each place along an axis of x"
@@ -31,7 +31,7 @@ class Affine(Kind, frozen=True):
 
     scale: tuple[float, ...]
     shift: tuple[float, ...]
-    axis: int = -1  # of one sample, as Python counts
+    axis: int = -1  # of one sample; negative axes count from the end
     constant: float = 0.0
 
     def problem(self, of: "Description") -> str | None:
@@ -41,7 +41,7 @@ class Affine(Kind, frozen=True):
         if not len(self.scale) == len(self.shift) == shape[self.axis]:
             return f"{len(self.scale)} scales and {len(self.shift)} shifts for {shape[self.axis]} places"
         if not all(map(isfinite, (*self.scale, *self.shift, self.constant))):
-            return "a number of it is not finite"
+            return "its scale, shift and constant are not all finite"
         return None
 
     def describe(self, of: "Description") -> str:
@@ -50,13 +50,13 @@ class Affine(Kind, frozen=True):
 
 
 def to_units(manifest: "Manifest", x: ArrayLike) -> Float32:
-    """Samples [..., *x_shape] in model range, in their units."""
+    """Convert samples [..., *x_shape] from model range to units."""
     units, values, scale, shift = _broadcast_affine(manifest, x)
     return (values * scale + shift).astype(np.float32)
 
 
 def from_units(manifest: "Manifest", value: ArrayLike) -> Float32:
-    """Samples [..., *x_shape] in their units, in model range."""
+    """Convert samples [..., *x_shape] from units to model range."""
     units, values, scale, shift = _broadcast_affine(manifest, value)
     moves = scale != 0
     return np.where(moves, (values - shift) / np.where(moves, scale, 1.0), units.constant).astype(np.float32)
@@ -65,14 +65,16 @@ def from_units(manifest: "Manifest", value: ArrayLike) -> Float32:
 def _broadcast_affine(
     manifest: "Manifest", samples: ArrayLike
 ) -> tuple[Affine, NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """The affine map; values, scale and shift in float64, so that they broadcast."""
+    """Return the affine map, and values, scale and shift as float64 arrays that broadcast."""
     units, shape = manifest.units, manifest.x_shape
     if units is None:
         raise UserError(f"bundle {manifest.name!r} does not say in which units its samples are", EXPORT_WITH_UNITS)
     fix = f"give [..., {', '.join(map(str, shape))}]"
     values = as_numbers(samples, "samples", fix, np.float64)
-    if values.ndim < len(shape) or values.shape[-len(shape) :][units.axis] != len(units.scale):  # others may be free
-        raise UserError(f"samples of the shape {list(values.shape)}", fix)
+    if values.ndim < len(shape) or values.shape[-len(shape) :][units.axis] != len(
+        units.scale
+    ):  # other axes may be free
+        raise UserError(f"samples have the shape {list(values.shape)}", fix)
     along = [1] * len(shape)
     along[units.axis] = -1
     scale, shift = (np.reshape(np.asarray(each, np.float64), along) for each in (units.scale, units.shift))

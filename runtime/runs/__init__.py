@@ -1,7 +1,7 @@
-"""Runs that compose: tiles of a large sample.
+"""Composed runs: a large sample in tiles.
 
-A run is a value: its plan, the rows of its state and its draws. Each module here is a function of a sampler and a plan,
-over `steps`, `tail` and `draws`. Plain sampling needs none of them.
+A run is a value: its plan, the rows of its state and its draws. The functions here take a sampler and a plan, and use
+`steps`, `tail` and `draws`. Plain sampling needs none of them.
 """
 
 from fewstep.runtime.runs.tiled_images import decode_tiles

@@ -1,9 +1,9 @@
-"""Images of latents that are larger than a bundle's decoder: it runs on overlapping windows, and the images blend.
+"""Decode latents that are larger than a bundle's decoder takes. It runs on overlapping windows, which are blended.
 
     x = sample_tiles(sampler, "dpmpp_2m:8", (4, 96, 96), tiles)
     images = decode_tiles(load_autoencoder("bundle"), x, tiles)
 
-The memory holds one window and two arrays of the whole image.
+It needs memory for one window and two arrays of the whole image.
 """
 
 from collections.abc import Sequence
@@ -22,11 +22,11 @@ FIX = "give finite numbers [N, channels, height, width]"
 
 
 def decode_tiles(autoencoder: Autoencoder, latents: ArrayLike, tiles: Tiles) -> Float32:
-    """Images float32 [N, channels, height, width] of latents [N, *shape], one window at a time.
+    """Decode latents [N, *shape] to images float32 [N, channels, height, width], one window at a time.
 
-    Windows have the size that the decoder takes. `overlap` and `blend` of the tiles count latents; `moves` and `batch`
-    have no effect. A decoder that looks r latents far gives the image of the whole if 2 r <= overlap - blend.
-    UserError for latents that windows cannot cover, and for what `Autoencoder.decode` refuses.
+    Windows have the size that the decoder takes. `overlap` and `blend` of the tiles are in latents; `moves` and `batch`
+    have no effect. If the decoder's receptive field reaches r latents, the result equals that of the whole image for
+    2 r <= overlap - blend. Raises UserError for latents that windows cannot cover or that `Autoencoder.decode` refuses.
     """
     array = as_finite(as_model_range(latents, "latents", FIX), "latents", FIX)
     if array.ndim == 0 or not len(array):
@@ -47,7 +47,10 @@ def decode_tiles(autoencoder: Autoencoder, latents: ArrayLike, tiles: Tiles) -> 
 
 
 def tiled_image_shape(described: AutoencoderEntry, shape: Sequence[int], tiles: Tiles) -> tuple[int, ...]:
-    """(channels, height, width) of the image of latents [*shape]. UserError where windows cannot cover them."""
+    """Return (channels, height, width) of the image of latents [*shape].
+
+    Raises UserError if windows cannot cover them.
+    """
     window = _window(described)
     fits = len(shape) == len(window) and all(
         full == part or (full > part > tiles.overlap and axis > 0)
@@ -55,8 +58,7 @@ def tiled_image_shape(described: AutoencoderEntry, shape: Sequence[int], tiles: 
     )
     if not fits:
         raise UserError(
-            f"latents {list(shape)} for a decoder that takes {list(window)}, in windows that overlap by"
-            f" {tiles.overlap}",
+            f"latents {list(shape)} do not fit a decoder of {list(window)} in windows that overlap by {tiles.overlap}",
             "give as many channels, at least the decoder's height and width, and an overlap below these",
         )
     sizes = (full * scale for full, scale in zip(shape[1:], _pixels_per_latent(described), strict=True))
@@ -64,16 +66,14 @@ def tiled_image_shape(described: AutoencoderEntry, shape: Sequence[int], tiles: 
 
 
 def _pixels_per_latent(described: AutoencoderEntry) -> tuple[int, ...]:
-    """Pixels of a latent along height and width. UserError if a number is not whole."""
+    """Return the pixels per latent along height and width. Raises UserError if they are not whole numbers."""
     parts, sizes = _window(described)[1:], [int(size) for size in described.decoder.outputs[0].shape[2:]]
     if any(size % part for size, part in zip(sizes, parts, strict=True)):
-        what = f"the decoder makes an image of {sizes} of latents of {list(parts)}"
-        raise UserError(
-            what, "windows need a whole number of pixels a latent: decode a sample of the decoder's own size"
-        )
+        what = f"the decoder returns an image of {sizes} for latents of {list(parts)}, no whole number of pixels each"
+        raise UserError(what, "leave tiles out, and decode samples of the decoder's size")
     return tuple(size // part for size, part in zip(sizes, parts, strict=True))
 
 
 def _window(described: AutoencoderEntry) -> tuple[int, ...]:
-    """The shape of the latents that the decoder takes."""
+    """Return the shape of the latents that the decoder takes."""
     return tuple(int(size) for size in described.decoder.inputs[0].shape[1:])

@@ -1,11 +1,11 @@
-"""Samples of arrays larger than the engine: the network runs on overlapping windows, and their outputs are averaged.
+"""Sample arrays larger than the network's: it runs on overlapping windows, and their outputs are averaged.
 
     plan = sampler.compile("dpmpp_2m:8")
     x = sample_tiles(sampler, plan, (3, 1024, 1024), Tiles(overlap=64), seeds=[0])
 
-All windows of a step look at one state, so that they agree after every step (MultiDiffusion: Bar-Tal et al. 2023, arXiv
-2302.08113). The state has the whole shape; the network never sees more than `batch` windows at once. Windows lie along
-each axis in which the whole is larger: height and width of a picture, the frames of a recording.
+All windows of a step read the same state, so that they agree after every step (MultiDiffusion: Bar-Tal et al. 2023,
+arXiv 2302.08113). The state has the whole shape; the network never takes more than `batch` windows at once. Each axis
+along which the whole is larger has several windows: height and width of an image, or the frames of a recording.
 """
 
 import operator
@@ -51,15 +51,15 @@ from fewstep.runtime.windows import Place, blend_weights, window_places
 
 @dataclass(frozen=True)
 class Tiles:
-    """The places of windows and the joining of their outputs.
+    """How windows are placed and how their outputs are blended.
 
-    overlap: elements that neighbours share, along each axis.
-    blend: the middle elements of the overlap, over which one window's output passes into its neighbour's. Elements
-        closer to a window's border have weight 0. None is half of the overlap. A network that looks r elements far
-        gives the outputs of the whole if 2 r <= overlap - blend.
-    moves: the windows move at each step, so that seams do not add up (Any-Size-Diffusion: Zheng et al. 2023, arXiv
-        2308.16582). Offsets are a function of the steps that are left: a tail has the windows of the whole run.
-    batch: windows of each sample in a call.
+    overlap: elements that neighbours share along each axis.
+    blend: the middle elements of the overlap, over which the output changes from one window to its neighbour. Elements
+        closer to a window's border have weight 0. None means half of the overlap. If the network's receptive field
+        reaches r elements, its outputs equal those of the whole for 2 r <= overlap - blend.
+    moves: move the windows at each step, so that seams do not accumulate (Any-Size-Diffusion: Zheng et al. 2023, arXiv
+        2308.16582). Offsets depend on the number of remaining steps, so a tail has the windows of the whole run.
+    batch: windows of each sample per call.
     """
 
     overlap: int
@@ -75,14 +75,14 @@ class Tiles:
 
     @property
     def margin(self) -> int:
-        """Elements of weight 0 at a window's inner border."""
+        """The number of elements with weight 0 at a window's inner border."""
         return (self.overlap - (self.overlap // 2 if self.blend is None else self.blend)) // 2
 
 
 def sample_tiles(
     sampler: Sampler, plan: PlanLike, shape: Sequence[int], tiles: Tiles, seeds: Sequence[int] = (0,), **options: Any
 ) -> Float32:
-    """Samples float32 [len(seeds), *shape]; the arguments are as in `tiled_steps`."""
+    """Return samples, float32 [len(seeds), *shape]. It takes the arguments of `tiled_steps`."""
     compiled = _compile_plan(sampler, plan, options.get("branches"))
     held = check_hold(options.get("hold"), compiled, _sample_shape(shape), len(check_seeds(seeds)))
     states = tiled_steps(sampler, compiled, shape, tiles, seeds, **{**options, "hold": held})
@@ -103,14 +103,14 @@ def tiled_steps(
     cancel: Cancel | None = None,
     **others: NoReturn,
 ) -> Iterator[StepState]:
-    """The states of a run over windows, one per step.
+    """Yield the state after each step of a run over windows.
 
     Args:
-        plan: as in `Sampler.sample`; a compiled plan brings its guidance.
-        shape: shape of a whole sample [*x_shape], larger than the sampler's along some axes.
-        condition: for each condition one value per sample. A condition that follows x has the size of the whole, or the
-            share of it that it has of a window, and is cut as x is.
-        given: tensors [len(seeds), *shape]; `hold` has arrays of that shape too.
+        plan: as in `Sampler.sample`; a compiled plan contains its guidance.
+        shape: the shape of a whole sample [*x_shape], larger than the sampler's along some axes.
+        condition: for each condition, one value per sample. A condition that follows x has the same ratio to the whole
+            as to a window, and is cut like x.
+        given: tensors [len(seeds), *shape]. Arrays of `hold` have that shape too.
 
     Other arguments are as in `Sampler.sample`. Windows have the sampler's size (`Sampler.with_options`).
     """
@@ -132,15 +132,15 @@ def tiled_steps(
 
 
 def _sample_shape(shape: Sequence[int]) -> tuple[int, ...]:
-    """The shape of a whole sample, if it is one."""
+    """Return the shape of a whole sample as integers."""
     try:
         return tuple(operator.index(size) for size in shape)
     except TypeError:
-        raise UserError(f"samples of the shape {shape!r}", "give whole numbers, such as (3, 1024, 1024)") from None
+        raise UserError(f"shape {shape!r} is not a shape", "give whole numbers, such as (3, 1024, 1024)") from None
 
 
 def _compile_plan(sampler: Sampler, plan: PlanLike, branches: Overrides | None) -> Plan:
-    """The plan for this sampler. Its tensors have the shape of the whole, which `tiled_steps` checks."""
+    """Return the plan for this sampler. Its tensors have the whole shape, which `tiled_steps` checks."""
     if not isinstance(plan, AnyPlan):
         return check_compiled(sampler.compile(plan, branches=branches))
     numbers = check_compiled(plan)
@@ -149,7 +149,7 @@ def _compile_plan(sampler: Sampler, plan: PlanLike, branches: Overrides | None) 
 
 
 class _Windows:
-    """The denoiser of a whole, made of its windows."""
+    """The denoiser of a whole sample, which calls the network on its windows."""
 
     def __init__(
         self,
@@ -172,20 +172,20 @@ class _Windows:
             raise UserError(f"samples {list(shape)} have more than {ELEMENTS_LIMIT} elements", "give a smaller shape")
         if not whole_axes:
             raise UserError(
-                f"samples {list(shape)} in windows {list(window)} that overlap by {tiles.overlap}",
-                "give a shape of as many axes, each as large as the window's or larger, and windows above the overlap",
+                f"samples {list(shape)} cannot be cut into windows {list(window)} that overlap by {tiles.overlap}",
+                "give a shape with the window's number of axes, each at least as long, and windows above the overlap",
             )
-        brought = [each for values in (condition, *branches.values()) for each in values.items() if each[1] is not None]
-        follows = [self._ratios(name, value) for name, value in brought]
-        first: list[Place] = [tuple(slice(0, size) for size in window)]  # refuses wrong values before the first step
+        given = [each for values in (condition, *branches.values()) for each in values.items() if each[1] is not None]
+        follows = [self._ratios(name, value) for name, value in given]
+        first: list[Place] = [tuple(slice(0, size) for size in window)]  # to refuse wrong values before the first step
         branch_values(self._takes.conditions, *self._values(first), samples, sampler.network().nulls)
         self._cut = any(ratios is not None for ratios in follows)
         steps = [ratio.denominator for ratios in follows for ratio in ratios or () if ratio]
-        self._multiple = int(np.lcm.reduce([1, *steps]))  # where windows may begin
+        self._multiple = int(np.lcm.reduce([1, *steps]))  # windows begin at its multiples
         self._whole_feeds = cache(self._shared_feeds)
 
     def step_network(self) -> StepNetwork:
-        """The network of the executor, on the whole state [B, *shape]."""
+        """Return the executor's network for the whole state [B, *shape]."""
 
         def evaluate(index: int, step: Step, u: Array) -> list[Array]:
             places = self._places(index)
@@ -208,24 +208,24 @@ class _Windows:
         return evaluate
 
     def _places(self, index: int) -> list[Place]:
-        """The windows of a step."""
+        """Return the windows of a step."""
         offset = len(self._plan.steps) - index if self._tiles.moves else 0
         return window_places(self._shape, self._window, self._tiles.overlap, self._multiple, offset)
 
     def _window_feeds(self, places: Sequence[Place], index: int) -> Mapping[str, NDArray[Any]]:
-        """The inputs of the body for some windows of all samples, window by window."""
+        """Return the body's inputs for some windows of all samples, window by window."""
         if not self._cut:
             return self._whole_feeds(len(places))(index)
         step = msgspec.structs.replace(self._plan, steps=self._plan.steps[index : index + 1])
         return self._sampler.step_call(step, self._samples * len(places), *self._values(places)).feeds(0)
 
     def _shared_feeds(self, windows: int) -> Callable[[int], Mapping[str, NDArray[Any]]]:
-        """The inputs if no condition follows x: the same rows for all windows, made once."""
+        """Return the inputs if no condition follows x: all windows share the same rows, which are computed once."""
         places: list[Place] = [tuple(slice(0, size) for size in self._window)] * windows
         return self._sampler.step_call(self._plan, self._samples * windows, *self._values(places)).feeds
 
     def _values(self, places: Sequence[Place]) -> tuple[dict[str, Any], Overrides]:
-        """The conditions of some windows of all samples, and those of further branches."""
+        """Return the conditions of some windows of all samples, and those of further branches."""
 
         def cut_conditions(values: Mapping[str, Any]) -> dict[str, Any]:
             return {
@@ -238,7 +238,7 @@ class _Windows:
         }
 
     def _cut_condition(self, name: str, value: Any, places: Sequence[Place]) -> Any:
-        """A condition's values for some windows of all samples."""
+        """Return a condition's values for some windows of all samples."""
         ratios = self._ratios(name, value)
         if ratios is None:
             return value if len(places) == 1 else [each for _ in places for each in value]
@@ -253,14 +253,16 @@ class _Windows:
         return np.concatenate(cut)
 
     def _ratios(self, name: str, value: Any) -> tuple[Fraction, ...] | None:
-        """The number of elements for one element of x, for each axis of a condition that follows x; 0 for an axis of
-        the window's size. None for a condition that does not follow x."""
+        """Return, for each axis of a condition that follows x, its elements per element of x.
+
+        The ratio is 0 for an axis of the window's size. None for a condition that does not follow x.
+        """
         entry = next((each for each in self._takes.conditions if each.name == name), None)
         if entry is None or not entry.shape or isinstance(value, str):
             return None
         try:
             sizes = np.shape(value)[1:]
-        except ValueError:  # values of several shapes, which the check of all conditions names
+        except ValueError:  # values of several shapes, which the check of all conditions reports
             return None
         if sizes == tuple(entry.shape) or len(sizes) != len(entry.shape) or len(sizes) > len(self._shape):
             return None
@@ -271,6 +273,6 @@ class _Windows:
         ):
             raise UserError(
                 f"condition {name!r} has the shape {list(sizes)} for samples {list(self._shape)}",
-                f"give {list(entry.shape)} for all windows, or the same share of the whole as a window has",
+                f"give {list(entry.shape)} for all windows, or a shape with the same ratio to the samples' shape",
             )
         return tuple(ratios)

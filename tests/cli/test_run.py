@@ -48,14 +48,14 @@ def test_sizes_are_written_as_conditions_are() -> None:
         (("height=99999999999",), None, "size 'height=99999999999' is too large; give at most 16777216"),
         (("height=" + "9" * 5000,), None, "99' is too large; give at most 16777216"),
         (("height=8", "width=8", "height=9"), None, "size 'height' is given twice; leave one of them out"),
-        (("height=7",), None, "height 7 is no multiple of 2; give height 2 to 12 in steps of 2"),
+        (("height=7",), None, "height 7 is not a multiple of 2; give height 2 to 12 in steps of 2"),
         (("depth=2",), None, "unknown size 'depth'; it has height 2 to 12 in steps of 2, width 4 to 8 in steps of 4"),
         (("height=10",), "4", "tiles '4' are not WINDOW:OVERLAP; write it as --tiles 256:64"),
         (("height=10",), "4:x", "tiles '4:x' are not WINDOW:OVERLAP"),
         ((), "4:2", "give the whole by --size height=N --size width=N"),
         (("depth=10",), "4:2", "give the whole by --size height=N --size width=N"),
         (("height=10",), "8:2", "windows of 8 for a bundle whose height is 4; give --tiles 4:2"),
-        (("height=3",), "4:2", "samples [1, 3, 4] in windows [1, 4, 4]"),
+        (("height=3",), "4:2", "samples [1, 3, 4] cannot be cut into windows [1, 4, 4]"),
     ],
 )
 def test_a_size_that_cannot_be_is_one_line(

@@ -117,7 +117,7 @@ def test_int8_runs_at_every_size(bundle: Path) -> None:
     "size, said",
     [
         ("8", "--size '8'; write HEIGHTxWIDTH for each"),
-        ("8x11", "width 11 is no multiple of 2"),
+        ("8x11", "width 11 is not a multiple of 2"),
         ("8x", "HEIGHTxWIDTH"),
     ],
 )

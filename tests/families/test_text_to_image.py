@@ -182,8 +182,8 @@ def test_calibration_follows_prompts(made: Made, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("asked", "says"),
     [
-        ([], 'takes in words what to show; say what: --prompt "..."'),
-        (["--negative", "a dog", "--guidance", "2"], 'takes in words what to show; say what: --prompt "..."'),
+        ([], 'needs a prompt; give one: --prompt "..."'),
+        (["--negative", "a dog", "--guidance", "2"], 'needs a prompt; give one: --prompt "..."'),
         (["--plan", "dpmp_2m:8"], "unknown solver 'dpmp_2m'"),
         (["--precision", "int4"], "unknown precision 'int4'"),
         (["-p", "a cat", "--negative", "a dog"], "--negative without guidance has no effect"),

@@ -31,7 +31,7 @@ def test_decoding_and_encoding(autoencoder: Autoencoder) -> None:
         (np.zeros((2, 1, 4)), r"latents have the shape \[2, 1, 4\]; give finite numbers \[N, 1, 4, 4\]"),
         (np.zeros((0, *X_SHAPE)), "latents have the shape"),
         (np.full((1, *X_SHAPE), 1e300), "not finite"),
-        ("x", "no array of numbers"),
+        ("x", "not an array of numbers"),
     ],
 )
 def test_what_cannot_be_decoded_is_one_line(autoencoder: Autoencoder, latents: Any, says: str) -> None:
@@ -47,8 +47,8 @@ def test_a_bundle_without_an_autoencoder_says_so(tiny_bundle: Path) -> None:
 def test_what_cannot_be_encoded_is_one_line(autoencoder: Autoencoder, tiny_bundle: Path) -> None:
     decoder = load_autoencoder(tiny_bundle, encoder=False)
     for asked, value, named in (
-        (autoencoder, 255, "images: bytes up to 255, as in a picture file"),
-        (decoder, 0, "no encoder of images is loaded"),
+        (autoencoder, 255, "images: uint8 values up to 255, as in an image file"),
+        (decoder, 0, "no image encoder is loaded"),
     ):
         with pytest.raises(UserError, match=named):
             asked.encode(np.full((1, *IMAGE), value, np.uint8))

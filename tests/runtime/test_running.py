@@ -192,9 +192,9 @@ def test_a_time_is_looked_up_as_it_is_given(tiny_bundle: Path) -> None:
     [
         (IMAGES * np.nan, 5, None, "x holds a number that is not finite"),
         (IMAGES[:, 0], 5, None, r"x has the shape \[2, 4, 4\]"),
-        ("noise", 5, None, "x is no array of numbers"),
-        (IMAGES, {}, None, "times are no array of numbers"),
-        (IMAGES, [5, 6, 7], None, r"time \[5, 6, 7\] does not have the shape \[2\] but \[3\]"),
+        ("noise", 5, None, "x is not an array of numbers"),
+        (IMAGES, {}, None, "times are not an array of numbers"),
+        (IMAGES, [5, 6, 7], None, r"time \[5, 6, 7\] has the shape \[3\], not \[2\]"),
         (IMAGES, 1e300, None, "not all finite"),
         (IMAGES, 100, None, "time 100 is outside 0 .. 99"),
         (IMAGES, 5, 4, "takes one time, but gets two"),

@@ -30,7 +30,7 @@ def test_a_prompt_that_is_too_long_is_cut_and_says_what_is_dropped(
     """Four ids fit between start and end. The words that are dropped are told as they were written."""
     fed = text.ids(["a red cat A  Red, Dog"])
     assert fed["ids"].tolist() == [[1, 4, 7, 5, 4, 2]]
-    assert "prompt 'a red cat A  Red, Dog' is too long: 4 tokens stay, 3 go: 'Red, Dog'" in caplog.text
+    assert "prompt 'a red cat A  Red, Dog' is too long: 4 tokens stay, 3 are dropped: 'Red, Dog'" in caplog.text
     caplog.clear()
     text.ids(["a red cat a"])
     assert not caplog.text
@@ -50,9 +50,9 @@ def test_prompts_become_conditions(text: TextEncoder) -> None:
     ("prompts", "says"),
     [
         ("a cat", r"prompts 'a cat' are not a list of texts; give \['a cat'\]"),
-        ([], "no prompts; give at least one"),
-        ([None], "prompt None is no text"),
-        (["\ud800"], "is no valid text"),
+        ([], "prompts is empty; give at least one"),
+        ([None], "prompt None is not text"),
+        (["\ud800"], "is not valid text"),
     ],
 )
 def test_what_is_no_prompt_is_one_line(text: TextEncoder, prompts: Any, says: str) -> None:
@@ -61,7 +61,7 @@ def test_what_is_no_prompt_is_one_line(text: TextEncoder, prompts: Any, says: st
 
 
 def test_a_bundle_without_a_text_encoder_says_so(tiny_bundle: Path) -> None:
-    with pytest.raises(UserError, match="has no text encoder; give its conditions themselves"):
+    with pytest.raises(UserError, match="has no text encoder; give its conditions directly"):
         load_text_encoder(tiny_bundle)
 
 
@@ -77,9 +77,9 @@ def test_without_the_library_the_command_is_named(tiny_bundle: Path, monkeypatch
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b"{}", "is no tokenizer"),
-        (b"\xff\xfe", "is no tokenizer"),
-        (b'{"version": "1.0", "model": {"type": "BPE", "vocab": {"a": -1}, "merges": []}}', "is no tokenizer"),
+        (b"{}", "is not a tokenizer"),
+        (b"\xff\xfe", "is not a tokenizer"),
+        (b'{"version": "1.0", "model": {"type": "BPE", "vocab": {"a": -1}, "merges": []}}', "is not a tokenizer"),
     ],
 )
 def test_a_file_that_is_no_tokenizer_is_one_line(tiny_bundle: Path, content: bytes, says: str) -> None:

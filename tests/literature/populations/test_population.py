@@ -233,7 +233,10 @@ def test_copies_of_a_particle_part_by_their_next_draw(sampler: Sampler) -> None:
 
 def test_a_reward_is_one_number_for_each_sample(sampler: Sampler) -> None:
     plan, label = sampler.compile("ddpm:2"), {"class": [0]}
-    for reward, said in ((lambda x: x, r"has the shape \[4, 1, 4, 4\]"), (lambda x: "good", "is no array of numbers")):
+    for reward, said in (
+        (lambda x: x, r"has the shape \[4, 1, 4, 4\]"),
+        (lambda x: "good", "is not an array of numbers"),
+    ):
         with pytest.raises(UserError, match=f"the reward at step 0 {said}.*; return one number for each of the 4"):
             population(sampler, plan, Steering(reward, 1.0, plan), [0], 4, label)
 
@@ -309,7 +312,7 @@ def test_a_plan_runs_in_the_body_s_groups(sampler: Sampler, grouped: Sampler) ->
         ),
         (
             {"weigh": lambda state: ["a", "b"]},
-            r"what weigh returned at step 0 is no array of numbers \('a'\); return one number for each of the 2",
+            r"what weigh returned at step 0 is not an array of numbers \('a'\); return one number for each of the 2",
         ),
     ],
 )

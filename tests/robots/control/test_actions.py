@@ -65,7 +65,7 @@ class Learned:
         ([0.0, 0.0], UserError, "no mapping of names to values"),
         ({"stat": [1.0, 2.0]}, UserError, "no 'state'"),
         ({"state": [1.0, 2.0, 3.0]}, UserError, r"'state'.* \[3\]; give float32 .*\[2\]"),
-        ({"state": [1.0, [2.0]]}, UserError, "'state' is no array of numbers"),
+        ({"state": [1.0, [2.0]]}, UserError, "'state' is not an array of numbers"),
         ({"state": Learned()}, UserError, "'state' .*requires grad"),
         *(
             ({"state": values}, UserError, "'state'.*; give float32")
@@ -130,7 +130,7 @@ def test_decided_actions_are_kept_and_the_others_are_new(policy: Sampler) -> Non
 def test_a_former_sequence_that_cannot_be_is_one_line(policy: Sampler) -> None:
     former = np.zeros((3, 3))
     for wrong, decided, said in (
-        ([[1.0, 2.0, 3.0], [1.0]], 0, "former actions are no array of numbers"),
+        ([[1.0, 2.0, 3.0], [1.0]], 0, "former actions are not an array of numbers"),
         (np.zeros((4, 3)), 0, r"former actions have the shape \[4, 3\].* at most 3"),
         (former * np.nan, 0, "former actions hold a number that is not finite"),
         (former, 4, "4 actions are decided, of 3"),

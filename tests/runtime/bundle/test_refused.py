@@ -45,10 +45,10 @@ TINY = [
     ("bodies.float32.graphs.0.outputs.0.role", "x", "a body has one input of role x and one output of role output"),
 ]
 COMPANIONS = [
-    ("text.tokens.0.length", 7, "field text: the inputs of its graph are not what"),
+    ("text.tokens.0.length", 7, "field text: the inputs of its graph are not those that the tokenizers"),
     ("text.tokens.0.length", 0, "field text: tokens[0]: 0 ids"),
     ("text.tokens.0.length", 10**9, "tokens[0]: 1000000000 ids"),
-    ("text.tokens.0.pad", -1, "the padding being -1"),
+    ("text.tokens.0.pad", -1, "padded with -1"),
     ("text.tokens.0.mask", None, "the inputs of its graph"),
     ("text.tokens.0.tokenizer", "graphs/other.json", "no sha256 in `files` for 'graphs/other.json'"),
     ("text.tokens.0.tokenizer", "../x.json", "no sha256 in `files`"),
@@ -60,8 +60,8 @@ COMPANIONS = [
     ("autoencoder.decoder.outputs.0.shape", ["batch", 3, 2**20, 2**20], "its decoder returns no image"),
     ("autoencoder.decoder.outputs.0.shape", ["batch", 3, 0, 8], "its decoder returns no image"),
     ("autoencoder.decoder.outputs.0.role", "output", "its decoder returns no image"),
-    ("autoencoder.encoder.inputs.0.shape", ["batch", 3, 8, 9], "field autoencoder: its encoder is not"),
-    ("autoencoder.encoder.outputs.0.dtype", "float16", "its encoder is not"),
+    ("autoencoder.encoder.inputs.0.shape", ["batch", 3, 8, 9], "field autoencoder: its encoder does not take"),
+    ("autoencoder.encoder.outputs.0.dtype", "float16", "its encoder does not take"),
     ("conditions.1.null_file", "graphs/null.npy", "no sha256 in `files` for 'graphs/null.npy'"),
     ("conditions.1.default", [1.0, 2.0], "default: it has 2 numbers for the shape [6, 2]"),
     ("conditions.0.default", [1.5], "default"),
@@ -80,7 +80,7 @@ EXPERTS = [
 SIZES = [
     ("sizes", [HEIGHT | {"low": 3, "multiple": 2}], "sizes: height: low 3 is no"),
     ("sizes", [HEIGHT | {"axis": 7}], "has no axis 7"),
-    ("sizes", [HEIGHT | {"name": "batch"}], "a name is a word"),
+    ("sizes", [HEIGHT | {"name": "batch"}], "a name consists of letters"),
     ("sizes", [HEIGHT], "follows: there is no size 'width'"),
     ("sizes", [], "follows: there is no size 'height'"),
 ]

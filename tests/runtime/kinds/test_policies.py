@@ -27,21 +27,21 @@ continuing = partial(Policy, observations=1, first=0, actions=4, prefix="prefix"
     [
         (Policy(2, 1, 7), described(()), None),
         (Policy(2, 1, 8), described(()), "actions 1 .. 8 of samples [8, 3]"),
-        (Policy(2, 1, 0), described(()), "actions=0, and at least 1 is needed"),
-        (Policy(0, 1, 2), described(()), "observations=0, and at least 1 is needed"),
-        (Policy(2, -1, 2), described(()), "first=-1, and at least 0 is needed"),
+        (Policy(2, 1, 0), described(()), "actions=0 is less than 1"),
+        (Policy(0, 1, 2), described(()), "observations=0 is less than 1"),
+        (Policy(2, -1, 2), described(()), "first=-1 is less than 0"),
         (Policy(2, 1, 7), described((), units=ACROSS), "axis -2 of samples [8, 3]"),
         (continuing(), described(DECIDED), None),
-        (continuing(most_delay=5), described(DECIDED), "its most_delay is 5, and from 1 to 4, its horizon less"),
-        (continuing(first=1, most_delay=3), described(DECIDED), "its first is 1, and with a prefix it is 0"),
-        (continuing(delay=None), described(DECIDED), "go together"),
+        (continuing(most_delay=5), described(DECIDED), "its most_delay is 5, not from 1 to 4 (its horizon less"),
+        (continuing(first=1, most_delay=3), described(DECIDED), "its first is 1, but with a prefix it must be 0"),
+        (continuing(delay=None), described(DECIDED), "it has one of prefix and delay without the other"),
         (continuing(prefix=None, delay=None), described(DECIDED), "without prefix and delay"),
         (continuing(), described(DECIDED[1:]), "a condition 'prefix' of the shape [8, 3]"),
         (continuing(), described(DECIDED[:1]), "a condition 'delay' of the shape [1]"),
         (Policy(1, 0, 4, discrete={2: (-1.0, 0.5, 1.0)}), described(()), None),
         (Policy(1, 0, 4, discrete={3: (0.0, 1.0)}), described(()), "discrete place 3 of 3"),
         *(
-            (Policy(1, 0, 4, discrete={2: levels}), described(()), "two or more that increase")
+            (Policy(1, 0, 4, discrete={2: levels}), described(()), "two or more in increasing order")
             for levels in ((1.0,), (1.0, 0.0), (0.0, 0.0), (0.0, float("nan")))
         ),
     ],
@@ -85,7 +85,7 @@ def test_what_has_no_such_units_is_named(tiny_bundle: Path) -> None:
     units = Affine((1.0,) * 3, (0.0,) * 3)
     for own, value, said in (
         (None, np.ones((8, 3)), "does not say in which units"),
-        (units, [[1.0, 2.0, 3.0], [1.0]], "no array of numbers"),
+        (units, [[1.0, 2.0, 3.0], [1.0]], "not an array of numbers"),
         (units, np.ones((3, 8)), r"\[3, 8\]"),
     ):
         with pytest.raises(UserError, match=said):
@@ -94,4 +94,4 @@ def test_what_has_no_such_units_is_named(tiny_bundle: Path) -> None:
     assert units.problem(of) is None
     assert "2 scales and 3 shifts for 3 places" in (Affine((1.0,) * 2, (0.0,) * 3).problem(of) or "")
     assert "no axis 2" in (Affine((1.0,) * 3, (0.0,) * 3, axis=2).problem(of) or "")
-    assert "not finite" in (Affine((1.0, np.inf, 1.0), (0.0,) * 3).problem(of) or "")
+    assert "not all finite" in (Affine((1.0, np.inf, 1.0), (0.0,) * 3).problem(of) or "")

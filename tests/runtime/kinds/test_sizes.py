@@ -73,7 +73,7 @@ def test_given_and_held_tensors_have_the_sizes_of_the_run(sampler: Sampler) -> N
     assert sampler.sample(PLAN, [0, 1], condition, given=given, strength=0.5).shape == (2, 1, 2, 8)
     hold = Hold(np.full((1, 2, 8), 0.25, np.float32), np.ones((1, 2, 8), np.float32))
     assert np.array_equal(sampler.sample(PLAN, [0, 1], condition, hold=hold), np.full((2, 1, 2, 8), 0.25))
-    with pytest.raises(UserError, match=r"given 'image' does not have the shape \[2, 1, 2, 8\]"):
+    with pytest.raises(UserError, match=r"given 'image' has the shape .*, not \[2, 1, 2, 8\]"):
         sampler.sample(PLAN, [0, 1], condition, given={"image": np.zeros((2, 1, 4, 4))}, strength=0.5)
 
 
@@ -92,12 +92,12 @@ def test_the_bare_network_takes_its_sizes_from_x(sampler: Sampler) -> None:
 @pytest.mark.parametrize(
     "sizes, said",
     [
-        ({"height": 5}, "height 5 is no multiple of 2; give height 2 to 12 in steps of 2"),
+        ({"height": 5}, "height 5 is not a multiple of 2; give height 2 to 12 in steps of 2"),
         ({"height": 14}, "height 14 is outside its range"),
         ({"width": 4, "depth": 3}, "unknown size 'depth'; it has height 2 to 12 in steps of 2, width 4 to 8"),
-        ({"height": 4.0}, "height 4.0 is no whole number"),
-        ({"height": True}, "height True is no whole number"),
-        ({"height": np.array([4, 6])}, r"height array\(\[4, 6\]\) is no whole number"),
+        ({"height": 4.0}, "height 4.0 is not a whole number"),
+        ({"height": True}, "height True is not a whole number"),
+        ({"height": np.array([4, 6])}, r"height array\(\[4, 6\]\) is not a whole number"),
         ({"height": 6}, r"'picture': one value has the shape \[1, 8, 4\]; give float32 values of .*\[1, 12, 4\]"),
     ],
 )
@@ -107,7 +107,7 @@ def test_sizes_that_cannot_be_are_one_line(sampler: Sampler, sizes: dict[str, in
 
 
 def test_a_bundle_of_one_shape_takes_no_sizes(tiny_bundle: Path) -> None:
-    with pytest.raises(UserError, match=r"sizes .* for x of one shape, \[1, 4, 4\]; leave sizes out"):
+    with pytest.raises(UserError, match=r"sizes .* are given, but x has the fixed shape \[1, 4, 4\]; leave sizes out"):
         load(tiny_bundle).with_options(height=8)
 
 
@@ -190,6 +190,6 @@ def test_two_sizes_of_one_name_or_axis_are_a_problem() -> None:
     plain = partial(Description, "d", conditions=(), prediction="v", schedule=ScheduleSpec("cosine"))
     assert HEIGHT.problem(plain(x_shape=(1, 4, 4), sizes=(HEIGHT, WIDTH))) is None
     both = plain(x_shape=(1, 4, 4), sizes=(HEIGHT, Size("tall", 1, 2, 8)))
-    assert "another one has this name, or axis 1" in HEIGHT.problem(both)
+    assert "another size has this name or axis 1" in HEIGHT.problem(both)
     heads = plain(x_shape=(4, 4), heads=2)
-    assert "one after the other along axis 0" in Size("length", 0, 2, 8).problem(heads)
+    assert "axis 0 cannot be free" in Size("length", 0, 2, 8).problem(heads)

@@ -93,7 +93,7 @@ def test_height_and_width_have_scales_of_their_own(
 
 
 def test_part_of_a_pixel_a_latent_is_refused(tiny_bundle: Path, latents: np.ndarray) -> None:
-    with pytest.raises(UserError, match=r"makes an image of \[8, 9\] of latents of \[4, 4\]"):
+    with pytest.raises(UserError, match=r"returns an image of \[8, 9\] for latents of \[4, 4\]"):
         decode_tiles(enlarging(tiny_bundle, 8, 9), latents, Tiles(2))
 
 
@@ -107,13 +107,13 @@ def test_latents_of_the_decoder_s_size_are_decoded_whole(tiny_bundle: Path, late
 @pytest.mark.parametrize(
     ("latents", "said"),
     [
-        (np.zeros((1, 1, 3, 9)), r"for a decoder that takes \[1, 4, 4\], .* overlap by 2"),
-        (np.zeros((1, 2, 9, 7)), r"for a decoder that takes \[1, 4, 4\], .* overlap by 2"),
-        (np.zeros((1, 9, 7)), r"for a decoder that takes \[1, 4, 4\], .* overlap by 2"),
-        ([[1], [2, 3]], "latents are no array of numbers"),
+        (np.zeros((1, 1, 3, 9)), r"do not fit a decoder of \[1, 4, 4\] .* overlap by 2"),
+        (np.zeros((1, 2, 9, 7)), r"do not fit a decoder of \[1, 4, 4\] .* overlap by 2"),
+        (np.zeros((1, 9, 7)), r"do not fit a decoder of \[1, 4, 4\] .* overlap by 2"),
+        ([[1], [2, 3]], "latents are not an array of numbers"),
         (np.zeros((0, 1, 9, 7)), r"latents have the shape \[0, 1, 9, 7\]"),
         (np.float32(1), r"latents have the shape \[\]"),
-        (np.full((1, 1, 9, 7), 200, np.uint8), "latents: bytes up to 200"),
+        (np.full((1, 1, 9, 7), 200, np.uint8), "latents: uint8 values up to 200"),
         (np.full((1, 1, 9, 7), 1e300), "latents hold a number that is not finite"),
     ],
     ids=["low", "two-channels", "no-channels", "ragged", "none", "a-number", "bytes", "infinite"],

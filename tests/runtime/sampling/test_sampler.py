@@ -162,7 +162,7 @@ PICTURE, AVOID = np.zeros((1, *X_SHAPE), np.float32), Branches({"cond": 2.0, "av
         ({"given": [0.0]}, "given is list, not a mapping of names to arrays"),
         ({"given": {"image": 1e300}, "strength": 0.5}, "given 'image' holds a number that is not finite"),
         ({"hold": (0.0, 1.0)}, "hold is tuple, not Hold"),
-        ({"hold": Hold("much", 1)}, "the value to hold is no array of numbers ('much')"),
+        ({"hold": Hold("much", 1)}, "the value to hold is not an array of numbers ('much')"),
         ({"cancel": True}, "cancel True is not an event or function"),
         ({"branches": "negative"}, "branches 'negative' is not a mapping"),
         ({"guidance": 2.0, "branches": {"uncond": None}}, "branch 'uncond' is None, not a mapping"),

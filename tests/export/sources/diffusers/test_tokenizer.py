@@ -106,19 +106,19 @@ def test_t5_makes_the_ids_of_transformers(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"\xff" * 20, piece_model()[:-3], piece_model(kind=2), b"\x0a\x05ab"])
 def test_a_damaged_piece_model_is_one_line(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "spiece.model").write_bytes(content)
-    with pytest.raises(UserError, match="spiece.model is no tokenizer .*; load it with transformers"):
+    with pytest.raises(UserError, match="spiece.model is not a tokenizer .*; load it with transformers"):
         read_tokenizer(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("file", "content", "says"),
     [
-        ("merges.txt", "c a\nd o g\n", "is no tokenizer .*Merges.* line 2"),
-        ("merges.txt", "q q\nz z\n", "is no tokenizer"),
+        ("merges.txt", "c a\nd o g\n", "is not a tokenizer .*Merges.* line 2"),
+        ("merges.txt", "q q\nz z\n", "is not a tokenizer"),
         ("vocab.json", "{", "vocab.json is no JSON"),
-        ("tokenizer.json", "{}", "is no tokenizer"),
+        ("tokenizer.json", "{}", "is not a tokenizer"),
         ("special_tokens_map.json", '{"pad_token": "nowhere"}', None),
-        ("special_tokens_map.json", '{"eos_token": 5, "unk_token": {}}', "is no tokenizer .*eos_token"),
+        ("special_tokens_map.json", '{"eos_token": 5, "unk_token": {}}', "is not a tokenizer .*eos_token"),
     ],
 )
 def test_a_damaged_folder(file: str, content: str, says: str | None, tmp_path: Path) -> None:
@@ -143,5 +143,5 @@ def test_a_vocabulary_at_which_the_library_panics_is_one_line(tmp_path: Path) ->
     home = write_clip_tokenizer(tmp_path / "tokenizer")
     vocabulary = json.loads((home / "vocab.json").read_text())
     (home / "vocab.json").write_text(json.dumps(dict.fromkeys(vocabulary, 0)))
-    with pytest.raises(UserError, match="the tokenizer behind 'ids' is no tokenizer"):
+    with pytest.raises(UserError, match="the tokenizer behind 'ids' is not a tokenizer"):
         tokenize_prompts([TokenInput("ids", read_tokenizer(home), 77, None)], ["a cat"])
