@@ -1,4 +1,4 @@
-"""The additions of a pass to a graph: tensors under names that the graph does not have yet."""
+"""New tensors that a pass adds to a graph, under names that the graph does not use yet."""
 
 from collections.abc import Iterator, Sequence
 from itertools import count
@@ -18,13 +18,13 @@ class NewNodes:
         self.constants: dict[str, Array] = {}
 
     def name(self, wanted: str) -> str:
-        """`wanted`, or with a number behind it where a tensor is called that already."""
+        """Return `wanted`, with a number appended if a tensor has that name already."""
         name = next(name for name in numbered_names(wanted) if name not in self._taken)
         self._taken.add(name)
         return name
 
     def constant(self, wanted: str, value: Array) -> str:
-        """The name of a constant of this value: one that exists under such a name, or a new one."""
+        """Return the name of a constant with this value. An existing constant of such a name is reused."""
         for name in numbered_names(wanted):
             existing = self.constants.get(name, self._graph.constants.get(name))
             if existing is not None and existing.dtype == value.dtype and np.array_equal(existing, value):
@@ -36,7 +36,7 @@ class NewNodes:
         return name
 
     def shape(self, sizes: Sequence[int]) -> str:
-        """The name of a constant int64 of these sizes, as the target of a Reshape."""
+        """Return the name of an int64 constant with these sizes, for the shape input of a Reshape."""
         return self.constant("shape_" + "x".join(map(str, sizes)), np.asarray(sizes, np.int64))
 
 

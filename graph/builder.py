@@ -1,4 +1,4 @@
-"""A graph in the making: nodes one after the other, and whole graphs put between them under names of their own."""
+"""Build a graph: append nodes in order, and inline whole graphs with their tensors under a prefix."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,7 +14,7 @@ Coefficient = float | str  # a number, or the name of a tensor of one element
 
 @dataclass
 class Builder:
-    """Nodes and constants so far. New tensors are called PREFIX/NAME; no tensor of a bundle's graphs has a slash."""
+    """Nodes and constants so far. New tensors are named PREFIX/NAME. No tensor of a bundle's graphs has a slash."""
 
     prefix: str
     nodes: list[Node] = field(default_factory=list)
@@ -23,12 +23,12 @@ class Builder:
     optional: dict[str, Value] = field(default_factory=dict)
 
     def node(self, op: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
-        """One node of one output; returns its name."""
+        """Append a node with one output; return the output's name."""
         (name,) = self.multi_output_node(op, inputs, (output,), **attributes)
         return name
 
     def node_once(self, op: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
-        """One node of one output, unless it is there; returns its name."""
+        """Append a node with one output unless it exists already; return the output's name."""
         name = f"{self.prefix}/{output}"
         is_there = any(name in node.outputs for node in self.nodes)
         return name if is_there else self.node(op, inputs, output, **attributes)
@@ -36,31 +36,31 @@ class Builder:
     def multi_output_node(
         self, op: str, inputs: Sequence[str], outputs: Sequence[str], **attributes: Any
     ) -> tuple[str, ...]:
-        """One node of any number of outputs; returns their names."""
+        """Append a node with any number of outputs; return their names."""
         names = tuple(f"{self.prefix}/{output}" for output in outputs)
         self.nodes.append(Node(op, tuple(inputs), names, attributes))
         return names
 
     def identity(self, source: str, name: str) -> None:
-        """The tensor under a name that is not the builder's: an output of the graph."""
+        """Copy a tensor to an unprefixed name, such as an output of the graph."""
         self.nodes.append(Node("Identity", (source,), (name,)))
 
     def constant(self, value: Array, name: str) -> str:
-        """A constant under a name of the builder's; returns that."""
+        """Add a constant under a prefixed name; return that name."""
         self.constants[f"{self.prefix}/{name}"] = value
         return f"{self.prefix}/{name}"
 
     def number(self, value: float) -> str:
-        """A float32 number, once however often it is asked for."""
+        """Add a float32 scalar, at most once per value; return its name."""
         return self.constant(np.asarray(value, np.float32), str(np.float32(value)))
 
     def tensor(self, tensor: Tensor, number: int) -> str:
-        """A plan's tensor in float32."""
+        """Add a tensor of a plan in float32; return its name."""
         return self.constant(tensor_values(tensor).astype(np.float32), f"tensor_{number}")
 
     def combine(self, row: Sequence[Coefficient], tensors: Sequence[str], name: str) -> str:
-        """sum_j row[j] * tensors[j], in order, as `runtime.sampling.execute.combine`: zeros are skipped, ones need no
-        Mul."""
+        """Append sum_j row[j] * tensors[j], in order, like `runtime.sampling.execute.combine`. Zero coefficients are
+        skipped, and coefficients of one need no Mul."""
         total = ""
         for j, (coefficient, tensor) in enumerate(zip(row, tensors, strict=True)):
             if coefficient == 0.0:
@@ -75,11 +75,11 @@ class Builder:
     def inline_graph(
         self, graph: Graph, inputs: Mapping[str, str], under: str, shared: str | None = None, batch: str = ""
     ) -> dict[str, str]:
-        """The nodes of a graph, reading `inputs` in the place of its inputs; returns the names of its outputs here.
+        """Append the nodes of a graph, with `inputs` in place of its inputs; return the new names of its outputs.
 
-        Its tensors are called UNDER/NAME, and its constants SHARED/NAME, where several copies of it share them. `batch`
-        names the leading axis of its inputs, whose types are described then: an inference engine fuses two operations
-        only where it knows that their shapes are equal, and fusions change bits.
+        Its tensors are renamed UNDER/NAME. Its constants are renamed SHARED/NAME, so that several copies can share
+        them. `batch` names the leading axis of its inputs and adds their types to the file. An inference engine fuses
+        two operations only if it knows that their shapes are equal, and fusions change bits.
         """
         names = {name: f"{shared or under}/{name}" for name in graph.constants}
         self.constants |= {names[name]: value for name, value in graph.constants.items()}
@@ -96,14 +96,14 @@ class Builder:
         return {value.name: names[value.name] for value in graph.outputs}
 
     def add(self, other: "Builder") -> None:
-        """Takes over the nodes of another builder, under their own names."""
+        """Append the nodes of another builder under their existing names."""
         self.nodes += other.nodes
         self.constants |= other.constants
         self.described |= other.described
         self.optional |= other.optional
 
     def graph(self, inputs: Sequence[Value], outputs: Sequence[Value], extents: Mapping[str, Extent]) -> Graph:
-        """The graph of all nodes so far, between these ports."""
+        """Return the graph of all nodes so far, with these inputs, outputs and free sizes."""
         ports = {value.name for value in (*inputs, *outputs)}
         described = tuple(value for name, value in self.described.items() if name not in ports)
         nodes = tuple(self.nodes)

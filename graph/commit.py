@@ -1,8 +1,8 @@
-"""Write a bundle as a transaction: its files first, under names of their content, then the manifest that names them.
+"""Write a bundle as a transaction: first its files, under content-hashed names, then the manifest that names them.
 
-Until `os.replace` puts the new manifest in place, the bundle is the old one (or none); from then on it is the new one.
-A process killed anywhere leaves one of the two, and at most some files that no manifest names, which the next writer
-removes. The lock belongs to the operating system, so it ends with the process that held it.
+The bundle is the old one (or none) until `os.replace` puts the new manifest in place. A process that is killed at any
+moment leaves one of the two. It leaves at most some files that no manifest names, and the next writer removes these.
+The operating system holds the lock, so the lock ends with the process.
 """
 
 import errno
@@ -34,16 +34,16 @@ from fewstep.runtime.interrupts import check_interrupted, delay_interrupts
 
 LOG = logging.getLogger("fewstep")
 SCRATCH = ".fewstep-scratch"
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of the disk, the user's share of it, one file
-REPORTS = ("report", "results", "evaluation", "verification")  # fields of a manifest; verbs read none of them
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # full disk, exceeded quota, file size limit
+REPORTS = ("report", "results", "evaluation", "verification")  # fields of a manifest that no verb reads
 ANOTHER_PATH = "give another path"
-BLOCK = 2**24  # bytes that are copied at a time
-CONTENT_NAME = re.compile(r".+-([0-9a-f]{12})(?:\.\w+)+")  # what `add` calls a file
+BLOCK = 2**24  # bytes per copy
+CONTENT_NAME = re.compile(r".+-([0-9a-f]{12})(?:\.\w+)+")  # the names that `add` gives
 
 
 def refuse_in_bundle(path: Path) -> None:
-    """UserError for the path of a file that belongs to a bundle: no other output of a verb may replace it."""
-    whole = Path(os.path.realpath(path))  # of a link, where it leads
+    """Raise UserError if the path is a file of a bundle, which no other output of a verb may replace."""
+    whole = Path(os.path.realpath(path))  # follow links
     for folder in whole.parents:
         if (folder / MANIFEST).is_file():
             name = whole.relative_to(folder).as_posix()
@@ -52,7 +52,7 @@ def refuse_in_bundle(path: Path) -> None:
 
 
 def _bundle_files(folder: Path) -> Collection[str]:
-    """Files of a bundle; none of one that cannot be read."""
+    """Return the files of a bundle, or none if the bundle cannot be read."""
     try:
         return open_bundle(folder).manifest.files
     except UserError:
@@ -60,9 +60,9 @@ def _bundle_files(folder: Path) -> Collection[str]:
 
 
 class Draft:
-    """A file in the making, which is hashed while it is written. `Writer.add` takes it into the bundle.
+    """A file that is hashed while it is written. `Writer.add` moves it into the bundle.
 
-    A context manager: inside its block the file is open, and behind it complete.
+    A context manager: the file is open inside the block and complete after it.
     """
 
     def __init__(self, path: Path, bundle: Path, instead: str = ANOTHER_PATH) -> None:
@@ -73,12 +73,12 @@ class Draft:
 
     @property
     def sha256(self) -> str:
-        """The hash of what was written so far, in hexadecimal."""
+        """The hash of the bytes written so far, in hexadecimal."""
         return self._hash.hexdigest()
 
     def write(self, block: bytes | memoryview) -> None:
-        """Append bytes. UserError where the disk is full."""
-        assert self._stream is not None, "a draft is written inside its block"
+        """Append bytes. Raises UserError if the disk is full."""
+        assert self._stream is not None, "write to a draft only inside its with block"
         with _report_write_errors(self._bundle, self._instead):
             self._stream.write(block)
         self._hash.update(block)
@@ -95,10 +95,10 @@ class Draft:
 
 
 class Writer:
-    """The right to change one bundle.
+    """Holds a bundle's lock and changes the bundle.
 
-    `manifest` is the bundle as it stands (None: there is none, or none that can be read); `files` maps what was added
-    to it, by relative path, to its SHA-256; `instead` is what people can do where it cannot be written.
+    `manifest` is the current manifest, or None if there is none or it cannot be read. `files` maps the relative path of
+    each added file to its SHA-256. `instead` tells users what to do if the bundle cannot be written.
     """
 
     def __init__(self, bundle: Path, manifest: Manifest | None, instead: str = ANOTHER_PATH) -> None:
@@ -109,21 +109,21 @@ class Writer:
 
     @property
     def known_files(self) -> dict[str, str]:
-        """The files that the bundle has, and those that were added to it: relative path -> SHA-256."""
+        """The files of the bundle and those added to it: relative path -> SHA-256."""
         return {**({} if self.manifest is None else self.manifest.files), **self.files}
 
     def scratch(self, name: str) -> Path:
-        """A path for a file in the making; `add` moves it into the bundle."""
+        """Return a path for a temporary file; `add` moves it into the bundle."""
         folder = self.bundle / SCRATCH
         folder.mkdir(exist_ok=True)
         return folder / name
 
     def draft(self, name: str) -> Draft:
-        """A file to write piece by piece; `add` moves it into the bundle."""
+        """Return a file to write block by block; `add` moves it into the bundle."""
         return Draft(self.scratch(name), self.bundle, self.instead)
 
     def reserve(self, size: int) -> None:
-        """UserError if the disk has no room for `size` more bytes: said before hours of work, not behind them."""
+        """Raise UserError if the disk has no room for `size` more bytes. Check before hours of work, not after them."""
         check_room(self.bundle, size, self.instead)
 
     def add(self, content: bytes | Path | Draft, folder: str, name: str, suffix: str) -> str:
@@ -144,7 +144,7 @@ class Writer:
         return relative
 
     def add_copy(self, path: Path, folder: str, name: str, suffix: str) -> str:
-        """Add a file that stays where it is, as `add` does."""
+        """Add a copy of a file, under a name like that of `add`."""
         with _report_write_errors(self.bundle, self.instead):
             self.reserve(path.stat().st_size)
             with self.draft(f"{name}{suffix}") as draft, path.open("rb") as stream:
@@ -153,10 +153,11 @@ class Writer:
         return self.add(draft, folder, name, suffix)
 
     def commit(self, manifest: Manifest) -> Manifest:
-        """Make `manifest` the bundle, in one step; returns it with its `files` completed.
+        """Replace the manifest atomically by `manifest`; return it with its `files` completed.
 
-        `files` lists what the manifest refers to, each with the hash that `add` found or that it already had. What
-        readers would refuse is refused here. What no longer belongs to the bundle is removed when the writer closes.
+        `files` lists each file that the manifest refers to, with the hash that `add` computed or the one recorded
+        before. Raises UserError if readers would refuse the manifest. `close` removes files that no longer belong to
+        the bundle.
         """
         manifest = self._drop_lost_reports(manifest)
         sha256 = {**self.known_files, **manifest.files, **self.files}
@@ -177,20 +178,20 @@ class Writer:
         return manifest
 
     def _drop_lost_reports(self, manifest: Manifest) -> Manifest:
-        """The manifest without reports that somebody has deleted: nothing else follows from those."""
+        """Return the manifest without reports that were deleted. Nothing else depends on them."""
         lost = {field: name for field in REPORTS if (name := getattr(manifest, field)) and not self._has(name)}
         for name in lost.values():
-            LOG.warning("%s: file %s is missing, and the manifest names it no longer", self.bundle, name)
+            LOG.warning("%s: file %s is missing; it is dropped from the manifest", self.bundle, name)
         return msgspec.structs.replace(manifest, **dict.fromkeys(lost))
 
     def _has(self, name: str) -> bool:
         return (self.bundle / name).is_file()
 
     def close(self) -> None:
-        """Remove what no manifest names: former files after a commit, new ones after a failure.
+        """Remove files that no manifest names: old ones after a commit, new ones after a failure.
 
-        A commit may have been interrupted just behind its `os.replace`. So two manifests count: the one in place, and
-        the last one of this writer that surely reached the disk.
+        A commit may have been interrupted right after its `os.replace`. So two manifests count: the one in place, and
+        the last one that this writer is known to have stored on disk.
         """
         shutil.rmtree(self.bundle / SCRATCH, ignore_errors=True)
         in_place = _current(self.bundle, must_exist=False)
@@ -201,19 +202,21 @@ class Writer:
 
 @contextmanager
 def open_for_update(bundle: Path, must_exist: bool, instead: str = ANOTHER_PATH, *, verb: str = "") -> Iterator[Writer]:
-    """Take the bundle's lock for as long as the block runs. What is not committed by its end is as if never written.
+    """Hold the bundle's lock while the block runs. Whatever is not committed at its end is discarded.
 
-    `instead` is what people can do about a bundle that cannot be written. Files that a bundle has lost are a UserError
-    here, and not after hours of work: but for reports, and for what `verb` makes again.
+    `instead` tells users what to do if the bundle cannot be written. Raises UserError now, not after hours of work, if
+    the bundle lacks files. Reports may be missing, and so may files that `verb` writes again.
     """
     if must_exist:
-        check_present(open_bundle(bundle), verb)  # before a lock or a folder is made
+        check_present(open_bundle(bundle), verb)  # before creating a lock or a folder
     if bundle.exists() and not bundle.is_dir():
         raise UserError(f"{bundle} is a file, not a folder", "give another path for the bundle")
     if _is_foreign(bundle / MANIFEST):
-        raise UserError(f"{bundle} holds a {MANIFEST} of something else", "give another path for the bundle")
+        raise UserError(
+            f"{bundle} holds a {MANIFEST} that is not a bundle's manifest", "give another path for the bundle"
+        )
     if bundle.is_dir() and not _may_become_a_bundle(bundle):
-        raise UserError(f"{bundle} is not empty and no bundle", "give a new folder")
+        raise UserError(f"{bundle} is not empty and is not a bundle", "give a new folder")
     with _report_write_errors(bundle, instead):
         folders = [folder for folder in (bundle, *bundle.parents) if not folder.exists()]
         bundle.mkdir(parents=True, exist_ok=True)
@@ -238,7 +241,7 @@ def _close(bundle: Path, writer: Writer | None, lock: int, made: Sequence[Path])
             writer.close()
     finally:
         with suppress(OSError):
-            (bundle / LOCK).unlink()  # before the lock is let go: see `_lock`
+            (bundle / LOCK).unlink()  # before releasing the lock: see `_lock`
         os.close(lock)
         with suppress(OSError):
             for folder in made:
@@ -246,7 +249,7 @@ def _close(bundle: Path, writer: Writer | None, lock: int, made: Sequence[Path])
 
 
 def check_room(bundle: Path, size: int, instead: str = ANOTHER_PATH) -> None:
-    """UserError if the disk of a bundle, which may be yet to be made, has no room for `size` more bytes."""
+    """Raise UserError if the disk of a bundle has no room for `size` more bytes. The bundle need not exist yet."""
     free = shutil.disk_usage(existing_parent(bundle)).free
     if size > free:
         what = f"{bundle} needs {_format_bytes(size)} more, and its disk has {_format_bytes(free)} free"
@@ -254,13 +257,13 @@ def check_room(bundle: Path, size: int, instead: str = ANOTHER_PATH) -> None:
 
 
 def existing_parent(folder: Path) -> Path:
-    """The first folder above that exists: its disk has to hold what is written."""
+    """Return the first existing folder at or above this one. Its disk stores the files."""
     return next(each for each in (folder, *folder.absolute().parents) if each.exists())
 
 
 @contextmanager
 def _report_write_errors(bundle: Path, instead: str = ANOTHER_PATH) -> Iterator[None]:
-    """A full disk or a folder without permission, in one line."""
+    """Raise UserError, one line, for a full disk or missing permission."""
     try:
         yield
     except OSError as error:
@@ -268,7 +271,7 @@ def _report_write_errors(bundle: Path, instead: str = ANOTHER_PATH) -> Iterator[
 
 
 def _format_bytes(size: int) -> str:
-    """Bytes as people say them."""
+    """Format bytes with the usual unit."""
     unit, scale = next(((unit, scale) for unit, scale in (("GB", 1e9), ("MB", 1e6)) if size >= scale), ("kB", 1e3))
     return f"{size / scale:.3g} {unit}"
 
@@ -279,7 +282,7 @@ def _unwritable(bundle: Path, error: OSError, instead: str) -> UserError:
 
 
 def _current(bundle: Path, must_exist: bool) -> Manifest | None:
-    """The manifest in place, read under the lock. A damaged one is an error only to those who build on it."""
+    """Read the manifest in place, under the lock. A damaged one is an error only if the bundle must exist."""
     try:
         return open_bundle(bundle).manifest
     except UserError:
@@ -289,7 +292,7 @@ def _current(bundle: Path, must_exist: bool) -> Manifest | None:
 
 
 def _is_foreign(manifest: Path) -> bool:
-    """True for a JSON object that never was a bundle's manifest; a damaged one of ours may be written over."""
+    """Return True for a JSON object that never was a bundle's manifest. A damaged manifest may be overwritten."""
     if not manifest.is_file():
         return False
     try:
@@ -300,7 +303,7 @@ def _is_foreign(manifest: Path) -> bool:
 
 
 def _may_become_a_bundle(folder: Path) -> bool:
-    """True for a bundle, an empty folder, and one that a writer was killed in before its first commit."""
+    """Return True for a bundle, an empty folder, or a folder whose writer was killed before its first commit."""
     if (folder / MANIFEST).exists():
         return True
     with _report_write_errors(folder):
@@ -308,14 +311,14 @@ def _may_become_a_bundle(folder: Path) -> bool:
 
 
 def _is_of_content(folder: Path) -> bool:
-    """True if a folder holds only files that `add` has named, or nothing."""
-    with suppress(FileNotFoundError):  # its writer is at work
+    """Return True if a folder is empty or holds only files named by `add`."""
+    with suppress(FileNotFoundError):  # another writer is active
         return folder.is_dir() and all(CONTENT_NAME.fullmatch(path.name) for path in folder.iterdir())
     return True
 
 
 def _lock(bundle: Path) -> int:
-    """A descriptor that holds the lock, or UserError. The file may vanish between open and lock: then try again."""
+    """Return a descriptor that holds the lock, or raise UserError. Retry if the file vanishes between open and lock."""
     path = bundle / LOCK
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
@@ -323,7 +326,7 @@ def _lock(bundle: Path) -> int:
             _lock_descriptor(descriptor)
         except OSError as error:
             os.close(descriptor)
-            if isinstance(error, BlockingIOError | PermissionError):  # the latter is what Windows calls a lock held
+            if isinstance(error, BlockingIOError | PermissionError):  # PermissionError: a held lock on Windows
                 raise UserError(f"another process is writing {bundle}", "wait until it has ended") from None
             raise
         with suppress(FileNotFoundError):
@@ -333,7 +336,7 @@ def _lock(bundle: Path) -> int:
 
 
 def _lock_descriptor(descriptor: int) -> None:
-    """Lock an open file without waiting; OSError if another process holds it."""
+    """Lock an open file without waiting. Raises OSError if another process holds the lock."""
     if os.name == "nt":
         import msvcrt
 
@@ -345,10 +348,11 @@ def _lock_descriptor(descriptor: int) -> None:
 
 
 def _remove_garbage(bundle: Path, named: set[str], own: Collection[str]) -> None:
-    """Remove files that `add` once wrote and no manifest names. A file that is in use elsewhere stays for next time.
+    """Remove files that `add` once wrote and that no manifest names. A file in use by another process stays until next
+    time.
 
-    The folder may hold other files, even other bundles: only what carries the hash of its own content, where `add`
-    puts it, is ours. That this writer added `own` need not be found out from their content.
+    The folder may hold other files, even other bundles. So only files in subfolders whose names carry the hash of their
+    content are removed. Files in `own` were added by this writer, and their content is not hashed again.
     """
     removed = set()
     for path in [p for p in bundle.glob("*/*") if p.relative_to(bundle).as_posix() not in named]:
@@ -358,7 +362,7 @@ def _remove_garbage(bundle: Path, named: set[str], own: Collection[str]) -> None
             if match and path.is_file() and (is_own or file_sha256(path).startswith(match[1])):
                 path.unlink()
                 removed.add((path.parent, match[1]))
-    for path in bundle.glob("*/*"):  # such as report/index.html, whose page has just gone: a link, or a copy
+    for path in bundle.glob("*/*"):  # such as report/index.html, a link to a page just removed, or a copy of it
         with suppress(OSError):
             if path.is_symlink():
                 is_stale = not path.exists() and CONTENT_NAME.fullmatch(os.readlink(path)) is not None
@@ -372,7 +376,7 @@ def _remove_garbage(bundle: Path, named: set[str], own: Collection[str]) -> None
 
 
 def _sync(path: Path) -> None:
-    """Bring a file, or the names in a folder, to the disk. Windows has no folders to sync."""
+    """Flush a file, or the entries of a folder, to disk. Windows cannot sync folders."""
     if path.is_dir() and os.name == "nt":
         return
     descriptor = os.open(path, os.O_RDONLY)

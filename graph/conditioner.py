@@ -1,4 +1,5 @@
-"""The conditioner: what depends on conditions alone, cut off the prologue, which runs once for each time as well."""
+"""Cut the conditioner off the prologue: the part that depends only on conditions, while the prologue runs for each
+time."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -11,14 +12,14 @@ from fewstep.graph.passes.constants import drop_unused
 from fewstep.graph.prologue import boundary, can_be_row
 from fewstep.graph.types import Types, infer_types
 
-WORTH = 10**6  # multiply-accumulates of one condition: below it a graph of its own costs more than it saves
-LITTLE = 500  # conditions with less than this part of the work are the prologue's
-SMALL = 2**13  # bytes of a row without time that the prologue may make of such a condition, once for each time
+WORTH = 10**6  # multiply-accumulates of one sample: with less work, a separate graph costs more than it saves
+LITTLE = 500  # conditions with less than 1/LITTLE of the work stay in the prologue
+SMALL = 2**13  # bytes of a row that the prologue may compute from such a condition again for each time
 
 
 @dataclass(frozen=True)
 class ConditionerSplit:
-    """A prologue without what depends on conditions alone. Either may be all there is, or have nothing to do."""
+    """A prologue split off the part that depends only on conditions. Either part may be None."""
 
     conditioner: Graph | None
     prologue: Graph | None
@@ -29,11 +30,12 @@ def cut_conditioner(prologue: Graph, worth: int = WORTH, little: int = LITTLE) -
 
         row = Gemm(time) + Conv(image)  ==>  conditioner: return seen = Conv(image)    prologue: row = Gemm(time) + seen
 
-    An observation encoder, or the keys and values of a text, so run once a call and not once a step. Rows that time has
-    no part in leave the prologue altogether. Where the cut would carry anything but rows, what makes them stays.
+    An observation encoder, or the keys and values of a text, then runs once per call, not once per step. Rows that do
+    not depend on time leave the prologue. If the cut would pass tensors that cannot be rows, the nodes that compute
+    them stay.
 
-    What follows from a condition with little work, as from a label beside pictures, stays in the prologue. It takes
-    little of a call there, and branches of guidance with the same pictures run the conditioner once.
+    Conditions with little work stay in the prologue, such as a label in addition to pictures. They take little of a
+    call there, and branches of guidance with the same pictures run the conditioner once.
     """
     idx, types = index(prologue), infer_types(prologue)
     inside = _prologue_tensors(idx, types, [TIME, TO])
@@ -61,7 +63,8 @@ def cut_conditioner(prologue: Graph, worth: int = WORTH, little: int = LITTLE) -
 
 
 def _prologue_tensors(idx: Index, types: Types, moving: Iterable[str]) -> set[str]:
-    """The tensors of the prologue itself: all that follows from `moving`, and what makes anything else than rows."""
+    """Return the tensors of the prologue: all that depend on `moving`, and sources of any tensor that cannot be a
+    row."""
     reached = idx.dependents(moving)
     inside = {node.output for node in idx.graph.nodes if not reached.isdisjoint(node.inputs)}
     while others := [name for name in _boundary(idx, inside) if not can_be_row(name, types)]:
@@ -74,19 +77,19 @@ def _work_outside(idx: Index, types: Types, inside: set[str]) -> int:
 
 
 def _large_rows(idx: Index, types: Types, moved: set[str]) -> list[str]:
-    """The large rows without time among what would move inside, where they would be made once for each time."""
+    """Return the large rows without time among `moved`, which the prologue would compute again for each time."""
     timed = idx.dependents([TIME, TO])
     rows = [value.name for value in idx.graph.outputs if value.name not in timed and value.name in idx.producers]
     return [row for row in rows if idx.producers[row].output in moved and (types.sample_bytes(row) or 0) > SMALL]
 
 
 def _boundary(idx: Index, inside: set[str]) -> tuple[str, ...]:
-    """The tensors of other nodes that the nodes inside, and whoever takes the graph's outputs, read, in order."""
+    """Return the tensors of outside nodes that the inside nodes or the graph's outputs read, in order."""
     return tuple(name for name in boundary(idx.graph, inside) if name in idx.producers)
 
 
 def _drop_unread(graph: Graph) -> Graph:
-    """Without inputs and constants that nothing reads."""
+    """Drop inputs and constants that nothing reads."""
     graph = drop_unused(graph)
     read = {name for node in graph.nodes for name in node.inputs}
     return restrict_extents(replace(graph, inputs=tuple(value for value in graph.inputs if value.name in read)))

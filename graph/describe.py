@@ -1,4 +1,4 @@
-"""A graph's interface as a manifest records it."""
+"""Describe a graph's interface for the manifest."""
 
 from collections.abc import Collection
 
@@ -7,9 +7,10 @@ from fewstep.runtime.kinds.graph_entry import CARRIED, NAMED, NEXT, GraphEntry, 
 
 
 def describe(graph: Graph, file: str, data: tuple[str, ...] = (), conditions: Collection[str] = ()) -> GraphEntry:
-    """The manifest entry of a graph stored in `file`. Inputs that are neither named here nor in `conditions` are rows.
+    """Return the manifest entry of a graph stored in `file`. Inputs that are not named here or in `conditions` are
+    rows.
 
-    Outputs are rows where x is no input (a prologue), else the denoiser's outputs and what it carries.
+    Outputs are rows if x is not an input (a prologue), otherwise the denoiser's outputs and carried state.
     """
     roles: dict[str, Role] = {X: "x", TIME: "time", TO: "to", GROUP: "group", **dict.fromkeys(conditions, "condition")}
     roles |= {value.name: "carried" for value in graph.inputs if value.name.startswith(CARRIED)}

@@ -1,4 +1,4 @@
-"""A digest of what a graph computes."""
+"""Digests that identify a graph."""
 
 from hashlib import sha256
 from math import inf
@@ -10,12 +10,12 @@ from fewstep.graph.weights import LARGE, release_array
 
 
 def digest(graph: Graph) -> bytes:
-    """SHA-256 of a graph's ports, nodes and constants."""
+    """Return the SHA-256 of a graph's ports, nodes and constants."""
     return _digest(graph, inf)
 
 
 def structure_digest(graph: Graph) -> bytes:
-    """SHA-256 of a graph's ports, nodes, small constants, and the types and shapes of large constants."""
+    """Return the SHA-256 of a graph's ports, nodes, small constants, and the types and shapes of large constants."""
     return _digest(graph, LARGE)
 
 

@@ -1,6 +1,6 @@
-"""The version of TensorRT that first parses each operation of opset 20, for graphs that old engines have to take.
+"""The first TensorRT version that parses each operation of opset 20, for graphs that old engines must accept.
 
-Sources are docs/operators.md of onnx/onnx-tensorrt in its releases 10.0 and 10.1, and its docs/Changelog.md for 10.2 to
+Sources: docs/operators.md of onnx/onnx-tensorrt in its releases 10.0 and 10.1, and its docs/Changelog.md for 10.2 to
 10.6. Control flow, recurrent layers and random draws are left out: no prepared graph has them.
 """
 
@@ -12,7 +12,7 @@ from fewstep.graph.graph import Graph, Node
 
 Version = tuple[int, int]
 OLDEST: Version = (10, 3)  # JetPack 6
-OPSET_20: Version = (10, 0)  # the first whose parser reads it
+OPSET_20: Version = (10, 0)  # the first version whose parser reads opset 20
 
 FIRST: Mapping[Version, str] = MappingProxyType(
     {
@@ -40,7 +40,8 @@ PARSED: Mapping[str, Version] = MappingProxyType({op: since for since, ops in FI
 
 @dataclass(frozen=True)
 class UnparsedOperation:
-    """An operation that the oldest TensorRT does not parse, one node of it, and the version that does, if any."""
+    """An operation that the oldest TensorRT does not parse, one of its nodes, and the first version that parses it, if
+    any."""
 
     op: str
     node: str
@@ -52,7 +53,7 @@ class UnparsedOperation:
 
 
 def find_unparsed(graph: Graph) -> Iterator[UnparsedOperation]:
-    """Each operation of a graph that OLDEST does not parse, once."""
+    """Yield each operation of a graph that OLDEST does not parse, once."""
     seen: set[str] = set()
     for node in graph.nodes:
         since = _first_version(node)
@@ -62,7 +63,7 @@ def find_unparsed(graph: Graph) -> Iterator[UnparsedOperation]:
 
 
 def minimum_version(graph: Graph) -> Version | None:
-    """The first TensorRT that parses all of a graph; None where there is none."""
+    """Return the first TensorRT version that parses the whole graph; None if there is none."""
     versions = [_first_version(node) for node in graph.nodes]
     return None if None in versions else max((OPSET_20, *(each for each in versions if each is not None)))
 

@@ -1,7 +1,7 @@
-"""The numbers that named dimensions stand for, in graphs with free axes other than the batch.
+"""The ranges of named dimensions, for graphs with free axes besides the batch.
 
-`runtime/kinds/sizes.py` defines the names: "height", "height/8". A graph file carries the range of each name in its
-metadata, so a reader of the file knows which shapes it takes.
+`runtime/kinds/sizes.py` defines the names: "height", "height/8". A graph file stores the range of each name in its
+metadata, so that a reader of the file knows which shapes it accepts.
 """
 
 import json
@@ -19,18 +19,18 @@ from fewstep.runtime.bundle.manifest import Description
 from fewstep.runtime.kinds.sizes import default_sizes, free_shape, free_x_shape, output_shape, resolve_dimension
 
 METADATA = "fewstep.sizes"  # the key in a file
-FACTORS = 2  # sizes in one dimension: the tokens of a picture are height * width / 64
-LIMIT = 8  # sizes of a file, which may come from anywhere
+FACTORS = 2  # sizes multiplied in one dimension: the tokens of a picture are height * width / 64
+LIMIT = 8  # sizes in a file, which is untrusted
 
 
 def extents_of(takes: Description) -> dict[str, Extent]:
-    """The extents of a spec or manifest, by size."""
+    """Return the extents of a spec or manifest, by size name."""
     usual = default_sizes(takes.x_shape, takes.sizes)
     return {size.name: Extent(usual[size.name], size.low, size.high, size.multiple) for size in takes.sizes}
 
 
 def free_ports(graph: Graph, takes: Description) -> Graph:
-    """The graph of a denoiser with the names of its free axes in its ports, whatever they were called there."""
+    """Return a denoiser's graph with the names of its free axes in its ports, in place of any exporter's names."""
     if not takes.sizes:
         return graph
     shapes = {X: free_x_shape(takes)} | {each.input: free_shape(each.shape, each.follows) for each in takes.conditions}
@@ -43,7 +43,7 @@ def free_ports(graph: Graph, takes: Description) -> Graph:
 
 
 def fix_sizes(graph: Graph, sizes: Mapping[str, int] | None = None) -> Graph:
-    """The graph for one choice of its sizes (None: the usual ones), with numbers where names were."""
+    """Return the graph for one choice of sizes (None: the usual ones), with numbers in place of names."""
     if not graph.extents:
         return graph
     chosen = {name: extent.usual for name, extent in graph.extents.items()} | dict(sizes or {})
@@ -55,7 +55,7 @@ def fix_sizes(graph: Graph, sizes: Mapping[str, int] | None = None) -> Graph:
 
 
 def fix_batch(graph: Graph, batch: int) -> Graph:
-    """The graph for one batch size: its shapes are numbers also where the batch was merged with another axis."""
+    """Return the graph for one batch size. Shapes become numbers even where the batch is merged with another axis."""
 
     def fix_value(value: Value) -> Value:
         return replace(value, shape=tuple(batch if size == BATCH else size for size in value.shape))
@@ -64,8 +64,8 @@ def fix_batch(graph: Graph, batch: int) -> Graph:
 
 
 def probe_sizes(extents: Mapping[str, Extent]) -> list[dict[str, int]]:
-    """Choices of all sizes that show from which size a dimension follows: the usual ones first, then each size changed
-    alone, then all changed together."""
+    """Return choices of all sizes that show which size a dimension follows: the usual ones, then each size changed
+    alone, then all sizes changed together."""
     usual = {name: extent.usual for name, extent in extents.items()}
     others = {name: list(_other_numbers(extent)) or [extent.usual] for name, extent in extents.items()}
     alone = [usual | {name: values[0]} for name, values in others.items()]
@@ -73,10 +73,10 @@ def probe_sizes(extents: Mapping[str, Extent]) -> list[dict[str, int]]:
 
 
 def dimension_name(dimensions: Sequence[int | str], at: Sequence[Mapping[str, int]]) -> int | str:
-    """The name of a dimension of these values at these choices of the sizes; "?" where one of them is no number.
+    """Return the name of a dimension from its values at these choices of sizes; "?" if a value is not a number.
 
-    A number if it never changes; "height/8" or "height*width/64" if it is a multiple of sizes; else its numbers one
-    after the other, which are a name as good as any for what is equal elsewhere.
+    The name is a number if the value never changes, and "height/8" or "height*width/64" if it is a multiple of sizes.
+    Otherwise it joins the values by "|", so that equal dimensions have equal names.
     """
     if all(size == dimensions[0] for size in dimensions):
         return dimensions[0]
@@ -96,24 +96,24 @@ def dimension_name(dimensions: Sequence[int | str], at: Sequence[Mapping[str, in
 
 
 def is_named(size: int | str) -> bool:
-    """True if a dimension is a number, or called after what it follows: not "?", nor numbers one after the other."""
+    """Return True if a dimension is a number or a multiple of named sizes: not "?" and not values joined by "|"."""
     return isinstance(size, int) or not ("?" in size or "|" in size)
 
 
 def restrict_extents(graph: Graph) -> Graph:
-    """The graph with the sizes that its inputs have, and no others."""
+    """Return the graph with only the sizes that occur in its inputs."""
     used = " ".join(size for value in graph.inputs for size in value.shape if isinstance(size, str))
     words = frozenset(re.findall(r"\w+", used))
     return replace(graph, extents={name: extent for name, extent in graph.extents.items() if name in words})
 
 
 def encode(extents: Mapping[str, Extent]) -> dict[str, str]:
-    """The metadata of a file; none for a graph without free sizes."""
+    """Return the metadata of a file; empty for a graph without free sizes."""
     return {METADATA: json.dumps({name: asdict(extent) for name, extent in extents.items()})} if extents else {}
 
 
 def decode(metadata: Mapping[str, str]) -> dict[str, Extent]:
-    """The extents that `encode` wrote. ValueError for anything else."""
+    """Return the extents that `encode` wrote. Raises ValueError for anything else."""
     try:
         extents = msgspec.json.decode(metadata.get(METADATA, "{}"), type=dict[str, Extent])
     except (msgspec.MsgspecError, RecursionError) as error:
@@ -125,7 +125,7 @@ def decode(metadata: Mapping[str, str]) -> dict[str, Extent]:
 
 
 def _number(size: int | str, sizes: Mapping[str, int]) -> int | str:
-    """The dimension as a number, if its name is made of sizes; the batch keeps its name."""
+    """Return the dimension as a number if its name consists of sizes. The batch keeps its name."""
     try:
         return resolve_dimension(size, sizes)
     except (KeyError, ValueError):
@@ -133,7 +133,7 @@ def _number(size: int | str, sizes: Mapping[str, int]) -> int | str:
 
 
 def _other_numbers(extent: Extent) -> Iterator[int]:
-    """Numbers of the range that are not the usual one: its ends, and its middle."""
+    """Yield up to three values of the range other than the usual one: low end, middle, high end."""
     steps = (extent.high - extent.low) // extent.multiple
     middle = extent.low + steps // 2 * extent.multiple
     yield from dict.fromkeys(value for value in (extent.low, middle, extent.high) if value != extent.usual)

@@ -1,7 +1,7 @@
-"""An ONNX graph as immutable values, with its weights as numpy arrays: the matter of passes.
+"""An ONNX graph as immutable values, with its weights as numpy arrays. Passes work on it.
 
-A pass returns a new Graph that shares every node and every array it did not touch, so a chain of passes costs no copies
-of the weights, and a pass can never damage the graph it was given.
+A pass returns a new Graph that shares every unchanged node and array. So a chain of passes copies no weights, and a
+pass never changes its input graph.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -20,19 +20,20 @@ X, TIME, TO, GROUP, OUTPUT = "x", "time", "time_to", "group", "output"
 
 
 def varies_per_call(port: str) -> bool:
-    """True if an input of a denoiser differs at every call: x does, and what is carried."""
+    """Return True if an input of a denoiser differs at every call: x and carried state."""
     return port == X or port.startswith(CARRIED)
 
 
 @dataclass(frozen=True)
 class Node:
-    """One operation. Attributes hold what `onnx.helper.get_attribute_value` gives (ints, floats, bytes, lists).
+    """One operation. Attributes hold the results of `onnx.helper.get_attribute_value` (ints, floats, bytes, lists).
 
-    The body of a Loop is a Graph among them. Only graphs that are written hold such: no pass looks inside.
+    The body of a Loop is an attribute of type Graph. Only graphs written to files have such nodes, and passes do not
+    look inside.
     """
 
     op: str
-    inputs: tuple[str, ...]  # "" stands for an optional input left out
+    inputs: tuple[str, ...]  # "" for an omitted optional input
     outputs: tuple[str, ...]
     attributes: Mapping[str, Any] = field(default_factory=dict)
     name: str = ""
@@ -46,7 +47,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Extent:
-    """The numbers that a named dimension stands for: multiples of `multiple` from `low` to `high`, `usual` mostly."""
+    """The range of a named dimension: multiples of `multiple` from `low` to `high`; `usual` is the default."""
 
     usual: int
     low: int
@@ -56,9 +57,9 @@ class Extent:
 
 @dataclass(frozen=True)
 class Value:
-    """A graph input or output: name, dtype, and shape, in which "batch" stands for the dynamic axis.
+    """A graph input or output: name, dtype, and shape, in which "batch" is the dynamic axis.
 
-    Other free axes are called after the size that they follow, as "height/8"; see `extents.py`.
+    Other free axes are named after the size that they follow, like "height/8"; see `extents.py`.
     """
 
     name: str
@@ -68,11 +69,11 @@ class Value:
 
 @dataclass(frozen=True)
 class Graph:
-    """A graph whose nodes stand in topological order. `constants` are its weights and other known tensors, by name.
+    """A graph with its nodes in topological order. `constants` are its weights and other known tensors, by name.
 
-    `extents` are the free sizes other than the batch, as "height". `described` are inner tensors whose shapes a
-    reader of the file would not infer. `optional` are inputs that a caller may leave out: zeros, of one element
-    along the free axis of each, stand for them then.
+    `extents` are the free sizes besides the batch, like "height". `described` are inner tensors whose shapes a reader
+    of the file could not infer. `optional` are inputs that a caller may omit. An omitted input is zeros, with one
+    element along its free axis.
     """
 
     name: str
@@ -85,19 +86,19 @@ class Graph:
     optional: tuple[Value, ...] = ()
 
     def with_nodes(self, nodes: Iterable[Node], constants: Mapping[str, Array] | None = None) -> "Graph":
-        """A graph of the same inputs and outputs with other nodes; `constants` are added to the constants of this
-        one."""
+        """Return a graph with the same inputs and outputs and other nodes. `constants` are added to those of this
+        graph."""
         return replace(self, nodes=tuple(nodes), constants={**self.constants, **(constants or {})})
 
     def with_ports(self, change: Callable[[Value], Value]) -> "Graph":
-        """The graph with each input and output changed."""
+        """Return the graph with `change` applied to each input and output."""
         return replace(self, inputs=tuple(map(change, self.inputs)), outputs=tuple(map(change, self.outputs)))
 
     def is_constant(self, name: str) -> bool:
         return name in self.constants
 
     def walk_graphs(self) -> "Iterator[Graph]":
-        """This graph, then the bodies of its loops."""
+        """Yield this graph, then the bodies of its loops."""
         yield self
         for node in self.nodes:
             for attribute in node.attributes.values():
@@ -105,11 +106,11 @@ class Graph:
                     yield from attribute.walk_graphs()
 
     def ops(self) -> tuple[str, ...]:
-        """Operation types in order: what tests and reports count."""
+        """Return the operation types in order, for tests and reports."""
         return tuple(node.op for node in self.nodes)
 
 
 def rename_inputs(node: Node, names: Mapping[str, str]) -> Node:
-    """The node reading `names[n]` wherever it read n."""
+    """Return the node with each input n in `names` replaced by `names[n]`."""
     inputs = tuple(names.get(name, name) for name in node.inputs)
     return node if inputs == node.inputs else replace(node, inputs=inputs)

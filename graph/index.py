@@ -1,4 +1,4 @@
-"""The maker and the readers of each tensor of a graph, and the tensors that follow from others."""
+"""The producer and the consumers of each tensor of a graph, and the tensors that depend on others."""
 
 import heapq
 from collections.abc import Collection, Iterable, Mapping
@@ -10,24 +10,25 @@ from fewstep.plans.errors import UserError
 
 @dataclass(frozen=True)
 class Index:
-    """Answers about one Graph. Build it once a pass; a changed graph needs a new one."""
+    """Lookups for one Graph. Build it once per pass; a changed graph needs a new one."""
 
     graph: Graph
-    producers: Mapping[str, Node]  # tensor -> the node that makes it; graph inputs and constants have none
+    producers: Mapping[str, Node]  # tensor -> the node that computes it; graph inputs and constants have none
     consumers: Mapping[str, tuple[Node, ...]]  # tensor -> the nodes that read it, in order
     outputs: frozenset[str]  # names of the graph's outputs
 
     def producer(self, name: str, op: str) -> Node | None:
-        """The node that makes `name`, if its operation is `op`."""
+        """Return the node that computes `name` if its operation is `op`, otherwise None."""
         node = self.producers.get(name)
         return node if node is not None and node.op == op and not node.domain else None
 
     def is_inner(self, name: str) -> bool:
-        """True if exactly one node reads the tensor and the graph does not return it: it may be rewritten freely."""
+        """Return True if exactly one node reads the tensor and the graph does not return it. Such a tensor may be
+        rewritten freely."""
         return len(self.consumers.get(name, ())) == 1 and name not in self.outputs
 
     def dependents(self, sources: Iterable[str], closed: Collection[str] = ()) -> frozenset[str]:
-        """Every tensor whose value depends on one of `sources` (themselves included), not through the operations
+        """Return every tensor whose value depends on one of `sources` (themselves included) through operations not in
         `closed`."""
         reached = set(sources)
         for node in self.graph.nodes:
@@ -36,7 +37,7 @@ class Index:
         return frozenset(reached)
 
     def dependencies(self, targets: Iterable[str], given: Collection[str] = ()) -> frozenset[str]:
-        """Every tensor that the values of `targets` depend on (themselves included), where those that are `given` need
+        """Return every tensor that the values of `targets` depend on (themselves included). The tensors `given` need
         nothing."""
         needed = set(targets) - {*given}
         for node in reversed(self.graph.nodes):
@@ -46,7 +47,7 @@ class Index:
 
 
 def index(graph: Graph) -> Index:
-    """The Index of a graph."""
+    """Return the Index of a graph."""
     producers = {output: node for node in graph.nodes for output in node.outputs if output}
     consumers: dict[str, list[Node]] = {}
     for node in graph.nodes:
@@ -58,7 +59,8 @@ def index(graph: Graph) -> Index:
 
 
 def sort_topologically(nodes: Iterable[Node], known: Iterable[str]) -> tuple[Node, ...]:
-    """The nodes so that each follows those it reads from; ties keep their order. `known` are inputs and constants."""
+    """Return the nodes ordered so that each follows its producers; ties keep their order. `known` are inputs and
+    constants."""
     places = list(nodes)
     ready = set(known) | {""}
     missing = [set(node.inputs) - ready for node in places]
@@ -80,5 +82,5 @@ def sort_topologically(nodes: Iterable[Node], known: Iterable[str]) -> tuple[Nod
     if len(ordered) < len(places):
         read = {name for names in missing for name in names}
         unmade = read - {name for node in places for name in node.outputs} or read  # or a cycle
-        raise UserError(f"the graph reads {min(unmade)!r}, which nothing makes before it", "export the model again")
+        raise UserError(f"the graph reads {min(unmade)!r}, which no node computes before it", "export the model again")
     return tuple(ordered)

@@ -1,7 +1,7 @@
-"""Write ONNX files of opset 20 and IR 10, with large weights in files of their own, and read them without trust.
+"""Write ONNX files of opset 20 and IR 10, with large weights in separate files, and read untrusted files.
 
-A bundle may come from anywhere, so reading checks what it uses: the file parses, external weights lie inside the
-bundle's folder and inside their file, and there is no control flow or other opset that a pass could silently misread.
+A bundle may come from anywhere, so reading checks what it uses. The file parses. External weights lie inside the
+bundle's folder and inside their file. There is no control flow or other opset that a pass could silently misread.
 External weights are mapped, not read: see `weights.py`.
 """
 
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 OPSET = 20
 IR_VERSION = 10
-EXTERNAL_ABOVE = 256 * 2**20  # bytes of weights: more than this go to a file of their own (protobuf stops at 2 GiB)
+EXTERNAL_ABOVE = 256 * 2**20  # bytes of weights: more go to a separate file (protobuf is limited to 2 GiB)
 WRITE_AGAIN = "copy or write the bundle again"
-GRAPHS = "graphs"  # the folder of a bundle that holds them and their weights
+GRAPHS = "graphs"  # the folder of a bundle with its graphs and their weights
 
 Find = Callable[[Array], weights.FilePlace | None]
 
@@ -40,9 +40,9 @@ Find = Callable[[Array], weights.FilePlace | None]
 def to_model(
     graph: Graph, find: Find | None = None, also: Iterable[str] = (), metadata: Mapping[str, str] | None = None
 ) -> onnx.ModelProto:
-    """The ONNX form of a graph. Large constants whose place in a file `find` knows are referred to by its name.
+    """Return the ONNX form of a graph. A large constant is stored as external data if `find` returns its file.
 
-    `also` names inner tensors to return too. They carry no type, which onnxruntime infers. `metadata` are texts for the
+    `also` names inner tensors to return as well. They carry no type; onnxruntime infers it. `metadata` is text for the
     file, by key.
     """
     proto = _graph_proto(graph, find)
@@ -61,11 +61,11 @@ def save(
     also: Iterable[str] = (),
     metadata: Mapping[str, str] | None = None,
 ) -> tuple[Path, ...]:
-    """Write a graph, and its weights to a second file if they exceed the limit (default: EXTERNAL_ABOVE); returns the
+    """Write a graph, and its weights to a second file if they exceed the limit (default: EXTERNAL_ABOVE). Return the
     files written.
 
-    The weight file of `g.onnx` is `g-<hash>.onnx.data`. The hash is of its content, so that a graph which is replaced
-    later than its weights never reads others.
+    The weight file of `g.onnx` is `g-<hash>.onnx.data`. The hash is that of its content. So a graph file that is
+    replaced after its weight file never reads other weights.
     """
     if not exceeds_one_file(graph, external_above):
         path.write_bytes(_serialize(to_model(graph, also=also, metadata=metadata)))
@@ -86,7 +86,7 @@ def save(
 
 
 def set_metadata(path: Path, metadata: Mapping[str, str]) -> None:
-    """Give entries of a written file's metadata other texts."""
+    """Replace the text of metadata entries of a written file."""
     model = parse(path)
     for entry in model.metadata_props:
         entry.value = metadata.get(entry.key, entry.value)
@@ -94,10 +94,10 @@ def set_metadata(path: Path, metadata: Mapping[str, str]) -> None:
 
 
 def store(writer: "Writer", graph: Graph, name: str, external_above: int | None = None) -> tuple[str, tuple[str, ...]]:
-    """Add a graph to a bundle under a content-hashed name; returns its path and the paths of its weight files.
+    """Add a graph to a bundle under a content-hashed name; return its path and the paths of its weight files.
 
-    Weights that already lie in a weight file of the bundle stay there. The other weights go to a file of their own if
-    the graph has such weights, or more bytes of weights than the limit (default: EXTERNAL_ABOVE).
+    Weights already in a weight file of the bundle stay there. The other weights go to a separate file if the graph has
+    such weights, or more bytes of weights than the limit (default: EXTERNAL_ABOVE).
     """
     find = _finder(writer)
     shares = any(find(array) is not None for array in weights.large_constants(graph).values())
@@ -111,15 +111,16 @@ def store(writer: "Writer", graph: Graph, name: str, external_above: int | None 
 
 
 def offload_weights(writer: "Writer", *graphs: Graph) -> tuple[Graph, ...]:
-    """The graphs. If one of them would go to a file of its own, the weights of all go to files, and out of memory."""
+    """Return the graphs. If one of them exceeds one file, store the weights of all in files and release them from
+    memory."""
     return store_weights(writer, *graphs) if any(map(exceeds_one_file, graphs)) else graphs
 
 
 def store_weights(writer: "Writer", *graphs: Graph) -> tuple[Graph, ...]:
-    """The graphs with their large constants mapped from weight files of the bundle, one new file for each graph.
+    """Return the graphs with their large constants mapped from weight files of the bundle, one new file per graph.
 
-    An array in a file of the bundle stays there. An array of an earlier graph is not written again, nor one that
-    another graph of this writer holds number for number. Arrays are streamed: none is copied as a whole.
+    An array already in a file of the bundle stays there. An array is written once, even if several graphs share it or
+    another graph of this writer stores equal numbers. Arrays are streamed, never copied as a whole.
     """
     find, written = _finder(writer), _stored_weights(writer)
     files: dict[tuple[object, ...], Array] = {}
@@ -144,7 +145,8 @@ def store_weights(writer: "Writer", *graphs: Graph) -> tuple[Graph, ...]:
 
 
 def _finder(writer: "Writer") -> Find:
-    """A function like `place_of`, for the files of a writer's bundle alone: its folder may hold others, as a source."""
+    """Return a function like `place_of`, restricted to files that belong to the writer's bundle. Its folder may hold
+    others, such as a source."""
     inside = weights.folder_finder(writer.bundle / GRAPHS)
 
     def find(array: Array) -> weights.FilePlace | None:
@@ -155,12 +157,12 @@ def _finder(writer: "Writer") -> Find:
 
 
 def exceeds_one_file(graph: Graph, limit: int | None = None) -> bool:
-    """True if a graph is too large for one file."""
+    """Return True if a graph is too large for one file."""
     return weights.weight_bytes(graph) > (EXTERNAL_ABOVE if limit is None else limit)
 
 
 def _stored_weights(writer: "Writer") -> dict[tuple[np.dtype[Any], tuple[int, ...]], list[Array]]:
-    """The weights that graphs of this writer hold in files, by type and shape."""
+    """Return the weights that graphs of this writer store in files, by type and shape."""
     arrays: dict[tuple[np.dtype[Any], tuple[int, ...]], list[Array]] = {}
     for name in writer.files:
         if name.startswith(f"{GRAPHS}/") and name.endswith(".onnx"):
@@ -174,7 +176,7 @@ def _stored_weights(writer: "Writer") -> dict[tuple[np.dtype[Any], tuple[int, ..
 
 
 def _equal(left: Array, right: Array) -> bool:
-    """Number for number; most that differ do so in their first ones."""
+    """Compare all numbers. Arrays that differ mostly do so at their start, so compare that first."""
     return all(np.array_equal(left[part], right[part]) for part in (slice(1), slice(1, None)))
 
 
@@ -210,9 +212,9 @@ def _graph_proto(graph: Graph, find: Find | None) -> onnx.GraphProto:
 
 
 def _absent_values(optional: Iterable[Value]) -> dict[str, Array]:
-    """The values of optional inputs that a caller leaves out, by name: an input with an initializer is optional.
+    """Return the values of optional inputs that a caller omits, by name: an input with an initializer is optional.
 
-    They are not empty along their free axis: onnxruntime's Conv over no channels returns what its memory held.
+    They are not empty along their free axis, since onnxruntime's Conv over no channels returns uninitialized memory.
     """
     return {
         value.name: np.zeros([1 if isinstance(size, str) else size for size in value.shape], value.dtype)
@@ -228,7 +230,7 @@ def _node_proto(node: Node, name: str, find: Find | None) -> onnx.NodeProto:
 
 
 def _node_names(graph: Graph) -> Iterator[str]:
-    """The nodes' names, made unique, since onnxruntime refuses two of one name."""
+    """Yield the nodes' names, made unique, since onnxruntime refuses duplicates."""
     used: set[str] = set()
     for node in graph.nodes:
         name = next(name for name in numbered_names(node.name or node.output) if name not in used)
@@ -246,7 +248,7 @@ def _value_info(value: Value) -> onnx.ValueInfoProto:
 def load(path: Path, root: Path | None = None) -> Graph:
     """Read a graph. Its external weights must lie under `root` (default: the folder of the file)."""
     model = parse(path)
-    if model.functions:  # they may call one another, and grow without end where they are written out
+    if model.functions:  # nested functions could grow without limit when inlined
         raise UserError(f"{path.name} holds functions, which fewstep does not write", WRITE_AGAIN)
     try:
         return from_model(model, path, root or path.parent)
@@ -255,7 +257,8 @@ def load(path: Path, root: Path | None = None) -> Graph:
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of an ONNX file followed by its external weight files, in the order in which the graph names them."""
+    """Return the SHA-256 of an ONNX file followed by its external weight files, in the order in which the graph names
+    them."""
     digest = hashlib.sha256()
     for file in (path, *(_data_file(path, path.parent, location) for location in _locations(parse(path)))):
         with file.open("rb") as stream:
@@ -270,9 +273,9 @@ def from_model(
     root: Path | None = None,
     beside: Mapping[str, Array] | None = None,
 ) -> Graph:
-    """The Graph of an ONNX model. `path` names it in errors and locates external weights.
+    """Return the Graph of an ONNX model. `path` names it in errors and locates external weights.
 
-    `beside` are constants that the model reads and that lie elsewhere.
+    `beside` holds constants that the model reads and that are stored elsewhere.
     """
     versions = {opset.domain: opset.version for opset in model.opset_import}
     if versions.get("", versions.get("ai.onnx")) != OPSET:
@@ -310,7 +313,7 @@ def from_model(
 
 
 def parse(path: Path) -> onnx.ModelProto:
-    """The model of a file, without its external weights. UserError if it is no model."""
+    """Return the model of a file, without its external weights. Raises UserError if it is not a model."""
     try:
         model: onnx.ModelProto = onnx.ModelProto.FromString(path.read_bytes())
     except FileNotFoundError:
@@ -336,7 +339,7 @@ def _locations(model: onnx.ModelProto) -> tuple[str, ...]:
 
 
 def _data_file(path: Path, root: Path, location: str) -> Path:
-    """The file a graph at `path` calls `location`, which must stay under `root`."""
+    """Return the file that a graph at `path` calls `location`, which must stay under `root`."""
     file = (path.parent / location).resolve()
     if not location or not file.is_relative_to(root.resolve()):
         raise UserError(f"{path.name} refers to weights outside its bundle ({location!r})", "do not use this bundle")
@@ -346,7 +349,7 @@ def _data_file(path: Path, root: Path, location: str) -> Path:
 
 
 class _Files:
-    """The weight files that a graph at `path` refers to, each mapped when it is first asked for."""
+    """The weight files that a graph at `path` refers to, each mapped at its first use."""
 
     def __init__(self, path: Path, root: Path) -> None:
         self.path, self.root = path, root
@@ -385,7 +388,8 @@ def _constant(attributes: Mapping[str, Any], path: Path, files: _Files) -> Array
 
 
 def _value(info: onnx.ValueInfoProto, path: Path, leading: str | None = None) -> Value:
-    """A graph input or output. Whatever the exporter called its leading dynamic axis, here it is `leading`."""
+    """Return a graph input or output. Its leading dynamic axis is renamed `leading`, whatever the exporter called
+    it."""
     tensor = info.type.tensor_type
     if not tensor.elem_type:
         raise UserError(f"{path.name}: {info.name!r} is not a tensor", "let the module take and return tensors")

@@ -1,9 +1,9 @@
-"""Slots for LoRA: optional inputs beside operations with weights, which a caller fills at run time.
+"""Slots for LoRA: optional inputs parallel to operations with weights, which a caller sets at run time.
 
     y = MatMul(x, W)      ==>      y = MatMul(x, W) + MatMul(MatMul(x, down), up)
     y = Conv(x, W)        ==>      y = Conv(x, W) + Conv(Conv(x, down), up)
 
-Nothing else changes: weights may become int8, and what a LoRA adds stays float. A slot that is not filled adds zeros.
+Nothing else changes. Weights may become int8, and the LoRA term stays float. An empty slot adds zeros.
 """
 
 from collections.abc import Mapping
@@ -20,9 +20,10 @@ OF_KERNEL = ("kernel_shape", "strides", "pads", "dilations", "auto_pad")  # attr
 
 
 def add_lora_slots(graph: Graph, layers: Mapping[str, tuple[int, ...]]) -> Graph:
-    """The graph with a slot at each operation of these layers, whose weights have these shapes [out, in, *kernel].
+    """Return the graph with a slot at each operation of these layers, whose weights have these shapes [out, in,
+    *kernel].
 
-    Nodes are named by their layers, as "down28.conv1/Conv". A layer that runs several times reads one slot.
+    Nodes are named by their layers, like "down28.conv1/Conv". A layer that runs several times reads one slot.
     """
     new, nodes, optional = NewNodes(graph), list[Node](), dict[str, Value]()
     for node in graph.nodes:

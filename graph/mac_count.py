@@ -1,4 +1,4 @@
-"""The arithmetic of operations, in multiply-accumulates."""
+"""The arithmetic of operations, in multiply-accumulates (MACs)."""
 
 from collections.abc import Mapping
 from math import prod
@@ -8,9 +8,8 @@ from fewstep.graph.types import Types
 
 
 def count_macs(node: Node, shapes: Mapping[str, tuple[int, ...]]) -> int:
-    """The multiply-accumulates of a Conv, ConvTranspose, Gemm or MatMul: one product for each element made and each
-    element summed over."""
-    if node.op == "ConvTranspose":  # each element read goes to every output channel of its group, by every tap
+    """Count the MACs of a Conv, ConvTranspose, Gemm or MatMul: output elements times the elements summed for each."""
+    if node.op == "ConvTranspose":  # every kernel tap adds each input element to every output channel of its group
         return prod(shapes[node.inputs[0]]) * prod(shapes[node.inputs[1]][1:])
     if node.op == "Conv":
         summed = shapes[node.inputs[1]][1:]
@@ -21,8 +20,7 @@ def count_macs(node: Node, shapes: Mapping[str, tuple[int, ...]]) -> int:
 
 
 def estimate_macs(node: Node, types: Types) -> int:
-    """About how many multiply-accumulates a node takes for one sample at the usual sizes; 0 for other operations than
-    Conv, Gemm and MatMul."""
+    """Estimate the MACs of a node for one sample at the usual sizes; 0 unless it is a Conv, Gemm or MatMul."""
     if node.op not in ("Conv", "Gemm", "MatMul"):
         return 0
     return count_macs(node, {name: _sizes(name, types) for name in (node.output, *node.inputs[:2])})

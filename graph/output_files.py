@@ -1,4 +1,4 @@
-"""Files that users ask for outside a bundle: whole, or as they were before."""
+"""Write files outside a bundle atomically: complete, or unchanged."""
 
 import os
 from collections.abc import Iterator
@@ -13,15 +13,15 @@ from fewstep.runtime.interrupts import check_interrupted
 
 
 def check_writable(path: Path) -> None:
-    """UserError unless a file can be made where `path` shall lie, and takes the place of none of a bundle: found out
-    before hours of work, not after."""
+    """Raise UserError unless a file can be created at `path` without replacing a file of a bundle. Check before hours
+    of work, not after."""
     if not path.absolute().parent.is_dir():
-        raise UserError(f"there is no folder {path.parent}", "make it first, or write elsewhere")
+        raise UserError(f"there is no folder {path.parent}", "create it first, or write elsewhere")
     if path.is_dir():
         raise UserError(f"{path} is a folder", "give the path of a file")
     refuse_in_bundle(path)
     try:
-        with TemporaryFile(dir=Path(os.path.realpath(path)).parent):  # of a link, where it leads
+        with TemporaryFile(dir=Path(os.path.realpath(path)).parent):  # follow links
             pass
     except OSError as error:
         raise UserError(
@@ -32,11 +32,12 @@ def check_writable(path: Path) -> None:
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[IO[bytes]]:
-    """A stream whose bytes become the file `path` when the block ends without an error; a former file stays until then.
+    """Open a stream whose bytes become the file `path` when the block ends without an error. An old file stays until
+    then.
 
-    They lie beside it meanwhile, under a hidden name, which goes with an error. UserError where they cannot be written.
+    Bytes go to a hidden file in the same folder first; an error removes it. Raises UserError if they cannot be written.
     """
-    target = Path(os.path.realpath(path))  # a link goes on leading to the file
+    target = Path(os.path.realpath(path))  # a link keeps pointing to the file
     draft = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         try:
@@ -48,13 +49,13 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
             with suppress(OSError):
                 draft.unlink()
     except OSError as error:
-        reason = error.strerror or str(error)  # numpy counts the bytes that are missing, without an errno
+        reason = error.strerror or str(error)  # numpy reports the missing bytes without an errno
         raise UserError(
             f"{path} cannot be written ({reason})", "check its permissions and the space left, or give another path"
         ) from None
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """`content` as the file `path`; UserError, and the former file, where it cannot be written."""
+    """Write `content` to the file `path`. Raises UserError and keeps the old file if that fails."""
     with atomic_file(path) as stream:
         stream.write(content)

@@ -1,4 +1,4 @@
-"""The part of a bundle that a device needs: some bodies, and what they run with. Nothing else is copied."""
+"""Copy the part of a bundle that a device needs: some bodies and the files that they run with."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -27,9 +27,9 @@ Entry = TypeVar("Entry", bound=GraphEntry)
 class PackOptions(Options):
     """Copy the part of a bundle that a device needs: some of its bodies, and the files that they use.
 
-    bundle: The bundle to take from; it stays unchanged.
+    bundle: The bundle to copy from; it stays unchanged.
     output: Folder of the new bundle.
-    body: Names of the bodies to take, such as int8-cpu-x86. Default: all int8 bodies for ONNX Runtime on CPUs
+    body: Names of the bodies to copy, such as int8-cpu-x86. Default: all int8 bodies for ONNX Runtime on CPUs
         (int8-cpu-...).
     """
 
@@ -39,18 +39,18 @@ class PackOptions(Options):
 
 
 def pack(options: PackOptions) -> Manifest:
-    """Write the bundle of the chosen bodies, their prologue, plans, ranges and engines.
+    """Write a bundle with the chosen bodies, their prologue, plans, ranges and engines.
 
-    Equal weights of several bodies lie in one file. Without float32 among the bodies the new bundle runs, but cannot be
-    calibrated again or judged against float32.
+    Bodies share one file for equal weights. A new bundle without float32 runs, but cannot be calibrated again or
+    compared with float32.
     """
     bundle = open_bundle(options.bundle)
     wanted = options.body or tuple(name for name, body in bundle.manifest.bodies.items() if _is_for_cpus(body))
     if not wanted:
-        fix = f"calibrate it first, or choose from {', '.join(bundle.manifest.bodies)} with --body"
-        raise UserError(f"{options.bundle} has no int8 body for CPUs to take", fix)
+        fix = f"calibrate it first, or choose one of {', '.join(bundle.manifest.bodies)} with --body"
+        raise UserError(f"{options.bundle} has no int8 body for CPUs", fix)
     if options.output.exists() and options.output.resolve() == options.bundle.resolve():
-        raise UserError(f"{options.output} is the bundle to take from", "give another folder with -o")
+        raise UserError(f"{options.output} is the bundle to copy from", "give another folder with -o")
     chosen = {name: bundle.body(name) for name in wanted}
     with open_for_update(options.output, must_exist=False) as writer:
         manifest, own = bundle.manifest, _pack_network(writer, bundle, wanted)
@@ -64,7 +64,7 @@ def pack(options: PackOptions) -> Manifest:
         fitted = tuple(
             _pack_fitted_plan(writer, bundle, each, packed)
             for each in manifest.fitted
-            if each.body in chosen or each.body == "float32"  # whose plans other bodies run, too
+            if each.body in chosen or each.body == "float32"  # other bodies run its plans too
         )
         _copy_companions(writer, bundle)
         command = f"fewstep pack BUNDLE -o BUNDLE --body {','.join(chosen)}"
@@ -85,7 +85,7 @@ def pack(options: PackOptions) -> Manifest:
 
 
 def _pack_network(writer: Writer, bundle: Bundle, wanted: Sequence[str]) -> dict[str, Any]:
-    """The fields of a network that is alone in its manifest, with the wanted bodies."""
+    """Return the fields of a network that is alone in its manifest, with the wanted bodies."""
     manifest = bundle.manifest
     ahead = {name: getattr(manifest, name) for name in AHEAD}
     copied = {
@@ -106,7 +106,7 @@ def _pack_network(writer: Writer, bundle: Bundle, wanted: Sequence[str]) -> dict
 
 
 def _pack_fitted_plan(writer: Writer, bundle: Bundle, entry: FittedPlan, packed: Manifest) -> FittedPlan:
-    """A plan that was fitted to a body, which has its weights in another file now and computes the same, or which is
+    """Copy a plan fitted to a body. The body either has its weights in another file now and computes the same, or is
     not packed."""
     plan, graph = decode(bundle.read(entry.file), entry.file), graph_of_fit(packed, entry.body)
     if plan.fitted is not None and graph is not None:
@@ -117,13 +117,13 @@ def _pack_fitted_plan(writer: Writer, bundle: Bundle, entry: FittedPlan, packed:
 
 
 def _is_for_cpus(body: Body) -> bool:
-    """True for int8 bodies that onnxruntime runs."""
+    """Return True for int8 bodies that onnxruntime runs."""
     platform = platform_of(body.target, body.platform)
     return body.precision == "int8" and platform is not None and platform.backend == ONNXRUNTIME
 
 
 def _engines_of(bodies: tuple[str, ...], manifest: Manifest) -> list[EngineEntry]:
-    """The engines of bodies, and of what runs ahead where there are any of these."""
+    """Return the engines of these bodies, and those of the graphs that run before them on the same devices."""
     own = [engine for engine in manifest.engines if engine.body.partition("/")[0] in bodies]
     places = {(engine.backend, engine.device) for engine in own}
     ahead = (engine for engine in manifest.engines if engine.body in AHEAD)
@@ -131,17 +131,17 @@ def _engines_of(bodies: tuple[str, ...], manifest: Manifest) -> list[EngineEntry
 
 
 def _body(writer: Writer, bundle: Bundle, name: str, body: Body) -> Body:
-    """A body with its large constants in files that other bodies may share."""
+    """Copy a body, with its large constants in files that other bodies may share."""
     last, *others = graph_names(name, body).items()
     earlier = [_pack_graph(writer, bundle, *each) for each in others]
     return msgspec.structs.replace(body, graphs=(*earlier, _pack_graph(writer, bundle, *last, shares=True)))
 
 
 def _pack_graph(writer: Writer, bundle: Bundle, name: str, graph: StepGraph, shares: bool = False) -> StepGraph:
-    """A graph with the weights that it reads, and no others of the files that it shares with what stays behind.
+    """Copy a graph with only the weights that it reads, even if it shares weight files with other graphs.
 
-    One that an engine was built from stays as it is: keys hold the hashes of graph and weights. So does one that has
-    all its weights inside, unless it is to share them.
+    A graph that an engine was built from is copied unchanged, since keys hold the hashes of graph and weights. So is a
+    graph with all weights inside, unless it should share them.
     """
     is_built = any(engine.body == name for engine in bundle.manifest.engines)
     if is_built or not (graph.data or shares):
@@ -152,7 +152,7 @@ def _pack_graph(writer: Writer, bundle: Bundle, name: str, graph: StepGraph, sha
 
 
 def _copy(writer: Writer, bundle: Bundle, graph: Entry) -> Entry:
-    """The graph's files as they are. Data files keep their names: the graph refers to them by these."""
+    """Copy a graph's files unchanged. Data files keep their names, since the graph refers to them by name."""
     bundle.graph(graph)
     for name in graph.data:
         if _copy_file(writer, bundle, name) != name:
@@ -161,7 +161,8 @@ def _copy(writer: Writer, bundle: Bundle, graph: Entry) -> Entry:
 
 
 def _copy_companions(writer: Writer, bundle: Bundle) -> None:
-    """Graphs and files of what the denoiser is, null values that lie in files: all keep their names."""
+    """Copy the companions' graphs and files, the denoiser's kinds' files, and null values stored in files. All keep
+    their names."""
     manifest = bundle.manifest
     for graph in companions(manifest).values():
         _copy(writer, bundle, graph)
@@ -177,7 +178,7 @@ def _copy_engine(writer: Writer, bundle: Bundle, engine: EngineEntry) -> EngineE
 
 
 def _copy_file(writer: Writer, bundle: Bundle, name: str) -> str:
-    """A file of the bundle under the same name, which carries its hash."""
+    """Copy a file of the bundle under the same name, which contains its hash."""
     folder, path = PurePosixPath(name).parent.as_posix(), bundle.file(name)
     stem, _, last = path.name.rpartition("-")
     suffix = "".join(PurePosixPath(last).suffixes)

@@ -1,4 +1,4 @@
-"""A graph in parts that follow one another, each with few enough weights to be opened alone."""
+"""Partition a graph into consecutive parts, each with few enough weights to fit in memory."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -10,10 +10,10 @@ from fewstep.plans.errors import UserError
 
 
 def partition_graph(graph: Graph, weights: int) -> Iterator[Graph]:
-    """Graphs of consecutive nodes, with more than `weights` bytes of constants only where one node reads more.
+    """Yield graphs of consecutive nodes. A part exceeds `weights` bytes of constants only if a single node does.
 
-    A part takes what earlier parts and the graph's inputs hold, and returns what later parts, or the graph itself,
-    read. Run in turn, they compute the graph.
+    A part reads tensors of earlier parts and inputs of the graph. It returns the tensors that later parts or the
+    graph's outputs need. Run in order, the parts compute the graph.
     """
     types = infer_types(graph).values
     read_last = {name: place for place, node in enumerate(graph.nodes) for name in node.inputs}
@@ -23,7 +23,7 @@ def partition_graph(graph: Graph, weights: int) -> Iterator[Graph]:
 
 
 def _part_bounds(graph: Graph, weights: int) -> Iterator[tuple[int, int]]:
-    """The first node of each part, and the one behind its last."""
+    """Yield the index of the first node of each part, and the index after its last node."""
     start, held = 0, dict[str, int]()
     for place, node in enumerate(graph.nodes):
         own = {name: graph.constants[name].nbytes for name in node.inputs if name in graph.constants}

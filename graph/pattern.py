@@ -1,4 +1,4 @@
-"""Patterns of nodes, as passes look for them: "Mul(x, Tanh(Softplus(x)))"."""
+"""Patterns of nodes that passes search for: "Mul(x, Tanh(Softplus(x)))"."""
 
 import ast
 from collections.abc import Iterator, Mapping
@@ -9,12 +9,12 @@ from typing import Any
 from fewstep.graph.graph import Node
 from fewstep.graph.index import Index
 
-EITHER_WAY = ("Add", "Mul")  # take their operands in any order
+EITHER_WAY = ("Add", "Mul")  # commutative operations
 
 
 @dataclass(frozen=True)
 class Match:
-    """The nodes of a pattern in the order of its text, and the tensors that its names stand for."""
+    """The nodes of a pattern in the order of its text, and the tensors bound to its names."""
 
     nodes: tuple[Node, ...]
     tensors: Mapping[str, str]
@@ -25,8 +25,9 @@ class Match:
 
 @dataclass(frozen=True)
 class NodePattern:
-    """A part of a pattern: any of some operations, its first operands, and whether the rest of the pattern alone reads
-    it. An operand in small letters is any tensor, the same one wherever it stands; one in capitals is a constant."""
+    """A part of a pattern: the allowed operations, the first operands, and whether only the rest of the pattern may
+    read it. A lower-case operand is any tensor, the same one at each occurrence. An upper-case operand is a
+    constant."""
 
     ops: frozenset[str]
     operands: "tuple[NodePattern | str, ...]"
@@ -34,10 +35,10 @@ class NodePattern:
 
 
 def match(node: Node | None, pattern: str, idx: Index) -> Match | None:
-    """The nodes of a pattern whose last one, written first, is this node; None where they are no such nodes.
+    """Match a pattern whose last node, written first, is this node. Return None if the nodes differ.
 
-    "Add(*MatMul(x, W), bias)" is a sum of anything and of a product by a constant, which nothing else reads. Add and
-    Mul match in both orders. "(Mul | Div)(x, y)" is one of the two.
+    "Add(*MatMul(x, W), bias)" is the sum of any tensor and a product with a constant. "*" means that nothing else reads
+    the product. Add and Mul match in both orders. "(Mul | Div)(x, y)" is either of the two.
     """
     return None if node is None else next(_matches(node, _parse_pattern(pattern), idx, Match((), {})), None)
 

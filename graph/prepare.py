@@ -1,4 +1,4 @@
-"""From an exported graph to the prepared one, which ranges are measured on and every target is lowered from."""
+"""Prepare an exported graph. Ranges are measured on the prepared graph, and every target is lowered from it."""
 
 from dataclasses import replace
 
@@ -33,11 +33,11 @@ PASSES = (
     merge_affine,
     drop_unused,
 )
-ROUNDS = 50  # far above what a graph needs: each round shortens the chains that are left
+ROUNDS = 50  # far more than a graph needs: each round shortens the remaining chains
 
 
 def simplify(graph: Graph) -> Graph:
-    """Apply all passes until none finds anything left to do."""
+    """Apply all passes until none changes the graph."""
     for _ in range(ROUNDS):
         before = graph
         for rewrite in PASSES:
@@ -48,8 +48,8 @@ def simplify(graph: Graph) -> Graph:
 
 
 def prepare(graph: Graph) -> PreparedDenoiser:
-    """Simplify a graph, cut its prologue, and of that the conditioner; each side is simplified again, since a cut makes
-    chains inner."""
+    """Simplify a graph, cut off its prologue, and cut the conditioner off the prologue. Simplify each part again, since
+    a cut creates new inner chains."""
     prepared = cut_prologue(simplify(graph))
     prepared = replace(prepared, body=simplify(prepared.body))
     if prepared.prologue is None:

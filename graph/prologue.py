@@ -1,4 +1,4 @@
-"""The prologue: what does not depend on x, cut off to run once per call instead of once per step."""
+"""Cut the prologue: the part that does not depend on x and runs once per call instead of once per step."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -14,15 +14,15 @@ from fewstep.graph.selection import SIZES
 from fewstep.graph.session import open_session
 from fewstep.graph.types import Types, infer_types
 
-ROW_LIMIT = 2**20  # bytes of one sample of one row: more than this cost more to carry than they save
-WORK_LIMIT = 100  # multiply-accumulates for a byte saved: more take longer than the byte, on CPUs and GPUs alike
+ROW_LIMIT = 2**20  # bytes of one sample of a row: larger rows cost more to carry than they save
+WORK_LIMIT = 100  # multiply-accumulates per byte saved: more take longer than reading the byte, on CPUs and GPUs
 Run = Callable[[Mapping[str, Array]], dict[str, Array]]
 
 
 @dataclass(frozen=True)
 class PreparedDenoiser:
-    """A denoiser as it is deployed. `conditioner` makes the rows that depend on conditions alone, `prologue` makes the
-    others, and `body` reads x and the rows. Where both are None the body takes all inputs."""
+    """A denoiser as deployed. `conditioner` computes the rows that depend only on conditions, and `prologue` computes
+    the other rows. `body` reads x and the rows. If both are None, the body reads all inputs."""
 
     prologue: Graph | None
     body: Graph
@@ -34,20 +34,19 @@ def cut_prologue(graph: Graph, row_limit: int = ROW_LIMIT) -> PreparedDenoiser:
 
         return x * Gemm(time)      ==>      prologue: return row = Gemm(time)      body: return x * row
 
-    The rows keep the names they have in the graph. A row above the limit is made in the body instead, from what it is
-    made of, as long as that is smaller. What the body reads of the graph's own inputs stays an input of it: a degraded
-    image is then not carried once for each step. Rows are float32 with the batch as their leading axis. The body makes
-    anything else itself, such as the batch of a condition or a mask of its values. Where nothing can be cut, the graph
-    stays whole. A graph of tokens loses a time that it does not read: who runs it knows by that which evaluations
-    repeat.
+    Rows keep their names in the graph. If a row exceeds the limit and its sources are smaller, the body computes it
+    from them. Inputs of the graph that the body reads stay inputs of the body. So a degraded image is not carried once
+    per step. Rows are float32 with the batch as their leading axis. The body computes everything else, such as the
+    batch size of a condition or a mask of its values. If nothing can be cut, the graph stays whole. A graph of tokens
+    loses a time that it does not read. The caller then knows which evaluations repeat.
     """
     idx, types = index(graph), infer_types(graph)
     moving = idx.dependents(_varying_inputs(graph))
     reached = idx.dependents(
         value.name for value in graph.inputs if value.name != X
-    )  # what depends on neither is inside
+    )  # tensors that depend on no input are inside
     inside = {n.output for n in graph.nodes if not moving.isdisjoint(n.inputs) or reached.isdisjoint(n.inputs)}
-    inside.update(value.name for value in graph.outputs)  # no graph returns what it is fed
+    inside.update(value.name for value in graph.outputs)  # no graph returns its inputs
     read = {value.name: value for value in graph.inputs}
     rows = boundary(graph, inside, X)
     while inner := frozenset[str]().union(
@@ -61,14 +60,14 @@ def cut_prologue(graph: Graph, row_limit: int = ROW_LIMIT) -> PreparedDenoiser:
 
 
 def x_independent_tensors(graph: Graph) -> frozenset[str]:
-    """The tensors whose values follow from times and conditions, and not from x. Its shape alone is none of its
-    values."""
+    """Return the tensors whose values depend on times and conditions but not on x. The shape of x does not count as its
+    value."""
     idx = index(graph)
     return idx.dependents((value.name for value in graph.inputs), SIZES) - idx.dependents(_varying_inputs(graph), SIZES)
 
 
 def can_be_row(name: str, types: Types) -> bool:
-    """True if a tensor may be carried from one graph to the next: float32, the batch first, all other sizes known."""
+    """Return True if a tensor can pass between graphs: float32, the batch first, all other sizes known."""
     value = types.values.get(name)
     if value is None or value.dtype != np.float32 or value.shape[:1] != (BATCH,):
         return False
@@ -76,12 +75,17 @@ def can_be_row(name: str, types: Types) -> bool:
 
 
 def _split_at(graph: Graph, inside: set[str], boundary: tuple[Value, ...], moving: frozenset[str]) -> PreparedDenoiser:
-    """Both sides of the boundary, which is rows and inputs of the graph. `moving` is all that differs at every call."""
-    before = tuple(node for node in graph.nodes if moving.isdisjoint(node.inputs))  # the body may make some of it too
+    """Return both sides of the boundary, which consists of rows and inputs. `moving` is every tensor that differs at
+    every call."""
+    before = tuple(
+        node for node in graph.nodes if moving.isdisjoint(node.inputs)
+    )  # the body may compute some of it too
     after = tuple(node for node in graph.nodes if node.output in inside)
     read = {name for node in before for name in node.inputs}
     conditions = tuple(value for value in graph.inputs if value.name not in moving)
-    conditions = tuple(value for value in conditions if value.name != TIME or TIME in read)  # who reads it needs it
+    conditions = tuple(
+        value for value in conditions if value.name != TIME or TIME in read
+    )  # only if the prologue reads it
     rows = tuple(value for value in boundary if value not in graph.inputs)
     prologue = replace(graph, name="prologue", inputs=conditions, outputs=rows, nodes=before)
     inputs = (*(value for value in graph.inputs if value.name == X), *boundary)
@@ -90,7 +94,8 @@ def _split_at(graph: Graph, inside: set[str], boundary: tuple[Value, ...], movin
 
 
 def _drop_dead_time(graph: Graph) -> Graph:
-    """A graph of tokens without a time that nothing reads. Other graphs stay as they are: so do their hashes."""
+    """Drop a time input that nothing reads from a graph of tokens. Other graphs stay unchanged, and so do their
+    hashes."""
     is_of_tokens = any(value.name == X and np.issubdtype(value.dtype, np.integer) for value in graph.inputs)
     if not is_of_tokens or any(TIME in node.inputs for node in graph.nodes):
         return graph
@@ -98,12 +103,13 @@ def _drop_dead_time(graph: Graph) -> Graph:
 
 
 def _varying_inputs(graph: Graph) -> list[str]:
-    """The inputs that differ at every call."""
+    """Return the inputs that differ at every call."""
     return [value.name for value in graph.inputs if varies_per_call(value.name)]
 
 
 def boundary(graph: Graph, inside: set[str], but: str = "") -> tuple[str, ...]:
-    """The tensors from outside, inputs but one among them, that the nodes inside and the outputs read, in order."""
+    """Return the outside tensors, including inputs except `but`, that the inside nodes and the outputs read, in
+    order."""
     body = [node for node in graph.nodes if node.output in inside]
     known = {*graph.constants, *(value.name for value in graph.optional)}
     inner = {output for node in body for output in node.outputs} | known | {"", but}
@@ -112,15 +118,15 @@ def boundary(graph: Graph, inside: set[str], but: str = "") -> tuple[str, ...]:
 
 
 def _recomputed_tensors(row: str, idx: Index, types: Types, limit: int) -> frozenset[str]:
-    """The tensors that the body makes itself instead of reading this one from the prologue."""
+    """Return the tensors that the body computes instead of reading this one from the prologue."""
     if can_be_row(row, types):
         return _search_upstream(row, idx, types, limit)
     return frozenset([idx.producers[row].output])
 
 
 def _search_upstream(row: str, idx: Index, types: Types, limit: int) -> frozenset[str]:
-    """The tensors that the body must make itself, so that fewer bytes replace a row above the limit. There are none if
-    no choice has fewer bytes, or if their arithmetic takes longer than to carry the bytes.
+    """Return the tensors that the body must compute so that fewer bytes replace a row above the limit. Return none if
+    no choice has fewer bytes, or if computing takes longer than carrying the bytes.
 
     The search goes from the row towards the inputs, always through the largest tensor, until fewer bytes remain to
     carry. It fails at a tensor that cannot be a row, such as the integers of an embedding.
@@ -148,7 +154,8 @@ def _search_upstream(row: str, idx: Index, types: Types, limit: int) -> frozense
 
 
 def open_rows(prepared: PreparedDenoiser, opened: Callable[[Graph], Run] = open_session) -> Run:
-    """From the inputs of the whole graph to the rows, and whatever else `opened` sessions return: one row a sample."""
+    """Return a function from the whole graph's inputs to the rows and all other outputs of the `opened` sessions, one
+    row per sample."""
     runs = [opened(graph) for graph in (prepared.conditioner, prepared.prologue) if graph is not None]
 
     def rows(feeds: Mapping[str, Array]) -> dict[str, Array]:

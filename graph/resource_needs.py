@@ -1,4 +1,4 @@
-"""The time, memory and disk space that a verb takes, shown and checked before it begins."""
+"""Show and check the time, memory and disk space that a verb takes, before it begins."""
 
 import logging
 from collections.abc import Sequence
@@ -14,14 +14,14 @@ GB = 10**9
 
 @dataclass(frozen=True)
 class Needs:
-    """Bytes of memory, estimated; bytes on disk, and in how many files."""
+    """Bytes of memory, estimated; bytes on disk; and the number of files."""
 
     memory: int
     disk: int
     files: int
 
     def describe(self, folder: Path) -> str:
-        """One line of the needs and of what is free."""
+        """Return one line with the needs and the free resources."""
         free = memory_free(folder)
         memory = "" if free is None else f" ({_format_gb(free)} free)"
         return (
@@ -31,34 +31,36 @@ class Needs:
 
 
 def combine_needs(parts: Sequence[Needs]) -> Needs:
-    """The needs of work that is done part after part."""
+    """Return the needs of work done part by part."""
     return Needs(
         max(each.memory for each in parts), sum(each.disk for each in parts), sum(each.files for each in parts)
     )
 
 
 def check_needs(needs: Needs, writer: Writer) -> None:
-    """UserError where the disk lacks the room. Memory is an estimate, and the system may swap: a warning."""
+    """Raise UserError if the disk has too little room. Short memory only warns: it is an estimate, and the system may
+    swap."""
     writer.reserve(needs.disk)
     check_memory(needs, writer.bundle)
 
 
 def check_memory(needs: Needs, folder: Path) -> None:
-    """A warning where memory is short on the machine of a folder."""
+    """Warn if the machine of a folder is short of memory."""
     free = memory_free(folder)
     if free is not None and needs.memory > free:
         LOG.warning("this takes about %s of memory, and %s are free", _format_gb(needs.memory), _format_gb(free))
 
 
 def format_duration(seconds: float) -> str:
-    """An estimate in words, to as many digits as one has."""
+    """Format an estimate in seconds, minutes or hours, with as many digits as it is good for."""
     if seconds < 90:
         return f"{seconds:.0f} seconds" if seconds >= 1.5 else "a second"
     return f"{seconds / 60:.0f} minutes" if seconds < 90 * 60 else f"{seconds / 3600:.1f} hours"
 
 
 def memory_free(folder: Path) -> int | None:
-    """Bytes that this process may have in all, of which it may hold a part already; None if the system does not say."""
+    """Return the bytes that this process may use in all, including those it holds; None if the system does not report
+    them."""
     free = this_space(folder, folder).memory_free
     return None if free is None else free + resident_bytes()
 

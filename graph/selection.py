@@ -1,4 +1,4 @@
-"""The operations that are lowered to int8 without a measured precision map, and those that are quantized already."""
+"""Select the operations that run in int8 by default, without a measured precision map, and detect quantized ones."""
 
 import re
 from collections.abc import Collection, Iterable
@@ -9,18 +9,18 @@ from fewstep.graph.index import index
 from fewstep.plans.errors import UserError
 from fewstep.runtime.kinds.graph_entry import NEXT
 
-SIZES = ("Shape", "Size")  # of what they read they give no value, so no error passes them
-CONTRIB = "com.microsoft"  # domain of onnxruntime's own operations
-DOMAINS = ("", "ai.onnx", CONTRIB)  # ONNX's own goes by two names
-OPERATIONS = re.compile(  # how their names begin; a QuickGelu is none
+SIZES = ("Shape", "Size")  # they read no values, so no error passes through them
+CONTRIB = "com.microsoft"  # domain of operations specific to onnxruntime
+DOMAINS = ("", "ai.onnx", CONTRIB)  # ONNX's default domain has two names
+OPERATIONS = re.compile(  # prefixes of quantized operations; QuickGelu is none
     "Q(Linear|Gemm|Attention|MoE|Ordered|EmbedLayer)|(Dynamic)?Quantize|Dequantize|(MatMul|Conv)Integer"
     "|MatMul(NBits|Bnb4|FpQ4)|GatherBlockQuantized"
 )
-LEAST_CHANNELS = 16  # below, int8 kernels pad to this many and win nothing
+LEAST_CHANNELS = 16  # int8 kernels pad fewer channels to this number and gain nothing
 FEW_CHANNELS = f"fewer than {LEAST_CHANNELS} channels on one side"
 OUTER = "first or last layer: its error reaches the sample undamped"
 STILL = "does not depend on x"
-GRADIENT_HEAD = "gradient_head"  # the module whose operation puts the gradient behind the prediction
+GRADIENT_HEAD = "gradient_head"  # the module that concatenates the gradient to the prediction
 STEERS = "computes a gradient, which gives the sample a direction"
 SCALED = "more than a product with at most a bias per channel"
 
@@ -32,7 +32,7 @@ class WeightedOp:
     node: Node
     channels_in: int  # both per convolution group
     channels_out: int
-    axis: int  # of the weight, along which its output channels lie
+    axis: int  # the weight's axis of output channels
 
     @property
     def name(self) -> str:
@@ -40,7 +40,7 @@ class WeightedOp:
 
     @property
     def x(self) -> str:
-        """The activation it reads."""
+        """The activation that it reads."""
         return self.node.inputs[0]
 
     @property
@@ -49,37 +49,38 @@ class WeightedOp:
 
     @property
     def bias(self) -> tuple[str, ...]:
-        """The bias it adds, if any."""
+        """The bias that it adds, if any."""
         return tuple(filter(None, self.node.inputs[2:]))
 
     @property
     def groups(self) -> int:
-        """Those of a convolution; a product has one."""
+        """The groups of a convolution; 1 for a product."""
         return int(self.node.attributes.get("group", 1)) if self.node.op == "Conv" else 1
 
     @property
     def channel_axis(self) -> int:
-        """Along which channels lie, in what it reads and in what it makes."""
+        """The channel axis of its input and output activations."""
         return 1 if self.node.op == "Conv" else -1
 
     @property
     def code(self) -> str:
-        """The name of its quantized weight: operations share the integers of a weight that they read alike."""
+        """The name of its quantized weight. Operations that read a weight in the same layout share its integers."""
         return f"transposed({self.weight})" if self.node.attributes.get("transB", 0) else self.weight
 
 
 def select_int8_ops(graph: Graph) -> tuple[WeightedOp, ...]:
-    """The operations to run in int8, in order.
+    """Return the operations to run in int8, in order.
 
-    Rule: Conv, and MatMul or Gemm with a constant weight, that depend on x and have at least 16 channels on both
-    sides; but not the first layers (which see x itself) nor the last ones (whose output reaches the sample): their
-    error enters every step undamped, and they are a small share of the work.
+    Rule: Conv, and MatMul or Gemm with a constant weight, that depend on x and have at least 16 channels on both sides.
+    The first layers (which read x itself) and the last layers (whose output reaches the sample) stay float. Their error
+    enters every step undamped, and they are a small share of the work.
     """
     return tuple(op for op, reason in explain_selection(graph) if not reason)
 
 
 def explain_selection(graph: Graph) -> tuple[tuple[WeightedOp, str], ...]:
-    """Every operation that multiplies by a constant weight, and by that rule why it stays float: "" if it does not."""
+    """Return every operation with a constant weight, and the reason why that rule keeps it float ("" if it does
+    not)."""
     _refuse_foreign(graph)
     idx = index(graph)
     moving = idx.dependents(value.name for value in graph.inputs if varies_per_call(value.name))
@@ -103,7 +104,7 @@ def explain_selection(graph: Graph) -> tuple[tuple[WeightedOp, str], ...]:
 
 
 def _prediction_outputs(graph: Graph) -> tuple[str, ...]:
-    """The outputs, but for the gradient of a denoiser that has one (`literature.gradients`)."""
+    """Return the outputs, without the gradient of a denoiser that has one (`literature.gradients`)."""
     outputs = tuple(value.name for value in graph.outputs)
     joined = next((node for node in graph.nodes if node.name.startswith(f"{GRADIENT_HEAD}/")), None)
     if joined is None or joined.output not in outputs:
@@ -112,12 +113,12 @@ def _prediction_outputs(graph: Graph) -> tuple[str, ...]:
 
 
 def outer_ops(graph: Graph, names: Collection[str]) -> frozenset[str]:
-    """The first of the operations `names`, which see x itself, and the last of them, which reach the prediction.
+    """Return the first of the operations `names`, which read x itself, and the last ones, which reach the prediction.
 
-    Transposed convolutions are layers too: an operation behind the first of them is no first layer, and an operation
-    before the last of them is no last layer. Tokens enter by an embedding, which is their first layer and stays float.
+    Transposed convolutions count as layers. An operation after the first of them is not a first layer, and one before
+    the last of them is not a last layer. Tokens enter through an embedding, which is their first layer and stays float.
     """
-    optional = {value.name for value in graph.optional}  # a layer's LoRA stands beside it
+    optional = {value.name for value in graph.optional}  # a layer's LoRA runs in parallel with it
     layers = {
         *names,
         *(n.output for n in graph.nodes if n.op == "ConvTranspose" or not optional.isdisjoint(n.inputs)),
@@ -125,13 +126,13 @@ def outer_ops(graph: Graph, names: Collection[str]) -> frozenset[str]:
     nodes = [node for node in graph.nodes if node.op not in SIZES]
     forwards = ((node.output, node.inputs, node.outputs) for node in nodes)
     backwards = ((node.output, node.outputs, node.inputs) for node in reversed(nodes))
-    ends = (name for name in _prediction_outputs(graph) if not name.startswith(NEXT))  # rings reach later runs
+    ends = (name for name in _prediction_outputs(graph) if not name.startswith(NEXT))  # carried rings reach later runs
     seen = [value.name for value in graph.inputs if value.name == X and value.dtype.kind == "f"]
     return (_find_first_ops(seen, forwards, layers) | _find_first_ops(ends, backwards, layers)) & frozenset(names)
 
 
 def match_weighted_op(node: Node, graph: Graph) -> WeightedOp | None:
-    """The node as a WeightedOp, if it multiplies an activation by a constant weight."""
+    """Return the node as a WeightedOp if it multiplies an activation by a constant weight, otherwise None."""
     weight = graph.constants.get(node.inputs[1]) if node.op in ("Conv", "MatMul", "Gemm") and not node.domain else None
     if weight is None or weight.ndim < 2 or graph.is_constant(node.inputs[0]):
         return None
@@ -142,29 +143,29 @@ def match_weighted_op(node: Node, graph: Graph) -> WeightedOp | None:
 
 
 def bias_shape(op: WeightedOp, graph: Graph) -> tuple[int, ...]:
-    """The shape of one number for each channel of an operation's output."""
+    """Return the shape that broadcasts one number per channel over an operation's output."""
     rank = graph.constants[op.weight].ndim
     return (1, -1, *[1] * (rank - 2)) if op.node.op == "Conv" else (-1,)
 
 
 def _refuse_foreign(graph: Graph) -> None:
-    """UserError if a graph has integer operations already, as its ranges would mean something else, or others of
-    onnxruntime's own, behind which no type is known."""
+    """Raise UserError if a graph has integer operations already, since its ranges would mean something else. Also
+    refuse other operations specific to onnxruntime, whose output types onnx cannot infer."""
     for node in graph.nodes:
         if is_quantized(node.op, node.domain):
             raise UserError(
                 f"the graph is quantized already: {node.name or node.output!r} is a {node.op}",
-                "export the float denoiser that it was made from, and calibrate that",
+                "export the original float denoiser, and calibrate that",
             )
         if node.domain.startswith(CONTRIB):
             raise UserError(
-                f"{node.name or node.output!r} is a {node.op} of onnxruntime's own, which onnx does not define",
-                "export the ONNX file as it was before onnxruntime optimized it, and calibrate that",
+                f"{node.name or node.output!r} is a {node.op}, an onnxruntime operation that onnx does not define",
+                "export the ONNX file from before onnxruntime's optimization, and calibrate that",
             )
 
 
 def _is_plain(op: WeightedOp, graph: Graph) -> bool:
-    """True if the operation is no more than x times W, plus at most a constant bias, one number per channel."""
+    """Return True if the operation is only x times W plus at most a constant bias, one number per channel."""
     attributes, channels = op.node.attributes, graph.constants[op.weight].shape[op.axis]
     is_scaled = any(attributes.get(factor, 1.0) != 1.0 for factor in ("alpha", "beta"))
     plain_bias = all(graph.is_constant(name) and graph.constants[name].size == channels for name in op.bias)
@@ -174,19 +175,19 @@ def _is_plain(op: WeightedOp, graph: Graph) -> bool:
 def _find_first_ops(
     start: Iterable[str], steps: Iterable[tuple[str, Collection[str], Collection[str]]], ops: Collection[str]
 ) -> frozenset[str]:
-    """The operations of `ops` that a walk from some tensors meets behind no other one of them. A step is an operation,
-    and the tensors before and behind it on the walk."""
+    """Return the first members of `ops` on each path from the given tensors. A step is an operation, and the tensors
+    before and after it on the path."""
     reached, first = set(start), set()
-    for name, before, behind in steps:
+    for name, before, after in steps:
         if reached.isdisjoint(before):
             continue
         if name in ops:
             first.add(name)
         else:
-            reached.update(behind)
+            reached.update(after)
     return frozenset(first)
 
 
 def is_quantized(op: str, domain: str) -> bool:
-    """True if an operation takes or makes quantized numbers, as both halves of a QDQ pair do."""
+    """Return True if an operation reads or returns quantized numbers, as both halves of a QDQ pair do."""
     return domain in DOMAINS and OPERATIONS.match(op) is not None

@@ -1,4 +1,4 @@
-"""Run a Graph in onnxruntime: how passes fold, tests compare and export verifies."""
+"""Run a Graph in onnxruntime, for constant folding, tests and verification."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,16 +17,16 @@ from fewstep.runtime.backends.checks import path_text
 from fewstep.runtime.machine.memory_pages import release_free_memory
 
 FOLDER = "session.model_external_initializers_file_folder_path"
-IN_MEMORY = Path("weights")  # a file that is never looked for: onnxruntime is given the arrays
+IN_MEMORY = Path("weights")  # a file that is never opened: onnxruntime receives the arrays
 
 
 def run(graph: Graph, feeds: Mapping[str, Array], also: Iterable[str] = ()) -> dict[str, Array]:
-    """Values of the graph's outputs, and of the inner tensors `also`, for the given inputs."""
+    """Return the values of the graph's outputs, and of the inner tensors `also`, for the given inputs."""
     return open_session(graph, also)(feeds)
 
 
 class GraphSession:
-    """A graph opened once and run many times, on the CPU."""
+    """A graph loaded once and run many times on the CPU."""
 
     def __init__(self, session: ort.InferenceSession) -> None:
         self._session = session
@@ -34,7 +34,8 @@ class GraphSession:
         self._outputs = [value.name for value in session.get_outputs()]
 
     def __call__(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        """Outputs by name. Feeds the graph does not take are left out, so one dict serves several graphs."""
+        """Return the outputs by name. Feeds that the graph does not read are ignored, so one dict serves several
+        graphs."""
         inputs = {name: value for name, value in feeds.items() if name in self._inputs}
         with report_ort_errors("run the graph"):
             values: list[Any] = self._session.run(None, inputs)
@@ -49,15 +50,17 @@ def open_session(
     threads: int = 0,
     fuse_qdq: bool = True,
 ) -> GraphSession:
-    """A session that returns the graph's outputs and the inner tensors `also`.
+    """Return a session that computes the graph's outputs and the inner tensors `also`.
 
-    It computes the graph as written; `optimize` lets onnxruntime fuse, as a deployed session does. `arena`: allocate as
-    that does too, for times. An arena grows by doubling, and keeps what it has. `threads` 0: one for each core.
-    `fuse_qdq` False keeps Q/DQ pairs in float, as `OnnxRuntime` has it.
+    By default it computes the graph as written. optimize: let onnxruntime fuse, as a deployed session does. arena:
+    allocate memory as a deployed session does, for timings. An arena grows by doubling and never shrinks. threads: 0 is
+    one per core. fuse_qdq: False computes Q/DQ pairs in float, as `OnnxRuntime` does.
     """
     options = ort.SessionOptions()
-    options.log_severity_level = 4  # fatal only: what fails is raised as well, and told once
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # several sessions take turns with torch
+    options.log_severity_level = 4  # fatal only: failures are raised, so do not log them too
+    options.add_session_config_entry(
+        "session.intra_op.allow_spinning", "0"
+    )  # spinning threads would slow torch and other sessions
     options.add_session_config_entry("session.disable_quant_qdq", "0" if fuse_qdq else "1")
     options.enable_cpu_mem_arena = arena
     options.enable_mem_pattern = not io.exceeds_one_file(graph)  # as the runtime does for large networks
@@ -65,19 +68,19 @@ def open_session(
     levels = ort.GraphOptimizationLevel
     options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimize else levels.ORT_DISABLE_ALL
     if not optimize:
-        options.add_session_config_entry("session.disable_prepacking", "1")  # a packed weight is a second one
+        options.add_session_config_entry("session.disable_prepacking", "1")  # packing stores each weight twice
     return GraphSession(open_with(graph, options, also))
 
 
 def open_with(graph: Graph, options: ort.SessionOptions, also: Iterable[str] = ()) -> ort.InferenceSession:
-    """A session of onnxruntime's own, on the CPU, with options that are used up by it.
+    """Return a plain onnxruntime session on the CPU. The session consumes `options`.
 
-    Weights that are mapped from files are mapped from there by onnxruntime too, and cost no memory of their own as long
-    as it neither fuses nor packs them. Others are copied.
+    onnxruntime maps weights that are mapped from files, too. They use no extra memory unless it fuses or packs them.
+    Other weights are copied.
     """
     graph = _drop_unread(graph, also)
     if io.exceeds_one_file(graph):
-        release_free_memory()  # of the network before
+        release_free_memory()  # of the previous network
     folder = _folder(graph)
     find = weights.folder_finder(folder) if folder is not None else _no_place
     if folder is not None:
@@ -90,20 +93,20 @@ def open_with(graph: Graph, options: ort.SessionOptions, also: Iterable[str] = (
         values = [
             ort.OrtValue.ortvalue_from_numpy(np.require(array, requirements=["C", "A"])) for array in rest.values()
         ]
-        options.add_external_initializers(list(rest), values)  # too much for one message, which holds at most 2 GiB
+        options.add_external_initializers(list(rest), values)  # a protobuf message holds at most 2 GiB
         model = io.to_model(graph, lambda array: find(array) or in_memory.get(weights.memory_key(array)), also)
         return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 def _drop_unread(graph: Graph, also: Iterable[str]) -> Graph:
-    """The graph without constants that nothing reads. onnxruntime drops them while it loads, and then refuses their
-    values where these are given apart."""
+    """Return the graph without constants that nothing reads. onnxruntime drops them while loading, then refuses
+    external values for them."""
     read = {name for node in graph.nodes for name in node.inputs} | {value.name for value in graph.outputs} | {*also}
     return replace(graph, constants={name: array for name, array in graph.constants.items() if name in read})
 
 
 def _folder(graph: Graph) -> Path | None:
-    """The folder of most of a graph's mapped weights: onnxruntime takes them from one folder."""
+    """Return the folder with most bytes of a graph's mapped weights. onnxruntime reads them from one folder only."""
     sizes = Counter[Path]()
     for array in weights.large_constants(graph).values():
         if (place := weights.place_of(array)) is not None:
@@ -112,13 +115,13 @@ def _folder(graph: Graph) -> Path | None:
 
 
 def _no_place(array: Array) -> weights.FilePlace | None:
-    """The place of an array of which no file is known."""
+    """Return None: no file holds the array."""
     return None
 
 
 @contextmanager
 def report_ort_errors(verb: str, fix: str = "write the operation it names differently, in float32") -> Iterator[None]:
-    """An error of onnxruntime in one line. Its exceptions share no base class but Exception."""
+    """Raise an error of onnxruntime as a one-line UserError. Its exceptions share no base class but Exception."""
     try:
         yield
     except Exception as error:

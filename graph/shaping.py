@@ -1,7 +1,7 @@
-"""The shapings of a step as ONNX, each with the bits of the executor's numpy.
+"""The shapings of a step as ONNX, each bitwise identical to the executor's numpy.
 
-Two of them look at a whole sample. A quantile lies between two of the sorted values. A standard deviation is made of
-sums, whose bits hang on their order: they are written out in the order of numpy's pairwise sum.
+Two of them read a whole sample. A quantile is interpolated between two of the sorted values. A standard deviation needs
+sums, whose rounding depends on their order. So sums follow the order of numpy's pairwise summation.
 """
 
 from collections.abc import Sequence
@@ -12,25 +12,26 @@ from fewstep.graph.builder import Builder
 from fewstep.plans.errors import UserError
 from fewstep.plans.shaping import Clip, Rescale, Shaping, Threshold, quantile_place
 
-LANES, BLOCK = 8, 128  # numpy adds this many partial sums in turn, over blocks of at most so many values
+LANES, BLOCK = 8, 128  # partial sums, and values per block, of numpy's pairwise summation
 
 
 def check_shaping(shaping: Shaping | None, sample: Sequence[int | str]) -> None:
-    """UserError for a shaping that has no form over samples of this shape."""
+    """Raise UserError if a shaping has no ONNX form for samples of this shape."""
     free = [size for size in sample if isinstance(size, str)]
     if free and shaping is not None and not isinstance(shaping, Clip):
         raise UserError(
-            f"the shaping {shaping} looks at a whole sample, whose size {free[0]} is free",
-            "clip, or export the model with fixed sizes",
+            f"the shaping {shaping} needs a whole sample, but its size {free[0]} is free",
+            "use clip, or export the model with fixed sizes",
         )
 
 
 def lay_shaping(
     table: Builder, shaping: Shaping, values: Sequence[str], bounds: Sequence[str], sample: Sequence[int | str]
 ) -> str:
-    """p [B, *sample] from the values [B, *sample] that the shaping reads, as `plans.shaping.apply`.
+    """Append a shaping to `table` and return p [B, *sample], like `plans.shaping.apply`.
 
-    bounds: of a clip, tensors of one element. sample: the shape of one sample.
+    values: the tensors [B, *sample] that the shaping reads. bounds: of a clip, tensors of one element. sample: the
+    shape of one sample.
     """
     if isinstance(shaping, Clip):
         low, high = bounds
@@ -52,14 +53,14 @@ def _add_clip(table: Builder, value: str, low: str, high: str, name: str) -> str
 
 
 def _add_threshold(table: Builder, shaping: Threshold, flat: str, count: int) -> str:
-    """clip(x, -s, s) / s of x [B, count]."""
-    before, behind, part = quantile_place(shaping.quantile, count)
+    """Append clip(x, -s, s) / s for x [B, count], with s the quantile of |x|."""
+    before, after, part = quantile_place(shaping.quantile, count)
     largest = table.constant(np.array([count - before], np.int64), f"largest_{count - before}")
     sizes = table.node("Abs", (flat,), "sizes")
     top, _ = table.multi_output_node("TopK", (sizes, largest), ("largest_sizes", "largest_places"), axis=1)
     low, high = (
         table.node("Gather", (top, table.constant(np.array([count - 1 - at], np.int64), f"place_{at}")), name, axis=1)
-        for at, name in ((before, "quantile_below"), (behind, "quantile_above"))
+        for at, name in ((before, "quantile_below"), (after, "quantile_above"))
     )
     gap = table.node("Sub", (high, low), "quantile_gap")
     if part < 0.5:
@@ -75,7 +76,7 @@ def _add_threshold(table: Builder, shaping: Threshold, flat: str, count: int) ->
 
 
 def _add_rescale(table: Builder, shaping: Rescale, flat: Sequence[str], count: int) -> str:
-    """The guided output [B, count] with phi of the conditional one's spread."""
+    """Append the guided output [B, count], rescaled by phi towards the standard deviation of the conditional output."""
     guided, conditional = (_deviation(table, value, count, f"deviation_{i}") for i, value in enumerate(flat))
     ratio = table.node("Div", (conditional, guided), "ratio")
     kept = table.node("Mul", (ratio, table.number(shaping.phi)), "ratio_part")
@@ -84,7 +85,7 @@ def _add_rescale(table: Builder, shaping: Rescale, flat: Sequence[str], count: i
 
 
 def _deviation(table: Builder, flat: str, count: int, name: str) -> str:
-    """The standard deviation [B, 1] of values [B, count]."""
+    """Append the standard deviation [B, 1] of values [B, count]."""
     number = table.number(count)
     mean = table.node("Div", (_sum(table, flat, count, f"{name}_mean"), number), f"{name}_mean")
     centred = table.node("Sub", (flat, mean), f"{name}_centred")
@@ -94,7 +95,7 @@ def _deviation(table: Builder, flat: str, count: int, name: str) -> str:
 
 
 def _sum(table: Builder, flat: str, count: int, name: str) -> str:
-    """The sums [B, 1] of values [B, count]. All parts of equal length are summed together, [B, parts, 1]."""
+    """Append the sums [B, 1] of values [B, count]. Parts of equal length are summed together, [B, parts, 1]."""
     starts = _parts(count)
     sums: dict[int, str] = {}
     for length in sorted(starts):
@@ -114,7 +115,7 @@ def _sum(table: Builder, flat: str, count: int, name: str) -> str:
 
 
 def _parts(count: int) -> dict[int, list[int]]:
-    """The places where the parts of a pairwise sum of so many values begin, by their length."""
+    """Return where the parts of a pairwise sum of `count` values begin, by their length."""
     starts: dict[int, list[int]] = {}
     todo = [(0, count)]
     while todo:
@@ -131,7 +132,8 @@ def _first_half(length: int) -> int:
 
 
 def _block_sum(table: Builder, block: str, length: int, name: str) -> str:
-    """The sums [B, parts, 1] of blocks [B, parts, length]: eight partial sums in turn, then what is left over."""
+    """Append the sums [B, parts, 1] of blocks [B, parts, length]: eight interleaved partial sums, then the remaining
+    values."""
     rounds, left = divmod(length, LANES)
     if not rounds:
         return _add_chain_sum(table, _split(table, block, [1] * length, f"{name}_value"), f"{name}_sum")
@@ -144,7 +146,7 @@ def _block_sum(table: Builder, block: str, length: int, name: str) -> str:
 
 
 def _add_chain_sum(table: Builder, tensors: Sequence[str], name: str) -> str:
-    """Their sum, one after the other."""
+    """Append the sum of tensors, added from first to last."""
     total, *others = tensors
     for i, tensor in enumerate(others):
         total = table.node("Add", (total, tensor), f"{name}_{i}")
@@ -152,7 +154,7 @@ def _add_chain_sum(table: Builder, tensors: Sequence[str], name: str) -> str:
 
 
 def _split(table: Builder, tensor: str, sizes: Sequence[int], name: str) -> list[str]:
-    """Parts of these sizes along the last of three axes."""
+    """Append a split into these sizes along the last of three axes."""
     if len(sizes) == 1:
         return [tensor]
     lengths = table.constant(np.array(sizes, np.int64), f"{name}_sizes")

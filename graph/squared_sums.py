@@ -1,7 +1,7 @@
-"""Sums of squares, as norms have them that are written in single operations: RMSNorm of transformers, for one.
+"""Sums of squares in norms that are exported as single operations, such as the RMSNorm of transformers.
 
-A square is out of float16 where |x| > 256, long before x is. TensorRT computes LayerNormalization and
-InstanceNormalization in float32 by default (INormalizationLayer), so these need nothing.
+A square exceeds float16 if |x| > 256, long before x does. TensorRT computes LayerNormalization and
+InstanceNormalization in float32 by default (INormalizationLayer), so these need no change.
 """
 
 import numpy as np
@@ -12,15 +12,16 @@ from fewstep.graph.types import infer_types
 
 SUMS = ("ReduceMean", "ReduceSum")
 OF_SQUARES = ("ReduceSumSquare", "ReduceL2")
-BEHIND = ("Add", "Mul", "Div", "Max", "Clip", "Sqrt", "Pow", "Reciprocal")  # with constants alone
+BEHIND = ("Add", "Mul", "Div", "Max", "Clip", "Sqrt", "Pow", "Reciprocal")  # with constants only
 
 
 def squared_sums(graph: Graph) -> frozenset[str]:
-    """The float32 tensors from each square to the root of its sum. All of them are to be computed in float32.
+    """Return the float32 tensors from each square to the root of its sum. All of them must be computed in float32.
 
         Mul(x, x) or Pow(x, 2) -> ReduceMean or ReduceSum, or ReduceSumSquare or ReduceL2(x) -> Add(epsilon) -> Sqrt ...
 
-    The last one is the first that something else reads. A square that is not summed alone is none of them.
+    The last one is the first tensor that any other operation reads. A square that is read by anything but sums is not
+    included.
     """
     idx, found = index(graph), set[str]()
     for node in graph.nodes:
@@ -44,19 +45,19 @@ def _is_square(node: Node, graph: Graph) -> bool:
 
 
 def _sums(square: Node, idx: Index) -> tuple[Node, ...]:
-    """The sums that read a square; none if anything else does."""
+    """Return the sums that read a square, or none if anything else reads it."""
     readers = idx.consumers.get(square.outputs[0], ())
     is_summed = all(each.op in SUMS and _has_axes(each, idx.graph) for each in readers)
     return readers if is_summed and square.outputs[0] not in idx.outputs else ()
 
 
 def _has_axes(total: Node, graph: Graph) -> bool:
-    """True if its axes are in the graph."""
+    """Return True if the axes are constants of the graph."""
     return all(map(graph.is_constant, total.inputs[1:]))
 
 
 def _downstream(total: Node, idx: Index) -> set[str]:
-    """A sum, and what follows of it and of constants."""
+    """Return the output of a sum, and the tensors computed from it and constants only."""
     name = total.outputs[0]
     found = {name}
     while idx.is_inner(name):
@@ -71,7 +72,7 @@ def _downstream(total: Node, idx: Index) -> set[str]:
 
 
 def inner_tensors(graph: Graph, tensors: frozenset[str]) -> frozenset[str]:
-    """Those of `squared_sums` that no other operation reads."""
+    """Return the tensors of `squared_sums` that no other operation reads."""
     idx = index(graph)
     return frozenset(
         name

@@ -1,7 +1,7 @@
-"""Element types and shapes of every tensor of a graph, by ONNX's own inference, with the batch as a symbol.
+"""Element types and shapes of every tensor of a graph, by ONNX's inference, with the batch as a symbol.
 
-That inference loses other free axes at the first convolution. So it runs at several sizes of a graph with free sizes,
-and the numbers show which dimension follows from which size.
+ONNX's inference loses other free axes at the first convolution. So a graph with free sizes is inferred at several
+sizes, and the numbers show which dimension follows which size.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from fewstep.graph.extents import dimension_name, fix_batch, fix_sizes, probe_si
 from fewstep.graph.graph import BATCH, Graph, Node, Value
 from fewstep.graph.io import to_model
 
-LARGEST_SCALE = 64  # of a Resize that inference is helped with
+LARGEST_SCALE = 64  # scale of a Resize that `_stand_ins` replaces
 BATCHES = 1009, 2003  # primes, far from the sizes of anything else
 KEEP_BELOW = 1024  # elements: larger constants matter for their shape only and stay out of the inference
 
@@ -24,7 +24,7 @@ KEEP_BELOW = 1024  # elements: larger constants matter for their shape only and 
 class Types:
     """The types and shapes of one graph's tensors. A dimension is a number, a symbol such as "batch", or "?".
 
-    `usual` is the same with numbers for the sizes that are free, the usual ones.
+    `usual` is the same with the usual numbers for free sizes.
     """
 
     values: Mapping[str, Value]
@@ -35,7 +35,7 @@ class Types:
         return value.shape if value else None
 
     def static(self, name: str) -> tuple[int, ...] | None:
-        """The shape, if all its dimensions are numbers."""
+        """Return the shape if all its dimensions are numbers, otherwise None."""
         shape = self.shape(name)
         return None if shape is None or any(isinstance(dim, str) for dim in shape) else tuple(map(int, shape))
 
@@ -44,12 +44,12 @@ class Types:
         return None if shape is None else len(shape)
 
     def shape_op_value(self, shape: Node) -> tuple[int | str, ...] | None:
-        """The dimensions that a Shape returns, a name for each that is free; None where they are unknown."""
+        """Return the dimensions that a Shape returns, with a name for each free one; None if they are unknown."""
         dims = self.shape(shape.inputs[0])
         return None if dims is None else dims[shape.attributes.get("start", 0) : shape.attributes.get("end", len(dims))]
 
     def sample_bytes(self, name: str) -> int | None:
-        """Bytes of one sample of a tensor whose only unknown dimension is the batch, at the usual sizes."""
+        """Return the bytes of one sample, at the usual sizes, of a tensor whose only unknown dimension is the batch."""
         value = self.usual.get(name)
         if value is None:
             return None
@@ -60,7 +60,7 @@ class Types:
 
 
 def infer_types(graph: Graph) -> Types:
-    """The types of all tensors that inference finds."""
+    """Return the types of all tensors that inference can find."""
     if not graph.extents:
         inferred = _infer_free_batch(graph)
         return Types(inferred, inferred)
@@ -78,10 +78,10 @@ def infer_types(graph: Graph) -> Types:
 
 
 def _infer_free_batch(graph: Graph) -> dict[str, Value]:
-    """Types in a graph whose batch alone is free.
+    """Return the types in a graph in which only the batch is free.
 
-    Where the batch changes its axis on the way, inference makes up symbols. What they stand for is then read off the
-    numbers that it finds for two batches.
+    If the batch moves to another axis, inference invents symbols. Inference at two batch sizes then shows the dimension
+    of each symbol.
     """
     values = _infer_once(graph)
     lost = [name for name, value in values.items() if any(_is_made_up(size) for size in value.shape)]
@@ -97,19 +97,19 @@ def _infer_free_batch(graph: Graph) -> dict[str, Value]:
 
 
 def _merge_batches(size: int | str, few: int | str, many: int | str) -> int | str:
-    """A dimension that is `few` and `many` for the two `BATCHES`: the batch, a number, or what it was called."""
+    """Return a dimension that is `few` and `many` for the two `BATCHES`: the batch, a number, or its former name."""
     if (few, many) == BATCHES:
         return BATCH
     return few if few == many and isinstance(few, int) else size
 
 
 def _is_made_up(size: int | str) -> bool:
-    """True if a dimension says nothing of what it stands for."""
+    """Return True if a dimension is a symbol that inference invented."""
     return isinstance(size, str) and BATCH not in size
 
 
 def _infer_once(graph: Graph) -> dict[str, Value]:
-    """The types that ONNX's inference finds."""
+    """Return the types that one run of ONNX's inference finds."""
     large = {name: array for name, array in graph.constants.items() if array.size >= KEEP_BELOW}
     small = {name: array for name, array in graph.constants.items() if name not in large}
     given = tuple(Value(name, array.dtype, array.shape) for name, array in large.items())
@@ -128,19 +128,19 @@ def _infer_once(graph: Graph) -> dict[str, Value]:
 
 
 def _probe_size(size: int | str) -> int:
-    """A number for a dimension of an optional input, whose free axis is mostly short."""
+    """Return a number for a dimension of an optional input, whose free axis is mostly short."""
     return 1 if isinstance(size, str) else size
 
 
 def _hide_made_up(size: int | str) -> int | str:
-    """A symbol that inference made up says nothing of what it stands for at other sizes."""
+    """Replace a symbol that inference invented by "?": it says nothing at other sizes."""
     return "?" if _is_made_up(size) else size
 
 
 def _stand_ins(node: Node, graph: Graph) -> tuple[Node, ...]:
-    """The nodes that inference sees in place of a node: Concats of the same shape for a Resize by integers.
+    """Return the nodes that replace a node for inference: Concats of the same shape for a Resize by integers.
 
-    Inference gives a Resize new names for all dimensions, so the batch behind it would no longer be the batch.
+    Inference gives all dimensions of a Resize new names, so the batch after it would no longer be the batch.
     """
     scales = graph.constants.get(node.inputs[2]) if node.op == "Resize" and len(node.inputs) == 3 else None
     if scales is None or "axes" in node.attributes or not np.isin(scales, range(1, LARGEST_SCALE + 1)).all():

@@ -1,4 +1,4 @@
-"""ONNX models of other opsets, brought to the one that fewstep works with."""
+"""Convert ONNX models of other opsets to the opset of fewstep."""
 
 import logging
 from collections.abc import Iterator
@@ -17,35 +17,35 @@ DEFAULT_DOMAIN = "ai.onnx"
 
 @contextmanager
 def report_foreign_errors(name: str) -> Iterator[None]:
-    """Errors of a bundle's graphs, in words for a file that is in none."""
+    """Reword the errors of a bundle's graphs for a file outside a bundle."""
     try:
         yield
     except UserError as error:
         if error.fix != WRITE_AGAIN:
             raise
-        raise UserError(error.what, f"write {name} again, with its weights beside it") from error
+        raise UserError(error.what, f"write {name} again, with its weights in the same folder") from error
     except (ValueError, LookupError, TypeError, AttributeError) as error:  # damage that still parses
         raise UserError(f"{name} is damaged ({type(error).__name__}: {error})", "write it again") from error
 
 
 def opset_of(model: onnx.ModelProto) -> int:
-    """The version of the default domain; 0 where a model names none."""
+    """Return the version of the default domain; 0 if a model names none."""
     return next((opset.version for opset in model.opset_import if opset.domain in ("", DEFAULT_DOMAIN)), 0)
 
 
 def to_opset(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
-    """The model in opset 20. UserError naming the file where onnx cannot convert it.
+    """Convert the model to opset 20. Raises UserError with the file's name if onnx cannot convert it.
 
-    Weights stay out of the conversion: they may be gigabytes, or in a file of their own, and it copies all it is given.
-    Small tensors take part, since some conversions look at their values.
+    Large weights stay out of the conversion, which copies its whole input: they may be gigabytes, or in a separate
+    file. Small tensors are included, since some conversions read their values.
     """
     if model.functions:
         model = inliner.inline_local_functions(model)
     for named in (*model.opset_import, *model.graph.node):
         if named.domain == DEFAULT_DOMAIN:
-            named.domain = ""  # the same by another name, which no pass looks for
+            named.domain = ""  # the same domain under a name that no pass checks
     for node in [node for node in model.graph.node if not any(node.output)]:
-        model.graph.node.remove(node)  # it makes nothing, and onnxruntime passes it over too
+        model.graph.node.remove(node)  # no outputs; onnxruntime skips it too
     version = opset_of(model)
     if version == OPSET:
         return model
@@ -82,7 +82,7 @@ def _is_large(tensor: onnx.TensorProto) -> bool:
 
 
 def _strip_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with all else: copied field by field, so that no weight is copied."""
+    """Return the model without weights. Fields are copied separately so that no weight is copied."""
     graph = onnx.GraphProto(name=model.graph.name or "graph")
     graph.node.extend(model.graph.node)
     graph.input.extend(model.graph.input)

@@ -1,8 +1,8 @@
-"""Weights in files: streamed there once, mapped from there, and referred to by every graph of a bundle that has them.
+"""Weights in files: written once, mapped from there, and shared by every graph of a bundle that uses them.
 
 A mapped array is an ordinary read-only array whose memory is the file's. So weights of any size cost no memory until
-they are read, and pages that were read can be dropped again by the system. Where such an array lies can be asked of the
-array itself (`place_of`): passes hand arrays on without knowing, and whoever writes the graph refers to the file.
+they are read, and the system can drop pages that were read. The array itself reveals its file and offset (`place_of`).
+Passes need not know about files, and the code that writes a graph refers to the file.
 """
 
 import gc
@@ -18,34 +18,34 @@ import numpy as np
 from fewstep.graph.graph import Array, Graph
 
 LARGE = 4096  # bytes: smaller constants stay in the graph, where engines can fold them
-PAGE = 4096  # bytes: large ones start on a page, so that an engine can map the file instead of copying it
-COARSE = 2**20  # bytes: from here on they start where Windows, too, can map them
-GRANULE = 2**16  # bytes: its unit of mapping
-BLOCK = 2**24  # bytes that are copied at a time
-COLLECTED = 2**24  # bytes of weights from where on what refers to them is searched for
+PAGE = 4096  # bytes: large constants start on a page, so that an engine can map the file instead of copying it
+COARSE = 2**20  # bytes: constants from this size start on a GRANULE
+GRANULE = 2**16  # bytes: the unit in which Windows maps files
+BLOCK = 2**24  # bytes per copy
+COLLECTED = 2**24  # bytes of weights above which garbage collection is worth its time
 
 
 @dataclass(frozen=True)
 class FilePlace:
-    """The place where the bytes of an array begin: a file, and an offset in it."""
+    """Where the bytes of an array begin: a file and an offset in it."""
 
     file: Path
     offset: int
 
 
 def map_file(path: Path) -> Array:
-    """The bytes of a file as a read-only array: uint8 [size]. It must not be empty."""
+    """Map a file as a read-only array, uint8 [size]. The file must not be empty."""
     return np.memmap(path, np.uint8, mode="r")
 
 
 def view(file: Array, offset: int, dtype: np.dtype[Any], shape: Sequence[int]) -> Array:
-    """The array that begins at `offset` of a mapped file."""
+    """Return the array that begins at `offset` of a mapped file."""
     size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
     return np.asarray(file[offset : offset + size]).view(dtype).reshape(shape)
 
 
 def place_of(array: Array) -> FilePlace | None:
-    """The place of a mapped array; None where its memory is no file's, or it lies there in another order."""
+    """Return the place of a mapped array; None if its memory is not a file's or is not contiguous."""
     root = _root(array)
     if not isinstance(root, np.memmap) or root.filename is None or root.mode != "r" or not array.flags.c_contiguous:
         return None
@@ -53,13 +53,13 @@ def place_of(array: Array) -> FilePlace | None:
 
 
 def release(graph: Graph) -> None:
-    """Take the mapped weights of a graph out of memory, where they came by being read; they return when read again."""
+    """Drop a graph's mapped weights from memory. They return when they are read again."""
     for array in large_constants(graph).values():
         release_array(array)
 
 
 def release_array(array: Array) -> None:
-    """Let the memory of one array go, whole or transposed, and whatever else lies in its first and last page."""
+    """Drop one array, contiguous or transposed, from memory, including the rest of its first and last page."""
     root = _root(array)
     if isinstance(root.base, mmap.mmap) and hasattr(root.base, "madvise"):  # not on Windows
         start = (_address(array) - _address(root)) // mmap.PAGESIZE * mmap.PAGESIZE
@@ -67,35 +67,35 @@ def release_array(array: Array) -> None:
 
 
 def large_constants(graph: Graph) -> dict[str, Array]:
-    """The constants that may leave a graph's file, also in its loops."""
+    """Return the constants that may be stored outside a graph's file, including those of its loops."""
     graphs = graph.walk_graphs()
     return {name: array for each in graphs for name, array in each.constants.items() if array.nbytes >= LARGE}
 
 
 def weight_bytes(graph: Graph) -> int:
-    """Bytes of all constants, also in its loops."""
+    """Return the bytes of all constants, including those of loops."""
     return sum(array.nbytes for each in graph.walk_graphs() for array in each.constants.values())
 
 
 def collect_garbage(graph: Graph) -> None:
-    """Let go of what was used for a graph, such as torch's, whose graphs refer to themselves and to the weights. Of a
-    small graph the search for it costs more than it wins."""
+    """Collect garbage after work on a graph, such as torch graphs, which refer to themselves and to the weights. For a
+    small graph the collection costs more than it frees."""
     if weight_bytes(graph) > COLLECTED:
         gc.collect()
 
 
 def memory_key(array: Array) -> tuple[object, ...]:
-    """A key that is equal for two arrays of the same memory, shape, type and strides."""
+    """Return a key that is equal for two arrays of the same memory, shape, type and strides."""
     return (_address(array), array.dtype, array.shape, array.strides)
 
 
 def distinct_arrays(arrays: Iterable[Array]) -> list[Array]:
-    """Each array once, however many names it has."""
+    """Return each array once, however many names it has."""
     return list({memory_key(array): array for array in arrays}.values())
 
 
 def file_bytes(arrays: Iterable[Array]) -> int:
-    """The bytes that `write` would write."""
+    """Return the number of bytes that `write` would write."""
     end = 0
     for array in arrays:
         end = _align(end, array.nbytes) + array.nbytes
@@ -103,8 +103,8 @@ def file_bytes(arrays: Iterable[Array]) -> int:
 
 
 def write(stream: IO[bytes] | Any, arrays: Iterable[Array]) -> list[int]:
-    """Write arrays one after the other, each on a boundary of pages; returns the offset of each. Mapped ones leave
-    memory again."""
+    """Write arrays in order, each aligned to a page; return the offset of each. Mapped arrays are released from
+    memory."""
     offsets, end = [], 0
     for array in arrays:
         start = _align(end, array.nbytes)
@@ -118,8 +118,8 @@ def write(stream: IO[bytes] | Any, arrays: Iterable[Array]) -> list[int]:
 
 
 def map_constants(graph: Graph, files: Mapping[tuple[object, ...], Array]) -> Graph:
-    """The graph with those constants mapped that `files` has, by `memory_key`. Small ones are copied where they are
-    parts of something larger: the bias of one layer would hold the whole file of weights that it was loaded from."""
+    """Return the graph with the constants in `files`, by `memory_key`, mapped. Small views of larger arrays are copied:
+    the bias of one layer would keep its whole checkpoint in memory."""
 
     def map_array(array: Array) -> Array:
         there = files.get(memory_key(array), array)
@@ -129,7 +129,7 @@ def map_constants(graph: Graph, files: Mapping[tuple[object, ...], Array]) -> Gr
 
 
 def folder_finder(folder: Path) -> Callable[[Array], FilePlace | None]:
-    """A function like `place_of` for files of one folder only."""
+    """Return a function like `place_of`, restricted to files of one folder."""
     home = folder.resolve()
 
     def find(array: Array) -> FilePlace | None:
@@ -140,7 +140,7 @@ def folder_finder(folder: Path) -> Callable[[Array], FilePlace | None]:
 
 
 def _root(array: Array) -> Array:
-    """The array that an array is a view of."""
+    """Return the array that an array is a view of."""
     root = array
     while isinstance(root.base, np.ndarray):
         root = root.base
@@ -158,7 +158,7 @@ def _align(end: int, size: int) -> int:
 
 
 def _blocks(array: Array) -> Iterator[memoryview]:
-    """The bytes of an array in order, as ONNX has them, little-endian; a transposed one is copied block by block."""
+    """Yield the bytes of an array in order, little-endian as in ONNX. A transposed array is copied block by block."""
     if array.ndim == 0 or array.nbytes <= BLOCK or array.flags.c_contiguous:
         flat = np.ascontiguousarray(array).reshape(-1)
         step = max(1, BLOCK // array.itemsize)

@@ -1,1 +1,1 @@
-"""A bundle's whole run along one plan as one ONNX file, for programs in any language."""
+"""Bake a bundle's whole run along one plan into one ONNX file, for programs in any language."""

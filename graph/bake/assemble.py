@@ -1,4 +1,4 @@
-"""The graph of a whole run: inputs, conditions, prologue, steps, and the decoder where the bundle has one."""
+"""Assemble the graph of a whole run: inputs, conditions, prologue, steps, and the decoder if the bundle has one."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -29,15 +29,16 @@ from fewstep.runtime.bundle.manifest import Manifest
 from fewstep.runtime.bundle.networks import select_network
 from fewstep.runtime.kinds.sizes import free_shape, x_dtype
 
-SAMPLE, PICTURE = "sample", "picture"  # what comes out: "image" is given to some plans
+SAMPLE, PICTURE = "sample", "picture"  # names of the output; "image" is an input of some plans
 
 
 @dataclass(frozen=True)
 class Parts:
-    """The graphs of a bundle that a run is made of.
+    """The graphs of a bundle that a run consists of.
 
-    networks: the body's graphs, of all networks. network_of: the index of the one that runs a step.
-    ahead: "conditioner" and "prologue" of each network. text, decoder: the companions that are baked too.
+    networks: the body's graphs of all networks. network_of: maps a step to the index of its graph.
+    ahead: "conditioner" and "prologue" of each network. text, decoder: companions that are baked in, if any.
+    nulls: null values that are stored in files.
     """
 
     networks: Sequence[BakedNetwork]
@@ -50,7 +51,8 @@ class Parts:
 
 @dataclass(frozen=True)
 class BakedRun:
-    """The graph of a run with what its inputs mean. `sizes` are its test vector's, where 1 says too little."""
+    """The graph of a run, and the meanings of its inputs. `sizes` are axis sizes for its test vector that must differ
+    from 1."""
 
     graph: Graph
     inputs: tuple[BakedPort, ...]
@@ -63,7 +65,7 @@ class BakedRun:
 def assemble(
     manifest: Manifest, plan: AnyPlan, parts: Parts, batch_size: int | None, unroll: bool, hold: HeldAs
 ) -> BakedRun:
-    """The run of a plan as one graph. `batch_size`: None leaves it free. `unroll`: every step is written out."""
+    """Return the run of a plan as one graph. batch_size: None keeps the batch dynamic. unroll: write out every step."""
     held = hold_for_plan(plan, hold)
     outer, draws = Builder("run"), draws_of(plan, () if held is None else held.draws)
     x = next(tensor for tensor in parts.networks[0].entry.inputs if tensor.role == "x")
@@ -123,14 +125,14 @@ def assemble(
 
 
 def _add_loops(run: Run, state: list[str]) -> list[str]:
-    """Add a Loop for each stretch of steps that one body serves; returns the names of the state behind the last."""
+    """Add one Loop for each range of steps that one body can run; return the names of the state after the last step."""
     steps: Sequence[Any] = run.plan.steps
     rows = [0] * len(steps) if run.held is None else run.held.rows
-    own = [
+    bank_writes = [
         (len(step.branches) if run.banks else 0, [bank.writes[at] for bank in run.banks])
         for at, step in enumerate(steps)
     ]
-    kinds = [*zip(map(run.network_of, steps), rows, own, strict=True)]
+    kinds = [*zip(map(run.network_of, steps), rows, bank_writes, strict=True)]
     at, breaks = 0, [number > 0 and kinds[number - 1] != kind for number, kind in enumerate(kinds)]
     for stretch in stretches(run.plan, breaks):
         state = add_loop(run, stretch, at, state)
@@ -139,12 +141,12 @@ def _add_loops(run: Run, state: list[str]) -> list[str]:
 
 
 def add_unrolled_steps(run: Run, state: Sequence[str]) -> list[str]:
-    """Add all steps; returns the names of the state behind the last. `state`: K tensors [B, ...]."""
+    """Add all steps; return the names of the state after the last step. state: K tensors [B, ...]."""
     rows = list(state)
     steps: Sequence[Any] = run.plan.steps
     for at, step in enumerate(steps):
         inner, stretch = Builder(f"step_{at}"), align(run.plan, [step])
-        assert stretch is not None, "a step is aligned with itself"
+        assert stretch is not None, "a single step always aligns with itself"
         rows, made = add_step(run, inner, ConstantNumbers(inner), run.batch, stretch, at, rows)
         for bank in run.banks:
             if bank.writes[at]:
@@ -162,7 +164,7 @@ def _ports(
     held: HoldInputs | None,
     sample: tuple[int | str, ...],
 ) -> tuple[BakedPort, ...]:
-    """The inputs of the file."""
+    """Return the inputs of the file."""
     ports, is_tokens = list[BakedPort](), manifest.vocabulary is not None
     if is_tokens:
         ports.append(BakedPort(IDS, TOKENS, sample, "int64"))
@@ -187,19 +189,19 @@ def _ports(
 
 
 def check_names(ports: Sequence[BakedPort]) -> None:
-    """Each name may stand once in a file. UserError names what shares one."""
+    """Raise UserError if two ports of the file have the same name."""
     by_name: dict[str, BakedPort] = {}
     for port in ports:
         other = by_name.setdefault(port.name, port)
         if other is not port:
             raise UserError(
-                f"the file would have the name {port.name!r} twice, as its {other.meaning} and as its {port.meaning}",
-                f"export the model again, with another name than {port.name!r}",
+                f"the name {port.name!r} would be in the file twice, as its {other.meaning} and as its {port.meaning}",
+                f"export the model again, with a name other than {port.name!r}",
             )
 
 
 def _start(outer: Builder, manifest: Manifest, plan: AnyPlan, draws: Draws, tensors: Mapping[str, str]) -> list[str]:
-    """The state before the first step, as `runtime.sampling.execute.begin` has it."""
+    """Add the state before the first step, as in `runtime.sampling.execute.begin`."""
     if manifest.vocabulary is not None:
         return [begin_tokens(outer, manifest.vocabulary, tensors[IDS])]
     plan = check_compiled(plan)
@@ -214,9 +216,10 @@ def _start(outer: Builder, manifest: Manifest, plan: AnyPlan, draws: Draws, tens
 
 
 def _hide_batch(outer: Builder, values: Sequence[Value]) -> dict[str, str]:
-    """The inputs of a fixed batch behind a Loop of one round, where their batch is not known ahead; by name.
+    """Pass the inputs of a fixed batch through a Loop of one iteration, so that engines do not know their batch; return
+    them by name.
 
-    An engine folds and fuses more where it knows the batch, and then its bits differ from the bundle's graphs.
+    An engine that knows the batch folds and fuses more, and then its results differ in bits from the bundle's graphs.
     """
     inner, flag = Builder("given"), np.dtype(bool)
     rows = [replace(value, name=f"given/{value.name}_in") for value in values]
@@ -238,7 +241,7 @@ def _hide_batch(outer: Builder, values: Sequence[Value]) -> dict[str, str]:
 
 
 def _fix_batch(port: BakedPort, batch: int | None) -> BakedPort:
-    """The port at a fixed batch; None leaves it free."""
+    """Return the port with a fixed batch; None keeps it dynamic."""
     shape = tuple(batch if size == BATCH and batch is not None else size for size in port.shape)
     return msgspec.structs.replace(port, shape=shape)
 

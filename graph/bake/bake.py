@@ -1,4 +1,4 @@
-"""`fewstep bake`: one ONNX file that goes from noise and conditions to samples."""
+"""`fewstep bake`: write one ONNX file that computes samples from noise and conditions."""
 
 import os
 import re
@@ -41,36 +41,37 @@ from fewstep.runtime.sampling.planning import plan_for
 from fewstep.runtime.sampling.request import PlanSettings, read_plan
 from fewstep.runtime.sampling.token_planning import refuse_for_tokens
 
-Planned = tuple[Bundle, str, AnyPlan]  # what options of baking name: the bundle, a body and a plan
+Planned = tuple[Bundle, str, AnyPlan]  # the bundle, the body and the plan to bake
 
 SUFFIX, PLAN_FILE = ".onnx", ".json"
-MESSAGE_LIMIT = 2**31 - 2**24  # bytes: of weights in one ONNX file, with room for the graph
-BESIDE_ABOVE = 2**23  # bytes of weights inside loops: more go to another file, since onnxruntime holds others twice
+MESSAGE_LIMIT = 2**31 - 2**24  # bytes of weights in one ONNX file, with room for the graph
+BESIDE_ABOVE = 2**23  # bytes of weights inside loops: more go to a separate file, or onnxruntime holds them twice
 
 
 @dataclass(frozen=True)
 class BakeOptions(Options):
     """Write a whole run as one ONNX file: noise and conditions in, samples out.
 
-    bundle: The bundle to take from; it stays unchanged.
-    plan: SOLVER:STEPS, scheduler:STEPS, fitted:STEPS for a plan that `fewstep fit` made, or the path of a plan's JSON.
+    bundle: The bundle to bake; it stays unchanged.
+    plan: SOLVER:STEPS, scheduler:STEPS, fitted:STEPS for a plan of `fewstep fit`, or the path of a plan's JSON file.
     output: The file to write. Weights above 256 MB, or 8 MB of float weights, go to a file next to it.
     precision: float32 or int8. Default: the precision of --body, or float32.
-    body: Name of a body, such as int8-tensorrt. Default: the one of the precision that onnxruntime runs best here.
-    guidance: Weight of classifier-free guidance; pag:SCALE for perturbed attention, steer:WEIGHT for a gradient; with a
-        plus for several, as 2+pag:3; 1 runs the conditional branch alone. Default: 1, of a command as calibrated.
-    clip: Clip each prediction of the clean sample to [-CLIP, CLIP]. Default: as calibrated, along that plan.
-    strength: Share of the plan's steps that are run from an image, above 0 and up to 1. The file then takes the image.
-    adapter: FILE.safetensors, or FILE.safetensors:STRENGTH, of a LoRA for a bundle with slots. All together become one
-        file next to the output, .onnx_adapter, which onnxruntime may take or not in each run.
-    hold: Take a part of the sample as the inputs `held` and `held_mask`, and keep it where that is 1. noised: at the
-        noise of each step, one draw for all. fresh: with a draw for each step. clean: as it is.
-    batch: Number of samples of one call. Default: any number.
-    latents: Return latents, and take the denoiser's own conditions, where the bundle has companions.
-    unroll: Write every step out, for inference engines that have no Loop.
-    one_file: Keep all weights in the file, up to 2 GB. A float network then takes some 70 % more memory.
-    around: NAME:ARGUMENTS, what the run is put into, as backbone:FILE.onnx; or FILE.py:FUNCTION, which takes the run
-        and returns another.
+    body: Name of a body, such as int8-tensorrt. Default: the body of that precision that onnxruntime runs best here.
+    guidance: Weight of classifier-free guidance, pag:SCALE for perturbed attention, or steer:WEIGHT for a gradient.
+        Join several with a plus, like 2+pag:3. 1 runs only the conditional branch. Default: 1; on the command line, as
+        calibrated.
+    clip: Clip each prediction of the clean sample to [-CLIP, CLIP]. Default: as calibrated, for the calibrated plan.
+    strength: Share of the plan's steps to run from an image, above 0 and at most 1. The image becomes an input.
+    adapter: FILE.safetensors or FILE.safetensors:STRENGTH, a LoRA for a bundle with slots. All of them go to one
+        .onnx_adapter file next to the output, which each run of onnxruntime may use or not.
+    hold: Keep a known part of the sample, given as the inputs `held` and `held_mask`, wherever the mask is 1. noised:
+        with the noise of each step, one draw for all. fresh: with a new draw at each step. clean: without noise.
+    batch: Number of samples per call. Default: any number.
+    latents: Return latents, and read the denoiser's own conditions, if the bundle has companions.
+    unroll: Write out every step, for inference engines without Loop.
+    one_file: Keep all weights in the file, up to 2 GB. A float network then takes about 70 % more memory.
+    around: A program to embed the run in: NAME:ARGUMENTS, such as backbone:FILE.onnx, or FILE.py:FUNCTION, a function
+        that takes the run and returns another.
     """
 
     bundle: Path
@@ -93,8 +94,8 @@ class BakeOptions(Options):
 def bake(
     options: BakeOptions, planned: Planned | None = None, progress: Progress = SILENT
 ) -> tuple[Baked, tuple[Path, ...]]:
-    """Write the file, and run it once for its test vector, for at most two minutes; returns its description, which its
-    metadata has too, and the files written."""
+    """Write the file, and run it once for its test vector, for at most two minutes. Return its description, which its
+    metadata contains too, and the files written."""
     bundle, body, plan = planned = planned or resolve_run(options)
     run, baked = assemble_run(options, planned)
     adapters = (write_onnx_adapter(bundle, options.adapter, options.output),) if options.adapter else ()
@@ -106,12 +107,12 @@ def bake(
 
 
 def assemble_run(options: BakeOptions, planned: Planned | None = None) -> tuple[BakedRun, Baked]:
-    """The run as a graph, and its description; nothing is written."""
+    """Return the run as a graph, and its description. Nothing is written."""
     bundle, body, plan = planned or resolve_run(options)
     _check(options, bundle, bundle.body(body), plan)
     around = [resolve_call("around", text, 1) for text in options.around]
     if options.output.resolve() in (file.resolve() for each in around for file in each.files):
-        raise UserError(f"{options.output} is read itself", "give the output another name")
+        raise UserError(f"{options.output} is both an input and the output", "give the output another name")
     run = assemble(
         bundle.manifest, plan, _parts(bundle, body, plan, options), options.batch, options.unroll, options.hold
     )
@@ -123,9 +124,9 @@ def assemble_run(options: BakeOptions, planned: Planned | None = None) -> tuple[
 
 
 def resolve_run(options: BakeOptions) -> Planned:
-    """The bundle, and the body and plan that are baked. UserError for an output or a body that cannot be."""
+    """Return the bundle, body and plan to bake. Raises UserError for an output or a body that cannot be baked."""
     if options.output.suffix != SUFFIX:
-        raise UserError(f"output {options.output} is no ONNX file", f"give a name that ends in {SUFFIX}")
+        raise UserError(f"output {options.output} is not an ONNX file", f"give a name that ends in {SUFFIX}")
     refuse_in_bundle(options.output)
     bundle = open_bundle(options.bundle)
     name = options.body or choose_body(bundle, options.precision or "float32", OnnxRuntime())
@@ -134,7 +135,7 @@ def resolve_run(options: BakeOptions) -> Planned:
         fix = f"fewstep calibrate {bundle.path}"
         raise UserError(f"not every network of {bundle.path} has the body {name!r}", fix)
     if options.precision not in (None, body.precision):
-        fix = f"leave precision out, or give {body.precision} (--precision on the command line)"
+        fix = f"omit precision, or give {body.precision} (--precision on the command line)"
         raise UserError(f"body {name!r} is {body.precision}, not {options.precision}", fix)
     settings: PlanSettings = {"shaping": clip_to(options.clip), "strength": options.strength}
     choice = read_plan(bundle.check_path(Path(options.plan))) if options.plan.endswith(PLAN_FILE) else options.plan
@@ -148,9 +149,9 @@ def resolve_run(options: BakeOptions) -> Planned:
 def _write(
     graph: Graph, options: BakeOptions, baked: Baked, sizes: Mapping[str, int], progress: Progress
 ) -> tuple[Baked, tuple[Path, ...]]:
-    """The sealed description and the files.
+    """Write the files; return the sealed description and their paths.
 
-    Until the graph is in its place, the former graph is there with all its weights.
+    The old graph and all its weights stay until the new graph is in place.
     """
     folder = options.output.parent
     try:
@@ -163,10 +164,10 @@ def _write(
             progress("test vector", 1, 1)
             former = _weight_files(options.output)
             check_interrupted()
-            for file in reversed(written):  # the graph last: it names the others
+            for file in reversed(written):  # the graph last, since it names the others
                 os.replace(file, folder / file.name)
         for name in former - {file.name for file in written}:
-            with suppress(OSError):  # a program on Windows may have it open
+            with suppress(OSError):  # on Windows another program may have it open
                 (folder / name).unlink()
     except OSError as error:
         raise UserError(
@@ -177,16 +178,16 @@ def _write(
 
 
 def _weight_files(output: Path) -> frozenset[str]:
-    """Names of the weight files that a graph at the output has from an earlier bake."""
+    """Return the names of weight files of an earlier bake with this output."""
     ours = re.compile(rf"{re.escape(output.stem)}-[0-9a-f]{{12}}{re.escape(output.suffix)}\.data")
     try:
         return frozenset(name for name in external_data_files(output) if ours.fullmatch(name))
-    except (OSError, ValueError):  # there is none, or it is no ONNX file
+    except (OSError, ValueError):  # no such file, or not an ONNX file
         return frozenset()
 
 
 def _limit(graph: Graph, options: BakeOptions) -> int:
-    """The bytes of weights from which on they go to a file next to the graph's."""
+    """Return the limit of weight bytes above which weights go to a separate file."""
     in_loops = weights.weight_bytes(graph) - sum(array.nbytes for array in graph.constants.values())
     if options.one_file:
         return MESSAGE_LIMIT
@@ -194,9 +195,9 @@ def _limit(graph: Graph, options: BakeOptions) -> int:
 
 
 def _check(options: BakeOptions, bundle: Bundle, body: Body, plan: AnyPlan) -> None:
-    """Raise UserError for what cannot be baked."""
+    """Raise UserError for a run that cannot be baked."""
     if options.batch is not None and options.batch < 1:
-        raise UserError(f"batch {options.batch} is no number of samples", "give 1 or more")
+        raise UserError(f"batch {options.batch} is not a number of samples", "give 1 or more")
     refuse_for_tokens(plan, BodyInputs.from_body(bundle, body).has_time)
     for step in plan.steps:
         check_shaping(getattr(step, "shaping", None), free_x_shape(bundle.manifest))

@@ -1,4 +1,4 @@
-"""The number of samples in a baked run: fixed, or read off a tensor whose first axis it is."""
+"""The number of samples in a baked run: fixed, or read from the first axis of a tensor."""
 
 from dataclasses import dataclass, field
 
@@ -9,7 +9,7 @@ from fewstep.graph.builder import Builder
 
 @dataclass
 class RunBatch:
-    """Tensors that follow from the batch, each added to a graph when it is first asked for.
+    """Tensors that depend on the batch, each added to a graph at its first use.
 
     fixed: the batch, if it is a number. source: a tensor whose first axis is the batch.
     """

@@ -1,7 +1,8 @@
-"""Carried tensors of a baked run: for each bank one input and one output [rows, B, *shape], the next run's input.
+"""Carried tensors of a baked run. Each bank is one input and one output [rows, B, *shape]; the output is the next run's
+input.
 
-A row is a branch of a slot. A bank of all steps has the branches of each step in turn; one of the sample has its
-writer's. A first run is given zeros.
+A row is one branch of one slot. A bank per step has the branches of each step in order. A bank per sample has those of
+the last step, which writes it. The first run receives zeros.
 """
 
 from collections.abc import Sequence
@@ -25,8 +26,8 @@ PORT = "carried"  # the meaning of these inputs and outputs
 
 @dataclass
 class CarriedBank:
-    """A bank in the making. first: the row where each step begins to read. writes: whether a step writes what the next
-    run reads there. source: the run's input. parts: what was written, [n, B, *shape] each, in the order of the rows."""
+    """A bank under construction. first: the first row that each step reads. writes: whether each step writes rows that
+    the next run reads. source: the run's input. parts: the tensors written, [n, B, *shape] each, in row order."""
 
     tensor: Carried
     rows: int
@@ -46,23 +47,23 @@ class CarriedBank:
         return BakedPort(NEXT + self.tensor.name, PORT, self._shape, self.tensor.dtype)
 
     def add_read(self, into: Builder, ends: tuple[str, str], name: str) -> str:
-        """The network's input of it, [rows * B, *shape]: the rows between two numbers, int64 [1]."""
+        """Add the network's input of the bank, [rows * B, *shape]: the rows between two numbers, int64 [1]."""
         axis = into.constant(np.array([0], np.int64), "axis_0")
         rows = into.node("Slice", (self.source, *ends, axis), f"{name}_rows")
         shape = into.constant(np.array([-1, *self.tensor.shape], np.int64), f"{name}_flat_shape")
         return into.node("Reshape", (rows, shape), f"{name}_now")
 
     def split_branches(self, into: Builder, made: str, branches: int, name: str) -> str:
-        """The network's output of it, [branches, B, *shape]."""
+        """Add the network's output of the bank, [branches, B, *shape]."""
         shape = into.constant(np.array([branches, -1, *self.tensor.shape], np.int64), f"{name}_apart_shape")
         return into.node("Reshape", (made, shape), f"{name}_apart")
 
     def value(self, name: str, branches: int) -> Value:
-        """The value that `apart` names."""
+        """Return the Value of an output of `split_branches`."""
         return Value(name, np.dtype(self.tensor.dtype), (branches, BATCH, *self.tensor.shape))
 
     def finish(self, outer: Builder) -> None:
-        """The run's output, made of all parts."""
+        """Add the run's output, the concatenation of all parts."""
         whole = self.parts[0]
         if len(self.parts) > 1:
             whole = outer.node("Concat", self.parts, f"{self.output_port.name}_rows", axis=0)
@@ -74,21 +75,23 @@ class CarriedBank:
 
 
 def banks_of(plan: Plan, carried: Sequence[Carried]) -> list[CarriedBank]:
-    """The banks of a plan, as `plans.carried_banks` makes them. UserError for others, as of mixed slots or
-    positions."""
+    """Return the banks of a plan with the layout of `plans.carried_banks`. Raises UserError for other layouts, such as
+    mixed slots or positions."""
     tensors, banks, last = {each.name: each for each in carried}, [], plan.steps[-1]
     if plan.rolling_bank is not None:
-        raise UserError(f"plan {plan.name!r} rolls on from run to run", "run the bundle: no file holds that")
+        raise UserError(f"plan {plan.name!r} rolls on from run to run", "run the bundle: a baked file cannot do that")
     counts = [len(step.branches) for step in plan.steps]
     for number, bank in enumerate(plan.banks):
         tensor, rows = tensors.get(bank.name), [entries_of(step, number) for step in plan.steps]
         if tensor is None or rows != bank_rows(number, tensor.bank, len(rows)):
-            raise UserError(f"plan {plan.name!r} mixes slots of {bank.name!r}", "run the bundle: no file holds that")
+            raise UserError(
+                f"plan {plan.name!r} mixes slots of {bank.name!r}", "run the bundle: a baked file cannot do that"
+            )
         first, count = tuple(accumulate(counts[:-1], initial=0)), sum(counts)
         if tensor.bank == "sample":
             first, count = tuple(branch_offset(step.branches, last.branches) for step in plan.steps), len(last.branches)
         if -1 in first:
-            what = f"plan {plan.name!r} reads branches of {bank.name!r} in another order than they are written"
-            raise UserError(what, "run the bundle: no file holds that")
+            what = f"plan {plan.name!r} reads branches of {bank.name!r} in another order than it writes them"
+            raise UserError(what, "run the bundle: a baked file cannot do that")
         banks.append(CarriedBank(tensor, count, first, tuple(bool(writes) for _, writes in rows)))
     return banks

@@ -1,7 +1,6 @@
-"""The noise of a baked run: the input `noise` is draw 0, the input `draws` has all later ones in order.
+"""The noise of a baked run: the input `noise` is draw 0, and the input `draws` has all later draws in order.
 
-A run of tokens begins with no noise. Its `draws` are chances, float64 in (0, 1), with the numbers that the executor
-gives them.
+A token run begins without noise. Its `draws` are chances, float64 in (0, 1), numbered as in the executor.
 """
 
 import math
@@ -19,14 +18,18 @@ from fewstep.plans.argument_checks import check_compiled, check_tokens
 from fewstep.plans.tokens.plan import LOGITS
 from fewstep.runtime.sampling.tokens import chances_of
 
-DRAWN = NOISE, DRAWS, CHANCES = "noise", "draws", "chances"  # meanings of inputs; chances are called draws too
+DRAWN = NOISE, DRAWS, CHANCES = (
+    "noise",
+    "draws",
+    "chances",
+)  # meanings of inputs; the input of chances is named draws too
 START = 0  # the draw that most samples start from
 
 
 @dataclass(frozen=True)
 class Draws:
-    """The draws of a plan. later: the numbers of those in `draws`; is_again: steps read draw 0 too. noise, rest: the
-    tensors that hold draw 0 and the later ones."""
+    """The draws of a plan. later: numbers of the draws in `draws`. is_again: True if steps read draw 0 too. noise,
+    rest: the tensors of draw 0 and of the later draws."""
 
     has_noise: bool
     later: tuple[int, ...]
@@ -35,14 +38,14 @@ class Draws:
     rest: str = DRAWS
 
     def add_draw(self, outer: Builder, number: int) -> str:
-        """One draw [B, ...]."""
+        """Add one draw [B, ...]."""
         if number == START:
             return self.noise
         place = outer.constant(np.array(self.later.index(number), np.int64), f"place_{number}")
         return outer.node_once("Gather", (self.rest, place), f"draw_{number}", axis=0)
 
     def add_all_draws(self, outer: Builder) -> str:
-        """All draws that steps read [D, B, ...], which `places` counts in; "" where steps read none."""
+        """Add all draws that steps read, [D, B, ...], in the order that `places` uses; return "" if steps read none."""
         if not self.is_again:
             return self.rest if self.later else ""
         first = outer.node_once(
@@ -51,14 +54,14 @@ class Draws:
         return outer.node_once("Concat", (first, self.rest), "all_draws", axis=0) if self.later else first
 
     def places(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The places of draws of these numbers among all; a draw that a step does not read stands anywhere."""
+        """Return the indices of these draws among all draws. A draw that no step reads gets index 0."""
         order = [START, *self.later] if self.is_again else [*self.later]
         order_places = [order.index(number) if number in order else 0 for number in numbers.reshape(-1).tolist()]
         return np.array(order_places, np.int64).reshape(numbers.shape)
 
 
 def draws_of(plan: AnyPlan, held: Sequence[int] = ()) -> Draws:
-    """The draws that a plan reads, and the draws of what is held."""
+    """Return the draws that a plan reads, including those of a hold."""
     if plan.prediction == LOGITS:
         steps = enumerate(check_tokens(plan).steps)
         return Draws(False, tuple(number for at, step in steps for number in chances_of(at, step)), False)
@@ -68,8 +71,8 @@ def draws_of(plan: AnyPlan, held: Sequence[int] = ()) -> Draws:
 
 
 def draw_input(meaning: str, numbers: Sequence[int], seeds: Sequence[int], shape: Sequence[int]) -> NDArray[Any]:
-    """An input of seeds, for samples of a shape: `noise` [B, *shape], or `draws` and `chances` [D, B, *shape] of these
-    numbers."""
+    """Return an input for these seeds and this sample shape: `noise` [B, *shape], or `draws` and `chances` [D, B,
+    *shape] with these numbers."""
     if meaning == NOISE:
         return noise.normal_batch(seeds, START, tuple(shape))
     if meaning == DRAWS:

@@ -1,6 +1,6 @@
-"""A hold in a baked run: inputs for the part of the sample that is known, which is put back at every step.
+"""A hold in a baked run: inputs for the known part of the sample, which every step restores.
 
-The same arithmetic as `runtime.sampling.execute.apply_hold`, whose noise is draw 0 or one draw for each step.
+The arithmetic is that of `runtime.sampling.execute.apply_hold`, whose noise is draw 0 or one draw per step.
 """
 
 from collections.abc import Sequence
@@ -23,8 +23,8 @@ HELD, MASK = "held", "held_mask"  # inputs
 class HoldInputs:
     """A hold along a plan. value, mask: tensors [B, ...].
 
-    rows: which row of the state is x, at each step. alphas, sigmas: of the steps, which noise the value. draws: the
-    numbers of the draws that do; none where the value is put back as it is.
+    rows: the index of the state's row that is x, per step. alphas, sigmas: of each step, to noise the value. draws:
+    numbers of the draws used for that; empty if the value is restored without noise.
     """
 
     rows: tuple[int, ...]
@@ -35,9 +35,10 @@ class HoldInputs:
     mask: str = MASK
 
     def add_hold(self, table: Builder, row: str, scales: Sequence[str], noise: str, name: str) -> str:
-        """The row of x, held. scales: alpha and sigma, tensors of one element; noise [B, ...]: both for a noised value.
+        """Add the row of x with the known part restored. scales: alpha and sigma, tensors of one element. noise [B,
+        ...]. Both are for a noised value only.
 
-        `row` and what is returned are [B, ...].
+        `row` and the result are [B, ...].
         """
         held = self.value
         if noise:
@@ -49,13 +50,13 @@ class HoldInputs:
         return table.node("Add", (kept, table.node("Mul", (free, row), f"{name}_moved")), f"{name}_row")
 
     def finish(self, table: Builder, sample: str) -> str:
-        """The sample [B, ...]: the value itself wherever the mask is 1."""
+        """Add the final sample [B, ...]: the value itself wherever the mask is 1."""
         is_held = table.node("Equal", (self.mask, table.number(1.0)), "is_held")
         return table.node("Where", (is_held, self.value, sample), "sample_held")
 
 
 def hold_for_plan(plan: AnyPlan, kind: HeldAs) -> HoldInputs | None:
-    """The hold of a kind along a plan; None for none. UserError where nothing can be held."""
+    """Return the hold along a plan; None for "none". Raises UserError if the plan cannot hold a part."""
     if kind == "none":
         return None
     plan = check_compiled(plan, f"known tokens are the file's input {IDS!r}", "a hold")

@@ -1,11 +1,12 @@
-"""A stretch of aligned steps as an ONNX Loop: one body, whose numbers are looked up by the number of the step.
+"""Run aligned steps as an ONNX Loop: one body, which looks up its numbers by the number of the step.
 
-For tokens the update is in `reveal.py`. For others it is Mul and Add in float32, term by term, as in
-`fewstep.runtime.sampling.execute`. It is no MatMul, which engines may run in a shorter type (TF32, bfloat16). Its
-coefficients are no constants of the body, so no engine folds them into the network's last or first layer, which would
-change bits. For the same reason a coefficient of 1 on the network's output is multiplied too: an engine adds into a
-convolution what is added behind it. Shapes in the body follow from the state, whose batch is a symbol there even if it
-is fixed outside: a known batch lets engines fuse more than they do in the bundle's own graph.
+For tokens, the update is in `reveal.py`. For other plans it is Mul and Add in float32, term by term, as in
+`fewstep.runtime.sampling.execute`. It is not a MatMul, which engines may compute in a shorter type (TF32, bfloat16).
+
+The coefficients are not constants of the body. Otherwise an engine could fold them into the network's first or last
+layer, which would change bits. For the same reason the network's output is multiplied by its coefficient even if that
+is 1: engines fuse an Add that directly follows a convolution. Shapes in the body come from the state, whose batch is a
+symbol there even if it is fixed outside. With a known batch, engines would fuse more than in the bundle's own graph.
 """
 
 from collections.abc import Sequence
@@ -31,8 +32,8 @@ from fewstep.plans.shaping import Clip
 
 
 def add_loop(run: Run, stretch: StepRange, at: int, state: Sequence[str]) -> list[str]:
-    """Add the steps of a stretch, the first of which is step `at`; returns the names of the state behind it. All steps
-    write the same banks, in as many branches.
+    """Add the steps of a range that begins with step `at`; return the names of the state after it. All steps must write
+    the same banks, with the same number of branches.
 
     state: K tensors [B, ...].
     """
@@ -43,7 +44,7 @@ def add_loop(run: Run, stretch: StepRange, at: int, state: Sequence[str]) -> lis
     nexts, returned = add_step(run, inner, numbers, inner_batch, stretch, at, rows)
     inner.nodes[:0] = numbers.look_up()
     outer.constants |= _take_int8_codes(inner)
-    outer.optional |= inner.optional  # a Loop's body has no optional inputs, and reads those around it
+    outer.optional |= inner.optional  # a Loop's body cannot have optional inputs, so it reads those of the outer graph
     inner.optional = {}
     goes_on = inner.node("Identity", (f"{name}/goes_on",), "still_goes_on")
     branches, written = len(stretch.branches), [bank for bank in run.banks if bank.writes[at]]
@@ -68,22 +69,22 @@ def add_loop(run: Run, stretch: StepRange, at: int, state: Sequence[str]) -> lis
     )
     count = outer.constant(np.array(len(stretch.steps), np.int64), f"{name}_steps")
     true = outer.constant(np.array(True), "goes_on")
-    behind = tuple(f"{outer.prefix}/{name}_state_{k}" for k in range(len(state)))
+    after = tuple(f"{outer.prefix}/{name}_state_{k}" for k in range(len(state)))
     outputs = tuple(f"{outer.prefix}/{name}_{bank.output_port.name}" for bank in written)
-    outer.nodes.append(Node("Loop", (count, true, *state), (*behind, *outputs), {"body": body}, name))
-    for bank, each in zip(written, outputs, strict=True):  # of each step
+    outer.nodes.append(Node("Loop", (count, true, *state), (*after, *outputs), {"body": body}, name))
+    for bank, each in zip(written, outputs, strict=True):  # stacked over steps
         shape = outer.constant(
             np.array([branches * len(stretch.steps), -1, *bank.tensor.shape], np.int64), f"{each}_shape"
         )
         bank.parts.append(outer.node("Reshape", (each, shape), f"{name}_{bank.output_port.name}_rows"))
-    outer.described |= {row: replace(sample, name=row) for row in behind}
-    return [*behind]
+    outer.described |= {row: replace(sample, name=row) for row in after}
+    return [*after]
 
 
 def add_step(
     run: Run, inner: Builder, numbers: StepNumbers, batch: RunBatch, stretch: StepRange, at: int, rows: Sequence[str]
 ) -> tuple[list[str], dict[str, str]]:
-    """Add a step of a stretch to `inner`; returns the rows of the state behind it, and all that the network returns."""
+    """Add a step of a range to `inner`; return the rows of the state after it, and all outputs of the network."""
     step = _Step(run, inner, numbers, batch, stretch, at)
     if run.vocabulary is not None:
         reveal = Reveal(run.outer, inner, numbers, run.plan, stretch, at, run.vocabulary, run.draws)
@@ -92,10 +93,11 @@ def add_step(
 
 
 def _take_int8_codes(inner: Builder) -> dict[str, Array]:
-    """Takes the large int8 constants out of the body of a Loop and returns them.
+    """Move the large int8 constants out of the body of a Loop; return them.
 
-    onnxruntime holds the constants of a body up to three times, those around it once. Fusions that change bits want
-    float constants in the body itself; kernels of int8 take them from anywhere.
+    onnxruntime holds constants of a body up to three times, and those of the outer graph once. Float constants stay in
+    the body, since onnxruntime needs them there for fusions that change bits. int8 kernels read constants from
+    anywhere.
     """
     codes = {
         name: value
@@ -109,7 +111,7 @@ def _take_int8_codes(inner: Builder) -> dict[str, Array]:
 
 @dataclass
 class _Step:
-    """The body of the Loop in the making, with the numbers that it looks up. `made` is all that the network returns."""
+    """The Loop's body under construction, and the numbers that it looks up. `made` has all outputs of the network."""
 
     run: Run
     inner: Builder
@@ -121,11 +123,11 @@ class _Step:
 
     @property
     def network(self) -> BakedNetwork:
-        """The graph of all steps of the stretch."""
+        """The graph that runs all steps of the range."""
         return self.run.network(self.stretch.steps[0])
 
     def advance(self, plan: Plan, rows: Sequence[str]) -> list[str]:
-        """The rows of the state behind the step. All steps of the stretch hold the same row."""
+        """Add the rows of the state after the step. All steps of the range hold the same row."""
         stretch, inner, draws = self.stretch, self.inner, self.run.draws
         assert isinstance(stretch, AlignedSteps)
         if self.run.held is not None:
@@ -160,7 +162,7 @@ class _Step:
         return nexts
 
     def _apply_hold(self, rows: Sequence[str], held: HoldInputs) -> list[str]:
-        """The rows, of which the row of x is held."""
+        """Return the rows, with the row of x held."""
         draws = self.run.draws
         steps = slice(self.at, self.at + len(self.stretch.steps))
         scales, noise = [], ""
@@ -174,11 +176,13 @@ class _Step:
         return [*rows[:row], held.add_hold(self.inner, rows[row], scales, noise, "hold"), *rows[row + 1 :]]
 
     def outputs(self, u: str) -> list[str]:
-        """The network on u, once for all branches; one output per branch and head."""
+        """Evaluate the network on u, once for all branches; return one output per branch and head."""
         inner, stretch = self.inner, self.stretch
         count = len(stretch.branches)
         uneven = any(number != count for number in stretch.count)
-        evaluated = BATCH if count == 1 else "evaluated" if uneven else f"batch_{count}"  # what the network reads first
+        evaluated = (
+            BATCH if count == 1 else "evaluated" if uneven else f"batch_{count}"
+        )  # the leading axis of the network's inputs
         stacked = u if count == 1 else inner.node("Concat", (u,) * count, "u_branches", axis=0)
         places = self.batch.places(count)
         if uneven:
@@ -208,7 +212,8 @@ class _Step:
         ]
 
     def _branch(self, result: str, branch: int) -> str:
-        """The output of a branch; of another one in a step that leaves it out, where nothing is made of it."""
+        """Return the output of a branch. A step that skips it gets another branch's output, with a coefficient of
+        zero."""
         ends = zip(self.stretch.first, self.stretch.count, strict=True)
         indices = np.array([min(max(branch - first, 0), count - 1) for first, count in ends])
         start = self.inner.node("Mul", (self.numbers.integer(indices), self.batch.size), f"output_{branch}_start")
@@ -216,7 +221,7 @@ class _Step:
         return self.inner.node("Gather", (result, places), f"output_{branch}", axis=0)
 
     def _input(self, name: str, role: str, places: str, stacked: str) -> str:
-        """The tensor at one of the network's inputs. `places` count the rows of u, branch after branch."""
+        """Return the tensor for one of the network's inputs. `places` are the row indices of u, branch after branch."""
         steps = self.stretch.steps
         if role == "x":
             return stacked
@@ -244,7 +249,7 @@ class _Step:
         return self.inner.node("Gather", (source, where), f"{name}_now", axis=0)
 
     def _row(self, values: NDArray[np.float64], count: int | None = None) -> list[Coefficient]:
-        """A row of coefficients [S, columns]. Where all are 1, the first `count` columns need no Mul."""
+        """Return a row of coefficients, from [S, columns]. If all are 1, the first `count` columns need no Mul."""
         count = values.shape[1] if count is None else count
         row: list[Coefficient] = []
         for j, column in enumerate(values.T):
@@ -253,7 +258,7 @@ class _Step:
         return row
 
     def _tensor(self, plan: Plan, numbers: NDArray[np.int64], term: int) -> str:
-        """A term's tensor in this step, of numbers [S], zeros where it has none."""
+        """Return a term's tensor in this step, by numbers [S]; zeros if the step has none."""
         used = sorted({int(number) for number in numbers} - {NO_TENSOR})
         arrays: list[Array] = [tensor_values(plan.tensors[number]).astype(np.float32) for number in used]
         shape = np.broadcast_shapes(*(each.shape for each in arrays))

@@ -1,6 +1,6 @@
-"""The metadata of a baked file: a JSON text under the key `fewstep`, for programs that only have the file.
+"""The metadata of a baked file: JSON under the key `fewstep`, for programs that only have the file.
 
-Every inference engine that reads ONNX shows it, such as onnxruntime by `session.get_modelmeta().custom_metadata_map`.
+Every inference engine that reads ONNX exposes it. In onnxruntime it is `session.get_modelmeta().custom_metadata_map`.
 """
 
 from typing import Any
@@ -14,7 +14,7 @@ from fewstep.runtime.bundle.manifest import Affine, Body, Condition, Manifest, P
 from fewstep.runtime.kinds.kind import kinds
 
 KEY = "fewstep"
-TOKENS = "tokens"  # the meaning of an input: known tokens, -1 where a position is open
+TOKENS = "tokens"  # the meaning of an input: known tokens, -1 at open positions
 NO_CHECKSUM = "0" * 64
 
 
@@ -29,11 +29,11 @@ class BakedPort(Strict, frozen=True):
 
 
 class BakedSample(Strict, frozen=True):
-    """A test vector: a sample that the file computed where it was baked.
+    """A test vector: a sample that the file computed on the machine that baked it.
 
-    seed: of the first row's noise, whose draws have the numbers that the file names; the next row has the next seed.
-    sizes: of the call, by the names of free axes. inputs: the number of which each other input is full. sha256: of the
-    sample's float32 bytes. values: of 64 of its numbers, at equal distances from the first on.
+    seed: seed of the first row's noise, with the draw numbers that the file lists; each following row has the next
+    seed. sizes: axis sizes of the call, by name. inputs: the number that fills each other input. sha256: of the
+    sample's float32 bytes. values: 64 of its numbers, evenly spaced from the first on.
     """
 
     seed: int
@@ -46,12 +46,12 @@ class BakedSample(Strict, frozen=True):
 class Baked(Strict, frozen=True, kw_only=True):
     """The facts of a baked file.
 
-    file_sha256: of the file, in which these 64 digits are zeros. sample: None where onnxruntime could not run the file.
-    plan: its name; guidance: in words. evaluations: of the network, each with all its branches.
-    draws: the numbers of the plan's draws in the input `draws`, in its order; the input `noise` is draw 0.
-    carried: outputs behind the sample, which the next run takes under the names that begin with carried_; zeros begin.
-    vocabulary: of tokens, whose sample has ids.
-    range: the model range of a sample, or of the picture that the file returns. units: from there to a robot's units.
+    file_sha256: of the file with zeros in place of these 64 digits. sample: None if onnxruntime could not run the file.
+    plan: its name. guidance: its description. evaluations: network evaluations, each with all its branches.
+    draws: numbers of the plan's draws in the input `draws`, in order; the input `noise` is draw 0.
+    carried: outputs after the sample. The next run reads them as inputs named carried_...; the first run reads zeros.
+    vocabulary: of tokens, whose samples are ids.
+    range: the model range of a sample, or of the picture that the file returns. units: maps it to a robot's units.
     """
 
     file_sha256: str = NO_CHECKSUM  # the first field, so that programs without a parser find it
@@ -78,7 +78,9 @@ class Baked(Strict, frozen=True, kw_only=True):
     vocabulary: Vocabulary | None = None
 
 
-KINDS = frozenset(Baked.__struct_fields__) - {"carried"}  # of a denoiser, which a program needs; ports say the others
+KINDS = frozenset(Baked.__struct_fields__) - {
+    "carried"
+}  # facts of a denoiser that a program needs; ports contain the others
 
 
 def describe_run(
@@ -90,7 +92,7 @@ def describe_run(
     draws: tuple[int, ...],
     carried: tuple[BakedPort, ...] = (),
 ) -> Baked:
-    """The description of a run along a plan."""
+    """Return the description of a run along a plan."""
     provenance = manifest.provenance
     return Baked(
         model=manifest.name,
@@ -114,10 +116,10 @@ def describe_run(
 
 
 def encode_metadata(baked: Baked) -> dict[str, str]:
-    """The metadata of the file."""
+    """Return the metadata of the file."""
     return {KEY: msgspec.json.encode(baked).decode()}
 
 
 def decode_metadata(metadata: dict[str, Any]) -> Baked:
-    """The description in a file's metadata."""
+    """Return the description in a file's metadata."""
     return msgspec.json.decode(metadata[KEY], type=Baked)

@@ -1,4 +1,5 @@
-"""LoRA files as onnxruntime takes them next to a baked file: one `.onnx_adapter`, whatever their number."""
+"""Write LoRA files in the format that onnxruntime loads with a baked file: one `.onnx_adapter` for any number of
+them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,13 +12,14 @@ from fewstep.runtime.lora.file import read_lora
 from fewstep.runtime.sampling.adapters import slot_inputs
 
 SUFFIX = ".onnx_adapter"
-VERSION = 1  # of the adapter and of its model, which onnxruntime keeps for programs
+VERSION = 1  # of the adapter and of its model, which onnxruntime stores for programs
 
 
 def write_onnx_adapter(bundle: Bundle, files: Sequence[str], baked: Path) -> Path:
-    """Write what files, each `FILE[:STRENGTH]`, put in a bundle's slots, next to a file that was baked of the bundle.
+    """Write the slot values of LoRA files, each `FILE[:STRENGTH]`, next to a file baked from the bundle; return the
+    path.
 
-    In C++ it is an `Ort::LoraAdapter`, in Python an `onnxruntime.LoraAdapter`. UserError for files that do not fit.
+    C++ loads it as `Ort::LoraAdapter`, Python as `onnxruntime.LoraAdapter`. Raises UserError for files that do not fit.
     """
     by_graph = slot_inputs(bundle, [read_lora(text) for text in files])
     inputs = {name: array for own in by_graph.values() for name, array in own.items()}

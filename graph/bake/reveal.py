@@ -1,7 +1,7 @@
-"""A step of a token plan in ONNX: candidates, their scores, and which of them become tokens.
+"""A step of a token plan in ONNX: candidate tokens, their scores, and which positions are revealed.
 
-The same rule as `fewstep.runtime.sampling.tokens.advance`, in float64. Scores are whole parts of 2**-32 in both, so an
-inference engine whose sums differ in the last bit orders positions alike.
+The rule is that of `fewstep.runtime.sampling.tokens.advance`, in float64. Both round scores to multiples of 2**-32. So
+an engine whose sums differ in the last bit orders positions alike.
 """
 
 import math
@@ -22,12 +22,12 @@ from fewstep.runtime.bundle.manifest import Condition, Vocabulary
 from fewstep.runtime.sampling.tokens import CHANCES, EVEN, chances_of
 
 DOUBLE = 11  # of ONNX
-BEGINS_OPEN = "begins_open"  # of the outer graph: where a run's ids are open at its start
+BEGINS_OPEN = "begins_open"  # tensor of the outer graph: the positions that are open at the start of a run
 
 
 def begin_tokens(outer: Builder, vocabulary: Vocabulary, known: str) -> str:
-    """The ids [B, *shape] before the first step, from known tokens: -1 where a position is open. The mask id is no
-    known token, and is refused as -2 is."""
+    """Add the ids [B, *shape] before the first step, from known tokens with -1 at open positions. The mask id is not a
+    known token; it is refused like -2."""
     mask, zero, none = (outer.constant(np.array(each, np.int64), f"id_{each}") for each in (vocabulary.mask, 0, -2))
     no_mask = outer.node("Where", (outer.node("Equal", (known, mask), "is_given_mask"), none, known), "known_or_none")
     tokens = add_limit_check(outer, Condition(IDS, IDS, low=-1, high=vocabulary.size - 1), no_mask)
@@ -37,7 +37,7 @@ def begin_tokens(outer: Builder, vocabulary: Vocabulary, known: str) -> str:
 
 
 def add_chance_check(outer: Builder, draws: str) -> str:
-    """All chances [D, B, *shape], refused where one is not between 0 and 1: 1 would draw an id beyond all."""
+    """Add all chances [D, B, *shape], refusing values outside (0, 1): 1 would draw an id beyond the vocabulary."""
     ends = [outer.constant(np.array(float(end)), f"chance_of_{end}") for end in (0, 1)]
     tests = [outer.node(op, (draws, end), op) for op, end in zip(("Greater", "Less"), ends, strict=True)]
     is_wrong = outer.node("Not", (outer.node("And", tests, "are_chances"),), "are_no_chances")
@@ -45,15 +45,15 @@ def add_chance_check(outer: Builder, draws: str) -> str:
 
 
 def finish_tokens(outer: Builder, vocabulary: Vocabulary, ids: str) -> str:
-    """The ids behind the last step; the file fails where a position is still open, as `add_limit_check` does for a
-    value."""
+    """Add the ids after the last step. The file fails if a position is still open, in the same way as
+    `add_limit_check`."""
     mask = outer.constant(np.array(vocabulary.mask, np.int64), f"id_{vocabulary.mask}")
     return add_refusal(outer, outer.node("Equal", (ids, mask), "is_left"), ids, "every_position_is_revealed")
 
 
 @dataclass(frozen=True)
 class Reveal:
-    """The rule of a stretch's steps in the making, whose first step is `at`. draws: all chances, a tensor around."""
+    """Adds the rule of a range of steps that begins with step `at`. draws: all chances, a tensor of the outer graph."""
 
     outer: Builder
     inner: Builder
@@ -65,7 +65,8 @@ class Reveal:
     draws: Draws
 
     def advance(self, ids: str, outputs: Sequence[str]) -> str:
-        """The ids [B, *shape] behind the step, from those before it and logits [B, *shape, V] of each branch."""
+        """Add the ids [B, *shape] after the step, from the ids before it and the logits [B, *shape, V] of each
+        branch."""
         node, step, steps = self.inner.node, self.step, self.stretch.steps
         mask = self._int64(self.vocabulary.mask)
         is_open = node("Equal", (ids, mask), "is_open")
@@ -105,7 +106,7 @@ class Reveal:
         return first
 
     def _restrict_mask(self, mask: str, name: str) -> str:
-        """The mask [B, *shape], true only among the positions that the step may change."""
+        """Restrict a mask [B, *shape] to the positions that the step may change."""
         length = self.plan.shape[-1]
         ends = [each.positions or (0, length) for each in self.stretch.steps]
         if all(each == (0, length) for each in ends):
@@ -119,7 +120,7 @@ class Reveal:
         return self.inner.node("And", (mask, self.inner.node("And", tests, f"{name}_block")), name)
 
     def _chance(self, kind: int) -> str:
-        """The chances [B, *shape] of a kind in each step; "" where no step reads them."""
+        """Add the chances [B, *shape] of one type in each step; return "" if no step reads them."""
         wanted = [CHANCES * (self.at + number) + kind for number in range(len(self.stretch.steps))]
         if not any(each in chances_of(self.at + n, self.stretch.steps[n]) for n, each in enumerate(wanted)):
             return ""
@@ -127,7 +128,7 @@ class Reveal:
         return self.inner.node("Gather", (self.draws.add_all_draws(self.outer), place), f"chance_{kind}", axis=0)
 
     def _guided_log_probs(self, outputs: Sequence[str]) -> str:
-        """The logarithm of the guided probabilities, at the step's temperature."""
+        """Add the logarithm of the guided probabilities, at the step's temperature."""
         node, steps = self.inner.node, self.stretch.steps
         logs = [
             self._log_softmax(node("Cast", (each,), f"logits_{b}", to=DOUBLE), f"logs_{b}")
@@ -147,14 +148,14 @@ class Reveal:
         return self.inner.node("LogSoftmax", (self._set_mask_logit(logits, -math.inf, name),), name, axis=-1)
 
     def _set_mask_logit(self, rows: str, value: float, name: str) -> str:
-        """Rows [B, *shape, V] with a value at the mask id, where there is a logit for it."""
+        """Set the mask id's entry of [B, *shape, V] to a value, if the network has a logit for it."""
         if self.vocabulary.mask >= self.vocabulary.size:
             return rows
         is_mask = self.inner.constant(np.arange(self.vocabulary.size) == self.vocabulary.mask, "is_mask")
         return self.inner.node("Where", (is_mask, self._double(value), rows), f"{name}_of_tokens")
 
     def _token(self, logs: str) -> str:
-        """A token of each position by inverse CDF, or the likeliest."""
+        """Add a token for each position, by inverse CDF or the most likely one."""
         node = self.inner.node
         if self.step.temperature == 0:
             return node("ArgMax", (logs,), "token", axis=-1, keepdims=0)
@@ -166,7 +167,7 @@ class Reveal:
         return node("ReduceSum", (passed, last), "token", keepdims=0)
 
     def _score(self, logs: str, log: str, order: str) -> str:
-        """The score that positions are ordered by [B, *shape]."""
+        """Add the scores [B, *shape] that order the positions."""
         node, steps, last = self.inner.node, self.stretch.steps, self._int64([-1])
         if self.step.score == "random":
             return order
@@ -201,7 +202,7 @@ class Reveal:
         return node("Div", (parts, self._double(EVEN)), "score_even")
 
     def _top_positions(self, ids: str, score: str, some: str, of_start: str) -> str:
-        """The mask [B, *shape] of the highest scores: as many as the step reveals."""
+        """Add the mask [B, *shape] of the highest scores, as many as the step reveals."""
         node, split, one = self.inner.node, self.inner.multi_output_node, self._int64([1])
         size = math.prod(self.plan.shape)
         only = node("Where", (some, score, self._double(-math.inf)), "score_of_some")
@@ -221,7 +222,8 @@ class Reveal:
         return node("Reshape", (shown, node("Shape", (ids,), "ids_shape")), "ranked")
 
     def _count(self, of_start: str) -> str:
-        """The least number of positions that the step reveals [B, 1], as `fewstep.runtime.sampling.tokens._counts`."""
+        """Add the minimum number of positions that the step reveals, [B, 1], as
+        `fewstep.runtime.sampling.tokens._counts`."""
         node, steps = self.inner.node, cast("tuple[TokenStep, ...]", self.plan.steps)
         totals = [sum(each.reveal for each in steps if each.positions == step.positions) for step in steps]
         left = [

@@ -1,4 +1,4 @@
-"""The parts that the steps of a baked run share; `assemble.py` makes them once."""
+"""The parts that all steps of a baked run share; `assemble.py` creates them once."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from fewstep.runtime.bundle.manifest import GraphEntry, Vocabulary
 
 @dataclass(frozen=True)
 class BakedNetwork:
-    """A graph of the denoiser, with its entry in the manifest. Its constants are called NAME/..."""
+    """A graph of the denoiser and its manifest entry. Its constants are named NAME/..."""
 
     name: str
     graph: Graph
@@ -26,10 +26,10 @@ class BakedNetwork:
 
 @dataclass(frozen=True)
 class Run:
-    """A run in the making.
+    """A run under construction.
 
-    outer: the graph around the steps. batch: of it. networks: the body's graphs, of all networks. network_of: the index
-    of the one that runs a step. ahead: of each network. vocabulary: of tokens.
+    outer: the graph outside the steps. batch: its batch. networks: the body's graphs of all networks. network_of: maps
+    a step to the index of its graph. ahead: setup tensors of each network. vocabulary: of tokens.
     """
 
     outer: Builder
@@ -44,5 +44,5 @@ class Run:
     vocabulary: Vocabulary | None
 
     def network(self, step: Any) -> BakedNetwork:
-        """The graph that runs a step."""
+        """Return the graph that runs a step."""
         return self.networks[self.network_of(step)]

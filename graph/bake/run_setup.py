@@ -1,6 +1,6 @@
-"""The part of a baked run that stands before the first step: inputs, conditions of all branches, prologue rows.
+"""The part of a baked run before the first step: inputs, conditions of all branches, prologue rows.
 
-Conditioner and prologue run once, for all steps and branches together, as the executor runs them.
+Conditioner and prologue run once for all steps and branches together, as in the executor.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,15 +20,16 @@ from fewstep.runtime.backends import Arrays
 from fewstep.runtime.bundle.conditions import has_null
 from fewstep.runtime.bundle.manifest import Condition, GraphEntry, Manifest
 
-INT64 = 7  # of ONNX
+INT64 = 7  # in ONNX
 
 
 @dataclass(frozen=True)
 class SetupTensors:
     """Tensors of the outer graph that the steps read.
 
-    branches: of all steps, in order. by_branch: conditions and rows of conditions [branches * B, ...], by input name.
-    by_pair: rows [P * B, ...] for the P pairs of step and branch, step after step. first_pair: of each step.
+    branches: of all steps, in order. by_branch: conditions and their rows, [branches * B, ...], by input name. by_pair:
+    rows [P * B, ...] for the P pairs of step and branch, step after step. first_pair: the index of each step's first
+    pair.
     """
 
     branches: tuple[str, ...]
@@ -40,9 +41,9 @@ class SetupTensors:
 def add_conditions(
     outer: Builder, manifest: Manifest, plan: AnyPlan, tensors: Mapping[str, str], nulls: Arrays
 ) -> dict[str, str]:
-    """Add the conditions [branches * B, ...] of all branches; returns them by the condition's name.
+    """Add the conditions [branches * B, ...] of all branches; return them by condition name.
 
-    tensors: [B, ...] of the conditions, by name. nulls: null values that lie in files.
+    tensors: the conditions [B, ...], by name. nulls: null values stored in files.
     """
     branches = _branches(plan)
     return {
@@ -60,12 +61,13 @@ def add_setup(
     conditions: Mapping[str, str],
     network: str = DENOISER,
 ) -> SetupTensors:
-    """Add conditioner and prologue of a network, whose manifest is of it alone. The prologue makes rows of its steps.
+    """Add the conditioner and prologue of a network. `manifest` describes this network only, and the prologue computes
+    the rows of its steps.
 
-    graphs: "conditioner" and "prologue", where the network has them. conditions: by name, as `add_conditions` has them.
+    graphs: "conditioner" and "prologue", if the network has them. conditions: by name, from `add_conditions`.
     """
     under = "" if network == DENOISER else f"{network}_"
-    branches, own = _branches(plan), [step for step in plan.steps if step.network == network]
+    branches, steps = _branches(plan), [step for step in plan.steps if step.network == network]
     by_branch = {each.input: conditions[each.name] for each in manifest.conditions}
     if manifest.conditioner is not None:
         feeds = {tensor.name: by_branch[tensor.name] for tensor in manifest.conditioner.inputs}
@@ -74,28 +76,28 @@ def add_setup(
     first_pair = tuple(int(at) for at in np.cumsum([0, *counts[:-1]]))
     by_pair: dict[str, str] = {}
     if manifest.prologue is not None:
-        times = [step.time for step in own for _ in step.branches]
-        to = [0.0 if step.to is None else step.to for step in own for _ in step.branches]
-        places = [branches.index(branch) for step in own for branch in step.branches]
+        times = [step.time for step in steps for _ in step.branches]
+        to = [0.0 if step.to is None else step.to for step in steps for _ in step.branches]
+        places = [branches.index(branch) for step in steps for branch in step.branches]
         feeds = _pair_inputs(outer, batch, manifest.prologue, by_branch, {"time": times, "to": to}, places, under)
         by_pair = outer.inline_graph(graphs["prologue"], feeds, f"{under}prologue", batch=f"{under}pairs")
     return SetupTensors(branches, by_branch, by_pair, first_pair)
 
 
 def _branches(plan: AnyPlan) -> tuple[str, ...]:
-    """The branches of the step that has most."""
+    """Return the branches of the step with the most branches."""
     return max((step.branches for step in plan.steps), key=len)
 
 
 def add_limit_check(outer: Builder, condition: Condition, tensor: str) -> str:
-    """The condition [B, ...], refused beyond its limits. A class of -1 would count from the end of the network's
-    table."""
+    """Add a check of a condition [B, ...] that refuses values beyond its limits. A class of -1 would index the
+    network's table from its end."""
     limits = [("GreaterOrEqual", condition.low), ("LessOrEqual", condition.high)]
     tests = [
         outer.node(op, (tensor, outer.constant(np.asarray(limit, condition.dtype), f"{condition.name}_{op}_than")),
                    f"{condition.name}_{op}")
         for op, limit in limits
-        if limit is not None and condition.dtype != "bool"  # which has no order in ONNX, and no value beyond
+        if limit is not None and condition.dtype != "bool"  # ONNX does not compare bool, and every bool is valid
     ]  # fmt: skip
     if not tests:
         return tensor
@@ -106,9 +108,11 @@ def add_limit_check(outer: Builder, condition: Condition, tensor: str) -> str:
 
 
 def add_refusal(builder: Builder, is_wrong: str, tensor: str, name: str, dtype: str = "int64") -> str:
-    """A tensor, times a one that stands at place 0 of a table and is looked for at 1 where a value is wrong.
+    """Return the tensor, multiplied by a one that is looked up at index 0 of a table, or at index 1 if a value is
+    wrong.
 
-    ONNX has no operation that refuses a value. onnxruntime refuses a place beyond a table, and names the node.
+    ONNX has no operation that refuses a value. onnxruntime refuses an index beyond the table, and its error names the
+    node.
     """
     place = builder.node("Cast", (is_wrong,), f"{name}_place", to=INT64)
     table = builder.constant(np.ones(1, dtype), f"{name}_one")
@@ -117,12 +121,12 @@ def add_refusal(builder: Builder, is_wrong: str, tensor: str, name: str, dtype: 
 
 
 def check_branches(manifest: Manifest, plan: AnyPlan) -> None:
-    """Every branch of the plan must have conditions that the file can hold. UserError names one that has none."""
+    """Raise UserError if the file cannot provide the conditions of a branch of the plan. The error names the branch."""
     everything = _branches(plan)
     for branch in dict.fromkeys(branch for step in plan.steps for branch in step.branches):
         if branch not in (COND, UNCOND, PERTURBED) or branch not in everything:
             raise UserError(
-                f"plan {plan.name!r} evaluates the branch {branch!r}, whose conditions only a caller knows",
+                f"plan {plan.name!r} evaluates the branch {branch!r}, whose conditions only the caller knows",
                 "bake a plan with guidance by a weight or pag:SCALE, whose branches are cond, uncond and perturbed",
             )
         for condition in manifest.conditions:
@@ -133,12 +137,12 @@ def check_branches(manifest: Manifest, plan: AnyPlan) -> None:
                 )
     for step in plan.steps:
         if step.branches != everything[everything.index(step.branches[0]) :][: len(step.branches)]:
-            raise UserError(f"plan {plan.name!r} evaluates its branches in several orders", "compile it again")
+            raise UserError(f"plan {plan.name!r} evaluates its branches in different orders", "compile it again")
 
 
 def _value(outer: Builder, condition: Condition, branch: str, tensor: str, nulls: Arrays) -> str:
-    """The condition [B, ...] in a branch, as `runtime.bundle.conditions.null` has it; 1 where it says what is
-    perturbed."""
+    """Return the condition [B, ...] in a branch, as `runtime.bundle.conditions.null`. The condition that switches
+    perturbation on is 1 in the perturbed branch."""
     if branch == PERTURBED and condition.name == PERTURBED:
         condition = msgspec.structs.replace(condition, null=1.0)
     elif branch in (COND, PERTURBED) or (condition.shared and condition.null is None and condition.name not in nulls):
@@ -163,8 +167,8 @@ def _pair_inputs(
     places: Sequence[int],
     under: str,
 ) -> dict[str, str]:
-    """The prologue's inputs for all pairs of step and branch. `places` are the pairs' branches, and names of tensors
-    begin with `under`."""
+    """Return the prologue's inputs for all pairs of step and branch. `places` are the pairs' branch indices. Tensor
+    names begin with `under`."""
     pairs = len(places)
     shape = batch.pair(pairs)
     flat = outer.constant(np.array([-1], np.int64), "flat")

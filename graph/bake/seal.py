@@ -19,16 +19,17 @@ from fewstep.runtime.machine.memory import this_space
 
 LOG = logging.getLogger("fewstep")
 
-FILL = 0.5  # of inputs that are no noise and no integers
+FILL = 0.5  # fills inputs other than noise and integers
 SEED = 0  # of the first row
-HELD = 2  # times its files, which onnxruntime holds of a float network in loops
-LONGEST = 120.0  # seconds of one thread, beyond which a file gets no test vector
+HELD = 2  # copies of the weights that onnxruntime holds for a float network in loops
+LONGEST = 120.0  # seconds on one thread; a file that takes longer gets no test vector
 
 
 def seal(files: Sequence[Path], baked: Baked, sizes: Mapping[str, int]) -> Baked:
-    """Run a file that has just been written, and write its sample and its checksum into its metadata; returns that.
+    """Run a newly written file, and write its sample and its checksum into its metadata. Return the updated
+    description.
 
-    files: the file, then its weights. sizes: of one call, by the names of free axes.
+    files: the file, then its weights. sizes: axis sizes of one call, by name.
     """
     file = files[0]
     fills = {port.name: _fill(port, baked) for port in baked.inputs if port.meaning not in DRAWN}
@@ -39,7 +40,7 @@ def seal(files: Sequence[Path], baked: Baked, sizes: Mapping[str, int]) -> Baked
         values = tuple(float(f"{value:.7g}") for value in select_stored(output))
         vector = msgspec.structs.replace(vector, sha256=digest(output), values=values)
         baked = msgspec.structs.replace(baked, sample=vector)
-    except UserError as error:  # this machine's or this engine's limits: a wrong backbone was refused before
+    except UserError as error:  # a limit of this machine or engine: a wrong backbone was refused before
         LOG.warning("the file has no test vector: %s", error.what)
     io.set_metadata(file, encode_metadata(baked))
     content = file.read_bytes()
@@ -50,7 +51,7 @@ def seal(files: Sequence[Path], baked: Baked, sizes: Mapping[str, int]) -> Baked
 
 
 def _check_memory(files: Sequence[Path]) -> None:
-    """UserError where a run would take more memory than is free: the system would end this process."""
+    """Raise UserError if a run needs more memory than is free: the system would kill this process."""
     needed, free = HELD * sum(file.stat().st_size for file in files), this_space(*[files[0].parent] * 2).memory_free
     if free is not None and needed > free:
         raise UserError(
@@ -59,8 +60,8 @@ def _check_memory(files: Sequence[Path]) -> None:
 
 
 def _fill(port: BakedPort, baked: Baked) -> float:
-    """The number of which an input is full: the lowest of integers, else FILL, within the limits of a condition. No
-    token is known."""
+    """Return the number that fills an input: the lowest valid integer, otherwise FILL within the limits of the
+    condition. All tokens are open."""
     condition = next((each for each in baked.conditions if each.name == port.name), None)
     low, high = (None, None) if condition is None else (condition.low, condition.high)
     if port.meaning in (PORT, TOKENS):

@@ -1,8 +1,8 @@
-"""Checks of a sealed file by its own facts: that its bytes are whole, and that it computes its test vector here.
+"""Check a sealed file against its metadata: its bytes are intact, and it computes its test vector here.
 
-The checksum is SHA-256 of the file in which its own 64 digits are zeros. So a program needs no parser of protobuf to
-compare it, and this module needs no package but onnxruntime. Weights in a file of their own have a hash of their
-content in that file's name.
+The checksum is the SHA-256 of the file with zeros in place of the checksum's 64 digits. So a program can check it
+without a protobuf parser, and this module needs only onnxruntime. The name of a separate weight file contains the hash
+of its content.
 """
 
 import json
@@ -28,27 +28,27 @@ from fewstep.runtime.bundle.reading import file_sha256
 from fewstep.runtime.kinds.sizes import resolve_dimension
 
 BAKE_AGAIN = "copy it again, or bake it again"
-MARK = b'{"file_sha256":"'  # in front of the digits, where the metadata begins
-UNSEALED = b'{"model":"'  # where the metadata of files without a checksum begins
+MARK = b'{"file_sha256":"'  # before the digits, at the start of the metadata
+UNSEALED = b'{"model":"'  # the start of the metadata in files without a checksum
 METADATA_LIMIT = 2**22  # bytes
-STORED = 64  # numbers of a sample that the metadata has
+STORED = 64  # numbers of a sample in the metadata
 HASH = re.compile(r"-([0-9a-f]{12})\.onnx\.data")  # of its content, in the name of a weight file
 
 
 def read_metadata(file: Path) -> Baked:
-    """The facts that a baked file states of itself. UserError for any other file."""
+    """Return the facts in a baked file's metadata. Raises UserError for any other file."""
     try:
         with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
             at = data.find(MARK) if data.find(MARK) >= 0 else data.rfind(UNSEALED)
             text = data[at : at + METADATA_LIMIT].decode(errors="replace") if at >= 0 else ""
         return msgspec.convert(json.JSONDecoder().raw_decode(text)[0], Baked)
     except (ValueError, RecursionError, msgspec.ValidationError):  # an empty file cannot be mapped
-        what = f"{file} is damaged, or no file of `fewstep bake`: it does not say what it is"
+        what = f"{file} is damaged or not a file of `fewstep bake`: it has no fewstep metadata"
         raise UserError(what, BAKE_AGAIN) from None
 
 
 def is_whole(file: Path) -> bool:
-    """True where the bytes of a baked file are as they were written. UserError for one without a checksum."""
+    """Return True if the bytes of a baked file are unchanged. Raises UserError for a file without a checksum."""
     with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
         at = data.find(MARK) + len(MARK)
         if at < len(MARK):
@@ -60,7 +60,7 @@ def is_whole(file: Path) -> bool:
 
 
 def damaged_weights(file: Path) -> tuple[str, ...]:
-    """The weight files of a baked file that are missing, or are not what their names say."""
+    """Return the weight files of a baked file that are missing or do not match the hash in their name."""
     paths = {name: file.parent / name for name in sorted(external_data_files(file))}
     hashes = {name: HASH.search(name) for name in paths}
     return tuple(
@@ -71,15 +71,15 @@ def damaged_weights(file: Path) -> tuple[str, ...]:
 
 
 def compute_sample(file: Path, baked: Baked, longest: float = math.inf) -> NDArray[Any]:
-    """The sample of the file's test vector, [B, ...], as onnxruntime computes it here with one thread.
+    """Compute the sample [B, ...] of the file's test vector with onnxruntime, on one thread.
 
-    UserError where it cannot, or where the run takes longer than `longest` seconds.
+    Raises UserError if that fails or takes longer than `longest` seconds.
     """
     vector = baked.sample
     if vector is None:
         raise UserError(f"{file} has no test vector", "bake it again to have one")
     options = ort.SessionOptions()
-    options.log_severity_level = 4  # fatal only: what fails is raised as well
+    options.log_severity_level = 4  # fatal only: failures are raised too
     options.intra_op_num_threads = 1
     feeds = {port.name: _feed(port, baked, vector) for port in baked.inputs}
     call = ort.RunOptions()
@@ -103,12 +103,13 @@ def compute_sample(file: Path, baked: Baked, longest: float = math.inf) -> NDArr
 
 
 def digest(output: NDArray[Any]) -> str:
-    """SHA-256 of the numbers of a sample, float32 and little-endian."""
+    """Return the SHA-256 of a sample's numbers, float32 and little-endian."""
     return sha256(output.astype("<f4").tobytes()).hexdigest()
 
 
 def select_stored(output: NDArray[Any]) -> NDArray[Any]:
-    """The numbers of a sample that a file stores: at `k * size // STORED` for each k, or all of a smaller one."""
+    """Return the numbers of a sample that a file stores: at `k * size // STORED` for each k, or all numbers of a
+    smaller one."""
     flat = output.reshape(-1)
     return flat[np.arange(min(STORED, flat.size)) * flat.size // min(STORED, flat.size)]
 

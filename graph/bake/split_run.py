@@ -1,8 +1,9 @@
-"""A baked run in three parts, for a program that runs the steps itself: what is ahead, one step, what is behind.
+"""Split a baked run into three parts, for a program that runs the steps itself: before the steps, one step, after the
+steps.
 
-The step is the body of the Loop, whose numbers are looked up by the number of the step: an input here. All else that it
-reads stays the same from step to step. An engine can therefore keep state, conditions and noise where it computes:
-between two steps it is given the number alone.
+The step is the body of the Loop, with the number of the step as an input. All its other inputs except the state are the
+same in every step. So an engine can keep state, conditions and noise on its device, and receives only the number
+between two steps.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -19,10 +20,10 @@ from fewstep.runtime.kinds.graph_entry import NEXT
 
 @dataclass(frozen=True)
 class Steps:
-    """Consecutive steps of a run. graph: inputs `number`, `state` and what is the same in each step; outputs `nexts`.
+    """Consecutive steps of a run. graph: inputs are `number`, `state` and `constant_inputs`; outputs are `nexts`.
 
     number: int64 [], 0 for the first of `count` steps. state and nexts: names of the K rows of the state [B, ...].
-    behind: what the run calls those rows behind the last step.
+    behind: the run's names of those rows after the last step.
     """
 
     graph: Graph
@@ -42,8 +43,8 @@ class Steps:
 class SplitRun:
     """A run in parts.
 
-    ahead: from the run's inputs to the first state and to what steps read; a tensor that is an input of the run is none
-    of its outputs. start: names of the first state's rows. behind: from the last state to the run's output.
+    ahead: computes the first state and the tensors that steps read from the run's inputs, without inputs passed
+    through. start: names of the first state's rows. behind: computes the run's output from the last state.
     """
 
     ahead: Graph
@@ -53,7 +54,7 @@ class SplitRun:
 
 
 def split_run(run: BakedRun) -> SplitRun:
-    """The parts of a run of any batch with Loops. UserError for one that is unrolled or has a fixed batch."""
+    """Split a run with Loops and a dynamic batch. Raises UserError for an unrolled run or a fixed batch."""
     graph = run.graph
     if run.carried:
         raise UserError(
@@ -61,9 +62,9 @@ def split_run(run: BakedRun) -> SplitRun:
         )
     loops = [node for node in graph.nodes if node.op == "Loop"]
     if not loops or any(isinstance(node.attributes["body"], Graph) is False for node in loops):
-        raise UserError("an unrolled run has no step that repeats", "bake without --unroll")
+        raise UserError("an unrolled run has no repeated step", "bake without --unroll")
     if any(not any(isinstance(size, str) for size in value.shape) for value in graph.inputs):
-        raise UserError("a run of a fixed batch is cut by no Loop", "leave the batch free")
+        raise UserError("a run with a fixed batch cannot be split at its Loops", "bake without --batch")
     behind_loops = index(graph).dependents(name for node in loops for name in node.outputs)
     before = tuple(node for node in graph.nodes if behind_loops.isdisjoint(node.outputs))
     inferred = infer_types(replace(graph, nodes=before, outputs=())).values
@@ -74,7 +75,7 @@ def split_run(run: BakedRun) -> SplitRun:
     start = first.inputs[2:]
     read = {name for each in steps for name in each.constant_inputs}
     behind = _select_nodes(graph, [value.name for value in graph.outputs], last.outputs)
-    unmade = {*graph.constants, *(value.name for value in graph.optional)}  # zeros stand for what is optional
+    unmade = {*graph.constants, *(value.name for value in graph.optional)}  # optional inputs default to zeros
     read |= {name for name in _free_names(behind, unmade) if name not in last.outputs}
     inputs = {value.name for value in graph.inputs}
     ahead = _select_nodes(graph, [*start, *sorted(read)])
@@ -89,8 +90,8 @@ def split_run(run: BakedRun) -> SplitRun:
 
 
 def fix_shapes(steps: Steps, values: Mapping[str, Array]) -> Graph:
-    """The step with the shapes of these inputs, all of them fixed: an engine then plans for one size alone. What it
-    makes has the shapes of the state."""
+    """Return the step with fixed shapes for these inputs, so that an engine plans for one size only. Its outputs have
+    the shapes of the state."""
     graph = steps.graph
     inputs = tuple(replace(v, shape=values[v.name].shape) if v.name in values else v for v in graph.inputs)
     shapes = {after: values[name].shape for after, name in zip(steps.nexts, steps.state, strict=True)}
@@ -100,13 +101,13 @@ def fix_shapes(steps: Steps, values: Mapping[str, Array]) -> Graph:
 
 
 def _name_free_axes(value: Value) -> Value:
-    """The value, each axis that is not known under a name of its own."""
+    """Return the value with a unique name for each unknown axis."""
     shape = tuple(f"{value.name}.{axis}" if size == "?" else size for axis, size in enumerate(value.shape))
     return replace(value, shape=shape)
 
 
 def _extract_loop_body(graph: Graph, loop: Node, types: Mapping[str, Value]) -> Steps:
-    """The body of a Loop on its own."""
+    """Return the body of a Loop as a separate graph."""
     body: Graph = loop.attributes["body"]
     number, goes_on, *rows = body.inputs
     nexts = body.outputs[1:]
@@ -130,12 +131,12 @@ def _extract_loop_body(graph: Graph, loop: Node, types: Mapping[str, Value]) -> 
 
 
 def _select_nodes(graph: Graph, wanted: Iterable[str], given: Collection[str] = ()) -> tuple[Node, ...]:
-    """The nodes that make `wanted` of what is given, of the inputs and of constants."""
+    """Return the nodes that compute `wanted` from `given`, the inputs and constants."""
     needed = index(graph).dependencies(wanted, given)
     return tuple(node for node in graph.nodes if not needed.isdisjoint(node.outputs))
 
 
 def _free_names(nodes: Sequence[Node], constants: Iterable[str]) -> set[str]:
-    """The names that nodes read and neither make nor find among the constants."""
+    """Return the names that nodes read, except their own outputs and the constants."""
     outputs = {name for node in nodes for name in node.outputs}
     return {name for node in nodes for name in node.inputs if name} - outputs - {*constants}

@@ -1,10 +1,10 @@
-"""The steps of a plan over the same columns, so that one body of a Loop runs them all by numbers that it looks up.
+"""Align the steps of a plan on common columns, so that one Loop body runs them all and looks up their numbers.
 
 Steps of a token plan have no columns: they read the same numbers.
 
 The columns of an aligned step are the rows of the state, the outputs of every branch that any step evaluates, the
-result of the shaping, and as many draws as any step takes. Where a step has no such column its coefficient is zero. The
-order of the columns is the same in every step, so sums are made in the same order.
+result of the shaping, and as many draws as any step reads. A step without a column has the coefficient zero there. The
+order of the columns is the same in every step, so sums are computed in the same order.
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ NO_TENSOR = -1
 class StepRange:
     """Consecutive steps of a plan, S of them, that one body of a Loop runs.
 
-    branches: of all steps; step s evaluates `count[s]` of them, from `first[s]` on. heads: of the network's output.
+    branches: of all steps. Step s evaluates `count[s]` of them, starting at `first[s]`. heads: of the network's output.
     """
 
     steps: tuple[Any, ...]
@@ -44,7 +44,7 @@ class AlignedSteps(StepRange):
     """Steps of a `Plan`: K rows, C columns in the order rows, outputs, shaping, draws.
 
     input [S, K]; shaping_of [S, values, C]; update [S, K, C]: the coefficients.
-    bounds [S, 2]: of a clip. draws [S, D]: the numbers of the plan's draws that are read, 0 where the step reads none.
+    bounds [S, 2]: of a clip. draws [S, D]: the numbers of the plan's draws that are read, 0 if the step reads none.
     terms: (row, column) of coefficients that are tensors; tensor_of [S, terms]: their numbers, or NO_TENSOR.
     """
 
@@ -60,8 +60,8 @@ class AlignedSteps(StepRange):
 
 
 def align(plan: AnyPlan, steps: Sequence[Any]) -> StepRange | None:
-    """The steps over the same columns; None where they have no columns, no order or no shaping in common. For steps of
-    tokens it is no rule in common."""
+    """Return the steps on common columns. Return None if their columns, branch order or shaping do not match, or for
+    token steps if their rules differ."""
     branches = max((step.branches for step in steps), key=len)
     first = tuple(branch_offset(step.branches, branches) for step in steps)
     count = tuple(len(step.branches) for step in steps)
@@ -78,8 +78,8 @@ def align(plan: AnyPlan, steps: Sequence[Any]) -> StepRange | None:
         _columns(step, plan.rows, at, outputs, shaped is not None) for step, at in zip(steps, first, strict=True)
     ]
     terms = [
-        [(term.row, None if term.column is None else own[term.column]) for term in step.terms]
-        for step, own in zip(steps, columns, strict=True)
+        [(term.row, None if term.column is None else places[term.column]) for term in step.terms]
+        for step, places in zip(steps, columns, strict=True)
     ]
     common = max(terms, key=len)
     if any(own not in (common, []) for own in terms):
@@ -112,7 +112,7 @@ def align(plan: AnyPlan, steps: Sequence[Any]) -> StepRange | None:
 
 
 def stretches(plan: AnyPlan, breaks: Sequence[bool]) -> list[StepRange]:
-    """The plan's steps as few aligned stretches, a new one at each step that `breaks`."""
+    """Return the plan's steps as a few aligned ranges. A new range starts at each step in `breaks`."""
     parts: list[list[Any]] = []
     for step, is_break in zip(plan.steps, breaks, strict=True):
         if is_break or not parts:
@@ -122,7 +122,7 @@ def stretches(plan: AnyPlan, breaks: Sequence[bool]) -> list[StepRange]:
 
 
 def _align_halves(plan: AnyPlan, steps: list[Any]) -> list[StepRange]:
-    """One stretch, or the stretches of both halves. A step alone is aligned with itself."""
+    """Return one aligned range, or the ranges of both halves. A single step always aligns."""
     whole = align(plan, steps)
     if whole is not None:
         return [whole]
@@ -131,19 +131,19 @@ def _align_halves(plan: AnyPlan, steps: list[Any]) -> list[StepRange]:
 
 
 def branch_offset(part: tuple[str, ...], branches: tuple[str, ...]) -> int:
-    """The place where a step's branches begin among all; -1 if they do not stand there one after the other."""
+    """Return the index at which a step's branches begin among all branches; -1 if they are not consecutive there."""
     places = range(len(branches) - len(part) + 1)
     return next((at for at in places if branches[at : at + len(part)] == part), -1)
 
 
 def _rule(step: TokenStep) -> tuple[object, ...]:
-    """The part of a step of tokens that is no number."""
+    """Return the part of a token step that is not numbers."""
     rules = (step.chance, step.threshold, step.bound)
     return step.score, step.temperature == 0, *(each is None for each in rules)
 
 
 def _has_same_form(step: Step, first: Step, shaped: Step | None) -> bool:
-    """True where a step has as many heads as the first, and shapes like the others or not at all."""
+    """Return True if a step has as many heads as the first, and shapes its prediction like the others or not at all."""
     if step.heads != first.heads:
         return False
     if step.shaping is None or shaped is None or step.shaping == shaped.shaping:
@@ -152,7 +152,7 @@ def _has_same_form(step: Step, first: Step, shaped: Step | None) -> bool:
 
 
 def _columns(step: Step, rows: int, first: int, outputs: int, has_shaping: bool) -> list[int]:
-    """The places of a step's own columns among all."""
+    """Return the indices of a step's own columns among all columns."""
     start = rows + first * step.heads
     shaped = [rows + outputs] if step.shaping is not None else []
     draws = rows + outputs + has_shaping
@@ -161,7 +161,7 @@ def _columns(step: Step, rows: int, first: int, outputs: int, has_shaping: bool)
 
 
 def _spread_row(row: Row, columns: Sequence[int], width: int) -> Floats:
-    """A row of coefficients over all columns."""
+    """Return a row of coefficients over all columns."""
     wide = np.zeros(width)
     wide[list(columns[: len(row)])] = row
     return wide

@@ -1,4 +1,4 @@
-"""The numbers of the steps that one body of a Loop runs, in tables that it looks up by the number of the step."""
+"""Tables of the numbers of the steps that one Loop body runs, which it looks up by the number of the step."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ Values = NDArray[Any] | Sequence[float]
 
 @dataclass
 class StepNumbers:
-    """Columns of tables, one for each type: a column has a number for each of S steps."""
+    """Columns of tables, one table per type. A column has one number for each of S steps."""
 
     inner: Builder
     columns: dict[str, list[NDArray[Any]]] = field(default_factory=dict)
@@ -26,24 +26,24 @@ class StepNumbers:
         return f"{self.inner.prefix}/number"
 
     def float(self, values: Values) -> str:
-        """float32 [1]: the number of this step, of values [S]."""
+        """Return float32 [1]: this step's number of values [S]."""
         return self._column(values, "float32")
 
     def double(self, values: Values) -> str:
-        """float64 [1]."""
+        """Return float64 [1]: this step's number of values [S]."""
         return self._column(values, "float64")
 
     def integer(self, values: Values) -> str:
-        """int64 [1]."""
+        """Return int64 [1]: this step's number of values [S]."""
         return self._column(values, "int64")
 
     def scalar(self, values: Values) -> str:
-        """int64 []."""
+        """Return int64 []: this step's number of values [S]."""
         number = self.integer(values)
         return self.inner.node("Squeeze", (number,), f"{number.rpartition('/')[2]}_scalar")
 
     def look_up(self) -> list[Node]:
-        """The nodes that look the step's numbers up; they stand first in the body."""
+        """Return the nodes that look up the step's numbers; they come first in the body."""
         nodes = []
         for dtype, columns in self.columns.items():
             table = self.inner.constant(np.stack(columns, axis=1), f"{dtype}s")

@@ -1,1 +1,1 @@
-"""Engines are built here from a bundle's graphs, for this device or ahead of time for others."""
+"""Build engines from a bundle's graphs, for this device or ahead of time for others."""

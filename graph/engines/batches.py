@@ -1,4 +1,4 @@
-"""The batches and sizes that an engine is built for, as a user writes them."""
+"""Parse the batches and sizes that an engine is built for."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -18,10 +18,10 @@ FORMS = "write a number, or shapes such as x:4x1x28x28 or x:[4,1,28,28]"
 
 
 def parse_sizes(text: str, graph: GraphEntry, option: str) -> dict[str, int]:
-    """The batch and the free sizes in a text: {"batch": 4, "height": 96}.
+    """Parse the batch and the free sizes from a text: {"batch": 4, "height": 96}.
 
-    A number is a batch. Shapes of inputs, in trtexec's or Polygraphy's form, with commas, must agree with the graph in
-    all fixed sizes.
+    A number is a batch. Shapes of inputs, separated by commas, have trtexec's or Polygraphy's form. They must agree
+    with the graph in all fixed sizes.
     """
     if NUMBER.fullmatch(text):
         return {BATCH: int(text)}
@@ -34,19 +34,19 @@ def parse_sizes(text: str, graph: GraphEntry, option: str) -> dict[str, int]:
         shape = inputs[name]
         free_sizes = sizes_of_shape(shape, sizes)
         if len(sizes) != len(shape) or not all(map(_agrees, shape, sizes, [free_sizes] * len(shape))):
-            free = sorted({own for own in shape if isinstance(own, str)} - {BATCH})
+            free = sorted({size for size in shape if isinstance(size, str)} - {BATCH})
             fix = f"batch, {', '.join(free)} can be chosen" if free else "only the batch can be chosen"
             raise UserError(f"{option}: {name} is {list(shape)}, not {list(sizes)}", fix)
         for size, value in free_sizes.items():
             choices.setdefault(size, set()).add(value)
     for size, values in choices.items():
         if len(values) != 1:
-            raise UserError(f"{option} {text!r} means no single {size}", FORMS)
+            raise UserError(f"{option} {text!r} does not give one {size}", FORMS)
     return {size: values.pop() for size, values in choices.items()}
 
 
 def _agrees(dim: int | str, size: int, free_sizes: Mapping[str, int]) -> bool:
-    """True if a size may stand where the graph has `dim`; the builder judges sizes that follow from several others."""
+    """Return True if a size fits the graph's `dim`. The builder checks sizes that follow from several others."""
     try:
         return resolve_dimension(dim, free_sizes) == size
     except KeyError:
@@ -60,8 +60,9 @@ def profile_of(
     sizes: Sequence[Size],
     x_shape: Sequence[int],
 ) -> dict[str, tuple[int, int, int]]:
-    """(least, preferred, greatest) batch and sizes. By default a size has its whole range and its own default as the
-    preferred value, and the preferred batch is USUAL_BATCH, or as close to it as the others allow."""
+    """Return the (least, preferred, greatest) batch and sizes. By default a size has its whole range, with its own
+    default as the preferred value. The preferred batch is USUAL_BATCH, or the nearest value that the other two
+    allow."""
     ranges = {BATCH: (1, USUAL_BATCH, LARGEST, 1)}
     ranges |= {size.name: (size.low, x_shape[size.axis], size.high, size.multiple) for size in sizes}
     profile = {}
@@ -88,7 +89,7 @@ def _shapes(text: str, option: str) -> dict[str, tuple[int, ...]]:
         name, listed, crossed = match.groups()
         sizes = re.findall(r"\d+", listed or crossed)
         if any(len(size) > 9 for size in sizes):
-            raise UserError(f"{option}: no tensor {name} is that large", FORMS)
+            raise UserError(f"{option}: a size of tensor {name} is too large", FORMS)
         shapes[name] = tuple(map(int, sizes))
         at = match.end()
     if not shapes:

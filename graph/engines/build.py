@@ -1,10 +1,12 @@
-"""`fewstep build`: make a bundle ready for GPUs, with engines ahead of time or on the device itself.
+"""`fewstep build`: build engines of a bundle for GPUs, ahead of time or on the device.
 
-TensorRT-RTX compiles for a GPU that it does not see, TensorRT for the GPU of this machine. `build` runs no engine. It
-checks that the engine was built, and in which types its convolutions multiply. Each device gets an engine of its own:
-a device is shipped its own code only, a further device rebuilds nothing, and an operation that one generation lacks
-costs the others nothing. The graphs that run before the first step get engines too, in float32, so that a device needs
-one runtime. Turing gets none: TensorRT-RTX multiplies no float32 matrices there.
+TensorRT-RTX compiles for a GPU that is not present, TensorRT for the GPU of this machine. `build` runs no engine. It
+checks that the engine was built, and in which types its convolutions multiply.
+
+Each device gets a separate engine. So a device receives only its own code, a further device rebuilds nothing, and an
+operation that one generation lacks costs the others nothing. The graphs that run before the first step get float32
+engines too, so that a device needs only one runtime. Turing gets none: TensorRT-RTX does not support float32 matrix
+products there.
 """
 
 import logging
@@ -43,8 +45,8 @@ LOG = logging.getLogger("fewstep")
 
 @dataclass(frozen=True)
 class BuildOptions(Options):
-    """Build engines of a bundle's body for GPUs, and add them to it. Those for this machine's GPU are compared with
-    onnxruntime.
+    """Build engines of a bundle's body for GPUs, and add them to the bundle. Engines for this machine's GPU are
+    compared with onnxruntime.
 
     bundle: The bundle to build for.
     backend: tensorrt-rtx builds ahead of time and needs no GPU. tensorrt (JetPack, data centers) builds for the GPU on
@@ -53,23 +55,22 @@ class BuildOptions(Options):
     device: Compute capabilities to build for. tensorrt-rtx: sm75, sm80, sm86, sm89, sm120, sm121, by default sm86, sm89
         and sm120. tensorrt: the GPU of this machine. qnn: sm8550, sm8650, sm8750, sm8850, or by default sc8380xp.
     precision: int8 builds the body that calibrate made for tensorrt; float16, bfloat16 and float32 build the float
-        body. bfloat16 is for weights that were trained so, and for activations beyond float16; GPUs have it from Ampere
-        on.
-    min_batch: The smallest batch of one evaluation (a guided sample is a batch of two), or shapes of inputs, as
-        x:1x1x28x28 or x:[1,1,28,28]. Shapes also choose the free sizes of a bundle; a number leaves them in full.
-    opt_batch: The preferred batch, or shapes, at which the engine is fastest; an engine of qnn has no other. Default:
+        body. bfloat16 is for weights trained in bfloat16, and for activations beyond float16. It needs Ampere or later.
+    min_batch: The smallest batch of one evaluation (a guided sample is a batch of two), or shapes of inputs, like
+        x:1x1x28x28 or x:[1,1,28,28]. Shapes also set the free sizes of a bundle; with a number they keep their ranges.
+    opt_batch: The preferred batch, or shapes, at which the engine is fastest; a qnn engine has only this one. Default:
         4, moved into the range of the other two.
     max_batch: The largest batch, or shapes.
     workspace: MiB of scratch memory that the builder may plan with. Default: all memory.
-    version_compatible: Build engines of tensorrt that its later versions also run.
-    hardware_compatible: Build engines of tensorrt for Ampere and all later GPUs. Not on a Jetson.
+    version_compatible: Build tensorrt engines that later versions can run too.
+    hardware_compatible: Build tensorrt engines for Ampere and all later GPUs. Not on a Jetson.
     dla: Number of the DLA core to use, on a Jetson that has one; layers that it cannot run go to the GPU.
-    float32_scales: Write the scales of int8 in float32, for a builder that refuses those in float16.
-    verify: Run the engines for the GPU of this machine next to onnxruntime, as verify --engines does. Leave it out
-        where memory has no room for the network twice.
-    timeout: Seconds that one engine may take.
-    script: A file to write instead, with --backend tensorrt: the commands of trtexec and Polygraphy that build the same
-        engines and compare them with onnxruntime. Nothing is built.
+    float32_scales: Write int8 scales in float32, for a builder that refuses float16 scales.
+    verify: Compare the engines for this machine's GPU with onnxruntime, as verify --engines does. Turn it off if memory
+        cannot hold the network twice.
+    timeout: Seconds that building one engine may take.
+    script: A file to write instead of building, with --backend tensorrt: the commands of trtexec and Polygraphy that
+        build the same engines and compare them with onnxruntime.
     """
 
     bundle: Path
@@ -91,7 +92,7 @@ class BuildOptions(Options):
 
 @dataclass(frozen=True)
 class Build:
-    """The bundle's manifest afterwards, and its engines: those that were built, and those that were there already."""
+    """The bundle's new manifest, the engines that were built, and the existing engines that are up to date."""
 
     manifest: Manifest
     built: tuple[EngineEntry, ...]
@@ -100,7 +101,7 @@ class Build:
 
 @dataclass(frozen=True)
 class EngineRequest:
-    """An engine that `build` makes, unless it is up to date."""
+    """An engine that `build` builds unless it is up to date."""
 
     body: str
     device: str
@@ -110,7 +111,7 @@ class EngineRequest:
 
 @dataclass(frozen=True)
 class NetworkBody:
-    """A network, whose bundle is as if it had no other, and the body to build. One of 16 bits may not be made yet."""
+    """A network, a bundle restricted to it, and the body to build. A 16-bit body may not exist yet."""
 
     network: str
     bundle: Bundle
@@ -119,7 +120,7 @@ class NetworkBody:
 
 
 def build(options: BuildOptions, progress: Progress = SILENT) -> Build:
-    """Build the missing engines, and commit them all at once. UserError if one cannot be built."""
+    """Build the missing engines, and commit them all at once. Raises UserError if one cannot be built."""
     builder = check_options(options)
     with open_for_update(options.bundle, must_exist=True, verb="build") as writer:
         manifest, built, kept = open_bundle(options.bundle).manifest, list[EngineEntry](), list[EngineEntry]()
@@ -148,10 +149,10 @@ def build(options: BuildOptions, progress: Progress = SILENT) -> Build:
 
 
 def list_requests(options: BuildOptions) -> tuple[EngineRequest, ...]:
-    """The engines that `build` would make, without making them."""
+    """Return the engines that `build` would build, without building them."""
     builder, requests = check_options(options), list[EngineRequest]()
     for part in _bodies(options, builder):
-        if part.body is None:  # it would be made first, so that it has no engine yet
+        if part.body is None:  # `build` would create it first, so it has no engine yet
             devices = _devices(options, builder, part) if builder.module else {}
             requests += [EngineRequest(part.name, device, False, part.network) for device in devices]
         for each in () if part.body is None else _orders(options, builder, part, part.bundle.manifest.files):
@@ -161,7 +162,7 @@ def list_requests(options: BuildOptions) -> tuple[EngineRequest, ...]:
 
 
 def build_script(options: BuildOptions) -> str:
-    """The script of `BuildOptions.script`. Needs neither TensorRT nor a GPU."""
+    """Return the script of `BuildOptions.script`. Needs neither TensorRT nor a GPU."""
     builder = check_options(options)
     if builder.name != "tensorrt":
         raise UserError(f"there are no commands for {builder.name}", "--script is for --backend tensorrt")
@@ -169,7 +170,7 @@ def build_script(options: BuildOptions) -> str:
     for part in _bodies(options, builder):
         manifest, body = part.bundle.manifest, part.body
         if body is None:
-            fix = f"fewstep build {options.bundle} --precision {options.precision} makes it"
+            fix = f"create it with fewstep build {options.bundle} --precision {options.precision}"
             raise UserError(f"{options.bundle} has no body {options.precision!r}", fix)
         graphs = {**_setup_graphs(manifest), **graph_names(part.name, body)}
         profile = _profile(options, body.graph, manifest)
@@ -178,8 +179,8 @@ def build_script(options: BuildOptions) -> str:
 
 
 def _bodies(options: BuildOptions, builder: EngineBuilder) -> Iterator[NetworkBody]:
-    """The body to build of each network, its files checked. UserError where it is missing, unless it is one of 16 bits,
-    which is made here."""
+    """Yield the body to build of each network, with its files checked. Raises UserError if it is missing, except a
+    16-bit body, which `build` creates."""
     whole = open_bundle(options.bundle)
     whole.check_continuous("build")
     names = builder.bodies[options.precision]
@@ -197,7 +198,7 @@ def _bodies(options: BuildOptions, builder: EngineBuilder) -> Iterator[NetworkBo
 
 
 def _make_body(part: NetworkBody, writer: Writer) -> NetworkBody:
-    """The part with its body; that of 16 bits is made of the float32 body for its first engine."""
+    """Return the part with its body. A 16-bit body is converted from the float32 body before its first engine."""
     if part.body is not None:
         return part
     base = part.bundle.body("float32").graph
@@ -208,12 +209,12 @@ def _make_body(part: NetworkBody, writer: Writer) -> NetworkBody:
 
 
 def _setup_graphs(manifest: Manifest) -> dict[str, GraphFile]:
-    """The graphs that run before the first step, by name."""
+    """Return the graphs that run before the first step, by name."""
     return {each: graph for each in AHEAD if (graph := getattr(manifest, each)) is not None}
 
 
 def check_options(options: BuildOptions) -> EngineBuilder:
-    """The builder that the options name. UserError for options that need neither the bundle nor TensorRT to refuse."""
+    """Return the builder that the options name. Raises UserError for options that are wrong for any bundle."""
     builder = builder_of(options.backend)
     for device in options.device:
         if builder.devices and device not in builder.devices:
@@ -224,34 +225,35 @@ def check_options(options: BuildOptions) -> EngineBuilder:
             f"choose --precision {', '.join(builder.bodies)}",
         )
     for flag in _flags(options).keys() - STRICT.keys() - {"workspace"} - builder.options:
-        raise UserError(f"{builder.name} has no --{flag.replace('_', '-')}", "leave it out, or use --backend tensorrt")
+        raise UserError(f"{builder.name} has no --{flag.replace('_', '-')}", "omit it, or use --backend tensorrt")
     for option, least in (("workspace", 1), ("dla", 0)):
         value = getattr(options, option)
         if value is not None and value < least:
             raise UserError(f"--{option} {value}", f"give at least {least}")
     if options.dla is not None and options.precision in ("int8", "bfloat16"):
-        what = "int8 that a graph writes out" if options.precision == "int8" else "bfloat16"
-        raise UserError(f"a DLA takes no {what}", "build --precision float16, or leave --dla out")
+        what = "quantized (QDQ) int8 graphs" if options.precision == "int8" else "bfloat16"
+        raise UserError(f"a DLA does not support {what}", "build --precision float16, or omit --dla")
     if options.float32_scales and options.precision != "int8":
-        raise UserError(f"{options.precision} has no scales", "build --precision int8, or leave --float32-scales out")
+        raise UserError(f"{options.precision} has no scales", "build --precision int8, or omit --float32-scales")
     if options.float32_scales and options.script is not None:
-        raise UserError("a script builds the bundle's own graphs", "leave --script or --float32-scales out")
+        raise UserError("a script builds the bundle's graphs unchanged", "omit --script or --float32-scales")
     return builder
 
 
 def _flags(options: BuildOptions) -> Flags:
-    """The settings that are not the builder's defaults."""
+    """Return the settings that differ from the builder's defaults."""
     names = ("workspace", "dla", "version_compatible", "hardware_compatible", "float32_scales")
     choices = {name: value for name in names if (value := getattr(options, name)) is not None and value is not False}
     return {**STRICT, **choices}
 
 
 def _devices(options: BuildOptions, builder: EngineBuilder, part: NetworkBody) -> dict[str, int | None]:
-    """The devices to build a body for, with their multiprocessors. UserError for one without the body's float type."""
+    """Return the devices to build a body for, with their number of multiprocessors. Raises UserError for a device
+    without the body's float type."""
     devices = builder.targets(options.device, _flags(options))
     old = [device for device in devices if device != AMPERE_ON and capability(device) < AMPERE]
     if old and (part.name == BFLOAT16.name if part.name in HALVES else _has_bfloat16(part)):
-        what = f"{old[0]} has no bfloat16" + (", which is around this int8" if options.precision == "int8" else "")
+        what = f"{old[0]} has no bfloat16" + (", which this int8 body uses" if options.precision == "int8" else "")
         raise UserError(what, "build for Ampere (sm80) or later, or another --precision")
     return devices
 
@@ -264,7 +266,7 @@ def _has_bfloat16(part: NetworkBody) -> bool:
 def _orders(
     options: BuildOptions, builder: EngineBuilder, part: NetworkBody, hashes: Mapping[str, str]
 ) -> tuple[BuildOrder, ...]:
-    """All engines to build: for each device the engines of the prologue and of the body's graphs."""
+    """Return all engines to build: for each device, those of the prologue and of the body's graphs."""
     if builder.module is None or part.body is None:
         return ()
     flags = _flags(options)
@@ -278,8 +280,8 @@ def _orders(
         key = msgspec.structs.replace(common, device=device, multiprocessors=multiprocessors)
         for each, graph in _setup_graphs(part.bundle.manifest).items() if device not in builder.no_float32 else ():
             part.bundle.graph(graph)
-            any_rows = (1, *key.batches[1:])  # calls have any number of rows
-            on_gpu = {flag: value for flag, value in flags.items() if flag != "dla"}  # a DLA has no float32
+            any_rows = (1, *key.batches[1:])  # a call may have any number of rows
+            on_gpu = {flag: value for flag, value in flags.items() if flag != "dla"}  # DLAs do not compute float32
             own = msgspec.structs.replace(key, batches=any_rows, flags=on_gpu)
             orders.append(_order(each, graph, own, hashes))
         for each, graph in graph_names(part.name, part.body).items():
@@ -304,7 +306,7 @@ def _order(
 
 
 def _profile(options: BuildOptions, graph: GraphFile, manifest: Manifest) -> dict[str, tuple[int, int, int]]:
-    """(least, preferred, greatest) batch, and each free size."""
+    """Return the (least, preferred, greatest) batch and free sizes."""
     least, greatest = (
         parse_sizes(text, graph, option)
         for text, option in ((options.min_batch, "--min-batch"), (options.max_batch, "--max-batch"))
@@ -313,14 +315,14 @@ def _profile(options: BuildOptions, graph: GraphFile, manifest: Manifest) -> dic
     profile = profile_of(least, preferred, greatest, manifest.sizes, manifest.x_shape)
     if options.dla is not None and (free := [name for name, ends in profile.items() if len(set(ends)) > 1]):
         raise UserError(
-            f"a DLA takes one size alone, and {free[0]} has several: all would run on the GPU",
-            "give --min-batch and --max-batch the same number, or leave --dla out",
+            f"a DLA supports one fixed size, but {free[0]} has a range: everything would run on the GPU",
+            "give --min-batch and --max-batch the same number, or omit --dla",
         )
     return profile
 
 
 def _find_current(bundle: Bundle, key: EngineKey) -> EngineEntry | None:
-    """The bundle's undamaged engine with this key."""
+    """Return the bundle's undamaged engine with this key, or None."""
     for engine in bundle.manifest.engines:
         if engine.key == key.digest:
             try:
@@ -333,7 +335,8 @@ def _find_current(bundle: Bundle, key: EngineKey) -> EngineEntry | None:
 
 
 def _add_engines(manifest: Manifest, part: NetworkBody, engines: list[EngineEntry]) -> Manifest:
-    """The manifest with the body of a network, and new engines, which replace engines of the same body and device."""
+    """Return the manifest with the body of a network and new engines. They replace engines of the same body and
+    device."""
     own = select_network(manifest, part.network)
     new = {(engine.body, engine.backend, engine.device) for engine in engines}
     others = (engine for engine in own.engines if (engine.body, engine.backend, engine.device) not in new)
@@ -343,6 +346,6 @@ def _add_engines(manifest: Manifest, part: NetworkBody, engines: list[EngineEntr
 
 
 def _command(options: BuildOptions, devices: tuple[str, ...]) -> str:
-    """The command that repeats this build, without paths."""
+    """Return the command that repeats this build, without paths."""
     always = ("backend", "precision", *(("device", "min_batch", "max_batch") if devices else ()))
     return replace(options, device=devices).command_line("build", always)

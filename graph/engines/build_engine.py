@@ -32,14 +32,14 @@ from fewstep.runtime.machine import cache
 LOG = logging.getLogger("fewstep")
 WORKER = Path(__file__).with_name("build_worker.py")
 IGNORED = "setComputePrecision"
-REFUSED = "Could not infer output types for operation"  # TensorRT#4832: of a float16 scale, on Orin
+REFUSED = "Could not infer output types for operation"  # TensorRT#4832: float16 scales on Orin
 SCALES = "try --float32-scales, or another --precision if it was given"
 OTHER, LONGER = "try another --precision or an older --device", "give a longer --timeout"
 
 
 @dataclass(frozen=True)
 class BuildOrder:
-    """An engine to build. `is_reduced`: none of its convolutions may compute in float32."""
+    """An engine to build. is_reduced: no convolution may compute in float32."""
 
     body: str
     graph: GraphEntry
@@ -50,10 +50,10 @@ class BuildOrder:
 def build_engine(
     writer: Writer, builder: EngineBuilder, order: BuildOrder, bundle: Path, timeout: float
 ) -> EngineEntry:
-    """Build an engine, remember that this machine built it, and add it to the bundle with its side-car."""
+    """Build an engine, record that this machine built it, and add it to the bundle with its sidecar file."""
     key = order.key
     name = f"{order.body}-{key.device}".replace("/", "-").replace("+", "-up")
-    # the process id is in the names: the builder of a killed process may still run, and must not write over ours
+    # the names contain the process id: the builder of a killed process may still run and must not overwrite our files
     draft, asked, timing, layers = (
         writer.scratch(f"{name}-{os.getpid()}{suffix}") for suffix in (".engine", ".json", ".timing", ".layers")
     )
@@ -91,8 +91,8 @@ def request(
     flags: Flags,
     **others: object,
 ) -> dict[str, object]:
-    """The request to the child process. shapes: of the inputs, (least, preferred, greatest). others: "timing_cache" and
-    "layers", files where they are wanted; "sizes", which another worker than TensorRT's reads."""
+    """Return the request to the child process. shapes: the (least, preferred, greatest) shape of each input. others:
+    "timing_cache" and "layers", paths or None; "sizes", for workers other than TensorRT's."""
     return {
         "module": builder.module,
         "device": device,
@@ -106,7 +106,7 @@ def request(
 
 
 def _shapes(order: BuildOrder) -> dict[str, list[list[int]]]:
-    """(least, preferred, greatest) shape of each input."""
+    """Return the (least, preferred, greatest) shape of each input."""
     key = order.key
     ends = [
         {BATCH: batch, **{name: sizes[end] for name, sizes in key.sizes.items()}}
@@ -119,10 +119,10 @@ def _shapes(order: BuildOrder) -> dict[str, list[list[int]]]:
 
 
 def _check_types(order: BuildOrder, program: bytes, layers: Path) -> dict[str, int]:
-    """The number of an engine's convolutions that multiply in each type, as far as the engine shows it.
+    """Return how many of an engine's convolutions multiply in each type, as far as the engine reveals it.
 
-    The program text is certain, so that a wrong float32 in it is an error. An inspector's names of layers differ
-    between versions, so that a float32 among them is a warning.
+    The program text is reliable, so an unexpected float32 in it is an error. An inspector's layer names differ between
+    versions, so a float32 there is a warning.
     """
     kernels = kernels_of(program)
     convolutions = () if kernels is None else kernels.convolutions
@@ -149,10 +149,10 @@ def run_worker(
     longer: str = LONGER,
     program: str | None = None,
 ) -> None:
-    """Run the builder to its end. UserError in one line if it fails, hangs or dies.
+    """Run the builder to completion. Raises a one-line UserError if it fails, hangs or dies.
 
-    other: the fix for a builder that fails. longer: the fix for a builder that exceeds `timeout` seconds. program: of
-    this folder, if it is not WORKER.
+    other: the fix if the builder fails. longer: the fix if it exceeds `timeout` seconds. program: a script in this
+    folder, WORKER by default.
     """
     worker = WORKER if program is None else WORKER.with_name(program)
     try:
@@ -162,7 +162,7 @@ def run_worker(
     except subprocess.TimeoutExpired:
         raise UserError(f"{backend} took more than {timeout:g} s to build {what}", longer) from None
     code = child.returncode
-    if code < 0 or code > 0xFF:  # a signal, or what Windows has instead
+    if code < 0 or code > 0xFF:  # a signal, or its equivalent on Windows
         death = signal.Signals(-code).name if -code in set(signal.Signals) else f"exit code {code}"
         raise UserError(f"{backend} died ({death}) building {what}", f"free memory, or {other}")
     if code:
@@ -173,21 +173,22 @@ def run_worker(
 
 
 def _reason(output: str) -> str:
-    """The first cause that the worker named, or else the first error that the builder logged, or else the last line.
+    """Return the first cause that the worker named, else the first error that the builder logged, else the last line.
 
-    What is said of a setting that strongly typed networks ignore stops no build: TensorRT 10 logs it for each norm.
+    Messages about a setting that strongly typed networks ignore do not stop a build: TensorRT 10 logs one for each
+    norm.
     """
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     named = [line.removeprefix("[E]").strip() for line in lines if line.startswith("[E]")]
     logged = [line.partition("[E]")[2].strip() for line in lines if "[E]" in line and IGNORED not in line]
-    return (named or logged or lines[-1:] or ["it says nothing"])[0]
+    return (named or logged or lines[-1:] or ["it gave no reason"])[0]
 
 
 @contextmanager
 def timing_cache(builder: EngineBuilder, of: EngineKey | EngineFacts, file: Path) -> Iterator[Path | None]:
-    """The file that a builder reads measurements from and writes them to; None if it measures nothing.
+    """Yield the file in which a builder reads and writes its timing measurements; None if it measures nothing.
 
-    The user's cache folder keeps them for this GPU and version, unless the builder fails.
+    The user's cache folder keeps the file for this GPU and version, unless the builder fails.
     """
     if not builder.sees_gpu:
         yield None

@@ -1,8 +1,8 @@
-"""The commands of NVIDIA's own tools that build the engines of a bundle and compare them, as a shell script.
+"""Write a shell script of commands of NVIDIA's tools that build the engines of a bundle and compare them.
 
 trtexec builds the engines of `fewstep build --backend tensorrt`, and times nothing. Polygraphy runs the graph in
-TensorRT and in onnxruntime on equal inputs, and compares their outputs. Both take shapes and flags that a reader of a
-bundle would have to look up.
+TensorRT and in onnxruntime on equal inputs, and compares their outputs. The script fills in the shapes and flags, so
+that readers need not look them up in the bundle.
 """
 
 import shlex
@@ -14,8 +14,8 @@ from fewstep.runtime.bundle.manifest import Body, Condition, GraphEntry, TensorE
 from fewstep.runtime.kinds.sizes import resolve_dimension
 
 HEAD = """#!/usr/bin/env bash
-# Engines of a bundle, built and compared by hand: cd BUNDLE && bash THIS_FILE
-# Needs trtexec of TensorRT, and Polygraphy with onnxruntime, on the device itself.
+# Build and compare the engines of a bundle manually: cd BUNDLE && bash THIS_FILE
+# Needs TensorRT's trtexec, and Polygraphy with onnxruntime, on the device itself.
 set -euo pipefail
 mkdir -p by_hand
 """
@@ -38,7 +38,7 @@ def script(
     flags: Flags,
     network: str = DENOISER,
 ) -> str:
-    """The commands for these graphs of a network, by the names of their engines; HEAD begins the script. `profile`: see
+    """Return the commands for these graphs of a network, by engine name; HEAD begins the script. profile: see
     `batches.profile_of`."""
     before = "" if network == DENOISER else f"{network}/"
     return "".join(
@@ -56,7 +56,7 @@ def _trtexec(name: str, graph: GraphEntry, profile: Profile, flags: Flags) -> It
     yield f"--onnx={graph.file}"
     yield f"--saveEngine=by_hand/{name.replace('/', '-')}.engine"
     yield from ("--stronglyTyped", "--noTF32")
-    yield "--skipInference"  # trtexec's random whole numbers may be no valid group or class
+    yield "--skipInference"  # trtexec's random integers may not be a valid group or class
     for end, word in enumerate(ENDS):
         shapes = (f"{each.name}:{'x'.join(map(str, _shape(each, profile, end)))}" for each in graph.inputs)
         yield f"--{word}Shapes={','.join(shapes)}"
@@ -73,7 +73,8 @@ def _trtexec(name: str, graph: GraphEntry, profile: Profile, flags: Flags) -> It
 def _polygraphy(
     name: str, graph: GraphEntry, body: Body, conditions: Sequence[Condition], profile: Profile, flags: Flags
 ) -> Iterator[str]:
-    """TensorRT and onnxruntime compared at the preferred shapes. Polygraphy leaves TF32 off by default."""
+    """Yield the comparison of TensorRT and onnxruntime at the preferred shapes. Polygraphy leaves TF32 off by
+    default."""
     yield from ("polygraphy", "run", graph.file, "--trt", "--onnxrt", "--strongly-typed")
     for end, word in enumerate(ENDS):
         yield f"--trt-{word}-shapes"
@@ -91,7 +92,7 @@ def _polygraphy(
 
 
 def _range(tensor: TensorEntry, body: Body, conditions: Sequence[Condition]) -> Iterator[tuple[int, int]]:
-    """The range of an input of whole numbers."""
+    """Yield the range of an integer input."""
     if tensor.role == "group":
         yield 0, len(body.groups)
     for condition in conditions:
@@ -100,7 +101,7 @@ def _range(tensor: TensorEntry, body: Body, conditions: Sequence[Condition]) -> 
 
 
 def _shape(tensor: TensorEntry, profile: Profile, end: int) -> list[int]:
-    """The input's sizes at an end of the profile."""
+    """Return the input's sizes at one end of the profile."""
     sizes = {name: ends[end] for name, ends in profile.items()}
     return [resolve_dimension(size, sizes) for size in tensor.shape]
 
@@ -110,5 +111,5 @@ def _format_shape(tensor: TensorEntry, profile: Profile, end: int) -> str:
 
 
 def _line(command: Iterator[str]) -> str:
-    """A command with one argument a line."""
+    """Format a command with one argument per line."""
     return " \\\n    ".join(map(shlex.quote, command))

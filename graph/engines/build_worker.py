@@ -1,13 +1,13 @@
-"""The child process of build_engine.py: builds one engine. A graph that kills the builder kills only this process.
+"""Build one engine, as the child process of build_engine.py. A graph that crashes the builder kills only this process.
 
     python build_worker.py GRAPH ENGINE REQUEST.json
 
 The script imports TensorRT and nothing of fewstep. Exit code 0 means that ENGINE was written. Otherwise stderr has the
-reason, marked [E]. One builder API serves TensorRT 10.3 to 11 and TensorRT-RTX, which differ:
+reason, marked [E]. One builder API serves TensorRT 10.3 to 11 and TensorRT-RTX, with these differences:
 
-- 11 knows only strongly typed networks and ignores the flag that asks 10 for one;
-- TensorRT-RTX alone compiles for GPUs that are not here; TensorRT alone has timing caches, DLA cores and an inspector
-  that sees the GPU.
+- 11 has only strongly typed networks, and ignores the flag that requests one from 10;
+- only TensorRT-RTX compiles for GPUs that are not present; only TensorRT has timing caches, DLA cores and an inspector
+  that uses the GPU.
 """
 
 import importlib
@@ -26,7 +26,7 @@ def main(graph: str, engine: str, request_path: str) -> None:
     builder = trt.Builder(logger)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, logger)
-    if not parser.parse_from_file(graph):  # by its path, next to which large weights lie
+    if not parser.parse_from_file(graph):  # by path, since large weights are in the same folder
         errors = (parser.get_error(index) for index in range(parser.num_errors))
         _fail(*(f"{error.node_operator()} {error.node_name()!r}: {error.desc()}" for error in errors))
     config = builder.create_builder_config()
@@ -46,7 +46,7 @@ def main(graph: str, engine: str, request_path: str) -> None:
         config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     program = builder.build_serialized_network(network, config)
     if program is None:
-        _fail()  # the builder has logged why
+        _fail()  # the builder has logged the reason
     Path(engine).write_bytes(program)
     if timing_cache is not None:
         timing_cache.write_bytes(config.get_timing_cache().serialize())
@@ -69,11 +69,11 @@ def _set_flags(trt: Any, builder: Any, config: Any, flags: dict[str, bool | int]
             _fail(f"there is no DLA core {flags['dla']}: this device, with this TensorRT, has {builder.num_DLA_cores}")
         config.default_device_type = trt.DeviceType.DLA
         config.DLA_core = flags["dla"]
-        config.set_flag(trt.BuilderFlag.GPU_FALLBACK)  # what a DLA cannot run goes to the GPU
+        config.set_flag(trt.BuilderFlag.GPU_FALLBACK)  # layers that a DLA cannot run go to the GPU
 
 
 def _use_timing_cache(config: Any, path: Path) -> None:
-    """Start from earlier measurements. The builder repeats measurements of another GPU or version."""
+    """Load earlier measurements. The builder ignores those of another GPU or version and measures again."""
     for content in (path.read_bytes(), b"") if path.exists() else (b"",):
         cache = config.create_timing_cache(content)
         if cache is not None and config.set_timing_cache(cache, ignore_mismatch=False):
@@ -83,7 +83,7 @@ def _use_timing_cache(config: Any, path: Path) -> None:
 def _inspect(trt: Any, logger: Any, engine: Path, layers: Path) -> None:
     """Write the inspector's description of each layer. The inspector needs the GPU that the engine was built on."""
     runtime = trt.Runtime(logger)
-    runtime.engine_host_code_allowed = True  # it was built a moment ago, here
+    runtime.engine_host_code_allowed = True  # safe: this process just built the engine
     loaded = runtime.deserialize_cuda_engine(engine.read_bytes())
     if loaded is not None:
         layers.write_text(loaded.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON))

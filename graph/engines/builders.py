@@ -29,25 +29,26 @@ COMPILED = MappingProxyType(
     }
 )
 COMPATIBLE = frozenset({"version_compatible", "hardware_compatible"})
-FLOAT32_SCALES = "float32_scales"  # the one flag that changes the graph, and not the builder
+FLOAT32_SCALES = "float32_scales"  # changes the graph, unlike the other flags, which change the builder's settings
 
 
 @dataclass(frozen=True)
 class EngineBuilder:
-    """A compiler of engines, or a backend that needs a body of its own and compiles at run time.
+    """A compiler of engines, or a backend that needs its own body and compiles at run time.
 
     name: name of the backend that runs the engines.
     module: its Python module; None for a backend that compiles at run time.
     install: the command that installs the module.
-    bodies: the bodies of each precision: the first that a bundle has is compiled.
+    bodies: candidate bodies of each precision; the first one in the bundle is compiled.
     oldest: the first version with this API.
-    devices: compute capabilities, or chips, that it compiles for without them; empty: for the GPU of this machine only.
-    usual: the devices by default.
-    options: the flags that it takes, apart from the workspace.
+    devices: compute capabilities, or chips, that it can compile for without the device; empty if it compiles only for
+        the GPU of this machine.
+    usual: the default devices.
+    options: the supported flags, besides the workspace.
     sees_gpu: whether it builds on the GPU itself, where it times kernels, and can load and inspect an engine.
     no_float32: devices without float32 matrix products; the prologue then runs on the CPU.
-    worker: the program of graph/engines/ that builds in the child process, if it is not TensorRT's.
-    has_one_size: whether an engine has the preferred batch and sizes alone.
+    worker: the script in graph/engines/ that builds in the child process; None for TensorRT's.
+    has_one_size: whether an engine has only the preferred batch and sizes.
     """
 
     name: str
@@ -64,7 +65,7 @@ class EngineBuilder:
     has_one_size: bool = False
 
     def version(self) -> str:
-        """The version of the module. UserError if it isn't installed, or too old."""
+        """Return the version of the module. Raises UserError if it is not installed or too old."""
         version = str(self._module().__version__)
         if tuple(int(number) for number in re.findall(r"\d+", version)) < self.oldest:
             raise UserError(
@@ -76,15 +77,15 @@ class EngineBuilder:
         return import_package(self.module or "", f"{self.name} cannot build here: {self.module}", self.install)
 
     def targets(self, devices: tuple[str, ...], flags: Flags) -> dict[str, int | None]:
-        """The number of multiprocessors of each device to build for; None if it does not matter. `check_options` has
-        the names of devices that are not here."""
+        """Return the number of multiprocessors of each device to build for; None if it does not matter. `check_options`
+        has checked the names of devices that are not present."""
         if self.devices:
             return dict.fromkeys(devices or self.usual)
         here, multiprocessors = cuda.describe(0)
         for device in devices:
             if device != here:
                 raise UserError(
-                    f"{self.name} builds for the GPU it sees, which is {here}, not for {device}",
+                    f"{self.name} builds only for this machine's GPU, {here}, not for {device}",
                     f"build on the device itself, or with --backend {TENSORRT_RTX.name}",
                 )
         if not flags.get("hardware_compatible"):

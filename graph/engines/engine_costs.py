@@ -1,4 +1,4 @@
-"""Accounts of a bundle's engines: one evaluation in a few numbers, for `fewstep build` and `fewstep inspect`."""
+"""The cost of one evaluation of a bundle's engines, in a few numbers, for `fewstep build` and `fewstep inspect`."""
 
 from collections.abc import Mapping, Sequence
 
@@ -17,10 +17,10 @@ from fewstep.runtime.kinds.sizes import resolve_dimension
 
 
 class EngineCost(msgspec.Struct, frozen=True):
-    """One evaluation of an engine, at its preferred batch and sizes.
+    """The cost of one evaluation of an engine, at its preferred batch and sizes.
 
-    kernels: their number. bytes: that they read and write, None if not known. macs: by the type that is multiplied.
-    bounds: seconds that devices need at least, by name; no times.
+    kernels: number of kernels. bytes: bytes read and written, None if unknown. macs: by the type that is multiplied.
+    bounds: lower bounds in seconds, by device name; not measured times.
     """
 
     batch: int
@@ -31,37 +31,37 @@ class EngineCost(msgspec.Struct, frozen=True):
 
     @property
     def int8_share(self) -> float:
-        """The share of the MACs in int8, of those that are counted."""
+        """The share of int8 in the counted MACs."""
         return self.macs.get("int8", 0) / max(sum(self.macs.values()), 1)
 
     @property
     def traffic_text(self) -> str:
-        """The bytes in words."""
+        """The bytes as text."""
         return "unknown bytes" if self.bytes is None else f"{self.bytes / 1e6:.3g} MB"
 
     @property
     def text(self) -> str:
-        """The account in words."""
+        """The cost as text."""
         share = 100 * self.int8_share
         return f"batch {self.batch}: {self.kernels} kernels, {self.traffic_text} a step, {share:.1f} % of MACs in int8"
 
 
 def compute_cost(kernels: Kernels, batch: int, device: str) -> EngineCost:
-    """The account of an engine's kernels. `device` is the compute capability that it was built for."""
+    """Return the cost of an engine's kernels. `device` is the compute capability that it was built for."""
     bounds = {each.name: lower_bound(kernels, each) for each in DEVICES if each.kernels == device}
     known = {name: seconds for name, seconds in bounds.items() if seconds is not None}
     return EngineCost(batch, len(kernels.each), kernels.bytes, kernels.macs, known)
 
 
 def read_costs(bundle: Bundle) -> dict[str, EngineCost]:
-    """Accounts of the engines of a bundle's bodies, by file. Engines without a program text have none: `tensorrt`'s,
-    and any whose file is damaged."""
+    """Return the costs of the engines of a bundle's bodies, by file. Engines without a program text are left out: those
+    of `tensorrt`, and damaged files."""
     found = {}
     for engine in bundle.manifest.engines:
         if engine.body not in AHEAD:
             try:
                 made = _read_cost(bundle, engine)
-            except UserError:  # `verify` says what is wrong with a file
+            except UserError:  # `verify` reports damaged files
                 continue
             if made is not None:
                 found[engine.file] = made
@@ -69,26 +69,26 @@ def read_costs(bundle: Bundle) -> dict[str, EngineCost]:
 
 
 def cost_lines(engines: Sequence[EngineEntry], known: Mapping[str, EngineCost]) -> dict[str, tuple[str, ...]]:
-    """Each engine's account in lines, by file, and bounds. int8's names the one of 16 bits for its device and batch,
-    and the body with the lower bound."""
+    """Return each engine's cost and bounds as lines of text, by file. An int8 engine's lines name the 16-bit engine of
+    the same device and batch, and the body with the lower bound."""
     halves = {(each.device, known[each.file].batch): each for each in engines if _is_half(each, known)}
     lines: dict[str, tuple[str, ...]] = {}
     for each in engines:
-        if (own := known.get(each.file)) is not None:
-            half = halves.get((each.device, own.batch))
+        if (cost := known.get(each.file)) is not None:
+            half = halves.get((each.device, cost.batch))
             compared = "" if half is None or half is each else f"; {half.body}: {_short(known[half.file])}"
-            bounds = ", ".join(f"{name} {1e3 * seconds:.3g} ms" for name, seconds in own.bounds.items())
+            bounds = ", ".join(f"{name} {1e3 * seconds:.3g} ms" for name, seconds in cost.bounds.items())
             bounded = (f"a bound, not a time: {bounds}",) if bounds else ()
-            lines[each.file] = (f"{own.text}{compared}", *bounded, *_compare_bounds(each, half, known))
+            lines[each.file] = (f"{cost.text}{compared}", *bounded, *_compare_bounds(each, half, known))
     return lines
 
 
 def _compare_bounds(engine: EngineEntry, half: EngineEntry | None, known: Mapping[str, EngineCost]) -> tuple[str, ...]:
-    """The body with the lower bound on each device, for an int8 engine."""
+    """Return the body with the lower bound on each device, for an int8 engine."""
     if _is_half(engine, known) or not known[engine.file].int8_share:
         return ()
     if half is None:
-        return (f"float16 may do less: build --precision float16 --device {engine.device} shows it next to int8",)
+        return (f"float16 may need less: build --precision float16 --device {engine.device} shows it for comparison",)
     devices: dict[str, list[str]] = {}
     for name, seconds in known[engine.file].bounds.items():
         body = engine if seconds < known[half.file].bounds.get(name, seconds) else half

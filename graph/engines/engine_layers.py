@@ -1,8 +1,9 @@
 """Read from TensorRT's engine inspector which types the convolutions of an engine multiply.
 
-TensorRT 10 has format and type of a tensor in one text ("... row major Int8 format"), 11 in two fields. Either may be
-unknown while shapes are dynamic. The type of a layer's weights is always there, and the layer multiplies in it. The
-format is from NVIDIA's documentation. Layers without a type are left out: an empty answer means unknown, not none.
+TensorRT 10 stores the format and type of a tensor in one text ("... row major Int8 format"), 11 in two fields. Either
+may be unknown while shapes are dynamic. The type of a layer's weights is always present, and the layer multiplies in
+it. The format is from NVIDIA's documentation. Layers without a type are left out: an empty result means unknown, not
+none.
 """
 
 import re
@@ -16,7 +17,7 @@ WORD = re.compile("|".join(WORDS), re.IGNORECASE)
 
 
 def convolutions(layers: bytes) -> dict[str, str]:
-    """The type that each convolution of an engine multiplies: "int8", "float16", "float32"."""
+    """Return the type that each convolution of an engine multiplies: "int8", "float16", "float32"."""
     try:
         read = msgspec.json.decode(layers)
     except msgspec.DecodeError:

@@ -1,8 +1,8 @@
-"""The kernels of an engine: what each reads, writes and multiplies. Facts of its program, and no times.
+"""The kernels of an engine, and the tensors that each reads, writes and multiplies: facts of its program, not times.
 
-Bytes are the sizes of all tensors that a kernel reads and writes, its weights among them. A tensor that it lists twice
-among its inputs counts once: a bound has the least that memory moves. Caches make it less on a device, and what a
-kernel reads again after the cache has lost it makes it more. Generated kernels and attention's count no MACs.
+Bytes are the sizes of all tensors that a kernel reads and writes, including weights. A tensor listed twice among its
+inputs counts once: a bound needs the minimum memory traffic. On a device, caches reduce traffic, and repeated reads
+after cache misses increase it. MACs of generated kernels and attention kernels are not counted.
 """
 
 from collections import Counter
@@ -12,11 +12,16 @@ from math import prod
 
 from fewstep.graph.engines.program import EngineInstruction, EngineProgram, ProgramTensor, program_of
 
-TYPES = {"half": "float16", "float": "float32", "bf16": "bfloat16", "fp8_e4m3": "float8"}  # others have ONNX's names
+TYPES = {
+    "half": "float16",
+    "float": "float32",
+    "bf16": "bfloat16",
+    "fp8_e4m3": "float8",
+}  # other types have ONNX's names
 SIZES = {"float16": 2, "float32": 4, "bfloat16": 2, "int8": 1, "float8": 1, "int32": 4, "int64": 8, "bool": 1}
 CONVOLUTION = "corrltn"
 MULTIPLY = (CONVOLUTION, "fully_connected", "batched_gemm", "gemm")
-ON_DEVICE = ("runtime_function", "runtime_fusion")  # instructions with a program of their own
+ON_DEVICE = ("runtime_function", "runtime_fusion")  # instructions with a separate program
 NO_KERNELS = ("signal", "wait")
 
 
@@ -24,10 +29,10 @@ NO_KERNELS = ("signal", "wait")
 class Kernel:
     """A kernel of an engine.
 
-    kind: the program's word for it: "corrltn" is a convolution. A generated kernel with a product has the product's.
-    reads, writes: types of its tensors, as "float16", in the program's order: a convolution reads its activation first.
-    bytes: of all that it reads and writes; None if a size is not known.
-    macs: products and sums of convolutions and products with weights; 0 for other kernels, and where not known.
+    kind: the program's word for it: "corrltn" is a convolution. A generated kernel with a product has its kind.
+    reads, writes: types of its tensors, like "float16", in program order: a convolution reads its activation first.
+    bytes: of all tensors that it reads and writes; None if a size is unknown.
+    macs: of convolutions and products with weights; 0 for other kernels, and if unknown.
     """
 
     name: str
@@ -51,7 +56,7 @@ class Kernels:
 
     @property
     def bytes(self) -> int | None:
-        """Bytes that all kernels read and write; None if a size is not known."""
+        """Bytes that all kernels read and write; None if a size is unknown."""
         sizes = [kernel.bytes for kernel in self.each]
         return None if None in sizes else sum(size for size in sizes if size is not None)
 
@@ -71,14 +76,14 @@ class Kernels:
 
     @property
     def convolutions(self) -> tuple[Kernel, ...]:
-        """The kernels that are convolutions."""
+        """The convolution kernels."""
         return tuple(each for each in self.each if each.kind == CONVOLUTION)
 
 
 def kernels_of(engine: bytes, shapes: Mapping[str, tuple[int, ...]] | None = None) -> Kernels | None:
-    """The kernels of a TensorRT-RTX engine in their order, for inputs of these shapes [batch, ...] by name.
+    """Return the kernels of a TensorRT-RTX engine in order, for inputs of these shapes [batch, ...] by name.
 
-    `shapes` matter to engines with free sizes alone. None if the engine carries no program: unknown, not none.
+    `shapes` matter only for engines with free sizes. Return None if the engine carries no program: unknown, not none.
     """
     program = program_of(engine)
     return None if program is None else Kernels(_kernels(program, program.numbers(shapes or {})))
@@ -106,7 +111,8 @@ def _kernels(program: EngineProgram, numbers: Mapping[str, int]) -> tuple[Kernel
 
 
 def _macs(each: EngineInstruction, program: EngineProgram, numbers: Mapping[str, int]) -> int:
-    """MACs of a convolution, its weights [out, in, ...], or of a product of [..., K] and [K, N]; 0 if not known."""
+    """Return the MACs of a convolution with weights [out, in, ...], or of a product of [..., K] and [K, N]; 0 if
+    unknown."""
     if each.kind not in MULTIPLY or len(each.inputs) < 2:
         return 0
     x, weight, y = (_tensor(program, name) for name in (*each.inputs[:2], each.outputs[0]))

@@ -1,9 +1,9 @@
-"""The program of a TensorRT-RTX engine, from its text: tensors, and the instructions that read and write them.
+"""The program of a TensorRT-RTX engine, parsed from its text: tensors, and the instructions that read and write them.
 
-An engine inspector needs a loaded engine, and loading needs a GPU. But an engine that its device compiles carries its
-program as text, a line for each tensor and instruction. The text is no documented format (read in tensorrt-rtx 1.7).
-Instructions that the device generates code for ("runtime_...") have a program of their own each, in their order.
-Dimensions that follow the batch have names, which instructions on the host compute.
+An engine inspector needs a loaded engine, and loading needs a GPU. But an engine that is compiled on its device carries
+its program as text, one line per tensor and instruction. The text format is undocumented (read in tensorrt-rtx 1.7).
+Each instruction for which the device generates code ("runtime_...") has a separate program, in the same order.
+Dimensions that follow the batch have names, which host instructions compute.
 """
 
 import re
@@ -13,9 +13,9 @@ from math import prod
 
 LINE = re.compile(r"^ *(\w+)=\{(.*)$", re.MULTILINE)
 DEVICES, GENERATED = "accelerators", "*}"  # the devices of a program: one, or any
-HEADS = ("inputs", DEVICES)  # lines in front of a program's tensors, in either order
+HEADS = ("inputs", DEVICES)  # lines before a program's tensors, in either order
 TENSORS = ("tensor", "sub_tensor")
-ON_HOST = 100  # of mem_prop
+ON_HOST = 100  # a value of mem_prop
 NAME, SOURCE = re.compile(r' ?name="?([^"\s]+)'), re.compile(r'\bsrc="(-?\d+)i64"')
 LIST = r'=\{((?:[^}"]|"[^"]*")*)\}'  # names may have braces
 FIELD = {field: re.compile(rf"\b{field}{LIST}") for field in ("dims", "input", "output")}
@@ -33,21 +33,21 @@ ARITHMETIC: Mapping[str, Callable[[int, int], int]] = {
 
 @dataclass(frozen=True)
 class ProgramTensor:
-    """A tensor of a program. A dimension that is not fixed is the name of the number on the host that it equals."""
+    """A tensor of a program. A free dimension is the name of the host number that it equals."""
 
     dims: tuple[int | str, ...]
     type: str
     is_on_host: bool
 
     def elements(self, numbers: Mapping[str, int]) -> int | None:
-        """The number of its elements; None if a dimension is not among the known numbers."""
+        """Return the number of its elements; None if a dimension is not among the known numbers."""
         sizes = [size if isinstance(size, int) else numbers.get(size) for size in self.dims]
         return None if None in sizes else prod(size for size in sizes if size is not None)
 
 
 @dataclass(frozen=True)
 class EngineInstruction:
-    """A line that computes. `constant` is what a memset of the host writes."""
+    """A line that computes. constant: the value that a host memset writes."""
 
     kind: str
     name: str
@@ -58,14 +58,14 @@ class EngineInstruction:
 
 @dataclass(frozen=True)
 class EngineProgram:
-    """The instructions of an engine in their order, those on the host among them, and the generated programs."""
+    """The instructions of an engine in order, including host instructions, and the generated programs."""
 
     tensors: Mapping[str, ProgramTensor]
     instructions: tuple[EngineInstruction, ...]
     generated: tuple["EngineProgram", ...] = ()
 
     def numbers(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
-        """The numbers on the host that are known for inputs of these shapes, by name."""
+        """Return the host numbers that are known for inputs of these shapes, by name."""
         known: dict[str, int] = {}
         for name, shape in shapes.items():
             tensor = self.tensors.get(name) or self.tensors.get(f"{name}.1")
@@ -73,7 +73,7 @@ class EngineProgram:
                 sizes = zip(tensor.dims, shape, strict=True)
                 known |= {size: number for size, number in sizes if isinstance(size, str)}
         copies = [each for each in self.instructions if each.kind == "copy"]
-        for copy in copies:  # what an input's dimension is a copy of
+        for copy in copies:  # the source of a copied input dimension is known too
             for source, target in zip(copy.inputs, copy.outputs, strict=False):
                 if target in known:
                     known[source] = known[target]
@@ -87,7 +87,8 @@ class EngineProgram:
 
 
 def program_of(engine: bytes) -> EngineProgram | None:
-    """The program of an engine; None if it carries none, or one that this file cannot read: unknown, not empty."""
+    """Return the program of an engine; None if it carries none, or one that this parser cannot read: unknown, not
+    empty."""
     parts: list[tuple[bool, EngineProgram]] = []
     lines: list[tuple[str, str]] = []
     for line in LINE.finditer(engine.decode("latin1")):
@@ -107,7 +108,7 @@ def program_of(engine: bytes) -> EngineProgram | None:
 
 
 def _program(lines: list[tuple[str, str]]) -> tuple[bool, EngineProgram]:
-    """One program, and whether the device generates it."""
+    """Return one program, and whether the device generates it."""
     is_generated = any(kind == DEVICES and rest.startswith(GENERATED) for kind, rest in lines)
     tensors = dict(_tensors(lines))
     return is_generated, EngineProgram(tensors, tuple(_instructions(lines)))
@@ -137,7 +138,7 @@ def _instructions(lines: list[tuple[str, str]]) -> Iterator[EngineInstruction]:
 
 
 def _result(each: EngineInstruction, known: Mapping[str, int]) -> int | None:
-    """The number that an instruction on the host computes; None if it is not known."""
+    """Return the number that a host instruction computes; None if unknown."""
     numbers = [known[name] for name in each.inputs if name in known]
     if each.constant is not None:
         return each.constant

@@ -1,4 +1,4 @@
-"""The child process of build_engine.py for Hexagon: compiles a context binary. See `build_worker.py`.
+"""Compile a Hexagon context binary, as the child process of build_engine.py. See `build_worker.py`.
 
 python qnn_worker.py GRAPH ENGINE REQUEST.json
 """

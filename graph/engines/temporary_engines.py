@@ -1,4 +1,4 @@
-"""Engines of this GPU that show a graph's inner tensors; they are built for one look and not kept."""
+"""Temporary engines for this GPU that return a graph's inner tensors; they are not kept."""
 
 import json
 import tempfile
@@ -22,13 +22,13 @@ OTHER = "run it on another backend"
 
 
 def open_on_tensorrt(backend: TensorRt, graph: Graph) -> LoadedGraph:
-    """The graph as an engine of TensorRT; its inputs have fixed shapes. UserError if it cannot be built."""
+    """Build and open a graph with fixed input shapes as a TensorRT engine. Raises UserError if it cannot be built."""
     program, device = _build_program(backend, graph), backend.engine_facts().device
     return backend.open(program, describe(graph, GRAPH), graph.name, device, AGAIN, is_kept=False)
 
 
 def open_on_cuda(backend: OnnxRuntimeCuda, graph: Graph) -> Callable[[Arrays], Arrays]:
-    """The graph on ONNX Runtime's CUDA provider. UserError if it does not start."""
+    """Open a graph with ONNX Runtime's CUDA provider. Raises UserError if it does not start."""
     onnxruntime = import_package("onnxruntime", "onnxruntime", "pip install 'fewstep[gpu]'")
     with tempfile.TemporaryDirectory() as name:
         save(graph, Path(name) / GRAPH)
@@ -38,16 +38,16 @@ def open_on_cuda(backend: OnnxRuntimeCuda, graph: Graph) -> Callable[[Arrays], A
     def run(feeds: Arrays) -> Arrays:
         try:
             return dict(zip(names, session.run(names, dict(feeds)), strict=True))
-        except Exception as error:  # its exceptions share no base class but Exception; memory may be short
+        except Exception as error:  # onnxruntime's exceptions share no base class but Exception; memory may be short
             raise UserError(
-                f"{graph.name!r} with its inner tensors fails: {first_line(error)}", "free memory"
+                f"{graph.name!r} fails with its inner tensors as outputs: {first_line(error)}", "free memory"
             ) from error
 
     return run
 
 
 def _build_program(backend: TensorRt, graph: Graph) -> bytes:
-    """The program of a graph whose inputs have fixed shapes, for this machine's GPU."""
+    """Build the engine of a graph with fixed input shapes, for this machine's GPU."""
     builder, here = builder_of(backend.name), backend.engine_facts()
     shapes = {value.name: [[*map(int, value.shape)]] * 3 for value in graph.inputs}
     with tempfile.TemporaryDirectory() as name:

@@ -1,7 +1,7 @@
-"""The least time of a device for an engine's kernels: a bound, not a measurement.
+"""A lower bound on the time of an engine's kernels on a device, not a measurement.
 
-Each kernel takes as long as its bytes at the device's bandwidth, or as its MACs at its peak, whichever is longer, and a
-launch. Bytes count as if no cache held them, so a GPU whose cache holds a step can be faster than its bound.
+Each kernel takes its bytes at the device's bandwidth or its MACs at the device's peak, whichever is longer, plus a
+launch. Bytes count as if nothing were cached, so a GPU whose cache holds a step can be faster than its bound.
 """
 
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ LAUNCH = 0.5e-6  # seconds a kernel in a CUDA graph: 3.4 us for kernels of 2.9 u
 
 @dataclass(frozen=True)
 class Device:
-    """A GPU by its data sheet: bytes and operations a second, dense, 2 operations a MAC.
+    """A GPU by its data sheet: bytes and operations per second, dense, with 2 operations per MAC.
 
-    kernels: the compute capability whose engine tells of it: its own, or where TensorRT-RTX builds none, the nearest.
-    int8, float16: of tensor cores; float16 adds up in float16, which is the faster.
+    kernels: the compute capability whose engine is counted: its own, or the nearest one that TensorRT-RTX builds. int8,
+    float16: rates of tensor cores; float16 accumulates in float16, which is the faster mode.
     """
 
     name: str
@@ -27,7 +27,8 @@ class Device:
     float16: float
 
     def peak(self, kind: str) -> float:
-        """Operations a second of tensor cores that multiply this type; float32 has none here."""
+        """Return the operations per second of tensor cores for this type; none is given for float32, which uses
+        float16's."""
         return self.int8 if kind in ("int8", "float8") else self.float16
 
 
@@ -48,7 +49,7 @@ DEVICES = (
 
 
 def lower_bound(kernels: Kernels, device: Device) -> float | None:
-    """Seconds; None if the bytes of a kernel are not known."""
+    """Return the bound in seconds; None if the bytes of a kernel are unknown."""
     seconds = 0.0
     for kernel in kernels.each:
         if kernel.bytes is None:

@@ -1,1 +1,1 @@
-"""Passes are rewrites that preserve a graph's function, one a file: `def name(graph) -> graph`."""
+"""Passes are rewrites that preserve a graph's function, one per file: `def name(graph) -> graph`."""

@@ -1,4 +1,4 @@
-"""Join scales and shifts, so that at most one Mul and one Add follow each normalisation."""
+"""Merge scales and shifts, so that at most one Mul and one Add follow each normalization."""
 
 from dataclasses import replace
 
@@ -9,23 +9,23 @@ from fewstep.graph.types import Types, infer_types
 
 
 def merge_affine(graph: Graph) -> Graph:
-    """Join factors and terms that do not depend on x: the prologue then computes their product or sum.
+    """Merge factors and terms that do not depend on x. The prologue then computes their product or sum.
 
         (n * a) * c      ==>      n * (a * c)
         (n * a + b) * c  ==>      n * (a * c) + b * c
         (n + b) + d      ==>      n + (b + d)
 
-    The scale and shift of a GroupNorm and the adaptive ones behind it become one Mul and one Add. The result is equal
-    up to the rounding of float32.
+    The scale and shift of a GroupNorm and the adaptive ones after it become one Mul and one Add. Results are equal up
+    to float32 rounding.
     """
     idx, types, new = index(graph), infer_types(graph), NewNodes(graph)
     moving = idx.dependents([X])
-    # what a rewrite bypasses stays until `drop_unused`, so rewrites that overlap are valid too
+    # bypassed nodes stay until `drop_unused`, so overlapping rewrites are valid
     return graph.with_nodes(each for node in graph.nodes for each in _rewrite(node, idx, types, moving, new) or (node,))
 
 
 def _rewrite(node: Node, idx: Index, types: Types, moving: frozenset[str], new: NewNodes) -> tuple[Node, ...]:
-    """The nodes that replace one, or none where it stays. `moving` are the tensors that depend on x."""
+    """Return the nodes that replace one, or none if it stays. `moving` are the tensors that depend on x."""
     if node.op not in ("Mul", "Add") or node.domain:
         return ()
     main, term = _split_operands(node, moving)
@@ -40,7 +40,7 @@ def _rewrite(node: Node, idx: Index, types: Types, moving: frozenset[str], new: 
         return (Node(node.op, (inner_term, term), (joined,)), replace(node, inputs=(inner_main, joined)))
     base = idx.producer(inner_main, "Mul") if node.op == "Mul" else None
     if base is None or not idx.is_inner(inner_main) or not _split_operands(base, moving)[0]:
-        return ()  # (n + b) * c gains nothing unless a factor of n takes up c
+        return ()  # (n + b) * c gains nothing unless n has a factor that absorbs c
     scaled, joined = new.name(f"{node.output}_scaled"), new.name(f"{node.output}_mul")
     return (
         Node("Mul", (inner_main, term), (scaled,)),
@@ -50,7 +50,7 @@ def _rewrite(node: Node, idx: Index, types: Types, moving: frozenset[str], new: 
 
 
 def _split_operands(node: Node, moving: frozenset[str]) -> tuple[str, str]:
-    """(the operand that depends on x, the one that does not), or empty names."""
+    """Return (the operand that depends on x, the operand that does not), or empty names."""
     left, right = node.inputs
     if (left in moving) == (right in moving):
         return "", ""
@@ -58,7 +58,8 @@ def _split_operands(node: Node, moving: frozenset[str]) -> tuple[str, str]:
 
 
 def _can_combine(a: str, b: str, types: Types) -> bool:
-    """True if a and b combine into something no larger than one of them, as two scales of the same channels do."""
+    """Return True if the combination of a and b is no larger than one of them, such as two scales of the same
+    channels."""
     shapes = [types.shape(a), types.shape(b)]
     if shapes[0] is None or shapes[1] is None:
         return False

@@ -1,4 +1,4 @@
-"""Split queries, keys and values of attention, and scale them, with the fewest operations."""
+"""Split and scale the queries, keys and values of attention with the fewest operations."""
 
 from dataclasses import replace
 
@@ -12,13 +12,13 @@ from fewstep.graph.types import Types, infer_types
 
 
 def simplify_attention(graph: Graph) -> Graph:
-    """Write attention as two MatMuls around a Softmax, with no layout operations but those that it needs.
+    """Write attention as two MatMuls around a Softmax, with only the layout operations that it needs.
 
         Squeeze(Slice(qkv, i : i + 1))                                ==>      Gather(qkv, i)
         Reshape(Transpose(Reshape(k, [-1, n, d]), 021), [b, h, d, n])  ==>      Transpose(k, 0132)
         MatMul(q * a, k * b)                                          ==>      MatMul(q * (a * b), k)
 
-    In the last line a and b are numbers; q / a and k / b are rewritten too. torch scales q and k each by the square
+    In the last line, a and b are numbers; q / a and k / b are rewritten too. torch scales q and k each by the square
     root of the attention's scale.
     """
     idx, types, new = index(graph), infer_types(graph), NewNodes(graph)
@@ -30,7 +30,8 @@ def simplify_attention(graph: Graph) -> Graph:
 
 
 def _gather_slice(squeeze: Node, graph: Graph, idx: Index, new: NewNodes) -> Node | None:
-    """The Gather that replaces a Slice of length 1 and the Squeeze of its axis; None where there is no such pair."""
+    """Return the Gather that replaces a Slice of length 1 and the Squeeze of its axis; None if the nodes do not
+    match."""
     found = match(squeeze, "Squeeze(Slice(x, START, END, AXIS), SQUEEZED)", idx)
     if found is None:
         return None
@@ -46,7 +47,8 @@ def _gather_slice(squeeze: Node, graph: Graph, idx: Index, new: NewNodes) -> Nod
 
 
 def _transpose_keys(reshape: Node, idx: Index, types: Types) -> Node | None:
-    """The Transpose of the last two axes that replaces a Reshape; None unless the leading axes were merged for it."""
+    """Return the Transpose of the last two axes that replaces a Reshape; None unless the leading axes were merged for
+    it."""
     found = match(reshape, "Reshape(Transpose(Reshape(keys)))", idx)
     if found is None or list(found.nodes[1].attributes.get("perm", ())) != [0, 2, 1]:
         return None
@@ -61,7 +63,7 @@ def _transpose_keys(reshape: Node, idx: Index, types: Types) -> Node | None:
 
 
 def _merge_scales(matmul: Node, graph: Graph, idx: Index, new: NewNodes) -> tuple[Node, ...]:
-    """The product with one scale on its left; nothing unless a number scales both factors."""
+    """Return the product with one scale on its left; nothing unless numbers scale both factors."""
     found = match(matmul, "MatMul((Mul | Div)(q, A), (Mul | Div)(k, B))", idx)
     numbers = [] if found is None else [graph.constants[found[name]] for name in "AB"]
     if found is None or any(number.size != 1 or number.ndim > 1 for number in numbers):

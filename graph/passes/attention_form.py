@@ -2,7 +2,7 @@
 
 TensorRT-RTX 1.7 has one kernel for both products and the softmax between them, if the tensors have these four axes and
 the width is 16 or more. The program text of its engines shows this. It has no such kernel for values times transposed
-weights, and none where heads are merged with the batch. In this form no engine transposes weights [tokens, tokens].
+weights, nor for heads merged with the batch. In this form no engine transposes weights [tokens, tokens].
 """
 
 from dataclasses import replace
@@ -21,7 +21,7 @@ TURNED: dict[str, object] = {"perm": [0, 1, 3, 2]}
 
 
 def form_attention(graph: Graph) -> Graph:
-    """Write each attention as MatMul(Softmax(MatMul(q, k)), v) of four axes.
+    """Write each attention as MatMul(Softmax(MatMul(q, k)), v) with four axes.
 
         MatMul(v, Transpose(w))                 ==>      Transpose(MatMul(w, Transpose(v)))
         MatMul(Softmax(MatMul(q, k)), v) [b, n, d]   ==>      Squeeze(MatMul(Softmax(MatMul(q', k')), v')) [b, 1, n, d]
@@ -41,8 +41,8 @@ def form_attention(graph: Graph) -> Graph:
 
 
 def _weights_first(found: Match, new: NewNodes) -> dict[str, tuple[Node, ...]]:
-    """The nodes of the product with the weights on its left, by the outputs that they replace; nothing unless the
-    last two axes of the weights are swapped."""
+    """Return the nodes of the product with the weights on its left, by the outputs that they replace; nothing unless
+    the last two axes of the weights are swapped."""
     product, turned, softmax = found.nodes
     perm = list(turned.attributes.get("perm", ()))
     if len(perm) < 2 or perm != [*range(len(perm) - 2), len(perm) - 1, len(perm) - 2]:
@@ -58,7 +58,7 @@ def _weights_first(found: Match, new: NewNodes) -> dict[str, tuple[Node, ...]]:
 
 
 def _four_axes(softmax: Node, graph: Graph, idx: Index, types: Types, new: NewNodes) -> dict[str, tuple[Node, ...]]:
-    """The nodes of an attention of three axes with a fourth axis, for one head, by the outputs that they replace. A
+    """Return the nodes of a three-axis attention with a fourth axis, for one head, by the outputs that they replace. A
     number may scale the scores."""
     attention = attention_of(softmax, idx, lambda node: _is_scalar_scale(node, graph))
     if attention is None:
@@ -70,13 +70,14 @@ def _four_axes(softmax: Node, graph: Graph, idx: Index, types: Types, new: NewNo
     axis, nodes = new.constant("axis_of_heads", np.array([HEADS], np.int64)), list[Node]()
 
     def add(node: Node, inputs: tuple[str, ...], attributes: dict[str, object] | None = None) -> str:
-        """The output of a copy of a node with other inputs."""
+        """Append a copy of a node with other inputs; return its output."""
         output = new.name(f"{node.output}_of_heads")
         nodes.append(replace(node, inputs=inputs, outputs=(output,), attributes=attributes or node.attributes))
         return output
 
     def add_head_axis(name: str) -> str:
-        """The tensor with an axis for one head. The axis comes before Transposes and scales, or no kernel is used."""
+        """Return the tensor with an axis for one head. The axis comes before Transposes and scales, otherwise no fused
+        kernel is used."""
         node = idx.producers.get(name)
         if node is not None and idx.is_inner(name) and _swaps_last_axes(node):
             return add(node, (add_head_axis(node.inputs[0]),), TURNED)
@@ -100,11 +101,11 @@ def _four_axes(softmax: Node, graph: Graph, idx: Index, types: Types, new: NewNo
 
 
 def _swaps_last_axes(node: Node) -> bool:
-    """True where a node swaps the last two of three axes."""
+    """Return True if a node swaps the last two of three axes."""
     return node.op == "Transpose" and not node.domain and list(node.attributes.get("perm", ())) == [0, 2, 1]
 
 
 def _is_scalar_scale(node: Node, graph: Graph) -> bool:
-    """True where a node multiplies or divides by a number."""
+    """Return True if a node multiplies or divides by a number."""
     number = graph.constants.get(node.inputs[1]) if node.op in ("Mul", "Div") else None
     return number is not None and number.size == 1

@@ -9,12 +9,13 @@ from fewstep.graph.types import infer_types
 
 
 def free_batch(graph: Graph) -> Graph:
-    """Let the leading axis of every input and output be any size.
+    """Make the leading axis of every input and output dynamic.
 
-    x [1, 64, 784] -> Reshape(x, [1, 64, 28, 28])      ==>      x [batch, 64, 784] -> Reshape(x, [-1, 64, 28, 28])
+        x [1, 64, 784] -> Reshape(x, [1, 64, 28, 28])      ==>      x [batch, 64, 784] -> Reshape(x, [-1, 64, 28, 28])
 
-    The result is right where the batch leads every tensor or is part of its leading axis, as in all networks that treat
-    samples alike. The pass cannot check that, so its caller compares the result with the graph from before.
+    The result is correct if the batch is the leading axis of every tensor, or part of it, as in all networks that
+    process samples independently. The pass cannot check that, so its caller compares the results with those of the
+    original graph.
     """
     types, idx, new = infer_types(graph), index(graph), NewNodes(graph)
     moving = idx.dependents(value.name for value in graph.inputs)

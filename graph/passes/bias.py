@@ -1,4 +1,4 @@
-"""Make the bias of each convolution an operation of its own."""
+"""Separate the bias of each convolution into an Add."""
 
 from dataclasses import replace
 
@@ -9,13 +9,13 @@ from fewstep.graph.graph import Graph, Node
 
 
 def separate_bias(graph: Graph) -> Graph:
-    """Write the constant bias of each Conv as the Add behind it.
+    """Write the constant bias of each Conv as an Add after it.
 
         Conv(x, W, b)      ==>      Conv(x, W) + b[:, None, None]
 
-    An int8 convolution returns 8 bits of its sums. With the bias outside, the measured range and these bits describe
-    the products alone, and the bias stays float. An int32 bias would have to change with the scales of each range
-    group. Engines join the two again where both are float.
+    An int8 convolution returns 8 bits of its sums. With a separate bias, the measured range and these bits describe the
+    products only, and the bias stays float. An int32 bias would have to change with the scales of each range group.
+    Engines fuse the two again if both are float.
     """
     new = NewNodes(graph)
     nodes: list[Node] = []

@@ -1,4 +1,4 @@
-"""Split operations with weights that read a Concat, so that each source of the Concat may have its own range."""
+"""Split weighted operations that read a Concat, so that each source of the Concat may have its own range."""
 
 from dataclasses import replace
 
@@ -12,13 +12,14 @@ from fewstep.graph.types import Types, infer_types
 
 
 def split_concat(graph: Graph) -> Graph:
-    """Split an operation with weights that reads a Concat into one operation per source; float Adds sum their results.
+    """Split a weighted operation that reads a Concat into one operation per source; float Adds sum their results.
 
         Conv(Concat(a, b), W, bias)    ==>      Conv(a, W[:, :Ca], bias) + Conv(b, W[:, Ca:])
         MatMul(Concat(a, b), W)        ==>      MatMul(a, W[:Ca]) + MatMul(b, W[Ca:])
 
-    Without the split, sources of different range share one scale, or leave the operation in float. The pass splits a
-    direct Concat only. Behind a normalisation both sources have the same range, and the Add would gain nothing.
+    Without the split, sources with different ranges share one scale, or the operation stays float. The pass splits only
+    a Concat that the operation reads directly. After a normalization both sources have the same range, and the Add
+    would gain nothing.
     """
     idx, types, new = index(graph), infer_types(graph), NewNodes(graph)
     nodes: list[Node] = []
@@ -44,7 +45,7 @@ def split_concat(graph: Graph) -> Graph:
 
 
 def _parts(node: Node, concat: Node, graph: Graph, types: Types) -> list[Array] | None:
-    """The weight of each source of the Concat, or None where the operation cannot be split."""
+    """Return the weight of each source of the Concat, or None if the operation cannot be split."""
     weight = graph.constants[node.inputs[1]]
     shapes = [types.shape(name) for name in concat.inputs]
     rank = types.rank(concat.output)

@@ -1,4 +1,4 @@
-"""Compute constants once, here, instead of at every step, and drop what no output needs."""
+"""Fold constants, so that no step computes them, and drop nodes that no output needs."""
 
 from dataclasses import replace
 
@@ -8,17 +8,17 @@ from fewstep.graph.graph import Array, Graph
 from fewstep.graph.index import index
 from fewstep.graph.session import run
 
-GROWTH_LIMIT = 2**20  # bytes: a result larger than this and than what it is made from stays a computation
+GROWTH_LIMIT = 2**20  # bytes: a result larger than this and than its inputs is not folded
 RANDOM = ("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial")
 
 
 def fold_constants(graph: Graph) -> Graph:
-    """Replace nodes that depend on constants only by their values.
+    """Replace nodes that depend only on constants by their values.
 
-    y = Mul(Range(0, 4), c)      ==>      constant y
+        y = Mul(Range(0, 4), c)      ==>      constant y
 
     Transposed weights become views of the weights, which stay in memory or in a file. A result of more than
-    GROWTH_LIMIT bytes that is larger than its inputs stays a computation.
+    GROWTH_LIMIT bytes that is larger than its inputs is not folded.
     """
     moved = _views(graph)
     if moved:
@@ -32,7 +32,7 @@ def fold_constants(graph: Graph) -> Graph:
             candidates.append(node)
     if not candidates:
         return graph
-    # onnxruntime computes them: its kernels are the ones that would have run
+    # onnxruntime computes them with the kernels that would have run
     wanted = [output for node in candidates for output in node.outputs if output]
     read = {name: graph.constants[name] for node in candidates for name in node.inputs if name in graph.constants}
     values = run(Graph("constants", (), (), tuple(candidates), read), {}, also=wanted)
@@ -46,7 +46,7 @@ def fold_constants(graph: Graph) -> Graph:
 
 
 def _views(graph: Graph) -> dict[str, Array]:
-    """The results of Transposes of constants, by name."""
+    """Return the results of Transposes of constants, by name."""
     views: dict[str, Array] = {}
     for node in graph.nodes:
         if node.op == "Transpose" and not node.domain:

@@ -18,8 +18,8 @@ def expand_conv_transpose(graph: Graph) -> Graph:
 
         ConvTranspose(x, W)      ==>      crop(DepthToSpace(Conv(x, phases of W)))
 
-    With stride s each place of x makes s x s places, and each phase has every s-th tap of W. The convolution has
-    as many products as before, and some more at the border. int8 needs this form: neither onnxruntime nor OpenVINO has
+    With stride s, each position of x yields s x s positions, and each phase has every s-th tap of W. The convolution
+    has as many products as before, plus some at the border. int8 needs this form: neither onnxruntime nor OpenVINO has
     integer kernels for a ConvTranspose. In one dimension, Reshape and Transpose replace DepthToSpace.
     """
     new = NewNodes(graph)
@@ -34,8 +34,8 @@ def expand_conv_transpose(graph: Graph) -> Graph:
 
 @dataclass(frozen=True)
 class Phases:
-    """The stride, the taps of each phase, and the places to cut off at the start and at the end, by spatial axis. There
-    are as many phases as the stride's product."""
+    """The stride, the taps of each phase, and the positions to crop at the start and the end, per spatial axis. The
+    number of phases is the product of the strides."""
 
     strides: tuple[int, ...]
     taps: tuple[int, ...]
@@ -44,7 +44,7 @@ class Phases:
 
 
 def _phases(node: Node, weight: Array) -> Phases | None:
-    """The phases of a ConvTranspose; None for one with groups, dilation, padding by name, or more than two axes."""
+    """Return the phases of a ConvTranspose; None if it has groups, dilation, auto_pad or more than two spatial axes."""
     attributes, axes = node.attributes, weight.ndim - 2
     is_plain = all(attributes.get(name, value) == value for name, value in PLAIN.items())
     is_dilated = any(each != 1 for each in attributes.get("dilations", ()))
@@ -55,15 +55,15 @@ def _phases(node: Node, weight: Array) -> Phases | None:
         return None  # DepthToSpace has one stride for both axes
     pads, longer = attributes.get("pads", [0] * 2 * axes), attributes.get("output_padding", [0] * axes)
     taps = tuple(-(-kernel // stride) for kernel, stride in zip(weight.shape[2:], strides, strict=True))
-    # n places become (n - 1 + taps) * stride by phases, and (n - 1) * stride + kernel in a ConvTranspose without pads;
-    # pads shorten the result, and output_padding makes its end longer
+    # n positions become (n - 1 + taps) * stride by phases, and (n - 1) * stride + kernel in a ConvTranspose without
+    # pads; pads shorten the result, and output_padding extends its end
     spare = (tap * stride - kernel for tap, stride, kernel in zip(taps, strides, weight.shape[2:], strict=True))
     ends = tuple(more + pad - out for more, pad, out in zip(spare, pads[axes:], longer, strict=True))
     return None if min(ends) < 0 else Phases(strides, taps, tuple(pads[:axes]), ends)
 
 
 def _conv_nodes(node: Node, weight: Array, bias: Sequence[Array], phases: Phases, new: NewNodes) -> list[Node]:
-    """The nodes that replace a ConvTranspose with this weight; `bias` is empty or has one tensor."""
+    """Return the nodes that replace a ConvTranspose with this weight; `bias` is empty or has one tensor."""
     label, axes, stride = node.name or node.output, len(phases.taps), phases.strides[0]
     inputs = (node.inputs[0], new.constant(f"{node.inputs[1]}_phases", _split_weight(weight, phases)))
     result = new.name(f"{node.output}_phases")
@@ -88,8 +88,8 @@ def _conv_nodes(node: Node, weight: Array, bias: Sequence[Array], phases: Phases
 
 
 def _split_weight(weight: Array, phases: Phases) -> Array:
-    """The weight [in, out, *kernel] as the weight [out * phases, in, *taps] of a convolution. Phase f has the places
-    f, f + stride, ... of the kernel, and zeros beyond it."""
+    """Convert the weight [in, out, *kernel] to the weight [out * phases, in, *taps] of a convolution. Phase f has the
+    kernel taps f, f + stride, ..., and zeros beyond the kernel."""
     inputs, outputs = weight.shape[:2]
     whole = [tap * stride for tap, stride in zip(phases.taps, phases.strides, strict=True)]
     padded = np.zeros((inputs, outputs, *whole), weight.dtype)
@@ -97,14 +97,16 @@ def _split_weight(weight: Array, phases: Phases) -> Array:
     axes = len(whole)
     sizes = [size for pair in zip(phases.taps, phases.strides, strict=True) for size in pair]  # taps, phases, ...
     split = padded.reshape(inputs, outputs, *sizes)
-    split = np.flip(split, tuple(2 + 2 * axis for axis in range(axes)))  # a convolution reads the other way round
+    split = np.flip(
+        split, tuple(2 + 2 * axis for axis in range(axes))
+    )  # a convolution applies its taps in reverse order
     order = (1, *(3 + 2 * axis for axis in range(axes)), 0, *(2 + 2 * axis for axis in range(axes)))
     count = int(np.prod(phases.strides))
     return np.ascontiguousarray(split.transpose(order).reshape(outputs * count, inputs, *phases.taps))
 
 
 def _interleave_phases(x: str, y: str, channels: int, stride: int, axes: int, label: str, new: NewNodes) -> list[Node]:
-    """The nodes that move channels [B, C * phases, ...] to places [B, C, ... * stride]."""
+    """Return the nodes that move channels [B, C * phases, ...] to positions [B, C, ... * stride]."""
     if axes == 2:
         return [Node("DepthToSpace", (x,), (y,), {"blocksize": stride, "mode": b"CRD"}, f"{label}_spread")]
     apart, turned = new.name(f"{y}_apart"), new.name(f"{y}_turned")

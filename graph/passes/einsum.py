@@ -1,4 +1,4 @@
-"""Write an Einsum as the Transposes, Reshapes and the MatMul that it stands for."""
+"""Write an Einsum as Transposes, Reshapes and a MatMul."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,8 +27,8 @@ def expand_einsum(graph: Graph) -> Graph:
         Einsum("bchw,bcij->bhwij", q, k)     ==>      Reshape(MatMul(Transpose(Reshape(q)), Reshape(k)))
         Einsum("bnhd,hdo->bno", x, W)        ==>      MatMul(Reshape(x), Reshape(W))
 
-    Engines have kernels for these, also in int8. An Einsum without a sum stays, and one of more than two operands, and
-    one whose axes would have to be joined while two of their sizes are free.
+    Engines have kernels for these operations, also in int8. An Einsum stays if it sums over no axis, has more than two
+    operands, or needs a Reshape with two free sizes.
     """
     if "Einsum" not in graph.ops():
         return graph
@@ -38,7 +38,7 @@ def expand_einsum(graph: Graph) -> Graph:
 
 
 def _expand(node: Node, graph: Graph, types: Types, new: NewNodes) -> tuple[Node, ...]:
-    """The nodes that replace an Einsum; nothing for other nodes, and where it stays."""
+    """Return the nodes that replace an Einsum; nothing for other nodes or an Einsum that stays."""
     if node.op != "Einsum" or node.domain:
         return ()
     equation = node.attributes["equation"]
@@ -55,21 +55,21 @@ def _expand(node: Node, graph: Graph, types: Types, new: NewNodes) -> tuple[Node
 
 
 def _expand_ellipsis(text: str, node: Node, types: Types) -> str:
-    """An equation with letters instead of "...", where all operands that have it have the same axes there."""
+    """Replace "..." in an equation by letters, if all operands that have it agree on its axes."""
     terms = text.partition("->")[0].split(",")
     shapes = [types.shape(name) for name in node.inputs]
     hidden = set()
     for term, shape in zip(terms, shapes, strict=False):
-        before, dots, behind = term.partition("...")
+        before, dots, after = term.partition("...")
         if dots:
-            hidden.add(None if shape is None else shape[len(before) : len(shape) - len(behind)])
+            hidden.add(None if shape is None else shape[len(before) : len(shape) - len(after)])
     if len(hidden) != 1 or (axes := hidden.pop()) is None:
         return text
     return text.replace("...", "".join([letter for letter in ascii_uppercase if letter not in text][: len(axes)]))
 
 
 def _transpose(operand: Operand, axes: str, node: Node) -> tuple[Node, ...]:
-    """The Transpose of an operand to `axes`, which makes the outputs of a node."""
+    """Return the Transpose of an operand to `axes`, with the outputs of a node."""
     perm = [operand.axes.index(axis) for axis in axes]
     return (Node("Transpose", (operand.name,), node.outputs, {"perm": perm}, node.name),)
 
@@ -77,10 +77,10 @@ def _transpose(operand: Operand, axes: str, node: Node) -> tuple[Node, ...]:
 def _product(
     a: Operand, b: Operand, axes: str, node: Node, graph: Graph, types: Types, new: NewNodes
 ) -> tuple[Node, ...]:
-    """The MatMul of [batch.., rows.., summed] and [batch.., summed, column] that makes the outputs of a node with these
-    axes; nothing where the node is no such product.
+    """Return the MatMul of [batch.., rows.., summed] and [batch.., summed, column] that computes the outputs of a node
+    with these axes; nothing if the node is not such a product.
 
-    Transposes stand before and behind it. Reshapes join several summed axes, columns, or rows behind a batch to one.
+    Transposes come before and after it. Reshapes merge several summed axes, columns, or rows after a batch into one.
     """
     summed = "".join(axis for axis in a.axes if axis in b.axes and axis not in axes)
     if not summed or set(axes) != (set(a.axes) | set(b.axes)) - set(summed):
@@ -91,9 +91,12 @@ def _product(
         a, b, rows, columns = b, a, columns, rows
     if not rows or not columns:
         return ()
-    leading, row = (batch, rows) if batch else (rows[:-1], rows[-1:])  # a weight leaves leading rows as they are
+    leading, row = (batch, rows) if batch else (rows[:-1], rows[-1:])  # a weight keeps leading rows as separate axes
     sizes = _sizes(a, types) | _sizes(b, types)
-    made, joined = leading + row + columns, len(row) > 1 or len(columns) > 1  # axes of the result; some as one at first
+    made, joined = (
+        leading + row + columns,
+        len(row) > 1 or len(columns) > 1,
+    )  # axes of the result; some are merged at first
     to_left, to_result = (_target(leading, groups, sizes) for groups in ((row, summed), (*row, *columns)))
     to_right = _target(batch, (summed, columns), sizes)
     if (joined or len(summed) > 1) and None in (to_left, to_result, to_right):
@@ -126,14 +129,14 @@ def _product(
 
 
 def _sizes(operand: Operand, types: Types) -> dict[str, int | str]:
-    """The size of each axis of an operand, as far as it is known."""
+    """Return the size of each axis of an operand, as far as known."""
     shape = types.shape(operand.name)
     return {} if shape is None else dict(zip(operand.axes, shape, strict=True))
 
 
 def _target(leading: str, groups: tuple[str, ...], sizes: Mapping[str, int | str]) -> tuple[int, ...] | None:
-    """The constant target of a Reshape that keeps leading axes and makes one axis of each group; None where two of
-    them are not known."""
+    """Return the constant target of a Reshape that keeps leading axes and merges each group into one axis; None if two
+    of the merged sizes are unknown."""
     dims = [[sizes.get(axis, "?") for axis in group] for group in groups]
     joined = [-1 if any(isinstance(dim, str) for dim in group) else prod(map(int, group)) for group in dims]
     return None if joined.count(-1) > 1 else (*[0] * len(leading), *joined)

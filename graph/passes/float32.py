@@ -1,4 +1,4 @@
-"""Write a graph of 16 bits in float32, in which everything is measured and from which everything is lowered."""
+"""Convert a 16-bit graph to float32, in which graphs are measured and from which they are lowered."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -21,7 +21,7 @@ TYPE_ATTRIBUTES = {
 
 
 def to_float32(graph: Graph) -> Graph:
-    """Compute in float32 what a graph computes in 16 bits. Weights keep their values.
+    """Compute in float32 instead of 16 bits. Weights keep their values.
 
     x (float16) -> Conv(W as float16) -> y (float16)      ==>      x -> Conv(W as float32) -> y, all float32
     """
@@ -31,7 +31,7 @@ def to_float32(graph: Graph) -> Graph:
 
 
 def has_type(graph: Graph, half: np.dtype[Any]) -> bool:
-    """True if any weight, input or output has this type, or any node rounds to it."""
+    """Return True if any weight, input or output has this type, or any node rounds to it."""
     types = [value.dtype for value in (*graph.inputs, *graph.outputs)]
     types += [array.dtype for array in graph.constants.values()]
     return half in types or any(_requested_type(node) == onnx_type(half) for node in graph.nodes)
@@ -42,7 +42,7 @@ def _value(value: Value) -> Value:
 
 
 def _requested_type(node: Node) -> int | None:
-    """The type that an attribute asks for."""
+    """Return the type that an attribute requests."""
     return None if node.domain else node.attributes.get(TYPE_ATTRIBUTES.get(node.op, ""))
 
 
@@ -54,7 +54,7 @@ def _node(node: Node) -> Node:
 
 
 def _attribute(value: Any) -> Any:
-    """A tensor of halves, such as the value of ConstantOfShape, in float32."""
+    """Convert a 16-bit tensor attribute, such as the value of ConstantOfShape, to float32."""
     if isinstance(value, onnx.TensorProto) and value.data_type in HALF_TYPES:
         return numpy_helper.from_array(numpy_helper.to_array(value).astype(np.float32), value.name)
     return value

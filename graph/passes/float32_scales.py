@@ -1,4 +1,4 @@
-"""Write the scales of 8 bits in float32, for a builder that refuses them in float16 or bfloat16."""
+"""Write 8-bit quantization scales in float32, for a builder that refuses them in float16 or bfloat16."""
 
 from dataclasses import replace
 
@@ -14,16 +14,17 @@ ROUNDINGS = frozenset({"QuantizeLinear", "DequantizeLinear"})
 
 
 def float32_scales(graph: Graph) -> Graph:
-    """Round in float32 between casts. All else keeps its type, and every inner tensor its name.
+    """Quantize and dequantize in float32 between casts. All other operations keep their type, and every inner tensor
+    its name.
 
         Q(x, s)      ==>      Q(Cast(x), float32(s))
         D(q, s)      ==>      Cast(D(q, float32(s)))
 
-    A number of 16 bits is a float32 number, so that the scales are the same. A product of DequantizeLinear is rounded
-    to 16 bits by the Cast behind it.
+    Every 16-bit number is a float32 number, so the scales are the same. The Cast after DequantizeLinear rounds its
+    product to 16 bits.
     """
     constants: dict[str, Array] = {}
-    nodes: dict[str, Node] = {}  # by the output: two roundings may read one activation
+    nodes: dict[str, Node] = {}  # by output: two roundings may read one activation
     for node in graph.nodes:
         scale = graph.constants.get(node.inputs[1]) if node.op in ROUNDINGS else None
         if scale is None or scale.dtype not in HALVES.values():

@@ -10,20 +10,20 @@ from fewstep.graph.index import index
 from fewstep.graph.pattern import Match, match
 from fewstep.graph.types import Types, infer_types
 
-LEAST = 12_000  # numbers of a sample: below this, more nodes cost more than changes of the layout
+LEAST = 12_000  # elements of a sample: below this, the extra nodes cost more than the layout changes
 
 
 def expand_group_norm(graph: Graph) -> Graph:
-    """Write each GroupNorm of large pictures (Wu and He 2018, arXiv 1803.08494) without a Reshape of them.
+    """Write each GroupNorm of large pictures (Wu and He 2018, arXiv 1803.08494) without reshaping them.
 
         Reshape(InstanceNormalization(Reshape(x, [0, groups, -1])), shape of x)
             ==>      d / Sqrt(g(d d) + epsilon)      with  d = x - g(x)
 
-    Here g(x) [B, C, 1, ...] is the mean over positions, then over the channels of a group. Where the number of
-    positions is fixed, ReduceL2 gives the mean of d d over them, and no tensor holds d d itself. An engine that
-    computes convolutions with channels last, as OpenVINO 2026.4 does, changes the layout of a picture for the Reshape,
-    and back again. The mean is subtracted before the square, so nothing cancels. The result is equal up to the rounding
-    of float32. A sequence, which has one axis of positions, stays: this form takes longer there.
+    Here g(x) [B, C, 1, ...] is the mean over positions, then over the channels of a group. If the number of positions
+    is fixed, ReduceL2 gives the mean of d d over them, and no tensor holds d d itself. An engine that computes
+    convolutions with channels last, as OpenVINO 2026.4 does, changes the layout of a picture for the Reshape and back
+    again. The mean is subtracted before the square, so nothing cancels. Results are equal up to float32 rounding. A
+    sequence, which has one axis of positions, stays: this form is slower there.
     """
     idx, types, new = index(graph), infer_types(graph), NewNodes(graph)
     changed: dict[str, tuple[Node, ...]] = {}
@@ -35,8 +35,8 @@ def expand_group_norm(graph: Graph) -> Graph:
 
 
 def _expand(found: Match, graph: Graph, types: Types, new: NewNodes) -> dict[str, tuple[Node, ...]]:
-    """The nodes that replace a GroupNorm, by the outputs that they replace; nothing where it is not large, or its own
-    scale and shift are not 1 and 0."""
+    """Return the nodes that replace a GroupNorm, by the outputs that they replace; nothing if it is not large, or if
+    its scale and shift are not 1 and 0."""
     after, norm, before = found.nodes
     x, grouped, result = (types.shape(name) for name in (found["x"], before.output, after.output))
     if x is None or grouped is None or x != result or len(x) < 4 or len(grouped) != 3:
@@ -58,13 +58,14 @@ def _expand(found: Match, graph: Graph, types: Types, new: NewNodes) -> dict[str
 def _nodes(
     x: str, shape: tuple[int | str, ...], channels: int, groups: int, norm: Node, after: Node, new: NewNodes
 ) -> tuple[Node, ...]:
-    """The nodes of the form, from x [B, C, ...] of this shape to what `after` made."""
+    """Return the nodes of the form, from x [B, C, ...] of this shape to the output of `after`."""
     y, rank = after.output, len(shape)
     positions = new.constant("positions", np.arange(2, rank))
     epsilon = new.constant("epsilon", np.array(norm.attributes.get("epsilon", 1e-5), np.float32))
 
     def spread(by_channel: str, name: str) -> tuple[str, tuple[Node, ...]]:
-        """The mean [B, C, 1, ...] over the channels of each group, and the nodes that make it from [B, C, 1, ...]."""
+        """Return the mean [B, C, 1, ...] over the channels of each group, and the nodes that compute it from [B, C, 1,
+        ...]."""
         parts = [new.name(f"{y}_{name}_{part}") for part in ("apart", "groups", "spread", "all")]
         apart, by_group, wide, result = parts
         return result, (
@@ -79,7 +80,7 @@ def _nodes(
         return Node(op, (of, positions), (by_channel,), {"keepdims": 1}, by_channel)
 
     def squares(of: str) -> tuple[Node, ...]:
-        """The nodes of the mean of squares over positions, its result last."""
+        """Return the nodes of the mean of squares over positions, its result last."""
         squared = new.name(f"{y}_squared")
         sizes = [size for size in shape[2:] if isinstance(size, int)]
         if len(sizes) < rank - 2:

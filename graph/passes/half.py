@@ -1,8 +1,8 @@
-"""Write a graph in a float type of 16 bits, for targets whose engines are strongly typed.
+"""Convert a graph to a 16-bit float type, for targets whose engines are strongly typed.
 
-Opset 20 defines bfloat16 for fewer operations than float16: Conv has it from 22 on. The types are engines' types. So
-what takes float16 takes bfloat16, and the opset stays what their oldest parsers read. onnxruntime's CPU has no such
-kernels: see `rounding.py`.
+Opset 20 defines bfloat16 for fewer operations than float16: Conv supports it from opset 22 on. The types are for
+engines. So bfloat16 is used wherever float16 is allowed, and the opset stays readable by the oldest parsers.
+onnxruntime's CPU has no such kernels: see `rounding.py`.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -25,17 +25,18 @@ TAKEN = "tensor(float16)"
 
 
 def to_half(graph: Graph, half: np.dtype[Any]) -> Graph:
-    """Compute in a float type of 16 bits between float32 inputs and outputs. Inner tensors keep their names.
+    """Compute in a 16-bit float type between float32 inputs and outputs. Inner tensors keep their names.
 
         f(x, W)      ==>      Cast(f(Cast(x), half(W)))
 
-    A weight beyond the range of the type becomes its greatest number, and an infinity stays one. A single number that
-    would become zero, as the epsilon of a norm, becomes the least positive one. These stay float32:
+    A weight beyond the type's range becomes its largest number; infinities stay. A scalar that would become zero, such
+    as the epsilon of a norm, becomes the smallest positive number. These stay float32:
 
-    - an input that its operation takes in float32 only, such as the scales of a Resize
+    - inputs that an operation reads only in float32, such as the scales of a Resize
     - sums of squares, up to their root (`squared_sums`)
-    - positions and whatever else the graph creates, up to the operation that reads them and data (`created_tensors`)
-    - the output of an operation whose attributes, or whose definition, say float32. A Cast to 16 bits follows it.
+    - positions and other tensors that the graph creates, up to the operation that combines them with data
+      (`created_tensors`)
+    - the output of an operation whose attributes or definition require float32. A Cast to 16 bits follows it.
     """
     exact = squared_sums(graph)
     made = {name for node in graph.nodes for name in node.outputs}
@@ -51,21 +52,21 @@ def to_half(graph: Graph, half: np.dtype[Any]) -> Graph:
 
 @dataclass(frozen=True)
 class _Conversion:
-    """The conversion of one graph, node by node: `constants` and `types` grow."""
+    """Converts one graph node by node. `constants` and `types` grow."""
 
     graph: Graph
     half: np.dtype[Any]
-    names: Mapping[str, str]  # of float32 ports, in 16 bits
+    names: Mapping[str, str]  # 16-bit names of float32 ports
     exact: frozenset[str]  # sums of squares
-    inner: frozenset[str]  # those of them that nothing else reads
+    inner: frozenset[str]  # members of `exact` that no other operation reads
     created: frozenset[str]
-    shared: frozenset[str]  # those of `created` that are also read in 16 bits
-    is_saturated: bool  # whether tensors of `created` may leave the range of the type for a reason
-    types: dict[str, int | None]  # of the tensors of the converted graph
+    shared: frozenset[str]  # members of `created` that are also read in 16 bits
+    is_saturated: bool  # whether created tensors are clipped to the type's range before rounding
+    types: dict[str, int | None]  # of the converted graph's tensors
     constants: dict[str, Array] = field(default_factory=dict)
 
     def convert(self, node: Node) -> list[Node]:
-        """The nodes that stand for one."""
+        """Return the nodes that replace one node."""
         if node.outputs[0] in self.exact:
             floats = {*self.graph.constants, *self.inner, *(self.created - self.shared)}
             nodes = _wrap_in_float32(node, floats, self.names, self.half)
@@ -105,7 +106,7 @@ class _Conversion:
         return {node.output: TensorProto.FLOAT for node in casts.values()}
 
     def _in_float32(self, name: str, node: Node, casts: dict[str, Node]) -> str:
-        """The float32 form of what a node reads, by a Cast where there is none. Other types stay."""
+        """Return the float32 form of a node's input, through a Cast if there is none. Other types stay."""
         if name in self.created:
             return _float32_of(name) if name in self.shared else name
         source = self.names.get(name, name)
@@ -116,7 +117,7 @@ class _Conversion:
         return wide
 
     def _cast(self, source: str, result: str) -> list[Node]:
-        """The nodes that round a float32 tensor."""
+        """Return the nodes that round a float32 tensor."""
         if not self.is_saturated:
             return [make_cast(source, result, onnx_type(self.half))]
         clipped, ends = f"clip({result})", ("least()", "largest()")
@@ -151,8 +152,8 @@ def _conversion(graph: Graph, half: np.dtype[Any], exact: frozenset[str], names:
 
 
 def _saturates(graph: Graph, created: frozenset[str], half: np.dtype[Any]) -> bool:
-    """True if a created tensor is made with a number beyond the type, such as the lowest float32 in a mask. Infinities
-    are to stay: a mask of them leaves no key."""
+    """Return True if a created tensor is computed from a number beyond the type's range, such as the lowest float32 in
+    a mask. Infinities must stay: with all scores -inf, no key is left."""
     read = {name for node in graph.nodes if not created.isdisjoint(node.outputs) for name in node.inputs}
     arrays = [array for name in read if (array := graph.constants.get(name)) is not None and array.dtype == np.float32]
     return not any(np.isinf(each).any() for each in arrays) and any(
@@ -161,7 +162,7 @@ def _saturates(graph: Graph, created: frozenset[str], half: np.dtype[Any]) -> bo
 
 
 def float32_tensors(graph: Graph) -> Iterator[Value]:
-    """The inner tensors that a graph of `to_half` computes in float32 without need, by ONNX's type inference."""
+    """Yield the inner tensors that a graph of `to_half` computes in float32 without need, by ONNX's type inference."""
     sums, idx = squared_sums(graph), index(graph)
     edges = {value.name for value in (*graph.inputs, *graph.outputs)} | sums | created_tensors(graph)
     edges |= {name for name, readers in idx.consumers.items() if all(each.outputs[0] in sums for each in readers)}
@@ -173,16 +174,16 @@ def float32_tensors(graph: Graph) -> Iterator[Value]:
 
 
 def _needs_float32(name: str, idx: Index) -> bool:
-    """True if each reader takes float32 alone, or is the Cast that follows an operation that makes float32 alone."""
+    """Return True if each reader supports only float32, or is the Cast after an operation that returns only float32."""
     readers = idx.consumers.get(name, ())
     places = [(each, place) for each in readers for place, read in enumerate(each.inputs) if read == name]
     return bool(readers) and all(each.op == "Cast" or not takes_half(each, place) for each, place in places)
 
 
 def round_weight(value: Array, half: np.dtype[Any]) -> Array:
-    """A weight in a float type of 16 bits, by the rules of `to_half`."""
+    """Round a weight to a 16-bit float type, by the rules of `to_half`."""
     clipped = np.clip(value, -largest_number(half), largest_number(half))
-    number: Array = np.where(np.isinf(value), value, clipped).astype(half)  # a mask of -inf has another meaning
+    number: Array = np.where(np.isinf(value), value, clipped).astype(half)  # keep the -inf of a mask
     if value.size == 1:
         least = np.copysign(np.float32(smallest_number(half)), value)
         number = np.where((number == 0) & (value != 0), least.astype(half), number)
@@ -198,7 +199,8 @@ def _float32_of(name: str) -> str:
 
 
 def _wrap_in_float32(node: Node, floats: Collection[str], names: Mapping[str, str], half: np.dtype[Any]) -> list[Node]:
-    """A node of `squared_sums` and the casts around it. `floats`: tensors that are float32. `names`: of other ports."""
+    """Return a node of `squared_sums` with casts around it. floats: float32 tensors. names: the names of graph ports in
+    16 bits."""
     (result,) = node.outputs
     wide = {name: f"float32({name}) for {result}" for name in node.inputs if name and name not in floats}
     before = [make_cast(names.get(name, name), each, TensorProto.FLOAT) for name, each in wide.items()]
@@ -208,13 +210,13 @@ def _wrap_in_float32(node: Node, floats: Collection[str], names: Mapping[str, st
 
 
 def make_cast(name: str, result: str, to: int) -> Node:
-    """The node that makes a tensor of another type of one."""
+    """Return the Cast from a tensor to `result` of another type."""
     return Node("Cast", (name,), (result,), {"to": to}, name=f"cast({result})")
 
 
 def _attributes(node: Node, half: np.dtype[Any]) -> dict[str, object]:
-    """The attributes of a node. A Cast to float32 becomes a Cast to the type of 16 bits, and a ConstantOfShape one of
-    that type."""
+    """Return the attributes of a node. A Cast to float32 becomes a Cast to the 16-bit type, and a ConstantOfShape
+    becomes one of that type."""
     attributes = dict(node.attributes)
     if node.op == "Cast" and attributes.get("to") == TensorProto.FLOAT:
         attributes["to"] = onnx_type(half)
@@ -227,10 +229,10 @@ def _attributes(node: Node, half: np.dtype[Any]) -> dict[str, object]:
 
 
 def takes_half(node: Node, position: int) -> bool:
-    """True where an operation may read float16 at an input position, by its definition, or else bfloat16.
+    """Return True if the operation's definition allows float16, and so bfloat16, at an input position.
 
-    onnx does not define the operations that onnxruntime adds. They count as allowing it, since their weights mostly
-    have the type of x.
+    onnx does not define the operations that onnxruntime adds. They count as allowed, since their weights mostly have
+    the type of x.
     """
     try:
         schema = onnx.defs.get_schema(node.op, OPSET, node.domain)

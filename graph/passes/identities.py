@@ -1,4 +1,4 @@
-"""Remove operations that change nothing, and join those that undo or repeat one another."""
+"""Remove operations that change nothing, and merge those that undo or repeat one another."""
 
 from dataclasses import replace
 
@@ -25,7 +25,7 @@ def drop_identities(graph: Graph) -> Graph:
     for node in graph.nodes:
         node = rename_inputs(node, names)
         source = _passed_input(node, graph, types)
-        if source is None or node.output in returned:  # an output keeps its name, so what makes it stays
+        if source is None or node.output in returned:  # an output keeps its name, so its node stays
             nodes.append(node)
         else:
             names[node.output] = source
@@ -33,12 +33,12 @@ def drop_identities(graph: Graph) -> Graph:
 
 
 def drop_expands(graph: Graph) -> Graph:
-    """Let an operation read a tensor from before its Expand, where the other operand has the expanded shape.
+    """Bypass an Expand if the other operand of its reader has the expanded shape.
 
-    Mul(time, Expand(1, Shape(x)[:1]))      ==>      Mul(time, 1)
+        Mul(time, Expand(1, Shape(x)[:1]))      ==>      Mul(time, 1)
 
-    The operation broadcasts the tensor itself. A vector of ones that a network makes from the batch of x would
-    otherwise make all that follows depend on x.
+    The reader broadcasts the tensor itself. If a network makes a vector of ones with the batch of x, all that follows
+    would otherwise depend on x.
     """
     idx, types = index(graph), infer_types(graph)
 
@@ -59,7 +59,7 @@ def drop_expands(graph: Graph) -> Graph:
 
 
 def merge_layout(graph: Graph) -> Graph:
-    """Join two Reshapes, or two Transposes, in a row to one.
+    """Merge two consecutive Reshapes or Transposes into one.
 
     Reshape(Reshape(x, a), b)        ==>      Reshape(x, b)
     Transpose(Transpose(x, p), q)    ==>      Transpose(x, p[q])
@@ -69,7 +69,7 @@ def merge_layout(graph: Graph) -> Graph:
 
 
 def _passed_input(node: Node, graph: Graph, types: Types) -> str | None:
-    """The input that a node returns without a change, or None."""
+    """Return the input that a node returns unchanged, or None."""
     if node.domain:
         return None
     source = node.inputs[0] if node.inputs else ""
@@ -101,8 +101,8 @@ def _passed_input(node: Node, graph: Graph, types: Types) -> str | None:
 
 
 def _chosen_input(where: Node, graph: Graph, types: Types) -> str | None:
-    """The input that a Where returns whole, since its condition is one truth value throughout; None if it mixes both or
-    broadcasts."""
+    """Return the input that a Where returns as a whole, if its condition has one truth value throughout; None if it
+    mixes both or broadcasts."""
     condition = graph.constants.get(where.inputs[0])
     if condition is None or not (np.all(condition) or not np.any(condition)):
         return None
@@ -113,7 +113,7 @@ def _chosen_input(where: Node, graph: Graph, types: Types) -> str | None:
 
 
 def _merge_pair(node: Node, graph: Graph, idx: Index) -> Node:
-    """The Reshape or Transpose for two in a row, at the place of the second; any other node as it is."""
+    """Return one Reshape or Transpose for two consecutive ones, in place of the second; any other node unchanged."""
     if (turned := match(node, "Transpose(*Transpose(x))", idx)) is not None:
         second, first = (each.attributes.get("perm") for each in turned.nodes)
         if first is None or second is None:
@@ -125,7 +125,7 @@ def _merge_pair(node: Node, graph: Graph, idx: Index) -> Node:
     before, after = (graph.constants[found[name]] for name in ("FIRST", "SECOND"))
     if before.size == 0 or after.size == 0:
         return node
-    # 0 means "as in the input", whose leading axis the inner Reshape must then have kept too
+    # 0 means "as in the input", so the inner Reshape must keep the leading axis too
     if 0 in after[1:] or (after[0] == 0 and before[0] != 0):
         return node
     return replace(node, inputs=(found["x"], found["SECOND"]))

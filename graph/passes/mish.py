@@ -1,4 +1,4 @@
-"""Write Mish in operations that onnxruntime's CPU kernels compute fast."""
+"""Write Mish with operations that have fast onnxruntime CPU kernels."""
 
 import numpy as np
 
@@ -14,25 +14,25 @@ def expand_mish(graph: Graph) -> Graph:
         Mish(x) = Mul(x, Tanh(Softplus(x)))      ==>      x q / (2 - q)  with  q = s (2 - s), s = Sigmoid(x)
 
     The two are equal, since tanh(log(1 + e^x)) = ((1 + e^x)^2 - 1) / ((1 + e^x)^2 + 1) and 1 + e^x = 1 / (1 - s). q
-    lies between 0 and 1, so nothing cancels and nothing overflows. In onnxruntime the two differ by 1e-6 at most: its
-    sigmoid is an approximation, and 0 below -18. onnxruntime 1.31 on AVX512 takes 11 ns for the Softplus of a number,
-    0.3 ns for its sigmoid, and 1.1 ns for this form. OpenVINO has a kernel for Mish.
+    lies between 0 and 1, so nothing cancels and nothing overflows. In onnxruntime the two differ by at most 1e-6: its
+    sigmoid is an approximation, and 0 below -18. On AVX512, onnxruntime 1.31 takes 11 ns per element for Softplus, 0.3
+    ns for sigmoid, and 1.1 ns for this form. OpenVINO has a kernel for Mish.
 
-    The graph has to compute in float32.
+    The graph must compute in float32.
     """
     idx, new = index(graph), NewNodes(graph)
     nodes: list[Node] = []
     for node in graph.nodes:
         found = match(node, "Mul(x, Tanh(Softplus(x)))", idx) or match(node, "Mish(x)", idx)
         nodes.extend((node,) if found is None else _expand(found["x"], node, new))
-    for op in ("Tanh", "Softplus"):  # drop those that no node reads any more
+    for op in ("Tanh", "Softplus"):  # drop nodes that are no longer read
         read = idx.outputs.union(*(node.inputs for node in nodes))
         nodes = [node for node in nodes if node.op != op or not read.isdisjoint(node.outputs)]
     return graph.with_nodes(nodes, new.constants)
 
 
 def _expand(x: str, node: Node, new: NewNodes) -> tuple[Node, ...]:
-    """The form with a sigmoid, instead of the node that makes Mish of x."""
+    """Return the form with a sigmoid that replaces the node for Mish of x."""
     two = new.constant("mish_two", np.array(2, np.float32))
     names = [new.name(f"{node.output}_{part}") for part in ("s", "two_less_s", "q", "two_less_q", "tanh")]
     s, two_less_s, q, two_less_q, tanh = names

@@ -1,4 +1,4 @@
-"""Round a float32 graph as a float type of 16 bits would, to show the loss where there are no kernels of the type."""
+"""Simulate a 16-bit float type in a float32 graph, to show its loss where the type has no kernels."""
 
 from dataclasses import replace
 from typing import Any
@@ -15,24 +15,25 @@ from fewstep.graph.squared_sums import inner_tensors, squared_sums
 from fewstep.graph.types import infer_types
 from fewstep.graph.weights import place_of
 
-SMALL = 4096  # bytes: larger weights are rounded while the graph runs, so that they are not in memory twice
+SMALL = 4096  # bytes: larger weights are rounded at run time, so that memory does not hold them twice
 
 
 def make_runnable(graph: Graph) -> Graph:
-    """A graph that onnxruntime's CPU runs: one in bfloat16, of which it has no kernels, is rounded in float32."""
+    """Return a graph that onnxruntime's CPU can run. A bfloat16 graph, for which it has no kernels, is simulated in
+    float32."""
     return round_to(to_float32(graph), BFLOAT16) if has_type(graph, BFLOAT16) else graph
 
 
 def round_to(graph: Graph, half: np.dtype[Any]) -> Graph:
-    """Round every input, weight and result to a float type of 16 bits, and compute in float32 between.
+    """Round every input, weight and result to a 16-bit float type, and compute in float32 between.
 
         f(x, W)      ==>      r(f(r(x), r(W)))  with  r(x) = Cast(Cast(x, half), float32)
 
-    ONNX Runtime's CPU provider computes a float16 graph in float32, and rounds some tensors only. A tensor that
+    ONNX Runtime's CPU provider computes a float16 graph in float32, and rounds only some tensors. A tensor that
     overflows in an engine would then stay finite. Sums inside an operation are float32, as in engines. So are sums of
-    squares (`squared_sums`), the tensors that the graph creates (`created_tensors`) where another of them reads them,
-    and what a DequantizeLinear makes, since engines multiply its integers. Weights that are
-    mapped from files, as in large networks, are not rounded: onnxruntime would hold a rounded copy of each.
+    squares (`squared_sums`), created tensors (`created_tensors`) that other created tensors read, and the results of
+    DequantizeLinear, since engines multiply its integers. Weights mapped from files, as in large networks, are not
+    rounded: onnxruntime would hold a rounded copy of each.
     """
     types, inputs = infer_types(graph), {value.name for value in graph.inputs if value.dtype == np.float32}
     names, constants = {name: f"rounded({name})" for name in inputs}, dict[str, Array]()
@@ -72,7 +73,7 @@ def round_to(graph: Graph, half: np.dtype[Any]) -> Graph:
 
 
 def _rounding(name: str, result: str, half: np.dtype[Any]) -> tuple[Node, Node]:
-    """The nodes that make the rounded `result` of a float32 tensor."""
+    """Return the nodes that compute the rounded `result` of a float32 tensor."""
     inner = f"round({result})"
     return (
         Node("Cast", (name,), (inner,), {"to": onnx_type(half)}, name=inner),

@@ -1,4 +1,4 @@
-"""Read the batch and the free sizes of a graph off inputs that tie their readers to nothing else."""
+"""Read the batch and the free sizes of a graph from inputs that add no dependency."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -14,20 +14,20 @@ from fewstep.graph.types import Types, infer_types
 
 
 def reroute_shape_reads(graph: Graph) -> Graph:
-    """Take sizes for what x has no part in from an input that it depends on anyway.
+    """Read sizes for tensors that do not depend on x from an input that they depend on anyway.
 
         Concat(Gemm(time), Expand(c, Shape(x)[:1]))  ==>  Concat(Gemm(time), Expand(c, Shape(time)))
 
-    All inputs have the same batch. What follows would otherwise depend on x, and run at every step. What lost its
-    batch, as one time for all samples, keeps x's: a prologue has other times in its batch. In a graph with free sizes,
-    those of inner tensors that x has are read off x, and a number n becomes [n] by Unsqueeze: shape inference follows
-    both.
+    All inputs have the same batch. Otherwise such tensors would depend on x and run at every step. Tensors that lost
+    the batch axis, such as one time for all samples, keep reading x's: a prologue has other times in its batch. In a
+    graph with free sizes, sizes of inner tensors that x has too are read from x, and a number n becomes [n] by
+    Unsqueeze. Shape inference follows both.
     """
     if graph.extents and any(value.name == X for value in graph.inputs):
         graph = _reroute_to_x(graph)
     follows = _source_inputs(graph)
     of_sizes = {output: node for node in graph.nodes if node.output not in follows for output in node.outputs}
-    # by the output of a node: the nodes that make its sizes, and read them off what the node does not follow from
+    # by output of a node: the nodes that compute its sizes from tensors that the node does not depend on
     far = {
         node.output: _far_sizes(node, follows, of_sizes) for node in graph.nodes if _choose_input(node, graph, follows)
     }
@@ -35,14 +35,14 @@ def reroute_shape_reads(graph: Graph) -> Graph:
         return graph
     types, new = infer_types(graph), NewNodes(graph)
     pairs = ((node.output, types.shape(name) or ()) for node in graph.nodes for name in node.inputs if name in follows)
-    far |= {name: [] for name, shape in pairs if BATCH not in shape}  # one value for all samples, whichever they are
-    copies: dict[tuple[str, str], str] = {}  # (tensor of sizes, port) -> its name where it is read off the port
+    far |= {name: [] for name, shape in pairs if BATCH not in shape}  # one value for all samples
+    copies: dict[tuple[str, str], str] = {}  # (tensor of sizes, port) -> its name if read from the port
     nodes: list[Node] = []
     for node in graph.nodes:
         port, names = _choose_input(node, graph, follows), dict[str, str]()
         for each in far.get(node.output, ()):
             is_read = each.op in SIZES
-            is_changed = not names.keys().isdisjoint(each.inputs)  # else a copy, and in the next round one more
+            is_changed = not names.keys().isdisjoint(each.inputs)  # otherwise each round would add a copy
             made = list(_port_sizes(each, port, types, new)) if is_read else [rename_inputs(each, names)] * is_changed
             if made and (each.output, port) not in copies:
                 copies |= {(name, port): new.name(f"{name}_of_{port}") for name in each.outputs}
@@ -54,8 +54,8 @@ def reroute_shape_reads(graph: Graph) -> Graph:
 
 
 def _source_inputs(graph: Graph) -> dict[str, frozenset[str]]:
-    """The inputs whose values each tensor follows from. What follows from sizes and constants alone is left out: it is
-    made once more for each reader."""
+    """Return the inputs that each tensor's values depend on. Tensors that depend only on sizes and constants are left
+    out: they are computed again for each reader."""
     follows = {value.name: frozenset([value.name]) for value in graph.inputs}
     sized = set[str]()
     for node in graph.nodes:
@@ -69,15 +69,16 @@ def _source_inputs(graph: Graph) -> dict[str, frozenset[str]]:
 
 
 def _choose_input(node: Node, graph: Graph, follows: Mapping[str, frozenset[str]]) -> str:
-    """The input that a node may read the batch off: of those that it follows from the time, else a condition. None, "",
-    for what follows from x, and for sizes and constants."""
+    """Return the input from which a node may read the batch: among its source inputs the time, otherwise a condition.
+    Return "" for nodes that depend on x, and for sizes and constants."""
     given = follows.get(node.output, frozenset())
     ports = [value.name for value in graph.inputs if value.name in given and value.shape]
     return "" if not ports or any(map(varies_per_call, given)) else TIME if TIME in ports else ports[0]
 
 
 def _far_sizes(node: Node, follows: Mapping[str, frozenset[str]], of_sizes: Mapping[str, Node]) -> list[Node]:
-    """The nodes `of_sizes` that a node reads, and that read sizes off tensors that follow from more than it does."""
+    """Return the nodes `of_sizes` that a node reads, and that read sizes of tensors with more source inputs than its
+    own."""
     made: dict[str, Node] = {}
 
     def visit(names: Iterable[str]) -> None:
@@ -96,7 +97,7 @@ def _far_sizes(node: Node, follows: Mapping[str, frozenset[str]], of_sizes: Mapp
 
 
 def _port_sizes(node: Node, port: str, types: Types, new: NewNodes) -> Iterator[Node]:
-    """The nodes that read what a Shape gives off a port; none where the port lacks one of the sizes."""
+    """Return the nodes that read a Shape's sizes from a port; none if the port lacks one of the sizes."""
     wanted, own = types.shape_op_value(node), types.shape(port)
     axes: dict[int | str, int] = {size: axis for axis, size in enumerate(own or ()) if isinstance(size, str)}
     if node.op != "Shape" or not wanted or not all(isinstance(size, int) or size in axes for size in wanted):
@@ -114,7 +115,7 @@ def _port_sizes(node: Node, port: str, types: Types, new: NewNodes) -> Iterator[
 
 
 def _reroute_to_x(graph: Graph) -> Graph:
-    """The sizes of inner tensors that x has too, read off x; [n] made of numbers n by Unsqueeze."""
+    """Read the sizes of inner tensors that x has too from x. Reshape a number n to [n] by Unsqueeze."""
     types, new = infer_types(graph), NewNodes(graph)
     moving = index(graph).dependents([X])
     nodes: list[Node] = []
@@ -131,6 +132,6 @@ def _reroute_to_x(graph: Graph) -> Graph:
 
 
 def _lengthens_number(node: Node, graph: Graph, types: Types) -> bool:
-    """True where a node is a Reshape of a number n to [n]."""
+    """Return True if a node is a Reshape of a number n to [n]."""
     target = graph.constants.get(node.inputs[1]) if node.op == "Reshape" and not node.domain else None
     return target is not None and target.tolist() in ([-1], [1]) and types.shape(node.inputs[0]) == ()

@@ -1,4 +1,4 @@
-"""Replace shape arithmetic by constants, since the batch is the only dimension that may change."""
+"""Replace shape arithmetic by constants, since only the batch may change."""
 
 from dataclasses import replace
 from typing import Any
@@ -39,13 +39,13 @@ def fold_shapes(graph: Graph) -> Graph:
 
 
 def _target(node: Node, types: Types) -> tuple[int, ...] | None:
-    """The constant that may be the second input of a Reshape or Expand; None where no constant says the same."""
+    """Return the constant for the second input of a Reshape or Expand; None if no constant is equivalent."""
     if node.op not in ("Reshape", "Expand") or node.domain:
         return None
     before, after = types.shape(node.inputs[0]), types.shape(node.output)
     if not before or not after or 0 in before or 0 in after:
         return None
-    if node.op == "Expand":  # a dimension of 1 in the target keeps what the input has
+    if node.op == "Expand":  # a dimension of 1 in the target keeps the input's size
         shared = range(min(len(before), len(after)), 0, -1)
         kept = [1 if before[-k] == after[-k] != "?" else after[-k] for k in shared]
         dims = [*after[: len(after) - len(kept)], *kept]
@@ -62,8 +62,8 @@ def _target(node: Node, types: Types) -> tuple[int, ...] | None:
 
 
 def _target_of_batch(node: Node, graph: Graph, idx: Index, types: Types) -> tuple[int, ...] | None:
-    """The target of a Reshape that keeps the batch and leaves one dimension open: shape inference does not follow
-    it."""
+    """Return the target of a Reshape that keeps the batch and leaves one dimension open, which shape inference does not
+    follow."""
     concat = idx.producer(node.inputs[1], "Concat") if node.op == "Reshape" and not node.domain else None
     before = types.shape(node.inputs[0])
     if concat is None or not before or not _is_batch(concat.inputs[0], graph, idx, types):
@@ -80,7 +80,7 @@ def _target_of_batch(node: Node, graph: Graph, idx: Index, types: Types) -> tupl
 
 
 def _is_leading_repeat(node: Node, graph: Graph, idx: Index, types: Types) -> bool:
-    """True where a Tile repeats the leading axis alone, and that axis has the size 1."""
+    """Return True if a Tile repeats only the leading axis, and that axis has size 1."""
     concat = idx.producer(node.inputs[1], "Concat") if node.op == "Tile" and not node.domain else None
     if concat is None or (types.shape(node.inputs[0]) or ())[:1] != (1,) or types.shape(concat.inputs[0]) != (1,):
         return False
@@ -89,7 +89,7 @@ def _is_leading_repeat(node: Node, graph: Graph, idx: Index, types: Types) -> bo
 
 
 def _is_batch(name: str, graph: Graph, idx: Index, types: Types) -> bool:
-    """True where a tensor is [batch], read off the shape of another tensor."""
+    """Return True if a tensor is [batch], read from the shape of another tensor."""
     found = match(idx.producers.get(name), "Unsqueeze(Gather(Shape(x), PLACE))", idx)
     if found is None:
         return False
@@ -98,7 +98,7 @@ def _is_batch(name: str, graph: Graph, idx: Index, types: Types) -> bool:
 
 
 def _known_dims(node: Node, graph: Graph, idx: Index, types: Types) -> Array | None:
-    """The value of Shape(x), or of a part of it taken by Gather or Slice, where that part is fixed."""
+    """Return the value of Shape(x), or of a part of it selected by Gather or Slice, if that part is fixed."""
     if node.op == "Shape" and not node.domain:
         dims = types.shape_op_value(node)
         return None if dims is None or any(isinstance(dim, str) for dim in dims) else np.asarray(dims, np.int64)

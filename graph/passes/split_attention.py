@@ -1,4 +1,4 @@
-"""Compute attention a few heads at a time, where the scores of all heads take much memory."""
+"""Compute attention for a few heads at a time if the scores of all heads take much memory."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -9,15 +9,15 @@ from fewstep.graph.graph import Graph, Node
 from fewstep.graph.index import Index, index
 from fewstep.graph.types import Types, infer_types
 
-LARGE = 2**26  # bytes of the scores of one sample that are held at once; a softmax holds them twice
+LARGE = 2**26  # bytes of scores of one sample held at once; a softmax holds them twice
 RANK, HEADS, QUERIES = 4, -3, -2  # of scores [batch, heads, queries, keys], and axes from their end
-UNKNOWN = -1  # no axis of a tensor: those are counted from the front
-SCALING = ("Mul", "Div", "Add", "Sub")  # what may stand between the product and the softmax: numbers, and masks
+UNKNOWN = -1  # not an axis: axes of tensors count from 0
+SCALING = ("Mul", "Div", "Add", "Sub")  # allowed between the product and the softmax: scales and masks
 
 
 @dataclass(frozen=True)
 class AttentionNodes:
-    """The nodes of MatMul(Softmax(between(MatMul(q, k))), v): `scores` is the first product, `product` the second, and
+    """The nodes of MatMul(Softmax(between(MatMul(q, k))), v). `scores` is the first product and `product` the second.
     `between` are the nodes between them in order, the softmax last."""
 
     scores: Node
@@ -26,15 +26,16 @@ class AttentionNodes:
 
 
 def split_attention(graph: Graph, large: int | None = None) -> Graph:
-    """Compute attention some heads at a time where the scores of a sample take more than `large` bytes.
+    """Compute attention for some heads at a time if the scores of a sample take more than `large` bytes.
 
         MatMul(Softmax(MatMul(q, k)), v)    ==>    Concat(MatMul(Softmax(MatMul(q_i, k_i)), v_i) for each part i)
 
-    The default of `large` is LARGE. Products and softmaxes treat each head by itself, so the numbers are the same,
-    whatever the leading axis is. An attention of one head is split by its queries, if their number is fixed. Its
-    products then differ by rounding.
+    `large` defaults to LARGE. Products and softmaxes treat each head separately, so the numbers are the same for any
+    leading axis. An attention with one head is split along its queries if their number is fixed. Its products then
+    differ by rounding.
 
-    An engine with a kernel for attention recognizes the whole form only. The pass is for engines without such a kernel.
+    An engine with a kernel for attention recognizes only the whole form. This pass is for engines without such a
+    kernel.
     """
     softmaxes = [node for node in graph.nodes if node.op == "Softmax" and not node.domain]
     if not softmaxes:
@@ -55,7 +56,7 @@ def split_attention(graph: Graph, large: int | None = None) -> Graph:
 
 
 def attention_of(softmax: Node, idx: Index, may_scale: Callable[[Node], bool]) -> AttentionNodes | None:
-    """The attention of a softmax, if nothing else reads its inner tensors; `may_scale` says which nodes may stand
+    """Return the attention of a softmax, if nothing else reads its inner tensors. `may_scale` selects the nodes allowed
     between the first product and the softmax."""
     if not idx.is_inner(softmax.output):
         return None
@@ -75,12 +76,12 @@ def attention_of(softmax: Node, idx: Index, may_scale: Callable[[Node], bool]) -
 
 
 def _may_scale(node: Node) -> bool:
-    """True where a node is of SCALING, and does not combine the scores with themselves."""
+    """Return True if a node is one of SCALING and does not combine the scores with themselves."""
     return node.op in SCALING and node.inputs[0] != node.inputs[1]
 
 
 def _split_heads(attention: AttentionNodes, graph: Graph, types: Types, new: NewNodes, large: int) -> Iterator[Node]:
-    """The nodes that replace an attention; none where it is small, or cannot be split."""
+    """Yield the nodes that replace an attention; none if it is small or cannot be split."""
     size, shape = types.sample_bytes(attention.scores.output), types.shape(attention.scores.output)
     if size is None or shape is None or size <= large:
         return
@@ -94,7 +95,7 @@ def _split_heads(attention: AttentionNodes, graph: Graph, types: Types, new: New
     others = [name for node in attention.between for name in node.inputs[1:]]
     along = {name: _axis(name, axis, length, graph, types) for name in (q, *others)}
     of_keys = {name: None if axis == QUERIES else _axis(name, axis, length, graph, types) for name in (k, v)}
-    twice = along.keys() & of_keys.keys()  # tensors in two roles, of which one may need all of a tensor
+    twice = along.keys() & of_keys.keys()  # tensors in two roles, one of which may need the whole tensor
     if UNKNOWN in (along | of_keys).values() or any(along[name] != of_keys[name] for name in twice):
         return
     along |= of_keys
@@ -117,7 +118,7 @@ def _split_heads(attention: AttentionNodes, graph: Graph, types: Types, new: New
 
 
 def _axis(name: str, axis: int, length: int, graph: Graph, types: Types) -> int | None:
-    """The axis of a tensor that corresponds to `axis` of the scores; None where all parts read the whole tensor."""
+    """Return the axis of a tensor that corresponds to `axis` of the scores; None if all parts read the whole tensor."""
     shape = graph.constants[name].shape if name in graph.constants else types.shape(name)
     if shape is None:
         return UNKNOWN

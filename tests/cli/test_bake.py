@@ -38,7 +38,10 @@ def test_int8_away_from_its_calibration_is_told(
     told = fewstep("bake", tiny_bundle, "--plan", plan, *given, "-o", tmp_path / "s.onnx").err
     assert ("int8 was calibrated along ddim:3, guidance 2, and runs along" in told) is said
     assert ("its ranges may not fit" in told) is said
-    for output, wrong in (("none/s.onnx", "there is no folder "), ("s.png", "is no ONNX file")):  # without a warning
+    for output, wrong in (
+        ("none/s.onnx", "there is no folder "),
+        ("s.png", "is not an ONNX file"),
+    ):  # without a warning
         told = fewstep("bake", tiny_bundle, "--plan", plan, *given, "-o", tmp_path / output, code=1).err
         assert wrong in told and "int8 was calibrated" not in told
 

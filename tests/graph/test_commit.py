@@ -65,11 +65,13 @@ def test_a_failure_before_the_commit_leaves_the_old_bundle_or_none(tmp_path: Pat
     assert not list((tmp_path / "empty").iterdir())  # it was there, and stays
 
 
-NO_BUNDLE = "is not empty and no bundle; give a new folder"
+NO_BUNDLE = "is not empty and is not a bundle; give a new folder"
 OTHERS = dict.fromkeys(("notes.txt", "unet/model.safetensors", "graphs/body.onnx", ".git/HEAD"), NO_BUNDLE)
 
 
-@pytest.mark.parametrize("file, message", [*OTHERS.items(), ("manifest.json", r"manifest\.json of something else")])
+@pytest.mark.parametrize(
+    "file, message", [*OTHERS.items(), ("manifest.json", r"manifest\.json that is not a bundle's manifest")]
+)
 def test_a_folder_of_something_else_is_not_written_into(tmp_path: Path, file: str, message: str) -> None:
     (tmp_path / file).parent.mkdir(exist_ok=True)
     (tmp_path / file).write_text('{"name": "a web application"}')

@@ -82,7 +82,7 @@ BRANCH = "b () => (float[batch] z) { z = Relu(x) }"
 CALLS = ["c = Neg(a)", *(f"b = f.F{n}(a) c = f.F{n}(b)" for n in range(30))]
 FORMS = {
     "control flow": f"{PORTS} {{ y = If(c)<then_branch={BRANCH}, else_branch={BRANCH}> }}",
-    "reads 'lost', which nothing makes": f"{PORTS} {{ y = Add(x, lost) }}",
+    "reads 'lost', which no node computes": f"{PORTS} {{ y = Add(x, lost) }}",
     "holds functions": " ".join(  # each calls the one before twice: a billion nodes in few kilobytes
         [f"{PORTS} {{ y = f.F30(x) }}"]
         + [f'<domain: "f", {OPSETS}> F{n} (a) => (c) {{ {call} }}' for n, call in enumerate(CALLS)]

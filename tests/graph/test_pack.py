@@ -105,8 +105,8 @@ def test_without_a_choice_the_int8_bodies_for_cpus_are_taken(tiny_bundle: Path, 
     ("output", "body", "says"),
     [
         ("device", ("int8-mips",), "has no body 'int8-mips'"),
-        ("device", (), "has no int8 body for CPUs to take; calibrate it first, or choose from"),
-        ("tiny", ("float32",), "is the bundle to take from"),
+        ("device", (), "has no int8 body for CPUs; calibrate it first, or choose one of"),
+        ("tiny", ("float32",), "is the bundle to copy from"),
     ],
 )
 def test_what_cannot_be_packed_is_one_line(tiny_bundle: Path, output: str, body: tuple[str, ...], says: str) -> None:

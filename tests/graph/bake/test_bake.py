@@ -154,7 +154,7 @@ def test_a_condition_with_the_name_of_another_port_is_refused(
     (condition,) = open_bundle(tiny_bundle).manifest.conditions
     changed(tiny_bundle, conditions=(msgspec.structs.replace(condition, name=name),))
     options = BakeOptions(tiny_bundle, "ddim(eta=1):3", tmp_path / "s.onnx")
-    with pytest.raises(UserError, match=f"the name '{name}' twice, as its {others}"):
+    with pytest.raises(UserError, match=f"the name '{name}' would be in the file twice, as its {others}"):
         bake(options)
     assert not options.output.exists()
 
@@ -232,11 +232,11 @@ def test_the_file_says_what_it_holds(tiny_bundle: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"plan": "dpmpp_2m:4", "output": Path("s.txt")}, "no ONNX file"),
-        ({"batch": 0}, "batch 0 is no number of samples"),
+        ({"plan": "dpmpp_2m:4", "output": Path("s.txt")}, "is not an ONNX file"),
+        ({"batch": 0}, "batch 0 is not a number of samples"),
         ({"output": Path("missing/s.onnx")}, "missing/s.onnx cannot be written"),
         ({"precision": "int4"}, "unknown precision"),
-        ({"precision": "int8", "body": "float32"}, "body 'float32' is float32, not int8; leave precision out, or give"),
+        ({"precision": "int8", "body": "float32"}, "body 'float32' is float32, not int8; omit precision, or give"),
         ({"precision": "float32", "body": "int8-cpu-x86"}, "body 'int8-cpu-x86' is int8, not float32"),
     ],
     ids=["suffix", "batch", "folder", "precision", "float32 body", "int8 body"],
@@ -266,7 +266,7 @@ def test_a_body_implies_its_precision(tiny_bundle: Path, tmp_path: Path, body: s
 
 def test_a_branch_that_has_no_form_is_named(tiny_bundle: Path, tmp_path: Path) -> None:
     branched = written(tiny_bundle, "ddim:2", Branches({"cond": 2.0, "other": -1.0}))
-    with pytest.raises(UserError, match="branch 'other', whose conditions only a caller knows"):
+    with pytest.raises(UserError, match="branch 'other', whose conditions only the caller knows"):
         bake(BakeOptions(tiny_bundle, branched, tmp_path / "s.onnx"))
 
 

@@ -60,7 +60,7 @@ def test_every_changed_byte_is_found(file: Path, capsys: pytest.CaptureFixture[s
     assert "its checksum differs; copy it again, or bake it again" in capsys.readouterr().out
     for damaged in (b"", b"no protobuf"):
         file.write_bytes(damaged)
-        with pytest.raises(UserError, match="is damaged, or no file of `fewstep bake`"):
+        with pytest.raises(UserError, match="is damaged or not a file of `fewstep bake`"):
             verify_baked(file)
 
 

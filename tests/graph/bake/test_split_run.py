@@ -42,7 +42,7 @@ def test_the_samples_are_those_of_the_executor(tiny_bundle: Path, plan: str, gui
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"unroll": True}, "an unrolled run has no step that repeats"), ({"batch": 2}, "a fixed batch is cut by no Loop")],
+    [({"unroll": True}, "an unrolled run has no repeated step"), ({"batch": 2}, "a fixed batch cannot be split")],
 )
 def test_a_run_without_a_step_of_any_batch_is_refused(tiny_bundle: Path, changes: dict[str, int], message: str) -> None:
     run, _ = assemble_run(replace(BakeOptions(tiny_bundle, "ddim:2", tiny_bundle / "run.onnx"), **changes))

@@ -46,15 +46,15 @@ def test_a_number_and_both_forms_of_shapes_are_read(graph: GraphEntry, text: str
         (GRAPH, "", "--max-batch is empty"),
         (GRAPH, "four", "--max-batch 'four' is neither a number nor shapes; write a number, or shapes such as"),
         (GRAPH, "9" * 5000, "neither a number nor shapes"),
-        (GRAPH, "x:" + "9" * 5000 + "x4x64x64", "no tensor x is that large"),
+        (GRAPH, "x:" + "9" * 5000 + "x4x64x64", "a size of tensor x is too large"),
         (GRAPH, "x:4x", "neither a number nor shapes"),
         (GRAPH, "x:[4,4,64,64", "neither a number nor shapes"),
         (GRAPH, "y:4x4", "the graph has no input 'y'; choose from x, row"),
         (GRAPH, "x:4x4x32x32", r"x is \['batch', 4, 64, 64\], not \[4, 4, 32, 32\]; only the batch"),
         (GRAPH, "x:4x4x64", r"not \[4, 4, 64\]"),
-        (GRAPH, "x:4x4x64x64,row:2x32", "means no single batch"),
+        (GRAPH, "x:4x4x64x64,row:2x32", "does not give one batch"),
         (FREE, "x:4x3x96x64", "not .4, 3, 96, 64.; batch, height, width can be chosen"),
-        (FREE, "x:4x4x96x64,row:4x8x32x32", "means no single height"),
+        (FREE, "x:4x4x96x64,row:4x8x32x32", "does not give one height"),
     ],
 )
 def test_what_means_no_batch_is_one_line(graph: GraphEntry, text: str, message: str) -> None:

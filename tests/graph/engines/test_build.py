@@ -105,7 +105,7 @@ def test_bfloat16_around_int8_is_refused_where_a_gpu_has_none(tmp_path: Path) ->
     made = build(BuildOptions(wide, device=("sm86",))).manifest
     (engine,) = (each for each in made.engines if each.body == "int8-tensorrt")
     assert set(sidecar(wide, engine).convolutions) <= {"int8", "bfloat16"}
-    with pytest.raises(UserError, match="^sm75 has no bfloat16, which is around this int8; build for Ampere"):
+    with pytest.raises(UserError, match="^sm75 has no bfloat16, which this int8 body uses; build for Ampere"):
         build(BuildOptions(wide, device=("sm75",)))
 
 
@@ -260,7 +260,7 @@ def test_tensorrt_builds_for_the_gpu_that_is_here_and_keeps_its_timings(
 def test_a_dla_takes_one_batch_in_float16(bundle: Path, worker: Path, jetson: None) -> None:
     """float32 is nothing for it: the prologue runs on the GPU."""
     options = BuildOptions(bundle, backend="tensorrt", precision="float16", dla=0)
-    with pytest.raises(UserError, match="a DLA takes one size alone, and batch has several"):
+    with pytest.raises(UserError, match="a DLA supports one fixed size, but batch has a range"):
         build(options)
     made = build(replace(options, min_batch="2", max_batch="2"))
     flags = [sidecar(bundle, engine).built_from.flags for engine in made.built]

@@ -34,7 +34,7 @@ from tests.graph.engines.test_build import content
             "operation: 3: dequantize; try --float32-scales",
         ),
         ("import sys; sys.exit('ValueError: bad')", "cannot build 'prologue' for sm89: ValueError: bad"),
-        ("import sys; sys.exit(3)", "it says nothing"),
+        ("import sys; sys.exit(3)", "it gave no reason"),
         (
             "import sys; open(sys.argv[2], 'w').write('"
             'tensor={ dims={ 1 } name="x" type=float }\\n corrltn={ name="c" output={"y" } input={"x" "w" } }\')',
@@ -63,12 +63,15 @@ def test_a_builder_that_fails_costs_one_line_and_nothing_of_the_bundle(
         ({"workspace": 0}, "--workspace 0; give at least 1"),
         ({"version_compatible": True}, "tensorrt-rtx has no --version-compatible"),
         ({"dla": 0, "precision": "float16"}, "tensorrt-rtx has no --dla"),
-        ({"dla": 0, "backend": "tensorrt"}, "a DLA takes no int8 .*; build --precision float16"),
+        (
+            {"dla": 0, "backend": "tensorrt"},
+            "a DLA does not support quantized .* int8 graphs; build --precision float16",
+        ),
         ({"float32_scales": True, "precision": "float16"}, "float16 has no scales; build --precision int8"),
-        ({"float32_scales": True, "script": Path("s.sh")}, "the bundle's own graphs; leave --script"),
+        ({"float32_scales": True, "script": Path("s.sh")}, "the bundle's graphs unchanged; omit --script"),
         (
             {"backend": "tensorrt", "device": ("sm89",)},
-            "tensorrt builds for the GPU it sees, which is sm87, not for sm89",
+            "tensorrt builds only for this machine's GPU, sm87, not for sm89",
         ),
     ],
 )
