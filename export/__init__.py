@@ -1,4 +1,4 @@
-"""From a denoiser to a verified bundle. What a file that describes one's own denoiser needs:
+"""Export a denoiser to a verified bundle. A file that describes a user-supplied denoiser imports:
 
 from fewstep.export import Affine, Carried, Condition, NamedOutput, Policy, ScheduleSpec, Size, Spec, Spectrogram
 from fewstep.export import Positions, Vocabulary

@@ -1,4 +1,4 @@
-"""Changes of a denoiser before it is traced: LoRA merged, and functions from module to module that a text names."""
+"""Change a denoiser before it is traced: merge LoRA, and apply functions from module to module that a text names."""
 
 import hashlib
 import json
@@ -23,46 +23,47 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger("fewstep")
 NO_SLOTS = SlotRequest()
-CHANGED = "_changed_by_fewstep"  # marks the modules of a network that options have changed in place
+CHANGED = "_changed_by_fewstep"  # marks modules that options have changed in place
 RETURNS = "let it return (module, spec)"
 
 
 def read_change(text: str) -> NamedCall:
-    """The change that a text names, a function `(module, spec, *arguments) -> (module, spec)`."""
+    """Return the change that a text names, a function `(module, spec, *arguments) -> (module, spec)`."""
     return resolve_call("change", text, 2)
 
 
 def _apply_change(change: NamedCall, module: "nn.Module", spec: Spec) -> "tuple[nn.Module, Spec]":
-    """The module and the spec behind a change."""
+    """Return the module and the spec after a change."""
     return module_and_spec(change.function(module, spec, *change.arguments), f"change {change.text}", RETURNS)
 
 
 def apply_changes(
     source: Source, loras: Sequence[Lora], changes: Sequence[NamedCall] = (), slots: SlotRequest = NO_SLOTS
 ) -> Source:
-    """The source with these changes in order, which its hash covers. Its module may be changed in place.
+    """Return the source with these changes applied in order. Its hash includes them. The module may be changed in
+    place.
 
-    UserError if it is no torch module, or if one of them does not fit it.
+    Raises UserError if the source is not a torch module, or if a change does not fit it.
     """
     if not (loras or changes or slots):
         return source
     if not isinstance(source, TorchSource):
         raise UserError(
-            f"{source.label} is no torch module, whose layers could be changed",
+            f"{source.label} is not a torch module, so its layers cannot be changed",
             "change the module, and export its ONNX file again",
         )
     refuse_changed(source)
-    if source.spec.steers and slots:  # the backward pass would not know of them
+    if source.spec.steers and slots:  # the backward pass would ignore them
         raise UserError("--lora-slots for a denoiser with a gradient", "merge the LoRA: --lora FILE")
     beside = source.companions.with_loras(loras) if source.companions is not None else None
     encoders = source.companions.encoders if source.companions is not None else ()
     for lora in loras:
-        merge(source.module, lora)  # one that does not fit changes nothing
+        merge(source.module, lora)  # a LoRA that does not fit changes nothing
         _mark(source.module)
         for network, count in _count_companion_layers(lora).items():
             if network not in encoders:
                 LOG.warning(
-                    "%s also changes %d layers of %s, which the bundle does not hold", lora.name, count, network
+                    "%s also changes %d layers of %s, which the bundle does not contain", lora.name, count, network
                 )
     _mark(source.module)
     content: list[Any] = [source.sha256, [[lora.sha256, lora.strength] for lora in loras], [], []]
@@ -84,11 +85,12 @@ def apply_changes(
 
 
 def refuse_changed(source: Source) -> None:
-    """UserError for a module that options have changed before, in whole or in part: its maker returns one module, or
-    wraps one, however often it is called."""
+    """Raise UserError for a module that options have changed before, in whole or in part. This happens if the user's
+    function returns or wraps the same module in every call."""
     if isinstance(source, TorchSource) and any(hasattr(each, CHANGED) for each in _modules_with_weights(source.module)):
         raise UserError(
-            f"{source.label} returns one module each time, which options have changed", "make a new one in each call"
+            f"{source.label} returns the same module each time, and options have changed it",
+            "create a new one in each call",
         )
 
 
@@ -98,10 +100,10 @@ def _mark(module: "nn.Module") -> None:
 
 
 def _modules_with_weights(module: "nn.Module") -> list["nn.Module"]:
-    """The modules inside with weights of their own. Networks may share those without, such as an activation."""
+    """Return the submodules with own weights. Networks may share modules without weights, such as an activation."""
     return [each for each in module.modules() if any(True for _ in each.parameters(recurse=False))]
 
 
 def _count_companion_layers(lora: Lora) -> Counter[str]:
-    """The number of layers that a file changes, by network, the denoiser left out."""
+    """Return the number of layers that a file changes, by network, without the denoiser."""
     return Counter(network for network, _ in lora.updates if network != DENOISER)

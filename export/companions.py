@@ -1,6 +1,6 @@
 """Trace the other networks of a pipeline, compare them with torch, and write them into the bundle.
 
-Each network is in memory alone, after the others: text encoders are often the largest part of a pipeline.
+Only one network is in memory at a time: text encoders are often the largest part of a pipeline.
 """
 
 import logging
@@ -27,16 +27,16 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger("fewstep")
 TOLERANCE = 1e-4  # of the largest absolute value of an output
-TRACE_BATCH = 3  # torch.export would take 1 for a constant
-BATCH_LIMIT = 63  # from 64 samples on diffusers lays tensors out anew before it enlarges them; values stay the same
+TRACE_BATCH = 3  # torch.export would treat 1 as a constant
+BATCH_LIMIT = 63  # from 64 samples on, diffusers makes tensors contiguous before upsampling; values stay the same
 
 
 @dataclass(frozen=True)
 class Companion:
     """A network: a module whose `forward(*inputs)` returns its outputs, both in order.
 
-    `inputs` and `outputs` are the ports of the bundle's graph. `feeds` makes valid inputs of a batch size, by name, and
-    `batches` are the sizes at which the graph is compared with torch. `weights` are bytes in float32.
+    `inputs` and `outputs` are the ports of the bundle's graph. `feeds` returns valid inputs for a batch size, by name.
+    `batches` are the batch sizes at which the graph is compared with torch. `weights` are bytes in float32.
     """
 
     name: str
@@ -50,8 +50,8 @@ class Companion:
 
 @dataclass(frozen=True)
 class CompanionGraph:
-    """A companion as it is in the bundle. `relative` is the largest difference from torch that was found, and `run`
-    computes the graph."""
+    """A companion in the bundle. `relative` is the largest measured difference from torch, and `run` computes the
+    graph."""
 
     graph: manifest.GraphEntry
     relative: float
@@ -59,9 +59,10 @@ class CompanionGraph:
 
 
 def add_companion(writer: Writer, companion: Companion) -> CompanionGraph:
-    """Trace, verify at several batches, and add to the bundle. UserError naming what differs.
+    """Trace a companion, verify it at several batch sizes, and add it to the bundle. Raises UserError naming the tensor
+    that differs.
 
-    torch's weights of a large network are gone before the graph is run, as in the export of a denoiser.
+    torch's weights of a large network are freed before the graph runs, as in the export of a denoiser.
     """
     module = companion.load().eval().cpu().float().requires_grad_(False)
     feeds = {batch: companion.feeds(batch) for batch in companion.batches}
@@ -75,13 +76,15 @@ def add_companion(writer: Writer, companion: Companion) -> CompanionGraph:
         outputs = run(inputs)
         for tensor, value in zip(companion.outputs, expected[batch], strict=True):
             if not np.isfinite(value).all():
-                raise UserError(f"{companion.name} returns {tensor.name!r} that is not finite", "check its weights")
+                raise UserError(
+                    f"{companion.name} returns {tensor.name!r} with values that are not finite", "check its weights"
+                )
             relative = measure_difference(value, outputs[tensor.name]).relative
             if not relative <= TOLERANCE:
                 raise UserError(
                     f"{companion.name}: the exported graph differs from torch in {tensor.name!r} by {relative:.2g}, "
                     f"batch {batch}",
-                    "report the pipeline: fewstep is at fault",
+                    "report the pipeline: this is a bug in fewstep",
                 )
             worst = max(worst, relative)
     LOG.info("%s: within %.1e of torch, in batches of %s", companion.name, worst, companion.batches)
@@ -90,7 +93,7 @@ def add_companion(writer: Writer, companion: Companion) -> CompanionGraph:
 
 
 def _run_torch(module: "torch.nn.Module", companion: Companion, feeds: Mapping[str, Array]) -> list[Array]:
-    """The outputs of torch for the feeds."""
+    """Return torch's outputs for the feeds."""
     import torch
 
     with torch.no_grad():
@@ -99,7 +102,7 @@ def _run_torch(module: "torch.nn.Module", companion: Companion, feeds: Mapping[s
 
 
 def _trace(module: "torch.nn.Module", companion: Companion) -> Graph:
-    """The network as a graph with a dynamic batch."""
+    """Return the network as a graph with a dynamic batch."""
     import torch
 
     from fewstep.export.capture import capture
@@ -120,7 +123,7 @@ def _trace(module: "torch.nn.Module", companion: Companion) -> Graph:
         for tensor, value in zip(wanted, own, strict=True):
             if value.shape != tensor.shape:
                 raise UserError(
-                    f"{companion.name} {kind} {tensor.name!r} of shape {list(value.shape)}, and the denoiser needs "
+                    f"{companion.name} {kind} {tensor.name!r} of shape {list(value.shape)}, but the denoiser needs "
                     f"{list(tensor.shape)}",
                     "give a folder whose components belong together",
                 )

@@ -1,4 +1,4 @@
-"""Words for errors of modules: the class that failed, its line of code."""
+"""Text for errors of modules: the class that failed, and its line of code."""
 
 import re
 import traceback
@@ -7,17 +7,17 @@ from pathlib import Path
 
 import torch
 
-FRAME = re.compile(r'\s*File "(.+)", line (\d+)')  # as Python writes it
+FRAME = re.compile(r'\s*File "(.+)", line (\d+)')  # the format of Python tracebacks
 OWN = (Path(torch.__file__).parent, Path(__file__).parent)
 
 
 def error_location(error: BaseException) -> str:
-    """' (FILE:LINE)' of the innermost frame outside torch and fewstep.export, or nothing."""
+    """Return ' (FILE:LINE)' of the innermost frame outside torch and fewstep.export, or ""."""
     return user_code_location(traceback.format_tb(error.__traceback__))
 
 
 def user_code_location(frames: Sequence[str]) -> str:
-    """The same of a traceback's lines."""
+    """Return the same from the lines of a traceback."""
     for frame in reversed(frames):
         at = FRAME.match(frame)
         file = Path(at[1]) if at is not None else Path()

@@ -1,4 +1,4 @@
-"""Experts: networks that run the steps of an interval of lambda in the denoiser's place, each from its own source."""
+"""Experts: networks that replace the denoiser in an interval of lambda, each with its own source."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from fewstep.plans.spec import PURE_NOISE, ScheduleSpec
 from fewstep.runtime.bundle.manifest import Condition
 from fewstep.runtime.kinds.kind import kinds
 
-FORM = "write NAME=SOURCE@LAMBDA, as noisy=FILE.py:make@-2 or oms=FILE.py:make@-inf"
+FORM = "write NAME=SOURCE@LAMBDA, like noisy=FILE.py:make@-2 or oms=FILE.py:make@-inf"
 SHARED = ("shape", "dtype", "null", "low", "high", "shared", "follows")  # fields of a condition that two networks share
 
 
@@ -32,7 +32,7 @@ class Expert:
 
 
 def parse_experts(texts: Sequence[str], load: Callable[[str], Source]) -> tuple[Expert, ...]:
-    """The experts of `--expert`, from the noise on."""
+    """Return the experts of `--expert`, the noisiest first."""
     named = sorted((_parse_expert(text, load) for text in texts), key=lambda each: each.until)
     for one, other in zip(named, named[1:], strict=False):
         if one.until == other.until or len({each.name for each in named}) < len(named):
@@ -53,7 +53,8 @@ def _parse_expert(text: str, load: Callable[[str], Source]) -> Expert:
 
 
 def load_expert(expert: Expert, denoiser: Spec, sizes: Sequence[str], nulls: Sequence[str]) -> Source:
-    """The expert's source, with the options that concern it. UserError where it does not fit the denoiser."""
+    """Load the expert's source and apply the options that concern it. Raises UserError if it does not fit the
+    denoiser."""
     source = with_sizes(expert.load(), sizes)
     refuse_changed(source)
     _check(expert, source.spec, denoiser)
@@ -62,19 +63,19 @@ def load_expert(expert: Expert, denoiser: Spec, sizes: Sequence[str], nulls: Seq
 
 
 def _check(expert: Expert, spec: Spec, denoiser: Spec) -> None:
-    """UserError for an expert whose samples are not the denoiser's."""
+    """Raise UserError if an expert's samples differ in form from the denoiser's."""
     specs = spec, denoiser
     fields = {field: [getattr(each, field) for each in specs] for field in ("x_shape", "sizes", "towards")}
     of_schedule = ScheduleSpec.__struct_fields__
     fields |= {f"schedule.{field}": [getattr(each.schedule, field) for each in specs] for field in of_schedule}
-    for field, (own, others) in fields.items():
-        if own != others:
+    for field, (value, expected) in fields.items():
+        if value != expected:
             raise UserError(
-                f"expert {expert.name} has {field} {own}, the denoiser {others}", "give networks of one process"
+                f"expert {expert.name} has {field} {value}, the denoiser {expected}", "give networks of one process"
             )
     for _, kind in (found for each in specs for found in kinds(each)):
         if kind.EXPERTS == "none":
-            raise UserError(f"expert {expert.name} next to {kind.NOUN}", "have them in a bundle of one network")
+            raise UserError(f"expert {expert.name} in a bundle with {kind.NOUN}", "export a bundle with one network")
     if expert.until == PURE_NOISE:
         check_prediction(spec.prediction, Time(0.0, 0.0, 1.0), spec.schedule)
 
@@ -82,9 +83,10 @@ def _check(expert: Expert, spec: Spec, denoiser: Spec) -> None:
 def join_conditions(
     conditions: tuple[Condition, ...], expert: Expert, own: Sequence[Condition]
 ) -> tuple[tuple[Condition, ...], Mapping[str, str]]:
-    """The conditions of a bundle with those of an expert, and the input that each of the expert's feeds.
+    """Return the bundle's conditions together with the expert's, and the expert's input for each of its conditions.
 
-    Networks share a condition of the same name and kind. Another kind under the same name is called EXPERT_NAME.
+    Networks share a condition if name and type are equal. A condition of another type with the same name is renamed
+    EXPERT_NAME.
     """
     known, inputs = {each.name: each for each in conditions}, {}
     for each in own:

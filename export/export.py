@@ -1,4 +1,4 @@
-"""The verb `export`: a denoiser becomes a verified bundle."""
+"""The verb `export`: export a denoiser to a verified bundle."""
 
 import logging
 from collections import deque
@@ -62,27 +62,28 @@ class ExportOptions(Options):
     output: The bundle's folder; an older bundle there is replaced.
     spec: A JSON file. For an .onnx file it has names, schedule, prediction and conditions; for the folder of one
         diffusers component, its schedule and prediction.
-    statistics: The data set whose statistics normalise actions and observations, as so100, for a folder of LeRobot that
-        stores those of several under their names.
-    dtype: Type of the body's weights and arithmetic: float32, from which every other form can be made, or float16, half
-        the size and for GPUs only.
-    size: NAME=LOW:HIGH:MULTIPLE frees an axis of x, as height=32:128:8 and width=32:128:8; NAME@AXIS=... frees one
-        under another name. Default: x has one shape.
+    statistics: The data set whose statistics normalise actions and observations, such as so100, for a LeRobot folder
+        that stores statistics of several data sets.
+    dtype: Type of the body's weights and arithmetic: float32, from which every other form can be derived, or float16,
+        half the size and for GPUs only.
+    size: NAME=LOW:HIGH:MULTIPLE makes an axis of x dynamic, like height=32:128:8 and width=32:128:8. NAME@AXIS=... does
+        so under another name. Default: x has one shape.
     lora: FILE.safetensors, or FILE.safetensors:STRENGTH, merged into the weights. Several are merged in this order.
-    lora_slots: Layers that take LoRA files at run time: names, parts of names, or patterns as attn*.to_q; '*' for all.
-    rank: The most that the ranks of a layer's files add up to, with --lora-slots.
-    change: NAME:ARGUMENTS, a change of the network before it is traced, as freeu:1.5,1.6,0.9,0.2 or pag:middle; or
-        FILE.py:FUNCTION, which takes (module, spec) and returns both. Several are made in this order.
+    lora_slots: Layers that load LoRA files at run time: names, parts of names, or patterns like attn*.to_q; '*' for
+        all.
+    rank: The maximum sum of the ranks of a layer's LoRA files, with --lora-slots.
+    change: NAME:ARGUMENTS, a change of the network before it is traced, like freeu:1.5,1.6,0.9,0.2 or pag:middle; or
+        FILE.py:FUNCTION, which takes (module, spec) and returns both. Several are applied in this order.
     verify: full compares with the source at all times, batches and sizes. quick takes a sixth of the evaluations, for
-        large networks. A bundle of the same graphs at the output, made by the same fewstep, was verified before and is
-        not again.
-    null: NAME=VALUE, as class=10: the value of a condition that stands for none, if the source does not have it.
-        NAME=@FILE.npy for an array. Guidance needs one for each condition.
-    expert: NAME=SOURCE@LAMBDA: SOURCE runs the steps below that lambda = log(alpha / sigma), the noisy side, in the
-        denoiser's place. NAME=SOURCE@-inf runs one step at pure noise ahead of all others. Changes such as --lora are
-        made to the denoiser alone.
+        large networks. If a bundle at the output has the same graphs, verified by the same fewstep, nothing is run
+        again.
+    null: NAME=VALUE, like class=10: the null value of a condition, if the source does not define it. NAME=@FILE.npy for
+        an array. Guidance needs one for each condition.
+    expert: NAME=SOURCE@LAMBDA: SOURCE replaces the denoiser in steps below that lambda = log(alpha / sigma), the noisy
+        side. NAME=SOURCE@-inf runs one step at pure noise before all others. Changes such as --lora apply to the
+        denoiser only.
     check: Samples of the training data (.npz or .safetensors): x [N, *x_shape], and each condition by name. A spec that
-        they speak against is refused before the module is traced, with the likely mistake, as verify --data names it.
+        contradicts them is refused before the module is traced, with the likely mistake, like verify --data.
     """
 
     source: str
@@ -102,17 +103,19 @@ class ExportOptions(Options):
 
 
 def export(options: ExportOptions, progress: Progress = SILENT) -> Manifest:
-    """Trace, rewrite, verify, and only then write: a failure leaves the old bundle, or none.
+    """Trace, rewrite and verify a denoiser, then write the bundle. A failure leaves the old bundle, or none.
 
-    Weights are in memory once. The weights of a large network go to the bundle's folder as soon as they are traced, and
-    everything else maps them from there. If this fails, no bundle names these files, and they are removed.
+    Weights are in memory once. Those of a large network are written to the bundle's folder as soon as they are traced,
+    and mapped from there. If the export fails, no bundle names these files, and they are removed.
     """
-    from fewstep.export.sources.shipped_plans import add_shipped_plans  # onnxruntime: not for --help
+    from fewstep.export.sources.shipped_plans import (
+        add_shipped_plans,
+    )  # imports onnxruntime, which --help does not need
 
     _check_named_files(options)
     with open_for_update(options.output, must_exist=False) as writer:
         loras, others = _read_loras(options), parse_experts(options.expert, load_source)
-        if others:  # a wrong expert is refused before minutes of work
+        if others:  # refuse a wrong expert before minutes of work
             deque(_load_sources(options, loras, others), maxlen=0)
         check_spec = None if options.check is None else partial(_check_spec, options.check, options.null, bool(others))
         denoiser = _export_network(writer, options, partial(_load_changed_source, options, loras), progress, check_spec)
@@ -128,7 +131,9 @@ def export(options: ExportOptions, progress: Progress = SILENT) -> Manifest:
             entry = _add_expert(entry, expert, own, options.dtype)
         entry = add_shipped_plans(writer, entry)
         if writer.manifest is not None and (gone := describe_additions(writer.manifest, entry)):
-            LOG.warning("%s is new: what was made from the former one is gone (%s)", options.output, gone)
+            LOG.warning(
+                "%s replaces an older bundle: files derived from that one are removed (%s)", options.output, gone
+            )
         if origin.companions is not None:
             entry = origin.companions.add(writer, entry, progress)
         return writer.commit(add_null_files(writer, entry, options.null))
@@ -136,7 +141,7 @@ def export(options: ExportOptions, progress: Progress = SILENT) -> Manifest:
 
 @dataclass(frozen=True)
 class ExportedNetwork:
-    """A network whose graphs, and the table of their verification, are files of the bundle."""
+    """A network whose graphs and verification table are files of the bundle."""
 
     origin: "Origin"
     graphs: Mapping[str, manifest.GraphEntry]
@@ -144,8 +149,8 @@ class ExportedNetwork:
 
 
 def _check_spec(file: Path, null: Sequence[str], has_experts: bool, spec: Spec, evaluate: "Evaluate") -> None:
-    """UserError where the samples of a file speak against the spec."""
-    from fewstep.measure.spec_samples import read_samples  # onnxruntime: not for --help
+    """Raise UserError if the samples of a file contradict the spec."""
+    from fewstep.measure.spec_samples import read_samples  # imports onnxruntime, which --help does not need
 
     def network(x: Any, times: Any, conditions: Mapping[str, Any]) -> Any:
         named = {each.input: conditions[each.name] for each in spec.conditions}
@@ -169,7 +174,7 @@ def _export_network(
     check: "Callable[[Spec, Evaluate], None] | None" = None,
 ) -> ExportedNetwork:
     """Trace, rewrite and verify a network, and write its graphs."""
-    from fewstep.export.load_and_trace import load_and_trace  # onnxruntime: not for --help
+    from fewstep.export.load_and_trace import load_and_trace  # imports onnxruntime, which --help does not need
     from fewstep.export.verification.verify import Verification, compare
 
     verified_with = (options.dtype, repr(_package_versions()))
@@ -181,7 +186,7 @@ def _export_network(
     half = _convert_to_float16(writer, prepared) if options.dtype == "float16" else None
     if isinstance(taken.expected, Verification):
         verification = taken.expected
-        LOG.warning("the bundle has the same graphs, verified with these versions: they are not run again")
+        LOG.warning("the old bundle has the same graphs, verified with these versions: they are not run again")
     else:
         compared = compare(taken.expected, taken.exported, prepared, taken.again, progress, half)
         verification = msgspec.structs.replace(compared, verified=taken.verified)
@@ -202,18 +207,18 @@ def _export_network(
 
 
 def _convert_to_float16(writer: Writer, prepared: PreparedDenoiser) -> PreparedDenoiser:
-    """The body computes in float16. What makes its rows runs once a call, and stays float32."""
+    """Convert the body to float16. Conditioner and prologue run once per call, and stay float32."""
     body = drop_unused(to_half(prepared.body, FLOAT16))
-    if any(place_of(array) is not None for array in prepared.body.constants.values()):  # a large network's
+    if any(place_of(array) is not None for array in prepared.body.constants.values()):  # a large network
         (body,) = store_weights(writer, body)
         release(prepared.body)
     return replace(prepared, body=body)
 
 
 def _check_named_files(options: ExportOptions) -> None:
-    """UserError for samples or a change that are not there."""
+    """Raise UserError if samples or a change do not exist."""
     if options.check is not None:
-        from fewstep.measure.rollouts.conditions_file import check_file  # not for --help
+        from fewstep.measure.rollouts.conditions_file import check_file  # --help does not need it
 
         check_file(options.check)
     for text in options.change:
@@ -221,7 +226,7 @@ def _check_named_files(options: ExportOptions) -> None:
 
 
 def check_sources(options: ExportOptions) -> Iterator[Source]:
-    """The source of each network, once the bundle's place can be written."""
+    """Check that the output can be written; return the source of each network."""
     _check_named_files(options)
     loras, others = _read_loras(options), parse_experts(options.expert, load_source)
     with open_for_update(options.output, must_exist=False):
@@ -230,7 +235,7 @@ def check_sources(options: ExportOptions) -> Iterator[Source]:
 
 
 def _load_sources(options: ExportOptions, loras: Sequence[Lora], others: Sequence[Expert]) -> Iterator[Source]:
-    """The source of each network, the denoiser first, once it is read and its spec holds: one is in memory at a
+    """Yield the source of each network, the denoiser first, after checking its spec. Only one is in memory at a
     time."""
     source = _load_changed_source(options, loras)
     spec = source.spec
@@ -241,7 +246,7 @@ def _load_sources(options: ExportOptions, loras: Sequence[Lora], others: Sequenc
 
 
 def _add_expert(entry: Manifest, expert: Expert, own: ExportedNetwork, dtype: DType) -> Manifest:
-    """The manifest with an expert behind those of more noise."""
+    """Return the manifest with an expert added after the noisier ones."""
     conditions, inputs = join_conditions(entry.conditions, expert, own.origin.spec.conditions)
     network = manifest.NetworkEntry(
         until=expert.until,
@@ -264,14 +269,14 @@ def _read_loras(options: ExportOptions) -> tuple[Lora, ...]:
 
 
 def _load_changed_source(options: ExportOptions, loras: Sequence[Lora]) -> Source:
-    """The source as the options change it."""
+    """Load the source and apply the options' changes."""
     changes, slots = map(read_change, options.change), SlotRequest(options.lora_slots, options.rank)
     source = apply_changes(load_source(options.source, options.spec, options.statistics), loras, tuple(changes), slots)
     return with_nulls(with_sizes(source, options.size), options.null)
 
 
 def describe_additions(former: Manifest, new: Manifest | None = None) -> str:
-    """The additions of other verbs to a bundle that a new one lacks: none if that is nothing but a report."""
+    """Return the additions of other verbs to a bundle that a new one lacks; "" if a report is the only one."""
     bodies = [name for name in former.bodies if name != "float32"]
     engines = [engine.file for engine in former.engines]
     kept = () if new is None else new.fitted
@@ -281,9 +286,9 @@ def describe_additions(former: Manifest, new: Manifest | None = None) -> str:
 
 
 def load_source(text: str, spec: Path | None = None, statistics: str | None = None) -> Source:
-    """The source that a text names, by its form: FILE.py:FUNCTION, FILE.onnx, a folder of diffusers or of a plugin, a
-    model of a hub, a shipped model. The name of a shipped model is never a folder: a folder of that name is ./NAME.
-    `statistics` names one of the data sets whose statistics a folder stores."""
+    """Load the source that a text names, by its form: FILE.py:FUNCTION, FILE.onnx, a folder of diffusers or of a
+    plugin, a model on a hub, or a shipped model. A shipped model's name takes precedence: a folder of that name is
+    ./NAME. `statistics` names one of the data sets whose statistics a folder stores."""
     from fewstep.export.sources import checkpoint, onnx_file, python_file, shipped
     from fewstep.export.sources.diffusers import component
     from fewstep.export.sources.diffusers import folder as diffusers_folder
@@ -294,9 +299,11 @@ def load_source(text: str, spec: Path | None = None, statistics: str | None = No
         there = hub.fetch(text)
         return there.rename_source(load_source(str(there.folder), spec, statistics))
     is_shipped = text in shipped.NAMES
-    is_folder = Path(text).is_dir() and not is_shipped  # first: a folder's name may hold a colon, as on Windows
+    is_folder = (
+        Path(text).is_dir() and not is_shipped
+    )  # checked first: a folder's name may contain a colon, as on Windows
     if is_shipped and any((Path(text) / name).is_file() for name in (INDEX, CONFIG)):
-        LOG.warning("%s is the shipped model; the folder of that name is ./%s", text, text)
+        LOG.warning("%s is the shipped model; for the folder of that name give ./%s", text, text)
     if statistics is not None:
         is_other = not is_folder or spec is not None or is_component(Path(text))
         return _load_with_statistics(text, None if is_other else find_folder_kind(Path(text)), statistics)
@@ -315,12 +322,13 @@ def load_source(text: str, spec: Path | None = None, statistics: str | None = No
     if checkpoint.is_checkpoint(text):
         checkpoint.refuse_checkpoint(text)
     if Path(text).is_file():
-        raise UserError(f"{text} is no file that holds a denoiser", shipped.GIVE_SOURCE)
+        raise UserError(f"{text} is not a file with a denoiser", shipped.GIVE_SOURCE)
     return shipped.load_shipped(text)
 
 
 def _load_with_statistics(text: str, kind: "FolderKind | None", statistics: str) -> Source:
-    """The source of a folder with the statistics of one data set. UserError where its kind stores none by data set."""
+    """Load the source of a folder with the statistics of one data set. Raises UserError if its type stores none by data
+    set."""
     if kind is None or kind.load_with_statistics is None:
         fix = "leave --statistics out: it is for folders of LeRobot"
         raise UserError(f"source {text!r} stores no statistics by data set", fix)
@@ -331,7 +339,9 @@ def _make_manifest(options: ExportOptions, denoiser: ExportedNetwork, loras: Seq
     origin, graphs, spec = denoiser.origin, denoiser.graphs, denoiser.origin.spec
     described = {field: getattr(spec, field) for field in Description.__struct_fields__}
     is_distilled = spec.distilled or is_distilled_sampler(origin.scheduler or {})
-    usual = TRAINED if spec.positions else default_grid(spec.schedule, spec.prediction)  # stairs are of one height
+    usual = (
+        TRAINED if spec.positions else default_grid(spec.schedule, spec.prediction)
+    )  # each position descends the same grid
     return Manifest(
         **described | {"grid": spec.grid or usual, "distilled": is_distilled},
         schema=SCHEMA,
@@ -353,7 +363,7 @@ def _make_manifest(options: ExportOptions, denoiser: ExportedNetwork, loras: Seq
 
 
 def _command(options: ExportOptions, origin: "Origin", loras: Sequence[Lora]) -> str:
-    """The command that does this again, without anybody's paths."""
+    """Return the command that repeats this export, without paths."""
     recorded = replace(
         options,
         lora=tuple(f"{lora.name}:{lora.strength:g}" for lora in loras),
@@ -366,11 +376,11 @@ def _command(options: ExportOptions, origin: "Origin", loras: Sequence[Lora]) ->
 
 
 def _strip_source_folder(text: str) -> str:
-    """An expert as the option names it, without the folder of its source."""
+    """Return an expert's option without the folder of its source."""
     name, _, source = text.partition("=")
     return text if hub.is_name(source.rpartition("@")[0]) else f"{name}={Path(source).name}"
 
 
 def _package_versions() -> dict[str, str]:
-    """The versions of the packages that make and verify graphs."""
+    """Return the versions of the packages that create and verify graphs."""
     return {package: version for package in PACKAGES if (version := version_of(package))}

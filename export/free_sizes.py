@@ -1,7 +1,7 @@
-"""Keep axes of x and of conditions as symbols in the graph of a torch module, and name the module that fixes one.
+"""Keep axes of x and of conditions dynamic in the graph of a torch module, and name the module that fixes one.
 
-torch.export gets axes as multiples (`8 * height_steps`). Halving a picture three times and enlarging it again then
-needs no proof that the sizes meet.
+torch.export gets axes as multiples (`8 * height_steps`). So it needs no proof that sizes match after a picture is
+halved three times and upsampled again.
 """
 
 import logging
@@ -19,13 +19,14 @@ from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Size
 from fewstep.runtime.kinds.sizes import apply_sizes, default_sizes, free_shape, free_x_shape, parse_dimension
 
-LEAST_STEPS = 3  # of a size while tracing, if its range allows: torch.export takes an axis of 1 for a constant
+LEAST_STEPS = 3  # minimum multiples of a size for tracing, if in range: torch.export treats an axis of 1 as a constant
 WITHOUT = "give no sizes, or export that size only"
 Inputs = Callable[[Spec, int], tuple[torch.Tensor, ...]]
 
 
 def dynamic_axes(spec: Spec, batch: Any) -> list[dict[int, Any]]:
-    """The dynamic axes of (x, *times, *conditions, *carried), as torch.export takes them, `batch` leading each."""
+    """Return the dynamic axes of (x, *times, *conditions, *carried) for torch.export, each with `batch` as the leading
+    one."""
     steps = {size.name: _size_symbol(size) for size in spec.sizes}
     multiples = {size.name: size.multiple for size in spec.sizes}
 
@@ -40,10 +41,12 @@ def dynamic_axes(spec: Spec, batch: Any) -> list[dict[int, Any]]:
 
 
 def trace_sizes(spec: Spec) -> dict[str, int]:
-    """Sizes to trace at: near the default, but no two alike and none so small that an inner axis becomes 1."""
+    """Return sizes for tracing: near the default, all different, and none so small that an inner axis becomes 1."""
     chosen: dict[str, int] = {}
     usual = default_sizes(spec.x_shape, spec.sizes)
-    reach = range(-len(spec.sizes), len(spec.sizes) + 1)  # enough steps to both sides to differ from all others
+    reach = range(
+        -len(spec.sizes), len(spec.sizes) + 1
+    )  # enough steps in both directions to differ from all other sizes
     for size in spec.sizes:
         wanted = max(usual[size.name], LEAST_STEPS * size.multiple)
         values = {min(max(wanted + step * size.multiple, size.low), size.high) for step in reach}
@@ -52,7 +55,7 @@ def trace_sizes(spec: Spec) -> dict[str, int]:
 
 
 def check_forward(module: torch.nn.Module, spec: Spec, inputs: Inputs, batch: int) -> None:
-    """UserError naming the line where the module fails at other sizes than its default."""
+    """Raise UserError naming the line where the module fails at sizes other than its default."""
     for choice in sizes_to_verify(spec)[1:]:
         at = apply_sizes(spec, choice)
         where = " at " + ", ".join(f"{name} {value}" for name, value in choice.items())
@@ -67,7 +70,8 @@ def check_forward(module: torch.nn.Module, spec: Spec, inputs: Inputs, batch: in
 def explain_fixed_size(
     error: UserError, module: torch.nn.Module, spec: Spec, example: tuple[Any, ...], dynamic: Any
 ) -> UserError:
-    """The error of a module that could not be exported; where it fixes a size, in these words and with the line."""
+    """Return the error of a module that could not be exported. If the module fixes a size, the error names the size and
+    the line."""
     reason = str(error.__cause__)
     names = [size.name for size in spec.sizes if size.name in reason]
     if "specialized" not in reason or not names:
@@ -77,13 +81,13 @@ def explain_fixed_size(
 
 
 def _find_fixing_lines(module: torch.nn.Module, example: tuple[Any, ...], dynamic: Any) -> Iterator[str]:
-    """' (FILE:LINE: CODE)' of what makes a number of a size, as torch's own account of a failed export has it."""
+    """Yield ' (FILE:LINE: CODE)' of code that fixes a size, from torch's report of a failed export."""
     before = logging.root.manager.disable
-    logging.disable(logging.WARNING)  # it prints the whole account
+    logging.disable(logging.WARNING)  # draft_export logs its whole report
     try:
         drafted: Any = torch.export.draft_export(module, example, dynamic_shapes=dynamic, strict=False)
         failures = drafted._report.failures
-    except Exception:  # of any class: the account is a help, not a need
+    except Exception:  # of any class: the report is optional
         return
     finally:
         logging.disable(before)
@@ -95,13 +99,14 @@ def _find_fixing_lines(module: torch.nn.Module, example: tuple[Any, ...], dynami
 
 
 def _size_symbol(size: Size) -> Any:
-    """The symbol of a size: how many of its multiples it is."""
+    """Return the symbol of a size: the number of its multiples."""
     name = size.name if size.multiple == 1 else f"{size.name}_steps"
     return torch.export.Dim(name, min=size.low // size.multiple, max=size.high // size.multiple)
 
 
 def _axis_symbol(size: str, steps: Mapping[str, Any], multiples: Mapping[str, int]) -> Any:
-    """An axis that follows one size as a multiple of its symbol; one that follows several is left to torch.export."""
+    """Return an axis that follows one size as a multiple of its symbol. torch.export infers an axis that follows
+    several."""
     factor, names = parse_dimension(size)
     if len(names) > 1:
         return torch.export.Dim.AUTO

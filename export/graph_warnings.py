@@ -1,4 +1,4 @@
-"""Warnings of a prepared graph: operations that no engine takes, and work that stays in every step."""
+"""Warn about a prepared graph: operations that no engine supports, and work repeated in every step."""
 
 import logging
 
@@ -11,14 +11,14 @@ LOG = logging.getLogger("fewstep")
 
 
 def warn_of_operations(prepared: PreparedDenoiser) -> None:
-    """Warn of each operation that no engine can be built of, with the module that it stands in.
+    """Warn of each operation that prevents building an engine, with the module that contains it.
 
-    The bundle still runs on a CPU, so this is nothing to refuse it for.
+    The bundle still runs on a CPU, so export does not refuse it.
     """
     for graph in (prepared.conditioner, prepared.prologue, prepared.body):
         for each in find_unparsed(graph) if graph is not None else ():
             LOG.warning(
-                "%s: no engine for TensorRT %s can be built of it; write that operation with others, or run the bundle "
+                "%s, so no engine for TensorRT %s can be built; replace that operation by others, or run the bundle "
                 "on ONNX Runtime or OpenVINO",
                 each,
                 version_text(OLDEST),
@@ -26,10 +26,8 @@ def warn_of_operations(prepared: PreparedDenoiser) -> None:
 
 
 def warn_of_repeated_work(prepared: PreparedDenoiser) -> None:
-    """Warn of Conv, Gemm and MatMul of times and conditions alone that the body makes itself, with the tensor that
-    could not be carried from them to the steps. What it makes by choice, since a row would outweigh what it is made of,
-    is not named.
-    """
+    """Warn of Conv, Gemm and MatMul that depend only on times and conditions but stay in the body. Name the tensor that
+    cannot become a row. Work that the body repeats because a row would be larger than its sources is not named."""
     body = prepared.body
     types, outside = infer_types(body), x_independent_tensors(body)
     working = [node for node in body.nodes if node.output in outside and estimate_macs(node, types)]
@@ -40,8 +38,8 @@ def warn_of_repeated_work(prepared: PreparedDenoiser) -> None:
     value = types.values.get(stuck)
     shape = "of an unknown type" if value is None else f"{value.dtype} [{', '.join(map(str, value.shape))}]"
     LOG.warning(
-        "%d operation%s of times and conditions alone run%s at every step: what they make, as %r (%s), is no float32 "
-        "with a row for each sample; let the network make it float32 [batch, ...]",
+        "%d operation%s of times and conditions only run%s at every step: results such as %r (%s) are not float32 "
+        "with one part per sample; let the network compute them as float32 [batch, ...]",
         len(left),
         "s" * (len(left) > 1),
         "s" * (len(left) == 1),

@@ -1,4 +1,4 @@
-"""The licence of a source, as its model card has it."""
+"""Read the licence of a source from its model card."""
 
 import re
 from pathlib import Path
@@ -7,16 +7,16 @@ from fewstep.export.sources import hub
 from fewstep.export.sources.shipped import NAMES
 
 CARD = "README.md"
-OWN = "Apache-2.0"  # of the shipped models: that of fewstep
-LIMIT = 2**20  # characters of a card that are looked at
+OWN = "Apache-2.0"  # the shipped models have fewstep's licence
+LIMIT = 2**20  # characters of a card that are searched
 LONGEST = 200  # characters of a licence's name
 FRONT = re.compile(r"\A---\s*\n(.*?)\n---\s*$", re.DOTALL | re.MULTILINE)
 
 
 def read_licence(source: str) -> str | None:
-    """The licence that a source names; None where it names none.
+    """Return the licence that a source names; None if it names none.
 
-    The card of a folder names it in its front matter: `license`, or `license_name` where that is "other".
+    The card of a folder names it in its front matter: `license`, or `license_name` if that is "other".
     """
     if source in NAMES:
         return OWN

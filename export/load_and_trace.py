@@ -1,4 +1,4 @@
-"""Take a denoiser from its source: as graphs, and as what it returns. Behind it the denoiser need not be in memory."""
+"""Load a denoiser, trace it to graphs and record its outputs. Afterwards the denoiser need not stay in memory."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -39,9 +39,9 @@ PACKAGES = (
     fewstep.graph,
     fewstep.plans,
     fewstep.runtime,
-)  # whose code makes the prepared graph of the exported one, and compares both
+)  # their code rewrites and verifies graphs
 Evaluate = Callable[[Mapping[str, NDArray[Any]]], NDArray[Any]]  # feeds by graph name -> the prediction
-STAGES = 3  # load, trace, prepare; then verification counts its own points
+STAGES = 3  # load, trace, prepare; verification then counts its points
 
 
 @dataclass(frozen=True)
@@ -58,10 +58,10 @@ class Origin:
 
 @dataclass(frozen=True)
 class LoadedDenoiser:
-    """A denoiser as graphs, before and after the rewrites, and what it returned; `again` gives it back.
+    """A denoiser as graphs, before and after the rewrites, and its outputs; `again` loads it again.
 
-    `expected` is a verification where the bundle that is replaced has one of the same graphs: nothing was run then.
-    `verified` is a digest of all that a verification follows from.
+    `expected` is a Verification if the replaced bundle has one for the same graphs. Then nothing was run. `verified` is
+    a digest of everything that a verification depends on.
     """
 
     origin: Origin
@@ -81,13 +81,13 @@ def load_and_trace(
     *more: str,
     check: Callable[[Spec, Evaluate], None] | None = None,
 ) -> LoadedDenoiser:
-    """Load, trace, rewrite, and run the denoiser as it was given, unless that was done before.
+    """Load, trace and rewrite the denoiser. Run the original, unless the replaced bundle has a reusable verification.
 
-    `dtype` is of the body; `more` is all else that a verification depends on, in words: versions. `check` refuses a
-    spec by what the denoiser returns, before a module is traced.
+    `dtype` is the body's type. `more` lists all other text that a verification depends on, such as versions. `check`
+    raises UserError if the denoiser's outputs contradict its spec, before a module is traced.
 
-    The weights of a large one are then in files of the bundle's folder: `again` loads it once more, and a collection
-    behind this call lets its memory go. The graphs of a small one share its weights.
+    The weights of a large denoiser are then in files in the bundle's folder. Its own memory can be garbage-collected
+    after this call, and `again` loads it again. The graphs of a small denoiser share its weights.
     """
     source = load()
     if (needed := estimate_needs(source, dtype)) is not None:
@@ -97,7 +97,7 @@ def load_and_trace(
     if check is not None and evaluate is not None:
         check(source.spec, evaluate)
     traced = source.trace()
-    if check is not None and evaluate is None:  # a file runs once it is opened
+    if check is not None and evaluate is None:  # an ONNX file runs only after tracing has opened it
         check(source.spec, traced.reference.output)
     progress("export", 2, STAGES)
     prepared = prepare(traced.graph)
@@ -121,8 +121,8 @@ def load_and_trace(
 
 
 def _digest(spec: Spec, exported: Graph, prepared: PreparedDenoiser, more: Sequence[str]) -> str:
-    """A digest of what is compared, and of the code that compares it. Weights count once: the weights of the prepared
-    graph follow from the exported graph and from the code."""
+    """Return a digest of everything that is compared, and of the code that compares it. Weights are hashed once: those
+    of the prepared graph follow from the exported graph and the code."""
     hashed = sha256(repr((spec, more)).encode() + digest(exported) + digest_code(PACKAGES))
     for field in fields(prepared):
         if (graph := getattr(prepared, field.name)) is not None:
@@ -131,7 +131,7 @@ def _digest(spec: Spec, exported: Graph, prepared: PreparedDenoiser, more: Seque
 
 
 def _reusable_verification(writer: Writer, verified: str, scope: Scope) -> Verification | None:
-    """The verification of the bundle that is replaced, if it says as much of the same graphs."""
+    """Return the replaced bundle's verification if it covers the same graphs at least as fully."""
     manifest = writer.manifest
     if manifest is None or manifest.verification is None:
         return None
@@ -139,22 +139,23 @@ def _reusable_verification(writer: Writer, verified: str, scope: Scope) -> Verif
         verification = msgspec.json.decode(
             Bundle(writer.bundle, manifest).read(manifest.verification), type=Verification
         )
-    except (UserError, msgspec.DecodeError):  # it is damaged, and will be replaced
+    except (UserError, msgspec.DecodeError):  # damaged; it will be replaced
         return None
     return verification if verification.verified == verified and verification.scope in ("full", scope) else None
 
 
 def module_evaluator(source: Source) -> Evaluate | None:
-    """A source's module as it was given; None where it first has to be traced."""
+    """Return a function that runs a source's original module; None if the source must be traced first."""
     if not isinstance(source, TorchSource):
         return None
-    from fewstep.export.verification.reference import run_module  # torch: ONNX files need none
+    from fewstep.export.verification.reference import run_module  # imports torch, which ONNX files do not need
 
     return partial(run_module, source.module.eval().cpu().float(), source.spec)
 
 
 def time_one_sample(source: Source) -> float | None:
-    """Seconds that a source takes for one sample here, at the second call; None where it first has to be traced."""
+    """Return the seconds that a source takes for one sample here, at the second call; None if it must be traced
+    first."""
     evaluate = module_evaluator(source)
     if evaluate is None:
         return None

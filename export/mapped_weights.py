@@ -1,4 +1,4 @@
-"""Weights of a torch module that lie in a mapped file, and leave memory as soon as their layer has run."""
+"""Weights of a torch module in a mapped file, released from memory as soon as their layer has run."""
 
 import json
 import warnings
@@ -14,11 +14,12 @@ import torch
 from fewstep.graph import weights
 from fewstep.graph.graph import Array
 
-_ARRAYS: WeakValueDictionary[int, Array] = WeakValueDictionary()  # by address; a tensor holds the array it is made of
+_ARRAYS: WeakValueDictionary[int, Array] = WeakValueDictionary()  # by address; a tensor keeps its array alive
 
 
 def map_floats(path: Path) -> dict[str, torch.Tensor]:
-    """The large float32 tensors of a safetensors file whose header was checked, each read-only and not yet read."""
+    """Map the large float32 tensors of a safetensors file, read-only and not yet read. Its header must have been
+    checked."""
     with path.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
         entries: dict[str, Any] = json.loads(stream.read(length))
@@ -28,7 +29,7 @@ def map_floats(path: Path) -> dict[str, torch.Tensor]:
         if entry.get("dtype") != "F32" or end - start < weights.LARGE or start % 4:
             continue
         array = weights.view(file, start, np.dtype(np.float32), entry["shape"])
-        with warnings.catch_warnings():  # of an array that cannot be written to
+        with warnings.catch_warnings():  # torch warns about read-only arrays
             warnings.simplefilter("ignore")
             tensors[name] = torch.from_numpy(array)
         _ARRAYS[tensors[name].data_ptr()] = array
@@ -36,22 +37,22 @@ def map_floats(path: Path) -> dict[str, torch.Tensor]:
 
 
 def find_mapped(array: Array) -> Array:
-    """The array of `map_floats` that is the same memory, transposed or not; else the array itself. A view that torch
-    gives does not show that a file has it."""
+    """Return the array of `map_floats` with the same memory, transposed or not, otherwise the array itself. A view from
+    torch does not show that its memory is a file's."""
     own = _ARRAYS.get(array.__array_interface__["data"][0])
     forms = () if own is None else (own, own.T)
     return next((each for each in forms if weights.memory_key(each) == weights.memory_key(array)), array)
 
 
 def release(tensor: torch.Tensor) -> None:
-    """Take a tensor of `map_floats` out of memory; it returns when it is read again. Others stay."""
+    """Release a tensor of `map_floats` from memory; it returns when it is read again. Other tensors stay."""
     if (array := _ARRAYS.get(tensor.data_ptr())) is not None:
         weights.release_array(array)
 
 
 def release_after_use(module: torch.nn.Module) -> None:
-    """Let each layer's own weights of `map_floats` go when it has run. Reading them again from the system's memory
-    takes a small part of a layer's time."""
+    """Release each layer's own weights of `map_floats` after it has run. Reading them again from the page cache takes a
+    small part of a layer's time."""
     for layer in module.modules():
         arrays = [_ARRAYS.get(tensor.data_ptr()) for tensor in layer.parameters(recurse=False)]
         if own := [array for array in arrays if array is not None]:

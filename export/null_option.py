@@ -1,6 +1,6 @@
-"""`fewstep export --null class=10`: the value that stands for "none", where a source does not say it.
+"""`fewstep export --null class=10`: set a condition's null value if the source does not define it.
 
-A value that is an array comes from a file, as `--null text=@null.npy`.
+An array comes from a file, like `--null text=@null.npy`.
 """
 
 from collections.abc import Sequence
@@ -17,12 +17,12 @@ from fewstep.runtime.bundle.conditions import read_null
 from fewstep.runtime.bundle.manifest import Condition, Manifest
 
 FILE = "@"  # before the path of a .npy file
-FIX = "write NAME=VALUE, as --null class=10: a condition's name, and a number, or @FILE.npy for an array"
+FIX = "write NAME=VALUE, like --null class=10: a condition's name, then a number, or @FILE.npy for an array"
 
 
 def with_nulls(source: Source, texts: Sequence[str]) -> Source:
-    """The source with these null values of its conditions, in the place of any that its spec has. A value in a file is
-    checked here, and `add_null_files` brings it into the bundle."""
+    """Return the source with these null values of its conditions. They replace those of its spec. Files are checked
+    here, and `add_null_files` copies them into the bundle."""
     if not texts:
         return source
     conditions = {condition.name: condition for condition in source.spec.conditions}
@@ -40,19 +40,19 @@ def with_nulls(source: Source, texts: Sequence[str]) -> Source:
 
 
 def read_null_values(spec: Spec, texts: Sequence[str]) -> dict[str, NDArray[Any]]:
-    """The null values [*shape] that are arrays, by the condition's name."""
+    """Return the null values [*shape] that are arrays, by condition name."""
     named, files = {each.name: each for each in spec.conditions}, _file_paths(texts).items()
     return {name: read_null(named[name], Path(path).read_bytes()) for name, path in files}
 
 
 def _file_paths(texts: Sequence[str]) -> dict[str, str]:
-    """The paths of null values that are arrays, by the condition's name."""
+    """Return the paths of null values that are arrays, by condition name."""
     values = dict(text.split("=", 1) for text in texts)
     return {name: value.removeprefix(FILE) for name, value in values.items() if value.startswith(FILE)}
 
 
 def add_null_files(writer: Writer, manifest: Manifest, texts: Sequence[str]) -> Manifest:
-    """The manifest with the null values that are arrays, each a file of the bundle."""
+    """Return the manifest with null arrays added to the bundle as files."""
     paths = _file_paths(texts)
     conditions = (
         msgspec.structs.replace(each, null_file=writer.add_copy(Path(path), "graphs", f"null-{each.name}", ".npy"))
@@ -64,16 +64,16 @@ def add_null_files(writer: Writer, manifest: Manifest, texts: Sequence[str]) -> 
 
 
 def strip_folder(text: str) -> str:
-    """The option as a command shows it that is given away: a file by its name alone."""
+    """Return the option for a command that is recorded in the bundle: a file without its folder."""
     name, _, value = text.partition("=")
     return f"{name}={FILE}{Path(value.removeprefix(FILE)).name}" if value.startswith(FILE) else text
 
 
 def _check_file(condition: Condition, value: str, text: str) -> None:
-    """UserError where the file holds no null value of the condition."""
+    """Raise UserError if the file does not contain a null value of the condition."""
     path = Path(value.removeprefix(FILE))
     if condition.follows:
-        what = f"--null {text!r}: {condition.name!r} has a shape that follows --size, and an array has one shape"
+        what = f"--null {text!r}: {condition.name!r} has a shape that follows --size, but an array has a fixed shape"
         raise UserError(what, "leave --size out, or give a number")
     try:
         read_null(condition, path.read_bytes())
@@ -84,12 +84,13 @@ def _check_file(condition: Condition, value: str, text: str) -> None:
 
 
 def _set_null(condition: Condition, value: str, text: str) -> Condition:
-    """A whole number at an end of the condition's range is no longer one of the values that users choose from."""
+    """Return the condition with this null value. An integer at an end of the condition's range leaves that range, so
+    that users cannot choose it."""
     try:
         null = int(value) if "int" in condition.dtype else float(value)
     except ValueError:
         kind = "whole number" if "int" in condition.dtype else "number"
-        raise UserError(f"--null {text!r}: {value!r} is no {kind}", FIX) from None
+        raise UserError(f"--null {text!r}: {value!r} is not a {kind}", FIX) from None
     low, high = condition.low, condition.high
     chosen = "int" in condition.dtype and not (condition.shape or condition.labels or condition.typical)
     if chosen and low is not None and high is not None and low < high:

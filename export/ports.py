@@ -1,7 +1,7 @@
-"""Give a graph from elsewhere the ports that fewstep's graphs have: x, time, conditions, output; all in float32.
+"""Give a foreign graph the ports of fewstep's graphs: x, time, conditions, output; all in float32.
 
-Tensors are renamed where that is all; where a file's port has another type or shape than fewstep's, a node between the
-two converts. A time that is one number for all samples becomes one for each.
+Tensors are renamed if that suffices. If a file's port has another type or shape than fewstep's, a node between the two
+converts. A single time for all samples becomes one time per sample.
 """
 
 import logging
@@ -24,14 +24,15 @@ from fewstep.runtime.kinds.sizes import free_shape, free_x_shape, x_dtype
 LOG = logging.getLogger("fewstep")
 FLOAT32 = np.dtype(np.float32)
 NAME_THEM = "name x, time, output and the conditions in the spec as the file does"
-ELEMENTWISE = ("Cast", "Identity", "Mul", "Div", "Add", "Sub", "Neg")  # what is done to a time before it is embedded
+ELEMENTWISE = ("Cast", "Identity", "Mul", "Div", "Add", "Sub", "Neg")  # operations on a time before its embedding
 
 
 def standardize_ports(graph: Graph, spec: Spec, file: str) -> Graph:
-    """The graph behind fewstep's ports. UserError naming the port of `file` that the spec does not describe."""
+    """Return the graph with fewstep's ports. Raises UserError naming the port of `file` that the spec does not
+    describe."""
     if spec.other_outputs:
         what = "carries tensors" if spec.carried else "has named outputs"
-        raise UserError(f"spec {spec.name!r} {what} in an .onnx file", "export the torch module, as FILE.py:FUNCTION")
+        raise UserError(f"spec {spec.name!r} {what} in an .onnx file", "export the torch module with FILE.py:FUNCTION")
     own = {value.name: value for value in (*graph.inputs, *graph.outputs)}
     ports = {spec.x: Value(X, np.dtype(x_dtype(spec)), (BATCH, *free_x_shape(spec)))}
     ports |= {name: Value(port, FLOAT32, (BATCH, *time_shape(spec))) for port, name in spec.times.items()}
@@ -39,7 +40,9 @@ def standardize_ports(graph: Graph, spec: Spec, file: str) -> Graph:
         c.input: Value(c.input, np.dtype(c.dtype), (BATCH, *free_shape(c.shape, c.follows))) for c in spec.conditions
     }
     _check_names(graph, spec, file)
-    there = {name: port for name, port in ports.items() if name in own}  # all, but for a time that tokens do without
+    there = {
+        name: port for name, port in ports.items() if name in own
+    }  # all, except a time that a token denoiser does not read
     for name, port in there.items():
         _check_port(own[name], port, file)
     output = _infer_open_sizes(own[spec.output], graph)
@@ -47,19 +50,19 @@ def standardize_ports(graph: Graph, spec: Spec, file: str) -> Graph:
     inner = {name: names.name(f"{name}_given") for name in (*there, spec.output)}
     fixed = (X, TIME, TO, GROUP, OUTPUT, *(port.name for port in ports.values()))
     ours = {name: names.name(f"{name}_inner") for name in fixed}
-    graph = rename(graph, ours | inner)  # the file may use our names for something else
+    graph = rename(graph, ours | inner)  # the file may use fewstep's names for other tensors
     new, first = NewNodes(graph), list[Node]()
     for name, port in there.items():
         source, is_time = port.name, name in spec.times.values()
         if is_time and not own[name].shape:
             freed = vectorize_time(graph, inner[name])
-            if freed is None:  # one of them, which serves all as it did; it cannot leave the loop for the prologue
+            if freed is None:  # use the first sample's time for all; such a time cannot move to the prologue
                 zero = new.constant("first_sample", np.array(0, np.int64))
                 first.append(Node("Gather", (port.name, zero), (new.name("time_of_all"),), {"axis": 0}))
                 source = first[-1].output
             graph = freed or graph
         if is_time and own[name].dtype.kind in "iu":
-            LOG.warning("%s takes whole times: those between are rounded", file)
+            LOG.warning("%s takes integer times: others are rounded", file)
             first.append(Node("Round", (source,), (new.name("time_whole"),)))
             source = first[-1].output
         if own[name].dtype != port.dtype:
@@ -74,16 +77,16 @@ def standardize_ports(graph: Graph, spec: Spec, file: str) -> Graph:
 
 
 def vectorize_time(graph: Graph, time: str) -> Graph | None:
-    """The graph that takes the scalar `time` as a vector [batch]; None where it is used as a number.
+    """Return the graph with the scalar `time` as a vector [batch]; None if the graph needs a scalar.
 
         Unsqueeze(t, 0) -> Cast -> Expand(.., batch)      ==>      t [batch] -> Cast
 
-    Most networks make a vector of a scalar time first, and expand it to the batch: both steps go. A network that
-    expects one time may still mix the samples' times behind that, so whoever calls this compares the results.
+    Most networks convert a scalar time to a vector first, and expand it to the batch: both steps are removed. A network
+    for one time may still mix the samples' times later, so the caller compares the results.
     """
     numbers = {name for name, array in graph.constants.items() if array.shape == ()}
     ones = {name for name, array in graph.constants.items() if array.shape == (1,)}
-    scalars, vectors = {time}, set[str]()  # what is made of the time so far, and was of shape () or [1] or [batch]
+    scalars, vectors = {time}, set[str]()  # tensors computed from the time, of shape (), and of shape [1] or [batch]
     dropped: dict[str, Node] = {}
     for node in graph.nodes:
         read = {*node.inputs}
@@ -103,7 +106,7 @@ def vectorize_time(graph: Graph, time: str) -> Graph | None:
 
 
 def _makes_vector(node: Node, graph: Graph) -> bool:
-    """True if a node makes [t] of a scalar t."""
+    """Return True if a node reshapes a scalar t to [t]."""
     shape = graph.constants.get(node.inputs[1]) if len(node.inputs) > 1 else None
     if node.domain or shape is None:
         return False
@@ -115,7 +118,7 @@ def _expands(node: Node) -> bool:
 
 
 def rename(graph: Graph, names: Mapping[str, str]) -> Graph:
-    """The graph with tensors called otherwise. New names must be free; old ones need not exist."""
+    """Return the graph with tensors renamed. New names must be unused; old ones need not exist."""
 
     def value(value: Value) -> Value:
         return replace(value, name=names.get(value.name, value.name))
@@ -134,7 +137,7 @@ def rename(graph: Graph, names: Mapping[str, str]) -> Graph:
 
 
 def _check_names(graph: Graph, spec: Spec, file: str) -> None:
-    """The spec names every input of the file, and one of its outputs."""
+    """Raise UserError unless the spec names every input of the file, and one of its outputs."""
     inputs, outputs = ([value.name for value in values] for values in (graph.inputs, graph.outputs))
     roles = {spec.x: "x", **{name: "time" if port == TIME else "to" for port, name in spec.times.items()}}
     roles |= {c.input: f"condition {c.name!r}" for c in spec.conditions}
@@ -144,14 +147,14 @@ def _check_names(graph: Graph, spec: Spec, file: str) -> None:
     for value in graph.inputs:
         if value.name not in roles:
             raise UserError(
-                f"the spec says nothing of the input {_list_values([value])} of {file}", "add a condition for it"
+                f"the spec does not describe the input {_list_values([value])} of {file}", "add a condition for it"
             )
     if spec.output not in outputs:
         raise UserError(f"{file} has no output {spec.output!r}, only {_list_values(graph.outputs)}", NAME_THEM)
 
 
 def _check_port(own: Value, port: Value, file: str) -> None:
-    """Shapes agree as far as they are known, dtypes up to what a Cast may change."""
+    """Raise UserError unless shapes agree as far as known, and dtypes up to differences that a Cast converts."""
     if port.name in (TIME, TO):
         one = len(port.shape) == 1
         if own.dtype.kind not in "fiu" or not (len(own.shape) < 2 if one else _shapes_agree(own.shape, port.shape[1:])):
@@ -171,7 +174,7 @@ def _check_port(own: Value, port: Value, file: str) -> None:
 
 
 def _infer_open_sizes(output: Value, graph: Graph) -> Value:
-    """An output with the sizes that a file left open, as far as they follow from its nodes."""
+    """Return an output with the sizes that the file leaves open, as far as they can be inferred."""
     inferred = infer_types(replace(graph, outputs=())).shape(output.name)
     if inferred is None or len(inferred) != len(output.shape):
         return output
@@ -180,13 +183,13 @@ def _infer_open_sizes(output: Value, graph: Graph) -> Value:
 
 
 def _shapes_agree(shape: Sequence[int | str], sample: Sequence[int | str]) -> bool:
-    """True if a shape is a batch of samples, as far as it is known."""
+    """Return True if a shape is a batch of samples, as far as it is known."""
     pairs = zip(shape[1:], sample, strict=False)
     return len(shape) == 1 + len(sample) and all(isinstance(a, str) or a == b for a, b in pairs)
 
 
 def _select_prediction(output: Value, name: str, spec: Spec, file: str, new: NewNodes) -> tuple[str, list[Node]]:
-    """The tensor that is the prediction, and the nodes that make it of the file's output.
+    """Return the tensor with the prediction, and the nodes that compute it from the file's output.
 
     A network that also learns the variance (Nichol & Dhariwal 2021) returns twice the channels, the prediction first.
     """

@@ -1,4 +1,4 @@
-"""The memory and disk that an export takes for the denoiser and for the other networks, from its source alone."""
+"""Estimate the memory and disk that an export takes for the denoiser and the other networks, from its source only."""
 
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import Source
@@ -9,9 +9,10 @@ ALONE = 900 * 10**6  # bytes of torch, its exporter, onnxruntime, and the source
 
 
 def estimate_needs(source: Source, dtype: str = "float32") -> Needs | None:
-    """The needs of a torch module: its weights once, in float32, and the packages. None where only tracing shows them.
+    """Return the needs of a torch module: its weights once, in float32, and the packages. None if only tracing shows
+    them.
 
-    The other networks come one after the other, when the denoiser is in files. A float16 graph is written after the
+    The other networks are loaded one at a time, after the denoiser is in files. A float16 graph is written after the
     float32 one.
     """
     if not isinstance(source, TorchSource):
@@ -21,6 +22,6 @@ def estimate_needs(source: Source, dtype: str = "float32") -> Needs | None:
     written = () if source.companions is None else source.companions.file_sizes
     memory = max(weights + ALONE, *(size + ALONE for size in written), 0)
     disk = weights + sum(written) + (weights // 2 if dtype == "float16" else 0)
-    large = sum(size > io.EXTERNAL_ABOVE for size in (weights, *written))  # in files beside their graphs
+    large = sum(size > io.EXTERNAL_ABOVE for size in (weights, *written))  # in files separate from their graphs
     files = 3 + len(written) + large  # body, prologue and the table of the verification
     return Needs(memory, disk, files)

@@ -1,4 +1,4 @@
-"""`fewstep export --size height=32:128:8`: let axes of x free that a source's own spec fixes."""
+"""`fewstep export --size height=32:128:8`: make axes of x dynamic that the source's spec fixes."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -11,12 +11,12 @@ from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Condition, Description, Size
 
 FORM = re.compile(r"([A-Za-z_]\w*)(?:@(\d{1,2}))?=(\d{1,8}):(\d{1,8})(?::(\d{1,8}))?", re.ASCII)
-FIX = "write NAME=LOW:HIGH:MULTIPLE, as height=32:128:8, or NAME@AXIS=... for an axis of another name"
-AXES = {"height": -2, "width": -1, "length": -1}  # where an axis of that name is, from behind
+FIX = "write NAME=LOW:HIGH:MULTIPLE, like height=32:128:8, or NAME@AXIS=... for an axis with another name"
+AXES = {"height": -2, "width": -1, "length": -1}  # the axis of each name, counted from the end
 
 
 def with_sizes(source: Source, texts: Sequence[str]) -> Source:
-    """The source with these sizes free. A size that the spec names itself keeps its axis, and gets this range."""
+    """Return the source with these sizes free. A size that the spec names keeps its axis and gets this range."""
     if not texts:
         return source
     spec = source.spec
@@ -45,13 +45,14 @@ def _parse_size(text: str, spec: Spec, by_name: Mapping[str, Size]) -> Size:
     elif axis is None and name in AXES and -AXES[name] < len(spec.x_shape):
         place = len(spec.x_shape) + AXES[name]
     else:
-        raise UserError(f"--size {text!r}: which axis of x {list(spec.x_shape)} is that?", FIX)
+        raise UserError(f"--size {text!r}: x {list(spec.x_shape)} has no such axis", FIX)
     usual = by_name[name].multiple if name in by_name else 1
     return Size(name, place, low or 0, high or 0, usual if multiple is None else multiple)
 
 
 def _follow_sizes(condition: Condition, spec: Spec, sizes: Sequence[Size]) -> Condition:
-    """A condition that is a picture as x is one, of the same size or larger or smaller by one factor, follows x."""
+    """Let a condition follow x if it is a picture with the size of x, or with a size larger or smaller by one integer
+    factor."""
     if condition.follows or len(condition.shape) != len(spec.x_shape):
         return condition
     factors = {Fraction(condition.shape[size.axis], spec.x_shape[size.axis]) for size in sizes}

@@ -1,7 +1,7 @@
-"""The two things that export needs of a denoiser: a `Spec` (what a network does not say about itself) and a `Source`.
+"""What export needs of a denoiser: a `Spec` (facts that a network does not contain) and a `Source`.
 
-A new kind of source is one file in `sources/` with a function that returns a `Source`. Where it holds a torch module,
-`sources.torch_module.TorchSource` is all of it; `sources/onnx_file.py` is one without torch.
+A new type of source is one file in `sources/` with a function that returns a `Source`. If it has a torch module, it can
+return a `sources.torch_module.TorchSource`. `sources/onnx_file.py` is a source without torch.
 """
 
 import re
@@ -34,16 +34,16 @@ from fewstep.runtime.lora.file import Lora
 from fewstep.runtime.progress import SILENT, Progress
 
 KIND = get_type_hints(ScheduleSpec)["kind"]
-FIXES = {  # of fields of a Spec: what to give
+FIXES = {  # what to give for a wrong field of a Spec
     "name": "give a string",
-    "x_shape": "give the shape of one sample, as (1, 28, 28)",
+    "x_shape": "give the shape of one sample, like (1, 28, 28)",
     "conditions": f"give a tuple of Condition, as the denoiser was trained; dtypes are {', '.join(get_args(DType))}",
     "prediction": f"give one of {', '.join(get_args(Prediction))}",
     "schedule": f"give a ScheduleSpec of kind {', '.join(get_args(KIND))}",
     "grid": "give a grid such as 'trailing', or leave it out",
     "distilled": "give True for a network that was distilled to few steps, or leave it out",
-    "heads": "give how many outputs shaped as x the network returns along its channels: 2 or more with steers",
-    "steers": "say what the second output is a gradient by, 'x' or 'x0', or leave it out",
+    "heads": "give the number of outputs shaped like x along the channels: 2 or more with steers",
+    "steers": "give 'x' or 'x0', the variable of the second output's gradient, or leave it out",
     "towards": "give the name of the degraded sample that noising reverts to, or leave it out",
     "scheduler": "give the fields of a scheduler_config.json, or leave it out",
     "x": "give the name of the input that is x",
@@ -51,8 +51,8 @@ FIXES = {  # of fields of a Spec: what to give
     "to": "give the name of the input that is the second time, or leave it out",
     "output": "give the name of the output that is the prediction",
 }
-OF_CONDITION = {  # of fields of a condition
-    "follows": 'give {AXIS: SIZE}, as {1: "height", 2: "width*8"}',
+OF_CONDITION = {  # what to give for a wrong field of a condition
+    "follows": 'give {AXIS: SIZE}, like {1: "height", 2: "width*8"}',
     **dict.fromkeys(("null", "low", "high", "typical", "shape", "default"), "give what the denoiser was trained with"),
 }
 
@@ -60,35 +60,35 @@ OF_CONDITION = {  # of fields of a condition
 class Spec(Description, frozen=True):
     """A denoiser's interface and meaning.
 
-    Its module is called as `forward(x, time, *conditions)`: x float32 [B, *x_shape], time float32 [B] in the network's
+    The module is called as `forward(x, time, *conditions)`: x float32 [B, *x_shape], time float32 [B] in the network's
     own units (DDPM timesteps for the discrete schedules), conditions [B, *shape] in the order given here. It returns
-    its prediction, shaped as x.
+    its prediction, shaped like x.
 
-    A network of two times, the start and the end of a step (flow maps, consistency trajectories, MeanFlow), takes both:
-    `forward(x, time, to, *conditions)`. Its spec names the second one, `to="to"`.
+    A network with two times, the start and the end of a step (flow maps, consistency trajectories, MeanFlow), takes
+    both: `forward(x, time, to, *conditions)`. Its spec names the second one, `to="to"`.
 
-    A network that makes a long sample chunk by chunk takes and returns what it carries, such as keys and values:
+    A network that generates a long sample chunk by chunk takes and returns carried tensors, such as keys and values:
     `forward(x, time, *conditions, *carried)` -> (prediction, *carried), tensors [B, *shape] in the order given here.
 
-    A network that also makes tensors that no step reads, such as a depth or the logits of a class, returns them as
-    `outputs` behind the prediction, and before what it carries: (prediction, *outputs, *carried).
+    A network may also return tensors that no step reads, such as a depth or the logits of a class. These `outputs`
+    follow the prediction and precede carried tensors: (prediction, *outputs, *carried).
 
     A token denoiser predicts "logits" on the schedule "flow", whose sigma is the share of masked tokens: `forward(ids
     int64 [B, *x_shape], time, *conditions)` -> float32 [B, *x_shape, vocabulary.size]. x_shape is [length], or
-    [codebooks, length]. What is open says the time, so that most such networks do not read it.
+    [codebooks, length]. The share of open positions implies the time, so most such networks do not read it.
 
-    A network whose positions have times of their own, `positions`, takes time [B, places] (`plans.staircase`).
+    A network with a separate time for each position, `positions`, takes time [B, places] (`plans.staircase`).
 
-    Restoration networks say in `towards` which given sample (a condition, or an array given at run time) the noising
-    process reverts to. A network with several outputs, `heads`, returns them one after the other along the channels.
-    With `steers` the second is a gradient by that (`literature.gradients`). `sizes` are axes of x that a caller
-    may choose for each run, such as height and width: x_shape has their defaults. What a sample means outside is in
-    `units`; for policies, whose samples are action sequences [horizon, ...], `policy` says which of them are
-    executed; for sound, `spectrogram` says how it becomes x. `scheduler` has the fields of a scheduler_config.json of
-    diffusers, for the plan "scheduler:STEPS". `grid` is the default of plan names, for networks that know the
-    times of one grid only (distilled ones); `plans.default_grid` chooses it otherwise. `distilled` networks were
-    trained to reach a sample in few steps, and have no exact trajectory. `x`, `time`, `to` and `output`
-    name those tensors in an .onnx file; a torch module's have no names."""
+    `towards` is for restoration networks: it names the given sample (a condition, or an array passed at run time) to
+    which the noising process reverts. A network with several outputs, `heads`, concatenates them along the channels.
+    With `steers`, the second output is a gradient with respect to that variable (`literature.gradients`). `sizes` are
+    axes of x that a caller may choose for each run, such as height and width: x_shape has their defaults. `units` maps
+    samples to physical units. For policies, whose samples are action sequences [horizon, ...], `policy` defines which
+    actions are executed. For sound, `spectrogram` defines the transform to x. `scheduler` has the fields of a
+    scheduler_config.json of diffusers, for the plan "scheduler:STEPS". `grid` is the default grid of plan names, for
+    networks trained on the times of one grid only (distilled ones); otherwise `plans.default_grid` chooses it.
+    `distilled` networks were trained to reach a sample in few steps, and have no exact trajectory. `x`, `time`, `to`
+    and `output` name those tensors in an .onnx file; a torch module's have no names."""
 
     scheduler: dict[str, Any] | None = None
     x: str = X
@@ -103,12 +103,12 @@ class Spec(Description, frozen=True):
 
     @property
     def carried_inputs(self) -> dict[str, Carried]:
-        """The ports of the graph that take what it carries."""
+        """The graph's input ports for carried tensors."""
         return {CARRIED + each.name: each for each in self.carried}
 
     @property
     def other_outputs(self) -> dict[str, Carried | NamedOutput]:
-        """The ports of the graph that return something beside the prediction, in their order."""
+        """The graph's output ports besides the prediction, in order."""
         return {NAMED + each.name: each for each in self.outputs} | {NEXT + each.name: each for each in self.carried}
 
     @property
@@ -117,18 +117,20 @@ class Spec(Description, frozen=True):
         return tuple(map(int, output_shape(self, self.x_shape)))
 
     def _describe_field(self, place: str) -> str:
-        """A place in words: conditions have names."""
+        """Describe a field for messages: conditions have names."""
         found = re.fullmatch(r"conditions\[(\d+)\]\.(\w+)", place)
         return f"{place!r}" if found is None else f"{found[2]!r} of condition {self.conditions[int(found[1])].name!r}"
 
     def __post_init__(self) -> None:
         for field in msgspec.structs.fields(self):  # only a decoder checks types
             value = getattr(self, field.name)
-            try:  # a list becomes the tuple that it stands for
+            try:  # convert lists to tuples
                 converted = msgspec.convert(msgspec.to_builtins(value), field.type)
             except (msgspec.ValidationError, TypeError) as error:
-                reason = " ".join(str(error).split()).replace("$", field.name)  # it may quote a name with a line break
-                reason = reason.replace("`object`", "`dict`").replace("`array`", "`tuple`")  # the words of JSON
+                reason = " ".join(str(error).split()).replace(
+                    "$", field.name
+                )  # the reason may quote a name with a line break
+                reason = reason.replace("`object`", "`dict`").replace("`array`", "`tuple`")  # from JSON's terms
                 what = f"field {field.name!r} of spec {self.name!r} is wrong: {reason}"
                 raise UserError(what, _fix(field.name)) from None
             msgspec.structs.force_setattr(self, field.name, converted)
@@ -145,9 +147,9 @@ class Spec(Description, frozen=True):
             (
                 [X, TIME, TO, GROUP, OUTPUT, *inputs, *ports],
                 "inputs",
-                "rename the condition's input, and in an .onnx file too",
+                "rename the condition's input, also in an .onnx file",
             ),
-            (own, "tensors", "x, time, to, output and conditions have their own"),
+            (own, "tensors", "x, time, to, output and conditions need different names"),
             ([condition.name for condition in self.conditions], "conditions", "rename one"),
         ):
             twice = next((name for name in names if names.count(name) > 1), None)
@@ -159,7 +161,7 @@ class Spec(Description, frozen=True):
             if mistake := kind.mistake(self):
                 raise UserError(f"field {place!r} of spec {self.name!r}: {mistake}", kind.FIX)
         if self.to is not None and (lone := self.vocabulary or self.positions):
-            raise UserError(f"spec {self.name!r} has {lone.NOUN}, and a second time", lone.FIX)
+            raise UserError(f"spec {self.name!r} has {lone.NOUN} and a second time", lone.FIX)
         for condition in self.conditions:
             if "int" in condition.dtype and (condition.low is None or condition.high is None):
                 raise UserError(
@@ -174,23 +176,23 @@ class Spec(Description, frozen=True):
         check_prediction(self.prediction, schedule.time_at_lam(0.0), self.schedule)
         if self.grid is not None:
             _check_grid(self.grid, self.name, None if self.vocabulary else schedule)
-        if self.scheduler is not None and self.vocabulary is not None:  # refuses numbers that no plan has
+        if self.scheduler is not None and self.vocabulary is not None:  # refuses numbers that no plan supports
             sampler_from_scheduler_config(self.scheduler, 1).sampler(self.x_shape, 1)
         elif self.scheduler is not None:
             of, prediction = schedule_from_scheduler_config(self.scheduler)
             if (NoiseSchedule(of).fingerprint, prediction) != (schedule.fingerprint, self.prediction):
-                what = f"spec {self.name!r} predicts {self.prediction} on another schedule than its scheduler's"
+                what = f"spec {self.name!r} predicts {self.prediction} on a schedule that differs from its scheduler's"
                 raise UserError(what, "leave the scheduler out, or give its schedule and prediction")
         if self.prediction == "epsilon" and trailing(schedule, 1)[0].alpha == 0:
             raise UserError(
                 f"spec {self.name!r}: an epsilon prediction on schedule {self.schedule.kind}, where alpha starts at 0 "
-                "and the noise says nothing of x0",
+                "and the noise does not determine x0",
                 "use a denoiser that predicts flow or sample",
             )
 
 
 def _fix(place: str) -> str:
-    """The fix of a field, such as "x_shape" or "conditions[0].low": a kind of denoiser says it itself."""
+    """Return the fix of a field, such as "x_shape" or "conditions[0].low". Types of denoisers define their own."""
     name, of_condition = re.split(r"\W", place)[0], OF_CONDITION.get(place.rpartition(".")[2])
     if name == "conditions" and of_condition:
         return of_condition
@@ -200,8 +202,8 @@ def _fix(place: str) -> str:
 
 
 def _check_grid(grid: str, name: str, schedule: NoiseSchedule | None) -> None:
-    """UserError where a grid is none, or has no times on the schedule for any number of steps. Tokens have none. Times
-    of one's own are for as many steps."""
+    """Raise UserError if a grid is unknown, or yields no times on the schedule for any number of steps. Token specs
+    have no grid. User-supplied times fix the number of steps."""
     if schedule is None:
         raise UserError(
             f"spec {name!r} predicts logits and has a grid", "leave the grid out: plans of tokens have none"
@@ -210,8 +212,8 @@ def _check_grid(grid: str, name: str, schedule: NoiseSchedule | None) -> None:
         raise UserError(f"field 'grid' of spec {name!r} is empty", FIXES["grid"])
     try:
         times, _ = parse_grid(grid, f"ddim:1@{grid}")
-        own = times.keywords.get("times") if isinstance(times, partial) else None
-        _ = [times(schedule, count) for count in ((1, 2) if own is None else (len(own),))]
+        listed = times.keywords.get("times") if isinstance(times, partial) else None
+        _ = [times(schedule, count) for count in ((1, 2) if listed is None else (len(listed),))]
     except UserError as error:
         raise UserError(f"field 'grid' of spec {name!r}: {error.what}", error.fix) from None
 
@@ -224,7 +226,7 @@ def _lies_within(typical: tuple[Any, Any], condition: Condition) -> bool:
 
 
 class Reference(Protocol):
-    """A denoiser as it was given, running: what its graphs are compared with. Feeds and tensors are by graph name."""
+    """The original denoiser, running, with which its graphs are compared. Feeds and tensors are by graph name."""
 
     @property
     def name(self) -> str:
@@ -238,39 +240,39 @@ class Reference(Protocol):
 
     @property
     def tolerance(self) -> float:
-        """Largest difference that rounding may make, relative to the largest absolute value of the output."""
+        """The largest difference that rounding may cause, relative to the largest absolute value of the output."""
         ...
 
     @property
     def fix(self) -> str:
-        """The fix where the exported graph differs from it."""
+        """The fix if the exported graph differs from it."""
         ...
 
     def output(self, feeds: Mapping[str, Array], where: str = "") -> Array:
-        """The prediction float32 [B, *output_shape]; `where` says in an error at which inputs."""
+        """Return the prediction, float32 [B, *output_shape]. `where` tells an error message at which inputs."""
         ...
 
     def other_outputs(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        """The tensors that it returns next to the prediction, [B, *shape], by the ports that return them."""
+        """Return the tensors besides the prediction, [B, *shape], by their output ports."""
         ...
 
     def random_operation(self) -> str:
-        """The operation that draws at random in it, in words behind a space, or nothing."""
+        """Return the operation in it that draws at random, as text after a space, or ""."""
         ...
 
     def tensor_names(self) -> Collection[str]:
-        """Names of the inner tensors that it can compute, equal to the names of the same values in the exported
-        graph."""
+        """Return the names of the inner tensors that it can compute. Equal names in the exported graph are the same
+        values."""
         ...
 
     def inner_tensors(self, feeds: Mapping[str, Array], names: Collection[str]) -> dict[str, Array]:
-        """Inner tensors of these names, [B, ...] where they have one part for each sample."""
+        """Return the inner tensors of these names, [B, ...] if they have one part per sample."""
         ...
 
 
 @dataclass(frozen=True)
 class TracedDenoiser:
-    """A denoiser as a graph with ports x, time, conditions and output, its batch dynamic, opset 20, in float32."""
+    """A denoiser as a float32 graph in opset 20 with a dynamic batch. Its ports are x, time, conditions and output."""
 
     graph: Graph
     reference: Reference
@@ -278,29 +280,29 @@ class TracedDenoiser:
 
 
 class CompanionSource(Protocol):
-    """The networks that come with a denoiser: text encoders, an autoencoder."""
+    """The networks that accompany a denoiser: text encoders, an autoencoder."""
 
     @property
     def encoders(self) -> tuple[str, ...]:
-        """The text encoders, by the names that LoRA files have for them: "text_encoder", "text_encoder_2"."""
+        """The text encoders, by their names in LoRA files: "text_encoder", "text_encoder_2"."""
         ...
 
     @property
     def file_sizes(self) -> tuple[int, ...]:
-        """Their sizes in a bundle: of each network the bytes of its weights in float32, of each small file 0."""
+        """Their sizes in a bundle: the bytes of each network's weights in float32, and 0 for each small file."""
         ...
 
     def with_loras(self, loras: Sequence[Lora]) -> "CompanionSource":
-        """These networks, with the updates that the files have for them."""
+        """Return these networks with the files' updates for them."""
         ...
 
     def add(self, writer: Writer, manifest: Manifest, progress: Progress = SILENT) -> Manifest:
-        """Export, verify and add them to a bundle; the manifest with their entries."""
+        """Export, verify and add them to a bundle; return the manifest with their entries."""
         ...
 
 
 class Source(Protocol):
-    """A denoiser to export, and where it comes from: `label` names it without a folder, `sha256` is its content."""
+    """A denoiser to export, and its origin: `label` names it without a folder, `sha256` is its content."""
 
     @property
     def spec(self) -> Spec: ...
@@ -313,20 +315,20 @@ class Source(Protocol):
 
     @property
     def scheduler(self) -> Mapping[str, Any] | None:
-        """A scheduler config that came along, for plan "scheduler:STEPS"."""
+        """The scheduler config of the source, for plan "scheduler:STEPS"."""
         ...
 
     @property
     def companions(self) -> CompanionSource | None:
-        """The networks that come with the denoiser, if any do."""
+        """The networks that accompany the denoiser, if any."""
         ...
 
     def trace(self) -> TracedDenoiser:
-        """The denoiser as a graph. UserError naming the operation that cannot be one."""
+        """Return the denoiser as a graph. Raises UserError naming an operation that cannot be exported."""
         ...
 
 
 def with_spec(source: Source, label: str = "", **changed: Any) -> Source:
-    """The source with other fields of its spec, and with another label if one is given."""
+    """Return the source with changed fields of its spec, and with another label if given."""
     spec, whole = msgspec.structs.replace(source.spec, **changed), cast(Any, source)
     return cast(Source, replace(whole, spec=spec, label=label or source.label))

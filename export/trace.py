@@ -1,4 +1,5 @@
-"""Trace a denoiser as its spec describes it: check what it takes and returns, then capture it, batch and sizes free."""
+"""Trace a denoiser: check its inputs and outputs against its spec, then capture it with a dynamic batch and free
+sizes."""
 
 import inspect
 import re
@@ -23,16 +24,16 @@ from fewstep.runtime.bundle.conditions import random_range
 from fewstep.runtime.kinds.positions import time_shape
 from fewstep.runtime.kinds.sizes import apply_sizes, x_dtype
 
-TRACE_BATCH = 3  # torch.export would take 1 for a constant
+TRACE_BATCH = 3  # torch.export would treat 1 as a constant
 
 
 def trace(module: torch.nn.Module, spec: Spec, batch_limit: int | None = None) -> TracedDenoiser:
-    """Export the module with a dynamic batch, and the spec's sizes free, in opset 20.
+    """Export the module in opset 20, with a dynamic batch and the spec's free sizes.
 
-    It is put in evaluation mode, on the CPU, in float32.
+    The module is put in evaluation mode, on the CPU, in float32.
 
-    `batch_limit` is the largest batch that takes the same way through the module's code, where that branches on it and
-    the branch makes no difference to the values: the graph then serves any batch.
+    `batch_limit` is for code that branches on the batch without changing values: the largest batch that takes the
+    traced branch. The graph then serves any batch.
     """
     if isinstance(module, TracedForm):
         module.check_spec(spec)
@@ -59,7 +60,7 @@ def trace(module: torch.nn.Module, spec: Spec, batch_limit: int | None = None) -
 
 
 def _dynamic_shapes(module: torch.nn.Module, spec: Spec, limit: int | None) -> list[Any]:
-    """The dynamic axes of each argument, nested where forward takes some as *arguments."""
+    """Return the dynamic axes of each argument, nested if forward takes some as *arguments."""
     shapes: list[Any] = free_sizes.dynamic_axes(spec, torch.export.Dim(BATCH, max=limit))
     count = len(shapes)
     kinds = [parameter.kind for parameter in inspect.signature(module.forward).parameters.values()]
@@ -68,7 +69,7 @@ def _dynamic_shapes(module: torch.nn.Module, spec: Spec, limit: int | None) -> l
 
 
 def example_inputs(spec: Spec, batch: int) -> tuple[torch.Tensor, ...]:
-    """Any valid (x, time, *conditions), or (x, time, to, *conditions); carried tensors behind them are zeros."""
+    """Return any valid (x, time, *conditions), or (x, time, to, *conditions), followed by carried tensors of zeros."""
     lowest = [(random_range(condition) or (0.0, 0.0))[0] for condition in spec.conditions]
     conditions = [
         torch.from_numpy(np.full((batch, *condition.shape), value, condition.dtype))
@@ -81,9 +82,9 @@ def example_inputs(spec: Spec, batch: int) -> tuple[torch.Tensor, ...]:
 
 
 def check_weights(module: torch.nn.Module) -> None:
-    """UserError naming the first parameter or buffer that holds NaN or an infinity.
+    """Raise UserError naming the first parameter or buffer that contains NaN or infinity.
 
-    A buffer may hold minus infinity: what an attention mask adds where nothing is seen.
+    A buffer may contain minus infinity, such as an additive attention mask.
     """
     buffers = {name for name, _ in module.named_buffers()}
     for name, tensor in module.state_dict().items():
@@ -101,11 +102,11 @@ def _check_forward(module: torch.nn.Module, spec: Spec, example: tuple[torch.Ten
     output = select_prediction(spec, returned)
     if [tensor._version for tensor in example] != versions:
         who = find_input_change(module, tuple(map(torch.clone, example)))
-        raise UserError(f"{who} changes its input in place", "let it make a new tensor, as x = x * 2 for x.mul_(2)")
+        raise UserError(f"{who} changes its input in place", "create a new tensor, like x = x * 2 for x.mul_(2)")
     if not isinstance(output, torch.Tensor):
         raise UserError(f"{module_name(module)} returned {type(output).__name__}, not a tensor", fix)
     if output.is_complex():
-        fix = "return torch.view_as_real of it with both parts along the channels, as docs/restoration.md does"
+        fix = "return torch.view_as_real of it with both parts along the channels, as in docs/restoration.md"
     if output.dtype != torch.float32:
         raise UserError(f"{module_name(module)} returned {output.dtype}, not torch.float32", fix)
     if output.shape != (len(output), *spec.output_shape):
@@ -118,18 +119,25 @@ def _check_forward(module: torch.nn.Module, spec: Spec, example: tuple[torch.Ten
 
 
 def _return_fix(spec: Spec) -> str:
-    form = "shaped as x" if spec.vocabulary is None else f"shaped as x, and {spec.vocabulary.size} logits behind"
+    form = (
+        "shaped like x"
+        if spec.vocabulary is None
+        else f"shaped like x, with a last axis of {spec.vocabulary.size} logits"
+    )
     return f"let {forward_signature(spec)} return a float32 tensor {form}"
 
 
 def _check_beside(module: torch.nn.Module, spec: Spec, returned: Any, batch: int) -> None:
-    """UserError unless a module returns its prediction, its named outputs, and what it carries as it takes it."""
+    """Raise UserError unless a module returns its prediction, its named outputs, and its carried tensors with their
+    input shapes."""
     wanted = spec.other_outputs.values()
     names = ", ".join(each.name for each in wanted)
-    fix = f"let {forward_signature(spec)} return (prediction, {names}), each as the spec says"
+    fix = f"let {forward_signature(spec)} return (prediction, {names}), each as in the spec"
     if not isinstance(returned, tuple) or len(returned) != 1 + len(wanted):
         count = f"{len(returned)} values" if isinstance(returned, tuple) else type(returned).__name__
-        raise UserError(f"{module_name(module)} has {names} beside its prediction, and returned {count}", fix)
+        raise UserError(
+            f"{module_name(module)} should return {names} in addition to its prediction, but returned {count}", fix
+        )
     for each, tensor in zip(wanted, returned[1:], strict=True):
         form = f"{[batch, *each.shape]} of torch.{each.dtype}"
         has = f"{list(tensor.shape)} of {tensor.dtype}" if isinstance(tensor, torch.Tensor) else type(tensor).__name__

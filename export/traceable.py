@@ -1,4 +1,4 @@
-"""Modules that torch.export cannot begin with: without Python code, without float weights, or without any values."""
+"""Refuse modules that torch.export cannot trace: without Python code, without float weights, or without values."""
 
 from collections.abc import Iterator
 
@@ -11,15 +11,15 @@ QUANTIZED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized", "torch.
 
 
 def check_traceable(module: torch.nn.Module) -> None:
-    """UserError naming the first of its modules or weights for which there is no hope."""
+    """Raise UserError naming the first submodule or weight that makes tracing impossible."""
     for name, inner in module.named_modules():
         who = f"{name} ({_class_name(inner)}) of {_class_name(module)}" if name else _class_name(module)
         if isinstance(inner, torch.jit.ScriptModule):
             what = f"{who} is a TorchScript module (torch.jit), which has no Python code to trace"
-            raise UserError(what, "return the module that it was made from, with its weights")
+            raise UserError(what, "return the original Python module with its weights")
         if _is_quantized(inner):
             what = f"{who} is quantized already"
-            raise UserError(what, "return the float module: fewstep calibrate quantizes what export makes of it")
+            raise UserError(what, "return the float module; fewstep calibrate quantizes the exported bundle")
         for weight, tensor in _own_weights(inner):
             full = f"{name}.{weight}" if name else weight
             if is_lazy(tensor):
@@ -36,11 +36,11 @@ def _is_quantized(module: torch.nn.Module) -> bool:
 
 
 def _own_weights(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    """Parameters and buffers of a module, without its submodules."""
+    """Yield the parameters and buffers of a module, without those of submodules."""
     yield from module.named_parameters(recurse=False)
     yield from module.named_buffers(recurse=False)
 
 
 def _class_name(module: torch.nn.Module) -> str:
-    """The class of a module; for a TorchScript module the class from which it was made."""
+    """Return the class of a module; for a TorchScript module, its original class."""
     return str(getattr(module, "original_name", type(module).__name__))

@@ -1,4 +1,4 @@
-"""Modules that are traced in another form than they run in, such as one whose backward pass is a part of it."""
+"""Modules that are traced in a different form than they run in, such as one that contains its backward pass."""
 
 from abc import ABC, abstractmethod
 
@@ -9,16 +9,16 @@ from fewstep.plans.errors import UserError
 
 
 class TracedForm(nn.Module, ABC):
-    """A module whose operations no exporter writes as they are."""
+    """A module whose operations no exporter can write directly."""
 
     @abstractmethod
     def check_spec(self, spec: Spec) -> None:
-        """UserError for a spec that the other form is not made for."""
+        """Raise UserError for a spec that the other form does not support."""
 
     @abstractmethod
     def make_traceable(self, example: tuple[Tensor, ...]) -> nn.Module:
-        """The module in the form that is traced, of any batch; `example` are valid inputs."""
+        """Return the module in the form to trace, for any batch; `example` are valid inputs."""
 
     @abstractmethod
     def explain_refusal(self, example: tuple[Tensor, ...], operation: str) -> UserError:
-        """The error for an operation without an ONNX form, as "grid_sampler_2d"."""
+        """Return the error for an operation without an ONNX form, such as "grid_sampler_2d"."""

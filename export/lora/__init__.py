@@ -1,1 +1,1 @@
-"""LoRA files are merged here into a denoiser's weights."""
+"""Merge LoRA files into a denoiser's weights."""

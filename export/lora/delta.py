@@ -6,8 +6,8 @@ LoHa    (Hyeon-Woo et al. 2021) (w1_a @ w1_b) * (w2_a @ w2_b), elementwise
 LoKr    (Yeh et al. 2023)       kron(w1, w2), each whole or a product of two
 DoRA    (Liu et al. 2024)       m (W + delta) / |W + delta|, one norm for each output
 
-`runtime/lora/factors.py` keeps these as two factors, for slots. A weight is not made of them: their product rounds
-otherwise, and a Kronecker product of two whole matrices would take a product of matrices as large as the weight.
+`runtime/lora/factors.py` keeps these as two factors, for slots. Merging does not use these factors: their product
+rounds differently, and a Kronecker product of two full matrices would need a matrix product as large as the weight.
 """
 
 from collections.abc import Mapping
@@ -21,9 +21,10 @@ Tensors = Mapping[str, Tensor]  # by the names of `keys.py`, in float32
 
 
 def compute_update(parts: Tensors, scale: AlphaScale) -> Tensor:
-    """The update of the weight, [out, ...] in as many dimensions as its factors show, without magnitudes.
+    """Return the update of the weight, [out, ...] with the number of dimensions that its factors imply, without
+    magnitudes.
 
-    ValueError or RuntimeError where the factors do not fit one another.
+    Raises ValueError or RuntimeError if the factors do not fit each other.
     """
     if "diff" in parts:
         return parts["diff"]
@@ -34,7 +35,9 @@ def compute_update(parts: Tensors, scale: AlphaScale) -> Tensor:
         (first, one), (second, two) = (_kronecker_factor(parts, side) for side in "12")
         factor = scale.update_factor(one or two, parts.get("alpha"))
         first = first.reshape(*first.shape, *[1] * (second.ndim - first.ndim))
-        return factor * torch.kron(first.contiguous(), second.contiguous())  # of others it may make no view
+        return factor * torch.kron(
+            first.contiguous(), second.contiguous()
+        )  # kron needs views, which other layouts may not allow
     up, down = parts["up"], parts["down"]
     factor = scale.update_factor(down.shape[0], parts.get("alpha"))
     if "mid" in parts:
@@ -43,9 +46,9 @@ def compute_update(parts: Tensors, scale: AlphaScale) -> Tensor:
 
 
 def apply_update(weight: Tensor, parts: Tensors, scale: AlphaScale, strength: float) -> Tensor:
-    """The weight with the update, `strength` of the way from what it was. Float32, in the weight's shape.
+    """Return the weight moved by `strength` times the update, float32 in the weight's shape.
 
-    ValueError saying what shape the update has, where it is not the weight's.
+    Raises ValueError with the update's shape if it does not fit the weight.
     """
     change = compute_update(parts, scale)
     if change.shape[0] != weight.shape[0] or change.numel() != weight.numel():
@@ -57,7 +60,7 @@ def apply_update(weight: Tensor, parts: Tensors, scale: AlphaScale, strength: fl
 
 
 def _apply_magnitude(weight: Tensor, magnitude: Tensor, may_be_of_inputs: bool) -> Tensor:
-    """The weight at the magnitude of each output; LyCORIS may store the magnitude of each input, as [1, in, ...]."""
+    """Rescale the weight to the magnitude of each output. LyCORIS may store magnitudes per input, as [1, in, ...]."""
     axis = 1 if may_be_of_inputs and magnitude.ndim > 1 and magnitude.shape[0] == 1 < weight.shape[0] else 0
     if magnitude.numel() != weight.shape[axis]:
         raise ValueError(f"its magnitudes are {list(magnitude.shape)}")
@@ -72,7 +75,7 @@ def _hadamard_factor(parts: Tensors, side: str) -> Tensor:
 
 
 def _kronecker_factor(parts: Tensors, side: str) -> tuple[Tensor, int | None]:
-    """(a factor, its rank if it is a product)."""
+    """Return (a factor, its rank if it is a product)."""
     if (whole := parts.get(f"lokr_w{side}")) is not None:
         return whole, None
     a, b, core = parts[f"lokr_w{side}_a"], parts[f"lokr_w{side}_b"], parts.get(f"lokr_t{side}")

@@ -1,4 +1,4 @@
-"""LoRA files merged into a denoiser before it is traced: what runs is one network, as fast as the one without them."""
+"""Merge LoRA files into a denoiser before it is traced. The result is one network, as fast as the one without them."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 def merge(module: "torch.nn.Module", lora: Lora, component: Component = DENOISER) -> None:
-    """Change the module's weights by what the file has for that network, in float32. Strength 0 changes nothing.
+    """Add the file's update for that network to the module's weights, in float32. Strength 0 changes nothing.
 
-    UserError where a layer is not in the module, or has another shape: then nothing is changed. Also where a weight
-    becomes too large for float32: then the module is of no use.
+    Raises UserError if the module lacks a layer or its shape differs; then nothing is changed. Also raises UserError if
+    a weight exceeds float32; then the module is unusable.
     """
     targets = layers_with_weights(module)
     places = lora.match_layers(tuple(targets), type(module).__name__, component)
@@ -25,41 +25,41 @@ def merge(module: "torch.nn.Module", lora: Lora, component: Component = DENOISER
         (layer, [targets[name] for name in names], _to_tensors(lora.updates[component, layer]))
         for layer, names in places.items()
     ]
-    for layer, layers, parts in updates:  # first without values: what fails, fails before anything is changed
+    for layer, layers, parts in updates:  # check shapes first, so that a failure changes nothing
         _check_fit(lora, layer, layers, parts)
     if lora.strength == 0:
         return
     for layer, layers, parts in updates:
         for parameter, value in _updates(layers, parts, lora.config.scale(layer), lora.strength):
             if not bool(value.isfinite().all()):
-                what = f"{lora.name} makes NaN or infinity of the weights of {layer!r}"
+                what = f"{lora.name} turns weights of {layer!r} into NaN or infinity"
                 raise UserError(what, "check its alpha, and give a smaller strength")
             parameter.data = value.contiguous()
 
 
 def _to_tensors(parts: Parts) -> "Tensors":
-    """The parts as torch has them."""
+    """Return the parts as torch tensors."""
     import torch
 
     return {part: torch.from_numpy(array) for part, array in parts.items()}
 
 
 def _check_fit(lora: Lora, layer: str, layers: "Sequence[Any]", parts: "Tensors") -> None:
-    """UserError where an update has not the shape of the layers that it is for."""
+    """Raise UserError if an update does not have the shape of its layers."""
     try:
         _updates(layers, {part: tensor.to("meta") for part, tensor in parts.items() if part != "alpha"}, AlphaScale())
     except (ValueError, IndexError, RuntimeError) as error:
         shapes = ", ".join(str(list(each.weight.shape)) for each in layers)
         update = ", ".join(f"{part} {list(tensor.shape)}" for part, tensor in parts.items() if part != "alpha")
-        reason = error if isinstance(error, ValueError) else "these do not fit one another"  # torch says it in its way
-        what = f"{lora.name}: {layer!r} has a weight of {shapes}, and the file {update}: {reason}"
+        reason = error if isinstance(error, ValueError) else "these do not fit each other"  # replaces torch's message
+        what = f"{lora.name}: {layer!r} has a weight of {shapes}, but the file has {update}: {reason}"
         raise UserError(what, OTHER_NETWORK) from error
 
 
 def _updates(
     layers: "Sequence[Any]", parts: "Tensors", scale: AlphaScale, strength: float = 1.0
 ) -> "list[tuple[torch.nn.Parameter, torch.Tensor]]":
-    """(parameter, what it becomes) of layers whose outputs lie one after the other in the file."""
+    """Return (parameter, new value) of layers whose outputs are concatenated in the file."""
     import torch
 
     from fewstep.export.lora.delta import apply_update
@@ -75,13 +75,13 @@ def _updates(
     if (change := parts.get("diff_b")) is not None:
         bias = getattr(layers[0], "bias", None) if len(layers) == 1 else None
         if bias is None or bias.shape != change.shape:
-            raise ValueError("the last does not fit its bias")
+            raise ValueError("the bias update does not fit the layer's bias")
         changes.append((bias, bias.detach().to(device).float() + strength * change))
     return changes
 
 
 def layers_with_weights(module: "torch.nn.Module") -> "dict[str, Any]":
-    """The layers with a weight [out, in, ...] of their own."""
+    """Return the layers with their own weight [out, in, ...]."""
     import torch
 
     transposed = (torch.nn.ConvTranspose1d, torch.nn.ConvTranspose2d, torch.nn.ConvTranspose3d)  # [in, out, ...]

@@ -1,4 +1,4 @@
-"""The layers of a module that get a slot for LoRA files at run time, and the graphs that then have it."""
+"""Select the layers of a module that get a slot for LoRA files at run time, and find the graphs that contain them."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -23,8 +23,8 @@ GREATEST_RANK = 4096
 
 @dataclass(frozen=True)
 class SlotRequest:
-    """Layers that get slots: names of modules, parts of names, or patterns as "attn*.to_q"; and the most that the ranks
-    of a layer's files add up to."""
+    """Layers that get slots: names of modules, parts of names, or patterns like "attn*.to_q". rank: the maximum sum of
+    the ranks of a layer's files."""
 
     layers: Sequence[str] = ()
     rank: int = 64
@@ -38,8 +38,8 @@ class SlotRequest:
 
 
 def find_slots(module: "torch.nn.Module", asked: SlotRequest) -> LoraSlots:
-    """The slots of a module: at its linear layers and convolutions, but those of groups. UserError for a name that is
-    none of them."""
+    """Return the slots of a module: at its linear layers and convolutions without groups. Raises UserError for a name
+    that matches none."""
     import torch
 
     from fewstep.export.error_text import module_name
@@ -62,7 +62,8 @@ def find_slots(module: "torch.nn.Module", asked: SlotRequest) -> LoraSlots:
 
 
 def place_slots(slots: LoraSlots, graphs: Mapping[str, Graph]) -> LoraSlots:
-    """The slots that graphs have, and which graph has which. UserError where none has any."""
+    """Return the slots that the graphs contain, and the slots of each graph. Raises UserError if no graph contains
+    any."""
     optional = {part: {value.name for value in graph.optional} for part, graph in graphs.items()}
     where = {
         part: tuple(layer for layer in slots.layers if slot_port(layer, "up") in names)
@@ -71,8 +72,8 @@ def place_slots(slots: LoraSlots, graphs: Mapping[str, Graph]) -> LoraSlots:
     kept = set[str]().union(*where.values())
     lost = [layer for layer in slots.layers if layer not in kept]
     if not kept:
-        raise UserError(f"{first_few(lost)} multiply nothing in the graph", "choose other layers for --lora-slots")
+        raise UserError(f"{first_few(lost)} have no product in the graph", "choose other layers for --lora-slots")
     if lost:
-        LOG.warning("%s multiply nothing in the graph, and have no slot", first_few(lost))
+        LOG.warning("%s have no product in the graph, and get no slot", first_few(lost))
     layers = {layer: shape for layer, shape in slots.layers.items() if layer in kept}
     return msgspec.structs.replace(slots, layers=layers, graphs={part: own for part, own in where.items() if own})

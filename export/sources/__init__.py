@@ -1,1 +1,1 @@
-"""Sources load denoisers from a shipped model, a Python file, an ONNX file, or a folder."""
+"""Load denoisers from a shipped model, a Python file, an ONNX file, or a folder."""

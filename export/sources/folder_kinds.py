@@ -1,4 +1,4 @@
-"""Kinds of folders that plugins read: `source.NAME` of the group `fewstep.plugins` is a `FolderKind`."""
+"""Folder types that plugins read: `source.NAME` in the entry point group `fewstep.plugins` is a `FolderKind`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -21,13 +21,13 @@ from fewstep.plans.names.plugins import (
 
 @dataclass(frozen=True)
 class FolderKind:
-    """The form in which a project saves its denoisers.
+    """The format in which a project saves its denoisers.
 
-    holds: whether a folder is of this kind, by files other than its weights.
-    load: the source of such a folder. UserError where a file is missing or of another kind.
-    weights: the files of weights below such a folder, by its other files: what to fetch from a hub.
-    load_with_statistics: the source whose samples and conditions are normalised by the statistics of a data set, which
-        `export --statistics` names. None for kinds that store no statistics by data set.
+    holds: returns whether a folder has this type, by files other than its weights.
+    load: loads the source of such a folder. Raises UserError if a file is missing or of another type.
+    weights: returns the weight files to fetch from a hub for such a folder, by its other files.
+    load_with_statistics: loads the source whose samples and conditions are normalised by the statistics of a data set,
+        which `export --statistics` names. None for types that store no statistics by data set.
     """
 
     holds: Callable[[Path], bool]
@@ -37,9 +37,9 @@ class FolderKind:
 
 
 def find_folder_kind(folder: Path) -> FolderKind | None:
-    """The kind of a folder; None where no plugin reads it.
+    """Return the type of a folder; None if no plugin reads it.
 
-    A folder that fewstep reads, a pipeline of diffusers among them, is never asked of another package's plugin.
+    A folder that fewstep reads, such as a diffusers pipeline, is never passed to another package's plugin. Raises
     UserError for a folder that plugins of two packages read, and for a plugin that fails.
     """
     if (folder / INDEX).is_file():
@@ -48,7 +48,7 @@ def find_folder_kind(folder: Path) -> FolderKind | None:
     for plugin in filter(is_own, found):
         kind = _kind(plugin)
         if kind.holds(folder):
-            find_plugin("source", plugin.name.partition(".")[2])  # which refuses another package's of that name
+            find_plugin("source", plugin.name.partition(".")[2])  # refuses another package's plugin of that name
             return kind
     holding = {plugin: kind for plugin in found if not is_own(plugin) and (kind := _kind(plugin)).holds(folder)}
     if len(holding) > 1:
@@ -61,10 +61,10 @@ def find_folder_kind(folder: Path) -> FolderKind | None:
 
 
 def _kind(plugin: EntryPoint) -> FolderKind:
-    """The kind that a plugin names. Errors of another package's functions name it."""
+    """Return the FolderKind of a plugin. Errors in another package's functions name that plugin."""
     kind = load_plugin(plugin)
     if not isinstance(kind, FolderKind):
-        raise UserError(f"{describe_plugin(plugin)} is no FolderKind", f"name a FolderKind as {plugin.value!r}")
+        raise UserError(f"{describe_plugin(plugin)} is not a FolderKind", f"name a FolderKind as {plugin.value!r}")
     if is_own(plugin):
         return kind
     with_statistics = kind.load_with_statistics

@@ -1,8 +1,8 @@
-"""A denoiser by its name on a hub of models, ORG/NAME or ORG/NAME@REVISION, fetched by the library huggingface_hub.
+"""A denoiser by its name on a model hub, ORG/NAME or ORG/NAME@REVISION, fetched with huggingface_hub.
 
-The answer of the hub fixes the commit, so the bundle names exactly what it was made from. Weights are fetched as
-safetensors only, and nothing that could run code. The library keeps files in its own cache: what lies there is not
-fetched again, and HF_HUB_OFFLINE=1 uses nothing else. HF_ENDPOINT names another server.
+The hub's answer determines the commit, so the bundle names its exact source. Only safetensors weights are fetched, and
+nothing that could run code. The library keeps files in its own cache: cached files are not fetched again, and with
+HF_HUB_OFFLINE=1 only they are used. HF_ENDPOINT selects another server.
 """
 
 import logging
@@ -24,13 +24,13 @@ from fewstep.plans.errors import UserError
 from fewstep.runtime.backends.checks import import_package
 
 NAME = re.compile(r"(?P<model>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(?P<revision>[\w./-]+))?")
-DESCRIPTIONS = ("*.json", "*.md", "*.txt", "*.model")  # configs, the card, and the files of tokenizers
+DESCRIPTIONS = ("*.json", "*.md", "*.txt", "*.model")  # configs, the model card, and tokenizer files
 NETWORKS = ("unet", "transformer", "vae", CONTROLNET, ADAPTER)  # components of a pipeline whose weights are read
-ENCODER, ENCODER_WEIGHTS = "text_encoder", "model"  # how their folders begin, and their files
-USUAL_WEIGHTS = "model.safetensors"  # what a model of neither diffusers nor a plugin has
+ENCODER, ENCODER_WEIGHTS = "text_encoder", "model"  # prefixes of their folders and weight files
+USUAL_WEIGHTS = "model.safetensors"  # of a model of neither diffusers nor a plugin
 FILES = (".py", ".onnx", ".json", ".safetensors", ".bin", ".ckpt", ".pt", ".pth", ".pkl", ".zip")
 COMMIT = re.compile(r"[0-9a-f]{40}")
-A_FOLDER = "a folder that was downloaded before works too"
+A_FOLDER = "or give a folder that was downloaded before"
 LOG = logging.getLogger("fewstep")
 
 
@@ -44,32 +44,32 @@ class Fetched:
 
     @property
     def label(self) -> str:
-        """The name with the commit: what exports it again."""
+        """The name with the commit, which exports the same model again."""
         return f"{self.model}@{self.revision}"
 
     def rename_source(self, source: Source) -> Source:
-        """The source under the model's name, in the place of the cache folder's."""
+        """Return the source with the model's name instead of the cache folder's."""
         return with_spec(source, self.label, name=self.model.partition("/")[2])
 
 
 def is_name(text: str) -> bool:
-    """True if a text is the name of a model on a hub. A file or folder of that name goes first, and what ends as files
-    of other sources do is a path."""
+    """Return True if a text is the name of a model on a hub. An existing file or folder of that name takes precedence.
+    A text with the suffix of another source's files is a path."""
     match = NAME.fullmatch(text)
     return match is not None and not Path(text).exists() and Path(match["model"]).suffix.lower() not in FILES
 
 
 @cache
 def fetch(text: str) -> Fetched:
-    """The model in the library's cache, fetched where it is not there. UserError in one line where it cannot be had.
+    """Fetch the model into the library's cache if it is not there. Raises a one-line UserError if that fails.
 
-    The hub is asked once in a process, so that all of an export is of one commit. A program that runs for long names a
+    The hub is asked once per process, so that the whole export uses one commit. A long-running program must name a
     REVISION to get another one.
     """
     match = NAME.fullmatch(text)
     if match is None:
-        raise UserError(f"{text!r} is no name of a model", "give ORG/NAME, or ORG/NAME@REVISION")
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # read when it is imported
+        raise UserError(f"{text!r} is not the name of a model", "give ORG/NAME, or ORG/NAME@REVISION")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # huggingface_hub reads it when it is imported
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     hub = import_package(
@@ -85,7 +85,7 @@ def fetch(text: str) -> Fetched:
         LOG.warning("%s comes from the cache, at commit %s, which may not be the newest: %s", text, commit, why)
     homes = _network_folders(folder)
     lacking = homes
-    for variant in (None, FP16):  # the second for networks that the hub does not have in full precision
+    for variant in (None, FP16):  # FP16 for networks that the hub lacks in full precision
         wanted = {home: _weight_files(folder, home, stem, variant) for home, stem in lacking.items()}
         if wanted:
             names = [name for files in wanted.values() for name in files]
@@ -102,7 +102,7 @@ def fetch(text: str) -> Fetched:
 
 
 def _network_folders(folder: Path) -> dict[str, str]:
-    """The folders of diffusers' networks, each with the stem of its weight files. Empty where it is no such model."""
+    """Return the folders of diffusers' networks, each with the stem of its weight files. Empty for other models."""
     if not (folder / INDEX).is_file():
         config = folder / CONFIG
         return {"": WEIGHTS} if config.is_file() and "_class_name" in read_json(config) else {}
@@ -112,8 +112,8 @@ def _network_folders(folder: Path) -> dict[str, str]:
 
 
 def _weight_files(folder: Path, home: str, stem: str, variant: str | None) -> list[str]:
-    """The weight files of a network as `export.sources.diffusers.files.find_weights` reads them, whatever other tools
-    have fetched."""
+    """Return the weight files of a network that `export.sources.diffusers.files.find_weights` reads, regardless of
+    files that other tools fetched."""
     index = folder / home / index_name(stem, variant)
     if index.is_file():
         return [f"{home}{name}" for name in shard_names(index)]
@@ -121,22 +121,23 @@ def _weight_files(folder: Path, home: str, stem: str, variant: str | None) -> li
 
 
 def _has_files(folder: Path, files: Sequence[str]) -> bool:
-    """True if a network is whole: an interruption leaves some of its shards."""
+    """Return True if a network is complete: an interruption may leave only some of its shards."""
     return all((folder / name).is_file() for name in files)
 
 
 def _hub_error(hub: Any, model: str, revision: str | None) -> Exception | None:
-    """The reason why the hub does not say which commit a revision is, if so. UserError where it has no such revision.
+    """Return the error if the hub does not name the commit of a revision, otherwise None. Raises UserError if it has no
+    such revision.
 
-    The library asks again, and keeps its answer in the cache; where it gets none it takes the cache's without a word.
+    The library asks again, and caches the answer. Without an answer it silently uses the cache.
     """
-    if revision is not None and COMMIT.fullmatch(revision):  # nothing to ask, and what is in the cache is that
+    if revision is not None and COMMIT.fullmatch(revision):  # a commit in the cache cannot change
         return None
     try:
         hub.HfApi().model_info(model, revision=revision, timeout=10)
     except hub.errors.RevisionNotFoundError as error:
         raise explain_failure(hub, error, model, revision) from error
-    except Exception as error:  # the library's own, its network library's, and those of the system
+    except Exception as error:  # of the library, its network library or the system
         return error
     return None
 
@@ -144,7 +145,7 @@ def _hub_error(hub: Any, model: str, revision: str | None) -> Exception | None:
 def _download(
     hub: Any, unanswered: Exception | None, model: str, revision: str | None, patterns: Sequence[str]
 ) -> Path:
-    """The folder of a commit; where the hub did not answer, as the cache has it."""
+    """Return the folder of a commit, from the cache if the hub did not answer."""
     download: Callable[..., Any] = hub.snapshot_download
     try:
         is_local = unanswered is not None
@@ -154,7 +155,7 @@ def _download(
 
 
 def _refuse_pickles(hub: Any, model: str, commit: str, lacking: Mapping[str, str]) -> None:
-    """UserError where a network's weights are on the hub as pickles alone, which are not fetched."""
+    """Raise UserError if the hub has a network's weights only as pickles, which are not fetched."""
     try:
         names = sorted(hub.HfApi().list_repo_files(model, revision=commit))
     except Exception as error:
@@ -165,12 +166,13 @@ def _refuse_pickles(hub: Any, model: str, commit: str, lacking: Mapping[str, str
         if any(each.suffix == ".safetensors" for each in inside):
             continue
         if pickled := [each.as_posix() for each in inside if each.suffix in PICKLES]:
-            what = f"{model} has its weights as pickles alone ({pickled[0]}), and reading one may run any code"
+            what = f"{model} has its weights only as pickles ({pickled[0]}), and loading one may run any code"
             raise UserError(what, "ask its makers for safetensors, or name a revision that has them")
 
 
 def explain_failure(hub: Any, error: Exception, model: str, revision: str | None) -> UserError:
-    """The error of a call of huggingface_hub, the module `hub`. Its classes are looked up, and some stand on others."""
+    """Return the UserError for an error of huggingface_hub, the module `hub`. Subclasses are tested before their base
+    classes."""
     errors = hub.errors
     causes = _causes(error)
 
@@ -181,27 +183,27 @@ def explain_failure(hub: Any, error: Exception, model: str, revision: str | None
         return UserError(f"{model} has no revision {revision!r}", "check the text after @, or leave it out")
     if has(errors.GatedRepoError):
         fix = "accept its terms on its page, and log in with a token of that account (hf auth login)"
-        return UserError(f"{model} is gated: the hub gives it to accounts that accepted its terms", fix)
+        return UserError(f"{model} is gated: only accounts that accepted its terms may download it", fix)
     if has(errors.RepositoryNotFoundError):
         what = f"there is no folder {model}, and the hub has no model of that name, or a private one"
         return UserError(what, "check the name; log in for a private one (hf auth login)")
     if has(errors.OfflineModeIsEnabled) or hub.constants.HF_HUB_OFFLINE:
-        what = f"{model} is not in the cache, or not whole, and HF_HUB_OFFLINE=1 allows nothing else"
-        return UserError(what, f"unset HF_HUB_OFFLINE; {A_FOLDER}")
+        what = f"{model} is not in the cache, or incomplete there, and HF_HUB_OFFLINE=1 forbids downloads"
+        return UserError(what, f"unset HF_HUB_OFFLINE, {A_FOLDER}")
     for cause in causes:
         if isinstance(cause, OSError) and cause.errno is not None and cause.filename is not None:
             what = f"the cache of huggingface_hub cannot be written: {cause.filename} ({cause.strerror})"
-            return UserError(what, "let HF_HOME name a folder that can be written, with space left")
-    said = _error_text(causes[-1])  # the first that went wrong
+            return UserError(what, "set HF_HOME to a writable folder with enough space")
+    reason = _error_text(causes[-1])  # the first error
     address = os.environ.get("HF_ENDPOINT", "the hub")
     if has(errors.LocalEntryNotFoundError) or _is_connection_error(causes):
-        what = f"{address} cannot be reached for {model}, which the cache lacks: {said}"
-        return UserError(what, f"check the network and HF_ENDPOINT; {A_FOLDER}")
-    return UserError(f"{model} cannot be fetched: {said}", f"check the name and the network; {A_FOLDER}")
+        what = f"{address} cannot be reached for {model}, which the cache lacks: {reason}"
+        return UserError(what, f"check the network and HF_ENDPOINT, {A_FOLDER}")
+    return UserError(f"{model} cannot be fetched: {reason}", f"check the name and the network, {A_FOLDER}")
 
 
 def _causes(error: BaseException) -> list[BaseException]:
-    """The error, and those that it was raised from."""
+    """Return the error and those that it was raised from."""
     causes = [error]
     while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None and cause not in causes:
         causes.append(cause)
@@ -209,11 +211,11 @@ def _causes(error: BaseException) -> list[BaseException]:
 
 
 def _is_connection_error(causes: list[BaseException]) -> bool:
-    """True if the network library, of any name, could not connect. Its classes are not the system's."""
+    """Return True if any network library could not connect. Its classes are not the system's."""
     names = {kind.__name__ for cause in causes for kind in type(cause).__mro__}
     return bool(names & {"ConnectError", "TimeoutException", "ProxyError", "NetworkError", "ConnectionError"})
 
 
 def _error_text(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0] if lines else 'it says nothing'}"
+    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"

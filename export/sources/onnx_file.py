@@ -1,4 +1,4 @@
-"""A denoiser that is an ONNX file already: `MODEL.onnx` with a spec in JSON. Works without torch."""
+"""A denoiser in an ONNX file: `MODEL.onnx` with a spec in JSON. Works without torch."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,11 +29,11 @@ DYNAMIC = "its batch is fixed: export it again with a dynamic batch (dynamic_sha
 
 
 def load_onnx_file(path: Path, spec: Path | None) -> "OnnxSource":
-    """The denoiser in an .onnx file, with what a JSON file says of it."""
+    """Return the denoiser in an .onnx file, described by a JSON file."""
     if not path.is_file():
         raise UserError(f"there is no file {path}", "check the path")
     if spec is None:
-        raise UserError(f"{path.name} does not say what it predicts, nor its schedule", "describe it: --spec SPEC.json")
+        raise UserError(f"{path.name} does not define its prediction and its schedule", "describe it: --spec SPEC.json")
     with report_foreign_errors(path.name):
         return OnnxSource(path, read_spec(spec), path.name, io.sha256(path))
 
@@ -50,9 +50,9 @@ class OnnxSource:
     companions: None = None
 
     def trace(self) -> TracedDenoiser:
-        """The file's graph in opset 20, in float32, its batch dynamic, behind fewstep's ports."""
-        graph = _read_graph(self.path)  # first: it keeps weights to the file's folder, which onnxruntime would not
-        session = _open_session(self.path)  # then: what it loads is a valid graph, and the passes may rely on that
+        """Return the file's graph in opset 20 and float32, with a dynamic batch and fewstep's ports."""
+        graph = _read_graph(self.path)  # first: it refuses weights outside the file's folder, unlike onnxruntime
+        session = _open_session(self.path)  # second: a graph that it loads is valid, and passes may rely on that
         is_float16 = has_type(graph, FLOAT16)
         ports = {value.name: value for value in graph.inputs}
         batch = _static_batch(graph, self.spec)
@@ -70,21 +70,21 @@ class OnnxSource:
             one_time={port: shape for port, shape in times.items() if shape == () or (shape == (1,) and batch != 1)},
             batch=batch,
             tolerance=HALF_TOLERANCE if is_float16 else TOLERANCE,
-            fix="report the file: fewstep is at fault" if batch is None else DYNAMIC,
+            fix="report the file: this is a bug in fewstep" if batch is None else DYNAMIC,
         )
         return TracedDenoiser(graph, reference)
 
 
 @dataclass(frozen=True)
 class OnnxReference:
-    """The file as it was given, in onnxruntime. It may have a fixed batch, or one time for all of its samples."""
+    """The original file in onnxruntime. It may have a fixed batch, or one time for all of its samples."""
 
     name: str
     path: Path
     spec: Spec
     session: ort.InferenceSession
     inputs: Mapping[str, np.dtype[Any]]
-    one_time: Mapping[str, tuple[int | str, ...]]  # port -> shape of a time that serves all samples
+    one_time: Mapping[str, tuple[int | str, ...]]  # port -> shape of a time for all samples
     batch: int | None
     tolerance: float
     fix: str
@@ -94,18 +94,18 @@ class OnnxReference:
         return self.name
 
     def output(self, feeds: Mapping[str, Array], where: str = "") -> Array:
-        """The prediction, in as many runs as the file's batch and time need."""
+        """Return the prediction, from as many runs as the file's batch and time require."""
         outputs, wanted = (
             self._run_batches(self.session, feeds, [self.spec.output], where)[0],
             self.spec.output_shape[0],
         )
         if outputs.ndim > 1 and outputs.shape[1] == 2 * wanted:
-            outputs = outputs[:, :wanted]  # behind it: a learned variance
+            outputs = outputs[:, :wanted]  # a learned variance follows
         output: Array = outputs.astype(np.float32)
         return output
 
     def other_outputs(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        return {}  # `standardize_ports` refuses a spec that has more
+        return {}  # `standardize_ports` refuses a spec with other outputs
 
     def random_operation(self) -> str:
         nodes = onnx.load(self.path, load_external_data=False).graph.node
@@ -114,14 +114,15 @@ class OnnxReference:
         )
 
     def tensor_names(self) -> tuple[str, ...]:
-        """Names of the file's own graph. Passes and conversions keep the names of values that they keep."""
+        """Return the tensor names of the file's graph. Passes and conversions keep the names of values that they
+        keep."""
         ports = {self.spec.output, *self.inputs}
         nodes = onnx.load(self.path, load_external_data=False).graph.node
         return tuple(name for node in nodes for name in node.output if name and name not in ports)
 
     def inner_tensors(self, feeds: Mapping[str, Array], names: Collection[str]) -> dict[str, Array]:
-        """Inner tensors, from a session that returns them too. Of a split batch, only tensors with a part for each
-        sample."""
+        """Return inner tensors, from a session with these as outputs. If the batch is split, only tensors with one part
+        per sample are returned."""
         model = onnx.load(self.path, load_external_data=False)
         there = {name for node in model.graph.node for name in node.output}
         asked = [name for name in names if name in there]
@@ -132,7 +133,8 @@ class OnnxReference:
     def _run_batches(
         self, session: ort.InferenceSession, feeds: Mapping[str, Array], names: Sequence[str], where: str
     ) -> list[Any]:
-        """Tensors [B, ...] from runs of as many samples as the file takes at once; None where that says nothing."""
+        """Return tensors [B, ...] from runs with as many samples as the file accepts at once; None for tensors without
+        parts per sample."""
         count = len(feeds[X])
         mixed = any(len(np.unique(feeds[port])) > 1 for port in self.one_time)
         step = 1 if mixed else self.batch or count
@@ -149,8 +151,8 @@ class OnnxReference:
     def _run(
         self, session: ort.InferenceSession, feeds: Mapping[str, Array], names: Sequence[str], where: str
     ) -> list[Any]:
-        own = {X: self.spec.x, **self.spec.times}
-        named = {own.get(name, name): array for name, array in feeds.items()}
+        names_in_file = {X: self.spec.x, **self.spec.times}
+        named = {names_in_file.get(name, name): array for name, array in feeds.items()}
         typed = {name: _cast(array, self.inputs[name]) for name, array in named.items() if name in self.inputs}
         for port, shape in self.one_time.items():
             name = self.spec.times[port]
@@ -166,7 +168,8 @@ def _cast(array: Array, dtype: np.dtype[Any]) -> Array:
 
 
 def _read_graph(path: Path) -> Graph:
-    """The graph of a file that fewstep did not write: it may have another opset, functions, and external weights."""
+    """Read the graph of a file that fewstep did not write. It may have another opset, functions, and external
+    weights."""
     with report_foreign_errors(path.name):
         model = io.parse(path)
         _refuse_quantized(model, path.name)
@@ -174,30 +177,30 @@ def _read_graph(path: Path) -> Graph:
 
 
 def _refuse_quantized(model: onnx.ModelProto, name: str) -> None:
-    """UserError if a file has quantized weights or operations, also in functions: a bundle begins in float."""
+    """Raise UserError if a file has quantized weights or operations, also in functions: a bundle starts in float."""
     for node in (node for part in (model.graph, *model.functions) for node in part.node):
         if is_quantized(node.op_type, node.domain):
             raise UserError(
                 f"{name} is quantized already: node {node.name or ', '.join(node.output)!r} is a {node.op_type}",
-                "export the float ONNX that it was made from; `fewstep calibrate` quantizes that",
+                "export the original float ONNX file; `fewstep calibrate` quantizes that",
             )
 
 
 def _static_batch(graph: Graph, spec: Spec) -> int | None:
-    """The batch that x is fixed to, if it is."""
+    """Return the fixed batch of x, or None."""
     x = next((value for value in graph.inputs if value.name == spec.x), None)
     size = x.shape[0] if x is not None and x.shape else None
     return size if isinstance(size, int) else None
 
 
 def _open_session(path: Path, model: onnx.ModelProto | None = None) -> ort.InferenceSession:
-    """A session of the file, or of a changed model of it, whose weights lie in the same folder."""
+    """Open a session of the file, or of a changed model with its weights in the same folder."""
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.disable_prepacking", "1")  # a packed weight is a second one
-    with report_ort_errors(f"load {path.name}", "export it again with operations that onnxruntime has"):
+    options.add_session_config_entry("session.disable_prepacking", "1")  # packing stores each weight twice
+    with report_ort_errors(f"load {path.name}", "export it again with operations that onnxruntime supports"):
         if model is not None:
             options.add_session_config_entry(FOLDER, str(path.parent))
         return ort.InferenceSession(

@@ -9,14 +9,14 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.names.error_lines import error_line
 from fewstep.plans.names.user_code import allow_sibling_imports, error_fix, run_file
 
-NAMED = 8  # functions that a message names
+NAMED = 8  # functions that a message lists
 RETURNS = "let it return (module, fewstep.export.spec.Spec(...))"
 
 
 def load_python_file(text: str) -> TorchSource:
     """Run FILE.py and call FUNCTION(), which returns a torch module and its Spec."""
     name, _, function_name = text.rpartition(":") if ":" in text else (text, "", "")
-    file = Path(name).absolute()  # as tracebacks have it
+    file = Path(name).absolute()  # like in tracebacks
     if file.suffix != ".py" or not function_name.isidentifier():
         fix = f"write it as {name or 'my_model.py'}:FUNCTION, one that returns (module, Spec){_list_functions(file)}"
         raise UserError(f"source {text!r} is not FILE.py:FUNCTION", fix)
@@ -29,7 +29,7 @@ def load_python_file(text: str) -> TorchSource:
             raise UserError(f"{file.name} has no function {function_name!r}", fix)
         try:
             result = function()
-        except UserError:  # a wrong Spec says all by itself
+        except UserError:  # a wrong Spec raises a complete message
             raise
         except (Exception, SystemExit) as error:
             raise UserError(f"{label} failed: {error_line(error, file)}", error_fix(error)) from error
@@ -37,7 +37,7 @@ def load_python_file(text: str) -> TorchSource:
 
 
 def _list_functions(file: Path) -> str:
-    """The functions that a file defines, which is not run for that, as the end of a fix."""
+    """Return the functions that a file defines as the end of a fix, without running the file."""
     try:
         body = ast.parse(file.read_bytes()).body
     except (OSError, ValueError, SyntaxError, RecursionError):

@@ -12,7 +12,7 @@ from fewstep.runtime.bundle.manifest import Condition
 
 
 def fashion_mnist() -> TorchSource:
-    """The class-conditional UNet on Fashion-MNIST, 28x28 grey images in [-1, 1]."""
+    """Load the class-conditional UNet on Fashion-MNIST, 28x28 grey images in [-1, 1]."""
     from fewstep.models.fashion_mnist import unet as grey
 
     digest = _fingerprint(Path(grey.__file__).with_name(grey.WEIGHTS))
@@ -21,22 +21,23 @@ def fashion_mnist() -> TorchSource:
 
 
 def cifar10() -> TorchSource:
-    """The class-conditional UNet on CIFAR-10, 32x32 colour images in [-1, 1]: a rectified flow."""
+    """Load the class-conditional UNet on CIFAR-10, 32x32 colour images in [-1, 1]: a rectified flow."""
     from fewstep.models.cifar10 import data, unet
 
-    weights = Path(unet.__file__).resolve().with_name(unet.WEIGHTS)  # in the clone, which editable installs link to
+    weights = Path(unet.__file__).resolve().with_name(unet.WEIGHTS)  # in the clone that editable installs link to
     digest = _fingerprint(weights)
     spec = Spec("cifar10", unet.IMAGE_SHAPE, (_class_condition(data.CLASSES),), "flow", ScheduleSpec("flow"))
     return TorchSource(unet.load(weights), spec, "cifar10", digest)
 
 
 def _class_condition(names: tuple[str, ...]) -> Condition:
-    """A class, and the number after the last for none."""
+    """Return the class condition. Its null value is the number after the last class."""
     return Condition(name="class", input="class", null=len(names), low=0, high=len(names) - 1, labels=names)
 
 
 def _fingerprint(weights: Path) -> str:
-    """sha256 of whatever defines the network whose weights these are. UserError if they are not installed."""
+    """Return the SHA-256 of the files that define the network with these weights. Raises UserError if they are not
+    installed."""
     if not weights.is_file():
         fix = "pip install -e . --config-settings editable_mode=strict in a clone, which has them"
         raise UserError(f"the weights {weights.name} are not installed", fix)
@@ -53,11 +54,11 @@ GIVE_SOURCE = (
 
 
 def load_shipped(name: str) -> TorchSource:
-    """The shipped denoiser of that name."""
+    """Load the shipped denoiser of that name."""
     for source in SHIPPED:
         if source.__name__ == name:
             return source()
     raise UserError(
-        f"there is no file or folder {name!r}, no shipped model has that name, and models of a hub are ORG/NAME",
+        f"{name!r} is not a file, a folder, a shipped model or a hub model (ORG/NAME)",
         GIVE_SOURCE,
     )

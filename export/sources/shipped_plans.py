@@ -1,7 +1,8 @@
-"""Plans that were fitted to a shipped denoiser come with its bundle.
+"""Plans that were fitted to a shipped denoiser and are added to its bundle.
 
-Each is a file in the folder of the denoiser's weights, with what `fewstep fit --output` writes and the manifest's entry
-of the plan. `.ci/fitted` makes the plans of float32, which an export puts in its bundle. int8 bodies run them, too.
+Each is a file in the folder of the denoiser's weights. It contains the plan that `fewstep fit --output` writes, and the
+plan's manifest entry. `.ci/fitted` creates the float32 plans, which an export adds to its bundle. int8 bodies run them
+too.
 """
 
 import sys
@@ -18,18 +19,18 @@ from fewstep.runtime.bundle.manifest import FittedPlan, Manifest
 from fewstep.runtime.bundle.reading import open_bundle
 
 FOLDER = "fitted"
-BODY = "float32"  # the only one that an export makes
+BODY = "float32"  # the only body with shipped plans
 
 
 class ShippedPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A fitted plan as it is shipped: its entry of a manifest, and the plan's own JSON."""
+    """A shipped fitted plan: its manifest entry, and the plan's own JSON."""
 
     entry: FittedPlan
     plan: msgspec.Raw
 
 
 def load_shipped_plans(name: str) -> tuple[tuple[FittedPlan, Plan], ...]:
-    """The plans that come with a shipped denoiser, in the order of their names."""
+    """Return the plans that are shipped with a denoiser, sorted by file name."""
     folder = files("fewstep.models") / name / FOLDER
     if not folder.is_dir():
         return ()
@@ -44,9 +45,9 @@ def load_shipped_plans(name: str) -> tuple[tuple[FittedPlan, Plan], ...]:
 
 
 def add_shipped_plans(writer: Writer, manifest: Manifest) -> Manifest:
-    """The manifest of a new bundle with the plans that were fitted to this very denoiser, if some are shipped.
+    """Return the manifest of a new bundle with the shipped plans that were fitted to its denoiser, if any.
 
-    They belong to any export of the same weights, since all compute the same. Beside experts none belongs.
+    They fit any export of the same weights, since all compute the same. A bundle with experts gets none.
     """
     source = manifest.provenance.source
     if source not in NAMES or manifest.networks:
@@ -54,20 +55,20 @@ def add_shipped_plans(writer: Writer, manifest: Manifest) -> Manifest:
     kept, graph = [], writer.known_files[manifest.bodies[BODY].graph.file]
     for entry, plan in load_shipped_plans(source):
         if plan.fitted is not None and plan.fitted.source == manifest.provenance.source_sha256:
-            own = msgspec.structs.replace(plan, fitted=msgspec.structs.replace(plan.fitted, graph=graph))
-            file = writer.add(encode(own), "plans", f"fitted-{entry.evaluations}-{BODY}", ".json")
+            relabelled = msgspec.structs.replace(plan, fitted=msgspec.structs.replace(plan.fitted, graph=graph))
+            file = writer.add(encode(relabelled), "plans", f"fitted-{entry.evaluations}-{BODY}", ".json")
             kept.append(msgspec.structs.replace(entry, file=file))
     return msgspec.structs.replace(manifest, fitted=tuple(kept))
 
 
 def encode_shipped_plan(bundle_path: str, evaluations: int) -> bytes:
-    """The shipped part of a plan in a bundle: for `.ci/fitted`."""
+    """Return a bundle's plan in its shipped form, for `.ci/fitted`."""
     bundle = open_bundle(bundle_path)
     entry = next(e for e in bundle.manifest.fitted if (e.evaluations, e.body) == (evaluations, BODY))
     plan = msgspec.Raw(bundle.read(entry.file))
     return msgspec.json.encode(ShippedPlan(msgspec.structs.replace(entry, file=""), plan))
 
 
-if __name__ == "__main__":  # BUNDLE EVALUATIONS prints a plan
+if __name__ == "__main__":  # arguments: BUNDLE EVALUATIONS; prints a plan
     path, count = sys.argv[1:]
     sys.stdout.write(encode_shipped_plan(path, int(count)).decode() + "\n")

@@ -1,4 +1,4 @@
-"""A Spec in a JSON file, for denoisers that come without Python."""
+"""Read a Spec from a JSON file, for denoisers without Python code."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -9,32 +9,32 @@ import msgspec
 from fewstep.export.spec import Spec
 from fewstep.plans.errors import UserError
 
-SPEC_LIMIT = 2**20  # bytes: a spec has some hundred
+SPEC_LIMIT = 2**20  # bytes: a typical spec has a few hundred
 
 
 def read_spec(path: Path) -> Spec:
-    """The fields of `Spec`, by name. UserError naming the field that is wrong, missing or unknown."""
+    """Read the fields of `Spec`, by name. Raises UserError naming the field that is wrong, missing or unknown."""
     fields = msgspec.structs.fields(Spec)
     needed = [field.name for field in fields if field.required]
     return Spec(**read_fields(path, [field.name for field in fields], needed))
 
 
 def read_fields(path: Path, known: Collection[str], needed: Collection[str]) -> dict[str, Any]:
-    """Fields of a spec, as JSON has them. UserError naming the one that is missing or unknown."""
+    """Read fields of a spec as JSON values. Raises UserError naming the field that is missing or unknown."""
     if not path.is_file():
-        raise UserError(f"there is no spec file {path}", "check the path behind --spec")
+        raise UserError(f"there is no spec file {path}", "check the path after --spec")
     if path.stat().st_size > SPEC_LIMIT:
         raise UserError(
-            f"spec {path.name} is larger than {SPEC_LIMIT} bytes", "give a JSON object such as docs/export.md shows"
+            f"spec {path.name} is larger than {SPEC_LIMIT} bytes", "give a JSON object like those in docs/export.md"
         )
     try:
         content: dict[str, Any] = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"spec {path.name} is no JSON object ({error})", "write it as docs/export.md shows") from error
+        raise UserError(f"spec {path.name} is not a JSON object ({error})", "write it as in docs/export.md") from error
     unknown = next((name for name in content if name not in known), None)
     if unknown is not None:
-        raise UserError(f"spec {path.name} has a field {unknown!r}", f"it takes {', '.join(known)}")
+        raise UserError(f"spec {path.name} has an unknown field {unknown!r}", f"use only {', '.join(known)}")
     missing = next((name for name in needed if name not in content), None)
     if missing is not None:
-        raise UserError(f"spec {path.name} has no field {missing!r}", "write it as docs/export.md shows")
+        raise UserError(f"spec {path.name} has no field {missing!r}", "write it as in docs/export.md")
     return content

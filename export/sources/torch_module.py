@@ -1,4 +1,4 @@
-"""A denoiser that is a torch module, wherever it comes from."""
+"""A denoiser that is a torch module, from any source."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -27,7 +27,9 @@ class TorchSource:
     lora_slots: LoraSlots | None = None
 
     def __post_init__(self) -> None:
-        from fewstep.export.traceable import check_traceable  # torch takes seconds to load: not for --help
+        from fewstep.export.traceable import (
+            check_traceable,
+        )  # imports torch, which takes seconds and --help does not need
 
         check_traceable(self.module)
 
@@ -43,8 +45,9 @@ class TorchSource:
 
 
 def module_and_spec(made: object, label: str, fix: str) -> "tuple[torch.nn.Module, Spec]":
-    """The pair that a user's function returned. UserError for anything else; `label` is the function's name."""
-    import torch  # takes seconds: not for --help
+    """Return the pair that a user's function returned. Raises UserError for anything else; `label` is the function's
+    name."""
+    import torch  # takes seconds, and --help does not need it
 
     if not (isinstance(made, tuple) and len(made) == 2):
         raise UserError(f"{label} returned {type(made).__name__}", fix)

@@ -1,1 +1,1 @@
-"""Comparisons of the graphs of an export with their source."""
+"""Compare the graphs of an export with their source."""

@@ -1,8 +1,8 @@
-"""The first difference of two runs of a denoiser, found by running parts of them again.
+"""Find the first difference between two runs of a denoiser, by running parts of them again.
 
-Tensors have the same names wherever they are the same value: the exported graph calls them as its source does, and no
-pass gives a name to another value. So the search is one over names. It holds a few tensors at a time, whatever the size
-of the network, and it ends at a tensor that differs although all that it is made from is the same.
+Equal names are equal values. The exported graph names tensors like its source, and no pass gives a name to another
+value. So the search runs over names. It holds a few tensors at a time, whatever the size of the network. It ends at a
+tensor that differs although all its inputs are equal.
 """
 
 import math
@@ -26,24 +26,24 @@ from fewstep.graph.session import open_session
 from fewstep.graph.types import infer_types
 from fewstep.plans.errors import UserError
 
-AT_ONCE = 8  # tensors looked at in one run
-FLOAT16_TOLERANCE = 2e-2  # of the largest absolute value: what a graph in float16 may lose by rounding
+AT_ONCE = 8  # tensors compared in one run
+FLOAT16_TOLERANCE = 2e-2  # of the largest absolute value: the loss that float16 rounding may cause
 
 Run = Callable[[Mapping[str, Array]], dict[str, Array]]
-Values = Callable[[Collection[str]], Mapping[str, Array]]  # tensors by name, without those that it cannot tell
-Wrong = Callable[[Collection[str]], Mapping[str, bool]]  # which of these tensors are wrong, as far as that can be told
+Values = Callable[[Collection[str]], Mapping[str, Array]]  # tensors by name, without unavailable ones
+Wrong = Callable[[Collection[str]], Mapping[str, bool]]  # which of these tensors are wrong, without unavailable ones
 
 
 def find_first_wrong(graph: Graph, candidates: Collection[str], wrong: Wrong, start: str = OUTPUT) -> str:
-    """A wrong tensor that nothing wrong goes into, and that makes `start` wrong, as `start` is.
+    """Return a wrong tensor that has no wrong source, and that makes `start` wrong. `start` itself must be wrong.
 
-    Only `candidates` are looked at. Each round looks at some tensors that what is wrong is made from, spread evenly in
-    the order of computation, and goes on above the first wrong one; what is read through right tensors alone is left
-    out. A wrong tensor that makes nothing else wrong, such as the infinities of a mask, is passed over.
+    Only `candidates` are checked. Each round checks some sources of the current wrong tensor, evenly spaced in the
+    order of computation, and continues upstream of the first wrong one. Tensors that are reached only through correct
+    tensors are skipped. So is a wrong tensor that makes nothing else wrong, such as the infinities of a mask.
     """
     idx = index(graph)
     order = [output for node in graph.nodes for output in node.outputs if output in candidates]
-    verdicts: dict[str, bool | None] = {}  # None: a side has no such tensor
+    verdicts: dict[str, bool | None] = {}  # None: one side lacks the tensor
     harmless: set[str] = set()
 
     def ask(names: list[str]) -> None:
@@ -65,8 +65,8 @@ def find_first_wrong(graph: Graph, candidates: Collection[str], wrong: Wrong, st
             return start
         else:
             below = _judged_descendants(current, idx, set(order), verdicts)
-            while untold := [name for name in below if name in candidates and name not in verdicts]:
-                ask(untold[:AT_ONCE])
+            while unknown := [name for name in below if name in candidates and name not in verdicts]:
+                ask(unknown[:AT_ONCE])
                 below = _judged_descendants(current, idx, set(order), verdicts)
             if any(verdicts.get(name, True) for name in below):
                 return current
@@ -75,7 +75,7 @@ def find_first_wrong(graph: Graph, candidates: Collection[str], wrong: Wrong, st
 
 
 def _ancestors(name: str, idx: Index, closed: Collection[str]) -> set[str]:
-    """The tensors that this one is made from, itself included, not through those that are closed."""
+    """Return the tensors that this one depends on, including itself, without passing through `closed` tensors."""
     reached, left = {name}, [name]
     while left:
         node = idx.producers.get(left.pop())
@@ -88,7 +88,7 @@ def _ancestors(name: str, idx: Index, closed: Collection[str]) -> set[str]:
 def _judged_descendants(
     name: str, idx: Index, candidates: Collection[str], verdicts: Mapping[str, bool | None]
 ) -> list[str]:
-    """The next tensors made from this one that have a verdict, and the outputs of the graph if they follow from it."""
+    """Return the nearest tensors downstream that have a verdict, and the graph's outputs that depend on this tensor."""
     reached, left, below = {name}, [name], list[str]()
     while left:
         for node in idx.consumers.get(left.pop(), ()):
@@ -110,7 +110,8 @@ def explain_mismatch(
     exported: Graph,
     prepared: PreparedDenoiser,
 ) -> UserError:
-    """The error that names the first node whose value differs. `expected` is the reference's output at the point."""
+    """Return the error that names the first node whose value differs. `expected` is the reference's output at the
+    point."""
     if differs(expected, reference.output(point.feeds), reference.tolerance):
         return explain_randomness(reference, point)
     of_exported = _open_inner_values(partial(open_session, exported), point)
@@ -124,7 +125,7 @@ def explain_mismatch(
             _open_inner_values(partial(open_prepared, prepared), point),
             reference.tolerance,
         )
-        what, fix = "the prepared graph differs from the exported one", "report the module: fewstep is at fault"
+        what, fix = "the prepared graph differs from the exported one", "report the module: this is a bug in fewstep"
     else:
         inner = partial(reference.inner_tensors, point.feeds)
         place = _describe_first_difference(exported, reference.tensor_names(), inner, of_exported, reference.tolerance)
@@ -134,13 +135,13 @@ def explain_mismatch(
 
 def explain_randomness(reference: Reference, point: ComparisonPoint) -> UserError:
     return UserError(
-        f"{reference.name} gives another output each time{reference.random_operation()}, at {point}",
-        "let it draw nothing at random: noise is the sampler's",
+        f"{reference.name} returns a different output each time{reference.random_operation()}, at {point}",
+        "remove its random draws: the sampler draws the noise",
     )
 
 
 def find_sample_mixing(reference: Reference, exported: Graph, feeds: Mapping[str, Array]) -> str:
-    """The node from which on a sample's values depend on the other samples of its batch, in words."""
+    """Return, as text, the first node at which a sample's values depend on the other samples of its batch."""
     first = {name: array[:1] for name, array in feeds.items()}
 
     def wrong(names: Collection[str]) -> dict[str, bool]:
@@ -152,8 +153,8 @@ def find_sample_mixing(reference: Reference, exported: Graph, feeds: Mapping[str
 
 
 def explain_float16_loss(relative: float, point: ComparisonPoint, name: str, prepared: PreparedDenoiser) -> str:
-    """The error of a graph that loses too much in float16, and the node where that begins. Where it overflows, one run
-    says which tensors do."""
+    """Return the error for a graph that loses too much in float16, with the node where the loss begins. If it
+    overflows, one run shows which tensors do."""
     rough = round_to_float16(prepared)
     inner = {output for node in prepared.body.nodes for output in node.outputs}
 
@@ -170,8 +171,8 @@ def explain_float16_loss(relative: float, point: ComparisonPoint, name: str, pre
 
 
 def _add_finite_flags(graph: Graph, names: Collection[str]) -> tuple[dict[str, str], Graph]:
-    """The graph with a number for each of the float tensors `names`, which is not finite where the tensor is not; and
-    the names of these numbers, by tensor."""
+    """Return a graph with one scalar for each float tensor in `names`, which is not finite if the tensor is not; and
+    the names of these scalars, by tensor."""
     types, new, nodes, flags = infer_types(graph), NewNodes(graph), list[Node](), dict[str, str]()
     for node in graph.nodes:
         nodes.append(node)
@@ -184,12 +185,13 @@ def _add_finite_flags(graph: Graph, names: Collection[str]) -> tuple[dict[str, s
 
 
 def round_to_float16(prepared: PreparedDenoiser) -> PreparedDenoiser:
-    """The body rounded to float16 after each operation. What makes its rows runs once a call, and stays float32."""
+    """Return the denoiser with its body rounded to float16 after each operation. Conditioner and prologue run once per
+    call, and stay float32."""
     return replace(prepared, body=round_to(prepared.body, FLOAT16))
 
 
 def explain_not_finite(reference: Reference, exported: Graph, point: ComparisonPoint) -> UserError:
-    """The error that names the first tensor of the reference that is not finite, though what it is made from is."""
+    """Return the error that names the reference's first tensor that is not finite although its inputs are."""
 
     def wrong(names: Collection[str]) -> dict[str, bool]:
         values = reference.inner_tensors(point.feeds, names)
@@ -203,9 +205,10 @@ def explain_not_finite(reference: Reference, exported: Graph, point: ComparisonP
 
 
 def open_prepared(prepared: PreparedDenoiser, also: Collection[str] = ()) -> Run:
-    """The body behind what makes its rows, as the runtime runs them; `also` names inner tensors to return too.
+    """Return a function that runs the prepared parts like the runtime, the body last. `also` names inner tensors to
+    return too.
 
-    A large graph is opened for each call, and closed behind it: the weights of one are in memory at a time.
+    A large graph is loaded and closed in each call, so that only one graph's weights are in memory at a time.
     """
 
     def open_graph(graph: Graph) -> Run:
@@ -225,7 +228,8 @@ def open_prepared(prepared: PreparedDenoiser, also: Collection[str] = ()) -> Run
 
 
 def _open_inner_values(opened: Callable[[Collection[str]], Run], point: ComparisonPoint) -> Values:
-    """The tensors at a point of what is opened with their names, as further outputs."""
+    """Return a function from names to tensors at a point, computed by opening the graphs with these names as further
+    outputs."""
 
     def values(names: Collection[str]) -> Mapping[str, Array]:
         returned = opened(names)(point.feeds)
@@ -237,19 +241,19 @@ def _open_inner_values(opened: Callable[[Collection[str]], Run], point: Comparis
 def _describe_first_difference(
     graph: Graph, names: Collection[str], expected: Values, actual: Values, tolerance: float
 ) -> str:
-    """The node from which on two sides differ, in words behind a space; "" if only the output can be compared."""
+    """Return the first node at which two sides differ, as text after a space; "" if only the output can be compared."""
 
     def wrong(candidates: Collection[str]) -> dict[str, bool]:
         exact = expected(candidates)
         computed = actual(list(exact))
         return {name: differs(exact[name], computed[name], tolerance) for name in exact if name in computed}
 
-    own = {output for node in graph.nodes for output in node.outputs}
-    candidates = own & set(names) - {value.name for value in graph.outputs}
+    computed = {output for node in graph.nodes for output in node.outputs}
+    candidates = computed & set(names) - {value.name for value in graph.outputs}
     return f" from {_describe_node(graph, find_first_wrong(graph, candidates, wrong))} on" if candidates else ""
 
 
 def _describe_node(graph: Graph, tensor: str) -> str:
-    """The node that makes a tensor: "node 'conv2d_3' (down28.conv1/Conv)"."""
+    """Describe the node that computes a tensor: "node 'conv2d_3' (down28.conv1/Conv)"."""
     name = next((node.name or node.op for node in graph.nodes if tensor in node.outputs), "")
     return f"node {tensor!r} ({name})" if name else f"tensor {tensor!r}"

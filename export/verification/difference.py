@@ -1,4 +1,4 @@
-"""The difference of two tensors: one answer for all that compares a graph with its source."""
+"""The difference of two tensors: the one measure for every comparison of a graph with its source."""
 
 import math
 from typing import NamedTuple
@@ -9,14 +9,14 @@ from fewstep.graph.graph import Array
 
 
 class TensorDifference(NamedTuple):
-    """The largest absolute difference, and the same over the largest absolute value that was expected."""
+    """The largest absolute difference, and its ratio to the largest absolute value expected."""
 
     largest: float
     relative: float
 
 
 def measure_difference(expected: Array, actual: Array) -> TensorDifference:
-    """The difference of what is finite. Infinite where shapes, whole numbers or infinities are not the same."""
+    """Return the difference of the finite values. It is infinite if shapes, integers or infinities differ."""
     none = TensorDifference(math.inf, math.inf)
     if expected.shape != actual.shape:
         return none
@@ -31,5 +31,5 @@ def measure_difference(expected: Array, actual: Array) -> TensorDifference:
 
 
 def differs(expected: Array, actual: Array, tolerance: float) -> bool:
-    """True if two tensors differ by more than the tolerance, relative to the largest value expected."""
+    """Return True if two tensors differ by more than the tolerance, relative to the largest value expected."""
     return not measure_difference(expected, actual).relative <= tolerance

@@ -9,12 +9,12 @@ from fewstep.graph.graph import Array
 from fewstep.runtime.bundle.conditions import random_range
 from fewstep.runtime.bundle.manifest import Condition
 
-MASK = (0.0, 1.0)  # low and high of a condition in floats that may be a mask
+MASK = (0.0, 1.0)  # low and high of a float condition that may be a mask
 
 
 @dataclass(frozen=True)
 class ConditionEdge:
-    """A value [*shape] of a condition, and its description, as "mask all 0"."""
+    """A value [*shape] of a condition, and its description, such as "mask all 0"."""
 
     condition: Condition
     value: Array
@@ -22,10 +22,10 @@ class ConditionEdge:
 
 
 def edges(condition: Condition) -> Iterator[ConditionEdge]:
-    """All elements low, all high, and a single high one, first and last in order.
+    """Yield all elements low, all high, and a single high one, first and last in order.
 
-    For conditions of whole numbers or truth values, and for floats from 0 to 1, which may be masks. Low and high are
-    the ends of what verification draws from.
+    Conditions of integers or booleans have edges, and floats from 0 to 1, which may be masks. Low and high are the ends
+    of the range that verification draws from.
     """
     kind = np.dtype(condition.dtype).kind
     is_float_mask = kind == "f" and (condition.low, condition.high) == MASK
@@ -47,7 +47,7 @@ def edges(condition: Condition) -> Iterator[ConditionEdge]:
 
 
 def _number(end: Array, name: str) -> str:
-    """The number that all elements of an end are; the end's name where they differ."""
+    """Return the number that all elements of an end have; the end's name if they differ."""
     if np.any(end != end.flat[0]):
         return name
     return str(end.flat[0]) if end.dtype == bool else f"{end.flat[0]:g}"

@@ -18,10 +18,10 @@ from fewstep.runtime.bundle.manifest import Condition, Description
 from fewstep.runtime.kinds.positions import time_shape
 from fewstep.runtime.kinds.sizes import apply_sizes, default_sizes
 
-VISIT_LIMIT = 4  # times the elements of the default shape: larger ones are not verified, which would take long
+VISIT_LIMIT = 4  # times the elements of the default shape: larger ones are not verified, since that would take long
 TIMES = 3  # noise levels, from pure noise towards the data
 BATCHES = (1, 3, 4)
-SIZED_BATCH = 2  # of x in other sizes than the default
+SIZED_BATCH = 2  # batch of x in sizes other than the default
 QUICK = ((0, 1), (TIMES - 1, 2))  # noise levels and batches of a quick verification
 
 Scope = Literal["full", "quick"]
@@ -29,8 +29,8 @@ Scope = Literal["full", "quick"]
 
 @dataclass(frozen=True)
 class ComparisonPoint:
-    """Inputs of one comparison, by graph input name; `sizes` are the free sizes of x, and `edge` names a condition's
-    value at an edge of its domain, as "mask all 0"."""
+    """Inputs of one comparison, by graph input name. `sizes` are the free sizes of x. `edge` names a condition's value
+    at an edge of its domain, such as "mask all 0"."""
 
     time: float
     feeds: Mapping[str, Array]
@@ -47,9 +47,9 @@ class ComparisonPoint:
 
 
 def comparison_points(spec: Spec, scope: Scope = "full") -> Iterator[ComparisonPoint]:
-    """Each batch size at each time, single samples first; then each other size of x, at one time. Conditions walk
-    through their values, the null value among them. After the first single samples come those with one condition at
-    an edge of its domain (`edges`).
+    """Yield each batch size at each time, single samples first; then each other size of x, at one time. Conditions
+    cycle through their values, including the null value. After the first single samples come samples with one condition
+    at an edge of its domain (`edges`).
 
     quick: one sample of pure noise, the edges, two samples at the cleanest time, and the first other size.
     """
@@ -72,27 +72,28 @@ def comparison_points(spec: Spec, scope: Scope = "full") -> Iterator[ComparisonP
     for number, edge in enumerate(unseen):
         time = times[number % len(times)]
         cleaner = [*times[times.index(time) + 1 :], schedule.cleanest.network]
-        # an even number, at which no other condition is null: a null text can hide what is wrong with its mask
+        # an even number, so that no other condition is null: a null text can hide errors of its mask
         feeds = _feeds(apply_sizes(spec, default), time, cleaner, 1, 2 * (len(visited) + number))
         yield ComparisonPoint(time, {**feeds, edge.condition.input: edge.value[None]}, default, edge.text)
     yield from usual[singles:]
 
 
 def _is_seen(edge: ConditionEdge, points: Sequence[ComparisonPoint]) -> bool:
-    """True where a condition of one number has the value at one of the points, and not for being null."""
+    """Return True if a condition of one number has the value at one of the points, and the value is not its null
+    value."""
     if edge.condition.shape or edge.value == edge.condition.null:
         return False
     return any(edge.value in point.feeds[edge.condition.input] for point in points)
 
 
 def _feeds(spec: Spec, time: float, cleaner: Sequence[float], batch: int, number: int) -> dict[str, Array]:
-    """In the order of the network's arguments."""
+    """Return feeds in the order of the network's arguments."""
     rng = np.random.default_rng(number)
     feeds: dict[str, Array] = {
         X: _x(spec, batch, rng),
         TIME: _times(spec, batch, time, rng),
     }
-    if spec.to is not None:  # where to: every cleaner time in turn
+    if spec.to is not None:  # the end times: every cleaner time in turn
         feeds[TO] = np.resize(np.array(cleaner, np.float32), batch)
     for condition in spec.conditions:
         feeds[condition.input] = _values(condition, batch, number, rng)
@@ -102,7 +103,8 @@ def _feeds(spec: Spec, time: float, cleaner: Sequence[float], batch: int, number
 
 
 def _times(spec: Spec, batch: int, time: float, rng: np.random.Generator) -> Array:
-    """The time of all samples; where each position has its own, that of the front, and any behind it."""
+    """Return the time of all samples. With a time per position, return this time for the first position and random
+    times for the others."""
     if spec.positions is None:
         return np.full(batch, time, np.float32)
     schedule = NoiseSchedule(spec.schedule)
@@ -113,7 +115,7 @@ def _times(spec: Spec, batch: int, time: float, rng: np.random.Generator) -> Arr
 
 
 def _x(spec: Spec, batch: int, rng: np.random.Generator) -> Array:
-    """Pure noise; of tokens, some open positions and of the others any ids."""
+    """Return pure noise; for tokens, random ids with some open positions."""
     shape = (batch, *spec.x_shape)
     if spec.vocabulary is None:
         return rng.standard_normal(shape, np.float32)
@@ -122,7 +124,8 @@ def _x(spec: Spec, batch: int, rng: np.random.Generator) -> Array:
 
 
 def _values(condition: Condition, batch: int, number: int, rng: np.random.Generator) -> Array:
-    """[batch, *shape] values: whole ones in turn, others at random; null as the last sample of every other point."""
+    """Return values [batch, *shape]: integers in turn, others at random; the last sample of every other point is
+    null."""
     shape = (batch, *condition.shape)
     drawn: tuple[Any, Any] = random_range(condition) or (-1.0, 1.0)
     low, high = drawn
@@ -140,8 +143,8 @@ def _values(condition: Condition, batch: int, number: int, rng: np.random.Genera
 
 
 def sizes_to_verify(takes: Description) -> list[dict[str, int]]:
-    """Choices of all sizes at which a graph is verified: the default first, then the least, the greatest, and for
-    several sizes one where they differ. What has more than VISIT_LIMIT times the default's elements is left out."""
+    """Return choices of all sizes at which a graph is verified: the default, then the smallest, a mixed one for several
+    sizes, and the largest. Choices with more than VISIT_LIMIT times the default's elements are left out."""
     usual = default_sizes(takes.x_shape, takes.sizes)
     least, greatest = ({size.name: getattr(size, end) for size in takes.sizes} for end in ("low", "high"))
     mixed = {
@@ -151,7 +154,7 @@ def sizes_to_verify(takes: Description) -> list[dict[str, int]]:
     for choice in (least, mixed, greatest):
         if choice not in choices and math.prod(choice.values()) <= VISIT_LIMIT * math.prod(usual.values()):
             choices.append(choice)
-    if len(choices) == 1 and takes.sizes:  # a wide range: a step upwards, then
+    if len(choices) == 1 and takes.sizes:  # a wide range: one step up instead
         ups = {size.name: min(usual[size.name] + size.multiple, size.high) for size in takes.sizes}
         choices += [ups] * (ups != usual)
     return choices

@@ -1,4 +1,4 @@
-"""A torch module as the reference that its graphs are compared with."""
+"""A torch module as the reference with which its graphs are compared."""
 
 import inspect
 import re
@@ -15,8 +15,8 @@ from fewstep.export.spec import Spec
 from fewstep.graph.graph import Array
 from fewstep.plans.errors import UserError, first_line
 
-TORCH_NAMES = {"bfloat16": r"BFloat16", "float16": r"\bHalf\b", "float64": r"\b[Dd]ouble\b"}  # in its messages
-TOLERANCE = 1e-4  # of the largest absolute value: float32 through some hundred operations stays below 1e-5
+TORCH_NAMES = {"bfloat16": r"BFloat16", "float16": r"\bHalf\b", "float64": r"\b[Dd]ouble\b"}  # in torch's messages
+TOLERANCE = 1e-4  # of the largest absolute value: float32 through a few hundred operations stays below 1e-5
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class TorchReference:
         return describe_random_operation(self.module, self.program)
 
     def tensor_names(self) -> tuple[str, ...]:
-        """FX node names, in the order of computation."""
+        """Return the FX node names, in the order of computation."""
         return tuple(
             node.name
             for node in self.program.graph.nodes
@@ -55,7 +55,7 @@ class TorchReference:
         )
 
     def inner_tensors(self, feeds: Mapping[str, Array], names: Collection[str]) -> dict[str, Array]:
-        """The values of the captured program at these FX nodes. Others are freed as soon as nothing reads them.
+        """Return the values of the captured program at these FX nodes. Others are freed as soon as nothing reads them.
 
         Complex tensors are pairs of real numbers, as in the graph.
         """
@@ -74,26 +74,27 @@ class TorchReference:
 
 
 def _to_tensors(feeds: Mapping[str, Array]) -> tuple[torch.Tensor, ...]:
-    """Feeds stand in the order of the module's arguments."""
+    """Convert feeds to tensors. They must be in the order of the module's arguments."""
     return tuple(torch.from_numpy(np.ascontiguousarray(array)) for array in feeds.values())
 
 
 def run_module(module: torch.nn.Module, spec: Spec, feeds: Mapping[str, Array], where: str = "") -> Array:
-    """The prediction of a module for feeds in the order of its arguments."""
+    """Return the prediction of a module for feeds in the order of its arguments."""
     output: Array = select_prediction(spec, call_module(module, spec, _to_tensors(feeds), where)).numpy()
     return output
 
 
 def call_module(module: torch.nn.Module, spec: Spec, inputs: tuple[torch.Tensor, ...], where: str = "") -> Any:
-    """The result of the module. A failure here is not about export; `where` says at which inputs."""
+    """Call the module. A failure here is the module's, not the export's; `where` tells the error message at which
+    inputs."""
     try:
         with torch.no_grad():
             return module(*inputs)
-    except UserError:  # it says all by itself
+    except UserError:  # already complete
         raise
     except (Exception, SystemExit) as error:
-        if isinstance(error, RuntimeError) and (own := _other_dtype(str(error))) is not None:
-            what = f"{module_name(module)} casts to {own}, and export makes its weights float32"
+        if isinstance(error, RuntimeError) and (dtype := _other_dtype(str(error))) is not None:
+            what = f"{module_name(module)} casts to {dtype}, but export converts its weights to float32"
             raise UserError(
                 f"{what}{error_location(error)}", "build it in float32 (use_fp16=False, dtype=torch.float32)"
             ) from error
@@ -105,9 +106,9 @@ def call_module(module: torch.nn.Module, spec: Spec, inputs: tuple[torch.Tensor,
 
 
 def _other_dtype(text: str) -> str | None:
-    """The dtype that stands against float32 in a message of torch, as "float16"; None where it is about other things.
+    """Return the dtype that conflicts with float32 in a torch message, such as "float16"; None for other messages.
 
-    A module that casts to a dtype of its own fails so, since export makes its weights float32.
+    A module that casts to a fixed dtype fails so, since export converts its weights to float32.
     """
     if "type" not in text or re.search(r"[Ff]loat\b|FloatTensor", text) is None:
         return None
@@ -115,7 +116,8 @@ def _other_dtype(text: str) -> str | None:
 
 
 def _spec_fault(module: torch.nn.Module, spec: Spec, text: str) -> str | None:
-    """The change of a Spec that contradicts its module, by what torch says of it; None where it may be right."""
+    """Return the fix for a Spec that contradicts its module, judged by torch's message; None if the Spec may be
+    right."""
     takes = inspect.signature(module.forward).parameters
     if (missing := re.search(r"missing \d+ required positional arguments?: (.+)", text)) is not None:
         names = [name for name in re.findall(r"'(\w+)'", missing[1]) if name in takes]
@@ -123,9 +125,9 @@ def _spec_fault(module: torch.nn.Module, spec: Spec, text: str) -> str | None:
         return f"add to the conditions of the Spec: {added}" if names else None
     if re.search(r"positional arguments? but \d+ were given", text):
         given = forward_signature(spec)[8:-1]
-        return f"forward takes {', '.join(takes)}, and the Spec gives {given}: let both have the same"
+        return f"forward takes {', '.join(takes)}, but the Spec gives {given}: make both agree"
     if re.search(r"to have \d+ channels|[Ss]izes? of tensor|shapes? cannot be multiplied|shape '.*' is invalid", text):
-        return f"give the Spec the x_shape of what the module was trained on: it says {list(spec.x_shape)}"
+        return f"give the Spec the x_shape of the module's training data: it has {list(spec.x_shape)}"
     if re.search(r"^index out of range in self|index \S+ is out of bounds", text) and (
         counted := _describe_integer_ranges(spec)
     ):
@@ -134,7 +136,7 @@ def _spec_fault(module: torch.nn.Module, spec: Spec, text: str) -> str | None:
 
 
 def _describe_integer_ranges(spec: Spec) -> list[str]:
-    """The whole numbers that a spec allows, in words."""
+    """Return the integers that a spec allows, as text."""
     ids = spec.vocabulary
     own = [each for each in spec.conditions if each.dtype.startswith(("int", "uint")) and each.low is not None]
     tokens = [] if ids is None else [f"ids to {ids.size - 1}, the mask {ids.mask}"]
@@ -145,7 +147,7 @@ def _describe_integer_ranges(spec: Spec) -> list[str]:
 
 
 def select_prediction(spec: Spec, returned: Any) -> Any:
-    """The prediction of what a module returns."""
+    """Return the prediction among the outputs of a module."""
     return returned[0] if spec.other_outputs else returned
 
 

@@ -1,7 +1,7 @@
-"""Compare the graphs with the denoiser they came from: before and after the rewrites, at many points.
+"""Compare the graphs with their denoiser, before and after the rewrites, at many points.
 
-In two steps, so that the denoiser and its graphs need not be in memory together: what it should be
-(`record_reference`), and whether it is (`compare`).
+Two steps, so that the denoiser and its graphs need not be in memory together: record the expected outputs
+(`record_reference`), then compare (`compare`).
 """
 
 import logging
@@ -55,17 +55,17 @@ class PointComparison(msgspec.Struct, frozen=True):
     condition: dict[str, list[float]]  # scalar conditions only, one value per sample
     max_abs: float
     relative: float
-    sizes: dict[str, int] = {}  # of x, where they are free
-    edge: str = ""  # the value of a condition at an edge of its domain, as "mask all 0"
+    sizes: dict[str, int] = {}  # free sizes of x
+    edge: str = ""  # the value of a condition at an edge of its domain, such as "mask all 0"
 
 
 class Verification(msgspec.Struct, frozen=True):
-    """The table that a bundle carries. `verified` is a digest of all that it follows from: a second export of the same
-    graphs takes it over."""
+    """The table that a bundle contains. `verified` is a digest of everything that it depends on: a second export of the
+    same graphs reuses it."""
 
     tolerance: float
     comparisons: tuple[PointComparison, ...]
-    reference: str = "torch"  # what ran the denoiser as it was given
+    reference: str = "torch"  # the engine that ran the original denoiser
     scope: Scope = "full"
     verified: str = ""
 
@@ -79,11 +79,12 @@ class Verification(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class ReferenceOutputs:
-    """The outputs of a denoiser at every point, which stay in memory when the denoiser is gone.
+    """The outputs of a denoiser at every point, kept in memory after the denoiser is released.
 
-    `scope` says which points. `carried` are the tensors that it carries on from each. `mixed` are the feeds of the last
-    point with other times in the batch, and the denoiser's output for each sample alone. `dependence` is the error that
-    samples depend on others of their batch, if they do. It is raised once the graphs agree with the denoiser.
+    `scope` selects the points. `other_outputs` are the named outputs and the carried tensors at each. `mixed` are the
+    feeds of the last point with different times in the batch, and the denoiser's output for each sample alone.
+    `dependence` is the error that samples depend on others of their batch, if they do. It is raised after the graphs
+    agree with the denoiser.
     """
 
     spec: Spec
@@ -98,17 +99,17 @@ class ReferenceOutputs:
     dependence: UserError | None
 
 
-IN_FLOAT32 = "export it in float32: it computes numbers that float16 cannot hold"
+IN_FLOAT32 = "export it in float32: it computes numbers that float16 cannot represent"
 ON_GPUS = "engines that compute in float16 will show it"
 
 
 def record_reference(
     spec: Spec, traced: TracedDenoiser, progress: Progress = SILENT, scope: Scope = "full"
 ) -> ReferenceOutputs:
-    """Run the reference at every point. UserError where its output cannot be a denoiser's.
+    """Run the reference at every point. Raises UserError if its output cannot be that of a denoiser.
 
-    A warning where it is not finite at an edge of a condition's domain: the network has no answer to such a value, so
-    its graphs need none. Export cannot know that no caller gives it.
+    At an edge of a condition's domain, an output that is not finite only causes a warning. The network has no answer to
+    such a value, so its graphs need none. Export cannot know whether a caller will pass it.
     """
     reference, outputs, compared = traced.reference, list[Array](), list[ComparisonPoint]()
     every = tuple(
@@ -123,14 +124,14 @@ def record_reference(
         if output.shape != (point.batch, *wanted):
             raise UserError(
                 f"{reference.name} returned shape {list(output.shape)} at {point}",
-                f"give the spec of a denoiser that returns {list(wanted)} per sample",
+                f"correct the spec, which expects {list(wanted)} per sample",
             )
         progress(reference.engine, done, len(every))
         if not np.isfinite(output).all():
             fault = explain_not_finite(reference, traced.graph, point)
             if not point.edge:
                 raise fault
-            LOG.warning("%s; no sample may have that value", fault.what)
+            LOG.warning("%s; pass no sample with that value", fault.what)
             continue
         outputs.append(output)
         compared.append(point)
@@ -160,12 +161,12 @@ def compare(
 ) -> Verification:
     """Compare the exported graph, then the prepared one, then its float16 form, with the reference at every point.
 
-    A quick verification leaves the exported graph out, unless the prepared one, which is deployed, differs. Large
-    attention is computed in parts, which gives the same numbers: the scores of a batch can outweigh the network.
+    A quick verification skips the exported graph unless the prepared one, which is deployed, differs. Large attention
+    is computed in parts, which gives the same numbers: the scores of a batch can be larger than the network.
 
-    `half` is the prepared graph in float16, for a bundle in float16. CPU kernels compute it in float32. So each result
-    is rounded to float16 too, in any export, which shows the cost of float16 in the bundle or in engines. UserError at
-    the first mismatch; `again` gives the reference back, to find the node where the mismatch begins.
+    `half` is the prepared graph in float16, for a float16 bundle. CPU kernels compute it in float32. So every export
+    also rounds each result to float16, which shows the loss of float16 in the bundle or in engines. Raises UserError at
+    the first mismatch. `again` loads the reference again, to find the node where the mismatch begins.
     """
     comparisons: list[PointComparison] = []
 
@@ -179,12 +180,12 @@ def compare(
             comparison = _compare(stage, expected.spec, point, output, returned[OUTPUT])
             for name, tensor in expected.other_outputs[done - 1].items():
                 if differs(tensor, returned[name], tolerance):
-                    does = f"carries another {name.removeprefix(NEXT)!r} on"
+                    does = f"carries {name.removeprefix(NEXT)!r}"
                     if name.startswith(NAMED):
-                        does = f"returns another {name.removeprefix(NAMED)!r}"
-                    what = f"the {stage} graph {does} than {expected.engine}, at {point}"
+                        does = f"returns {name.removeprefix(NAMED)!r}"
+                    what = f"the {stage} graph {does} with values that differ from {expected.engine}, at {point}"
                     raise UserError(
-                        what, IN_FLOAT32 if stage == "float16" else "report the module: fewstep is at fault"
+                        what, IN_FLOAT32 if stage == "float16" else "report the module: this is a bug in fewstep"
                     )
             if not comparison.relative <= tolerance:
                 if stage == "float16":
@@ -212,7 +213,7 @@ def compare(
 
 
 def count_samples(spec: Spec, scope: Scope) -> int:
-    """The number of samples that a verification evaluates, of the reference and of graphs together."""
+    """Return the number of samples that a verification evaluates, by the reference and by graphs together."""
     every = tuple(comparison_points(spec, scope))
     batches = [point.batch for point in every]
     graphs = 2 if scope == "full" else 1
@@ -221,12 +222,12 @@ def count_samples(spec: Spec, scope: Scope) -> int:
 
 
 def _is_rounded(point: ComparisonPoint, scope: Scope) -> bool:
-    """True if the graph is compared at this point with each result rounded to float16 as well."""
+    """Return True if the graph is also compared at this point with each result rounded to float16."""
     return point.batch == 1 and (scope == "full" or not point.edge)
 
 
 def warn_of_time(spec: Spec, scope: Scope, seconds: float) -> None:
-    """A warning of a verification that takes minutes. `seconds` is the time of one sample."""
+    """Warn of a verification that takes minutes. `seconds` is the time of one sample."""
     count = count_samples(spec, scope)
     if seconds * count > WORTH_SAYING:
         shorter = f"; --verify quick takes {count_samples(spec, 'quick')} of them" if scope == "full" else ""
@@ -236,7 +237,7 @@ def warn_of_time(spec: Spec, scope: Scope, seconds: float) -> None:
 
 
 def _advance_carried(point: ComparisonPoint, reference: Reference, number: int) -> ComparisonPoint:
-    """The point, with what the reference carries on after none, one or two runs there."""
+    """Return the point with the tensors that the reference carries after zero, one or two runs there."""
     for _ in range(number % 3):
         beside = reference.other_outputs(point.feeds).items()
         carried = {name.replace(NEXT, CARRIED, 1): tensor for name, tensor in beside if name.startswith(NEXT)}
@@ -245,9 +246,9 @@ def _advance_carried(point: ComparisonPoint, reference: Reference, number: int) 
 
 
 def _mix_times(point: ComparisonPoint, times: Sequence[float]) -> dict[str, Array]:
-    """The feeds of a point with another time for each sample."""
+    """Return the feeds of a point with a different time for each sample."""
     mixed = np.resize(np.unique(np.asarray(times, np.float32)), point.batch)
-    if point.feeds[TIME].ndim > 1:  # of positions, which have many
+    if point.feeds[TIME].ndim > 1:  # a time per position
         mixed = np.concatenate([mixed[:, None], point.feeds[TIME][:, 1:]], axis=1)
     return {**point.feeds, TIME: mixed}
 
@@ -255,9 +256,8 @@ def _mix_times(point: ComparisonPoint, times: Sequence[float]) -> dict[str, Arra
 def _run_samples_alone(
     reference: Reference, exported: Graph, point: ComparisonPoint, feeds: Mapping[str, Array]
 ) -> tuple[Array, UserError | None]:
-    """The output of the reference for each sample alone, and the error that a sample depends on others of its batch, if
-    it does: no graph shows that.
-    """
+    """Return the reference's output for each sample alone, and the error that a sample depends on others of its batch,
+    if it does. No graph shows that."""
     alone = []
     for row in range(point.batch):
         one = {name: array[row : row + 1] for name, array in feeds.items()}
@@ -268,14 +268,14 @@ def _run_samples_alone(
     if differs(together, reference.output(feeds), reference.tolerance):
         raise explain_randomness(reference, point)
     return apart, UserError(
-        f"{reference.name} gives a sample alone another output than in its batch, at {point}"
+        f"{reference.name} returns a different output for a sample alone than in its batch, at {point}"
         f"{find_sample_mixing(reference, exported, feeds)}",
-        "let no operation mix the batch axis, as mean(0) does",
+        "remove operations that mix the batch axis, such as mean(0)",
     )
 
 
 def _check_times(expected: ReferenceOutputs, prepared: PreparedDenoiser, run: Run) -> None:
-    """UserError if the prologue mixes samples: the runtime asks it for all times of a plan at once."""
+    """Raise UserError if the prologue mixes samples: the runtime computes it for all times of a plan at once."""
     feeds, outputs = expected.mixed
     if prepared.prologue is not None and differs(outputs, run(feeds)[OUTPUT], expected.tolerance):
         raise UserError(
@@ -292,10 +292,9 @@ def _split_attention(prepared: PreparedDenoiser) -> PreparedDenoiser:
 def _compare_in_float16(
     expected: ReferenceOutputs, prepared: PreparedDenoiser, is_deployed: bool
 ) -> Iterator[PointComparison]:
-    """The cost of rounding each result to float16, one sample at each time. Too much is an error where the bundle will
-    compute in float16, and else a warning: engines may be made of it later. It names the node of the first time alone,
-    since a search takes as long as several runs.
-    """
+    """Yield the loss of rounding each result to float16, for one sample at each time. A large loss is an error if the
+    bundle computes in float16, otherwise a warning, since engines may be built from it later. Only the first time's
+    node is named, since a search takes as long as several runs."""
     run, lost = open_prepared(round_to_float16(_split_attention(prepared))), list[str]()
     for point, output in zip(expected.points, expected.outputs, strict=True):
         if _is_rounded(point, expected.scope):
@@ -317,7 +316,7 @@ def _compare_in_float16(
 
 
 def _clamp_infinite(difference: float) -> float:
-    """A difference that is infinite or none, as JSON can hold it."""
+    """Return a difference, with infinity or NaN replaced by a number that JSON can represent."""
     return difference if difference < LARGEST else LARGEST
 
 

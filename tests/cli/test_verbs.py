@@ -201,7 +201,7 @@ def test_the_demo_refuses_before_it_begins(tmp_path: Path, fewstep: Command) -> 
     demo = ("demo", "-o", tmp_path / "demo")
     for wrong, named in (("--target=cpu", "unknown target"), ("--plan=x:1", "'x'")):
         assert named in fewstep(*demo, wrong, code=1).err
-    assert "there is no file or folder 'nowhere'" in fewstep(*demo, "--source", "nowhere", "--dry-run", code=1).err
+    assert "'nowhere' is not a file" in fewstep(*demo, "--source", "nowhere", "--dry-run", code=1).err
     assert not (tmp_path / "demo").exists()
 
 

@@ -173,8 +173,11 @@ class Returns(Causal):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda made: made[0], "Returns has past, count beside its prediction, and returned Tensor"),
-        (lambda made: made[:2], "Returns has past, count beside its prediction, and returned 2 values"),
+        (lambda made: made[0], "Returns should return past, count in addition to its prediction, but returned Tensor"),
+        (
+            lambda made: made[:2],
+            "Returns should return past, count in addition to its prediction, but returned 2 values",
+        ),
         (lambda made: (made[0], made[1][:, :, 1:], made[2]), r"returned 'past' as \[3, 16, 2\] of torch.float32, not "),
         (lambda made: (*made[:2], made[2].float()), r"returned 'count' as \[3, 1\] of torch.float32, not"),
     ],

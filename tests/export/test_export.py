@@ -135,7 +135,7 @@ def test_a_failure_leaves_the_old_bundle_or_none(
 @pytest.mark.parametrize(
     ("text", "content", "says"),
     [
-        ("nothing", "", "no file or folder 'nothing', .* are ORG/NAME; give ORG/NAME of .* or one of fashion_mnist"),
+        ("nothing", "", "'nothing' is not a file.*ORG/NAME\\); give ORG/NAME of .* or one of fashion_mnist"),
         ("FILE", "def mak(x): return x", r"is not FILE.py:FUNCTION; write it as .*py:FUNCTION, .*\.py has mak"),
         ("FILE:", "", "is not FILE.py:FUNCTION"),
         ("absent.py:make", "", "there is no file absent.py"),
@@ -159,8 +159,8 @@ def test_a_source_that_is_none_is_refused_in_one_line(tmp_path: Path, text: str,
     [
         ("(3, 4, 4)", "(label,)", r"to have 2 channels, but got 3.*; give the Spec the x_shape .* \[3, 4, 4\]"),
         ("(2, 4, 4)", "()", r"missing 1 .*; add to the conditions of the Spec: Condition\('label', input='label'\)"),
-        ("(2, 4, 4)", "(label, other)", r"forward takes x, time, label, and the Spec gives x, time, kind, other"),
-        ("(2, 15, 15)", "(label,)", r"[Ss]ize.*; give the Spec the x_shape .*: it says \[2, 15, 15\]"),
+        ("(2, 4, 4)", "(label, other)", r"forward takes x, time, label, but the Spec gives x, time, kind, other"),
+        ("(2, 15, 15)", "(label,)", r"[Ss]ize.*; give the Spec the x_shape .*: it has \[2, 15, 15\]"),
     ],
 )
 def test_a_spec_that_contradicts_its_module_is_what_is_changed(
@@ -193,10 +193,10 @@ def test_a_file_may_not_take_the_place_of_a_module_of_python(tmp_path: Path) -> 
     ("files", "text", "says"),
     [
         ({"source.py": "def make():\n    return {}['weights']\n"}, "source.py:make", r"KeyError: 'weights' \(line 2\)"),
-        ({"C:model/a": ""}, "C:model", "C:model is no diffusers folder"),
-        ({"model.onnx/a": ""}, "model.onnx", "model.onnx is no diffusers folder"),
-        ({"model.py/a": ""}, "model.py", "model.py is no diffusers folder"),
-        ({"text.txt": "hello"}, "text.txt", r"text\.txt is no file that holds a denoiser; give ORG/NAME of a hub"),
+        ({"C:model/a": ""}, "C:model", "C:model is not a diffusers folder"),
+        ({"model.onnx/a": ""}, "model.onnx", "model.onnx is not a diffusers folder"),
+        ({"model.py/a": ""}, "model.py", "model.py is not a diffusers folder"),
+        ({"text.txt": "hello"}, "text.txt", r"text\.txt is not a file with a denoiser; give ORG/NAME of a hub"),
         (
             {"near.py": "kind = type\n", "source.py": "from near import kind\ndef make(): return kind"},
             "source.py:make",
@@ -216,7 +216,7 @@ def test_paths_from_the_working_folder_are_what_lies_there(
 
 
 def test_a_bundle_is_no_source(exported: Path) -> None:
-    with pytest.raises(UserError, match=f"is a bundle, which export makes; .* fewstep run {exported}"):
+    with pytest.raises(UserError, match=f"is a bundle, the output of an export; .* fewstep run {exported}"):
         load_source(str(exported))
 
 

@@ -119,7 +119,7 @@ ON_VALUES = (
     "it branches or loops on values (test_export_errors.py:N); "
     "compute both ways and choose with torch.where, or fix the"
 )
-RANDOM = "at time 332, batch 4; let it draw nothing at random: noise is the sampler's"
+RANDOM = "at time 332, batch 4; remove its random draws: the sampler draws the noise"
 NO_FORM = "; write it with other operations, or leave it to what runs before the network"
 
 
@@ -131,7 +131,7 @@ SAID = [
         WithNumpy,
         "blocks.1 (WithNumpy) of Net cannot be exported: it computes with numpy (test_export_errors.py:N); compute",
     ),
-    (Item, "Net gives a sample alone another output than in its batch, at time 332, batch 4, from node"),
+    (Item, "Net returns a different output for a sample alone than in its batch, at time 332, batch 4, from node"),
     (Selecting, "than in its batch, at time 332, batch 4, from node 'output' (blocks.1/Mul) on; let no"),
     (Noisy, f"each time (aten.randn_like in blocks.1 (Noisy) of Net (test_export_errors.py:N)), {RANDOM}"),
     (Dropping, "(aten.native_dropout in blocks.1 (Dropping) of Net (test_export_errors.py:N)), at time"),

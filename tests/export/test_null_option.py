@@ -46,9 +46,9 @@ def test_the_others_stay() -> None:
     ("text", "says"),
     [
         ("klass=10", "has no condition 'klass'; it has class; write NAME=VALUE"),
-        ("class", "'' is no whole number"),
-        ("class=ten", "'ten' is no whole number"),
-        ("class=1.5", r"'1\.5' is no whole number"),
+        ("class", "'' is not a whole number"),
+        ("class=ten", "'ten' is not a whole number"),
+        ("class=1.5", r"'1\.5' is not a whole number"),
     ],
 )
 def test_a_wrong_one_is_named(text: str, says: str) -> None:

@@ -100,7 +100,7 @@ def test_a_baked_file_has_the_sample_alone(bundle: Path, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        (lambda made: made[0], "has depth, logits, code beside its prediction, and returned Tensor"),
+        (lambda made: made[0], "should return depth, logits, code in addition to its prediction, but returned Tensor"),
         (lambda made: (*made[:3], made[3][:, :4]), r"returned 'code' as \[3, 4\] of torch.float32, not \[3, 5\]"),
     ],
 )

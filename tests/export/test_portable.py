@@ -14,6 +14,6 @@ def test_an_operation_that_tensorrt_lacks_is_a_warning_that_names_the_module(cap
     warn_of_operations(PreparedDenoiser(None, Graph("body", (x,), (y,), nodes, {})))
     (record,) = caplog.records
     assert record.message == (
-        "no TensorRT parses Det, of node 'head.scale/Det': no engine for TensorRT 10.3 can be built of it; write that "
-        "operation with others, or run the bundle on ONNX Runtime or OpenVINO"
+        "no TensorRT parses Det, of node 'head.scale/Det', so no engine for TensorRT 10.3 can be built; "
+        "replace that operation by others, or run the bundle on ONNX Runtime or OpenVINO"
     )

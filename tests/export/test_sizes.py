@@ -223,8 +223,8 @@ def test_sizes_of_the_command_line_free_x_and_the_pictures_beside_it() -> None:
     [
         ("height", "--size 'height'; write NAME=LOW:HIGH:MULTIPLE"),
         ("height=32", "write NAME=LOW:HIGH:MULTIPLE"),
-        ("height@9=8:64", r"--size 'height@9=8:64': which axis of x \[4, 64, 64\] is that"),
-        ("horizon=8:64", r"which axis of x \[4, 64, 64\] is that"),
+        ("height@9=8:64", r"--size 'height@9=8:64': x \[4, 64, 64\] has no such axis"),
+        ("horizon=8:64", r"x \[4, 64, 64\] has no such axis"),
         ("height=128:32:8", "--size height: .*; write NAME=LOW:HIGH:MULTIPLE"),
         ("height=32:128:48", "--size height: .*; write NAME=LOW:HIGH:MULTIPLE"),
     ],

@@ -170,7 +170,7 @@ def test_tokens_have_one_network(sampler):
     assert next(manifest_problems(carrying)) == ("vocabulary", "a token denoiser cannot have carried tensors")
     several = msgspec.structs.replace(manifest, networks={"noisy": SimpleNamespace(until=0.0)})
     assert "has one network" in next(said for field, said in manifest_problems(several) if field == "networks")
-    with pytest.raises(UserError, match="expert noisy next to a vocabulary"):
+    with pytest.raises(UserError, match="expert noisy in a bundle with a vocabulary"):
         _check(Expert("noisy", 0.0, lambda: None), spec(), spec())
 
 
@@ -196,7 +196,7 @@ def test_logits_bound_how_many_samples_run_together(sampler):
 
 
 def test_a_module_of_another_vocabulary_says_what_to_return():
-    with pytest.raises(UserError, match="20 logits behind"):
+    with pytest.raises(UserError, match="a last axis of 20 logits"):
         from fewstep.export.trace import trace
 
         trace(Coded(), spec(vocabulary=Vocabulary(20, 16)))

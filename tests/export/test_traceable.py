@@ -35,10 +35,10 @@ def partly_scripted() -> nn.Module:
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (lambda: torch.jit.script(Tiny()), r"Tiny is a TorchScript module .*; return the module that it was made from"),
+        (lambda: torch.jit.script(Tiny()), r"Tiny is a TorchScript module .*; return the original Python module"),
         (
             lambda: torch.jit.trace(Tiny(), (torch.zeros(3, 2, 4, 4), torch.ones(3))),
-            r"Tiny is a TorchScript module .*; return the module that it was made from",
+            r"Tiny is a TorchScript module .*; return the original Python module",
         ),
         (partly_scripted, r"conv \(Conv2d\) of Tiny is a TorchScript module"),
         (quantized, r"scale \(Linear\) of Tiny is quantized already; return the float module"),

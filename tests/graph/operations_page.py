@@ -12,7 +12,7 @@ TABLE = re.compile(r"(?<=<!-- table operations -->\n).*?(?=<!-- end -->)", re.DO
 def filled(page: str) -> str:
     """The page with the table made anew."""
     rows = [f"| {version_text(version)} | {ops} |" for version, ops in FIRST.items()]
-    return TABLE.sub("\n".join(["| TensorRT | parses from then on |", "|---|---|", *rows, ""]), page)
+    return TABLE.sub("\n".join(["| TensorRT | operations parsed from this version on |", "|---|---|", *rows, ""]), page)
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""Folders of diffusers are sources: denoisers with their text encoders and autoencoders."""
+"""Sources from diffusers folders: denoisers with their text encoders and autoencoders."""

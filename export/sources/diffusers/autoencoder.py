@@ -1,4 +1,4 @@
-"""The autoencoder of a diffusers folder: images to the latents that its denoiser samples, and back."""
+"""The autoencoder of a diffusers folder: it converts images to the latents that the denoiser samples, and back."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -22,13 +22,13 @@ COMPONENT = "vae"
 CLASSES = ("AutoencoderKL", "AutoencoderTiny", "AutoencoderDC")
 LATENT, IMAGE = "latent", "image"  # names of the graphs' ports
 COLOURS = 3
-ENCODING = ("encoder.", "quant_conv.")  # how the names of the encoder's weights begin
-BATCHES = (1, 2)  # to compare at: at the size of images more would fill the memory
+ENCODING = ("encoder.", "quant_conv.")  # prefixes of the encoder's weight names
+BATCHES = (1, 2)  # batch sizes to compare: at the size of images, more would fill the memory
 
 
 @dataclass(frozen=True)
 class AutoencoderSource:
-    """Both ways of an autoencoder, each as a companion, and the files that were read."""
+    """Decoder and encoder of an autoencoder, each as a companion, and the files that were read."""
 
     decoder: Companion
     encoder: Companion
@@ -36,7 +36,7 @@ class AutoencoderSource:
 
 
 def read_autoencoder(folder: Folder, x_shape: tuple[int, ...]) -> AutoencoderSource | None:
-    """The autoencoder of a folder. None where there is none, or, with a warning, none that fits."""
+    """Read the autoencoder of a folder. Return None if there is none, or, with a warning, if it does not fit."""
     if not folder.has(COMPONENT):
         return None
     home = folder.path / COMPONENT
@@ -52,14 +52,14 @@ def read_autoencoder(folder: Folder, x_shape: tuple[int, ...]) -> AutoencoderSou
         factor = _pixels_per_latent(config)
         image = (int(config.get("out_channels", COLOURS)), *(size * factor for size in x_shape[1:]))
     except (LookupError, TypeError, ValueError) as error:
-        raise UserError(f"{home / CONFIG} is not that of an {kind} ({error})", GIVE_PIPELINE) from error
+        raise UserError(f"{home / CONFIG} is not the config of an {kind} ({error})", GIVE_PIPELINE) from error
     x = TensorEntry(LATENT, "latent", ("batch", *x_shape))
     pixels = TensorEntry(IMAGE, "image", ("batch", *image))
 
     def way(make: Callable[[nn.Module, LatentScale], nn.Module]) -> Callable[[], nn.Module]:
         def load() -> nn.Module:
             network = load_network(home)[0]
-            return make(network, LatentScale(network.config))  # with the class's defaults: older files leave them out
+            return make(network, LatentScale(network.config))  # includes the class's defaults, which older files omit
 
         return load
 
@@ -79,18 +79,18 @@ def read_autoencoder(folder: Folder, x_shape: tuple[int, ...]) -> AutoencoderSou
 
 
 def _pixels_per_latent(config: Mapping[str, Any]) -> int:
-    """The pixels of an image that make one of a latent, along each axis: one doubling between two blocks."""
+    """Return the image pixels per latent pixel along each axis: one doubling between two blocks."""
     blocks = config["block_out_channels" if config["_class_name"] == "AutoencoderKL" else "decoder_block_out_channels"]
     return int(2 ** (len(blocks) - 1))
 
 
 def _random_latents(batch: int, shape: tuple[int, ...]) -> Array:
-    """Latents as samplers make them."""
+    """Return latents like a sampler's."""
     return np.random.default_rng(batch).standard_normal((batch, *shape), np.float32)
 
 
 def _random_images(batch: int, shape: tuple[int, ...]) -> Array:
-    """Images in [-1, 1]: gentle slopes, with noise."""
+    """Return images in [-1, 1]: gradients with noise."""
     noise = np.random.default_rng(batch).uniform(-1, 1, (batch, *shape)).astype(np.float32)
     slope = np.linspace(-0.5, 0.5, shape[-1], dtype=np.float32)
     images: Array = slope + noise / 2

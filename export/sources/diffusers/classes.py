@@ -1,4 +1,4 @@
-"""The classes of diffusers' networks that fewstep knows, each by the function of its name that reads its config."""
+"""The diffusers network classes that fewstep supports. Each is a function of the same name that reads its config."""
 
 from fewstep.export.sources.diffusers import transformers, unets
 from fewstep.export.sources.diffusers.interface import Reader
@@ -15,10 +15,10 @@ CLASSES: tuple[Reader, ...] = (
     transformers.AuraFlowTransformer2DModel,
     transformers.HunyuanDiT2DModel,
 )
-FILMS = "makes films"
-REFUSED = {  # classes that are often asked for -> why they are not among them
+FILMS = "generates videos"
+REFUSED = {  # classes that are often requested -> why they are not supported
     "Lumina2Transformer2DModel": "cuts its tokens to the length of each text, one sample at a time",
-    "LuminaNextDiT2DModel": "turns its tokens by complex numbers, which ONNX has not",
+    "LuminaNextDiT2DModel": "rotates its tokens by complex numbers, which ONNX does not support",
     **dict.fromkeys(
         (
             "AllegroTransformer3DModel",

@@ -1,7 +1,7 @@
-"""A folder of one diffusers network, with its config.json and weights, and no pipeline around it.
+"""A folder of one diffusers network, with its config.json and weights, outside a pipeline.
 
-The config has the class and the shapes. What the network was trained on stands in the scheduler folder of the same
-parent, as in a pipeline, or in a JSON file.
+The config has the class and the shapes. The schedule and prediction come from the scheduler folder of the same parent,
+as in a pipeline, or from a JSON file.
 """
 
 from functools import cached_property
@@ -28,7 +28,7 @@ NEEDED = OWN[1:]
 
 
 class ParentFolder(Folder):
-    """The folder around a component, which may be a pipeline's; if not, nothing in it belongs to the component."""
+    """The parent folder of a component. If it is not a pipeline's, nothing in it belongs to the component."""
 
     @cached_property
     def index(self) -> Config:
@@ -39,7 +39,7 @@ class ParentFolder(Folder):
 
 
 def load_component(path: Path, spec_file: Path | None) -> TorchSource | OnnxSource:
-    """The network of a component's folder. UserError if nothing says what it was trained on."""
+    """Load the network of a component's folder. Raises UserError if nothing defines its schedule and prediction."""
     path = path.resolve()
     folder, config = ParentFolder(path.parent), read_json(path / CONFIG)
     interface = read_interface(config, folder, path)
@@ -53,7 +53,7 @@ def load_component(path: Path, spec_file: Path | None) -> TorchSource | OnnxSour
         fields, read = {"prediction": prediction, "schedule": schedule}, [*read, folder.path / SCHEDULER]
     elif spec_file is None:
         name = config["_class_name"]
-        what = f"{path} is a {name} alone, and {folder.path} has no {SCHEDULER} that says what it was trained on"
+        what = f"{path} is only a {name}, and {folder.path} has no {SCHEDULER} with its schedule and prediction"
         raise UserError(what, 'give both: --spec SPEC.json with "prediction" and "schedule", or copy that folder there')
     spec = Spec(**{"name": path.name, "x_shape": interface.x_shape, "conditions": interface.conditions, **fields})
     if (path / ONNX).is_file():

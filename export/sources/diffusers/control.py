@@ -1,4 +1,4 @@
-"""A U-Net that sees a control picture, by the ControlNet or the T2I-Adapter in its folder."""
+"""A U-Net with a control picture, by the ControlNet or the T2I-Adapter in its folder."""
 
 from dataclasses import replace
 
@@ -8,13 +8,13 @@ from fewstep.plans.errors import UserError
 
 CONTROLNET, ADAPTER = "controlnet", "adapter"  # components of pipelines
 CLASSES = {CONTROLNET: "ControlNetModel", ADAPTER: "T2IAdapter"}
-CONTROL, CONTROL_SCALE = "controlnet_cond", "conditioning_scale"  # arguments that the U-Net itself does not take
+CONTROL, CONTROL_SCALE = "controlnet_cond", "conditioning_scale"  # arguments of the control network, not of the U-Net
 PICTURE, SCALES = (0.0, 1.0), (0.0, 1.0)
 
 
 def find_control(folder: Folder, network: str) -> str | None:
-    """The component that guides the denoiser by a picture, if the pipeline has one. UserError if it is of another
-    kind than those known."""
+    """Return the pipeline's component that guides the denoiser by a picture, or None. Raises UserError for an
+    unsupported type."""
     component = next((name for name in CLASSES if folder.has(name)), None)
     if component is None:
         return None
@@ -22,7 +22,7 @@ def find_control(folder: Folder, network: str) -> str | None:
     name = config.get("_class_name", entry if (folder.path / component / "config.json").is_file() else None)
     if name != entry or network != "UNet2DConditionModel":
         raise UserError(
-            f"{folder.path}: a {network} with a {name or folder.class_of(component)}, and fewstep knows a "
+            f"{folder.path}: a {network} with a {name or folder.class_of(component)}; fewstep supports a "
             f"UNet2DConditionModel with one {' or '.join(CLASSES.values())}",
             WRITE_IT,
         )
@@ -32,7 +32,7 @@ def find_control(folder: Folder, network: str) -> str | None:
 
 
 def add_control(interface: Interface, component: str, folder: Folder) -> Interface:
-    """The interface with the picture [channels, H, W] of pixels in [0, 1], and the weight of what it says."""
+    """Return the interface with the picture [channels, H, W], pixels in [0, 1], and with the weight of the control."""
     config = folder.config(component)
     channels = config.get("conditioning_channels" if component == CONTROLNET else "in_channels", 3)
     blocks = config.get("conditioning_embedding_out_channels") or (16, 32, 96, 256)

@@ -1,4 +1,4 @@
-"""The files of a diffusers folder: configs and weights, read without network access and without running code."""
+"""Read the files of a diffusers folder, configs and weights, without network access and without running code."""
 
 import hashlib
 import json
@@ -19,7 +19,7 @@ INDEX = "model_index.json"
 CONFIG, TOKENIZER_CONFIG = "config.json", "tokenizer_config.json"
 ONNX = "model.onnx"
 WEIGHTS = "diffusion_pytorch_model"
-FP16 = "fp16"  # the variant that hubs offer beside full precision
+FP16 = "fp16"  # the variant that hubs offer in addition to full precision
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 GIVE_PIPELINE = "give the folder that pipeline.save_pretrained(FOLDER) wrote"
 COPY_AGAIN = "copy the folder again"
@@ -34,39 +34,40 @@ class Folder:
 
     @cached_property
     def index(self) -> Config:
-        """The components of the folder and their classes. UserError where this is no folder of diffusers."""
+        """The components of the folder and their classes. Raises UserError if this is not a diffusers folder."""
         if not (self.path / INDEX).is_file():
             if (self.path / MANIFEST).is_file():
-                fix = f"give what it was made from, or run it: fewstep run {self.path}"
-                raise UserError(f"{self.path} is a bundle, which export makes", fix)
+                fix = f"give its original source, or run it: fewstep run {self.path}"
+                raise UserError(f"{self.path} is a bundle, the output of an export", fix)
             fix = f"{GIVE_PIPELINE}, or a checkpoint's of LeRobot (checkpoints/last)"
-            raise UserError(f"{self.path} is no diffusers folder: it has no {INDEX}", fix)
+            raise UserError(f"{self.path} is not a diffusers folder: it has no {INDEX}", fix)
         return read_json(self.path / INDEX)
 
     @property
     def pipeline(self) -> str:
-        """The class of the pipeline, or nothing. One of user code is stored with its module."""
+        """The class of the pipeline, or "". A class from user code is stored together with its module."""
         named = self.index.get("_class_name") or ""
         return str(named[-1] if isinstance(named, list) and named else named)
 
     def has(self, component: str) -> bool:
-        """True if the pipeline has such a component: model_index.json names absent ones as [null, null]."""
+        """Return True if the pipeline has such a component: model_index.json lists absent ones as [null, null]."""
         named = self.index.get(component)
         return bool(named) and named != [None, None] and (self.path / component).is_dir()
 
     def class_of(self, component: str) -> str:
-        """The class that model_index.json names for a component, as [library, class]."""
+        """Return the class of a component in model_index.json, which stores [library, class]."""
         named = self.index.get(component)
         return str(named[-1] if isinstance(named, list) and named else named)
 
     def config(self, component: str) -> Config:
-        """The config of a component; empty where there is none."""
+        """Return the config of a component; empty if there is none."""
         home = self.path / component
         file = next((home / name for name in (CONFIG, TOKENIZER_CONFIG) if (home / name).is_file()), None)
         return {} if file is None else read_json(file)
 
     def token_length(self, component: str, most: int) -> int:
-        """The length to which a tokenizer's texts are padded: what the pipeline asks for, where it takes as many."""
+        """Return the length to which a tokenizer's texts are padded: the pipeline's length, up to the tokenizer's
+        maximum."""
         length = self.config(component).get("model_max_length", most)
         if not isinstance(length, int | float) or isinstance(length, bool) or length < 1:
             raise UserError(f"{self.path / component} has model_max_length {length!r}", "give a number of tokens")
@@ -74,12 +75,12 @@ class Folder:
 
     @property
     def pixels_per_latent(self) -> int:
-        """The pixels of an image that make one of a latent, along each axis."""
+        """The image pixels per latent pixel along each axis."""
         return 2 ** (len(self.config("vae").get("block_out_channels") or (0,) * 4) - 1)
 
 
 def is_component(path: Path) -> bool:
-    """True if a folder holds one network, and says of which class it is."""
+    """Return True if a folder holds one network and names its class."""
     if (path / INDEX).exists() or not (path / CONFIG).is_file():
         return False
     try:
@@ -89,22 +90,21 @@ def is_component(path: Path) -> bool:
 
 
 def read_json(path: Path, fix: str = GIVE_PIPELINE) -> dict[str, Any]:
-    """The object that a JSON file holds. UserError naming the file."""
+    """Return the object in a JSON file. Raises UserError naming the file."""
     if not path.is_file():
         raise UserError(f"{path} is missing", fix)
     try:
-        content = json.loads(path.read_bytes()[:CONFIG_LIMIT], parse_constant=str)  # -Infinity, which JSON has not
+        content = json.loads(path.read_bytes()[:CONFIG_LIMIT], parse_constant=str)  # -Infinity is not valid JSON
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is no JSON ({error})", fix) from error
+        raise UserError(f"{path} is not JSON ({error})", fix) from error
     if not isinstance(content, dict):
-        raise UserError(f"{path} is no JSON object", fix)
+        raise UserError(f"{path} is not a JSON object", fix)
     return content
 
 
 @dataclass(frozen=True)
 class Weights:
-    """The safetensors files of a component, of which there are several where they are sharded; `variant` is part of
-    their names."""
+    """The safetensors files of a component, several if they are sharded. `variant` is part of their names."""
 
     files: tuple[Path, ...]
     variant: str | None = None
@@ -116,15 +116,15 @@ class Weights:
 
     @property
     def indexed_names(self) -> frozenset[str] | None:
-        """The names that the index of sharded weights has; None for a single file."""
+        """The tensor names in the index of sharded weights; None for a single file."""
         index = next((file for file in self.files if file.suffix != ".safetensors"), None)
         return None if index is None else frozenset(read_json(index)["weight_map"])
 
 
 def find_weights(home: Path, stem: str = WEIGHTS) -> Weights:
-    """The weights in a component's folder: in full precision if they are there, else in float16.
+    """Return the weights in a component's folder: in full precision if available, otherwise in float16.
 
-    A pickle is refused, since reading one may run any code.
+    A pickle is refused, since loading one may run any code.
     """
     for variant in (None, FP16):
         middle = "" if variant is None else f".{variant}"
@@ -142,7 +142,8 @@ def find_weights(home: Path, stem: str = WEIGHTS) -> Weights:
 
 
 def float_bytes(files: Iterable[Path], prefixes: tuple[str, ...] = ("",)) -> int:
-    """Bytes in float32 of the weights in safetensors files, of those whose names begin so. Headers alone are read."""
+    """Return the bytes in float32 of the weights in safetensors files whose names have these prefixes. Reads only
+    headers."""
     from safetensors import SafetensorError, safe_open
 
     total = 0
@@ -151,20 +152,20 @@ def float_bytes(files: Iterable[Path], prefixes: tuple[str, ...] = ("",)) -> int
             continue
         try:
             with safe_open(file, "np") as opened:
-                names = [name for name in opened.keys() if name.startswith(prefixes)]  # noqa: SIM118 - it is no mapping
+                names = [name for name in opened.keys() if name.startswith(prefixes)]  # noqa: SIM118 - not a mapping
                 total += sum(4 * prod(opened.get_slice(name).get_shape()) for name in names)
         except SafetensorError as error:
-            raise UserError(f"{file} is no safetensors file ({error})", COPY_AGAIN) from error
+            raise UserError(f"{file} is not a safetensors file ({error})", COPY_AGAIN) from error
     return total
 
 
 def index_name(stem: str, variant: str | None) -> str:
-    """The name of the index of sharded weights."""
+    """Return the name of the index of sharded weights."""
     return f"{stem}.safetensors.index{'' if variant is None else f'.{variant}'}.json"
 
 
 def shard_names(index: Path) -> list[str]:
-    """The files that an index of sharded weights names."""
+    """Return the files that an index of sharded weights names."""
     names = read_json(index).get("weight_map")
     if not isinstance(names, dict) or not names or not all(isinstance(name, str) for name in names.values()):
         raise UserError(f"{index} names no files", COPY_AGAIN)
@@ -172,7 +173,7 @@ def shard_names(index: Path) -> list[str]:
 
 
 def _shard_files(index: Path) -> list[Path]:
-    """The files that an index of sharded weights names; all lie in the folder of the index."""
+    """Return the files that an index of sharded weights names. All must be in the folder of the index."""
     files = [index.parent / name for name in shard_names(index)]
     for file in files:
         if file.parent != index.parent or file.suffix != ".safetensors" or not file.is_file():
@@ -181,7 +182,7 @@ def _shard_files(index: Path) -> list[Path]:
 
 
 def hash_files(files: Iterable[Path]) -> str:
-    """One hash of all files that were read."""
+    """Return one hash of all files that were read."""
     digest = hashlib.sha256()
     for file in files:
         digest.update(bytes.fromhex(io.sha256(file) if file.name == ONNX else file_sha256(file)))

@@ -1,9 +1,9 @@
-"""Read the folder of a diffusers pipeline, with model_index.json, as `save_pretrained` writes it, without network
-access.
+"""Read a diffusers pipeline's folder, with model_index.json, as written by `save_pretrained`, without network access.
 
-The denoiser's class and shape come from its config.json, its meaning from scheduler/scheduler_config.json. A ControlNet
-or an adapter in the folder becomes part of the denoiser. Weights are read from safetensors only: a pickle runs code. A
-folder that optimum exported holds model.onnx instead, and needs neither torch nor diffusers.
+The denoiser's class and shape come from its config.json, its schedule and prediction from
+scheduler/scheduler_config.json. A ControlNet or an adapter in the folder becomes part of the denoiser. Weights are read
+only from safetensors, since a pickle runs code. A folder exported by optimum contains model.onnx instead, and needs
+neither torch nor diffusers.
 """
 
 from collections.abc import Mapping
@@ -33,15 +33,15 @@ from fewstep.plans.configs.pipelines import PIPELINE, PIPELINES
 from fewstep.plans.configs.schedules import Described
 from fewstep.plans.errors import UserError
 
-DENOISERS = ("unet", "transformer")  # component names under which pipelines keep theirs
+DENOISERS = ("unet", "transformer")  # names of a pipeline's denoiser component
 QUIET = "transformer_2"  # the second network of a pipeline with a `boundary_ratio`
 SCHEDULER = "scheduler/scheduler_config.json"
-BATCH_LIMIT = 63  # from 64 samples on diffusers lays tensors out anew before it enlarges them; values stay the same
-PRIVATE = ("_name_or_path",)  # a path or a user's name
+BATCH_LIMIT = 63  # from 64 samples on, diffusers makes tensors contiguous before upsampling; values stay the same
+PRIVATE = ("_name_or_path",)  # may contain a path or a user's name
 
 
 def load_diffusers_folder(path: Path) -> TorchSource | OnnxSource:
-    """The denoiser of a pipeline's folder. UserError naming the file that is missing or says too little."""
+    """Load the denoiser of a pipeline's folder. Raises UserError naming the file that is missing or incomplete."""
     folder = Folder(path)
     component = next((name for name in DENOISERS if folder.has(name)), None)
     if component is None:
@@ -52,13 +52,15 @@ def load_diffusers_folder(path: Path) -> TorchSource | OnnxSource:
     interface = read_interface(config, folder, home)
     if folder.index.get("boundary_ratio") is not None and folder.has(QUIET):
         fix = f"export {path / QUIET}, and give {path / component} as --expert; docs/export/experts.md has the lambda"
-        raise UserError(f"{path} has two networks, of which each runs a part of the time", fix)
+        raise UserError(f"{path} has two networks, each for a part of the steps", fix)
     control = find_control(folder, config["_class_name"])
     if control is not None:
         interface = add_control(interface, control, folder)
     scheduler = read_scheduler(path, folder.pipeline)
     if scheduler is None:
-        raise UserError(f"{path} has no {SCHEDULER}, which says what the network was trained on", GIVE_PIPELINE)
+        raise UserError(
+            f"{path} has no {SCHEDULER}, which defines the network's schedule and prediction", GIVE_PIPELINE
+        )
     warn_of_pipeline(folder)
     schedule, prediction = read_schedule(scheduler)
     name = path.resolve().name
@@ -66,7 +68,7 @@ def load_diffusers_folder(path: Path) -> TorchSource | OnnxSource:
     read = [home / CONFIG, path / SCHEDULER]
     if (home / ONNX).is_file():
         if control is not None:
-            raise UserError(f"{home / ONNX} leaves the {control} out", "export the pipeline's own folder")
+            raise UserError(f"{home / ONNX} does not contain the {control}", "export the original pipeline's folder")
         return make_onnx_source(home, spec, interface, scheduler, read)
     from fewstep.export.sources.diffusers.loading import load_network
     from fewstep.export.sources.diffusers.network import ControlledUNet, wrap_network
@@ -85,43 +87,45 @@ def load_diffusers_folder(path: Path) -> TorchSource | OnnxSource:
 def make_onnx_source(
     home: Path, spec: Spec, interface: Interface, scheduler: Config | None, also: list[Path]
 ) -> OnnxSource:
-    """A file of `optimum-cli export onnx`, made of a pipeline: the network's arguments are the inputs of its file."""
+    """Return the source of a pipeline that `optimum-cli export onnx` exported. The network's arguments are the inputs
+    of its file."""
     if IMAGE in interface.arguments:
-        raise UserError(f"{home / ONNX} sees a picture beside x in one input", "export the pipeline's own folder")
+        raise UserError(f"{home / ONNX} reads a picture and x in one input", "export the original pipeline's folder")
     if interface.time_scale != 1:
         raise UserError(
-            f"{home / ONNX} is told times in other units than its schedule's", "export the pipeline's own folder"
+            f"{home / ONNX} reads times in units that differ from its schedule's",
+            "export the original pipeline's folder",
         )
     spec = msgspec.structs.replace(spec, x=interface.x, time="timestep", output=f"out_{interface.x}")
     return OnnxSource(home / ONNX, spec, spec.name, hash_files([home / ONNX, *also]), scheduler)
 
 
 def read_scheduler(path: Path, pipeline: str) -> dict[str, Any] | None:
-    """The scheduler's config in a folder as it goes into the bundle, with the class of the pipeline that uses it."""
+    """Return the scheduler's config in a folder for the bundle, with the class of the pipeline that uses it."""
     file = path / SCHEDULER
     if not file.is_file():
         return None
     kept = {name: value for name, value in read_json(file).items() if name not in PRIVATE}
-    if not str(kept.get("_class_name")).startswith("DDPM"):  # the others cut a learned variance off, as export does
+    if not str(kept.get("_class_name")).startswith("DDPM"):  # other schedulers drop a learned variance, like export
         kept.pop("variance_type", None)
     return {**kept, PIPELINE: pipeline} if pipeline else kept
 
 
 def read_schedule(scheduler: Mapping[str, Any]) -> Described:
-    """The schedule and the prediction of a scheduler's config, as its pipeline changes it."""
+    """Return the schedule and the prediction of a scheduler's config, with its pipeline's changes."""
     pipeline = scheduler.get(PIPELINE)
     return schedule_from_scheduler_config(scheduler, pipeline=pipeline if pipeline in PIPELINES else None)
 
 
 def read_interface(config: Config, folder: Folder, home: Path) -> Interface:
-    """The interface that the denoiser's config describes."""
+    """Return the interface that the denoiser's config describes."""
     name = str(config.get("_class_name"))
     form = next((form for form in CLASSES if form.__name__ == name), None)
     if form is None:
         names = ", ".join(each.__name__ for each in CLASSES)
-        why = f", which {REFUSED[name]}" if name in REFUSED else f", and fewstep knows {names}"
+        why = f", which {REFUSED[name]}" if name in REFUSED else f"; fewstep supports {names}"
         raise UserError(f"{folder.path}: its denoiser is a {name}{why}", WRITE_IT)
     try:
         return form(config, folder)
     except (LookupError, TypeError, ValueError) as error:
-        raise UserError(f"{home / CONFIG} is not that of a {name} ({error})", GIVE_PIPELINE) from error
+        raise UserError(f"{home / CONFIG} is not the config of a {name} ({error})", GIVE_PIPELINE) from error

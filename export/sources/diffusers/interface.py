@@ -1,4 +1,5 @@
-"""The facts in the config of a diffusers network: the shape of x, and the conditions under the network's own names."""
+"""The interface of a diffusers network from its config: the shape of x, and the conditions with the network's argument
+names."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,20 +10,20 @@ from fewstep.export.sources.diffusers.files import Config, Folder
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Condition
 
-IMAGE = "image"  # argument of a condition that is put beside x along the channels
-ADDED = "added."  # prefix of arguments that diffusers takes in a dict of their own
+IMAGE = "image"  # argument of a condition that is concatenated to x along the channels
+ADDED = "added."  # prefix of arguments that diffusers takes in a separate dict
 WRITE_IT = "write a function that returns (module, Spec): docs/export/diffusers.md, A class that is not in the table"
-SAMPLE, HIDDEN_STATES = "sample", "hidden_states"  # what the network calls x
+SAMPLE, HIDDEN_STATES = "sample", "hidden_states"  # the network's names for x
 
 NamedCondition = tuple[Condition, str]  # a condition, and the network's name for it
 
 
 @dataclass(frozen=True)
 class Interface:
-    """`arguments` are the network's own names for the conditions, in order; see `IMAGE` and `ADDED`.
+    """`arguments` are the network's argument names for the conditions, in order; see `IMAGE` and `ADDED`.
 
-    `x` is its name for x. The network gets the time of its schedule times `time_scale`. A picture's channels stand
-    behind those of x, or before them (`picture_first`).
+    `x` is its name for x. The network gets the schedule's time multiplied by `time_scale`. A picture's channels come
+    after those of x, or before them (`picture_first`).
     """
 
     x_shape: tuple[int, ...]
@@ -33,7 +34,7 @@ class Interface:
     picture_first: bool = False
 
 
-Reader = Callable[[Config, Folder], Interface]  # a class of networks, by the name of the function
+Reader = Callable[[Config, Folder], Interface]  # the function's name is the network class
 
 
 def make_interface(
@@ -45,7 +46,7 @@ def make_interface(
     time_scale: float = 1.0,
     picture_first: bool = False,
 ) -> Interface:
-    """The interface of a network, which takes a picture too where more channels go in than x has."""
+    """Return the interface of a network. If it has more input channels than x, it also takes a picture."""
     more = int(config["in_channels"]) - x_shape[0]
     if more > 0:
         taken = [*taken, picture_condition(IMAGE, IMAGE, more, *x_shape[1:])]
@@ -54,8 +55,8 @@ def make_interface(
 
 
 def read_x_shape(config: Config, dimensions: int = 2) -> tuple[int, ...]:
-    """The shape [channels, *sizes] of x, by a config. Twice as many channels come out where a variance is learned, and
-    fewer than go in where the network takes a picture too."""
+    """Return the shape [channels, *sizes] of x from a config. A network with a learned variance returns twice as many
+    channels as it reads. A network that also takes a picture returns fewer."""
     channels_in, channels_out = int(config["in_channels"]), int(config.get("out_channels") or config["in_channels"])
     return (
         channels_in if channels_out == 2 * channels_in else channels_out,
@@ -64,7 +65,7 @@ def read_x_shape(config: Config, dimensions: int = 2) -> tuple[int, ...]:
 
 
 def read_sizes(size: object, dimensions: int) -> tuple[int, ...]:
-    """The size of a sample along each axis, given for all of them or as one number."""
+    """Return the size of a sample along each axis, given per axis or as one number."""
     each = (size,) * dimensions if isinstance(size, int) else tuple(size) if isinstance(size, list | tuple) else ()
     lengths = tuple(length for length in each if isinstance(length, int) and length > 0)
     if len(lengths) != dimensions or len(each) != dimensions:
@@ -73,20 +74,21 @@ def read_sizes(size: object, dimensions: int) -> tuple[int, ...]:
 
 
 def vector_condition(name: str, argument: str, *shape: int) -> NamedCondition:
-    """A condition of floats. Its input has the network's own name for it."""
+    """Return a condition of floats. Its input has the network's argument name."""
     return Condition(name, argument.removeprefix(ADDED), shape, "float32"), argument
 
 
 def setting_condition(
     name: str, argument: str, default: Sequence[float], typical: tuple[float, float]
 ) -> NamedCondition:
-    """A vector of floats that says what is wanted and not of what: every branch of guidance has the sample's own."""
+    """Return a vector of floats that describes settings, not content. All branches of guidance share the sample's
+    value."""
     taken, _ = vector_condition(name, argument, len(default))
     return replace(taken, default=tuple(map(float, default)), typical=typical, shared=True), argument
 
 
 def number_condition(name: str, argument: str, default: float | None, typical: tuple[float, float]) -> NamedCondition:
-    """A condition of one number, and its argument."""
+    """Return a condition of one number, and its argument."""
     usual = None if default is None else (default,)
     return Condition(name, argument, (), "float32", default=usual, typical=typical, shared=True), argument
 
@@ -94,17 +96,17 @@ def number_condition(name: str, argument: str, default: float | None, typical: t
 def picture_condition(
     name: str, argument: str, *shape: int, typical: tuple[float, float] | None = None
 ) -> NamedCondition:
-    """A picture that every branch of guidance sees."""
+    """Return a picture condition that all branches of guidance share."""
     return replace(vector_condition(name, argument, *shape)[0], typical=typical, shared=True), argument
 
 
 def mask_condition(name: str, argument: str, tokens: int) -> NamedCondition:
-    """The condition that marks the tokens of a text by 1, and padding by 0."""
+    """Return the condition that marks the tokens of a text by 1, and padding by 0."""
     return Condition(name, argument, (tokens,), "int64", low=0, high=1), argument
 
 
 def refuse_unless(config: Config, network: str, **known: tuple[object, ...]) -> None:
-    """UserError for a field of the config with a value that is not among those known."""
+    """Raise UserError if a field of the config has an unknown value."""
     for field, values in known.items():
         if config.get(field) not in values:
             raise UserError(f"a {network} with {field} {config[field]!r}", WRITE_IT)

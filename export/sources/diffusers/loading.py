@@ -1,4 +1,4 @@
-"""A network of a diffusers folder, loaded with its weights."""
+"""Load a network of a diffusers folder with its weights."""
 
 import gc
 from collections.abc import Iterator, Mapping
@@ -16,8 +16,8 @@ from fewstep.runtime.machine.memory_pages import drop_pages
 
 
 def load_network(home: Path) -> tuple[nn.Module, list[Path]]:
-    """The network of a component with its weights, and their files. diffusers also reads how its earlier versions named
-    them."""
+    """Return the network of a component with its weights, and their files. diffusers also reads the layer names of its
+    earlier versions."""
     class_name, stored = str(read_json(home / CONFIG).get("_class_name")), find_weights(home)
     try:
         import diffusers
@@ -27,13 +27,13 @@ def load_network(home: Path) -> tuple[nn.Module, list[Path]]:
         raise UserError(f"diffusers {diffusers.__version__} has no {class_name}", "pip install -U diffusers")
     with _release_copied_weights():
         network = load_pretrained(diffusers, class_name, home, stored, low_cpu_mem_usage=False)
-    gc.collect()  # else the files that were read stay mapped
+    gc.collect()  # otherwise the files stay mapped
     return network.requires_grad_(False), list(stored.files)
 
 
 def load_pretrained(library: Any, class_name: str, home: Path, stored: Weights, **options: Any) -> nn.Module:
-    """A network by the class of a library, diffusers or transformers, which prints nothing. UserError where the folder
-    does not fit the class, lacks a weight, or has one that the class does not read."""
+    """Load a network by its class in a library, diffusers or transformers, without output on stderr. Raises UserError
+    if the folder does not fit the class, lacks a weight, or has one that the class does not read."""
     if method := read_json(home / CONFIG).get("quantization_config"):
         kind = method.get("quant_method") if isinstance(method, dict) else None
         raise UserError(f"{home / CONFIG} says that the weights are quantised ({kind})", DEQUANTISE)
@@ -65,7 +65,7 @@ def load_pretrained(library: Any, class_name: str, home: Path, stored: Weights, 
 def _load_renamed(
     library: Any, made: Any, home: Path, stored: Weights, names: Mapping[str, str], options: Mapping[str, Any]
 ) -> tuple[nn.Module, Mapping[str, Any]]:
-    """A network with weights that are stored under other names, as `from_pretrained` loads it."""
+    """Load a network with renamed weights, like `from_pretrained`."""
     from safetensors.torch import load_file
 
     state = {names[name]: each for file in stored.tensors for name, each in load_file(file).items()}
@@ -74,7 +74,7 @@ def _load_renamed(
         network, info = made.from_pretrained(None, config=config, state_dict=state, output_loading_info=True, **options)
         return network, info
     network = made.from_config(made.load_config(home, local_files_only=True)).eval()
-    if len(stored.tensors) == 1:  # diffusers has no shards from before it renamed layers
+    if len(stored.tensors) == 1:  # diffusers wrote no shards before it renamed layers
         network._fix_state_dict_keys_on_load(state)
     missing, unexpected = network.load_state_dict(state, strict=False)
     return network, {"missing_keys": missing, "unexpected_keys": unexpected}
@@ -82,8 +82,8 @@ def _load_renamed(
 
 @contextmanager
 def _release_copied_weights() -> Iterator[None]:
-    """Files of half precision are mapped, and copied to float32 layer by layer. What was copied leaves memory at once:
-    else both forms are there in the end."""
+    """Release half-precision weights as soon as they are copied. Such files are mapped, and copied to float32 layer by
+    layer; otherwise both forms would be in memory at the end."""
     load = nn.Module._load_from_state_dict
 
     def load_and_release(module: nn.Module, state: Mapping[str, Tensor], prefix: str, *more: Any) -> None:
@@ -99,7 +99,7 @@ def _release_copied_weights() -> Iterator[None]:
 
 @contextmanager
 def _silence_library(logging: Any) -> Iterator[None]:
-    """The library says on stderr what its info says as well."""
+    """Suppress the library's messages on stderr, which its info contains too."""
     level, had_bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()

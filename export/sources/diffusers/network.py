@@ -1,4 +1,4 @@
-"""A diffusers network that is called as `forward(x, time, *conditions)`."""
+"""A diffusers network with the signature `forward(x, time, *conditions)`."""
 
 from typing import Any
 
@@ -8,15 +8,14 @@ from torch import Tensor, nn
 from fewstep.export.sources.diffusers.control import CONTROL, CONTROL_SCALE, CONTROLNET
 from fewstep.export.sources.diffusers.interface import ADDED, IMAGE, Interface
 
-NetworkArguments = dict[str, Any]  # the network's arguments but x and time
+NetworkArguments = dict[str, Any]  # the network's arguments except x and time
 TEXT = "encoder_hidden_states"
-HUNYUAN_LATENT = 64  # of a picture of 512 pixels, to whose places those of other sizes are fitted
+HUNYUAN_LATENT = 64  # latent size of a 512-pixel picture; positions of other sizes are scaled to it
 
 
 class ConditionedNetwork(nn.Module):
-    """Gives the network its conditions under its own names, and returns the first channels of its output, as many as x
-    has. What comes behind those is a learned variance.
-    """
+    """Passes the conditions under the network's argument names, and returns as many output channels as x has. The rest
+    is a learned variance."""
 
     def __init__(self, network: nn.Module, interface: Interface) -> None:
         super().__init__()
@@ -27,13 +26,13 @@ class ConditionedNetwork(nn.Module):
         added = {name: arguments.pop(name) for name in self.interface.arguments if name.startswith(ADDED)}
         if added:
             arguments["added_cond_kwargs"] = {name.removeprefix(ADDED): value for name, value in added.items()}
-            arguments.setdefault(TEXT, None)  # of networks that see an encoded image in its place
+            arguments.setdefault(TEXT, None)  # for networks that read an encoded image instead
         if self.interface.time_scale != 1:
             time = time * self.interface.time_scale
         return self.predict(x, time, arguments)[:, : self.interface.x_shape[0]]
 
     def predict(self, x: Tensor, time: Tensor, arguments: NetworkArguments) -> Tensor:
-        """The network's output [B, channels, ...]."""
+        """Return the network's output [B, channels, ...]."""
         if IMAGE in arguments:
             beside = [x, arguments.pop(IMAGE)]
             x = torch.cat(beside[::-1] if self.interface.picture_first else beside, dim=1)
@@ -43,9 +42,10 @@ class ConditionedNetwork(nn.Module):
 
 
 class ControlledUNet(ConditionedNetwork):
-    """A U-Net to whose inner tensors a ControlNet (Zhang et al. 2023) or a T2I-Adapter (Mou et al. 2023) adds its own.
+    """A U-Net to which a ControlNet (Zhang et al. 2023) or a T2I-Adapter (Mou et al. 2023) adds residuals.
 
-    A ControlNet sees x and time too, but for its first layers: it runs at each step. An adapter sees its picture only.
+    A ControlNet also reads x and time, except in its first layers, so it runs at each step. An adapter reads only its
+    picture.
     """
 
     def __init__(self, network: nn.Module, control: nn.Module, component: str, interface: Interface) -> None:
@@ -66,7 +66,7 @@ class ControlledUNet(ConditionedNetwork):
 
 
 class Flux(ConditionedNetwork):
-    """FLUX.1, whose tokens are squares of 2 by 2 of a latent. The network also reads the place of each."""
+    """FLUX.1, whose tokens are 2x2 squares of a latent. The network also reads the position of each."""
 
     def predict(self, x: Tensor, time: Tensor, arguments: NetworkArguments) -> Tensor:
         if IMAGE in arguments:
@@ -87,7 +87,7 @@ class Flux(ConditionedNetwork):
 
 
 class HunyuanDiT(ConditionedNetwork):
-    """HunyuanDiT, which is given its rotary embedding."""
+    """HunyuanDiT, which reads its rotary embedding as an argument."""
 
     def predict(self, x: Tensor, time: Tensor, arguments: NetworkArguments) -> Tensor:
         from diffusers.models.embeddings import get_2d_rotary_pos_embed
@@ -95,7 +95,7 @@ class HunyuanDiT(ConditionedNetwork):
         config: Any = self.network.config
         rows, columns = x.shape[2] // config.patch_size, x.shape[3] // config.patch_size
         side = HUNYUAN_LATENT // config.patch_size
-        longer = max(rows, columns)  # the picture lies centred in a square of that many places
+        longer = max(rows, columns)  # the picture is centred in a square with this many positions per side
         height, width = round(side * rows / longer), round(side * columns / longer)
         top, left = round((side - height) / 2), round((side - width) / 2)
         arguments["image_rotary_emb"] = get_2d_rotary_pos_embed(
@@ -108,7 +108,7 @@ OTHERS: dict[str, type[ConditionedNetwork]] = {"FluxTransformer2DModel": Flux, "
 
 
 def wrap_network(network: nn.Module, interface: Interface) -> ConditionedNetwork:
-    """The network behind fewstep's interface."""
+    """Return the network with fewstep's signature."""
     return OTHERS.get(type(network).__name__, ConditionedNetwork)(network, interface)
 
 

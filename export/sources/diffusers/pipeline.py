@@ -19,13 +19,13 @@ from fewstep.runtime.bundle.manifest import AutoencoderEntry, Condition, Manifes
 from fewstep.runtime.lora.file import Lora
 from fewstep.runtime.progress import SILENT, Progress
 
-ZEROS_FOR_NONE = "force_zeros_for_empty_prompt"  # of a pipeline whose unconditional text is all zeros
+ZEROS_FOR_NONE = "force_zeros_for_empty_prompt"  # set for pipelines whose unconditional text is all zeros
 FOLDER = "graphs"
 
 
 @dataclass(frozen=True)
 class PipelineNetworks:
-    """The other networks of a pipeline whose denoiser is trained on encoded texts and latents."""
+    """The other networks of a pipeline whose denoiser reads encoded texts and samples latents."""
 
     text: TextSource | None
     autoencoder: AutoencoderSource | None
@@ -38,7 +38,7 @@ class PipelineNetworks:
 
     @property
     def file_sizes(self) -> tuple[int, ...]:
-        """Bytes of the text encoders and of both ways of the autoencoder, and 0 for each tokenizer."""
+        """Bytes of the text encoders and of the autoencoder's decoder and encoder, and 0 for each tokenizer."""
         text = () if self.text is None else (self.text.companion.weights, *(0 for _ in self.text.tokens))
         ways = () if self.autoencoder is None else (self.autoencoder.decoder.weights, self.autoencoder.encoder.weights)
         return (*text, *ways)
@@ -49,11 +49,11 @@ class PipelineNetworks:
         return self.text.encoders if self.text else ()
 
     def with_loras(self, loras: Sequence[Lora]) -> "PipelineNetworks":
-        """These networks, with the low-rank updates that are for the text encoders."""
+        """Return these networks with the low-rank updates for the text encoders."""
         return self if self.text is None else dataclasses.replace(self, text=self.text.with_loras(loras))
 
     def add(self, writer: Writer, manifest: Manifest, progress: Progress = SILENT) -> Manifest:
-        """Export and verify them one after the other; the manifest with their entries."""
+        """Export and verify the networks in turn; return the manifest with their entries."""
         count = (self.text is not None) + 2 * (self.autoencoder is not None)
         if self.text is not None:
             manifest = self._add_text(self.text, writer, manifest)
@@ -67,15 +67,15 @@ class PipelineNetworks:
         return manifest
 
     def _add_text(self, text: TextSource, writer: Writer, manifest: Manifest) -> Manifest:
-        """The text encoder, its tokenizers, and what it makes of the empty prompt."""
+        """Add the text encoder, its tokenizers, and the encoded empty prompt."""
         added = add_companion(writer, text.companion)
-        nothing = {} if text.form is not None else added.run(text.tokenize([""]))  # a task is not guided
+        nothing = {} if text.form is not None else added.run(text.tokenize([""]))  # robot tasks have no guidance
         tokens = tuple(_add_tokenizer(writer, each) for each in text.tokens)
         conditions = tuple(self._add_null_value(writer, each, nothing) for each in manifest.conditions)
         return replace(manifest, text=TextEncoderEntry(added.graph, tokens, text.form), conditions=conditions)
 
     def _add_null_value(self, writer: Writer, condition: Condition, nothing: dict[str, Array]) -> Condition:
-        """A text condition whose null value is the encoded empty prompt, or zeros where the pipeline takes those."""
+        """Return a text condition whose null value is the encoded empty prompt, or zeros if the pipeline uses zeros."""
         if condition.name not in nothing or condition.null is not None:
             return condition
         value = nothing[condition.name][0]
@@ -87,7 +87,7 @@ class PipelineNetworks:
 
 
 def _add_tokenizer(writer: Writer, tokens: TokenInput) -> Tokens:
-    """The manifest's entry of an input of token ids, its tokenizer in a file."""
+    """Return the manifest's entry of an input of token ids, and add its tokenizer file."""
     file = writer.add(tokens.tokenizer.content, FOLDER, "tokenizer", ".json")
     return Tokens(tokens.input, file, tokens.length, tokens.tokenizer.pad, tokens.mask)
 
@@ -95,7 +95,8 @@ def _add_tokenizer(writer: Writer, tokens: TokenInput) -> Tokens:
 def read_pipeline(
     folder: Folder, denoiser: str, x_shape: tuple[int, ...], conditions: Sequence[Condition]
 ) -> PipelineNetworks | None:
-    """The other networks of a folder, for a denoiser of that class. None where fewstep knows none of them."""
+    """Read the other networks of a folder, for a denoiser of that class. Return None if fewstep supports none of
+    them."""
     text, autoencoder = read_text(folder, denoiser, conditions), read_autoencoder(folder, x_shape)
     if text is None and autoencoder is None:
         return None

@@ -1,4 +1,5 @@
-"""The class of a folder's pipeline: it may feed a known network otherwise, and give its scheduler other times."""
+"""The class of a folder's pipeline. It may feed a supported network differently, or pass other times to its
+scheduler."""
 
 import logging
 
@@ -9,11 +10,11 @@ from fewstep.plans.errors import UserError
 
 LOG = logging.getLogger("fewstep")
 TOKENS_OF_A_PICTURE = "appends the tokens of a picture to those of x"
-SEVERAL_PICTURES = "joins several pictures in one sequence, each with positions of its own"
+SEVERAL_PICTURES = "joins several pictures in one sequence, each with separate positions"
 BOXES = "passes boxes and their texts to the network's attention"
-FRAMES = "makes films: attention reads the first frame"
-INVERSION = "edits a given picture, whose noise it finds by an inversion first"
-REFUSED_PIPELINES = {  # what they do with a network that fewstep knows, and that the network's config does not say
+FRAMES = "generates videos: attention reads the first frame"
+INVERSION = "edits a given picture, and first finds its noise by inversion"
+REFUSED_PIPELINES = {  # how they use a supported network in a way that its config does not show
     "CycleDiffusionPipeline": INVERSION,
     "FluxKontextInpaintPipeline": TOKENS_OF_A_PICTURE,
     "FluxKontextPipeline": TOKENS_OF_A_PICTURE,
@@ -33,18 +34,18 @@ TWO_WEIGHTS = ("StableDiffusionInstructPix2PixPipeline", "StableDiffusionXLInstr
 
 
 def refuse_pipeline(folder: Folder) -> None:
-    """UserError for a pipeline that feeds its network otherwise than the network's config says."""
+    """Raise UserError for a pipeline that feeds its network differently than the network's config shows."""
     name = folder.pipeline
     if name in REFUSED_PIPELINES:
         raise UserError(f"{folder.path}: its pipeline is a {name}, which {REFUSED_PIPELINES[name]}", WRITE_IT)
 
 
 def warn_of_pipeline(folder: Folder) -> None:
-    """Warns where the plan scheduler:N, or guidance, is not the pipeline's by default."""
+    """Warn if the plan scheduler:N, or guidance, differs from the pipeline's default."""
     name = folder.pipeline
     if name in TWO_WEIGHTS:
         LOG.warning(
-            "%s: --guidance is the guidance_scale of %s with an image_guidance_scale of 1: all its branches see the "
+            "%s: --guidance is the guidance_scale of %s with an image_guidance_scale of 1: all its branches read the "
             "picture",
             *(folder.path, name),
         )

@@ -1,7 +1,8 @@
-"""The text encoders and tokenizers of a diffusers folder: what makes the denoiser's conditions of a prompt.
+"""The text encoders and tokenizers of a diffusers folder, which turn a prompt into the denoiser's conditions.
 
-A `TextRecipe` says which encoders a pipeline has, and what it takes of them. The denoiser and the encoders in the
-folder choose the recipe. A folder with other encoders keeps its denoiser: the bundle then takes encoded texts.
+A `TextRecipe` defines the encoders of a pipeline, and which of their outputs it uses. The denoiser and the encoders in
+the folder determine the recipe. For a folder with other encoders only the denoiser is exported: the bundle then takes
+encoded texts.
 """
 
 import logging
@@ -27,7 +28,7 @@ from fewstep.runtime.text import Ids, report_tokenizer_errors, token_ids
 LOG = logging.getLogger("fewstep")
 CLIP, PROJECTED, T5, UMT5 = "CLIPTextModel", "CLIPTextModelWithProjection", "T5EncoderModel", "UMT5EncoderModel"
 CLIP_LENGTH = 77
-WEIGHTS = "model"  # how the files of weights are called
+WEIGHTS = "model"  # stem of the weight files
 TEXT, MASK, POOLED = "text", "text_mask", "pooled_text"  # conditions, as the denoiser's interface names them
 TRIED = (
     "",
@@ -41,11 +42,11 @@ Make = Callable[[Sequence[nn.Module], tuple[int, ...]], nn.Module]
 
 @dataclass(frozen=True)
 class TextRecipe:
-    """The use that a pipeline makes of its text encoders.
+    """How a pipeline uses its text encoders.
 
-    `encoders` are the classes of the components, in order; `makes` names the conditions that come out. `lengths` are
-    how many ids each tokenizer makes: None as many as the text has tokens, negative so many fewer. `make` is given the
-    loaded encoders and the shape of the text.
+    `encoders` are the classes of the components, in order; `makes` names the resulting conditions. `lengths` are the
+    numbers of ids per tokenizer: None for the number of tokens of the text, negative for that many fewer. `make` takes
+    the loaded encoders and the shape of the text.
     """
 
     denoiser: str
@@ -54,12 +55,12 @@ class TextRecipe:
     lengths: tuple[int | None, ...]
     make: Make
     masked: bool = False
-    lower: bool = False  # prompts in lower case
+    lower: bool = False  # convert prompts to lower case
 
 
 @dataclass(frozen=True)
 class TokenInput:
-    """An input of token ids: the manifest's `Tokens`, its tokenizer not yet a file of the bundle."""
+    """An input of token ids: like the manifest's `Tokens`, with a tokenizer that is not yet a file of the bundle."""
 
     input: str
     tokenizer: TokenizerFile
@@ -73,22 +74,23 @@ class TextSource:
 
     companion: Companion
     tokens: tuple[TokenInput, ...]
-    files: tuple[Path, ...]  # that were read
+    files: tuple[Path, ...]  # the files that were read
     encoders: tuple[Component, ...]  # components of the pipeline
     load: Callable[[Sequence[Lora]], nn.Module]
     form: PromptForm | None = None
 
     def with_loras(self, loras: Sequence[Lora]) -> "TextSource":
-        """This source, with low-rank updates merged into the encoders that they are for."""
+        """Return this source with low-rank updates merged into their encoders."""
         return replace(self, companion=replace(self.companion, load=partial(self.load, loras)))
 
     def tokenize(self, prompts: Sequence[str]) -> dict[str, Ids]:
-        """The inputs of the network for prompts."""
+        """Return the inputs of the network for prompts."""
         return tokenize_prompts(self.tokens, prompts)
 
 
 def read_text(folder: Folder, denoiser: str, conditions: Sequence[Condition]) -> TextSource | None:
-    """The text encoders of a folder. None where there are none, or, with a warning, none that fewstep knows."""
+    """Read the text encoders of a folder. Return None if there are none, or, with a warning, if fewstep does not
+    support them."""
     there: dict[str, str] = {name: folder.class_of(name) for name in (FIRST, SECOND, THIRD) if folder.has(name)}
     silent = [_tokenizer_of(name) for name in there if not folder.has(_tokenizer_of(name))]
     if silent:
@@ -122,12 +124,12 @@ def read_text(folder: Folder, denoiser: str, conditions: Sequence[Condition]) ->
 
 
 def tokenize_prompts(tokens: Sequence[TokenInput], prompts: Sequence[str]) -> dict[str, Ids]:
-    """The ids that the runtime makes of prompts, by tokenizers that are in no bundle yet."""
+    """Return the ids that the runtime computes from prompts, with tokenizers that are not in a bundle yet."""
     from tokenizers import Tokenizer
 
     fed: dict[str, Ids] = {}
     for each in tokens:
-        with report_tokenizer_errors(f"the tokenizer behind {each.input!r}", COPY_AGAIN):
+        with report_tokenizer_errors(f"the tokenizer of {each.input!r}", COPY_AGAIN):
             tokenizer = Tokenizer.from_str(each.tokenizer.content.decode())
             ids = token_ids(prompts, tokenizer, each.length, each.tokenizer.pad)
         fed[each.input] = ids.ids
@@ -137,7 +139,7 @@ def tokenize_prompts(tokens: Sequence[TokenInput], prompts: Sequence[str]) -> di
 
 
 def _make_named_encoders(encode: modules.Encode, *names: str) -> Make:
-    """Makes one module of loaded encoders, under these names."""
+    """Return a function that combines loaded encoders, under these names, into one module."""
     return lambda loaded, text: modules.TextEncoders(encode, text, **dict(zip(names, loaded, strict=False)))
 
 
@@ -180,13 +182,13 @@ RECIPES = (
 
 
 def _suits(recipe: TextRecipe, denoiser: str, there: Mapping[str, str], takes: Mapping[str, Condition]) -> bool:
-    """True if a recipe is for that denoiser and those encoders, and makes all of its conditions that are texts."""
+    """Return True if a recipe is for that denoiser and those encoders, and computes all of its text conditions."""
     texts = {name for name in (TEXT, MASK, POOLED) if name in takes}
     return (recipe.denoiser, recipe.encoders, set(recipe.makes)) == (denoiser, there, texts)
 
 
 def _load_encoders(folder: Folder, recipe: TextRecipe, text: tuple[int, ...], loras: Sequence[Lora] = ()) -> nn.Module:
-    """The encoders as one module."""
+    """Return the encoders as one module."""
     loaded = []
     for component, kind in recipe.encoders.items():
         encoder = _load_encoder(folder, component, kind)
@@ -198,7 +200,7 @@ def _load_encoders(folder: Folder, recipe: TextRecipe, text: tuple[int, ...], lo
 
 
 def _read_token_inputs(folder: Folder, recipe: TextRecipe, text: tuple[int, ...]) -> Iterator[TokenInput]:
-    """The inputs of the text encoders, in order. Masks follow their ids."""
+    """Yield the inputs of the text encoders, in order. Masks follow their ids."""
     for number, (component, length) in enumerate(zip(recipe.encoders, recipe.lengths, strict=True), 1):
         tokenizer = read_tokenizer(folder.path / _tokenizer_of(component), recipe.lower)
         ids, mask = ("ids", "mask") if number == 1 else (f"ids_{number}", f"mask_{number}")
@@ -211,7 +213,7 @@ def _tokenizer_of(encoder: str) -> str:
 
 
 def _load_encoder(folder: Folder, component: str, kind: str) -> nn.Module:
-    """A text encoder with its weights, in float32. Its attention is "eager", which is exported as it is written."""
+    """Load a text encoder with its weights in float32. Its attention is "eager", which exports as written."""
     home = folder.path / component
     stored = find_weights(home, WEIGHTS)
     return load_pretrained(

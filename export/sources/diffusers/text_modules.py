@@ -1,7 +1,7 @@
 """Networks of a pipeline as torch modules that take the inputs of a graph in order, and return its outputs in order.
 
-The text encoders of a pipeline are one module: token ids in, the denoiser's conditions out, as the pipeline's
-`encode_prompt` makes them.
+The text encoders of a pipeline are one module: it maps token ids to the denoiser's conditions, like the pipeline's
+`encode_prompt`.
 """
 
 from collections.abc import Callable
@@ -14,8 +14,8 @@ Encode = Callable[..., tuple[Tensor, ...]]
 
 
 class TextEncoders(nn.Module):
-    """Loaded encoders under names, and what `encode(module, *inputs)` makes of the module's inputs. `text` is the shape
-    of the condition that the tokens become."""
+    """Loaded encoders under names. `encode(module, *inputs)` computes the outputs. `text` is the shape of the condition
+    that the tokens become."""
 
     def __init__(self, encode: Encode, text: tuple[int, ...], **encoders: nn.Module) -> None:
         super().__init__()
@@ -33,14 +33,15 @@ def last_hidden(own: Any, ids: Tensor) -> tuple[Tensor, ...]:
 
 
 def penultimate_hidden(own: Any, *ids: Tensor) -> tuple[Tensor, ...]:
-    """Stable Diffusion XL: the layer before the last of one CLIP or two, side by side, and the projected text of the
-    last."""
+    """Stable Diffusion XL: the penultimate hidden states of one or two CLIPs, concatenated, and the projected text of
+    the last one."""
     encoded = [penultimate(encoder, each) for encoder, each in zip(own.encoders, ids, strict=True)]
     return torch.cat([hidden for hidden, _ in encoded], dim=-1), encoded[-1][1]
 
 
 def hidden_of_three_encoders(own: Any, *ids: Tensor) -> tuple[Tensor, ...]:
-    """Stable Diffusion 3: two CLIPs side by side, zeros up to the width of T5, then its tokens, or zeros without it."""
+    """Stable Diffusion 3: the hidden states of two CLIPs concatenated and zero-padded to the width of T5, followed by
+    T5's tokens, or by zeros without T5."""
     a, pooled_a = penultimate(own.first, ids[0])
     b, pooled_b = penultimate(own.second, ids[1])
     tokens, width = own.text
@@ -59,23 +60,23 @@ def tokens_and_pooled(own: Any, clip: Tensor, t5: Tensor) -> tuple[Tensor, ...]:
 
 
 def hidden_without_padding(own: Any, ids: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
-    """DeepFloyd IF: the last hidden state of T5, which sees no padding."""
+    """DeepFloyd IF: the last hidden state of T5 with padding masked."""
     return (own.encoder(ids, attention_mask=mask).last_hidden_state,)
 
 
 def hidden_and_mask(own: Any, ids: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
-    """PixArt: the same, and the mask that says where padding is."""
+    """PixArt: the last hidden state of T5 with padding masked, and the mask of padding."""
     return (*hidden_without_padding(own, ids, mask), mask.clone())
 
 
 def hidden_with_zero_padding(own: Any, ids: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
-    """AuraFlow: the last hidden state of T5, and zeros in place of padding."""
+    """AuraFlow: the last hidden state of T5, with zeros in place of padding."""
     (hidden,) = hidden_without_padding(own, ids, mask)
     return (hidden * mask[..., None].to(hidden.dtype),)
 
 
 class Decoder(nn.Module):
-    """x to an image: the scaling that latents have where they are sampled is taken off first."""
+    """x to an image. Undoes the scaling of latents first."""
 
     def __init__(self, autoencoder: Any, scale: "LatentScale") -> None:
         super().__init__()
@@ -86,7 +87,7 @@ class Decoder(nn.Module):
 
 
 class Encoder(nn.Module):
-    """An image to x: the mean of the distribution, where there is one."""
+    """An image to x: the mean of the distribution, if the autoencoder returns one."""
 
     def __init__(self, autoencoder: Any, scale: "LatentScale") -> None:
         super().__init__()
@@ -98,7 +99,7 @@ class Encoder(nn.Module):
 
 
 class LatentScale(nn.Module):
-    """Between an autoencoder's latents z and x = (z - shift) * factor; both may differ by channel."""
+    """Converts between an autoencoder's latents z and x = (z - shift) * factor; both may differ by channel."""
 
     factor: Tensor
     shift: Tensor
@@ -109,7 +110,7 @@ class LatentScale(nn.Module):
         mean, deviation = config.get("latents_mean"), config.get("latents_std")
         factor = torch.tensor(1.0 if factor is None else float(factor))
         shift = torch.tensor(0.0 if shift is None else float(shift))
-        if mean is not None and deviation is not None:  # of Stable Diffusion XL's relatives, in place of a shift
+        if mean is not None and deviation is not None:  # used by variants of Stable Diffusion XL instead of a shift
             factor = factor / torch.tensor(deviation, dtype=torch.float32).reshape(1, -1, 1, 1)
             shift = torch.tensor(mean, dtype=torch.float32).reshape(1, -1, 1, 1)
         self.register_buffer("factor", factor)
@@ -123,6 +124,7 @@ class LatentScale(nn.Module):
 
 
 def penultimate(encoder: nn.Module, ids: Tensor) -> tuple[Tensor, Tensor]:
-    """(hidden state before the last layer, projected text) of a CLIP; the latter is its last state without one."""
+    """Return (hidden state before the last layer, projected text) of a CLIP. Without a projection the latter is its
+    last hidden state."""
     encoded = encoder(ids, output_hidden_states=True)
     return encoded.hidden_states[-2], encoded[0]

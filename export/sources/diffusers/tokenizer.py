@@ -1,6 +1,6 @@
-"""The tokenizer in a pipeline's folder as JSON of the library `tokenizers`, which the runtime reads.
+"""Convert the tokenizer in a pipeline's folder to JSON of the library `tokenizers`, which the runtime reads.
 
-A folder has tokenizer.json, which is taken as it is; or the files that it was once made from: vocab.json and merges.txt
+A folder has tokenizer.json, which is used unchanged, or the files that it is generated from: vocab.json and merges.txt
 of CLIP's byte-pair encoding (Radford et al. 2021), spiece.model of T5 (Raffel et al. 2020).
 """
 
@@ -21,23 +21,23 @@ NAMED_TOKENS = "special_tokens_map.json"
 SAVE_FAST = "load it with transformers.AutoTokenizer and write it with save_pretrained(FOLDER)"
 CLIP_TOKENS = {"eos_token": "<|endoftext|>"}
 T5_TOKENS = {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
-SPACE = "\u2581"  # what SentencePiece writes for a space
+SPACE = "\u2581"  # SentencePiece's symbol for a space
 UNIGRAM = 1  # a type of SentencePiece's models
-SENTINELS = 100  # T5's ids for spans left out, behind its pieces
+SENTINELS = 100  # T5's ids for masked spans, after its pieces
 
 
 @dataclass(frozen=True)
 class TokenizerFile:
-    """`content` is JSON of the library `tokenizers`, `pad` the id behind the end of a prompt."""
+    """`content` is JSON of the library `tokenizers`, `pad` the padding id after the end of a prompt."""
 
     content: bytes
     pad: int
 
 
 def read_tokenizer(home: Path, lower: bool = False) -> TokenizerFile:
-    """The tokenizer of a folder. UserError naming what it has in place of one that is known.
+    """Read the tokenizer of a folder. Raises UserError naming the missing files.
 
-    `lower`: of prompts in lower case, without space at their ends, as some pipelines make them.
+    lower: convert prompts to lower case and strip spaces at their ends, as some pipelines do.
     """
     tokenizers = import_package(
         "tokenizers", f"{home} needs the library tokenizers, which", "pip install 'fewstep[text]'"
@@ -47,7 +47,7 @@ def read_tokenizer(home: Path, lower: bool = False) -> TokenizerFile:
         if (home / JSON).is_file():
             tokenizer, usual = tokenizers.Tokenizer.from_file(str(home / JSON)), {}
         elif (home / VOCABULARY).is_file() and (home / MERGES).is_file():
-            read_json(home / VOCABULARY)  # which transformers would not name
+            read_json(home / VOCABULARY)  # transformers would not name a damaged file
             theirs = import_transformers(home).CLIPTokenizerFast.from_pretrained(home, local_files_only=True)
             tokenizer, usual = theirs.backend_tokenizer, CLIP_TOKENS
         elif (home / PIECES).is_file():
@@ -58,9 +58,7 @@ def read_tokenizer(home: Path, lower: bool = False) -> TokenizerFile:
     pad = tokens.get("pad_token") or tokens.get("eos_token")
     padding = None if pad is None else tokenizer.token_to_id(pad)
     if padding is None:
-        raise UserError(
-            f"{home} does not say with which token prompts are padded", f"set pad_token in {TOKENIZER_CONFIG}"
-        )
+        raise UserError(f"{home} does not define a padding token", f"set pad_token in {TOKENIZER_CONFIG}")
     if lower:
         first = [tokenizers.normalizers.Lowercase(), tokenizers.normalizers.Strip()]
         own = [] if tokenizer.normalizer is None else [tokenizer.normalizer]
@@ -71,21 +69,21 @@ def read_tokenizer(home: Path, lower: bool = False) -> TokenizerFile:
 
 
 def import_transformers(home: Path, module: str = "") -> Any:
-    """The library that has text encoders and their tokenizers. UserError where it cannot be imported."""
+    """Import the library of text encoders and their tokenizers. Raises UserError if it cannot be imported."""
     needs = f"the text encoders of {home.parent} need transformers, which"
     return import_package(f"transformers{module}", needs, "pip install transformers")
 
 
 def read_special_tokens(home: Path) -> dict[str, str]:
-    """The tokens that have a name, such as pad_token, as the two files of a folder have them.
+    """Return the named tokens, such as pad_token, from the two files of a folder.
 
-    Where tokenizer_config.json lists the tokens itself (added_tokens_decoder), the older file says nothing more.
+    If tokenizer_config.json lists the tokens itself (added_tokens_decoder), the older file adds nothing.
     """
     config: Config = read_json(home / TOKENIZER_CONFIG) if (home / TOKENIZER_CONFIG).is_file() else {}
     older: Config = read_json(home / NAMED_TOKENS) if (home / NAMED_TOKENS).is_file() else {}
     named: dict[str, str] = {}
-    for said in (config, {} if "added_tokens_decoder" in config else older):
-        for name, token in said.items():
+    for listed in (config, {} if "added_tokens_decoder" in config else older):
+        for name, token in listed.items():
             token = token.get("content") if isinstance(token, dict) else token
             if name.endswith("_token") and isinstance(token, str):
                 named[name] = token
@@ -93,7 +91,7 @@ def read_special_tokens(home: Path) -> dict[str, str]:
 
 
 def _make_t5_tokenizer(named: dict[str, str], home: Path) -> "Tokenizer":
-    """T5's: the likeliest pieces, each word with the space before it, and the end."""
+    """Build T5's tokenizer: the most likely pieces, each word with its leading space, and the end token."""
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
     format = import_transformers(home, ".convert_slow_tokenizer").import_protobuf()
@@ -102,7 +100,7 @@ def _make_t5_tokenizer(named: dict[str, str], home: Path) -> "Tokenizer":
         if model.trainer_spec.model_type != UNIGRAM:
             raise ValueError("a SentencePiece model of another type than unigram")
         if not 0 <= model.trainer_spec.unk_id < len(model.pieces):
-            raise ValueError("it has no pieces, or none for what is unknown")
+            raise ValueError("it has no pieces, or no unknown token")
     sentinels = [(f"<extra_id_{number}>", 0.0) for number in reversed(range(SENTINELS))]
     pieces = [*((each.piece, each.score) for each in model.pieces), *sentinels]
     tokenizer = Tokenizer(models.Unigram(pieces, unk_id=model.trainer_spec.unk_id, byte_fallback=False))
@@ -122,7 +120,7 @@ def _make_t5_tokenizer(named: dict[str, str], home: Path) -> "Tokenizer":
 
 
 def _add_special_tokens(tokenizer: "Tokenizer", named: dict[str, str], *more: str) -> None:
-    """Tokens that stand for themselves wherever they are written in a prompt."""
+    """Add tokens that keep their meaning wherever they occur in a prompt."""
     from tokenizers import AddedToken
 
     texts = dict.fromkeys((*named.values(), *more))

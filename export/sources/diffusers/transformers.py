@@ -1,6 +1,6 @@
-"""Transformers of diffusers. A function per class, under the name of the class, reads the interface off a config.
+"""Transformers of diffusers. One function per class, with the name of the class, reads the interface from a config.
 
-Texts are as long as the class's pipeline makes them by default; a tokenizer in the folder may make them shorter.
+Texts have the default length of the class's pipeline; a tokenizer in the folder may make them shorter.
 """
 
 from fewstep.export.sources.diffusers.files import Config, Folder
@@ -21,12 +21,12 @@ from fewstep.export.sources.diffusers.interface import (
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Condition
 
-FLUX_SIZE = 128  # of a latent, where no autoencoder in the folder says otherwise
-FLUX_PATCH = 2  # latents are packed in squares of so many
+FLUX_SIZE = 128  # size of a latent, unless the folder's autoencoder defines it
+FLUX_PATCH = 2  # side of the squares in which latents are packed
 PIXELS, RATIOS = (256.0, 2048.0), (0.25, 4.0)
 GUIDANCES, FLUX_GUIDANCE = (1.0, 7.0), 3.5
-HUNYUAN_SIZE = (1024.0, 1024.0)  # of the picture a latent is taken from, where nothing else is wanted
-MILLI = 1e-3  # the network is told t of [0, 1], its schedule has timesteps of [0, 1000]
+HUNYUAN_SIZE = (1024.0, 1024.0)  # default size of the picture that a latent is cropped from
+MILLI = 1e-3  # the network reads t in [0, 1], its schedule has timesteps in [0, 1000]
 
 
 def DiTTransformer2DModel(config: Config, folder: Folder) -> Interface:
@@ -38,7 +38,7 @@ def DiTTransformer2DModel(config: Config, folder: Folder) -> Interface:
 
 def PixArtTransformer2DModel(config: Config, folder: Folder) -> Interface:
     """PixArt-alpha (Chen et al. 2024, arXiv 2310.00426) and -sigma: an encoded text with its mask. alpha at 1024 pixels
-    takes the size of the picture too."""
+    also takes the size of the picture."""
     tokens = folder.token_length("tokenizer", 300 if "Sigma" in folder.pipeline else 120)
     taken, shape = _text_and_mask(tokens, _caption_width(config)), read_x_shape(config)
     more = config.get("use_additional_conditions")
@@ -60,8 +60,8 @@ def SD3Transformer2DModel(config: Config, folder: Folder) -> Interface:
 
 
 def FluxTransformer2DModel(config: Config, folder: Folder) -> Interface:
-    """FLUX.1: x is a latent [C, H, W], packed and unpacked around the network. The weight of guidance is a condition of
-    distilled versions. Where more channels go in than come out (Fill, Control), the others are a picture."""
+    """FLUX.1: x is a latent [C, H, W], packed and unpacked outside the network. Distilled versions take the guidance
+    weight as a condition. If it has more input than output channels (Fill, Control), the rest is a picture."""
     channels_out = int(config.get("out_channels") or config["in_channels"])
     if channels_out % FLUX_PATCH**2 or int(config["in_channels"]) % FLUX_PATCH**2:
         raise UserError(
@@ -92,15 +92,15 @@ def SanaTransformer2DModel(config: Config, folder: Folder) -> Interface:
 
 
 def AuraFlowTransformer2DModel(config: Config, folder: Folder) -> Interface:
-    """AuraFlow: an encoded text, zeroed where it is padded."""
+    """AuraFlow: an encoded text, with zeros at padding."""
     tokens = folder.token_length("tokenizer", 256)
     taken = [vector_condition("text", "encoder_hidden_states", tokens, config["joint_attention_dim"])]
     return make_interface(config, read_x_shape(config), taken, x=HIDDEN_STATES, time_scale=MILLI)
 
 
 def HunyuanDiT2DModel(config: Config, folder: Folder) -> Interface:
-    """HunyuanDiT (Li et al. 2024, arXiv 2405.08748): texts of two encoders with their masks; its first version takes
-    the size of the picture and a style too."""
+    """HunyuanDiT (Li et al. 2024, arXiv 2405.08748): texts of two encoders with their masks. Its first version also
+    takes the size of the picture and a style."""
     shape = (int(config["in_channels"]), *read_sizes(config.get("sample_size"), 2))
     taken = [
         vector_condition("text", "encoder_hidden_states", config["text_len"], config["cross_attention_dim"]),
@@ -125,7 +125,7 @@ def _text_and_mask(tokens: int, width: int) -> list[NamedCondition]:
 
 
 def _image_size(folder: Folder, shape: tuple[int, ...]) -> tuple[float, float]:
-    """Height and width of the picture whose latent x is."""
+    """Return height and width of the picture whose latent x is."""
     return float(shape[1] * folder.pixels_per_latent), float(shape[2] * folder.pixels_per_latent)
 
 

@@ -1,4 +1,4 @@
-"""U-Nets of diffusers. A function per class, under the name of the class, reads the interface off a config."""
+"""U-Nets of diffusers. One function per class, with the name of the class, reads the interface from a config."""
 
 import numpy as np
 
@@ -18,28 +18,28 @@ from fewstep.export.sources.diffusers.interface import (
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Condition
 
-CLIP_TOKENS = 77  # of a text whose encoder is not in the folder
-LCM_GUIDANCE = 8.5  # the weight that its pipeline has by default
-AESTHETIC_SCORE = 6.0  # what SDXL's refiner is told in place of the target size
-TIME_IDS = (0.0, 1024.0)  # where sizes and crops lie
+CLIP_TOKENS = 77  # length of a text if its encoder is not in the folder
+LCM_GUIDANCE = 8.5  # its pipeline's default weight
+AESTHETIC_SCORE = 6.0  # SDXL's refiner reads it instead of the target size
+TIME_IDS = (0.0, 1024.0)  # range of sizes and crops
 NOISE_LEVELS = (0.0, 1000.0)
-TIME_FACTOR = 4  # the time embedding is as many times wider than the first block
+TIME_FACTOR = 4  # width of the time embedding over that of the first block
 SUPER_RESOLUTION = (
     "IFImg2ImgSuperResolutionPipeline",
     "IFInpaintingSuperResolutionPipeline",
     "IFSuperResolutionPipeline",
 )
-PICTURE_FIRST = ("Marigold", "LotusG")  # beginnings of the names of pipelines that put the picture before x
+PICTURE_FIRST = ("Marigold", "LotusG")  # name prefixes of pipelines that put the picture before x
 
 
 def UNet2DModel(config: Config, folder: Folder) -> Interface:
-    """DDPM's UNet (Ho et al. 2020) and its relatives, with labels, or with a picture as further channels."""
+    """DDPM's UNet (Ho et al. 2020) and its variants, with labels, or with a picture as additional channels."""
     return make_interface(config, read_x_shape(config), _class_conditions(config))
 
 
 def UNet2DConditionModel(config: Config, folder: Folder) -> Interface:
-    """The UNet of Stable Diffusion 1, 2 and XL, of LCM, inpainting, upscaling, unCLIP, DeepFloyd IF, Kandinsky 2.2:
-    an encoded text or image, and what else each takes."""
+    """The UNet of Stable Diffusion 1, 2 and XL, of LCM, inpainting, upscaling, unCLIP, DeepFloyd IF, Kandinsky 2.2: an
+    encoded text or image, and further conditions of each."""
     refuse_unless(
         config,
         "UNet2DConditionModel",
@@ -52,7 +52,7 @@ def UNet2DConditionModel(config: Config, folder: Folder) -> Interface:
         tokens = folder.config("text_encoder").get("max_position_embeddings") or CLIP_TOKENS
         taken.append(vector_condition("text", "encoder_hidden_states", tokens, _text_width(config)))
     taken += _class_conditions(config)
-    if guidance := config.get("time_cond_proj_dim"):  # LCM: the guidance weight, embedded
+    if guidance := config.get("time_cond_proj_dim"):  # LCM: the embedded guidance weight
         taken.append(
             setting_condition("guidance", "timestep_cond", _embed_guidance(LCM_GUIDANCE, guidance), (-1.0, 1.0))
         )
@@ -64,7 +64,7 @@ def UNet2DConditionModel(config: Config, folder: Folder) -> Interface:
         taken.append(setting_condition("time_ids", f"{ADDED}time_ids", ids, TIME_IDS))
     if images or config.get("addition_embed_type") == "image":
         taken.append(vector_condition("image_embedding", f"{ADDED}image_embeds", config["encoder_hid_dim"]))
-    if folder.pipeline in SUPER_RESOLUTION:  # half of what goes in is x, half of what comes out a learned variance
+    if folder.pipeline in SUPER_RESOLUTION:  # half of the input is x, half of the output a learned variance
         shape = (config["in_channels"] // 2, *shape[1:])
     return make_interface(config, shape, taken, picture_first=folder.pipeline.startswith(PICTURE_FIRST))
 
@@ -75,20 +75,20 @@ def UNet1DModel(config: Config, folder: Folder) -> Interface:
 
 
 def _text_width(config: Config) -> int:
-    if config.get("encoder_hid_dim"):  # projected inside, to what attention takes
+    if config.get("encoder_hid_dim"):  # projected inside the network to attention's width
         return int(config["encoder_hid_dim"])
     width = config["cross_attention_dim"]
     return int(width if isinstance(width, int) else width[0])
 
 
 def _time_ids(folder: Folder, shape: tuple[int, ...]) -> list[float]:
-    """SDXL's default sizes: a picture of its own size, not cropped."""
+    """Return SDXL's default sizes: an uncropped picture in its original size."""
     size = [float(length * folder.pixels_per_latent) for length in shape[1:]]
     return [*size, 0.0, 0.0, *([AESTHETIC_SCORE] if folder.index.get("requires_aesthetics_score") else size)]
 
 
 def _class_conditions(config: Config) -> list[NamedCondition]:
-    """The meaning of `class_labels`: labels, a noise level, or a vector of their own."""
+    """Return the conditions for `class_labels`: labels, a noise level, or a vector."""
     kind, count = config.get("class_embed_type"), config.get("num_class_embeds")
     if kind is None and count is not None:
         return [(Condition("class", "class_labels", low=0, high=count - 1), "class_labels")]
@@ -104,7 +104,7 @@ def _class_conditions(config: Config) -> list[NamedCondition]:
 
 
 def _embed_guidance(guidance: float, width: int) -> list[float]:
-    """A weight of guidance as LCM takes it (Luo et al. 2023, arXiv 2310.04378): sines and cosines of 1000 (w - 1)."""
+    """Embed a guidance weight like LCM (Luo et al. 2023, arXiv 2310.04378): sines and cosines of 1000 (w - 1)."""
     half = width // 2
     rates = 10_000.0 ** (-np.arange(half) / max(half - 1, 1))
     angles = 1000.0 * (guidance - 1) * rates

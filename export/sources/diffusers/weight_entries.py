@@ -1,7 +1,8 @@
-"""Weights as files store them: each has its place in the network, and a type that the network computes in.
+"""Check stored weights: each has its place in the network, and a type that the network computes in.
 
-diffusers and transformers load a file that holds more than the network reads, such as the scales of quantised weights,
-and convert any stored type. What they leave unread is refused here, unless no output can depend on it.
+diffusers and transformers load a file with more tensors than the network reads, such as the scales of quantised
+weights, and convert any stored type. Tensors that they leave unread are refused here, unless no output can depend on
+them.
 """
 
 import logging
@@ -18,23 +19,31 @@ from fewstep.export.weight_names import COUNTERS, shared_prefix, strip_wrapper_p
 from fewstep.plans.errors import UserError
 
 LOG = logging.getLogger("fewstep")
-FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")  # stored types whose numbers are the weights themselves
+FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")  # stored types whose values are the weights themselves
 WIDE = FLOATS[:4]  # wide enough to need no scale
-SCALES = ("scale", "zero_point", "absmax", "quant", "SCB", "qweight", "qzeros")  # in names of what dequantises weights
+SCALES = (
+    "scale",
+    "zero_point",
+    "absmax",
+    "quant",
+    "SCB",
+    "qweight",
+    "qzeros",
+)  # parts of the names of dequantisation tensors
 DEQUANTISE = "write the weights in float16 or float32, each multiplied by its scale"
 NAMED = 3  # names that an error lists
 
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """A tensor of a safetensors file, by the file's header."""
+    """A tensor of a safetensors file, from the file's header."""
 
     file: Path
     name: str
-    dtype: str  # as safetensors calls it: "F32"
+    dtype: str  # safetensors' name, such as "F32"
 
     def read(self) -> torch.Tensor:
-        """Its values."""
+        """Return its values."""
         from safetensors import safe_open
 
         with safe_open(self.file, "pt") as opened:
@@ -43,8 +52,8 @@ class StoredTensor:
 
 
 def stored_entries(stored: Weights) -> dict[str, StoredTensor]:
-    """The tensors of a component's files by their names. UserError for a shard with a tensor that the index does not
-    list: the libraries do not look at those."""
+    """Return the tensors of a component's files by name. Raises UserError for a shard with a tensor that the index does
+    not list: the libraries would ignore it."""
     from safetensors import SafetensorError, safe_open
 
     entries: dict[str, StoredTensor] = {}
@@ -54,7 +63,7 @@ def stored_entries(stored: Weights) -> dict[str, StoredTensor]:
                 names = opened.keys()
                 entries |= {name: StoredTensor(file, name, opened.get_slice(name).get_dtype()) for name in names}
         except SafetensorError as error:
-            raise UserError(f"{file} is no safetensors file ({error})", COPY_AGAIN) from error
+            raise UserError(f"{file} is not a safetensors file ({error})", COPY_AGAIN) from error
     if stored.indexed_names is not None and (unlisted := sorted(set(entries) - stored.indexed_names)):
         file = entries[unlisted[0]].file
         raise UserError(
@@ -64,7 +73,7 @@ def stored_entries(stored: Weights) -> dict[str, StoredTensor]:
 
 
 def unwrap_names(home: Path, names: Iterable[str]) -> dict[str, str]:
-    """The names without prefixes of wrappers. UserError where two become the same."""
+    """Return the names without wrapper prefixes. Raises UserError if two become equal."""
     named = strip_wrapper_prefixes(names)
     if len(set(named.values())) != len(named):
         values = list(named.values())
@@ -74,38 +83,38 @@ def unwrap_names(home: Path, names: Iterable[str]) -> dict[str, str]:
 
 
 def check_entries(network: nn.Module, home: Path, entries: Mapping[str, StoredTensor], info: Mapping[str, Any]) -> None:
-    """UserError for a weight that the files lack, that the network does not read, or whose stored numbers are not its
-    values. `info` is what the library says of the loading."""
+    """Raise UserError for a weight that the files lack, that the network does not read, or whose stored numbers are not
+    its values. `info` is the library's loading info."""
     unread = {name: _entry(entries, name) for name in sorted(info["unexpected_keys"])}
     for name, tensor in unread.items():
         if tensor is not None and (dtype := _scaled_type(tensor.name, entries)):
-            what = f"{home} stores weights as {dtype} with scales, such as {name!r}, which nothing reads"
+            what = f"{home} stores weights as {dtype} with scales, such as {name!r}, which the network does not read"
             raise UserError(what, f"{DEQUANTISE}, and leave the scales out")
     if missing := sorted(info["missing_keys"]):
         raise UserError(f"the weights in {home} have no {missing[0]!r}", _fix_for_missing(missing, entries))
     for name, weight in network.state_dict().items():
         stored = _entry(entries, name)
         if weight.is_floating_point() and stored is not None and stored.dtype not in FLOATS:
-            raise UserError(f"{home} stores {name!r} as {stored.dtype}, which is no type of weights", DEQUANTISE)
+            raise UserError(f"{home} stores {name!r} as {stored.dtype}, which is not a float type", DEQUANTISE)
     counters = [name for name, each in unread.items() if name in COUNTERS and each and each.read().numel() == 1]
     own = dict(network.named_buffers())
     kept = [name for name, each in unread.items() if name in own and each and _same(own[name], each.read())]
     if others := [name for name in unread if name not in counters and name not in kept]:
         what = f"{home} holds weights that a {type(network).__name__} does not read: {_format_names(others)}"
-        raise UserError(what, f"name their class in its config.json, or take them out of the file; {GIVE_PIPELINE}")
+        raise UserError(what, f"name their class in its config.json, or remove them from the file; {GIVE_PIPELINE}")
     if counters:
-        LOG.warning("%s: left unread: %s, on which no output depends", home, _format_names(counters))
+        LOG.warning("%s: ignored %s, since no output depends on them", home, _format_names(counters))
 
 
 def _entry(entries: Mapping[str, StoredTensor], name: str) -> StoredTensor | None:
-    """The stored tensor of a name. transformers drops the first parts of some names, such as `text_model.`"""
+    """Return the stored tensor of a name. transformers drops the first parts of some names, such as `text_model.`"""
     ending = (tensor for stored, tensor in entries.items() if stored.endswith(f".{name}"))
     return entries[name] if name in entries else next(ending, None)
 
 
 def _scaled_type(name: str, entries: Mapping[str, StoredTensor]) -> str | None:
-    """The stored type, such as "F8_E4M3", of the weight that a tensor scales. None for a tensor whose name is not a
-    scale's, or whose layer has a weight wide enough to need none."""
+    """Return the stored type, such as "F8_E4M3", of the weight that a tensor scales. Return None if the tensor's name
+    is not a scale's, or if its layer has a weight wide enough to need none."""
     layer, _, last = name.rpartition(".")
     if not any(each in last for each in SCALES):
         return None
@@ -114,7 +123,7 @@ def _scaled_type(name: str, entries: Mapping[str, StoredTensor]) -> str | None:
 
 
 def _fix_for_missing(missing: Iterable[str], entries: Mapping[str, StoredTensor]) -> str:
-    """The fix where the names of all weights have one beginning that the network's have not."""
+    """Return the fix if the names of all stored weights have a prefix that the network's names lack."""
     prefix = shared_prefix(entries)
     if prefix and all(prefix + name in entries for name in missing):
         return f"write the weights without {prefix!r}, with which all their names begin"
@@ -122,7 +131,7 @@ def _fix_for_missing(missing: Iterable[str], entries: Mapping[str, StoredTensor]
 
 
 def _same(buffer: torch.Tensor, stored: torch.Tensor) -> bool:
-    """True if a stored tensor is what the network has anyway, such as the positions 0, 1, 2, ..."""
+    """Return True if a stored tensor equals the network's buffer, such as the positions 0, 1, 2, ..."""
     return buffer.shape == stored.shape and torch.allclose(buffer.double(), stored.double(), rtol=1e-6)
 
 

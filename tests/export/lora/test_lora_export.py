@@ -63,11 +63,15 @@ def test_a_module_is_changed_once(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="b.safetensors"):  # of another network: it changes nothing
         apply_changes(given, [other])
     apply_changes(given, [lora])
-    with pytest.raises(UserError, match="tiny returns one module each time, which options have changed; make a new"):
+    with pytest.raises(
+        UserError, match="tiny returns the same module each time, and options have changed it; create a new"
+    ):
         apply_changes(given, [lora])
-    with pytest.raises(UserError, match="tiny returns one module each time"):  # an expert that would be changed too
+    with pytest.raises(
+        UserError, match="tiny returns the same module each time"
+    ):  # an expert that would be changed too
         load_expert(Expert("plain", -1.0, lambda: given), given.spec, (), ())
-    with pytest.raises(UserError, match="tiny returns one module each time"):  # a new wrapper of the same network
+    with pytest.raises(UserError, match="tiny returns the same module each time"):  # a new wrapper of the same network
         apply_changes(replace(given, module=Wrapped(given.module)), [lora])
 
 
@@ -82,7 +86,7 @@ def test_layers_of_text_encoders_are_named_where_there_are_none(
     }
     save_file(tensors, tmp_path / "a.safetensors")
     apply_changes(source(Tiny()), [read_lora(str(tmp_path / "a.safetensors"))])
-    assert "a.safetensors also changes 1 layers of text_encoder, which the bundle does not hold" in caplog.text
+    assert "a.safetensors also changes 1 layers of text_encoder, which the bundle does not contain" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -113,5 +117,5 @@ def test_a_graph_has_no_layers_to_merge_into(tmp_path: Path) -> None:
     lora = read_lora(str(write(tmp_path / "a.safetensors", updates(source(Tiny()).module, ["conv"]))))
     onnx: Any = OnnxSource.__new__(OnnxSource)
     object.__setattr__(onnx, "label", "model.onnx")
-    with pytest.raises(UserError, match="model.onnx is no torch module, whose layers could be changed"):
+    with pytest.raises(UserError, match="model.onnx is not a torch module, so its layers cannot be changed"):
         apply_changes(onnx, [lora])

@@ -33,16 +33,16 @@ def module() -> nn.Module:
         (WHOLE | {"0.diff": (4, 2, 3, 3)}, "layer '0' is not one whole update: diff, down, up; copy it again"),
         (WHOLE | {"0.lora_down.weight": (1, 2, 3, 3)}, "holds '0.lora_down.weight', which is no part of a LoRA"),
         (WHOLE | {"0.alpha": (2,)}, "the alpha of layer '0' holds 2 numbers; copy it again"),
-        ({"0.diff_b": (3,)}, r"the file diff_b \[3\]: the last does not fit its bias; give a LoRA"),
-        ({"0.diff": ()}, r"the file diff \[\]: these do not fit one another; give a LoRA"),
-        ({"0.lora_A.weight": (2,), "0.lora_B.weight": (4,)}, r"down \[2\], up \[4\]: these do not fit one another"),
+        ({"0.diff_b": (3,)}, r"the file has diff_b \[3\]: the bias update does not fit the layer's bias; give a LoRA"),
+        ({"0.diff": ()}, r"the file has diff \[\]: these do not fit each other; give a LoRA"),
+        ({"0.lora_A.weight": (2,), "0.lora_B.weight": (4,)}, r"down \[2\], up \[4\]: these do not fit each other"),
         (
             {"lora_unet_0.lora_down.weight": (1, 2, 3, 3), "lora_unet_0.lora_up.weight": (5, 1, 1, 1)},
-            r"'lora_unet_0' has a weight of \[4, 2, 3, 3\], and .*: its update is \[5, 2, 3, 3\]; give a LoRA that",
+            r"'lora_unet_0' has a weight of \[4, 2, 3, 3\], but .*: its update is \[5, 2, 3, 3\]; give a LoRA that",
         ),
         (
             {"lora_unet_0.lora_down.weight": (1, 2, 3, 3), "lora_unet_0.lora_up.weight": (4, 2, 1, 1)},
-            r"and the file down \[1, 2, 3, 3\], up \[4, 2, 1, 1\]: these do not fit one another; give a LoRA",
+            r"but the file has down \[1, 2, 3, 3\], up \[4, 2, 1, 1\]: these do not fit each other; give a LoRA",
         ),
         (
             {f"x.{n}.lora_{k}.weight": (1, 1) for n in range(5) for k in "AB"} | WHOLE,
@@ -62,7 +62,7 @@ def test_a_file_that_does_not_fit_is_one_line_and_changes_nothing(
 
 def test_weights_that_float32_cannot_hold_are_told(module: nn.Module, tmp_path: Path) -> None:
     save_file({key: torch.full(shape, 1e30) for key, shape in WHOLE.items()}, tmp_path / "a.safetensors")
-    with pytest.raises(UserError, match="a.safetensors makes NaN or infinity of the weights of '0'; check its alpha"):
+    with pytest.raises(UserError, match="a.safetensors turns weights of '0' into NaN or infinity; check its alpha"):
         merge(module, read_lora(str(tmp_path / "a.safetensors")))
 
 

@@ -56,7 +56,7 @@ def test_another_folder_is_not(marked: Path) -> None:
 
 def test_a_plugin_of_another_type_is_refused(marked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(folder_kinds, "load_plugin", lambda plugin: "no kind")
-    with pytest.raises(UserError, match=r"plugin source\.marked of a package is no FolderKind"):
+    with pytest.raises(UserError, match=r"plugin source\.marked of a package is not a FolderKind"):
         find_folder_kind(marked)
 
 
@@ -125,7 +125,7 @@ def test_the_name_of_a_shipped_one_is_no_folder(
     assert load_source("cifar10").sha256 == cifar10().sha256 and not caplog.records
     (tmp_path / "cifar10" / "config.json").write_text("{}")
     assert load_source("cifar10").sha256 == cifar10().sha256
-    assert caplog.messages == ["cifar10 is the shipped model; the folder of that name is ./cifar10"]
+    assert caplog.messages == ["cifar10 is the shipped model; for the folder of that name give ./cifar10"]
     with pytest.raises(UserError, match="config.json|model_index.json"):
         load_source("./cifar10")
 

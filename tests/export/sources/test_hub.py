@@ -239,7 +239,7 @@ def test_pickles_alone_are_refused(tmp_path: Path) -> None:
     with served({model: tmp_path / model for model in named}) as (address, requests):
         said = each_fetched([*named], address, tmp_path / "cache")
     for (model, name), text in zip(named.items(), map(str, said), strict=True):
-        assert text.startswith(f"{model} has its weights as pickles alone ({name})") and "safetensors" in text
+        assert text.startswith(f"{model} has its weights only as pickles ({name})") and "safetensors" in text
     assert requests == ["config.json"] * 2
 
 

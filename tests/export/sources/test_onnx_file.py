@@ -165,13 +165,13 @@ def test_a_fixed_batch_that_cannot_be_freed_says_how_to_export_it(tmp_path: Path
     ("form", "changes", "says"),
     [
         ({}, {"x": "x"}, r"model.onnx has no input 'x' for x, only sample float32 \[batch, 2, 4, 4\], timestep"),
-        ({}, {"conditions": []}, r"says nothing of the input label int64 \[batch\] of model.onnx; add a condition"),
+        ({}, {"conditions": []}, r"does not describe the input label int64 \[batch\] of model.onnx; add a condition"),
         ({}, {"output": None}, r"has no output 'output', only out float32"),
         ({}, {"x_shape": [2, 4, 8]}, r"where the spec says shape \[2, 4, 8\]"),
         ({"returned": 3}, {}, r"returns out float32 \[batch, 3, 4, 4\], not shape \[2, 4, 4\]"),
         ({}, {"conditions": [{**SPEC["conditions"][0], "dtype": "int32"}]}, "the spec says int32; give dtype int64"),
         ({}, {"schedule": None}, "spec.json has no field 'schedule'"),
-        ({}, {"shape": 3}, "spec.json has a field 'shape'; it takes name, x_shape"),
+        ({}, {"shape": 3}, "spec.json has an unknown field 'shape'; use only name, x_shape"),
         ({}, {"prediction": "eps"}, "field 'prediction' of spec 'tiny' is wrong"),
         ({"opset": 23}, {}, r"model.onnx .*export it again with opset_version=20"),
     ],
@@ -197,9 +197,9 @@ def newer_model() -> onnx.ModelProto:
     [
         (b"no onnx", "{}", "model.onnx cannot be read as ONNX .*; write model.onnx again"),
         (None, "{}", "there is no file"),
-        (b"", None, "does not say what it predicts, nor its schedule; describe it: --spec SPEC.json"),
-        (b"", "[]", "is no JSON object"),
-        (b"", "{", "is no JSON object"),
+        (b"", None, "does not define its prediction and its schedule; describe it: --spec SPEC.json"),
+        (b"", "[]", "is not a JSON object"),
+        (b"", "{", "is not a JSON object"),
     ],
 )
 def test_files_that_are_none_are_refused_in_one_line(
@@ -298,7 +298,7 @@ def test_a_file_that_draws_at_random_is_told_so(tmp_path: Path) -> None:
     proto = behind(behind(model(), "RandomNormalLike", "out", "noise"), "Add", "out noise", "noisy")
     with pytest.raises(
         UserError,
-        match=r"gives another output each time \(node 'noise', RandomNormalLike\), at .*; let it draw nothing",
+        match=r"returns a different output each time \(node 'noise', RandomNormalLike\), at .*; remove its random",
     ):
         read(written(tmp_path, proto, output="noisy"))
 

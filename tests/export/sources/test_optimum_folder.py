@@ -46,13 +46,13 @@ def test_a_folder_that_optimum_wrote_needs_no_torch(tmp_path: Path) -> None:
             "transformer",
             {"_class_name": "AuraFlowTransformer2DModel", "in_channels": 4, "sample_size": 8, "joint_attention_dim": 6},
             {},
-            "is told times in other units",
+            "reads times in units that differ",
         ),
         (
             "unet",
             {"_class_name": "UNet2DConditionModel", "in_channels": 4, "sample_size": 8, "cross_attention_dim": 6},
             {"controlnet": {"_class_name": "ControlNetModel"}},
-            "leaves the controlnet out",
+            "does not contain the controlnet",
         ),
         (
             "unet",
@@ -64,7 +64,7 @@ def test_a_folder_that_optimum_wrote_needs_no_torch(tmp_path: Path) -> None:
                 "cross_attention_dim": 6,
             },
             {},
-            "sees a picture beside x",
+            "reads a picture and x",
         ),
     ],
 )
@@ -77,5 +77,5 @@ def test_an_optimum_folder_that_says_too_little_is_one_line(
     (tmp_path / component / "model.onnx").touch()
     (tmp_path / "model_index.json").write_text(json.dumps({name: ["optimum", "x"] for name in (component, *beside)}))
     diffusers.DDIMScheduler().save_pretrained(tmp_path / "scheduler")
-    with pytest.raises(UserError, match=f"{says}.*; export the pipeline's own folder"):
+    with pytest.raises(UserError, match=f"{says}.*; export the original pipeline's folder"):
         load_source(str(tmp_path))

@@ -62,4 +62,4 @@ def test_a_quantized_file_is_refused_by_node_with_where_to_begin(
     with pytest.raises(UserError, match="quantized.onnx is quantized already: node ") as failure:
         export(ExportOptions(str(file), tmp_path / "bundle", spec))
     assert re.search(node, failure.value.what) and "\n" not in str(failure.value)
-    assert failure.value.fix.startswith("export the float ONNX that it was made from")
+    assert failure.value.fix.startswith("export the original float ONNX file")

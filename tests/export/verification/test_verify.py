@@ -71,7 +71,7 @@ def test_a_label_that_the_module_does_not_know_is_named() -> None:
 
 
 def test_a_module_that_mixes_the_samples_of_a_batch_is_refused() -> None:
-    with pytest.raises(UserError, match="Mixing gives a sample alone another output than in its batch"):
+    with pytest.raises(UserError, match="Mixing returns a different output for a sample alone than in its batch"):
         verified(source(Mixing()))
 
 
@@ -238,4 +238,4 @@ def test_a_network_without_an_answer_at_an_edge_is_exported_with_a_warning(caplo
     assert "keys all 0" not in (each.edge for each in table.comparisons) and table.worst.relative < 1e-6
     (said,) = (record.message for record in caplog.records if record.levelname == "WARNING")
     assert said.startswith("the output of Other is not finite at time 999, batch 1, keys all 0, from ")
-    assert said.endswith("; no sample may have that value")
+    assert said.endswith("; pass no sample with that value")

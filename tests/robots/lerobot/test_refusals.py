@@ -63,7 +63,7 @@ REFUSED: list[tuple[str, Change, str]] = [
     ("diffusion", statistics(max=[1.0, NAN, 1.0]), r"max of observation\.state holds NaN"),
     ("diffusion", without("policy_preprocessor*.safetensors"), "is missing"),
     ("diffusion", without("policy_*"), "its weights hold no statistics of observation.state"),
-    ("diffusion", with_weights(b"version https://git-lfs"), "is no safetensors file"),
+    ("diffusion", with_weights(b"version https://git-lfs"), "is (no|not a) safetensors file"),
     ("smolvla", config(type="groot"), f"'groot', {READS}"),
     ("smolvla", config(type=["pi0"]), r"of type \['pi0'\], and fewstep reads"),
     ("smolvla", config(adapt_to_pi_aloha=True), "trained with adapt_to_pi_aloha"),

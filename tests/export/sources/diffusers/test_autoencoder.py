@@ -119,5 +119,5 @@ def test_a_damaged_config_is_named(changes: dict[str, Any], tmp_path: Path) -> N
     home = folder(tmp_path, autoencoder())
     config = tmp_path / "vae" / "config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), **changes}))
-    with pytest.raises(UserError, match="config.json is not that of an AutoencoderKL"):
+    with pytest.raises(UserError, match="config.json is not the config of an AutoencoderKL"):
         read_autoencoder(home, (4, 8, 8))

@@ -90,7 +90,7 @@ def test_its_guided_samples_need_a_null_value(saved: Path, tmp_path: Path) -> No
 
 
 def test_without_either_it_says_what_to_give(alone: Path) -> None:
-    with pytest.raises(UserError, match=r"denoiser is a UNet2DModel alone, and .* has no scheduler/") as failure:
+    with pytest.raises(UserError, match=r"denoiser is only a UNet2DModel, and .* has no scheduler/") as failure:
         load_source(str(alone))
     assert "--spec SPEC.json" in failure.value.fix
 
@@ -98,7 +98,7 @@ def test_without_either_it_says_what_to_give(alone: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"x_shape": [3, 8, 8]}, "has a field 'x_shape'; it takes name, prediction, schedule"),
+        ({"x_shape": [3, 8, 8]}, "unknown field 'x_shape'; use only name, prediction, schedule"),
         ({"schedule": {"kind": "flows"}}, "field 'schedule' of spec 'denoiser' is wrong"),
         ({"schedule": None}, "has no field 'schedule'"),
     ],
@@ -111,7 +111,7 @@ def test_a_wrong_spec_is_named(change: dict[str, Any], says: str, alone: Path, t
 
 def test_another_network_is_named(alone: Path) -> None:
     written(alone / "config.json", {"_class_name": "AutoencoderKL"})
-    with pytest.raises(UserError, match="its denoiser is a AutoencoderKL, and fewstep knows UNet2DModel"):
+    with pytest.raises(UserError, match="its denoiser is a AutoencoderKL; fewstep supports UNet2DModel"):
         load_source(str(alone))
 
 

@@ -106,5 +106,5 @@ def test_networks_of_films_are_refused_as_such(network: str, tmp_path: Path) -> 
     index = {"_class_name": f"{network}Pipeline", "transformer": ["diffusers", name], "boundary_ratio": 0.9}
     (tmp_path / "model_index.json").write_text(json.dumps(index))
     assert hasattr(diffusers, name) and name in REFUSED
-    with pytest.raises(UserError, match=f"its denoiser is a {name}, which makes films; write a function"):
+    with pytest.raises(UserError, match=f"its denoiser is a {name}, which generates videos; write a function"):
         load_source(str(tmp_path))

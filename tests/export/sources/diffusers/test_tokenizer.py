@@ -115,7 +115,7 @@ def test_a_damaged_piece_model_is_one_line(content: bytes, tmp_path: Path) -> No
     [
         ("merges.txt", "c a\nd o g\n", "is not a tokenizer .*Merges.* line 2"),
         ("merges.txt", "q q\nz z\n", "is not a tokenizer"),
-        ("vocab.json", "{", "vocab.json is no JSON"),
+        ("vocab.json", "{", "vocab.json is not JSON"),
         ("tokenizer.json", "{}", "is not a tokenizer"),
         ("special_tokens_map.json", '{"pad_token": "nowhere"}', None),
         ("special_tokens_map.json", '{"eos_token": 5, "unk_token": {}}', "is not a tokenizer .*eos_token"),
@@ -143,5 +143,5 @@ def test_a_vocabulary_at_which_the_library_panics_is_one_line(tmp_path: Path) ->
     home = write_clip_tokenizer(tmp_path / "tokenizer")
     vocabulary = json.loads((home / "vocab.json").read_text())
     (home / "vocab.json").write_text(json.dumps(dict.fromkeys(vocabulary, 0)))
-    with pytest.raises(UserError, match="the tokenizer behind 'ids' is not a tokenizer"):
+    with pytest.raises(UserError, match="the tokenizer of 'ids' is not a tokenizer"):
         tokenize_prompts([TokenInput("ids", read_tokenizer(home), 77, None)], ["a cat"])

@@ -82,7 +82,7 @@ def test_counters_of_a_trainer_are_named_and_left_out(
 ) -> None:
     counters = {"ema_decay": torch.tensor(0.999), "num_updates": torch.tensor(3)}
     assert same_weights(rewritten(plain, tmp_path / "f", lambda tensors: tensors | counters), plain)
-    assert "left unread: 'ema_decay', 'num_updates', on which no output depends" in caplog.text
+    assert "ignored 'ema_decay', 'num_updates', since no output depends" in caplog.text
 
 
 def test_a_matrix_with_the_name_of_a_counter_is_refused(plain: Path, tmp_path: Path) -> None:
