@@ -1,1 +1,1 @@
-"""The `fewstep` command has one thin verb per library function, generated from that function's options."""
+"""The `fewstep` command: one thin verb per library function, generated from that function's options."""

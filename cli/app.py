@@ -1,4 +1,4 @@
-"""The verbs. Only the one asked for is imported: `fewstep run` works where torch and onnx are not installed."""
+"""The verbs. Only the requested one is imported, so `fewstep run` works where torch and onnx are not installed."""
 
 import importlib
 import io
@@ -22,14 +22,15 @@ from fewstep.plans.errors import UserError, printable
 from fewstep.runtime.interrupts import check_interrupted
 from fewstep.runtime.progress import AHEAD
 
-ALL = "--help-all"  # --help with the options for experts
-INTERRUPTED = 130  # how typer tells of a KeyboardInterrupt
+ALL = "--help-all"  # --help, including the expert options
+INTERRUPTED = 130  # typer's exit code for a KeyboardInterrupt
 
 
 def run(arguments: list[str], manner: OutputOptions) -> int:
-    """Parse, run and print; the exit code. Everything that goes wrong is a UserError, or passes through.
+    """Parse and run a command line, print the outcome, and return the exit code.
 
-    With --json stdout holds the document alone, whatever a verb runs prints.
+    Raises UserError for anything the user can fix. Other exceptions pass through. With --json, stdout receives only the
+    document; anything else that the verb prints goes to stderr.
     """
     asked = next((argument for argument in arguments if not argument.startswith("-")), None)
     if asked in SUCCESSORS:
@@ -42,7 +43,7 @@ def run(arguments: list[str], manner: OutputOptions) -> int:
         raise CommandLineError(f"{asked} has no option {removed[0]}", f"give {removed[1]}")
     shows_all = ALL in arguments
     arguments = ["--help" if argument == ALL else argument for argument in arguments]
-    if manner.quiet or manner.json:  # read when a library is imported that fetches models
+    if manner.quiet or manner.json:  # huggingface_hub reads these variables when it is imported
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     outcomes: list[Outcome] = []
@@ -73,18 +74,18 @@ def run(arguments: list[str], manner: OutputOptions) -> int:
         except UserError:
             raise
         except Exception as error:
-            message = getattr(error, "format_message", None)  # what a command line parser's errors have in common
+            message = getattr(error, "format_message", None)  # the parser's errors share only this method
             if message is None:
                 raise
             see = f"see {' '.join(filter(None, ['fewstep', asked]))} --help"
-            what = message().replace(": Value error, ", ": ").rstrip(".")  # the words of the parser's own parser
+            what = message().replace(": Value error, ", ": ").rstrip(".")  # a prefix of the parser
             raise CommandLineError(" ".join(what.split()), see) from error
     if code == INTERRUPTED:
         raise KeyboardInterrupt
     check_interrupted()
     if isinstance(printed, io.StringIO):
         text = printed.getvalue()
-        if outcomes:  # it comes from code that was exported, or from a library
+        if outcomes:  # printed by the exported user code, or by a library
             sys.stderr.write(text)
         else:
             outcomes.append(Outcome({"help": text}))
@@ -96,7 +97,7 @@ def run(arguments: list[str], manner: OutputOptions) -> int:
 
 @contextmanager
 def _log_to_stderr(manner: OutputOptions) -> Iterator[None]:
-    """Messages of the library, on stderr, for as long as the block runs."""
+    """Write the library's log messages to stderr while the block runs."""
     log, handler = logging.getLogger("fewstep"), _Stderr()
     handler.setFormatter(logging.Formatter("fewstep: %(message)s"))
     level = log.level
@@ -120,14 +121,14 @@ def _log_level(manner: OutputOptions) -> int:
 
 
 class _Stderr(logging.Handler):
-    """Writes to the stderr of the moment: progress bars put their own in its place, to keep lines and bars apart."""
+    """Write to the current `sys.stderr`, which progress bars replace so that lines do not break the bars."""
 
     def emit(self, record: logging.LogRecord) -> None:
         print(printable(self.format(record)), file=sys.stderr)
 
 
 def _declare_flags() -> Callable[..., None]:
-    """Declares the options that `main` has already acted on, for --help."""
+    """Declare, for --help, the options that `main` has already handled."""
 
     def group(**_: bool) -> None: ...
 
@@ -135,4 +136,4 @@ def _declare_flags() -> Callable[..., None]:
 
 
 def _do_nothing() -> None:
-    """Stands for a verb in the list that --help shows."""
+    """Placeholder for a verb in the list of --help."""

@@ -1,7 +1,7 @@
-"""One command line, and the one place where an error becomes a line of text and an exit code.
+"""Run one command line. Only this module turns an error into a line of text and an exit code.
 
-Exit codes: 0 done, 1 a UserError (or: the answer is no), 2 a wrong command line, 70 a bug of fewstep, 130 interrupted.
-It starts without any of the extras, to be able to name the one that is missing.
+Exit codes: 0 success, 1 a UserError (or a negative answer), 2 an invalid command line, 70 a bug in fewstep,
+130 interrupted. The module imports none of the extras, so that it can name a missing one.
 """
 
 import errno
@@ -17,15 +17,15 @@ from fewstep.cli.output_flags import OutputOptions, split_flags
 from fewstep.cli.verbs import VERBS
 from fewstep.runtime.interrupts import check_interrupted, was_interrupted
 
-COMMAND_MODULES = ("typer", "rich", "PIL")  # what [cli] installs
+COMMAND_MODULES = ("typer", "rich", "PIL")  # installed by [cli]
 LIBRARY_MODULES = ("onnxruntime", "onnx", "onnxscript", "torch", "tensorrt_rtx")
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # how a write fails
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # errors of a failed write
 BUG = 70  # EX_SOFTWARE of sysexits.h
 
 
 class Failure(NamedTuple):
-    """A cause, its fix, and the exit code."""
+    """The cause of a failure, the fix, and the exit code."""
 
     what: str
     fix: str
@@ -33,10 +33,10 @@ class Failure(NamedTuple):
 
 
 def run_line(arguments: Sequence[str], interrupted: tuple[str, str, int]) -> int:
-    """Run one command line; returns the exit code. `interrupted` is the failure to report for an interrupt."""
+    """Run one command line and return the exit code. `interrupted` is the failure to report for an interrupt."""
     manner = OutputOptions()
-    with suppress(AttributeError):  # a stdout that is no file
-        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # what it cannot encode
+    with suppress(AttributeError):  # stdout is not a file
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # escapes unencodable text
     try:
         manner, line = split_flags(arguments)
         end = _run(line or ["--help"], manner)
@@ -47,8 +47,8 @@ def run_line(arguments: Sequence[str], interrupted: tuple[str, str, int]) -> int
 
 
 def _run(arguments: list[str], manner: OutputOptions) -> int | Failure:
-    """The exit code, or what went wrong."""
-    from fewstep.plans.errors import UserError, printable  # takes numpy along: an interrupt may come meanwhile
+    """Return the exit code, or the failure."""
+    from fewstep.plans.errors import UserError, printable  # imports numpy, during which an interrupt may arrive
 
     try:
         if arguments == ["--version"]:
@@ -61,13 +61,13 @@ def _run(arguments: list[str], manner: OutputOptions) -> int | Failure:
             from fewstep.cli.app import run
 
             code = run(arguments, manner)
-        print(end="", flush=True)  # what cannot be written is told here, not by the interpreter as it ends
+        print(end="", flush=True)  # raises a write error here, not at the exit of the interpreter
         return code
     except BrokenPipeError:
         _discard_stdout()
-        return 1  # the reader of our output has gone, there is nobody to tell
+        return 1  # the reader of our output is gone, so a message would reach nobody
     except Exception as error:
-        if was_interrupted():  # a library that is interrupted as it is imported raises an ImportError
+        if was_interrupted():  # a library that is interrupted while it is imported raises an ImportError
             raise KeyboardInterrupt from error
         failure = _missing_library(error, arguments) or _write_failure(error)
         if isinstance(error, UserError):
@@ -75,12 +75,12 @@ def _run(arguments: list[str], manner: OutputOptions) -> int | Failure:
         if manner.debug or failure is None:
             for line in traceback.format_exc().splitlines():
                 sys.stderr.write(printable(line) + "\n")
-        what, fix, code = failure or Failure(f"a bug of fewstep: {type(error).__name__}: {error}", "report it", BUG)
+        what, fix, code = failure or Failure(f"a bug in fewstep: {type(error).__name__}: {error}", "report it", BUG)
         return Failure(printable(" ".join(what.split())), printable(" ".join(fix.split())), code)
 
 
 def _missing_library(error: Exception, arguments: Sequence[str]) -> Failure | None:
-    """A library that is not installed, if that is what the error says."""
+    """Return the failure for a library that is not installed; None for any other error."""
     if not isinstance(error, ModuleNotFoundError):
         return None
     module = (error.name or "").partition(".")[0]
@@ -92,20 +92,20 @@ def _missing_library(error: Exception, arguments: Sequence[str]) -> Failure | No
 
 
 def _write_failure(error: Exception) -> Failure | None:
-    """A file or a pipe that cannot be written, if that is what the error says."""
+    """Return the failure for a file or a pipe that cannot be written; None for any other error."""
     if not isinstance(error, OSError):
         return None
     if error.filename is not None:
         return Failure(f"{error.filename}: {error.strerror}", "check the path, its permissions and the space left", 1)
     if error.errno not in FULL:
         return None
-    _discard_stdout()  # the system does not say which file it was writing
-    return Failure(f"output cannot be written ({error.strerror or error})", "check the space left where it goes", 1)
+    _discard_stdout()  # the error does not name the file
+    return Failure(f"output cannot be written ({error.strerror or error})", "check the free space of the output", 1)
 
 
 def _print_failure(failure: Failure, manner: OutputOptions) -> int:
-    """One line on stderr, and with --json the same as the document on stdout; the exit code."""
-    with suppress(OSError):  # nobody reads it
+    """Print one line to stderr, and with --json also a document to stdout. Return the exit code."""
+    with suppress(OSError):  # stderr is closed
         sys.stderr.write(f"fewstep: {failure.what}; {failure.fix}\n")
     if manner.json:
         with suppress(OSError):
@@ -114,6 +114,6 @@ def _print_failure(failure: Failure, manner: OutputOptions) -> int:
 
 
 def _discard_stdout() -> None:
-    """Discards the buffer of a stdout that fails, so that ending does not fail again."""
-    with suppress(OSError, ValueError):  # a stdout that is no file
+    """Discard the buffer of a failing stdout, so that the exit of the interpreter does not fail again."""
+    with suppress(OSError, ValueError):  # stdout is not a file
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

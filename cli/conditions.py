@@ -1,4 +1,4 @@
-"""Conditions and sizes as they are written on a command line."""
+"""Parse the conditions and sizes of a command line."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,15 +11,15 @@ from fewstep.runtime.bundle.conditions import check, random_range
 from fewstep.runtime.bundle.manifest import Condition, Manifest
 from fewstep.runtime.kinds.sizes import LARGEST, NAME
 
-DIGITS = 4000  # beyond which Python reads no number
+DIGITS = 4000  # Python refuses to parse longer integers
 
 
 def parse_conditions(
     texts: Sequence[str], known: Sequence[Condition], of_any_size: bool = False
 ) -> dict[str, list[Any]]:
-    """ "class=3", "class=dress", "text=@file.npy" to the values of each name. The runtime checks what arrays mean.
+    """Parse "class=3", "class=dress", "text=@file.npy" into lists of values by name. The runtime checks the arrays.
 
-    Arrays may be `of_any_size` where they are cut into windows.
+    Arrays may be `of_any_size` if they are cut into windows later.
     """
     shapes = {condition.name: condition.shape for condition in known}
     values: dict[str, list[Any]] = {}
@@ -45,7 +45,7 @@ def parse_conditions(
 
 
 def parse_sizes(texts: Sequence[str]) -> dict[str, int]:
-    """The option --size, of a bundle or of a whole that is tiled: "height=96" to {"height": 96}."""
+    """Parse the option --size, of a bundle or of a tiled sample: "height=96" to {"height": 96}."""
     sizes: dict[str, int] = {}
     for text in texts:
         name, equals, number = text.partition("=")
@@ -61,17 +61,17 @@ def parse_sizes(texts: Sequence[str]) -> dict[str, int]:
 
 
 def required_arguments(manifest: Manifest) -> list[str]:
-    """Words of a command line that give each condition which a sample cannot do without, as an example."""
-    told = () if manifest.text is None else manifest.text.graph.outputs
-    words = ["--prompt", '"..."'] if told else []
+    """Return command line words that give an example value to each required condition."""
+    encoded = () if manifest.text is None else manifest.text.graph.outputs
+    words = ["--prompt", '"..."'] if encoded else []
     for condition in manifest.conditions:
-        if condition.default is None and condition.name not in {tensor.name for tensor in told}:
+        if condition.default is None and condition.name not in {tensor.name for tensor in encoded}:
             words += ["-c", f"{condition.name}={_example_value(condition)}"]
     return words
 
 
 def _example_value(condition: Condition) -> str:
-    """A value that the condition takes: its lowest number, or the name of a file of arrays."""
+    """Return an example value of the condition: its lowest number, or the name of a file of arrays."""
     if condition.shape:
         return "@FILE.npy"
     low, _ = random_range(condition) or (0, 0)
@@ -79,11 +79,14 @@ def _example_value(condition: Condition) -> str:
 
 
 def load_arrays(what: str, path: Path, shape: tuple[int, ...], of_any_size: bool) -> list[Any]:
-    """The values in a .npy file: one of `shape`, or [N, *shape]. Nothing pickled is read. `what` names them."""
+    """Load values from a .npy file: one array of `shape`, or [N, *shape].
+
+    `what` names the values in errors. Raises UserError for pickled content or another shape.
+    """
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        reason = getattr(error, "strerror", None) or "it is no .npy file of numbers"
+        reason = getattr(error, "strerror", None) or "it is not a .npy file of numbers"
         raise UserError(f"{what}: {path} cannot be read ({reason})", "write it with numpy.save") from error
     if of_any_size and isinstance(array, np.ndarray) and array.ndim in (len(shape), len(shape) + 1):
         return [array] if array.ndim == len(shape) else list(array)

@@ -1,4 +1,4 @@
-"""A baked file in words."""
+"""Describe a baked file (a run as one ONNX file) as text."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from fewstep.graph.bake.metadata import NO_CHECKSUM, Baked, BakedPort
 
 
 def describe_baked(file: Path, baked: Baked) -> tuple[str, ...]:
-    """The description of a baked file, in lines."""
+    """Return the description of a baked file, as lines."""
     checksum = "with a checksum" if baked.file_sha256 != NO_CHECKSUM else "without a checksum"
     tested = "with a test vector" if baked.sample is not None else "without a test vector"
     return (
@@ -14,7 +14,7 @@ def describe_baked(file: Path, baked: Baked) -> tuple[str, ...]:
         f"{baked.plan}, {baked.evaluations} evaluations, {describe_guidance(baked)}, "
         f"{baked.precision} for {baked.target}",
         *describe_ports(baked),
-        f"licence: {baked.licence or 'none that the source names'}",
+        f"licence: {baked.licence or 'not named by the source'}",
     )
 
 

@@ -4,6 +4,6 @@ from fewstep.plans.errors import UserError
 
 
 class CommandLineError(UserError):
-    """A command line that cannot be understood."""
+    """An invalid command line."""
 
     code = 2

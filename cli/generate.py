@@ -1,12 +1,15 @@
-"""Make a command from a verb: a function of (options: a frozen dataclass, progress). No option is written twice.
+"""Generate a command from a verb, a function of (options: a frozen dataclass, progress). No option is written twice.
 
-Every command takes the flags of `manner` too, on which `main` acts, and --dry-run where the verb has one.
+Every command also takes the flags of `output_flags`, which `main` handles, and --dry-run if the verb supports it.
 
-The first field without a default is the command's argument, every other field an option. Help comes from lines
-`name: text` of the docstrings of the class and its bases, a short flag from the field's metadata:
-`field(metadata={"short": "-o"})`. A field of type `tuple[str, ...]` takes its values with commas, or the option several
-times; `metadata={"whole": True}` says that commas are part of a value. `metadata={"choices": names}`, a function, ends
-the help with the names it returns. Help leaves fields of `metadata={"expert": True}` to --help-all.
+The first field without a default is the command's argument. Every other field is an option. Its help is the line
+`name: text` in the docstring of the class or a base class. The metadata of a field sets the rest:
+
+- `{"short": "-o"}` adds a short flag.
+- `{"whole": True}`: commas are part of a value. Otherwise a field of type `tuple[str, ...]` takes values separated by
+  commas. The option may also be given several times.
+- `{"choices": function}` appends to the help the names that the function returns.
+- `{"expert": True}` shows the option only in --help-all.
 """
 
 import dataclasses
@@ -36,10 +39,10 @@ def make_command(
     dry_run: DryRun | None = None,
     shows_all: bool = False,
 ) -> Callable[..., None]:
-    """A function with the signature that typer reads: one parameter for each field of the verb's options.
+    """Return a function with a signature for typer: one parameter for each field of the verb's options.
 
-    `done` is given what the verb, or with --dry-run its dry run, returns. With `shows_all` help has the options for
-    experts too.
+    `done` receives the outcome of the verb, or of its dry run with --dry-run. With `shows_all` the help includes expert
+    options.
     """
     options_type = options_of(verb)
     hints, texts = get_type_hints(options_type), field_help(options_type)
@@ -63,32 +66,34 @@ def make_command(
 
 
 def set_parameters(function: Callable[..., None], parameters: Sequence[inspect.Parameter]) -> Callable[..., None]:
-    """The function with the signature of these parameters, which typer reads."""
+    """Set the signature of a function, which typer reads, to these parameters, and return the function."""
     function.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     function.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return function
 
 
 def options_of(verb: Verb) -> type:
-    """The dataclass of a verb's options."""
+    """Return the dataclass of a verb's options."""
     options: type = next(iter(get_type_hints(verb).values()))
     return options
 
 
 def manner_parameters() -> list[inspect.Parameter]:
-    """The flags that every command takes."""
+    """Return the parameters of the flags that every command takes."""
     return [flag_parameter(field, names, text) for field, (names, text) in output_flags.FLAGS.items()]
 
 
 def flag_parameter(name: str, flags: tuple[str, ...], text: str) -> inspect.Parameter:
-    """A switch that is off unless it is given."""
+    """Return the parameter of a switch that is off by default."""
     annotation = Annotated[bool, typer.Option(*flags, help=text, show_default=False)]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=annotation)
 
 
 def field_help(options_type: type) -> dict[str, str]:
-    """`name: text` lines of the docstrings of a class and its bases; a text goes on over lines that are indented
-    further."""
+    """Return the help of each field, from `name: text` lines in the docstrings of a class and its bases.
+
+    A text continues over the following lines if they are indented further.
+    """
     names = {field.name for field in dataclasses.fields(options_type)}
     texts: dict[str, str] = {}
     for each in reversed(options_type.__mro__[:-1]):
@@ -115,7 +120,7 @@ def _parse_field_texts(document: str, names: Collection[str]) -> dict[str, str]:
 
 
 def _summary(options_type: type) -> str:
-    """The docstring up to the first field."""
+    """Return the docstring up to the first field."""
     texts = field_help(options_type)
     document = inspect.cleandoc(options_type.__doc__ or "")
     starts = [found.start() for name in texts if (found := re.search(rf"^\s*{name}: ", document, re.MULTILINE))]
@@ -123,7 +128,7 @@ def _summary(options_type: type) -> str:
 
 
 def is_argument(field: "dataclasses.Field[Any]") -> bool:
-    """A field without a default."""
+    """Return whether a field has no default, and so is the command's argument."""
     return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
@@ -134,7 +139,7 @@ def _make_parameter(
     if _sequence_type(hint):
         default = default if default is dataclasses.MISSING else [str(value) for value in default] or None
         hint = list[str] if default is not None else list[str] | None
-    if Pag in get_args(hint):  # which the options read
+    if Pag in get_args(hint):  # guidance, which the options parse themselves
         hint = str | None
     if is_argument:
         annotation: Any = Annotated[hint, typer.Argument(help=text, metavar=field.name.upper(), show_default=False)]
@@ -158,8 +163,7 @@ def _make_parameter(
 
 
 def _help_and_metavar(hint: Any, text: str) -> tuple[str, str | None]:
-    """The help and the metavar of an option, short enough for --help: a text that does not have all words of a choice
-    ends with them."""
+    """Return the help and the metavar of an option. If the text does not name all words of a choice, append them."""
     parts = (hint, *get_args(hint))
     words = next((get_args(part) for part in parts if get_origin(part) is Literal), ())
     if words:
@@ -168,13 +172,13 @@ def _help_and_metavar(hint: Any, text: str) -> tuple[str, str | None]:
 
 
 def _sequence_type(hint: Any) -> Any:
-    """The type of a sequence, which may be optional; None for another hint."""
+    """Return the tuple type in a hint, which may be optional; None for any other hint."""
     return next((part for part in (hint, *get_args(hint)) if get_origin(part) is tuple), None)
 
 
 def _convert_value(field: "dataclasses.Field[Any]", value: Any, hint: Any) -> Any:
-    """The value of a field. A sequence arrives as a list of texts, each with commas between its values, unless they are
-    part of a value."""
+    """Convert a parsed value to the type of its field. A sequence is a list of texts, each split at commas unless the
+    field is `whole`. Raises UserError for an empty option or an item of another type."""
     kind = _sequence_type(hint)
     if kind is None or (value is None and type(None) in get_args(hint)):
         return value
@@ -188,4 +192,4 @@ def _convert_value(field: "dataclasses.Field[Any]", value: Any, hint: Any) -> An
         return tuple(item(part) for part in parts)
     except ValueError as error:
         what = f"{option} {','.join(parts)} is not a list of {item.__name__}"
-        raise UserError(what, "write values with commas") from error
+        raise UserError(what, "separate the values by commas") from error

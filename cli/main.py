@@ -1,15 +1,18 @@
-"""The entry point. It imports next to nothing, so that an interrupt is one line of text whenever it comes."""
+"""The entry point. It imports almost nothing, so that an interrupt at any time prints one line of text."""
 
 import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
 
-STOPPED = ("interrupted", "bundles are whole: run the same command again", 130)  # what, the fix, the exit code
+STOPPED = ("interrupted", "bundles are intact: run the same command again", 130)  # what, the fix, the exit code
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command line; the exit code. None: the arguments of this process, which has nothing to do after them."""
+    """Run one command line and return the exit code.
+
+    Without `arguments`, run the command line of this process, and end the process.
+    """
     what, fix, code = STOPPED
     line = f"fewstep: {what}; {fix}"
     try:
@@ -31,22 +34,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _write_line(line: str) -> None:
-    with suppress(OSError):  # nobody is left to read it
+    with suppress(OSError):  # stderr is closed
         sys.stderr.write(f"{line}\n")
 
 
 def _open_closed_streams() -> None:
-    """Lead streams that the caller has closed nowhere. They are None else, and a bundle's file gets their number."""
+    """Open standard streams that the caller closed on os.devnull.
+
+    Otherwise they are None, and a file of a bundle could get one of their descriptors.
+    """
     for name, way in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, way, encoding="utf-8"))  # noqa: SIM115 - for as long as it runs
+            setattr(sys, name, open(os.devnull, way, encoding="utf-8"))  # noqa: SIM115 - open until the process ends
 
 
 def _keep_products_to_their_thread() -> None:
-    """Let OpenBLAS start no threads, unless the user asks for some. It reads this when numpy is imported.
+    """Limit OpenBLAS to one thread unless the user sets another number. OpenBLAS reads it when numpy is imported.
 
-    Matrices are small here, and `runtime.machine.threads` has work for each core. Beside other programs OpenBLAS's
-    threads spin for each other: calibrating 300 MB of weights took 8 times the processor's seconds, and 20 MB more.
+    The matrices here are small, and `runtime.machine.threads` already uses each core. When other programs run, the
+    threads of OpenBLAS spin while they wait: calibrating 300 MB of weights took 8 times the CPU time, and 20 MB more.
     """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 

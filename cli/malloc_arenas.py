@@ -1,4 +1,4 @@
-"""The heap of a command's process: a library leaves that to its host."""
+"""The malloc setting of a command's process. A library must not change it for its host."""
 
 import ctypes
 
@@ -6,13 +6,13 @@ M_ARENA_MAX = -8  # of glibc's malloc.h
 
 
 def use_one_heap() -> None:
-    """Let all threads of this process allocate from one heap.
+    """Let all threads of this process allocate from one heap (glibc arena).
 
-    glibc opens another for each thread that finds one taken, and what is freed stays in the heap that it came from: by
-    chance of which thread held what, calibrating peaks up to 10 % higher. Heaps that are open already stay. Other C
-    libraries have no such setting.
+    By default glibc opens another arena when a thread finds the others locked, and freed memory stays in its arena. The
+    peak memory of calibration then varies with the scheduling of threads, by up to 10 %. Arenas that exist already
+    remain. Other C libraries have no such setting.
     """
     try:
         ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
-    except (AttributeError, OSError, TypeError):  # musl and macOS; none; Windows
+    except (AttributeError, OSError, TypeError):  # musl and macOS; no C library; Windows
         return

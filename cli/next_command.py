@@ -1,4 +1,4 @@
-"""The command that comes after a verb, with its duration if that is over a minute."""
+"""The command to run after a verb, with its estimated duration if that exceeds a minute."""
 
 import logging
 from collections.abc import Callable
@@ -11,13 +11,13 @@ from fewstep.measure.estimate import Estimate
 
 LOG = logging.getLogger("fewstep")
 LONG = 60.0  # seconds
-LARGE = 2**28  # bytes of a bundle, from which opening it again takes longer than the answer is worth
+LARGE = 2**28  # bytes of a bundle: opening a larger one takes too long for a mere estimate
 
 
 @dataclass(frozen=True)
 class NextCommand:
-    """A command line. `estimate` gives the work of the command; None where it is short, or not known. It runs as the
-    line is shown."""
+    """A command line. `estimate` returns the work of the command, and is called when the line is shown. It is None if
+    the command is short or its work is unknown."""
 
     command: str
     estimate: Callable[[], Estimate] | None = None
@@ -29,12 +29,12 @@ class NextCommand:
 
 
 def next_command(*words: object) -> NextCommand:
-    """The command of `fewstep` with these words, each quoted for a shell."""
+    """Return the `fewstep` command with these words, each quoted for a shell."""
     return NextCommand(" ".join(["fewstep", *(quote(str(word)) for word in words)]))
 
 
 def calibrate_next(bundle: Path) -> NextCommand:
-    """`fewstep calibrate`, with the plan that it takes by default."""
+    """Return the `fewstep calibrate` command with the default plan."""
     from fewstep.calibration.cost import estimate_cost
     from fewstep.calibration.open_task import open_task
     from fewstep.calibration.options import CalibrateOptions
@@ -56,7 +56,7 @@ def calibrate_next(bundle: Path) -> NextCommand:
 
 
 def report_next(bundle: Path) -> NextCommand:
-    """`fewstep report`."""
+    """Return the `fewstep report` command."""
     from fewstep.report.options import ReportOptions
     from fewstep.report.report import open_report_task
 
@@ -65,7 +65,7 @@ def report_next(bundle: Path) -> NextCommand:
 
 
 def advised_next(command: str, bundle: Path) -> NextCommand:
-    """The command of a report's advice."""
+    """Return the command of a report's advice, with an estimate if it is `fewstep fit`."""
     if not command.startswith("fewstep fit "):
         return NextCommand(command)
     from fewstep.fitting.cost import estimate_fit
@@ -75,27 +75,27 @@ def advised_next(command: str, bundle: Path) -> NextCommand:
     from fewstep.runtime.bundle.reading import open_bundle
     from fewstep.runtime.sampling.planning import default_guidance
 
-    def of_fit() -> Estimate:
+    def estimate_fit_command() -> Estimate:
         opened = open_bundle(bundle)
         guidance = weight_of(default_guidance(opened, opened.body(BODY), None))
         return estimate_fit(open_fit_task(FitOptions(bundle, guidance=guidance)))
 
-    return NextCommand(command, _of_small(bundle, of_fit))
+    return NextCommand(command, _of_small(bundle, estimate_fit_command))
 
 
 def _of_small(bundle: Path, estimate: Callable[[], Estimate]) -> Callable[[], Estimate] | None:
-    """The estimate, which opens the bundle, where that takes moments."""
+    """Return the estimate, or None for a large bundle, which takes long to open."""
     size = sum(path.stat().st_size for path in bundle.rglob("*") if path.is_file())
     return estimate if size < LARGE else None
 
 
 def _seconds(estimate: Callable[[], Estimate]) -> float | None:
-    """The seconds of the work; None where the command refuses it. What the command warns of is left to it."""
+    """Return the seconds of the work; None if the command would refuse it. Warnings are left to the command itself."""
     level = LOG.level
     LOG.setLevel(logging.CRITICAL + 1)
     try:
         return estimate().seconds
-    except Exception:  # what is done is done: an estimate that fails changes nothing about it
+    except Exception:  # the verb has succeeded already: a failed estimate must not change that
         return None
     finally:
         LOG.setLevel(level)

@@ -1,4 +1,4 @@
-"""The outcome of a verb: one value for programs, the same in words for people. Only here is either printed."""
+"""The outcome of a verb: one value for programs, and the same as text. Only this module prints either."""
 
 import json
 import math
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The end of a verb.
+    """The result of a verb.
 
-    value: what --json prints: structs, dataclasses, dicts and what they hold.
-    shown: what people see: lines of text, tables and trees. A text is one line.
-    code: the exit code; 1 where the answer to what was asked is no.
-    then: the command that comes next, which people see as the last line.
+    value: the document of --json: structs, dataclasses, dicts and their contents.
+    shown: the text output: lines, tables and trees. A string is one line.
+    code: the exit code; 1 if the answer is negative, as for a damaged bundle.
+    then: the command to run next, printed as the last line.
     """
 
     value: object
@@ -49,23 +49,26 @@ def print_outcome(outcome: Outcome, manner: OutputOptions) -> None:
 
 
 def pluralize(number: int, noun: str) -> str:
-    """ "1 plan", "2 plans"."""
+    """Return a number with its noun: "1 plan", "2 plans"."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def to_json(value: object) -> str:
-    """One JSON document, of printable ASCII: NaN and infinity become null. TypeError for keys but texts and numbers."""
+    """Return one JSON document in printable ASCII. NaN and infinity become null.
+
+    Raises TypeError for keys other than strings and numbers.
+    """
     content = msgspec.to_builtins(value, enc_hook=_encode_other, str_keys=True)
     return json.dumps(_escape_bytes(content), indent=2).replace("\x7f", r"\u007f")
 
 
 def _encode_other(value: Any) -> object:
-    """Values that JSON has no type for: paths, and numbers of numpy."""
+    """Encode values without a JSON type: paths, and numpy scalars."""
     return value.item() if hasattr(value, "item") else str(value)
 
 
 def _escape_bytes(value: Any) -> object:
-    """The value with bytes that are no text escaped, as a path may have them."""
+    """Escape bytes that are not valid text, which a path may contain, and replace NaN and infinity by None."""
     if isinstance(value, str):
         return value.encode(errors="backslashreplace").decode()
     if isinstance(value, float):

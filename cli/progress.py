@@ -1,4 +1,4 @@
-"""Progress for people: bars on a terminal, a few plain lines elsewhere. Both write to stderr; stdout is for results."""
+"""Progress display: bars on a terminal, a few plain lines elsewhere. Both write to stderr; stdout is for results."""
 
 import sys
 import time
@@ -17,7 +17,7 @@ LINE_SECONDS = 10.0  # between two plain lines of one stage
 
 
 class Bars:
-    """A bar a stage, on a terminal."""
+    """One progress bar per stage, on a terminal."""
 
     def __init__(self) -> None:
         from rich import progress  # not for --help
@@ -39,14 +39,14 @@ class Bars:
             self._bars.start()
         self._bars.update(self._tasks[stage], completed=done, total=total)
         if done >= total:
-            del self._tasks[stage]  # a stage that comes again gets a bar of its own
+            del self._tasks[stage]  # a stage that starts again gets a new bar
 
     def close(self) -> None:
         self._bars.stop()
 
 
 class Lines:
-    """A line when a stage ends, and now and then while it lasts: for logs."""
+    """Lines for logs: one when a stage ends, and one every LINE_SECONDS while it runs."""
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
@@ -64,9 +64,9 @@ class Lines:
 
 @contextmanager
 def progress_display(quiet: bool = False) -> Iterator[Progress]:
-    """`with progress_display() as progress:` picks what suits stderr, and leaves the terminal as it was.
+    """Context manager for the progress display that suits stderr. It restores the terminal at the end.
 
-    Each call of the progress raises KeyboardInterrupt if an interrupt was swallowed before it.
+    Each progress call raises KeyboardInterrupt if an earlier interrupt was swallowed.
     """
     if quiet:
         yield _checked(SILENT)

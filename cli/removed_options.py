@@ -1,8 +1,8 @@
-"""Verbs and options that have left, or that the name of a change suggests, and what to give for them."""
+"""Removed verbs and options, and options that a user may guess from the name of a change, with their replacements."""
 
 from collections.abc import Mapping, Sequence
 
-SUCCESSORS = {  # of verbs that have left
+SUCCESSORS = {  # removed verb -> its replacement
     "evaluate": "fewstep measure --columns psnr,fd",
     "bench": "fewstep measure --columns ms",
 }
@@ -20,7 +20,7 @@ REMOVED: Mapping[str, Mapping[str, str]] = {
 
 
 def find_removed_option(verb: str, arguments: Sequence[str]) -> tuple[str, str] | None:
-    """An option that the verb no longer has, and its successor; None where there is none."""
+    """Return the first option that the verb no longer has, and its replacement; None without one."""
     for argument in arguments:
         name = argument.partition("=")[0]
         if (successor := REMOVED.get(verb, {}).get(name)) is not None:

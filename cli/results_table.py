@@ -1,4 +1,4 @@
-"""The lines of `measure`, `report` and `demo`: the work before it is done, and the figures of a bundle as a table."""
+"""The text output of `measure`, `report` and `demo`: the planned work, and the figures of a bundle as a table."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,12 +19,15 @@ from fewstep.report.quality import NO_SSIM, NONE
 from fewstep.report.verdict import describe_distances, list_warnings
 from fewstep.runtime.bundle.reading import open_bundle
 
-TOKENS = "differ: open positions whose likeliest token is another at float32's states; same: tokens at the end"
+TOKENS = (
+    "differ: share of masked positions whose most likely token differs from float32's, at float32's states; "
+    "same: share of equal tokens in the finished samples"
+)
 IMAGE_AXES = 3  # channels, height, width
 
 
 def describe_work(task: MeasureTask, output: Path | None, written: Sequence[int]) -> Outcome:
-    """The work of a measurement, and what it takes. `written` are the sizes of its files in bytes."""
+    """Describe the work of a measurement, with its time and memory. `written` are the sizes of its files in bytes."""
     bundle, judged, expected = task.bundle.path, task.judged, task.estimate()
     value: dict[str, object] = {"bundle": bundle}
     lines = list[str]()
@@ -50,25 +53,25 @@ def describe_work(task: MeasureTask, output: Path | None, written: Sequence[int]
             )
         if extractor is not None:
             lines.append(
-                f"would sample {judged.featured} seeds with each body, and as many others in float32, for "
-                f"FD({extractor.name})"
+                f"would sample {judged.featured} seeds with each body, and the same number of other seeds in float32, "
+                f"for FD({extractor.name})"
             )
         doubt = ", if this teacher suffices" if judged.teacher is not None and judged.teacher_name is None else ""
         lines.append(
-            f"{expected.evaluations} evaluations of one sample, with both branches of guidance in one, take about "
+            f"{expected.evaluations} evaluations of one sample (both branches of guidance count as one) take about "
             f"{format_duration(expected.sampling)} at float32's speed here{doubt}"
         )
         lines.append(needed.describe(bundle))
     if task.timed is not None:
         value["timing_seconds"] = expected.timing
-        lines.append(f"timing takes {format_duration(expected.timing)}, on a machine that should do nothing else")
+        lines.append(f"timing takes {format_duration(expected.timing)}; the machine should be idle meanwhile")
     if judged is not None or output is not None:
         lines.append(f"would write {output or bundle / 'report'}")
     return Outcome(value, tuple(lines))
 
 
 def format_results(results: Results, bundle: Path) -> Iterator[str | Table]:
-    """The verdict, the table, and what the figures amount to."""
+    """Yield the verdict, the table, and the conclusions from the figures."""
     if (advised := advice(results, open_bundle(bundle).manifest, bundle)) is not None:
         yield advised.verdict
     if results.qualities or results.sizes:
@@ -79,13 +82,13 @@ def format_results(results: Results, bundle: Path) -> Iterator[str | Table]:
 
 
 def measured_next(results: Results, bundle: Path) -> NextCommand:
-    """The command that lowers the largest cost, or `report`, where no quality was measured."""
+    """Return the command that lowers the largest cost, or `report` if no quality was measured."""
     advised = advice(results, open_bundle(bundle).manifest, bundle)
     return report_next(bundle) if advised is None else advised_next(advised.command, bundle)
 
 
 def results_table(results: Results, is_image: bool = True) -> Table:
-    """A line for each body, with what was measured of it. SSIM is explained to those who have images."""
+    """Return a table with a row for each body and its figures. The caption explains a missing SSIM only for images."""
     bodies = {body.body: body for body in results.qualities}
     of_tokens = any(body.tokens for body in results.qualities)
     heads_of_quality = ("differ", "same") if of_tokens else ("PSNR", "p5", "signal", "SSIM", "p5")
@@ -132,7 +135,7 @@ def _coverage(results: Results, body: str) -> str:
 
 
 def _speeds(results: Results, body: str) -> list[str]:
-    """Per race: times faster than float32, and milliseconds; empty for a body that does not run on this machine."""
+    """Return, per race, the speedup over float32 and the milliseconds; empty if the body does not run here."""
     cells = []
     for each in results.races:
         timing = next((timing for timing in each.timings if timing.name == body), None)
@@ -150,20 +153,20 @@ def _captions(results: Results, is_image: bool) -> list[str]:
         named = (
             TOKENS
             if first.tokens
-            else "PSNR in dB and SSIM against float32 along the same plan, mean and 5th percentile; signal: dB above "
-            f"the error{first.against_float.nearness.other_seed_text}"
+            else "PSNR in dB and SSIM against float32 along the same plan: mean and 5th percentile (p5); signal: "
+            f"signal to error in dB{first.against_float.nearness.other_seed_text}"
         )
         said.append(f"{named} ({judged}).")
         if is_image and first.tokens is None and first.against_float.ssim is None:
             said.append(NO_SSIM)
         if results.features and first.distances:
             said.append(
-                f"FD({results.features.name}): distance of {first.distances[0].samples} samples from as many of "
-                "float32 by other seeds; that of float32 is the noise floor."
+                f"FD({results.features.name}): Fréchet distance of {first.distances[0].samples} samples to the same "
+                "number of float32 samples from other seeds; for float32 itself it is the noise floor."
             )
     if results.covered:
-        said.append("int8: share of MACs.")
+        said.append("int8: share of multiply-accumulates (MACs).")
     if results.races:
         first_timed = results.races[0].timings[0].name
-        said.append(f"Batch: one call of the body with so many rows, times faster than {first_timed}.")
+        said.append(f"Batch N: one call of the body on a batch of N, speedup over {first_timed} and median time.")
     return said

@@ -10,21 +10,21 @@ from numpy.typing import NDArray
 from fewstep.graph.output_files import atomic_file, write_atomic
 
 PICTURE, ARRAY = ".png", ".npy"
-SMALL, SMALL_SCALE = 64, 3  # pixels up to which a sample is drawn enlarged, and how much
+SMALL, SMALL_SCALE = 64, 3  # samples of up to SMALL pixels are enlarged by SMALL_SCALE
 
 
 def square_columns(samples: int) -> int:
-    """The columns of a square grid."""
+    """Return the number of columns of a square grid."""
     return int(np.ceil(np.sqrt(samples)))
 
 
 def default_scale(shape: Sequence[int]) -> int:
-    """The enlargement of samples of a shape where no option gives one."""
+    """Return the default enlargement for samples of a shape."""
     return SMALL_SCALE if max(shape[-2:]) <= SMALL else 1
 
 
 def write_samples(x: NDArray[Any], path: Path, columns: int | None, scale: int | None) -> None:
-    """Samples [N, ...] as a .png, or as a .npy."""
+    """Write samples [N, ...] to a .png or a .npy file."""
     if path.suffix == ARRAY:
         with atomic_file(path) as stream:
             np.save(stream, x)

@@ -1,4 +1,4 @@
-"""The plan that verbs take where none is named, and the warning for a plan that a body is not made for."""
+"""The default plan of verbs, and the warning for a plan that a body was not calibrated for."""
 
 from collections.abc import Collection
 from contextlib import suppress
@@ -29,7 +29,7 @@ OWN_PLAN = f"{SCHEDULER}20"  # of the scheduler that came with a denoiser
 
 
 def check_name(plan: str) -> None:
-    """Refuse a plan that no denoiser has: before anything is loaded, or asked of the user."""
+    """Raise UserError for a plan name that is invalid for any denoiser, before anything is loaded."""
     if plan.endswith(".json"):
         read_plan(Path(plan))
     elif is_token_plan_name(plan):
@@ -39,21 +39,26 @@ def check_name(plan: str) -> None:
 
 
 def check_given_by_options(plan: AnyPlan, offered: Collection[str]) -> None:
-    """Refuse a plan that starts from a tensor which the options cannot give: the rows of a tail, the caller's noise."""
+    """Raise UserError if the plan starts from a tensor that no option provides.
+
+    Examples are the state rows of a plan's tail, and noise from the caller.
+    """
     if missing := [name for name in plan.given if name not in offered]:
         fix = (
             "give --image and --strength"
             if missing[0] == IMAGE
-            else "run it by `Sampler.sample` with `given`, or bake it"
+            else "run it with `Sampler.sample(given=...)` in Python, or bake it"
         )
-        raise UserError(f"plan {plan.name!r} starts from {missing[0]!r}, which no option gives", fix)
+        raise UserError(f"plan {plan.name!r} starts from {missing[0]!r}, which no option provides", fix)
 
 
 def default_plan(
     sampler: Sampler, guidance: float | Guidance | None = None, settings: PlanSettings = NO_SETTINGS
 ) -> Plan:
-    """The plan along which the bundle was calibrated, else the one of the denoiser's own scheduler. With a strength it
-    is a plan that starts from an image."""
+    """Return the plan of the bundle's calibration, else the plan of the denoiser's own scheduler.
+
+    With a strength in `settings`, the plan starts from an image.
+    """
     bundle, manifest = sampler.bundle, sampler.bundle.manifest
     body, has_strength = calibrated_body(manifest, sampler.body), settings.get("strength") is not None
     if body is None or body.plan is None:
@@ -64,12 +69,12 @@ def default_plan(
         if has_strength:
             plan = PLAN
         elif not body.plan.startswith(SCHEDULER) and body.plan in manifest.plans:
-            plan = str(bundle.path / manifest.plans[body.plan])  # no name compiles it
+            plan = str(bundle.path / manifest.plans[body.plan])  # its name cannot be compiled
     return select_plan(sampler, body, plan, guidance, settings)
 
 
 def _names_solver(name: str) -> bool:
-    """True for a name that compiles without another package's plugin, which a bundle may not import."""
+    """Return whether a name compiles without the plugin of another package, which a bundle may not import."""
     if plugin_of_name(name) is not None:
         return False
     with suppress(UserError):
@@ -82,7 +87,10 @@ def _range_settings(plan: Any) -> tuple[str, Guidance | None, Shaping | None]:
 
 
 def describe_calibration_mismatch(bundle: Bundle, body: Body, plan: Any) -> str | None:
-    """A warning that names both plans, where int8 was calibrated along another plan, guidance or shaping; else None."""
+    """Return a warning if int8 was calibrated with another plan, guidance or shaping; else None.
+
+    The warning names both plans.
+    """
     if body.precision != "int8" or (calibrated := calibrated_plan(bundle, body)) is None:
         return None
     if plan.fitted is not None and shaping_of(plan) == shaping_of(calibrated):
@@ -100,18 +108,20 @@ def describe_calibration_mismatch(bundle: Bundle, body: Body, plan: Any) -> str 
 
 
 def _clip_remedy(name: str, shaping: Shaping | None) -> str:
-    """The options that give a solver's plan the clip of the calibrated one."""
+    """Return the options that give a solver's plan the clip of the calibrated plan."""
     if not isinstance(shaping, Clip) or shaping.low != -shaping.high or not _names_solver(name):
         return ""
     return f"; give --plan {name} --clip {shaping.high:g}, in Python shaping=Clip({shaping.low}, {shaping.high})"
 
 
 def _guidance_remedy(name: str, guidance: Guidance | None) -> str:
-    """The options that give a plan the guidance of the calibrated one, which has a text. They name the plan, since one
-    of a file has its guidance for good."""
+    """Return the options that give a plan the guidance of the calibrated plan, if that guidance has a text form.
+
+    They name the plan, because the guidance of a plan file cannot be changed.
+    """
     try:
         check_name(name)
-    except UserError:  # the name of a program's own plan
+    except UserError:  # a plan that a program built, which no name compiles
         return ""
     if guidance is None:
         return f"; give --plan {name} without --guidance"

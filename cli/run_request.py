@@ -1,4 +1,4 @@
-"""The request of `fewstep run`: all that is refused or read before the denoiser is loaded."""
+"""The request of `fewstep run`: everything that is checked and read before the denoiser is loaded."""
 
 import logging
 from collections.abc import Mapping
@@ -31,17 +31,17 @@ from fewstep.runtime.sampling.loading import choose_body
 from fewstep.runtime.sampling.planning import default_guidance
 
 LOG = logging.getLogger("fewstep")
-PIXELS_LIMIT = 2**27  # of one picture: 400 MB in colour, and no viewer opens more
+PIXELS_LIMIT = 2**27  # of one picture: 400 MB in colour, which is more than most viewers open
 
 
 @dataclass(frozen=True)
 class RunRequest:
-    """What is sampled.
+    """The inputs of a sampling run.
 
-    options: with what is chosen or calibrated where they say nothing.
+    options: completed with the saved choice or the calibrated guidance.
     bundle: at the size of the whole sample.
-    sizes: of a call. tiled: how the sample consists of windows.
-    values, branches, given: conditions, those of other branches, and tensors of the start, which samples take in turn.
+    sizes: sizes of one network call. tiled: the windows of the sample, if it is tiled.
+    values, branches, given: conditions, conditions of other branches, and start tensors. Samples cycle through each.
     """
 
     options: RunOptions
@@ -55,8 +55,11 @@ class RunRequest:
 
 
 def open_request(options: RunOptions) -> RunRequest:
-    """The request of these options. Text encoder and picture encoder are loaded and closed: together with the denoiser
-    they may be more than memory holds."""
+    """Open the request of these options.
+
+    Text encoder and image encoder are loaded and closed here, since memory may not hold them together with the
+    denoiser.
+    """
     check_writable(options.output)
     options, choice = _apply_choice(options)
     sizes = parse_sizes(options.size)
@@ -87,7 +90,7 @@ def open_request(options: RunOptions) -> RunRequest:
 
 
 def _apply_choice(options: RunOptions) -> tuple[RunOptions, SavedChoice | None]:
-    """The options with what was chosen on this machine in them, and the choice, where they ask for it."""
+    """Return the options completed with the saved choice of this machine, and the choice, if --chosen is given."""
     if not options.chosen:
         return options, None
     choice = load_choice(options.bundle)
@@ -99,23 +102,23 @@ def _apply_choice(options: RunOptions) -> tuple[RunOptions, SavedChoice | None]:
 
 
 def _check_tokens(options: RunOptions, bundle: Bundle) -> None:
-    """UserError for options and pictures that tokens do not have, or for known tokens of another denoiser."""
+    """Raise UserError for options that do not apply to a token denoiser, and for known tokens of any other denoiser."""
     if not bundle.manifest.vocabulary:
         if options.known is not None:
-            raise UserError(f"--known {options.known} with a denoiser of continuous samples", "leave it out")
+            raise UserError(f"--known {options.known} applies to token denoisers only", "leave it out")
         return
     for name in ("clip", "image", "tiles"):
         if getattr(options, name) is not None:
-            raise UserError(f"--{name} with a denoiser of tokens", "leave it out")
+            raise UserError(f"--{name} does not apply to a token denoiser", "leave it out")
     if options.is_picture:
-        raise UserError(f"the samples of {bundle.path} are tokens, and no pictures", "name a .npy")
+        raise UserError(f"the samples of {bundle.path} are tokens, not pictures", "name a .npy")
 
 
 def _check_latents(options: RunOptions, bundle: Bundle, tiled: Tiling | None) -> None:
-    """UserError for latents of a size that the bundle's autoencoder does not take."""
+    """Raise UserError for latents of a size that the bundle's autoencoder does not accept."""
     described, x_shape = bundle.manifest.autoencoder, bundle.manifest.x_shape
     if described is None or not (options.is_picture or options.image) or (tiled is not None and options.image is None):
-        return  # windows are decoded one by one
+        return  # windows are decoded separately
     takes = described.decoder.inputs[0].shape[1:]
     if takes != x_shape:
         array = "" if options.image is not None else ", or write the latents as an array (.npy)"
@@ -126,7 +129,7 @@ def _check_latents(options: RunOptions, bundle: Bundle, tiled: Tiling | None) ->
 
 
 def _image_shape(bundle: Bundle, tiled: Tiling | None) -> tuple[int, ...]:
-    """The shape of a sample as a picture."""
+    """Return the shape of a sample as a picture."""
     described = bundle.manifest.autoencoder
     if tiled is None or described is None:
         return image_shape(bundle.manifest)
@@ -134,7 +137,7 @@ def _image_shape(bundle: Bundle, tiled: Tiling | None) -> tuple[int, ...]:
 
 
 def check_picture(options: RunOptions, shape: tuple[int, ...]) -> None:
-    """UserError for samples that are no pictures, and for a picture that is too large. Gaps are not counted."""
+    """Raise UserError for samples that are not pictures, and for a picture that is too large (without the gaps)."""
     from fewstep.report.drawing import pictures
 
     pictures.check_shape(shape)
@@ -150,10 +153,10 @@ def check_picture(options: RunOptions, shape: tuple[int, ...]) -> None:
 
 
 def _encode_image(image: Path, bundle: Bundle, threads: int) -> NDArray[np.float32]:
-    """x [*x_shape] of a picture."""
+    """Read a picture and encode it as x [*x_shape]."""
     from fewstep.report.drawing import pictures
 
     shape = image_shape(bundle.manifest)
     if len(shape) != 3:
-        raise UserError(f"x has the shape {list(shape)}, and is no picture", "leave --image out")
+        raise UserError(f"x has the shape {list(shape)}, which is not a picture", "leave --image out")
     return sample_of(bundle, pictures.read_picture(image, shape), threads)

@@ -1,4 +1,4 @@
-"""The samples of `fewstep run`, some at a time, and their files."""
+"""Sample in batches for `fewstep run`, and write the files."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -39,8 +39,8 @@ from fewstep.runtime.sampling.sampler import Sampler
 
 LOG = logging.getLogger("fewstep")
 BATCH = 64  # samples of one call; more would only cost memory
-BATCH_ELEMENTS = 2**16  # of a prediction in one call: 4 latents of 512 pixels
-Named = dict[str, NDArray[np.floating]]  # outputs beside the samples, of one batch
+BATCH_ELEMENTS = 2**16  # of the predictions of one call: 4 latents of 512 pixels
+Named = dict[str, NDArray[np.floating]]  # outputs other than the samples, of one batch
 
 
 @dataclass(frozen=True)
@@ -53,12 +53,12 @@ class RunSamples:
 
 
 def run(options: RunOptions, progress: Progress = SILENT) -> RunSamples:
-    """The samples that were written, as latents or as pictures."""
+    """Sample to files, and return the written samples, as latents or as pictures."""
     return sample_to_files(open_request(options), progress)
 
 
 def sample_to_files(request: RunRequest, progress: Progress) -> RunSamples:
-    """The samples of a request, and their files."""
+    """Sample a request, write the files, and return the samples."""
     options, made = request.options, sample_request(request, progress)
     if options.is_picture:
         tiles = None if request.tiled is None else request.tiled.tiles
@@ -70,7 +70,7 @@ def sample_to_files(request: RunRequest, progress: Progress) -> RunSamples:
 
 
 def sample_request(request: RunRequest, progress: Progress) -> RunSamples:
-    """The samples of a request, some at a time."""
+    """Return the samples of a request, computed in batches."""
     options, tiled, branches = request.options, request.tiled, request.branches
     batch, parts, left = batch_size(options, request.bundle.manifest), [], list[Named]()
     with load(options.bundle, options.precision, backend=_backend(options, request.choice, batch)) as loaded:
@@ -100,13 +100,13 @@ def sample_request(request: RunRequest, progress: Progress) -> RunSamples:
 
 
 def batch_size(options: RunOptions, manifest: Manifest) -> int:
-    """Samples that run together, of a whole sample's shape. Logits are many numbers for each token."""
+    """Return the number of samples in a batch. For tokens the logits count: many numbers per token."""
     elements = prod(map(int, output_shape(manifest, manifest.x_shape)))
     return max(1, min(options.count, BATCH, BATCH_ELEMENTS // elements))
 
 
 def _backend(options: RunOptions, choice: SavedChoice | None, batch: int) -> Backend:
-    """The backend for calls on a batch, with all branches of guidance."""
+    """Return the backend for calls on a batch with all branches of guidance."""
     if options.plan is not None and options.plan.endswith(".json"):
         branches = max(len(step.branches) for step in read_plan(Path(options.plan)).steps)
     else:
@@ -117,7 +117,7 @@ def _backend(options: RunOptions, choice: SavedChoice | None, batch: int) -> Bac
 
 
 def _plan(request: RunRequest, sampler: Sampler) -> Plan:
-    """The plan that is asked for, or the default one. UserError where the options do not fit it."""
+    """Return the requested plan, or the default. Raises UserError if the options do not fit it."""
     options, branches = request.options, request.branches
     settings: PlanSettings = {
         "shaping": request.choice.shaping if request.choice else clip_to(options.clip),
@@ -132,19 +132,19 @@ def _plan(request: RunRequest, sampler: Sampler) -> Plan:
     if branches and not any(UNCOND in step.branches for step in plan.steps):
         raise UserError("--negative without guidance has no effect", "give a weight: --guidance 7.5")
     if options.prompt and options.guidance is None and is_led_by_guidance(sampler.bundle.manifest.conditions):
-        LOG.warning("no --guidance: most models follow a prompt closely at 4 to 8 only, distilled ones without it")
+        LOG.warning("no --guidance given: most models need 4 to 8 to follow a prompt closely; distilled ones need none")
     return plan
 
 
 def _cycle_values(values: Values, places: Sequence[int]) -> dict[str, list[Any]]:
-    """The values of the samples at these places."""
+    """Return the values for the samples at these places, cycling through the given values."""
     return {name: [each[place % len(each)] for place in places] for name, each in values.items()}
 
 
 def _sample(
     states: Iterator[StepState], plan: Plan, seeds: Sequence[int], progress: Progress, left: list[Named]
 ) -> NDArray[np.float32]:
-    """The sample that a run ends with, with progress after each step. What the run leaves goes to `left`."""
+    """Return the final samples of a run, reporting progress after each step. Append the named outputs to `left`."""
     which = f"seeds {seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f"seed {seeds[0]}"
 
     def count_steps() -> Iterator[StepState]:
@@ -152,6 +152,6 @@ def _sample(
             progress(which, state.index + 1, len(plan.steps))
             yield state
         if isinstance(state, StepState) and state.slots is not None and state.slots.named:
-            left.append({name: tensor.copy() for name, tensor in state.slots.named.items()})  # not the carried ones
+            left.append({name: tensor.copy() for name, tensor in state.slots.named.items()})  # no carried tensors
 
     return finite_sample(plan, count_steps())

@@ -1,4 +1,4 @@
-"""The option --tiles: what is sampled in windows, of which size, and how large the whole is."""
+"""The option --tiles: sampling a large sample in overlapping windows."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ from fewstep.runtime.kinds.sizes import apply_sizes
 from fewstep.runtime.runs.tiles import Tiles
 
 FIX = "write it as --tiles 256:64, the window's size and the overlap"
-NAMES = {3: {"height": 1, "width": 2}}  # axes of x that a fixed bundle has, by its number of axes; else "length"
+NAMES = {3: {"height": 1, "width": 2}}  # axes of x of a fixed bundle, by the number of axes; otherwise "length"
 
 
 @dataclass(frozen=True)
 class Tiling:
-    """`shape` is the shape of the whole sample, `sizes` are the sizes of a window."""
+    """The `shape` of the whole sample, and the `sizes` of a window."""
 
     shape: tuple[int, ...]
     sizes: Mapping[str, int]
@@ -22,7 +22,7 @@ class Tiling:
 
 
 def parse_tiling(text: str, sizes: Mapping[str, int], manifest: Manifest) -> Tiling:
-    """WINDOW:OVERLAP for a sample of the given sizes."""
+    """Parse WINDOW:OVERLAP for a sample of the given sizes. Raises UserError if the bundle cannot run such windows."""
     window, colon, overlap = text.partition(":")
     if not (colon and window.isdecimal() and overlap.isdecimal()):
         raise UserError(f"tiles {text!r} are not WINDOW:OVERLAP", FIX)
@@ -30,14 +30,15 @@ def parse_tiling(text: str, sizes: Mapping[str, int], manifest: Manifest) -> Til
     axes = free or NAMES.get(len(manifest.x_shape), {"length": len(manifest.x_shape) - 1})
     if not sizes or not set(sizes) <= set(axes):
         raise UserError(
-            f"--tiles for a sample of the sizes {dict(sizes)}", f"give the whole by --size {'=N --size '.join(axes)}=N"
+            f"--tiles does not know the size of the whole sample (--size gives {dict(sizes)})",
+            f"give it by --size {'=N --size '.join(axes)}=N",
         )
     parts = {name: int(window) for name in sizes} if free else {}
     takes = apply_sizes(manifest, parts)
     for name in sizes:
         if takes.x_shape[axes[name]] != int(window):
             raise UserError(
-                f"windows of {window} for a bundle whose {name} is {takes.x_shape[axes[name]]}",
+                f"windows of {window} do not fit a bundle whose {name} is {takes.x_shape[axes[name]]}",
                 f"give --tiles {takes.x_shape[axes[name]]}:{overlap}",
             )
     by_axis = {axes[name]: size for name, size in sizes.items()}

@@ -1,4 +1,4 @@
-"""Tables, and the width that shows all of them: a figure without its last digits would be another figure."""
+"""Tables, printed wide enough that no figure is cut off."""
 
 import os
 import sys
@@ -22,10 +22,10 @@ def table(
     title: str = "",
     caption: str = "",
 ) -> Table:
-    """A table of figures, but in the columns whose headings are `text`. Title and caption stand on the left.
+    """Return a table of figures, except in the columns whose headings are in `text`. Title and caption align left.
 
-    Where there is no room a figure's unit goes on in the next line. No word of a figure, and no name in the first
-    column, is broken.
+    If there is no room, the unit of a figure wraps to the next line. Neither a word of a figure nor a name in the first
+    column is broken.
     """
     made = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     made.caption, made.caption_justify = caption or None, "left"
@@ -40,14 +40,14 @@ def table(
 
 
 def multiline_cell(texts: Iterable[str]) -> Text:
-    """A cell of several lines, as they are."""
+    """Return a cell of several lines."""
     return Text("\n".join(map(printable, texts)))
 
 
 def print_table(part: RenderableType) -> None:
-    """Print to stdout, as wide as the terminal or COLUMNS says, but with room for the longest word of each column.
+    """Print to stdout, as wide as the terminal or COLUMNS, but at least as wide as the longest word of each column.
 
-    A file or a pipe has no width: nothing goes on in a next line there.
+    A file or a pipe has no width, so nothing wraps there.
     """
     _make_printable(part)
     needed = Console(width=WIDE).measure(part)
@@ -57,8 +57,8 @@ def print_table(part: RenderableType) -> None:
 
 
 def _make_printable(part: RenderableType) -> None:
-    """Makes the texts of a table or a tree fit to be printed. Each text is one line; see `multiline_cell` for
-    others."""
+    """Escape unprintable characters in the texts of a table or a tree, in place. Each text is one line; see
+    `multiline_cell` for several lines."""
     if isinstance(part, Tree):
         part.label = printable(str(part.label))
         for child in part.children:

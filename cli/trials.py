@@ -1,4 +1,4 @@
-"""The samples by which calibration judged a body, as lines of text."""
+"""The quality of a body that calibration measured on samples, as lines of text."""
 
 from collections.abc import Iterator, Sequence
 
@@ -10,7 +10,7 @@ from fewstep.runtime.bundle.manifest import Trial
 
 
 def describe_trials(trials: Sequence[Trial]) -> Iterator[str]:
-    """The verdict on the deployed body, its quality, and a line for each difference of outputs that it may lose."""
+    """Yield the verdict on the deployed body, its quality, and a line for each of guidance and condition."""
     for each in trials:
         if each.is_chosen:
             near, seeds = Nearness(each.psnr, each.snr, each.unrelated), pluralize(each.seeds, "seed")
@@ -19,7 +19,10 @@ def describe_trials(trials: Sequence[Trial]) -> Iterator[str]:
             yield f"{each.psnr:.1f} dB, 5th percentile {each.p5:.1f} dB{near.snr_text}, {seeds}{near.other_seed_text}"
             if each.tokens is not None:
                 differ, same = (f"{100 * share:.1f} %" for share in (each.tokens.disagreement, each.tokens.same))
-                yield f"{differ} of the likeliest tokens differ at float32's states; {same} are the same at the end"
+                yield (
+                    f"{differ} of the most likely tokens differ at float32's states; {same} are equal in the finished "
+                    "samples"
+                )
             for kind, difference in ((GUIDANCE, each.guidance), (CONDITION, each.condition)):
                 if difference is not None:
-                    yield f"{kind} at its worst: {describe_difference(difference)}"
+                    yield f"{kind} at its worst step: {describe_difference(difference)}"

@@ -1,13 +1,16 @@
-"""The purpose of each verb, and the extras that it needs with [cli]. A bare install lists them too, so nothing but the
-standard library is imported."""
+"""The purpose of each verb, and the extras that it needs in addition to [cli]. A bare install lists the verbs too, so
+this module imports only the standard library."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Verb:
-    """`summary` is the verb's line in --help, under `group`; `extras` are the extras of the package that it needs.
-    `example` is a command line of it."""
+    """The entry of a verb in --help.
+
+    group: the heading of its entry. summary: the text of the entry. example: an example command line. extras: the
+    extras of the package that the verb needs, separated by commas.
+    """
 
     group: str
     summary: str
@@ -18,60 +21,75 @@ class Verb:
 BEGIN, MAKE, RUN, JUDGE, SHOW = "Begin", "Make", "Run", "Judge", "Show"
 VERBS = {  # each is a module of this package, with a function `verb(options, progress) -> Outcome`
     "demo": Verb(BEGIN, "Export, calibrate, run and judge a shipped model.", "fewstep demo", "export,calibration"),
-    "doctor": Verb(BEGIN, "Check this machine, and show how to get the missing parts.", "fewstep doctor"),
+    "doctor": Verb(BEGIN, "Check this machine, and show how to install missing parts.", "fewstep doctor"),
     "export": Verb(
-        MAKE, "Turn a denoiser into a verified ONNX bundle.", "fewstep export model.py:make -o bundle", "export"
+        MAKE,
+        "Export a denoiser to a bundle: a folder of verified ONNX graphs.",
+        "fewstep export model.py:make -o bundle",
+        "export",
     ),
     "calibrate": Verb(
         MAKE,
-        "Measure a bundle along its plan and lower it to int8.",
+        "Calibrate a bundle along a sampling plan, and quantize it to int8.",
         "fewstep calibrate bundle --plan dpmpp_2m:8",
         "calibration",
     ),
     "fit": Verb(
         MAKE,
-        "Fit the numbers of a plan to a body, for more quality in few steps.",
+        "Fit the coefficients of a sampling plan to a model, for higher quality in few steps.",
         "fewstep fit bundle --steps 4",
         "calibration",
     ),
     "build": Verb(
         MAKE,
-        "Build engines for a bundle ahead of time.",
+        "Build TensorRT engines for a bundle ahead of time.",
         "fewstep build bundle --precision int8",
         "calibration,tensorrt-rtx",
     ),
     "bake": Verb(
         MAKE,
-        "Write a whole run as one ONNX file, for programs in any language.",
+        "Write a whole sampling run as one ONNX file, for programs in any language.",
         "fewstep bake bundle --plan dpmpp_2m:8 -o run.onnx",
         "calibration",
     ),
     "pack": Verb(
         MAKE,
-        "Copy what devices need of a bundle: some bodies, shared weights once.",
+        "Copy the parts of a bundle that a device needs.",
         "fewstep pack bundle -o device",
         "calibration",
     ),
     "run": Verb(
-        RUN, "Sample a bundle into an image grid.", "fewstep run bundle -n 4 -c class=0 --precision int8", "cpu"
+        RUN,
+        "Sample a bundle into an image grid or an array.",
+        "fewstep run bundle -n 4 -c class=0 --precision int8",
+        "cpu",
     ),
-    "plan": Verb(RUN, "List solvers and grids, show and plot compiled plans.", "fewstep plan --show dpmpp_2m:8"),
+    "plan": Verb(
+        RUN,
+        "List solvers and time grids; show or plot a sampling plan.",
+        "fewstep plan --show dpmpp_2m:8",
+    ),
     "measure": Verb(
         JUDGE,
-        "Measure bodies in one table: quality, distributions, time, size.",
+        "Compare float32, int8 and other forms of a model in one table: quality, time, size.",
         "fewstep measure bundle --columns psnr,ms",
         "calibration",
     ),
-    "report": Verb(JUDGE, "Judge a bundle: quality, coverage, speed, size.", "fewstep report bundle", "calibration"),
+    "report": Verb(
+        JUDGE,
+        "Write an HTML report of a bundle: quality, int8 coverage, speed, size.",
+        "fewstep report bundle",
+        "calibration",
+    ),
     "choose": Verb(
         JUDGE,
-        "Choose plan, body and engine on this machine, within a time or of a quality.",
+        "Choose plan, precision and engine on this machine, for a time limit or a quality.",
         "fewstep choose bundle --within 20ms",
         "calibration",
     ),
     "inspect": Verb(
-        SHOW, "Show what is in a bundle, and what runs in which type.", "fewstep inspect bundle", "calibration"
+        SHOW, "Show the contents of a bundle, and the type of each operation.", "fewstep inspect bundle", "calibration"
     ),
-    "verify": Verb(SHOW, "Check that a bundle is whole.", "fewstep verify bundle", "cpu"),
-    "cache": Verb(SHOW, "Show what the cache folder of this user holds, and empty it.", "fewstep cache"),
+    "verify": Verb(SHOW, "Check that a bundle is intact.", "fewstep verify bundle", "cpu"),
+    "cache": Verb(SHOW, "Show or clear the user's cache folder.", "fewstep cache"),
 }

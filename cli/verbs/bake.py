@@ -1,4 +1,4 @@
-"""`fewstep bake`: say what the file takes and what it gives."""
+"""`fewstep bake`: print the inputs and outputs of the baked file."""
 
 import logging
 from dataclasses import replace
@@ -37,7 +37,7 @@ def verb(options: BakeOptions, progress: Progress) -> Outcome:
 
 
 def _set_default_guidance(options: BakeOptions) -> BakeOptions:
-    """The options with the default guidance in them."""
+    """Return the options with the default guidance filled in."""
     if options.guidance is not None:
         return options
     bundle = open_bundle(options.bundle)

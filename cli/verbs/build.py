@@ -1,4 +1,4 @@
-"""`fewstep build`: say what was built and what was there."""
+"""`fewstep build`: print the engines that were built, and those that were up to date."""
 
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -28,16 +28,16 @@ def verb(options: BuildOptions, progress: Progress) -> Outcome:
         return Outcome({"script": options.script}, (f"{options.script}: run it in {options.bundle}, on the device",))
     result = build(options, progress)
     engines = [(each, "") for each in result.built] + [(each, " (up to date)") for each in result.kept]
-    told = dict[str, tuple[str, ...]]()
+    costs = dict[str, tuple[str, ...]]()
     for name in networks(result.manifest):
         part = open_bundle(options.bundle).select_network(name)
-        told |= cost_lines(part.manifest.engines, read_costs(part))
+        costs |= cost_lines(part.manifest.engines, read_costs(part))
     lines = list[str]()
     for each, note in engines:
         lines.append(f"{options.bundle / each.file}: {each.body} for {each.device}{note}")
-        lines += [f"  {line}" for line in told.get(each.file, ())]
+        lines += [f"  {line}" for line in costs.get(each.file, ())]
     if not engines:
-        lines = [f"{options.bundle}: the body for {options.backend} is there; it is compiled when it is loaded"]
+        lines = [f"{options.bundle}: the graphs for {options.backend} exist; it compiles them when it loads them"]
     compared = [*_compare_engines(options, result, progress)] if options.verify else []
     lines += [f"note: {each.note}" for each in compared if isinstance(each, NotCompared)]
     comparisons = tuple(each for each in compared if isinstance(each, EngineComparison))
@@ -51,11 +51,11 @@ def verb(options: BuildOptions, progress: Progress) -> Outcome:
 def _compare_engines(
     options: BuildOptions, made: Build, progress: Progress
 ) -> Iterator[EngineComparison | NotCompared]:
-    """The engines for the GPU of this machine, if it has one, beside onnxruntime."""
+    """Compare the engines for this machine's GPU, if it has one, with onnxruntime."""
     backend = create_backend(options.backend)
     try:
         here = backend.engine_facts().device if isinstance(backend, TensorRt) else None
-    except UserError:  # engines for GPUs that are elsewhere
+    except UserError:  # the engines are for GPUs of other machines
         return
     graphs = {each.body for each in (*made.built, *made.kept) if each.device in (here, AMPERE_ON)}
     if here is None or not graphs:
@@ -81,13 +81,16 @@ def dry_run(options: BuildOptions) -> Outcome:
     lacking = [each for each in engines if not each.is_up_to_date]
     if lacking:
         count, size = 2 * len(lacking), sum(_engine_bytes(options.bundle, each) for each in lacking)
-        lines.append(f"would write about {size / 1e6:.1f} MB in {count} files, an engine and its key each")
-        lines.append("an engine takes minutes, which depend on its GPU and its graph: nothing tells them before")
-    return Outcome(engines, tuple(lines or [f"nothing to compile for {options.backend}: only its body is needed"]))
+        lines.append(f"would write about {size / 1e6:.1f} MB in {count} files (an engine and its key file each)")
+        lines.append("building an engine takes minutes; the time depends on the GPU and the graph")
+    return Outcome(
+        engines,
+        tuple(lines or [f"nothing to compile for {options.backend}: it compiles its graphs when it loads them"]),
+    )
 
 
 def _engine_bytes(folder: Path, request: EngineRequest) -> int:
-    """The size of an engine, about: the size of its graph, or half of float32's where there is no float16 graph yet."""
+    """Estimate the size of an engine: that of its graph, or half of float32's if there is no float16 graph yet."""
     bundle, name = open_bundle(folder).select_network(request.network), request.body
     half = name not in AHEAD and name.partition("/")[0] not in bundle.manifest.bodies
     graph = find_graph(bundle, "float32" if half else name)

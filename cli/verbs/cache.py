@@ -1,4 +1,4 @@
-"""`fewstep cache`: what the cache folder of this user holds, and how to empty it."""
+"""`fewstep cache`: show or clear the cache folder of this user."""
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,9 +19,9 @@ ALL = "all"
 
 @dataclass(frozen=True)
 class CacheOptions(Options):
-    """Show what the cache folder of this user holds, and empty it.
+    """Show the contents of this user's cache folder, or clear it.
 
-    clear: Kinds to remove, as engines,jit, or all. Commands then take longer once.
+    clear: Kinds of content to remove, as engines,jit; or all. The next commands take longer.
     """
 
     clear: tuple[str, ...] = ()
@@ -42,7 +42,7 @@ def dry_run(options: CacheOptions) -> Outcome:
 
 
 def _read(options: CacheOptions) -> tuple[Sequence[Content], Sequence[Content]]:
-    """All content of the folder, and what the options name of it."""
+    """Return all content of the folder, and the part that the options name."""
     try:
         content = contents()
     except OSError as error:
@@ -50,12 +50,12 @@ def _read(options: CacheOptions) -> tuple[Sequence[Content], Sequence[Content]]:
     names = {ALL, *PURPOSES, *(each.kind for each in content)}
     for kind in options.clear:
         if kind not in names:
-            raise UserError(f"the cache folder has no kind {kind!r}", f"give some of {', '.join(sorted(names))}")
+            raise UserError(f"the cache folder has no kind {kind!r}", f"give one of {', '.join(sorted(names))}")
     return content, [each for each in content if {ALL, each.kind} & set(options.clear)]
 
 
 def _outcome(content: Sequence[Content], removed: Sequence[Content], did: str) -> Outcome:
-    """`removed` is the part of the content that goes, or would go."""
+    """Return the outcome. `removed` is the part of the content that is, or would be, removed."""
     value = {"folder": folder(), "content": content, did.replace(" ", "_"): [each.kind for each in removed]}
     return Outcome(value, (_table(content), *_lines(removed, did)) if content else (f"{folder()}: empty",))
 
@@ -65,7 +65,7 @@ def _table(content: Collection[Content]) -> Table:
     for each in content:
         latest, earliest = (f"{days:.0f}" for days in each.days)
         days = latest if latest == earliest else f"{latest} to {earliest}"
-        what = each.purpose or "not of this version of fewstep"
+        what = each.purpose or "unknown to this version of fewstep"
         rows.append((each.kind, str(each.files), decimal(each.bytes), days, what))
     title = f"{folder()}: {decimal(sum(each.bytes for each in content))}"
     return table(("kind", "files", "size", "days", "what"), rows, text=("kind", "what"), title=title)

@@ -1,4 +1,4 @@
-"""`fewstep calibrate`: say what became int8."""
+"""`fewstep calibrate`: print the operations in int8, and their measured quality."""
 
 import logging
 from collections.abc import Iterator
@@ -82,7 +82,7 @@ def dry_run(options: CalibrateOptions) -> Outcome:
         tasks = [open_task(options, name) for name in networks(open_bundle(options.bundle).manifest)]
         needed = combine_needs([estimate_needs(each, options.workers) for each in tasks])
         check_needs(needed, writer)
-    task = tasks[-1]  # the denoiser's; each network has whole trajectories
+    task = tasks[-1]  # the denoiser's; the trajectories of each network are complete runs
     warn_of_workers(options.setup)
     cost = estimate_cost(tasks)
     judges = BODY_SEEDS[: len(task.seeds)]
@@ -103,16 +103,15 @@ def dry_run(options: CalibrateOptions) -> Outcome:
         },
         (
             plan_headline(task.plan),
-            f"would follow {trajectories_text(len(task.seeds))} and watch "
+            f"would sample {trajectories_text(len(task.seeds))} and record the ranges of "
             f"{sum(len(each.tensors) for each in tasks)} tensors in "
-            f"{sum(len(each.edges) + 1 for each in tasks)} groups",
-            f"would lower {len(operations)} operations, to {', '.join(bodies)}",
-            f"{cost.counted} evaluations of one sample (steps: {len(task.plan.steps)}), take "
-            f"{format_duration(cost.counted * cost.seconds)} here in float32; measuring them takes longer",
-            f"would follow {trajectories_text(min(TRAJECTORIES, len(task.seeds)))} "
-            "once more for the rounding of weights",
-            f"would judge each of them on {pluralize(len(judges), 'sample')}: {cost.judged} evaluations of one sample, "
-            f"{format_duration(cost.judged * cost.seconds)} at float32's speed",
+            f"{sum(len(each.edges) + 1 for each in tasks)} groups of steps",
+            f"would quantize {len(operations)} operations, for {', '.join(bodies)}",
+            f"{cost.counted} evaluations of one sample ({len(task.plan.steps)} steps each) take "
+            f"{format_duration(cost.counted * cost.seconds)} here in float32; recording takes longer",
+            f"would sample {trajectories_text(min(TRAJECTORIES, len(task.seeds)))} again to round the weights",
+            f"would judge each int8 graph on {pluralize(len(judges), 'sample')}: {cost.judged} evaluations of one "
+            f"sample, {format_duration(cost.judged * cost.seconds)} at float32's speed",
             *(f"would not make {name}: {error}" for name, error in task.refused.items()),
             *_describe_search_cost(cost.searched, AT_ONCE * cost.seconds),
             f"all evaluations take about {format_duration(cost.estimate.sampling)} at float32's speed",
@@ -122,10 +121,10 @@ def dry_run(options: CalibrateOptions) -> Outcome:
 
 
 def _describe_search_cost(search: int | None, seconds: float) -> Iterator[str]:
-    """`seconds` is what an evaluation of AT_ONCE samples takes."""
+    """Yield the cost of the precision search. `seconds` is the time of an evaluation of AT_ONCE samples."""
     if search is not None:
         yield (
-            f"the search for what stays in float takes about {search} evaluations of {AT_ONCE} samples, "
+            f"the search for operations that stay in float takes about {search} evaluations of {AT_ONCE} samples, "
             f"{format_duration(search * seconds)} at float32's speed"
         )
 
@@ -158,7 +157,8 @@ def _lines(options: CalibrateOptions, calibration: Calibration, network: str = D
 
 
 def _search_quality(search: SearchResult | None) -> dict[str, float | None]:
-    """Quality of the deployed body and the one without a bound in dB, on seeds that judge; None without a search."""
+    """Return the PSNR in dB, on the judge seeds, of the deployed body and of the body without a bound; None without a
+    search."""
     deployed, unbounded = (None, None) if search is None else (search.judged, search.unbounded)
     return {
         "judged_psnr": None if deployed is None else deployed.mean,
@@ -169,15 +169,17 @@ def _search_quality(search: SearchResult | None) -> dict[str, float | None]:
 
 
 def _describe_search(search: SearchResult, had_to_pass: bool) -> str:
-    """The deployed body and the one without a bound, by what was measured of both on the seeds that judge;
-    `had_to_pass` says whether what is deployed was chosen for passing there."""
+    """Compare the deployed body with the body without a bound, by quality and speed on the judge seeds.
+
+    `had_to_pass`: whether the deployed body was selected because it met the bound on these seeds.
+    """
     point, unbounded, float_time = search.point, search.unbounded, search.float_time
     on = f"on {len(JUDGE_SEEDS)} seeds that the search did not use"
     speeds = [f" at {float_time / time:.2f}x its speed" * point.time_is_measured for time in (point.time, 1.0)]
     others = f"without a bound {_format_quality(unbounded)}{speeds[1]}"
     if search.recipe.is_float:
         return f"float32 itself; {on} {others}"
-    on += ", and it had to pass on," * had_to_pass
+    on += ", but on which it had to meet the bound," * had_to_pass
     count = pluralize(point.count, "operation")
     return f"{count} in float; {on} {_format_quality(search.judged)} from float32{speeds[0]}; {others}"
 

@@ -1,4 +1,4 @@
-"""`fewstep choose`: the deployments in a table, the front marked, and the winner as a command line."""
+"""`fewstep choose`: print a table of deployments with the Pareto front, and the command line that runs the winner."""
 
 from collections.abc import Iterator, Sequence
 
@@ -56,27 +56,28 @@ def dry_run(options: ChooseOptions) -> Outcome:
         value,
         (
             f"would judge {', '.join(names)} on {', '.join(plans)}, against the teacher {judging.reference_plan.name}",
-            f"at most {expected.evaluations} evaluations of one sample, with both branches of guidance in one, take "
+            f"at most {expected.evaluations} evaluations of one sample (both branches of guidance count as one) take "
             f"about {format_duration(expected.sampling)} at float32's speed{if_it_suffices}",
-            f"timing takes at most {format_duration(expected.timing)} more; "
-            "what was measured before is not measured again",
+            f"timing takes at most {format_duration(expected.timing)} more; earlier measurements are reused",
             needed.describe(options.bundle),
         ),
     )
 
 
 def _check_bound(options: ChooseOptions) -> None:
-    """UserError without a bound, since most choices take minutes, or for a bundle that no bound helps. Plans that are
-    named may be compared without one."""
+    """Raise UserError without a bound, since most choices take minutes, and for a bundle that cannot be judged.
+
+    Plans that --plan names can be compared without a bound.
+    """
     open_bundle(options.bundle).check_continuous("choose")
     if options.within is None and options.at_least is None and not options.plan:
         raise CommandLineError(
-            "choose needs a bound", "give --within 20ms or --at-least 40dB, or plans to compare (--plan dpmpp_2m:8)"
+            "choose needs a limit", "give --within 20ms or --at-least 40dB, or plans to compare (--plan dpmpp_2m:8)"
         )
 
 
 def _table(choice: Choice, batch: int) -> Table:
-    """A line for each deployment, the quickest first."""
+    """Return a table with a row for each deployment, fastest first."""
     winner = None if choice.chosen is None else choice.chosen.winner
     rows = [
         (
@@ -93,21 +94,21 @@ def _table(choice: Choice, batch: int) -> Table:
         )
         for row in choice.deployments
     ]
-    beside = choice.deployments[0].quality.nearness.other_seed_text
+    other_seed = choice.deployments[0].quality.nearness.other_seed_text
     samples = "one sample" if batch == 1 else f"{batch} samples"
     caption = (
-        f"Time of a call for {samples}, from noise on. Quality: mean PSNR to the float32 teacher {choice.teacher} over "
-        f"{choice.seeds} seeds with its standard error, and the 5th percentile. Signal: "
-        f"the teacher's samples above the error{beside}. Gain: "
-        "what is left of guidance's direction at the worst step of calibration. Front: no other is quicker and nearer."
+        f"Time: a whole sampling call for {samples}. Quality: mean PSNR against float32 with many steps (the teacher, "
+        f"{choice.teacher}) over {choice.seeds} seeds, ± its standard error; p5: 5th percentile. "
+        f"Signal: signal to error{other_seed}. Gain: share of the guidance that int8 keeps at its worst step in "
+        "calibration. Front: no other row is both faster and closer to the teacher."
     )
     heads = ("body", "engine", "plan", "evaluations", "time", "quality", "p5", "signal", "gain", "")
     return table(heads, rows, ("body",), caption=caption)
 
 
 def draw_choice(choice: Choice, options: ChooseOptions) -> str:
-    """Quality over time as SVG: a curve for each body with its numbers of evaluations, the front, and, of a choice, the
-    winner and the budget."""
+    """Draw quality over time as SVG: a curve for each body, labelled with the numbers of evaluations, and the Pareto
+    front. If there is a winner, also draw it and the budget."""
     bodies = dict.fromkeys(row.body for row in choice.deployments)
     curves = [
         _curve(body, [row for row in choice.deployments if row.body == body], index)
@@ -133,7 +134,7 @@ def _curve(name: str, rows: Sequence[Deployment], colour: int, dashed: bool = Fa
 
 def _describe_choice(choice: Choice) -> Iterator[str]:
     if choice.chosen is None:
-        yield "nothing is chosen: --within 20ms or --at-least 40dB does"
+        yield "nothing is chosen: give --within 20ms or --at-least 40dB to choose"
         return
     yield f"{choice.chosen.asked}: {describe_deployment(choice.chosen.winner)}"
-    yield "kept as the choice of this machine"
+    yield "saved as the choice for this machine"

@@ -1,4 +1,4 @@
-"""`fewstep demo`: the verbs from a network to a report in turn, on a denoiser that comes with fewstep."""
+"""`fewstep demo`: run the verbs from a network to a report, on a denoiser that comes with fewstep."""
 
 import time
 from collections import deque
@@ -30,8 +30,8 @@ from fewstep.runtime.progress import AHEAD, SILENT, Progress, prefix_stages
 from fewstep.runtime.sampling.fitted_plans import FITTED
 
 TIME, FULL_TIME = "about 70 seconds", "about five minutes"  # with the shipped denoiser
-FEW = 8  # trajectories: int8 is 0.6 dB below that of 64
-TEACHER = "dpmpp_2m:40@arctan"  # 57 dB from twice as many steps
+FEW = 8  # trajectories: int8 is 0.6 dB worse than with 64
+TEACHER = "dpmpp_2m:40@arctan"  # 57 dB PSNR against twice as many steps
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,12 @@ class DemoOptions(Options):
     """Export, calibrate, run and judge a denoiser that comes with fewstep.
 
     source: Name of a shipped model, or FILE.py:FUNCTION.
-    output: Folder for the bundle and the pictures.
-    plan: SOLVER:STEPS, for calibration and report.
-    target: Targets to lower for. Default: the one that runs best here; with --full the targets of `calibrate`.
+    output: Folder for the bundle (the exported model) and the pictures.
+    plan: SOLVER:STEPS, the sampling plan for calibration and report.
+    target: Targets of the quantization, as cpu-x86. Default: the best one for this machine; with --full the targets of
+        `calibrate`.
     guidance: Weight of classifier-free guidance. Default: 2 if the denoiser has an unconditional form.
-    full: Calibrate and judge with all seeds and turns of `calibrate` and `report`. Otherwise fewer are enough for a
-        first look.
+    full: Use all seeds and timing rounds of `calibrate` and `report`. Default: fewer, enough for a first look.
     """
 
     source: str = "fashion_mnist"
@@ -60,7 +60,7 @@ class DemoOptions(Options):
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """The targets of the lowering."""
+        """The targets of the quantization."""
         return self.target or (USUAL if self.full else (target_of(OnnxRuntime().bodies["int8"][0]),))
 
     @property
@@ -68,17 +68,17 @@ class DemoOptions(Options):
         """The options of the report."""
         if self.full:
             return ReportOptions(self.bundle)
-        from fewstep.export.sources.shipped import NAMES  # torch comes with it
+        from fewstep.export.sources.shipped import NAMES  # imports torch
 
-        teacher = TEACHER if self.source in NAMES else None  # a network of one's own may need another
+        teacher = TEACHER if self.source in NAMES else None  # a user-supplied network may need another teacher
         return ReportOptions(
             self.bundle, teacher=teacher, seeds=32, forced_seeds=8, teacher_seeds=4, rounds=3, turn_seconds=0.2
         )
 
     @property
     def duration(self) -> str:
-        """The expected time, in words."""
-        return f"this takes {FULL_TIME if self.full else TIME} on two idle cores"
+        """The expected time, as text."""
+        return f"the demo takes {FULL_TIME if self.full else TIME} on two idle cores"
 
 
 def verb(options: DemoOptions, progress: Progress) -> Outcome:
@@ -92,10 +92,10 @@ def verb(options: DemoOptions, progress: Progress) -> Outcome:
         {"bundle": options.bundle, "pictures": pictures, "report": page, "seconds": seconds, "results": results},
         (
             *format_results(results, options.bundle),
-            *(f"{picture}: samples, one class a column" for picture in pictures),
+            *(f"{picture}: samples, one class per column" for picture in pictures),
             *([] if few is None else [_describe_gain(few)]),
             f"{page}: the report",
-            f"{seconds:.0f} s in all",
+            f"{seconds:.0f} s in total",
         ),
         then=measured_next(results, options.bundle),
     )
@@ -115,7 +115,8 @@ def dry_run(options: DemoOptions) -> Outcome:
 
 
 def demo(options: DemoOptions, progress: Progress = SILENT) -> tuple[Results, FittedPlan | None]:
-    """Make `options.bundle` and its pictures; returns the results of the report, and the fitted plan of a picture."""
+    """Make `options.bundle` and its pictures. Return the results of the report, and the fitted plan that was sampled,
+    or None without one."""
     to_calibrate = _check(options)
     export(ExportOptions(source=options.source, output=options.bundle), prefix_stages(progress, "export"))
     calibration = calibrate(to_calibrate, prefix_stages(progress, "calibrate"))
@@ -138,7 +139,7 @@ def demo(options: DemoOptions, progress: Progress = SILENT) -> tuple[Results, Fi
 
 
 def _check(options: DemoOptions) -> CalibrateOptions:
-    """Refuse now what later verbs would refuse after minutes; what calibrate will be asked."""
+    """Raise now the UserErrors that later verbs would raise after minutes. Return the options of `calibrate`."""
     parse_plan_name(options.plan)
     to_calibrate = CalibrateOptions(
         bundle=options.bundle, plan=options.plan, target=options.targets, guidance=options.guidance
@@ -150,7 +151,7 @@ def _check(options: DemoOptions) -> CalibrateOptions:
 
 
 def find_fewest_evaluations(bundle: Bundle, guidance: Guidance | None) -> FittedPlan | None:
-    """The fitted plan of fewest evaluations for float32 at a guidance; None without one."""
+    """Return the fitted plan with the fewest evaluations for float32 at a guidance; None without one."""
     plans = ((each, decode(bundle.read(each.file), each.file)) for each in bundle.manifest.fitted)
     fitted = (each for each, plan in plans if each.body == "float32" and plan.guidance == guidance)
     return min(fitted, key=lambda each: each.evaluations, default=None)
@@ -163,15 +164,15 @@ def _picture_name(few: FittedPlan, kind: str) -> str:
 def _describe_gain(few: FittedPlan) -> str:
     return (
         f"{pluralize(few.evaluations, 'evaluation')}: "
-        f"{few.nominal} is {few.nominal_psnr:.1f} dB from the exact samples, "
-        f"fitted numbers are {few.psnr:.1f} dB from them"
+        f"{few.nominal} has {few.nominal_psnr:.1f} dB PSNR against float32 with many steps, "
+        f"and the fitted plan has {few.psnr:.1f} dB"
     )
 
 
 def _grid_options(
     options: DemoOptions, guidance: Guidance | None, plan: str, picture: str, precision: str = "float32"
 ) -> RunOptions:
-    """Four samples of each class, one class a column."""
+    """Return the options for a grid with four samples of each class, one class per column."""
     conditions = open_bundle(options.bundle).manifest.conditions
     classes = next((each for each in conditions if each.labels), None)
     labels: Sequence[str] = classes.labels if classes else ()

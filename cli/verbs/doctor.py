@@ -1,4 +1,4 @@
-"""`fewstep doctor`: this machine in a few lines, then what is wrong or missing, each with its command."""
+"""`fewstep doctor`: print the facts of this machine, then each problem or missing part with its fix."""
 
 from collections.abc import Iterator
 
@@ -29,10 +29,10 @@ def _lines(seen: Diagnosis) -> Iterator[str]:
 
 
 def _facts(seen: Diagnosis) -> Iterator[tuple[str, str]]:
-    yield "fewstep", f"{seen.fewstep or 'not installed, run from a folder'}, python {seen.python}, {seen.system}"
+    yield "fewstep", f"{seen.fewstep or 'run from a folder, not installed'}, python {seen.python}, {seen.system}"
     is_limited = seen.cpu.quota is not None and seen.cpu.quota < seen.cpu.cores
     cores = f"{seen.cpu.quota:g} of {seen.cpu.cores} cores" if is_limited else f"{seen.cpu.cores} cores"
-    int8 = ", ".join(seen.cpu.int8_instructions) or "no int8 instructions seen"
+    int8 = ", ".join(seen.cpu.int8_instructions) or "no int8 instructions found"
     yield "cpu", f"{seen.cpu.name}, {cores}; {int8}{', avx512' * seen.cpu.has_avx512}"
     space = seen.space
     memory = "unknown" if space.memory_free is None else f"{decimal(space.memory_free)} free"
@@ -43,7 +43,7 @@ def _facts(seen: Diagnosis) -> Iterator[tuple[str, str]]:
         free = "" if gpu.free_mib is None else f", {gpu.free_mib} of {gpu.memory_mib} MiB free"
         yield "gpu", f"{gpu.name} ({gpu.sm}), driver {gpu.driver}{free}"
     if not seen.gpus:
-        yield "gpu", "none that nvidia-smi lists"
+        yield "gpu", "none listed by nvidia-smi"
     if seen.jetson is not None:
         yield "jetson", f"{seen.jetson.model}, JetPack {seen.jetson.jetpack or 'unknown'} (L4T {seen.jetson.l4t})"
         yield "tensorrt", f"{seen.jetson.tensorrt}; {seen.jetson.note}"

@@ -1,4 +1,4 @@
-"""`fewstep export`: say how far the bundle is from what it came from."""
+"""`fewstep export`: print how closely the bundle reproduces its source."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from fewstep.runtime.progress import Progress
 
 def verb(options: ExportOptions, progress: Progress) -> Outcome:
     manifest = export(options, progress)
-    from fewstep.cli.next_command import calibrate_next  # onnxruntime is not for --help
+    from fewstep.cli.next_command import calibrate_next  # imports onnxruntime, which --help does not need
     from fewstep.export.verification.verify import Verification
 
     line = f"{options.output}: {manifest.name}"
@@ -34,13 +34,13 @@ def verb(options: ExportOptions, progress: Progress) -> Outcome:
 
 
 def dry_run(options: ExportOptions) -> Outcome:
-    from fewstep.export.load_and_trace import time_one_sample  # onnxruntime is not for --help
+    from fewstep.export.load_and_trace import time_one_sample  # imports onnxruntime, which --help does not need
     from fewstep.export.resource_needs import estimate_needs
     from fewstep.export.verification.verify import count_samples
 
     folder = existing_parent(options.output)
     labels, specs, each, counts, times = [], [], list[Needs | None](), list[int](), list[float | None]()
-    for source in check_sources(options):  # one is in memory at a time
+    for source in check_sources(options):  # only one source is in memory at a time
         labels.append((source.label, source.sha256))
         specs.append(source.spec)
         own = estimate_needs(source, options.dtype)
@@ -60,10 +60,10 @@ def dry_run(options: ExportOptions) -> Outcome:
     count, seconds = sum(counts), None if None in times else sum(filter(None, times))
     time = "" if seconds is None else f", about {format_duration(seconds)} here"
     there = f"would make {options.output}"
-    if (options.output / MANIFEST).is_file():  # a killed export leaves a folder without one
+    if (options.output / MANIFEST).is_file():  # an export that was killed leaves a folder without a manifest
         gone = _existing_additions(options.output)
         there = f"would replace the bundle {options.output}" + (
-            f", and drop what was made from it ({gone})" if gone else ""
+            f", and delete what later verbs added to it ({gone})" if gone else ""
         )
     return Outcome(
         {
@@ -77,7 +77,7 @@ def dry_run(options: ExportOptions) -> Outcome:
         },
         (
             *(_describe_source(label, spec) for (label, _), spec in zip(labels, specs, strict=True)),
-            f"{there}; verifying takes {count} evaluations of one sample{time}, and tracing comes before it",
+            f"{there}; after tracing, verification takes {count} evaluations of one sample{time}",
             *(() if needed is None else (needed.describe(folder),)),
         ),
     )
@@ -92,7 +92,7 @@ def _describe_source(label: str, spec: Spec) -> str:
 
 
 def _existing_additions(folder: Path) -> str:
-    """The products of the bundle that would go; none of one that cannot be read, which goes as well."""
+    """Describe what later verbs added to the bundle; empty if the bundle cannot be read."""
     try:
         return describe_additions(open_bundle(folder).manifest)
     except UserError:

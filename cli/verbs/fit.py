@@ -1,4 +1,4 @@
-"""`fewstep fit`: the gain of a fitted plan, and how it is found again."""
+"""`fewstep fit`: print the gain of a fitted plan, and the command that runs it."""
 
 from dataclasses import replace
 from shlex import quote
@@ -34,10 +34,10 @@ def verb(options: FitOptions, progress: Progress) -> Outcome:
         end = [_describe_rejection(options, result)]
     else:
         shifts = [after - before for after, before in zip(result.times, result.nominal_times, strict=True)]
-        end = [f"times of the network less the nominal plan's: {', '.join(f'{shift:+.3g}' for shift in shifts)}"]
+        end = [f"shifts of the network's times from the nominal plan: {', '.join(f'{shift:+.3g}' for shift in shifts)}"]
         end += [f"{options.output}: the plan"] * (options.output is not None)
         if not result.is_kept:
-            end.append(f"{options.bundle}: no plan is kept: {result.weak_teacher}")
+            end.append(f"{options.bundle}: no plan is saved: {result.weak_teacher}")
         else:
             end.append(f"{options.bundle}: plan {FITTED}{options.steps} for {result.body}")
     trade = [] if result.trade is None else [_describe_trade(result.trade)]
@@ -47,9 +47,9 @@ def verb(options: FitOptions, progress: Progress) -> Outcome:
 
 
 def dry_run(options: FitOptions) -> Outcome:
-    asked, options = options, _set_default_guidance(options)
+    given, options = options, _set_default_guidance(options)
     task = open_fit_task(options)
-    as_calibrated = " as calibrated" * (asked.guidance is None and task.guidance is not None)
+    as_calibrated = " as calibrated" * (given.guidance is None and task.guidance is not None)
     body, teacher = count_evaluations(task)
     time = estimate_fit(task).sampling
     needed = sampling_needs(task.bundle, (BODY,), task.teacher, BLOCK, (ROOM,), options.workers)
@@ -58,7 +58,7 @@ def dry_run(options: FitOptions) -> Outcome:
     names = [plan.name for plan in task.starts.plans]
     begin = names[0] if len(names) == 1 else f"the best of {pluralize(len(names), 'plan')}"
     if solvers := task.starts.path_solvers:
-        begin += f", or of {pluralize(len(solvers), 'solver')} over times of the teacher's path,"
+        begin += f", or of {pluralize(len(solvers), 'solver')} over times from the teacher's trajectories,"
     if_it_suffices = "" if options.teacher else ", if this teacher suffices"
     value = {
         "bundle": options.bundle,
@@ -75,17 +75,18 @@ def dry_run(options: FitOptions) -> Outcome:
     return Outcome(
         value,
         (
-            f"would fit {begin} in {pluralize(options.steps, 'evaluation')} to {BODY}",
+            f"would fit {begin} with {pluralize(options.steps, 'evaluation')} to {BODY}",
             f"at guidance {describe(task.guidance)}{as_calibrated}",
-            f"with at most {body} evaluations of one sample, and {teacher} by the teacher {task.teacher.name}",
-            f"at most {format_duration(time)} at the speed of this moment{if_it_suffices}",
+            f"with at most {body} evaluations of one sample, and {teacher} by float32 with many steps (the teacher "
+            f"{task.teacher.name})",
+            f"in at most {format_duration(time)} at the current speed{if_it_suffices}",
             needed.describe(options.bundle),
         ),
     )
 
 
 def _set_default_guidance(options: FitOptions) -> FitOptions:
-    """The options with the default guidance in them, where that is a weight."""
+    """Return the options with the default guidance filled in, if it is a weight."""
     bundle = open_bundle(options.bundle)
     if options.guidance is not None or BODY not in bundle.manifest.bodies:
         return options
@@ -93,37 +94,36 @@ def _set_default_guidance(options: FitOptions) -> FitOptions:
 
 
 def _table(result: FitResult) -> Table:
-    """The nominal plan and the fitted one."""
+    """Return a table with the nominal plan and the fitted plan."""
     fitted = f"{result.nominal_psnr + result.on_judge.mean:.2f}"
     return table(
         ("plan", "PSNR", "gain"),
         [(result.nominal, f"{result.nominal_psnr:.2f}", ""), ("fitted", fitted, _format_gain(result))],
         text=("plan",),
         title=f"{result.bundle}, {result.body}",
-        caption=f"PSNR in dB against the float32 teacher {result.teacher}, mean over {result.judge_seeds} seeds that "
-        f"nothing was fitted or chosen on, and the gain with its standard error. The gain is "
-        f"{result.on_fit.mean:+.2f} on the seeds of the fit, and {result.on_selection.mean:+.2f} on the seeds of its "
-        "choices.",
+        caption=f"PSNR in dB against float32 with many steps (the teacher, {result.teacher}): mean over "
+        f"{result.judge_seeds} held-out judge seeds; gain: with its standard error. The gain is "
+        f"{result.on_fit.mean:+.2f} on the fit seeds, and {result.on_selection.mean:+.2f} on the selection seeds.",
     )
 
 
 def _describe_rejection(options: FitOptions, result: FitResult) -> str:
-    """The gain that decided against the plan, and its seeds."""
+    """Describe the gain for which the plan was rejected, and its seeds."""
     kept = result.nominal if result.over_former is None else f"the former {FITTED}{options.steps}"
     gates = (
-        (result.on_selection, "the seeds of the choices", "--selection-seeds", options.selection_seeds, CHOICE_SEEDS),
+        (result.on_selection, "the selection seeds", "--selection-seeds", options.selection_seeds, CHOICE_SEEDS),
         (result.on_judge, "the judge seeds", "--judge-seeds", options.judge_seeds, PAIRED),
     )
     for gain, where, option, seeds, most in gates:
         if gain.mean == gain.error == 0:
-            return f"{kept} is kept: no change was found better"
+            return f"{kept} is kept: no change improved it"
         if not gain.is_significant:
-            advice = f"; more {option} may decide" if gain.mean > 0 and seeds < len(most) else ""
-            said = f"{gain.mean:+.2f} ± {gain.error:.2f} dB"
-            return f"{kept} is kept: the gain of {said} on {where} is under two standard errors{advice}"
+            advice = f"; a larger {option} may decide" if gain.mean > 0 and seeds < len(most) else ""
+            figures = f"{gain.mean:+.2f} ± {gain.error:.2f} dB"
+            return f"{kept} is kept: the gain of {figures} on {where} is below two standard errors{advice}"
     assert result.over_former is not None
-    behind = f"{-result.over_former.mean:.2f} ± {result.over_former.error:.2f} dB"
-    return f"{kept} is kept: the new plan is {behind} behind it on the judge seeds"
+    loss = f"{-result.over_former.mean:.2f} ± {result.over_former.error:.2f} dB"
+    return f"{kept} is kept: the new plan is {loss} worse on the judge seeds"
 
 
 def _format_gain(result: FitResult) -> str:
@@ -131,23 +131,23 @@ def _format_gain(result: FitResult) -> str:
 
 
 def _describe_trade(trade: Trade) -> str:
-    """The price of the end of the fit, and its gain."""
+    """Describe the PSNR that the last stage of the fit gives up, and what it gains for it."""
     features = f"{trade.features:+.2f} dB of features at weight {trade.weight:g}, and " if trade.weight else ""
-    energy = f"a factor of {trade.factor:.4f} for the teacher's energy"
-    part = "" if trade.factor == trade.energy else f", which would take {trade.energy:.4f}"
-    return f"trade: {-trade.price:+.2f} dB of PSNR on the seeds of the choices for {features}{energy}{part}"
+    energy = f"a factor of {trade.factor:.4f} towards the teacher's energy"
+    part = "" if trade.factor == trade.energy else f" (the full factor is {trade.energy:.4f})"
+    return f"trade-off: {-trade.price:+.2f} dB of PSNR on the selection seeds for {features}{energy}{part}"
 
 
 def _describe_sets(result: FitResult, sets: SetComparison) -> str:
-    """The nearness of the samples as a set, with a warning where they are further than before by more than chance."""
+    """Describe the distance of the samples as a set, with a warning if it grew by more than chance."""
     far = f"{sets.frechet_paired:.2f}, fitted {sets.frechet:.2f} ({sets.difference:+.2f} ± {sets.error:.2f})"
     warning = ": as a set, these samples are further from the teacher's" * result.are_sets_further
     return f"FD({result.features}) to the teacher, same seeds: {far}{warning}"
 
 
 def command_of(options: FitOptions, result: FitResult) -> str:
-    """The command that samples along the plan, or along the nominal one where none is kept, with an example of each
-    condition that the bundle needs."""
+    """Return the command that samples along the fitted plan, or along the nominal plan if no fitted plan is saved. It
+    has an example value of each required condition."""
     plan = result.nominal if result.plan is None or not result.is_kept else f"{FITTED}{options.steps}"
     words = [f"fewstep run {quote(str(options.bundle))} --plan {plan}"]
     words += [f"--backend {options.backend}"] * (options.backend != "onnxruntime")

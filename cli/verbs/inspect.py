@@ -1,4 +1,4 @@
-"""`fewstep inspect`: a bundle as a tree."""
+"""`fewstep inspect`: print a bundle as a tree."""
 
 from collections.abc import Iterable, Mapping
 
@@ -35,7 +35,7 @@ OPERATIONS_SHOWN = 6  # kinds of nodes named in a line
 def verb(options: InspectOptions, progress: Progress) -> Outcome:
     if is_baked(options.bundle):
         if options.operations:
-            raise UserError("--operations shows the bodies of a bundle, and this is a baked file", "leave it out")
+            raise UserError("--operations lists the operations of a bundle, not of a baked file", "leave it out")
         baked = read_metadata(options.bundle)
         return Outcome(baked, describe_baked(options.bundle, baked))
     contents = inspect(options)
@@ -43,7 +43,7 @@ def verb(options: InspectOptions, progress: Progress) -> Outcome:
 
 
 def build_tree(contents: Contents, lists_operations: bool) -> Tree:
-    """Everything of a bundle, a line a thing."""
+    """Return the contents of a bundle as a tree, one line per item."""
     manifest = contents.manifest
     root = Tree(escape(f"{contents.path}: {manifest.name}, {decimal(contents.bytes)}"), highlight=False)
     x, schedule = list(manifest.x_shape), manifest.schedule.kind
@@ -52,7 +52,7 @@ def build_tree(contents: Contents, lists_operations: bool) -> Tree:
         if said := kind.describe(manifest):
             root.add(escape(said))
     if contents.scheduler is not None:
-        root.add(escape(f"scheduler: {contents.scheduler}, of the plan {SCHEDULER}STEPS"))
+        root.add(escape(f"scheduler: {contents.scheduler} of diffusers, for the plan {SCHEDULER}STEPS"))
     for condition in manifest.conditions:
         root.add(escape(f"condition {_describe_condition(condition)}"))
     _add_ahead(root, contents)
@@ -64,12 +64,14 @@ def build_tree(contents: Contents, lists_operations: bool) -> Tree:
         verified = root.add("verified against its source")
         for each in contents.verified:
             at = f"time {each.time:g}, batch {each.batch}{each.edge and ', '}{each.edge}"
-            verified.add(escape(f"{each.stage}: {each.relative:.1g} at most, of {each.points} points ({at})"))
+            verified.add(
+                escape(f"{each.stage}: largest relative difference {each.relative:.1g} of {each.points} points ({at})")
+            )
     _add_bodies(root, manifest.bodies, contents, lists_operations)
     for name, network in contents.networks.items():
         entry = manifest.networks[name]
-        steps = "at pure noise" if entry.until == PURE_NOISE else f"of lambda below {entry.until:.4g}"
-        said = f"network {name}, for the steps {steps}: predicts {entry.prediction}, from {entry.source}"
+        steps = "at pure noise" if entry.until == PURE_NOISE else f"with lambda below {entry.until:.4g}"
+        said = f"network {name}, for steps {steps}: predicts {entry.prediction}, from {entry.source}"
         branch = root.add(escape(said))
         _add_ahead(branch, network)
         _add_bodies(branch, entry.bodies, network, lists_operations)
@@ -77,25 +79,26 @@ def build_tree(contents: Contents, lists_operations: bool) -> Tree:
         root.add(escape(f"plan {plan}"))
     for fitted in contents.fitted:
         gain = (
-            f"{fitted.nominal_psnr:.1f} to {fitted.psnr:.1f} dB over {fitted.nominal}, by the teacher {fitted.teacher}"
+            f"{fitted.psnr:.1f} dB PSNR against the teacher {fitted.teacher}, "
+            f"where {fitted.nominal} has {fitted.nominal_psnr:.1f} dB"
         )
         of = f"fitted:{fitted.evaluations} for {fitted.body}, guidance {fitted.guidance}"
         root.add(escape(f"plan {of}: {gain}"))
     for ranges in contents.ranges:
-        groups = f"{ranges.groups} lambda groups" if ranges.groups > 1 else "pooled"
+        groups = f"{ranges.groups} groups of steps" if ranges.groups > 1 else "one group for all steps"
         how = f"along {ranges.plan}, {ranges.method}, {groups}"
         root.add(escape(f"ranges of {ranges.tensors} tensors {how}: {', '.join(ranges.bodies)}"))
-    told = cost_lines(manifest.engines, contents.engines)
+    costs = cost_lines(manifest.engines, contents.engines)
     for engine in manifest.engines:
         size = decimal(contents.files.get(engine.file, 0))
         branch = root.add(escape(f"engine for {engine.device}, {engine.backend}, of body {engine.body}: {size}"))
-        for line in told.get(engine.file, ()):
+        for line in costs.get(engine.file, ()):
             branch.add(escape(line))
     for said in contents.unreadable.values():
         root.add(escape(said))
     root.add(escape(f"report: {manifest.report or 'none; ' + _report_commands(contents)}"))
     made = root.add(escape(f"from {manifest.provenance.source} {manifest.provenance.source_sha256[:12]}"))
-    made.add(escape(f"licence: {manifest.provenance.licence or 'none that the source names'}"))
+    made.add(escape(f"licence: {manifest.provenance.licence or 'not named by the source'}"))
     for command in manifest.provenance.commands:
         made.add(escape(command))
     made.add(escape(", ".join(f"{name} {version}" for name, version in manifest.provenance.versions.items())))
@@ -116,9 +119,9 @@ def _add_bodies(branch: Tree, entries: Mapping[str, Body], contents: NetworkCont
 
 
 def _report_commands(contents: Contents) -> str:
-    """The commands that make a report of a bundle."""
+    """Return the commands that make a report of a bundle."""
     if "float32" not in contents.bodies:
-        return "int8 is judged against float32, in the bundle that this was packed from"
+        return "int8 is judged against float32, which only the bundle before `fewstep pack` has"
     if all(body.precision != "int8" for body in contents.manifest.bodies.values()):
         return f"fewstep calibrate {contents.path}, then fewstep report {contents.path}"
     return f"fewstep report {contents.path}"
@@ -127,11 +130,11 @@ def _report_commands(contents: Contents) -> str:
 def _describe_condition(condition: Condition) -> str:
     shape = f" [{', '.join(map(str, free_shape(condition.shape, condition.follows)))}]" if condition.shape else ""
     labels = f": {', '.join(condition.labels)}" if condition.labels else ""
-    guided = "" if condition.null is None else f" (none is {condition.null:g})"
+    guided = "" if condition.null is None else f" (unconditional: {condition.null:g})"
     if condition.null_file is not None:
-        guided = f" (none is {condition.null_file})"
+        guided = f" (unconditional: {condition.null_file})"
     elif condition.shared:
-        guided = " (the same in all branches)"
+        guided = " (the same in all guidance branches)"
     return f"{condition.name}, {condition.dtype}{shape}{labels}{guided}"
 
 
@@ -156,27 +159,29 @@ def _add_graph(branch: Tree, graph: GraphContents) -> None:
 
 def _add_body(branch: Tree, entry: Body, body: BodyContents, lists_operations: bool) -> None:
     calibrated = f", calibrated along {entry.plan}" if entry.plan else ""
-    groups = f", {len(entry.groups) + 1} lambda groups" if entry.groups else ""
+    groups = f", {len(entry.groups) + 1} groups of steps" if entry.groups else ""
     branch.add(escape(f"{entry.precision} for {entry.target}{calibrated}{groups}"))
     if entry.trials:
-        tried = branch.add("judged by samples of calibration")
+        tried = branch.add("quality on samples, measured by calibration")
         for line in describe_trials(entry.trials):
             tried.add(escape(line))
     if body.earlier:
-        branch.add(f"its own graph runs the steps of lambda from {body.earlier[-1].until:.4g} on")
+        branch.add(f"this graph runs the steps with lambda {body.earlier[-1].until:.4g} and above")
     _add_graph(branch, body.graph)
     total = sum(share.macs for share in body.shares) or 1
     for share in body.shares:
         _add_share(branch, share, total)
     for each in body.earlier:
         percent = 100 * each.coverage.int8_macs / max(each.coverage.total_macs, 1)
-        said = f"steps of lambda below {each.until:.4g}: {_describe_graph(each.graph)}, {percent:.1f} % of MACs in int8"
+        said = (
+            f"steps with lambda below {each.until:.4g}: {_describe_graph(each.graph)}, {percent:.1f} % of MACs in int8"
+        )
         _add_graph(branch.add(escape(said)), each.graph)
     if body.uncounted and (lists_operations or not body.shares):
-        told = "listed" if body.shares else "counted"
-        branch.add(escape(f"operations that multiply are not {told}: {body.uncounted}"))
+        done = "listed" if body.shares else "counted"
+        branch.add(escape(f"matrix products and convolutions are not {done}: {body.uncounted}"))
     elif lists_operations:
-        listed = branch.add("operations that multiply")
+        listed = branch.add("matrix products and convolutions")
         for op in body.multiplying:
             why = f": {op.reason}" if op.reason else ""
             listed.add(escape(f"{op.name} ({op.kind}, {op.macs:,} MACs) {op.precision}{why}"))
@@ -189,7 +194,7 @@ def _add_share(branch: Tree, share: Share, total: int) -> None:
 
 
 def _most_frequent(counts: Mapping[str, int]) -> str:
-    """The most frequent operations; how many kinds more there are."""
+    """Return the most frequent operations, and the number of other kinds."""
     named = [f"{op} {count}" for op, count in list(counts.items())[:OPERATIONS_SHOWN]]
     more = len(counts) - OPERATIONS_SHOWN
-    return ", ".join(named) + (f", {more} kinds more" if more > 0 else "")
+    return ", ".join(named) + (f", {more} other kinds" if more > 0 else "")

@@ -1,8 +1,8 @@
-"""`fewstep measure`: the figures as a table, one for each race, and what they amount to."""
+"""`fewstep measure`: print the figures as a table, one timing table per batch size, and the conclusions."""
 
 from rich.table import Table
 
-from fewstep.cli.outcome import Outcome, pluralize
+from fewstep.cli.outcome import Outcome
 from fewstep.cli.results_table import describe_work, format_results, measured_next
 from fewstep.cli.tables import table
 from fewstep.measure.measure import ROOM, MeasureOptions, measure, open_measure_task
@@ -10,14 +10,14 @@ from fewstep.measure.results import Results
 from fewstep.measure.speed.race import Race
 from fewstep.runtime.progress import Progress
 
-NO_FEATURES = "no distances between distributions: give --features FILE.onnx, an extractor that knows the data"
+NO_FEATURES = "no distances between distributions: give --features FILE.onnx, a feature extractor for this data"
 
 
 def verb(options: MeasureOptions, progress: Progress) -> Outcome:
     results = measure(options, progress)
     stored = f"{options.bundle}, and its next report" if results.qualities else None
     where = options.output or stored
-    end = () if where is None else (f"{where}: the figures, measured in {results.seconds:.0f} s",)
+    end = () if where is None else (f"{where}: the results, measured in {results.seconds:.0f} s",)
     lacking = () if results.features or "fd" not in options.columns else (NO_FEATURES,)
     shown = (*format_results(results, options.bundle), *lacking, *_speed_tables(results), *end)
     return Outcome(results, shown, then=measured_next(results, options.bundle))
@@ -28,13 +28,13 @@ def dry_run(options: MeasureOptions) -> Outcome:
 
 
 def _speed_tables(results: Results) -> list[str | Table]:
-    """A table for each batch size, under the machine, and the notes."""
+    """Return a line on the machine, a table for each batch size, and the notes."""
     if not results.races:
         return []
     machine, waiting = results.machine, "spinning" if results.spinning else "sleeping"
-    int8 = ", ".join(machine.int8_instructions) or "no int8 instructions seen"
+    int8 = ", ".join(machine.int8_instructions) or "no int8 instructions found"
     return [
-        f"{results.bundle} along {results.plan} on {machine.processor} ({int8}), threads {waiting}",
+        f"{results.bundle} along {results.plan} on {machine.processor} ({int8}), waiting threads are {waiting}",
         *(_race_table(race) for race in results.races),
         *(_kind_table(race) for race in results.races[:1] if any(each.kinds for each in race.timings)),
         *(f"note: {note}" for note in results.notes),
@@ -57,17 +57,17 @@ def _race_table(race: Race) -> Table:
         ("body", "p50", "p99", "faster", "lowest", "highest", "load", "memory"),
         rows,
         text=("body",),
-        title=f"{pluralize(race.batch, 'row')}, {race.threads} threads, {race.rounds} rounds",
-        caption=f"Faster: times as fast as {race.timings[0].name}, median, lowest and highest round.",
+        title=f"batch {race.batch}, {race.threads} threads, {race.rounds} rounds",
+        caption=f"Faster: speedup over {race.timings[0].name}: median, lowest and highest round.",
     )
 
 
 def _kind_table(race: Race) -> Table:
-    """The kinds of operation in which onnxruntime spends the steps of bodies."""
+    """Return a table of the time that onnxruntime spends in each kind of operation, per body."""
     profiled = [each for each in race.timings if each.kinds]
     names = dict.fromkeys(kind for each in profiled for kind in each.kinds)
     rows = [(each.name, *(f"{100 * each.kinds.get(kind, 0.0):.0f} %" for kind in names)) for each in profiled]
-    title, caption = "Where the time goes", "Shares of a step, from the profile of onnxruntime."
+    title, caption = "Where the time goes", "Shares of the time of a step, from the profile of onnxruntime."
     return table(("body", *names), rows, ("body",), title, caption)
 
 

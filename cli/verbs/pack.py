@@ -1,4 +1,4 @@
-"""`fewstep pack`: say what was taken, and how large it is."""
+"""`fewstep pack`: print the packed bodies and their size."""
 
 from rich.filesize import decimal
 

@@ -1,4 +1,4 @@
-"""`fewstep plan`: the solvers and grids as a list, a plan as a table or a drawing."""
+"""`fewstep plan`: list solvers and grids, or show a plan as a table or a plot."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
     from fewstep.plans.listing import GridListing, PluginListing, SolverListing, TokenSamplerListing
     from fewstep.plans.names.call_syntax import Value
 
-EXAMPLE = "A plan's name: SOLVER:STEPS@GRID, as ddim(eta=0.5):10@karras(rho=5)"
-SETS = "what it does; what may be set"
+EXAMPLE = "The name of a plan: SOLVER:STEPS@GRID, as ddim(eta=0.5):10@karras(rho=5)"
+SETS = "description; parameters"
 STATE = "S: rows of the state, z: noise"
 
 
 def verb(options: PlanOptions, progress: Progress) -> Outcome:
     questions = [options.list, options.show is not None, options.plot is not None]
     if sum(questions) > 1:
-        raise UserError("--list, --show and --plot are three questions", "give one of them")
+        raise UserError("--list, --show and --plot exclude each other", "give one of them")
     if options.show is not None:
         plan = compile_from_options(options, options.show)
         return Outcome(plan, (plan_headline(plan), _table(plan)))
@@ -55,7 +55,7 @@ def _solvers(solvers: "tuple[SolverListing, ...]") -> Table:
         also = f"; also {', '.join(solver.aliases)}" if solver.aliases else ""
         sets = _parameters(solver.parameters)
         rows.append((solver.name, *cost, escape(solver.paper + needs + also + (sets and f"; {sets}"))))
-    caption = "NFE: evaluations of the denoiser a step. K: arrays of a sample's size kept between them."
+    caption = "NFE: evaluations of the denoiser per step. K: arrays of a sample's size kept between steps."
     headings = ("name", "order", "NFE", "K", "noise", "paper")
     return table(headings, rows, text=("name", "noise", "paper"), caption=caption)
 
@@ -65,7 +65,7 @@ def _grids(grids: "tuple[GridListing, ...]") -> Table:
     for grid in grids:
         sets = ", ".join(filter(None, (*(f"{name}=..." for name in grid.needs), _parameters(grid.parameters))))
         also = f" Also {', '.join(grid.aliases)}." if grid.aliases else ""
-        usual = " Taken where a plan names none." if grid.is_default else ""
+        usual = " The default." if grid.is_default else ""
         rows.append((grid.name, escape(grid.about + usual + also + (sets and f" {sets}"))))
     return table(headings := ("grid", SETS), rows, text=headings)
 
@@ -73,15 +73,15 @@ def _grids(grids: "tuple[GridListing, ...]") -> Table:
 def _token_samplers(samplers: "tuple[TokenSamplerListing, ...]") -> Table:
     each = ((sampler.name, f"{sampler.about} {_parameters(sampler.parameters)}") for sampler in samplers)
     rows = [(name, escape(about.rstrip())) for name, about in each]
-    return table(headings := ("of tokens", SETS), rows, text=headings)
+    return table(headings := ("token sampler", SETS), rows, text=headings)
 
 
 def _plugins(plugins: "tuple[PluginListing, ...]") -> Table:
     rows = []
     for each in plugins:
-        refused = "; refused: another has this name too" * each.is_refused
+        refused = "; refused: its name is not unique" * each.is_refused
         rows.append((escape(each.name), each.kind, escape(f"{each.package}: {each.value}{refused}")))
-    return table(headings := ("of packages", "kind", "where; not imported for this list"), rows, text=headings)
+    return table(headings := ("plugin", "kind", "package: entry point (not imported here)"), rows, text=headings)
 
 
 def _parameters(values: "Mapping[str, Value | None]") -> str:
@@ -106,9 +106,9 @@ def _token_steps(plan: TokenPlan) -> Table:
         shown = str(step.reveal) if step.chance is None else f"{step.chance:.4g} of each"
         more = {name: getattr(step, name) for name in ("noise", "penalty", "threshold", "bound", "again", "positions")}
         numbers = {name: value if isinstance(value, tuple) else f"{value:.4g}" for name, value in more.items() if value}
-        said = ", ".join(f"{name} {value}" for name, value in numbers.items())
+        rest = ", ".join(f"{name} {value}" for name, value in numbers.items())
         score = "" if step.chance is not None else step.score
-        rows.append((str(index + 1), _format_lambda(step.lam), shown, score, f"{step.temperature:g}", escape(said)))
+        rows.append((str(index + 1), _format_lambda(step.lam), shown, score, f"{step.temperature:g}", escape(rest)))
     headings = ("", "lambda", "reveals", "score", "temperature", "more")
     return table(headings, rows, text=("score", "more"))
 
@@ -120,7 +120,7 @@ def _format_lambda(lam: float | None) -> str:
 def _draw(plan: AnyPlan, output: Path) -> Outcome:
     from fewstep.report.drawing.plan_plot import draw_plan
 
-    plan = check_compiled(plan, "ask for its table: --show")
+    plan = check_compiled(plan, "print its table: --show")
     if output.suffix != ".svg":
         raise UserError(f"cannot draw into {output}", "name a file that ends in .svg")
     write_atomic(output, draw_plan(plan).encode())

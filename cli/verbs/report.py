@@ -1,4 +1,4 @@
-"""`fewstep report`: the figures of the page as a table."""
+"""`fewstep report`: print the figures of the page as a table."""
 
 from fewstep.cli.outcome import Outcome
 from fewstep.cli.results_table import describe_work, format_results, measured_next

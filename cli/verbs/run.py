@@ -17,13 +17,13 @@ def verb(options: RunOptions, progress: Progress) -> Outcome:
     made = sample_to_files(request, progress)
     seconds, samples = time.perf_counter() - started, pluralize(len(made.x), "sample")
     value: dict[str, object] = {"output": options.output, "shape": made.x.shape, "plan": made.plan, "seconds": seconds}
-    own = memory = ""
+    guided = memory = ""
     if request.choice is not None:
         value["choice"] = request.choice
     elif (guidance := request.options.guidance) != options.guidance:
-        own = f", guidance {describe(as_guidance(guidance))} as calibrated"
+        guided = f", guidance {describe(as_guidance(guidance))} as calibrated"
     if options.tiles and (most := peak_bytes()) is not None:
         value["peak_bytes"] = most
-        memory = f", {most >> 20} MiB at its peak"
-    what = f"{samples} of {made.plan} in {request.options.precision}{own}"
-    return Outcome(value, (f"{options.output}: {what}, {seconds:.1f} s with loading{memory}",))
+        memory = f", {most >> 20} MiB peak memory"
+    what = f"{samples} of {made.plan} in {request.options.precision}{guided}"
+    return Outcome(value, (f"{options.output}: {what}, {seconds:.1f} s including loading{memory}",))

@@ -1,4 +1,4 @@
-"""`fewstep verify`: one line if the bundle is whole, one for each damage if not."""
+"""`fewstep verify`: print one line if the bundle is intact, otherwise one line per damage."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -26,10 +26,10 @@ def verb(options: VerifyOptions, progress: Progress) -> Outcome:
     verdict = _verdict(integrity.damages)
     differing = list(dict.fromkeys(each.backend for each in integrity.engines if not each.agrees))
     if differing:
-        verdict = f"{verdict}, but {' and '.join(differing)} computes it otherwise than onnxruntime"
+        verdict = f"{verdict}, but results of {' and '.join(differing)} differ from onnxruntime"
     spec, of_spec = None, list[Table | str]()
     if options.data is not None and integrity.is_whole:
-        from fewstep.measure.spec_samples import check_bundle  # onnxruntime is for who asks for it
+        from fewstep.measure.spec_samples import check_bundle  # imports onnxruntime, which only --data needs
 
         spec = check_bundle(open_bundle(options.bundle), options.data)
         of_spec = [_error_table(spec), str(spec)]
@@ -49,19 +49,20 @@ def verb(options: VerifyOptions, progress: Progress) -> Outcome:
 
 
 def _error_table(spec: "SpecCheck") -> Table:
-    """The error at each time, next to a linear denoiser's."""
+    """Return a table of the error at each time, compared with a linear denoiser's."""
     rows = [(f"{each.time:.4g}", f"{each.error:.3g}", f"{each.linear:.3g}") for each in spec.errors]
     caption = (
-        f"Squared error of {spec.samples} denoised samples over the variance of the data. A trained network is nearer."
+        f"Squared error of {spec.samples} denoised samples over the variance of the data. A trained network has a "
+        "smaller error than a linear denoiser."
     )
     return table(("time", "error", "linear denoiser"), rows, caption=caption)
 
 
 def _verify_baked(options: VerifyOptions) -> Outcome:
-    from fewstep.report.baked_integrity import verify_baked  # onnxruntime is for who has such a file
+    from fewstep.report.baked_integrity import verify_baked  # imports onnxruntime, which only baked files need
 
     if options.engines:
-        raise UserError("--engines compares the graphs of a bundle, and this is a baked file", "leave --engines out")
+        raise UserError("--engines compares the graphs of a bundle, not of a baked file", "leave --engines out")
     integrity = verify_baked(options.bundle, options.graphs)
     lines = (*map(str, integrity.damages), integrity.sample)
     last = f"{options.bundle}: {_verdict(integrity.damages)}"
@@ -69,4 +70,4 @@ def _verify_baked(options: VerifyOptions) -> Outcome:
 
 
 def _verdict(damages: Sequence[Damage]) -> str:
-    return f"damaged in {pluralize(len(damages), 'place')}" if damages else "whole"
+    return f"damaged ({pluralize(len(damages), 'fault')})" if damages else "intact"

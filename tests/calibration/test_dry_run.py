@@ -138,4 +138,4 @@ def test_few_trajectories_are_warned_of(bundle: Path, caplog: pytest.LogCaptureF
     would = dry_run(replace(FIRST, bundle=bundle, trajectories=trajectories))
     assert set(warned) <= set(caplog.messages)
     named = "1 trajectory and" if trajectories == 1 else f"{trajectories} trajectories and"
-    assert any(f"would follow {named}" in str(line) for line in would.shown)
+    assert any(f"would sample {named}" in str(line) for line in would.shown)

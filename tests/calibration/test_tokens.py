@@ -122,7 +122,7 @@ def test_the_kept_plan_is_read_and_runs_where_its_name_means_another(made, bundl
 def test_verbs_show_the_agreement(made, bundle, tmp_path, capsys):
     assert main(["inspect", str(bundle)]) == 0
     printed = capsys.readouterr().out
-    assert "of the likeliest tokens differ at float32's states" in printed and "plan maskgit:8" in printed
+    assert "of the most likely tokens differ at float32's states" in printed and "plan maskgit:8" in printed
     assert main(["verify", str(bundle)]) == 0
     assert main(["run", str(bundle), "--precision", "int8", "-c", "class=0", "-o", str(tmp_path / "x.npy")]) == 0
     assert "maskgit:8 in int8" in capsys.readouterr().out

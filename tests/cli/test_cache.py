@@ -31,7 +31,7 @@ def test_each_kind_has_its_number_size_and_age(folder: Path, document: Document,
     assert [(each["files"], each["bytes"]) for each in content.values()][::3] == [(1, 5), (1, 7)]
     assert content["fitting"]["days"] == [pytest.approx(3, abs=0.01)] * 2
     assert content["fitting"]["purpose"] and not content["link"]["purpose"]
-    assert "not of this version" in fewstep("cache").out
+    assert "unknown to this version" in fewstep("cache").out
 
 
 def test_kinds_are_removed_and_what_links_lead_to_stays(folder: Path, document: Document, fewstep: Command) -> None:
@@ -45,7 +45,7 @@ def test_kinds_are_removed_and_what_links_lead_to_stays(folder: Path, document: 
 
 
 def test_a_kind_that_is_none_is_named(folder: Path, fewstep: Command) -> None:
-    assert "has no kind '../mine'; give some of" in fewstep("cache", "--clear", "../mine", code=1).err
+    assert "has no kind '../mine'; give one of" in fewstep("cache", "--clear", "../mine", code=1).err
 
 
 def test_each_kind_says_its_purpose() -> None:

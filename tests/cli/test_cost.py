@@ -34,7 +34,9 @@ def test_engines_take_what_their_graphs_take(tmp_path: Path, monkeypatch: pytest
     graphs = (manifest.prologue, manifest.bodies["float32"].graph)
     ahead, exact = ((bundle / graph.file).stat().st_size for graph in graphs)
     told = build.dry_run(BuildOptions(bundle)).shown
-    assert told[3] == f"would write about {(ahead + exact // 2) / 1e6:.1f} MB in 4 files, an engine and its key each"
+    assert (
+        told[3] == f"would write about {(ahead + exact // 2) / 1e6:.1f} MB in 4 files (an engine and its key file each)"
+    )
     monkeypatch.setattr(build, "list_requests", lambda _: (there,))
     assert build.dry_run(BuildOptions(bundle)).shown == ("int8-tensorrt for sm89: up to date",)
 
@@ -49,7 +51,7 @@ def test_an_engine_takes_what_its_own_graph_takes(tmp_path: Path, monkeypatch: p
     with_bodies(bundle, name)
     monkeypatch.setattr(build, "list_requests", lambda _: (EngineRequest(f"{name}/0", "sm89", False),))
     told = build.dry_run(BuildOptions(bundle)).shown
-    assert told[1] == f"would write about {size / 1e6:.1f} MB in 2 files, an engine and its key each"
+    assert told[1] == f"would write about {size / 1e6:.1f} MB in 2 files (an engine and its key file each)"
     assert build._engine_bytes(bundle, EngineRequest(f"{name}/0", "sm89", False)) == size
 
 
@@ -80,7 +82,7 @@ def test_ssim_is_no_word_for_samples_that_are_no_images() -> None:
     )
     shown = str(table(results).caption), str(table(results, is_image=False).caption)
     assert ["No SSIM" in caption for caption in shown] == [True, False]
-    assert "signal: dB above the error; another seed's sample has 9.0 dB" in shown[1]
+    assert "signal: signal to error in dB; another seed's sample has 9.0 dB" in shown[1]
 
 
 def test_evaluations_are_those_that_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,7 @@ def test_a_folder_that_a_killed_export_left_is_no_bundle(tmp_path: Path, monkeyp
     assert (options.output / MANIFEST).is_file() and not (options.output / LOCK).exists()
     assert f"would replace the bundle {options.output};" in str(dry_run(options).shown[1])
     give(options.output, guidance=None)
-    gone = f"would replace the bundle {options.output}, and drop what was made from it (fitted:3 for float32);"
+    gone = f"would replace the bundle {options.output}, and delete what later verbs added to it (fitted:3 for float32);"
     assert gone in str(dry_run(options).shown[1])
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=-1))  # for weights of some bytes
     for verb in (dry_run, export):

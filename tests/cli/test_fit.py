@@ -35,14 +35,14 @@ def test_the_command_that_it_names_runs(tiny_bundle: Path, tmp_path: Path) -> No
 
 def test_a_dry_run_names_all_that_the_fit_may_begin_as(tiny_bundle: Path) -> None:
     options = FitOptions(tiny_bundle, guidance=2.0, **FEW)
-    on_path = "plans, or of 4 solvers over times of the teacher's path, in 2 evaluations to float32"
+    on_path = "plans, or of 4 solvers over times from the teacher's trajectories, with 2 evaluations to float32"
     assert str(dry_run(options).shown[0]).endswith(on_path)
     assert dry_run(options).shown[1] == "at guidance 2"
     assert dry_run(FitOptions(tiny_bundle, **FEW)).shown[1] == "at guidance none"
     calibrate_along(tiny_bundle, "ddim:3", 2.0)
     assert dry_run(FitOptions(tiny_bundle, **FEW)).shown[1] == "at guidance 2 as calibrated"
     named = dry_run(replace(options, plan="dpmpp_2m:2"))
-    assert named.shown[0] == "would fit dpmpp_2m:2 in 2 evaluations to float32"
+    assert named.shown[0] == "would fit dpmpp_2m:2 with 2 evaluations to float32"
     assert named.value["solvers_on_path"] == ()
 
 
@@ -64,15 +64,15 @@ def test_the_gain_that_decided_against_a_plan_is_named_with_its_seeds(
         monkeypatch.setattr("fewstep.cli.verbs.fit.fit", lambda *_: found)
         return str(verb(replace(options, selection_seeds=seeds), SILENT).shown[-1])
 
-    weak = "dpmpp_2m:2 is kept: the gain of +1.23 ± 1.04 dB on the {} is under two standard errors"
-    assert line(few, many) == f"{weak.format('seeds of the choices')}; more --selection-seeds may decide"
-    assert line(few, many, seeds=len(CHOICE_SEEDS)) == weak.format("seeds of the choices")
-    assert line(many, few) == f"{weak.format('judge seeds')}; more --judge-seeds may decide"
-    assert line(none, none) == "dpmpp_2m:2 is kept: no change was found better"
-    lost = "the former fitted:2 is kept: the gain of -0.30 ± 0.20 dB on the judge seeds is under two standard errors"
+    weak = "dpmpp_2m:2 is kept: the gain of +1.23 ± 1.04 dB on the {} is below two standard errors"
+    assert line(few, many) == f"{weak.format('selection seeds')}; a larger --selection-seeds may decide"
+    assert line(few, many, seeds=len(CHOICE_SEEDS)) == weak.format("selection seeds")
+    assert line(many, few) == f"{weak.format('judge seeds')}; a larger --judge-seeds may decide"
+    assert line(none, none) == "dpmpp_2m:2 is kept: no change improved it"
+    lost = "the former fitted:2 is kept: the gain of -0.30 ± 0.20 dB on the judge seeds is below two standard errors"
     assert line(many, Gain(-0.3, 0.2), many) == lost
     behind = line(many, many, Gain(-0.3, 0.2))
-    assert behind == "the former fitted:2 is kept: the new plan is 0.30 ± 0.20 dB behind it on the judge seeds"
+    assert behind == "the former fitted:2 is kept: the new plan is 0.30 ± 0.20 dB worse on the judge seeds"
 
 
 def test_a_plan_of_a_weak_teacher_is_written_and_not_kept(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,7 +80,7 @@ def test_a_plan_of_a_weak_teacher_is_written_and_not_kept(tiny_bundle: Path, mon
     weak = replace(fit(options), weak_teacher="the teacher ddim:3 is too inexact; leave --teacher out")
     monkeypatch.setattr("fewstep.cli.verbs.fit.fit", lambda *_: weak)
     end = [str(each) for each in verb(replace(options, output=Path("plan.json")), SILENT).shown[-2:]]
-    reason = "no plan is kept: the teacher ddim:3 is too inexact; leave --teacher out"
+    reason = "no plan is saved: the teacher ddim:3 is too inexact; leave --teacher out"
     assert end == ["plan.json: the plan", f"{tiny_bundle}: {reason}"]
 
 
@@ -95,12 +95,12 @@ def test_lines_for_the_trade_and_for_the_distance_of_sets(tiny_bundle: Path, mon
 
     assert lines(None, None) == []
     assert lines(Trade(0.04, 0.0, 0.0, 1.0123, 1.0123), SetComparison(26.8, 23.4, 2.0, -0.5, 7.0)) == [
-        "trade: -0.04 dB of PSNR on the seeds of the choices for a factor of 1.0123 for the teacher's energy",
+        "trade-off: -0.04 dB of PSNR on the selection seeds for a factor of 1.0123 towards the teacher's energy",
         "FD(cnn) to the teacher, same seeds: 23.40, fitted 26.80 (+3.40 ± 2.00)",
     ]
     assert lines(Trade(0.4, 3.0, 1.5, 1.0, 1.0123), SetComparison(41.8, 23.4, 7.0, 5.0, 32.0)) == [
-        "trade: -0.40 dB of PSNR on the seeds of the choices for +1.50 dB of features at weight 3, and a factor of "
-        "1.0000 for the teacher's energy, which would take 1.0123",
+        "trade-off: -0.40 dB of PSNR on the selection seeds for +1.50 dB of features at weight 3, and a factor of "
+        "1.0000 towards the teacher's energy (the full factor is 1.0123)",
         "FD(cnn) to the teacher, same seeds: 23.40, fitted 41.80 (+18.40 ± 7.00): as a set, these samples are further "
         "from the teacher's",
     ]

@@ -37,7 +37,7 @@ def test_a_policy_is_told_by_its_rhythm_units_and_scheduler(
     assert [line for line in printed if line.startswith(("policy", "units", "scheduler"))] == [
         f"policy: sees 2 observations, executes 1 of {high} actions from place 0, counted from 0",
         f"units: scale * x + shift along axis -1; scale {scale}; shift {shift}",
-        "scheduler: DDIMScheduler, of the plan scheduler:STEPS",
+        "scheduler: DDIMScheduler of diffusers, for the plan scheduler:STEPS",
     ]
     found = document("inspect", tiny_bundle)
     assert found["manifest"]["policy"]["observations"] == 2 and found["manifest"]["units"]["scale"] == [2.0] * width
@@ -57,7 +57,7 @@ def test_a_line_has_guidance_and_teacher(tiny_bundle: Path, lines: Callable[[Pat
     give(tiny_bundle, guidance=None)
     give(tiny_bundle, body="int8-cpu-x86", graph="1" * 64)
     printed = lines(tiny_bundle)
-    gain = "20.0 to 24.0 dB over dpmpp_2m:3, by the teacher ddim:20"
+    gain = "24.0 dB PSNR against the teacher ddim:20, where dpmpp_2m:3 has 20.0 dB"
     assert [line for line in printed if line.startswith("plan fitted")] == [
         f"plan fitted:3 for float32, guidance 2: {gain}",
         f"plan fitted:3 for float32, guidance none: {gain}",
@@ -74,6 +74,6 @@ def test_the_deployed_body_has_the_line_of_its_trial(tiny_bundle: Path, lines: C
     )
     with_body(tiny_bundle, "int8-cpu-x86", trials=trials)
     printed = lines(tiny_bundle)
-    place = printed.index("judged by samples of calibration")
+    place = printed.index("quality on samples, measured by calibration")
     assert printed[place + 1] == "Good to ship: int8 is 46.0 dB from float32, 5th percentile 40.2 dB"
     assert printed[place + 2] == "46.0 dB, 5th percentile 40.2 dB, 32 seeds" and "41.2 dB" not in str(printed)

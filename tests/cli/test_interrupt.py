@@ -28,7 +28,7 @@ def test_an_interrupt_is_one_line(tiny_bundle: Path, tmp_path: Path, name: str) 
     process.send_signal(signal.SIGINT)
     printed, said = process.communicate(timeout=60)
     assert process.returncode == 130 and printed == ""
-    assert said.splitlines()[-1] == "fewstep: interrupted; bundles are whole: run the same command again"
+    assert said.splitlines()[-1] == "fewstep: interrupted; bundles are intact: run the same command again"
     assert "Traceback" not in said and not (tmp_path / "x.npy").exists()
 
 

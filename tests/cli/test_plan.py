@@ -80,7 +80,7 @@ def test_a_plan_of_a_file_is_shown_as_it_is(
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (("--show", "ddim:2", "--list"), "are three questions"),
+        (("--show", "ddim:2", "--list"), "exclude each other"),
         (("--show", "ddim:2", "--schedule", "cube"), "unknown schedule 'cube'"),
         (("--show", "ddim:2", "--prediction", "vv"), "unknown prediction 'vv'"),
         (("--plot", "ddim:2", "-o", "x.png"), "cannot draw into x.png"),

@@ -73,7 +73,7 @@ def test_a_failure_that_no_user_can_cause_is_escaped_too(
     monkeypatch.setattr("fewstep.cli.verbs.run.sample_to_files", broken)
     said = fewstep("run", tiny_bundle, code=70).err
     assert harmless(said) and said.splitlines()[0].startswith("Traceback")
-    assert said.splitlines()[-1].startswith("fewstep: a bug of fewstep: ValueError: evil")
+    assert said.splitlines()[-1].startswith("fewstep: a bug in fewstep: ValueError: evil")
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
@@ -91,7 +91,7 @@ def test_a_stdout_that_cannot_show_a_name_has_it_escaped(
         return stdout.buffer.getvalue().decode(encoding)
 
     shown = NAME.encode(encoding, "backslashreplace").decode(encoding)
-    assert f"{shown}: whole" in printed("verify") and f"{shown}, " in printed("inspect")
+    assert f"{shown}: intact" in printed("verify") and f"{shown}, " in printed("inspect")
     assert json.loads(printed("inspect", "--json"))["manifest"]["name"] == NAME
 
 

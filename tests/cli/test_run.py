@@ -52,9 +52,9 @@ def test_sizes_are_written_as_conditions_are() -> None:
         (("depth=2",), None, "unknown size 'depth'; it has height 2 to 12 in steps of 2, width 4 to 8 in steps of 4"),
         (("height=10",), "4", "tiles '4' are not WINDOW:OVERLAP; write it as --tiles 256:64"),
         (("height=10",), "4:x", "tiles '4:x' are not WINDOW:OVERLAP"),
-        ((), "4:2", "give the whole by --size height=N --size width=N"),
-        (("depth=10",), "4:2", "give the whole by --size height=N --size width=N"),
-        (("height=10",), "8:2", "windows of 8 for a bundle whose height is 4; give --tiles 4:2"),
+        ((), "4:2", "give it by --size height=N --size width=N"),
+        (("depth=10",), "4:2", "give it by --size height=N --size width=N"),
+        (("height=10",), "8:2", "windows of 8 do not fit a bundle whose height is 4; give --tiles 4:2"),
         (("height=3",), "4:2", "samples [1, 3, 4] cannot be cut into windows [1, 4, 4]"),
     ],
 )
@@ -108,7 +108,7 @@ def test_a_picture_is_larger_than_the_network_s(tiny_bundle: Path, tmp_path: Pat
 def test_the_peak_of_memory_is_shown(tiny_bundle: Path, tmp_path: Path) -> None:
     made = verb(tiled(tmp_path, tiny_bundle, "height=10", "width=8"), SILENT)
     assert isinstance(made.value, dict) and made.value["peak_bytes"] > 2**20
-    assert str(made.shown[0]).endswith(f", {made.value['peak_bytes'] >> 20} MiB at its peak")
+    assert str(made.shown[0]).endswith(f", {made.value['peak_bytes'] >> 20} MiB peak memory")
 
 
 def test_a_drawing_and_a_start_are_those_of_the_whole(tiny_bundle: Path, tmp_path: Path) -> None:

@@ -200,5 +200,5 @@ def test_a_plan_that_no_option_can_start_is_told_in_words_of_the_command_line(
         Path(plan).write_bytes(encode(tail(load(tiny_bundle).compile("ddim:4"), 1)))
     output = tmp_path / "x.npy"
     said = fewstep("run", tiny_bundle, "-n", 1, "-c", "class=1", "--plan", plan, "-o", output, code=1).err
-    assert f"starts from '{tensor}', which no option gives; run it by `Sampler.sample` with `given`, or bake it" in said
+    assert f"starts from '{tensor}', which no option provides; run it with `Sampler.sample(given=...)`" in said
     assert not output.exists()

@@ -158,7 +158,7 @@ def test_a_packed_bundle_can_be_inspected(bundle: Path, tmp_path: Path, document
     assert [share["operations"] for share in found["bodies"]["int8-cpu-x86"]["shares"]] == [1, 2]
     printed = " ".join(re.sub("[│├└─]", " ", said("inspect", tmp_path / "packed", "--operations")).split())
     assert "are not listed: the bundle has no float32 body" in printed
-    assert "in the bundle that this was packed from" in printed and "fewstep report" not in printed
+    assert "which only the bundle before `fewstep pack` has" in printed and "fewstep report" not in printed
 
 
 def test_measure_races_the_bodies_that_run_here(bundle: Path, document: Document) -> None:
@@ -187,8 +187,8 @@ def test_a_dry_run_checks_everything_and_writes_nothing(
 def test_the_demo_says_its_time_and_judges_less_unless_asked_for_all(document: Document, tmp_path: Path) -> None:
     quick, full = (document("demo", "-o", tmp_path / "demo", "--dry-run", *more)["would"] for more in ((), ("--full",)))
     assert (quick[-2:], full[-2:]) == (
-        ["report on 32 held-out seeds", "this takes about 70 seconds on two idle cores"],
-        ["report on 256 held-out seeds", "this takes about five minutes on two idle cores"],
+        ["report on 32 held-out seeds", "the demo takes about 70 seconds on two idle cores"],
+        ["report on 256 held-out seeds", "the demo takes about five minutes on two idle cores"],
     )
     assert "tensorrt" in full[1] and "tensorrt" not in quick[1]
     assert (
@@ -230,7 +230,7 @@ def test_the_demo_ends_with_a_table_samples_and_a_report(
     words = ("Good to ship", "Look at it", "Not usable")
     assert any(f"{word}: int8-cpu-x86 is " in printed.partition("PSNR")[0] for word in words)  # the verdict comes first
     assert printed.splitlines()[-1].startswith("Next: fewstep ")
-    for expected in ("PSNR", "int8-cpu-x86", "samples-int8.png", "report/index.html", "fitted numbers are 24.0 dB"):
+    for expected in ("PSNR", "int8-cpu-x86", "samples-int8.png", "report/index.html", "the fitted plan has 24.0 dB"):
         assert expected in printed
     for kind, plan in (("fitted", "ddim:3@karras"), ("nominal", "dpmpp_2m:3")):
         again = tmp_path / f"{kind}.png"

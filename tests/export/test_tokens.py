@@ -246,9 +246,9 @@ def test_the_command_line_writes_ids_and_shows_plans(exported_tokens, tmp_path, 
         assert main([*asked, str(tmp_path / wrong)]) == 1
         assert said in capsys.readouterr().err
     assert main(["run", str(exported_tokens), "-n", "3"]) == 1
-    assert "are tokens, and no pictures; name a .npy" in capsys.readouterr().err
+    assert "are tokens, not pictures; name a .npy" in capsys.readouterr().err
     assert main(["run", str(exported_tokens), "-o", str(file), "--clip", "1"]) == 1
-    assert "--clip with a denoiser of tokens" in capsys.readouterr().err
+    assert "--clip does not apply to a token denoiser" in capsys.readouterr().err
     assert main(["plan", "--show", "maskgit:4", "--bundle", str(exported_tokens)]) == 0
     assert "maskgit:4 for [2, 12] tokens of 16 ids: at most 4 evaluations" in capsys.readouterr().out
     assert main(["plan", "--show", "maskgit:4"]) == 1

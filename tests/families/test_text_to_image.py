@@ -108,7 +108,7 @@ def test_a_prompt_without_a_weight_runs_the_scheduler_and_is_told_so(
 ) -> None:
     assert main(["run", str(made.bundle), "-p", "a cat", "-o", str(tmp_path / "x.npy")]) == 0
     said = capsys.readouterr()
-    assert "no --guidance: most models follow a prompt closely at 4 to 8 only" in said.err
+    assert "no --guidance given: most models need 4 to 8" in said.err
     assert "1 sample of scheduler:20" in said.out
 
 
@@ -187,7 +187,7 @@ def test_calibration_follows_prompts(made: Made, tmp_path: Path) -> None:
         (["--plan", "dpmp_2m:8"], "unknown solver 'dpmp_2m'"),
         (["--precision", "int4"], "unknown precision 'int4'"),
         (["-p", "a cat", "--negative", "a dog"], "--negative without guidance has no effect"),
-        (["-p", "a cat", "--strength", "0.5"], "--strength alone says too little; give --image FILE with it"),
+        (["-p", "a cat", "--strength", "0.5"], "--strength needs a second option; add --image FILE"),
         (["-p", "a cat", "--image", "nowhere.png", "--strength", "0.5"], "nowhere.png cannot be read"),
     ],
 )

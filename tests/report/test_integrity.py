@@ -86,7 +86,7 @@ def test_no_manifest_is_an_error(tmp_path: Path) -> None:
 
 def test_the_exit_code_tells(tiny_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", str(tiny_bundle)]) == 0
-    assert capsys.readouterr().out.startswith(f"{tiny_bundle}: whole; 3 files")
+    assert capsys.readouterr().out.startswith(f"{tiny_bundle}: intact; 3 files")
     (tiny_bundle / "graphs/body.onnx").unlink()
     assert main(["verify", str(tiny_bundle)]) == 1
-    assert "damaged in 1 place;" in capsys.readouterr().out
+    assert "damaged (1 fault);" in capsys.readouterr().out

@@ -334,7 +334,7 @@ def test_an_operation_that_onnx_does_not_define_is_no_traceback(
     unknown = {"float32": "a FusedConv of onnxruntime's own", "float16": "no float32 body to count them in"}
     assert unknown[dtype] in found.uncounted and found.shares == found.multiplying == ()
     main(["inspect", str(tmp_path / "bundle")])
-    assert "operations that multiply are not counted:" in capsys.readouterr().out
+    assert "matrix products and convolutions are not counted:" in capsys.readouterr().out
 
 
 JSON = st.recursive(

@@ -224,7 +224,7 @@ def test_a_list_imports_no_plugin_and_survives_broken_ones(
     assert {"bdia", "ddim"} <= {each["name"] for each in listed["solvers"]}
     monkeypatch.setenv("COLUMNS", "400")
     assert main(["plan", "--list"]) == 0
-    assert "lister: lister:b; refused: another has this name too" in capsys.readouterr().out
+    assert "lister: lister:b; refused: its name is not unique" in capsys.readouterr().out
     assert "lister" not in sys.modules and "same" not in target_names()
 
 

@@ -153,7 +153,7 @@ def test_the_winner_is_kept_for_run_and_for_programs(
     assert msgspec.json.decode(capsys.readouterr().out)["choice"]["winner"]["plan"] == choice.winner.plan
     assert np.array_equal(np.load(tmp_path / "x.npy"), expected)
     assert main([*line, "--chosen", "--precision", "int8"]) != 0
-    assert "--chosen with --precision; leave one of them out" in capsys.readouterr().err
+    assert "--chosen already sets --precision; leave one of them out" in capsys.readouterr().err
 
 
 def test_the_gain_of_guidance_is_the_one_of_calibration(tiny_bundle: Path, calls: list[str]) -> None:
@@ -229,7 +229,7 @@ def test_the_command_shows_the_table_and_draws(
 def test_a_choice_without_a_bound_is_refused_before_it_measures(
     tiny_bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    said = "choose needs a bound; give --within 20ms or --at-least 40dB, or plans to compare (--plan dpmpp_2m:8)"
+    said = "choose needs a limit; give --within 20ms or --at-least 40dB, or plans to compare (--plan dpmpp_2m:8)"
     for line in (["choose", str(tiny_bundle)], ["choose", str(tiny_bundle), "--dry-run"]):
         assert main(line) == 2
         assert capsys.readouterr().err == f"fewstep: {said}\n"

@@ -78,7 +78,7 @@ def test_a_mismatch_is_narrowed_to_the_first_layer(wrong: Path, capsys: pytest.C
     assert main(["verify", str(wrong), "--engines"]) == 1
     said = capsys.readouterr().out
     assert "tensorrt computes float32 otherwise than onnxruntime" in said and "first in Mul 'halved', by 0.2" in said
-    assert f"{wrong}: whole, but tensorrt computes it otherwise than onnxruntime; " in said and "damaged" not in said
+    assert f"{wrong}: intact, but results of tensorrt differ from onnxruntime; " in said and "damaged" not in said
 
 
 def test_one_that_fusions_alone_make_is_found_by_halves(wrong: Path, monkeypatch: pytest.MonkeyPatch) -> None:
