@@ -1,1 +1,1 @@
-"""The output of verbs: the report, the choice of a plan and a body, a bundle, this machine, and pictures."""
+"""The results that verbs show: the report page, the choice of a deployment, bundles, this machine, and pictures."""

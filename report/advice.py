@@ -1,4 +1,4 @@
-"""The advice after a measurement: what cost most, in words, and the command that comes next."""
+"""The advice after a measurement: the largest quality loss, as text, and the next command."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ ALIKE_PSNR = 3.0  # dB: an error of twice the energy
 
 @dataclass(frozen=True)
 class Advice:
-    """A verdict in sentences, and the command line that comes next."""
+    """A verdict in sentences, and the next command line."""
 
     verdict: str
     command: str
@@ -26,8 +26,11 @@ class Advice:
 
 
 def advice(results: Results, manifest: Manifest, bundle: Path) -> Advice | None:
-    """The verdict on the first body, which runs here, and the largest cost between the exact samples and int8's: few
-    steps, int8, guidance's direction, or nothing. `bundle` is its path in the command. None without a quality."""
+    """Return the verdict on the first body, which runs here, and the largest loss from the teacher's samples to int8's.
+
+    The loss is due to few steps, int8, a lost guidance direction, or nothing. `bundle` is its path in the command.
+    Returns None if no quality was measured.
+    """
     if not results.qualities:
         return None
     first, lost = results.qualities[0], _loses_guidance(results)
@@ -45,24 +48,26 @@ def _loses_guidance(results: Results) -> bool:
 
 
 def _cost(results: Results, manifest: Manifest, path: str, loses_guidance: bool) -> tuple[str | None, str]:
-    """The largest cost in a sentence, None where nothing is known of few steps; and the words after "fewstep" that
-    lower it."""
+    """Return a sentence on the largest loss, and the command (without "fewstep") that lowers it.
+
+    The sentence is None if the loss of few steps is unknown.
+    """
     first = results.qualities[0]
     steps, int8 = results.float_against_teacher, first.against_float.mean
     if results.shaping is None and first.against_float.nearness.is_diverged:
         hint = clip_hint(manifest)
-        return f"Neither few steps nor int8 cost most: {hint}", f"calibrate {path} {CLIP}"
+        return f"Neither few steps nor int8 loses most: {hint}", f"calibrate {path} {CLIP}"
     if loses_guidance:
         return None, f"calibrate {path} --quality 30dB"
     if steps is None:
         return None, f"run {path} --precision int8"
-    figures = f"float32 is {steps.mean:.1f} dB from many steps, and {first.body} {int8:.1f} dB from float32"
+    figures = f"float32 has {steps.mean:.1f} dB PSNR against many steps, and {first.body} {int8:.1f} dB against float32"
     if steps.nearness.is_near and first.against_float.nearness.is_near:
-        return f"Neither few steps nor int8 cost much: {figures}", f"run {path} --precision int8"
+        return f"Neither few steps nor int8 loses much: {figures}", f"run {path} --precision int8"
     if steps.mean < int8 - ALIKE_PSNR:
         can_fit = results.shaping is None  # fitted plans have no shaping
         command = f"fit {path}" if can_fit else f"choose {path} --at-least {LEAST_PSNR:g}dB"
-        return f"Few steps cost most, not int8, and more steps cost less: {figures}", command
+        return f"Few steps lose more than int8, so more steps help: {figures}", command
     if int8 < steps.mean - ALIKE_PSNR:
-        return f"int8 costs most, not few steps: {figures}", f"calibrate {path} --quality {steps.mean:.0f}dB"
-    return f"Few steps and int8 cost alike: {figures}", f"choose {path} --at-least {LEAST_PSNR:g}dB"
+        return f"int8 loses more than few steps: {figures}", f"calibrate {path} --quality {steps.mean:.0f}dB"
+    return f"Few steps and int8 lose about the same: {figures}", f"choose {path} --at-least {LEAST_PSNR:g}dB"

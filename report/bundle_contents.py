@@ -1,6 +1,6 @@
-"""The contents of a bundle: graphs as they run here, operations in int8, half or float with reasons, plans, sizes.
+"""The contents of a bundle: graphs as they run here, the type of each operation with its reason, plans, sizes.
 
-The JSON of `fewstep inspect` is the structs of this file.
+The structs of this file are the JSON of `fewstep inspect`.
 """
 
 from collections import Counter
@@ -37,15 +37,15 @@ from fewstep.runtime.options import Options
 from fewstep.runtime.sampling.fitted_plans import read_fitted_plans
 
 NCHWC = f"{CONTRIB}.nchwc"
-LAYOUT = ("nchwc.ReorderInput", "nchwc.ReorderOutput")  # fuse nothing
+LAYOUT = ("nchwc.ReorderInput", "nchwc.ReorderOutput")  # change the memory layout, and fuse nothing
 
 
 @dataclass(frozen=True)
 class InspectOptions(Options):
-    """Show what is in a bundle: graphs, plans, engines, sizes, and which operations run in which type, and why.
+    """Show the contents of a bundle: graphs, plans, engines, sizes, and the type of each operation with its reason.
 
-    bundle: The bundle's folder, or a file of `fewstep bake`.
-    operations: List every operation that multiplies, instead of their number alone.
+    bundle: The folder of the bundle (an exported model), or a file from `fewstep bake`.
+    operations: List every matrix product and convolution. Default: only their number.
     """
 
     bundle: Path
@@ -53,15 +53,16 @@ class InspectOptions(Options):
 
 
 class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Base of what is shown."""
+    """Base of the structs of this file."""
 
 
 class GraphContents(Struct, frozen=True):
-    """A graph as stored, and what onnxruntime makes of it on this machine (None: another engine runs it).
+    """A graph as stored, and as optimized by onnxruntime on this machine.
 
-    `fused` are nodes of onnxruntime's own operations that only the optimized graph has: made of several, or faster.
-    `engine` says which TensorRT parses the graph, or which operation none does; nothing for a graph that is for another
-    engine.
+    optimized: nodes by operation; None if another engine runs the graph.
+    fused: onnxruntime's own operations that only the optimized graph has: fusions, or faster forms.
+    engine: the oldest TensorRT that parses the graph, or the operations that none parses; None for a graph for another
+        engine.
     """
 
     file: str
@@ -75,7 +76,7 @@ class GraphContents(Struct, frozen=True):
 
 
 class Share(Struct, frozen=True):
-    """The operations of one type, and the reasons where that is not int8: how many operations have each."""
+    """The operations of one type. `reasons`: why they are not int8, with the number of operations for each reason."""
 
     type: str
     operations: int
@@ -84,7 +85,7 @@ class Share(Struct, frozen=True):
 
 
 class StepGraphContents(Struct, frozen=True):
-    """A graph that runs the steps with lambda below `until` in place of the body's last one, with more in float."""
+    """A graph that runs the steps with lambda below `until` instead of the body's last graph, with more in float."""
 
     until: float
     graph: GraphContents
@@ -92,8 +93,11 @@ class StepGraphContents(Struct, frozen=True):
 
 
 class BodyContents(Struct, frozen=True):
-    """The graphs of one deployable form of the denoiser, beside what the manifest says of it. `multiplying` are its
-    operations that multiply, in order, by their types; `uncounted` says why they are not there."""
+    """The graphs of one deployable form of the denoiser, in addition to its entry in the manifest.
+
+    multiplying: its matrix products and convolutions, in order, with their types. uncounted: the reason why they are
+    missing, or empty.
+    """
 
     graph: GraphContents
     shares: tuple[Share, ...]
@@ -103,8 +107,8 @@ class BodyContents(Struct, frozen=True):
 
 
 class RangesContents(Struct, frozen=True):
-    """A ranges table: the bodies that were lowered by it, along which plan, by which method, of how many tensors, in
-    how many lambda groups."""
+    """A ranges table: the bodies quantized with it, the calibrated plan, the method, and the number of tensors and of
+    range groups."""
 
     bodies: tuple[str, ...]
     file: str
@@ -115,14 +119,15 @@ class RangesContents(Struct, frozen=True):
 
 
 class FittedContents(FittedPlan, frozen=True):
-    """A fitted plan, with its guidance in words and the command that fits it again, or in words where that runs."""
+    """A fitted plan, with its guidance as text, and the command that fits it again, or a text that says where it
+    runs."""
 
     guidance: str
     command: str
 
 
 class VerifiedStage(Struct, frozen=True, forbid_unknown_fields=False):
-    """A comparison of `export` with the denoiser as it was given: at one stage the largest of all points."""
+    """The largest difference from the original denoiser at one stage of `export`, over all compared points."""
 
     stage: str
     relative: float
@@ -133,7 +138,7 @@ class VerifiedStage(Struct, frozen=True, forbid_unknown_fields=False):
 
 
 class NetworkContents(Struct, frozen=True):
-    """The graphs of one network. The manifest has the rest."""
+    """The graphs of one network. All other facts are in the manifest."""
 
     conditioner: GraphContents | None
     prologue: GraphContents | None
@@ -141,25 +146,25 @@ class NetworkContents(Struct, frozen=True):
 
 
 class Contents(NetworkContents, frozen=True):
-    """A bundle: its manifest, and what its files hold. Sizes in bytes. The graphs are the denoiser's."""
+    """A bundle: its manifest and the contents of its files. Sizes are in bytes. The graphs are the denoiser's."""
 
     path: str
     bytes: int
     manifest: Manifest
     verified: tuple[VerifiedStage, ...]
-    plans: dict[str, str]  # in a line each
+    plans: dict[str, str]  # one line each
     fitted: tuple[FittedContents, ...]
     ranges: tuple[RangesContents, ...]
     files: dict[str, int]
     companions: dict[str, GraphContents]
-    scheduler: str | None  # the class of diffusers that came with the denoiser
-    unreadable: dict[str, str]  # of files that are missing or damaged, what to do
-    networks: dict[str, NetworkContents]  # beside the denoiser
-    engines: dict[str, EngineCost]  # what engines of the denoiser do in a step, by file, where their text shows it
+    scheduler: str | None  # the diffusers class of the denoiser's own scheduler
+    unreadable: dict[str, str]  # missing or damaged file -> the fault and its fix
+    networks: dict[str, NetworkContents]  # in addition to the denoiser
+    engines: dict[str, EngineCost]  # the work of a step in the denoiser's engines, by file, if it is known
 
 
 def inspect(options: InspectOptions) -> Contents:
-    """Read a bundle. Every graph is read and, where onnxruntime runs it, opened once."""
+    """Return the contents of a bundle. Every graph is read, and opened once if onnxruntime runs it."""
     bundle = open_bundle(options.bundle)
     manifest = bundle.manifest
     files, unreadable = _files(bundle)
@@ -184,7 +189,7 @@ def inspect(options: InspectOptions) -> Contents:
 
 
 def _network(bundle: Bundle, unreadable: Collection[str]) -> NetworkContents:
-    """The graphs of the denoiser of a bundle, or of the network that a bundle is a part for."""
+    """Return the graphs of a bundle's denoiser, or of the network that was selected in the bundle."""
     manifest, base = bundle.manifest, bundle.manifest.bodies.get("float32")
     prepared = None if base is None else io.load(bundle.graph(base.graph), root=bundle.path)
     bodies = {name: _body(bundle, name, body, prepared, unreadable) for name, body in manifest.bodies.items()}
@@ -195,8 +200,7 @@ def _network(bundle: Bundle, unreadable: Collection[str]) -> NetworkContents:
 
 
 def _files(bundle: Bundle) -> tuple[dict[str, int], dict[str, str]]:
-    """The sizes of the files that can be read; and of the others, what is wrong and what to do. UserError for a graph,
-    which most of the contents are read from."""
+    """Return the sizes of the readable files, and for each other file its fault and fix."""
     sizes, unreadable = dict[str, int](), dict[str, str]()
     for name in bundle.manifest.files:
         try:
@@ -207,14 +211,14 @@ def _files(bundle: Bundle) -> tuple[dict[str, int], dict[str, str]]:
 
 
 def _scheduler(bundle: Bundle) -> str | None:
-    """The class that a scheduler config names, if the bundle has one."""
+    """Return the class name in the scheduler config of a bundle; None without one."""
     file = bundle.manifest.scheduler
     config = None if file is None else msgspec.json.decode(bundle.read(file))
     return str(config.get("_class_name")) if isinstance(config, dict) else None
 
 
 def read_fitted_contents(bundle: Bundle) -> tuple[FittedContents, ...]:
-    """The fitted plans of a bundle; those whose files cannot be read are left out."""
+    """Return the fitted plans of a bundle, without those whose files cannot be read."""
     manifest, entries = bundle.manifest, []
     for each in manifest.fitted:
         for plan in read_fitted_plans(bundle, [each])[0]:
@@ -246,7 +250,7 @@ def _graph(
 
 
 def _kind(node: onnx.NodeProto) -> str:
-    """The operation of an optimized graph; convolutions in onnxruntime's own layout are a kind of their own."""
+    """Return the kind of a node in an optimized graph. Convolutions in onnxruntime's own layout are a separate kind."""
     return f"nchwc.{node.op_type}" if node.domain == NCHWC else str(node.op_type)
 
 
@@ -273,10 +277,10 @@ def _body(bundle: Bundle, name: str, body: Body, prepared: Graph | None, unreada
     multiplying = operation_coverage(
         prepared, name, body.graph.coverage or none, unseen, float_operations(body)
     ).operations
-    if body.graph.coverage is None:  # a body that is float anyway: nothing was decided of its operations
+    if body.graph.coverage is None:  # a float body, for which no operation was selected
         multiplying = tuple(msgspec.structs.replace(operation, reason="") for operation in multiplying)
-    held = {array.dtype for array in lowered.constants.values()}  # a graph has one float type
-    float_type = next((name for name, half in HALVES.items() if half in held), "float32")
+    dtypes = {array.dtype for array in lowered.constants.values()}  # a graph has only one float type
+    float_type = next((name for name, half in HALVES.items() if half in dtypes), "float32")
     multiplying = tuple(
         op if op.precision == "int8" else msgspec.structs.replace(op, precision=float_type) for op in multiplying
     )
@@ -284,25 +288,25 @@ def _body(bundle: Bundle, name: str, body: Body, prepared: Graph | None, unreada
 
 
 def _is_for_engines(body: Body) -> bool:
-    """True for bodies whose graphs TensorRT parses."""
+    """Return whether TensorRT parses the graphs of a body."""
     platform = platform_of(body.target, body.platform)
     return body.target == PORTABLE or (platform is not None and platform.backend == TENSORRT.backend)
 
 
 def _why_uncounted(prepared: Graph | None) -> str:
-    """The reason why operations of the float32 body cannot be counted, empty if they can."""
+    """Return the reason why operations of the float32 body cannot be counted; empty if they can."""
     if prepared is None:
         return "the bundle has no float32 body to count them in"
     own = next((node for node in prepared.nodes if node.domain.startswith(CONTRIB)), None)
     if own is None:
         return ""
-    return f"{own.name or own.output!r} is a {own.op} of onnxruntime's own, behind which no shape is known"
+    return f"{own.name or own.output!r} is a {own.op}, an operation of onnxruntime's own after which shapes are unknown"
 
 
 def _make_uncounted_body(
     body: Body, contents: GraphContents, earlier: tuple[StepGraphContents, ...], uncounted: str
 ) -> BodyContents:
-    """A body of which no more is known than what calibration counted, if it is int8."""
+    """Return the contents of a body with only the counts of calibration, if it is int8."""
     shares: tuple[Share, ...] = ()
     if (counted := body.graph.coverage) is not None:
         in_float = counted.total_macs - counted.int8_macs
@@ -314,7 +318,7 @@ def _make_uncounted_body(
 
 
 def _shares(multiplying: Iterable[Operation]) -> Iterator[Share]:
-    """Operations by type, int8 first."""
+    """Yield the operations grouped by type, int8 first."""
     by_type: dict[str, list[Operation]] = {}
     for operation in multiplying:
         by_type.setdefault(operation.precision, []).append(operation)
@@ -334,7 +338,7 @@ def _ranges(bundle: Bundle, unreadable: Collection[str]) -> tuple[RangesContents
 
 
 def read_verified_stages(bundle: Bundle) -> tuple[VerifiedStage, ...]:
-    """The bundle's table, a line a stage."""
+    """Return the largest difference of each stage from the verification table of a bundle."""
     file = bundle.manifest.verification
     if file is None:
         return ()

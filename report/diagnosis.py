@@ -1,4 +1,4 @@
-"""`fewstep doctor`: the facts of this machine, and findings: each names a lack and the command that ends it."""
+"""`fewstep doctor`: the facts of this machine, and findings, each with the command that fixes it."""
 
 import platform
 import re
@@ -28,29 +28,32 @@ from fewstep.runtime.machine.packages import (
 )
 from fewstep.runtime.options import Options
 
-LEAST_RUNTIME = (1, 21)  # of onnxruntime: the oldest that the tests run with
-LEAST_MEMORY = 2 * 2**30  # bytes that calibrating a small denoiser takes
+LEAST_RUNTIME = (1, 21)  # of onnxruntime: the oldest tested version
+LEAST_MEMORY = 2 * 2**30  # bytes for the calibration of a small denoiser
 LEAST_DISK = 2**30
 
 TENSORRTS = ("tensorrt", "tensorrt-rtx")
-CUDA = "cuda-bindings"  # what running their engines takes as well
+CUDA = "cuda-bindings"  # also needed to run their engines
 
 Level = Literal["problem", "missing", "note", "optional"]
 
 
 @dataclass(frozen=True)
 class DoctorOptions(Options):
-    """Look at this machine: what fewstep can do here, what is missing, and the command that gets it.
+    """Check this machine: what fewstep can do here, what is missing, and the commands that install it.
 
-    folder: The folder for future bundles; the free space there is shown.
+    folder: The folder for future bundles (exported models), whose free space is shown.
     """
 
     folder: Path = Path()
 
 
 class Finding(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """problem: a bundle cannot run here. missing: something of this machine is not used. note: something to
-    know. optional: a part for other uses."""
+    """A finding about this machine.
+
+    level: "problem" if no bundle can run here, "missing" if hardware of this machine is unused, "note" for a fact to
+    know, "optional" for a part that other uses need.
+    """
 
     level: Level
     what: str
@@ -58,7 +61,7 @@ class Finding(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Diagnosis(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """This machine. `fewstep` is None where it runs from a folder that is not installed."""
+    """The facts of this machine. `fewstep` is its version; None if it runs from a folder without installation."""
 
     fewstep: str | None
     python: str
@@ -75,18 +78,18 @@ class Diagnosis(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def is_usable(self) -> bool:
-        """True where a bundle can run here at all."""
+        """Whether a bundle can run here at all."""
         return all(finding.level != "problem" for finding in self.findings)
 
 
 def diagnose(options: DoctorOptions) -> Diagnosis:
-    """Look at everything. Nothing is installed, changed or loaded but onnxruntime."""
+    """Return the facts of this machine. It installs and changes nothing, and loads only onnxruntime."""
     packages, engine, jetson = installed_versions(), this_onnxruntime(), this_jetson()
     gpus = these_gpus() or ((gpu_of(jetson),) if jetson is not None else ())
     wanted = options.folder.absolute()
-    folder = next(place for place in (wanted, *wanted.parents) if place.exists())  # where it would be made
+    folder = next(place for place in (wanted, *wanted.parents) if place.exists())  # the nearest existing parent
     if not folder.is_dir():
-        raise UserError(f"{folder} is no folder", "give --folder the folder that bundles will be written to")
+        raise UserError(f"{folder} is not a folder", "give --folder the folder that bundles will be written to")
     seen = Diagnosis(
         fewstep=version_of("fewstep"),
         python=platform.python_version(),
@@ -103,13 +106,13 @@ def diagnose(options: DoctorOptions) -> Diagnosis:
     )
     all_findings = [*findings(seen)]
     if folder != wanted:
-        said = f"there is no folder {options.folder}: the space is that of {folder}, where it would be made"
-        all_findings.append(Finding("note", said, f"mkdir -p {shlex.quote(str(options.folder))}, or check the path"))
+        what = f"the folder {options.folder} does not exist: the free space is that of {folder}"
+        all_findings.append(Finding("note", what, f"mkdir -p {shlex.quote(str(options.folder))}, or check the path"))
     return msgspec.structs.replace(seen, findings=tuple(all_findings))
 
 
 def findings(seen: Diagnosis) -> Iterator[Finding]:
-    """The findings about this machine, the worst first."""
+    """Yield the findings about this machine, the most severe first."""
     yield from _engine_findings(seen)
     yield from _gpu_findings(seen)
     yield from _machine_findings(seen)
@@ -117,12 +120,12 @@ def findings(seen: Diagnosis) -> Iterator[Finding]:
         if extra not in ("cpu", "gpu"):  # an inference engine is judged above
             fix = f"pip install 'fewstep[{extra}]'"
             if seen.jetson is not None and JETPACK in names:
-                fix = f"TensorRT is JetPack's: apt install python3-libnvinfer; the rest: {fix}"
+                fix = f"TensorRT comes with JetPack: apt install python3-libnvinfer; for the rest: {fix}"
             yield Finding("optional", f"{EXTRAS[extra][0]}: {', '.join(names)} not installed", fix)
 
 
 def _backends(engine: OnnxRuntimeImport | None, gpus: tuple[Gpu, ...], packages: dict[str, str]) -> Iterator[str]:
-    """The engines that could run a bundle here. That a provider is listed does not mean that its libraries load."""
+    """Yield the engines that could run a bundle here. The libraries of a listed provider may still fail to load."""
     if engine is not None and not engine.error:
         yield "onnxruntime"
         if gpus and "CUDAExecutionProvider" in engine.providers:
@@ -135,13 +138,13 @@ def _backends(engine: OnnxRuntimeImport | None, gpus: tuple[Gpu, ...], packages:
 
 
 def _engine_findings(seen: Diagnosis) -> Iterator[Finding]:
-    """Findings on onnxruntime, without which nothing runs."""
+    """Yield the findings on onnxruntime, which every bundle needs."""
     both = [name for name in RUNTIMES if name in seen.packages]
     extra = "gpu" if seen.gpus else "cpu"
     if len(both) == 2:
         yield Finding(
             "problem",
-            "onnxruntime and onnxruntime-gpu are both installed, and write over each other",
+            "onnxruntime and onnxruntime-gpu are both installed, and overwrite each other's files",
             f"pip uninstall -y {' '.join(both)} && pip install 'fewstep[{extra}]'",
         )
     if seen.engine is None:
@@ -161,49 +164,55 @@ def _engine_findings(seen: Diagnosis) -> Iterator[Finding]:
 
 
 def _gpu_findings(seen: Diagnosis) -> Iterator[Finding]:
-    """Findings on a GPU that nothing here would use, and on a TensorRT that does not fit its JetPack."""
+    """Yield the findings on an unused GPU, and on a TensorRT that does not fit its JetPack."""
     engines = [name for name in TENSORRTS if name in seen.packages]
     if seen.gpus and engines and CUDA not in seen.packages:
         fix = f"pip install '{CUDA}=={seen.gpus[0].cuda}.*'"
-        yield Finding("missing", f"{engines[0]} builds engines and cannot run them: {CUDA} is not installed", fix)
+        yield Finding("missing", f"{engines[0]} can build engines but not run them: {CUDA} is not installed", fix)
     elif seen.gpus and not any("cuda" in name or "tensorrt" in name for name in seen.backends):
         swap = "pip uninstall -y onnxruntime && " if "onnxruntime" in seen.packages else ""
         yield Finding(
-            "missing", f"{seen.gpus[0].name} is not used: no GPU backend", f"{swap}pip install 'fewstep[gpu]'"
+            "missing",
+            f"{seen.gpus[0].name} is unused: no GPU backend is installed",
+            f"{swap}pip install 'fewstep[gpu]'",
         )
     if not seen.gpus and "onnxruntime-gpu" in seen.packages:
         yield Finding(
             "note",
-            "onnxruntime-gpu is installed and no GPU answers; it runs on the CPU",
-            "nvidia-smi shows what the driver sees",
+            "onnxruntime-gpu is installed but no GPU was found, so it runs on the CPU",
+            "check with nvidia-smi which GPUs the driver sees",
         )
     jetson, tensorrt = seen.jetson, seen.packages.get("tensorrt", "")
     if jetson is not None and jetson.jetpack.startswith("6") and tensorrt.startswith("11"):
-        yield Finding("problem", f"TensorRT {tensorrt} on JetPack {jetson.jetpack}", "use the TensorRT 10 of JetPack")
+        yield Finding(
+            "problem",
+            f"TensorRT {tensorrt} does not run on JetPack {jetson.jetpack}",
+            "use the TensorRT 10 of JetPack",
+        )
 
 
 def _machine_findings(seen: Diagnosis) -> Iterator[Finding]:
-    """Findings on the processor and on space."""
+    """Yield the findings on the processor, memory and disk."""
     cpu, space = seen.cpu, seen.space
     if cpu.architecture in ("x86_64", "AMD64") and EXACT.isdisjoint(cpu.int8_instructions):
         target = rank_platforms(ONNXRUNTIME, "x86", saturating=True)[0].name
         yield Finding(
             "note",
-            "no VNNI was seen: int8 products are summed in 16 bits and may saturate, and int8 wins less time",
-            f"calibrate for it, then judge int8 on this machine: fewstep calibrate BUNDLE --target {target}",
+            "no VNNI was found: int8 products are summed in 16 bits and may saturate, and int8 saves less time",
+            f"calibrate for this CPU, then judge int8 on it: fewstep calibrate BUNDLE --target {target}",
         )
     if cpu.quota is not None and cpu.quota < cpu.cores:
         yield Finding(
             "note",
-            f"this container may keep {cpu.quota:g} of {cpu.cores} cores busy; more threads wait for each other",
+            f"this container is limited to {cpu.quota:g} of {cpu.cores} cores; more threads would slow each other down",
             f"give --threads {max(1, int(cpu.quota))}",
         )
     if space.memory_free is not None and space.memory_free < LEAST_MEMORY:
         yield Finding(
             "note",
-            f"{space.memory_free / 1e6:,.0f} MB of memory are free; running takes little, export and calibrate more",
+            f"only {space.memory_free / 1e6:,.0f} MB of memory are free; export and calibrate need more than running",
             "close other programs before fewstep export or calibrate",
         )
     for where, free in (("the folder", space.disk_free), ("the folder of temporary files", space.temporary_free)):
         if free < LEAST_DISK:
-            yield Finding("note", f"{free / 1e6:,.1f} MB are left in {where}", "free space there, or set TMPDIR")
+            yield Finding("note", f"only {free / 1e6:,.1f} MB are free in {where}", "free space there, or set TMPDIR")

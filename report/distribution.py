@@ -1,4 +1,4 @@
-"""The page's section on samples as a distribution: what the last `fewstep measure` found, if it is of these bodies."""
+"""The page's section on distances between sets of samples, from the last `fewstep measure` of the same bodies."""
 
 import logging
 from collections.abc import Sequence
@@ -16,14 +16,14 @@ LOG = logging.getLogger("fewstep")
 
 
 def read_evaluation(bundle: Bundle) -> Results | None:
-    """The bundle's evaluation of the bodies that it has today; None without one."""
+    """Return the stored evaluation of the bundle's current bodies; None without one."""
     manifest = bundle.manifest
     if manifest.evaluation is None:
         return None
     try:
         stored = decode(bundle.read(manifest.evaluation))
     except msgspec.DecodeError as error:
-        LOG.warning("the evaluation in %s is left out (%s): fewstep measure makes it again", bundle.path, error)
+        LOG.warning("the evaluation in %s cannot be read (%s): repeat it with fewstep measure", bundle.path, error)
         return None
     graphs = {name: graph_files(body) for name, body in manifest.bodies.items()}
     current = tuple(each for each in stored.qualities if graphs.get(each.body) == each.graphs and each.distances)
@@ -31,19 +31,18 @@ def read_evaluation(bundle: Bundle) -> Results | None:
 
 
 def distribution_section(evaluation: Results) -> Html:
-    """Distances between sets of samples, each set of references in a table of its own."""
+    """Return the section on distances between sets of samples, with a table for each set of references."""
     features = evaluation.features
     if features is None or not evaluation.qualities:
         return Html("")
-    said = "no guidance" if evaluation.guidance is None else f"guidance {evaluation.guidance}"
+    guidance = "no guidance" if evaluation.guidance is None else f"guidance {evaluation.guidance}"
     references = [distance.reference for distance in evaluation.qualities[0].distances]
     parts = [
         lead_paragraph(
             f"FD({features.name}) is the Fréchet distance between the features of two sets of samples, here along "
-            f"{evaluation.plan}, {said}. Even two of "
-            "float32 samples are not at 0 from each other, since they are finite: that is the noise floor, and a "
-            "difference between int8 and float32 that stays inside it may be chance. Distances of other "
-            "extractors, of other numbers of samples, or in papers cannot be compared with these."
+            f"{evaluation.plan}, {guidance}. Two finite sets of float32 samples also have a distance above 0: the "
+            "noise floor. A difference between int8 and float32 within the noise floor may be chance. These distances "
+            "cannot be compared with those of other feature extractors, other numbers of samples, or papers."
         )
     ]
     for index, reference in enumerate(references):
@@ -54,8 +53,8 @@ def distribution_section(evaluation: Results) -> Html:
             "Noise floor: ",
             plain(first.noise_floor),
             f"; theory expects {features.bias:.3g} for two sets of {first.samples} independent samples of a "
-            f"{features.size}-dimensional Gaussian, and less where classes are taken in turn. Brackets hold "
-            "the 95\u00a0% bootstrap interval over the paired seeds. Measured before this report, by: "
+            f"{features.size}-dimensional Gaussian, and less if the samples cycle through classes. Brackets: "
+            "95\u00a0% bootstrap interval over the paired seeds. Measured before this report, by: "
             f"{evaluation.command}",
             kind="note",
         )
@@ -64,7 +63,7 @@ def distribution_section(evaluation: Results) -> Html:
 
 
 def _distance_table(evaluation: Results, index: int, reference: str) -> Html:
-    """One table, and in words what each of its lines amounts to."""
+    """Return one table, and a sentence on each of its rows."""
     distances = [(each.body, each.distances[index]) for each in evaluation.qualities]
     rows: list[Sequence[Content]] = [["float32", *_cells(distances[0][1], is_float=True)]]
     rows += [[body, *_cells(distance, is_float=False)] for body, distance in distances]

@@ -1,7 +1,7 @@
-"""The page's building blocks: text goes in as text and comes out escaped; figures keep their exact value.
+"""The building blocks of the page. Text is escaped, and figures keep their exact value.
 
-A figure is a <data> element: what is read is rounded, what is in `value` is not, so a program (and the tests) can
-hold a page against its results.
+A figure is a <data> element: the shown text is rounded, its `value` is exact. A program (or a test) can thus compare
+a page with its results.
 """
 
 import base64
@@ -12,7 +12,7 @@ from html import escape
 
 @dataclass(frozen=True)
 class Html:
-    """Markup that is finished. Everything else is text, and is escaped when it enters a page."""
+    """Finished markup. Everything else is text, and is escaped when it enters a page."""
 
     markup: str
 
@@ -29,7 +29,7 @@ def join(parts: Iterable[Content], separator: str = "") -> Html:
 
 
 def data(value: float, text: str) -> Html:
-    """A figure: `text` for the reader, the exact value for programs."""
+    """Return a figure: `text` for the reader, the exact value for programs."""
     return Html(f'<data value="{value!r}">{escape(text)}</data>')
 
 
@@ -38,7 +38,7 @@ def decibel(value: float) -> Html:
 
 
 def percent(value: float, digits: int = 1) -> Html:
-    """A share, given as a fraction."""
+    """Format a fraction as a percentage."""
     return data(value, f"{100 * value:.{digits}f} %")
 
 
@@ -51,7 +51,7 @@ def milliseconds(seconds: float) -> Html:
 
 
 def size(count: float) -> Html:
-    """Bytes."""
+    """Format a number of bytes in MB."""
     return data(count, f"{count / 1e6:.2f} MB" if count < 1e8 else f"{count / 1e6:,.0f} MB")
 
 
@@ -68,7 +68,7 @@ def paragraph(*parts: Content, kind: str = "") -> Html:
 
 
 def table(head: Sequence[Content], rows: Iterable[Sequence[Content]], text_columns: int = 1) -> Html:
-    """The first `text_columns` columns are text, the others figures, which align right."""
+    """Return a table. The first `text_columns` columns are text; the others are figures, which align right."""
 
     def row(cells: Sequence[Content], tag: str) -> str:
         kinds = ["" if index < text_columns else "n" for index in range(len(cells))]
@@ -80,26 +80,26 @@ def table(head: Sequence[Content], rows: Iterable[Sequence[Content]], text_colum
 
 
 def card(title: Content, figure: Content, note: Content) -> Html:
-    """A headline figure."""
+    """Return a card with a headline figure."""
     parts = f"<dt>{markup(title)}</dt><dd>{markup(figure)}</dd><dd class='note'>{markup(note)}</dd>"
     return Html(f'<dl class="card">{parts}</dl>')
 
 
 def picture(png: bytes, description: str) -> Html:
-    """An image inside the page."""
+    """Return an image that is embedded in the page."""
     source = base64.b64encode(png).decode()
     return Html(f'<img src="data:image/png;base64,{source}" alt="{escape(description)}">')
 
 
 def figure(content: Html, caption: Content) -> Html:
-    """A figure with its caption; a wide one scrolls, and its caption stays."""
+    """Return a figure with its caption. A wide figure scrolls; its caption does not."""
     return Html(
         f'<figure><div class="scroll">{content.markup}</div><figcaption>{markup(caption)}</figcaption></figure>'
     )
 
 
 def details(summary: str, content: Html) -> Html:
-    """Folded until the reader opens it; needs no script."""
+    """Return content that is folded until the reader opens it. It needs no script."""
     return Html(f"<details><summary>{escape(summary)}</summary>{content.markup}</details>")
 
 

@@ -1,4 +1,4 @@
-"""The figures of a page: those of `measure`, with what calibration says of each body."""
+"""The figures of a page: those of `measure`, and the results of calibration for each body."""
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping
@@ -33,13 +33,13 @@ LOG = logging.getLogger("fewstep")
 def collect_figures(
     task: MeasureTask, progress: Progress = SILENT, workers: Executor | None = None
 ) -> tuple[Results, Samples | None]:
-    """All figures of a bundle's report, and the samples behind them; None of tokens, of which there are no pictures.
+    """Measure all figures of a bundle's report. Return them and the samples, or None for tokens.
 
-    `workers` of the caller sample instead of the task's own.
+    `workers` of the caller, if given, sample instead of the workers that the task would start.
     """
     bundle, manifest, judged = task.bundle, task.bundle.manifest, task.judged
     results, judgements = run_measurement(task, progress, workers)
-    assert judged is not None and judgements is not None  # a page has its columns
+    assert judged is not None and judgements is not None  # a report always judges
     prepared = {
         name: io.load(bundle.graph(judged.reference.network(name).body.graph), root=bundle.path)
         for name in networks(manifest)
@@ -65,20 +65,21 @@ def collect_figures(
 
 
 def list_excluded_bodies(bundle: Bundle) -> Iterator[str]:
-    """A sentence, and a warning, for each body that is not judged."""
+    """Yield a sentence for each body that is not judged, and log it as a warning."""
     for name, error in excluded_bodies(bundle).items():
-        sentence = f"Not judged: {name}, since {error.what.replace(f'{bundle.path}: ', '')}."  # a page may be shown
+        # a page may be published, so it contains no path of this machine
+        sentence = f"Not judged: {name}, because {error.what.replace(f'{bundle.path}: ', '')}."
         LOG.warning("%s", sentence)
         yield sentence
 
 
 def network_coverages(bundle: Bundle, prepared: Mapping[str, Graph], name: str, plan: Plan) -> Iterator[BodyCoverage]:
-    """Coverage of an int8 body along its plan, network by network, as calibration counted it, with what the prepared
-    graph says of each operation."""
+    """Yield the int8 coverage of a body along its plan for each network, as calibration counted it, with the operations
+    of the prepared graph."""
     for network, graph in prepared.items():
         own = bundle.select_network(network)
         body, coverage = own.body(name), own.body(name).graph.coverage
-        if coverage is not None and coverage.total_macs > 0:  # else it was edited
+        if coverage is not None and coverage.total_macs > 0:  # otherwise the manifest was edited
             share = int8_share(body, plan, network)
             steps = sum(step.network == network for step in plan.steps)
             seen = operation_coverage(graph, name, coverage, unseen_tensors(own, body), float_operations(body))
@@ -88,18 +89,18 @@ def network_coverages(bundle: Bundle, prepared: Mapping[str, Graph], name: str, 
 
 
 def machine_notes(bodies: Iterable[Body], machine: Machine) -> Iterator[str]:
-    """Notes on the bodies and on this machine, without which figures mislead."""
+    """Yield notes on the bodies and on this machine without which the figures would mislead."""
     for platform in filter(None, (platform_of(body.target, body.platform) for body in bodies)):
         for note in platform.notes:
             yield f"{platform.name}: {note}."
         is_x86 = cpu_kind(machine.system.rpartition(" ")[2]) == "x86"
         if platform.saturates and is_x86 and EXACT.isdisjoint(machine.int8_instructions):
-            yield f"{platform.name}: no VNNI was seen on this machine, so its int8 figures may include saturation."
+            yield f"{platform.name}: no VNNI was found on this machine, so its int8 figures may include saturation."
 
 
 def plan_notes(plans: Mapping[str, Plan]) -> Iterator[str]:
-    """Notes on plans that differ, by body."""
+    """Yield a note if the bodies have different plans."""
     first = next(iter(plans.values()))
     if own := [name for name, plan in plans.items() if plan != first]:
         others = ", ".join(own)
-        yield f"{others}: {first.name} is the plan that was fitted to each, and float32 runs it beside the body."
+        yield f"{others}: {first.name} was fitted to each separately; float32 runs the same plan for comparison."

@@ -1,4 +1,4 @@
-"""The page's section on what guidance multiplies, and on what a condition changes: how much of it a body keeps."""
+"""The page's section on guidance and conditions: how much of their effect a body keeps."""
 
 from fewstep.measure.results import Quality, Results
 from fewstep.measure.rollouts.output_differences import describe_difference, worst_difference
@@ -10,16 +10,16 @@ HEAD = ("step", "gain", "signal to error", "of the sample")
 
 
 def guidance_section(results: Results) -> Html | None:
-    """A table for each body and each of its differences; None where there is none, as without conditions."""
+    """Return a table for each body and each difference; None if there is none, as without conditions."""
     parts = [part for quality in results.qualities for part in _body(quality)]
     if not parts:
         return None
     lead = lead_paragraph(
-        "Guidance multiplies the direction from the unconditional output to the conditional one. A body may lose it "
-        "while its samples look fair. The second difference is between a sample's own condition and another sample's. "
-        "Both bodies see the states of float32's trajectory. A gain of 1 keeps the whole difference. Below 0 dB, "
-        "int8 adds more than the difference has. Where the difference is a small part of the predicted "
-        "sample, guidance multiplies the noise of int8 too."
+        "Guidance amplifies the direction from the unconditional output to the conditional output. An int8 body may "
+        "lose this direction while its samples look plausible. The second difference is between a sample's condition "
+        "and another sample's. Both are measured at the states of float32's trajectory. A gain of 1 keeps the whole "
+        "difference. Below 0 dB, the error of int8 is larger than the difference. If the difference is a small part "
+        "of the predicted sample, guidance amplifies the error of int8 as well."
     )
     return section("Guidance and conditions", lead, *parts)
 
@@ -31,7 +31,7 @@ def _body(quality: Quality) -> list[Html]:
             (count(each.step + 1), plain(each.gain), decibel(each.ratio), percent(each.share)) for each in steps if each
         ]
         if (lowest := worst_difference(steps)) is not None:
-            sentence = link_terms(f"{kind}, at its worst {describe_difference(lowest)}")
+            sentence = link_terms(f"{kind}, at its worst step: {describe_difference(lowest)}")
             title = paragraph(Html("<b>"), quality.body, Html("</b>: "), sentence)
             parts.append(join([title, details("All steps", table(HEAD, rows, text_columns=0))]))
     return parts

@@ -1,6 +1,6 @@
 """Verify a bundle: hash every file, decode every plan, and compare every graph with the manifest.
 
-`load` checks each file at its first use. This checks all of them at once, after a copy or before a deployment.
+`load` checks each file at its first use. This module checks all files at once, after a copy or before a deployment.
 """
 
 import json
@@ -29,19 +29,20 @@ from fewstep.runtime.options import Options
 from fewstep.runtime.progress import SILENT, Progress
 
 FATAL_ONLY = 4
-BFLOAT16 = "tensor(bfloat16)"  # in what onnxruntime says
+BFLOAT16 = "tensor(bfloat16)"  # part of onnxruntime's error message
 
 
 @dataclass(frozen=True)
 class VerifyOptions(Options):
-    """Check that a bundle is whole: its schema, the hash of each file, its plans, and that each graph opens.
+    """Check that a bundle (an exported model) is intact: its schema, the hash of each file, its plans, and that each
+    graph opens.
 
-    bundle: The bundle's folder, or a file of `fewstep bake`, of which checksum and test vector are checked.
-    graphs: Also open the graphs in onnxruntime, if it is installed; of a baked file, run it.
-    engines: Also run the graphs in each other engine of this machine, and compare with onnxruntime on equal inputs.
-        Where one differs, the first layer that does is named.
+    bundle: The folder of the bundle, or a file from `fewstep bake`, whose checksum and test vector are checked.
+    graphs: Also open the graphs in onnxruntime, if it is installed. A baked file is run.
+    engines: Also run the graphs in every other inference engine of this machine, and compare the outputs with
+        onnxruntime's on equal inputs. If an engine differs, the first differing layer is named.
     data: Samples of the training data (.npz or .safetensors): x [N, *x_shape], and each condition by name. They are
-        noised and denoised, which shows whether the spec is right, and names the likely mistake.
+        noised and denoised, which shows whether the spec of the model is right, and names the likely mistake.
     """
 
     bundle: Path
@@ -51,7 +52,7 @@ class VerifyOptions(Options):
 
 
 class Damage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One thing that is wrong with a bundle, or with an engine for it, and how to mend it."""
+    """A fault of a bundle, or of an engine for it, and its fix."""
 
     what: str
     fix: str
@@ -61,19 +62,19 @@ class Damage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Integrity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The outcome of a check. `unnamed` files lie in the folder, and nothing reads them."""
+    """The result of a check. `unnamed` are files in the folder that the manifest does not list."""
 
     bundle: str
     name: str
     files: int
     bytes: int
     plans: int
-    graphs: int  # that were opened
+    graphs: int  # opened graphs
     damages: tuple[Damage, ...]
     unnamed: tuple[str, ...]
     notes: tuple[str, ...]
     engines: tuple[EngineComparison, ...] = ()
-    differing: tuple[Damage, ...] = ()  # engines that compute something else, whose bundle may be whole
+    differing: tuple[Damage, ...] = ()  # engines with different outputs; the bundle itself may be intact
 
     @property
     def is_whole(self) -> bool:
@@ -81,12 +82,12 @@ class Integrity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def is_baked(path: Path) -> bool:
-    """True where a path in the place of a bundle is a single ONNX file."""
+    """Return whether a path is a single ONNX file instead of the folder of a bundle."""
     return path.suffix == ".onnx" and path.is_file()
 
 
 def verify(options: VerifyOptions, progress: Progress = SILENT) -> Integrity:
-    """Check everything, and go on behind the first damage. UserError only if there is no manifest to go by."""
+    """Check everything, continuing after the first damage. Raises UserError only if the manifest cannot be read."""
     bundle = open_bundle(options.bundle)
     manifest = bundle.manifest
     checks = list(_check_hashes(bundle, progress))
@@ -106,7 +107,7 @@ def verify(options: VerifyOptions, progress: Progress = SILENT) -> Integrity:
     if options.engines and not damages:
         compared = tuple(_compare_engines(bundle, progress, notes))
     elif options.engines:
-        notes.append("engines were not compared: the bundle is damaged; mend it, and verify it again")
+        notes.append("engines were not compared, because the bundle is damaged; repair it, then verify it again")
     return Integrity(
         bundle=str(options.bundle),
         name=manifest.name,
@@ -123,8 +124,8 @@ def verify(options: VerifyOptions, progress: Progress = SILENT) -> Integrity:
 
 
 def _compare_engines(bundle: Bundle, progress: Progress, notes: list[str]) -> Iterator[EngineComparison]:
-    """Each engine compared with onnxruntime. What could not be compared is a note."""
-    from fewstep.report.engines.compare_engines import compare_engines  # onnx is for who asks
+    """Compare each engine with onnxruntime. Append a note for each engine that could not be compared."""
+    from fewstep.report.engines.compare_engines import compare_engines  # imports onnx, which only --engines needs
 
     for each in compare_engines(bundle, progress):
         if isinstance(each, NotCompared):
@@ -134,19 +135,19 @@ def _compare_engines(bundle: Bundle, progress: Progress, notes: list[str]) -> It
 
 
 def engine_damage(comparison: EngineComparison) -> Damage:
-    """An engine that computes something else."""
-    first = f"; its first layer is not known: {comparison.unknown}"
+    """Return the fault of an engine whose outputs differ from onnxruntime's."""
+    first = f"; the first differing layer is unknown: {comparison.unknown}"
     if comparison.layer is not None:
         layer = comparison.layer
-        fused = ", in a fusion: it agrees when all tensors are returned" * layer.alone
+        fused = ", only when fused: it agrees when all tensors are outputs" * layer.alone
         first = f"; first in {layer.operation} {layer.tensor!r}, by {layer.difference:.2g} of its largest value{fused}"
     engine, graph = comparison.backend, comparison.graph
-    what = f"{engine} computes {graph} otherwise than onnxruntime, by {comparison.difference:.2g} of the largest output"
-    return Damage(f"{what}{first}", "run it on onnxruntime, or report the layer to the engine's makers")
+    what = f"{graph} on {engine} differs from onnxruntime by {comparison.difference:.2g} of the largest output"
+    return Damage(f"{what}{first}", "run it on onnxruntime, or report the layer to the vendor of the engine")
 
 
 def _check_hashes(bundle: Bundle, progress: Progress) -> Iterator[tuple[str, Damage | None]]:
-    """Each file of the manifest, with what is wrong with it."""
+    """Yield each file of the manifest, with its damage or None."""
     for done, name in enumerate(bundle.manifest.files, 1):
         try:
             bundle.file(name)
@@ -157,7 +158,7 @@ def _check_hashes(bundle: Bundle, progress: Progress) -> Iterator[tuple[str, Dam
 
 
 def _check_plans(bundle: Bundle, sound: Iterable[str]) -> Iterator[Damage]:
-    """Plans that cannot be read, or are for another schedule or prediction."""
+    """Yield the plans that cannot be read, or that are for another schedule or prediction."""
     manifest = bundle.manifest
     fingerprint = NoiseSchedule(manifest.schedule).fingerprint
     again = {file: f"fewstep calibrate {bundle.path} --plan {name}" for name, file in manifest.plans.items()}
@@ -177,14 +178,14 @@ def _check_plans(bundle: Bundle, sound: Iterable[str]) -> Iterator[Damage]:
 
 
 def _check_other_files(bundle: Bundle, sound: Iterable[str]) -> Iterator[Damage]:
-    """Ranges that are no table of tensors, null values of another shape, side-cars of another engine."""
+    """Yield faults of other files: invalid ranges tables, null values of a wrong shape, key files of other engines."""
     manifest = bundle.manifest
     for file in dict.fromkeys((manifest.ranges, *(body.ranges for body in manifest.bodies.values()))):
         if file is not None and file in sound:
             try:
                 load_file(bundle.path / file)
             except (SafetensorError, ValueError) as error:
-                yield Damage(f"{file} holds no tensors ({error})", f"fewstep calibrate {bundle.path}")
+                yield Damage(f"{file} is not a table of tensors ({error})", f"fewstep calibrate {bundle.path}")
     for condition in manifest.conditions:
         if condition.null_file is not None and condition.null_file in sound:
             try:
@@ -194,7 +195,7 @@ def _check_other_files(bundle: Bundle, sound: Iterable[str]) -> Iterator[Damage]
     for engine in manifest.engines:
         if engine.sidecar in sound and not _describes_engine(bundle, engine):
             again = f"fewstep build {bundle.path} --backend {engine.backend} --device {engine.device}"
-            yield Damage(f"{engine.sidecar} tells of another engine than {engine.file}", again)
+            yield Damage(f"{engine.sidecar} does not describe the engine {engine.file}", again)
 
 
 def _describes_engine(bundle: Bundle, engine: EngineEntry) -> bool:
@@ -219,7 +220,7 @@ def _list_graphs(bundle: Bundle) -> Iterator[tuple[str, GraphEntry]]:
 
 
 def _check_graph(bundle: Bundle, name: str, graph: GraphEntry) -> Iterator[Damage]:
-    """The faults that onnxruntime finds in a graph, and ports that are not those of the manifest."""
+    """Yield the faults that onnxruntime finds in a graph, and inputs or outputs that differ from the manifest."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -229,7 +230,7 @@ def _check_graph(bundle: Bundle, name: str, graph: GraphEntry) -> Iterator[Damag
     path = path_text(bundle.path / graph.file)
     try:
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # its exceptions share no base class but Exception
+    except Exception as error:  # onnxruntime's exceptions have no other common base class
         if BFLOAT16 in str(error) and _runs_rounded(bundle, graph):
             return
         yield Damage(
@@ -242,9 +243,10 @@ def _check_graph(bundle: Bundle, name: str, graph: GraphEntry) -> Iterator[Damag
 
 
 def _runs_rounded(bundle: Bundle, graph: GraphEntry) -> bool:
-    """True where a graph in bfloat16, of which onnxruntime's CPU has no kernels, runs rounded in float32."""
+    """Return whether a bfloat16 graph runs with float32 kernels and rounding, since onnxruntime's CPU has no bfloat16
+    kernels."""
     if find_spec("onnx") is None:
-        return True  # its hash holds, and no more can be seen
+        return True  # the hash is correct, and nothing more can be checked
     from fewstep.measure.simulation import Simulation
 
     try:
@@ -255,7 +257,8 @@ def _runs_rounded(bundle: Bundle, graph: GraphEntry) -> bool:
 
 
 def _list_unnamed(bundle: Bundle) -> Iterator[str]:
-    """Files that the manifest does not name, links, hidden ones, the manifest and the page's address left out."""
+    """Yield the files that the manifest does not list, except links, hidden files, the manifest and the report page's
+    address."""
     known = {MANIFEST, ADDRESS, *bundle.manifest.files}
     for path in sorted(bundle.path.rglob("*")):
         name = path.relative_to(bundle.path).as_posix()

@@ -16,8 +16,11 @@ LEVELS = ("joint", "levels", "actions on another level")
 
 
 def joint_errors(manifest: Manifest, samples: Array, reference: Array) -> tuple[JointError, ...]:
-    """The errors of int8's actions against float32's, of samples [seeds, horizon, places] in model range, by joint.
-    Empty for a bundle without a policy of joints."""
+    """Return the errors of int8's actions against float32's for each joint.
+
+    samples, reference: [seeds, horizon, joints] in model range. Returns an empty tuple for a bundle without a policy of
+    joints.
+    """
     policy = manifest.policy
     if policy is None or len(manifest.x_shape) != 2:
         return ()
@@ -44,14 +47,14 @@ def _to_actions(manifest: Manifest, samples: Array) -> Array:
 
 
 def joints_section(results: Results) -> Html | None:
-    """A table for each body, joints with levels apart; None where samples are no actions."""
+    """Return a table for each body, with a separate table for joints with levels; None if samples are not actions."""
     parts = [part for quality in results.qualities if quality.joints for part in _body(quality)]
     if not parts:
         return None
     lead = lead_paragraph(
-        "Errors of the actions that are executed, int8 against float32 from the same noise and observations, in the "
-        "robot's units. The spread is the standard deviation of float32's actions. A joint with levels, such as a "
-        "gripper, counts actions that land on another level."
+        "Errors of the executed actions: int8 against float32 from the same noise and observations, in the robot's "
+        "units. The spread is the standard deviation of float32's actions. For a joint with discrete levels, such as a "
+        "gripper, the table counts the actions that change their level."
     )
     return section("Actions", lead, *parts)
 
@@ -78,5 +81,5 @@ def _rows(joints: Sequence[JointError]) -> list[Sequence[Html]]:
 
 
 def _format_figure(value: float) -> Html:
-    """Units may be metres or degrees: digits count from the first that is not 0."""
+    """Format with three significant digits, since units may be metres or degrees."""
     return data(value, f"{value:.3g}")

@@ -1,12 +1,12 @@
 """The verdict on an int8 body: good to ship, look at it, or not usable, and the reason.
 
-It compares int8 with float32 along the same plan, by the mean over seeds and the 5th percentile, so that single bad
-samples count. Limits are for the ratio to the peak and for the signal above the error (`nearness`):
+It compares int8 with float32 along the same plan, by the mean over seeds and by the 5th percentile, so that single bad
+samples count. There are limits for the PSNR and for the signal-to-error ratio (`nearness`):
 
-- good to ship: the mean has 40 dB and 30 dB, from where few people see a difference, and the 5th percentile is at most
-  5 dB below them; of tokens, at most 3 % of the likeliest differ;
-- not usable: the mean is below 25 dB or 15 dB, or int8 loses what guidance adds;
-- look at it: all between, and whatever was judged on random conditions.
+- good to ship: the mean reaches 40 dB and 30 dB, above which few people see a difference, and the 5th percentile is at
+  most 5 dB below these limits; for tokens, at most 3 % of the most likely tokens differ;
+- not usable: the mean is below 25 dB or 15 dB, or int8 loses the direction of guidance;
+- look at it: everything between, and everything judged on random conditions.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from fewstep.runtime.bundle.manifest import TokenAgreement
 
 GOOD, LOOK, UNUSABLE = "Good to ship", "Look at it", "Not usable"
 SPREAD = 5.0  # dB from the limits of the mean to those of the 5th percentile
-MOST_CHANGED = 3.0  # % of the likeliest tokens at float32's states
+MOST_CHANGED = 3.0  # % of the most likely tokens at float32's states
 
 
 def judgement(
@@ -29,14 +29,15 @@ def judgement(
     loses_guidance: bool = False,
     body: str = "int8",
 ) -> str:
-    """The verdict and its reason: "Good to ship: int8 is 54.5 dB from float32, 5th percentile 53.2 dB".
+    """Return the verdict and its reason, as in "Good to ship: int8 has 54.5 dB PSNR against float32, 5th percentile
+    53.2 dB".
 
     near: int8's samples against float32's. p5: the 5th percentile of their PSNR in dB. random_conditions: names of
-    conditions that had random values. loses_guidance: whether int8 loses guidance's direction at a step.
+    conditions with random values. loses_guidance: whether int8 loses the direction of guidance at a step.
     """
     figures = f"{body} {_figures(near, p5, tokens)}"
     if loses_guidance:
-        return f"{UNUSABLE}: {figures}, and loses what guidance adds"
+        return f"{UNUSABLE}: {figures}, and loses the direction of guidance"
     word = _word(near, p5, tokens)
     note = random_note(random_conditions)
     if note is None or word == UNUSABLE:
@@ -47,7 +48,7 @@ def judgement(
 def _word(near: Nearness, p5: float, tokens: TokenQuality | TokenAgreement | None) -> str:
     if tokens is not None:
         return GOOD if 100 * tokens.disagreement <= MOST_CHANGED else LOOK
-    if not near.is_enough:  # a NaN is no quality either
+    if not near.is_enough:  # also for NaN
         return UNUSABLE
     lowest = Nearness(p5, None if near.snr is None else near.snr - (near.psnr - p5))
     is_good = near.is_near and lowest.reaches(NEAR_PSNR - SPREAD, NEAR_SNR - SPREAD)
@@ -56,5 +57,5 @@ def _word(near: Nearness, p5: float, tokens: TokenQuality | TokenAgreement | Non
 
 def _figures(near: Nearness, p5: float, tokens: TokenQuality | TokenAgreement | None) -> str:
     if tokens is not None:
-        return f"changes {100 * tokens.disagreement:.1f} % of the likeliest tokens"
-    return f"is {near.psnr:.1f} dB from float32, 5th percentile {p5:.1f} dB"
+        return f"changes {100 * tokens.disagreement:.1f} % of the most likely tokens"
+    return f"has {near.psnr:.1f} dB PSNR against float32, 5th percentile {p5:.1f} dB"

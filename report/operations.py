@@ -1,4 +1,4 @@
-"""Coverage operation by operation: what each does, how much of the work it is, and why it is not int8."""
+"""The int8 coverage of each operation: its kind, its share of the work, and the reason if it is not int8."""
 
 from collections.abc import Collection
 
@@ -13,18 +13,18 @@ from fewstep.runtime.bundle.reading import Bundle
 
 ACTIVATIONS = "both factors are activations"
 NO_FORM = "has no int8 form here"
-MAPPED = "left in float by the precision map"
-SPARED = "left in float: int8 wins little or no time in it, or loses much"
+MAPPED = "kept in float by the precision map"
+SPARED = "kept in float: int8 saves little time there, or loses much quality"
 UNSEEN = "its activations had no values in calibration"
 
 
 def operation_coverage(
     prepared: Graph, body: str, coverage: Coverage, unseen: Collection[str] = (), spared: Collection[str] = ()
 ) -> BodyCoverage:
-    """The multiplying operations of the prepared graph in order, each with its fate in a lowered body.
+    """Return the matrix products and convolutions of the prepared graph in order, with their type in a quantized body.
 
-    `unseen` are the tensors of the prepared graph that had no values in calibration, as its ranges table names them.
-    `spared` are the operations that stay in float since they make much of the error (`float_operations`).
+    unseen: the tensors of the prepared graph without values in calibration, by their names in the ranges table.
+    spared: the operations that stay in float because they cause much of the error (`float_operations`).
     """
     work, int8 = count_operation_macs(prepared), set(coverage.int8_ops)
     judged = {op.name: (op, reason) for op, reason in explain_selection(prepared)}
@@ -48,28 +48,28 @@ def operation_coverage(
 
 
 def _why_left_in_float(node: Node, unseen: Collection[str], spared: Collection[str]) -> str:
-    """The reason why an operation that the rule takes stays float."""
+    """Return the reason why an operation that could be int8 stays in float."""
     if node.output in spared:
         return SPARED
     return MAPPED if {node.inputs[0], node.output}.isdisjoint(unseen) else UNSEEN
 
 
 def unseen_tensors(bundle: Bundle, body: Body) -> tuple[str, ...]:
-    """The tensors that had no values when a body was calibrated; none of one that was not."""
+    """Return the tensors without values in the calibration of a body; none if it was not calibrated."""
     file = ranges_file(bundle, body)
     return () if file is None else load_ranges(bundle.file(file)).unseen
 
 
 def float_operations(body: Body) -> frozenset[str]:
-    """The operations of a body that stay in float since they make much of its error."""
+    """Return the operations of a body that stay in float because they cause much of its error."""
     return frozenset(name for trial in body.trials if trial.is_chosen for name in trial.in_float)
 
 
 def layer_name(node: Node) -> str:
-    """The name of an operation on the page: its module and kind, "middle.conv1/Conv", or the tensor it makes."""
+    """Return the name of an operation on the page: module and kind, as "middle.conv1/Conv", or its output tensor."""
     return node.name or node.output
 
 
 def _reason(node: Node, prepared: Graph) -> str:
-    """The reason why an operation that is no product with a constant weight stays float."""
+    """Return the reason why an operation that is not a product with a constant weight stays in float."""
     return NO_FORM if any(map(prepared.is_constant, node.inputs)) else ACTIVATIONS

@@ -1,4 +1,4 @@
-"""The page: results and samples in, one HTML file out, which needs nothing else and runs no script."""
+"""Build the report page from results and samples: one self-contained HTML file without scripts."""
 
 from collections.abc import Sequence
 from html import escape
@@ -49,10 +49,13 @@ def build_page(
     engines: Sequence[tuple[str, ...]] = (),
     advised: Advice | None = None,
 ) -> bytes:
-    """The whole document, UTF-8.
+    """Return the whole document in UTF-8.
 
-    `samples` None: tokens. `evaluation` is what `fewstep measure` found of the same bodies, `maps` the searches that
-    they come from, `engines` those of `describe_engines`, and `advised` the verdict.
+    samples: None for a token denoiser.
+    evaluation: the results of `fewstep measure` for the same bodies.
+    maps: the precision searches that the bodies come from.
+    engines: the engines of `describe_engines`.
+    advised: the verdict.
     """
     sections = [
         *([] if advised is None else [lead_paragraph(str(advised))]),
@@ -73,14 +76,14 @@ def build_page(
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style></head>'
         f"<body><main>{header(results).markup}{join(sections).markup}"
-        f"<footer>Measured in this run, in {results.seconds:.0f} s, unless said otherwise. Exact values: the JSON file "
-        "beside this page, and the value of each figure in its source.</footer></main></body></html>\n"
+        f"<footer>Measured in this run, in {results.seconds:.0f} s, unless stated otherwise. Exact values: the JSON "
+        "file next to this page, and the value attribute of each figure in its source.</footer></main></body></html>\n"
     )
     return document.encode()
 
 
 def _sample_sections(results: Results, samples: Samples) -> list[Html]:
-    """The finished samples, and their figures."""
+    """Return the sections on the finished samples and their quality."""
     is_image = samples.reference.ndim == 4
     return [samples_section(samples, results.plan, results.teacher), quality_section(results, is_image)]
 
@@ -88,48 +91,49 @@ def _sample_sections(results: Results, samples: Samples) -> list[Html]:
 def header(results: Results) -> Html:
     guidance = "no guidance" if results.guidance is None else f"guidance {results.guidance}"
     bodies = " and ".join(quality.body for quality in results.qualities)
-    lead = f"{bodies} against float32, along {results.plan}, {guidance}."
+    lead = f"{bodies} compared with float32, along the plan {results.plan}, {guidance}."
     return Html(f'<header><h1>{escape(results.bundle)}</h1><p class="lead">{link_terms(lead).markup}</p></header>')
 
 
 def headline(results: Results) -> Html:
-    """The four figures a reader came for: of the body that runs on this machine."""
+    """Return the four headline figures of the body that runs on this machine."""
     first = results.qualities[0]
     end = first.against_float
     covered = [each for each in results.covered if each.body == first.body]
     seeds = f", {end.seeds} held-out seeds"
     if (tokens := first.tokens) is not None:
-        same = join([percent(tokens.same), " are the same at the end", seeds])
-        cards = [card(link_terms("Likeliest tokens that int8 changes"), percent(tokens.disagreement, 2), same)]
+        same = join([percent(tokens.same), " are equal in the finished samples", seeds])
+        cards = [card(link_terms("Most likely tokens that int8 changes"), percent(tokens.disagreement, 2), same)]
     else:
         rest = join(["5th percentile ", decibel(end.p5), ", worst ", decibel(end.worst), link_terms(seeds)])
-        cards = [card(link_terms("End PSNR, int8 against float32"), decibel(end.mean), rest)]
+        cards = [card(link_terms("PSNR of finished samples, int8 against float32"), decibel(end.mean), rest)]
     contests = [(race, fast) for race in results.races for fast in race.timings if fast.name == first.body]
     if contests:
-        race, fast = min(contests, key=lambda contest: contest[1].ratio)  # the batch size at which int8 wins least
+        race, fast = min(contests, key=lambda contest: contest[1].ratio)  # the batch size with the smallest speedup
         both = join([milliseconds(race.timings[0].median), " to ", milliseconds(fast.median)])
         engines = f", {first.computed_by} against {ONNXRUNTIME}" if first.body in _other_engines(results) else ""
-        note = join([both, f", {race.batch} rows, {race.threads} threads{engines}"])
-        cards.append(card(link_terms("Speed, int8 over float32"), times(fast.ratio), note))
+        note = join([both, f", batch {race.batch}, {race.threads} threads{engines}"])
+        cards.append(card(link_terms("Speedup of int8 over float32"), times(fast.ratio), note))
     if (share := results.int8_share(first.body)) is not None:
         int8, others = (sum(len(getattr(each.coverage, ops)) for each in covered) for ops in ("int8_ops", "float_ops"))
         where = " in the last steps" if any(map(_is_staged, covered)) else ""
         note = join([count(int8), " operations int8, ", count(others), f" float{where}"])
-        cards.append(card(link_terms("MACs in int8"), percent(share), note))
+        cards.append(card(link_terms("Work (MACs) in int8"), percent(share), note))
     if first.body in results.sizes:
         ratio = results.sizes["float32"] / results.sizes[first.body]
         note = join([size(results.sizes["float32"]), " to ", size(results.sizes[first.body])])
-        cards.append(card(link_terms("Size of the body, float32 over int8"), times(ratio), note))
+        cards.append(card(link_terms("Size of the graph per step (body), float32 over int8"), times(ratio), note))
     return Html(f'<div class="cards">{join(cards).markup}</div>')
 
 
 def steps_section(results: Results) -> Html:
-    """The error along the plan: where it arises, and how it adds up."""
+    """Return the section on the error along the plan: where it arises, and how it accumulates."""
     parts: list[Html] = [
         lead_paragraph(
-            "Signal to quantization noise at each step. Teacher-forced: both networks see the float trajectory, so "
-            "a point is that step's own error in the guided output. Closed loop: each along its own trajectory, so "
-            "a point is what has accumulated, in the predicted clean sample x0 and in the state x after the step."
+            "Signal to quantization noise at each step. Teacher-forced: both networks see the states of float32, so "
+            "a point is the error of that step only, in the guided output. Closed loop: each network follows its own "
+            "trajectory, so a point is the accumulated error, in the predicted clean sample x0 and in the state x "
+            "after the step."
         )
     ]
     parts += [_steps(quality) for quality in results.qualities]
@@ -166,25 +170,25 @@ def _steps(quality: Quality) -> Html:
 
 
 def coverage_section(results: Results) -> Html:
-    """The operations in int8 and in float, and how they were counted."""
+    """Return the section on the operations in int8 and in float, and how they were counted."""
     alike: dict[tuple[tuple[Operation, ...], float], list[BodyCoverage]] = {}
     for covered in results.covered:
         alike.setdefault((covered.operations, covered.share), []).append(covered)
     counter = "its engine" if _other_engines(results) else ONNXRUNTIME
     parts = [
         lead_paragraph(
-            f"For the body that runs here, counted in the graph as {counter} optimized it where it was calibrated; "
-            "for a simulated one, by where the graph asks its engine for int8."
+            f"For the body that runs here, operations are counted in the graph that {counter} optimized during "
+            "calibration. For a simulated body, they are counted where the graph requests int8 from its engine."
         )
     ]
     parts += [_coverage(group) for group in alike.values()]
     if not alike:
-        parts = [paragraph("This bundle records no coverage: calibrate it again to have it counted.")]
+        parts = [paragraph("This bundle records no coverage. Calibrate it again to count it.")]
     return section("Coverage", *parts)
 
 
 def _coverage(alike: Sequence[BodyCoverage]) -> Html:
-    """One table for all bodies whose operations have the same fate."""
+    """Return one table for all bodies whose operations have the same types."""
     covered = alike[0]
     total = covered.coverage.total_macs
     head: list[Content] = ["operation", "kind", "why float", "channels", link_terms("MACs"), "share"]
@@ -210,23 +214,23 @@ def _coverage(alike: Sequence[BodyCoverage]) -> Html:
 
 
 def _is_staged(covered: BodyCoverage) -> bool:
-    """True where other graphs, with other operations in float, run some of the steps."""
+    """Return whether other graphs, with other operations in float, run some of the steps."""
     return covered.share != covered.coverage.int8_macs / covered.coverage.total_macs
 
 
 def _other_stages(covered: BodyCoverage) -> Sequence[Content]:
     if not _is_staged(covered):
         return ()
-    return "That is the graph of the last steps; over all steps of the plan it is ", percent(covered.share, 2), ". "
+    return "This is the graph of the last steps; over all steps of the plan, int8 has ", percent(covered.share, 2), ". "
 
 
 def speed_section(results: Results) -> Html:
-    """Every race as bars, then all of them as one table."""
+    """Return the section on speed and size: each timing as bars, then all timings as one table."""
     parts: list[Html] = [
         lead_paragraph(
-            "One call of the body on that many rows (a guided sample is two); of several graphs or networks the "
-            "mean over the plan's steps. Each contender has its own process; "
-            f"they take turns, and the ratio is the median over rounds. {results.machine.processor}, "
+            "The time of one call of the body on a batch of rows (a guided sample takes two rows). With several graphs "
+            "or networks it is the mean over the plan's steps. Each body runs in its own process, in turns with the "
+            f"others; a speedup is the median over rounds. Machine: {results.machine.processor}, "
             f"{', '.join(results.machine.int8_instructions) or 'no int8 instructions known'}."
         )
     ]
@@ -268,17 +272,17 @@ def speed_section(results: Results) -> Html:
 
 
 def _other_engines(results: Results) -> dict[str, str]:
-    """The bodies that another engine ran, and that engine; onnxruntime ran float32 and the others."""
+    """Return the bodies that another engine ran, with its name. onnxruntime ran float32 and the others."""
     usual = (ONNXRUNTIME, SIMULATION)
     return {quality.body: quality.computed_by for quality in results.qualities if quality.computed_by not in usual}
 
 
 def provenance_section(results: Results) -> Html:
-    """Enough to make this page again."""
+    """Return the section with the commands, versions and machine that reproduce this page."""
     machine = results.machine
     rows: list[Sequence[Content]] = [[name, version] for name, version in machine.versions.items()]
     rows += [["processor", f"{machine.processor}, {machine.cores} cores"], ["system", machine.system]]
     commands = "\n".join((*results.made, results.command))
     parts = [Html(f"<pre><code>{escape(commands)}</code></pre>"), table(["", ""], rows, text_columns=2)]
     parts += [paragraph(note, kind="note") for note in results.notes]
-    return section("How it was made", *parts)
+    return section("How this report was made", *parts)

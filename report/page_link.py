@@ -1,4 +1,4 @@
-"""The address of the page of a bundle: `report/index.html`, next to the page whose name carries its hash."""
+"""The fixed address of a bundle's report, `report/index.html`, in addition to the page with a hash in its name."""
 
 import os
 import shutil
@@ -8,16 +8,16 @@ ADDRESS = "report/index.html"
 
 
 def link_report_page(bundle: Path, drawn: str) -> None:
-    """Make ADDRESS the page just committed, `drawn` by its name in the bundle.
+    """Make ADDRESS the page that was just committed, whose name in the bundle is `drawn`.
 
-    It is a second name of that file, or a copy: a link would lead nowhere from an archive or another machine. A kill
-    before it leaves the former page there, or none, and the bundle valid.
+    ADDRESS is a hard link or a copy, since a symbolic link would break in an archive or on another machine. If the
+    process is killed before that, the former page or none remains there, and the bundle is still valid.
     """
     address, draft = bundle / ADDRESS, bundle / "report" / ".index.html"
     draft.unlink(missing_ok=True)
     try:
         os.link(bundle / drawn, draft)
-    except OSError:  # a file system of single names
+    except OSError:  # a file system without hard links
         shutil.copyfile(bundle / drawn, draft)
     os.replace(draft, address)
-    draft.unlink(missing_ok=True)  # of one file, two names are both kept
+    draft.unlink(missing_ok=True)  # os.replace keeps both names if they are hard links to one file

@@ -1,4 +1,4 @@
-"""The page's section on precision maps: quality against speed, and where each operation matters."""
+"""The page's section on precision maps: quality against speed, and the sensitivity of each operation."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,19 +27,19 @@ from fewstep.report.glossary import lead_paragraph
 from fewstep.report.operations import layer_name
 from fewstep.runtime.bundle.reading import Bundle
 
-SHOWN = 24  # operations: those that matter most
+SHOWN = 24  # the most sensitive operations
 
 
 @dataclass(frozen=True)
 class ShownMap:
-    """A search as the page has it: `operations` by the names of their modules."""
+    """A precision search for the page: `operations` have the names of their modules."""
 
     precision_map: PrecisionMap
     operations: tuple[str, ...]
 
 
 def read_maps(bundle: Bundle) -> tuple[PrecisionMap, ...]:
-    """The searches that the bundle's own bodies come from."""
+    """Return the searches that the bundle's bodies come from."""
     file = bundle.manifest.precision
     if file is None:
         return ()
@@ -47,7 +47,7 @@ def read_maps(bundle: Bundle) -> tuple[PrecisionMap, ...]:
 
 
 def read_shown_maps(bundle: Bundle) -> tuple[ShownMap, ...]:
-    """The stored maps, with the names of the bundle's float graph and plans. A map itself names tensors."""
+    """Return the stored maps with the operation names of the float graph. A map itself names tensors."""
     maps = read_maps(bundle)
     if not maps:
         return ()
@@ -57,13 +57,13 @@ def read_shown_maps(bundle: Bundle) -> tuple[ShownMap, ...]:
 
 
 def precision_section(maps: Sequence[ShownMap]) -> Html:
-    """Every map with its frontier, the point that is deployed, and its sensitivities."""
+    """Return the section with every map: its Pareto frontier, the deployed point, and the sensitivities."""
     lead = lead_paragraph(
-        "What leaving operations in float gives and costs. Quality is measured closed loop on the deployed graphs: on "
-        f"the {len(SEARCH_SEEDS)} seeds of the search, which flatter what it chooses, and of what is deployed on "
-        f"{len(JUDGE_SEEDS)} others, which a point asked for by its quality had to pass, and so flatter it a little; "
-        "\N{PLUS-MINUS SIGN} is the standard error of a mean. Speed is the time of a step "
-        "on the machine that calibrated: measured with these graphs, or estimated."
+        "The quality and the time of keeping operations in float. Quality is measured closed loop on the deployed "
+        f"graphs. The {len(SEARCH_SEEDS)} seeds of the search favour the points that it chooses. The deployed point is "
+        f"also measured on {len(JUDGE_SEEDS)} other seeds. If a quality was requested, it had to be reached on these "
+        "seeds, which favours the point slightly. \N{PLUS-MINUS SIGN} is the standard error of a mean. Speed is the "
+        "time of a step on the machine that calibrated: measured with these graphs, or estimated."
     )
     return section("Precision map", lead, *(_map(each) for each in maps))
 
@@ -75,7 +75,7 @@ def _map(shown: ShownMap) -> Html:
         Html("<b>"),
         precision_map.body,
         Html("</b>"),
-        f" along {precision_map.plan}, asked for {precision_map.asked}: ",
+        f" along {precision_map.plan}, requested {precision_map.asked}: ",
         _quality(deployed.quality, deployed.standard_error),
         f" on {_seed_source(deployed)} at ",
         times(precision_map.float_time / deployed.time),
@@ -93,8 +93,8 @@ def _map(shown: ShownMap) -> Html:
         curves.append(Series(f"deployed, on {_seed_source(deployed)}", at, [deployed.quality], 1))
     frontier = figure(
         Html(plots.line_plot(curves, "times as fast as float32", "PSNR (dB)")),
-        "Each point is a choice of what stays float; no other one that was tried is both faster and better. "
-        + "Float32 itself, which is equal, is not drawn. " * (len(points) < len(precision_map.frontier))
+        "Each point is a set of operations that stay in float; no other tried set is both faster and better. "
+        + "Float32 itself, which has no error, is not drawn. " * (len(points) < len(precision_map.frontier))
         + "fewstep calibrate with --quality or --speed deploys another point.",
     )
     rows: list[Sequence[Content]] = [
@@ -114,8 +114,10 @@ def _map(shown: ShownMap) -> Html:
 
 
 def _add_deployed(precision_map: PrecisionMap) -> list[FrontierPoint]:
-    """The frontier, the fastest first, with the point that is deployed: another may beat it in what is known of both,
-    but have missed the bound where it was judged."""
+    """Return the frontier, fastest first, including the deployed point.
+
+    Another point may dominate the deployed one on the search seeds, yet have missed the bound on the judge seeds.
+    """
     others = [point for point in precision_map.frontier if point.in_float != precision_map.deployed.in_float]
     return sorted([*others, precision_map.deployed], key=lambda point: point.time)
 
@@ -125,7 +127,7 @@ def _quality(value: float, error: float | None) -> Html:
 
 
 def _search_quality(point: FrontierPoint) -> float:
-    """Quality on the seeds of the search, where all points compare."""
+    """Return the quality on the seeds of the search, on which all points can be compared."""
     return point.quality if point.searched is None else point.searched
 
 
@@ -134,7 +136,8 @@ def _seed_source(point: FrontierPoint) -> str:
 
 
 def _sensitivity(shown: ShownMap) -> Html:
-    """The operations that matter most, with what each adds in float; of several range groups the largest gain."""
+    """Return the most sensitive operations, with the quality that each gains in float (the largest of all range
+    groups)."""
     precision_map = shown.precision_map
     in_float = {op for ops in precision_map.deployed.in_float for op in ops}
     gains = [max(of_groups) for of_groups in precision_map.gains]
@@ -143,13 +146,13 @@ def _sensitivity(shown: ShownMap) -> Html:
         [shown.operations[op], "float" if op in in_float else "int8", data(gains[op], f"{gains[op]:.2g} dB")]
         for op in most
     ]
-    part = f"the {len(most)} that add most, of {len(gains)}" if len(most) < len(gains) else "all"
-    note = f"What an operation in float adds to the finished sample, everything else int8. Operations shown: {part}."
-    return join([paragraph(note), table(["operation", "deployed in", "adds"], rows, text_columns=2)])
+    part = f"the {len(most)} with the largest gain, of {len(gains)}" if len(most) < len(gains) else "all"
+    note = f"The gain in PSNR of the finished samples if only this operation is in float. Operations shown: {part}."
+    return join([paragraph(note), table(["operation", "deployed in", "gain"], rows, text_columns=2)])
 
 
 def _time_source(point: FrontierPoint) -> str:
-    """The source of a point's time. Maps of earlier versions have estimates alone."""
+    """Return the source of a point's time. Maps of earlier versions have only estimates."""
     return "measured" if point.time_is_measured else "estimated"
 
 

@@ -1,4 +1,4 @@
-"""The page's section on finished samples: PSNR and SSIM against each reference, and what a mean error hides."""
+"""The page's section on finished samples: PSNR and SSIM against each reference, and statistics that a mean hides."""
 
 from collections.abc import Sequence
 
@@ -30,7 +30,7 @@ HEAD = ["mean", "5th percentile", "worst", "std. error", "signal", "another seed
 
 
 def quality_section(results: Results, is_image: bool = True) -> Html:
-    """Finished samples, against each reference in a table of its own. A sentence says why small images have no SSIM."""
+    """Return the section on finished samples, with a table for each reference. A note explains a missing SSIM."""
     against_float = table(
         ["int8 against float32, same plan", "computed by", *HEAD],
         [[q.body, q.computed_by, *_cells(q.against_float)] for q in results.qualities],
@@ -45,14 +45,14 @@ def quality_section(results: Results, is_image: bool = True) -> Html:
         Html(plots.histogram(groups, "PSNR against float32 (dB)")), "How the seeds are distributed: one PSNR each."
     )
     return section(
-        "End quality",
+        "Quality of finished samples",
         lead_paragraph(
-            "PSNR of finished samples: peak 2, model range, before clamping, one value per image, then averaged. "
-            "Signal is the variance of the references over the error, for which no range matters. Another seed is the "
-            "PSNR of one reference to the next: what samples have that are not related. "
+            "PSNR of finished samples: peak 2, in model range, before clamping, per image, then averaged. "
+            "Signal is the variance of the references over the error, which does not depend on the range of values. "
+            "Another seed is the PSNR of one reference against the next, as for unrelated samples. "
             "SSIM compares structure in windows of 11 pixels; 1 is equality. "
-            "The first table says what quantization costs; the second, where there is a teacher, "
-            "what few steps cost, without and with int8. The two references are not comparable with each other."
+            "The first table shows the loss by quantization. The second table, if there is a teacher, shows the loss "
+            "by few steps, without and with int8. Figures against the two references cannot be compared."
         ),
         against_float,
         *([] if has_ssim or not is_image else [paragraph(NO_SSIM, kind="note")]),
@@ -66,7 +66,7 @@ def quality_section(results: Results, is_image: bool = True) -> Html:
 
 
 def _statistics(qualities: Sequence[Quality]) -> list[Html]:
-    """Moments and spectrum of int8 samples, compared with float32 samples."""
+    """Return the moments and the spectrum of int8 samples, compared with float32 samples."""
     drifts = [(q.body, q.against_float.drift) for q in qualities if q.against_float.drift is not None]
     rows: list[Sequence[Content]] = [
         [
@@ -82,8 +82,8 @@ def _statistics(qualities: Sequence[Quality]) -> list[Html]:
     parts = [
         table(head, rows),
         paragraph(
-            "Energy is the ratio of variances, detail the ratio of energies above half of Nyquist: below 100\u00a0% "
-            "int8 softens. Saturation is the share of values outside model range, int8 minus float32.",
+            "Energy is the ratio of variances. Detail is the ratio of energies above half the Nyquist frequency; below "
+            "100\u00a0% int8 blurs. Saturation is the share of values outside model range, int8 minus float32.",
             kind="note",
         ),
     ]
@@ -102,7 +102,7 @@ def _statistics(qualities: Sequence[Quality]) -> list[Html]:
     ]
     if curves:
         drawn = plots.line_plot(curves, "frequency, 1 is Nyquist: from coarse to fine", "energy, % of float32")
-        caption = "Where in the spectrum int8 loses energy (below 100\u00a0%: softer) or adds some (above: noise)."
+        caption = "Frequencies at which int8 loses energy (below 100\u00a0%: blur) or adds energy (above: noise)."
         parts.append(figure(Html(drawn), caption))
     return parts
 

@@ -1,4 +1,4 @@
-"""The verb: measure, draw, and put the page and its figures into the bundle."""
+"""`fewstep report`: measure, build the page, and add it with its figures to the bundle."""
 
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -35,16 +35,16 @@ from fewstep.runtime.bundle.networks import common_bodies, edges_of, networks
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.progress import SILENT, Progress
 
-WRITTEN = 2**23, 0, 0  # bytes of the page with its pictures, its figures and its address, which are seldom more
+WRITTEN = 2**23, 0, 0  # usual largest bytes of the page with its pictures, of its figures, and of its address
 
 T = TypeVar("T")
 
 
 def report(options: ReportOptions, progress: Progress = SILENT, workers: Executor | None = None) -> Results:
-    """Judge a bundle and write report/index.html into it, with the same figures as JSON beside it; or both elsewhere.
+    """Judge a bundle, and write report/index.html and the same figures as JSON into it, or to `options.output`.
 
-    Measuring takes minutes and does not hold the bundle's lock; if the bundle changes meanwhile, nothing is written.
-    `workers` of the caller sample in the place of those that the options name.
+    Measuring takes minutes and does not hold the bundle's lock. If the bundle changes meanwhile, nothing is written.
+    `workers` of the caller, if given, sample instead of the workers of the options.
     """
     asked = open_report_task(options)
     assert asked.judged is not None
@@ -57,7 +57,7 @@ def report(options: ReportOptions, progress: Progress = SILENT, workers: Executo
         write_atomic(options.output, content)
         return measured
     with open_if_unchanged(asked.bundle, "give --output FILE.html") as (writer, manifest):
-        measured, content = _build_page(open_bundle(options.bundle), measured, samples)  # it may be evaluated by now
+        measured, content = _build_page(open_bundle(options.bundle), measured, samples)  # may have an evaluation now
         drawn = writer.add(content, folder="report", name="index", suffix=".html")
         results = writer.add(encode(measured), folder="report", name="results", suffix=".json")
         writer.commit(msgspec.structs.replace(manifest, report=drawn, results=results))
@@ -66,35 +66,37 @@ def report(options: ReportOptions, progress: Progress = SILENT, workers: Executo
 
 
 def _build_page(bundle: Bundle, measured: Results, samples: Samples | None) -> tuple[Results, bytes]:
-    """The page with what the bundle has of measure, calibrate and build; the results, with a note on what of it cannot
-    be read."""
+    """Build the page, including the stored results of measure, calibrate and build.
+
+    Returns the results with a note on each stored result that cannot be read, and the page.
+    """
     left_out: list[str] = []
     evaluation = _read_or_note(bundle, "evaluation", read_evaluation, left_out)
     maps = _read_or_note(bundle, "precision maps", read_shown_maps, left_out) or ()
     measured = msgspec.structs.replace(measured, notes=(*measured.notes, *left_out))
-    named = Path(bundle.path.resolve().name)  # a page may be shown to others: it names no place on this machine
+    named = Path(bundle.path.resolve().name)  # a page may be published, so it contains no path of this machine
     advised = advice(measured, bundle.manifest, named)
     return measured, build_page(measured, samples, evaluation, maps, describe_engines(bundle), advised)
 
 
 def _read_or_note(bundle: Bundle, what: str, stored: Callable[[Bundle], T], left_out: list[str]) -> T | None:
-    """The stored content, or None and a note in `left_out` that it cannot be read. What was judged is worth a page."""
+    """Return stored content, or None with a note in `left_out` if it cannot be read. The page is written anyway."""
     try:
         return stored(bundle)
     except UserError as error:
-        reason = error.what.replace(f"{bundle.path}: ", "")  # a page may be shown to others
-        left_out.append(f"Not shown: the bundle's {what}, since {reason}.")
+        reason = error.what.replace(f"{bundle.path}: ", "")  # a page may be published
+        left_out.append(f"Not shown: the bundle's {what}, because {reason}.")
         return None
 
 
 def open_report_task(options: ReportOptions) -> MeasureTask:
-    """The task of a report, after all refusals that need no measuring. UserError names the rest."""
+    """Open the task of a report. Raises UserError for every fault that can be found before measuring."""
     bundle = open_bundle(options.bundle)
     bodies = int8_bodies(bundle)
     for part in map(bundle.select_network, networks(bundle.manifest)):
         for each in bodies:
             for graph in part.body(each).graphs:
-                bundle.graph(graph)  # whose bytes are read, and compared with the manifest's
+                bundle.graph(graph)  # compares the hash of the file with the manifest
         for name in filter(None, (part.manifest.ranges, *part.manifest.plans.values())):
             bundle.file(name)
     task = open_judged_task(bundle, list(bodies), options)

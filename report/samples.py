@@ -1,4 +1,4 @@
-"""The page's pictures: the same seeds by every body, what int8 changed, and the samples it changed most."""
+"""The pictures of the page: the same seeds sampled by every body, and the samples that int8 changed most."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,9 +30,9 @@ Array = NDArray[np.floating]
 
 @dataclass(frozen=True)
 class Samples:
-    """Samples [N, *x_shape], row i from seed i; `labels[i]` says what seed i was asked to be.
+    """Samples [N, *x_shape]: row i is from seed i, and `labels[i]` describes its conditions.
 
-    teacher: N is 0 of a distilled denoiser. bodies: of each body, and of float32 along the body's plan.
+    teacher: N is 0 for a distilled denoiser. bodies: the samples of each body, and of float32 along the body's plan.
     """
 
     teacher: Array
@@ -42,7 +42,7 @@ class Samples:
 
 
 def samples_section(samples: Samples, plan: str, teacher: str | None) -> Html:
-    """Grids side by side; one sentence where samples are not pictures."""
+    """Return rows of pictures, one per body; only a sentence if samples are not pictures."""
     try:
         pictures.draw_grid(samples.reference[:1], columns=1)
     except UserError as reason:
@@ -51,20 +51,24 @@ def samples_section(samples: Samples, plan: str, teacher: str | None) -> Html:
     shown = list(range(min(COLUMNS, len(samples.teacher) if has_teacher else len(samples.reference))))
     strips = [
         _strip("", _labels([samples.labels[i] for i in shown])),
-        *([_strip(f"float32 teacher, {teacher}", _row(samples.teacher[shown]))] if has_teacher else []),
+        *(
+            [_strip(f"float32 with many steps (teacher), {teacher}", _row(samples.teacher[shown]))]
+            if has_teacher
+            else []
+        ),
         _strip(f"float32, {plan}", _row(samples.reference[shown])),
     ]
     for name, (images, _) in samples.bodies.items():
         here = [i for i in shown if i < len(images)]
         strips.append(_strip(f"{name}, {plan}", _row(images[here])))
-    caption = f"Seeds 0 to {shown[-1]}, held out from calibration, one a column: none was chosen."
+    caption = f"Seeds 0 to {shown[-1]}, one per column, held out from calibration and not selected."
     parts = [figure(_stack(strips), caption)]
     parts += [_worst_samples(name, plan, *both) for name, both in samples.bodies.items()]
     return section("Samples", *parts)
 
 
 def _worst_samples(name: str, plan: str, images: Array, reference: Array) -> Html:
-    """The seeds with the lowest PSNR: float32, int8 and the enlarged difference."""
+    """Return the seeds with the lowest PSNR: float32, int8 and the amplified difference."""
     reference = reference[: len(images)]
     quality = psnr(images, reference)
     worst = np.argsort(quality)[:COLUMNS]
@@ -78,28 +82,26 @@ def _worst_samples(name: str, plan: str, images: Array, reference: Array) -> Htm
         _strip(f"{name}, {plan}", _row(images[worst])),
         _strip(f"difference × {gain}", _row(pictures.amplify_difference(images[worst], reference[worst], gain))),
     ]
-    caption = (
-        f"{name}: the {len(worst)} of {len(images)} seeds furthest from float32, worst first. Grey: no difference."
-    )
+    caption = f"{name}: the {len(worst)} of {len(images)} seeds with the lowest PSNR, worst first. Grey: no difference."
     shown = figure(_stack(strips), caption)
     everything = pictures.amplify_difference(images, reference, gain)
     grid = picture(
         pictures.encode_png(pictures.draw_grid(everything, columns=32)), f"differences of {name} from float32"
     )
     folded = details(
-        f"All {len(images)} differences", figure(grid, f"Difference × {gain}, 32 seeds a row, in order of the seeds.")
+        f"All {len(images)} differences", figure(grid, f"Difference × {gain}, 32 seeds per row, in order of seeds.")
     )
     return join([shown, folded])
 
 
 def _gain(errors: Array) -> int:
-    """A power of two that brings the largest errors, but for one pixel in a hundred, to about full contrast."""
+    """Return the power of two that scales the 99th percentile of absolute errors to about full contrast."""
     large = float(np.percentile(np.abs(errors), 99))
     return 1 << min(max(floor(-log2(large)), 0), 10) if large > 0 else 1
 
 
 def _row(images: Array) -> Html:
-    """One picture a column: the same column is the same seed in every row."""
+    """Return one picture per column. A column is the same seed in every row."""
     scale = max(1, SCALE_TO // images.shape[-1])
     cells = [picture(pictures.encode_png(pictures.draw_grid(image[None], 1, scale)), "a sample") for image in images]
     return Html(f'<div class="columns">{join(cells).markup}</div>')

@@ -1,4 +1,4 @@
-"""The look of the page: one column, system fonts, light and dark by the reader's setting, printable."""
+"""The style of the page: one column, system fonts, light and dark by the reader's setting, printable."""
 
 from fewstep.report.drawing import plots
 

@@ -1,4 +1,4 @@
-"""The page's section on tokens: how far each body agrees with float32, step by step and at the end."""
+"""The page's section on tokens: how often each body agrees with float32, at each step and in finished samples."""
 
 from collections.abc import Sequence
 from math import tanh
@@ -21,16 +21,17 @@ from fewstep.report.elements import (
 )
 from fewstep.report.glossary import lead_paragraph
 
-HEAD = ("int8 against float32, same plan", "computed by", "likeliest differs", "same at the end", "dB", "p5", "seeds")
-STEP = ("step", "open", "range group", "likeliest differs", "KL divergence (nats)")
+HEAD = ("int8 against float32, same plan", "computed by", "top token differs", "same at the end", "dB", "p5", "seeds")
+STEP = ("step", "masked", "range group", "top token differs", "KL divergence (nats)")
 
 
 def tokens_section(qualities: Sequence[Quality]) -> Html:
-    """A row for each body, then its steps. All have `tokens`."""
+    """Return the section with a row for each body, then its steps. Every quality must have `tokens`."""
     lead = lead_paragraph(
-        "One token that differs changes all that follow, so bodies are compared at the states of float32's run. There, "
-        "a share of the open positions has another likeliest token. dB is of logarithms of probabilities: their "
-        "variance over their error. At the end of runs of their own, with the same seeds, some tokens are the same."
+        "One token that differs changes all later tokens, so bodies are compared at the states of float32's run. "
+        "Top token differs: the share of masked positions with another most likely token. dB: the variance of the log "
+        "probabilities over their error. Same at the end: the share of equal tokens in finished samples, when each "
+        "body runs by itself from the same seeds."
     )
     rows, parts = list[Sequence[Content]](), list[Html]()
     for each in qualities:
@@ -45,7 +46,7 @@ def tokens_section(qualities: Sequence[Quality]) -> Html:
 def _steps(body: str, tokens: TokenQuality) -> Html:
     numbers = [step.index + 1 for step in tokens.steps]
     curve = Series(body, numbers, [100 * step.disagreement for step in tokens.steps], 0)
-    drawn = Html(plots.line_plot([curve], "step, from all open to none", "likeliest differs (%)", x_ticks=numbers))
+    drawn = Html(plots.line_plot([curve], "step, from all masked to none", "top token differs (%)", x_ticks=numbers))
     rows = [
         (
             count(step.index + 1),

@@ -1,1 +1,1 @@
-"""Choosing finds the plan, the body and the engine that suit a machine and a budget."""
+"""Choose the plan, the body and the engine for a machine and a budget."""

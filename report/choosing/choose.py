@@ -1,4 +1,4 @@
-"""`fewstep choose`: every body that runs here, along several plans, in one table; and the one that suits the budget."""
+"""`fewstep choose`: compare every body that runs here along several plans, and choose one for the budget."""
 
 import logging
 import time
@@ -46,18 +46,18 @@ LOG = logging.getLogger("fewstep")
 
 @dataclass(frozen=True)
 class Choice:
-    """All deployments, those on the front, and the winner: None where no budget was asked for."""
+    """All deployments, the Pareto front, and the winner; `chosen` is None if no budget was given."""
 
     deployments: tuple[Deployment, ...]
     front: tuple[Deployment, ...]
     chosen: SavedChoice | None
     teacher: str
     seeds: int
-    left_out: tuple[str, ...]  # bodies that nothing here runs, or whose samples are not finite, in sentences
+    left_out: tuple[str, ...]  # sentences on bodies that no engine here runs, or whose samples are not finite
 
 
 def choose(options: ChooseOptions, progress: Progress = SILENT) -> Choice:
-    """Judge and time what runs here, and choose by the budget. UserError where nothing keeps it."""
+    """Judge and time the bodies that run here, and choose by the budget. Raises UserError if none is within it."""
     judging = open_judging(options, progress)
     check_memory(estimate_needs(judging), options.bundle)
     tried = plans_by_body(judging, options.plan)
@@ -89,18 +89,18 @@ def choose(options: ChooseOptions, progress: Progress = SILENT) -> Choice:
 
 
 def open_judging(options: ChooseOptions, progress: Progress = SILENT) -> DeploymentJudge:
-    """The references of deployments; the teacher is checked first. UserError where it cannot be."""
+    """Open the references of deployments. Raises UserError for a bundle that cannot be judged."""
     bundle = open_bundle(options.bundle)
     bundle.check_continuous("choose")
     if FLOAT not in bundle.manifest.bodies:
-        raise UserError(f"{options.bundle} has no float32 body to compare with", "choose in the bundle it is from")
+        raise UserError(f"{options.bundle} has no float32 body to compare with", "choose in the original bundle")
     reference = open_body(bundle, FLOAT, options.threads)
     calibrated = next((body for body in bundle.manifest.bodies.values() if body.plan is not None), reference.body)
     plan = select_plan(reference, calibrated, guidance=options.guidance)
     if plan.guidance is not None and to_text(plan.guidance) is None:
         form = describe(plan.guidance)
         raise UserError(
-            f"the calibrated plan's guidance is {form}, which `fewstep run` cannot ask for", "give --guidance"
+            f"the calibrated plan's guidance is {form}, which `fewstep run` has no option for", "give --guidance"
         )
     return DeploymentJudge(
         reference=reference,
@@ -115,7 +115,7 @@ def open_judging(options: ChooseOptions, progress: Progress = SILENT) -> Deploym
 
 
 def estimate_needs(judging: DeploymentJudge) -> Needs:
-    """Memory of float32 beside two engines of the largest body."""
+    """Return the memory of float32 and of two engines of the largest body."""
     bundle = judging.bundle
     each = [
         sampling_needs(bundle, (name, name), judging.plan, max(FEW, judging.batch), ())
@@ -125,7 +125,7 @@ def estimate_needs(judging: DeploymentJudge) -> Needs:
 
 
 def estimate(judging: DeploymentJudge, plans: Mapping[str, Mapping[str, Plan]], threads: int) -> Estimate:
-    """The time of a choice at float32's speed, if nothing was measured before."""
+    """Estimate the time of a choice at float32's speed, if nothing is cached."""
     each, count = (
         seconds_per_evaluation(judging.reference, judging.plan_to_time(), judging.records),
         count_evaluations(judging, plans),
@@ -134,8 +134,8 @@ def estimate(judging: DeploymentJudge, plans: Mapping[str, Mapping[str, Plan]], 
 
 
 def count_evaluations(judging: DeploymentJudge, plans: Mapping[str, Mapping[str, Plan]]) -> int:
-    """The runs of a network for one sample: to judge the plans of all bodies, and for the teacher and its check, if
-    the first teacher suffices."""
+    """Count the evaluations of one sample: for the plans of all bodies, and for the teacher and its check, assuming
+    that the first teacher suffices."""
     tried = [plan for own in plans.values() for plan in own.values()]
     long, checked = len(judging.reference_plan.steps), 0 if judging.teacher is None else min(CHECK_SEEDS, judging.count)
     return judging.count * (_count_steps(tried) + long) + checked * (len(judging.plan.steps) + 3 * long)
@@ -144,12 +144,12 @@ def count_evaluations(judging: DeploymentJudge, plans: Mapping[str, Mapping[str,
 def _timing_seconds(
     judging: DeploymentJudge, plans: Mapping[str, Mapping[str, Plan]], seconds: float, threads: int
 ) -> float:
-    """Seconds that turns take, where an evaluation of one sample takes `seconds`: engines in pairs, then the plans."""
+    """Return the seconds of the timing turns: engines in pairs, then the plans. An evaluation of one sample takes
+    `seconds`."""
     tried = [plan for own in plans.values() for plan in own.values()]
     pairs = len(plans) * (len(list(candidate_engines(threads))) - 1)
-    calls = (
-        2 * seconds * judging.batch * _count_steps(tried)
-    )  # one of a turn that is not counted, and one behind its end
+    # per turn, one call that is not counted, and one that ends after the turn's time
+    calls = 2 * seconds * judging.batch * _count_steps(tried)
     return pairs * DUEL_SECONDS + 2 * ROUNDS * (len(tried) * (WARM_UP + TURN_SECONDS) + calls)
 
 
@@ -158,13 +158,14 @@ def _count_steps(plans: Iterable[Plan]) -> int:
 
 
 def _find_teacher(judging: DeploymentJudge, expected: Callable[[], Estimate]) -> Plan | None:
-    """The teacher, checked once and kept; None of a distilled denoiser. The first choice says what it expects."""
-    plan, records, asked = judging.plan, judging.records, judging.teacher_name
+    """Return the teacher, which is checked once and cached; None for a distilled denoiser. Announce the expected time
+    unless the check is cached."""
+    plan, records, name = judging.plan, judging.records, judging.teacher_name
     if judging.teacher is None:
         expected().announce()
         return None
     values = None if records is None else digest_records(records)
-    key = cache_key("check", body_facts(judging.bundle, FLOAT), asked, plan, judging.count, values)
+    key = cache_key("check", body_facts(judging.bundle, FLOAT), name, plan, judging.count, values)
     teacher = read_cached(key, Teacher)
     if teacher is None:
         expected().announce()
@@ -176,7 +177,7 @@ def _find_teacher(judging: DeploymentJudge, expected: Callable[[], Estimate]) ->
 
 
 def plans_by_body(judging: DeploymentJudge, names: Sequence[str]) -> dict[str, dict[str, Plan]]:
-    """The plans of each body that has one. UserError for a name that means a plan on none of them."""
+    """Return the plans of each body that has any. Raises UserError for a name that is no plan of any body."""
     plans = {body: compile_plans(judging, body, names) for body in runnable_bodies(judging.bundle)}
     for name in names:
         if not any(name in own for own in plans.values()):
@@ -187,8 +188,8 @@ def plans_by_body(judging: DeploymentJudge, names: Sequence[str]) -> dict[str, d
 def _choose_by_budget(
     bundle: Bundle, options: ChooseOptions, plan: Plan, on_front: Sequence[Deployment]
 ) -> SavedChoice:
-    """The best row within the time, or the quickest of the quality. Below the floor only where a quality that is asked
-    for allows it."""
+    """Return the best deployment within the time, or the fastest with the quality. It is below the floor of quality
+    only if the requested quality is."""
     within = np.inf if options.milliseconds is None else options.milliseconds
     least, floor = options.decibels, f"{LEAST_PSNR:g}dB, with a signal {LEAST_SNR:g} dB above the error"
     asked = " and ".join(
@@ -199,12 +200,12 @@ def _choose_by_budget(
     kept = [row for row in good if row.milliseconds <= within]
     if not kept:
         nearest = (
-            f"the quickest of them is {describe_deployment(good[0])}"
+            f"the fastest of this quality is {describe_deployment(good[0])}"
             if good
-            else f"the nearest is {describe_deployment(on_front[-1])}"
+            else f"the best quality is {describe_deployment(on_front[-1])}"
         )
-        fix = "ask for that, for more plans, or for less, as --at-least 15dB"
-        raise UserError(f"nothing here samples {bundle.path} {asked}: {nearest}", fix)
+        fix = "relax the limits (as --at-least 15dB), or try more plans (--plan)"
+        raise UserError(f"no deployment samples {bundle.path} {asked}: {nearest}", fix)
     winner = kept[0] if options.within is None else kept[-1]
     family = tuple(
         row.plan

@@ -1,9 +1,9 @@
-"""A deployment is a plan on a body on its fastest engine: how long a call takes, and how near its samples are.
+"""Deployments: a plan on a body on its fastest engine, with the time of a call and the quality of its samples.
 
-A call goes from noise to finished samples, as a program makes it: prologue, steps and all. A body has a process of its
-own, and takes turns with the unit, a call of float32's network in another one: other programs delay both alike. What is
-kept is the median ratio of a plan's call to the unit. Each choice measures the unit anew, so a ratio serves under any
-load.
+A call is a whole sampling run, from noise to finished samples, including the prologue. A body runs in a separate
+process, in turns with the unit: one call of float32's network in another process. Other programs slow both equally. The
+cache stores the median ratio of a plan's call to the unit. Each choice measures the unit again, so a ratio stays valid
+under any load.
 """
 
 import logging
@@ -46,9 +46,9 @@ from fewstep.runtime.sampling.request import PlanSettings
 from fewstep.runtime.sampling.sampler import Sampler
 
 LOG = logging.getLogger("fewstep")
-STEPS = (2, 3, 4, 5, 6, 8, 10, 12, 16)  # of the plans that are tried by default
+STEPS = (2, 3, 4, 5, 6, 8, 10, 12, 16)  # steps of the default plans
 ROUNDS, MOST_ROUNDS = 5, 15
-ALIKE = 0.98  # a plan of more evaluations may seem quicker by so little
+ALIKE = 0.98  # tolerated ratio: a plan with more evaluations may seem faster by 2 %
 FAR = 2.0  # times the budget: a plan that is expected to take longer is not tried
 
 Floats = NDArray[np.floating]
@@ -56,8 +56,10 @@ Floats = NDArray[np.floating]
 
 @dataclass(frozen=True, kw_only=True)
 class DeploymentJudge(JudgedReference):
-    """The references of deployments. The calibrated plan has the guidance and the shaping of all. `count` seeds judge,
-    and a call makes `batch` samples."""
+    """The references of deployments. All plans have the guidance and the shaping of the calibrated plan.
+
+    count: number of judge seeds. batch: samples of a call.
+    """
 
     count: int
     batch: int
@@ -65,11 +67,11 @@ class DeploymentJudge(JudgedReference):
 
     @property
     def reference_plan(self) -> Plan:
-        """The plan whose float32 samples others are compared with: the calibrated one of a denoiser without teacher."""
+        """The plan of the float32 reference samples: the teacher, or the calibrated plan without a teacher."""
         return self.teacher or self.plan
 
     def sample_plan(self, sampler: Sampler, plan: Plan, at_once: int) -> Floats:
-        """The samples [seeds, *x_shape] of a plan."""
+        """Return the samples [seeds, *x_shape] of a plan."""
         parts = []
         for part in self.held_out_batch(range(self.count)).split(at_once):
             parts.append(sampler.sample(plan, part.seeds, part.conditions))
@@ -78,33 +80,33 @@ class DeploymentJudge(JudgedReference):
 
     @cached_property
     def reference_samples(self) -> Floats:
-        """The teacher's samples, made once and kept."""
+        """The teacher's samples [seeds, *x_shape], which are cached."""
         key = cache_key("teacher", *self._facts)
         if (content := cache.read_intact(KIND, key)) is not None:
-            lessons: Floats = np.load(BytesIO(content), allow_pickle=False)
-            return lessons
-        lessons, stream = self.sample_plan(self.reference, self.reference_plan, FEW), BytesIO()
-        np.save(stream, lessons)
+            samples: Floats = np.load(BytesIO(content), allow_pickle=False)
+            return samples
+        samples, stream = self.sample_plan(self.reference, self.reference_plan, FEW), BytesIO()
+        np.save(stream, samples)
         cache.store_intact(KIND, key, stream.getvalue())
-        return lessons
+        return samples
 
     def cache_key(self, body: str, engine: TimedEngine, plan: Plan) -> str:
-        """The name under which a deployment is kept."""
+        """Return the cache key of a deployment."""
         own = (body_facts(self.bundle, body), engine.backend, engine.threads, engine.spinning, plan, self.batch)
         return cache_key("deployment", own, *self._facts)
 
     @cached_property
     def _facts(self) -> tuple[object, ...]:
-        """All that the teacher's samples follow from."""
+        """All facts that determine the teacher's samples."""
         name = next(key for key, each in self.bundle.manifest.bodies.items() if each == self.reference.body)
         conditions = self.held_out_batch(range(self.count)).conditions
         return (body_facts(self.bundle, name), self.reference_plan, self.count, digest_records(conditions))
 
 
 def compile_plans(judging: DeploymentJudge, body: str, names: Sequence[str]) -> dict[str, Plan]:
-    """The plans of a body by name: those in `names`, or the default ones. A fitted plan that it lacks is left out.
+    """Return the plans of a body by name: those in `names`, or the default plans. Missing fitted plans are left out.
 
-    UserError for a name that means no plan, on any body.
+    Raises UserError for a name that is not a plan.
     """
     bundle, guidance, shaping = judging.bundle, judging.plan.guidance, shaping_of(judging.plan)
     entry, plans = bundle.body(body), {}
@@ -119,9 +121,11 @@ def compile_plans(judging: DeploymentJudge, body: str, names: Sequence[str]) -> 
 
 
 def default_plan_names(judging: DeploymentJudge) -> Iterator[str]:
-    """The solver and grid of the judging's plan with few and with many steps, then the plans that were fitted. That
-    plan alone for a distilled denoiser, which knows the times of its training."""
-    from fewstep.plans.names.plan_name import check_no_plugin, with_grid  # all solvers: not for who only runs plans
+    """Yield the names of the calibrated plan's solver and grid with few to many steps, then of the fitted plans.
+
+    A distilled denoiser keeps only the calibrated plan, since it was trained for its times.
+    """
+    from fewstep.plans.names.plan_name import check_no_plugin, with_grid  # imports all solvers
 
     name = with_grid(judging.plan.name)
     check_no_plugin(name)
@@ -142,10 +146,10 @@ def measure_deployments(
     budget: float | None,
     unit_of: Callable[[int], float],
 ) -> list[Deployment]:
-    """The deployments of a body, those that are kept already and those that are measured now.
+    """Return the deployments of a body, cached or measured now.
 
-    unit_of: the milliseconds of the unit, by threads. Plans that would take FAR times the budget by the engine's time
-        of a network's call are left out, but the shortest.
+    unit_of: returns the milliseconds of the unit for a number of threads. Plans that are estimated to exceed FAR times
+        the budget are left out, except the shortest.
     """
     shortest = min(len(plan.steps) for plan in plans.values())
     each_step = (engine.milliseconds or 0.0) / len(networks(judging.bundle.manifest))
@@ -182,7 +186,7 @@ def measure_deployments(
 
 
 def pareto_front(rows: Sequence[Deployment]) -> list[Deployment]:
-    """The deployments that no other beats in both time and mean PSNR, the quickest first."""
+    """Return the deployments that no other beats in both time and mean PSNR, fastest first."""
     best, kept = -np.inf, []
     for each in sorted(rows, key=lambda row: (row.milliseconds, -row.psnr)):
         if each.psnr > best:
@@ -194,8 +198,10 @@ def pareto_front(rows: Sequence[Deployment]) -> list[Deployment]:
 def _measure_ratios(
     judging: DeploymentJudge, body: str, engine: TimedEngine, plans: Mapping[str, Plan]
 ) -> tuple[dict[str, float], bool]:
-    """A call along each plan, as a multiple of the unit, and whether the ratios can be: a plan of more evaluations
-    takes longer. Rounds go on until they can, up to MOST_ROUNDS."""
+    """Return the time of a call along each plan as a multiple of the unit, and whether the ratios are plausible.
+
+    They are plausible if plans with more evaluations take longer. Rounds continue until then, up to MOST_ROUNDS.
+    """
     lengths = [len(plan.steps) for plan in plans.values()]
 
     def are_sure(rounds: Rounds[float]) -> bool:
@@ -214,18 +220,20 @@ def _measure_ratios(
         rounds = take_turns([partial(turn, name) for name in plans], until)
     is_sure = are_sure(rounds)
     if not is_sure:
-        LOG.warning("times of %s do not grow with their evaluations, so none is kept: another program runs", body)
+        LOG.warning(
+            "times of %s do not grow with the number of evaluations, so they are not cached: end other programs", body
+        )
     return {name: median(each) for name, each in zip(plans, zip(*rounds, strict=True), strict=True)}, is_sure
 
 
 def measure_unit(judging: DeploymentJudge, threads: int) -> float:
-    """The milliseconds of the unit now: a call of float32's network on onnxruntime, with so many threads."""
+    """Measure the unit in milliseconds: a call of float32's network on onnxruntime with this number of threads."""
     with open_unit_process(judging, threads) as process:
         return median(turn for (turn,) in take_turns([process.median_milliseconds], stop_after_rounds(ROUNDS)))
 
 
 def open_unit_process(judging: DeploymentJudge, threads: int) -> TimedProcess:
-    """The unit in a process of its own."""
+    """Start the unit in a separate process."""
     manifest, rows = judging.bundle.manifest, judging.batch * max_branches(judging.plan)
     sizes = {"batch": rows, **default_sizes(manifest.x_shape, manifest.sizes)}
     engine = TimedEngine(REFERENCE, threads, None)
@@ -233,7 +241,7 @@ def open_unit_process(judging: DeploymentJudge, threads: int) -> TimedProcess:
 
 
 def _open_process(judging: DeploymentJudge, body: str, engine: TimedEngine, plans: Mapping[str, Plan]) -> TimedProcess:
-    """A body on an engine, with a call for each plan."""
+    """Start a body on an engine in a separate process, with a call for each plan."""
     seeds, rows = range(judging.batch), judging.batch * max_branches(judging.plan)
     given = (judging.bundle.path, body, engine, rows, dict(plans), seeds, judging.held_out_batch(seeds).conditions)
     return TimedProcess(body, partial(make_sampler_calls, *given))
@@ -248,18 +256,18 @@ def make_sampler_calls(
     seeds: Sequence[int],
     conditions: Mapping[str, NDArray[np.generic]],
 ) -> dict[str, Call]:
-    """A call along each plan, from noise to samples: for a process of its own."""
+    """Return a call for each plan, from noise to samples. It runs in a separate process."""
     sampler = load(path, body=body, backend=make_backend(engine, rows))
 
     def call(plan: Plan) -> Floats:
-        sampler.forget()  # a caller brings other conditions each time
+        sampler.forget()  # in use, the conditions change with each call
         return sampler.sample(plan, seeds, conditions)
 
     return {name: partial(call, plan) for name, plan in plans.items()}
 
 
 def _guidance_gain(bundle: Bundle, body: str, plan: Plan) -> float | None:
-    """The share of guidance's direction that a body keeps at its worst step, as its calibration measured it."""
+    """Return the share of guidance's direction that a body keeps at its worst step, as calibration measured it."""
     bodies = [bundle.select_network(name).body(body) for name in networks(bundle.manifest)]
     gains = [trial.guidance.gain for each in bodies for trial in each.trials if trial.is_chosen and trial.guidance]
     return None if plan.guidance is None else min(gains, default=None)

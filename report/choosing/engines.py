@@ -1,9 +1,10 @@
-"""The fastest engine of a body on this machine: measured once, then kept in the user's cache folder.
+"""The fastest engine of a body on this machine: measured once, then stored in the user's cache folder.
 
-Every backend that is installed is tried, those on the CPU also with one thread: beside other programs two threads may
-take longer than one. Each has a process of its own. The best so far and the next run the network in turns (`duel.py`),
-and the slower one is closed. Before that, one call of each is compared with onnxruntime's of the same body: a wrong
-engine is never chosen. Without onnxruntime there is nothing to compare with, and a warning says so.
+Every installed backend is tried. Backends on the CPU are also tried with one thread, since two threads may be slower if
+other programs run. Each engine runs in a separate process. The best engine so far and the next one run the network in
+turns (`duel.py`), and the slower one is closed. Before that, the outputs of each engine are compared with onnxruntime's
+for the same body, so that an incorrect engine is never chosen. Without onnxruntime nothing is compared, and a warning
+is logged.
 """
 
 import logging
@@ -38,21 +39,22 @@ from fewstep.runtime.sampling.loading import choose_body
 
 LOG = logging.getLogger("fewstep")
 REFERENCE = "onnxruntime"  # the backend that others are compared with
-LARGEST = {
+LARGEST = {  # allowed difference from onnxruntime, relative to the largest output
     "float32": 1e-3,
     "float16": 2e-2,
     "bfloat16": 0.1,
     "int8": 0.1,
-}  # difference from onnxruntime, of the largest output
-FARTHER = 1.5  # times as far from float32 as onnxruntime's int8: engines round at other places
+}
+FARTHER = 1.5  # allowed ratio of an engine's int8 error to onnxruntime's: engines round at other places
 ON_CPU = ("onnxruntime", "openvino")  # backends that have threads
-LEFT_OUT = ("openvino-bf16", "qnn")  # a coarser float than was asked for; times of an NPU that x86 plays
+LEFT_OUT = ("openvino-bf16", "qnn")  # a coarser float type than requested; an NPU that x86 only simulates
 
 
 class TimedEngine(Strict, frozen=True):
-    """A backend with its settings. milliseconds: the median of its calls; None where it was not measured.
+    """A backend with its settings.
 
-    threads: of a call on the CPU; 0 for one per physical core. spinning: False where waiting threads sleep.
+    threads: CPU threads of a call; 0 for one per physical core. milliseconds: the median of its calls; None if it was
+    not measured. spinning: False if waiting threads sleep.
     """
 
     backend: str
@@ -62,14 +64,14 @@ class TimedEngine(Strict, frozen=True):
 
 
 class _Running(NamedTuple):
-    """An engine that runs a body in a process."""
+    """An engine and the process in which it runs a body."""
 
     engine: TimedEngine
     process: TimedProcess
 
 
 def runnable_bodies(bundle: Bundle) -> tuple[str, ...]:
-    """The bodies of a bundle that some backend would run, float32 first: whether it is installed shows later."""
+    """Return the bodies of a bundle that some backend can run, float32 first. The backend may not be installed."""
     names: dict[str, None] = {}
     for precision in LARGEST:
         for backend in (name for name in NAMED if name not in LEFT_OUT):
@@ -79,17 +81,18 @@ def runnable_bodies(bundle: Bundle) -> tuple[str, ...]:
 
 
 def find_fastest_engine(bundle: Bundle, body: str, batch: int = 1, threads: int = 0) -> TimedEngine:
-    """The fastest engine of a body for calls of the network on `batch` rows of x. Of several networks each is called
-    once.
+    """Return the fastest engine of a body for calls of the network on `batch` rows of x. A call runs each network once.
 
     Args:
-        batch: at least 1. OpenVINO compiles for it while it loads.
-        threads: of a call on the CPU; 0 tries one per physical core, one per core that this process may use where
-            these differ, and one alone. It also tries onnxruntime with waiting threads that sleep.
+        batch: at least 1. OpenVINO compiles for this batch size while it loads.
+        threads: CPU threads of a call. 0 tries one thread per physical core, one per core of this process if that
+            differs, and a single thread. It also tries onnxruntime with waiting threads that sleep.
 
-    The first call on a machine loads every backend and measures each but the first until it is known to be faster or
-    slower, for up to eight seconds, or for one round where that takes longer. At most two are loaded at once. Later
-    ones read what was kept. Nothing is kept where a failure may pass. UserError where nothing runs the body.
+    The first call on a machine loads every backend. It measures each against the best so far until it is known to be
+    faster or slower: for up to eight seconds, or for one round if a round takes longer. At most two engines are loaded
+    at once. Later calls read the cache. Nothing is cached if a backend failed for a transient reason.
+
+    Raises UserError if no engine runs the body.
     """
     sizes = {"batch": batch, **default_sizes(bundle.manifest.x_shape, bundle.manifest.sizes)}
     key = cache_key(body_facts(bundle, body), batch, threads)
@@ -102,8 +105,8 @@ def find_fastest_engine(bundle: Bundle, body: str, batch: int = 1, threads: int 
 
 
 def body_facts(bundle: Bundle, body: str) -> tuple[object, ...]:
-    """All that a body computes by: its entry, the shapes and conditions that it takes, and the digests of its files and
-    of those that run ahead."""
+    """Return all facts that determine the outputs of a body: its entry, its shapes and conditions, and the digests of
+    its files and of conditioner and prologue."""
     entry, manifest = bundle.body(body), bundle.manifest
     ahead = [graph for graph in (manifest.conditioner, manifest.prologue) if graph is not None]
     takes = (manifest.x_shape, manifest.sizes, manifest.conditions)
@@ -112,18 +115,18 @@ def body_facts(bundle: Bundle, body: str) -> tuple[object, ...]:
 
 
 def make_backend(engine: TimedEngine, batch: int) -> Backend:
-    """The backend with the settings of an engine, for calls of so many rows."""
+    """Create the backend with the settings of an engine, for calls on `batch` rows."""
     backend = fix_batch_size(create_backend(engine.backend, engine.threads), batch)
     return backend if engine.spinning else replace(cast(OnnxRuntime, backend), spinning=False)
 
 
 def fix_batch_size(backend: Backend, batch: int) -> Backend:
-    """The backend for calls on so many rows: one that compiles while it loads compiles for these alone."""
+    """Return the backend for calls on `batch` rows. OpenVINO, which compiles while it loads, compiles only for them."""
     return replace(backend, batch=batch) if isinstance(backend, OpenVino) else backend
 
 
 def engine_name(engine: TimedEngine) -> str:
-    """An engine in words: "openvino, 1 thread"."""
+    """Return the name of an engine with its settings: "openvino, 1 thread"."""
     count = f", {engine.threads} thread{'s' * (engine.threads > 1)}" if engine.threads else ""
     return f"{engine.backend}{count}{'' if engine.spinning else ' without spinning'}"
 
@@ -131,19 +134,19 @@ def engine_name(engine: TimedEngine) -> str:
 def _measure_engines(
     bundle: Bundle, body: str, threads: int, sizes: dict[str, int]
 ) -> tuple[TimedEngine, dict[str, UserError]]:
-    """The fastest engine, and why backends are left out. The best so far meets each other candidate; whichever is
-    slower is closed before the next one is loaded."""
+    """Return the fastest engine, and the errors of backends that failed. The best so far is timed against each other
+    candidate, and the slower one is closed before the next is loaded."""
     for part in map(bundle.select_network, networks(bundle.manifest)):
-        part.graph(find_graph(part, body))  # a damaged one is no engine's fault
-    refused: dict[str, UserError] = {}  # by the backend: its other settings would fail too
+        part.graph(find_graph(part, body))  # raises for a damaged graph, before any backend is blamed
+    refused: dict[str, UserError] = {}  # by backend, since its other settings would fail too
     here = this_onnxruntime()
     if here is None or here.error:
-        LOG.warning("onnxruntime is not installed, or not importable: no other engine is compared with it")
+        LOG.warning("onnxruntime cannot be imported, so the outputs of other engines are not checked against it")
         check = None
     else:
         check = _Check(bundle, body, sizes)
     best: _Running | None = None
-    with ExitStack() as stack:  # ends what is open behind an error
+    with ExitStack() as stack:  # closes the open processes after an error
         for engine in candidate_engines(threads):
             if engine.backend in refused or not _runs_body(bundle, body, engine, sizes):
                 continue
@@ -176,7 +179,7 @@ def _measure_engines(
 def _open_process(
     bundle: Bundle, body: str, engine: TimedEngine, sizes: dict[str, int], check: "_Check | None"
 ) -> TimedProcess:
-    """The process of an engine that was called once."""
+    """Start the process of an engine, and call and check it once."""
     process = TimedProcess(engine_name(engine), partial(make_network_calls, bundle.path, body, engine, sizes))
     try:
         outputs = process.run_call()
@@ -193,34 +196,35 @@ def _set_milliseconds(running: _Running, milliseconds: float) -> _Running:
 
 
 def _runs_body(bundle: Bundle, body: str, engine: TimedEngine, sizes: dict[str, int]) -> bool:
-    """True where the body is the one that a backend would run of this precision."""
+    """Return whether a backend would select this body for its precision."""
     with suppress(UserError):
         return choose_body(bundle, bundle.body(body).precision, make_backend(engine, sizes["batch"])) == body
     return False
 
 
 def _is_transient(error: UserError) -> bool:
-    """True for a failure that the next call may not have: the process died, or memory was short."""
+    """Return whether a failure may not recur: the process died, or memory was short."""
     return isinstance(error, ContenderDied) or "memory" in str(error)
 
 
 def _explain_no_engine(bundle: Bundle, body: str, refused: Mapping[str, UserError]) -> UserError:
-    """The reason and the fix of one engine, rather of an installed one and of the body's platform. `--verbose` prints
-    the reasons of all."""
+    """Return the error of one engine, preferably an installed one for the body's platform. `--verbose` prints all."""
     for name, error in refused.items():
         LOG.info("%s does not run %s: %s", name, body, error)
     own = bundle.body(body)
     platform = platform_of(own.target, own.platform)
     home = REFERENCE if platform is None else platform.backend
     if not refused:
-        return UserError(f"choose times no engine that runs {body} of {bundle.path}", "run it by its name: load(body=)")
+        return UserError(
+            f"choose does not time any engine that runs {body} of {bundle.path}", "load it by its name: load(body=...)"
+        )
     first = min(refused, key=lambda name: (NOT_INSTALLED in refused[name].what, name != home))
-    what = f"nothing here runs {body} of {bundle.path}: {first}: {refused[first].what}"
+    what = f"no engine here runs {body} of {bundle.path}: {first}: {refused[first].what}"
     return UserError(what, f"{refused[first].fix} (other engines: --verbose)")
 
 
 def make_network_calls(path: Path, body: str, engine: TimedEngine, sizes: dict[str, int]) -> dict[str, Call]:
-    """The networks of a bundle on an engine, called one after the other: for a process of its own."""
+    """Return a call of all networks of a bundle in turn on an engine. It runs in a separate process."""
     bundle, backend = open_bundle(path), make_backend(engine, sizes["batch"])
     each = [bundle.select_network(name) for name in networks(bundle.manifest)]
     loaded = [backend.load(part, body) for part in each]
@@ -229,7 +233,7 @@ def make_network_calls(path: Path, body: str, engine: TimedEngine, sizes: dict[s
 
 
 def candidate_engines(threads: int) -> Iterator[TimedEngine]:
-    """Backends with their threads, yet without a body. Which are installed shows when they load."""
+    """Yield the backends with their numbers of threads. Some may turn out not to be installed when they load."""
     cores, physical = this_cpu().cores, physical_cores()
     counts, sleeping = [threads], 0
     if not threads and cores > 1:
@@ -237,15 +241,15 @@ def candidate_engines(threads: int) -> Iterator[TimedEngine]:
         sleeping = cores if physical == 1 else 0
     for name in (name for name in NAMED if name not in LEFT_OUT):
         yield from (TimedEngine(name, count, None) for count in (counts if name in ON_CPU else (0,)))
-        if name == REFERENCE and len(counts) > 1:  # one thread alone waits for none
+        if name == REFERENCE and len(counts) > 1:  # a single thread never waits
             yield TimedEngine(name, sleeping, None, spinning=False)
 
 
 class _Check:
-    """A comparison of engines with onnxruntime on equal inputs, which imitates an engine that a body is for.
+    """Compare the outputs of engines with onnxruntime's on equal inputs.
 
-    UserError where outputs differ. int8 on an engine may differ where it is about as near to float32: where int8 is
-    coarse, one rounding more or less is a large difference, and samples judge it.
+    Raises UserError if they differ. An int8 engine may differ if its error against float32 is about as large as
+    onnxruntime's: for coarse int8 a single rounding is a large difference, and the quality of samples decides.
     """
 
     def __init__(self, bundle: Bundle, body: str, sizes: dict[str, int]) -> None:
@@ -264,7 +268,9 @@ class _Check:
             exact = {name: value for name, value in self._expected_outputs("float32").items() if name in expected}
             if relative_difference(exact, outputs) <= FARTHER * relative_difference(exact, expected):
                 return
-        raise UserError(f"it differs from onnxruntime by {difference:.2g} of the largest output", "use another backend")
+        raise UserError(
+            f"its outputs differ from onnxruntime's by {difference:.2g} of the largest output", "use another backend"
+        )
 
     def _expected_outputs(self, body: str) -> Arrays:
         if body not in self._expected:
@@ -275,6 +281,6 @@ class _Check:
 
 
 def _run_networks(loaded: Sequence[LoadedGraph], feeds: Sequence[Arrays]) -> Arrays:
-    """The outputs of the networks of a bundle, one after the other."""
+    """Run the networks of a bundle in turn, and return their outputs."""
     calls = enumerate(zip(loaded, feeds, strict=True))
     return {f"{number}.{name}": each for number, (network, fed) in calls for name, each in network(fed).items()}

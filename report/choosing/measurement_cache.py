@@ -1,4 +1,4 @@
-"""Measurements of a choice in the user's cache folder, each under the name of all that it follows from."""
+"""Measurements of a choice in the user's cache folder, keyed by all facts that determine them."""
 
 from contextlib import suppress
 from hashlib import sha256
@@ -14,16 +14,15 @@ from fewstep.runtime.machine.cpu import this_cpu
 from fewstep.runtime.machine.gpu import these_gpus
 from fewstep.runtime.machine.packages import installed_versions
 
-SCHEMA = 11  # of what is kept, and how it is measured
+SCHEMA = 11  # version of the stored measurements and of the way they are measured
 KIND: cache.Purpose = "choices"
-PACKAGES = (fewstep.plans, fewstep.runtime)  # whose code a choice follows from
+PACKAGES = (fewstep.plans, fewstep.runtime)  # a change of their code invalidates the cache
 
 Value = TypeVar("Value")
 
 
 def cache_key(*facts: object) -> str:
-    """The name under which a measurement is kept. It changes with the facts, and with the processor, GPUs, versions of
-    engines and fewstep's code."""
+    """Return the key of a measurement: a hash of the facts, the processor, GPUs, engine versions and fewstep's code."""
     here = (
         SCHEMA,
         this_cpu(),
@@ -35,7 +34,7 @@ def cache_key(*facts: object) -> str:
 
 
 def read_cached(name: str, kind: type[Value]) -> Value | None:
-    """The measurement under a name; None where none was kept, or none that this version reads."""
+    """Return the stored measurement; None if there is none that this version can read."""
     content = cache.read(KIND, name)
     with suppress(msgspec.DecodeError):
         return None if content is None else msgspec.json.decode(content, type=kind)

@@ -20,21 +20,22 @@ LEAST_SEEDS = 2  # for a standard error
 
 @dataclass(frozen=True)
 class ChooseOptions(ReferenceOptions):
-    """Choose plan, body and engine on this machine: the best samples within a time, or the quickest of a quality.
+    """Choose sampling plan, precision and engine on this machine: the best samples within a time, or the fastest of a
+    quality.
 
-    Every body that an engine here runs is judged along several plans, and timed in turns with the others. What was
-    measured is kept in the cache folder, so a second choice takes moments. `fewstep run --chosen` runs the winner.
+    Every precision that an engine here runs is judged along several plans, and timed in turns. Measurements are cached,
+    so a second choice takes moments. `fewstep run --chosen` runs the winner.
 
-    bundle: The bundle's folder.
+    bundle: The folder of the bundle (an exported model).
     within: The longest time of a call, from noise to samples, as 20ms.
-    at_least: The least mean PSNR to the teacher, as 40dB. Default with a time: 25dB, and a signal
-        15 dB above the error, below which differences are seen.
-    plan: SOLVER:STEPS, scheduler:STEPS or fitted:STEPS, instead of the plans that are tried by default: the calibrated
-        plan's solver and grid at 2 to 16 steps, and the bundle's fitted plans.
-    batch: Samples of a call.
-    seeds: Number of held-out seeds, from 0 on, that judge.
-    threads: Threads of a call on the CPU; 0 tries one per physical core, and one alone.
-    output: An .svg file for a drawing of the deployments: quality over time.
+    at_least: The least mean PSNR against float32 with many steps (the teacher), as 40dB. Default with --within: 25dB,
+        and a signal 15 dB above the error, below which differences become visible.
+    plan: SOLVER:STEPS, scheduler:STEPS or fitted:STEPS, instead of the default plans: the calibrated plan's solver and
+        grid at 2 to 16 steps, and the bundle's fitted plans.
+    batch: Samples per call.
+    seeds: Number of held-out seeds for the judgement, counted from 0.
+    threads: CPU threads of a call; 0 tries one per physical core, and a single one.
+    output: An .svg file for a plot of quality over time.
     """
 
     bundle: Path
@@ -48,14 +49,14 @@ class ChooseOptions(ReferenceOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _ = self.milliseconds, self.decibels  # numbers, or refused
+        _ = self.milliseconds, self.decibels  # raise UserError for invalid values
         if not 1 <= self.batch <= LARGEST_BATCH:
             raise UserError(f"--batch is {self.batch}", f"give a number from 1 to {LARGEST_BATCH}")
         check_threads(self.threads)
         if not LEAST_SEEDS <= self.seeds <= len(PAIRED):
             raise UserError(f"--seeds is {self.seeds}", f"give {LEAST_SEEDS} to {len(PAIRED)}")
         if self.output is not None and self.output.suffix != ".svg":
-            raise UserError(f"the drawing cannot be {str(self.output)!r}", "name a file that ends in .svg")
+            raise UserError(f"the plot cannot be written to {str(self.output)!r}", "name a file that ends in .svg")
         if self.output is not None:
             check_writable(self.output)
 
@@ -75,7 +76,7 @@ class ChooseOptions(ReferenceOptions):
 
 
 def _quantity(option: str, text: str, units: Mapping[str, float], fix: str) -> float:
-    """A finite number with one of these units, in the unit of factor 1."""
+    """Parse a finite number with one of these units, and convert it to the unit of factor 1."""
     match = re.fullmatch(rf"(.+?)({'|'.join(units)})", text.lower().strip())
     value = math.nan
     with suppress(ValueError):

@@ -1,10 +1,10 @@
-"""A bundle's choice on this machine: kept in the user's cache folder, for `fewstep run` and for programs.
+"""The choice for a bundle on this machine: stored in the user's cache folder, for `fewstep run` and for programs.
 
-    choice = chosen("bundle")
-    with load_chosen("bundle", choice) as sampler:
+    choice = load_choice("bundle")
+    with load_chosen_sampler("bundle", choice) as sampler:
         x = sampler.sample(choice.winner.plan, seeds=[0], guidance=choice.guidance, shaping=choice.shaping)
 
-A robot's loop takes `choice.family`: plans of the same body and engine, the best first.
+The control loop of a robot uses `choice.family`: plans of the same body and engine, best first.
 """
 
 from pathlib import Path
@@ -24,8 +24,8 @@ from fewstep.runtime.sampling.sampler import Sampler
 class Deployment(Strict, frozen=True):
     """A plan on a body on an engine.
 
-    milliseconds: of a call; ratio: the same as a multiple of a call of float32's network. quality: against the teacher.
-    gain: what the body keeps of guidance's direction, where calibration measured that; 1 is all of it.
+    milliseconds: time of a call. ratio: the same, as a multiple of a call of float32's network. quality: against the
+    teacher. gain: the share of guidance's direction that the body keeps (1: all), if calibration measured it.
     """
 
     body: str
@@ -44,9 +44,12 @@ class Deployment(Strict, frozen=True):
 
 
 class SavedChoice(Strict, frozen=True):
-    """The winner of a choice, and its family: plans of the same body and engine that are on the front too, of no more
-    time, the best first. `name` is the bundle's, `asked` the budget in words, `day` in the form of ISO 8601. `rows` are
-    those of x in a call of the network. All plans have this `guidance` and `shaping`."""
+    """The winner of a choice.
+
+    name: the name of the bundle. asked: the budget, as text. day: the date in ISO 8601. rows: rows of x in a call of
+    the network. guidance, shaping: those of all plans. family: plans on the Pareto front with the winner's body and
+    engine that are not slower than the winner, best first.
+    """
 
     name: str
     asked: str
@@ -59,30 +62,30 @@ class SavedChoice(Strict, frozen=True):
 
 
 def load_choice(path: Path | str) -> SavedChoice:
-    """The last choice that was made of a bundle on this machine. UserError where there is none.
+    """Return the last choice for a bundle on this machine. Raises UserError if there is none.
 
-    A bundle that changed since, another processor, and other versions of engines or fewstep have none.
+    A choice is no longer found after a change of the bundle, the processor, or the versions of engines or fewstep.
     """
     choice = read_cached(_choice_name(open_bundle(path)), SavedChoice)
     if choice is None:
         fix = f"fewstep choose {path} --within 20ms"
-        raise UserError(f"no choice was made of {path} on this machine, as it is now", fix)
+        raise UserError(f"no choice is stored for {path} and the current state of this machine", fix)
     return choice
 
 
 def load_chosen_sampler(path: Path | str, choice: SavedChoice) -> Sampler:
-    """The bundle with the body and the engine of a choice, ready to run its plans."""
+    """Load the bundle with the body and the engine of a choice."""
     return load(path, body=choice.winner.body, backend=make_backend(choice.winner.engine, choice.rows))
 
 
 def describe_deployment(row: Deployment) -> str:
-    """A deployment in words."""
+    """Describe a deployment as text."""
     where, over = f"{row.body} ({engine_name(row.engine)})", row.quality.nearness.snr_text
     return f"{row.plan} on {where}: {row.milliseconds:.3g} ms, {row.psnr:.1f} dB{over}"
 
 
 def save_choice(bundle: Bundle, choice: SavedChoice) -> None:
-    """Keep a choice as the bundle's last one."""
+    """Store a choice as the bundle's last choice."""
     write_cached(_choice_name(bundle), choice)
 
 

@@ -1,1 +1,1 @@
-"""Samples are drawn here as pictures, and figures as charts."""
+"""Draw samples as pictures, and figures as plots."""

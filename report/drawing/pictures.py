@@ -1,4 +1,4 @@
-"""Samples as pictures: arrays [N, C, H, W] in model range [-1, 1] to a grid of PNGs (grey or RGB), and back."""
+"""Convert samples [N, C, H, W] in model range [-1, 1] to a grid of pictures (grey or RGB) in a PNG, and back."""
 
 import io
 from collections.abc import Sequence
@@ -14,20 +14,20 @@ from fewstep.plans.errors import UserError, first_line
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-GAP = 1  # pixels of the samples' own size between two of them
-GAP_SHADE = 128  # neither black nor white: the border of a black picture shows
+GAP = 1  # pixels between two samples, before they are enlarged
+GAP_SHADE = 128  # neither black nor white, so that the border of a black picture is visible
 
 
 def check_shape(shape: Sequence[int]) -> None:
-    """UserError unless a sample of this shape can be drawn: [C, H, W] with 1 or 3 channels."""
+    """Raise UserError unless a sample of this shape can be drawn: [C, H, W] with 1 or 3 channels."""
     if len(shape) != 3 or shape[0] not in (1, 3):
         raise UserError(
-            f"a picture has 1 or 3 channels, these samples have shape {list(shape)}", "save them as an array (.npy)"
+            f"a picture has 1 or 3 channels, but these samples have shape {list(shape)}", "save them as an array (.npy)"
         )
 
 
 def draw_grid(samples: NDArray[np.floating], columns: int, scale: int = 1) -> "Image":
-    """A picture of `columns` samples a row, in the order of the array, each pixel drawn `scale` times enlarged."""
+    """Return a picture with `columns` samples per row, in the order of the array, with pixels enlarged by `scale`."""
     from PIL import Image
 
     check_shape(samples.shape[1:])
@@ -46,7 +46,8 @@ def draw_grid(samples: NDArray[np.floating], columns: int, scale: int = 1) -> "I
 
 
 def read_picture(path: Path, shape: Sequence[int]) -> NDArray[np.float32]:
-    """A picture from a file as [channels, height, width] in [-1, 1]: its middle, resized, in grey or RGB."""
+    """Read a picture from a file as [channels, height, width] in [-1, 1], cropped to its middle and resized, in grey or
+    RGB. Raises UserError if it cannot be read."""
     from PIL import Image, ImageOps
 
     channels, height, width = shape
@@ -58,7 +59,7 @@ def read_picture(path: Path, shape: Sequence[int]) -> NDArray[np.float32]:
         with Image.open(path) as opened:
             upright = ImageOps.exif_transpose(opened).convert("L" if channels == 1 else "RGB")
         fitted = ImageOps.fit(upright, (width, height), Image.Resampling.LANCZOS)
-    except Exception as error:  # of damaged files Pillow makes errors of many unrelated classes
+    except Exception as error:  # Pillow raises errors of many unrelated classes for damaged files
         reason = getattr(error, "strerror", None) or first_line(error)
         raise UserError(f"picture {path} cannot be read ({reason})", "give a .png or .jpg") from error
     pixels = np.asarray(fitted, np.float32).reshape(height, width, channels).transpose(2, 0, 1)
@@ -66,22 +67,22 @@ def read_picture(path: Path, shape: Sequence[int]) -> NDArray[np.float32]:
 
 
 def to_pixels(samples: NDArray[np.floating]) -> NDArray[np.uint8]:
-    """Model range [-1, 1] to 0..255, rounded, clamped."""
+    """Convert model range [-1, 1] to 0..255, rounded and clamped. Raises UserError for NaN or infinity."""
     if not np.isfinite(samples).all():
         first = int(np.argmin(np.isfinite(samples).reshape(len(samples), -1).all(axis=1)))
-        raise UserError(f"sample {first} holds NaN or infinity", "check the weights the bundle was exported from")
+        raise UserError(f"sample {first} contains NaN or infinity", "check the weights the bundle was exported from")
     return np.clip(np.rint((samples.astype(np.float64) + 1) * 127.5), 0, 255).astype(np.uint8)
 
 
 def amplify_difference(
     samples: NDArray[np.floating], references: NDArray[np.floating], gain: float
 ) -> NDArray[np.float64]:
-    """The signed error, `gain` times enlarged, again in model range: equal pixels are mid grey."""
+    """Return the signed error, amplified by `gain` and clipped to model range. Equal pixels are mid grey."""
     return np.clip(gain * (samples.astype(np.float64) - references), -1, 1)
 
 
 def encode_png(image: "Image") -> bytes:
-    """The bytes of a PNG file."""
+    """Encode an image as the bytes of a PNG file."""
     stream = io.BytesIO()
     image.save(stream, "PNG", optimize=True)
     return stream.getvalue()

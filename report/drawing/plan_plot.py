@@ -1,4 +1,4 @@
-"""A plan as a drawing: when it evaluates the denoiser, and what it makes of the predictions. One SVG file."""
+"""Plot a plan as one SVG file: the times of its evaluations, and the coefficients of its steps."""
 
 import re
 from html import escape
@@ -11,18 +11,18 @@ from fewstep.report.drawing.plan_view import X0Recurrence, extract_recurrence, p
 from fewstep.report.drawing.plots import Series
 
 TITLE_HEIGHT, GAP = 34, 26
-LAG_NAMES = ("x0 predicted here", "x0 of the evaluation before", "two before", "three before")
-EARLIER = "all before these, sizes added"
+LAG_NAMES = ("x0 of this evaluation", "x0 of the previous evaluation", "two before", "three before")
+EARLIER = "all earlier ones, sum of absolute values"
 NEGLIGIBLE = 1e-12  # of the largest coefficient: rounding, not part of the solver
 
 
 def draw_plan(plan: Plan) -> str:
-    """The SVG file: lambda over the evaluations, and the coefficients of each step."""
+    """Return the SVG file: lambda over the evaluations, and the coefficients of each step."""
     return stack_drawings(plan_headline(plan), [_plot_grid(plan), _plot_coefficients(extract_recurrence(plan))])
 
 
 def stack_drawings(title: str, drawings: list[str]) -> str:
-    """Inline drawings of `plots`, one below the other, as a file of its own with their colours in it."""
+    """Stack inline plots of `plots` vertically, as a self-contained SVG file."""
     top, parts = TITLE_HEIGHT, []
     for drawing in drawings:
         box = re.search(r'viewBox="([-\d. ]+)"', drawing)
@@ -39,7 +39,7 @@ def stack_drawings(title: str, drawings: list[str]) -> str:
 
 
 def _plot_grid(plan: Plan) -> str:
-    """log(alpha / sigma) of each evaluation; pure noise, where it is -infinity, has no mark."""
+    """Plot log(alpha / sigma) of each evaluation. Pure noise, where it is -infinity, has no mark."""
     marks = [(index + 1, step.lam) for index, step in enumerate(plan.steps) if step.lam is not None]
     marks = marks or [(1, 0.0)]
     return plots.line_plot(
@@ -50,7 +50,7 @@ def _plot_grid(plan: Plan) -> str:
 
 
 def _plot_coefficients(numbers: X0Recurrence) -> str:
-    """The share of its input that each step keeps, and what it adds of the predicted x0 and of fresh noise."""
+    """Plot the coefficients of each step: of its input, of the predicted x0, and of fresh noise."""
     at = range(1, len(numbers.keep) + 1)
     curves = [
         ("input kept", numbers.keep),

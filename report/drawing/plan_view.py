@@ -1,4 +1,4 @@
-"""Looking at compiled plans: what they cost, their tables in words, and what they do when nothing is hidden in rows."""
+"""Show compiled plans: their cost, their steps as equations, and their recurrence in terms of x0."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -27,22 +27,23 @@ from fewstep.runtime.sampling.planning import plan_for
 from fewstep.runtime.sampling.request import read_plan
 
 Array = NDArray[np.float64]
-LAGS = 4  # outputs that a recurrence tells one by one, from the newest back
+LAGS = 4  # the newest outputs, which a recurrence lists separately
 
 
 @dataclass(frozen=True)
 class PlanOptions(Options):
-    """List the solvers and grids, or show or plot one compiled plan.
+    """List the solvers and time grids, or show or plot one compiled sampling plan.
 
-    list: List every solver with its paper, order and cost, and every grid. This is the default.
-    show: SOLVER:STEPS, SOLVER:STEPS@GRID, fitted:STEPS of a bundle, or the path of a plan's JSON, to print as a table.
-    plot: SOLVER:STEPS, SOLVER:STEPS@GRID, fitted:STEPS of a bundle, or the path of a plan's JSON, to draw with its
-        times and its coefficients.
-    bundle: Compile for the denoiser of this bundle. Default: --schedule and --prediction.
-    schedule: Kind of noise schedule: linear, cosine, flow, ...
-    prediction: Output of the denoiser: epsilon, sample, v, flow, ...
-    guidance: Weight of classifier-free guidance; pag:SCALE for perturbed attention, steer:WEIGHT for a gradient; with a
-        plus for several, as 2+pag:3.
+    list: List every solver with its paper, order and cost, and every time grid. This is the default.
+    show: Print this plan as a table: SOLVER:STEPS, SOLVER:STEPS@GRID, fitted:STEPS of a bundle, or the path of a plan's
+        JSON file.
+    plot: Plot the times and coefficients of this plan: SOLVER:STEPS, SOLVER:STEPS@GRID, fitted:STEPS of a bundle, or
+        the path of a plan's JSON file.
+    bundle: Compile for the denoiser of this bundle (an exported model). Default: use --schedule and --prediction.
+    schedule: The noise schedule: linear, cosine, flow, ...
+    prediction: The output of the denoiser: epsilon, sample, v, flow, ...
+    guidance: Weight of classifier-free guidance, pag:SCALE for perturbed attention, or steer:WEIGHT for gradient
+        guidance. A plus sign joins several, as 2+pag:3.
     output: The SVG file to write.
     """
 
@@ -57,8 +58,10 @@ class PlanOptions(Options):
 
 
 def compile_from_options(options: PlanOptions, name: str) -> AnyPlan:
-    """The plan of that name for the denoiser that the options describe, or the plan of a JSON file as it is: a `Plan`,
-    or for a token denoiser a `TokenPlan`."""
+    """Compile the plan of a name for the denoiser that the options describe, or read the plan of a JSON file.
+
+    Returns a `Plan`, or a `TokenPlan` for a token denoiser. Raises UserError for an unknown name.
+    """
     if options.bundle is not None:
         return _compile_for_bundle(open_bundle(options.bundle), name, options.guidance)
     if name.endswith(".json"):
@@ -66,9 +69,9 @@ def compile_from_options(options: PlanOptions, name: str) -> AnyPlan:
             raise UserError(f"plan file {name} has its own guidance", "leave --guidance out")
         return read_plan(Path(name))
     if name.startswith(FITTED):
-        raise UserError(f"plan {name!r} has fitted numbers, which belong to a bundle", "name it by --bundle")
+        raise UserError(f"plan {name!r} is a fitted plan, which is stored in a bundle", "name the bundle by --bundle")
     if is_token_plan_name(name):
-        raise UserError(f"plan {name!r} depends on the number of tokens", "name a bundle of tokens by --bundle")
+        raise UserError(f"plan {name!r} depends on the number of tokens", "name a token bundle by --bundle")
     kinds = get_args(get_type_hints(ScheduleSpec)["kind"])
     for option, value, names in (
         ("schedule", options.schedule, kinds),
@@ -83,8 +86,10 @@ def compile_from_options(options: PlanOptions, name: str) -> AnyPlan:
 
 
 def _compile_for_bundle(bundle: Bundle, name: str, guidance: float | guidances.Guidance | None) -> AnyPlan:
-    """The plan of the float32 body, or else of the first. A fitted plan without a guidance has its own, where all fits
-    of that name have the same."""
+    """Return the plan for the float32 body, or else for the first body.
+
+    Without a guidance, a fitted plan takes its own guidance if all fits of that name have the same.
+    """
     bodies = bundle.manifest.bodies
     if guidance is None and name.startswith(FITTED):
         plans, _ = read_fitted_plans(
@@ -96,7 +101,10 @@ def _compile_for_bundle(bundle: Bundle, name: str, guidance: float | guidances.G
 
 
 def step_equations(plan: Plan, index: int) -> Iterator[str]:
-    """Step `index` in words: the network's input, and each row of the next state. S0, S1, ... are rows of the state."""
+    """Yield the equations of step `index`: the network's input u, and each row of the next state.
+
+    S0, S1, ... are rows of the state, z0, z1, ... the draws of noise, and p the shaped prediction.
+    """
     step = plan.steps[index]
     state = [f"S{row}" for row in range(plan.rows)]
     yield f"u = {format_combination(step.input, state)}"
@@ -114,13 +122,13 @@ def step_equations(plan: Plan, index: int) -> Iterator[str]:
 
 
 def output_names(step: Step) -> list[str]:
-    """Names of a step's outputs: its branches, numbered where each has several heads."""
+    """Return the names of a step's outputs: its branches, numbered if each has several heads."""
     heads = range(step.heads)
     return [branch if step.heads == 1 else f"{branch}.{head}" for branch in step.branches for head in heads]
 
 
 def format_combination(row: Row, names: Sequence[str], tensors: Sequence[Term] = ()) -> str:
-    """A combination as text, four significant digits: "0.9945 S0 - 0.1045 cond"."""
+    """Return a linear combination as text with four significant digits: "0.9945 S0 - 0.1045 cond"."""
     parts = [
         ("-" if coefficient < 0 else "+", f"{abs(coefficient):.4g} {name}".removeprefix("1 "))
         for coefficient, name in zip(row, names, strict=True)
@@ -133,13 +141,13 @@ def format_combination(row: Row, names: Sequence[str], tensors: Sequence[Term] =
 
 @dataclass(frozen=True)
 class X0Recurrence:
-    """A plan without its rows, by evaluation i: the next network input (at the end the sample) as
+    """A plan as a recurrence over evaluations i. The next network input (at the end, the sample) is
 
         keep[i] u_i + sum_k lags[k][i] x0_{i-k} + noise[i] z
 
-    x0_i is what evaluation i predicts: in x0 these numbers do not depend on what the network returns. z is fresh noise.
-    Solvers that remember outputs other than x0 (noise, slopes) reach further back in x0 than LAGS: `earlier[i]` is the
-    sum of the absolute coefficients there.
+    x0_i is the clean sample that evaluation i predicts. In terms of x0 the coefficients do not depend on the type of
+    prediction. z is fresh noise. Solvers that store outputs other than x0 (noise, slopes) reach further back in x0 than
+    LAGS: `earlier[i]` is the sum of the absolute coefficients of those evaluations.
     """
 
     keep: Array
@@ -149,12 +157,14 @@ class X0Recurrence:
 
 
 def extract_recurrence(plan: Plan) -> X0Recurrence:
-    """Run the plan on basis vectors: what every prediction and every draw becomes is read off the result.
+    """Extract the recurrence of a plan: run it on basis vectors, and read the coefficients off the results.
 
-    UserError for a plan that is no linear recurrence of numbers: one with shapes, or with tensors for coefficients.
+    Raises UserError for a plan that is not a linear recurrence of numbers: one with shaping or tensor coefficients.
     """
     if plan.tensors or any(step.shaping is not None for step in plan.steps):
-        raise UserError(f"plan {plan.name!r} clips, or has tensors for coefficients", "ask for its table: --show")
+        raise UserError(
+            f"plan {plan.name!r} has shaping or tensor coefficients, so it cannot be plotted", "print its table: --show"
+        )
     count = len(plan.steps)
     drawn = sorted({*plan.start_draws, *(draw for step in plan.steps for draw in step.draws)})
     place = {draw: count + index for index, draw in enumerate(drawn)}
@@ -187,16 +197,19 @@ def extract_recurrence(plan: Plan) -> X0Recurrence:
 
 
 def _x0_coefficients(step: Step, rows: int) -> tuple[float, float]:
-    """x0 = a u + b o, for outputs that are all alike."""
+    """Return a and b of x0 = a u + b o, if all outputs are o. Raises UserError if x0 does not depend on the outputs."""
     row = next(place for place, coefficient in enumerate(step.input) if coefficient)
     of_outputs = sum(step.x0[rows:])
     if not of_outputs:
-        raise UserError(f"at time {step.time:g} the prediction says nothing of x0", "ask for the plan's table: --show")
+        raise UserError(
+            f"at time {step.time:g} x0 does not depend on the prediction, so the plan cannot be plotted",
+            "print its table: --show",
+        )
     return step.x0[row] / step.input[row], of_outputs
 
 
 def plan_headline(plan: AnyPlan) -> str:
-    """A plan in one line."""
+    """Describe a plan in one line."""
     branches = sum(len(step.branches) for step in plan.steps)
     guidance = "" if plan.guidance is None else f", guidance {guidances.describe(plan.guidance)}"
     if plan.prediction == LOGITS:

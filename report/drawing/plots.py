@@ -1,7 +1,7 @@
-"""Line plots, histograms and bars as inline SVG: no library, no script, readable in light and dark.
+"""Line plots, histograms and bar charts as inline SVG, without a library or a script, for light and dark pages.
 
-Shapes carry classes, not colours; `STYLE` gives the classes their colours from the variables of `PALETTE`, so one
-drawing serves both colour schemes. Every mark has a <title>, which browsers show when the pointer rests on it.
+Shapes have classes instead of colours. `STYLE` maps the classes to the colour variables of `PALETTE`, so one drawing
+serves both colour schemes. Every mark has a <title>, which browsers show as a tooltip.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,8 +12,8 @@ from math import ceil, floor, isfinite, log10
 WIDTH, HEIGHT = 880, 300  # user units, about pixels: the page scales the drawing to its column
 BARS_WIDTH = 440  # two of them fit side by side
 LEFT, RIGHT, TOP, BOTTOM = 56, 16, 16, 44
-LETTER = 6.6  # width of one, on average, in a 12-unit sans-serif
-SWATCH, LEGEND_LINE = 18, 20  # of the legend, which stands above the drawing
+LETTER = 6.6  # average width of a letter in a 12-unit sans-serif font
+SWATCH, LEGEND_LINE = 18, 20  # of the legend, which is above the drawing
 
 PALETTE = """
 :root { color-scheme: light dark; --page: #ffffff; --panel: #f6f7f9; --text: #16181d; --muted: #5c6470; --line: #e2e5ea;
@@ -38,8 +38,8 @@ COLOURS = 6
 
 @dataclass(frozen=True)
 class Series:
-    """A curve: its name in the legend and its points. Series of one `colour` belong together. `labels` stand at the
-    points, if there are some."""
+    """A curve: its name in the legend, its points, and optional `labels` at the points. Series of one `colour` belong
+    together."""
 
     name: str
     x: Sequence[float]
@@ -51,7 +51,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Axis:
-    """An affine map from [low, high] to drawing units [start, end], with the values at which it is ruled."""
+    """An affine map from [low, high] to drawing units [start, end], with the values of its ticks."""
 
     low: float
     high: float
@@ -64,10 +64,10 @@ class Axis:
 
 
 def ticks(low: float, high: float, count: int = 5) -> tuple[float, ...]:
-    """About `count` multiples of 1, 2 or 5 times a power of ten whose first and last enclose [low, high]."""
+    """Return about `count` multiples of 1, 2 or 5 times a power of ten, whose first and last enclose [low, high]."""
     if not (isfinite(low) and isfinite(high)):
         raise ValueError("an axis needs finite ends")
-    if high - low <= 1e-9 * max(abs(low), abs(high)):  # equal, or no further apart than rounding puts them
+    if high - low <= 1e-9 * max(abs(low), abs(high)):  # equal, except for rounding
         low, high = low - 0.5, high + 0.5
     rough = (high - low) / count
     power = 10.0 ** floor(log10(rough))
@@ -77,7 +77,7 @@ def ticks(low: float, high: float, count: int = 5) -> tuple[float, ...]:
 
 
 def line_plot(series: Sequence[Series], x_label: str, y_label: str, x_ticks: Sequence[float] = ()) -> str:
-    """Curves with a mark at each point. `x_ticks`, if given, are the only values named on the x axis."""
+    """Plot curves with a mark at each point. `x_ticks`, if given, are the only labels of the x axis."""
     across = [value for one in series for value in one.x]
     x = _x_axis(min(across), max(across), tuple(x_ticks))
     y = _y_axis([value for one in series for value in one.y])
@@ -88,7 +88,7 @@ def line_plot(series: Sequence[Series], x_label: str, y_label: str, x_ticks: Seq
         parts.append(f'<polyline class="curve c{one.colour % COLOURS}{" dashed" * one.dashed}" points="{path}"/>')
         for (a, b), (left, up) in zip(zip(one.x, one.y, strict=True), points, strict=True):
             title = escape(f"{one.name}: {format_number(b)} at {format_number(a)}")
-            radius = 3 if len(points) > 1 else 6  # a point alone is what a reader looks for
+            radius = 3 if len(points) > 1 else 6  # a single point, such as the winner, must stand out
             circle = f'class="f{one.colour % COLOURS}" cx="{left:.2f}" cy="{up:.2f}" r="{radius}"'
             parts.append(f"<circle {circle}><title>{title}</title></circle>")
         for (left, up), label in zip(points, one.labels, strict=False):
@@ -98,7 +98,7 @@ def line_plot(series: Sequence[Series], x_label: str, y_label: str, x_ticks: Seq
 
 
 def histogram(groups: Sequence[tuple[str, Sequence[float]]], x_label: str) -> str:
-    """The frequency of values, for one or more named groups of values, on shared bins."""
+    """Plot the frequency of values, for one or more named groups, on shared bins."""
     values = [value for _, group in groups for value in group]
     edges = ticks(min(values), max(values), 24)
     step = edges[1] - edges[0]
@@ -119,7 +119,7 @@ def histogram(groups: Sequence[tuple[str, Sequence[float]]], x_label: str) -> st
 
 
 def bar_plot(rows: Sequence[tuple[str, float]], label: Callable[[float], str]) -> str:
-    """One horizontal bar a row, from zero, its value written behind it."""
+    """Plot one horizontal bar per row, from zero, with its value after the bar."""
     longest = max(value for _, value in rows)
     start = max(len(name) for name, _ in rows) * LETTER + 14
     axis = Axis(0, longest or 1, start, BARS_WIDTH - 80, ())
@@ -135,12 +135,12 @@ def bar_plot(rows: Sequence[tuple[str, float]], label: Callable[[float], str]) -
 
 
 def format_number(value: float) -> str:
-    """Four significant digits, without an exponent where a reader expects none."""
+    """Format a number with four significant digits, and large numbers without an exponent."""
     return f"{value:.4g}" if abs(value) < 10_000 else f"{value:,.0f}"
 
 
 def _count(values: Sequence[float], edges: Sequence[float]) -> list[int]:
-    """The number of values in each bin [edge, next edge); the last bin takes its upper edge too."""
+    """Count the values in each bin [edge, next edge). The last bin includes its upper edge."""
     counts = [0] * (len(edges) - 1)
     step = edges[1] - edges[0]
     for value in values:
@@ -162,7 +162,7 @@ def _y_axis(values: Sequence[float]) -> Axis:
 
 
 def _rules(x: Axis, y: Axis, x_label: str, y_label: str) -> str:
-    """Horizontal rules with their values, the x axis with its ticks, and both labels."""
+    """Draw horizontal rules with their values, the x axis with its ticks, and both labels."""
     parts = []
     for tick in y.ticks:
         at = f"{y(tick):.2f}"
@@ -182,7 +182,7 @@ def _rules(x: Axis, y: Axis, x_label: str, y_label: str) -> str:
 
 
 def _legend(entries: Sequence[tuple[str, int, bool]]) -> tuple[list[str], int]:
-    """Swatches and names, on as many lines as they need, above the drawing; and the height they take."""
+    """Return swatches and names for the legend above the drawing, on as many lines as needed, and their height."""
     parts, left, line = [], float(LEFT), 0
     places = []
     for name, colour, dashed in entries:
@@ -208,8 +208,7 @@ def _svg(
 ) -> str:
     drawn, above = _legend(legend)
     box = f"0 {-above} {size[0]} {size[1] + above}"
-    kind = (
-        "plot wide" if size[0] == WIDTH else "plot"
-    )  # a narrow page scrolls a wide one rather than shrink its letters
+    # a narrow page scrolls a wide plot instead of shrinking its letters
+    kind = "plot wide" if size[0] == WIDTH else "plot"
     head = f'<svg class="{kind}" viewBox="{box}" role="img" aria-label="{escape(title)}">'
     return head + "".join((*drawn, *parts)) + "</svg>"

@@ -1,1 +1,1 @@
-"""Engines of this machine compared with onnxruntime, and the first layer where they differ."""
+"""Compare the engines of this machine with onnxruntime, and find the first layer that differs."""

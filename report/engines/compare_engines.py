@@ -1,6 +1,6 @@
-"""Each engine of this machine compared with onnxruntime, on equal inputs.
+"""Compare each engine of this machine with onnxruntime, on equal inputs.
 
-The engines run here as the runtime loads them, so that what is compared is what a product calls.
+The engines are loaded as by the runtime, so the comparison covers what a product runs.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -38,10 +38,10 @@ from fewstep.runtime.machine.gpu import these_gpus, this_jetson
 from fewstep.runtime.progress import SILENT, Progress
 
 CUDA = "onnxruntime-cuda"
-CALLS = 2  # of different inputs, and range groups from the first to the last
-HTP = 1e-3  # 60 dB: the standard deviation of the difference, of the output's
-HTP_8BIT = 3e-2  # the same where 8 bits are read: a code beside another is a difference of 40 dB
-ROWS = 2  # of a call, where the engine prefers no other number
+CALLS = 2  # with different inputs, in the first and in the last range group
+HTP = 1e-3  # 60 dB: standard deviation of the difference, relative to the output's
+HTP_8BIT = 3e-2  # the same for 8-bit inputs, of which neighbouring codes differ by 40 dB
+ROWS = 2  # of a call, unless the engine prefers another number
 
 
 def compare_engines(
@@ -50,7 +50,7 @@ def compare_engines(
     backends: Sequence[str] = (),
     graphs: Collection[str] = (),
 ) -> Iterator[EngineComparison | NotCompared]:
-    """Graphs of the bundle, by their names, in other engines that this machine has; by default all in every one."""
+    """Compare graphs of the bundle in other engines of this machine. Default: all graphs in every engine."""
     others = [name for name in backends or NAMED if name != REFERENCE]
     for done, name in enumerate(others, 1):
         backend = create_backend(name)
@@ -66,19 +66,19 @@ def compare_engines(
                     yield _compare_graph(bundle, name, backend, graph, network)
             except UserError as error:
                 reason = str(error) if name != CUDA or _has_gpu() else f"{error.what}, and nvidia-smi lists no GPU"
-                if reason not in reasons:  # what a backend lacks is said once, not for each graph
+                if reason not in reasons:  # report a missing part once, not for each graph
                     yield NotCompared(name, reason)
                 reasons.add(reason)
         progress("engines", done, len(others))
 
 
 def _has_gpu() -> bool:
-    """True where packages for a GPU are worth their installation here."""
+    """Return whether this machine has a GPU, for which packages would be worth installing."""
     return bool(these_gpus()) or this_jetson() is not None
 
 
 def _graph_names(bundle: Bundle, backend: Backend) -> Iterator[str]:
-    """The names of what a backend would run: what is ahead, and of the bodies that suit it."""
+    """Yield the names of the graphs that a backend would run: conditioner, prologue, and the bodies for it."""
     yield from (name for name in AHEAD if getattr(bundle.manifest, name) is not None)
     for name in dict.fromkeys(body for bodies in backend.bodies.values() for body in bodies):
         if (body := bundle.manifest.bodies.get(name)) is not None:
@@ -86,7 +86,7 @@ def _graph_names(bundle: Bundle, backend: Backend) -> Iterator[str]:
 
 
 def _open_graph(backend: Backend, bundle: Bundle, name: str) -> LoadedGraph:
-    """The graph as the runtime loads it. OpenVINO would refuse one that it computes wrong: here it is looked at."""
+    """Load the graph as the runtime does. For OpenVINO, skip the check that refuses a wrong graph, to compare it."""
     return backend.open(bundle, name) if isinstance(backend, OpenVino) else backend.load(bundle, name)
 
 
@@ -99,20 +99,20 @@ def _compare_graph(bundle: Bundle, name: str, backend: Backend, graph: str, netw
     calls = [_feeds(bundle, entry, network, seed) for seed in range(CALLS)]
     reference = (Simulation() if simulated else OnnxRuntime()).load_graph(bundle, entry)
     is_bf16 = isinstance(backend, OpenVino) and backend.float_type == "bf16"
-    limit = LARGEST["int8" if is_bf16 else precision]  # both types have 8 bits
+    limit = LARGEST["int8" if is_bf16 else precision]  # both have about 8 significant bits
     difference = max(relative_difference(reference(feeds), network(feeds)) for feeds in calls)
     comparison = EngineComparison(name, graph, len(calls), difference, limit)
     if comparison.agrees:
         return comparison
     try:
         layer, unknown = _find_different_layer(io.load(bundle.graph(entry), root=bundle.path), backend, calls, limit)
-    except UserError as error:  # an engine of all its tensors is another engine, which may fail
+    except UserError as error:  # an engine with all tensors as outputs is built differently, and may fail
         layer, unknown = None, str(error)
     return msgspec.structs.replace(comparison, layer=layer, unknown=unknown)
 
 
 def _compare_in_htp(bundle: Bundle, graph: str, network: LoadedGraph) -> EngineComparison:
-    """A body of integers alone, on what it is fed at the middle step of its plan, beside ONNX's arithmetic."""
+    """Compare an all-integer body with ONNX's arithmetic, on its inputs at the middle step of its plan."""
     name = graph.partition("/")[0]
     sampler, entry = open_body(bundle, name, threads=0), find_graph(bundle, graph)
     feeds = select_feeds(entry, middle_feeds(sampler, select_plan(sampler, bundle.body(name)), 1)[DENOISER])
@@ -125,17 +125,18 @@ def _compare_in_htp(bundle: Bundle, graph: str, network: LoadedGraph) -> EngineC
 def _find_different_layer(
     graph: Graph, backend: Backend, calls: Sequence[Arrays], limit: float
 ) -> tuple[DifferentLayer | None, str]:
-    """The first layer that differs in any of the calls, or why there is none."""
+    """Return the first layer that differs in any of the calls, or None and the reason."""
     inner = find_inner_opener(backend)
     if inner is None:
-        return None, "this backend shows no inner tensors"
+        return None, "this backend does not expose inner tensors"
     layers = (find_first_difference(graph, inner, feeds, limit) for feeds in calls)
     layer = next((layer for layer in layers if layer is not None), None)
-    return layer, "" if layer is not None else "no inner tensor shows it"
+    return layer, "" if layer is not None else "no inner tensor differs"
 
 
 def _feeds(bundle: Bundle, entry: GraphEntry, network: LoadedGraph, seed: int) -> dict[str, Any]:
-    """Inputs that are fixed by the seed, at sizes that the engine takes; each later call in a later range group."""
+    """Return random inputs for a seed, at sizes that the engine takes: in the first range group for seed 0, else in the
+    last."""
     engine = network.network if isinstance(network, BatchSplitter) else network
     rows = engine.tensors.preferred_sizes[BATCH] if isinstance(engine, LoadedEngine) else ROWS
     sizes = {BATCH: rows, **default_sizes(bundle.manifest.x_shape, bundle.manifest.sizes)}

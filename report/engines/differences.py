@@ -1,12 +1,15 @@
-"""Differences between engines and onnxruntime, as values. This module imports nothing heavy."""
+"""Structs for differences between engines and onnxruntime. This module imports no large library."""
 
 from fewstep.plans.spec import Strict
 from fewstep.runtime.bundle.platforms import QNN
 
 
 class DifferentLayer(Strict, frozen=True):
-    """An operation of the graph, and the tensor that it makes. difference: of the largest value of that tensor. alone:
-    the engine agrees when all tensors are returned; the difference came of a fusion around this one."""
+    """An operation of the graph, and its output tensor.
+
+    difference: relative to the largest value of that tensor. alone: the engine agrees if all tensors are outputs, so a
+    fusion around this operation causes the difference.
+    """
 
     operation: str
     tensor: str
@@ -15,11 +18,11 @@ class DifferentLayer(Strict, frozen=True):
 
 
 class EngineComparison(Strict, frozen=True):
-    """One graph in one engine.
+    """The comparison of one graph in one engine with onnxruntime.
 
-    difference: the largest from onnxruntime, of the largest output, at any call. limit: the largest that is rounding.
-        Of qnn both are standard deviations, of the output's.
-    layer: the first that differs, where the whole does. unknown: why there is none.
+    difference: the largest of all calls, relative to the largest output. limit: the largest difference that rounding
+        explains. For qnn both are standard deviations, relative to the output's.
+    layer: the first layer that differs, if the graph does. unknown: the reason why it was not found.
     """
 
     backend: str
@@ -36,14 +39,14 @@ class EngineComparison(Strict, frozen=True):
 
     @property
     def agreement(self) -> str:
-        """An engine that agrees, in words."""
-        of = "output's standard deviation" if self.backend == QNN.name else "largest output"
-        limit = f"at most {self.limit:g} of the {of}"
-        return f"{self.backend} computes {self.graph} as onnxruntime does: {self.difference:.1e} off, {limit}"
+        """Describe an engine that agrees."""
+        unit = "output's standard deviation" if self.backend == QNN.name else "largest output"
+        limit = f"limit {self.limit:g} of the {unit}"
+        return f"{self.graph} on {self.backend} agrees with onnxruntime: difference {self.difference:.1e}, {limit}"
 
 
 class NotCompared(Strict, frozen=True):
-    """A backend, or one graph of it, that could not be compared, and why."""
+    """A backend, or one graph on it, that could not be compared, with the reason."""
 
     backend: str
     reason: str

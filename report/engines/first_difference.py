@@ -1,8 +1,8 @@
-"""The first layer of a graph that an engine computes otherwise than onnxruntime.
+"""Find the first layer of a graph whose result in an engine differs from onnxruntime's.
 
-All float tensors become outputs, in one engine that is compiled for it. Where none of them differs then, the difference
-came of a fusion that the outputs prevent. Single tensors are asked for in turn then, which leaves most fusions as they
-are.
+First, one engine is compiled with all float tensors as outputs. If none of them differs there, the difference comes
+from a fusion that the outputs prevent. Then engines are compiled with a single tensor as an additional output, which
+leaves most fusions unchanged.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -24,11 +24,11 @@ from fewstep.runtime.backends.openvino import OpenVino
 from fewstep.runtime.backends.openvino_agreement import relative_difference
 from fewstep.runtime.backends.tensorrt import TensorRt
 
-Inner = Callable[[Graph, Sequence[str]], Callable[[Arrays], Arrays]]  # opens a graph that returns inner tensors too
+Inner = Callable[[Graph, Sequence[str]], Callable[[Arrays], Arrays]]  # opens a graph with inner tensors as outputs
 
 
 def find_inner_opener(backend: Backend) -> Inner | None:
-    """The function by which a backend opens a graph with inner tensors as outputs. None where it cannot."""
+    """Return the function with which a backend opens a graph with inner tensors as outputs; None if it cannot."""
     if isinstance(backend, OpenVino):
         return lambda graph, tensors: open_compiled(graph, tensors, backend)
     if isinstance(backend, OnnxRuntimeCuda):
@@ -39,8 +39,8 @@ def find_inner_opener(backend: Backend) -> Inner | None:
 
 
 def find_first_difference(graph: Graph, inner: Inner, feeds: Arrays, limit: float) -> DifferentLayer | None:
-    """The first operation, in the graph's order, whose result differs by more than `limit` of its largest value; None
-    where none does."""
+    """Return the first operation, in graph order, whose result differs by more than `limit` of its largest value; None
+    without one."""
     fixed = _fix_sizes(graph, feeds)
     types = infer_types(fixed).values
     tensors = [each for node in fixed.nodes for each in node.outputs if each in types and types[each].dtype.kind == "f"]
@@ -58,9 +58,12 @@ def find_first_difference(graph: Graph, inner: Inner, feeds: Arrays, limit: floa
 
 
 def _bisect_tensors(graph: Graph, tensors: Sequence[str], is_wrong: Callable[[str], bool]) -> str:
-    """The tensor in which a difference begins. It shows in all that is made of that tensor: each answer leaves the
-    tensors that one was made of, or those that it was not, and the next question halves them."""
-    before: dict[str, frozenset[str]] = {}  # of each tensor: itself and those that it is made of
+    """Find by bisection the tensor in which a difference begins.
+
+    The difference appears in all tensors downstream of it. Each test keeps either the tensors upstream of the tested
+    tensor (including itself), or the others.
+    """
+    before: dict[str, frozenset[str]] = {}  # tensor -> itself and all tensors upstream of it
     for node in graph.nodes:
         sources = frozenset().union(*(before.get(name, ()) for name in node.inputs))
         before |= {name: sources | ({name} & {*tensors}) for name in node.outputs}
@@ -72,12 +75,12 @@ def _bisect_tensors(graph: Graph, tensors: Sequence[str], is_wrong: Callable[[st
 
 
 def _fix_sizes(graph: Graph, feeds: Mapping[str, Array]) -> Graph:
-    """The graph at the sizes of these inputs: an engine then knows the shape of every inner tensor."""
+    """Fix the graph to the sizes of these inputs, so that an engine knows the shape of every inner tensor."""
     return replace(graph, inputs=tuple(replace(v, shape=feeds[v.name].shape) for v in graph.inputs), described=())
 
 
 def _add_shapes(graph: Graph, values: Arrays) -> Graph:
-    """The graph with the shapes that its tensors had, where no inference finds them."""
+    """Add the shapes of computed tensors to the graph, in case shape inference does not find them."""
     shapes = {name: Value(name, value.dtype, value.shape) for name, value in values.items()}
     outputs = tuple(shapes[value.name] for value in graph.outputs)
     names = {value.name for value in outputs}
@@ -85,7 +88,7 @@ def _add_shapes(graph: Graph, values: Arrays) -> Graph:
 
 
 def _difference_alone(graph: Graph, inner: Inner, feeds: Arrays, expected: Arrays, name: str) -> float:
-    """The difference of one tensor in an engine that returns no other inner one."""
+    """Return the difference of one tensor in an engine with no other inner tensor as output."""
     return _difference(expected, inner(graph, [name])(feeds), name)
 
 

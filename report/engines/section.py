@@ -1,4 +1,4 @@
-"""The page's section on engines: what their kernels do in a step, and bounds, which are no times."""
+"""The page's section on TensorRT-RTX engines: the work of their kernels in a step, and lower bounds of its time."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from fewstep.runtime.bundle.reading import Bundle
 
 
 def describe_engines(bundle: Bundle) -> tuple[tuple[str, ...], ...]:
-    """The engines of a bundle whose programs can be read: each with its name and the lines of its account."""
+    """Return a name and the cost lines for each engine of a bundle whose program can be read."""
     shown = list[tuple[str, ...]]()
     for network in networks(bundle.manifest):
         own = bundle.select_network(network)
@@ -23,9 +23,10 @@ def describe_engines(bundle: Bundle) -> tuple[tuple[str, ...], ...]:
 
 
 def engines_section(engines: Sequence[tuple[str, ...]]) -> Html:
-    """One folded list of lines for each engine."""
+    """Return a folded list of lines for each engine."""
     lead = paragraph(
-        "What the kernels of each engine read, write and multiply in a step, from its program. A bound is what a GPU "
-        "needs at least for that, and no time. Engines of TensorRT carry no program, so only TensorRT-RTX's are here."
+        "The memory traffic and the multiplications of each engine's kernels in a step, read from its program. A bound "
+        "is the least time that a GPU needs for them, not a measured time. Only TensorRT-RTX engines contain their "
+        "program; TensorRT engines are not listed."
     )
     return section("Engines", lead, *(details(name, join(map(paragraph, lines))) for name, *lines in engines))

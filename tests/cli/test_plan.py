@@ -60,7 +60,7 @@ def test_a_fitted_plan_is_shown_and_drawn_as_any_other(
     drawn = fewstep("plan", "--plot", "fitted:3", *of, "-o", tmp_path / "plan.svg").out
     assert "fitted:3 for schedule" in drawn and (tmp_path / "plan.svg").is_file()
     assert "has no plan 'fitted:4' for float32" in fewstep("plan", "--show", "fitted:4", *of, code=1).err
-    said = "has fitted numbers, which belong to a bundle; name it by --bundle"
+    said = "is a fitted plan, which is stored in a bundle; name the bundle by --bundle"
     assert said in fewstep("plan", "--show", "fitted:3", code=1).err
 
 
@@ -125,11 +125,11 @@ def test_in_x0_a_solver_on_noise_looks_back_to_the_start_and_the_drawing_says_so
     plan = compile_plan("ipndm:8", LINEAR)
     found = extract_recurrence(plan)
     assert found.earlier[:LAGS].max() == 0 and found.earlier[5] > 0.1
-    assert "all before these" in draw_plan(plan) and "all before these" not in draw_plan(compile_plan("ddim:8", LINEAR))
+    assert "all earlier ones" in draw_plan(plan) and "all earlier ones" not in draw_plan(compile_plan("ddim:8", LINEAR))
 
 
 def test_a_plan_that_clips_is_no_recurrence() -> None:
-    with pytest.raises(UserError, match="clips"):
+    with pytest.raises(UserError, match="has shaping"):
         extract_recurrence(compile_plan("ddim:4", LINEAR, shaping=Clip(-1.0, 1.0)))
 
 

@@ -80,7 +80,7 @@ def test_a_condition_that_cannot_be_is_named_before_a_body_that_is_not_there(tin
 
 @pytest.mark.parametrize("shape", [(2, 4, 4), (16, 3), (7,)])
 def test_samples_that_are_no_pictures(shape: tuple[int, ...], tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"1 or 3 channels, these samples have shape .*; save them as an array"):
+    with pytest.raises(UserError, match=r"1 or 3 channels, but these samples have shape .*; save them as an array"):
         check_picture(RunOptions(tmp_path, output=tmp_path / "x.png"), shape)
 
 

@@ -53,11 +53,11 @@ def test_this_machine_can_run_bundles() -> None:
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     folder = tmp_path / "new here" / "bundles"
     note = diagnose(DoctorOptions(folder)).findings[-1]
-    assert note.what == f"there is no folder {folder}: the space is that of {tmp_path}, where it would be made"
+    assert note.what == f"the folder {folder} does not exist: the free space is that of {tmp_path}"
     assert note.fix == f"mkdir -p '{folder}', or check the path"
     assert note not in diagnose(DoctorOptions(tmp_path)).findings
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="file is no folder"):
+    with pytest.raises(UserError, match="file is not a folder"):
         diagnose(DoctorOptions(tmp_path / "file" / "bundles"))
 
 
@@ -75,16 +75,26 @@ TENSORRT = {"tensorrt": ("tensorrt", "polygraphy")}
     ("changes", "level", "what", "fix"),
     [
         ({"engine": None, "packages": {}}, "problem", "onnxruntime is not installed", "pip install 'fewstep[cpu]'"),
-        ({"packages": BOTH}, "problem", "over each other", "pip uninstall -y onnxruntime onnxruntime-gpu && pip in"),
+        (
+            {"packages": BOTH},
+            "problem",
+            "overwrite each other",
+            "pip uninstall -y onnxruntime onnxruntime-gpu && pip in",
+        ),
         ({"engine": OnnxRuntimeImport("1.19.2", (), "")}, "problem", "1.19.2", "install --upgrade 'onnxruntime>=1.21'"),
         ({"engine": OnnxRuntimeImport("", (), "libcudart.so.12: cannot open")}, "problem", "libcudart.so.12", "reinst"),
-        ({"gpus": (GPU,)}, "missing", "NVIDIA RTX A4000 is not used", "pip uninstall -y onnxruntime && pip install"),
-        ({"gpus": (GPU,), "packages": CUDA}, "missing", "tensorrt builds engines and cannot", "'cuda-bindings==12.*'"),
+        ({"gpus": (GPU,)}, "missing", "NVIDIA RTX A4000 is unused", "pip uninstall -y onnxruntime && pip install"),
+        ({"gpus": (GPU,), "packages": CUDA}, "missing", "tensorrt can build engines but not", "'cuda-bindings==12.*'"),
         ({"cpu": {"int8_instructions": ("avx2",)}}, "note", "saturate", "--target cpu-x86-7bit"),
-        ({"cpu": {"quota": 1.5}}, "note", "keep 1.5 of 8 cores busy", "give --threads 1"),
-        ({"jetson": JETSON, "packages": {"tensorrt": "11.4.1"}}, "problem", "TensorRT 11.4.1 on JetPack 6", "10"),
+        ({"cpu": {"quota": 1.5}}, "note", "limited to 1.5 of 8 cores", "give --threads 1"),
+        (
+            {"jetson": JETSON, "packages": {"tensorrt": "11.4.1"}},
+            "problem",
+            "TensorRT 11.4.1 does not run on JetPack 6",
+            "10",
+        ),
         ({"missing": TENSORRT}, "optional", "tensorrt, polygraphy not installed", "pip install 'fewstep[tensorrt]'"),
-        ({"missing": TENSORRT, "jetson": JETSON}, "optional", "polygraphy not", "JetPack's: apt install python3-libnv"),
+        ({"missing": TENSORRT, "jetson": JETSON}, "optional", "polygraphy not", "JetPack: apt install python3-libnv"),
     ],
 )
 def test_a_lack_is_named_with_what_ends_it(

@@ -20,7 +20,7 @@ def test_the_longest_form_is_taken_and_names_are_left_alone() -> None:
 def test_the_section_has_the_words_that_are_linked_and_no_others() -> None:
     shown = glossary_section(Html(link_terms("MACs in int8").markup)).markup
     assert re.findall(r"<dt id=\"word-([^\"]+)\">", shown) == ["int8", "MACs"]
-    assert "Multiply-accumulates: a product that is added to a sum." in shown
+    assert "Multiply-accumulate operations, which measure the work" in shown
 
 
 def test_meanings_are_sentences_of_their_own() -> None:

@@ -54,7 +54,7 @@ def test_plans_and_ranges_are_read(tiny_bundle: Path) -> None:
     damaged = {"plans/p.json": b"{}", "ranges/r.safetensors": b"nothing"}
     changed(tiny_bundle, damaged, plans={"ddim:4": "plans/p.json"}, ranges="ranges/r.safetensors")
     assert "plans/p.json is no plan" in said(tiny_bundle) and "--plan ddim:4" in said(tiny_bundle)
-    assert "ranges/r.safetensors holds no tensors" in said(tiny_bundle)
+    assert "ranges/r.safetensors is not a table of tensors" in said(tiny_bundle)
 
 
 def test_files_that_belong_to_nobody_are_noted(tiny_bundle: Path) -> None:

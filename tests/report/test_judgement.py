@@ -25,24 +25,26 @@ from fewstep.report.judgement import judgement
 def test_the_word_follows_from_the_mean_and_the_fifth_percentile(
     psnr: float, snr: float | None, p5: float, word: str
 ) -> None:
-    figures = f"{psnr:.1f} dB from float32, 5th percentile {p5:.1f} dB"
-    assert judgement(Nearness(psnr, snr), p5) == f"{word}: int8 is {figures}"
+    figures = f"{psnr:.1f} dB PSNR against float32, 5th percentile {p5:.1f} dB"
+    assert judgement(Nearness(psnr, snr), p5) == f"{word}: int8 has {figures}"
 
 
 def test_what_was_judged_on_random_conditions_is_never_good_to_ship() -> None:
     near, names = Nearness(54.5, 44.0), ("mask", "masked")
-    assert judgement(near, 53.2) == "Good to ship: int8 is 54.5 dB from float32, 5th percentile 53.2 dB"
-    said = "Look at it: b is 54.5 dB from float32, 5th percentile 53.2 dB, judged on random values of mask, masked: "
-    assert judgement(near, 53.2, random_conditions=names, body="b") == f"{said}give --conditions FILE"
-    assert judgement(Nearness(20.0, 10.0), 19.0, random_conditions=names).startswith("Not usable: int8 is 20.0 dB")
+    assert judgement(near, 53.2) == "Good to ship: int8 has 54.5 dB PSNR against float32, 5th percentile 53.2 dB"
+    said = "Look at it: b has 54.5 dB PSNR against float32, 5th percentile 53.2 dB, judged on random values of mask, "
+    assert judgement(near, 53.2, random_conditions=names, body="b") == f"{said}masked: give --conditions FILE"
+    assert judgement(Nearness(20.0, 10.0), 19.0, random_conditions=names).startswith("Not usable: int8 has 20.0 dB")
 
 
 def test_without_its_guidance_a_body_is_not_usable() -> None:
-    said = "Not usable: int8 is 54.5 dB from float32, 5th percentile 53.2 dB, and loses what guidance adds"
+    said = (
+        "Not usable: int8 has 54.5 dB PSNR against float32, 5th percentile 53.2 dB, and loses the direction of guidance"
+    )
     assert judgement(Nearness(54.5, 44.0), 53.2, loses_guidance=True) == said
 
 
 @pytest.mark.parametrize(("share", "word"), [(0.03, "Good to ship"), (0.031, "Look at it")])
 def test_tokens_are_judged_by_those_that_change(share: float, word: str) -> None:
     said = judgement(Nearness(3.0), 1.0, TokenQuality(share, 0.6, ()))
-    assert said == f"{word}: int8 changes {100 * share:.1f} % of the likeliest tokens"
+    assert said == f"{word}: int8 changes {100 * share:.1f} % of the most likely tokens"

@@ -59,7 +59,7 @@ def rows_of(text: str) -> list[str]:
 
 def test_the_section_shows_what_is_deployed_and_what_else_there_is():
     text = drawn(MAP)
-    assert "</b> along ddim:2, asked for 33dB" in text
+    assert "</b> along ddim:2, requested 33dB" in text
     assert 'value="34.0"' in text and 'value="2.0"' in text  # 2.5 / 1.25 times float32
     assert "1, 0 of 2 operations" in text and "module.second &lt;conv&gt;" in text
     for start in range(text.count("<svg")):
@@ -102,7 +102,7 @@ def test_only_the_operations_that_add_most_are_drawn_and_counted():
     names = tuple(f"op{i}" for i in range(30))
     many = replace(MAP, operations=names, gains=tuple((float(i), 0.0) for i in range(30)), costs=(0.1,) * 30)
     text = drawn(many)
-    assert "Operations shown: the 24 that add most, of 30." in text
+    assert "Operations shown: the 24 with the largest gain, of 30." in text
     assert ">module.op29<" in text and ">module.op6<" in text and "op5<" not in text
     assert "Operations shown: all." in drawn(MAP)
 
@@ -131,9 +131,7 @@ def test_a_body_all_in_float_is_named_and_not_called_slow(bundle):
     race = results.races[0]
     slow = replace(race, timings=tuple(replace(each, ratio=0.996) for each in race.timings))
     said = [each for each in list_warnings(replace(results, races=(slow, slow))) if each.startswith("int8-cpu-x86")]
-    assert said == [
-        "int8-cpu-x86 is float32 at every step of ddim:3: nothing of it is int8, and its speed is float32's."
-    ]
+    assert said == ["int8-cpu-x86 runs in float32 at every step of ddim:3: no operation is int8, so it is not faster."]
     assert said[0] in " ".join(list_warnings(results))
 
 

@@ -90,7 +90,10 @@ def test_of_guidance_the_worst_step_is_open_and_the_tables_are_folded(made):
     kept = [step.guidance for step in measured.qualities[0].steps]
     section = text.partition('<section id="guidance-and-conditions">')[2].partition("</section>")[0]
     lowest = min(kept, key=lambda each: each.ratio)
-    assert f'at its worst <a href="#word-gain">gain</a> {lowest.gain:.2f} and {lowest.ratio:.1f} dB at step' in section
+    assert (
+        f'at its worst step: <a href="#word-gain">gain</a> {lowest.gain:.2f} and {lowest.ratio:.1f} dB at step'
+        in section
+    )
     assert section.count("<table>") == section.count("<details>") == 3  # the simulated body has one
     assert "<table>" not in re.sub(r"<details>.*?</details>", "", section, flags=re.DOTALL)
 
@@ -163,7 +166,7 @@ def test_a_body_with_stages_is_judged_as_it_is_deployed(bundle):
     assert covered.share == pytest.approx(0.75 * 0.5)  # the first of four steps has nothing in int8, the others half
     assert [timing.name for timing in measured.races[0].timings] == ["float32", "int8-cpu-x86"]
     text = (bundle / "report" / "index.html").read_text()
-    assert {covered.share, 0.5} <= set(Page(text).figures) and "over all steps of the plan it is" in text
+    assert {covered.share, 0.5} <= set(Page(text).figures) and "over all steps of the plan, int8 has" in text
 
 
 def test_each_operation_says_why_it_is_float(made):
@@ -219,11 +222,11 @@ def test_what_a_target_must_tell_is_on_the_page(made):
     without = msgspec.structs.replace(this_machine(), int8_instructions=("avx2",))
     body = open_bundle(made[0]).body("int8-cpu-x86")
     without = msgspec.structs.replace(without, system="Linux x86_64")
-    assert "no VNNI was seen" in list(machine_notes([body], without))[-1]
+    assert "no VNNI was found" in list(machine_notes([body], without))[-1]
     arm = msgspec.structs.replace(without, system="Darwin arm64", int8_instructions=())
-    assert not [note for note in machine_notes([body], arm) if "no VNNI was seen" in note]
+    assert not [note for note in machine_notes([body], arm) if "no VNNI was found" in note]
     vnni = msgspec.structs.replace(without, int8_instructions=("avx_vnni",))
-    assert not [note for note in machine_notes([body], vnni) if "no VNNI was seen" in note]
+    assert not [note for note in machine_notes([body], vnni) if "no VNNI was found" in note]
 
 
 def test_a_body_far_from_float_or_slower_than_it_is_named(made):
@@ -235,7 +238,7 @@ def test_a_body_far_from_float_or_slower_than_it_is_named(made):
     assert list(list_warnings(replace(results, qualities=(good,), races=(ratios["fast"],)))) == []
     first, *slower = list_warnings(replace(results, qualities=(far,), races=(ratios["slow"],)))
     assert first == f"{far.body} is only -3.9 dB from float32: look at the samples before deploying it."
-    assert slower[0] == f"{race.timings[0].name} is slower than float32 here (0.80x, {race.batch} rows)."
+    assert slower[0] == f"{race.timings[0].name} is slower than float32 here (0.80x its speed at batch {race.batch})."
 
 
 def test_a_body_that_loses_what_guidance_multiplies_is_named(made):

@@ -47,7 +47,7 @@ def test_each_body_runs_its_own_and_float32_beside_it(tmp_path: Path) -> None:
         "int8-cpu-x86": numbers["ddim:3"]["int8-cpu-x86"],
         "int8-tensorrt": numbers["dpmpp_2m:3"]["int8-tensorrt"],
     }
-    assert any(note.startswith("int8-tensorrt: fitted:3 is the plan that was fitted to each") for note in found.notes)
+    assert any(note.startswith("int8-tensorrt: fitted:3 was fitted to each separately") for note in found.notes)
 
 
 BODY = "int8-openvino"

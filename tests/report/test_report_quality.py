@@ -91,7 +91,7 @@ def test_single_samples_have_ssim_spectrum_and_channels():
     assert f'value="{ssim.mean!r}"' in text and f'value="{ssim.p5!r}"' in text and 0 < ssim.worst < 1
     assert "The teacher p:200 is 50.0 dB from twice as many steps, the judged plan 30.0 dB" in text
     assert "Channel by channel" in text and "int8-cpu-x86, channel 1" in text and ">0.2500<" in text
-    assert "Where in the spectrum" in text
+    assert "Frequencies at which int8" in text
 
 
 def test_samples_that_have_no_ssim_show_a_dash_and_one_note():
@@ -143,7 +143,7 @@ def test_an_evaluation_that_is_damaged_is_left_out_and_said(evaluated, tmp_path)
     file.write_bytes(file.read_bytes()[:-9])
     measured, text = reported(bundle)
     (note,) = (each for each in measured.notes if "Not shown" in each)
-    assert note.startswith("Not shown: the bundle's evaluation, since file report/") and "is damaged" in note
+    assert note.startswith("Not shown: the bundle's evaluation, because file report/") and "is damaged" in note
     assert 'id="distribution"' not in text and "is damaged" in text
 
 
@@ -154,7 +154,7 @@ def test_an_evaluation_with_figures_of_before_is_left_out_with_a_warning(evaluat
     store(bundle, json.dumps(before).encode())
     assert read_evaluation(open_bundle(bundle)) is None
     (warning,) = caplog.messages
-    assert "is left out" in warning and "`kernel`" in warning and "fewstep measure makes it again" in warning
+    assert "cannot be read" in warning and "`kernel`" in warning and "repeat it with fewstep measure" in warning
 
 
 def test_an_evaluation_made_while_the_report_measured_is_shown(evaluated, tmp_path, monkeypatch):
@@ -181,16 +181,16 @@ def test_a_bundle_shows_what_was_found_of_its_bodies_and_of_no_former_ones(evalu
 def test_an_evaluation_that_cannot_be_read_is_left_out_with_a_warning(tmp_path, caplog):
     bundle = make_bundle(tmp_path / "tiny")
     store(bundle, b'{"schema": 0}')
-    assert read_evaluation(open_bundle(bundle)) is None and "fewstep measure makes it again" in caplog.text
+    assert read_evaluation(open_bundle(bundle)) is None and "repeat it with fewstep measure" in caplog.text
 
 
 def test_verdicts_say_change_only_where_there_is_one(evaluated):
-    assert describe_distance(DISTANCE) == "no detectable change (+0.25 [-0.1, +0.6], floor 1.25)"
+    assert describe_distance(DISTANCE) == "no detectable change (+0.25 [-0.1, +0.6], noise floor 1.25)"
     further = replace(DISTANCE, detectable=True, difference=3.0, low=2.0, high=4.0)
     assert describe_distance(further).startswith("the distribution changed: further away (+3 [+2, +4]")
     assert "no improvement" in describe_distance(replace(further, difference=-3.0, low=-4.0, high=-2.0))
     small = describe_distance(replace(DISTANCE, low=0.1))
-    assert small.startswith("inside the noise floor, though pairs of one seed show it: further away (+0.25 [+0.1, ")
+    assert small.startswith("within the noise floor, but detectable between paired seeds: further away (+0.25 [+0.1, ")
     (sentence,) = describe_distances(evaluated[1])
     assert sentence.startswith("int8-cpu-x86 against float32, dpmpp_2m:4, other seeds: ")
 
@@ -212,7 +212,7 @@ def test_measure_names_a_body_that_is_far_from_float(evaluated, monkeypatch):
 def test_a_body_that_changes_many_tokens_is_named():
     """The decibels of tokens are of other numbers, and have no limit here."""
     assert describe_low_quality("few", 3.0, TokenQuality(0.03, 0.6, ())) is None
-    said = "many changes 3.2 % of the likeliest tokens: compare its runs before deploying it."
+    said = "many changes 3.2 % of the most likely tokens: compare its samples before deploying it."
     assert (
         describe_low_quality("many", 30.0, TokenAgreement(0.032, 0.6, ()))
         == said
@@ -226,11 +226,11 @@ def test_a_body_that_changes_many_tokens_is_named():
         (
             10.8,
             26.9,
-            "more steps cost less: float32 is 10.8 dB from many steps, and int8-cpu-x86 26.9 dB",
+            "so more steps help: float32 has 10.8 dB PSNR against many steps, and int8-cpu-x86 26.9 dB",
         ),
-        (44.0, 26.9, "int8 costs most, not few steps: "),
-        (31.0, 29.0, "Few steps and int8 cost alike: "),
-        (41.0, 60.0, "Neither few steps nor int8 cost much: "),
+        (44.0, 26.9, "int8 loses more than few steps: "),
+        (31.0, 29.0, "Few steps and int8 lose about the same: "),
+        (41.0, 60.0, "Neither few steps nor int8 loses much: "),
     ],
 )
 def test_the_costliest_is_named_first_with_the_next_command(evaluated, steps, int8, said):
@@ -257,6 +257,6 @@ def test_a_lost_direction_of_guidance_comes_first(evaluated):
     steps = (StepQuality(0, 1.0, 0.0, 0, 30.0, 30.0, 30.0, guidance=lost),)
     results = replace(results, qualities=(replace(body, steps=steps),))
     found = advice(results, open_bundle(evaluated[0]).manifest, evaluated[0])
-    assert found.verdict.startswith("Not usable: int8-cpu-x86 is ")
-    assert "dB, and loses what guidance adds." in found.verdict
+    assert found.verdict.startswith("Not usable: int8-cpu-x86 has ")
+    assert "dB, and loses the direction of guidance." in found.verdict
     assert found.command.endswith("--quality 30dB")

@@ -42,11 +42,11 @@ def test_the_test_vector_is_a_sample_of_the_file(file: Path, capsys: pytest.Capt
     assert (baked.sample.seed, baked.sample.sizes, baked.sample.inputs) == (0, {"batch": 1}, {"class": 0.0})
     np.testing.assert_allclose(baked.sample.values, sampled(file, [0], **{"class": [0]}).reshape(-1), rtol=1e-6)
     assert main(["verify", str(file)]) == 0
-    assert "is bitwise the sample of where it was baked" in capsys.readouterr().out
+    assert "is bitwise identical to the sample of the baking machine" in capsys.readouterr().out
     assert main(["inspect", str(file)]) == 0
     assert "a baked file of tiny, not a bundle; with a checksum, with a test vector" in capsys.readouterr().out
     for line in (["verify", str(file), "--engines"], ["inspect", str(file), "--operations"]):
-        assert main(line) == 1 and "this is a baked file; leave" in capsys.readouterr().err
+        assert main(line) == 1 and "not of a baked file; leave" in capsys.readouterr().err
 
 
 def test_every_changed_byte_is_found(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -81,10 +81,10 @@ def test_weights_beside_the_file_are_checked(
     for at in range(0, content.find(seal_check.MARK), 500):  # also where the names of weight files cannot be read
         file.write_bytes(content[:at] + bytes([content[at] ^ 127]) + content[at + 1 :])
         (damage,) = verify_baked(file).damages
-        assert damage.what == f"{file} is not what was baked: its checksum differs"
+        assert damage.what == f"{file} changed since it was baked: its checksum differs"
 
 
-@pytest.mark.parametrize(("off", "said"), [(0.02, "round otherwise"), (0.5, "computes another sample here: 12.")])
+@pytest.mark.parametrize(("off", "said"), [(0.02, "round differently"), (0.5, "computes a different sample here: 12.")])
 def test_another_machine_may_round_but_not_compute_another_sample(
     file: Path, monkeypatch: pytest.MonkeyPatch, off: float, said: str
 ) -> None:
@@ -156,7 +156,7 @@ def test_a_file_that_was_not_run_has_a_checksum_alone(
     stages, options = list[object](), BakeOptions(tiny_bundle, "ddim:2", tmp_path / "s.onnx")
     baked, (file,) = bake(options, progress=lambda *of: stages.append(of))
     assert baked.sample is None and is_whole(file) and said in caplog.text
-    assert verify_baked(file).sample == "note: it has no test vector, so it was not run"
+    assert verify_baked(file).sample == "note: the file has no test vector, so it was not run"
     assert stages == [("test vector", 0, 1), ("test vector", 1, 1)]
     onnx.checker.check_model(onnx.load(file))
 

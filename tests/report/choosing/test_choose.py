@@ -130,12 +130,12 @@ def test_plans_that_take_far_more_than_the_budget_are_not_tried(tiny_bundle: Pat
 def test_a_budget_that_nothing_keeps_is_refused_with_the_nearest(tiny_bundle: Path, calls: list[str]) -> None:
     with pytest.raises(
         UserError,
-        match=r"within 1ms and at least 0dB: the quickest of them is ddim:2 on int8-cpu-x86 \(onnxruntime, 1 thr",
+        match=r"within 1ms and at least 0dB: the fastest of this quality is ddim:2 on int8-cpu-x86 \(onnxruntime, 1 th",
     ):
         choose(options(tiny_bundle, within="1ms", at_least="0dB"))
-    with pytest.raises(UserError, match="at least 150dB: the nearest is ddim:8 on float32"):
+    with pytest.raises(UserError, match="at least 150dB: the best quality is ddim:8 on float32"):
         choose(options(tiny_bundle, at_least="150dB"))
-    with pytest.raises(UserError, match="no choice was made of"):
+    with pytest.raises(UserError, match="no choice is stored for"):
         load_choice(tiny_bundle)
 
 
@@ -209,7 +209,7 @@ def test_where_nothing_runs_one_line_says_why_and_what_to_do(
 def test_a_bundle_that_changed_has_no_choice(tiny_bundle: Path, calls: list[str]) -> None:
     choose(options(tiny_bundle, within="8ms", at_least="0dB"))
     with_body(tiny_bundle, "int8-cpu-x86", plan="ddim:4")
-    with pytest.raises(UserError, match=f"no choice was made of {tiny_bundle} on this machine, as it is now"):
+    with pytest.raises(UserError, match=f"no choice is stored for {tiny_bundle} and the current state"):
         load_choice(tiny_bundle)
 
 
@@ -334,7 +334,7 @@ def test_times_that_cannot_be_are_measured_again_and_not_kept(
     ratios, is_sure = deployments._measure_ratios(judging, "float32", TimedEngine("onnxruntime", 1, None), plans)
     assert (taken.count("ddim:2"), is_sure) == (rounds, rounds < 15)
     assert ratios["ddim:4"] == 2.0 and (ratios["ddim:2"] <= 2.0) == is_sure
-    assert ("another program runs" in caplog.text) != is_sure
+    assert ("end other programs" in caplog.text) != is_sure
 
 
 def test_a_time_follows_the_load_of_its_choice(
@@ -351,7 +351,8 @@ def test_noise_is_not_chosen_unless_it_is_asked_for(tiny_bundle: Path, calls: li
     quickest = min(choose(options(tiny_bundle)).deployments, key=lambda row: row.milliseconds)
     assert quickest.psnr < LEAST_PSNR
     with pytest.raises(
-        UserError, match="at least 25dB, with a signal 15 dB above the error: the (quickest of them|nearest) is"
+        UserError,
+        match="at least 25dB, with a signal 15 dB above the error: the (fastest of this quality|best quality) is",
     ):
         choose(options(tiny_bundle, within="2ms"))
     asked = choose(options(tiny_bundle, within="2ms", at_least=f"{quickest.psnr - 0.1:.2f}dB"))

@@ -116,5 +116,5 @@ def test_what_is_not_a_picture_says_so():
         draw_grid(np.zeros((2, 4, 8, 8)), columns=2)
     samples = np.zeros((3, 1, 2, 2))
     samples[2, 0, 1, 1] = np.nan
-    with pytest.raises(UserError, match="sample 2 holds NaN"):
+    with pytest.raises(UserError, match="sample 2 contains NaN"):
         draw_grid(samples, columns=2)

@@ -67,7 +67,7 @@ def test_an_engine_that_agrees_is_said_to(
         ("float32", 2, True),
     ]
     assert main(["verify", str(tiny_bundle), "--engines"]) == 0
-    assert "tensorrt computes float32 as onnxruntime does" in capsys.readouterr().out
+    assert "float32 on tensorrt agrees with onnxruntime" in capsys.readouterr().out
 
 
 def test_a_mismatch_is_narrowed_to_the_first_layer(wrong: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -77,7 +77,7 @@ def test_a_mismatch_is_narrowed_to_the_first_layer(wrong: Path, capsys: pytest.C
     assert found.layer.difference == pytest.approx(0.2, rel=1e-3)
     assert main(["verify", str(wrong), "--engines"]) == 1
     said = capsys.readouterr().out
-    assert "tensorrt computes float32 otherwise than onnxruntime" in said and "first in Mul 'halved', by 0.2" in said
+    assert "float32 on tensorrt differs from onnxruntime by" in said and "first in Mul 'halved', by 0.2" in said
     assert f"{wrong}: intact, but results of tensorrt differ from onnxruntime; " in said and "damaged" not in said
 
 
@@ -103,7 +103,7 @@ def test_a_mismatch_stays_one_where_the_layer_cannot_be_found(wrong: Path, monke
     found = verify(VerifyOptions(wrong, engines=True))
     (differing,) = found.differing
     assert found.is_whole
-    assert "its first layer is not known: tensorrt cannot build it; free memory" in differing.what
+    assert "the first differing layer is unknown: tensorrt cannot build it; free memory" in differing.what
 
 
 def test_what_openvino_computes_wrong_is_the_layer_that_is_known_for_it(
@@ -171,7 +171,7 @@ def test_engines_of_a_damaged_bundle_are_left_out_with_a_note(
         stream.write(b"more")
     found = verify(VerifyOptions(tiny_bundle, engines=True))
     assert not found.is_whole and found.engines == ()
-    assert found.notes == ("engines were not compared: the bundle is damaged; mend it, and verify it again",)
+    assert found.notes == ("engines were not compared, because the bundle is damaged; repair it, then verify it again",)
     assert main(["verify", str(tiny_bundle), "--engines"]) == 1
     assert "engines were not compared" in capsys.readouterr().out
 
@@ -218,8 +218,8 @@ def test_a_build_on_the_device_ends_with_a_comparison(
     command = ["build", str(tiny_bundle), "--backend", "tensorrt", "--precision", "float32"]
     assert main(command) == int(is_wrong)
     said = capsys.readouterr().out
-    assert "tensorrt computes prologue as onnxruntime does" in said
-    assert f"tensorrt computes float32 {'otherwise than onnxruntime' if is_wrong else 'as onnxruntime does'}" in said
+    assert "prologue on tensorrt agrees with onnxruntime" in said
+    assert f"float32 on tensorrt {'differs from' if is_wrong else 'agrees with'} onnxruntime" in said
     assert "int8" not in said  # its engine was not asked for
     assert main([*command, "--no-verify"]) == 0 and "onnxruntime" not in capsys.readouterr().out
 
