@@ -11,7 +11,7 @@ STOPPED = ("interrupted", "bundles are intact: run the same command again", 130)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line and return the exit code.
 
-    Without `arguments`, run the command line of this process, and end the process.
+    Without `arguments`, run those of this process, which must end after this call.
     """
     what, fix, code = STOPPED
     line = f"fewstep: {what}; {fix}"
