@@ -1,4 +1,4 @@
-"""A network that is told two times, sampled as MeanFlow's own recurrence samples it."""
+"""A network that takes two times, sampled as MeanFlow's own recurrence samples it."""
 
 import re
 from pathlib import Path

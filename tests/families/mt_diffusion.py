@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from fewstep.export import NamedOutput, ScheduleSpec, Spec
 
-NAME = "MT-Diffusion (mask and class beside x)"
+NAME = "MT-Diffusion (mask and class besides x)"
 PLAN = "ddim:2@trailing"
 
 WIDTH = 32

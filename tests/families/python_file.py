@@ -5,7 +5,7 @@ from torch import nn
 
 from fewstep.export import Condition, ScheduleSpec, Spec
 
-NAME = "A torch module of your own (FILE.py:FUNCTION)"
+NAME = "A torch module (FILE.py:FUNCTION)"
 PLAN = "heun:2@trailing"
 GUIDANCE = 2.0
 
