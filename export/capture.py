@@ -15,8 +15,10 @@ from onnxscript import ir
 from fewstep.export.export_errors import explain_export_error, watch_calls
 from fewstep.export.mapped_weights import find_mapped
 from fewstep.export.tracing.attention import ATTENTION, EXPORTED_RANK, decompose_attention, zero_rows_without_keys
+from fewstep.export.tracing.circular_padding import CIRCULAR, is_circular, pad_circularly
 from fewstep.export.tracing.complex_pairs import ON_PAIRS, has_complex_input
 from fewstep.export.tracing.exporter_speedups import cache_operations, skip_impossible_matches
+from fewstep.export.tracing.nearest import NEAREST
 from fewstep.export.tracing.short_lists import expand_short_lists
 from fewstep.export.tracing.size_arithmetic import FORMS, simplify_sizes
 from fewstep.graph.graph import Array, Graph
@@ -58,7 +60,7 @@ def capture(
                 output_names=list(outputs),
                 optimize=False,
                 verbose=False,
-                custom_translation_table=FORMS,
+                custom_translation_table={**FORMS, **NEAREST},
             )
             assert program is not None and program.exported_program is not None
             initializers = list(program.model.graph.initializers.values())
@@ -79,7 +81,7 @@ def _decompose(program: torch.export.ExportedProgram) -> torch.export.ExportedPr
 
 def _is_written_out(node: torch.fx.Node) -> bool:
     """True if its decomposition makes something else of it."""
-    if node.target in ON_PAIRS:
+    if node.target in ON_PAIRS and not is_circular(node):
         return has_complex_input(node)  # trying it out here, outside of torch's tracing, may fix the batch
     if node.target == ATTENTION:  # as above
         return bool(node.meta["val"].dim() != EXPORTED_RANK)
@@ -128,12 +130,20 @@ def _squeeze_all(x: torch.Tensor) -> Any:
     return torch.ops.aten.squeeze.dims(x, short) if short else torch.ops.aten.alias.default(x)
 
 
+def _pad(x: torch.Tensor, pad: Sequence[Any], mode: str = "constant", value: float | None = None) -> Any:
+    """Padding as ONNX Runtime and OpenVINO both read it, and padding of complex numbers."""
+    if mode == CIRCULAR:
+        return pad_circularly(x, pad)
+    return ON_PAIRS[torch.ops.aten.pad.default](x, pad, mode, value)
+
+
 DECOMPOSED: dict[Any, Callable[..., Any]] = {
     ATTENTION: decompose_attention,
     torch.ops.aten.add.Tensor: _add,
     torch.ops.aten.squeeze.dim: _squeeze,
     torch.ops.aten.squeeze.default: _squeeze_all,
     **ON_PAIRS,
+    torch.ops.aten.pad.default: _pad,
 }
 
 

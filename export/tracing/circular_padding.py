@@ -1,0 +1,27 @@
+"""Circular padding as slices and concatenations: OpenVINO reads no Pad of the mode "wrap"."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+CIRCULAR = "circular"
+
+
+def is_circular(node: torch.fx.Node) -> bool:
+    """True if a node pads circularly."""
+    return node.target == torch.ops.aten.pad.default and CIRCULAR in (*node.args[2:3], node.kwargs.get("mode"))
+
+
+def pad_circularly(x: Tensor, pad: Sequence[Any]) -> Tensor:
+    """`x` with each end of its last axes continued from its other end. Negative lengths crop first, as in torch."""
+    for place in range(len(pad) // 2):
+        axis, before, after = x.dim() - 1 - place, pad[2 * place], pad[2 * place + 1]
+        if before < 0 or after < 0:
+            x = x.narrow(axis, max(-before, 0), x.shape[axis] - max(-before, 0) - max(-after, 0))
+        ends = [x.narrow(axis, x.shape[axis] - before, before)] if before > 0 else []
+        starts = [x.narrow(axis, 0, after)] if after > 0 else []
+        if ends or starts:
+            x = torch.cat([*ends, x, *starts], axis)
+    return x
