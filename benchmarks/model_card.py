@@ -1,8 +1,8 @@
-"""Put what was trained where it belongs: `python -m benchmarks.model_card zoo/dit_flow --work DIR [--data DIR]`.
+"""Store trained weights and their card: `python -m benchmarks.model_card zoo/dit_flow --work DIR [--data DIR]`.
 
-Copies the weights that `benchmarks.train` wrote, and writes the figures of the run, so that none is typed in by hand: a
-page NAME.md next to a recipe of these rooms, and the table in the card of a shipped denoiser, whose prose stays as it
-is. Members of the zoo and shipped denoisers get samples too: along their own plan, made by the exported bundle.
+Copies the weights that `benchmarks.train` wrote, and writes the figures of the run, so that none is typed in: a page
+NAME.md in the folder of the recipe, or the table in the card of a shipped denoiser, whose prose is unchanged. Members
+of the zoo and shipped denoisers also get samples of the exported bundle along their plan.
 """
 
 import csv
@@ -84,7 +84,7 @@ def losses(work: Path) -> list[tuple[int, float]]:
 
 
 def facts(recipe: ModuleType) -> list[tuple[str, str]]:
-    """What is known of a recipe of these rooms before its training; the prose of other cards has it."""
+    """The facts of a recipe of this folder that are known before its training. Other cards have them in their prose."""
     if not hasattr(recipe, "SPEC"):
         return []
     spec = recipe.SPEC
@@ -113,7 +113,7 @@ def run_table(name: str, recipe: ModuleType, work: Path, folder: Path | None, we
 
 
 def page(recipe: ModuleType, measured: str, member: Member | None, written_by: str) -> str:
-    """The page of a recipe of these rooms."""
+    """The page of a recipe of this folder."""
     parts = [f"# {recipe.__name__}", (recipe.__doc__ or "").strip(), measured]
     if member is not None:
         guidance = "no guidance" if member.guidance is None else f"guidance {member.guidance:g}"

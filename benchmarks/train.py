@@ -1,12 +1,12 @@
-"""Train a recipe of these rooms on a CPU: `python -m benchmarks.train zoo/dit_flow --work DIR [--minutes 20]`.
+"""Train a recipe of this folder on a CPU: `python -m benchmarks.train zoo/dit_flow --work DIR [--minutes 20]`.
 
-The same command goes on where the last one stopped, and leaves the averaged weights in DIR. The rest is
-`fewstep.models.training`; `python -m benchmarks.model_card` puts what was trained where it belongs. A name without a
-room is a shipped denoiser, whose recipe lies next to its weights.
+The same command continues an interrupted run, and leaves the averaged weights in DIR. The training loop is in
+`fewstep.models.training`; `python -m benchmarks.model_card` stores the trained weights and their card. A name without a
+folder is a shipped denoiser, whose recipe is in the folder of its weights.
 
 A recipe of the zoo is a file with `SPEC`, `DATA`, `RECIPE` and `make()` (zoo/denoising.py). Its loss is that of its
-SPEC, or `loss(draw, count)`; its network before the training is that of `make`, or `network()`. Others have
-`training(folder, split)`: the network before its training, and its loss on a split of the data.
+SPEC, or `loss(draw, count)`; its untrained network is that of `make`, or `network()`. Others have
+`training(folder, split)`: the untrained network, and its loss on a split of the data.
 """
 
 import importlib

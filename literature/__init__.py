@@ -1,1 +1,1 @@
-"""The literature: methods that lost, or that few ask for. It is a plugin: no room imports it, and names find it."""
+"""Published methods that lost or that few need. It is a plugin: found by name, and no other package imports it."""

@@ -1,1 +1,1 @@
-"""Robot policies: their control loop, LeRobot's files and the networks of both. Nothing else imports this room."""
+"""Robot policies: their control loop, LeRobot's files and the networks of both. No other package imports it."""

@@ -7,7 +7,7 @@ import onnxruntime
 from fewstep.runtime.machine.code_digest import digest_code
 from fewstep.runtime.machine.cpu import this_cpu
 
-# By name: a digest reads the sources of rooms above this one, and runs nothing of them.
+# By name: a digest reads the sources of packages above this one, and runs nothing of them.
 PACKAGES = tuple(
     import_module(f"fewstep.{name}") for name in ("calibration", "fitting", "graph", "measure", "plans", "runtime")
 )

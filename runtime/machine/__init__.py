@@ -1,1 +1,1 @@
-"""Machine reads the facts of this machine: processor, GPUs, memory, installed packages. It imports no other room."""
+"""Facts of this machine: processor, GPUs, memory, installed packages. It imports no other package of fewstep."""
