@@ -1,1 +1,1 @@
-"""Plans are samplers as tables of numbers, compiled from schedules, solvers and grids with numpy and msgspec."""
+"""Plans: samplers as tables of numbers, compiled from schedules, solvers and grids with numpy and msgspec."""

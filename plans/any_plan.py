@@ -1,4 +1,4 @@
-"""Plans of numbers and plans of tokens: both are a table of steps, and say what they were compiled for."""
+"""Functions for both types of plan, of continuous samples and of tokens. Both are tables of steps."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar, cast
@@ -14,22 +14,22 @@ from fewstep.plans.tokens.plan import TokenPlan, TokenStep
 AnyStep = Step | TokenStep
 AnyPlan = Plan | TokenPlan
 Made = TypeVar("Made", bound=AnyPlan)
-Edges = Sequence[float] | Mapping[str, Sequence[float]]  # between range groups: of all steps, or of networks by name
+Edges = Sequence[float] | Mapping[str, Sequence[float]]  # between range groups, for all steps or by network name
 
 
 def times_of(plan: AnyPlan, step: AnyStep) -> NDArray[np.float64]:
-    """The network's time at a step, or those of all positions [positions]."""
+    """Return the network's time at a step, or the times of all positions [positions]."""
     number = step.times if isinstance(step, Step) else None
     return np.array(step.time) if number is None else tensor_values(plan.tensors[number]).ravel()
 
 
 def shaping_of(plan: AnyPlan) -> Shaping | None:
-    """That of its steps, of which some may have none, as all of a token plan do."""
+    """Return the shaping of a plan's steps, or None. Single steps may have none, and token plans have none."""
     return next((step.shaping for step in plan.steps if isinstance(step, Step) and step.shaping is not None), None)
 
 
 def regroup(plan: Made, groups: Edges) -> Made:
-    """The same plan with its steps assigned to other lambda groups: itself where they are in those."""
+    """Return the plan with its steps assigned to other range groups, or the plan itself if nothing changes."""
     edges = groups if isinstance(groups, Mapping) else {step.network: groups for step in plan.steps}
     wanted = [group_of(step.lam, edges[step.network]) if step.network in edges else step.group for step in plan.steps]
     if wanted == [step.group for step in plan.steps]:

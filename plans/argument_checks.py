@@ -1,4 +1,4 @@
-"""Checks of arguments that many functions take: a compiled plan, options of a run along it, a whole number."""
+"""Checks of arguments that many functions take: a compiled plan, options of a run along it, an integer."""
 
 import operator
 from collections.abc import Mapping
@@ -10,37 +10,39 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
 from fewstep.plans.tokens.plan import USUAL, TokenPlan
 
-COMPILED = ("guidance", "shaping", "strength", "renoise")  # into a plan
+COMPILED = ("guidance", "shaping", "strength", "renoise")  # options that are compiled into a plan
 
 
 def check_compiled(plan: AnyPlan | str | Path, fix: str = "call sampler.sample", taker: str = "this") -> Plan:
-    """The plan. Refuse the name of one where its numbers are needed and no sampler can compile it, anything else that
-    is none, and one of tokens, which `taker` does not take."""
+    """Return the plan if it is a compiled plan of continuous samples.
+
+    Raises UserError for the name of a plan, which only a sampler can compile, for any other object, and for a token
+    plan. `taker` names the caller in the message, and `fix` is its advice for a token plan."""
     if isinstance(plan, Plan):
         return plan
     if isinstance(plan, TokenPlan):
-        raise UserError(f"plan {plan.name!r} is of tokens, and {taker} takes continuous samples", fix)
+        raise UserError(f"plan {plan.name!r} is for tokens, but {taker} takes continuous samples", fix)
     raise UserError(f"plan {plan!r} is not compiled", f"give sampler.compile({plan!r})")
 
 
 def check_tokens(plan: AnyPlan) -> TokenPlan:
-    """The plan. UserError for one of numbers."""
+    """Return the plan if it is a token plan. Raises UserError for a plan of continuous samples."""
     if isinstance(plan, TokenPlan):
         return plan
-    what = f"plan {plan.name!r} is for continuous samples, and this denoiser predicts tokens"
+    what = f"plan {plan.name!r} is for continuous samples, but this denoiser predicts tokens"
     raise UserError(what, f"take {USUAL}")
 
 
 def refuse_options(others: Mapping[str, Any]) -> None:
-    """Refuse options that a run does not have. For options of compiling the fix says where they belong."""
+    """Raise UserError for an option that a run does not have. The fix for a compile option says where to pass it."""
     for name in others:
         fix = f"compile the plan with it: sampler.compile(plan, {name}=...)" if name in COMPILED else "leave it out"
         raise UserError(f"this run has no option {name!r}", fix)
 
 
 def check_integer(what: str, value: Any, low: int, high: int | None = None) -> int:
-    """A whole number from `low` to `high`, both included, of any integer type. The UserError begins with `what` and
-    the value."""
+    """Return an integer of any integer type as an int. Raises UserError, which begins with `what` and the value, if it
+    is not an integer from `low` to `high`, both included."""
     try:
         number = operator.index(value)
     except TypeError:

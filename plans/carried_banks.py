@@ -1,9 +1,11 @@
 """Banks for a denoiser that carries tensors from run to run.
 
-Chunk-causal denoisers carry keys and values from chunk to chunk in one of two ways. Each step reads what the same step
-of the chunk before wrote (CosyVoice 2: Du et al. 2024, arXiv 2412.10117; Live2Diff: Xing et al. 2024, arXiv
-2407.08701), or all steps read what the finished chunk before wrote, in one more evaluation at the clean end (Ca2-VDM:
-Gao et al. 2024, arXiv 2411.16375; Self Forcing: Huang et al. 2025, arXiv 2506.08009).
+Chunk-causal denoisers carry keys and values from chunk to chunk in one of two ways:
+
+- "step": each step reads the slot that the same step of the previous chunk wrote (CosyVoice 2: Du et al. 2024, arXiv
+  2412.10117; Live2Diff: Xing et al. 2024, arXiv 2407.08701).
+- "sample": all steps read one slot, which an additional evaluation of the previous finished chunk wrote at the clean
+  end (Ca2-VDM: Gao et al. 2024, arXiv 2411.16375; Self Forcing: Huang et al. 2025, arXiv 2506.08009).
 """
 
 import math
@@ -23,9 +25,10 @@ Entries = tuple[tuple[CarryIn, ...], tuple[Carry, ...]]  # of a step, for one ba
 def add_banks(
     plan: Plan, carried: Sequence[BankedTensor], schedule: ScheduleSpec, groups: Sequence[float] = ()
 ) -> Plan:
-    """The plan with a bank for each tensor that its denoiser carries from run to run.
+    """Return the plan with a bank for each tensor that its denoiser carries from run to run.
 
-    With a bank of the sample, one more evaluation ends the plan. It has all branches, and nothing reads its output.
+    If a bank is of the sample, the plan ends with an additional evaluation. It has all branches, and nothing reads its
+    output.
     """
     if not carried:
         return plan
@@ -46,7 +49,7 @@ def add_banks(
 
 
 def bank_rows(number: int, bank: Literal["step", "sample"], steps: int) -> list[Entries]:
-    """The reads of bank `number` at each step, and the writes there."""
+    """Return (reads, writes) of bank `number` at each step."""
     slots = 1 if bank == "sample" else steps
     made = _unit_row(slots, slots + 1)
     return [
@@ -59,7 +62,7 @@ def bank_rows(number: int, bank: Literal["step", "sample"], steps: int) -> list[
 
 
 def entries_of(step: Step, number: int) -> Entries:
-    """The reads of bank `number` at a step, and the writes there."""
+    """Return (reads, writes) of bank `number` at a step."""
     return tuple(r for r in step.carry_in if r.bank == number), tuple(w for w in step.carry if w.bank == number)
 
 
@@ -68,7 +71,7 @@ def _unit_row(place: int, width: int) -> Row:
 
 
 def _sample_evaluation(plan: Plan, schedule: NoiseSchedule, groups: Sequence[float]) -> Step:
-    """An evaluation of the sample at the cleanest time, which leaves the state as it is."""
+    """Return a step that evaluates the sample at the cleanest time and leaves the state unchanged."""
     time, before = schedule.cleanest, plan.steps[-1]
     branches = tuple(dict.fromkeys(branch for step in plan.steps for branch in step.branches))
     outputs, scale = len(branches) * before.heads, input_scale(plan.prediction, time, schedule.spec)

@@ -1,4 +1,4 @@
-"""The linter of carried tensors: which slots a plan reads and writes, and in which branches."""
+"""Check the carried tensors of a plan: that every slot which a step reads has been written, in all its branches."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,21 +6,21 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
 
 Branches = tuple[str, ...]
-Held = Branches | None  # the branches that a slot has, None for an empty one
+Held = Branches | None  # the branches that a slot has; None if it is empty
 
 
 def check_carry(plan: Plan, fix: str = "begin with a step that writes what it reads") -> Plan:
-    """The plan itself. UserError for a read that has nothing to read."""
+    """Return the plan. Raises UserError if a step reads an empty slot, or a branch that a slot lacks."""
     if problem := carry_problem(plan):
         raise UserError(f"plan {plan.name!r}: {problem}", fix)
     return plan
 
 
 def carry_problem(plan: Plan, begins: Mapping[str, Sequence[Held]] | None = None) -> str | None:
-    """The fault of the reads and writes of banks, or None.
+    """Return the problem with the reads and writes of banks, or None.
 
-    begins: the branches of each slot at the start, by bank. Without it, kept slots have all branches in a first run,
-    and what that leaves in the next.
+    begins: the branches of each slot at the start, by bank. By default kept slots have all branches before a first run,
+        and a second run begins with the slots that the first one leaves.
     """
     if begins is not None:
         return _walk_steps(plan, {bank.name: list(begins[bank.name]) for bank in plan.banks})
@@ -35,13 +35,13 @@ def carry_problem(plan: Plan, begins: Mapping[str, Sequence[Held]] | None = None
 
 
 def _walk_steps(plan: Plan, held: dict[str, list[Held]]) -> str | None:
-    """The first read without a source, along all steps; `held` is then what they leave."""
+    """Return the first invalid read along all steps, or None. `held` is updated in place."""
     for index, step in enumerate(plan.steps):
         for read in step.carry_in:
             bank = plan.banks[read.bank]
             slots = [slot for slot in range(bank.slots) if read.row[slot]]
             if not slots:
-                return f"step {index} feeds the network nothing of {bank.name!r}"
+                return f"step {index} reads no slot of {bank.name!r}"
             for slot in slots:
                 if (there := held[bank.name][slot]) is None:
                     return f"step {index} reads slot {slot} of {bank.name!r}, which is empty"
@@ -53,7 +53,7 @@ def _walk_steps(plan: Plan, held: dict[str, list[Held]]) -> str | None:
             sources = [*before[bank.name], step.branches]
             read_from = [sources[column] for column, number in enumerate(write.row) if number]
             if not read_from or None in read_from:
-                return f"step {index} writes slot {write.slot} of {bank.name!r} from an empty one"
+                return f"step {index} writes slot {write.slot} of {bank.name!r} from an empty slot"
             first, *others = [source for source in read_from if source is not None]
             common = tuple(branch for branch in first if all(branch in other for other in others))
             if not common:

@@ -1,4 +1,4 @@
-"""Compile a solver and its times into a plan: trace the arithmetic in float64, then make tables of it."""
+"""Compile a solver and its times into a plan: trace the arithmetic in float64, then convert it to tables."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -31,15 +31,17 @@ def compile_plan(
     """Compile a plan by its name, SOLVER:STEPS or SOLVER:STEPS@GRID (`plan_name.py`), for a denoiser.
 
     Args:
-        guidance: a form of `plans.guidance`, or the weight w of classifier-free guidance; None (or 1) evaluates the
-            conditional branch alone.
+        guidance: a form of `plans.guidance`, or the weight w of classifier-free guidance. With None or 1, only the
+            conditional branch is evaluated.
         shaping: applied to each prediction: `Clip`, `Threshold`, `Rescale`.
         groups: increasing edges of lambda, which give each step its range group (`manifest.Body.groups`).
-        strength: in (0, 1]: start from the given "image", noised to where this share of the steps is left. A name
-            without a grid is then on `trailing`, where the share of the steps is that of the training's time.
-        renoise: in [0, 1]: how much of that noise the image is given (`Tracer.start`); None is 1, all of it.
+        strength: in (0, 1]: start from the given "image", noised to the time where this share of the steps is left. A
+            name without a grid then uses `trailing`, on which that is also the share of the training's time.
+        renoise: in [0, 1]: the share of that noise that is added to the image (`Tracer.start`); None is 1.
+
+    Raises UserError for an invalid name or argument, and for a combination that the denoiser does not support.
     """
-    from fewstep.plans.names.plan_name import (  # all solvers: not for who only runs plans
+    from fewstep.plans.names.plan_name import (  # loads all solvers, which running a plan does not need
         TRAILING,
         parse_plan_name,
         with_grid,
@@ -49,7 +51,7 @@ def compile_plan(
     grids = (denoiser.grid, distilled_grid(denoiser)) if strength is None else (TRAILING, TRAILING)
     parsed = parse_plan_name(name, *grids)
     with _require_finite(
-        f"the grid of plan {name!r} has no finite numbers", "choose parameters nearer to the usual ones"
+        f"the grid of plan {name!r} has times that are not finite", "choose parameters nearer to the usual ones"
     ):
         times = parsed.grid(NoiseSchedule(denoiser.schedule), parsed.steps)
     if strength is not None:
@@ -58,7 +60,7 @@ def compile_plan(
         parsed.text if denoiser.grid == TRAILING else with_grid(parsed.text)
     )  # without its grid the name means another plan
     plan = trace_plan(text, parsed.solver, times, denoiser, guidance, shaping, groups, strength, renoise)
-    own_grids = ("", denoiser.grid)  # of a training that may have evaluated sigma_min
+    own_grids = ("", denoiser.grid)  # a training on them may have evaluated sigma_min
     is_elsewhere = denoiser.distilled and name.partition("@")[2].strip() not in own_grids
     if denoiser.prediction == "consistency" or facts_of(parsed.solver).tied or is_elsewhere:
         _check_every_step(plan, NoiseSchedule(denoiser.schedule))
@@ -76,9 +78,9 @@ def trace_plan(
     strength: float | None = None,
     renoise: float | None = None,
 ) -> Plan:
-    """Compile any solver over any times, from noisy to clean; `compile_plan` is the everyday form.
+    """Compile any solver over any times, from noisy to clean. `compile_plan` does this by name.
 
-    With a `strength` the given "image" is noised to the first of the times, whatever its value.
+    With any `strength` the given "image" is noised to the first of the times.
     """
     if len(times) < 2:
         raise UserError(f"plan {name!r} has {len(times)} times", "give two or more, from noisy to clean")
@@ -102,15 +104,17 @@ def trace_plan(
         raise UserError(f"the solver of plan {name!r} has no steps", "let it evaluate the denoiser: trace.denoise")
     plan = build_plan(name, tracer, sample, guidance, strength, renoise, groups)
     if strength is not None and IMAGE not in plan.given:
-        raise UserError(f"solver of plan {name!r} does not start from an image", "leave strength out")
+        raise UserError(f"the solver of plan {name!r} does not start from an image", "leave strength out")
     plan = add_banks(plan, denoiser.carried, denoiser.schedule, groups)
     return plan if denoiser.stairs is None else staircase(plan, denoiser.stairs, schedule)
 
 
 def _prepend_pure_noise(times: Sequence[Time], denoiser: DenoiserFacts) -> Sequence[Time]:
-    """The times, behind one at pure noise where a network is there for that one alone (One More Step: Hu et al. 2023,
-    arXiv 2311.15744) and the schedule ends before. The network is told the time of the first step; the authors' is told
-    none. The solver makes the step: theirs is ancestral."""
+    """Prepend a time at pure noise if the denoiser has a network for that step only, and the schedule does not reach it
+    (One More Step: Hu et al. 2023, arXiv 2311.15744).
+
+    The network receives the time of the first step, while the authors' network receives none. The plan's solver takes
+    the step, while theirs is ancestral."""
     first = times[0]
     if first.alpha == 0 or not any(each.until == PURE_NOISE for each in denoiser.networks):
         return times
@@ -118,8 +122,8 @@ def _prepend_pure_noise(times: Sequence[Time], denoiser: DenoiserFacts) -> Seque
 
 
 def _check_every_step(plan: Plan, schedule: NoiseSchedule) -> None:
-    """UserError for a step from sigma_min of a consistency function, which returns x itself there: the step would do
-    nothing. Other distilled denoisers are taken to be such functions on any grid but their own."""
+    """Raise UserError if a step of a consistency function starts at sigma_min. The function returns x itself there, so
+    the step would do nothing. Other distilled denoisers are treated as such functions on any grid except their own."""
     end = schedule.cleanest.lam - 1e-9
     for step in plan.steps:
         if step.lam is not None and step.lam >= end and schedule.timesteps is None:
@@ -130,16 +134,16 @@ def _check_every_step(plan: Plan, schedule: NoiseSchedule) -> None:
 
 
 def _trace_solver(name: str, solver: Solver, tracer: Tracer, times: Sequence[Time]) -> Lin:
-    """The solver's sample; its arithmetic may be undefined at these times."""
-    went = f"{times[0].network:g} .. {times[-1].network:g} of schedule {tracer.schedule.name}"
-    what = f"the solver of plan {name!r} has no finite numbers over times {went}"
+    """Run the solver on the tracer and return its sample. Raises UserError if its arithmetic is undefined there."""
+    span = f"{times[0].network:g} .. {times[-1].network:g} of schedule {tracer.schedule.name}"
+    what = f"the solver of plan {name!r} has coefficients that are not finite for times {span}"
     with _require_finite(what, "choose smaller parameters, times where sigma > 0 and alpha > 0, or another solver"):
         return tracer.add_share(solver(tracer, times), times[-1])
 
 
 @contextmanager
 def _require_finite(what: str, fix: str) -> Iterator[None]:
-    """Inside the block, arithmetic without a finite result is a UserError."""
+    """Convert arithmetic errors inside the block to a UserError."""
     try:
         yield
     except NUMERIC as error:
@@ -147,29 +151,30 @@ def _require_finite(what: str, fix: str) -> Iterator[None]:
 
 
 def check_guidance(guidance: float | Guidance | None, denoiser: DenoiserFacts) -> Guidance | None:
-    """The form of guidance. UserError for a form that needs outputs which the denoiser lacks."""
+    """Return the form of guidance. Raises UserError for a form that needs outputs which the denoiser lacks."""
     form = guide.as_guidance(guidance)
     if guide.needs_null(form) and not denoiser.guided:
         raise UserError(
-            f"guidance {guidance} for a denoiser without an unconditional form", "leave guidance out (or give 1)"
+            f"guidance {guidance} needs an unconditional branch, which this denoiser lacks",
+            "leave guidance out (or give 1)",
         )
     besides = form.guidance if isinstance(form, Steer) else form
     if isinstance(besides, Pag) and not denoiser.perturbed:
         raise UserError(
-            f"guidance {guide.to_text(besides)} for a network without perturbed attention",
+            f"guidance {guide.to_text(besides)} needs perturbed attention, which this network lacks",
             "export it with --change pag:middle, or give another guidance",
         )
     if isinstance(form, Steer) and len(denoiser.gradients) != 1:
         raise UserError(
             f"steering by gradients by {' and '.join(sorted(denoiser.gradients))}"
             if denoiser.gradients
-            else "steering by a network whose second output is no gradient",
+            else "steering needs a network whose second output is a gradient",
             "export it with fewstep.literature.gradients.gradient.with_gradient: docs/export/gradients.md",
         )
     if isinstance(form, Residual) and denoiser.heads > 1:
-        raise UserError("Residual guidance for a denoiser of several outputs", "use another form of guidance")
+        raise UserError("Residual guidance with a denoiser of several outputs", "use another form of guidance")
     if isinstance(form, Residual) and denoiser.towards is not None:
-        raise UserError(f"Residual guidance for a denoiser that restores {denoiser.towards!r}", "use another form")
+        raise UserError(f"Residual guidance with a denoiser that restores {denoiser.towards!r}", "use another form")
     return form
 
 
@@ -181,12 +186,12 @@ def _check_renoise(renoise: float | None, strength: float | None, denoiser: Deno
     if strength is None:
         raise UserError("renoise without a strength", "give a strength too: a plan from noise has no image to noise")
     if denoiser.towards is not None:
-        raise UserError(f"renoise for a denoiser that restores {denoiser.towards!r}", "leave renoise out")
+        raise UserError(f"renoise with a denoiser that restores {denoiser.towards!r}", "leave renoise out")
     return float(renoise)
 
 
 def _steps_left(strength: float, steps: int) -> int:
-    """The number of steps of an image-to-image run, which are the grid's last ones; at least 1."""
+    """Return the number of steps of an image-to-image run, at least 1. They are the last ones of the grid."""
     if not (isinstance(strength, Real) and 0 < strength <= 1):
         raise UserError(f"strength {strength!r} is not in (0, 1]", "give the share of the steps to run, such as 0.6")
     return max(1, round(strength * steps))

@@ -1,4 +1,4 @@
-"""Compile a token plan by its name: the steps of a sampler, with times, branches and range groups."""
+"""Compile a token plan by name: the steps of a sampler, with times, branches and range groups."""
 
 import math
 from collections.abc import Sequence
@@ -23,34 +23,36 @@ def compile_tokens(
     guidance: float | Guidance | None = None,
     groups: Sequence[float] = (),
 ) -> TokenPlan:
-    """Compile a token plan by its name, SAMPLER:STEPS, for samples of a shape.
+    """Compile a token plan by its name, SAMPLER:STEPS, for samples of `shape`.
 
     Args:
-        name: parsed or not.
+        name: as text or parsed.
         guidance: a form that is a sum over branches, or the weight w of classifier-free guidance.
         groups: increasing edges of lambda, which give each step its range group.
+
+    Raises UserError for any other form of guidance, and for numbers that give no valid plan.
     """
-    from fewstep.plans.grids.ends import check_steps  # all solvers and grids: not for who only runs plans
+    from fewstep.plans.grids.ends import check_steps  # loads all solvers and grids, which running a plan does not need
     from fewstep.plans.names.plan_name import parse_token_plan_name
 
     form, schedule = check_guidance(guidance, denoiser), NoiseSchedule(denoiser.schedule)
     if isinstance(form, CfgPlusPlus | Residual | Steer):
-        raise UserError(f"guidance {form} along a token plan", "give a weight, Branches or Pag")
+        raise UserError(f"a token plan cannot use guidance {form}", "give a weight, Branches or Pag")
     parsed = parse_token_plan_name(name) if isinstance(name, str) else name
     check_steps(schedule, parsed.steps, distinct=False)
     count, share, steps = math.prod(shape), 1.0, []
     for index, step in enumerate(parsed.sampler(tuple(shape), parsed.steps)):
         lam = None if share >= 1 else math.log1p(-share) - math.log(share)
         branches = branch_weights(form, index, -math.inf if lam is None else lam)
-        told = schedule.clock(min(share, 1.0)).network
-        placed = {"time": told, "lam": lam, "group": group_of(lam, groups)}
-        own = {"branches": tuple(branches), "weights": tuple(branches.values())}
-        steps.append(msgspec.structs.replace(step, **placed, **own))
-        shown = step.chance if step.chance is not None else step.reveal / count / share
-        share = max(share * (1 - shown) + (1 - share) * step.again, 1 / (2 * count))  # open ones, in the mean
+        time = schedule.clock(min(share, 1.0)).network
+        position = {"time": time, "lam": lam, "group": group_of(lam, groups)}
+        guided = {"branches": tuple(branches), "weights": tuple(branches.values())}
+        steps.append(msgspec.structs.replace(step, **position, **guided))
+        revealed = step.chance if step.chance is not None else step.reveal / count / share
+        share = max(share * (1 - revealed) + (1 - share) * step.again, 1 / (2 * count))  # the mean share of open ones
     plan = TokenPlan(SCHEMA, parsed.text, schedule.fingerprint, vocabulary, tuple(shape), form, tuple(steps))
     if problem := token_plan_problem(plan):
         raise UserError(
-            f"plan {parsed.text!r} cannot be: {problem}", "change a number (`fewstep plan --list` has the usual)"
+            f"plan {parsed.text!r} is not valid: {problem}", "change a number (`fewstep plan --list` shows the usual)"
         )
     return plan

@@ -1,4 +1,4 @@
-"""The grid of plan names without one: a rule from the denoiser's schedule and prediction, where its spec says none."""
+"""The default grid of plan names, by a rule on the denoiser's schedule and prediction if its spec names no grid."""
 
 from fewstep.plans.paths import RESTORING
 from fewstep.plans.schedule import NoiseSchedule
@@ -7,17 +7,24 @@ from fewstep.plans.spec import DenoiserFacts, Prediction, ScheduleSpec
 ANGLES = "arctan"
 TRAINED = "trailing"
 KEPT = ("sample", "residual", "consistency")  # predictions that keep `trailing`
-FEW = 80  # timesteps: with fewer, times between them are far from the trained ones
+FEW = 80  # timesteps; with fewer, times between them are far from the trained ones
 
 
 def default_grid(schedule: ScheduleSpec, prediction: Prediction) -> str:
-    """`arctan` on the way from noise to data. `trailing`, even steps of the training's time, for denoisers that know
-    certain times only (tables of fewer than 80 timesteps, consistency functions of timesteps or flows), for
-    restoration, and for denoisers that predict the sample itself. These are often policies, whose actions have far less
-    spread than images: `arctan` has its steps at too much noise for them. Where the schedule has a sigma_min, these
-    predictions get `arctan` too: `trailing` would spend an evaluation there.
+    """Return the default grid: `arctan`, or `trailing` (even steps of the training's time) in four cases.
 
-    Measured on trained denoisers (docs/measured/nominal.md), two of which the rule was not made on.
+    `trailing` is for:
+
+    - tables of fewer than 80 timesteps, whose networks know only those times;
+    - consistency functions of timesteps or flows, for the same reason;
+    - restoration;
+    - denoisers that predict the sample or the residual. These are often policies, whose actions have a far smaller
+      spread than images, so `arctan` would place its steps at too much noise.
+
+    If the schedule has a sigma_min, the second and fourth case get `arctan` too, since `trailing` would spend an
+    evaluation at sigma_min.
+
+    The rule was measured on trained denoisers (docs/measured/nominal.md), two of which were not used to choose it.
     """
     timesteps = NoiseSchedule(schedule).timesteps
     is_few = timesteps is not None and timesteps < FEW
@@ -26,14 +33,14 @@ def default_grid(schedule: ScheduleSpec, prediction: Prediction) -> str:
 
 
 def distilled_grid(denoiser: DenoiserFacts) -> str:
-    """The grid of a distilled denoiser's solver in a name without one: that which a spec named, else even steps. Where
-    these would end at sigma_min, at which a distilled denoiser has nothing to do, it is `arctan`."""
+    """Return the default grid of solvers for distilled denoisers: a grid that the spec named, else `trailing`. If that
+    would end at sigma_min, where a distilled denoiser does nothing, it is `arctan`."""
     if denoiser.grid not in (ANGLES, TRAINED):
         return denoiser.grid
     return ANGLES if _has_least_noise(denoiser.schedule) else TRAINED
 
 
 def _has_least_noise(schedule: ScheduleSpec) -> bool:
-    """True where `trailing` evaluates sigma_min."""
+    """True if `trailing` evaluates at sigma_min."""
     known = NoiseSchedule(schedule)
     return known.timesteps is None and known.cleanest.sigma > 0

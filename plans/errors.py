@@ -1,30 +1,31 @@
-"""The two exceptions for callers, `UserError` and `Cancelled`; text of other errors, cleaned before it is printed."""
+"""The two exceptions for callers, `UserError` and `Cancelled`, and functions that make text safe to print."""
 
 LONGEST = 2000  # characters of a printed text: the names of a bundle may have millions
-END = 400  # characters kept at the end of the text, where a message says what is wrong
-NUMERIC = (ZeroDivisionError, OverflowError)  # of arithmetic: who compiles a plan has words for them
+END = 400  # characters kept at the end of a text, where a message usually states the problem
+NUMERIC = (ZeroDivisionError, OverflowError)  # arithmetic errors, which become a UserError where a plan is compiled
 
 
 class UserError(Exception):
-    """A failure with a known cause: `what` names the thing, `fix` says what to do. Always one printable line, whatever
-    a damaged file has put into it."""
+    """A failure with a known cause: `what` names the object and the fact, `fix` says what to do.
+
+    The message is always one printable line, even if it quotes a damaged file."""
 
     def __init__(self, what: str, fix: str) -> None:
         self.what, self.fix = _escape_line(what), _escape_line(fix)
         super().__init__(f"{self.what}; {self.fix}")
 
     def __reduce__(self) -> tuple[type["UserError"], tuple[str, str]]:
-        """Workers raise it in other processes."""
+        """Support pickling: workers raise it in other processes."""
         return type(self), (self.what, self.fix)
 
 
 class Cancelled(Exception):
-    """A run was stopped because its caller said so."""
+    """The caller stopped a run."""
 
 
 def printable(text: str) -> str:
-    """Text that is safe for a terminal: unprintable characters (line ends, escape sequences) are escaped, and a long
-    text loses its middle. All text from a bundle, a file or a file's name is printed through this."""
+    """Return text that is safe for a terminal: unprintable characters (line ends, escape sequences) are escaped, and
+    the middle of a long text is cut. Pass all text from a bundle, a file or a file's name through this function."""
     if len(text) > LONGEST:
         left_out = f" [{len(text) - LONGEST} characters left out] "
         text = text[: LONGEST - END] + left_out + text[-END:]
@@ -32,7 +33,7 @@ def printable(text: str) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of a library's error, without the pages that follow; its class where it says nothing."""
+    """Return the first line of a library's error message, or the name of its class if the message is empty."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 

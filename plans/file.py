@@ -22,12 +22,15 @@ HEADS_LIMIT = 64  # outputs of a network; real ones have one to three
 
 
 def encode(plan: AnyPlan) -> bytes:
-    """JSON; floats keep all their digits, so that decoding gives the same plan back."""
+    """Return the plan as JSON. Floats keep all their digits, so decoding returns an equal plan."""
     return msgspec.json.encode(plan)
 
 
 def decode(data: bytes, source: str = "plan") -> Plan:
-    """A plan from JSON, checked: schema, shapes of every row, finite numbers. `source` names it in errors."""
+    """Decode a plan from JSON and check it: schema, shapes of every row, finite numbers.
+
+    Raises UserError, in which `source` names the plan, if it is not a plan or is damaged.
+    """
     try:
         raw = msgspec.json.decode(data)
         schema = raw.get("schema") if isinstance(raw, dict) else None
@@ -37,7 +40,7 @@ def decode(data: bytes, source: str = "plan") -> Plan:
             raw = (_from_schema_1(raw) if schema == 1 else raw) | {"schema": SCHEMA}
         plan = msgspec.convert(_drop_linear_ag(raw), Plan)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{source} is no plan: {error}", FIX) from None
+        raise UserError(f"{source} is not a plan: {error}", FIX) from None
     if plan.schema != SCHEMA:
         raise UserError(f"{source} has plan schema {plan.schema}, this version reads 1 to {SCHEMA}", FIX)
     problem = _problem(plan)
@@ -47,12 +50,12 @@ def decode(data: bytes, source: str = "plan") -> Plan:
 
 
 def decode_any(data: bytes, source: str = "plan") -> AnyPlan:
-    """A plan from JSON, of continuous samples or of tokens, checked. `source` names it in errors."""
+    """Decode and check a plan of continuous samples or of tokens. Raises UserError, which names the plan `source`."""
     return decode_tokens(data, source) if is_token_plan(data) else decode(data, source)
 
 
 def _from_schema_1(raw: dict[str, Any]) -> dict[str, Any]:
-    """Schema 1 had one head, no given tensors and no shape but the clip; its guidance was a number."""
+    """Convert from schema 1, which had one head, no given tensors, no shaping except the clip, and numeric guidance."""
     added: dict[str, Any] = {"to": None, "alpha": None, "sigma": None, "heads": 1, "terms": []}
     steps = []
     for old in raw["steps"]:
@@ -76,7 +79,7 @@ def _from_schema_1(raw: dict[str, Any]) -> dict[str, Any]:
 
 
 def _drop_linear_ag(raw: Any) -> Any:
-    """Earlier versions compiled LinearAG: its rule is in the numbers of the steps, and its weights are kept."""
+    """Convert LinearAG, which earlier versions compiled, to `Branches` with its weights. Its rule is in the steps."""
     form = raw.get("guidance") if isinstance(raw, dict) else None
     if not (isinstance(form, dict) and form.get("type") == "linear-ag"):
         return raw
@@ -87,25 +90,25 @@ def _problem(plan: Plan) -> str | None:
     """The problem with a plan's tables, or None."""
     K = plan.rows
     if split_code(plan.name) is not None:
-        return f"its name {plan.name!r} is of code, which no file may name"
+        return f"its name {plan.name!r} refers to code, which a file may not do"
     if not plan.steps:
         return "it has no steps"
     if K < 1 or not (plan.start_draws or plan.given):
-        return "it has no state, or nothing to start it from"
+        return "it has no state, or neither draws nor given tensors to start from"
     if len(set(plan.given)) < len(plan.given) or not all(name.isprintable() and name for name in plan.given):
-        return f"it is given {list(plan.given)}"
+        return f"its given tensors are {list(plan.given)}"
     for draw in (*plan.start_draws, *(draw for step in plan.steps for draw in (*step.draws, *(step.enters or ())))):
         if not 0 <= draw < DRAWS_LIMIT:
-            return f"there is no draw {draw}"
+            return f"draw {draw} is out of range"
     if plan.guidance is not None and (wrong := guidance.guidance_problem(plan.guidance)):
         return f"its guidance {wrong}"
     if wrong := tensor_problem(plan.tensors):
         return wrong
     if len({bank.name for bank in plan.banks}) < len(plan.banks) or any(bank.slots < 1 for bank in plan.banks):
-        return f"it has the banks {[(bank.name, bank.slots) for bank in plan.banks]}"
+        return f"its banks (name, slots) are {[(bank.name, bank.slots) for bank in plan.banks]}"
     for i, step in enumerate(plan.steps):
         if step.enters is not None and (plan.rolling_bank is None or len(step.enters) != len(plan.start_draws)):
-            return f"steps[{i}] enters {list(step.enters)}"
+            return f"steps[{i}] appends the draws {list(step.enters)}"
         if wrong := _step_problem(step, len(plan.tensors)) or _banks_problem(step, plan):
             return f"steps[{i}] {wrong}"
     for name, table, terms, height, width in _tables(plan):
@@ -120,7 +123,7 @@ def _problem(plan: Plan) -> str | None:
     rolling = {number for number, bank in enumerate(plan.banks) if bank.rolls is not None}
     if wrong := _rolls_problem(plan, len(rolling)):
         return wrong
-    if len(read | written | rolling) < len(plan.banks):  # its slots are as many as its row has columns, and no more
+    if len(read | written | rolling) < len(plan.banks):  # a step's row limits the slots of its bank
         return f"no step reads or writes one of the banks {[bank.name for bank in plan.banks]}"
     return carry_problem(plan)
 
@@ -136,28 +139,28 @@ def _step_problem(step: Step, tensors: int) -> str | None:
         return wrong
     for time in (step.time, step.to or 0):
         if not abs(time) <= FLOAT32_LIMIT:  # nor NaN
-            return f"tells the network the time {time:g}, which float32 does not hold"
+            return f"passes the network the time {time:g}, which float32 cannot represent"
     if not math.isfinite(step.lam or 0):
         return "has a time that is not finite"
     if step.times is not None and not 0 <= step.times < tensors:
-        return f"has its times in tensor {step.times}"
+        return f"refers to tensor {step.times} for its times"
     return None
 
 
 def _rolls_problem(plan: Plan, count: int) -> str | None:
-    """The fault of the bank of the rows that roll on, of so many; None for none."""
+    """The problem with the rolling bank of a plan that has `count` of them, or None."""
     bank = plan.rolling_bank
-    if bank is None or (own := bank.rolls) is None:
+    if bank is None or (roll := bank.rolls) is None:
         return None
-    if own.axis >= 0 or own.by < 1 or not 1 <= own.steps <= len(plan.steps):
-        return f"bank {bank.name!r} rolls on by {own}"
+    if roll.axis >= 0 or roll.by < 1 or not 1 <= roll.steps <= len(plan.steps):
+        return f"bank {bank.name!r} has the roll {roll}"
     if count > 1 or bank.slots != plan.rows or not bank.is_kept or plan.given or plan.start_terms:
-        return f"bank {bank.name!r} is not the state's"
+        return f"bank {bank.name!r} does not hold the state"
     return None
 
 
 def _banks_problem(step: Step, plan: Plan) -> str | None:
-    """The fault of the places of a step's carried tensors."""
+    """The problem with the banks and slots that a step reads and writes, or None."""
     banks, reads = len(plan.banks), [entry.bank for entry in step.carry_in]
     writes = [(entry.bank, entry.slot) for entry in step.carry]
     if len(set(reads)) < len(reads) or not all(0 <= bank < banks for bank in reads):
@@ -170,7 +173,7 @@ def _banks_problem(step: Step, plan: Plan) -> str | None:
 
 
 def _tables(plan: Plan) -> Iterator[tuple[str, Sequence[Row], Sequence[Term], int, int]]:
-    """(name, table, its terms, lines, columns) of each table of a plan."""
+    """Yield (name, table, its terms, number of lines, number of columns) of each table of a plan."""
     K = plan.rows
     yield "start", plan.start, plan.start_terms, K, len(plan.given) + len(plan.start_draws)
     yield "output", (plan.output,), (), 1, K

@@ -1,9 +1,9 @@
 """Guidance combines the outputs of several branches into one, by weights that are folded into a plan.
 
 A branch is the network under one set of conditions. "cond" has the caller's conditions, "uncond" the null values, and
-"perturbed" the caller's with perturbed attention. The caller defines any other name (`Sampler.sample(branches=...)`): a
-negative prompt, one of two conditions left out. Each form gives the weights w_b of o = sum_b w_b o_b for evaluation i
-at lambda; they sum to 1.
+"perturbed" the caller's conditions with perturbed attention. The caller defines any other branch
+(`Sampler.sample(branches=...)`), such as a negative prompt, or one of two conditions left out. Each form gives the
+weights w_b of o = sum_b w_b o_b for evaluation i at lambda. They sum to 1.
 A distilled network that takes its guidance weight as a condition needs no form of guidance.
 """
 
@@ -21,14 +21,15 @@ from fewstep.plans.spec import By, Strict, canonicalize
 COND, UNCOND = "cond", "uncond"
 PERTURBED = "perturbed"  # a branch, and the condition that is 1 in it
 PAG, STEER = "pag:", "steer:"
-FIX = "see fewstep.plans.guidance for what it takes"
+FIX = "give values that fewstep.plans.guidance documents"
 
 
 class Cfg(Strict, frozen=True, tag="cfg"):
     """Classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598): o = o_uncond + w (o_cond - o_uncond).
 
-    weight: w, or one for each evaluation in turn, the last for all that follow. 1 evaluates the conditional branch
-        alone: (7.5, 7.5, 7.5, 1.0) is guidance that ends after three (Castillo et al. 2023, arXiv 2312.12487).
+    weight: w, or one weight per evaluation, of which the last applies to all further evaluations. A weight of 1
+        evaluates only the conditional branch: (7.5, 7.5, 7.5, 1.0) stops guiding after three evaluations (Castillo et
+        al. 2023, arXiv 2312.12487).
     interval: guide only where low <= lambda < high (Kynkaanniemi et al. 2024, arXiv 2404.07724), w = 1 elsewhere.
     """
 
@@ -37,10 +38,10 @@ class Cfg(Strict, frozen=True, tag="cfg"):
 
 
 class CfgPlusPlus(Strict, frozen=True, tag="cfg++"):
-    """CFG++ (Chung et al. 2024, arXiv 2406.08070): x0 from o_uncond + weight (o_cond - o_uncond), and the noise that is
-    put back from o_uncond alone.
+    """CFG++ (Chung et al. 2024, arXiv 2406.08070): x0 comes from o_uncond + weight (o_cond - o_uncond), and the noise
+    that is added back comes from o_uncond only.
 
-    weight: 0 and more; the paper takes [0, 1], and small networks were better beyond."""
+    weight: at least 0. The paper uses [0, 1]; small networks were better above 1."""
 
     weight: float
 
@@ -48,22 +49,23 @@ class CfgPlusPlus(Strict, frozen=True, tag="cfg++"):
 class Branches(Strict, frozen=True, tag="branches"):
     """Any number of named branches with weights that sum to 1.
 
-    weights: of each branch its weight, or one for each evaluation in turn, the last for all that follow. A branch of
-        weight 0 is not evaluated: {"cond": (1, 1, 0), "edit": (0, 0, 1)} goes over to other conditions after two.
+    weights: the weight of each branch, or one weight per evaluation, of which the last applies to all further
+        evaluations. A branch of weight 0 is not evaluated: {"cond": (1, 1, 0), "edit": (0, 0, 1)} switches to other
+        conditions after two evaluations.
 
-    InstructPix2Pix (Brooks et al. 2023, arXiv 2211.09800, equation 3) with s_I and s_T is uncond: 1 - s_I, image:
-    s_I - s_T, cond: s_T.
+    InstructPix2Pix (Brooks et al. 2023, arXiv 2211.09800, equation 3) with scales s_I and s_T has the weights
+    uncond: 1 - s_I, image: s_I - s_T, cond: s_T.
     """
 
     weights: dict[str, float | tuple[float, ...]]
 
 
 class Pag(Strict, frozen=True, tag="pag"):
-    """Perturbed-attention guidance (Ahn et al. 2024, arXiv 2403.17377): o = o_cond + scale (o_cond - o_perturbed), in
-    text "pag:SCALE". The network takes the perturbation as a condition: `fewstep export --change pag`.
+    """Perturbed-attention guidance (Ahn et al. 2024, arXiv 2403.17377): o = o_cond + scale (o_cond - o_perturbed),
+    written "pag:SCALE". The network takes the perturbation as a condition: `fewstep export --change pag`.
 
-    weight: of classifier-free guidance besides, which adds (weight - 1) (o_cond - o_uncond), as in the pipelines of
-        diffusers; in text "WEIGHT+pag:SCALE". 1 evaluates no unconditional branch.
+    weight: of additional classifier-free guidance, which adds (weight - 1) (o_cond - o_uncond), as in the pipelines of
+        diffusers; written "WEIGHT+pag:SCALE". A weight of 1 evaluates no unconditional branch.
     """
 
     scale: float
@@ -72,14 +74,14 @@ class Pag(Strict, frozen=True, tag="pag"):
 
 class Residual(Strict, frozen=True, tag="residual"):
     """Residual classifier-free guidance (StreamDiffusion: Kodaira et al. 2023, arXiv 2312.12491, section 3.2): the
-    unconditional noise is not predicted but is the noise left over a reference y, n = (x - alpha y) / sigma.
+    network does not predict the unconditional noise. A reference y gives it: n = (x - alpha y) / sigma.
 
     The guided noise is delta n + weight (eps_cond - delta n), so that x0 is
-    weight x0_cond + (1 - weight) (delta y + (1 - delta) x / alpha). Any solver takes it, with one more row for y.
+    weight x0_cond + (1 - weight) (delta y + (1 - delta) x / alpha). Any solver can use it, with one more row for y.
 
-    delta: the strength of n, 1 in theory; below it needs times with alpha > 0.
-    kind: "self" has the given image for y (0 where a run starts from noise), at no evaluation. "onetime" evaluates the
-        unconditional branch at the first step, and y is the x0 that it predicts there.
+    delta: the strength of n, 1 in theory. Values below 1 require times with alpha > 0.
+    kind: "self" takes the given image as y (0 if a run starts from noise) and needs no extra evaluation. "onetime"
+        evaluates the unconditional branch at the first step, and takes the x0 predicted there as y.
     """
 
     weight: float
@@ -88,19 +90,19 @@ class Residual(Strict, frozen=True, tag="residual"):
 
 
 class Steer(Strict, frozen=True, tag="steer"):
-    """Guidance by a gradient h that the network computes as its second output (`literature.gradients.gradient`): x0' =
-    x0 + w s h, of the conditional branch, after any other guidance and before any shaping.
+    """Guidance by a gradient h that the network computes as its second output (`literature.gradients.gradient`):
+    x0' = x0 + w s h, with h of the conditional branch, after any other guidance and before any shaping.
 
-    weight: w, or one for each evaluation in turn, the last for all that follow.
-    scale: s. "sigma2/alpha" is for h with respect to x: with h = grad log p(y | x) and weight 1 it makes samples of
-        p(x0 | y), since the score is (alpha x0 - x) / sigma^2 (Dhariwal & Nichol 2021, arXiv 2105.05233; PiGDM: Song
-        et al. 2023). "variance" is for h with respect to x0: sigma^2 / (alpha^2 + sigma^2), the variance of x0 given x
-        for data of variance 1. "one" is for a gradient of unit size, and for DPS (Chung et al. 2023, arXiv 2209.14687).
-        None takes the one of the first two that suits the network's gradient.
-    guidance: another form besides, whose branch "cond" has the gradient.
+    weight: w, or one weight per evaluation, of which the last applies to all further evaluations.
+    scale: s. "sigma2/alpha" is for h with respect to x. With h = grad log p(y | x) and weight 1 it samples p(x0 | y),
+        since the score is (alpha x0 - x) / sigma^2 (Dhariwal & Nichol 2021, arXiv 2105.05233; PiGDM: Song et al.
+        2023). "variance" is for h with respect to x0: sigma^2 / (alpha^2 + sigma^2), the variance of x0 given x for
+        data of variance 1. "one" is for a gradient of unit size, and for DPS (Chung et al. 2023, arXiv 2209.14687).
+        None selects "sigma2/alpha" or "variance", whichever suits the network's gradient.
+    guidance: another form to combine with, whose branch "cond" has the gradient.
 
-    From pure noise (alpha = 0), where x says nothing of x0, "sigma2/alpha" does not steer. Of several networks
-    those without a gradient do not steer either.
+    At pure noise (alpha = 0), where x contains no information about x0, "sigma2/alpha" does not steer. Networks
+    without a gradient do not steer either.
     """
 
     weight: float | tuple[float, ...] = 1.0
@@ -112,21 +114,21 @@ Guidance = Cfg | CfgPlusPlus | Branches | Pag | Residual | Steer
 
 
 def as_guidance(value: float | Guidance | None) -> Guidance | None:
-    """The form of guidance: a number stands for `Cfg(number)`, None and 1 for the conditional branch alone.
+    """Return the form of guidance: `Cfg(number)` for a number, None (only the conditional branch) for None and 1.
 
-    Raises UserError for another value, and for a form whose numbers make no sense.
+    Raises UserError for any other value, and for a form with invalid numbers.
     """
     if value is None:
         return None
     if isinstance(value, Guidance):
         return canonicalize(value, guidance_problem, FIX)
     if isinstance(value, bool) or not (isinstance(value, Real) and abs(value) <= sys.float_info.max):
-        raise UserError(f"guidance {value!r} is no finite number", "give a weight such as 2.0, or leave it out")
+        raise UserError(f"guidance {value!r} is not a finite number", "give a weight such as 2.0, or omit it")
     return None if value == 1 else Cfg(float(value))
 
 
 def to_text(guidance: Guidance | None) -> str | None:
-    """The text that `guidance_text.from_text` reads; None where there is none."""
+    """Return the text that `guidance_text.from_text` parses, or None if the form has no text."""
     if isinstance(guidance, Steer):
         besides = None if guidance.guidance is None else to_text(guidance.guidance)
         if guidance != Steer(guidance.weight, guidance=guidance.guidance) or isinstance(guidance.weight, tuple):
@@ -134,12 +136,12 @@ def to_text(guidance: Guidance | None) -> str | None:
         steered = f"{STEER}{_format_number(guidance.weight)}"
         return steered if guidance.guidance is None else besides and f"{besides}+{steered}"
     weight = guidance.weight if isinstance(guidance, Pag) else weight_of(guidance)
-    said = None if weight is None else _format_number(weight)
-    return f"{said}+{PAG}{_format_number(guidance.scale)}".removeprefix("1+") if isinstance(guidance, Pag) else said
+    text = None if weight is None else _format_number(weight)
+    return f"{text}+{PAG}{_format_number(guidance.scale)}".removeprefix("1+") if isinstance(guidance, Pag) else text
 
 
 def _format_number(number: float) -> str:
-    """The number in six digits where these are all it has."""
+    """Format a number with six digits if they represent it exactly, else with all its digits."""
     return f"{number:g}" if float(f"{number:g}") == number else repr(number)
 
 
@@ -170,7 +172,7 @@ def guidance_problem(guidance: Guidance) -> str | None:
 
 
 def describe(guidance: Guidance | None) -> str:
-    """The guidance in words: the weight alone for `Cfg` with one weight."""
+    """Describe the guidance as text. For `Cfg` with one weight this is the weight."""
     if guidance is None:
         return "none"
     weight = weight_of(guidance)
@@ -178,15 +180,15 @@ def describe(guidance: Guidance | None) -> str:
 
 
 def weight_of(guidance: Guidance | None) -> float | None:
-    """The weight that stands for this guidance; None for the conditional branch alone, and for every form that needs
-    more than one number."""
+    """Return the weight that defines this guidance, or None without guidance and for forms that need more than one
+    number."""
     if isinstance(guidance, Cfg) and not isinstance(guidance.weight, tuple) and guidance.interval is None:
         return guidance.weight
     return None
 
 
 def needs_null(guidance: Guidance | None) -> bool:
-    """True where some evaluation asks for the unconditional branch."""
+    """True if any evaluation needs the unconditional branch."""
     form = guidance.guidance if isinstance(guidance, Steer) else guidance
     inside = form.interval[0] if isinstance(form, Cfg) and form.interval is not None else 0.0
     count = range(_evaluations(form))
@@ -194,24 +196,23 @@ def needs_null(guidance: Guidance | None) -> bool:
 
 
 def _evaluations(guidance: Guidance | None) -> int:
-    """The number of evaluations after which the weights stay what they are."""
+    """The number of evaluations after which the weights are constant."""
     tuples = [guidance.weight] if isinstance(guidance, Cfg) else []
     tuples = [*guidance.weights.values()] if isinstance(guidance, Branches) else tuples
     return max((len(each) for each in tuples if isinstance(each, tuple)), default=1)
 
 
 def is_estimated(guidance: Guidance | None, evaluation: int) -> bool:
-    """True where other numbers replace the unconditional branch in an evaluation."""
+    """True if an estimate replaces the unconditional branch in an evaluation."""
     return isinstance(guidance, Residual) and (guidance.kind == "self" or evaluation > 0)
 
 
 def branch_weights(guidance: Guidance | None, evaluation: int, lam: float) -> dict[str, float]:
-    """Branches and their weights in the guided output of an evaluation at `lam`. A branch of weight 0 is left out,
-    unless the form reads it for more than the sum."""
+    """Return the weight of each branch in the guided output of an evaluation at `lam`. A branch of weight 0 is left
+    out, unless the form also reads it outside of the sum."""
     if isinstance(guidance, Steer):
-        return {COND: 0.0} | branch_weights(
-            guidance.guidance, evaluation, lam
-        )  # it reads COND's gradient, whatever the weight
+        weights = branch_weights(guidance.guidance, evaluation, lam)
+        return {COND: 0.0} | weights  # Steer reads COND's gradient, whatever the weight
     if guidance is None:
         return {COND: 1.0}
     if isinstance(guidance, Branches):
@@ -223,7 +224,7 @@ def branch_weights(guidance: Guidance | None, evaluation: int, lam: float) -> di
         w = _weight(guidance, evaluation, lam)
         shares = {COND: w, UNCOND: 1 - w}
         if isinstance(guidance, CfgPlusPlus | Residual):
-            return shares  # both, whatever the weight: the form needs more than their sum
+            return shares  # both branches, whatever the weight: the form does not only read their sum
     return {branch: weight for branch, weight in shares.items() if weight != 0}
 
 
@@ -236,7 +237,7 @@ def _weight(guidance: Cfg | CfgPlusPlus | Residual, evaluation: int, lam: float)
 
 
 def respread_weights(guidance: Guidance | None, evaluations: int, count: int) -> Guidance | None:
-    """The guidance of a plan of so many `evaluations`, for a plan of `count`: each weight is for its share of them."""
+    """Resample the weights of a plan of `evaluations` evaluations for a plan of `count`, by share of the run."""
 
     def spread(weight: float | tuple[float, ...]) -> float | tuple[float, ...]:
         if not isinstance(weight, tuple):
@@ -254,12 +255,12 @@ def respread_weights(guidance: Guidance | None, evaluations: int, count: int) ->
 
 
 def _weight_at(weight: float | tuple[float, ...], evaluation: int) -> float:
-    """The weight of an evaluation: one for all, or the tuple's in turn, its last for all that follow."""
+    """The weight of an evaluation: the number, or the tuple's element. The last one applies to all further ones."""
     return weight[min(evaluation, len(weight) - 1)] if isinstance(weight, tuple) else weight
 
 
 def fill_steer_scale(guidance: Guidance | None, gradients: Collection[By]) -> Guidance | None:
-    """The guidance with the scale that suits gradients by x or by x0, where it names none."""
+    """Return the guidance with the scale for gradients by x or by x0 filled in, if it is a `Steer` without a scale."""
     if not isinstance(guidance, Steer) or guidance.scale is not None:
         return guidance
     return msgspec.structs.replace(guidance, scale="variance" if "x0" in gradients else "sigma2/alpha")
@@ -276,7 +277,7 @@ def gradient_factor(guidance: Guidance | None, evaluation: int, alpha: float, si
 
 
 def _numbers(value: object) -> Iterator[float]:
-    """All numbers of a form, however deep."""
+    """Yield all numbers of a form, at any depth."""
     if isinstance(value, msgspec.Struct):
         value = msgspec.structs.astuple(value)
     if isinstance(value, dict | tuple):

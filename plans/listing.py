@@ -1,7 +1,7 @@
 """List every solver with its paper, order and cost, and every grid with its parameters.
 
-Plugins of other packages are listed by their names alone, from the packages' metadata: none is imported, so that one
-that is slow or does not load takes the list away from nobody.
+Plugins of other packages are listed by name only, from the packages' metadata. They are not imported, so a plugin that
+is slow or does not load cannot break the list.
 """
 
 import inspect
@@ -29,9 +29,15 @@ ANY = DenoiserFacts(ScheduleSpec("linear"), "sample")
 
 @dataclass(frozen=True)
 class SolverListing:
-    """A solver. `evaluations` counts calls of the denoiser in an inner step. `rows` is K, rows of the state of a
-    sample's size. `is_fitted` says that without the numbers of a fit it is another solver. `parameters` are defaults
-    by name, `given` names tensors that the caller brings, `aliases` are plan names of the literature."""
+    """A solver.
+
+    evaluations: calls of the denoiser per inner step.
+    is_fitted: its parameters hold fitted numbers, and at their defaults it is another solver.
+    rows: K, the number of state rows, each the size of a sample.
+    parameters: defaults by name.
+    given: the names of tensors that the caller passes.
+    aliases: names in the literature that plans accept too.
+    """
 
     name: str
     paper: str
@@ -46,7 +52,7 @@ class SolverListing:
 
 
 def solver_listings() -> tuple[SolverListing, ...]:
-    """Every solver of fewstep's by name; evaluations and noise are read off a compiled plan."""
+    """Return all solvers of fewstep by name. Evaluations and noise are read from a compiled plan."""
     return tuple(_solver_listing(name, solver) for name, solver in SOLVERS.own_functions().items())
 
 
@@ -57,7 +63,7 @@ def _solver_listing(name: str, solver: Solver) -> SolverListing:
         name=name,
         paper=facts.paper,
         order=facts.order,
-        evaluations=round((len(many.steps) - len(few.steps)) / 10),  # neither the first steps nor the last
+        evaluations=round((len(many.steps) - len(few.steps)) / 10),  # excludes the first and last steps
         is_stochastic=many.is_stochastic,
         is_fitted=facts.fitted,
         rows=facts.rows,
@@ -68,14 +74,14 @@ def _solver_listing(name: str, solver: Solver) -> SolverListing:
 
 
 def _compiled(name: str, solver: Solver, steps: int, denoiser: DenoiserFacts) -> Plan:
-    """The plan of a solver's name, which is not looked up: a name that is refused is listed all the same."""
+    """Return the plan of a solver. Its name is not looked up, so a solver whose name is refused is listed too."""
     grid: Grid = getattr(grids, distilled_grid(denoiser) if facts_of(solver).distilled else denoiser.grid)
     return trace_plan(f"{name}:{steps}", solver, grid(NoiseSchedule(denoiser.schedule), steps), denoiser)
 
 
 @dataclass(frozen=True)
 class TokenSamplerListing:
-    """A sampler of tokens. `about` is the first sentence of its documentation; `parameters` are defaults by name."""
+    """A token sampler. `about` is the first sentence of its documentation; `parameters` are defaults by name."""
 
     name: str
     about: str
@@ -83,7 +89,7 @@ class TokenSamplerListing:
 
 
 def token_sampler_listings() -> tuple[TokenSamplerListing, ...]:
-    """Every sampler of tokens, by name."""
+    """Return all token samplers of fewstep by name."""
     return tuple(
         TokenSamplerListing(name, _about(each), _defaults(each)) for name, each in SAMPLERS.own_functions().items()
     )
@@ -91,8 +97,11 @@ def token_sampler_listings() -> tuple[TokenSamplerListing, ...]:
 
 @dataclass(frozen=True)
 class GridListing(TokenSamplerListing):
-    """A grid. A default is None where the schedule decides; `needs` names parameters without one. `is_default`: names
-    without a grid mean this one."""
+    """A grid. A default of None means that the schedule decides.
+
+    needs: the names of parameters without a default.
+    is_default: plan names without a grid use this one.
+    """
 
     needs: tuple[str, ...]
     aliases: tuple[str, ...]
@@ -100,14 +109,18 @@ class GridListing(TokenSamplerListing):
 
 
 def grid_listings() -> tuple[GridListing, ...]:
-    """Every grid of fewstep's by name."""
+    """Return all grids of fewstep by name."""
     return tuple(_grid_listing(name, grid) for name, grid in GRIDS.own_functions().items())
 
 
 @dataclass(frozen=True)
 class PluginListing:
-    """A plugin of another package: "solver" or "grid", its name, its package, and the value of its entry point.
-    `is_refused` says that fewstep or another package has the name too, so that using it is refused."""
+    """A plugin of another package.
+
+    kind: "solver" or "grid".
+    value: of its entry point.
+    is_refused: fewstep or another package has the same name, so a plan with this name is refused.
+    """
 
     kind: str
     name: str
@@ -117,19 +130,19 @@ class PluginListing:
 
 
 def plugin_listings() -> tuple[PluginListing, ...]:
-    """The solvers and grids of other packages, by kind and name."""
+    """Return the solvers and grids of other packages, by kind and name."""
     return tuple(
-        PluginListing(among.kind, name, package_of(each), each.value, _is_refused(among, name))
-        for among in (SOLVERS, GRIDS)
-        for name, same_name in sorted(plugins(among.kind).items())
+        PluginListing(namespace.kind, name, package_of(each), each.value, _is_refused(namespace, name))
+        for namespace in (SOLVERS, GRIDS)
+        for name, same_name in sorted(plugins(namespace.kind).items())
         for each in same_name
         if not is_own(each)
     )
 
 
-def _is_refused(among: Namespace, name: str) -> bool:
+def _is_refused(namespace: Namespace, name: str) -> bool:
     try:
-        among.check_meaning(name)
+        namespace.check_meaning(name)
     except UserError:
         return True
     return False
@@ -142,12 +155,12 @@ def _grid_listing(name: str, grid: Function) -> GridListing:
 
 
 def _about(function: Function) -> str:
-    """The first sentence of a function's documentation."""
+    """Return the first sentence of a function's documentation."""
     sentence = SENTENCE.match(" ".join((inspect.getdoc(function) or "").split()))
     return sentence[0] if sentence else ""
 
 
 def _defaults(function: Function) -> dict[str, Value | None]:
-    """The defaults of the parameters that have one."""
+    """Return the defaults of the parameters that have one."""
     settable = parameters(function).items()
     return {key: each.default for key, each in settable if each.default is not inspect.Parameter.empty}

@@ -1,10 +1,10 @@
 """Standard normal noise with the same values in any batch, on any platform and in any language.
 
 Philox-4x32-10 (Salmon, Moraes, Dror, Shaw 2011, "Parallel random numbers: as easy as 1, 2, 3") as a function of
-(seed, draw, element), then Box-Muller in float64. No state passes from call to call, so a sample's noise depends
-neither on its neighbours in the batch nor on earlier draws.
+(seed, draw, element), then Box-Muller in float64. There is no state between calls, so a sample's noise depends neither
+on its neighbours in the batch nor on earlier draws.
 
-The fourth word of a counter names its stream, so that drawings for different purposes share no counter.
+The fourth word of a counter is its stream, so that draws for different purposes never share a counter.
 """
 
 import math
@@ -20,11 +20,11 @@ DRAWS_LIMIT = 2**32
 # Streams: the fourth word of a counter
 NORMALS = 0  # the noise of a sample, and of particle 0
 CONDITIONS = 1  # conditions that calibration draws
-STEPS = 2  # steps that calibration draws of a long trajectory
+STEPS = 2  # the subset of a long trajectory's steps that calibration draws
 POSITIONS = 3  # of `uniforms`
-PARTICLES = 2**16  # + p: the noise of particle p, from 1 on
+PARTICLES = 2**16  # + p: the noise of particle p >= 1
 CHANCES = 2**32 - 1  # of `uniform`
-AT_ONCE = 2**12  # blocks of four elements: their numbers fit the cache of a core
+AT_ONCE = 2**12  # blocks of four elements: this many fit the cache of a core
 _MULTIPLIERS = np.array([0xD2511F53, 0xCD9E8D57], np.uint64)
 _LOW = np.uint64(0xFFFFFFFF)
 _SHIFT = np.uint64(32)
@@ -32,14 +32,14 @@ _WEYL = np.arange(10, dtype=np.uint64)[:, None] * np.array([0x9E3779B9, 0xBB67AE
 
 
 def philox(counter: NDArray[np.uint64], key: ArrayLike) -> NDArray[np.uint64]:
-    """Ten rounds over counters [4, ...] of 32-bit words (held in uint64) -> [4, ...]. The key has two 32-bit words, or
-    two arrays of them that broadcast over the counters."""
+    """Apply ten rounds to counters [4, ...] of 32-bit words (stored in uint64) and return [4, ...]. The key is two
+    32-bit words, or two arrays of them that broadcast to the counters."""
     ones = (1,) * (counter.ndim - 1)
     start = np.asarray(key, np.uint64)
     keys = (start.reshape(2, *(start.shape[1:] or ones)) + _WEYL.reshape(10, 2, *ones)) & _LOW
     even, odd = counter[0::2].copy(), counter[1::2].copy()  # (c0, c2) and (c1, c3)
     multipliers, product = _MULTIPLIERS.reshape(2, *ones), np.empty_like(even)
-    other = product[::-1]  # of the pair (c0, c2), the other one's
+    other = product[::-1]  # of the pair (c0, c2), the product of the other one
     for key_of_round in keys:
         np.multiply(even, multipliers, out=product)
         np.right_shift(other, _SHIFT, out=even)
@@ -50,11 +50,11 @@ def philox(counter: NDArray[np.uint64], key: ArrayLike) -> NDArray[np.uint64]:
 
 
 def normal(seed: int, draw: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Standard normal float32 array of `shape` for one sample.
+    """Return a standard normal float32 array of `shape` for one sample.
 
     Args:
-        seed: in [0, 2**64): which sample.
-        draw: in [0, 2**32): which of the sample's draws (0 starts the trajectory).
+        seed: in [0, 2**64), the sample's seed.
+        draw: in [0, 2**32), the number of the draw within the sample (0 starts the trajectory).
 
     Block b of four elements comes from counter (b mod 2**32, b div 2**32, draw, NORMALS) under the key
     (seed mod 2**32, seed div 2**32): words w0..w3, u = (w + 1/2) / 2**32, and the pairs (u0, u1), (u2, u3) give
@@ -64,13 +64,13 @@ def normal(seed: int, draw: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
 
 
 def normal_batch(seeds: Sequence[int], draw: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """`normal` of each seed, [len(seeds), *shape]: the executor's draw for a batch."""
+    """Return `normal` of each seed, [len(seeds), *shape]: the executor's draw for a batch."""
     return _draw_streams(seeds, np.full(len(seeds), NORMALS, np.uint64), draw, shape)
 
 
 def particle_normals(seed: int, draw: int, shape: tuple[int, ...], particles: int) -> NDArray[np.float32]:
-    """The noise of particles 0 to `particles` - 1 of one seed, [particles, *shape]. Particle 0 has the noise of
-    `normal`, particle p the stream PARTICLES + p."""
+    """Return the noise of particles 0 to `particles` - 1 of one seed, [particles, *shape]. Particle 0 has the noise of
+    `normal`, and particle p the stream PARTICLES + p."""
     streams = np.arange(PARTICLES, PARTICLES + particles, dtype=np.uint64)
     streams[:1] = NORMALS
     return _draw_streams([seed] * particles, streams, draw, shape)
@@ -79,13 +79,13 @@ def particle_normals(seed: int, draw: int, shape: tuple[int, ...], particles: in
 def _draw_streams(
     seeds: Sequence[int], streams: NDArray[np.uint64], draw: int, shape: tuple[int, ...]
 ) -> NDArray[np.float32]:
-    """The noise of each seed in its stream, [len(seeds), *shape]. The loop makes a few seeds at once; none depends on
-    the others."""
+    """Return the noise of each seed in its stream, [len(seeds), *shape]. The loop processes a few seeds at a time,
+    which does not change the values."""
     for seed in seeds:
         if not 0 <= seed < 2**64:
             raise UserError(f"seed {seed} is outside 0 .. 2**64 - 1", "give seeds in that range")
     if not isinstance(draw, Integral) or not 0 <= draw < DRAWS_LIMIT:
-        raise UserError(f"draw {draw} is no whole number in 0 .. 2**32 - 1", "number the draws of a sample from 0")
+        raise UserError(f"draw {draw} is not an integer in 0 .. 2**32 - 1", "number the draws of a sample from 0")
     count = math.prod(shape)
     blocks, numbers = (count + 3) // 4, np.array(seeds, np.uint64)
     values = np.empty((len(seeds), count), np.float32)
@@ -97,14 +97,14 @@ def _draw_streams(
 
 
 def _words(seeds: NDArray[np.uint64], count: int, draw: int, streams: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The words [4, seeds, count] of so many counters of each seed, in its stream."""
+    """Return the words [4, seeds, count] of the first `count` counters of each seed, in its stream."""
     blocks, counter = np.arange(count, dtype=np.uint64), np.empty((4, len(seeds), count), np.uint64)
     counter[0], counter[1], counter[2], counter[3] = blocks & _LOW, blocks >> _SHIFT, draw, streams[:, None]
     return philox(counter, np.stack([seeds & _LOW, seeds >> _SHIFT])[:, :, None])
 
 
 def _box_muller(words: NDArray[np.uint64]) -> NDArray[np.float32]:
-    """The normals [samples, 4 * blocks] of words [4, samples, blocks], by the formula of `normal`."""
+    """Convert words [4, samples, blocks] to normals [samples, 4 * blocks] by the formula of `normal`."""
     uniform = words.astype(np.float64)
     uniform += 0.5
     uniform *= 2.0**-32
@@ -117,7 +117,8 @@ def _box_muller(words: NDArray[np.uint64]) -> NDArray[np.float32]:
 
 
 def uniforms(seeds: Sequence[int], draw: int, count: int) -> NDArray[np.float64]:
-    """Chances in (0, 1) for the positions of each seed, [len(seeds), count]: 52 bits of each pair of words."""
+    """Return uniform numbers in (0, 1) for the positions of each seed, [len(seeds), count], with 52 bits of each pair
+    of words."""
     numbers = np.array(seeds, np.uint64)
     words = _words(numbers, (count + 1) // 2, draw, np.full(len(numbers), POSITIONS, np.uint64))
     pairs = np.stack([words[0] << _SHIFT | words[1], words[2] << _SHIFT | words[3]], -1).reshape(len(numbers), -1)
@@ -125,6 +126,7 @@ def uniforms(seeds: Sequence[int], draw: int, count: int) -> NDArray[np.float64]
 
 
 def uniform(seed: int, number: int) -> float:
-    """A chance in (0, 1), for decisions of a run such as a resampling: no sample's noise comes from these counters."""
+    """Return a uniform number in (0, 1) for a decision of a run, such as resampling. No sample's noise uses these
+    counters."""
     words = np.array([[number & 0xFFFFFFFF], [number >> 32], [0], [CHANCES]], np.uint64)
     return (float(philox(words, (seed & 0xFFFFFFFF, seed >> 32))[0, 0]) + 0.5) * 2.0**-32

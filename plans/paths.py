@@ -1,7 +1,7 @@
-"""Paths give alpha(t) and sigma(t) of each kind of schedule, and t of a lambda.
+"""Paths give alpha(t) and sigma(t) of each kind of schedule, and the inverse t(lambda).
 
-A `Path` is one kind with its parameters filled in. `t` is the network's time; lambda = log(alpha / sigma) falls as t
-grows.
+A `Path` is one kind of schedule with its parameters filled in. `t` is the network's time. lambda =
+log(alpha / sigma) decreases as t increases.
 """
 
 import math
@@ -19,11 +19,14 @@ Pair = tuple[float, float]
 
 @dataclass(frozen=True)
 class Path:
-    """`at(t)` and `at_lam(lam)` are (alpha, sigma); `time_of` is the t of lambdas.
+    """(alpha, sigma) as functions of time and of lambda.
 
-    `clock` is the process's own time, as its authors sample uniformly in it: from 1 (noisiest) towards 0 to t.
-    `timesteps` are whole numbers the network was trained on, from 0; None where time is continuous. `share(t)` is what
-    x has of y, where that is not 1 - alpha.
+    first, last: the range of t.
+    timesteps: the number of timesteps in training, which are 0 .. timesteps - 1; None for continuous time.
+    at, at_lam: (alpha, sigma) at t, and at a lambda.
+    time_of: t for an array of lambdas.
+    clock: t for the process's own time, from 1 (noisiest) towards 0, in which its authors place steps uniformly.
+    share: the coefficient of y in x at t, for restoration schedules where that is not 1 - alpha.
     """
 
     first: float
@@ -37,19 +40,19 @@ class Path:
 
 
 def preserving_pair(lam: float) -> Pair:
-    """alpha^2 + sigma^2 = 1; each from its own side of the logistic function, so that neither cancels."""
+    """(alpha, sigma) with alpha^2 + sigma^2 = 1. Each uses its own logistic function, so neither loses digits."""
     if abs(lam) > 300:
         return (0.0, 1.0) if lam < 0 else (1.0, math.exp(-lam))
     return 1 / math.sqrt(1 + math.exp(-2 * lam)), 1 / math.sqrt(1 + math.exp(2 * lam))
 
 
 def straight_pair(lam: float) -> Pair:
-    """alpha + sigma = 1."""
+    """(alpha, sigma) with alpha + sigma = 1."""
     return (0.0, 1.0) if lam < -700 else (1 / (1 + math.exp(-lam)), math.exp(-lam) / (1 + math.exp(-lam)))
 
 
 def exploding_pair(lam: float) -> Pair:
-    """alpha = 1."""
+    """(alpha, sigma) with alpha = 1."""
     return 1.0, math.exp(-lam)
 
 
@@ -57,7 +60,7 @@ def exploding_pair(lam: float) -> Pair:
 
 
 def betas(spec: ScheduleSpec) -> Array:
-    """beta_t, t = 0 .. T - 1.
+    """Return beta_t, t = 0 .. T - 1.
 
     linear: Ho et al. 2020 (arXiv 2006.11239). scaled-linear: linear in sqrt(beta), Rombach et al. 2022 (2112.10752).
     cosine: Nichol & Dhariwal 2021 (2102.09672), equation 17, capped at 0.999. sigmoid: GeoDiff, Xu et al. 2022
@@ -84,10 +87,10 @@ def lambdas(log_alpha_bar: Array) -> Array:
 
 
 def table(spec: ScheduleSpec) -> Array:
-    """lambda_t, t = 0 .. T - 1, decreasing; the last is -inf with zero terminal SNR.
+    """Return lambda_t, t = 0 .. T - 1, decreasing. With zero terminal SNR the last is -inf.
 
-    zero terminal SNR: Lin et al. 2024 (arXiv 2305.08891), Algorithm 1: sqrt(alpha_bar) shifted to end at 0 and scaled
-    to begin where it did.
+    Zero terminal SNR is Algorithm 1 of Lin et al. 2024 (arXiv 2305.08891): sqrt(alpha_bar) is shifted to end at 0, and
+    scaled to keep its first value.
     """
     log_alpha_bar = np.cumsum(np.log1p(-betas(spec)))
     if spec.zero_terminal_snr:
@@ -98,8 +101,8 @@ def table(spec: ScheduleSpec) -> Array:
 
 
 def table_path(spec: ScheduleSpec) -> Path:
-    """A table, continued between its timesteps linearly in lambda; towards pure noise, where lambda is -inf, linearly
-    in alpha."""
+    """A table, interpolated between its timesteps: linearly in lambda, and towards pure noise, where lambda is -inf,
+    linearly in alpha."""
     return path_through(table(spec))
 
 
@@ -145,7 +148,7 @@ def flow(spec: ScheduleSpec) -> Path:
 
 
 def variance_exploding(spec: ScheduleSpec) -> Path:
-    """alpha = 1 and a geometric sigma, which the network sees as its time (Song et al. 2021, arXiv 2011.13456,
+    """alpha = 1 and a geometric sigma, which is also the network's time (Song et al. 2021, arXiv 2011.13456,
     NCSN++)."""
     low, high = sigma_range(spec)
     scale = spec.time_scale
@@ -198,10 +201,12 @@ def trigonometric(spec: ScheduleSpec) -> Path:
 
 
 def interpolated_path(spec: ScheduleSpec) -> Path:
-    """alpha and sigma at even times, straight between them; t in [0, 1]. Where `shares` are there, x is
-    alpha x0 + share y + sigma eps: the two-sided interpolant of Albergo, Boffi & Vanden-Eijnden 2023 (arXiv
-    2303.08797, definition 2.1), whose alpha, beta and gamma are our shares, alphas and sigmas. Its sigma^2 is straight,
-    as sigma may leave both ends like a root."""
+    """alpha and sigma given at evenly spaced times, linearly interpolated; t in [0, 1].
+
+    With `shares`, x is alpha x0 + share y + sigma eps: the two-sided interpolant of Albergo, Boffi & Vanden-Eijnden
+    2023 (arXiv 2303.08797, definition 2.1), whose alpha, beta and gamma are our shares, alphas and sigmas. Then sigma^2
+    is interpolated instead of sigma, which may grow like a square root at both ends.
+    """
     ways, scale, power = np.linspace(0, 1, len(spec.alphas)), spec.time_scale, 2 if spec.shares else 1
     powers = np.array(spec.sigmas) ** power
 
@@ -218,8 +223,8 @@ def interpolated_path(spec: ScheduleSpec) -> Path:
 def ou(spec: ScheduleSpec) -> Path:
     """The mean decays from x0 to y at rate theta while noise grows: OUVE, Richter et al. 2023 (arXiv 2208.05830).
 
-    The solution of dx = theta (y - x) dt + sigma_min (sigma_max / sigma_min)^t sqrt(2 log(sigma_max / sigma_min)) dw,
-    for x - y; t in [0, 1]. Networks are trained from t = 0.03 on.
+    It solves dx = theta (y - x) dt + sigma_min (sigma_max / sigma_min)^t sqrt(2 log(sigma_max / sigma_min)) dw, and
+    describes x - y; t in [0, 1]. Networks are trained on t >= 0.03.
     """
     low, high = sigma_range(spec)
     theta, growth = spec.theta, math.log(high / low)
@@ -266,8 +271,8 @@ def residual_shift(spec: ScheduleSpec) -> Path:
 def rddm(spec: ScheduleSpec) -> Path:
     """alpha = 1 - abar_t, sigma = bbar_t for x - y: RDDM, Liu et al. 2024 (arXiv 2308.13712).
 
-    Increments of the noise's variance bbar^2 grow as (t + 1)^power, up to `noise_variance` in all. Increments of the
-    residual's share abar fall in the same way, up to 1.
+    The increments of the noise variance bbar^2 grow as (t + 1)^power, to a total of `noise_variance`. The increments of
+    the residual's share abar decrease in the same way, to a total of 1.
     """
     T = spec.timesteps
     weights = np.linspace(1 / T, 1, T) ** (spec.power or 1.0)
@@ -282,8 +287,9 @@ def rddm(spec: ScheduleSpec) -> Path:
 
 
 def bridge(spec: ScheduleSpec) -> Path:
-    """Between x0 and y, both known at their ends: Schroedinger bridge in its variance-exploding form, Jukic et al. 2024
-    (arXiv 2407.16074). It describes x - y; t in [0, 1]. At t = 1 alpha and sigma are both 0: x is y.
+    """Schroedinger bridge between x0 and y in its variance-exploding form, Jukic et al. 2024 (arXiv 2407.16074).
+
+    It describes x - y; t in [0, 1]. At t = 1 alpha and sigma are both 0, so x is y.
 
     With s2(t) = rate (growth^2t - 1) / (2 log growth) and r = s2(t) / s2(1): alpha = 1 - r, sigma^2 = s2(1) r (1 - r).
     """
@@ -308,9 +314,9 @@ def bridge(spec: ScheduleSpec) -> Path:
 
 
 def mean_reverting(spec: ScheduleSpec) -> Path:
-    """The mean decays from x0 to y at the rate theta_t, to a share of alpha_min: IR-SDE, Luo et al. 2023
-    (arXiv 2301.11699). It describes x - y, with alpha^2 + (sigma / sigma_max)^2 = 1 and theta of its cosine schedule;
-    t in [0, T]."""
+    """The mean decays from x0 to y at rate theta_t, until alpha is alpha_min: IR-SDE, Luo et al. 2023
+    (arXiv 2301.11699). It describes x - y, with alpha^2 + (sigma / sigma_max)^2 = 1 and the theta of the paper's cosine
+    schedule; t in [0, T]."""
     T, high = spec.timesteps, 50 / 255 if spec.sigma_max is None else spec.sigma_max
     f = np.cos((np.arange(T + 3) / (T + 2) + 0.008) / 1.008 * math.pi / 2) ** 2
     total = np.cumsum(1 - f[2:-1] / f[0])
@@ -335,7 +341,7 @@ def mean_reverting(spec: ScheduleSpec) -> Path:
 def _closed_form_path(
     at: Callable[[float], Pair], first: float, last: float, timesteps: int | None, clock: Callable[[float], float]
 ) -> Path:
-    """A path known forwards; the way back from lambda is by bisection."""
+    """A path of which only `at` is known. Its inverse, t(lambda), is computed by bisection."""
 
     def time_of_one(lam: float) -> float:
         low, high = first, last
@@ -352,17 +358,17 @@ def _closed_form_path(
     return Path(first, last, timesteps, at, lambda lam: at(time_of_one(lam)), time_of, clock)
 
 
-SIGMAS = {"exploding": (0.01, 50.0), "edm": (0.002, 80.0), "ou": (0.05, 0.5)}  # as published, per kind
+SIGMAS = {"exploding": (0.01, 50.0), "edm": (0.002, 80.0), "ou": (0.05, 0.5)}  # published values
 
 
 def sigma_range(spec: ScheduleSpec) -> Pair:
-    """(sigma_min, sigma_max), the kind's published ones where the spec leaves them out."""
+    """(sigma_min, sigma_max) of a spec. The published values of its kind replace None."""
     low, high = SIGMAS.get(spec.kind, (0.0, 0.0))
     return low if spec.sigma_min is None else spec.sigma_min, high if spec.sigma_max is None else spec.sigma_max
 
 
 def eta_range(spec: ScheduleSpec) -> Pair:
-    """(eta_min, eta_max) of ResShift: sqrt(eta) from a noise of deviation 0.04 (or eta alone of that) to 0.99."""
+    """(eta_min, eta_max) of ResShift. By default sqrt(eta) is from min(0.04 / kappa, 0.04) to 0.99."""
     low = min(0.04 / spec.kappa, 0.04) ** 2 if spec.eta_min is None else spec.eta_min
     return low, 0.99**2 if spec.eta_max is None else spec.eta_max
 
@@ -386,12 +392,12 @@ PATHS: dict[str, Callable[[ScheduleSpec], Path]] = {
     "mean-reverting": mean_reverting,
 }
 RESTORING = ("residual-shift", "rddm", "ou", "bridge", "mean-reverting", "interpolant")  # schedules of x - y
-EVEN = ("flow", "trigonometric", "table", "interpolant")  # whose time is the process's own, so that x has a velocity
-STEP = 1e-4  # of a difference that stands for a derivative, as a share of the way
+EVEN = ("flow", "trigonometric", "table", "interpolant")  # t is proportional to the process's own time: velocity exists
+STEP = 1e-4  # of finite differences, as a share of the range of t
 
 
 def rates(spec: ScheduleSpec, t: float) -> Pair:
-    """The derivatives of (alpha, sigma) at t, over the share of the way from the data to the noise."""
+    """Return the derivatives of (alpha, sigma) at t with respect to t / last, by finite differences."""
     path = PATHS[spec.kind](spec)
     low, high = max(t - STEP * path.last, 0.0), min(t + STEP * path.last, path.last)
     before, after = path.at(low), path.at(high)

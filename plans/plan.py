@@ -4,19 +4,20 @@ The state S has `rows` rows, each the size of a sample. It starts as S = start .
 
     u  = input . S                            the network's input
     o  = network(u, time, branch)             one output per branch and head
-    p  = shaping(shaping_of . [S; o])         only where the step has a shaping: clip, threshold, rescale
-    S' = update . [S; o; p; draws]            guidance weights and the prediction's meaning are folded in
+    p  = shaping(shaping_of . [S; o])         only if the step has a shaping: clip, threshold, rescale
+    S' = update . [S; o; p; draws]            guidance weights and the conversion to x0 are folded in
 
-and the sample is output . S after the last step. Where a coefficient differs over a sample it is a tensor (`terms`).
+and the sample is output . S after the last step. A coefficient that varies within a sample is a tensor (`terms`).
 
-Some networks also take and return *carried* tensors, of shapes of their own: keys and values, features. Each has a
-bank of slots c, of which a step reads and writes rows; the branches of a step stand one after the other in front:
+Some networks also take and return *carried* tensors of separate shapes, such as keys and values, or features. Each has
+a bank of slots c, of which a step reads and writes rows. The branches of a step are concatenated along a slot's first
+axis:
 
     o, made = network(u, time, branch, carry_in . c)
     c'      = carry . [c; made]
 
-Nothing depends on the data, so one plan serves any number of threads. `compile.py` makes plans, `carried_banks.py`
-gives them banks, `file.py` writes and reads them.
+Nothing depends on the data, so any number of threads can share a plan. `compile.py` compiles plans, `carried_banks.py`
+adds banks, and `file.py` writes and reads plans.
 """
 
 import re
@@ -32,26 +33,26 @@ from fewstep.plans.shaping import Shaping
 from fewstep.plans.spec import Prediction, Strict
 
 SCHEMA = 3
-FITTED = "fitted"  # in the place of a solver, in the name of a plan of `fewstep fit`
-FROM_STEP = r" from step (\d{1,9})"  # in the name of a tail, which begins there
+FITTED = "fitted"  # replaces the solver in the name of a plan of `fewstep fit`
+FROM_STEP = r" from step (\d{1,9})"  # in the name of a tail: its first step
 DENOISER = "denoiser"  # the network of a step, unless a plan has several
-IMAGE = "image"  # the given tensor that a solver starts from instead of pure noise, and that `hold` puts back
-STATE = "state"  # the bank of its rows, where they roll on from run to run
-NOISE = "noise"  # the given tensor that stands for the first draw, where the caller brings the noise
-AXES_LIMIT = 32  # of a tensor: what every version of numpy takes
+IMAGE = "image"  # the given tensor that a solver starts from instead of pure noise, and that `hold` restores
+STATE = "state"  # the bank of the state's rows, if a run continues from the state of the previous run
+NOISE = "noise"  # the given tensor that replaces the first draw, if the caller passes the noise
+AXES_LIMIT = 32  # of a tensor: the limit of the oldest numpy
 
 Row = tuple[float, ...]
 
 
 class Tensor(Strict, frozen=True):
-    """Coefficients that differ over a sample: float64, little-endian, broadcast to a sample's shape from the right."""
+    """Coefficients that vary within a sample: float64, little-endian, broadcast to a sample's shape."""
 
     shape: tuple[int, ...]
     data: bytes
 
 
 class Term(Strict, frozen=True):
-    """row[`row`] += tensors[`tensor`] * column[`column`], elementwise; without a column the tensor is added itself."""
+    """row[`row`] += tensors[`tensor`] * column[`column`], elementwise. Without a column the tensor itself is added."""
 
     row: int
     column: int | None
@@ -59,10 +60,10 @@ class Term(Strict, frozen=True):
 
 
 class Roll(Strict, frozen=True):
-    """The way in which a run goes on from the state that the run before left: it runs the last `steps` steps alone.
+    """How a run continues from the state of the previous run: it executes only the last `steps` steps.
 
-    Ahead of them the state moves by `by` places along `axis` of a sample, which counts from its end. What falls off the
-    front has left, and the start's state enters behind.
+    Before them the state shifts forward by `by` positions along `axis` of a sample, which is negative. The positions
+    that leave at the front are finished. Positions of the start's state are appended at the end.
     """
 
     axis: int
@@ -71,9 +72,10 @@ class Roll(Strict, frozen=True):
 
 
 class Bank(Strict, frozen=True, omit_defaults=True):
-    """The slots of a carried tensor, or of the state's rows where these roll on: no step reads or writes those.
+    """The slots of a carried tensor, or of the state's rows if `rolls` is set. No step reads or writes the latter.
 
-    is_kept: a run begins with what the run before left, or with zeros. Other slots are empty until a step writes them.
+    is_kept: a run begins with the slots of the previous run, or with zeros. Other slots are empty until a step writes
+        them.
     """
 
     name: str
@@ -83,16 +85,16 @@ class Bank(Strict, frozen=True, omit_defaults=True):
 
 
 class CarryIn(Strict, frozen=True):
-    """The carried tensor that a network is fed at a step: `row` over the slots of bank number `bank`."""
+    """A carried tensor that a step feeds to the network: `row` over the slots of bank number `bank`."""
 
     bank: int
     row: Row
 
 
 class Carry(Strict, frozen=True):
-    """The content of a slot after a step: `row` over the slots of its bank before it, and then what the network made.
+    """The content of a slot after a step: `row` over the slots of its bank before the step, and the network's output.
 
-    A slot that no entry names is held.
+    A slot without an entry keeps its content.
     """
 
     bank: int
@@ -101,15 +103,16 @@ class Carry(Strict, frozen=True):
 
 
 class Step(Strict, frozen=True, omit_defaults=True, rename={"shaping": "shape", "shaping_of": "shape_of"}):
-    """One evaluation and the update after it. `lam` is log(alpha / sigma) there, None for -infinity (pure noise).
+    """One evaluation and the update after it. `lam` is its log(alpha / sigma), None for -infinity (pure noise).
 
-    Columns of `shaping_of`: rows of the state, then the outputs, head by head within branch by branch. Of `x0`, the
-    predicted sample: those, then what the shaping makes if there is one. Of `update`, one line for each row of the next
-    state: those, then `draws`.
-
-    Where positions of a sample are at times of their own, `times` is the number of the tensor of all, and `time` and
-    `lam` are the front's. `input_terms`, `shaping_terms` and `x0_terms` are to those tables what `terms` is to
-    `update`. `enters`: ahead of the step the state moves as the plan says (`Roll`), and these are the start's draws.
+    shaping_of: its columns are the rows of the state, then the outputs, head by head within branch by branch.
+    x0: the predicted sample. Its columns are those of `shaping_of`, then the shaping's result if there is one.
+    update: one line for each row of the next state. Its columns are those of `x0`, then `draws`.
+    terms, input_terms, shaping_terms, x0_terms: the tensor coefficients of `update` and of the other tables.
+    times: if positions of a sample have separate times, the number of the tensor that holds them. `time` and `lam` are
+        then those of the front.
+    enters: if not None, the state shifts before the step as `Roll` describes, and these are the draws of the start's
+        rows that are appended.
     """
 
     network: str
@@ -138,9 +141,12 @@ class Step(Strict, frozen=True, omit_defaults=True, rename={"shaping": "shape", 
 
 
 class Fitted(Strict, frozen=True):
-    """The origin of fitted numbers: the plan that they began as, and one body of one denoiser.
+    """The origin of fitted numbers: the plan that the fit started from, and the body that it was fitted to.
 
-    source: SHA-256 of what the denoiser was exported from. graph: SHA-256 of the body's graph. method: of the fit.
+    nominal: the name of that plan.
+    graph: SHA-256 of the body's graph.
+    source: SHA-256 of the source that the denoiser was exported from.
+    method: of the fit.
     """
 
     nominal: str
@@ -153,10 +159,10 @@ class Fitted(Strict, frozen=True):
 class Plan(Strict, frozen=True, omit_defaults=True):
     """A compiled sampler. `schedule` is the fingerprint of the noise schedule it was compiled for.
 
-    given: names of the tensors [B, *x_shape] that the caller brings.
+    given: names of the tensors [B, *x_shape] that the caller passes.
     strength: the share of the steps that is run from a given image; None starts from noise.
-    renoise: the share of the noise that the given image gets; None is all of it.
-    fitted: where the numbers are no solver's, but were fitted to a denoiser.
+    renoise: the share of the noise that is added to the given image; None is all of it.
+    fitted: the origin of numbers that were fitted to a denoiser; None for the numbers of a solver.
     banks: of carried tensors.
     """
 
@@ -178,44 +184,45 @@ class Plan(Strict, frozen=True, omit_defaults=True):
     fitted: Fitted | None = None
     banks: tuple[Bank, ...] = ()
 
-    shape: ClassVar[tuple[int, ...]] = ()  # samples of any shape run along it
-    is_counted: ClassVar[bool] = True  # every sample has all evaluations
+    shape: ClassVar[tuple[int, ...]] = ()  # the plan works for samples of any shape
+    is_counted: ClassVar[bool] = True  # every sample needs all evaluations
 
     @property
     def is_stochastic(self) -> bool:
-        """True where a step draws noise."""
+        """True if a step draws noise."""
         return any(step.draws for step in self.steps)
 
     @property
     def rolling_bank(self) -> Bank | None:
-        """The bank of the state's rows, where these roll on from run to run."""
+        """The bank of the state's rows if a run continues from the state of the previous run, else None."""
         return next((bank for bank in self.banks if bank.rolls is not None), None)
 
 
 def row_names(rows: int) -> tuple[str, ...]:
-    """The given tensors of a plan's tail: one for each row of the state."""
+    """Return the names of the given tensors of a plan's tail: one for each row of the state."""
     return tuple(f"row{row}" for row in range(rows))
 
 
 def locate_step(plan: Plan, done: int = 0) -> tuple[str, int]:
-    """(the name of the whole plan, the number of the step that comes next) behind so many steps of a plan or a tail."""
+    """Return (name of the whole plan, number of the next step) after `done` steps of a plan or a tail."""
     first = sum(map(int, re.findall(FROM_STEP, plan.name)))
     return re.sub(FROM_STEP, "", plan.name), (first + done) % (first + len(plan.steps))
 
 
 def tensor_values(tensor: Tensor) -> NDArray[np.float64]:
-    """The numbers of a tensor."""
+    """Return the numbers of a tensor as an array."""
     return np.frombuffer(tensor.data, "<f8").reshape(tensor.shape)
 
 
 def make_tensor(values: ArrayLike) -> Tensor:
-    """Numbers as a tensor of a plan."""
+    """Return an array of numbers as a tensor of a plan."""
     array = np.asarray(values, "<f8")
     return Tensor(array.shape, array.tobytes())
 
 
 def steps_to_run(plan: Plan) -> tuple[Step, ...]:
-    """The steps of a run: all of them, or those of one that goes on from the state of the one before."""
+    """Return the steps of a run that may continue from the state of a previous run: the last ones, or all steps of a
+    plan that does not roll."""
     if plan.rolling_bank is None or plan.rolling_bank.rolls is None:
         return plan.steps
     first, *others = plan.steps[-plan.rolling_bank.rolls.steps :]
@@ -223,24 +230,24 @@ def steps_to_run(plan: Plan) -> tuple[Step, ...]:
 
 
 def tensor_problem(tensors: Sequence[Tensor]) -> str | None:
-    """The fault of a plan's tensors, or None."""
+    """Return the problem with a plan's tensors, or None."""
     for i, tensor in enumerate(tensors):
         if len(tensor.shape) > AXES_LIMIT:
             return f"tensors[{i}] has {len(tensor.shape)} axes"
         if any(size < 1 for size in tensor.shape) or 8 * int(np.prod(tensor.shape, dtype=object)) != len(tensor.data):
-            return f"tensors[{i}] is not {list(tensor.shape)} numbers"
+            return f"tensors[{i}] does not have the numbers of shape {list(tensor.shape)}"
         if not np.isfinite(tensor_values(tensor)).all():
             return f"tensors[{i}] holds a number that is not finite"
     return None
 
 
 def group_of(lam: float | None, groups: Sequence[float]) -> int:
-    """Index of the lambda interval; None is -infinity."""
+    """Return the index of the interval of a lambda between the edges `groups`; None is -infinity."""
     return 0 if lam is None else sum(lam >= edge for edge in groups)
 
 
 def with_steps(name: str, steps: int) -> str:
-    """The name of the same solver and grid with other steps: ("heun:4@karras", 8) -> "heun:8@karras"."""
+    """Return a plan name with another number of steps: ("heun:4@karras", 8) -> "heun:8@karras"."""
     solver, _, rest = name.partition(":")
     _, at, grid = rest.partition("@")
     return f"{solver}:{steps}{at}{grid}"

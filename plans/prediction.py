@@ -1,4 +1,4 @@
-"""Predictions say how x0 follows from a denoiser's output: it is linear in (x, output) for every kind.
+"""The prediction type defines how x0 follows from a denoiser's output. It is linear in (x, output) for every type.
 
 x = alpha x0 + sigma eps; rho = sigma / alpha. Preconditioned networks were trained on y = x / alpha = x0 + rho eps.
 """
@@ -10,11 +10,11 @@ from fewstep.plans.paths import EVEN, RESTORING, rates, sigma_range
 from fewstep.plans.schedule import Time
 from fewstep.plans.spec import Prediction, ScheduleSpec
 
-PRECONDITIONED = ("edm", "consistency")  # predictions whose network sees c_in y
+PRECONDITIONED = ("edm", "consistency")  # predictions whose network receives c_in y
 
 
 def x0_coefficients(prediction: Prediction, time: Time, spec: ScheduleSpec) -> tuple[float, float]:
-    """(a, b) with x0 = a x + b output, where the network gives `output` on `input_scale` x.
+    """Return (a, b) with x0 = a x + b output, where `output` is the network's output for `input_scale` x.
 
     - epsilon: the noise eps (Ho et al. 2020, arXiv 2006.11239).
     - sample: x0 itself.
@@ -23,18 +23,19 @@ def x0_coefficients(prediction: Prediction, time: Time, spec: ScheduleSpec) -> t
     - flow: the velocity eps - x0 (Lipman et al. 2023, arXiv 2210.02747; Liu et al. 2023), for alpha + sigma = 1.
     - score: the gradient of log p(x), which is -eps / sigma (Song et al. 2021, arXiv 2011.13456).
     - edm: x0 = c_skip y + c_out output (Karras et al. 2022, arXiv 2206.00364, table 1).
-    - residual: y - x0 for the degraded sample y, on schedules of x - y; whoever knows y adds it.
-    - velocity: dx/dt over the share of the way from data to noise, alpha' x0 + sigma' eps: `flow` on any path (Albergo,
-      Boffi & Vanden-Eijnden 2023, arXiv 2303.08797, equation 2.10).
-    - logits: of tokens, on the schedule of their masked share; no plan of continuous samples reads them.
+    - residual: y - x0 for the degraded sample y, on schedules of x - y. The tracer adds y.
+    - velocity: dx/dt with t scaled to [0, 1], alpha' x0 + sigma' eps: `flow` on any path (Albergo, Boffi &
+      Vanden-Eijnden 2023, arXiv 2303.08797, equation 2.10).
     - consistency: as edm, with x0 = y at sigma_min (Song et al. 2023, arXiv 2303.01469, appendix C).
+
+    Raises UserError for logits, which are of tokens, and where alpha is 0 and the output does not determine x0.
     """
     if prediction == "logits":
-        raise UserError("this denoiser predicts tokens, and the plan is for continuous samples", "take maskgit:8")
+        raise UserError("this denoiser predicts tokens, but the plan is for continuous samples", "take maskgit:8")
     alpha, sigma = time.alpha, time.sigma
     if alpha == 0 and prediction in ("epsilon", "score", *PRECONDITIONED):
         raise UserError(
-            f"the {prediction} prediction says nothing of x0 at time {time.network:g}, where alpha is 0",
+            f"the {prediction} prediction does not determine x0 at time {time.network:g}, where alpha is 0",
             "start later, or use a denoiser that predicts v, flow or sample",
         )
     if prediction == "epsilon":
@@ -62,9 +63,10 @@ def x0_coefficients(prediction: Prediction, time: Time, spec: ScheduleSpec) -> t
 
 
 def input_scale(prediction: Prediction, time: Time, spec: ScheduleSpec) -> float:
-    """c_in: the factor of x before the network sees it.
+    """Return c_in, the factor of x in the network's input.
 
-    EDM's gives its input the variance 1 for data of deviation sigma_data. ResShift's does so for data of deviation 1.
+    EDM's c_in gives the input variance 1 for data of standard deviation sigma_data, ResShift's for data of standard
+    deviation 1.
     """
     if prediction in PRECONDITIONED or (prediction == "v" and _counts_in_sigma_data(spec)):
         return 1 / sqrt(time.sigma**2 + (time.alpha * spec.sigma_data) ** 2)
@@ -74,7 +76,8 @@ def input_scale(prediction: Prediction, time: Time, spec: ScheduleSpec) -> float
 
 
 def check_prediction(prediction: Prediction, time: Time, spec: ScheduleSpec) -> None:
-    """v is defined on variance-preserving schedules, flow on straight paths; anything else would be silently wrong."""
+    """Raise UserError if a prediction is not defined on a schedule, where it would give wrong samples without notice:
+    v needs variance-preserving schedules, flow straight paths."""
     alpha, sigma = time.alpha, time.sigma
     if prediction == "v" and not _counts_in_sigma_data(spec) and abs(alpha**2 + sigma**2 - 1) > 1e-6:
         raise UserError("a v prediction on a schedule where alpha^2 + sigma^2 is not 1", "use prediction flow")
@@ -82,12 +85,12 @@ def check_prediction(prediction: Prediction, time: Time, spec: ScheduleSpec) -> 
         raise UserError(f"a {prediction} prediction on a schedule where alpha + sigma is not 1", "use schedule flow")
     if prediction == "residual" and spec.kind not in RESTORING:
         raise UserError(
-            f"a residual prediction on schedule {spec.kind}, which has no degraded sample",
+            f"a residual prediction on schedule {spec.kind}, which does not restore a degraded sample",
             f"use one of the schedules {', '.join(RESTORING)}",
         )
     if prediction == "velocity" and spec.kind not in EVEN:
         raise UserError(
-            f"a velocity prediction on schedule {spec.kind}, whose time is not the process's own",
+            f"a velocity prediction on schedule {spec.kind}, which defines no velocity in its time",
             f"use one of the schedules {', '.join(EVEN)}",
         )
     if prediction == "consistency" and spec.kind != "edm":

@@ -1,7 +1,7 @@
-"""The publication of a solver, written at the solver: `@Published(...)`. Lists, docs and tests read it there.
+"""The publication of a solver, which decorates its function: `@Published(...)`. Lists, docs and tests read it.
 
-A family of orders is one function with a parameter `order`, and each of its orders is a solver of its own in plan
-names: `unipc` makes unipc_1 to unipc_4.
+A family of orders is one function with a parameter `order`. Plan names have a separate solver for each order: the
+function `unipc` gives unipc_1 to unipc_4.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,18 +19,19 @@ FACTS = "facts"  # the attribute of a solver's function
 
 @dataclass(frozen=True)
 class Published:
-    """Facts of one solver, its parameters at their defaults. It decorates the function of the solver,
-    `(trace, times, *, parameters) -> sample`, and plans know that by the function's name.
+    """Facts of one solver with default parameters.
+
+    It decorates the solver's function, `(trace, times, *, parameters) -> sample`, whose name is its name in plans.
 
     Args:
-        order: of convergence between two times that are neither pure noise nor clean; the tests measure it, also on
+        order: of convergence between two times that are neither pure noise nor clean. The tests measure it, also on
             uneven grids. None for solvers of distilled denoisers, which do not converge to a trajectory of the data,
             and for exact inverses.
-        rows: K of the state, each the size of a sample.
-        made_for: a denoiser that fits, where not every one does.
-        distilled: made for distilled denoisers, which know the times of their distillation.
-        tied: made for functions that return x itself at sigma_min.
-        fitted: its parameters hold numbers of a fit, and at their defaults it is another solver.
+        rows: K, the number of state rows, each the size of a sample.
+        made_for: a denoiser that the solver works with, if it does not work with every one.
+        distilled: for distilled denoisers, which know only the times of their distillation.
+        tied: for functions that return x itself at sigma_min.
+        fitted: its parameters hold fitted numbers, and at their defaults it is another solver.
         lacks: parameters of a family's function that this order does not have.
     """
 
@@ -52,7 +53,7 @@ UNPUBLISHED = Published("", order=None, rows=0)
 
 
 def published_orders(orders: Mapping[int, Published]) -> Callable[[Function], Function]:
-    """Decorates a family of solvers: the function takes `order`, one of these, and has no default."""
+    """Decorate a family of solvers. Its function takes one of these orders as `order`, which has no default."""
     return partial(_attach_facts, dict(orders))
 
 
@@ -62,12 +63,12 @@ def _attach_facts(facts: Published | dict[int, Published], function: Function) -
 
 
 def find_published(members: Mapping[str, object]) -> dict[str, Any]:
-    """The functions among a module's members that are a solver or a family of solvers."""
+    """Return the members of a module that are a solver or a family of solvers."""
     return {name: member for name, member in members.items() if hasattr(member, FACTS)}
 
 
 def solvers_by_name(functions: Mapping[str, Any]) -> dict[str, Solver]:
-    """The solvers of published functions, by their names in plans: of a family each order."""
+    """Return the solvers of published functions by their names in plans: for a family, one for each order."""
     found: dict[str, Solver] = {}
     for name, function in functions.items():
         orders = orders_of(function)
@@ -76,17 +77,17 @@ def solvers_by_name(functions: Mapping[str, Any]) -> dict[str, Solver]:
 
 
 def orders_of(function: object) -> tuple[int, ...]:
-    """The orders of a family; none of anything else."""
+    """Return the orders of a family, or () for any other object."""
     facts = getattr(function, FACTS, None)
     return tuple(facts) if isinstance(facts, dict) else ()
 
 
 def facts_of(solver: Solver) -> Published:
-    """The publication of a solver, also of one whose parameters are set (`partial`). One of the caller's own may have
-    none."""
+    """Return the publication of a solver, also if its parameters are set (`partial`), or UNPUBLISHED for a user-defined
+    solver without one."""
     function: Any = solver.func if isinstance(solver, partial) else solver
     facts: Published | dict[int, Published] = getattr(function, FACTS, UNPUBLISHED)
     if isinstance(facts, Published):
         return facts
-    assert isinstance(solver, partial)  # a family's function alone is no solver
+    assert isinstance(solver, partial)  # a family's function without an order is not a solver
     return facts[solver.keywords["order"]]

@@ -1,8 +1,8 @@
 """Noise schedules give alpha(t) and sigma(t) of x_t = alpha x0 + sigma eps, and the times of a plan.
 
-Symbols as in DPM-Solver (Lu et al. 2022, arXiv 2206.00927): lambda = log(alpha / sigma) grows as noise leaves. `t` is
-the network's time: a DDPM timestep in [0, T - 1] for tables, 1000 sigma or the like for flows, log(sigma) / 4 for EDM.
-Kinds that restore a degraded sample y are schedules of x - y.
+Symbols as in DPM-Solver (Lu et al. 2022, arXiv 2206.00927): lambda = log(alpha / sigma) increases as noise is removed.
+`t` is the network's time: a DDPM timestep in [0, T - 1] for tables, T sigma (such as 1000 sigma) for flows,
+log(sigma) / 4 for EDM. Kinds that restore a degraded sample y are schedules of x - y.
 """
 
 import math
@@ -39,19 +39,19 @@ class Time:
 
     @property
     def rho(self) -> float:
-        """sigma / alpha, the sigma of EDM and k-diffusion: infinite for pure noise."""
+        """sigma / alpha, which is sigma in EDM and k-diffusion; infinite for pure noise."""
         return self.sigma / self.alpha if self.alpha else math.inf
 
 
-TIMESTEPS_LIMIT = 1_000_000  # of a table; trainings use 1000
-BETA_LEAST = 1e-12  # below it nothing is noise, and lambda leaves the range of exp
-LARGEST = 1e6  # of sigma and of scales
-CLEAN = Time(network=0.0, alpha=1.0, sigma=0.0)  # where every grid ends; no network is evaluated here
+TIMESTEPS_LIMIT = 1_000_000  # of a table; training uses 1000
+BETA_LEAST = 1e-12  # smaller values add no noise, and lambda leaves the range of exp
+LARGEST = 1e6  # sigma, and other scales
+CLEAN = Time(network=0.0, alpha=1.0, sigma=0.0)  # the end of every grid; no network is evaluated here
 ALWAYS = ("kind", "timesteps", "beta_start", "beta_end")  # fields in every fingerprint
 
 
 def spec_problem(spec: ScheduleSpec) -> tuple[str, str] | None:
-    """(field, its problem) of a spec that describes no schedule, or None."""
+    """Return (field, problem) for a spec with an invalid value, or None."""
     if not 1 <= spec.timesteps <= TIMESTEPS_LIMIT:
         return "timesteps", f"{spec.timesteps} is not in 1 .. {TIMESTEPS_LIMIT}"
     if not BETA_LEAST <= spec.beta_start < 1:
@@ -59,9 +59,9 @@ def spec_problem(spec: ScheduleSpec) -> tuple[str, str] | None:
     if not spec.beta_start <= spec.beta_end < 1:
         return "beta_end", f"{spec.beta_end:g} is not in beta_start .. 1"
     if spec.kind == "betas" and len(spec.betas) != spec.timesteps:
-        return "betas", f"are {len(spec.betas)}, for {spec.timesteps} timesteps"
+        return "betas", f"has {len(spec.betas)} values for {spec.timesteps} timesteps"
     if not all(BETA_LEAST <= beta < 1 for beta in spec.betas):
-        return "betas", f"are not all in {BETA_LEAST:g} .. 1"
+        return "betas", f"has values outside {BETA_LEAST:g} .. 1"
     for field in ("sigma_data", "time_scale", "kappa", "noise_variance", "theta", "growth", "rate", "alpha_min"):
         if not 1e-6 <= getattr(spec, field) <= LARGEST:
             return field, f"{getattr(spec, field):g} is not in 1e-6 .. {LARGEST:g}"
@@ -81,41 +81,41 @@ def spec_problem(spec: ScheduleSpec) -> tuple[str, str] | None:
         return "growth", f"{spec.growth:g} is not in 1 .. 1000"
     sigma_max = 1.0 if spec.sigma_max is None else spec.sigma_max
     if spec.kind == "mean-reverting" and not (spec.alpha_min < 1 and 1e-6 <= sigma_max <= LARGEST):
-        return "alpha_min, sigma_max", "are not a share below 1 and a deviation"
+        return "alpha_min, sigma_max", f"are not an alpha below 1 and a deviation in 1e-6 .. {LARGEST:g}"
     if spec.timesteps == 1 and (spec.kind in ("residual-shift", "rddm") or spec.zero_terminal_snr):
-        return "timesteps", "1 has no way from data to noise"
+        return "timesteps", "is 1, and a path from data to noise needs at least 2"
     return None
 
 
 def _numbers_problem(spec: ScheduleSpec) -> tuple[str, str] | None:
-    """The fault of a schedule that is given as numbers, or None."""
+    """Return (field, problem) for a schedule that is given as lists of numbers, or None."""
     count = len(spec.alphas)
     for field, wanted in (("alphas", count), ("sigmas", count), ("shares", count * (spec.kind == "interpolant"))):
         values = getattr(spec, field)
         if len(values) != wanted or not 2 <= count <= TIMESTEPS_LIMIT:
-            return field, f"are {len(values)}, for {count} alphas, of which there are two or more"
+            return field, f"has {len(values)} values for {count} alphas (2 to {TIMESTEPS_LIMIT} are allowed)"
         if not all(0 <= value <= LARGEST for value in values):
-            return field, f"are not all in 0 .. {LARGEST:g}"
+            return field, f"has values outside 0 .. {LARGEST:g}"
     lams = [Time(0.0, *pair).lam for pair in zip(spec.alphas, spec.sigmas, strict=True)]
     if not all(b < a for a, b in pairwise(lams)):
-        return "alphas, sigmas", "do not lose signal from each to the next"
+        return "alphas, sigmas", "do not lose signal at every step: alpha / sigma must decrease"
     return None
 
 
 @dataclass(frozen=True)
 class NoiseSchedule:
-    """A schedule continuous in t. Tables are interpolated linearly in lambda between their timesteps."""
+    """A noise schedule, continuous in t. Tables are interpolated linearly in lambda between their timesteps."""
 
     spec: ScheduleSpec
 
     def __post_init__(self) -> None:
         if problem := spec_problem(self.spec):
-            raise UserError(f"schedule {self.spec.kind}: {problem[0]} {problem[1]}", "use the training's own schedule")
+            raise UserError(f"schedule {self.spec.kind}: {problem[0]} {problem[1]}", "use the schedule of the training")
 
     @cached_property
     def fingerprint(self) -> str:
-        """16 hex digits that name the schedule; plans carry them, so that none runs on another schedule."""
-        import hashlib  # OpenSSL: not for who only imports the runtime
+        """16 hex digits that identify the schedule. Plans store them, so that no plan runs on another schedule."""
+        import hashlib  # loads OpenSSL, which importing the runtime does not need
 
         named: dict[str, object] = {name: getattr(self.spec, name) for name in ALWAYS}
         for field in _fields(type(self.spec)):
@@ -133,7 +133,7 @@ class NoiseSchedule:
 
     @cached_property
     def path(self) -> Path:
-        """The schedule's kind, with its parameters filled in."""
+        """The `Path` of the schedule's kind and parameters."""
         return PATHS[self.spec.kind](self.spec)
 
     @property
@@ -142,34 +142,37 @@ class NoiseSchedule:
         return self.path.timesteps
 
     def time(self, t: float) -> Time:
-        """The point at network time t, in [0, T - 1] (tables), [0, T] (flow), or within the sigmas of other kinds."""
+        """Return the point at network time t: in [0, T - 1] (tables), [0, T] (flow), or in the path's range.
+
+        Raises UserError for a time outside this range.
+        """
         path = self.path
         if not path.first <= t <= path.last:
             raise UserError(
                 f"time {t:g} is outside {path.first:g} .. {path.last:g} of schedule {self.name}",
-                "choose times inside it",
+                "choose times in this range",
             )
         return Time(t, *path.at(t))
 
     def clock(self, clock: float) -> Time:
-        """The point at the process's own time, from 1 (noisiest) towards 0. Tables round to whole timesteps."""
+        """Return the point at the process's own time, from 1 (noisiest) towards 0. Tables round to whole timesteps."""
         t = self.path.clock(clock)
         return self.time(min(max(float(round(t)) if self.timesteps else t, self.path.first), self.path.last))
 
     def time_at_lam(self, lam: float) -> Time:
-        """The point where log(alpha / sigma) is `lam`; its network time is usually fractional."""
+        """Return the point where log(alpha / sigma) is `lam`. Its network time is usually fractional."""
         return Time(float(self.network_time(np.array([lam]))[0]), *self.path.at_lam(lam))
 
     def time_at_rho(self, rho: float) -> Time:
-        """The point where sigma / alpha is `rho`."""
+        """Return the point where sigma / alpha is `rho`."""
         return CLEAN if rho == 0 else self.time_at_lam(-math.log(rho))
 
     def network_time(self, lam: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The inverse of `lam(t)`, for arrays; lambdas beyond a table have its end's time."""
+        """Return the network times of an array of lambdas: the inverse of `lam(t)`, clamped to the range of a table."""
         return self.path.time_of(lam)
 
     def share(self, time: Time) -> float:
-        """The share of y in x at a time, for schedules of x - y."""
+        """Return the share of y in x at a time, for schedules of x - y."""
         return 1 - time.alpha if self.path.share is None else self.path.share(time.network)
 
     @cached_property
@@ -179,7 +182,7 @@ class NoiseSchedule:
 
     @cached_property
     def cleanest(self) -> Time:
-        """The last time with noise: timestep 0 of a table, sigma_min; the clean end itself of a flow."""
+        """The time with the least noise: timestep 0 of a table, sigma_min, or the clean end of a flow."""
         return self.time(self.path.first)
 
     def alpha(self, t: float) -> float:
@@ -193,10 +196,10 @@ class NoiseSchedule:
 
 
 def check_times(times: Sequence[Time]) -> None:
-    """UserError unless times lose noise at every step: others would be an identity or a division by zero."""
+    """Raise UserError unless noise decreases at every step. Other steps would be identities or divide by zero."""
     for s, t in pairwise(times):
         if not t.lam > s.lam:
             raise UserError(
-                f"times {s.network:g}, {t.network:g} do not lose noise (lambda {s.lam:.4g}, {t.lam:.4g})",
+                f"noise does not decrease from time {s.network:g} to {t.network:g} (lambda {s.lam:.4g}, {t.lam:.4g})",
                 "give each time once, from noisy to clean",
             )

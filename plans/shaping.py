@@ -1,7 +1,7 @@
-"""A shaping is the one operation of a plan that is not linear: p = shaping(values), of one value or two.
+"""A shaping is the only nonlinear operation of a plan: p = shaping(values), of one value or two.
 
-Everything else of a plan is multiplications and additions. Published samplers put these few between the network and
-the update.
+Everything else in a plan is multiplication and addition. Published samplers apply these few operations between the
+network and the update.
 """
 
 import math
@@ -18,7 +18,7 @@ Array = NDArray[np.floating[Any]]
 
 
 class Clip(Strict, frozen=True, tag="clip"):
-    """Clip the predicted x0 to [low, high], elementwise (Ho et al. 2020's clipping)."""
+    """Clip the predicted x0 to [low, high], elementwise, as Ho et al. 2020 do."""
 
     low: float
     high: float
@@ -27,8 +27,8 @@ class Clip(Strict, frozen=True, tag="clip"):
 class Threshold(Strict, frozen=True, tag="threshold"):
     """Dynamic thresholding of the predicted x0, per sample (Saharia et al. 2022, arXiv 2205.11487, section 2.3).
 
-    s is the `quantile` of |x0| over the sample, at least 1 and at most `most` (None: no limit, as in the paper; with 1
-    this is Clip(-1, 1)); x0 becomes clip(x0, -s, s) / s.
+    s is the `quantile` of |x0| over the sample, at least 1 and at most `most`. x0 becomes clip(x0, -s, s) / s. Without
+    `most` s has no upper limit, as in the paper. With `most` 1 the result is that of Clip(-1, 1).
     """
 
     quantile: float = 0.995
@@ -36,8 +36,8 @@ class Threshold(Strict, frozen=True, tag="threshold"):
 
 
 class Rescale(Strict, frozen=True, tag="rescale"):
-    """Bring the guided output back to the spread of the conditional one (Lin et al. 2024, arXiv 2305.08891, section
-    3.4): p = phi o std(o_cond) / std(o) + (1 - phi) o, the standard deviations per sample."""
+    """Rescale the guided output towards the standard deviation of the conditional one (Lin et al. 2024, arXiv
+    2305.08891, section 3.4): p = phi o std(o_cond) / std(o) + (1 - phi) o, with standard deviations per sample."""
 
     phi: float = 0.7
 
@@ -58,26 +58,26 @@ def shaping_problem(shaping: Shaping) -> str | None:
 
 
 def as_shaping(value: Shaping | None) -> Shaping | None:
-    """A caller's shaping, checked. Raises UserError for another value, and for numbers that make no sense."""
+    """Return a caller's shaping, checked. Raises UserError for another value, and for invalid numbers."""
     if value is None:
         return None
     if not isinstance(value, Shaping):
-        raise UserError(f"shaping {value!r} is no shaping", "give Clip(-1, 1) or another of fewstep.plans.shaping")
+        raise UserError(f"{value!r} is not a shaping", "give Clip(-1, 1) or another class of fewstep.plans.shaping")
     fix = "give finite low < high, 0 < quantile <= 1 <= most, or phi from 0 to 1"
     return canonicalize(value, shaping_problem, fix)
 
 
 def clip_to(most: float | None) -> Clip | None:
-    """The Clip to [-most, most] of an option --clip; None for no clipping."""
+    """Return the Clip to [-most, most] for the option --clip, or None for no clipping."""
     if most is None:
         return None
     if not 0 < most < math.inf:
-        raise UserError(f"--clip {most:g}", "give the largest value of a sample, above 0, such as 1")
+        raise UserError(f"--clip {most:g} is out of range", "give the largest value of a sample, above 0, such as 1")
     return Clip(-most, most)
 
 
 def describe_shaping(shaping: Shaping) -> str:
-    """The shaping in words, to follow the name of a plan: "clipped to [-1, 1]"."""
+    """Describe the shaping as text that follows the name of a plan: "clipped to [-1, 1]"."""
     if isinstance(shaping, Clip):
         return f"clipped to [{shaping.low:g}, {shaping.high:g}]"
     if isinstance(shaping, Threshold):
@@ -86,29 +86,31 @@ def describe_shaping(shaping: Shaping) -> str:
 
 
 def value_count(shaping: Shaping) -> int:
-    """The number of values that the shaping reads: x0, or the guided and the conditional output."""
+    """Return the number of values that the shaping reads: 1 (x0), or 2 (the guided and the conditional output)."""
     return 2 if isinstance(shaping, Rescale) else 1
 
 
 def quantile_place(quantile: float, count: int) -> tuple[int, int, float]:
-    """The places of the two sorted values that a quantile lies between, and how far behind the first, from 0 to 1."""
+    """Return the indices of the two sorted values that enclose a quantile, and its fraction of the distance between
+    them, from 0 to 1."""
     place = (count - 1) * quantile
     before = int(place)
     return before, min(before + 1, count - 1), place - before
 
 
 def _quantile(values: Array, quantile: float) -> Array:
-    """The quantile of each sample [B, 1, ...], in the bits of numpy 2.4: versions of numpy differ in the last one."""
+    """Return the quantile of each sample [B, 1, ...], bitwise identical to numpy 2.4's. Versions of numpy differ in the
+    last bit."""
     flat = values.reshape(len(values), -1)
-    before, behind, part = quantile_place(quantile, flat.shape[1])
-    ordered = np.partition(flat, (before, behind), axis=1)
-    low, high = ordered[:, before], ordered[:, behind]
+    before, after, part = quantile_place(quantile, flat.shape[1])
+    ordered = np.partition(flat, (before, after), axis=1)
+    low, high = ordered[:, before], ordered[:, after]
     quantiles = low + (high - low) * part if part < 0.5 else high - (high - low) * (1 - part)
     return quantiles.reshape(len(values), *(1,) * (values.ndim - 1))
 
 
 def apply(shaping: Shaping, values: Sequence[Array]) -> Array:
-    """p [B, ...] from the values [B, ...] that the shaping reads."""
+    """Return p [B, ...] for the values [B, ...] that the shaping reads."""
     value = values[0]
     if isinstance(shaping, Clip):
         return np.clip(value, shaping.low, shaping.high)

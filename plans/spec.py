@@ -1,4 +1,4 @@
-"""A denoiser's noise schedule and kind of prediction, as plans and manifests hold them."""
+"""A denoiser's noise schedule, prediction type and other facts, as plans and manifests store them."""
 
 import sys
 from collections.abc import Callable
@@ -13,28 +13,28 @@ T = TypeVar("T", bound=msgspec.Struct)
 
 
 class Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Base of every struct of a bundle: immutable, and an unknown field is an error rather than a silent loss."""
+    """Base of every struct of a bundle: immutable, and an unknown field is an error instead of being dropped."""
 
 
 class ScheduleSpec(Strict, frozen=True, omit_defaults=True):
-    """Parameters of a noise schedule; `paths.py` gives them meaning, and None is a kind's own default.
+    """Parameters of a noise schedule. `paths.py` interprets them, and None means the default of the kind.
 
-    What a kind does not use keeps its default, is not written, and is no part of the fingerprint (but the first four,
-    which always are).
+    Parameters that a kind does not use keep their defaults and are not written. They are not part of the fingerprint,
+    except the first four, which always are.
     """
 
     kind: Literal[
-        "linear",  # tables of timesteps, variance preserving: betas, or a formula for them
+        "linear",  # variance-preserving tables of timesteps: betas, or a formula for them
         "scaled-linear",
         "cosine",
         "sigmoid",
         "betas",
         "flow",  # straight path between data and noise
-        "trigonometric",  # a quarter of a circle between them
-        "exploding",  # sigma alone grows: geometrically in time, or as EDM has it
+        "trigonometric",  # quarter circle between them
+        "exploding",  # variance exploding: sigma grows geometrically in time, or as in EDM
         "edm",
-        "table",  # alpha and sigma as numbers
-        "interpolant",  # from a sample y to the data, as numbers
+        "table",  # alpha and sigma as lists of numbers
+        "interpolant",  # from a sample y to the data, as lists of numbers
         "residual-shift",  # from the data to a degraded sample: ResShift, RDDM, OUVE, Schroedinger bridge, IR-SDE
         "rddm",
         "ou",
@@ -45,30 +45,30 @@ class ScheduleSpec(Strict, frozen=True, omit_defaults=True):
     beta_start: float = 1e-4
     beta_end: float = 0.02
     betas: tuple[float, ...] = ()
-    alphas: tuple[float, ...] = ()  # of a table: at even times, from the data on
+    alphas: tuple[float, ...] = ()  # of a table: at evenly spaced times, beginning at the data
     sigmas: tuple[float, ...] = ()
-    shares: tuple[float, ...] = ()  # of y, where it is no 1 - alpha
-    zero_terminal_snr: bool = False  # of a table: rescaled so that its last timestep is pure noise
+    shares: tuple[float, ...] = ()  # of y, if not 1 - alpha
+    zero_terminal_snr: bool = False  # of a table: rescale it so that its last timestep is pure noise
     sigma_min: float | None = None
     sigma_max: float | None = None
     sigma_data: float = 0.5  # standard deviation of the data, in EDM's preconditioning
-    time_scale: float = 1.0  # of what the network is told, for kinds without timesteps
-    kappa: float = 2.0  # ResShift: the noise's deviation where eta is 1
+    time_scale: float = 1.0  # factor of the time that the network receives, for kinds without timesteps
+    kappa: float = 2.0  # ResShift: standard deviation of the noise where eta is 1
     eta_min: float | None = None
     eta_max: float | None = None
     power: float | None = None
-    noise_variance: float = 0.01  # RDDM: of the last timestep
+    noise_variance: float = 0.01  # RDDM: at the last timestep
     theta: float = 1.5  # OU: how fast the mean moves to the degraded sample
     growth: float = 2.6  # bridge: the noise added at time t has the variance rate growth^2t
     rate: float = 0.4
-    alpha_min: float = 0.005  # mean-reverting: the data's share at the last timestep
+    alpha_min: float = 0.005  # mean-reverting: alpha at the last timestep
 
 
 Prediction = Literal["epsilon", "sample", "v", "flow", "score", "edm", "consistency", "residual", "velocity", "logits"]
 
 
 class BankedTensor(Protocol):
-    """The facts that a plan has of a tensor that is carried from run to run: `runtime.kinds.named_tensors.Carried`."""
+    """What plans read of a tensor that is carried from run to run: `runtime.kinds.named_tensors.Carried`."""
 
     @property
     def name(self) -> str: ...
@@ -78,9 +78,11 @@ class BankedTensor(Protocol):
 
 @dataclass(frozen=True)
 class Stairs:
-    """Positions that are denoised in blocks of `leaves`, one behind the other: `runtime.kinds.positions.Positions`.
+    """Positions that are denoised in blocks of `leaves`, each block later than the one before it
+    (`runtime.kinds.positions.Positions`).
 
-    axis: of a sample, counted from its end, of `places` positions. kept: how many at the front have left already.
+    axis: of a sample, negative (counted from the end), with `places` positions.
+    kept: the number of positions at the front that are finished already.
     """
 
     axis: int
@@ -89,16 +91,20 @@ class Stairs:
     kept: int = 0
 
 
-PURE_NOISE = -sys.float_info.max  # below the lambda of every step but of one at pure noise
+PURE_NOISE = -sys.float_info.max  # below the lambda of every step except one at pure noise
 
 
-By = Literal["x", "x0"]  # what a gradient is by
+By = Literal["x", "x0"]  # the variable of a gradient
 
 
 @dataclass(frozen=True)
 class NetworkFacts:
-    """A network's facts for a plan. It runs the steps with lambda below `until` that no network before it runs:
-    with PURE_NOISE, those at -infinity alone. `steers`: what its second output is a gradient by, if it is one."""
+    """What plans read of one network of a denoiser.
+
+    until: it runs the steps with lambda below this that no earlier network runs. With PURE_NOISE these are only the
+        steps at -infinity.
+    steers: the variable of the gradient that its second output is, or None if that is not a gradient.
+    """
 
     name: str
     until: float
@@ -109,13 +115,19 @@ class NetworkFacts:
 
 @dataclass(frozen=True)
 class DenoiserFacts:
-    """A denoiser's facts for a plan: its schedule, its prediction, whether it has an unconditional branch
-    (`guided`) or one of perturbed attention (`perturbed`), and the number of its outputs (`heads`; the first is the
-    prediction, a learned variance would be a second). Where it `steers`, the second is a gradient by that, which
-    `Steer` reads. For restoration `towards` names the given tensor that noising reverts to (`Tracer.start`). `grid`
-    is the grid of plan names without one; `plans.default_grid` chooses it for new bundles. `carried` is what it
-    carries from run to run. `networks` run steps in its place, from the noise on. `distilled`: to few steps. `stairs`:
-    its positions have times of their own."""
+    """What plans read of a denoiser.
+
+    guided: it has an unconditional branch.
+    heads: the number of outputs. The first is the prediction; a second could be a learned variance.
+    steers: the variable of the gradient that the second output is, which `Steer` reads, or None.
+    towards: for restoration, the name of the given tensor that noising reverts to (`Tracer.start`).
+    grid: the grid of plan names without one. `plans.default_grid` chooses it for new bundles.
+    perturbed: it has a branch of perturbed attention.
+    carried: tensors that it carries from run to run.
+    networks: networks that run steps in its place, in the order of increasing `until`.
+    distilled: it is distilled to few steps.
+    stairs: its positions have separate times.
+    """
 
     schedule: ScheduleSpec
     prediction: Prediction
@@ -132,15 +144,15 @@ class DenoiserFacts:
 
     @property
     def gradients(self) -> set[By]:
-        """The names of what the gradients of its networks are by."""
+        """The variables of the gradients that its networks output."""
         return {steers for steers in (self.steers, *(each.steers for each in self.networks)) if steers}
 
 
 def canonicalize(value: T, problem: Callable[[T], str | None], fix: str) -> T:
-    """The value with its fields as declared: 2.0 for 2, a tuple for a list, Python's numbers for numpy's.
+    """Return the value with its fields converted to their declared types: 2 to 2.0, a list to a tuple, numpy to Python.
 
-    Python checks nothing when a class is made, and a plan with a list in it would differ from the plan of its file.
-    Raises UserError, which names the field, for any other value, and for numbers that have a `problem`.
+    A constructor does not check types, and a plan that contains a list would differ from the plan in its file.
+    Raises UserError, which names the field, for values that cannot be converted, and for a value with a `problem`.
     """
     try:
         made = msgspec.convert(msgspec.to_builtins(value, enc_hook=_to_python), type(value))
@@ -152,7 +164,7 @@ def canonicalize(value: T, problem: Callable[[T], str | None], fix: str) -> T:
 
 
 def _to_python(value: Any) -> Any:
-    """A number or array of numpy (or of a framework that is like it) in Python's own types."""
+    """Convert a number or array of numpy, or of a framework with `tolist`, to Python types."""
     if not hasattr(value, "tolist"):
-        raise TypeError(f"{value!r} is no number")
+        raise TypeError(f"{value!r} is not a number")
     return value.tolist()

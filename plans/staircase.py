@@ -1,9 +1,10 @@
-"""Plans over positions: blocks of a sample stand at steps of their own, and the state rolls on from run to run.
+"""Plans over positions: each block of a sample is at its own step, and the state continues from run to run.
 
-A run takes each block some steps on. The block at the front is clean then and leaves, all others move up, and noise
-enters behind: Rolling Diffusion (Ruhe et al. 2024, arXiv 2402.09470), Streaming Diffusion Policy (Hoeg et al. 2024,
-arXiv 2406.04806), the pyramid of Diffusion Forcing (Chen et al. 2024, arXiv 2407.01392). A position goes through all
-steps of an ordinary plan. So the numbers are that plan's, and what differs between blocks is a tensor.
+A run advances each block by some steps. Then the block at the front is clean and leaves, the others move forward, and
+noise is appended at the end: Rolling Diffusion (Ruhe et al. 2024, arXiv 2402.09470), Streaming Diffusion Policy (Hoeg
+et al. 2024, arXiv 2406.04806), the pyramid of Diffusion Forcing (Chen et al. 2024, arXiv 2407.01392). A position passes
+through all steps of an ordinary plan. So the coefficients are that plan's, and those that differ between blocks are
+tensors.
 """
 
 from collections.abc import Sequence
@@ -23,15 +24,14 @@ Table = NDArray[np.float64]  # [lines, columns]
 
 
 def staircase(plan: Plan, stairs: Stairs, schedule: NoiseSchedule) -> Plan:
-    """The plan over positions whose blocks each go through the steps of an ordinary plan.
+    """Return a plan over positions, in which each block passes through the steps of an ordinary plan.
 
-    A first run begins with pure noise everywhere. Each block waits until the one before it is a stair ahead, and the
-    last steps are what every run does. The sample is what has left, at the front, and the present prediction of the
-    rest.
+    A first run begins with pure noise everywhere. Each block waits until the block before it is one stair ahead. Every
+    later run executes only the last steps. The sample has the finished positions at the front, and the current
+    prediction of the others.
 
-    Raises:
-        UserError: for steps that the runs of a block cannot share evenly, for a plan that starts from a given tensor,
-            and for one whose steps differ in anything but numbers.
+    Raises UserError if the number of steps is not a multiple of the runs that a block takes, if the plan starts from a
+    given tensor, and if its steps differ in more than numbers.
     """
     blocks, kept = stairs.places // stairs.leaves, stairs.kept // stairs.leaves
     runs, count = blocks - kept, len(plan.steps)
@@ -39,62 +39,65 @@ def staircase(plan: Plan, stairs: Stairs, schedule: NoiseSchedule) -> Plan:
         return plan
     _check(plan)
     if count % runs:
-        what = f"plan {plan.name!r} has {count} steps, and a position leaves in its run number {runs}"
+        what = f"plan {plan.name!r} has {count} steps, but a position takes {runs} runs of equally many steps"
         raise UserError(what, f"give a multiple of {runs} steps")
     each = count // runs
-    laid, rows, last = _AlignedBlocks(plan, stairs, schedule), plan.rows + 1, blocks * each - 1
+    aligned, rows, last = _AlignedBlocks(plan, stairs, schedule), plan.rows + 1, blocks * each - 1
     steps = []
     for number in range(last + 1):
         before, after = (np.clip(at - each * np.arange(blocks), 0, count) for at in (number, number + 1))
-        steps.append(laid.step(number, before, after, int(before[kept]), is_last=number == last))
+        steps.append(aligned.step(number, before, after, int(before[kept]), is_last=number == last))
     return msgspec.structs.replace(
         plan,
         rows=rows,
         start=(*plan.start, (0.0,) * len(plan.start_draws)),
         steps=tuple(steps),
         output=tuple(float(row == plan.rows) for row in range(rows)),
-        tensors=tuple(laid.tensors),
+        tensors=tuple(aligned.tensors),
         banks=(Bank(STATE, rows, is_kept=True, rolls=Roll(stairs.axis, stairs.leaves, each)),),
     )
 
 
 def _check(plan: Plan) -> None:
-    """UserError for a plan whose numbers cannot stand next to each other in one step."""
+    """Raise UserError for a plan whose steps cannot be combined into one step."""
     first, drawn = plan.steps[0], [draw for step in plan.steps for draw in step.draws]
     kinds = {(step.network, step.branches, step.heads, step.shaping, step.to) for step in plan.steps}
     problem = ""
     if plan.given:
         problem = f"starts from {plan.given[0]!r}"
     elif plan.banks or plan.start_terms or any(step.terms or step.to is not None for step in plan.steps):
-        problem = "carries tensors, has coefficients that are tensors, or tells the network two times"
+        problem = "carries tensors, has coefficients that are tensors, or passes the network two times"
     elif len(kinds) > 1:
-        problem = f"has steps unlike its first, of the branches {', '.join(first.branches)}"
+        problem = f"has steps that differ from its first, of the branches {', '.join(first.branches)}"
     elif len({*drawn, *plan.start_draws}) < len(drawn) + len(plan.start_draws):
         problem = "reads a draw at two steps"
     if problem:
         fix = "take a plan from noise, with one guidance at all steps, such as ddim:8"
-        raise UserError(f"plan {plan.name!r} {problem}: it has no form over positions", fix)
+        raise UserError(f"plan {plan.name!r} {problem}: it cannot run over positions", fix)
 
 
 @dataclass
 class _AlignedBlocks:
-    """The steps of an ordinary plan, laid next to each other. The state has one more row: the sample to be."""
+    """Combines steps of an ordinary plan, one for each block, into steps over positions.
+
+    The state has one more row, which holds the output sample.
+    """
 
     plan: Plan
     stairs: Stairs
     schedule: NoiseSchedule
-    tensors: dict[Tensor, int] = field(default_factory=dict)  # with their numbers
+    tensors: dict[Tensor, int] = field(default_factory=dict)  # tensor -> its number
 
     def step(self, number: int, before: NDArray[np.intp], after: NDArray[np.intp], front: int, is_last: bool) -> Step:
-        """Step `number`, with so many steps of the ordinary plan behind each block before it and after it."""
+        """Return step `number`. `before` and `after` it, each block has done this many steps of the ordinary plan."""
         plan, like = self.plan, self.plan.steps[front]
         most = max(len(step.draws) for step in plan.steps)
         first = 1 + max(plan.start_draws) + number * most
         lines: list[list[Table]] = [[], [], [], []]
         for at, then in zip(before, after, strict=True):
             tables = self._tables(int(at), is_moving=then > at, is_clean=then == len(plan.steps), is_last=is_last)
-            for own, table in zip(lines, tables, strict=True):
-                own.append(table)
+            for tables_of_blocks, table in zip(lines, tables, strict=True):
+                tables_of_blocks.append(table)
         (seen, seen_terms), (shaped, shaped_terms), (x0, x0_terms), (update, terms) = map(
             self._merge_block_tables, lines
         )
@@ -117,7 +120,7 @@ class _AlignedBlocks:
         )
 
     def _tables(self, at: int, *, is_moving: bool, is_clean: bool, is_last: bool) -> tuple[Table, Table, Table, Table]:
-        """(input, shaping_of, x0, update) of a block behind step `at` of the ordinary plan."""
+        """Return (input, shaping_of, x0, update) of a block that has done `at` steps of the ordinary plan."""
         plan, rows = self.plan, self.plan.rows
         like = plan.steps[min(at, len(plan.steps) - 1)]
         outputs = len(like.branches) * like.heads
@@ -142,7 +145,7 @@ class _AlignedBlocks:
         return seen, shaped, x0, update
 
     def _merge_block_tables(self, tables: Sequence[Table]) -> tuple[tuple[Row, ...], tuple[Term, ...]]:
-        """The tables of all blocks as one: numbers where they agree, and terms."""
+        """Merge the tables of all blocks into one: numbers where the blocks agree, terms where they differ."""
         whole, terms = np.array(tables), list[Term]()
         lines = [[0.0] * whole.shape[2] for _ in range(whole.shape[1])]
         for row, column in np.ndindex(whole.shape[1:]):
@@ -154,7 +157,7 @@ class _AlignedBlocks:
         return tuple(map(tuple, lines)), tuple(terms)
 
     def _number(self, values: NDArray[np.float64]) -> int:
-        """The number of the tensor that has these values, one for each block."""
+        """Return the number of the tensor with these values, one for each block. Add the tensor if it is new."""
         shape = (self.stairs.places, *[1] * (-self.stairs.axis - 1))
-        laid = make_tensor(np.repeat(values, self.stairs.leaves).reshape(shape))
-        return self.tensors.setdefault(laid, len(self.tensors))
+        tensor = make_tensor(np.repeat(values, self.stairs.leaves).reshape(shape))
+        return self.tensors.setdefault(tensor, len(self.tensors))

@@ -1,4 +1,4 @@
-"""Make a plan from a traced solver: live ranges of buffers decide the rows of the state."""
+"""Build a plan from a traced solver. The live ranges of its buffers determine the rows of the state."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,7 +13,7 @@ from fewstep.plans.schedule import NoiseSchedule, Time
 from fewstep.plans.symbol import Coefficient, Lin, is_zero
 from fewstep.plans.tracer import Draw, Given, Ones, Predicted, Stored, Tracer
 
-Expansion = Callable[[int, int], Lin]  # (evaluations before, buffer) -> its sum
+Expansion = Callable[[int, int], Lin]  # (evaluations so far, buffer) -> the buffer as a sum
 
 
 def build_plan(
@@ -25,10 +25,10 @@ def build_plan(
     renoise: float | None,
     groups: Sequence[float],
 ) -> Plan:
-    """The plan of a traced solver that returned `sample`.
+    """Return the plan of a traced solver that returned `sample`.
 
-    It is given all that the solver asked for, read or not: at pure noise an image has the coefficient 0. `guidance`,
-    `strength` and `renoise` are as a caller has them.
+    Its given tensors are all that the solver requested, also those with coefficient 0 such as an image at pure noise.
+    `guidance`, `strength` and `renoise` are recorded as the caller passed them.
     """
     final = tracer.store(sample)
     values_of = _make_expansion(tracer)
@@ -92,13 +92,13 @@ def build_plan(
 
 
 def _second_time(to: Time, schedule: NoiseSchedule) -> float:
-    """The network's second time: for the clean end it is the cleanest time, or sigma_min where that is not 0."""
+    """Return the network's second time. At the clean end this is the schedule's cleanest time, such as sigma_min."""
     return to.network if to.sigma > 0 else schedule.cleanest.network
 
 
 def _make_expansion(tracer: Tracer) -> Expansion:
-    """Buffers of the state after `ready` evaluations, as sums over the rows of the state before, the evaluation's
-    outputs and draws. A row that existed before is carried over as itself."""
+    """Return a function that expands a buffer of the state after `ready` evaluations to a sum over the previous rows,
+    the evaluation's outputs and draws. An older row expands to itself."""
 
     @cache
     def expand(ready: int, buffer: int) -> Lin:
@@ -120,7 +120,7 @@ def _make_expansion(tracer: Tracer) -> Expansion:
 
 
 def _live_buffers(tracer: Tracer, final: Lin, values: Expansion) -> list[set[int]]:
-    """The buffers that each state must hold, searched backwards from the sample."""
+    """Return the buffers that each state must hold, found by a backward search from the sample."""
     live = [set(final.terms)]
     for ready in range(len(tracer.evaluations), 0, -1):
         evaluation = tracer.evaluations[ready - 1]
@@ -134,9 +134,11 @@ def _live_buffers(tracer: Tracer, final: Lin, values: Expansion) -> list[set[int
 
 
 def _assign_rows(live: list[set[int]]) -> list[dict[int, int]]:
-    """Row of each buffer in each state. A buffer keeps its row while it lives; a new one takes the lowest free row,
-    the newest (the next network input) first. Live ranges being intervals, no state needs more rows than the fullest
-    one has buffers."""
+    """Return the row of each buffer in each state.
+
+    A buffer keeps its row while it is live. New buffers take the lowest free rows, newest first (the next network
+    input). Live ranges are intervals, so the number of rows is the largest number of buffers that are live at once.
+    """
     places: list[dict[int, int]] = []
     for buffers in live:
         kept = {b: row for b, row in (places[-1] if places else {}).items() if b in buffers}
@@ -147,7 +149,7 @@ def _assign_rows(live: list[set[int]]) -> list[dict[int, int]]:
 
 
 def _draws(tracer: Tracer, values: Iterable[Lin]) -> tuple[int, ...]:
-    """The draws that a set of values reads, each once."""
+    """Return the draws that some values read, without duplicates."""
     return tuple(sorted({b for value in values for b in value.terms if isinstance(tracer.buffers[b], Draw)}))
 
 
@@ -156,27 +158,27 @@ def _draw_numbers(tracer: Tracer, buffers: Iterable[int]) -> tuple[int, ...]:
 
 
 def _row(value: Lin, columns: Mapping[int, int], width: int) -> Row:
-    """One line of numbers; what a network sees and predicts has no tensor coefficients."""
+    """Return one line of numbers. The network's input and prediction cannot have tensor coefficients."""
     row = [0.0] * width
     for buffer, coefficient in value.terms.items():
         if isinstance(coefficient, np.ndarray):
-            raise TypeError("a tensor times a state is a row: store it before it is combined for the network")
+            raise TypeError("a tensor times a state must be a row: store it before it enters the network's input")
         row[columns[buffer]] = coefficient
     return tuple(row)
 
 
 @dataclass
 class _Tensors:
-    """The tensors that tables refer to, each once."""
+    """The tensors that tables refer to, without duplicates."""
 
     tracer: Tracer
-    items: dict[Tensor, int] = field(default_factory=dict)  # with their numbers
+    items: dict[Tensor, int] = field(default_factory=dict)  # tensor -> its number
 
     def table(
         self, values: Mapping[int, Lin], columns: Mapping[int, int], rows: int, width: int
     ) -> tuple[tuple[Row, ...], tuple[Term, ...]]:
-        """Lines of numbers, and terms whose coefficient is a tensor: one line per state row, of zeros where nothing
-        lives in a row."""
+        """Return one line of numbers per state row, which is zero for an unused row, and the terms whose coefficient is
+        a tensor."""
         lines = [[0.0] * width for _ in range(rows)]
         terms = []
         for row, value in sorted(values.items()):

@@ -17,11 +17,11 @@ Coefficient = float | NDArray[np.float64]  # one number, or one for each element
 
 @dataclass(frozen=True, eq=False)
 class Lin:
-    """sum of coefficient x buffer; buffers are numbered by the tracer. Only what keeps it linear is defined."""
+    """A sum of coefficient x buffer. The tracer numbers the buffers. Only linear operations are defined."""
 
     terms: Mapping[int, Coefficient]
 
-    __array_ufunc__ = None  # numpy values on the left defer to __rmul__ instead of making object arrays
+    __array_ufunc__ = None  # numpy values on the left defer to __rmul__ instead of creating object arrays
 
     def __add__(self, other: Lin) -> Lin:
         if not isinstance(other, Lin):
@@ -42,10 +42,10 @@ class Lin:
         return -1.0 * self
 
     def __mul__(self, factor: Coefficient) -> Lin:
-        if type(factor) is float:  # numpy's float64 is a float too, but not to the JSON of a plan
+        if type(factor) is float:  # numpy's float64 is a float too, but the JSON encoder does not accept it
             is_finite = math.isfinite(factor)
         elif isinstance(factor, Lin):
-            raise TypeError("the product of two states is not linear: this solver is no static plan")
+            raise TypeError("the product of two states is not linear: this solver has no static plan")
         elif isinstance(factor, np.ndarray) and factor.ndim:
             is_finite = bool(np.isfinite(factor).all())
         else:
@@ -53,8 +53,8 @@ class Lin:
             is_finite = math.isfinite(factor)
         if not is_finite:
             raise UserError(
-                f"a solver's coefficient came out {factor} (lambda diverges where sigma or alpha is 0)",
-                "use times with sigma > 0 and alpha > 0 there, or a solver that treats the ends",
+                f"a solver's coefficient is {factor} (lambda diverges where sigma or alpha is 0)",
+                "use times with sigma > 0 and alpha > 0 there, or a solver that handles both ends",
             )
         if is_zero(factor):
             return Lin({})
@@ -75,7 +75,7 @@ class Lin:
 
 
 def weighted_sum(weights: Iterable[float], values: Iterable[Lin]) -> Lin:
-    """The sum of values with their weights."""
+    """Return the weighted sum of values."""
     total = Lin({})
     for weight, value in zip(weights, values, strict=True):
         total = total + weight * value
@@ -83,5 +83,5 @@ def weighted_sum(weights: Iterable[float], values: Iterable[Lin]) -> Lin:
 
 
 def is_zero(coefficient: Coefficient) -> bool:
-    """True where a term with this coefficient may be left out."""
+    """True if a term with this coefficient is zero and can be left out."""
     return coefficient == 0.0 if isinstance(coefficient, float) else not np.any(coefficient)

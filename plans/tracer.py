@@ -1,7 +1,7 @@
 """The tracer runs a solver's arithmetic once on symbolic states and records every buffer.
 
 One rule keeps plans short: `start`, `given`, `noise`, `store`, `denoise` and `outputs` return buffers. Any other
-expression is a `Lin` over buffers and is folded into the next buffer. `state_rows.py` makes tables of the buffers.
+expression is a `Lin` over buffers and is folded into the next buffer. `state_rows.py` converts the buffers to tables.
 """
 
 import math
@@ -23,30 +23,31 @@ from fewstep.plans.symbol import Lin, weighted_sum
 
 
 class Draw(msgspec.Struct, frozen=True):
-    """Noise number `draw`, standard normal, made anew wherever it is read."""
+    """Standard normal noise number `draw`, generated again each time that it is read."""
 
     draw: int
 
 
 class Given(msgspec.Struct, frozen=True):
-    """A tensor that the caller brings, shaped as x: read at the start only, kept as a row where it is needed later."""
+    """A tensor that the caller passes, in the shape of x. It is read only at the start, and stored as a row if needed
+    later."""
 
     name: str
 
 
 class Ones(msgspec.Struct, frozen=True):
-    """All ones: what a tensor that is added by itself multiplies."""
+    """All ones. A tensor that is added without a state multiplies this buffer."""
 
 
 class Stored(msgspec.Struct, frozen=True):
-    """A state row written after `ready` evaluations (0: at the start); `value` is over earlier buffers."""
+    """A state row written after `ready` evaluations (0: at the start). `value` combines earlier buffers."""
 
     ready: int
     value: Lin
 
 
 class Output(msgspec.Struct, frozen=True):
-    """Raw network output of one evaluation, branch and head; gone after that evaluation's update."""
+    """Raw network output of one evaluation, branch and head. It exists until that evaluation's update."""
 
     evaluation: int
     branch: str
@@ -54,13 +55,13 @@ class Output(msgspec.Struct, frozen=True):
 
 
 class Shaped(msgspec.Struct, frozen=True):
-    """The prediction of an evaluation behind its shaping."""
+    """The prediction of an evaluation after its shaping."""
 
     evaluation: int
 
 
 class Predicted(msgspec.Struct, frozen=True):
-    """Something that an evaluation makes, such as its x0 prediction: `value` is over rows before it and its outputs."""
+    """A result of an evaluation, such as its x0 prediction. `value` combines earlier rows and its outputs."""
 
     evaluation: int
     value: Lin
@@ -70,9 +71,13 @@ Buffer = Draw | Given | Ones | Stored | Output | Shaped | Predicted
 
 
 class Evaluation(msgspec.Struct, frozen=True):
-    """One call of the network on `input`, a combination of rows. `outputs` are buffers, head by head within branch by
-    branch; `shaped` is the buffer of the shaping if there is one, made of the values `shaping_of`; `x0` is the
-    prediction over rows, the outputs and it."""
+    """One call of the network on `input`, a combination of rows.
+
+    outputs: buffers, head by head within branch by branch.
+    shaping_of: the values that the shaping reads, if there is one.
+    shaped: the buffer of the shaping's result, or None.
+    x0: the prediction, a combination of rows, outputs and `shaped`.
+    """
 
     network: str
     time: Time
@@ -87,7 +92,7 @@ class Evaluation(msgspec.Struct, frozen=True):
 
 @dataclass
 class Tracer:
-    """The trace of a solver's run. `schedule` is for solvers that evaluate between the times they are given."""
+    """The trace of a solver's run. Solvers that evaluate between the given times read `schedule`."""
 
     denoiser: DenoiserFacts
     first: Time
@@ -95,11 +100,11 @@ class Tracer:
     guidance: Guidance | None = None
     shaping: Shaping | None = None
     from_image: bool = False  # start from the given image, noised, rather than from noise
-    renoise: float = 1.0  # of that start: 1 noises the image to the first time, 0 takes it as it is
+    renoise: float = 1.0  # of that start: 1 noises the image to the first time, 0 leaves it unchanged
     buffers: list[Buffer] = field(default_factory=list)
     evaluations: list[Evaluation] = field(default_factory=list)
     draws: int = 0
-    _reverts_to: Lin | None = None  # its row
+    _reverts_to: Lin | None = None  # the row of y
     _reference: Lin = field(default_factory=lambda: Lin({}))  # Residual guidance: x0 of the unconditional branch
 
     def _add(self, buffer: Buffer) -> Lin:
@@ -108,34 +113,34 @@ class Tracer:
 
     @property
     def prediction(self) -> Prediction:
-        """The denoiser's; `network` knows another network's."""
+        """The denoiser's prediction. `network` returns that of another network."""
         return self.denoiser.prediction
 
     @property
     def heads(self) -> int:
-        """The outputs of the denoiser for each branch."""
+        """The number of outputs of the denoiser per branch."""
         return self.denoiser.heads
 
     @property
     def towards(self) -> str | None:
-        """The given tensor y that noising reverts to: see `start`."""
+        """The name of the given tensor y that noising reverts to (see `start`), or None."""
         return self.denoiser.towards
 
     def network(self, time: Time) -> NetworkFacts:
-        """The network that is evaluated at a time."""
-        own = NetworkFacts(DENOISER, math.inf, self.prediction, self.heads, self.denoiser.steers)
-        return next((each for each in self.denoiser.networks if time.lam < each.until), own)
+        """Return the network that is evaluated at a time."""
+        main = NetworkFacts(DENOISER, math.inf, self.prediction, self.heads, self.denoiser.steers)
+        return next((each for each in self.denoiser.networks if time.lam < each.until), main)
 
     def start(self) -> Lin:
-        """x at the first time: sigma times the first draw, on top of alpha times the image where there is one.
+        """Return x at the first time: sigma times the first draw, plus alpha times the image if there is one.
 
-        With a `renoise` r below 1 they are r sigma and sqrt(1 - r^2 + r^2 alpha^2). At 0 the image stays as it is
-        (RTI-DP: Duan et al. 2025, arXiv 2508.05396); at 1 it is noised to the first time (SDEdit: Meng et al. 2022,
+        With a `renoise` r below 1 the factors are r sigma and sqrt(1 - r^2 + r^2 alpha^2). At 0 the image is unchanged
+        (RTI-DP: Duan et al. 2025, arXiv 2508.05396). At 1 it is noised to the first time (SDEdit: Meng et al. 2022,
         arXiv 2108.01073).
 
-        Where noising reverts to a tensor y (restoration: x_t = alpha x0 + (1 - alpha) y + sigma eps, which starts at
-        y + sigma eps) solvers see x - (1 - alpha) y, for which every formula of theirs holds; the network sees x. An
-        interpolant has a share of its own in the place of 1 - alpha.
+        In restoration, noising reverts to a tensor y: x_t = alpha x0 + (1 - alpha) y + sigma eps, which starts at
+        y + sigma eps. Solvers then see x - (1 - alpha) y, for which all their formulas hold, and the network sees x.
+        An interpolant replaces 1 - alpha by its share.
         """
         noise = self.first.sigma * self.noise()
         if self.towards is not None:
@@ -151,52 +156,57 @@ class Tracer:
         return self.store(image + r * noise if r else image)
 
     def reverts_to(self) -> Lin:
-        """The row of the tensor y that noising reverts to; there once a solver has started."""
+        """Return the row of the tensor y that noising reverts to. Raises UserError if the denoiser has none."""
         if self._reverts_to is None:
             raise UserError(
-                "this solver restores a degraded sample, and the denoiser does not say which tensor that is",
+                "this solver restores a degraded sample, and the denoiser does not name that tensor",
                 'export it with towards="y", the name of that tensor',
             )
         return self._reverts_to
 
     def add_share(self, x: Lin, time: Time) -> Lin:
-        """The x of a solver at a time, as the network sees it: with the share of y where noising reverts to y."""
+        """Return the network's x for a solver's x at a time: the share of y is added if noising reverts to y."""
         return x if self._reverts_to is None else x + self.schedule.share(time) * self._reverts_to
 
     def given(self, name: str) -> Lin:
-        """A tensor [B, *x_shape] that the caller brings, as a row. Ask for it before the first evaluation."""
+        """Return a tensor [B, *x_shape] that the caller passes, as a row. Call this before the first evaluation."""
         return self.store(self._add_given(name))
 
     def _add_given(self, name: str) -> Lin:
         if self.evaluations:
-            raise TypeError(f"a solver asks for {name!r} after its first evaluation: it is there at the start only")
+            raise TypeError(
+                f"a solver reads {name!r} after its first evaluation: given tensors exist at the start only"
+            )
         for number, buffer in enumerate(self.buffers):
             if isinstance(buffer, Given) and buffer.name == name:
                 return Lin({number: 1.0})
         return self._add(Given(name))
 
     def ones(self) -> Lin:
-        """All ones; `bias * trace.ones()` adds a tensor."""
+        """Return all ones; `bias * trace.ones()` adds a tensor."""
         return self._add(Ones())
 
     def noise(self) -> Lin:
-        """A fresh standard normal draw. One draw may be used several times."""
+        """Return a new standard normal draw. A draw may be used several times."""
         self.draws += 1
         return self._add(Draw(self.draws - 1))
 
     def store(self, value: Lin) -> Lin:
-        """Keep a combination as one row, where later arithmetic would otherwise keep all of its terms."""
+        """Store a combination as one row. Otherwise later arithmetic keeps all of its terms."""
         return self._add(Stored(len(self.evaluations), value))
 
     def denoise(self, x: Lin, time: Time, to: Time | None = None, *, keep_noise: bool = False) -> tuple[Lin, Lin]:
-        """Evaluate the denoiser at (x, time): x as stored, and x0 after guidance and shaping.
+        """Evaluate the denoiser at (x, time). Return x as stored, and x0 after guidance and shaping.
 
-        `to` is a second time that the network is told (consistency trajectory models). With CFG++ x is moved so that
-        (x, x0) imply the unconditional noise, which is then what any solver puts back; `keep_noise` moves it so that
-        they imply the noise that the network predicted, whatever shaping made of x0.
+        `to` is the second time that some networks take (consistency trajectory models). With CFG++ the returned x is
+        shifted so that (x, x0) imply the unconditional noise, which any solver then adds back. `keep_noise` shifts x so
+        that (x, x0) imply the noise that the network predicted, even if shaping changed x0.
         """
         if self._reverts_to is not None and self.network(time).prediction == "velocity":
-            raise UserError("a velocity from a sample y says nothing of x0", "take the solver interpolant")
+            raise UserError(
+                "this solver needs x0, which a velocity between a sample y and the data does not determine",
+                "use the solver interpolant",
+            )
         x, outputs, x0 = self._evaluate(x, time, to)
         evaluation = len(self.evaluations) - 1
         if isinstance(self.guidance, guide.CfgPlusPlus):
@@ -209,11 +219,11 @@ class Tracer:
         return x, self._add(Predicted(evaluation, x0))
 
     def outputs(self, x: Lin, time: Time, to: Time | None = None) -> tuple[Lin, tuple[Lin, ...]]:
-        """Evaluate the denoiser at (x, time): x as stored, and its raw outputs after guidance, one for each head."""
+        """Evaluate the denoiser at (x, time). Return x as stored, and its raw outputs after guidance, one per head."""
         if self.shaping is not None or isinstance(self.guidance, guide.CfgPlusPlus | guide.Steer):
             form = "steering" if isinstance(self.guidance, guide.Steer) else "CFG++"
-            asked = form if self.shaping is None else f"shaping {self.shaping}"
-            raise UserError(f"{asked} acts on x0, and this solver reads the network's outputs", "leave it out")
+            option = form if self.shaping is None else f"shaping {self.shaping}"
+            raise UserError(f"{option} acts on x0, but this solver reads the network's outputs", "leave it out")
         self._check_same_outputs("a solver that reads the network's outputs")
         x, outputs, _ = self._evaluate(x, time, to)
         evaluation = len(self.evaluations) - 1
@@ -222,15 +232,15 @@ class Tracer:
         return x, tuple(self._add(Predicted(evaluation, head)) for head in heads)
 
     def _evaluate(self, x: Lin, time: Time, to: Time | None) -> tuple[Lin, dict[str, list[Lin]], Lin]:
-        """Write an evaluation down: x as a row, outputs by branch, x0 over them (or over what shaping makes)."""
+        """Record an evaluation. Return x as a row, the outputs by branch, and x0 (of the shaping's result if any)."""
         network = self.network(time)
         prediction.check_prediction(network.prediction, time, self.schedule.spec)
         evaluation = len(self.evaluations)
         x = self._store_input(x, evaluation)
         if self.towards is not None and self._reverts_to is None:
             raise UserError(
-                f"a solver that starts from what it is given, for a denoiser that restores {self.towards!r}",
-                "take one that starts from noise",
+                f"this solver starts from a given tensor, but the denoiser restores {self.towards!r}",
+                "use a solver that starts from noise",
             )
         seen = self.add_share(x, time)
         weights = guide.branch_weights(self.guidance, evaluation, time.lam)
@@ -249,7 +259,7 @@ class Tracer:
         if isinstance(self.shaping, Rescale) and len(weights) > 1:
             if COND not in outputs:
                 raise UserError(
-                    f"Rescale compares with the branch {COND!r}, and the guidance has {', '.join(map(repr, outputs))}",
+                    f"Rescale needs the branch {COND!r}, and the guidance has {', '.join(map(repr, outputs))}",
                     f"name one of them {COND!r}, or leave Rescale out",
                 )
             shaping_of = (guided, outputs[COND][0])
@@ -275,11 +285,11 @@ class Tracer:
         return x0 + self.reverts_to() if predicts == "residual" else x0
 
     def _check_same_outputs(self, asks: str) -> None:
-        """UserError where outputs of one network would be taken for another's."""
+        """Raise UserError if networks differ in prediction or heads, so that their outputs cannot be combined."""
         for each in self.denoiser.networks:
             if (each.prediction, each.heads) != (self.prediction, self.heads):
                 raise UserError(
-                    f"{asks}, for networks whose outputs mean {each.prediction} and {self.prediction}",
+                    f"{asks}, for networks that predict {each.prediction} and {self.prediction}",
                     "use another form, or networks of one prediction",
                 )
 
@@ -289,10 +299,10 @@ class Tracer:
     def _replace_uncond(
         self, x: Lin, outputs: dict[str, list[Lin]], evaluation: int, time: Time
     ) -> dict[str, list[Lin]]:
-        """Has for the unconditional output the one that implies the noise left over the reference."""
+        """Replace the unconditional output by the one that implies the noise of x over the reference."""
         assert isinstance(self.guidance, guide.Residual)
         reference = self._reference
-        if UNCOND in outputs:  # here it is no row yet
+        if UNCOND in outputs:  # the first step of "onetime", before the reference is a row
             reference = self._x0(x, outputs[UNCOND][0], time)
             self._reference = self._add(Predicted(evaluation, reference))
         delta = self.guidance.delta
@@ -307,7 +317,7 @@ class Tracer:
         return {COND: outputs[COND], UNCOND: [(implied - a * x) / b]}
 
     def _store_input(self, x: Lin, evaluation: int) -> Lin:
-        """x itself if it is a row written for this evaluation already (as `start` and `store` do), else a new row."""
+        """Return x if it is a row already written for this evaluation (by `start` or `store`), else store it."""
         if len(x.terms) == 1:
             ((only, coefficient),) = x.terms.items()
             buffer = self.buffers[only]

@@ -143,7 +143,7 @@ def test_calibrating_again_replaces_what_was_made_before(bundle: Path, caplog: p
 def test_a_denoiser_without_unconditional_form_is_calibrated_without_guidance(tmp_path: Path) -> None:
     bundle = write_bundle(tmp_path / "bundle", denoiser(), null=None)
     assert run(bundle).plan.guidance is None
-    with pytest.raises(UserError, match="guidance 3.0 for a denoiser without an unconditional form"):
+    with pytest.raises(UserError, match="guidance 3.0 needs an unconditional branch"):
         run(bundle, guidance=3.0)
 
 

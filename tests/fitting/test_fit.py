@@ -245,7 +245,7 @@ def test_a_distilled_denoiser_has_nothing_to_fit_to_unless_it_is_named(tiny_bund
 def test_guidance_without_an_unconditional_form_is_refused(tiny_bundle, plan):
     (label,) = open_bundle(tiny_bundle).manifest.conditions
     changed(tiny_bundle, conditions=(msgspec.structs.replace(label, null=None),))
-    words = "guidance 2.0 for a denoiser without an unconditional form; leave guidance out"
+    words = "guidance 2.0 needs an unconditional branch, which this denoiser lacks; leave guidance out"
     with pytest.raises(UserError, match=words):
         open_fit_task(FitOptions(tiny_bundle, guidance=2.0, **{**FEW, "plan": plan}))
 

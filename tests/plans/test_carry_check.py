@@ -52,14 +52,14 @@ def test_a_plan_with_banks_is_read_as_it_was_written() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"banks": (Bank("keys", 0, True),)}, r"it has the banks \[\('keys', 0\)\]"),
+        ({"banks": (Bank("keys", 0, True),)}, r"its banks \(name, slots\) are \[\('keys', 0\)\]"),
         ({"banks": (Bank("keys", 4, True), Bank("more", 10**15, True))}, "no step reads or writes one of the banks"),
         ({"banks": ()}, r"steps\[0\] feeds the banks \[0\] of 0"),
         ({"carry_in": (CarryIn(0, (1.0,)),)}, r"steps\[0\].carry_in\[0\].row is not 1 x 4"),
         ({"carry": (Carry(0, 9, (1.0,) * 5),)}, r"steps\[0\] writes \(bank, slot\) \[\(0, 9\)\] of \[4\] slots"),
         ({"carry": (Carry(0, 0, (1.0,)),)}, r"steps\[0\].carry\[0\].row is not 1 x 5"),
-        ({"carry": (Carry(0, 0, (0.0,) * 5),)}, "step 0 writes slot 0 of 'keys' from an empty one"),
-        ({"carry_in": (CarryIn(0, (0.0,) * 4),)}, "step 0 feeds the network nothing of 'keys'"),
+        ({"carry": (Carry(0, 0, (0.0,) * 5),)}, "step 0 writes slot 0 of 'keys' from an empty slot"),
+        ({"carry_in": (CarryIn(0, (0.0,) * 4),)}, "step 0 reads no slot of 'keys'"),
     ],
 )
 def test_damaged_banks_are_one_line(changes: dict, message: str) -> None:

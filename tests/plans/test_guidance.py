@@ -124,12 +124,12 @@ def test_every_form_survives_its_file(guidance):
         (Cfg(2.0, (1.0, 1.0)), r"interval \(1.0, 1.0\)"),
         (Branches({"cond": 2.0}), "do not sum to 1"),
         (Branches({"cond": (1.0,), "edit": ()}), "has a branch without a weight"),
-        ("2", "guidance '2' is no finite number"),
-        (True, "guidance True is no finite number"),
+        ("2", "guidance '2' is not a finite number"),
+        (True, "guidance True is not a finite number"),
         (Cfg("2"), r"expected `float \| array`, got `str` - at `\$.weight`"),
         (Cfg(2.0, (1.0, 2.0, 3.0)), "of length 2, got 3"),
         (Branches(["cond"]), "expected `object`, got `array`"),
-        (Cfg(object()), "is no number"),
+        (Cfg(object()), "is not a number"),
         (CfgPlusPlus(-0.5), "weight -0.5, which is below 0"),
     ],
 )
@@ -141,7 +141,7 @@ def test_what_is_no_guidance_is_named(guidance, message):
 def test_a_denoiser_without_a_null_condition_takes_no_unconditional_branch():
     unguided = DenoiserFacts(ScheduleSpec("cosine"), "epsilon", guided=False)
     for guidance in (2.0, CfgPlusPlus(0.5), Branches({"cond": 2.0, "uncond": -1.0})):
-        with pytest.raises(UserError, match="without an unconditional form"):
+        with pytest.raises(UserError, match="needs an unconditional branch"):
             compile_plan("ddim:4", unguided, guidance)
     perturbed = compile_plan("ddim:4", unguided, Branches({"cond": 3.0, "perturbed": -2.0}))
     assert perturbed.steps[0].branches == ("cond", "perturbed")
@@ -176,7 +176,7 @@ def test_numbers_and_lists_of_any_kind_are_the_same_guidance(given, same):
 
 
 def test_rescaling_needs_a_conditional_branch():
-    with pytest.raises(UserError, match="Rescale compares with the branch 'cond', and the guidance has 'image', 'pert"):
+    with pytest.raises(UserError, match="Rescale needs the branch 'cond', and the guidance has 'image', 'pert"):
         compile_plan("ddim:4", DENOISING, Branches({"image": 2.0, "perturbed": -1.0}), Rescale(0.7))
 
 
@@ -253,7 +253,11 @@ def test_residual_guidance_is_refused_where_it_has_no_meaning():
     assert compile_plan("ddim:4", pure, Residual(1.4)).steps
     cases = [
         (pure, Residual(1.4, 0.5), "delta below 1 from pure noise"),
-        (DenoiserFacts(ScheduleSpec("cosine"), "v", guided=False), Residual(1.4, kind="onetime"), "unconditional form"),
+        (
+            DenoiserFacts(ScheduleSpec("cosine"), "v", guided=False),
+            Residual(1.4, kind="onetime"),
+            "unconditional branch",
+        ),
         (DenoiserFacts(ScheduleSpec("rddm"), "residual", heads=2, towards="y"), Residual(1.4), "several outputs"),
         (DenoiserFacts(ScheduleSpec("ou"), "score", towards="y"), Residual(1.4), "restores 'y'"),
         (LINEAR, Residual(float("inf")), "not finite"),
@@ -281,11 +285,11 @@ def test_pag_adds_to_cfg_what_leads_away_from_perturbed_attention(weight):
 def test_pag_needs_perturbed_attention():
     with pytest.raises(UserError) as refused:
         compile_plan("ddim:5", DenoiserFacts(ScheduleSpec("cosine"), "epsilon", perturbed=False), Pag(2.0))
-    assert refused.value.what == "guidance pag:2 for a network without perturbed attention"
+    assert refused.value.what == "guidance pag:2 needs perturbed attention, which this network lacks"
     assert "--change pag:middle" in refused.value.fix
     unconditional = DenoiserFacts(ScheduleSpec("cosine"), "epsilon", guided=False)
     assert len(compile_plan("ddim:5", unconditional, Pag(2.0)).steps[0].branches) == 2
-    with pytest.raises(UserError, match="without an unconditional form"):
+    with pytest.raises(UserError, match="needs an unconditional branch"):
         compile_plan("ddim:5", unconditional, Pag(2.0, 3.0))
 
 

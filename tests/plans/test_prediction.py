@@ -88,5 +88,5 @@ def test_a_prediction_that_a_schedule_does_not_define_is_refused(prediction, spe
 
 @pytest.mark.parametrize("prediction", ["epsilon", "score", "edm"])
 def test_pure_noise_says_nothing_of_x0(prediction):
-    with pytest.raises(UserError, match="says nothing of x0 at time 1000"):
+    with pytest.raises(UserError, match="does not determine x0 at time 1000"):
         x0_coefficients(prediction, NoiseSchedule(FLOW).noisiest, FLOW)

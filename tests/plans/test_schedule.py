@@ -223,13 +223,13 @@ def test_fingerprint_names_the_schedule():
     [
         ({"timesteps": 0}, "timesteps 0"),
         ({"beta_start": 0.0}, "beta_start"),
-        ({"kind": "betas"}, "betas are 0, for 1000 timesteps"),
-        ({"kind": "betas", "timesteps": 1, "betas": (1.0,)}, "betas are not all in"),
-        ({"kind": "mean-reverting", "sigma_max": 0.0}, "are not a share below 1 and a deviation"),
+        ({"kind": "betas"}, "betas has 0 values for 1000 timesteps"),
+        ({"kind": "betas", "timesteps": 1, "betas": (1.0,)}, "betas has values outside"),
+        ({"kind": "mean-reverting", "sigma_max": 0.0}, "are not an alpha below 1 and a deviation"),
         ({"kind": "edm", "sigma_min": 90.0}, "sigma_min, sigma_max 90, 80 are not increasing"),
         ({"kind": "edm", "sigma_data": math.nan}, "sigma_data nan"),
         ({"kind": "ou", "theta": -1.0}, "theta -1"),
-        ({"kind": "residual-shift", "timesteps": 1}, "no way from data to noise"),
+        ({"kind": "residual-shift", "timesteps": 1}, "path from data to noise"),
         ({"kind": "residual-shift", "eta_max": 1.5}, "eta_min, eta_max"),
         ({"kind": "rddm", "power": 0.0}, "power 0"),
     ],
@@ -246,14 +246,14 @@ def test_time_outside_the_schedule_is_refused():
 
 @pytest.mark.parametrize("grid", ["karras(rho=0.01, sigma_max=1e6)", "arctan(power=0.01)"])
 def test_a_grid_without_finite_numbers_is_one_line(grid):
-    with pytest.raises(UserError, match=f"the grid of plan 'ddim:4@{re.escape(grid)}' has no finite numbers"):
+    with pytest.raises(UserError, match=f"the grid of plan 'ddim:4@{re.escape(grid)}' has times that are not finite"):
         compile_plan(f"ddim:4@{grid}", DenoiserFacts(ScheduleSpec("cosine"), "v"))
 
 
 @pytest.mark.parametrize("order", [(900, 500, 500, 100), (900, 900, 100), (100, 900), (900, 100, 500)])
 def test_times_that_do_not_lose_noise_are_refused(order):
     schedule = NoiseSchedule(ScheduleSpec("linear"))
-    with pytest.raises(UserError, match="do not lose noise"):
+    with pytest.raises(UserError, match="noise does not decrease"):
         trace_plan("test", ddim, [*(schedule.time(t) for t in order), CLEAN], DenoiserFacts(schedule.spec, "epsilon"))
 
 

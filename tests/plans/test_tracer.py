@@ -152,7 +152,7 @@ def test_renoise_needs_an_image_and_a_share():
         with pytest.raises(UserError, match="renoise .* is not in"):
             compile_plan("ddim:8", DENOISING, strength=0.5, renoise=renoise)
     restoring = DenoiserFacts(ScheduleSpec("flow"), "flow", towards="y")
-    with pytest.raises(UserError, match="renoise for a denoiser that restores 'y'"):
+    with pytest.raises(UserError, match="renoise with a denoiser that restores 'y'"):
         compile_plan("ddim:8", restoring, strength=0.5, renoise=0.5)
 
 
@@ -204,7 +204,7 @@ def test_a_solver_of_raw_outputs_takes_no_shape_of_x0():
         _, (output,) = trace.outputs(trace.start(), times[0])
         return output
 
-    with pytest.raises(UserError, match="acts on x0, and this solver reads the network's outputs; leave it out"):
+    with pytest.raises(UserError, match="acts on x0, but this solver reads the network's outputs; leave it out"):
         trace(solver, steps=1, shaping=Clip(-1, 1))
     with pytest.raises(UserError, match="CFG[+][+] acts on x0"):
         trace(solver, steps=1, guidance=CfgPlusPlus(0.5))
@@ -214,7 +214,9 @@ def test_a_solver_that_divides_by_zero_is_named():
     def solver(trace, times):
         return trace.start() / float(times[-1].sigma)
 
-    with pytest.raises(UserError, match="solver of plan 'test:1' has no finite numbers over times 999 .. 0"):
+    with pytest.raises(
+        UserError, match="solver of plan 'test:1' has coefficients that are not finite for times 999 .. 0"
+    ):
         trace(solver)
     with pytest.raises(UserError, match="plan 'x' has 1 times; give two or more"):
         trace_plan("x", solver, times(1)[:1], DENOISING)

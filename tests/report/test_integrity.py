@@ -53,7 +53,7 @@ def test_a_graph_with_other_inputs_is_named(tiny_bundle: Path) -> None:
 def test_plans_and_ranges_are_read(tiny_bundle: Path) -> None:
     damaged = {"plans/p.json": b"{}", "ranges/r.safetensors": b"nothing"}
     changed(tiny_bundle, damaged, plans={"ddim:4": "plans/p.json"}, ranges="ranges/r.safetensors")
-    assert "plans/p.json is no plan" in said(tiny_bundle) and "--plan ddim:4" in said(tiny_bundle)
+    assert "plans/p.json is not a plan" in said(tiny_bundle) and "--plan ddim:4" in said(tiny_bundle)
     assert "ranges/r.safetensors is not a table of tensors" in said(tiny_bundle)
 
 

@@ -144,7 +144,7 @@ def test_other_plans_are_to_be_given_by_their_names(name: str) -> None:
             lambda s: s.sample_each(["ddim:2"], [0], {"class": [0]}, carried=1),
             "carries no tensors from run to run; leave",
         ),
-        (lambda s: s.draws([0])(0.5), "draw 0.5 is no whole number in 0 .. 2**32 - 1; number the draws"),
+        (lambda s: s.draws([0])(0.5), "draw 0.5 is not an integer in 0 .. 2**32 - 1; number the draws"),
     ],
 )
 def test_mistakes_of_a_call_are_told(sampler: Sampler, call: Callable[[Any], Any], said: str) -> None:

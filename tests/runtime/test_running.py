@@ -214,7 +214,7 @@ def test_who_says_what_uncond_is_needs_no_null_value(tiny_bundle: Path) -> None:
     sampler = fewstep.runtime.load(changed(tiny_bundle, conditions=(without,)))
     np.testing.assert_array_equal(sampler.sample("ddim:4", **GIVEN, guidance=2.0, branches=null), expected)
     np.testing.assert_array_equal(sampler.sample_each(["ddim:4"] * 2, **GIVEN, guidance=2.0, branches=null), expected)
-    with pytest.raises(UserError, match="without an unconditional form"):
+    with pytest.raises(UserError, match="needs an unconditional branch"):
         sampler.sample("ddim:4", **GIVEN, guidance=2.0)
 
 

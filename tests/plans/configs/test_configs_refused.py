@@ -34,7 +34,7 @@ OPTIONS = {"steps", "arguments", "pipeline", "x_shape", "guidance", "guided"}  #
         ("DDIM", {"clip_sample": "no"}, "clip_sample 'no' of DDIMScheduler is not true or false"),
         ("DDIM", {"num_train_timesteps": 1e3}, "num_train_timesteps 1000.0 of DDIMScheduler is not a whole number"),
         ("DDIM", {"trained_betas": [0.1, "x"]}, "trained_betas .* is not a list of numbers"),
-        ("DDIM", {"trained_betas": [0.1, 1.5]}, "betas are not all in"),
+        ("DDIM", {"trained_betas": [0.1, 1.5]}, "betas has values outside"),
         (
             "DDIM",
             {"prediction_type": "flow_prediction"},
@@ -66,11 +66,11 @@ OPTIONS = {"steps", "arguments", "pipeline", "x_shape", "guidance", "guided"}  #
             {"pipeline": "FluxInpaintPipeline"},
             "FluxInpaintPipeline gives its scheduler sigmas, and a plan of DDIMScheduler takes none; name a solver",
         ),
-        ("DDIM", {"guidance": 2.0, "guided": False}, "without an unconditional form"),
+        ("DDIM", {"guidance": 2.0, "guided": False}, "needs an unconditional branch"),
         (
             "DDIM",
             {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"},
-            "epsilon .* nothing of x0 at time 999",
+            "epsilon .* x0 at time 999",
         ),
         ("DDPM", {"variance_type": "learned_range"}, "the network's; set fixed_small"),
         ("DDPM", {"variance_type": "fixed_large_log"}, "of a logarithm; set fixed_small"),

@@ -187,7 +187,9 @@ def test_hardly_any_noise_is_hardly_another_plan(name):
 def test_the_bridge_is_crossed_from_y_itself(name):
     """At its first time x is y: alpha = sigma = 0. Data that is one point are reached exactly."""
     if name in UNDEFINED_ON_THE_BRIDGE:
-        with pytest.raises(UserError, match=f"solver of plan '{name}:4' has no finite numbers over times 1 .. 0"):
+        with pytest.raises(
+            UserError, match=f"solver of plan '{name}:4' has coefficients that are not finite for times 1 .. 0"
+        ):
             compile_plan(f"{name}:4", BRIDGE)
         return
     if isinstance(compiled(f"{name}:4", BRIDGE), str):
@@ -215,7 +217,7 @@ def test_a_grid_that_does_not_end_clean_gives_x_and_not_x_without_y():
 
 @pytest.mark.parametrize("name", ["bdia_inverse", "ddim_inverse", "edict_inverse"])
 def test_what_starts_from_a_sample_does_not_invert_a_restoration(name):
-    with pytest.raises(UserError, match="starts from what it is given, for a denoiser that restores 'y'"):
+    with pytest.raises(UserError, match="starts from a given tensor, but the denoiser restores 'y'"):
         compile_plan(f"{name}:4", DenoiserFacts(ScheduleSpec("ou"), "score", towards="y"))
 
 

@@ -176,7 +176,7 @@ def test_float32_costs_little(name):
 
 @pytest.mark.parametrize("name", [name for name in SOLVERS.names() if name not in GIVEN])
 def test_no_solver_starts_a_flow_on_predicted_noise(name):
-    with pytest.raises(UserError, match="epsilon prediction says nothing"):
+    with pytest.raises(UserError, match="epsilon prediction does not determine x0"):
         compile_plan(f"{name}:4", denoising(FLOW, "epsilon"))
 
 

@@ -324,8 +324,8 @@ def test_stochastic_solvers_keep_the_law_of_one_point_data(spec):
 @pytest.mark.parametrize(
     ("solver", "denoiser", "says"),
     [
-        (resshift, DenoiserFacts(RESSHIFT, "sample"), "does not say which tensor"),
-        (solvers.ddim, DenoiserFacts(RESSHIFT, "residual"), "does not say which tensor"),
+        (resshift, DenoiserFacts(RESSHIFT, "sample"), "does not name that tensor"),
+        (solvers.ddim, DenoiserFacts(RESSHIFT, "residual"), "does not name that tensor"),
         (rddm, restoring(RDDM, "residual"), "a denoiser of 1 output"),
         (sgmse, restoring(RESSHIFT, "sample"), "sgmse on schedule residual-shift"),
         (partial(sgmse, snr=-1.0), restoring(OU, "score"), "snr=-1 is negative"),

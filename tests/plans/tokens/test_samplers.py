@@ -106,7 +106,7 @@ def test_guidance_is_weights_of_branches():
         (("cond", "uncond"), (3.0, -2.0)),
         (("cond",), (1.0,)),
     ]
-    with pytest.raises(UserError, match="along a token plan"):
+    with pytest.raises(UserError, match="a token plan cannot use guidance"):
         compile_tokens("maskgit:4", FACTS, (8,), 8, CfgPlusPlus(0.5))
 
 

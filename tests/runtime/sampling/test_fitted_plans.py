@@ -104,7 +104,7 @@ def test_no_fit_is_told_for_a_guidance_that_the_denoiser_cannot_have(tiny_bundle
     sampler = load(tiny_bundle)
     bare = msgspec.structs.replace(sampler.bundle.manifest.conditions[0], null=None)
     unguided = described(sampler, conditions=(bare,))
-    words = "guidance 4.0 for a denoiser without an unconditional form; leave guidance out"
+    words = "guidance 4.0 needs an unconditional branch, which this denoiser lacks; leave guidance out"
     with pytest.raises(UserError, match=words):
         unguided.compile("fitted:3" if named else plan, 4.0)
 
@@ -166,7 +166,7 @@ def test_a_damaged_plan_of_a_packed_bundle_is_fitted_elsewhere(tiny_bundle, tmp_
     (packed / entry.file).write_bytes(b"{}")
     (packed / "manifest.json").write_text((packed / "manifest.json").read_text().replace(*digests))
     (damage,) = verify(VerifyOptions(packed)).damages
-    assert "is no plan" in damage.what and damage.fix == elsewhere
+    assert "is not a plan" in damage.what and damage.fix == elsewhere
 
 
 def test_a_plan_of_the_bundle_that_was_edited_is_refused_by_its_path_too(tiny_bundle):
