@@ -1,6 +1,6 @@
-"""A grid gives the times of a plan, `grid(schedule, steps, *, parameters) -> times`, from noisy to clean.
+"""A grid returns the times of a plan, `grid(schedule, steps, *, parameters) -> times`, from noisy to clean.
 
-`__all__` is what a plan's name may end with ("dpmpp_2m:8@karras"); `ALIASES` are other names in use.
+`__all__` lists the grid names of plans ("dpmpp_2m:8@karras"). `ALIASES` are other names in use.
 """
 
 from fewstep.plans.grids.angles import arctan

@@ -1,4 +1,4 @@
-"""A grid that is even in an angle: the whole way from pure noise to the clean sample is finite in it."""
+"""A grid with even steps in an angle, in which the distance from pure noise to the clean sample is finite."""
 
 import math
 
@@ -17,16 +17,16 @@ def arctan(
     centre: float = 2.0,
     final_sigma: float | None = None,
 ) -> tuple[Time, ...]:
-    """Even in arctan((sigma / alpha / centre)^(1 / power)), from the noisiest time itself, pure noise included.
+    """Even in arctan((sigma / alpha / centre)^(1 / power)), starting at the noisiest time, which may be pure noise.
 
-    All steps are equally long; the last goes to the clean end instead of the cleanest time. Power 1 is the angle of
-    variance preserving schedules, in which the cosine schedule is even (Nichol & Dhariwal 2021, arXiv 2102.09672).
-    Large powers approach `uniform_lambda`. Times are densest, in lambda, where sigma / alpha is `centre`.
+    All steps are equally long. The last one ends at the clean end instead of the cleanest time. Power 1 is the angle of
+    variance-preserving schedules, in which the cosine schedule is even (Nichol & Dhariwal 2021, arXiv 2102.09672).
+    Large powers approach `uniform_lambda`. In lambda, times are densest where sigma / alpha is `centre`.
     """
     check_steps(schedule, steps, distinct=False)
     for name, value in (("power", power), ("centre", centre)):
         if not 0.01 <= value <= 100:
-            raise UserError(f"grid arctan({name}={value:g})", "give a number in 0.01 .. 100")
+            raise UserError(f"grid arctan({name}={value:g}) is out of range", "give a number in 0.01 .. 100")
 
     def angle(time: Time) -> float:
         return math.atan((time.rho / centre) ** (1 / power))
@@ -40,9 +40,9 @@ def arctan(
 
 
 def _least(schedule: NoiseSchedule) -> Time:
-    """The cleanest time that a network is asked about, however many steps there are: where the clean end has no noise,
-    a score is infinite. Networks of OU processes are trained from 3 / 100 on (Richter et al. 2023, arXiv 2208.05830).
-    """
+    """Return the cleanest time at which any number of steps evaluates the network. At a clean end without noise, a
+    score is infinite. Networks of OU processes are trained on times from 3 / 100 (Richter et al. 2023, arXiv
+    2208.05830)."""
     path, share = schedule.path, {"ou": 0.03}.get(schedule.spec.kind, 1e-4)
     return (
         schedule.cleanest if schedule.cleanest.sigma else schedule.time(path.first + share * (path.last - path.first))

@@ -8,8 +8,8 @@ SMALL = 1e-300
 
 @cache
 def beta_quantile(p: float, a: float, b: float) -> float:
-    """x with I_x(a, b) = p, to about 1e-14: Newton's method on the regularised incomplete beta function, halving the
-    interval that holds x wherever Newton leaves it."""
+    """Return x with I_x(a, b) = p, to about 1e-14, by Newton's method on the regularised incomplete beta function. A
+    Newton step that leaves the interval around x is replaced by bisection."""
     if p <= 0 or p >= 1:
         return float(p >= 1)
     log_scale = lgamma(a + b) - lgamma(a) - lgamma(b)
@@ -28,8 +28,8 @@ def beta_quantile(p: float, a: float, b: float) -> float:
 
 
 def incomplete_beta(x: float, a: float, b: float) -> float:
-    """I_x(a, b) for 0 < x < 1, by its continued fraction (DLMF 8.17.22) in Lentz's form, on the side where that
-    converges fast."""
+    """Return I_x(a, b) for 0 < x < 1 by its continued fraction (DLMF 8.17.22) in Lentz's form, for x or 1 - x,
+    whichever converges fast."""
     if x > (a + 1) / (a + b + 2):
         return 1 - incomplete_beta(1 - x, b, a)
     front = exp(lgamma(a + b) - lgamma(a) - lgamma(b) + a * log(x) + b * log1p(-x)) / a

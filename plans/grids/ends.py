@@ -6,25 +6,24 @@ from collections.abc import Sequence
 from fewstep.plans.errors import UserError
 from fewstep.plans.schedule import CLEAN, NoiseSchedule, Time, check_times
 
-STEPS_LIMIT = 10_000  # continuous time has no timesteps to run out of
+STEPS_LIMIT = 10_000  # for continuous time, where the number of timesteps sets no limit
 
 
 def check_steps(schedule: NoiseSchedule, steps: int, *, distinct: bool = True) -> None:
-    """UserError unless steps are positive, and with `distinct`, for grids that visit a timestep once, no more than the
-    timesteps."""
+    """Raise UserError unless the number of steps is positive. With `distinct`, for grids that visit a timestep only
+    once, it must not exceed the number of timesteps."""
     if steps < 1:
-        raise UserError(f"{steps} steps make no sample", "ask for at least 1")
+        raise UserError(f"{steps} steps give no sample", "use at least 1 step")
     if steps > STEPS_LIMIT:
-        raise UserError(f"{steps} steps are more than a plan holds", f"ask for at most {STEPS_LIMIT}")
+        raise UserError(f"{steps} steps are too many for a plan", f"use at most {STEPS_LIMIT} steps")
     T = schedule.timesteps
     if distinct and T is not None and steps > T:
-        raise UserError(
-            f"{steps} steps on schedule {schedule.name}, which has {T} timesteps", f"ask for at most {T} steps"
-        )
+        raise UserError(f"{steps} steps on schedule {schedule.name}, which has {T} timesteps", f"use at most {T} steps")
 
 
 def append_end(schedule: NoiseSchedule, times: Sequence[Time], final_sigma: float | None) -> tuple[Time, ...]:
-    """The times, and then the clean end, or the point where sigma / alpha is `final_sigma`. They must lose noise."""
+    """Append the clean end, or the point where sigma / alpha is `final_sigma`. Raises UserError unless noise decreases
+    at every step."""
     if final_sigma is not None and not 0 <= final_sigma < math.inf:
         raise UserError(f"a grid cannot end at sigma {final_sigma:g}", "give a positive number, or leave it out")
     end = schedule.time_at_rho(final_sigma) if final_sigma else CLEAN
@@ -35,8 +34,8 @@ def append_end(schedule: NoiseSchedule, times: Sequence[Time], final_sigma: floa
 def sigma_span(
     schedule: NoiseSchedule, sigma_min: float | None, sigma_max: float | None, grid: str
 ) -> tuple[float, float]:
-    """(sigma_min, sigma_max) in sigma / alpha; None is the schedule's own, and where that is 0 or infinite (both ends
-    of a flow) that of the point a thousandth of its time inside."""
+    """Return (sigma_min, sigma_max) in sigma / alpha. None means the value at the schedule's end. If that is 0 or
+    infinite (both ends of a flow), it means the value at a thousandth of the schedule's time from the end."""
     path = schedule.path
     inside = (path.last - path.first) / 1000
     low = schedule.cleanest.rho or schedule.time(path.first + inside).rho
@@ -45,6 +44,7 @@ def sigma_span(
     low, high = low if sigma_min is None else sigma_min, high if sigma_max is None else sigma_max
     if not 0 < low < high < math.inf:
         raise UserError(
-            f"grid {grid} from sigma {high:g} to {low:g}", "give sigma_min and sigma_max with 0 < sigma_min < sigma_max"
+            f"grid {grid} cannot go from sigma {high:g} to {low:g}",
+            "give sigma_min and sigma_max with 0 < sigma_min < sigma_max",
         )
     return low, high

@@ -1,4 +1,4 @@
-"""Grids of rectified flows: even in time, then shifted towards the noise, the more the larger the image."""
+"""Grids of rectified flows: even in time, then shifted towards the noise. Larger images need a larger shift."""
 
 from math import exp
 
@@ -10,21 +10,26 @@ from fewstep.plans.schedule import NoiseSchedule, Time
 def flow_shift(
     schedule: NoiseSchedule, steps: int, *, shift: float = 3.0, terminal: float | None = None
 ) -> tuple[Time, ...]:
-    """sigma' = shift sigma / (1 + (shift - 1) sigma) of sigmas 1, 1 - 1 / steps, ...: Esser et al. 2024,
-    arXiv 2403.03206, equation 23 (3 for Stable Diffusion 3 at 1024 x 1024).
+    """sigma' = shift sigma / (1 + (shift - 1) sigma) for sigmas 1, 1 - 1 / steps, ...: Esser et al. 2024,
+    arXiv 2403.03206, equation 23 (shift 3 for Stable Diffusion 3 at 1024 x 1024).
 
     `terminal`: stretch 1 - sigma so that the last evaluation is at this sigma (LTX-Video's shift_terminal).
     """
     check_steps(schedule, steps)
     if schedule.spec.kind != "flow":
-        raise UserError(f"grid flow_shift on schedule {schedule.name}, which is no flow", "use karras or trailing")
+        raise UserError(
+            f"grid flow_shift needs a flow, and schedule {schedule.name} is not one", "use karras or trailing"
+        )
     if not 0.01 <= shift <= 1000:
-        raise UserError(f"grid flow_shift(shift={shift:g})", "give a number in 0.01 .. 1000")
+        raise UserError(f"grid flow_shift(shift={shift:g}) is out of range", "give a number in 0.01 .. 1000")
     even = [1 - i / steps for i in range(steps)]
-    sigmas = [shift * sigma / (1 - sigma + shift * sigma) for sigma in even]  # in this form exactly 1 where sigma is
+    sigmas = [shift * sigma / (1 - sigma + shift * sigma) for sigma in even]  # exactly 1 for sigma 1
     if terminal is not None:
         if not 0 < terminal < 1 or steps == 1:
-            raise UserError(f"grid flow_shift(terminal={terminal:g}) of {steps} steps", "give 0 .. 1, and 2 steps")
+            raise UserError(
+                f"grid flow_shift(terminal={terminal:g}) of {steps} steps is out of range",
+                "give a terminal between 0 and 1, and 2 steps or more",
+            )
         stretch = (1 - terminal) / (1 - sigmas[-1])
         sigmas = [1 - (1 - sigma) * stretch for sigma in sigmas]
     return append_end(schedule, [schedule.time(schedule.spec.timesteps * sigma) for sigma in sigmas], None)
@@ -40,13 +45,19 @@ def dynamic_shift(
     base_tokens: int = 256,
     max_tokens: int = 4096,
 ) -> tuple[Time, ...]:
-    """`flow_shift` by e^mu with mu linear in the number of image tokens, as FLUX.1 has it (Black Forest Labs 2024).
+    """`flow_shift` by e^mu with mu linear in the number of image tokens, as in FLUX.1 (Black Forest Labs 2024).
 
-    mu is base_shift at base_tokens and max_shift at max_tokens. A 1024 x 1024 image there has 4096 tokens.
+    mu is base_shift at base_tokens and max_shift at max_tokens. A 1024 x 1024 image has 4096 tokens in FLUX.1.
     """
     if tokens < 1 or base_tokens == max_tokens:
-        raise UserError(f"grid dynamic_shift of {tokens} tokens between {base_tokens} and {max_tokens}", "give others")
+        raise UserError(
+            f"grid dynamic_shift cannot interpolate {tokens} tokens between {base_tokens} and {max_tokens}",
+            "give tokens from 1 up, and different base_tokens and max_tokens",
+        )
     mu = base_shift + (max_shift - base_shift) * (tokens - base_tokens) / (max_tokens - base_tokens)
     if not -4 <= mu <= 6:
-        raise UserError(f"grid dynamic_shift by e^{mu:g} for {tokens} tokens", "give tokens and shifts of the model")
+        raise UserError(
+            f"grid dynamic_shift shifts by e^{mu:g} for {tokens} tokens, out of range",
+            "give the tokens and shifts of the model",
+        )
     return flow_shift(schedule, steps, shift=exp(mu))

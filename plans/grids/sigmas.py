@@ -1,7 +1,7 @@
-"""Grids over sigma / alpha, the sigma of EDM and k-diffusion: the network's time is looked up, and may be fractional.
+"""Grids over sigma / alpha, the sigma of EDM and k-diffusion. The network's time is looked up and may be fractional.
 
-All take `sigma_min` and `sigma_max` (None: the schedule's own ends) and place `steps` times from one to the other, both
-evaluated, before the clean end; with `final_sigma` the times go down to it instead, and end there.
+All take `sigma_min` and `sigma_max` (None: the schedule's ends) and place `steps` times from one to the other, both
+evaluated, before the clean end. With `final_sigma` the times go down to that sigma instead, and end there.
 """
 
 from collections.abc import Callable
@@ -26,8 +26,8 @@ def karras(
     sigma_max: float | None = None,
     final_sigma: float | None = None,
 ) -> tuple[Time, ...]:
-    """Even in sigma^(1 / rho): Karras et al. 2022, arXiv 2206.00364, equation 5. rho 1 is even in sigma; the larger,
-    the more steps at little noise."""
+    """Even in sigma^(1 / rho): Karras et al. 2022, arXiv 2206.00364, equation 5. rho 1 is even in sigma, and larger
+    values place more steps at little noise."""
     _positive("karras", "rho", rho)
 
     def place(low: float, high: float, even: Array) -> Array:
@@ -45,7 +45,7 @@ def exponential(
     sigma_max: float | None = None,
     final_sigma: float | None = None,
 ) -> tuple[Time, ...]:
-    """Even in log sigma, or with rho in its rho-th power of the way (k-diffusion's exponential and polyexponential)."""
+    """Even in log sigma, or polynomial in it with exponent rho (exponential and polyexponential of k-diffusion)."""
     _positive("exponential", "rho", rho)
 
     def place(low: float, high: float, even: Array) -> Array:
@@ -76,7 +76,8 @@ def beta(
     sigma_max: float | None = None,
     final_sigma: float | None = None,
 ) -> tuple[Time, ...]:
-    """Quantiles of Beta(a, b), stretched over sigma: Lee et al. 2024, arXiv 2407.12173. Below 1 the ends are denser."""
+    """Quantiles of Beta(a, b), stretched over sigma: Lee et al. 2024, arXiv 2407.12173. a and b below 1 place more
+    steps at the ends."""
     _positive("beta", "a", a)
     _positive("beta", "b", b)
 
@@ -95,7 +96,7 @@ def _place_times(
     sigma_max: float | None,
     final_sigma: float | None,
 ) -> tuple[Time, ...]:
-    """`place(low, high, even)` gives sigmas from high to low for `even` from 0 to 1."""
+    """Return the times of the sigmas that `place(low, high, even)` returns, from high to low for `even` from 0 to 1."""
     check_steps(schedule, steps, distinct=False)
     low, high = sigma_span(schedule, final_sigma or sigma_min, sigma_max, grid)
     count = steps + bool(final_sigma)
@@ -106,4 +107,4 @@ def _place_times(
 
 def _positive(grid: str, name: str, value: float) -> None:
     if not 0.01 <= value <= 100:
-        raise UserError(f"grid {grid}({name}={value:g})", "give a number in 0.01 .. 100")
+        raise UserError(f"grid {grid}({name}={value:g}) is out of range", "give a number in 0.01 .. 100")

@@ -1,6 +1,6 @@
-"""Grids that others found by search, as tables, and your own.
+"""Grids as tables: published results of a search, and user-supplied times.
 
-A table is made for a model and a number of steps; other numbers of steps interpolate it linearly in lambda, as its
+A table is for a model and a number of steps. For other numbers of steps it is interpolated linearly in lambda, as its
 authors do.
 """
 
@@ -19,7 +19,7 @@ AYS_SVD = (700.0, 54.5, 15.886, 7.977, 4.248, 1.789, 0.981, 0.403, 0.173, 0.034)
 
 
 def ays_sd(schedule: NoiseSchedule, steps: int) -> tuple[Time, ...]:
-    """Align Your Steps for Stable Diffusion 1.5 and its kin: Sabour et al. 2024, arXiv 2404.14507."""
+    """Align Your Steps for Stable Diffusion 1.5 and models derived from it: Sabour et al. 2024, arXiv 2404.14507."""
     return _interpolate_table(schedule, steps, _scale_timesteps(schedule, AYS_SD, "ays_sd"))
 
 
@@ -34,10 +34,13 @@ def ays_svd(schedule: NoiseSchedule, steps: int) -> tuple[Time, ...]:
 
 
 def table(schedule: NoiseSchedule, steps: int, *, sigmas: tuple[float, ...]) -> tuple[Time, ...]:
-    """Your own table of sigma / alpha, noisiest first, interpolated to `steps`: what AYS or GITS (Chen et al. 2024,
-    arXiv 2405.11326) found for a model."""
+    """Your own table of sigma / alpha, noisiest first, interpolated to `steps`, such as the result of AYS or GITS (Chen
+    et al. 2024, arXiv 2405.11326) for a model."""
     if len(sigmas) < 2 or not all(0 < sigma < 1e6 for sigma in sigmas):
-        raise UserError(f"grid table of {len(sigmas)} sigmas", "give two or more, all positive, noisiest first")
+        raise UserError(
+            f"grid table has {len(sigmas)} sigmas, or one out of range",
+            "give two or more, all positive and below 1e6, noisiest first",
+        )
     return _interpolate_table(schedule, steps, [schedule.time_at_rho(sigma) for sigma in sigmas])
 
 
@@ -49,18 +52,18 @@ def custom(
     told: tuple[float, ...] | None = None,
     final_sigma: float | None = None,
 ) -> tuple[Time, ...]:
-    """Your own network times, noisiest first, as many as steps.
+    """Your own network times, noisiest first, one per step.
 
-    `told`: what the network is told instead, one for each; the coefficients stay those of `times` (networks distilled
-    with a shifted time, such as NitroFusion, Chen et al. 2024, arXiv 2412.02030).
+    `told`: the times that the network receives instead, one per step. The coefficients remain those of `times`. It is
+    for networks distilled with a shifted time, such as NitroFusion (Chen et al. 2024, arXiv 2412.02030).
     """
     check_steps(schedule, steps, distinct=False)
     for name, given in (("times", times), ("told", told)):
         if given is not None and len(given) != steps:
             what = f"grid custom has {len(given)} {name} for {steps} steps"
-            raise UserError(what, f"take {len(times)} steps, or give one for each step")
+            raise UserError(what, f"use {len(times)} steps, or give one value for each step")
     if told is not None and not all(abs(time) <= float(np.finfo(np.float32).max) for time in told):
-        raise UserError(f"grid custom tells the network {told}", "give finite numbers, in float32")
+        raise UserError(f"grid custom passes the network the times {told}", "give numbers that are finite in float32")
     points = [schedule.time(t) for t in times]
     if told is not None:
         points = [Time(t, point.alpha, point.sigma) for t, point in zip(told, points, strict=True)]
@@ -69,13 +72,13 @@ def custom(
 
 def _scale_timesteps(schedule: NoiseSchedule, timesteps: Sequence[int], grid: str) -> list[Time]:
     if schedule.timesteps != 1000:
-        raise UserError(f"grid {grid} on schedule {schedule.name}", "it is for 1000 timesteps: use karras or trailing")
+        raise UserError(f"grid {grid} needs 1000 timesteps, unlike schedule {schedule.name}", "use karras or trailing")
     return [schedule.time(float(t)) for t in timesteps]
 
 
 def _interpolate_table(schedule: NoiseSchedule, steps: int, points: list[Time]) -> tuple[Time, ...]:
-    """The table itself where it has `steps` times, else its line in lambda; its end, the schedule's cleanest time,
-    counts as a point of the line, and the clean end takes its place."""
+    """Return the table if it has `steps` times, else interpolate it in lambda. The interpolated line also goes through
+    the schedule's cleanest time, which the clean end then replaces."""
     check_steps(schedule, steps, distinct=False)
     if steps == len(points):
         return append_end(schedule, points, None)

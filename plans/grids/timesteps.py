@@ -1,4 +1,4 @@
-"""Grids over the network's time: even in it, or in its square root. Tables get whole timesteps, as trained."""
+"""Grids over the network's time: even in it, or in its square root. For tables, times are whole timesteps."""
 
 import math
 
@@ -10,10 +10,10 @@ from fewstep.plans.schedule import NoiseSchedule, Time
 
 
 def trailing(schedule: NoiseSchedule, steps: int, *, final_sigma: float | None = None) -> tuple[Time, ...]:
-    """Even from the noisiest time on, the last step the same as the others: Lin et al. 2024, arXiv 2305.08891, table 2.
+    """Even from the noisiest time, with all steps equally long: Lin et al. 2024, arXiv 2305.08891, table 2.
 
-    It starts at the noisiest trained timestep, as a sampler that starts from pure noise must. Kinds without timesteps
-    are even in the process's own time; EDM's then has the grid `karras`, which reaches sigma_min.
+    It starts at the noisiest trained timestep, as a sampler that starts from pure noise must. For schedules without
+    timesteps it is even in the process's own time. For EDM this is the grid `karras`, which reaches sigma_min.
     """
     check_steps(schedule, steps)
     T = schedule.timesteps
@@ -31,8 +31,8 @@ def linspace(
 ) -> tuple[Time, ...]:
     """Even from the noisiest time to the cleanest (Nichol & Dhariwal 2021, arXiv 2102.09672), both evaluated.
 
-    `last` is the network time of the last evaluation: None is timestep 0 of a table, a thousandth of the way in a flow,
-    3 / 100 in an OU process (Richter et al. 2023), sigma_min elsewhere.
+    `last` is the network time of the last evaluation. None is timestep 0 of a table, a thousandth of the time range of
+    a flow, 3 / 100 for an OU process (Richter et al. 2023), and sigma_min for other schedules.
     """
     check_steps(schedule, steps)
     path = schedule.path
@@ -40,7 +40,7 @@ def linspace(
         last = path.first + (path.last - path.first) * {"flow": 0.001, "ou": 0.03}.get(schedule.spec.kind, 0.0)
     if not path.first <= last < path.last:
         raise UserError(
-            f"grid linspace(last={last:g}) on schedule {schedule.name}",
+            f"grid linspace(last={last:g}) is outside schedule {schedule.name}",
             f"give a time in {path.first:g} .. {path.last:g}",
         )
     even = np.linspace(path.last, last, steps)
@@ -50,9 +50,10 @@ def linspace(
 def leading(
     schedule: NoiseSchedule, steps: int, *, offset: int = 0, final_sigma: float | None = None
 ) -> tuple[Time, ...]:
-    """Even from `offset` up, T // steps apart: the grid of DDPM and DDIM, which stops short of the noisiest time.
+    """Even from `offset` up, T // steps apart: the grid of DDPM and DDIM, which does not reach the noisiest time.
 
-    Samplers that start from pure noise should not take it (Lin et al. 2024, arXiv 2305.08891); it is for parity.
+    Samplers that start from pure noise should not use it (Lin et al. 2024, arXiv 2305.08891). It is for parity with
+    other libraries.
     """
     check_steps(schedule, steps)
     T = _timesteps(schedule, "leading")
@@ -64,11 +65,11 @@ def quadratic(
     schedule: NoiseSchedule, steps: int, *, reach: float = 1.0, final_sigma: float | None = None
 ) -> tuple[Time, ...]:
     """Even in the square root of the timestep (Song, Meng, Ermon 2021, arXiv 2010.02502, appendix D.2), from `reach`
-    times the noisiest one (its published code has 0.8) to timestep 0."""
+    times the noisiest timestep (0.8 in the published code) to timestep 0."""
     check_steps(schedule, steps)
     T = _timesteps(schedule, "quadratic")
     if not 0 < reach <= 1:
-        raise UserError(f"grid quadratic(reach={reach:g})", "give a share of the timesteps, in 0 .. 1")
+        raise UserError(f"grid quadratic(reach={reach:g}) is out of range", "give a share of the timesteps, in 0 .. 1")
     even = np.linspace(math.sqrt(reach * (T - 1)), 0, steps) ** 2
     return append_end(schedule, [schedule.time(t) for t in _round_times(schedule, even)], final_sigma)
 
@@ -76,12 +77,15 @@ def quadratic(
 def lcm(
     schedule: NoiseSchedule, steps: int, *, original_steps: int = 50, final_sigma: float | None = None
 ) -> tuple[Time, ...]:
-    """Some of the `original_steps` timesteps that a consistency model was distilled at: Luo et al. 2023,
+    """A subset of the `original_steps` timesteps at which a consistency model was distilled: Luo et al. 2023,
     arXiv 2310.04378."""
     check_steps(schedule, steps)
     T = _timesteps(schedule, "lcm")
     if not steps <= original_steps <= T:
-        raise UserError(f"{steps} of {original_steps} original steps of {schedule.name}", "ask for fewer steps")
+        raise UserError(
+            f"grid lcm cannot take {steps} of {original_steps} original steps on schedule {schedule.name}",
+            f"use steps <= original_steps <= {T}",
+        )
     trained = np.arange(original_steps, 0, -1) * (T // original_steps) - 1
     chosen = np.floor(np.linspace(0, original_steps, steps, endpoint=False)).astype(int)
     return append_end(schedule, [schedule.time(float(t)) for t in trained[chosen]], final_sigma)
@@ -89,7 +93,9 @@ def lcm(
 
 def _timesteps(schedule: NoiseSchedule, grid: str) -> int:
     if schedule.timesteps is None:
-        raise UserError(f"grid {grid} on schedule {schedule.name}, which has no timesteps", "use trailing or karras")
+        raise UserError(
+            f"grid {grid} needs timesteps, which schedule {schedule.name} does not have", "use trailing or karras"
+        )
     return schedule.timesteps
 
 

@@ -1,1 +1,1 @@
-"""The meaning of a text that names a plan, its solver and its grid, a guidance, code."""
+"""Parse texts that name a plan, its solver and grid, a guidance, or user-supplied code."""

@@ -1,6 +1,6 @@
-"""Calls in the name of a plan: NAME or NAME(parameter=value, ...), read by the grammar of Python's literals.
+"""Calls in the name of a plan: NAME or NAME(parameter=value, ...), parsed by the grammar of Python's literals.
 
-A call is never evaluated: its function is looked up, and its parameters are checked and bound.
+A call is never evaluated. Its function is looked up, and its parameters are checked and bound.
 """
 
 import ast
@@ -18,50 +18,54 @@ from fewstep.plans.publication import facts_of
 
 Value = bool | int | float | tuple[float, ...]
 
-LARGEST = 1e300  # of a parameter
-NEAR = 0.7  # of 1 for equal names: by less, words such as cfgpp and rfpp were taken for each other
+LARGEST = 1e300  # absolute value of a parameter
+NEAR = 0.7  # similarity of names that a message suggests, 1 for equal names: below it, cfgpp suggested rfpp
 MOST_LISTED = 40  # names that a message lists: more would fill the screen
 NUMBERS = tuple[float, ...]
 WORDS: dict[Any, str] = {
     bool: "True or False",
-    int: "a whole number",
+    int: "an integer",
     float: "a number",
     NUMBERS: "a list of numbers",
 }
 
 
 def parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """The parameters of a solver or grid that a name may set: all after the first two. The order in a family's name
-    settles some, which are left out."""
-    settled = {*function.keywords, *facts_of(function).lacks} if isinstance(function, partial) else set()
+    """Return the parameters of a solver or grid that a name may set: all after the first two, except those that are
+    fixed by the order in a family's name."""
+    fixed = {*function.keywords, *facts_of(function).lacks} if isinstance(function, partial) else set()
     after = list(inspect.signature(function).parameters.items())[2:]
-    return {name: parameter for name, parameter in after if name not in settled}
+    return {name: parameter for name, parameter in after if name not in fixed}
 
 
 @cache
 def _settable_parameters(function: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter], dict[str, Any]]:
-    """The parameters that a name may set, and the types of all. UserError where another's code does not say them."""
+    """Return the parameters that a name may set, and the types of all parameters. Raises UserError if the annotations
+    of user-supplied code cannot be read."""
     inner = function.func if isinstance(function, partial) else function
     try:
         return parameters(function), get_type_hints(inner)
     except (TypeError, ValueError, NameError, AttributeError) as error:  # no signature; an annotation without a value
         what = f"the parameters of {getattr(inner, '__name__', inner)!r} cannot be read: {error}"
-        fix = "let it be a function whose annotations are names that its file has as it runs"
+        fix = "use a function whose annotations are names that exist when its file runs"
         raise UserError(what, fix) from error
 
 
 def bind_call(text: str, name: str, among: Namespace, home: str | None = None) -> tuple[Any, str]:
-    """The function that `text` names, with its parameters bound, and `text` in canonical form.
+    """Return the function that `text` names, with its parameters bound, and `text` in canonical form.
 
     Args:
         text: NAME or NAME(parameter=value, ...).
         name: of the plan, for messages.
-        home: where code lies that is the caller's own; its functions are not `among` the known ones.
+        among: the known functions.
+        home: the file or module of user-supplied code; if given, the function is looked up there instead.
+
+    Raises UserError for an unknown function or parameter, and for a value that the parameter does not accept.
     """
     called, arguments = _parse_call(text, name)
     if home is not None:
-        own = load_function(home, called, passes_arithmetic=True)
-        function = checked_function(own, among.checked, f"{among.kind} {home}:{called}")
+        loaded = load_function(home, called, passes_arithmetic=True)
+        function = checked_function(loaded, among.checked, f"{among.kind} {home}:{called}")
         return _bind_parameters(function, code_name(home, called), arguments, name, among.kind)
     among.check_meaning(called)
     if called in among.aliases:
@@ -70,10 +74,10 @@ def bind_call(text: str, name: str, among: Namespace, home: str | None = None) -
     called, arguments = _resolve_order(called, arguments, name, among)
     found = among.find(called)
     if found is None:
-        from difflib import get_close_matches  # for this message alone: importing it takes milliseconds
+        from difflib import get_close_matches  # only for this message: importing it takes milliseconds
 
         all_names = [*among.names(), *among.aliases, *among.suggested]
-        near, all_of_them = get_close_matches(called, all_names, cutoff=NEAR), "`fewstep plan --list` has all"
+        near, all_of_them = get_close_matches(called, all_names, cutoff=NEAR), "`fewstep plan --list` shows all"
         listed = f"choose one of {', '.join(all_names)}" if len(all_names) <= MOST_LISTED else all_of_them
         fix = f"choose {' or '.join(near)}; {all_of_them}" if near else listed
         raise UserError(f"unknown {among.kind} '{called}' in plan '{name}'", fix)
@@ -83,11 +87,11 @@ def bind_call(text: str, name: str, among: Namespace, home: str | None = None) -
 def _bind_parameters(
     function: Callable[..., Any], called: str, arguments: Mapping[str, Value], name: str, kind: str
 ) -> tuple[Any, str]:
-    """A function with its parameters bound, and its canonical form."""
+    """Return a function with its parameters bound, and the canonical form of the call."""
     accepted, hints = _settable_parameters(function)
     for parameter in arguments:
         if parameter not in accepted:
-            takes = f"it takes {', '.join(accepted)}" if accepted else "it takes none: leave the parentheses out"
+            takes = f"give one of {', '.join(accepted)}" if accepted else "leave the parentheses out: it takes none"
             raise UserError(f"{kind} {called} has no parameter '{parameter}' (plan '{name}')", takes)
     values = {
         key: _check_value(value, hints.get(key, float), f"{called}({key}=...)", name)
@@ -106,7 +110,7 @@ def _bind_parameters(
 def _resolve_order(
     called: str, arguments: Mapping[str, Value], name: str, among: Namespace
 ) -> tuple[str, Mapping[str, Value]]:
-    """("unipc", {"order": 3, "bh1": True}) -> ("unipc_3", {"bh1": True}); what is no family stays as it is."""
+    """Convert ("unipc", {"order": 3, "bh1": True}) to ("unipc_3", {"bh1": True}). Other calls are unchanged."""
     orders = among.orders(called)
     if not orders:
         return called, arguments
@@ -121,7 +125,7 @@ def _resolve_order(
 
 
 def _parse_call(text: str, name: str) -> tuple[str, Mapping[str, Value]]:
-    """ "ddim(eta=0.5)" -> ("ddim", {"eta": 0.5})."""
+    """Parse "ddim(eta=0.5)" to ("ddim", {"eta": 0.5})."""
     if text.isidentifier():
         return text, {}
     try:
@@ -133,14 +137,14 @@ def _parse_call(text: str, name: str) -> tuple[str, Mapping[str, Value]]:
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         pass
     if ":" in name and re.match(r"[^\W\d]\w*\.\w", text):  # as `code_name` writes it
-        fix = "name its file or module again, as my_solver.py:heun3:8, or run the file of the plan"
-        raise UserError(f"'{text}' in plan '{name}' is of code that the name does not open", fix)
-    what = f"'{name}' is no plan: '{text}' is not NAME or NAME(parameter=number, ...)"
-    raise UserError(what, "write it as in ddim(eta=0.5):10@karras(rho=7), or name a plan's .json")
+        fix = "name its file or module as well, as in my_solver.py:heun3:8, or run the file of the plan"
+        raise UserError(f"'{text}' in plan '{name}' is user-supplied code, which this name does not load", fix)
+    what = f"'{name}' is not a plan: '{text}' is not NAME or NAME(parameter=number, ...)"
+    raise UserError(what, "write it as in ddim(eta=0.5):10@karras(rho=7), or give the .json file of a plan")
 
 
 def _value(node: ast.expr) -> Value:
-    """A literal number, boolean, or list of numbers."""
+    """Return the value of a literal number, boolean, or list of numbers. Raises ValueError for anything else."""
     value = ast.literal_eval(node)
     if isinstance(value, list | tuple):
         if not all(isinstance(each, int | float) and not isinstance(each, bool) for each in value):
@@ -152,20 +156,20 @@ def _value(node: ast.expr) -> Value:
 
 
 def _check_value(value: Value, hint: Any, where: str, name: str) -> Value:
-    """The value in the type of its parameter's annotation."""
-    kinds = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+    """Return the value as the type of its parameter's annotation. Raises UserError if it is of another type."""
+    types = get_args(hint) if isinstance(hint, UnionType) else (hint,)
     if all(abs(number) <= LARGEST for number in (value if isinstance(value, tuple) else (value,))):
-        for kind in kinds:
-            if kind is float and type(value) in (int, float):
+        for each in types:
+            if each is float and type(value) in (int, float):
                 return float(value)  # type: ignore[arg-type]
-            if kind == NUMBERS and isinstance(value, tuple) or type(value) is kind:
+            if each == NUMBERS and isinstance(value, tuple) or type(value) is each:
                 return value
-    wanted = " or ".join(WORDS[kind] for kind in kinds if kind in WORDS)
+    wanted = " or ".join(WORDS[each] for each in types if each in WORDS)
     raise UserError(f"{where} cannot be {_format_value(value)} (plan '{name}')", f"give {wanted}")
 
 
 def _format_value(value: Value) -> str:
-    """The shortest text that reads back as the value."""
+    """Return the shortest text that parses to the value."""
     if isinstance(value, tuple):
         return f"[{', '.join(_format_value(each) for each in value)}]"
     if isinstance(value, float):

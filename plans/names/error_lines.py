@@ -1,11 +1,11 @@
-"""Errors of code that is not fewstep's own, in one line."""
+"""Format errors of user-supplied code as one line."""
 
 import traceback
 from pathlib import Path
 
 
 def error_line(error: BaseException, file: Path) -> str:
-    """The error in one line, with the last line of the user's file that led to it."""
+    """Return the error as one line, with the number of the last line of `file` in its traceback."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == file]
     if isinstance(error, SyntaxError):
         lines = [error.lineno]

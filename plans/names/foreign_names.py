@@ -1,7 +1,7 @@
-"""Names of solvers in other tools, for the message about an unknown name.
+"""Names of solvers in other tools, which the message about an unknown name translates.
 
-Examples are `euler_a`, `DPM++ 2M Karras`, `dpmpp_2m_sde_gpu` and `EulerAncestralDiscreteScheduler`. A scheduler of
-another tool is often a solver and a grid in one word; here the grid follows an `@`.
+Examples are `euler_a`, `DPM++ 2M Karras`, `dpmpp_2m_sde_gpu` and `EulerAncestralDiscreteScheduler`. Other tools often
+name a solver and a grid in one word. In a plan's name the grid follows an `@`.
 """
 
 import re
@@ -9,8 +9,8 @@ import re
 from fewstep.plans import grids
 from fewstep.plans.names.namespace import Namespace
 
-WORDS = ("k_", "sample_", "_gpu", "_cfg_pp", "_scheduler", "_discrete", "_multistep")  # these change no arithmetic
-GRIDS = ("karras", "exponential", "beta", "linspace")  # endings of a solver's name
+WORDS = ("k_", "sample_", "_gpu", "_cfg_pp", "_scheduler", "_discrete", "_multistep")  # do not change the arithmetic
+GRIDS = ("karras", "exponential", "beta", "linspace")  # suffixes of a solver's name
 ELSEWHERE = {
     "deis": "deis_log_rho_2",
     "dpm2": "dpm_2",
@@ -28,7 +28,7 @@ ELSEWHERE = {
     "k_dpm2": "kdpm_2",
     "k_dpm2_ancestral": "dpm_2_ancestral",
     "lms": "lms_4",
-    "res": "res_2m",  # of "res_multistep"
+    "res": "res_2m",  # from "res_multistep"
     "unipc": "unipc_2",
     "uni_pc": "unipc_2",
     "uni_pc_bh2": "unipc_2",
@@ -37,7 +37,7 @@ ELSEWHERE = {
 
 
 def translate_name(name: str, solvers: Namespace) -> tuple[str, str] | None:
-    """(solver, grid) of another tool's name; the grid is "" in a name without one. None for an unknown name."""
+    """Return (solver, grid) for the name of another tool, with grid "" if it has none. None for an unknown name."""
     text = re.sub(r"(?<=[a-z0-9])(?=[A-Z][a-z])|(?<=[a-z])(?=[A-Z])", "_", name.replace("++", "pp"))
     plain = re.sub(r"[\s_-]+", "_", text).strip("_").lower()
     grid = next((grid for grid in GRIDS if plain.endswith(f"_{grid}") and grid in grids.__all__), "")
@@ -50,7 +50,7 @@ def translate_name(name: str, solvers: Namespace) -> tuple[str, str] | None:
 
 
 def _strip_words(plain: str) -> str:
-    """The name without the words that change no arithmetic."""
+    """Return the name without the words that do not change the arithmetic."""
     for word in WORDS:
         plain = plain.removeprefix(word) if word.endswith("_") else plain.replace(word, "")
     return plain

@@ -14,7 +14,7 @@ Grid = Callable[[NoiseSchedule, int], tuple[Time, ...]]
 
 def _check_times(label: str, made: Any) -> tuple[Time, ...]:
     if not (isinstance(made, tuple | list) and all(isinstance(each, Time) for each in made)):
-        raise UserError(f"{label} returned no times", "let it return times of the schedule")
+        raise UserError(f"{label} did not return times", "return a tuple of times of the schedule")
     return tuple(made)
 
 
@@ -22,8 +22,9 @@ GRIDS = Namespace("grid", grids, _check_times)
 
 
 def parse_grid(text: str, plan: str, home: str | None = None) -> tuple[Grid, str]:
-    """The grid that a text names, and its canonical form.
+    """Return the grid that a text names, and the text in canonical form.
 
-    `plan` names it in errors. `home` is where code lies that is the caller's own: what a bundle says names none.
+    `plan` is the plan's name, for errors. `home` is the file or module of user-supplied code. It is None for names that
+    a bundle stores.
     """
     return bind_call(text, plan, GRIDS, home)

@@ -1,4 +1,4 @@
-"""Guidance that a text names: a weight, a form of `guidance.py`, or a form of one's own."""
+"""Parse the text of a guidance: a weight, a form of `guidance.py`, or a user-supplied form."""
 
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import PAG, STEER, Cfg, Guidance, Pag, Steer, as_guidance
@@ -8,14 +8,15 @@ from fewstep.plans.names.user_code import split_code
 
 
 def from_text(text: str) -> float | Guidance:
-    """The guidance that a command line names: "2", "pag:3", "steer:1", or several with a plus, in this order. A form of
-    one's own is a function of numbers, "my_forms.py:towards:2,0.5", or the name of a plugin `guidance.NAME`. UserError
-    for another text."""
+    """Parse the guidance of a command line: "2", "pag:3", "steer:1", or several of them joined by "+" in this order.
+
+    A user-supplied form is a function of numbers, "my_forms.py:towards:2,0.5", or the name of a plugin `guidance.NAME`.
+    Raises UserError for any other text."""
     if (form := _user_form(text)) is not None:
         return form
-    for own in (PAG, STEER):
-        if own in text:
-            find_plugin("guidance", own.removesuffix(":"), is_core=True)  # which refuses a plugin of that name
+    for prefix in (PAG, STEER):
+        if prefix in text:
+            find_plugin("guidance", prefix.removesuffix(":"), is_core=True)  # refuses a plugin of that name
     parts = text.split("+")
     try:
         steer = float(parts.pop().removeprefix(STEER)) if parts[-1].startswith(STEER) else None
@@ -25,7 +26,7 @@ def from_text(text: str) -> float | Guidance:
             raise ValueError(text)
     except ValueError:
         fix = f"give a weight as 2, {PAG}3 for perturbed attention, {STEER}1 for a gradient, or 2+{PAG}3 for both"
-        raise UserError(f"guidance {text!r} is no number", fix) from None
+        raise UserError(f"guidance {text!r} is not a number", fix) from None
     besides: Cfg | Pag | None = None if weight == 1 else Cfg(weight)
     if scale is not None:
         besides = Pag(scale, weight)
@@ -35,7 +36,8 @@ def from_text(text: str) -> float | Guidance:
 
 
 def _user_form(text: str) -> Guidance | None:
-    """The form that code or a plugin makes of the numbers behind its name; None where the text names neither."""
+    """Return the form that user-supplied code or a plugin returns for the numbers after its name, or None if the text
+    names neither."""
     name = text.partition(":")[0]
     is_core = f"{name}:" in (PAG, STEER)
     is_plugin = name.isidentifier() and not is_core and find_plugin("guidance", name) is not None
@@ -45,10 +47,10 @@ def _user_form(text: str) -> Guidance | None:
     try:
         values = [float(number) for number in call.arguments]
     except ValueError:
-        what = f"guidance {text!r} has no numbers behind its name"
+        what = f"guidance {text!r} has arguments that are not numbers"
         raise UserError(what, f"write it as {call.text.rpartition(':')[0]}:2,0.5") from None
     made = call.function(*values)
     if not isinstance(made, Guidance):
-        fix = "let it return a form of fewstep.plans.guidance"
-        raise UserError(f"guidance {call.text} made {type(made).__name__}", fix)
+        fix = "return a form of fewstep.plans.guidance"
+        raise UserError(f"guidance {call.text} returned {type(made).__name__}", fix)
     return as_guidance(made)

@@ -1,6 +1,6 @@
-"""Functions that a plan's name may call: those of the core, those of plugins, and code of one's own.
+"""Functions that a plan's name may call: core functions, plugins, and user-supplied code.
 
-A plugin `solver.NAME` or `grid.NAME` (`plans.names.plugins`) adds a name. Code of one's own needs none.
+A plugin `solver.NAME` or `grid.NAME` (`plans.names.plugins`) adds a name. User-supplied code needs no registration.
 """
 
 from collections.abc import Callable, Mapping
@@ -26,10 +26,11 @@ Function = Callable[..., Any]
 
 @dataclass(frozen=True)
 class Namespace:
-    """The names of a kind: `module` has those of the core in `__all__`, and other names for them in `ALIASES`.
+    """The names of one kind of function. `module` has the core names in `__all__`, and aliases in `ALIASES`.
 
-    checked: what a function that is not fewstep's own made, under its name for messages. UserError for anything else.
-    suggested: names of other kinds that stand at the same place of a plan's name.
+    checked: checks the result of a plugin or of user-supplied code. It takes the function's name for messages and the
+        result, returns the result, and raises UserError for an invalid one.
+    suggested: further names that are valid in the same place of a plan's name, for messages.
     """
 
     kind: str
@@ -45,29 +46,29 @@ class Namespace:
 
     @property
     def aliases(self) -> Mapping[str, str]:
-        """Other names, each with the call that it stands for."""
+        """The aliases, each with the call that it abbreviates."""
         aliases: Mapping[str, str] = self.module.ALIASES
         return aliases
 
     def names(self) -> list[str]:
-        """The core's and those of plugins, without other names for the same. Nothing is imported."""
+        """Return the names of the core and of plugins, without aliases. Nothing is imported."""
         return sorted({*self.core, *self._plugins()})
 
     def own_functions(self) -> dict[str, Function]:
-        """All functions that fewstep brings by their names, those of its own plugins among them."""
+        """Return all functions of fewstep by name, including its own plugins."""
         functions = {name: getattr(self.module, name) for name in self.core}
-        guests = {name: each[0] for name, each in self._plugins().items() if is_own(each[0])}
-        return dict(sorted((functions | {name: _function(each) for name, each in guests.items()}).items()))
+        own_plugins = {name: each[0] for name, each in self._plugins().items() if is_own(each[0])}
+        return dict(sorted((functions | {name: _function(each) for name, each in own_plugins.items()}).items()))
 
     def aliases_of(self, name: str) -> tuple[str, ...]:
-        """The other names of a function, whatever parameters they set."""
+        """Return the aliases of a function, including those that set parameters."""
         return tuple(alias for alias, text in self.aliases.items() if text.partition("(")[0] == name)
 
     def __contains__(self, name: str) -> bool:
         return name in self.core or name in self._plugins()
 
     def find(self, name: str) -> Function | None:
-        """The function of a name; None where it has none. UserError where it has several meanings."""
+        """Return the function of a name, or None for an unknown name. Raises UserError for an ambiguous name."""
         self.check_meaning(name)
         if name in self.core:
             function: Function = getattr(self.module, name)
@@ -79,17 +80,17 @@ class Namespace:
         return function if is_own(plugin) else checked_function(function, self.checked, describe_plugin(plugin))
 
     def check_meaning(self, name: str) -> None:
-        """UserError where a plugin has the name of another plugin, or of a function, an alias or a family here."""
+        """Raise UserError if a plugin has the name of another plugin, or of a function, alias or family of the core."""
         if self.has_plugins:
             is_core = name in self.core or name in self.aliases or bool(self.orders(name))
             find_plugin(self.kind, name, is_core)
 
     def foreign(self, name: str) -> EntryPoint | None:
-        """The plugin of another package that a name means; None for fewstep's own names. Nothing is imported."""
+        """Return the plugin of another package with this name, or None for fewstep's names. Nothing is imported."""
         return foreign_plugin(self.kind, name) if self.has_plugins and name not in self.core else None
 
     def orders(self, name: str) -> tuple[int, ...]:
-        """The orders of a family of the core, whose members are names; none of anything else."""
+        """Return the orders of a core family, or () for any other name."""
         return () if name in self.core else orders_of(getattr(self.module, name, None))
 
     def _plugins(self) -> Mapping[str, tuple[EntryPoint, ...]]:
@@ -99,13 +100,16 @@ class Namespace:
 def _function(plugin: EntryPoint) -> Function:
     function = load_plugin_function(plugin, passes_arithmetic=True)
     if orders_of(function):
-        raise UserError(f"{describe_plugin(plugin)} is no function of one order", f"name one as {plugin.value!r}")
+        raise UserError(
+            f"{describe_plugin(plugin)} is a family of orders, not one function",
+            f"let {plugin.value!r} name a function of one order",
+        )
     return function
 
 
 @cache
 def checked_function(function: Function, check: Callable[[str, Any], Any], label: str) -> Function:
-    """A function whose result is checked, under a label for messages."""
+    """Return a function whose result is checked by `check`, which uses `label` in its messages."""
     if isinstance(function, partial):
         return partial(checked_function(function.func, check, label), *function.args, **function.keywords)
 

@@ -1,11 +1,11 @@
-"""Plugins: code of installed packages that has a name, by an entry point KIND.NAME of the group `fewstep.plugins`.
+"""Plugins: code of installed packages, named by an entry point KIND.NAME of the group `fewstep.plugins`.
 
     [project.entry-points."fewstep.plugins"]
     "source.lerobot" = "fewstep.robots.lerobot.kind:LEROBOT"
 
-fewstep's own plugins are among them. Names are read from the packages' metadata, and nothing of a plugin is imported
-before a caller names it. A name has one meaning, whatever the order of import paths: where another package has a name
-of fewstep, or two packages have one name, using it is refused.
+fewstep registers some of its own code in this way. Names are read from the packages' metadata, and a plugin is imported
+only when a caller names it. The meaning of a name never depends on the order of import paths: if a package has a name
+of fewstep, or two packages have the same name, using that name raises UserError.
 """
 
 from collections.abc import Callable
@@ -24,22 +24,22 @@ OWN = "fewstep"  # the package whose plugins are fewstep's own
 
 @cache
 def read_entry_points() -> tuple[EntryPoint, ...]:
-    """The entry points of all packages of this process: to read them takes 10 ms where 200 are installed."""
+    """Return the entry points of all installed packages. Reading them takes 10 ms for 200 packages."""
     return tuple(entry_points(group=GROUP))
 
 
 def package_of(plugin: EntryPoint) -> str:
-    """The name of the package that a plugin comes with."""
+    """Return the name of the package that provides a plugin."""
     return "a package" if plugin.dist is None else str(plugin.dist.name)
 
 
 def is_own(plugin: EntryPoint) -> bool:
-    """True for the plugins that fewstep itself brings."""
+    """True for fewstep's own plugins."""
     return package_of(plugin) == OWN
 
 
 def plugins(kind: str) -> dict[str, tuple[EntryPoint, ...]]:
-    """All plugins of a kind by name, fewstep's own first. A name that several have is refused where it is used."""
+    """Return all plugins of a kind by name, fewstep's own first. Using a name that several have raises UserError."""
     found: dict[str, list[EntryPoint]] = {}
     for each in sorted(read_entry_points(), key=lambda each: not is_own(each)):
         if each.name.startswith(f"{kind}."):
@@ -48,36 +48,37 @@ def plugins(kind: str) -> dict[str, tuple[EntryPoint, ...]]:
 
 
 def find_plugin(kind: str, name: str, is_core: bool = False) -> EntryPoint | None:
-    """The plugin of a name, or None. `is_core` says that the name is fewstep's without a plugin.
+    """Return the plugin of a name, or None. `is_core` means that fewstep has the name without a plugin.
 
-    UserError where the name has several meanings.
+    Raises UserError if the name is ambiguous.
     """
     found = plugins(kind).get(name, ())
     owners = [OWN] * is_core + [package_of(each) for each in found]
     if len(owners) > 1:
         others = [owner for owner in owners if owner != OWN] or owners
         fix = f"uninstall {' or '.join(dict.fromkeys(others))}, or give its entry point another name"
-        raise UserError(f"{kind} {name!r} has {len(owners)} meanings: {kind}.{name} of {' and of '.join(owners)}", fix)
+        raise UserError(f"{kind} {name!r} is ambiguous: {kind}.{name} of {' and of '.join(owners)}", fix)
     return found[0] if found else None
 
 
 def foreign_plugin(kind: str, name: str) -> EntryPoint | None:
-    """The plugin of another package that a name means. Nothing is imported, and no collision is refused."""
+    """Return the first plugin of another package with this name, or None. It imports nothing and does not check for
+    ambiguity."""
     return next((each for each in plugins(kind).get(name, ()) if not is_own(each)), None)
 
 
 def describe_plugin(plugin: EntryPoint) -> str:
-    """A plugin in words, for messages: "plugin solver.midpoint of my-package"."""
+    """Describe a plugin for messages: "plugin solver.midpoint of my-package"."""
     return f"plugin {plugin.name} of {package_of(plugin)}"
 
 
 def fix_of_plugin(plugin: EntryPoint) -> str:
-    """The fix for a plugin that fails."""
+    """Return the fix for a plugin that fails."""
     return "install fewstep again" if is_own(plugin) else f"update {package_of(plugin)}, or uninstall it"
 
 
 def load_plugin(plugin: EntryPoint) -> object:
-    """The value that an entry point names. UserError, naming the plugin and its package, where its import fails."""
+    """Import the object that an entry point names. Raises UserError, with the plugin and its package, if that fails."""
     try:
         return plugin.load()
     except (Exception, SystemExit) as error:  # another package's code
@@ -87,20 +88,20 @@ def load_plugin(plugin: EntryPoint) -> object:
 
 @cache
 def load_plugin_function(plugin: EntryPoint, passes_arithmetic: bool = False) -> Callable[..., Any]:
-    """The function that an entry point names; an error inside another package's is a UserError of one line.
+    """Return the function that an entry point names. An error inside a function of another package becomes a UserError.
 
-    `passes_arithmetic`: errors of arithmetic are raised as they are, for callers that have words for them.
+    `passes_arithmetic` leaves arithmetic errors unchanged, for callers that convert them themselves.
     """
     value = load_plugin(plugin)
     if not callable(value):
-        raise UserError(f"{describe_plugin(plugin)} is no function", f"name a function as {plugin.value!r}")
+        raise UserError(f"{describe_plugin(plugin)} is not a function", f"let {plugin.value!r} name a function")
     return value if is_own(plugin) else report_errors_of(plugin, value, passes_arithmetic)
 
 
 def report_errors_of(
     plugin: EntryPoint, function: Callable[..., Any], passes_arithmetic: bool = False
 ) -> Callable[..., Any]:
-    """The function of a plugin, whose errors become a UserError that names the plugin and the line of its file."""
+    """Wrap the function of a plugin: its errors become a UserError with the plugin and the line of its file."""
     if isinstance(function, partial):
         inner = report_errors_of(plugin, function.func, passes_arithmetic)
         return partial(inner, *function.args, **function.keywords)

@@ -1,4 +1,4 @@
-"""A function that a text names, with arguments: a plugin's, or code of one's own."""
+"""Calls that a text names: a function of a plugin or of user-supplied code, with arguments."""
 
 import inspect
 from collections.abc import Callable
@@ -13,9 +13,10 @@ from fewstep.plans.names.user_code import load_function, split_code
 
 @dataclass(frozen=True)
 class NamedCall:
-    """A function with the arguments that a text gives it, behind those of its caller.
+    """A function, and the arguments from a text, which follow the caller's arguments.
 
-    text: its name and arguments, without folders. files: those that it follows from.
+    text: its name and arguments, without folders.
+    files: the files among its code and arguments.
     """
 
     text: str
@@ -25,14 +26,14 @@ class NamedCall:
 
 
 def resolve_call(kind: str, text: str, own: int) -> NamedCall:
-    """The call that a text names: NAME[:ARGUMENTS] of a plugin `KIND.NAME`, or FILE.py:FUNCTION[:ARGUMENTS].
+    """Return the call that a text names: NAME[:ARGUMENTS] of a plugin `KIND.NAME`, or FILE.py:FUNCTION[:ARGUMENTS].
 
-    Arguments are texts with commas between them, behind the `own` that the caller gives. UserError for an unknown name,
-    or for a number of arguments that the function does not take.
+    Arguments are texts, separated by commas. They follow the `own` arguments that the caller passes. Raises UserError
+    for an unknown name, and for a number of arguments that the function does not take.
     """
     code = split_code(text)
-    name, _, behind = text.partition(":") if code is None else code[1].partition(":")
-    arguments = tuple(behind.split(",")) if behind else ()
+    name, _, rest = text.partition(":") if code is None else code[1].partition(":")
+    arguments = tuple(rest.split(",")) if rest else ()
     if code is None:
         plugin = find_plugin(kind, name)
         if plugin is None:
@@ -44,7 +45,7 @@ def resolve_call(kind: str, text: str, own: int) -> NamedCall:
     try:
         inspect.signature(function).bind(*[None] * own, *arguments)
     except TypeError as error:
-        raise UserError(f"{kind} {title} cannot be made: {error}", f"write it as {title}:ARGUMENT,ARGUMENT") from None
+        raise UserError(f"{kind} {title} cannot be called: {error}", f"write it as {title}:ARGUMENT,ARGUMENT") from None
     read = [Path(each) for each in ([] if code is None else [code[0]]) + list(arguments)]
     plain = ",".join(Path(each).name if Path(each).is_file() else each for each in arguments)
     files = tuple(each for each in read if each.is_file())

@@ -1,10 +1,10 @@
-"""Code that a text names, where a name of the core could stand: `FILE.py:NAME` or `PACKAGE.MODULE:NAME`.
+"""User-supplied code that a text names in the place of a core name: `FILE.py:NAME` or `PACKAGE.MODULE:NAME`.
 
-A plan's name begins with such a text, as in "my_solver.py:heun3:8", and `fewstep export --change` takes one. Whoever
-writes the name runs the code. Names that a bundle or a plan file holds never are such texts: readers refuse them, and
-`code_name` makes the name that a compiled plan keeps.
+A plan's name may begin with such a text, as in "my_solver.py:heun3:8", and `fewstep export --change` accepts one. Only
+a name that the caller writes runs code. Names in a bundle or a plan file are never such texts: readers refuse them, and
+`code_name` returns the name that a compiled plan stores.
 
-Installed packages may give their code a name: `plugins.py`.
+Installed packages can register their code under a name: `plugins.py`.
 """
 
 import importlib
@@ -22,28 +22,28 @@ from fewstep.plans.errors import NUMERIC, UserError
 from fewstep.plans.names.error_lines import error_line
 
 HOME = r"(?:[A-Za-z]:[\\/])?[^:@()]*\.py|[^\W\d]\w*(?:\.[^\W\d]\w*)+"
-CODE = re.compile(rf"\s*({HOME}):(\s*[^\W\d].*)", re.DOTALL)  # behind a `code_name` name is a number of steps
+CODE = re.compile(rf"\s*({HOME}):(\s*[^\W\d].*)", re.DOTALL)  # digits after the colon follow a name of `code_name`
 
 
 def split_code(text: str) -> tuple[str, str] | None:
-    """("my_solver.py", "heun3:8") of "my_solver.py:heun3:8": where code lies, and the rest. None of another text."""
+    """Split "my_solver.py:heun3:8" into ("my_solver.py", "heun3:8"). None for a text that does not name code."""
     found = CODE.fullmatch(text)
     return None if found is None else (found[1], found[2].strip())
 
 
 def code_name(home: str, rest: str) -> str:
-    """The name of code without its folder, which opens nothing: "my_solver.heun3:8"."""
+    """Return the name of code without its folder, "my_solver.heun3:8", from which no code can be loaded."""
     return f"{Path(home).stem if home.endswith('.py') else home}.{rest}"
 
 
 def load_function(home: str, name: str, passes_arithmetic: bool = False) -> Callable[..., Any]:
-    """A function of a Python file or of an installed module.
+    """Return a function of a Python file or of an installed module.
 
-    UserError where it is missing or its module fails. An error inside the function becomes a UserError of one line;
-    `passes_arithmetic` raises those of arithmetic as they are, for callers that have words for them.
+    Raises UserError if it is missing or its module fails. An error inside the function becomes a UserError.
+    `passes_arithmetic` leaves arithmetic errors unchanged, for callers that convert them themselves.
     """
     if not name.isidentifier():
-        raise UserError(f"{home!r} is named without a function of it", f"write {home}:FUNCTION")
+        raise UserError(f"{home!r} is named without a function", f"write {home}:FUNCTION")
     file = Path(home).absolute()
     changed = file.stat().st_mtime_ns if home.endswith(".py") and file.is_file() else 0
     return _function(home, name, changed, passes_arithmetic)
@@ -51,7 +51,7 @@ def load_function(home: str, name: str, passes_arithmetic: bool = False) -> Call
 
 @cache
 def _function(home: str, name: str, changed: int, passes_arithmetic: bool) -> Callable[..., Any]:
-    """`changed` is of the file: another content is another function."""
+    """Load a function. `changed` is the file's modification time, so that the cache reloads a changed file."""
     if home.endswith(".py"):
         label = f"{Path(home).name}:{name}"
         with allow_sibling_imports(Path(home).absolute().parent):
@@ -70,7 +70,7 @@ def _function(home: str, name: str, changed: int, passes_arithmetic: bool) -> Ca
             return function(*arguments, **named)
         except passed:
             raise
-        except (Exception, SystemExit) as error:  # another's code
+        except (Exception, SystemExit) as error:  # user-supplied code
             place = Path(getattr(module, "__file__", None) or home)
             raise UserError(f"{label} failed: {error_line(error, place)}", error_fix(error)) from error
 
@@ -90,16 +90,16 @@ def _module(home: str) -> ModuleType:
 
 
 def run_file(home: str) -> ModuleType:
-    """The module that FILE.py is, run anew. UserError where there is none, or it fails."""
-    file = Path(home).absolute()  # as tracebacks have it
+    """Run FILE.py again and return its module. Raises UserError if there is no such file, or if it fails."""
+    file = Path(home).absolute()  # the form in tracebacks
     if not file.is_file():
         raise UserError(f"there is no file {home}", "check the path before the colon")
     if file.stem in sys.stdlib_module_names:
-        raise UserError(f"{file.name} has the name of a module of Python's own", "rename the file")
+        raise UserError(f"{file.name} has the name of a module of Python's standard library", "rename the file")
     specification = importlib.util.spec_from_file_location(file.stem, file)
     assert specification is not None and specification.loader is not None  # a .py file has a loader
     module = importlib.util.module_from_spec(specification)
-    sys.modules[file.stem] = module  # dataclasses and pickles of the file look it up there
+    sys.modules[file.stem] = module  # dataclasses and pickles of the file look the module up there
     try:
         specification.loader.exec_module(module)
     except UserError:
@@ -112,7 +112,7 @@ def run_file(home: str) -> ModuleType:
 
 @contextmanager
 def allow_sibling_imports(folder: Path) -> Iterator[None]:
-    """Let a file import its neighbours, as it could if it were run."""
+    """Let a file import modules in its folder, as it can when it is run as a script."""
     sys.path.insert(0, str(folder))
     try:
         yield
@@ -121,7 +121,7 @@ def allow_sibling_imports(folder: Path) -> Iterator[None]:
 
 
 def error_fix(error: BaseException) -> str:
-    """The fix for an error of a user's function."""
+    """Return the fix for an error of a user's function."""
     if isinstance(error, TypeError) and "dataclass instances" in str(error):
-        return "change a Spec, which is no dataclass, by msgspec.structs.replace"
-    return "make the function run"
+        return "change a Spec, which is not a dataclass, by msgspec.structs.replace"
+    return "make the function run without error"

@@ -1,9 +1,9 @@
 """Solvers are plain arithmetic on symbolic states, `solver(trace, times) -> sample`, traced into plans.
 
-`__all__` is what a plan's name may start with ("dpmpp_2m:8"); `ALIASES` are names of the literature for the same
-arithmetic ("euler:8" is "ddim:8"). An order of a family has a name of its own: "unipc_2:8" is `unipc` with order 2.
+`__all__` lists the solver names of plans ("dpmpp_2m:8"). `ALIASES` maps names of the literature to the same arithmetic
+("euler:8" is "ddim:8"). Each order of a family has a separate name: "unipc_2:8" is `unipc` with order 2.
 
-A solver is its own file, and is found by its decorator: docs/developing.md, "Add a solver".
+A new solver needs only a file: this package finds it by its decorator (docs/developing.md, "Add a solver").
 """
 
 from importlib import import_module
@@ -17,7 +17,7 @@ _published = {
     for name, member in find_published(vars(import_module(module.name))).items()
 }
 _solvers = solvers_by_name(_published)
-globals().update(_published | _solvers)  # functions of families, and their orders, which no function is named after
+globals().update(_published | _solvers)  # the functions, and the orders of families, which have no function by name
 __all__ = sorted(_solvers)
 
 ALIASES = {

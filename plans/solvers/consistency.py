@@ -1,7 +1,7 @@
-"""Samplers of distilled denoisers, whose x0 is meant to be the trajectory's end and not the mean of all ends.
+"""Samplers of distilled denoisers, whose x0 is trained to be the end of the trajectory instead of the mean of all ends.
 
-They go to x0 and back to less noise: all the way (`renoise`, `lcm`, `consistency`) or part of it (`tcd`, `ctm`). The
-step to the clean end adds no noise, so with one step these are one-step generators.
+A step goes towards x0, then adds noise up to the next time. It goes to x0 itself (`renoise`, `lcm`, `consistency`) or
+part of the way (`tcd`, `ctm`). The step to the clean end adds no noise, so with one step these are one-step generators.
 """
 
 from collections.abc import Sequence
@@ -26,8 +26,8 @@ def renoise(trace: Tracer, times: Sequence[Time]) -> Lin:
     """Multistep consistency sampling (Song, Dhariwal, Chen, Sutskever 2023, arXiv 2303.01469, Algorithm 1) of a
     denoiser whose x0 is the consistency function: x_t = alpha_t x0 + sigma_t z.
 
-    diffusers' flows with `stochastic_sampling` are this table, and sCM and the distilled (turbo, lightning) models that
-    are sampled "with full noise".
+    These give the same table: diffusers' flows with `stochastic_sampling`, sCM, and the distilled (turbo, lightning)
+    models that are sampled "with full noise".
     """
     x = trace.start()
     for s, t in pairwise(times):
@@ -38,11 +38,11 @@ def renoise(trace: Tracer, times: Sequence[Time]) -> Lin:
 
 @Published("Luo et al. 2023, arXiv 2310.04378", order=None, rows=1, distilled=True)
 def lcm(trace: Tracer, times: Sequence[Time], *, sigma_data: float = 0.5, timestep_scaling: float = 10.0) -> Lin:
-    """Latent consistency models (Luo, Tan, Huang, Li, Zhao 2023, arXiv 2310.04378): x0 tied to x at time 0.
+    """Latent consistency models (Luo, Tan, Huang, Li, Zhao 2023, arXiv 2310.04378): x0 is forced to equal x at time 0.
 
     The consistency function is c_skip x + c_out x0 with c_skip = sigma_data^2 / (u^2 + sigma_data^2) and
-    c_out = u / sqrt(u^2 + sigma_data^2) at u = timestep_scaling x the network's time, as in the authors' code: all but
-    x0 from the second timestep on.
+    c_out = u / sqrt(u^2 + sigma_data^2) at u = timestep_scaling x the network's time, as in the authors' code. From the
+    second timestep on it nearly equals x0.
     """
     check_not_negative("sigma_data", sigma_data)
     check_not_negative("timestep_scaling", timestep_scaling)
@@ -58,10 +58,11 @@ def lcm(trace: Tracer, times: Sequence[Time], *, sigma_data: float = 0.5, timest
 
 @Published(SONG, order=None, rows=1, distilled=True, tied=True)
 def consistency(trace: Tracer, times: Sequence[Time]) -> Lin:
-    """Consistency models (Song, Dhariwal, Chen, Sutskever 2023, arXiv 2303.01469, Algorithm 1): `renoise` where data
-    are taken to have the noise sigma_min already, so that noise of variance rho_t^2 - sigma_min^2 is added.
+    """Consistency models (Song, Dhariwal, Chen, Sutskever 2023, arXiv 2303.01469, Algorithm 1): like `renoise`, but x0
+    is assumed to contain the noise sigma_min already, so a step adds noise of variance rho_t^2 - sigma_min^2.
 
-    Prediction `consistency` ties x0 to x at sigma_min, as the paper does. Schedules without a sigma_min have 0.
+    The prediction `consistency` forces x0 = x at sigma_min, as the paper does. sigma_min is 0 for schedules without
+    one.
     """
     sigma_min, _ = sigma_range(trace.schedule.spec)
     x = trace.start()
@@ -79,8 +80,8 @@ def tcd(trace: Tracer, times: Sequence[Time], *, gamma: float = 0.3) -> Lin:
     """Trajectory consistency distillation (Zheng, Hu, Fan, Wang, Ding, Cao, Song 2024, arXiv 2402.19159): strategic
     stochastic sampling.
 
-    A DDIM step to the network's time (1 - gamma) t, rounded down to a whole timestep where there are some, then noise
-    up to t. `gamma` in [0, 1]: 0 is `ddim`; with 1 every step goes to time 0 and back, which is nearly `renoise`.
+    A DDIM step to the network's time (1 - gamma) t, which tables round down to a whole timestep, then noise up to t.
+    `gamma` is in [0, 1]: 0 is `ddim`. With 1 every step goes to time 0 and back, which is nearly `renoise`.
     """
     check_share("gamma", gamma)
     _check_timesteps("tcd", trace)
@@ -97,10 +98,10 @@ def tcd(trace: Tracer, times: Sequence[Time], *, gamma: float = 0.3) -> Lin:
 @Published("Kim et al. 2024, arXiv 2310.02279", order=None, rows=1, distilled=True, tied=True)
 def ctm(trace: Tracer, times: Sequence[Time], *, gamma: float = 0.0) -> Lin:
     """Consistency trajectory models (Kim, Lai, Liao, Murata, Takida, Uesaka, He, Mitsufuji, Ermon 2024, arXiv
-    2310.02279): gamma-sampling. The network gets the times of both ends.
+    2310.02279): gamma-sampling. The network receives the times of both ends.
 
-    A jump to rho = sqrt(1 - gamma^2) rho_t, then noise up to rho_t. `gamma` in [0, 1]: 0 follows the trajectory, 1 is
-    consistency sampling.
+    A jump to rho = sqrt(1 - gamma^2) rho_t, then noise up to rho_t. `gamma` is in [0, 1]: 0 follows the trajectory, 1
+    is consistency sampling.
     """
     check_share("gamma", gamma)
     x = trace.start()
@@ -114,14 +115,14 @@ def ctm(trace: Tracer, times: Sequence[Time], *, gamma: float = 0.0) -> Lin:
 
 
 def _add_noise(trace: Tracer, x0: Lin, t: Time) -> Lin:
-    """A sample of q(x_t | x0)."""
+    """Return a sample of q(x_t | x0)."""
     return t.alpha * x0 + t.sigma * trace.noise() if t.sigma > 0 else t.alpha * x0
 
 
 def _check_timesteps(name: str, trace: Tracer) -> None:
-    """Solvers whose numbers are in timesteps, of tables or of flows (1000 sigma)."""
+    """Raise UserError for a schedule without timesteps, which only tables and flows (1000 sigma) have."""
     schedule = trace.schedule
     if schedule.timesteps is None and schedule.spec.kind != "flow":
         raise UserError(
-            f"{name} on schedule {schedule.name}, whose times are no timesteps", "use renoise or consistency"
+            f"{name} needs timesteps, which schedule {schedule.name} does not have", "use renoise or consistency"
         )

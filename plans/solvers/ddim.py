@@ -14,10 +14,10 @@ from fewstep.plans.tracer import Tracer
 
 @Published("Song, Meng, Ermon 2021, arXiv 2010.02502", order=1, rows=1)
 def ddim(trace: Tracer, times: Sequence[Time], *, eta: float = 0.0) -> Lin:
-    """Exact where x0 does not change; equation 12 with x0 instead of epsilon.
+    """DDIM, which is exact for constant x0: equation 12 with x0 instead of epsilon.
 
-    `eta` in [0, 1] scales the noise from none (DDIM) to DDPM's. DPM-Solver-1, DPM-Solver++(1) and Euler steps in
-    sigma / alpha (of a flow: in sigma) are this table; so is Euler ancestral with the same `eta`.
+    `eta` in [0, 1] scales the noise from none (DDIM) to DDPM's. DPM-Solver-1, DPM-Solver++(1), Euler steps in
+    sigma / alpha (for a flow, in sigma), and Euler ancestral with the same `eta` give the same table.
     """
     check_share("eta", eta)
     x = trace.start()
@@ -38,10 +38,10 @@ def ddim(trace: Tracer, times: Sequence[Time], *, eta: float = 0.0) -> Lin:
 def ddpm(trace: Tracer, times: Sequence[Time], *, large_variance: bool = False) -> Lin:
     """Ancestral sampling.
 
-    With the small variance (of the posterior for known x0) it is DDIM with eta 1; Euler ancestral and
-    SDE-DPM-Solver++(1) are this table. `large_variance` is section 3.2's other choice, right for data that are noise
-    themselves: the noise that the forward process adds from t to s, sigma_s^2 (1 - e^-2h). The step to the clean end
-    adds none.
+    With the small variance (of the posterior for known x0) it is DDIM with eta 1. Euler ancestral and
+    SDE-DPM-Solver++(1) give the same table. `large_variance` is the other choice of section 3.2, which is exact for
+    normally distributed data: the variance that the forward process adds from t to s, sigma_s^2 (1 - e^-2h). The step
+    to the clean end adds no noise.
     """
     x = trace.start()
     for s, t in pairwise(times):

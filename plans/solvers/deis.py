@@ -1,8 +1,8 @@
 """DEIS (Zhang & Chen 2023, arXiv 2204.13902): t-AB, the paper's choice, and log-rho-AB. Its rho-AB is `lms`.
 
-k values of the predicted noise make order k; the paper counts the polynomial's degree, so deis_t_3 is its tAB2.
-diffusers' DEIS is log-rho. The first steps are of first, second, ... order; the step to the clean end, where lambda is
-infinite, and the one from pure noise are first order. `lower_order_final` lets the order fall in the last steps, for
+Order k uses k values of the predicted noise. The paper counts the degree of the polynomial, so deis_t_3 is its tAB2.
+DEIS of diffusers is log-rho. The first steps have first, second, ... order. The step to the clean end, where lambda is
+infinite, and the step from pure noise have first order. `lower_order_final` lowers the order in the last steps, for
 grids that do not end clean.
 """
 
@@ -23,18 +23,18 @@ PAPER = "Zhang & Chen 2023, arXiv 2204.13902"
 
 @published_orders({k: Published(PAPER, order=k, rows=k) for k in (2, 3, 4)})
 def deis_t(trace: Tracer, times: Sequence[Time], *, order: int) -> Lin:
-    """Polynomials in the network's time."""
+    """DEIS with polynomials in the network's time (t-AB)."""
     return adams_bashforth(trace, times, order, TIMESTEP)
 
 
 @published_orders({k: Published(PAPER, order=k, rows=k) for k in (2, 3)})
 def deis_log_rho(trace: Tracer, times: Sequence[Time], *, order: int, lower_order_final: bool = False) -> Lin:
-    """Polynomials in lambda."""
+    """DEIS with polynomials in lambda (log-rho-AB)."""
     return adams_bashforth(trace, times, order, LOG_RHO, lower_order_final)
 
 
 def _masses(lams: Array, weights: Array, t: Time) -> Array:
-    """alpha_t d rho = -sigma_t e^(lambda_t - lambda) d lambda."""
+    """Return alpha_t d rho = -sigma_t e^(lambda_t - lambda) d lambda at quadrature points."""
     masses: Array = -t.sigma * np.exp(t.lam - lams) * weights
     return masses
 
@@ -46,7 +46,7 @@ def _quadrature_in_lambda(schedule: NoiseSchedule, s: Time, t: Time) -> tuple[Ar
 
 @lru_cache(maxsize=256)
 def _quadrature_in_timestep(schedule: NoiseSchedule, s: Time, t: Time) -> tuple[Array, Array]:
-    """Over t(lambda), which has a corner at every whole timestep where the schedule is a table."""
+    """Integrate over t(lambda). For a table, its slope jumps at every whole timestep, so each interval is separate."""
     if schedule.timesteps is None:
         lams, weights = gauss_legendre(np.array([s.lam, t.lam]), 40)
     else:
@@ -57,7 +57,7 @@ def _quadrature_in_timestep(schedule: NoiseSchedule, s: Time, t: Time) -> tuple[
 
 @lru_cache(maxsize=4)
 def _corners(schedule: NoiseSchedule) -> Array:
-    """lambda at the whole timesteps of a table."""
+    """Return lambda at the whole timesteps of a table, where the slope of t(lambda) jumps."""
     return np.array([schedule.lam(n) for n in range(schedule.timesteps or 0)])
 
 

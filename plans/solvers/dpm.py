@@ -1,12 +1,13 @@
 """Singlestep DPM-Solver and DPM-Solver++, with evaluations between the times of the grid.
 
-DPM-Solver (Lu, Zhou, Bao, Chen, Li, Zhu 2022, arXiv 2206.00927) predicts the noise, DPM-Solver++ (they 2022, arXiv
-2211.01095) x0; the stages are the same. `dpm_singlestep.py` has forms that evaluate at the grid's own times.
+DPM-Solver (Lu, Zhou, Bao, Chen, Li, Zhu 2022, arXiv 2206.00927) integrates the predicted noise, DPM-Solver++ (the same
+authors 2022, arXiv 2211.01095) x0. The stages are the same. `dpm_singlestep.py` has variants that evaluate at the
+grid's times.
 
-Steps from pure noise (alpha = 0) or to the clean end (sigma = 0) are infinitely long in lambda, so have no point
-between; they are first order, with one evaluation. Where a step starts near pure noise, forms on the noise multiply a
-difference of two predicted noises by sigma_s / alpha_s. On the cosine schedule (lambda = -9.9 at its start) that makes
-them poor with few steps, and float32 keeps three digits where it keeps six elsewhere.
+Steps from pure noise (alpha = 0) or to the clean end (sigma = 0) are infinitely long in lambda and have no midpoint.
+They have first order, with one evaluation. In a step that starts near pure noise, DPM-Solver multiplies a difference of
+two predicted noises by sigma_s / alpha_s. On the cosine schedule (lambda = -9.9 at its start) this makes it poor with
+few steps, and leaves three correct digits in float32 instead of six.
 """
 
 from collections.abc import Sequence
@@ -29,7 +30,7 @@ DPMPP = "Lu et al. 2022, arXiv 2211.01095"
 def dpm_2(trace: Tracer, times: Sequence[Time], *, eta: float = 0.0) -> Lin:
     """DPM-Solver-2 (Algorithm 1, r1 = 1/2), which is k-diffusion's DPM2.
 
-    `eta` in [0, 1] makes it ancestral: the step goes further down and fresh noise leads back up, all of DDPM's at 1.
+    `eta` in [0, 1] makes it ancestral: the step goes to less noise, and fresh noise is added, as much as DDPM's at 1.
     """
     return _second_order(trace, times, NoisePrediction(), eta)
 
@@ -42,7 +43,7 @@ def dpm_3(trace: Tracer, times: Sequence[Time]) -> Lin:
 
 @Published(DPMPP, order=2, rows=2)
 def dpmpp_2s(trace: Tracer, times: Sequence[Time], *, eta: float = 0.0) -> Lin:
-    """DPM-Solver++(2S) (Algorithm 1, r = 1/2). `eta` in [0, 1] makes it ancestral as `dpm_2` (k-diffusion)."""
+    """DPM-Solver++(2S) (Algorithm 1, r = 1/2). `eta` in [0, 1] makes it ancestral like `dpm_2` (k-diffusion)."""
     return _second_order(trace, times, DataPrediction(), eta)
 
 
@@ -50,8 +51,8 @@ def dpmpp_2s(trace: Tracer, times: Sequence[Time], *, eta: float = 0.0) -> Lin:
 def dpmpp_sde(trace: Tracer, times: Sequence[Time], *, eta: float = 1.0) -> Lin:
     """DPM-Solver++ (stochastic) of k-diffusion: `dpmpp_2s` with noise at both evaluations.
 
-    The noise halfway is a part of the step's noise, as if both came from one Brownian motion over rho. `eta` in [0, 1]
-    scales it.
+    The noise at the midpoint is part of the step's noise, as if both came from one Brownian motion over rho. `eta` in
+    [0, 1] scales it.
     """
     check_share("eta", eta)
     x = trace.start()
@@ -74,12 +75,12 @@ def dpmpp_sde(trace: Tracer, times: Sequence[Time], *, eta: float = 1.0) -> Lin:
 
 @Published(DPMPP, order=3, rows=3)
 def dpmpp_3s(trace: Tracer, times: Sequence[Time]) -> Lin:
-    """DPM-Solver-3's stages on x0. The paper stops at order 2; this is the authors' code."""
+    """The stages of DPM-Solver-3 on x0. The paper stops at order 2; this follows the authors' code."""
     return _third_order(trace, times, DataPrediction())
 
 
 def _second_order(trace: Tracer, times: Sequence[Time], form: Form, eta: float) -> Lin:
-    """The step with the prediction held that is made halfway in lambda."""
+    """Midpoint steps: predict at the midpoint in lambda, then take the whole step with that prediction."""
     check_share("eta", eta)
     x = trace.start()
     for s, t in pairwise(times):
@@ -96,7 +97,7 @@ def _second_order(trace: Tracer, times: Sequence[Time], form: Form, eta: float) 
 
 
 def _third_order(trace: Tracer, times: Sequence[Time], form: Form) -> Lin:
-    """Slopes from predictions at a third and at two thirds of the step in lambda."""
+    """Steps whose slopes come from predictions at one third and two thirds of the step in lambda."""
     r1, r2 = 1 / 3, 2 / 3
     x = trace.start()
     for s, t in pairwise(times):
@@ -107,7 +108,7 @@ def _third_order(trace: Tracer, times: Sequence[Time], form: Form) -> Lin:
             continue
         u1, u2 = trace.schedule.time_at_lam(s.lam + r1 * h), trace.schedule.time_at_lam(s.lam + r2 * h)
         (scale_u2, _), (scale_t, z) = form.curve(s, u2), form.curve(s, t)
-        weight_u2 = scale_u2 * r2 / r1 * (r2 * z * phi(2, r2 * z))  # of the slopes D1, r1 and r2 of a step long
+        weight_u2 = scale_u2 * r2 / r1 * (r2 * z * phi(2, r2 * z))  # of the slope D1 over a share r1 of the step
         weight_t = scale_t / r2 * (z * phi(2, z))
         m = form.value(x, x0, s)
         towards_u2 = trace.store(first_order(x, x0, s, u2) - weight_u2 * m)

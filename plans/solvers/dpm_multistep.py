@@ -1,13 +1,13 @@
 """Multistep DPM-Solver and DPM-Solver++: derivatives of the prediction from its last values.
 
-DPM-Solver (Lu et al. 2022, arXiv 2206.00927) predicts the noise, DPM-Solver++ (Lu et al. 2022, arXiv 2211.01095) x0;
-both have forms for the SDE. The first steps are of first, second, ... order; steps from pure noise and to the clean
-end, where lambda is infinite, are first order. The order of a form for the SDE is the order of the sample's mean and
-variance.
+DPM-Solver (Lu et al. 2022, arXiv 2206.00927) integrates the predicted noise, DPM-Solver++ (Lu et al. 2022, arXiv
+2211.01095) x0. Both have variants for the SDE. The first steps have first, second, ... order. Steps from pure noise and
+to the clean end, where lambda is infinite, have first order. The order of an SDE variant is the order of the sample's
+mean and variance.
 
-Two parameters are common. `midpoint` takes the slope's weight for small h, (e^z - 1) / 2, in second-order steps as the
-papers do, else the exact z phi_2(z) ("heun" in published code). `lower_order_final` lets the order fall to 1 in the
-last steps, which steadies samplers of few steps whose grid does not end clean.
+Two parameters are common. In second-order steps, `midpoint` uses the slope's weight for small h, (e^z - 1) / 2, as the
+papers do; otherwise the weight is the exact z phi_2(z) ("heun" in published code). `lower_order_final` lowers the order
+to 1 in the last steps, which stabilizes samplers of few steps whose grid does not end clean.
 """
 
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ def dpm_2m(trace: Tracer, times: Sequence[Time], *, midpoint: bool = True, lower
 
 @Published(DPM, order=2, rows=3)
 def dpm_3m(trace: Tracer, times: Sequence[Time], *, midpoint: bool = True, lower_order_final: bool = False) -> Lin:
-    """DPM-Solver-3 as a multistep method on the noise, as published code has it: order 2 (see `dpmpp_3m`)."""
+    """DPM-Solver-3 as a multistep method on the noise, as in published code: order 2 (see `dpmpp_3m`)."""
     return _multistep(trace, times, 3, NoisePrediction(), midpoint, lower_order_final)
 
 
@@ -40,7 +40,8 @@ def dpm_3m(trace: Tracer, times: Sequence[Time], *, midpoint: bool = True, lower
 def dpm_1_sde(trace: Tracer, times: Sequence[Time]) -> Lin:
     """SDE-DPM-Solver-1, on the noise.
 
-    Where x0 does not change it is not exact, as `ddpm` is: the noise it holds is the wrong thing to hold in an SDE.
+    Unlike `ddpm` it is not exact for constant x0, because it keeps the predicted noise constant during a step, which
+    the SDE does not.
     """
     return _multistep(trace, times, 1, NoisePrediction(is_stochastic=True))
 
@@ -68,24 +69,24 @@ def dpmpp_2m_sde(
 ) -> Lin:
     """SDE-DPM-Solver++(2M). Its first step is `ddpm`.
 
-    `eta` in [0, 1] scales the noise, down to the ODE.
+    `eta` in [0, 1] scales the noise. 0 is the ODE.
     """
     return _multistep(trace, times, 2, DataPrediction(eta), midpoint, lower_order_final)
 
 
 @Published(DPMPP, order=2, rows=3)
 def dpmpp_3m(trace: Tracer, times: Sequence[Time], *, midpoint: bool = True, lower_order_final: bool = False) -> Lin:
-    """Third-order multistep as published code has it.
+    """Third-order multistep as in published code.
 
-    Its second difference lacks a factor of two, which leaves it at order 2; `dpmpp_3m_exact` has it. With few steps
-    the smaller difference damps, so neither is always better.
+    Its second difference lacks a factor of two, so its order is 2; `dpmpp_3m_exact` has the factor. With few steps the
+    smaller difference has a damping effect, so neither is always better.
     """
     return _multistep(trace, times, 3, DataPrediction(), midpoint, lower_order_final)
 
 
 @Published(DPMPP, order=3, rows=3)
 def dpmpp_3m_exact(trace: Tracer, times: Sequence[Time], *, lower_order_final: bool = False) -> Lin:
-    """Third-order multistep, exact where x0 is quadratic in lambda."""
+    """Third-order multistep, exact for x0 that is quadratic in lambda."""
     return _multistep(trace, times, 3, DataPrediction(), False, lower_order_final, kappa=2.0)
 
 
@@ -99,11 +100,11 @@ def dpmpp_3m_sde(
     lower_order_final: bool = False,
     diffusers_sign: bool = False,
 ) -> Lin:
-    """SDE-DPM-Solver++(3M) (k-diffusion), with `dpmpp_3m`'s second difference, hence of order 2. `eta` in [0, 1] scales
-    the noise, down to the ODE.
+    """SDE-DPM-Solver++(3M) (k-diffusion), with the second difference of `dpmpp_3m` and therefore order 2. `eta` in
+    [0, 1] scales the noise. 0 is the ODE.
 
-    `diffusers_sign` repeats diffusers' sign error, which takes alpha_t from the weight of the second difference and
-    leaves order 1: only to reproduce its samples.
+    `diffusers_sign` repeats a sign error of diffusers, which subtracts alpha_t from the weight of the second difference
+    and reduces the order to 1. Use it only to reproduce diffusers' samples.
     """
     return _multistep(trace, times, 3, DataPrediction(eta), midpoint, lower_order_final, off=float(diffusers_sign))
 
@@ -118,10 +119,11 @@ def _multistep(
     kappa: float = 1.0,
     off: float = 0.0,
 ) -> Lin:
-    """The prediction expanded around s in r = (lambda - lambda_s) / h, with D1 and D2 from divided differences.
+    """Steps with the prediction expanded around s in r = (lambda - lambda_s) / h, with D1 and D2 from divided
+    differences.
 
-    `kappa` multiplies D2: 2 makes it the second derivative, published code has 1. `off` is added to its weight. A step
-    of infinite h in the history (from pure noise) makes its difference zero, and so the order one lower.
+    `kappa` multiplies D2: 2 makes it the second derivative, and published code has 1. `off` is added to its weight. A
+    step of infinite h in the history (from pure noise) has the difference zero, which lowers the order by one.
     """
     x = trace.start()
     m: list[Lin] = []  # predictions and steps so far, newest first

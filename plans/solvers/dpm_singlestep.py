@@ -1,17 +1,18 @@
-"""Singlestep DPM-Solver and DPM-Solver++ on a given grid: the evaluations between are at the grid's own times.
+"""Singlestep DPM-Solver and DPM-Solver++ on a given grid: intermediate evaluations are at times of the grid.
 
-A block of k evaluations at times s, u_1, .. u_(k-1) makes one step of order k from s to t, the time after them; blocks
-of the highest order cover the grid, with shorter ones at its end (Lu et al. 2022, arXiv 2206.00927). So N steps of the
-grid cost N evaluations, whatever N is: diffusers' DPMSolverSinglestepScheduler. `dpm_2`, `dpm_3`, `dpmpp_2s` and
+A block of k evaluations at times s, u_1, .. u_(k-1) is one step of order k from s to t, the next time. Blocks of the
+highest order cover the grid, with shorter blocks at its end (Lu et al. 2022, arXiv 2206.00927). So N steps of the grid
+cost N evaluations for any N, as in DPMSolverSinglestepScheduler of diffusers. `dpm_2`, `dpm_3`, `dpmpp_2s` and
 `dpmpp_3s` instead place evaluations between the times of the grid.
 
-Two parameters are common. `midpoint` takes the papers' simple weights, which leave out the second difference; else
-they are the polynomial's through all predictions ("heun" in published code). `lower_order_final` ends with blocks of 2
-and 1 evaluations, which a clean end needs anyway: it is infinitely far in lambda, so its step stands alone, as does
-one from pure noise.
+Two parameters are common. `midpoint` uses the papers' simple weights, which omit the second difference; otherwise the
+weights are those of the polynomial through all predictions ("heun" in published code). `lower_order_final` ends with
+blocks of 2 and 1 evaluations. A clean end requires this anyway: it is infinitely far in lambda, so its step is a
+separate block, and so is a step from pure noise.
 
-`eta` in [0, 1] adds noise, the diffusion SDE's at 1. As published, the noise of the evaluations between is not a part
-of the step's own, which leaves order 1 in the sample's variance and more error than `ddpm`; `dpmpp_sde` has it.
+`eta` in [0, 1] adds noise, that of the diffusion SDE at 1. As published, the noise of intermediate evaluations is not
+part of the step's noise. This leaves order 1 in the sample's variance, and a larger error than `ddpm`. In `dpmpp_sde`
+it is part of the step's noise.
 """
 
 from collections.abc import Sequence
@@ -30,7 +31,7 @@ DPMPP = "Lu et al. 2022, arXiv 2211.01095"
 def dpm_singlestep(
     trace: Tracer, times: Sequence[Time], *, order: int, midpoint: bool = True, lower_order_final: bool = False
 ) -> Lin:
-    """DPM-Solver-2 or -3 in blocks of as many evaluations. Its order is the blocks'."""
+    """DPM-Solver-2 or -3 in blocks of `order` evaluations, which give its order."""
     return _singlestep(trace, times, order, NoisePrediction(), midpoint, lower_order_final)
 
 
@@ -50,9 +51,9 @@ def dpmpp_singlestep(
     lower_order_final: bool = False,
     diffusers_sign: bool = False,
 ) -> Lin:
-    """DPM-Solver++(2S) or (3S) in blocks of as many evaluations. Its order is the blocks', 1 with noise.
+    """DPM-Solver++(2S) or (3S) in blocks of `order` evaluations, which give its order. With noise the order is 1.
 
-    `diffusers_sign` repeats diffusers' sign error of the third order with noise and without `midpoint` (see
+    `diffusers_sign` repeats the sign error of diffusers at third order with noise and without `midpoint` (see
     `dpmpp_3m_sde`).
     """
     return _singlestep(trace, times, order, DataPrediction(eta), midpoint, lower_order_final, off=float(diffusers_sign))
@@ -67,13 +68,13 @@ def _singlestep(
     lower_order_final: bool,
     off: float = 0.0,
 ) -> Lin:
-    """`off` is added to the weight of the second difference."""
+    """Take a step for each block of times. `off` is added to the weight of the second difference."""
     x = trace.start()
     for block in _blocks(times, order, lower_order_final):
         s, *later = block
         x, x0 = trace.denoise(x, s)
         m = form.prediction(trace, x, x0, s)
-        # x at each later time of the block, as far as the predictions made so far go
+        # x at each later time of the block, with the terms of the predictions so far
         weights = [_weights(form, s, block[1 : k + 1], t, midpoint, off) for k, t in enumerate(later)]
         towards = [form.first_order(trace, x, x0, m, s, t) - sum(w) * m for w, t in zip(weights, later)]
         for k, u in enumerate(later[:-1]):
@@ -87,7 +88,7 @@ def _singlestep(
 
 
 def _blocks(times: Sequence[Time], order: int, lower_order_final: bool) -> list[Sequence[Time]]:
-    """The times of each block, the one it arrives at included."""
+    """Return the times of each block, including the time at which it ends."""
     steps = len(times) - 1
     alone = int(times[0].alpha == 0 and steps > 0)  # the step from pure noise
     full, rest = divmod(steps - alone, order)
@@ -100,7 +101,7 @@ def _blocks(times: Sequence[Time], order: int, lower_order_final: bool) -> list[
 
 
 def _weights(form: Form, s: Time, between: Sequence[Time], t: Time, midpoint: bool, off: float) -> list[float]:
-    """The weights in x_t of the differences m_u - m_s to the predictions between s and t."""
+    """Return the weights in x_t of the differences m_u - m_s for the predictions at times u between s and t."""
     if not between:
         return []
     scale, z = form.curve(s, t)

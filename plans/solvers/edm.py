@@ -1,7 +1,7 @@
-"""EDM (Karras, Aittala, Aila, Laine 2022, arXiv 2206.00364): the ODE in sigma, and noise raised before each step.
+"""EDM (Karras, Aittala, Aila, Laine 2022, arXiv 2206.00364): the ODE in sigma, with noise added before each step.
 
 EDM's sigma is rho = sigma / alpha of any schedule, and its x is y = x / alpha. A step from pure noise (alpha = 0, where
-rho is infinite) raises nothing and is first order. `heun.py` has Heun's method in a time that is finite there.
+rho is infinite) adds no noise and has first order. `heun.py` has Heun's method in a time that is finite there.
 """
 
 from collections.abc import Sequence
@@ -29,12 +29,12 @@ def edm_euler(
     s_tmax: float = inf,
     s_noise: float = 1.0,
 ) -> Lin:
-    """Algorithm 2 with Euler steps; without churn it is `ddim`.
+    """Algorithm 2 with Euler steps. Without churn it is `ddim`.
 
     Args:
-        s_churn: how far noise is raised before each of the N steps: by the factor 1 + min(s_churn / N, sqrt(2) - 1).
-        s_tmin, s_tmax: steps with rho outside [s_tmin, s_tmax] raise nothing.
-        s_noise: standard deviation of the noise that is added; somewhat above 1 makes up for a denoiser that blurs.
+        s_churn: before each of the N steps the noise level rises by the factor 1 + min(s_churn / N, sqrt(2) - 1).
+        s_tmin, s_tmax: steps with rho outside [s_tmin, s_tmax] add no noise.
+        s_noise: standard deviation of the added noise. Values slightly above 1 compensate for a denoiser that blurs.
     """
     churn = _Churn(s_churn / (len(times) - 1), s_tmin, s_tmax, s_noise)
     x = trace.start()
@@ -55,9 +55,9 @@ def edm_heun(
     s_tmax: float = inf,
     s_noise: float = 1.0,
 ) -> Lin:
-    """Algorithm 2 with Heun steps, as published; without churn it is the deterministic Algorithm 1.
+    """Algorithm 2 with Heun steps, as published. Without churn it is the deterministic Algorithm 1.
 
-    The step to the clean end takes one evaluation. Parameters as in `edm_euler`.
+    The step to the clean end takes one evaluation. The parameters are those of `edm_euler`.
     """
     churn = _Churn(s_churn / (len(times) - 1), s_tmin, s_tmax, s_noise)
     x = trace.start()
@@ -77,7 +77,7 @@ def edm_heun(
 
 @dataclass(frozen=True)
 class _Churn:
-    """The rise of noise before a step. `share` is s_churn / N."""
+    """The increase of noise before a step. `share` is s_churn / N."""
 
     share: float
     tmin: float
@@ -89,7 +89,7 @@ class _Churn:
         check_not_negative("s_noise", self.noise)
 
     def raise_noise(self, trace: Tracer, x: Lin, s: Time) -> tuple[Lin, Time]:
-        """x with noise raised from s to a noisier s_hat, and s_hat: lines 4 to 6 of Algorithm 2."""
+        """Add noise to x to get from s to a noisier s_hat. Return x and s_hat (lines 4 to 6 of Algorithm 2)."""
         if self.share == 0 or s.alpha == 0 or not self.tmin <= s.rho <= self.tmax:
             return x, s
         gamma = min(self.share, sqrt(2) - 1)

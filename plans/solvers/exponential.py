@@ -1,14 +1,14 @@
-"""The common part of exponential solvers: the first-order step, the phi functions of higher orders, and the two forms.
+"""Common parts of exponential solvers: the first-order step, the phi functions of higher orders, and the two forms.
 
-The probability-flow ODE and the diffusion SDE are linear in x but for the prediction m, and in lambda their solution is
+The probability-flow ODE and the diffusion SDE are linear in x except for the prediction m. In lambda their solution is
 
     x_t = keep x_s + scale z int_0^1 e^((1 - r) z) m(lambda_s + r h) dr + noise,    h = lambda_t - lambda_s.
 
-Where m is a polynomial in r, m_s + r D1 + r^2 / 2 D2 with D1 = h m', D2 = h^2 m'', the integral is
+If m is a polynomial in r, m_s + r D1 + r^2 / 2 D2 with D1 = h m', D2 = h^2 m'', the integral is
 
     x_t = keep x_s + scale ((e^z - 1) m_s + z phi_2(z) D1 + z phi_3(z) D2) + noise.
 
-m is x0 (DPM-Solver++) or the noise (DPM-Solver): `DataPrediction` and `NoisePrediction`. Their `first_order` is the
+m is x0 (DPM-Solver++, `DataPrediction`) or the noise (DPM-Solver, `NoisePrediction`). Their `first_order` returns the
 first two terms and the noise.
 """
 
@@ -23,33 +23,33 @@ from fewstep.plans.tracer import Tracer
 
 
 def first_order(x: Lin, x0: Lin, s: Time, t: Time) -> Lin:
-    """The step from s to t with x0 held: DDIM, DPM-Solver-1 and Euler in sigma / alpha alike.
+    """Return the step from s to t with constant x0, which DDIM, DPM-Solver-1 and Euler in sigma / alpha share.
 
-    Finite from pure noise and to the clean end, where x is the predicted x0.
+    It is finite from pure noise and to the clean end, where x is the predicted x0.
     """
     return noise_left(s, t) * x - t.alpha * expm1(s.lam - t.lam) * x0
 
 
 def noise_left(s: Time, t: Time) -> float:
-    """sigma_t / sigma_s. A bridge starts without noise, at x = y, which solvers see as x = 0 (`Tracer.start`): nothing
-    of it is left, and 0 is the limit."""
+    """Return sigma_t / sigma_s. A bridge starts without noise, at x = y, which solvers see as x = 0 (`Tracer.start`).
+    There the result is 0, the limit."""
     return t.sigma / s.sigma if s.sigma else 0.0
 
 
 def predicted_noise(x: Lin, x0: Lin, s: Time) -> Lin:
-    """eps = (x - alpha x0) / sigma; none where a bridge starts."""
+    """Return eps = (x - alpha x0) / sigma, or 0 at the start of a bridge, where sigma is 0."""
     return (x - s.alpha * x0) / s.sigma if s.sigma else Lin({})
 
 
 def transfer(x: Lin, eps: Lin, s: Time, t: Time) -> Lin:
-    """The step from s to t along a given noise: of y = x / alpha over rho = sigma / alpha, dy / d rho = eps."""
+    """Return the step from s to t with constant eps: dy / d rho = eps for y = x / alpha and rho = sigma / alpha."""
     return t.alpha / s.alpha * x + (t.sigma - t.alpha * s.sigma / s.alpha) * eps
 
 
 def phi(k: int, z: float) -> float:
-    """phi_k(z) = (phi_{k-1}(z) - 1 / (k-1)!) / z with phi_0 = exp (Hochbruck & Ostermann 2010), k >= 1.
+    """Return phi_k(z) = (phi_{k-1}(z) - 1 / (k-1)!) / z with phi_0 = exp (Hochbruck & Ostermann 2010), k >= 1.
 
-    Where z is small that recurrence cancels, and the Taylor series, sum_j z^j / (j + k)!, takes its place.
+    For small z the recurrence loses digits by cancellation, so the Taylor series sum_j z^j / (j + k)! replaces it.
     """
     if abs(z) < 1:
         value = 0.0
@@ -64,14 +64,15 @@ def phi(k: int, z: float) -> float:
 
 @cache
 def _taylor(k: int) -> tuple[float, ...]:
-    """1 / (j + k)!, the last first."""
+    """Return the Taylor coefficients 1 / (j + k)!, the last one first."""
     return tuple(1 / factorial(j + k) for j in reversed(range(20)))
 
 
 @dataclass(frozen=True)
 class DataPrediction:
-    """m is the predicted x0: Lu et al. 2022 (arXiv 2211.01095), and k-diffusion's eta in [0, 1] between the ODE (0) and
-    the SDE (1). Steps of infinite h, from pure noise or to the clean end, are exact for constant x0."""
+    """m is the predicted x0 (Lu et al. 2022, arXiv 2211.01095). `eta` in [0, 1] interpolates between the ODE (0) and
+    the SDE (1), as in k-diffusion. Steps of infinite h, from pure noise or to the clean end, are exact for constant
+    x0."""
 
     eta: float = 0.0
 
@@ -101,8 +102,8 @@ class DataPrediction:
 
 @dataclass(frozen=True)
 class NoisePrediction:
-    """m is the predicted noise: Lu et al. 2022 (arXiv 2206.00927). Its SDE has twice the ODE's drift. Steps of infinite
-    h are first order on x0, and the one to the clean end adds no noise."""
+    """m is the predicted noise (Lu et al. 2022, arXiv 2206.00927). The SDE has twice the ODE's drift. Steps of infinite
+    h have first order on x0, and the step to the clean end adds no noise."""
 
     is_stochastic: bool = False
 

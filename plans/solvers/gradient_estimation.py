@@ -1,7 +1,7 @@
 """Gradient estimation (Permenter & Yuan 2023, arXiv 2306.04848): Euler in sigma / alpha on an extrapolated noise.
 
-The paper reads the predicted noise as a gradient of the distance to the data, and its change as the error of the last
-step. k-diffusion's descendants call it `gradient_estimation`.
+The paper interprets the predicted noise as a gradient of the distance to the data, and its change as the error of the
+last step. Forks of k-diffusion call this sampler `gradient_estimation`.
 """
 
 from collections.abc import Sequence
@@ -22,8 +22,8 @@ def gradient_estimation(trace: Tracer, times: Sequence[Time], *, gamma: float = 
     The first step is `ddim`, as are steps from pure noise and to the clean end.
 
     Args:
-        gamma: weight of the newest noise. 1 is `ddim`; 1.5 is Adams-Bashforth with the weights of even steps, of second
-            order. 2, the default of published code, is of first order: its leading error is the negative of `ddim`'s.
+        gamma: weight of the newest noise. 1 is `ddim`. 1.5 is second-order Adams-Bashforth with the weights of even
+            steps. 2, the default of published code, has first order: its leading error is the negative of `ddim`'s.
     """
     x, before = trace.start(), None
     for s, t in pairwise(times):

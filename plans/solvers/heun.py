@@ -11,11 +11,11 @@ from fewstep.plans.tracer import Tracer
 
 @Published("Karras et al. 2022, arXiv 2206.00364", order=2, rows=2)
 def heun(trace: Tracer, times: Sequence[Time]) -> Lin:
-    """Two evaluations a step, one in the step to the clean end.
+    """Heun's method, with two evaluations per step and one in the step to the clean end.
 
-    Algorithm 1 leaves the ODE's time free. Here it is tau = sigma / (alpha + sigma) with z = x / (alpha + sigma), the
-    straight-path coordinates of the process, in which dz/dtau = eps - x0: finite from pure noise on (sigma / alpha,
-    the usual choice, is infinite at the start of a flow and 20 000 at the start of a cosine schedule).
+    Algorithm 1 does not prescribe the ODE's time. Here it is tau = sigma / (alpha + sigma) with z = x / (alpha +
+    sigma), the straight-path coordinates of the process, in which dz/dtau = eps - x0. They are finite at pure noise.
+    The usual choice, sigma / alpha, is infinite at the start of a flow and 20 000 at the start of a cosine schedule.
     """
     x = trace.start()
     for s, t in pairwise(times):

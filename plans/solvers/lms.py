@@ -1,9 +1,9 @@
 """Linear multistep in sigma / alpha: k-diffusion's LMS, and rho-AB-DEIS (Zhang & Chen 2023, arXiv 2204.13902).
 
-Adams-Bashforth with the coefficients of the actual, uneven steps, which is what iPNDM_v is as well (its released code
-has slips in the weights of the third and fourth order, whose sum then is not 1 on every grid). The first steps are of
-first, second, ... order, and one from pure noise is first order; the step to the clean end (rho = 0) is of full order,
-as in k-diffusion.
+This is Adams-Bashforth with the coefficients of the actual, uneven steps, and so is iPNDM_v. (The released code of
+iPNDM_v has errors in the weights of third and fourth order, so that they do not sum to 1 on every grid.) The first
+steps have first, second, ... order, and a step from pure noise has first order. The step to the clean end (rho = 0) has
+full order, as in k-diffusion.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from fewstep.plans.tracer import Tracer
 
 @published_orders({k: Published("Zhang & Chen 2023, arXiv 2204.13902", order=k, rows=k) for k in (2, 3, 4)})
 def lms(trace: Tracer, times: Sequence[Time], *, order: int) -> Lin:
-    """Polynomials in sigma / alpha through `order` values of the predicted noise."""
+    """LMS: polynomials in sigma / alpha through `order` values of the predicted noise."""
     return adams_bashforth(trace, times, order, RHO)
 
 

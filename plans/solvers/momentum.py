@@ -1,9 +1,9 @@
 """Momentum for the probability-flow ODE (Wizadwongsa, Chinchuthakun, Khungurn, Raj, Suwajanakorn 2023, arXiv
-2307.11118): damps the divergence that multistep methods show with few steps, at no evaluation and one row more.
+2307.11118). It damps the divergence of multistep methods with few steps, for one more row and no more evaluations.
 
-It follows y = x / alpha over rho = sigma / alpha, dy / d rho = eps, with coefficients of even steps in rho; with
-beta = 1 it is Adams-Bashforth (PLMS). A step from pure noise, where rho is infinite, is first order. The paper's plain
-heavy ball is `fewstep.literature.momentum`.
+It integrates dy / d rho = eps for y = x / alpha and rho = sigma / alpha, with the coefficients of even steps in rho.
+With beta = 1 it is Adams-Bashforth (PLMS). A step from pure noise, where rho is infinite, has first order. The paper's
+plain heavy ball is `fewstep.literature.momentum`.
 """
 
 from collections.abc import Sequence
@@ -21,13 +21,14 @@ PAPER = "Wizadwongsa et al. 2023, arXiv 2307.11118"
 
 @Published(PAPER, order=2, rows=2)
 def ghvb(trace: Tracer, times: Sequence[Time], *, beta: float = 0.8, order: int = 2) -> Lin:
-    """Generalized heavy ball, v <- (1 - beta) v + beta eps, y <- y + (rho_t - rho_s) sum_j c_j v_j, with c to keep the
-    order of Adams-Bashforth in spite of the momentum: `order` over even steps, at most 2 over uneven ones, which grids
-    have. It keeps max(order, 2) rows. The paper calls it GHVB(order - 1 + beta).
+    """Generalized heavy ball, v <- (1 - beta) v + beta eps, y <- y + (rho_t - rho_s) sum_j c_j v_j.
+
+    The c keep the order of Adams-Bashforth in spite of the momentum: `order` on even steps, and at most 2 on uneven
+    steps, which grids have. It has max(order, 2) rows. The paper calls it GHVB(order - 1 + beta).
 
     Args:
-        beta: in (0, 1]; the smaller, the more damped.
-        order: 1 to 4, velocities that are combined.
+        beta: in (0, 1]. Smaller values damp more.
+        order: number of velocities that are combined, 1 to 4.
     """
     check_momentum("ghvb", beta, order)
     x = trace.start()
@@ -43,8 +44,8 @@ def ghvb(trace: Tracer, times: Sequence[Time], *, beta: float = 0.8, order: int 
 
 
 def combine_velocities(values: Sequence[Lin], b: float = 1.0) -> Lin:
-    """Adams-Bashforth for even steps, of up to four velocities of momentum b, the newest first; b = 1 is the plain
-    one."""
+    """Combine up to four velocities of momentum b, newest first, with the Adams-Bashforth weights of even steps. b = 1
+    is plain Adams-Bashforth."""
     weights = (
         (1.0,),
         ((2 + b) / (2 * b), -(2 - b) / (2 * b)),
@@ -55,6 +56,8 @@ def combine_velocities(values: Sequence[Lin], b: float = 1.0) -> Lin:
 
 
 def check_momentum(name: str, beta: float, order: int) -> None:
-    """UserError for a beta or an order that makes no sense."""
+    """Raise UserError for a beta or an order out of range."""
     if not 0 < beta <= 1 or not 1 <= order <= 4:
-        raise UserError(f"{name} with beta {beta:g} and order {order}", "choose beta in (0, 1] and order in 1 .. 4")
+        raise UserError(
+            f"{name} has beta {beta:g} and order {order}, out of range", "choose beta in (0, 1] and order in 1 .. 4"
+        )

@@ -4,8 +4,8 @@ The probability-flow ODE is d(x / alpha) / d rho = eps with rho = sigma / alpha,
 
     x_t = alpha_t / alpha_s x_s + sum_j c_j eps_j,    c_j = alpha_t int_{rho_s}^{rho_t} l_j(q) d rho
 
-with Lagrange polynomials l_j through the times of the last evaluations. In which variable q they are polynomials is all
-that tells one method from another; `lms.py` and `deis.py` choose it.
+with Lagrange polynomials l_j through the times of the last evaluations. Methods differ only in the variable q of these
+polynomials, which `lms.py` and `deis.py` choose.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,8 +27,12 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Variable:
-    """The q of a method. `of` is its value at a time; `quadrature` gives points q and masses m of a step with
-    alpha_t int f(q) d rho = sum m f(q) for polynomials f; `reaches_clean` says that it can do so up to rho = 0."""
+    """The variable q of a method.
+
+    of: its value at a time.
+    quadrature: points q and masses m of a step, with alpha_t int f(q) d rho = sum m f(q) for polynomials f.
+    reaches_clean: `quadrature` works up to rho = 0.
+    """
 
     of: Callable[[Time], float]
     quadrature: Callable[[NoiseSchedule, Time, Time], tuple[Array, Array]]
@@ -38,11 +42,11 @@ class Variable:
 def adams_bashforth(
     trace: Tracer, times: Sequence[Time], order: int, variable: Variable, lower_order_final: bool = False
 ) -> Lin:
-    """`order` values of the predicted noise, fewer while there are fewer; as many rows. `lower_order_final` lets their
-    number fall to 1 in the last steps.
+    """Run the method with up to `order` past values of the predicted noise, which need `order` rows.
 
-    A step from pure noise (alpha = 0, where rho is infinite) is first order, so is one to the clean end unless the
-    variable reaches it, and no polynomial goes through a time where q is infinite.
+    `lower_order_final` reduces their number to 1 in the last steps. A step from pure noise (alpha = 0, where rho is
+    infinite) has first order, and so has a step to the clean end unless the variable reaches it. No polynomial goes
+    through a time where q is infinite.
     """
     x = trace.start()
     history: list[tuple[float, Lin]] = []  # q and predicted noise, newest first
@@ -63,7 +67,7 @@ def adams_bashforth(
 
 
 def lagrange(nodes: Sequence[float], points: Array) -> Array:
-    """l_j(points), one line per node: the polynomial that is 1 at node j and 0 at the others."""
+    """Return l_j(points), one line per node. l_j is the polynomial that is 1 at node j and 0 at the others."""
     lines = np.ones((len(nodes), len(points)))
     for j, node in enumerate(nodes):
         for other in (*nodes[:j], *nodes[j + 1 :]):
@@ -72,7 +76,7 @@ def lagrange(nodes: Sequence[float], points: Array) -> Array:
 
 
 def gauss_legendre(edges: Array, count: int) -> tuple[Array, Array]:
-    """Points and weights of the integral from the first edge to the last: `count` of them between any two edges."""
+    """Return points and weights of the integral from the first edge to the last, `count` between adjacent edges."""
     points, weights = _legendre(count)
     widths = np.diff(edges)[:, None]
     return (edges[:-1, None] + widths * points).ravel(), (widths * weights).ravel()
@@ -80,6 +84,6 @@ def gauss_legendre(edges: Array, count: int) -> tuple[Array, Array]:
 
 @cache
 def _legendre(count: int) -> tuple[Array, Array]:
-    """Points and weights on [0, 1]."""
+    """Return points and weights on [0, 1]."""
     points, weights = np.polynomial.legendre.leggauss(count)
     return (points + 1) / 2, weights / 2

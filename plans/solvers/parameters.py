@@ -1,16 +1,16 @@
-"""Limits of the parameters that a plan's name gives its solver: UserError beyond them."""
+"""Range checks for the parameters of solvers, which raise UserError."""
 
 from fewstep.plans.errors import UserError
 
 
 def check_share(name: str, value: float) -> None:
-    """A parameter that is a share: 0 for none of something, 1 for all of it."""
+    """Check a parameter that is a share, from 0 to 1."""
     if not 0 <= value <= 1:
         raise UserError(f"{name}={value:g} is not in 0 .. 1", f"give {name} from 0 to 1")
 
 
 def check_count(name: str, value: int, most: int) -> None:
-    """Check the number of repetitions of something."""
+    """Check a parameter that is a count, from 0 to `most`."""
     if not 0 <= value <= most:
         raise UserError(f"{name}={value} is not in 0 .. {most}", f"give {name} from 0 to {most}")
 

@@ -1,9 +1,9 @@
 """PNDM (Liu, Ren, Lin, Zhao 2022, arXiv 2202.09778): Adams-Bashforth for even steps on the predicted noise, then a DDIM
-step with the combination. They differ in how they start; iPNDM is from Zhang & Chen 2023 (arXiv 2204.13902).
+step with the combination. The variants differ in their first steps. iPNDM is from Zhang & Chen 2023 (arXiv 2204.13902).
 
-The combination is for even steps in sigma / alpha, which grids do not have, so its order is 2; `lms_4` costs the
-same and takes the steps as they are. A step from pure noise (sigma / alpha infinite) is first order. As published, the
-step to the clean end combines as many values as any.
+The weights are those of even steps in sigma / alpha, which grids do not have, so the order is 2. `lms_4` costs the same
+and uses the weights of the actual steps. A step from pure noise (sigma / alpha infinite) has first order. As published,
+the step to the clean end combines as many values as the other steps.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,22 +21,22 @@ PAPER = "Liu et al. 2022, arXiv 2202.09778"
 
 @Published("Zhang & Chen 2023, arXiv 2204.13902", order=2, rows=4)
 def ipndm(trace: Tracer, times: Sequence[Time]) -> Lin:
-    """No start of higher order: the first three steps combine one, two and three values."""
+    """iPNDM: no special first steps. The first three steps combine one, two and three values."""
     return ghvb(trace, times, beta=1.0, order=4)
 
 
 @Published(PAPER, order=2, rows=3)
 def s_pndm(trace: Tracer, times: Sequence[Time]) -> Lin:
-    """S-PNDM: a pseudo improved Euler step, then two values. One evaluation a step and one more."""
+    """S-PNDM: a pseudo improved Euler step, then two values. It takes one evaluation per step plus one."""
     return _improved_euler_start(trace, times, 2, predicted_noise, transfer)
 
 
 @Published(PAPER, order=2, rows=4)
 def pndm(trace: Tracer, times: Sequence[Time], *, on_v: bool = False) -> Lin:
     """PLMS (the form of latent diffusion and of diffusers' `skip_prk_steps`): a pseudo improved Euler step, then two,
-    three and four values. One evaluation a step and one more.
+    three and four values. It takes one evaluation per step plus one.
 
-    `on_v` combines values of v, as diffusers does for networks that predict it; variance-preserving schedules only.
+    `on_v` combines values of v, as diffusers does for networks that predict v. It is for variance-preserving schedules.
     """
     value, move = (_predicted_v, _transfer_v) if on_v else (predicted_noise, transfer)
     return _improved_euler_start(trace, times, 4, value, move)
@@ -44,11 +44,11 @@ def pndm(trace: Tracer, times: Sequence[Time], *, on_v: bool = False) -> Lin:
 
 @Published(PAPER, order=2, rows=6)
 def f_pndm(trace: Tracer, times: Sequence[Time], *, on_v: bool = False) -> Lin:
-    """F-PNDM: three pseudo Runge-Kutta steps of four evaluations, then four values. One evaluation a step and nine
-    more. `on_v` as in `pndm`.
+    """F-PNDM: three pseudo Runge-Kutta steps of four evaluations, then four values. It takes one evaluation per step
+    plus nine. `on_v` is that of `pndm`.
 
-    The Runge-Kutta steps evaluate halfway in the network's time. One to the clean end, where there is nothing to
-    evaluate, combines what values there are.
+    The Runge-Kutta steps evaluate at the midpoint of the network's time. A step to the clean end, where the network
+    cannot be evaluated, combines the available values instead.
     """
     value, move = (_predicted_v, _transfer_v) if on_v else (predicted_noise, transfer)
     x = trace.start()
@@ -80,7 +80,7 @@ def _improved_euler_start(
     value: Callable[[Lin, Lin, Time], Lin],
     move: Callable[[Lin, Lin, Time, Time], Lin],
 ) -> Lin:
-    """The first step (not one from pure noise) is redone with the mean of the values at its two ends."""
+    """Multistep, but repeat the first step that is not from pure noise, with the mean of the values at its ends."""
     x = trace.start()
     history: list[Lin] = []  # newest first
     for s, t in pairwise(times):
@@ -100,7 +100,7 @@ def _improved_euler_start(
 
 
 def _predicted_v(x: Lin, x0: Lin, s: Time) -> Lin:
-    """v = alpha eps - sigma x0 (Salimans & Ho 2022, arXiv 2202.00512) where alpha^2 + sigma^2 = 1."""
+    """Return v = alpha eps - sigma x0 (Salimans & Ho 2022, arXiv 2202.00512), for alpha^2 + sigma^2 = 1."""
     return (s.alpha * x - x0) / s.sigma
 
 

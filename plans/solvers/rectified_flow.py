@@ -1,4 +1,4 @@
-"""Samplers made for flows: rectified ones, and Euler with fresh noise. `ddim` is a flow's Euler step, `heun` Heun's."""
+"""Samplers for flows: rectified flows, and Euler with fresh noise. For flows, `ddim` is Euler's method."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -17,11 +17,11 @@ from fewstep.plans.tracer import Tracer
 def rfpp(trace: Tracer, times: Sequence[Time]) -> Lin:
     """2-rectified flow++: x_t = alpha_t x0 + sigma_t z with the noise z of the start, the authors' "new" sampler.
 
-    z is the noise predicted there: at pure noise x itself, and from a given image what was put on it, where the
-    trajectory is straight.
+    z is the noise predicted at the start. From pure noise it is x itself. From a given image it is the noise that was
+    added, if the trajectory is straight.
 
-    For flows that have been rectified: on a straight trajectory x lies between x0 and z. Where trajectories bend it
-    does not converge to them; `ddim` (rectified-flow Euler) does.
+    It is for rectified flows, on whose straight trajectories x lies between x0 and z. It does not converge to curved
+    trajectories, while `ddim` (rectified-flow Euler) does.
     """
     x = trace.start()
     z: Lin | None = None
@@ -37,7 +37,8 @@ def flow_ancestral(trace: Tracer, times: Sequence[Time], *, eta: float = 1.0) ->
     """Euler ancestral for flows (ComfyUI): an Euler step to tau_t (1 + (tau_t / tau_s - 1) eta), then fresh noise up
     to t, where tau = sigma / (alpha + sigma) is a flow's sigma.
 
-    `eta` in [0, 1] scales the noise from none (`ddim`); `ddim(eta=1)` shares it out by sigma / alpha instead.
+    `eta` in [0, 1] scales the noise. 0 is `ddim`. `ddim(eta=1)` determines the amount of noise from sigma / alpha
+    instead.
     """
     check_share("eta", eta)
     x = trace.start()

@@ -1,5 +1,5 @@
-"""Restoration by shifting the residual: ResShift (Yue, Wang, Loy 2023, arXiv 2307.12348), and the Schroedinger bridge
-(Jukic, Korostik, Balam, Ginsburg 2024, arXiv 2407.16074), whose SDE sampler takes the same step; its ODE is `ddim`.
+"""Restoration by shifting the residual: ResShift (Yue, Wang, Loy 2023, arXiv 2307.12348). The Schroedinger bridge
+(Jukic, Korostik, Balam, Ginsburg 2024, arXiv 2407.16074) takes the same step in its SDE sampler, and its ODE is `ddim`.
 
 x_t = x0 + eta_t (y - x0) + noise, with y the degraded sample: a process that reverts to y, with alpha = 1 - eta.
 """
@@ -21,21 +21,21 @@ MADE_FOR = DenoiserFacts(ScheduleSpec("residual-shift"), "sample", towards="y")
 @Published("Yue, Wang, Loy 2023, arXiv 2307.12348", order=1, rows=2, made_for=MADE_FOR)
 def resshift(trace: Tracer, times: Sequence[Time]) -> Lin:
     """The posterior's mean and noise: x_t = c x_s + (1 - c) x0 + noise with c = eta_t / eta_s. The rows are x and y.
-    Made for as few steps as the denoiser was trained with.
+    It is for as few steps as the denoiser was trained with.
 
-    It is the step of DDIM's family (`ddim`, over eta) that keeps c = (1 - alpha_t) / (1 - alpha_s) of x, in which y
-    drops out: what is left of sigma_t^2 is fresh noise, kappa^2 eta_t (1 - c) in ResShift and sigma_t^2 (1 - c) in the
-    bridge.
+    It is the member of DDIM's family (`ddim` with eta) that keeps the share c = (1 - alpha_t) / (1 - alpha_s) of x, for
+    which y cancels. The rest of sigma_t^2 is fresh noise: kappa^2 eta_t (1 - c) in ResShift, and sigma_t^2 (1 - c) in
+    the bridge.
     """
     x = trace.start()
-    trace.reverts_to()  # says so where the denoiser names no degraded sample
+    trace.reverts_to()  # raises UserError if the denoiser names no degraded sample
     for s, t in pairwise(times):
         x, x0 = trace.denoise(x, s)
         c = (1 - t.alpha) / (1 - s.alpha)
         fresh = t.sigma**2 - (c * s.sigma) ** 2
         if fresh < -1e-12 * t.sigma**2:
             raise UserError(
-                f"resshift from {s.network:g} to {t.network:g}, whose noise falls faster than its residual",
+                f"resshift from {s.network:g} to {t.network:g} would need negative noise: sigma falls too fast",
                 "use schedule residual-shift, or another solver",
             )
         x = c * x + (t.alpha - c * s.alpha) * x0

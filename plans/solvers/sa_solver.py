@@ -1,13 +1,13 @@
 """SA-Solver (Xue, Yi, Luo, Zhang, Sun, Li, Ma 2023, arXiv 2309.05019): stochastic Adams, predictor and corrector.
 
-The SDEs with the marginals of the diffusion are a family over tau >= 0, from the probability-flow ODE (0) to the
-reversed diffusion (1). From s to t each is solved by
+The SDEs with the marginals of the diffusion are a family over tau >= 0, with the probability-flow ODE at 0 and the
+reversed diffusion at 1. From s to t the solution is
 
     x_t = sigma_t / sigma_s e^(-tau^2 h) x_s + k sigma_t e^(-tau^2 lambda_t) int e^(k lambda) x0 d lambda
           + sigma_t sqrt(1 - e^(-2 tau^2 h)) z,    k = 1 + tau^2,
 
-so only x0 is approximated, by a polynomial of lambda: in the predictor through past predictions, in the corrector
-through the one at t as well. Both read the same noise z.
+so only x0 is approximated, by a polynomial in lambda. The predictor's polynomial goes through past predictions, the
+corrector's also through the one at t. Both use the same noise z.
 """
 
 from collections.abc import Sequence
@@ -36,25 +36,26 @@ def sa_solver(
     simple: bool = True,
     lower_order_final: bool | None = None,
 ) -> Lin:
-    """Stochastic Adams (Algorithm 1). It keeps max(predictor + 1, corrector) rows (predictor, without a corrector).
-    Order min(predictor + 1, corrector) where tau is 0; with noise the sample's mean and variance converge with the
-    lower of that and 2.
+    """Stochastic Adams (Algorithm 1). It has max(predictor + 1, corrector) rows, or `predictor` without a corrector.
+    For tau 0 its order is min(predictor + 1, corrector). With noise, the sample's mean and variance converge with this
+    order, but at most 2.
 
     Args:
-        tau: scale of the noise in steps that start where the network's time is in [tau_from, tau_to]; the others are
-            deterministic. diffusers' default is 1 in [200, 800].
-        predictor: how many past predictions the predictor's polynomial goes through, 1 to 4.
-        corrector: how many predictions the corrector's goes through, the new one among them, 1 to 4; 0 for none.
-        simple: weigh the slope of a polynomial through two by its limit for small steps, kh / 2, as the authors' code
-            does; the difference is of third order.
-        lower_order_final: let the orders fall in the last steps; None where the grid ends clean.
+        tau: scale of the noise in steps that start at a network time in [tau_from, tau_to]. The other steps are
+            deterministic. The default of diffusers is 1 in [200, 800].
+        predictor: number of past predictions of the predictor's polynomial, 1 to 4.
+        corrector: number of predictions of the corrector's polynomial, including the new one, 1 to 4; 0 for no
+            corrector.
+        simple: weight the slope of a polynomial through two predictions by its limit for small steps, kh / 2, as the
+            authors' code does. The difference is of third order.
+        lower_order_final: lower the orders in the last steps. None does so if the grid ends clean.
 
-    The orders rise in the first steps. A step to the clean end or from pure noise is infinitely long in lambda: it is
-    first order and not corrected, and no later polynomial goes through the x0 of pure noise.
+    The orders increase in the first steps. A step to the clean end or from pure noise is infinitely long in lambda. It
+    has first order and no corrector, and no later polynomial goes through the x0 of pure noise.
     """
     if not 1 <= predictor <= 4 or not 0 <= corrector <= 4 or tau < 0:
         raise UserError(
-            f"sa_solver with tau {tau:g}, predictor {predictor}, corrector {corrector}",
+            f"sa_solver has tau {tau:g}, predictor {predictor}, corrector {corrector}, out of range",
             "choose tau >= 0, predictor in 1 .. 4, corrector in 0 .. 4",
         )
     lowers = times[-1].sigma == 0 if lower_order_final is None else lower_order_final
@@ -89,17 +90,17 @@ def sa_solver(
 
         past = known[: min(corrector, left + 1) - 1]
         weight_t, *weights = _weights([1.0, *((lam - s.lam) / h for lam, _ in past)], k * h, simple)
-        corrected = base  # all of it but its x0 at t
+        corrected = base  # all terms except that of x0 at t
         for weight, (_, value) in zip(weights, past):
             corrected = corrected + t.alpha * weight * value
         corrected, predicted = trace.store(corrected), trace.store(predicted)
         x, x0 = trace.denoise(predicted, t)
-        x = corrected + t.alpha * weight_t * x0 + (x - predicted)  # moved as CFG++ moved the predicted x
+        x = corrected + t.alpha * weight_t * x0 + (x - predicted)  # with the shift that CFG++ made to the predicted x
     return x
 
 
 def _weights(nodes: Sequence[float], kh: float, simple: bool) -> list[float]:
-    """kh int_0^1 e^(-(1 - r) kh) l_j(r) dr for the nodes r, in steps from s."""
+    """Return kh int_0^1 e^(-(1 - r) kh) l_j(r) dr for the nodes r, in steps from s."""
     moments = [-moment for moment in exponential_moments(len(nodes), -kh)]
     if simple and len(nodes) == 2:
         moments[1] = kh / 2

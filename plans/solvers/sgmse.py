@@ -2,8 +2,9 @@
 
     dx = theta (y - x) dt + g(t) dw,    g(t) = sigma_min (sigma_max / sigma_min)^t sqrt(2 log(sigma_max / sigma_min)),
 
-by predictor and corrector from y + sigma_1 z. StoRM (Lemercier, Richter, Welker, Gerkmann 2023, arXiv 2212.11851) has
-the same recurrence, its code in N steps of 1/N, from the output of a predictive network as y. Its caller runs that.
+with predictor and corrector steps from y + sigma_1 z. StoRM (Lemercier, Richter, Welker, Gerkmann 2023, arXiv
+2212.11851) has the same recurrence (N steps of 1/N in its code), with the output of a predictive network as y. The
+caller runs that network.
 """
 
 from collections.abc import Sequence
@@ -19,27 +20,29 @@ from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Tracer
 
-MOST_CORRECTIONS = 100  # at each time; published samplers make one or two
+MOST_CORRECTIONS = 100  # at each time; published samplers use one or two
 MADE_FOR = DenoiserFacts(ScheduleSpec("ou"), "score", towards="y")
 
 
 @Published("Richter et al. 2023, arXiv 2208.05830", order=1, rows=2, made_for=MADE_FOR)
 def sgmse(trace: Tracer, times: Sequence[Time], *, snr: float = 0.5, corrections: int = 1) -> Lin:
-    """Annealed-Langevin correction, then a reverse-diffusion step (Algorithm 1, as published). Made for 30 steps.
-    `corrections` + 1 evaluations a step. The rows are x and y.
+    """Annealed-Langevin correction, then a reverse-diffusion step (Algorithm 1, as published). It is for 30 steps, with
+    `corrections` + 1 evaluations per step. The rows are x and y.
 
     The step to the clean end adds no noise: the sample is the denoised mean.
 
     Args:
-        snr: r of the corrector, whose step is 2 (r sigma)^2. The corrector of NCSN++ divides norms of the data there,
-            which is no plan; the authors' default is this one.
+        snr: r of the corrector, whose step is 2 (r sigma)^2. This is the authors' default. The corrector of NCSN++
+            divides norms of the data instead, which a plan cannot express.
         corrections: Langevin steps at each time.
     """
     check_not_negative("snr", snr)
     check_count("corrections", corrections, MOST_CORRECTIONS)
     spec = trace.schedule.spec
     if spec.kind != "ou":
-        raise UserError(f"sgmse on schedule {spec.kind}", "use schedule ou, or score_sde_pc")
+        raise UserError(
+            f"sgmse needs schedule ou, and this is {spec.kind}", "use schedule ou, or the solver score_sde_pc"
+        )
     low, high = sigma_range(spec)
     x = trace.start()
     y = trace.reverts_to()
@@ -52,7 +55,7 @@ def sgmse(trace: Tracer, times: Sequence[Time], *, snr: float = 0.5, corrections
         clock_s, clock_t = s.network / spec.time_scale, t.network / spec.time_scale
         delta = clock_s - clock_t
         g2 = (low * (high / low) ** clock_s) ** 2 * 2 * log(high / low)
-        # x here is the paper's without (1 - alpha) y, so what Euler's step makes of that is put in
+        # x here is the paper's x minus (1 - alpha) y, so the term with y is added
         kept = 1 + spec.theta * delta
         x = kept * x + (t.alpha - kept * s.alpha) * y + g2 * delta * score(x, x0, s)
         if t.sigma > 0:
@@ -61,5 +64,5 @@ def sgmse(trace: Tracer, times: Sequence[Time], *, snr: float = 0.5, corrections
 
 
 def score(x: Lin, x0: Lin, s: Time) -> Lin:
-    """The gradient of log p_s at x: (alpha x0 - x) / sigma^2."""
+    """Return the gradient of log p_s at x: (alpha x0 - x) / sigma^2."""
     return (s.alpha * x0 - x) / s.sigma**2

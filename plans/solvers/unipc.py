@@ -1,11 +1,11 @@
-"""UniPC (Zhao, Bai, Rao, Zhou, Lu 2023, arXiv 2302.04867): a predictor, and a corrector that costs no evaluation.
+"""UniPC (Zhao, Bai, Rao, Zhou, Lu 2023, arXiv 2302.04867): a predictor, and a corrector without extra evaluations.
 
-Each prediction is evaluated once. The corrector uses it to redo the step which led there, and the next step starts from
-the corrected x; the last step has no corrector.
+The network is evaluated once per time. The corrector repeats the step to that time with the new prediction, and the
+next step starts from the corrected x. The last step has no corrector.
 
-The predictor's order p rises from 1 in the first steps and, where the grid ends clean, falls to 1 in the last ones, as
-in the authors' code: lambda is infinite at the clean end, where x is the predicted x0. A step from pure noise, infinite
-too, is first order and not corrected, and no later polynomial goes through its prediction.
+The predictor's order p increases from 1 in the first steps. If the grid ends clean, it decreases to 1 in the last steps
+as in the authors' code, since lambda is infinite at the clean end, where x is the predicted x0. A step from pure noise,
+also infinite in lambda, has first order and no corrector, and no later polynomial goes through its prediction.
 """
 
 from collections.abc import Callable, Sequence
@@ -36,12 +36,12 @@ def unipc(
 
     Args:
         order: p, of the predictor.
-        bh1: take B1(h) = h for the paper's B, else B2(h) = e^h - 1. B cancels where weights are solved for, which
-            leaves it to the predictor of order 2 and the corrector of order 1.
+        bh1: use B1(h) = h as the paper's B, else B2(h) = e^h - 1. B cancels if weights are solved for, so it matters
+            only for the predictor of order 2 and the corrector of order 1.
         on_noise: integrate the predicted noise instead of x0.
-        lower_order_final: let the order fall in the last steps of grids that do not end clean, too.
-        uncorrected: numbers of steps, from 0, that are left as predicted: diffusers' `disable_corrector`, for guidance
-            that makes the first corrections overshoot.
+        lower_order_final: lower the order in the last steps also for grids that do not end clean.
+        uncorrected: numbers of steps, from 0, without a corrector: `disable_corrector` of diffusers, for guidance that
+            makes the first corrections overshoot.
     """
     return predict_and_correct(trace, times, order, bh1, on_noise, lower_order_final, uncorrected)
 
@@ -56,9 +56,9 @@ def predict_and_correct(
     uncorrected: Sequence[float] = (),
     compensated: Callable[[int, Time, Lin], Lin] | None = None,
 ) -> Lin:
-    """Multistep UniP-p and UniC-p with p up to `order`; m is x0 or the noise, and z = -h or h is what h is in B(h).
+    """Multistep UniP-p and UniC-p with p up to `order`. m is x0 or the noise, and B takes z = -h or z = h.
 
-    `compensated`, of a step's number, time and m, replaces m from that step on (`dc_solver.py`).
+    `compensated(number of the step, time, m)` returns the m that replaces it from that step on (`dc_solver.py`).
     """
     form: Form = NoisePrediction() if on_noise else DataPrediction()
     x, x0 = trace.denoise(trace.start(), times[0])
@@ -67,7 +67,7 @@ def predict_and_correct(
     steps, lowers = len(times) - 1, lower_order_final or times[-1].sigma == 0
     if not set(uncorrected) <= set(range(steps)):
         raise UserError(
-            f"uncorrected={list(uncorrected)} are not all steps", f"give whole numbers from 0 to {steps - 1}"
+            f"uncorrected={list(uncorrected)} has values that are not steps", f"give integers from 0 to {steps - 1}"
         )
     for i, (s, t) in enumerate(pairwise(times)):
         p = min(order, len(known) + 1, steps - i if lowers else order)
@@ -93,20 +93,20 @@ def predict_and_correct(
             continue
 
         *rhos, rho_t = _weights([*rs, 1.0], z, B)
-        corrected = base - scale * B * rho_t * m  # all of the corrector but its m at t
+        corrected = base - scale * B * rho_t * m  # all terms of the corrector except that of m at t
         for rho, D1 in zip(rhos, D1s):
             corrected = corrected + scale * B * rho * D1
         corrected, predicted = trace.store(corrected), trace.store(predicted)
         x, x0 = trace.denoise(predicted, t)
         m = form.prediction(trace, x, x0, t)
-        x = corrected + scale * B * rho_t * m + (x - predicted)  # moved as CFG++ moved the predicted x
+        x = corrected + scale * B * rho_t * m + (x - predicted)  # with the shift that CFG++ made to the predicted x
     return predicted
 
 
 def _weights(rs: Sequence[float], z: float, B: float) -> list[float]:
-    """The paper's rho for nodes r (in steps from s): sum_k r_k^(i-1) rho_k = i! z phi_{i+1}(z) / B, i >= 1.
+    """Return the paper's rho for nodes r (in steps from s): sum_k r_k^(i-1) rho_k = i! z phi_{i+1}(z) / B, i >= 1.
 
-    A single weight is 1/2 whatever z is, as the paper has it for UniP-2 and UniC-1.
+    A single weight is 1/2 for any z, as in the paper for UniP-2 and UniC-1.
     """
     if len(rs) < 2:
         return [0.5] * len(rs)

@@ -1,18 +1,18 @@
 """A token plan is a sampler of masked denoisers as a table of numbers, compiled ahead of time and run by one executor.
 
-The state of a sample is its tokens, of which some positions are open: the network sees the vocabulary's mask id there.
-A step evaluates the network, draws a candidate for each open position, scores the candidates, and reveals some of them:
+The state of a sample is its tokens. Some positions are open: there the network receives the vocabulary's mask id. A
+step evaluates the network, draws a candidate for each open position, scores the candidates, and reveals some of them:
 
-    log q  = sum_b weights_b log softmax(logits_b) / temperature       normalised, the mask id left out
-    token ~ q                                                          one uniform a position; the largest q at 0
+    log q  = sum_b weights_b log softmax(logits_b) / temperature       normalised, without the mask id
+    token ~ q                                                          one uniform per position; argmax at temperature 0
     score  = log max q | log q(token) | margin | -entropy | random, - penalty * codebook + noise * Gumbel
-    reveal   those with `chance`; or the `reveal` highest scores, those with q(token) above `threshold`, and the
-             highest scores whose entropies sum to less than `bound` (at least one)
-    again    revealed positions become open again with this chance
+    reveal   each with probability `chance`; or the `reveal` highest scores, those with q(token) above `threshold`, and
+             the highest scores whose entropies sum to less than `bound` (at least one)
+    again    revealed positions become open again with this probability
 
-The masked share m stands for sigma and 1 - m for alpha: lambda = log((1 - m) / m), as on the schedule `flow`. Range
-groups and intervals of lambda mean for token plans what they mean for others. `compile_tokens.py` makes plans by the
-names of `token_samplers.py`; `fewstep.runtime.sampling.tokens` runs them.
+The masked share m takes the place of sigma, and 1 - m that of alpha: lambda = log((1 - m) / m), as on the schedule
+`flow`. So range groups and intervals of lambda have the same meaning for token plans as for other plans.
+`compile_tokens.py` compiles the names of `samplers.py`, and `fewstep.runtime.sampling.tokens` runs the plans.
 """
 
 import math
@@ -26,21 +26,24 @@ from fewstep.plans.plan import Bank, Fitted, Tensor
 from fewstep.plans.spec import Prediction, Strict
 
 SCHEMA = 1  # of token plans
-COLDEST = 1e-30  # temperature: float32 logits stay finite when they are divided by it
-USUAL = "maskgit:8"  # the plan of a token denoiser where none is named
+COLDEST = 1e-30  # the lowest temperature above 0: float32 logits divided by it remain finite
+USUAL = "maskgit:8"  # the default plan of a token denoiser
 LOGITS: Literal["logits"] = "logits"  # the prediction of a token denoiser
-IDS = "ids"  # the given tensor of a token plan: known tokens, and -1 where a position is open
+IDS = "ids"  # the given tensor of a token plan: known tokens, and -1 for open positions
 
 Score = Literal["probability", "drawn", "margin", "entropy", "random"]
 
 
 class TokenStep(Strict, frozen=True, omit_defaults=True):
-    """One evaluation and what it reveals; the module's text has the rule.
+    """One evaluation, and the rule by which it reveals positions: see the module's documentation.
 
-    reveal: how many open positions, of samples that begin all open. A sample with known tokens has its share of it.
-    score: "probability" is of the likeliest token and "drawn" of the candidate. "margin" is between the two likeliest.
-    noise: the temperature of Gumbel noise on the score. penalty: off the score for each codebook, along the first axis.
-    positions: from and to which place along the last axis positions may change; None is all of them.
+    reveal: the number of positions that it reveals, of a sample that begins with all positions open. In a sample with
+        known tokens it reveals the same share.
+    score: "probability" is that of the likeliest token, "drawn" that of the candidate. "margin" is the difference of
+        the two likeliest tokens.
+    noise: the temperature of Gumbel noise on the score.
+    penalty: subtracted from the score for each codebook, along the first axis.
+    positions: (first, last) along the last axis, `last` excluded, of the positions that may change; None is all.
     weights: of the branches in the guided logarithm of the probabilities; they sum to 1.
     """
 
@@ -54,7 +57,7 @@ class TokenStep(Strict, frozen=True, omit_defaults=True):
     bound: float | None = None  # nats
     again: float = 0.0
     positions: tuple[int, int] | None = None
-    network: Literal["denoiser"] = "denoiser"  # a bundle of tokens has no other
+    network: Literal["denoiser"] = "denoiser"  # a bundle of tokens has only one network
     time: float = 0.0
     to: None = None
     lam: float | None = None
@@ -64,9 +67,10 @@ class TokenStep(Strict, frozen=True, omit_defaults=True):
 
 
 class TokenPlan(Strict, frozen=True, omit_defaults=True):
-    """A compiled sampler of tokens, for samples of `shape` ([T], or [codebooks, T]) in a vocabulary of so many ids.
+    """A compiled token sampler, for samples of `shape` ([T], or [codebooks, T]).
 
-    `schedule` is the fingerprint of the noise schedule that it was compiled for.
+    schedule: the fingerprint of the noise schedule that it was compiled for.
+    vocabulary: the number of ids.
     """
 
     schema: int
@@ -78,8 +82,8 @@ class TokenPlan(Strict, frozen=True, omit_defaults=True):
     steps: tuple[TokenStep, ...]
 
     prediction: ClassVar[Prediction] = LOGITS
-    rows: ClassVar[int] = 1  # the ids are all of a state
-    given: ClassVar[tuple[str, ...]] = ()  # known tokens are given to any run, and no plan asks for them
+    rows: ClassVar[int] = 1  # the state is only the ids
+    given: ClassVar[tuple[str, ...]] = ()  # known tokens are an optional argument of any run
     banks: ClassVar[tuple[Bank, ...]] = ()
     tensors: ClassVar[tuple[Tensor, ...]] = ()
     fitted: ClassVar[Fitted | None] = None
@@ -87,12 +91,12 @@ class TokenPlan(Strict, frozen=True, omit_defaults=True):
 
     @property
     def is_counted(self) -> bool:
-        """True where every sample has all evaluations: others may be done, or have nothing to reveal, before."""
+        """True if every sample needs all evaluations. Otherwise a sample may finish early, or a step reveal nothing."""
         return all(step.reveal and step.threshold is None and step.bound is None for step in self.steps)
 
 
 def is_token_plan(data: bytes) -> bool:
-    """True where a plan's JSON is one of tokens."""
+    """True if a plan's JSON is a token plan."""
     try:
         return "vocabulary" in msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, TypeError):
@@ -100,21 +104,21 @@ def is_token_plan(data: bytes) -> bool:
 
 
 def decode_tokens(data: bytes, source: str = "plan") -> TokenPlan:
-    """A token plan from JSON, checked. `source` names it in errors."""
+    """Decode a token plan from JSON and check it. Raises UserError, in which `source` names the plan."""
     fix = "compile it again (a plan NAME:STEPS needs no file)"
     try:
         plan = msgspec.json.decode(data, type=TokenPlan)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"{source} is no token plan: {error}", fix) from None
+        raise UserError(f"{source} is not a token plan: {error}", fix) from None
     if problem := token_plan_problem(plan):
         raise UserError(f"{source} is damaged: {problem}", fix)
     return plan
 
 
 def token_plan_problem(plan: TokenPlan) -> str | None:
-    """The fault of the numbers of a token plan, or None."""
+    """The problem with the numbers of a token plan, or None."""
     if plan.schema != SCHEMA:
-        return f"schema {plan.schema}, this version reads {SCHEMA}"
+        return f"it has schema {plan.schema}, this version reads {SCHEMA}"
     if not plan.steps or not plan.shape or min(plan.shape) < 1 or plan.vocabulary < 2:
         return "it has no steps, no positions or no vocabulary"
     for number, step in enumerate(plan.steps):
@@ -130,9 +134,9 @@ def token_plan_problem(plan: TokenPlan) -> str | None:
         if 0 < step.temperature < COLDEST:
             return f"steps[{number}] has a temperature of {step.temperature:g}, between 0 and {COLDEST:g}"
         if not all(0 <= (each or 0) <= 1 for each in (step.again, step.chance, step.threshold)):
-            return f"steps[{number}] has a chance or a threshold that is not from 0 to 1"
+            return f"steps[{number}] has a chance or a threshold outside 0 to 1"
         if step.bound is not None and step.score != "entropy":
-            return f"steps[{number}] bounds entropies, and orders by {step.score}"
+            return f"steps[{number}] has a bound of entropies, but its score is {step.score}"
         if not 0 <= first < last <= plan.shape[-1]:
             return f"steps[{number}] is for the positions {first} to {last} of {plan.shape[-1]}"
         if not step.branches or len(set(step.branches)) < len(step.branches) or len(step.branches) != len(step.weights):
@@ -140,7 +144,7 @@ def token_plan_problem(plan: TokenPlan) -> str | None:
         if abs(math.fsum(step.weights) - 1) > 1e-9 * max(map(abs, step.weights)):
             return f"steps[{number}] has weights that do not sum to 1"
     for first, last in {step.positions or (0, plan.shape[-1]) for step in plan.steps}:
-        shown = sum(step.reveal for step in plan.steps if (step.positions or (0, plan.shape[-1])) == (first, last))
-        if shown > (there := math.prod(plan.shape[:-1]) * (last - first)):
-            return f"its steps reveal {shown} of {there} positions"
+        revealed = sum(step.reveal for step in plan.steps if (step.positions or (0, plan.shape[-1])) == (first, last))
+        if revealed > (count := math.prod(plan.shape[:-1]) * (last - first)):
+            return f"its steps reveal {revealed} of {count} positions"
     return None

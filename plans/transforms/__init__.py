@@ -1,10 +1,10 @@
-"""Transforms make plans from plans: they change the table and need no trace.
+"""Transforms return a changed plan. They change its tables and do not trace the solver again.
 
-- `repeat_plan`: several runs in a row, each of which carries on from the one before.
-- `use_given_noise`: a start from noise of the caller.
+- `repeat_plan`: several runs in a row, each of which continues the previous one.
+- `use_given_noise`: start from noise that the caller passes.
 - `change_guidance_weight`: another weight of classifier-free guidance.
 - `tail`: the rest of a plan, from rows of its state.
-- `use_unit_noise`: from noise of deviation 1 in place of sigma_T.
+- `use_unit_noise`: start from noise of standard deviation 1 instead of sigma_T.
 """
 
 from fewstep.plans.transforms.given_noise import use_given_noise

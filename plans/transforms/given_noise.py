@@ -1,4 +1,4 @@
-"""Plans that start from noise of the caller."""
+"""Plans that start from noise that the caller passes."""
 
 import msgspec
 
@@ -8,16 +8,17 @@ from fewstep.plans.plan import NOISE, Plan
 
 
 def use_given_noise(plan: Plan) -> Plan:
-    """The plan with its first draw replaced by the given tensor `noise` [B, *x_shape], of unit deviation.
+    """Return the plan with its first draw replaced by the given tensor `noise` [B, *x_shape], of standard deviation 1.
 
-    The start may have another spectrum (the phase of a picture, as in NeuralRemaster), may be optimised, or shared by
-    two samples. Later draws stay functions of the seed. So does the noise of a hold.
+    The noise may have another spectrum (the phase of a picture, as in NeuralRemaster), be optimised, or be shared by
+    two samples. Later draws, and the noise of a hold, still depend on the seed.
     """
     check_compiled(plan)
     again = any(draw in plan.start_draws for step in plan.steps for draw in step.draws)
     if len(plan.start_draws) != 1 or again:
         raise UserError(
-            f"plan {plan.name!r} does not start from one draw of its own", "take one that starts from noise"
+            f"plan {plan.name!r} does not start from one draw that it reads only once",
+            "take one that starts from noise",
         )
     name = f"{plan.name} from own noise"
     return msgspec.structs.replace(plan, name=name, given=(*plan.given, NOISE), start_draws=())

@@ -1,4 +1,5 @@
-"""Another weight of classifier-free guidance in a compiled plan, as fitted numbers need it: no name compiles them."""
+"""Change the weight of classifier-free guidance in a compiled plan. Fitted plans need this, as no name compiles
+them."""
 
 from collections.abc import Sequence
 
@@ -11,18 +12,18 @@ from fewstep.plans.shaping import Rescale
 
 
 def change_guidance_weight(plan: Plan, weight: float) -> Plan:
-    """A plan of classifier-free guidance at another weight. The difference is added to the conditional branch's share
-    in each prediction, and taken from the unconditional one."""
+    """Return a plan of classifier-free guidance with another weight. In each prediction the difference is added to the
+    share of the conditional branch, and subtracted from that of the unconditional branch."""
     form = plan.guidance
     weight_before = weight_of(form)
     if weight_before is None or not isinstance(form, Cfg):
-        raise UserError(f"plan {plan.name!r} has no one guidance weight to change", "run it as it was fitted")
+        raise UserError(f"plan {plan.name!r} has no single guidance weight to change", "run it as it was fitted")
     steps = tuple(_shift_weight(step, weight - weight_before) for step in plan.steps)
     return msgspec.structs.replace(plan, steps=steps, guidance=Cfg(weight))
 
 
 def _shift_weight(step: Step, by: float) -> Step:
-    """A step whose prediction weighs its branches otherwise: wherever it reads outputs, it reads both."""
+    """Return the step with `by` added to its guidance weight. All its rows that read outputs read both branches."""
     if UNCOND not in step.branches:
         return step
     K = len(step.input)
@@ -37,8 +38,8 @@ def _shift_weight(step: Step, by: float) -> Step:
 
     shaping_of: Sequence[Row] = step.shaping_of
     if shaping_of:
-        alone = 1 if isinstance(step.shaping, Rescale) else len(shaping_of)  # behind it: the conditional output
-        shaping_of = [lean(row) if place < alone else row for place, row in enumerate(shaping_of)]
+        guided = 1 if isinstance(step.shaping, Rescale) else len(shaping_of)  # Rescale also reads the conditional one
+        shaping_of = [lean(row) if place < guided else row for place, row in enumerate(shaping_of)]
     return msgspec.structs.replace(
         step,
         shaping_of=tuple(shaping_of),

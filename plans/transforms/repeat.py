@@ -1,4 +1,4 @@
-"""Several runs of a plan as one plan: each begins with noise of its own, and carries on from the one before."""
+"""Several runs of a plan as one plan. Each run begins with new noise, and continues with the carried tensors."""
 
 import msgspec
 
@@ -8,10 +8,10 @@ from fewstep.plans.plan import Plan, Row, Step, steps_to_run
 
 
 def repeat_plan(plan: Plan, runs: int) -> Plan:
-    """The plan, so many times in a row: the update of a run's last step is the start of the next run.
+    """Return a plan of `runs` runs in a row. The update of a run's last step is the start of the next run.
 
     Its sample is that of the last run. All runs have the same conditions. Run r reads draw d as draw d + r D, where D
-    is the number of the plan's draws. A state that rolls on goes from run to run.
+    is the number of the plan's draws. If the plan rolls, a run continues from the state of the previous run.
     """
     check_compiled(plan)
     runs = check_integer("runs", runs, 1)
@@ -34,7 +34,7 @@ def repeat_plan(plan: Plan, runs: int) -> Plan:
 
 
 def _restart_after(plan: Plan, step: Step, first: int) -> Step:
-    """The step, after which the state is the start of a run whose draws begin at number `first`."""
+    """Return the step with another update: it sets the state to the start of a run whose draws begin at `first`."""
     seen = plan.rows + len(step.branches) * step.heads + (step.shaping is not None)
 
     def spread(row: Row) -> Row:

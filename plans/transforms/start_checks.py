@@ -1,4 +1,4 @@
-"""Facts of a plan that transforms ask for: its noise levels, and the row that noise starts."""
+"""Checks of transforms: the noise levels of a plan, and the row that it starts from noise."""
 
 import numpy as np
 
@@ -8,17 +8,18 @@ from fewstep.plans.schedule import Time
 
 
 def noise_levels(plan: Plan) -> tuple[Time, ...]:
-    """The times of a plan's evaluations. UserError for a plan of an older version, which says no noise levels."""
+    """Return the times of a plan's evaluations. Raises UserError for a plan of an older version, which does not store
+    noise levels."""
     known = [(step.time, step.alpha, step.sigma) for step in plan.steps]
     times = tuple(Time(t, alpha, sigma) for t, alpha, sigma in known if alpha is not None and sigma is not None)
     if len(times) < len(known):
-        raise UserError(f"plan {plan.name!r} is of an older version, which says no noise levels", "compile it again")
+        raise UserError(f"plan {plan.name!r} is of an older version, without noise levels", "compile it again")
     return times
 
 
 def check_start(plan: Plan) -> int:
-    """The row that a plan starts from noise alone. UserError for a plan that starts otherwise."""
+    """Return the row that a plan starts from noise. Raises UserError for a plan that does not start from noise only."""
     start = np.array(plan.start)
     if plan.given or plan.start_terms or start.shape[1] != 1 or np.count_nonzero(start) != 1:
-        raise UserError(f"plan {plan.name!r} does not start from noise alone", "take one that does")
+        raise UserError(f"plan {plan.name!r} does not start from noise only", "take one that does")
     return int(start.argmax())

@@ -1,4 +1,4 @@
-"""The rest of a plan: a run is resumed from the rows of its state."""
+"""The rest of a plan, which resumes a run from the rows of its state."""
 
 from collections.abc import Sequence
 from typing import TypeVar
@@ -14,18 +14,21 @@ T = TypeVar("T")
 
 
 def tail(plan: Plan, k: int) -> Plan:
-    """The plan from step `k` on. It starts from the state before that step, as given tensors `row0` to `row{K-1}`.
+    """Return the plan from step `k` on. It starts from the state before that step, as given tensors `row0` to
+    `row{K-1}`.
 
-    Draws keep their numbers. A run of the tail from the rows of a whole run therefore ends in the same bits. Slots that
-    are kept from run to run go on with the slots of that run. UserError for a step that reads another slot before it is
-    written.
+    Draws keep their numbers, so a run of the tail from the rows of a whole run gives a bitwise identical sample. Slots
+    that are kept from run to run continue with the slots of that run.
 
     Args:
-        k: in [0, number of steps). At 0 the run starts from given rows in place of noise.
+        k: in [0, number of steps). At 0 the run starts from given rows instead of noise.
+
+    Raises UserError for another k, for a plan that rolls, and for a step that reads a slot that is not kept before it
+    is written.
     """
     check_compiled(plan)
     if plan.rolling_bank is not None:
-        raise UserError(f"plan {plan.name!r} rolls on from run to run", "run it by carry_on")
+        raise UserError(f"plan {plan.name!r} continues from run to run, and has no tail", "run it by carry_on")
     k = check_integer(f"plan {plan.name!r} has no step", k, 0, len(plan.steps) - 1)
     identity = tuple(tuple(float(row == column) for column in range(plan.rows)) for row in range(plan.rows))
     rest = msgspec.structs.replace(
@@ -42,5 +45,5 @@ def tail(plan: Plan, k: int) -> Plan:
 
 
 def tail_inputs(rows: Sequence[T]) -> dict[str, T]:
-    """Rows of a state, as a tail is given them."""
+    """Return the rows of a state as the given tensors of a tail."""
     return dict(zip(row_names(len(rows)), rows, strict=True))

@@ -80,7 +80,7 @@ def test_run_writes_the_samples_of_the_library(tiny_bundle: Path, tmp_path: Path
         (("--scale", "2", "-o", "x.npy", *RUN), "--scale does not apply to x.npy"),
         (("--scale", "100000", *RUN), "--scale is 100000; give at most 64"),
         (("--scale", "64", "-n", "10000", *RUN), "a picture of 25600 x 25600 pixels is too large; lower --scale"),
-        (("--plan", "dpmpp_2m:-3", *RUN), "how many steps, as a positive whole number"),
+        (("--plan", "dpmpp_2m:-3", *RUN), "number of steps that is a positive integer"),
     ],
 )
 def test_what_run_cannot_do_is_named(

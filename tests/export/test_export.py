@@ -184,7 +184,9 @@ def test_a_spec_that_contradicts_its_module_is_what_is_changed(
 
 def test_a_file_may_not_take_the_place_of_a_module_of_python(tmp_path: Path) -> None:
     (tmp_path / "random.py").write_text("def make(): return 1\n")
-    with pytest.raises(UserError, match="random.py has the name of a module of Python's own; rename the file"):
+    with pytest.raises(
+        UserError, match="random.py has the name of a module of Python's standard library; rename the file"
+    ):
         load_source(f"{tmp_path / 'random.py'}:make")
     assert str(tmp_path) not in str(sys.modules.get("random"))
 

@@ -173,7 +173,9 @@ def test_a_spec_names_the_times_of_its_training() -> None:
     trained = plain(**FLOW, grid="custom(times=[1000, 400])")
     facts = DenoiserFacts(trained.schedule, "flow", grid=trained.grid or "")
     assert [step.time for step in compile_plan("ddim:2", facts).steps] == [1000, 400]
-    with pytest.raises(UserError, match="grid custom has 2 times for 1 steps; take 2 steps, or give one for each step"):
+    with pytest.raises(
+        UserError, match="grid custom has 2 times for 1 steps; use 2 steps, or give one value for each step"
+    ):
         compile_plan("ddim:1", facts)
 
 

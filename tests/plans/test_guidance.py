@@ -307,5 +307,5 @@ def test_a_text_names_a_guidance(text, form):
 
 @pytest.mark.parametrize("text", ["pag", "pag:", "2+cfg:3", "strong", "", "pag:2+3"])
 def test_another_text_is_refused(text):
-    with pytest.raises(UserError, match="is no number; give a weight as 2, pag:3"):
+    with pytest.raises(UserError, match="is not a number; give a weight as 2, pag:3"):
         from_text(text)

@@ -127,7 +127,7 @@ def test_the_test_vector_is_verified_and_another_body_is_told_apart(bundle: Path
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"hold": "clean"}, "'maskgit:4' is of tokens, .* known tokens are the file's input 'ids'"),
+        ({"hold": "clean"}, "'maskgit:4' is for tokens, .* known tokens are the file's input 'ids'"),
         ({"clip": 1.0}, "a token plan takes no shaping"),
         ({"plan": "dpmpp_2m:4"}, "is for continuous samples"),
     ],

@@ -192,7 +192,7 @@ def test_custom_times_may_tell_the_network_others():
 
 @pytest.mark.parametrize("name", [*ANYWHERE, *OF_TABLES])
 def test_no_steps_make_no_sample(name):
-    with pytest.raises(UserError, match="0 steps make no sample"):
+    with pytest.raises(UserError, match="0 steps give no sample"):
         getattr(grids, name)(LINEAR, 0)
 
 
@@ -200,27 +200,27 @@ def test_no_steps_make_no_sample(name):
     ("grid", "schedule", "steps", "message"),
     [
         (grids.trailing, LINEAR, 1001, "1001 steps on schedule linear-1000, which has 1000 timesteps"),
-        (grids.karras, LINEAR, 10**6, "more than a plan holds"),
-        (grids.leading, FLOW, 4, "grid leading on schedule flow-1000, which has no timesteps"),
-        (grids.quadratic, EDM, 4, "grid quadratic on schedule edm, which has no timesteps"),
-        (grids.flow_shift, LINEAR, 4, "grid flow_shift on schedule linear-1000, which is no flow"),
-        (partial(grids.dynamic_shift, tokens=10**6), FLOW, 4, r"dynamic_shift by e\^.* for 1000000 tokens"),
+        (grids.karras, LINEAR, 10**6, "too many for a plan"),
+        (grids.leading, FLOW, 4, "grid leading needs timesteps, which schedule flow-1000"),
+        (grids.quadratic, EDM, 4, "grid quadratic needs timesteps, which schedule edm"),
+        (grids.flow_shift, LINEAR, 4, "grid flow_shift needs a flow, and schedule linear-1000"),
+        (partial(grids.dynamic_shift, tokens=10**6), FLOW, 4, r"dynamic_shift shifts by e\^.* for 1000000 tokens"),
         (grids.quadratic, LINEAR, 400, "noise does not decrease"),
-        (grids.ays_sd, NoiseSchedule(ScheduleSpec("linear", 100)), 10, "it is for 1000 timesteps"),
+        (grids.ays_sd, NoiseSchedule(ScheduleSpec("linear", 100)), 10, "needs 1000 timesteps"),
         (partial(grids.leading, offset=1), LINEAR, 1000, "time 1000 is outside 0 .. 999"),
         (partial(grids.lcm, original_steps=3), LINEAR, 4, "4 of 3 original steps"),
         (partial(grids.karras, rho=0.0), LINEAR, 4, r"karras\(rho=0\)"),
-        (partial(grids.karras, sigma_min=2.0, sigma_max=1.0), LINEAR, 4, "grid karras from sigma 1 to 2"),
+        (partial(grids.karras, sigma_min=2.0, sigma_max=1.0), LINEAR, 4, "grid karras cannot go from sigma 1 to 2"),
         (partial(grids.karras, final_sigma=-1.0), LINEAR, 4, "from sigma .* to -1|cannot end at sigma -1"),
         (partial(grids.trailing, final_sigma=3.0), LINEAR, 9, "noise does not decrease"),
         (partial(grids.flow_shift, shift=0.0), FLOW, 4, r"flow_shift\(shift=0\)"),
         (partial(grids.custom, times=(999.0,)), LINEAR, 2, "1 times for 2 steps"),
-        (partial(grids.custom, times=(999.0,), told=(math.nan,)), LINEAR, 1, "grid custom tells the network"),
-        (partial(grids.custom, times=(999.0,), told=(1e308,)), LINEAR, 1, "give finite numbers, in float32"),
+        (partial(grids.custom, times=(999.0,), told=(math.nan,)), LINEAR, 1, "grid custom passes the network"),
+        (partial(grids.custom, times=(999.0,), told=(1e308,)), LINEAR, 1, "finite in float32"),
         (partial(grids.custom, times=(999.0, 999.0)), LINEAR, 2, "noise does not decrease"),
         (partial(grids.custom, times=(400.0, 999.0)), LINEAR, 2, "noise does not decrease from time 400 to 999"),
         (partial(grids.custom, times=(1500.0,)), LINEAR, 1, "time 1500 is outside"),
-        (partial(grids.table, sigmas=(1.0,)), LINEAR, 2, "grid table of 1 sigmas"),
+        (partial(grids.table, sigmas=(1.0,)), LINEAR, 2, "grid table has 1 sigmas"),
         (partial(grids.linspace, last=999.0), LINEAR, 4, r"grid linspace\(last=999\)"),
     ],
 )

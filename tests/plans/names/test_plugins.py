@@ -100,7 +100,7 @@ def test_plugins_are_found_by_their_kind(zz: str) -> None:
         ("raiser:2", r"plugin solver\.raiser of {} failed: ValueError: boom \(line 8\); update {}, or uninstall it"),
         ("leaver:2", r"plugin solver\.leaver of {} failed: SystemExit: 3 \(line 11\)"),
         ("none:2", r"plugin solver\.none of {} returned NoneType"),
-        ("ddim:2@bad", r"plugin grid\.bad of {} returned no times"),
+        ("ddim:2@bad", r"plugin grid\.bad of {} did not return times"),
         ("still:2", "the solver of plan 'still:2' has no steps"),
         ("unread:2", "the parameters of 'unread' cannot be read: name 'Missing' is not defined"),
     ],
@@ -164,7 +164,7 @@ def test_a_name_of_fewsteps_is_never_replaced(name: str, use, tmp_path: Path, mo
     use()
     install(tmp_path, monkeypatch, "evil", {name: "evil:ok"}, "raise SystemExit('imported')")
     kind, _, short = name.partition(".")
-    said = f"{kind} '{short}' has 2 meanings: {kind}.{short} of fewstep and of evil; uninstall evil, or give its"
+    said = f"{kind} '{short}' is ambiguous: {kind}.{short} of fewstep and of evil; uninstall evil, or give its"
     with pytest.raises(UserError, match=said):
         use()
     parse_plan_name("heun:2@exponential")  # other names keep their meaning
@@ -185,7 +185,7 @@ def test_two_packages_with_one_name_are_refused_in_any_order(
         "target": lambda: load_target("same"),
         "guidance": lambda: from_text("same:2"),
     }
-    with pytest.raises(UserError, match=f"{kind} 'same' has 2 meanings: .* of {order[1]} and of {order[0]}"):
+    with pytest.raises(UserError, match=f"{kind} 'same' is ambiguous: .* of {order[1]} and of {order[0]}"):
         use[kind]()
 
 
@@ -243,6 +243,6 @@ def test_the_default_grid_of_a_bundle_imports_no_plugin(tmp_path: Path, monkeypa
 def test_a_plan_of_a_bundle_imports_no_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(tmp_path, monkeypatch, "solving", {"solver.mine": "solving:mine"}, "raise SystemExit('imported')")
     check_no_plugin("bdia:2@karras")
-    with pytest.raises(UserError, match=r"the bundle's plan 'mine:2' is of plugin solver\.mine of solving; name that"):
+    with pytest.raises(UserError, match=r"the bundle's plan 'mine:2' uses plugin solver\.mine of solving; name that"):
         check_no_plugin("mine:2")
     assert "solving" not in sys.modules

@@ -115,10 +115,10 @@ def test_a_changed_file_is_run_again(file: Path) -> None:
         ("none:2", "has no function 'none'"),
         ("WORD:2", "has no function 'WORD'"),
         ("8", "my_solver.py' is not NAME|is of code"),
-        ("euler", "does not say how many steps"),
+        ("euler", "does not have a number of steps"),
         ("wrong:2", "returned float"),
         ("failing:2", r"my_solver.py:failing failed: AttributeError: .* \(line 15\)"),
-        ("euler:2@{file}:half", "returned no times"),
+        ("euler:2@{file}:half", "did not return times"),
     ],
 )
 def test_what_code_lacks_is_one_line(file: Path, rest: str, said: str) -> None:
@@ -130,8 +130,8 @@ def test_what_code_lacks_is_one_line(file: Path, rest: str, said: str) -> None:
     ("name", "said"),
     [
         ("none.py:a:8", "there is no file none.py"),
-        ("my_solver.heun3:8", "'my_solver.heun3' in plan .* is of code that the name does not open"),
-        ("my_solver.heun3(share=1):8", "is of code that the name does not open; name its file or module again"),
+        ("my_solver.heun3:8", "'my_solver.heun3' in plan .* is user-supplied code"),
+        ("my_solver.heun3(share=1):8", "is user-supplied code, .*; name its file or module"),
         ("fewstep.none:a:8", "the module fewstep.none cannot be imported: ModuleNotFoundError"),
     ],
 )
@@ -144,8 +144,8 @@ def test_a_form_of_guidance_is_a_function_of_numbers(file: Path) -> None:
     made = from_text(f"{file}:towards:2,0.5")
     assert made == Branches({"cond": 2.0, "uncond": -1.5, "style": 0.5})
     refused = (
-        (f"{file}:number:2", "made float"),
-        (f"{file}:towards:2,a", f"has no numbers.*write it as {file.name}:towards:2,0.5"),
+        (f"{file}:number:2", "returned float"),
+        (f"{file}:towards:2,a", f"arguments that are not numbers.*write it as {file.name}:towards:2,0.5"),
     )
     for text, said in refused:
         with pytest.raises(UserError, match=said):

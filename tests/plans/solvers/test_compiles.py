@@ -124,15 +124,15 @@ SENSELESS = {
     "edict(p=0)": "edict with p 0",
     "er_sde(order=0)": "er_sde with order 0; choose order in 1 .. 3",
     "er_sde(order=4)": "er_sde with order 4; choose order in 1 .. 3",
-    "ghvb(beta=0)": "ghvb with beta",
-    "ghvb(beta=1.2)": "ghvb with beta",
-    "ghvb(order=5)": "ghvb with beta",
-    "hb(beta=0)": "hb with beta",
-    "hb(beta=1.2)": "hb with beta",
-    "hb(order=5)": "hb with beta",
-    "sa_solver(corrector=5)": "sa_solver with",
-    "sa_solver(predictor=0)": "sa_solver with",
-    "sa_solver(tau=-0.5)": "sa_solver with",
+    "ghvb(beta=0)": "ghvb has beta",
+    "ghvb(beta=1.2)": "ghvb has beta",
+    "ghvb(order=5)": "ghvb has beta",
+    "hb(beta=0)": "hb has beta",
+    "hb(beta=1.2)": "hb has beta",
+    "hb(order=5)": "hb has beta",
+    "sa_solver(corrector=5)": "sa_solver has",
+    "sa_solver(predictor=0)": "sa_solver has",
+    "sa_solver(tau=-0.5)": "sa_solver has",
     "score_sde_pc(ratios=[1])": "1 ratios for 4 steps",
 }
 
@@ -150,7 +150,7 @@ def test_parameters_that_make_no_sense_are_refused(call, says):
 
 @pytest.mark.parametrize("steps", ["99,", "-1,", "0, 0.5"])
 def test_unipc_leaves_only_steps_that_there_are_uncorrected(steps):
-    with pytest.raises(UserError, match="are not all steps; give whole numbers from 0 to 7"):
+    with pytest.raises(UserError, match="has values that are not steps; give integers from 0 to 7"):
         compile_plan(f"unipc_3(uncorrected=({steps})):8", DenoiserFacts(LINEAR, "epsilon"))
     assert compile_plan("unipc_3(uncorrected=(0, 7)):8", DenoiserFacts(LINEAR, "epsilon")).steps
 

@@ -117,7 +117,7 @@ def test_churn_raises_the_noise_before_the_network_sees_it():
 
 @pytest.mark.parametrize("name", ["lcm", "tcd"])
 def test_a_solver_that_counts_in_timesteps_refuses_a_schedule_without(name):
-    with pytest.raises(UserError, match=f"{name} on schedule edm, whose times are no timesteps"):
+    with pytest.raises(UserError, match=f"{name} needs timesteps, which schedule edm"):
         compile_plan(f"{name}:4", DenoiserFacts(ScheduleSpec("edm"), "edm"))
 
 

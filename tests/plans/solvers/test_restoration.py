@@ -326,8 +326,8 @@ def test_stochastic_solvers_keep_the_law_of_one_point_data(spec):
     [
         (resshift, DenoiserFacts(RESSHIFT, "sample"), "does not name that tensor"),
         (solvers.ddim, DenoiserFacts(RESSHIFT, "residual"), "does not name that tensor"),
-        (rddm, restoring(RDDM, "residual"), "a denoiser of 1 output"),
-        (sgmse, restoring(RESSHIFT, "sample"), "sgmse on schedule residual-shift"),
+        (rddm, restoring(RDDM, "residual"), "with 1 output"),
+        (sgmse, restoring(RESSHIFT, "sample"), "sgmse needs schedule ou, and this is residual-shift"),
         (partial(sgmse, snr=-1.0), restoring(OU, "score"), "snr=-1 is negative"),
     ],
 )

@@ -64,8 +64,8 @@ def test_plans_of_scheduler_configs_start_as_diffusers_has_it(cls, unit):
 
 def test_where_unit_noise_is_none_it_is_refused():
     for plan, says in (
-        (compile_plan("ddim:4", denoising(COSINE, "v"), strength=0.5), "does not start from noise alone"),
-        (compile_plan("ddim:4@linspace", DenoiserFacts(ScheduleSpec("ou"), "score", towards="y")), "from noise alone"),
+        (compile_plan("ddim:4", denoising(COSINE, "v"), strength=0.5), "does not start from noise only"),
+        (compile_plan("ddim:4@linspace", DenoiserFacts(ScheduleSpec("ou"), "score", towards="y")), "from noise only"),
         (compile_plan("ddim:4", DenoiserFacts(ScheduleSpec("edm"), "edm")), "sigma 80, too far from unit noise"),
     ):
         with pytest.raises(UserError, match=says):

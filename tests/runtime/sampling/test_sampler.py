@@ -126,10 +126,10 @@ PICTURE, AVOID = np.zeros((1, *X_SHAPE), np.float32), Branches({"cond": 2.0, "av
     ("arguments", "named"),
     [
         ({"plan": "dpmpp_9m:8"}, "unknown solver 'dpmpp_9m'"),
-        ({"plan": "ddim"}, "does not say how many steps"),
+        ({"plan": "ddim"}, "does not have a number of steps"),
         ({"plan": "ddim:101"}, "101 steps on schedule cosine-100"),
         ({"plan": "ddim:0"}, "0 steps"),
-        ({"plan": "ddim:-3"}, "how many steps, as a positive whole number"),
+        ({"plan": "ddim:-3"}, "number of steps that is a positive integer"),
         ({"plan": 4}, "plan 4 is not a plan"),
         ({"plan": None}, "plan None is not a plan"),
         ({"guidance": "2"}, "guidance '2' is not a finite number"),
