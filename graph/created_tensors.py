@@ -1,7 +1,7 @@
-"""Float tensors that a graph creates: positions and coordinates, as made of sizes and attributes alone.
+"""Float tensors that a graph creates from sizes and attributes only, such as positions and coordinates.
 
-No value of an input enters them. In 16 bits they would lose what they are for: float16 holds whole numbers up to 2048,
-and bfloat16 up to 256.
+They do not depend on the value of any input. 16 bits would spoil them: float16 represents integers up to 2048, and
+bfloat16 up to 256.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,12 +15,12 @@ from fewstep.graph.io import OPSET
 from fewstep.graph.selection import LEAST_CHANNELS, SIZES, match_weighted_op
 
 FLOAT16, BFLOAT16 = int(TensorProto.FLOAT16), int(TensorProto.BFLOAT16)
-AS_A_CONSTANT = frozenset({"Constant", "ConstantOfShape"})  # one number, which 16 bits hold as they hold a weight
+AS_A_CONSTANT = frozenset({"Constant", "ConstantOfShape"})  # a single number, rounded to 16 bits like a weight
 
 
 def created_tensors(graph: Graph) -> frozenset[str]:
-    """The float32 tensors that follow from sizes, attributes and constants, from the operation that makes the first
-    float of them: Range, EyeLike, a window, random numbers, or a Cast of integers.
+    """Return the float32 tensors computed only from sizes, attributes and constants. They start at the operation that
+    creates the first float: Range, EyeLike, a window, random numbers, or a Cast of integers.
 
     They end at the graph's outputs, and at an operation with a weight that may run in int8.
     """
@@ -40,16 +40,16 @@ def created_tensors(graph: Graph) -> frozenset[str]:
 
 
 def tensor_types(graph: Graph) -> dict[str, int | None]:
-    """The element types of inputs and constants, as ONNX numbers them."""
+    """Return the element types of inputs and constants, as ONNX numbers."""
     types: dict[str, int | None] = {name: onnx_type(array.dtype) for name, array in graph.constants.items()}
     return types | {value.name: onnx_type(value.dtype) for value in (*graph.inputs, *graph.optional)}
 
 
 def result_types(node: Node, types: Mapping[str, int | None]) -> Sequence[int | None]:
-    """The element type of each output of a node, as ONNX numbers them, given those of its inputs.
+    """Return the element type of each output of a node, as ONNX numbers, from the types of its inputs.
 
-    None for what is no tensor. An operation that ONNX does not define, or of whose output its definition says nothing,
-    gives what it reads first.
+    The type is None for outputs that are not tensors. If ONNX does not define the operation or its output type, the
+    type is that of the first typed input.
     """
     first = next((types[name] for name in node.inputs if types.get(name) is not None), None)
     try:
@@ -67,9 +67,9 @@ def result_types(node: Node, types: Mapping[str, int | None]) -> Sequence[int | 
 
 
 def _infer(node: Node, schema: onnx.defs.OpSchema, types: Mapping[str, int | None]) -> dict[str, int | None]:
-    """The types that ONNX's inference finds from attributes; none where the type of an input is unknown.
+    """Return the types that ONNX's inference finds from attributes; none if the type of an input is unknown.
 
-    Opset 20 defines bfloat16 for fewer operations than float16, so float16 takes its place here.
+    Opset 20 defines bfloat16 for fewer operations than float16, so inference uses float16 in place of bfloat16.
     """
     read = {name: known for name in node.inputs if (known := types.get(name))}
     if any(name and name not in read for name in node.inputs):
