@@ -1,4 +1,4 @@
-"""The counts of a task: histograms of its activations, and the ranges that follow."""
+"""Activation counts of a task: histograms of activations, and the ranges derived from them."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -29,11 +29,12 @@ LOG = logging.getLogger("fewstep")
 def count_activations(
     task: Task, progress: Progress = SILENT, checkpoint: Checkpoint | None = None, workers: Workers | None = None
 ) -> Counts:
-    """The counts of what the activations of the prepared graph hold, by lambda group.
+    """Count the activations of the prepared graph into histograms, by lambda group.
 
-    `checkpoint` is the task's. `workers` follow a trajectory each; without them this process follows all.
+    `checkpoint` belongs to the task. With `workers`, each follows one trajectory at a time; otherwise this process
+    follows all of them.
 
-    Evaluations of a caller's own are counted by `Counts.empty`, `add` and `fill_unseen_groups`.
+    To count your own evaluations, use `Counts.empty`, `add` and `fill_unseen_groups`.
     """
     counts, done = Counts.empty(task.prepared, task.edges, len(task.seeds), task.no_floats), 0
     if checkpoint is not None:
@@ -50,7 +51,7 @@ def count_activations(
 
 
 def make_counter(task: Task) -> Callable[[Trajectories], tuple[int, Histograms]]:
-    """A function that gives the histograms of trajectories, each evaluation counted while the next one comes."""
+    """Return a function that builds histograms of trajectories. It counts one evaluation while the next one runs."""
     empty = Counts.empty(task.prepared, task.edges, 1, task.no_floats)
     watched = open_counted(task.prepared, empty, task.threads)
     taken = watched.last_histograms if isinstance(watched, RowObserver) else lambda: None
@@ -65,18 +66,18 @@ def make_counter(task: Task) -> Callable[[Trajectories], tuple[int, Histograms]]
 
 
 def tabulate_targets(task: Task, counts: Counts, progress: Progress = SILENT) -> dict[str, RangesTable]:
-    """The ranges for each target of a task, by its name, also for one that failed. Targets with floats come first, and
-    share one table; those without share another one."""
+    """Return the ranges table of each target of a task, by target name, including targets that failed. Targets with
+    floats come first and share one table; targets without floats share another."""
     table = cache(partial(tabulate, task, counts, progress))
     by_floats = sorted(task.targets, key=lambda target: target.scheme.no_floats)
     return {target.name: table(target.scheme.no_floats) for target in by_floats}
 
 
 def tabulate(task: Task, counts: Counts, progress: Progress = SILENT, no_floats: bool = False) -> RangesTable:
-    """The best ranges of what was counted, and a warning for each activation that is one number.
+    """Return the ranges with the least error for the counted activations. Warn of each activation that is constant.
 
-    no_floats: the whole of what each float tensor reached, for targets without floats, and a range in 8 bits of what
-    inner operations with weights read. Others need fewer tensors.
+    no_floats: for targets without floats. Return the full range of every float tensor, plus an 8-bit range for each
+        activation that inner operations with weights read. Other targets need fewer tensors.
     """
     least = counts.tensors if no_floats else tensors_to_observe(task.prepared)
     counted = tuple(name for name in counts.tensors if name in least)
@@ -102,8 +103,8 @@ def tabulate(task: Task, counts: Counts, progress: Progress = SILENT, no_floats:
 
 
 def tabulate_part(table: RangesTable, counts: Counts, prepared: Graph, part: slice) -> RangesTable:
-    """The ranges for a graph of some groups alone, by the table of all. Other groups have the ranges of the nearest
-    one, and no part in pooled ranges and in scales of channels."""
+    """Return the ranges for a graph that serves only some groups, given the table of all groups. The remaining groups
+    take the ranges of the nearest group in `part`. They do not affect pooled ranges or channel scales."""
     readers = find_readers(prepared)
 
     def search_ranges(name: str) -> Ranges:

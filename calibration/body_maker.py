@@ -1,4 +1,4 @@
-"""The making of a network's bodies: each is lowered, judged by samples, and searched for where a bound asks for it."""
+"""Make the bodies of a network: lower each, judge it by its samples, and search its precision if there is a bound."""
 
 import logging
 from collections.abc import Mapping
@@ -35,19 +35,19 @@ from fewstep.plans.argument_checks import check_compiled
 from fewstep.runtime.progress import Progress, prefix_stages
 
 LOG = logging.getLogger("fewstep")
-ENOUGH, LEAST_LOSS = 44.0, 0.5  # dB of mean PSNR: so much is enough, or so little less than the most
+ENOUGH, LEAST_LOSS = 44.0, 0.5  # dB of mean PSNR: enough quality for one graph; loss against the best that is accepted
 
 
 @dataclass(frozen=True)
 class BodyMaker:
-    """The bodies of one network, made and judged alike for each target.
+    """Makes the bodies of one network. Every target's body is made and judged in the same way.
 
-    plan: the task's, with the range groups of the counts.
-    counts: of activations.
-    tables: the ranges of each target, by its name.
-    moments: of `measure_second_moments`, by which weights are rounded.
-    course: of `record_judging_run`.
-    writer: of the bundle, whose files receive the weights of large bodies; None keeps weights in memory.
+    plan: the task's plan, with the range groups of the counts.
+    counts: activation counts.
+    tables: ranges by target name.
+    moments: result of `measure_second_moments`; weights are rounded by them.
+    course: result of `record_judging_run`.
+    writer: writer of the bundle, which stores the weights of large bodies in files; None keeps weights in memory.
     """
 
     task: Task
@@ -60,8 +60,10 @@ class BodyMaker:
     progress: Progress
 
     def make_body(self, target: Target) -> CalibratedBody:
-        """The target's body, as the task's bound asks for it, if it has one. UserError if it is far from float32, or
-        none reaches the bound."""
+        """Return the target's body, searched if the task has a bound for the target.
+
+        Raises UserError if the body is far from float32, or no body reaches the bound.
+        """
         body = self._make_unbounded_body(target)
         search = self._search(body.recipe)
         if search is not None:
@@ -70,10 +72,11 @@ class BodyMaker:
         return body
 
     def _make_unbounded_body(self, target: Target) -> CalibratedBody:
-        """The body in as few graphs as have quality enough by samples, or lose little by it.
+        """Return the body with the fewest graphs whose sample quality is high enough, or close to the best.
 
-        Graphs cost no byte of a step, but each has weights of its own, so a large network keeps one. So do tokens,
-        whose figures are no PSNR of samples, and targets without floats, which have one range for all steps.
+        More graphs do not move more bytes in a step, but each has its own weights, so a large network keeps one graph.
+        Token denoisers keep one because their quality is not a PSNR of samples. Targets without floats keep one
+        because they have one range for all steps.
         """
         bodies = [self._make_single_graph_body(target)]
         is_one = self.writer is not None or isinstance(self.course, RecordedTokenRun) or target.scheme.no_floats
@@ -84,14 +87,14 @@ class BodyMaker:
         return next(body for body in bodies if body.trial.psnr >= least)
 
     def _make_single_graph_body(self, target: Target) -> CalibratedBody:
-        """The body in one graph, with what makes much of its error in float."""
+        """Return the body as one graph. The operations that cause much of its error stay in float."""
         table = self.tables[target.name]
         keep = None if self.writer is None else partial(map_weights_from_files, self.writer, target_body_name(target))
         part = GraphRecipe(until=self.course.groups, table=table, quantize=make_quantizer(target, self.moments))
         return self._judge(self._select_float_operations(Recipe(self.task.prepared, table, target, (part,), keep)))
 
     def _make_split_body(self, recipe: Recipe, count: int) -> CalibratedBody:
-        """The body as so many graphs, each with ranges of its own steps."""
+        """Return the body split into `count` graphs, each with the ranges of its own steps."""
         ends = [round(self.course.groups * number / count) for number in range(count + 1)]
         tables = [tabulate_part(recipe.table, self.counts, self.task.prepared, slice(*part)) for part in pairwise(ends)]
         quantize = make_quantizer(recipe.target, self.moments)
@@ -99,15 +102,17 @@ class BodyMaker:
         return self._judge(replace(recipe, parts=graphs))
 
     def _select_float_operations(self, recipe: Recipe) -> Recipe:
-        """The recipe with operations in float. Samples of tokens have no squared error: there only those that int8
-        makes slower are in float. Engines without floats have all in int8."""
+        """Return the recipe with some operations in float. Token samples have no squared error, so there only
+        operations that are slower in int8 stay in float. For engines without floats all operations are int8."""
         if isinstance(self.course, RecordedTokenRun):
             return keep_slower_in_float(recipe)
         return recipe if recipe.target.scheme.no_floats else select_float_operations(recipe, self._operation_error_run)
 
     def _search(self, recipe: Recipe) -> SearchResult | None:
-        """The search of what the task's bound deploys; None where there is no bound for the target. UserError where
-        no body reaches it."""
+        """Search the body that the task's bound asks for. Return None if no bound applies to the target.
+
+        Raises UserError if no body reaches the bound.
+        """
         target, bound = recipe.target, self.task.bound
         if bound is None or not bound_applies(target, bound):
             return None
@@ -116,21 +121,21 @@ class BodyMaker:
         search = search_precision(recipe, *self._search_runs, bound, is_timed=is_timed, progress=shown)
         if search.recipe.is_float:
             LOG.warning(
-                "%s runs nothing in int8: of all that was tried, float32 itself fits %s best (the body without a bound"
+                "%s runs nothing in int8: float32 itself meets %s best of all bodies tried (the body without a bound"
                 " has %.1f dB)",
                 *(target_body_name(target), describe_bound(bound), search.unbounded.mean),
             )
         return search
 
     def _judge(self, recipe: Recipe) -> CalibratedBody:
-        """The body with the quality of its samples."""
+        """Return the body with the measured quality of its samples."""
         trial = judge_body(recipe, self.course, self.task.is_large)
         trial = structs.replace(trial, in_float=recipe.in_float, random_conditions=self.task.random)
         return CalibratedBody(recipe, trial)
 
     @cached_property
     def _operation_error_run(self) -> RecordedRun:
-        """The course on which the errors of operations are measured: all targets share it."""
+        """The recorded run on which operation errors are measured. All targets share it."""
         task, shown = self.task, prefix_stages(self.progress, "errors of operations")
         sampler, seeds = task.with_all_networks(with_row_by_row_body(task.sampler)), OPERATION_SEEDS[: len(task.seeds)]
         opened = record_run(sampler, check_compiled(self.plan), seeds, task.conditions, shown, task.network)
@@ -139,7 +144,7 @@ class BodyMaker:
 
     @cached_property
     def _search_runs(self) -> tuple[RecordedRun, tuple[RecordedRun, ...]]:
-        """The course of the search and those that judge: all targets share them."""
+        """The recorded run for the search and those for judging. All targets share them."""
         shown = prefix_stages(self.progress, "search")
         opened = record_search_runs(self.task.sampler, check_compiled(self.plan), self.task.conditions, shown)
         close(self.task.sampler.network().graph)  # as in `record_judging_run`
@@ -147,9 +152,9 @@ class BodyMaker:
 
 
 def map_weights_from_files(writer: Writer, name: str, graph: Graph) -> Graph:
-    """The lowered graph with its weights mapped from files of the bundle, so that memory holds only those in use.
+    """Return the lowered graph with its weights mapped from files of the bundle, so that only used pages are in memory.
 
-    The graph's own file is written too: by it the next graph finds the weights that it shares.
+    The graph's own file is written too, so that the next graph finds the weights that both share.
     """
     (mapped,) = io.store_weights(writer, graph)
     io.store(writer, mapped, name)

@@ -30,18 +30,18 @@ from fewstep.runtime.progress import SILENT, Progress, prefix_stages
 
 @dataclass(frozen=True)
 class Calibration(CalibratedNetwork):
-    """The calibrated denoiser. `manifest` is the committed one, as if the network were the bundle's only one, and
-    `others` are the other networks, by name."""
+    """The calibrated denoiser. `manifest` is the committed manifest, reduced to this network, and `others` holds the
+    other networks by name."""
 
     manifest: Manifest
     others: Mapping[str, "Calibration"] = field(default_factory=dict)
 
 
 def calibrate(options: CalibrateOptions, progress: Progress = SILENT, workers: Executor | None = None) -> Calibration:
-    """The int8 bodies of a bundle, which are committed all at once, with the ranges that trajectories showed.
+    """Calibrate a bundle and return its int8 bodies. All bodies and their ranges are committed at once.
 
-    UserError names targets that failed; bodies of the others are in the bundle then. `workers` of the caller are used
-    instead of those that the options name.
+    `workers`, if given, are used instead of those that the options name. Raises UserError naming the targets that
+    failed; the bodies of the other targets are in the bundle by then.
     """
     check_options(options)
     with open_for_update(options.bundle, must_exist=True, verb="calibrate") as writer:
@@ -63,7 +63,7 @@ def calibrate(options: CalibrateOptions, progress: Progress = SILENT, workers: E
     }
     if failed:
         written = [label_with_network(name, body) for name, each in calibrated.items() for body in each.bodies]
-        raise combine_errors(failed, written)  # the counts stay for the next try
+        raise combine_errors(failed, written)  # keeps the counts for the next attempt
     for each in calibrated.values():
         each.checkpoint.drop()
     made = {
@@ -75,11 +75,10 @@ def calibrate(options: CalibrateOptions, progress: Progress = SILENT, workers: E
 def _calibrate_network(
     task: Task, writer: Writer, setup: WorkerSetup, executor: Executor | None, progress: Progress
 ) -> CalibratedNetwork:
-    """The int8 bodies of a task's network: from what trajectories show to ranges, to bodies that were judged, to files.
-    UserError if no body can be made.
+    """Return the int8 bodies of a task's network: count activations, choose ranges, lower, judge, and write files.
 
-    A target fails alone: in `open_task`, by what was counted (`select_makeable_targets`), or as its body is made and
-    judged.
+    Targets fail independently: in `open_task`, after counting (`select_makeable_targets`), or when their body is made
+    and judged. Raises UserError if no body can be made.
     """
     with start_workers(
         setup, executor
@@ -90,13 +89,13 @@ def _calibrate_network(
         moments = measure_second_moments(task, progress, workers)
     tables = tabulate_targets(task, counts, progress)
     plan = regroup(task.plan, {task.network: counts.edges})
-    course = record_judging_run(task, plan, progress)
+    judging_run = record_judging_run(task, plan, progress)
     large = writer if task.sampler.body.graph.data else None  # large weights are written before they are run
-    maker = BodyMaker(task, plan, counts, tables, moments, course, large, progress)
+    maker = BodyMaker(task, plan, counts, tables, moments, judging_run, large, progress)
     bodies = try_targets(tuple(usable.made.values()), maker.make_body, usable.failed, partial(progress, "lowering"))
     return CalibratedNetwork(
         plan=plan,
-        table=next(iter(tables.values())),  # the first is of targets with floats, if there are some
+        table=next(iter(tables.values())),  # targets with floats come first, if there are any
         bodies={name: store_body(writer, name, body, task, plan) for name, body in bodies.made.items()},
         lowered={name: body.lowered_body for name, body in bodies.made.items()},
         searches={name: body.search for name, body in bodies.made.items() if body.search is not None},

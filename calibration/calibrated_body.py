@@ -1,7 +1,7 @@
-"""An int8 body, and its judgement by samples.
+"""Int8 bodies, judged by their samples.
 
-Clipping can lower the error of each tensor and of each step, and still add up over the plan. So the body that is
-deployed makes samples in the closed loop, and they are compared with float32's from the same noise.
+Clipping may lower the error of each tensor and each step, and yet its errors add up over the plan. So the deployed body
+generates samples in closed loop, which are compared with float32's samples from the same noise.
 """
 
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ from fewstep.runtime.progress import SILENT, Progress, prefix_stages
 
 @dataclass(frozen=True)
 class CalibratedBody:
-    """An int8 body by its recipe, with the quality of its samples. `search` found it, if a bound deploys it."""
+    """An int8 body, given by its recipe, with the quality of its samples. `search` is set if a bound selected it."""
 
     recipe: Recipe
     trial: Trial
@@ -46,31 +46,31 @@ class CalibratedBody:
 
     @property
     def lowered_body(self) -> LoweredBody:
-        """Its graph, of the last groups where there are several."""
+        """The lowered graph; if there are several, the one of the last groups."""
         return self.recipe.lowered_graphs[-1][1]
 
 
 def record_judging_run(task: Task, plan: AnyPlan, progress: Progress = SILENT) -> RecordedRun | RecordedTokenRun:
-    """The course on which all bodies are compared with float32. `plan` has the range groups of the counts."""
-    sampler = with_row_by_row_body(task.sampler) if task.is_large else task.sampler  # as counting has them
+    """Record the float32 run with which all bodies are compared. `plan` has the range groups of the counts."""
+    sampler = with_row_by_row_body(task.sampler) if task.is_large else task.sampler  # as in counting
     seeds = BODY_SEEDS[: len(task.seeds)]
     shown = prefix_stages(progress, "judgement")
     if sampler.bundle.manifest.vocabulary is not None:
         batch = SeedBatch.from_manifest(sampler.bundle.manifest, seeds, task.conditions)
         return record_token_run(sampler, check_tokens(plan), batch, shown)
-    course = record_run(
+    judging_run = record_run(
         task.with_all_networks(sampler), check_compiled(plan), seeds, task.conditions, shown, task.network
     )
     if sampler.bundle.manifest.conditions:
-        course = replace(course, differences=float_differences(course, sampler.network().graph))
-    close(task.sampler.network().graph)  # float32 and a large int8 body at once are too much
-    return course
+        judging_run = replace(judging_run, differences=float_differences(judging_run, sampler.network().graph))
+    close(task.sampler.network().graph)  # float32 and a large int8 body do not fit in memory together
+    return judging_run
 
 
 def judge_body(recipe: Recipe, course: RecordedRun | RecordedTokenRun, by_rows: bool = False) -> Trial:
-    """The quality of a body's samples, with digits that are more than noise. UserError if a sample is not finite.
+    """Return the quality of a body's samples, rounded to significant digits.
 
-    by_rows: a large body sees the samples of the course one by one.
+    by_rows: run a large body on one sample at a time. Raises UserError if a sample is not finite.
     """
     target, method = recipe.target, recipe.table.method
     graphs = open_graphs([(until, each.graph) for until, each in recipe.lowered_graphs], target, by_rows)
@@ -88,26 +88,26 @@ def judge_body(recipe: Recipe, course: RecordedRun | RecordedTokenRun, by_rows: 
 
 
 def check_near(body: CalibratedBody, manifest: Manifest) -> None:
-    """UserError for a body that loses what guidance multiplies at a step, or whose samples are far from float32's. A
-    bound is a floor of the caller's own."""
+    """Raise UserError if a body loses the term that guidance multiplies, or if its samples are far from float32's. A
+    body that a bound selected is exempt from the second check: the user has set the limit."""
     trial, target = body.trial, body.recipe.target.name
     if trial.guidance is not None and is_lost(trial.guidance):
         raise UserError(
             f"int8 for {target} loses the {GUIDANCE}: {describe_difference(trial.guidance)}",
-            "keep more of it in float (--quality 30dB), or calibrate along a plan that does not guide at that step",
+            "keep more of it in float (--quality 30dB), or calibrate along a plan without guidance at that step",
         )
     near = Nearness(trial.psnr, trial.snr, trial.unrelated)
     if body.search is not None or trial.tokens is not None or near.is_enough:
         return
     fix = "ask for a quality (--quality 30dB), take --precision float32, or follow more trajectories"
     raise UserError(
-        f"int8 for {target} is {near.describe('float32')}; {LEAST_PSNR:g} and {LEAST_SNR:g} dB are the"
-        f" least, and {len(trial.in_float)} operations in float do not mend it",
+        f"int8 for {target} is {near.describe('float32')}; at least {LEAST_PSNR:g} and {LEAST_SNR:g} dB are"
+        f" required, and {len(trial.in_float)} operations in float are not enough to reach them",
         clip_hint(manifest) if near.is_diverged else fix,
     )
 
 
 def _worst_difference(steps: Sequence[Difference | None]) -> Difference | None:
-    """The difference at the worst step, with digits that are more than noise; None without one."""
+    """Return the difference at the worst step, rounded to significant digits, or None."""
     each = worst_difference(steps)
     return each and Difference(each.step, round(each.gain, 3), round(each.ratio, 2), round(each.share, 4))

@@ -1,8 +1,9 @@
-"""The int8 bodies that were calibrated alike, as far as the manifest shows. Figures of others do not compare targets.
+"""Settings by which int8 bodies were calibrated, as far as the manifest shows. Only bodies with equal settings compare
+targets.
 
-A bundle keeps the commands that made it. The last one that lowered for a target says how that target's body was
-calibrated. A bound is a matter of each body alone, and so are the other targets. Plans are compared by name and by the
-weight of guidance.
+A bundle keeps the commands that made it. The last command that lowered for a target gives the settings of that target's
+body. A bound concerns one body only, so it is ignored; so are the other targets. Plans are compared by name and by
+guidance weight.
 """
 
 from collections.abc import Collection, Mapping
@@ -16,19 +17,19 @@ from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.sampling.planning import calibrated_plan
 
 CALIBRATE = "fewstep calibrate "
-ALONE = ("plan", "guidance", "target", "quality", "speed")  # plan and guidance are compared by themselves
+ALONE = ("plan", "guidance", "target", "quality", "speed")  # plan and guidance are compared separately
 
 
 @dataclass(frozen=True)
 class CalibrationSettings:
-    """The settings of a calibration. `plan` has its guidance, in words; `options` are None where no command says
+    """The settings of a calibration. `plan` is text and includes the guidance; `options` is None if no command gives
     them."""
 
     plan: str
     options: Mapping[str, str] | None
 
     def differences(self, other: "CalibrationSettings") -> str:
-        """The options that differ from those of another body, in words; empty if none differ. Plans do not count."""
+        """Return the options that differ from another body's, as text; empty if none differ. Plans are ignored."""
         if self.options is None or other.options is None:
             return ""
         these, others = self.options, other.options
@@ -37,29 +38,29 @@ class CalibrationSettings:
 
 
 def read_settings(bundle: Bundle, body: Body) -> CalibrationSettings:
-    """The settings of one int8 body of a bundle."""
+    """Return the settings of one int8 body of a bundle."""
     commands = bundle.manifest.provenance.commands
     calibrations = (parse_command_options(command) for command in commands if command.startswith(CALIBRATE))
     made = [options for options in calibrations if body.target in options.get("target", "").split(",")]
-    options = made[-1] if made and made[-1].get("plan") == body.plan else None  # else commands were edited
+    options = made[-1] if made and made[-1].get("plan") == body.plan else None  # None if commands were edited
     plan = calibrated_plan(bundle, body)
     text = f"{body.plan}" if plan is None else describe_plan(plan)
     named = None if plan is None else to_text(plan.guidance)
     if options is not None and options.get("guidance") != named:
-        text = f"{body.plan}, guidance {options.get('guidance', 'none')}"  # a later plan of this name has another
+        text = f"{body.plan}, guidance {options.get('guidance', 'none')}"  # a later plan of this name differs
     return CalibrationSettings(text, options)
 
 
 def parse_command_options(command: str) -> dict[str, str]:
-    """The options of a command line as `calibrate` notes it down, by name."""
+    """Return the options, by name, of a command line that `calibrate` recorded."""
     return {name: value for name, _, value in (part.partition(" ") for part in command.split(" --")[1:])}
 
 
 def describe_differences(
     bodies: Mapping[str, CalibrationSettings], expected: CalibrationSettings, reference: str
 ) -> tuple[str, ...]:
-    """A clause for the bodies of another plan than expected, and one for those that were else calibrated otherwise
-    than the `reference`."""
+    """Return up to two clauses: one for bodies of another plan than expected, and one for bodies of the expected plan
+    with other options than the `reference`."""
     elsewhere = [f"{name} ({each.plan})" for name, each in bodies.items() if each.plan != expected.plan]
     otherwise = [
         f"{name} ({differences})"
@@ -68,14 +69,14 @@ def describe_differences(
     ]
     clauses = (
         (f"along another plan than {expected.plan}, so that their {MISFIT}", elsewhere),
-        (f"otherwise than {reference}", otherwise),
+        (f"with other options than {reference}", otherwise),
     )
     return tuple(f"calibrated {lead}: {', '.join(names)}" for lead, names in clauses if names)
 
 
 def describe_judged_differences(bundle: Bundle, judged: Mapping[str, Body], plan: AnyPlan) -> tuple[str, ...]:
-    """Sentences for a report along `plan`: the judged int8 bodies that were calibrated along another plan, and those
-    that were calibrated otherwise than the first that was not."""
+    """Return sentences for a report along `plan`: one for judged int8 bodies that were calibrated along another plan,
+    and one for those whose options differ from the first body of this plan."""
     bodies = {name: read_settings(bundle, body) for name, body in judged.items() if body.plan}
     if not bodies:
         return ()
@@ -85,8 +86,8 @@ def describe_judged_differences(bundle: Bundle, judged: Mapping[str, Body], plan
 
 
 def describe_kept_differences(bundle: Bundle, new: Collection[str], plan: AnyPlan, command: str) -> tuple[str, ...]:
-    """Clauses for a calibration along `plan`, by this command: on int8 bodies that are in the bundle and not among the
-    `new` ones. UserError if the plan of one cannot be read."""
+    """Return clauses for a calibration along `plan` by this command, on int8 bodies that stay in the bundle, i.e. those
+    not in `new`. Raises UserError if the plan of one cannot be read."""
     there = {name: body for name, body in bundle.manifest.bodies.items() if body.precision == "int8" and body.plan}
     settings = {name: read_settings(bundle, body) for name, body in there.items() if name not in new}
     return describe_differences(

@@ -1,7 +1,8 @@
-"""The counts of a calibration in the user's cache, until its bundle is written: an interrupted calibration goes on.
+"""Checkpoints of a calibration's counts in the user's cache, so that an interrupted calibration resumes.
 
-Histograms merge exactly, so an interrupted calibration gives the same bytes as any other. The file is named by the hash
-of all that the counts follow from. It has a hash of its own, and a damaged file is ignored.
+Histograms merge exactly, so a resumed calibration gives the same bytes as an uninterrupted one. The file is named by a
+hash of everything that determines the counts. It carries a hash of its content, and a damaged file is ignored. The file
+is removed when the bundle is written.
 """
 
 import logging
@@ -25,11 +26,11 @@ from fewstep.runtime.machine.cpu import usable_cores
 LOG = logging.getLogger("fewstep")
 SCHEMA = 6
 SECONDS = 20.0  # between two writes
-ABANDONED = 30 * 86400.0  # seconds after which nobody goes on
+ABANDONED = 30 * 86400.0  # seconds after which a checkpoint is no longer resumed
 
 
 class StoredHistogram(msgspec.Struct, frozen=True):
-    """One histogram, and the bytes of its arrays; counts are of the type `dtype`."""
+    """One histogram, with its arrays as bytes; counts have the type `dtype`."""
 
     tensor: str
     group: int
@@ -42,7 +43,7 @@ class StoredHistogram(msgspec.Struct, frozen=True):
 
 
 class StoredCounts(msgspec.Struct, frozen=True):
-    """Counts of `done` trajectories. `tensors` were watched, with values or without."""
+    """Counts of `done` trajectories. `tensors` were observed, with or without values."""
 
     done: int
     tensors: tuple[str, ...]
@@ -51,43 +52,43 @@ class StoredCounts(msgspec.Struct, frozen=True):
 
 @dataclass
 class Checkpoint:
-    """The place of one task's counts. Made by `open_checkpoint`."""
+    """The stored counts of one task. Created by `open_checkpoint`."""
 
     name: str
     written: float = field(default_factory=monotonic)
 
     def load(self, empty: Counts) -> tuple[Counts, int]:
-        """The counts and the number of trajectories in them: `empty` and 0 if there is no file."""
+        """Return the counts and the number of trajectories in them; `empty` and 0 if there is no file."""
         content = cache.read_intact("calibration", self.name)
         if content is None:
             return empty, 0
         stored = msgspec.msgpack.decode(content, type=StoredCounts)
         if lacking := [name for name in empty.tensors if name not in stored.tensors]:  # one may have had no values
-            what = "what an earlier calibration left cannot be read (it has no tensor %r): it starts again"
+            what = "the checkpoint of an earlier calibration lacks tensor %r: calibration starts from the beginning"
             LOG.warning(what, lacking[0])
             return empty, 0
-        LOG.warning("going on after %d trajectories of a calibration that did not finish", stored.done)
+        LOG.warning("resuming an unfinished calibration after %d trajectories", stored.done)
         return replace(empty, histograms=dict(map(_decode_histogram, stored.histograms))), stored.done
 
     def save(self, counts: Counts, done: int, is_last: bool = False) -> None:
-        """Keep the counts, unless that was done a moment ago; the last ones always, for much may come after them."""
+        """Save the counts, unless they were saved a moment ago. Always save the last ones: long work may follow."""
         if is_last or monotonic() - self.written >= SECONDS:
             cache.store_intact("calibration", self.name, _encode(counts, done))
             self.written = monotonic()
 
     def drop(self) -> None:
-        """The bundle is written: nothing to go on with."""
+        """Remove the checkpoint, once the bundle is written."""
         try:
             for path in (cache.folder() / "calibration").glob(f"*{self.name}*"):  # drafts of killed writes, too
                 path.unlink(missing_ok=True)
-        except OSError as error:  # a cache that cannot be written never held anything
+        except OSError as error:  # a cache that cannot be written never held a checkpoint
             LOG.debug("%s", error)
 
 
 def open_checkpoint(task: Task, threads: int) -> Checkpoint:
-    """The checkpoint of a task.
+    """Return the checkpoint of a task, and remove abandoned checkpoints.
 
-    `threads` of an evaluation change its sums; 0 stands for one for each core. Abandoned checkpoints are removed.
+    threads: of an evaluation, since their number changes its sums; 0 means one for each core.
     """
     _remove_abandoned()
     sha = sha256(encode(task.plan))
@@ -102,7 +103,7 @@ def open_checkpoint(task: Task, threads: int) -> Checkpoint:
 
 
 def _remove_abandoned() -> None:
-    """Remove files that nobody has written to for `ABANDONED` seconds, drafts of killed writes too."""
+    """Remove files not written to for `ABANDONED` seconds, including drafts of killed writes."""
     try:
         for path in (cache.folder() / "calibration").glob("*"):
             if time() - path.stat().st_mtime > ABANDONED:
@@ -112,10 +113,10 @@ def _remove_abandoned() -> None:
 
 
 def _input_facts(task: Task) -> tuple[object, ...]:
-    """The sources of the body's inputs, besides the plan: x, conditions, and hashes of the graphs that encode them."""
+    """Return the sources of the body's inputs besides the plan: x, conditions, and hashes of the encoding graphs."""
     manifest = task.sampler.bundle.manifest
     graphs = [graph for graph in (manifest.conditioner, manifest.prologue) if graph is not None]
-    others = []  # networks whose steps the trajectories run too; names of graphs follow from their content
+    others = []  # networks whose steps the trajectories run too; graph names follow from their content
     if task.all_networks is not None:
         full = task.all_networks.bundle.manifest
         others = [full.bodies["float32"], *((each.until, each.bodies["float32"]) for each in full.networks.values())]

@@ -32,15 +32,15 @@ LOG = logging.getLogger("fewstep")
 
 @dataclass(frozen=True)
 class CalibratedNetwork:
-    """The int8 bodies of one network, whose files are in the bundle. A commit of the manifest makes them part of it.
+    """The int8 bodies of one network. Their files are written; committing the manifest adds them to the bundle.
 
-    plan: the task's, with the range groups of the counts.
-    table: the ranges that the bundle has for the network.
-    bodies: entries of the manifest, by name.
+    plan: the task's plan, with the range groups of the counts.
+    table: the ranges that the bundle stores for the network.
+    bodies: manifest entries by name.
     lowered: the bodies in memory.
-    searches: those of the bodies that a bound deploys.
+    searches: precision searches of the bodies that a bound selected.
     failed: errors of the bodies that were not made.
-    checkpoint: of the counts, which the committed bundle makes needless.
+    checkpoint: of the counts; obsolete once the bundle is committed.
     """
 
     plan: AnyPlan
@@ -53,11 +53,11 @@ class CalibratedNetwork:
 
 
 def add_bodies(writer: Writer, full: Manifest, task: Task, network: CalibratedNetwork) -> Manifest:
-    """The `full` manifest with the bodies of the task's network, their ranges, the plan and precision maps. The caller
-    commits it.
+    """Return the `full` manifest with the bodies of the task's network, their ranges, the plan and precision maps. The
+    caller commits it.
 
-    Engines and a report that were made from bodies which change are removed, and named in a warning. Figures of a
-    measurement are of former bodies too, and go with them.
+    Engines and a report of bodies that change are removed, and a warning names them. The results of an evaluation
+    describe the former bodies too, and are removed.
     """
     bundle, manifest = task.sampler.bundle, select_network(full, task.network)
     plan, bodies = network.plan, network.bodies
@@ -69,7 +69,7 @@ def add_bodies(writer: Writer, full: Manifest, task: Task, network: CalibratedNe
     ]
     _warn_of_other_bodies(bundle, bodies, plan, command)
     plan_file = writer.add(encode(plan), "plans", re.sub(r"[^\w.-]+", "-", plan.name), ".json")
-    before = (each for each in manifest.provenance.commands if each != command)  # once, at its latest place
+    before = (each for each in manifest.provenance.commands if each != command)  # keep only its latest place
     provenance = msgspec.structs.replace(manifest.provenance, commands=(*before, command))
     changed = {name for name, body in bodies.items() if manifest.bodies.get(name) != body}
     # an engine may be of one of several graphs, "int8-tensorrt/1"
@@ -77,7 +77,7 @@ def add_bodies(writer: Writer, full: Manifest, task: Task, network: CalibratedNe
     is_stale = manifest.report is not None and bool(changed)  # the report
     if len(engines) < len(manifest.engines) or is_stale:
         gone = [engine.file for engine in manifest.engines if engine not in engines] + ["the report"] * is_stale
-        LOG.warning("made from the former bodies, and removed: %s", ", ".join(gone))
+        LOG.warning("removed, because they belong to the former bodies: %s", ", ".join(gone))
     changed_manifest = msgspec.structs.replace(
         manifest,
         bodies={**manifest.bodies, **bodies},
@@ -94,16 +94,16 @@ def add_bodies(writer: Writer, full: Manifest, task: Task, network: CalibratedNe
 
 
 def _warn_of_other_bodies(bundle: Bundle, new: Mapping[str, Body], plan: AnyPlan, command: str) -> None:
-    """A warning for bodies that stay and were calibrated otherwise. Nothing of the work is lost to a damaged one."""
+    """Warn of bodies that stay but were calibrated with other settings. A damaged plan only changes the warning."""
     try:
         for clause in describe_kept_differences(bundle, new, plan, command):
             LOG.warning("bodies of other targets stay, %s; calibrate all targets in one run to compare them", clause)
     except UserError as error:
-        LOG.warning("bodies of other targets stay, and how they were calibrated is unknown: %s", error.what)
+        LOG.warning("bodies of other targets stay, but their calibration settings cannot be read: %s", error.what)
 
 
 def _read_precision_maps(bundle: Bundle) -> tuple[PrecisionMap, ...]:
-    """The precision maps of earlier searches. A file that cannot be read is left behind with a warning."""
+    """Return the precision maps of earlier searches. If the file cannot be read, warn and return none."""
     file = bundle.manifest.precision
     try:
         return () if file is None else decode_maps(bundle.read(file), file)
@@ -113,12 +113,12 @@ def _read_precision_maps(bundle: Bundle) -> tuple[PrecisionMap, ...]:
 
 
 def store_body(writer: Writer, name: str, body: CalibratedBody, task: Task, plan: AnyPlan) -> Body:
-    """The manifest's entry of a body, whose graphs and ranges are written to files. A graph's inputs are the float
-    body's, and "group" where its scales differ by group."""
+    """Write a body's graphs and ranges to files, and return its manifest entry. A graph has the float body's inputs,
+    plus "group" if its scales differ by group."""
     base, parts, table = task.sampler.body.graph, body.recipe.lowered_graphs, body.recipe.table
     edges = table.groups if len(parts) > 1 else ()
     groups = next((lowered.groups for _, lowered in parts if lowered.groups), edges)
-    least = 0 if base.data else None  # bytes of weights in a file: with float32's all are, and graphs share files
+    least = 0 if base.data else None  # bytes from which weights go to a file; 0 if float32 has files: graphs share them
     graphs = []
     for number, (until, lowered) in enumerate(parts):
         file = name if len(parts) == 1 else f"{name}-{number}"

@@ -1,4 +1,4 @@
-"""The evaluations and the time that a calibration takes, estimated before it begins."""
+"""Estimates of the evaluations and the time of a calibration, before it starts."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -21,10 +21,10 @@ from fewstep.plans.errors import UserError
 class Cost:
     """Evaluations of a calibration of all networks.
 
-    counted, moments, errors, judged: of one sample, for ranges, the rounding of weights, the errors of operations and
-    each body.
-    searched: of AT_ONCE samples, for a bound; None without one.
-    seconds: of one evaluation of one sample in float32, at this moment.
+    counted, moments, errors, judged: evaluations of one sample, to find ranges, to round weights, to measure operation
+        errors and to judge each body.
+    searched: evaluations of AT_ONCE samples for a bound; None without one.
+    seconds: current duration of one float32 evaluation of one sample.
     """
 
     counted: int
@@ -36,17 +36,18 @@ class Cost:
 
     @property
     def estimate(self) -> Estimate:
-        """All evaluations, at float32's speed."""
+        """All evaluations, at the speed of float32."""
         count = self.counted + self.moments + self.errors + self.judged + AT_ONCE * (self.searched or 0)
         return Estimate(count, count * self.seconds)
 
 
 def estimate_cost(tasks: Sequence[Task]) -> Cost:
-    """The cost of tasks of a bundle's networks, of which the last is the denoiser's. Two evaluations are run."""
+    """Estimate the cost of calibrating the networks of a bundle. The last task is the denoiser's. Runs two
+    evaluations."""
     task = tasks[-1]  # each network has whole trajectories
     steps, bodies = len(task.plan.steps), sum(len(each.targets) for each in tasks)
     tried = sum(min(len(each.operations), RUNS) * len(each.targets) for each in tasks)
-    calls = 3 if task.sampler.bundle.manifest.conditions else 1  # float32's states, and other conditions there
+    calls = 3 if task.sampler.bundle.manifest.conditions else 1  # also at float32's states, and with other conditions
     return Cost(
         counted=len(tasks) * steps * len(task.seeds),
         moments=len(tasks) * steps * min(TRAJECTORIES, len(task.seeds)),
@@ -58,8 +59,8 @@ def estimate_cost(tasks: Sequence[Task]) -> Cost:
 
 
 def announce_cost(tasks: Sequence[Task]) -> None:
-    """Announce the time of tasks, where it is long. An evaluation that fails is passed over: counting names its tensor.
-    Graphs that the estimate opened are closed, since counting opens its own."""
+    """Announce the duration of a calibration if it is long. Ignore an evaluation that fails: counting will name the
+    tensor. Close the graphs that the estimate opened, since counting opens its own."""
     with suppress(UserError):
         estimate_cost(tasks).estimate.announce()
     for task in tasks:
@@ -67,7 +68,7 @@ def announce_cost(tasks: Sequence[Task]) -> None:
 
 
 def _search_evaluations(task: Task) -> int | None:
-    """The approximate number of evaluations of AT_ONCE samples that a search takes; None without a bound."""
+    """Return the approximate number of evaluations of AT_ONCE samples in a search; None without a bound."""
     bound, judges, here = task.bound, -(-len(JUDGE_SEEDS) // AT_ONCE), timeable_targets()
     if bound is None:
         return None
@@ -79,7 +80,7 @@ def _search_evaluations(task: Task) -> int | None:
 
 
 def _evaluation_seconds(task: Task) -> float:
-    """Seconds of one evaluation of the first trajectory."""
+    """Measure the seconds of one evaluation of the first trajectory."""
     plan = task.plan if len(task.plan.steps) > 1 else task.sampler.compile("ddim:2", task.plan.guidance)
     _, _, size = next(split_seeds(task.seeds, 1, task.sizes, task.per_size))
     return seconds_per_evaluation(

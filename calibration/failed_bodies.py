@@ -1,4 +1,4 @@
-"""Names and failures of the bodies of several targets: one that cannot be made costs the others nothing."""
+"""Names and errors of the bodies of several targets. A body that cannot be made does not stop the others."""
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -16,14 +16,14 @@ Made = TypeVar("Made")
 
 @dataclass(frozen=True)
 class TargetResults(Generic[Made]):
-    """The things made for some targets, and the errors of the others, both by the names of their bodies."""
+    """Results for some targets and errors for the others, both by body name."""
 
     made: Mapping[str, Made]
     failed: Mapping[str, UserError]
 
 
 def target_body_name(target: Target) -> str:
-    """The name of a target's body, as "int8-cpu-x86"."""
+    """Return the name of a target's body, e.g. "int8-cpu-x86"."""
     return body_name("int8", target.name)
 
 
@@ -33,10 +33,10 @@ def try_targets(
     failed: Mapping[str, UserError],
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> TargetResults[Made]:
-    """The things that `make` returns for targets, one after the other, and its errors behind the `failed` of earlier
-    stages. A stage takes the targets that the one before has `made`.
+    """Call `make` for each target. Collect results, and append errors to the `failed` of earlier stages. The next stage
+    takes the targets in `made`.
 
-    `progress` takes the number of targets that are done, and of all. UserError, the first of all, if nothing is made.
+    `progress` receives the number of finished targets and the total. Raises the first UserError if nothing is made.
     """
     made, errors = dict[str, Made](), dict(failed)
     for done, target in enumerate(targets, 1):
@@ -51,9 +51,9 @@ def try_targets(
 
 
 def select_makeable_targets(task: Task, counts: Counts) -> TargetResults[Target]:
-    """The task's targets whose bodies can be made of what was counted, each by its wider one where that is beyond its
-    float type. Others fail: an activation is beyond every type of their engine, or has no code. UserError if none is
-    left."""
+    """Return the task's targets whose bodies can be made from the counts, widened if an activation exceeds their float
+    type. The others fail: an activation exceeds every float type of their engine, or has no range. Raises UserError if
+    no target is left."""
     reached, least = counts.max_magnitudes(), tensors_to_observe(task.prepared)
     of_floats = {name: most for name, most in reached.items() if name in least}
 
@@ -61,7 +61,7 @@ def select_makeable_targets(task: Task, counts: Counts) -> TargetResults[Target]
         needed = reached if target.scheme.no_floats else of_floats
         if target.scheme.no_floats and counts.unseen:
             raise UserError(
-                f"activation {counts.unseen[0]!r} never had a value, and {target.name} has a code for each",
+                f"activation {counts.unseen[0]!r} never had a value, and {target.name} needs a range for each",
                 "follow more trajectories, or leave this target out",
             )
         wide = widen_target(target, needed)
@@ -72,7 +72,7 @@ def select_makeable_targets(task: Task, counts: Counts) -> TargetResults[Target]
 
 
 def combine_errors(failed: Mapping[str, UserError], written: Collection[str]) -> UserError:
-    """One line for all that failed, to be raised when the other bodies are in the bundle."""
+    """Combine all failures into one error, to be raised once the other bodies are in the bundle."""
     (name, first), *others = failed.items()
-    also = "".join(f"; nor was {other}: {error.what}" for other, error in others)
+    also = "".join(f"; {other} was not made either: {error.what}" for other, error in others)
     return UserError(f"{name} was not made: {first.what}", f"{first.fix}{also} (in the bundle: {', '.join(written)})")

@@ -1,4 +1,4 @@
-"""The task of a calibration, made from its options. All that needs no sampling is checked here."""
+"""Open the task of a calibration from its options, and check everything that needs no sampling."""
 
 import logging
 from collections.abc import Sequence
@@ -41,13 +41,14 @@ from fewstep.runtime.sampling.request import SCHEDULER
 from fewstep.runtime.sampling.sampler import PLAN, Sampler
 
 LOG = logging.getLogger("fewstep")
-GUIDANCE = 2.0  # weight of a guided denoiser's plan, where the options name none
+GUIDANCE = 2.0  # default weight for a guided denoiser's plan
 
 
 def open_task(options: CalibrateOptions, network: str = DENOISER) -> Task:
-    """The task of the options for one network, opened. UserError if it cannot be done.
+    """Open the task of the options for one network. Raises UserError if it cannot be done.
 
-    A target whose engine computes the float32 body wrong is refused for itself, unless it is the only one.
+    A target whose engine computes the float32 body wrong is recorded as refused. If no target is left, its error is
+    raised.
     """
     all_networks = load(options.bundle, body="float32", backend=LazyOnnxRuntime(threads=options.threads))
     plan, sampler, bound = (
@@ -94,8 +95,8 @@ def open_task(options: CalibrateOptions, network: str = DENOISER) -> Task:
 def _check_targets(
     targets: Sequence[Target], bundle: Bundle, prepared: Graph, records: ConditionRecords | None
 ) -> TargetResults[Target]:
-    """The targets that have operations to lower and engines that compute the float32 body right, and the errors of the
-    others. UserError if no target is left."""
+    """Return the targets that have operations to lower and an engine that computes the float32 body correctly, and the
+    errors of the others. Raises UserError if no target is left."""
 
     def check_target(target: Target) -> Target:
         select_ops_to_lower(prepared, target.scheme.no_floats)
@@ -111,22 +112,22 @@ def _check_targets(
 def _refuse_constant_conditions(
     conditions: Sequence[Condition], records: ConditionRecords | None, target: Target
 ) -> None:
-    """UserError for a condition that has its default on every trajectory. A target without floats has codes for what
-    that makes alone, such as one code for zeros."""
+    """Raise UserError if a condition has its default on every trajectory. A target without floats would get ranges for
+    that value only, such as a range of zeros."""
     for each in conditions:
         is_fixed = each.low is not None and each.low == each.high
         if each.default is None or each.typical is not None or is_fixed:
             continue
         if records is None or (records[each.name] == default_value(each)).all():
             raise UserError(
-                f"condition {each.name!r} has its default on every trajectory, and {target.name} clips all others",
-                "give values that it will have (--conditions FILE), or leave this target out",
+                f"condition {each.name!r} has its default on every trajectory, and {target.name} clips other values",
+                "give the values that it will have (--conditions FILE), or leave this target out",
             )
 
 
 def _load_conditions(options: CalibrateOptions, sampler: Sampler) -> GivenConditions:
-    """A row for each trajectory, from a file or from prompts. Without either UserError if a condition cannot be
-    drawn."""
+    """Return one record of conditions for each trajectory, from a file or from prompts. Raises UserError if there is
+    neither and a condition cannot be drawn."""
     given = given_conditions(sampler.bundle, options.conditions, options.prompts, CALIBRATION)
     if given.records is not None:
         return replace(given, records=distribute_records(given.records, options.trajectories))
@@ -135,7 +136,7 @@ def _load_conditions(options: CalibrateOptions, sampler: Sampler) -> GivenCondit
 
 
 def _parse_sizes(options: CalibrateOptions, sampler: Sampler) -> tuple[dict[str, int], ...]:
-    """The sizes that are asked for, each a choice of all free axes."""
+    """Return the sizes that the options name, each with a value for every dynamic axis."""
     manifest, chosen = sampler.bundle.manifest, []
     names = [size.name for size in manifest.sizes]
     for text in options.size:
@@ -162,8 +163,8 @@ def _parse_sizes(options: CalibrateOptions, sampler: Sampler) -> tuple[dict[str,
 
 
 def _compile_plan(options: CalibrateOptions, sampler: Sampler) -> AnyPlan:
-    """The plan in one range group; `calibrate` divides it later. A plan's file brings its own guidance, and an earlier
-    calibration no clip."""
+    """Compile the plan with one range group; `calibrate` splits it later. A plan file brings its own guidance. Clips of
+    earlier calibrations are not taken over."""
     manifest, name = sampler.bundle.manifest, options.plan
     sampler = sampler.with_network_parts(bundle=replace(sampler.bundle, manifest=structs.replace(manifest, plans={})))
     if name is None:
@@ -177,15 +178,15 @@ def _compile_plan(options: CalibrateOptions, sampler: Sampler) -> AnyPlan:
     clip = _scheduler_clip(sampler) if shaping_of(plan) is None else None
     if clip is not None:
         LOG.warning(
-            "the model's own scheduler clips predictions to [%g, %g], and this plan does not: if your program clips, "
-            "give --clip %g, so that ranges fit",
+            "the model's own scheduler clips predictions to [%g, %g], but this plan does not: if your program clips, "
+            "give --clip %g, so that the ranges fit",
             *(clip.low, clip.high, clip.high),
         )
     return plan
 
 
 def _parse_bound(options: CalibrateOptions, sampler: Sampler) -> Bound | None:
-    """The bound, which holds for the samples of one network. UserError where there are tokens, or several networks."""
+    """Parse the bound. Raises UserError for token denoisers and for several networks: a bound is for one network."""
     bound, count = parse_bound(options.quality, options.speed), len(sampler.denoiser.networks)
     if bound is not None and (count > 1 or sampler.bundle.manifest.vocabulary is not None):
         what = f"a bundle of {count} networks" if count > 1 else "a token denoiser"
@@ -194,7 +195,7 @@ def _parse_bound(options: CalibrateOptions, sampler: Sampler) -> Bound | None:
 
 
 def _scheduler_clip(sampler: Sampler) -> Clip | None:
-    """The clip of the scheduler that came with the denoiser, if it has one."""
+    """Return the clip of the scheduler that came with the denoiser, or None."""
     if sampler.bundle.manifest.scheduler is None:
         return None
     with suppress(UserError):
@@ -204,8 +205,8 @@ def _scheduler_clip(sampler: Sampler) -> Clip | None:
 
 
 def _command(options: CalibrateOptions, plan: AnyPlan, targets: Sequence[str]) -> str:
-    """The command that does this again for some of the targets, without anybody's paths. `calibration_settings.py`
-    reads it."""
+    """Return the command that repeats this calibration for some of the targets. File paths are replaced by FILE.
+    `calibration_settings.py` parses it."""
     again = replace(
         options,
         plan=plan.name,

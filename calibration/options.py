@@ -1,4 +1,4 @@
-"""The options of `fewstep calibrate`, and what follows from them alone."""
+"""The options of `fewstep calibrate`, and everything that follows from them without a bundle."""
 
 import logging
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ LOG = logging.getLogger("fewstep")
 
 Groups = Literal["step", "pooled"]
 Half = Literal["float16", "bfloat16"]
-FEW = 4  # trajectories; fewer show little of how far activations reach
+FEW = 4  # trajectories; fewer show little of the range of activations
 MOST_TRAJECTORIES = 2**48
 
 
@@ -29,19 +29,19 @@ class CalibrateOptions(SamplingOptions):
 
     bundle: Bundle that gets int8 bodies, their ranges and the plan.
     plan: SOLVER:STEPS, or the path of a plan's JSON. Default: dpmpp_2m:8, or maskgit:8 for a denoiser of tokens.
-    target: What to lower for.
-    trajectories: Samples to follow. Fewer than 4 cause a warning.
-    guidance: Weight of classifier-free guidance; pag:SCALE for perturbed attention, steer:WEIGHT for a gradient; with a
-        plus for several, as 2+pag:3. Default: 2, or none where the denoiser cannot be guided.
-    clip: Clip each prediction of the clean sample to [-CLIP, CLIP], as the program does that will run the plan.
+    target: Targets to lower for.
+    trajectories: Number of samples to follow. Fewer than 4 cause a warning.
+    guidance: Weight of classifier-free guidance; pag:SCALE for perturbed attention, steer:WEIGHT for a gradient; join
+        several with a plus, as 2+pag:3. Default: 2, or none where the denoiser cannot be guided.
+    clip: Clip each prediction of the clean sample to [-CLIP, CLIP], like the program that will run the plan.
     groups: step gives each step of the plan its own ranges, pooled gives all steps one range.
     seed: Seed of the first trajectory. Seeds 0 to 99999 and 500000 to 599999 are held out.
-    half: The float type around int8 in engines of tensorrt. bfloat16, for weights that were trained so, takes its place
-        too where an activation is beyond float16. GPUs have it from Ampere on.
-    quality: Keep operations in float until the mean PSNR against float32 is this, as 44dB. --dry-run says how long the
-        search for them takes.
+    half: Float type around int8 in engines of tensorrt. bfloat16 suits weights that were trained in it. It is also used
+        where an activation exceeds float16. GPUs support it from Ampere on.
+    quality: Keep operations in float until the mean PSNR against float32 reaches this value, as 44dB. --dry-run tells
+        how long the search takes.
     speed: Keep operations in float as long as int8 is this many times as fast as float32, as 1.5x.
-    size: Sizes of x that the trajectories have in turn, as 64x64,96x64. Default: the default size.
+    size: Sizes of x, between which the trajectories alternate, as 64x64,96x64. Default: the default size.
     """
 
     bundle: Path
@@ -59,17 +59,17 @@ class CalibrateOptions(SamplingOptions):
 
 
 def warn_of_few(options: CalibrateOptions) -> None:
-    """A warning where the trajectories show little of the activations, with what follows from it."""
+    """Warn if there are too few trajectories to show the range of the activations."""
     if options.trajectories < FEW:
         LOG.warning(
-            "how far activations reach is little known after %s: int8 clips more of other samples; follow 64"
+            "the range of activations is hardly known after %s: int8 may clip those of other samples; follow 64"
             " (--trajectories 64)",
             trajectories_text(options.trajectories),
         )
 
 
 def check_options(options: CalibrateOptions) -> None:
-    """UserError for what is wrong whatever the bundle."""
+    """Check the options that do not depend on the bundle. Raises UserError for the first that is wrong."""
     bound = parse_bound(options.quality, options.speed)
     targets = load_targets(options)
     if bound is not None:
@@ -81,7 +81,7 @@ def check_options(options: CalibrateOptions) -> None:
 
 
 def load_targets(options: CalibrateOptions) -> tuple[Target, ...]:
-    """The targets by their names, each once. UserError for an unknown one, or none."""
+    """Return the targets by their names, without duplicates. Raises UserError for an unknown name, or none."""
     if not options.target:
         raise UserError("no target to lower for", f"choose from {', '.join(target_names())}")
     chosen = tuple(load_target(name) for name in dict.fromkeys(options.target))
@@ -89,20 +89,20 @@ def load_targets(options: CalibrateOptions) -> tuple[Target, ...]:
 
 
 def trajectory_seeds(options: CalibrateOptions) -> range:
-    """The seeds of the trajectories. UserError where there are none, too many, or they are held out for others."""
+    """Return the seeds of the trajectories. Raises UserError if there are none or too many, or if they are held out."""
     if options.trajectories < 1:
         raise UserError(f"{options.trajectories} trajectories show nothing", "follow at least 1, better 64")
     if options.trajectories > MOST_TRAJECTORIES:
         raise UserError(f"{options.trajectories} trajectories never end", "follow 64, or some hundred")
     if not len(HELD_OUT_SEEDS) <= options.seed <= 2**64 - options.trajectories:
         raise UserError(
-            f"calibration seeds from {options.seed} meet those held out for evaluation, or leave 64 bits",
+            f"calibration seeds from {options.seed} overlap those held out for evaluation, or exceed 64 bits",
             f"start from {FIRST_SEED}",
         )
     seeds = range(options.seed, options.seed + options.trajectories)
     if seeds.start < SELECTION_SEEDS.stop and SELECTION_SEEDS.start < seeds.stop:
         raise UserError(
-            f"calibration seeds {seeds.start} to {seeds[-1]} meet those that bodies and precision maps are judged on",
+            f"calibration seeds {seeds.start} to {seeds[-1]} overlap those that judge bodies and precision maps",
             f"start from {FIRST_SEED}",
         )
     return seeds

@@ -1,4 +1,4 @@
-"""The memory and disk that a calibration takes, estimated from its task."""
+"""Estimates of the memory and disk space of a calibration, from its task."""
 
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.ranges.moments import moment_bytes
@@ -12,31 +12,31 @@ from fewstep.measure.rollouts.trajectories import BATCH
 from fewstep.runtime.bundle.reading import Bundle
 
 ALONE = 200 * 10**6  # bytes of the command and its engines
-BESIDE = 1.5  # times the float weights, at the largest: while a graph is lowered, or in OpenVINO
-WORKER = 1.25  # times the float weights: those that onnxruntime packs, and what it has mapped
+BESIDE = 1.5  # peak in multiples of the float weights: while a graph is lowered, or in OpenVINO
+WORKER = 1.25  # multiple of the float weights: those that onnxruntime packs, and mapped pages
 
 
 def estimate_needs(task: Task, workers: int = 0) -> Needs:
-    """The most memory that is held at once, and the disk that all bodies take.
+    """Estimate the peak memory, and the disk space of all bodies.
 
-    `workers`: processes of this machine.
+    workers: number of processes on this machine.
     """
     weights = weight_bytes(task.prepared) + _prologue_bytes(task.sampler.bundle)
     tensors = task.tensors
     is_large = are_large(task.prepared, tensors)
-    rows = 1 if is_large else 2 * max(len(step.branches) for step in task.plan.steps)  # a sample is counted, one comes
+    rows = 1 if is_large else 2 * max(len(step.branches) for step in task.plan.steps)  # one counted, one computed
     sample = rows * row_bytes(task.prepared, tensors)
     moments = sum(moment_bytes(ops, task.prepared) for ops in task.weighted_ops)
     at_once = 1 if task.is_large else BATCH
-    here = BESIDE * weights + 2 * moments + at_once * sample + ALONE  # moments of all trajectories, and of one
+    here = BESIDE * weights + 2 * moments + at_once * sample + ALONE  # 2 moments: the sum, and one trajectory's
     others = workers * (WORKER * weights + moments + sample + ALONE)
     bodies = [body_bytes(task.prepared, task.operations, target) for target in task.targets]
     files = sum(2 if size > io.EXTERNAL_ABOVE else 1 for size in bodies)
-    return Needs(round(here + others), sum(bodies), files + 2)  # ranges and plan
+    return Needs(round(here + others), sum(bodies), files + 2)  # 2: ranges and plan
 
 
 def body_bytes(prepared: Graph, operations: tuple[str, ...], target: Target) -> int:
-    """Bytes of the weights of a lowered body, about: 8 bits where an operation is lowered."""
+    """Return the approximate bytes of a lowered body's weights: 8 bits where an operation is lowered."""
     lowered = {name for node in prepared.nodes if node.output in operations for name in node.inputs[1:2]}
     float_size = target.scheme.scale_dtype.itemsize
     return sum(
@@ -46,7 +46,7 @@ def body_bytes(prepared: Graph, operations: tuple[str, ...], target: Target) -> 
 
 
 def _prologue_bytes(bundle: Bundle) -> int:
-    """Bytes of the files of prologue and conditioner."""
+    """Return the bytes of the files of prologue and conditioner."""
     graphs = (bundle.manifest.conditioner, bundle.manifest.prologue)
     files = {file for graph in graphs if graph is not None for file in (graph.file, *graph.data)}
     shared = set(bundle.manifest.bodies["float32"].graph.data)

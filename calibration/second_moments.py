@@ -1,7 +1,7 @@
-"""Second moments of a task: its first trajectories are followed once more, each by any worker or by this process.
+"""Second moments of a task. Workers or this process follow its first trajectories a second time.
 
-A trajectory has sums of its own, which are added up in the order of the trajectories. So the number of workers changes
-no bit.
+Each trajectory has its own sums, which are added in the order of the trajectories. So the result is bitwise identical
+for any number of workers.
 """
 
 from collections.abc import Callable
@@ -18,14 +18,14 @@ from fewstep.measure.workers.job import Workers
 from fewstep.runtime.machine.memory_pages import release_free_memory
 from fewstep.runtime.progress import SILENT, Progress
 
-TRAJECTORIES = 16  # serve as well as 64 (measured)
-POSITIONS = 1 << 14  # of a layer along all of them: an eighth of it loses 2.5 dB on a U-Net of the zoo
+TRAJECTORIES = 16  # as good as 64 (measured)
+POSITIONS = 1 << 14  # of a layer over all trajectories: an eighth of it loses 2.5 dB on a U-Net of the zoo
 
 
 def measure_second_moments(task: Task, progress: Progress = SILENT, workers: Workers | None = None) -> Moments:
-    """Sums of x x^T of what each operation reads along the first trajectories.
+    """Sum x x^T over the inputs x of each operation along the first trajectories.
 
-    `workers` follow a trajectory each; without them this process follows all.
+    With `workers`, each follows one trajectory at a time; otherwise this process follows all of them.
     """
     count = min(TRAJECTORIES, len(task.seeds))
     rows = count * sum(len(step.branches) for step in task.plan.steps if step.network == task.network)
@@ -39,7 +39,7 @@ def measure_second_moments(task: Task, progress: Progress = SILENT, workers: Wor
 
 
 def make_moment_collector(task: Task, positions: int) -> Callable[[Trajectories], Moments]:
-    """A function that gives the moments of a trajectory, at so many positions of each row."""
+    """Return a function that sums the moments of a trajectory, at `positions` positions of each row."""
     release_free_memory()  # memory of the network that counted
     read = tuple(dict.fromkeys(op.x for ops in task.weighted_ops for op in ops))
     network = open_observed(task.prepared, read, task.threads)

@@ -1,4 +1,4 @@
-"""The task of a calibration: all that is known, and checked, before the first trajectory."""
+"""The task of a calibration: everything that is known and checked before the first trajectory."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -29,27 +29,27 @@ MEMORY = 2**26  # bytes of activations at once
 
 @dataclass(frozen=True)
 class Task:
-    """A bundle's float denoiser, the plan it will run, what to follow along it, and what to make of it.
+    """A bundle's float denoiser, the plan that it will run, and the targets to lower for.
 
     Attributes:
         sampler: of the float32 body of a network.
-        prepared: its graph.
-        plan: one range group for now.
+        prepared: the graph of that body.
+        plan: has one range group until the counts are known.
         edges: of lambda, between the range groups.
         targets: the targets to lower for.
-        seeds: a trajectory each.
+        seeds: one for each trajectory.
         operations: names of the operations that will be lowered.
-        conditions: one row for each seed, if they are given; else they are drawn.
-        sizes: of x, which alternate over the seeds; none for the default size.
-        per_size: seeds of one size in a row.
-        threads: of one evaluation; 0 for one for each core, or one for each of the workers.
-        bound: what a precision map has to reach.
-        command: gives the command line that does this again for targets of these names.
-        refused: errors of bodies that cannot be made, by name.
+        conditions: one record for each seed; None to draw them.
+        sizes: of x, which alternate over the seeds; empty for the default size.
+        per_size: number of successive seeds with the same size.
+        threads: of one evaluation; 0 for one for each core, or one for each worker.
+        bound: that a precision map has to reach.
+        command: returns the command line that repeats this calibration for the targets of these names.
+        refused: errors of bodies that cannot be made, by body name.
         network: whose steps of the plan are followed.
-        all_networks: the sampler of all networks, where there are others.
-        random: names of conditions whose values are random (`conditions_file.GivenConditions`).
-        no_floats: whether every float tensor is counted, as a target without floats needs it.
+        all_networks: the sampler of all networks; None if there is only one.
+        random: names of conditions with random values (`conditions_file.GivenConditions`).
+        no_floats: whether every float tensor is counted, as targets without floats require.
     """
 
     sampler: Sampler
@@ -73,7 +73,7 @@ class Task:
 
     @cached_property
     def graph_sha256(self) -> str:
-        """The hash of the float32 body's graph, by which ranges and checkpoints know it."""
+        """The hash of the float32 body's graph, which ranges and checkpoints refer to."""
         return io.sha256(self.sampler.bundle.graph(self.sampler.body.graph))
 
     @cached_property
@@ -83,8 +83,8 @@ class Task:
 
     @property
     def is_large(self) -> bool:
-        """True where the activations of BATCH samples are more than MEMORY, or those of a row are measured before the
-        next row (`are_large`): all is done sample by sample."""
+        """True if the activations of BATCH samples exceed MEMORY, or each row is measured before the next one runs
+        (`are_large`). All samples are then processed one at a time."""
         if are_large(self.prepared, self.tensors):
             return True
         branches, manifest = max(len(step.branches) for step in self.plan.steps), self.sampler.bundle.manifest
@@ -94,10 +94,10 @@ class Task:
 
     @cached_property
     def weighted_ops(self) -> tuple[tuple[WeightedOp, ...], ...]:
-        """The operations whose weights are rounded: those that a rule selects, then those that only targets without
-        floats lower. So the others' weights do not depend on such a target."""
+        """The operations whose weights are rounded, in two parts: those that the selection rules choose, then those
+        that only targets without floats lower. So the weights of the first part do not depend on such a target."""
         usual: tuple[WeightedOp, ...] = ()
-        with suppress(UserError):  # no operation, which is refused where a target needs one
+        with suppress(UserError):  # no operation: refused elsewhere, where a target needs one
             usual = select_ops_to_lower(self.prepared)
         codes = {op.code for op in usual}
         further = select_ops_to_lower(self.prepared, no_floats=True) if self.no_floats else ()
@@ -105,18 +105,18 @@ class Task:
         return tuple(part for part in parts if part)
 
     def with_all_networks(self, sampler: Sampler) -> Sampler:
-        """The sampler of all networks, with this one instead of the task's."""
+        """Return the sampler of all networks, in which `sampler` replaces the task's network."""
         all_networks = self.all_networks
         return sampler if all_networks is None else all_networks.with_network(self.network, sampler.network())
 
     def select(self, place: slice) -> "Task":
-        """The task with some of its trajectories."""
+        """Return the task with some of its trajectories."""
         rows = None if self.conditions is None else {name: array[place] for name, array in self.conditions.items()}
         return replace(self, seeds=self.seeds[place], conditions=rows)
 
     def run_trajectories(self, graph: LoadedGraph) -> Iterator[BodyCall]:
-        """Every evaluation of the plan along up to BATCH trajectories at once, of a graph instead of the float32
-        body's."""
+        """Run `graph` instead of the float32 body along the plan, and yield every evaluation. Up to BATCH trajectories
+        run at once."""
         sampler = self.with_all_networks(self.sampler.with_network_parts(graph=graph))
         along = partial(roll_out, sizes=self.sizes, per_size=self.per_size, network=self.network)
         return along(sampler, self.plan, self.seeds, conditions=self.conditions, runs=runs_per_trajectory(self.plan))

@@ -1,4 +1,4 @@
-"""Work along a task's trajectories, part after part: by this process or by workers, with the same bits."""
+"""Jobs over a task's trajectories, for this process or for workers, with bitwise identical results."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -16,13 +16,13 @@ from fewstep.plans.any_plan import AnyPlan
 from fewstep.runtime.sampling.loading import load
 
 Result = TypeVar("Result")
-Trajectories = tuple[range, ConditionRecords | None]  # seeds, and conditions [seeds, *shape] where these are given
-Work = Callable[[Task], Callable[[Trajectories], Result]]  # opened once for a task; a function of a module
+Trajectories = tuple[range, ConditionRecords | None]  # seeds, and conditions [seeds, *shape] if given
+Work = Callable[[Task], Callable[[Trajectories], Result]]  # a module-level function, called once for each task
 
 
 @dataclass(frozen=True)
 class TrajectoryJob(Generic[Result]):
-    """The work, and all of a task that its trajectories share."""
+    """A unit of work, with the parts of a task that all its trajectories share."""
 
     work: Work[Result]
     bundle: PinnedBundle
@@ -37,7 +37,7 @@ class TrajectoryJob(Generic[Result]):
         return self.work(self.load_task(threads))
 
     def load_task(self, threads: int) -> Task:
-        """The task in this process, without its trajectories."""
+        """Load the task in this process, without its trajectories."""
         folder = self.bundle.checked_folder()
         all_networks = load(folder, body="float32", backend=LazyOnnxRuntime(threads=threads))
         sampler = all_networks.select_network(self.network)
@@ -59,8 +59,8 @@ class TrajectoryJob(Generic[Result]):
 def map_trajectories(
     task: Task, work: Work[Result], trajectories: Iterable[Trajectories], workers: Workers | None
 ) -> Iterator[Result]:
-    """The result of each part of the trajectories, in order. `workers` take one each; without them this process
-    follows all."""
+    """Yield the result of each part of the trajectories, in order. With `workers`, each takes one part at a time;
+    otherwise this process runs all of them."""
     if workers is None:
         return map(work(task), trajectories)
     bundle = pin_bundle(task.sampler.bundle.path)
@@ -69,13 +69,13 @@ def map_trajectories(
 
 
 def split_trajectories(task: Task, at_once: int = 1) -> Iterator[Trajectories]:
-    """The trajectories of a task, in order, up to so many of one size at once."""
+    """Split the trajectories of a task, in order, into parts of up to `at_once` that have one size."""
     for start, seeds, _ in split_seeds(task.seeds, at_once, task.sizes, task.per_size):
         part = task.select(slice(start, start + len(seeds)))
         yield part.seeds, part.conditions
 
 
 def select_trajectories(task: Task, trajectories: Trajectories) -> Task:
-    """The task with these trajectories alone."""
+    """Return the task with only these trajectories."""
     seeds, conditions = trajectories
     return replace(task, seeds=seeds, conditions=conditions)

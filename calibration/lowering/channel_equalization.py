@@ -1,12 +1,12 @@
-"""Scales of channels: the graph multiplies an activation before it is written in 8 bits, and weights take it back.
+"""Per-channel scales: the graph multiplies an activation before it is quantized, and the weights compensate.
 
     op(x, W)      ==>      op(x * m, W / m)           m: one number for each input channel
-    op(x, W)      ==>      op(x, n W) / n             n: one for each output channel, where outputs are written too
+    op(x, W)      ==>      op(x, n W) / n             n: one for each output channel, if outputs are quantized too
 
-Kernels know one scale for a whole activation. Numbers m are written in the type that the graph computes in. Weights are
-divided by these very numbers before they become integers: only the weights' own rounding is between both. W and n W
-have the same integers: n goes into the scales of weights. The division by n is a product here;
-`channel_scale_fusion.py` joins it with its neighbours.
+Kernels take one scale for a whole activation. The numbers m are stored in the graph's compute type. Weights are divided
+by exactly these stored numbers before they are rounded, so that only the rounding of the weights remains as an error.
+W and n W have the same integers: n goes into the scales of the weights. The division by n is a product here, which
+`channel_scale_fusion.py` fuses with adjacent nodes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,12 +25,12 @@ from fewstep.graph.graph import Graph, Node
 from fewstep.graph.selection import WeightedOp, bias_shape
 
 Float = NDArray[np.float64]
-LEAST_GAIN_FUSED = -3.0  # dB, where engines fuse the product: what one scale clips costs about that (measured)
+LEAST_GAIN_FUSED = -3.0  # dB, if engines fuse the product: about what the clipping of one scale costs (measured)
 
 
 def encode_tensor(ranges: Ranges, grouped: bool, scheme: Scheme, least_gain: float) -> Encoding:
-    """The code in which a target writes a tensor with these ranges. Channels have scales of their own if that wins
-    `least_gain` dB."""
+    """Return the code in which a target quantizes a tensor with these ranges. Channels have their own scales if that
+    gains at least `least_gain` dB."""
     by_channel = ranges.by_channel
     if by_channel is None or channel_gain(ranges) < least_gain:
         return scheme.encode(ranges, grouped)
@@ -41,16 +41,16 @@ def encode_tensor(ranges: Ranges, grouped: bool, scheme: Scheme, least_gain: flo
 def equalize_channels(
     prepared: Graph, ops: Sequence[WeightedOp], codes: Mapping[str, Encoding], scheme: Scheme
 ) -> tuple[Graph, tuple[WeightedOp, ...], dict[str, Encoding]]:
-    """The graph with the multipliers of `codes` around `ops`, and the operations and codes to lower it with. Weights
-    stay as they are: `equalize_weight` divides them.
+    """Return the graph with the multipliers of `codes` around `ops`, and the operations and codes to lower it with.
+    Weights are unchanged: `equalize_weight` divides them.
 
-    Tensors keep their names and meaning; multiplied ones are `equalized_name` them.
+    Tensors keep their names and values; multiplied tensors are named by `equalized_name`.
     """
     new = NewNodes(prepared)
     selected = {op.name: op for op in ops}
     inner = {op.name: _inner_operation(op, codes, scheme) for op in ops}
     nodes: list[Node] = []
-    products = set[str]()  # one product for all readers of an activation; none where an operation writes it multiplied
+    products = set[str]()  # one product for all readers of an activation; none if an operation already writes it
     for node in prepared.nodes:
         op = selected.get(node.output)
         if op is None:
@@ -71,7 +71,7 @@ def equalize_channels(
 
 
 def equalize_weight(op: WeightedOp, prepared: Graph, codes: Mapping[str, Encoding]) -> NDArray[np.float32]:
-    """The weight that `equalize_channels` operations read: divided by the multipliers of their input."""
+    """Return the weight for an operation of `equalize_channels`, divided by the multipliers of its input."""
     weight, multipliers = prepared.constants[op.weight], codes[op.x].multipliers
     if multipliers is None:
         return weight
@@ -79,7 +79,7 @@ def equalize_weight(op: WeightedOp, prepared: Graph, codes: Mapping[str, Encodin
 
 
 def scale_inputs(scale: np.ufunc, weight: NDArray[np.float32], op: WeightedOp, numbers: Float) -> NDArray[np.float32]:
-    """The weight of an operation, multiplied or divided by a number for each channel that it reads."""
+    """Return an operation's weight, multiplied or divided by a number for each input channel."""
     scaled = np.empty(weight.shape, np.float32)
     rows, results = (np.moveaxis(each, op.axis, 0) for each in (weight, scaled))  # [outputs, inputs of a group, ...]
     outputs = len(rows) // op.groups
@@ -92,7 +92,7 @@ def scale_inputs(scale: np.ufunc, weight: NDArray[np.float32], op: WeightedOp, n
 def equalize_scales(
     weight: QuantizedWeight, op: WeightedOp, codes: Mapping[str, Encoding], scheme: Scheme
 ) -> QuantizedWeight:
-    """The quantized weight of an operation, with the multipliers of its output in the scales, if it has any."""
+    """Return an operation's quantized weight, with the multipliers of its output (if any) in the scales."""
     multipliers = _output_multipliers(op, codes, scheme)
     if multipliers is None:
         return weight
@@ -100,18 +100,18 @@ def equalize_scales(
 
 
 def _output_multipliers(op: WeightedOp, codes: Mapping[str, Encoding], scheme: Scheme) -> Float | None:
-    """The multipliers of an operation's output, if it is written in 8 bits."""
+    """Return the multipliers of an operation's output if it is quantized, else None."""
     return codes[op.name].multipliers if scheme.form.encodes_output(op) else None
 
 
 def _inner_operation(op: WeightedOp, codes: Mapping[str, Encoding], scheme: Scheme) -> WeightedOp:
-    """The operation between its multipliers."""
+    """Return the operation as it is between its multipliers."""
     x = op.x if codes[op.x].multipliers is None else equalized_name(op.x)
     y = op.name if _output_multipliers(op, codes, scheme) is None else equalized_name(op.name)
     return replace(op, node=replace(op.node, inputs=(x, *op.node.inputs[1:]), outputs=(y,)))
 
 
 def _multiply_node(x: str, called: str, numbers: Float, y: str, op: WeightedOp, prepared: Graph, new: NewNodes) -> Node:
-    """One number for each channel of what an operation reads or makes."""
+    """Return a product by one number for each channel of an operation's input or output."""
     constant = new.constant(f"{x}_{called}", numbers.astype(np.float32).reshape(bias_shape(op, prepared)))
     return Node("Mul", (x, constant), (y,), name=f"channels({x})")

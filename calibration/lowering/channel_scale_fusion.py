@@ -1,4 +1,4 @@
-"""Scales and shifts of channels in a lowered graph, joined with their neighbours, so that they take less time or none.
+"""Fusion of per-channel scales and shifts with adjacent nodes of a lowered graph, so that they take less time or none.
 
     pictures:   QuantizeLinear(x * m, scale)           ==>   QuantizeLinear(x, scale / m)
     1-D:        DequantizeLinear(y, scale) / n         ==>   DequantizeLinear(y, scale / n)
@@ -6,21 +6,20 @@
     pictures:   x * a + b, constants [C]               ==>   BatchNormalization(x, a, b, 0, 1)
     pictures:   x * a + b of each sample, [B, C, 1..]  ==>   the same of x [1, B C, ...]
 
-A picture has two or three spatial axes. m and n are the multipliers of channels (`channels.py`): convolutions read and
-write integers with one scale for all channels. Adaptive scales and shifts stand behind a GroupNorm, shifts of the bias
-and the time behind a convolution. In 2-D results are bitwise the same on x86; a processor that rounds product and sum
-once gives others. The view [1, B C, ...] takes no copy of the picture.
+A picture has two or three spatial axes. m and n are the multipliers of channels (`channel_equalization.py`):
+convolutions read and write integers with one scale for all channels. Adaptive scales and shifts follow a GroupNorm;
+shifts by the bias and the time follow a convolution. In 2-D results are bitwise identical on x86; a processor with
+fused multiply-add gives others. The view [1, B C, ...] does not copy the picture.
 
-Measured in onnxruntime 1.31 on AVX512: BatchNormalization of mean 0 and variance 1 goes over a picture once. With
-divisions joined an int8 step takes 0.93 of the time on `unet_edm_cifar`, and 0.97 on the shipped `fashion_mnist`. With
-sums joined it takes 0.87 to 0.90 on the shipped denoisers (benchmarks/races/cpu_forms.py of commit
-f965803).
+Measured in onnxruntime 1.31 on AVX512: BatchNormalization of mean 0 and variance 1 passes over a picture once. With
+divisions fused an int8 step takes 0.93 of the time on `unet_edm_cifar`, and 0.97 on the shipped `fashion_mnist`. With
+sums fused it takes 0.87 to 0.90 on the shipped denoisers (benchmarks/races/cpu_forms.py of commit f965803).
 
 The best form of a division depends on the axes. In 1-D channels are short: BatchNormalization takes 1.06 of the time
-for its fixed cost, and a scale for each channel takes 0.97. In 2-D a scale for each channel takes 1.08 to 1.13, because
-onnxruntime puts channels last there, and DequantizeLinear takes them one by one. QuantizeLinear reads channels first in
-both. A bias right behind DequantizeLinear becomes BatchNormalization too. onnxruntime would move an Add ahead of the
-Transpose to channels first, which would then move floats instead of codes.
+for its fixed cost, and per-channel scales take 0.97. In 2-D per-channel scales take 1.08 to 1.13, because onnxruntime
+uses the channels-last layout there, in which DequantizeLinear processes channels one at a time. QuantizeLinear reads
+channels first in both. A bias directly after DequantizeLinear becomes BatchNormalization too. Otherwise onnxruntime
+would move the Add before the Transpose to channels first, which would then move floats instead of codes.
 
 Scales that change with the range group are rows of one packed table for each number of channels.
 """
@@ -41,12 +40,12 @@ from fewstep.graph.pattern import match
 from fewstep.graph.types import Types
 
 Operand = Array | str  # a constant [C], or the name of an input [B, C, 1, ...]
-Changes = dict[str, tuple[Node, ...]]  # by tensor: the nodes instead of its node
+Changes = dict[str, tuple[Node, ...]]  # by tensor: the nodes that replace its node
 
 
 def fuse_channel_scales(graph: Graph, types: Types, encodings: Mapping[str, Encoding]) -> Graph:
-    """The lowered graph in these forms, with nodes that nothing reads any more. `types` describe the prepared graph,
-    whose names it kept; `encodings` describe the integers, by tensor."""
+    """Return the lowered graph in these forms. Nodes that nothing reads any more stay. `types` describe the prepared
+    graph, whose names the lowered graph kept; `encodings` are the codes of the integers, by tensor."""
     codes = {
         integer_name(name): code for name, code in encodings.items() if code.multipliers is not None
     }  # by integers
@@ -60,7 +59,7 @@ def fuse_channel_scales(graph: Graph, types: Types, encodings: Mapping[str, Enco
     for division in divisions:
         if division.axes > 1:
             changes |= _fuse_bias(division, lowered)
-    constants = {**scales.constants, **lowered.new.constants, **channels.constants}  # a file's order; sums' follow
+    constants = {**scales.constants, **lowered.new.constants, **channels.constants}  # order in the file; sums' follow
     changes |= _fuse_sums(lowered, changes)
     nodes = (new for node in graph.nodes for new in changes.get(node.output, (node,)))
     return graph.with_nodes((*channels.nodes, *scales.nodes, *nodes), constants | lowered.new.constants)
@@ -68,7 +67,7 @@ def fuse_channel_scales(graph: Graph, types: Types, encodings: Mapping[str, Enco
 
 @dataclass(frozen=True)
 class _Lowered:
-    """The lowered graph, the types of the prepared one, and what the pass adds."""
+    """The lowered graph, the types of the prepared one, and the additions of the pass."""
 
     graph: Graph
     idx: Index
@@ -78,26 +77,26 @@ class _Lowered:
 
 @dataclass(frozen=True)
 class _Division:
-    """The nodes that make floats of a convolution's integers, and the code of the integers: DequantizeLinear, and the
-    product by 1 / n."""
+    """The nodes that convert a convolution's integers to floats (DequantizeLinear, and the product by 1 / n), and the
+    code of the integers."""
 
     dequantize: Node
     product: Node
     numbers: Array  # [channels], 1 / n
     code: Encoding
-    axes: int  # spatial ones
+    axes: int  # number of spatial axes
 
 
 @dataclass(frozen=True)
 class _Coded:
-    """QuantizeLinear or DequantizeLinear with a scale for each channel, instead of two nodes."""
+    """QuantizeLinear or DequantizeLinear with per-channel scales, which replaces two nodes."""
 
     node: Node
     code: ChannelCode
 
 
 def _find_divisions(lowered: _Lowered, codes: Mapping[str, Encoding]) -> Iterator[_Division]:
-    """All products by 1 / n behind convolutions that write 8 bits."""
+    """Yield all products by 1 / n after convolutions with quantized outputs."""
     graph, idx = lowered.graph, lowered.idx
     for node in graph.nodes:
         found = match(node, "Mul(*DequantizeLinear(integers), NUMBERS)", idx)
@@ -109,7 +108,7 @@ def _find_divisions(lowered: _Lowered, codes: Mapping[str, Encoding]) -> Iterato
 
 
 def _fuse_dequantize(division: _Division, graph: Graph) -> _Coded:
-    """The division as part of the scales of DequantizeLinear."""
+    """Fuse the division into the scales of DequantizeLinear."""
     result, zero = division.product.output, graph.constants[division.dequantize.inputs[2]]
     scales = clip_scales(division.code.scales[:, None] * division.numbers, division.numbers.dtype)
     code = ChannelCode(scale_name(result), zero_point_name(result), scales, zero)
@@ -119,7 +118,7 @@ def _fuse_dequantize(division: _Division, graph: Graph) -> _Coded:
 
 
 def _fuse_quantize(lowered: _Lowered, codes: Mapping[str, Encoding]) -> Iterator[_Coded]:
-    """The products by m that only convolutions of pictures read, as part of the scales of QuantizeLinear."""
+    """Fuse products by m that only convolutions of pictures read into the scales of QuantizeLinear."""
     graph, idx = lowered.graph, lowered.idx
     for node in graph.nodes:
         found = match(node, "QuantizeLinear(*Mul(x, NUMBERS))", idx) if node.output in codes else None
@@ -137,8 +136,8 @@ def _fuse_quantize(lowered: _Lowered, codes: Mapping[str, Encoding]) -> Iterator
 
 
 def _fuse_bias(division: _Division, lowered: _Lowered) -> Changes:
-    """The division, and the constant bias behind it if there is one, as one operation. Empty where another sum stands
-    behind it: `_fuse_sums` joins the division with that."""
+    """Fuse the division, and a constant bias if one follows, into one operation. Return no changes if another sum
+    follows: `_fuse_sums` fuses the division with that sum."""
     product, channels = division.product, len(division.numbers)
     readers = lowered.idx.consumers.get(product.output, ()) if lowered.idx.is_inner(product.output) else ()
     add = next((each for each in readers if each.op == "Add"), None)
@@ -158,7 +157,7 @@ def _fuse_bias(division: _Division, lowered: _Lowered) -> Changes:
 
 
 def _constant_bias(add: Node, division: _Division, graph: Graph) -> Array | None:
-    """The constant [channels] that a sum adds; None if it adds another thing."""
+    """Return the constant [channels] that a sum adds; None if it adds anything else."""
     name = next((name for name in add.inputs if graph.is_constant(name)), None)
     if name is None:
         return None
@@ -180,7 +179,7 @@ class _Affine:
 
 
 def _fuse_sums(lowered: _Lowered, before: Changes) -> Changes:
-    """All sums but those that joined a division `before`."""
+    """Fuse all sums except those already fused with a division in `before`."""
     changes: Changes = {}
     plain: dict[int, tuple[str, str]] = {}
     for node in lowered.graph.nodes:
@@ -196,7 +195,7 @@ def _fuse_sums(lowered: _Lowered, before: Changes) -> Changes:
 
 
 def _match_affine(add: Node, lowered: _Lowered) -> _Affine | None:
-    """A sum of pictures and the product ahead of it as scale and shift; None if a node is no such sum."""
+    """Match a sum of pictures, and a product before it, as scale and shift; None if a node is no such sum."""
     value = lowered.types.values.get(add.output)
     if value is None or len(value.shape) < 4 or value.shape[0] != BATCH or value.dtype != np.float32:
         return None
@@ -207,7 +206,7 @@ def _match_affine(add: Node, lowered: _Lowered) -> _Affine | None:
         shift, source = _channel_operand(operand, channels, rank, lowered.graph), lowered.idx.producers.get(inner)
         if shift is None or source is None or source.domain:
             continue
-        if source.op == "DequantizeLinear":  # a sum without a product
+        if source.op == "DequantizeLinear":  # a sum without a product before it
             return _Affine(inner, np.ones(channels, np.float32), shift, add, channels, rank)
         scaled = _match_product(source, channels, rank, lowered) if lowered.idx.is_inner(inner) else None
         if scaled is not None:
@@ -216,21 +215,21 @@ def _match_affine(add: Node, lowered: _Lowered) -> _Affine | None:
 
 
 def _match_product(node: Node, channels: int, rank: int, lowered: _Lowered) -> tuple[str, Operand] | None:
-    """x and a of a product x * a; None if `a` has not one number for each channel, or x has another shape than the
-    product."""
+    """Return x and a of a product x * a; None if `a` does not have one number for each channel, or x has another shape
+    than the product."""
     if node.op != "Mul":
         return None
     shape = lowered.types.shape(node.output)
     for x, operand in (node.inputs, node.inputs[::-1]):
         numbers = _channel_operand(operand, channels, rank, lowered.graph)
-        is_division = lowered.idx.producer(x, "DequantizeLinear") is not None  # no type, but the product's shape
+        is_division = lowered.idx.producer(x, "DequantizeLinear") is not None  # untyped, but of the product's shape
         if numbers is not None and shape is not None and (is_division or lowered.types.shape(x) == shape):
             return (x, numbers) if shape[:2] == (BATCH, channels) else None
     return None
 
 
 def _channel_operand(name: str, channels: int, rank: int, graph: Graph) -> Operand | None:
-    """A tensor with one number for each channel, as an operand; None if it is none."""
+    """Return a tensor with one number for each channel as an operand; None for other tensors."""
     column = (channels, *[1] * (rank - 2))
     constant = graph.constants.get(name)
     if constant is None:
@@ -240,7 +239,7 @@ def _channel_operand(name: str, channels: int, rank: int, graph: Graph) -> Opera
 
 
 def _channel_batch_norm(affine: _Affine, new: NewNodes) -> tuple[Node, ...]:
-    """BatchNormalization with constants [C]."""
+    """Return a BatchNormalization with constants [C]."""
     zeros = new.constant(f"zeros({affine.channels})", np.zeros(affine.channels, np.float32))
     ones = new.constant(f"ones({affine.channels})", np.ones(affine.channels, np.float32))
     parts = {"scale": affine.scale, "shift": affine.shift}
@@ -250,9 +249,9 @@ def _channel_batch_norm(affine: _Affine, new: NewNodes) -> tuple[Node, ...]:
 
 
 def _sample_batch_norm(affine: _Affine, lowered: _Lowered, plain: dict[int, tuple[str, str]]) -> tuple[Node, ...]:
-    """BatchNormalization of the view [1, B C, ...]. `plain` has the zeros and ones [B C] made so far, by channels."""
+    """Return a BatchNormalization of the view [1, B C, ...]. `plain` caches zeros and ones [B C], by channels."""
     new, result, nodes, rows = lowered.new, affine.add.output, list[Node](), list[str]()
-    sample = affine.scale if isinstance(affine.scale, str) else affine.shift  # has the shape that a constant gets
+    sample = affine.scale if isinstance(affine.scale, str) else affine.shift  # constants are expanded to its shape
     assert isinstance(sample, str)
     flat = new.constant("flat", np.array([-1]))
     for part, operand in (("scale", affine.scale), ("shift", affine.shift)):
@@ -283,8 +282,8 @@ def _sample_batch_norm(affine: _Affine, lowered: _Lowered, plain: dict[int, tupl
 
 
 def _view_source(affine: _Affine, lowered: _Lowered) -> tuple[str, list[int]]:
-    """The tensor that is viewed as [1, B C, ...], and the spatial sizes for that Reshape, where 0 leaves a size as it
-    is. The tensor is x, or the input of the Reshape that makes x."""
+    """Return the tensor to view as [1, B C, ...], and the spatial sizes for that Reshape, where 0 leaves a size
+    unchanged. The tensor is x, or the input of the Reshape that produces x."""
     before = lowered.idx.producer(affine.x, "Reshape")
     shape = None if before is None else lowered.graph.constants.get(before.inputs[1])
     if before is not None and lowered.idx.is_inner(affine.x) and shape is not None and (shape[1:] > 0).all():

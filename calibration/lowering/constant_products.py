@@ -1,9 +1,9 @@
-"""Constants that multiply what an int8 operation makes go into the scales of its weight, and into its bias.
+"""Folds constants that multiply the output of an int8 operation into the scales of its weight, and into its bias.
 
     (op(x, s W) + bias) * c      ==>      op(x, c s W) + c bias
 
-OpenVINO 2026.4 does so with the weight in float, which then has no 8 bits, and runs the operation in float (measured).
-Residual blocks have such constants.
+OpenVINO 2026.4 folds them into a float copy of the weight, and then runs the operation in float (measured). Residual
+blocks have such constants.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ PRODUCT = f"*({' | '.join(MULTIPLY)})(x, *DequantizeLinear(codes, SCALE))"
 
 
 def fold_constant_products(lowered: Graph, types: Types, codes: Mapping[str, Encoding]) -> Graph:
-    """The graph without the products by one positive constant behind operations whose weight is dequantized."""
+    """Return the graph without products by one positive constant after operations with a dequantized weight."""
     idx, constants, names = index(lowered), dict(lowered.constants), dict[str, str]()
     for node in lowered.nodes:
         found = match(node, f"Mul({PRODUCT}, FACTOR)", idx) or match(node, f"Mul(*Add({PRODUCT}, BIAS), FACTOR)", idx)

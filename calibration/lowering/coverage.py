@@ -1,4 +1,4 @@
-"""The operations that really run in int8, counted in the graph as onnxruntime optimizes it."""
+"""The operations that really run in int8, counted in the graph after onnxruntime's optimization."""
 
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
@@ -19,11 +19,11 @@ from fewstep.runtime.bundle.manifest import Coverage
 Shapes = Mapping[str, tuple[int, ...]]
 
 MULTIPLY = ("Conv", "ConvTranspose", "MatMul", "Gemm")
-INTEGER_KERNELS = {"QLinearConv": 3, "MatMulIntegerToFloat": 1}  # operation: which input is its weight
+INTEGER_KERNELS = {"QLinearConv": 3, "MatMulIntegerToFloat": 1}  # operation: index of its weight among its inputs
 
 
 def count_coverage(prepared: Graph, int8: Collection[str]) -> Coverage:
-    """Coverage by the operations named in `int8`, among all that multiply and accumulate, attention's included."""
+    """Return the coverage of the operations named in `int8`, among all multiply-accumulates, including attention."""
     work = count_operation_macs(prepared)
     return Coverage(
         int8_macs=sum(work[name] for name in work if name in int8),
@@ -34,7 +34,8 @@ def count_coverage(prepared: Graph, int8: Collection[str]) -> Coverage:
 
 
 def check_coverage(prepared: Graph, wanted: Sequence[str], ran: Collection[str], engine: str) -> Coverage:
-    """Coverage where an engine ran `ran` in integers. UserError naming the first of `wanted` that it ran in float."""
+    """Return the coverage if an engine ran `ran` in integers. Raises UserError naming the first of `wanted` not in
+    it."""
     coverage = count_coverage(prepared, [name for name in wanted if name in ran])
     for name in wanted:
         if name not in coverage.int8_ops:
@@ -43,28 +44,28 @@ def check_coverage(prepared: Graph, wanted: Sequence[str], ran: Collection[str],
 
 
 def count_operation_macs(graph: Graph) -> dict[str, int]:
-    """Multiply-accumulates per sample of every operation of MULTIPLY, by what it makes.
+    """Return the multiply-accumulates per sample of every operation of MULTIPLY, by output.
 
-    One sample of noise gives the shapes that follow from values, as routed rows of a layer. UserError naming a tensor
-    whose shape neither way gives.
+    Shapes that depend on values, such as routed rows of a layer, are taken from one sample of noise. Raises UserError
+    naming a tensor whose shape cannot be found in either way.
     """
     shapes = _infer_shapes(fix_batch(fix_sizes(graph), 1))
     return {node.output: count_macs(node, shapes) for node in graph.nodes if node.op in MULTIPLY}
 
 
 def integer_kernels(graph: Graph) -> frozenset[str]:
-    """Names of the weights that integer kernels read in the graph as onnxruntime optimizes it for this CPU."""
+    """Return the names of the weights that integer kernels read, after onnxruntime's optimization for this CPU."""
     return frozenset(
         node.input[INTEGER_KERNELS[node.op_type]] for node in optimize_graph(graph) if node.op_type in INTEGER_KERNELS
     )
 
 
 def optimize_graph(graph: Graph) -> list[onnx.NodeProto]:
-    """The nodes of the graph that onnxruntime really runs on this CPU, at the optimization level of the runtime."""
+    """Return the nodes that onnxruntime really runs on this CPU, at the runtime's optimization level."""
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "optimized.onnx"
         options = ort.SessionOptions()
-        options.log_severity_level = 3  # it warns that the file suits this CPU only, which is the point
+        options.log_severity_level = 3  # suppress the warning that the file suits only this CPU, as intended
         options.optimized_model_filepath = str(result)
         options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "optimized.data")
         open_with(graph, options)
@@ -72,7 +73,7 @@ def optimize_graph(graph: Graph) -> list[onnx.NodeProto]:
 
 
 def _infer_shapes(graph: Graph) -> Shapes:
-    """Shapes of all tensors that the operations of MULTIPLY read and write, in a graph for one sample."""
+    """Return the shapes of all tensors that operations of MULTIPLY read and write, in a graph for one sample."""
     types = infer_types(graph)
     multiplying = [node for node in graph.nodes if node.op in MULTIPLY]
     names = dict.fromkeys(name for node in multiplying for name in (node.output, *node.inputs[:2]))
@@ -89,7 +90,7 @@ def _infer_shapes(graph: Graph) -> Shapes:
 
 
 def _random_inputs(graph: Graph) -> dict[str, Array]:
-    """Inputs of a graph of fixed sizes: random where they are floats, else zero."""
+    """Return inputs for a graph of fixed sizes: random floats, and zeros for other types."""
     rng = np.random.default_rng(0)
     shapes = {value: tuple(map(int, value.shape)) for value in graph.inputs}
     return {

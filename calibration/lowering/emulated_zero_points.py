@@ -1,14 +1,14 @@
-"""Zero points for engines that take none: the graph moves the activation, and moves the product back.
+"""Zero points for engines without them: the graph subtracts an offset from the activation, and corrects the output.
 
-SiLU's results lie in [-0.28, high]. A symmetric code spends half of its numbers below zero, where next to nothing is.
-With c the number in the middle of the code, -zero point * scale:
+The outputs of SiLU are in [-0.28, high]. A symmetric code spends half of its values below zero, where hardly any values
+are. With c the middle of the code's range, -zero point * scale:
 
     op(x, W) + bias      ==>      op(x - c, W) + (bias + c * sum of W)
 
-The sum is over the rounded weights: where x is zero, as it nearly is behind most of a SiLU, the two then cancel. A sum
-of the float weights would multiply their rounding errors by c everywhere. That costs more than centring wins. The graph
-writes out a convolution's border of zeros first, since zero is -c there: Pad(x), then the convolution without pads.
-An activation keeps a symmetric code where c * sum of W nears the greatest number of the graph's type.
+The sum is over the rounded weights: where x is zero, as it nearly is for most outputs of a SiLU, the two terms cancel.
+A sum of the float weights would multiply their rounding errors by c everywhere, which costs more than centring gains.
+A convolution's zero padding becomes a separate node, because zero is -c there: Pad(x), then the convolution without
+pads. An activation keeps a symmetric code if c * sum of W approaches the largest number of the graph's type.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,22 +33,24 @@ def centre(
     weights: Mapping[str, QuantizedWeight],
     dtype: np.dtype[Any],
 ) -> tuple[Graph, tuple[WeightedOp, ...], dict[str, Encoding]]:
-    """The graph with the inputs of `ops` moved by the zero points of their `codes`, each of one scale. It comes with
-    the operations and codes, without zero points, to lower it with. `weights` are by operation; `dtype` is what the
-    lowered graph computes in. The bias behind an operation moves its output back; where there is none, one is added.
+    """Return the graph with the inputs of `ops` shifted by the zero points of their `codes`, which have one scale each,
+    and the operations and codes, without zero points, to lower it with.
+
+    `weights` are by operation; `dtype` is the compute type of the lowered graph. The bias after an operation shifts its
+    output back. If there is no bias, one is added.
     """
     new = NewNodes(prepared)
     before: dict[str, tuple[Node, ...]] = {}
     inner: dict[str, WeightedOp] = {}
-    shifts: dict[str, Array] = {}  # by operation: what its output lacks, for each channel
+    shifts: dict[str, Array] = {}  # by operation: correction of its output, per channel
     plain = {x: code for x, code in codes.items() if not code.zero_point}
-    greatest = largest_number(dtype) / 2  # the other half is for what the operation makes of x itself
-    inputs: dict[tuple[str, tuple[int, ...]], str] = {}  # operations that read alike share what they read
+    greatest = largest_number(dtype) / 2  # the other half is for the product of x itself
+    inputs: dict[tuple[str, tuple[int, ...]], str] = {}  # operations with the same input and pads share one tensor
     for op in ops:
         code, pads = codes[op.x], _pads(op)
         if not code.zero_point:
             continue
-        scale = float(dtype.type(code.scales[0]))  # as it will be, so that zero is a number of the code
+        scale = float(dtype.type(code.scales[0]))  # as rounded in the graph, so that the code contains zero
         middle = -int(code.zero_point) * scale
         weight = weights[op.name].dequantize().astype(np.float64)
         shift = middle * weight.sum(axis=tuple(axis for axis in range(weight.ndim) if axis != op.axis))
@@ -69,21 +71,22 @@ def centre(
         op_inside = inner.get(node.output)
         nodes.extend((*before.get(node.output, ()), node if op_inside is None else op_inside.node))
     graph, names = _add_back_shifts(prepared.with_nodes(nodes, new.constants), {op.name: op for op in ops}, shifts)
-    # An operation may read what another one made, without a bias between
+    # An operation may read another one's output directly, without a bias between
     renamed = (rename_inputs(inner.get(op.name, op).node, names) for op in ops)
     moved = tuple(replace(op, node=node) for op, node in zip(ops, renamed, strict=True))
     return graph, moved, {names.get(x, x): code for x, code in plain.items()}
 
 
 def _symmetric_code(code: Encoding) -> Encoding:
-    """A code without zero point for the same values. A convolution that does not say how wide its border is needs it,
-    and a shift that overflows. Other operations may read the tensor centred, with another code."""
+    """Return a code without zero point for the same values: for a convolution with unknown pads, and if the shift
+    overflows. Other operations may read the tensor centred, in another code."""
     zero = int(code.zero_point)
     return replace(code, scales=code.scales * max(128 + zero, 127 - zero) / 127, zero_point=np.int8(0))
 
 
 def _pads(op: WeightedOp) -> tuple[int, ...] | None:
-    """Pads of a convolution, begin and end of each axis; none for a product; None if the graph does not say them."""
+    """Return pads of a convolution, begin and end of each axis; () for a product; None if the graph does not give
+    them."""
     if op.node.op != "Conv":
         return ()
     if op.node.attributes.get("auto_pad", b"NOTSET") not in (b"NOTSET", "NOTSET"):
@@ -93,7 +96,7 @@ def _pads(op: WeightedOp) -> tuple[int, ...] | None:
 
 
 def _subtract_zero_point(x: str, pads: tuple[int, ...], middle: float, new: NewNodes) -> tuple[Node, ...]:
-    """The nodes that make the moved input; it is the output of the last one."""
+    """Return the nodes that produce the shifted input, which is the last node's output."""
     number = new.constant(f"{x}_middle", np.array(middle, np.float32))
     if not pads:
         return (Node("Sub", (x, number), (new.name(f"{x}_centred"),), name=f"centre({x})"),)
@@ -109,8 +112,8 @@ def _subtract_zero_point(x: str, pads: tuple[int, ...], middle: float, new: NewN
 def _add_back_shifts(
     graph: Graph, ops: dict[str, WeightedOp], shifts: dict[str, Array]
 ) -> tuple[Graph, Mapping[str, str]]:
-    """The graph with every shift in the bias behind its operation, or added there if it has none; and the names of what
-    was added to, by those of what the operations make."""
+    """Return the graph with every shift added to the bias after its operation, or as a new sum if there is no bias, and
+    the names of the new sums' outputs by the names of the operations' outputs."""
     idx, new = index(graph), NewNodes(graph)
     biased = {name: _find_bias(idx, ops[name]) for name in shifts}
     places = {add.output: (name, bias) for name, addition in biased.items() if addition for add, bias in [addition]}
@@ -132,7 +135,7 @@ def _add_back_shifts(
 
 
 def _find_bias(idx: Index, op: WeightedOp) -> tuple[Node, str] | None:
-    """The addition of a constant that an operation's output goes to and nothing else does, and that constant."""
+    """Return the constant Add that is the only reader of an operation's output, and the name of its constant."""
     if not idx.is_inner(op.name) or idx.consumers[op.name][0].op != "Add":
         return None
     (reader,) = idx.consumers[op.name]

@@ -1,5 +1,5 @@
 """Activations in 8 or 16 bits: real = scale * (integer - zero_point). All channels share one scale per lambda group;
-the graph may have multiplied them before (`channels.py`)."""
+the graph may have multiplied them before (`channel_equalization.py`)."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,15 +10,15 @@ from numpy.typing import NDArray
 from fewstep.calibration.ranges.table import LEVELS, Range, Ranges
 
 LEAST_FINER = 1.25
-HEADROOM = 1.25  # of codes of 16 bits over the range that was seen: 2 dB of 80, and samples to come may reach further
+HEADROOM = 1.25  # of 16-bit codes over the observed range: costs 2 dB of 80, and further samples may exceed the range
 
 
 @dataclass(frozen=True)
 class Encoding:
     """The code of one tensor: `scales` float64 [groups], or [1] if pooled; one zero point for all groups.
 
-    `multipliers` [channels]: the graph multiplies each channel by its number before it is written, if channels have
-    scales of their own.
+    `multipliers` [channels]: the graph multiplies each channel by its number before quantization; None if all channels
+    share the scale.
     """
 
     scales: NDArray[np.float64]
@@ -27,10 +27,10 @@ class Encoding:
 
 
 def asymmetric_uint8(ranges: Ranges, grouped: bool) -> Encoding:
-    """A uint8 code that represents the whole of each range.
+    """Return a uint8 code that covers the whole of each range.
 
-    The zero point coarsens the groups' scales least (sum of logarithms). It is a constant, by which engines choose
-    kernels; scales may change at run time.
+    The zero point is chosen so that the groups' scales are finest (sum of logarithms). It is a constant, because
+    engines choose kernels by it; scales may change at run time.
     """
     low, high = _ends(ranges.per_group if grouped else (ranges.pooled,))
     candidates = np.arange(LEVELS + 1, dtype=np.float64)[:, None]  # [256, 1] against [groups]
@@ -43,36 +43,36 @@ def asymmetric_uint8(ranges: Ranges, grouped: bool) -> Encoding:
 
 
 def asymmetric_int8(ranges: Ranges, grouped: bool) -> Encoding:
-    """`asymmetric_uint8` shifted by 128: the same scales, the same numbers represented."""
+    """Return `asymmetric_uint8` shifted by 128: the same scales and the same real values."""
     code = asymmetric_uint8(ranges, grouped)
     return replace(code, zero_point=np.int8(int(code.zero_point) - 128))
 
 
 def asymmetric_uint16(ranges: Ranges, grouped: bool, headroom: float = HEADROOM) -> Encoding:
-    """A uint16 code for the range of all groups, and beyond it by `headroom`: 16 bits do not need scales of groups."""
+    """Return a uint16 code for the range of all groups times `headroom`: 16 bits do not need per-group scales."""
     low, high, levels = headroom * ranges.pooled.low, headroom * ranges.pooled.high, 2**16 - 1
     scale = (high - low) / levels
     return Encoding(np.array([scale]), np.uint16(round(-low / scale)))
 
 
 def symmetric_int16(code: Encoding) -> Encoding:
-    """int16 around zero that holds all that a uint16 code holds."""
+    """Return an int16 code around zero that covers all values of a uint16 code."""
     zero = int(code.zero_point)
     reach = code.scales * max(zero, 2**16 - 1 - zero)
     return replace(code, scales=reach / (2**15 - 1), zero_point=np.int16(0))
 
 
 def symmetric_int8(ranges: Ranges, grouped: bool) -> Encoding:
-    """int8 around zero: [-amax, amax] to [-127, 127]."""
+    """Return an int8 code around zero: [-amax, amax] maps to [-127, 127]."""
     amax = np.array(ranges.per_group_symmetric if grouped else [ranges.pooled_symmetric])
     return Encoding(amax / 127, np.int8(0))
 
 
 def choose_int8(ranges: Ranges, grouped: bool) -> Encoding:
-    """`asymmetric_int8` where its scales are finer by LEAST_FINER on the geometric mean; else `symmetric_int8`. Behind
-    a SiLU, which leaves little below zero, they are.
+    """Return `asymmetric_int8` if its scales are finer by LEAST_FINER in the geometric mean, else `symmetric_int8`.
+    They are finer after a SiLU, whose outputs are hardly negative.
 
-    Targets where a zero point costs operations use it: sums of residuals lie around zero, and would win nothing by one.
+    For targets where a zero point costs operations. Sums of residuals are centred on zero, and would gain nothing.
     """
     moved, symmetric = asymmetric_int8(ranges, grouped), symmetric_int8(ranges, grouped)
     gain = np.exp(np.log(symmetric.scales / moved.scales).mean())
@@ -83,7 +83,7 @@ def _ends(ranges: tuple[Range, ...]) -> tuple[NDArray[np.float64], NDArray[np.fl
     return np.array([r.low for r in ranges]), np.array([r.high for r in ranges])
 
 
-# Names of the tensors that a lowering adds to a tensor. No tensor of an exported graph contains parentheses.
+# Names of the tensors that a lowering adds for a tensor. No tensor of an exported graph contains parentheses.
 
 
 def scale_name(tensor: str) -> str:
@@ -99,12 +99,12 @@ def integer_name(tensor: str) -> str:
 
 
 def rounded_name(tensor: str) -> str:
-    """A tensor after its way to 8 bits and back."""
+    """Return the name of a tensor after quantization and dequantization."""
     return f"rounded({tensor})"
 
 
 def eight_bit_name(tensor: str) -> str:
-    """A tensor of 16 bits as operations with weights read it, in 8 bits."""
+    """Return the name of a 16-bit tensor's 8-bit version, which operations with weights read."""
     return f"eight({tensor})"
 
 
@@ -113,10 +113,10 @@ def factor_name(tensor: str) -> str:
 
 
 def equalized_name(tensor: str) -> str:
-    """A tensor whose channels have been multiplied."""
+    """Return the name of a tensor whose channels are multiplied."""
     return f"even({tensor})"
 
 
 def product_name(op: str) -> str:
-    """An operation's product of codes, before the factor of its group."""
+    """Return the name of an operation's product of codes, before the factor of its group."""
     return f"product({op})"

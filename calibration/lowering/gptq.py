@@ -1,4 +1,4 @@
-"""Weights whose rounding errors cancel in what a layer makes: each input's error is made good by the inputs behind it
+"""Weights whose rounding errors cancel in the output of a layer: each input's error is compensated by later inputs
 (GPTQ: Frantar, Ashkboos, Hoefler, Alistarh 2022, arXiv 2210.17323).
 
 The squared error of a layer's output is tr(E H E^T), with E the errors of its weights [outputs, inputs] and H the
@@ -6,9 +6,9 @@ second moments of its inputs. With H = R R^T and R upper triangular it is the su
 
     (R[j, j] E[:, j] + sum over i < j of R[i, j] E[:, i])^2
 
-so the best real number for a weight follows from the errors of the inputs before it. This is GPTQ without the inverse
-of H (QuIP: Chee, Cai, Kuleshov, De Sa 2023, arXiv 2307.13304, theorem 6). Damping, and the order of the inputs, are
-as in the authors' code with `act_order`. H is a block for each few inputs (`calibration/ranges/moments.py`).
+so the best real value of a weight follows from the errors of the inputs before it. This is GPTQ without the inverse
+of H (QuIP: Chee, Cai, Kuleshov, De Sa 2023, arXiv 2307.13304, theorem 6). Damping and the order of the inputs are as in
+the authors' code with `act_order`. H is split into blocks of a few inputs (`calibration/ranges/moments.py`).
 """
 
 from dataclasses import replace
@@ -20,8 +20,8 @@ from fewstep.calibration.lowering.weights import QuantizedWeight
 from fewstep.calibration.ranges.moments import split_inputs
 from fewstep.graph.selection import WeightedOp
 
-DAMPING = 0.01  # of the mean second moment, added to each: inputs that were never seen apart have a factor too
-AT_ONCE = 1 << 15  # weights that are rounded at once; each holds some 60 bytes meanwhile
+DAMPING = 0.01  # of the mean second moment, added to each, so that H is positive definite
+AT_ONCE = 1 << 15  # weights that are rounded at once; each takes some 60 bytes meanwhile
 
 Float = NDArray[np.float64]
 
@@ -34,13 +34,14 @@ def correct_rounding(
     multipliers: Float | None,
     largest: int,
 ) -> QuantizedWeight:
-    """The weight with the scales of `nearest`, and integers in [-largest, largest] that lose least by the moments.
+    """Return the weight with the scales of `nearest`, and integers in [-largest, largest] with the least error by the
+    moments.
 
     Args:
         weight: of the operation, in its own axes, divided by the multipliers.
-        moments: second moments of what the operation reads ahead of the multipliers, [blocks, width, width] as
-            `calibration/ranges/moments.py` has them.
-        multipliers: [channels] that it reads; None if the graph does not multiply them.
+        moments: second moments of the operation's input before the multipliers, [blocks, width, width] as in
+            `calibration/ranges/moments.py`.
+        multipliers: [channels] of the input; None if the graph does not multiply them.
     """
     blocks = split_inputs(op, weight.shape, moments.shape[-1])
     rows = np.moveaxis(weight, op.axis, 0).reshape(weight.shape[op.axis], -1)  # [outputs, inputs of a group]
@@ -64,10 +65,11 @@ def correct_rounding(
 
 
 def round_gptq(rows: Float, scales: Float, moments: Float, largest: int) -> Float:
-    """Whole numbers in [-largest, largest] for `rows` [blocks, outputs, inputs] ~ integers * scales [blocks, outputs].
+    """Return whole numbers in [-largest, largest] for `rows` [blocks, outputs, inputs] ~ integers * scales [blocks,
+    outputs].
 
-    moments: second moments of the inputs, [blocks, inputs, inputs]. Inputs with the largest are rounded first. A block
-    whose inputs were always zero has the nearest integers, and so has one whose moments overflow.
+    moments: second moments of the inputs, [blocks, inputs, inputs]. Inputs are rounded in decreasing order of theirs. A
+    block whose inputs were always zero, or whose moments overflow, gets the nearest integers.
     """
     mean = np.diagonal(moments, axis1=1, axis2=2).mean(axis=1)
     is_seen = np.isfinite(mean) & (mean > 0)
@@ -76,7 +78,7 @@ def round_gptq(rows: Float, scales: Float, moments: Float, largest: int) -> Floa
     back = order[:, ::-1]
     turned = np.take_along_axis(np.take_along_axis(moments, back[:, :, None], 1), back[:, None, :], 2)
     turned += np.where(is_seen, DAMPING * mean, 1.0)[:, None, None] * np.eye(turned.shape[-1])
-    factor = np.linalg.cholesky(turned)[:, ::-1, ::-1]  # R: the lower factor of H in back order, turned to the front
+    factor = np.linalg.cholesky(turned)[:, ::-1, ::-1]  # R: Cholesky factor of H in reverse order, reversed back
     factor = factor / np.diagonal(factor, axis1=1, axis2=2)[:, None, :]
     exact = np.take_along_axis(rows / scales[:, :, None], order[:, None, :], 2)
     errors = np.zeros(exact.shape)
@@ -90,7 +92,7 @@ def round_gptq(rows: Float, scales: Float, moments: Float, largest: int) -> Floa
 
 
 def _pad_inputs(part: NDArray[np.floating], width: int) -> Float:
-    """Zeros behind the last axis, up to `width`, in float64."""
+    """Pad the last axis with zeros to `width`, in float64."""
     padded = np.zeros((*part.shape[:-1], width))
     padded[..., : part.shape[-1]] = part
     return padded

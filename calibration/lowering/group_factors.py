@@ -1,14 +1,15 @@
-"""Scales of groups for engines that take constant ones: the graph divides by a factor for each group.
+"""Per-group scales for engines that take only constant scales: the graph divides by a factor for each group.
 
     op(x, W) + bias      ==>      op(x / factor, W) * factor + bias
 
-The input then has one scale, the finest of the groups', and factor[group] = scale[group] / finest. A factor is never
-below 1: nothing overflows in float16 that did not without it. The product becomes small instead: it loses float16's
-digits below factor / 16384 only. A group more than a thousand times finer than another takes a coarser scale. The graph
-divides by a factor and multiplies by that factor, not by its reciprocal: rounding their last digits leaves no gain.
+The input then has one scale, the finest of the groups', and factor[group] = scale[group] / finest. Factors are at
+least 1, so nothing overflows in float16 that did not before. The product becomes small instead, but it loses float16
+digits only below factor / 16384. A group whose scale is over a thousand times finer than another's takes a coarser
+scale. The graph divides by a factor and multiplies by the same factor, not by its reciprocal, so that rounding the
+factor causes no gain error.
 
-Around a convolution a factor has as many axes as a picture, all of size 1. OpenVINO leaves the layout of its
-convolutions for a kernel whose inputs differ in their number of axes. Leaving it takes two reorders of the picture.
+Around a convolution a factor has as many axes as a picture, all of size 1. If the inputs of a kernel differ in their
+number of axes, OpenVINO leaves the layout of its convolutions, which takes two reorders of the picture.
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,15 +37,15 @@ def add_group_factors(
     weights: Mapping[str, QuantizedWeight],
     dtype: np.dtype[Any],
 ) -> tuple[Graph, tuple[WeightedOp, ...], dict[str, Encoding]]:
-    """The graph with factors around each of `ops` whose input has several scales. It comes with the operations and
-    codes, of one scale each, to lower it with. `dtype` is what the lowered graph computes in. Weights change nothing.
+    """Return the graph with factors around each of `ops` whose input has several scales, and the operations and codes,
+    with one scale each, to lower it with. `dtype` is the compute type of the lowered graph. `weights` are not used.
 
-    Tensors keep their names and meaning; an operation's output before its factor is `product_name` its name. The graph
-    takes the input "group", unless no code has several scales: then it stays as it is.
+    Tensors keep their names and values; an operation's output before its factor is named by `product_name`. The graph
+    gets the input "group". If no code has several scales, the graph is returned unchanged.
     """
     new = NewNodes(prepared)
     factors: dict[str, NDArray[np.float32]] = {}  # [groups], by x
-    names: dict[str, str] = {}  # of what is read instead of x
+    names: dict[str, str] = {}  # by x: the tensor that is read instead
     single: dict[str, Encoding] = {}
     for x, code in codes.items():
         if len(code.scales) == 1:
@@ -75,7 +76,7 @@ def add_group_factors(
 
 
 def _split_scales(scales: NDArray[np.float64], dtype: np.dtype[Any]) -> tuple[float, NDArray[np.float32]]:
-    """The finest scale, within what `dtype` can hold, and the factors [groups]."""
+    """Return the finest scale, clipped to the range of `dtype`, and the factors [groups]."""
     held = scales.clip(smallest_normal(dtype), largest_number(dtype))
     held = np.maximum(held, held.max() / GREATEST)
     finest = held.min()
@@ -83,12 +84,13 @@ def _split_scales(scales: NDArray[np.float64], dtype: np.dtype[Any]) -> tuple[fl
 
 
 def _inner_operation(op: WeightedOp, x: str) -> WeightedOp:
-    """The operation between its factors, without its bias."""
+    """Return the operation as it is between its factors, without its bias."""
     return replace(op, node=replace(op.node, inputs=(x, op.weight), outputs=(product_name(op.name),)))
 
 
 def _reshape_factor(op: WeightedOp, prepared: Graph, new: NewNodes) -> tuple[str, tuple[Node, ...]]:
-    """The factor of an operation's input, and the nodes that give it the axes of a picture around a convolution."""
+    """Return the factor of an operation's input, and the nodes that reshape it to a picture's axes for a
+    convolution."""
     factor = factor_name(op.x)
     if op.node.op != "Conv":
         return factor, ()
@@ -98,12 +100,12 @@ def _reshape_factor(op: WeightedOp, prepared: Graph, new: NewNodes) -> tuple[str
 
 
 def _restore_product(op: WeightedOp, factor: str, prepared: Graph, new: NewNodes) -> tuple[Node, ...]:
-    """The product's own size, and behind it the bias that the operation had."""
+    """Return the nodes that multiply the product by the factor again, and then add the operation's bias."""
     result = new.name(f"{op.name}_unbiased") if op.bias else op.name
     restored = Node("Mul", (product_name(op.name), factor), (result,), name=f"unscale({op.name})")
     if not op.bias:
         return (restored,)
     (bias,) = op.bias
     value = prepared.constants[bias]
-    behind = new.constant(f"{bias}_behind", value.reshape(bias_shape(op, prepared)))
-    return restored, Node("Add", (result, behind), (op.name,), name=f"bias({op.name})")
+    separate = new.constant(f"{bias}_behind", value.reshape(bias_shape(op, prepared)))
+    return restored, Node("Add", (result, separate), (op.name,), name=f"bias({op.name})")

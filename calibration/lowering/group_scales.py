@@ -1,4 +1,4 @@
-"""Numbers that change with the range group: rows of one packed table, chosen by the body's input "group"."""
+"""Values that change with the range group: rows of one packed table, selected by the body's input "group"."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,16 +12,16 @@ GROUP_INPUT = Value(GROUP, np.dtype(np.int64), (1,))
 
 
 def gather_columns(what: str, table: Array, names: Sequence[str]) -> Replacement:
-    """The nodes that give `names` [1] each the numbers of their columns of `table` [groups, names]: one Gather for all.
+    """Return the nodes that set each of `names` [1] to its column of `table` [groups, names], with a single Gather.
 
-    `what` is the table's name; each graph has one such table.
+    `what` is the table's name, which must be unique in the graph.
     """
     rows, row, shape = (f"{part}({what})" for part in ("rows", "row", "shape"))
     return Replacement(
         (
             Node("Gather", (what, GROUP), (rows,), {"axis": 0}),  # [1, names]
             Node("Reshape", (rows, shape), (row,)),
-            # sizes as an input, of more than 127 bytes, are what onnxruntime 1.23.0 cannot read
+            # onnxruntime 1.23.0 cannot read sizes given as an input of more than 127 bytes
             Node("Split", (row,), tuple(names), {"axis": 0, "num_outputs": len(names)}),
         ),
         {what: table, shape: np.array([-1])},
@@ -30,8 +30,8 @@ def gather_columns(what: str, table: Array, names: Sequence[str]) -> Replacement
 
 @dataclass(frozen=True)
 class ChannelCode:
-    """The arguments of QuantizeLinear and DequantizeLinear for each channel: two names, and their numbers, `scales`
-    [groups, channels]. `zero` is the same for all channels."""
+    """The per-channel arguments of QuantizeLinear and DequantizeLinear: two names, and their values, `scales` [groups,
+    channels] and `zero`, which is the same for all channels."""
 
     scale: str
     zero_point: str
@@ -44,8 +44,8 @@ class ChannelCode:
 
 
 def gather_channel_scales(what: str, codes: Sequence[ChannelCode]) -> Replacement:
-    """The nodes and constants that give the names their numbers: one Gather for all scales of as many channels. With
-    one group scales are constants."""
+    """Return the nodes and constants that define scales and zero points: one Gather for all codes with the same number
+    of channels. If there is one group, scales are constants."""
     nodes: list[Node] = []
     constants: dict[str, Array] = {}
     for channels in sorted({code.channels for code in codes}):

@@ -1,11 +1,11 @@
-"""Layer norms of a lowered graph in forms that onnxruntime's CPU kernels compute fast.
+"""Fusion of layer norms in a lowered graph into forms that onnxruntime's CPU kernels compute fast.
 
     LayerNormalization(x, a, b) * m    ==>    LayerNormalization(x, a m, b m)
     LayerNormalization(x + y, ...)     ==>    LayerNormalization(Sum(x, y), ...)
 
-m are the multipliers of channels (`channels.py`). onnxruntime joins a sum that a layer norm alone reads with it, as
-SkipLayerNormalization; that kernel takes 4 times as long as the two. It knows the sum by Add, and Sum has the same
-bits. onnxruntime 1.31 on AVX512, one thread, loaded: a step of `action_tokens` takes 0.92 of the time in int8.
+m are the multipliers of channels (`channel_equalization.py`). If only a layer norm reads a sum, onnxruntime fuses both
+into SkipLayerNormalization, which takes 4 times as long as the two. It matches only Add; Sum is bitwise identical.
+onnxruntime 1.31 on AVX512, one thread, loaded: an int8 step of `action_tokens` takes 0.92 of the time.
 """
 
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ NORM = "LayerNormalization"
 
 
 def fuse_norms(graph: Graph, types: Types, encodings: Mapping[str, Encoding]) -> Graph:
-    """The lowered graph in these forms, with nodes that nothing reads any more."""
+    """Return the lowered graph in these forms. Nodes that nothing reads any more stay."""
     idx, new, changes = index(graph), NewNodes(graph), dict[str, Node]()
     for node in graph.nodes:
         total = match(node, f"{NORM}(*Add(x, y))", idx)
@@ -33,7 +33,7 @@ def fuse_norms(graph: Graph, types: Types, encodings: Mapping[str, Encoding]) ->
         names = [name for name in norm.inputs[1:] if name]
         if scaled is not None and len(norm.outputs) == 1 and all(map(graph.is_constant, names)):
             m = graph.constants[scaled["FACTOR"]]
-            if graph.constants[names[0]].shape == m.shape:  # along the axes of the norm: a convolution's are not
+            if graph.constants[names[0]].shape == m.shape:  # along the axes of the norm: not so for a convolution
                 terms = [new.constant(f"{name}({node.output})", graph.constants[name] * m) for name in names]
                 joined = replace(norm, inputs=(scaled["x"], *terms), outputs=node.outputs)
                 changes[node.output] = joined

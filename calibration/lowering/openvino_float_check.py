@@ -1,8 +1,8 @@
-"""The check that OpenVINO computes a large float graph as onnxruntime does. It goes part by part: few weights are held
+"""Check that OpenVINO computes a large float graph as onnxruntime does, part by part, so that few weights are held
 twice.
 
-Parts are runs of nodes. Both engines read onnxruntime's results of the parts before, so that a difference stands where
-it begins. Fusions across the border of two parts are not seen: loading the whole body compares them.
+A part is a run of nodes. Both engines read onnxruntime's results of the parts before, so a difference is found in the
+part where it begins. Fusions across parts are not checked: loading the whole body compares those.
 """
 
 from collections.abc import Mapping
@@ -24,18 +24,18 @@ from fewstep.runtime.bundle.manifest import GraphEntry
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.kinds.sizes import default_sizes
 
-SHARE = 16  # parts of a graph, about
-LEAST = 32 * 2**20  # bytes of weights that are worth a part of their own
+SHARE = 16  # approximate number of parts of a graph
+LEAST = 32 * 2**20  # smallest weights of a part, in bytes
 
 
 def check_parts_agree(bundle: Bundle, entry: GraphEntry) -> None:
-    """UserError naming the nodes that OpenVINO computes wrong, or cannot compile, in a float graph of a bundle."""
+    """Raise UserError naming the nodes of a bundle's float graph that OpenVINO computes wrong or cannot compile."""
     graph = io.load(bundle.graph(entry), root=bundle.path)
     sizes = {"batch": 1, **default_sizes(bundle.manifest.x_shape, bundle.manifest.sizes)}
     limit = max(LEAST, sum(array.nbytes for array in graph.constants.values()) // SHARE)
     pieces = list(partition_graph(fix_sizes(graph), limit))
     least: tuple[float, str] | None = None
-    for seed in range(CALLS):  # an input that lies on an edge of an argmax or a rounding may differ in one
+    for seed in range(CALLS):  # an input on an edge of an argmax or a rounding may differ in one call
         worst = _find_worst_part(pieces, random_feeds(entry, sizes, seed))
         if worst is None or worst[0] <= LARGEST:
             return
@@ -50,7 +50,7 @@ def check_parts_agree(bundle: Bundle, entry: GraphEntry) -> None:
 
 
 def _find_worst_part(pieces: list[Graph], feeds: Mapping[str, Array]) -> tuple[float, str] | None:
-    """The largest difference of all parts, and the nodes of that part; None where the float graph is not finite."""
+    """Return the largest difference of all parts, and the nodes of that part; None if the float graph is not finite."""
     held, worst = dict(feeds), (0.0, "")
     for number, cut in enumerate(pieces):
         piece = _fix_shape_inputs(cut, held, feeds)
@@ -58,7 +58,7 @@ def _find_worst_part(pieces: list[Graph], feeds: Mapping[str, Array]) -> tuple[f
         if not all(np.isfinite(value).all() for value in expected.values()):
             return None
         computed = open_compiled(piece, ())(held)
-        release(piece)  # whose mapped weights were read
+        release(piece)  # its mapped weights were read
         difference = relative_difference(expected, computed)
         if difference > worst[0] or np.isnan(difference):
             worst = (difference, f"between {piece.nodes[0].output!r} and {piece.nodes[-1].output!r}")
@@ -68,7 +68,7 @@ def _find_worst_part(pieces: list[Graph], feeds: Mapping[str, Array]) -> tuple[f
 
 
 def _fix_shape_inputs(piece: Graph, held: Mapping[str, Array], feeds: Mapping[str, Array]) -> Graph:
-    """The piece with integers of earlier pieces as constants: these are shapes, on which OpenVINO 2026.4 fails where
+    """Return the piece with integers from earlier pieces as constants. They are shapes, and OpenVINO 2026.4 fails if
     they are inputs."""
     shapes = {each.name: held[each.name] for each in piece.inputs if each.dtype.kind in "iu" and each.name not in feeds}
     inputs = tuple(value for value in piece.inputs if value.name not in shapes)

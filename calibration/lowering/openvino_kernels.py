@@ -1,4 +1,4 @@
-"""The operations that really run in int8, as OpenVINO describes the graph that its CPU plugin compiles."""
+"""The operations that really run in int8, as reported for the graph that OpenVINO's CPU plugin compiled."""
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,16 +21,17 @@ from fewstep.runtime.backends import LoadedGraph
 from fewstep.runtime.backends.openvino import OpenVino, last_line, read_model, version
 from fewstep.runtime.bundle.platforms import OPENVINO
 
-MULTIPLYING = ("Convolution", "FullyConnected", "MatMul")  # its kinds of layers that have integer kernels
-FUSED = "Subgraph"  # a kernel of several operations, products among them where OpenVINO has one thread
+MULTIPLYING = ("Convolution", "FullyConnected", "MatMul")  # OpenVINO's layer types that have integer kernels
+FUSED = "Subgraph"  # a kernel of several operations, which may include products if OpenVINO has one thread
 INTEGER = ("u8", "i8")
 FILE = "graph.onnx"  # in a temporary folder
 
 
 def integer_operations(graph: Graph) -> frozenset[str]:
-    """Names of the tensors that integer kernels make, in a graph compiled for one usual sample on this CPU.
+    """Return the names of the tensors that integer kernels compute, in a graph compiled for one sample of default size
+    on this CPU.
 
-    An operation fused into a kernel counts for that kernel: the multiplying operations themselves give the names.
+    A kernel may fuse several operations. It is identified by the multiplying operation.
     """
     weighted = {f"weighted{i}": node.output for i, node in enumerate(graph.nodes) if node.op in MULTIPLY}
     labels = {tensor: label for label, tensor in weighted.items()}
@@ -48,8 +49,9 @@ def integer_operations(graph: Graph) -> frozenset[str]:
 
 
 def open_compiled(graph: Graph, tensors: Sequence[str], backend: OpenVino | None = None) -> LoadedGraph:
-    """A graph that returns inner `tensors` too, compiled once for each set of shapes, by OpenVINO in float32 unless
-    `backend` is another one. It takes no notice of feeds that it has no input for. UserError if the plugin fails."""
+    """Open a graph that also returns inner `tensors`, in OpenVINO. It is compiled once for each set of shapes, in
+    float32 unless `backend` differs. Feeds without an input are ignored. A call raises UserError if the plugin
+    fails."""
     shown = expose_openvino_tensors(graph, tensors) if tensors else graph
     compiled = _make_compiler(shown, replace(backend or OpenVino(), cached=False))
     held: dict[tuple[tuple[int, ...], ...], Any] = {}
@@ -61,7 +63,7 @@ def open_compiled(graph: Graph, tensors: Sequence[str], backend: OpenVino | None
             held[key] = compiled({name: list(value.shape) for name, value in inputs.items()})
         try:
             results = held[key](inputs)
-        except Exception as error:  # its errors share no base class but Exception
+        except Exception as error:  # OpenVINO's errors have no common base class except Exception
             raise UserError(
                 f"OpenVINO {version()} failed on graph {graph.name!r}: {last_line(error)}",
                 f"pip install --upgrade openvino, or calibrate without target {OPENVINO.name}",
@@ -73,8 +75,8 @@ def open_compiled(graph: Graph, tensors: Sequence[str], backend: OpenVino | None
 
 
 def _make_compiler(graph: Graph, backend: OpenVino) -> Callable[[Mapping[str, list[int]]], Any]:
-    """A function that gives the `openvino.CompiledModel` of a graph for shapes of its inputs. The model reads a file
-    that goes with the function."""
+    """Return a function that compiles a graph for shapes of its inputs, to an `openvino.CompiledModel`. The model reads
+    a temporary file that lives as long as the function."""
     folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
     save(graph, Path(folder.name) / FILE)
     core = backend.core()
@@ -82,8 +84,8 @@ def _make_compiler(graph: Graph, backend: OpenVino) -> Callable[[Mapping[str, li
 
 
 def expose_openvino_tensors(graph: Graph, tensors: Sequence[str]) -> Graph:
-    """The graph with `tensors` among its outputs. Results of multiplying operations are returned negated: the plugin
-    leaves an operation in float whose own result is an output (measured)."""
+    """Return the graph with `tensors` among its outputs. Results of multiplying operations are returned negated: the
+    plugin runs an operation in float if its result is itself an output (measured)."""
     products = [node.output for node in graph.nodes if node.op in MULTIPLY and node.output in tensors]
     negatives = tuple(Node("Neg", (name,), (_negated_name(name),)) for name in products)
     longer = replace(graph, nodes=graph.nodes + negatives)
@@ -95,14 +97,14 @@ def _negated_name(name: str) -> str:
 
 
 def _products_by_weight(graph: Graph) -> dict[str, str]:
-    """The products by the int8 constants that they read through a DequantizeLinear."""
+    """Return the products by the name of the int8 constant that they read through a DequantizeLinear."""
     idx = index(graph)
     pattern = f"({' | '.join(MULTIPLY)})(x, DequantizeLinear(codes))"
     return {found["codes"]: node.output for node in graph.nodes if (found := match(node, pattern, idx)) is not None}
 
 
 def _layer_kind(layer: Any) -> tuple[str, str]:
-    """The kind of a layer, and the type that it runs in."""
+    """Return the type of a layer, and the data type that it runs in."""
     facts = layer.get_rt_info()
     return facts["layerType"].astype(str), facts["runtimePrecision"].astype(str)
 
@@ -113,15 +115,15 @@ def _is_integer(layer: Any) -> bool:
 
 
 def _input_transposes(layer: Any) -> list[Any]:
-    """The layers that transpose what a layer reads: where OpenVINO forgot the name of an operation, its transposed
+    """Return the layers that transpose the inputs of a layer. If OpenVINO dropped an operation's name, its transposed
     weight still has it."""
     read = [each.get_source_output().get_node() for each in layer.inputs()]
     return [each for each in read if _layer_kind(each)[0] == "Transpose"]
 
 
 def _integer_constants(layer: Any) -> list[str]:
-    """The names of the int8 constants that a layer reads. A fused kernel that kept one multiplies it as it is: sums
-    that cancel come out exact (measured in OpenVINO 2026.4)."""
+    """Return the names of the int8 constants that a layer reads. A fused kernel that kept one multiplies by it without
+    conversion: sums that cancel come out exact (measured in OpenVINO 2026.4)."""
     read = [each.get_source_output().get_node() for each in layer.inputs()]
     return [
         each.get_friendly_name() for each in read if _layer_kind(each)[0] == "Const" and _layer_kind(each)[1] == "i8"
@@ -129,5 +131,5 @@ def _integer_constants(layer: Any) -> list[str]:
 
 
 def _source_operations(layer: Any) -> Iterator[str]:
-    """The names of the operations that went into a layer; OpenVINO marks parts of one behind a slash."""
+    """Yield the names of the operations fused into a layer; OpenVINO marks parts of one by a slash and a suffix."""
     yield from (name.partition("/")[0] for name in layer.get_rt_info()["originalLayersNames"].astype(str).split(","))

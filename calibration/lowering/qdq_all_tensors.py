@@ -1,17 +1,17 @@
-"""The form of engines that take no float: every tensor has a QuantizeLinear-DequantizeLinear pair with constant scales.
+"""The form for engines without floats: every tensor has a QuantizeLinear-DequantizeLinear pair with constant scales.
 
-Inputs and outputs, norms, attention and constants have pairs too. What only moves numbers keeps the code of its source,
-so that an engine moves integers. Codes of 16 bits stand in onnxruntime's domain: ONNX has them from opset 21 on.
+Inputs and outputs, norms, attention and constants have pairs too. Nodes that only rearrange a tensor keep the code of
+their input, so that an engine moves integers. 16-bit codes use onnxruntime's domain: ONNX has them only from opset 21.
 
-Two operations read a tensor of 16 bits through a second pair, for what QNN 2.7 makes of them without it
-(docs/measured/npu.md). It fuses a SiLU t * Sigmoid(t), and reads other bytes of its buffer for some shapes: the scale
-of the product's t is wider by AGAIN, else the two pairs would be joined. And it rounds the second factor of a product
-of activations to 8 bits, unless that is int16 around zero. Norms lose 10 dB and more with a shift of 16 bits: it is
-int32, in steps of the product of the scales of what they read and multiply. A constant that is added shifts the sum by
-two codes, unless it has the scale of what it is added to.
+Two operations read a 16-bit tensor through a second pair, because QNN 2.7 miscompiles them without it
+(docs/measured/npu.md). QNN fuses a SiLU t * Sigmoid(t), and reads wrong bytes of its buffer for some shapes. So the
+scale of the product's t is wider by AGAIN; otherwise the two pairs would be merged. And QNN rounds the second factor of
+a product of activations to 8 bits, unless that is int16 around zero. Norms lose 10 dB and more with a 16-bit shift, so
+it is int32, in steps of the product of the scales of input and weight. A constant that is added shifts the sum by two
+codes, unless it has the scale of the other summand.
 
-Where operations with weights read 8 bits, a second pair makes them. QNN takes such an operation with one scale for its
-weight, and no scales of rows: each row's share of the largest scale is a factor of 16 bits behind the operation.
+Where operations with weights read 8 bits, a second pair produces them. QNN requires one scale for the weight of such an
+operation, and no per-row scales. So each row's share of the largest scale is a 16-bit factor after the operation.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -42,15 +42,15 @@ from fewstep.graph.types import Types
 
 FLOAT = np.dtype(np.float32)
 AGAIN = 1.01
-FIXED = {"Sigmoid": (2**-16, 0), "Tanh": (2**-15, 2**15)}  # scale and zero point that QNN takes for u16, and no others
-NORMS, SHIFT = ("InstanceNormalization", "LayerNormalization"), 2  # the place of the shift, or bias, among inputs
+FIXED = {"Sigmoid": (2**-16, 0), "Tanh": (2**-15, 2**15)}  # the only scale and zero point that QNN takes for u16
+NORMS, SHIFT = ("InstanceNormalization", "LayerNormalization"), 2  # index of the shift, or bias, among the inputs
 WEIGHTED = ("Conv", "MatMul", "Gemm")
-LEAST_ROW = 1 / 64  # of the largest scale of a weight: the output's 16 bits then leave 10 to every row
-SIZES_ONLY = ("Resize", "Pad", "Clip")  # operations whose further inputs are no tensors of the network
+LEAST_ROW = 1 / 64  # of the largest scale of a weight: every row then keeps 10 of the output's 16 bits
+SIZES_ONLY = ("Resize", "Pad", "Clip")  # operations whose further inputs are not tensors of the network
 
 
 def qdq_all_tensors_form() -> Form:
-    """The operations on rounded weights; `add_pairs_to_all_tensors` then makes the pairs of activations."""
+    """Return the form of operations on rounded weights; `add_pairs_to_all_tensors` then adds the activations' pairs."""
     return Form(quantize=lambda tensor: (), operation=_emit_operation, encodes_output=lambda op: True)
 
 
@@ -61,7 +61,7 @@ def _emit_operation(op: WeightedOp, weight: QuantizedWeight) -> Replacement:
 
 
 def add_pairs_to_all_tensors(graph: Graph, types: Types, codes: Mapping[str, Encoding]) -> Graph:
-    """The lowered graph with a pair behind every float tensor; `codes` has the codes of tensors that were counted."""
+    """Return the lowered graph with a pair after every float tensor. `codes` has the codes of the counted tensors."""
     writer = _Pairs(graph, types, codes)
     return graph.with_nodes(writer.make_nodes(), writer.constants)
 
@@ -72,7 +72,7 @@ class _Pairs:
         self._codes = dict(codes)
         self._outputs = {value.name for value in graph.outputs}
         self.constants: dict[str, Array] = {}
-        self._rows: dict[str, Array] = {}  # by weight: what the scale of each row is of the largest
+        self._rows: dict[str, Array] = {}  # by weight: the scale of each row relative to the largest
 
     def make_nodes(self) -> tuple[Node, ...]:
         return tuple(node for part in self._node_groups() for node in part)
@@ -104,12 +104,12 @@ class _Pairs:
                 yield self._pair(name, self._codes[name], names.get(name, name), result)
 
     def _is_narrow(self, node: Node) -> bool:
-        """True if a node is an operation that reads 8 bits: all that read its weight do, which then has one scale."""
+        """Return whether a node reads 8 bits. All readers of its weight then do, and the weight has one scale."""
         readers = self._idx.consumers[node.inputs[1]] if node.op in WEIGHTED else ()
         return bool(readers) and all(eight_bit_name(reader.output) in self._codes for reader in readers)
 
     def _weight_node(self, node: Node) -> Node:
-        """The way of a weight out of its integers: in one scale for operations that read 8 bits."""
+        """Return the node that dequantizes a weight, with one scale if its readers read 8 bits."""
         if not all(self._is_narrow(reader) for reader in self._idx.consumers[node.output]):
             return node
         values, scale, zero = node.inputs
@@ -125,10 +125,10 @@ class _Pairs:
         return replace(node, attributes={})
 
     def _scale_rows(self, node: Node, name: str) -> Iterator[Node]:
-        """An operation that reads 8 bits, and the factors of its rows behind it. `name` is the tensor that it made."""
+        """Yield an operation that reads 8 bits, and then the factors of its rows. `name` is its original output."""
         rows, code = self._rows[node.inputs[1]], self._codes[name]
         whole, factors = f"whole({name})", f"rows({name})"
-        axes = (self._types.rank(name) or 2) - 2 if node.op == "Conv" else 0  # behind the channels
+        axes = (self._types.rank(name) or 2) - 2 if node.op == "Conv" else 0  # spatial axes, after the channels
         of_rows = replace(code, scales=np.array([1 / (2**16 - 1)]), zero_point=np.uint16(0))
         inputs = integer_name(factors), scale_name(factors), zero_point_name(factors)
         self.constants |= zip(inputs, _quantize_constant(rows.reshape(-1, *(1,) * axes), of_rows), strict=True)
@@ -138,7 +138,7 @@ class _Pairs:
         yield Node("Mul", (rounded_name(whole), rounded_name(factors)), node.outputs)
 
     def _output_code(self, name: str, node: Node) -> Encoding:
-        """The code of what a node makes."""
+        """Return the code of a node's output."""
         if node.op in MOVING:
             return self._codes[node.inputs[0]]
         code = self._codes[name]
@@ -148,7 +148,7 @@ class _Pairs:
         return code
 
     def _input_name(self, name: str, node: Node, place: int) -> str:
-        """The name that a node reads instead of a tensor."""
+        """Return the tensor that a node reads instead of `name`."""
         if not self._is_data(name, node, place) or name in self._outputs:
             return name
         return rounded_name(_constant_name(node, place) if self._graph.is_constant(name) else name)
@@ -157,12 +157,12 @@ class _Pairs:
         return self._is_float(name) and not (place and node.op in SIZES_ONLY)
 
     def _is_float(self, name: str) -> bool:
-        """True where it is a float tensor of the prepared graph."""
+        """Return whether this is a float tensor of the prepared graph."""
         value = self._types.values.get(name)
         return value is not None and value.dtype == FLOAT
 
     def _pair(self, name: str, code: Encoding, source: str, result: str) -> tuple[Node, Node]:
-        """The way of a tensor, which `source` holds in float, to its code and back to `result`."""
+        """Return the pair that quantizes a tensor, held in float by `source`, and dequantizes it to `result`."""
         scale, zero = scale_name(name), zero_point_name(name)
         self.constants |= {scale: code.scales[0].astype(FLOAT), zero: np.asarray(code.zero_point)}
         return (
@@ -171,7 +171,7 @@ class _Pairs:
         )
 
     def _constants(self, node: Node) -> Iterator[Sequence[Node]]:
-        """The float constants that a node is the first to read, out of their integers."""
+        """Yield nodes that dequantize the float constants of a node, except those that an earlier node reads."""
         for place, source in enumerate(node.inputs):
             array, name = self._graph.constants.get(source), _constant_name(node, place)
             if array is None or integer_name(name) in self.constants or not self._is_data(source, node, place):
@@ -182,16 +182,16 @@ class _Pairs:
                 values: tuple[Array, ...] = weight.values, weight.scales, np.zeros_like(weight.scales, np.int8)
                 way = Node("DequantizeLinear", inputs, (rounded_name(name),), {"axis": 1})
             else:
-                if place == SHIFT and self._is_narrow(node):  # the factors of rows multiply it too
+                if place == SHIFT and self._is_narrow(node):  # the row factors multiply it too
                     array = array / self._rows[node.inputs[1]]
                 values = _quantize_constant(array, self._code_of_constant(array, node, place))
-                is_int32 = values[2].dtype == np.int32  # which onnxruntime's own does not take
+                is_int32 = values[2].dtype == np.int32  # not supported in onnxruntime's domain
                 way = Node("DequantizeLinear", inputs, (rounded_name(name),), domain="" if is_int32 else CONTRIB)
             self.constants |= zip(inputs, values, strict=True)
             yield (way,)
 
     def _code_of_constant(self, array: Array, node: Node, place: int) -> Encoding:
-        """The code of a constant's own range, or what norms keep their precision with."""
+        """Return the code of a constant: by its own range, or as norms and sums need for their precision."""
         low, high = min(float(array.min()), 0.0), max(float(array.max()), 0.0)
         end = Range(low, high if high > low else 1.0)
         code = asymmetric_uint16(Ranges(end, (), 1.0, ()), grouped=False, headroom=1.0)
@@ -206,7 +206,7 @@ class _Pairs:
         return symmetric_int16(code) if node.op == "LayerNormalization" and place == 1 else code
 
     def _second_pair(self, node: Node) -> tuple[int, str, Encoding] | None:
-        """The input that a node reads through a second pair: its place, what the pair makes, and its code."""
+        """Return the input that a node reads through a second pair: its index, the pair's output, and its code."""
         if self._is_narrow(node):
             return 0, eight_bit_name(node.inputs[0]), self._codes[eight_bit_name(node.output)]
         is_product = node.op == "MatMul" and all(self._is_activation(name) for name in node.inputs)
@@ -222,7 +222,7 @@ class _Pairs:
         return place, f"again({name})", replace(code, scales=code.scales * AGAIN)
 
     def _silu_input(self, node: Node) -> int | None:
-        """The place of t among the inputs of a product t * Sigmoid(t); None if a node is none."""
+        """Return the index of t among the inputs of a product t * Sigmoid(t); None for other nodes."""
         found = match(node, "Mul(t, Sigmoid(t))", self._idx)
         return None if found is None else node.inputs.index(found["t"])
 
@@ -231,13 +231,13 @@ class _Pairs:
 
 
 def _constant_name(node: Node, place: int) -> str:
-    """The name of a constant. The code of what is added follows from what it is added to, so each sum has its own."""
+    """Return the name of a constant. The code of a summand follows from the other summand, so each sum has its own."""
     is_added = node.op == "Add" or node.op in (*NORMS, *WEIGHTED) and place == SHIFT
     return f"shift({node.output})" if is_added else node.inputs[place]
 
 
 def _quantize_constant(array: Array, code: Encoding) -> tuple[Array, ...]:
-    """The integers of a constant, its scale and its zero point."""
+    """Return the integers of a constant, its scale and its zero point."""
     ends = np.iinfo(code.zero_point.dtype)
     integers = np.clip(np.rint(array / code.scales[0]) + int(code.zero_point), ends.min, ends.max)
     return integers.astype(ends.dtype), code.scales[0].astype(FLOAT), np.asarray(code.zero_point)

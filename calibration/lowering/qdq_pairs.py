@@ -1,9 +1,9 @@
-"""The form of engines that read 8 bits as QuantizeLinear-DequantizeLinear pairs with constant scales.
+"""The form for engines that take 8 bits as QuantizeLinear-DequantizeLinear pairs with constant scales.
 
-A pair rounds a tensor to codes of 8 bits, and makes numbers of them again. The engine joins the pairs on an operation's
-inputs and the operation to one kernel, which multiplies the codes. Of a weight's pair the DequantizeLinear alone is in
-the graph, behind the codes. Pairs stand on the inputs of operations with weights and nowhere else: what these return,
-biases, norms and residuals keep the graph's float type.
+A pair rounds a tensor to 8-bit codes and converts them back to floats. The engine fuses an operation and the pairs on
+its inputs into one kernel, which multiplies the codes. Of a weight's pair, the graph has only the codes and the
+DequantizeLinear. Only the inputs of operations with weights have pairs. Their outputs, biases, norms and residuals keep
+the graph's float type.
 """
 
 from collections.abc import Mapping
@@ -20,18 +20,18 @@ from fewstep.graph.selection import WeightedOp
 
 
 def qdq_form(dtype: np.dtype[Any]) -> Form:
-    """The form in a graph whose float type is `dtype`."""
+    """Return the form for a graph whose float type is `dtype`."""
     return Form(emit_pair, lambda op, weight: emit_operation(op, weight, dtype), encodes_output=lambda op: False)
 
 
 def lean_qdq_form(dtype: np.dtype[Any]) -> Form:
-    """`qdq_form` with one scale in each weight's pair instead of one a channel: `emit_lean_operation` says why. Weights
-    of convolutions are rounded by one scale (`Scheme.one_scale`)."""
+    """Return `qdq_form` with one scale in each weight's pair instead of one per channel; for the reason see
+    `emit_lean_operation`. Weights of convolutions are rounded with one scale (`Scheme.one_scale`)."""
     return Form(emit_pair, lambda op, weight: emit_lean_operation(op, weight, dtype), encodes_output=lambda op: False)
 
 
 def emit_pair(tensor: str) -> tuple[Node, ...]:
-    """The pair of an activation."""
+    """Return the pair of an activation."""
     code = scale_name(tensor), zero_point_name(tensor)
     return (
         Node("QuantizeLinear", (tensor, *code), (integer_name(tensor),)),
@@ -40,7 +40,7 @@ def emit_pair(tensor: str) -> tuple[Node, ...]:
 
 
 def emit_operation(op: WeightedOp, weight: QuantizedWeight, dtype: np.dtype[Any]) -> Replacement:
-    """The pair of the weight, and behind it the operation, on the rounded activation and the rounded weight."""
+    """Return the weight's DequantizeLinear, and the operation on the rounded activation and the rounded weight."""
     inputs = integer_name(op.code), scale_name(op.code), zero_point_name(op.code)
     constants: dict[str, Array] = {
         inputs[0]: weight.values,
@@ -60,11 +60,11 @@ def emit_operation(op: WeightedOp, weight: QuantizedWeight, dtype: np.dtype[Any]
 
 
 def emit_lean_operation(op: WeightedOp, weight: QuantizedWeight, dtype: np.dtype[Any]) -> Replacement:
-    """As `emit_operation`, with the largest scale in the weight's pair, and a product with the channels' ratios behind
-    it.
+    """Return nodes as `emit_operation` does, but with the largest scale in the weight's pair, and the ratios of the
+    channels' scales to it in a product after the operation.
 
-    Channels that all have one scale need no product. Those of convolutions do: in an engine one writes float32 where
-    its weight has scales of channels, and float16 where it has one (tensorrt-rtx 1.7).
+    If all channels have one scale, no product is needed. Convolutions need such weights: in an engine a convolution
+    writes float32 if its weight has per-channel scales, and float16 if it has one (tensorrt-rtx 1.7).
     """
     largest = weight.scales.astype(dtype).max()
     inputs = integer_name(op.code), scale_name(op.code), zero_point_name(op.code)
@@ -91,6 +91,6 @@ def emit_lean_operation(op: WeightedOp, weight: QuantizedWeight, dtype: np.dtype
 
 
 def _attributes(op: WeightedOp, weight: QuantizedWeight) -> Mapping[str, Any]:
-    """The operation's own, and the kernel's shape: TensorRT up to 10.3 reads none off a weight that nodes make."""
+    """Return the operation's attributes and the kernel's shape: TensorRT up to 10.3 cannot infer it from a pair."""
     shape = {"kernel_shape": list(weight.values.shape[2:])} if op.node.op == "Conv" else {}
     return {**shape, **op.node.attributes}

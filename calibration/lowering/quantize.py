@@ -1,4 +1,4 @@
-"""The lowering of the prepared graph with its ranges to an int8 graph for one target."""
+"""Lowering of the prepared graph to an int8 graph for one target, by its ranges."""
 
 import logging
 from collections import Counter
@@ -43,13 +43,13 @@ from fewstep.runtime.machine.threads import map_threads
 
 LOG = logging.getLogger("fewstep")
 
-# takes an operation, its weight, and the multipliers of the channels that it reads, if it has any
+# takes an operation, its weight, and the multipliers of its input channels, if any
 Quantizer = Callable[[WeightedOp, NDArray[np.float32], NDArray[np.float64] | None], QuantizedWeight]
-LARGEST_CONSTANT = 1e9  # one that shares a code of 16 bits with other numbers
+LARGEST_CONSTANT = 1e9  # magnitude from which a constant cannot share a 16-bit code with other numbers
 
 
 class LoweredGraph(NamedTuple):
-    """An int8 graph, not checked on an engine, with its operations in int8 and the codes of activations by tensor."""
+    """An int8 graph, not checked on an engine, with its int8 operations and the codes of activations by tensor."""
 
     graph: Graph
     ops: tuple[WeightedOp, ...]
@@ -58,8 +58,8 @@ class LoweredGraph(NamedTuple):
 
 @dataclass(frozen=True)
 class LoweredBody:
-    """An int8 graph to be deployed, with what really runs in int8 counted. `groups` are the edges of lambda between its
-    groups: none if its scales are constant."""
+    """An int8 graph to be deployed, with its coverage by operations that really run in int8. `groups` are the edges of
+    lambda between its groups; empty if its scales are constant."""
 
     graph: Graph
     coverage: Coverage
@@ -75,11 +75,11 @@ def lower(
     keep: Callable[[Graph], Graph] | None = None,
     quantize: Quantizer | None = None,
 ) -> LoweredBody:
-    """The int8 body of a prepared float32 graph for a target. Operations named in `in_float` stay in float.
+    """Lower a prepared float32 graph to the int8 body for a target. Operations named in `in_float` stay in float.
 
     `keep` writes the weights of the lowered graph to files, and returns the graph with them mapped. It is called before
-    the check on an engine, which has another copy of them. By default weights stay in memory. `quantize` rounds
-    weights, by default to the nearest integers. UserError if a tensor has no range, or nothing can be quantized.
+    the check on an engine, which holds another copy of them. By default weights stay in memory. `quantize` rounds
+    weights, by default to the nearest integers. Raises UserError if a tensor has no range, or nothing can be quantized.
     """
     graph, ops, codes = lower_graph(prepared, table, target, in_float, quantize)
     graph = graph if keep is None else keep(graph)
@@ -94,7 +94,7 @@ def lower_graph(
     in_float: Collection[str] = (),
     quantize: Quantizer | None = None,
 ) -> LoweredGraph:
-    """The graph of `lower`, before its check on an engine."""
+    """Return the graph of `lower`, before its check on an engine."""
     ops = tuple(op for op in select_measured_ops(prepared, table, target.scheme) if op.name not in in_float)
     scheme = target.scheme
     encodings = choose_encodings(prepared, table, ops, scheme)
@@ -108,9 +108,9 @@ def lower_graph(
     weights = map_threads(quantize_operation, ops)
     formed = reduce(lambda graph, rewrite: rewrite(graph), target.rewrites, prepared)
     base, inner, codes = equalize_channels(formed, ops, encodings, scheme)
-    for arithmetic in scheme.arithmetic:  # for the parts of codes that engines do not take
+    for arithmetic in scheme.arithmetic:  # emulates the parts of codes that engines do not support
         base, inner, codes = arithmetic(base, inner, codes, _weights_by_name(inner, weights), scheme.scale_dtype)
-    base = _remove_weights(base, inner)  # passes would convert them in vain
+    base = _remove_weights(base, inner)  # spares passes converting them
     base = reduce(lambda graph, rewrite: rewrite(graph), target.passes, base)
     lowered = emit_graph(base, inner, codes, _weights_by_name(inner, weights), scheme)
     if target.finish:
@@ -121,13 +121,13 @@ def lower_graph(
 
 
 def make_quantizer(target: Target, moments: Moments | None = None) -> Quantizer:
-    """The quantizer of weights for a target: by the second moments of what they multiply (`gptq.py`), or to the
-    nearest integers where there are none."""
+    """Return the quantizer of weights for a target: by the second moments of their inputs (`gptq.py`), or to the
+    nearest integers without moments."""
     return partial(_quantize_weight, target.scheme, moments or {})
 
 
 def cache_quantizer(quantize: Quantizer) -> Quantizer:
-    """The same quantizer, which rounds each weight once. The result does not depend on what else is lowered."""
+    """Return the quantizer with a cache: it rounds each weight once. Results do not depend on other operations."""
     weights: dict[str, QuantizedWeight] = {}
 
     def quantize_once(
@@ -141,9 +141,9 @@ def cache_quantizer(quantize: Quantizer) -> Quantizer:
 
 
 def select_ops_to_lower(prepared: Graph, no_floats: bool = False) -> tuple[WeightedOp, ...]:
-    """The operations that a lowering replaces: all that can be, for `no_floats`, else those that a rule selects.
-    UserError if there are none, so ask before anything is measured."""
-    if no_floats and prepared.optional:  # whose values nobody has measured
+    """Return the operations that a lowering replaces: all possible ones for `no_floats`, else those that the selection
+    rules choose. Raises UserError if there are none, so call this before anything is measured."""
+    if no_floats and prepared.optional:  # inputs whose values were not measured
         what = "slots for LoRA files have no ranges, and this target has a code for every tensor"
         raise UserError(what, "export without --lora-slots, and merge files: --lora FILE")
     if no_floats:
@@ -159,17 +159,17 @@ def select_ops_to_lower(prepared: Graph, no_floats: bool = False) -> tuple[Weigh
 
 
 def _check_constants(prepared: Graph) -> None:
-    """UserError for a constant that one code for all numbers cannot hold, such as an infinite mask of attention."""
+    """Raise UserError for a constant too large to share a 16-bit code, such as an infinite mask of attention."""
     for name, array in prepared.constants.items():
         if array.dtype.kind == "f" and array.size and np.abs(array).max() >= LARGEST_CONSTANT:
             raise UserError(
-                f"constant {name!r} reaches {np.abs(array).max():g}, which no code of 16 bits holds next to others",
+                f"constant {name!r} reaches {np.abs(array).max():g}, too large for a 16-bit code with other numbers",
                 "mask with -1e4, or leave this target out",
             )
 
 
 def select_measured_ops(prepared: Graph, table: RangesTable, scheme: Scheme) -> tuple[WeightedOp, ...]:
-    """The operations whose activations had values at some step while they were measured. UserError if there are
+    """Return the operations whose activations had values at some step of the calibration. Raises UserError if there are
     none."""
     unseen = frozenset(table.unseen)
     ops = tuple(
@@ -186,7 +186,7 @@ def select_measured_ops(prepared: Graph, table: RangesTable, scheme: Scheme) -> 
 
 
 def _remove_weights(base: Graph, ops: Sequence[WeightedOp]) -> Graph:
-    """The graph without the weights that nothing but `ops` reads: `emit_graph` puts integers in their place."""
+    """Return the graph without the weights that only `ops` read: `emit_graph` replaces them by integers."""
     lowered = {op.name: op.weight for op in ops}
     others = {name for node in base.nodes for name in node.inputs if name != lowered.get(node.output)}
     gone = set(lowered.values()) - others
@@ -200,9 +200,9 @@ def _weights_by_name(ops: Sequence[WeightedOp], weights: Sequence[QuantizedWeigh
 def choose_encodings(
     prepared: Graph, table: RangesTable, ops: tuple[WeightedOp, ...], scheme: Scheme
 ) -> dict[str, Encoding]:
-    """The code of every activation, which does not depend on what else is lowered. Operations that share one weight
-    have no scales of channels: the weight would have to take back the multipliers of each."""
-    weighted = [op for op, reason in explain_selection(prepared) if reason != STEERS]  # those keep the float weight
+    """Return the code of every activation, which does not depend on the other operations lowered. Operations that share
+    a weight have no per-channel scales: the weight would have to compensate the multipliers of each."""
+    weighted = [op for op, reason in explain_selection(prepared) if reason != STEERS]  # those read the float weight
     readers = Counter(op.weight for op in weighted)
     sharing = {name for op in weighted if readers[op.weight] > 1 for name in (op.x, op.name)}
     names = tensors_to_observe(prepared, True) if scheme.no_floats else tensors_to_encode(ops, scheme)
@@ -220,20 +220,22 @@ def choose_encodings(
 
 
 def narrow_codes(prepared: Graph, table: RangesTable, ops: Sequence[WeightedOp]) -> dict[str, Encoding]:
-    """The codes in 8 bits, for narrow schemes, of what operations read, by `eight_bit_name` the operation's name.
-    Operations that no rule selects read 16 bits."""
+    """Return the 8-bit codes of the inputs of operations, for narrow schemes, by `eight_bit_name` of the operation's
+    name. Operations that no rule selects read 16 bits."""
     narrow = {op.name for op in select_int8_ops(prepared)}
     inner = (op for op in ops if op.name in narrow)
     return {eight_bit_name(op.name): asymmetric_uint8(table[eight_bit_name(op.x)], grouped=False) for op in inner}
 
 
 def _least_gains(prepared: Graph, scheme: Scheme) -> Callable[[str], float]:
-    """The least gain for scales of channels, in dB, by tensor: `Scheme.least_gain` for the largest tensor. A positive
-    one is in proportion to size, as the product takes time, and 0 for outputs in 8 bits, which take no product."""
+    """Return a function that maps a tensor to the least gain for per-channel scales, in dB. It is `Scheme.least_gain`
+    for the largest tensor. If positive, it is proportional to a tensor's size, as is the time of the product; it is 0
+    for quantized outputs, which need no product."""
     if scheme.least_gain <= 0:
         return lambda name: scheme.least_gain
     selected = select_int8_ops(prepared)
-    written = {op.name for op in selected if scheme.form.encodes_output(op)}  # whose scales take the division
+    # Quantized outputs: the scales of the weights take their multipliers
+    written = {op.name for op in selected if scheme.form.encodes_output(op)}
     types = infer_types(prepared)
     sizes = {name: types.sample_bytes(name) or 0 for name in tensors_to_encode(selected, scheme)}
     largest = max(sizes.values(), default=0) or 1
@@ -241,7 +243,7 @@ def _least_gains(prepared: Graph, scheme: Scheme) -> Callable[[str], float]:
 
 
 def tensors_to_encode(ops: tuple[WeightedOp, ...], scheme: Scheme) -> tuple[str, ...]:
-    """Names of the tensors whose ranges a lowering needs."""
+    """Return the names of the tensors whose ranges a lowering needs."""
     outputs = (op.name for op in ops if scheme.form.encodes_output(op))
     return tuple(dict.fromkeys((*(op.x for op in ops), *outputs)))
 
@@ -253,7 +255,7 @@ def emit_graph(
     weights: Mapping[str, QuantizedWeight],
     scheme: Scheme,
 ) -> Graph:
-    """`base` with each operation replaced by its int8 form. Encodings of several groups make the input "group"."""
+    """Return `base` with each operation in its int8 form. Encodings of several groups add the input "group"."""
     selected = {op.name: op for op in ops}
     groups = max(len(encoding.scales) for encoding in encodings.values())
     form = scheme.form
@@ -265,7 +267,7 @@ def emit_graph(
         if op is None:
             nodes.append(node)
             continue
-        renamed = replace(node, inputs=(op.x, op.weight, *node.inputs[2:]))  # passes may give constants other names
+        renamed = replace(node, inputs=(op.x, op.weight, *node.inputs[2:]))  # passes may have renamed constants
         emitted = form.operation(replace(op, node=renamed), weights[op.name])
         fresh = [new for new in (*form.quantize(op.x), *emitted.nodes) if new.output not in outputs]
         nodes.extend(fresh)
@@ -276,8 +278,8 @@ def emit_graph(
 
 
 def scales_and_zero_points(encodings: Mapping[str, Encoding], dtype: np.dtype[Any]) -> Replacement:
-    """Constants, but scales of groups: rows of one packed table [groups, tensors] gathered by "group". A code may have
-    one scale for all groups."""
+    """Return scales and zero points as constants, except per-group scales: rows of one packed table [groups, tensors],
+    gathered by "group". A code may have one scale for all groups."""
     constants: dict[str, Array] = {
         zero_point_name(name): np.asarray(code.zero_point) for name, code in encodings.items()
     }
@@ -291,23 +293,23 @@ def scales_and_zero_points(encodings: Mapping[str, Encoding], dtype: np.dtype[An
 
 
 def widen_target(target: Target, reached: Mapping[str, float]) -> Target:
-    """The target, or its wider one where an activation is beyond its float type; a warning names that. Where the sample
-    itself is, no type helps. `reached`: see `refuse_overflow`."""
+    """Return the target, or its wider one if an activation exceeds its float type; a warning names the activation. If
+    the sample itself exceeds it, no type helps. `reached`: see `refuse_overflow`."""
     most = max(reached, key=lambda name: reached[name], default="")
     dtype = target.scheme.scale_dtype
     if target.wider is None or most in ("", X) or reached[most] <= largest_number(dtype):
         return target
     wider = target.wider.scheme.scale_dtype.name
     LOG.warning(
-        "%s has %s around int8: activation %r reaches %g, beyond %s", target.name, wider, most, reached[most], dtype
+        "%s uses %s around int8: activation %r reaches %g, beyond %s", target.name, wider, most, reached[most], dtype
     )
     return target.wider
 
 
 def refuse_overflow(reached: Mapping[str, float], target: Target) -> None:
-    """UserError naming an activation that the float part of the graph cannot hold: in an engine it would be infinite.
+    """Raise UserError naming an activation that the graph's float type cannot hold: it would be infinite in an engine.
 
-    `reached` is the greatest magnitude of each, as counted (`Counts.max_magnitudes`): ranges may clip it.
+    `reached` is the counted maximum magnitude of each (`Counts.max_magnitudes`), which ranges may clip.
     """
     dtype = target.scheme.scale_dtype
     for name, magnitude in reached.items():
@@ -325,7 +327,7 @@ def _quantize_weight(
     weight: NDArray[np.float32],
     multipliers: NDArray[np.float64] | None,
 ) -> QuantizedWeight:
-    """The integers of a weight. UserError if it is not finite."""
+    """Return the integers of a weight. Raises UserError if it is not finite."""
     try:
         is_alike = op.node.op in scheme.one_scale
         nearest = quantize_weight(weight, op.axis, scheme.scale_dtype, scheme.largest_weight, is_alike)

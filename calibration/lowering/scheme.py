@@ -1,4 +1,4 @@
-"""The aims of a lowering, as values: a Target says everything that differs between targets."""
+"""The description of a lowering as values: a `Target` holds everything that differs between targets."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,8 +20,8 @@ from fewstep.runtime.bundle.reading import Bundle
 
 @dataclass(frozen=True)
 class Replacement:
-    """Nodes that take the place of one operation, and the constants that they need. Scales of activations come
-    apart."""
+    """Nodes that replace one operation, and the constants that they need. Scales of activations are added
+    separately."""
 
     nodes: tuple[Node, ...]
     constants: dict[str, Array]
@@ -31,9 +31,9 @@ class Replacement:
 class Form:
     """The ONNX nodes that compute in 8 bits.
 
-    quantize: the nodes that encode an activation for operations, once per tensor.
-    operation: the nodes that take the place of a weighted operation.
-    encodes_output: True if an operation also needs the scale of its output.
+    quantize: returns the nodes that encode an activation, once per tensor.
+    operation: returns the nodes that replace a weighted operation.
+    encodes_output: returns whether an operation also needs the scale of its output.
     """
 
     quantize: Callable[[str], tuple[Node, ...]]
@@ -42,7 +42,7 @@ class Form:
 
 
 class Arithmetic(Protocol):
-    """Nodes of the graph for a part of codes."""
+    """Emulation of a part of the codes by nodes of the graph."""
 
     def __call__(
         self,
@@ -53,16 +53,16 @@ class Arithmetic(Protocol):
         dtype: np.dtype[Any],
         /,
     ) -> tuple[Graph, tuple[WeightedOp, ...], dict[str, Encoding]]:
-        """The graph with the nodes, the operations between them and the codes that are left, to lower it with.
-        `weights` are by operation; `dtype` is what the lowered graph computes in."""
+        """Return the graph with the nodes, the operations between them, and the remaining codes, to lower it with.
+        `weights` are by operation; `dtype` is the compute type of the lowered graph."""
         ...
 
 
 @dataclass(frozen=True)
 class Placement:
-    """The form of a target's roundings of some activations, by their names.
+    """How a target rounds some activations, by their names.
 
-    bare: activations that are rounded as they are, without multipliers and zero points.
+    bare: activations that are rounded without multipliers and zero points.
     pooled: activations with one scale for all groups.
     """
 
@@ -72,20 +72,20 @@ class Placement:
 
 @dataclass(frozen=True)
 class Scheme:
-    """The representation of numbers.
+    """The number formats of a target.
 
     encode: the code of an activation from its ranges, per lambda group or pooled.
     scale_dtype: the type of all scales, and of all computation outside int8.
-    largest_weight: the greatest magnitude of a weight's integers.
-    arithmetic: what engines do not take of codes, as nodes of the graph: scales of groups, or zero points.
-    least_gain: the gain that scales of channels need over one scale (`calibration.ranges.channel_scales.channel_gain`,
-        in dB), for the graph's largest activation. Smaller ones need less, in proportion to their size: the product may
-        take time. A negative gain is for engines that fuse the product, and is the same for all sizes.
-    no_floats: True if engines take no float: every tensor has a code for all that it reached, and every weight is
-        int8.
-    narrow: True if inner operations with weights (`select_int8_ops`) then read 8 bits, where all else has 16.
+    largest_weight: the maximum magnitude of a weight's integers.
+    arithmetic: emulates, by nodes of the graph, parts of codes that engines do not support: per-group scales, or zero
+        points.
+    least_gain: the least gain of per-channel scales over one scale (`calibration.ranges.channel_scales.channel_gain`,
+        in dB), for the graph's largest activation. Smaller activations need less, in proportion to their size, because
+        the product may take time. A negative value is for engines that fuse the product, and is the same for all sizes.
+    no_floats: True if engines take no floats: every tensor has a code for its full range, and every weight is int8.
+    narrow: True if inner operations with weights (`select_int8_ops`) read 8 bits, and everything else has 16.
     placing: how activations are rounded, given the prepared graph and the operations that read them; None: all alike.
-    one_scale: the operations whose weights have one scale for all output channels, as "Conv".
+    one_scale: the operations whose weights have one scale for all output channels, e.g. "Conv".
     """
 
     encode: Callable[[Ranges, bool], Encoding]
@@ -100,12 +100,12 @@ class Scheme:
     one_scale: frozenset[str] = frozenset()
 
     def place_roundings(self, prepared: Graph, ops: Sequence[WeightedOp]) -> Placement:
-        """`placing` of a graph; everywhere alike without one."""
+        """Return the `placing` of a graph; without one, a placement that treats all activations alike."""
         return Placement() if self.placing is None else self.placing(prepared, ops)
 
 
 def find_no_slower_operations(prepared: Graph, ops: Sequence[WeightedOp]) -> frozenset[str]:
-    """A target whose operations all win by int8."""
+    """Return no operations, for a target whose operations are all faster in int8."""
     return frozenset()
 
 
@@ -114,21 +114,23 @@ class Target:
     """The target of a lowering.
 
     platform: where its bodies run, and its name.
-    rewrites: rewrites of the prepared graph ahead of all else; they keep the names of the tensors that operations with
-        weights read and make.
-    passes: rewrites behind them, which do not see the weights that become integers; they keep the same names.
-    most_graphs: the most graphs of a body, each with ranges of its own steps, where samples need them.
-    wider: the target that takes its place where an activation is beyond the float type.
-    slower: the names of operations that take more time in int8 than in float, of the prepared graph and operations that
-        may be int8.
+    rewrites: rewrites of the prepared graph, applied first; they keep the names of the inputs and outputs of operations
+        with weights.
+    passes: rewrites after them, without the weights that become integers; they keep the same names.
+    most_graphs: the maximum number of graphs of a body, each with the ranges of its own steps, if sample quality needs
+        them.
+    wider: the target that replaces this one if an activation exceeds the float type.
+    slower: returns the names of the operations that are slower in int8 than in float, given the prepared graph and the
+        operations that may be int8.
     finish: rewrites of the lowered graph, given the types of the prepared one and the codes of activations.
-    check: counts what really runs in int8, given the prepared graph, the lowered one and the operations selected;
-        UserError names an operation that does not.
-    runs: opens the lowered graph to be judged, as near to its deployment as this machine comes: on its engine, or as
-        `simulated`. It takes no notice of feeds that the graph has no input for.
-    needs: imports what its check or its engine takes next to onnxruntime; UserError if it is not there. None: nothing.
-    tries: loads the float graphs of a bundle on the engine, before anything is measured; UserError if it runs them not
-        at all, or wrong.
+    check: returns the coverage by operations that really run in int8, given the prepared graph, the lowered one and the
+        operations selected. Raises UserError naming an operation that does not.
+    runs: opens the lowered graph for judging, as close to deployment as possible on this machine: on its engine, or
+        simulated (`open_simulated`). Feeds without an input are ignored.
+    needs: imports what the check or the engine requires besides onnxruntime. Raises UserError if it is not installed.
+        None: nothing.
+    tries: loads the float graphs of a bundle on the engine, before anything is measured. Raises UserError if it cannot
+        run them, or computes them wrong.
     """
 
     platform: Platform

@@ -1,5 +1,5 @@
-"""Weights to int8: one symmetric scale per output channel, integers in [-127, 127]. They are never -128: products stay
-symmetric, and the range survives a negation.
+"""Quantization of weights to int8: one symmetric scale per output channel, integers in [-127, 127]. -128 is not used,
+so that products stay symmetric, and a negated weight has the same range.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from numpy.typing import DTypeLike, NDArray
 from fewstep.calibration.ranges.table import LARGEST_WEIGHT
 from fewstep.graph.half_types import FLOAT16, largest_number, smallest_normal, smallest_number
 
-FACTORS = np.linspace(1.0, 0.4, 61)  # of the channel's largest magnitude; 1 first: it wins ties
+FACTORS = np.linspace(1.0, 0.4, 61)  # of the channel's maximum magnitude; 1 first, so that it wins ties
 BLOCK = 1 << 16  # weights that are searched at once: their results stay in the second-level cache
 
 
@@ -36,15 +36,15 @@ def quantize_weight(
     largest: int = LARGEST_WEIGHT,
     is_alike: bool = False,
 ) -> QuantizedWeight:
-    """Quantize a weight per channel, by the scale with the least squared error.
+    """Quantize a weight per channel, with the scale of the least squared error.
 
     Args:
         weight: any shape; Conv has its output channels on axis 0, MatMul on the last, Gemm on 1 (0 if transB).
-        scale_dtype: the type that the scales will be written in. They are numbers of it: integers fit what is read.
-        largest: the greatest magnitude of an integer.
-        is_alike: all channels have the scale that is best for the whole weight.
+        scale_dtype: the type in which the scales are stored. Integers are rounded for the stored scales.
+        largest: the maximum magnitude of an integer.
+        is_alike: use one scale for all channels, the best for the whole weight.
 
-    A channel of zeros gets scale 1. ValueError if a weight is NaN or infinite.
+    A channel of zeros gets scale 1. Raises ValueError if a weight is NaN or infinite.
     """
     if not np.isfinite(weight).all():
         raise ValueError("NaN or infinite weights")
@@ -66,12 +66,12 @@ def quantize_weight(
 
 
 def _best_scales(rows: NDArray[np.float64], dtype: DTypeLike, largest: int) -> NDArray[np.float32]:
-    """The scale with the least squared error for each row [channels, fan-in], numbers of `dtype`.
+    """Return the scale with the least squared error for each row [channels, fan-in], as numbers of `dtype`.
 
-    The greatest magnitude of a row is cut at `largest` scales, and this term only grows. Once it alone is no less than
-    each row's best error, no smaller factor wins.
+    The maximum magnitude of a row is clipped to `largest` scales. This error only grows with smaller factors, so once
+    it reaches the best total error in every row, no smaller factor can win.
     """
-    held = np.abs(rows)  # in which all is computed: it stays in the cache
+    held = np.abs(rows)  # buffer for all computation, which stays in the cache
     magnitude = held.max(axis=1)
     magnitude[magnitude == 0] = largest
     best = np.full(len(rows), np.inf)
@@ -90,14 +90,15 @@ def _best_scales(rows: NDArray[np.float64], dtype: DTypeLike, largest: int) -> N
 
 
 def clip_scales(scales: NDArray[np.float64], dtype: DTypeLike) -> NDArray[Any]:
-    """The scales as numbers of `dtype`, none of them zero or infinite; nor is what an activation is multiplied by to be
-    divided by its scale."""
+    """Return the scales as numbers of `dtype`, clipped so that neither they nor their reciprocals are zero or
+    infinite."""
     held = np.dtype(dtype)
     return scales.clip(smallest_normal(held), largest_number(held)).astype(held)
 
 
 def _clip_weight_scales(scales: NDArray[np.float64], dtype: DTypeLike) -> NDArray[np.float32]:
-    """The scales of weights as numbers of `dtype`. A weight is only multiplied by its scale: half's subnormals do."""
+    """Return the scales of weights as numbers of `dtype`. Weights are never divided by them, so half's subnormals
+    do."""
     held = np.dtype(dtype)
     least = smallest_number(held) if held == FLOAT16 else smallest_normal(held)
     return scales.clip(least, largest_number(held)).astype(held).astype(np.float32)
@@ -106,7 +107,7 @@ def _clip_weight_scales(scales: NDArray[np.float64], dtype: DTypeLike) -> NDArra
 def _round(
     rows: NDArray[np.float64], scales: NDArray[np.float32], largest: int, out: NDArray[np.float64] | None = None
 ) -> NDArray[np.float64]:
-    """The nearest integers, ties to even, as in ONNX QuantizeLinear, written into `out` if it is there."""
+    """Return the nearest integers, ties to even, as in ONNX QuantizeLinear, written into `out` if given."""
     rounded: NDArray[np.float64] = np.divide(rows, scales[:, None].astype(np.float64), out=out)
     np.rint(rounded, out=rounded)
     return np.clip(rounded, -largest, largest, out=rounded)

@@ -1,5 +1,5 @@
 """The choice of operations in float, by measured errors of samples.
 
-`measure_operation_errors` measures each operation, `ranking` orders them, and `sparing` takes the first few. `refine`
-finds how many a bound for quality or speed asks for.
+`operation_errors` measures each operation, `ranking` orders them, and `mixed_precision` keeps the first few in float.
+`precision_search` finds how many of them a bound on quality or speed needs.
 """

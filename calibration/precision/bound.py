@@ -1,4 +1,4 @@
-"""The bound of a precision map: a least quality, or a least speed."""
+"""The bound of a precision map: a minimum quality or a minimum speed."""
 
 import re
 from dataclasses import dataclass
@@ -10,9 +10,9 @@ MOST = 1000  # dB, or times as fast as float32
 
 @dataclass(frozen=True)
 class Bound:
-    """A bound: at least `quality` dB (mean PSNR on the seeds that judge), or at least `speed` times float32.
+    """A bound: at least `quality` dB (mean PSNR on the judging seeds), or at least `speed` times float32's speed.
 
-    The other of the two is made as good as it gets.
+    The other of the two is optimized.
     """
 
     quality: float | None = None
@@ -20,9 +20,10 @@ class Bound:
 
 
 def parse_bound(quality: str | None, speed: str | None) -> Bound | None:
-    """ "44dB" and "1.5x" as numbers with their units. At most one of the two."""
+    """Parse a quality, e.g. "44dB", or a speed, e.g. "1.5x". Raises UserError if both are given, or one is
+    malformed."""
     if quality is not None and speed is not None:
-        raise UserError("a bound for quality and one for speed", "give one: the other is made as good as it gets")
+        raise UserError("a bound for quality and one for speed", "give one: the other is optimized")
     if quality is not None:
         return Bound(quality=_parse_number(quality, "db", "quality", "44dB"))
     return None if speed is None else Bound(speed=_parse_number(speed, "x", "speed", "1.5x"))

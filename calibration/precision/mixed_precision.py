@@ -1,8 +1,8 @@
-"""The operations in float by default: the few that make most of the error of samples, as long as they are nearly free.
+"""Default mixed precision: keep the few operations in float that cause most of the sample error and cost little time.
 
-Those that int8 makes slower cost nothing: all of them stay. Of all others that may be left in float, in the order of
-error for time, as many are left as win most: dB less their price. A body that is below the floor then leaves more. Time
-follows from multiply-accumulates: nothing is timed.
+Operations that are slower in int8 all stay in float, at no cost. The others are ordered by error per time. As many stay
+in float as maximize the gain: dB minus their price in dB. If the quality is then below the limit, more stay in float.
+Times are estimated from multiply-accumulates; nothing is timed.
 """
 
 from collections.abc import Collection, Sequence
@@ -23,23 +23,20 @@ from fewstep.measure.rollouts.metrics import PEAK
 from fewstep.measure.rollouts.nearness import LEAST_PSNR, LEAST_SNR
 from fewstep.measure.rollouts.recorded_run import RecordedRun
 
-MARGIN = 2.0  # dB over the floor, where that decides: what is foretold is not what is judged
-PRICE = 50.0  # dB for the time of a step all in int8: 0.5 dB for each 1 %
-SLOWER = 1.3  # steps all in int8 that float takes more, for a share of 1 of the multiply-accumulates
-THIN, SUMMED = 0.01, 64  # share, and products for a value, up to which int8 wins no time
-LEAST_TIME = 2e-3  # of a step, for an operation: its borders; a tenth for a thin one
-NEARLY_FREE, FURTHEST = 0.08, 0.5  # of a step, that quality may take; and that the floor may
+MARGIN = 2.0  # dB above the limit, where the limit decides: the judged quality differs from the estimate
+PRICE = 50.0  # dB for the time of an all-int8 step: 0.5 dB for each 1 %
+SLOWER = 1.3  # extra time in float, in all-int8 steps, of all multiply-accumulates
+THIN, SUMMED = 0.01, 64  # share, and products per output value, up to which int8 saves no time
+LEAST_TIME = 2e-3  # of a step, per operation, for the conversions around it; a tenth of that for a thin one
+NEARLY_FREE, FURTHEST = 0.08, 0.5  # share of a step that may be spent for quality; and to reach the limit
 
 Array = NDArray[np.float64]
 
 
 def select_float_operations(recipe: Recipe, course: RecordedRun) -> Recipe:
-    """The recipe with the operations in float that make much of the error of samples, and those that int8 makes
-    slower."""
+    """Return the recipe with those operations in float that cause much of the sample error or are slower in int8."""
     target, prepared = recipe.target, recipe.prepared
-    remembering = (
-        recipe if exceeds_one_file(prepared) else recipe.with_float_operations(())
-    )  # weights that are rounded once
+    remembering = recipe if exceeds_one_file(prepared) else recipe.with_float_operations(())  # weights are rounded once
     quantizer = None if exceeds_one_file(prepared) else remembering.parts[0].quantize
     errors = measure_operation_errors(prepared, recipe.table, target, course, quantizer)
     ranking = rank_operations(errors, float_times(prepared, errors.operations, keep_slower_in_float(recipe).in_float))
@@ -47,16 +44,16 @@ def select_float_operations(recipe: Recipe, course: RecordedRun) -> Recipe:
 
 
 def keep_slower_in_float(recipe: Recipe) -> Recipe:
-    """The recipe with the operations in float that int8 makes slower."""
+    """Return the recipe with the operations in float that are slower in int8."""
     ops = select_measured_ops(recipe.prepared, recipe.table, recipe.target.scheme)
     slower = recipe.target.slower(recipe.prepared, ops)
     return replace(recipe, in_float=tuple(op.name for op in ops if op.name in slower))
 
 
 def float_times(prepared: Graph, operations: Sequence[str], slower: Collection[str] = ()) -> Array:
-    """The time that each of some operations adds to a step all in int8 if it stays in float, as a share of that step:
-    0 for those that int8 makes `slower`."""
-    work, summed = count_operation_macs(prepared), dict[str, int]()  # products for a value
+    """Return the time that each operation adds to an all-int8 step if it stays in float, as a share of that step. It
+    is 0 for operations that are `slower` in int8."""
+    work, summed = count_operation_macs(prepared), dict[str, int]()  # products per output value
     for op, _ in explain_selection(prepared):
         weight = prepared.constants[op.weight]
         summed[op.name] = int(weight.size // weight.shape[op.axis])
@@ -67,7 +64,7 @@ def float_times(prepared: Graph, operations: Sequence[str], slower: Collection[s
 
 
 def default_float_count(ranking: Ranking) -> int:
-    """The number of operations in float by default."""
+    """Return the default number of operations in float."""
     quality, time = ranking.quality, ranking.time
     worth = np.where(time <= NEARLY_FREE, quality - PRICE * time, -np.inf)
     count = max(ranking.slower_count, int(np.argmax(worth)))

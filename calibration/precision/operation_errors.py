@@ -1,9 +1,9 @@
-"""The error that the rounding of each operation makes in finished samples, from runs of one gated body
+"""The error that rounding each operation causes in finished samples, measured on runs of one gated body
 (`quantization_gates.py`).
 
-A run has some operations in int8 and all others in float. Errors of different operations hardly go
-together, so that their squares add up. Where there are more operations than runs, groups of neighbours are halved, the
-worst first: few operations make most of an error.
+Each run has some operations in int8 and all others in float. Errors of different operations are nearly uncorrelated, so
+their squares add up. If there are more operations than runs, groups of neighbours are halved, the worst group first: a
+few operations cause most of the error.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -28,13 +28,13 @@ from fewstep.measure.rollouts.row_by_row import run_row_by_row
 from fewstep.runtime.backends import Arrays
 
 Array = NDArray[np.float64]
-RUNS = 40  # at most, of two samples: counting follows 64
-ALONE = 0.5  # of a group's error: what its first half has less, the other is taken to have
+RUNS = 40  # at most, of two samples each; counting follows 64 trajectories
+ALONE = 0.5  # share of a group's error: if its first half has less, the remainder is attributed to the second half
 
 
 @dataclass(frozen=True)
 class OperationErrors:
-    """Mean squared errors of samples, of each of `operations` in int8. `signal` is the variance of float32's
+    """Mean squared errors of samples, one for each of `operations` in int8. `signal` is the variance of float32's
     samples."""
 
     operations: tuple[str, ...]
@@ -50,8 +50,11 @@ def measure_operation_errors(
     quantize: Quantizer | None,
     runs: int = RUNS,
 ) -> OperationErrors:
-    """The errors along a course. `quantize` rounds weights; None: they stay as they are, and are in no error. Large
-    networks are for None, which takes no second copy of weights."""
+    """Measure the errors along a recorded run.
+
+    `quantize` rounds weights. With None weights stay in float, and the errors exclude their rounding; use None for
+    large networks, to avoid a second copy of the weights.
+    """
     ops = select_measured_ops(prepared, table, target.scheme)
     codes = choose_encodings(prepared, table, ops, target.scheme)
     weights = {} if quantize is None else {op.name: round_weight(op, prepared, codes, quantize) for op in ops}
@@ -61,7 +64,7 @@ def measure_operation_errors(
     gated_graph = session if is_small else run_row_by_row(session, graph.inputs)
 
     def samples(numbers: Sequence[int]) -> Array:
-        """Finished samples with these operations in int8."""
+        """Return finished samples with these operations in int8."""
         gates = np.zeros(len(ops), np.float32)
         gates[list(numbers)] = 1
 
@@ -76,8 +79,11 @@ def measure_operation_errors(
 
 
 def attribute_errors(error: Callable[[Sequence[int]], float], count: int, runs: int) -> Array:
-    """The error [count] of each of some things, of which any group can be asked in a run: each alone where there are
-    runs enough, else the worst groups halved. Things of one group have equal shares of its error."""
+    """Attribute an error [count] to each of `count` items, where one call of `error` measures any group of them.
+
+    Each item is measured separately if there are enough runs. Otherwise the worst groups are halved, and the items of a
+    group share its error equally.
+    """
     if count <= runs:
         return np.array([error((number,)) for number in range(count)])
     everything = tuple(range(count))
@@ -99,7 +105,7 @@ def attribute_errors(error: Callable[[Sequence[int]], float], count: int, runs: 
 def round_weight(
     op: WeightedOp, prepared: Graph, codes: Mapping[str, Encoding], quantize: Quantizer
 ) -> NDArray[np.float32]:
-    """A weight rounded to int8 and back, for an input whose channels are not multiplied."""
+    """Return a weight, rounded to int8 and back, for an input whose channels are not multiplied."""
     numbers = codes[op.x].multipliers
     weight = quantize(op, equalize_weight(op, prepared, codes), numbers).dequantize()
     return weight if numbers is None else scale_inputs(np.multiply, weight, op, numbers)

@@ -1,4 +1,4 @@
-"""The precision map of a search in the bundle: the frontier, the point that is deployed, every measurement."""
+"""Precision maps in the bundle: the frontier of a search, the deployed point, and the measurements."""
 
 import msgspec
 
@@ -6,17 +6,18 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.spec import Strict
 
 SCHEMA = 3
-READ = (1, 2, SCHEMA)  # 1 and 2 have range groups, each with operations of its own in float
+READ = (1, 2, SCHEMA)  # in 1 and 2 each range group has its own operations in float
 
 
 class FrontierPoint(Strict, frozen=True):
-    """A point of the frontier: mean PSNR in dB, time of a step relative to the body without a bound, and the numbers of
-    the operations that stay float, for each run of steps that has its own. The time is measured, with these graphs, or
-    an estimate.
+    """A point of the frontier: mean PSNR in dB, time of a step relative to the body without a bound, and the indices of
+    the operations in float, for each run of steps with its own set. The time is either measured on these graphs or
+    estimated.
 
-    The quality has a `standard_error` in dB where it is of the seeds that judge, and was `searched` on those that
-    search. Without, it is of the seeds that search, which flatter what they choose. Where a quality was asked for,
-    what is deployed had to pass on the seeds that judge, which flatter it a little too.
+    If `standard_error` (dB) is set, the quality was measured on the judging seeds, and `searched` is the quality on the
+    search seeds. Otherwise the quality was measured on the search seeds, which are biased in favour of the points
+    chosen by them. If the bound is a quality, the deployed point had to pass on the judging seeds, so their mean is
+    slightly too high as well.
     """
 
     quality: float
@@ -28,11 +29,12 @@ class FrontierPoint(Strict, frozen=True):
 
 
 class PrecisionMap(Strict, frozen=True):
-    """One body's search. `gains` [operations][1] are foretold: what an operation in float adds, in dB. `costs`
-    [operations] are estimates of the time that it adds, as a share of a step all in int8. `all_int8` is the body
-    without a bound, in dB on the seeds that judge, and `float_time` the time of a step of float32 relative to it.
+    """The search for one body. `gains` [operations][1] are estimates of what an operation in float adds, in dB.
+    `costs` [operations] are estimates of the time that it adds, as a share of an all-int8 step. `all_int8` is the
+    quality of the body without a bound, in dB on the judging seeds. `float_time` is the time of a float32 step relative
+    to that body.
 
-    In files of earlier versions `gains` and `costs` are measured, `gains` for each range group.
+    In files of earlier versions `gains` and `costs` are measured, with `gains` for each range group.
     """
 
     body: str
@@ -49,7 +51,7 @@ class PrecisionMap(Strict, frozen=True):
 
 
 class PrecisionMaps(Strict, frozen=True):
-    """The bundle's file."""
+    """The file of a bundle's precision maps."""
 
     schema: int
     maps: tuple[PrecisionMap, ...]
@@ -60,7 +62,7 @@ def encode_maps(maps: tuple[PrecisionMap, ...]) -> bytes:
 
 
 def decode_maps(data: bytes, source: str = "precision map") -> tuple[PrecisionMap, ...]:
-    """The maps of a file. UserError if it is none, or of another version."""
+    """Decode the maps of a file. Raises UserError if it is malformed or of another version."""
     try:
         found = msgspec.json.decode(data, type=PrecisionMaps)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

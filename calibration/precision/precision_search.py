@@ -1,9 +1,10 @@
-"""The search of the number of operations in float, for a quality or a speed.
+"""The search for the number of operations in float that meets a quality or a speed.
 
-The ranking by which a body is made without a bound goes on: with each operation that leaves int8 the quality rises and
-the speed falls, so that few bodies have to be made to find where the bound is crossed. Those run closed loop on seeds
-of the search, as they would be deployed. What fits is judged on other seeds before a quality counts as reached. For a
-speed these choose nothing; the first that passes for a quality has a mean there that is a little too high.
+The search extends the ranking that also makes the body without a bound. Each operation that moves to float raises the
+quality and lowers the speed, so few bodies have to be made to find where the bound is crossed. They run in closed loop
+on the search seeds, as they would be deployed. A body that fits is then judged on other seeds before a quality counts
+as reached. For a speed, judging selects nothing. For a quality, the first body that passes is taken, so its mean on the
+judging seeds is slightly too high.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,16 +31,16 @@ from fewstep.runtime.progress import SILENT, Progress
 
 Array = NDArray[np.float64]
 ROUNDS = 15  # in which two graphs are timed against each other
-SLACK = 1e-9  # of a time that just holds
+SLACK = 1e-9  # relative tolerance of a time that just meets the bound
 SMALLEST = float(np.finfo(float).tiny)
-LEAST_SHARE = 1e-9  # of the errors that an operation in float leaves: 90 dB
+LEAST_SHARE = 1e-9  # lower limit of the remaining share of the error with an operation in float: 90 dB
 
 
 @dataclass(frozen=True)
 class Point:
     """A body with the first `count` operations of a ranking in float.
 
-    quality: mean PSNR in dB on the seeds that search. time: of a step relative to the body without a bound, measured or
+    quality: mean PSNR in dB on the search seeds. time: of a step relative to the body without a bound, measured or
     estimated from multiply-accumulates.
     """
 
@@ -51,11 +52,12 @@ class Point:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """The result of a search: `recipe`, of the body of `point` that a bound deploys, and its judgement `judged`, on
-    seeds that the search did not use: of a body that is taken because it passes there the mean is a little too high.
+    """The result of a search: the `recipe` of the deployed body, its `point`, and its quality `judged` on seeds that
+    the search did not use. A body that is taken because it passes on those seeds has a mean there that is slightly too
+    high.
 
-    `points` are all that was tried, by their counts. `unbounded` is what was judged of the body without a bound, and
-    `float_time` the time of a step of float32 relative to it.
+    `points` are all bodies tried, by count. `unbounded` is the judged quality of the body without a bound. `float_time`
+    is the time of a float32 step relative to that body.
     """
 
     recipe: Recipe
@@ -67,8 +69,9 @@ class SearchResult:
 
 
 class Search:
-    """The bodies of one ranking, each run and timed once. A body goes by its number of operations in float: `default`
-    without a bound, `all` for float32. Where graphs of the target are not timed here, times are estimates."""
+    """The bodies of one ranking, each run and timed once. A body is identified by its number of operations in float:
+    `default` for the body without a bound, `all` for float32. If the target's graphs cannot be timed here, times are
+    estimates."""
 
     def __init__(
         self, recipe: Recipe, course: RecordedRun, judges: tuple[RecordedRun, ...], is_timed: bool, progress: Progress
@@ -81,7 +84,7 @@ class Search:
         self._judged = dict[int, EndQuality]()
 
     def make_recipe(self, count: int) -> Recipe:
-        """The recipe of the body with so many operations in float."""
+        """Return the recipe of the body with `count` operations in float."""
         return (
             self.recipe
             if count == self.default
@@ -89,46 +92,47 @@ class Search:
         )
 
     def measure_quality(self, count: int) -> float:
-        """Mean PSNR in dB of a body on the seeds that search."""
+        """Return the mean PSNR in dB of a body on the search seeds."""
         if count not in self._qualities:
             self.progress("bodies", len(self._qualities) - 1, len(self._qualities))
             self._qualities[count] = float(self._run(count, self.course).mean())
         return self._qualities[count]
 
     def judge(self, count: int) -> EndQuality:
-        """A body on the seeds that judge."""
+        """Return the quality of a body on the judging seeds."""
         if count not in self._judged:
             values = self._run(count, *self.judges)
             self._judged[count] = end_quality(values, "float32")
         return self._judged[count]
 
     def _run(self, count: int, *courses: RecordedRun) -> Array:
-        """PSNR in dB of each sample of some courses."""
+        """Return the PSNR in dB of each sample of some recorded runs."""
         body = self.make_recipe(count)
         graphs = open_graphs(body.lower_unchecked(), body.target)
         return np.concatenate([course.decibels(course.run(graphs)) for course in courses])
 
     def measure_time(self, count: int) -> float:
-        """The time of a step relative to the body without a bound, measured where it can be."""
+        """Return the time of a step relative to the body without a bound, measured if possible, else estimated."""
         if self.is_timed and count not in self._times:
             self._times[count] = measure_slowdown(self.course, self._open_body(self.default), self._open_body(count))
         return self._times.get(count, float(self.estimated_times[count]))
 
     def _open_body(self, count: int) -> GraphSession:
-        """The body as it is deployed, but with threads that do not spin: two are open at once."""
+        """Open the body as it is deployed, except that its threads do not spin, since two bodies are open at once."""
         ((_, graph),) = self.make_recipe(count).lower_unchecked()
         return open_session(graph, optimize=True, arena=True)
 
     @property
     def estimated_times(self) -> Array:
-        """Times [1 + operations] by multiply-accumulates, in proportion to the time of float32 where it is known."""
+        """Times [1 + operations] estimated from multiply-accumulates, scaled to the time of float32 if that is
+        known."""
         added = (self.ranking.time - self.ranking.time[self.default]) / (1 + self.ranking.time[self.default])
         known = self._times.get(self.all)
         return np.asarray(1 + (added if known is None or not added[-1] else added * (known - 1) / added[-1]))
 
     @property
     def points(self) -> tuple[Point, ...]:
-        """All that was run, by their counts."""
+        """All bodies that were run, ordered by count."""
         times, known = self.estimated_times, self._times
         return tuple(
             Point(count, quality, known.get(count, float(times[count])), count in known)
@@ -144,7 +148,10 @@ def search_precision(
     is_timed: bool,
     progress: Progress = SILENT,
 ) -> SearchResult:
-    """The search of a body that fits a bound, on the seeds of `course`, judged on `judges`. UserError if none does."""
+    """Search a body that meets a bound, on the seeds of `course`, and judge it on `judges`.
+
+    Raises UserError if no body meets the bound.
+    """
     search = Search(recipe, course, judges, is_timed, progress)
     float_time = search.measure_time(search.all)
     count = (
@@ -153,7 +160,7 @@ def search_precision(
     for other in (search.default, search.all):
         if other > count and search.measure_time(count) >= search.measure_time(
             other
-        ):  # the other is no slower, and nearer to float32
+        ):  # the other is not slower, and closer to float32
             count = other
     search.measure_quality(count), search.measure_quality(search.default)
     point = next(each for each in search.points if each.count == count)
@@ -162,7 +169,7 @@ def search_precision(
 
 
 def _count_for_quality(search: Search, quality: float | None) -> int:
-    """The fewest operations in float that reach a quality in dB, on the seeds that search and those that judge."""
+    """Return the fewest operations in float that reach a quality in dB, on the search seeds and the judging seeds."""
     assert quality is not None
     if quality > CEILING:
         raise UserError(f"no body reaches {quality:g} dB: float32 itself has {CEILING:g}", "ask for less")
@@ -174,12 +181,12 @@ def _count_for_quality(search: Search, quality: float | None) -> int:
         judged = search.judge(count).mean
         if judged >= quality:
             return count
-        flattered = search.measure_quality(count) - judged  # dB by which the seeds that search flatter
+        flattered = search.measure_quality(count) - judged  # bias of the search seeds in dB
         wanted, least = max(quality + flattered, wanted), count
 
 
 def _count_for_speed(search: Search, float_time: float, speed: float) -> int:
-    """The most operations in float with which a step is so many times as fast as float32's."""
+    """Return the most operations in float with which a step is `speed` times as fast as float32's."""
     most = float_time / speed * (1 + SLACK)
     if float_time <= most:
         return search.all
@@ -193,10 +200,10 @@ def _count_for_speed(search: Search, float_time: float, speed: float) -> int:
 
 
 def find_crossing(value: Callable[[int], float], foretold: Array, wanted: float, low: int, high: int) -> int:
-    """The least number above `low` whose value reaches what is wanted; at `high` it does.
+    """Return the least number above `low` whose value reaches `wanted`; at `high` it does.
 
-    Values rise. `foretold` [1 + high] says where to look first, and next by what a value differs from it there. Every
-    other look halves what is left.
+    Values increase. `foretold` [1 + high] are estimated values. The first evaluation is where they cross `wanted`;
+    later ones shift the estimates by the last value's deviation. Every other evaluation bisects the interval.
     """
     shift, looks = 0.0, 0
     while high - low > 1:
@@ -210,8 +217,8 @@ def find_crossing(value: Callable[[int], float], foretold: Array, wanted: float,
 
 
 def measure_slowdown(course: RecordedRun, base: LoadedGraph, other: LoadedGraph, rounds: int = ROUNDS) -> float:
-    """Time of the network's middle step with `other` relative to `base`: the median of ratios of neighbours, so that
-    load hits both."""
+    """Return the time of the network's middle step with `other` relative to `base`. It is the median of ratios of
+    adjacent measurements, so that load affects both."""
     feeds = course.body_feeds(course.float_states[len(course.float_states) // 2])
 
     def seconds(graph: LoadedGraph) -> float:
@@ -219,20 +226,21 @@ def measure_slowdown(course: RecordedRun, base: LoadedGraph, other: LoadedGraph,
         graph(feeds)
         return perf_counter() - started
 
-    seconds(base), seconds(other)  # the first call allocates
+    seconds(base), seconds(other)  # the first call allocates memory
     return median_ratio(take_turns([partial(seconds, base), partial(seconds, other)], stop_after_rounds(rounds)), 1)
 
 
 def estimate_evaluations(steps: int, operations: int, courses: int, is_timed: bool) -> int:
-    """The approximate number of evaluations of a course's samples in a search: float32's on the seeds that search and
-    on `courses` that judge, tries until the bound is found, and what judges two bodies and the last try."""
+    """Return the approximate number of evaluations of a search, each of all samples of a recorded run: float32 on the
+    search seeds and on `courses` judging runs, attempts until the bound is found, and the judging of two bodies and the
+    last attempt."""
     tries = ceil(log2(operations + 1)) + 1
     timed = 2 * (ROUNDS + 1) * 2 if is_timed else 0
     return steps * (1 + courses + tries + 3 * courses) + timed
 
 
 def make_precision_map(body: str, plan: str, bound: Bound, found: SearchResult) -> PrecisionMap:
-    """The precision map that a bundle has of a search, by the names of the body and the plan."""
+    """Return the precision map of a search, to be stored in a bundle."""
     ranking = found.recipe.ranking
     assert ranking is not None
     gains, costs = np.empty(len(ranking.order)), np.empty(len(ranking.order))
@@ -264,7 +272,7 @@ def make_precision_map(body: str, plan: str, bound: Bound, found: SearchResult) 
 
 
 def pareto_frontier(points: Sequence[Point]) -> list[Point]:
-    """Points that no other beats in both quality, on the seeds that search, and time; the fastest first."""
+    """Return the points that no other point beats in both time and quality on the search seeds; the fastest first."""
     best: list[Point] = []
     for point in sorted(points, key=lambda each: (each.time, -each.quality)):
         if not best or point.quality > best[-1].quality:

@@ -1,10 +1,9 @@
-"""A body in float whose roundings come by degrees: an input has a number for each operation, 0 for float and 1 for
-int8.
+"""A float body with gated rounding: an input has a number for each operation, 0 for float and 1 for int8.
 
-    x + g (rounded(x) - x) is what an operation reads, y + g (rounded(y) - y) what it writes
+    the operation reads x + g (rounded(x) - x), and writes y + g (rounded(y) - y)
 
-and weights go from w to rounded(w). One session of it tells what any operations in int8 do to a sample, where lowering
-would make a graph for each.
+Weights likewise go from w to rounded(w). One session thus measures the effect of any set of int8 operations on a
+sample, where lowering would need a graph for each set.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,7 +19,7 @@ from fewstep.calibration.lowering.scheme import Scheme
 from fewstep.graph.graph import Array, Graph, Node, Value
 from fewstep.graph.selection import WeightedOp, bias_shape
 
-GATES = "gates()"  # the input float32 [operations]
+GATES = "gates()"  # name of the input, float32 [operations]
 
 
 def add_quantization_gates(
@@ -30,10 +29,10 @@ def add_quantization_gates(
     scheme: Scheme,
     weights: Mapping[str, NDArray[np.float32]],
 ) -> Graph:
-    """The prepared graph with the input `GATES`, a number for each of `ops` in their order. `weights` has rounded
-    weights in float, by the names of operations; others stay as they are, and where they are.
+    """Return the prepared graph with the input `GATES`, one number for each of `ops` in their order.
 
-    Every operation reads and writes the codes that the scheme has for it. Factors and shifts of engines are left out:
+    `weights` holds rounded weights in float, by operation name. Other weights are neither changed nor copied. Every
+    operation reads and writes the codes of the scheme. Factors and shifts that emulate codes for an engine are omitted:
     they round alike.
     """
     groups = max(len(code.scales) for code in codes.values())
@@ -44,7 +43,7 @@ def add_quantization_gates(
     selected, known = {op.name: op for op in ops}, set[str]()
 
     def error(tensor: str, op: WeightedOp) -> None:
-        """Add the nodes that make `error_name` a tensor, once."""
+        """Add the nodes that compute the tensor `error_name`, once."""
         if tensor not in known:
             known.add(tensor)
             added, numbers = _error_nodes(tensor, codes[tensor].multipliers, op, prepared)
@@ -79,12 +78,12 @@ def add_quantization_gates(
 
 
 def error_name(tensor: str) -> str:
-    """A tensor's rounding error."""
+    """Return the name of a tensor's rounding error."""
     return f"error({tensor})"
 
 
 def _gate_nodes(tensor: str, gate: str, result: str) -> tuple[Node, Node]:
-    """The tensor with a share of its error."""
+    """Return the nodes that add a share of its error to a tensor."""
     share = f"share({result})"
     return Node("Mul", (error_name(tensor), gate), (share,)), Node("Add", (tensor, share), (result,))
 
@@ -92,8 +91,8 @@ def _gate_nodes(tensor: str, gate: str, result: str) -> tuple[Node, Node]:
 def _error_nodes(
     name: str, multipliers: NDArray[np.float64] | None, op: WeightedOp, prepared: Graph, tensor: str = ""
 ) -> tuple[list[Node], dict[str, Array]]:
-    """The nodes and constants that make `error_name` a tensor, which is written in the code `name`: by default its own.
-    Channels are multiplied before, and divided behind."""
+    """Return the nodes and constants that compute the tensor `error_name` for a tensor in the code of `name` (default:
+    the tensor itself). Channels are multiplied before quantization, and divided after it."""
     tensor, code = tensor or name, (scale_name(name), zero_point_name(name))
     integer, back = integer_name(tensor), rounded_name(tensor)
     if multipliers is None:

@@ -1,4 +1,4 @@
-"""The recipe of a body: a prepared graph, its ranges, a target, and what stays in float."""
+"""The recipe of a body: a prepared graph, its ranges, a target, and the operations in float."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -20,12 +20,12 @@ from fewstep.graph.graph import Graph
 from fewstep.measure.rollouts.row_by_row import run_row_by_row
 from fewstep.runtime.backends import LoadedGraph
 
-Until = int  # the first range group that a graph no longer serves: the first of the next graph
+Until = int  # end of the range groups that a graph serves, exclusive: the first group of the next graph
 
 
 @dataclass(frozen=True)
 class GraphRecipe:
-    """The recipe of one graph of a body: the ranges of the groups that it serves, and what rounds weights for them."""
+    """The recipe of one graph of a body: the ranges of the groups that it serves, and the quantizer of its weights."""
 
     until: Until
     table: RangesTable
@@ -34,11 +34,11 @@ class GraphRecipe:
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that a body is lowered from. The operations `in_float` stay in float.
+    """Everything that a body is lowered from. The operations `in_float` stay in float.
 
-    `table` has the ranges of all groups, `parts` the recipes of graphs in the order of groups. `keep` writes weights of
-    deployed graphs to files; None keeps them in memory. `ranking` says which operations leave int8 first; None where
-    their errors were not measured.
+    `table` has the ranges of all groups, `parts` the recipes of the graphs in the order of groups. `keep` writes the
+    weights of deployed graphs to files; None keeps them in memory. `ranking` is the order in which operations move to
+    float; None if their errors were not measured.
     """
 
     prepared: Graph
@@ -50,7 +50,8 @@ class Recipe:
     ranking: Ranking | None = None
 
     def with_float_operations(self, in_float: tuple[str, ...]) -> "Recipe":
-        """The recipe with these operations in float; weights are rounded once for all recipes that follow."""
+        """Return the recipe with these operations in float. Weights are rounded once for all recipes derived from
+        it."""
         parts = tuple(replace(part, quantize=cache_quantizer(part.quantize)) for part in self.parts)
         return replace(self, in_float=in_float, parts=parts)
 
@@ -63,7 +64,7 @@ class Recipe:
         return tuple((part.until, lower(self.prepared, part.table, *rest, part.quantize)) for part in self.parts)
 
     def lower_unchecked(self) -> list[tuple[Until, Graph]]:
-        """The graphs of `lowered` alone, not checked on an engine."""
+        """Return only the graphs, lowered but not checked on an engine."""
         if self.is_float:
             return [(self.parts[-1].until, self.prepared)]
         return [
@@ -73,15 +74,15 @@ class Recipe:
 
     @property
     def is_float(self) -> bool:
-        """True where no operation is left in int8."""
+        """True if no operation is left in int8."""
         names = {op.name for op in select_measured_ops(self.prepared, self.table, self.target.scheme)}
         return names <= set(self.in_float)
 
 
 def open_graphs(graphs: Sequence[tuple[Until, Graph]], target: Target, by_rows: bool = False) -> list[LoadedGraph]:
-    """The opened graph of each range group, by the graphs of a recipe.
+    """Open the graphs of a recipe, and return one for each range group.
 
-    by_rows: a graph sees the samples of a batch one by one.
+    by_rows: run a graph on one sample of a batch at a time.
     """
     opened: list[LoadedGraph] = []
     for until, graph in graphs:

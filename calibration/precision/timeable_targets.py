@@ -1,4 +1,4 @@
-"""The targets that a bound can hold for: a speed needs the kind of CPU that runs the body, a quality none."""
+"""The targets to which a bound applies: a speed needs the CPU type that runs the body; a quality does not."""
 
 import logging
 import platform
@@ -13,26 +13,26 @@ LOG = logging.getLogger("fewstep")
 
 
 def timeable_targets() -> tuple[str, ...]:
-    """The targets whose graphs onnxruntime runs on this kind of CPU as on those that they are for: they are timed."""
+    """Return the targets that onnxruntime runs here as on their own platform, so that they can be timed."""
     here = cpu_kind(platform.machine())
     return tuple(each.name for each in rank_platforms(ONNXRUNTIME) if each.cpu in (None, here))
 
 
 def bound_applies(target: Target, bound: Bound) -> bool:
-    """True where a bound holds for a target."""
+    """Return whether a bound applies to a target."""
     return not target.scheme.no_floats if bound.speed is None else target.name in timeable_targets()
 
 
 def check_targets(targets: Sequence[Target], bound: Bound) -> None:
-    """UserError where a bound can hold for no target; a warning names targets that it leaves alone."""
+    """Raise UserError if a bound applies to no target. Warn of targets to which it does not apply."""
     bound_for = [target.name for target in targets if bound_applies(target, bound)]
     others = ", ".join(target.name for target in targets if target.name not in bound_for)
     if not bound_for and bound.speed is not None:
         raise UserError(
-            f"--speed for {others}: times are measured where the body runs",
+            f"--speed for {others}: times can only be measured on the CPU that runs the body",
             f"add target {' or '.join(timeable_targets())}, calibrate there, or ask for a quality (--quality 44dB)",
         )
     if not bound_for:
-        raise UserError(f"--quality for {others}: engines without floats keep nothing in float", "leave it out")
+        raise UserError(f"--quality for {others}: engines without floats run no operation in float", "leave it out")
     if others:
-        LOG.warning("the bound holds for %s alone; without a bound: %s", ", ".join(bound_for), others)
+        LOG.warning("the bound applies only to %s; without a bound: %s", ", ".join(bound_for), others)

@@ -1,3 +1,3 @@
-"""Ranges are taken from watched activations: histograms, methods that clip them, and the resulting table."""
+"""Ranges of observed activations: histograms, methods that choose ranges from them, and the resulting table."""
 
 import fewstep.runtime  # noqa: F401  before onnxruntime, whose telemetry it turns off

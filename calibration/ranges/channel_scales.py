@@ -1,20 +1,20 @@
-"""A scale for each channel of an activation, which weights take back:
+"""A scale for each channel of an activation, compensated in the weights:
 
     op(x, W)  ==>  op(x / s, s W)      s: one number for each input channel, the same in all groups
 
-Channels of one tensor reach differently far, and one scale for all rounds the quiet ones as coarsely as the loudest.
-Weights can take the factors, for they have a scale for each output channel and bits to spare: in int8 alone they are
-ten decibels nearer to float32 than activations are (measured). What each channel reaches is counted exactly, in the one
-pass that counts all else. Nothing is clipped then: with every channel filling its range that wins little in the mean,
-and costs the worst samples most.
+Channels of one tensor differ in range, and a single scale rounds quiet channels as coarsely as the loudest. Weights can
+absorb the factors: they have a scale for each output channel, and precision to spare. With only the weights in int8 the
+result is ten decibels closer to float32 than with only the activations (measured). The extremes of each channel are
+counted exactly, in the same pass as everything else. Ranges are not clipped then: once every channel fills its range,
+clipping gains little on average, and costs the worst samples most.
 
-Of the reach of n trajectories a further one goes beyond with a chance of 1 / (n + 1), and with a scale for each channel
-none has room to spare. Every channel therefore gets a share, of 1 / n, of the largest one's range besides its own:
-after a few trajectories scales of channels are nearly alike. However many there are it gets some, for the sake of
-weights: what is divided by a small s is multiplied by weights that are rounded as before.
+A further trajectory exceeds the range of n trajectories with probability 1 / (n + 1), and a scale for each channel
+leaves no headroom. So every channel gets headroom: a share, proportional to 1 / n, of the largest channel's range.
+After a few trajectories all scales are nearly equal. Some headroom remains for any n, for the sake of the weights: a
+channel divided by a small s has its weights divided by large multipliers, and those weights are rounded as before.
 
-How much weights can take depends on them. So a power of these factors is taken, the one with the least squared error in
-what the operations make: of rounded activations, and of rounded weights (`readers.py`).
+How much the weights can absorb depends on them. So the factors are raised to a power, chosen to minimize the squared
+error of the operations' outputs from rounded activations and rounded weights (`readers.py`).
 """
 
 from collections.abc import Sequence
@@ -26,10 +26,10 @@ from fewstep.calibration.ranges.histogram import Histogram
 from fewstep.calibration.ranges.readers import Reader
 from fewstep.calibration.ranges.table import LEVELS, ChannelRanges, Range, Ranges
 
-ROOM = 12.0  # over the number of trajectories: the share of the largest range that each channel gets besides its own
-LEAST_ROOM = 1 / 8  # of many trajectories
-POWERS = (1.0, 0.75, 0.5, 0.25)  # of the factors, that are tried; 0 is one scale for all
-BELOW_ZERO = (0.0, *np.geomspace(0.01, 100, 81), np.inf)  # tried: how far ranges go below zero, in how far above
+ROOM = 12.0  # divided by the number of trajectories: headroom of each channel, as a share of the largest range
+LEAST_ROOM = 1 / 8  # headroom for many trajectories
+POWERS = (1.0, 0.75, 0.5, 0.25)  # of the factors, to be tried; 0 is one scale for all
+BELOW_ZERO = (0.0, *np.geomspace(0.01, 100, 81), np.inf)  # to be tried: range below zero relative to that above
 
 Float = NDArray[np.float64]
 
@@ -37,11 +37,12 @@ Float = NDArray[np.float64]
 def choose_channel_factors(
     groups: Sequence[Histogram], samples: int, readers: Sequence[Reader] = ()
 ) -> ChannelRanges | None:
-    """Factors for the channels of one tensor from its histogram in each group, seen in so many trajectories, and the
-    ranges of x / s; None if its channels are not kept apart, or all zero, or one scale is better for its `readers`.
+    """Choose factors for the channels of one tensor, and the ranges of x / s, from its histogram in each group over
+    `samples` trajectories. Return None if its channels are not counted separately or are all zero, or if one scale is
+    better for its `readers`.
 
-    x / s reaches as far as x: nothing overflows by it. A channel that is always zero has the root mean square of the
-    others, so that it counts for none of them. A group that was always zero has the pooled range.
+    x / s has the same maximum magnitude as x, so it cannot overflow. A channel that is always zero gets the root mean
+    square of the other factors, so that it has no influence. A group that was always zero gets the pooled range.
     """
     lows = np.minimum([histogram.lows for histogram in groups], 0.0).astype(np.float64)  # [groups, channels]
     highs = np.maximum([histogram.highs for histogram in groups], 0.0).astype(np.float64)
@@ -67,8 +68,8 @@ def choose_channel_factors(
 
 
 def channel_power(groups: Sequence[Histogram]) -> Float:
-    """The mean square of each channel, [groups, channels], as if all channels had distributions of one shape: only
-    their extremes are counted."""
+    """Return the mean square of each channel, [groups, channels], assuming that all channels have distributions of the
+    same shape: only their extremes are counted."""
     reach = np.array([np.maximum(np.abs(each.lows), np.abs(each.highs)) for each in groups], np.float64)
     squares = np.square(reach)
     means = np.maximum(squares.mean(axis=1), np.finfo(np.float64).tiny)
@@ -79,10 +80,10 @@ def channel_power(groups: Sequence[Histogram]) -> Float:
 def _best_power(
     full: Float, lows: Float, highs: Float, live: NDArray[np.bool_], power: Float, readers: Sequence[Reader]
 ) -> Float | None:
-    """The power of the factors [live channels] with the least error in what readers make, on the geometric mean over
-    groups; None if that is 0. The loudest channel reaches as far as before."""
+    """Return the power of the factors [live channels] with the least error in the readers' outputs, as the geometric
+    mean over groups; None if that is power 0. The maximum magnitude of the tensor does not change."""
     best, chosen = np.inf, None
-    factors, least = np.ones(len(live)), np.finfo(np.float64).tiny  # readers whose weights are all 0 make no error
+    factors, least = np.ones(len(live)), np.finfo(np.float64).tiny  # readers whose weights are all 0 have no error
     for exponent in (*POWERS, 0.0):
         factors[live] = full**exponent
         factors[~live] = np.sqrt(np.square(factors[live]).mean())
@@ -96,8 +97,9 @@ def _best_power(
 
 
 def channel_gain(ranges: Ranges) -> float:
-    """The gain of a scale for each channel over one scale by finer steps of 8 bits, in dB over channels and groups; 0
-    without such a choice. That one scale clips counts for it, and what it clips not against it."""
+    """Return the gain of per-channel scales over one scale from finer 8-bit steps, in dB over channels and groups; 0 if
+    the tensor has none. The finer steps that one scale gets by clipping count for it; its clipping errors do not
+    count."""
     by_each = ranges.by_channel
     if by_each is None:
         return 0.0
@@ -106,11 +108,11 @@ def channel_gain(ranges: Ranges) -> float:
 
 
 def _factors(lows: Float, highs: Float, room: float) -> Float:
-    """The factors [channels] with the least squared error of rounding: the mean of (s step)^2 over channels, the step
-    being the range of x / s in a group over 255, on the geometric mean over groups.
+    """Return the factors [channels] with the least squared rounding error: the mean over channels of (s step)^2, where
+    step is the range of x / s in a group over 255, as the geometric mean over groups.
 
-    Each channel fills the range, above zero or below, whichever it reaches further into. What is searched is how far
-    the range goes below: behind a SiLU quiet channels have nothing but what is there.
+    Each channel fills the range above or below zero, on the side where it reaches relatively further. The search is
+    over the range below zero: after a SiLU, quiet channels have little else.
     """
     best, chosen = np.inf, np.ones(lows.shape[1])
     lowest, highest = lows.min(axis=0), highs.max(axis=0)

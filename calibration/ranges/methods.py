@@ -1,11 +1,12 @@
-"""Ranges of activations from histograms, clipped with the least expected squared error, or not at all.
+"""Ranges of activations from histograms: clipped with the least expected squared error, or the full range.
 
-The error of a clipped value counts CLIPPED times. Ranges with a scale for each channel (`channels.py`) come with them,
-for lowerings to choose from.
+The squared error of a clipped value is weighted by CLIPPED. The result includes ranges for per-channel scales
+(`channel_scales.py`), so that lowerings can choose.
 
-Rounding has no direction, so its errors average out over a sum and over the steps of a plan. Clipping always pulls
-towards zero, and few samples bear most of it. CLIPPED was tried at 1, 4, 8, 16 and 64 on models of `benchmarks/zoo`:
-from 4 on the worst samples are up to 5 dB better, and the more it is the fewer models win by it in the mean.
+Rounding errors have no preferred sign, so they average out over a sum and over the steps of a plan. Clipping always
+pulls towards zero, and few samples bear most of it. CLIPPED was tried at 1, 4, 8, 16 and 64 on models of
+`benchmarks/zoo`. From 4 on the worst samples are up to 5 dB better, but with larger values fewer models gain on
+average.
 
 Quantizers (ONNX QuantizeLinear, round to nearest): asymmetric uint8 with scale (high - low) / 255 and the zero point
 rounded to an integer; symmetric int8 with scale amax / 127 and integers -128 .. 127.
@@ -25,23 +26,24 @@ from fewstep.calibration.ranges.histogram import BINS, Histogram, coarsen
 from fewstep.calibration.ranges.readers import Reader
 from fewstep.calibration.ranges.table import LEVELS, GroupRange, Range, Ranges
 
-COARSE = np.geomspace(0.05, 1.0, 16)  # shrink factors tried first; 8 bits rarely gain from clipping at all
-REFINEMENTS = 3  # grids around the best factors so far, each reaching as far as the last one's neighbours
+COARSE = np.geomspace(0.05, 1.0, 16)  # shrink factors tried first; with 8 bits clipping rarely gains much
+REFINEMENTS = 3  # grids around the best factors so far, each spanning one step of the previous grid to either side
 ZOOM = 4
 FINE = np.linspace(-1.0, 1.0, 2 * ZOOM + 1)
-SAME_LAMBDA = 1e-6  # a noise level that a plan comes back to differs by some 1e-11, its steps by 1e-4 or more
-CLIPPED = 4.0  # times that the squared error of a clipped value counts
-ROUNDING = 1e-9  # of the mean square: sums that give errors are nearer to them than this
+SAME_LAMBDA = 1e-6  # a noise level that a plan revisits differs by some 1e-11, its steps by 1e-4 or more
+CLIPPED = 4.0  # weight of the squared error of a clipped value
+ROUNDING = 1e-9  # of the mean square: bound on the rounding error of the sums in an error
 AMAX_OF_ZEROS = 1.0  # a tensor that was always zero is exact under any scale; this one cannot underflow
 
 Error = Callable[[NDArray[np.float64]], NDArray[np.float64]]  # of shrink factors [K, ends] -> [K]
 
 
 def lambda_edges(lams: Sequence[float]) -> tuple[float, ...]:
-    """Edges of groups that give each distinct lambda of a plan's steps its own group: midpoints between neighbours.
+    """Return edges that give each distinct lambda of a plan's steps its own group: midpoints between neighbours.
 
-    Lambdas within rounding of each other are one: ancestral solvers come back to a time with others in the last digits.
-    At an infinite lambda (pure noise of a flow) the edge lies where the next one would, or one away if it is alone.
+    Lambdas that differ only by rounding are merged: ancestral solvers return to a time with other last digits. Next to
+    an infinite lambda (pure noise of a flow) the edge is half the nearest step away, or 1 if there is only one finite
+    lambda.
     """
     distinct: list[float] = []
     for lam in sorted(lams):
@@ -61,7 +63,7 @@ def lambda_edges(lams: Sequence[float]) -> tuple[float, ...]:
 
 
 def extend_ranges(ranges: Ranges, part: slice, groups: int) -> Ranges:
-    """Ranges of neighbouring groups, as ranges of all `groups`: the first one's ahead, and the last one's behind."""
+    """Extend ranges of the groups in `part` to all `groups`: repeat the first before them, and the last after them."""
     low, high, _ = part.indices(groups)
 
     def extend(values: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -84,9 +86,12 @@ def mse_ranges(
     readers: Sequence[Reader] = (),
     known: Sequence[GroupRange] = (),
 ) -> Ranges:
-    """Ranges of one tensor from its histogram in each group, seen in so many trajectories. Pooled error counts every
-    group alike, however large. `readers` are the operations that read it, for scales of channels. `known` are the
-    ranges of each group, where they were found before."""
+    """Return the ranges of one tensor with the least squared error, from its histogram in each group over `samples`
+    trajectories.
+
+    The pooled error weights all groups equally, whatever their counts. `readers` are the operations that read the
+    tensor, for per-channel scales. `known` are the ranges of each group if they were found before.
+    """
 
     def find_range(density: Density) -> GroupRange:
         return mse_range(density, CLIPPED), mse_amax(density, CLIPPED)
@@ -95,16 +100,16 @@ def mse_ranges(
 
 
 def minmax_ranges(groups: Sequence[Histogram]) -> Ranges:
-    """The whole of what a tensor reached, in each group and in all."""
+    """Return the full range of a tensor, in each group and pooled."""
     return _make_ranges(groups, lambda density: (minmax_range(density), minmax_amax(density)))
 
 
 def _make_ranges(
     groups: Sequence[Histogram], found: Callable[["Density"], GroupRange], known: Sequence[GroupRange] = ()
 ) -> Ranges:
-    """Ranges of one scale for all channels, as they are `found` in the groups together and in each.
+    """Return ranges with one scale for all channels, by applying `found` to all groups together and to each group.
 
-    A group that was always zero has the pooled range: any is exact for it, and one unlike the other groups' ranges
+    A group that was always zero gets the pooled range. Any range is exact for it, but one unlike the other groups'
     would coarsen their scales where groups share a zero point or a grid.
     """
     pooled = found(Density.from_histograms(groups))
@@ -124,7 +129,7 @@ def _make_ranges(
 
 
 def pooled_mse_ranges(groups: Sequence[Histogram]) -> Ranges:
-    """One range of 8 bits for all groups, with the least expected squared error."""
+    """Return one 8-bit range for all groups, with the least expected squared error."""
     density = Density.from_histograms(groups)
     pooled, amax = mse_range(density), minmax_amax(density)
     return Ranges(pooled, (pooled,) * len(groups), amax, (amax,) * len(groups))
@@ -132,9 +137,9 @@ def pooled_mse_ranges(groups: Sequence[Histogram]) -> Ranges:
 
 @dataclass(frozen=True)
 class Density:
-    """A distribution on dyadic bins as running moments: sums of p, p x, p x^2 over all bins below each bin edge.
+    """A distribution on dyadic bins as cumulative moments: sums of p, p x, p x^2 over all bins below each bin edge.
 
-    `moments` [3, 2 * BINS + 1]; a bin's mass sits at its centre, 1/32 of a step or less from where it was.
+    `moments` [3, 2 * BINS + 1]. The mass of a bin is at its centre, at most 1/32 of an int8 step from its values.
     """
 
     width: float
@@ -144,7 +149,7 @@ class Density:
 
     @staticmethod
     def from_histograms(histograms: Sequence[Histogram]) -> "Density":
-        """The mixture with equal weights."""
+        """Return the mixture of the histograms with equal weights."""
         exponent = max(histogram.exponent for histogram in histograms)
         counts = [coarsen(histogram, exponent).counts for histogram in histograms]
         weight = np.sum([count / count.sum() for count in counts], axis=0) / len(counts)
@@ -155,22 +160,23 @@ class Density:
         return Density(width, moments, min(h.low for h in histograms), max(h.high for h in histograms))
 
     def quantization_error(self, scale: NDArray[np.float64], least: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Expected squared error [K] of K quantizers with 256 values scale * (least + 0 .. 255), clipping outside.
+        """Return the expected squared error [K] of K quantizers with the 256 values scale * (least + 0 .. 255),
+        including clipping.
 
         Every x in a cell becomes the cell's value v, so a cell adds E[x^2] - 2 v E[x] + v^2 E[1] over it. A bin belongs
-        to the cell that its centre is in.
+        to the cell that contains its centre.
         """
         value = scale[:, None] * (least[:, None] + np.arange(LEVELS + 1))  # [K, 256]
-        edge = value[:, 1:] + value[:, :-1]  # half of it is where a cell ends; computed in place, in the innermost loop
+        edge = value[:, 1:] + value[:, :-1]  # twice the end of a cell; computed in place, in the innermost loop
         edge *= 0.5 / self.width
         edge -= 0.5
         np.ceil(edge, out=edge)
         np.clip(edge, -BINS, BINS, out=edge)
         edge += BINS
-        ends = np.empty((len(scale), LEVELS + 2), np.int64)  # in the running moments
+        ends = np.empty((len(scale), LEVELS + 2), np.int64)  # indices into the cumulative moments
         ends[:, 0], ends[:, 1:-1], ends[:, -1] = 0, edge, 2 * BINS
         mass, first, _ = self.moments
-        cells = np.diff(np.take(mass, ends))  # take: the same as indexing, in a fourth of its time
+        cells = np.diff(np.take(mass, ends))  # take: equals indexing, in a quarter of its time
         cells *= value
         cells -= 2 * np.diff(np.take(first, ends))
         cells *= value
@@ -178,7 +184,7 @@ class Density:
         return error
 
     def clipping_error(self, scale: NDArray[np.float64], least: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The part of `error` [K] that values outside of the 256 have: below the first, and above the last."""
+        """Return the part of the error [K] from values below the first or above the last of the 256 values."""
         first, last = scale * least, scale * (least + LEVELS)
         bins = [np.clip(np.ceil(end / self.width - 0.5), -BINS, BINS).astype(np.int64) + BINS for end in (first, last)]
         outside = (self.moments[:, bins[0]], self.moments[:, -1:] - self.moments[:, bins[1]])  # each [3, K]
@@ -197,8 +203,8 @@ def minmax_amax(density: Density) -> float:
 
 
 def mse_amax(density: Density, clipped: float = 1.0) -> float:
-    """amax of the symmetric int8 quantizer with the least expected squared error, which counts `clipped` times where it
-    clips."""
+    """Return amax of the symmetric int8 quantizer with the least expected squared error. Errors of clipped values are
+    weighted by `clipped`."""
     largest = minmax_amax(density)
     if density.low == density.high:  # a constant is exact at the end of its range
         return largest
@@ -212,8 +218,8 @@ def mse_amax(density: Density, clipped: float = 1.0) -> float:
 
 
 def mse_range(density: Density, clipped: float = 1.0) -> Range:
-    """(low, high) of the asymmetric uint8 quantizer with the least expected squared error, which counts
-    `clipped` times where it clips."""
+    """Return (low, high) of the asymmetric uint8 quantizer with the least expected squared error. Errors of clipped
+    values are weighted by `clipped`."""
     largest = minmax_range(density)
     if density.low == density.high:
         return largest
@@ -230,15 +236,15 @@ def mse_range(density: Density, clipped: float = 1.0) -> Range:
 def _weigh_errors(
     density: Density, scale: NDArray[np.float64], least: NDArray[np.float64], clipped: float
 ) -> NDArray[np.float64]:
-    """The error of each quantizer [K]; infinite for those that surely are not the best: what they clip is more than all
-    the error of another one. The two ends of most show it."""
+    """Return the error of each quantizer [K]; infinite for those that cannot be the best, because their clipping error
+    exceeds the total error of a likely candidate. For most quantizers only the two ends have to be evaluated."""
     outside = clipped * density.clipping_error(scale, least)
 
     def error_of(which: NDArray[np.intp]) -> NDArray[np.float64]:
         error = density.quantization_error(scale[which], least[which])
         return error if clipped == 1 else error + (clipped - 1) * density.clipping_error(scale[which], least[which])
 
-    likely = np.argmin(outside + np.square(scale) / 12).reshape(1)  # as if values were spread evenly within a step
+    likely = np.argmin(outside + np.square(scale) / 12).reshape(1)  # if values were uniform within a step
     rounding = ROUNDING * density.moments[2, -1]
     possible = np.flatnonzero(outside <= error_of(likely) + rounding)
     error = np.full(len(scale), np.inf)
@@ -247,9 +253,10 @@ def _weigh_errors(
 
 
 def _minimise(error: Error, is_free: Sequence[bool]) -> tuple[float, ...]:
-    """The shrink factors with the least error: a coarse grid over those that are free, then finer ones around the best.
+    """Return the shrink factors with the least error: search a coarse grid over the free ones, then finer grids around
+    the best.
 
-    The grids are even in log factor. Factors that are not free stay 1.
+    The grids are even in the logarithm of the factors. Factors that are not free stay 1.
     """
     best = np.zeros(len(is_free))
     grid, reach = np.log(COARSE), -np.log(COARSE[-2])

@@ -1,8 +1,8 @@
-"""Second moments of what the weights of operations multiply: the means of x x^T that rounding by error needs.
+"""Second moments of the inputs of weighted operations: the sums of x x^T that error-minimizing rounding (GPTQ) needs.
 
 Weights are shared by all steps of a plan, so moments are pooled over the plan. Moments of a whole layer would have
-(inputs x taps)^2 numbers, 0.5 GB at 1280 channels of 3 x 3. So each has a block for every few input channels: with 256
-inputs a block, samples are as near to float32 as with whole layers (docs/measured/trials.md).
+(inputs x taps)^2 numbers, 0.5 GB at 1280 channels of 3 x 3. So they are split into blocks of a few input channels. With
+256 inputs a block, samples are as close to float32 as with whole layers (docs/measured/trials.md).
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,17 +17,17 @@ from fewstep.graph.selection import WeightedOp
 from fewstep.measure.rollouts.row_by_row import run_row_by_row
 from fewstep.runtime.backends import Arrays, LoadedGraph
 
-WIDTH = 256  # inputs of a block, at most; a channel's taps stay together
-MOST_BYTES = 2**25  # of the moments of a network, or a sixteenth of its weights; a larger one has narrower blocks
+WIDTH = 256  # most inputs of a block; a channel's taps stay together
+MOST_BYTES = 2**25  # of a network's moments, or a sixteenth of its weights if more; if exceeded, blocks are narrower
 
 Moments = Mapping[str, NDArray[np.float32]]  # by `WeightedOp.code`, sums [blocks, width, width]
 
 
 @dataclass(frozen=True)
 class InputBlocks:
-    """The inputs of a weight, as each block has them: `spans` of `width` or fewer. An input is a tap of a channel.
+    """The inputs of a weight, split into blocks: `spans` of at most `width` inputs. An input is a tap of a channel.
 
-    outputs, inputs: of one group of a convolution, and of all groups. taps: of a channel.
+    outputs: of one group of a convolution. inputs: of all groups. taps: of a channel.
     """
 
     spans: tuple[slice, ...]
@@ -38,14 +38,15 @@ class InputBlocks:
     groups: int
 
     def place(self, span: slice, outputs: slice) -> tuple[slice, slice]:
-        """These outputs of the group that reads a span, among all; and the inputs of the span among its group's."""
+        """Return the slice of all outputs for `outputs` of the group that reads a span, and of the group's inputs."""
         group, start = divmod(span.start, self.inputs // self.groups)
         first = group * self.outputs
         return slice(first + outputs.start, first + outputs.stop), slice(start, start + span.stop - span.start)
 
 
 def split_inputs(op: WeightedOp, shape: Sequence[int], width: int) -> InputBlocks:
-    """The blocks of a weight of this shape, of at most `width` inputs, or one channel's taps."""
+    """Return the blocks of a weight of this shape, of at most `width` inputs, or one channel's taps if these are
+    more."""
     groups, taps = op.groups, prod(shape[2:])
     parts = -(-op.channels_in // max(1, width // taps))
     channels = -(-op.channels_in // parts)
@@ -59,29 +60,29 @@ def split_inputs(op: WeightedOp, shape: Sequence[int], width: int) -> InputBlock
 
 
 def block_width(ops: Sequence[WeightedOp], prepared: Graph) -> int:
-    """The inputs of a block with which the moments of all operations take at most `MOST_BYTES`, or hardly more."""
+    """Return the inputs per block for which the moments of all operations take about `MOST_BYTES` or less."""
     weights = sum({op.code: prepared.constants[op.weight].nbytes for op in ops}.values())
     return max(1, min(WIDTH, max(MOST_BYTES, weights // 16) // (4 * _count_inputs(ops, prepared))))
 
 
 def moment_bytes(ops: Sequence[WeightedOp], prepared: Graph) -> int:
-    """Bytes of the moments of all operations, at most."""
+    """Return an upper bound on the bytes of the moments of all operations."""
     return 4 * _count_inputs(ops, prepared) * block_width(ops, prepared)
 
 
 def _count_inputs(ops: Sequence[WeightedOp], prepared: Graph) -> int:
-    """The inputs of all weights."""
+    """Count the inputs of all weights."""
     return sum({op.code: split_inputs(op, prepared.constants[op.weight].shape, 1).inputs for op in ops}.values())
 
 
 class MomentSums:
-    """The float network row by row, which adds the moments of what operations read to `sums`, by `WeightedOp.code`.
+    """The float network, run row by row. Adds the moments of the operations' inputs to `sums`, by `WeightedOp.code`.
 
     Args:
-        network: returns what the operations read, too: `open_observed`.
+        network: also returns the tensors that the operations read: `open_observed`.
         parts: the operations. Moments of one part do not depend on the others.
-        positions: of a row, that are drawn where a layer has more: pixels are alike.
-        seed: of these positions. So they follow from a row's place among those that are run.
+        positions: number of positions drawn from a row if a layer has more; positions are statistically alike.
+        seed: of the draw, so that positions depend only on a row's index in the run.
     """
 
     def __init__(
@@ -118,8 +119,8 @@ class MomentSums:
 def draw_patches(
     op: WeightedOp, x: Array, kernel: Sequence[int], rng: np.random.Generator, count: int
 ) -> NDArray[np.float32]:
-    """The factors of the weights at `count` positions drawn at random, or at all if there are no more: [positions,
-    inputs * taps], in the order of the weight's axes behind the first. A convolution has all its groups'."""
+    """Return the inputs of the weights at `count` random positions, or at all positions if there are no more:
+    [positions, inputs * taps], in the order of the weight's axes after the first. For a convolution, of all groups."""
     if op.node.op != "Conv":
         rows: NDArray[np.float32] = x.reshape(-1, x.shape[-1])
         return rows if len(rows) <= count else rows[rng.choice(len(rows), count, replace=False)]
@@ -129,14 +130,14 @@ def draw_patches(
     drawn = np.arange(total) if total <= count else rng.choice(total, count, replace=False)
     batch, *spatial = np.unravel_index(drawn, places)
     picked: NDArray[np.float32] = np.moveaxis(windows, 1, -1 - len(kernel))[(batch, *spatial)]
-    return picked.reshape(len(picked), prod(picked.shape[1:]))  # a layer may have got no routed rows
+    return picked.reshape(len(picked), prod(picked.shape[1:]))  # may be empty: a layer without routed rows
 
 
 def _windows(op: WeightedOp, x: Array, kernel: Sequence[int]) -> NDArray[np.float32]:
     attributes, rank = op.node.attributes, len(kernel)
     strides, dilations = attributes.get("strides", [1] * rank), attributes.get("dilations", [1] * rank)
     reach = [(size - 1) * step + 1 for size, step in zip(kernel, dilations, strict=True)]
-    if attributes.get("auto_pad", b"").startswith(b"SAME"):  # a stride may shift them by a place
+    if attributes.get("auto_pad", b"").startswith(b"SAME"):  # with a stride the true pads may be shifted by one
         pads = [*((each - 1) // 2 for each in reach), *(each // 2 for each in reach)]
     else:
         pads = attributes.get("pads", [0] * 2 * rank)

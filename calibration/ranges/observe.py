@@ -1,4 +1,4 @@
-"""The watching of a prepared graph: which activations matter, how to see them, and what was counted, group by group."""
+"""Observation of a prepared graph: which activations to count, how to expose them, and their counts by group."""
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,16 +23,18 @@ from fewstep.runtime.backends import Arrays, LoadedGraph
 
 LOG = logging.getLogger("fewstep")
 CHECK_WEIGHTS = "check the weights that the denoiser was exported with"
-Fault = str  # which values of a tensor cannot be counted, as "NaN"
+Fault = str  # why the values of a tensor cannot be counted, e.g. "NaN"
 Measured = Mapping[str, Histogram | Fault]  # by tensor
 LISTED = 4  # names in a warning
-MOVING = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity")  # they make what they read
+MOVING = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity")  # outputs have the input's values
 
 
 def tensors_to_observe(graph: Graph, no_floats: bool = False) -> tuple[str, ...]:
-    """Inputs and outputs of every Conv, MatMul and Gemm with a constant weight: what a lowering may quantize.
+    """Return the inputs and outputs of every Conv, MatMul and Gemm with a constant weight, which a lowering may
+    quantize.
 
-    no_floats: all float tensors too, as engines without floats need them, but for tensors of the same numbers.
+    no_floats: add all other float tensors, as engines without floats need them, except those that only rearrange
+        another tensor.
     """
     ops = (match_weighted_op(node, graph) for node in graph.nodes)
     names = dict.fromkeys(name for op in ops if op for name in (op.x, op.name))
@@ -45,8 +47,8 @@ def tensors_to_observe(graph: Graph, no_floats: bool = False) -> tuple[str, ...]
 
 
 def channel_axes(graph: Graph) -> dict[str, int]:
-    """The axis along which channels lie, by tensor, of those that `tensors_to_observe` names. A tensor that two
-    operations read along different axes has none, nor has one that is transposed first."""
+    """Return the channel axis of each tensor that `tensors_to_observe` names. Omit a tensor that two operations read
+    along different axes, or that is transposed first."""
     axes: dict[str, set[int]] = {}
     for op in filter(None, (match_weighted_op(node, graph) for node in graph.nodes)):
         if op.node.attributes.get("transA"):
@@ -58,7 +60,7 @@ def channel_axes(graph: Graph) -> dict[str, int]:
 
 
 def expose_tensors(graph: Graph, tensors: Iterable[str]) -> Graph:
-    """The graph with `tensors` among its outputs. Its inputs among them need no output: they are in the feeds."""
+    """Return the graph with `tensors` as further outputs. Skip the graph's inputs: they are in the feeds."""
     ports = {value.name for value in (*graph.inputs, *graph.outputs)}
     types = infer_types(graph)
     added = [name for name in dict.fromkeys(tensors) if name not in ports]
@@ -74,8 +76,10 @@ def _type_of(name: str, types: Types) -> np.dtype[Any]:
 
 
 def open_observed(graph: Graph, tensors: Sequence[str], threads: int = 0) -> LoadedGraph:
-    """The graph, opened to run row by row on so many threads (0: one for each core), which returns `tensors` too. It
-    raises UserError naming the first that overflows where the output does."""
+    """Open the graph to run row by row and to also return `tensors`. `threads` of 0 means one for each core.
+
+    A call raises UserError naming the first tensor that is not finite, if an output is not finite.
+    """
     watched = split_attention(expose_tensors(graph, tensors))
     session = run_row_by_row(open_session(watched, optimize=True, threads=threads), graph.inputs)
 
@@ -91,7 +95,7 @@ def open_observed(graph: Graph, tensors: Sequence[str], threads: int = 0) -> Loa
 
 
 def measure_tensor(values: NDArray[np.float32], axis: int | None) -> Histogram | Fault | None:
-    """The histogram of a tensor, or the fault of its values; None where it has none."""
+    """Return the histogram of a tensor, or the fault of its values; None if it is empty."""
     if values.size == 0:
         return None
     try:
@@ -102,9 +106,11 @@ def measure_tensor(values: NDArray[np.float32], axis: int | None) -> Histogram |
 
 @dataclass
 class Counts:
-    """Histograms of tensors by lambda group, growing with each evaluation. `edges` as in `manifest.Body.groups`; `axes`
-    as `channel_axes` has them: of other tensors channels are not kept apart. `samples`: how many trajectories there
-    are, once all are counted. `unseen`: further tensors, which never had a value."""
+    """Histograms of tensors by lambda group, to which evaluations are added.
+
+    edges: as in `manifest.Body.groups`. axes: as returned by `channel_axes`; channels of other tensors are not counted
+    separately. samples: number of trajectories once all are counted. unseen: further tensors that never had a value.
+    """
 
     tensors: tuple[str, ...]
     edges: tuple[float, ...]
@@ -115,17 +121,20 @@ class Counts:
 
     @staticmethod
     def empty(graph: Graph, edges: tuple[float, ...], samples: int, no_floats: bool = False) -> "Counts":
-        """No counts yet, of the tensors that a lowering of a prepared graph may quantize (`tensors_to_observe`)."""
+        """Return empty counts of the tensors that a lowering of a prepared graph may quantize
+        (`tensors_to_observe`)."""
         return Counts(tensors_to_observe(graph, no_floats), edges, axes=channel_axes(graph), samples=samples)
 
     def add(self, evaluation: BodyCall, seen: Measured | None = None) -> None:
-        """Count what the tensors held; one without values, as of a layer that got no routed row, has none to count.
-        `seen` is what the network measured itself. UserError naming the tensor and the step if a value is not
-        finite."""
+        """Count the values of an evaluation's tensors. Skip empty tensors, e.g. of a layer without routed rows.
+
+        `seen` are histograms that the network measured itself. Raises UserError naming the tensor and the step if a
+        value is not finite.
+        """
         step = evaluation.state.step
         group = group_of(step.lam, self.edges)
         held = {**evaluation.feeds, **evaluation.tensors}
-        for name in self.tensors:  # one by one: several threads mostly wait for the interpreter (measured)
+        for name in self.tensors:  # sequential: threads mostly wait for the interpreter (measured)
             counted = measure_tensor(held[name], self.axes.get(name)) if seen is None else seen.get(name)
             if counted is None:
                 continue
@@ -137,14 +146,15 @@ class Counts:
             self.include({(name, group): counted})
 
     def include(self, others: Mapping[tuple[str, int], Histogram]) -> None:
-        """Add histograms of the same tensors, such as another process counted."""
+        """Merge histograms of the same tensors, e.g. from another process."""
         for key, seen in others.items():
             before = self.histograms.get(key)
             self.histograms[key] = seen if before is None else merge_histograms(before, seen)
 
     def fill_unseen_groups(self) -> "Counts":
-        """A tensor without values in some groups takes there what it held in the others. One that never had a value
-        is dropped, and what reads it stays in float. A warning names them."""
+        """Return counts in which every tensor has values in every group. A tensor without values in some groups takes
+        those of its other groups. One that never had a value is dropped, and its readers stay in float. A warning names
+        both."""
         groups = range(len(self.edges) + 1)
         seen = {name: [group for group in groups if (name, group) in self.histograms] for name in self.tensors}
         partly = {name: at_groups for name, at_groups in seen.items() if 0 < len(at_groups) < len(groups)}
@@ -154,7 +164,7 @@ class Counts:
                 "activations without values at some steps take the ranges of the others: %s", _join_names(tuple(partly))
             )
         if never:
-            LOG.warning("activations without values at any step, and what reads them in float: %s", _join_names(never))
+            LOG.warning("activations without values at any step, whose readers stay in float: %s", _join_names(never))
         taken: dict[tuple[str, int], Histogram] = {}
         for name, at_groups in partly.items():
             merged = reduce(merge_histograms, (self.histograms[name, group] for group in at_groups))
@@ -163,14 +173,14 @@ class Counts:
         return replace(self, tensors=counted, unseen=never, histograms=self.histograms | taken)
 
     def max_magnitudes(self) -> dict[str, float]:
-        """The greatest magnitude that each tensor had, which ranges may clip."""
+        """Return the maximum magnitude of each tensor; ranges may clip it."""
         reached = dict.fromkeys(self.tensors, 0.0)
         for (name, _), histogram in self.histograms.items():
             reached[name] = max(reached[name], -histogram.low, histogram.high)
         return reached
 
     def group_histograms(self, tensor: str) -> tuple[Histogram, ...]:
-        """One histogram per group. UserError if the tensor was never seen in one of them."""
+        """Return one histogram per group. Raises UserError if the tensor had no values in one of them."""
         groups = range(len(self.edges) + 1)
         for group in groups:
             if (tensor, group) not in self.histograms:

@@ -1,4 +1,4 @@
-"""The reading of a file of ranges, which `table.py` writes. What cannot be is refused."""
+"""Reading of a ranges file, as `table.py` writes it. A file that is damaged or invalid is refused."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -16,11 +16,11 @@ from fewstep.calibration.ranges.table import Array, ChannelRanges, Range, Ranges
 from fewstep.plans.errors import UserError
 from fewstep.runtime.tensor_file import check_header
 
-READ = (1, table.SCHEMA)  # 1 knew no channels
+READ = (1, table.SCHEMA)  # 1 has no ranges by channel
 
 
 def load(path: Path) -> RangesTable:
-    """The ranges table in a file, validated. UserError if it is missing, damaged or says something impossible."""
+    """Load and validate a ranges table. Raises UserError if the file is missing, damaged or inconsistent."""
     try:
         return decode(path.read_bytes())
     except FileNotFoundError:
@@ -30,7 +30,7 @@ def load(path: Path) -> RangesTable:
 
 
 def decode(data: bytes) -> RangesTable:
-    """The table in a file's bytes. ValueError says what is wrong with them."""
+    """Decode a ranges table. Raises ValueError if the bytes are damaged or inconsistent."""
     arrays, header = _parse_file(data)
     if header.schema not in READ:
         raise ValueError(f"schema {header.schema}, this fewstep reads {' and '.join(map(str, READ))}")
@@ -43,7 +43,7 @@ def decode(data: bytes) -> RangesTable:
 
 
 def _parse_file(data: bytes) -> tuple[Mapping[str, Array], table.Header]:
-    """The arrays, and the JSON object of the header, which safetensors' Python API gives for files only."""
+    """Return the arrays, and the header's JSON object, which safetensors' Python API reads only from files."""
     check_header(data)
     try:
         arrays = load_tensors(data)  # checks lengths, offsets and overlaps, so the header can be trusted below
@@ -58,7 +58,7 @@ def _parse_file(data: bytes) -> tuple[Mapping[str, Array], table.Header]:
 
 
 def _read_ranges(name: str, arrays: Mapping[str, Array], groups: int) -> Ranges:
-    """A tensor's ranges, with those by channel if it has any."""
+    """Return a tensor's ranges, including those by channel if it has any."""
     ranges = _to_ranges(name, arrays[name], groups)
     factors, rows = arrays.get(factors_of(name)), arrays.get(by_channel_of(name))
     if factors is None and rows is None:
@@ -66,7 +66,7 @@ def _read_ranges(name: str, arrays: Mapping[str, Array], groups: int) -> Ranges:
     if factors is None or rows is None or factors.dtype != np.float64 or factors.ndim != 1:
         raise ValueError(f"tensor {name!r} has no factors, or no ranges, by channel")
     if len(factors) < 2 or not (np.isfinite(factors) & (factors > 0)).all():
-        raise ValueError(f"tensor {name!r} has a factor by channel that is none")
+        raise ValueError(f"tensor {name!r} has a factor by channel that is not positive and finite")
     by_channel = ChannelRanges(tuple(factors.tolist()), _to_ranges(by_channel_of(name), rows, groups))
     return replace(ranges, by_channel=by_channel)
 

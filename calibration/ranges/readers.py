@@ -1,5 +1,5 @@
-"""The error of operations' outputs that the errors of an activation, and of their weights, make: by the weights
-themselves."""
+"""The output error of operations that read an activation, caused by rounding it and their weights. It is computed from
+the weights."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,18 +12,18 @@ from fewstep.graph.graph import Graph
 from fewstep.graph.selection import WeightedOp, select_int8_ops
 from fewstep.graph.weights import release_array
 
-UNIFORM = 1 / 12  # the mean square of an error that is evenly spread over one step
+UNIFORM = 1 / 12  # mean square of an error that is uniform over one step
 
 Float = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Reader:
-    """An operation that multiplies an activation by a constant weight; one for each group of a convolution.
+    """An operation that multiplies an activation by a constant weight; a convolution has one `Reader` per group.
 
-    channels: those that it reads. squares: the sum of squares of the weights that read each, [channels]. largest: the
-    greatest magnitude of the weights between each output and each channel, [outputs, channels]. taps: how many weights
-    there are between the two.
+    channels: the channels that it reads. squares: for each channel, the sum of squares of the weights that read it,
+    [channels]. largest: maximum magnitude of the weights between each output and each channel, [outputs, channels].
+    taps: number of weights between the two.
     """
 
     channels: slice
@@ -32,11 +32,11 @@ class Reader:
     taps: int
 
     def error(self, factors: Float, steps: Float, power: Float) -> Float:
-        """The mean square of the output's error over that of the output, [groups], where the activation is divided by
-        `factors` [channels] and then rounded in `steps` [groups], and the weight takes the factors back.
+        """Return the mean square of the output's error relative to that of the output, [groups], if the activation is
+        divided by `factors` [channels] and rounded in `steps` [groups], and the weight is multiplied by the factors.
 
-        `power` is the mean square of each channel, [groups, channels]. Errors of all numbers are independent: a weight
-        is one of many in a sum, too.
+        `power` is the mean square of each channel, [groups, channels]. All errors are taken as independent, also those
+        of weights: each is one of many in a sum.
         """
         divisors, squares = factors[self.channels], power[:, self.channels]
         rounded = np.square(steps) * (np.square(divisors) @ self.squares)
@@ -48,7 +48,7 @@ class Reader:
 
 
 def find_readers(graph: Graph) -> Callable[[str], tuple[Reader, ...]]:
-    """A function that gives the operations which read a tensor of the prepared graph in int8, by its name."""
+    """Return a function that maps a tensor name to the int8 operations of the prepared graph that read the tensor."""
     ops: dict[str, list[WeightedOp]] = {}
     for op in select_int8_ops(graph):
         ops.setdefault(op.x, []).append(op)
@@ -71,7 +71,8 @@ def _make_readers(graph: Graph, ops: Sequence[WeightedOp]) -> tuple[Reader, ...]
 
 
 def _largest_magnitude(part: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The greatest magnitude along the last axis, which is short: numpy is several times slower over such an axis."""
+    """Return the maximum magnitude along the last axis. It is short, and numpy is several times slower over such
+    axes."""
     largest = np.abs(part[..., 0])
     for tap in range(1, part.shape[-1]):
         np.maximum(largest, np.abs(part[..., tap]), out=largest)

@@ -1,7 +1,7 @@
-"""A watched network of large activations: a row is measured before the next row is evaluated.
+"""An observed network with large activations: each row is measured before the next row is evaluated.
 
-The activations of one row that calibration counts have 1.7 GB in the U-Net of Stable Diffusion 1.5. Held for each row,
-and for the evaluation before, they outweigh the network. Histograms merge exactly, so counts are bitwise the same.
+The observed activations of one row take 1.7 GB in the U-Net of Stable Diffusion 1.5. Held for every row, and for the
+previous evaluation too, they would outweigh the network. Histograms merge exactly, so the counts are bitwise identical.
 """
 
 from collections.abc import Iterable
@@ -18,14 +18,14 @@ from fewstep.graph.types import infer_types
 from fewstep.measure.rollouts.row_by_row import run_row_by_row
 from fewstep.runtime.backends import Arrays, LoadedGraph
 
-LARGE = 2**28  # bytes of a row's activations; below, they are counted while the next evaluation runs
-BESIDE_LARGE = 2**26  # the same, of a network whose weights lie in files: some rows at once weigh as much as those
+LARGE = 2**28  # bytes of a row's activations; smaller ones are counted while the next evaluation runs
+BESIDE_LARGE = 2**26  # the same for a network with external weights: several rows at once weigh as much as those
 
 
 @dataclass
 class RowObserver:
-    """A network that returns the outputs of its graph alone, and keeps the histograms of what `counts` counts. It may
-    be run from one thread at a time."""
+    """A network that returns only its graph's outputs, and keeps the histograms of the tensors in `counts`. Not
+    thread-safe."""
 
     network: LoadedGraph  # as `open_observed` opens it
     graph: Graph
@@ -38,7 +38,7 @@ class RowObserver:
         return run_row_by_row(self._run_row, self.graph.inputs)(feeds)
 
     def last_histograms(self) -> Measured:
-        """The histograms of the last evaluation, by tensor."""
+        """Return the histograms of the last evaluation, by tensor."""
         return self._histograms
 
     def _run_row(self, feeds: Arrays) -> dict[str, NDArray[np.float32]]:
@@ -50,13 +50,13 @@ class RowObserver:
             if isinstance(before, Histogram) and isinstance(seen, Histogram):
                 seen = merge_histograms(before, seen)
             elif before is not None:
-                seen = before if seen is None or isinstance(before, Fault) else seen  # the first fault stays
+                seen = before if seen is None or isinstance(before, Fault) else seen  # keep the first fault
             if seen is not None:
                 self._histograms[name] = seen
         return returned
 
     def _counted_inputs(self, feeds: Arrays) -> set[str]:
-        """Inputs among what is counted, which need not have rows."""
+        """Return the counted tensors that are inputs, which may have no rows."""
         return feeds.keys() & set(self.counts.tensors)
 
     def _measure(self, name: str, values: NDArray[np.float32]) -> Histogram | Fault | None:
@@ -64,18 +64,18 @@ class RowObserver:
 
 
 def open_counted(graph: Graph, counts: Counts, threads: int = 0) -> LoadedGraph:
-    """The float network whose tensors `counts` is to count: `RowObserver` if they are large."""
+    """Open the float network and expose the tensors of `counts`. Return a `RowObserver` if they are large."""
     network = open_observed(graph, counts.tensors, threads)
     return RowObserver(network, graph, counts) if are_large(graph, counts.tensors) else network
 
 
 def are_large(graph: Graph, tensors: Iterable[str]) -> bool:
-    """True if each row is measured before the next. An evaluation is then of one trajectory: a histogram has no parts
-    by seed."""
+    """Return whether each row is measured before the next. If so, an evaluation has one trajectory, since a histogram
+    cannot be split by seed."""
     return row_bytes(graph, tensors) > (BESIDE_LARGE if io.exceeds_one_file(graph) else LARGE)
 
 
 def row_bytes(graph: Graph, tensors: Iterable[str]) -> int:
-    """The bytes of one row of `tensors`. A tensor of unknown size counts nothing."""
+    """Return the bytes of one row of `tensors`. A tensor of unknown size is not counted."""
     types = infer_types(graph)
     return sum(types.sample_bytes(name) or 0 for name in tensors)

@@ -1,9 +1,9 @@
-"""The ranges table: what calibration measured, tensor by tensor and lambda group by lambda group.
+"""The ranges table: measured ranges of each tensor in each lambda group.
 
-A safetensors file. Each tensor of the prepared graph has one float64 array [1 + groups, 3] under its own name: row 0
-is pooled over all groups, row 1 + g is group g; the columns are low, high and the symmetric amax. One whose channels
-may have scales of their own has two more, "factors(name)" [channels] and "by_channel(name)", the ranges of what is
-divided by them. The rest is one JSON object in the header.
+It is a safetensors file. Each tensor of the prepared graph has one float64 array [1 + groups, 3] under its own name:
+row 0 is pooled over all groups, row 1 + g is group g; the columns are low, high and the symmetric amax. A tensor with
+per-channel scales has two more arrays: "factors(name)" [channels], and "by_channel(name)", the ranges after division by
+the factors. The rest is one JSON object in the header.
 """
 
 from collections.abc import Mapping
@@ -18,34 +18,34 @@ from safetensors.numpy import save as save_tensors
 from fewstep.plans.errors import UserError
 
 SCHEMA = 2
-LEVELS = 255  # steps between the least and the greatest of 256 integers
+LEVELS = 255  # steps between the smallest and the largest of 256 integers
 LARGEST_WEIGHT = 127  # of int8 weights, unless a target has fewer bits
 HEADER = "fewstep.ranges"  # one key only: safetensors writes several in an arbitrary order, and the file is hashed
 RECALIBRATE = "run `fewstep calibrate` again"
 factors_of, by_channel_of = "factors({})".format, "by_channel({})".format  # names of a tensor's further arrays
 
 Array = NDArray[Any]
-METHOD: Final = "channels"  # by which ranges are found; the others are of earlier versions
+METHOD: Final = "channels"  # how ranges are chosen; the others are of earlier versions
 Method = Literal["channels", "mse", "minmax", "channels-balanced", "channels-minmax", "percentile", "entropy"]
 
 
 @dataclass(frozen=True)
 class Range:
-    """Real values to be represented; zero is always among them: low <= 0 <= high, low < high."""
+    """The interval of representable values. It always contains zero: low <= 0 <= high, low < high."""
 
     low: float
     high: float
 
 
-GroupRange = tuple[Range, float]  # of one group: asymmetric, and amax
+GroupRange = tuple[Range, float]  # of one group: asymmetric range and amax
 
 
 @dataclass(frozen=True)
 class Ranges:
     """Ranges of one tensor: asymmetric (low, high) and symmetric (amax > 0, for [-amax, amax]).
 
-    `per_group[g]` is the group of lambda in [edge g-1, edge g), from noise (low lambda) to clean. All are of one scale
-    for all channels; `by_channel` is there if each channel may have its own.
+    `per_group[g]` is for lambda in [edge g-1, edge g), from noise (low lambda) to clean. These ranges use one scale for
+    all channels; `by_channel` is set if per-channel scales are available.
     """
 
     pooled: Range
@@ -61,14 +61,14 @@ class Ranges:
 
 @dataclass(frozen=True)
 class ChannelRanges:
-    """The number that each channel is divided by, and the ranges of the quotients."""
+    """The divisor of each channel, and the ranges of the quotients."""
 
     factors: tuple[float, ...]
     ranges: Ranges
 
 
 class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """The JSON part of the file."""
+    """The JSON object in the file's header."""
 
     schema: int
     graph_sha256: str
@@ -83,7 +83,7 @@ class RangesTable:
     """Ranges of a prepared graph's tensors, measured along one plan.
 
     `groups` are the increasing edges of lambda = log(alpha / sigma) between groups: k edges, k + 1 groups.
-    `unseen` are tensors that never had a value, as of a layer that got no routed row: they have no ranges.
+    `unseen` are tensors that never had a value, e.g. of a layer without routed rows: they have no ranges.
     """
 
     graph_sha256: str
@@ -94,14 +94,14 @@ class RangesTable:
     unseen: tuple[str, ...] = ()
 
     def __getitem__(self, tensor: str) -> Ranges:
-        """Ranges of a tensor of the prepared graph. UserError if it was not measured."""
+        """Return the ranges of a tensor of the prepared graph. Raises UserError if it was not measured."""
         try:
             return self.tensors[tensor]
         except KeyError:
             raise UserError(f"the ranges table has no tensor {tensor!r}", RECALIBRATE) from None
 
     def encode(self) -> bytes:
-        """The file's bytes; the same table always gives the same bytes."""
+        """Encode the table as a file. Equal tables give identical bytes."""
         header = Header(SCHEMA, self.graph_sha256, self.plan, self.groups, self.method, self.unseen)
         arrays = {name: _to_array(ranges) for name, ranges in self.tensors.items()}
         for name, ranges in self.tensors.items():

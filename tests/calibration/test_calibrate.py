@@ -130,7 +130,7 @@ def test_calibrating_again_replaces_what_was_made_before(bundle: Path, caplog: p
     same = run(bundle).manifest  # makes the same bodies, so what was made from them stays
     assert (same.bodies, same.engines, same.report) == (first.bodies, (engine,), "report.html") and not caplog.messages
     second = run(bundle, plan="ddim:4", target=("tensorrt",)).manifest
-    assert "removed: e.engine, the report" in caplog.text
+    assert "former bodies: e.engine, the report" in caplog.text
     assert set(second.plans) == {"ddim:3", "ddim:4"}
     assert second.bodies["int8-cpu-x86"] == first.bodies["int8-cpu-x86"]
     assert (second.bodies["int8-tensorrt"].plan, second.engines, second.report) == ("ddim:4", (), None)
@@ -205,10 +205,10 @@ def test_a_dead_layer_is_a_warning_with_its_name(tmp_path: Path, caplog: pytest.
         ({"plan": "ddim:101"}, "101 steps on schedule cosine-100"),
         ({"plan": "missing.json"}, "there is no plan file missing.json"),
         ({"trajectories": 0}, "0 trajectories show nothing; follow at least 1"),
-        ({"seed": 200}, "meet those held out"),
-        ({"seed": 2**64}, "leave 64 bits"),
-        ({"seed": 499_997}, "meet those that bodies and precision maps are judged on; start from 1000000"),
-        ({"seed": 599_999}, "meet those that bodies and precision maps are judged on"),
+        ({"seed": 200}, "from 200 overlap those held out"),
+        ({"seed": 2**64}, "exceed 64 bits"),
+        ({"seed": 499_997}, "overlap those that judge bodies and precision maps; start from 1000000"),
+        ({"seed": 599_999}, "overlap those that judge bodies and precision maps"),
     ],
 )
 def test_a_wrong_option_is_one_line_and_changes_nothing(bundle: Path, changes: dict, message: str) -> None:

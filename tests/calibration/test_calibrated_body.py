@@ -273,7 +273,7 @@ def test_a_body_far_from_float_is_refused_and_not_written(bundle: Path, monkeypa
     assert near.unrelated is not None and near.unrelated < near.psnr - 10
     before = open_bundle(bundle).manifest
     plant(monkeypatch, 10.0)
-    with pytest.raises(UserError, match=r"25 and 15 dB are the least") as refused:
+    with pytest.raises(UserError, match=r"at least 25 and 15 dB are required") as refused:
         run(bundle)
     assert "--quality 30" in refused.value.fix and open_bundle(bundle).manifest == before
 

@@ -49,9 +49,9 @@ def calibrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ({"guidance": 3.0}, ELSEWHERE.format("ddim:3, guidance 3") + "int8-tensorrt (ddim:3, guidance 2)"),
         (
             {"groups": "pooled", "seed": 2_000_000},
-            "otherwise than this time: int8-tensorrt (--groups step, --seed 1000000)",
+            "with other options than this time: int8-tensorrt (--groups step, --seed 1000000)",
         ),
-        ({"threads": 1}, "otherwise than this time: int8-tensorrt (no --threads)"),
+        ({"threads": 1}, "with other options than this time: int8-tensorrt (no --threads)"),
         ({}, None),
         ({"quality": "20dB"}, None),  # the same ranges
         ({"plan": "ddim:4", "target": ("tensorrt", "cpu-x86")}, None),  # nothing stays

@@ -47,7 +47,7 @@ def test_a_body_of_integers_alone_beside_one_with_floats(tmp_path: Path) -> None
 
 
 def test_a_bound_is_refused_where_nothing_may_stay_in_float(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="--quality for qnn: engines without floats keep nothing in float"):
+    with pytest.raises(UserError, match="--quality for qnn: engines without floats run no operation in float"):
         calibrate(replace(FIRST, bundle=tmp_path, target=("qnn",), quality="40dB"))
 
 
@@ -67,7 +67,7 @@ def test_a_condition_that_keeps_its_default_is_refused_at_the_start(bundle: Path
     manifest = open_bundle(bundle).manifest
     label = msgspec.structs.replace(manifest.conditions[0], default=(0.0,))
     changed(bundle, conditions=(label,))
-    said = r"condition 'class' has its default on every trajectory, and qnn clips all others"
+    said = r"condition 'class' has its default on every trajectory, and qnn clips other values"
     with pytest.raises(UserError, match=rf"int8-qnn was not made: {said}.*\(in the bundle: int8-cpu-x86\)"):
         calibrate(replace(FIRST, bundle=bundle, target=("cpu-x86", "qnn")))
     np.savez(tmp_path / "classes.npz", **{"class": np.array([0, 1])})
@@ -80,5 +80,5 @@ def test_an_activation_without_values_has_no_code(bundle: Path) -> None:
     task = open_task(replace(FIRST, bundle=bundle, target=("cpu-x86", "qnn")))
     attempts = select_makeable_targets(task, counts)
     assert attempts.made == {"int8-cpu-x86": task.targets[0]} and list(attempts.failed) == ["int8-qnn"]
-    with pytest.raises(UserError, match="activation 'expert' never had a value, and qnn has a code for each"):
+    with pytest.raises(UserError, match="activation 'expert' never had a value, and qnn needs a range for each"):
         select_makeable_targets(replace(task, targets=task.targets[1:]), counts)

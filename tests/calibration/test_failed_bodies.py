@@ -51,7 +51,8 @@ def test_bodies_that_were_made_are_written_and_the_failed_one_is_named(
     assert open_bundle(bundle).manifest == expected  # its command names no target that failed
     assert np.isfinite(load(bundle, "int8").sample("ddim:3", [0], {"class": [0]})).all()
     made = calibrate(replace(FIRST, bundle=bundle, target=BOTH))
-    assert "going on after 4 trajectories" in caplog.text and not list(cache.path("calibration", "").glob("*"))
+    assert "resuming" in caplog.text and "after 4 trajectories" in caplog.text
+    assert not list(cache.path("calibration", "").glob("*"))
     assert set(made.lowered) == {"int8-tensorrt", "int8-cpu-x86"}
 
 
@@ -76,7 +77,7 @@ def reaching(folder: Path, scale: float) -> Path:
 def test_an_activation_beyond_float16_has_bfloat16_around_int8(bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = reaching(bundle.parent / "wide", 1e6)
     made = calibrate(replace(FIRST, bundle=path, target=("tensorrt",)))
-    assert "tensorrt has bfloat16 around int8: activation" in caplog.text and ", beyond float16" in caplog.text
+    assert "tensorrt uses bfloat16 around int8: activation" in caplog.text and ", beyond float16" in caplog.text
     (trial,) = made.manifest.bodies["int8-tensorrt"].trials
     assert trial.psnr > 25
     graph = made.lowered["int8-tensorrt"].graph

@@ -67,7 +67,7 @@ def test_each_network_is_calibrated_on_the_steps_that_reach_it_and_packed(
     assert open_bundle(bundle).manifest == before.manifest  # all networks or none
     caplog.clear()
     made = calibrate(options)
-    assert caplog.text.count("going on after 8 trajectories") == 2  # nothing is counted twice
+    assert caplog.text.count("unfinished calibration after 8 trajectories") == 2  # nothing is counted twice
     manifest = open_bundle(bundle).manifest
     quiet, noisy = manifest.bodies["int8-cpu-x86"], manifest.networks["noisy"].bodies["int8-cpu-x86"]
     assert max(noisy.groups) < EDGE < min(quiet.groups)

@@ -1,8 +1,8 @@
-"""The targets that graphs are lowered for; a new target is a module with a `Target` value, both called by its name.
+"""The targets that graphs are lowered for. A new target is a module with a `Target` value, both named after the target.
 
-A `Target` says where its bodies run by its `platform`, a row of `runtime/bundle/platforms.py`, which lists the targets.
-The runtime chooses an int8 body by these rows, without calibration. A plugin `target.NAME` is one more. A target's
-module is imported when its name is asked for.
+The `platform` of a `Target` says where its bodies run. It is an entry of `runtime/bundle/platforms.py`, which lists the
+targets. The runtime chooses an int8 body by these entries, without calibration. A plugin `target.NAME` adds a target. A
+target's module is imported only when the target is requested.
 """
 
 from importlib import import_module
@@ -12,16 +12,16 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.names.plugins import describe_plugin, find_plugin, load_plugin, plugins
 from fewstep.runtime.bundle import platforms
 
-USUAL = (platforms.CPU_X86.name, platforms.TENSORRT.name)  # what is lowered for unless others are asked for
+USUAL = (platforms.CPU_X86.name, platforms.TENSORRT.name)  # the default targets
 
 
 def target_names() -> tuple[str, ...]:
-    """The names of the targets, with plugins' behind. Nothing is imported."""
+    """Return the names of the targets, followed by those of plugins. Imports nothing."""
     return tuple(dict.fromkeys((*_core_names(), *plugins("target"))))
 
 
 def load_target(name: str) -> Target:
-    """The target of a name. UserError for an unknown name, one of several meanings, and a plugin that is no
+    """Return the target of a name. Raises UserError for an unknown or ambiguous name, and for a plugin that is not a
     `Target`."""
     is_core = name in _core_names()
     plugin = find_plugin("target", name, is_core)

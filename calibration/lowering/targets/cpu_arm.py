@@ -1,8 +1,8 @@
 """ARM CPUs through onnxruntime: int8 activations, int8 weights per channel, integer kernels emitted directly.
 
-Activations are signed for two kinds of onnxruntime's ARM64 kernels. The symmetric matrix product takes a filter with
-zero points of 0 for int8 activations only. Direct convolutions (more than one tap, 64 input channels or more) take int8
-as it is but shift uint8 by 128. The zero point of an activation may be any constant. So this is cpu-x86 with every code
+Activations are signed for two types of onnxruntime's ARM64 kernels. The symmetric matrix product supports filters with
+zero points of 0 for int8 activations only. Direct convolutions (more than one tap, 64 input channels or more) read int8
+directly but shift uint8 by 128. The zero point of an activation may be any constant. So this is cpu-x86 with every code
 shifted by 128: the same scales, the same integers up to that shift, the same samples.
 """
 

@@ -1,14 +1,15 @@
 """x86 CPUs through onnxruntime: uint8 activations, int8 weights per channel, integer kernels emitted directly.
 
 Measurements in onnxruntime 1.31 on AVX512-VNNI shaped this form (a 3.8 M parameter UNet; percent of a step).
-QLinearConv takes its scales at run time for nothing. A zero point of x or a bias that isn't constant loses its fastest
-kernel (11 %). Hence groups share zero points, and the bias is a float sum behind (2 %). Quantizing before a
-nearest-neighbour Resize loses too (5 %): on uint8 that has no fast kernel. A gathered scale in a
-QuantizeLinear-DequantizeLinear pair would leave the convolution in float. QuantizeLinear takes the scales of channels
-in front of a convolution; in front of a product of matrices a layer norm does, or they are a product of their own.
-LEAST_GAIN leaves those that win enough: more of them lose quality on some denoisers. Behind convolutions they cost
-nothing. The rest between two convolutions goes over a picture as seldom as it can
-(`calibration/lowering/channel_scale_fusion.py`).
+Per-group scales of QLinearConv at run time cost nothing. A zero point of x, or a bias, that is not constant loses its
+fastest kernel (11 %). So groups share zero points, and the bias is a float sum after it (2 %). Quantizing before a
+nearest-neighbour Resize loses time too (5 %), because Resize has no fast kernel for uint8. A gathered scale in a
+QuantizeLinear-DequantizeLinear pair would leave the convolution in float.
+
+Before a convolution, QuantizeLinear takes the per-channel scales. Before a matrix product, a layer norm takes them, or
+they are a separate product. LEAST_GAIN keeps those that gain enough: more of them lose quality on some denoisers. After
+convolutions they cost nothing. The other nodes between two convolutions are fused to pass over a picture as rarely as
+possible (`calibration/lowering/channel_scale_fusion.py`).
 """
 
 from functools import partial
@@ -42,7 +43,7 @@ def emit_operation(op: WeightedOp, weight: QuantizedWeight) -> Replacement:
 
 
 def _emit_convolution(op: WeightedOp, weight: QuantizedWeight) -> Replacement:
-    """QLinearConv, which rounds what it computes to 8 bits, and the way back to float."""
+    """Return QLinearConv, which rounds its output to 8 bits, and the conversion back to float."""
     if op.bias:
         raise UserError(f"convolution {op.name!r} has a bias inside", "export again: prepared graphs keep it outside")
     constants = _weight_constants(op, weight)
@@ -63,7 +64,7 @@ def _emit_convolution(op: WeightedOp, weight: QuantizedWeight) -> Replacement:
 
 
 def _emit_product(op: WeightedOp, weight: QuantizedWeight) -> Replacement:
-    """MatMulIntegerToFloat: as fast as QLinearMatMul (measured), without rounding what it computes to 8 bits."""
+    """Return MatMulIntegerToFloat: as fast as QLinearMatMul (measured), without rounding its output to 8 bits."""
     columns = weight if op.axis == 1 else QuantizedWeight(np.ascontiguousarray(weight.values.T), weight.scales, 1)
     constants = _weight_constants(op, columns)
     integer, scales, zeros = constants
@@ -77,7 +78,7 @@ def _scale_and_zero_point(tensor: str) -> tuple[str, str]:
 
 
 def _weight_constants(op: WeightedOp, weight: QuantizedWeight) -> dict[str, Array]:
-    """Integers, scales and zero points, in this order."""
+    """Return integers, scales and zero points, in this order."""
     return {
         integer_name(op.code): weight.values,
         scale_name(op.code): weight.scales,
@@ -100,7 +101,7 @@ CPU_X86 = Target(
         form=Form(emit_quantize, emit_operation, encodes_output=lambda op: op.node.op == "Conv"),
         least_gain=LEAST_GAIN,
     ),
-    rewrites=(split_attention,),  # which needs the shapes behind weights, where sizes are free
+    rewrites=(split_attention,),  # if sizes are dynamic, it needs the shapes after weights
     passes=(expand_mish,),
     finish=(fuse_channel_scales, fuse_norms),
     check=count_integer_kernels,

@@ -1,6 +1,6 @@
 """x86 CPUs without VNNI: cpu-x86 with weights of 7 bits.
 
-There, pairs of 8-bit products are added in 16 bits with saturation (VPMADDUBSW), which silently spoils sums beyond
+There, pairs of 8-bit products are added in 16 bits with saturation (VPMADDUBSW), which silently corrupts sums beyond
 32 767. With weights in [-64, 64] the largest is 255 * 64 + 255 * 64 = 32 640: every CPU computes the same integers.
 """
 

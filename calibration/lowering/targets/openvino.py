@@ -1,18 +1,18 @@
 """OpenVINO's CPU plugin: uint8 activations, int8 weights per channel, QuantizeLinear-DequantizeLinear pairs in float32.
 
 Measurements in OpenVINO 2026.4 on AVX512-VNNI shaped this form (the shipped model; percent of a step). Pairs on the
-inputs of weighted operations are enough for int8 kernels throughout. Pairs on their outputs too are 3 % slower, and 3
-dB further from float: they round results once more. uint8 and int8 activations take the same time; symmetric ones are 3
-dB worse, as SiLU leaves little below zero. Norms and SiLU stay in float32.
+inputs of weighted operations are enough for int8 kernels throughout. Pairs on their outputs as well are 3 % slower, and
+3 dB further from float, because they round results once more. uint8 and int8 activations take the same time; symmetric
+ones are 3 dB worse, because outputs of SiLU are hardly negative. Norms and SiLU stay in float32.
 
-The plugin takes constant scales only. Scales of groups are therefore factors in the graph
-(`calibration/lowering/group_factors.py`); the operation stays int8. Without those that win less than 1 dB of a tensor's
-error, a step takes 1 to 3 % less. Denoisers of the zoo then lose up to 1.6 dB. The product for scales of channels in
-front of them is fused, for no measurable time.
+The plugin takes only constant scales. So per-group scales are factors in the graph
+(`calibration/lowering/group_factors.py`); the operation stays int8. Without the factors that gain less than 1 dB of a
+tensor's error, a step takes 1 to 3 % less, but denoisers of the zoo lose up to 1.6 dB. The product for per-channel
+scales before them is fused, at no measurable time.
 
-Kernels of int8 convolutions have channels last. Operations between keep that layout if nothing reshapes pictures and
-all inputs of a fused kernel have as many axes. So GroupNorm is spread (`graph/passes/group_norm.py`), and factors have
-the axes of a picture. docs/quantization.md has their gain.
+Kernels of int8 convolutions have channels last. Operations between them keep that layout if nothing reshapes pictures,
+and all inputs of a fused kernel have the same number of axes. So GroupNorm is expanded (`graph/passes/group_norm.py`),
+and factors have the axes of a picture. docs/quantization.md has the gain.
 """
 
 from functools import partial
@@ -48,9 +48,9 @@ def count_integer_kernels(prepared: Graph, lowered: Graph, ops: tuple[WeightedOp
 
 
 def check_float_graphs(bundle: Bundle) -> None:
-    """UserError if OpenVINO cannot run the float32 body, or what runs ahead of it, or computes them wrong.
+    """Raise UserError if OpenVINO cannot run the float32 body, or the graphs before it, or computes them wrong.
 
-    A large network runs part after part: OpenVINO packs weights, and would hold all of them twice.
+    A large network is checked in parts: OpenVINO packs weights, and would hold all of them twice.
     """
     body = bundle.manifest.bodies["float32"].graph
     if not body.data:

@@ -1,8 +1,8 @@
-"""OpenVINO's CPU plugin with bf16 instead of float32, on processors that multiply it (AVX512-BF16, AMX).
+"""OpenVINO's CPU plugin with bf16 instead of float32, on processors with bf16 multiplication (AVX512-BF16, AMX).
 
-Convolutions multiply int8 as in `openvino.py`. Operations between them read and write half the bytes. GroupNorm stays
-as it is exported: one kernel, whose mean is in float32. Spread, it rounds the mean to bf16, which shifts channels of a
-large mean as a whole. docs/quantization.md has the figures.
+Convolutions multiply int8 as in `openvino.py`. Operations between them read and write half the bytes. GroupNorm is not
+expanded: it stays one kernel, with its mean in float32. Expanded, it would round the mean to bf16, which shifts
+channels of a large mean as a whole. docs/quantization.md has the figures.
 """
 
 from dataclasses import replace

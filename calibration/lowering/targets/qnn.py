@@ -1,11 +1,11 @@
 """Qualcomm's Hexagon (HTP) through QNN: activations of 16 bits, int8 weights per channel, and no float anywhere.
 
-HTP computes in integers alone, so every tensor has a pair with constant scales
-(`calibration/lowering/qdq_all_tensors.py`). 16 bits hold the range of all steps, hence there are no groups. Weights are
+HTP computes only in integers, so every tensor has a pair with constant scales
+(`calibration/lowering/qdq_all_tensors.py`). 16 bits cover the range of all steps, so there are no groups. Weights are
 rounded as for every other target.
 
-onnxruntime-qnn compiles on x86 too, and executes HTP's arithmetic there. ONNX's arithmetic foretells it to 73 dB and
-more on a step of the shipped model; docs/measured/npu.md has the figures, and the forms that do not hold.
+onnxruntime-qnn also compiles on x86, and executes HTP's arithmetic there. ONNX's arithmetic predicts it to 73 dB and
+more on a step of the shipped model. docs/measured/npu.md has the figures, and the forms where the prediction fails.
 """
 
 import numpy as np
@@ -26,7 +26,7 @@ QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 
 
 def check_no_float(prepared: Graph, lowered: Graph, ops: tuple[WeightedOp, ...]) -> Coverage:
-    """Check that what multiplies reads codes alone; all of it then runs in integers."""
+    """Check that multiplying operations read only codes. All of them then run in integers."""
     idx = index(lowered)
     for node in lowered.nodes:
         for name in node.inputs[:2] if node.op in MULTIPLY else ():

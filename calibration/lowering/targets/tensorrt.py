@@ -1,32 +1,32 @@
 """TensorRT and TensorRT-RTX: symmetric int8 as QuantizeLinear-DequantizeLinear pairs, in a graph of 16 bits.
 
-Both take strongly typed networks only, so what isn't int8 must be float16 in the graph itself. With float32 in the
-graph, norms and residuals would run in float32, and the whole lose to plain float16. Where an activation is beyond
-float16, bfloat16 takes its place everywhere, scales among it: it has as many bytes, and engines as many kernels. Pairs
-stand on the inputs of operations with weights and nowhere else: what these return, biases, norms and residuals stay
+Both take only strongly typed networks, so everything besides int8 must be float16 in the graph itself. With float32 in
+the graph, norms and residuals would run in float32, and the engine would be slower than plain float16. If an activation
+exceeds float16, bfloat16 replaces it everywhere, including scales: it has as many bytes, and engines have as many
+kernels for it. Only the inputs of operations with weights have pairs. Their outputs, biases, norms and residuals stay
 float16.
 
-The builder takes neither zero points nor scales that are gathered by group, so both are arithmetic in the graph: a
-division in front of the pair and a product behind the operation (`calibration/lowering/group_factors.py`); and, where
-the code is finer for it, as behind a SiLU, a subtraction in front and a sum behind
+The builder supports neither zero points nor scales gathered by group, so both are arithmetic in the graph. Scales of
+groups are a division before the pair and a product after the operation (`calibration/lowering/group_factors.py`). Where
+the code is finer with a zero point, as after a SiLU, it is a subtraction before the pair and a sum after the operation
 (`calibration/lowering/emulated_zero_points.py`):
 
     op(x, W) + bias      ==>      (op(pair(x / s / factor - c), s W) + c * sum of s W) * factor + bias
 
-with s of scales of channels (`calibration/lowering/channel_equalization.py`), where x has them. Groups share the zero
-point, so that c is a constant. Zero points of their own would need a bias gathered for each operation, for scales 1 %
+with s the per-channel scales (`calibration/lowering/channel_equalization.py`), if x has them. Groups share the zero
+point, so that c is a constant. Separate zero points would need a gathered bias for each operation, for scales 1 %
 finer.
 
-Where a convolution reads such an activation, an engine has more kernels than float16's, and moves as many bytes. So
-these parts stand only where the kernel that makes an activation has them for nothing
-(`lowering/tensorrt_qdq_placement.py`). Factors of groups stay where a linear layer reads; there the product behind is
-part of another kernel. Weights of convolutions have one scale for all channels. Where samples lose too much by one
-range for all steps, the body has a graph for each of a few intervals (`body_maker.ENOUGH`). Kernels and bytes:
+If a convolution reads such an activation, an engine has more kernels than in float16, and moves as many bytes. So this
+arithmetic is only used where the kernel that produces the activation includes it at no cost
+(`lowering/tensorrt_qdq_placement.py`). Group factors stay before linear layers, where the product after the layer is
+part of another kernel. Weights of convolutions have one scale for all channels. If samples lose too much with one range
+for all steps, the body has one graph for each of a few intervals (`body_maker.ENOUGH`). Kernels and bytes:
 docs/measured/nvidia.md.
 
-A CPU shows what the pairs do, where onnxruntime leaves them as they stand (`OnnxRuntime(fuse_qdq=False)`), but it
-computes in float32 where it has no float16 kernel: neither the rounding nor the overflow of float16 is seen. The
-rounding of bfloat16 is (`graph/passes/rounding.py`).
+A CPU shows the effect of the pairs if onnxruntime does not fuse them (`OnnxRuntime(fuse_qdq=False)`). But it computes
+in float32 where it has no float16 kernel, so neither rounding nor overflow of float16 shows. The rounding of bfloat16
+does (`graph/passes/rounding.py`).
 """
 
 from dataclasses import replace
@@ -61,7 +61,8 @@ BROKEN = "report this with the graph: a lowering of fewstep is wrong"
 
 
 def check_pairs_on_inputs(prepared: Graph, lowered: Graph, ops: tuple[WeightedOp, ...]) -> Coverage:
-    """Check the structure that engines need: both inputs of each operation rounded around zero, all else 16 bits."""
+    """Check the structure that engines need: both inputs of each operation quantized symmetrically, and 16-bit
+    floats."""
     idx = index(lowered)
     for op in ops:
         node = idx.producers.get(product_name(op.name)) or idx.producers[op.name]
@@ -78,7 +79,7 @@ def check_pairs_on_inputs(prepared: Graph, lowered: Graph, ops: tuple[WeightedOp
 
 
 def make_target(half: np.dtype[Any]) -> Target:
-    """The target with this float type of 16 bits around int8."""
+    """Return the target with this 16-bit float type around int8."""
     note = () if half == FLOAT16 else (f"{half.name} around int8, which GPUs have from Ampere (sm80) on",)
     return Target(
         platform=replace(platforms.TENSORRT, notes=note),

@@ -181,7 +181,7 @@ def test_evaluations_are_counted_ahead() -> None:
         ({"quality": "44"}, "quality '44' is no bound; write it with its unit, as 44dB"),
         ({"speed": "-1"}, "speed '-1' is no bound; write it with its unit, as 1.5x"),
         ({"quality": "44", "speed": "2"}, "give one"),
-        ({"speed": "1.5x", "target": ("tensorrt",)}, "--speed for tensorrt: times are measured where"),
+        ({"speed": "1.5x", "target": ("tensorrt",)}, "--speed for tensorrt: times can only be measured"),
     ],
 )
 def test_bounds_that_make_no_sense_are_named(tmp_path: Path, asked: dict[str, object], message: str) -> None:
@@ -271,7 +271,7 @@ def test_all_in_float_is_the_float_body_and_is_said(made: Path, caplog: pytest.L
     body = open_bundle(made).manifest.bodies[BODY]
     assert (len(body.graphs), body.groups) == (1, ())
     assert (deployed_quality(made) == CEILING).all()
-    assert f"{BODY} runs nothing in int8: of all that was tried, float32 itself fits 80dB best" in caplog.text
+    assert f"{BODY} runs nothing in int8: float32 itself meets 80dB best" in caplog.text
 
 
 @pytest.mark.slow

@@ -93,7 +93,7 @@ def test_a_new_target_is_calibrated_inspected_and_reported(bundle: Path) -> None
 
 def test_help_and_messages_name_it(fake: Target) -> None:
     said = "cpu-x86, cpu-x86-7bit, cpu-arm, tensorrt, openvino, openvino-bf16, qnn, qnn-8bit, fake"
-    assert field_help(CalibrateOptions)["target"] == f"What to lower for: {said}."
+    assert field_help(CalibrateOptions)["target"] == f"Targets to lower for: {said}."
     with pytest.raises(UserError, match=f"choose from {said}"):
         calibrate(replace(FIRST, bundle=Path("none"), target=("other",)))
 

@@ -214,5 +214,5 @@ def test_a_mask_that_no_code_holds_beside_others_is_refused_at_the_start() -> No
     for mask in (-np.inf, np.finfo(np.float32).min):
         masked = replace(prepared, constants={**prepared.constants, "mask": np.array([0, mask], np.float32)})
         assert select_ops_to_lower(masked)
-        with pytest.raises(UserError, match="constant 'mask' reaches .* no code of 16 bits"):
+        with pytest.raises(UserError, match="constant 'mask' reaches .* too large for a 16-bit code"):
             select_ops_to_lower(masked, no_floats=True)
