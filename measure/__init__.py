@@ -1,3 +1,3 @@
-"""Judging: bodies along plans from the same seeds, their distance from float32, and their time in turns."""
+"""Measurement of bodies along plans: distances from float32 on the same seeds, and times of alternating turns."""
 
 import fewstep.runtime  # noqa: F401  before onnxruntime, whose telemetry it turns off

@@ -1,4 +1,4 @@
-"""The bodies of a bundle that are judged, and the files that they were made of."""
+"""The bodies of a bundle to be judged, and the files that they were made from."""
 
 from functools import cache
 from pathlib import Path
@@ -13,17 +13,17 @@ from fewstep.runtime.bundle.reading import Bundle, open_bundle
 
 
 def graph_files(body: Body) -> tuple[str, ...]:
-    """The names of a body's graph files. A file of other content has another name."""
+    """Return the names of a body's graph files. Files with different content have different names."""
     return tuple(graph.file for graph in body.graphs)
 
 
 def ranges_file(bundle: Bundle, body: Body) -> str | None:
-    """The ranges table of a body: its own, or in bundles of earlier versions the only one."""
+    """Return the ranges table of a body: its own, or in bundles of earlier versions the bundle's only one."""
     return body.ranges or bundle.manifest.ranges
 
 
 def ranges_files(bundle: Bundle) -> dict[str, tuple[str, ...]]:
-    """The ranges tables of a bundle, each with the int8 bodies that were lowered by it, in the order of the bodies."""
+    """Return the ranges tables of a bundle, each with the int8 bodies lowered by it, in the order of the bodies."""
     bodies: dict[str, tuple[str, ...]] = {}
     for name, body in bundle.manifest.bodies.items():
         file = ranges_file(bundle, body) if body.precision == "int8" else None
@@ -33,9 +33,9 @@ def ranges_files(bundle: Bundle) -> dict[str, tuple[str, ...]]:
 
 
 def int8_bodies(bundle: Bundle) -> dict[str, Body]:
-    """The int8 bodies to judge: onnxruntime's native ones first, then other backends', then simulated ones.
+    """Return the int8 bodies to judge: first those native to onnxruntime, then other backends', then simulated ones.
 
-    Bodies that are `excluded_bodies` are left out. UserError if no other is left.
+    `excluded_bodies` are omitted. Raises UserError if no body is left.
     """
     bodies = {name: body for name, body in common_bodies(bundle.manifest).items() if body.precision == "int8"}
     refused = {name: error for name, error in excluded_bodies(bundle).items() if name in bodies}
@@ -48,7 +48,7 @@ def int8_bodies(bundle: Bundle) -> dict[str, Body]:
 
 
 def excluded_bodies(bundle: Bundle) -> dict[str, UserError]:
-    """int8 bodies whose backend computes the float32 body wrong, with the reason: int8 would be blamed for it."""
+    """Return int8 bodies whose backend computes float32 wrong, with the error: int8 would be blamed for it."""
     errors = {}
     for name, body in bundle.manifest.bodies.items():
         if body.precision == "int8" and FLOAT in bundle.manifest.bodies:
@@ -60,8 +60,8 @@ def excluded_bodies(bundle: Bundle) -> dict[str, UserError]:
 
 @cache
 def _float_error(path: Path, graph: str, backend: str) -> UserError | None:
-    """The reason why a backend does not run the float32 body as onnxruntime does. The file name `graph` names its
-    content."""
+    """Return the error if a backend does not run the float32 body as onnxruntime does. The file name `graph` identifies
+    its content, for the cache."""
     if backend not in CHECKED_BACKENDS:
         return None
     from fewstep.runtime.backends.openvino import OpenVino

@@ -1,7 +1,7 @@
-"""The backend that computes each body of a bundle here: as it is deployed, or with its numerics simulated.
+"""The backend that computes each body of a bundle on this machine: as deployed, or with its numerics simulated.
 
-The platform of a body names its backend. Where this machine has that one, it runs the body. onnxruntime computes all
-other bodies with their Q/DQ pairs kept: the pairs round to 8 bits, the rest is float32, or rounded to bfloat16.
+The platform of a body names its backend. If this machine has that backend, it runs the body. Otherwise onnxruntime runs
+the body with its Q/DQ pairs kept: the pairs round to 8 bits, the rest is float32, or rounded to bfloat16.
 """
 
 from functools import cache
@@ -17,30 +17,30 @@ from fewstep.runtime.bundle.platforms import (
     platform_of,
 )
 
-CHECKED_BACKENDS = (OPENVINO.backend, OPENVINO_BF16.backend)  # they are compared with onnxruntime in float32
+CHECKED_BACKENDS = (OPENVINO.backend, OPENVINO_BF16.backend)  # compared with onnxruntime in float32
 SIMULATION = "onnxruntime: 8-bit rounding simulated, that of float16 not"  # of a body whose backend is not here
 
 
 def is_run_by_onnxruntime(body: Body) -> bool:
-    """True for bodies that onnxruntime runs as they are deployed, float32 and float16 too."""
+    """Return whether onnxruntime runs the body as deployed, including float32 and float16."""
     is_float = body.target == PORTABLE and body.precision != "bfloat16"
     platform = platform_of(body.target, body.platform)
     return is_float or (platform is not None and platform.backend == ONNXRUNTIME)
 
 
 def is_simulated(body: Body) -> bool:
-    """True for bodies that no backend here runs as they are deployed."""
+    """Return whether no backend on this machine runs the body as deployed."""
     return not is_run_by_onnxruntime(body) and _platform_here(body) is None
 
 
 def backend_of(body: Body) -> str:
-    """The name of the backend that computes a body here."""
+    """Return the name of the backend that computes a body on this machine."""
     platform = _platform_here(body)
     return ONNXRUNTIME if platform is None else platform.backend
 
 
 def inference_engine_of(body: Body) -> str:
-    """The inference engine that computes a body here, in words, or `SIMULATION`."""
+    """Return the name, for readers, of the inference engine that computes a body here, or `SIMULATION`."""
     platform = _platform_here(body)
     if platform is not None:
         return platform.label
@@ -48,7 +48,7 @@ def inference_engine_of(body: Body) -> str:
 
 
 def _platform_here(body: Body) -> Platform | None:
-    """The platform of a body whose backend is on this machine. A plugin's own backend is taken to be."""
+    """Return the platform of a body if this machine has its backend. A plugin's backend is assumed to be installed."""
     platform = platform_of(body.target, body.platform)
     if platform is None or platform.simulated or platform.backend in CHECKED_BACKENDS and not _has_openvino():
         return None
@@ -57,7 +57,7 @@ def _platform_here(body: Body) -> Platform | None:
 
 @cache
 def _has_openvino() -> bool:
-    """True if OpenVINO can be imported. It is tried once: Python searches again for a module that is missing."""
+    """Return whether OpenVINO can be imported. Cached, since Python searches again for a missing module."""
     from fewstep.runtime.backends.openvino import import_openvino
 
     try:

@@ -1,4 +1,4 @@
-"""The memory that sampling with a bundle's bodies takes, estimated before it begins."""
+"""Estimates of the memory that sampling with a bundle's bodies takes, before it starts."""
 
 from collections.abc import Iterable
 
@@ -12,10 +12,10 @@ from fewstep.runtime.bundle.networks import networks
 from fewstep.runtime.bundle.reading import Bundle
 
 BATCH = 16  # seeds at once: large enough to use the cores, small enough for the caches
-MOST_ACTIVATIONS = 2 * 10**9  # bytes of a batch: larger ones win no time
+MOST_ACTIVATIONS = 2 * 10**9  # bytes of a batch: larger ones save no time
 PROCESS_BYTES = 200 * 10**6  # of the command and its inference engines, without a bundle
-PER_WEIGHT = 1.25  # bytes for each byte of a body's weights: onnxruntime packs some of them, and has all mapped
-PER_ACTIVATION = 2.5  # bytes for each that is live at once: convolutions are unfolded, and memory grows by doubling
+PER_WEIGHT = 1.25  # bytes per byte of a body's weights: onnxruntime packs some of them, and maps all
+PER_ACTIVATION = 2.5  # bytes per live byte: convolutions are unfolded, and allocations grow by doubling
 
 
 def sampling_needs(
@@ -27,25 +27,25 @@ def sampling_needs(
     workers: int = 0,
     by_rows: bool = False,
 ) -> Needs:
-    """The needs of sampling a batch with float32 and some bodies, open together.
+    """Estimate the needs of sampling a batch with float32 and some bodies, all open at once.
 
-    This process samples, or `workers` processes do, and this one keeps float32. `written` are bytes of the
-    files that come out. With `by_rows` the bodies see one row at a time.
+    Either this process samples, or `workers` processes do and this one only has float32. `written` are the bytes of the
+    output files. With `by_rows` the bodies run one row at a time.
     """
     activations = row_bytes(bundle) * (1 if by_rows else batch * max_branches(plan))
     return Needs(round(_total_memory(bundle, bodies, activations, workers)), sum(written), len(written))
 
 
 def needs_row_by_row(bundle: Bundle, bodies: Iterable[str], plan: Plan, workers: int = 0) -> bool:
-    """True where bodies that are judged see the samples of a batch one by one: its activations are large, or the memory
-    that is free here is short. The batch itself stays as it is, and figures add up in the same order."""
+    """Return whether judged bodies should run one sample at a time: the activations of a batch are large, or free
+    memory is short. The batches themselves do not change, so figures are summed in the same order."""
     activations, free = row_bytes(bundle) * BATCH * max_branches(plan), memory_free(bundle.path)
     is_short = free is not None and _total_memory(bundle, bodies, activations, workers) > free
     return activations > MOST_ACTIVATIONS or is_short
 
 
 def _total_memory(bundle: Bundle, bodies: Iterable[str], activations: float, workers: int) -> float:
-    """Bytes of all processes: each has float32, and those that sample have the other bodies too."""
+    """Return the bytes of all processes: each has float32, and those that sample have the other bodies too."""
     exact = PER_WEIGHT * body_bytes(bundle, FLOAT)
     others = PER_WEIGHT * sum(body_bytes(bundle, name) for name in bodies if name != FLOAT)
     process = exact + others + activations + PROCESS_BYTES
@@ -53,12 +53,12 @@ def _total_memory(bundle: Bundle, bodies: Iterable[str], activations: float, wor
 
 
 def max_branches(plan: Plan) -> int:
-    """The most that a step has: rows for each sample."""
+    """Return the maximum number of branches of a step, i.e. of rows for each sample."""
     return max(len(step.branches) for step in plan.steps)
 
 
 def row_bytes(bundle: Bundle) -> float:
-    """The memory that float32's activations of one row take at once."""
+    """Return the peak memory of float32's activations for one row."""
     return PER_ACTIVATION * max(
         peak_activation_bytes(io.load(bundle.graph(bundle.select_network(name).body(FLOAT).graph), root=bundle.path))
         for name in networks(bundle.manifest)
@@ -66,7 +66,7 @@ def row_bytes(bundle: Bundle) -> float:
 
 
 def peak_activation_bytes(graph: Graph) -> int:
-    """The most bytes of activations that one row of a batch has at once: the inputs, and what is made, until its last
+    """Return the peak bytes of activations for one row of a batch: the inputs, and each node's outputs until their last
     reader has run."""
     types, last = infer_types(graph), dict[str, int]()
     for number, node in enumerate(graph.nodes):
@@ -84,9 +84,9 @@ def peak_activation_bytes(graph: Graph) -> int:
 
 
 def body_bytes(bundle: Bundle, name: str) -> int:
-    """Bytes of the graphs of a body in all networks, and of the weights that they read from files, each once.
+    """Return the bytes of a body's graphs in all networks, and of their external weights, each counted once.
 
-    Bodies share such files: int8 reads the little that stays float from float32's.
+    Bodies share such files: int8 reads the few weights that stay float from float32's files.
     """
     graphs = [graph for each in networks(bundle.manifest) for graph in bundle.select_network(each).body(name).graphs]
     read = {

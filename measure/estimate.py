@@ -1,4 +1,4 @@
-"""The time that sampling takes, estimated before it begins."""
+"""Estimates of the time that sampling takes, before it starts."""
 
 from dataclasses import dataclass
 from itertools import islice
@@ -11,16 +11,16 @@ from fewstep.plans.any_plan import AnyPlan
 from fewstep.runtime.progress import AHEAD
 from fewstep.runtime.sampling.sampler import Sampler
 
-LEAST_ANNOUNCED = 20.0  # seconds from which work says its time ahead
+LEAST_ANNOUNCED = 20.0  # seconds from which work announces its duration
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """The time that work takes at the speed of this moment, before it begins.
+    """The estimated duration of work, at the current speed of the machine.
 
-    evaluations: of single samples, at most. One has all branches of guidance.
+    evaluations: maximum number, each of a single sample with all branches of guidance.
     sampling: seconds of these evaluations.
-    timing: the most seconds of turns in which contenders are timed.
+    timing: maximum seconds of the turns in which contenders are timed.
     """
 
     evaluations: int
@@ -32,7 +32,7 @@ class Estimate:
         return self.sampling + self.timing
 
     def announce(self) -> None:
-        """One line on the log AHEAD, where the work takes LEAST_ANNOUNCED or longer."""
+        """Log one line to AHEAD if the work takes LEAST_ANNOUNCED or longer."""
         if self.seconds >= LEAST_ANNOUNCED:
             turns = f", and {format_duration(self.timing)} of timing" if self.timing else ""
             AHEAD.info(
@@ -46,9 +46,11 @@ class Estimate:
 def seconds_per_evaluation(
     sampler: Sampler, plan: AnyPlan, records: ConditionRecords | None = None, seeds: range = PAIRED[:1]
 ) -> float:
-    """Seconds of one evaluation of one sample with all branches, in a batch of these seeds: the mean over the plan.
+    """Measure the seconds of one evaluation of one sample with all branches, in a batch of these seeds, as the mean
+    over the plan.
 
-    Each network's latest step is timed once all have had a second, since a first one allocates. Some have only that.
+    Each network is timed at its latest step run before all networks had a second step, since a first step allocates
+    memory. A network with a single step is timed at that.
     """
     conditions = held_out_conditions(sampler.bundle.manifest, seeds, records)
     runs = [step.network for step in plan.steps]

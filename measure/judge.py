@@ -1,8 +1,8 @@
-"""The judgement of bodies: float32 and contenders sample the same held-out seeds, compared one by one and as sets.
+"""Judging of bodies: float32 and contenders sample the same held-out seeds, and are compared by sample and as sets.
 
-Questions go out a batch of seeds at a time, and whoever has the bodies open answers them: this process, or workers.
-Figures are added in the order of the batches, so they do not follow from who answers. Memory holds a batch, not all
-samples, unless they are wanted.
+Work is split into `Question`s, each about a batch of seeds. The process that has the bodies open answers them: this
+process, or workers. Figures are added in the order of the batches, so they do not depend on which process answers. Only
+one batch of samples is in memory, unless all samples are requested.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -27,16 +27,16 @@ from fewstep.plans.tokens.plan import LOGITS
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampling.execute import Array
 
-LOGITS_HELD = 2**26  # numbers of a run's logits in memory, of each body
+LOGITS_HELD = 2**26  # logits of a run in memory, for each body
 
-Ask = Callable[[Iterable[Any]], Iterator[Any]]  # the answers of `Question`s, in order
-BatchOf = Callable[[range], SeedBatch]  # seeds with their conditions
+Ask = Callable[[Iterable[Any]], Iterator[Any]]  # answers `Question`s, in order
+BatchOf = Callable[[range], SeedBatch]  # returns seeds with their conditions
 
 
 @dataclass(frozen=True)
 class Judgements:
-    """The result of `judge`: the teacher's samples, float32 along the plan of the judgement, and each contender.
-    `apart` are features of float32's samples of other seeds. What is not wanted is empty."""
+    """The result of `judge`: the teacher's samples, float32 along the judged plan, and each contender. `apart` are
+    features of float32 samples from other seeds. Fields that were not requested are empty."""
 
     teacher: Array
     reference: Judgement
@@ -56,15 +56,16 @@ def judge(
 ) -> Judgements:
     """Judge bodies against float32 along a plan, and against the teacher, on the seeds 0 .. count - 1.
 
-    A contender may have fewer seeds, but has those whose features are wanted: sets of the same seeds are compared. Of
-    tokens one contender has all, since float32's runs come with its own. UserError for other numbers.
+    A contender may use fewer seeds, but at least those whose features are requested: compared sets have the same seeds.
+    For tokens one contender must use all seeds, since float32's runs are made together with its runs. Raises UserError
+    for other numbers of seeds.
     """
     taught, seeds = want.teacher_sample_count if want.teacher is not None else 0, [each.seeds for each in contenders]
     least = max(1, min(count, want.featured))
     has_all = plan.prediction != LOGITS or count in seeds
     if not has_all or taught > count or not all(least <= each <= count for each in seeds):
         what = f"bodies have {seeds} seeds, and the teacher {taught}, of {count} in all"
-        raise UserError(what, f"give each at most so many, and a body at least {least}")
+        raise UserError(what, f"give each at most {count}, and a body at least {least}")
     sampled, teacher = partial(_sample_bodies, ask, batch_of, progress), NOTHING
     if want.teacher is not None:
         stage = f"teacher {want.teacher.name}"
@@ -92,7 +93,7 @@ def judge(
 def _sample_bodies(
     ask: Ask, batch_of: BatchOf, progress: Progress, plans: Mapping[str, AnyPlan], seeds: range, batch: int, stage: str
 ) -> Iterator[tuple[str, Array]]:
-    """Samples of each body along its plan, a batch of seeds at a time, with the name of the body."""
+    """Yield samples of each body along its plan, one batch of seeds at a time, with the name of the body."""
     asked = list(product(_split_seeds(seeds, batch), plans))
     answers = ask(SampledBatch(name, plans[name], batch_of(part)) for part, name in asked)
     for (part, name), samples in zip(asked, answers, strict=True):
@@ -105,7 +106,7 @@ def _split_seeds(seeds: range, size: int) -> list[range]:
 
 
 def _batch_size(plan: AnyPlan, batch: int) -> int:
-    """Seeds of a batch: few of tokens, whose logits are large."""
+    """Return the number of seeds of a batch: fewer for tokens, whose logits are large."""
     if plan.prediction != LOGITS:
         return batch
     logits = prod(plan.shape) * check_tokens(plan).vocabulary

@@ -1,9 +1,9 @@
 """One batch of a judgement: every body samples the same held-out seeds along the same plan as the float32 body.
 
-A batch is asked for by value and answered by bodies, wherever they are open.
+A batch is a picklable question, which is answered in a process that has the bodies open.
 
-A step is *forced* where a body is fed float32's state of it instead of its own: errors of earlier steps have no part in
-what it makes there.
+In a *forced* step the body reads float32's state instead of its own, so that errors of earlier steps do not affect its
+output.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -32,22 +32,22 @@ from fewstep.runtime.sampling.step_call import StepCall
 
 
 class JudgedBody(Protocol):
-    """A body, as far as it is judged; `Sampler` is one. `step_call` is of a compiled plan, the samples of a batch, and
-    the values of the conditions for each."""
+    """The interface of a body that is judged; `Sampler` has it. `step_call` takes a compiled plan, the number of
+    samples in a batch, and the values of the conditions for each."""
 
     def compile(self, plan: Plan, /) -> Plan: ...
 
     def step_call(self, plan: Plan, samples: int, conditions: ConditionRecords, /) -> StepCall: ...
 
 
-JudgedBodies = Callable[[str], Any]  # by the name of the body: a JudgedBody, of tokens a Sampler
+JudgedBodies = Callable[[str], Any]  # returns a body by name: a JudgedBody, or for tokens a Sampler
 
 
 @dataclass(frozen=True)
 class Contender:
-    """A body to be judged, on the first `seeds` seeds; on the first `forced_seeds` of them its steps are forced too.
+    """A body to be judged on the first `seeds` seeds. On the first `forced_seeds` of them forced steps run too.
 
-    plan: its own, along which float32 is compared with it; None is the plan of the judgement, as for all tokens.
+    plan: a separate plan along which it is compared with float32; None for the judged plan, as for all tokens.
     """
 
     name: str
@@ -62,11 +62,11 @@ class JudgedBatch:
     """The question for runs of float32 and of contenders from the same seeds, along the judged plan."""
 
     plan: AnyPlan
-    contenders: tuple[Contender, ...]  # of tokens one has all seeds of the batch: float32's run comes with its own
+    contenders: tuple[Contender, ...]  # for tokens one has all seeds of the batch, since its run includes float32's
     batch: SeedBatch
 
     def answer(self, bodies: JudgedBodies) -> "dict[str, JudgedRun]":
-        """The runs of float32 and of the contenders, by the name of the body."""
+        """Return the runs of float32 and of the contenders, by body name."""
         if self.plan.prediction == LOGITS:
             tokens = check_tokens(self.plan)
             runs = {each.name: _judge_tokens(tokens, each, self.batch, bodies) for each in self.contenders}
@@ -86,11 +86,11 @@ class JudgedBatch:
 
 
 class StepSums(NamedTuple):
-    """Sums over the seeds of a batch at one step. Those of batches add up, field by field.
+    """Sums over the seeds of a batch at one step. Sums of several batches add up, field by field.
 
     x0, x: `signal_and_noise_energy` [2] of the predicted sample, and of x after the step, along the body's own run.
-    forced: `signal_and_noise_energy` [2] of the guided output where the step is forced; 0 without `forced_seeds`.
-    differences: `output_differences.difference_sums` [2, 5] where the step is forced; 0 without conditions too.
+    forced: `signal_and_noise_energy` [2] of the guided output of the forced step; 0 without `forced_seeds`.
+    differences: `output_differences.difference_sums` [2, 5] of the forced step; 0 also without conditions.
     """
 
     x0: NDArray[np.float64]
@@ -102,20 +102,20 @@ class StepSums(NamedTuple):
 
 @dataclass(frozen=True)
 class JudgedRun:
-    """One contender in one batch: its samples, and float32's of the same seeds along its plan.
+    """One contender in one batch: its samples, and float32's samples of the same seeds along its plan.
 
-    agreement, decibels [seeds]: of tokens, which have nothing else but samples.
+    agreement, decibels [seeds]: only for tokens, which have no other figures besides samples.
     """
 
     samples: NDArray[Any]
     reference: NDArray[Any]
-    steps: tuple[StepSums, ...] = ()  # one for each step of a plan of numbers; empty of tokens and of float32 itself
+    steps: tuple[StepSums, ...] = ()  # one for each step of a continuous plan; empty for tokens and for float32 itself
     agreement: TokenAgreement | None = None
     decibels: NDArray[np.float64] | None = None
 
 
 def guided_output(outputs: Sequence[Array], plan: Plan, index: int) -> Array:
-    """The guided output of the branches that step `index` evaluates; of several heads the first, the prediction."""
+    """Return the guided output of the branches that step `index` evaluates; for several heads only the prediction."""
     step = plan.steps[index]
     weights = guidance.branch_weights(plan.guidance, index, -np.inf if step.lam is None else step.lam)
     return combine(tuple(weights[branch] for branch in step.branches), outputs[:: step.heads], np.float32)
@@ -126,17 +126,20 @@ def _call(plan: Plan, body: JudgedBody, batch: SeedBatch) -> StepCall:
 
 
 def _judge_tokens(plan: TokenPlan, contender: Contender, batch: SeedBatch, bodies: JudgedBodies) -> JudgedRun:
-    """One batch of one contender: its logits at float32's states, and its own run."""
+    """Judge one contender in one batch: its logits at float32's states, and its own run."""
     along, batch = regroup(plan, contender.groups), batch.first(contender.seeds - batch.seeds[0])
-    course = record_token_run(bodies(FLOAT), along, batch)
-    run = course.run_network(bodies(contender.name).step_call(along, len(batch.seeds), batch.conditions).logits)
-    return JudgedRun(run.ids, course.reference.ids, agreement=course.agreement(run), decibels=course.decibels(run))
+    recorded = record_token_run(bodies(FLOAT), along, batch)
+    run = recorded.run_network(bodies(contender.name).step_call(along, len(batch.seeds), batch.conditions).logits)
+    return JudgedRun(
+        run.ids, recorded.reference.ids, agreement=recorded.agreement(run), decibels=recorded.decibels(run)
+    )
 
 
 def _judge_run(
     plan: Plan, contender: Contender, body: JudgedBody, exact: ReferenceRun, reference: JudgedBody
 ) -> JudgedRun:
-    """One batch of one contender: its own run, and its forced steps. `exact` is the run of `reference`, float32."""
+    """Judge one contender in one batch: its own run, and its forced steps. `exact` is the run of `reference`,
+    float32."""
     start = exact.batch.seeds[0]
     batch, forced = (exact.batch.first(max(count - start, 0)) for count in (contender.seeds, contender.forced_seeds))
     count = len(batch.seeds)
@@ -158,7 +161,7 @@ def _judge_run(
 def _compare_forced_steps(
     plan: Plan, body: JudgedBody, batch: SeedBatch, exact: ReferenceRun, reference: JudgedBody
 ) -> Iterator[tuple[NDArray[np.float64], Sums]]:
-    """`StepSums.forced` and `StepSums.differences` of each step; the batch has the seeds whose steps are forced."""
+    """Yield `StepSums.forced` and `StepSums.differences` of each step. The batch has the seeds of forced steps."""
     if not (count := len(batch.seeds)):
         yield from [(np.zeros(2), NONE)] * len(plan.steps)
         return
@@ -175,7 +178,8 @@ def _compare_forced_steps(
 
 
 def _single_step_network(call: StepCall, plan: Plan, exact: ReferenceRun) -> StepNetwork:
-    """The network at single steps, each fed what float32 carried there: in a plan of a file, steps may share a slot."""
+    """Return the network for single steps, each fed the tensors that float32 carried: in a plan file, steps may share a
+    slot."""
 
     def network(index: int, step: Step, u: Array) -> Sequence[Array]:
         if (before := exact.states[index - 1].slots if index else call.slots) is None:

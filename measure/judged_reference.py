@@ -1,4 +1,4 @@
-"""The reference of bodies that are judged: float32 along a plan and its teacher, with the options that name it."""
+"""The reference for judged bodies: float32 along a plan and its teacher, with the options that select it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ from fewstep.runtime.sampling.sampler import Sampler
 class ReferenceOptions(ConditionOptions):
     """The samples that bodies are compared with.
 
-    guidance: Weight of classifier-free guidance; pag:SCALE for perturbed attention, steer:WEIGHT for a gradient; with a
-        plus for several, as 2+pag:3. Default: the guidance of the calibrated plan.
-    teacher: Plan of the float32 teacher. Default: dpmpp_2m:80@arctan, doubled until it is exact enough. A distilled
-        denoiser has none; choose judges it by its calibrated plan.
+    guidance: Weight of classifier-free guidance; pag:SCALE for perturbed attention, steer:WEIGHT for a gradient; join
+        several with a plus, as 2+pag:3. Default: the guidance of the calibrated plan.
+    teacher: Plan of the float32 teacher. Default: dpmpp_2m:80@arctan, with its steps doubled until it is exact enough.
+        A distilled denoiser has no teacher; choose judges it by its calibrated plan.
     """
 
     guidance: float | Guidance | None = None
@@ -31,8 +31,8 @@ class ReferenceOptions(ConditionOptions):
 class JudgedReference:
     """The samples that bodies are compared with: float32's along a plan, and along its teacher.
 
-    teacher: the plan to begin with; None: a distilled denoiser, or tokens. teacher_name: of the one that was asked for.
-    records: conditions of one's own.
+    teacher: the first plan to try as teacher; None for distilled denoisers and tokens. teacher_name: the name that the
+    user gave, or None. records: user-supplied conditions, or None.
     """
 
     reference: Sampler
@@ -46,14 +46,14 @@ class JudgedReference:
         return self.reference.bundle
 
     def held_out_batch(self, seeds: Sequence[int]) -> SeedBatch:
-        """Held-out seeds."""
+        """Return a batch of held-out seeds with their conditions."""
         return SeedBatch.from_manifest(self.bundle.manifest, seeds, self.records)
 
     def plan_to_time(self) -> Plan:
-        """The plan, or its teacher for the plan of one step, whose first allocates; that plan where none has more."""
+        """Return the plan to time: a plan of one step, which allocates memory, is replaced by its teacher if any."""
         return self.plan if len(self.plan.steps) > 1 else self.teacher or self.plan
 
     def find_teacher(self, taught: int, progress: Progress, sample: Sample | None = None) -> Teacher:
-        """The teacher, checked on the first of the seeds that it samples. `sample` as in `teacher.find_teacher`."""
+        """Find the teacher, and check it on the first of its seeds. `sample` is as in `teacher.find_teacher`."""
         seeds = PAIRED[: min(CHECK_SEEDS, taught)]
         return find_teacher(self.reference, self.teacher_name, self.plan, seeds, self.records, progress, sample)

@@ -1,4 +1,4 @@
-"""The options and the task of a judgement, which `measure` and `report` share: float32, int8 bodies, their plans."""
+"""The options and the task of a judgement, shared by `measure` and `report`: float32, int8 bodies, their plans."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -36,7 +36,7 @@ class JudgementOptions(ReferenceOptions, SamplingOptions):
 
     plan: SOLVER:STEPS, fitted:STEPS, or the path of a plan's JSON. Default: the plan along which the int8 body was
         calibrated.
-    seeds: Number of held-out seeds, from 0 on, that are compared one by one.
+    seeds: Number of held-out seeds, from 0 on, that are compared sample by sample.
     teacher_seeds: Number of seeds that the teacher samples. Default: 32, of a report 10, or all seeds if there are
         fewer.
     batches: Samples in one timed call of the body; a guided plan doubles its rows.
@@ -50,12 +50,12 @@ class JudgementOptions(ReferenceOptions, SamplingOptions):
     batches: tuple[int, ...] = (1, 8)
     rounds: int = field(default=7, metadata={"expert": True})
     turn_seconds: float = field(default=0.5, metadata={"expert": True})
-    MOST_TAUGHT = 32  # seeds, unless others are asked for
+    MOST_TAUGHT = 32  # seeds, by default
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 < self.seeds <= len(PAIRED):
-            raise UserError(f"--seeds is {self.seeds}", f"give 1 to {len(PAIRED)}: so many are held out")
+            raise UserError(f"--seeds is {self.seeds}", f"give 1 to {len(PAIRED)}, the number of held-out seeds")
         if not 0 < self.teacher_sample_count <= self.seeds:
             raise UserError(f"--teacher-seeds is {self.teacher_seeds}", f"give 1 to {self.seeds}, as --seeds")
         self.turns()
@@ -72,18 +72,19 @@ class JudgementOptions(ReferenceOptions, SamplingOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class JudgedTask(JudgedReference):
-    """The task of a judgement: all that is checked before the first sample.
+    """The task of a judgement: everything that is checked before the first sample.
 
     Attributes:
-        setup: who samples.
-        by_rows: float32 and all bodies see one row at a time.
-        bodies: by name; who samples opens them. `plan` is that of the first.
-        plans: of the bodies, by name. They differ only where each has a fitted plan of its own.
-        contenders: the bodies, each on its seeds; `count` seeds in all, of which the teacher samples `taught`.
-        random: names of conditions whose values are random (`conditions_file.GivenConditions`).
-        featured: samples of each set, whose features `extractor` makes; `data` are compared with too.
+        setup: the workers that sample.
+        by_rows: whether float32 and all bodies run one row at a time.
+        bodies: by name. `plan` is the plan of the first.
+        plans: of the bodies, by name. They differ only if each body has its own fitted plan.
+        contenders: the bodies, each with its number of seeds, out of `count`. The teacher samples
+            `teacher_sample_count` of them.
+        random: names of conditions with random values (`conditions_file.GivenConditions`).
+        featured: number of samples of each set whose features `extractor` extracts. They are also compared with `data`.
         resamples: of the bootstrap for each interval.
-        has_samples: whether samples are kept, for a page.
+        has_samples: whether samples are kept, for a report page.
     """
 
     setup: WorkerSetup
@@ -102,12 +103,12 @@ class JudgedTask(JudgedReference):
 
     @property
     def evaluations(self) -> int:
-        """The runs of a network for one sample: of all bodies and float32, of the teacher and its check, if the first
-        teacher suffices, and of other seeds."""
+        """The network runs for one sample: of all bodies and float32, of the teacher and its check (assuming that the
+        first teacher suffices), and of other seeds."""
         steps, bodies = len(self.plan.steps), len(self.contenders)
         apart = self.featured if self.extractor else 0
-        further = max(0, apart - self.count) * (1 + bodies)  # of seeds whose features alone are wanted
-        if self.bundle.manifest.vocabulary is not None:  # a body sees float32's states, and runs by itself
+        further = max(0, apart - self.count) * (1 + bodies)  # seeds that are sampled only for their features
+        if self.bundle.manifest.vocabulary is not None:  # a body runs at float32's states, and by itself
             return (3 * sum(each.seeds for each in self.contenders) + further + apart) * steps
         long = 0 if self.teacher is None else len(self.teacher.steps)
         # a forced seed also runs both bodies under another condition
@@ -116,13 +117,13 @@ class JudgedTask(JudgedReference):
         return (judged + further + apart) * steps + self.teacher_sample_count * long + check
 
     def needs(self, *written: int) -> Needs:
-        """Memory, and disk space for files of so many bytes."""
+        """Estimate memory, and disk space for files with `written` bytes."""
         return sampling_needs(
             self.bundle, self.bodies, self.plan, BATCH, written, self.setup.count, by_rows=self.by_rows
         )
 
     def open_sampling(self, workers: Workers | None) -> Sampling:
-        """The samplers or workers. This process opens bodies only where no worker does."""
+        """Open the samplers or workers. This process opens bodies only if there are no workers."""
         held = () if workers else self.bodies
         here = {name: open_body(self.bundle, name, self.setup.threads, self.by_rows) for name in held}
         job = SamplingJob(pin_bundle(self.bundle.path), self.by_rows)
@@ -130,7 +131,7 @@ class JudgedTask(JudgedReference):
 
 
 def open_judged_task(bundle: Bundle, names: Sequence[str], options: JudgementOptions) -> JudgedTask:
-    """The task of judging int8 bodies of these names on all seeds of a verb's options. UserError if that cannot be."""
+    """Open the task of judging these int8 bodies on all seeds of the options. Raises UserError if it cannot be done."""
     reference, bodies = open_body(bundle, FLOAT, options.threads), {name: bundle.body(name) for name in names}
     plans = select_plans(reference, bodies, options.plan, options.guidance)
     plan = plans[names[0]]

@@ -1,4 +1,4 @@
-"""`fewstep measure`: bodies of a bundle in one table, by distance from float32, as sets, by time and by size."""
+"""`fewstep measure`: compare bodies of a bundle by distance from float32, as sets, by time and by size."""
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
@@ -34,13 +34,13 @@ from fewstep.runtime.kinds.sizes import x_dtype
 from fewstep.runtime.progress import SILENT, Progress
 
 COLUMNS = ("psnr", "fd", "ms", "bytes")
-LEAST_SAMPLES = 100  # of a distance: fewer are nothing but noise
-ROOM = 2**20  # bytes of the figures, which are seldom more
+LEAST_SAMPLES = 100  # for a distance of sets: fewer give only noise
+ROOM = 2**20  # bytes reserved for the figures, which rarely take more
 
 
 @dataclass(frozen=True)
 class MeasureOptions(JudgementOptions):
-    """Measure the bodies of a bundle side by side: what int8 costs in quality, and what it wins in time and size.
+    """Measure the bodies of a bundle side by side: what int8 costs in quality, and what it gains in time and size.
 
     bundle: The bundle. It stores figures of quality, and the next report shows them.
     columns: What is measured: psnr, to float32 and to the teacher; fd, distances of sets of samples; ms, of one call of
@@ -49,10 +49,11 @@ class MeasureOptions(JudgementOptions):
         calibrated one needs this option, because the bundle keeps the figures of the calibrated plan.
     body: Names of int8 bodies to judge. Default: those that run here natively; others are simulated, slowly.
     samples: Samples in each set of a distribution.
-    features: fashion-mnist-cnn, cifar10-cnn, the path of an .onnx extractor, or none. Default: the extractor that knows
-        the data. An extractor of tokens takes int64 ids.
+    features: fashion-mnist-cnn, cifar10-cnn, the path of an .onnx extractor, or none. Default: the shipped extractor
+    for
+        the bundle's data. An extractor for tokens takes int64 ids.
     data: An array of real samples (.npy, uint8, or float in model range, or ids), for a comparison with them as well.
-    resamples: Number of resamples of the bootstrap for each interval.
+    resamples: Number of bootstrap resamples for each interval.
     backend: Also time the float and int8 bodies that these backends run: onnxruntime-cuda, openvino, openvino-bf16,
         tensorrt, tensorrt-rtx, qnn.
     spinning: Waiting threads spin while bodies are timed, which is fastest for a program alone on its cores.
@@ -79,18 +80,18 @@ class MeasureOptions(JudgementOptions):
         if self.resamples < 20:
             raise UserError(f"--resamples is {self.resamples}", "give at least 20")
         for name in self.backend:
-            create_backend(name)  # UserError for a name that no backend has
+            create_backend(name)  # raises UserError for an unknown name
 
     def turns(self) -> Turns:
         return replace(super().turns(), spinning=self.spinning)
 
 
 def measure(options: MeasureOptions, progress: Progress = SILENT, workers: Executor | None = None) -> Results:
-    """Measure a bundle, and store figures of quality in it as JSON, or all figures elsewhere.
+    """Measure a bundle, and store the figures of quality in it as JSON, or all figures in a file.
 
-    Sampling takes minutes and does not hold the bundle's lock; if its bodies change meanwhile, nothing is written. A
-    bundle keeps no table of times and bytes alone: a report measures both itself. `workers` of the caller sample
-    instead of those that the options name.
+    Sampling takes minutes and does not hold the bundle's lock. If the bodies change meanwhile, nothing is written.
+    Figures with only times and bytes are not stored in a bundle: a report measures both itself. `workers`, if given,
+    sample instead of those that the options name.
     """
     task = open_measure_task(options)
     if task.judged is not None:
@@ -107,8 +108,8 @@ def measure(options: MeasureOptions, progress: Progress = SILENT, workers: Execu
 
 
 def open_measure_task(options: MeasureOptions) -> MeasureTask:
-    """The task of a measurement, once all is checked that needs no other body than float32. UserError if it cannot be
-    done."""
+    """Open the task of a measurement, after all checks that need no other body than float32. Raises UserError if it
+    cannot be done."""
     bundle, wanted = open_bundle(options.bundle), set(options.columns)
     judged = _open_judged_task(bundle, options) if wanted & {"psnr", "fd"} else None
     if judged is None and options.output is not None:
@@ -130,7 +131,8 @@ def open_measure_task(options: MeasureOptions) -> MeasureTask:
 
 
 def _open_judged_task(bundle: Bundle, options: MeasureOptions) -> JudgedTask:
-    """The task of judging bodies one by one and, for the column fd, as sets. UserError for figures without a place."""
+    """Open the task of judging bodies by sample and, for the column fd, as sets. Raises UserError if figures cannot be
+    written."""
     manifest, extractor, data = bundle.manifest, None, None
     names = _select_names(bundle, options.body)
     shape, ids = manifest.x_shape, manifest.vocabulary.size if manifest.vocabulary else None
@@ -145,12 +147,12 @@ def _open_judged_task(bundle: Bundle, options: MeasureOptions) -> JudgedTask:
     check_output(task, options.output, ROOM, "figures", ".json")
     if others := [name for name, plan in task.plans.items() if plan != task.plan]:
         what = f"plan {task.plan.name} is another one for {', '.join(others)}"
-        raise UserError(what, f"measure bodies one by one: --body {others[0]}")
+        raise UserError(what, f"measure each body separately: --body {others[0]}")
     return replace(task, featured=options.samples, resamples=options.resamples, extractor=extractor, data=data)
 
 
 def _select_timed_bodies(bundle: Bundle, options: MeasureOptions, plans: Mapping[str, Plan]) -> TimedBodies:
-    """The bodies to time, each along its plan in `plans`, or else along that of `_plans_by_body`."""
+    """Return the bodies to time, each along its plan in `plans`, or else in `_plans_by_body`."""
     here, elsewhere = select_local_bodies(bundle), select_backend_bodies(bundle, options.backend)
     timed = [*here, *(body for _, body in elsewhere)]
     if not set(timed) <= plans.keys():
@@ -159,8 +161,8 @@ def _select_timed_bodies(bundle: Bundle, options: MeasureOptions, plans: Mapping
 
 
 def _plans_by_body(bundle: Bundle, names: Sequence[str], options: MeasureOptions) -> dict[str, Plan]:
-    """A plan for each body of the bundle: `select_plans` of the calibrated bodies among `names`. Other bodies have the
-    plan of the first of these. Without any, it is the plan of the bundle's first calibrated body, or float32's."""
+    """Return a plan for each body of the bundle: by `select_plans` for calibrated bodies among `names`. Other bodies
+    get the plan of the first of these; without any, that of the bundle's first calibrated body, or float32's."""
     bodies = bundle.manifest.bodies
     reference = open_body(bundle, FLOAT if FLOAT in bodies else names[0], options.threads)
     calibrated = [name for name, body in bodies.items() if body.plan is not None]
@@ -172,7 +174,8 @@ def _plans_by_body(bundle: Bundle, names: Sequence[str], options: MeasureOptions
 
 
 def _select_names(bundle: Bundle, names: Sequence[str]) -> list[str]:
-    """Names of the bodies to judge: those that are asked for, or the int8 bodies that are not simulated, or all."""
+    """Return the names of the bodies to judge: the given ones, else the int8 bodies that are not simulated, else
+    all."""
     bodies = int8_bodies(bundle)
     if not names:
         deployed = [name for name, body in bodies.items() if not is_simulated(body)]

@@ -1,7 +1,7 @@
-"""A measurement, which `measure` and `report` ask for: quality of bodies, one by one and as sets; time.
+"""A measurement, which `measure` and `report` run: the quality of bodies, by sample and as sets, and their time.
 
-Comparisons that are never mixed: the same seeds by int8 and by float32 along one plan; both against the float32 teacher
-of many steps; the distributions of both against other float32 samples, and against data.
+There are three comparisons, which are never mixed: int8 with float32 on the same seeds along one plan; both with the
+float32 teacher of many steps; and the distributions of both with other float32 samples, and with data.
 """
 
 from collections.abc import Mapping
@@ -38,10 +38,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MeasureTask:
-    """The task of a measurement, once nothing of it is refused.
+    """The task of a measurement, after all checks.
 
-    command: the line that asks for it. setup: who samples. judged, timed: None where no column of theirs is asked for.
-    sizes: bytes of bodies. notes: for a reader of the figures.
+    command: the command line that requests it. setup: the workers that sample. judged, timed: None if no column needs
+    them. sizes: bytes of bodies. notes: for readers of the figures.
     """
 
     bundle: Bundle
@@ -54,7 +54,7 @@ class MeasureTask:
     notes: tuple[str, ...] = ()
 
     def estimate(self) -> Estimate:
-        """The time of a measurement at float32's speed."""
+        """Estimate the duration of a measurement, at float32's speed."""
         timing = 0.0 if self.timed is None else self.timed.seconds
         if self.judged is None:
             return Estimate(evaluations=0, sampling=0.0, timing=timing)
@@ -67,9 +67,10 @@ class MeasureTask:
 def run_measurement(
     task: MeasureTask, progress: Progress = SILENT, workers: Executor | None = None
 ) -> tuple[Results, Judgements | None]:
-    """The figures of a task; and the judgements, with the samples if the task keeps them, or None if it judges nothing.
+    """Measure the figures of a task. Also return the judgements, with samples if the task keeps them, or None if it
+    judges nothing.
 
-    `workers` of the caller sample instead of the task's own, which end before bodies are timed.
+    `workers`, if given, sample instead of the task's own. The task's own end before bodies are timed.
     """
     start, plan, timed, judgements = perf_counter(), task.plan, task.timed, None
     results = Results(
@@ -105,7 +106,7 @@ def run_measurement(
 def _measure_quality(
     results: Results, task: JudgedTask, progress: Progress, workers: Workers | None
 ) -> tuple[Results, Judgements]:
-    """The results with the quality of each body, and the judgements that it comes from."""
+    """Return the results with the quality of each body, and the judgements from which it is computed."""
     sampling, extractor = task.open_sampling(workers), task.extractor
     teacher = (
         None
@@ -152,8 +153,8 @@ def _measure_quality(
 def _measure_distances(
     task: JudgedTask, extractor: "Extractor", judgements: Judgements, progress: Progress
 ) -> tuple[ExtractorFacts, dict[str, tuple[Distance, ...]]]:
-    """The extractor, and the distances of each body to float32 samples of other seeds and to the data."""
-    from fewstep.measure.distances.set_distances import (  # a page compares no sets
+    """Return the extractor, and the distances of each body to float32 samples from other seeds and to the data."""
+    from fewstep.measure.distances.set_distances import (  # not needed for a page, which compares no sets
         extract_features,
         extractor_facts,
         measure_distances,

@@ -1,4 +1,4 @@
-"""A body of a bundle opened to be judged, in this process or as the job of a worker."""
+"""Opening a body of a bundle for judging, in this process or as a worker's job."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,8 +21,8 @@ from fewstep.runtime.sampling.sampler import Sampler
 
 
 def open_body(bundle: Bundle, name: str, threads: int, by_rows: bool = False) -> Sampler:
-    """A body on its backend, fused as it is deployed, or with Q/DQ kept, which simulates another's numerics. With
-    `by_rows` it sees one row at a time."""
+    """Open a body on its backend, fused as deployed, or with Q/DQ pairs kept to simulate another backend's numerics.
+    With `by_rows` it runs one row at a time."""
     body = bundle.body(name)
     backend: Backend = OnnxRuntime(threads=threads)
     if (other := backend_of(body)) != ONNXRUNTIME:
@@ -35,7 +35,7 @@ def open_body(bundle: Bundle, name: str, threads: int, by_rows: bool = False) ->
 
 @dataclass(frozen=True)
 class SamplingJob:
-    """The bundle whose bodies are asked. by_rows: whether bodies see one row at a time."""
+    """A job that answers questions about a bundle's bodies. by_rows: whether bodies run one row at a time."""
 
     bundle: PinnedBundle
     by_rows: bool

@@ -1,7 +1,7 @@
 """The measurements of a bundle: frozen structs, stored as JSON in the bundle, for programs that compare figures.
 
-Every figure names its reference, and they are never mixed: the float32 body along the same plan (what quantization
-costs), the float32 teacher of many steps (what the few steps cost, and what both cost together), and data.
+Every figure names its reference, and references are never mixed: the float32 body along the same plan (what
+quantization costs), the float32 teacher of many steps (what the few steps cost, and what both cost together), and data.
 """
 
 import msgspec
@@ -20,12 +20,12 @@ SCHEMA = 1
 class StepQuality(Strict, frozen=True):
     """One step of the plan: signal to noise ratios in dB, int8 against float32, over all samples.
 
-    forced: of the guided network output, both networks fed the float trajectory (what this step adds). None where no
-        seed was judged so.
-    guidance, condition: on the float trajectory too, of cond - uncond and of the change that another condition makes.
-        None where there is no such difference, and in results of earlier versions.
-    x0, x: of the predicted clean sample and of the state after the step, each along its own trajectory (what has
-    accumulated). The difference between the two kinds is what a single-step measure misses.
+    forced: of the guided network output, with both networks on the float trajectory (the error of this step only).
+        None if no seed has forced steps.
+    guidance, condition: also on the float trajectory, of cond - uncond and of the change due to another condition.
+        None if there is no such difference, and in results of earlier versions.
+    x0, x: of the predicted clean sample and of the state after the step, each on its own trajectory (the accumulated
+        error). A single-step measure misses the difference between the two.
     """
 
     index: int
@@ -41,8 +41,8 @@ class StepQuality(Strict, frozen=True):
 
 
 class TokenStepQuality(Strict, frozen=True):
-    """One step of a token plan, at the states of float32's run: the share of open positions whose likeliest token is
-    another, and the mean KL divergence from float32's probabilities in nats."""
+    """One step of a token plan, at the states of float32's run: the share of open positions whose likeliest token
+    differs, and the mean KL divergence from float32's probabilities in nats."""
 
     index: int
     lam: float | None  # None: all positions are open
@@ -53,8 +53,8 @@ class TokenStepQuality(Strict, frozen=True):
 
 
 class TokenQuality(Strict, frozen=True):
-    """The agreement of a body's tokens with float32's: `disagreement` over all steps; `same` is the share of equal
-    tokens at the end of runs of their own."""
+    """The agreement of a body's tokens with float32's. `disagreement` is over all steps; `same` is the share of equal
+    tokens at the end of separate runs."""
 
     disagreement: float
     same: float
@@ -64,11 +64,11 @@ class TokenQuality(Strict, frozen=True):
 class JointError(Strict, frozen=True):
     """The errors of one joint of a policy's actions against float32's, in the robot's units.
 
-    `spread` is the standard deviation of float32's actions. `levels`: how many values the joint takes, 0 for any.
-    `moved` is the share of actions that land on another of these values.
+    `spread` is the standard deviation of float32's actions. `levels` is the number of values that the joint takes, 0
+    for any. `moved` is the share of actions that are rounded to another of these values.
     """
 
-    place: int  # of the joint among those of an action
+    place: int  # index of the joint in an action
     rms: float
     p99: float
     largest: float
@@ -78,18 +78,18 @@ class JointError(Strict, frozen=True):
 
     @property
     def share(self) -> float:
-        """The RMS error as a share of the spread; 0 for a joint that stands still without error."""
+        """The RMS error as a share of the spread; 0 for a joint that does not move and has no error."""
         return self.rms / self.spread if self.spread else float(self.rms > 0)
 
 
 class Distance(Strict, frozen=True):
-    """The distance of a set of samples, as a distribution, from a reference set: of one body, and of float32.
+    """The distance of a set of samples, as a distribution, from a reference set: for one body, and for float32.
 
     Both sets of samples come from the same seeds. `noise_floor` is the distance between two disjoint sets of float32
-    samples: what chance alone makes.
+    samples, i.e. the distance due to chance.
     """
 
-    reference: str  # in words: "float32, dpmpp_2m:8, other seeds", or the name of the data
+    reference: str  # as text: "float32, dpmpp_2m:8, other seeds", or the name of the data
     samples: int  # in the body's set
     references: int  # in the reference set
     frechet: float
@@ -98,32 +98,32 @@ class Distance(Strict, frozen=True):
     low: float  # 95 % bootstrap interval of the difference
     high: float
     noise_floor: float = msgspec.field(name="floor")
-    detectable: bool  # whether the difference is more than chance alone makes
+    detectable: bool  # whether the difference is larger than chance explains
 
 
 class ExtractorFacts(Strict, frozen=True):
-    """The extractor that distances were measured with. Distances by different extractors cannot be compared."""
+    """The extractor used for distances. Distances by different extractors cannot be compared."""
 
     name: str
     sha256: str
     size: int  # features of a sample
-    bias: float  # the noise floor that theory expects for a Gaussian of their covariance
+    bias: float  # the expected noise floor for a Gaussian with the covariance of the features
 
 
 class Quality(Strict, frozen=True):
-    """One int8 body: how it was run, and how far it is from float32, one by one and as a set.
+    """One int8 body: how it was run, and its distance from float32, by sample and as a set.
 
-    `joints` are of policies. Tokens have no teacher and no `steps`: their steps are in `tokens`. `distances` need an
-    extractor. `graphs` are the files that were measured: others under that name make these figures stale.
+    `joints` are for policies. Tokens have no teacher and no `steps`: their steps are in `tokens`. `distances` need an
+    extractor. `graphs` are the measured files: if a body of that name has other files, these figures are stale.
     """
 
     body: str
     target: str
-    computed_by: str = msgspec.field(name="engine")  # an inference engine, or in words whose numerics were simulated
+    computed_by: str = msgspec.field(name="engine")  # an inference engine, or `body_backends.SIMULATION`
     against_float: EndQuality
     against_teacher: EndQuality | None
     steps: tuple[StepQuality, ...]
-    forced_seeds: int  # whose single steps were judged on the float trajectory
+    forced_seeds: int  # number of seeds with forced steps, on the float trajectory
     joints: tuple[JointError, ...] = ()
     tokens: TokenQuality | None = None
     distances: tuple[Distance, ...] = ()
@@ -131,21 +131,21 @@ class Quality(Strict, frozen=True):
 
 
 class Operation(Strict, frozen=True):
-    """One multiplying operation of the body: its share of the work, whether it is int8, and if not, why."""
+    """One multiplying operation of the body: its share of the work, and its precision with the reason."""
 
     name: str
     kind: str
     channels: tuple[int, int] | None  # in, out; None: no factor is a weight
     macs: int  # per sample
-    precision: str  # int8, float, or which float
-    reason: str  # why it is float; empty for int8
+    precision: str  # int8, float, or the name of the float type
+    reason: str  # for float; empty for int8
 
 
 class BodyCoverage(Strict, frozen=True):
-    """Coverage of one body in one network, operation by operation.
+    """Coverage of one body in one network, by operation.
 
-    `coverage` and `operations` are of its own graph, which runs the last steps where the body has several;
-    `share` is over all steps of the plan that the network runs.
+    `coverage` and `operations` are of its main graph, which runs the last steps if the body has several graphs. `share`
+    is over all steps of the plan that the network runs.
     """
 
     body: str
@@ -157,46 +157,46 @@ class BodyCoverage(Strict, frozen=True):
 
 
 class Results(Strict, frozen=True):
-    """All figures of one measurement or report. What was not asked for, or is not there, is empty or None."""
+    """All figures of one measurement or report. Figures that were not requested or do not apply are empty or None."""
 
     schema: int
     bundle: str
     plan: str  # its name: bodies and float32 are compared along it
     guidance: str | None  # the weight, or the form with its numbers
     teacher: str | None  # the name of its plan; None: tokens, or a distilled denoiser
-    batch: int  # seeds that are sampled at once
-    float_against_teacher: EndQuality | None  # what the few steps cost
+    batch: int  # number of seeds sampled at once
+    float_against_teacher: EndQuality | None  # the cost of few steps
     qualities: tuple[Quality, ...]  # of each int8 body
     covered: tuple[BodyCoverage, ...]  # in a report, of each int8 body in each network
     races: tuple[Race, ...]  # one for each batch size
     sizes: dict[str, int]  # body -> bytes of its graph and weights
     machine: Machine
     command: str
-    seconds: float  # that the measurement took
+    seconds: float  # duration of the measurement
     notes: tuple[str, ...] = ()
     made: tuple[str, ...] = ()  # the commands that made the bundle
     teacher_check: TeacherCheck | None = None  # None in results of earlier versions
-    unlike: tuple[str, ...] = ()  # which bodies were calibrated along another plan, or otherwise, in sentences
+    unlike: tuple[str, ...] = ()  # sentences on bodies that were calibrated along another plan or with other options
     features: ExtractorFacts | None = None  # of distances; None without
-    shaping: str | None = None  # of the plan's predictions, in words: "clipped to [-1, 1]"
-    random_conditions: tuple[str, ...] = ()  # that samples were judged on, since no values of them were given
-    spinning: bool = True  # of the threads that wait while bodies are timed
+    shaping: str | None = None  # of the plan's predictions, as text: "clipped to [-1, 1]"
+    random_conditions: tuple[str, ...] = ()  # conditions of the judged samples whose values were drawn, not given
+    spinning: bool = True  # whether waiting threads spin while bodies are timed
 
     def worst_ratio(self, body: str) -> float | None:
-        """The speed of a body relative to the first contender, at the batch size where it wins least."""
+        """Return the speed of a body relative to the first contender, at the batch size where it gains least."""
         return min((each.ratio for race in self.races for each in race.timings if each.name == body), default=None)
 
     def int8_share(self, body: str) -> float | None:
-        """Share of a run's multiply-accumulates in int8, over the networks of a body; None where it is not known."""
+        """Return the int8 share of a run's multiply-accumulates, over a body's networks; None if it is not known."""
         parts = [each for each in self.covered if each.body == body]
         return sum(each.share * each.work for each in parts) / sum(each.work for each in parts) if parts else None
 
 
 def encode(results: Results) -> bytes:
-    """Indented JSON."""
+    """Encode results as indented JSON."""
     return msgspec.json.format(msgspec.json.encode(results), indent=1)
 
 
 def decode(data: bytes) -> Results:
-    """Results from JSON. msgspec.DecodeError for others."""
+    """Decode results from JSON. Raises msgspec.DecodeError for anything else."""
     return msgspec.json.decode(data, type=Results)

@@ -1,4 +1,4 @@
-"""The place of a judgement's figures: the bundle that was judged, or a file of the user's."""
+"""Where a judgement's figures are written: the judged bundle, or a file that the user names."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,10 +15,9 @@ from fewstep.runtime.bundle.reading import Bundle, open_bundle
 
 @contextmanager
 def open_if_unchanged(bundle: Bundle, instead: str) -> Iterator[tuple[Writer, Manifest]]:
-    """Open a measured bundle to write into it: its writer, under its lock, and its manifest now.
+    """Open a measured bundle for writing. Yield its writer, which holds the lock, and its current manifest.
 
-    UserError where it cannot be written, for which `instead` says what to do, or where its graphs are no longer those
-    of `bundle`.
+    Raises UserError if it cannot be written, with the fix `instead`, or if its graphs are no longer those of `bundle`.
     """
     with open_for_update(bundle.path, must_exist=True, instead=instead) as writer:
         manifest = open_bundle(bundle.path).manifest
@@ -29,16 +28,16 @@ def open_if_unchanged(bundle: Bundle, instead: str) -> Iterator[tuple[Writer, Ma
 
 
 def check_output(task: JudgedTask, output: Path | None, room: int, figures: str, suffix: str) -> None:
-    """UserError where the `figures` of a judgement have no place. A bundle keeps the calibrated plan's alone, in
-    `room` bytes. A file of the user's must be writable."""
+    """Raise UserError if the `figures` of a judgement cannot be written. A bundle takes only figures of the calibrated
+    plan, and needs `room` bytes. A file must be writable."""
     if output is not None:
         check_writable(output)
         return
     body, folder = next(iter(task.bodies.values())), task.bundle.path
     if task.plan != select_plan(task.reference, body):
         raise UserError(
-            f"{folder} was calibrated along {body.plan}, and keeps the {figures} of that alone",
+            f"{folder} was calibrated along {body.plan}, and keeps only the {figures} of that plan",
             f"give --output FILE{suffix} for another plan or guidance",
         )
     with open_for_update(folder, must_exist=True, instead=f"give --output FILE{suffix}") as writer:
-        writer.reserve(room)  # and we may write, and nobody else is writing
+        writer.reserve(room)  # it is writable, and not locked by another process

@@ -1,4 +1,4 @@
-"""Questions to the bodies of a bundle, such as the samples of a batch, which any worker may answer."""
+"""Questions to the bodies of a bundle, such as the samples of a batch, which any worker can answer."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,16 +13,16 @@ from fewstep.plans.plan import Plan
 from fewstep.runtime.sampling.execute import Array
 from fewstep.runtime.sampling.sampler import Sampler
 
-FLOAT = "float32"  # the body that all are compared with
-FEW = 2  # seeds at once of a plan of many steps
+FLOAT = "float32"  # the body with which all are compared
+FEW = 2  # seeds at once along a plan of many steps
 
 Answer = TypeVar("Answer")
 Made = TypeVar("Made", covariant=True)
-Bodies = Callable[[str], Sampler]  # an opened body by its name
+Bodies = Callable[[str], Sampler]  # returns an opened body by its name
 
 
 class Question(Protocol[Made]):
-    """A value that can be pickled. Its answer follows from the bodies alone, so that anyone may give it."""
+    """A picklable value. Its answer depends only on the bodies, so any process can give it."""
 
     def answer(self, bodies: Bodies) -> Made: ...
 
@@ -41,14 +41,14 @@ class SampledBatch:
 
 @dataclass(frozen=True)
 class Sampling:
-    """The source of samples: workers that do a job, or, without workers, the samplers of this process, by body."""
+    """The source of samples: workers that run a job, or, without workers, samplers of this process, by body."""
 
     job: Job[Any, Any] | None
     samplers: Mapping[str, Sampler]
     workers: Workers | None = None
 
     def answers(self, questions: Iterable[Question[Answer]]) -> Iterator[Answer]:
-        """The answer to each question, in order."""
+        """Yield the answer to each question, in order."""
         if self.workers is not None and self.job is not None:
             yield from map_in_order(self.job, questions, self.workers)
             return
@@ -56,5 +56,5 @@ class Sampling:
             yield question.answer(self.samplers.__getitem__)
 
     def sample_in_parts(self, plan: Plan, batch: SeedBatch) -> Array:
-        """float32's samples along a plan of many steps, [seeds, *x_shape]."""
+        """Return float32's samples along a plan of many steps, [seeds, *x_shape]."""
         return np.concatenate(list(self.answers(SampledBatch(FLOAT, plan, part) for part in batch.split(FEW))))

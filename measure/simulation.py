@@ -1,6 +1,6 @@
-"""Bodies of other backends in onnxruntime: their rounding on a machine without the backend.
+"""Simulation of other backends' rounding in onnxruntime, on a machine without the backend.
 
-Q/DQ pairs stay where they stand. What is computed in bfloat16 is rounded so, and else float32.
+Q/DQ pairs are not fused. Tensors of type bfloat16 are rounded to it; the rest is computed in float32.
 """
 
 from collections.abc import Mapping
@@ -19,10 +19,10 @@ from fewstep.runtime.bundle.reading import Bundle
 
 
 def open_simulated(graph: Graph, threads: int = 0) -> GraphSession:
-    """A graph as it is judged where its backend is not. `threads` 0: one for each core.
+    """Open a graph for judging on a machine without its backend. `threads` of 0 means one for each core.
 
-    A large graph is neither folded, which would take as much memory as float32's weights, nor packed, which takes twice
-    as much.
+    A large graph is neither constant-folded, which would take as much memory as float32's weights, nor packed, which
+    would take twice as much.
     """
     is_small = not io.exceeds_one_file(graph)
     return open_session(make_runnable(graph), optimize=is_small, arena=is_small, threads=threads, fuse_qdq=False)
@@ -30,7 +30,7 @@ def open_simulated(graph: Graph, threads: int = 0) -> GraphSession:
 
 @dataclass(frozen=True)
 class Simulation:
-    """The CPU provider, which leaves Q/DQ pairs as they stand.
+    """The CPU provider with Q/DQ fusion disabled.
 
     threads: as in `OnnxRuntime`.
     """
@@ -39,14 +39,14 @@ class Simulation:
 
     @property
     def bodies(self) -> Mapping[str, tuple[str, ...]]:
-        """Bodies are named: none is chosen by its precision."""
+        """Empty: bodies are opened by name, and none is chosen by its precision."""
         return {}
 
     def load(self, bundle: Bundle, name: str) -> LoadedGraph:
         return self.load_graph(bundle, find_graph(bundle, name))
 
     def load_graph(self, bundle: Bundle, entry: GraphEntry) -> LoadedGraph:
-        """Any graph of a bundle, once it is what the manifest says."""
+        """Load any graph of a bundle, after checking it against the manifest."""
         graph = io.load(bundle.graph(entry), root=bundle.path)
         if has_type(graph, BFLOAT16):
             return open_simulated(graph, self.threads)

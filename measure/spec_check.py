@@ -1,8 +1,8 @@
-"""The check of a spec: samples of the data are noised to several times, and each is denoised in one call.
+"""Check of a spec against data: samples are noised to several times, and each is denoised in one call.
 
-A right network is at most as far from the data as the best linear denoiser, which knows the mean and the variance of
-each element alone (Wiener 1949). A network that gets a wrong time, or whose output is misread, is far beyond it.
-The mistakes that people make are tried one by one; the one that brings the error down is named.
+With a right spec the network is at most as far from the data as the best linear denoiser, which knows only the mean and
+the variance of each element (Wiener 1949). A network that gets a wrong time, or whose output is misread, is much
+further away. Common mistakes are tried in turn, and the one that lowers the error is named.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,23 +23,23 @@ from fewstep.plans.spec import DenoiserFacts
 from fewstep.runtime.arrays import Float32
 
 LAMS = (-3.0, -1.5, 0.0, 1.5, 3.0, 4.5)  # log(alpha / sigma) for data of deviation 1; shifted for others
-RIGHT = 1.2  # times the linear denoiser's error, in the geometric mean over times: more is no trained network
-FITS = 1.05  # times: after few steps of training, most readings that are not the network's have 1.05 to 1.2
-BETTER = 1.25  # times: so much nearer a mistake has to bring it to be named, in the geometric mean over times
-# Another schedule alone tells the network another time of the same input. Of right specs of five networks none came
-# nearer than 1.06 times at any time; a wrong one came 1.3 to 5.5 times nearer at one, and 1.07 to 3 in the mean. Three
-# more networks chose nothing, and pass: all thresholds rest on these eight.
+RIGHT = 1.2  # limit of the error relative to the linear denoiser's, as geometric mean over times, of a trained network
+FITS = 1.05  # the same for a good fit: after little training, most wrong readings have 1.05 to 1.2
+BETTER = 1.25  # factor by which a correction must lower the error to be named, as geometric mean over times
+# A different schedule alone gives the network another time for the same input. For right specs of five networks no
+# correction lowered the error more than 1.06 times at any time; for wrong ones it did so 1.3 to 5.5 times at one time,
+# and 1.07 to 3 in the mean. Three more networks were not used to choose, and pass: all thresholds rest on these eight.
 AT_ONE_TIME, IN_MEAN = 1.2, 1.05
-PER_CHANGE = 1.1  # times: so much nearer again each further change of the spec has to bring it
-SAMPLES = 16  # that are denoised
-FIRST = 4  # of them, by which a mistake that mends nothing is known
-LEAST_COST = 0.25  # of the data's variance, summed over times: where conditions of others cost less, null is not judged
-NULL_COST = 0.55  # of that a right null value costs at most: the mean of the data is half as far as other samples
+PER_CHANGE = 1.1  # further factor for each further field of the spec that a correction changes
+SAMPLES = 16  # to denoise
+FIRST = 4  # of them, by which useless corrections are discarded
+LEAST_COST = 0.25  # of the data's variance, summed over times: if others' conditions cost less, null is not judged
+NULL_COST = 0.55  # most share of it for a right null value: the mean of the data is half as far as other samples
 Network = Callable[[Float32, NDArray[np.float64], ConditionRecords], Float32]  # x, times, conditions -> output
 
 
 class ErrorsAtTime(msgspec.Struct, frozen=True):
-    """The squared error of the denoised samples at a time over the variance of the data, and the linear denoiser's."""
+    """The squared error of the denoised samples at a time, and the linear denoiser's, over the variance of the data."""
 
     time: float
     error: float
@@ -47,14 +47,14 @@ class ErrorsAtTime(msgspec.Struct, frozen=True):
 
 
 class SpecCheck(msgspec.Struct, frozen=True):
-    """The errors of the spec as stated. `mistake` names the likely one; "" where the spec seems right."""
+    """The errors of the spec as stated. `mistake` names the likely mistake; "" if the spec seems right."""
 
     errors: tuple[ErrorsAtTime, ...] = msgspec.field(name="times")
     samples: int
     mistake: str = ""
 
     def __str__(self) -> str:
-        """The verdict in a sentence."""
+        """The verdict as a sentence."""
         if not self.mistake:
             return f"the spec seems right: {self.samples} samples are denoised as a trained network does"
         return f"the spec seems wrong, or the network barely trained: {self.mistake}"
@@ -70,28 +70,28 @@ def check_spec(
     conditions: ConditionRecords,
     nulls: ConditionRecords | None = None,
 ) -> SpecCheck:
-    """The check of a network against samples [N, *x_shape] of its data, N at least 2.
+    """Check a network against samples [N, *x_shape] of its data, N at least 2.
 
-    conditions: of each sample, by name. nulls: of the unconditional branch; None for none.
+    conditions: of each sample, by name. nulls: of the unconditional branch, or None.
     """
     if len(data) < 2:
         raise UserError(f"{len(data)} samples show no spread", "give 2 or more, better 64")
-    rows = np.random.default_rng(0).permutation(len(data))[:SAMPLES]  # a file may be in the order of classes
+    rows = np.random.default_rng(0).permutation(len(data))[:SAMPLES]  # a file may be sorted by class
     stated = SpecReading(facts.schedule, facts.prediction)
     errors, first = (_errors(network, stated, data, conditions, part) for part in (rows, rows[:FIRST]))
-    found = list[tuple[float, str]]()  # how many times nearer each mistake brings it
+    found = list[tuple[float, str]]()  # factor by which each correction lowers the error, and its mistake
     for reading in candidate_readings(stated):
         try:
             if _improvement(first, _errors(network, reading, data, conditions, rows[:FIRST]))[0] <= 1:
                 continue
-            mended = _errors(network, reading, data, conditions, rows)
-        except (UserError, ArithmeticError):  # this schedule knows no such prediction or time
+            corrected = _errors(network, reading, data, conditions, rows)
+        except (UserError, ArithmeticError):  # the schedule does not support this prediction or time
             continue
-        factor, at_one = _improvement(errors, mended)
+        factor, at_one = _improvement(errors, corrected)
         is_nearer = (
             factor > IN_MEAN and at_one > AT_ONE_TIME if reading.differs_in_time_only(stated) else factor > BETTER
         )
-        if is_nearer and (score := _score(mended)) <= RIGHT:
+        if is_nearer and (score := _score(corrected)) <= RIGHT:
             of_zeros = _score(_errors(lambda x, *_: 0 * x, reading, data, conditions, rows))  # v's are linear denoisers
             said = "" if score <= FITS and FITS * score <= of_zeros else "no reading fits well, at best "
             found.append((factor / PER_CHANGE ** (reading.count_changes(stated) - 1), said + reading.mistake))
@@ -110,7 +110,7 @@ def check_spec(
 def _errors(
     network: Network, reading: SpecReading, data: Float32, conditions: ConditionRecords, rows: NDArray[Any]
 ) -> ErrorsByLam:
-    """The errors of a reading on some rows of the data, where the schedule has a time for the number of `LAMS`."""
+    """Return the errors of a reading on some rows of the data, at the times of `LAMS` that the schedule has."""
     every = np.asarray(reading.data(data), np.float32)
     schedule, spec, x0 = NoiseSchedule(reading.schedule), reading.schedule, every[rows]
     variance = every.astype(np.float64).var(axis=0)
@@ -128,18 +128,18 @@ def _errors(
         fed = (input_scale(reading.prediction, time, spec) * x).astype(np.float32)
         output = network(fed, np.full(len(x0), reading.time(time.network)), values)[:, : x0.shape[1]]
         a, b = x0_coefficients(reading.prediction, time, spec)
-        with np.errstate(over="ignore", invalid="ignore"):  # far beyond is far beyond
+        with np.errstate(over="ignore", invalid="ignore"):  # an overflow is a large error, too
             error = np.mean(np.square(a * x + reading.sign * b * output - x0, dtype=np.float64)) / power
         linear = np.mean(variance * time.sigma**2 / (time.alpha**2 * variance + time.sigma**2)) / power
         found[of_unit] = ErrorsAtTime(time.network, float(error), float(linear))
     if not found:
-        raise UserError(f"schedule {schedule.name} has no time that tells", "compare samples by eye")
+        raise UserError(f"schedule {schedule.name} has no time that can be checked", "compare samples by eye")
     return found
 
 
 def _exchange_conditions(conditions: ConditionRecords, rows: NDArray[Any]) -> tuple[ConditionRecords, float]:
-    """Conditions where these rows have others' values; the share of all pairs of rows that differ, over the share that
-    does so here, 0 where none does."""
+    """Return conditions in which these rows have the values of others, and a correction factor: the share of all pairs
+    of rows that differ, over the share of the exchanged pairs that do; 0 if none does."""
     values = [b"".join(np.ascontiguousarray(array[row]).tobytes() for array in conditions.values()) for row in rows]
     order = np.random.default_rng(0).permutation(len(rows))
     here = sum(values[row] != values[other] for row, other in enumerate(order)) / len(values)
@@ -155,15 +155,15 @@ def _sum(errors: ErrorsByLam) -> float:
 
 
 def _score(errors: ErrorsByLam) -> float:
-    """The geometric mean of the errors over the linear denoiser's; infinite where one is not finite."""
+    """Return the geometric mean of the errors over the linear denoiser's; infinite if one is not finite."""
     return _mean(np.array([_ratio(each) for each in errors.values()]))
 
 
-def _improvement(stated: ErrorsByLam, mended: ErrorsByLam) -> tuple[float, float]:
-    """The factor by which the errors of a reading are below those of the spec as stated, where both have a time: in the
-    geometric mean, and at most. 0 where they have none."""
-    both = [lam for lam in stated if lam in mended]
-    before, after = (np.array([_ratio(errors[lam]) for lam in both]) for errors in (stated, mended))
+def _improvement(stated: ErrorsByLam, corrected: ErrorsByLam) -> tuple[float, float]:
+    """Return the factor by which the errors of a reading are lower than those of the spec as stated, at common times:
+    as geometric mean, and at most. 0 if they have no time in common."""
+    both = [lam for lam in stated if lam in corrected]
+    before, after = (np.array([_ratio(errors[lam]) for lam in both]) for errors in (stated, corrected))
     if not both or not np.isfinite(after).all():
         return 0.0, 0.0
     return _mean(before / after), float(np.max(before / after))

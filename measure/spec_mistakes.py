@@ -1,4 +1,4 @@
-"""The mistakes that people make in a spec, each as the reading of a network that would mend it."""
+"""Common mistakes in a spec, each as the reading of a network that would correct it."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ from fewstep.runtime.arrays import Float32
 
 TABLE_KINDS = ("linear", "scaled-linear", "cosine", "sigmoid")
 FLOW_KINDS = ("flow", "trigonometric")
-USUAL_SPECS: tuple[tuple[ScheduleSpec, Prediction], ...] = (  # what networks are mostly trained on
+USUAL_SPECS: tuple[tuple[ScheduleSpec, Prediction], ...] = (  # used by most networks
     (ScheduleSpec("linear"), "epsilon"),
     (ScheduleSpec("scaled-linear", beta_start=0.00085, beta_end=0.012), "epsilon"),
     (ScheduleSpec("scaled-linear", beta_start=0.00085, beta_end=0.012), "v"),
@@ -29,28 +29,28 @@ USUAL_SPECS: tuple[tuple[ScheduleSpec, Prediction], ...] = (  # what networks ar
 
 @dataclass(frozen=True)
 class SpecReading:
-    """A reading of a network: its schedule, the time that it gets, and its output's meaning."""
+    """A reading of a network: its schedule, the time that it receives, and the meaning of its output."""
 
     schedule: ScheduleSpec
     prediction: Prediction
-    mistake: str = ""  # that the reading would mend, in words; "" for the spec as stated
+    mistake: str = ""  # the mistake that this reading corrects, as text; "" for the spec as stated
     sign: float = 1.0  # of the output
     time: Callable[[float], float] = float  # the schedule's time -> the time that the network gets
     data: Callable[[Float32], NDArray[Any]] = np.asarray  # samples of the file -> samples as the network was trained
 
     def count_changes(self, stated: "SpecReading") -> int:
-        """The number of fields of the spec that it corrects, at least 1."""
+        """Return the number of fields of the spec that it corrects, at least 1."""
         return max(1, (self.prediction != stated.prediction) + len(_differing_fields(self.schedule, stated.schedule)))
 
     def differs_in_time_only(self, stated: "SpecReading") -> bool:
-        """True where only the time that the network gets differs, for inputs that are the same."""
+        """Return whether only the time that the network receives differs, for the same inputs."""
         kinds = {self.schedule.kind, stated.schedule.kind}
         is_alike = len(kinds) == 1 or kinds <= set(TABLE_KINDS)
         return is_alike and replace(self, schedule=stated.schedule, mistake="") == stated
 
 
 def candidate_readings(stated: SpecReading) -> Iterator[SpecReading]:
-    """The readings of usual mistakes."""
+    """Yield the readings of common mistakes."""
     spec, prediction = stated.schedule, stated.prediction
     yield replace(stated, sign=-1.0, mistake="its output has the other sign")
     for other in get_args(Prediction):
@@ -78,7 +78,7 @@ def candidate_readings(stated: SpecReading) -> Iterator[SpecReading]:
 
 
 def _describe_schedule(spec: ScheduleSpec, other: ScheduleSpec) -> str:
-    """A schedule by its kind, and by the fields that differ from another of its kind, or from the kind's defaults."""
+    """Describe a schedule by its kind, and by the fields that differ from another of its kind, or from the defaults."""
     like = other if other.kind == spec.kind else ScheduleSpec(spec.kind)
     fields = ", ".join(f"{name}={getattr(spec, name)}" for name in _differing_fields(spec, like))
     return f"{spec.kind!r} of {fields}" if fields else repr(spec.kind)
@@ -89,7 +89,7 @@ def _differing_fields(spec: ScheduleSpec, other: ScheduleSpec) -> list[str]:
 
 
 def _time_fix(spec: ScheduleSpec, factor: float) -> str:
-    """A fix in words, by which a network gets another multiple of the time."""
+    """Return, as text, how to give a network another multiple of the time."""
     if spec.kind == "flow" and spec.timesteps * factor >= 1:
         return f"give the schedule timesteps={spec.timesteps * factor:.0f}"
     is_table = spec.kind == "flow" or NoiseSchedule(spec).timesteps is not None

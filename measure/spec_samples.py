@@ -1,4 +1,4 @@
-"""Samples of a denoiser's data in a file, by which a spec is checked."""
+"""Samples of a denoiser's data in a file, against which a spec is checked."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,7 @@ class DataSamples:
     conditions: ConditionRecords
 
     def check(self, network: Network, denoiser: Description, null_files: ConditionRecords) -> SpecCheck:
-        """The check of a network. null_files: null values [*shape] that are arrays, by name."""
+        """Check a network. null_files: null values [*shape] that are arrays, by name."""
         conditions, nulls = denoiser.conditions, None
         if conditions and all(each.null is not None or each.name in null_files for each in conditions):
             nulls = {each.name: null(each, self.conditions[each.name], null_files) for each in conditions}
@@ -36,22 +36,24 @@ class DataSamples:
 
 
 def read_samples(file: Path, denoiser: Description, is_one: bool = True) -> DataSamples:
-    """Samples `x` of a .npz or .safetensors file, with an array for each condition by its name. UserError for what
-    cannot be checked. is_one: it is one network of one time."""
+    """Read samples `x` from a .npz or .safetensors file, with an array named after each condition.
+
+    is_one: whether the denoiser is a single network with a single time. Raises UserError if it cannot be checked.
+    """
     arrays = dict(read_arrays(file))
     if denoiser.towards or denoiser.carried or denoiser.heads > 1 or denoiser.prediction == "logits" or not is_one:
-        raise UserError("the spec is of no plain denoiser, and samples cannot check it", "compare samples by eye")
+        raise UserError("samples cannot check this spec: it is not of a plain denoiser", "compare samples by eye")
     data = arrays.pop("x", None)
     if data is None or data.shape[1:] != denoiser.x_shape or data.dtype.kind not in "fiu":
         shape = "" if data is None else f", but {data.dtype} {list(data.shape)}"
         fix = f"write numpy.savez(FILE, x=[N, {', '.join(map(str, denoiser.x_shape))}], and each condition)"
         raise UserError(f"{file.name} has no samples x of the denoiser's shape{shape}", fix)
-    x = as_finite(data, f"x of {file.name}", "write finite numbers, in the range of its training")
+    x = as_finite(data, f"x of {file.name}", "write finite numbers, in the range of the training data")
     return DataSamples(x, check_records(file.name, arrays, denoiser.conditions))
 
 
 def check_bundle(bundle: Bundle, file: Path) -> SpecCheck:
-    """The check of a bundle's float32 body against the samples of a file."""
+    """Check a bundle's float32 body against the samples of a file."""
     manifest, sampler = bundle.manifest, load(bundle.path, body=FLOAT)
     samples = read_samples(file, manifest, not manifest.networks and not sampler.network().inputs.has_second_time)
 

@@ -1,5 +1,5 @@
-"""The figures of one body that is judged, added batch by batch: memory holds a figure a sample, unless samples are
-wanted."""
+"""The figures of one judged body, accumulated batch by batch. Memory holds one figure per sample, unless samples are
+requested."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -28,8 +28,10 @@ NOTHING: NDArray[Any] = np.zeros(0, np.float32)
 class JudgementRequest:
     """The measurements of each body, besides its distance from float32 along the same plan.
 
-    teacher: a plan whose float32 samples of the first `taught` seeds all are compared with; None for none.
-    extract: samples to features [B, D], of the first `featured` seeds, and of as many of float32's of APART; or None.
+    teacher: a plan; bodies are compared with its float32 samples of the first `teacher_sample_count` seeds. None: not.
+    extract: maps samples to features [B, D]. It is applied to the first `featured` seeds, and to as many float32
+    samples
+        of APART. None: no features.
     samples: whether samples are kept.
     """
 
@@ -45,12 +47,12 @@ class Judgement:
     """The measurements of one body.
 
     Attributes:
-        against_float: None of float32 itself.
+        against_float: None for float32 itself.
         against_teacher: None without a teacher.
-        steps: of plans of numbers; empty of float32 itself.
+        steps: of continuous plans; empty for float32 itself.
         tokens: of token plans.
-        features: [featured, D]; empty where none are wanted.
-        samples: [seeds, *x_shape], where they are wanted; `reference` are float32's along its plan.
+        features: [featured, D]; empty if not requested.
+        samples: [seeds, *x_shape], if requested; `reference` are float32's along its plan.
     """
 
     against_float: EndQuality | None
@@ -63,7 +65,7 @@ class Judgement:
 
 
 class PairedSamples:
-    """A stream of samples [B, *x_shape] and references, row by row of the same seed."""
+    """A stream of samples [B, *x_shape] and references; rows with the same index have the same seed."""
 
     def __init__(self) -> None:
         self._psnr: list[NDArray[np.float64]] = []
@@ -72,7 +74,7 @@ class PairedSamples:
         self._signal = ReferencePower()
 
     def add(self, samples: Floats, references: Floats) -> None:
-        """Take one more batch; an empty one changes nothing."""
+        """Add a batch, which may be empty."""
         if not len(samples):
             return
         self._psnr.append(psnr(samples, references))
@@ -83,7 +85,7 @@ class PairedSamples:
         self._signal.add(references)
 
     def quality(self, reference: str) -> EndQuality:
-        """The figures so far, against what `reference` names. At least one sample was added."""
+        """Return the figures so far, against the reference of that name. At least one sample must have been added."""
         similar = np.concatenate(self._ssim) if self._ssim else None
         return end_quality(
             np.concatenate(self._psnr), reference, self._signal, measure_drift(self._ours, self._theirs), similar
@@ -92,10 +94,11 @@ class PairedSamples:
 
 @dataclass
 class Tally:
-    """The figures of a body over the batches seen so far.
+    """The figures of a body over the batches so far.
 
-    teacher: its samples of the first seeds, [taught, *x_shape]. plan: in the body's range groups. is_float: the body is
-    float32, which is compared with the teacher alone. seen: seeds so far. steps: empty of tokens and of float32.
+    teacher: the teacher's samples of the first seeds, [teacher_sample_count, *x_shape]. plan: in the body's range
+    groups. is_float: the body is float32, which is only compared with the teacher. seen: number of seeds so far. steps:
+    empty for tokens and for float32.
     """
 
     want: JudgementRequest
@@ -112,7 +115,7 @@ class Tally:
     steps: tuple[StepSums, ...] = ()
 
     def add(self, run: JudgedRun) -> None:
-        """Take the run of the next seeds."""
+        """Add the run of the next seeds."""
         taught = self.teacher[self.seen :][: len(run.samples)]
         self.against_teacher.add(run.samples[: len(taught)], taught)
         self.add_features(run.samples)
@@ -124,17 +127,17 @@ class Tally:
         elif not self.is_float:
             self.against_float.add(run.samples, run.reference)
         added = tuple(StepSums(*map(add, *pair)) for pair in zip(self.steps, run.steps, strict=False))
-        self.steps = added or run.steps  # nothing was there before the first batch
+        self.steps = added or run.steps  # empty before the first batch
 
     def add_features(self, samples: NDArray[Any]) -> None:
-        """Take the features of the samples of the next seeds, as far as they are wanted, and count the seeds."""
+        """Add the features of the samples of the next seeds, as far as requested, and count the seeds."""
         wanted = samples[: max(0, self.want.featured - self.seen)]
         if self.want.extract is not None and len(wanted):
             self.features.append(self.want.extract(wanted))
         self.seen += len(samples)
 
     def judgement(self) -> Judgement:
-        """All figures so far."""
+        """Return all figures so far."""
         name = f"float32, {self.plan.name}"
         teacher, tokens, against_float = self.want.teacher, None, None
         if self.tokens:
@@ -161,12 +164,12 @@ class Tally:
 
 
 def concatenate(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    """All parts one after the other, or nothing."""
+    """Concatenate all parts, or return an empty array."""
     return np.concatenate(parts) if parts else NOTHING
 
 
 def _average_token_quality(plan: Any, parts: Sequence[JudgedRun]) -> TokenQuality:
-    """The mean over batches: every sample has as many open positions at a step."""
+    """Return the weighted mean over batches: every sample has the same number of open positions at a step."""
     agreements = [each.agreement for each in parts if each.agreement is not None]
     weights = [len(each.samples) for each in parts]
 

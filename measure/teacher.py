@@ -1,8 +1,9 @@
-"""The float32 teacher of a judgement or a fit: the plan whose end stands for the exact trajectory from the same noise.
+"""The float32 teacher of a judgement or a fit: a plan whose samples represent the exact trajectories from the same
+noise.
 
-It is checked, not believed: on a few seeds its samples are compared with the samples of twice as many steps,
-which stand for the exact trajectory but for a small rest. A distilled denoiser has none: its few steps are no
-approximation of many, and many are outside its training.
+The teacher is checked: on a few seeds its samples are compared with samples of twice as many steps, which are exact up
+to a small error. A distilled denoiser has no teacher: its few steps do not approximate many steps, and it was not
+trained for many.
 """
 
 import logging
@@ -24,19 +25,19 @@ from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampling.sampler import Sampler
 
 FIRST_STEPS = 80  # of the default plan, before it is doubled
-MOST_STEPS = 320  # beyond them rounding in float32 is as large as the difference
+MOST_STEPS = 320  # beyond them float32 rounding is as large as the difference
 CHECK_SEEDS = 4
-TEACHER_MARGIN = 10.0  # dB: a teacher that much nearer to the exact trajectory adds a tenth to the judged plan's error
+TEACHER_MARGIN = 10.0  # dB: a teacher that much closer to the exact trajectory adds a tenth to the judged plan's error
 NO_TEACHER = "was distilled to few steps, so that no plan is its teacher"
 STRETCHED = ("ays_sd", "ays_sdxl", "ays_svd", "table")  # grids that interpolate a table of few steps
 
 LOG = logging.getLogger("fewstep")
-Sample = Callable[[Plan, SeedBatch], Floats]  # makes float32's samples [seeds, *x_shape] along a plan
+Sample = Callable[[Plan, SeedBatch], Floats]  # returns float32's samples [seeds, *x_shape] along a plan
 
 
 class TeacherCheck(Strict, frozen=True):
-    """The distances of a teacher and of the judged plan from the exact trajectory, which the samples of a plan with
-    twice the teacher's steps stand for. PSNR in dB, the mean over `seeds` seeds; None where there is no such plan."""
+    """The distances of a teacher and of the judged plan from the exact trajectory, for which samples with twice the
+    teacher's steps are taken. PSNR in dB, the mean over `seeds` seeds; None if there is no such plan."""
 
     teacher: str  # the name of its plan
     exactness: float | None  # of the teacher's samples
@@ -45,13 +46,13 @@ class TeacherCheck(Strict, frozen=True):
 
     @property
     def suffices(self) -> bool:
-        """True where the teacher is nearer than the judged plan, by `TEACHER_MARGIN`."""
+        """True if the teacher is closer than the judged plan by `TEACHER_MARGIN`."""
         if self.exactness is None or self.judged is None:
             return False
         return self.exactness >= self.judged + TEACHER_MARGIN
 
     def __str__(self) -> str:
-        """The check in a sentence."""
+        """The check as a sentence."""
         if self.exactness is None or self.judged is None:
             return f"The teacher {self.teacher} was not checked: no plan has the same times and twice as many steps."
         distance = f"The teacher {self.teacher} is {self.exactness:.1f} dB from twice as many steps"
@@ -65,19 +66,18 @@ class TeacherCheck(Strict, frozen=True):
 
 @dataclass(frozen=True)
 class Teacher:
-    """A plan of many steps, and its check. `check.suffices` says whether figures against it can be trusted."""
+    """A plan of many steps, and its check. `check.suffices` tells whether figures against it can be trusted."""
 
     plan: Plan
     check: TeacherCheck
 
 
 def teacher_plan(sampler: Sampler, name: str | None, judged: AnyPlan) -> Plan:
-    """The plan of that name or JSON file, or the default, with the guidance and the shaping of the judged plan.
+    """Compile the plan of that name or JSON file, or the default, with the guidance and shaping of the judged plan.
 
-    Weights by evaluation are each for its share of the teacher's evaluations. The default is `dpmpp_2m` in 80 steps
-    over `arctan`, or `ctm` for a network that takes two times. A network of fewer timesteps knows no others, and all
-    are taken. Raises UserError for a grid that interpolates a table of few steps: many steps on it are as uneven as
-    the table.
+    Guidance weights by evaluation are spread over the teacher's evaluations. The default is `dpmpp_2m` in 80 steps over
+    `arctan`, or `ctm` for a network that takes two times. If the schedule has fewer timesteps, all are used. Raises
+    UserError for a grid that interpolates a table of few steps: many steps on it are as uneven as the table.
     """
     if name is None:
         timesteps = NoiseSchedule(sampler.bundle.manifest.schedule).timesteps or FIRST_STEPS
@@ -98,9 +98,9 @@ def teacher_plan(sampler: Sampler, name: str | None, judged: AnyPlan) -> Plan:
 
 
 def is_distilled(sampler: Sampler, judged: AnyPlan) -> bool:
-    """True where a denoiser was distilled to few steps: its spec says so, it is a consistency function, or the judged
-    plan is of a solver for such denoisers. A network of two times follows the trajectory, unless its spec says so."""
-    from fewstep.plans.names.plan_name import parse_plan_name  # all solvers: not for who only runs plans
+    """Return whether a denoiser was distilled to few steps: by its spec, because it is a consistency function, or
+    because the judged plan's solver is for such denoisers. A network of two times is not, unless its spec says so."""
+    from fewstep.plans.names.plan_name import parse_plan_name  # imports all solvers; not needed to only run plans
     from fewstep.plans.publication import facts_of
 
     manifest = sampler.bundle.manifest
@@ -108,15 +108,17 @@ def is_distilled(sampler: Sampler, judged: AnyPlan) -> bool:
         return manifest.distilled
     if manifest.prediction == "consistency":
         return True
-    with suppress(UserError):  # a plan of a file, of a fit or of a solver that is not here
+    with suppress(UserError):  # a plan from a file, from a fit, or of an unknown solver
         return facts_of(parse_plan_name(judged.name).solver).distilled
     return False
 
 
 def select_teacher_plan(sampler: Sampler, name: str | None, judged: AnyPlan) -> Plan | None:
-    """`teacher_plan`, or None where no run is the exact one: of a distilled denoiser unless a plan is named, and of
-    tokens, of which more steps draw others. UserError for a plan of tokens that may leave evaluations out, along which
-    no body is judged."""
+    """Return `teacher_plan`; None for distilled denoisers without a named plan, and for token denoisers, where more
+    steps draw other tokens.
+
+    Raises UserError for a token plan that may skip evaluations: no body is judged along it.
+    """
     if sampler.bundle.manifest.vocabulary is None:
         if name is not None or not is_distilled(sampler, judged):
             return teacher_plan(sampler, name, judged)
@@ -138,10 +140,11 @@ def find_teacher(
     progress: Progress = SILENT,
     sample: Sample | None = None,
 ) -> Teacher:
-    """The teacher of `judged`, checked on held-out `seeds`. `sample` makes the samples instead of `sampler`.
+    """Find the teacher of `judged`, and check it on held-out `seeds`. `sample` replaces `sampler` to make the samples.
 
-    name: of the teacher's plan, or its file; such a plan stays as it is. None: the default, whose steps are doubled
-        until it suffices, up to `MOST_STEPS`. records: conditions of one's own.
+    name: of the teacher's plan, or its file, which is used unchanged. None: the default, whose steps are doubled until
+    it
+        suffices, up to `MOST_STEPS`. records: user-supplied conditions.
     """
     held_out = SeedBatch.from_manifest(sampler.bundle.manifest, seeds, records)
 
@@ -165,7 +168,7 @@ def find_teacher(
 
 
 def _double_steps(sampler: Sampler, plan: Plan, judged: Plan) -> Plan | None:
-    """The plan with twice as many steps, or None: its times were given one by one, or it has all timesteps."""
+    """Return the plan with twice as many steps; None if its times are listed explicitly, or it has all timesteps."""
     steps = plan.name.partition(":")[2].partition("@")[0]
     if not steps.isdecimal():
         return None

@@ -1,4 +1,4 @@
-"""Real samples to compare with: an array in a file, read a batch at a time."""
+"""Real samples for comparison: an array in a file, read in batches."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,17 +15,17 @@ ROWS_AT_ONCE = 256
 
 @dataclass(frozen=True)
 class Data:
-    """Samples [N, *x_shape] of a file, uint8 or float in model range, or ids; `name` is the file's own."""
+    """Samples [N, *x_shape] of a file: uint8, float in model range, or ids. `name` is the file's name."""
 
     name: str
     array: NDArray[np.generic]
-    vocabulary: int | None = None  # ids of tokens
+    vocabulary: int | None = None  # number of token ids
 
     def __len__(self) -> int:
         return len(self.array)
 
     def batches(self) -> Iterator[NDArray[Any]]:
-        """The samples in model range [-1, 1], or their ids, in order."""
+        """Yield the samples in model range [-1, 1], or their ids, in order."""
         for start in range(0, len(self.array), ROWS_AT_ONCE):
             part = self.array[start : start + ROWS_AT_ONCE]
             if self.vocabulary is not None:
@@ -35,8 +35,10 @@ class Data:
 
 
 def open_data(path: Path, x_shape: tuple[int, ...], vocabulary: int | None = None) -> Data:
-    """Open a .npy file without reading it; ids of tokens are read. [N, H, W] serves for grey images [N, 1, H, W].
-    UserError for a file that holds no such samples, or less than 2."""
+    """Open a .npy file without reading it; only token ids are read. [N, H, W] is accepted for grey images [N, 1, H, W].
+
+    Raises UserError if the file has no such samples, or fewer than 2.
+    """
     content = "uint8, or of floats in [-1, 1]" if vocabulary is None else f"ids from 0 to {vocabulary - 1}"
     fix = f"give a .npy of {content}, [N, {', '.join(map(str, x_shape))}]"
     try:
@@ -52,7 +54,7 @@ def open_data(path: Path, x_shape: tuple[int, ...], vocabulary: int | None = Non
         raise UserError(f"{path} has the shape {list(array.shape)}", fix)
     if vocabulary is not None:
         if array.dtype.kind not in "iu" or array.min() < 0 or array.max() >= vocabulary:
-            raise UserError(f"{path} holds other than ids", fix)
+            raise UserError(f"{path} has numbers that are no ids", fix)
     elif array.dtype != np.uint8:
         if not np.issubdtype(array.dtype, np.floating):
             raise UserError(f"{path} holds {array.dtype}", fix)

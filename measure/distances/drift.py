@@ -1,6 +1,6 @@
-"""The drift that a mean error hides: a body softens samples, shifts them or saturates them, on the average of many.
+"""Drift, which a mean error hides: on average over many samples, a body softens, shifts or saturates them.
 
-PSNR rewards blur and punishes harmless changes of content, so it never stands alone.
+PSNR rewards blur and punishes harmless changes of content, so it is never reported without drift.
 """
 
 import numpy as np
@@ -9,22 +9,22 @@ from numpy.typing import NDArray
 from fewstep.measure.rollouts.end_quality import Channel, Drift
 from fewstep.measure.rollouts.metrics import Floats
 
-BANDS = 8  # of radial frequency, from 0 to half a cycle a pixel (Nyquist); the last one takes the corners too
-LEAST_PIXELS = 4  # of a side: below it a sample has no spectrum worth the name
+BANDS = 8  # of radial frequency, from 0 to half a cycle per pixel (Nyquist); the last one includes the corners
+LEAST_PIXELS = 4  # of a side: smaller samples have no meaningful spectrum
 
 
 class Moments:
-    """First and second moments of a stream of samples [B, C, H, W], or of another shape behind the batch axis."""
+    """First and second moments of a stream of samples [B, C, H, W], or of another shape after the batch axis."""
 
     def __init__(self) -> None:
-        self.elements = 0  # in a channel
+        self.elements = 0  # per channel
         self.outside = 0  # elements of all channels outside [-1, 1]
-        self.sums: NDArray[np.float64] = np.zeros(0)  # of each channel
+        self.sums: NDArray[np.float64] = np.zeros(0)  # per channel
         self.squares: NDArray[np.float64] = np.zeros(0)
-        self.energies: NDArray[np.float64] = np.zeros(BANDS)  # in each band of frequency
+        self.energies: NDArray[np.float64] = np.zeros(BANDS)  # per frequency band
 
     def add(self, samples: Floats) -> None:
-        """Take one more batch; all have the same shape behind the batch axis."""
+        """Add a batch; all have the same shape after the batch axis."""
         values = samples.astype(np.float64)
         is_image = values.ndim == 4
         channels = values.swapaxes(0, 1) if is_image else values[None]
@@ -61,7 +61,7 @@ class Moments:
 
 
 def measure_drift(samples: Moments, references: Moments) -> Drift:
-    """The drift of samples from references, by the moments of both."""
+    """Return the drift of samples from references, computed from the moments of both."""
     high = slice(BANDS // 2, None)
     stds = zip(np.sqrt(samples.variances), np.sqrt(references.variances), strict=True)
     shifts = samples.means - references.means
@@ -76,7 +76,7 @@ def measure_drift(samples: Moments, references: Moments) -> Drift:
 
 
 def _band_energies(images: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Energy of images [..., H, W] in each band of radial frequency (band_edge_i, band_edge_i+1], without the mean."""
+    """Return the energy of images [..., H, W] in each band of radial frequency (edge_i, edge_i+1], without the mean."""
     rows, columns = (np.fft.fftfreq(size) for size in images.shape[-2:])
     radius = np.hypot(rows[:, None], columns[None, :])
     bands = np.clip(np.ceil(radius * (2 * BANDS)) - 1, -1, BANDS - 1).astype(np.intp)  # -1: the mean
@@ -86,5 +86,5 @@ def _band_energies(images: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _ratio(value: float, reference: float) -> float:
-    """The ratio of two figures; 1 where the reference is 0."""
+    """Return the ratio of two figures; 1 if the reference is 0."""
     return float(value / reference) if reference > 0 else 1.0

@@ -1,7 +1,7 @@
-"""Extractors, which turn samples into the features that distances are of: by name, or an ONNX of one's own.
+"""Extractors, which map samples to the features for distances: shipped ones by name, or a user-supplied ONNX file.
 
-An extractor has one input, float32 [batch, *x_shape] in model range [-1, 1], and gives [batch, D] under the name
-"features", or as its only output. An extractor of tokens takes int64 ids, and decodes them itself.
+An extractor has one input, float32 [batch, *x_shape] in model range [-1, 1]. Its output [batch, D] is named "features",
+or is the only output. An extractor for tokens takes int64 ids, and decodes them itself.
 """
 
 import hashlib
@@ -20,12 +20,12 @@ from fewstep.runtime.bundle.manifest import Manifest
 
 NO_EXTRACTOR = "none"
 OUTPUT = "features"
-NEEDS = "an extractor takes float32 [batch, *x_shape], of tokens int64, and gives `features` [batch, D]"
+NEEDS = "an extractor takes float32 [batch, *x_shape], or int64 for tokens, and returns `features` [batch, D]"
 
 
 @dataclass(frozen=True)
 class ShippedExtractor:
-    """An extractor that comes with fewstep, and the shipped denoiser whose data it knows."""
+    """An extractor that is shipped with fewstep, and the shipped denoiser for whose data it was trained."""
 
     name: str
     source: str
@@ -43,7 +43,7 @@ SHIPPED = (
 
 @dataclass(frozen=True)
 class Extractor:
-    """An open extractor: `extract(samples)` gives their features. input, output: names of the graph's tensors."""
+    """An open extractor: `extract(samples)` returns features. input, output: names of the graph's tensors."""
 
     name: str
     sha256: str
@@ -52,23 +52,23 @@ class Extractor:
     output: str
 
     def extract(self, samples: NDArray[Any]) -> NDArray[np.float32]:
-        """Samples [B, *x_shape], clamped to model range as a viewer sees them, or ids, to features [B, D]."""
+        """Map samples [B, *x_shape], clamped to model range as for display, or ids, to features [B, D]."""
         inputs = samples if samples.dtype == np.int64 else np.clip(samples, -1, 1).astype(np.float32)
         features = self.graph({self.input: np.ascontiguousarray(inputs)})[self.output]
         if features.ndim != 2 or len(features) != len(samples):
-            raise UserError(f"extractor {self.name} gave features of shape {list(features.shape)}", NEEDS)
+            raise UserError(f"extractor {self.name} returned features of shape {list(features.shape)}", NEEDS)
         if not np.isfinite(features).all():
-            raise UserError(f"extractor {self.name} gave NaN or infinity", "check its weights, and the samples")
+            raise UserError(f"extractor {self.name} returned NaN or infinity", "check its weights, and the samples")
         return features
 
 
 def default_extractor(manifest: Manifest) -> str:
-    """The name of the shipped extractor that knows the bundle's data, or "none"."""
+    """Return the name of the shipped extractor for the bundle's data, or "none"."""
     return next((each.name for each in SHIPPED if each.source == manifest.provenance.source), NO_EXTRACTOR)
 
 
 def open_extractor(name: str, x_shape: tuple[int, ...], threads: int = 0, dtype: str = "float32") -> Extractor | None:
-    """The extractor of that name, or in that file; None for "none". UserError if it does not take such samples."""
+    """Open the extractor of that name, or in that file; None for "none". Raises UserError if it does not fit."""
     if name == NO_EXTRACTOR:
         return None
     shipped = next((each for each in SHIPPED if each.name == name), None)
@@ -84,7 +84,7 @@ def open_extractor(name: str, x_shape: tuple[int, ...], threads: int = 0, dtype:
 
 
 def _open(path: Path, name: str, x_shape: tuple[int, ...], threads: int, dtype: str) -> Extractor:
-    """Open a graph and try it on two grey samples, or on two of the first id."""
+    """Open a graph, and try it on two grey samples, or on two of the first id."""
     import onnx
 
     try:
@@ -103,5 +103,5 @@ def _open(path: Path, name: str, x_shape: tuple[int, ...], threads: int, dtype: 
         extractor.extract(np.zeros((2, *x_shape), dtype))
     except UserError as error:
         shape = "x".join(map(str, x_shape))
-        raise UserError(f"{path.name} extracts no features of samples of {shape}: {error.what}", NEEDS) from error
+        raise UserError(f"{path.name} cannot extract features of samples of {shape}: {error.what}", NEEDS) from error
     return extractor

@@ -1,7 +1,7 @@
-"""The Frechet distance between two sets of samples, taken between their features [N, D].
+"""The Frechet distance between two sets of samples, computed on their features [N, D].
 
-It depends on the extractor of the features, so a figure carries its name, as FD(fashion-mnist-cnn), and is comparable
-only with figures of the same extractor and the same N.
+It depends on the feature extractor, so a figure carries the extractor's name, as FD(fashion-mnist-cnn). Figures are
+only comparable for the same extractor and the same N.
 """
 
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class Gaussian:
 
 
 def fit_gaussian(features: Floats) -> Gaussian:
-    """Features [N, D], N at least 2, to their Gaussian, in float64."""
+    """Fit a Gaussian to features [N, D], N at least 2, in float64."""
     if features.ndim != 2 or len(features) < 2:
         raise ValueError(f"a Gaussian is fitted to features [N, D] of two samples or more, not {features.shape}")
     values = features.astype(np.float64)
@@ -39,9 +39,9 @@ def fit_gaussian(features: Floats) -> Gaussian:
 def frechet_distance(a: Gaussian, b: Gaussian) -> float:
     """|mu_a - mu_b|^2 + tr(S_a + S_b - 2 (S_a^1/2 S_b S_a^1/2)^1/2): the squared 2-Wasserstein distance of Gaussians.
 
-    Frechet 1957; as a measure of generated images Heusel et al. 2017 (arXiv 1706.08500). Roots of symmetric matrices by
-    eigendecomposition, so no imaginary parts arise and singular covariances are served. Estimated from finite sets it
-    is biased upwards by about 1/N: see `expected_bias`.
+    Frechet 1957; as a measure of generated images Heusel et al. 2017 (arXiv 1706.08500). Square roots are of symmetric
+    matrices, by eigendecomposition, so there are no imaginary parts, and covariances may be singular. Estimated from
+    finite sets, the distance is biased upwards by about 1/N: see `expected_bias`.
     """
     root = _matrix_root(a.covariance)
     product = root @ b.covariance @ root
@@ -51,7 +51,7 @@ def frechet_distance(a: Gaussian, b: Gaussian) -> float:
 
 
 def expected_bias(gaussian: Gaussian, count: int, other: int) -> float:
-    """Expectation of `frechet_distance` between sets of `count` and `other` samples of one and the same Gaussian.
+    """Return the expectation of `frechet_distance` between sets of `count` and `other` samples of the same Gaussian.
 
     To first order in 1/N: the means differ by tr S (1/n + 1/m), and the covariances, whose entries in the eigenbasis
     have the variances (1 + d_ij) l_i l_j (1/n + 1/m), by sum_ij of these over 2 (l_i + l_j).
@@ -67,9 +67,9 @@ def expected_bias(gaussian: Gaussian, count: int, other: int) -> float:
 class SetComparison:
     """The distance of a set to a reference, that of another set from the same seeds, and the first minus the second.
 
-    error, low, high: the standard error of the difference and its 95 % interval, by sets that are drawn again with
-    replacement (bootstrap: Efron 1979). The interval is centred on the measured difference, since resampled sets, which
-    hold duplicates, shift it.
+    error, low, high: the standard error of the difference and its 95 % interval, from sets resampled with replacement
+    (bootstrap: Efron 1979). The interval is centred on the measured difference, since duplicates in the resampled sets
+    shift their distances.
     """
 
     frechet: float
@@ -83,8 +83,7 @@ class SetComparison:
         return self.frechet - self.frechet_paired
 
     def is_detectable(self, noise_floor: float) -> bool:
-        """False for a difference that chance alone makes: inside the noise floor, or inside its own interval around
-        0."""
+        """Return whether the difference exceeds chance: it is outside the noise floor, and its interval excludes 0."""
         return abs(self.difference) > noise_floor and not self.low <= 0 <= self.high
 
 
@@ -95,10 +94,10 @@ def compare_sets(
     resamples: int = RESAMPLES,
     shares_seeds: bool = False,
 ) -> SetComparison:
-    """The distances of two sets to a reference, by features, and their difference.
+    """Return the distances of two sets to a reference, on features, and their difference.
 
-    Rows of `candidate` and `paired` [N, D] come from the same seeds and are drawn together; rows of `reference` [M, D]
-    are drawn by themselves, or, where it shares the seeds, with the others.
+    Rows of `candidate` and `paired` [N, D] come from the same seeds and are resampled together. Rows of `reference`
+    [M, D] are resampled independently, or together with the others if `shares_seeds`.
     """
 
     def distances(rows: Any, others: Any) -> tuple[float, float]:
@@ -120,7 +119,8 @@ def compare_sets(
 
 
 def _matrix_root(matrix: Float64) -> Float64:
-    """The symmetric square root of a symmetric matrix; eigenvalues below zero, which rounding makes, count as zero."""
+    """Return the symmetric square root of a symmetric matrix. Eigenvalues below zero, due to rounding, count as
+    zero."""
     values, vectors = np.linalg.eigh(matrix)
     root: Float64 = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
     return root

@@ -1,4 +1,4 @@
-"""Samples as sets: the Frechet distance of each body to float32 samples of other seeds, and to data."""
+"""Comparison of samples as sets: the Frechet distance of each body to other float32 samples, and to data."""
 
 from collections.abc import Mapping
 
@@ -13,7 +13,7 @@ from fewstep.runtime.progress import SILENT, Progress
 
 
 def extract_features(data: Data, extractor: Extractor, progress: Progress = SILENT) -> Floats:
-    """The features [N, D] of real samples."""
+    """Extract the features [N, D] of real samples."""
     parts: list[Floats] = []
     for done, samples in enumerate(data.batches(), 1):
         parts.append(extractor.extract(samples))
@@ -22,7 +22,7 @@ def extract_features(data: Data, extractor: Extractor, progress: Progress = SILE
 
 
 def extractor_facts(extractor: Extractor, features: Floats) -> ExtractorFacts:
-    """The facts of an extractor, with the noise floor that theory expects by the features [N, D] of float32 samples."""
+    """Return the facts of an extractor, with the expected noise floor for features [N, D] of float32 samples."""
     fitted = frechet.fit_gaussian(features)
     expected = frechet.expected_bias(fitted, fitted.count, fitted.count)
     return ExtractorFacts(extractor.name, extractor.sha256, len(fitted.mean), expected)
@@ -31,10 +31,10 @@ def extractor_facts(extractor: Extractor, features: Floats) -> ExtractorFacts:
 def measure_distances(
     floats: Floats, bodies: Mapping[str, Floats], sets: Mapping[str, Floats], resamples: int, progress: Progress
 ) -> dict[str, tuple[Distance, ...]]:
-    """The distance of each body to each set of references, by features [N, D].
+    """Return the distance of each body to each reference set, on features [N, D].
 
-    floats: of float32 samples from the bodies' seeds. sets: references by their name in words; the first are float32
-        samples of other seeds, so they give the noise floor.
+    floats: of float32 samples from the bodies' seeds. sets: references by display name; the first are float32 samples
+        from other seeds, which give the noise floor.
     """
     found: dict[str, list[Distance]] = {name: [] for name in bodies}
     noise_floor: float | None = None

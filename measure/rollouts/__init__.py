@@ -1,3 +1,3 @@
-"""Samples of a bundle's bodies along a plan: their seeds, their conditions, and how near they come to float32."""
+"""Samples of a bundle's bodies along a plan: their seeds, their conditions, and their distance from float32."""
 
 import fewstep.runtime  # noqa: F401  before onnxruntime, whose telemetry it turns off

@@ -1,7 +1,7 @@
-"""Options that name files of conditions, and the records (observations, vectors, pictures) of such a file.
+"""Options that name files of conditions, and the records (observations, vectors, pictures) in such a file.
 
 The file is .npz or .safetensors with one array [N, *shape] per condition, under the condition's name. Row i of all
-arrays is one record. Records may be private: they are used and never copied into the bundle.
+arrays is one record. Records may be private: they are used, but never copied into the bundle.
 """
 
 import logging
@@ -27,15 +27,15 @@ ConditionRecords = Mapping[str, NDArray[Any]]  # [N, *shape] for each condition,
 
 @dataclass(frozen=True)
 class GivenConditions:
-    """Conditions of samples: records that are given, or None where all values are drawn by the seed. `random` names the
-    conditions whose values are drawn and do not represent the user's (`seeds.random_conditions`)."""
+    """Conditions of samples: given records, or None if all values are drawn by the seed. `random` names the conditions
+    whose values are drawn, and do not represent the user's (`seeds.random_conditions`)."""
 
     records: ConditionRecords | None
     random: tuple[str, ...] = ()
 
 
 def random_note(names: Sequence[str]) -> str | None:
-    """ "on random values of mask, masked: give --conditions FILE", or None where no condition is random."""
+    """Return "on random values of mask, masked: give --conditions FILE", or None if no condition is random."""
     return f"on random values of {', '.join(names)}: give --conditions FILE" if names else None
 
 
@@ -44,9 +44,10 @@ class ConditionOptions(Options):
     """Conditions of samples.
 
     conditions: A file of your own values of the conditions, .npz or .safetensors, with one array [N, *shape] for each
-        by name. Judge on others than you calibrate on. Default: random values.
-    prompts: A text file of your own prompts, one a line, for a bundle with a text encoder. Judge on others than you
-        calibrate on. Default: prompts that come with fewstep.
+        by name. Judge on other values than you calibrate on. Default: random values.
+    prompts: A text file of your own prompts, one per line, for a bundle with a text encoder. Judge on other prompts
+    than
+        you calibrate on. Default: prompts that come with fewstep.
     """
 
     conditions: Path | None = None
@@ -54,12 +55,12 @@ class ConditionOptions(Options):
 
 
 def read_conditions(path: Path, takes: Sequence[Condition]) -> ConditionRecords:
-    """The records of a file, checked against the conditions of a denoiser. UserError names a misfit."""
+    """Read the records of a file, and check them against a denoiser's conditions. Raises UserError for a mismatch."""
     return check_records(path.name, read_arrays(path), takes)
 
 
 def read_arrays(path: Path) -> ConditionRecords:
-    """The arrays of a file, all with the same number of rows, at least one."""
+    """Read the arrays of a file. All must have the same number of rows, at least one."""
     arrays = _load(path)
     for name, array in arrays.items():
         if array.ndim == 0 or len(array) == 0:
@@ -72,7 +73,7 @@ def read_arrays(path: Path) -> ConditionRecords:
 
 
 def check_records(source: str, arrays: ConditionRecords, takes: Sequence[Condition]) -> ConditionRecords:
-    """Records in the types of a denoiser's conditions. UserError names the `source` of a misfit."""
+    """Convert records to the types of a denoiser's conditions. Raises UserError naming the `source` of a mismatch."""
     try:
         return conditions.check(takes, arrays, max(map(len, arrays.values()), default=0))
     except UserError as error:
@@ -80,16 +81,16 @@ def check_records(source: str, arrays: ConditionRecords, takes: Sequence[Conditi
 
 
 def distribute_records(records: ConditionRecords, samples: int) -> ConditionRecords:
-    """A record for each of `samples` samples: evenly spread over the file, or in turn if the file has fewer."""
+    """Return a record for each of `samples` samples: evenly spread over the file, or repeated if the file has fewer."""
     count = len(next(iter(records.values()))) if records else samples
     if count < samples:
-        LOG.warning("%d rows of conditions for %d samples: they are taken in turn", count, samples)
+        LOG.warning("%d rows of conditions for %d samples: the rows are repeated", count, samples)
     chosen = np.arange(samples) % count if count < samples else np.arange(samples) * count // samples
     return {name: array[chosen] for name, array in records.items()}
 
 
 def digest_records(records: ConditionRecords) -> str:
-    """SHA-256 of the names, types, shapes and values of records."""
+    """Return the SHA-256 of the names, types, shapes and values of records."""
     known = sha256()
     for name, array in sorted(records.items()):
         known.update(f"{name} {array.dtype} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())
@@ -97,9 +98,9 @@ def digest_records(records: ConditionRecords) -> str:
 
 
 def check_file(path: Path) -> None:
-    """UserError unless it is a file."""
+    """Raise UserError unless the path is a file."""
     if path.is_dir():
-        raise UserError(f"{path} is a folder", "write what it holds into one .npz, as docs/your_model.md does")
+        raise UserError(f"{path} is a folder", "write its contents into one .npz, as docs/your_model.md does")
     if not path.is_file():
         raise UserError(f"there is no file {path}", "check the path")
 
@@ -112,11 +113,11 @@ def _load(path: Path) -> dict[str, NDArray[Any]]:
     try:
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as file:  # a pickle runs code
-                return {name: np.asarray(file[name]) for name in file.files}  # a member that is no array comes as bytes
+                return {name: np.asarray(file[name]) for name in file.files}  # members that are no arrays are bytes
         with path.open("rb") as opened:
             check_header(opened.read(8))
         return dict(load_file(path))
-    except Exception as error:  # numpy, zipfile and zlib answer damage with errors of a dozen unrelated classes
+    except Exception as error:  # numpy, zipfile and zlib report damage by a dozen unrelated classes of errors
         reason = first_line(error)
-        reason = "it holds no arrays alone" if "pickle" in reason else reason  # numpy would tell how to run it
+        reason = "it holds other objects than arrays" if "pickle" in reason else reason  # numpy explains how to load it
         raise UserError(f"{path.name} cannot be read ({reason})", fix) from error

@@ -1,7 +1,6 @@
-"""The quality of finished samples, seed by seed against references: the one figure of calibration, bounds and verbs.
+"""The quality of finished samples against references of the same seeds, as used by calibration, bounds and verbs.
 
-It is a PSNR, with its scale (`nearness.py`), and, where a verb measures them, SSIM and the drift that
-`distances/drift.py` sums up.
+It is a PSNR with its scale (`nearness.py`), plus SSIM and drift (`distances/drift.py`) if a verb measures them.
 """
 
 from dataclasses import dataclass
@@ -24,11 +23,11 @@ class Channel:
 
 @dataclass(frozen=True)
 class Drift:
-    """Statistics of samples, compared with references: neutral (0, 1, 1, 0, all 1) where they are alike."""
+    """Statistics of samples relative to references; (0, 1, 1, 0, all 1) if there is no drift."""
 
     mean: float  # mean(samples) - mean(references), in units of model range
     energy: float  # ratio of the variances about the mean, over all elements
-    detail: float  # ratio of the energies at radial frequencies above a half of Nyquist
+    detail: float  # ratio of the energies at radial frequencies above half of Nyquist
     saturation: float  # share of elements outside [-1, 1], samples minus references
     spectrum: tuple[float, ...] = ()  # ratio of the energies in each of BANDS bands, from coarse to fine
     channels: tuple[Channel, ...] = ()
@@ -43,10 +42,10 @@ class Similarity(Strict, frozen=True):
 
 
 class EndQuality(Strict, frozen=True):
-    """PSNR of finished samples over held-out seeds 0 .. len(values) - 1, in dB, before clamping. Of tokens: the
-    variance of logarithms of probabilities over their error, at the states of float32's run."""
+    """PSNR of finished samples over held-out seeds 0 .. len(values) - 1, in dB, before clamping. For tokens, the
+    variance of log-probabilities over their error, at the states of float32's run."""
 
-    reference: str  # what the samples were compared with, in words
+    reference: str  # what the samples were compared with, as text
     mean: float
     p5: float
     worst: float
@@ -54,7 +53,7 @@ class EndQuality(Strict, frozen=True):
     values: tuple[float, ...]  # per seed
     drift: Drift | None  # None: tokens, or not measured
     ssim: Similarity | None = None  # None: samples are no images, or smaller than its window
-    snr: float | None = None  # as `Nearness` has them; None in results of earlier versions too
+    snr: float | None = None  # as in `Nearness`; None also in results of earlier versions
     unrelated: float | None = None
 
     @property
@@ -73,8 +72,8 @@ def end_quality(
     drift: Drift | None = None,
     ssim: NDArray[np.float64] | None = None,
 ) -> EndQuality:
-    """Summarize PSNR values [seeds], one a sample, against what `reference` names, and SSIM values where there are
-    some. `signal` is the scale of the references."""
+    """Summarize PSNR values [seeds] against the reference of that name, and SSIM values [seeds] if given. `signal` is
+    the scale of the references."""
     nearness = Nearness(float(values.mean())) if signal is None else signal.nearness(float(values.mean()))
     spread = float(values.std(ddof=1)) / len(values) ** 0.5 if len(values) > 1 else 0.0
     return EndQuality(
@@ -92,7 +91,7 @@ def end_quality(
 
 
 def compare_samples(samples: Floats, references: Floats, name: str) -> EndQuality:
-    """The quality of samples [B, *x_shape] against references, of this name, with the scale of these."""
+    """Return the quality of samples [B, *x_shape] against references of this name, including their scale."""
     signal = ReferencePower()
     signal.add(references)
     return end_quality(psnr(samples, references), name, signal)

@@ -1,21 +1,21 @@
 """Distances between two tensors: PSNR and SSIM of samples, SQNR of network outputs.
 
-Samples are float arrays [B, C, H, W] (or any shape behind the batch axis) in model range [-1, 1], before clamping.
-`drift.py` measures what they hide.
+Samples are float arrays [B, C, H, W] (or any shape after the batch axis) in model range [-1, 1], before clamping.
+`drift.py` measures what these distances hide.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
 PEAK = 2.0  # the width of model range [-1, 1]
-CEILING = 200.0  # dB reported for equal arrays; float32 itself resolves about 150 dB, so nothing measured reaches it
-WINDOW = 11  # pixels of SSIM's Gaussian window, whose deviation is 1.5
+CEILING = 200.0  # dB reported for equal arrays; float32 resolves about 150 dB, so no measured value reaches it
+WINDOW = 11  # pixels of SSIM's Gaussian window, whose standard deviation is 1.5
 
 Floats = NDArray[np.floating]
 
 
 def psnr(samples: Floats, references: Floats) -> NDArray[np.float64]:
-    """Peak signal-to-noise ratio of each sample of a batch, in dB: [B]. Equal samples give CEILING."""
+    """Return the peak signal-to-noise ratio of each sample of a batch, in dB: [B]. Equal samples give CEILING."""
     if samples.shape != references.shape:
         raise ValueError(f"PSNR compares arrays of one shape, not {samples.shape} with {references.shape}")
     error = np.square(samples.astype(np.float64) - references).reshape(len(samples), -1).mean(axis=1)
@@ -23,15 +23,16 @@ def psnr(samples: Floats, references: Floats) -> NDArray[np.float64]:
 
 
 def has_ssim(shape: tuple[int, ...]) -> bool:
-    """True for samples [C, H, W] on which SSIM is defined: images no smaller than its window."""
+    """Return whether SSIM is defined for samples [C, H, W]: images no smaller than its window."""
     return len(shape) == 3 and min(shape[1:]) >= WINDOW
 
 
 def ssim(samples: Floats, references: Floats) -> NDArray[np.float64]:
-    """Structural similarity of each image of a batch: [B], 1 for equal images. Mean over windows and channels.
+    """Return the structural similarity of each image of a batch: [B], 1 for equal images. Mean over windows and
+    channels.
 
-    Wang, Bovik, Sheikh, Simoncelli 2004, equation 13: Gaussian window of 11 pixels, K1 = 0.01, K2 = 0.03, windows that
-    lie inside the image only.
+    Wang, Bovik, Sheikh, Simoncelli 2004, equation 13: Gaussian window of 11 pixels, K1 = 0.01, K2 = 0.03, only windows
+    inside the image.
     """
     if samples.shape != references.shape or not has_ssim(samples.shape[1:]):
         raise ValueError(f"SSIM compares images of one shape and {WINDOW} pixels or more, not {samples.shape}")
@@ -47,7 +48,7 @@ def ssim(samples: Floats, references: Floats) -> NDArray[np.float64]:
 
 
 def signal_and_noise_energy(approximation: Floats, signal: Floats) -> NDArray[np.float64]:
-    """The energies [2] of a signal and of the noise in its approximation. Those of batches add up."""
+    """Return the energies [2] of a signal and of the noise in its approximation. Those of several batches add up."""
     if approximation.shape != signal.shape:
         raise ValueError(f"SQNR compares arrays of one shape, not {approximation.shape} with {signal.shape}")
     exact = signal.astype(np.float64)
@@ -55,12 +56,12 @@ def signal_and_noise_energy(approximation: Floats, signal: Floats) -> NDArray[np
 
 
 def sqnr(energies: NDArray[np.float64]) -> float:
-    """Signal to quantization noise ratio in dB: 10 log10(|signal|^2 / |approximation - signal|^2)."""
+    """Return the signal to quantization noise ratio in dB: 10 log10(|signal|^2 / |approximation - signal|^2)."""
     return float(_decibel(*energies[:, None])[0])
 
 
 def _smooth(images: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Gaussian means [..., H - 10, W - 10] of the windows inside images [..., H, W]."""
+    """Return Gaussian means [..., H - 10, W - 10] of the windows inside images [..., H, W]."""
     offsets = np.arange(WINDOW) - WINDOW // 2
     weights = np.exp(-0.5 * (offsets / 1.5) ** 2)
     weights /= weights.sum()
@@ -70,7 +71,7 @@ def _smooth(images: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _decibel(signal: NDArray[np.float64], noise: NDArray[np.float64]) -> NDArray[np.float64]:
-    """10 log10(signal / noise), at most CEILING; a NaN stays one, for the caller to name."""
+    """Return 10 log10(signal / noise), at most CEILING. NaN is kept, so that the caller can report it."""
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = 10 * np.log10(signal / noise)
     return np.where(noise == 0, CEILING, np.minimum(ratio, CEILING))

@@ -1,7 +1,7 @@
-"""One measure of how near samples are to their references, for signals of any scale: to the peak, and over the signal.
+"""How near samples are to their references, for signals of any scale: relative to the peak, and to the signal.
 
-PSNR has the peak of model range, 2. Where the signal is quiet in that range, a high PSNR may hide much noise, so the
-ratio of the signal to the error stands next to it. A sample of another seed says what "near" is worth at all.
+PSNR uses the peak of model range, 2. If the signal is quiet in that range, a high PSNR may hide much noise, so the
+signal-to-error ratio is reported in addition. The PSNR of a sample of another seed shows the scale of "near".
 """
 
 from dataclasses import dataclass
@@ -11,8 +11,8 @@ import numpy as np
 from fewstep.measure.rollouts.metrics import PEAK, Floats, psnr
 from fewstep.runtime.bundle.manifest import Manifest
 
-LEAST_PSNR, LEAST_SNR = 25.0, 15.0  # dB: the floor, to the peak and to the variance of the references
-DIVERGED = -20.0  # dB between samples of two seeds, which are ten times the peak apart
+LEAST_PSNR, LEAST_SNR = 25.0, 15.0  # dB: lower limits, relative to the peak and to the variance of the references
+DIVERGED = -20.0  # dB between samples of two seeds, i.e. differences of ten times the peak
 CLIP = "--clip LIMIT"
 NEAR_PSNR, NEAR_SNR = 40.0, 30.0  # dB: beyond them few people see a difference side by side
 
@@ -21,8 +21,10 @@ NEAR_PSNR, NEAR_SNR = 40.0, 30.0  # dB: beyond them few people see a difference 
 class Nearness:
     """Figures in dB.
 
-    psnr: the mean over samples. snr: the variance of the references over the error; None where they are one number, and
-        for tokens. unrelated: the mean PSNR of a reference to the reference of another seed; None for a single seed.
+    psnr: the mean over samples. snr: the variance of the references over the error; None if the references are
+    constant,
+        and for tokens. unrelated: the mean PSNR of a reference to the reference of another seed; None for a single
+        seed.
     """
 
     psnr: float
@@ -31,43 +33,43 @@ class Nearness:
 
     @property
     def is_enough(self) -> bool:
-        """True where samples reach the floor, and none is not finite. Above the peak, SNR stands for PSNR."""
+        """True if samples reach the lower limits. Above the peak, SNR replaces PSNR. Not finite figures give False."""
         return self.reaches(LEAST_PSNR, LEAST_SNR)
 
     @property
     def is_near(self) -> bool:
-        """True where few people see a difference."""
+        """True if few people see a difference."""
         return self.reaches(NEAR_PSNR, NEAR_SNR)
 
     @property
     def is_diverged(self) -> bool:
-        """True where the references themselves are far out of model range."""
+        """True if the references themselves are far out of model range."""
         return self.unrelated is not None and self.unrelated < DIVERGED
 
     def reaches(self, least_psnr: float, least_snr: float) -> bool:
-        """True from these limits on, in dB. Above the peak, SNR stands for PSNR."""
+        """Return whether the figures reach these limits in dB. Above the peak, SNR replaces PSNR."""
         if self.snr is None:
             return self.psnr >= least_psnr
         return max(self.psnr, self.snr) >= least_psnr and self.snr >= least_snr
 
     def describe(self, reference: str) -> str:
-        """ "37.2 dB from float32, the signal 26.1 dB above the error; another seed's sample has 12.3 dB" """
+        """Return "37.2 dB from float32, the signal 26.1 dB above the error; another seed's sample has 12.3 dB"."""
         return f"{self.psnr:.1f} dB from {reference}{self.snr_text}{self.other_seed_text}"
 
     @property
     def snr_text(self) -> str:
-        """ ", the signal 26.1 dB above the error", or nothing."""
+        """ ", the signal 26.1 dB above the error", or ""."""
         return "" if self.snr is None else f", the signal {self.snr:.1f} dB above the error"
 
     @property
     def other_seed_text(self) -> str:
-        """ "; another seed's sample has 12.3 dB", or nothing."""
+        """ "; another seed's sample has 12.3 dB", or ""."""
         return "" if self.unrelated is None else f"; another seed's sample has {self.unrelated:.1f} dB"
 
 
 def clip_hint(manifest: Manifest) -> str:
-    """The hint for a denoiser whose float32 samples leave the range of the data, which a bundle does not have. It is
-    usually [-1, 1] of grey and RGB pictures, and never of latents."""
+    """Return the hint for a denoiser whose float32 samples leave the range of the data. A bundle does not store that
+    range. It is usually [-1, 1] for grey and RGB pictures, and never for latents."""
     what = f"float32's own samples leave the range of the data: clip each clean prediction, with {CLIP}"
     if manifest.autoencoder is not None:
         return f"{what}, the largest number in latents of your data"
@@ -76,7 +78,7 @@ def clip_hint(manifest: Manifest) -> str:
 
 
 class ReferencePower:
-    """The scale of a stream of references [B, *x_shape], batch by batch: how the stream is cut does not matter."""
+    """The scale of a stream of references [B, *x_shape]. It does not depend on how the stream is split into batches."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -85,7 +87,7 @@ class ReferencePower:
         self._unrelated: list[float] = []
 
     def add(self, references: Floats) -> None:
-        """Take one more batch. Each reference is compared with the one before it."""
+        """Add a batch. Each reference is compared with the previous one."""
         if not len(references):
             return
         values = references.astype(np.float64)
@@ -98,7 +100,7 @@ class ReferencePower:
         self._last = references[-1:]
 
     def nearness(self, mean: float) -> Nearness:
-        """The figures of samples whose mean PSNR to these references is `mean`, in dB."""
+        """Return the figures of samples whose mean PSNR to these references is `mean`, in dB."""
         average = self._sum / self._count
         variance = self._squares / self._count - average**2
         is_constant = variance <= 1e-12 * max(average**2, np.finfo(float).tiny)

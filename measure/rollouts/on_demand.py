@@ -1,4 +1,4 @@
-"""Bodies that are opened when they are first run, and can be closed: memory holds one session of a large network."""
+"""Bodies that open at their first run, and can be closed, so that memory holds one session of a large network."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +11,7 @@ from fewstep.runtime.sampling.lazy_graphs import LazyGraph
 
 @dataclass(frozen=True)
 class HashOnceBundle(Bundle):
-    """A bundle that no other process writes meanwhile: each of its files is hashed once."""
+    """A bundle that no other process modifies: each of its files is hashed only once."""
 
     _checked: dict[str, Path] = field(default_factory=dict, init=False, compare=False)
 
@@ -23,7 +23,7 @@ class HashOnceBundle(Bundle):
 
 @dataclass(frozen=True)
 class LazyOnnxRuntime(OnnxRuntime):
-    """onnxruntime whose bodies are `LazyGraph`. Small graphs, ahead of the first step, open at once."""
+    """onnxruntime with bodies of type `LazyGraph`. Small graphs that run before the first step open at once."""
 
     def load(self, bundle: Bundle, name: str) -> LoadedGraph:
         engine = OnnxRuntime(threads=self.threads)
@@ -33,6 +33,6 @@ class LazyOnnxRuntime(OnnxRuntime):
 
 
 def close(graph: LoadedGraph) -> None:
-    """Close a graph if it is one that opens on demand."""
+    """Close a graph if it is a `LazyGraph`."""
     if isinstance(graph, LazyGraph):
         graph.close()

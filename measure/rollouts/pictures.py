@@ -1,16 +1,16 @@
-"""Random pictures and masks, which stand in for conditions that have x's height and width.
+"""Random pictures and masks, as substitutes for conditions with x's height and width.
 
-The pixels of a picture are no independent numbers: neighbours agree, surfaces end at edges, and some of it is black or
-white. Activations reach further on such pictures than on white noise, so int8 that was calibrated and judged on white
-noise looks better than it is. A random picture mixes two models of natural images:
+The pixels of a picture are not independent: neighbours are similar, surfaces have edges, and some areas are black or
+white. Activations have larger ranges on such pictures than on white noise, so int8 that was calibrated and judged on
+white noise looks better than it is. A random picture mixes two models of natural images:
 
-- *dead leaves*: surfaces that cover each other, whose radii have the density r^-3 (Lee, Mumford and Huang 2001,
+- *dead leaves*: surfaces that occlude each other, whose radii have the density r^-3 (Lee, Mumford and Huang 2001,
   "Occlusion models for natural images");
 - a field whose amplitude falls as 1/frequency (Field 1987, "Relations between the statistics of natural images and the
   response properties of cortical cells").
 
 Networks learn useful features of such pictures (Baradad et al. 2021, arXiv 2106.05963). A random mask is a box or a
-half-plane, as what is to be inpainted often is.
+half-plane, like typical regions for inpainting.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,20 +24,21 @@ from fewstep.runtime.bundle.manifest import Condition, Description
 LEAVES = 24
 LEAST_RADIUS, MOST_RADIUS = 0.05, 0.5  # of a leaf, as shares of the shorter side
 LEAST_SIDE = 4  # pixels of a picture
-MOST_CONTRAST = 3.0  # beyond 1, what leaves the range is cut off: black and white surfaces
+MOST_CONTRAST = 3.0  # above 1, values outside the range are clipped to black and white surfaces
 
 Floats = NDArray[np.float64]
-Uniform = Callable[[int], Floats]  # `count` numbers in (0, 1), others at each call
+Uniform = Callable[[int], Floats]  # returns `count` numbers in (0, 1), new ones at each call
 
 
 def picture_axes(takes: Description) -> tuple[int, ...]:
-    """(height, width) of samples that are pictures; () where they are tokens, sound or vectors."""
+    """Return (height, width) for samples that are pictures; () for tokens, sound or vectors."""
     is_picture = len(takes.x_shape) >= 3 and takes.vocabulary is None and takes.spectrogram is None
     return takes.x_shape[-2:] if is_picture else ()
 
 
 def is_mask(condition: Condition, axes: Sequence[int]) -> bool:
-    """True for truth values, or numbers with the limits 0 and 1, in one channel of the picture's height and width.
+    """Return whether a condition is a mask: bool, or numbers with the limits 0 and 1, in one channel of the picture's
+    height and width.
 
     axes: `picture_axes` of its denoiser.
     """
@@ -47,14 +48,14 @@ def is_mask(condition: Condition, axes: Sequence[int]) -> bool:
 
 
 def is_picture(condition: Condition, axes: Sequence[int]) -> bool:
-    """True for real numbers in channels of the picture's height and width, or of its proportions."""
+    """Return whether a condition is real numbers in channels of the picture's size, or of its proportions."""
     is_real = np.dtype(condition.dtype).kind == "f" and len(condition.shape) >= 3
     return is_real and not is_mask(condition, axes) and _covers(condition.shape, axes)
 
 
 def random_mask(shape: tuple[int, ...], uniform: Uniform) -> Floats:
-    """A mask [..., height, width] of 0 and 1: a box whose sides are a quarter to three quarters of the mask's, or the
-    half-plane on one side of a line through a random point."""
+    """Return a mask [..., height, width] of 0 and 1: a box whose sides are a quarter to three quarters of the mask's,
+    or the half-plane on one side of a line through a random point."""
     is_box, angle, *at = uniform(6)
     height, width = shape[-2:]
     rows, columns = np.ogrid[:height, :width]
@@ -67,8 +68,8 @@ def random_mask(shape: tuple[int, ...], uniform: Uniform) -> Floats:
 
 
 def random_picture(shape: tuple[int, ...], uniform: Uniform) -> Floats:
-    """A picture [..., height, width] of numbers in [0, 1]: leaves and a smooth field in a random proportion, with a
-    random contrast around a random grey."""
+    """Return a picture [..., height, width] of numbers in [0, 1]: leaves and a smooth field in a random proportion,
+    with a random contrast around a random grey."""
     share, contrast, grey = uniform(3)
     mixed = share * _leaves(shape, uniform) + (1 - share) * _smooth(shape, uniform)
     gain = 1 + contrast * (MOST_CONTRAST - 1)
@@ -77,7 +78,7 @@ def random_picture(shape: tuple[int, ...], uniform: Uniform) -> Floats:
 
 
 def _covers(shape: Sequence[int], axes: Sequence[int]) -> bool:
-    """True if the last two axes have the proportions of the picture's."""
+    """Return whether the last two axes have the picture's proportions."""
     if len(axes) != 2 or len(shape) < 2:
         return False
     (height, width), (rows, columns) = axes, shape[-2:]
@@ -85,14 +86,14 @@ def _covers(shape: Sequence[int], axes: Sequence[int]) -> bool:
 
 
 def _within(places: NDArray[np.int64], size: int, length: float, start: float) -> NDArray[np.bool_]:
-    """True at the places of a random part of an axis; `length` and `start` are in (0, 1)."""
+    """Return a mask of a random interval on an axis; `length` and `start` are in (0, 1)."""
     side = size // 4 + int(length * (size // 2 + 1))
     first = int(start * (size - side + 1))
     return (places >= first) & (places < first + side)
 
 
 def _leaves(shape: tuple[int, ...], uniform: Uniform) -> Floats:
-    """Discs and squares of random colours in (0, 1), each over those before it, with smooth edges of a pixel."""
+    """Return discs and squares of random colours in (0, 1), each over the earlier ones, with edges one pixel wide."""
     height, width = shape[-2:]
     rows, columns = np.ogrid[:height, :width]
     channels = (*shape[:-2], 1, 1)
@@ -109,7 +110,7 @@ def _leaves(shape: tuple[int, ...], uniform: Uniform) -> Floats:
 
 
 def _smooth(shape: tuple[int, ...], uniform: Uniform) -> Floats:
-    """A field of amplitude 1/frequency around a random grey, in [0, 1]; each channel has its own."""
+    """Return a field of amplitude 1/frequency around a random grey, in [0, 1], different for each channel."""
     height, width = shape[-2:]
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width))
     frequency[0, 0] = np.inf  # no mean

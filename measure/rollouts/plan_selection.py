@@ -1,4 +1,4 @@
-"""The plan that a body is judged along, and the words of warnings about it."""
+"""The plan along which a body is judged, and texts of warnings about it."""
 
 from collections.abc import Mapping
 
@@ -15,11 +15,11 @@ from fewstep.runtime.sampling.planning import NO_SETTINGS, calibrated_plan, plan
 from fewstep.runtime.sampling.request import SCHEDULER, PlanSettings
 from fewstep.runtime.sampling.sampler import PLAN, Sampler
 
-MISFIT = "ranges may not fit"  # a body runs along another plan than it was calibrated along
+MISFIT = "ranges may not fit"  # for a body that runs along another plan than its calibration's
 
 
 def describe_plan(plan: AnyPlan) -> str:
-    """A plan in words, with its guidance and shaping: "dpmpp_2m:8, guidance 2, clipped to [-1, 1]"."""
+    """Return a plan as text, with its guidance and shaping: "dpmpp_2m:8, guidance 2, clipped to [-1, 1]"."""
     shaping = shaping_of(plan)
     shaped = "" if shaping is None else f", {describe_shaping(shaping)}"
     return f"{plan.name}, guidance {describe(plan.guidance)}{shaped}"
@@ -32,10 +32,10 @@ def select_plan(
     guidance: float | Guidance | None = None,
     settings: PlanSettings = NO_SETTINGS,
 ) -> Plan:
-    """The plan asked for, or else the one that the body was calibrated along, guidance and shaping included.
+    """Return the requested plan, or else the plan of the body's calibration, including guidance and shaping.
 
-    The calibrated plan is the kept one, or its name where another guidance, size, shaping or strength changes it.
-    `fitted:N` is the one that the body runs; float32 is compared along it too.
+    The calibrated plan is the stored one, or is compiled from its name if another guidance, size, shaping or strength
+    changes it. `fitted:N` is the body's fitted plan; float32 is compared along it too.
     """
     manifest, calibrated = reference.bundle.manifest, calibrated_plan(reference.bundle, body)
     form = as_guidance(guidance) if guidance is not None or calibrated is None else calibrated.guidance
@@ -44,10 +44,10 @@ def select_plan(
     if calibrated is None:
         usual = USUAL if manifest.vocabulary else PLAN
         return reference.compile(plan or _of_bundle(body.plan or usual), guidance, **settings)
-    from fewstep.plans.names.plan_name import with_grid  # all solvers: not for who only runs plans
+    from fewstep.plans.names.plan_name import with_grid  # imports all solvers; not needed to only run plans
 
     name = with_grid(calibrated.name)
-    names = ("", name, calibrated.name) if manifest.grid is None else ("", name)  # else a bare name has that grid
+    names = ("", name, calibrated.name) if manifest.grid is None else ("", name)  # with a grid, a bare name implies it
     is_sized = bool(manifest.sizes) and open_bundle(reference.bundle.path).manifest.x_shape != manifest.x_shape
     is_changed = is_sized or settings.get("shaping") is not None or settings.get("strength") is not None
     if plan in names and form == calibrated.guidance and not is_changed:
@@ -58,8 +58,8 @@ def select_plan(
 
 
 def _of_bundle(name: str) -> str:
-    """A plan's name that the bundle says. UserError where it would import a plugin."""
-    from fewstep.plans.names.plan_name import check_no_plugin  # all solvers: not for who only runs plans
+    """Return a plan name from the bundle. Raises UserError if it would import a plugin."""
+    from fewstep.plans.names.plan_name import check_no_plugin  # imports all solvers; not needed to only run plans
 
     check_no_plugin(name)
     return name
@@ -68,7 +68,7 @@ def _of_bundle(name: str) -> str:
 def select_plans(
     reference: Sampler, bodies: Mapping[str, Body], plan: str = "", guidance: float | Guidance | None = None
 ) -> dict[str, Plan]:
-    """The plan of each body: `select_plan` of the first, or, for `fitted:N`, what each body runs at that guidance."""
+    """Return the plan of each body: `select_plan` of the first, or for `fitted:N` each body's own at that guidance."""
     first = select_plan(reference, next(iter(bodies.values())), plan, guidance)
     if not plan.startswith(FITTED):
         return dict.fromkeys(bodies, first)

@@ -1,4 +1,4 @@
-"""Prompts to calibrate and judge a denoiser of texts on, encoded by the text encoder in its bundle."""
+"""Prompts to calibrate and judge a text-conditioned denoiser, encoded by the text encoder in its bundle."""
 
 import logging
 from collections.abc import Sequence
@@ -60,9 +60,9 @@ HELD_OUT = tuple(form.format(subject) for subject, form in product(OTHER_SUBJECT
 def given_conditions(
     bundle: Bundle, conditions: Path | None, prompts: Path | None, shipped: Sequence[str]
 ) -> GivenConditions:
-    """The records that a file of conditions and a file of prompts give, row by row where both are given.
+    """Return the records from a file of conditions and a file of prompts, combined row by row if both are given.
 
-    Without both, a bundle with a text encoder takes the `shipped` prompts, with a warning; other bundles have no
+    Without both, a bundle with a text encoder uses the `shipped` prompts, with a warning; other bundles have no
     records. Conditions that neither file sets have their default, or are drawn.
     """
     takes, text = bundle.manifest.conditions, bundle.manifest.text
@@ -71,14 +71,14 @@ def given_conditions(
             return GivenConditions(None, random_conditions(takes))
         return GivenConditions(read_conditions(conditions, takes))
     if prompts is None:
-        words = "no prompts are given: it runs on %d that come with fewstep; --prompts FILE takes yours"
+        words = "no prompts are given: using %d that come with fewstep; --prompts FILE takes yours"
         LOG.warning(words, len(shipped))
     lines = shipped if prompts is None else read_prompts(prompts)
     records = {} if conditions is None else read_arrays(conditions)
     for name, array in records.items():
         if len(array) != len(lines):
             what = f"{len(lines)} prompts, and {len(array)} rows of {name!r}"
-            raise UserError(what, "give as many of both: they belong together")
+            raise UserError(what, "give the same number of both: row i belongs to prompt i")
     encoded = {each.name for each in text.graph.outputs} if text else set()
     drawn = [each for each in takes if each.name not in {*records, *encoded}]
     return GivenConditions(encode_prompts(bundle, lines, records), random_conditions(drawn))
@@ -87,8 +87,9 @@ def given_conditions(
 def encode_prompts(
     bundle: Bundle, prompts: Sequence[str], records: ConditionRecords = MappingProxyType({})
 ) -> ConditionRecords:
-    """A record for each prompt. Conditions that neither prompts nor `records` set have their default, or are drawn."""
-    from fewstep.runtime.text import load_text_encoder  # few denoisers have a text
+    """Return a record for each prompt. Conditions set by neither prompts nor `records` have their default, or are
+    drawn."""
+    from fewstep.runtime.text import load_text_encoder  # few denoisers have text
 
     takes, axes = bundle.manifest.conditions, picture_axes(bundle.manifest)
     values: dict[str, Any] = {**records, **load_text_encoder(bundle).encode(prompts)}
@@ -100,10 +101,10 @@ def encode_prompts(
 
 
 def read_prompts(path: Path) -> list[str]:
-    """The prompts of a file, one a line; empty lines are left out."""
-    fix = "write one prompt a line, in UTF-8"
+    """Return the prompts of a file, one per line; empty lines are skipped."""
+    fix = "write one prompt per line, in UTF-8"
     if not path.is_file():
-        raise UserError(f"there is no file {path}", "check the path behind --prompts")
+        raise UserError(f"there is no file {path}", "check the path after --prompts")
     if path.stat().st_size > FILE_LIMIT:
         raise UserError(f"{path.name} is larger than {FILE_LIMIT} bytes", fix)
     try:
@@ -112,5 +113,5 @@ def read_prompts(path: Path) -> list[str]:
         raise UserError(f"{path.name} cannot be read ({error})", fix) from error
     prompts = [line.strip() for line in lines if line.strip()]
     if not prompts:
-        raise UserError(f"{path.name} holds no prompt", fix)
+        raise UserError(f"{path.name} has no prompt", fix)
     return prompts

@@ -1,7 +1,7 @@
-"""The judgement of a choice of graphs: seeds run along one plan, with any graph at any range group.
+"""Judging a set of graphs: run seeds along one plan, with any graph for each range group.
 
-The final sample is compared with float32's from the same noise (closed loop). Errors of single steps neither add up nor
-keep their order on the way.
+The final sample is compared with float32's from the same noise (closed loop), since errors of single steps neither add
+up nor keep their order along the way.
 """
 
 from collections.abc import Sequence
@@ -26,23 +26,23 @@ from fewstep.runtime.sampling.sampler import Sampler
 from fewstep.runtime.sampling.slots import Slots
 from fewstep.runtime.sampling.step_call import GraphCall, StepCall, dispatch_by_group, stack_branches
 
-AT_ONCE = len(SEARCH_SEEDS)  # samples: judging takes no more memory than searching
-RUNS = 4  # of a denoiser that carries tensors: the first begins with zeros, and then its past fills
+AT_ONCE = len(SEARCH_SEEDS)  # samples, so that judging takes no more memory than searching
+RUNS = 4  # of a denoiser that carries tensors: the first starts with zeros, and the later ones fill its past
 
 
 def runs_per_trajectory(plan: AnyPlan) -> int:
-    """The number of runs of a plan that a trajectory has, each of which carries on from the one before."""
+    """Return the number of runs of a plan in a trajectory, each of which continues the previous one."""
     return RUNS if any(bank.is_kept for bank in plan.banks) else 1
 
 
 @dataclass(frozen=True)
 class RecordedRun(ReferenceRun):
-    """The run of float32 along a plan with range groups, made by `record_run`: graphs may run its steps.
+    """A float32 run along a plan with range groups, made by `record_run`. Other graphs can run its steps.
 
-    feeds: a body's inputs but x at each step, the range group among them. ports: names of the body's x and output.
-    differences: float32's at each step, by `output_differences.float_differences`; where they are none, no body's are
-    judged. slots: carried tensors at the start. network: the name of the network whose steps a body's graphs run.
-    float32: runs the steps of others; None where there are no others.
+    feeds: a body's inputs except x at each step, including the range group. ports: names of the body's x and output.
+    differences: float32's at each step, from `output_differences.float_differences`; if empty, no body's differences
+    are judged. slots: carried tensors at the start. network: the name of the network whose steps a body's graphs run.
+    float32: runs the steps of other networks; None if there are none.
     """
 
     feeds: tuple[Arrays, ...]
@@ -62,8 +62,8 @@ class RecordedRun(ReferenceRun):
         return 1 + max(step.group for step in self.plan.steps if step.network == self.network)
 
     def body_feeds(self, state: StepState, u: Array | None = None) -> Arrays:
-        """All inputs of a body at a step of the reference, or at another u there, [branches * B, ...]: the branches
-        one after the other."""
+        """Return all inputs of a body at a step of the reference, or for another u, [branches * B, ...]: branch by
+        branch."""
         before = self.states[state.index - 1].slots if state.index else self.slots
         taken = {} if before is None else carry_in(self.plan, state.step, before)
         carried = {CARRIED + name: array for name, array in taken.items()}
@@ -71,21 +71,21 @@ class RecordedRun(ReferenceRun):
         return {**self.feeds[state.index], **carried, self.ports[0]: x}
 
     def run(self, graphs: Sequence[LoadedGraph]) -> list[StepState]:
-        """Every state of a run of a body's graphs, one for each range group. States may be not finite."""
+        """Run a body's graphs, one for each range group, and return every state. States may be not finite."""
         body = StepCall(dispatch_by_group(graphs, *self.ports), self.feeds.__getitem__, self.slots)
         called = body.step_network if self.float32 is None else _route_by_network(self.network, body, self.float32)
         return list(self.batch.run(self.plan, called))
 
 
 def _route_by_network(network: str, body: StepNetwork, float32: StepNetwork) -> StepNetwork:
-    """The body at the steps of one network, and float32 at those of the others."""
+    """Return a network that runs the body at the steps of one network, and float32 at those of the others."""
     return lambda index, step, u: (body if step.network == network else float32)(index, step, u)
 
 
 def record_search_runs(
     sampler: Sampler, plan: Plan, records: ConditionRecords | None = None, progress: Progress = SILENT
 ) -> tuple[RecordedRun, tuple[RecordedRun, ...]]:
-    """The course to search a map on, and the courses to judge it on. The arguments are as in `record_run`."""
+    """Record the run on which to search a map, and the runs on which to judge it. Arguments are as in `record_run`."""
     parts = [SEARCH_SEEDS, *(JUDGE_SEEDS[start : start + AT_ONCE] for start in range(0, len(JUDGE_SEEDS), AT_ONCE))]
     search, *judges = (
         record_run(sampler, plan, seeds, records, partial(_report_progress, progress, number, len(parts)))
@@ -95,7 +95,7 @@ def record_search_runs(
 
 
 def _report_progress(progress: Progress, number: int, courses: int, stage: str, done: int, total: int) -> None:
-    """Report the progress of course `number`, from 0, as a part of all courses."""
+    """Report the progress of recorded run `number`, from 0, as a part of all runs."""
     progress(stage, number * total + done, courses * total)
 
 
@@ -107,10 +107,10 @@ def record_run(
     progress: Progress = SILENT,
     network: str = DENOISER,
 ) -> RecordedRun:
-    """A course of some seeds for the float32 body's sampler; the plan's steps are in range groups already. Where the
-    denoiser carries tensors, it has several runs of the plan, and its samples are of the last.
+    """Record a run of some seeds with the float32 body's sampler. The plan's steps already have range groups. If the
+    denoiser carries tensors, the plan runs several times, and the samples are those of the last run.
 
-    records: conditions [N, *shape] of one's own; seed i takes record i mod N. network: the name of the network whose
+    records: user-supplied conditions [N, *shape]; seed i takes record i mod N. network: the name of the network whose
     bodies are judged; float32 runs the steps of others.
     """
     manifest, plan = sampler.bundle.manifest, repeat_plan(plan, runs_per_trajectory(plan)) if plan.banks else plan
@@ -130,7 +130,7 @@ def record_run(
     float_call = replace(sampler, on_call=keep_feeds).step_call(plan, len(seeds), batch.conditions)
     reference = run_reference(plan, batch, float_call.step_network, progress)
     slots = float_call.slots if plan.banks else None
-    has_others = len(sampler.denoiser.networks) > 1  # a denoiser that carries tensors has none
+    has_others = len(sampler.denoiser.networks) > 1  # never for a denoiser that carries tensors
     float32 = sampler.step_network(plan, len(seeds), batch.conditions) if has_others else None
     feeds = tuple(fixed_feeds.get(index, {}) for index in range(len(plan.steps)))
     return RecordedRun(plan, batch, reference.states, feeds, ports, (), slots, network, float32)

@@ -1,7 +1,7 @@
-"""The judgement of a token denoiser's graphs: at the states of float32's run, and by runs of their own.
+"""Judging the graphs of a token denoiser: at the states of float32's run, and by separate runs.
 
-One token that differs changes all that follow, so a run of its own says little of a body's error. Logits are compared
-where float32 was: the share of open positions whose likeliest token is another, and the divergence of probabilities.
+One different token changes all that follow, so a separate run says little about a body's error. So logits are compared
+at float32's states: the share of open positions whose likeliest token differs, and the divergence of probabilities.
 """
 
 from collections.abc import Sequence
@@ -40,7 +40,7 @@ Logits = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class TokenOutputs:
-    """The outputs of graphs: their logits at each of float32's states, and the tokens of a run of their own."""
+    """The outputs of graphs: their logits at each of float32's states, and the tokens of their own run."""
 
     logits: tuple[Logits, ...]
     ids: Ids
@@ -48,10 +48,11 @@ class TokenOutputs:
 
 @dataclass(frozen=True)
 class RecordedTokenRun:
-    """A token plan with range groups and the seeds of its samples, made by `record_token_run`.
+    """A float32 run along a token plan with range groups, made by `record_token_run`.
 
-    mask: the id of an open position. feeds: a body's inputs but x at each step. ports: names of the body's x and
-    output. float_states: float32's states at each step. reference: float32's logits there, and its finished tokens.
+    seeds: of its samples. mask: the id of an open position. feeds: a body's inputs except x at each step. ports: names
+    of the body's x and output. float_states: float32's states at each step. reference: float32's logits there, and its
+    finished tokens.
     """
 
     plan: TokenPlan
@@ -67,16 +68,16 @@ class RecordedTokenRun:
         return 1 + max(step.group for step in self.plan.steps)
 
     def run(self, graphs: Sequence[LoadedGraph]) -> TokenOutputs:
-        """The run of a body's graphs, one for each range group."""
+        """Run a body's graphs, one for each range group."""
         return self.run_network(StepCall(dispatch_by_group(graphs, *self.ports), self.feeds.__getitem__).logits)
 
     def run_network(self, network: TokenNetwork) -> TokenOutputs:
-        """The run of a network as the executor calls it, such as another body of the bundle."""
+        """Run a network with the executor's interface, such as another body of the bundle."""
         logits = tuple(network(state.index, state.step, state.u) for state in self.float_states)
         return TokenOutputs(logits, finish_tokens(self.plan, execute_tokens(self.plan, network, self.seeds, self.mask)))
 
     def decibels(self, run: TokenOutputs) -> NDArray[np.float64]:
-        """The differences of float32's logarithms of probabilities over their error, of each sample in dB."""
+        """Return the variance of float32's log-probabilities over their error, of each sample in dB."""
         signal, error = np.zeros((2, len(self.seeds)))
         for state, exact, other in self._pairs(run):
             of_sample = np.nonzero(state.u == self.mask)[0]
@@ -88,11 +89,11 @@ class RecordedTokenRun:
         return decibels
 
     def quality(self, run: TokenOutputs) -> EndQuality:
-        """The quality of a run's logits."""
+        """Return the quality of a run's logits."""
         return end_quality(self.decibels(run), f"float32, {self.plan.name}")
 
     def agreement(self, run: TokenOutputs) -> TokenAgreement:
-        """The agreement of the graphs with float32, at each step and at the end."""
+        """Return the agreement of the graphs with float32, at each step and at the end."""
         steps, opened, changed = [], 0, 0.0
         for _, exact, other in self._pairs(run):
             differ = float((exact.argmax(1) != other.argmax(1)).mean())
@@ -103,7 +104,7 @@ class RecordedTokenRun:
         return TokenAgreement(round(changed / opened, 5), round(same, 4), tuple(steps))
 
     def _pairs(self, run: TokenOutputs) -> list[tuple[TokenState, NDArray[np.float64], NDArray[np.float64]]]:
-        """Each of float32's states with its logarithms of probabilities [M, V] of open positions, and the graphs'."""
+        """Return float32's states, each with log-probabilities [M, V] at open positions, of float32 and the graphs."""
         return [
             (state, self._logs(state, exact), self._logs(state, other))
             for state, exact, other in zip(self.float_states, self.reference.logits, run.logits, strict=True)
@@ -116,9 +117,9 @@ class RecordedTokenRun:
 
 
 def check_counts(plan: AnyPlan, fix: str) -> None:
-    """UserError for a plan whose samples may differ in the evaluations that they need."""
+    """Raise UserError for a plan whose samples may need different numbers of evaluations."""
     if not plan.is_counted:
-        what = f"plan {plan.name!r} may leave evaluations out, and trajectories have the same number of them"
+        what = f"plan {plan.name!r} may skip evaluations, but all trajectories need the same number of them"
         raise UserError(what, fix)
 
 
@@ -128,7 +129,7 @@ def record_token_run(
     batch: SeedBatch,
     progress: Progress = SILENT,
 ) -> RecordedTokenRun:
-    """A course of some seeds for the float32 body's sampler; the plan's steps are in range groups already."""
+    """Record a run of some seeds with the float32 body's sampler. The plan's steps already have range groups."""
     ports = (tensor_name(sampler.body.graph, "x"), tensor_name(sampler.body.graph, "output"))
     fixed_feeds, logits, states = list[Arrays](), list[Logits](), list[TokenState]()
 

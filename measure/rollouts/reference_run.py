@@ -1,6 +1,6 @@
-"""A run of float32 along a plan on a batch of seeds: the reference of comparisons in calibration, fits and figures.
+"""A float32 run along a plan on a batch of seeds: the reference for comparisons in calibration, fits and figures.
 
-Whoever has a network as the executor calls it runs it from the same noise, and compares the samples that come out.
+Any network with the executor's interface can run from the same noise, and its samples can be compared.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from fewstep.runtime.sampling.slots import CarryingNetwork
 
 @dataclass(frozen=True)
 class ReferenceRun:
-    """The states of float32 along a plan, for the seeds of a batch; `run_reference` makes it."""
+    """The states of float32 along a plan, for the seeds of a batch. Created by `run_reference`."""
 
     plan: Plan
     batch: SeedBatch
@@ -32,19 +32,19 @@ class ReferenceRun:
         return self.final_samples(self.states)
 
     def final_samples(self, states: Sequence[StepState]) -> Array:
-        """The samples that a run along the plan ended with."""
+        """Return the finished samples of a run along the plan."""
         return finish(self.plan, states[-1:])
 
     def decibels(self, states: Sequence[StepState]) -> NDArray[np.float64]:
-        """PSNR [seeds] in dB of a run's samples against float32's."""
+        """Return the PSNR [seeds] in dB of a run's samples against float32's."""
         return psnr(self.final_samples(states), self.sample)
 
     def quality(self, states: Sequence[StepState]) -> EndQuality:
-        """The quality of a run's samples, with the scale of float32's."""
+        """Return the quality of a run's samples, relative to the scale of float32's."""
         return compare_samples(self.final_samples(states), self.sample, f"float32, {self.plan.name}")
 
     def next_x(self, state: StepState) -> Array:
-        """x after a step, as the next one sees it; the sample after the last."""
+        """Return x after a step, as the next step reads it; the sample after the last step."""
         later = self.plan.steps[state.index + 1 :]
         return combine(later[0].input if later else self.plan.output, state.after, np.float32)
 
@@ -52,7 +52,7 @@ class ReferenceRun:
 def run_reference(
     plan: Plan, batch: SeedBatch, network: StepNetwork | CarryingNetwork, progress: Progress = SILENT
 ) -> ReferenceRun:
-    """Run float32 on a batch. UserError where a state is not finite."""
+    """Run float32 on a batch. Raises UserError if a state is not finite."""
     states: list[StepState] = []
     for state in batch.run_finite(plan, network):
         states.append(state)

@@ -1,7 +1,7 @@
-"""Graphs that see one row of a batch at a time: the result of a row then depends on no other row.
+"""Graphs that run one row of a batch at a time, so that the result of a row does not depend on other rows.
 
-A backend may choose another order of summing for another number of rows. onnxruntime's float kernels were not seen to
-do that on x86, but nothing says that they never will.
+A backend may sum in another order for another number of rows. onnxruntime's float kernels have not been seen to do that
+on x86, but nothing guarantees that they never will.
 """
 
 from collections.abc import Iterable
@@ -16,10 +16,10 @@ from fewstep.runtime.sampling.sampler import Sampler
 
 
 def run_row_by_row(graph: LoadedGraph, inputs: Iterable[Value | TensorEntry]) -> LoadedGraph:
-    """The graph, called once for each row; its results are joined along the first axis. A single row's result is
-    handed on as it is: joining large activations takes a third of the graph's own time.
+    """Return the graph, called once for each row; its results are joined along the first axis. The result of a single
+    row is returned without a copy: joining large activations takes a third of the graph's own time.
 
-    `inputs` whose first axis is the batch have rows; the others, such as the range group, go to each call whole. At
+    `inputs` whose first axis is the batch have rows. The others, such as the range group, go to each call whole. At
     least one input has rows.
     """
     batched = frozenset(each.name for each in inputs if each.shape[:1] == (BATCH,))
@@ -35,9 +35,9 @@ def run_row_by_row(graph: LoadedGraph, inputs: Iterable[Value | TensorEntry]) ->
             for name, result in graph(alone).items():
                 size = len(result)  # more than 1 where heads or tokens are merged with the batch
                 start = filled.get(name, 0)
-                if name not in results:  # filled in place: a list of parts would be held twice
+                if name not in results:  # filled in place: joining a list of parts would hold the data twice
                     results[name] = np.empty((count * size, *result.shape[1:]), result.dtype)
-                elif start + size > len(results[name]):  # rows routed to a layer, which differ in number
+                elif start + size > len(results[name]):  # rows routed to a layer, whose number varies
                     more = np.empty(((count - row) * size, *result.shape[1:]), result.dtype)
                     results[name] = np.concatenate((results[name][:start], more))
                 results[name][start : start + size] = result
@@ -48,7 +48,7 @@ def run_row_by_row(graph: LoadedGraph, inputs: Iterable[Value | TensorEntry]) ->
 
 
 def with_row_by_row_body(sampler: Sampler) -> Sampler:
-    """The sampler, with a body that sees one row at a time, so that an activation belongs to one row."""
+    """Return the sampler with a body that runs one row at a time, so that an activation belongs to one row."""
     network = sampler.network()
     *earlier, last = map(
         run_row_by_row, (*network.earlier, network.graph), [entry.inputs for entry in network.body.graphs]
@@ -57,8 +57,8 @@ def with_row_by_row_body(sampler: Sampler) -> Sampler:
 
 
 def with_row_by_row_prologue(sampler: Sampler) -> Sampler:
-    """The sampler, with conditioner and prologue that see one row at a time, so that a trajectory's bits follow from
-    its seed alone. Its body is left as it is: counting opens its own."""
+    """Return the sampler with conditioner and prologue that run one row at a time, so that a trajectory depends,
+    bitwise, only on its seed. The body is unchanged: counting opens its own."""
     network, manifest = sampler.network(), sampler.bundle.manifest
     conditioner, prologue = network.conditioner, network.prologue
     if conditioner is not None and manifest.conditioner is not None:

@@ -1,7 +1,7 @@
-"""Seeds: their ranges by purpose, and what follows from a seed alone, which is its noise and its conditions.
+"""Seeds: their ranges by purpose, and the noise and conditions that follow from a seed.
 
-Ranges of different purposes have no seed in common. Seeds for evaluation and for choices are held out of trajectories:
-their conditions cycle through whole numbers. Calibration draws all of its own.
+Ranges of different purposes are disjoint. Seeds for evaluation and for choices are held out of trajectories; their
+integer conditions cycle through the values. Calibration draws all of its conditions.
 """
 
 import itertools
@@ -28,21 +28,21 @@ from fewstep.runtime.sampling.slots import CarryingNetwork
 HELD_OUT_SEEDS = range(100_000)  # for evaluation
 PAIRED = HELD_OUT_SEEDS[: len(HELD_OUT_SEEDS) // 2]  # for samples that are compared with float32, seed by seed
 APART = HELD_OUT_SEEDS[len(HELD_OUT_SEEDS) // 2 :]  # for float32 samples that others are compared with as a set
-SELECTION_SEEDS = range(500_000, 600_000)  # for all that calibration judges and chooses
-SEARCH_SEEDS = SELECTION_SEEDS[:16]  # for choosing a map: the best of many choices flatters itself there
+SELECTION_SEEDS = range(500_000, 600_000)  # for everything that calibration judges and chooses
+SEARCH_SEEDS = SELECTION_SEEDS[:16]  # for searching a map; biased in favour of the best of many choices
 JUDGE_SEEDS = SELECTION_SEEDS[16:80]  # for maps that may be deployed; a wanted quality must hold here
-BODY_SEEDS = SELECTION_SEEDS[80:88]  # for the judgement of a body, no more than there are trajectories
-OPERATION_SEEDS = SELECTION_SEEDS[88:90]  # for the error of each operation, no more than there are trajectories
-FIT_SEEDS = range(600_000, 650_000)  # for the numbers of a fit
+BODY_SEEDS = SELECTION_SEEDS[80:88]  # for judging a body, at most as many as trajectories
+OPERATION_SEEDS = SELECTION_SEEDS[88:90]  # for the error of each operation, at most as many as trajectories
+FIT_SEEDS = range(600_000, 650_000)  # for fitting numbers
 CHOICE_SEEDS = range(650_000, 700_000)  # for the choices of a fit
 FIRST_SEED = 1_000_000  # of calibration by default
 
-Same = TypeVar("Same", bound="SeedBatch")  # it or a subclass
+Same = TypeVar("Same", bound="SeedBatch")
 
 
 @dataclass(frozen=True)
 class SeedBatch:
-    """Samples to be: their seeds and shape, and a value of each condition for each."""
+    """The inputs of samples: their seeds and shape, and a value of each condition for each."""
 
     seeds: Sequence[int]
     x_shape: tuple[int, ...]
@@ -52,45 +52,45 @@ class SeedBatch:
     def from_manifest(
         cls: type[Same], manifest: Manifest, seeds: Sequence[int], records: ConditionRecords | None = None
     ) -> Same:
-        """Samples of a denoiser at its default size, for evaluation or a choice, with `held_out_conditions`."""
+        """Return a batch at the denoiser's default size, for evaluation or a choice, with `held_out_conditions`."""
         return cls(seeds, manifest.x_shape, held_out_conditions(manifest, seeds, records))
 
     def select(self: Same, place: slice) -> Same:
-        """Some of them."""
+        """Return some of the samples."""
         conditions = {name: each[place] for name, each in self.conditions.items()}
         return replace(self, seeds=self.seeds[place], conditions=conditions)
 
     def split(self: Same, size: int) -> Iterator[Same]:
-        """All of them, so many at a time."""
+        """Yield all samples, `size` at a time."""
         return (self.select(slice(start, start + size)) for start in range(0, len(self.seeds), size))
 
     def first(self: Same, count: int) -> Same:
-        """The first `count` of them."""
+        """Return the first `count` samples."""
         return self.select(slice(count))
 
     def draw_noise(self, number: int) -> Array:
-        """Noise [seeds, *x_shape] of a plan's draw."""
+        """Return the noise [seeds, *x_shape] of a plan's draw `number`."""
         return noise.normal_batch(self.seeds, number, self.x_shape)
 
     def given_tensors(self, plan: Plan) -> dict[str, NDArray[np.float32]]:
-        """The tensors that a plan starts from: each, such as a degraded sample, is a condition."""
+        """Return the tensors that a plan starts from: each, such as a degraded sample, is a condition."""
         return check_given(plan.given, None, self.conditions, self.x_shape, len(self.seeds))
 
     def run(self, plan: Plan, network: StepNetwork | CarryingNetwork) -> Iterator[StepState]:
-        """Every state of a run."""
+        """Yield every state of a run."""
         return execute(plan, network, self.draw_noise, given=self.given_tensors(plan))
 
     def run_finite(self, plan: Plan, network: StepNetwork | CarryingNetwork) -> Iterator[StepState]:
-        """The states of `run`; UserError names the step where one is not finite."""
+        """Yield the states of `run`. Raises UserError naming the step at which one is not finite."""
         return finite_states(self.run(plan, network), plan)
 
 
 def held_out_conditions(
     takes: Description, seeds: Sequence[int], records: ConditionRecords | None = None
 ) -> dict[str, NDArray[Any]]:
-    """Each condition [seeds, *shape]: integers cycle through their values, anything else is drawn by the seed.
+    """Return each condition [seeds, *shape]: integers cycle through their values, others are drawn by the seed.
 
-    User-supplied `records` [N, *shape] take their place; seed i takes record i mod N.
+    User-supplied `records` [N, *shape] replace them; seed i takes record i mod N.
     """
     if records is not None:
         return {name: array[np.asarray(seeds) % len(array)] for name, array in records.items()}
@@ -102,13 +102,13 @@ def held_out_conditions(
 
 
 def random_conditions(conditions: Sequence[Condition]) -> tuple[str, ...]:
-    """The names of conditions that `draw_condition` can only stand in for: several numbers that are drawn without
-    regard to each other. A single number in its range is a value like those that are given."""
+    """Return the names of conditions that `draw_condition` cannot represent well: several numbers, drawn independently.
+    A single number in its range is like a given value."""
     return tuple(each.name for each in conditions if math.prod(each.shape) > 1 and not _keeps_default(each))
 
 
 def describe_conditions(takes: Description, seed: int, records: ConditionRecords | None = None) -> str:
-    """The conditions of one held-out seed that are single values, in a few words."""
+    """Describe the single-valued conditions of one held-out seed in a few words."""
     texts = []
     for number, condition in enumerate(takes.conditions):
         if condition.shape:
@@ -131,7 +131,7 @@ def _held_out_value(condition: Condition, number: int, seed: int, axes: Sequence
 
 
 def _cycles(condition: Condition) -> bool:
-    """True for a whole number whose values held-out seeds have in turn."""
+    """Return whether held-out seeds cycle through the condition's values: it is an integer."""
     is_whole = condition.shape == () and condition.dtype in ("int64", "int32", "uint8", "int8")
     return is_whole and random_range(condition) is not None and condition.default is None
 
@@ -141,7 +141,7 @@ def _keeps_default(condition: Condition) -> bool:
 
 
 def draw_conditions(takes: Description, seeds: Sequence[int]) -> dict[str, NDArray[Any]]:
-    """Each condition [seeds, *shape], drawn by the seed. UserError where one cannot be drawn."""
+    """Draw each condition [seeds, *shape] by the seed. Raises UserError if one cannot be drawn."""
     axes = picture_axes(takes)
     return {
         each.name: np.stack([draw_condition(each, number, seed, axes) for seed in seeds])
@@ -150,18 +150,18 @@ def draw_conditions(takes: Description, seeds: Sequence[int]) -> dict[str, NDArr
 
 
 def draw_condition(condition: Condition, number: int, seed: int, axes: Sequence[int] = ()) -> NDArray[Any]:
-    """A random value of condition number `number`, fixed by the seed. One with a default and without a typical range
-    keeps the default.
+    """Return a random value of condition number `number`, determined by the seed. A condition with a default and
+    without a typical range keeps the default.
 
-    A mask is 0 and 1, and a picture has the statistics of one (`pictures`), where samples have the height and width
-    `axes`. Any other value is uniform in its range, of which whole numbers include both ends.
+    If samples have the height and width `axes`, a mask is 0 and 1, and a picture has the statistics of pictures
+    (`pictures`). Any other value is uniform in its range; for integers this includes both ends.
     """
     if _keeps_default(condition):
         return default_value(condition)
     drawn = random_range(condition)
     if drawn is None:
         raise UserError(
-            f"nothing says what values condition {condition.name!r} has",
+            f"condition {condition.name!r} has no range to draw values from",
             "give some (--conditions FILE), or `typical` in the spec and export again",
         )
     low, high = drawn
@@ -179,14 +179,14 @@ def draw_condition(condition: Condition, number: int, seed: int, axes: Sequence[
 
 
 def _numbers(seed: int, number: int) -> Uniform:
-    """The random numbers of a condition: the first call gives those of block 0, and so on."""
+    """Return the random numbers of a condition: the first call returns those of block 0, and so on."""
     blocks = itertools.count()
     return lambda count: uniform(seed, number, noise.CONDITIONS, count, next(blocks))
 
 
 def uniform(seed: int, number: int, stream: int, count: int, block: int = 0) -> NDArray[np.float64]:
-    """`count` numbers in (0, 1), fixed by the seed, the number of the drawing, the stream, a constant of
-    `plans.noise`, and the block."""
+    """Return `count` numbers in (0, 1), determined by the seed, the number of the drawing, the stream (a constant of
+    `plans.noise`) and the block."""
     counter = np.zeros((4, count), np.uint64)
     counter[0], counter[1], counter[2], counter[3] = np.arange(count), block, number, stream
     drawn: NDArray[np.float64] = (noise.philox(counter, (seed & 0xFFFFFFFF, seed >> 32))[0] + 0.5) * 2.0**-32

@@ -1,7 +1,7 @@
-"""Trajectories of a denoiser along the plan it will be deployed with: ranges and fits are measured on them.
+"""Trajectories of a denoiser along the plan with which it will be deployed, on which ranges and fits are measured.
 
-The runtime's own sampler runs them, so the body sees exactly the deployed inputs, all branches included. They are
-streamed a batch at a time: memory depends on the batch, never on the number of trajectories. Noise and conditions of a
+The runtime's own sampler runs them, so the body sees exactly the deployed inputs, including all branches. They are
+streamed in batches: memory depends on the batch, not on the number of trajectories. Noise and conditions of a
 trajectory follow from its seed, whatever else is in the batch.
 """
 
@@ -22,7 +22,7 @@ from fewstep.runtime.sampling.step_call import GraphCall
 
 BATCH = 8  # trajectories at once
 RUN_STRIDE = 2**32  # between the seeds of a trajectory's runs
-PER_SIZE = 4  # trajectories of one size in a row, where there are several
+PER_SIZE = 4  # successive trajectories of one size, if there are several sizes
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class BodyCall:
     """One call of a network's body for a batch of trajectories.
 
     `feeds` and `tensors` are its inputs and outputs by name, [branches * B, ...]: the branches of `state.step`, one
-    after the other. `is_last`: the network is called no more along these trajectories.
+    after the other. `is_last`: this is the network's last call along these trajectories.
     """
 
     state: StepState
@@ -52,14 +52,14 @@ def roll_out(
     runs: int = 1,
     network: str = DENOISER,
 ) -> Iterator[BodyCall]:
-    """Each call of the body of `network` along `plan`, which runs once per seed, in batches of trajectories.
+    """Yield each call of the body of `network` along `plan`, which runs once per seed, in batches of trajectories.
 
-    A trajectory of a denoiser that carries tensors may have several `runs`. Each carries on from the one before, with
-    noise and drawn conditions of its own.
+    A trajectory of a denoiser that carries tensors may have several `runs`. Each continues the previous one, with new
+    noise and newly drawn conditions.
 
     `network` is a name in the plan's steps; other networks run their steps too. `conditions` [len(seeds), *shape]
     belong to the seeds; None draws them, each by its seed. The body's graph may return more tensors than the output
-    (see `observe.expose_tensors`). Several `sizes` of x alternate, each for `per_size` seeds in a row.
+    (see `observe.expose_tensors`). Several `sizes` of x alternate, each for `per_size` successive seeds.
     """
     last = max((index for index in range(len(plan.steps)) if plan.steps[index].network == network), default=0)
     carried: Slots | None
@@ -74,7 +74,7 @@ def roll_out(
             else:
                 values = {name: array[start : start + len(part)] for name, array in conditions.items()}
             for state in watched.steps(plan, run_seeds, values, plan.guidance, carried=carried):
-                if calls:  # the step of another network leaves none
+                if calls:  # empty after a step of another network
                     feeds, tensors, _ = calls.pop()
                     yield BodyCall(state, part, feeds, tensors, run == runs - 1 and state.index == last)
             carried = state.slots
@@ -84,9 +84,11 @@ def roll_out(
 def split_seeds(
     seeds: Sequence[int], batch: int, sizes: Sequence[Mapping[str, int]] = (), per_size: int = PER_SIZE
 ) -> Iterator[tuple[int, Sequence[int], Mapping[str, int] | None]]:
-    """The seeds in order, at most `batch` at once: (the place of a batch's first, its seeds, the sizes that x has).
+    """Split the seeds, in order, into batches of at most `batch`. Yield the index of a batch's first seed, its seeds,
+    and the sizes of x.
 
-    Sizes alternate, each for `per_size` seeds in a row: those of a seed follow from it, however many are run at once.
+    Sizes alternate, each for `per_size` successive seeds. The size of a seed depends only on the seed, not on the
+    batch.
     """
     start = 0
     while start < len(seeds):
@@ -97,19 +99,19 @@ def split_seeds(
 
 
 def min_seeds_for_sizes(seed: int, sizes: int, per_size: int = PER_SIZE) -> int:
-    """The least number of seeds from `seed` on that have each of `sizes` sizes."""
+    """Return the least number of seeds from `seed` on that cover each of `sizes` sizes."""
     return max(1, per_size * (sizes - 1) - seed % per_size + 1)
 
 
 def max_seeds_per_size(seeds: range, sizes: int) -> int:
-    """The most seeds of one size in a row, at most PER_SIZE, with which these seeds have each of `sizes` sizes; 0 if
-    there are fewer seeds."""
+    """Return the largest number of successive seeds of one size, at most PER_SIZE, with which these seeds cover each of
+    `sizes` sizes; 0 if there are fewer seeds."""
     counts = range(PER_SIZE, 0, -1)
     return next((count for count in counts if min_seeds_for_sizes(seeds.start, sizes, count) <= len(seeds)), 0)
 
 
 def trajectories_text(count: int) -> str:
-    """ "1 trajectory", "2 trajectories"."""
+    """Return "1 trajectory", "2 trajectories", etc."""
     return "1 trajectory" if count == 1 else f"{count} trajectories"
 
 

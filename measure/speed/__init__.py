@@ -1,1 +1,1 @@
-"""The speed of bodies and of other contenders, which take turns, and the machine that it was measured on."""
+"""The speed of bodies and other contenders, measured in alternating turns, and the machine of the measurement."""

@@ -1,4 +1,4 @@
-"""A timed contender: its graphs, what feeds them, and how often a call runs each."""
+"""A timed contender: its graphs, their feeds, and how often a call runs each graph."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from fewstep.plans.plan import DENOISER
 
 @dataclass(frozen=True)
 class OnBackend:
-    """A body of a bundle as a named backend loads it, where the contender is not onnxruntime on the CPU."""
+    """A body of a bundle as loaded by a named backend, for a contender that is not onnxruntime on the CPU."""
 
     backend: str
     bundle: Path
@@ -21,8 +21,8 @@ class OnBackend:
 
 @dataclass(frozen=True)
 class TimedGraph:
-    """A graph that onnxruntime opens, or a network's body on another backend, with its feeds. A call of the contender
-    runs it `steps` times."""
+    """A graph for onnxruntime, or a network's body on another backend, with its feeds. A call of the contender runs it
+    `steps` times."""
 
     graph: Path | OnBackend
     feeds: Mapping[str, NDArray[Any]]
@@ -32,7 +32,7 @@ class TimedGraph:
 
 @dataclass(frozen=True)
 class TimedContender:
-    """A contender, and the graphs that run the steps of its plan, as often in a call as the plan has it."""
+    """A contender with the graphs that run the steps of its plan, each as often per call as in the plan."""
 
     name: str
     graphs: tuple[TimedGraph, ...]

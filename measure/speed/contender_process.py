@@ -1,7 +1,6 @@
-"""The process of a contender: what it runs is opened here, and takes its turns.
+"""The process of a contender, which opens its graphs and runs its turns.
 
-For a graph it imports nothing but numpy and onnxruntime, so what is measured (memory too) is what a small program would
-pay.
+For a graph it imports only numpy and onnxruntime, so that the measured time and memory are those of a small program.
 """
 
 from collections import defaultdict
@@ -11,32 +10,32 @@ from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any
 
-WARM_UP = 0.05  # seconds of calls ahead of those that are counted: caches hold the numbers of another contender
+WARM_UP = 0.05  # seconds of calls before the counted ones: caches hold another contender's data
 LONG_CALL = 0.5  # seconds of a call that is counted although it is the first
-PROFILES = "*kinds*"  # the call that returns seconds by kind of operation for each call, none where they are not known
+PROFILES = "*kinds*"  # the call that returns, for each call, seconds by operation type; empty if unknown
 
 Call = Callable[[], Any]
-Graph = tuple[Call, Callable[[], Mapping[str, float]]]  # a run of it, and its seconds by kind of operation
-Opener = Callable[[], Mapping[str, Call]]  # it travels to the process that calls it
-Seconds = tuple[float, float]  # of a call: by the clock, and of the processor, of all threads
+Graph = tuple[Call, Callable[[], Mapping[str, float]]]  # runs it, and returns its seconds by operation type
+Opener = Callable[[], Mapping[str, Call]]  # pickled to the process that calls it
+Seconds = tuple[float, float]  # of a call: wall time, and CPU time of all threads
 
 _CALLS: dict[str, Call] = {}
 
 
 def open_calls(opener: Opener) -> float:
-    """Open what this process runs, and return the seconds that it took."""
+    """Open the calls of this process, and return the seconds that it took."""
     start = perf_counter()
     _CALLS.update(opener())
     return perf_counter() - start
 
 
 def run_call(name: str) -> Any:
-    """The result of a call."""
+    """Return the result of a call."""
     return _CALLS[name]()
 
 
 def run_turn(name: str, seconds: float) -> list[Seconds]:
-    """The calls of a turn of so many seconds, at least one."""
+    """Run a turn of about `seconds` seconds, and return the times of its calls, at least one."""
     call, warm_up = _CALLS[name], 0.0
     while warm_up <= WARM_UP:
         last = _time_call(call)
@@ -48,9 +47,9 @@ def run_turn(name: str, seconds: float) -> list[Seconds]:
 
 
 def open_steps(graphs: Sequence[tuple[str, int, Callable[[], Graph]]]) -> Mapping[str, Call]:
-    """Calls of the graphs that run the steps of a plan: "" for all, and one for each network.
+    """Return calls of the graphs that run the steps of a plan: "" for all, and one for each network.
 
-    graphs: the network of each, how often a call runs it, and who opens it.
+    graphs: the network of each, how often a call runs it, and its opener.
     """
     opened = [(network, times, opener()) for network, times, opener in graphs]
     names = ("", *dict.fromkeys(network for network, _, _ in opened))
@@ -71,7 +70,7 @@ def _run_all(runs: Sequence[Call]) -> None:
 
 
 def _sum_by_kind(parts: Sequence[tuple[int, Mapping[str, float]]]) -> dict[str, float]:
-    """Seconds of a call by kind of operation; none where a graph's are not known."""
+    """Return seconds of a call by operation type; empty if those of a graph are unknown."""
     total = defaultdict[str, float](float)
     for times, seconds in parts if all(seconds for _, seconds in parts) else ():
         for kind, each in seconds.items():
@@ -80,7 +79,7 @@ def _sum_by_kind(parts: Sequence[tuple[int, Mapping[str, float]]]) -> dict[str, 
 
 
 def open_graph(path: str, threads: int, spinning: bool, feeds: Mapping[str, Any]) -> Graph:
-    """A graph that onnxruntime opens."""
+    """Open a graph in onnxruntime."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -92,16 +91,16 @@ def open_graph(path: str, threads: int, spinning: bool, feeds: Mapping[str, Any]
     sessions = [onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])]
 
     def kinds() -> dict[str, float]:
-        from fewstep.measure.speed.profile import profile_graph  # behind what is measured of a small program
+        from fewstep.measure.speed.profile import profile_graph  # after the measurements of a small program
 
-        sessions.clear()  # two sessions of a large graph are too much; nothing is timed any more
+        sessions.clear()  # two sessions of a large graph need too much memory, and timing is over
         return profile_graph(path, options, feeds)
 
     return lambda: sessions[0].run(None, feeds), kinds
 
 
 def open_body(backend: str, threads: int, path: Path, network: str, body: str, feeds: Mapping[str, Any]) -> Graph:
-    """A body of a bundle's network as a named backend loads it, of whose operations no seconds are known."""
+    """Open a body of a bundle's network on a named backend. Its seconds by operation type are unknown."""
     from fewstep.runtime.backends.registry import create_backend
     from fewstep.runtime.bundle.reading import open_bundle
 

@@ -1,8 +1,8 @@
-"""The faster of two contenders on a machine that may do other things too: they take turns until it is sure.
+"""The faster of two contenders on a machine with other load: they take turns until the result is certain.
 
-Other programs delay both of a round alike, or one in this round and the other in the next: what decides is the median
-over rounds of the ratio of both. Rounds end when an interval of this median (binomial, so of any distribution) has one
-of them faster, or has both within a few percent.
+Other programs delay both contenders of a round, or one in this round and the other in the next. So the median over
+rounds of the ratio of both decides. Rounds end when a confidence interval of this median (binomial, so valid for any
+distribution) shows that one is faster, or that both are within a few percent.
 """
 
 import math
@@ -13,17 +13,17 @@ from typing import NamedTuple
 
 from fewstep.runtime.machine.turns import Rounds, median_ratio, take_turns
 
-Turn = Callable[[], float]  # the milliseconds of a call, as one turn has them
+Turn = Callable[[], float]  # runs one turn and returns the milliseconds of a call
 
-CLEAR = 1.5  # times as slow: such a call is given up
+CLEAR = 1.5  # ratio of times from which the slower one is given up
 LEAST_ROUNDS = 2  # rounds before that
-EQUAL = 0.02  # of the logarithm of times: so near, it does not matter which is chosen
-DOUBT = 0.05  # the chance that the median is outside its interval
-DUEL_SECONDS = 8.0  # after which no round begins; one is always run
+EQUAL = 0.02  # difference of the logarithms of times below which the choice does not matter
+DOUBT = 0.05  # probability that the median is outside its interval
+DUEL_SECONDS = 8.0  # after which no further round starts; one always runs
 
 
 class Duel(NamedTuple):
-    """Milliseconds of a call of each, and how many times as long the second one takes, by rounds."""
+    """Milliseconds of a call of each contender, and the median ratio of second to first over rounds."""
 
     first: float
     second: float
@@ -31,7 +31,7 @@ class Duel(NamedTuple):
 
 
 def run_duel(first: Turn, second: Turn) -> Duel:
-    """The times of two contenders, whose calls take turns until it is known which is faster. Each has run before."""
+    """Time two contenders in turns until it is known which is faster. Each must have run before."""
     last = perf_counter() + DUEL_SECONDS
 
     def until(rounds: Rounds[float]) -> bool:
@@ -42,7 +42,7 @@ def run_duel(first: Turn, second: Turn) -> Duel:
 
 
 def _is_known(logarithms: Sequence[float]) -> bool:
-    """True where rounds, as logarithms of ratios, show which one is faster, or that it does not matter."""
+    """Return whether rounds, given as logarithms of ratios, show which is faster, or that it does not matter."""
     clear = math.log(CLEAR)
     if len(logarithms) >= LEAST_ROUNDS and (min(logarithms) > clear or max(logarithms) < -clear):
         return True
@@ -55,7 +55,7 @@ def _is_known(logarithms: Sequence[float]) -> bool:
 
 
 def _median_interval_rank(count: int) -> int | None:
-    """The number of so many rounds to leave out at each end of an interval that has the median; None for too few."""
+    """Return how many of `count` rounds to omit at each end of the median's interval; None for too few rounds."""
     chance, outside = 0.0, None
     for place in range(count // 2):
         chance += math.comb(count, place) / 2**count

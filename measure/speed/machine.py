@@ -1,4 +1,4 @@
-"""The machine of a measurement: processor, cores, versions. No user, no host name, no path."""
+"""The machine of a measurement: processor, cores, versions. No user name, host name or path."""
 
 import platform
 
@@ -12,8 +12,8 @@ REPORTED = ("fewstep", "numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "openv
 
 
 class Machine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The processor as its operating system names it, and the cores this process may use. `gpus` are named with their
-    compute capability and driver, `jetson` with its L4T and JetPack; "" for none."""
+    """The processor's name by its operating system, and the cores this process may use. `gpus` are named with their
+    compute capability and driver, `jetson` with its L4T and JetPack; "" if this is none."""
 
     processor: str
     cores: int
@@ -25,7 +25,7 @@ class Machine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def this_machine() -> Machine:
-    """Look at the machine this runs on."""
+    """Return the facts of the machine that this process runs on."""
     cpu, jetson = this_cpu(), this_jetson()
     installed = {package: version for package in REPORTED if (version := version_of(package)) is not None}
     return Machine(

@@ -1,4 +1,4 @@
-"""A mean step of a body whose steps run several graphs or networks: the plan says how often each runs."""
+"""The mean step of a body whose steps run several graphs or networks, weighted by how often the plan runs each."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -15,19 +15,19 @@ from fewstep.runtime.bundle.manifest import Body, GraphEntry, StepGraph
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.sampling.sampler import Sampler
 
-LONGEST_CALL = 12  # steps: of longer plans, the shares in a timed call are near theirs
+LONGEST_CALL = 12  # steps; for longer plans, a timed call approximates the plan's proportions
 
 
 def graph_steps(body: Body, plan: AnyPlan, network: str = DENOISER) -> list[tuple[StepGraph, int]]:
-    """The graphs of a network's body that run steps of a plan, and how many each of them runs."""
+    """Return the graphs of a network's body that run steps of a plan, and the number of steps of each."""
     steps = regroup(plan, {network: body.groups}).steps
     runs = [body.graph_index(step.group) for step in steps if step.network == network]
     return [(graph, runs.count(number)) for number, graph in enumerate(body.graphs) if number in runs]
 
 
 def int8_share(body: Body, plan: AnyPlan, network: str = DENOISER) -> float | None:
-    """Share of multiply-accumulates in int8 over the network's steps of the plan; None if a graph's coverage is not
-    known, or it has no steps."""
+    """Return the share of multiply-accumulates in int8 over the network's steps of the plan; None if a graph's coverage
+    is unknown, or the network has no steps."""
     parts = graph_steps(body, plan, network)
     if not parts or any(graph.coverage is None or not graph.coverage.total_macs for graph, _ in parts):
         return None
@@ -38,7 +38,8 @@ def int8_share(body: Body, plan: AnyPlan, network: str = DENOISER) -> float | No
 def make_contender(
     bundle: Bundle, body: str, plan: AnyPlan, feeds: Mapping[str, Arrays], backend: str | None = None, name: str = ""
 ) -> TimedContender:
-    """A body along a plan: its graphs on onnxruntime, or its networks on another backend. `feeds` are by network."""
+    """Return a body along a plan: its graphs on onnxruntime, or its networks on another backend. `feeds` are by
+    network."""
     graphs = list[TimedGraph]()
     for network, fed in feeds.items():
         alone = bundle.select_network(network)
@@ -56,8 +57,8 @@ def make_contender(
 
 
 def steps_per_call(steps: Sequence[int]) -> list[int]:
-    """The steps of each graph in one timed call, by its steps in a plan: as few as have the same proportions. Where
-    these are more than LONGEST_CALL, about so many, in proportions that are near."""
+    """Return the steps of each graph in one timed call, given its steps in a plan: the fewest with the same
+    proportions. If these exceed LONGEST_CALL, return about that many in approximate proportions."""
     divisor = max(gcd(*steps), sum(steps) / LONGEST_CALL)
     return [max(1, round(count / divisor)) for count in steps]
 
@@ -65,7 +66,7 @@ def steps_per_call(steps: Sequence[int]) -> list[int]:
 def middle_feeds(
     sampler: Sampler, plan: AnyPlan, samples: int, records: ConditionRecords | None = None
 ) -> dict[str, Arrays]:
-    """The feeds of each network at the middle one of its steps of a plan: every branch of `samples` samples."""
+    """Return the feeds of each network at the middle one of its steps of a plan: every branch of `samples` samples."""
     networks, feeds, takes = [step.network for step in plan.steps], {}, sampler.bundle.manifest
     values = None if records is None else held_out_conditions(takes, range(samples), records)
     for network in dict.fromkeys(networks):
@@ -76,5 +77,5 @@ def middle_feeds(
 
 
 def select_feeds(graph: GraphEntry, feeds: Arrays) -> Arrays:
-    """The feeds that a graph takes: graphs of one body may take different inputs."""
+    """Return the feeds that a graph has inputs for: graphs of one body may differ in their inputs."""
     return {tensor.name: feeds[tensor.name] for tensor in graph.inputs if tensor.name in feeds}

@@ -1,7 +1,7 @@
-"""The profile of a step's time: shares of kinds of operations, as onnxruntime's own profile has them.
+"""The profile of a step's time: shares by operation type, from onnxruntime's own profile.
 
-A kind is what a performance engineer can act on: products that int8 makes faster and those that stayed in float, the
-borders between both, and work that has no int8 form.
+The types are those that a performance engineer can act on: products that int8 makes faster and those that stayed in
+float, the conversions between both, and work that has no int8 form.
 """
 
 import json
@@ -13,7 +13,7 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
-PROFILED_RUNS = 9  # of each operation the median counts
+PROFILED_RUNS = 9  # the median over runs counts, for each operation
 KINDS = {
     "products in int8": "QLinearConv ConvInteger QLinearMatMul MatMulInteger MatMulIntegerToFloat QGemm"
     " DynamicQuantizeMatMul QLinearConvTranspose QAttention",
@@ -34,20 +34,20 @@ _KIND_OF = {operation: kind for kind, operations in KINDS.items() for operation 
 
 
 def profile_graph(path: str, options: Any, feeds: Mapping[str, Any]) -> dict[str, float]:
-    """Seconds of each kind in a run of a graph, the longest first; `options` of onnxruntime are taken over."""
+    """Return seconds of each type in a run of a graph, the longest first, with these `options` of onnxruntime."""
     import onnxruntime
 
     with TemporaryDirectory() as folder:
         options.enable_profiling, options.profile_file_prefix = True, str(Path(folder, "run"))
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        for _ in range(PROFILED_RUNS + 1):  # the first allocates
+        for _ in range(PROFILED_RUNS + 1):  # the first allocates memory
             session.run(None, feeds)
         return seconds_by_kind(json.loads(Path(session.end_profiling()).read_text()))
 
 
 def seconds_by_kind(events: list[dict[str, Any]]) -> dict[str, float]:
-    """Seconds of each kind in the events of onnxruntime's profile, the longest first: of each node the median over its
-    runs."""
+    """Return seconds of each type in the events of onnxruntime's profile, the longest first: of each node the median
+    over its runs."""
     nodes = sorted(
         (event["name"], event["args"]["op_name"], event["dur"])
         for event in events

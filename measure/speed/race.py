@@ -1,6 +1,6 @@
-"""Fair races of bodies: each contender in its own process, taking turns, compared round by round.
+"""Fair races of bodies: each contender runs in its own process, contenders take turns, and rounds are compared.
 
-A ratio per round, because the drift of a machine then cancels.
+Ratios are computed per round, so that the drift of a machine cancels.
 """
 
 import logging
@@ -30,10 +30,11 @@ LARGEST_BATCH = 4096  # samples in one timed call
 
 @dataclass(frozen=True)
 class Turns:
-    """The turns in which contenders are timed. UserError for what cannot be.
+    """The turns in which contenders are timed. Raises UserError for invalid values.
 
-    batches: samples in one call, a race for each. rounds: turns of each contender. seconds: of a turn. threads: of a
-    call, 0 for the cores that this process may use. spinning: threads spin inside a call; without it not even there.
+    batches: samples in one call, with a race for each. rounds: turns of each contender. seconds: duration of a turn.
+    threads: of a call, 0 for the cores that this process may use. spinning: whether waiting threads spin inside a call;
+    they never spin between calls.
     """
 
     batches: tuple[int, ...] = (1, 8)
@@ -59,13 +60,13 @@ class Timing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     p10: float
     p90: float
     p99: float
-    runs: int  # calls that were timed
+    runs: int  # number of timed calls
     ratio: float  # how many times faster than the first contender: the median over rounds
     ratio_low: float  # the slowest round
     ratio_high: float  # the fastest round
     load: float  # seconds to open the graphs
     peak_mib: float  # resident memory of its process after the first runs; 0: unknown
-    kinds: dict[str, float] = {}  # shares of a run by kind of operation (`profile.py`); empty: not known
+    kinds: dict[str, float] = {}  # shares of a run by operation type (`profile.py`); empty: unknown
 
 
 class Race(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -80,15 +81,15 @@ class Race(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def run_race(
     contenders: Sequence[TimedContender], turns: Turns = Turns(), progress: Progress = SILENT, profiled: bool = False
 ) -> Race:
-    """Time a mean step of the contenders against the first of them. Where plans run several networks, a timing follows
-    for a mean step of each. `profiled`: with shares of a run by kind of operation, for which each runs some ten times
-    more."""
+    """Time a mean step of the contenders relative to the first of them. If plans run several networks, timings for a
+    mean step of each network follow. `profiled`: also return shares of a run by operation type, which takes some ten
+    more runs of each."""
     threads = turns.threads or usable_cores()
     batches = {contender.batch for contender in contenders}
     if len(batches) != 1:
         raise ValueError("contenders must be fed the same batch")
     batch = batches.pop()
-    names = [*contenders[0].steps]  # "" for all steps, then each network's
+    names = [*contenders[0].steps]  # "" for all steps, then one for each network's
     calls = [(place, name) for name in (names if len(names) > 2 else [""]) for place in range(len(contenders))]
     with ExitStack() as stack:
         processes = [
@@ -96,7 +97,7 @@ def run_race(
             for each in contenders
         ]
         for each in processes:
-            each.run_turn(0.0)  # a single call, for its memory
+            each.run_turn(0.0)  # a single call, to measure its memory
         peaks = [each.peak_mib() for each in processes]
 
         def until(done: Rounds[list[float]]) -> bool:
@@ -104,7 +105,7 @@ def run_race(
             return len(done) >= turns.rounds
 
         timed = [partial(processes[place].wall_times, turns.seconds, name) for place, name in calls]
-        walls = zip(*take_turns(timed, until), strict=True)  # of each call: by rounds, of each time that it ran
+        walls = zip(*take_turns(timed, until), strict=True)  # of each call: by rounds, then by repetitions
         kinds = [_kind_shares(each) if profiled else {} for each in processes]
     steps = {
         (place, name): [[wall / contenders[place].steps[name] for wall in turn] for turn in rounds]
@@ -118,12 +119,12 @@ def run_race(
 
 
 def _kind_shares(process: TimedProcess) -> dict[str, dict[str, float]]:
-    """Shares of each call by kind, the largest first; none where the profile fails, as without room for its file:
-    times are kept."""
+    """Return the shares of each call by type, the largest first; none if the profile fails, e.g. without disk space
+    for its file. Times are kept."""
     try:
         by_call: Mapping[str, Mapping[str, float]] = process.run_call(contender_process.PROFILES)
     except UserError as error:
-        LOG.warning("where the time of %s goes is not known: %s", process.name, error.what)
+        LOG.warning("the time of %s by operation type is unknown: %s", process.name, error.what)
         return {}
     shares = {}
     for call, seconds in by_call.items():
@@ -133,7 +134,7 @@ def _kind_shares(process: TimedProcess) -> dict[str, dict[str, float]]:
 
 
 def _make_opener(contender: TimedContender, threads: int, spinning: bool) -> contender_process.Opener:
-    """The function that opens the calls of a contender's graphs in its process."""
+    """Return the function that opens the calls of a contender's graphs in its process."""
     graphs = []
     for each in contender.graphs:
         graph, feeds = each.graph, dict(each.feeds)
@@ -150,7 +151,7 @@ def _make_opener(contender: TimedContender, threads: int, spinning: bool) -> con
 def _make_timing(
     process: TimedProcess, call: str, rounds: Sequence[Sequence[float]], first: Sequence[Sequence[float]]
 ) -> Timing:
-    """The timing of a call, by the seconds of its steps in each round; `first` are those of the first contender."""
+    """Return the timing of a call from the seconds of its steps in each round; `first` are the first contender's."""
     seconds = [value for turn in rounds for value in turn]
     ratios = [median(other) / median(turn) for turn, other in zip(rounds, first, strict=True)]
     p10, p90, p99 = np.percentile(seconds, [10, 90, 99])

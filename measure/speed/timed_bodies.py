@@ -1,7 +1,7 @@
-"""The bodies of a bundle that are timed: every contender in a process of its own, all taking turns.
+"""The bodies of a bundle that are timed: every contender in its own process, all taking turns.
 
-What is timed is one call of the body, fed what it meets in the middle of the plan. Of a body with several graphs, or of
-several networks, it is a mean step of the plan: each runs as often as the plan has it. The loop around it costs the
+One call of the body is timed, with its feeds in the middle of the plan. For a body with several graphs, or several
+networks, it is a mean step of the plan: each graph runs as often as in the plan. The loop around the body costs the
 same in every precision.
 """
 
@@ -28,11 +28,11 @@ FLOAT16 = "float16 is not timed: onnxruntime's CPU kernels compute it in float32
 
 @dataclass(frozen=True)
 class TimedBodies:
-    """The bodies that are timed, and the turns that they take.
+    """The bodies to time, and the turns that they take.
 
-    here: names of bodies on their own backends, of which the first is what ratios are to (`select_local_bodies`).
+    here: names of bodies on their own backends; ratios are relative to the first (`select_local_bodies`).
     elsewhere: (backend, body) of bodies on backends that a user names (`select_backend_bodies`).
-    plans: of each body, by which it is fed.
+    plans: of each body, from which its feeds are taken.
     """
 
     here: Sequence[str]
@@ -42,15 +42,15 @@ class TimedBodies:
 
     @property
     def seconds(self) -> float:
-        """Seconds of all turns."""
+        """Total seconds of all turns."""
         networks = len({step.network for step in self.plans[self.here[0]].steps})
         calls = (len(self.here) + len(self.elsewhere)) * (1 if networks == 1 else 1 + networks)
         return len(self.turns.batches) * calls * (self.turns.rounds + 1) * self.turns.seconds
 
 
 def select_local_bodies(bundle: Bundle) -> list[str]:
-    """The bodies whose backends are here: float32 first if there is one, bodies of other backends than onnxruntime
-    last. UserError where there is none."""
+    """Return the bodies whose backends are on this machine: float32 first if there is one, bodies of backends other
+    than onnxruntime last. Raises UserError if there is none."""
     bodies, refused = common_bodies(bundle.manifest), excluded_bodies(bundle)
     names = [name for name, body in bodies.items() if not is_simulated(body) and name not in refused]
     if not names:
@@ -59,7 +59,7 @@ def select_local_bodies(bundle: Bundle) -> list[str]:
 
 
 def select_backend_bodies(bundle: Bundle, backends: Sequence[str]) -> list[tuple[str, str]]:
-    """(backend, body) of what other backends run: their shortest float first, then int8."""
+    """Return (backend, body) for bodies that other backends run: the smallest float type first, then int8."""
     found = []
     for backend in backends:
         bodies = create_backend(backend).bodies if backend != ONNXRUNTIME else {}
@@ -72,9 +72,9 @@ def select_backend_bodies(bundle: Bundle, backends: Sequence[str]) -> list[tuple
 def run_races(
     bundle: Bundle, timed: TimedBodies, records: ConditionRecords | None = None, progress: Progress = SILENT
 ) -> tuple[Race, ...]:
-    """A race for each batch size. `records` are conditions of one's own."""
+    """Run a race for each batch size. `records` are user-supplied conditions."""
     plans, first, threads = timed.plans, timed.here[0], timed.turns.threads
-    fed_alone = {  # for a range group, or along a plan of its own
+    fed_alone = {  # bodies with range groups, or with a separate plan
         body
         for _, body in timed.elsewhere
         if any(edges_of(bundle.manifest, body).values()) or plans[body] != plans[first]
@@ -90,12 +90,12 @@ def run_races(
         for backend, body in timed.elsewhere:
             fed = feeds.get(body) or feeds[first]
             contenders.append(make_contender(bundle, body, plans[body], fed, backend, f"{body}, {backend}"))
-        finished.append(run_race(contenders, timed.turns, progress, profiled=not finished))  # kinds hardly depend on it
+        finished.append(run_race(contenders, timed.turns, progress, profiled=not finished))  # batch hardly matters
     return tuple(finished)
 
 
 def timing_notes(bundle: Bundle, timed: TimedBodies, backends: Sequence[str]) -> Iterator[str]:
-    """Notes for a reader of times: on what is timed, and what is not."""
+    """Yield notes for readers of times, about the bodies that are timed, and those that are not."""
     bodies, found = bundle.manifest.bodies, dict(timed.elsewhere)
     if not backends:
         yield FLOAT16
@@ -106,16 +106,16 @@ def timing_notes(bundle: Bundle, timed: TimedBodies, backends: Sequence[str]) ->
             steps = f"several graphs run the steps of {timed.plans[name].name}"
             yield f"{name}: {steps}; times are the mean of a step"
     if QNN.name in backends:
-        from fewstep.runtime.backends.qnn import Qnn  # for who times it
+        from fewstep.runtime.backends.qnn import Qnn  # only needed to time it
 
         if Qnn().is_emulated():
-            yield f"{QNN.name}: this CPU executes the arithmetic of an NPU, so its time says nothing of one"
+            yield f"{QNN.name}: this CPU emulates an NPU, so its time says nothing about one"
     for backend in backends:
         if backend != ONNXRUNTIME and backend not in found:
             yield f"{backend}: nothing to time, the bundle has no body for it"
 
 
 def _other_backend(bundle: Bundle, name: str) -> str | None:
-    """The backend of a body; None where it is onnxruntime on the CPU."""
+    """Return the backend of a body; None for onnxruntime on the CPU."""
     backend = backend_of(bundle.manifest.bodies[name])
     return None if backend == ONNXRUNTIME else backend

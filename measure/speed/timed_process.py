@@ -1,8 +1,8 @@
-"""Contenders that take turns, each in a process of its own.
+"""Contenders that take turns, each in a separate process.
 
-Separate processes, because sessions in one process share an allocator, and are no program that a user runs; turns,
-because a machine's clock, heat and neighbours drift over seconds. Only one contender runs at a time, and the others
-sleep.
+Processes are separate because sessions in one process share an allocator, unlike in a program that a user runs.
+Contenders take turns because a machine's clock, temperature and load drift over seconds. Only one contender runs at a
+time, and the others sleep.
 """
 
 from collections.abc import Callable
@@ -16,21 +16,22 @@ from fewstep.measure.workers.child import Child
 from fewstep.plans.errors import UserError, first_line
 from fewstep.runtime.machine.memory import peak_bytes
 
-TURN_SECONDS = 0.12  # seconds
+TURN_SECONDS = 0.12
 
 
 class ContenderDied(UserError):
-    """The process of a contender ended, or was killed."""
+    """The process of a contender ended or was killed."""
 
 
 class TimedProcess(AbstractContextManager["TimedProcess"]):
     """A contender in its process, which ends with the `with` block or with `close`.
 
-    opener: a function of a module, with its arguments (`functools.partial`), that returns calls by name. It is called
-        in that process; `load` is the seconds that it takes.
+    opener: a module-level function with its arguments (`functools.partial`), which returns calls by name. It is called
+    in
+        that process; `load` is its duration in seconds.
 
-    UserError where the contender cannot be opened or a call of it fails, ContenderDied where its process does;
-    `has_failed` says which of two it was.
+    Raises UserError if the contender cannot be opened or a call of it fails, and ContenderDied if its process ends. Of
+    two contenders, `has_failed` tells which one failed.
     """
 
     def __init__(self, name: str, opener: Opener) -> None:
@@ -38,7 +39,7 @@ class TimedProcess(AbstractContextManager["TimedProcess"]):
         try:
             self._child = Child(name=name)
         except OSError as error:
-            fix = "check the room for temporary files and the limit of processes"
+            fix = "check the space for temporary files and the limit of processes"
             raise UserError(f"{name} gets no process ({error.strerror or error})", fix) from error
         try:
             self.load: float = self._ask(contender_process.open_calls, opener)
@@ -56,24 +57,24 @@ class TimedProcess(AbstractContextManager["TimedProcess"]):
             self._child.end()
 
     def run_turn(self, seconds: float = TURN_SECONDS, call: str = "") -> list[Seconds]:
-        """A turn: times of calls in a row, for so many seconds."""
+        """Run a turn of about `seconds` seconds, and return the times of its calls."""
         times: list[Seconds] = self._ask(contender_process.run_turn, call, seconds)
         return times
 
     def wall_times(self, seconds: float = TURN_SECONDS, call: str = "") -> list[float]:
-        """A turn: seconds of its calls by the clock."""
+        """Run a turn, and return the wall times of its calls in seconds."""
         return [wall for wall, _ in self.run_turn(seconds, call)]
 
     def median_milliseconds(self, call: str = "") -> float:
-        """A turn of TURN_SECONDS: the median of its calls, by the clock."""
+        """Run a turn of TURN_SECONDS, and return the median wall time of its calls."""
         return 1000 * median(self.wall_times(call=call))
 
     def run_call(self, call: str = "") -> Any:
-        """The result of a call."""
+        """Return the result of a call."""
         return self._ask(contender_process.run_call, call)
 
     def peak_mib(self) -> float:
-        """The most memory that its process has had so far; 0: unknown."""
+        """Return the peak memory of the process so far; 0 if unknown."""
         most: int | None = self._ask(peak_bytes)
         return (most or 0) / 2**20
 
@@ -89,5 +90,5 @@ class TimedProcess(AbstractContextManager["TimedProcess"]):
         if isinstance(answer, UserError):
             raise answer
         if isinstance(answer, MemoryError):
-            raise UserError(f"{self.name} lacks memory", "end other programs, or give smaller batches") from answer
+            raise UserError(f"{self.name} ran out of memory", "end other programs, or give smaller batches") from answer
         raise UserError(f"{self.name} failed: {first_line(answer)}", "run it alone to see more") from answer

@@ -1,3 +1,3 @@
-"""Work that is done by many processes, with bitwise the results of one."""
+"""Work in many processes, with results that are bitwise identical to those of one process."""
 
 import fewstep.runtime  # noqa: F401  before onnxruntime, whose telemetry it turns off

@@ -1,4 +1,4 @@
-"""A process that makes calls for this one, one after the other: functions of modules, with their arguments."""
+"""A child process that runs calls for this one in order: module-level functions with their arguments."""
 
 import json
 import logging
@@ -16,19 +16,19 @@ from fewstep.measure.workers.worker_process import receive, send
 
 LOG = logging.getLogger("fewstep")
 PROCESS = Path(__file__).with_name("worker_process.py")
-PATIENCE = 120.0  # seconds of one call at which a line names the process; again at twice as many, and so on
-ENDING = 5.0  # seconds that a process has to end when it is asked to
+PATIENCE = 120.0  # seconds of one call after which a line names the process; repeated after twice as many, and so on
+ENDING = 5.0  # seconds that a process has to exit
 
 
 class Child:
-    """A running `worker_process.py`. `if_ended` is what follows if a user ends it, behind the line that names it.
-    OSError where the machine starts none."""
+    """A running `worker_process.py`. `if_ended` is appended to the warning about a slow process: what happens if the
+    user ends it. Raises OSError if no process can be started."""
 
     def __init__(self, patience: float = PATIENCE, name: str = "worker", if_ended: str = "") -> None:
         self._patience, self._name, self._if_ended = patience, name, if_ended
         command, pipe = [sys.executable, str(PROCESS), json.dumps(sys.path)], subprocess.PIPE
-        self._errors = TemporaryFile()  # noqa: SIM115 - closed by `end`; no pipe, for nobody reads it meanwhile
-        # a session of its own: an interrupt on the terminal reaches the parent alone, which ends its children
+        self._errors = TemporaryFile()  # noqa: SIM115 - closed by `end`; not a pipe, since nobody reads it meanwhile
+        # a separate session: an interrupt on the terminal reaches only the parent, which ends its children
         try:
             self._process = subprocess.Popen(
                 command, stdin=pipe, stdout=pipe, stderr=self._errors, start_new_session=True
@@ -38,7 +38,10 @@ class Child:
             raise
 
     def ask(self, function: Callable[..., Any], /, *arguments: Any, **named: Any) -> tuple[bool, Any]:
-        """True and the result of a function there, or False and its error. EOFError or OSError if the process died."""
+        """Return True and the result of a function there, or False and its error.
+
+        Raises EOFError or OSError if the process died.
+        """
         assert self._process.stdin is not None and self._process.stdout is not None
         send(self._process.stdin, (function, arguments, named))
         self._wait(self._process.stdout)
@@ -46,7 +49,7 @@ class Child:
         return answer
 
     def _wait(self, stream: IO[bytes]) -> None:
-        """Wait for an answer, with a line now and then. Windows cannot wait for a pipe with a limit."""
+        """Wait for an answer, with a warning now and then. Windows cannot wait for a pipe with a timeout."""
         if not hasattr(select, "poll"):
             return
         ready, waited = select.poll(), 0.0
@@ -54,7 +57,7 @@ class Child:
         while not ready.poll(1000 * (waited or self._patience)):
             waited = 2 * waited or self._patience
             LOG.warning(
-                "%s, process %d, is at one call for %.0f seconds: it is slow, or hangs; kill -9 %d ends it%s",
+                "%s, process %d, has been in one call for %.0f seconds: it is slow, or hangs; kill -9 %d ends it%s",
                 *(self._name, self._process.pid, waited, self._process.pid, self._if_ended),
             )
 
@@ -62,9 +65,9 @@ class Child:
         self._process.kill()
 
     def end(self) -> str:
-        """End it, and say how it ended."""
+        """End the process, and return how it ended, as text."""
         assert self._process.stdin is not None
-        with suppress(OSError):  # it is dead already
+        with suppress(OSError):  # it may be dead already
             self._process.stdin.close()
         try:
             status = self._process.wait(ENDING)

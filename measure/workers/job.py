@@ -1,9 +1,9 @@
-"""A job, which is opened once in each process and done item by item, and its results in the order of the items.
+"""Jobs, which are opened once in each process and run item by item, with results in the order of the items.
 
-Items are independent, so that results do not follow from who does them. Jobs and items travel as pickles, between
-a command and the processes that it started. Merged results depend neither on the number of workers, nor on their speed.
-A few items more than there are workers are under way. Results that come early wait, so memory depends on the workers,
-not on the items.
+Items are independent, so results do not depend on which process runs them. Jobs and items are pickled between a command
+and the processes that it started. Merged results depend neither on the number of workers nor on their speed. Only a few
+more items than workers are in flight. Results that arrive early wait, so memory depends on the number of workers, not
+of items.
 """
 
 import pickle
@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeVar
 
 from fewstep.plans.errors import UserError
 
-ITEMS_AHEAD = 2  # items under way, for each worker
+ITEMS_AHEAD = 2  # items in flight, for each worker
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -25,22 +25,22 @@ Made = TypeVar("Made", covariant=True)
 
 
 class Job(Protocol[Taken, Made]):
-    """A small value that can be pickled, since it travels with each item. `open` makes the function that does its
-    items, with `threads` for each, or one for each core if 0."""
+    """A small picklable value, since it is sent with each item. `open` returns the function that runs its items, with
+    `threads` for each, or one for each core if 0."""
 
     def open(self, threads: int) -> Callable[[Taken], Made]: ...
 
 
-_OPEN: dict[tuple[bytes, int], Callable[[Any], Any]] = {}  # the one job that this process has open
-_LOCK = Lock()  # a caller's workers may be threads, which share what is open
+_OPEN: dict[tuple[bytes, int], Callable[[Any], Any]] = {}  # the one job that is open in this process
+_LOCK = Lock()  # a caller's workers may be threads, which share the open job
 
 
 def run_item(job: bytes, threads: int, item: Any) -> Any:
-    """One item of a pickled job, in a worker. The job is opened for its first item, and stays open until another job
-    comes."""
+    """Run one item of a pickled job, in a worker. The job is opened for its first item, and stays open until an item of
+    another job arrives."""
     with _LOCK:
         if (job, threads) not in _OPEN:
-            _OPEN.clear()  # two large networks are too many
+            _OPEN.clear()  # two large networks need too much memory
             _OPEN[job, threads] = pickle.loads(job).open(threads)
         run = _OPEN[job, threads]
     return run(item)
@@ -48,9 +48,10 @@ def run_item(job: bytes, threads: int, item: Any) -> Any:
 
 @dataclass(frozen=True)
 class Workers:
-    """An executor that does items: processes of this machine, a cluster's, or what a caller has.
+    """An executor that runs items: processes of this machine, of a cluster, or the caller's.
 
-    count: items done at once. threads: of one item, 1 or more; with other threads a backend may add in another order.
+    count: number of items run at once. threads: of one item, 1 or more; their number may change a backend's order of
+    sums.
     """
 
     executor: Executor
@@ -59,8 +60,8 @@ class Workers:
 
 
 def map_in_order(job: Job[Item, Result], items: Iterable[Item], workers: Workers) -> Iterator[Result]:
-    """The result of each item. UserError where workers die of an item each time. Errors of the job itself are raised as
-    they are."""
+    """Yield the result of each item. Errors of the job are raised unchanged. Raises UserError if workers die at an item
+    every time."""
     futures: deque[Future[Any]] = deque()
     content = pickle.dumps(job)
     try:

@@ -1,4 +1,4 @@
-"""A bundle as it was when a command began. Processes open it by its path, each for itself."""
+"""A bundle as it was when a command started. Each process opens it by its path."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,13 +9,13 @@ from fewstep.runtime.bundle.reading import MANIFEST, file_sha256
 
 @dataclass(frozen=True)
 class PinnedBundle:
-    """A bundle's absolute path, and the sha256 of its manifest, which has the hashes of all other files."""
+    """A bundle's absolute path, and the SHA-256 of its manifest, which has the hashes of all other files."""
 
     path: Path
     digest: str
 
     def checked_folder(self) -> Path:
-        """The folder of the bundle. UserError where it is not what it was."""
+        """Return the folder of the bundle. Raises UserError if the bundle has changed."""
         try:
             is_same = file_sha256(self.path / MANIFEST) == self.digest
         except OSError:
@@ -26,5 +26,5 @@ class PinnedBundle:
 
 
 def pin_bundle(bundle: Path) -> PinnedBundle:
-    """The bundle in a folder, as it is now."""
+    """Return the bundle in a folder in its current state."""
     return PinnedBundle(bundle.resolve(), file_sha256(bundle / MANIFEST))

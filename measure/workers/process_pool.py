@@ -1,4 +1,4 @@
-"""An executor whose workers are processes of this machine, each for one call at a time. One that dies is replaced."""
+"""An executor with worker processes on this machine, each with one call at a time. Workers that die are replaced."""
 
 import logging
 from collections.abc import Callable
@@ -10,14 +10,15 @@ from fewstep.measure.workers.child import PATIENCE, Child
 from fewstep.plans.errors import UserError
 
 LOG = logging.getLogger("fewstep")
-TRIES = 3  # of one call, whose worker died
+TRIES = 3  # attempts at a call whose worker died
 
 
 class ProcessPool(ThreadPoolExecutor):
-    """Up to `count` workers, each with `threads`: the number of workers changes no sum. A thread waits for each.
+    """Up to `count` workers, each with `threads`, so that sums do not depend on the number of workers. A thread waits
+    for each worker.
 
-    They start with their first calls, and end with the `with` block, whatever they are doing. The standard pool of
-    processes breaks as a whole when one of them dies. UserError for less than one.
+    Workers start with their first calls, and end with the `with` block, whatever they are doing. (The standard process
+    pool breaks as a whole if one of them dies.) Raises UserError for less than one.
     """
 
     def __init__(self, count: int, threads: int = 1, patience: float = PATIENCE) -> None:
@@ -29,7 +30,7 @@ class ProcessPool(ThreadPoolExecutor):
         self._local, self._is_open = local(), True  # the worker of each thread
 
     def submit(self, function: Callable[..., Any], /, *arguments: Any, **named: Any) -> "Future[Any]":
-        """Let a worker call a function of a module. UserError where the machine starts no thread to wait for it."""
+        """Let a worker call a module-level function. Raises UserError if no thread can be started to wait for it."""
         try:
             return super().submit(self._call, function, *arguments, **named)
         except RuntimeError as error:
@@ -39,7 +40,7 @@ class ProcessPool(ThreadPoolExecutor):
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = True) -> None:
         """End all workers. Calls that have not begun are cancelled."""
-        super().shutdown(wait=False, cancel_futures=True)  # first: a thread fails all that it takes once it is closed
+        super().shutdown(wait=False, cancel_futures=True)  # first, since threads fail any further calls once closed
         self._is_open = False
         for child in tuple(self._children):
             child.kill()
@@ -48,7 +49,7 @@ class ProcessPool(ThreadPoolExecutor):
             self._end(child)
 
     def _call(self, function: Callable[..., Any], /, *arguments: Any, **named: Any) -> Any:
-        """A call by this thread's worker, or by another one where it dies of it."""
+        """Run a call in this thread's worker, or in a replacement if the worker dies of it."""
         why = "ended"
         for _ in range(TRIES if self._is_open else 0):
             worker = self._worker()
@@ -57,25 +58,25 @@ class ProcessPool(ThreadPoolExecutor):
             except (EOFError, OSError):
                 why = self._end(worker)
                 if self._is_open:
-                    LOG.warning("a worker %s: another one takes its place, and what it was doing", why)
+                    LOG.warning("a worker %s: another one takes its place and repeats its call", why)
                 continue
-            except Exception:  # it may be in the midst of a message
+            except Exception:  # the worker may be in the middle of a message
                 self._end(worker)
                 raise
             if is_done:
                 return result
             raise result
-        fix = "give fewer workers, if memory is short; else do without --workers to see the error"
+        fix = "give fewer workers, if memory is short; otherwise run without --workers to see the error"
         raise UserError(f"a worker {why}, {TRIES} times at the same place", fix)
 
     def _worker(self) -> Child:
-        """The worker of this thread. UserError where the machine starts none."""
+        """Return the worker of this thread. Raises UserError if none can be started."""
         worker: Child | None = getattr(self._local, "worker", None)
         if worker is None or worker not in self._children:
             try:
                 worker = Child(self._patience, if_ended=": another takes its place")
             except OSError as error:
-                fix = "give fewer workers, or check the room for temporary files and the limit of processes"
+                fix = "give fewer workers, or check the space for temporary files and the limit of processes"
                 raise UserError(f"a worker does not start ({error.strerror or error})", fix) from error
             self._local.worker = worker
             self._children.add(worker)

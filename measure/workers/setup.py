@@ -1,7 +1,7 @@
-"""The workers that a verb's options `workers` and `threads` ask for.
+"""The workers that a verb's options `workers` and `threads` request.
 
-onnxruntime shares the sums of an operation among its threads: other numbers of threads may round otherwise. So the
-number of workers does not change the threads of an item.
+onnxruntime splits the sums of an operation among its threads, so another number of threads may round differently. For
+this reason the number of workers does not change the threads of an item.
 """
 
 import logging
@@ -18,15 +18,15 @@ from fewstep.runtime.backends.checks import check_threads, import_package
 from fewstep.runtime.machine.cpu import usable_cores
 
 LOG = logging.getLogger("fewstep")
-ITEM_THREADS = 1  # of an item of workers, unless the caller says otherwise
-UNKNOWN_COUNT = 32  # calls at once of a caller's executor that does not say its number
-SCHEDULER_TIMEOUT = 10  # seconds that a scheduler has to answer
+ITEM_THREADS = 1  # of an item of workers, by default
+UNKNOWN_COUNT = 32  # concurrent calls for a caller's executor without a `count`
+SCHEDULER_TIMEOUT = 10  # seconds within which a scheduler must answer
 
 
 @dataclass(frozen=True)
 class WorkerSetup:
     """Processes of this machine, 0 for none; threads of an item, 0 for `ITEM_THREADS`; a Dask scheduler's address.
-    UserError for what cannot be."""
+    Raises UserError for invalid values."""
 
     count: int = 0
     threads: int = 0
@@ -34,15 +34,18 @@ class WorkerSetup:
 
     def __post_init__(self) -> None:
         if self.count < 0:
-            raise UserError(f"--workers is {self.count}", "give the number of processes, or 0 for this one alone")
+            raise UserError(f"--workers is {self.count}", "give the number of processes, or 0 for only this one")
         if self.count and self.cluster:
-            raise UserError("--workers and --cluster together", "give one of them: a cluster has workers of its own")
+            raise UserError("--workers and --cluster together", "give one of them: a cluster has its own workers")
 
 
 @contextmanager
 def start_workers(setup: WorkerSetup, open_already: Executor | None = None) -> Iterator[Workers | None]:
-    """Workers while the block runs; None where the process itself does all. `open_already` is the caller's, and stays
-    open. UserError for what is no executor, or no scheduler."""
+    """Yield workers for the block; None if this process runs everything. `open_already` is the caller's, and stays
+    open.
+
+    Raises UserError if it is no executor, or if no scheduler answers.
+    """
     threads = setup.threads or ITEM_THREADS
     if open_already is not None:
         if not isinstance(open_already, Executor):
@@ -55,7 +58,7 @@ def start_workers(setup: WorkerSetup, open_already: Executor | None = None) -> I
         with _client(setup.cluster) as client:
             yield Workers(client.get_executor(pure=False), max(1, sum(client.ncores().values())), threads)
     elif setup.count:
-        from fewstep.measure.workers.process_pool import ProcessPool  # not for who has one process, or a cluster
+        from fewstep.measure.workers.process_pool import ProcessPool  # not needed for one process or a cluster
 
         warn_of_workers(setup)
         with ProcessPool(setup.count, threads) as processes:
@@ -65,10 +68,8 @@ def start_workers(setup: WorkerSetup, open_already: Executor | None = None) -> I
 
 
 def _client(address: str) -> Any:
-    """A client of a Dask scheduler. UserError where it is not there."""
-    distributed = import_package(
-        "distributed", "a cluster is asked by distributed, which", "pip install 'fewstep[cluster]'"
-    )
+    """Return a client of a Dask scheduler. Raises UserError if none answers."""
+    distributed = import_package("distributed", "a cluster needs distributed, which", "pip install 'fewstep[cluster]'")
     try:
         return distributed.Client(address, timeout=SCHEDULER_TIMEOUT)
     except (OSError, ValueError) as error:
@@ -78,7 +79,7 @@ def _client(address: str) -> Any:
 
 
 def warn_of_workers(setup: WorkerSetup) -> None:
-    """Warn where processes of this machine wait for each other."""
+    """Warn if there are more processes than cores for them."""
     cores, count, threads = usable_cores(), setup.count, setup.threads or ITEM_THREADS
     if count > 1 and count * threads > cores:
         LOG.warning(
@@ -89,14 +90,14 @@ def warn_of_workers(setup: WorkerSetup) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingOptions(ConditionOptions):
-    """Conditions and processes of a verb that samples. UserError for workers or threads that cannot be.
+    """Conditions and processes of a verb that samples. Raises UserError for invalid workers or threads.
 
-    workers: Processes of this machine that share the sampling, with bitwise the same result for any number from 1 on.
-        Each has the weights in memory. 0 for this process alone, on all cores unless threads is 1.
+    workers: Processes of this machine that share the sampling, with bitwise identical results for any number from 1 on.
+        Each has the weights in memory. 0 for only this process, on all cores unless threads is 1.
     threads: Threads of one evaluation, on which its last bits may depend. 0 for one per worker, or, without workers,
         one for each core.
-    cluster: Address of a Dask scheduler whose workers share the sampling instead, as tcp://host:8786. They have fewstep
-        installed, and the bundle at the same path.
+    cluster: Address of a Dask scheduler whose workers share the sampling instead, as tcp://host:8786. They must have
+        fewstep installed, and the bundle at the same path.
     """
 
     workers: int = field(default=0, metadata={"unrecorded": True})
@@ -106,9 +107,9 @@ class SamplingOptions(ConditionOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_threads(self.threads)
-        _ = self.setup  # workers that can be, or refused
+        _ = self.setup  # raises UserError for invalid workers
 
     @property
     def setup(self) -> WorkerSetup:
-        """The workers' setup."""
+        """The workers of these options."""
         return WorkerSetup(self.workers, self.threads, self.cluster)

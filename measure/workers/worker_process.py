@@ -1,4 +1,4 @@
-"""A worker process: calls come by stdin until it ends, and their results or errors go to stdout.
+"""A worker process: it reads calls from stdin until it ends, and writes their results or errors to stdout.
 
     python worker_process.py PATHS
 
@@ -19,13 +19,13 @@ def send(stream: IO[bytes], message: Any) -> None:
 
 
 def write(stream: IO[bytes], content: bytes) -> None:
-    """Send a message that is pickled already."""
+    """Send a message that is already pickled."""
     stream.write(len(content).to_bytes(LENGTH, "little") + content)
     stream.flush()
 
 
 def receive(stream: IO[bytes]) -> bytes:
-    """The next message, pickled. EOFError where the other process has ended."""
+    """Return the next message, pickled. Raises EOFError if the other process has ended."""
     head = stream.read(LENGTH)
     content = stream.read(int.from_bytes(head, "little"))
     if len(head) < LENGTH or len(content) < int.from_bytes(head, "little"):
@@ -34,7 +34,7 @@ def receive(stream: IO[bytes]) -> bytes:
 
 
 def picklable_error(error: Exception) -> Exception:
-    """The error, or its text where the other process could not make it again: some classes take other arguments."""
+    """Return the error, or its text if it cannot be unpickled: some classes take other arguments."""
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:
@@ -44,7 +44,7 @@ def picklable_error(error: Exception) -> Exception:
 
 def main() -> None:
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # prints of libraries are no answers
+    os.dup2(2, 1)  # prints of libraries must not mix with answers
     while True:
         try:
             call = receive(sys.stdin.buffer)
@@ -53,11 +53,11 @@ def main() -> None:
         try:
             function, arguments, named = pickle.loads(call)
             answer = pickle.dumps((True, function(*arguments, **named)), protocol=5)
-        except Exception as error:  # of the call, or of a result that cannot be pickled
+        except Exception as error:  # of the call, or due to a result that cannot be pickled
             answer = pickle.dumps((False, picklable_error(error)), protocol=5)
         write(answers, answer)
 
 
 if __name__ == "__main__":
-    sys.path[:] = json.loads(sys.argv[1])  # without the folder of this file, whose modules are no top-level modules
+    sys.path[:] = json.loads(sys.argv[1])  # without this file's folder: its modules are not top-level modules
     main()

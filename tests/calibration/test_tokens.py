@@ -88,8 +88,8 @@ def test_a_course_tells_another_network_and_none_from_itself(made, bundle):
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"plan": "mdlm:8"}, "may leave evaluations out.*maskgit:8"),
-        ({"plan": "block_dynamic(size=6):4"}, "may leave evaluations out"),
+        ({"plan": "mdlm:8"}, "may skip evaluations.*maskgit:8"),
+        ({"plan": "block_dynamic(size=6):4"}, "may skip evaluations"),
         ({"quality": "40dB"}, "a precision map of a token denoiser"),
         ({"plan": "ddim:4"}, "is for continuous samples"),
         ({"plan": "dpmpp_2m:8"}, "is for continuous samples"),

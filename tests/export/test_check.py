@@ -134,7 +134,7 @@ def test_a_right_spec_is_exported_and_a_wrong_one_is_not(tmp_path: Path, caplog:
 
 def test_what_is_no_file_is_known_first(tmp_path: Path) -> None:
     (tmp_path / "samples").mkdir()
-    is_folder = r"samples is a folder; write what it holds into one \.npz"
+    is_folder = r"samples is a folder; write its contents into one \.npz"
     for name, said in (("none.npz", "there is no file .*none.npz; check the path"), ("samples", is_folder)):
         with pytest.raises(UserError, match=said):
             export(ExportOptions("fashion_mnist", tmp_path / "bundle", check=tmp_path / name))

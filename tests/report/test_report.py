@@ -184,7 +184,7 @@ def test_each_operation_says_why_it_is_float(made):
 def test_another_plan_and_guidance_go_to_a_file_of_their_own(bundle, tmp_path):
     kept = (bundle / MANIFEST).read_bytes()
     with pytest.raises(
-        UserError, match="was calibrated along dpmpp_2m:4, and keeps the report of that alone; give --o"
+        UserError, match="was calibrated along dpmpp_2m:4, and keeps only the report of that plan; give --o"
     ):
         report(options(bundle, plan="ddim:3"))
     with pytest.raises(UserError, match="there is no folder"):

@@ -179,7 +179,7 @@ def test_features_are_the_output_of_that_name_or_the_only_one(tmp_path):
 
 
 def test_what_is_no_extractor_of_these_samples_is_told(tmp_path):
-    with pytest.raises(UserError, match=r"extracts no features of samples of 3x8x8"):
+    with pytest.raises(UserError, match=r"cannot extract features of samples of 3x8x8"):
         open_extractor(str(write_extractor(tmp_path / "a.onnx", MATRIX)), (3, 8, 8))
     with pytest.raises(UserError, match="unknown features 'fid'; give one of fashion-mnist-cnn, cifar10-cnn, none"):
         open_extractor("fid", SHAPE)

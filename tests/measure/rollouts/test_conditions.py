@@ -48,7 +48,7 @@ def test_rows_are_spread_over_the_file_or_taken_in_turn(caplog: pytest.LogCaptur
     assert not caplog.messages
     dealt = distribute_records(rows, 12)
     assert dealt["a"].tolist() == [*range(10), 0, 1] and (dealt["b"] == 10 * dealt["a"]).all()
-    assert "10 rows of conditions for 12 samples: they are taken in turn" in caplog.text
+    assert "10 rows of conditions for 12 samples: the rows are repeated" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,10 @@ def test_rows_are_spread_over_the_file_or_taken_in_turn(caplog: pytest.LogCaptur
         ({**GIVEN, "image": np.zeros((5, 3, 2))}, r"own.npz: condition 'image': one value has the shape \[3, 2\]"),
         ({**GIVEN, "class": np.array(3)}, "array 'class' of own.npz has no rows"),
         ({**GIVEN, "class": np.zeros(0, int)}, "array 'class' of own.npz has no rows"),
-        ({**GIVEN, "class": np.array([None] * 5)}, r"own.npz cannot be read \(it holds no arrays alone\); write"),
+        (
+            {**GIVEN, "class": np.array([None] * 5)},
+            r"own.npz cannot be read \(it holds other objects than arrays\); write",
+        ),
         ({**GIVEN, "class": np.zeros(5)}, "condition 'class': 0.0 is no whole number of type int64"),
     ],
 )

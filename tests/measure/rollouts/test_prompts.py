@@ -30,7 +30,7 @@ def test_a_file_has_one_prompt_a_line(bundle: Bundle, tmp_path: Path) -> None:
 def test_own_prompts_are_taken_with_a_warning(bundle: Bundle, caplog: pytest.LogCaptureFixture) -> None:
     rows = given_conditions(bundle, None, None, HELD_OUT).records
     assert rows is not None and len(rows["text"]) == 64
-    assert "it runs on 64 that come with fewstep; --prompts FILE takes yours" in caplog.text
+    assert "using 64 that come with fewstep; --prompts FILE takes yours" in caplog.text
 
 
 def test_calibration_and_evaluation_have_no_prompt_in_common() -> None:
@@ -43,7 +43,7 @@ def test_prompts_and_conditions_belong_together(bundle: Bundle, tmp_path: Path) 
     np.savez(tmp_path / "three.npz", **{"class": np.array([2, 1, 0])})
     rows = given_conditions(bundle, tmp_path / "two.npz", tmp_path / "p.txt", CALIBRATION).records
     assert rows is not None and rows["class"].tolist() == [2, 1] and len(rows["text"]) == 2
-    with pytest.raises(UserError, match="2 prompts, and 3 rows of 'class'; give as many of both"):
+    with pytest.raises(UserError, match="2 prompts, and 3 rows of 'class'; give the same number of both"):
         given_conditions(bundle, tmp_path / "three.npz", tmp_path / "p.txt", CALIBRATION)
 
 
@@ -56,7 +56,7 @@ def test_without_a_text_encoder_values_are_drawn_and_prompts_are_refused(tiny_bu
 
 @pytest.mark.parametrize(
     ("content", "says"),
-    [(None, "there is no file"), (b"\n \n", "holds no prompt"), (b"\xff\xfe\x00", "cannot be read")],
+    [(None, "there is no file"), (b"\n \n", "has no prompt"), (b"\xff\xfe\x00", "cannot be read")],
 )
 def test_a_file_of_prompts_that_cannot_be_taken(content: bytes | None, says: str, tmp_path: Path) -> None:
     if content is not None:

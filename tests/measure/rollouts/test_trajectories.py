@@ -103,7 +103,9 @@ def test_conditions_are_uniform_and_fixed_by_the_seed() -> None:
 
 
 def test_a_condition_without_bounds_cannot_be_drawn() -> None:
-    with pytest.raises(UserError, match="nothing says what values condition 'text' has; give some .--conditions FILE."):
+    with pytest.raises(
+        UserError, match="condition 'text' has no range to draw values from; give some .--conditions FILE."
+    ):
         draw_condition(Condition("text", "text", (4,), "float32", high=1.0), 0, 1)
 
 

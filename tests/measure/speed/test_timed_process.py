@@ -73,7 +73,7 @@ def test_calls_ahead_are_not_counted_unless_one_is_long(monkeypatch: pytest.Monk
 def test_failures_of_a_contender_are_one_line() -> None:
     with pytest.raises(UserError, match="^no such engine; install it$"):
         TimedProcess("ours", refusing)
-    with pytest.raises(UserError, match="^ours lacks memory; end other programs"):
+    with pytest.raises(UserError, match="^ours ran out of memory; end other programs"):
         TimedProcess("ours", filling)
     with pytest.raises(UserError, match="^ours failed: Refused: 404: not here; run it alone"):
         TimedProcess("ours", far_away)  # pickle does not make this error again

@@ -125,7 +125,7 @@ def test_results_come_in_order_and_one_that_dies_costs_its_item_alone(
     assert [square for square, _, _ in found] == [9, 0, 16, 25, 36, 49]
     assert {threads for _, threads, _ in found} == {workers.threads}
     assert len({process for _, _, process in found}) <= 3  # two, and one in the place of the one that died
-    assert caplog.messages == ["a worker was killed (signal 9): another one takes its place, and what it was doing"]
+    assert caplog.messages == ["a worker was killed (signal 9): another one takes its place and repeats its call"]
 
 
 @pytest.mark.slow
@@ -199,7 +199,9 @@ def test_a_worker_that_hangs_is_named(monkeypatch: pytest.MonkeyPatch, caplog: p
     with ProcessPool(1, patience=2) as workers:
         pid = workers.submit(os.getpid).result()
     for waited in accumulate(waits[:3]):
-        assert f"worker, process {pid}, is at one call for {waited:.0f} seconds: it is slow, or hangs" in caplog.text
+        assert (
+            f"worker, process {pid}, has been in one call for {waited:.0f} seconds: it is slow, or hangs" in caplog.text
+        )
 
 
 def test_a_pool_that_breaks_is_one_line(tmp_path: Path) -> None:
