@@ -18,6 +18,7 @@ from fewstep.export.tracing.attention import ATTENTION, EXPORTED_RANK, decompose
 from fewstep.export.tracing.circular_padding import CIRCULAR, is_circular, pad_circularly
 from fewstep.export.tracing.complex_pairs import ON_PAIRS, has_complex_input
 from fewstep.export.tracing.exporter_speedups import cache_operations, skip_impossible_matches
+from fewstep.export.tracing.linspace import FreeSteps
 from fewstep.export.tracing.nearest import NEAREST
 from fewstep.export.tracing.short_lists import expand_short_lists
 from fewstep.export.tracing.size_arithmetic import FORMS, simplify_sizes
@@ -43,6 +44,7 @@ def capture(
     with (
         _silence_exporter(),
         simplify_sizes(),
+        FreeSteps(),
         skip_impossible_matches(),
         cache_operations(),
         watch_calls(module) as watch,

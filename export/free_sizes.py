@@ -93,9 +93,18 @@ def _find_fixing_lines(module: torch.nn.Module, example: tuple[Any, ...], dynami
         logging.disable(before)
     for failure in failures:
         stack: list[Mapping[str, Any]] = failure.data.get("user_stack") or []
-        if "Eq(" in str(failure.data.get("expr", "")) and stack:
+        if _makes_number_of_size(failure.data) and stack:
             frame = stack[-1]
             yield f" (line {frame['line']}: {str(frame.get('loc', '')).strip()})"
+
+
+def _makes_number_of_size(guard: Mapping[str, Any]) -> bool:
+    """True if a guard is "Eq(s0, 16)", of the sizes of one input. That two inputs have one size or one batch is a guard
+    too."""
+    sources = list((guard.get("symbol_to_sources") or {}).values())
+    inputs = {source.partition(".size()")[0] for source in sources}
+    fixes = any(not source.endswith(".size()[0]") for source in sources)
+    return "Eq(" in str(guard.get("expr", "")) and len(inputs) == 1 and fixes
 
 
 def _size_symbol(size: Size) -> Any:
