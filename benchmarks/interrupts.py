@@ -100,6 +100,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             second = SECOND[number // 3 % len(SECOND)] if number % 3 == 0 else None
             seconds, whole = finished[verb]
             ends.append(_interrupt(work, whole, number, verb, moments.uniform(0.001, 1.05 * seconds), second))
+            if ends[-1].faults or (number + 1) % 20 == 0:
+                faults = "; ".join(ends[-1].faults)
+                print(f"{number + 1} of {chosen.count}{f', {verb}: {faults}' if faults else ''}", file=sys.stderr)
     print(_table(verbs, ends))
     for end in (end for end in ends if end.faults):
         print(f"{end.verb}, after {end.after:.3f} s, code {end.code}: {'; '.join(end.faults)}")

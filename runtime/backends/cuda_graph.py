@@ -2,6 +2,7 @@
 
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends.cuda import CudaStream, call, cuda_module, release
@@ -19,15 +20,27 @@ class Recording:
         )
         try:
             done = work()
-        finally:
-            graph = call("cudaStreamEndCapture", stream.handle)  # always: the stream is of no use before
+        except BaseException:  # what ends the recording must not hide it
+            self._discard(stream)
+            raise
         if not done:
-            release("cudaGraphDestroy", graph)
+            self._discard(stream)
             raise UserError("a CUDA graph of the call cannot be recorded", "give cuda_graph=False")
+        graph = call("cudaStreamEndCapture", stream.handle)
         self._stream = stream
-        self._launchable = call("cudaGraphInstantiate", graph, 0)
+        try:
+            self._launchable = call("cudaGraphInstantiate", graph, 0)
+        finally:
+            release("cudaGraphDestroy", graph)
         weakref.finalize(self, release, "cudaGraphExecDestroy", self._launchable).atexit = False
-        call("cudaGraphDestroy", graph)
+
+    @staticmethod
+    def _discard(stream: CudaStream) -> None:
+        """End a recording that failed: the stream is of no use before. It may have become invalid."""
+        with suppress(UserError):
+            graph = call("cudaStreamEndCapture", stream.handle)
+            if graph is not None:
+                release("cudaGraphDestroy", graph)
 
     def launch(self) -> None:
         call("cudaGraphLaunch", self._launchable, self._stream.handle)

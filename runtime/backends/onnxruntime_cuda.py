@@ -17,8 +17,9 @@ from typing import Any
 from fewstep.plans.errors import UserError, first_line
 from fewstep.runtime.backends import AHEAD, LoadedGraph, find_graph
 from fewstep.runtime.backends.checks import import_package, path_text
+from fewstep.runtime.backends.device_lock import device_lock
 from fewstep.runtime.backends.onnxruntime import FATAL_ONLY, Session
-from fewstep.runtime.backends.onnxruntime_cuda_graph import CudaGraphSession
+from fewstep.runtime.backends.onnxruntime_cuda_graph import CudaGraphSession, LockedSession
 from fewstep.runtime.backends.port_checks import check_ports
 from fewstep.runtime.bundle.reading import Bundle
 
@@ -56,13 +57,15 @@ class OnnxRuntimeCuda:
             outputs = tuple(output.name for output in session.get_outputs())
             return Session(file.name, session, outputs, takes_optional=False)  # of LoRA files, which no GPU has run
 
-        if name in AHEAD:  # it runs once a plan
-            return open_graph()
-        try:
-            session = open_graph(cuda_graph=True)
-        except UserError as error:  # such as operations that the provider leaves to the CPU
-            LOG.info("%s runs without a CUDA graph: %s", file.name, error.what)
-            return open_graph()
+        lock = device_lock("cuda", self.device)
+        with lock.shared():
+            if name in AHEAD:  # it runs once a plan
+                return LockedSession(open_graph(), lock)
+            try:
+                session = open_graph(cuda_graph=True)
+            except UserError as error:  # such as operations that the provider leaves to the CPU
+                LOG.info("%s runs without a CUDA graph: %s", file.name, error.what)
+                return LockedSession(open_graph(), lock)
         return CudaGraphSession(onnxruntime, session, open_graph, ("cuda", self.device))
 
 

@@ -20,6 +20,7 @@ from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import AHEAD, LoadedGraph, cuda, find_graph
 from fewstep.runtime.backends.batch_splitting import BatchSplitter
 from fewstep.runtime.backends.checks import import_package
+from fewstep.runtime.backends.device_lock import device_lock
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.backends.resource_pool import ResourcePool
 from fewstep.runtime.backends.tensorrt_engine import BATCH, ExecutionLane, LoadedEngine, prepare_contexts, read_tensors
@@ -83,7 +84,8 @@ class TensorRt:
         program = engine_files.find(bundle, name, here, self.trust_engines)
         build = f"fewstep build {bundle.path} --backend {self.name}"
         brings = bool(program.key.flags.get("version_compatible"))
-        network = self.open(program.content, find_graph(bundle, name), name, program.key.device, build, brings)
+        with device_lock("cuda", self.device).shared():  # it allocates
+            network = self.open(program.content, find_graph(bundle, name), name, program.key.device, build, brings)
         return BatchSplitter(network, network.tensors.profile[BATCH][2]) if name in AHEAD else network
 
     def open(

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import Arrays, cuda
 from fewstep.runtime.backends.cuda_graph import Recording
+from fewstep.runtime.backends.device_lock import device_lock
 from fewstep.runtime.backends.resource_pool import ResourcePool
 from fewstep.runtime.backends.tensorrt_log import last_error
 from fewstep.runtime.bundle.manifest import GraphEntry
@@ -132,9 +133,14 @@ class ExecutionLane:
         self.records = contexts.records
         self.recording: Recording | None = None  # of a call with these sizes
         self.calls = 0  # with these sizes
+        self.records_at = 2  # the call with these sizes that is recorded next
 
     def run(self, feeds: Arrays, sizes: Sizes) -> dict[str, NDArray[Any]]:
         """One call. The sizes are known to be in range, and types and shapes to be right."""
+        with device_lock("cuda", self.device).shared():
+            return self._run(feeds, sizes)
+
+    def _run(self, feeds: Arrays, sizes: Sizes) -> dict[str, NDArray[Any]]:
         cuda.set_device(self.device)
         if sizes != self.sizes:
             self._lay_out(sizes)
@@ -150,7 +156,7 @@ class ExecutionLane:
 
     def _lay_out(self, sizes: Sizes) -> None:
         """Tell the context other sizes, and where its tensors are. A recording is void once its context changes."""
-        self.sizes, self.recording, self.calls = None, None, 0
+        self.sizes, self.recording, self.calls, self.records_at = None, None, 0, 2
         for name, address in (self.inputs.place(sizes) | self.outputs.place(sizes)).items():
             self._check_call(self.context.set_tensor_address(name, address), f"has no address for {name!r}")
         for each in self.tensors.inputs:
@@ -169,12 +175,18 @@ class ExecutionLane:
         return done
 
     def _record(self) -> None:
-        """Record the call from its second time on: the first has set up what its shapes need, and was no accident."""
+        """Record the call from its second time on: the first has set up what its shapes need, and was no accident.
+
+        A recording that lacks memory is tried again, at twice as many calls each time.
+        """
         self.calls += 1
-        if self.records and self.recording is None and self.calls > 1:
+        if self.records and self.recording is None and self.calls >= self.records_at:
             try:
                 self.recording = Recording(self.stream, self._enqueue)
             except UserError as error:
+                self.records_at = 2 * self.calls
+                if "memory" in error.what:
+                    return
                 self.records = False
                 LOG.warning("%s runs without a CUDA graph: %s, %s", self.what, error.what, last_error(self.trt))
 

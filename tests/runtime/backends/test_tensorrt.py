@@ -22,7 +22,7 @@ from fewstep.runtime.machine import cache
 from tests.bundles import changed
 from tests.free_size_bundle import free
 from tests.runtime.backends.add_engines import BATCHES, add_engine, feeds
-from tests.runtime.backends.cuda_double import CudaDouble
+from tests.runtime.backends.cuda_double import CudaDouble, Error
 from tests.runtime.backends.tensorrt_double import engine
 
 
@@ -250,6 +250,23 @@ def test_what_cannot_be_recorded_runs_without_a_graph(
         assert network(feeds(value))["v"][0, 0, 0, 0] == value / 2 + 1
     assert caplog.text.count("runs without a CUDA graph") == 1 and cuda.calls["cudaGraphLaunch"] == 0
     assert not cuda.graphs
+
+
+def test_a_recording_that_lacks_memory_is_tried_again(
+    built: Path, cuda: CudaDouble, tensorrt: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    make_ready, lacks = cuda.cudaGraphInstantiate, [True]
+
+    def instantiate(graph: Any, flags: int) -> tuple[Error, Any]:
+        return (Error.cudaErrorMemoryAllocation, None) if lacks.pop() else make_ready(graph, flags)
+
+    monkeypatch.setattr(cuda, "cudaGraphInstantiate", instantiate)
+    with caplog.at_level(logging.WARNING, logger="fewstep"):
+        network = body(built, cuda_graph=True)  # two calls, of which the second cannot be recorded
+        lacks.append(False)
+        for value in range(4):  # the second of these, the fourth in all, is recorded
+            assert network(feeds(value))["v"][1, 0, 3, 3] == value / 2 + 1
+    assert cuda.calls["cudaGraphLaunch"] == 2 and caplog.records == []
 
 
 def test_tensorrt_rtx_records_by_itself(tiny_bundle: Path, cuda: CudaDouble, tensorrt_rtx: Any) -> None:
