@@ -30,7 +30,7 @@ from fewstep.runtime.bundle.reading import (
     list_files,
     open_bundle,
 )
-from fewstep.runtime.interrupts import check_interrupted, delay_interrupts
+from fewstep.runtime.interrupts import allow_interrupts, check_interrupted, delay_interrupts
 
 LOG = logging.getLogger("fewstep")
 SCRATCH = ".fewstep-scratch"
@@ -217,20 +217,21 @@ def open_for_update(bundle: Path, must_exist: bool, instead: str = ANOTHER_PATH,
         )
     if bundle.is_dir() and not _may_become_a_bundle(bundle):
         raise UserError(f"{bundle} is not empty and is not a bundle", "give a new folder")
-    with _report_write_errors(bundle, instead):
-        folders = [folder for folder in (bundle, *bundle.parents) if not folder.exists()]
-        bundle.mkdir(parents=True, exist_ok=True)
-        lock = _lock(bundle)
-    writer = None
-    try:
-        writer = Writer(bundle, _current(bundle, must_exist), instead)
-        yield writer
-    except OSError as error:
-        if error.errno in FULL:
-            raise _unwritable(bundle, error, instead) from None
-        raise
-    finally:
-        with delay_interrupts():
+    with delay_interrupts():  # the lock is taken and let go as a whole
+        with _report_write_errors(bundle, instead):
+            folders = [folder for folder in (bundle, *bundle.parents) if not folder.exists()]
+            bundle.mkdir(parents=True, exist_ok=True)
+            lock = _lock(bundle)
+        writer = None
+        try:
+            writer = Writer(bundle, _current(bundle, must_exist), instead)
+            with allow_interrupts():
+                yield writer
+        except OSError as error:
+            if error.errno in FULL:
+                raise _unwritable(bundle, error, instead) from None
+            raise
+        finally:
             _close(bundle, writer, lock, folders)
 
 

@@ -92,21 +92,41 @@ def record_interrupts(line: str, code: int) -> Iterator[None]:
 
 @contextmanager
 def delay_interrupts() -> Iterator[None]:
-    """Raise the KeyboardInterrupt of an interrupt after the block, which is short: a cleanup that is done as a whole.
+    """Raise the KeyboardInterrupt of an interrupt after the block, or in `allow_interrupts` inside it.
 
-    It does nothing outside `record_interrupts`, and in other threads than the main one, which are not interrupted.
+    For what is done as a whole, and is short. It does nothing outside `record_interrupts`, and in other threads than
+    the main one, which are not interrupted.
     """
+    with _delayed(True):
+        yield
+
+
+@contextmanager
+def allow_interrupts() -> Iterator[None]:
+    """A part of a block of `delay_interrupts` that takes long."""
+    with _delayed(False):
+        yield
+
+
+@contextmanager
+def _delayed(is_delayed: bool) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    outer, _command.is_delayed = _command.is_delayed, True
+    before, _command.is_delayed = _command.is_delayed, is_delayed
     try:
+        _raise_due()
         yield
     finally:
-        _command.is_delayed = outer
-        if _command.is_due and not outer:
-            _command.is_due = False
-            raise KeyboardInterrupt
+        _command.is_delayed = before
+        _raise_due()
+
+
+def _raise_due() -> None:
+    """KeyboardInterrupt for an interrupt that was delayed, unless it still is."""
+    if _command.is_due and not _command.is_delayed:
+        _command.is_due = False
+        raise KeyboardInterrupt
 
 
 def end_with(code: int) -> int:

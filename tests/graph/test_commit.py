@@ -20,6 +20,7 @@ from fewstep.runtime.bundle.manifest import Body, EngineEntry, Manifest
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.interrupts import record_interrupts
 from tests.bundles import entry, manifest_of, small, value
+from tests.cli.conftest import as_in_a_terminal
 
 
 def manifest(file: str) -> Manifest:
@@ -335,3 +336,61 @@ def test_nothing_is_committed_after_an_interrupt_that_a_library_swallowed(tmp_pa
         writer.commit(manifest(file))
     assert open_bundle(bundle).manifest == former
     assert len(list((bundle / "graphs").iterdir())) == 1
+
+
+TRACED = """
+import os, shutil, signal, sys
+from pathlib import Path
+import fewstep.graph.commit as commit
+from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.interrupts import record_interrupts
+
+def write(bundle):
+    with commit.open_for_update(bundle, must_exist=True) as writer:
+        writer.add(b"new", folder="graphs", name="other", suffix=".onnx")
+        writer.commit(writer.manifest)
+
+def interrupt_at(line, bundle):  # the exit code: 130, 0 if there are fewer lines
+    lines = []
+    def trace(frame, event, argument):
+        if not frame.f_code.co_filename.endswith(("graph/commit.py", "runtime/interrupts.py", "contextlib.py")):
+            return None
+        if event == "line":
+            lines.append(1)
+            if len(lines) == line:
+                signal.raise_signal(signal.SIGINT)
+        return trace
+    try:
+        with record_interrupts("interrupted", 130):
+            sys.settrace(trace)
+            try: write(bundle)
+            finally: sys.settrace(None)
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+whole, number = Path(sys.argv[1]), 0
+before = {path.relative_to(whole) for path in whole.rglob("*")}
+while True:
+    number += 1
+    bundle = whole.with_name(f"b{number}")
+    shutil.copytree(whole, bundle)
+    code = interrupt_at(number, bundle)
+    if code == 0:
+        break
+    left = {path.relative_to(bundle) for path in bundle.rglob("*")} - before
+    if left:
+        print(number, sorted(map(str, left)))
+    shutil.rmtree(bundle)
+print(number, file=sys.stderr)
+"""
+
+
+@pytest.mark.slow
+def test_an_interrupt_at_any_line_of_a_writer_leaves_nothing_behind(tmp_path: Path) -> None:
+    """Each line of the code that locks, commits and cleans up, in turn."""
+    write(tmp_path / "b", b"former")
+    command = [sys.executable, "-c", TRACED, str(tmp_path / "b")]
+    done = subprocess.run(command, capture_output=True, text=True, preexec_fn=as_in_a_terminal)
+    assert done.returncode == 0 and done.stdout == "", done.stdout + done.stderr
+    assert int(done.stderr) > 200

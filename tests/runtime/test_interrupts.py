@@ -83,6 +83,14 @@ def test_delayed_interrupts_of_one_cleanup_in_another_come_after_both() -> None:
     assert (done.returncode, done.stdout) == (130, "cleaned up\n")
 
 
+def test_a_part_that_takes_long_allows_interrupts() -> None:
+    allow = "        with interrupts.allow_interrupts():\n            {}; print('ran on')"
+    cleanup = "    finally: print('cleaned up', flush=True)"
+    body = f"with interrupts.delay_interrupts():\n    try:\n        {{}}\n{allow}\n{cleanup}"
+    for done in (end_of(body.format("pass", "interrupt()")), end_of(body.format("interrupt()", "pass"))):
+        assert (done.returncode, done.stdout, done.stderr) == (130, "cleaned up\n", f"{LINE}\n")
+
+
 @pytest.mark.parametrize(("body", "code"), [("pass", 0), ("interrupt()", 130)])
 @pytest.mark.parametrize(
     "at_end", ["atexit.register(time.sleep, 50)", "threading.Thread(target=time.sleep, args=(50,)).start()"]
