@@ -1,1 +1,1 @@
-"""Fitting chooses numbers of a plan from data: statistics, ratios, guidance."""
+"""Fit the numbers of a plan to a denoiser."""

@@ -1,7 +1,7 @@
 """Blocks of seeds, and rollouts of a plan on them.
 
-A rollout is a function of a sampler, a plan and a block, and of nothing else. Sums over blocks are in float64 and in
-the order of the blocks, so that workers that share the blocks find the same numbers.
+A rollout depends only on a sampler, a plan and a block. Sums over blocks are in float64 and in the order of the blocks,
+so that the result does not depend on the number of workers.
 """
 
 from collections.abc import Iterable
@@ -23,44 +23,45 @@ BLOCK = 8  # seeds
 
 @dataclass(frozen=True)
 class Block(SeedBatch):
-    """A batch of a fit. `target` [seeds, *x_shape] is the teacher's sample."""
+    """A batch of a fit. `target` [seeds, *x_shape] are the teacher's samples."""
 
     target: Array | None = None
 
     @property
     def required_target(self) -> Array:
-        """The target, where there is one."""
+        """The target of a block that has one."""
         assert self.target is not None, "the teacher samples before samples are compared"
         return self.target
 
     def step_network(self, sampler: Sampler, plan: Plan) -> StepNetwork:
-        """The body along a plan; its times and conditions are prepared here, once."""
+        """Return the body's network for a plan. Its times and conditions are prepared once, in this call."""
         return sampler.step_network(plan, len(self.seeds), self.conditions)
 
     def sample(self, sampler: Sampler, plan: Plan) -> Array:
-        """A plan's samples, [seeds, *x_shape]."""
+        """Return a plan's samples, [seeds, *x_shape]."""
         return finish(plan, self.run(plan, self.step_network(sampler, plan)))
 
 
 def digest_block(block: Block) -> bytes:
-    """A digest of a block's seeds and conditions."""
+    """Return a digest of a block's seeds and conditions."""
     return sha256(repr((block.seeds, block.x_shape, digest_records(block.conditions))).encode()).digest()
 
 
 def make_blocks(sampler: Sampler, seeds: range, records: ConditionRecords | None = None) -> tuple[Block, ...]:
-    """The seeds in blocks, in order, with the conditions that belong to them; without targets.
+    """Return the seeds in blocks, in order, with their conditions and without targets.
 
-    records: own conditions [N, *shape]; seed i takes record i mod N.
+    records: user-supplied conditions [N, *shape]; seed i uses record i mod N.
     """
     return tuple(Block.from_manifest(sampler.bundle.manifest, seeds, records).split(BLOCK))
 
 
 def append_times(plan: Plan, times: Iterable[float]) -> Plan:
-    """The steps to call a network at: the steps of `plan`, then the same ones with other times of the network."""
+    """Return a plan with the steps of `plan`, followed by the same steps with other network times. It is for calls of
+    the network, not for sampling."""
     others = (msgspec.structs.replace(step, time=float(time)) for step, time in zip(plan.steps, times, strict=True))
     return msgspec.structs.replace(plan, steps=(*plan.steps, *others))
 
 
 def flatten_samples(array: Array) -> NDArray[np.float64]:
-    """Samples as rows, [seeds, elements]."""
+    """Return samples as float64 vectors, [seeds, elements]."""
     return array.reshape(len(array), -1).astype(np.float64)

@@ -1,4 +1,4 @@
-"""The best numbers of a fit that is not finished, in the user's cache folder."""
+"""The best numbers of an unfinished fit, in the user's cache folder."""
 
 import logging
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ LOG = logging.getLogger("fewstep")
 
 
 class BestNumbers(msgspec.Struct, frozen=True):
-    """Times, leans and rows of a recurrence, after so many steps."""
+    """Times, leans and rows of a recurrence after `done` steps."""
 
     done: int
     times: tuple[float, ...]
@@ -24,13 +24,13 @@ class BestNumbers(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class FitCheckpoint:
-    """The best numbers of one fit, under a name that follows from everything that the fit follows from."""
+    """The best numbers of one fit. Its name is a digest of everything that determines the fit."""
 
     name: str
 
     @property
     def is_saved(self) -> bool:
-        """True where an earlier fit left numbers."""
+        """True if an earlier fit saved numbers."""
         return cache.read_intact("fitting", self.name) is not None
 
     def save(self, numbers: Recurrence, done: int) -> None:
@@ -39,17 +39,17 @@ class FitCheckpoint:
         cache.store_intact("fitting", self.name, msgspec.json.encode(best))
 
     def load(self, origin: Recurrence) -> tuple[Recurrence, int]:
-        """The best numbers so far, and the steps that led there: the origin, and 0, where nothing was saved."""
+        """Return the best numbers so far and the number of steps that led to them, or (origin, 0) if none are saved."""
         content = cache.read_intact("fitting", self.name)
         if content is None:
             return origin, 0
         best = msgspec.json.decode(content, type=BestNumbers)
-        LOG.warning("going on after %d steps of a fit that did not finish", best.done)
+        LOG.warning("resuming an unfinished fit after %d steps", best.done)
         times, lean, rows = (np.array(each, np.float64) for each in (best.times, best.lean, best.rows))
         return replace(origin, times=times, lean=lean, rows=rows), best.done
 
     def drop(self) -> None:
-        """Nothing is left to go on with: the fit is finished."""
+        """Delete the checkpoint of a finished fit."""
         try:
             cache.path("fitting", self.name).unlink(missing_ok=True)
         except OSError as error:
@@ -57,7 +57,7 @@ class FitCheckpoint:
 
 
 def open_fit_checkpoint(*facts: bytes) -> FitCheckpoint:
-    """The checkpoint of the fit that these facts determine."""
+    """Return the checkpoint of the fit that these facts determine."""
     digest = sha256()
     for fact in facts:
         digest.update(sha256(fact).digest())

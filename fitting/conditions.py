@@ -1,4 +1,4 @@
-"""Records of conditions for the three uses of a fit: its judge sees none that a number was fitted or chosen on."""
+"""Records of conditions for the three uses of a fit. The judgement uses none that a number was fitted or chosen on."""
 
 import logging
 from dataclasses import dataclass
@@ -15,8 +15,8 @@ USES = 3
 
 @dataclass(frozen=True)
 class FitConditions:
-    """Records [N, *shape] of each condition for the fit, for its choices and for its judgement. None: values are drawn
-    by the seed."""
+    """Records [N, *shape] of each condition for the fit, for its choices and for its judgement. None: the seed
+    determines the values."""
 
     fit: ConditionRecords | None
     selection: ConditionRecords | None
@@ -24,22 +24,22 @@ class FitConditions:
 
 
 def fit_conditions(bundle: Bundle, conditions: Path | None, prompts: Path | None) -> FitConditions:
-    """Own records in three parts, or the prompts that come with fewstep: calibration's for the fit and its choices, the
-    held-out ones for the judgement.
+    """Return user-supplied records in three parts. Without them, use the prompts that come with fewstep: those of the
+    calibration for the fit and its choices, and the held-out ones for the judgement.
 
-    Fewer own records than a block for each use serve all three, with a warning.
+    If there are fewer user-supplied records than one block for each use, all three share them, with a warning.
     """
-    own = given_conditions(bundle, conditions, prompts, CALIBRATION).records
-    if own is None:
+    records = given_conditions(bundle, conditions, prompts, CALIBRATION).records
+    if records is None:
         return FitConditions(None, None, None)
     if conditions is None and prompts is None:
-        return FitConditions(own, own, encode_prompts(bundle, HELD_OUT))
-    count = min(map(len, own.values()), default=0)
+        return FitConditions(records, records, encode_prompts(bundle, HELD_OUT))
+    count = min(map(len, records.values()), default=0)
     if count < USES * BLOCK:
         LOG.warning(
-            "the fit, its choices and its judgement share %d rows of conditions; from %d rows on each has its own",
+            "the fit, its choices and its judgement share %d records of conditions; give %d or more to separate them",
             count,
             USES * BLOCK,
         )
-        return FitConditions(own, own, own)
-    return FitConditions(*({name: array[part::USES] for name, array in own.items()} for part in range(USES)))
+        return FitConditions(records, records, records)
+    return FitConditions(*({name: array[part::USES] for name, array in records.items()} for part in range(USES)))

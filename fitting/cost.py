@@ -1,4 +1,4 @@
-"""The cost of a fit, before it begins."""
+"""Estimate the cost of a fit before it begins."""
 
 from math import prod
 
@@ -16,43 +16,45 @@ from fewstep.measure.teacher import CHECK_SEEDS
 
 
 def count_evaluations(task: FitTask) -> tuple[int, int]:
-    """The most evaluations of one sample: of the body, and of the float32 body by the teacher and its checks, if the
-    first teacher suffices. Its checks are against a plan to begin at, a former plan and the best."""
+    """Return the maximum numbers of evaluations, each counted for one sample: of the body, and of the float32 body by
+    the teacher and its checks. This assumes that the first teacher suffices. It is checked against a start plan, a
+    former plan and the best plan."""
     steps, seeds, choices, judges = task.steps, task.seeds, task.selection_seeds, task.judge_seeds
     long, solvers = len(task.teacher.steps), len(task.starts.path_solvers)
     on_path = min(FIRST_BLOCKS * BLOCK, seeds) if solvers else 0  # seeds of the teacher's path
-    plans = len(task.starts.nominal) + 1 + (solvers + 1 if solvers else 0)  # and each start has norms
-    body = plans * FIRST_BLOCKS * BLOCK * steps + 4 * BLOCK  # where the fit begins; are times continuous?
+    plans = len(task.starts.nominal) + 1 + (solvers + 1 if solvers else 0)  # including the norms of each start
+    body = plans * FIRST_BLOCKS * BLOCK * steps + 4 * BLOCK  # choice of the start, and check for continuous times
     body += (seeds + choices) * steps + _count_search_rollouts(task) * steps  # of the nominal plan
     body += (seeds + choices + 3 * judges) * steps  # of the nominal, fitted and a former plan
-    compared = 2 if find_former_fit(task, task.starts.nominal[0]) is None else 3  # plans, with the teacher
+    compared = 2 if find_former_fit(task, task.starts.nominal[0]) is None else 3  # plans checked against the teacher
     return body, (seeds + choices + judges + on_path) * long + CHECK_SEEDS * (compared * steps + 3 * long)
 
 
 def _count_search_rollouts(task: FitTask) -> int:
-    """The most rollouts of one sample, or as many evaluations."""
+    """Return the maximum number of rollouts of one sample in the search, with other evaluations converted to
+    rollouts."""
     steps, seeds, choices = task.steps, task.seeds, task.selection_seeds
-    # a candidate that is overfitted is judged on the seeds of the fit, and the next one
+    # an overfitted candidate is only found on the seeds of the fit, and then the next candidate is tried
     tried = len(RESTRAINTS) * (seeds + choices)
     columns = -(-count_calls(count_free_numbers(task)) // steps)
-    trade = choices + seeds + choices + len(SHARES) * choices  # where it begins, and the energy
+    trade = choices + seeds + choices + len(SHARES) * choices  # its start, and the energy
     if task.extractor is not None:
         steps_taken = len(WEIGHTS) * (1 + SECANTS)
         trade += seeds * columns + steps_taken * (len(RESTRAINTS) * choices + seeds)
         trade += len(WEIGHTS) * (len(SHARES) - 1) * choices
-    iterations = task.iterations + (1 if task.starts.path_solvers else 0)  # of the start that is not chosen
+    iterations = task.iterations + (1 if task.starts.path_solvers else 0)  # one more for the start that is not chosen
     return FIRST_BLOCKS * BLOCK + choices + iterations * (seeds * columns + (1 + SECANTS) * tried) + trade
 
 
 def count_free_numbers(task: FitTask) -> list[int]:
-    """The most free numbers of each step."""
+    """Return the maximum number of free numbers of each step."""
     given = max(len(plan.given) for plan in task.starts.plans)
-    own = 1 + (task.guidance is not None)  # its time, and its guidance weight
-    return [own + min(i + 2, HISTORY + 1) + given for i in range(task.steps)]
+    scalars = 1 + (task.guidance is not None)  # the time, and the guidance weight
+    return [scalars + min(i + 2, HISTORY + 1) + given for i in range(task.steps)]
 
 
 def search_bytes(task: FitTask) -> int:
-    """The memory of all columns, those that a step corrects and the corrected ones; or of the teacher's path."""
+    """Return the memory in bytes of all columns before and after a correction, or of the teacher's path if larger."""
     elements = prod(task.bundle.manifest.x_shape)
     columns = 2 * 4 * task.seeds * sum(count_free_numbers(task)) * elements
     seen = min(FIRST_BLOCKS * BLOCK, task.seeds)
@@ -60,12 +62,12 @@ def search_bytes(task: FitTask) -> int:
 
 
 def estimate_fit(task: FitTask) -> Estimate:
-    """The most that a fit takes, if the first teacher suffices."""
+    """Estimate the maximum cost of a fit, if the first teacher suffices."""
     (body, teacher), plan, records = count_evaluations(task), task.starts.plans[0], task.conditions.fit
-    own = seconds_per_evaluation(task.sampler, plan, records, FIT_SEEDS[:BLOCK])
-    taught = (
-        own
+    body_seconds = seconds_per_evaluation(task.sampler, plan, records, FIT_SEEDS[:BLOCK])
+    teacher_seconds = (
+        body_seconds
         if task.sampler is task.reference
         else seconds_per_evaluation(task.reference, plan, records, FIT_SEEDS[:BLOCK])
     )
-    return Estimate(body + teacher, body * own + teacher * taught)
+    return Estimate(body + teacher, body * body_seconds + teacher * teacher_seconds)

@@ -1,15 +1,17 @@
-"""The end of a fit gives up a little PSNR for two things that it does not see: features near the teacher's, and energy.
+"""The last stage of a fit trades a little PSNR for features near the teacher's, and for energy.
 
-Least squares on pixels go on after the features of samples have come nearest. From there on pictures are alike and lack
-variety. So further steps lower both: the mean logarithm of a seed's squared error, and a weight times the logarithm of
-the mean squared distance of features. A weight of 1 makes a decibel of features worth one of PSNR. The columns of
-features are differences of the extractor's outputs along the columns of the samples. They ask the denoiser for nothing.
+Least squares on pixels continues after the samples' features are nearest to the teacher's. From then on pictures become
+too similar. So further steps lower a sum of two terms: the mean logarithm of a seed's squared error, and a weight times
+the logarithm of the mean squared distance of features. With weight 1, a decibel of features counts as much as a decibel
+of PSNR. The columns of features are differences of the extractor's outputs along the columns of the samples, without
+calls of the denoiser.
 
-Least squares also foretell the mean of what few steps cannot know, so that the nearest samples are a little weak. One
-factor of the last row gives them the teacher's mean square about 0. A mean square about the teacher's mean sample cost
-0.01 to 0.03 dB more on fashion_mnist, and lowered FD by a hundredth of itself.
+Least squares predicts a conditional mean, so its samples have too little energy. One factor of the last row gives them
+the teacher's mean square about 0. On fashion_mnist, the mean square about the teacher's mean sample cost 0.01 to
+0.03 dB more, and lowered FD by only 1 %.
 
-Both together cost at most COST, and energy a part of it. A step or a factor that would cost more is taken in part.
+Both together cost at most COST, and energy at most a fixed part of it. A step or a factor that would cost more is
+shortened.
 """
 
 from collections.abc import Iterator, Sequence
@@ -31,19 +33,21 @@ Samples = NDArray[np.floating]
 
 COST = 0.8  # dB of the mean PSNR on the selection seeds
 ENERGY_PART = 1 / 8  # of COST; the rest is for features
-WEIGHTS = (1.0, 3.0)  # of the features' logarithm; each begins at the nearest pixels, and the better one is taken
+WEIGHTS = (1.0, 3.0)  # of the features' logarithm; both start at the least-squares result, and the better one is used
 SHARES = (1.0, 0.75, 0.5, 0.25)  # of a step or of a factor, in the order in which they are tried
-NUDGE = 1e-2  # length of a difference of samples, in the sample's root mean square
-NOTHING = 1e-20  # the least of a squared distance, of a squared error and of a root mean square: none may be 0
+NUDGE = 1e-2  # length of a difference of samples, relative to the sample's root mean square
+NOTHING = 1e-20  # lower bound of squared distances, squared errors and root mean squares, so that none is 0
 
 
 @dataclass(frozen=True)
 class Trade:
-    """The price of a fit on the selection seeds, and its gain in features.
+    """The price of a trade on the selection seeds, and its gain in features.
 
-    price: dB of the mean PSNR. weight: of the features; 0 where no step was taken. features: by how many dB the mean
-    squared distance of features fell. energy: the factor that would give samples the teacher's energy. factor: the
-    factor of the last row, 1 or on the way to `energy` as far as the price allows.
+    price: in dB of the mean PSNR.
+    weight: of the features; 0 if no step was taken.
+    features: the decrease of the mean squared distance of features, in dB.
+    energy: the factor that would give samples the teacher's energy.
+    factor: the factor of the last row, from 1 to `energy`, as far as the price allows.
     """
 
     price: float
@@ -55,9 +59,10 @@ class Trade:
 
 @dataclass(frozen=True)
 class TradeOffer:
-    """Numbers that may be taken, with what their samples reach on the selection seeds.
+    """Candidate numbers, with the quality of their samples on the selection seeds.
 
-    psnr: [seeds], in dB. features: the mean squared distance of features, in dB below 1; 0 without an extractor.
+    psnr: [seeds], in dB.
+    features: the mean squared distance of features, in dB below 1; 0 without an extractor.
     """
 
     numbers: Recurrence
@@ -65,28 +70,28 @@ class TradeOffer:
     features: float
 
     def objective(self, weight: float) -> float:
-        """The objective of a step: the mean PSNR and `weight` times the features, in dB."""
+        """Return the objective of a step: the mean PSNR plus `weight` times the features, in dB."""
         return float(self.psnr.mean()) + weight * self.features
 
     def price_since(self, before: "TradeOffer") -> float:
-        """The loss since the offer `before`, in dB of the mean PSNR."""
+        """Return the loss of mean PSNR compared with the offer `before`, in dB."""
         return float((before.psnr - self.psnr).mean())
 
 
 @dataclass(frozen=True)
 class FeatureTradeoff:
-    """The trade of the numbers `work.origin`, which are nearest in pixels, for at most `cost` dB of the mean PSNR.
-    Without an extractor energy alone is traded."""
+    """The trade from the numbers `work.origin`, the result of least squares, for at most `cost` dB of the mean PSNR.
+    Without an extractor only energy is traded."""
 
     work: Refinement
     extractor: Extractor | None
     cost: float = COST
 
     def trade(self) -> tuple[Recurrence, Trade]:
-        """The allowed numbers nearest in features, scaled towards the teacher's energy, and what both steps cost."""
+        """Return the allowed numbers nearest in features, scaled towards the teacher's energy, and their `Trade`."""
         begin = self.make_offer(self.work.origin)
         if begin is None:
-            raise NotFinite("samples of the numbers so far are not finite", "fit with --features none")
+            raise NotFinite("samples of the fitted numbers are not finite", "fit with --features none")
         nearest, weight = (begin, 0.0) if self.extractor is None else self._improve_features(begin, self.extractor)
         energy = self._energy_factor(nearest.numbers)
         for share in SHARES:
@@ -100,7 +105,7 @@ class FeatureTradeoff:
         return strong.numbers, Trade(price, weight, strong.features - begin.features, factor, energy)
 
     def make_offer(self, numbers: Recurrence) -> TradeOffer | None:
-        """The numbers with what they reach; None where samples are not finite."""
+        """Return the numbers with the quality of their samples, or None if samples are not finite."""
         blocks = self.work.seeds.selection
         try:
             with np.errstate(all="ignore"):
@@ -112,14 +117,14 @@ class FeatureTradeoff:
         return TradeOffer(numbers, psnr(samples, targets), features)
 
     def is_allowed(self, offer: TradeOffer, before: TradeOffer, cost: float) -> bool:
-        """True where an offer lost at most `cost` since the offer `before`, and still gains over the nominal plan."""
+        """True if an offer loses at most `cost` compared with `before`, and still gains over the nominal plan."""
         return (
             offer.price_since(before) <= cost and Gain.from_psnr(offer.psnr, self.work.nominal.selection).is_significant
         )
 
     def _improve_features(self, begin: TradeOffer, extractor: Extractor) -> tuple[TradeOffer, float]:
-        """The allowed numbers that are nearest in features, and the weight that led there. The steps of a weight end at
-        the first that is not allowed, of which a part is tried."""
+        """Return the allowed numbers that are nearest in features, and their weight. The steps of a weight end at the
+        first one that is not allowed. Shares of that step are tried instead."""
         jacobian = self.work.measure(self.work.origin, self.work.seeds.fit)
         best, cost = (begin, 0.0), (1 - ENERGY_PART) * self.cost
         for weight in WEIGHTS:
@@ -142,7 +147,7 @@ class FeatureTradeoff:
     def _feature_steps(
         self, begin: TradeOffer, weight: float, jacobian: Jacobian, extractor: Extractor
     ) -> Iterator[TradeOffer]:
-        """Offers that are worth more and more. The columns are measured once, and learn from each step."""
+        """Yield offers of increasing objective. The columns are measured once, and corrected after each step."""
         work, now, energies = self.work, begin, column_energies(jacobian)
         for _ in range(1 + SECANTS):
             joint = joint_equations(jacobian, extractor, weight, work.seeds.fit[0].x_shape)
@@ -162,21 +167,21 @@ class FeatureTradeoff:
             )
 
     def _energy_factor(self, numbers: Recurrence) -> float:
-        """The factor that gives samples of all seeds the mean square of their targets; 1 where all are zero."""
+        """Return the factor that gives samples of all seeds the mean square of their targets; 1 if all are zero."""
         blocks = (*self.work.seeds.fit, *self.work.seeds.selection)
         samples = self.work.rolled.sample_blocks(build_plan(numbers), blocks)
-        own = sum(_sum_of_squares(each) for each in samples)
-        taught = sum(_sum_of_squares(block.required_target) for block in blocks)
-        return float(np.sqrt(taught / own)) if own > 0 and taught > 0 else 1.0
+        sample_energy = sum(_sum_of_squares(each) for each in samples)
+        target_energy = sum(_sum_of_squares(block.required_target) for block in blocks)
+        return float(np.sqrt(target_energy / sample_energy)) if sample_energy > 0 and target_energy > 0 else 1.0
 
 
 def joint_equations(
     jacobian: Jacobian, extractor: Extractor, weight: float, x_shape: Sequence[int]
 ) -> tuple[Array, Array]:
-    """The matrix [P, P] and the slope [P] of a step for pixels and for features at once.
+    """Return the matrix [P, P] and the slope [P] of a step for pixels and features together.
 
-    They are Gauss-Newton's for mean_s log |e_s|^2 + weight log sum_s |f_s|^2, with e_s and f_s what a seed's pixels and
-    features lack. Both parts are divided by the mean of 1 / |e_s|^2, as `normal_equations` has divided the pixels'.
+    They are the Gauss-Newton equations of mean_s log |e_s|^2 + weight log sum_s |f_s|^2, with e_s and f_s the residuals
+    of a seed's pixels and features. Both terms are divided by the mean of 1 / |e_s|^2, as in `normal_equations`.
     """
     H, slope = normal_equations(jacobian)
     columns, residual = feature_columns(extractor, jacobian, x_shape)
@@ -187,8 +192,8 @@ def joint_equations(
 
 
 def feature_columns(extractor: Extractor, jacobian: Jacobian, x_shape: Sequence[int]) -> tuple[Array, Array]:
-    """The change of features with each number [seeds, P, D], by one difference along each column of the samples, and
-    the teacher's features minus theirs [seeds, D]."""
+    """Return the derivatives of features with respect to each number [seeds, P, D], by one difference along each column
+    of the samples, and the residual: the teacher's features minus those of the samples [seeds, D]."""
 
     def features(samples: Samples) -> Array:
         return extractor.extract(samples.reshape(-1, *x_shape).astype(np.float32)).astype(np.float64)
@@ -203,19 +208,19 @@ def feature_columns(extractor: Extractor, jacobian: Jacobian, x_shape: Sequence[
 
 
 def feature_psnr(extractor: Extractor, samples: Samples, targets: Samples) -> float:
-    """The mean squared distance of features, in dB below 1."""
+    """Return the mean squared distance of features, in dB below 1."""
     distance = float(np.mean(feature_distances(extractor, samples, targets)))
     return -10 * float(np.log10(max(distance, NOTHING)))
 
 
 def feature_distances(extractor: Extractor, samples: Samples, targets: Samples) -> Array:
-    """Squared distances [seeds] between the features of samples and of their targets."""
-    apart = extractor.extract(samples).astype(np.float64) - extractor.extract(targets)
-    return np.asarray(np.square(apart).sum(axis=1))
+    """Return the squared distances [seeds] between the features of samples and of their targets."""
+    difference = extractor.extract(samples).astype(np.float64) - extractor.extract(targets)
+    return np.asarray(np.square(difference).sum(axis=1))
 
 
 def interpolate_numbers(origin: Recurrence, numbers: Recurrence, share: float) -> Recurrence:
-    """The numbers on the way from `origin` (0) to `numbers` (1)."""
+    """Interpolate linearly between `origin` (share 0) and `numbers` (share 1)."""
     return replace(
         numbers,
         times=origin.times + share * (numbers.times - origin.times),
@@ -225,7 +230,7 @@ def interpolate_numbers(origin: Recurrence, numbers: Recurrence, share: float) -
 
 
 def scale_numbers(numbers: Recurrence, factor: float) -> Recurrence:
-    """The numbers that make each sample `factor` times as large."""
+    """Scale each sample by `factor`, through the last row."""
     rows = numbers.rows.copy()
     rows[-1] *= factor
     return replace(numbers, rows=rows)
@@ -236,5 +241,5 @@ def _sum_of_squares(samples: Samples) -> float:
 
 
 def _root_mean_squares(rows: Samples) -> Array:
-    """The root mean square of each row [seeds, 1]."""
+    """Return the root mean square of each row [seeds, 1]."""
     return np.asarray(np.sqrt(np.square(rows.astype(np.float64)).mean(axis=1, keepdims=True)))

@@ -1,12 +1,12 @@
-"""The change of samples with each free number, by differences of single evaluations on the deployed network.
+"""Derivatives of samples with respect to each free number, by finite differences of single network evaluations.
 
-A change of a number moves the next x. From there on, changes follow the recurrence of the plan itself:
+A change of a number changes the next x. From there on, changes follow the recurrence of the plan:
 
-    dx_{i+1} = rows[i, 0] dx_i + sum_j rows[i, 1 + j] dp_{i-j} + the change of row i,   dp_i = D_i dx_i + its own change
+    dx_{i+1} = rows[i, 0] dx_i + sum_j rows[i, 1 + j] dp_{i-j} + change of row i,   dp_i = D_i dx_i + own change of p_i
 
-Only D_i, the derivative of a prediction with respect to x, asks the network. It is linear, and the dx_i of the many
-numbers lie near a few directions of each sample. So D_i is measured along the DIRECTIONS strongest of them. What they
-leave is multiplied by the factor that D_i has along the weakest of them.
+Only D_i, the derivative of a prediction with respect to x, needs the network. It is linear, and the dx_i of all numbers
+lie near a few directions of each sample. So D_i is measured along the DIRECTIONS strongest ones. The rest of dx_i is
+multiplied by the factor of D_i along the weakest of these.
 """
 
 from collections.abc import Sequence
@@ -25,13 +25,13 @@ from fewstep.runtime.sampling.sampler import Sampler
 Float64 = NDArray[np.float64]
 
 DIRECTIONS = 8  # of each sample at each step
-ENOUGH = 1e-4  # of the energy of all changes, each of length 1: what may be left unmeasured
-NUDGE = 1e-2  # of x, in its root mean square: the length of a difference
-NOTHING = 1e-30  # a length that is none
+ENOUGH = 1e-4  # share of the energy of all normalised changes that may remain unmeasured
+NUDGE = 1e-2  # length of a difference of x, relative to its root mean square
+NOTHING = 1e-30  # lower bound of a length, so that none is 0
 
 
 def measure_jacobian(sampler: Sampler, numbers: Recurrence, free: Sequence[Number], block: Block) -> Jacobian:
-    """The columns of all free numbers on one block."""
+    """Return the columns of all free numbers on one block."""
     plan, count = build_plan(numbers), numbers.steps
     nudged = numbers.times.copy()
     for number in free:
@@ -44,7 +44,7 @@ def measure_jacobian(sampler: Sampler, numbers: Recurrence, free: Sequence[Numbe
     states = list(block.run(plan, network))
     seeds, base = len(block.seeds), finish(plan, states)
     of_x = np.zeros((seeds, len(free), base[0].size))
-    of_ps: list[Float64] = []  # the changes of predictions, the newest first
+    of_ps: list[Float64] = []  # the changes of predictions, newest first
     for k, state in enumerate(states):
         of_p = np.zeros_like(of_x)
         moving = [place for place, number in enumerate(free) if number.step < k]
@@ -73,12 +73,12 @@ def measure_jacobian(sampler: Sampler, numbers: Recurrence, free: Sequence[Numbe
 
 
 def count_calls(numbers: Sequence[int]) -> int:
-    """The most evaluations that the columns of one sample take, with so many free numbers at each step."""
+    """Return the maximum number of evaluations for the columns of one sample, with `numbers` free numbers per step."""
     return 2 * len(numbers) + sum(min(sum(numbers[:k]), DIRECTIONS) for k in range(len(numbers)))
 
 
 def _derivative(plan: Plan, state: StepState, network: StepNetwork, of_x: Float64) -> Float64:
-    """D dx of each dx [seeds, M, elements]. Sums have one order, whatever the number of threads."""
+    """Return D dx for each dx [seeds, M, elements]. The order of sums does not depend on the number of threads."""
     seeds, count, elements = of_x.shape
     lengths = np.maximum(np.sqrt(np.einsum("sme,sme->sm", of_x, of_x)), NOTHING)
     units = of_x / lengths[:, :, None]

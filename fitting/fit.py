@@ -1,7 +1,8 @@
-"""The verb that fits the numbers of a plan to a deployed body, so that its samples come nearest to the teacher's.
+"""The verb that fits the numbers of a plan to a deployed body, so that its samples are as near as possible to the
+teacher's.
 
-Nothing is trained and no gradient is needed: the deployed graph is called along rollouts, on any backend. Seeds of the
-fit, of its choices and of its judgement are disjoint. The bundle receives no plan where the gain may be chance.
+It trains no network and needs no gradients: it calls the deployed graph along rollouts, on any backend. The seeds of
+the fit, of its choices and of its judgement are disjoint. The bundle receives no plan whose gain may be chance.
 """
 
 from concurrent.futures import Executor
@@ -36,19 +37,20 @@ from fewstep.runtime.sampling.fitted_plans import FITTED, graph_of_fit
 
 @dataclass(frozen=True)
 class FitResult:
-    """The result of a fit. `plan` is None where the nominal plan is as good, or a former fitted one is better.
+    """The result of a fit.
 
     check: how near the teacher and the fitted plan are to the exact trajectory.
     nominal_psnr: mean PSNR of the nominal plan against the teacher on the judge seeds, in dB.
     on_fit, on_selection, on_judge: gains of the fitted plan over the nominal one, on the three sets of seeds.
     over_former: its gain on the judge seeds over the bundle's former plan for the same use; None without one.
-    trade: None where nothing gained.
-    features: the name of the extractor of `sets`, which are FD of the fitted plan from the teacher on the judge seeds,
-        paired with the nominal plan. None without an extractor.
-    iterations: steps of the search that gained, also before an interruption.
+    trade: None if no step gained.
+    features: the name of the extractor of `sets`. None without an extractor.
+    sets: FD of the fitted plan from the teacher on the judge seeds, paired with the nominal plan.
+    iterations: steps of the search that gained, including those before an interruption.
     numbers: the count of free numbers.
-    times, nominal_times: the times that the network sees.
-    weak_teacher: why the bundle does not keep the plan, with the teacher to take; None where the teacher suffices.
+    times, nominal_times: the times that the network receives.
+    plan: None if the nominal plan is as good, or a former fitted one is better.
+    weak_teacher: why the bundle does not keep the plan, and which teacher to use; None if the teacher suffices.
     """
 
     bundle: str
@@ -75,40 +77,40 @@ class FitResult:
 
     @property
     def are_sets_further(self) -> bool:
-        """True where the fitted plan is further from the teacher than the nominal one by more than chance."""
+        """True if the fitted plan is further from the teacher than the nominal one by more than chance."""
         return self.sets is not None and self.sets.difference > ERRORS * self.sets.error
 
     @property
     def is_kept(self) -> bool:
-        """True where the plan is in the bundle."""
+        """True if the bundle keeps the plan."""
         return self.plan is not None and self.weak_teacher is None
 
 
 def fit(options: FitOptions, progress: Progress = SILENT, workers: Executor | None = None) -> FitResult:
-    """Fit a plan and keep it in its bundle. `workers` of the caller sample instead of those that the options name.
+    """Fit a plan and keep it in its bundle. The caller's `workers`, if given, replace those of the options.
 
-    A teacher of `options.teacher` has to be nearer to the exact trajectory than the plan at stake, which a new plan
-    would replace. If it is not, the bundle keeps no plan. That is a UserError before the fit, unless `options.output`
-    receives the plan.
+    The teacher of `options.teacher` must be nearer to the exact trajectory than the plan that a new plan would replace.
+    If it is not, the bundle keeps no plan. Then UserError is raised before the fit, unless `options.output` receives
+    the plan.
 
-    An interrupted fit goes on from its best numbers when the same command comes again. The work does not hold the
-    bundle's lock; if the body changes meanwhile, nothing is written.
+    An interrupted fit resumes from its best numbers when the same command runs again. The fit does not hold the
+    bundle's lock. If the body changes meanwhile, nothing is written.
     """
     started = perf_counter()
     task = open_fit_task(options)
     estimate_fit(task).announce()
-    with start_workers(options.setup, workers) as hands:
-        return _run_fit(replace(task, rolled=replace(task.rolled, workers=hands)), options, started, progress)
+    with start_workers(options.setup, workers) as pool:
+        return _run_fit(replace(task, rolled=replace(task.rolled, workers=pool)), options, started, progress)
 
 
 def _run_fit(task: FitTask, options: FitOptions, started: float, progress: Progress) -> FitResult:
-    """The fit in three steps: the teacher is checked, the numbers are searched, the plan is judged."""
+    """Run a fit in three steps: check the teacher, search the numbers, judge the plan."""
     gate = check_teacher(task, progress)
     if gate.is_shut and options.output is None:
         raise UserError(gate.reason, gate.fix)
     task = replace(task, teacher=gate.teacher)
 
-    *_, best = search(task, progress)  # the last numbers are the best, after their trade
+    *_, best = search(task, progress)  # the last numbers are the best ones, after the trade
 
     rolled, nominal, provenance = task.rolled, best.nominal, task.bundle.manifest.provenance
     fitted = Fitted(nominal.name, BODY, task.graph, provenance.source_sha256)
@@ -154,17 +156,17 @@ def _run_fit(task: FitTask, options: FitOptions, started: float, progress: Progr
 
 
 def _keep_for_same_body(task: FitTask, options: FitOptions, result: FitResult) -> None:
-    """Open the bundle again and keep the plan there. UserError if the body has changed since the fit began."""
+    """Open the bundle again and add the plan. Raises UserError if the body has changed since the fit began."""
     assert result.plan is not None
     with open_for_update(options.bundle, must_exist=True, verb="fit") as writer:
         bundle = open_bundle(options.bundle)
         if graph_of_fit(bundle.manifest, BODY) != task.graph:
-            raise UserError(f"{BODY} of {options.bundle} was changed while a plan was fitted", "fit it again")
+            raise UserError(f"the body {BODY} of {options.bundle} changed during the fit", "fit it again")
         keep_plan(writer, bundle, result, result.plan, options.command_line("fit"))
 
 
 def keep_plan(writer: Writer, bundle: Bundle, result: FitResult, plan: Plan, command: str) -> None:
-    """Add a fitted plan to a bundle that is open for update, instead of one for the same use, and commit."""
+    """Add a fitted plan to a bundle that is open for update, replace a plan for the same use, and commit."""
     manifest = bundle.manifest
     entry = FittedPlan(
         evaluations=len(plan.steps),

@@ -1,4 +1,4 @@
-"""The free numbers of a recurrence as a vector, each with the size of a small change of it."""
+"""The free numbers of a recurrence as a vector, each with the size of a small change."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,16 +16,16 @@ from fewstep.runtime.sampling.sampler import Sampler
 Array = NDArray[np.float64]
 Freedom = Literal["rows", "times", "lean"]
 
-NUDGE = 1e-2  # of the next x: how far a difference moves it
-TIME_SHARE = 0.004  # of the range of times: how far a difference moves a time
-GAP_SHARE = 0.1  # of the smaller gap to a neighbouring time, and no further
-LEAN_NUDGE = 0.02  # of a guidance weight
-PART = 0.3  # of a timestep, or of a thousandth of the times where there are no timesteps
+NUDGE = 1e-2  # change of the next x by a finite difference, relative to its root mean square
+TIME_SHARE = 0.004  # change of a time by a finite difference, as a share of the range of times
+GAP_SHARE = 0.1  # upper limit of that change, as a share of the smaller gap to a neighbouring time
+LEAN_NUDGE = 0.02  # change of a guidance weight
+PART = 0.3  # of a timestep, or of a thousandth of the range of times without timesteps
 
 
 @dataclass(frozen=True)
 class Number:
-    """One free number: `kind` and place in the recurrence. `size` is the change of a finite difference."""
+    """One free number: its `kind` and place in the recurrence, and the `size` of its change in a finite difference."""
 
     kind: Freedom
     step: int
@@ -34,10 +34,10 @@ class Number:
 
 
 def free_numbers(numbers: Recurrence, norms: Array, kinds: Sequence[Freedom]) -> tuple[Number, ...]:
-    """The numbers of some kinds that a fit may change, step by step.
+    """Return the numbers of some kinds that a fit may change, step by step.
 
-    norms: [N + 1, 1 + history + given] of x and of the sample at the end in column 0, then of each step's columns: the
-        predictions from the newest on, the given tensors; root mean squares over rollouts.
+    norms: root mean squares over rollouts, [N + 1, 1 + history + given]. Column 0 is of x, at the end of the sample.
+        The others are of each step's predictions, newest first, and of the given tensors.
     """
     free: list[Number] = []
     span = float(np.ptp(numbers.times)) or 1.0
@@ -57,7 +57,7 @@ def free_numbers(numbers: Recurrence, norms: Array, kinds: Sequence[Freedom]) ->
 
 
 def add_to_numbers(numbers: Recurrence, free: Sequence[Number], by: Array) -> Recurrence:
-    """The recurrence with `by` [numbers], in their own units, added to the free numbers."""
+    """Return the recurrence with `by` [numbers], in the units of the numbers, added to the free numbers."""
     times, lean, rows = numbers.times.copy(), numbers.lean.copy(), numbers.rows.copy()
     for number, change in zip(free, by, strict=True):
         if number.kind == "rows":
@@ -70,7 +70,7 @@ def add_to_numbers(numbers: Recurrence, free: Sequence[Number], by: Array) -> Re
 
 
 def subtract_numbers(numbers: Recurrence, origin: Recurrence, free: Sequence[Number]) -> Array:
-    """The vector that leads from `origin` to `numbers`."""
+    """Return the difference of the free numbers from `origin` to `numbers`, as a vector."""
 
     def value(of: Recurrence, number: Number) -> float:
         if number.kind == "rows":
@@ -81,8 +81,8 @@ def subtract_numbers(numbers: Recurrence, origin: Recurrence, free: Sequence[Num
 
 
 def is_continuous(sampler: Sampler, plan: Plan, block: Block) -> bool:
-    """True if the network's output changes with a part of a timestep. A network that rounds its time, or looks it up in
-    a table, gives the same bits."""
+    """True if the network's output changes with a fraction of a timestep. For a network that rounds its time, or looks
+    it up in a table, it is bitwise identical."""
     timesteps = sampler.bundle.manifest.schedule.timesteps
     times = np.array([step.time for step in plan.steps])
     span = float(np.ptp(times)) or 1.0

@@ -1,4 +1,4 @@
-"""The change of samples with each free number, as a value; `fewstep.fitting.finite_differences` measures it."""
+"""Derivatives of samples with respect to the free numbers. `fewstep.fitting.finite_differences` measures them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ Float64 = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Jacobian:
-    """The change of the samples of some seeds with each number, in the numbers' sizes: all that a step needs.
+    """The derivatives of the samples of some seeds with respect to each number, in units of the numbers' sizes.
 
-    columns: [seeds, P, elements]. samples, targets: [seeds, elements]. Sums over elements are made in float64, seed by
-    seed.
+    columns: [seeds, P, elements]. samples, targets: [seeds, elements]. Sums over elements are in float64, one seed at a
+    time.
     """
 
     columns: Array
@@ -34,24 +34,24 @@ class Jacobian:
 
     @cached_property
     def gram(self) -> Float64:
-        """The columns' products with each other, [seeds, P, P]."""
+        """The inner products of the columns, [seeds, P, P]."""
         doubles = (each.astype(np.float64) for each in self.columns)
         return np.stack([each @ each.T for each in doubles])
 
     @cached_property
     def slope(self) -> Float64:
-        """The columns' products with the residual, [seeds, P]."""
+        """The inner products of the columns with the residual, [seeds, P]."""
         pairs = zip(self.columns, self.residual, strict=True)
         return np.stack([each.astype(np.float64) @ left for each, left in pairs])
 
     @cached_property
     def error(self) -> Float64:
-        """The squared residual, [seeds]."""
+        """The sum of the squared residual, [seeds]."""
         return np.asarray(np.square(self.residual).sum(axis=1))
 
     def broyden_update(self, step: Float64, samples: Array) -> "Jacobian":
-        """The columns corrected by what a step in the numbers' sizes did to the samples (Broyden 1965): the least
-        change with which they predict it."""
+        """Return the columns with the least change that predicts the samples after a step (Broyden 1965). `step` is in
+        units of the numbers' sizes."""
         samples = samples.reshape(self.samples.shape)
         surprise = samples.astype(np.float64) - self.samples - np.einsum("spd,p->sd", self.columns, step)
         share = (step / (step @ step))[:, None]
@@ -60,7 +60,7 @@ class Jacobian:
 
 
 def join_jacobians(parts: Sequence[Jacobian]) -> Jacobian:
-    """The Jacobian of several blocks, in their order."""
+    """Return the Jacobian of several blocks, in their order."""
     return Jacobian(
         np.concatenate([part.columns for part in parts]),
         np.concatenate([part.samples for part in parts]),
@@ -69,7 +69,7 @@ def join_jacobians(parts: Sequence[Jacobian]) -> Jacobian:
 
 
 def column_norms(sampler: Sampler, numbers: Recurrence, blocks: Sequence[Block]) -> Float64:
-    """Root mean squares as `free_numbers` takes them."""
+    """Return the root mean squares over rollouts for the `norms` of `free_numbers`."""
     plan, history, given = build_plan(numbers), numbers.history, len(numbers.nominal.given)
     squares = np.zeros((numbers.steps + 1, 1 + history + given))
     count = 0

@@ -1,4 +1,4 @@
-"""The judgement of a fitted plan, on seeds that no number and no choice of the fit has seen."""
+"""The judgement of a fitted plan, on seeds that neither the numbers nor the choices of the fit have used."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,12 +20,13 @@ RESAMPLES = 100  # of the seeds, for standard errors of FD
 
 @dataclass(frozen=True)
 class FitJudgement:
-    """A fitted plan on the judge seeds.
+    """The quality of a fitted plan on the judge seeds.
 
-    nominal_psnr: mean PSNR of the nominal plan in dB. gain: the gain of the fitted plan over it.
+    nominal_psnr: mean PSNR of the nominal plan in dB.
+    gain: the gain of the fitted plan over it.
     over_former: the gain of the fitted plan over a former one; None without one.
-    is_behind_former: whether it loses to the former plan. It may lose the price of its trade in PSNR if its features
-        are nearer.
+    is_behind_former: it is worse than the former plan. If its features are nearer, it may lose the price of its trade
+        in PSNR.
     sets: FD of the fitted plan and of the nominal one; None without an extractor.
     """
 
@@ -45,7 +46,8 @@ def judge_fit(
     former: Plan | None,
     price: float,
 ) -> FitJudgement:
-    """The fitted plan against the nominal and a former one. price: dB of PSNR that the fit gave up for features."""
+    """Compare the fitted plan with the nominal one and with a former one. `price` is the PSNR in dB that the fit traded
+    for features."""
     targets = np.concatenate([block.required_target for block in blocks])
     plain, samples = (np.concatenate(list(rolled.sample_blocks(plan, blocks))) for plan in (nominal, fitted))
     before, after = psnr(plain, targets), psnr(samples, targets)
@@ -65,10 +67,11 @@ def judge_fit(
 
 
 def are_nearer(extractor: Extractor, samples: Array, others: Array, targets: Array) -> bool:
-    """True where features of samples are nearer to their targets' than other samples' from the same seeds.
+    """True if the features of samples are nearer to those of their targets than the features of other samples from the
+    same seeds.
 
-    Their mean squared distance has to be smaller by more than chance, and FD no larger: FD of 64 seeds alone is too
-    uncertain.
+    Their mean squared distance must be smaller by more than chance, and FD must not be larger. FD of only 64 seeds
+    would be too uncertain.
     """
     far, near = (feature_distances(extractor, each, targets) for each in (others, samples))
     sets = compare_fitted_sets(extractor, others, samples, targets)
@@ -76,7 +79,10 @@ def are_nearer(extractor: Extractor, samples: Array, others: Array, targets: Arr
 
 
 def compare_fitted_sets(extractor: Extractor, nominal: Array, fitted: Array, targets: Array) -> SetComparison:
-    """FD of the fitted plan's samples from the teacher's, paired with the nominal plan's: each [seeds, *x_shape] from
-    the same 2 seeds or more, which each resample draws for all of them."""
-    near, far, taught = (extractor.extract(each) for each in (nominal, fitted, targets))
-    return compare_sets(far, near, taught, RESAMPLES, shares_seeds=True)
+    """Return FD of the fitted plan's samples from the teacher's, paired with the nominal plan's.
+
+    All are [seeds, *x_shape] from the same two or more seeds. Each resample draws the same seeds for all of them."""
+    nominal_features, fitted_features, target_features = (
+        extractor.extract(each) for each in (nominal, fitted, targets)
+    )
+    return compare_sets(fitted_features, nominal_features, target_features, RESAMPLES, shares_seeds=True)

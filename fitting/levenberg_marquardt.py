@@ -1,9 +1,9 @@
-"""Damped least squares on the sample that comes out, over all free numbers together (Levenberg 1944, Marquardt 1963).
+"""Damped least squares on the final sample, over all free numbers together (Levenberg 1944, Marquardt 1963).
 
-Errors of single steps neither add up nor keep their order on the way, so the end alone is compared with the teacher.
-The objective is the mean PSNR: each iteration weighs a seed's squared error by its inverse. Damping
-keeps a step small, the anchor keeps all steps together near the plan that they began at. Both are chosen by rollouts on
-seeds that no column was measured on, and a candidate that gains there much less than on its own seeds is no candidate.
+Errors of single steps neither add up nor keep their order along the trajectory, so only the final sample is compared
+with the teacher. The objective is the mean PSNR: each iteration weights a seed's squared error by its inverse. Damping
+keeps a step small, and the anchor keeps the sum of all steps near the start plan. Both are chosen by rollouts on seeds
+without columns. A candidate that gains much less there than on the seeds of the columns is rejected.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,18 +22,18 @@ from fewstep.measure.rollouts.metrics import psnr
 
 Array = NDArray[np.float64]
 
-RESTRAINTS = ((1e-5, 1e-5), (1e-3, 1e-4), (3e-2, 1e-3), (1.0, 1e-2))  # damping and anchor, of the columns' energies
+RESTRAINTS = ((1e-5, 1e-5), (1e-3, 1e-4), (3e-2, 1e-3), (1.0, 1e-2))  # damping, anchor; relative to column energies
 GAP = 0.5  # dB by which a gain may be smaller on the selection seeds than on the seeds of the fit
-ERRORS = 2.0  # standard errors, both of that gap and of a gain that counts
-SINGULAR = 1e-12  # of all columns' energy: two numbers may do the same
+ERRORS = 2.0  # standard errors that this gap, or a gain, must exceed
+SINGULAR = 1e-12  # of all columns' energy, since two numbers may have the same effect
 SECANTS = 3  # steps between two measurements of the columns
-NOTHING = 1e-20  # squared error of a sample that is its target
-ENOUGH = 0.03  # dB of an iteration that is worth another
+NOTHING = 1e-20  # lower bound of a sample's squared error
+ENOUGH = 0.03  # dB that an iteration must gain for another one
 
 
 @dataclass(frozen=True)
 class Gain:
-    """A gain in mean PSNR over the nominal plan, in dB, paired seed by seed, and its standard error."""
+    """A gain in mean PSNR over another plan on the same seeds, in dB, and its standard error."""
 
     mean: float
     error: float
@@ -44,19 +44,19 @@ class Gain:
 
     @classmethod
     def from_psnr(cls, fitted: Array, nominal: Array) -> "Gain":
-        """The gain of PSNRs [seeds] over others of the same seeds."""
+        """Return the gain of PSNRs [seeds] over others of the same seeds."""
         return cls(float(np.mean(fitted - nominal)), float(np.std(fitted - nominal, ddof=1) / sqrt(len(fitted))))
 
 
 def is_overfitted(on_fit: Gain, on_selection: Gain) -> bool:
-    """True where the selection seeds gain less than the fit's by more than GAP and chance."""
+    """True if the gain is smaller on the selection seeds than on those of the fit, by more than GAP and chance."""
     gap = on_fit.mean - on_selection.mean
     return gap > GAP and gap > ERRORS * sqrt(on_fit.error**2 + on_selection.error**2)
 
 
 @dataclass(frozen=True)
 class FitSeeds:
-    """The blocks for the columns, and the blocks for the choice of damping and anchor."""
+    """The blocks for the columns (`fit`), and those for the choice of damping and anchor (`selection`)."""
 
     fit: tuple[Block, ...]
     selection: tuple[Block, ...]
@@ -72,8 +72,8 @@ class NominalPsnr:
 
 @dataclass(frozen=True)
 class Iterate:
-    """Numbers after a step, with what they gain over the nominal plan on the selection seeds. samples: [seeds,
-    *x_shape], of the fit's seeds."""
+    """Numbers after a step, with their gain over the nominal plan on the selection seeds, and their samples
+    [seeds, *x_shape] on the seeds of the fit."""
 
     numbers: Recurrence
     on_selection: Gain
@@ -81,27 +81,27 @@ class Iterate:
 
 
 def seed_weights(jacobian: Jacobian) -> Array:
-    """The inverse of each seed's squared error, so that least squares raise the mean PSNR. They sum to 1."""
+    """Return the inverse of each seed's squared error, with which least squares raises the mean PSNR. They sum to 1."""
     weights = 1 / np.maximum(jacobian.error, max(1e-12 * jacobian.error.max(), NOTHING))
     return np.asarray(weights / weights.sum())
 
 
 def column_energies(jacobian: Jacobian) -> Array:
-    """The energy of each column, [P]: the scale of a restraint."""
+    """Return the energy of each column, [P], which is the scale of damping and anchor."""
     return np.asarray(seed_weights(jacobian) @ np.diagonal(jacobian.gram, axis1=1, axis2=2))
 
 
 def normal_equations(jacobian: Jacobian) -> tuple[Array, Array]:
-    """H [P, P] and g [P] of a step: the weighed means of the seeds' Gram matrices and slopes."""
+    """Return H [P, P] and g [P] of a step: the weighted means of the seeds' Gram matrices and slopes."""
     weights = seed_weights(jacobian)
     return np.tensordot(weights, jacobian.gram, 1), weights @ jacobian.slope
 
 
 def solve_step(H: Array, slope: Array, energies: Array, so_far: Array, damping: float, anchor: float) -> Array:
-    """A step in the numbers' sizes, [P].
+    """Return a step in units of the numbers' sizes, [P].
 
-    Solves (H + damping diag H + anchor E) d = g - anchor E (theta - theta_0), with E the energies of the columns at the
-    origin, and theta - theta_0 the way so far.
+    It solves (H + damping diag H + anchor E) d = g - anchor E (theta - theta_0), with E the energies of the columns at
+    the origin, and theta - theta_0 the sum of previous steps, `so_far`.
     """
     restraint = damping * np.diag(H) + anchor * energies + SINGULAR * np.trace(H)
     return np.asarray(np.linalg.solve(H + np.diag(restraint), slope - anchor * energies * so_far))
@@ -109,9 +109,9 @@ def solve_step(H: Array, slope: Array, energies: Array, so_far: Array, damping: 
 
 @dataclass(frozen=True)
 class Refinement:
-    """The constants of all steps of a refinement; the anchor is at `origin`.
+    """The constants of all steps of a refinement. The anchor is at `origin`.
 
-    measure: the columns of the free numbers on some blocks.
+    measure: returns the columns of the free numbers on some blocks.
     """
 
     rolled: FitSampler
@@ -126,19 +126,19 @@ class Refinement:
         return np.array([number.size for number in self.free])
 
     def propose_steps(self, now: Recurrence, H: Array, slope: Array, energies: Array) -> list[Recurrence]:
-        """The numbers after a step, by each of the restraints."""
+        """Return the numbers after a step, one candidate for each pair of damping and anchor."""
         so_far = subtract_numbers(now, self.origin, self.free) / self.number_sizes
         steps = [solve_step(H, slope, energies, so_far, *restraint) for restraint in RESTRAINTS]
         return [add_to_numbers(now, self.free, step * self.number_sizes) for step in steps]
 
     def take_step(self, now: Recurrence, least: float, jacobian: Jacobian, energies: Array) -> Iterate | None:
-        """The best of the steps that gain more than `least` dB on the selection seeds and hold on the seeds of the fit;
-        None without one."""
-        ways = self.propose_steps(now, *normal_equations(jacobian), energies)
-        tried = self.rolled.try_plans([build_plan(numbers) for numbers in ways], self.seeds.selection)
+        """Return the best candidate step that gains more than `least` dB on the selection seeds and is not overfitted,
+        or None."""
+        candidates = self.propose_steps(now, *normal_equations(jacobian), energies)
+        tried = self.rolled.try_plans([build_plan(numbers) for numbers in candidates], self.seeds.selection)
         gains = [
             (Gain.from_psnr(qualities, self.nominal.selection), numbers)
-            for qualities, numbers in zip(tried, ways, strict=True)
+            for qualities, numbers in zip(tried, candidates, strict=True)
             if qualities is not None
         ]
         targets = np.concatenate([block.required_target for block in self.seeds.fit])
@@ -152,11 +152,11 @@ class Refinement:
 
 
 def refine(work: Refinement, begin: Recurrence, iterations: int, measured: int) -> Iterator[tuple[Iterate, ...]]:
-    """The steps of each iteration, which gain on the selection seeds; the last is the best. All free numbers move
-    together.
+    """Yield the steps of each iteration. Each step gains on the selection seeds, so the last one is the best. A step
+    changes all free numbers together.
 
     Columns are measured on `measured` blocks at first, and on twice as many in each later iteration. Between two
-    measurements up to SECANTS steps correct the columns by what the step before did, which costs no calls of their own.
+    measurements up to SECANTS steps correct the columns by the effect of the previous step, without extra calls.
     """
     now, gain = (
         begin,

@@ -12,23 +12,25 @@ from fewstep.runtime.sampling.fitted_plans import LARGEST
 
 @dataclass(frozen=True)
 class FitOptions(SamplingOptions):
-    """Fit the numbers of a plan to a bundle's denoiser, so that few evaluations come nearest to many.
+    """Fit the numbers of a plan to a bundle's denoiser, so that samples of few evaluations are near those of many.
 
-    bundle: The bundle; the plan is kept in it, and `fitted:STEPS` names it.
+    bundle: The bundle. It keeps the plan, which `fitted:STEPS` names.
     steps: Evaluations of the plan.
-    plan: SOLVER:STEPS@GRID that the fit begins at, fitted:STEPS or a file. Default: the best of some known ones.
+    plan: The plan that the fit starts from: SOLVER:STEPS@GRID, fitted:STEPS or a file. Default: the best of some
+        known plans.
     backend: The engine that runs the float32 body: onnxruntime, onnxruntime-cuda, openvino, openvino-bf16, tensorrt,
         tensorrt-rtx.
-    guidance: Weight of classifier-free guidance. Default: only the conditional branch runs, of a command as calibrated.
-    output: A JSON file for the plan as well.
+    guidance: Weight of classifier-free guidance. Default: that of the calibration on the command line, and none in
+        Python.
+    output: A JSON file to which the plan is also written.
     seeds: Number of seeds that the numbers are fitted on.
-    selection_seeds: Number of other seeds; the choices of the fit are made on them.
-    judge_seeds: Number of other seeds; the gain is measured on them.
-    iterations: Most measurements of how the samples follow from the numbers. 0 leaves all to the trade for features
-        and energy.
+    selection_seeds: Number of other seeds that the choices of the fit use.
+    judge_seeds: Number of other seeds on which the gain is measured.
+    iterations: Maximum number of measurements of the samples' derivatives. With 0, only the trade for features and
+        energy runs.
     features: fashion-mnist-cnn, cifar10-cnn, the path of an .onnx extractor, or none. Default: the extractor that knows
-        the data. Features of samples may cost a part of the gain.
-    teacher: Plan of the float32 teacher. Default: dpmpp_2m:80@arctan, or more steps where they are needed.
+        the data. Nearer features may cost a part of the gain.
+    teacher: Plan of the float32 teacher. Default: dpmpp_2m:80@arctan, or more steps if needed.
     """
 
     bundle: Path
@@ -56,4 +58,4 @@ class FitOptions(SamplingOptions):
         if self.iterations < 0:
             raise UserError(f"--iterations is {self.iterations}", "give at least 0")
         if self.output is not None and self.output.suffix != ".json":
-            raise UserError(f"a plan is JSON, not {str(self.output)!r}", "name a file that ends in .json")
+            raise UserError(f"a plan cannot be written to {str(self.output)!r}", "name a file that ends in .json")

@@ -1,10 +1,10 @@
-"""A plan in the form that is fitted: each new x is a combination of the last x and of the last predictions.
+"""A plan in the form that is fitted: each new x is a linear combination of the last x and the last predictions.
 
     x_{i+1} = rows[i, 0] x_i + sum_j rows[i, 1 + j] p_{i-j} + sum_k rows[i, 1 + history + k] y_k
 
 with p_i the predicted sample after guidance and shaping, and y the given tensors. Every deterministic solver with one
-network is of this form (Shaul et al. 2024, arXiv 2403.01329), where `history` is long enough. The corrections of a fit
-are added to the solver's own numbers, so that a fit of nothing is the solver.
+network has this form if `history` is long enough (Shaul et al. 2024, arXiv 2403.01329). A fit adds corrections to the
+solver's numbers, so corrections of 0 give the solver.
 """
 
 from collections.abc import Sequence
@@ -19,19 +19,20 @@ from fewstep.plans.guidance import COND, UNCOND
 from fewstep.plans.plan import Plan, Row, Step
 
 Array = NDArray[np.float64]
-NEGLIGIBLE = 1e-9  # of a row's largest coefficient: what rounding leaves
+NEGLIGIBLE = 1e-9  # rounding errors, relative to a row's largest coefficient
 
 
 @dataclass(frozen=True)
 class Recurrence:
-    """The numbers of a plan of N steps. Everything that is not here is as in `nominal`, the plan that it came from.
+    """The numbers of a plan of N steps. Everything else is that of `nominal`, the plan from which they were extracted.
 
-    times: [N], the times that the network sees.
-    lean: [N], added to the weight of the conditional branch and taken from the unconditional one.
-    rows: [N, 1 + history + given], the coefficients of x, of the predictions from the newest on, of the given tensors.
+    times: [N], the times that the network receives.
+    lean: [N], added to the weight of the conditional branch and subtracted from that of the unconditional one.
+    rows: [N, 1 + history + given], the coefficients of x, of the predictions, newest first, and of the given tensors.
     start: [given + 1], the first x over the given tensors and the first draw.
-    scales: [N], of x where the network sees it. shown: [N, given], what the network's input has of the given tensors.
-    base: [N, 1 + given], what each prediction has of x and of the given tensors before any output is added.
+    scales: [N], the coefficient of x in the network's input.
+    shown: [N, given], the coefficients of the given tensors in the network's input.
+    base: [N, 1 + given], the coefficients of x and of the given tensors in each prediction, apart from the outputs.
     """
 
     nominal: Plan
@@ -54,9 +55,9 @@ class Recurrence:
 
 
 def extract_recurrence(plan: Plan, history: int = 1) -> Recurrence:
-    """The numbers of a plan, with room for `history` predictions or as many as the plan itself reads.
+    """Return the numbers of a plan, with at least `history` predictions per row, or more if the plan reads more.
 
-    Raises UserError for plans that draw noise on the way, hold tensors, or whose x follows from more than predictions.
+    Raises UserError for plans that draw noise during steps, contain tensors, or do not have the form of this module.
     """
     _check(plan)
     given, steps = len(plan.given), len(plan.steps)
@@ -67,13 +68,13 @@ def extract_recurrence(plan: Plan, history: int = 1) -> Recurrence:
     xs, scales, shown, base = [], [], [], []
     for i, step in enumerate(plan.steps):
         scale, x, of_given = _decompose_input(plan, step, state, units[:given])
-        prediction = np.array(step.x0[len(step.input) :])  # what it reads of the outputs, and of their shaping
+        prediction = np.array(step.x0[len(step.input) :])  # coefficients of the outputs, and of their shaping
         ahead = np.array(step.x0[: plan.rows]) @ state
         unshaped = np.array(step.shaping_of[0][: plan.rows]) @ state if step.shaping_of else 0.0
         xs.append(x)
         scales.append(scale)
         shown.append(of_given)
-        base.append(_decompose_row(plan, ahead + unshaped, x, units[:given]))  # one of the two is 0
+        base.append(_decompose_row(plan, ahead + unshaped, x, units[:given]))  # one of the two summands is 0
         update = np.array(step.update)
         reads = update[:, plan.rows :]
         shares = reads @ prediction / (prediction @ prediction)
@@ -103,7 +104,7 @@ def extract_recurrence(plan: Plan, history: int = 1) -> Recurrence:
 
 
 def build_plan(numbers: Recurrence, name: str | None = None) -> Plan:
-    """The plan with these numbers: rows of the state are x, the predictions that are kept, and the given tensors."""
+    """Return the plan with these numbers. Its state rows are x, stored predictions, and the given tensors."""
     plan, history, given = numbers.nominal, numbers.history, len(numbers.nominal.given)
     start = np.zeros((history + given, given + 1))
     start[0] = numbers.start
@@ -121,12 +122,12 @@ def build_plan(numbers: Recurrence, name: str | None = None) -> Plan:
 
 
 def _build_step(numbers: Recurrence, i: int) -> Step:
-    """Step i over the rows of `build_plan`."""
+    """Return step i over the rows of `build_plan`."""
     step, old_rows = numbers.nominal.steps[i], numbers.nominal.rows
     base, lean = _expand_shares(numbers, numbers.base[i]), _guidance_shares(step, numbers.lean[i])
 
     def line(reads: Row, leans: bool) -> Array:
-        """A line of the nominal step, over the new state and the outputs."""
+        """Convert a line of the nominal step to the new state and the outputs."""
         of_state, of_outputs = np.array(reads[:old_rows]), np.array(reads[old_rows:])
         leaning = of_outputs.sum() * lean if leans else 0.0
         return np.concatenate([base * np.any(of_state), of_outputs + leaning])
@@ -144,12 +145,12 @@ def _build_step(numbers: Recurrence, i: int) -> Step:
 
 
 def _expand_shares(numbers: Recurrence, shares: Sequence[float] | Array) -> Array:
-    """Shares of x and of the given tensors, over all rows of the state."""
+    """Expand coefficients of x and of the given tensors to all rows of the state."""
     return np.concatenate([shares[:1], np.zeros(numbers.history - 1), shares[1:]])
 
 
 def _guidance_shares(step: Step, by: float) -> Array:
-    """The shares of a step's outputs that a change of the guidance weight adds."""
+    """Return the coefficients of a step's outputs that a change `by` of the guidance weight adds."""
     lean = np.zeros(len(step.branches) * step.heads)
     if by:
         lean[step.branches.index(COND) * step.heads] = by
@@ -158,7 +159,7 @@ def _guidance_shares(step: Step, by: float) -> Array:
 
 
 def _update(numbers: Recurrence, i: int, x0: Array) -> Array:
-    """The new rows after step i, whose prediction is `x0`: each prediction moves a row on, and given tensors stay."""
+    """Return the update of step i, whose prediction is `x0`. Predictions move on by a row, and given tensors stay."""
     history, row = numbers.history, numbers.rows[i]
     rows = history + len(numbers.nominal.given)
     update = np.zeros((rows, len(x0)))
@@ -175,11 +176,13 @@ def _update(numbers: Recurrence, i: int, x0: Array) -> Array:
 def _check(plan: Plan) -> None:
     if any(step.draws for step in plan.steps):
         raise UserError(
-            f"plan {plan.name!r} draws noise on the way, and has no one sample to be fitted to",
+            f"plan {plan.name!r} draws noise in its steps, so a seed has no single sample to fit",
             "choose a deterministic solver, such as dpmpp_2m or unipc_2",
         )
     if plan.tensors or any(step.terms for step in plan.steps):
-        raise UserError(f"plan {plan.name!r} holds tensors", "fit a plan of plain numbers, such as dpmpp_2m")
+        raise UserError(
+            f"plan {plan.name!r} contains tensors", "fit a plan whose coefficients are numbers, such as dpmpp_2m"
+        )
     if len(plan.start_draws) > 1:
         raise _refuse_plan(plan, f"starts from {len(plan.start_draws)} draws")
 
@@ -189,7 +192,8 @@ def _refuse_plan(plan: Plan, reason: str) -> UserError:
 
 
 def _decompose_input(plan: Plan, step: Step, state: Array, units: Array) -> tuple[float, Array, Array]:
-    """The scale of x in the network's input, x over the basis, and what the input has of the given tensors."""
+    """Return the coefficient of x in the network's input, x over the basis, and the coefficients of the given
+    tensors."""
     rows = [row for row, number in enumerate(step.input) if number]
     held = {row: k for row in rows for k, unit in enumerate(units) if np.array_equal(state[row], unit)}
     moving = [row for row in rows if row not in held]
@@ -197,25 +201,25 @@ def _decompose_input(plan: Plan, step: Step, state: Array, units: Array) -> tupl
     for row, k in held.items():
         of_given[k] += step.input[row]
     if not moving:
-        raise _refuse_plan(plan, "shows the network nothing but what is given")
+        raise _refuse_plan(plan, "feeds the network only given tensors")
     scale = step.input[moving[0]] if len(moving) == 1 else 1.0
     x = np.array([step.input[row] for row in moving]) @ state[moving] / scale
     return scale, x, of_given
 
 
 def _decompose_row(plan: Plan, ahead: Array, x: Array, units: Array) -> Array:
-    """(of x, of each given tensor) with ahead = of_x x + of_given . y."""
+    """Return (of_x, of_given of each given tensor) with ahead = of_x x + of_given . y."""
     given = len(units)
     free = slice(given, None)
     of_x = float(ahead[free] @ x[free] / (x[free] @ x[free]))
     left = ahead - of_x * x
     if np.abs(left[free]).max() > NEGLIGIBLE * max(1.0, np.abs(ahead).max()):
-        raise _refuse_plan(plan, "predicts from more than the x that its network sees")
+        raise _refuse_plan(plan, "predicts from more than the x that its network receives")
     return np.concatenate([[of_x], left[:given]])
 
 
 def _solve_combination(before: Array, after: Array, given: int) -> Array:
-    """(of x, of the given tensors, of p_0, p_1, ...) with after = their combination, exactly."""
+    """Return the coefficients of x, of the given tensors and of p_0, p_1, ... whose combination is `after`."""
     of_x = after[given] / before[given] if before[given] else 0.0
     left = after - of_x * before
     left[np.abs(left) < NEGLIGIBLE * np.abs(after).max(initial=1e-300)] = 0.0
@@ -223,7 +227,7 @@ def _solve_combination(before: Array, after: Array, given: int) -> Array:
 
 
 def _first_nonzero(numbers: Array) -> int:
-    """The index of the first number that is not 0."""
+    """Return the index of the first number that is not 0, or the length if all are 0."""
     places = np.flatnonzero(numbers)
     return int(places[0]) if len(places) else len(numbers)
 

@@ -1,6 +1,6 @@
-"""Rollouts of plans, by the samplers of this process or by workers, with the same bits.
+"""Rollouts of plans in this process or by workers, with bitwise identical results.
 
-A rollout is a function of a body, a plan and a block. Results come in the order of the items.
+A rollout is a function of a body, a plan and a block. Results are in the order of the items.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -27,15 +27,15 @@ from fewstep.runtime.sampling.finite_checks import NotFinite
 from fewstep.runtime.sampling.loading import load
 from fewstep.runtime.sampling.sampler import Sampler
 
-CPU = "onnxruntime"  # of the teacher
-BODY, TEACHER = "body", "teacher"  # the samplers by name: of the body of the fit, and of float32
+CPU = "onnxruntime"  # the teacher's backend
+BODY, TEACHER = "body", "teacher"  # names of the samplers: of the fitted body, and of the float32 body
 
-Result = Array | NotFinite  # samples, or the reason why there are none: it must not end the other rollouts
+Result = Array | NotFinite  # samples, or the error that replaces them: it must not end the other rollouts
 
 
 @dataclass(frozen=True)
 class RolloutItem:
-    """Samples of a block along a plan, by the body of the fit or by the teacher's."""
+    """Samples of a block by a plan, with the body of the fit or the teacher's."""
 
     plan: Plan
     block: Block
@@ -62,7 +62,7 @@ class JacobianItem:
 
 @dataclass(frozen=True)
 class RolloutJob:
-    """A bundle whose float32 body a plan is fitted to, and the engine, as options name it."""
+    """The bundle to whose float32 body a plan is fitted, and the name of the engine in options."""
 
     bundle: PinnedBundle
     backend: str
@@ -73,15 +73,19 @@ class RolloutJob:
 
 
 def open_samplers(path: Path, backend: str, threads: int) -> tuple[Sampler, Sampler]:
-    """The samplers of the plan that is fitted, and of the teacher; one where their engines are the same."""
+    """Return the samplers of the fitted plan and of the teacher. They are the same object if their engines agree."""
     sampler = load(path, backend=create_backend(backend, threads))
     return sampler, sampler if backend == CPU else load(path, backend=create_backend(CPU, threads))
 
 
 @dataclass(frozen=True)
 class FitSampler:
-    """`sampler` runs the body that is fitted to, `reference` the float32 body, for the teacher. Workers do the job in
-    their place, if there are some."""
+    """Runs the rollouts of a fit.
+
+    sampler: of the body to which the plan is fitted.
+    reference: of the float32 body, for the teacher.
+    job, workers: if given, workers run the job instead of these samplers.
+    """
 
     sampler: Sampler
     reference: Sampler
@@ -89,16 +93,16 @@ class FitSampler:
     workers: Workers | None = None
 
     def sample_blocks(self, plan: Plan, blocks: Sequence[Block], by: str = BODY) -> Iterator[Array]:
-        """Samples [seeds, *x_shape] of each block; NotFinite where an output of the network is not finite."""
+        """Yield samples [seeds, *x_shape] of each block. Raises NotFinite if an output of the network is not finite."""
         yield from map(_array_or_raise, self._sampling.answers(_make_items(plan, blocks, by)))
 
     def measure_psnr(self, plan: Plan, blocks: Sequence[Block]) -> NDArray[np.float64]:
-        """PSNR of each sample against its target, in dB: [seeds]."""
+        """Return the PSNR of each sample against its target, in dB: [seeds]."""
         pairs = zip(self.sample_blocks(plan, blocks), blocks, strict=True)
         return np.concatenate([psnr(samples, block.required_target) for samples, block in pairs])
 
     def try_plans(self, plans: Sequence[Plan], blocks: Sequence[Block]) -> list[NDArray[np.float64] | None]:
-        """The qualities of several plans; None for one whose samples are not finite. Other errors are raised."""
+        """Return the PSNRs [seeds] of several plans, with None for a plan whose samples are not finite."""
         with np.errstate(all="ignore"):
             results = self._sampling.answers(item for plan in plans for item in _make_items(plan, blocks))
             return [_finite_psnr([(next(results), block) for block in blocks]) for _ in plans]
@@ -106,7 +110,7 @@ class FitSampler:
     def measure_columns(
         self, numbers: Recurrence, free: Sequence[Number], blocks: Sequence[Block]
     ) -> Iterator[Jacobian]:
-        """The columns of all free numbers on each block."""
+        """Yield the columns of all free numbers on each block."""
         return self._sampling.answers(JacobianItem(numbers, tuple(free), block) for block in blocks)
 
     @property
@@ -115,7 +119,7 @@ class FitSampler:
 
 
 def _make_items(plan: Plan, blocks: Sequence[Block], by: str = BODY) -> Iterator[RolloutItem]:
-    """Rollouts of a plan, which know no targets."""
+    """Yield the rollouts of a plan, whose blocks have no targets."""
     return (RolloutItem(plan, replace(block, target=None), by) for block in blocks)
 
 
@@ -126,7 +130,7 @@ def _array_or_raise(result: Result) -> Array:
 
 
 def _finite_psnr(pairs: Sequence[tuple[Result, Block]]) -> NDArray[np.float64] | None:
-    """The PSNRs [seeds] of the samples of some blocks."""
+    """Return the PSNRs [seeds] of the samples of some blocks, or None if a sample is not finite."""
     if not all(isinstance(result, np.ndarray) for result, _ in pairs):
         return None
     qualities = np.concatenate([psnr(_array_or_raise(result), block.required_target) for result, block in pairs])

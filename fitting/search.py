@@ -1,4 +1,4 @@
-"""The search of the best numbers of a plan for a body: all of them together, by the sample at the end."""
+"""Search the best numbers of a plan for a body, all of them together, by the final sample."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -32,19 +32,19 @@ from fewstep.plans.file import encode
 from fewstep.plans.plan import Plan
 from fewstep.runtime.progress import SILENT, Progress
 
-HISTORY = 3  # predictions that a row reads at least
-FIRST_BLOCKS = 2  # blocks that the plans to begin at are compared on, and that the first columns are measured on
+HISTORY = 3  # the least number of predictions that a row can read
+FIRST_BLOCKS = 2  # blocks for the comparison of start plans, and for the first columns
 Iterations = Iterator[tuple[Iterate, ...]]  # the steps of each
 KINDS: tuple[Freedom, ...] = ("rows", "times", "lean")  # of free numbers (`recurrence.py`)
 
 
 @dataclass(frozen=True)
 class SearchedNumbers:
-    """The best numbers so far, and the origin that the fit began at, with its seeds.
+    """The best numbers so far, and the origin from which the fit started, with its seeds.
 
-    nominal: the plan without fitted numbers that gains are over.
-    done: how many steps gained, also before an interruption.
-    trade: what the last numbers gave up, and what for; None where no trade was made yet.
+    nominal: the plan without fitted numbers with which gains are compared.
+    done: the number of steps that gained, including those before an interruption.
+    trade: the trade of the last numbers; None before the trade.
     """
 
     numbers: Recurrence
@@ -58,9 +58,9 @@ class SearchedNumbers:
 
 
 def search(task: FitTask, progress: Progress = SILENT) -> Iterator[SearchedNumbers]:
-    """The numbers that a fit begins at, then better and better ones, and at last the numbers of the trade.
+    """Yield the numbers that a fit starts from, then increasingly better ones, and finally the numbers of the trade.
 
-    A checkpoint keeps the best, so that an interrupted search goes on from there. The caller drops the checkpoint.
+    A checkpoint stores the best numbers, from which an interrupted search resumes. The caller drops the checkpoint.
     """
     conditions = task.conditions
     seeds = FitSeeds(
@@ -83,19 +83,19 @@ def search(task: FitTask, progress: Progress = SILENT) -> Iterator[SearchedNumbe
 
 
 def _choose_start(task: FitTask, seeds: FitSeeds, progress: Progress) -> tuple[SearchedNumbers, Iterations]:
-    """The numbers that the fit begins at, and their iterations.
+    """Return the numbers that the fit starts from, and their iterations.
 
-    They are of the plan that was asked for. Without one, the best nominal plan competes with the best over the
-    times of the teacher's path. The one whose fit was interrupted goes on, else the one that gains more by an
-    iteration. Optima lie far apart, and plans do not rank as their optima do.
+    They are those of the requested plan. Without one, the best nominal plan competes with the best plan over the times
+    of the teacher's path. If a fit from one of them was interrupted, it resumes. Otherwise the plan with the higher
+    gain after one iteration is used, since the ranking of plans is not that of the optima near them.
     """
     rolled, starts = task.rolled, task.starts
-    blocks = seeds.selection[:FIRST_BLOCKS]  # earlier fits have seen the seeds of the fit
+    blocks = seeds.selection[:FIRST_BLOCKS]  # earlier fits have used the seeds of the fit
     nominal = find_best_start(rolled, starts.nominal, blocks, progress)
     nominal_psnr = NominalPsnr(rolled.measure_psnr(nominal, seeds.fit), rolled.measure_psnr(nominal, seeds.selection))
 
     def numbers_of(start: Plan) -> SearchedNumbers:
-        """A plan's own numbers, before any step."""
+        """Return the numbers of a plan before any step."""
         origin = extract_recurrence(start, HISTORY)
         takes_any = is_continuous(task.sampler, origin.nominal, seeds.fit[0])
         kinds = KINDS if takes_any else tuple(kind for kind in KINDS if kind != "times")
@@ -122,7 +122,7 @@ def _choose_start(task: FitTask, seeds: FitSeeds, progress: Progress) -> tuple[S
 
 
 def _resume_search(task: FitTask, start: SearchedNumbers, progress: Progress) -> tuple[SearchedNumbers, Iterations]:
-    """The start with the checkpoint's numbers, if there are some, and the iterations from there: one at least."""
+    """Return the start with the checkpoint's numbers if there are any, and at least one iteration from there."""
     numbers, done = open_search_checkpoint(task, start).load(start.origin)
     measured = FIRST_BLOCKS if done == 0 else len(start.seeds.fit)
     work = _make_refinement(task, start, start.origin, progress)
@@ -137,12 +137,12 @@ def _make_refinement(task: FitTask, start: SearchedNumbers, anchor: Recurrence, 
 def sample_teacher_blocks(
     task: FitTask, seeds: range, records: ConditionRecords | None, stage: str, progress: Progress
 ) -> tuple[Block, ...]:
-    """Blocks of these seeds with the teacher's samples."""
+    """Return blocks of these seeds with the teacher's samples."""
     return add_teacher_samples(task.rolled, task.teacher, make_blocks(task.reference, seeds, records), stage, progress)
 
 
 def open_search_checkpoint(task: FitTask, searched: SearchedNumbers) -> FitCheckpoint:
-    """The checkpoint of a search by its origin and its seeds."""
+    """Return the checkpoint of a search, which its origin and its seeds identify."""
     return open_fit_checkpoint(
         digest_sampler(task.sampler),
         digest_sampler(task.reference),
@@ -157,7 +157,7 @@ def open_search_checkpoint(task: FitTask, searched: SearchedNumbers) -> FitCheck
 def _measure_columns(
     rolled: FitSampler, free: tuple[Number, ...], progress: Progress, numbers: Recurrence, blocks: tuple[Block, ...]
 ) -> Jacobian:
-    """The columns of all free numbers on some blocks."""
+    """Return the columns of all free numbers on some blocks."""
     parts = []
     for part in rolled.measure_columns(numbers, free, blocks):
         parts.append(part)

@@ -1,4 +1,4 @@
-"""The plan that a fit begins as: the one that is named, or the best of some known ones on a few seeds of the fit."""
+"""The plan that a fit starts from: the one that the caller names, or the best of some known plans on a few seeds."""
 
 import logging
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampling.sampler import Sampler
 
 LOG = logging.getLogger("fewstep")
-STARTS = (  # solver, grid: some are far ahead on one denoiser, and none on all (docs/measured/nominal.md)
+STARTS = (  # solver, grid: some are by far the best for one denoiser, and none for all (docs/measured/nominal.md)
     ("dpmpp_2m", "ays_svd"),
     ("dpmpp_2m", "arctan"),
     ("dpmpp_2m", "trailing"),
@@ -37,10 +37,11 @@ SOLVERS = tuple(dict.fromkeys(solver for solver, _ in STARTS))
 
 @dataclass(frozen=True)
 class Starts:
-    """The plans that a fit may begin as.
+    """The plans that a fit may start from.
 
-    nominal: plans without fitted numbers; gains are over the best of them. request: the plan that was asked for. The
-    fit begins as this one, or else as the best of the nominal ones or as `find_best_on_path`.
+    nominal: plans without fitted numbers. Gains are compared with the best of them.
+    request: the plan that the caller named, from which the fit starts. If it is None, the fit starts from the best of
+        `nominal`, or from the plan of `find_best_on_path`.
     """
 
     nominal: tuple[Plan, ...]
@@ -52,21 +53,21 @@ class Starts:
 
     @property
     def path_solvers(self) -> tuple[str, ...]:
-        """The solvers that compete over times of the teacher's path; none where a plan was asked for, or has as many
-        steps as the path has choices."""
+        """The solvers that compete over times of the teacher's path. Empty if the caller named a plan, or if plans have
+        as many steps as the path has times to choose from."""
         return SOLVERS if self.request is None and len(self.nominal[0].steps) < CHOICES else ()
 
 
 def select_starts(sampler: Sampler, name: str, steps: int, guidance: Guidance | None) -> Starts:
-    """The plan of a name or of a file; without one, the known plans. Raises UserError for a plan that no fit can begin
-    as."""
+    """Return the plan of a name or of a file, or the known plans if `name` is empty. Raises UserError for a plan that
+    cannot be fitted."""
     if not name:
         return Starts(candidate_plans(sampler, steps, guidance))
     plan = sampler.compile(name, guidance)
-    extract_recurrence(plan)  # refuses what cannot be fitted
+    extract_recurrence(plan)  # raises UserError for a plan that cannot be fitted
     if len(plan.steps) != steps:
-        what = f"plan {plan.name!r} has {len(plan.steps)} evaluations, and --steps is {steps}"
-        raise UserError(what, "give the same number of both")
+        what = f"plan {plan.name!r} has {len(plan.steps)} evaluations, but --steps is {steps}"
+        raise UserError(what, "give the same number in both")
     if plan.fitted is None:
         return Starts((plan,), plan)
     return Starts(
@@ -75,20 +76,20 @@ def select_starts(sampler: Sampler, name: str, steps: int, guidance: Guidance | 
 
 
 def candidate_plans(sampler: Sampler, steps: int, guidance: Guidance | None) -> tuple[Plan, ...]:
-    """The plans of STARTS that this schedule has, with so many evaluations, and that a fit can begin at."""
+    """Return the plans of STARTS with `steps` evaluations that compile for this denoiser and can be fitted."""
     plans = _compile_plans(sampler, STARTS, steps, guidance)
     if not plans:
-        raise UserError("no known plan suits this denoiser", "name one to begin at: --plan SOLVER:STEPS")
+        raise UserError("no known plan suits this denoiser", "name one to start from: --plan SOLVER:STEPS")
     return plans
 
 
 def find_best_on_path(
     rolled: FitSampler, teacher: Plan, nominal: Plan, seen: Sequence[Block], blocks: Sequence[Block]
 ) -> Plan | None:
-    """The best on some blocks of SOLVERS, over times of the teacher's path on the blocks that were seen.
+    """Return the best plan of SOLVERS on `blocks`, over times of the teacher's path on the blocks `seen`.
 
-    The path goes through CHOICES times of the nominal plan's grid, more than its steps. None where it is unknown
-    (`fitting.teacher_path.teacher_states`), or leads to no finite samples; a line of the log says why.
+    The path selects from CHOICES times of the nominal plan's grid, more than its steps. Returns None and logs the
+    reason if the path is unknown (`fitting.teacher_path.teacher_states`), or if no samples are finite.
     """
     steps = len(nominal.steps)
     try:
@@ -98,14 +99,14 @@ def find_best_on_path(
         names = [(solver, grid) for solver in SOLVERS]
         return find_best_start(rolled, _compile_plans(rolled.sampler, names, steps, nominal.guidance), blocks)
     except UserError as error:
-        LOG.info("the fit does not begin on the teacher's path: %s", error.what)
+        LOG.info("the fit does not start on the teacher's path: %s", error.what)
         return None
 
 
 def _compile_plans(
     sampler: Sampler, names: Sequence[tuple[str, str]], steps: int, guidance: Guidance | None
 ) -> tuple[Plan, ...]:
-    """The plans of these solvers and grids that a fit can begin at."""
+    """Return the plans of these solvers and grids that compile and can be fitted."""
     plans = []
     for solver, grid in names:
         try:
@@ -121,7 +122,8 @@ def _compile_plans(
 def find_best_start(
     rolled: FitSampler, plans: Sequence[Plan], blocks: Sequence[Block], progress: Progress = SILENT
 ) -> Plan:
-    """The plan with the highest mean PSNR on some blocks, of those whose samples are finite. UserError without one."""
+    """Return the plan with finite samples and the highest mean PSNR on some blocks. Raises UserError if no plan has
+    finite samples."""
     finite = []
     for count, (plan, qualities) in enumerate(zip(plans, rolled.try_plans(plans, blocks), strict=True)):
         if qualities is not None:
@@ -129,5 +131,5 @@ def find_best_start(
         progress("nominal plans", count + 1, len(plans))
     if not finite:
         what = f"no sample of {', '.join(plan.name for plan in plans)} is finite"
-        raise UserError(what, "name another plan to begin at: --plan SOLVER:STEPS@GRID")
+        raise UserError(what, "name another plan to start from: --plan SOLVER:STEPS@GRID")
     return max(finite, key=lambda pair: pair[0])[1]

@@ -1,4 +1,4 @@
-"""The task of a fit: all that is opened, and checked, before the first call."""
+"""The task of a fit: everything that is opened and checked before the first call of the network."""
 
 import logging
 from dataclasses import dataclass
@@ -28,15 +28,21 @@ from fewstep.runtime.sampling.request import SCHEDULER, denoiser_facts
 from fewstep.runtime.sampling.sampler import Sampler
 
 LOG = logging.getLogger("fewstep")
-BODY = "float32"  # that is fitted to: fits to int8 gained nothing (docs/measured/trials.md)
-ROOM = 2**20  # bytes of a plan, which is seldom more
+BODY = "float32"  # the body of all fits: fits to int8 gained nothing (docs/measured/trials.md)
+ROOM = 2**20  # bytes that are reserved for a plan, which seldom needs more
 
 
 @dataclass(frozen=True)
 class FitTask:
-    """`conditions` are the records of each use. `extractor` compares features of samples, where one knows the data.
-    `teacher_name` is of the teacher that was asked for; "" for the default. `steps` are the plan's evaluations; then
-    come the numbers of seeds of the fit, of its choices and of its judgement, and its most iterations."""
+    """The opened inputs of a fit.
+
+    conditions: the records for each use.
+    extractor: compares features of samples; None without one that knows the data.
+    teacher_name: the plan's name that the caller gave for the teacher; "" for the default.
+    steps: the plan's evaluations.
+    seeds, selection_seeds, judge_seeds: numbers of seeds of the fit, of its choices and of its judgement.
+    iterations: the maximum number.
+    """
 
     bundle: Bundle
     rolled: FitSampler
@@ -54,7 +60,7 @@ class FitTask:
 
     @property
     def sampler(self) -> Sampler:
-        """The sampler of the body that is fitted to."""
+        """The sampler of the body to which the plan is fitted."""
         return self.rolled.sampler
 
     @property
@@ -64,28 +70,29 @@ class FitTask:
 
     @property
     def graph(self) -> str:
-        """The graph that is fitted to, as `graph_of_fit` names it."""
+        """The digest of the body's graph, from `graph_of_fit`."""
         graph = graph_of_fit(self.bundle.manifest, BODY)
         assert graph is not None, "it is opened"
         return graph
 
 
 def open_fit_task(options: FitOptions) -> FitTask:
-    """Open everything. What cannot be done is a UserError here, not after minutes of sampling."""
+    """Open and check everything. Raises UserError here for a fit that cannot succeed, not after minutes of sampling."""
     bundle = open_bundle(options.bundle)
     bundle.check_continuous("fit")
     if bundle.manifest.carried or bundle.manifest.positions:
         name = next((each.name for each in bundle.manifest.carried), STATE)
         what = f"{options.bundle} carries {name!r} from run to run"
-        raise UserError(what, "fit takes denoisers without: run a plan by its name")
+        raise UserError(what, "run a plan by its name: only denoisers that carry nothing can be fitted")
     if BODY not in bundle.manifest.bodies:
         what = f"{options.bundle} has no float32 body"
         raise UserError(what, "fit in the bundle that this was packed from, and pack it again")
-    kept = own_plan(bundle, bundle.body(BODY))  # a scheduler clips by habit, --clip where samples need it
-    if kept is not None and not kept.name.startswith(SCHEDULER) and (shaping := shaping_of(kept)) is not None:
-        along = f"{kept.name}, {describe_shaping(shaping)}"
-        what = f"{options.bundle} was calibrated along {along}, and fitted plans do not clip"
-        raise UserError(what, "run more steps, or fit before `fewstep calibrate` where samples need no clip")
+    calibrated = own_plan(bundle, bundle.body(BODY))  # schedulers clip by default, --clip only if samples need it
+    is_scheduler = calibrated is not None and calibrated.name.startswith(SCHEDULER)
+    if calibrated is not None and not is_scheduler and (shaping := shaping_of(calibrated)) is not None:
+        along = f"{calibrated.name}, {describe_shaping(shaping)}"
+        what = f"{options.bundle} was calibrated along {along}, but fitted plans do not clip"
+        raise UserError(what, "run more steps, or fit before `fewstep calibrate` if samples need no clip")
     choose_body(bundle, BODY, create_backend(options.backend, options.threads))
     sampler, reference = open_samplers(options.bundle, options.backend, options.threads)
     job = RolloutJob(pin_bundle(options.bundle), options.backend)
@@ -94,11 +101,11 @@ def open_fit_task(options: FitOptions) -> FitTask:
     starts = select_starts(sampler, options.plan, options.steps, guidance)
     conditions = fit_conditions(bundle, options.conditions, options.prompts)
     features = options.features or default_extractor(bundle.manifest)
-    extractor = open_extractor(features, bundle.manifest.x_shape, 1)  # more threads might move its bits
+    extractor = open_extractor(features, bundle.manifest.x_shape, 1)  # more threads could change its last bits
     if options.output is not None:
         check_writable(options.output)
     with open_for_update(options.bundle, must_exist=True, verb="fit") as writer:
-        writer.reserve(ROOM)  # and we may write, and nobody else is writing
+        writer.reserve(ROOM)  # this also checks write permission, and that no other process writes
     if not options.teacher and is_distilled(reference, starts.nominal[0]):
         what = f"{bundle.manifest.name} {NO_TEACHER}"
         raise UserError(what, "run it along the plan of its training, or name a plan to fit to with --teacher")
@@ -110,23 +117,23 @@ def open_fit_task(options: FitOptions) -> FitTask:
 
 
 def _check_teacher(teacher: Plan, steps: int) -> None:
-    """UserError for a plan that stands for no exact trajectory, whatever its check would say."""
-    what = f"the teacher {teacher.name} is no teacher"
+    """Raise UserError for a plan that cannot represent the exact trajectory, whatever its check on samples finds."""
+    what = f"the plan {teacher.name} cannot be a teacher"
     if teacher.fitted is not None:
         raise UserError(f"{what}: its numbers were fitted", "leave --teacher out, or name SOLVER:STEPS of many steps")
     if any(step.draws for step in teacher.steps):
-        raise UserError(f"{what}: it draws noise on the way", "leave --teacher out, or name another solver")
-    if (own := len(teacher.steps)) <= steps:
-        many = "1 evaluation" if own == 1 else f"{own} evaluations"
-        fix = f"name one of many more than {steps}, leave --teacher out, or give fewer --steps"
-        raise UserError(f"{what}: it has {many}, and the plan has {steps}", fix)
+        raise UserError(f"{what}: it draws noise in its steps", "leave --teacher out, or name another solver")
+    if (count := len(teacher.steps)) <= steps:
+        evaluations = "1 evaluation" if count == 1 else f"{count} evaluations"
+        fix = f"name one with many more than {steps}, leave --teacher out, or give fewer --steps"
+        raise UserError(f"{what}: it has {evaluations}, and the fitted plan has {steps}", fix)
 
 
 def _warn_of_lost(bundle: Bundle, steps: int, guidance: Guidance | None) -> None:
-    """Warn of each fitted plan whose file cannot be read. A plan for the same use takes its place; others leave it."""
+    """Warn of each fitted plan whose file cannot be read. This fit replaces it only if it is for the same use."""
     for entry in bundle.manifest.fitted:
         for error in read_fitted_plans(bundle, [entry])[1]:
             weight = weight_of_fit(bundle.path, bundle.manifest, entry)
             is_same = (entry.body, entry.evaluations, as_guidance(weight)) == (BODY, steps, guidance)
-            ending = "this fit makes it again" if is_same else f"this fit leaves it; {error.fix}"
+            ending = "this fit replaces it" if is_same else f"this fit does not replace it; {error.fix}"
             LOG.warning("%s; %s", error.what, ending)

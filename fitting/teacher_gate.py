@@ -1,7 +1,7 @@
-"""The gate of a fit: the teacher is checked before the search, and once more with the fitted plan.
+"""The gate of a fit checks the teacher before the search, and again with the fitted plan.
 
-A reference with twice the teacher's steps stands for the exact trajectory. A teacher suffices if it is nearer to this
-reference than the plan at stake, by TEACHER_MARGIN dB. The plan at stake is the one that a new plan would replace.
+A reference with twice the teacher's steps represents the exact trajectory. A teacher suffices if it is nearer to this
+reference than the plan that a new plan would replace, by TEACHER_MARGIN dB.
 """
 
 from collections.abc import Callable
@@ -20,17 +20,18 @@ from fewstep.runtime.progress import Progress
 from fewstep.runtime.sampling.execute import Array
 from fewstep.runtime.sampling.fitted_plans import read_fitted_plans
 
-CHANCE = 1.0  # dB by which means over the few seeds of a check may differ by chance
+CHANCE = 1.0  # dB by which means over the few seeds of a check can differ by chance
 
 
 @dataclass(frozen=True)
 class TeacherGate:
-    """A teacher that was checked on a few seeds of the fit, none of the judge's.
+    """A teacher that was checked on a few seeds of the fit, and none of the judgement.
 
-    replaced: the name of the plan at stake: the former fitted plan, or else the nominal one.
-    before: the teacher's check against the plan at stake.
-    is_shut: whether the bundle keeps no plan of this teacher. fix: what to do then.
-    check_against: the teacher's check against any plan.
+    replaced: the name of the plan that a new plan would replace: the former fitted plan, or else the nominal one.
+    before: the teacher's check against that plan.
+    is_shut: the bundle keeps no plan that is fitted to this teacher.
+    fix: the fix to print in that case.
+    check_against: returns the teacher's check against any plan.
     """
 
     teacher: Plan
@@ -42,21 +43,21 @@ class TeacherGate:
 
     @property
     def reason(self) -> str:
-        """The reason why the gate is shut."""
+        """The reason for which the gate is shut."""
         nearer = f"less than {TEACHER_MARGIN:g} dB nearer than {self.replaced} with {self.before.judged:.1f} dB"
         return f"the teacher {self.teacher.name} is {self.before.exactness:.1f} dB from twice as many steps, {nearer}"
 
     def is_shut_after(self, after: TeacherCheck) -> bool:
-        """True where the gate is shut for a fitted plan, by the teacher's check against it. A teacher that is too near
-        may have led the plan further from the reference than the plan at stake."""
+        """True if the gate is shut for a fitted plan, given the teacher's check against that plan. A teacher that does
+        not suffice may have led it further from the reference than the plan that it would replace."""
         return self.is_shut or (_is_insufficient(after) and _is_worse(after, self.before))
 
 
 def check_teacher(task: FitTask, progress: Progress) -> TeacherGate:
-    """The gate before the search, which a teacher that was asked for shuts where it fails.
+    """Return the gate before the search. A teacher that the caller named shuts it if it does not suffice.
 
     The default teacher gets more steps until it suffices. The gate stays open if the same teacher judged the former
-    plan: its error is then in both figures.
+    plan, since its error is then in both figures.
     """
     nominal, sample, seeds = task.starts.nominal[0], _cache_samples(task), FIT_SEEDS[:CHECK_SEEDS]
 
@@ -79,7 +80,7 @@ def check_teacher(task: FitTask, progress: Progress) -> TeacherGate:
 
 
 def find_former_fit(task: FitTask, plan: Plan) -> tuple[FittedPlan, Plan] | None:
-    """The entry in the manifest and the plan that was fitted to this very graph for the same use as `plan`."""
+    """Return the manifest's entry and the plan that was fitted to the same graph for the same use as `plan`."""
     for entry in task.bundle.manifest.fitted:
         plans, _ = read_fitted_plans(task.bundle, [entry] if entry.body == BODY else [])
         for former in plans:
@@ -89,19 +90,20 @@ def find_former_fit(task: FitTask, plan: Plan) -> tuple[FittedPlan, Plan] | None
 
 
 def use_of(plan: Plan) -> tuple[object, ...]:
-    """The use by which a caller gets a fitted plan of a body: evaluations, guidance, strength and shapings."""
+    """Return the use of a plan, by which a caller selects a body's fitted plan: evaluations, guidance, strength and
+    shapings."""
     return len(plan.steps), plan.guidance, plan.strength, {step.shaping for step in plan.steps}
 
 
 def use_of_entry(bundle: Bundle, entry: FittedPlan) -> tuple[object, ...]:
-    """The use of a plan in a bundle. Where its file is lost, the manifest has evaluations and guidance alone."""
+    """Return the use of a plan in a bundle. If its file is lost, only evaluations and guidance are known."""
     plans, lost = read_fitted_plans(bundle, [entry])
     weight = weight_of_fit(bundle.path, bundle.manifest, entry) if lost else None
     return (entry.evaluations, as_guidance(weight), None, {None}) if lost else use_of(plans[0])
 
 
 def _cache_samples(task: FitTask) -> Callable[[Plan, SeedBatch], Array]:
-    """A function that samples for the checks, and each plan once: all checks have the same seeds."""
+    """Return a function that samples for the checks. It samples each plan once, as all checks have the same seeds."""
     samples: dict[bytes, Array] = {}
 
     def sample_once(plan: Plan, batch: SeedBatch) -> Array:
@@ -114,10 +116,10 @@ def _cache_samples(task: FitTask) -> Callable[[Plan, SeedBatch], Array]:
 
 
 def _is_insufficient(check: TeacherCheck) -> bool:
-    """True where the teacher was checked, and does not suffice."""
+    """True if the teacher was checked and does not suffice."""
     return check.exactness is not None and not check.suffices
 
 
 def _is_worse(check: TeacherCheck, before: TeacherCheck) -> bool:
-    """True where a plan is further from the reference than the plan at stake, by more than chance."""
+    """True if a plan is further from the reference than the plan of `before`, by more than chance."""
     return check.judged is not None and before.judged is not None and check.judged + CHANCE < before.judged

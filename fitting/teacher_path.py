@@ -1,6 +1,6 @@
-"""A teacher's path: its states between its own steps, and the times that few steps should have on it.
+"""A teacher's path: its states between its steps, and the best times on it for few steps.
 
-The search for these times is a part of OLSS (Duan, Wang, Chen, Zhou, Huang 2023, arXiv 2305.14677).
+The search for these times is part of OLSS (Duan, Wang, Chen, Zhou, Huang 2023, arXiv 2305.14677).
 """
 
 from collections.abc import Sequence
@@ -15,15 +15,15 @@ from fewstep.plans.plan import Plan, Step
 from fewstep.runtime.sampling.execute import StepState, finish
 from fewstep.runtime.sampling.sampler import Sampler
 
-CHOICES = 48  # times that a path goes through some of
+CHOICES = 48  # times from which a path selects
 BISECTIONS = 16
-LEAST = 1e-9  # of the largest state's energy: float32 rounds more
+LEAST = 1e-9  # lower bound of an error, relative to the largest state's energy: float32 rounds more
 
 
 def find_path(sampler: Sampler, teacher: Plan, blocks: Sequence[Block], probe: Plan, steps: int) -> tuple[int, ...]:
-    """The places of `shortest_path` among the steps of `probe` and its end. `sampler` runs the teacher.
+    """Return the indices of `shortest_path` among the steps of `probe` and its end. `sampler` runs the teacher.
 
-    Raises UserError for a teacher as `teacher_states` does.
+    Raises UserError for a teacher like `teacher_states`.
     """
     parts = [_interpolate_along(sampler, teacher, block, probe.steps) for block in blocks]
     states, predictions = (np.concatenate(each, axis=1) for each in zip(*parts, strict=True))
@@ -31,30 +31,32 @@ def find_path(sampler: Sampler, teacher: Plan, blocks: Sequence[Block], probe: P
 
 
 def path_bytes(seeds: int, elements: int, teacher_steps: int) -> int:
-    """The memory of `find_path` among CHOICES times: all states and predictions twice, and a block's trajectory."""
+    """Return the memory of `find_path` with CHOICES times: all states and predictions twice, and one trajectory."""
     return elements * (2 * 8 * (2 * CHOICES + 1) * seeds + 3 * 4 * BLOCK * teacher_steps)
 
 
 def teacher_states(sampler: Sampler, teacher: Plan, block: Block, steps: Sequence[Step]) -> list[NDArray[np.float64]]:
-    """The teacher's x [seeds, elements] at each of the steps, and its sample at the end. `sampler` runs the teacher.
+    """Return the teacher's x [seeds, elements] at each of the steps, and its sample at the end. `sampler` runs the
+    teacher.
 
-    Raises UserError where x is more than signal and noise, or no row of the teacher's by itself.
+    Raises UserError if x has other parts than signal and noise, or is not a single row of the teacher's state.
     """
     return _interpolate_states(teacher, _run_teacher(sampler, teacher, block), steps)
 
 
 def shortest_path(states: NDArray[np.float64], predictions: NDArray[np.float64], steps: int) -> tuple[int, ...]:
-    """The places of `steps` + 1 times, both ends among them, whose largest error of a step is least.
+    """Return the indices of `steps` + 1 times, including both ends, that minimise the largest error of a step.
 
-    A step's error is what is left of the teacher's next state after the least squares on the first state and on the
-    predictions at the path's places. For a bound on it each step goes as far as it can, and bisection finds the least
-    bound that leaves so many steps.
+    A step's error is the residual of the teacher's next state after least squares on the first state and on the
+    predictions at the path's times. For a given bound of the error each step is as long as possible. Bisection finds
+    the smallest bound with at most `steps` steps.
 
     Args:
-        states: the teacher's x [times + 1, seeds, elements], the sample last. predictions: x0 [times, seeds, elements].
+        states: the teacher's x [times + 1, seeds, elements], the sample last.
+        predictions: x0 [times, seeds, elements].
     """
     flattened = states.reshape(len(states), -1), predictions.reshape(len(predictions), -1)
-    high = max(float(np.square(state).mean()) for state in flattened[0])  # one step stays below it
+    high = max(float(np.square(state).mean()) for state in flattened[0])  # the error of one step is below it
     low, best = LEAST * high, _find_bounded_path(*flattened, steps, high)
     for _ in range(BISECTIONS):
         bound = (low * high) ** 0.5
@@ -69,7 +71,7 @@ def shortest_path(states: NDArray[np.float64], predictions: NDArray[np.float64],
 def _find_bounded_path(
     states: NDArray[np.float64], predictions: NDArray[np.float64], steps: int, bound: float
 ) -> tuple[int, ...] | None:
-    """A path whose steps have errors below a bound; None if it takes more than `steps`."""
+    """Return a path whose steps have errors below a bound, or None if it needs more than `steps` steps."""
     end = len(predictions)
     path = [0]
     while path[-1] < end and len(path) <= steps:
@@ -83,7 +85,7 @@ def _find_bounded_path(
         path.append(reached)
     if path[-1] < end:
         return None
-    while len(path) <= steps:  # fewer steps than asked for: the longest one gets a place in its middle
+    while len(path) <= steps:  # if there are fewer steps, divide the longest one in its middle
         gaps = np.diff(path)
         longest = int(gaps.argmax())
         path.insert(longest + 1, path[longest] + int(gaps[longest]) // 2)
@@ -93,7 +95,7 @@ def _find_bounded_path(
 def _run_teacher(sampler: Sampler, teacher: Plan, block: Block) -> list[StepState]:
     steps = teacher.steps
     if teacher.given or any(s.alpha is None or s.sigma is None or np.count_nonzero(s.input) != 1 for s in steps):
-        what = f"the states of the teacher {teacher.name} have other parts than x0 and noise"
+        what = f"the states of the teacher {teacher.name} have parts other than x0 and noise"
         raise UserError(what, "choose a teacher that samples from noise")
     return list(block.run(teacher, block.step_network(sampler, teacher)))
 
@@ -101,7 +103,7 @@ def _run_teacher(sampler: Sampler, teacher: Plan, block: Block) -> list[StepStat
 def _interpolate_along(
     sampler: Sampler, teacher: Plan, block: Block, steps: Sequence[Step]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The teacher's states and predictions at the steps. Its whole trajectory, which is larger, is not kept."""
+    """Return the teacher's states and predictions at the steps, without keeping its larger trajectory in memory."""
     trajectory = _run_teacher(sampler, teacher, block)
     predictions = np.stack([_interpolate_prediction(trajectory, step) for step in steps])
     return np.stack(_interpolate_states(teacher, trajectory, steps)), predictions
@@ -114,11 +116,11 @@ def _interpolate_states(
 
 
 def _interpolate_state(trajectory: Sequence[StepState], step: Step) -> NDArray[np.float64]:
-    """x at a step: sigma / sigma_i x_i + sigma int e^l x0(l) dl from lambda_i on, with x0 linear in lambda."""
+    """Return x at a step: sigma / sigma_i x_i + sigma int e^l x0(l) dl from lambda_i on, with x0 linear in lambda."""
     lam, i = _lam(step), _preceding_place(trajectory, step)
     here = trajectory[i]
     assert step.alpha is not None and step.sigma is not None and here.step.sigma is not None
-    (row,) = [row for row, number in enumerate(here.step.input) if number]  # its network sees one row, scaled
+    (row,) = [row for row, number in enumerate(here.step.input) if number]  # the network's input is one scaled row
     x, p = flatten_samples(here.before[row]), flatten_samples(here.x0)
     h = lam - _lam(here.step) if isfinite(_lam(here.step)) else np.inf
     state = step.sigma / here.step.sigma * x + step.alpha * (1 - exp(-h)) * p
@@ -129,7 +131,7 @@ def _interpolate_state(trajectory: Sequence[StepState], step: Step) -> NDArray[n
 
 
 def _preceding_place(trajectory: Sequence[StepState], step: Step) -> int:
-    """The place of the trajectory's last state that is no cleaner than a step, or of its first."""
+    """Return the index of the trajectory's last state that is not cleaner than a step, or 0."""
     return max(j for j, state in enumerate(trajectory) if j == 0 or _lam(state.step) <= _lam(step))
 
 
@@ -138,7 +140,7 @@ def _lam(step: Step) -> float:
 
 
 def _interpolate_prediction(trajectory: Sequence[StepState], step: Step) -> NDArray[np.float64]:
-    """The teacher's x0 at a step, linear in lambda between its own."""
+    """Return the teacher's x0 at a step, interpolated linearly in lambda."""
     lam, i = _lam(step), _preceding_place(trajectory, step)
     here = flatten_samples(trajectory[i].x0)
     if i + 1 == len(trajectory) or not isfinite(_lam(trajectory[i].step)) or not isfinite(lam):

@@ -1,4 +1,4 @@
-"""The samples of a fit's teacher, block by block, in the user's cache folder for the next run."""
+"""The samples of a fit's teacher, cached block by block in the user's cache folder."""
 
 import io
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from fewstep.runtime.sampling.sampler import Sampler
 def add_teacher_samples(
     rolled: FitSampler, plan: Plan, blocks: Sequence[Block], stage: str = "teacher", progress: Progress = SILENT
 ) -> tuple[Block, ...]:
-    """The blocks with the teacher's samples as their targets. UserError where they are not finite."""
+    """Return the blocks with the teacher's samples as targets. Raises UserError if they are not finite."""
     facts = digest_sampler(rolled.reference) + encode(plan)
     names = [sha256(facts + digest_block(block)).hexdigest()[:32] + ".npy" for block in blocks]
     files = [cache.read_intact("fitting", name) for name in names]
@@ -39,18 +39,20 @@ def add_teacher_samples(
 
 
 def digest_sampler(sampler: Sampler) -> bytes:
-    """A digest of everything that the samples of a bundle's body follow from: its files, fewstep's code, onnxruntime's
-    version and the processor."""
-    manifest, each = sampler.bundle.manifest, sampler.denoiser.networks.values()
-    ahead = [graph for own in each for graph in (own.bundle.manifest.prologue, own.bundle.manifest.conditioner)]
-    graphs = [*(graph for own in each for graph in own.body.graphs), *filter(None, ahead)]
+    """Return a digest of everything that determines the samples of a bundle's body: its files, fewstep's code, the
+    version of onnxruntime and the processor."""
+    manifest, networks = sampler.bundle.manifest, sampler.denoiser.networks.values()
+    upstream = [
+        graph for each in networks for graph in (each.bundle.manifest.prologue, each.bundle.manifest.conditioner)
+    ]
+    graphs = [*(graph for each in networks for graph in each.body.graphs), *filter(None, upstream)]
     facts = (manifest.x_shape, manifest.conditions, manifest.digests(graphs), arithmetic_facts(), code_digest())
     return sha256(repr(facts).encode()).digest()
 
 
 def _store(name: str, plan: Plan, samples: Array) -> None:
     if not np.isfinite(samples).all():
-        raise UserError(f"samples of the teacher {plan.name} are not finite", "give --teacher SOLVER:STEPS of another")
+        raise UserError(f"samples of the teacher {plan.name} are not finite", "name another by --teacher SOLVER:STEPS")
     buffer = io.BytesIO()
     np.save(buffer, samples)
     cache.store_intact("fitting", name, buffer.getvalue())

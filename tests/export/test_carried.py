@@ -124,7 +124,9 @@ def test_runs_that_cannot_carry_say_so_in_one_line(bundle: Path) -> None:
         lambda: fit(FitOptions(bundle, steps=2)),
     ]
     for attempt in attempts:
-        with pytest.raises(UserError, match="carries 'past' from run to run; (call sample, steps or|fit takes)"):
+        with pytest.raises(
+            UserError, match="carries 'past' from run to run; (call sample, steps or|run a plan by its name)"
+        ):
             attempt()
     _, carried = sampler.carry_on("ddim:2", condition=one)
     with pytest.raises(UserError, match=r"carried has 'past' float32 \[1, 16, 3\], not float32 \[2, 16, 3\]"):

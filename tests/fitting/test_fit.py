@@ -108,7 +108,7 @@ def test_a_fit_begins_at_the_plan_that_a_former_fewstep_fitted_to_int8(tiny_bund
     assert starts.request.steps == former.steps and starts.request.fitted is None and len(starts.nominal) > 1
     with pytest.raises(UserError, match="plan 'fitted:3' of float32 is fitted for guidance 2, not for guidance none"):
         open_fit_task(FitOptions(tiny_bundle, **{**FEW, "steps": 3, "plan": "fitted:3"}))
-    with pytest.raises(UserError, match="plan 'fitted:3' has 3 evaluations, and --steps is 2"):
+    with pytest.raises(UserError, match="plan 'fitted:3' has 3 evaluations, but --steps is 2"):
         open_fit_task(FitOptions(tiny_bundle, guidance=2.0, **{**FEW, "plan": "fitted:3"}))
 
 
@@ -146,7 +146,7 @@ def test_an_interrupted_fit_goes_on_from_its_best_and_chooses_no_start_again(tin
     states.close()
     monkeypatch.setattr(FitSampler, "measure_columns", lambda *_: pytest.fail("a start is measured again"))
     again = next(search(task))
-    assert "going on after 1 steps" in caplog.text
+    assert "resuming an unfinished fit after 1 steps" in caplog.text
     np.testing.assert_array_equal(again.numbers.rows, first.numbers.rows)
     np.testing.assert_array_equal(again.numbers.times, first.numbers.times)
 
@@ -170,11 +170,11 @@ def test_what_another_fewstep_engine_or_processor_left_is_not_taken(tiny_bundle,
     states.close()
     blocks = len(made)
     next(search(task))
-    assert len(made) == blocks > 0 and "going on after 1 steps" in caplog.text
+    assert len(made) == blocks > 0 and "resuming an unfinished fit after 1 steps" in caplog.text
     monkeypatch.setattr(teacher_samples, of, other)
     caplog.clear()
     next(search(task))
-    assert len(made) == 2 * blocks and "going on" not in caplog.text
+    assert len(made) == 2 * blocks and "resuming" not in caplog.text
 
 
 def test_without_a_gain_the_nominal_plan_is_kept(tiny_bundle, monkeypatch):
@@ -208,7 +208,7 @@ def test_a_bundle_that_changes_meanwhile_is_not_written(tiny_bundle, monkeypatch
         return replace(task, bundle=replace(task.bundle, manifest=msgspec.structs.replace(manifest, files=changed)))
 
     monkeypatch.setattr(verb, "open_fit_task", other)
-    with pytest.raises(UserError, match="was changed while a plan was fitted"):
+    with pytest.raises(UserError, match="changed during the fit"):
         fit(options)
 
 
@@ -219,13 +219,19 @@ def test_a_bundle_that_changes_meanwhile_is_not_written(tiny_bundle, monkeypatch
         ({"seeds": 3}, "--seeds is 3"),
         ({"iterations": -1}, "--iterations is -1"),
         ({"workers": -1}, "--workers is -1"),
-        ({"output": "plan.txt"}, "a plan is JSON"),
-        ({"plan": "dpmpp_2m:3"}, "has 3 evaluations, and --steps is 2"),
-        ({"plan": "ddim(eta=1):2"}, "draws noise on the way"),
+        ({"output": "plan.txt"}, "a plan cannot be written to .*plan.txt"),
+        ({"plan": "dpmpp_2m:3"}, "has 3 evaluations, but --steps is 2"),
+        ({"plan": "ddim(eta=1):2"}, "draws noise in its steps"),
         ({"backend": "qnn"}, "has no float32; choose one of int8"),
-        ({"teacher": "dpmpp_2m:2"}, "no teacher: it has 2 evaluations, and the plan has 2; name one of many more"),
-        ({"teacher": "dpmpp_2m:1"}, "no teacher: it has 1 evaluation, and the plan has 2"),
-        ({"teacher": "ddpm:20"}, "the teacher ddpm:20 is no teacher: it draws noise on the way; leave --teacher out"),
+        (
+            {"teacher": "dpmpp_2m:2"},
+            "a teacher: it has 2 evaluations, and the fitted plan has 2; name one with many more",
+        ),
+        ({"teacher": "dpmpp_2m:1"}, "a teacher: it has 1 evaluation, and the fitted plan has 2"),
+        (
+            {"teacher": "ddpm:20"},
+            "the plan ddpm:20 cannot be a teacher: it draws noise in its steps; leave --teacher out",
+        ),
     ],
 )
 def test_what_cannot_be_done_is_said_before_any_work(tiny_bundle, changed, words):

@@ -94,7 +94,7 @@ def test_few_own_rows_are_shared_and_a_line_says_so(tiny_bundle, tmp_path, caplo
     np.savez(tmp_path / "own.npz", **{"class": np.arange(23) % 3})
     rows = fit_conditions(open_bundle(tiny_bundle), tmp_path / "own.npz", None)
     assert rows.fit is rows.selection is rows.judge and len(rows.fit["class"]) == 23
-    assert "share 23 rows of conditions; from 24 rows on each has its own" in caplog.text
+    assert "share 23 records of conditions; give 24 or more" in caplog.text
 
 
 def test_prompts_that_come_with_fewstep_are_held_out_of_the_fit(tiny_bundle):
@@ -187,4 +187,4 @@ def test_a_solver_over_the_times_of_the_teachers_path_comes_nearer_to_it(caplog)
         assert (
             find_best_on_path(FitSampler(sampler, sampler), replace(teacher, given=("y",)), nominal, fit, fit) is None
         )
-    assert "not begin on the teacher's path: the states of the teacher dpmpp_2m:60@arctan have other" in caplog.text
+    assert "not start on the teacher's path: the states of the teacher dpmpp_2m:60@arctan have parts" in caplog.text

@@ -34,7 +34,7 @@ def test_the_printed_command_makes_it_again(
     assert (damage.what, damage.fix) == (f"{tiny_bundle}: file {entry.file} {fault}", fix)
     assert f"{entry.file} {fault}; {fix}" in said
     assert main([*shlex.split(command)[1:], "--plan", "dpmpp_2m:2", *SHORT.split()]) == 0
-    assert f"{entry.file} {fault}; this fit makes it again" in capsys.readouterr().err
+    assert f"{entry.file} {fault}; this fit replaces it" in capsys.readouterr().err
     assert verify(VerifyOptions(tiny_bundle)).is_whole
     assert len(open_bundle(tiny_bundle).manifest.fitted) == 1
 
@@ -48,7 +48,8 @@ def test_another_fit_says_so_before_work_and_leaves_it(
     (tiny_bundle / lost.file).unlink()
     given = ["fit", str(tiny_bundle), "--steps", "2", "--guidance", "2", *SHORT.split()]
     assert main([*given, "--dry-run"]) == 0
-    words = f"{lost.file} is missing; this fit leaves it; copy the bundle again, or make that file again: fewstep fit"
+    fix = "copy the bundle again, or make that file again: fewstep fit"
+    words = f"{lost.file} is missing; this fit does not replace it; {fix}"
     assert words in capsys.readouterr().err
     kept = fit(FitOptions(tiny_bundle, steps=2, guidance=2.0, output=tmp_path / "plan.json", **FEW))
     assert kept.plan is not None and words in caplog.text and (tmp_path / "plan.json").is_file()

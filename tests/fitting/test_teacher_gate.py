@@ -31,7 +31,7 @@ from tests.fitting.test_fit import FEW
 def test_a_fitted_plan_is_no_teacher(tiny_bundle):
     fit(FitOptions(tiny_bundle, guidance=2.0, iterations=1, **FEW))
     given = {**FEW, "steps": 1, "plan": "ddim:1", "teacher": "fitted:2"}
-    with pytest.raises(UserError, match="the teacher fitted:2 is no teacher: its numbers were fitted"):
+    with pytest.raises(UserError, match="the plan fitted:2 cannot be a teacher: its numbers were fitted"):
         open_fit_task(FitOptions(tiny_bundle, guidance=2.0, **given))
 
 
@@ -118,7 +118,7 @@ def test_states_of_gaussian_data_are_the_closed_form(kind, prediction):
 def test_a_state_with_more_than_signal_and_noise_is_refused():
     sampler = Analytic(DenoiserFacts(ScheduleSpec("ou"), "score", towards="y"), mixture)
     plan = compile_plan("dpmpp_2m:4", sampler.facts)
-    with pytest.raises(UserError, match="have other parts than x0 and noise"):
+    with pytest.raises(UserError, match="have parts other than x0 and noise"):
         teacher_states(sampler, plan, blocks(range(8))[0], plan.steps)
 
 
