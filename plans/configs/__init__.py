@@ -1,1 +1,1 @@
-"""Configuration files of other libraries are read here into schedules and plans."""
+"""Convert configuration files of other libraries to schedules and plans."""

@@ -1,4 +1,4 @@
-"""The scheduler classes of diffusers: the defaults of their fields, what their callers may pass, their schedules."""
+"""The scheduler classes of diffusers: the defaults of their fields, the arguments of their callers, their schedules."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,7 +28,7 @@ OTHER_SIGMAS = {"use_karras_sigmas": False, "use_exponential_sigmas": False, "us
 THRESHOLDING = {"thresholding": False, "dynamic_thresholding_ratio": 0.995, "sample_max_value": 1.0}
 ZERO_SNR = {"rescale_betas_zero_snr": False}
 CLIPPING = {"clip_sample": True, "clip_sample_range": 1.0}
-LATENT = {"beta_start": 0.00085, "beta_end": 0.012}  # of Stable Diffusion's first version
+LATENT = {"beta_start": 0.00085, "beta_end": 0.012}  # of Stable Diffusion 1
 
 # -- tables of alpha_bar
 
@@ -88,7 +88,7 @@ SA = {
     "algorithm_type": "data_prediction",
 }
 
-# -- of k-diffusion
+# -- from k-diffusion
 
 EULER = {
     **BETAS,
@@ -157,15 +157,15 @@ FLOW_ANCESTRAL = {"num_train_timesteps": 1000, "eta": 1.0, "s_noise": 1.0}
 
 @dataclass(frozen=True)
 class SchedulerClass:
-    """A class of diffusers.
+    """A scheduler class of diffusers.
 
     defaults: of its fields.
-    schedule: what its fields say of the denoiser.
-    arguments: what a pipeline may pass on to it.
-    choices: per field the values that it takes, where those are fewer than `config.CHOICES` says, and the fix for
-        others.
-    own_times: which times its set_timesteps takes from a caller.
-    starts_from_images: else its steps depend on those before, or it begins with a sample of its own.
+    schedule: returns the noise schedule and prediction that its fields describe.
+    arguments: the arguments that a pipeline may pass to it.
+    choices: by field, the values that it accepts if these are fewer than in `config.CHOICES`, and the fix for others.
+    own_times: which of "timesteps" and "sigmas" its set_timesteps accepts.
+    starts_from_images: image-to-image runs work. False if steps depend on previous steps, or if it starts from a given
+        sample.
     is_distilled: it samples networks that were distilled to few steps.
     """
 
@@ -251,7 +251,8 @@ CLASSES: Mapping[str, SchedulerClass] = {
 
 
 def open_config(config: str | Path | Mapping[str, Any], pipeline: str | None) -> SchedulerConfig:
-    """The config as its class resolves it, and as a pipeline changes it. UserError for an unknown class or pipeline."""
+    """Read a config, apply the changes of a pipeline, and resolve it as its class does. Raises UserError for an unknown
+    class or pipeline."""
     source, fields = read_config(config)
     if pipeline is not None and pipeline not in PIPELINES:
         raise UserError(f"unknown pipeline {pipeline!r}", f"choose one of {', '.join(PIPELINES)}")
@@ -263,7 +264,7 @@ def open_config(config: str | Path | Mapping[str, Any], pipeline: str | None) ->
 
 
 def schedule_from_scheduler_config(config: str | Path | Mapping[str, Any], *, pipeline: str | None = None) -> Described:
-    """The schedule and prediction that a diffusers scheduler's config describes: what export needs to know."""
+    """Return the schedule and prediction that the config of a diffusers scheduler describes, for export."""
     resolved = open_config(config, pipeline)
     return CLASSES[resolved.scheduler].schedule(resolved)
 

@@ -1,4 +1,4 @@
-"""CogVideoX's schedulers: DDIM and the SDE of DPM-Solver++(2M), over a table with less signal at each timestep."""
+"""The schedulers of CogVideoX: DDIM and the SDE of DPM-Solver++(2M), on a table with less signal at each timestep."""
 
 from collections.abc import Sequence
 from math import exp, expm1, sqrt
@@ -17,13 +17,13 @@ from fewstep.plans.tracer import Solver, Tracer
 
 
 def ddim(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -> SchedulerRecipe:
-    """CogVideoXDDIMScheduler, which clips nothing and heeds no eta."""
+    """CogVideoXDDIMScheduler, which does not clip and ignores eta."""
     points, targets = _strides(config, request, spec)
     return SchedulerRecipe([*points, targets[-1]], ddim_to_targets(targets, 0.0), start=1.0)
 
 
 def dpm(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -> SchedulerRecipe:
-    """CogVideoXDPMScheduler with the prediction and the timestep before, as its pipelines give them."""
+    """CogVideoXDPMScheduler with the previous prediction and timestep, which its pipelines pass."""
     points, targets = _strides(config, request, spec)
     stride = config["num_train_timesteps"] // request.steps
     return SchedulerRecipe([*points, targets[-1]], _sde(targets, stride), start=1.0)
@@ -35,7 +35,7 @@ def _strides(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSp
 
 
 def _sde(targets: Sequence[Time], stride: int) -> Solver:
-    """SDE-DPM-Solver++(2M) from each time to its target; of first order at the first, and below `stride`."""
+    """SDE-DPM-Solver++(2M) from each time to its target. It has first order in the first step, and below `stride`."""
 
     def solver(trace: Tracer, times: Sequence[Time]) -> Lin:
         x, before = trace.start(), None

@@ -1,4 +1,4 @@
-"""A scheduler's configuration as its class resolves it: class defaults, saved defaults dropped, values checked."""
+"""Read a scheduler's configuration as its class does: fill in defaults, drop saved defaults, check values."""
 
 import json
 from collections.abc import Mapping
@@ -11,9 +11,9 @@ from fewstep.plans.errors import UserError
 
 SIZE_LIMIT = 2**20  # bytes of a file; trained betas of a thousand timesteps have 20 000
 FILE = "scheduler_config.json"
-LARGEST = 10**300  # whole number that stands for a float
+LARGEST = 10**300  # the largest integer that is accepted as a float
 
-# The values of fields that do not take all values of their type
+# The values of fields that do not accept all values of their type
 CHOICES: dict[str, tuple[Any, ...]] = {
     "beta_schedule": ("linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid"),
     "timestep_spacing": ("linspace", "leading", "trailing"),
@@ -48,7 +48,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
 
 @dataclass(frozen=True)
 class SchedulerConfig:
-    """Every field of one scheduler class. `source` names it in errors."""
+    """All fields of one scheduler class. `source` names the config in errors."""
 
     source: str
     scheduler: str
@@ -58,44 +58,44 @@ class SchedulerConfig:
         return self.fields[name]
 
     def with_fields(self, **fields: Any) -> "SchedulerConfig":
-        """The config with other values of some fields."""
+        """Return the config with other values of some fields."""
         return replace(self, fields={**self.fields, **fields})
 
     def field_error(self, field: str, why: str, fix: str) -> UserError:
-        """The error for a value that no plan can have."""
+        """Return the error for a value that a plan cannot reproduce."""
         return UserError(f"{self.source}: {field} {self.fields[field]!r} of {self.scheduler}: {why}", fix)
 
 
 def read_config(config: str | Path | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """(name for errors, raw fields) of a file, of a folder that holds one (a pipeline's too), or of a mapping."""
+    """Return (name for errors, raw fields) of a file, of a scheduler's or pipeline's folder, or of a mapping."""
     if isinstance(config, Mapping):
         return "scheduler config", dict(config)
     if not isinstance(config, str | PathLike):
-        fix = f"give a {FILE}, the folder that holds it, or a dict of its fields"
+        fix = f"give a {FILE}, the folder that contains it, or a dict of its fields"
         raise UserError(f"a scheduler config cannot be {config!r}", fix)
     path = Path(config)
     if path.is_dir():
         inside = [path / FILE, path / "scheduler" / FILE]
         path = next((each for each in inside if each.is_file()), inside[0])
     if not path.is_file():
-        raise UserError(f"there is no {path}", f"give a {FILE}, or the folder that holds it")
+        raise UserError(f"there is no file {path}", f"give a {FILE}, or the folder that contains it")
     if path.stat().st_size > SIZE_LIMIT:
         raise UserError(f"{path} is larger than {SIZE_LIMIT} bytes", f"give a {FILE}")
     try:
-        fields = json.loads(path.read_bytes(), parse_constant=str)  # diffusers writes -Infinity, which JSON has not
+        fields = json.loads(path.read_bytes(), parse_constant=str)  # diffusers writes -Infinity, which JSON lacks
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is no scheduler config: {error}", f"give a {FILE}") from None
+        raise UserError(f"{path} is not a scheduler config: {error}", f"give a {FILE}") from None
     if not isinstance(fields, dict):
-        raise UserError(f"{path} is no scheduler config: it is no JSON object", f"give a {FILE}")
+        raise UserError(f"{path} is not a scheduler config: it is not a JSON object", f"give a {FILE}")
     return str(path), fields
 
 
 def resolve(source: str, raw: Mapping[str, Any], scheduler: str, defaults: Mapping[str, Any]) -> SchedulerConfig:
-    """The class's fields. Fields that were saved as defaults of another class (`_use_default_values`) count as absent,
-    and so do fields that the class does not have: diffusers does both when it changes a pipeline's scheduler."""
+    """Return the class's fields. Like diffusers when it changes a pipeline's scheduler, ignore fields that were saved
+    as defaults of another class (`_use_default_values`), and fields that the class does not have."""
     absent = raw.get("_use_default_values", [])
     if not isinstance(absent, list | tuple):
-        raise UserError(f"{source}: _use_default_values {absent!r} is not a list of fields", "mend the file")
+        raise UserError(f"{source}: _use_default_values {absent!r} is not a list of fields", "correct the file")
     fields = dict(defaults)
     for name, default in defaults.items():
         if name in raw and name not in absent:
@@ -113,7 +113,7 @@ def _check_field(source: str, scheduler: str, name: str, value: Any, default: An
     elif isinstance(default, bool):
         fits, wanted = isinstance(value, bool) or value is None, "true or false"
     elif isinstance(default, int):
-        fits, wanted = isinstance(value, int) and not isinstance(value, bool) and abs(value) <= 10**6, "a whole number"
+        fits, wanted = isinstance(value, int) and not isinstance(value, bool) and abs(value) <= 10**6, "an integer"
     elif isinstance(default, float) or default is None:
         if value in ("Infinity", "-Infinity"):  # see `read_config`
             value = float(value)
@@ -121,10 +121,10 @@ def _check_field(source: str, scheduler: str, name: str, value: Any, default: An
     else:
         fits, wanted = isinstance(value, type(default)), f"a {type(default).__name__}"
     if not fits:
-        raise UserError(f"{source}: {name} {value!r} of {scheduler} is not {wanted}", "mend the file")
+        raise UserError(f"{source}: {name} {value!r} of {scheduler} is not {wanted}", "correct the file")
     return bool(value) if isinstance(default, bool) else value
 
 
 def _is_number(value: Any) -> bool:
-    """True for a number that a float holds."""
+    """True for a number that a float can represent."""
     return isinstance(value, float) or (type(value) is int and abs(value) <= LARGEST)

@@ -1,4 +1,4 @@
-"""Schedulers without a table of timesteps or a flow: EDM's, Stable Audio's, and that of consistency models."""
+"""Schedulers on neither a table of timesteps nor a flow: those of EDM, Stable Audio and consistency models."""
 
 from contextlib import suppress
 from math import atan, log, pi
@@ -41,28 +41,28 @@ def _edm(config: SchedulerConfig, request: ScheduleRequest, solver: Solver) -> S
         [*(variance_exploding_time(log(sigma) / 4, sigma) for sigma in sigmas), variance_exploding_time(0.0, end)]
     )
     high = float(config["sigma_max"])
-    # the deviation of data of deviation 1 with the noise of sigma_max
+    # the standard deviation of data of standard deviation 1 with the noise of sigma_max
     return SchedulerRecipe(times, solver, start=(high**2 + 1) ** 0.5, shaping=shaping_of(config))
 
 
 def _sigmas(config: SchedulerConfig, request: ScheduleRequest) -> list[float]:
-    """The sigmas of the steps, and the one at which the last ends."""
+    """Return the sigmas at which the steps begin, and the one at which the last step ends."""
     low, high = float(config["sigma_min"]), float(config["sigma_max"])
     is_karras = config["sigma_schedule"] == "karras"
     sigmas, least = (_karras(config, request.steps) if is_karras else exponential(high, low, request.steps)), low
     if request.steps == 1:
         if not is_karras:
-            sigmas = np.array([low])  # its exponential grid is laid from sigma_min up
+            sigmas = np.array([low])  # diffusers computes its exponential grid from sigma_min up
         if config.scheduler == "EDMEulerScheduler":
-            least = float(sigmas[0])  # where it ends at sigma_min, that is the last sigma of its grid
+            least = float(sigmas[0])  # with final_sigmas_type sigma_min it ends at the last sigma of its grid
     return [*map(float, sigmas), least if config["final_sigmas_type"] == "sigma_min" else 0.0]
 
 
 def cosine_multistep(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -> SchedulerRecipe:
-    """CosineDPMSolverMultistepScheduler, that of Stable Audio. Its noise is a Brownian tree's, which has the same law
-    as the noise of plans."""
+    """CosineDPMSolverMultistepScheduler of Stable Audio. Its noise comes from a Brownian tree, and has the same
+    distribution as the noise of plans."""
     if config["solver_order"] > 2:
-        raise config.field_error("solver_order", "the class has no such step", "set 2")
+        raise config.field_error("solver_order", "the class does not have this order", "set 2")
     *sigmas, end = _sigmas(config, request)
     times = append_end(
         [
@@ -71,17 +71,17 @@ def cosine_multistep(config: SchedulerConfig, request: ScheduleRequest, spec: Sc
         ]
     )
     solver = multistep_solver(config.with_fields(algorithm_type="sde-dpmsolver++"), request)
-    start = (float(config["sigma_max"]) ** 2 + 1) ** 0.5 * times[0].alpha  # 1, but for a step that starts at sigma_min
+    start = (float(config["sigma_max"]) ** 2 + 1) ** 0.5 * times[0].alpha  # 1, unless a step starts at sigma_min
     return SchedulerRecipe(times, solver, start=start, scale=1 / times[-1].alpha)
 
 
 def consistency(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -> SchedulerRecipe:
-    """CMStochasticIterativeScheduler: the first of the noisiest of T Karras sigmas, T // N apart."""
+    """CMStochasticIterativeScheduler: N of T Karras sigmas, T // N apart, starting at the noisiest."""
     T, low = config["num_train_timesteps"], float(config["sigma_min"])
     if config["s_noise"] != 1.0:
-        raise config.field_error("s_noise", "plans add noise of deviation 1", "leave it out")
+        raise config.field_error("s_noise", "plans add noise of standard deviation 1", "leave it out")
     if not 1 <= request.steps <= T:
-        raise UserError(f"{config.source}: {request.steps} steps of {T} timesteps", f"ask for 1 .. {T} steps")
+        raise UserError(f"{config.source}: {request.steps} steps of {T} timesteps", f"use 1 to {T} steps")
     if T == 1:
         raise config.field_error("num_train_timesteps", "a grid of one sigma has no step", "set 2 or more")
     sigmas = _karras(config, T)[:: T // request.steps][: request.steps]
@@ -92,12 +92,12 @@ def consistency(config: SchedulerConfig, request: ScheduleRequest, spec: Schedul
 
 
 def _karras(config: SchedulerConfig, steps: int) -> Array:
-    """Sigmas from sigma_max to sigma_min. UserError for a rho whose powers of these are not finite, or round to 0."""
+    """Return sigmas from sigma_max to sigma_min. Raises UserError for a rho with which they overflow or round to 0."""
     rho, high, low = (float(config[name]) for name in ("rho", "sigma_max", "sigma_min"))
     if not 0.01 <= rho <= 100:
-        raise config.field_error("rho", "sigmas are laid even in sigma^(1 / rho)", "give a number in 0.01 .. 100")
+        raise config.field_error("rho", "sigmas are even in sigma^(1 / rho)", "give a number in 0.01 .. 100")
     with suppress(OverflowError):
         sigmas = karras(high, low, steps, rho)
         if (sigmas > 0).all():
             return sigmas
-    raise config.field_error("rho", f"{high:g} and {low:g} to the power of 1 / rho are no numbers", "give 1 or more")
+    raise config.field_error("rho", f"{high:g} and {low:g} to the power of 1 / rho are not finite", "give 1 or more")

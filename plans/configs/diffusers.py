@@ -1,8 +1,8 @@
-"""Plans from the scheduler_config.json of diffusers (the rules of its version 0.42), without it and without torch.
+"""Plans from a scheduler_config.json of diffusers (by the rules of version 0.42), without diffusers and torch.
 
     plan = plan_from_scheduler_config("model/scheduler", steps=20)
 
-They give the samples of its schedulers with their mistakes, of which docs/samplers.md has some.
+The plans give the samples of its schedulers, including their errors. docs/samplers.md describes some of them.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -68,7 +68,7 @@ RECIPES: Mapping[str, Recipe] = {
     "TCDScheduler": diffusion.tcd,
     "UniPCMultistepScheduler": dpm.unipc,
 }
-GRIDS_OF_STEPS = ("use_lu_lambdas", "use_flow_sigmas")  # laid by the number of steps, whatever times a caller has
+GRIDS_OF_STEPS = ("use_lu_lambdas", "use_flow_sigmas")  # grids by the number of steps, which ignore a caller's times
 
 
 def plan_from_scheduler_config(
@@ -84,39 +84,41 @@ def plan_from_scheduler_config(
     x_shape: Sequence[int] | None = None,
     strength: float | None = None,
 ) -> Plan:
-    """The plan that a diffusers scheduler runs.
+    """Return the plan that a diffusers scheduler runs.
 
     Args:
-        config: a scheduler_config.json, the folder (or the pipeline's) that holds it, or its fields.
-        steps: what the pipeline calls num_inference_steps. In its place `timesteps` or `sigmas`, as a pipeline passes
-            them to set_timesteps, from noisy to clean: sigmas of EulerDiscreteScheduler with the last one, those of a
-            flow before their shift and without it.
+        config: a scheduler_config.json, the scheduler's or pipeline's folder that contains it, or its fields.
+        steps: the pipeline's num_inference_steps.
+        timesteps, sigmas: instead of `steps`, the times that a pipeline passes to set_timesteps, from noisy to clean.
+            Sigmas of EulerDiscreteScheduler include the final one. Those of a flow are before their shift and do not.
         guidance: as for `compile_plan`.
-        arguments: what a pipeline passes on to the scheduler: `eta` (DDIM, TCD), `order` (LMS), `mu` or `token_count`
-            (flows with a dynamic shift).
-        pipeline: apply what this pipeline does to its scheduler (`pipelines.py`): StableDiffusionPipeline sets
-            steps_offset 1 and clip_sample False, FluxPipeline gives it sigmas.
-        guided: whether the denoiser has an unconditional form.
-        x_shape: [channels, height, width]: a pipeline's dynamic shift follows from it, where `arguments` has none.
-        strength: in (0, 1]: from the given "image", as StableDiffusionImg2ImgPipeline starts: int(steps x strength)
-            steps. Pipelines of FLUX and Stable Diffusion 3 round up. With pipeline
+        arguments: the arguments that a pipeline passes to the scheduler: `eta` (DDIM, TCD), `order` (LMS), `mu` or
+            `tokens` (flows with a dynamic shift).
+        pipeline: apply the rules of this pipeline for its scheduler (`pipelines.py`): StableDiffusionPipeline sets
+            steps_offset 1 and clip_sample False, and FluxPipeline passes sigmas.
+        guided: whether the denoiser has an unconditional branch.
+        x_shape: [channels, height, width], from which a pipeline's dynamic shift follows if `arguments` has none.
+        strength: in (0, 1]: start from the given "image" and run int(steps x strength) steps, as
+            StableDiffusionImg2ImgPipeline does. Pipelines of FLUX and Stable Diffusion 3 round up. With pipeline
             "LatentConsistencyModelImg2ImgPipeline" all steps run, below the noise of the strength.
+
+    Raises UserError for a config or an argument that a plan cannot reproduce.
     """
     read_config = open_config(config, pipeline)
     scheduler = CLASSES[read_config.scheduler]
-    brought = {name: times for name, times in (("timesteps", timesteps), ("sigmas", sigmas)) if times is not None}
-    if len(brought) + (steps is not None) > 1:
-        raise UserError(f"{read_config.source}: steps, timesteps and sigmas", "give one of them")
-    own = {name: _user_times(read_config, name, times) for name, times in brought.items()}
-    for name, times in own.items():
+    given = {name: times for name, times in (("timesteps", timesteps), ("sigmas", sigmas)) if times is not None}
+    if len(given) + (steps is not None) > 1:
+        raise UserError(f"{read_config.source}: steps, timesteps and sigmas exclude each other", "give one of them")
+    user_times = {name: _user_times(read_config, name, times) for name, times in given.items()}
+    for name, times in user_times.items():
         steps = len(times) - (name == "sigmas" and read_config.scheduler != FLOW)
     if isinstance(steps, bool) or not isinstance(steps, Integral):
-        raise UserError(f"steps={steps!r} is no whole number", f"ask for 1 .. {STEPS_LIMIT}")
+        raise UserError(f"steps={steps!r} is not an integer", f"use 1 to {STEPS_LIMIT} steps")
     if not 1 <= steps <= STEPS_LIMIT:
-        raise UserError(f"{steps} steps make no sample", f"ask for 1 .. {STEPS_LIMIT}")
+        raise UserError(f"{steps} steps are out of range", f"use 1 to {STEPS_LIMIT} steps")
     numbers = check_numbers(read_config.source, arguments)
     request = _request(config, read_config, int(steps), numbers, pipeline, x_shape)
-    request = replace(request, timesteps=own.get("timesteps"), sigmas=own.get("sigmas"))
+    request = replace(request, timesteps=user_times.get("timesteps"), sigmas=user_times.get("sigmas"))
     if strength is not None:
         request = _image_to_image_request(read_config, request, strength, pipeline)
     check_choices(read_config, request, scheduler)
@@ -137,13 +139,13 @@ def _request(
     pipeline: str | None,
     x_shape: Sequence[int] | None,
 ) -> ScheduleRequest:
-    """The pipeline's request to its scheduler."""
+    """Return the pipeline's request to its scheduler."""
     if pipeline is None:
         return ScheduleRequest(steps, arguments)
     rules = PIPELINES[pipeline]
     even = rules.even and not (rules.own_flow_sigmas and config.fields.get("use_flow_sigmas"))
     if even and config.scheduler not in TAKE_SIGMAS:
-        what = f"{config.source}: {pipeline} gives its scheduler sigmas, and a plan of {config.scheduler} takes none"
+        what = f"{config.source}: {pipeline} passes sigmas, which a plan of {config.scheduler} does not accept"
         raise UserError(what, "name a solver and a grid, such as dpmpp_2m:20@flow_shift")
     if config.fields.get("use_dynamic_shifting") and x_shape is not None and not {"mu", "tokens"} & set(arguments):
         count = token_count(rules, x_shape)
@@ -155,22 +157,22 @@ def _request(
 
 
 def _user_times(config: SchedulerConfig, name: str, times: Sequence[float]) -> tuple[float, ...]:
-    """A caller's own times. UserError if the class takes none, or if they do not fall."""
+    """Return a caller's times. Raises UserError if the class does not accept them, or if they do not decrease."""
     if name not in CLASSES[config.scheduler].own_times:
         takers = (scheduler for scheduler, each in CLASSES.items() if name in each.own_times)
-        raise UserError(f"{config.scheduler} with {name}", f"they are for {', '.join(takers)}")
+        raise UserError(f"{config.scheduler} does not accept {name}", f"give steps, or use {', '.join(takers)}")
     if others := [field for field in (*OTHER_SIGMAS, *GRIDS_OF_STEPS) if config.fields.get(field)]:
         raise config.field_error(others[0], f"it excludes {name}", f"leave {name} out")
     if name == "timesteps" and k_diffusion.has_edm_times(config):
-        raise config.field_error("timestep_type", "the network is passed log(sigma) / 4", "give sigmas")
-    fix = "give numbers from noisy to clean, each smaller"
+        raise config.field_error("timestep_type", "the network's times are log(sigma) / 4", "give sigmas")
+    fix = "give decreasing numbers, from noisy to clean"
     numbers = tuple(times) if isinstance(times, Iterable) else ()
     if not numbers or not all(isinstance(each, Real) and not isinstance(each, bool) for each in numbers):
-        raise UserError(f"{config.source}: {name} {times!r:.80} are no list of numbers", fix)
+        raise UserError(f"{config.source}: {name} {times!r:.80} is not a list of numbers", fix)
     if not all(s > t for s, t in pairwise(numbers)) or not 0 <= numbers[-1] <= numbers[0] <= MOST:
-        raise UserError(f"{config.source}: {name} {list(numbers)[:8]}", fix)
+        raise UserError(f"{config.source}: {name} {list(numbers)[:8]} do not decrease, or are out of range", fix)
     if config.scheduler == FLOW and numbers[0] > 1:
-        raise UserError(f"{config.source}: sigma {numbers[0]:g} of a flow", "give sigmas from 1 to 0")
+        raise UserError(f"{config.source}: sigma {numbers[0]:g} of a flow is above 1", "give sigmas from 1 to 0")
     betas = config.fields.get("trained_betas")
     table = config["num_train_timesteps"] if betas is None else len(betas)
     if name == "timesteps" and numbers[0] > table - 1:
@@ -182,28 +184,31 @@ def _user_times(config: SchedulerConfig, name: str, times: Sequence[float]) -> t
 def _image_to_image_request(
     config: SchedulerConfig, request: ScheduleRequest, strength: float, pipeline: str | None
 ) -> ScheduleRequest:
-    """The request of an image-to-image pipeline: it passes the strength on to set_timesteps, or skips first steps."""
+    """Return the request of an image-to-image pipeline, which passes the strength to set_timesteps, or skips the first
+    steps."""
     if not isinstance(strength, Real) or not 0 < strength <= 1:
-        raise UserError(f"strength {strength!r}", "give one in (0, 1] that leaves a step")
+        raise UserError(f"strength {strength!r} is not in (0, 1]", "give one in (0, 1] that leaves a step")
     if not CLASSES[config.scheduler].starts_from_images:
         raise UserError(
-            f"strength with {config.scheduler}, whose steps depend on those before",
+            f"{config.scheduler} does not accept a strength, since its steps depend on previous ones",
             "leave --plan out, or name a solver, such as dpmpp_2m:20",
         )
     rules = PipelineRules() if pipeline is None else PIPELINES[pipeline]
-    takes_strength = "original_inference_steps" in config.fields  # an argument of set_timesteps there
-    has_own_times = request.timesteps is not None or request.sigmas is not None  # no strength shortens those
+    takes_strength = "original_inference_steps" in config.fields  # set_timesteps has an argument strength
+    has_own_times = request.timesteps is not None or request.sigmas is not None  # which a strength does not shorten
     if rules.shortens and takes_strength and not has_own_times and strength < 1:
         return replace(request, strength=float(strength))
     run = request.steps * strength
     skipped = int(request.steps - run) if rules.rounds_up else request.steps - int(run)
     if skipped == request.steps:
-        raise UserError(f"strength {strength!r} of {request.steps} steps", "give one in (0, 1] that leaves a step")
+        raise UserError(
+            f"strength {strength!r} leaves none of {request.steps} steps", "give one in (0, 1] that leaves a step"
+        )
     return replace(request, skipped=skipped)
 
 
 def _scale_start(plan: Plan, recipe: SchedulerRecipe) -> Plan:
-    """The plan with its first draw, the input of its shaping and its sample scaled as the recipe says."""
+    """Scale the plan's first draw, the input of its shaping and its sample by the factors of the recipe."""
     factor = 1.0 if recipe.start is None or plan.strength is not None else recipe.start / recipe.times[0].sigma
     start = tuple((row[0] * factor, *row[1:]) for row in plan.start)
     output = tuple(recipe.scale * number for number in plan.output)

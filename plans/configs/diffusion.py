@@ -1,7 +1,7 @@
-"""Schedulers that count in alpha_bar: DDPM, DDIM, PNDM, iPNDM, and those of distilled models, LCM and TCD.
+"""Schedulers in terms of alpha_bar: DDPM, DDIM, PNDM, iPNDM, and those of distilled models, LCM and TCD.
 
-They start at deviation 1. DDIM and PNDM of diffusers step from t to t - T // N whatever the next timestep is; where the
-spacing is not `leading` those differ, and the next evaluation takes x for noisier or cleaner than it is.
+They start at standard deviation 1. DDIM and PNDM of diffusers step from t to t - T // N, which is the next timestep
+only for the spacing `leading`. For other spacings the next evaluation assumes more or less noise than x has.
 """
 
 from collections.abc import Callable, Sequence
@@ -34,7 +34,7 @@ from fewstep.plans.tracer import Solver, Tracer
 
 
 def ddim(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -> SchedulerRecipe:
-    """DDIMScheduler; `eta` is an argument of its step. The noise put back is the network's, not a clipped x0's."""
+    """DDIMScheduler. `eta` is an argument of its step. It adds back the network's noise, not that of a clipped x0."""
     eta = request.argument("eta", 0.0)
     check_share("eta", eta)
     points, targets = stride_times(config, request, tables.alpha_bars(spec))
@@ -42,15 +42,15 @@ def ddim(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) 
 
 
 def ddim_inverse(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -> SchedulerRecipe:
-    """DDIMInverseScheduler, from the given "x" to the noise: x of the time before is shown with the time after."""
+    """DDIMInverseScheduler, from the given "x" to the noise. The network receives x of a time with the next time."""
     if config["prediction_type"] == "sample":
         raise config.field_error(
-            "prediction_type", "a clean x and its prediction say nothing of the noise", "set epsilon"
+            "prediction_type", "a clean x and its prediction do not determine the noise", "set epsilon"
         )
     noisier, cleaner = stride_times(config, request, tables.alpha_bars(spec))
-    hair = variance_preserving_time(0.0, 1e-8)  # of noise in a clean x, so that the network's noise can be told from it
-    shown = [(t, s if s.sigma else hair) for t, s in zip(noisier, cleaner)]
-    times = [noisier[0], *(Time(t.network, s.alpha, s.sigma) for t, s in shown)]
+    almost_clean = variance_preserving_time(0.0, 1e-8)  # some noise in a clean x, from which x0 gives the noise
+    pairs = [(t, s if s.sigma else almost_clean) for t, s in zip(noisier, cleaner)]
+    times = [noisier[0], *(Time(t.network, s.alpha, s.sigma) for t, s in pairs)]
     solver = invert_solver(ddim_to_targets(noisier[::-1], 0.0))
     return SchedulerRecipe(times, solver, shaping=shaping_of(config))
 
@@ -58,7 +58,7 @@ def ddim_inverse(config: SchedulerConfig, request: ScheduleRequest, spec: Schedu
 def stride_times(
     config: SchedulerConfig, request: ScheduleRequest, bars: tables.Array
 ) -> tuple[list[Time], list[Time]]:
-    """The times of a grid, and T // N timesteps below each, which need not be the next one."""
+    """Return the times of a grid, and for each the time T // N timesteps below, which may differ from the next one."""
     timesteps = space_timesteps(config, request.steps, whole=True)
     points = _points(config, bars, timesteps)
     end = CLEAN if config["set_alpha_to_one"] else _points(config, bars, np.zeros(1))[0]
@@ -69,12 +69,12 @@ def stride_times(
 
 
 def ddim_to_targets(targets: Sequence[Time], eta: float) -> Solver:
-    """DDIM from each time to its target, which need not be the next time, and with the network's noise where x0 is
-    clipped. `targets` has one for each time of the whole grid."""
+    """DDIM from each time to its target, which may differ from the next time. If x0 is clipped it uses the network's
+    noise. `targets` has one target for each time of the whole grid."""
 
     def solver(trace: Tracer, times: Sequence[Time]) -> Lin:
         x = trace.start()
-        for s, t in zip(times, targets[len(targets) + 1 - len(times) :]):  # an image starts later
+        for s, t in zip(times, targets[len(targets) + 1 - len(times) :]):  # image-to-image runs start later
             x, x0 = trace.denoise(x, s, keep_noise=True)
             # equation 12, with the variance of equation 16
             variance = (t.sigma / s.sigma) ** 2 * (1 - (s.alpha / t.alpha) ** 2)
@@ -88,11 +88,12 @@ def ddim_to_targets(targets: Sequence[Time], eta: float) -> Solver:
 
 
 def ddpm(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -> SchedulerRecipe:
-    """DDPMScheduler with a fixed variance. With the large one diffusers adds noise in the last step too, unless that
-    starts at timestep 0."""
+    """DDPMScheduler with a fixed variance. With the large variance diffusers adds noise in the last step too, unless
+    that step starts at timestep 0."""
     variance = config["variance_type"]
     if variance not in ("fixed_small", "fixed_small_log", "fixed_large"):
-        why = "its square root is taken of a logarithm" if variance == "fixed_large_log" else "it is the network's"
+        is_log = variance == "fixed_large_log"
+        why = "diffusers takes the square root of a logarithm" if is_log else "the network predicts it"
         raise config.field_error("variance_type", why, "set fixed_small or fixed_large")
     points = _points(
         config,
@@ -114,27 +115,27 @@ def _add_final_noise(solver: Solver) -> Solver:
 
 
 def pndm(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -> SchedulerRecipe:
-    """PNDMScheduler: PLMS with skip_prk_steps, else with a Runge-Kutta start."""
+    """PNDMScheduler: PLMS with skip_prk_steps, else a Runge-Kutta start."""
     if config["timestep_spacing"] != "leading":
-        why = "diffusers steps to timesteps that it does not evaluate at"
+        why = "diffusers steps to timesteps at which it does not evaluate"
         raise config.field_error("timestep_spacing", why, "set leading, or use the plan pndm:N")
     stride = config["num_train_timesteps"] // request.steps
     if not config["skip_prk_steps"] and (request.steps < 4 or stride % 2):
         why = f"{request.steps} steps have no whole timesteps halfway, or are fewer than 4"
-        raise config.field_error("skip_prk_steps", why, "set it, ask for other steps, or use the plan f_pndm:N")
+        raise config.field_error("skip_prk_steps", why, "set it, change the steps, or use the plan f_pndm:N")
     points = _points(config, tables.alpha_bars(spec), space_timesteps(config, request.steps, whole=True))
     end = CLEAN if config["set_alpha_to_one"] else _points(config, tables.alpha_bars(spec), np.zeros(1))[0]
-    if points[-1].network >= stride:  # it steps by the stride, here to a timestep of the table
+    if points[-1].network >= stride:  # the last step goes down by the stride, here to a timestep of the table
         end = _points(config, tables.alpha_bars(spec), np.array([points[-1].network - stride]))[0]
-    on_v = config["prediction_type"] == "v_prediction"  # it adds up v of different times
+    on_v = config["prediction_type"] == "v_prediction"  # diffusers combines v of different times
     solver = bind_solver("pndm" if config["skip_prk_steps"] else "f_pndm", on_v=on_v or None)
     if request.steps == 1:
-        solver = bind_solver("ddim")  # it evaluates once; its start of two evaluations needs a second timestep
+        solver = bind_solver("ddim")  # one evaluation: a start with two evaluations needs a second timestep
     return _recipe(config, append_end([*points, end]), solver)
 
 
 def lcm(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -> SchedulerRecipe:
-    """LCMScheduler, on the timesteps of the distillation whatever the spacing says."""
+    """LCMScheduler, on the timesteps of the distillation for any spacing."""
     solver = bind_solver("lcm", timestep_scaling=float(config["timestep_scaling"]))
     points = _points(
         config, tables.alpha_bars(spec), _choose_timesteps(request, lambda: _distillation_timesteps(config, request))
@@ -143,7 +144,7 @@ def lcm(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -
 
 
 def tcd(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -> SchedulerRecipe:
-    """TCDScheduler; `eta`, an argument of its step (0.3), is the paper's gamma. It ends at timestep 0."""
+    """TCDScheduler. `eta`, an argument of its step (default 0.3), is the paper's gamma. It ends at timestep 0."""
     gamma = request.argument("eta", 0.3)
     points = _points(
         config,
@@ -154,11 +155,11 @@ def tcd(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -
 
 
 def _choose_timesteps(request: ScheduleRequest, usual: Callable[[], Any]) -> Any:
-    """A caller's own timesteps, or else the usual ones."""
+    """Return the caller's timesteps, or else the usual ones."""
     if request.timesteps is None:
         return usual()
     if any(number % 1 for number in request.timesteps):
-        raise UserError(f"timesteps {list(request.timesteps)[:8]}", "give whole numbers: this class reads a table")
+        raise UserError(f"timesteps {list(request.timesteps)[:8]} are not integers", "give integers for this class")
     return np.array(request.timesteps)
 
 
@@ -166,9 +167,9 @@ def _distillation_timesteps(config: SchedulerConfig, request: ScheduleRequest) -
     original, T = config["original_inference_steps"], config["num_train_timesteps"]
     left = int(original * request.strength)
     if not 1 <= request.steps <= left <= original <= T:
-        why, fix = f"{request.steps} of them, of {T} timesteps", f"ask for 1 .. {original} steps"
+        why, fix = f"{request.steps} of them, of {T} timesteps", f"use 1 to {original} steps"
         if request.strength < 1:
-            why, fix = f"strength {request.strength:g} leaves {left} of them", "ask for more strength or fewer steps"
+            why, fix = f"strength {request.strength:g} leaves {left} of them", "use more strength or fewer steps"
         raise config.field_error("original_inference_steps", why, fix)
     trained = np.arange(left, 0, -1) * (T // original) - 1
     return trained[np.floor(np.linspace(0, left, request.steps, endpoint=False)).astype(int)].astype(np.float64)
@@ -177,7 +178,7 @@ def _distillation_timesteps(config: SchedulerConfig, request: ScheduleRequest) -
 def _points(config: SchedulerConfig, bars: tables.Array, timesteps: Any) -> list[Time]:
     if timesteps.min() < 0 or timesteps.max() >= len(bars):
         why = f"timesteps {timesteps.min():g} .. {timesteps.max():g} are beyond the table of {len(bars)}"
-        raise config.field_error("steps_offset", why, "ask for fewer steps")
+        raise config.field_error("steps_offset", why, "use fewer steps")
     return [Time(float(t), sqrt(bars[int(t)]), sqrt(1 - bars[int(t)])) for t in timesteps]
 
 
@@ -186,10 +187,10 @@ def _recipe(config: SchedulerConfig, times: Sequence[Time], solver: Solver) -> S
 
 
 def ipndm(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -> SchedulerRecipe:
-    """IPNDMScheduler: v of a trigonometric schedule, sigma = sin^2 of even steps. Its first step, from pure noise,
-    divides what it should by 0 and keeps x for its noise."""
+    """IPNDMScheduler: v on a trigonometric schedule, with sigma = sin^2 of even steps. In its first step, from pure
+    noise, x0 is 0 in diffusers, so x is the noise."""
     if config["trained_betas"] is not None:
-        raise config.field_error("trained_betas", "they are one for each step here", "leave them out")
+        raise config.field_error("trained_betas", "this class would need one for each step", "leave them out")
     sigmas = [sin(pi / 2 * (1 - i / request.steps)) ** 2 for i in range(request.steps)]
     path = NoiseSchedule(spec)
     times = [path.noisiest, *(path.time_at_rho(sigma / sqrt(1 - sigma**2)) for sigma in sigmas[1:]), CLEAN]
@@ -197,7 +198,7 @@ def ipndm(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec)
 
 
 def _ipndm(trace: Tracer, times: Sequence[Time]) -> Lin:
-    """The noise at pure noise is x itself, and counts in the combinations."""
+    """iPNDM that takes x itself as the noise at pure noise, and includes it in the combinations."""
     x = trace.start()
     history: list[Lin] = []
     for s, t in pairwise(times):

@@ -1,4 +1,4 @@
-"""Common parts of schedulers over a table of timesteps: sigmas, and the times they visit."""
+"""Common parts of schedulers on a table of timesteps: their sigmas and times."""
 
 from dataclasses import dataclass
 from math import inf, log
@@ -15,12 +15,12 @@ from fewstep.plans.grids.beta_quantile import beta_quantile
 
 @dataclass(frozen=True)
 class SigmaTable:
-    """sigma / alpha at t = 0 .. T - 1, and their logarithms, which are rounded to float32, as diffusers does."""
+    """sigma / alpha at t = 0 .. T - 1, and the logarithms, which are rounded to float32 as in diffusers."""
 
     rhos: Array
 
     def interpolate(self, timesteps: Array) -> Array:
-        """Linear in sigma / alpha between timesteps."""
+        """Return sigma / alpha at fractional timesteps, by linear interpolation."""
         rhos: Array = np.interp(timesteps, np.arange(len(self.rhos)), self.rhos)
         return rhos
 
@@ -29,13 +29,14 @@ class SigmaTable:
         return np.asarray(np.log(self.rhos.astype(np.float32)).astype(np.float64))
 
     def timesteps(self, rhos: Array) -> Array:
-        """The way back, linear in the logarithm, within the table.
+        """Return the timesteps of sigmas, by interpolation that is linear in the logarithm and clamped to the table.
 
-        Where times are cut to whole numbers, rounding decides at the table's own sigmas. So the operations are those of
-        diffusers: the logarithm of rho in float64, the logarithms of the table and their differences in float32.
+        If times are truncated to integers, rounding decides the result at sigmas of the table. So the operations are
+        those of diffusers: the logarithm of rho in float64, the logarithms of the table and their differences in
+        float32.
         """
         logs, wanted = self.logs, np.log(rhos)
-        least = np.minimum.accumulate(logs[::-1])[::-1]  # of this timestep and noisier ones: float32 tables may fall
+        least = np.minimum.accumulate(logs[::-1])[::-1]  # of this and noisier timesteps: float32 tables may decrease
         below = (np.searchsorted(least, wanted, side="right") - 1).clip(0, max(len(logs) - 2, 0))
         span = (logs[below] - logs[np.minimum(below + 1, len(logs) - 1)]).astype(np.float32).astype(np.float64)
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -47,10 +48,10 @@ class SigmaTable:
 def space_timesteps(
     config: SchedulerConfig, steps: int, *, extra: int = 0, whole: bool, last: int | None = None
 ) -> Array:
-    """`steps` timesteps, noisiest first: the first of `steps + extra` that reach from `last` - 1 down."""
+    """Return `steps` timesteps, noisiest first: the first ones of `steps + extra` from `last` - 1 down."""
     T = config["num_train_timesteps"]
     if not 1 <= steps <= T:
-        raise UserError(f"{config.source}: {steps} steps of {T} timesteps", f"ask for 1 .. {T} steps")
+        raise UserError(f"{config.source}: {steps} steps of {T} timesteps", f"use 1 to {T} steps")
     spacing, last = config["timestep_spacing"], T if last is None else last
     if spacing == "linspace":
         even = np.linspace(0, last - 1, steps + extra)[::-1][:steps]
@@ -58,13 +59,13 @@ def space_timesteps(
     if spacing == "leading":
         below: Array = np.arange(steps + extra, dtype=np.float64)[::-1][:steps] * float(last // (steps + extra))
         return below + float(config["steps_offset"])
-    # arange adds its rounded stride up, which decides halves; it may end with one value too many, at timestep -1
+    # arange accumulates its rounded stride, which decides halves; it may return one value too many, at timestep -1
     down: Array = np.arange(last, 0, -T / steps).round()[:steps]
     return down - 1.0
 
 
 def respace_sigmas(config: SchedulerConfig, high: float, low: float, steps: int) -> Array | None:
-    """Karras, exponential or beta sigmas from high to low, or None where the config has the timesteps' own."""
+    """Return Karras, exponential or beta sigmas from high to low, or None if the config uses those of the timesteps."""
     fields = config.fields
     chosen = [name for name in OTHER_SIGMAS if fields.get(name)]
     if len(chosen) > 1:
@@ -84,42 +85,40 @@ def respace_sigmas(config: SchedulerConfig, high: float, low: float, steps: int)
 
 
 def check_ends(config: SchedulerConfig, field: str, high: float, low: float) -> None:
-    """Sigmas can be laid between these two."""
+    """Raise UserError unless 0 < low <= high < infinity, so that sigmas between them exist."""
     if not 0 < low <= high < inf:
-        fix = "leave it out, or rescale_betas_zero_snr" if high == inf else "mend sigma_min and sigma_max"
+        fix = "leave it out, or rescale_betas_zero_snr" if high == inf else "correct sigma_min and sigma_max"
         raise config.field_error(field, f"it has no sigmas between {high:g} and {low:g}", fix)
 
 
 def karras(high: float, low: float, steps: int, rho: float = 7.0) -> Array:
-    """Karras et al. 2022, equation 5."""
+    """Return sigmas by equation 5 of Karras et al. 2022."""
     ends = high ** (1 / rho), low ** (1 / rho)
     return np.asarray((ends[0] + np.linspace(0, 1, steps) * (ends[1] - ends[0])) ** rho)
 
 
 def exponential(high: float, low: float, steps: int) -> Array:
-    """Even in the logarithm."""
+    """Return sigmas that are even in the logarithm."""
     return np.exp(np.linspace(log(high), log(low), steps))
 
 
 def flow_sigmas(config: SchedulerConfig, request: ScheduleRequest) -> Array:
-    """The sigmas of `use_flow_sigmas`: from nearly 1 down, shifted, without the end."""
+    """Return the sigmas of `use_flow_sigmas`: from nearly 1 down, shifted, without the end."""
     if "mu" in request.arguments:
         shift = dynamic_shift(config, request.arguments["mu"])
     else:
         shift = check_shift(config, "flow_shift", config["flow_shift"])
-    sigmas = (1 - np.linspace(1, 1 / config["num_train_timesteps"], request.steps + 1))[
-        :0:-1
-    ]  # the times that follow are cut
+    sigmas = (1 - np.linspace(1, 1 / config["num_train_timesteps"], request.steps + 1))[:0:-1]
     return np.asarray(shift * sigmas / (1 + (shift - 1) * sigmas))
 
 
 def stretch_to_terminal(config: SchedulerConfig, sigmas: Array) -> Array:
-    """Flow sigmas, 1 - sigma stretched to end at shift_terminal. The operations are in diffusers' order, which cuts
-    the network's times to whole numbers."""
+    """Stretch 1 - sigma of a flow to end at shift_terminal. The order of operations is that of diffusers, since the
+    network's times are truncated to integers."""
     terminal = config["shift_terminal"]
     if not 0 < terminal < 1:
         raise config.field_error("shift_terminal", "it is the last sigma", "give a number between 0 and 1")
     left = 1 - sigmas
     if not left[-1] > 0:
-        raise config.field_error("shift_terminal", "one step has no end to stretch", "ask for 2 steps or more")
+        raise config.field_error("shift_terminal", "one step has no end to stretch", "use 2 steps or more")
     return np.asarray(1 - left / (left[-1] / (1 - terminal)))

@@ -1,7 +1,8 @@
 """Multistep and singlestep solvers in lambda: DPM-Solver, DPM-Solver++, DEIS, UniPC, SA-Solver.
 
-They lay a grid of one more point than there are steps and leave its last out, keep x as it is, and start at deviation
-1. The network is passed a whole timestep, cut off, also where the sigma belongs to none.
+Their grid has one more point than there are steps, of which they drop the last. They do not scale x, and start at
+standard deviation 1. The network receives a timestep that is truncated to an integer, even for a sigma between two
+timesteps.
 """
 
 import numpy as np
@@ -43,30 +44,30 @@ def multistep(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleS
 
 
 def multistep_solver(config: SchedulerConfig, request: ScheduleRequest) -> Solver:
-    """The solver of DPMSolverMultistepScheduler and its EDM form."""
+    """Return the solver of DPMSolverMultistepScheduler and of its EDM variant."""
     order = _order(config, "solver_order", 3)
     on_noise, is_stochastic = _algorithm(config)
     lower, steps = uses_lower_order_final(config, request), request.steps
     if config["euler_at_final"] and not lower and config["final_sigmas_type"] == "sigma_min":
         if order == 3 and steps > 2:
             raise config.field_error(
-                "euler_at_final", "only the last of the third-order steps", "set lower_order_final"
+                "euler_at_final", "it lowers only the last of the third-order steps", "set lower_order_final"
             )
         lower = True
     if order == 1:
         return bind_solver(("dpm_1_sde" if on_noise else "ddpm") if is_stochastic else "ddim")
     if order == 3 and is_stochastic and on_noise:
-        raise config.field_error("solver_order", "sde-dpmsolver has no such step", "set 2")
+        raise config.field_error("solver_order", "sde-dpmsolver does not have this order", "set 2")
     family = "dpm" if on_noise else "dpmpp"
     name = f"{family}_{order}m" + ("_sde" if is_stochastic else "")
     midpoint = config["solver_type"] != "heun"
-    # the sign of its second difference is wrong in diffusers
+    # diffusers has the wrong sign of the second difference
     wrong = order == 3 and is_stochastic and config.scheduler == "DPMSolverMultistepScheduler"
     return bind_solver(name, midpoint=midpoint, lower_order_final=lower or None, diffusers_sign=wrong or None)
 
 
 def _algorithm(config: SchedulerConfig) -> tuple[bool, bool]:
-    """Two truths of a class of DPM-Solver: it predicts the noise, and it is of the SDE."""
+    """Return whether a DPM-Solver class integrates the predicted noise, and whether it solves the SDE."""
     algorithm = config["algorithm_type"].replace("deis", "dpmsolver++")
     on_noise = not algorithm.endswith("++")
     if on_noise and config["final_sigmas_type"] == "zero":
@@ -75,12 +76,12 @@ def _algorithm(config: SchedulerConfig) -> tuple[bool, bool]:
 
 
 def multistep_inverse(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -> SchedulerRecipe:
-    """DPMSolverMultistepInverseScheduler, from the given "x" to the noise, on the grid of its sigmas from below."""
+    """DPMSolverMultistepInverseScheduler, from the given "x" to the noise, on its grid of increasing sigmas."""
     if config["solver_order"] == 1:
         raise config.field_error("solver_order", "its first order is DDIM's", "use DDIMInverseScheduler")
     for field in ("use_flow_sigmas", *OTHER_SIGMAS):
         if config[field]:
-            raise config.field_error(field, "the class may leave steps out there", "leave it out")
+            raise config.field_error(field, "the class may drop steps with it", "leave it out")
     table, last, is_trailing = (
         SigmaTable(tables.rhos(spec)),
         _last_timestep(config, spec),
@@ -88,18 +89,18 @@ def multistep_inverse(config: SchedulerConfig, request: ScheduleRequest, spec: S
     )
     timesteps = space_timesteps(config, request.steps + (not is_trailing), whole=True, last=last)[not is_trailing :]
     if len(set(timesteps)) < len(timesteps):
-        raise config.field_error("timestep_spacing", "two steps are at one timestep", "ask for fewer steps")
-    told = [
+        raise config.field_error("timestep_spacing", "two steps are at one timestep", "use fewer steps")
+    times = [
         variance_preserving_time(float(t), float(rho))
         for t, rho in zip(timesteps[::-1], table.interpolate(timesteps)[::-1], strict=True)
     ]
-    *_, end = append_end([*told, variance_preserving_time(float(last - 1), float(table.rhos[last - 1]))], -1)
+    *_, end = append_end([*times, variance_preserving_time(float(last - 1), float(table.rhos[last - 1]))], -1)
     solver = invert_solver(multistep_solver(config.with_fields(final_sigmas_type="sigma_min"), request))
-    return SchedulerRecipe([end, *told[::-1]], solver, shaping=shaping_of(config))
+    return SchedulerRecipe([end, *times[::-1]], solver, shaping=shaping_of(config))
 
 
 def singlestep(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -> SchedulerRecipe:
-    """DPMSolverSinglestepScheduler: always the spacing `linspace`; blocks of its order, shorter ones at the end."""
+    """DPMSolverSinglestepScheduler: blocks of its order, with shorter ones at the end, always on spacing `linspace`."""
     _check_mu(config, request)
     order = _order(config, "solver_order", 3)
     on_noise, is_stochastic = _algorithm(config)
@@ -109,7 +110,7 @@ def singlestep(config: SchedulerConfig, request: ScheduleRequest, spec: Schedule
         lower = config["lower_order_final"] or request.steps % order != 0 or config["final_sigmas_type"] == "zero"
         family = "dpm_singlestep" if on_noise else "dpmpp_singlestep"
         midpoint = config["solver_type"] != "heun"
-        wrong = order == 3 and is_stochastic and not midpoint  # diffusers' sign, as above
+        wrong = order == 3 and is_stochastic and not midpoint  # the wrong sign of diffusers, as in multistep_solver
         eta = 1.0 if is_stochastic else None
         solver = bind_solver(
             family, order=order, midpoint=midpoint, lower_order_final=lower, eta=eta, diffusers_sign=wrong or None
@@ -119,7 +120,7 @@ def singlestep(config: SchedulerConfig, request: ScheduleRequest, spec: Schedule
 
 
 def deis(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -> SchedulerRecipe:
-    """DEISMultistepScheduler, which always ends at timestep 0's sigma, or at its last one's."""
+    """DEISMultistepScheduler, which always ends at the sigma of timestep 0, or at the last one of its grid."""
     _check_mu(config, request)
     order = _order(config, "solver_order", 3)
     lower = uses_lower_order_final(config, request) or None
@@ -134,46 +135,44 @@ def unipc(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec)
     order = _order(config, "solver_order", 4)
     uncorrected = config["disable_corrector"]
     if not all(isinstance(step, int) and not isinstance(step, bool) and step >= 0 for step in uncorrected):
-        raise config.field_error("disable_corrector", "it is a list of steps, counted from 0", "mend the file")
+        raise config.field_error("disable_corrector", "it must be a list of steps, counted from 0", "correct the file")
     if config["shift_terminal"] is not None and not config["use_flow_sigmas"]:
-        raise config.field_error("shift_terminal", "it belongs to a flow", "leave it out, or set use_flow_sigmas")
+        raise config.field_error("shift_terminal", "only flows have it", "leave it out, or set use_flow_sigmas")
     if config.fields.get("solver_p") is not None:
         raise config.field_error("solver_p", "plans have one solver", "leave it out")
     if not config["lower_order_final"] and config["final_sigmas_type"] == "zero" and order > 1:
         raise config.field_error("lower_order_final", "the step to sigma 0 diverges", "set it, or final_sigmas_type")
     if not config["predict_x0"] and config["prediction_type"] == "flow_prediction":
-        raise config.field_error("predict_x0", "a velocity is no noise", "leave it out")
-    repeats = any(config[each] for each in ("use_flow_sigmas", *OTHER_SIGMAS))  # the last sigma, where it ends there
-    falls = config["lower_order_final"] or min(order, request.steps) < 3
-    if repeats and not falls and config["final_sigmas_type"] == "sigma_min":
-        raise config.field_error(
-            "solver_order", "the last step, of no length, has no solution", "set lower_order_final"
-        )
+        raise config.field_error("predict_x0", "a velocity is not a noise prediction", "leave it out")
+    repeats = any(config[each] for each in ("use_flow_sigmas", *OTHER_SIGMAS))  # with sigma_min, the last sigma
+    lowers = config["lower_order_final"] or min(order, request.steps) < 3
+    if repeats and not lowers and config["final_sigmas_type"] == "sigma_min":
+        raise config.field_error("solver_order", "the last step has length 0 and no solution", "set lower_order_final")
     solver = bind_solver(
         "unipc",
         order=order,
         bh1=(config["solver_type"] == "bh1") or None,
         on_noise=(not config["predict_x0"]) or None,
         lower_order_final=config["lower_order_final"] or None,
-        uncorrected=tuple(  # the last step has no corrector; diffusers counts those that a strength skips
+        uncorrected=tuple(  # the last step has no corrector; diffusers also counts steps that a strength skips
             step - request.skipped for step in uncorrected if request.skipped <= step < request.steps - 1
         )
         or None,
     )
-    if not config["predict_x0"]:  # thresholding is of x0, which it then does not make
+    if not config["predict_x0"]:  # diffusers then does not compute x0, which it would threshold
         config = config.with_fields(thresholding=False)
     return _recipe(config, request, spec, solver, ends="own", karras_whole=True)
 
 
 def sa_solver(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -> SchedulerRecipe:
-    """SASolverScheduler with its own tau: 1 at timesteps 200 .. 800, 0 elsewhere."""
+    """SASolverScheduler with its default tau: 1 at timesteps 200 .. 800, and 0 at others."""
     if config["tau_func"] is not None:
-        raise config.field_error("tau_func", "a function is no number", "leave it out")
+        raise config.field_error("tau_func", "plans cannot call a function", "leave it out")
     if config["algorithm_type"] != "data_prediction":
-        raise config.field_error("algorithm_type", "plans predict the data there", "set data_prediction")
+        raise config.field_error("algorithm_type", "the plan's sa_solver predicts the data", "set data_prediction")
     predictor, corrector = _order(config, "predictor_order", 4), _order(config, "corrector_order", 4)
     if corrector == 1:
-        raise config.field_error("corrector_order", "a corrector goes through two predictions or more", "set 2")
+        raise config.field_error("corrector_order", "a corrector needs two predictions or more", "set 2")
     solver = bind_solver(
         "sa_solver",
         predictor=predictor,
@@ -196,13 +195,17 @@ def _recipe(
     karras_whole: bool | None = None,
     last: int | None = None,
 ) -> SchedulerRecipe:
-    """`ends`: with final_sigmas_type sigma_min (DEIS and SA-Solver know no other) respaced grids end at the table's
-    least sigma ("table") or stay at their own ("own", "last"). `karras_whole` None: unless the betas are cosine."""
+    """Return the recipe of a class.
+
+    ends: with final_sigmas_type sigma_min (the only one of DEIS and SA-Solver), respaced grids end at the table's
+        smallest sigma ("table"), or at their own last sigma ("own", "last").
+    karras_whole: round the timesteps of Karras grids. None does so unless the betas are cosine.
+    """
     fields = config.fields
     to_clean = ends != "last" and config["final_sigmas_type"] == "zero"
     if fields["use_flow_sigmas"]:
         if any(fields[name] for name in OTHER_SIGMAS):
-            raise config.field_error("use_flow_sigmas", "with other sigmas diffusers mixes two schedules", "set one")
+            raise config.field_error("use_flow_sigmas", "diffusers mixes two schedules with other sigmas", "set one")
         times = _flow_times(config, request, to_clean, ends)
     else:
         table = SigmaTable(tables.rhos(spec))
@@ -223,7 +226,7 @@ def _grid(
     karras_whole: bool | None,
     last: int | None,
 ) -> tuple[Array, Array, float]:
-    """The network's timesteps, sigma / alpha there, and the sigma that follows if it is not 0."""
+    """Return the network's timesteps, sigma / alpha there, and the final sigma for grids that do not end at 0."""
     low, high = float(table.rhos[0]), float(table.rhos[-1])
     if config.fields.get("use_lu_lambdas") and not config["use_karras_sigmas"]:
         check_ends(config, "use_lu_lambdas", high, low)
@@ -233,9 +236,9 @@ def _grid(
         return (timesteps if config["beta_schedule"] == "squaredcos_cap_v2" else timesteps.round()), rhos, low
     other = respace_sigmas(config, high, low, request.steps)
     if other is None:
-        own = request.timesteps
+        given = request.timesteps
         timesteps = (
-            space_timesteps(config, request.steps, extra=1, whole=True, last=last) if own is None else np.array(own)
+            space_timesteps(config, request.steps, extra=1, whole=True, last=last) if given is None else np.array(given)
         )
         return timesteps, table.interpolate(timesteps), low
     timesteps = table.timesteps(other)
@@ -248,7 +251,7 @@ def _grid(
 
 def _flow_times(config: SchedulerConfig, request: ScheduleRequest, to_clean: bool, ends: str) -> list[Time]:
     T = config["num_train_timesteps"]
-    if ends == "own":  # UniPC's are sigmas from 1 down, the first a little less
+    if ends == "own":  # sigmas of UniPC, from 1 down, of which the first is slightly less than 1
         sigmas = np.linspace(1, 1 / T, request.steps + 1)[:-1]
         if config["use_dynamic_shifting"]:
             shift = dynamic_shift(config, request.arguments["mu"])
@@ -262,25 +265,25 @@ def _flow_times(config: SchedulerConfig, request: ScheduleRequest, to_clean: boo
     else:
         sigmas = flow_sigmas(config, request)
     if ends == "table" and not to_clean:
-        raise config.field_error("final_sigmas_type", "a flow has no least sigma", "set zero")
+        raise config.field_error("final_sigmas_type", "a flow has no smallest sigma", "set zero")
     timesteps = np.trunc(sigmas * T)
-    sigmas = sigmas.astype(np.float32).astype(np.float64)  # near 1 the rounding shows in alpha = 1 - sigma
+    sigmas = sigmas.astype(np.float32).astype(np.float64)  # near 1 the rounding affects alpha = 1 - sigma
     times = [flow_time(float(t), float(sigma)) for t, sigma in zip(timesteps, sigmas, strict=True)]
     return append_end([*times, flow_time(0.0, 0.0 if to_clean else float(sigmas[-1]))])
 
 
 def _check_mu(config: SchedulerConfig, request: ScheduleRequest) -> None:
-    """All classes here but UniPC shift by e^mu."""
+    """Raise UserError for a mu that a class does not use. All classes here except UniPC shift by e^mu."""
     if "mu" not in request.arguments:
         return
     if not config["use_dynamic_shifting"]:
-        raise config.field_error("use_dynamic_shifting", "mu belongs to a dynamic shift", "set it, or leave mu out")
+        raise config.field_error("use_dynamic_shifting", "mu is for a dynamic shift", "set it, or leave mu out")
     if config["time_shift_type"] != "exponential":
         raise config.field_error("time_shift_type", "the class shifts by e^mu", "set exponential")
 
 
 def _last_timestep(config: SchedulerConfig, spec: ScheduleSpec) -> int:
-    """One more than the noisiest timestep whose lambda is at least lambda_min_clipped."""
+    """Return one more than the noisiest timestep whose lambda is at least lambda_min_clipped."""
     if spec.kind == "flow":
         return int(config["num_train_timesteps"])
     with np.errstate(divide="ignore"):  # a first timestep without noise
@@ -291,5 +294,5 @@ def _last_timestep(config: SchedulerConfig, spec: ScheduleSpec) -> int:
 def _order(config: SchedulerConfig, field: str, most: int) -> int:
     order = int(config[field])
     if not 1 <= order <= most:
-        raise config.field_error(field, "the class does not have it", f"set 1 .. {most}")
+        raise config.field_error(field, "the class does not have it", f"set 1 to {most}")
     return order

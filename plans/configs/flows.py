@@ -1,4 +1,4 @@
-"""Schedulers of flows: Euler, Heun and ancestral steps, and those of distilled flows, LCM and SCM."""
+"""Schedulers of flows: Euler, Heun and ancestral steps, and LCM and SCM for distilled flows."""
 
 from math import cos, sin
 
@@ -22,15 +22,16 @@ from fewstep.plans.tracer import Solver
 
 
 def flow_euler(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -> SchedulerRecipe:
-    """FlowMatchEulerDiscreteScheduler, called with a number of steps: it then shifts twice.
+    """FlowMatchEulerDiscreteScheduler. If it is called with a number of steps it shifts twice.
 
-    With use_dynamic_shifting `mu` is an argument, or `tokens`, the image's sequence length, from which it follows.
+    With use_dynamic_shifting it needs the argument `mu`, or `tokens`, the image's sequence length, from which mu
+    follows.
     """
     return _euler(config, request, spec, "renoise" if config["stochastic_sampling"] else "ddim")
 
 
 def flow_lcm(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -> SchedulerRecipe:
-    """FlowMatchLCMScheduler: Euler's grid, and fresh noise at each step."""
+    """FlowMatchLCMScheduler: the grid of the Euler class, with fresh noise at each step."""
     if config["scale_factors"]:
         raise config.field_error("scale_factors", "a plan's samples keep their size", "leave it out")
     return _euler(config, request, spec, "renoise")
@@ -39,16 +40,16 @@ def flow_lcm(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSp
 def flow_ancestral(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -> SchedulerRecipe:
     """LTXEulerAncestralRFScheduler, called with a number of steps: an even grid without a shift."""
     if config["s_noise"] != 1.0:
-        raise config.field_error("s_noise", "plans add noise of deviation 1", "leave it out")
+        raise config.field_error("s_noise", "plans add noise of standard deviation 1", "leave it out")
     sigmas = np.linspace(1.0, 1 / config["num_train_timesteps"], request.steps)
     return _flow(spec, sigmas, bind_solver("flow_ancestral", eta=float(config["eta"])))
 
 
 def scm(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -> SchedulerRecipe:
-    """SCMScheduler as SanaSprintPipeline runs it: angles from 1.5708 down, two steps with the second at 1.3.
+    """SCMScheduler as SanaSprintPipeline runs it: angles from 1.5708 down. For two steps the second angle is 1.3.
 
-    x at an angle, over sigma_data (cos + sin), is a flow's at sigma = sin / (cos + sin). Chen et al. 2025, arXiv
-    2503.09641, section 3.1.
+    x at an angle, divided by sigma_data (cos + sin), is the x of a flow at sigma = sin / (cos + sin): Chen et al. 2025,
+    arXiv 2503.09641, section 3.1.
     """
     angles = [1.5708, 1.3] if request.steps == 2 else np.linspace(1.5708, 0.0, request.steps + 1)[:-1]
     sigmas = [min(sin(angle) / (cos(angle) + sin(angle)), 1.0) for angle in angles]  # 1.5708 is beyond pi / 2
@@ -58,7 +59,7 @@ def scm(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -
 
 def _euler(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec, solver: str) -> SchedulerRecipe:
     if config["invert_sigmas"]:
-        raise config.field_error("invert_sigmas", "x would gain noise", "leave it out")
+        raise config.field_error("invert_sigmas", "noise would increase", "leave it out")
     sigmas = _shift_sigmas(config, request, spec, dynamic=bool(config["use_dynamic_shifting"]))
     if config["shift_terminal"]:
         sigmas = stretch_to_terminal(config, sigmas)
@@ -67,7 +68,7 @@ def _euler(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec
 
 
 def flow_heun(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -> SchedulerRecipe:
-    """FlowMatchHeunDiscreteScheduler: shifted twice as well, and even in sigma from 1 down to the least."""
+    """FlowMatchHeunDiscreteScheduler, which also shifts twice, and is even in sigma from 1 to the smallest one."""
     return _flow(spec, _shift_sigmas(config, request, spec, dynamic=False), bind_solver("heun"))
 
 
@@ -83,7 +84,7 @@ def _shift_sigmas(config: SchedulerConfig, request: ScheduleRequest, spec: Sched
     elif not request.even:
         least = first / T / (1 + (first - 1) / T)
         even = np.linspace(1.0, least, steps)
-    return np.asarray(shift * even / (1 - even + shift * even))  # in this form exactly 1 where it is 1
+    return np.asarray(shift * even / (1 - even + shift * even))  # exactly 1 for 1
 
 
 def _mu(config: SchedulerConfig, request: ScheduleRequest) -> float:
@@ -94,10 +95,10 @@ def _mu(config: SchedulerConfig, request: ScheduleRequest) -> float:
         raise config.field_error("use_dynamic_shifting", "it needs mu, or the image's tokens", fix)
     tokens = request.arguments["tokens"]
     if tokens < 1 or tokens % 1:
-        raise UserError(f"{config.source}: tokens={tokens:g} is no number of tokens", "give 1 or more")
+        raise UserError(f"{config.source}: tokens={tokens:g} is not a number of tokens", "give an integer from 1 up")
     few, many = config["base_image_seq_len"], config["max_image_seq_len"]
     if many == few:
-        raise config.field_error("max_image_seq_len", "the same as base_image_seq_len", "mend the file")
+        raise config.field_error("max_image_seq_len", "it equals base_image_seq_len", "correct the file")
     slope = (config["max_shift"] - config["base_shift"]) / (many - few)
     return float(config["base_shift"] + slope * (tokens - few))
 

@@ -1,7 +1,7 @@
-"""Schedulers that came from k-diffusion: Euler, Heun, DPM2, their ancestral forms, LMS.
+"""Schedulers from k-diffusion: Euler, Heun, DPM2, their ancestral variants, and LMS.
 
-Their x is x / alpha of ours, and the network sees our x. They start at the first sigma, or with `leading` at deviation
-1 as the network sees it.
+Their x is our x / alpha, and the network receives our x. They start at the first sigma, or with `leading` so that the
+network's input has standard deviation 1.
 """
 
 import numpy as np
@@ -25,9 +25,9 @@ from fewstep.plans.spec import ScheduleSpec
 
 
 def recipe(solver: str, *, whole_karras: bool = False, eta: float | None = None) -> Recipe:
-    """The recipe of a class that runs a solver. `whole_karras`: its Karras timesteps are whole.
+    """Return the recipe of a class that runs a solver. `whole_karras`: it rounds the timesteps of Karras grids.
 
-    Noise that a class draws as a tree of one Brownian motion has the law of a plan's noise.
+    Noise that a class draws from a Brownian tree has the same distribution as the noise of a plan.
     """
 
     def make_recipe(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -> SchedulerRecipe:
@@ -44,10 +44,10 @@ def recipe(solver: str, *, whole_karras: bool = False, eta: float | None = None)
 
 
 def lms(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -> SchedulerRecipe:
-    """LMSDiscreteScheduler; `order` is an argument of its step, 4 by default."""
+    """LMSDiscreteScheduler. `order` is an argument of its step, 4 by default."""
     order = request.argument("order", 4)
     if order not in (1, 2, 3, 4):
-        raise UserError(f"{config.source}: order={order:g} of {config.scheduler}", "give 1, 2, 3 or 4")
+        raise UserError(f"{config.source}: {config.scheduler} has no order={order:g}", "give 1, 2, 3 or 4")
     return recipe("ddim" if order == 1 else f"lms_{order:g}")(config, request, spec)
 
 
@@ -67,12 +67,12 @@ def _times(config: SchedulerConfig, request: ScheduleRequest, table: SigmaTable,
     )
     rhos = table.interpolate(timesteps)
     if fields.get("interpolation_type") == "log_linear":
-        # from timestep 0's sigma up to the noisiest: one more than there are steps, in diffusers
+        # diffusers interpolates from the sigma of timestep 0 to the noisiest, with one more sigma than steps
         ends = np.log(table.rhos[-1]), np.log(table.rhos[0])
         rhos = np.exp(np.linspace(*ends, request.steps + 1))
         if not any(fields[name] for name in OTHER_SIGMAS):
             raise config.field_error(
-                "interpolation_type", "it makes more sigmas than timesteps", "set use_karras_sigmas too"
+                "interpolation_type", "it gives more sigmas than timesteps", "set use_karras_sigmas too"
             )
     other = respace_sigmas(config, float(rhos[0]), float(rhos[-1]), request.steps)
     if other is not None:
@@ -87,5 +87,5 @@ def _times(config: SchedulerConfig, request: ScheduleRequest, table: SigmaTable,
 
 
 def has_edm_times(config: SchedulerConfig) -> bool:
-    """True where the network is passed log(sigma) / 4, as EDM's is."""
+    """True if the network's times are log(sigma) / 4, as in EDM."""
     return config.fields.get("timestep_type") == "continuous" and config["prediction_type"] == "v_prediction"

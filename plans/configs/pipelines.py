@@ -1,4 +1,4 @@
-"""The work of diffusers' pipelines on their scheduler, apart from a call with a number of steps."""
+"""What pipelines of diffusers do with their scheduler, besides passing a number of steps."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from typing import Any
 
 from fewstep.plans.errors import UserError
 
-PIPELINE = "_pipeline"  # where a bundle's scheduler config says which pipeline it came with
+PIPELINE = "_pipeline"  # the field of a bundle's scheduler config that names its pipeline
 FLOW = "FlowMatchEulerDiscreteScheduler"
 TAKE_SIGMAS = (FLOW, "FlowMatchLCMScheduler")  # the classes that take sigmas and a shift from their caller
 
@@ -16,12 +16,12 @@ class PipelineRules:
     """The rules of a pipeline.
 
     changes: fields of the config that the pipeline silently sets.
-    even: the pipeline gives a flow its sigmas, 1 .. 1 / N, which are then shifted once.
-    own_flow_sigmas: it gives none to a scheduler with `use_flow_sigmas`.
-    patch: pixels of x in a token along each axis. A dynamic shift follows from the number of tokens.
-    max_shift: of a dynamic shift, where the config has none.
-    shortens: all steps run whatever the strength, which shortens the distillation's timesteps.
-    rounds_up: a strength of N steps runs N - int(N - N x strength) of them, in the place of int(N x strength).
+    even: the pipeline passes the sigmas 1 .. 1 / N of a flow, which are then shifted once.
+    own_flow_sigmas: it passes none to a scheduler with `use_flow_sigmas`.
+    patch: pixels of x per token along each axis. A dynamic shift follows from the number of tokens.
+    max_shift: of a dynamic shift, if the config has none.
+    shortens: all steps run for any strength, which instead shortens the distillation's timesteps.
+    rounds_up: of N steps a strength runs N - int(N - N x strength), instead of int(N x strength).
     """
 
     changes: Mapping[str, Any] = field(default_factory=dict)
@@ -33,14 +33,14 @@ class PipelineRules:
     rounds_up: bool = False
 
 
-PLAIN = PipelineRules()  # it passes the number of steps, and of a strength int(N x strength) steps run
+PLAIN = PipelineRules()  # passes the number of steps; with a strength int(N x strength) steps run
 STABLE_DIFFUSION = PipelineRules({"steps_offset": 1, "clip_sample": False})
 STABLE_DIFFUSION_3 = PipelineRules(patch=2, max_shift=1.16, rounds_up=True)
-WITHOUT_MU = PipelineRules(rounds_up=True)  # relatives of Stable Diffusion 3's that pass no mu
+WITHOUT_MU = PipelineRules(rounds_up=True)  # pipelines of Stable Diffusion 3 that pass no mu
 LATENT_CONSISTENCY = PipelineRules(shortens=True)
 FLUX = PipelineRules(even=True, own_flow_sigmas=True, patch=2, rounds_up=True)
-EVEN = PipelineRules(even=True, patch=2, rounds_up=True)  # relatives of FLUX's
-PIPELINES: Mapping[str, PipelineRules] = {  # read in the source of each class, in diffusers 0.42.1
+EVEN = PipelineRules(even=True, patch=2, rounds_up=True)  # other pipelines of FLUX, and those of Qwen-Image
+PIPELINES: Mapping[str, PipelineRules] = {  # from the source of each class in diffusers 0.42.1
     "DDIMPipeline": PipelineRules({"_class_name": "DDIMScheduler"}),
     "PNDMPipeline": PipelineRules({"_class_name": "PNDMScheduler"}),
     "StableDiffusionInpaintPipeline": PipelineRules({"steps_offset": 1, "skip_prk_steps": True}),
@@ -172,24 +172,24 @@ PIPELINES: Mapping[str, PipelineRules] = {  # read in the source of each class, 
 
 
 def token_count(pipeline: PipelineRules, x_shape: Sequence[int]) -> int | None:
-    """The number of tokens that the network makes of x [channels, height, width]; None where no shift asks for it."""
+    """Return the number of tokens of x [channels, height, width], or None if the pipeline has no dynamic shift."""
     if pipeline.patch is None:
         return None
     if len(x_shape) != 3:
-        raise UserError(f"x_shape {tuple(x_shape)} of a pipeline of images", "give [channels, height, width]")
+        raise UserError(f"x_shape {tuple(x_shape)} is not that of an image", "give [channels, height, width]")
     return (x_shape[1] // pipeline.patch) * (x_shape[2] // pipeline.patch)
 
 
 def dynamic_mu(pipeline: PipelineRules, fields: Mapping[str, Any], count: int) -> float:
-    """The mu of a dynamic shift that a pipeline computes of the number of tokens, by the config as it is stored."""
+    """Return the mu of a dynamic shift that a pipeline computes from the number of tokens and the stored config."""
     few, many = fields.get("base_image_seq_len", 256), fields.get("max_image_seq_len", 4096)
     least, most = fields.get("base_shift", 0.5), fields.get("max_shift", pipeline.max_shift)
     if many == few:
-        raise UserError(f"max_image_seq_len {many!r} is base_image_seq_len", "mend the file")
+        raise UserError(f"max_image_seq_len {many!r} equals base_image_seq_len", "correct the file")
     return float(least + (most - least) * (count - few) / (many - few))
 
 
 def needs_mu(fields: Mapping[str, Any], pipeline: str | None) -> bool:
-    """True if a config has a dynamic shift, and the rules of the pipeline do not say by how much."""
+    """True if a config has a dynamic shift, and the rules of the pipeline do not determine it."""
     rules = PIPELINES.get(pipeline or "")
     return bool(fields.get("use_dynamic_shifting")) and (rules is None or rules.patch is None)

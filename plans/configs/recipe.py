@@ -1,4 +1,4 @@
-"""The recipe of a scheduler class: a schedule, times, a solver, and how a run starts and ends."""
+"""The recipe of a scheduler class: times, a solver, and the scales of a run's start and end."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,20 +17,20 @@ from fewstep.plans.spec import ScheduleSpec
 from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Solver, Tracer
 
-MOST = 1e300  # an argument's size, so that arithmetic with it stays finite
-NOWHERE = 1e-14  # how far, in log sigma, a step goes whose two ends are one point
-LOWERED_BELOW = 15  # steps, from where on diffusers leaves lower_order_final unheeded
+MOST = 1e300  # limit of an argument, so that arithmetic with it remains finite
+NOWHERE = 1e-14  # length in log sigma of a step whose two ends coincide
+LOWERED_BELOW = 15  # number of steps from which diffusers ignores lower_order_final
 
 
 @dataclass(frozen=True)
 class ScheduleRequest:
     """The request of a pipeline to its scheduler.
 
-    arguments: what a pipeline passes to the scheduler: to `step` (eta, order) and to `set_timesteps` (mu).
+    arguments: the arguments of `step` (eta, order) and of `set_timesteps` (mu).
     even: the pipeline also passes the sigmas of a flow, before their shift.
     timesteps, sigmas: the times that a caller passes, one for each step.
-    strength: the steps are laid over this share of a distillation's timesteps, counted from the clean end.
-    skipped: the first steps, which do not run because a run starts from an image.
+    strength: the steps cover this share of a distillation's timesteps, from the clean end.
+    skipped: the number of first steps that do not run because the run starts from an image.
     """
 
     steps: int
@@ -47,7 +47,7 @@ class ScheduleRequest:
 
 @dataclass(frozen=True)
 class ScaledShaping:
-    """The shaping of each predicted x0, after a multiplication by `gain`."""
+    """The shaping of each predicted x0, which is first multiplied by `gain`."""
 
     shaping: Shaping | None = None
     gain: float = 1.0
@@ -58,7 +58,7 @@ class SchedulerRecipe:
     """The plan of a scheduler, before it is traced.
 
     start: standard deviation of the first x; None is the schedule's sigma there.
-    scale: factor of the sample, for schedulers whose x is x / alpha of ours.
+    scale: factor of the sample, for schedulers whose x is our x / alpha.
     """
 
     times: Sequence[Time]
@@ -73,56 +73,57 @@ Recipe = Callable[[SchedulerConfig, ScheduleRequest, ScheduleSpec], SchedulerRec
 
 
 def check_shift(config: SchedulerConfig, field: str, shift: float) -> float:
-    """The shift of a flow's sigmas. UserError if they would not stay sigmas of a flow."""
+    """Return the shift of a flow's sigmas. Raises UserError if it is out of range."""
     if not 1e-3 <= shift <= 1e3:
-        raise config.field_error(field, f"a shift by {shift:g}", "give a shift in 0.001 .. 1000")
+        raise config.field_error(field, f"the shift {shift:g} is out of range", "give a shift in 0.001 .. 1000")
     return float(shift)
 
 
 def bounded_exp(mu: float) -> float:
-    """e^mu; for a large mu a number that is beyond every range."""
+    """Return e^mu, without overflow: for a large mu the result is out of every valid range."""
     return exp(min(mu, 700.0))
 
 
 def dynamic_shift(config: SchedulerConfig, mu: float) -> float:
-    """The shift of `use_dynamic_shifting`: e^mu, or mu itself with time_shift_type linear."""
+    """Return the shift of `use_dynamic_shifting`: e^mu, or mu itself with time_shift_type linear."""
     linear = config["time_shift_type"] == "linear"
     if linear and mu <= 0:
-        raise config.field_error("time_shift_type", f"a shift by mu = {mu:g}", "give a positive mu")
+        raise config.field_error("time_shift_type", f"the shift is mu = {mu:g}", "give a positive mu")
     return check_shift(config, "use_dynamic_shifting", mu if linear else bounded_exp(mu))
 
 
 def bind_solver(solver: str, **parameters: Any) -> Solver:
-    """A solver by its name, or a family by its name and order, with parameters; None leaves one at its default."""
+    """Return a solver by its name, or by a family's name and order, with parameters. None keeps a default."""
     return partial(getattr(solvers, solver), **{name: each for name, each in parameters.items() if each is not None})
 
 
 def variance_preserving_time(network: float, rho: float) -> Time:
-    """A time of a variance-preserving schedule by sigma / alpha."""
+    """Return the time of a variance-preserving schedule with this sigma / alpha."""
     if rho == 0:
         return CLEAN
     return Time(network, 0.0, 1.0) if rho == inf else Time(network, 1 / sqrt(1 + rho * rho), rho / sqrt(1 + rho * rho))
 
 
 def flow_time(network: float, sigma: float) -> Time:
-    """A time of a flow by sigma."""
+    """Return the time of a flow with this sigma."""
     return CLEAN if sigma == 0 else Time(network, 1 - sigma, sigma)
 
 
 def variance_exploding_time(network: float, sigma: float) -> Time:
-    """A time of a schedule with alpha = 1 by sigma."""
+    """Return the time of a schedule with alpha = 1 and this sigma."""
     return CLEAN if sigma == 0 else Time(network, 1.0, sigma)
 
 
 def append_end(times: list[Time], way: int = 1) -> list[Time]:
-    """The times with an end that a step can reach. Some schedulers end with a step to where they are: it costs an
-    evaluation and changes nothing, but counts where the order falls in the last steps. It goes a hair's breadth, for
-    `way` -1 to more noise."""
+    """Return the times, with an end that differs from the time before it.
+
+    Some schedulers end with a step of length 0. It costs an evaluation and does not change x, but it counts when the
+    order decreases in the last steps. Here its length is NOWHERE, with `way` -1 towards more noise."""
     s, t = times[-2:]
     if abs(t.lam - s.lam) > 1e-5:
         return times
-    hair = way * NOWHERE
-    return [*times[:-1], Time(t.network, s.alpha * (1 + hair * s.sigma**2), s.sigma * (1 - hair * s.alpha**2))]
+    length = way * NOWHERE
+    return [*times[:-1], Time(t.network, s.alpha * (1 + length * s.sigma**2), s.sigma * (1 - length * s.alpha**2))]
 
 
 class _FromSample(Tracer):
@@ -133,7 +134,7 @@ class _FromSample(Tracer):
 
 
 def invert_solver(solver: Solver) -> Solver:
-    """The solver from the clean end to the noise, starting from a given sample."""
+    """Return the solver run from the clean end to the noise, starting from a given sample."""
 
     def inverse(trace: Tracer, times: Sequence[Time]) -> Lin:
         return solver(_FromSample(**vars(trace)), times[::-1])
@@ -142,9 +143,10 @@ def invert_solver(solver: Solver) -> Solver:
 
 
 def shaping_of(config: SchedulerConfig) -> ScaledShaping:
-    """Dynamic thresholding goes before clipping, as in diffusers.
+    """Return the shaping of a config. Dynamic thresholding has precedence over clipping, as in diffusers.
 
-    It divides by a quantile within 1 .. sample_max_value, which is sample_max_value itself where that is below 1.
+    Thresholding divides by a quantile that is clipped to 1 .. sample_max_value. A sample_max_value below 1 is itself
+    the divisor.
     """
     fields = config.fields
     if fields.get("thresholding"):
@@ -160,14 +162,14 @@ def shaping_of(config: SchedulerConfig) -> ScaledShaping:
 
 
 def uses_lower_order_final(config: SchedulerConfig, request: ScheduleRequest) -> bool:
-    """diffusers heeds lower_order_final only where steps are few."""
+    """True if the order decreases in the last steps. diffusers ignores lower_order_final unless steps are few."""
     return bool(config["lower_order_final"]) and request.steps < LOWERED_BELOW
 
 
 def check_numbers(source: str, arguments: Mapping[str, float] | None) -> Mapping[str, float]:
-    """The arguments that a pipeline passes on. UserError if one is no finite number."""
+    """Return the arguments that a pipeline passes. Raises UserError if one is not a finite number."""
     if arguments is not None and not isinstance(arguments, Mapping):
-        raise UserError(f"{source}: arguments {arguments!r} are no names and numbers", 'give {"eta": 0.5}')
+        raise UserError(f"{source}: arguments {arguments!r} is not a mapping", 'write it as {"eta": 0.5}')
     for name, value in (arguments or {}).items():
         if isinstance(value, bool) or not isinstance(value, Real) or not -MOST < value < MOST:
             raise UserError(f"{source}: argument {name!r} is {value!r}, not a finite number", f"give {name} a number")
@@ -175,11 +177,11 @@ def check_numbers(source: str, arguments: Mapping[str, float] | None) -> Mapping
 
 
 def check_choices(config: SchedulerConfig, request: ScheduleRequest, scheduler: SchedulerClass) -> None:
-    """UserError for an argument, or the value of a field, that the class does not take."""
+    """Raise UserError for an argument, or the value of a field, that the class does not accept."""
     for name in request.arguments:
         if name not in scheduler.arguments:
-            takes = f"it takes {', '.join(scheduler.arguments)}" if scheduler.arguments else "it takes none"
-            raise UserError(f"{config.source}: {config.scheduler} has no argument {name!r}", takes)
+            fix = f"give one of {', '.join(scheduler.arguments)}" if scheduler.arguments else "leave it out"
+            raise UserError(f"{config.source}: {config.scheduler} has no argument {name!r}", fix)
     for name, (values, fix) in scheduler.choices.items():
         if config[name] not in values:
             raise config.field_error(name, "the class does not have it", fix)

@@ -28,13 +28,13 @@ PREDICTIONS: dict[str, Prediction] = {
 
 
 def table_schedule(config: SchedulerConfig) -> Described:
-    """The table of timesteps, or the flow that `use_flow_sigmas` makes of it, and what the network predicts."""
+    """Return the table of timesteps, or the flow with `use_flow_sigmas`, and the prediction."""
     prediction = PREDICTIONS[config["prediction_type"]]
     T = config["num_train_timesteps"]
     if config.fields.get("use_flow_sigmas"):
         return _check_spec(ScheduleSpec("flow", T)), prediction
     if prediction == "flow":
-        raise config.field_error("prediction_type", "a velocity on a schedule that is no flow", "set use_flow_sigmas")
+        raise config.field_error("prediction_type", "a velocity needs the schedule of a flow", "set use_flow_sigmas")
     zero = bool(config.fields.get("rescale_betas_zero_snr"))
     betas = config["trained_betas"]
     if betas is not None:
@@ -47,12 +47,12 @@ def table_schedule(config: SchedulerConfig) -> Described:
 
 
 def cogvideox(config: SchedulerConfig) -> Described:
-    """The table of betas that has the signal to noise ratio over `snr_shift_scale`, as one of trained betas."""
+    """Return the schedule whose signal-to-noise ratio is divided by `snr_shift_scale`, as a table of betas."""
     spec, prediction = table_schedule(config)
     scale = config["snr_shift_scale"]
     if not 1e-3 <= scale <= 1e3:
-        raise config.field_error("snr_shift_scale", "the signal to noise ratio is divided by it", "give 0.001 .. 1000")
-    if spec.kind == "scaled-linear":  # which the class has in float64
+        raise config.field_error("snr_shift_scale", "the signal-to-noise ratio is divided by it", "give 0.001 .. 1000")
+    if spec.kind == "scaled-linear":  # the class computes these in float64
         bars = np.cumprod(1 - paths.betas(spec))
     else:
         bars = tables.alpha_bars(replace(spec, zero_terminal_snr=False))
@@ -63,50 +63,51 @@ def cogvideox(config: SchedulerConfig) -> Described:
 
 
 def edm(config: SchedulerConfig) -> Described:
-    """EDM's preconditioned network, or with v_prediction minus it."""
+    """Return the schedule of EDM's preconditioned network, or with v_prediction of its negative."""
     spec = ScheduleSpec(
         "edm", sigma_min=config["sigma_min"], sigma_max=config["sigma_max"], sigma_data=config["sigma_data"]
     )
     predictions: dict[str, Prediction] = {"epsilon": "edm", "v_prediction": "v"}
     if config["prediction_type"] not in predictions:
-        raise config.field_error("prediction_type", "the class preconditions it", "set epsilon or v_prediction")
+        raise config.field_error("prediction_type", "the class cannot precondition it", "set epsilon or v_prediction")
     return _check_spec(spec), predictions[config["prediction_type"]]
 
 
 def cosine(config: SchedulerConfig) -> Described:
-    """v on a quarter of a circle, whose angle over pi / 2 is the network's time: EDM's form for data of deviation 1."""
+    """Return v on the trigonometric schedule, whose angle over pi / 2 is the network's time. This is EDM for data of
+    standard deviation 1."""
     if config["prediction_type"] != "v_prediction":
         raise config.field_error("prediction_type", "the network's output has the other sign", "set v_prediction")
     if config["sigma_data"] != 1:
-        raise config.field_error("sigma_data", "a quarter of a circle is for data of deviation 1", "set 1")
-    _check_spec(ScheduleSpec("edm", sigma_min=config["sigma_min"], sigma_max=config["sigma_max"]))  # of its grid
+        raise config.field_error("sigma_data", "the schedule is for data of standard deviation 1", "set 1")
+    _check_spec(ScheduleSpec("edm", sigma_min=config["sigma_min"], sigma_max=config["sigma_max"]))  # checks its grid
     return ScheduleSpec("trigonometric"), "v"
 
 
 def consistency(config: SchedulerConfig) -> Described:
-    """A consistency model's schedule; the network's time is 250 log sigma."""
+    """Return the schedule of a consistency model. The network's time is 250 log sigma."""
     low, high, data = (float(config[name]) for name in ("sigma_min", "sigma_max", "sigma_data"))
     spec = ScheduleSpec("edm", sigma_min=low, sigma_max=high, sigma_data=data, time_scale=1000.0)
     return _check_spec(spec), "consistency"
 
 
 def flow(config: SchedulerConfig) -> Described:
-    """A straight path, its velocity predicted."""
+    """Return the schedule of a flow and its velocity prediction."""
     return _check_spec(ScheduleSpec("flow", config["num_train_timesteps"])), "flow"
 
 
 def scm(config: SchedulerConfig) -> Described:
-    """A flow, whose time is its sigma: what SanaSprintPipeline makes of the class's angles and velocities."""
+    """Return a flow whose time is its sigma, to which SanaSprintPipeline converts the class's angles and velocities."""
     if not config["sigma_data"] > 0:
-        raise config.field_error("sigma_data", "it is a deviation", "give a number above 0")
+        raise config.field_error("sigma_data", "it is a standard deviation", "give a number above 0")
     return ScheduleSpec("flow", 1), "flow"
 
 
 def ipndm(config: SchedulerConfig) -> Described:
-    """v on a quarter of a circle."""
+    """Return v on the trigonometric schedule."""
     return ScheduleSpec("trigonometric"), "v"
 
 
 def _check_spec(spec: ScheduleSpec) -> ScheduleSpec:
-    """The spec, if it describes a schedule."""
+    """Return the spec. Raises UserError if it does not describe a schedule."""
     return NoiseSchedule(spec).spec

@@ -1,7 +1,7 @@
 """Tables of alpha_bar = alpha^2 and sigma / alpha over the training timesteps, as diffusers computes them.
 
-diffusers keeps betas and their products in float32, which moves its sigma at timestep 0 by a few parts in 10 000 and
-decides, where it truncates timesteps to whole numbers, which one is taken.
+diffusers computes betas and their products in float32. This changes sigma at timestep 0 by a few parts in 10 000. It
+also decides the result where diffusers truncates timesteps to integers.
 """
 
 import numpy as np
@@ -13,11 +13,11 @@ from fewstep.plans.spec import ScheduleSpec
 
 Array = NDArray[np.float64]
 Float32 = NDArray[np.float32]
-NEARLY_ZERO = 2.0**-24  # what its k-diffusion and DPM classes put in the place of a terminal alpha_bar rescaled to 0
+NEARLY_ZERO = 2.0**-24  # the k-diffusion and DPM classes of diffusers replace a terminal alpha_bar of 0 by this
 
 
 def rhos(spec: ScheduleSpec) -> Array:
-    """sigma / alpha, t = 0 .. T - 1; the last is 2^12 with zero terminal SNR."""
+    """Return sigma / alpha, t = 0 .. T - 1. The last is 2^12 with zero terminal SNR."""
     bars = alpha_bars(spec).astype(np.float32)
     if spec.zero_terminal_snr:
         bars = np.append(bars[:-1], np.float32(NEARLY_ZERO))
@@ -27,7 +27,7 @@ def rhos(spec: ScheduleSpec) -> Array:
 
 
 def alpha_bars(spec: ScheduleSpec) -> Array:
-    """alpha_bar_t, t = 0 .. T - 1. UserError for betas that float32 takes for 0."""
+    """Return alpha_bar_t, t = 0 .. T - 1. Raises UserError if 1 - beta rounds to 1 in float32 for all betas."""
     betas = _betas(spec)
     if np.all(1 - betas == 1):
         raise UserError(f"schedule {spec.kind}: its betas add no noise in float32", "use the training's own betas")
@@ -40,13 +40,13 @@ def alpha_bars(spec: ScheduleSpec) -> Array:
 
 
 def _root(values: Float32) -> Float32:
-    """Rounded correctly; torch's last bit differs by processor."""
+    """Return the correctly rounded square root. The last bit of torch's result depends on the processor."""
     root: Float32 = np.sqrt(values)
     return root
 
 
 def _products(alphas: Float32) -> Float32:
-    """A running product, kept in double and rounded at each place: torch's cumprod on a CPU."""
+    """Return the cumulative product, computed in float64 and rounded at each element, as torch's cumprod on a CPU."""
     products: Float32 = np.cumprod(alphas.astype(np.float64)).astype(np.float32)
     return products
 
@@ -64,8 +64,8 @@ def _betas(spec: ScheduleSpec) -> Float32:
 
 
 def _linspace(start: float, end: float, count: int) -> Float32:
-    """From both ends towards the middle in float32, each place rounded once: torch's on CPUs with a fused
-    multiply-add, that is x86 since AVX2."""
+    """Return torch's float32 linspace on CPUs with a fused multiply-add (x86 since AVX2): from both ends towards the
+    middle, with one rounding per element."""
     first, last = np.float32(start), np.float32(end)
     step = np.float64(np.float32((last - first) / np.float32(max(count - 1, 1))))
     i = np.arange(count)

@@ -87,7 +87,7 @@ REFUSED: list[tuple[Callable[..., Spec], Fields, str]] = [
     (plain, label() | {"output": "c"}, "spec 's' has two tensors named 'c'"),
     (plain, label() | {"x": "a", "time": "a"}, "spec 's' has two tensors named 'a'"),
     (plain, FLOW | {"grid": "spiral"}, "field 'grid' of spec 's': .*unknown grid 'spiral'"),
-    (plain, FLOW | {"grid": "lcm"}, "field 'grid' of spec 's': grid lcm on schedule flow-1000"),
+    (plain, FLOW | {"grid": "lcm"}, "field 'grid' of spec 's': grid lcm needs timesteps, which schedule flow-1000"),
     (plain, FLOW | {"grid": "custom(times=[2000, 500])"}, "field 'grid' of spec 's': time 2000 is outside"),
     (plain, FLOW | {"grid": ""}, "field 'grid' of spec 's' is empty; give a grid such as 'trailing', or leave it out"),
     (
@@ -130,11 +130,11 @@ REFUSED: list[tuple[Callable[..., Spec], Fields, str]] = [
     (per_position_time_denoiser.spec, {"to": "to"}, "time for each position.*second time"),
     (per_position_time_denoiser.spec, {"carried": (Carried("past", (2,)),)}, "time for each position.*carried"),
     (per_position_time_denoiser.spec, {"sizes": (Size("places", 0, 4, 16, 4),)}, "time for each position.*sizes"),
-    (token_denoiser.spec, {"scheduler": {"_class_name": "DDIMScheduler"}}, "DDIMScheduler is no scheduler of tokens"),
+    (token_denoiser.spec, {"scheduler": {"_class_name": "DDIMScheduler"}}, "DDIMScheduler is not a token scheduler"),
     (
         token_denoiser.spec,
         {"scheduler": {"_class_name": "BlockRefinementScheduler", "block_length": 0}},
-        "a block of 0, at",
+        "block_length 0, minimal_topk",
     ),
     (token_denoiser.spec, {"vocabulary": None}, "predicts logits without a vocabulary"),
     (token_denoiser.spec, {"prediction": "flow"}, "predicts flow has a vocabulary; .*, or neither"),

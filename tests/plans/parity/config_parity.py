@@ -34,23 +34,23 @@ def refused(name, config, steps):
     if name == "DPMSolverMultistepScheduler" and order == 3:
         lowered = get("lower_order_final", True) and steps < 15
         if get("algorithm_type") == "sde-dpmsolver":
-            return "no such step"
+            return "does not have this order"
         if get("euler_at_final") and not lowered and not zero:
             return "only the last"
     if name == "UniPCMultistepScheduler" and not get("lower_order_final", True) and zero and order > 1:
         return "the step to sigma 0 diverges"
     if name == "UniPCMultistepScheduler" and get("use_flow_sigmas") and not get("predict_x0", True):
-        return "a velocity is no noise"
+        return "a velocity is not a noise prediction"
     if get("use_flow_sigmas"):
         if any(get(f"use_{kind}_sigmas") for kind in ("karras", "exponential", "beta")):
             return "mixes two schedules"
         if name.startswith("DPMSolver") and not zero:
-            return "no least sigma"
+            return "no smallest sigma"
         if name == "DPMSolverMultistepScheduler" and on_noise:
             return "diverges"
     own = get("use_flow_sigmas") or any(get(f"use_{kind}_sigmas") for kind in ("karras", "exponential", "beta"))
     if name == "UniPCMultistepScheduler" and own and not zero and not get("lower_order_final", True) and order > 2:
-        return "has no solution"
+        return "no solution"
     if name == "PNDMScheduler" and not get("skip_prk_steps") and (steps < 4 or stride % 2):
         return "halfway"
     return None

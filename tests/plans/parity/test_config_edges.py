@@ -98,7 +98,7 @@ def test_rows_and_samples_are_those_of_the_scheduler(name, config, steps):
         (
             UNIPC,
             {"solver_order": 3, "lower_order_final": False, "final_sigmas_type": "sigma_min", "use_beta_sigmas": True},
-            "has no solution; set lower_order_final",
+            "no solution; set lower_order_final",
         ),
         ("DPMSolverMultistepScheduler", {"algorithm_type": "data_prediction"}, "the class does not have it"),
         (
@@ -107,7 +107,7 @@ def test_rows_and_samples_are_those_of_the_scheduler(name, config, steps):
             "the class does not have it",
         ),
         ("DEISMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}, "the class does not have it"),
-        (UNIPC, {"shift_terminal": 0.1}, "it belongs to a flow"),
+        (UNIPC, {"shift_terminal": 0.1}, "only flows have it"),
     ],
 )
 def test_what_has_no_method_is_refused(name, config, why):

@@ -51,21 +51,29 @@ def test_samples_are_those_of_the_scheduler(
 @pytest.mark.parametrize(
     ("name", "own", "line"),
     [
-        ("DDIMScheduler", {"timesteps": [900, 1]}, "with timesteps; they are for DDPMScheduler, DPMSolver"),
+        (
+            "DDIMScheduler",
+            {"timesteps": [900, 1]},
+            "does not accept timesteps; give steps, or use DDPMScheduler, DPMSolver",
+        ),
         ("EulerDiscreteScheduler", {"timesteps": [900, 1], "steps": 2}, "give one of them"),
         ("EulerDiscreteScheduler", {"timesteps": [1, 900]}, "from noisy to clean"),
-        ("LCMScheduler", {"timesteps": [900.5, 1]}, "give whole numbers"),
+        ("LCMScheduler", {"timesteps": [900.5, 1]}, "are not integers"),
         ("TCDScheduler", {"timesteps": [2000, 1]}, "beyond the table of 1000"),
         ("TCDScheduler", {"timesteps": [1e30, 5]}, r"timestep 1e\+30 is beyond the table of 1000; give .* 999 to 0"),
         ("EulerDiscreteScheduler", {"timesteps": [2000, 1]}, "timestep 2000 is beyond the table of 1000"),
         ("LCMScheduler", {"timesteps": [5, -1]}, "from noisy to clean"),
-        ("FlowMatchEulerDiscreteScheduler", {"sigmas": [1.5, 0.5]}, "sigma 1.5 of a flow; give sigmas from 1 to 0"),
-        ("EulerDiscreteScheduler", {"timesteps": [999, "a"]}, r"timesteps \[999, 'a'\] are no list of numbers"),
-        ("EulerDiscreteScheduler", {"timesteps": [999, None]}, r"timesteps \[999, None\] are no list of numbers"),
-        ("EulerDiscreteScheduler", {"timesteps": 5}, "timesteps 5 are no list of numbers; give numbers from noisy"),
+        (
+            "FlowMatchEulerDiscreteScheduler",
+            {"sigmas": [1.5, 0.5]},
+            "sigma 1.5 of a flow is above 1; give sigmas from 1 to 0",
+        ),
+        ("EulerDiscreteScheduler", {"timesteps": [999, "a"]}, r"timesteps \[999, 'a'\] is not a list of numbers"),
+        ("EulerDiscreteScheduler", {"timesteps": [999, None]}, r"timesteps \[999, None\] is not a list of numbers"),
+        ("EulerDiscreteScheduler", {"timesteps": 5}, "timesteps 5 is not a list of numbers; give decreasing numbers"),
         ("EulerDiscreteScheduler", {"timesteps": [float("nan")]}, "from noisy to clean"),
         ("EulerDiscreteScheduler", {"timesteps": []}, "from noisy to clean"),
-        ("EulerDiscreteScheduler", {}, "steps=None is no whole number"),
+        ("EulerDiscreteScheduler", {}, "steps=None is not an integer"),
     ],
 )
 def test_times_that_cannot_be(name: str, own: dict, line: str) -> None:
@@ -86,7 +94,7 @@ def test_times_that_cannot_be(name: str, own: dict, line: str) -> None:
         (
             "EulerDiscreteScheduler",
             {"timestep_type": "continuous", "prediction_type": "v_prediction"},
-            r"the network is passed log\(sigma\) / 4; give sigmas",
+            r"the network's times are log\(sigma\) / 4; give sigmas",
         ),
     ],
 )

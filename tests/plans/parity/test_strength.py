@@ -136,11 +136,11 @@ def test_strengths_that_cannot_be() -> None:
         with pytest.raises(UserError, match="leaves a step"):
             plan_from_scheduler_config(config, steps=10, strength=strength)
     config, pipeline = {"_class_name": "LCMScheduler"}, "LatentConsistencyModelPipeline"
-    with pytest.raises(UserError, match="strength 0.1 leaves 5 of them; ask for more strength or fewer steps"):
+    with pytest.raises(UserError, match="strength 0.1 leaves 5 of them; use more strength or fewer steps"):
         plan_from_scheduler_config(config, steps=6, strength=0.1, pipeline=pipeline)
     for strength in (0, 1.5, "half", float("nan")):
         with pytest.raises(UserError, match="leaves a step"):
             plan_from_scheduler_config(config, steps=6, strength=strength, pipeline=pipeline)
     fix = "leave --plan out, or name a solver, such as dpmpp_2m:20$"
-    with pytest.raises(UserError, match=f"strength with PNDMScheduler, .*; {fix}"):
+    with pytest.raises(UserError, match=f"PNDMScheduler does not accept a strength, .*; {fix}"):
         plan_from_scheduler_config({"_class_name": "PNDMScheduler", "skip_prk_steps": True}, steps=10, strength=0.5)

@@ -57,12 +57,12 @@ def test_schedulers_of_tokens_that_cannot_be_are_one_line():
     block = {"_class_name": "BlockRefinementScheduler"}
     for config, said in (
         ({**block, "editing_threshold": 0.5}, "editing_threshold 0.5.*keeps the tokens.*set null"),
-        ({**block, "block_length": 0}, "a block of 0"),
+        ({**block, "block_length": 0}, "block_length 0"),
         (
             {"_class_name": "AmusedScheduler", "masking_schedule": "square"},
             "masking_schedule 'square' .* one of cosine",
         ),
-        ({"_class_name": "DDIMScheduler"}, "DDIMScheduler is no scheduler of tokens; choose one of AmusedScheduler"),
+        ({"_class_name": "DDIMScheduler"}, "DDIMScheduler is not a token scheduler; choose one of AmusedScheduler"),
     ):
         with pytest.raises(UserError, match=said):
             compile_tokens(sampler_from_scheduler_config(config, 4), FACTS, (8,), 8)
