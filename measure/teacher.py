@@ -60,7 +60,7 @@ class TeacherCheck(Strict, frozen=True):
             return f"{distance}, the judged plan {self.judged:.1f} dB ({self.seeds} seeds)."
         return (
             f"{distance}, less than {TEACHER_MARGIN:g} dB nearer than the judged plan with {self.judged:.1f} dB: "
-            f"figures against it include an error of its own. Give --teacher more steps."
+            f"figures against it include its error. Give --teacher more steps."
         )
 
 

@@ -69,9 +69,9 @@ def approximate_gelu(graph: Graph) -> Graph:
     It differs from GELU by 4.8e-4 at most, near 2.7, where numbers in float16 are 2e-3 apart.
     """
     idx = index(graph)
-    behind = {node.output for node in graph.nodes if node.op == "Gelu" and _is_fused(node.output, idx)}
+    fused = {node.output for node in graph.nodes if node.op == "Gelu" and _is_fused(node.output, idx)}
     nodes = (
-        replace(node, attributes={**node.attributes, "approximate": "tanh"}) if node.output in behind else node
+        replace(node, attributes={**node.attributes, "approximate": "tanh"}) if node.output in fused else node
         for node in graph.nodes
     )
     return replace(graph, nodes=tuple(nodes))

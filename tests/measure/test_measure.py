@@ -222,5 +222,5 @@ def test_a_body_without_a_fitted_plan_takes_the_one_of_float32(bundle, tmp_path)
     give(bundle)
     assert measure(options(bundle, plan="fitted:3", output=tmp_path / "found.json", body=BODY)).plan == "fitted:3"
     command = "dpmpp_2m:4, or fit it: fewstep fit .* --steps 4 --guidance 2$"
-    with pytest.raises(UserError, match=f"{BODY}; it has fitted:3; run another plan, as {command}"):
+    with pytest.raises(UserError, match=f"{BODY}; it has fitted:3; run another plan, such as {command}"):
         measure(options(bundle, plan="fitted:4", output=tmp_path / "found.json", body=BODY))
