@@ -62,7 +62,7 @@ from fewstep.cli.main import main
 os.write(int(sys.argv.pop(1)), b".")
 sys.exit(main())
 """
-SAID = "fewstep: interrupted; bundles are whole: run the same command again"
+SAID = "fewstep: interrupted; bundles are intact: run the same command again"
 PATIENCE = 300.0  # seconds in which a command ends
 SECOND = (0.05, 0.3, 1.3)  # seconds from the first interrupt to the second, in turn
 TRACES = ("Traceback", "Exception ignored", "KeyboardInterrupt")

@@ -59,5 +59,5 @@ def test_an_interrupt_that_a_library_swallows_is_one_line_and_nothing_is_written
     command = [sys.executable, "-c", SWALLOWING.format(swallow=swallow), "run", str(tiny_bundle), *options]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, preexec_fn=as_in_a_terminal)
     assert done.returncode == 130 and done.stdout == "", done.stderr
-    assert done.stderr == "fewstep: interrupted; bundles are whole: run the same command again\n"
+    assert done.stderr == "fewstep: interrupted; bundles are intact: run the same command again\n"
     assert not (tmp_path / "x.npy").exists()
