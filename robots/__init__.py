@@ -1,1 +1,1 @@
-"""Robot policies: their control loop, LeRobot's files and the networks of both. No other package imports it."""
+"""Robot policies: the control loop, the reader of LeRobot's files, and networks. No other package imports this one."""

@@ -1,13 +1,14 @@
-"""Run a policy in a control loop: observations go in, actions in the robot's units come out.
+"""Run a policy in a control loop: it takes observations, and returns actions in the robot's units.
 
-`PolicyRunner` is a whole loop. Its parts work alone too:
+`PolicyRunner` is the complete loop. Its parts can also be used separately:
 
     history = History(sampler)
     history.add({"observation.state": joints})                       # at every tick
     actions = sample_actions(sampler, plan, history.window(), seed)  # actions[0] is for the tick of that window
 
-Sampling takes time, and a robot does not wait. While one sequence is executed, another thread samples the next
-one, from a window that does not change. `former` and `decided` of `sample_actions` make it continue the former one.
+A robot does not wait for sampling. While it executes one sequence of actions, another thread samples the next one, from
+a window of observations that does not change. `former` and `decided` of `sample_actions` make the next sequence
+continue the former one.
 """
 
 from fewstep.robots.control.actions import Continuity, SequenceRequest, sample_actions, sample_sequences

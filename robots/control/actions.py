@@ -26,8 +26,8 @@ Continuity = Literal["none", "hard", "trained"]
 class SequenceRequest:
     """A request for a sequence that begins at the tick of the window.
 
-    `former` are the actions [k, ...] of the former sequence from the same tick on, in units; None at the start of an
-    episode. The robot executes the first `decided` of them while this sequence is sampled.
+    former: the actions [k, ...] of the former sequence from that tick on, in units; None at the start of an episode.
+    decided: the number of former actions that the robot executes while this sequence is sampled.
     """
 
     window: Window
@@ -46,24 +46,24 @@ def sample_actions(
     continuity: Continuity | None = None,
     **others: Any,
 ) -> Float32:
-    """Actions [n, ...] in units, from the tick of the window on. A robot executes the manifest's `policy.actions` of
-    them. The others are what the policy expects beyond.
+    """Sample actions [n, ...] in units, from the tick of the window on. The robot executes the first
+    `policy.actions` (manifest) of them. The rest is the policy's prediction for later ticks.
 
     Args:
         former: the actions [k, ...] of the former sequence from this tick on, in units.
-        decided: how many of the former actions will be executed, whatever is sampled.
+        decided: the number of former actions that will be executed in any case.
         continuity: how the sequence continues the former one.
-            "trained" gives the decided actions to a network that was trained to continue them, and holds them.
-            "hard" holds the decided actions alone.
+            "trained" passes the decided actions to a network that was trained to continue them, and holds them.
+            "hard" only holds the decided actions.
             "none" holds nothing.
-            None is "trained" for a network that was trained so, else "hard".
+            None means "trained" for a network that was trained this way, otherwise "hard".
     """
     refuse_options(others)
     manifest = sampler.bundle.manifest
     places = manifest.x_shape[0] - policy_of(manifest).first
     checked = None if former is None else _check_former(former, places, action_shape(manifest), decided)
     if checked is None and decided:
-        raise UserError(f"{decided} actions are decided, of no former sequence", "give former=[k, ...] too")
+        raise UserError(f"{decided} actions are decided, but there is no former sequence", "give former=[k, ...] too")
     actions, _ = sample_sequences(sampler, plan, [SequenceRequest(window, seed, checked, decided)], continuity)
     one: Float32 = actions[0]
     return one
@@ -76,9 +76,9 @@ def sample_sequences(
     continuity: Continuity | None = None,
     enough: Callable[[], bool] | None = None,
 ) -> tuple[Float32, int]:
-    """Sequences [len(requests), n, ...] in units, sampled as one batch, and the number of steps.
+    """Sample sequences [len(requests), n, ...] in units as one batch. Return them and the number of steps.
 
-    `enough` is called after each step. Once it returns True, the sequences are what the network predicted there.
+    `enough` is called after each step. If it returns True, sampling ends with the clean sequences predicted there.
     """
     manifest = sampler.bundle.manifest
     policy = policy_of(manifest)
@@ -111,14 +111,14 @@ def sample_sequences(
 
 
 def check_continuity(continuity: Continuity | None, policy: Policy) -> Continuity:
-    """The checked continuity; None is "trained" for a policy with a prefix, else "hard"."""
+    """Check the continuity. None becomes "trained" for a policy with a prefix, otherwise "hard"."""
     if continuity is None:
         return "hard" if policy.prefix is None else "trained"
     if continuity not in get_args(Continuity):
-        raise UserError(f"continuity {continuity!r} is none", f"choose one of {', '.join(get_args(Continuity))}")
+        raise UserError(f"unknown continuity {continuity!r}", f"choose one of {', '.join(get_args(Continuity))}")
     if continuity == "trained" and policy.prefix is None:
         raise UserError(
-            "continuity 'trained' for a policy that takes no decided actions",
+            "continuity 'trained' needs a policy with inputs for decided actions",
             "use 'hard', or export with Policy(prefix=..., delay=..., most_delay=...)",
         )
     return continuity
@@ -127,7 +127,7 @@ def check_continuity(continuity: Continuity | None, policy: Policy) -> Continuit
 def _make_hold(
     sampler: Sampler, policy: Policy, requests: Sequence[SequenceRequest], continuity: Continuity
 ) -> tuple[Float32, Float32]:
-    """The former sequences [B, *x_shape] in model range, and a mask of 1 where they are held."""
+    """Return the former sequences [B, *x_shape] in model range, and a mask that is 1 where they are held."""
     manifest = sampler.bundle.manifest
     places, own = manifest.x_shape[0] - policy.first, np.s_[..., : policy.width]
     value = np.zeros((len(requests), *manifest.x_shape), np.float32)
@@ -145,7 +145,7 @@ def _make_hold(
 
 
 def _check_former(actions: ArrayLike, places: int, shape: tuple[int, ...], decided: int) -> Float32 | None:
-    """The former sequence as an array; None where it is empty."""
+    """Return the former sequence as an array; None if it is empty. Raises UserError for a wrong shape."""
     fix = f"give [k, {', '.join(map(str, shape))}], at most {places} of them, from the tick of the window on"
     former = as_finite(actions, "former actions", fix)
     if not former.size:
@@ -153,5 +153,5 @@ def _check_former(actions: ArrayLike, places: int, shape: tuple[int, ...], decid
     if former.shape[1:] != shape or len(former) > places:
         raise UserError(f"former actions have the shape {list(former.shape)}", fix)
     if not 0 <= decided <= len(former):
-        raise UserError(f"{decided} actions are decided, of {len(former)}", f"give 0 to {len(former)}")
+        raise UserError(f"{decided} of {len(former)} former actions are decided", f"give decided=0 to {len(former)}")
     return former

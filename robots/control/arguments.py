@@ -1,4 +1,4 @@
-"""Checks of a runner's arguments; each failure is one line."""
+"""Check the arguments of a runner. Each failure is a UserError."""
 
 import math
 from numbers import Real
@@ -17,22 +17,22 @@ def is_number(value: Any) -> bool:
 
 
 def check_seconds(name: str, value: Any, fix: str = "give seconds, 0 or more", infinite: bool = False) -> float:
-    """A number of seconds, 0 or more."""
+    """Check a number of seconds, 0 or more. Infinity is allowed only if `infinite`."""
     if not is_number(value) or not value >= 0 or (value == math.inf and not infinite):
-        raise UserError(f"{name} {value!r}", fix)
+        raise UserError(f"{name} is {value!r}", fix)
     return float(value)
 
 
 def check_positive(name: str, value: Any) -> float:
     if not (is_number(value) and math.isfinite(value) and value > 0):
-        raise UserError(f"{name} {value!r}", "give a number above 0")
+        raise UserError(f"{name} is {value!r}", "give a number above 0")
     return float(value)
 
 
 def check_idle(action: ArrayLike, shape: tuple[int, ...]) -> Float32:
-    """A copy of the idle action as an array."""
+    """Return a copy of the idle action as an array."""
     fix = f"give one action {list(shape)} of finite numbers"
     idle = as_finite(action, "idle", fix).copy()
     if idle.shape != shape:
-        raise UserError(f"idle {action!r}", fix)
+        raise UserError(f"idle is {action!r}", fix)
     return idle

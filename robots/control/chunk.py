@@ -11,9 +11,9 @@ Float32 = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Chunk:
-    """Actions [n, ...] in units; the first is for the tick `origin`. The last one stands for all that come after it.
+    """Actions [n, ...] in units; the first is for the tick `origin`. The last action also serves all later ticks.
 
-    Zeros would be another pose of the robot, and a jerk.
+    Zeros instead would be another pose of the robot, and cause a jerk.
     """
 
     actions: Float32
@@ -21,22 +21,24 @@ class Chunk:
 
     @property
     def end(self) -> int:
-        """The first tick beyond the actions."""
+        """The first tick after the actions."""
         return self.origin + len(self.actions)
 
     def action_at(self, tick: int) -> Float32:
-        """The action of a tick, from the origin on."""
+        """Return the action of a tick, from the origin on."""
         action: Float32 = self.actions[min(max(tick - self.origin, 0), len(self.actions) - 1)]
         return action
 
     def actions_from(self, tick: int) -> Float32:
-        """The actions [k, ...] from a tick on, at least one."""
+        """Return the actions [k, ...] from a tick on, at least one."""
         return self.actions[min(max(tick - self.origin, 0), len(self.actions) - 1) :]
 
 
 def crossfade(new: Chunk, former: Chunk, tick: int, count: int, discrete: Collection[int] = ()) -> Chunk:
-    """The new sequence, which takes over from the former one over `count` ticks from `tick` on. Actions go linearly
-    from the former values to the new ones. Discrete places change at once."""
+    """Return the new sequence, faded in from the former sequence over `count` ticks from `tick` on.
+
+    Actions change linearly from the former values to the new ones. Discrete elements change at once.
+    """
     start = max(tick - new.origin, 0)
     end = min(start + count, len(new.actions))
     if start >= end:
@@ -51,6 +53,6 @@ def crossfade(new: Chunk, former: Chunk, tick: int, count: int, discrete: Collec
 
 
 def pad_actions(actions: Float32, count: int) -> Float32:
-    """Actions [count, ...]: the first ones, or all with the last one repeated."""
+    """Return actions [count, ...]: the first ones, or all of them with the last one repeated."""
     missing = count - len(actions)
     return actions[:count] if missing <= 0 else np.concatenate([actions, np.repeat(actions[-1:], missing, axis=0)])

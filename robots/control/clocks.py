@@ -1,6 +1,6 @@
-"""Two clocks run the same control loop: the wall clock, with a thread that samples, and a virtual one for simulations.
+"""Clocks of the control loop: the wall clock with a sampling thread, and a virtual clock for simulations.
 
-Under the virtual clock nothing depends on the speed of a machine. Runners that share it are sampled as one batch.
+With the virtual clock, results do not depend on the speed of the machine. Runners that share it sample as one batch.
 """
 
 import math
@@ -21,7 +21,7 @@ from fewstep.runtime.sampling.sampler import Sampler
 
 @dataclass(frozen=True)
 class SequenceJob:
-    """A sequence to sample. After `deadline` seconds the sample is what the network predicts at that step."""
+    """A sequence to sample. After `deadline` seconds, sampling ends with the clean sequence predicted at that step."""
 
     sampler: Sampler
     plan: Plan
@@ -32,7 +32,7 @@ class SequenceJob:
 
 @dataclass(frozen=True)
 class SequenceResult:
-    """The outcome of a job: actions [n, ...], or the `failure` in their place; `seconds` since its start."""
+    """The result of a job: actions [n, ...], or a `failure` instead, and the `seconds` since its start."""
 
     actions: Float32 | None
     steps: int
@@ -44,32 +44,32 @@ class Running(Protocol):
     """A job that was started."""
 
     def done(self) -> bool:
-        """True where the job has ended; returns at once."""
+        """Return whether the job has ended, without waiting."""
 
     def result(self) -> SequenceResult:
-        """The outcome; waits for the end of the job."""
+        """Wait for the end of the job, and return its result."""
 
 
 class Clock(Protocol):
     """The source of time, and the worker that samples."""
 
     def now(self) -> float:
-        """Seconds since some fixed moment."""
+        """Return the seconds since a fixed moment."""
 
     def wait(self, until: float) -> None:
-        """Return at this moment, or at once if it is past."""
+        """Wait until this moment. Return at once if it has passed."""
 
     def start(self, job: SequenceJob) -> Running:
-        """Begin a job. Each caller runs one at a time."""
+        """Start a job. Each caller runs one job at a time."""
 
     def close(self) -> None:
-        """Wait for the jobs that run."""
+        """Wait for the running jobs."""
 
 
 def sample_jobs(jobs: Sequence[SequenceJob], now: Callable[[], float]) -> list[SequenceResult]:
-    """The results of jobs that differ in their requests alone, sampled as one batch.
+    """Run jobs that differ only in their requests as one batch, and return their results.
 
-    No failure of a job leaves this function: it would end the control loop of a moving robot.
+    This function never raises: an exception would end the control loop of a moving robot.
     """
     first, began = jobs[0], now()
     requests = [job.request for job in jobs]
@@ -78,7 +78,7 @@ def sample_jobs(jobs: Sequence[SequenceJob], now: Callable[[], float]) -> list[S
             first.sampler, first.plan, requests, first.continuity, lambda: now() - began >= first.deadline
         )
     except Exception as error:
-        if len(jobs) > 1:  # one of them need not fail the others
+        if len(jobs) > 1:  # run them separately, so that one failing job does not fail the others
             return [result for job in jobs for result in sample_jobs([job], now)]
         failure = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
         return [SequenceResult(None, 0, now() - began, failure)]
@@ -86,7 +86,7 @@ def sample_jobs(jobs: Sequence[SequenceJob], now: Callable[[], float]) -> list[S
 
 
 class WallClock:
-    """The machine's time; jobs run in one thread."""
+    """The time of the machine. Jobs run in one thread."""
 
     def __init__(self) -> None:
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="policy")
@@ -105,9 +105,11 @@ class WallClock:
 
 
 class VirtualClock:
-    """Time that `advance` and `wait` move. A job takes `delay` seconds, and those that `spend` adds while it runs. The
-    first sequence of an episode takes none of the delay: a robot stands still until that sequence exists. No deadline
-    cuts the delay."""
+    """Simulated time, which `advance` and `wait` move.
+
+    A job takes `delay` seconds, plus the seconds that `spend` adds while it runs. The first sequence of an episode has
+    no delay, since the robot stands still until it exists. A deadline does not shorten the delay.
+    """
 
     def __init__(self, delay: float = 0.0) -> None:
         self.delay = seconds_of("delay", delay)
@@ -119,16 +121,16 @@ class VirtualClock:
         return self._now + self._spent
 
     def advance(self, seconds: float) -> None:
-        """Let time pass between two ticks; a negative number sets the clock back."""
+        """Advance the time between two ticks. A negative number sets the clock back."""
         if not is_number(seconds) or not math.isfinite(seconds):
-            raise UserError(f"{seconds!r} seconds to advance", "give a finite number")
+            raise UserError(f"the clock cannot advance by {seconds!r} seconds", "give a finite number")
         self._now += seconds
 
     def wait(self, until: float) -> None:
         self.advance(max(0.0, until - self._now))
 
     def spend(self, seconds: float) -> None:
-        """Let time pass within a job, for a network that pretends to be slow."""
+        """Advance the time within a job, to simulate a slow network."""
         self._spent += seconds
 
     def start(self, job: SequenceJob) -> "VirtualRun":
@@ -140,7 +142,7 @@ class VirtualClock:
         self.run_jobs()
 
     def run_jobs(self) -> None:
-        """Run the jobs that were started, in batches that share sampler, plan and continuity."""
+        """Run the started jobs, in batches that share sampler, plan, continuity and deadline."""
         queue, self._queue = self._queue, []
         while queue:
             first = queue[0].job
@@ -153,11 +155,11 @@ class VirtualClock:
 
 
 def check_clock(clock: Clock | None) -> Clock:
-    """The clock itself; a WallClock for None."""
+    """Check the clock. None becomes a WallClock."""
     if clock is None:
         return WallClock()
     if not all(callable(getattr(clock, name, None)) for name in ("now", "wait", "start", "close")):
-        raise UserError(f"clock {clock!r} is none", "give WallClock(), VirtualClock(delay=SECONDS), or leave it out")
+        raise UserError(f"{clock!r} is not a clock", "give WallClock(), VirtualClock(delay=SECONDS), or leave it out")
     return clock
 
 
@@ -168,7 +170,7 @@ def _can_share_batch(one: SequenceJob, other: SequenceJob) -> bool:
 
 @dataclass
 class VirtualRun:
-    """A job under the virtual clock."""
+    """A job that runs with the virtual clock."""
 
     clock: VirtualClock
     job: SequenceJob

@@ -1,4 +1,4 @@
-"""The last observations of a policy, as a window that does not change when more is seen."""
+"""The last observations of a policy, as a window that later observations do not change."""
 
 from collections import deque
 from collections.abc import Collection, Mapping
@@ -19,10 +19,10 @@ Window = Mapping[str, NDArray[Any]]
 
 
 class History:
-    """The last observations, as many as the policy looks at. The first observation stands for earlier ones.
+    """The last observations that the policy takes as input. The first observation is repeated for earlier ticks.
 
-    A history keeps the conditions [observations, ...]. Other conditions, such as the number of a task, are not observed
-    at each tick: the caller adds them to the window.
+    A history stores the conditions with shape [observations, ...]. Other conditions, such as the number of a task, are
+    not observed at each tick. The caller adds them to the window.
     """
 
     def __init__(self, sampler: Sampler) -> None:
@@ -40,44 +40,47 @@ class History:
         if not self._takes:
             raise UserError(
                 f"bundle {manifest.name!r} has no condition of {count} observations",
-                f"let the shape of what is observed begin with {count}, or the policy's observations be as many",
+                f"export observed conditions with shapes [{count}, ...], or change the policy's observations",
             )
         self._others = [each for each in manifest.conditions if each.name not in {*self._takes, *decided}]
         self._latest: deque[dict[str, NDArray[Any]]] = deque(maxlen=count)
 
     def copy_conditions(self, values: Mapping[str, ArrayLike], encoded: Collection[str] = ()) -> Window:
-        """Copies of an episode's conditions, which are not observed at each tick. UserError for an unknown condition, a
-        missing one without a default, or a value that the condition does not take. A prompt gives those `encoded`."""
+        """Return copies of an episode's conditions, which are not observed at each tick.
+
+        encoded: names of the conditions that the prompt provides.
+        Raises UserError for an unknown condition, a missing condition without a default, or an invalid value.
+        """
         if not isinstance(values, Mapping):
-            raise UserError(f"conditions {values!r} are no mapping of names to values", "give {NAME: VALUE}")
+            raise UserError(f"conditions {values!r} are not a mapping of names to values", "give {NAME: VALUE}")
         others = [each for each in self._others if each.name not in encoded]
         names = ", ".join(each.name for each in others)
         for name in values:
             if name in self._takes:
                 raise UserError(f"condition {name!r} is observed at each tick", "leave it out of conditions")
             if name not in {each.name for each in others}:
-                has = f"an episode has {names}" if names else "leave it out: all conditions are observed at each tick"
+                has = f"give {names}" if names else "leave it out: all conditions are observed at each tick"
                 raise UserError(f"unknown condition {name!r}", has)
         for each in others:
             if each.name not in values and each.default is None:
                 raise UserError(
-                    f"condition {each.name!r} of the episode is missing", f"reset(conditions=) takes {names}"
+                    f"condition {each.name!r} of the episode is missing", f"give reset(conditions=...) {names}"
                 )
         arrays = conditions.check(others, {name: [value] for name, value in values.items()}, 1)
         return {name: arrays[name][0].copy() for name in values}
 
     def add(self, observation: Mapping[str, ArrayLike]) -> None:
         """Add a copy of an observation: one value for each condition of the policy, e.g. numbers [n] or a picture
-        [3, H, W].
+        [3, H, W]. Other measurements are ignored.
 
-        Other measurements of a robot are left out. UserError for a missing value, and for another shape or kind of
-        values. `UnusableValue` for values that are None, masked, not finite in the condition's type, or out of range.
+        Raises UserError for a missing value, and for a wrong shape or type. Raises `UnusableValue` for values that are
+        None, masked, out of range, or not finite in the condition's type.
         """
         fix = f"give {', '.join(self._takes)}"
         if observation is None:
             raise UnusableValue("the observation is None", fix)
         if not isinstance(observation, Mapping):
-            raise UserError(f"the observation {observation!r} is no mapping of names to values", fix)
+            raise UserError(f"the observation {observation!r} is not a mapping of names to values", fix)
         for name in self._takes:
             if name not in observation:
                 raise UserError(f"the observation has no {name!r}", fix)
@@ -85,7 +88,7 @@ class History:
         self._latest.append({name: array[0] for name, array in arrays.items()})
 
     def window(self) -> Window:
-        """Arrays [observations, ...] by name, the latest last. A later `add` does not change them."""
+        """Return arrays [observations, ...] by name, the latest last. A later `add` does not change them."""
         if not self._latest:
             raise UserError("nothing has been observed", "add an observation first")
         missing = (self._latest.maxlen or 0) - len(self._latest)

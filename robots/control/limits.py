@@ -1,4 +1,4 @@
-"""Limits of the actions that a runner sends, and of how fast they may change."""
+"""Limits of the actions that a runner sends, and of their rate of change."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,13 +16,14 @@ Beyond = Literal["clip", "hold", "refuse"]
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits in the robot's units, each one number for all places of an action or one number for each; None is none.
+    """Limits in the robot's units, each a number for all elements of an action or one number per element; None sets no
+    limit.
 
     low, high: the least and the greatest value.
-    change: the most that a value may change in a second, against the last action that was sent. The first action of an
-        episode has none before it, unless a runner has an idle action.
-    beyond: what happens at a tick whose action is beyond a limit. "clip" sends the nearest action within the limits.
-        "hold" sends the last action once more, or nothing where there is none. "refuse" sends nothing.
+    change: the largest change of a value per second, relative to the last action that was sent. It does not apply to
+        the first action of an episode, unless the runner has an idle action.
+    beyond: what to do at a tick whose action exceeds a limit. "clip" sends the nearest action within the limits. "hold"
+        repeats the last action, or sends nothing if there is none. "refuse" sends nothing.
     """
 
     low: ArrayLike | None = None
@@ -33,7 +34,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class ActionBounds:
-    """Checked limits for actions of one shape: `step` is the most change of a tick."""
+    """Checked limits for actions of one shape. `step` is the largest change per tick."""
 
     low: Float32
     high: Float32
@@ -41,7 +42,7 @@ class ActionBounds:
     beyond: Beyond
 
     def clip_action(self, action: Float32, before: Float32 | None) -> tuple[Float32 | None, str | None]:
-        """The action to send behind `before`, and which limit changed it; None for either is none."""
+        """Return the next action after `before`, limited, and the limit that changed it. Either may be None."""
         allowed = np.clip(action, self.low, self.high)
         if before is not None:
             allowed = np.clip(allowed, before - self.step, before + self.step)
@@ -50,34 +51,34 @@ class ActionBounds:
             return action, None
         place = tuple(beyond[0])
         problem = (
-            f"place {', '.join(map(str, place))} of the action is {action[place]:g}, and {allowed[place]:g} allowed"
+            f"element {', '.join(map(str, place))} of the action is {action[place]:g}, and the limit {allowed[place]:g}"
         )
         sent = {"clip": allowed, "hold": before, "refuse": None}[self.beyond]
         return sent, problem
 
 
 def make_bounds(limits: Limits, shape: Sequence[int], rate: float, idle: Float32 | None) -> ActionBounds:
-    """The limits of actions of a shape at `rate` ticks a second. UserError for limits that allow no action."""
+    """Return the limits for actions of a shape at `rate` ticks per second. Raises UserError if they allow no action."""
     if limits.beyond not in get_args(Beyond):
-        raise UserError(f"beyond {limits.beyond!r} is none", f"choose one of {', '.join(get_args(Beyond))}")
+        raise UserError(f"unknown beyond {limits.beyond!r}", f"choose one of {', '.join(get_args(Beyond))}")
     low, high = (
         _broadcast_limit("low", limits.low, shape, -np.inf),
         _broadcast_limit("high", limits.high, shape, np.inf),
     )
     change = _broadcast_limit("change", limits.change, shape, np.inf)
     if (low > high).any():
-        raise UserError(f"low {limits.low!r} is above high {limits.high!r}", "give low <= high for each place")
+        raise UserError(f"low {limits.low!r} is above high {limits.high!r}", "give low <= high for each element")
     if (change <= 0).any():
-        raise UserError(f"change {limits.change!r}", "give units a second, above 0")
+        raise UserError(f"change is {limits.change!r}", "give units per second, above 0")
     if idle is not None and ((idle < low) | (idle > high)).any():
-        raise UserError(f"the idle action {idle.tolist()} is beyond its limits", "give an idle action within them")
+        raise UserError(f"the idle action {idle.tolist()} exceeds the limits", "give an idle action within them")
     return ActionBounds(low, high, change / np.float32(rate), limits.beyond)
 
 
 def _broadcast_limit(name: str, value: ArrayLike | None, shape: Sequence[int], default: float) -> Float32:
-    fix = "give one number, or one a place"
+    fix = "give one number, or one per element"
     array = as_numbers(default if value is None else value, name, fix, np.float32)
     spread: Float32 = broadcast_to_samples(array, f"{name} {value!r}", shape, fix, axes=0)
     if np.isnan(spread).any():
-        raise UserError(f"{name} {value!r} holds NaN", "give numbers")
+        raise UserError(f"{name} {value!r} contains NaN", "give numbers")
     return spread

@@ -1,4 +1,4 @@
-"""The rhythm of a control loop: its ticks, and the times at which it samples its next sequence of actions."""
+"""The timing of a control loop: its ticks, and when it samples the next sequence of actions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,20 +10,20 @@ PLANS = ("dpmpp_2m:4", "dpmpp_2m:2", "dpmpp_2m:1")
 
 @dataclass(frozen=True)
 class Rhythm:
-    """The rhythm of a `PolicyRunner`.
+    """The timing of a `PolicyRunner`.
 
-    rate: ticks a second.
-    plans: names of plans, best first, or one name. The runner takes the first plan whose measured 99th percentile keeps
+    rate: ticks per second.
+    plans: names of plans, best first, or one name. The runner uses the first plan whose measured 99th percentile meets
         the deadline. A plan that fails is skipped for 200 sequences.
-    deadline: seconds that a call of the sampler may take; None is one tick. A call that reaches it ends after the step
-        that runs, with the actions that the network predicts there.
-    execute: how many actions of a sequence are used, counted from its observation, before the next sequence takes over;
-        None is the manifest's number. The call for the next sequence begins earlier by the ticks that it takes, its
-        delay. If the delay is more than half of `execute`, each call begins when the last one ends.
-    fade: ticks over which a sequence takes over from the former one; 0 is at once. At most the length of a sequence,
-        counted from its observation.
-    expected: seconds assumed for a call until one is measured; None is the delay of a virtual clock, else 0. `warm_up`
-        measures.
+    deadline: seconds that a call of the sampler may take; None means one tick. A call that reaches the deadline ends
+        after the current step, with the actions that the network predicts there.
+    execute: number of actions of a sequence, counted from its observation, that are used before the next sequence takes
+        over; None means the manifest's number. The call for the next sequence begins earlier by its delay, the ticks
+        that it takes. If the delay exceeds half of `execute`, each call begins when the previous one ends.
+    fade: ticks over which a sequence takes over from the former one; 0 switches at once. At most the length of a
+        sequence, counted from its observation.
+    expected: seconds assumed for a call until one is measured (as in `warm_up`); None means the delay of a virtual
+        clock, or 0.
     """
 
     rate: float

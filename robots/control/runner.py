@@ -1,4 +1,4 @@
-"""A policy in a control loop: an observation goes in at each tick, and an action comes out at once.
+"""Run a policy in a control loop: at each tick it takes an observation and returns an action at once.
 
     runner = PolicyRunner(sampler, Rhythm(80.0, "dpmpp_2m:2", execute=4, fade=4))
     with runner:
@@ -6,9 +6,9 @@
         runner.reset(seed=0)
         runner.run(robot.observe, robot.move, seconds=60)  # or `runner.act(observation)` at each tick
 
-A thread samples the next sequence while the present one is executed. The loop never waits for it: if it is late, the
-present sequence goes on, and each action says so. Under a `VirtualClock` the same code runs simulations that repeat
-exactly.
+A thread samples the next sequence while the current one is executed. The loop never waits for it: if it is late, the
+current sequence continues, and each action reports that. With a `VirtualClock`, the same code runs reproducible
+simulations.
 """
 
 import dataclasses
@@ -45,15 +45,18 @@ from fewstep.runtime.sampling.sampler import Sampler
 from fewstep.runtime.text import TextEncoder
 
 Observation = Mapping[str, ArrayLike]
-OVERRUN = 0.1  # ticks: one that begins later than this is overrun
-WARM_UP_CALLS = 20  # measured calls of each plan, behind two that are not: a first sequence, and a following one
+OVERRUN = 0.1  # ticks: a tick that begins later than this is overrun
+WARM_UP_CALLS = 20  # measured calls of each plan, after two that are not: a first sequence, and a following one
 EPISODE_BITS = 24  # bits of a noise seed that count the calls of an episode
 
 
 @dataclass(frozen=True)
 class _Flight:
-    """A job that runs. It has the tick of its observation (`origin`), the number of its episode (`epoch`) and the index
-    of its plan (`place`). Meanwhile the robot executes `decided` actions of the former sequence, as foreseen."""
+    """A running job.
+
+    origin: the tick of its observation. epoch: the number of its episode. place: the index of its plan. decided: the
+    number of actions of the former sequence that the robot is expected to execute meanwhile.
+    """
 
     running: Running
     origin: int
@@ -63,15 +66,16 @@ class _Flight:
 
 
 class PolicyRunner:
-    """The loop of one robot. All methods are called from one thread.
+    """The control loop of one robot. Call all methods from one thread.
 
     Args:
-        rhythm: when sequences are sampled, along which plans.
-        safety: what may be sent, and what is sent where no sequence is there.
+        rhythm: when sequences are sampled, and along which plans.
+        safety: the limits of actions, and the action that is sent while there is no sequence.
         continuity: how a sequence continues the former one, as in `sample_actions`.
         shaping: applied to each prediction of the plans, such as `Clip(-1, 1)`.
-        clock: a `WallClock` (None is the same) or a `VirtualClock`.
-        text: the text encoder of the bundle, for policies of language: `reset` and `warm_up` then take a prompt.
+        clock: a `WallClock` (the default) or a `VirtualClock`.
+        text: the text encoder of the bundle, for language-conditioned policies. `reset` and `warm_up` then take a
+            prompt.
     """
 
     def __init__(
@@ -106,21 +110,22 @@ class PolicyRunner:
         self._most_held, self._stopped = safety.most_held, safety.stopped
         self._history, self._record = History(sampler), Record(policy.discrete)
         if text is None and (words := state_words(manifest)) is not None:
-            what = f"prompts of this policy hold {words.observation!r}"
-            raise UserError(what, "PolicyRunner(text=load_text_encoder(...))")
+            what = f"prompts of this policy contain {words.observation!r}, so it needs a text encoder"
+            raise UserError(what, "give PolicyRunner(text=load_text_encoder(...))")
         self._language = EpisodePrompt(text)
         self._epoch, self._closed, self._last_now = 0, False, -math.inf
         self._flight: _Flight | None = None
         self._begin_episode(0, None)
 
     def reset(self, seed: int = 0, conditions: Observation | None = None, prompt: str | None = None) -> None:
-        """Begin an episode. A call that still runs for the last episode is dropped when it ends.
+        """Begin an episode. The result of a call that still runs for the previous episode is dropped.
 
         Args:
             seed: seed of the episode's noise, 0 to 2^40 - 1.
-            conditions: values of the policy's conditions that are not observed at each tick, such as a task. UserError
-                for a missing condition without a default, and for an unknown one.
-            prompt: the task in words, for a runner with a text encoder.
+            conditions: values of the policy's conditions that are not observed at each tick, such as a task.
+            prompt: the task as text, for a runner with a text encoder.
+
+        Raises UserError for a missing condition without a default, and for an unknown condition.
         """
         seed = check_integer("seed", seed, 0, 2 ** (64 - EPISODE_BITS) - 1)
         fixed = self._history.copy_conditions(
@@ -130,17 +135,17 @@ class PolicyRunner:
         self._begin_episode(seed, fixed)
 
     def _begin_episode(self, seed: int, fixed: Window | None) -> None:
-        """`fixed` are the conditions of the episode; None until `reset` has them."""
+        """Reset the state of the loop. `fixed` are the conditions of the episode; None before `reset`."""
         self._epoch += 1
         self._seed, self._calls, self._tick = seed, 0, -1
         self._period = self._execute  # ticks between the observations of two sequences
-        self._foreseen = 0  # ticks that the last call was to take: its decided actions
+        self._foreseen = 0  # expected ticks of the last call: its decided actions
         self._fixed = fixed
         self._chunk: Chunk | None = None
         self._problem: str | None = None
         self._sent = self._idle  # the last action that was sent
-        self._last_source: Source = "waiting"  # where the last tick's action came from
-        self._joins_at = -1  # the tick at which the present sequence takes over from another
+        self._last_source: Source = "waiting"  # the source of the last tick's action
+        self._joins_at = -1  # the tick at which the current sequence takes over from the former one
         self._history.clear()
         self._record.end_episode()
         self._tick_began = self._now()
@@ -148,8 +153,10 @@ class PolicyRunner:
     def warm_up(
         self, observation: Observation, conditions: Observation | None = None, prompt: str | None = None
     ) -> None:
-        """Run and measure each plan before the robot moves. This waits for 22 calls of each plan, of which the first
-        two, which are slower, are not counted. Call `reset` afterwards."""
+        """Run and measure each plan before the robot moves. Call `reset` afterwards.
+
+        This waits for 22 calls of each plan. The first two are slower, and are not counted.
+        """
         self.reset(0, conditions, prompt)
         self._history.add(observation)
         window = self._window()
@@ -161,20 +168,20 @@ class PolicyRunner:
         self._begin_episode(0, None)
 
     def act(self, observation: Observation) -> Action:
-        """The action of this tick, at once."""
+        """Take the observation of a tick, and return its action at once."""
         self.observe(observation)
         return self.action()
 
     def observe(self, observation: Observation) -> None:
-        """The first half of `act`: take the observation of the next tick, and begin a sequence if one is due.
+        """Run the first half of `act`: take the observation of the next tick, and start to sample a sequence if due.
 
-        An observation without usable values (`History.add` raises `UnusableValue`) is rejected: the present sequence
-        goes on, and the action says so.
+        An observation without usable values (`History.add` raises `UnusableValue`) is rejected. The current sequence
+        continues, and the action reports the problem.
         """
         if self._closed:
             raise UserError("the runner is closed", "make a new one")
         if self._fixed is None:
-            self._fixed = self._history.copy_conditions({})  # names the missing conditions
+            self._fixed = self._history.copy_conditions({})  # raises UserError if conditions are required
         self._tick_began = self._now()
         self._tick += 1
         self._record.counts["ticks"] += 1
@@ -189,7 +196,7 @@ class PolicyRunner:
             self._begin_sequence()
 
     def action(self) -> Action:
-        """The second half of `act`: the action of the present sequence at this tick, within the limits."""
+        """Run the second half of `act`: return the current sequence's action for this tick, within the limits."""
         self._collect()
         problem, self._problem = self._problem, None
         chunk, value = self._chunk, self._idle
@@ -199,14 +206,14 @@ class PolicyRunner:
             self._record.counts["limited"] += limited is not None
             problem = problem or limited
         if source == "stopped":
-            problem = problem or f"no sequence came for {self._most_held} ticks behind the last one"
+            problem = problem or f"no new sequence arrived for {self._most_held} ticks after the end of the last one"
         if value is None or source in ("waiting", "stopped"):
             self._record.end_episode()
         else:
             self._record.record_action(value, self._joins_at == self._tick)
         self._record.counts[source] += 1
         self._sent = self._sent if value is None else value
-        action = Action(None if value is None else value.copy(), source, age, problem)  # the worker reads the sequence
+        action = Action(None if value is None else value.copy(), source, age, problem)  # the thread reads the sequence
         if source == "stopped" and self._last_source != "stopped" and self._stopped is not None:
             self._stopped(action)
         self._last_source = source
@@ -222,9 +229,11 @@ class PolicyRunner:
         seconds: float,
         stop: Callable[[], bool] | None = None,
     ) -> LoopStatistics:
-        """Tick at the rate for `seconds`, or until `stop` returns True. Each tick gives the value of `observe` to `act`
-        and the action to `send`, unless there is none. A tick that begins late does not hurry the next ones. `seconds`
-        may be inf."""
+        """Run ticks at the rate for `seconds` (may be inf), or until `stop` returns True.
+
+        Each tick passes the result of `observe` to `act`, and the action, if there is one, to `send`. After a late tick
+        the following ones keep their distance.
+        """
         fix = "give 0 or more; inf lasts until `stop` returns True"
         seconds = arguments.check_seconds("seconds", seconds, fix, infinite=True)
         tick = 1 / self._rate
@@ -233,13 +242,13 @@ class PolicyRunner:
             if stop is not None and stop():
                 break
             now = self._now()
-            if not due - now <= (1 + OVERRUN) * tick:  # the clock was set back, or says NaN
+            if not due - now <= (1 + OVERRUN) * tick:  # the clock was set back, or returns NaN
                 due = now
             self._clock.wait(due)
-            behind = self._now() - due
-            if behind > OVERRUN * tick:
+            delay = self._now() - due
+            if delay > OVERRUN * tick:
                 self._record.counts["overrun"] += 1
-                due += behind
+                due += delay
             action = self.act(observe())
             if action.value is not None:
                 send(action.value)
@@ -252,7 +261,7 @@ class PolicyRunner:
         return self._record.summary()
 
     def close(self) -> None:
-        """Wait for the call that runs. The runner gives no actions afterwards."""
+        """Wait for the running call. The runner returns no actions afterwards."""
         if not self._closed:
             self._closed = True
             self._clock.close()
@@ -266,21 +275,21 @@ class PolicyRunner:
         self.close()
 
     def _now(self) -> float:
-        """The clock's time. A time before the last one is counted as a jump, and so is NaN."""
+        """Return the clock's time. Count a time before the last one, or NaN, as a jump."""
         now = self._clock.now()
         self._record.counts["jumps"] += not now >= self._last_now
         self._last_now = now
         return now
 
     def _action_source(self) -> Source:
-        """The source of this tick's action. It is late where the next sequence is not there, though it would be, had
-        its call begun in time and taken no longer than foreseen."""
+        """Return the source of this tick's action. It is "late" if the next sequence is missing although it would
+        exist, had its call started in time and taken no longer than expected."""
         chunk = self._chunk
         if chunk is None:
             return "waiting"
         if self._tick >= chunk.end:
             return "held" if self._most_held is None or self._tick - chunk.end < self._most_held else "stopped"
-        next_begins = max(self._period, self._foreseen)  # ticks behind the origin: a call waits for the last one's end
+        next_begins = max(self._period, self._foreseen)  # ticks after the origin; a call waits for the previous one
         return "late" if self._tick - chunk.origin >= next_begins + self._foreseen else "planned"
 
     def _begin_sequence(self) -> None:
@@ -289,7 +298,7 @@ class PolicyRunner:
         former, decided = None, 0
         if self._chunk is not None and self._action_source() != "stopped":  # a robot that stopped continues nothing
             former = self._chunk.actions_from(self._tick)
-            most = min(len(former), self._length - self._execute)  # `execute` actions follow those that are decided
+            most = min(len(former), self._length - self._execute)  # `execute` actions follow the decided ones
             decided = min(self._delay_ticks(place), most)
         plan = self._plans[place]
         request = SequenceRequest(self._window(), (self._seed << EPISODE_BITS) | self._calls, former, decided)
@@ -300,11 +309,11 @@ class PolicyRunner:
         self._flight = _Flight(running, self._tick, self._epoch, place, decided)
 
     def _window(self) -> Window:
-        """The network's inputs at this tick."""
+        """Return the network's inputs at this tick."""
         return self._language.add_to_window({**self._history.window(), **(self._fixed or {})})
 
     def _collect(self) -> None:
-        """Take a finished sequence, unless it is of another episode, failed, or comes too late."""
+        """Take over a finished sequence, unless it belongs to another episode, failed, or is too late."""
         if self._flight is None or not self._flight.running.done():
             return
         flight, self._flight = self._flight, None
@@ -317,23 +326,23 @@ class PolicyRunner:
             self._problem = result.failure
         elif self._tick - flight.origin >= len(result.actions):
             counts["dropped"] += 1
-            self._problem = f"a sequence came {self._tick - flight.origin} ticks after its observation"
+            self._problem = f"a sequence was finished only {self._tick - flight.origin} ticks after its observation"
         else:
             chunk = Chunk(result.actions, flight.origin)
             former = None if self._last_source == "stopped" else self._chunk
             self._period = ticks_between(self._execute, self._delay_ticks(flight.place))
             if former is not None:
-                shared = 0 if self._continuity == "none" else flight.decided  # actions that are alike in both
+                shared = 0 if self._continuity == "none" else flight.decided  # actions that both have in common
                 self._joins_at = max(self._tick, flight.origin + shared)
                 chunk = crossfade(chunk, former, self._joins_at, self._fade, self._discrete)
             self._chunk = chunk
 
     def _delay_ticks(self, place: int) -> int:
-        """Ticks that pass while a plan is sampled."""
+        """Return the ticks that pass while a plan is sampled."""
         return delay_ticks(self._choice.seconds(place), self._rate)
 
     def _measure(self, place: int, result: SequenceResult) -> None:
-        """Record a finished call; its seconds decide on later plans."""
+        """Record a finished call. Its seconds influence the choice of later plans."""
         counts = self._record.counts
         if result.actions is None:
             self._choice.record_failure(place)
@@ -351,10 +360,10 @@ class PolicyRunner:
         return SequenceJob(self._sampler, plan, request, self._continuity, self._deadline)
 
     def _call(self, plan: Plan, request: SequenceRequest) -> tuple[Float32, float]:
-        """The actions [n, ...] in units and the seconds of a call without a deadline, for which this waits."""
-        self._sampler.forget()  # a robot's pictures change, and warming up repeats one observation
+        """Wait for a call without a deadline, and return its actions [n, ...] in units and its seconds."""
+        self._sampler.forget()  # in use, the pictures change with each call; the warm-up repeats one observation
         job = dataclasses.replace(self._make_job(plan, request), deadline=math.inf)
         result = self._clock.start(job).result()
         if result.actions is None:
-            raise UserError(f"plan {plan.name!r} made no sequence: {result.failure}", "try it with `sample_actions`")
+            raise UserError(f"plan {plan.name!r} sampled no sequence: {result.failure}", "try it with `sample_actions`")
         return result.actions, result.seconds

@@ -1,4 +1,4 @@
-"""Limits of what a control loop sends, and the action that it sends where no sequence of actions is there."""
+"""The limits of the actions that a control loop sends, and the action that it sends while there is no sequence."""
 
 from collections.abc import Callable, Set
 from dataclasses import dataclass, field, fields
@@ -14,14 +14,14 @@ from fewstep.robots.control.tick import Action
 
 @dataclass(frozen=True)
 class Safety:
-    """The safety of a `PolicyRunner`.
+    """The safety settings of a `PolicyRunner`.
 
-    limits: limits of the actions; the default is none. An idle action may change at once.
+    limits: limits of the actions; no limits by default. The change to the idle action is not limited.
     idle: the action in units that is sent while no sequence exists or the runner has stopped; None sends nothing.
-    most_held: ticks for which the last action of a sequence is repeated before the runner stops; None never stops. A
-        robot that is driven by velocities needs a number: it moves on while an action is repeated. The runner goes on
-        by itself with the next sequence.
-    stopped: called at the tick at which the runner stops, with that tick's action.
+    most_held: ticks for which the last action of a sequence is repeated before the runner stops; None never stops. Set
+        a number for a robot that is controlled by velocities, since it keeps moving while an action is repeated. The
+        runner resumes with the next sequence.
+    stopped: a function that is called with the action of the tick at which the runner stops.
     """
 
     limits: Limits = field(default_factory=Limits)
@@ -38,15 +38,17 @@ NO_LIMITS = Safety()
 
 
 def check_parts(rhythm: object, safety: object, former: Set[str]) -> None:
-    """UserError for what is no rhythm or safety, and for options that have moved into them."""
+    """Raise UserError for arguments that are not a Rhythm or a Safety, and for options that have moved into these."""
     parts = ((Rhythm, rhythm), (Safety, safety))
     for kind, _ in parts:
         if moved := former & {each.name for each in fields(kind)}:
-            fix = f"PolicyRunner(sampler, Rhythm(...), Safety(...)): {min(moved)} is of {kind.__name__}"
-            raise UserError(f"a runner has no option {min(moved)!r} any more", fix)
+            fix = f"{min(moved)} is now part of {kind.__name__}: PolicyRunner(sampler, Rhythm(...), Safety(...))"
+            raise UserError(f"a runner no longer has the option {min(moved)!r}", fix)
     if former:
-        raise UserError(f"a runner has no option {min(former)!r}", "it has rhythm, safety, continuity, shaping, clock")
+        raise UserError(
+            f"a runner has no option {min(former)!r}", "give rhythm, safety, continuity, shaping, clock or text"
+        )
     for kind, part in parts:
         if not isinstance(part, kind):
-            fix = f"PolicyRunner(sampler, Rhythm(rate=20.0), Safety()): {part!r} is no {kind.__name__}"
-            raise UserError(f"a runner's {kind.__name__.lower()} is {part!r}", fix)
+            fix = f"give a {kind.__name__}: PolicyRunner(sampler, Rhythm(rate=20.0), Safety())"
+            raise UserError(f"the {kind.__name__.lower()} of a runner is {part!r}", fix)

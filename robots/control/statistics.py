@@ -1,4 +1,4 @@
-"""Statistics of a control loop: latencies, ticks without a fresh action, and how smooth the actions were."""
+"""Statistics of a control loop: latencies, ticks without a new action, and the smoothness of the actions."""
 
 from collections import Counter, deque
 from collections.abc import Collection, Mapping
@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 
 from fewstep.robots.control.chunk import Float32
 
-WINDOW = 100_000  # the last ticks and calls, which all figures are made of
+WINDOW = 100_000  # the last ticks and calls, from which all figures are computed
 
 
 @dataclass(frozen=True)
 class Quantiles:
-    """Quantiles of `count` durations in seconds; NaN for none."""
+    """Quantiles of `count` durations in seconds; NaN without durations."""
 
     count: int
     p50: float
@@ -23,7 +23,7 @@ class Quantiles:
     most: float
 
     def __str__(self) -> str:
-        """The latencies in milliseconds."""
+        """Return the latencies in milliseconds."""
         if not self.count:
             return "none"
         p50, p99, most = (f"{1e3 * seconds:.1f}" for seconds in (self.p50, self.p99, self.most))
@@ -34,19 +34,19 @@ class Quantiles:
 class LoopStatistics:
     """A summary of all ticks of a runner.
 
-    sampling: durations of the sampler's calls that gave a sequence. acting: durations of `act`.
+    sampling: durations of the successful calls of the sampler. acting: durations of `act`.
     ticks: all ticks. late, held, stopped, waiting: ticks by the source of their action.
-    limited: ticks whose action was beyond a limit.
+    limited: ticks whose action exceeded a limit.
     overrun: ticks of `run` that began late by more than a tenth of a tick.
-    missed: calls that took longer than the deadline. cut: missed calls that ended with a prediction.
-    dropped: sequences that came too late, or after the end of their episode.
+    missed: calls that took longer than the deadline. cut: missed calls that ended early, with a prediction.
+    dropped: sequences that were finished too late, or after the end of their episode.
     failed: calls without a sequence.
     rejected: observations without usable values.
     jumps: times at which the clock ran backwards.
-    plans, steps: how often each plan and each number of steps was used.
-    seam: the change of the actions where sequences meet, divided by the change elsewhere; 1 is no seam. NaN as long as
+    plans, steps: number of uses of each plan, and of each number of steps.
+    seam: the change of the actions where sequences meet, divided by the change elsewhere; 1 means no seam. NaN while
         either is missing.
-    jerk_contrast: the second difference of the actions where sequences meet, minus the one elsewhere, in units.
+    jerk_contrast: the second difference of the actions where sequences meet, minus that elsewhere, in units.
     """
 
     sampling: Quantiles
@@ -70,7 +70,7 @@ class LoopStatistics:
     jerk_contrast: float
 
     def __str__(self) -> str:
-        """A few lines; seconds in milliseconds."""
+        """Return a summary of a few lines, with latencies in milliseconds."""
         planned = self.ticks - self.late - self.held - self.stopped - self.waiting
         plans = ", ".join(f"{count} of {name}" for name, count in self.plans.items()) or "none"
         return (
@@ -88,7 +88,7 @@ COUNTED = [each.name for each in fields(LoopStatistics) if each.type is int]
 
 
 class Record:
-    """The last WINDOW ticks and calls, from which `summary` makes the statistics."""
+    """The last WINDOW ticks and calls, from which `summary` computes the statistics."""
 
     def __init__(self, discrete: Collection[int] = ()) -> None:
         self.sampling: deque[float] = deque(maxlen=WINDOW)
@@ -101,7 +101,7 @@ class Record:
         self._joins: deque[bool] = deque(maxlen=WINDOW)
 
     def record_action(self, action: Float32, joins: bool) -> None:
-        """Record an action that was sent; `joins`: it is the first of its sequence and follows another sequence."""
+        """Record a sent action. `joins`: it is the first action of a sequence that follows another sequence."""
         self._actions.append(action)
         self._joins.append(joins)
 
@@ -132,11 +132,11 @@ def quantiles(seconds: Collection[float]) -> Quantiles:
 
 
 def smoothness(actions: list[Float32 | None], joins: list[bool], discrete: Collection[int] = ()) -> tuple[float, float]:
-    """(seam, jerk contrast) of actions in order; None stands between two episodes.
+    """Return (seam, jerk contrast) of actions in order, with None between two episodes.
 
-    The seam is the root mean square of the change where sequences meet, divided by the one elsewhere, for each place of
-    an action by itself. The jerk contrast compares norms of second differences (arXiv 2603.11642). Discrete places are
-    left out.
+    The seam is the root mean square, over the elements of an action, of the change where sequences meet relative to the
+    change elsewhere. The jerk contrast is the mean norm of second differences where sequences meet, minus that
+    elsewhere (arXiv 2603.11642). Discrete elements are left out.
     """
     changes: dict[bool, list[NDArray[np.float64]]] = {True: [], False: []}
     jerks: dict[bool, list[float]] = {True: [], False: []}

@@ -12,14 +12,14 @@ Source = Literal["planned", "late", "held", "stopped", "waiting"]
 class Action:
     """The action at a tick.
 
-    value: in units, a copy that the caller may change. It is None where nothing is to be sent: while `source` is
-        "waiting" or "stopped" and the runner has no `idle` action, and where limits leave no action.
-    source: "planned": the policy meant the action for this tick. "late": the next sequence is overdue, and the present
-        one goes on. "held": the present sequence has ended, and its last action is repeated. "stopped": it was repeated
-        `most_held` times. "waiting": no sequence exists yet.
-    age: ticks since the observation that the action follows from.
-    problem: why this tick's observation or the last sample was not used, or which limit changed the action; None where
-        nothing is wrong.
+    value: in units, a copy that the caller may change. None if nothing is to be sent: while `source` is "waiting" or
+        "stopped" and the runner has no `idle` action, or if the limits refuse the action.
+    source: "planned": the action that the policy sampled for this tick. "late": the next sequence is overdue, and the
+        current one continues. "held": the current sequence has ended, and its last action is repeated. "stopped": it
+        was repeated `most_held` times. "waiting": no sequence exists yet.
+    age: ticks since the observation on which the action is based.
+    problem: the reason why this tick's observation or the last sample was not used, or the limit that changed the
+        action; None without a problem.
     """
 
     value: Float32 | None

@@ -1,1 +1,1 @@
-"""LeRobot's policy folders are sources, read without lerobot."""
+"""Read policy folders of LeRobot as sources of an export, without the lerobot package."""

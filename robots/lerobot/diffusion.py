@@ -1,4 +1,4 @@
-"""A policy of type "diffusion": ResNets and a 1-D U-Net."""
+"""Read a policy of type "diffusion": ResNets and a 1-D U-Net."""
 
 from collections.abc import Iterable, Mapping
 from functools import partial
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fewstep.robots.networks.lerobot import Unet1d, Vision
     from fewstep.robots.networks.vision import Size
 
-SCHEDULER = (  # what LeRobot passes on to the scheduler; all else is the scheduler's default
+SCHEDULER = (  # the fields that LeRobot passes to the scheduler; all others have the scheduler's defaults
     "num_train_timesteps",
     "beta_start",
     "beta_end",
@@ -24,7 +24,7 @@ SCHEDULER = (  # what LeRobot passes on to the scheduler; all else is the schedu
     "clip_sample_range",
     "prediction_type",
 )
-LATER: dict[str, Any] = {  # fields that older versions did not write, and what those did
+LATER: dict[str, Any] = {  # fields that older versions did not write, with the values that they used
     "resize_shape": None,
     "crop_ratio": 1.0,
     "use_separate_rgb_encoder_per_camera": False,
@@ -32,7 +32,7 @@ LATER: dict[str, Any] = {  # fields that older versions did not write, and what 
 
 
 def load_diffusion(folder: PolicyFolder) -> TorchSource:
-    """The policy as a source."""
+    """Return the policy as a source."""
     from fewstep.robots.lerobot.network import NormalisingPolicy
     from fewstep.robots.networks.lerobot import LeRobotDiffusion
 
@@ -70,9 +70,11 @@ def _make_vision(config: Config, pictures: Shapes) -> "Vision | None":
         return None
     backbone = config["vision_backbone"]
     if backbone not in BLOCKS:
-        raise UserError(f"its cameras are encoded by a {backbone!r}, and fewstep knows {', '.join(BLOCKS)}", WRITE_IT)
+        raise UserError(
+            f"the policy encodes its cameras with {backbone!r}; fewstep reads only {', '.join(BLOCKS)}", WRITE_IT
+        )
     resize, crop = config["resize_shape"], config["crop_shape"]
-    if resize is not None:  # then the crop follows from it, whatever the file says
+    if resize is not None:  # then LeRobot derives the crop from it and ignores crop_shape
         crop = None if config["crop_ratio"] == 1 else [int(side * config["crop_ratio"]) for side in resize]
     return Vision(
         cameras=len(pictures),
@@ -87,15 +89,18 @@ def _make_vision(config: Config, pictures: Shapes) -> "Vision | None":
 
 
 def common_size(pictures: Shapes) -> "Size":
-    """The size of all cameras' pictures. UserError where they differ."""
+    """Return the size of all cameras' pictures. Raises UserError if they differ."""
     first, *others = pictures.values()
     if any(other != first for other in others):
-        raise UserError(f"its pictures are {[list(each) for each in pictures.values()]}", "give cameras of one size")
+        raise UserError(
+            f"the policy's cameras differ in size: {[list(each) for each in pictures.values()]}",
+            "give a policy whose cameras have one size",
+        )
     return first[1], first[2]
 
 
 def parse_size(pixels: Iterable[Any] | None) -> "Size | None":
-    """Height and width as a config has them."""
+    """Parse height and width from a config."""
     if pixels is None:
         return None
     height, width = map(int, pixels)
@@ -116,8 +121,8 @@ def _make_unet(config: Config) -> "Unet1d":
 
 
 def scheduler_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config of the scheduler that a policy was trained with."""
+    """Return the config of the scheduler that a policy was trained with."""
     kind = config["noise_scheduler_type"]
     if kind not in ("DDPM", "DDIM"):
-        raise UserError(f"it was trained with the scheduler {kind!r}", "choose DDPM or DDIM")
+        raise UserError(f"the policy was trained with the scheduler {kind!r}", "give one of DDPM or DDIM")
     return {"_class_name": f"{kind}Scheduler", **{name: config[name] for name in SCHEDULER}}

@@ -1,7 +1,7 @@
-"""A policy as LeRobot saves it: config.json, model.safetensors, and its normalisation.
+"""Read a policy as LeRobot saves it: config.json, model.safetensors, and its normalisation.
 
-Read without LeRobot, and without network access. The bundle takes raw observations, since their normalisation becomes
-part of the graph, and gives actions whose units the manifest holds.
+This needs neither the lerobot package nor network access. The bundle takes raw observations, since their normalisation
+becomes part of the graph. The manifest stores the units of the actions.
 """
 
 from pathlib import Path
@@ -15,8 +15,8 @@ from fewstep.robots.lerobot.normalisation import RETRAINED, WRITE_IT
 from fewstep.robots.lerobot.policy import CHECKPOINT, CONFIG, find_home, read_policy
 from fewstep.robots.lerobot.vla import load_pi, load_smolvla
 
-CHECKPOINTS = "checkpoints"  # the folder of a run of training that holds its checkpoints, by their number
-READERS = {  # by the type that config.json names
+CHECKPOINTS = "checkpoints"  # the folder of a training run with its numbered checkpoints
+READERS = {  # by the policy type in config.json
     "diffusion": load_diffusion,
     "multi_task_dit": load_multi_task_dit,
     "smolvla": load_smolvla,
@@ -26,26 +26,26 @@ READERS = {  # by the type that config.json names
 
 
 def load_lerobot_folder(folder: Path, statistics: str | None = None) -> TorchSource:
-    """The policy of a folder. UserError naming the file or field that is missing, or is of another kind.
+    """Load the policy of a folder. Raises UserError that names a missing or invalid file or field.
 
-    `statistics` names the data set whose statistics are taken, where the folder has those of several.
+    `statistics` selects a data set by name, if the folder has the statistics of several.
     """
     there = find_home(folder)
     config = read_json(there / CONFIG, RETRAINED)
     kind = config["type"]
     if not isinstance(kind, str) or kind not in READERS:
-        raise UserError(f"{folder}: its policy is of type {kind!r}, and fewstep reads {', '.join(READERS)}", WRITE_IT)
+        raise UserError(f"{folder}: the policy is of type {kind!r}; fewstep reads only {', '.join(READERS)}", WRITE_IT)
     try:
         return READERS[kind](read_policy(there, config, _name(folder.resolve()), statistics))
     except KeyError as error:
         raise UserError(f"{there / CONFIG} has no {error.args[0]!r}", RETRAINED) from error
-    except (IndexError, ArithmeticError, AttributeError, TypeError, ValueError, RuntimeError) as error:  # and torch's
+    except (IndexError, ArithmeticError, AttributeError, TypeError, ValueError, RuntimeError) as error:  # torch too
         reason = " ".join(str(error).split())
         raise UserError(f"{there}: a file does not fit a {kind} policy ({reason})", RETRAINED) from error
 
 
 def _name(folder: Path) -> str:
-    """The folder's name, or the run's of one of its checkpoints: those are numbers, or "last"."""
+    """Return the name of the folder. For a checkpoint, whose name is a number or "last", return that of its run."""
     checkpoint = folder.parent if folder.name == CHECKPOINT else folder
     run = checkpoint.parent.parent.name if checkpoint.parent.name == CHECKPOINTS else ""
     return run or folder.name

@@ -1,4 +1,4 @@
-"""The plugin by which `fewstep export` takes a folder of LeRobot. Torch is imported with the first policy."""
+"""The plugin with which `fewstep export` reads LeRobot folders. Torch is imported with the first policy."""
 
 from pathlib import Path
 
@@ -10,19 +10,19 @@ from fewstep.robots.lerobot.policy import CONFIG, WEIGHTS, find_home
 
 
 def _is_policy(folder: Path) -> bool:
-    """True where the folder holds a policy of LeRobot's, of whichever type, rather than a pipeline of diffusers."""
+    """Return whether the folder has a LeRobot policy of any type, instead of a diffusers pipeline."""
     config = find_home(folder) / CONFIG
     return not (folder / INDEX).is_file() and config.is_file() and "type" in read_json(config, RETRAINED)
 
 
 def _load(folder: Path, statistics: str | None = None) -> Source:
-    from fewstep.robots.lerobot.folder import load_lerobot_folder  # its networks are of torch
+    from fewstep.robots.lerobot.folder import load_lerobot_folder  # imports torch
 
     return load_lerobot_folder(folder, statistics)
 
 
 def _weight_files(folder: Path) -> list[str]:
-    """The weights of the policy, and the statistics of its processors."""
+    """Return the files with the policy's weights and with the statistics of its processors."""
     there = find_home(folder)
     return [(there / name).relative_to(folder).as_posix() for name in (WEIGHTS, *state_files(there))]
 

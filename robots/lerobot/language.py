@@ -1,8 +1,7 @@
-"""The task of a policy in words: its tokenizer, the prompt that LeRobot makes of it, and what encodes the tokens.
+"""Text prompts of a policy: its tokenizer, LeRobot's form of the prompt, and the network that encodes the tokens.
 
-LeRobot's folders name a tokenizer and do not hold it. Export takes it from the folder `tokenizer` in the policy's
-folder, from that folder itself, from the place that the name is, or from the cache of huggingface_hub; it fetches
-nothing.
+LeRobot's folders only name a tokenizer. Export looks for it in the subfolder `tokenizer` of the policy's folder, in the
+policy's folder, at the name as a path, and in the cache of huggingface_hub. It downloads nothing.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -31,7 +30,7 @@ IDS, MASK = "ids", "mask"
 
 @dataclass(frozen=True)
 class Language:
-    """The way from tasks to token ids: the tokenizer of a folder, the ids' number, and the form of the prompt."""
+    """The conversion of tasks to token ids: the tokenizer, the number of ids, and the form of the prompt."""
 
     tokens: TokenInput
     form: PromptForm
@@ -39,13 +38,14 @@ class Language:
     def make_companion(
         self, load: Callable[[], "nn.Module"], outputs: Sequence[Condition], vocabulary: int, weights: int
     ) -> PipelineNetworks:
-        """The companion that makes conditions of ids and mask. UserError where the tokenizer is another network's."""
+        """Return the companion network that encodes ids and mask to conditions. Raises UserError if the tokenizer does
+        not fit the network."""
         from tokenizers import Tokenizer
 
         has = Tokenizer.from_str(self.tokens.tokenizer.content.decode()).get_vocab_size()
         if has > vocabulary:
             raise UserError(
-                f"the tokenizer has {has} tokens, and the policy's weights know {vocabulary}",
+                f"the tokenizer has {has} tokens, but the policy's weights have {vocabulary}",
                 "give the tokenizer that the policy was trained with",
             )
         shape = ("batch", self.tokens.length)
@@ -64,7 +64,7 @@ def _load_without_loras(load: Callable[[], "nn.Module"], loras: Sequence[Lora]) 
 
 
 def read_language(folder: PolicyFolder, form: PromptForm | None = None) -> Language:
-    """The tokenizer that the preprocessor of a policy names. UserError where it is not there."""
+    """Return the tokenizer that the preprocessor of a policy names. Raises UserError if it is not found."""
     file = folder.home / BEFORE.file
     steps: dict[Any, Any] = {
         each.get("registry_name"): each.get("config") or {} for each in processor_steps(folder.home, BEFORE)
@@ -73,7 +73,9 @@ def read_language(folder: PolicyFolder, form: PromptForm | None = None) -> Langu
     if settings is None:
         raise UserError(f"{file} has no {TOKENIZER_STEP}", RETRAINED)
     if settings.get("padding_side", "right") != "right":
-        raise UserError(f"{file} pads texts on the {settings['padding_side']}", WRITE_IT)
+        raise UserError(
+            f"{file} pads texts on the {settings['padding_side']}; fewstep reads only padding on the right", WRITE_IT
+        )
     if form is None:
         form = PromptForm("{task}\n" if any(line in steps for line in LINES) else "{task}")
     tokenizer = read_tokenizer(_find_tokenizer(folder.home, str(settings.get("tokenizer_name"))))
@@ -85,17 +87,17 @@ def _find_tokenizer(home: Path, name: str) -> Path:
         if place is not None and ((place / JSON).is_file() or all((place / n).is_file() for n in (VOCABULARY, MERGES))):
             return place
     raise UserError(
-        f"{home} has no tokenizer: its policy takes the one of {name}",
+        f"{home} has no tokenizer; its policy uses that of {name}",
         f"put tokenizer.json, tokenizer_config.json and special_tokens_map.json of {name} into {home / 'tokenizer'}",
     )
 
 
 def _find_cached_folder(name: str) -> Path | None:
-    """The folder of a model in the cache of huggingface_hub, if it is there."""
+    """Return the folder of a model in the cache of huggingface_hub; None without one."""
     try:
         from huggingface_hub import try_to_load_from_cache
 
         file = try_to_load_from_cache(name, JSON)
-    except (ImportError, ValueError):  # the second of a name that no hub has
+    except (ImportError, ValueError):  # ValueError: an invalid repository name
         return None
     return Path(file).parent if isinstance(file, str) else None

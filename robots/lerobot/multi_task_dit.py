@@ -1,4 +1,4 @@
-"""A policy of type "multi_task_dit": CLIP for cameras and task, a transformer over actions."""
+"""Read a policy of type "multi_task_dit": CLIP for cameras and task, a transformer over actions."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 FLOW = ScheduleSpec("flow", timesteps=1)
 PREDICTION: Prediction = "flow"
-CLIP = "openai/clip-vit-"  # others have heads of other widths, or another activation
-CLIP_HEAD = 64  # numbers of an attention head, in all of OpenAI's CLIPs
+CLIP = "openai/clip-vit-"  # other CLIPs have other head widths, or another activation
+CLIP_HEAD = 64  # width of an attention head, in all of OpenAI's CLIPs
 TEXT = "text"
 ENCODER = "observation_encoder."
 WORDS = f"{ENCODER}text_encoder."
@@ -34,14 +34,14 @@ TRANSFORMER = "text_encoder.text_model."
 
 
 def load_multi_task_dit(folder: PolicyFolder) -> TorchSource:
-    """The policy as a source, its text encoder as a companion."""
+    """Return the policy as a source, with its text encoder as a companion."""
     from fewstep.robots.lerobot.network import NormalisingPolicy
     from fewstep.robots.networks.multi_task_dit import MultiTaskDit
 
     config, pictures, state = folder.config, folder.pictures, folder.state
     for field in ("vision_encoder_name", "text_encoder_name"):
         if not config[field].startswith(CLIP):
-            raise UserError(f"{folder.home} has the encoder {config[field]!r}, and fewstep reads {CLIP}...", WRITE_IT)
+            raise UserError(f"{folder.home} has the encoder {config[field]!r}; fewstep reads only {CLIP}...", WRITE_IT)
     clips = _vision_prefixes(len(pictures), bool(config["use_separate_rgb_encoder_per_camera"]))
     pairs = [
         ("noise_predictor.", ""),
@@ -72,7 +72,7 @@ def load_multi_task_dit(folder: PolicyFolder) -> TorchSource:
 
 
 def _vision_prefixes(cameras: int, separate: bool) -> Sequence[str]:
-    """The beginnings of the names of each vision encoder's weights."""
+    """Return the name prefix of each vision encoder's weights."""
     several = [f"{ENCODER}vision_encoders.{number}.model.vision_model." for number in range(cameras)]
     return several if separate else [f"{ENCODER}vision_encoder.model.vision_model."][:cameras]
 
@@ -94,7 +94,7 @@ def _dit_shape(folder: PolicyFolder) -> "DitShape":
 
 
 def clip_shape(weights: NamedWeights, start: str) -> "Shape":
-    """The sizes of an encoder, which its weights say but for the number of heads."""
+    """Return the sizes of an encoder from the shapes of its weights, except the number of heads."""
     from fewstep.robots.networks.encoders import Shape
 
     hidden, width = weights.shape(f"{start}layers.0.mlp.fc1.weight")
@@ -111,25 +111,25 @@ def _clip_view(weights: NamedWeights, encoders: int) -> "ClipView":
         parse_size(config["image_crop_shape"]),
     )
     before = resize or size
-    if crop is not None and (crop[0] > before[0] or crop[1] > before[1]):  # LeRobot then leaves it out
+    if crop is not None and (crop[0] > before[0] or crop[1] > before[1]):  # LeRobot then ignores the crop
         crop = None
     patch = weights.shape("vision.0.patch_embedding.weight")[-1]
     positions = weights.shape("vision.0.position_embedding.weight")[0]
     patches = [side // patch for side in crop or before]
     if patches != [isqrt(positions - 1)] * 2:
-        raise ValueError(f"pictures of {patches} patches for an encoder of {positions - 1}")
+        raise ValueError(f"pictures have {patches} patches, but the encoder has {positions - 1} in all")
     shape = clip_shape(weights, "vision.0.")
     return ClipView(len(pictures), encoders, shape, patch, positions, size, resize, crop)
 
 
 def _make_text_encoder(folder: PolicyFolder, text: Condition) -> PipelineNetworks:
-    """CLIP's text encoder, with the projection that the policy learned."""
+    """Return CLIP's text encoder with the policy's learned projection."""
     weights = _text_weights(folder)
     shape = clip_shape(weights, "")
     vocabulary, positions = (weights.shape(f"{name}_embedding.weight")[0] for name in ("token", "position"))
     home, config, name, width = folder.home, folder.config, folder.name, text.shape[0]
 
-    def load() -> "nn.Module":  # reads again: nothing of the policy's file stays in memory until then
+    def load() -> "nn.Module":  # reads the file again, so that its tensors need not stay in memory until then
         from fewstep.robots.networks.encoders import ClipText
 
         again = _text_weights(read_policy(home, config, name))
@@ -140,7 +140,7 @@ def _make_text_encoder(folder: PolicyFolder, text: Condition) -> PipelineNetwork
 
 
 def _text_weights(folder: PolicyFolder) -> NamedWeights:
-    """The weights of the text encoder and of its projection."""
+    """Return the weights of the text encoder and of its projection."""
     inner = [(f"{WORDS}{TRANSFORMER}{part}", "") for part in ("embeddings.", "encoder.", "")]
     unused = ("noise_predictor.", f"{ENCODER}vision_encoder")
     return rename_weights(folder, [(f"{WORDS}projection.", "projection."), *inner], unused)

@@ -1,4 +1,4 @@
-"""A LeRobot policy that takes what a robot measures: called as `forward(x, time, *observations)`."""
+"""A LeRobot policy with raw observations as inputs: `forward(x, time, *observations)`."""
 
 from collections.abc import Sequence
 
@@ -9,9 +9,9 @@ from fewstep.robots.networks.normalise import Normalise
 
 
 class NormalisingPolicy(nn.Module):
-    """Normalises its first observations, one set of statistics for each; others, such as texts, go on as they are.
+    """Normalise the first observations, each by its statistics, and pass others, such as texts, unchanged.
 
-    Observations number `first` to `first + cameras` are pictures, which the network takes as one list.
+    Observations `first` to `first + cameras - 1` are pictures, which the network takes as one list.
     """
 
     def __init__(

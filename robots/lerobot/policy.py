@@ -1,4 +1,4 @@
-"""The common part of all policy folders of LeRobot: features, their statistics, and weights under LeRobot's names."""
+"""The common parts of LeRobot's policy folders: features, their statistics, and weights under LeRobot's names."""
 
 import hashlib
 import logging
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger("fewstep")
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
-CHECKPOINT = "pretrained_model"  # the folder inside a training checkpoint that holds the policy
+CHECKPOINT = "pretrained_model"  # the policy's folder inside a training checkpoint
 STATE, ACTION = "observation.state", "action"
-EMPTY = "empty_camera"  # in the names of cameras that LeRobot shows as masked black pictures: nothing sees them
+EMPTY = "empty_camera"  # part of the names of cameras that LeRobot replaces by black pictures and masks
 MODEL, CONVERTED = "model.", "paligemma_with_expert."
-FLOATS = "write the weights in float32, float16 or bfloat16"
+FLOATS = "save the weights in float32, float16 or bfloat16"
 STATISTICS = ("normalize_inputs.", "normalize_targets.", "unnormalize_outputs.")
 
 Config = Mapping[str, Any]
@@ -46,9 +46,9 @@ Shapes = dict[str, tuple[int, ...]]  # by feature
 
 @dataclass(frozen=True)
 class PolicyFolder:
-    """A policy's files, read: its config, its weights without statistics, and how features are normalised.
+    """The contents of a policy's files: its config, its weights without statistics, and its normalisers.
 
-    `read_robot_names` are the names of observations that a step of the preprocessor renames, by the policy's names.
+    robot_names: the robot's names of the observations that the preprocessor renames, by the policy's names.
     """
 
     home: Path
@@ -61,7 +61,7 @@ class PolicyFolder:
 
     @property
     def sha256(self) -> str:
-        """One hash of all files that were read."""
+        """One hash of all files of the policy."""
         digest = hashlib.sha256()
         for file in sorted((*self.home.glob("*.json"), *self.home.glob("*.safetensors"))):
             digest.update(bytes.fromhex(file_sha256(file)))
@@ -69,12 +69,12 @@ class PolicyFolder:
 
     @property
     def state(self) -> int:
-        """Numbers of the state."""
+        """The number of elements of the state."""
         return self._numbers("input_features", "STATE", STATE)
 
     @property
     def action(self) -> int:
-        """Numbers of an action."""
+        """The number of elements of an action."""
         return self._numbers("output_features", "ACTION", ACTION)
 
     @property
@@ -82,11 +82,14 @@ class PolicyFolder:
         """The shape [3, H, W] of each camera's pictures."""
         pictures = {name: each for name, each in self.shapes("VISUAL").items() if EMPTY not in name}
         if any(len(each) != 3 or each[0] != 3 for each in pictures.values()):
-            raise UserError(f"its pictures are {[list(each) for each in pictures.values()]}", "give [3, H, W] for each")
+            raise UserError(
+                f"the shapes of the policy's cameras are {[list(each) for each in pictures.values()]}",
+                "give a policy with pictures [3, H, W]",
+            )
         return pictures
 
     def shapes(self, kind: str, features: str = "input_features") -> Shapes:
-        """The features of a type, in order."""
+        """Return the features of a type, in order."""
         listed = dict(self.config[features])
         return {name: tuple(map(int, each["shape"])) for name, each in listed.items() if each["type"] == kind}
 
@@ -97,17 +100,17 @@ class PolicyFolder:
         return vector_length(name, shape)
 
     def robot_name(self, name: str) -> str:
-        """The robot's name of an observation, before a step of the preprocessor renames it."""
+        """Return the robot's name of an observation, before the preprocessor renames it."""
         return self.robot_names.get(name, name)
 
     def observation_statistics(self, name: str, kind: str, shape: tuple[int, ...]) -> FeatureStatistics:
-        """The statistics of an observation."""
+        """Return the statistics of an observation."""
         return self.before.feature_statistics(name, kind, shape[0] if kind == "VISUAL" else vector_length(name, shape))
 
     def conditions(
         self, count: int, kinds: Mapping[str, Shapes]
     ) -> tuple[tuple[Condition, ...], tuple[FeatureStatistics, ...]]:
-        """Conditions of `count` observations each, and their statistics, of features by type, in order."""
+        """Return conditions with `count` observations each, and their statistics, for features by type, in order."""
         listed = [(name, kind, shape) for kind, shapes in kinds.items() for name, shape in shapes.items()]
         statistics = tuple(self.observation_statistics(*each) for each in listed)
         conditions = (
@@ -117,46 +120,44 @@ class PolicyFolder:
         return tuple(conditions), statistics
 
     def rhythm(self, length: str, observations: int, width: int | None = None) -> Policy:
-        """The rhythm of a policy whose sequence has as many actions as the field `length` of its config says.
+        """Return the timing of a policy. The field `length` of its config is the number of actions of a sequence.
 
-        LeRobot executes actions n - 1 to n - 2 + n_action_steps of n observations, as far as there are any. UserError
-        naming the field of the config for numbers that it does not take.
+        With n observations, LeRobot executes actions n - 1 to n - 2 + n_action_steps, as far as they exist. Raises
+        UserError that names the config field with an invalid number.
         """
         horizon, actions = int(self.config[length]), int(self.config["n_action_steps"])
-        file, there = self.home / CONFIG, horizon - observations + 1
+        file, available = self.home / CONFIG, horizon - observations + 1
         for field, number, most in (("n_obs_steps", observations, horizon), ("n_action_steps", actions, horizon)):
             if not 1 <= number <= most:
                 raise UserError(f"{file} has {field} {number}", f"give a number from 1 to {length}, {horizon}")
-        if actions > there:
-            said = (
-                "%s: n_action_steps is %d; as in LeRobot %d actions are executed, from that of the last observation on"
-            )
-            LOG.warning(said, file, actions, there)
-        return Policy(observations, observations - 1, min(actions, there), width=width)
+        if actions > available:
+            message = "%s: n_action_steps is %d; as in LeRobot, only the %d actions from the last observation on exist"
+            LOG.warning(message, file, actions, available)
+        return Policy(observations, observations - 1, min(actions, available), width=width)
 
     def action_units(self, width: int | None = None) -> Affine:
-        """The map from normalised actions to the robot's, padded to `width` places, which stay as they are."""
+        """Return the map from normalised actions to the robot's units. Padding up to `width` elements is unchanged."""
         back = self.after.feature_statistics(ACTION, "ACTION", self.action).inverse
         padding = (width or self.action) - self.action
         return Affine((*back.scale, *[1.0] * padding), (*back.shift, *[0.0] * padding), constant=back.constant)
 
 
 def vector_length(name: str, shape: tuple[int, ...]) -> int:
-    """The count of a feature's numbers. UserError where it is no list of numbers."""
+    """Return the length of a feature. Raises UserError if it is not a vector."""
     if len(shape) != 1:
-        raise UserError(f"feature {name} is {list(shape)}, not a list of numbers", WRITE_IT)
+        raise UserError(f"feature {name} has the shape {list(shape)}, and is not a vector", WRITE_IT)
     return shape[0]
 
 
 def find_home(folder: Path) -> Path:
-    """The folder of the policy itself: this one, or the one inside a checkpoint."""
+    """Return the folder of the policy itself: this folder, or the policy's folder inside a checkpoint."""
     return folder if (folder / CONFIG).is_file() else folder / CHECKPOINT
 
 
 def read_policy(home: Path, config: Config, name: str, statistics: str | None = None) -> PolicyFolder:
-    """The files of a policy. UserError where one is missing or damaged.
+    """Read the files of a policy. Raises UserError if one is missing or damaged.
 
-    `statistics` names the data set whose statistics are taken, where a folder has those of several.
+    `statistics` selects a data set by name, if the folder has the statistics of several.
     """
     check_steps(home)
     tensors, chosen = read_weights(home), None if statistics is None else statistics.removesuffix(BUFFER)
@@ -168,8 +169,10 @@ def read_policy(home: Path, config: Config, name: str, statistics: str | None = 
 
 
 def read_weights(home: Path) -> dict[str, "Tensor"]:
-    """The weights of a policy under the names that LeRobot's training gives them. Checkpoints that were converted from
-    openpi leave out the beginning of the network's names, and LeRobot puts it back."""
+    """Return the weights of a policy under the names of LeRobot's training.
+
+    Checkpoints that were converted from openpi omit a prefix of the names, which LeRobot adds again.
+    """
     stored = read_tensors(home / WEIGHTS)
     tensors = {short: stored[name] for name, short in strip_wrapper_prefixes(stored).items()}
     if not any(name.startswith(CONVERTED) for name in tensors):
@@ -179,7 +182,7 @@ def read_weights(home: Path) -> dict[str, "Tensor"]:
 
 
 def make_condition(name: str, shape: tuple[int, ...], statistics: FeatureStatistics) -> Condition:
-    """An observation as it is measured: pictures as cameras give them, numbers in the robot's units."""
+    """Return the condition for a raw observation: pictures in uint8, numbers in the robot's units."""
     tensor = re.sub(r"\W", "_", name)
     if len(shape) > 2:
         return Condition(name, tensor, shape, "uint8", low=0, high=255)
@@ -188,26 +191,26 @@ def make_condition(name: str, shape: tuple[int, ...], statistics: FeatureStatist
 
 @dataclass(frozen=True)
 class NamedWeights:
-    """The weights of a folder under the names of a network. `pairs` are beginnings of LeRobot's names and of its."""
+    """The weights of a folder under the names of a network. `pairs`: LeRobot's and the network's name prefixes."""
 
     folder: PolicyFolder
     pairs: Sequence[tuple[str, str]]
     tensors: dict[str, "Tensor"]
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """The shape of a weight, which says a size of the network. UserError where it is missing."""
+        """Return the shape of a weight. Raises UserError if it is missing."""
         if name not in self.tensors:
             raise UserError(f"{self.folder.home / WEIGHTS} has no weight {self._lerobot_name(name)!r}", RETRAINED)
         return tuple(self.tensors[name].shape)
 
     def count_layers(self, start: str) -> int:
-        """The number of layers, whose weights are called START.NUMBER.REST."""
+        """Return the number of layers, whose weights have names START.NUMBER.REST."""
         return count_layers(self.tensors, start)
 
     def load_network(self, make: Callable[[], "nn.Module"]) -> "nn.Module":
-        """The network that `make` returns, with the weights in place: they are in memory once.
+        """Return the network of `make` with these weights, which are in memory only once.
 
-        Every weight has its place, and every place its weight.
+        Raises UserError for a missing, unused, or quantized weight, and for a wrong shape.
         """
         import torch
 
@@ -220,26 +223,26 @@ class NamedWeights:
         for name in (*wanted, *weights):
             theirs = self._lerobot_name(name)
             if name not in weights:
-                raise UserError(f"{path} has no weight {theirs!r}, which {CONFIG} asks for", RETRAINED)
+                raise UserError(f"{path} has no weight {theirs!r}, which {CONFIG} requires", RETRAINED)
             if name not in wanted:
-                raise UserError(f"{path} has a weight {theirs!r}, for which {CONFIG} has no place", RETRAINED)
+                raise UserError(f"{path} has a weight {theirs!r} that does not belong to {CONFIG}", RETRAINED)
             if weights[name].shape != wanted[name].shape:
                 has, asks = list(weights[name].shape), list(wanted[name].shape)
-                raise UserError(f"{path}: weight {theirs!r} is {has}, and {CONFIG} asks for {asks}", RETRAINED)
+                raise UserError(f"{path}: weight {theirs!r} is {has}, but {CONFIG} requires {asks}", RETRAINED)
             if wanted[name].is_floating_point() and not weights[name].is_floating_point():
                 kind = str(weights[name].dtype).removeprefix("torch.")
                 raise UserError(
-                    f"{path}: weight {theirs!r} is stored as {kind}: quantised weights are not read", FLOATS
+                    f"{path}: weight {theirs!r} is stored as {kind}; fewstep does not read quantized weights", FLOATS
                 )
-        # A graph keeps small weights in memory, where a view of one would keep the whole file mapped.
-        # LeRobot keeps SmolVLA's language model, and what trains in bfloat16, in that type; graphs compute in float32.
+        # Small weights are copied, since a view of one would keep the whole file mapped while the graph exists.
+        # LeRobot stores SmolVLA's language model and bfloat16 training in bfloat16; graphs compute in float32.
         placed = {name: each.float().clone() if each.nbytes < LARGE else each.float() for name, each in weights.items()}
         network.load_state_dict(placed, assign=True)
         release_after_use(network)
         return network
 
     def _lerobot_name(self, name: str) -> str:
-        """LeRobot's name of a weight."""
+        """Return LeRobot's name of a weight."""
         pair = next((pair for pair in self.pairs if name.startswith(pair[1])), ("", ""))
         return pair[0] + name.removeprefix(pair[1])
 
@@ -247,8 +250,11 @@ class NamedWeights:
 def rename_weights(
     folder: PolicyFolder, pairs: Sequence[tuple[str, str]], unused: tuple[str, ...] = ()
 ) -> NamedWeights:
-    """The weights under the network's names. `unused` are beginnings of weights that no action depends on, or that
-    other networks of the bundle take. UserError naming a weight that has no place."""
+    """Return the weights under the network's names.
+
+    unused: name prefixes of weights that no action depends on, or that other networks of the bundle use.
+    Raises UserError that names an unknown weight.
+    """
     renamed = {}
     for name, tensor in folder.weights.items():
         if name.startswith(unused):
@@ -256,13 +262,13 @@ def rename_weights(
         pair = next((pair for pair in pairs if name.startswith(pair[0])), None)
         if pair is None:
             raise UserError(
-                f"{folder.home / WEIGHTS} has a weight {name!r}, for which {CONFIG} has no place", RETRAINED
+                f"{folder.home / WEIGHTS} has a weight {name!r} that does not belong to {CONFIG}", RETRAINED
             )
         renamed[pair[1] + name.removeprefix(pair[0])] = tensor
     return NamedWeights(folder, pairs, renamed)
 
 
 def count_layers(weights: Iterable[str], start: str) -> int:
-    """The number of layers of weights whose names are START.NUMBER.REST."""
+    """Return the number of layers of weights with names START.NUMBER.REST."""
     numbers = [name.removeprefix(start).partition(".")[0] for name in weights if name.startswith(start)]
     return 1 + max((int(each) for each in numbers if each.isdecimal()), default=-1)

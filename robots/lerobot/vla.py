@@ -1,4 +1,4 @@
-"""Policies of the types "smolvla", "pi0" and "pi05": a vision-language prefix and an action expert."""
+"""Read policies of the types "smolvla", "pi0" and "pi05": a vision-language prefix and an action expert."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from fewstep.robots.networks.vla import CameraShape
 
 SMOL, PI = "model.vlm_with_expert.", "model.paligemma_with_expert."
-SMOLVLM = "smolvlm"  # in the names of the models whose sizes of heads are known
-SMOL_HEAD, GEMMA_HEAD = 64, 256  # numbers of an attention head, in all sizes of SmolLM2, and of Gemma in LeRobot
-VISION_HEADS = {1152: 16}  # by width, of SigLIP's largest; others have heads of 64
+SMOLVLM = "smolvlm"  # part of the names of the models whose head widths are known
+SMOL_HEAD, GEMMA_HEAD = 64, 256  # width of an attention head, in all sizes of SmolLM2, and of Gemma in LeRobot
+VISION_HEADS = {1152: 16}  # heads of SigLIP's largest model, by width; others have heads of width 64
 WORDS, MASK = "words", "words_mask"
 EMBEDDING = "embed_tokens.weight"
 PI05_PROMPT = "Task: {task}, State: {state};\nAction: "
@@ -42,15 +42,16 @@ STATE_BINS = 256
 
 
 def load_smolvla(folder: PolicyFolder) -> TorchSource:
-    """SmolVLA: the state is the last token of the prefix, and expert layers read the prefix or all, by turns."""
+    """Read SmolVLA, whose state is the last token of the prefix. Expert layers alternate between attention to the
+    prefix only and to all tokens."""
     config = folder.config
     _refuse(folder, ("adapt_to_pi_aloha", "add_image_special_tokens", "use_delta_joint_actions_aloha", "use_peft"))
     if SMOLVLM not in (model := config["vlm_model_name"]).lower():
-        raise UserError(f"{folder.home} has the model {model!r}, and fewstep reads SmolVLM's", WRITE_IT)
+        raise UserError(f"{folder.home} has the model {model!r}; fewstep reads only SmolVLM's", WRITE_IT)
     text, expert = f"{SMOL}vlm.model.text_model.", f"{SMOL}lm_expert."
     layers, experts = count_layers(folder.weights, f"{text}layers."), count_layers(folder.weights, f"{expert}layers.")
     if not experts or layers % experts:
-        raise ValueError(f"{experts} layers of the expert next to {layers}")
+        raise ValueError(f"the expert has {experts} layers, and the language model {layers}")
     every = layers // experts
     weights = _rename_vla_weights(
         folder,
@@ -74,11 +75,11 @@ def load_smolvla(folder: PolicyFolder) -> TorchSource:
 
 
 def load_pi(folder: PolicyFolder) -> TorchSource:
-    """pi0, whose state is a token of the expert; pi0.5, whose state is words of the prompt, and whose time scales the
-    expert's norms."""
+    """Read pi0, whose state is a token of the expert, or pi0.5, whose state is part of the prompt, and whose time
+    scales the expert's norms."""
     _refuse(folder, ("use_relative_actions", "use_peft"))
     if any(folder.before.modes.get("VISUAL", "IDENTITY") != "IDENTITY" for _ in folder.pictures):
-        raise UserError(f"{folder.home} normalises pictures, which PaliGemma takes as they are", WRITE_IT)
+        raise UserError(f"{folder.home} normalises pictures, but PaliGemma takes raw pictures", WRITE_IT)
     whole, expert = f"{PI}paligemma.model.", f"{PI}gemma_expert."
     text = f"{whole}language_model."
     weights = _rename_vla_weights(
@@ -92,7 +93,7 @@ def load_pi(folder: PolicyFolder) -> TorchSource:
     )
     for name, tensor in weights.tensors.items():
         if name.endswith("norm.weight") and not name.startswith("vision."):
-            weights.tensors[name] = tensor.float() + 1  # Gemma stores what its scales differ from 1 by
+            weights.tensors[name] = tensor.float() + 1  # Gemma stores its scales minus 1
     layers = range(weights.count_layers("language."))
     expert_layers = [_decoder_shape(weights, f"expert.{number}.", GEMMA_HEAD, False) for number in layers]
     size = parse_size(folder.config["image_resolution"])
@@ -105,16 +106,16 @@ def load_pi(folder: PolicyFolder) -> TorchSource:
 
 
 def _refuse(folder: PolicyFolder, fields: Iterable[str]) -> None:
-    """UserError for what fewstep does not read."""
+    """Raise UserError for policies with unsupported config fields, or without a camera."""
     for field in fields:
         if folder.config.get(field):
-            raise UserError(f"its policy was trained with {field}, which fewstep does not read", WRITE_IT)
+            raise UserError(f"the policy was trained with {field}, which fewstep does not read", WRITE_IT)
     if not folder.pictures:
-        raise UserError(f"{folder.home} has no camera, which its policy needs", "give a policy with a camera or more")
+        raise UserError(f"the policy in {folder.home} has no camera", "give a policy with at least one camera")
 
 
 def _siglip_names(theirs: str) -> list[tuple[str, str]]:
-    """Names of the vision encoder."""
+    """Return the name prefixes of the vision encoder: LeRobot's and the network's."""
     return [
         (f"{theirs}embeddings.patch_embedding.", "vision.patch_embedding."),
         (f"{theirs}embeddings.position_embedding.", "vision.position_embedding."),
@@ -126,14 +127,14 @@ def _siglip_names(theirs: str) -> list[tuple[str, str]]:
 def _rename_vla_weights(
     folder: PolicyFolder, vision: Sequence[tuple[str, str]], *pairs: tuple[str, str], unused: tuple[str, ...]
 ) -> NamedWeights:
-    """The weights, with the projections that all of these policies have."""
+    """Return the weights, including the projections that all of these policies have."""
     mlps = [(f"model.{start}time_mlp_{end}.", f"time_mlp_{end}.") for start in ("action_", "") for end in ("in", "out")]
     projections = [(f"model.{name}_proj.", f"{name}_proj.") for name in ("state", "action_in", "action_out")]
     return rename_weights(folder, [*vision, *pairs, *mlps, *projections], unused)
 
 
 def _decoder_shape(weights: NamedWeights, start: str, head: int, crosses: bool) -> "DecoderShape":
-    """The sizes of a layer, which its weights say but for the size of a head."""
+    """Return the sizes of a layer from the shapes of its weights, except the width of a head."""
     from fewstep.robots.networks.decoder import DecoderShape
 
     queries, width = weights.shape(f"{start}self_attn.q_proj.weight")
@@ -168,9 +169,12 @@ def _make_source(
         periods=(float(config["min_period"]), float(config["max_period"])),
     )
     if not 0 < space.periods[0] < space.periods[1] < math.inf:
-        raise ValueError(f"min_period {space.periods[0]:g} and max_period {space.periods[1]:g}")
+        raise ValueError(f"min_period is {space.periods[0]:g} and max_period is {space.periods[1]:g}")
     if folder.action > space.width or folder.state > space.state:
-        raise ValueError(f"{folder.state} and {folder.action} numbers where {space.state} and {space.width} fit")
+        raise ValueError(
+            f"state and action have {folder.state} and {folder.action} numbers, and at most {space.state} and "
+            f"{space.width} fit"
+        )
     eyes = _vision_shape(weights, size, gemma)
     network = weights.load_network(lambda: VisionLanguageAction(eyes, experts, space))
     state: Shapes = {} if place == "prompt" else {STATE: (folder.state,)}
@@ -202,14 +206,14 @@ def _make_source(
 
 
 def _load_word_embedding(home: Path, embedding: str, scale: float) -> "nn.Module":
-    """The table of words, read again: nothing of the policy's file stays in memory until then."""
+    """Load the word embeddings. The file is read again, so that its tensors need not stay in memory until then."""
     from fewstep.robots.networks.vla import WordEmbedding
 
     return WordEmbedding(read_weights(home)[embedding].float(), scale)
 
 
 def _vision_shape(weights: NamedWeights, size: tuple[int, int], centred: bool) -> "CameraShape":
-    """The vision encoder's sizes, which its weights say but for the number of heads."""
+    """Return the vision encoder's sizes from the shapes of its weights, except the number of heads."""
     from fewstep.robots.networks.encoders import Shape
     from fewstep.robots.networks.vla import CameraShape
 
@@ -219,16 +223,18 @@ def _vision_shape(weights: NamedWeights, size: tuple[int, int], centred: bool) -
     merged = math.isqrt(weights.shape("connector.weight")[1] // channels)
     heads, rest = (VISION_HEADS[channels], 0) if channels in VISION_HEADS else divmod(channels, 64)
     if rest:
-        raise ValueError(f"a vision encoder of width {channels}, whose number of heads is not known")
+        raise ValueError(f"the number of heads of a vision encoder of width {channels} is unknown")
     if any(side % (patch * merged) for side in size):
-        raise ValueError(f"pictures of {list(size)} in patches of {patch}, {merged} by {merged} a token")
+        raise ValueError(
+            f"pictures of {list(size)} cannot be divided into patches of {patch}, {merged} by {merged} per token"
+        )
     cameras = tuple((height, across) for _, height, across in weights.folder.pictures.values())
     encoder = Shape(channels, heads, weights.count_layers("vision.layers."), hidden)
     return CameraShape(encoder, cameras, size, patch, positions, merged, centred)
 
 
 def _state_prompt_form(folder: PolicyFolder) -> PromptForm:
-    """pi0.5's prompt: each number of the normalised state in one of 256 bins from -1 to 1."""
+    """Return pi0.5's form of the prompt: each number of the normalised state is one of 256 bins from -1 to 1."""
     stats = folder.observation_statistics(STATE, "STATE", (folder.state,))
     shift = tuple(
         base - centre * scale for base, centre, scale in zip(stats.base, stats.centre, stats.scale, strict=True)

@@ -1,1 +1,1 @@
-"""Networks of diffusion policies, under the weight names of the projects that train them. Torch only."""
+"""Networks of diffusion policies, with the weight names of the projects that train them. They need only torch."""

@@ -1,4 +1,4 @@
-"""Layers of language models that a policy's prefix and its action expert are made of, under transformers' weight names.
+"""Layers of language models for a policy's prefix and its action expert, with transformers' weight names.
 
 Rotary positions (Su et al. 2021, arXiv 2104.09864), grouped queries (Ainslie et al. 2023, arXiv 2305.13245), RMSNorm
 (Zhang and Sennrich 2019, arXiv 1910.07467), gated feed-forward layers (Shazeer 2020, arXiv 2002.05202).
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-WAVELENGTH = 10_000  # the longest of the rotations
+WAVELENGTH = 10_000  # the base of the rotary frequencies
 
 Memory = tuple[Tensor, Tensor]  # keys and values [B, groups, S, head] of the tokens seen so far
 Rotation = tuple[Tensor, Tensor]  # cosines and sines [B, 1, T, head / 2]
@@ -19,9 +19,13 @@ Rotation = tuple[Tensor, Tensor]  # cosines and sines [B, 1, T, head / 2]
 
 @dataclass(frozen=True)
 class DecoderShape:
-    """Sizes of a layer: `heads` queries of `head` numbers share the keys and values of `groups`; `hidden` is the
-    feed-forward width. `condition` is the width of what adaptive norms read, `memory` what a layer's keys and values
-    are made of where it sees other layers' memory alone; 0 where there is none."""
+    """Sizes of a layer.
+
+    heads: number of query heads of width `head`, which share `groups` heads of keys and values.
+    hidden: width of the feed-forward layer.
+    condition: width of the condition of adaptive norms; 0 without adaptive norms.
+    memory: width of the other layers' keys and values, for a layer that attends only to them; 0 for other layers.
+    """
 
     width: int
     heads: int
@@ -33,21 +37,21 @@ class DecoderShape:
 
 
 def rotary_embedding(positions: Tensor, head: int, longest: float = WAVELENGTH) -> Rotation:
-    """Cosines and sines for token positions [B, T]."""
+    """Return cosines and sines for token positions [B, T]."""
     exponents = torch.arange(head // 2, dtype=torch.float32) * (2 / head)
     angles = positions[:, None, :, None].float() / longest**exponents
     return angles.cos(), angles.sin()
 
 
 def apply_rotary_embedding(x: Tensor, by: Rotation) -> Tensor:
-    """Queries or keys [B, heads, T, head], the first half of a head against the second."""
+    """Rotate queries or keys [B, heads, T, head]: the first half of a head is paired with the second half."""
     cos, sin = by
     first, second = x.chunk(2, dim=-1)
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
 
 
 class RmsNorm(nn.Module):
-    """RMSNorm, and no gate."""
+    """RMSNorm. It returns no gate."""
 
     def __init__(self, width: int, epsilon: float) -> None:
         super().__init__()
@@ -58,8 +62,8 @@ class RmsNorm(nn.Module):
 
 
 class AdaptiveRmsNorm(nn.Module):
-    """RMSNorm whose scale, shift and gate follow from a condition [B, width]: pi0.5's adaRMS (Physical Intelligence
-    2025, arXiv 2504.16054)."""
+    """RMSNorm whose scale, shift and gate are computed from a condition [B, width]: pi0.5's adaRMS (Physical
+    Intelligence 2025, arXiv 2504.16054)."""
 
     def __init__(self, width: int, epsilon: float, condition: int) -> None:
         super().__init__()
@@ -71,7 +75,7 @@ class AdaptiveRmsNorm(nn.Module):
 
 
 def make_norm(shape: DecoderShape, epsilon: float) -> nn.Module:
-    """The norm of a shape's layers."""
+    """Return the norm for layers of a shape."""
     if shape.condition:
         return AdaptiveRmsNorm(shape.width, epsilon, shape.condition)
     return RmsNorm(shape.width, epsilon)
@@ -82,7 +86,7 @@ def _normalize(x: Tensor, epsilon: float) -> Tensor:
 
 
 class GroupedAttention(nn.Module):
-    """Attention whose queries share keys and values in groups."""
+    """Grouped-query attention."""
 
     def __init__(self, shape: DecoderShape) -> None:
         super().__init__()
@@ -95,17 +99,19 @@ class GroupedAttention(nn.Module):
         self.k_proj, self.v_proj = nn.Linear(seen, keys, bias=False), nn.Linear(seen, keys, bias=False)
 
     def project_tokens(self, x: Tensor, by: Rotation) -> Memory:
-        """Keys and values of tokens [B, T, width]."""
+        """Return the keys and values of tokens [B, T, width]."""
         return apply_rotary_embedding(self._split(self.k_proj(x)), by), self._split(self.v_proj(x))
 
     def project_memory(self, memory: Memory) -> Memory:
-        """Keys and values made of other layers' keys and values."""
+        """Return keys and values projected from other layers' keys and values."""
         keys, values = (each.transpose(1, 2).flatten(2) for each in memory)
         return self._split(self.k_proj(keys)), self._split(self.v_proj(values))
 
     def forward(self, x: Tensor, memory: Memory, by: Rotation, unseen: Tensor) -> Tensor:
-        """`unseen` [B, 1, heads / groups * T or 1, S] is added to the scores: the queries of a group follow each
-        other, so that no key is repeated."""
+        """Attend from x to the memory. `unseen` [B, 1, heads / groups * T or 1, S] is added to the scores.
+
+        The queries of a group are concatenated, so that keys need not be repeated.
+        """
         groups, tokens = self.shape.groups, x.shape[1]
         queries = apply_rotary_embedding(self._split(self.q_proj(x)), by).unflatten(1, (groups, -1)).flatten(2, 3)
         read = F.scaled_dot_product_attention(queries, *memory, unseen)
@@ -129,10 +135,10 @@ class GatedMlp(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """Attention and feed-forward, each behind its norm.
+    """Attention and feed-forward, each after its norm (pre-norm).
 
-    `forward` returns the tokens and what later tokens may see of this layer. A layer of a shape with `memory` sees that
-    memory alone; others see the memory and themselves.
+    `forward` returns the tokens, and the keys and values that later tokens may attend to. A layer whose shape has
+    `memory` attends only to the memory; other layers attend to the memory and to their own tokens.
     """
 
     def __init__(self, shape: DecoderShape, activation: Callable[[Tensor], Tensor], epsilon: float) -> None:

@@ -1,11 +1,11 @@
-"""Policies of diffusion_policy (Chi et al. 2023, arXiv 2303.04137), from the weights of a training's `ema_model`.
+"""Policies of the diffusion_policy project (Chi et al. 2023, arXiv 2303.04137), with the weights of its `ema_model`.
 
     weights = load_file("policy.safetensors")
     network = ConditionalUnet1d(actions=2, condition=2 * 5)
-    policy = DiffusionPolicy(network, {"obs": Numbers(5)}, observations=2)
+    policy = DiffusionPolicy(network, {"obs": VectorObservation(5)}, observations=2)
     policy.load(weights)
 
-Their checkpoints are pickles with code in them; docs/policies.md says how to make safetensors of one.
+The project's checkpoints are pickles that contain code; docs/policies.md shows how to convert one to safetensors.
 """
 
 from collections.abc import Mapping
@@ -22,9 +22,9 @@ from fewstep.robots.networks.unet1d import ConditionalUnet1d, from_diffusion_pol
 from fewstep.robots.networks.vision import CentreCrop, Resize, Size
 
 CHANNELS = 3  # of a picture
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and deviation of its pictures
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and standard deviation of its pictures
 NORMALISER = "normalizer.params_dict."
-IDLE = "_dummy_variable"  # holds nothing, but is among the weights
+IDLE = "_dummy_variable"  # an empty tensor among the weights
 
 Weights = Mapping[str, Tensor]
 
@@ -38,7 +38,7 @@ class VectorObservation:
 
 @dataclass(frozen=True)
 class Picture:
-    """An observation that is a picture uint8 [3, *size], resized, then cropped, where these are given."""
+    """An observation that is a picture, uint8 [3, *size]. It is resized, then cropped, if these sizes are given."""
 
     size: Size
     resize: Size | None = None
@@ -46,17 +46,18 @@ class Picture:
 
 
 class DiffusionPolicy(nn.Module):
-    """Called as `forward(x, time, *observations)`, which are raw, in the order of `names`: pictures, then numbers, each
-    by name, [B, observations, ...].
+    """A policy with raw observations: `forward(x, time, *observations)`.
+
+    Observations [B, observations, ...] are in the order of `names`: pictures, then vectors, each sorted by name.
 
     Args:
-        model: a `ConditionalUnet1d`, which sees all observations at once, or a `PolicyTransformer`.
-        seen: what is observed, by name. Numbers named "obs" alone are a low-dimensional policy's.
-        observations: how many of each.
-        backbone: of the pictures' encoder.
-        group_norm: it has GroupNorm instead of BatchNorm.
-        shared: one encoder for all pictures.
-        imagenet: pictures are normalised as ImageNet's behind the crop.
+        model: a `ConditionalUnet1d`, which takes all observations as one condition, or a `PolicyTransformer`.
+        seen: the observations by name. A low-dimensional policy has a single vector named "obs".
+        observations: number of steps of each observation.
+        backbone: of the picture encoder.
+        group_norm: the backbone has GroupNorm instead of BatchNorm.
+        shared: use one encoder for all pictures.
+        imagenet: normalise pictures with the statistics of ImageNet after the crop.
     """
 
     def __init__(
@@ -97,12 +98,13 @@ class DiffusionPolicy(nn.Module):
         return [encoder(each) for encoder, each in zip(encoders, pictures, strict=True)]
 
     def load(self, weights: Weights) -> None:
-        """Take the weights and the normalisation of an `ema_model`. RuntimeError where weights lack or are left."""
+        """Load the weights and the normalisation of an `ema_model`. Raises RuntimeError for missing or unknown
+        weights."""
         own = {name: tensor for name, tensor in weights.items() if not name.startswith(NORMALISER) and IDLE not in name}
         model = {name.removeprefix("model."): tensor for name, tensor in own.items() if name.startswith("model.")}
         encoder = {name: tensor for name, tensor in own.items() if name.startswith("obs_encoder.")}
         if left := own.keys() - {f"model.{name}" for name in model} - encoder.keys():
-            raise RuntimeError(f"no place for the weights {sorted(left)}")
+            raise RuntimeError(f"unknown weights {sorted(left)}")
         is_unet = isinstance(self.model, ConditionalUnet1d)
         self.model.load_state_dict(from_diffusion_policy(model) if is_unet else model)
         self.obs_encoder.load_state_dict({name.removeprefix("obs_encoder."): each for name, each in encoder.items()})
@@ -112,19 +114,19 @@ class DiffusionPolicy(nn.Module):
 
 
 def action_units(weights: Weights, name: str = "action") -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """(scale, shift) from model range to the units of actions."""
+    """Return (scale, shift) from model range to the units of actions."""
     scale, offset = _affine(weights, name)
     return tuple((1 / scale).tolist()), tuple((-offset / scale).tolist())
 
 
 def typical_range(weights: Weights, name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """The least and the greatest values of an observation in the training data."""
+    """Return the least and the greatest values of an observation in the training data."""
     low, high = (weights[f"{NORMALISER}{name}.input_stats.{end}"].double().flatten() for end in ("min", "max"))
     return tuple(low.tolist()), tuple(high.tolist())
 
 
 def _affine(weights: Weights, name: str) -> tuple[Tensor, Tensor]:
-    """normalised = scale * raw + offset, in float64."""
+    """Return scale and offset of normalised = scale * raw + offset, in float64."""
     scale, offset = (weights.get(f"{NORMALISER}{name}.{each}") for each in ("scale", "offset"))
     if scale is None or offset is None:
         raise RuntimeError(f"no normalisation of {name!r} among the weights")
@@ -132,7 +134,7 @@ def _affine(weights: Weights, name: str) -> tuple[Tensor, Tensor]:
 
 
 def _identity_normaliser(seen: VectorObservation | Picture) -> Normalise:
-    """A normaliser that changes nothing, which `load` fills."""
+    """Return a normaliser without effect, whose values `load` sets."""
     count = CHANNELS if isinstance(seen, Picture) else seen.count
     return Normalise((0.0,) * count, (1.0,) * count, (0.0,) * count, picture=isinstance(seen, Picture))
 
@@ -151,7 +153,7 @@ def _transform(picture: Picture, imagenet: bool) -> nn.Module:
 
 
 class Channels(nn.Module):
-    """(x - mean) / deviation, for each channel of pictures [N, 3, H, W]."""
+    """Compute (x - mean) / deviation for each channel of pictures [N, 3, H, W]."""
 
     mean: Tensor
     deviation: Tensor

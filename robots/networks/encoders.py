@@ -1,4 +1,4 @@
-"""Transformer encoders of pictures and texts: SigLIP's and CLIP's, under the weight names of transformers.
+"""Transformer encoders of pictures and texts: SigLIP's and CLIP's, with the weight names of transformers.
 
 SigLIP: Zhai et al. 2023, arXiv 2303.15343. CLIP: Radford et al. 2021, arXiv 2103.00020.
 """
@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 SIGLIP_EPSILON, CLIP_EPSILON = 1e-6, 1e-5  # of their LayerNorms
-HIDDEN = -1e30  # added to the score of what is not seen; finite, so that a row of nothing else is no NaN
+HIDDEN = -1e30  # added to the scores of masked tokens; finite, so that a fully masked row is not NaN
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes of an encoder: `hidden` is the width of its feed-forward layers."""
+    """Sizes of an encoder. `hidden` is the width of its feed-forward layers."""
 
     width: int
     heads: int
@@ -30,7 +30,7 @@ def quick_gelu(x: Tensor) -> Tensor:
 
 
 def tanh_gelu(x: Tensor) -> Tensor:
-    """GELU by tanh, of SigLIP and Gemma."""
+    """The tanh approximation of GELU, as in SigLIP and Gemma."""
     return F.gelu(x, approximate="tanh")
 
 
@@ -51,7 +51,7 @@ class EncoderAttention(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Two layers, and the activation between them."""
+    """Two linear layers with an activation between them."""
 
     def __init__(self, shape: Shape, activation: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class Mlp(nn.Module):
 
 
 class EncoderLayer(nn.Module):
-    """Attention and feed-forward, each behind its LayerNorm."""
+    """Attention and feed-forward, each after its LayerNorm (pre-norm)."""
 
     def __init__(self, shape: Shape, activation: Callable[[Tensor], Tensor], epsilon: float) -> None:
         super().__init__()
@@ -76,10 +76,10 @@ class EncoderLayer(nn.Module):
 
 
 class Siglip(nn.Module):
-    """Pictures [N, 3, H, W] in [-1, 1] to tokens [N, patches, width].
+    """Encode pictures [N, 3, H, W] in [-1, 1] as tokens [N, patches, width].
 
-    `positions` is the trained number of patches along each side. A picture of fewer patches takes the positions that
-    lie at the same share of its sides, as in SmolVLM.
+    `positions` is the trained number of patches along each side. A picture with fewer patches takes the positions at
+    the same relative place along its sides, as in SmolVLM.
     """
 
     places: Tensor
@@ -102,14 +102,14 @@ class Siglip(nn.Module):
 
 
 def _patch_positions(count: int, positions: int) -> Tensor:
-    """The trained position of each of `count` patches along a side."""
+    """Return the trained position of each of `count` patches along a side."""
     bounds = torch.arange(1 / positions, 1.0, 1 / positions, device="cpu")
     shares = (torch.arange(count, dtype=torch.float32, device="cpu") / count).clamp(max=1 - SIGLIP_EPSILON)
     return torch.bucketize(shares, bounds, right=True)
 
 
 class ClipVision(nn.Module):
-    """Normalised pictures [N, 3, H, W] to the class token [N, width] behind the last layer."""
+    """Encode normalised pictures [N, 3, H, W] as the class token [N, width] after the last layer."""
 
     def __init__(self, shape: Shape, patch: int, positions: int) -> None:
         super().__init__()
@@ -129,9 +129,9 @@ class ClipVision(nn.Module):
 
 
 class ClipText(nn.Module):
-    """Token ids [N, length] and their mask to a vector [N, projected]: the token that ends the text, projected.
+    """Encode token ids [N, length] and their mask as a vector [N, projected]: the projected end-of-text token.
 
-    The end has the highest id of the vocabulary, and padding follows it.
+    The end-of-text token has the highest id of the vocabulary, and padding follows it.
     """
 
     causal: Tensor
@@ -153,5 +153,5 @@ class ClipText(nn.Module):
         for layer in self.layers:
             x = layer(x, unseen)
         ends = (ids == ids.max(dim=1, keepdim=True).values).float()
-        first = ends * (ends.cumsum(dim=1) == 1).float()  # padding may repeat the end
+        first = ends * (ends.cumsum(dim=1) == 1).float()  # padding may repeat the end token
         return (self.projection(self.final_layer_norm((x * first[:, :, None]).sum(dim=1))),)

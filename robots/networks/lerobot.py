@@ -1,4 +1,4 @@
-"""LeRobot's diffusion policy: observation encoders and the 1-D U-Net, under its weight names."""
+"""LeRobot's diffusion policy: observation encoders and the 1-D U-Net, with LeRobot's weight names."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ Unet1d = Callable[[int, int], ConditionalUnet1d]
 
 @dataclass(frozen=True)
 class Vision:
-    """The encoding of cameras: `cameras` pictures of one `size`, resized, then cropped, where these are given."""
+    """The encoding of `cameras` pictures of one `size`. They are resized, then cropped, if these sizes are given."""
 
     cameras: int
     size: Size
@@ -29,7 +29,7 @@ class Vision:
 
 
 class RgbEncoder(nn.Module):
-    """Normalised pictures [N, 3, H, W] to features [N, 2 * keypoints]."""
+    """Encode normalised pictures [N, 3, H, W] as features [N, 2 * keypoints]."""
 
     def __init__(self, vision: Vision) -> None:
         super().__init__()
@@ -50,11 +50,11 @@ class RgbEncoder(nn.Module):
 
 
 class LeRobotDiffusion(nn.Module):
-    """Predicts from noisy actions [B, horizon, actions], timesteps [B] and normalised observations.
+    """The denoiser of noisy actions [B, horizon, actions], timesteps [B] and normalised observations.
 
-    These are numbers [B, observations, n], and as many pictures [B, observations, 3, H, W] as there are cameras.
-    `state` and `environment` are how many numbers one observation has. `unet` makes the U-Net of the numbers of an
-    action and of the condition.
+    Observations are vectors [B, observations, n], and pictures [B, observations, 3, H, W], one per camera. `state` and
+    `environment` are the lengths of the vectors. `unet` makes the U-Net from the lengths of an action and of the
+    condition.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class LeRobotDiffusion(nn.Module):
         return self.unet(x, time, torch.cat(features, dim=2).flatten(1))
 
     def _encode_cameras(self, pictures: Sequence[Tensor]) -> list[Tensor]:
-        """Features [B, observations, n] of each camera."""
+        """Return the features [B, observations, n] of each camera."""
         if not pictures:
             return []
         observations, cameras = pictures[0].shape[1], len(pictures)

@@ -1,5 +1,5 @@
-"""LeRobot's multi-task diffusion transformer: CLIP's view of each camera, the state and an encoded text condition a
-transformer over the actions (TRI LBM Team 2025, arXiv 2507.05331)."""
+"""LeRobot's multi-task diffusion transformer: a transformer over the actions, conditioned on CLIP's features of each
+camera, the state and an encoded text (TRI LBM Team 2025, arXiv 2507.05331)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ from fewstep.robots.networks.transformer import Attention
 from fewstep.robots.networks.unet1d import TimeFeatures
 from fewstep.robots.networks.vision import CentreCrop, Resize, Size
 
-WIDER = 4  # the feed-forward layers, than the tokens
+WIDER = 4  # width of the feed-forward layers, relative to the tokens
 EPSILON = 1e-6
 
 
 @dataclass(frozen=True)
 class ClipView:
-    """`encoders` CLIPs, one a camera or one for all `cameras`, of pictures of one `size`."""
+    """CLIP encoders of pictures of one `size`: `encoders` is the number of cameras, or 1 for a shared encoder."""
 
     cameras: int
     encoders: int
@@ -34,8 +34,8 @@ class ClipView:
 
 @dataclass(frozen=True)
 class DitShape:
-    """Sizes of the transformer. `rope` is the base of its rotary positions; None has none. `learned`: positions that
-    are added."""
+    """Sizes of the transformer. `rope`: the base of its rotary positions; None without them. `learned`: whether learned
+    positions are added."""
 
     horizon: int
     actions: int
@@ -48,7 +48,7 @@ class DitShape:
 
 
 class RotaryAttention(nn.Module):
-    """Self-attention with rotary positions, queries, keys and values in one weight."""
+    """Self-attention with rotary positions. Queries, keys and values share one weight."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -62,8 +62,8 @@ class RotaryAttention(nn.Module):
 
 
 class DitBlock(nn.Module):
-    """Attention and feed-forward, whose scales, shifts and gates follow from the condition (adaLN-Zero: Peebles and Xie
-    2023, arXiv 2212.09748)."""
+    """Attention and feed-forward, whose scales, shifts and gates are computed from the condition (adaLN-Zero: Peebles
+    and Xie 2023, arXiv 2212.09748)."""
 
     def __init__(self, shape: DitShape, condition: int) -> None:
         super().__init__()
@@ -84,10 +84,13 @@ class DitBlock(nn.Module):
 
 
 class MultiTaskDit(nn.Module):
-    """Predicts from noisy actions [B, horizon, actions], time [B], normalised states [B, observations, n], as many
-    pictures [B, observations, 3, H, W] as cameras, and the encoded text [B, width].
+    """The denoiser of noisy actions [B, horizon, actions] at time [B].
 
-    `flows`: trained on data - noise, at a time that is 1 for data. Here the output is noise - data, and time 1 noise.
+    It is conditioned on normalised states [B, observations, n], one picture [B, observations, 3, H, W] per camera, and
+    the encoded text [B, width].
+
+    `flows`: the network was trained to predict data - noise, with time 1 for data. Here the output is noise - data,
+    with time 1 for noise.
     """
 
     def __init__(self, shape: DitShape, observations: int, state: int, view: ClipView | None, *, flows: bool) -> None:
@@ -122,7 +125,7 @@ class MultiTaskDit(nn.Module):
             [state, *self._encode_cameras(pictures), text[:, None].expand(-1, observations, -1)], dim=2
         ).flatten(1)
         timed = self.time_mlp(1 - time if self.flows else time)
-        condition = torch.cat([F.silu(timed), F.silu(seen)], dim=1)  # apart: the second is made once a call
+        condition = torch.cat([F.silu(timed), F.silu(seen)], dim=1)  # separate, so that `seen` runs once per call
         by = (
             None
             if shape.rope is None
@@ -135,7 +138,7 @@ class MultiTaskDit(nn.Module):
         return -out if self.flows else out
 
     def _encode_cameras(self, pictures: Sequence[Tensor]) -> list[Tensor]:
-        """Features [B, observations, n] of the cameras."""
+        """Return the features [B, observations, n] of the cameras."""
         if self.view is None:
             return []
         observations = pictures[0].shape[1]

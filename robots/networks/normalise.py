@@ -1,17 +1,17 @@
-"""Normalisation of raw observations inside the network, so that whoever runs its graph gives what a robot measures."""
+"""Normalise raw observations inside the network, so that its graph takes the robot's measurements as inputs."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-PIXEL = 255.0  # what a uint8 picture is divided by first
+PIXEL = 255.0  # uint8 pictures are first divided by this
 
 
 class Normalise(nn.Module):
-    """(value - centre) * scale + base, for values [..., n], or pictures uint8 [..., channels, H, W].
+    """Compute (value - centre) * scale + base for values [..., n], or pictures uint8 [..., channels, H, W].
 
-    Subtracting first keeps the digits of a small range far from zero.
+    Subtracting first preserves the precision of a small range far from zero.
     """
 
     centre: Tensor
@@ -28,7 +28,7 @@ class Normalise(nn.Module):
             self.register_buffer(name, values[:, None, None] if picture else values)
 
     def set(self, scale: Tensor, offset: Tensor) -> None:
-        """Become scale * value + offset, of float64 tensors of one number, or one for each element."""
+        """Change the function to scale * value + offset, from float64 tensors with one number or one per element."""
         self.centre.copy_((-offset / scale).reshape(-1, *[1] * (self.centre.dim() - 1)))
         self.scale.copy_(scale.reshape(-1, *[1] * (self.scale.dim() - 1)))
         self.base.zero_()

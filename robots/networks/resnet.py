@@ -1,4 +1,4 @@
-"""ResNet-18 and 34 (He et al. 2015, arXiv 1512.03385) without their classifier, under torchvision's weight names."""
+"""ResNet-18 and 34 (He et al. 2015, arXiv 1512.03385) without their classifier, with torchvision's weight names."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -9,19 +9,19 @@ from torch.nn import functional as F
 Depth = Literal["resnet18", "resnet34"]
 BLOCKS: dict[Depth, tuple[int, int, int, int]] = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3)}
 WIDTHS = (64, 128, 256, 512)
-STRIDE = 32  # pixels of the image that make one of the feature map
-CHANNELS_A_GROUP = 16  # where GroupNorm takes BatchNorm's place
+STRIDE = 32  # pixels of the image per pixel of the feature map
+CHANNELS_A_GROUP = 16  # if GroupNorm replaces BatchNorm
 
 Norm = Callable[[int], nn.Module]
 
 
 def group_norm(channels: int) -> nn.Module:
-    """The norm of policies instead of BatchNorm, whose statistics do not go with an averaged copy of the weights."""
+    """Return the GroupNorm that policies use instead of BatchNorm, whose statistics do not fit averaged weights."""
     return nn.GroupNorm(channels // CHANNELS_A_GROUP, channels)
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and the input, which is projected where its size changes."""
+    """Two 3x3 convolutions with a residual connection, which is projected if the size changes."""
 
     def __init__(self, channels_in: int, channels_out: int, stride: int, norm: Norm) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class BasicBlock(nn.Module):
 
 
 def make_layers(depth: Depth = "resnet18", norm: Norm = nn.BatchNorm2d) -> dict[str, nn.Module]:
-    """The network's layers in order, by torchvision's names: images [B, 3, H, W] to features [B, 512, H/32, W/32]."""
+    """Return the layers in order by torchvision's names, from images [B, 3, H, W] to features [B, 512, H/32, W/32]."""
     made: dict[str, nn.Module] = {
         "conv1": nn.Conv2d(3, WIDTHS[0], 7, stride=2, padding=3, bias=False),
         "bn1": norm(WIDTHS[0]),
@@ -57,7 +57,7 @@ def make_layers(depth: Depth = "resnet18", norm: Norm = nn.BatchNorm2d) -> dict[
 
 
 class ResNet(nn.Module):
-    """The whole as one vector: images [B, 3, H, W] to [B, 512], averaged over the picture."""
+    """The whole encoder, from images [B, 3, H, W] to features [B, 512], averaged over the picture."""
 
     def __init__(self, depth: Depth = "resnet18", norm: Norm = nn.BatchNorm2d) -> None:
         super().__init__()

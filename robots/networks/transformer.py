@@ -1,7 +1,7 @@
 """The transformer over a sequence of actions: Diffusion Policy (Chi et al. 2023, arXiv 2303.04137).
 
-Weight names are as in its authors' `TransformerForDiffusion`. Attention is written out, so that what is made of the
-observations alone, keys and values included, leaves the loop with the prologue.
+Weight names are those of the authors' `TransformerForDiffusion`. Attention is written out, so that everything that
+depends only on the observations, including keys and values, moves from the loop into the prologue.
 """
 
 from typing import Literal
@@ -12,11 +12,11 @@ from torch.nn import functional as F
 
 from fewstep.robots.networks.unet1d import TimeFeatures
 
-WIDER = 4  # the feed-forward layers, than the tokens
+WIDER = 4  # width of the feed-forward layers, relative to the tokens
 
 
 class Attention(nn.Module):
-    """Attention of `heads` heads; queries, keys and values have one weight, as in torch's MultiheadAttention."""
+    """Multi-head attention. Queries, keys and values share one weight, as in torch's MultiheadAttention."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -36,7 +36,8 @@ class Attention(nn.Module):
 
 
 class Layer(nn.Module):
-    """Self-attention, attention to a memory where `reads_memory`, feed-forward; each behind its LayerNorm."""
+    """Self-attention, attention to a memory if `reads_memory`, and feed-forward, each after its LayerNorm
+    (pre-norm)."""
 
     def __init__(self, width: int, heads: int, *, reads_memory: bool) -> None:
         super().__init__()
@@ -61,7 +62,7 @@ class Layer(nn.Module):
 
 
 class Layers(nn.Module):
-    """Layers one after the other."""
+    """A sequence of layers."""
 
     def __init__(self, count: int, width: int, heads: int, *, reads_memory: bool = False) -> None:
         super().__init__()
@@ -76,17 +77,17 @@ class Layers(nn.Module):
 
 
 class PolicyTransformer(nn.Module):
-    """Predicts from noisy actions [B, horizon, actions], timesteps [B] and observations [B, observations, n].
+    """The denoiser of noisy actions [B, horizon, actions], timesteps [B] and observations [B, observations, n].
 
     Args:
-        actions: values of one action.
+        actions: elements of one action.
         horizon: actions of a sequence.
-        observations: how many; 0 where they are no condition but part of x.
-        observation: values of one.
+        observations: number of observations; 0 if they are part of x instead of a condition.
+        observation: elements of one observation.
         layers, heads, width: of the transformer.
-        condition_layers: of the observations' encoder; 0 for two linear layers.
-        is_causal: an action sees those before it, and observations up to its own time.
-        time: the timestep is a token of the "condition", or the first one of the "sequence"; then there are no
+        condition_layers: layers of the observation encoder; 0 for two linear layers.
+        is_causal: an action attends to earlier actions, and to observations up to its own time.
+        time: the timestep is a token of the "condition", or the first token of the "sequence". The latter has no
             observations.
     """
 
@@ -142,5 +143,5 @@ class PolicyTransformer(nn.Module):
 
 
 def _additive_mask(sees: Tensor) -> Tensor:
-    """0 where one token sees another, minus infinity elsewhere."""
+    """Return a mask that is 0 where one token attends to another, and minus infinity elsewhere."""
     return torch.zeros(sees.shape).masked_fill(~sees, float("-inf"))

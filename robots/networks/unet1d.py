@@ -1,4 +1,4 @@
-"""The 1-D U-Net over a sequence of actions: Diffusion Policy (Chi et al. 2023, arXiv 2303.04137), FiLM conditioned.
+"""The FiLM-conditioned 1-D U-Net over a sequence of actions: Diffusion Policy (Chi et al. 2023, arXiv 2303.04137).
 
 Weight names are LeRobot's; `from_diffusion_policy` renames weights of the authors' own code.
 """
@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-FINAL_GROUPS = 8  # of the normalisation in front of the output, whatever the others have
+FINAL_GROUPS = 8  # groups of the last GroupNorm, independent of the others
 
 
 class TimeFeatures(nn.Module):
-    """Sines, then cosines, of times [B]: [B, width], wave lengths from 2 pi to 20 000 pi."""
+    """Sines, then cosines, of times [B]: features [B, width] with wavelengths from 2 pi to 20 000 pi."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class ConvBlock(nn.Module):
 
 
 class FilmBlock(nn.Module):
-    """Two ConvBlocks; between them each channel is shifted, and scaled where `scales`, as the condition says."""
+    """Two ConvBlocks. Between them the condition shifts each channel, and scales it if `scales`."""
 
     def __init__(
         self, channels_in: int, channels_out: int, condition: int, kernel: int, groups: int, *, scales: bool
@@ -67,17 +67,17 @@ class FilmBlock(nn.Module):
 
 
 class ConditionalUnet1d(nn.Module):
-    """Predicts from noisy actions [B, horizon, actions], timesteps [B] and a condition [B, condition].
+    """The denoiser of noisy actions [B, horizon, actions], timesteps [B] and a condition [B, condition].
 
     Args:
-        actions: values of one action.
+        actions: elements of one action.
         condition: length of the condition; 0 for none.
-        widths: channels of each level; the horizon is halved between levels, so it is a multiple of 2^(levels - 1).
-        kernel: of the convolutions, odd.
-        groups: of the normalisations.
-        time_width: of the timestep's embedding.
-        scales: the condition scales channels, besides shifting them.
-        marks: values that come behind each action's in x and are seen, not predicted.
+        widths: channels of each level. The horizon is halved between levels, so it is a multiple of 2^(levels - 1).
+        kernel: odd size of the convolutions.
+        groups: groups of the GroupNorms.
+        time_width: width of the timestep embedding.
+        scales: the condition also scales channels, in addition to shifting them.
+        marks: number of additional elements of x after those of an action, which are inputs and not predicted.
     """
 
     def __init__(
@@ -137,7 +137,7 @@ class ConditionalUnet1d(nn.Module):
 
 
 def from_diffusion_policy(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights of a `ConditionalUnet1D` of diffusion_policy under the names that they have here."""
+    """Rename the weights of diffusion_policy's `ConditionalUnet1D` to the names of this module."""
     names = {".blocks.0.": ".conv1.", ".blocks.1.": ".conv2.", ".2.conv.": ".2."}
     renamed = {}
     for name, weight in weights.items():

@@ -1,4 +1,4 @@
-"""The steps of policies with pictures before and behind the backbone: resize, crop, spatial softmax."""
+"""Picture processing of policies before and after the backbone: resize, crop, spatial softmax."""
 
 from typing import Any
 
@@ -10,10 +10,10 @@ Size = tuple[int, int]  # height, width
 
 
 class Resize(nn.Module):
-    """Bilinear, to a fixed size, as two matrix products.
+    """Bilinear resize to a fixed size, as two matrix products.
 
-    Exactly torch's `interpolate`, antialiased or not, which is linear and separable; its own ONNX form is one that not
-    every engine has.
+    It equals torch's `interpolate`, with or without antialiasing, which is linear and separable. Not every engine
+    supports the ONNX form of `interpolate`.
     """
 
     rows: Tensor
@@ -30,17 +30,17 @@ class Resize(nn.Module):
 
 
 def _resize_matrix(before: int, after: int, antialias: bool) -> Tensor:
-    """[after, before]: how much each old pixel counts in each new one."""
-    unit = torch.eye(before, device="cpu")[None, None]  # also where weights are on no device yet
+    """Return the weights [after, before] of old pixels in new pixels."""
+    unit = torch.eye(before, device="cpu")[None, None]  # on the CPU even if weights are on the meta device
     how: dict[str, Any] = {"mode": "bilinear", "antialias": antialias, "align_corners": False}
     resized: Tensor = F.interpolate(unit, (after, before), **how)[0, 0]
     return resized
 
 
 class Letterbox(nn.Module):
-    """The whole picture [..., H, W] in a fixed size: resized without distortion, then zeros around it.
+    """Fit the whole picture [..., H, W] into a fixed size: resize without distortion, then pad with zeros.
 
-    The zeros lie on the left and on top, as in SmolVLA, or on all sides where `centred`, as in openpi.
+    The zeros are on the left and on top, as in SmolVLA, or on all sides if `centred`, as in openpi.
     """
 
     def __init__(self, before: Size, after: Size, *, centred: bool) -> None:
@@ -57,12 +57,12 @@ class Letterbox(nn.Module):
 
 
 class CentreCrop(nn.Module):
-    """The middle of a picture [..., H, W]. ValueError where the crop is larger than the picture."""
+    """Crop the middle of a picture [..., H, W]. Raises ValueError if the crop is larger than the picture."""
 
     def __init__(self, before: Size, after: Size) -> None:
         super().__init__()
         if after[0] > before[0] or after[1] > before[1]:
-            raise ValueError(f"a crop to {list(after)} of pictures {list(before)}")
+            raise ValueError(f"a crop to {list(after)} is larger than the pictures {list(before)}")
         self.after = after
         self.first = (round((before[0] - after[0]) / 2), round((before[1] - after[1]) / 2))
 
@@ -72,7 +72,7 @@ class CentreCrop(nn.Module):
 
 
 class SpatialSoftmax(nn.Module):
-    """Features [B, C, h, w] to keypoints [B, K, 2]: where each of K maps is centred, x then y, in [-1, 1].
+    """Convert features [B, C, h, w] to keypoints [B, K, 2]: the expected position (x, y) in [-1, 1] of each of K maps.
 
     Finn et al. 2015, arXiv 1509.06113.
     """

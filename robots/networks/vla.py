@@ -1,7 +1,7 @@
-"""A policy of a vision-language prefix and an action expert: SmolVLA (Shukor et al. 2025, arXiv 2506.01844), pi0 (Black
-et al. 2024, arXiv 2410.24164) and pi0.5 (Physical Intelligence 2025, arXiv 2504.16054).
+"""Policies with a vision-language prefix and an action expert: SmolVLA (Shukor et al. 2025, arXiv 2506.01844), pi0
+(Black et al. 2024, arXiv 2410.24164) and pi0.5 (Physical Intelligence 2025, arXiv 2504.16054).
 
-Everything up to the keys and values of the prefix depends on the observations alone, so that it runs once a call.
+Everything up to the keys and values of the prefix depends only on the observations, so it runs once per call.
 """
 
 import math
@@ -17,14 +17,14 @@ from fewstep.robots.networks.decoder import DecoderLayer, DecoderShape, Memory, 
 from fewstep.robots.networks.encoders import HIDDEN, Shape, Siglip, tanh_gelu
 from fewstep.robots.networks.vision import Letterbox, Size
 
-COARSE, FINE = 16, 2048  # parts of a turn, and of time, that coarse frequencies and times are multiples of
+COARSE, FINE = 16, 2048  # coarse frequencies are multiples of 1 / COARSE turns, coarse times of 1 / FINE
 Place = Literal["prefix", "expert", "prompt"]
 
 
 @dataclass(frozen=True)
 class CameraShape:
-    """Cameras of these sizes, their pictures letterboxed to one size, in patches; `merged` patches along each side
-    become one token."""
+    """Cameras of these sizes. Their pictures are letterboxed to one size and cut into patches; `merged` patches along
+    each side become one token."""
 
     encoder: Shape
     cameras: tuple[Size, ...]
@@ -37,9 +37,9 @@ class CameraShape:
 
 @dataclass(frozen=True)
 class Experts:
-    """The language model's layers, of one shape, and the expert's layer next to each; None where it has none.
+    """The layers of the language model, which have one shape, and the expert's layer for each; None without one.
 
-    `gemma`: activation and epsilon of Gemma, whose embeddings of pictures are not scaled; else SmolLM2's.
+    `gemma`: use the activation and epsilon of Gemma, whose picture embeddings are not scaled; otherwise SmolLM2's.
     """
 
     language: DecoderShape
@@ -49,10 +49,10 @@ class Experts:
 
 @dataclass(frozen=True)
 class ActionSpace:
-    """Sequences [length, width] of padded actions, and a state padded to `state` numbers.
+    """Sequences [length, width] of padded actions, and a state padded to `state` elements.
 
-    `place`: the state is a token of the prefix, of the expert, or words of the prompt. `causal`: an action sees those
-    before it, and no later one. `periods` are the shortest and the longest of the time features.
+    place: the state is a token of the prefix, a token of the expert, or part of the prompt. causal: an action attends
+    only to earlier actions. periods: the shortest and the longest period of the time features.
     """
 
     length: int
@@ -64,9 +64,11 @@ class ActionSpace:
 
 
 class VisionLanguageAction(nn.Module):
-    """Predicts noise - actions from noisy actions [B, length, width], time [B] (1 is noise), the normalised state
-    [B, 1, n] unless the prompt has it, pictures [B, 1, 3, H, W] in [0, 1], embedded words [B, words, language width],
-    and their mask [B, words]."""
+    """The denoiser: it predicts noise - actions from noisy actions [B, length, width] at time [B] (1 is noise).
+
+    Its conditions are the normalised state [B, 1, n] unless it is part of the prompt, pictures [B, 1, 3, H, W] in
+    [0, 1], embedded words [B, words, language width], and their mask [B, words].
+    """
 
     def __init__(self, eyes: CameraShape, experts: Experts, space: ActionSpace) -> None:
         super().__init__()
@@ -100,7 +102,7 @@ class VisionLanguageAction(nn.Module):
             pictures, words, mask, state_token if self.space.place == "prefix" else None
         )
         unseen, count = (1 - shown)[:, None, None] * HIDDEN, shown.sum(dim=1, keepdim=True)
-        if state_token is not None and self.space.place == "expert":  # it sees no action: once a call is enough
+        if state_token is not None and self.space.place == "expert":  # it attends to no action: once per call suffices
             unseen, by = F.pad(unseen, (0, 1)), rotary_embedding(count, self.head)
             for number, layer in enumerate(self.expert):
                 state_token, memory[number] = layer(state_token, by, unseen, memory[number])
@@ -110,14 +112,14 @@ class VisionLanguageAction(nn.Module):
     def _encode_prefix(
         self, pictures: Sequence[Tensor], words: Tensor, mask: Tensor, state: Tensor | None
     ) -> tuple[list[Memory], Tensor]:
-        """The memory of each layer, and which of its tokens are no padding, float [B, S]."""
+        """Return the memory of each layer, and a float mask [B, S] that is 0 for padding tokens."""
         seen = self._encode_pictures(pictures)
         tokens, shown = [seen, words], [torch.ones_like(seen[..., 0]), mask.float()]
         if state is not None:
             tokens, shown = [*tokens, state], [*shown, torch.ones_like(state[..., 0])]
         h, known = torch.cat(tokens, dim=1), torch.cat(shown, dim=1)
         by, unseen = rotary_embedding(known.cumsum(dim=1) - 1, self.head), (1 - known)[:, None, None] * HIDDEN
-        if state is not None:  # pictures and words do not see it
+        if state is not None:  # pictures and words do not attend to it
             length = h.shape[1]
             hidden = torch.zeros(length, length)
             hidden[:-1, -1] = HIDDEN
@@ -129,7 +131,7 @@ class VisionLanguageAction(nn.Module):
         return memory, known
 
     def _encode_pictures(self, pictures: Sequence[Tensor]) -> Tensor:
-        """Tokens [B, cameras * n, language width] of all cameras, one after the other."""
+        """Return the tokens [B, cameras * n, language width] of all cameras, in order."""
         boxed = [box(each[:, -1]) for box, each in zip(self.letterboxes, pictures, strict=True)]
         tokens = self.vision(torch.stack(boxed, dim=1).flatten(0, 1) * 2 - 1)
         merged = self.eyes.merged
@@ -142,7 +144,7 @@ class VisionLanguageAction(nn.Module):
         return self.state_proj(F.pad(last, (0, self.space.state - last.shape[-1])))
 
     def _predict_velocity(self, x: Tensor, time: Tensor, memory: list[Memory], unseen: Tensor, count: Tensor) -> Tensor:
-        """The expert, which reads the memory."""
+        """Run the expert, which attends to the memory."""
         h, features, condition = self.action_in_proj(x), self._time_features(time), None
         if self.adapts:
             condition = F.silu(self.time_mlp_out(F.silu(self.time_mlp_in(features))))
@@ -163,10 +165,10 @@ class VisionLanguageAction(nn.Module):
         return self.action_out_proj(self.norm(h, condition)[0])
 
     def _time_features(self, time: Tensor) -> Tensor:
-        """Sines and cosines [B, expert width] of time, periods spaced geometrically.
+        """Return sines and cosines [B, expert width] of time, with geometrically spaced periods.
 
-        The shortest period passes hundreds of times. Whole turns are taken off in exact float32 products, so that no
-        digit of the phase is lost: coarse parts of time and frequency have 12 bits each.
+        The shortest period repeats hundreds of times. Whole turns are subtracted in exact float32 products, so that the
+        phase keeps its precision: the coarse parts of time and frequency have 12 bits each.
         """
         least, most = self.space.periods
         share = torch.linspace(0.0, 1.0, self.action_in_proj.out_features // 2, dtype=torch.float64)
@@ -180,7 +182,7 @@ class VisionLanguageAction(nn.Module):
 
 
 class WordEmbedding(nn.Module):
-    """Token ids and their mask [N, words] to embedded words, scaled as the language model takes them, and the mask."""
+    """Embed token ids [N, words], scaled as in the language model. Returns the embeddings and the mask."""
 
     def __init__(self, table: Tensor, scale: float) -> None:
         super().__init__()

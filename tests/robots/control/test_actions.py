@@ -62,7 +62,7 @@ class Learned:
     ("observation", "kind", "named"),
     [
         (3, UserError, "observation 3 .*; give state"),
-        ([0.0, 0.0], UserError, "no mapping of names to values"),
+        ([0.0, 0.0], UserError, "not a mapping of names to values"),
         ({"stat": [1.0, 2.0]}, UserError, "no 'state'"),
         ({"state": [1.0, 2.0, 3.0]}, UserError, r"'state'.* \[3\]; give float32 .*\[2\]"),
         ({"state": [1.0, [2.0]]}, UserError, "'state' is not an array of numbers"),
@@ -133,14 +133,14 @@ def test_a_former_sequence_that_cannot_be_is_one_line(policy: Sampler) -> None:
         ([[1.0, 2.0, 3.0], [1.0]], 0, "former actions are not an array of numbers"),
         (np.zeros((4, 3)), 0, r"former actions have the shape \[4, 3\].* at most 3"),
         (former * np.nan, 0, "former actions hold a number that is not finite"),
-        (former, 4, "4 actions are decided, of 3"),
-        (None, 2, "2 actions are decided, of no former sequence"),
+        (former, 4, "4 of 3 former actions are decided"),
+        (None, 2, "2 actions are decided, but there is no former"),
     ):
         with pytest.raises(UserError, match=said):
             sample_actions(policy, "ddim:2", WINDOW, former=wrong, decided=decided)
-    with pytest.raises(UserError, match="continuity 'glued' is none; choose one of none, hard, trained"):
+    with pytest.raises(UserError, match="unknown continuity 'glued'; choose one of none, hard, trained"):
         sample_actions(policy, "ddim:2", WINDOW, former=former, continuity="glued")
-    with pytest.raises(UserError, match="'trained' for a policy that takes no decided actions"):
+    with pytest.raises(UserError, match="'trained' needs a policy with inputs for decided"):
         sample_actions(policy, "ddim:2", WINDOW, former=former, continuity="trained")
     with pytest.raises(UserError, match="starts from 'image'; compile it without a strength"):
         sample_actions(policy, policy.compile("ddim:4", strength=0.5), WINDOW)

@@ -22,14 +22,14 @@ def runner_of(bundle: Path) -> PolicyRunner:
 @pytest.mark.parametrize(
     ("conditions", "said"),
     [
-        ({"tsk": [0.0, 1.0]}, "unknown condition 'tsk'; an episode has task, speed"),
+        ({"tsk": [0.0, 1.0]}, "unknown condition 'tsk'; give task, speed"),
         ({"speed": 2.0}, "condition 'task' of the episode is missing"),
         (None, "condition 'task' of the episode is missing"),
         ({"task": 1}, r"condition 'task': one value has the shape \[\]"),
         ({"task": [0.0, np.nan]}, "condition 'task': nan is no finite float32"),
         ({"task": [0.0, 2.0]}, "condition 'task': 2.0 is out of range"),
         ({"task": [0.0, 1.0], "state": [[0.0, 0.0]]}, "condition 'state' is observed at each tick"),
-        ([1.0], "no mapping of names to values"),
+        ([1.0], "not a mapping of names to values"),
     ],
 )
 def test_conditions_of_an_episode_are_checked_when_it_begins(tiny_bundle: Path, conditions: object, said: str) -> None:

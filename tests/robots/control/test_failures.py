@@ -85,5 +85,5 @@ def test_a_call_that_fails_while_warming_up_is_one_line(tiny_bundle: Path, fine:
         return network(x)
 
     runner = PolicyRunner(tiny_policy(tiny_bundle, failing), Rhythm(RATE, ("ddim:2",)), clock=network.clock)
-    with pytest.raises(UserError, match="plan 'ddim:2' made no sequence: .*not finite"):
+    with pytest.raises(UserError, match="plan 'ddim:2' sampled no sequence: .*not finite"):
         runner.warm_up(SEEN)

@@ -56,10 +56,10 @@ def test_a_plan_of_the_scheduler_keeps_its_own_clipping(tiny_bundle: Path) -> No
         assert [len(plan.steps) for plan in made] == [6, 2]
         assert all(plan.steps[0].shaping == Clip(-1.0, 1.0) for plan in made)
     with pytest.raises(
-        UserError, match=r"'scheduler:6' has Clip\(low=-1.0, high=1.0\) by itself, .*; leave shaping out"
+        UserError, match=r"'scheduler:6' has the shaping Clip\(low=-1.0, high=1.0\) from .*; leave shaping out"
     ):
         compile_plans(sampler, ("scheduler:6",), Clip(-2.0, 2.0))
-    with pytest.raises(UserError, match="'scheduler:6' shapes nothing, not Clip"):
+    with pytest.raises(UserError, match="'scheduler:6' has no shaping, not Clip"):
         compile_plans(WithScheduler(sampler.sampler, clips=False), ("scheduler:6",), Clip(-1.0, 1.0))  # type: ignore[arg-type]
 
 

@@ -18,28 +18,28 @@ from tests.robots.control.tiny_policy import SEEN, ramp, tiny_policy
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"plans": ()}, "no plans"),
-        ({"plans": 5}, "plans 5; give one or more, best first"),
+        ({"plans": ()}, "plans is empty"),
+        ({"plans": 5}, "plans is 5; give one or more, best first"),
         ({"execute": 17}, "execute 17; give a whole number from 1 to 16"),
         ({"fade": 1.5}, "fade 1.5; give a whole number from 0 to 16"),
-        ({"deadline": 0.0}, "deadline 0.0"),
-        ({"expected": float("nan")}, "expected nan; give seconds"),
-        ({"expected": -0.1}, "expected -0.1; give seconds"),
-        ({"expected": float("inf")}, "expected inf; give seconds"),
-        ({"continuity": "sotf"}, "continuity 'sotf' is none"),
-        ({"continuity": "trained"}, "takes no decided actions"),
-        ({"idle": [0.0]}, r"idle \[0.0\]; give one action \[2\]"),
+        ({"deadline": 0.0}, "deadline is 0.0"),
+        ({"expected": float("nan")}, "expected is nan; give seconds"),
+        ({"expected": -0.1}, "expected is -0.1; give seconds"),
+        ({"expected": float("inf")}, "expected is inf; give seconds"),
+        ({"continuity": "sotf"}, "unknown continuity 'sotf'"),
+        ({"continuity": "trained"}, "needs a policy with inputs for decided actions"),
+        ({"idle": [0.0]}, r"idle is \[0.0\]; give one action \[2\]"),
         ({"idle": [0.0, float("nan")]}, "of finite numbers"),
         ({"idle": [0.0, [1.0]]}, "idle is not an array of numbers"),
-        ({"deadline": "0.1"}, "deadline '0.1'; give a number above 0"),
-        ({"expected": "x"}, "expected 'x'; give seconds"),
+        ({"deadline": "0.1"}, "deadline is '0.1'; give a number above 0"),
+        ({"expected": "x"}, "expected is 'x'; give seconds"),
         ({"fade": 17}, "fade 17; give a whole number from 0 to 16"),
-        ({"limits": Limits(beyond="stop")}, "beyond 'stop' is none; choose one of clip, hold, refuse"),  # type: ignore[arg-type]
+        ({"limits": Limits(beyond="stop")}, "unknown beyond 'stop'; choose one of clip, hold, refuse"),  # type: ignore[arg-type]
         ({"limits": Limits(low=1.0, high=0.0)}, "low 1.0 is above high 0.0"),
         ({"limits": Limits(high=[1.0, 2.0, 3.0])}, r"high \[1.0, 2.0, 3.0\] has the shape \[3\], not \[2\]"),
-        ({"limits": Limits(high=float("nan"))}, "high nan holds NaN"),
-        ({"limits": Limits(change=0.0)}, "change 0.0; give units a second, above 0"),
-        ({"limits": Limits(low=0.0), "idle": [-1.0, 0.0]}, r"the idle action \[-1.0, 0.0\] is beyond its limits"),
+        ({"limits": Limits(high=float("nan"))}, "high nan contains NaN"),
+        ({"limits": Limits(change=0.0)}, "change is 0.0; give units per second, above 0"),
+        ({"limits": Limits(low=0.0), "idle": [-1.0, 0.0]}, r"the idle action \[-1.0, 0.0\] exceeds the limits"),
         ({"most_held": -1}, "most_held -1; give a whole number from 0 up"),
     ],
 )
@@ -53,18 +53,18 @@ def test_a_rate_and_a_clock_are_what_they_are(tiny_bundle: Path) -> None:
     for rate in ("20", None, 0, True, float("nan")):
         with pytest.raises(UserError, match="rate .*; give a number above 0"):
             PolicyRunner(sampler, Rhythm(rate))  # type: ignore[arg-type]
-    with pytest.raises(UserError, match="clock 'x' is none; give WallClock"):
+    with pytest.raises(UserError, match="'x' is not a clock; give WallClock"):
         PolicyRunner(sampler, Rhythm(20), clock="x")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     ("parts", "former", "said"),
     [
-        ((20.0,), {}, r"a runner's rhythm is 20.0; PolicyRunner\(sampler, Rhythm"),
-        ((Rhythm(20.0), 3), {}, "a runner's safety is 3"),
-        ((Rhythm(20.0),), {"fade": 4}, "no option 'fade' any more; .*fade is of Rhythm"),
-        ((Rhythm(20.0),), {"limits": None}, "no option 'limits' any more; .*limits is of Safety"),
-        ((Rhythm(20.0),), {"colour": 4}, "no option 'colour'; it has"),
+        ((20.0,), {}, r"the rhythm of a runner is 20.0; give a Rhythm: PolicyRunner\(sampler, Rhythm"),
+        ((Rhythm(20.0), 3), {}, "the safety of a runner is 3"),
+        ((Rhythm(20.0),), {"fade": 4}, "no longer has the option 'fade'; fade is now part of Rhythm"),
+        ((Rhythm(20.0),), {"limits": None}, "no longer has the option 'limits'; limits is now part of Safety"),
+        ((Rhythm(20.0),), {"colour": 4}, "no option 'colour'; give"),
     ],
 )
 def test_former_options_name_the_part_that_they_are_of(
@@ -78,7 +78,7 @@ def test_former_options_name_the_part_that_they_are_of(
     ("method", "wrong", "named"),
     [
         ("delay", [-1, float("nan"), float("inf"), "x", None], "delay .*; give seconds, 0 or more"),
-        ("advance", [float("nan"), float("inf"), "x"], "to advance; give a finite number"),
+        ("advance", [float("nan"), float("inf"), "x"], "the clock cannot advance by .*; give a finite number"),
         ("reset", [1.5, "a", None, -1, 2**40], "seed .*; give a whole number from 0 to 1099511627775"),
     ],
 )
@@ -145,5 +145,5 @@ def test_a_policy_whose_prompt_holds_an_observation_needs_its_text_encoder(tiny_
     sampler = tiny_policy(tiny_bundle, ramp)
     form = PromptForm("{task}, {state}", state=StateWords("joints", (1.0, 1.0), (0.0, 0.0), 256))
     text = TextEncoderEntry(GraphEntry("text.onnx", (), ()), (), form)
-    with pytest.raises(UserError, match="prompts of this policy hold 'joints'; PolicyRunner.text="):
+    with pytest.raises(UserError, match="prompts of this policy contain 'joints', .*give PolicyRunner.text="):
         PolicyRunner(described(sampler, text=text), Rhythm(20))

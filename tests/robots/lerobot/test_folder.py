@@ -210,7 +210,9 @@ def test_weights_in_whole_numbers_are_refused(tmp_path: Path) -> None:
     tensors = load_file(file)
     name = next(name for name in tensors if name.endswith("final_conv.1.weight"))
     save_file(tensors | {name: (100 * tensors[name]).char()}, file)
-    with pytest.raises(UserError, match=r"final_conv.1.weight' is stored as int8: quantised weights are not read"):
+    with pytest.raises(
+        UserError, match=r"final_conv.1.weight' is stored as int8; fewstep does not read quantized weights"
+    ):
         load_lerobot_folder(tmp_path / "policy")
 
 
@@ -261,7 +263,7 @@ def test_as_many_actions_are_executed_as_lerobot_slices(
     """A sequence of 8 actions begins an observation earlier: LeRobot takes [1 : 1 + n_action_steps] of it."""
     write_policy(tmp_path / "policy", down_dims=[16], n_action_steps=asked)
     assert load_lerobot_folder(tmp_path / "policy").spec.policy == Policy(OBSERVATIONS, OBSERVATIONS - 1, executed)
-    assert ("n_action_steps is 8; as in LeRobot 7 actions" in caplog.text) == (asked != executed)
+    assert ("n_action_steps is 8; as in LeRobot, only the 7 actions" in caplog.text) == (asked != executed)
 
 
 def renaming(folder: Path, *maps: Any) -> Path:

@@ -85,7 +85,7 @@ def test_buffers_of_data_sets_among_the_weights_are_read(tmp_path: Path) -> None
     tensors = load_file(file)
     save_file({name.replace(".buffer_", ".so100-red_buffer_"): each for name, each in tensors.items()}, file)
     assert unit(folder, "so100-red") == TWENTY
-    with pytest.raises(UserError, match="but under names of data sets: so100-red; .* --statistics so100-red"):
+    with pytest.raises(UserError, match="except for the data sets so100-red; .* --statistics so100-red"):
         load_lerobot_folder(folder)
 
 
@@ -93,23 +93,23 @@ REFUSED: list[tuple[Change, str | None, str]] = [
     (
         renamed("so100.buffer.", "so100-red.buffer."),
         None,
-        "no statistics of observation.state, which MIN_MAX needs, but under names of data sets: so100, so100-red; "
-        "choose the data set whose robot and units are yours, as --statistics so100$",
+        "no statistics of observation.state, which MIN_MAX needs, except for the data sets so100, so100-red; "
+        "choose the data set with your robot and units: --statistics so100$",
     ),
     (
         renamed("so100.buffer.", features=("action",)),
         None,
-        "postprocessor.json has no statistics of action, which MIN_MAX needs, but under names of data sets: so100",
+        "postprocessor.json has no statistics of action, which MIN_MAX needs, except for the data sets so100",
     ),
-    (renamed("so100.buffer."), "so101", "no statistics under the name 'so101'; give one of so100"),
-    (renamed(""), "so100", "no statistics under the name 'so100'; leave --statistics out"),
-    (renamed(features=("observation.state",)), None, "no statistics of observation.state, which MIN_MAX needs; take"),
-    (renamed(features=("action",)), None, "no statistics of action, which MIN_MAX needs; take"),
+    (renamed("so100.buffer."), "so101", "no statistics for the data set 'so101'; give one of so100"),
+    (renamed(""), "so100", "no statistics for the data set 'so100'; leave --statistics out"),
+    (renamed(features=("observation.state",)), None, "no statistics of observation.state, which MIN_MAX needs; give"),
+    (renamed(features=("action",)), None, "no statistics of action, which MIN_MAX needs; give"),
     (processor("postprocessor", lambda steps: steps[:-1]), None, "no unnormalizer.*config.json normalises action by"),
     (processor("preprocessor", lambda steps: steps[:-1]), None, "has no normalizer.* normalises observation.state by"),
     (processor("postprocessor", lambda steps: steps * 2), None, "has 2 steps unnormalizer_processor"),
-    (processor("preprocessor", settings(features={})), None, "normalises STATE by MIN_MAX, and does not list obs"),
-    (processor("postprocessor", settings(norm_map={"action": "MIN_MAX"})), None, "features of type 'action'"),
+    (processor("preprocessor", settings(features={})), None, "normalises STATE by MIN_MAX, but does not list obs"),
+    (processor("postprocessor", settings(norm_map={"action": "MIN_MAX"})), None, "unknown type of feature 'action'"),
 ]
 
 
@@ -124,7 +124,7 @@ def test_statistics_that_normalisation_lacks_are_refused(
 
 def test_a_base_model_without_statistics_of_the_state_is_refused(tmp_path: Path) -> None:
     folder = policy(tmp_path, renamed(features=("observation.state",)), renamed("so100.buffer.", features=("action",)))
-    with pytest.raises(UserError, match="no statistics of observation.state.*: its data sets so100 lack them too"):
+    with pytest.raises(UserError, match="no statistics of observation.state.*; its data sets so100 lack them too"):
         load_lerobot_folder(folder, "so100")
 
 
@@ -136,7 +136,7 @@ def test_pictures_without_statistics_are_refused(tmp_path: Path) -> None:
 
 def test_a_config_that_does_not_say_how_to_normalise_is_refused(tmp_path: Path) -> None:
     folder = policy(tmp_path, config(normalization_mapping=None), in_weights=True)
-    with pytest.raises(UserError, match="normalization_mapping in .* does not say how each type"):
+    with pytest.raises(UserError, match="normalization_mapping in .* has no normalisation modes by type"):
         load_lerobot_folder(folder)
 
 
@@ -157,4 +157,4 @@ def test_other_sources_have_no_statistics_to_choose(source: str, tmp_path: Path)
 def test_the_command_takes_the_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = policy(tmp_path, renamed("so100.buffer."))
     assert main(["export", str(folder), "--statistics", "so101", "-o", str(tmp_path / "b"), "--dry-run"]) == 1
-    assert "no statistics under the name 'so101'; give one of so100" in capsys.readouterr().err
+    assert "no statistics for the data set 'so101'; give one of so100" in capsys.readouterr().err

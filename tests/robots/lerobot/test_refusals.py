@@ -12,7 +12,7 @@ from fewstep.robots.lerobot.normalisation import RENAMED, read_robot_names
 from tests.robots.lerobot.policies import STATE, Change, config, statistics, step, write, write_policy
 from tests.robots.lerobot.test_folder import renaming
 
-NAN, READS = float("nan"), "and fewstep reads diffusion, multi_task_dit, smolvla, pi0, pi05"
+NAN, READS = float("nan"), "fewstep reads only diffusion, multi_task_dit, smolvla, pi0, pi05"
 NORMALISER, BATCHED, CAMERA = "normalizer_processor", "to_batch_processor", "observation.images.cam0"
 FEATURE = {"observation.state": {"type": "STATE", "shape": [STATE]}}
 SEEING = {**FEATURE, "observation.image": {"type": "VISUAL", "shape": [3, 40, 48]}}
@@ -39,20 +39,20 @@ def with_weights(content: bytes) -> Change:
 
 
 REFUSED: list[tuple[str, Change, str]] = [
-    ("diffusion", config(type="act"), "its policy is of type 'act'"),
+    ("diffusion", config(type="act"), "the policy is of type 'act'"),
     (
         "diffusion",
         config(vision_backbone="resnet50", input_features=SEEING),
-        "'resnet50', and fewstep knows resnet18, resnet34",
+        "'resnet50'; fewstep reads only resnet18, resnet34",
     ),
     ("diffusion", config(noise_scheduler_type="EDM"), "the scheduler 'EDM'"),
-    ("diffusion", config(down_dims=[16, 64]), "weight 'diffusion.unet.*' is .*, and config.json asks for"),
+    ("diffusion", config(down_dims=[16, 64]), "weight 'diffusion.unet.*' is .*, but config.json requires"),
     ("diffusion", config(down_dims=[16, 32, 64]), "has no weight 'diffusion.unet"),
     ("diffusion", config(output_features={}), "has no action"),
     ("diffusion", config(input_features={"observation.state": {"type": "STATE"}}), "config.json has no 'shape'"),
     ("diffusion", config(n_action_steps=9), "config.json has n_action_steps 9; give a number from 1 to horizon, 8"),
     ("diffusion", config(n_action_steps=0), "config.json has n_action_steps 0; give a number from 1 to horizon, 8"),
-    ("diffusion", config(n_obs_steps=9), "config.json has n_obs_steps 9|weight .* config.json asks for"),
+    ("diffusion", config(n_obs_steps=9), "config.json has n_obs_steps 9|weight .* config.json requires"),
     ("smolvla", config(n_action_steps=99), "config.json has n_action_steps 99; give a number from 1 to chunk_size"),
     ("diffusion", config(n_groups=0), "does not fit a diffusion policy"),
     (
@@ -60,18 +60,18 @@ REFUSED: list[tuple[str, Change, str]] = [
         config(spatial_softmax_num_keypoints=-1, vision_backbone="resnet18", input_features=SEEING),
         "does not fit a diffusion policy",
     ),
-    ("diffusion", statistics(max=[1.0, NAN, 1.0]), r"max of observation\.state holds NaN"),
+    ("diffusion", statistics(max=[1.0, NAN, 1.0]), r"max of observation\.state contains NaN"),
     ("diffusion", without("policy_preprocessor*.safetensors"), "is missing"),
-    ("diffusion", without("policy_*"), "its weights hold no statistics of observation.state"),
+    ("diffusion", without("policy_*"), "its weights contain no statistics of observation.state"),
     ("diffusion", with_weights(b"version https://git-lfs"), "is (no|not a) safetensors file"),
-    ("smolvla", config(type="groot"), f"'groot', {READS}"),
-    ("smolvla", config(type=["pi0"]), r"of type \['pi0'\], and fewstep reads"),
+    ("smolvla", config(type="groot"), f"'groot'; {READS}"),
+    ("smolvla", config(type=["pi0"]), r"of type \['pi0'\]; fewstep reads only"),
     ("smolvla", config(adapt_to_pi_aloha=True), "trained with adapt_to_pi_aloha"),
-    ("smolvla", config(max_state_dim=7), r"state_proj.weight' is \[128, 5\], and config.json asks for \[128, 7\]"),
+    ("smolvla", config(max_state_dim=7), r"state_proj.weight' is \[128, 5\], but config.json requires \[128, 7\]"),
     ("smolvla", config(max_action_dim=1), "does not fit a smolvla policy"),
-    ("smolvla", config(min_period=0.0), r"a smolvla policy \(min_period 0 and max_period 4\)"),
+    ("smolvla", config(min_period=0.0), r"a smolvla policy \(min_period is 0 and max_period is 4\)"),
     ("smolvla", config(chunk_size=10**9), r"\[1000000000, 6\] is not .* of 268435456 elements at most"),
-    ("smolvla", config(resize_imgs_with_padding=[30, 30]), "in patches of 8, 2 by 2 a token"),
+    ("smolvla", config(resize_imgs_with_padding=[30, 30]), "into patches of 8, 2 by 2 per token"),
     ("smolvla", config(vlm_model_name="HuggingFaceM4/Idefics3-8B"), "has the model 'HuggingFaceM4/Idefics3"),
     ("smolvla", config(input_features=FEATURE), "has no camera"),
     (
@@ -86,17 +86,21 @@ REFUSED: list[tuple[str, Change, str]] = [
         step(RENAMED, rename_map=dict.fromkeys(("front", "top"), CAMERA)),
         f"renames front and top to {CAMERA}",
     ),
-    ("smolvla", step(NORMALISER, eps=NAN), "adds nan to deviations"),
+    ("smolvla", step(NORMALISER, eps=NAN), "has an invalid eps: nan"),
     ("smolvla", step(NORMALISER, eps="small"), "a file does not fit a smolvla policy"),
-    ("smolvla", step(NORMALISER, normalize_observation_keys="observation.state"), "names no list of observations"),
-    ("smolvla", statistics(mean=[0.0, NAN, 0.0]), r"mean of observation\.state holds NaN"),
-    ("smolvla", statistics(std=[1.0, -2.0, 1.0]), r"std of observation\.state holds -2"),
+    (
+        "smolvla",
+        step(NORMALISER, normalize_observation_keys="observation.state"),
+        "normalize_observation_keys in .* is not a list",
+    ),
+    ("smolvla", statistics(mean=[0.0, NAN, 0.0]), r"mean of observation\.state contains NaN"),
+    ("smolvla", statistics(std=[1.0, -2.0, 1.0]), r"std of observation\.state contains -2"),
     ("pi0", config(use_relative_actions=True), "trained with use_relative_actions"),
     ("pi0", config(chunk_size=None), "does not fit a pi0 policy"),
-    ("pi0", more_words, "has 102 tokens, and the policy's weights know 99"),
-    ("pi0", without("tokenizer"), "has no tokenizer: its policy takes the one of google/paligemma-3b-pt-224"),
+    ("pi0", more_words, "has 102 tokens, but the policy's weights have 99"),
+    ("pi0", without("tokenizer"), "has no tokenizer; its policy uses that of google/paligemma-3b-pt-224"),
     ("multi_task_dit", config(num_layers=3), "has no weight 'noise_predictor.transformer_blocks.2"),
-    ("multi_task_dit", config(image_crop_shape=None), "for an encoder of 4"),
+    ("multi_task_dit", config(image_crop_shape=None), "but the encoder has 4 in all"),
     ("multi_task_dit", config(vision_encoder_name="laion/CLIP-ViT-H-14"), "has the encoder 'laion/CLIP-ViT-H-14'"),
     ("multi_task_dit", config(text_encoder_name="laion/CLIP-ViT-H-14"), "has the encoder 'laion/CLIP-ViT-H-14'"),
 ]
@@ -125,10 +129,10 @@ def test_a_least_value_above_the_greatest_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("maps", "said"),
     [
-        ([{"a": ["b"]}], "has a rename_map that gives no name for each name"),
-        ([["a", "b"]], "has a rename_map that gives no name for each name"),
-        ([{"a": "d"}], "renames a to d, which is none of the policy's b, c"),
-        ([{"a": "b"}, {"b": "d"}], "renames a to d, which is none"),
+        ([{"a": ["b"]}], "has a rename_map that does not map names to names"),
+        ([["a", "b"]], "has a rename_map that does not map names to names"),
+        ([{"a": "d"}], "renames a to d, which is not a feature of the policy .b, c"),
+        ([{"a": "b"}, {"b": "d"}], "renames a to d, which is not a feature"),
         ([{"a": "b"}, {"d": "b"}], "renames a and d to b"),
     ],
 )

@@ -125,7 +125,7 @@ def form_of(kind: str, folder: Path) -> PromptForm | None:
 def test_a_prompt_holds_the_state_in_bins(tmp_path: Path) -> None:
     form = form_of("pi05", tmp_path / "pi05")  # quantiles of the first number: -1.4 and 2.4
     assert format_prompt(" push_it\n", form, [-1.4, 88.0, 1.0]) == "Task: push it, State: 0 255 128;\nAction: "
-    with pytest.raises(UserError, match="hold 'observation.state'"):
+    with pytest.raises(UserError, match="contain 'observation.state'"):
         format_prompt("push it", form)
     assert format_prompt("lift\n", form_of("smolvla", tmp_path / "smolvla")) == "lift\n"
 
