@@ -21,10 +21,8 @@ Pair = tuple[float, float]
 class Path:
     """(alpha, sigma) as functions of time and of lambda.
 
-    first, last: the range of t.
-    timesteps: the number of timesteps in training, which are 0 .. timesteps - 1; None for continuous time.
-    at, at_lam: (alpha, sigma) at t, and at a lambda.
-    time_of: t for an array of lambdas.
+    first, last: the range of t. timesteps: the number of timesteps in training, from 0; None for continuous time.
+    at, at_lam: (alpha, sigma) at t, and at a lambda. time_of: t for an array of lambdas.
     clock: t for the process's own time, from 1 (noisiest) towards 0, in which its authors place steps uniformly.
     share: the coefficient of y in x at t, for restoration schedules where that is not 1 - alpha.
     """
@@ -205,8 +203,7 @@ def interpolated_path(spec: ScheduleSpec) -> Path:
 
     With `shares`, x is alpha x0 + share y + sigma eps: the two-sided interpolant of Albergo, Boffi & Vanden-Eijnden
     2023 (arXiv 2303.08797, definition 2.1), whose alpha, beta and gamma are our shares, alphas and sigmas. Then sigma^2
-    is interpolated instead of sigma, which may grow like a square root at both ends.
-    """
+    is interpolated instead of sigma, which may grow like a square root at both ends."""
     ways, scale, power = np.linspace(0, 1, len(spec.alphas)), spec.time_scale, 2 if spec.shares else 1
     powers = np.array(spec.sigmas) ** power
 
@@ -272,8 +269,7 @@ def rddm(spec: ScheduleSpec) -> Path:
     """alpha = 1 - abar_t, sigma = bbar_t for x - y: RDDM, Liu et al. 2024 (arXiv 2308.13712).
 
     The increments of the noise variance bbar^2 grow as (t + 1)^power, to a total of `noise_variance`. The increments of
-    the residual's share abar decrease in the same way, to a total of 1.
-    """
+    the residual's share abar decrease in the same way, to a total of 1."""
     T = spec.timesteps
     weights = np.linspace(1 / T, 1, T) ** (spec.power or 1.0)
     alphas = 1 - np.minimum(np.cumsum(weights[::-1]) / weights.sum(), 1.0)
@@ -290,7 +286,6 @@ def bridge(spec: ScheduleSpec) -> Path:
     """Schroedinger bridge between x0 and y in its variance-exploding form, Jukic et al. 2024 (arXiv 2407.16074).
 
     It describes x - y; t in [0, 1]. At t = 1 alpha and sigma are both 0, so x is y.
-
     With s2(t) = rate (growth^2t - 1) / (2 log growth) and r = s2(t) / s2(1): alpha = 1 - r, sigma^2 = s2(1) r (1 - r).
     """
     k, scale = spec.growth, spec.time_scale
