@@ -252,7 +252,7 @@ def test_the_command_line_writes_ids_and_shows_plans(exported_tokens, tmp_path, 
     assert main(["plan", "--show", "maskgit:4", "--bundle", str(exported_tokens)]) == 0
     assert "maskgit:4 for [2, 12] tokens of 16 ids: at most 4 evaluations" in capsys.readouterr().out
     assert main(["plan", "--show", "maskgit:4"]) == 1
-    assert "depends on the number of tokens; name a bundle" in capsys.readouterr().err
+    assert "depends on the number of tokens; name a token bundle" in capsys.readouterr().err
     assert main(["inspect", str(exported_tokens), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["manifest"]["vocabulary"] == {"size": 16, "mask": 16}
     assert main(["verify", str(exported_tokens)]) == 0
