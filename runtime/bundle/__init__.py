@@ -1,1 +1,1 @@
-"""A bundle on disk is a manifest and its files; they are checked before any of them is run."""
+"""Bundles on disk: a manifest and its files, which are checked before any of them runs."""

@@ -1,4 +1,4 @@
-"""The check of a manifest beyond its types: sizes, ranges, and graphs that must fit together."""
+"""Checks of a manifest beyond its types: sizes, ranges, and graphs that must fit together."""
 
 from collections.abc import Iterator
 from itertools import accumulate
@@ -23,22 +23,24 @@ from fewstep.runtime.kinds.sizes import (
     x_dtype,
 )
 
-AHEAD = {"conditioner": ("condition",), "prologue": ("time", "to", "condition", "row")}  # roles of what they take
+AHEAD = {"conditioner": ("condition",), "prologue": ("time", "to", "condition", "row")}  # roles of their inputs
 BATCH = "batch"
-OF_KINDS = ("carried", "named")  # roles of ports that a kind of denoiser has
+OF_KINDS = ("carried", "named")  # roles of ports that optional properties of a denoiser add
 Problems = Iterator[tuple[str, str]]  # (field, what is wrong with it)
 
 
 def manifest_problems(manifest: Manifest) -> Problems:
-    """The faults of a manifest, in the order of checks. Only the first is sure: later checks rely on the earlier
-    ones."""
+    """Yield the faults of a manifest, in the order of checks.
+
+    Only the first is certain, because later checks rely on earlier ones.
+    """
     yield from interface_problems(manifest)
     if problem := spec_problem(manifest.schedule):
         yield f"schedule.{problem[0]}", problem[1]
     if manifest.vocabulary and any(
         each.role == "to" for _, graph in denoiser_graphs(manifest) for each in graph.inputs
     ):
-        yield "vocabulary", "a denoiser of tokens with a second time"
+        yield "vocabulary", "a token denoiser cannot have a second time"
     yield from _row_problems(manifest)
     for field, graph in denoiser_graphs(manifest):
         yield from _port_problems(field, graph, manifest)
@@ -47,37 +49,37 @@ def manifest_problems(manifest: Manifest) -> Problems:
 
 
 def denoiser_graphs(manifest: Manifest) -> Iterator[tuple[str, GraphEntry]]:
-    """Each graph of the denoiser, but for other networks', with the name of its field."""
+    """Yield each graph of the denoiser, except those of other networks, with the name of its field."""
     yield from _setup_graphs(manifest)
     yield from _step_graphs(manifest)
 
 
 def _setup_graphs(manifest: Manifest) -> Iterator[tuple[str, GraphEntry]]:
-    """The graphs that run before the first step, in order."""
+    """Yield the graphs that run before the first step, in order."""
     for name, graph in (("conditioner", manifest.conditioner), ("prologue", manifest.prologue)):
         if graph is not None:
             yield name, graph
 
 
 def _step_graphs(manifest: Manifest) -> Iterator[tuple[str, GraphEntry]]:
-    """The graphs that run at steps."""
+    """Yield the graphs that run at steps."""
     for name, body in manifest.bodies.items():
         for number, graph in enumerate(body.graphs):
             yield f"bodies[{name!r}].graphs[{number}]", graph
 
 
 def _network_problems(manifest: Manifest) -> Problems:
-    """Faults of networks beside the denoiser: of their intervals, their conditions, and of each alone."""
+    """Yield faults of the networks besides the denoiser: in their intervals and conditions, and in each network."""
     names = {condition.name for condition in manifest.conditions}
     untils = [network.until for network in manifest.networks.values()]
     if untils != sorted(set(untils)) or not all(map(isfinite, untils)):
-        yield "networks", f"they end at lambda {untils}, which does not increase"
+        yield "networks", f"they end at lambda {untils}, which is not in increasing order"
     if manifest.networks and (lone := next((kind.NOUN for _, kind in kinds(manifest) if kind.EXPERTS == "none"), "")):
         yield "networks", f"a bundle with {lone} has one network"
     for name, network in manifest.networks.items():
         field = f"networks[{name!r}]"
         if name == DENOISER or not name.isidentifier():
-            yield field, f"the name is no word, or {DENOISER}, the network that the manifest itself describes"
+            yield field, f"the name is not an identifier, or is {DENOISER}, the network of the manifest itself"
         if unknown := network.inputs.keys() - names:
             yield f"{field}.inputs", f"the manifest has no condition {min(unknown)!r}"
         for place, reason in manifest_problems(select_network(manifest, name)):
@@ -85,14 +87,14 @@ def _network_problems(manifest: Manifest) -> Problems:
 
 
 def interface_problems(of: Description) -> Problems:
-    """The faults of a denoiser's interface and meaning, which a Spec states and a manifest keeps."""
+    """Yield the faults of a denoiser's interface and meaning, which a Spec states and a manifest stores."""
     shape, conditions = of.x_shape, of.conditions
     if not shape or min(shape) < 1 or any(count > ELEMENTS_LIMIT for count in accumulate(shape, mul)):
-        yield "x_shape", f"{list(shape)} is not the shape of a sample of {ELEMENTS_LIMIT} elements at most"
+        yield "x_shape", f"{list(shape)} is not the shape of a sample of at most {ELEMENTS_LIMIT} elements"
     if of.heads < (least := 1 if of.steers is None else 2):
-        yield "heads", f"{of.heads}, and at least {least} is needed"
+        yield "heads", f"{of.heads} is less than {least}"
     if of.prediction == "logits" and of.vocabulary is None:
-        yield "vocabulary", "a denoiser that predicts logits without a vocabulary"
+        yield "vocabulary", "a denoiser that predicts logits needs a vocabulary"
     for field, kind in kinds(of):
         if reason := kind.problem(of):
             yield field, reason
@@ -106,18 +108,18 @@ def interface_problems(of: Description) -> Problems:
 
 
 def _row_problems(manifest: Manifest) -> Problems:
-    """Faults of rows: each row is made before it is read, from inputs that come before it."""
+    """Yield faults of rows. Each row must be computed before it is read."""
     rows: set[str] = set()
     for field, graph in _setup_graphs(manifest):
         for tensor in graph.inputs:
             if tensor.role not in AHEAD[field]:
                 yield field, f"its input {tensor.name!r} has the role {tensor.role!r}"
         if unmade := _row_names(graph.inputs) - rows:
-            yield field, f"nothing before it makes the row {min(unmade)!r}"
+            yield field, f"no graph before it returns the row {min(unmade)!r}"
         rows |= {tensor.name for tensor in graph.outputs}
     for field, graph in _step_graphs(manifest):
         if unmade := _row_names((*graph.inputs, *graph.outputs)) - rows:
-            yield field, f"the prologue does not make the row {min(unmade)!r}"
+            yield field, f"the prologue does not return the row {min(unmade)!r}"
 
 
 def _row_names(tensors: tuple[TensorEntry, ...]) -> set[str]:
@@ -125,7 +127,7 @@ def _row_names(tensors: tuple[TensorEntry, ...]) -> set[str]:
 
 
 def _port_problems(field: str, graph: GraphEntry, manifest: Manifest) -> Problems:
-    """Faults of a graph's inputs and outputs: they have the shapes that the manifest describes."""
+    """Yield faults of a graph's inputs and outputs, which must have the shapes that the manifest describes."""
     conditions = {condition.input: condition for condition in manifest.conditions}
     for tensor in graph.inputs:
         if tensor.role != "condition":
@@ -142,7 +144,7 @@ def _port_problems(field: str, graph: GraphEntry, manifest: Manifest) -> Problem
 
 
 def _plan_names(manifest: Manifest) -> Iterator[tuple[str, str]]:
-    """Names of plans that readers compile, with their fields."""
+    """Yield the names of plans that readers compile, with their fields."""
     yield from ((f"bodies.{name}.plan", body.plan) for name, body in manifest.bodies.items() if body.plan is not None)
     yield from (("fitted", fitted.nominal) for fitted in manifest.fitted)
 
@@ -155,7 +157,7 @@ def _body_problems(manifest: Manifest) -> Problems:
     for field, graph in _step_graphs(manifest):
         roles = [tensor.role for tensor in graph.inputs]
         if roles.count("x") != 1 or [tensor.role for tensor in graph.outputs].count("output") != 1:
-            yield field, "a body has one input of role x and one output of role output"
+            yield field, "it does not have exactly one input of role x and one output of role output"
         for of_kinds, tensors in ((inputs, graph.inputs), (outputs, graph.outputs)):
             ports = {each for each in tensors if each.role in OF_KINDS}
             if ports != of_kinds:
@@ -163,17 +165,17 @@ def _body_problems(manifest: Manifest) -> Problems:
         for tensor in (*graph.inputs, *graph.outputs):
             wanted = (BATCH, *(output_shape(manifest, shape) if tensor.role == "output" else shape))
             if tensor.role == "x" and (tensor.dtype == "int64") != (x_dtype(manifest) == "int64"):
-                yield field, f"x is {tensor.dtype} of a denoiser that predicts {manifest.prediction}"
+                yield field, f"x is {tensor.dtype} in a denoiser that predicts {manifest.prediction}"
             if tensor.role in ("x", "output") and tensor.shape != wanted:
                 yield field, f"tensor {tensor.name!r} has the shape {list(tensor.shape)}, not {list(wanted)}"
     for field, plan in _plan_names(manifest):
         if split_code(plan) is not None:
-            yield field, f"the plan's name {plan!r} is of code, which no bundle may name"
+            yield field, f"the plan's name {plan!r} refers to code, which a bundle must not name"
     for name, body in manifest.bodies.items():
         if body.platform is not None and (is_core(body.target) or body.platform.name != body.target):
             yield (
                 f"bodies[{name!r}].platform",
-                f"it is {body.platform.name!r} of target {body.target!r}",
+                f"it is {body.platform.name!r}, but the body's target is {body.target!r}",
             )
         roles = [tensor.role for graph in body.graphs for tensor in graph.inputs]
         is_grouped = "group" in roles or len(body.graphs) > 1
@@ -181,7 +183,7 @@ def _body_problems(manifest: Manifest) -> Problems:
         if edges != sorted(set(edges)) or (len(edges) > 0) != is_grouped:
             yield (
                 f"bodies[{name!r}].groups",
-                "edges must increase, and go together with an input of role group or several graphs",
+                "edges must increase, and need an input of role group or several graphs, which in turn need edges",
             )
         if not untils or untils[-1] is not None or untils[:-1] != [edge for edge in edges if edge in untils]:
-            yield f"bodies[{name!r}].graphs", f"they end at {untils}, and range groups at {edges}"
+            yield f"bodies[{name!r}].graphs", f"they end at {untils}, but range groups end at {edges}"

@@ -1,10 +1,10 @@
-"""The choice of an engine of a bundle that may run on this machine.
+"""Select an engine of a bundle that may run on this machine.
 
-An engine is native code: a process that loads one is in the hands of its builder. A hash shows damage, not origin. An
+An engine is native code, so a process that loads one must trust its builder. A hash shows damage, not origin. An
 engine is therefore loaded only under two conditions:
 
-- its key matches this machine: the graph, the backend and its version, the GPU;
-- this machine built it, as a file in the user's cache folder says, or the caller trusts its builder.
+- Its key matches this machine: the graph, the backend and its version, the GPU.
+- This machine built it, according to a file in the user's cache folder, or the caller trusts its builder.
 """
 
 import hashlib
@@ -19,12 +19,12 @@ from fewstep.runtime.bundle.manifest import EngineEntry
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.machine import cache
 
-SIDECAR_LIMIT = 2**20  # bytes; a real one has a few hundred
+SIDECAR_LIMIT = 2**20  # bytes; an actual sidecar has a few hundred
 
 
 @dataclass(frozen=True)
 class Program:
-    """An engine that may be loaded: its bytes, as they were checked, and what it was built from."""
+    """An engine that may be loaded: its checked bytes, and the key that it was built from."""
 
     content: bytes
     key: EngineKey
@@ -40,12 +40,15 @@ def was_built_here(sha256: str) -> bool:
 
 
 def find(bundle: Bundle, name: str, here: EngineFacts, trust: bool) -> Program:
-    """The engine of a body (or of the prologue) for this machine. UserError names what is missing or differs."""
+    """Return the engine of a body (or of the prologue) for this machine.
+
+    `trust` allows engines from other machines. Raises UserError that names what is missing or differs.
+    """
     build = f"fewstep build {bundle.path} --backend {here.backend}{_precision(bundle, name)}"
     candidates = [each for each in bundle.manifest.engines if (each.body, each.backend) == (name, here.backend)]
     if not candidates:
         raise UserError(f"{bundle.path} has no {here.backend} engine of {name!r}", build)
-    graph = find_graph(bundle, name)  # not read: what an engine was built from is compared by its recorded hash
+    graph = find_graph(bundle, name)  # its file is not read: the engine's key has the recorded hash
     hashes = bundle.manifest.files
     weights = tuple(hashes[file] for file in graph.data)
     problems = {}
@@ -61,13 +64,16 @@ def find(bundle: Bundle, name: str, here: EngineFacts, trust: bool) -> Program:
 
 
 def is_built(bundle: Bundle, name: str, here: EngineFacts) -> bool:
-    """True if there is an engine for this backend and GPU, fitting or not."""
+    """Return True if the bundle has an engine for this backend and GPU, whether or not its key matches."""
     wanted = {(name, here.backend, device) for device in (here.device, AMPERE_ON)}
     return any((each.body, each.backend, each.device) in wanted for each in bundle.manifest.engines)
 
 
 def read_sidecar(bundle: Bundle, engine: EngineEntry) -> Sidecar:
-    """The sidecar of an engine, which says what it was built from. UserError where the manifest disagrees."""
+    """Read an engine's sidecar, which has the key that it was built from.
+
+    Raises UserError if it cannot be read or does not match the manifest.
+    """
     again = f"fewstep build {bundle.path} --backend {engine.backend}"
     path = bundle.file(engine.sidecar)
     if path.stat().st_size > SIDECAR_LIMIT:
@@ -78,7 +84,7 @@ def read_sidecar(bundle: Bundle, engine: EngineEntry) -> Sidecar:
         raise UserError(f"{bundle.path}: {engine.sidecar} cannot be read ({error})", again) from error
     if sidecar.schema > SCHEMA:
         raise UserError(
-            f"{bundle.path}: {engine.sidecar} has schema {sidecar.schema}, this fewstep reads up to {SCHEMA}",
+            f"{bundle.path}: {engine.sidecar} has schema {sidecar.schema}, and this fewstep reads up to {SCHEMA}",
             "pip install --upgrade fewstep",
         )
     key = sidecar.built_from
@@ -89,15 +95,15 @@ def read_sidecar(bundle: Bundle, engine: EngineEntry) -> Sidecar:
 
 
 def _read_program(bundle: Bundle, engine: EngineEntry, sidecar: Sidecar, build: str, trust: bool) -> Program:
-    """The engine's bytes. They are hashed as they were read: what runs is what was checked."""
+    """Return the engine's bytes. The hash is of these bytes, so that the loaded engine is the checked one."""
     content = bundle.read(engine.file)
     sha256 = hashlib.sha256(content).hexdigest()
     if sha256 != sidecar.sha256:
-        raise UserError(f"{bundle.path}: {engine.file} changed while it was read", "try again")
+        raise UserError(f"{bundle.path}: {engine.file} changed while it was read", "run the command again")
     if not trust and not was_built_here(sha256):
         raise UserError(
             f"{bundle.path}: {engine.file} was not built on this machine, and an engine is native code",
-            f"build it here: {build}; or, if you trust whoever built it, give trust_engines=True",
+            f"build it here: {build}; or, if you trust its builder, give trust_engines=True",
         )
     return Program(content, sidecar.built_from)
 

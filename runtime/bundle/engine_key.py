@@ -1,4 +1,4 @@
-"""The key of an engine holds every choice it was built from; all must match the machine that runs it."""
+"""The key of an engine: every choice that it was built from. All of them must match the machine that runs it."""
 
 import hashlib
 import re
@@ -7,17 +7,18 @@ import msgspec
 
 SCHEMA = 1
 AMPERE = 80  # the oldest compute capability of hardware-compatible engines
-AMPERE_ON = "sm80+"  # the device of an engine that runs on it and on all later ones
+AMPERE_ON = "sm80+"  # the device of an engine that runs on Ampere and on all later GPUs
 
 
 class EngineKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Every choice that shapes an engine. Equal keys mean that building again would give the same engine.
+    """Every choice that determines an engine. Engines built from equal keys are interchangeable.
 
-    graph: sha256 of the ONNX file; weights: of each file it refers to.
+    graph: sha256 of the ONNX file.
+    weights: sha256 of each file that the graph refers to.
     batches: (least, preferred, greatest) leading axis of all inputs.
     flags: settings of the builder that are not its defaults everywhere.
     device: the compute capability it is compiled for, e.g. "sm89", or "sm80+" if it is hardware-compatible.
-    multiprocessors: of the GPU it was tuned on; None if it was built without one, for all of that capability.
+    multiprocessors: those of the GPU it was tuned on. None if it was built without a GPU, for all of that capability.
     sizes: (least, preferred, greatest) of each free size of its inputs, such as "height".
     """
 
@@ -33,12 +34,12 @@ class EngineKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
 
     @property
     def digest(self) -> str:
-        """sha256 of the key: what a manifest calls `key`."""
+        """The sha256 of the key, which is `key` in a manifest."""
         return hashlib.sha256(msgspec.json.encode(self, order="deterministic")).hexdigest()
 
 
 class Sidecar(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The JSON file of an engine. `convolutions` counts the engine's convolutions by the type that they multiply."""
+    """The JSON file of an engine. `convolutions` counts the engine's convolutions by the type they compute in."""
 
     schema: int
     key: str
@@ -48,7 +49,10 @@ class Sidecar(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class EngineFacts(msgspec.Struct, frozen=True):
-    """The engine's half of this machine: what runs it, and on which GPU. `device` is "sm" and the capability."""
+    """The facts of this machine that an engine must match: the backend and the GPU.
+
+    `device` is "sm" and the compute capability.
+    """
 
     backend: str
     backend_version: str
@@ -57,25 +61,28 @@ class EngineFacts(msgspec.Struct, frozen=True):
 
 
 def key_difference(built: EngineKey, graph: str, weights: tuple[str, ...], here: EngineFacts) -> str | None:
-    """The first field in which an engine does not fit the graph or this machine, with both values; None: it fits.
+    """Return the first field in which an engine does not match the graph or this machine, with both values.
 
-    A version-compatible engine runs with its own and later versions of its backend, a hardware-compatible one on Ampere
-    and later. An engine tuned on a GPU runs on that model only, known by its multiprocessors.
+    None means that it matches. A version-compatible engine runs with its own and later versions of its backend, and a
+    hardware-compatible one on Ampere and later. An engine that was tuned on a GPU runs only on that model, which is
+    recognised by its number of multiprocessors.
     """
     if built.graph != graph or built.weights != weights:
-        return f"graph: built from {built.graph[:12]}, the bundle has {graph[:12]}"
+        return f"graph: built from {built.graph[:12]}, but the bundle has {graph[:12]}"
     if built.backend != here.backend:
-        return f"backend: built with {built.backend}, here is {here.backend}"
+        return f"backend: built with {built.backend}, but this is {here.backend}"
     same = built.backend_version == here.backend_version
     later = _numbers(built.backend_version) <= _numbers(here.backend_version)
     if not (same or built.flags.get("version_compatible") and later):
-        return f"backend_version: built with {built.backend_version}, here is {here.backend_version}"
+        return f"backend_version: built with {built.backend_version}, but this is {here.backend_version}"
     if built.device == AMPERE_ON:
-        return None if capability(here.device) >= AMPERE else f"device: built for {AMPERE_ON}, here is {here.device}"
+        return (
+            None if capability(here.device) >= AMPERE else f"device: built for {AMPERE_ON}, but this is {here.device}"
+        )
     if built.device != here.device:
-        return f"device: built for {built.device}, here is {here.device}"
+        return f"device: built for {built.device}, but this is {here.device}"
     if built.multiprocessors not in (None, here.multiprocessors):
-        return f"multiprocessors: built on {built.multiprocessors}, this {here.device} has {here.multiprocessors}"
+        return f"multiprocessors: built on {built.multiprocessors}, but this {here.device} has {here.multiprocessors}"
     return None
 
 
@@ -84,6 +91,6 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def capability(device: str) -> int:
-    """The compute capability of a device, as 89 of "sm89"; 0 of anything else."""
+    """Return the compute capability of a device: 89 for "sm89", 0 for anything else."""
     match = re.fullmatch(r"sm(\d{1,9})", device)
     return int(match[1]) if match else 0

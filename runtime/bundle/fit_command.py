@@ -1,4 +1,4 @@
-"""The command that fits a plan to a denoiser: for whoever lacks the plan, or lost its file."""
+"""The command that fits a plan to a denoiser, for errors about a missing plan or a lost file."""
 
 import re
 from contextlib import suppress
@@ -11,16 +11,21 @@ from fewstep.runtime.bundle.manifest import FittedPlan, Manifest
 
 
 def refit_command(path: Path, manifest: Manifest, steps: int, weight: float | None, lead: str = "") -> str:
-    """The command line that fits a plan of so many evaluations at a guidance weight, behind `lead`. Without float32,
-    which is fitted to, it is words that say where it can run."""
+    """Return `lead` and the command line that fits a plan of `steps` evaluations at a guidance weight.
+
+    A fit needs the float32 body. Without it, returns text that says in which bundle to fit.
+    """
     if "float32" not in manifest.bodies:  # `fewstep pack` left it out
         return "fit it in the bundle that this was packed from"
     return f"{lead}fewstep fit {path} --steps {steps}" + ("" if weight is None else f" --guidance {weight:g}")
 
 
 def weight_of_fit(path: Path, manifest: Manifest, entry: FittedPlan) -> float | None:
-    """The guidance weight of a fitted plan whose file is lost. A recorded command that made none of the readable plans
-    gives it; else the one weight of all readable plans."""
+    """Return the guidance weight of a fitted plan whose file is lost; None if it is unknown.
+
+    It is that of a recorded fit command whose plan is not among the readable ones. Without such a command, it is the
+    weight of the readable plans if all have the same one.
+    """
     uses = {}
     for each in manifest.fitted:
         with suppress(OSError, UserError):
@@ -33,7 +38,7 @@ def weight_of_fit(path: Path, manifest: Manifest, entry: FittedPlan) -> float | 
 
 
 def _parse_fit_command(command: str) -> tuple[float | None, str] | None:
-    """The guidance weight and the evaluations that a recorded fit was for."""
+    """Return the guidance weight and the evaluations of a recorded fit command; None for other commands."""
     if not command.startswith("fewstep fit "):
         return None
     options = {"steps": "6", "guidance": "1"} | dict(re.findall(r" --(\S+) (\S+)", command))

@@ -1,7 +1,7 @@
 """The schema of a bundle's manifest.json, as frozen structs that msgspec validates while reading.
 
-Nothing here touches a file; `reading.py` reads manifests and `fewstep.graph.commit` writes them. Structs of kinds stand
-with what they do, and are named here too.
+Nothing here touches a file: `reading.py` reads manifests, and `fewstep.graph.commit` writes them. The structs of
+optional properties are defined with their code in `kinds`, and exported from here too.
 """
 
 from collections.abc import Iterable
@@ -31,7 +31,7 @@ from fewstep.runtime.kinds.sound import Spectrogram as Spectrogram
 from fewstep.runtime.kinds.units import Affine as Affine
 from fewstep.runtime.kinds.vocabulary import Vocabulary as Vocabulary
 
-SCHEMA = 3  # 1 and 2 are read too: see `old_schemas.py`
+SCHEMA = 3  # `old_schemas.py` upgrades 1 and 2
 
 Precision = Literal["float32", "float16", "bfloat16", "int8"]
 
@@ -42,24 +42,23 @@ class Coverage(Strict, frozen=True):
     int8_macs: int
     total_macs: int
     int8_ops: tuple[str, ...]
-    float_ops: tuple[str, ...]  # weighted ops left in float
+    float_ops: tuple[str, ...]  # operations with weights that stay in float
 
 
 class StepGraph(GraphEntry, frozen=True):
-    """A graph of a body: it runs the steps with lambda below `until`, but for those of the graphs before it. None: it
-    runs all that are left."""
+    """A graph of a body. It runs the steps with lambda below `until` that no earlier graph runs; None is all others."""
 
     coverage: Coverage | None = None
     until: float | None = None
 
 
 class Difference(Strict, frozen=True):
-    """A difference of two outputs of an int8 body at one state, beside the same in float32, at a step counted from 0.
+    """The difference of two outputs at one state, of an int8 body compared with float32, at a step counted from 0.
 
-    gain: the least-squares factor of float32's that is in int8's; 1 is no change.
+    gain: the least-squares factor from float32's difference to int8's; 1 means no change.
     ratio: 10 log10(|float32's|^2 / |int8's - float32's|^2), in dB.
-    share: the size of float32's difference, as a part of float32's predicted sample x0, or of the output's part in x0
-        where that is larger.
+    share: the size of float32's difference relative to float32's predicted sample x0, or to the output's part in x0 if
+        that is larger.
     """
 
     step: int
@@ -71,8 +70,9 @@ class Difference(Strict, frozen=True):
 class TokenAgreement(Strict, frozen=True):
     """The agreement of an int8 body of a token denoiser with float32, at the states of float32's run.
 
-    disagreement: the share of open positions whose likeliest token is another. same: the share of tokens that are the
-        same at the end of runs of their own. steps: of each, the disagreement and the mean KL divergence in nats.
+    disagreement: the share of open positions whose most likely token differs.
+    same: the share of equal tokens at the end of separate runs.
+    steps: for each step, the disagreement and the mean KL divergence in nats.
     """
 
     disagreement: float
@@ -81,19 +81,20 @@ class TokenAgreement(Strict, frozen=True):
 
 
 class Trial(Strict, frozen=True, omit_defaults=True):
-    """The samples that judge a body: the method of its ranges, and PSNR in dB against float32, the mean and the 5th
-    percentile of samples of `seeds` seeds. `guidance` and `condition` are of the step at which int8 keeps least of
-    cond - uncond, and of the change that another condition makes; None where there is no such difference.
+    """The evaluation of a body by samples.
 
-    `snr` is the variance of float32's samples over the error, and `unrelated` the mean PSNR of float32's samples of two
-    seeds, in dB. `in_float` are operations that stay in float since they make much of the error.
-
-    `random_conditions` are conditions that had random values, since no values of them were given.
-
-    Of a token denoiser `psnr` and `p5` are of logarithms of probabilities: their variance over their error, in dB.
-
-    Earlier versions chose among several trials. They also tried to take the mean error of the output out, and to leave
-    thin convolutions in float. They noted how much of the error was one number for each channel (`shift`).
+    ranges: the method of its ranges.
+    psnr, p5: PSNR in dB against float32 over samples of `seeds` seeds, the mean and the 5th percentile. For a token
+        denoiser they are of log-probabilities: their variance over their error, in dB.
+    is_chosen, has_bias, shift: of earlier versions, which chose among several trials. They also tried to subtract the
+        mean error of the output, and to leave thin convolutions in float. `shift` is the share of the error that was
+        one number for each channel.
+    in_float: operations that stay in float because they cause much of the error.
+    guidance: cond - uncond, at the step at which int8 preserves it worst; None without guidance.
+    condition: the change by another condition, at the step at which int8 preserves it worst; None without conditions.
+    snr: the variance of float32's samples over the error, in dB.
+    unrelated: the mean PSNR between float32's samples of two seeds, in dB.
+    random_conditions: conditions that had random values, because none were given.
     """
 
     ranges: str
@@ -113,12 +114,12 @@ class Trial(Strict, frozen=True, omit_defaults=True):
 
 
 class Body(Strict, frozen=True):
-    """One deployable form of the denoiser: what runs N times a sample.
+    """One deployable form of the denoiser, which runs N times per sample.
 
-    `groups` are increasing edges of lambda = log(alpha / sigma). A step with lambda in [edge_g-1, edge_g) uses group g:
-    k edges make k + 1 groups. No edges: one group and one graph, which has no "group" input.
+    `groups` are increasing edges of lambda = log(alpha / sigma). A step with lambda in [edge_g-1, edge_g) uses group g,
+    so k edges separate k + 1 groups. Without edges there is one group and one graph, which has no "group" input.
 
-    `graphs` are in the order of their steps, from the noise on. They differ in what they leave in float, or in their
+    `graphs` are in the order of their steps, starting at the noise. They differ in their float operations or in their
     ranges, and each `until` is an edge of the groups. Most bodies have one graph.
     """
 
@@ -127,9 +128,9 @@ class Body(Strict, frozen=True):
     target: str  # the name of one of `platforms.PLATFORMS`, that of a plugin's target, or PORTABLE
     groups: tuple[float, ...] = ()
     plan: str | None = None  # the plan it was calibrated along
-    trials: tuple[Trial, ...] = ()  # of all int8, on seeds without any other use
-    ranges: str | None = None  # the table that it was lowered by; None where all bodies share the manifest's
-    platform: Platform | None = None  # of a plugin's target, so that no reader needs the plugin; None for others
+    trials: tuple[Trial, ...] = ()  # of int8 bodies, on seeds that have no other use
+    ranges: str | None = None  # the table it was lowered with; None if all bodies share the manifest's table
+    platform: Platform | None = None  # of a plugin's target, so that readers do not need the plugin; None for others
 
     @classmethod
     def from_graph(
@@ -141,17 +142,17 @@ class Body(Strict, frozen=True):
         plan: str | None = None,
         coverage: Coverage | None = None,
     ) -> "Body":
-        """A body whose one graph runs all steps."""
+        """Return a body whose only graph runs all steps."""
         runs = StepGraph(**msgspec.structs.asdict(graph) | {"coverage": coverage})
         return cls((runs,), precision, target, groups, plan)
 
     @property
     def graph(self) -> StepGraph:
-        """The graph of the last steps, which are all steps of most bodies."""
+        """The graph of the last steps; in most bodies it runs all steps."""
         return self.graphs[-1]
 
     def graph_index(self, group: int) -> int:
-        """The index of the graph that runs the steps of a range group."""
+        """Return the index of the graph that runs the steps of a range group."""
         edge = self.groups[group] if group < len(self.groups) else inf  # where the group ends
         return next(i for i, each in enumerate(self.graphs) if each.until is None or edge <= each.until)
 
@@ -159,12 +160,14 @@ class Body(Strict, frozen=True):
 class Condition(Strict, frozen=True):
     """A named condition of the denoiser: one value of `shape` per sample.
 
-    In the unconditional branch of guidance each element is `null`, or the value is the array in `null_file`. Where all
-    branches share a condition (a size, a picture next to x), it is the sample's own. With none of these the denoiser
-    has no unconditional form. `default` is the value, flattened, of a sample without one; one number stands for
-    each element. `low` and `high` are limits, both included: nothing else is taken. `typical` is where random values
-    are drawn from by verification, and by calibration where no data is given; None: from low to high. `labels`, if any,
-    name the integers from 0.
+    null, null_file: the value in the unconditional branch of guidance, as one number for each element or as an array.
+    shared: all branches share the sample's value, such as a size or an image besides x. A denoiser has no unconditional
+        form if a condition has none of `null`, `null_file` and `shared`.
+    default: the flattened value of a sample without one; a single number is broadcast.
+    low, high: the limits of accepted values, both included.
+    typical: the range of random values, which verification draws, and calibration if no data is given. None is from
+        `low` to `high`.
+    labels: names of the integers from 0.
     """
 
     name: str
@@ -176,14 +179,14 @@ class Condition(Strict, frozen=True):
     high: float | None = None
     labels: tuple[str, ...] = ()
     typical: tuple[float | tuple[float, ...], float | tuple[float, ...]] | None = None
-    null_file: str | None = None  # .npy of `shape`: what one number cannot say, such as the encoded empty prompt
+    null_file: str | None = None  # .npy of `shape`, for values such as the encoded empty prompt
     shared: bool = False
     default: tuple[float, ...] | None = None
     follows: dict[int, str] = {}  # axes of `shape` that follow x's free sizes: {1: "height", 2: "width*8"}
 
 
 class EngineEntry(Strict, frozen=True):
-    """A built engine. `key` is everything that must match for it to be loaded; the side-car JSON repeats it."""
+    """A built engine. `key` is the digest of all that must match before it is loaded; the sidecar JSON repeats it."""
 
     file: str
     sidecar: str
@@ -194,10 +197,10 @@ class EngineEntry(Strict, frozen=True):
 
 
 class FittedPlan(Strict, frozen=True):
-    """A plan whose numbers were fitted to a body, which a caller finds as `fitted:EVALUATIONS`.
+    """A plan whose numbers were fitted to a body. Callers name it `fitted:EVALUATIONS`.
 
-    `nominal` is the plan that it began as. `nominal_psnr` and `psnr` are in dB against the teacher: means over `seeds`
-    seeds that neither fit nor choice saw. `error` is the standard error of their difference.
+    `nominal` is the plan that the fit started from. `nominal_psnr` and `psnr` are in dB against the teacher, means over
+    `seeds` held-out seeds. `error` is the standard error of their difference.
     """
 
     evaluations: int
@@ -212,7 +215,7 @@ class FittedPlan(Strict, frozen=True):
 
 
 class Adapter(Strict, frozen=True):
-    """A LoRA that was merged into the denoiser at that strength."""
+    """A LoRA that was merged into the denoiser at a strength."""
 
     file: str  # its name, without the folder
     sha256: str
@@ -220,22 +223,22 @@ class Adapter(Strict, frozen=True):
 
 
 class Provenance(Strict, frozen=True):
-    """The origin of a bundle. It names no user, host or path: a bundle is meant to be given away."""
+    """The origin of a bundle. It names no user, host or path, because bundles are distributed."""
 
     source: str  # a shipped model's name, FILE:FUNCTION without the folder, or ORG/NAME@COMMIT of a hub
     source_sha256: str
     versions: dict[str, str]
     commands: tuple[str, ...]
     adapters: tuple[Adapter, ...] = ()
-    licence: str | None = None  # as the source's card names it
+    licence: str | None = None  # as named on the source's model card
 
 
 class NetworkEntry(Strict, frozen=True):
-    """A network that runs steps in the denoiser's place: those with lambda below `until`, but for those of the networks
-    before it. `plans.spec.PURE_NOISE` as an end leaves it the steps at lambda -infinity alone.
+    """A network that replaces the denoiser in some steps: those with lambda below `until` that no earlier network runs.
 
-    `inputs` names its conditions, which are some of the manifest's, each with the input that it feeds. `source` says
-    where the network is from, as in `Provenance`. The other fields are a manifest's.
+    With the end `plans.spec.PURE_NOISE` it runs only the steps at lambda -infinity. `inputs` maps its conditions, a
+    subset of the manifest's, to graph inputs. `source` is its origin, as in `Provenance`. The other fields are those of
+    a manifest.
     """
 
     until: float
@@ -255,41 +258,41 @@ class NetworkEntry(Strict, frozen=True):
 
 
 class Description(Strict, frozen=True, omit_defaults=True):
-    """A denoiser's interface and meaning: a Spec states them, and a Manifest keeps them."""
+    """A denoiser's interface and meaning, which a Spec states and a Manifest stores."""
 
     name: str
     x_shape: tuple[int, ...]  # one sample, without the batch axis, e.g. (1, 28, 28)
     conditions: tuple[Condition, ...]
     prediction: Prediction
     schedule: ScheduleSpec
-    heads: int = 1  # outputs of x's shape that the denoiser gives, one after the other along the first axis
-    steers: By | None = None  # the second output is a gradient by this, which `Steer` guidance reads
+    heads: int = 1  # number of outputs of x's shape, concatenated along the first axis
+    steers: By | None = None  # the second output is a gradient with respect to this, which `Steer` guidance reads
     towards: str | None = None  # restoration: the given tensor (or condition) that noising reverts to
     vocabulary: Vocabulary | None = None  # of a token denoiser, whose x are ids
-    positions: Positions | None = None  # a time for each, and samples that roll on
+    positions: Positions | None = None  # a time for each position, and samples that roll on
     policy: Policy | None = None
-    units: Affine | None = None  # what a sample means outside: actions in a robot's units
-    spectrogram: Spectrogram | None = None  # what x is of: sound
+    units: Affine | None = None  # the units of samples, such as a robot's actions
+    spectrogram: Spectrogram | None = None  # the transform from sound to x
     sizes: tuple[Size, ...] = ()  # free axes of x
-    carried: tuple[Carried, ...] = ()  # what bodies take and return from run to run
-    outputs: tuple[NamedOutput, ...] = ()  # what bodies return beside the prediction
-    distilled: bool = False  # to few steps: no plan of many is exact
-    grid: str | None = None  # of plan names without one; None: by a rule at export, trailing in bundles of before
+    carried: tuple[Carried, ...] = ()  # tensors that bodies carry from run to run
+    outputs: tuple[NamedOutput, ...] = ()  # tensors that bodies return besides the prediction
+    distilled: bool = False  # to few steps: plans of many steps are not exact
+    grid: str | None = None  # of plan names without one; None: chosen by a rule at export, trailing in older bundles
 
 
 class Manifest(Description, frozen=True, kw_only=True):
-    """The commit record of a bundle: what is not named here does not exist."""
+    """The commit record of a bundle: files that it does not name are not part of the bundle."""
 
     schema: int
     prologue: GraphEntry | None
-    conditioner: GraphEntry | None = None  # what depends on conditions alone: run once for each distinct one
+    conditioner: GraphEntry | None = None  # the part that depends only on conditions, run once for each distinct one
     bodies: dict[str, Body]
     provenance: Provenance
-    files: dict[str, str]  # path -> sha256 of every file of the bundle but the manifest
+    files: dict[str, str]  # path -> sha256 of every file of the bundle except the manifest
     plans: dict[str, str] = {}  # plan name -> file
     engines: tuple[EngineEntry, ...] = ()
     ranges: str | None = None
-    precision: str | None = None  # JSON: precision maps, as they were searched
+    precision: str | None = None  # JSON: precision maps, as the search found them
     verification: str | None = None  # JSON table: torch against ONNX
     report: str | None = None
     results: str | None = None  # JSON: the report's figures
@@ -298,11 +301,11 @@ class Manifest(Description, frozen=True, kw_only=True):
     text: TextEncoderEntry | None = None
     autoencoder: AutoencoderEntry | None = None
     fitted: tuple[FittedPlan, ...] = ()
-    networks: dict[str, NetworkEntry] = {}  # beside the denoiser, which all else describes; from the noise on
+    networks: dict[str, NetworkEntry] = {}  # besides the denoiser, which the other fields describe; from the noise on
     lora_slots: LoraSlots | None = None  # of the denoiser
 
     def digests(self, graphs: Iterable[GraphEntry]) -> list[str | None]:
-        """The hashes of all that the results of some graphs follow from: their files, and null values of conditions."""
+        """Return the hashes of all inputs to the results of some graphs: their files, and null values of conditions."""
         files = [file for graph in graphs for file in (graph.file, *graph.data)]
         files += [each.null_file for each in self.conditions if each.null_file is not None]
         return [self.files.get(file) for file in files]

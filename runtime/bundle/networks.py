@@ -1,7 +1,7 @@
-"""The networks of a bundle by name, and each of them alone.
+"""The networks of a bundle by name, and views of a bundle with a single network.
 
-Most bundles have one network, the denoiser, which the manifest itself describes. Others run the steps of an interval of
-lambda in its place (`NetworkEntry`). Verbs that work on one network at a time see it as a bundle of its own.
+Most bundles have one network, the denoiser, which the manifest itself describes. Further networks replace it in the
+steps of an interval of lambda (`NetworkEntry`). Verbs that work on one network at a time see it as a separate bundle.
 """
 
 from math import inf
@@ -17,34 +17,34 @@ COMMON = tuple(field for field in NetworkEntry.__struct_fields__ if field in Man
 
 
 def networks(manifest: Manifest) -> tuple[str, ...]:
-    """The names of all networks, from the noise on; the denoiser is the last."""
+    """Return the names of all networks, starting at the noise; the denoiser is the last."""
     return (*manifest.networks, DENOISER)
 
 
 def network_at(manifest: Manifest, lam: float | None) -> str:
-    """The name of the network that runs a step of that lambda; None stands for -infinity."""
+    """Return the name of the network that runs a step at this lambda; None is -infinity."""
     level = -inf if lam is None else lam
     return next((name for name, each in manifest.networks.items() if level < each.until), DENOISER)
 
 
 def common_bodies(manifest: Manifest) -> dict[str, Body]:
-    """The denoiser's bodies that every other network has too, by name: a whole run can take these."""
+    """Return the denoiser's bodies that every other network has too, by name. Whole runs can use these."""
     others = manifest.networks.values()
     return {name: body for name, body in manifest.bodies.items() if all(name in each.bodies for each in others)}
 
 
 def edges_of(manifest: Manifest, body: str) -> dict[str, tuple[float, ...]]:
-    """The edges of a body's range groups in each network, for `regroup`."""
+    """Return the edges of a body's range groups in each network, for `regroup`."""
     return {name: select_network(manifest, name).bodies[body].groups for name in networks(manifest)}
 
 
 def label_with_network(network: str, text: str) -> str:
-    """The text behind the name of the network that it is about; of the denoiser, the text alone."""
+    """Prefix a text with the name of its network. A text about the denoiser is returned unchanged."""
     return text if network == DENOISER else f"{network}: {text}"
 
 
 def select_network(manifest: Manifest, name: str) -> Manifest:
-    """The manifest as if a network were the bundle's only one."""
+    """Return the manifest with the named network as its only one."""
     if name == DENOISER:
         return msgspec.structs.replace(manifest, networks={})
     entry = manifest.networks[name]
@@ -60,13 +60,15 @@ def select_network(manifest: Manifest, name: str) -> Manifest:
 
 
 def _empty_expert_fields(manifest: Manifest) -> dict[str, Any]:
-    """The fields that experts do without, empty."""
+    """Return the fields that experts do not have, with empty values."""
     return {"fitted": ()} | {field: None for field, kind in kinds(manifest) if kind.EXPERTS == "without"}
 
 
 def replace_network(manifest: Manifest, name: str, changed: Manifest) -> Manifest:
-    """The manifest once a verb has changed the one of a network `select_network`. What is not the network's own is
-    taken over, such as the commands of its provenance."""
+    """Merge a manifest of `select_network`, which a verb has changed, into the manifest of all networks.
+
+    Changes to fields that do not belong to the network, such as the commands in its provenance, are kept.
+    """
     fields = {field: getattr(manifest, field) for field in ("conditions", "networks", *_empty_expert_fields(manifest))}
     if name == DENOISER:
         return msgspec.structs.replace(changed, networks=manifest.networks)

@@ -1,4 +1,4 @@
-"""Manifests of former schemas, as the schema of this version has them. All that it does not say has a default."""
+"""Upgrade manifests of earlier schemas to the current one. Fields that they lack have defaults."""
 
 from typing import Any
 
@@ -10,11 +10,11 @@ HALF, FORMER_HALF = "float16", "float16-tensorrt"
 
 
 def upgrade_manifest(document: dict[str, Any], schema: int) -> dict[str, Any]:
-    """A manifest of schema 1 or 2. ValidationError for one that no version wrote."""
+    """Upgrade a manifest of schema 1 or 2. Raises ValidationError for one that no version of fewstep wrote."""
     bodies, engines = document.get("bodies"), document.get("engines")
     if isinstance(bodies, dict):
         document = document | {"bodies": {name: _upgrade_body(body) for name, body in bodies.items()}}
-    if schema == 1:  # the float16 body had the name of its only engine
+    if schema == 1:  # the float16 body was named after its only engine
         if isinstance(bodies, dict) and FORMER_HALF in bodies:
             renamed = {HALF if name == FORMER_HALF else name: body for name, body in document["bodies"].items()}
             document = document | {"bodies": renamed}
@@ -24,7 +24,10 @@ def upgrade_manifest(document: dict[str, Any], schema: int) -> dict[str, Any]:
 
 
 def _upgrade_body(body: Any) -> Any:
-    """Schema 2 kept the graph of the last steps apart from those before, which ended at the number of a range group."""
+    """Upgrade a body of schema 1 or 2.
+
+    These stored the graph of the last steps separately, and earlier graphs by the range group at which they ended.
+    """
     if not isinstance(body, dict) or not isinstance(body.get("graph"), dict):
         return body
     rest = {name: value for name, value in body.items() if name not in ("graph", "coverage", "stages")}
@@ -35,7 +38,7 @@ def _upgrade_body(body: Any) -> Any:
             for stage in body.get("stages", ())
         ]
     except (TypeError, KeyError) as error:
-        raise msgspec.ValidationError(f"a body has graphs of steps that it does not have ({error})") from None
+        raise msgspec.ValidationError(f"the stages of a body are damaged ({error})") from None
     return rest | {"graphs": [*graphs, body["graph"] | {"coverage": body.get("coverage")}]}
 
 

@@ -1,17 +1,17 @@
-"""The files that an ONNX file refers to, read from its bytes without loading it.
+"""Find the files that an ONNX file refers to, from its bytes, without loading it.
 
-onnxruntime before 1.23 opens any file that a graph names for its weights, wherever it is. So the bundle asks first.
-Only the messages that can hold a tensor are entered.
+onnxruntime before 1.23 opens any file that a graph names for its weights, wherever it is. So bundles are checked first.
+Only protobuf messages that can contain a tensor are entered.
 """
 
 import mmap
 from collections.abc import Iterator
 from pathlib import Path
 
-VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # kinds of fields
+VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # protobuf's wire types
 WIDTH = {FIXED64: 8, FIXED32: 4}
-KEY = b"location"  # of the entry that names a file
-DEPTH = 100  # of messages in messages; protobuf itself reads no deeper
+KEY = b"location"  # the key of the entry that names a file
+DEPTH = 100  # of nested messages; protobuf itself reads no deeper
 ENTERED: dict[str, dict[int, str]] = {  # message -> field number -> message (onnx.proto)
     "model": {7: "graph", 20: "training", 25: "function"},
     "training": {1: "graph", 2: "graph"},
@@ -25,19 +25,19 @@ ENTERED: dict[str, dict[int, str]] = {  # message -> field number -> message (on
 
 
 def external_data_files(path: Path) -> frozenset[str]:
-    """The locations of external weights in an ONNX file, as written there. ValueError if it is not protobuf."""
+    """Return the locations of external weights as an ONNX file names them. Raises ValueError if it is not protobuf."""
     with path.open("rb") as file:
-        if path.stat().st_size == 0:  # which cannot be mapped
+        if path.stat().st_size == 0:  # an empty file cannot be mapped
             raise ValueError("it is empty")
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            if data.find(KEY) < 0:  # nearly always: graphs without a weight file are done here
+            if data.find(KEY) < 0:  # a fast path for graphs without a weight file, which most are
                 return frozenset()
             return frozenset(_locations(data, 0, len(data), "model", DEPTH))
 
 
 def _locations(data: mmap.mmap, start: int, end: int, message: str, depth: int) -> Iterator[str]:
     if depth == 0:
-        raise ValueError("it is nested too deep")
+        raise ValueError("it is nested too deeply")
     for number, kind, first, last in _spans(data, start, end):
         inner = ENTERED[message].get(number) if kind == BYTES else None
         if inner == "entry":
@@ -51,7 +51,7 @@ def _locations(data: mmap.mmap, start: int, end: int, message: str, depth: int) 
 
 
 def _spans(data: mmap.mmap, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
-    """(number, kind, start, end) of each field's content. ValueError if there is no message."""
+    """Yield (number, wire type, start, end) of each field's content. Raises ValueError if there is no message."""
     place = start
     while place < end:
         tag, place = _varint(data, place, end)
@@ -65,17 +65,17 @@ def _spans(data: mmap.mmap, start: int, end: int) -> Iterator[tuple[int, int, in
         else:
             raise ValueError(f"it has a field of type {kind}")
         if size > end - place:
-            raise ValueError("it is cut off")
+            raise ValueError("it is truncated")
         yield tag >> 3, kind, place, place + size
         place += size
 
 
 def _varint(data: mmap.mmap, place: int, end: int) -> tuple[int, int]:
-    """A number in base 128, least significant first, and the place behind it."""
+    """Decode a number in base 128, least significant digit first. Returns it and the place after it."""
     value = 0
     for shift in range(0, 70, 7):
         if place >= end:
-            raise ValueError("it is cut off")
+            raise ValueError("it is truncated")
         byte = data[place]
         place += 1
         value |= (byte & 0x7F) << shift

@@ -1,6 +1,6 @@
-"""Platforms say where the bodies of a target run and how bodies are named.
+"""Platforms: where the bodies of each target run, and how bodies are named.
 
-The runtime chooses bodies by this table, and judges open them by it. A `Target` of calibration makes the bodies.
+The runtime selects bodies by this table, and reports open them by it. A `Target` of calibration creates the bodies.
 """
 
 from dataclasses import dataclass, replace
@@ -18,11 +18,11 @@ class Platform:
     """The platform that runs the bodies of one target.
 
     name: the target's name, as in `Body.target`.
-    backend: the backend that runs the bodies, by its name in `backends.named`.
-    label: that backend in reports.
-    cpu: the kind of CPU that the bodies are fastest on; None: any processor of the backend.
+    backend: the backend that runs the bodies, by its name in `backends.registry`.
+    label: the backend's name in reports.
+    cpu: the CPU architecture on which the bodies are fastest; None is any processor of the backend.
     saturates: whether sums of 8-bit products saturate on x86 CPUs without VNNI.
-    simulated: whether onnxruntime judges the bodies by their 8-bit rounding, as their engine belongs to a device.
+    simulated: whether onnxruntime simulates the bodies' 8-bit rounding in reports, because their engine needs a device.
     notes: what a user of the bodies must know.
     """
 
@@ -76,36 +76,39 @@ PLATFORMS = (CPU_X86, CPU_X86_7BIT, CPU_ARM, TENSORRT, OPENVINO, OPENVINO_BF16, 
 
 
 def is_core(target: str) -> bool:
-    """True for fewstep's own targets, and for that of float bodies."""
+    """Return True for fewstep's built-in targets, and for the target of float bodies."""
     return target == PORTABLE or any(platform.name == target for platform in PLATFORMS)
 
 
 def platform_of(target: str, kept: Platform | None = None) -> Platform | None:
-    """The platform of a target of fewstep's. Of another target it is the one that the body keeps, and None where it
-    keeps none; None for float bodies. A bundle names targets, so no plugin is imported for it."""
+    """Return the platform of a target, None for float bodies.
+
+    For a target that is not built in, return `kept`, the platform that the body stores, or None. No plugin is imported,
+    because the target's name comes from a bundle.
+    """
     found = next((platform for platform in PLATFORMS if platform.name == target), None)
     return kept if found is None and target != PORTABLE else found
 
 
 def rank_platforms(backend: str, cpu: CpuKind | None = None, saturating: bool = False) -> tuple[Platform, ...]:
-    """The platforms of a backend, the best first: this kind of CPU, then the other kind.
+    """Return the platforms of a backend, the best first: those of this CPU architecture, then the others.
 
-    `saturating` says that this is an x86 CPU without VNNI: platforms that saturate then stand behind.
+    `saturating` means that this is an x86 CPU without VNNI: platforms that saturate then rank lower.
     """
     platforms = (platform for platform in PLATFORMS if platform.backend == backend)
     return tuple(sorted(platforms, key=lambda each: (each.cpu not in (None, cpu), saturating and each.saturates)))
 
 
 def cpu_kind(architecture: str) -> CpuKind:
-    """The kind of a CPU, by the machine name that the system reports."""
+    """Return the CPU architecture for the machine name that the system reports."""
     return "arm" if architecture in ARM else "x86"
 
 
 def body_name(precision: str, target: str = PORTABLE) -> str:
-    """The name of a body in the manifest: "float32", or "int8-" and the target."""
+    """Return the name of a body in the manifest: "float32", or "int8-" and the target."""
     return precision if target == PORTABLE else f"{precision}-{target}"
 
 
 def target_of(body: str) -> str:
-    """The target in a body's name."""
+    """Return the target in a body's name."""
     return body.partition("-")[2] or PORTABLE

@@ -1,7 +1,7 @@
-"""The opening of a bundle without trust: schema, paths, sizes and hashes are checked, and failures name a fix.
+"""Open untrusted bundles: schema, paths, sizes and hashes are checked, and errors name a fix.
 
-A hash shows damage, not origin: whoever can edit a file can edit the manifest too. It catches what happens in
-practice: half copies, Git LFS pointers, a graph replaced by hand.
+A hash shows damage, not origin: someone who can edit a file can edit the manifest too. It catches accidents such as
+incomplete copies, Git LFS pointers, or a manually replaced graph.
 """
 
 from collections.abc import Iterator
@@ -28,28 +28,28 @@ from fewstep.runtime.kinds.companions import companions
 from fewstep.runtime.kinds.kind import kinds
 
 MANIFEST = "manifest.json"
-LOCK = ".fewstep-lock"  # of whoever writes the folder, and of one that was killed
-MANIFEST_LIMIT = 16 * 2**20  # bytes; a real one has a few thousand
+LOCK = ".fewstep-lock"  # held by the process that writes the folder; it remains if that process is killed
+MANIFEST_LIMIT = 16 * 2**20  # bytes; an actual manifest has a few thousand
 EXPORT_AGAIN = "copy the bundle again, or make it again: fewstep export SOURCE -o BUNDLE"
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """An opened bundle: a manifest that holds together, and files that are checked when they are asked for."""
+    """An opened bundle: a consistent manifest, and files that are checked when they are read."""
 
     path: Path
     manifest: Manifest
 
     @cached_property
     def schedule(self) -> NoiseSchedule:
-        """The denoiser's noise schedule. Each plan that is new to a sampler is compared with its fingerprint."""
+        """The denoiser's noise schedule. Samplers compare its fingerprint with that of each new plan."""
         return NoiseSchedule(self.manifest.schedule)
 
     def file(self, name: str) -> Path:
-        """The absolute path of a file of the bundle, once its content has the sha256 that the manifest records."""
+        """Return the path of a file of the bundle. Raises UserError unless its sha256 is that of the manifest."""
         expected = self.manifest.files.get(name)
         if expected is None:
-            raise UserError(f"{self.path}: the manifest records no file {name!r}", EXPORT_AGAIN)
+            raise UserError(f"{self.path}: the manifest does not list the file {name!r}", EXPORT_AGAIN)
         path = _resolve_inside(self.path, name)
         with _report_read_errors(path):
             fault = "is missing"
@@ -60,24 +60,24 @@ class Bundle:
         return path
 
     def check_path(self, path: Path) -> Path:
-        """A path of any file, once that has the recorded sha256 if it is one of the bundle's."""
+        """Return any path. A file of the bundle is first checked against its recorded sha256."""
         file, folder = path.resolve(), self.path.resolve()
         name = file.relative_to(folder).as_posix() if file.is_relative_to(folder) else ""
         return self.file(name) if name in self.manifest.files else path
 
     def read(self, name: str) -> bytes:
-        """The checked content of a (small) file of the bundle."""
+        """Return the checked content of a (small) file of the bundle."""
         return self.file(name).read_bytes()
 
     def graph(self, graph: GraphEntry) -> Path:
-        """The path of an ONNX file, once it and its external weight files are checked."""
+        """Return the path of an ONNX file after it and its external weight files are checked."""
         for name in graph.data:
             self.file(name)
         path, folder = self.file(graph.file), PurePosixPath(graph.file).parent
         try:
             referred = external_data_files(path)
         except ValueError as error:
-            raise UserError(f"{self.path}: {graph.file} is no ONNX file ({error})", EXPORT_AGAIN) from None
+            raise UserError(f"{self.path}: {graph.file} is not an ONNX file ({error})", EXPORT_AGAIN) from None
         for location in referred:
             if (folder / location).as_posix() not in graph.data:
                 raise UserError(
@@ -87,7 +87,7 @@ class Bundle:
         return path
 
     def null(self, condition: Condition) -> NDArray[Any]:
-        """The null value of a condition that has one in a file."""
+        """Return the null value of a condition whose null value is stored in a file."""
         name = condition.null_file or ""
         try:
             return read_null(condition, self.read(name))
@@ -97,23 +97,23 @@ class Bundle:
             ) from None
 
     def select_network(self, name: str) -> "Bundle":
-        """The bundle as if a network were its only one."""
+        """Return the bundle with the named network as its only one."""
         return self if not self.manifest.networks else Bundle(self.path, select_network(self.manifest, name))
 
     def check_continuous(self, verb: str) -> None:
-        """UserError for a denoiser of tokens: the verb does not know them yet."""
+        """Raise UserError for a token denoiser, which the verb does not support."""
         if self.manifest.vocabulary:
-            what = f"{self.path} is a denoiser of tokens, and {verb} takes continuous samples"
-            fix = f"compare bodies by fewstep report {self.path}, and plans by fewstep measure with --plan and -o"
+            what = f"{self.path} is a token denoiser, and {verb} supports only continuous samples"
+            fix = f"compare bodies with fewstep report {self.path}, and plans with fewstep measure, --plan and -o"
             raise UserError(what, fix)
 
     def body(self, name: str) -> Body:
         body = self.manifest.bodies.get(name)
         if body is None:
             have = ", ".join(self.manifest.bodies)
-            fix = "name one of those; fewstep calibrate makes those in int8"
-            if set(self.manifest.bodies) == {"float16"} and name != "float16":  # exported so
-                fix = "export it again in float32, from which all others are made"
+            fix = "name one of those, or make int8 bodies with fewstep calibrate"
+            if set(self.manifest.bodies) == {"float16"} and name != "float16":  # exported in float16
+                fix = "export it again in float32, from which all other bodies are made"
             elif "float32" not in self.manifest.bodies:  # `fewstep pack` left it out
                 fix = f"name one of those, or take the bundle that this was packed from ({self.manifest.name})"
             raise UserError(f"{self.path} has no body {name!r}, only {have}", fix)
@@ -121,9 +121,10 @@ class Bundle:
 
 
 def open_bundle(path: Path | str) -> Bundle:
-    """Read and check the manifest. The other files are checked when they are first loaded."""
+    """Open a bundle: read and check its manifest. The other files are checked when they are read."""
     if not isinstance(path, str | PathLike):
-        raise UserError(f"bundle {path!r} is no path", "give the folder that `fewstep export` wrote, as text or a Path")
+        what = f"bundle {path!r} is not a path"
+        raise UserError(what, "give the folder that `fewstep export` wrote, as text or a Path")
     path = Path(path)
     manifest_path = path / MANIFEST
     with _report_read_errors(path):
@@ -135,10 +136,11 @@ def open_bundle(path: Path | str) -> Bundle:
             baked = f"; fewstep inspect {path} describes a baked file" if path.suffix == ".onnx" else ""
             raise UserError(f"{path} is a file, and a bundle is a folder", f"give the folder {folder}{baked}")
         if not manifest_path.is_file() and (path / LOCK).is_file():
-            fix = "wait until that has ended, or run it again"
-            raise UserError(f"{path} is no bundle yet: the command that makes it is at work, or was killed", fix)
+            what = f"{path} is not a bundle yet: the command that makes it is still running, or was killed"
+            raise UserError(what, "wait until that command ends, or run it again")
         if not manifest_path.is_file():
-            raise UserError(f"{path} is no bundle: it has no {MANIFEST}", f"make one: fewstep export SOURCE -o {path}")
+            what = f"{path} is not a bundle: it has no {MANIFEST}"
+            raise UserError(what, f"make one: fewstep export SOURCE -o {path}")
         _resolve_inside(path, MANIFEST)
         if manifest_path.stat().st_size > MANIFEST_LIMIT:
             raise UserError(f"{manifest_path} is larger than {MANIFEST_LIMIT} bytes", EXPORT_AGAIN)
@@ -147,12 +149,12 @@ def open_bundle(path: Path | str) -> Bundle:
 
 
 def check_manifest(content: bytes, folder: Path) -> Manifest:
-    """The manifest that `content` is, once all that can be said of it without the files of the bundle holds."""
+    """Decode a manifest, and check everything that does not need the other files of the bundle."""
     path = folder / MANIFEST
     manifest = _decode(content, path)
     for name in list_files(manifest):
         if name not in manifest.files:
-            raise UserError(f"{path}: no sha256 in `files` for {name!r}", EXPORT_AGAIN)
+            raise UserError(f"{path}: `files` has no sha256 for {name!r}", EXPORT_AGAIN)
     for name in manifest.files:
         _resolve_inside(folder, name)
     for field, reason in manifest_problems(manifest):
@@ -162,7 +164,7 @@ def check_manifest(content: bytes, folder: Path) -> Manifest:
 
 @contextmanager
 def _report_read_errors(path: Path) -> Iterator[None]:
-    """No permission, a name that is too long, a disk that fails: in one line."""
+    """Raise UserError for an OSError, such as a missing permission, a name that is too long, or a failing disk."""
     try:
         yield
     except OSError as error:
@@ -178,10 +180,10 @@ def _decode(content: bytes, path: Path) -> Manifest:
         schema = msgspec.json.decode(content, type=_Version).schema
         if schema > SCHEMA:
             raise UserError(
-                f"{path} has schema {schema}, this fewstep reads up to {SCHEMA}", "pip install --upgrade fewstep"
+                f"{path} has schema {schema}, and this fewstep reads up to {SCHEMA}", "pip install --upgrade fewstep"
             )
         if schema < 1:
-            raise UserError(f"{path}: field schema: {schema}, this fewstep reads 1 to {SCHEMA}", EXPORT_AGAIN)
+            raise UserError(f"{path}: field schema: {schema}, and this fewstep reads 1 to {SCHEMA}", EXPORT_AGAIN)
         if schema < SCHEMA:
             document = msgspec.json.decode(content, type=dict[str, Any])
             return msgspec.convert(upgrade_manifest(document, schema), Manifest)
@@ -192,18 +194,18 @@ def _decode(content: bytes, path: Path) -> Manifest:
         where = f"field {place}: " if place else ""
         raise UserError(f"{path}: {where}{_plain_reason(reason)}", EXPORT_AGAIN) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"{path} is no valid JSON ({_plain_reason(str(error))})", EXPORT_AGAIN) from error
+        raise UserError(f"{path} is not valid JSON ({_plain_reason(str(error))})", EXPORT_AGAIN) from error
 
 
 def _plain_reason(reason: str) -> str:
-    """A decoder's reason as the rest of a sentence; an acronym keeps its capitals."""
+    """Rewrite a decoder's reason as the end of a sentence. An acronym keeps its capitals."""
     reason = reason.replace("Object contains unknown field", "unknown field")
     reason = reason.replace("Object missing required field", "missing field")
     return reason if reason[1:2].isupper() else reason[:1].lower() + reason[1:]
 
 
 def files_by_verb(manifest: Manifest) -> dict[str, set[str | None]]:
-    """The files of a bundle that a verb makes again, by verb; None stands for a file that the bundle does not have."""
+    """Return, by verb, the files of a bundle that the verb can make again. None is a file that the bundle lacks."""
     made: dict[str, set[str | None]] = {}
     for name in networks(manifest):
         for verb, files in _network_files_by_verb(select_network(manifest, name)).items():
@@ -228,8 +230,10 @@ def _network_files_by_verb(manifest: Manifest) -> dict[str, set[str | None]]:
 
 
 def check_present(bundle: Bundle, verb: str = "") -> None:
-    """UserError for the first file that is missing, but for reports and for what `verb` makes again itself. A file
-    that is there is not read."""
+    """Raise UserError for the first missing file, except reports and files that `verb` makes again.
+
+    Files that exist are not read.
+    """
     makers = files_by_verb(bundle.manifest)
     optional = {bundle.manifest.verification}.union(*(makers.get(each, set()) for each in ("report", "evaluate", verb)))
     for name in bundle.manifest.files:
@@ -239,7 +243,7 @@ def check_present(bundle: Bundle, verb: str = "") -> None:
 
 
 def _recovery_hint(manifest: Manifest, name: str, path: Path) -> str:
-    """The way to get a file of a bundle back: by copying, or with the verb that made it."""
+    """Return how to recover a file of a bundle: by copying it, or with the verb that made it."""
     lead = "make that file again: "
     ways = [f"{lead}fewstep {verb} {path}" for verb, files in files_by_verb(manifest).items() if name in files]
     for entry in (each for each in manifest.fitted if each.file == name):
@@ -249,23 +253,23 @@ def _recovery_hint(manifest: Manifest, name: str, path: Path) -> str:
 
 
 def _resolve_inside(folder: Path, name: str) -> Path:
-    """`folder / name`, which must stay inside the folder: also through symbolic links."""
+    """Return `folder / name`. Raises UserError if it leads out of the folder, also through symbolic links."""
     relative = PurePosixPath(name)
     plain = name and not relative.is_absolute() and ".." not in relative.parts and "\\" not in name and ":" not in name
     path = folder / relative
     try:
         inside = plain and path.resolve().is_relative_to(folder.resolve())
     except (OSError, RuntimeError, ValueError) as error:  # too long, links in a circle, a zero byte
-        raise UserError(f"{folder / MANIFEST}: file {name!r} is no path ({error})", EXPORT_AGAIN) from error
+        raise UserError(f"{folder / MANIFEST}: file {name!r} is not a valid path ({error})", EXPORT_AGAIN) from error
     if not inside:
         fix = "copy the files themselves, as cp -rL does: links may not lead out of a bundle" if plain else EXPORT_AGAIN
-        raise UserError(f"{folder / MANIFEST}: file {name!r} lies outside the bundle", fix)
+        raise UserError(f"{folder / MANIFEST}: file {name!r} is outside the bundle", fix)
     return path
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file of any size, in hexadecimal."""
-    import hashlib  # OpenSSL: not for who only imports the runtime
+    """Return the SHA-256 of a file of any size, in hexadecimal."""
+    import hashlib  # loads OpenSSL, which importing the runtime does not need
 
     digest = hashlib.sha256()
     with path.open("rb") as file:
@@ -275,7 +279,7 @@ def file_sha256(path: Path) -> str:
 
 
 def list_files(manifest: Manifest) -> Iterator[str]:
-    """Every file that a manifest refers to."""
+    """Yield every file that a manifest refers to."""
     for graph in (*(graph for _, graph in denoiser_graphs(manifest)), *companions(manifest).values()):
         yield graph.file
         yield from graph.data

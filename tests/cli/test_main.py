@@ -92,7 +92,7 @@ def test_what_run_cannot_do_is_named(
 @pytest.mark.parametrize("verb", ["calibrate", "report", "run", "build", "inspect", "verify", "measure"])
 def test_every_verb_names_a_bundle_that_is_none(tmp_path: Path, refusal: Refusal, verb: str) -> None:
     assert "there is no bundle" in refusal(verb, tmp_path / "nothing")
-    assert "is no bundle" in refusal(verb, tmp_path)
+    assert "is not a bundle" in refusal(verb, tmp_path)
 
 
 def test_conditions_come_from_files(tiny_bundle: Path, tmp_path: Path, refusal: Refusal) -> None:
@@ -131,7 +131,7 @@ def test_damaged_bundles_are_named(tiny_bundle: Path, refusal: Refusal) -> None:
     graph.unlink()
     assert "graphs/body.onnx is missing" in refusal("run", tiny_bundle, *RUN)
     (tiny_bundle / "manifest.json").write_text("{")
-    assert "manifest.json is no valid JSON" in refusal("run", tiny_bundle, *RUN)
+    assert "manifest.json is not valid JSON" in refusal("run", tiny_bundle, *RUN)
 
 
 @pytest.mark.parametrize(

@@ -214,8 +214,10 @@ def test_verbs_of_continuous_samples_say_so(verb, exported_tokens, capsys):
     more = {"fit": ["--steps", "4"]}
     assert main([verb, str(exported_tokens), *more.get(verb, [])]) == 1
     said = " ".join(capsys.readouterr().err.split())
-    assert f"is a denoiser of tokens, and {verb} takes continuous samples; compare bodies by fewstep report" in said
-    assert said.endswith("and plans by fewstep measure with --plan and -o")
+    assert (
+        f"is a token denoiser, and {verb} supports only continuous samples; compare bodies with fewstep report" in said
+    )
+    assert said.endswith("and plans with fewstep measure, --plan and -o")
 
 
 def test_runs_that_compose_say_so(sampler):

@@ -80,7 +80,7 @@ def test_a_body_in_bfloat16_is_opened_rounded(tmp_path: Path) -> None:
 
 
 def test_no_manifest_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="is no bundle"):
+    with pytest.raises(UserError, match="is not a bundle"):
         checked(tmp_path)
 
 

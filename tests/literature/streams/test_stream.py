@@ -111,7 +111,7 @@ def test_settings_that_are_wrong_change_nothing(sampler: Sampler) -> None:
         ({"plan": "nothing:4"}, "nothing"),
         ({"condition": {"class": ["cat"]}}, "cat"),
         ({"condition": {"clas": [1]}}, "unknown condition 'clas'; it takes 'class'"),
-        ({"condition": [1]}, r"condition \[1\] is no mapping of names to values"),
+        ({"condition": [1]}, r"condition \[1\] is not a mapping of names to values"),
         ({"strength": 2.0}, "strength"),
         ({"prompt": "a cat"}, "a stream has no option 'prompt'"),
         ({"branches": {"unkond": DRESS}}, "branches sets 'unkond'"),

@@ -58,7 +58,7 @@ def test_rows_are_spread_over_the_file_or_taken_in_turn(caplog: pytest.LogCaptur
         ({**GIVEN, "pose": np.zeros(5)}, "own.npz: unknown condition 'pose'; it takes 'class', 'image'"),
         ({**GIVEN, "class": np.zeros(4, int)}, r"have different lengths \(class 4, image 5\)"),
         ({**GIVEN, "class": np.array([0, 1, 9, 0, 0])}, "own.npz: condition 'class': 9 is out of range"),
-        ({**GIVEN, "image": np.full((5, 2, 3), np.nan)}, "own.npz: condition 'image': nan is no finite float32"),
+        ({**GIVEN, "image": np.full((5, 2, 3), np.nan)}, "own.npz: condition 'image': nan is not a finite float32"),
         ({**GIVEN, "image": np.zeros((5, 3, 2))}, r"own.npz: condition 'image': one value has the shape \[3, 2\]"),
         ({**GIVEN, "class": np.array(3)}, "array 'class' of own.npz has no rows"),
         ({**GIVEN, "class": np.zeros(0, int)}, "array 'class' of own.npz has no rows"),
@@ -66,7 +66,7 @@ def test_rows_are_spread_over_the_file_or_taken_in_turn(caplog: pytest.LogCaptur
             {**GIVEN, "class": np.array([None] * 5)},
             r"own.npz cannot be read \(it holds other objects than arrays\); write",
         ),
-        ({**GIVEN, "class": np.zeros(5)}, "condition 'class': 0.0 is no whole number of type int64"),
+        ({**GIVEN, "class": np.zeros(5)}, "condition 'class': 0.0 is not a whole number of type int64"),
     ],
 )
 def test_what_does_not_fit_is_one_line(given: dict[str, Any], says: str, tmp_path: Path) -> None:

@@ -77,8 +77,8 @@ class Learned:
         ({"state": [0.0, None]}, UnusableValue, "'state' holds None"),
         ({"state": np.array([0.0, None])}, UnusableValue, "'state' holds None"),
         ({"state": np.ma.masked_all(2)}, UnusableValue, "'state' holds masked values"),
-        ({"state": [0.0, 1e300]}, UnusableValue, r"'state': 1e\+300 is no finite float32"),
-        ({"state": [0.0, -np.inf]}, UnusableValue, "'state': -inf is no finite float32"),
+        ({"state": [0.0, 1e300]}, UnusableValue, r"'state': 1e\+300 is not a finite float32"),
+        ({"state": [0.0, -np.inf]}, UnusableValue, "'state': -inf is not a finite float32"),
     ],
 )
 def test_an_observation_that_cannot_be_is_named_and_unusable_where_its_form_is_right(
@@ -99,9 +99,9 @@ def test_a_window_has_the_types_of_the_bundle(policy: Sampler) -> None:
     window = history.window()
     assert {name: str(array.dtype) for name, array in window.items()} == {"state": "float32", "camera": "uint8"}
     assert window["state"].tolist() == [[1.0, np.float32(0.1)]] * 2 and window["camera"].max() == 255
-    with pytest.raises(UnusableValue, match="'camera': 256 is no whole number of type uint8"):
+    with pytest.raises(UnusableValue, match="'camera': 256 is not a whole number of type uint8"):
         history.add({"state": [1.0, 2.0], "camera": [[0, 256]]})
-    with pytest.raises(UserError, match="'camera': 0.0 is no whole number of type uint8"):
+    with pytest.raises(UserError, match="'camera': 0.0 is not a whole number of type uint8"):
         history.add({"state": [1.0, 2.0], "camera": [[0.0, 0.5]]})
 
 

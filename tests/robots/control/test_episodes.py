@@ -26,7 +26,7 @@ def runner_of(bundle: Path) -> PolicyRunner:
         ({"speed": 2.0}, "condition 'task' of the episode is missing"),
         (None, "condition 'task' of the episode is missing"),
         ({"task": 1}, r"condition 'task': one value has the shape \[\]"),
-        ({"task": [0.0, np.nan]}, "condition 'task': nan is no finite float32"),
+        ({"task": [0.0, np.nan]}, "condition 'task': nan is not a finite float32"),
         ({"task": [0.0, 2.0]}, "condition 'task': 2.0 is out of range"),
         ({"task": [0.0, 1.0], "state": [[0.0, 0.0]]}, "condition 'state' is observed at each tick"),
         ([1.0], "not a mapping of names to values"),

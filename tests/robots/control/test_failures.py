@@ -14,7 +14,7 @@ from tests.robots.control.tiny_policy import BAD, EXECUTED, HORIZON, SEEN, tiny_
 def test_an_observation_that_is_not_finite_is_told_and_never_sampled_from(tiny_bundle: Path) -> None:
     runner, network, clock = looping(tiny_bundle)
     first = act(runner, clock, BAD)
-    assert first.value is None and "'state': nan is no finite float32" in (first.problem or "")
+    assert first.value is None and "'state': nan is not a finite float32" in (first.problem or "")
     assert network.calls == 0
     for _ in range(EXECUTED):
         assert act(runner, clock).problem is None

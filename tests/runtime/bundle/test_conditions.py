@@ -52,7 +52,7 @@ def test_a_value_that_fits_is_taken_as_it_is(dtype: DType, value: Any) -> None:
 )
 def test_a_value_that_does_not_fit_is_named(dtype: DType, value: Any) -> None:
     kind = {"f": "finite", "b": "truth value of type"}.get(dtype[0], "whole number of type")
-    with pytest.raises(UserError, match=rf"condition 'c': .* is no {kind} {dtype}") as failure:
+    with pytest.raises(UserError, match=rf"condition 'c': .* is not a {kind} {dtype}") as failure:
         check([Condition("c", "c", dtype=dtype)], {"c": [value]}, 1)
     assert repr(value) in str(failure.value)
 
@@ -124,7 +124,7 @@ def test_a_default_may_be_left_out_and_all_else_not() -> None:
     [b"", b"\x93NUMPY", npy(np.zeros(3, np.float32)), npy(np.zeros(2)), npy(np.array([{}], object)), b"PK\x03\x04"],
 )
 def test_a_null_value_that_does_not_fit(content: bytes) -> None:
-    with pytest.raises(ValueError, match="it is no"):
+    with pytest.raises(ValueError, match="it is not"):
         read_null(TEXT, content)
 
 

@@ -86,5 +86,5 @@ def test_endless_nesting_is_refused(tmp_path: Path) -> None:
     for tag in (b"\x32", b"\x2a", b"\x0a") * 300 + (b"\x3a",):  # attribute.g, node.attribute, graph.node; model.graph
         content = tag + length(content) + content
     (tmp_path / "g.onnx").write_bytes(content)
-    with pytest.raises(ValueError, match="nested too deep"):
+    with pytest.raises(ValueError, match="nested too deeply"):
         external_data_files(tmp_path / "g.onnx")

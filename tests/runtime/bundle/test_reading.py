@@ -42,9 +42,9 @@ def test_a_whole_bundle_opens_and_all_its_files_check_out(tiny_bundle: Path) -> 
 def test_a_missing_folder_and_a_folder_without_manifest_say_how_to_make_a_bundle(tmp_path: Path) -> None:
     assert "there is no bundle" in refusal(tmp_path / "nothing")
     assert "fewstep export" in refusal(tmp_path / "nothing")
-    assert "is no bundle: it has no manifest.json" in refusal(tmp_path)
+    assert "is not a bundle: it has no manifest.json" in refusal(tmp_path)
     (tmp_path / ".fewstep-lock").touch()
-    assert "is no bundle yet: the command that makes it is at work, or was killed; wait" in refusal(tmp_path)
+    assert "is not a bundle yet: the command that makes it is still running, or was killed; wait" in refusal(tmp_path)
 
 
 def test_a_bundle_that_names_code_is_refused_before_any_of_it_is_imported(tiny_bundle: Path) -> None:
@@ -52,7 +52,7 @@ def test_a_bundle_that_names_code_is_refused_before_any_of_it_is_imported(tiny_b
     manifest = json.loads((tiny_bundle / "manifest.json").read_text())
     name, body = f"{tiny_bundle / 'evil.py'}:f:4", next(iter(manifest["bodies"]))
     edit(tiny_bundle, bodies=manifest["bodies"] | {body: manifest["bodies"][body] | {"plan": name}})
-    with pytest.raises(UserError, match=rf"field bodies.{body}.plan: the plan's name .* is of code"):
+    with pytest.raises(UserError, match=rf"field bodies.{body}.plan: the plan's name .* refers to code"):
         open_bundle(tiny_bundle)
     edit(tiny_bundle, bodies=manifest["bodies"], grid=f"{tiny_bundle / 'evil.py'}:f")
     with load(tiny_bundle) as sampler, pytest.raises(UserError, match="is not NAME or NAME"):
@@ -67,7 +67,7 @@ def test_a_newer_schema_asks_for_a_newer_fewstep(tiny_bundle: Path) -> None:
 @pytest.mark.parametrize("name", ["/etc/hostname", "../outside", "graphs/../../outside", "", "a\\b", "C:x"])
 def test_no_path_leads_out_of_the_bundle(tiny_bundle: Path, name: str) -> None:
     edit(tiny_bundle, files=json.loads((tiny_bundle / "manifest.json").read_text())["files"] | {name: "0" * 64})
-    assert "lies outside the bundle" in refusal(tiny_bundle)
+    assert "is outside the bundle" in refusal(tiny_bundle)
 
 
 def test_what_is_no_path_is_refused(tiny_bundle: Path) -> None:
@@ -83,7 +83,7 @@ def test_what_is_no_path_is_refused(tiny_bundle: Path) -> None:
 def test_no_link_leads_out_of_the_bundle(tiny_bundle: Path, tmp_path: Path, name: str) -> None:
     (tiny_bundle / name).rename(tmp_path / "elsewhere")
     os.symlink(tmp_path / "elsewhere", tiny_bundle / name)
-    said = f"file '{name}' lies outside the bundle; copy the files themselves, as cp -rL does"
+    said = f"file '{name}' is outside the bundle; copy the files themselves, as cp -rL does"
     assert said in refusal(tiny_bundle)
 
 
@@ -129,7 +129,7 @@ def test_a_truncated_manifest_is_named_at_every_length(tiny_bundle: Path) -> Non
         path.write_bytes(content[:length])
         assert "manifest.json" in refusal(tiny_bundle)
     path.write_text("{schema")
-    assert "is no valid JSON (JSON is malformed" in refusal(tiny_bundle)
+    assert "is not valid JSON (JSON is malformed" in refusal(tiny_bundle)
 
 
 def test_bytes_that_are_no_text_and_a_huge_manifest_are_refused(tiny_bundle: Path) -> None:

@@ -38,11 +38,15 @@ TINY = [
     ("conditions", [NOISE | {"dtype": "uint8", "null": 256}], "field conditions[0].null"),
     ("conditions", [NOISE | {"shape": [2**25]}], "field conditions[0].shape"),
     ("conditions", [NOISE | {"shape": [2]}], "input 'label' is not batch x [2] of int64"),
-    ("prologue", None, "the prologue does not make the row 'row'"),
+    ("prologue", None, "the prologue does not return the row 'row'"),
     ("conditioner", TIMED, "its input 'label' has the role 'time'"),
-    ("policy", {"observations": 0, "first": 0, "actions": 1}, "observations=0, and at least 1 is needed"),
+    ("policy", {"observations": 0, "first": 0, "actions": 1}, "observations=0 is less than 1"),
     ("bodies.float32.graphs.0.outputs.0.shape", ["batch", "?", 4, 4], "tensor 'v' has the shape ['batch', '?', 4, 4]"),
-    ("bodies.float32.graphs.0.outputs.0.role", "x", "a body has one input of role x and one output of role output"),
+    (
+        "bodies.float32.graphs.0.outputs.0.role",
+        "x",
+        "not have exactly one input of role x and one output of role output",
+    ),
 ]
 COMPANIONS = [
     ("text.tokens.0.length", 7, "field text: the inputs of its graph are not those that the tokenizers"),
@@ -50,8 +54,8 @@ COMPANIONS = [
     ("text.tokens.0.length", 10**9, "tokens[0]: 1000000000 ids"),
     ("text.tokens.0.pad", -1, "padded with -1"),
     ("text.tokens.0.mask", None, "the inputs of its graph"),
-    ("text.tokens.0.tokenizer", "graphs/other.json", "no sha256 in `files` for 'graphs/other.json'"),
-    ("text.tokens.0.tokenizer", "../x.json", "no sha256 in `files`"),
+    ("text.tokens.0.tokenizer", "graphs/other.json", "`files` has no sha256 for 'graphs/other.json'"),
+    ("text.tokens.0.tokenizer", "../x.json", "`files` has no sha256"),
     ("text.tokens", [], "the inputs of its graph"),
     ("text.graph.outputs", [], "its graph has no outputs"),
     ("text.graph.outputs.0.name", "words", "takes no condition 'words'"),
@@ -62,7 +66,7 @@ COMPANIONS = [
     ("autoencoder.decoder.outputs.0.role", "output", "its decoder returns no image"),
     ("autoencoder.encoder.inputs.0.shape", ["batch", 3, 8, 9], "field autoencoder: its encoder does not take"),
     ("autoencoder.encoder.outputs.0.dtype", "float16", "its encoder does not take"),
-    ("conditions.1.null_file", "graphs/null.npy", "no sha256 in `files` for 'graphs/null.npy'"),
+    ("conditions.1.null_file", "graphs/null.npy", "`files` has no sha256 for 'graphs/null.npy'"),
     ("conditions.1.default", [1.0, 2.0], "default: it has 2 numbers for the shape [6, 2]"),
     ("conditions.0.default", [1.5], "default"),
 ]
@@ -72,7 +76,7 @@ EXPERTS = [
     ("networks.noisy.until", float("inf"), "expected `float`, got `null`"),
     ("networks.noisy.inputs", {"colour": "label"}, "networks['noisy'].inputs: the manifest has no condition 'colour'"),
     ("networks.noisy.inputs", {}, "networks['noisy'].prologue: no condition feeds the input 'label'"),
-    ("networks.noisy.prologue", None, "networks['noisy'].bodies['float32'].graphs[0]: the prologue does not make"),
+    ("networks.noisy.prologue", None, "networks['noisy'].bodies['float32'].graphs[0]: the prologue does not return"),
     ("networks.noisy.bodies", {}, "networks['noisy'].bodies: there is none"),
     ("networks.noisy.heads", 2, "networks['noisy'].bodies['float32'].graphs[0]: tensor 'v' has the shape"),
     ("networks.noisy.more", 1, "unknown field `more`"),
@@ -122,7 +126,9 @@ def test_what_contradicts_itself_is_named(
 
 def test_networks_end_one_after_the_other(tiny_bundle: Path) -> None:
     noisy = msgspec.to_builtins(open_bundle(with_expert(tiny_bundle)).manifest.networks["noisy"])
-    with pytest.raises(UserError, match=r"field networks: they end at lambda \[0.0, 0.0\], which does not increase"):
+    with pytest.raises(
+        UserError, match=r"field networks: they end at lambda \[0.0, 0.0\], which is not in increasing order"
+    ):
         open_bundle(edited(tiny_bundle, "networks.second", noisy))
 
 

@@ -215,7 +215,7 @@ def test_tiles_that_cannot_be(arguments, said) -> None:
         ({"condition": {"class": 1}}, "not one value per sample"),
         ({"condition": {"clas": 1}}, "unknown condition 'clas'"),
         ({"condition": None}, "'class' is missing"),
-        ({"condition": [1]}, r"condition \[1\] is no mapping of names to values"),
+        ({"condition": [1]}, r"condition \[1\] is not a mapping of names to values"),
         ({"branches": {"unkond": {"class": [1, 1]}}}, "branches sets 'unkond'.*it has"),
         ({"branches": {"uncond": {"class": [1, 1]}}}, "branches sets 'uncond'.*give a guidance"),
         ({"guidance": 2.0}, "this run has no option 'guidance'; compile the plan with it"),

@@ -134,7 +134,7 @@ PICTURE, AVOID = np.zeros((1, *X_SHAPE), np.float32), Branches({"cond": 2.0, "av
         ({"plan": None}, "plan None is not a plan"),
         ({"guidance": "2"}, "guidance '2' is not a finite number"),
         ({"guidance": 10**400}, "is not a finite number"),
-        ({"condition": 3}, "condition 3 is no mapping"),
+        ({"condition": 3}, "condition 3 is not a mapping"),
         ({"plan": "nowhere.json"}, "there is no plan file nowhere.json"),
         ({"seeds": []}, "seeds is empty"),
         ({"seeds": [-1]}, "seed -1"),
@@ -146,7 +146,7 @@ PICTURE, AVOID = np.zeros((1, *X_SHAPE), np.float32), Branches({"cond": 2.0, "av
         ({"condition": {"class": [4]}}, "4 is out of range; give 0 shirt"),
         ({"condition": {"class": [-1]}}, "-1 is out of range"),
         ({"condition": {"class": ["hat"]}}, "unknown value 'hat'; give 0 shirt"),
-        ({"condition": {"class": [1.5]}}, "1.5 is no whole number of type int64"),
+        ({"condition": {"class": [1.5]}}, "1.5 is not a whole number of type int64"),
         ({"condition": {"class": [None]}}, "condition 'class' holds None; give 0 shirt"),
         ({"condition": {"class": [[1, 2]]}}, "one value has the shape [2]"),
         ({"condition": {"class": 1}}, "not one value per sample"),
@@ -236,7 +236,7 @@ def test_what_no_body_or_engine_is_for_names_what_there_is(
 
 @pytest.mark.parametrize("path", [None, 5])
 def test_a_bundle_that_is_no_path_is_named(path: Any) -> None:
-    with pytest.raises(UserError, match=f"bundle {path} is no path; give the folder"):
+    with pytest.raises(UserError, match=f"bundle {path} is not a path; give the folder"):
         fewstep.runtime.load(path)
 
 

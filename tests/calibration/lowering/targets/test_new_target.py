@@ -134,7 +134,9 @@ def test_a_target_of_a_plugin_is_known_by_its_name(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_platform_of_another_target_is_refused(bundle: Path) -> None:
-    with pytest.raises(UserError, match=r"bodies\['int8-fake'\]\.platform.* it is 'cpu-x86' of target 'fake'"):
+    with pytest.raises(
+        UserError, match=r"bodies\['int8-fake'\]\.platform.* it is 'cpu-x86', but the body's target is 'fake'"
+    ):
         of_platform(bundle, CPU_X86.platform)
 
 
