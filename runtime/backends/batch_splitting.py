@@ -1,4 +1,4 @@
-"""Calls of any number of rows, as calls of a few."""
+"""Split calls with many rows into calls with a few."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from fewstep.runtime.backends import Arrays, LoadedGraph
 
 @dataclass(frozen=True)
 class BatchSplitter:
-    """A network whose rows do not know each other, for any number of them."""
+    """A network with independent rows, called with any number of them, at most `most` at a time."""
 
     network: LoadedGraph
     most: int

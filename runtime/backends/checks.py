@@ -1,4 +1,4 @@
-"""Checks of every backend on its settings and on installed packages."""
+"""Checks that backends share: of settings, calls and installed packages."""
 
 import importlib
 import os
@@ -14,7 +14,7 @@ NOT_INSTALLED = "cannot be imported"
 
 
 def import_package(module: str, label: str, install: str) -> Any:
-    """A package that a backend needs. UserError, saying what lacks it and how to get it, if it cannot be imported."""
+    """Import a package that a backend needs. Raises UserError with `label` and the fix `install` if that fails."""
     try:
         return importlib.import_module(module)
     except (ImportError, OSError, RuntimeError) as error:  # OSError: a shared library is missing
@@ -22,26 +22,27 @@ def import_package(module: str, label: str, install: str) -> Any:
 
 
 def path_text(path: Path) -> str:
-    """A path as engines take it, in UTF-8. Python's own text has other characters where a locale knows no UTF-8."""
+    """Return a path as engines take it, in UTF-8. `str` differs from it if the locale is not UTF-8."""
     if os.name == "nt":
         return str(path)
     try:
         return os.fsencode(path).decode()
     except UnicodeDecodeError as error:
-        raise UserError(f"the path {path} is not in UTF-8, and engines take no other", "rename the folder") from error
+        raise UserError(f"the path {path} is not in UTF-8, which engines need", "rename the folder") from error
 
 
 def check_names(graph: GraphEntry, feeds: Arrays) -> None:
-    """UserError for a call that lacks an input of a graph, or has another."""
+    """Raise UserError for a call that lacks an input of a graph or has an unknown one."""
     names = {tensor.name for tensor in graph.inputs}
     if feeds.keys() != names:
         raise UserError(
-            f"{graph.file} has other inputs than {describe_shapes(feeds)}", f"give {', '.join(sorted(names))}"
+            f"{graph.file} was called with the inputs {describe_shapes(feeds) or 'none'}",
+            f"give {', '.join(sorted(names))}",
         )
 
 
 def call_error(graph: str, feeds: Arrays, reason: str) -> UserError:
-    """A call that an engine refused, in its words."""
+    """Return the error for a call that an engine refused, with the engine's reason."""
     return UserError(f"{graph} failed on inputs {describe_shapes(feeds)}: {reason}", "check their shapes and types")
 
 
@@ -50,9 +51,9 @@ def describe_shapes(feeds: Arrays) -> str:
 
 
 def check_threads(threads: int) -> None:
-    """UserError for a value that is no number of threads, or for more than there are cores."""
+    """Raise UserError unless `threads` is an integer from 0 to the number of cores."""
     if not isinstance(threads, Integral):
-        raise UserError(f"threads {threads!r} is no whole number", "give threads=2, or 0 for one per core")
+        raise UserError(f"threads {threads!r} is not a whole number", "give threads=2, or 0 for one per core")
     cores = os.cpu_count() or 1
-    if not 0 <= threads <= cores:  # spinning threads that wait for each other's core take minutes a call
+    if not 0 <= threads <= cores:  # spinning threads that wait for each other's core take minutes per call
         raise UserError(f"{threads} threads on {cores} cores", f"give 1 to {cores}, or 0 for one per core")

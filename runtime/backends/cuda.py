@@ -1,7 +1,7 @@
-"""The little of CUDA that running an engine takes: a device, streams, memory, copies. Through `cuda.bindings`.
+"""The parts of CUDA that running an engine needs: a device, streams, memory and copies, through `cuda.bindings`.
 
-Every call returns an error code first; `call` makes a UserError of those that failed. The device is a setting of the
-calling thread, so whoever uses memory or a stream selects it first.
+Every CUDA function returns an error code first; `call` raises UserError for failures. The device is a setting of the
+calling thread, so callers must select it before they use memory or a stream.
 """
 
 import ctypes
@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 from fewstep.plans.errors import UserError
 
-INSTALL = "pip install 'cuda-bindings==12.*', or 13.*: the major version of the device's CUDA (nvidia-smi says it)"
-SEE_DRIVER = "check that `nvidia-smi` lists the GPU, and that its driver is as new as CUDA"
+INSTALL = "pip install 'cuda-bindings==12.*', or 13.*: the major version of the device's CUDA (nvidia-smi shows it)"
+SEE_DRIVER = "check that `nvidia-smi` lists the GPU, and that its driver supports this version of CUDA"
 
 
 def cuda_module() -> Any:
-    """The module `cuda.bindings.runtime`. UserError if it isn't installed."""
+    """Import the module `cuda.bindings.runtime`. Raises UserError if it is not installed."""
     try:
         return importlib.import_module("cuda.bindings.runtime")
     except ImportError as error:
@@ -28,11 +28,14 @@ def cuda_module() -> Any:
 
 
 def call(function: str, *arguments: Any) -> Any:
-    """Call a function of the CUDA runtime. Returns its results without the error code. UserError in CUDA's words."""
+    """Call a function of the CUDA runtime, and return its results without the error code.
+
+    Raises UserError with CUDA's message if it fails.
+    """
     cuda = cuda_module()
     try:
         code, *results = getattr(cuda, function)(*arguments)
-    except RuntimeError as error:  # cuda.bindings found no library to call
+    except RuntimeError as error:  # cuda.bindings finds no CUDA library
         raise UserError(f"CUDA cannot be called: {error}", SEE_DRIVER) from error
     if int(code) != int(cuda.cudaError_t.cudaSuccess):
         _, text = cuda.cudaGetErrorString(code)
@@ -43,15 +46,15 @@ def call(function: str, *arguments: Any) -> Any:
 
 
 def set_device(device: int) -> None:
-    """Make a device the one of this thread."""
+    """Select the device of this thread."""
     call("cudaSetDevice", device)
 
 
 def describe(device: int) -> tuple[str, int]:
-    """("sm89", 128): the compute capability of a GPU and its number of multiprocessors."""
+    """Return the compute capability of a GPU and its number of multiprocessors, such as ("sm89", 128)."""
     count = call("cudaGetDeviceCount")
     if not 0 <= device < count:
-        raise UserError(f"there is no GPU number {device}, only {count}", "give device=0")
+        raise UserError(f"there is no GPU number {device}, only {count} in all", "give device=0")
     attribute = cuda_module().cudaDeviceAttr
     major, minor, multiprocessors = (
         int(call("cudaDeviceGetAttribute", each, device))
@@ -65,7 +68,7 @@ def describe(device: int) -> tuple[str, int]:
 
 
 class CudaStream:
-    """A stream of its own: its work runs in order, at the same time as other streams'."""
+    """A separate stream. Its work runs in order, and concurrently with other streams."""
 
     def __init__(self) -> None:
         self.handle = call("cudaStreamCreateWithFlags", cuda_module().cudaStreamNonBlocking)
@@ -79,10 +82,9 @@ class CudaStream:
 
 
 class Memory:
-    """Memory for several tensors together: `size` bytes on the device, and as many page-locked on the host for copies.
+    """Memory for several tensors: `size` bytes on the device, and the same size page-locked on the host for copies.
 
-    A copy is one call however many tensors it carries. It is asynchronous: what was sent or asked for is there once
-    the stream was waited for.
+    One call copies all tensors. Copies are asynchronous: they are complete after the caller has waited for the stream.
     """
 
     def __init__(self, size: int) -> None:
@@ -94,7 +96,7 @@ class Memory:
         self._host: NDArray[np.uint8] = np.ctypeslib.as_array((ctypes.c_ubyte * size).from_address(self._host_address))
 
     def view(self, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-        """The host's side of a tensor. It must not outlive this memory."""
+        """Return a tensor in host memory. It must not outlive this object."""
         size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
         tensor: NDArray[Any] = self._host[offset : offset + size].view(dtype)
         return tensor.reshape(shape)
@@ -111,6 +113,6 @@ class Memory:
 
 
 def release(function: str, handle: Any) -> None:
-    """Give a resource back. An error means that the device lost it already."""
+    """Release a resource. Errors are ignored: the device has already lost it."""
     with suppress(Exception):
         call(function, handle)

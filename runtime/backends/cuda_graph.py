@@ -1,4 +1,4 @@
-"""CUDA graphs: the work of a stream, recorded once and launched again as one, without the CPU's work between."""
+"""CUDA graphs: the work of a stream, recorded once and launched again as a whole, without CPU work in between."""
 
 import weakref
 from collections.abc import Callable
@@ -9,10 +9,10 @@ from fewstep.runtime.backends.cuda import CudaStream, call, cuda_module, release
 
 
 class Recording:
-    """Work on a stream that can be launched again. It reads and writes the same memory each time."""
+    """Recorded work on a stream, which can be launched again. It reads and writes the same memory each time."""
 
     def __init__(self, stream: CudaStream, work: Callable[[], bool]) -> None:
-        """Record a call of `work` on the stream. UserError if a part of it cannot be recorded."""
+        """Record a call of `work` on the stream. Raises UserError if a part of it cannot be recorded."""
         call(
             "cudaStreamBeginCapture",
             stream.handle,
@@ -20,7 +20,7 @@ class Recording:
         )
         try:
             done = work()
-        except BaseException:  # what ends the recording must not hide it
+        except BaseException:  # errors of `_discard` must not replace this one
             self._discard(stream)
             raise
         if not done:
@@ -36,7 +36,7 @@ class Recording:
 
     @staticmethod
     def _discard(stream: CudaStream) -> None:
-        """End a recording that failed: the stream is of no use before. It may have become invalid."""
+        """End a failed recording, which may be invalid. Until then the stream cannot be used."""
         with suppress(UserError):
             graph = call("cudaStreamEndCapture", stream.handle)
             if graph is not None:

@@ -1,4 +1,4 @@
-"""The values that were used last, as of the sizes that a graph was opened for."""
+"""A cache of the most recently used values, such as graphs opened for different sizes."""
 
 from collections.abc import Callable
 from threading import RLock
@@ -9,15 +9,19 @@ Value = TypeVar("Value")
 
 
 class LruCache(dict[Key, Value]):
-    """Up to `most` values by key, the last used at the end. Threads may share it. Two steps are one to whoever holds
-    `lock` over both."""
+    """Up to `most` values by key, the most recently used last. Threads may share it.
+
+    Hold `lock` to make several operations atomic.
+    """
 
     def __init__(self, most: float) -> None:
         self._most, self.lock = most, RLock()
 
     def get_or_make(self, key: Key, make: Callable[[], Value]) -> Value:
-        """The value of a key, made where it is not there; the one that was used longest ago gives way to it. Whoever
-        comes meanwhile waits."""
+        """Return the value of a key, or create it with `make` and evict the least recently used value.
+
+        Other threads wait meanwhile.
+        """
         with self.lock:
             value = self.pop(key) if key in self else make()
             self[key] = value

@@ -18,17 +18,17 @@ from fewstep.runtime.bundle.manifest import GraphEntry
 from fewstep.runtime.bundle.platforms import ONNXRUNTIME, body_name, cpu_kind, rank_platforms
 from fewstep.runtime.bundle.reading import Bundle
 
-FATAL_ONLY = 4  # of the log levels 0 (verbose) to 4: a failure is raised, and stands in one place
+FATAL_ONLY = 4  # of the log levels 0 (verbose) to 4: failures are raised, so they need not be logged too
 
 
 @dataclass(frozen=True)
 class OnnxRuntime:
-    """The CPU provider, all graph optimizations on.
+    """The CPU provider with all graph optimizations.
 
-    threads: threads of one call; 0 means one per physical core.
-    spinning: waiting threads spin inside a call, which is fastest; False leaves the cores to the other threads of a
-        host program. They never spin on behind it: the next graph of the same sample has threads of its own.
-    fuse_qdq: False keeps Q/DQ pairs in float around float kernels: that is how TensorRT's numerics are simulated.
+    threads: threads per call; 0 means one per physical core.
+    spinning: let waiting threads spin inside a call, which is fastest. False leaves the cores to other threads of the
+        program. Threads never spin after a call, because the next graph of the same sample has separate threads.
+    fuse_qdq: False keeps Q/DQ pairs around float kernels, which simulates TensorRT's numerics.
     """
 
     threads: int = 0
@@ -40,9 +40,12 @@ class OnnxRuntime:
 
     @property
     def bodies(self) -> Mapping[str, tuple[str, ...]]:
-        """The best first. A body for ARM gives the same samples on x86 and the other way round, more slowly. Without
-        VNNI, 8-bit weights may saturate sums; 7-bit ones cannot."""
-        from fewstep.runtime.machine.cpu import EXACT, this_cpu  # not for who names the body
+        """The bodies for each precision, the best first.
+
+        A body for ARM gives the same samples on x86, and the reverse, but more slowly. Without VNNI, 8-bit weights may
+        saturate sums; 7-bit ones cannot.
+        """
+        from fewstep.runtime.machine.cpu import EXACT, this_cpu  # not needed if the caller names the body
 
         cpu = cpu_kind(platform.machine())
         saturating = cpu == "x86" and EXACT.isdisjoint(this_cpu().int8_instructions)
@@ -53,13 +56,16 @@ class OnnxRuntime:
         return self.load_graph(bundle, find_graph(bundle, name))
 
     def load_graph(self, bundle: Bundle, graph: GraphEntry) -> "Session":
-        """Any graph of a bundle, once it is what the manifest says."""
+        """Load any graph of a bundle. Raises UserError if its ports are not those of the manifest."""
         opened = self.open(bundle.graph(graph), has_own_weights=bool(graph.data))
         check_ports(bundle, graph, opened.session.get_inputs, opened.session.get_outputs)
         return opened
 
     def open(self, graph: Path, has_own_weights: bool = False) -> "Session":
-        """Any graph from its file, which the caller has checked. The weights of a large one lie in other files."""
+        """Load any graph from its file, which the caller has checked.
+
+        has_own_weights: whether its weights are in separate files, as those of large graphs are.
+        """
         onnxruntime = import_package("onnxruntime", "no inference engine: onnxruntime", "pip install 'fewstep[cpu]'")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self.threads
@@ -67,7 +73,7 @@ class OnnxRuntime:
         options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
         options.log_severity_level = FATAL_ONLY
-        options.enable_mem_pattern = not has_own_weights  # which allocates all activations once more, outside the arena
+        options.enable_mem_pattern = not has_own_weights  # a pattern allocates all activations again outside the arena
         options.add_session_config_entry("session.intra_op.allow_spinning", "1" if self.spinning else "0")
         options.add_session_config_entry("session.force_spinning_stop", "1")
         options.add_session_config_entry("session.disable_quant_qdq", "0" if self.fuse_qdq else "1")
@@ -75,7 +81,7 @@ class OnnxRuntime:
         try:
             session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
             outputs = tuple(output.name for output in session.get_outputs())
-        except Exception as error:  # its exceptions share no base class but Exception
+        except Exception as error:  # onnxruntime's exceptions share no base class except Exception
             raise UserError(
                 f"onnxruntime {onnxruntime.__version__} cannot load {graph.name}: {first_line(error)}",
                 "pip install --upgrade onnxruntime, or copy the bundle again",
@@ -85,15 +91,15 @@ class OnnxRuntime:
 
 @dataclass(frozen=True)
 class Session:
-    """`InferenceSession.run` may be called concurrently; nothing else here has state."""
+    """A loaded graph. It has no state besides the session, whose `run` may be called concurrently."""
 
     graph: str
     session: Any
     outputs: tuple[str, ...]
-    takes_optional: bool = True  # inputs that `feeds` may leave out
+    takes_optional: bool = True  # whether optional inputs may be fed or left out
 
     def __call__(self, feeds: Arrays, options: Any = None) -> dict[str, NDArray[np.float32]]:
-        """options: onnxruntime's RunOptions."""
+        """Run the graph. `options` are onnxruntime's RunOptions."""
         try:
             values = self.session.run(self.outputs, feeds, options)
         except Exception as error:

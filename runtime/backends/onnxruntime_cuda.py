@@ -2,7 +2,7 @@
 
     fewstep.runtime.load("bundle", "float16", backend=OnnxRuntimeCuda())
 
-It has no 8-bit convolutions, so int8 is TensorRT's. TF32 is off.
+It has no 8-bit convolutions, so int8 runs on TensorRT. TF32 is off.
 """
 
 import contextlib
@@ -30,8 +30,10 @@ BODIES: Mapping[str, tuple[str, ...]] = MappingProxyType({"float32": ("float32",
 
 @dataclass(frozen=True)
 class OnnxRuntimeCuda:
-    """The CUDA provider, on the GPU of a number. Steps are launched as CUDA graphs, but those of a body of which the
-    CPU computes a part."""
+    """The CUDA provider on the GPU number `device`.
+
+    Steps are launched as CUDA graphs, unless the CPU computes a part of the body.
+    """
 
     device: int = 0
 
@@ -46,36 +48,36 @@ class OnnxRuntimeCuda:
         if PROVIDER not in onnxruntime.get_available_providers():
             raise UserError(
                 f"onnxruntime {onnxruntime.__version__} was built without {PROVIDER}",
-                "pip uninstall onnxruntime, then pip install 'fewstep[gpu]'; on a Jetson take NVIDIA's build of it",
+                "pip uninstall onnxruntime, then pip install 'fewstep[gpu]'; on a Jetson install NVIDIA's build of it",
             )
         _find_libraries(onnxruntime)
 
         def open_graph(cuda_graph: bool = False) -> Session:
             session = open_session(onnxruntime, file, (PROVIDER, provider_settings(self.device, cuda_graph)))
-            onnxruntime.set_default_logger_severity(FATAL_ONLY)  # cuDNN's attempts are errors to its default logger
+            onnxruntime.set_default_logger_severity(FATAL_ONLY)  # its default logger reports cuDNN's trials as errors
             check_ports(bundle, graph, session.get_inputs, session.get_outputs)
             outputs = tuple(output.name for output in session.get_outputs())
-            return Session(file.name, session, outputs, takes_optional=False)  # of LoRA files, which no GPU has run
+            return Session(file.name, session, outputs, takes_optional=False)  # LoRA slots are not tested on GPUs
 
         lock = device_lock("cuda", self.device)
         with lock.shared():
-            if name in AHEAD:  # it runs once a plan
+            if name in AHEAD:  # runs once per sample
                 return LockedSession(open_graph(), lock)
             try:
                 session = open_graph(cuda_graph=True)
-            except UserError as error:  # such as operations that the provider leaves to the CPU
+            except UserError as error:  # for example if the provider leaves operations to the CPU
                 LOG.info("%s runs without a CUDA graph: %s", file.name, error.what)
                 return LockedSession(open_graph(), lock)
         return CudaGraphSession(onnxruntime, session, open_graph, ("cuda", self.device))
 
 
 def provider_settings(device: int, cuda_graph: bool = False) -> dict[str, str]:
-    """Settings of the CUDA provider. TF32, in which it would compute, is off. cuda_graph: runs are recorded."""
+    """Return settings of the CUDA provider, with its default TF32 off. `cuda_graph` records runs."""
     return {"device_id": str(device), "use_tf32": "0", "enable_cuda_graph": str(int(cuda_graph))}
 
 
 def open_session(onnxruntime: Any, graph: Path, provider: tuple[str, Mapping[str, Any]]) -> Any:
-    """A session on a provider: on that one, or UserError. ONNX Runtime itself would go on without it."""
+    """Open a session on a provider. Raises UserError if it does not start; ONNX Runtime would silently fall back."""
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.log_severity_level = FATAL_ONLY
@@ -85,20 +87,20 @@ def open_session(onnxruntime: Any, graph: Path, provider: tuple[str, Mapping[str
     path = path_text(graph)
     try:
         session = onnxruntime.InferenceSession(path, options, providers=[(name, dict(settings))], enable_fallback=0)
-    except Exception as error:  # its exceptions share no base class but Exception
+    except Exception as error:  # onnxruntime's exceptions share no base class except Exception
         raise UserError(
             f"{what} cannot load {graph.name} on {name}: {first_line(error)}", "see `fewstep doctor`"
         ) from error
     if name not in session.get_providers():
         raise UserError(
-            f"{what} runs without {name}: it did not start",
+            f"{what} cannot start {name}",
             "install the CUDA and cuDNN it was built for: pip install 'onnxruntime-gpu[cuda,cudnn]'",
         )
     return session
 
 
 def _find_libraries(onnxruntime: Any) -> None:
-    """Let it find CUDA and cuDNN where pip put them. Its messages go to the log."""
+    """Preload CUDA and cuDNN from pip's folders. onnxruntime's messages go to the log."""
     if hasattr(onnxruntime, "preload_dlls"):
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):

@@ -1,4 +1,4 @@
-"""Calls of ONNX Runtime's CUDA provider as CUDA graphs: one launch for a step instead of one for each kernel."""
+"""Calls of ONNX Runtime's CUDA provider as CUDA graphs: one launch per step instead of one per kernel."""
 
 import logging
 import re
@@ -18,39 +18,40 @@ from fewstep.runtime.backends.device_lock import DeviceLock, device_lock
 from fewstep.runtime.backends.onnxruntime import Session
 
 LOG = logging.getLogger("fewstep")
-SHAPES = 4  # whose graphs are kept: ONNX Runtime drops none, and each has memory of its own
-ALIGNMENT = 256  # bytes, as CUDA gives memory
-GRAPH, NONE = "gpu_graph_id", -1  # of a run's settings: runs of one number replay one graph, of NONE none
-LACKS_MEMORY = re.compile(r"out of memory|failed to allocate|ALLOC_FAILED", re.IGNORECASE)  # in an error's words
+SHAPES = 4  # how many graphs are recorded: ONNX Runtime never frees one, and each has separate memory
+ALIGNMENT = 256  # bytes, the alignment of CUDA's allocations
+GRAPH, NONE = "gpu_graph_id", -1  # a setting of a run: runs with the same number replay one graph, NONE replays none
+LACKS_MEMORY = re.compile(r"out of memory|failed to allocate|ALLOC_FAILED", re.IGNORECASE)  # in an error message
 
 Shapes = tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True)
 class ArrayBlock:
-    """Arrays one behind another in one piece of memory of the device, so that one copy moves them all.
+    """Arrays in one contiguous block of device memory, so that a single copy moves all of them.
 
-    places: the first byte, the type and the shape of each. memory: an OrtValue of bytes.
+    places: the first byte, dtype and shape of each array.
+    memory: an OrtValue of bytes.
     """
 
     places: dict[str, tuple[int, np.dtype[Any], tuple[int, ...]]]
     memory: Any
 
     def views(self, host: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
-        """The arrays in bytes of the host, which they share."""
+        """Return the arrays as views of a copy of the block in host memory."""
         return {
             name: host[first : first + prod(shape) * dtype.itemsize].view(dtype).reshape(shape)
             for name, (first, dtype, shape) in self.places.items()
         }
 
     def bind(self, bind: Callable[..., None], device: tuple[str, int]) -> None:
-        """Give each array's address to a method of an IOBinding."""
+        """Pass each array's address to `bind`, a method of an IOBinding."""
         for name, (first, dtype, shape) in self.places.items():
             bind(name, *device, dtype, shape, self.memory.data_ptr() + first)
 
 
 def allocate_block(onnxruntime: Any, arrays: Arrays, device: tuple[str, int]) -> ArrayBlock:
-    """Memory for arrays of these types and shapes. It holds zeros."""
+    """Allocate a block of zeros for arrays of these dtypes and shapes."""
     places, end = {}, 0
     for name, array in arrays.items():
         places[name] = (end, array.dtype, array.shape)
@@ -60,9 +61,11 @@ def allocate_block(onnxruntime: Any, arrays: Arrays, device: tuple[str, int]) ->
 
 @dataclass(frozen=True)
 class DeviceTensors:
-    """Inputs and outputs of one choice of shapes on the device, at addresses that stay, as those of a graph must.
+    """Device memory for inputs and outputs of certain shapes, at fixed addresses, which a CUDA graph requires.
 
-    staged, fed: bytes of the host as inputs lie there, and the arrays in them. run: computes outputs of inputs.
+    staged: the inputs' block in host memory.
+    fed: the input arrays as views of `staged`.
+    run: computes the outputs from the inputs.
     """
 
     inputs: ArrayBlock
@@ -74,7 +77,7 @@ class DeviceTensors:
 
 @dataclass(frozen=True)
 class LockedSession:
-    """A session that records nothing, on a device where others may record."""
+    """A session that does not record, on a device where other sessions may record."""
 
     session: Session
     lock: DeviceLock
@@ -89,7 +92,8 @@ class LockedSession:
 class Unrecorded:
     """Shapes whose calls run kernel by kernel.
 
-    left: calls until the next try to record one. after: calls from a failed try to the next, doubled each time.
+    left: calls until the next attempt to record one.
+    after: calls from a failed attempt to the next, doubled each time.
     """
 
     left: int = 0
@@ -97,15 +101,17 @@ class Unrecorded:
 
 
 class CudaGraphSession:
-    """A session whose calls are replayed as CUDA graphs, one call at a time: a graph has one memory.
+    """A session whose calls are replayed as CUDA graphs, one call at a time, because a graph has fixed memory.
 
-    The first call of some shapes runs kernel by kernel, so that shapes that come once take no memory. The second is
-    recorded, and no call after SHAPES of them. A recording that lacks memory is tried again later. A call that cannot
-    be recorded for another reason opens `plain`, the graph without recording, for itself and all calls after it; a
-    message says why.
+    The first call with some shapes runs kernel by kernel, so that shapes that occur once take no memory. The second
+    call is recorded. After SHAPES recordings, no further shapes are recorded. A recording that fails for lack of memory
+    is tried again later. If a call cannot be recorded for another reason, it and all later calls use `plain`, a session
+    without recording, and a message gives the reason.
 
-    All calls are made by one thread of the session, whatever thread calls it: ONNX Runtime keeps the recordings of
-    each thread apart, and keeps those of a thread that has ended. device: its kind and number, as ("cuda", 0).
+    One thread of the session makes all calls, because ONNX Runtime records separately for each thread, and never frees
+    the recordings of a thread that has ended.
+
+    device: the type and number of the device, such as ("cuda", 0).
     """
 
     takes_optional = False
@@ -139,7 +145,7 @@ class CudaGraphSession:
             if state.left == 0:
                 return self._record(shapes, feeds)
             state.left -= 1
-        except Exception as error:  # its exceptions share no base class but Exception
+        except Exception as error:  # onnxruntime's exceptions share no base class except Exception
             reason = first_line(error)
             if isinstance(state, Unrecorded) and LACKS_MEMORY.search(reason):
                 LOG.info("%s runs without a CUDA graph for now: %s", self._graph, reason)
@@ -147,18 +153,18 @@ class CudaGraphSession:
             else:
                 LOG.warning("%s runs without a CUDA graph: %s", self._graph, reason)
                 self._bound.clear()
-                self._room, self._session = 0, None  # its memory goes before another session asks for as much
+                self._room, self._session = 0, None  # frees its memory before another session allocates the same
         return self._run_once(feeds)
 
     def _run_once(self, feeds: Arrays) -> dict[str, NDArray[np.float32]]:
-        """A call that nothing records."""
+        """Make a call without recording."""
         with self._lock.shared():
             if self._session is None:
                 self._session = self._plain()
             return self._session(feeds, self._options(NONE))
 
     def _record(self, shapes: Shapes, feeds: Arrays) -> dict[str, NDArray[np.float32]]:
-        """Record a call of these shapes, and run it."""
+        """Record a call with these shapes, and run it."""
         with self._lock.shared():
             bound = self._bind(feeds, 1 + list(self._bound).index(shapes))
         with self._lock.alone():
@@ -167,7 +173,7 @@ class CudaGraphSession:
         return values
 
     def _replay(self, bound: DeviceTensors, feeds: Arrays) -> dict[str, NDArray[np.float32]]:
-        """The first run of bound memory is recorded, and replayed at once."""
+        """Run a call in its memory. ONNX Runtime records the first run, and replays it immediately."""
         for name, array in bound.fed.items():
             np.copyto(array, feeds[name], casting="no")
         bound.inputs.memory.update_inplace(bound.staged)
@@ -175,11 +181,11 @@ class CudaGraphSession:
         return bound.outputs.views(bound.outputs.memory.numpy())
 
     def _bind(self, feeds: Arrays, number: int) -> DeviceTensors:
-        """Memory for these inputs, and for the outputs of one more call of them."""
+        """Allocate memory for these inputs, and for the outputs, whose shapes one more call shows."""
         inputs, outputs = (
             allocate_block(self._onnxruntime, arrays, self._device) for arrays in (feeds, self._run_once(feeds))
         )
-        assert self._session is not None, "it records"
+        assert self._session is not None, "the session records"
         binding = self._session.session.io_binding()
         inputs.bind(binding.bind_input, self._device)
         outputs.bind(binding.bind_output, self._device)

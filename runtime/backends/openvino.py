@@ -1,11 +1,11 @@
-"""OpenVINO: CPUs, with int8 convolutions of its own.
+"""OpenVINO: runs bundles on CPUs, with its own int8 convolutions.
 
     fewstep.runtime.load("bundle", "int8", backend=OpenVino())
 
-A body is compiled for each batch, and for each choice of its other free sizes, that it meets. With the batch open, the
-CPU plugin runs operations between convolutions one by one. With all sizes fixed it makes one kernel of each chain: a
-step takes 0.8 of the time in float32, and half of it in int8. (Measured in OpenVINO 2026.4 on AVX512-VNNI, a 2.7 M
-parameter UNet.)
+A body is compiled for each batch and each choice of its other free sizes when it first occurs. With a dynamic batch,
+the CPU plugin runs the operations between convolutions separately. With fixed sizes it fuses each chain into one
+kernel: a step takes 0.8 of the time in float32, and half of it in int8. (Measured in OpenVINO 2026.4 on AVX512-VNNI, a
+2.7 M parameter UNet.)
 """
 
 import os
@@ -52,13 +52,14 @@ TYPES = {  # OpenVINO's name of a type -> onnxruntime's
 class OpenVino:
     """A device of OpenVINO.
 
-    device: as OpenVINO calls it. Only "CPU" is verified.
-    threads: of one call; 0 means one per physical core.
-    contexts: calls that may run at once; they share the threads. Further threads of the program wait their turn.
-    batch: rows of one evaluation to compile for while loading; a guided sample has two. Others follow when they come.
-    float_type: the type that float32 graphs are computed in. OpenVINO itself would take bf16 where the CPU has it,
-        which is faster and shows in samples.
-    cached: keep what was compiled in this user's cache folder; loading it again takes half the time.
+    device: OpenVINO's name of the device. Only "CPU" is verified.
+    threads: threads per call; 0 means one per physical core.
+    contexts: how many calls may run at once; they share the threads. Further threads of the program wait.
+    batch: the batch to compile for while loading; a guided sample has two rows. Other batches are compiled at their
+        first call.
+    float_type: the type in which float32 graphs are computed. OpenVINO's default is bf16 if the CPU has it, which is
+        faster but visible in samples.
+    cached: keep compiled graphs in the user's cache folder. Loading them again takes half the time.
     """
 
     device: str = "CPU"
@@ -79,30 +80,35 @@ class OpenVino:
         return MappingProxyType({"float32": (body_name("float32"),), "int8": (body_name("int8", int8.name),)})
 
     def load(self, bundle: Bundle, name: str) -> LoadedGraph:
-        """UserError also for a graph that OpenVINO computes otherwise than onnxruntime; each machine checks it once.
-        Without onnxruntime, UserError for a graph with an operation that OpenVINO is known to compute wrong."""
+        """Load a graph. Raises UserError too if OpenVINO computes it differently from onnxruntime.
+
+        Each machine compares a graph once. Without onnxruntime, raises UserError for a graph with an operation that
+        OpenVINO is known to compute incorrectly.
+        """
         exact = replace(self, float_type="f32")
         opened = called_once(partial(self.open, bundle, name))
 
         def load_float(judged: str) -> LoadedGraph:
-            """What is loaded is not compiled a second time, and what is not leaves memory once it is compared."""
+            """Load a float graph for the comparison. The graph that is loaded anyway is not compiled twice."""
             return opened() if judged == name and self == exact else exact.open(bundle, judged)
 
         check(self, bundle, name, load_float)
         return opened()
 
     def check(self, bundle: Bundle) -> None:
-        """UserError where loading the float32 body gives one. It is loaded only if this machine has not done so
-        before."""
+        """Raise UserError if OpenVINO cannot load the float32 body or computes it incorrectly.
+
+        A body that this machine has already compared is not loaded again.
+        """
         check(self, bundle, "float32", partial(replace(self, float_type="f32").open, bundle))
 
     @property
     def version(self) -> str:
-        """The version of OpenVINO, without the build's number."""
+        """The version of OpenVINO, without the build number."""
         return version()
 
     def open(self, bundle: Bundle, name: str) -> LoadedGraph:
-        """The network, whatever it computes."""
+        """Load a graph without comparing its results."""
         graph = find_graph(bundle, name)
         file = bundle.graph(graph)
         core = self.core()
@@ -120,27 +126,31 @@ class OpenVino:
                 graph, ResourcePool([kind(made.create_infer_request(), graph) for _ in range(self.contexts)])
             )
 
-        if name in AHEAD:  # it is called once a sample, with any number of rows
+        if name in AHEAD:  # called once per sample, with any number of rows
             return compile_for(None)
         network = ShapeCache(graph, compile_for)
         network.graph_for_sizes(
             {"batch": self.batch, **default_sizes(bundle.manifest.x_shape, bundle.manifest.sizes)}
-        )  # fails now
+        )  # so that a failure comes while loading
         return network
 
     def core(self) -> Any:
-        """An `openvino.Core` that has the device. UserError if it is not installed, or there is no such device."""
+        """Return an `openvino.Core` that has the device.
+
+        Raises UserError if OpenVINO is not installed, or has no such device.
+        """
         core = import_openvino().Core()
         core.add_extension(dft_extension())
         try:
             core.get_property(self.device, "FULL_DEVICE_NAME")
-        except Exception as error:  # its errors share no base class but Exception
+        except Exception as error:  # OpenVINO's exceptions share no base class except Exception
             have = ", ".join(core.available_devices)
-            raise UserError(f"OpenVINO has no device {self.device!r}: {last_line(error)}", f"it has {have}") from error
+            what = f"OpenVINO has no device {self.device!r}: {last_line(error)}"
+            raise UserError(what, f"choose one of {have}") from error
         return core
 
     def compile(self, core: Any, model: Any, file: str, shapes: Mapping[str, list[int]] | None = None) -> Any:
-        """An `openvino.CompiledModel`; its inputs have `shapes` from now on."""
+        """Compile a model to an `openvino.CompiledModel`. This sets the shapes of the model's inputs to `shapes`."""
         try:
             if shapes is not None:
                 model.reshape(shapes)
@@ -152,14 +162,14 @@ class OpenVino:
             ) from error
 
     def settings(self) -> dict[str, Any]:
-        """OpenVINO's settings by its own names."""
+        """Return OpenVINO's settings by its property names."""
         settings: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": self.float_type,
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": self.contexts,
         }
         if self.device == "CPU":
-            # pinned, the threads of two samplers of one program would share the first cores
+            # with pinning, the threads of two samplers in one program would share the first cores
             settings["ENABLE_CPU_PINNING"] = False
             if self.threads:
                 settings["INFERENCE_NUM_THREADS"] = int(self.threads)
@@ -170,13 +180,13 @@ class OpenVino:
 
 @dataclass(frozen=True)
 class _Requests:
-    """A compiled graph; each of its requests serves one call at a time."""
+    """A compiled graph. Each of its requests serves one call at a time."""
 
     graph: GraphEntry
     lanes: ResourcePool[LoadedGraph]
 
     def __call__(self, feeds: Arrays) -> dict[str, NDArray[np.float32]]:
-        check_names(self.graph, feeds)  # OpenVINO would go on with what an input held in the last call
+        check_names(self.graph, feeds)  # OpenVINO would reuse a missing input from the previous call
         with self.lanes.take() as call:
             try:
                 return call(feeds)
@@ -185,13 +195,13 @@ class _Requests:
 
 
 def _static_shape_call(request: Any, graph: GraphEntry) -> LoadedGraph:
-    """A call of fixed shapes. Arrays go into a request's memory, since OpenVINO takes 45 us to wrap each one."""
+    """Return a call for fixed shapes. It copies arrays into the request's memory: wrapping each one takes 45 us."""
     memory = {tensor.name: request.get_tensor(tensor.name).data for tensor in (*graph.inputs, *graph.outputs)}
 
     def call(feeds: Arrays) -> dict[str, NDArray[np.float32]]:
         for name in (tensor.name for tensor in graph.inputs):
             value, held = feeds[name], memory[name]
-            if (value.shape, value.dtype) != (held.shape, held.dtype):  # numpy would spread or round it
+            if (value.shape, value.dtype) != (held.shape, held.dtype):  # numpy would broadcast or round it
                 raise ValueError(f"{name} takes {list(held.shape)} of {held.dtype}")
             held[...] = value
         request.start_async()
@@ -202,7 +212,7 @@ def _static_shape_call(request: Any, graph: GraphEntry) -> LoadedGraph:
 
 
 def _dynamic_shape_call(request: Any, graph: GraphEntry) -> LoadedGraph:
-    """A call of any shapes: OpenVINO reads the arrays where they are, and copies its results."""
+    """Return a call for any shapes. OpenVINO reads the arrays in place, and copies its results."""
 
     def call(feeds: Arrays) -> dict[str, NDArray[np.float32]]:
         for tensor in graph.inputs:
@@ -215,13 +225,13 @@ def _dynamic_shape_call(request: Any, graph: GraphEntry) -> LoadedGraph:
 
 
 def _ports(ports: Sequence[Any], tensors: Sequence[TensorEntry]) -> list[Port]:
-    """Inputs or outputs of a model. OpenVINO knows no names of open sizes, so they are taken to be the graph's."""
+    """Return the inputs or outputs of a model. OpenVINO has no names of dynamic axes, so they are the graph's names."""
     named = {tensor.name: tensor.shape for tensor in tensors}
     return [_port(each, named.get(each.get_any_name(), ())) for each in ports]
 
 
 def _port(port: Any, named: Sequence[Dimension]) -> Port:
-    """An input or output of a model; an open size has its name in the graph's shape `named`."""
+    """Return an input or output of a model. A dynamic axis gets its name from the graph's shape `named`."""
     kind = port.get_element_type().get_type_name()
     sizes = [None if size.is_dynamic else size.get_length() for size in port.get_partial_shape()]
     shape = tuple(
@@ -232,17 +242,17 @@ def _port(port: Any, named: Sequence[Dimension]) -> Port:
 
 
 def import_openvino() -> Any:
-    """The package. UserError if it cannot be imported."""
+    """Import the package. Raises UserError if it cannot be imported."""
     return import_package("openvino", "openvino", "pip install 'fewstep[openvino]'")
 
 
 def version() -> str:
-    """Its version, without the build's number."""
+    """Return OpenVINO's version, without the build number."""
     return str(import_openvino().__version__).partition("-")[0]
 
 
 def read_model(core: Any, file: Path) -> Any:
-    """A graph as an `openvino.Model`, its batch left open."""
+    """Read a graph as an `openvino.Model` with a dynamic batch."""
     path = path_text(file)
     try:
         return core.read_model(path)
@@ -254,13 +264,13 @@ def read_model(core: Any, file: Path) -> Any:
 
 
 def last_line(error: Exception) -> str:
-    """The last line of an error: lines before it name places in OpenVINO's own source."""
+    """Return the last line of an error. Earlier lines are locations in OpenVINO's source."""
     lines = [line for line in str(error).splitlines() if line.strip()]
     return lines[-1].strip() if lines else type(error).__name__
 
 
 def _cache_folder() -> Path | None:
-    """The folder in which OpenVINO keeps compiled graphs; None if it cannot be written."""
+    """Return the folder in which OpenVINO caches compiled graphs; None if it cannot be written."""
     try:
         folder = cache.path("openvino", "")
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)

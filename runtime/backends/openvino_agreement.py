@@ -1,7 +1,7 @@
-"""The check that OpenVINO computes a float graph as onnxruntime does. Each machine compares two calls, once.
+"""Check that OpenVINO computes a float graph as onnxruntime does. Each machine compares two calls, once.
 
-The user's cache folder keeps the answer under the hashes of the graph, OpenVINO's version and the processor: later
-loads pay nothing. Without onnxruntime, operations that OpenVINO is known to compute wrong are refused by name.
+The user's cache folder stores the result by the hashes of the graph, OpenVINO's version and the processor, so later
+loads cost nothing. Without onnxruntime, operations that OpenVINO is known to compute incorrectly are refused by name.
 """
 
 import logging
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
     from fewstep.runtime.backends.openvino import OpenVino
 
 LOG = logging.getLogger("fewstep")
-SCHEMA = 1  # of what is kept
-FLOAT = "float32"  # the body that is compared, for int8 bodies too
-LARGEST = 1e-3  # difference, of the largest output; engines that agree differ by 1e-6 to 1e-5
+SCHEMA = 1  # of the cached results
+FLOAT = "float32"  # the body that is compared, also for int8 bodies
+LARGEST = 1e-3  # allowed difference relative to the largest output; engines that agree differ by 1e-6 to 1e-5
 # A Resize that shrinks differs by 60 to 170 % with antialias=1, and by 3 to 9 % with exclude_outside=1. (Measured
-# against onnxruntime 1.31.1 in OpenVINO 2026.4.1, on the CPU.) So ONNX files write these attributes.
+# against onnxruntime 1.31.1 in OpenVINO 2026.4.1, on the CPU.) The bytes are these attributes in an ONNX file.
 WRONG = {flag: bytes([len(flag), *flag.encode(), 0x18, 1]) for flag in ("antialias", "exclude_outside")}
-CALLS = 2  # an input that lies on an edge of an argmax or a rounding may differ in one
+CALLS = 2  # one call may differ legitimately, if an input is on the edge of an argmax or a rounding
 FIX = "run the bundle on onnxruntime (--backend onnxruntime), or write the operation differently and export again"
 
 
@@ -42,10 +42,10 @@ Feeds = dict[str, NDArray[np.generic]]
 
 
 def check(engine: "OpenVino", bundle: Bundle, name: str, open: Callable[[str], LoadedGraph]) -> None:
-    """UserError if the float graph behind the body `name`, or behind what runs ahead, is computed wrong.
+    """Raise UserError if OpenVINO computes the float graph of the body `name`, or a graph of AHEAD, incorrectly.
 
-    An int8 body is judged by the float32 body that it was made from; where the bundle has none, by its operations.
-    open: loads a graph by its name into the engine in float32.
+    For an int8 body, the float32 body that it was made from is compared. If the bundle has none, only its operations
+    are checked. `open` loads a graph by its name into the engine in float32.
     """
     is_float = name in AHEAD or bundle.body(name.partition("/")[0]).precision == FLOAT
     judged = FLOAT if not is_float and FLOAT in bundle.manifest.bodies else name
@@ -58,8 +58,8 @@ def check(engine: "OpenVino", bundle: Bundle, name: str, open: Callable[[str], L
     if difference is None:
         if wrong:
             raise UserError(
-                f"{graph.file} has {wrong}, which OpenVINO is known to compute wrong",
-                f"pip install 'fewstep[cpu]' to have it compared with onnxruntime, or {FIX}",
+                f"{graph.file} has {wrong}, which OpenVINO is known to compute incorrectly",
+                f"pip install 'fewstep[cpu]' to compare it with onnxruntime, or {FIX}",
             )
     elif difference <= LARGEST:
         if engine.cached:
@@ -67,14 +67,14 @@ def check(engine: "OpenVino", bundle: Bundle, name: str, open: Callable[[str], L
     else:
         suspect = f", probably in {wrong}" if wrong else ""
         raise UserError(
-            f"OpenVINO {engine.version} computes {graph.file} wrong{suspect}: it differs from onnxruntime by"
+            f"OpenVINO {engine.version} computes {graph.file} incorrectly{suspect}: it differs from onnxruntime by"
             f" {difference:.2g} of the largest output",
             FIX,
         )
 
 
 def miscomputed_operations(file: Path) -> str:
-    """The operations in a graph's file that OpenVINO is known to compute wrong, in words."""
+    """Return, as text, the operations in a graph's file that OpenVINO is known to compute incorrectly."""
     with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
         flags = [flag for flag, written in WRONG.items() if data.find(written) >= 0]
     return f"Resize with {' and '.join(flags)}" if flags else ""
@@ -83,8 +83,10 @@ def miscomputed_operations(file: Path) -> str:
 def _measure_difference(
     engine: "OpenVino", bundle: Bundle, name: str, open: Callable[[str], LoadedGraph]
 ) -> float | None:
-    """The largest difference from onnxruntime over the largest output, of the nearer call. None where onnxruntime is
-    missing, cannot load the graph, or gives an output that is not finite."""
+    """Return the largest difference from onnxruntime relative to the largest output, in the call that agrees better.
+
+    None if onnxruntime is missing, cannot load the graph, or returns an output that is not finite.
+    """
     graph = find_graph(bundle, name)
     sizes = {"batch": engine.batch, **default_sizes(bundle.manifest.x_shape, bundle.manifest.sizes)}
     calls = [random_feeds(graph, sizes, seed) for seed in range(CALLS)]
@@ -104,21 +106,21 @@ def _measure_difference(
 
 
 def _reference_outputs(threads: int, bundle: Bundle, graph: GraphEntry, calls: list[Feeds]) -> list[Arrays]:
-    """onnxruntime's results of the calls. Its session goes before OpenVINO opens the graph."""
-    from fewstep.runtime.backends.onnxruntime import OnnxRuntime  # imported where it is asked for alone
+    """Return onnxruntime's results of the calls. Its session is freed before OpenVINO opens the graph."""
+    from fewstep.runtime.backends.onnxruntime import OnnxRuntime  # imported only for a comparison
 
     reference = OnnxRuntime(threads=threads).load_graph(bundle, graph)
     return [reference(feeds) for feeds in calls]
 
 
 def random_feeds(graph: GraphEntry, sizes: dict[str, int], seed: int) -> Feeds:
-    """Inputs of a graph by name, fixed by the seed."""
+    """Return random inputs of a graph by name, determined by the seed."""
     rng = np.random.default_rng(seed)
     return {each.name: _random_input(each, sizes, rng) for each in graph.inputs}
 
 
 def _random_input(tensor: TensorEntry, sizes: dict[str, int], rng: np.random.Generator) -> NDArray[np.generic]:
-    """Noise, times from 0 to 1, and zero for a type that is no float: an index or a mask."""
+    """Return noise, times from 0 to 1, or zeros for types other than float: an index or a mask."""
     shape = [resolve_dimension(size, sizes) for size in tensor.shape]
     dtype = np.dtype(tensor.dtype)
     if dtype.kind != "f":
@@ -128,7 +130,7 @@ def _random_input(tensor: TensorEntry, sizes: dict[str, int], rng: np.random.Gen
 
 
 def relative_difference(expected: Arrays, computed: Arrays) -> float:
-    """The largest difference, over the largest value of the same output."""
+    """Return the largest difference relative to the largest value of the same output."""
     differences = []
     for name, value in expected.items():
         scale = float(np.abs(value).max(initial=0)) or 1.0
@@ -137,7 +139,7 @@ def relative_difference(expected: Arrays, computed: Arrays) -> float:
 
 
 def _key(engine: "OpenVino", bundle: Bundle, graph: GraphEntry) -> str:
-    """The name under which an answer is kept."""
+    """Return the name under which a result is cached."""
     hashes = [bundle.manifest.files.get(file) for file in (graph.file, *graph.data)]
     facts = (SCHEMA, hashes, engine.version, engine.device, this_cpu(), bundle.manifest.sizes)
     return sha256(msgspec.json.encode(facts)).hexdigest()[:32]

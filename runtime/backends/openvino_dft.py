@@ -1,25 +1,27 @@
-"""The Fourier transform as OpenVINO is told to convert it.
+"""An extension that converts ONNX's DFT to OpenVINO operations correctly.
 
-The axis is an input since opset 20. OpenVINO 2026.4.1 by itself ignores that input and takes axis 1 (differences of
-100 % and more from onnxruntime 1.31.1, on the CPU). A one-sided transform of real numbers keeps their axis of length 1,
-and its inverse returns none.
+Since opset 20 the axis is an input. OpenVINO 2026.4.1 without the extension ignores it and uses axis 1 (differences of
+100 % and more from onnxruntime 1.31.1, on the CPU). Its one-sided transform of real numbers keeps their axis of length
+1, and the inverse does not return that axis.
 
-The default of the axis is 1 in opset 17, and -2 since opset 20. A node does not tell its opset to an extension.
+The default axis is 1 in opset 17 and -2 since opset 20. An extension cannot read a node's opset.
 """
 
 from typing import Any
 
 
 def dft_extension() -> Any:
-    """The extension of an `openvino.Core` that converts DFT of any opset. A graph is not read where an axis is no
-    constant, or where defaults of the axis differ."""
+    """Return the extension of an `openvino.Core` that converts DFT of any opset.
+
+    Reading a graph fails if an axis is not a constant, or if it is missing and its default depends on the opset.
+    """
     from openvino.frontend.onnx import ConversionExtension
 
     return ConversionExtension("DFT", "", _convert_dft)
 
 
 def _convert_dft(node: Any) -> Any:
-    """The outputs of OpenVINO's operations for a DFT of numbers [..., 1], or of complex ones [..., 2]."""
+    """Return the outputs of OpenVINO operations for a DFT of real numbers [..., 1] or complex ones [..., 2]."""
     from openvino import opset9 as ops
 
     ports = (node.get_input(place) for place in range(node.get_input_size()))
@@ -28,10 +30,10 @@ def _convert_dft(node: Any) -> Any:
     inverse, onesided = (node.get_attribute(name, 0) for name in ("inverse", "onesided"))
     if inputs[2:] not in ([], [None]):
         axis = inputs[2].get_node().data.item()
-    elif node.has_attribute("axis") or len(shape) == 3:  # of three axes, 1 is -2
+    elif node.has_attribute("axis") or len(shape) == 3:  # with three axes, both defaults are the same axis
         axis = node.get_attribute("axis", 1)
     else:
-        raise ValueError(f"DFT of {len(shape)} axes without its axis")
+        raise ValueError(f"a DFT of {len(shape)} axes does not name its axis")
     last, axes = len(shape) - 1, [axis % len(shape)]
     lengths = [ops.reshape(each, [1], False) for each in inputs[1:2] if each is not None]
     is_real = shape[last].is_static and shape[last].get_length() == 1

@@ -1,5 +1,4 @@
-"""The check that a graph has the inputs and outputs that the manifest says, before anything is allocated by its
-shapes."""
+"""Check that a graph has the inputs and outputs of the manifest, before memory is allocated for their shapes."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -9,7 +8,7 @@ from fewstep.runtime.bundle.manifest import GraphEntry, TensorEntry
 from fewstep.runtime.bundle.reading import EXPORT_AGAIN, Bundle
 
 Ports = Callable[[], Sequence[Any]]
-TYPES = {  # onnxruntime's name of a type -> ours
+TYPES = {  # onnxruntime's name of a type -> the manifest's
     "tensor(float)": "float32",
     "tensor(float16)": "float16",
     "tensor(int64)": "int64",
@@ -21,7 +20,7 @@ TYPES = {  # onnxruntime's name of a type -> ours
 
 
 class Port(NamedTuple):
-    """An input or output in the words of onnxruntime."""
+    """An input or output with onnxruntime's names of types."""
 
     name: str
     type: str
@@ -29,20 +28,19 @@ class Port(NamedTuple):
 
 
 def port_difference(graph: GraphEntry, inputs: Ports, outputs: Ports) -> str | None:
-    """The difference of an engine's ports, as Port or onnxruntime's own, from `graph`, in words; None if there is
-    none."""
+    """Describe how an engine's ports (`Port`, or onnxruntime's `NodeArg`) differ from `graph`; None if they do not."""
     for kind, entries, ports in (("inputs", graph.inputs, inputs), ("outputs", graph.outputs, outputs)):
         try:
             described, real = sorted(map(_describe_tensor, entries)), sorted(map(_describe_port, ports()))
         except UnicodeDecodeError:
-            return f"{graph.file} has {kind} whose names are no text"
+            return f"{graph.file} has {kind} whose names are not text"
         if described != real:
-            return f"{graph.file} has the {kind} {', '.join(real)}, the manifest says {', '.join(described)}"
+            return f"{graph.file} has the {kind} {', '.join(real)}, but the manifest says {', '.join(described)}"
     return None
 
 
 def check_ports(bundle: Bundle, graph: GraphEntry, inputs: Ports, outputs: Ports) -> None:
-    """UserError where an engine's ports differ from those of a bundle's graph."""
+    """Raise UserError if an engine's ports differ from those of a bundle's graph."""
     if problem := port_difference(graph, inputs, outputs):
         raise UserError(f"{bundle.path}: {problem}", EXPORT_AGAIN)
 
@@ -52,7 +50,7 @@ def _describe_tensor(tensor: TensorEntry) -> str:
 
 
 def _describe_port(tensor: Any) -> str:
-    """An input or output of a session in the words of `_describe_tensor`; the leading axis may have any name."""
+    """Describe an input or output of a session like `_describe_tensor`. Its leading axis may have any name."""
     shape = list(tensor.shape)
     if shape and not isinstance(shape[0], int):
         shape[0] = "batch"

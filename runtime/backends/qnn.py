@@ -1,11 +1,11 @@
-"""QNN: Qualcomm's Hexagon (HTP), or its arithmetic executed on x86 where no such processor is.
+"""QNN: Qualcomm's Hexagon processor (HTP), or its emulation on x86 CPUs.
 
     fewstep.runtime.load("bundle", "int8", backend=Qnn())
 
-It takes graphs of integers alone, so it runs the bodies of target `qnn`, and float graphs ahead of them stay on the
-CPU. A body is compiled for each batch, and for each choice of its other free sizes, that it meets. onnxruntime-qnn
-brings the compiler, and on x86 the kernels of HTP as a program of this CPU: the same integers, some thousand times as
-slowly. So samples there say what a device will make, and times say nothing.
+HTP runs only integer graphs. So this backend runs the bodies of target `qnn`, and leaves the float graphs before the
+first step to the CPU. A body is compiled for each batch and each choice of its other free sizes when it first occurs.
+onnxruntime-qnn contains the compiler, and on x86 an emulation of the HTP kernels: it computes the same integers, about
+a thousand times slower. So emulated samples are those of a device, but emulated times mean nothing.
 """
 
 import os
@@ -33,24 +33,24 @@ PROVIDER = "QNNExecutionProvider"
 BODIES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {"int8": tuple(body_name("int8", each.name) for each in (QNN, QNN_8BIT))}
 )
-CHIPS = {  # name: Qualcomm's number of the chip, and the version of its HTP (ExecuTorch's qc_schema.py has both)
+CHIPS = {  # name -> Qualcomm's number of the chip, and the version of its HTP (both from ExecuTorch's qc_schema.py)
     "sm8550": (43, 73),
     "sm8650": (57, 75),
     "sm8750": (69, 79),
     "sm8850": (87, 81),
     "sc8380xp": (60, 73),
 }
-EMULATED = "sc8380xp"  # where no NPU says what it is
-STDOUT = Lock()  # file descriptors are the process's
-REGISTERING = Lock()  # a second time is an error of onnxruntime's
+EMULATED = "sc8380xp"  # the chip that is emulated if there is no NPU
+STDOUT = Lock()  # file descriptors belong to the whole process
+REGISTERING = Lock()  # onnxruntime fails if a provider is registered twice
 
 
 @dataclass(frozen=True)
 class Qnn:
     """Hexagon's HTP.
 
-    chip: one of CHIPS that is compiled for. None: the NPU of this machine, or EMULATED.
-    trust_engines: load context binaries that another machine built, too. They are native code.
+    chip: the chip to compile for, one of CHIPS. None: the NPU of this machine, or EMULATED.
+    trust_engines: also load context binaries that another machine built. They are native code.
     """
 
     chip: str | None = None
@@ -70,7 +70,7 @@ class Qnn:
         body = bundle.body(name.partition("/")[0])
         if body.target not in (QNN.name, QNN_8BIT.name):
             raise UserError(
-                f"body {name!r} computes in float, and HTP runs integers alone",
+                f"body {name!r} computes in float, but HTP runs only integers",
                 f"fewstep calibrate {bundle.path} --target {QNN.name}, and run --precision int8",
             )
         graph, here = find_graph(bundle, name), self.engine_facts()
@@ -80,20 +80,20 @@ class Qnn:
             sizes = {"batch": program.key.batches[1]} | {size: ends[1] for size, ends in program.key.sizes.items()}
             network.opened[network.key(sizes)] = self.open(f"the {here.device} engine of {name!r}", program.content, {})
         else:
-            OnnxRuntime().load_graph(bundle, graph)  # UserError for one that is not what the manifest says
+            OnnxRuntime().load_graph(bundle, graph)  # raises UserError if it does not match the manifest
         return network
 
     def engine_facts(self) -> EngineFacts:
-        """The facts that a context binary must match. No chip is known of an NPU that the caller does not name."""
+        """Return the facts that a context binary must match. Without `chip`, the chip of a real NPU is unknown."""
         chip = self.chip or (EMULATED if self.is_emulated() else "")
         return EngineFacts(QNN.name, version(), chip, 0)
 
     def is_emulated(self) -> bool:
-        """True where this CPU executes the arithmetic of HTP, as no NPU is here."""
+        """Return True if this machine has no NPU, so that its CPU emulates HTP."""
         return not find_device(onnxruntime_module())[1]
 
     def options(self, onnxruntime: Any) -> Any:
-        """Session options with HTP alone: what it does not take is an error, not the CPU's work."""
+        """Return session options for HTP only: an operation that it does not support is an error."""
         options = onnxruntime.SessionOptions()
         options.log_severity_level = FATAL_ONLY
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
@@ -106,9 +106,10 @@ class Qnn:
         return options
 
     def open(self, label: str, graph: str | bytes, sizes: Mapping[str, int], context: Path | None = None) -> Session:
-        """A graph's file compiled for these sizes, "batch" among them, or a context binary, which has its own.
+        """Open a graph's file, compiled for these sizes (including "batch"), or a context binary, which has its own.
 
-        label: the graph in messages. context: the file that gets the context binary.
+        label: the name of the graph in messages.
+        context: the file to write the context binary to.
         """
         onnxruntime = onnxruntime_module()
         options = self.options(onnxruntime)
@@ -121,7 +122,7 @@ class Qnn:
         try:
             with _stdout_to_stderr():
                 session = onnxruntime.InferenceSession(graph, options)
-        except Exception as error:  # its exceptions share no base class but Exception
+        except Exception as error:  # onnxruntime's exceptions share no base class except Exception
             raise UserError(
                 f"QNN {version()} cannot compile {label}: {first_line(error)}",
                 "run the bundle on onnxruntime, or report the operation that it names",
@@ -131,7 +132,7 @@ class Qnn:
 
 @contextmanager
 def _stdout_to_stderr() -> Iterator[None]:
-    """Send to stderr what the library prints, as its emulator does while it loads: stdout is for results."""
+    """Redirect the library's output to stderr, because stdout is for results. Its emulator prints while it loads."""
     with STDOUT:
         if sys.stdout is not None:
             sys.stdout.flush()
@@ -149,7 +150,7 @@ def onnxruntime_module() -> Any:
 
 
 def import_qnn() -> Any:
-    """The package. UserError if it cannot be imported."""
+    """Import the package. Raises UserError if it cannot be imported."""
     return import_package("onnxruntime_qnn", "onnxruntime-qnn", "pip install 'fewstep[qnn]'")
 
 
@@ -163,7 +164,7 @@ def _register_provider(onnxruntime: Any) -> None:
 
 
 def find_device(onnxruntime: Any) -> tuple[Any, bool]:
-    """The device of onnxruntime's that HTP runs on, and whether it is an NPU: else its arithmetic is executed here."""
+    """Return onnxruntime's device for HTP, and whether it is an NPU. If not, HTP is emulated on this CPU."""
     try:
         with REGISTERING:
             _register_provider(onnxruntime)
@@ -172,5 +173,5 @@ def find_device(onnxruntime: Any) -> tuple[Any, bool]:
         raise UserError(f"QNN {version()} does not start: {first_line(error)}", "see `fewstep doctor`") from error
     npus = [each for each in devices if each.device.type == onnxruntime.OrtHardwareDeviceType.NPU]
     if not devices:
-        raise UserError(f"QNN {version()} names no device", "install onnxruntime 1.24 or later")
+        raise UserError(f"QNN {version()} offers no device", "install onnxruntime 1.24 or later")
     return (npus or devices)[0], bool(npus)

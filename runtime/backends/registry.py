@@ -1,4 +1,4 @@
-"""Backends by the names that command lines give them. A backend's module is imported when its name is asked for."""
+"""Backends by their names on command lines. A backend's module is imported when its name is first used."""
 
 from collections.abc import Callable
 from functools import partial
@@ -45,9 +45,9 @@ NAMED: dict[str, Callable[[int], Backend]] = {
 
 
 def create_backend(name: str, threads: int = 0) -> Backend:
-    """The backend of that name, with so many threads of a call where it computes on the CPU (0: one per core).
+    """Return the backend of that name. On the CPU it uses `threads` threads per call (0: one per core).
 
-    Nothing of an engine's library is imported before the backend loads a graph.
+    An engine's library is imported only when the backend loads a graph.
     """
     if name not in NAMED:
         raise UserError(f"unknown backend {name!r}", f"choose one of {', '.join(NAMED)}")

@@ -1,4 +1,4 @@
-"""Lanes: resources for one call at a time (a context, a stream, buffers), shared by any number of threads."""
+"""A pool of lanes: resources that serve one call at a time (a context, a stream, buffers), shared by threads."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,7 +9,10 @@ Lane = TypeVar("Lane")
 
 
 class ResourcePool(Generic[Lane]):
-    """A call takes a lane, waiting while all are in use, and gives it back. The last used is the first taken again."""
+    """A pool from which a call takes a lane, and returns it afterwards. Calls wait while all lanes are in use.
+
+    The lane that was used last is taken first.
+    """
 
     def __init__(self, lanes: Sequence[Lane]) -> None:
         self._free: LifoQueue[Lane] = LifoQueue()

@@ -1,4 +1,4 @@
-"""A graph that is opened for the batch and the sizes of its calls."""
+"""A graph that is opened for the batch and sizes of its calls."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -12,11 +12,11 @@ from fewstep.runtime.backends.lru_cache import LruCache
 from fewstep.runtime.bundle.manifest import GraphEntry
 from fewstep.runtime.kinds.sizes import infer_sizes, parse_dimension
 
-SIZES = 4  # for so many batches and sizes a graph stays open
+SIZES = 4  # how many combinations of batch and sizes stay open
 
 
 class ShapeCache:
-    """A graph, opened once for each batch and choice of its free sizes: `make` opens it for these, by name."""
+    """A graph that `make` opens once for each batch and choice of its free sizes, given by name."""
 
     def __init__(self, graph: GraphEntry, make: Callable[[dict[str, int]], LoadedGraph]) -> None:
         self._graph, self._make = graph, make
@@ -25,17 +25,17 @@ class ShapeCache:
         self._names = tuple(dict.fromkeys(name for size in sizes for name in parse_dimension(size)[1]))
 
     def __call__(self, feeds: Arrays) -> dict[str, NDArray[np.float32]]:
-        check_names(self._graph, feeds)  # ahead of an engine that may close another
+        check_names(self._graph, feeds)  # before another graph is opened, which may close one
         found = [infer_sizes(each.shape, feeds[each.name].shape) for each in self._graph.inputs]
         return self.graph_for_sizes(
             {name: max((each.get(name, 1) for each in found), default=1) for name in self._names}
         )(feeds)
 
     def graph_for_sizes(self, sizes: Mapping[str, int]) -> LoadedGraph:
-        """The graph for these sizes, opened if they are new."""
+        """Return the graph for these sizes, opened if they are new."""
         free = {name: sizes[name] for name in self._names}
         return self.opened.get_or_make(self.key(free), partial(self._make, free))
 
     def key(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
-        """The key of these sizes in `opened`."""
+        """Return the key of these sizes in `opened`."""
         return tuple(sizes[name] for name in self._names)

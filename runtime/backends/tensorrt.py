@@ -1,11 +1,11 @@
-"""TensorRT: runs the engines of a bundle that `fewstep build` made for this GPU.
+"""TensorRT: runs the engines that `fewstep build` added to a bundle for this GPU.
 
     fewstep.runtime.load("bundle", "int8", backend=TensorRt())                  # NVIDIA's wheel, or JetPack's
     fewstep.runtime.load("bundle", "int8", backend=TensorRt("tensorrt-rtx"))    # GeForce RTX and RTX PRO
 
-One module serves both: they have one runtime API (read in TensorRT 10.3 to 11 and TensorRT-RTX 1.7). Everything is
-allocated and run once while loading; a call copies its inputs through page-locked memory, runs, and copies its outputs.
-A prologue or conditioner that has no engine for this GPU runs on the CPU, by ONNX Runtime.
+One module supports both, because they share a runtime API (read in TensorRT 10.3 to 11 and TensorRT-RTX 1.7). Loading
+allocates everything and runs once. A call copies its inputs through page-locked memory, runs, and copies its outputs.
+A prologue or conditioner without an engine for this GPU runs on the CPU with ONNX Runtime.
 """
 
 import logging
@@ -32,7 +32,7 @@ from fewstep.runtime.bundle.platforms import TENSORRT, body_name
 from fewstep.runtime.bundle.reading import Bundle
 
 LOG = logging.getLogger("fewstep")
-MANY = 16  # layers: each is a launch of some microseconds on a CPU, and fewer are not worth a recording
+MANY = 16  # layers: each costs the CPU a launch of some microseconds, and fewer are not worth recording
 BODIES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "float32": (body_name("float32"),),
@@ -41,7 +41,7 @@ BODIES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "int8": (body_name("int8", TENSORRT.name),),
     }
 )
-DATA_CENTRE = range(90, 120)  # Hopper and its Blackwell: tensorrt-rtx 1.7 loads no engine there, whatever it is for
+DATA_CENTRE = range(90, 120)  # Hopper and data-centre Blackwell, on which tensorrt-rtx 1.7 loads no engine at all
 INSTALL = {
     "tensorrt": "on a Jetson: apt install python3-libnvinfer (of JetPack 6 or later), in an environment with "
     "--system-site-packages; elsewhere: pip install 'fewstep[tensorrt]'",
@@ -54,11 +54,11 @@ class TensorRt:
     """TensorRT or TensorRT-RTX.
 
     name: "tensorrt" or "tensorrt-rtx".
-    device: number of the GPU.
-    contexts: calls that may run at once; each takes the engine's working memory. Further threads wait their turn.
-    trust_engines: load engines that another machine built, too. An engine is native code: it may do what you may.
-    cuda_graph: launch the calls of one batch size as a CUDA graph, which spares the CPU. None: where an engine has
-        MANY layers or more.
+    device: the number of the GPU.
+    contexts: how many calls may run at once; each takes the engine's working memory. Further threads wait.
+    trust_engines: also load engines that another machine built. An engine is native code with the user's rights.
+    cuda_graph: launch the calls of one batch size as a CUDA graph, which saves CPU time. None: if an engine has MANY
+        layers or more.
     """
 
     name: Literal["tensorrt", "tensorrt-rtx"] = "tensorrt"
@@ -79,7 +79,7 @@ class TensorRt:
     def load(self, bundle: Bundle, name: str) -> LoadedGraph:
         here = self.engine_facts()
         if name in AHEAD and not engine_files.is_built(bundle, name, here):
-            LOG.info("%s: the %s has no engine for %s and runs on the CPU", bundle.path, name, here.device)
+            LOG.info("%s: the %s has no engine for %s, and runs on the CPU", bundle.path, name, here.device)
             return OnnxRuntime().load(bundle, name)
         program = engine_files.find(bundle, name, here, self.trust_engines)
         build = f"fewstep build {bundle.path} --backend {self.name}"
@@ -98,10 +98,11 @@ class TensorRt:
         brings: bool = False,
         is_kept: bool = True,
     ) -> LoadedEngine:
-        """An engine that the caller trusts, if it has the inputs and outputs of its graph; it has run once then.
+        """Load an engine that the caller trusts, and run it once. Its inputs and outputs must be those of its graph.
 
-        build: the command that builds it again. brings: it is version-compatible, and brings the runtime that runs it.
-        is_kept: the results of TensorRT-RTX are kept for the next time.
+        build: the command that builds it again.
+        brings: whether it is version-compatible, and so contains its own runtime.
+        is_kept: whether to cache the code that TensorRT-RTX compiles.
         """
         trt, here = self.module(), self.engine_facts()
         cuda.set_device(self.device)
@@ -110,7 +111,8 @@ class TensorRt:
             runtime.engine_host_code_allowed = True
         engine = runtime.deserialize_cuda_engine(program)
         if engine is None:
-            raise UserError(f"{self.name} {trt.__version__} cannot load {name!r}: {last_error(trt)}", f"again: {build}")
+            what = f"{self.name} {trt.__version__} cannot load {name!r}: {last_error(trt)}"
+            raise UserError(what, f"build it again: {build}")
         what = f"the {self.name} engine of {name!r} for {device}"
         tensors = read_tensors(trt, engine, graph, what, build)
         compiled = f"{sha256(program).hexdigest()[:32]}-{here.backend_version}-{here.device}.jit"
@@ -124,12 +126,12 @@ class TensorRt:
         return LoadedEngine(ResourcePool(lanes), engine, runtime, tensors, what, build)
 
     def module(self) -> Any:
-        """TensorRT's Python module. UserError if it isn't installed."""
+        """Import TensorRT's Python module. Raises UserError if it is not installed."""
         return import_package(self.name.replace("-", "_"), self.name, INSTALL[self.name])
 
     def engine_facts(self) -> EngineFacts:
-        """The facts of this machine that an engine must match."""
+        """Return the facts of this machine that an engine must match."""
         device, multiprocessors = cuda.describe(self.device)
         if self.name == "tensorrt-rtx" and capability(device) in DATA_CENTRE:
-            raise UserError(f"tensorrt-rtx runs on no GPU of {device}", "use tensorrt, or onnxruntime-cuda")
+            raise UserError(f"tensorrt-rtx does not support GPUs of {device}", "use tensorrt, or onnxruntime-cuda")
         return EngineFacts(self.name, str(self.module().__version__), device, multiprocessors)

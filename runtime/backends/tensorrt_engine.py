@@ -1,4 +1,4 @@
-"""A loaded engine of TensorRT: what it takes and returns, and calls of it from any number of threads."""
+"""A loaded TensorRT engine: its inputs and outputs, and calls from any number of threads."""
 
 import logging
 from collections.abc import Mapping
@@ -20,15 +20,15 @@ from fewstep.runtime.machine import cache
 
 LOG = logging.getLogger("fewstep")
 BATCH = "batch"
-ALIGNMENT = 256  # bytes: what cudaMalloc itself aligns to, and kernels rely on
+ALIGNMENT = 256  # bytes: the alignment of cudaMalloc, which kernels rely on
 
 
-Sizes = Mapping[str, int]  # of BATCH, and of what else is free, such as "height"
+Sizes = Mapping[str, int]  # BATCH and the other free sizes, such as "height"
 
 
 @dataclass(frozen=True)
 class EngineTensor:
-    """An input or output of an engine. Its shape is the manifest's, with names where it is free."""
+    """An input or output of an engine. Its shape is that of the manifest, with names for free axes."""
 
     name: str
     is_input: bool
@@ -44,7 +44,7 @@ class EngineTensor:
 
 @dataclass(frozen=True)
 class Tensors:
-    """All inputs and outputs of an engine, and its (least, preferred, greatest) batch and other sizes, by name."""
+    """All inputs and outputs of an engine, and its (least, preferred, greatest) batch and sizes by name."""
 
     inputs: tuple[EngineTensor, ...]
     outputs: tuple[EngineTensor, ...]
@@ -60,7 +60,7 @@ class Tensors:
 
 
 def read_tensors(trt: Any, engine: Any, graph: GraphEntry, what: str, build: str) -> Tensors:
-    """The inputs and outputs of an engine. UserError where the manifest says others of its graph."""
+    """Return the inputs and outputs of an engine. Raises UserError if they differ from those in the manifest."""
     named = {each.name: each for each in (*graph.inputs, *graph.outputs)}
     tensors = []
     ranges: dict[str, list[tuple[int, int, int]]] = {}
@@ -71,17 +71,19 @@ def read_tensors(trt: Any, engine: Any, graph: GraphEntry, what: str, build: str
         sizes = tuple(engine.get_tensor_shape(name))
         manifest = named.pop(name, None)
         if manifest is None or (manifest in graph.inputs) != is_input or dtype != manifest.dtype:
-            raise UserError(f"{what} has a tensor {name!r} ({dtype}) that its graph has not", f"again: {build}")
+            what = f"{what} has a tensor {name!r} ({dtype}) that its graph does not have"
+            raise UserError(what, f"build it again: {build}")
         shape = manifest.shape
         if len(sizes) != len(shape) or any(isinstance(b, int) and a != b for a, b in zip(sizes, shape, strict=True)):
-            raise UserError(f"{what}: {name!r} is {list(sizes)}, its graph has {list(shape)}", build)
+            what = f"{what}: {name!r} is {list(sizes)}, but its graph has {list(shape)}"
+            raise UserError(what, f"build it again: {build}")
         tensors.append(EngineTensor(name, is_input, shape, dtype))
         if is_input and any(isinstance(size, str) for size in shape):
             ends = [infer_sizes(shape, tuple(each)) for each in engine.get_tensor_profile_shape(name, 0)]
             for size in ends[0]:
                 ranges.setdefault(size, []).append((ends[0][size], ends[1][size], ends[2][size]))
     if any(each in graph.outputs for each in named.values()):
-        raise UserError(f"{what} does not return {', '.join(named)}", f"again: {build}")
+        raise UserError(f"{what} does not return {', '.join(named)}", f"build it again: {build}")
     profile = {BATCH: (1, 1, 1)}
     for size, each in ranges.items():
         least, preferred, greatest = zip(*each, strict=True)
@@ -92,7 +94,7 @@ def read_tensors(trt: Any, engine: Any, graph: GraphEntry, what: str, build: str
 
 
 class LaneBuffers:
-    """The inputs of a lane, or its outputs: close together in one memory, so that a call copies all of them at once."""
+    """The inputs or the outputs of a lane, contiguous in memory, so that one call copies all of them."""
 
     def __init__(self, tensors: tuple[EngineTensor, ...], greatest: Sizes) -> None:
         self.tensors = tensors
@@ -101,7 +103,7 @@ class LaneBuffers:
         self.views: dict[str, NDArray[Any]] = {}  # on the host
 
     def place(self, sizes: Sizes) -> dict[str, int]:
-        """Lay the tensors out for a batch and sizes; the address of each on the device."""
+        """Arrange the tensors for a batch and sizes. Returns the address of each on the device."""
         offsets, self.size = self._layout(sizes)
         self.views = {
             each.name: self.memory.view(offsets[each.name], each.fixed_shape(sizes), each.dtype)
@@ -110,7 +112,7 @@ class LaneBuffers:
         return {name: self.memory.address + offset for name, offset in offsets.items()}
 
     def _layout(self, sizes: Sizes) -> tuple[dict[str, int], int]:
-        """The offset of each tensor, and the end of all, in bytes."""
+        """Return the offset of each tensor and their total size, in bytes."""
         offsets, end = {}, 0
         for each in self.tensors:
             offsets[each.name] = end
@@ -119,24 +121,24 @@ class LaneBuffers:
 
 
 class ExecutionLane:
-    """An execution context with a stream and all its memory, at its largest. One call at a time."""
+    """An execution context with a stream, and memory for its greatest sizes. It serves one call at a time."""
 
     def __init__(self, trt: Any, contexts: "Contexts", tensors: Tensors, device: int, what: str) -> None:
         self.trt, self.tensors, self.device, self.what = trt, tensors, device, what
         self.stream = cuda.CudaStream()
         self.context = contexts.make()
         if self.context is None:
-            raise UserError(f"{what} cannot be made ready: {last_error(trt)}", "free GPU memory, or give contexts=1")
+            raise UserError(f"{what} cannot start: {last_error(trt)}", "free GPU memory, or give contexts=1")
         self.inputs = LaneBuffers(tensors.inputs, tensors.greatest_sizes)
         self.outputs = LaneBuffers(tensors.outputs, tensors.greatest_sizes)
-        self.sizes: Sizes | None = None  # that all is laid out for
+        self.sizes: Sizes | None = None  # the sizes that the memory is arranged for
         self.records = contexts.records
         self.recording: Recording | None = None  # of a call with these sizes
-        self.calls = 0  # with these sizes
-        self.records_at = 2  # the call with these sizes that is recorded next
+        self.calls = 0  # number of calls with these sizes
+        self.records_at = 2  # the number of the call that is recorded next
 
     def run(self, feeds: Arrays, sizes: Sizes) -> dict[str, NDArray[Any]]:
-        """One call. The sizes are known to be in range, and types and shapes to be right."""
+        """Run one call. The caller has checked sizes, dtypes and shapes."""
         with device_lock("cuda", self.device).shared():
             return self._run(feeds, sizes)
 
@@ -155,7 +157,7 @@ class ExecutionLane:
         return {name: view.copy() for name, view in self.outputs.views.items()}
 
     def _lay_out(self, sizes: Sizes) -> None:
-        """Tell the context other sizes, and where its tensors are. A recording is void once its context changes."""
+        """Set the context's sizes and the addresses of its tensors. This discards the recording."""
         self.sizes, self.recording, self.calls, self.records_at = None, None, 0, 2
         for name, address in (self.inputs.place(sizes) | self.outputs.place(sizes)).items():
             self._check_call(self.context.set_tensor_address(name, address), f"has no address for {name!r}")
@@ -168,16 +170,16 @@ class ExecutionLane:
         self.sizes = sizes
 
     def _enqueue(self) -> bool:
-        """Give the stream all of a call: inputs there, the engine, outputs back."""
+        """Enqueue a call on the stream: copy the inputs, run the engine, copy the outputs back."""
         self.inputs.memory.copy_to_device(self.inputs.size, self.stream)
         done = bool(self.context.execute_async_v3(int(self.stream)))
         self.outputs.memory.copy_to_host(self.outputs.size, self.stream)
         return done
 
     def _record(self) -> None:
-        """Record the call from its second time on: the first has set up what its shapes need, and was no accident.
+        """Record the second call with the same sizes. The first one has set up everything that its shapes need.
 
-        A recording that lacks memory is tried again, at twice as many calls each time.
+        A recording that fails for lack of memory is tried again later, after twice as many calls each time.
         """
         self.calls += 1
         if self.records and self.recording is None and self.calls >= self.records_at:
@@ -191,19 +193,20 @@ class ExecutionLane:
                 LOG.warning("%s runs without a CUDA graph: %s, %s", self.what, error.what, last_error(self.trt))
 
     def warm_up(self) -> None:
-        """The first call compiles and loads kernels, which takes up to seconds: here, not in the first sample."""
+        """Make the first call now, not in the first sample: it compiles and loads kernels, which may take seconds."""
         sizes = self.tensors.preferred_sizes
         for _ in range(2 if self.records else 1):
             self.run({each.name: np.zeros(each.fixed_shape(sizes), each.dtype) for each in self.tensors.inputs}, sizes)
 
     def _check_call(self, done: bool, failure: str) -> None:
         if not done:
-            raise UserError(f"{self.what} {failure}: {last_error(self.trt)}", "build it again, or compare with float32")
+            fix = "build the engine again, or compare with float32"
+            raise UserError(f"{self.what} {failure}: {last_error(self.trt)}", fix)
 
 
 @dataclass(frozen=True)
 class LoadedEngine:
-    """A loaded engine. Its contexts, in the lanes, go before it does, and it before its runtime: in this order."""
+    """A loaded engine. The order of the fields is that of destruction: contexts (in lanes), engine, runtime."""
 
     lanes: ResourcePool[ExecutionLane]
     engine: Any
@@ -218,8 +221,9 @@ class LoadedEngine:
             value = feeds.get(each.name)
             if value is None or value.dtype != each.dtype:
                 kind = "nothing" if value is None else str(value.dtype)
-                raise UserError(f"{self.what} takes {each.name!r} as {each.dtype}, given is {kind}", "give that")
-            sizes = infer_sizes(each.shape, value.shape) | sizes  # the first input tells
+                what = f"{self.what} takes {each.name!r} as {each.dtype}, not {kind}"
+                raise UserError(what, f"give {each.name!r} as {each.dtype}")
+            sizes = infer_sizes(each.shape, value.shape) | sizes  # the first input decides
         sizes = dict.fromkeys(self.tensors.profile, 1) | sizes
         for name, size in sizes.items():
             self._check(name, size, sizes)
@@ -228,20 +232,20 @@ class LoadedEngine:
                 raise UserError(
                     f"{self.what}: {each.name!r} is {list(feeds[each.name].shape)}, "
                     f"not {list(each.fixed_shape(sizes))}",
-                    "check the shapes of what you pass",
+                    "check the shapes of the inputs",
                 )
         with self.lanes.take() as lane:
             return lane.run(feeds, sizes)
 
     def _check(self, name: str, size: int, sizes: Sizes) -> None:
-        """UserError for a batch, or another size, outside the profile that the engine was built for."""
+        """Raise UserError for a batch or size outside the profile that the engine was built for."""
         least, preferred, greatest = self.tensors.profile[name]
         if least <= size <= greatest:
             return
         if name == BATCH:
             raise UserError(
                 f"{self.what} takes {least} to {greatest} rows, best {preferred}, not {size} (a guided sample has two)",
-                f"fewer samples a call, or {self.build} --max-batch {max(size, greatest)}",
+                f"give fewer samples per call, or {self.build} --max-batch {max(size, greatest)}",
             )
         option, end = ("--max-batch", self.tensors.greatest_sizes) if size > greatest else ("--min-batch", {BATCH: 1})
         sized = next(each for each in self.tensors.inputs if name in infer_sizes(each.shape, each.fixed_shape(sizes)))
@@ -254,15 +258,15 @@ class LoadedEngine:
 
 @dataclass(frozen=True)
 class Contexts:
-    """Makes execution contexts. TensorRT-RTX compiles in them, and keeps the results for the next time.
+    """Creates execution contexts of an engine. TensorRT-RTX compiles code for them, which is cached.
 
-    records: whether calls are to be recorded; TensorRT-RTX does that by itself.
+    records: whether lanes record calls as CUDA graphs; TensorRT-RTX records them itself.
     """
 
     engine: Any
     settings: tuple[Any, ...] = ()
     records: bool = False
-    compiled: Any = None  # a cache of what is compiled at run time
+    compiled: Any = None  # TensorRT-RTX's cache of code that it compiles at run time
     name: str = ""
     stored: bytes | None = None
 
@@ -277,15 +281,14 @@ class Contexts:
 
 
 def prepare_contexts(trt: Any, engine: Any, name: str, cuda_graph: bool) -> Contexts:
-    """The contexts of an engine. TensorRT-RTX takes the code that it compiled before from the file `name` of the
-    cache."""
+    """Return the contexts of an engine. TensorRT-RTX reuses compiled code from the file `name` of the cache."""
     if not hasattr(trt, "IRuntimeCache"):
         return Contexts(engine, records=cuda_graph)
     config = engine.create_runtime_config()
     compiled = config.create_runtime_cache()
     stored = cache.read("jit", name)
-    if stored is not None and not compiled.deserialize(stored):  # of another driver or GPU
-        LOG.info("%s does not fit any more, compiling again", name)
+    if stored is not None and not compiled.deserialize(stored):  # compiled for another driver or GPU
+        LOG.info("%s no longer fits, compiling again", name)
         stored = None
     config.set_runtime_cache(compiled)
     if cuda_graph:

@@ -1,4 +1,4 @@
-"""TensorRT's messages in Python's log."""
+"""Forward TensorRT's messages to Python's log."""
 
 import functools
 import logging
@@ -10,7 +10,7 @@ LOG = logging.getLogger("fewstep")
 
 @functools.cache
 def logger(trt: Any) -> Any:
-    """One logger for the process: TensorRT keeps the first it is given. Errors are kept, since they are raised."""
+    """Return the logger of this process; TensorRT keeps using the first one. It stores the last error, for messages."""
 
     class Logger(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -27,6 +27,6 @@ def logger(trt: Any) -> Any:
 
 
 def last_error(trt: Any) -> str:
-    """The last error that it logged, in a line: its functions return None or False."""
+    """Return the last error that TensorRT logged, as one line. Its functions only return None or False."""
     errors = logger(trt).errors
-    return errors[-1] if errors else "it says nothing"
+    return errors[-1] if errors else "it gives no reason"

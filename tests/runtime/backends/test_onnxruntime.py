@@ -60,7 +60,7 @@ def test_a_graph_that_does_not_load_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("threads", "named"),
-    [(-1, "-1 threads on"), (100_000, "100000 threads on"), ("2", "threads '2' is no whole number")],
+    [(-1, "-1 threads on"), (100_000, "100000 threads on"), ("2", "threads '2' is not a whole number")],
 )
 def test_threads_that_cannot_be_are_refused(threads: Any, named: str) -> None:
     with pytest.raises(UserError, match=named):

@@ -63,9 +63,9 @@ def test_a_cache_folder_that_cannot_be_made_costs_only_time(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"device": "TPU"}, r"no device 'TPU': .*; it has .*CPU"),
+        ({"device": "TPU"}, r"no device 'TPU': .*; choose one of .*CPU"),
         ({"threads": -1}, r"-1 threads on \d+ cores"),
-        ({"threads": 1.5}, "no whole number"),
+        ({"threads": 1.5}, "not a whole number"),
         ({"contexts": 0}, "contexts 0; give a whole number from 1 up"),
         ({"batch": 0}, "batch 0; give a whole number from 1 up"),
         ({"float_type": "f8"}, "cannot compile graphs/body.onnx for CPU: .*f8"),

@@ -31,7 +31,7 @@ from tests.bundles import changed
 
 GIVEN = {"seeds": range(8), "condition": {"class": [0, 1] * 4}, "guidance": 2.0}
 RESIZE = "Resize with antialias and exclude_outside"
-WRONG = rf"OpenVINO \S+ computes graphs/body.onnx wrong, probably in {RESIZE}: it differs"
+WRONG = rf"OpenVINO \S+ computes graphs/body.onnx incorrectly, probably in {RESIZE}: it differs"
 
 
 def behind_the_middle(made: str, nodes: tuple[Node, ...], constants: dict[str, Array]) -> Graph:
@@ -168,7 +168,7 @@ def test_an_operation_that_nobody_suspects_is_refused_all_the_same(
     bundle = write_bundle(tmp_path / "bundle", denoiser())
     monkeypatch.setattr(openvino_agreement, "_measure_difference", lambda *_: found)
     with pytest.raises(
-        UserError, match=f"computes graphs/body.onnx wrong: it differs from onnxruntime by {found:.2g} of"
+        UserError, match=f"computes graphs/body.onnx incorrectly: it differs from onnxruntime by {found:.2g} of"
     ):
         load(bundle, backend=OpenVino())
 
@@ -200,8 +200,8 @@ def test_the_report_does_not_blame_int8_for_it(calibrated: Path) -> None:
     few = {"seeds": 4, "forced_seeds": 2, "teacher_seeds": 1, "simulated_seeds": 2, "batches": (1,), "rounds": 1}
     measured = report(ReportOptions(calibrated, teacher="ddim:4", turn_seconds=0.01, **few))  # type: ignore[arg-type]
     assert [each.body for each in measured.qualities] == ["int8-cpu-x86"] == list(int8_bodies(open_bundle(calibrated)))
-    (said,) = (note for note in measured.notes if note.startswith("Not judged: int8-openvino, since OpenVINO "))
-    assert "computes graphs/body.onnx wrong, probably in Resize" in said
+    (said,) = (note for note in measured.notes if note.startswith("Not judged: int8-openvino, because OpenVINO "))
+    assert "computes graphs/body.onnx incorrectly, probably in Resize" in said
     assert said.replace("'", "&#x27;") in (calibrated / "report" / "index.html").read_text()
 
 
@@ -210,5 +210,5 @@ def test_a_bundle_of_nothing_else_says_why_it_cannot_be_judged(calibrated: Path)
     assert list(excluded_bodies(open_bundle(calibrated))) == ["int8-openvino"]
     bodies = {name: body for name, body in manifest.bodies.items() if name != "int8-cpu-x86"}
     changed(calibrated, bodies=bodies)
-    with pytest.raises(UserError, match="wrong, probably in Resize"):
+    with pytest.raises(UserError, match="incorrectly, probably in Resize"):
         int8_bodies(open_bundle(calibrated))

@@ -121,7 +121,7 @@ def test_a_body_is_compiled_for_each_batch_and_few_are_kept(bundle: Path) -> Non
         x = np.zeros((batch, 1, 8, 8), np.float32)
         assert network({"x": x, "row": row.repeat(batch, 0)})["v"].shape == x.shape
     assert len(network.opened) == SIZES
-    with pytest.raises(UserError, match="has other inputs than x"):
+    with pytest.raises(UserError, match="was called with the inputs x"):
         network({"x": np.zeros((2, 1, 8, 8), np.float32)})
 
 

@@ -94,7 +94,7 @@ def test_a_batch_outside_the_profile_names_it_and_the_fix(built: Path, batch: in
         body(built)(feeds(1.0, batch))
     assert str(caught.value).startswith(
         f"the tensorrt engine of 'float32' for sm89 takes 1 to 8 rows, best 2, not {batch} (a guided sample has two);"
-        f" fewer samples a call, or fewstep build {built} --backend tensorrt --max-batch {max(batch, 8)}"
+        f" give fewer samples per call, or fewstep build {built} --backend tensorrt --max-batch {max(batch, 8)}"
     )
 
 
@@ -131,13 +131,13 @@ def test_a_data_centre_gpu_is_sent_to_another_backend(
     add_engine(tiny_bundle, "float32", backend="tensorrt-rtx", backend_version="1.7.1.116", multiprocessors=None)
     for device in ("sm90", "sm100"):
         monkeypatch.setattr("fewstep.runtime.backends.cuda.describe", lambda number, sm=device: (sm, 132))
-        with pytest.raises(UserError, match=f"tensorrt-rtx runs on no GPU of {device}; use tensorrt, or onnxr"):
+        with pytest.raises(UserError, match=f"tensorrt-rtx does not support GPUs of {device}; use tensorrt, or onnxr"):
             body(tiny_bundle, name="tensorrt-rtx")
 
 
 def test_an_engine_that_does_not_fit_is_refused_by_the_field(tiny_bundle: Path, tensorrt: Any) -> None:
     add_engine(tiny_bundle, "float32", multiprocessors=16)
-    said = "no engine of 'float32' fits this machine: multiprocessors: built on 16, this sm89 has 64"
+    said = "no engine of 'float32' fits this machine: multiprocessors: built on 16, but this sm89 has 64"
     with pytest.raises(UserError, match=said) as caught:
         body(tiny_bundle)
     assert caught.value.fix == f"fewstep build {tiny_bundle} --backend tensorrt --precision float32"
@@ -154,7 +154,7 @@ def test_the_engine_for_this_gpu_is_found_among_others(tiny_bundle: Path, tensor
     [
         (None, "has no tensorrt engine of 'float32'; fewstep build .* --backend tensorrt"),
         (b"no engine", "tensorrt 10.3.0 cannot load 'float32': Serialization assertion .* failed.;"),
-        ("graphs/prologue.onnx", r"has a tensor 'time' \(float32\) that its graph has not"),
+        ("graphs/prologue.onnx", r"has a tensor 'time' \(float32\) that its graph does not have"),
     ],
 )
 def test_an_engine_that_is_none_or_another_graph_s_is_named(
@@ -212,7 +212,7 @@ def test_tensorrt_rtx_keeps_what_it_compiled(
     stored.write_bytes(b"compiled on sm86")
     with caplog.at_level(logging.INFO, logger="fewstep"):
         body(tiny_bundle, name="tensorrt-rtx")
-    assert "does not fit any more" in caplog.text and stored.read_bytes() == b"compiled on sm89"
+    assert "no longer fits" in caplog.text and stored.read_bytes() == b"compiled on sm89"
 
 
 def test_calls_of_one_batch_size_are_launched_as_a_graph(built: Path, cuda: CudaDouble, tensorrt: Any) -> None:
