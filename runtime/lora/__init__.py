@@ -1,1 +1,1 @@
-"""LoRA files, read without torch; and the slots of a bundle that they fill at run time."""
+"""LoRA files, read without torch, and the slots of a bundle that they fill at run time."""

@@ -1,9 +1,9 @@
-"""The names that diffusers' networks have in the code they come from, which other trainers keep."""
+"""Names of the layers of diffusers' networks in their original code, which other trainers use."""
 
 import re
 from collections.abc import Collection, Iterator
 
-Aliases = Iterator[tuple[str, tuple[str, ...]]]  # (a name, the layers it stands for: their outputs one after the other)
+Aliases = Iterator[tuple[str, tuple[str, ...]]]  # (a name, its layers; it has their outputs concatenated)
 
 RESNET = {  # within a residual block of the latent diffusion UNet (Rombach et al. 2022)
     "in_layers.2": "conv1",
@@ -32,7 +32,7 @@ DOUBLE = {  # a block of FLUX that keeps two streams: part -> layers of transfor
     "img_mod.lin": ("norm1.linear",),
     "txt_mod.lin": ("norm1_context.linear",),
 }
-SINGLE = {  # one that has joined them: layers of single_transformer_blocks.N
+SINGLE = {  # a block of FLUX that has joined them: layers of single_transformer_blocks.N
     "linear1": (*(f"attn.{part}" for part in QKV), "proj_mlp"),
     "linear2": ("proj_out",),
     "modulation.lin": ("norm.linear",),
@@ -61,7 +61,7 @@ JOINT = {  # a block of Stable Diffusion 3: layers of transformer_blocks.N
 
 
 def aliases(names: Collection[str]) -> Aliases:
-    """Other names of the layers of a diffusers network, whichever of the known ones it is; none of any other."""
+    """Yield other names of the layers of a diffusers network. For an unknown network it yields nothing."""
     if any(name.startswith("down_blocks.") for name in names):
         yield from _unet(names)
     if any(name.startswith("single_transformer_blocks.") for name in names):
@@ -79,7 +79,7 @@ def _single_layers(table: dict[str, str], names: Collection[str]) -> Aliases:
 
 
 def _numbered_blocks(theirs: str, table: dict[str, tuple[str, ...]], ours: str, names: Collection[str]) -> Aliases:
-    """The names of blocks that both count alike."""
+    """Yield the names of blocks that have the same numbers in both codebases."""
     for number in {match[1] for name in names if (match := re.match(rf"{ours}\.(\d+)\.", name))}:
         for alias, parts in table.items():
             layers = tuple(f"{ours}.{number}.{part}" for part in parts)
@@ -88,10 +88,10 @@ def _numbered_blocks(theirs: str, table: dict[str, tuple[str, ...]], ours: str, 
 
 
 def _unet(names: Collection[str]) -> Aliases:
-    """The names of the latent diffusion UNet, which counts its blocks through all resolutions:
+    """Yield the names of the latent diffusion UNet, which numbers its blocks through all resolutions:
 
-    down_blocks.i: L residual blocks, each with attention or not, then a downsampler   input_blocks.1 + i (L + 1) ..
-    up_blocks.i: L + 1 of them, then an upsampler in the last one's place              output_blocks.i (L + 1) ..
+    down_blocks.i: L residual blocks, with or without attention, then a downsampler   input_blocks.1 + i (L + 1) ..
+    up_blocks.i: L + 1 residual blocks, the last one also with an upsampler           output_blocks.i (L + 1) ..
     """
     yield from _single_layers(UNET, names)
     each = 1 + max(int(match[1]) for name in names if (match := re.match(r"down_blocks\.0\.resnets\.(\d+)\.", name)))
@@ -113,7 +113,7 @@ def _unet(names: Collection[str]) -> Aliases:
 
 
 def _block_layer(place: str, kind: str, position: int, rest: str, name: str) -> Aliases:
-    """A layer of one residual block or of one attention, whose layers have the same names on both sides."""
+    """Yield the name of a layer of a residual block or an attention. Those of attentions are the same in both."""
     if kind == "attentions":
         yield f"{place}.{position}.{rest}", (name,)
     else:

@@ -1,7 +1,7 @@
-"""The sum that a LoRA adds to a weight [out, in, *kernel], as two factors: up [out, r] times down [r, in * kernel].
+"""The update that a LoRA adds to a weight [out, in, *kernel], as two factors: up [out, r] times down [r, in * kernel].
 
-Each form of `export/lora/delta.py` is a product of two, and stays one: nothing is approximated. A Hadamard product of
-products is one of rank r1 r2, and so is a Kronecker product of them. Magnitudes (DoRA) have no such form.
+Each form of `export/lora/delta.py` is exactly such a product. A Hadamard product of two products has rank r1 r2, and so
+has a Kronecker product. Magnitudes (DoRA) have no such form.
 """
 
 from typing import NamedTuple
@@ -17,7 +17,7 @@ class Factors(NamedTuple):
 
 
 def factorize(parts: Parts, scale: AlphaScale) -> Factors:
-    """The factors of an update, with its scale in `up`. ValueError where the parts do not fit one another."""
+    """Return the factors of an update, with its scale in `up`. Raises ValueError if the parts do not fit together."""
     alpha = parts.get("alpha")
     if "diff" in parts:
         return _product(parts["diff"])
@@ -36,8 +36,10 @@ def factorize(parts: Parts, scale: AlphaScale) -> Factors:
 
 
 def _side(parts: Parts, form: str, weight: str, core: str) -> Factors:
-    """The factors of one of the two matrices that are multiplied: it is given itself, or as two with or without a core
-    between."""
+    """Return the factors of one of the two matrices of a product.
+
+    The file has the matrix itself, or two factors, with or without a core between them.
+    """
     if (matrix := parts.get(f"{form}_{weight}")) is not None:
         return _product(matrix)
     a, b = parts[f"{form}_{weight}_a"], parts[f"{form}_{weight}_b"]
@@ -46,12 +48,12 @@ def _side(parts: Parts, form: str, weight: str, core: str) -> Factors:
 
 
 def _apply_core(core: Floats | None, down: Floats) -> Floats:
-    """[r, columns] of a down, behind a core [p, q, *kernel] if there is one."""
+    """Return a down factor [r, columns], multiplied by a core [p, q, *kernel] if there is one."""
     return _flatten(down if core is None else np.einsum("pq...,qi->pi...", core, _flatten(down)))
 
 
 def _product(weight: Floats) -> Factors:
-    """A matrix as a product of as few columns as any."""
+    """Return a matrix as a product with the smallest inner dimension that always works."""
     matrix = _flatten(weight)
     out, columns = matrix.shape
     one = np.eye(min(out, columns), dtype=np.float32)
@@ -60,11 +62,11 @@ def _product(weight: Floats) -> Factors:
 
 def _flatten(array: Floats) -> Floats:
     if array.ndim < 2:
-        raise ValueError(f"{list(array.shape)} is no matrix")
+        raise ValueError(f"{list(array.shape)} is not a matrix")
     return array.reshape(len(array), -1)
 
 
 def _scale(product: Factors, scale: float) -> Factors:
     if product.up.shape[1] != len(product.down):
-        raise ValueError("these do not fit one another")
+        raise ValueError("the factors do not fit together")
     return product._replace(up=np.float32(scale) * product.up)

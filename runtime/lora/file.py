@@ -1,4 +1,4 @@
-"""LoRA files: the updates that they hold, of which network and layer, and their configuration. Read without torch."""
+"""LoRA files, read without torch: their updates by network and layer, and their configuration."""
 
 import json
 import math
@@ -19,34 +19,34 @@ from fewstep.runtime.bundle.reading import file_sha256
 from fewstep.runtime.lora.keys import DENOISER, Component, group_keys, layers_of
 from fewstep.runtime.tensor_file import check_header
 
-CONFIG = "adapter_config.json"  # as peft writes it next to adapter_model.safetensors
-PLAIN = re.compile(r"[\w.-]+")  # names of layers; peft would take any pattern, and a pattern may never end
-METADATA = "lora_adapter_metadata"  # as diffusers writes it into the file: fields, mostly behind the network's name
-DENOISERS, ENCODER = (r"unet\.", r"transformer\."), "text_encoder"  # networks that the metadata may speak of
+CONFIG = "adapter_config.json"  # the file that peft writes besides adapter_model.safetensors
+PLAIN = re.compile(r"[\w.-]+")  # names of layers; peft accepts any regular expression, but matching one may never end
+METADATA = "lora_adapter_metadata"  # diffusers' key in the file: fields, mostly prefixed with the network's name
+DENOISERS, ENCODER = (r"unet\.", r"transformer\."), "text_encoder"  # prefixes of networks in the metadata
 FORMS = ("LORA", "LOHA", "LOKR")  # of peft's configuration
-NEEDED = (("up", "down"), ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"), ("diff",))  # of a weight's update
-NAMED = 3  # keys or layers that an error names
-LARGEST = 1e6  # of a strength, and of a number in a configuration: beyond, it is damage
+NEEDED = (("up", "down"), ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"), ("diff",))  # parts of a full update
+NAMED = 3  # how many keys or layers an error names
+LARGEST = 1e6  # of a strength, and of a number in a configuration; larger ones are damage
 COPY_AGAIN = "copy it again"
 OTHER_NETWORK = "give a LoRA that was trained for this network"
 KNOWN = "fewstep reads LoRA, LoCon, LoHa, LoKr and DoRA: docs/export/lora.md"
 NUMBERS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U8": "u1"}
 
 Floats = NDArray[np.float32]
-Parts = Mapping[str, Floats]  # by the names of `keys.py`
+Parts = Mapping[str, Floats]  # part (named as in `keys.py`) -> its array
 Names = tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class AlphaScale:
-    """alpha / r, from the configuration, for a file without an `alpha` of its own. alpha None stands for r."""
+    """The scale alpha / r from the configuration, for updates without an `alpha`. If alpha is None, it equals r."""
 
     alpha: float | None = None
-    rank: float | None = None  # for forms that do not show it
+    rank: float | None = None  # for forms whose arrays do not show it
     is_stabilized: bool = False  # alpha / sqrt(r): Kalajdzievski 2023
 
     def update_factor(self, rank: int | None, array: Any | None) -> float:
-        """The factor of an update of that rank; `array` has one number, the file's alpha."""
+        """Return the factor of an update of that rank. `array` is the file's alpha, one number, if it has one."""
         r = rank or self.rank
         alpha = array.item() if array is not None else self.alpha
         if r is None or alpha is None:
@@ -56,7 +56,7 @@ class AlphaScale:
 
 @dataclass(frozen=True)
 class AdapterConfig:
-    """The configuration of a file of updates. `alphas` are by the end of a layer's name, behind a dot, or all of it."""
+    """The configuration of a LoRA file. Keys of `alphas` are names of layers, or their ends after a dot."""
 
     alpha: float | None = None
     rank: float | None = None
@@ -64,7 +64,7 @@ class AdapterConfig:
     is_stabilized: bool = False
 
     def scale(self, layer: str) -> AlphaScale:
-        """The scale of the layer that the file calls so."""
+        """Return the scale of a layer, by its name in the file."""
         alphas = (alpha for end, alpha in self.alphas.items() if layer == end or layer.endswith(f".{end}"))
         alpha = next(alphas, None)
         return AlphaScale(self.alpha if alpha is None else alpha, self.rank, self.is_stabilized)
@@ -72,7 +72,7 @@ class AdapterConfig:
 
 @dataclass(frozen=True)
 class Lora:
-    """A file's updates: of which network and layer (as the file names it), the parts of each."""
+    """The updates of a file: the parts of each, by network and layer (as the file names it)."""
 
     name: str  # without a folder
     sha256: str
@@ -81,12 +81,14 @@ class Lora:
     config: AdapterConfig = AdapterConfig()
 
     def layers(self, component: Component) -> tuple[str, ...]:
-        """Names of the layers that it changes in a network."""
+        """Return the names of the layers that it changes in a network."""
         return tuple(layer for network, layer in self.updates if network == component)
 
     def match_layers(self, names: Collection[str], network: str, component: Component = DENOISER) -> dict[str, Names]:
-        """The layers, among the `names` of a network, that each layer of the file stands for. Outputs of several lie
-        there one after the other. UserError naming the missing ones."""
+        """Return, for each layer of the file, the layers of a network that it refers to, among `names`.
+
+        If it refers to several, the file has their outputs concatenated. Raises UserError that names missing layers.
+        """
         wanted = self.layers(component)
         layers = layers_of(names, wanted)
         places = {layer: layers.find(layer) for layer in wanted}
@@ -100,25 +102,29 @@ class Lora:
 
     @property
     def adapter(self) -> Adapter:
-        """The manifest's record of it."""
+        """Its entry in a manifest."""
         return Adapter(self.name, self.sha256, self.strength)
 
 
 def read_lora(text: str) -> Lora:
-    """The safetensors file that `FILE[:STRENGTH]` names, or the one in a folder. UserError naming what is wrong."""
+    """Read the safetensors file that `FILE[:STRENGTH]` names, or the only one in a folder.
+
+    Raises UserError that names what is wrong.
+    """
     return lora_of(*split_strength(text, "--lora"))
 
 
 def lora_of(path: Path, strength: float) -> Lora:
-    """The safetensors file, or the one in a folder, at a strength."""
-    if not abs(strength) <= LARGEST:  # NaN too
-        raise UserError(f"{path.name} has no strength between {-LARGEST:g} and {LARGEST:g}", "give a number, as 0.8")
+    """Read a safetensors file, or the only one in a folder, at a strength."""
+    if not abs(strength) <= LARGEST:  # also refuses NaN
+        what = f"the strength of {path.name} is not between {-LARGEST:g} and {LARGEST:g}"
+        raise UserError(what, "give a number such as 0.8")
     file = file_of(path)
     tensors, metadata = read_tensors(file)
     updates, unknown = group_keys(tensors)
     if unknown or not updates:
         what = (
-            f"{file.name} holds {first_few(unknown)}, which is no part of a LoRA"
+            f"{file.name} contains {first_few(unknown)}, which is not part of a LoRA"
             if unknown
             else f"{file.name} is empty"
         )
@@ -126,15 +132,15 @@ def lora_of(path: Path, strength: float) -> Lora:
     loaded = {where: {part: tensors[key] for part, key in keys.items()} for where, keys in updates.items()}
     for (_, layer), parts in loaded.items():
         if not is_whole(parts):
-            what = f"{file.name}: what it holds of layer {layer!r} is not one whole update: {', '.join(parts)}"
+            what = f"{file.name}: the parts of layer {layer!r} are not one complete update: {', '.join(parts)}"
             raise UserError(what, COPY_AGAIN)
         if (alpha := parts.get("alpha")) is not None and alpha.size != 1:
-            raise UserError(f"{file.name}: the alpha of layer {layer!r} holds {alpha.size} numbers", COPY_AGAIN)
+            raise UserError(f"{file.name}: the alpha of layer {layer!r} has {alpha.size} numbers, not 1", COPY_AGAIN)
     return Lora(path.name, file_sha256(file), strength, loaded, _config(file, path.is_dir(), metadata))
 
 
 def is_whole(parts: Collection[str]) -> bool:
-    """True if the parts make one update: none of a pair is missing, and there is none of another form."""
+    """Return True if the parts are exactly one update: none is missing, and none belongs to another form."""
     forms = [needed for needed in NEEDED if set(needed) & set(parts)]
     complete = [needed for needed in forms if set(needed) <= set(parts)]
     kronecker = any(part.startswith("lokr") for part in parts)
@@ -148,7 +154,7 @@ def has_kronecker(parts: Collection[str]) -> bool:
 
 
 def split_strength(text: str, option: str) -> tuple[Path, float]:
-    """The file of `FILE[:STRENGTH]`, and the strength. A name may hold a colon itself."""
+    """Split `FILE[:STRENGTH]` into the file and the strength. The name itself may contain a colon."""
     name, colon, number = text.rpartition(":")
     if not colon or Path(text).exists():
         return Path(text), 1.0
@@ -157,15 +163,15 @@ def split_strength(text: str, option: str) -> tuple[Path, float]:
     except ValueError:
         if not Path(name).exists():
             return Path(text), 1.0
-        what = f"{option} {Path(name).name}:{number}: {number!r} is no strength"
-        raise UserError(what, "give a number, as in FILE:0.8, or FILE alone for 1") from None
+        what = f"{option} {Path(name).name}:{number}: {number!r} is not a strength"
+        raise UserError(what, "give a number, as in FILE:0.8, or only FILE for 1") from None
     if not math.isfinite(strength):
         raise UserError(f"{option} {Path(name).name}:{number} has no finite strength", "give a number, as in FILE:0.8")
     return Path(name), strength
 
 
 def file_of(path: Path) -> Path:
-    """The safetensors file that a path names."""
+    """Return the safetensors file that a path names: the file itself, or the only one in a folder."""
     try:
         is_folder = path.is_dir()
     except OSError as error:  # a name that is too long
@@ -173,37 +179,38 @@ def file_of(path: Path) -> Path:
     if is_folder:
         files = sorted(path.glob("*.safetensors"))
         if len(files) > 1:
-            raise UserError(f"{path} holds {first_few([file.name for file in files])}", "give one of the files")
+            raise UserError(f"{path} contains {first_few([file.name for file in files])}", "give one of the files")
         if not files:
-            raise UserError(f"{path} holds no safetensors file", "give the folder that peft or diffusers wrote")
+            raise UserError(f"{path} contains no safetensors file", "give the folder that peft or diffusers wrote")
         return files[0]
     if not path.is_file():
         raise UserError(f"there is no file {path}", "check the path")
     if path.suffix != ".safetensors":
-        raise UserError(f"{path.name} is not a safetensors file, and a pickle may run any code", "convert it first")
+        what = f"{path.name} is not a safetensors file, and loading a pickle may run any code"
+        raise UserError(what, "convert it to safetensors first")
     return path
 
 
 def read_tensors(file: Path) -> tuple[dict[str, Floats], Mapping[str, str]]:
-    """(its tensors in float32, its metadata)."""
+    """Return the tensors of a file in float32, and its metadata. Raises UserError if it cannot be read."""
     try:
         content = file.read_bytes()
         check_header(content)
         entries = deserialize(content)  # type: ignore[no-untyped-call]
         if whole := [key for key, tensor in entries if tensor["dtype"][0] in "IU" and math.prod(tensor["shape"]) > 1]:
-            what = f"{file.name} stores {first_few(whole)} in whole numbers: quantised weights are not read"
-            raise UserError(what, "write them in float16 or float32")
+            what = f"{file.name} stores {first_few(whole)} as integers, and quantized weights cannot be read"
+            raise UserError(what, "store them in float16 or float32")
         tensors = {key: _floats(**tensor) for key, tensor in sorted(entries, key=itemgetter(0))}
         metadata = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")]).get("__metadata__") or {}
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise UserError(f"{file.name} cannot be read ({error})", COPY_AGAIN) from error
     if broken := [key for key, tensor in tensors.items() if not np.isfinite(tensor).all()]:
-        raise UserError(f"{file.name} holds NaN or infinity in {first_few(broken)}", COPY_AGAIN)
+        raise UserError(f"{file.name} contains NaN or infinity in {first_few(broken)}", COPY_AGAIN)
     return tensors, metadata
 
 
 def _floats(dtype: str, shape: Sequence[int], data: bytes) -> Floats:
-    """A tensor of any type in float32. KeyError for a type that is not read."""
+    """Decode a tensor of any supported type to float32. Raises KeyError for another type."""
     if dtype == "BF16":  # the upper half of a float32
         values: NDArray[Any] = (np.frombuffer(data, "<u2").astype("<u4") << 16).view("<f4")
     elif dtype == "F8_E5M2":  # the upper half of a float16
@@ -215,12 +222,12 @@ def _floats(dtype: str, shape: Sequence[int], data: bytes) -> Floats:
         values = np.where(codes & 127 == 127, np.nan, np.where(codes & 128, -magnitude, magnitude))
     else:
         values = np.frombuffer(data, NUMBERS[dtype])
-    with np.errstate(over="ignore"):  # a float64 beyond float32 is infinity
+    with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinity
         return values.astype(np.float32).reshape(tuple(shape))
 
 
 def _config(file: Path, is_folder: bool, metadata: Mapping[str, str]) -> AdapterConfig:
-    """peft's configuration, from its file in the same folder, or from the metadata."""
+    """Read peft's configuration from its file in the same folder, or from the metadata."""
     of_peft = file.with_name(CONFIG)
     fields: Any = {}
     try:
@@ -232,12 +239,12 @@ def _config(file: Path, is_folder: bool, metadata: Mapping[str, str]) -> Adapter
             }
             fields = {re.sub(f"^({'|'.join(DENOISERS)})", "", name): value for name, value in values.items()}
         if fields.get("peft_type", FORMS[0]) not in FORMS:
-            raise UserError(f"{file.name} is of kind {fields['peft_type']}", KNOWN)
+            raise UserError(f"{file.name} has the type {fields['peft_type']}", KNOWN)
         if fields.get("fan_in_fan_out"):
             raise UserError(f"{file.name} was trained on transposed weights (fan_in_fan_out)", OTHER_NETWORK)
         alphas = dict(fields.get("alpha_pattern") or {})
         if patterns := [name for name in alphas if not PLAIN.fullmatch(name)]:
-            raise ValueError(f"alpha_pattern has {patterns[0]!r:.40}, which is no name of a layer")
+            raise ValueError(f"alpha_pattern has {patterns[0]!r:.40}, which is not the name of a layer")
         return AdapterConfig(
             _number("alpha", fields.get("lora_alpha", fields.get("alpha"))),
             _number("r", fields.get("r") or None),
@@ -249,7 +256,7 @@ def _config(file: Path, is_folder: bool, metadata: Mapping[str, str]) -> Adapter
 
 
 def _number(name: str, value: Any) -> float | None:
-    """A number of the configuration, if it is said at all. ValueError for anything else."""
+    """Return a number of the configuration, or None if it is missing. Raises ValueError for anything else."""
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= LARGEST:
@@ -258,7 +265,7 @@ def _number(name: str, value: Any) -> float | None:
 
 
 def first_few(names: Iterable[str]) -> str:
-    """The first few."""
+    """Return, as text, the first few names and how many more there are."""
     all_names = list(names)
     shown = ", ".join(repr(name) for name in all_names[:NAMED])
     return shown if len(all_names) <= NAMED else f"{shown} and {len(all_names) - NAMED} more"

@@ -1,8 +1,8 @@
-"""The meaning of the keys of a LoRA file: the factor, its layer, its network.
+"""Parse the keys of a LoRA file: the part, its layer and its network.
 
-Trainers name layers in many ways. Read without punctuation (`flatten_name`) most of them say the same, so a name that
-is not found as it stands is looked up so, also among the names that the same network has elsewhere (`aliases.py`). A
-key that is not understood is reported by whoever reads the file: none is passed over.
+Trainers name layers in many ways, but without punctuation (`flatten_name`) most of their names are the same. So a name
+that is not found exactly is looked up in that form, also among the names that the network has in other code
+(`aliases.py`). Readers of a file report every key that cannot be parsed.
 """
 
 import re
@@ -16,7 +16,7 @@ from fewstep.runtime.lora.aliases import Aliases, aliases
 Component = Literal["denoiser", "text_encoder", "text_encoder_2", "text_encoder_3"]
 DENOISER: Component = "denoiser"
 
-# How a key ends, and the part that the tensor is. An adapter's own name may stand before ".weight", as peft writes it.
+# The ending of a key, and its part. The adapter's name may come before ".weight", as peft writes it.
 PARTS: tuple[tuple[str, str], ...] = (
     (r"[._]lora(?:_A|_down|\.down|_linear_layer\.down)(?:\.\w+)?\.weight", "down"),
     (r"[._]lora(?:_B|_up|\.up|_linear_layer\.up)(?:\.\w+)?\.weight", "up"),
@@ -26,7 +26,7 @@ PARTS: tuple[tuple[str, str], ...] = (
 )
 PATTERNS = tuple((re.compile(rf"(?P<layer>.+?){ending}"), part) for ending, part in PARTS)
 
-# Prefixes that name the network, in the order in which they are looked for; the longer of two that begin alike first.
+# Prefixes that name the network, in the order of the search: of two that begin alike, the longer one comes first.
 ENCODERS: dict[str, Component] = {
     "lora_te1_": "text_encoder",
     "lora_te2_": "text_encoder_2",
@@ -38,18 +38,18 @@ ENCODERS: dict[str, Component] = {
 }
 WRAPPERS = ("base_model.model.", "model.diffusion_model.", "diffusion_model.", "unet.", "transformer.", "module.")
 KOHYA = ("lora_unet_", "lora_transformer_", "lycoris_")
-TEXT_ATTENTION = {  # of a text encoder: as it is called -> as diffusers' first LoRA files do
+TEXT_ATTENTION = {  # of a text encoder: current name -> name in diffusers' first LoRA files
     ".q_proj": ".to_q",
     ".k_proj": ".to_k",
     ".v_proj": ".to_v",
     ".out_proj": ".to_out",
 }
-DEEPEST_ROOT = 3  # modules around a network: fewstep's, and the user's own
+DEEPEST_ROOT = 3  # nested modules that may wrap a network: fewstep's and the user's
 
 
 @dataclass(frozen=True)
 class Key:
-    """A key of a file: `part` of the layer that the file calls `layer`, without what names the network."""
+    """A key of a file: a `part` of a layer. `layer` is the layer's name in the file, without the network's prefix."""
 
     component: Component
     layer: str
@@ -57,7 +57,7 @@ class Key:
 
 
 def read_key(key: str) -> Key | None:
-    """The meaning of a key, or None."""
+    """Parse a key. None if it is unknown."""
     for pattern, part in PATTERNS:
         if match := pattern.fullmatch(key):
             component, layer = _network(match["layer"])
@@ -66,7 +66,7 @@ def read_key(key: str) -> Key | None:
 
 
 def _network(layer: str) -> tuple[Component, str]:
-    """The network that a layer's name begins with, and the name without it."""
+    """Return the network that prefixes a layer's name, and the name without the prefix."""
     name = layer.removeprefix("base_model.model.")
     for prefix, component in ENCODERS.items():
         if name.startswith(prefix):
@@ -75,15 +75,15 @@ def _network(layer: str) -> tuple[Component, str]:
 
 
 def flatten_name(name: str) -> str:
-    """A name as kohya writes it: every dot an underscore."""
+    """Return a name as kohya writes it, with every dot replaced by an underscore."""
     return name.replace(".", "_")
 
 
 class NamedLayers:
-    """The layers of a network by every name that a file may have for them."""
+    """The layers of a network, found by any name that a file may use for them."""
 
     def __init__(self, names: Collection[str], root: str = "") -> None:
-        """`names` are the layers of a module. The layers of the network in it begin with `root`."""
+        """`names` are the layers of a module. Those of the network inside it begin with `root`."""
         self.root = root
         self.inner = {name.removeprefix(root) for name in names if name.startswith(root)}
         once = Counter(map(flatten_name, self.inner))
@@ -95,7 +95,7 @@ class NamedLayers:
                 self.table[flatten_name(alias)] = layers
 
     def find(self, name: str) -> tuple[str, ...]:
-        """The layers that a file calls `name`. Several: in the file their outputs lie one after the other."""
+        """Return the layers that a file calls `name`. If there are several, the file has their outputs concatenated."""
         for form in _name_variants(name):
             if layers := (form,) if form in self.inner else self.table.get(flatten_name(form), ()):
                 return tuple(self.root + layer for layer in layers)
@@ -103,7 +103,7 @@ class NamedLayers:
 
 
 def layers_of(names: Collection[str], wanted: Iterable[str]) -> NamedLayers:
-    """The layers of the module in which most of the `wanted` names are found."""
+    """Return the layers of the nested module in which most of the `wanted` names are found."""
     wanted = tuple(wanted)
     return max(
         (NamedLayers(names, root) for root in _candidate_roots(names)),
@@ -112,7 +112,7 @@ def layers_of(names: Collection[str], wanted: Iterable[str]) -> NamedLayers:
 
 
 def _candidate_roots(names: Collection[str]) -> Iterator[str]:
-    """The whole module, then its largest part, and so on."""
+    """Yield the prefix of the whole module, then that of its largest child, and so on."""
     root = ""
     for _ in range(DEEPEST_ROOT + 1):
         yield root
@@ -124,7 +124,7 @@ def _candidate_roots(names: Collection[str]) -> Iterator[str]:
 
 
 def _name_variants(name: str) -> Iterator[str]:
-    """The name as it is, and without what may stand before and in it."""
+    """Yield the name unchanged, then without the wrappers and infixes that trainers add."""
     yield name
     bare, before = name.replace(".processor.", "."), ""
     while bare != before:
@@ -134,11 +134,11 @@ def _name_variants(name: str) -> Iterator[str]:
 
 
 def _known_aliases(names: Collection[str]) -> Aliases:
-    """Older names of the layers, then their names in other implementations of the network."""
+    """Yield older names of the layers, then their names in other implementations of the network."""
     for name in names:
-        if name.endswith(".to_out.0"):  # diffusers' first LoRA files leave the number out
+        if name.endswith(".to_out.0"):  # diffusers' first LoRA files omit the number
             yield name.removesuffix(".0"), (name,)
-        text = name.removeprefix("text_model.")  # newer versions of transformers leave this out
+        text = name.removeprefix("text_model.")  # newer versions of transformers omit the prefix
         former = next((text.removesuffix(new) + old for new, old in TEXT_ATTENTION.items() if text.endswith(new)), text)
         for each in (text, former):
             yield each, (name,)
@@ -147,7 +147,7 @@ def _known_aliases(names: Collection[str]) -> Aliases:
 
 
 def group_keys(keys: Iterable[str]) -> tuple[Mapping[tuple[Component, str], Mapping[str, str]], tuple[str, ...]]:
-    """({(component, layer): {part: key}}, keys that mean nothing or repeat another key)."""
+    """Group keys: ({(component, layer): {part: key}}, keys that are unknown or repeat another one)."""
     updates: dict[tuple[Component, str], dict[str, str]] = {}
     unknown = []
     for key in keys:

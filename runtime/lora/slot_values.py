@@ -1,4 +1,4 @@
-"""The inputs of a bundle's slots, made of LoRA files: several files are one, whose ranks are added up."""
+"""The inputs of a bundle's LoRA slots, from LoRA files. Several files act as one whose rank is the sum of theirs."""
 
 import logging
 from collections.abc import Sequence
@@ -17,8 +17,10 @@ MERGE = "merge it into a bundle: fewstep export SOURCE -o BUNDLE --lora FILE"
 
 
 def slot_values(slots: LoraSlots, loras: Sequence[Lora]) -> dict[str, Floats]:
-    """The inputs of the slots that these files fill, by name. UserError for a file that is of another network, or that
-    changes what has no slot."""
+    """Return the inputs of the slots that these files fill, by name.
+
+    Raises UserError for a file of another network, or one that changes a layer without a slot.
+    """
     by_layer: dict[str, list[Factors]] = {}
     for lora in loras:
         for layer, names in lora.match_layers(slots.names, "this network").items():
@@ -28,13 +30,13 @@ def slot_values(slots: LoraSlots, loras: Sequence[Lora]) -> dict[str, Floats]:
             for name, update in zip(names, _layer_factors(slots, lora, layer, names), strict=True):
                 by_layer.setdefault(name, []).append(update)
         if encoders := sum(network != DENOISER for network, _ in lora.updates):
-            LOG.warning("%s also changes %d layers of text encoders, which stay as they are", lora.name, encoders)
+            LOG.warning("%s also changes %d layers of text encoders, which are left unchanged", lora.name, encoders)
     inputs: dict[str, Floats] = {}
     for layer, parts in by_layer.items():
         up, down = np.concatenate([p.up for p in parts], axis=1), np.concatenate([p.down for p in parts])
         if len(down) > slots.rank:
             what = (
-                f"{', '.join(lora.name for lora in loras)}: rank {len(down)} at {layer!r}, and slots take {slots.rank}"
+                f"{', '.join(lora.name for lora in loras)}: rank {len(down)} at {layer!r}, but slots take {slots.rank}"
             )
             raise UserError(what, f"export with --rank {len(down)}")
         _, channels, *kernel = slots.layers[layer]
@@ -48,11 +50,11 @@ def slot_values(slots: LoraSlots, loras: Sequence[Lora]) -> dict[str, Floats]:
 
 
 def _layer_factors(slots: LoraSlots, lora: Lora, layer: str, names: Sequence[str]) -> list[Factors]:
-    """The factors of the layers that one layer of the file stands for, at the file's strength."""
+    """Return the factors of the layers that one layer of the file refers to, at the file's strength."""
     parts = lora.updates[DENOISER, layer]
     shapes = [slots.layers[name] for name in names]
     if {"magnitude", "dora_scale"} & parts.keys():
-        raise UserError(f"{lora.name} holds DoRA, whose magnitudes follow from the weights themselves", MERGE)
+        raise UserError(f"{lora.name} is a DoRA file, whose update depends on the weights themselves", MERGE)
     if "diff_b" in parts:
         raise UserError(f"{lora.name} changes the bias of {layer!r}, which has no slot", MERGE)
     try:
@@ -65,7 +67,8 @@ def _layer_factors(slots: LoraSlots, lora: Lora, layer: str, names: Sequence[str
     with np.errstate(over="ignore"):
         up = np.float32(lora.strength) * product.up
     if not np.isfinite(up).all():
-        raise UserError(f"{lora.name} makes infinity of {layer!r}", "check its alpha, and give a smaller strength")
+        what = f"the update of {layer!r} in {lora.name} overflows"
+        raise UserError(what, "check its alpha, and give a smaller strength")
     ends = np.cumsum([shape[0] for shape in shapes])[:-1]
     return [Factors(each, product.down) for each in np.split(up, ends)]
 
@@ -73,4 +76,4 @@ def _layer_factors(slots: LoraSlots, lora: Lora, layer: str, names: Sequence[str
 def _misfit_error(lora: Lora, layer: str, shapes: Sequence[tuple[int, ...]], parts: Parts) -> UserError:
     weights = ", ".join(str(list(shape)) for shape in shapes)
     update = ", ".join(f"{part} {list(array.shape)}" for part, array in parts.items() if part != "alpha")
-    return UserError(f"{lora.name}: {layer!r} has a weight of {weights}, and the file {update}", OTHER_NETWORK)
+    return UserError(f"{lora.name}: {layer!r} has a weight of {weights}, but the file has {update}", OTHER_NETWORK)

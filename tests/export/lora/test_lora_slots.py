@@ -155,16 +155,19 @@ PAIR = {"q.lora_A.weight": ones(1, 32), "q.lora_B.weight": ones(32, 1)}
 @pytest.mark.parametrize(
     ("tensors", "says"),
     [
-        ({"q.lora_A.weight": ones(1, 32) * torch.nan, "q.lora_B.weight": ones(32, 1)}, "holds NaN or infinity in 'q"),
+        ({"q.lora_A.weight": ones(1, 32) * torch.nan, "q.lora_B.weight": ones(32, 1)}, "contains NaN or infinity in 'q"),
         ({"r.lora_A.weight": ones(1, 32), "r.lora_B.weight": ones(32, 1)}, "0 of the 1 layers .* but 'r' is not"),
         ({"q.lora_A.weight": ones(1, 16), "q.lora_B.weight": ones(32, 1)}, r"'q' has a weight of \[32, 32\], and the"),
-        ({"q.lora_A.weight": ones(2, 32), "q.lora_B.weight": ones(32, 1)}, r"and the file down \[2, 32\], up \[32, 1"),
-        ({"q.lora_A.weight": ones(9, 32), "q.lora_B.weight": ones(32, 9)}, "rank 9 at 'q', and slots take 8; export"),
-        (PAIR | {"q.lora_magnitude_vector": ones(32)}, "holds DoRA, .*; merge it into a bundle: fewstep export"),
+        (
+            {"q.lora_A.weight": ones(2, 32), "q.lora_B.weight": ones(32, 1)},
+            r"but the file has down \[2, 32\], up \[32, 1",
+        ),
+        ({"q.lora_A.weight": ones(9, 32), "q.lora_B.weight": ones(32, 9)}, "rank 9 at 'q', but slots take 8; export"),
+        (PAIR | {"q.lora_magnitude_vector": ones(32)}, "is a DoRA file, .*; merge it into a bundle: fewstep export"),
         (PAIR | {"q.diff_b": ones(32)}, "changes the bias of 'q', which has no slot; merge it"),
         ({"grouped.diff": ones(32, 8, 3, 3)}, "changes 'grouped', which has no slot for a LoRA; export with"),
-        ({"q.diff": ones(32, 32)}, "rank 32 at 'q', and slots take 8; export with --rank 32"),
-        (PAIR | {"q.alpha": torch.tensor(3e38)}, "makes infinity of 'q'; check its alpha"),
+        ({"q.diff": ones(32, 32)}, "rank 32 at 'q', but slots take 8; export with --rank 32"),
+        (PAIR | {"q.alpha": torch.tensor(3e38)}, "the update of 'q' in .* overflows; check its alpha"),
     ],
 )
 def test_a_file_that_does_not_fit_is_one_line(
@@ -183,8 +186,8 @@ def test_a_cut_file_and_wrong_arguments_are_one_line(folder: Path, tmp_path: Pat
     for adapters, says in (
         ({cut: 1.0}, "cut.safetensors cannot be read"),
         ({tmp_path / "no.safetensors": 1.0}, "there is no file .*no.safetensors"),
-        ({whole: float("nan")}, "0.safetensors has no strength between"),
-        ({whole: 10**400}, "0.safetensors has no strength between -1e.06 and 1e.06; give a number"),
+        ({whole: float("nan")}, "strength of 0.safetensors is not between"),
+        ({whole: 10**400}, "strength of 0.safetensors is not between -1e.06 and 1e.06; give a number"),
         ({"x" * 300: 1.0}, "'x{40}' cannot be read .File name too long.; check the path"),
         ({whole: "1"}, "has the strength '1'; give a number"),
         ([whole], "is no mapping; give adapters="),
