@@ -1,7 +1,7 @@
-"""The cache folder of this user holds what belongs to this machine and never to a bundle.
+"""The user's cache folder, for data that belongs to this machine and never to a bundle.
 
-`cache_contents.PURPOSES` says what each purpose is. All may be deleted. The next run then takes longer, and engines
-that this machine built need `trust_engines`.
+`cache_contents.PURPOSES` describes each purpose. The folder may be deleted at any time. The next run then takes longer,
+and engines that this machine built need `trust_engines`.
 """
 
 import errno
@@ -25,19 +25,19 @@ Purpose = Literal[
     "choices",
 ]
 
-LONGEST_WRITE = 3600.0  # seconds after which a draft is nobody's
+LONGEST_WRITE = 3600.0  # seconds after which a temporary file is considered abandoned
 
 DIGEST = 32  # bytes
 
 LOG = logging.getLogger("fewstep")
-_WARNED: set[tuple[str, int | None]] = set()  # cache folders, and what kept this process from writing there
+_WARNED: set[tuple[str, int | None]] = set()  # cache folders and error numbers that this process has warned about
 
 
 def folder() -> Path:
-    """XDG_CACHE_HOME where it is set, else what the system has for caches, and in it `fewstep`.
+    """Return `fewstep` in XDG_CACHE_HOME if it is set, else in the system's folder for caches.
 
-    A relative XDG_CACHE_HOME counts as none, as its specification has it: with one, whatever folder a program is
-    started in could say which engines this machine built. OSError where the user has no home.
+    A relative XDG_CACHE_HOME is ignored, as its specification requires: otherwise the current folder of a program could
+    decide which engines this machine built. Raises OSError if the user has no home.
     """
     chosen = os.environ.get("XDG_CACHE_HOME", "")
     if os.path.isabs(chosen):
@@ -56,7 +56,7 @@ def path(purpose: Purpose, name: str) -> Path:
 
 
 def read(purpose: Purpose, name: str) -> bytes | None:
-    """The stored content, or None. Only a regular file is read: a pipe would be waited for."""
+    """Return the stored content, or None. Only regular files are read, because reading a pipe would block."""
     try:
         file = path(purpose, name)
         return file.read_bytes() if file.is_file() else None
@@ -65,7 +65,7 @@ def read(purpose: Purpose, name: str) -> bytes | None:
 
 
 def read_intact(purpose: Purpose, name: str) -> bytes | None:
-    """The content that `store_intact` stored; None, with a warning, where it was damaged since."""
+    """Return the content that `store_intact` stored. If it is damaged, warn and return None."""
     content = read(purpose, name)
     if content is None:
         return None
@@ -77,13 +77,15 @@ def read_intact(purpose: Purpose, name: str) -> bytes | None:
 
 
 def store_intact(purpose: Purpose, name: str, content: bytes) -> None:
-    """`store` after the SHA-256 of the content."""
+    """Store content after its SHA-256, for `read_intact`."""
     store(purpose, name, sha256(content).digest(), content)
 
 
 def store(purpose: Purpose, name: str, *content: bytes) -> None:
-    """Store these bytes, one behind the other, whole or not at all. A folder that cannot be written costs a warning,
-    once: a cache is never needed."""
+    """Store these bytes, concatenated, atomically.
+
+    A folder that cannot be written only causes a warning, once, because a cache is never required.
+    """
     try:
         target = path(purpose, name)
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -93,14 +95,14 @@ def store(purpose: Purpose, name: str, *content: bytes) -> None:
                 file.writelines(content)
             os.replace(draft, target)
         finally:
-            draft.unlink(missing_ok=True)  # nothing there, unless it was interrupted or the disk is full
+            draft.unlink(missing_ok=True)  # it only exists if the write was interrupted or the disk is full
         _remove_drafts(target)
     except OSError as error:
         _warn(error, purpose, name)
 
 
 def _warn(error: OSError, purpose: Purpose, name: str) -> None:
-    """Warn once for each folder and reason: a run stores many times."""
+    """Warn once for each folder and reason, because a run stores many times."""
     try:
         warning = (str(folder()), error.errno)
     except OSError:
@@ -108,13 +110,13 @@ def _warn(error: OSError, purpose: Purpose, name: str) -> None:
     if warning not in _WARNED:
         _WARNED.add(warning)
         place = error.filename or f"{purpose}/{name}"
-        LOG.warning("%s cannot be written (%s), so nothing is kept for the next time", place, error.strerror)
+        LOG.warning("%s cannot be written (%s), so nothing is cached for the next run", place, error.strerror)
 
 
 def _remove_drafts(target: Path) -> None:
-    """Remove drafts of writers that were killed; another process may be writing one just now."""
+    """Remove temporary files of killed writers, but not those that another process may be writing now."""
     for draft in target.parent.iterdir():
         if draft.name.startswith(f".{target.name}."):
-            with suppress(OSError):  # somebody else removed it
+            with suppress(OSError):  # another process removed it
                 if time() - draft.stat().st_mtime > LONGEST_WRITE:
                     draft.unlink()

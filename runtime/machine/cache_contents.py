@@ -1,4 +1,4 @@
-"""The content of the cache folder: its folders with their number of files, bytes and age, and their removal."""
+"""The content of the cache folder: its folders with their number of files, size and age, and their removal."""
 
 import errno
 import os
@@ -25,8 +25,11 @@ PURPOSES: dict[str, str] = {
 
 
 class Content(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A folder, or a single file, in the cache folder. `days` have passed since the latest and the earliest write.
-    `purpose` is empty for what this version of fewstep does not write."""
+    """A folder, or a single file, in the cache folder.
+
+    `days` are the days since the latest and the earliest write. `purpose` is empty if this version of fewstep does not
+    write it.
+    """
 
     kind: str
     purpose: str
@@ -36,7 +39,7 @@ class Content(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def contents() -> tuple[Content, ...]:
-    """The entries of the cache folder, known kinds first. OSError where the folder cannot be read."""
+    """Return the entries of the cache folder, known ones first. Raises OSError if the folder cannot be read."""
     folder = cache.folder()
     names = sorted(os.listdir(folder)) if folder.is_dir() else []
     order = {kind: number for number, kind in enumerate(PURPOSES)}
@@ -44,11 +47,13 @@ def contents() -> tuple[Content, ...]:
 
 
 def clear(kinds: Iterable[str]) -> None:
-    """Remove folders and files of the cache folder, by name. A link goes, and what it leads to stays. Another process
-    may write meanwhile, and what it has just written may stay. OSError where something cannot be removed, or where the
-    cache folder itself is a link, which may lead to what is no cache."""
+    """Remove folders and files of the cache folder, by name. A link is removed, but not its target.
+
+    Files that another process writes meanwhile may remain. Raises OSError if something cannot be removed, or if the
+    cache folder itself is a link, whose target may not be a cache.
+    """
     if cache.folder().is_symlink():
-        raise OSError(errno.ELOOP, "it is a link: remove what it leads to by hand", str(cache.folder()))
+        raise OSError(errno.ELOOP, "it is a link: remove its target yourself", str(cache.folder()))
     for name in kinds:
         path = cache.folder() / name
         if path.is_dir() and not path.is_symlink():
@@ -66,14 +71,14 @@ def _content(path: Path) -> Content:
 
 
 def _entries(path: Path) -> Iterator[os.stat_result]:
-    """The files of a folder; another process may remove one meanwhile."""
+    """Yield the files of a folder. Another process may remove one meanwhile."""
     for file in _files(path):
         with suppress(FileNotFoundError):
             yield file.lstat()
 
 
 def _files(path: Path) -> Iterator[Path]:
-    """The entries that are no folders, without following links."""
+    """Yield the entries that are not folders, without following links."""
     if not path.is_dir() or path.is_symlink():
         yield path
         return

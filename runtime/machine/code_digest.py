@@ -1,4 +1,4 @@
-"""A digest of the code that made a cached result: after an edit or an update, no result of earlier code is taken."""
+"""A digest of the code that made a cached result, so that results of earlier code are not used."""
 
 from collections.abc import Iterable
 from hashlib import sha256
@@ -9,8 +9,10 @@ from fewstep.runtime.machine.packages import version_of
 
 
 def digest_code(packages: Iterable[ModuleType]) -> bytes:
-    """A digest of fewstep's version and of all Python sources of some packages. Installed without sources, the version
-    alone tells."""
+    """Return a digest of fewstep's version and of all Python sources of some packages.
+
+    If they are installed without sources, only the version counts.
+    """
     digest = sha256(repr(version_of("fewstep")).encode())
     for folder in (Path(path) for package in packages for path in package.__path__):
         for file in sorted(folder.rglob("*.py")):

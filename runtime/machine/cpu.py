@@ -1,4 +1,4 @@
-"""The processor: its name, the cores this process may use, and the instructions that int8 speed hangs on."""
+"""The processor: its name, the cores this process may use, and the instructions that determine int8 speed."""
 
 import os
 import platform
@@ -14,7 +14,7 @@ QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 class Cpu(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`cores` are those that this process may run on; `quota` is how many of them a container may keep busy."""
+    """A processor. `cores` counts those that this process may run on, `quota` how many a container may keep busy."""
 
     name: str
     architecture: str
@@ -25,7 +25,7 @@ class Cpu(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def this_cpu() -> Cpu:
-    """Look at the processor this runs on."""
+    """Return the facts of the processor that this runs on."""
     text = CPUINFO.read_text(errors="replace") if CPUINFO.exists() else ""
     flags = _field(text, "flags|Features").split()
     return Cpu(
@@ -39,21 +39,21 @@ def this_cpu() -> Cpu:
 
 
 def usable_cores() -> int:
-    """Cores this process may run on: fewer than the machine has, where somebody set an affinity."""
+    """Return the number of cores that this process may run on; an affinity may exclude some."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def physical_cores() -> int:
-    """Cores of the machine that have execution units of their own; 0 where the system does not say."""
+    """Return the number of physical cores of the machine; 0 if the system does not report it."""
     text = CPUINFO.read_text(errors="replace") if CPUINFO.exists() else ""
     places = ((_field(part, "physical id"), _field(part, "core id")) for part in text.split("\n\n"))
     return len({place for place in places if place[1]})
 
 
 def cpu_quota(text: str) -> float | None:
-    """Cores of a control group's cpu.max, "QUOTA PERIOD" in microseconds; None for no limit."""
+    """Return the cores of a control group's cpu.max, "QUOTA PERIOD" in microseconds; None without a limit."""
     quota, _, period = text.strip().partition(" ")
     return int(quota) / int(period) if quota.isdigit() and period.isdigit() and int(period) else None
 

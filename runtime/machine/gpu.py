@@ -1,4 +1,4 @@
-"""NVIDIA GPUs as their driver names them, and what a Jetson says of itself. Nothing is opened on the GPU."""
+"""NVIDIA GPUs as their driver reports them, and the facts of a Jetson. Nothing is opened on the GPU."""
 
 import re
 import subprocess
@@ -11,10 +11,10 @@ FIELDS = ("name", "compute_cap", "driver_version", "memory.total", "memory.free"
 MODEL = Path("/proc/device-tree/model")
 RELEASE = Path("/etc/nv_tegra_release")
 JETSON_SM = {"Thor": "sm110", "Orin": "sm87", "Xavier": "sm72"}
-CUDA_13_DRIVER, CUDA_13_L4T = 580, 38  # the first driver, and the first L4T, that run CUDA 13
-SECONDS = 10  # that a driver may take to answer
+CUDA_13_DRIVER, CUDA_13_L4T = 580, 38  # the first driver and the first L4T that run CUDA 13
+SECONDS = 10  # limit on the time that a driver takes to answer
 
-# Which TensorRT belongs to which JetPack: NVIDIA, "Migrating from TensorRT 10.x to 11.x: Jetson".
+# The TensorRT of each JetPack: NVIDIA, "Migrating from TensorRT 10.x to 11.x: Jetson".
 MATRIX = (
     ("5", "TensorRT 8.5", "too old: fewstep builds for TensorRT 10.3 and newer; install JetPack 6"),
     ("6", "TensorRT 10 (6.2 ships 10.3)", "stay on 10.x: TensorRT 11 does not run here; DLA up to 10.7"),
@@ -27,7 +27,7 @@ MATRIX = (
 
 
 class Gpu(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One GPU. `sm` as `fewstep build --device` takes it; MiB, None where the driver does not say."""
+    """A GPU. `sm` has the form that `fewstep build --device` takes. Memory is None if the driver does not report it."""
 
     name: str
     sm: str
@@ -37,13 +37,13 @@ class Gpu(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def cuda(self) -> int:
-        """The newest major version of CUDA that its driver runs."""
+        """The newest major version of CUDA that its driver supports."""
         named, first = self.driver.startswith("L4T "), self.driver.removeprefix("L4T ").partition(".")[0]
         return 13 if first.isdigit() and int(first) >= (CUDA_13_L4T if named else CUDA_13_DRIVER) else 12
 
 
 class Jetson(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A Jetson: its model, its L4T release, its JetPack if installed as a package, and the row of the matrix for it."""
+    """A Jetson: its model, its L4T release, its JetPack if installed as a package, and its row of MATRIX."""
 
     model: str
     l4t: str
@@ -53,18 +53,18 @@ class Jetson(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def these_gpus() -> tuple[Gpu, ...]:
-    """The GPUs that `nvidia-smi` lists; none where there is no such program."""
+    """Return the GPUs that `nvidia-smi` lists; none if it is not installed."""
     return parse_gpus(_output(["nvidia-smi", f"--query-gpu={','.join(FIELDS)}", "--format=csv,noheader,nounits"]))
 
 
 def gpu_of(jetson: Jetson) -> Gpu:
-    """The GPU of a Jetson whose `nvidia-smi` is missing or silent, as on JetPack 5."""
+    """Return the GPU of a Jetson whose `nvidia-smi` is missing or prints nothing, as on JetPack 5."""
     sm = next((sm for family, sm in JETSON_SM.items() if family in jetson.model), "")
     return Gpu(jetson.model, sm, f"L4T {jetson.l4t}", None, None)
 
 
 def parse_gpus(text: str) -> tuple[Gpu, ...]:
-    """Lines of comma-separated FIELDS."""
+    """Parse lines of comma-separated FIELDS."""
     rows = [[cell.strip() for cell in line.split(",")] for line in text.splitlines()]
     return tuple(
         Gpu(name, f"sm{capability.replace('.', '')}", driver, _mib(total), _mib(free))
@@ -73,7 +73,7 @@ def parse_gpus(text: str) -> tuple[Gpu, ...]:
 
 
 def this_jetson() -> Jetson | None:
-    """This machine's own description, if it is a Jetson."""
+    """Return the facts of this machine if it is a Jetson, else None."""
     if not RELEASE.is_file():
         return None
     model = MODEL.read_text(errors="replace").rstrip("\0\n") if MODEL.is_file() else "Jetson"
@@ -82,7 +82,10 @@ def this_jetson() -> Jetson | None:
 
 
 def parse_jetson(model: str, release: str, jetpack: str) -> Jetson:
-    """`release` is the first line of /etc/nv_tegra_release: "# R36 (release), REVISION: 4.3, ..."."""
+    """Parse the facts of a Jetson.
+
+    `release` is the first line of /etc/nv_tegra_release: "# R36 (release), REVISION: 4.3, ...".
+    """
     match = re.search(r"R(\d+) \(release\), REVISION: ([\d.]+)", release)
     l4t = f"{match[1]}.{match[2]}" if match else ""
     major = jetpack.partition(".")[0] or {"35": "5", "36": "6", "38": "7", "39": "7"}.get(l4t.partition(".")[0], "")
@@ -95,7 +98,7 @@ def _mib(text: str) -> int | None:
 
 
 def _output(command: Sequence[str]) -> str:
-    """The text that a command prints; empty if it is not there, fails or hangs."""
+    """Return the text that a command prints; empty if it is missing, fails or hangs."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=SECONDS)
     except (OSError, subprocess.TimeoutExpired):

@@ -1,4 +1,4 @@
-"""Memory and disk space that are free now, and the most memory of this process."""
+"""Free memory and disk space, and the peak memory of this process."""
 
 import re
 import shutil
@@ -12,7 +12,7 @@ GROUP = Path("/sys/fs/cgroup")
 
 
 class Space(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Bytes; None where the system does not say."""
+    """Sizes in bytes; None if the system does not report them."""
 
     memory_total: int | None
     memory_free: int | None
@@ -21,8 +21,10 @@ class Space(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def this_space(folder: Path, temporary: Path) -> Space:
-    """Free memory, and free space where `folder` and temporary files lie. `ulimit -v` limits each process alone: free
-    is then no more than this one can still map."""
+    """Return free memory, and the free disk space of `folder` and of temporary files.
+
+    With `ulimit -v`, which applies to each process, free memory is at most what this process can still map.
+    """
     total, free = parse_meminfo(
         MEMINFO.read_text() if MEMINFO.exists() else "", _read_text("memory.max"), _read_text("memory.current")
     )
@@ -32,12 +34,12 @@ def this_space(folder: Path, temporary: Path) -> Space:
 
 
 def resident_bytes() -> int:
-    """Bytes that this process has written to, which are no longer free; 0 where the system does not say."""
+    """Return the anonymous resident memory of this process in bytes; 0 if the system does not report it."""
     return _process_bytes("RssAnon") or 0
 
 
 def parse_meminfo(meminfo: str, limit: str, used: str) -> tuple[int | None, int | None]:
-    """(total, free) bytes from /proc/meminfo, or less where a control group allows less."""
+    """Return (total, free) bytes from /proc/meminfo, or less if a control group allows less."""
     sizes = {name: 1024 * int(kib) for name, kib in re.findall(r"^(\w+):\s+(\d+) kB", meminfo, re.MULTILINE)}
     total, free = sizes.get("MemTotal"), sizes.get("MemAvailable")
     if limit.isdigit() and used.isdigit():
@@ -46,13 +48,13 @@ def parse_meminfo(meminfo: str, limit: str, used: str) -> tuple[int | None, int 
 
 
 def _apply_limit(total: int | None, free: int | None, limit: int, used: int) -> tuple[int, int]:
-    """(total, free) bytes, or less where a limit allows less."""
+    """Return (total, free) bytes, or less if a limit allows less."""
     left = max(limit - used, 0)
     return min(limit, total or limit), min(left, left if free is None else free)
 
 
 def _address_limit() -> int | None:
-    """Bytes of addresses that this process may have; None without a limit, and on Windows."""
+    """Return the limit on this process's address space in bytes; None without a limit, and on Windows."""
     try:
         import resource
     except ModuleNotFoundError:
@@ -62,15 +64,15 @@ def _address_limit() -> int | None:
 
 
 def peak_bytes(status: str | None = None) -> int | None:
-    """The most bytes that this process has had resident, from /proc/self/status; None where the system does not say.
+    """Return the peak resident memory of this process in bytes, from /proc/self/status; None if it is not reported.
 
-    Not getrusage: on Linux its figure survives exec, and starts at what the parent process had.
+    getrusage is not used, because on Linux its value survives exec, and so starts at that of the parent process.
     """
     return _process_bytes("VmHWM", status)
 
 
 def _process_bytes(field: str, status: str | None = None) -> int | None:
-    """Bytes of a field of /proc/self/status; None where the system does not say."""
+    """Return a field of /proc/self/status in bytes; None if the system does not report it."""
     text = status if status is not None else STATUS.read_text() if STATUS.exists() else ""
     match = re.search(rf"^{field}:\s+(\d+) kB", text, re.MULTILINE)
     return 1024 * int(match[1]) if match else None

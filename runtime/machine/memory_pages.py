@@ -1,12 +1,15 @@
-"""Memory that a process gives back to the system."""
+"""Return memory of this process to the system."""
 
 import ctypes
 import mmap
 
 
 def release_free_memory() -> None:
-    """Return what was freed to the system. glibc keeps freed pages below anything that is still held: behind a large
-    network some hundred MB (measured). Other C libraries have no such call."""
+    """Return freed memory to the system.
+
+    glibc keeps freed pages below memory that is still in use: some hundred MB after a large network (measured). Other
+    C libraries have no such call.
+    """
     try:
         ctypes.CDLL(None).malloc_trim(0)
     except (AttributeError, OSError, TypeError):  # musl and macOS; none; Windows
@@ -14,8 +17,11 @@ def release_free_memory() -> None:
 
 
 def drop_pages(address: int, size: int) -> None:
-    """Take what lies at an address out of memory: of a mapped file it is read again when needed, elsewhere it becomes
-    zeros. Whole pages within `size` bytes alone are dropped. Nothing happens on systems without such a call."""
+    """Drop the whole pages within `size` bytes from an address.
+
+    Pages of a mapped file are read again when needed; other pages become zeros. On systems without `madvise` nothing
+    happens.
+    """
     start, end = -(-address // mmap.PAGESIZE) * mmap.PAGESIZE, (address + size) // mmap.PAGESIZE * mmap.PAGESIZE
     if start < end and hasattr(mmap, "MADV_DONTNEED"):
         ctypes.CDLL(None).madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), mmap.MADV_DONTNEED)

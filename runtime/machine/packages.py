@@ -1,4 +1,4 @@
-"""Python packages: which are installed, and which extra brings those that are not."""
+"""Python packages: which ones are installed, and the extras that install the others."""
 
 import importlib
 import importlib.util
@@ -7,7 +7,7 @@ from importlib import metadata
 import msgspec
 
 BASE = ("numpy", "msgspec", "safetensors")
-EXTRAS = {  # extra -> what it is for, and its packages; a test holds this against pyproject.toml
+EXTRAS = {  # extra -> its purpose and its packages; a test compares this with pyproject.toml
     "cpu": ("run a bundle on the CPU", ("onnxruntime",)),
     "gpu": ("the same from onnxruntime-gpu, instead of cpu", ("onnxruntime-gpu",)),
     "cli": ("this command", ("typer", "rich", "Pillow")),
@@ -21,12 +21,12 @@ EXTRAS = {  # extra -> what it is for, and its packages; a test holds this again
     "openvino": ("run a bundle on OpenVINO", ("openvino",)),
     "qnn": ("run a bundle on Qualcomm's Hexagon", ("onnxruntime-qnn",)),
 }
-JETPACK = "tensorrt"  # what a Jetson has from its system, where the extra leaves it out
+JETPACK = "tensorrt"  # the package that a Jetson's system provides, so that the extra leaves it out there
 RUNTIMES = ("onnxruntime", "onnxruntime-gpu")  # two packages that install one module
 
 
 class OnnxRuntimeImport(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The outcome of importing onnxruntime. `error` says why it failed."""
+    """The result of importing onnxruntime. `error` is the reason for a failure."""
 
     version: str
     providers: tuple[str, ...]
@@ -34,20 +34,20 @@ class OnnxRuntimeImport(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
 
 
 def installed_versions() -> dict[str, str]:
-    """Version of every package that fewstep can use and that is there."""
+    """Return the version of every installed package that fewstep can use."""
     names = dict.fromkeys((*BASE, *(name for _, packages in EXTRAS.values() for name in packages)))
     return {name: version for name in names if (version := version_of(name)) is not None}
 
 
 def missing_packages(packages: dict[str, str]) -> dict[str, tuple[str, ...]]:
-    """Per extra what it lacks. onnxruntime-gpu counts as onnxruntime: it is the same module."""
+    """Return the missing packages of each extra. onnxruntime-gpu counts as onnxruntime: it is the same module."""
     there = {*packages, *(("onnxruntime",) if "onnxruntime-gpu" in packages else ())}
     lacking = {extra: tuple(name for name in wanted if name not in there) for extra, (_, wanted) in EXTRAS.items()}
     return {extra: names for extra, names in lacking.items() if names}
 
 
 def version_of(package: str) -> str | None:
-    """The version of an installed package; None for fewstep too where it runs from a checkout."""
+    """Return the version of an installed package, else None, also for fewstep itself if it runs from a checkout."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
@@ -55,11 +55,11 @@ def version_of(package: str) -> str | None:
 
 
 def this_onnxruntime() -> OnnxRuntimeImport | None:
-    """Import onnxruntime, and see. None if it is not installed."""
+    """Import onnxruntime and report the result. None if it is not installed."""
     if importlib.util.find_spec("onnxruntime") is None:
         return None
     try:
         module = importlib.import_module("onnxruntime")
         return OnnxRuntimeImport(module.__version__, tuple(module.get_available_providers()), "")
-    except Exception as error:  # a library of the system may be missing, or two packages lie over each other
+    except Exception as error:  # a system library may be missing, or two packages may overwrite each other's files
         return OnnxRuntimeImport("", (), (str(error).strip().splitlines() or [type(error).__name__])[0])

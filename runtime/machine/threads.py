@@ -1,4 +1,4 @@
-"""Work on arrays in threads: numpy, for the most part, and engines compute without holding the interpreter."""
+"""Work on arrays in threads. Engines, and most of numpy, compute without holding the interpreter's lock."""
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,23 +11,23 @@ Result = TypeVar("Result")
 
 
 def map_threads(work: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
-    """The results of `work` on each item, in their order; raises what the first of them raises."""
+    """Return the results of `work` on each item, in order. Raises the first exception of `work`."""
     return list(imap_threads(work, items))
 
 
 def imap_threads(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """The results of `work` on each item, in their order, each as soon as it and all before it are there."""
+    """Yield the results of `work` on each item, in order, each as soon as it and all earlier ones are finished."""
     with ThreadPoolExecutor(usable_cores()) as threads:
         yield from threads.map(work, items)
 
 
 def run_with_prefetch(work: Callable[[Item], object], items: Iterable[Item]) -> None:
-    """Do `work` on each item, one after the other, while the next item is made. Two items are held at once, no more."""
+    """Do `work` on each item in turn, while the next item is produced. At most two items are in memory."""
     running: Future[object] | None = None
-    with ThreadPoolExecutor(1) as behind:
+    with ThreadPoolExecutor(1) as executor:
         for item in items:
             if running is not None:
-                running.result()  # raises what it raised
-            running = behind.submit(work, item)
+                running.result()  # raises the exception of `work`
+            running = executor.submit(work, item)
         if running is not None:
             running.result()

@@ -1,17 +1,17 @@
-"""Contenders that are timed in rounds: other programs delay all of a round alike, so ratios within rounds count."""
+"""Time contenders in rounds. Other programs delay all contenders of a round alike, so ratios within rounds are fair."""
 
 from collections.abc import Callable, Sequence
 from statistics import median
 from typing import TypeVar
 
 T = TypeVar("T")
-Rounds = list[tuple[T, ...]]  # [rounds][contenders]: what each turn gave
+Rounds = list[tuple[T, ...]]  # [rounds][contenders]: the result of each turn
 
 
 def take_turns(contenders: Sequence[Callable[[], T]], until: Callable[[Rounds[T]], bool]) -> Rounds[T]:
-    """Rounds in which each contender has a turn: in order in one round, in reverse in the next.
+    """Run rounds in which each contender has a turn, in order in one round and reversed in the next.
 
-    until: whether the rounds so far are enough. It is asked after each round, so at least one is run.
+    until: returns whether the rounds so far are enough. It is called after each round, so at least one runs.
     """
     rounds: Rounds[T] = []
     places = range(len(contenders))
@@ -22,10 +22,10 @@ def take_turns(contenders: Sequence[Callable[[], T]], until: Callable[[Rounds[T]
 
 
 def stop_after_rounds(count: int) -> Callable[[Rounds[T]], bool]:
-    """`until` for a number of rounds."""
+    """Return an `until` for a fixed number of rounds."""
     return lambda rounds: len(rounds) >= count
 
 
 def median_ratio(rounds: Rounds[float], place: int, base: int = 0) -> float:
-    """The median over rounds of a contender's time divided by another's."""
+    """Return the median over rounds of one contender's time divided by that of another."""
     return median(each[place] / each[base] for each in rounds)
