@@ -1,8 +1,8 @@
-"""Ctrl-C ends a command even where a library swallows the KeyboardInterrupt.
+"""Make Ctrl-C end a command even if a library swallows the KeyboardInterrupt.
 
-Python raises nothing from a weakref callback or from `__del__`: it prints the traceback, drops the exception and goes
-on. The import system and torch run such callbacks all the time, so a KeyboardInterrupt is sometimes raised in one. It
-is raised again here, once the callback has returned. Other code catches BaseException. So an interrupt is also
+Python does not propagate exceptions from weakref callbacks or `__del__`: it prints the traceback, drops the exception
+and continues. The import system and torch often run such callbacks, so a KeyboardInterrupt is sometimes raised in one.
+This module raises it again after the callback has returned. Other code catches BaseException. So an interrupt is also
 recorded, and `check_interrupted` raises it before anything is written.
 """
 
@@ -18,34 +18,32 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType
 
-RETRY = 0.01  # seconds until an interrupt that was swallowed is raised again: the callback has returned by then
-INSISTS = (
-    1.0  # seconds after which another interrupt is the user's second: a terminal and a wrapper both send the first
-)
+RETRY = 0.01  # seconds until a swallowed interrupt is raised again: the callback has returned by then
+INSISTS = 1.0  # seconds after which an interrupt counts as the second: a terminal and a wrapper both send the first
 SHOW_CURSOR = "\x1b[?25h"  # progress bars hide it
 
 
 @dataclass
 class _Command:
-    """The command that is running. code: its exit code, once it is known."""
+    """The running command."""
 
-    first: float | None = None  # when the first interrupt came, by time.monotonic
-    code: int | None = None
+    first: float | None = None  # time of the first interrupt (time.monotonic)
+    code: int | None = None  # its exit code, once it is known
     was_swallowed: bool = False
     is_delayed: bool = False
-    is_due: bool = False  # one came meanwhile
+    is_due: bool = False  # whether an interrupt came while interrupts were delayed
 
 
 _command = _Command()
 
 
 def was_interrupted() -> bool:
-    """True if an interrupt has come since `record_interrupts`, whatever became of its KeyboardInterrupt."""
+    """Return True if an interrupt has come since `record_interrupts`, even if its KeyboardInterrupt was swallowed."""
     return _command.first is not None
 
 
 def check_interrupted() -> None:
-    """KeyboardInterrupt if an interrupt has come since `record_interrupts`. Call it before what cannot be undone."""
+    """Raise KeyboardInterrupt if an interrupt has come since `record_interrupts`. Call it before irreversible steps."""
     if was_interrupted():
         raise KeyboardInterrupt
 
@@ -54,8 +52,9 @@ def check_interrupted() -> None:
 def record_interrupts(line: str, code: int) -> Iterator[None]:
     """Record the interrupts (SIGINT) of a block. The first one raises KeyboardInterrupt.
 
-    A second one, a second or more later, writes `line` to stderr and ends the process with `code` at once, without any
-    cleanup. Only the main thread can be interrupted: elsewhere, and where the caller handles SIGINT, this does nothing.
+    A second one, at least a second later, writes `line` to stderr and ends the process with `code` immediately, without
+    cleanup. Only the main thread can be interrupted. In other threads, and if the caller handles SIGINT, this does
+    nothing.
     """
     is_main = threading.current_thread() is threading.main_thread()
     if not is_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
@@ -63,7 +62,7 @@ def record_interrupts(line: str, code: int) -> Iterator[None]:
         return
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        if _command.code is not None:  # all is done and said, and the interpreter is ending
+        if _command.code is not None:  # the command has ended, and the interpreter is shutting down
             os._exit(_command.code)
         now = time.monotonic()
         if _command.was_swallowed or _command.first is None:
@@ -92,10 +91,10 @@ def record_interrupts(line: str, code: int) -> Iterator[None]:
 
 @contextmanager
 def delay_interrupts() -> Iterator[None]:
-    """Raise the KeyboardInterrupt of an interrupt after the block, or in `allow_interrupts` inside it.
+    """Delay the KeyboardInterrupt of an interrupt until after the block, or until `allow_interrupts` inside it.
 
-    For what is done as a whole, and is short. It does nothing outside `record_interrupts`, and in other threads than
-    the main one, which are not interrupted.
+    Use it for short operations that must complete. It does nothing outside `record_interrupts`, or in threads other
+    than the main one, which are not interrupted.
     """
     with _delayed(True):
         yield
@@ -103,7 +102,7 @@ def delay_interrupts() -> Iterator[None]:
 
 @contextmanager
 def allow_interrupts() -> Iterator[None]:
-    """A part of a block of `delay_interrupts` that takes long."""
+    """Allow interrupts in a long part of a block of `delay_interrupts`."""
     with _delayed(False):
         yield
 
@@ -123,23 +122,23 @@ def _delayed(is_delayed: bool) -> Iterator[None]:
 
 
 def _raise_due() -> None:
-    """KeyboardInterrupt for an interrupt that was delayed, unless it still is."""
+    """Raise KeyboardInterrupt for a delayed interrupt, unless interrupts are still delayed."""
     if _command.is_due and not _command.is_delayed:
         _command.is_due = False
         raise KeyboardInterrupt
 
 
 def end_with(code: int) -> int:
-    """Note that the process has nothing left to do but to end with this exit code, which an interrupt does not change.
+    """Declare that the process only has to exit with this code, which an interrupt must not change.
 
-    Call it inside `record_interrupts`, whose handler then stays in place. Returns the code.
+    Call it inside `record_interrupts`, whose handler then stays installed. Returns the code.
     """
     _command.code = code
     return code
 
 
 def _ignore_interrupts() -> None:
-    """After the functions of atexit Python drops its handler, and SIGINT would kill it."""
+    """Ignore SIGINT: after the atexit functions Python removes its handler, and SIGINT would kill the process."""
     if _command.code is not None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 
@@ -149,7 +148,7 @@ def _is_dropped_interrupt(dropped: "sys.UnraisableHookArgs") -> bool:
 
 
 def _retry() -> None:
-    """Interrupt the main thread again, a moment later."""
+    """Interrupt the main thread again after RETRY seconds."""
 
     def interrupt() -> None:
         if _command.code is None and was_interrupted():

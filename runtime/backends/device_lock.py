@@ -1,7 +1,7 @@
-"""A lock for each device: recordings of CUDA graphs run alone on it, and all other calls together.
+"""A lock for each device. A recording of a CUDA graph holds it exclusively, and all other calls share it.
 
-ONNX Runtime records in CUDA's global mode. While it records, a call in another thread that allocates or frees memory
-fails, in the thread that made it, and spoils the recording.
+ONNX Runtime records in CUDA's global mode. If another thread allocates or frees memory during a recording, both its
+call and the recording fail.
 """
 
 import threading
@@ -10,10 +10,10 @@ from contextlib import contextmanager
 
 
 class DeviceLock:
-    """Any number of threads hold it shared, or one thread holds it alone.
+    """A lock that any number of threads may share, or one thread may hold alone.
 
-    A thread that waits to hold it alone goes before threads that then ask to share. A thread that holds it may ask to
-    share it again; it must not ask to hold it alone.
+    A thread that waits to hold it alone takes precedence over later threads that want to share it. A thread that holds
+    the lock may call `shared` again, but must not call `alone`.
     """
 
     def __init__(self) -> None:
@@ -25,7 +25,7 @@ class DeviceLock:
 
     @contextmanager
     def shared(self) -> Iterator[None]:
-        """Hold it together with others, for a call that records nothing."""
+        """Share the lock with other threads, for a call that does not record."""
         if self._depth == 0:
             with self._changed:
                 self._changed.wait_for(lambda: not self._is_alone and not self._waiting)
@@ -42,7 +42,7 @@ class DeviceLock:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Hold it without others, for a recording."""
+        """Hold the lock exclusively, for a recording."""
         assert self._depth == 0, "a thread that shares the lock would wait for itself"
         with self._changed:
             self._waiting += 1
@@ -52,7 +52,7 @@ class DeviceLock:
             finally:
                 self._waiting -= 1
                 self._changed.notify_all()
-        self._depth = 1  # to share what it holds alone changes nothing
+        self._depth = 1  # so that `shared` does nothing in this thread
         try:
             yield
         finally:
@@ -63,7 +63,7 @@ class DeviceLock:
 
     @property
     def _depth(self) -> int:
-        """How many times this thread holds it."""
+        """How many times this thread holds the lock."""
         return getattr(self._thread, "depth", 0)
 
     @_depth.setter
@@ -75,5 +75,5 @@ _LOCKS: dict[tuple[str, int], DeviceLock] = {}
 
 
 def device_lock(kind: str, number: int) -> DeviceLock:
-    """The lock of a device of this process, such as ("cuda", 0): the same for all who ask."""
+    """Return the lock of a device, such as ("cuda", 0). There is one for each device of this process."""
     return _LOCKS.setdefault((kind, number), DeviceLock())

@@ -155,7 +155,10 @@ PAIR = {"q.lora_A.weight": ones(1, 32), "q.lora_B.weight": ones(32, 1)}
 @pytest.mark.parametrize(
     ("tensors", "says"),
     [
-        ({"q.lora_A.weight": ones(1, 32) * torch.nan, "q.lora_B.weight": ones(32, 1)}, "contains NaN or infinity in 'q"),
+        (
+            {"q.lora_A.weight": ones(1, 32) * torch.nan, "q.lora_B.weight": ones(32, 1)},
+            "contains NaN or infinity in 'q",
+        ),
         ({"r.lora_A.weight": ones(1, 32), "r.lora_B.weight": ones(32, 1)}, "0 of the 1 layers .* but 'r' is not"),
         ({"q.lora_A.weight": ones(1, 16), "q.lora_B.weight": ones(32, 1)}, r"'q' has a weight of \[32, 32\], and the"),
         (
