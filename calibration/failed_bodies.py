@@ -75,4 +75,5 @@ def combine_errors(failed: Mapping[str, UserError], written: Collection[str]) ->
     """Combine all failures into one error, to be raised once the other bodies are in the bundle."""
     (name, first), *others = failed.items()
     also = "".join(f"; {other} was not made either: {error.what}" for other, error in others)
-    return UserError(f"{name} was not made: {first.what}", f"{first.fix}{also} (in the bundle: {', '.join(written)})")
+    rest = f"{also} (in the bundle: {', '.join(written)})"
+    return UserError(f"{name} was not made: {first.what}", f"{first.fix}{rest}" if first.fix else rest.lstrip("; "))

@@ -106,7 +106,7 @@ def _write_failure(error: Exception) -> Failure | None:
 def _print_failure(failure: Failure, manner: OutputOptions) -> int:
     """Print one line to stderr, and with --json also a document to stdout. Return the exit code."""
     with suppress(OSError):  # stderr is closed
-        sys.stderr.write(f"fewstep: {failure.what}; {failure.fix}\n")
+        sys.stderr.write(f"fewstep: {failure.what}{failure.fix and f'; {failure.fix}'}\n")
     if manner.json:
         with suppress(OSError):
             print(json.dumps({"error": failure.what, "fix": failure.fix}), flush=True)

@@ -50,7 +50,8 @@ def capture(
         watch_calls(module) as watch,
     ):
         try:
-            captured = torch.export.export(module, example, dynamic_shapes=dynamic_shapes, strict=False)
+            with torch.no_grad():  # flex_attention, for one, refuses to run on a CPU with gradients
+                captured = torch.export.export(module, example, dynamic_shapes=dynamic_shapes, strict=False)
             expand_short_lists(captured)
             zero_rows_without_keys(captured)
             program = torch.onnx.export(

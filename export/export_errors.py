@@ -16,11 +16,12 @@ from fewstep.plans.errors import UserError, first_line
 
 ON_VALUES = ("data-dependent", "unbacked")  # of torch's messages about branches and loops
 NO_GRADIENT = "does not support automatic differentiation for outputs with complex dtype"  # behind the operation's name
+FLEX_ATTENTION = "flex_attention"  # the name of the operation in a program
 SYMBOLS = ("'SymInt'", "'SymFloat'")  # what sizes are while torch traces; numpy calls their methods
 CHOOSE = "compute both ways and choose with torch.where, or fix the number of rounds"
 NO_NUMPY = "compute with operations of torch"
 NO_NUMPY_OF_SIZES = "compute the number where the module is made, or with torch"
-IN_GENERAL = "make forward free of branches and loops on values, and of a fixed batch"
+NO_FLEX_ATTENTION = "use scaled_dot_product_attention with a mask, which has an ONNX form"
 OTHER_OPERATIONS = "write it with other operations, or leave it to what runs before the network"
 IN_PAIRS = "compute with real and imaginary part, as docs/restoration.md does"
 
@@ -30,6 +31,7 @@ class CallWatch:
     """The place of tracing in a module: the modules that it is inside of, and the first that fixed the batch."""
 
     root: torch.nn.Module
+    hooks: str = ""  # those of the module itself, in words
     inside: list[str] = field(default_factory=list)
     fixed_by: str | None = None
     batch: Any = None  # the symbol of it, once tracing has begun
@@ -48,7 +50,7 @@ class CallWatch:
 @contextmanager
 def watch_calls(root: torch.nn.Module) -> Iterator[CallWatch]:
     """Follow the forward calls of a module and all its modules."""
-    watch = CallWatch(root)
+    watch = CallWatch(root, describe_hooks(root))
 
     def enter(name: str, inputs: Sequence[Any]) -> None:
         if watch.batch is None and not name:
@@ -80,6 +82,26 @@ def _hook_calls(
             handle.remove()
 
 
+def describe_hooks(root: torch.nn.Module) -> str:
+    """ "LayerwiseCastingHook (on blocks.1 and 3 more modules)": what runs before or after the forward of a module, of
+    torch, diffusers or accelerate; nothing if nothing does."""
+    found: dict[str, list[str]] = {}
+    for name, module in root.named_modules():
+        own: list[Any] = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
+        registry = getattr(module, "_diffusers_hook", None)
+        own += [] if registry is None else [*registry.hooks.values()]
+        own += [each for each in [getattr(module, "_hf_hook", None)] if each is not None]
+        for hook in own:
+            kind = getattr(hook, "__qualname__", type(hook).__name__)
+            found.setdefault(kind, []).append(name or module_name(root))
+    return ", ".join(f"hook {kind} (on {_and_more(names)})" for kind, names in found.items())
+
+
+def _and_more(names: Sequence[str]) -> str:
+    others = len(names) - 1
+    return names[0] + (f" and {others} more module{'s' * (others > 1)}" if others else "")
+
+
 def explain_export_error(
     error: BaseException, watch: CallWatch, captured: torch.export.ExportedProgram | None
 ) -> UserError:
@@ -88,6 +110,9 @@ def explain_export_error(
     while causes[-1].__cause__ or causes[-1].__context__:
         causes.append(causes[-1].__cause__ or causes[-1].__context__)  # type: ignore[arg-type]
     root = causes[-1]
+    if captured is not None and (flex := _find_node(captured, FLEX_ATTENTION)) is not None:
+        who = watch.describe_module(_module_of(flex))
+        return UserError(f"flex_attention in {who} has no ONNX form{_code_location(flex)}", NO_FLEX_ATTENTION)
     where = next((at for cause in causes if (at := error_location(cause))), "")
     if "No ONNX function found" in str(root):
         return _explain_missing_form(str(root).split("op='")[-1].split("'")[0], watch, captured)
@@ -105,7 +130,7 @@ def explain_export_error(
         return UserError(f"{who}: it computes with numpy{where}", NO_NUMPY)
     if isinstance(root, AttributeError) and str(root).startswith(SYMBOLS):
         return UserError(f"{who}: it computes with numpy on sizes{where}", NO_NUMPY_OF_SIZES)
-    return UserError(f"{who}: {first_line(root)}{where}", IN_GENERAL)
+    return UserError(f"{who}: {first_line(root)}{where}", f"export it without its {watch.hooks}" if watch.hooks else "")
 
 
 def find_input_change(root: torch.nn.Module, inputs: Iterable[torch.Tensor]) -> str | None:
@@ -152,6 +177,10 @@ def _explain_missing_form(operation: str, watch: CallWatch, captured: torch.expo
         what = f"{operation} of a complex tensor in {watch.describe_module(name)} has no ONNX form{line}"
         return UserError(what, IN_PAIRS)
     return UserError(f"{operation} in {watch.describe_module(name)} has no ONNX form{line}", OTHER_OPERATIONS)
+
+
+def _find_node(program: torch.export.ExportedProgram, operation: str) -> torch.fx.Node | None:
+    return next((node for node in program.graph.nodes if str(node.target) == operation), None)
 
 
 def _operation_name(node: torch.fx.Node) -> str:

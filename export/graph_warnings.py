@@ -19,7 +19,7 @@ def warn_of_operations(prepared: PreparedDenoiser) -> None:
         for each in find_unparsed(graph) if graph is not None else ():
             LOG.warning(
                 "%s, so no engine for TensorRT %s can be built; replace that operation by others, or run the bundle "
-                "on ONNX Runtime or OpenVINO",
+                "on ONNX Runtime",
                 each,
                 version_text(OLDEST),
             )

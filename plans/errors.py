@@ -8,11 +8,11 @@ NUMERIC = (ZeroDivisionError, OverflowError)  # arithmetic errors, which become 
 class UserError(Exception):
     """A failure with a known cause: `what` names the object and the fact, `fix` says what to do.
 
-    The message is always one printable line, even if it quotes a damaged file."""
+    `fix` is "" where none is known. The message is always one printable line, even if it quotes a damaged file."""
 
     def __init__(self, what: str, fix: str) -> None:
         self.what, self.fix = _escape_line(what), _escape_line(fix)
-        super().__init__(f"{self.what}; {self.fix}")
+        super().__init__(join_fix(self.what, self.fix))
 
     def __reduce__(self) -> tuple[type["UserError"], tuple[str, str]]:
         """Support pickling: workers raise it in other processes."""
@@ -21,6 +21,11 @@ class UserError(Exception):
 
 class Cancelled(Exception):
     """The caller stopped a run."""
+
+
+def join_fix(what: str, fix: str) -> str:
+    """Return the line of a failure and what to do about it, if that is known."""
+    return f"{what}; {fix}" if fix else what
 
 
 def printable(text: str) -> str:

@@ -13,7 +13,7 @@ import msgspec
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from fewstep.plans.errors import UserError, first_line
+from fewstep.plans.errors import UserError, first_line, join_fix
 from fewstep.plans.file import decode_any
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.report.engines.differences import EngineComparison, NotCompared
@@ -58,7 +58,7 @@ class Damage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     fix: str
 
     def __str__(self) -> str:
-        return f"{self.what}; {self.fix}"
+        return join_fix(self.what, self.fix)
 
 
 class Integrity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -66,7 +66,7 @@ def open_compiled(graph: Graph, tensors: Sequence[str], backend: OpenVino | None
         except Exception as error:  # OpenVINO's errors have no common base class except Exception
             raise UserError(
                 f"OpenVINO {version()} failed on graph {graph.name!r}: {last_line(error)}",
-                f"pip install --upgrade openvino, or calibrate without target {OPENVINO.name}",
+                f"calibrate without target {OPENVINO.name}",
             ) from error
         arrays = {value.name: np.array(results[value.name]) for value in shown.outputs}
         return arrays | {name: -arrays[_negated_name(name)] for name in tensors if name not in arrays}

@@ -220,7 +220,7 @@ def _explain_no_engine(bundle: Bundle, body: str, refused: Mapping[str, UserErro
         )
     first = min(refused, key=lambda name: (NOT_INSTALLED in refused[name].what, name != home))
     what = f"no engine here runs {body} of {bundle.path}: {first}: {refused[first].what}"
-    return UserError(what, f"{refused[first].fix} (other engines: --verbose)")
+    return UserError(what, f"{refused[first].fix} (other engines: --verbose)".lstrip())
 
 
 def make_network_calls(path: Path, body: str, engine: TimedEngine, sizes: dict[str, int]) -> dict[str, Call]:

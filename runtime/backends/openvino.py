@@ -9,6 +9,7 @@ kernel: a step takes 0.8 of the time in float32, and half of it in int8. (Measur
 """
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache as called_once
@@ -37,6 +38,8 @@ from fewstep.runtime.machine import cache
 
 FloatType = Literal["f32", "bf16"]
 
+NO_SHAPE = "rank has to be known"  # of an operation that reads what another one did not make
+ELSEWHERE = "run the bundle on ONNX Runtime"
 TYPES = {  # OpenVINO's name of a type -> onnxruntime's
     "f32": "tensor(float)",
     "f16": "tensor(float16)",
@@ -158,7 +161,7 @@ class OpenVino:
         except Exception as error:
             raise UserError(
                 f"OpenVINO {version()} cannot compile {file} for {self.device}: {last_line(error)}",
-                "pip install --upgrade openvino, or run the bundle on onnxruntime",
+                ELSEWHERE,
             ) from error
 
     def settings(self) -> dict[str, Any]:
@@ -257,10 +260,18 @@ def read_model(core: Any, file: Path) -> Any:
     try:
         return core.read_model(path)
     except Exception as error:
-        raise UserError(
-            f"OpenVINO {version()} cannot read {file.name}: {last_line(error)}",
-            "pip install --upgrade openvino, or copy the bundle again",
-        ) from error
+        operations = explain_conversion(str(error))
+        what = f"OpenVINO {version()} cannot read {file.name}: {operations or last_line(error)}"
+        raise UserError(what, f"replace that operation by others, or {ELSEWHERE}" if operations else "") from error
+
+
+def explain_conversion(message: str) -> str:
+    """The operations that OpenVINO does not convert, with their nodes and OpenVINO's reasons; "" if the message names
+    none. An operation that only lacks the shape of what another one makes is left out."""
+    sections = re.split(r"^-- ", message.partition("Summary:")[0], flags=re.MULTILINE)[1:]
+    causes = [each for each in sections if NO_SHAPE not in each] or sections
+    found = [(re.search(r"<Node\((\w+)\): (.*?)>'", each), each.strip().splitlines()[-1]) for each in causes]
+    return ", ".join(f"{node[1]} of node {node[2]!r} ({reason.strip(' .')})" for node, reason in found if node)
 
 
 def last_line(error: Exception) -> str:

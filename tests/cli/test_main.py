@@ -41,6 +41,19 @@ def test_a_command_leaves_no_record_of_its_use(tiny_bundle: Path, tmp_path: Path
     assert left == []
 
 
+def test_a_failure_without_a_known_fix_ends_where_it_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise UserError("torch cannot trace it", "")
+
+    monkeypatch.setattr("fewstep.cli.app.run", fail)
+    assert main(["doctor", "--json"]) == 1
+    printed = capsys.readouterr()
+    assert printed.err == "fewstep: torch cannot trace it\n"
+    assert printed.out == '{"error": "torch cannot trace it", "fix": ""}\n'
+
+
 def test_a_choice_that_is_none_is_told_without_the_words_of_a_library(refusal: Refusal) -> None:
     told = refusal("calibrate", "bundle", "--groups", "wide", code=2)
     assert "Invalid value for '--groups': 'wide' is not one of 'step', 'pooled'" in told

@@ -115,6 +115,35 @@ class OwnOperation(Block):
         return own(self.conv(x))
 
 
+class Address(Block):
+    """Something that torch cannot trace, of no kind that has a known fix."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x) * (x.data_ptr() != 0)
+
+
+def look_at_address(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+    return output * (output.data_ptr() != 0)
+
+
+class Hooked(Block):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv.register_forward_hook(look_at_address)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x)
+
+
+class Flex(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        from torch.nn.attention.flex_attention import flex_attention
+
+        h = self.conv(x)
+        made: Any = flex_attention(h, h, h, score_mod=lambda score, b, head, i, j: score - 0.1 * (i - j).abs())
+        return made
+
+
 ON_VALUES = (
     "it branches or loops on values (test_export_errors.py:N); "
     "compute both ways and choose with torch.where, or fix the"
@@ -132,15 +161,18 @@ SAID = [
         "blocks.1 (WithNumpy) of Net cannot be exported: it computes with numpy (test_export_errors.py:N); compute",
     ),
     (Item, "Net returns a different output for a sample alone than in its batch, at time 332, batch 4, from node"),
-    (Selecting, "than in its batch, at time 332, batch 4, from node 'output' (blocks.1/Mul) on; let no"),
+    (Selecting, "than in its batch, at time 332, batch 4, from node 'output' (blocks.1/Mul) on; remove"),
     (Noisy, f"each time (aten.randn_like in blocks.1 (Noisy) of Net (test_export_errors.py:N)), {RANDOM}"),
     (Dropping, "(aten.native_dropout in blocks.1 (Dropping) of Net (test_export_errors.py:N)), at time"),
-    (Changing, "block (Changing) of First changes its input in place; let it make a new tensor, as x = x"),
+    (Changing, "block (Changing) of First changes its input in place; create a new tensor, like x = x"),
     (ThreeOnly, "blocks.1 (ThreeOnly) of Net fixes the batch; use x.shape[0] instead of a number"),
     (Eigen, f"eigh in blocks.1 (Eigen) of Net has no ONNX form (test_export_errors.py:N){NO_FORM}"),
+    (Address, "blocks.1 (Address) of Net cannot be exported: "),
+    (Hooked, "(test_export_errors.py:N); export it without its hook look_at_address (on blocks.1.conv)"),
+    (Flex, "flex_attention in blocks.1 (Flex) of Net has no ONNX form (test_export_errors.py:N); use scaled_dot"),
     (OwnOperation, "fewsteptests.own in blocks.1 (OwnOperation) of Net has no ONNX form (test_"),
 ]
-QUICK = (Branching, ThreeOnly, Eigen)
+QUICK = (Branching, ThreeOnly, Eigen, Hooked)
 
 
 @pytest.mark.parametrize(
@@ -153,6 +185,12 @@ def test_what_cannot_be_exported(block: type[Block], says: str) -> None:
         verified(source(module))
     told = re.sub(r"\.py:\d+", ".py:N", str(failure.value))
     assert says in told and "\n" not in told
+
+
+def test_a_failure_of_no_known_kind_has_no_fix() -> None:
+    with pytest.raises(UserError, match=r"data pointer") as failure:
+        verified(source(Net(Address())))
+    assert failure.value.fix == "" and str(failure.value) == failure.value.what
 
 
 class Attention(torch.autograd.Function):

@@ -15,5 +15,5 @@ def test_an_operation_that_tensorrt_lacks_is_a_warning_that_names_the_module(cap
     (record,) = caplog.records
     assert record.message == (
         "no TensorRT parses Det, of node 'head.scale/Det', so no engine for TensorRT 10.3 can be built; "
-        "replace that operation by others, or run the bundle on ONNX Runtime or OpenVINO"
+        "replace that operation by others, or run the bundle on ONNX Runtime"
     )
