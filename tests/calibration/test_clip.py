@@ -79,7 +79,7 @@ def test_the_name_of_the_calibrated_plan_clips_as_the_calibration_did(bundle: Pa
         assert shaping_of(sampler.compile("ddim:3", shaping=Clip(-1.0, 1.0))) == Clip(-1.0, 1.0)
     options = BakeOptions(bundle, "ddim:3", bundle.parent / "baked.onnx", precision)
     assert shaping_of(resolve_run(options)[2]) == Clip(-CLIP, CLIP)
-    with pytest.raises(UserError, match=r"ddim:3, clipped to \[-0.5, 0.5\], and fitted plans do not clip"):
+    with pytest.raises(UserError, match=r"ddim:3, clipped to \[-0.5, 0.5\], but fitted plans do not clip"):
         open_fit_task(FitOptions(bundle))
     assert shaping_of(run(bundle, target=("cpu-x86",)).plan) is None
 

@@ -68,5 +68,5 @@ def test_an_array_comes_from_a_file_and_lies_in_the_bundle(tmp_path: Path) -> No
         )
         np.testing.assert_array_equal(Bundle(tmp_path / "b", written).null(written.conditions[0]), empty)
     np.save(tmp_path / "null.npy", empty[:3])
-    with pytest.raises(UserError, match=r"no float32 \[4\]"):
+    with pytest.raises(UserError, match=r"not float32 \[4\]"):
         with_nulls(source(Labelled(), TEXT), texts)

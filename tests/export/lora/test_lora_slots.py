@@ -74,7 +74,7 @@ def test_an_export_without_slots_says_nothing_of_them(folder: Path) -> None:
     assert manifest["lora_slots"]["graphs"]["prologue"] == ["time"]
     assert "--lora-slots '*' --rank 8" in manifest["provenance"]["commands"][0]
     export(options(folder, "plain", verify="quick"))
-    assert b"lora" not in (folder / "plain" / "manifest.json").read_bytes()
+    assert b'"lora_slots"' not in (folder / "plain" / "manifest.json").read_bytes()
     with pytest.raises(UserError, match="plain has no slots for LoRA files; export it with --lora-slots, or merge it"):
         load(folder / "plain").with_options(adapters={folder / "0.safetensors": 1.0})
 
@@ -160,7 +160,7 @@ PAIR = {"q.lora_A.weight": ones(1, 32), "q.lora_B.weight": ones(32, 1)}
             "contains NaN or infinity in 'q",
         ),
         ({"r.lora_A.weight": ones(1, 32), "r.lora_B.weight": ones(32, 1)}, "0 of the 1 layers .* but 'r' is not"),
-        ({"q.lora_A.weight": ones(1, 16), "q.lora_B.weight": ones(32, 1)}, r"'q' has a weight of \[32, 32\], and the"),
+        ({"q.lora_A.weight": ones(1, 16), "q.lora_B.weight": ones(32, 1)}, r"'q' has a weight of \[32, 32\], but the"),
         (
             {"q.lora_A.weight": ones(2, 32), "q.lora_B.weight": ones(32, 1)},
             r"but the file has down \[2, 32\], up \[32, 1",
@@ -193,7 +193,7 @@ def test_a_cut_file_and_wrong_arguments_are_one_line(folder: Path, tmp_path: Pat
         ({whole: 10**400}, "strength of 0.safetensors is not between -1e.06 and 1e.06; give a number"),
         ({"x" * 300: 1.0}, "'x{40}' cannot be read .File name too long.; check the path"),
         ({whole: "1"}, "has the strength '1'; give a number"),
-        ([whole], "is no mapping; give adapters="),
+        ([whole], "is not a mapping; give adapters="),
     ):
         with pytest.raises(UserError, match=says):
             sampler.with_options(adapters=adapters)  # type: ignore[arg-type]

@@ -167,7 +167,7 @@ def test_no_graph_has_weights_that_the_manifest_does_not_list(tiny_bundle: Path,
 def test_a_graph_with_another_shape_than_the_manifest_says_is_refused_before_it_is_fed(tiny_bundle: Path) -> None:
     text = (tiny_bundle / "manifest.json").read_text().replace("[1,4,4]", "[1,4,400000]")
     (tiny_bundle / "manifest.json").write_text(text.replace('["batch",1,4,4]', '["batch",1,4,400000]'))
-    with pytest.raises(UserError, match=r"has the inputs .*x float32\['batch', 1, 4, 4\], the manifest says"):
+    with pytest.raises(UserError, match=r"has the inputs .*x float32\['batch', 1, 4, 4\], but the manifest says"):
         load(tiny_bundle)
 
 
