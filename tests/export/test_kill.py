@@ -35,7 +35,7 @@ def once(module, name):
     setattr(module, name, call)
 
 once(trace, "trace")
-once(load_and_trace, "expect")
+once(load_and_trace, "record_reference")
 once(verify, "compare")
 once(load_and_trace, "prepare")
 for limit in sys.argv[3:]:
