@@ -41,7 +41,7 @@ def test_a_runner_stops_where_no_sequence_comes_and_goes_on_with_the_next(
     act(runner, clock)
     blind = acts(runner, clock, HORIZON + 5, BAD)
     assert [each.source for each in blind[HORIZON - 1 :]] == ["held"] * 3 + ["stopped"] * 3
-    assert stops == [blind[HORIZON + 2]] and all("no finite" in (each.problem or "") for each in stops)
+    assert stops == [blind[HORIZON + 2]] and all("finite float32" in (each.problem or "") for each in stops)
     if idle is None:
         assert blind[-1].value is None
     else:
