@@ -52,7 +52,7 @@ def test_a_robot_gets_the_actions_of_the_runner(server: ModuleType, port: int) -
         assert [fields["age"] for _, fields in answers] == [0, 1, 2, 3]
         blind = [robot.act({"state": np.full(2, np.nan, np.float32)}) for _ in range(HORIZON - EXECUTED + 1)]
         action, fields = blind[-1]
-        assert action is None and fields["source"] == "stopped" and "no finite" in fields["problem"]
+        assert action is None and fields["source"] == "stopped" and "finite float32" in fields["problem"]
         with pytest.raises(RuntimeError, match="state"):
             robot.act({"state": np.zeros(3, np.float32)})
         robot.close()
