@@ -19,6 +19,7 @@ from tempfile import TemporaryDirectory, TemporaryFile
 
 from benchmarks.markdown import table
 from benchmarks.options import parser_of, positive
+from fewstep.cli.main import STOPPED
 from fewstep.graph.commit import open_for_update
 from fewstep.plans.errors import UserError
 from fewstep.report.integrity import VerifyOptions, verify
@@ -62,7 +63,7 @@ from fewstep.cli.main import main
 os.write(int(sys.argv.pop(1)), b".")
 sys.exit(main())
 """
-SAID = "fewstep: interrupted; bundles are intact: run the same command again"
+SAID = f"fewstep: {STOPPED[0]}; {STOPPED[1]}"
 PATIENCE = 300.0  # seconds in which a command ends
 SECOND = (0.05, 0.3, 1.3)  # seconds from the first interrupt to the second, in turn
 TRACES = ("Traceback", "Exception ignored", "KeyboardInterrupt")
