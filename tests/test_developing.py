@@ -64,7 +64,7 @@ def test_every_script_for_a_change_is_called_by_a_workflow() -> None:
 def test_files_that_scripts_run_exist() -> None:
     """An emulated machine takes minutes to start, so missing files are found here. Braces belong to the shell only."""
     text = "".join(path.read_text() for path in (ROOT / ".ci").iterdir() if path.is_file())
-    named = set(re.findall(r"(?<![\w/])tests/[^\s\"')]+", text))
+    named = set(re.findall(r"(?:(?<![\w/])|(?<=\$root/))tests/[^\s\"')]+", text))
     assert len(named) >= 20 and [each for each in named if not any(ROOT.glob(each))] == []
 
 

@@ -52,6 +52,50 @@ def test_every_requirement_is_pinned() -> None:
     assert required - {"fewstep"} - untested <= pinned
 
 
+HASHED = sorted((ROOT / ".ci/hashed").glob("*.txt"))
+
+
+def hashed(file: Path) -> dict[str, str]:
+    """The version of each package of a file of .ci/hashed. Each has hashes."""
+    entries = re.findall(r"^([\w.-]+)==(\S+).*((?:\n    --hash=\S+(?: \\\\)?)*)", file.read_text(), re.MULTILINE)
+    assert all(re.search(r"--hash=sha256:[0-9a-f]{64}", hashes) for _, _, hashes in entries), file.name
+    assert len(entries) == sum("==" in line for line in file.read_text().splitlines())
+    return {normalized(name): version for name, version, _ in entries}
+
+
+@pytest.mark.parametrize("file", HASHED, ids=lambda path: path.stem)
+def test_hashed_versions_are_those_that_are_tested(file: Path) -> None:
+    lines = [line.partition(";")[0] for line in (ROOT / ".ci/constraints.txt").read_text().splitlines()]
+    tested = {normalized(line): line.partition("==")[2].strip() for line in lines if "==" in line}
+    differing = {name: version for name, version in hashed(file).items() if tested.get(name, version) != version}
+    assert differing == {}, "run .ci/hashes"
+
+
+def test_the_hashed_files_have_what_the_extras_ask_for() -> None:
+    extras = PROJECT["project"]["optional-dependencies"]
+    device = {normalized(each) for each in (*PROJECT["project"]["dependencies"], *extras["cpu"])}
+    assert device <= set(hashed(ROOT / ".ci/hashed/cpu.txt"))
+    names = re.findall(r"\w[\w-]*", extras["test"][0].partition("[")[2])
+    asked = {normalized(each) for extra in names for each in extras[extra]} | {normalized(x) for x in extras["test"]}
+    assert asked - set(hashed(ROOT / ".ci/hashed/test.txt")) == {"torch", "fewstep"}
+
+
+@pytest.mark.parametrize("workflow", sorted((ROOT / ".github/workflows").glob("*.yml")), ids=lambda path: path.stem)
+def test_actions_are_pinned_by_commit(workflow: Path) -> None:
+    """A tag can be moved. The comment says which one it was."""
+    used = re.findall(r"uses: (.*)$", workflow.read_text(), re.MULTILINE)
+    assert used
+    assert [each for each in used if not re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40} # v[\d.]+", each)] == []
+
+
+def test_a_release_is_uploaded_without_a_token() -> None:
+    text = (ROOT / ".github/workflows/release.yml").read_text()
+    assert (
+        text.count("gh-action-pypi-publish") == text.count("id-token: write") == text.count("attestations: true") == 2
+    )
+    assert "secrets." not in text and "password" not in text
+
+
 @pytest.mark.parametrize("file", sorted((ROOT / ".ci/containers").glob("*.Dockerfile")), ids=lambda path: path.name)
 def test_a_container_file_asks_for_what_there_is(file: Path) -> None:
     """None has been built: it says so, and its extras, files and verbs exist."""
