@@ -18,9 +18,10 @@ function draw(values, place, [height, width]) {
 
 const heard = {
   loading: ({ share }) => { element("progress").value = share; },
-  ready: ({ labels }) => {
+  ready: ({ condition, names, low }) => {
     ready = true;
-    element("class").replaceChildren(...labels.map((label, number) => new Option(label, number)));
+    element("name").textContent = condition;
+    element("condition").replaceChildren(...names.map((name, place) => new Option(name, low + place)));
     element("sample").disabled = false;
     element("status").textContent = "Ready.";
   },
@@ -61,6 +62,6 @@ element("sample").onclick = () => {
   element("status").textContent = "Sampling.";
   element("progress").value = 0;
   started = performance.now();
-  const [seed, label] = [Number(text), Number(element("class").value)];
-  worker.postMessage({ seed, label, count: COUNT });
+  const [seed, value] = [Number(text), Number(element("condition").value)];
+  worker.postMessage({ seed, value, count: COUNT });
 };

@@ -5,7 +5,7 @@ import { normal } from "./noise.mjs";
 
 ort.env.wasm.wasmPaths = new URL("./ort/", import.meta.url).href;
 ort.env.wasm.numThreads = self.crossOriginIsolated ? 0 : 1; // threads share memory, which a page must be allowed
-let session, shape;
+let session, shape, condition;
 
 // The bytes of a file, with the share that has come.
 async function fetched(name) {
@@ -23,20 +23,20 @@ async function fetched(name) {
   return new Uint8Array(await new Blob(blocks).arrayBuffer());
 }
 
-async function sampled(seed, label) {
+async function sampled(seed, value) {
   const size = shape.reduce((all, each) => all * each, 1);
   const { sample } = await session.run({
     noise: new ort.Tensor("float32", normal(seed, 0, size), [1, ...shape]),
-    class: new ort.Tensor("int64", BigInt64Array.of(BigInt(label)), [1]),
+    [condition]: new ort.Tensor("int64", BigInt64Array.of(BigInt(value)), [1]),
   });
   return sample.data;
 }
 
-// Python's samples of the same seeds and classes beside ours. PSNR has peak 2, the width of the model range.
-async function agreement({ seeds, labels, samples }) {
+// Python's samples of the same seeds and conditions beside ours. PSNR has peak 2, the width of the model range.
+async function agreement({ seeds, values, samples }) {
   let largest = 0, squares = 0, differing = 0, total = 0;
   for (let place = 0; place < seeds.length; place++) {
-    const ours = await sampled(seeds[place], labels[place]);
+    const ours = await sampled(seeds[place], values[place]);
     samples[place].forEach((theirs, number) => {
       const difference = Math.abs(Math.fround(theirs) - ours[number]);
       largest = Math.max(largest, difference);
@@ -51,19 +51,19 @@ async function agreement({ seeds, labels, samples }) {
 
 async function load() {
   const about = JSON.parse(new TextDecoder().decode(await fetched("expected.json")));
-  shape = about.shape;
+  ({ shape, condition } = about);
   session = await ort.InferenceSession.create(await fetched("sampler.onnx"), { executionProviders: ["wasm"] });
   await agreement(about);
-  postMessage({ kind: "ready", labels: about.names });
+  postMessage({ kind: "ready", condition, names: about.names, low: about.low });
 }
 
 const loaded = load().catch((error) => postMessage({ kind: "failed", message: `${error.message}` }));
 
-onmessage = async ({ data: { seed, label, count } }) => {
+onmessage = async ({ data: { seed, value, count } }) => {
   await loaded;
   try {
     for (let place = 0; place < count; place++)
-      postMessage({ kind: "sample", place, shape, values: await sampled(seed + place, label) });
+      postMessage({ kind: "sample", place, shape, values: await sampled(seed + place, value) });
   } catch (error) {
     postMessage({ kind: "failed", message: `${error.message}` });
   }

@@ -14,7 +14,7 @@ page.on("pageerror", (error) => errors.push(error.message));
 page.on("console", (message) => message.type() === "error" && errors.push(message.text()));
 await page.goto(address);
 await page.waitForSelector("#sample:enabled", { timeout: 300000 });
-await page.selectOption("#class", "7");
+await page.selectOption("#condition", "7");
 await page.click("#sample");
 await page.waitForFunction(() => document.getElementById("status").textContent.includes("samples in"), null, { timeout: 300000 });
 await page.screenshot({ path: screenshot });

@@ -24,7 +24,7 @@ from fewstep.export.export import ExportOptions, export
 from fewstep.graph.bake.bake import BakeOptions, bake
 from fewstep.models.ready import fashion_mnist
 from fewstep.runtime import load
-from tests.export.networks import token_denoiser
+from tests.export.networks import labelled_denoiser, token_denoiser
 from tests.graph.bake.run_baked import sampled
 
 pytestmark = pytest.mark.slow
@@ -84,7 +84,7 @@ def compiled(name: str, folder: Path) -> tuple[Path, dict[str, str]]:
 def test_cpp(baked: Path, expected: np.ndarray, tmp_path: Path) -> None:
     program, paths = compiled("sample", tmp_path)
     output = tmp_path / "samples.f32"
-    found = run([program, baked, output, str(LABEL)], expected, output, env=paths)
+    found = run([program, baked, output, f"class={LABEL}"], expected, output, env=paths)
     np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE)
     assert "the same: " in checked([program, "--check", baked], env=paths)
 
@@ -94,16 +94,62 @@ def test_a_loop_in_cpp(expected: np.ndarray, tmp_path: Path) -> None:
     output, folder = tmp_path / "samples.f32", tmp_path / "parts"
     named = ["--body", "int8-cpu-x86", "--guidance", str(GUIDANCE), "--batch", str(len(SEEDS))]
     subprocess.run([sys.executable, EXAMPLES / "steps.py", fashion_mnist(), folder, *named], check=True)
-    found = run([program, folder, output, str(LABEL)], expected, output, env=paths)
+    found = run([program, folder, output, f"class={LABEL}"], expected, output, env=paths)
     np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE)
 
 
 def test_node(baked: Path, expected: np.ndarray, tmp_path: Path) -> None:
     packages = needed("NODE_PACKAGES", "a folder in which npm installed onnxruntime-node")
     output = tmp_path / "samples.f32"
-    found = run(["node", EXAMPLES / "sample.mjs", baked, output, str(LABEL)], expected, output, cwd=packages)
+    found = run(["node", EXAMPLES / "sample.mjs", baked, output, f"class={LABEL}"], expected, output, cwd=packages)
     np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE)
     assert "whole, and its sample is " in checked(["node", EXAMPLES / "sample.mjs", "--check", baked], cwd=packages)
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray]:
+    """A baked file of a denoiser with the conditions `label` and `strength`, and its samples for 3 and 0.25."""
+    folder = tmp_path_factory.mktemp("labelled")
+    export(ExportOptions(f"{labelled_denoiser.__file__}:make", folder / "bundle", verify="quick"))
+    bake(BakeOptions(folder / "bundle", "ddim:4", folder / "sampler.onnx"))
+    with load(folder / "bundle") as sampler:
+        given = {"label": [3] * len(SEEDS), "strength": [0.25] * len(SEEDS)}
+        return folder / "sampler.onnx", sampler.sample("ddim:4", SEEDS, given)
+
+
+def test_conditions_of_other_names_in_cpp(labelled: tuple[Path, np.ndarray], tmp_path: Path) -> None:
+    program, paths = compiled("sample", tmp_path)
+    check_labelled([program], labelled, tmp_path / "x.f32", env=paths)
+
+
+def test_conditions_of_other_names_in_a_loop(labelled: tuple[Path, np.ndarray], tmp_path: Path) -> None:
+    program, paths = compiled("steps", tmp_path)
+    file, expected = labelled
+    command = [sys.executable, EXAMPLES / "steps.py", file.parent / "bundle", tmp_path / "parts"]
+    subprocess.run([*command, "--plan", "ddim:4", "--batch", str(len(SEEDS))], check=True)
+    check_labelled([program], (tmp_path / "parts", expected), tmp_path / "x.f32", env=paths)
+
+
+def test_conditions_of_other_names_in_node(labelled: tuple[Path, np.ndarray], tmp_path: Path) -> None:
+    packages = needed("NODE_PACKAGES", "a folder in which npm installed onnxruntime-node")
+    check_labelled(["node", EXAMPLES / "sample.mjs"], labelled, tmp_path / "x.f32", cwd=packages)
+
+
+def check_labelled(program: list[str | Path], labelled: tuple[Path, np.ndarray], output: Path, **how: Any) -> None:
+    """The samples are Python's, and a condition that is missing, unknown or no number is one line."""
+    file, expected = labelled
+    found = run([*program, file, output, "strength=0.25", "label=3"], expected, output, **how)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE)
+    for given, said in {
+        ("label=3",): "it takes strength: give strength=VALUE",
+        ("label=3", "strength=1", "class=3"): "it takes no class: it takes label, strength",
+        ("label=2.5", "strength=1"): "label is ",
+    }.items():
+        done = subprocess.run([*map(str, [*program, file, output, *given, 0])], capture_output=True, text=True, **how)
+        (line,) = done.stderr.splitlines()
+        assert (done.returncode, line.startswith(f"{file}: {said}")) == (1, True), done.stderr
+    done = subprocess.run([*map(str, [*program, file, output, "label=3", "x"])], capture_output=True, text=True, **how)
+    assert done.returncode == 2 and done.stderr.startswith("usage: ")
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +177,7 @@ def test_tokens_in_node(tokens: tuple[Path, np.ndarray], tmp_path: Path) -> None
 
 def check_tokens(program: list[str | Path], tokens: tuple[Path, np.ndarray], output: Path, **how: Any) -> None:
     file, expected = tokens
-    subprocess.run([*map(str, [*program, file, output, TOKENS_LABEL]), *map(str, SEEDS)], check=True, **how)
+    subprocess.run([*map(str, [*program, file, output, f"class={TOKENS_LABEL}"]), *map(str, SEEDS)], check=True, **how)
     np.testing.assert_array_equal(np.fromfile(output, np.int64).reshape(expected.shape), expected)
     said = checked([*program, "--check", file], **how)
     assert "the same: 24 of 24 tokens are equal" in said or "bitwise that of where it was baked" in said

@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from fewstep.export.export import ExportOptions, export
+from tests.export.networks import labelled_denoiser
+
 ROOT = Path(__file__).parents[2]
 EXAMPLES, PAGE = ROOT / "docs/examples/baked", ROOT / "docs/web"
 NODE = shutil.which("node")
@@ -24,7 +27,7 @@ globalThis.document = {
 globalThis.Option = class {};
 globalThis.Worker = class { constructor() { made.worker = this; } postMessage(asked) { told.push(asked.seed); } };
 await import(process.argv[1]);
-made.worker.onmessage({ data: { kind: "ready", labels: ["dress"] } });
+made.worker.onmessage({ data: { kind: "ready", condition: "kind", names: ["dress"], low: 0 } });
 for (const seed of ["-1", "1.5", "", "9007199254740992", "7"]) {
   document.getElementById("seed").value = seed;
   made.sample.onclick();
@@ -73,6 +76,18 @@ def test_the_maker_of_the_page_ends_in_one_line(tmp_path: Path) -> None:
     assert not (tmp_path / "page").exists()
 
 
+def test_the_maker_of_the_page_names_conditions_that_it_has_no_choice_for(tmp_path: Path) -> None:
+    """The page chooses one, by a list."""
+    runtime = tmp_path / "onnxruntime-web/dist"
+    runtime.mkdir(parents=True)
+    for name in ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm"):
+        (runtime / name).touch()
+    export(ExportOptions(f"{labelled_denoiser.__file__}:make", tmp_path / "bundle", verify="quick"))
+    command = [sys.executable, str(EXAMPLES / "web.py"), *map(str, (tmp_path / "bundle", tmp_path, tmp_path / "page"))]
+    (line,) = subprocess.run(command, capture_output=True, text=True).stderr.splitlines()
+    assert line.endswith("a whole number between limits; " + f"{tmp_path}/bundle has conditions: label, strength")
+
+
 def test_the_maker_of_the_parts_of_a_run_ends_in_one_line(tmp_path: Path) -> None:
     program = [sys.executable, str(EXAMPLES / "steps.py"), str(tmp_path / "none"), str(tmp_path / "parts")]
     done = subprocess.run(program, capture_output=True, text=True)
@@ -84,4 +99,6 @@ def test_the_maker_of_the_parts_of_a_run_ends_in_one_line(tmp_path: Path) -> Non
 def test_the_program_of_node_ends_in_one_line() -> None:
     done = subprocess.run([str(NODE), str(EXAMPLES / "sample.mjs")], capture_output=True, text=True)
     assert done.returncode == 2
-    assert done.stderr.startswith("usage: node sample.mjs FILE OUTPUT CLASS SEED...\n       node sample.mjs --check")
+    assert done.stderr.startswith(
+        "usage: node sample.mjs FILE OUTPUT NAME=VALUE... SEED...\n       node sample.mjs --check"
+    )

@@ -1,8 +1,8 @@
-// Samples of a baked file in C++, as raw float32 or int64 tokens: sample FILE OUTPUT CLASS SEED...
+// Samples of a baked file in C++, as raw float32 or int64 tokens: sample FILE OUTPUT NAME=VALUE... SEED...
 // Whether it computes here what it computed where it was baked: sample --check FILE
 //
-// For a file with a condition `class`, of tokens or without `draws`. No token is known. Needs the headers and the
-// library of onnxruntime's release archive, and nothing else:
+// For a file of tokens or without `draws`. NAME=VALUE is the number of a condition, which fills it for all samples:
+// class=3. No token is known. Needs the headers and the library of onnxruntime's release archive, and nothing else:
 //
 //     g++ -std=c++17 -O2 -I "$ONNXRUNTIME/include" sample.cpp -L "$ONNXRUNTIME/lib" -lonnxruntime -o sample
 
@@ -17,10 +17,12 @@
 #include <cstdlib>
 #include <exception>
 #include <fstream>
+#include <map>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
+#include "conditions.hpp"
 #include "noise.hpp"
 
 namespace {
@@ -35,7 +37,7 @@ struct Samples {
 // names.
 std::size_t behind(const std::string& about, const std::string& key, std::size_t from) {
     const auto at = about.find(key, from);
-    if (at == std::string::npos) throw std::runtime_error("the file has no " + key + ": bake it again, with a class");
+    if (at == std::string::npos) throw std::runtime_error("the file has no " + key + ": bake it again");
     return at + key.size();
 }
 
@@ -55,10 +57,26 @@ std::string described(Ort::Session& session) {
     return text ? text.get() : "";
 }
 
-Samples sampled(Ort::Session& session, const std::vector<std::uint64_t>& seeds, std::int64_t label) {
+std::vector<std::string> input_names(Ort::Session& session) {
     Ort::AllocatorWithDefaultOptions allocator;
-    // the first input of other runs is noise
-    const bool is_tokens = std::string(session.GetInputNameAllocated(0, allocator).get()) == "ids";
+    std::vector<std::string> names;
+    for (std::size_t place = 0; place < session.GetInputCount(); ++place)
+        names.emplace_back(session.GetInputNameAllocated(place, allocator).get());
+    return names;
+}
+
+// Those that the command line gives.
+std::vector<std::string> condition_names(Ort::Session& session) {
+    auto names = input_names(session);
+    const auto is_made = [](const std::string& name) { return name == "noise" || name == "ids" || name == "draws"; };
+    names.erase(std::remove_if(names.begin(), names.end(), is_made), names.end());
+    return names;
+}
+
+Samples sampled(Ort::Session& session, const std::vector<std::uint64_t>& seeds,
+    const std::map<std::string, double>& conditions) {
+    const auto names = input_names(session);
+    const bool is_tokens = names[0] == "ids";  // the first input of other runs is noise
     auto shape = session.GetInputTypeInfo(0).GetTensorTypeAndShapeInfo().GetShape();
     const auto batch = shape[0] = static_cast<std::int64_t>(seeds.size());
     std::size_t size = 1;
@@ -66,40 +84,39 @@ Samples sampled(Ort::Session& session, const std::vector<std::uint64_t>& seeds, 
 
     const auto memory = Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault);
     std::vector<Ort::Value> inputs;
-    std::vector<const char*> names;
+    std::vector<const char*> read;
     std::vector<float> noise(is_tokens ? 0 : seeds.size() * size);
     std::vector<std::int64_t> ids(is_tokens ? seeds.size() * size : 0, -1);
     std::vector<double> chances;
-    if (is_tokens) {
-        inputs.push_back(Ort::Value::CreateTensor<std::int64_t>(memory, ids.data(), ids.size(), shape.data(),
-            shape.size()));
-        names.push_back("ids");
-        const auto draws = list(described(session), "\"draws\":[", 0);
-        chances.resize(draws.size() * ids.size());
-        for (std::size_t row = 0; row < draws.size() * seeds.size(); ++row)
-            uniforms(seeds[row % seeds.size()], static_cast<std::uint32_t>(draws[row / seeds.size()]), size,
-                &chances[row * size]);
-        auto all = shape;
-        all.insert(all.begin(), static_cast<std::int64_t>(draws.size()));
-        if (!draws.empty()) {
+    for (std::size_t place = 0; place < names.size(); ++place) {
+        const auto& name = names[place];
+        read.push_back(name.c_str());
+        if (name == "ids") {
+            inputs.push_back(Ort::Value::CreateTensor<std::int64_t>(memory, ids.data(), ids.size(), shape.data(),
+                shape.size()));
+        } else if (name == "draws" && is_tokens) {
+            const auto draws = list(described(session), "\"draws\":[", 0);
+            chances.resize(draws.size() * ids.size());
+            for (std::size_t row = 0; row < draws.size() * seeds.size(); ++row)
+                uniforms(seeds[row % seeds.size()], static_cast<std::uint32_t>(draws[row / seeds.size()]), size,
+                    &chances[row * size]);
+            auto all = shape;
+            all.insert(all.begin(), static_cast<std::int64_t>(draws.size()));
             inputs.push_back(Ort::Value::CreateTensor<double>(memory, chances.data(), chances.size(), all.data(),
                 all.size()));
-            names.push_back("draws");
+        } else if (name == "draws") {
+            throw std::runtime_error("it takes draws, which this program makes for tokens alone");
+        } else if (name == "noise") {
+            for (std::size_t row = 0; row < seeds.size(); ++row) normal(seeds[row], 0, size, noise.data() + row * size);
+            inputs.push_back(Ort::Value::CreateTensor<float>(memory, noise.data(), noise.size(), shape.data(),
+                shape.size()));
+        } else {
+            inputs.push_back(filled(name, session.GetInputTypeInfo(place), batch, number_of(conditions, name)));
         }
-    } else {
-        for (std::size_t place = 0; place < seeds.size(); ++place) {
-            normal(seeds[place], 0, size, noise.data() + place * size);
-        }
-        inputs.push_back(Ort::Value::CreateTensor<float>(memory, noise.data(), noise.size(), shape.data(),
-            shape.size()));
-        names.push_back("noise");
     }
-    std::vector<std::int64_t> labels(seeds.size(), label);
-    inputs.push_back(Ort::Value::CreateTensor<std::int64_t>(memory, labels.data(), labels.size(), &batch, 1));
-    names.push_back("class");
     const std::array<const char*, 1> results{"sample"};
     const auto started = std::chrono::steady_clock::now();
-    const auto outputs = session.Run(Ort::RunOptions{}, names.data(), inputs.data(), inputs.size(), results.data(), 1);
+    const auto outputs = session.Run(Ort::RunOptions{}, read.data(), inputs.data(), inputs.size(), results.data(), 1);
     const std::chrono::duration<double, std::milli> taken = std::chrono::steady_clock::now() - started;
     if (is_tokens) {
         const auto* first = outputs[0].GetTensorData<std::int64_t>();
@@ -118,7 +135,9 @@ int check(Ort::Session& session) {
         return std::strtod(about.c_str() + behind(about, key, sample), nullptr);
     };
     const auto seed = static_cast<std::uint64_t>(number("\"seed\":"));
-    const auto samples = sampled(session, {seed}, static_cast<std::int64_t>(number("\"class\":")));
+    std::map<std::string, double> conditions;
+    for (const auto& name : condition_names(session)) conditions[name] = number(("\"" + name + "\":").c_str());
+    const auto samples = sampled(session, {seed}, conditions);
 
     const auto values = list(about, "\"values\":[", sample);
     double squares = 0, same = 0;
@@ -143,16 +162,15 @@ int check(Ort::Session& session) {
     return is_same ? 0 : 1;
 }
 
-int run(int count, char** arguments, bool checks) {
+int run(char** arguments, const Arguments& given, bool checks) {
     Ort::Env environment(ORT_LOGGING_LEVEL_ERROR, "sample");
     Ort::SessionOptions options;
     options.SetIntraOpNumThreads(1);
     Ort::Session session(environment, arguments[checks ? 2 : 1], options);
     if (checks) return check(session);
 
-    std::vector<std::uint64_t> seeds;
-    for (int place = 4; place < count; ++place) seeds.push_back(std::strtoull(arguments[place], nullptr, 10));
-    const auto samples = sampled(session, seeds, std::strtoll(arguments[3], nullptr, 10));
+    check_names(given.conditions, condition_names(session));
+    const auto samples = sampled(session, given.seeds, given.conditions);
     std::ofstream file(arguments[2], std::ios::binary);
     const bool is_tokens = !samples.ids.empty();
     const auto* first = is_tokens ? static_cast<const void*>(samples.ids.data()) : samples.numbers.data();
@@ -161,7 +179,7 @@ int run(int count, char** arguments, bool checks) {
         std::fprintf(stderr, "%s cannot be written\n", arguments[2]);
         return 1;
     }
-    std::printf("%zu samples in %.0f ms\n", seeds.size(), samples.milliseconds);
+    std::printf("%zu samples in %.0f ms\n", given.seeds.size(), samples.milliseconds);
     return 0;
 }
 
@@ -169,15 +187,16 @@ int run(int count, char** arguments, bool checks) {
 
 int main(int count, char** arguments) {
     const bool checks = count == 3 && std::string(arguments[1]) == "--check";
-    if (count < 5 && !checks) {
-        std::fprintf(stderr, "usage: %s FILE OUTPUT CLASS SEED...\n       %s --check FILE\n", arguments[0],
+    const auto given = parsed(count, arguments, 3);
+    if (given.seeds.empty() && !checks) {
+        std::fprintf(stderr, "usage: %s FILE OUTPUT NAME=VALUE... SEED...\n       %s --check FILE\n", arguments[0],
             arguments[0]);
         return 2;
     }
     try {
-        return run(count, arguments, checks);
+        return run(arguments, given, checks);
     } catch (const std::exception& error) {
-        std::fprintf(stderr, "%s\n", error.what());
+        std::fprintf(stderr, "%s: %s\n", arguments[checks ? 2 : 1], error.what());
         return 1;
     }
 }

@@ -1,8 +1,8 @@
-// Samples of a baked file in Node, as raw float32 or int64 tokens: node sample.mjs FILE OUTPUT CLASS SEED...
+// Samples of a baked file in Node, as raw float32 or int64 tokens: node sample.mjs FILE OUTPUT NAME=VALUE... SEED...
 // Whether a baked file is whole, and computes here what it computed where it was baked: node sample.mjs --check FILE
 //
-// Needs noise.mjs beside it, and `npm install --ignore-scripts onnxruntime-node`. The first form is for a file with a
-// condition `class`, or with none. No token is known. The batch is the number of seeds.
+// Needs noise.mjs in its folder, and `npm install --ignore-scripts onnxruntime-node`. NAME=VALUE is the number of a
+// condition, which fills it for all samples: class=3. No token is known. The batch is the number of seeds.
 
 import { createHash } from "node:crypto";
 import { readFileSync, writeFileSync } from "node:fs";
@@ -12,13 +12,20 @@ import { normal, uniforms } from "./noise.mjs";
 
 const LEAST = { float32: 70, float16: 40, bfloat16: 30, int8: 30 }; // dB: other kernels round to more
 const LEAST_SAME = 0.5; // of the tokens
-const [file, output, label, ...seeds] = process.argv.slice(2);
+const [file, output, ...rest] = process.argv.slice(2);
 const checks = file === "--check" && output;
-if (!seeds.length && !checks) {
-  console.error("usage: node sample.mjs FILE OUTPUT CLASS SEED...\n       node sample.mjs --check FILE");
+const seeds = rest.filter((each) => /^\d+$/.test(each)), pairs = rest.filter((each) => /^[^=]+=[^=]+$/.test(each));
+if ((!seeds.length || seeds.length + pairs.length < rest.length) && !checks) {
+  console.error("usage: node sample.mjs FILE OUTPUT NAME=VALUE... SEED...\n       node sample.mjs --check FILE");
   process.exit(2);
 }
+const conditions = Object.fromEntries(pairs.map((each) => each.split("=")));
 
+// What goes wrong is one line.
+process.on("uncaughtException", (error) => {
+  console.error(`${checks ? output : file}: ${error.message.split("\n")[0]}`);
+  process.exit(1);
+});
 const require = createRequire(join(process.cwd(), "package.json")); // the packages of the folder it is started in
 const { InferenceSession, Tensor } = require("onnxruntime-node");
 const product = (shape) => shape.reduce((all, each) => all * each, 1);
@@ -32,8 +39,10 @@ function inputOf(port, about, seeds, sizes, fills) {
   if (port.name === "noise" || port.name === "draws") {
     const own = size / seeds.length / numbers.length, random = port.meaning === "chances" ? uniforms : normal;
     numbers.forEach((draw, k) => seeds.forEach((seed, row) => data.set(random(seed, draw, own), (k * seeds.length + row) * own)));
-  } else if (!(port.name in fills)) throw new Error(`it takes ${port.name}, which this program does not give`);
-  else data.fill(port.dtype === "int64" ? BigInt(fills[port.name]) : fills[port.name]);
+  } else if (!(port.name in fills)) throw new Error(`it takes ${port.name}: give ${port.name}=VALUE`);
+  else if (!isFinite(fills[port.name]) || (port.dtype === "int64" && !Number.isInteger(+fills[port.name])))
+    throw new Error(`${port.name} is ${port.dtype}, and not ${fills[port.name]}`);
+  else data.fill(port.dtype === "int64" ? BigInt(fills[port.name]) : Number(fills[port.name]));
   return new Tensor(port.dtype, data, shape);
 }
 
@@ -45,8 +54,11 @@ async function run(file, about, seeds, sizes, fills) {
 }
 
 async function sample() {
-  const [about] = described(readFileSync(file));
-  const [data, taken] = await run(file, about, seeds.map(Number), about.sample?.sizes, { class: Number(label), ids: -1 });
+  const [about] = described(readFileSync(file)), names = about.inputs.map((port) => port.name);
+  const given = names.filter((name) => !["noise", "draws", "ids"].includes(name));
+  for (const name in conditions)
+    if (!given.includes(name)) throw new Error(`it takes no ${name}${given.length ? `: it takes ${given.join(", ")}` : ""}`);
+  const [data, taken] = await run(file, about, seeds.map(Number), about.sample?.sizes, { ...conditions, ids: -1 });
   writeFileSync(output, Buffer.from(data.buffer, data.byteOffset, data.byteLength));
   console.log(`${seeds.length} samples in ${Math.round(taken)} ms`);
 }
@@ -83,9 +95,5 @@ async function check(file) {
   return `whole, and its sample is ${psnr.toFixed(1)} dB from that of where it was baked: kernels round otherwise here`;
 }
 
-if (!checks) await sample();
-else
-  await check(output).then(
-    (verdict) => console.log(`${output}: ${verdict}`),
-    (error) => { console.error(`${output}: ${error.message}`); process.exitCode = 1; },
-  );
+if (checks) console.log(`${output}: ${await check(output)}`);
+else await sample();

@@ -1,14 +1,16 @@
-// Samples by a loop of one's own, written as raw float32: steps FOLDER OUTPUT CLASS SEED...
+// Samples by a loop of one's own, written as raw float32: steps FOLDER OUTPUT NAME=VALUE... SEED...
 //
-// FOLDER is what steps.py wrote, for as many samples as there are seeds. What is ahead and behind runs on the CPU. The
-// step runs on Qualcomm's NPU where $QNN_PLUGIN names onnxruntime_providers_qnn and $QNN_HTP its libQnnHtp, both of
-// onnxruntime-qnn, and else on the CPU. $QNN_SOC is Qualcomm's number of a chip, which x86 needs to play one: 60. Needs
-// what sample.cpp needs, and onnxruntime 1.23 or later for the NPU:
+// FOLDER is what steps.py wrote, for as many samples as there are seeds. NAME=VALUE is the number of a condition, which
+// fills it for all samples: class=3. What is ahead and behind runs on the CPU. The step runs on Qualcomm's NPU where
+// $QNN_PLUGIN names onnxruntime_providers_qnn and $QNN_HTP its libQnnHtp, both of onnxruntime-qnn, and else on the CPU.
+// $QNN_SOC is Qualcomm's number of a chip, which x86 needs to play one: 60. Needs what sample.cpp needs, and onnxruntime
+// 1.23 or later for the NPU:
 //
 //     g++ -std=c++17 -O2 -I "$ONNXRUNTIME/include" steps.cpp -L "$ONNXRUNTIME/lib" -lonnxruntime -o steps
 
 #include <onnxruntime_cxx_api.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
@@ -17,12 +19,14 @@
 #include <fstream>
 #include <map>
 #include <memory>
+#include <set>
 #include <stdexcept>
 #include <string>
 #include <unordered_map>
 #include <utility>
 #include <vector>
 
+#include "conditions.hpp"
 #include "noise.hpp"
 
 namespace {
@@ -47,10 +51,13 @@ public:
         }
     }
 
-    std::vector<std::int64_t> shape(const std::string& input) const {
-        for (std::size_t i = 0; i < inputs_.size(); ++i)
-            if (inputs_[i] == input) return session_.GetInputTypeInfo(i).GetTensorTypeAndShapeInfo().GetShape();
-        throw std::runtime_error("the run takes no " + input);
+    const std::vector<std::string>& inputs() const { return inputs_; }
+    const std::vector<std::string>& outputs() const { return outputs_; }
+
+    Ort::TypeInfo type(const std::string& input) const {
+        const auto found = std::find(inputs_.begin(), inputs_.end(), input);
+        if (found == inputs_.end()) throw std::runtime_error("it takes no " + input);
+        return session_.GetInputTypeInfo(static_cast<std::size_t>(found - inputs_.begin()));
     }
 
     // What it makes joins what it reads.
@@ -60,7 +67,7 @@ public:
         for (const auto& name : inputs_) {
             const auto value = values.find(name);
             if (value == values.end()) {
-                throw std::runtime_error("the run takes " + name + ", which this program does not give");
+                throw std::runtime_error("it takes " + name + ", which this program does not give");
             }
             read.push_back(name.c_str());
             feeds.push_back(*value->second);
@@ -100,8 +107,8 @@ Ort::SessionOptions on_npu(Ort::Env& environment) {
 #endif
 }
 
-void sample(const std::string& folder, const std::string& output, std::int64_t label,
-    const std::vector<std::uint64_t>& seeds) {
+void sample(const std::string& folder, const std::string& output, const Arguments& given) {
+    const auto& seeds = given.seeds;
     std::ifstream table(folder + "/steps.txt");
     std::int64_t count = 0;
     std::string number;
@@ -117,7 +124,7 @@ void sample(const std::string& folder, const std::string& output, std::int64_t l
     const auto step_options = on_npu(environment);
     Part step(environment, folder + "/step.onnx", step_options);
 
-    auto shape = ahead.shape("noise");
+    auto shape = ahead.type("noise").GetTensorTypeAndShapeInfo().GetShape();
     shape[0] = static_cast<std::int64_t>(seeds.size());
     std::size_t size = 1;
     for (std::size_t axis = 1; axis < shape.size(); ++axis) size *= static_cast<std::size_t>(shape[axis]);
@@ -125,15 +132,25 @@ void sample(const std::string& folder, const std::string& output, std::int64_t l
     for (std::size_t place = 0; place < seeds.size(); ++place) {
         normal(seeds[place], 0, size, noise.data() + place * size);
     }
-    std::vector<std::int64_t> labels(seeds.size(), label);
 
     const auto memory = Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault);
     Values values;
     const auto kept = [](Ort::Value value) { return std::make_shared<Ort::Value>(std::move(value)); };
     values["noise"] = kept(Ort::Value::CreateTensor<float>(memory, noise.data(), noise.size(), shape.data(),
         shape.size()));
-    values["class"] = kept(Ort::Value::CreateTensor<std::int64_t>(memory, labels.data(), labels.size(), shape.data(),
-        1));
+    std::set<std::string> made{"noise", number};
+    for (const auto& row : rows) made.insert({row.before, row.behind});
+    std::map<std::string, const Part*> conditions;  // by what no part makes, with the first part that reads it
+    for (const auto* part : {&ahead, &step, &behind}) {
+        for (const auto& name : part->inputs())
+            if (!made.count(name)) conditions.emplace(name, part);
+        made.insert(part->outputs().begin(), part->outputs().end());
+    }
+    std::vector<std::string> names;
+    for (const auto& each : conditions) names.push_back(each.first);
+    check_names(given.conditions, names);
+    for (const auto& [name, part] : conditions)
+        values[name] = kept(filled(name, part->type(name), shape[0], number_of(given.conditions, name)));
     const auto started = std::chrono::steady_clock::now();
     ahead.run(values);
     for (const auto& row : rows) values[row.before] = values.at(row.ahead);
@@ -156,17 +173,16 @@ void sample(const std::string& folder, const std::string& output, std::int64_t l
 }  // namespace
 
 int main(int count, char** arguments) {
-    if (count < 5) {
-        std::fprintf(stderr, "usage: %s FOLDER OUTPUT CLASS SEED...\n", arguments[0]);
+    const auto given = parsed(count, arguments, 3);
+    if (given.seeds.empty()) {
+        std::fprintf(stderr, "usage: %s FOLDER OUTPUT NAME=VALUE... SEED...\n", arguments[0]);
         return 2;
     }
     try {
-        std::vector<std::uint64_t> seeds;
-        for (int place = 4; place < count; ++place) seeds.push_back(std::strtoull(arguments[place], nullptr, 10));
-        sample(arguments[1], arguments[2], std::strtoll(arguments[3], nullptr, 10), seeds);
+        sample(arguments[1], arguments[2], given);
         return 0;
     } catch (const std::exception& error) {
-        std::fprintf(stderr, "%s\n", error.what());
+        std::fprintf(stderr, "%s: %s\n", arguments[1], error.what());
         return 1;
     }
 }

@@ -3,7 +3,8 @@
     python docs/examples/baked/web.py BUNDLE NODE_MODULES FOLDER
     python -m http.server --directory FOLDER
 
-BUNDLE has the body int8-cpu-x86-7bit of the shipped Fashion-MNIST model. NODE_MODULES is where npm put onnxruntime-web.
+BUNDLE has the body int8-cpu-x86-7bit of a model of grey pictures with one condition, a whole number, such as the
+shipped Fashion-MNIST model. NODE_MODULES is where npm put onnxruntime-web.
 """
 
 import json
@@ -14,16 +15,21 @@ from pathlib import Path
 from fewstep.graph.bake.bake import BakeOptions, bake
 from fewstep.plans.errors import UserError
 from fewstep.runtime import load
+from fewstep.runtime.bundle.manifest import Condition
+from fewstep.runtime.bundle.reading import open_bundle
 
 PAGE = Path(__file__).parents[2] / "web"
 NOISE = Path(__file__).with_name("noise.mjs")
 RUNTIME = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
 BODY, PLAN, GUIDANCE = "int8-cpu-x86-7bit", "dpmpp_2m:8", 2.0
-SEEDS, LABELS = (0, 1, 2, 3), (0, 3, 7, 9)
+SEEDS = (0, 1, 2, 3)
 
 
 def main(bundle: Path, node_modules: Path, folder: Path) -> None:
     runtime = runtime_files(node_modules)
+    condition = only_condition(bundle)
+    names = condition.labels or [str(number) for number in range(int(condition.low), int(condition.high) + 1)]
+    values = [int(condition.low) + place * (len(names) - 1) // (len(SEEDS) - 1) for place in range(len(SEEDS))]
     (folder / "ort").mkdir(parents=True, exist_ok=True)
     for file in (*(PAGE / name for name in ("index.html", "page.mjs", "worker.mjs")), NOISE):
         shutil.copyfile(file, folder / file.name)
@@ -31,16 +37,27 @@ def main(bundle: Path, node_modules: Path, folder: Path) -> None:
         shutil.copyfile(file, folder / "ort" / file.name)
     bake(BakeOptions(bundle, PLAN, folder / "sampler.onnx", "int8", BODY, GUIDANCE))
     with load(bundle, "int8", body=BODY) as sampler:
-        samples = sampler.sample(PLAN, SEEDS, {"class": LABELS}, GUIDANCE)
-        (condition,) = sampler.bundle.manifest.conditions
+        samples = sampler.sample(PLAN, SEEDS, {condition.name: values}, GUIDANCE)
     expected = {
         "shape": samples.shape[1:],
-        "names": condition.labels,
+        "condition": condition.name,
+        "names": names,
+        "low": int(condition.low),
         "seeds": SEEDS,
-        "labels": LABELS,
+        "values": values,
         "samples": [[float(f"{number:.9g}") for number in sample.reshape(-1)] for sample in samples],
     }
     (folder / "expected.json").write_text(json.dumps(expected))
+
+
+def only_condition(bundle: Path) -> Condition:
+    """The condition of a bundle, whose values the page lists; the program ends in one line where it cannot."""
+    conditions = open_bundle(bundle).manifest.conditions
+    whole = [each for each in conditions if each.dtype.startswith("int") and not each.shape]
+    if len(conditions) != 1 or not whole or whole[0].low is None or whole[0].high is None:
+        names = ", ".join(each.name for each in conditions) or "none"
+        sys.exit(f"the page chooses one condition, a whole number between limits; {bundle} has conditions: {names}")
+    return whole[0]
 
 
 def runtime_files(node_modules: Path) -> tuple[Path, ...]:

@@ -1,0 +1,77 @@
+// The conditions of a command line, NAME=VALUE, as inputs of a graph: for sample.cpp and steps.cpp.
+
+#pragma once
+
+#include <onnxruntime_cxx_api.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstdlib>
+#include <map>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+struct Arguments {
+    std::map<std::string, double> conditions;
+    std::vector<std::uint64_t> seeds;
+};
+
+// NAME=VALUE... SEED..., from the argument `first` on. No seeds if one of them is neither.
+inline Arguments parsed(int count, char** arguments, int first) {
+    Arguments found;
+    for (int place = first; place < count; ++place) {
+        const std::string text = arguments[place];
+        const auto equals = text.find('=');
+        const std::string number = equals == std::string::npos ? text : text.substr(equals + 1);
+        char* end = nullptr;
+        const double value = std::strtod(number.c_str(), &end);
+        const bool is_number = !number.empty() && *end == 0 && std::isfinite(value);
+        const bool is_seed = number.find_first_not_of("0123456789") == std::string::npos;
+        if (!is_number || equals == 0 || (equals == std::string::npos && !is_seed)) return {};
+        if (equals == std::string::npos)
+            found.seeds.push_back(std::strtoull(number.c_str(), nullptr, 10));
+        else
+            found.conditions[text.substr(0, equals)] = value;
+    }
+    return found;
+}
+
+// A tensor of `batch` rows full of one number, for an input called `name`.
+inline Ort::Value filled(const std::string& name, const Ort::TypeInfo& type, std::int64_t batch, double value) {
+    const auto about = type.GetTensorTypeAndShapeInfo();
+    auto shape = about.GetShape();
+    if (!shape.empty()) shape[0] = batch;
+    if (std::any_of(shape.begin(), shape.end(), [](std::int64_t size) { return size < 0; }))
+        throw std::runtime_error(name + " has a free size, which this program does not choose");
+    Ort::AllocatorWithDefaultOptions allocator;
+    auto tensor = Ort::Value::CreateTensor(allocator, shape.data(), shape.size(), about.GetElementType());
+    const auto size = tensor.GetTensorTypeAndShapeInfo().GetElementCount();
+    if (about.GetElementType() == ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64) {
+        if (value != std::floor(value)) throw std::runtime_error(name + " is int64, and not a fraction");
+        std::fill_n(tensor.GetTensorMutableData<std::int64_t>(), size, static_cast<std::int64_t>(value));
+    } else if (about.GetElementType() == ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT) {
+        std::fill_n(tensor.GetTensorMutableData<float>(), size, static_cast<float>(value));
+    } else {
+        throw std::runtime_error(name + " has a type that this program does not make");
+    }
+    return tensor;
+}
+
+// The number of the condition `name`, of those of the command line.
+inline double number_of(const std::map<std::string, double>& conditions, const std::string& name) {
+    const auto found = conditions.find(name);
+    if (found == conditions.end()) throw std::runtime_error("it takes " + name + ": give " + name + "=VALUE");
+    return found->second;
+}
+
+// An error where a condition is none of the inputs that graphs read.
+inline void check_names(const std::map<std::string, double>& conditions, const std::vector<std::string>& inputs) {
+    for (const auto& condition : conditions) {
+        if (std::find(inputs.begin(), inputs.end(), condition.first) != inputs.end()) continue;
+        std::string have;
+        for (const auto& name : inputs) have += (have.empty() ? ": it takes " : ", ") + name;
+        throw std::runtime_error("it takes no " + condition.first + have);
+    }
+}
