@@ -32,6 +32,7 @@ from fewstep.measure.rollouts.row_by_row import with_row_by_row_body
 from fewstep.measure.rollouts.seeds import OPERATION_SEEDS
 from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.argument_checks import check_compiled
+from fewstep.plans.errors import UserError
 from fewstep.runtime.progress import Progress, prefix_stages
 
 LOG = logging.getLogger("fewstep")
@@ -62,12 +63,18 @@ class BodyMaker:
     def make_body(self, target: Target) -> CalibratedBody:
         """Return the target's body, searched if the task has a bound for the target.
 
-        Raises UserError if the body is far from float32, or no body reaches the bound.
+        Raises UserError if the body is far from float32, no operation of it is in int8, or no body reaches the bound.
         """
         body = self._make_unbounded_body(target)
         search = self._search(body.recipe)
         if search is not None:
             body = replace(self._judge(search.recipe), search=search)
+        elif body.recipe.is_float:
+            raise UserError(
+                f"no operation of graph {self.task.prepared.name!r} can run in int8 for {target.name}: each is slower"
+                " in int8, or costs more quality than it saves time",
+                "use float, or set a limit: --quality 40dB",
+            )
         check_near(body, self.task.sampler.bundle.manifest)
         return body
 

@@ -200,9 +200,24 @@ def _open_session(path: Path, model: onnx.ModelProto | None = None) -> ort.Infer
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.disable_prepacking", "1")  # packing stores each weight twice
+    if model is None and len(_node_names(whole := io.parse(path))) < len(whole.graph.node):
+        model = whole
+    if model is not None:
+        _number_nodes(model)
     with report_ort_errors(f"load {path.name}", "export it again with operations that onnxruntime supports"):
         if model is not None:
             options.add_session_config_entry(FOLDER, str(path.parent))
         return ort.InferenceSession(
             path if model is None else model.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
+
+
+def _node_names(model: onnx.ModelProto) -> set[str]:
+    """Return the different names of nodes, where each unnamed one counts as different."""
+    return {node.name or f"({place})" for place, node in enumerate(model.graph.node)}
+
+
+def _number_nodes(model: onnx.ModelProto) -> None:
+    """Name each node by its number, in place. Two nodes may have one name in ONNX, but not in onnxruntime."""
+    for place, node in enumerate(model.graph.node):
+        node.name = str(place)

@@ -113,7 +113,12 @@ def _attention(
     if is_causal or enable_gqa or (attn_mask is not None and attn_mask.dtype == torch.bool):
         return NotImplemented
     scores = _matmul(query * (query.shape[-1] ** -0.5 if scale is None else scale), key.transpose(-1, -2))
-    return _matmul(torch.softmax(scores if attn_mask is None else scores + attn_mask, dim=-1), value)
+    if attn_mask is None:
+        return _matmul(torch.softmax(scores, dim=-1), value)
+    finite = attn_mask.clamp_min(torch.finfo(scores.dtype).min)  # no softmax is NaN, and none has a NaN derivative
+    read = _matmul(torch.softmax(scores + finite, dim=-1), value)
+    has_key = (attn_mask > -torch.inf).to(scores.dtype).amax(-1, keepdim=True) > 0
+    return torch.where(has_key, read, 0.0)  # as torch has it for a query without a key
 
 
 def _interpolate(

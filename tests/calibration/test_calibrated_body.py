@@ -1,6 +1,6 @@
 """Each body is judged by samples of its own, in the closed loop."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,6 +26,7 @@ from fewstep.calibration.ranges.table import RangesTable
 from fewstep.graph import io
 from fewstep.graph.graph import Graph
 from fewstep.graph.pack import PackOptions, pack
+from fewstep.graph.selection import WeightedOp
 from fewstep.measure.bodies import ranges_files
 from fewstep.measure.rollouts.metrics import psnr
 from fewstep.measure.rollouts.recorded_run import RecordedRun
@@ -80,6 +81,18 @@ def test_each_body_has_the_quality_of_its_samples(bundle: Path, monkeypatch: pyt
     assert run(bundle, target=("cpu-x86", "tensorrt")).manifest == first.manifest
     plant(monkeypatch, PLANTED)
     assert judged(run(bundle)).psnr < judged(first).psnr - 3
+
+
+def test_a_body_with_nothing_in_int8_is_not_made(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where float is at no cost for any operation, the default keeps all of them in float."""
+
+    def all_slower(prepared: Graph, ops: Sequence[WeightedOp]) -> frozenset[str]:
+        return frozenset(op.name for op in ops)
+
+    change_target(monkeypatch, "cpu-x86", slower=all_slower)
+    with pytest.raises(UserError, match=r"no operation of graph 'body' can run in int8 for cpu-x86"):
+        run(bundle)
+    assert set(open_bundle(bundle).manifest.bodies) == {"float32"}
 
 
 def test_each_body_keeps_the_ranges_that_it_was_lowered_by(bundle: Path) -> None:

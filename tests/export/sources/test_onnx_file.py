@@ -90,6 +90,17 @@ def test_a_file_of_any_form_becomes_a_verified_graph(
     assert not {"Cast", "Shape", "Expand", "Identity"} & set(prepared.body.ops())
 
 
+def test_two_nodes_may_have_one_name(tmp_path: Path) -> None:
+    """ONNX gives names of nodes no meaning; onnxruntime refuses a file with two alike."""
+    proto = model()
+    for node in proto.graph.node:
+        node.name = "same"
+    prepared, verification = read(written(tmp_path, proto))
+    assert verification.worst.relative <= 1e-6
+    plain, _ = read(written(tmp_path, model()))
+    assert prepared.body.ops() == plain.body.ops()
+
+
 def test_one_time_for_all_that_is_used_as_a_number_stays_in_the_body(tmp_path: Path) -> None:
     proto = model(time="scalar")
     (node,) = (node for node in proto.graph.node if node.op_type == "Unsqueeze")

@@ -17,6 +17,7 @@ from fewstep.graph.selection import STEERS, explain_selection, select_int8_ops
 from fewstep.graph.session import run
 from fewstep.literature.attention.pag import pag
 from fewstep.literature.gradients.gradient import Noisy, Normalise, Of, with_gradient
+from fewstep.literature.gradients.products import keep_products_whole
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import PERTURBED, Steer
 from fewstep.plans.spec import ScheduleSpec
@@ -68,6 +69,7 @@ class Strided(nn.Module):
 
 class Tokens(nn.Module):
     share = 0.0  # of the values themselves, in the place of attention
+    mask: Tensor | None = None
 
     def __init__(self) -> None:
         super().__init__()
@@ -77,7 +79,7 @@ class Tokens(nn.Module):
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         h = self.first(x.flatten(1, 2)) + time[:, None, None]
         q, k, v = self.qkv(self.norm(h)).unflatten(2, (3, 4, 8)).permute(2, 0, 3, 1, 4)
-        read = F.scaled_dot_product_attention(query=q, key=k, value=v)
+        read = F.scaled_dot_product_attention(query=q, key=k, value=v, attn_mask=self.mask)
         h = h + (read + self.share * (v - read)).transpose(1, 2).flatten(2)
         y: Tensor = self.last(h + self.mlp(h)).reshape(x.shape)
         return y
@@ -134,6 +136,30 @@ def test_the_gradient_goes_through_rewritten_attention() -> None:
     for share in (0.0, 0.5, 1.0):
         mixed.denoiser.share = share
         check(mixed, graph, "x0", "unit", share)
+
+
+@pytest.mark.parametrize("row", [[-np.inf] * 4, [0, -np.inf, -np.inf, -np.inf], [0, 0.5, -1, 0]], ids=str)
+def test_attention_with_an_infinite_mask_and_its_derivative_are_torchs(row: list[float]) -> None:
+    """A query without a key reads 0, and has no slope."""
+    torch.manual_seed(0)
+    mask = torch.tensor([row, [0.0] * 4]).repeat(2, 1)
+    given = [torch.randn(2, 2, 4, 8, requires_grad=True) for _ in range(3)]
+    expected = F.scaled_dot_product_attention(*given, attn_mask=mask)
+    with keep_products_whole():
+        found = F.scaled_dot_product_attention(*given, attn_mask=mask)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    weights = torch.randn_like(expected)
+    slopes = [torch.autograd.grad((each * weights).sum(), given) for each in (found, expected)]
+    torch.testing.assert_close(*slopes, rtol=0, atol=2e-6)
+
+
+@pytest.mark.slow
+def test_the_gradient_goes_through_masked_attention() -> None:
+    """With a query that has no key."""
+    torch.manual_seed(0)
+    network = Tokens()
+    network.mask = torch.zeros(16, 16).masked_fill(torch.ones(16, 16, dtype=torch.bool).triu(), -torch.inf)
+    check(*traced(network), normalise="residual")
 
 
 class Lines(nn.Module):
