@@ -76,6 +76,7 @@ def record_interrupts(line: str, code: int) -> Iterator[None]:
                 os.write(2, f"{SHOW_CURSOR if os.isatty(2) else ''}{line}\n".encode())
             os._exit(code)
 
+    _command.first, _command.code, _command.is_due = None, None, False  # an earlier command may have ended here
     report = sys.unraisablehook
     sys.unraisablehook = lambda dropped: _retry() if _is_dropped_interrupt(dropped) else report(dropped)
     signal.signal(signal.SIGINT, interrupt)

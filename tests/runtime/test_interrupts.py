@@ -1,10 +1,7 @@
 """An interrupt ends a command, whatever a library makes of its KeyboardInterrupt."""
 
-import os
-import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -27,10 +24,18 @@ def later(seconds): threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGIN
 """
 
 
-def end_of(body: str) -> "subprocess.CompletedProcess[str]":
+def run(code: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, preexec_fn=as_in_a_terminal
+    )
+
+
+def end_of(body: str, before: str = "") -> "subprocess.CompletedProcess[str]":
     """A process that runs `body` in a command; it ends with 130 and "stopped" if KeyboardInterrupt leaves the body."""
     lines = "\n".join(f"            {line}" for line in body.strip().splitlines())
     code = f"""{BEGIN}
+{before}
+signal.signal(signal.SIGINT, signal.default_int_handler)
 def main():
     with interrupts.record_interrupts("{LINE}, insisted", 130):
         code = 0
@@ -41,9 +46,7 @@ def main():
         return interrupts.end_with(code)
 sys.exit(main())
 """
-    return subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, preexec_fn=as_in_a_terminal
-    )
+    return run(code)
 
 
 def test_an_interrupt_in_a_weakref_callback_is_raised_after_it() -> None:
@@ -106,16 +109,22 @@ def test_an_error_of_another_kind_in_a_callback_is_told_as_before() -> None:
     assert done.returncode == 0 and "ZeroDivisionError" in done.stderr
 
 
-def test_the_former_handlers_come_back() -> None:
-    from fewstep.runtime.interrupts import record_interrupts, was_interrupted
+def test_a_command_after_another_in_one_process_is_interrupted() -> None:
+    first = "with interrupts.record_interrupts('', 130): interrupts.end_with(0)"
+    done = end_of("print('begun', flush=True)\ninterrupt()\nprint('ran on')", before=first)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "begun\n", f"{LINE}\n")
 
-    before = signal.signal(signal.SIGINT, signal.default_int_handler), sys.unraisablehook
-    try:
-        with pytest.raises(KeyboardInterrupt), record_interrupts(LINE, 130):
-            assert signal.getsignal(signal.SIGINT) is not signal.default_int_handler
-            os.kill(os.getpid(), signal.SIGINT)
-            Path.cwd()  # the handler runs between two calls
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler and sys.unraisablehook is before[1]
-        assert not was_interrupted()
-    finally:
-        signal.signal(signal.SIGINT, before[0])
+
+def test_the_former_handlers_come_back() -> None:
+    code = f"""{BEGIN}
+before = sys.unraisablehook
+try:
+    with interrupts.record_interrupts("{LINE}", 130):
+        print(signal.getsignal(signal.SIGINT) is signal.default_int_handler, flush=True)
+        interrupt()
+except KeyboardInterrupt:
+    print(signal.getsignal(signal.SIGINT) is signal.default_int_handler, sys.unraisablehook is before)
+    print(interrupts.was_interrupted())
+"""
+    done = run(code)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "False\nTrue True\nFalse\n", "")
