@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType
@@ -29,6 +29,7 @@ class _Command:
 
     first: float | None = None  # time of the first interrupt (time.monotonic)
     code: int | None = None  # its exit code, once it is known
+    handler: Callable[[int, FrameType | None], None] | None = None  # of SIGINT
     was_swallowed: bool = False
     is_delayed: bool = False
     is_due: bool = False  # whether an interrupt came while interrupts were delayed
@@ -57,6 +58,8 @@ def record_interrupts(line: str, code: int) -> Iterator[None]:
     nothing.
     """
     is_main = threading.current_thread() is threading.main_thread()
+    if is_main:
+        _forget_ended()
     if not is_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield
         return
@@ -76,10 +79,10 @@ def record_interrupts(line: str, code: int) -> Iterator[None]:
                 os.write(2, f"{SHOW_CURSOR if os.isatty(2) else ''}{line}\n".encode())
             os._exit(code)
 
-    _command.first, _command.code, _command.is_due = None, None, False  # an earlier command may have ended here
     report = sys.unraisablehook
     sys.unraisablehook = lambda dropped: _retry() if _is_dropped_interrupt(dropped) else report(dropped)
     signal.signal(signal.SIGINT, interrupt)
+    _command.handler = interrupt
     atexit.register(_ignore_interrupts)  # registered first, so it is called last
     try:
         yield
@@ -120,6 +123,14 @@ def _delayed(is_delayed: bool) -> Iterator[None]:
     finally:
         _command.is_delayed = before
         _raise_due()
+
+
+def _forget_ended() -> None:
+    """Forget a command that declared its exit code in a process that then did not exit, for example a test's."""
+    if _command.code is not None:
+        if signal.getsignal(signal.SIGINT) is _command.handler:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        _command.first, _command.code, _command.is_due = None, None, False
 
 
 def _raise_due() -> None:

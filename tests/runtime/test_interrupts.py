@@ -35,7 +35,6 @@ def end_of(body: str, before: str = "") -> "subprocess.CompletedProcess[str]":
     lines = "\n".join(f"            {line}" for line in body.strip().splitlines())
     code = f"""{BEGIN}
 {before}
-signal.signal(signal.SIGINT, signal.default_int_handler)
 def main():
     with interrupts.record_interrupts("{LINE}, insisted", 130):
         code = 0
