@@ -49,6 +49,8 @@ def analytic_first_step(plan: Plan, mean: ArrayLike = 0.0) -> Plan:
         start_draws=(*plan.start_draws, *first.draws),
         steps=plan.steps[1:],
         tensors=tensors,
+        tail_of=None,
+        first_step=0,
     )
 
 

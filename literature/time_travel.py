@@ -53,7 +53,7 @@ def time_travel(plan: Plan, repeats: int, jump: int = 1, between: tuple[int, int
             steps += [*taken[:-1], last_one]
     steps += plan.steps[end:]
     name = f"{plan.name}, {repeats} times in blocks of {jump}"
-    return msgspec.structs.replace(plan, name=name, steps=tuple(steps))
+    return msgspec.structs.replace(plan, name=name, steps=tuple(steps), tail_of=None, first_step=0)
 
 
 def _unused_draws(plan: Plan) -> Iterator[int]:

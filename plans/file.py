@@ -1,6 +1,7 @@
 """Write plans as JSON with all their digits, and read plans of this and older schemas defensively."""
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -12,12 +13,13 @@ from fewstep.plans.carry_check import carry_problem
 from fewstep.plans.errors import UserError
 from fewstep.plans.names.user_code import split_code
 from fewstep.plans.noise import DRAWS_LIMIT
-from fewstep.plans.plan import SCHEMA, Plan, Row, Step, Term, tensor_problem
+from fewstep.plans.plan import SCHEMA, Plan, Row, Step, Term, row_names, tensor_problem
 from fewstep.plans.tokens.plan import decode_tokens, is_token_plan
 
 FIX = "compile it again (a plan NAME:STEPS needs no file)"
 FLOAT32_LIMIT = float.fromhex("0x1.fffffep+127")  # the state is float32
 OLDER = (1, 2)  # schemas that are read too
+FROM_STEP = r" from step (\d{1,9})"  # in the names of tails: older files store their first step only there
 HEADS_LIMIT = 64  # outputs of a network; real ones have one to three
 
 
@@ -38,7 +40,7 @@ def decode(data: bytes, source: str = "plan") -> Plan:
             raise UserError(f"{source} has plan schema {schema}, this version reads up to {SCHEMA}", "update fewstep")
         if schema in OLDER:
             raw = (_from_schema_1(raw) if schema == 1 else raw) | {"schema": SCHEMA}
-        plan = msgspec.convert(_drop_linear_ag(raw), Plan)
+        plan = _restore_tail(msgspec.convert(_drop_linear_ag(raw), Plan))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{source} is not a plan: {error}", FIX) from None
     if plan.schema != SCHEMA:
@@ -86,6 +88,28 @@ def _drop_linear_ag(raw: Any) -> Any:
     return raw | {"guidance": {"type": "branches", "weights": {"cond": form["weight"], "uncond": 1 - form["weight"]}}}
 
 
+def _restore_tail(plan: Plan) -> Plan:
+    """Set `tail_of` and `first_step` of a tail from an older file, from its name. The name of a whole plan may contain
+    the same words, but only a tail starts from given rows."""
+    if plan.tail_of is not None or not _starts_from_rows(plan) or not (steps := re.findall(FROM_STEP, plan.name)):
+        return plan
+    return msgspec.structs.replace(plan, tail_of=re.sub(FROM_STEP, "", plan.name), first_step=sum(map(int, steps)))
+
+
+def _starts_from_rows(plan: Plan) -> bool:
+    """True if a plan starts from the rows of a state, as every tail does."""
+    return plan.given == row_names(plan.rows) and not plan.start_draws
+
+
+def _tail_problem(plan: Plan) -> str | None:
+    """The problem with the fields of a tail, or None."""
+    if plan.tail_of is None:
+        return f"its first step is {plan.first_step}, but it is not a tail" if plan.first_step else None
+    if plan.first_step < 0 or not _starts_from_rows(plan):
+        return f"it is the tail of {plan.tail_of!r} from step {plan.first_step}, but starts from {list(plan.given)}"
+    return None
+
+
 def _problem(plan: Plan) -> str | None:
     """The problem with a plan's tables, or None."""
     K = plan.rows
@@ -93,6 +117,8 @@ def _problem(plan: Plan) -> str | None:
         return f"its name {plan.name!r} refers to code, which a file may not do"
     if not plan.steps:
         return "it has no steps"
+    if wrong := _tail_problem(plan):
+        return wrong
     if K < 1 or not (plan.start_draws or plan.given):
         return "it has no state, or neither draws nor given tensors to start from"
     if len(set(plan.given)) < len(plan.given) or not all(name.isprintable() and name for name in plan.given):

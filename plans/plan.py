@@ -20,7 +20,6 @@ Nothing depends on the data, so any number of threads can share a plan. `compile
 adds banks, and `file.py` writes and reads plans.
 """
 
-import re
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -34,7 +33,6 @@ from fewstep.plans.spec import Prediction, Strict
 
 SCHEMA = 3
 FITTED = "fitted"  # replaces the solver in the name of a plan of `fewstep fit`
-FROM_STEP = r" from step (\d{1,9})"  # in the name of a tail: its first step
 DENOISER = "denoiser"  # the network of a step, unless a plan has several
 IMAGE = "image"  # the given tensor that a solver starts from instead of pure noise, and that `hold` restores
 STATE = "state"  # the bank of the state's rows, if a run continues from the state of the previous run
@@ -164,6 +162,8 @@ class Plan(Strict, frozen=True, omit_defaults=True):
     renoise: the share of the noise that is added to the given image; None is all of it.
     fitted: the origin of numbers that were fitted to a denoiser; None for the numbers of a solver.
     banks: of carried tensors.
+    tail_of: the name of the whole plan, if this is its tail (`transforms/tail.py`). Its own name only describes it.
+    first_step: the number of a tail's first step in the whole plan.
     """
 
     schema: int
@@ -183,6 +183,8 @@ class Plan(Strict, frozen=True, omit_defaults=True):
     renoise: float | None = None
     fitted: Fitted | None = None
     banks: tuple[Bank, ...] = ()
+    tail_of: str | None = None
+    first_step: int = 0
 
     shape: ClassVar[tuple[int, ...]] = ()  # the plan works for samples of any shape
     is_counted: ClassVar[bool] = True  # every sample needs all evaluations
@@ -205,8 +207,8 @@ def row_names(rows: int) -> tuple[str, ...]:
 
 def locate_step(plan: Plan, done: int = 0) -> tuple[str, int]:
     """Return (name of the whole plan, number of the next step) after `done` steps of a plan or a tail."""
-    first = sum(map(int, re.findall(FROM_STEP, plan.name)))
-    return re.sub(FROM_STEP, "", plan.name), (first + done) % (first + len(plan.steps))
+    whole = plan.name if plan.tail_of is None else plan.tail_of
+    return whole, (plan.first_step + done) % (plan.first_step + len(plan.steps))
 
 
 def tensor_values(tensor: Tensor) -> NDArray[np.float64]:

@@ -87,6 +87,7 @@ class TokenPlan(Strict, frozen=True, omit_defaults=True):
     banks: ClassVar[tuple[Bank, ...]] = ()
     tensors: ClassVar[tuple[Tensor, ...]] = ()
     fitted: ClassVar[Fitted | None] = None
+    tail_of: ClassVar[str | None] = None  # `tail` takes no token plan
     is_stochastic: ClassVar[bool] = True
 
     @property

@@ -40,6 +40,8 @@ def tail(plan: Plan, k: int) -> Plan:
         start_terms=(),
         start_draws=(),
         steps=plan.steps[k:],
+        tail_of=plan.name if plan.tail_of is None else plan.tail_of,
+        first_step=plan.first_step + k,
     )
     return check_carry(rest, "cut it at a step that writes what it reads")
 

@@ -328,7 +328,7 @@ def recompile_hint(plan: AnyPlan) -> str:
 
     if plan.fitted is not None:
         return f"run {plan.fitted.nominal}: a fitted plan cannot be compiled from its name"
-    if not is_plan_name(plan.name):
+    if plan.tail_of is not None or not is_plan_name(plan.name):
         return "compile the original plan for this bundle, and transform it again"
     return f"give the plan by its name, {with_grid(plan.name)!r}: it is then compiled for this bundle"
 

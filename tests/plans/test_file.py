@@ -67,6 +67,8 @@ DAMAGED = [  # fields of the plan, or of its first step, and what is said of the
     ({"rows": None}, "rows"),
     ({"prediction": "noise"}, "prediction"),
     ({"given": ["y", "y"]}, r"given tensors are \['y', 'y'\]"),
+    ({"first_step": 2}, "its first step is 2, but it is not a tail"),
+    ({"tail_of": "ddim:4", "first_step": 2}, r"it is the tail of 'ddim:4' from step 2, but starts from \[\]"),
     ({"tensors": [{"shape": [2], "data": "AAAA"}]}, r"tensors\[0\] does not have the numbers of shape \[2\]"),
     ({"tensors": [{"shape": [2**62], "data": ""}]}, r"tensors\[0\] does not have the numbers"),
     ({"tensors": [{"shape": [1] * 99, "data": "AAAAAAAA8D8="}]}, r"tensors\[0\] has 99 axes"),

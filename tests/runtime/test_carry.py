@@ -201,6 +201,16 @@ def test_a_tail_goes_on_with_the_slots_of_its_run() -> None:
     np.testing.assert_array_equal(last.slots.banks["keys"][3].value, states[-1].slots.banks["keys"][3].value)
 
 
+@pytest.mark.parametrize("name", ["my plan from step 2", "from step 1"])
+def test_a_plan_of_any_name_goes_on_with_the_slots_of_its_run(name: str) -> None:
+    """The name is only a description: a whole plan may be named as a tail is."""
+    plan = msgspec.structs.replace(compile_plan("ddim:4", FACTS), name=name)
+    expected, _ = chunks(compile_plan("ddim:4", FACTS), [1], 3)
+    samples, slots = chunks(plan, [1], 3)
+    np.testing.assert_array_equal(samples[-1], expected[-1])
+    assert check_slots(slots, plan, first_slots(plan, zeros, 1), 1).next == (name, 0)
+
+
 def with_past(value):
     return lambda slots: Slots({**slots.banks, "past": (Slot(("cond",), value),)})
 

@@ -2,6 +2,7 @@
 
 from functools import cache
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -12,7 +13,7 @@ from fewstep.plans.file import decode, encode
 from fewstep.plans.guidance import Cfg, CfgPlusPlus, Residual
 from fewstep.plans.names.plan_name import SOLVERS
 from fewstep.plans.noise import normal
-from fewstep.plans.plan import Plan
+from fewstep.plans.plan import Plan, locate_step
 from fewstep.plans.shaping import Clip
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.plans.transforms import tail, tail_inputs
@@ -96,6 +97,35 @@ def test_a_tail_is_a_plan_like_any_other() -> None:
     for k in (-1, 4):
         with pytest.raises(UserError, match=f"has no step {k}"):
             tail(compiled("dpmpp_2m"), k)
+
+
+def test_a_tail_of_a_tail_counts_its_steps_in_the_whole_plan() -> None:
+    rest = tail(tail(compiled("dpmpp_2m"), 1), 2)
+    assert (rest.tail_of, rest.first_step) == (compiled("dpmpp_2m").name, 3)
+
+
+@pytest.mark.parametrize("name", ["my plan", "my plan from step 2", "a from step 1 from step 3"])
+def test_the_first_step_is_not_part_of_the_name(name: str) -> None:
+    plan = msgspec.structs.replace(compiled("dpmpp_2m"), name=name)
+    assert locate_step(decode(encode(plan)), 1) == (name, 1)
+    assert locate_step(decode(encode(tail(plan, 2))), 1) == (name, 3)
+    assert locate_step(tail(plan, 0)) == (name, 0)
+
+
+@pytest.mark.parametrize(("cuts", "first"), [((0,), 0), ((2,), 2), ((2, 1), 3)])
+def test_a_tail_of_an_older_file_opens_as_it_was_meant(cuts: tuple[int, ...], first: int) -> None:
+    """Older files store the first step only in the name."""
+    rest = compiled("dpmpp_2m")
+    for cut in cuts:
+        rest = tail(rest, cut)
+    raw = {name: value for name, value in msgspec.json.decode(encode(rest)).items()
+           if name not in ("tail_of", "first_step")}  # fmt: skip
+    assert len(raw) < len(msgspec.json.decode(encode(rest)))
+    assert decode(msgspec.json.encode(raw)) == rest and rest.first_step == first
+
+
+def test_the_file_of_a_whole_plan_has_no_field_of_a_tail() -> None:
+    assert not {"tail_of", "first_step"} & msgspec.json.decode(encode(compiled("dpmpp_2m"))).keys()
 
 
 def test_from_step_0_a_given_tensor_is_the_start_as_it_is() -> None:
