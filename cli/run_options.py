@@ -52,7 +52,8 @@ class RunOptions(Options):
     columns: Samples in a row of the grid. Default: a square grid.
     scale: Enlargement of each pixel. Default: 3 for samples of up to 64 pixels, else 1.
     threads: CPU threads of onnxruntime and openvino; 0 for one per physical core.
-    backend: The inference engine: onnxruntime, onnxruntime-cuda, openvino, openvino-bf16, tensorrt, tensorrt-rtx, qnn.
+    backend: The inference engine: onnxruntime, onnxruntime-rows (a row of the batch per thread), onnxruntime-cuda,
+        openvino, openvino-bf16, tensorrt, tensorrt-rtx, qnn.
     chosen: Run the plan, precision and engine of the last `fewstep choose` on this machine, with its guidance.
     """
 

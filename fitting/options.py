@@ -18,8 +18,8 @@ class FitOptions(SamplingOptions):
     steps: Evaluations of the plan.
     plan: The plan that the fit starts from: SOLVER:STEPS@GRID, fitted:STEPS or a file. Default: the best of some
         known plans.
-    backend: The engine that runs the float32 body: onnxruntime, onnxruntime-cuda, openvino, openvino-bf16, tensorrt,
-        tensorrt-rtx.
+    backend: The engine that runs the float32 body: onnxruntime, onnxruntime-rows, onnxruntime-cuda, openvino,
+        openvino-bf16, tensorrt, tensorrt-rtx.
     guidance: Weight of classifier-free guidance. Default: that of the calibration on the command line, and none in
         Python.
     output: A JSON file to which the plan is also written.

@@ -54,8 +54,8 @@ class MeasureOptions(JudgementOptions):
         the bundle's data. An extractor for tokens takes int64 ids.
     data: An array of real samples (.npy, uint8, or float in model range, or ids), for a comparison with them as well.
     resamples: Number of bootstrap resamples for each interval.
-    backend: Also time the float and int8 bodies that these backends run: onnxruntime-cuda, openvino, openvino-bf16,
-        tensorrt, tensorrt-rtx, qnn.
+    backend: Also time the float and int8 bodies that these backends run: onnxruntime-rows, onnxruntime-cuda, openvino,
+        openvino-bf16, tensorrt, tensorrt-rtx, qnn.
     spinning: Waiting threads spin while bodies are timed, which is fastest for a program alone on its cores.
         --no-spinning is for a program that shares its cores.
     """

@@ -68,9 +68,8 @@ def choose(options: ChooseOptions, progress: Progress = SILENT) -> Choice:
     unit_of = cache_of(partial(measure_unit, judging))
     for body, plans in tried.items():
         try:
-            engine = find_fastest_engine(
-                judging.bundle, body, options.batch * max_branches(judging.plan), options.threads
-            )
+            fewest, most = _rows_of_calls(judging)
+            engine = find_fastest_engine(judging.bundle, body, most, options.threads, fewest)
             rows += measure_deployments(judging, body, engine, plans, options.milliseconds, unit_of)
         except UserError as error:  # no engine, or samples that are not finite
             errors[body] = error
@@ -147,10 +146,16 @@ def _timing_seconds(
     """Return the seconds of the timing turns: engines in pairs, then the plans. An evaluation of one sample takes
     `seconds`."""
     tried = [plan for own in plans.values() for plan in own.values()]
-    pairs = len(plans) * (len(list(candidate_engines(threads))) - 1)
+    pairs = len(plans) * (len(list(candidate_engines(threads, _rows_of_calls(judging)[0]))) - 1)
     # per turn, one call that is not counted, and one that ends after the turn's time
     calls = 2 * seconds * judging.batch * _count_steps(tried)
     return pairs * DUEL_SECONDS + 2 * ROUNDS * (len(tried) * (WARM_UP + TURN_SECONDS) + calls)
+
+
+def _rows_of_calls(judging: DeploymentJudge) -> tuple[int, int]:
+    """Return the rows of x in the smallest and the largest call of the network: steps may differ in their branches."""
+    rows = [judging.batch * len(step.branches) for step in judging.plan.steps]
+    return min(rows), max(rows)
 
 
 def _count_steps(plans: Iterable[Plan]) -> int:

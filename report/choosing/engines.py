@@ -8,7 +8,7 @@ is logged.
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import partial
@@ -46,7 +46,8 @@ LARGEST = {  # allowed difference from onnxruntime, relative to the largest outp
     "int8": 0.1,
 }
 FARTHER = 1.5  # allowed ratio of an engine's int8 error to onnxruntime's: engines round at other places
-ON_CPU = ("onnxruntime", "openvino")  # backends that have threads
+ROWS = "onnxruntime-rows"  # the backend with a row of the batch per thread
+ON_CPU = ("onnxruntime", ROWS, "openvino")  # backends that have threads
 LEFT_OUT = ("openvino-bf16", "qnn")  # a coarser float type than requested; an NPU that x86 only simulates
 
 
@@ -80,13 +81,18 @@ def runnable_bodies(bundle: Bundle) -> tuple[str, ...]:
     return tuple(name for name in names if name in common_bodies(bundle.manifest))
 
 
-def find_fastest_engine(bundle: Bundle, body: str, batch: int = 1, threads: int = 0) -> TimedEngine:
+def find_fastest_engine(
+    bundle: Bundle, body: str, batch: int = 1, threads: int = 0, fewest_rows: int | None = None
+) -> TimedEngine:
     """Return the fastest engine of a body for calls of the network on `batch` rows of x. A call runs each network once.
 
     Args:
         batch: at least 1. OpenVINO compiles for this batch size while it loads.
         threads: CPU threads of a call. 0 tries one thread per physical core, one per core of this process if that
-            differs, and a single thread. It also tries onnxruntime with waiting threads that sleep.
+            differs, and a single thread. It also tries onnxruntime with waiting threads that sleep, and with a row of
+            the batch per thread.
+        fewest_rows: the rows of the smallest call, if not all calls have `batch` rows. With a single row, a thread per
+            row is not tried.
 
     The first call on a machine loads every backend. It measures each against the best so far until it is known to be
     faster or slower: for up to eight seconds, or for one round if a round takes longer. At most two engines are loaded
@@ -95,10 +101,11 @@ def find_fastest_engine(bundle: Bundle, body: str, batch: int = 1, threads: int 
     Raises UserError if no engine runs the body.
     """
     sizes = {"batch": batch, **default_sizes(bundle.manifest.x_shape, bundle.manifest.sizes)}
-    key = cache_key(body_facts(bundle, body), batch, threads)
+    fewest = batch if fewest_rows is None else fewest_rows
+    key = cache_key(body_facts(bundle, body), batch, threads, fewest)
     found = read_cached(key, TimedEngine)
     if found is None or found.backend not in NAMED:
-        found, refused = _measure_engines(bundle, body, threads, sizes)
+        found, refused = _measure_engines(bundle, body, candidate_engines(threads, fewest), sizes)
         if not any(map(_is_transient, refused.values())):
             write_cached(key, found)
     return found
@@ -132,7 +139,7 @@ def engine_name(engine: TimedEngine) -> str:
 
 
 def _measure_engines(
-    bundle: Bundle, body: str, threads: int, sizes: dict[str, int]
+    bundle: Bundle, body: str, candidates: Iterable[TimedEngine], sizes: dict[str, int]
 ) -> tuple[TimedEngine, dict[str, UserError]]:
     """Return the fastest engine, and the errors of backends that failed. The best so far is timed against each other
     candidate, and the slower one is closed before the next is loaded."""
@@ -147,7 +154,7 @@ def _measure_engines(
         check = _Check(bundle, body, sizes)
     best: _Running | None = None
     with ExitStack() as stack:  # closes the open processes after an error
-        for engine in candidate_engines(threads):
+        for engine in candidates:
             if engine.backend in refused or not _runs_body(bundle, body, engine, sizes):
                 continue
             try:
@@ -232,15 +239,19 @@ def make_network_calls(path: Path, body: str, engine: TimedEngine, sizes: dict[s
     return {"": partial(_run_networks, loaded, feeds)}
 
 
-def candidate_engines(threads: int) -> Iterator[TimedEngine]:
-    """Yield the backends with their numbers of threads. Some may turn out not to be installed when they load."""
+def candidate_engines(threads: int, fewest_rows: int) -> Iterator[TimedEngine]:
+    """Yield the backends with their numbers of threads, for calls of at least `fewest_rows` rows. Some may turn out not
+    to be installed when they load."""
     cores, physical = this_cpu().cores, physical_cores()
     counts, sleeping = [threads], 0
     if not threads and cores > 1:
         counts += [cores] * (cores != physical) + [1] * (physical != 1)
         sleeping = cores if physical == 1 else 0
     for name in (name for name in NAMED if name not in LEFT_OUT):
-        yield from (TimedEngine(name, count, None) for count in (counts if name in ON_CPU else (0,)))
+        tried = counts if name in ON_CPU else [0]
+        if name == ROWS:  # a single row, or a single thread, has nothing to share
+            tried = [count for count in counts if count != 1 and fewest_rows > 1 and cores > 1]
+        yield from (TimedEngine(name, count, None) for count in tried)
         if name == REFERENCE and len(counts) > 1:  # a single thread never waits
             yield TimedEngine(name, sleeping, None, spinning=False)
 

@@ -15,6 +15,12 @@ def _cuda(threads: int) -> Backend:
     return OnnxRuntimeCuda()
 
 
+def _rows(threads: int) -> Backend:
+    from fewstep.runtime.backends.onnxruntime_rows import OnnxRuntimeRows
+
+    return OnnxRuntimeRows(threads=threads)
+
+
 def _openvino(float_type: Literal["f32", "bf16"], threads: int) -> Backend:
     from fewstep.runtime.backends.openvino import OpenVino
 
@@ -35,6 +41,7 @@ def _tensorrt(package: Literal["tensorrt", "tensorrt-rtx"], threads: int) -> Bac
 
 NAMED: dict[str, Callable[[int], Backend]] = {
     "onnxruntime": lambda threads: OnnxRuntime(threads=threads),
+    "onnxruntime-rows": _rows,
     "onnxruntime-cuda": _cuda,
     "openvino": partial(_openvino, "f32"),
     "openvino-bf16": partial(_openvino, "bf16"),

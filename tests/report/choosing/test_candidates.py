@@ -23,15 +23,29 @@ def test_all_cores_and_one_are_tried(
     monkeypatch.setattr(engines, "this_cpu", lambda: cpu)
     monkeypatch.setattr(engines, "physical_cores", lambda: physical)
     monkeypatch.setattr(engines, "NAMED", ("onnxruntime", "openvino", "tensorrt"))
-    tried = [*engines.candidate_engines(0)]
+    tried = [*engines.candidate_engines(0, 1)]
     assert [(each.threads, each.spinning) for each in tried if each.backend == "onnxruntime"] == expected
     assert [each.threads for each in tried if each.backend == "openvino"] == [n for n, spins in expected if spins]
     assert [each.threads for each in tried if each.backend == "tensorrt"] == [0]
-    given = [(each.backend, each.threads, each.spinning) for each in engines.candidate_engines(3)]
+    given = [(each.backend, each.threads, each.spinning) for each in engines.candidate_engines(3, 1)]
     assert given == [("onnxruntime", 3, True), ("openvino", 3, True), ("tensorrt", 0, True)]
+
+
+@pytest.mark.parametrize(
+    "cores, threads, rows, expected",
+    [(2, 0, 2, [0]), (2, 0, 1, []), (2, 1, 8, []), (4, 0, 3, [0, 4]), (4, 3, 8, [3]), (1, 0, 8, [])],
+)
+def test_rows_in_parallel_are_tried_if_every_call_has_several_rows_and_threads(
+    cores: int, threads: int, rows: int, expected: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cpu = msgspec.structs.replace(engines.this_cpu(), cores=cores)
+    monkeypatch.setattr(engines, "this_cpu", lambda: cpu)
+    monkeypatch.setattr(engines, "physical_cores", lambda: min(cores, 2))
+    tried = engines.candidate_engines(threads, rows)
+    assert [each.threads for each in tried if each.backend == "onnxruntime-rows"] == expected
 
 
 def test_a_float_of_less_precision_than_was_asked_for_is_none_of_them() -> None:
     """bf16 would win over float32 without a word on its samples."""
-    tried = {each.backend for each in engines.candidate_engines(0)}
+    tried = {each.backend for each in engines.candidate_engines(0, 2)}
     assert tried == set(engines.NAMED) - {"openvino-bf16", "qnn"}

@@ -57,7 +57,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         each = CALL[judging.bundle.body(body).precision]
         return {name: each * len(plan.steps) / UNIT for name, plan in plans.items()}, True
 
-    def fastest_engine(bundle: Bundle, body: str, batch: int, threads: int) -> TimedEngine:
+    def fastest_engine(bundle: Bundle, body: str, batch: int, threads: int, fewest: int) -> TimedEngine:
         return TimedEngine("onnxruntime", 1, CALL[bundle.body(body).precision])
 
     monkeypatch.setattr(Network, "__call__", counted)
@@ -193,7 +193,7 @@ def test_where_nothing_runs_one_line_says_why_and_what_to_do(
 ) -> None:
     """float32's reason; --verbose adds the other bodies'."""
 
-    def fastest_engine(bundle: Bundle, body: str, batch: int, threads: int) -> TimedEngine:
+    def fastest_engine(bundle: Bundle, body: str, batch: int, threads: int, fewest: int) -> TimedEngine:
         raise UserError(f"nothing here runs {body}", "install an engine")
 
     monkeypatch.setattr(choosing, "find_fastest_engine", fastest_engine)

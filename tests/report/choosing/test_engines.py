@@ -34,7 +34,7 @@ def fastest(path: Path, body: str = "float32", batch: int = 1) -> TimedEngine:
 
 def refused(path: Path, body: str = "float32", batch: int = 1) -> dict[str, str]:
     """Why backends are left out."""
-    found = measured._measure_engines(open_bundle(path), body, 0, {"batch": batch})[1]
+    found = measured._measure_engines(open_bundle(path), body, measured.candidate_engines(0, 1), {"batch": batch})[1]
     return {name: str(error) for name, error in found.items()}
 
 
@@ -331,7 +331,7 @@ def test_what_is_slower_is_closed_before_the_next_is_loaded(
 
     speeds = iter([Duel(5.0, 6.0, 1.2), Duel(5.0, 4.0, 0.8), Duel(4.0, 9.0, 2.25)])
     put(monkeypatch, {"onnxruntime": Watched(), "openvino": Watched()})
-    monkeypatch.setattr(measured, "candidate_engines", lambda threads: iter([*CANDIDATES]))
+    monkeypatch.setattr(measured, "candidate_engines", lambda threads, rows: iter([*CANDIDATES]))
     monkeypatch.setattr(measured, "run_duel", lambda *calls: next(speeds))
     assert fastest(tiny_bundle) == TimedEngine("openvino", 0, 4.0)
     assert alive == [[], [0], [0], [2]]
@@ -339,7 +339,7 @@ def test_what_is_slower_is_closed_before_the_next_is_loaded(
 
 def test_engines_are_timed_in_processes_of_their_own(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that dies there is left out with a line, and is tried again the next time."""
-    monkeypatch.setattr(measured, "candidate_engines", lambda threads: iter(CANDIDATES[:2]))
+    monkeypatch.setattr(measured, "candidate_engines", lambda threads, rows: iter(CANDIDATES[:2]))
     monkeypatch.setattr("fewstep.measure.speed.duel.DUEL_SECONDS", 0.5)
     best = fastest(tiny_bundle)
     assert best.threads in (0, 1) and 0 < (best.milliseconds or 0) < 1000

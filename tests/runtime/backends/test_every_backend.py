@@ -16,6 +16,7 @@ from fewstep.runtime.backends import Backend, onnxruntime_cuda
 from fewstep.runtime.backends.checks import describe_shapes
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.backends.onnxruntime_cuda import OnnxRuntimeCuda
+from fewstep.runtime.backends.onnxruntime_rows import OnnxRuntimeRows
 from fewstep.runtime.backends.openvino import OpenVino
 from fewstep.runtime.backends.tensorrt import TensorRt
 from fewstep.runtime.bundle.reading import open_bundle
@@ -24,12 +25,14 @@ from tests.runtime.backends.add_engines import add_engine, feeds
 
 PACKAGES = {  # with the words of the command
     OnnxRuntime: ("onnxruntime", r"pip install 'fewstep\[cpu\]'"),
+    OnnxRuntimeRows: ("onnxruntime", r"pip install 'fewstep\[cpu\]'"),
     OnnxRuntimeCuda: ("onnxruntime", r"pip install 'fewstep\[gpu\]'"),
     OpenVino: ("openvino", r"pip install 'fewstep\[openvino\]'"),
     TensorRt: ("tensorrt", r"python3-libnvinfer .*pip install 'fewstep\[tensorrt\]'"),
 }
 BACKENDS = {
     "onnxruntime": OnnxRuntime(threads=1),
+    "onnxruntime-rows": OnnxRuntimeRows(),
     "onnxruntime-cuda": OnnxRuntimeCuda(),  # by the same code on the CPU
     "openvino": OpenVino(),
     "openvino, 2 contexts": OpenVino(contexts=2),
