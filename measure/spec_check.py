@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from fewstep.measure.rollouts.conditions_file import ConditionRecords
 from fewstep.measure.spec_mistakes import SpecReading, candidate_readings
+from fewstep.measure.terminal_snr import check_terminal_snr
 from fewstep.plans.errors import UserError
 from fewstep.plans.noise import normal_batch
 from fewstep.plans.prediction import check_prediction, input_scale, x0_coefficients
@@ -35,6 +36,7 @@ SAMPLES = 16  # to denoise
 FIRST = 4  # of them, by which useless corrections are discarded
 LEAST_COST = 0.25  # of the data's variance, summed over times: if others' conditions cost less, null is not judged
 NULL_COST = 0.55  # most share of it for a right null value: the mean of the data is half as far as other samples
+SAME = "its output is the same at every time"
 Network = Callable[[Float32, NDArray[np.float64], ConditionRecords], Float32]  # x, times, conditions -> output
 
 
@@ -47,16 +49,19 @@ class ErrorsAtTime(msgspec.Struct, frozen=True):
 
 
 class SpecCheck(msgspec.Struct, frozen=True):
-    """The errors of the spec as stated. `mistake` names the likely mistake; "" if the spec seems right."""
+    """The errors of the spec as stated. `mistake` names the likely mistake; "" if the spec seems right. `unknown` are
+    facts, as text, that these samples do not show."""
 
     errors: tuple[ErrorsAtTime, ...] = msgspec.field(name="times")
     samples: int
     mistake: str = ""
+    unknown: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """The verdict as a sentence."""
         if not self.mistake:
-            return f"the spec seems right: {self.samples} samples are denoised as a trained network does"
+            unknown = "".join(f"; the check cannot tell {each}" for each in self.unknown)
+            return f"the spec seems right: {self.samples} samples are denoised as a trained network does{unknown}"
         return f"the spec seems wrong, or the network barely trained: {self.mistake}"
 
 
@@ -104,7 +109,30 @@ def check_spec(
         cost = 0.0 if expected == 0 else expected * (_sum(_errors(network, stated, data, others, rows)) - _sum(errors))
         if _score(with_nulls) > RIGHT or (cost > LEAST_COST and _sum(with_nulls) - _sum(errors) > NULL_COST * cost):
             mistake = "with the null values of its conditions it does not denoise: null is another value"
-    return SpecCheck(tuple(errors.values()), len(rows), mistake)
+    unknown = list[str]()
+    if _ignores_time(network, stated, data, conditions, rows[:FIRST]):
+        if mistake:
+            mistake = f"{SAME}: the time does not reach the network, or, if it needs none, {mistake}"
+        else:
+            unknown.append(f"whether the time should reach the network, as {SAME}")
+    elif not mistake:
+        values = _select_rows(conditions, rows)
+        mistake, doubt = check_terminal_snr(
+            lambda x, time: network(x, np.full(len(x), time), values)[:, : x.shape[1]], facts, data, data[rows]
+        )
+        unknown += filter(None, [doubt])
+    return SpecCheck(tuple(errors.values()), len(rows), mistake, tuple(unknown))
+
+
+def _ignores_time(
+    network: Network, stated: SpecReading, data: Float32, conditions: ConditionRecords, rows: NDArray[Any]
+) -> bool:
+    """Return whether the network's output for one x is the same at the first, the middle and the last time."""
+    schedule, values = NoiseSchedule(stated.schedule), _select_rows(conditions, rows)
+    times = schedule.cleanest.network, schedule.time_at_lam(0.0).network, schedule.noisiest.network
+    x = (data[rows] + normal_batch(range(len(rows)), 0, data.shape[1:])).astype(np.float32)
+    first, *others = (network(x, np.full(len(rows), time), values) for time in times)
+    return all(np.array_equal(first, other, equal_nan=True) for other in others)
 
 
 def _errors(
@@ -115,7 +143,7 @@ def _errors(
     schedule, spec, x0 = NoiseSchedule(reading.schedule), reading.schedule, every[rows]
     variance = every.astype(np.float64).var(axis=0)
     power = float(np.mean(np.square(every - every.mean(axis=0), dtype=np.float64))) or 1e-12
-    values = {name: array[rows] for name, array in conditions.items()}
+    values = _select_rows(conditions, rows)
     noise, found = normal_batch(range(len(x0)), 0, x0.shape[1:]), dict[float, ErrorsAtTime]()
     low, high = schedule.noisiest.lam, min(schedule.cleanest.lam, max(LAMS))
     for of_unit in LAMS:
@@ -135,6 +163,10 @@ def _errors(
     if not found:
         raise UserError(f"schedule {schedule.name} has no time that can be checked", "compare samples by eye")
     return found
+
+
+def _select_rows(conditions: ConditionRecords, rows: NDArray[Any]) -> ConditionRecords:
+    return {name: array[rows] for name, array in conditions.items()}
 
 
 def _exchange_conditions(conditions: ConditionRecords, rows: NDArray[Any]) -> tuple[ConditionRecords, float]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from fewstep.cli.main import main
 from fewstep.measure.spec_check import check_spec
@@ -24,9 +25,11 @@ Network = Callable[..., Any]
 STABLE = ScheduleSpec("scaled-linear", beta_start=0.00085, beta_end=0.012)
 
 
-def exact(kind: str, prediction: str, reverse: bool = False, scale: float = 1.0) -> tuple[Network, DenoiserFacts]:
+def exact(
+    kind: str | ScheduleSpec, prediction: str, reverse: bool = False, scale: float = 1.0
+) -> tuple[Network, DenoiserFacts]:
     """The posterior mean of data of these classes as a network, and its facts. Class 2 is both."""
-    spec = ScheduleSpec(kind)  # type: ignore[arg-type]
+    spec = kind if isinstance(kind, ScheduleSpec) else ScheduleSpec(kind)  # type: ignore[arg-type]
     schedule = NoiseSchedule(spec)
 
     def network(x: np.ndarray, times: np.ndarray, conditions: dict[str, Any]) -> np.ndarray:
@@ -125,8 +128,74 @@ def test_a_network_that_was_hardly_trained_is_like_no_mistake() -> None:
     found = verdict(lambda x, *_: noise.normal(size=x.shape).astype(np.float32), exact("cosine", "v")[1])
     assert "no usual mistake explains it" in found
     for scale in (0, 0.4):  # 0: read as v or edm, no output at all is as near as a linear denoiser
-        found = verdict(lambda x, *_: (scale * x).astype(np.float32), exact("cosine", "epsilon")[1])  # noqa: B023
+        network = lambda x, times, _: (scale * x + 1e-6 * times[0]).astype(np.float32)  # noqa: B023, E731
+        found = verdict(network, exact("cosine", "epsilon")[1])
         assert found.startswith("no reading fits well, at best prediction is ")
+
+
+ZERO = replace(STABLE, zero_terminal_snr=True)
+
+
+@pytest.mark.parametrize(("own", "stated"), [(ZERO, STABLE), (STABLE, ZERO)])
+def test_another_flag_of_zero_terminal_snr_is_named(own: ScheduleSpec, stated: ScheduleSpec) -> None:
+    """The errors alone do not show it: they differ by less than 10 %."""
+    network, facts = exact(own, "v")
+    found = check_spec(network, facts, DATA, CLASSES)
+    assert (found.mistake, found.unknown) == ("", ())
+    said = f"give the schedule zero_terminal_snr={own.zero_terminal_snr}: it was trained that way"
+    assert verdict(network, DenoiserFacts(stated, "v")) == said
+
+
+def test_a_flag_of_zero_terminal_snr_that_cannot_be_told_is_said() -> None:
+    """From epsilon, whose slope is 1 either way; from white data; and from a network between both."""
+    found = check_spec(*exact(STABLE, "epsilon"), DATA, CLASSES)
+    cannot = "cannot tell whether the schedule has zero_terminal_snr=False"
+    assert found.mistake == "" and f"{cannot}, from predictions of 'epsilon'" in str(found)
+    white = RNG.normal(size=(32, *SHAPE)).astype(np.float32)
+
+    def of_white(x: np.ndarray, times: np.ndarray, _: Any) -> np.ndarray:
+        return (x * 0 + 1e-3 * times[:, None, None, None]).astype(np.float32)  # v of white data is 0
+
+    assert f"{cannot}, since the data vary like noise in all directions" in str(
+        check_spec(of_white, DenoiserFacts(STABLE, "v"), white, CLASSES)
+    )
+    networks = [exact(spec, "v")[0] for spec in (STABLE, ZERO)]
+    between = check_spec(
+        lambda *asked: sum(network(*asked) for network in networks) / 2, DenoiserFacts(STABLE, "v"), DATA, CLASSES
+    )
+    assert between.mistake == "" and f"{cannot}: near the last timestep the network follows neither" in str(between)
+
+
+def test_the_flag_of_a_schedule_that_ends_near_pure_noise_is_not_a_question() -> None:
+    """The linear schedule's last alpha is 0.006."""
+    for kind in ("linear", "cosine"):
+        assert check_spec(*exact(kind, "v"), DATA, CLASSES).unknown == ()
+
+
+def test_a_time_that_does_not_reach_the_network_is_named() -> None:
+    network, facts = exact("cosine", "v")
+    stuck = check_spec(lambda x, times, given: network(x, 0 * times + 500, given), facts, DATA, CLASSES)
+    assert stuck.mistake.startswith("its output is the same at every time: the time does not reach the network, or, if")
+    of_zeros = check_spec(lambda x, *_: 9 * x, facts, DATA, CLASSES).mistake
+    assert of_zeros.startswith("its output is the same at every time: ") and "no usual mistake explains it" in of_zeros
+
+
+def test_a_network_that_denoises_without_its_time_is_not_refused() -> None:
+    """Some are trained so: here the noise level is read off x, of which there are many elements."""
+    network, facts = exact("flow", "flow")
+
+    def blind(x: np.ndarray, times: np.ndarray, given: Any) -> np.ndarray:
+        ratios = [float(np.mean((row - row.mean()) ** 2)) for row in x]  # 0.15^2 alpha^2 + sigma^2
+        times = [1000 * max(np.roots([1.0225, -0.045, 0.0225 - each]).real.max(), 1e-3) for each in ratios]
+        return np.concatenate(
+            [
+                network(row[None], np.array([time]), {"class": given["class"][i : i + 1]})
+                for i, (row, time) in enumerate(zip(x, times, strict=True))
+            ]
+        )
+
+    found = check_spec(blind, facts, DATA, CLASSES)
+    assert found.mistake == "" and "cannot tell whether the time should reach the network" in str(found)
 
 
 def test_one_sample_is_refused() -> None:
