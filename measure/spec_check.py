@@ -109,19 +109,34 @@ def check_spec(
         cost = 0.0 if expected == 0 else expected * (_sum(_errors(network, stated, data, others, rows)) - _sum(errors))
         if _score(with_nulls) > RIGHT or (cost > LEAST_COST and _sum(with_nulls) - _sum(errors) > NULL_COST * cost):
             mistake = "with the null values of its conditions it does not denoise: null is another value"
-    unknown = list[str]()
+    mistake, unknown = _check_time(network, stated, data, conditions, rows, mistake)
+    return SpecCheck(tuple(errors.values()), len(rows), mistake, (unknown,) if unknown else ())
+
+
+def _check_time(
+    network: Network,
+    stated: SpecReading,
+    data: Float32,
+    conditions: ConditionRecords,
+    rows: NDArray[Any],
+    mistake: str,
+) -> tuple[str, str]:
+    """Check what the errors hardly show: whether the time reaches the network, and the end of the schedule.
+
+    `mistake` is the one that was found so far. Returns it or another one, and what cannot be told; "" for none.
+    """
     if _ignores_time(network, stated, data, conditions, rows[:FIRST]):
         if mistake:
-            mistake = f"{SAME}: the time does not reach the network, or, if it needs none, {mistake}"
-        else:
-            unknown.append(f"whether the time should reach the network, as {SAME}")
-    elif not mistake:
-        values = _select_rows(conditions, rows)
-        mistake, doubt = check_terminal_snr(
-            lambda x, time: network(x, np.full(len(x), time), values)[:, : x.shape[1]], facts, data, data[rows]
-        )
-        unknown += filter(None, [doubt])
-    return SpecCheck(tuple(errors.values()), len(rows), mistake, tuple(unknown))
+            return f"{SAME}: the time does not reach the network, or, if it needs none, {mistake}", ""
+        return "", f"whether the time should reach the network, as {SAME}"
+    if mistake:
+        return mistake, ""
+    values, facts = _select_rows(conditions, rows), DenoiserFacts(stated.schedule, stated.prediction)
+
+    def evaluate(x: Float32, time: float) -> Float32:
+        return network(x, np.full(len(x), time), values)[:, : x.shape[1]]
+
+    return check_terminal_snr(evaluate, facts, data, data[rows])
 
 
 def _ignores_time(
