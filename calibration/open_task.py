@@ -12,7 +12,7 @@ from msgspec import structs
 from fewstep.calibration.failed_bodies import TargetResults, try_targets
 from fewstep.calibration.lowering.quantize import select_ops_to_lower
 from fewstep.calibration.lowering.scheme import Target
-from fewstep.calibration.options import CalibrateOptions, load_targets, trajectory_seeds, warn_of_few
+from fewstep.calibration.options import GUIDANCE, CalibrateOptions, load_targets, trajectory_seeds, warn_of_few
 from fewstep.calibration.precision.bound import Bound, parse_bound
 from fewstep.calibration.ranges.methods import lambda_edges
 from fewstep.calibration.task import Task
@@ -41,7 +41,6 @@ from fewstep.runtime.sampling.request import SCHEDULER
 from fewstep.runtime.sampling.sampler import PLAN, Sampler
 
 LOG = logging.getLogger("fewstep")
-GUIDANCE = 2.0  # default weight for a guided denoiser's plan
 
 
 def open_task(options: CalibrateOptions, network: str = DENOISER) -> Task:

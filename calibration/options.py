@@ -19,6 +19,7 @@ LOG = logging.getLogger("fewstep")
 
 Groups = Literal["step", "pooled"]
 Half = Literal["float16", "bfloat16"]
+GUIDANCE = 2.0  # default weight for a guided denoiser's plan
 FEW = 4  # trajectories; fewer show little of the range of activations
 MOST_TRAJECTORIES = 2**48
 

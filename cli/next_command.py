@@ -2,12 +2,17 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from shlex import quote
+from typing import TYPE_CHECKING
 
 from fewstep.graph.resource_needs import format_duration
 from fewstep.measure.estimate import Estimate
+
+if TYPE_CHECKING:
+    from fewstep.calibration.options import CalibrateOptions
+    from fewstep.report.advice import Advice, LongWork
 
 LOG = logging.getLogger("fewstep")
 LONG = 60.0  # seconds
@@ -35,11 +40,8 @@ def next_command(*words: object) -> NextCommand:
 
 def calibrate_next(bundle: Path) -> NextCommand:
     """Return the `fewstep calibrate` command with the default plan."""
-    from fewstep.calibration.cost import estimate_cost
-    from fewstep.calibration.open_task import open_task
     from fewstep.calibration.options import CalibrateOptions
     from fewstep.plans.tokens.plan import USUAL
-    from fewstep.runtime.bundle.networks import networks
     from fewstep.runtime.bundle.reading import open_bundle
     from fewstep.runtime.sampling.sampler import PLAN
 
@@ -48,11 +50,8 @@ def calibrate_next(bundle: Path) -> NextCommand:
         return NextCommand(f"fewstep calibrate {quote(str(bundle))} --plan SOLVER:STEPS")
     plan = USUAL if manifest.vocabulary else PLAN
 
-    def estimate() -> Estimate:
-        options = CalibrateOptions(bundle, plan=plan)
-        return estimate_cost([open_task(options, name) for name in networks(manifest)]).estimate
-
-    return NextCommand(next_command("calibrate", bundle, "--plan", plan).command, _of_small(bundle, estimate))
+    command = next_command("calibrate", bundle, "--plan", plan).command
+    return NextCommand(command, _of_small(bundle, lambda: _estimate_calibration(CalibrateOptions(bundle, plan=plan))))
 
 
 def report_next(bundle: Path) -> NextCommand:
@@ -64,23 +63,45 @@ def report_next(bundle: Path) -> NextCommand:
     return NextCommand(next_command("report", bundle).command, estimate)
 
 
-def advised_next(command: str, bundle: Path) -> NextCommand:
-    """Return the command of a report's advice, with an estimate if it is `fewstep fit`."""
-    if not command.startswith("fewstep fit "):
-        return NextCommand(command)
+def advised_next(advised: "Advice", bundle: Path) -> NextCommand:
+    """Return the command of a report's advice, with an estimate if it can take minutes."""
+    options = advised.options
+    if options is None:
+        return NextCommand(advised.command)
+    return NextCommand(advised.command, _of_small(bundle, lambda: _estimate(options)))
+
+
+def _estimate(options: "LongWork") -> Estimate:
+    """Estimate a calibration, a choice or a fit."""
+    from fewstep.calibration.options import CalibrateOptions
+    from fewstep.report.choosing.options import ChooseOptions
+
+    if isinstance(options, CalibrateOptions):
+        return _estimate_calibration(options)
+    if isinstance(options, ChooseOptions):
+        from fewstep.report.choosing.choose import estimate, open_judging, plans_by_body
+
+        judging = open_judging(options)
+        return estimate(judging, plans_by_body(judging, options.plan), options.threads)
     from fewstep.fitting.cost import estimate_fit
-    from fewstep.fitting.options import FitOptions
     from fewstep.fitting.task import BODY, open_fit_task
     from fewstep.plans.guidance import weight_of
     from fewstep.runtime.bundle.reading import open_bundle
     from fewstep.runtime.sampling.planning import default_guidance
 
-    def estimate_fit_command() -> Estimate:
-        opened = open_bundle(bundle)
-        guidance = weight_of(default_guidance(opened, opened.body(BODY), None))
-        return estimate_fit(open_fit_task(FitOptions(bundle, guidance=guidance)))
+    opened = open_bundle(options.bundle)
+    guidance = weight_of(default_guidance(opened, opened.body(BODY), None))
+    return estimate_fit(open_fit_task(replace(options, guidance=guidance)))
 
-    return NextCommand(command, _of_small(bundle, estimate_fit_command))
+
+def _estimate_calibration(options: "CalibrateOptions") -> Estimate:
+    from fewstep.calibration.cost import estimate_cost
+    from fewstep.calibration.open_task import open_task
+    from fewstep.runtime.bundle.networks import networks
+    from fewstep.runtime.bundle.reading import open_bundle
+
+    names = networks(open_bundle(options.bundle).manifest)
+    return estimate_cost([open_task(options, name) for name in names]).estimate
 
 
 def _of_small(bundle: Path, estimate: Callable[[], Estimate]) -> Callable[[], Estimate] | None:

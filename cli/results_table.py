@@ -72,7 +72,7 @@ def describe_work(task: MeasureTask, output: Path | None, written: Sequence[int]
 
 def format_results(results: Results, bundle: Path) -> Iterator[str | Table]:
     """Yield the verdict, the table, and the conclusions from the figures."""
-    if (advised := advice(results, open_bundle(bundle).manifest, bundle)) is not None:
+    if (advised := advice(results, open_bundle(bundle), bundle)) is not None:
         yield advised.verdict
     if results.qualities or results.sizes:
         yield results_table(results, is_image=len(open_bundle(bundle).manifest.x_shape) == IMAGE_AXES)
@@ -83,8 +83,8 @@ def format_results(results: Results, bundle: Path) -> Iterator[str | Table]:
 
 def measured_next(results: Results, bundle: Path) -> NextCommand:
     """Return the command that lowers the largest cost, or `report` if no quality was measured."""
-    advised = advice(results, open_bundle(bundle).manifest, bundle)
-    return report_next(bundle) if advised is None else advised_next(advised.command, bundle)
+    advised = advice(results, open_bundle(bundle), bundle)
+    return report_next(bundle) if advised is None else advised_next(advised, bundle)
 
 
 def results_table(results: Results, is_image: bool = True) -> Table:

@@ -1,34 +1,52 @@
 """The advice after a measurement: the largest quality loss, as text, and the next command."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from shlex import quote
 
+from fewstep.calibration.options import GUIDANCE, CalibrateOptions
+from fewstep.fitting.options import FitOptions
 from fewstep.measure.results import Results
 from fewstep.measure.rollouts.nearness import CLIP, LEAST_PSNR, clip_hint
-from fewstep.measure.rollouts.output_differences import GUIDANCE, is_lost, worst_difference
+from fewstep.measure.rollouts.output_differences import GUIDANCE as DIRECTION
+from fewstep.measure.rollouts.output_differences import is_lost, worst_difference
+from fewstep.measure.sampling import FLOAT
+from fewstep.plans.any_plan import shaping_of
+from fewstep.plans.guidance import describe, weight_of
+from fewstep.plans.names.plan_name import is_plan_name
+from fewstep.plans.shaping import Clip
+from fewstep.report.choosing.options import ChooseOptions
 from fewstep.report.judgement import judgement
 from fewstep.report.verdict import differences_of
-from fewstep.runtime.bundle.manifest import Manifest
+from fewstep.runtime.bundle.conditions import is_led_by_guidance
+from fewstep.runtime.bundle.manifest import FittedPlan
+from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.sampling.fitted_plans import FITTED, LARGEST, read_fitted_plans
+from fewstep.runtime.sampling.planning import own_plan
+from fewstep.runtime.sampling.sampler import PLAN
 
 ALIKE_PSNR = 3.0  # dB: an error of twice the energy
 
 
+LongWork = CalibrateOptions | ChooseOptions | FitOptions
+
+
 @dataclass(frozen=True)
 class Advice:
-    """A verdict in sentences, and the next command line."""
+    """A verdict in sentences, and the next command line, with its options if it can take minutes."""
 
     verdict: str
     command: str
+    options: LongWork | None = None
 
     def __str__(self) -> str:
         return f"{self.verdict} Next: {self.command}"
 
 
-def advice(results: Results, manifest: Manifest, bundle: Path) -> Advice | None:
+def advice(results: Results, bundle: Bundle, path: Path) -> Advice | None:
     """Return the verdict on the first body, which runs here, and the largest loss from the teacher's samples to int8's.
 
-    The loss is due to few steps, int8, a lost guidance direction, or nothing. `bundle` is its path in the command.
+    The loss is due to few steps, int8, a lost guidance direction, or nothing. `path` is the bundle's in the command.
     Returns None if no quality was measured.
     """
     if not results.qualities:
@@ -36,38 +54,85 @@ def advice(results: Results, manifest: Manifest, bundle: Path) -> Advice | None:
     first, lost = results.qualities[0], _loses_guidance(results)
     end = first.against_float
     word = judgement(end.nearness, end.p5, first.tokens, results.random_conditions, lost, first.body)
-    cost, command = _cost(results, manifest, quote(str(bundle)), lost)
-    verdict = " ".join(f"{sentence}." for sentence in (word, cost) if sentence)
-    return Advice(verdict, f"fewstep {command}")
+    given = _cost(results, bundle, quote(str(path)), lost)
+    verdict = " ".join(f"{sentence}." for sentence in (word, given.verdict) if sentence)
+    return replace(given, verdict=verdict)
 
 
 def _loses_guidance(results: Results) -> bool:
     first = results.qualities[0]
-    lost = worst_difference(differences_of(first)[GUIDANCE]) if first.steps else None
+    lost = worst_difference(differences_of(first)[DIRECTION]) if first.steps else None
     return lost is not None and is_lost(lost)
 
 
-def _cost(results: Results, manifest: Manifest, path: str, loses_guidance: bool) -> tuple[str | None, str]:
-    """Return a sentence on the largest loss, and the command (without "fewstep") that lowers it.
+def _cost(results: Results, bundle: Bundle, path: str, loses_guidance: bool) -> Advice:
+    """Return a sentence on the largest loss, and the command that lowers it.
 
-    The sentence is None if the loss of few steps is unknown.
+    The sentence is "" if the loss of few steps is unknown.
     """
     first = results.qualities[0]
     steps, int8 = results.float_against_teacher, first.against_float.mean
+    run, choose = f"fewstep run {path} --precision int8", ChooseOptions(bundle.path, at_least=f"{LEAST_PSNR:g}dB")
+    calibrate = _calibrate_options(results, bundle)
     if results.shaping is None and first.against_float.nearness.is_diverged:
-        hint = clip_hint(manifest)
-        return f"Neither few steps nor int8 loses most: {hint}", f"calibrate {path} {CLIP}"
+        command = f"{calibrate.command_line('calibrate', of=path)} {CLIP}"
+        return Advice(f"Neither few steps nor int8 loses most: {clip_hint(bundle.manifest)}", command, calibrate)
     if loses_guidance:
-        return None, f"calibrate {path} --quality 30dB"
+        return _advise("", replace(calibrate, quality="30dB"), path)
     if steps is None:
-        return None, f"run {path} --precision int8"
+        return Advice("", run)
     figures = f"float32 has {steps.mean:.1f} dB PSNR against many steps, and {first.body} {int8:.1f} dB against float32"
     if steps.nearness.is_near and first.against_float.nearness.is_near:
-        return f"Neither few steps nor int8 loses much: {figures}", f"run {path} --precision int8"
+        return Advice(f"Neither few steps nor int8 loses much: {figures}", run)
     if steps.mean < int8 - ALIKE_PSNR:
-        can_fit = results.shaping is None  # fitted plans have no shaping
-        command = f"fit {path}" if can_fit else f"choose {path} --at-least {LEAST_PSNR:g}dB"
-        return f"Few steps lose more than int8, so more steps help: {figures}", command
+        said = f"Few steps lose more than int8, so more steps help: {figures}"
+        if results.shaping is not None:  # fitted plans have no shaping
+            return _advise(said, choose, path)
+        if (better := _find_better_fit(results, bundle, steps.mean)) is not None:
+            plan = f"{FITTED}{better.evaluations}"
+            said = f"Few steps lose more than int8: {figures}; the bundle's plan {plan} has {better.psnr:.1f} dB"
+            return _advise(said, replace(calibrate, plan=plan, clip=None), path)
+        fit = FitOptions(bundle.path)
+        return _advise(said, replace(fit, steps=count) if 0 < (count := len(first.steps)) <= LARGEST else fit, path)
     if int8 < steps.mean - ALIKE_PSNR:
-        return f"int8 loses more than few steps: {figures}", f"calibrate {path} --quality {steps.mean:.0f}dB"
-    return f"Few steps and int8 lose about the same: {figures}", f"choose {path} --at-least {LEAST_PSNR:g}dB"
+        return _advise(
+            f"int8 loses more than few steps: {figures}", replace(calibrate, quality=f"{steps.mean:.0f}dB"), path
+        )
+    return _advise(f"Few steps and int8 lose about the same: {figures}", choose, path)
+
+
+def _advise(verdict: str, options: LongWork, path: str) -> Advice:
+    """Return the advice of a verb with these options."""
+    verb = {CalibrateOptions: "calibrate", ChooseOptions: "choose", FitOptions: "fit"}[type(options)]
+    return Advice(verdict, options.command_line(verb, of=path), options)
+
+
+def _calibrate_options(results: Results, bundle: Bundle) -> CalibrateOptions:
+    """Return the options that calibrate again along the calibrated plan, with its guidance and clip. Default values are
+    left out. A plan that only a file has cannot be named: the default plan takes its place."""
+    body = bundle.manifest.bodies.get(results.qualities[0].body)
+    kept = None if body is None else own_plan(bundle, body)
+    if kept is None or not is_plan_name(kept.name):
+        return CalibrateOptions(bundle.path)
+    shaping = shaping_of(kept)
+    is_default = weight_of(kept.guidance) == GUIDANCE or not is_led_by_guidance(bundle.manifest.conditions)
+    return CalibrateOptions(
+        bundle.path,
+        plan=None if kept.name.partition("@")[0] == PLAN else kept.name,
+        guidance=None if is_default else 1.0 if kept.guidance is None else kept.guidance,
+        clip=shaping.high if isinstance(shaping, Clip) and shaping.high == -shaping.low else None,
+    )
+
+
+def _find_better_fit(results: Results, bundle: Bundle, psnr: float) -> FittedPlan | None:
+    """Return the fitted plan nearest to the teacher, among those with at most as many evaluations as the judged plan
+    and the same guidance. None if none has clearly more than `psnr` in dB."""
+    count = len(results.qualities[0].steps)
+    entries = [each for each in bundle.manifest.fitted if each.body == FLOAT and each.evaluations <= count]
+    for entry in sorted(entries, key=lambda each: each.psnr, reverse=True):
+        if entry.psnr <= psnr + ALIKE_PSNR:
+            return None
+        plans, _ = read_fitted_plans(bundle, [entry])
+        if plans and (None if plans[0].guidance is None else describe(plans[0].guidance)) == results.guidance:
+            return entry
+    return None

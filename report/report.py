@@ -75,7 +75,7 @@ def _build_page(bundle: Bundle, measured: Results, samples: Samples | None) -> t
     maps = _read_or_note(bundle, "precision maps", read_shown_maps, left_out) or ()
     measured = msgspec.structs.replace(measured, notes=(*measured.notes, *left_out))
     named = Path(bundle.path.resolve().name)  # a page may be published, so it contains no path of this machine
-    advised = advice(measured, bundle.manifest, named)
+    advised = advice(measured, bundle, named)
     return measured, build_page(measured, samples, evaluation, maps, describe_engines(bundle), advised)
 
 

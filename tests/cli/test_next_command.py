@@ -1,18 +1,25 @@
 """Verbs end with the next command, quoted for a shell, and with its duration if that is over a minute."""
 
 import logging
+import re
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from fewstep.calibration.options import CalibrateOptions
 from fewstep.cli import next_command as following
-from fewstep.cli.next_command import NextCommand, calibrate_next, next_command, report_next
+from fewstep.cli.next_command import NextCommand, advised_next, calibrate_next, next_command, report_next
 from fewstep.cli.outcome import Outcome, print_outcome
 from fewstep.cli.output_flags import OutputOptions
+from fewstep.fitting.options import FitOptions
 from fewstep.measure.estimate import Estimate
 from fewstep.plans.errors import UserError
+from fewstep.report.advice import Advice, LongWork
+from fewstep.report.choosing.options import ChooseOptions
 from tests.bundles import changed
+from tests.calibration.test_calibrate import denoiser, write_bundle
 from tests.cli.conftest import Command
 
 LOG = logging.getLogger("fewstep")
@@ -45,6 +52,25 @@ def test_a_large_bundle_is_not_opened_again(tiny_bundle: Path, monkeypatch: pyte
     assert report_next(tiny_bundle).estimate is not None
     monkeypatch.setattr(following, "LARGE", 1)
     assert report_next(tiny_bundle).estimate is None
+
+
+@pytest.mark.parametrize(
+    ("make", "verb"),
+    [
+        (lambda b: CalibrateOptions(b, target=("cpu-x86",), guidance=1.0), "calibrate"),
+        (lambda b: ChooseOptions(b, at_least="25dB"), "choose"),
+        (lambda b: FitOptions(b, steps=3), "fit"),
+    ],
+)
+def test_every_advised_command_that_can_take_minutes_has_a_duration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], LongWork], verb: str
+) -> None:
+    monkeypatch.setattr(following, "LONG", -1.0)  # of any duration
+    bundle = write_bundle(tmp_path / "bundle", denoiser())
+    options = make(bundle)
+    said = str(advised_next(Advice("", options.command_line(verb, of="b"), options), bundle))
+    assert re.fullmatch(rf"Next: fewstep {verb} b [^(]*\(up to .*(second|minute)s?\)", said), said
+    assert str(advised_next(Advice("", "fewstep run b"), bundle)) == "Next: fewstep run b"
 
 
 def test_the_line_is_the_last_and_not_for_json(capsys: pytest.CaptureFixture[str]) -> None:

@@ -40,7 +40,7 @@ def measured(bundle: Path, **options: Any) -> Results:
 
 
 def verdict(results: Results, bundle: Path) -> str:
-    advised = advice(results, open_bundle(bundle).manifest, bundle)
+    advised = advice(results, open_bundle(bundle), bundle)
     assert advised is not None
     return advised.verdict
 

@@ -15,6 +15,9 @@ from fewstep.measure.results import Distance, Quality, StepQuality, TokenQuality
 from fewstep.measure.rollouts.end_quality import EndQuality
 from fewstep.measure.tally import PairedSamples
 from fewstep.measure.teacher import NO_TEACHER, TeacherCheck
+from fewstep.plans import file as plan_file
+from fewstep.plans.compile import compile_plan
+from fewstep.plans.shaping import Clip
 from fewstep.report import report as report_module
 from fewstep.report.advice import advice
 from fewstep.report.distribution import distribution_section, read_evaluation
@@ -22,9 +25,10 @@ from fewstep.report.options import ReportOptions
 from fewstep.report.quality import quality_section
 from fewstep.report.report import report
 from fewstep.report.verdict import describe_distance, describe_distances, describe_low_quality
-from fewstep.runtime.bundle.manifest import Difference, TokenAgreement
+from fewstep.runtime.bundle.manifest import Difference, FittedPlan, TokenAgreement
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.progress import SILENT
+from fewstep.runtime.sampling.request import denoiser_facts
 from tests.bundles import changed, with_body
 from tests.report.extractors import write_extractor
 from tests.report.judged_bundle import make_bundle
@@ -239,15 +243,58 @@ def test_the_costliest_is_named_first_with_the_next_command(evaluated, steps, in
     body = replace(body, against_float=replace(body.against_float, mean=int8), steps=())
     taught = replace(results.float_against_teacher, mean=steps)
     results = replace(results, float_against_teacher=taught, qualities=(body,))
-    manifest, path = open_bundle(evaluated[0]).manifest, Path("my models/shapes")
-    found = advice(results, manifest, path)
+    bundle, path = open_bundle(evaluated[0]), Path("my models/shapes")
+    found = advice(results, bundle, path)
     assert said in found.verdict and re.fullmatch(r"fewstep [a-z]+ 'my models/shapes'( .*)?", found.command)
     assert str(found) == f"{found.verdict} Next: {found.command}"
-    assert "fewstep fit" not in advice(replace(results, shaping="clipped"), manifest, path).command
+    assert "fewstep fit" not in advice(replace(results, shaping="clipped"), bundle, path).command
     far = replace(body, against_float=replace(body.against_float, unrelated=-46.0))
-    diverged = advice(replace(results, qualities=(far,)), manifest, path)
-    assert diverged.command == "fewstep calibrate 'my models/shapes' --clip LIMIT"
-    assert advice(replace(results, qualities=()), manifest, path) is None
+    diverged = advice(replace(results, qualities=(far,)), bundle, path)
+    assert diverged.command == "fewstep calibrate 'my models/shapes' --plan dpmpp_2m:4 --clip LIMIT"
+    assert advice(replace(results, qualities=()), bundle, path) is None
+
+
+def test_a_fitted_plan_of_the_bundle_is_advised_before_another_fit(evaluated, tmp_path):
+    """The one with the most PSNR, of at most as many evaluations, at the same guidance."""
+    results, path = evaluated[1], tmp_path / "copy"
+    shutil.copytree(evaluated[0], path)
+    (body,) = results.qualities
+    count = len(body.steps)
+    losing = replace(results.float_against_teacher, mean=20.0)
+    body = replace(body, against_float=replace(body.against_float, mean=30.0))
+    results = replace(results, float_against_teacher=losing, qualities=(body,), shaping=None)
+    fits = []
+
+    def add_fit(evaluations, psnr, guidance):
+        name = f"plans/fit-{len(fits)}.json"
+        plan = compile_plan(f"ddim:{evaluations}", denoiser_facts(open_bundle(path).manifest), guidance)
+        fits.append(FittedPlan(evaluations, "float32", name, "ddim", "t", 20.0, psnr, 0.1, 16))
+        changed(path, {name: plan_file.encode(plan)}, fitted=tuple(fits))
+        return advice(results, open_bundle(path), path).command
+
+    guidance = None if results.guidance is None else float(results.guidance)
+    fit = f"fewstep fit {path} --steps {count}"
+    assert add_fit(count, 22.0, guidance) == fit  # hardly better
+    assert add_fit(count + 1, 40.0, guidance) == fit  # takes longer
+    assert add_fit(count, 39.0, 7.0 if guidance is None else guidance + 1) == fit
+    assert add_fit(count, 33.0, guidance) == f"fewstep calibrate {path} --plan fitted:{count}"
+    said = advice(results, open_bundle(path), path).verdict
+    assert said.endswith(f"against float32; the bundle's plan fitted:{count} has 33.0 dB.")
+
+
+def test_an_advised_calibration_keeps_plan_guidance_and_clip(evaluated, tmp_path):
+    results, path = evaluated[1], tmp_path / "copy"
+    shutil.copytree(evaluated[0], path)
+    (body,) = results.qualities
+    losing = replace(body, against_float=replace(body.against_float, mean=20.0))
+    results = replace(results, float_against_teacher=replace(results.float_against_teacher, mean=40.0))
+    results = replace(results, qualities=(losing,))
+    manifest = open_bundle(path).manifest
+    plan = compile_plan("ddim:3", denoiser_facts(manifest), 3.0, Clip(-2.0, 2.0))
+    bodies = {key: replace(each, plan="mine") if each.plan else each for key, each in manifest.bodies.items()}
+    changed(path, {"plans/mine.json": plan_file.encode(plan)}, bodies=bodies, plans={"mine": "plans/mine.json"})
+    command = advice(results, open_bundle(path), path).command
+    assert command == f"fewstep calibrate {path} --plan {plan.name} --guidance 3 --clip 2 --quality 40dB"
 
 
 def test_a_lost_direction_of_guidance_comes_first(evaluated):
@@ -256,7 +303,7 @@ def test_a_lost_direction_of_guidance_comes_first(evaluated):
     lost = Difference(step=1, gain=0.2, ratio=-1.0, share=0.2)
     steps = (StepQuality(0, 1.0, 0.0, 0, 30.0, 30.0, 30.0, guidance=lost),)
     results = replace(results, qualities=(replace(body, steps=steps),))
-    found = advice(results, open_bundle(evaluated[0]).manifest, evaluated[0])
+    found = advice(results, open_bundle(evaluated[0]), evaluated[0])
     assert found.verdict.startswith("Not usable: int8-cpu-x86 has ")
     assert "dB, and loses the direction of guidance." in found.verdict
     assert found.command.endswith("--quality 30dB")
