@@ -95,7 +95,8 @@ def plan_from_scheduler_config(
         arguments: the arguments that a pipeline passes to the scheduler: `eta` (DDIM, TCD), `order` (LMS), `mu` or
             `tokens` (flows with a dynamic shift).
         pipeline: apply the rules of this pipeline for its scheduler (`pipelines.py`): StableDiffusionPipeline sets
-            steps_offset 1 and clip_sample False, and FluxPipeline passes sigmas.
+            steps_offset 1 and clip_sample False, FluxPipeline passes sigmas, and most pipelines of Stable Diffusion
+            pass eta 0, which TCD has 0.3 without.
         guided: whether the denoiser has an unconditional branch.
         x_shape: [channels, height, width], from which a pipeline's dynamic shift follows if `arguments` has none.
         strength: in (0, 1]: start from the given "image" and run int(steps x strength) steps, as
@@ -153,6 +154,8 @@ def _request(
             arguments = {**arguments, "tokens": count}
         elif count is not None:
             arguments = {**arguments, "mu": dynamic_mu(rules, read_config(stored)[1], count)}
+    if rules.passes_eta and "eta" in CLASSES[config.scheduler].arguments:
+        arguments = {"eta": 0.0, **arguments}
     return ScheduleRequest(steps, arguments, even)
 
 

@@ -22,6 +22,7 @@ class PipelineRules:
     max_shift: of a dynamic shift, if the config has none.
     shortens: all steps run for any strength, which instead shortens the distillation's timesteps.
     rounds_up: of N steps a strength runs N - int(N - N x strength), instead of int(N x strength).
+    passes_eta: the pipeline passes its eta, 0 by default, to a scheduler that takes one.
     """
 
     changes: Mapping[str, Any] = field(default_factory=dict)
@@ -31,10 +32,12 @@ class PipelineRules:
     max_shift: float = 1.15
     shortens: bool = False
     rounds_up: bool = False
+    passes_eta: bool = False
 
 
 PLAIN = PipelineRules()  # passes the number of steps; with a strength int(N x strength) steps run
-STABLE_DIFFUSION = PipelineRules({"steps_offset": 1, "clip_sample": False})
+WITH_ETA = PipelineRules(passes_eta=True)
+STABLE_DIFFUSION = PipelineRules({"steps_offset": 1, "clip_sample": False}, passes_eta=True)
 STABLE_DIFFUSION_3 = PipelineRules(patch=2, max_shift=1.16, rounds_up=True)
 WITHOUT_MU = PipelineRules(rounds_up=True)  # pipelines of Stable Diffusion 3 that pass no mu
 LATENT_CONSISTENCY = PipelineRules(shortens=True)
@@ -43,7 +46,7 @@ EVEN = PipelineRules(even=True, patch=2, rounds_up=True)  # other pipelines of F
 PIPELINES: Mapping[str, PipelineRules] = {  # from the source of each class in diffusers 0.42.1
     "DDIMPipeline": PipelineRules({"_class_name": "DDIMScheduler"}),
     "PNDMPipeline": PipelineRules({"_class_name": "PNDMScheduler"}),
-    "StableDiffusionInpaintPipeline": PipelineRules({"steps_offset": 1, "skip_prk_steps": True}),
+    "StableDiffusionInpaintPipeline": PipelineRules({"steps_offset": 1, "skip_prk_steps": True}, passes_eta=True),
     "FluxPipeline": FLUX,
     **dict.fromkeys(
         (
@@ -99,12 +102,28 @@ PIPELINES: Mapping[str, PipelineRules] = {  # from the source of each class in d
     ),
     **dict.fromkeys(
         (
-            "AudioLDMPipeline",
             "AuraFlowPipeline",
             "ConsistencyModelPipeline",
             "DanceDiffusionPipeline",
             "DDPMPipeline",
             "DiTPipeline",
+            "KandinskyV22CombinedPipeline",
+            "KandinskyV22ControlnetImg2ImgPipeline",
+            "KandinskyV22ControlnetPipeline",
+            "KandinskyV22Img2ImgCombinedPipeline",
+            "KandinskyV22Img2ImgPipeline",
+            "KandinskyV22InpaintCombinedPipeline",
+            "KandinskyV22InpaintPipeline",
+            "KandinskyV22Pipeline",
+            "MarigoldDepthPipeline",
+            "MarigoldIntrinsicsPipeline",
+            "MarigoldNormalsPipeline",
+        ),
+        PLAIN,
+    ),
+    **dict.fromkeys(
+        (
+            "AudioLDMPipeline",
             "HunyuanDiTControlNetPipeline",
             "HunyuanDiTPAGPipeline",
             "HunyuanDiTPipeline",
@@ -114,23 +133,12 @@ PIPELINES: Mapping[str, PipelineRules] = {  # from the source of each class in d
             "IFInpaintingSuperResolutionPipeline",
             "IFPipeline",
             "IFSuperResolutionPipeline",
-            "KandinskyV22CombinedPipeline",
-            "KandinskyV22ControlnetImg2ImgPipeline",
-            "KandinskyV22ControlnetPipeline",
-            "KandinskyV22Img2ImgCombinedPipeline",
-            "KandinskyV22Img2ImgPipeline",
-            "KandinskyV22InpaintCombinedPipeline",
-            "KandinskyV22InpaintPipeline",
-            "KandinskyV22Pipeline",
             "KolorsImg2ImgPipeline",
             "KolorsPAGPipeline",
             "KolorsPipeline",
             "LDMPipeline",
             "LDMSuperResolutionPipeline",
             "LDMTextToImagePipeline",
-            "MarigoldDepthPipeline",
-            "MarigoldIntrinsicsPipeline",
-            "MarigoldNormalsPipeline",
             "MusicLDMPipeline",
             "PaintByExamplePipeline",
             "PixArtAlphaPipeline",
@@ -166,7 +174,7 @@ PIPELINES: Mapping[str, PipelineRules] = {  # from the source of each class in d
             "StableUnCLIPImg2ImgPipeline",
             "StableUnCLIPPipeline",
         ),
-        PLAIN,
+        WITH_ETA,
     ),
 }
 

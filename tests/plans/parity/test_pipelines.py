@@ -15,6 +15,7 @@ from fewstep.export.sources.diffusers.pipelines import REFUSED_PIPELINES
 from fewstep.plans.configs.diffusers import plan_from_scheduler_config
 from fewstep.plans.configs.pipelines import PIPELINES, PipelineRules
 from tests.plans.parity.pipelines import X_SHAPE, network_times
+from tests.plans.parity.sampler_tables import assert_same_rows, extract, unroll
 
 diffusers = pytest.importorskip("diffusers")
 IMAGE_TO_IMAGE = (
@@ -71,6 +72,20 @@ def test_a_solver_in_lambda_takes_the_mu_of_the_pipeline(name: str) -> None:
     np.testing.assert_allclose(our_times(scheduler, name, 5), expected, rtol=2e-6)
 
 
+@pytest.mark.parametrize(
+    ("pipeline", "eta"),
+    [("StableDiffusionPipeline", 0.0), ("StableDiffusionXLPipeline", 0.0), ("KandinskyV22Pipeline", 0.3), (None, 0.3)],
+)
+def test_tcd_has_the_eta_that_the_pipeline_passes(pipeline: str | None, eta: float) -> None:
+    """A pipeline that passes none leaves the scheduler its own."""
+    scheduler = diffusers.TCDScheduler()
+    config = {**scheduler.config, "_class_name": "TCDScheduler", "steps_offset": 1}
+    plan = plan_from_scheduler_config(config, steps=4, pipeline=pipeline)
+    assert_same_rows(unroll(plan), extract(scheduler, 4, eta=eta))
+    given = plan_from_scheduler_config(config, steps=4, pipeline=pipeline, arguments={"eta": 0.7})
+    assert_same_rows(unroll(given), extract(scheduler, 4, eta=0.7))
+
+
 @pytest.mark.parametrize(("pipeline", "theirs"), [("DDIMPipeline", "DDIM"), ("PNDMPipeline", "PNDM")])
 def test_a_pipeline_makes_its_own_scheduler_of_any_other(pipeline: str, theirs: str) -> None:
     found = diffusers.DDPMScheduler(beta_end=0.01, timestep_spacing="leading", steps_offset=1)
@@ -121,6 +136,7 @@ UNLISTED = frozenset(  # they change what a plan does besides its times, or are 
         "VersatileDiffusionTextToImagePipeline",
     )
 )
+ETA = re.compile(r"\beta: [^,=]+=0(?:\.0)?\b")  # as `ast.unparse` writes a default
 CHANGES = re.compile(r"new_config\[.(steps_offset|clip_sample|skip_prk_steps).\] = (\S+)")
 OWN_SCHEDULER = re.compile(r"scheduler = (\w+Scheduler)\.from_config\(scheduler\.config\)")
 
@@ -148,6 +164,7 @@ def rules_of(source: str) -> PipelineRules:
         max_shift=1.16 if has_own_limit else 1.15,
         shortens="original_inference_steps=original_inference_steps" in source,
         rounds_up="int(max(num_inference_steps - init_timestep, 0))" in source,
+        passes_eta="self.prepare_extra_step_kwargs(generator, eta)" in source or "extra_kwargs['eta'] = eta" in source,
     )
 
 
@@ -163,6 +180,7 @@ def test_rules_are_those_that_the_source_of_each_pipeline_shows() -> None:
         ours = {**vars(rules), "changes": dict(rules.changes)}
         theirs = {**vars(shown), "rounds_up": shown.rounds_up if has_strength else rules.rounds_up}
         assert ours == theirs, name
+        assert not rules.passes_eta or ETA.search(found[name]), name
 
 
 @pytest.mark.slow
