@@ -15,6 +15,8 @@ from fewstep.runtime.bundle.manifest import Condition
 ConditionValues = Mapping[str, Sequence[Any] | NDArray[Any]]
 ELEMENTS_LIMIT = 2**24  # of one value
 KINDS = {"f": "iuf", "b": "b"}  # dtype kind of a condition -> kinds of values it takes; others take integers
+DEFAULTS_KEPT = 64  # conditions and numbers of samples
+_DEFAULTS: dict[tuple[int, int], tuple[Condition, NDArray[Any]]] = {}  # by the identity of a condition, and samples
 DISTILLED = "guidance"  # the condition of a denoiser that takes the guidance weight as input: one branch suffices
 
 
@@ -78,7 +80,7 @@ def check(conditions: Sequence[Condition], values: ConditionValues | None, sampl
         if name in values:
             arrays[name] = _to_array(condition, values[name], samples)
         elif condition.default is not None:
-            arrays[name] = np.broadcast_to(default_value(condition), (samples, *condition.shape))
+            arrays[name] = _default_values(condition, samples)
         else:
             raise UserError(
                 f"condition {name!r} is missing", f"give {_describe_valid_value(condition)} for each sample"
@@ -162,7 +164,40 @@ def _describe_valid_value(condition: Condition) -> str:
     return kind + bounds
 
 
+def _default_values(condition: Condition, samples: int) -> NDArray[Any]:
+    """Return the default of each sample, read-only [samples, *shape]. Those of recent calls are kept."""
+    kept = _DEFAULTS.get((id(condition), samples))
+    if kept is None or kept[0] is not condition:
+        array = np.repeat(default_value(condition)[None], samples, axis=0)
+        array.setflags(write=False)
+        if len(_DEFAULTS) >= DEFAULTS_KEPT:
+            _DEFAULTS.clear()
+        kept = _DEFAULTS[id(condition), samples] = condition, array
+    return kept[1]
+
+
+def _copy_if_plain(condition: Condition, values: Any, samples: int) -> NDArray[Any] | None:
+    """Return a copy of an array that has the condition's type and shape, with finite values in its range. Return None
+    for any other value: the other checks convert it, or explain what is wrong with it.
+
+    These are the values of control loops, which call often.
+    """
+    if type(values) is not np.ndarray or values.dtype != condition.dtype:
+        return None
+    if values.shape != (samples, *condition.shape) or not values.size:
+        return None
+    if values.dtype.kind == "f" and not np.logical_and.reduce(np.isfinite(values), axis=None):
+        return None
+    if condition.low is not None and not condition.low <= np.minimum.reduce(values, axis=None):
+        return None
+    if condition.high is not None and not np.maximum.reduce(values, axis=None) <= condition.high:
+        return None
+    return values.copy()
+
+
 def _to_array(condition: Condition, values: Sequence[Any] | NDArray[Any], samples: int) -> NDArray[Any]:
+    if (plain := _copy_if_plain(condition, values, samples)) is not None:
+        return plain
     what, fix, dtype = (
         f"condition {condition.name!r}",
         f"give {_describe_valid_value(condition)}",

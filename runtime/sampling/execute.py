@@ -107,7 +107,7 @@ def make_rows(
 ) -> list[Array]:
     """Return the rows of a state: each line of the table applied to the columns, plus the terms with tensors."""
     rows = [combine(row, columns, dtype) for row in table]
-    for term in terms:
+    for term in terms:  # most plans have none
         tensor = tensor_values(tensors[term.tensor]).astype(dtype)
         rows[term.row] = rows[term.row] + (tensor if term.column is None else tensor * columns[term.column])
     return rows
@@ -161,11 +161,15 @@ def build_evaluation(
     """Return the network's outputs at step `index`, with the shaped prediction. Noise is not drawn yet."""
     step = plan.steps[index]
     outputs = [np.asarray(output, dtype) for output in outputs]
-    shaped: Array | None = None
-    if step.shaping is not None:
-        values = make_rows(plan.tensors, step.shaping_of, step.shaping_terms, [*state, *outputs], dtype)
-        shaped = shaping.apply(step.shaping, values)
-    return StepEvaluation(index, step, state, u, outputs, shaped, plan.tensors)
+    return StepEvaluation(index, step, state, u, outputs, _shape(plan, step, state, outputs, dtype), plan.tensors)
+
+
+def _shape(plan: Plan, step: Step, state: Sequence[Array], outputs: Sequence[Array], dtype: DTypeLike) -> Array | None:
+    """Return the shaped prediction of a step; None if it has no shaping."""
+    if step.shaping is None:
+        return None
+    values = make_rows(plan.tensors, step.shaping_of, step.shaping_terms, [*state, *outputs], dtype)
+    return shaping.apply(step.shaping, values)
 
 
 def update(plan: Plan, evaluation: StepEvaluation, draws: Draws, dtype: DTypeLike = np.float32) -> list[Array]:
@@ -185,11 +189,15 @@ def advance(
     slots: Slots | None = None,
 ) -> StepState:
     """Compute step `index` from the state and the network's outputs. `slots` are the carried tensors after it."""
-    evaluation = build_evaluation(plan, index, state, u, outputs, dtype)
-    after = update(plan, evaluation, draws, dtype)
+    step = plan.steps[index]  # as `build_evaluation` and `update`, without a struct between them
+    outputs = [np.asarray(output, dtype) for output in outputs]
+    shaped = _shape(plan, step, state, outputs, dtype)
+    columns = [*state, *outputs] if shaped is None else [*state, *outputs, shaped]
+    columns += [np.asarray(draws(number), dtype) for number in step.draws]
+    after = make_rows(plan.tensors, step.update, step.terms, columns, dtype)
     if slots is not None and plan.rolling_bank is not None:
         slots = slots.with_rows(plan.rolling_bank.name, after)
-    return StepState(*msgspec.structs.astuple(evaluation), after=after, slots=slots)
+    return StepState(index, step, state, u, outputs, shaped, plan.tensors, after=after, slots=slots)
 
 
 def carry_in(plan: Plan, step: Step, slots: Slots, dtype: DTypeLike = np.float32) -> dict[str, Array]:

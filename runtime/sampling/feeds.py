@@ -67,29 +67,31 @@ def branch_values(
     return values_of
 
 
-def plan_blocks(plan: AnyPlan, values_of: BranchValues, samples: int, time_shape: tuple[int, ...] = ()) -> list[Arrays]:
-    """Return the conditions and times [branches * samples, ...] of each step, its branches concatenated.
-
-    `time_shape` is the shape of a sample's time.
-    """
-    joined: dict[tuple[str, ...], dict[str, NDArray[Any]]] = {}  # steps share the arrays, which may be images
-    blocks: list[Arrays] = []
+def plan_times(plan: AnyPlan, samples: int, time_shape: tuple[int, ...] = ()) -> tuple[Arrays, ...]:
+    """Return the times [branches * samples, ...] of each step. `time_shape` is the shape of a sample's time."""
+    times: list[dict[str, NDArray[Any]]] = []
     for step in plan.steps:
-        if step.branches not in joined:
-            parts = [values_of(branch) for branch in step.branches]
-            joined[step.branches] = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        block = dict(joined[step.branches])
-        block[TIME] = np.full((len(step.branches) * samples, *time_shape), times_of(plan, step), np.float32)
+        count = len(step.branches) * samples
+        times.append({TIME: np.full((count, *time_shape), times_of(plan, step), np.float32)})
         if step.to is not None:
-            block[TO] = np.full(len(step.branches) * samples, step.to, np.float32)
-        blocks.append(block)
-    return blocks
+            times[-1][TO] = np.full(count, step.to, np.float32)
+    return tuple(times)
+
+
+def join_branches(branches: Sequence[str], values_of: BranchValues) -> Arrays:
+    """Return the conditions [branches * samples, ...] of a step with these branches, concatenated."""
+    parts = [values_of(branch) for branch in branches]
+    return {name: _join([part[name] for part in parts]) for name in parts[0]}
+
+
+def _join(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    return np.ascontiguousarray(parts[0]) if len(parts) == 1 else np.concatenate(parts)
 
 
 class BodyInputs(NamedTuple):
     """The names of a body's inputs except x."""
 
-    direct: Mapping[str, str]  # times and conditions -> their keys in a block of `plan_blocks`
+    direct: Mapping[str, str]  # times and conditions -> their keys in `Blocks`
     groups: tuple[str, ...]  # range groups
     rows: tuple[str, ...]  # rows of the conditioner and the prologue
     has_time: bool  # whether the body or the prologue takes the time

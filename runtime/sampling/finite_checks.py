@@ -16,6 +16,7 @@ from fewstep.plans.tokens.plan import LOGITS
 from fewstep.runtime.sampling.execute import Array, Hold, StepNetwork, StepState, finish
 from fewstep.runtime.sampling.tokens import TokenState, finish_tokens
 
+SMALL = 4096  # elements
 OUTPUT = "the denoiser's output"
 State = TypeVar("State", StepState, TokenState)
 
@@ -36,6 +37,20 @@ def finite_states(states: Iterator[State], plan: AnyPlan) -> Iterator[State]:
         yield state
 
 
+def run_to_sample(plan: AnyPlan, states: Iterator[Any], hold: Hold | None = None) -> NDArray[Any]:
+    """Run the steps of `states` to their end, and return the sample [B, *x_shape]. Each state is checked.
+
+    Raises NotFinite for the first that is not finite, and UserError for open tokens.
+    """
+    last = None
+    with np.errstate(all="ignore"):
+        for state in states:
+            if isinstance(state, StepState):  # the token executor has checked its logits
+                check_finite_state(state, plan)
+            last = state
+    return finite_sample(plan, [last], hold)
+
+
 def finite_sample(plan: AnyPlan, states: Iterable[Any], hold: Hold | None = None) -> NDArray[Any]:
     """Return the sample [B, *x_shape] of a run's last state.
 
@@ -46,7 +61,7 @@ def finite_sample(plan: AnyPlan, states: Iterable[Any], hold: Hold | None = None
     plan = check_compiled(plan)
     with np.errstate(all="ignore"):
         x: NDArray[np.float32] = finish(plan, states, hold=hold).astype(np.float32, copy=False)
-        if not _has_finite_sum(x):
+        if not _is_surely_finite(x):
             check_finite(x, "the sample", len(plan.steps) - 1, plan.steps[-1], plan)
     return x
 
@@ -56,10 +71,18 @@ def check_finite_state(state: StepState, plan: AnyPlan) -> None:
 
     Outputs are checked too, because a step may not read all of them: rk4 with CFG++ leaves one unread.
     """
-    arrays = [(OUTPUT, output) for output in state.outputs] + [("the sample", row) for row in state.after]
-    if not all(_has_finite_sum(array) for _, array in arrays):
-        for what, array in arrays:
-            check_finite(array, what, state.index, state.step, plan)
+    first = len(state.before)  # the column of the first output: a row that reads it is finite only if it is
+    unread = [
+        output
+        for column, output in enumerate(state.outputs, first)
+        if not any(row[column] for row in state.step.update)
+    ]
+    if all(map(_is_surely_finite, state.after)) and all(map(_is_surely_finite, unread)):
+        return
+    for output in state.outputs:
+        check_finite(output, OUTPUT, state.index, state.step, plan)
+    for row in state.after:
+        check_finite(row, "the sample", state.index, state.step, plan)
 
 
 def finite_outputs(network: StepNetwork, plan: Plan) -> StepNetwork:
@@ -82,9 +105,11 @@ def check_finite(array: NDArray[Any], what: str, index: int, step: Step, plan: A
         raise NotFinite(f"{what} is not finite at {place}", fix)
 
 
-def _has_finite_sum(array: NDArray[Any]) -> bool:
+def _is_surely_finite(array: NDArray[Any]) -> bool:
     """Return True only if all values are finite.
 
-    It is faster than `np.isfinite`, and returns False too if the sum of finite values overflows.
+    It is faster than `np.isfinite`, and returns False too if the sum of finite values or of their squares overflows.
     """
+    if array.size <= SMALL:  # larger products would start threads of the linear algebra library
+        return isfinite(np.vdot(array, array))
     return isfinite(np.add.reduce(array, axis=None))

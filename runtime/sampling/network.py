@@ -12,15 +12,35 @@ from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.errors import UserError
 from fewstep.runtime.arrays import Float32
 from fewstep.runtime.backends import Arrays, LoadedGraph
+from fewstep.runtime.backends.lru_cache import LruCache
 from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.reading import EXPORT_AGAIN, Bundle
 from fewstep.runtime.kinds.graph_entry import CARRIED
 from fewstep.runtime.kinds.positions import time_shape
 from fewstep.runtime.kinds.sizes import output_shape, x_dtype
-from fewstep.runtime.sampling.feeds import BodyInputs, BranchValues, check_times, plan_blocks
+from fewstep.runtime.sampling.feeds import BodyInputs, BranchValues, check_times, join_branches, plan_times
 from fewstep.runtime.sampling.feeds import tensor_name as name_of
-from fewstep.runtime.sampling.prologue_rows import RowCache, make_row_source
+from fewstep.runtime.sampling.prologue_rows import Blocks, PairCache, RowCache, Rows, make_row_source
 from fewstep.runtime.sampling.step_call import Feeds, GraphCall
+
+PLANS_KEPT = 16
+LARGE = 2**18  # bytes of the times of a plan's steps, above which they are not kept
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """What the calls of a plan on as many samples share.
+
+    branches: those of its steps. places: the index of each step's branches in them. times, groups: times and range
+    groups of its steps. pairs: the last distinct pairs of time and condition.
+    """
+
+    plan: AnyPlan
+    branches: Sequence[tuple[str, ...]]
+    places: Sequence[int]
+    times: Sequence[Arrays]
+    groups: Sequence[NDArray[np.int64]]
+    pairs: PairCache
 
 
 @dataclass(frozen=True, repr=False)
@@ -51,13 +71,14 @@ class Network:
 
     def __call__(self, x: NDArray[Any], fed: Arrays, group: int) -> GraphCall:
         """Call the range group's graph for x [N, *x_shape]; its output is [N, heads * C, ...]."""
-        is_single = len(self._graphs) == 1
+        manifest, is_single = self.bundle.manifest, len(self._graphs) == 1
         graph, entry, x_name, output_name = self._graphs[0 if is_single else self.body.graph_index(group)]
         others = fed if is_single else {each.name: fed[each.name] for each in entry.inputs if each.name in fed}
-        feeds = {x_name: np.ascontiguousarray(x, x_dtype(self.bundle.manifest)), **others}
+        feeds = {x_name: np.ascontiguousarray(x, self._x_dtype), **others}
         returned = graph(feeds)
         output = returned.get(output_name)
-        if output is None or output.shape != (len(x), *output_shape(self.bundle.manifest, x.shape[1:])):
+        is_like_x = output is not None and output.shape == x.shape and self._keeps_shape
+        if output is None or not (is_like_x or output.shape == (len(x), *output_shape(manifest, x.shape[1:]))):
             what = f"{self.bundle.path}: {entry.file} does not return the output that the manifest describes"
             raise UserError(what, EXPORT_AGAIN)
         return GraphCall(feeds, returned, output)
@@ -67,30 +88,70 @@ class Network:
 
         Carried tensors are zeros.
         """
-        fed = dict(self._feeds([block], [group])(0))
+        blocks = Blocks([block], [0], [block])
+        fed = dict(self._feeds(blocks, [np.array([group], np.int64)], PairCache())(0))
         for each in self.bundle.manifest.carried:
             fed[CARRIED + each.name] = np.zeros((len(x), *each.shape), each.dtype)
         return self(x, fed, group).output
 
     def feeds(self, plan: AnyPlan, samples: int, values_of: BranchValues) -> Feeds:
         """Return a function from a step's index to the inputs except x. The conditioner and prologue run now, once."""
+        shared = self._shared(plan, samples)
+        conditions = [join_branches(branches, values_of) for branches in shared.branches]
+        return self._feeds(Blocks(conditions, shared.places, shared.times), shared.groups, shared.pairs)
+
+    def _shared(self, plan: AnyPlan, samples: int) -> "_Shared":
+        """Return what the calls of a plan on as many samples share. It is kept for the last plans, unless it is large.
+
+        Raises UserError for a plan with as many times as the network does not take.
+        """
+        key = id(plan), samples
+        kept = self._last_plans.get(key)
+        if kept is not None and kept.plan is plan:
+            return kept
         for has_second in {step.to is not None for step in plan.steps}:
             check_times(has_second, self.inputs.has_second_time)
-        blocks = plan_blocks(plan, values_of, samples, time_shape(self.bundle.manifest))
-        return self._feeds(blocks, [step.group for step in plan.steps])
+        times = plan_times(plan, samples, time_shape(self.bundle.manifest))
+        groups = [np.array([step.group], np.int64) for step in plan.steps]
+        branches = list(dict.fromkeys(step.branches for step in plan.steps))
+        places = [branches.index(step.branches) for step in plan.steps]
+        made = _Shared(plan, branches, places, times, groups, PairCache())
+        if sum(array.nbytes for each in times for array in each.values()) > LARGE:
+            return made
+        with self._last_plans.lock:
+            self._last_plans.pop(key, None)  # of another plan, which was freed
+        return self._last_plans.get_or_make(key, lambda: made)
 
-    def _feeds(self, blocks: Sequence[Arrays], groups: Sequence[int]) -> Feeds:
-        """Return a function from a block's index to the inputs except x. `groups` are the blocks' range groups."""
-        inputs = self.inputs
-        direct = [
-            {name: block[key] for name, key in inputs.direct.items()}
-            | {name: np.array([group], np.int64) for name in inputs.groups}
-            for block, group in zip(blocks, groups, strict=True)
-        ]
-        if not inputs.rows:
-            return direct.__getitem__
-        dealt = make_row_source(self.bundle, self.conditioner, self.prologue, blocks, inputs.rows, self.last_rows)
-        return lambda index: direct[index] | dealt(index)
+    def _feeds(self, blocks: Blocks, groups: Sequence[NDArray[np.int64]], pairs: PairCache) -> Feeds:
+        """Return a function from a block's index to the inputs except x. `groups` are the blocks' range groups [1]."""
+        inputs, rows_of = self.inputs, None
+        if inputs.rows:
+            rows_of = make_row_source(
+                self.bundle, self.conditioner, self.prologue, blocks, inputs.rows, self.last_rows, pairs
+            )
+
+        def feeds(index: int) -> Rows:
+            fed = {} if rows_of is None else rows_of(index)
+            for name, key in inputs.direct.items():
+                fed[name] = blocks.value(index, key)
+            for name in inputs.groups:
+                fed[name] = groups[index]
+            return fed
+
+        return feeds
+
+    @cached_property
+    def _last_plans(self) -> "LruCache[tuple[int, int], _Shared]":
+        return LruCache(PLANS_KEPT)
+
+    @cached_property
+    def _x_dtype(self) -> np.dtype[Any]:
+        return np.dtype(x_dtype(self.bundle.manifest))
+
+    @cached_property
+    def _keeps_shape(self) -> bool:
+        """Whether an output has the shape of x."""
+        return output_shape(self.bundle.manifest, (1, 1)) == (1, 1)
 
     @cached_property
     def _graphs(self) -> list[tuple[LoadedGraph, Any, str, str]]:

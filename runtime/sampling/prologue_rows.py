@@ -9,7 +9,7 @@ The conditioner's rows of a few conditions are cached: it does not run again for
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import accumulate
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,23 +24,30 @@ AT_ONCE = 2**24  # bytes of conditioner rows that one call of the prologue takes
 FEW = 4  # conditions whose rows are cached: enough for an observation and its branches, not for a batch of prompts
 TIMES: Mapping[str, str] = {"time": TIME, "to": TO}  # by role
 
+Rows = dict[str, NDArray[Any]]
+Index = NDArray[np.intp] | slice  # of some rows
+Pairs = tuple[Rows, Sequence[Index]]  # distinct times and places, and where those of each block are
+
 
 def make_row_source(
     bundle: Bundle,
     conditioner: LoadedGraph | None,
     prologue: LoadedGraph | None,
-    blocks: Sequence[Arrays],
+    blocks: "Blocks",
     wanted: Iterable[str],
     last: "RowCache",
-) -> Callable[[int], dict[str, NDArray[Any]]]:
+    last_pairs: "PairCache",
+) -> "Callable[[int], Rows]":
     """Return a function from a block's index to the rows `wanted` [N, ...] by name.
 
-    `blocks` are conditions and times [N, ...]. `last` caches the conditioner's rows; this call reads and updates it.
+    `last` caches the conditioner's rows, and `last_pairs` the pairs of time
+    and condition of blocks with the same times; this call reads and updates both.
     """
     manifest, wanted = bundle.manifest, frozenset(wanted)
     named = {each.input: each.name for each in manifest.conditions}
     conditioner_rows: dict[str, NDArray[Any]] = {}
-    places, pairs = ([np.zeros(len(block[TIME]), np.intp) for block in blocks] for _ in range(2))
+    places = Places([], [])
+    pairs: Sequence[Index] = ()
     if conditioner is not None and manifest.conditioner is not None:
         values, places = _distinct_conditions(blocks, sorted(named[each.name] for each in manifest.conditioner.inputs))
         fed = {each.name: values[named[each.name]] for each in manifest.conditioner.inputs}
@@ -54,9 +61,9 @@ def make_row_source(
         times = {each.name: TIMES[each.role] for each in takes if each.role in TIMES}
         prologue_values, prologue_places = _distinct_conditions(blocks, sorted(seen.values()))
         keys = {IN_PROLOGUE: prologue_places} | ({IN_CONDITIONER: places} if row_names else {})
-        distinct, pairs = _distinct_pairs(blocks, keys, sorted(set(times.values())))
+        distinct, pairs = last_pairs.pairs(keys, lambda: _distinct_pairs(blocks, keys, sorted(set(times.values()))))
 
-        def rows_of(at: slice) -> dict[str, NDArray[Any]]:
+        def rows_of(at: slice) -> Rows:
             """Return the rows of some of the pairs."""
             fed = {name: distinct[key][at] for name, key in times.items()}
             fed |= {name: prologue_values[key][distinct[IN_PROLOGUE][at]] for name, key in seen.items()}
@@ -75,12 +82,66 @@ def make_row_source(
         for outputs in (conditioner_rows, prologue_rows)
     )
 
-    def rows(index: int) -> dict[str, NDArray[Any]]:
-        place, pair = _as_slice(places[index]), _as_slice(pairs[index])
-        of_condition = {name: row[place] for name, row in conditioner_rows.items()}
-        return of_condition | {name: row[pair] for name, row in prologue_rows.items()}
+    def rows(index: int) -> Rows:
+        pair = pairs[index] if prologue_rows else slice(0)
+        made = {name: row[pair] for name, row in prologue_rows.items()}
+        if conditioner_rows:
+            place = _as_slice(places.of_block(index))
+            made.update({name: row[place] for name, row in conditioner_rows.items()})
+        return made
 
     return rows
+
+
+class Blocks(NamedTuple):
+    """The conditions and times of the calls of a network.
+
+    conditions: [N, ...] by name, for each choice of branches. Blocks share the arrays, which may be images.
+    places: of each block, the index of its conditions. times: of each block, [N, ...] by TIME and TO.
+    """
+
+    conditions: Sequence[Arrays]
+    places: Sequence[int]
+    times: Sequence[Arrays]
+
+    def value(self, index: int, key: str) -> NDArray[Any]:
+        """Return a block's condition or time."""
+        return self.times[index][key] if key in (TIME, TO) else self.conditions[self.places[index]][key]
+
+    @property
+    def counts(self) -> list[int]:
+        """The rows N of each choice of branches."""
+        return [len(self.times[self.places.index(place)][TIME]) for place in range(len(self.conditions))]
+
+
+class Places(NamedTuple):
+    """Where the samples of each block are among distinct conditions.
+
+    by_branches: the indexes [N] for each choice of branches. places: of each block, that of its choice.
+    """
+
+    by_branches: Sequence[NDArray[np.intp]]
+    places: Sequence[int]
+
+    def of_block(self, index: int) -> NDArray[np.intp]:
+        return self.by_branches[self.places[index]]
+
+
+class PairCache:
+    """A cache of the last distinct pairs of time and condition, for calls whose blocks have the same times: those of
+    one plan on as many samples. They depend on which samples share a condition, not on its values.
+    """
+
+    def __init__(self) -> None:
+        self._last: tuple[object, Pairs] | None = None  # replaced as one value: threads share it
+
+    def pairs(self, places: Mapping[str, Places], make: "Callable[[], Pairs]") -> "Pairs":
+        """Return the cached pairs for these places, else those of `make`. The caller must not modify them."""
+        key = [(name, [at.tobytes() for at in each.by_branches]) for name, each in places.items()]
+        last = self._last
+        if last is None or last[0] != key:
+            last = self._last = key, make()
+        return last[1]
 
 
 class RowCache:
@@ -112,7 +173,7 @@ def _has_same_bits(one: NDArray[Any], other: NDArray[Any]) -> bool:
     return one.shape == other.shape and one.tobytes() == other.tobytes()
 
 
-def _as_slice(places: NDArray[np.intp]) -> NDArray[np.intp] | slice:
+def _as_slice(places: NDArray[np.intp]) -> Index:
     """Return consecutive places as a slice, and others unchanged. Indexing with a slice does not copy rows."""
     first, count = int(places[0]), len(places)
     is_in_order = count == 1 or bool((places == np.arange(first, first + count)).all())
@@ -123,37 +184,33 @@ def _run_graph(graph: LoadedGraph, name: str, fed: Arrays, count: int, bundle: B
     """Run the conditioner or the prologue, and return its outputs [count, ...]."""
     outputs = graph(fed)
     for each in find_graph(bundle, name).outputs:
-        if each.name not in outputs or outputs[each.name].shape[:1] != (count,):
+        row = outputs.get(each.name)
+        if row is None or not row.ndim or len(row) != count:
             what = f"{bundle.path}: the {name} does not return a row {each.name!r} for each sample"
             raise UserError(what, EXPORT_AGAIN)
     return dict(outputs)
 
 
-def _distinct_conditions(
-    blocks: Sequence[Arrays], names: Sequence[str]
-) -> tuple[dict[str, NDArray[Any]], list[NDArray[np.intp]]]:
-    """Return the distinct conditions [C, ...], and for each block the index of each of its samples among them.
-
-    The steps of a plan share their arrays, which may be images. Each array is compared only once.
-    """
-    first: dict[tuple[int, ...], int] = {}
-    numbers = [first.setdefault(tuple(id(block[name]) for name in names), at) for at, block in enumerate(blocks)]
-    apart = sorted(set(numbers))
-    sizes = [len(blocks[at][TIME]) for at in apart]
+def _distinct_conditions(blocks: Blocks, names: Sequence[str]) -> tuple[Rows, Places]:
+    """Return the distinct conditions [C, ...], and for each block the index of each of its samples among them."""
+    counts = blocks.counts
     if not names:
-        return {}, [np.zeros(len(block[TIME]), np.intp) for block in blocks]
-    values, place = _distinct({name: np.concatenate([blocks[at][name] for at in apart]) for name in names})
-    by_block = dict(zip(apart, _split_places(place, sizes), strict=True))
-    return values, [by_block[number] for number in numbers]
+        return {}, Places([np.zeros(count, np.intp) for count in counts], blocks.places)
+    values, place = _distinct({name: _concatenate([each[name] for each in blocks.conditions]) for name in names})
+    return values, Places(_split_places(place, counts), blocks.places)
 
 
-def _distinct_pairs(
-    blocks: Sequence[Arrays], places: Mapping[str, Sequence[NDArray[np.intp]]], times: Iterable[str]
-) -> tuple[dict[str, NDArray[Any]], list[NDArray[np.intp]]]:
+def _distinct_pairs(blocks: Blocks, places: Mapping[str, Places], times: Iterable[str]) -> Pairs:
     """Return the distinct tuples of `times` and places, and for each block the index of each sample among them."""
-    joined = {key: np.concatenate([block[key] for block in blocks]) for key in times}
-    distinct, place = _distinct({**joined, **{key: np.concatenate(each) for key, each in places.items()}})
-    return distinct, _split_places(place, [len(block[TIME]) for block in blocks])
+    joined = {key: np.concatenate([each[key] for each in blocks.times]) for key in times}
+    count = len(blocks.times)
+    indexes = {key: np.concatenate([each.of_block(at) for at in range(count)]) for key, each in places.items()}
+    distinct, place = _distinct({**joined, **indexes})
+    return distinct, [_as_slice(each) for each in _split_places(place, [len(each[TIME]) for each in blocks.times])]
+
+
+def _concatenate(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
 
 
 def _split_places(place: NDArray[np.intp], sizes: Sequence[int]) -> list[NDArray[np.intp]]:
@@ -163,6 +220,8 @@ def _split_places(place: NDArray[np.intp], sizes: Sequence[int]) -> list[NDArray
 def _distinct(values: Arrays) -> tuple[dict[str, NDArray[Any]], NDArray[np.intp]]:
     """Return the distinct rows [U, ...] over all arrays [N, ...] together, and for each of N rows its index in them."""
     count = len(next(iter(values.values())))
+    if count == 1:
+        return dict(values), np.zeros(1, np.intp)
     contents = [(content := array.tobytes(), len(content) // count) for array in values.values()]
     rows = [b"".join([content[at * size : (at + 1) * size] for content, size in contents]) for at in range(count)]
     first = dict(zip(reversed(rows), range(count - 1, -1, -1), strict=True))

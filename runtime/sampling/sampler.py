@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fewstep.plans import noise
 from fewstep.plans.any_plan import AnyPlan, regroup
 from fewstep.plans.argument_checks import check_compiled, check_tokens
 from fewstep.plans.errors import UserError
@@ -35,8 +34,9 @@ from fewstep.runtime.sampling import mixed_plans
 from fewstep.runtime.sampling.denoiser import DenoiserNetworks
 from fewstep.runtime.sampling.execute import Array, Draws, StepNetwork, StepState, execute
 from fewstep.runtime.sampling.feeds import BranchValues, Overrides, branch_values
-from fewstep.runtime.sampling.finite_checks import finite_outputs, finite_sample, finite_states
+from fewstep.runtime.sampling.finite_checks import finite_outputs, finite_sample, finite_states, run_to_sample
 from fewstep.runtime.sampling.network import Network
+from fewstep.runtime.sampling.noise_ahead import NoiseAhead
 from fewstep.runtime.sampling.planning import PlanLike, default_guidance, plan_for
 from fewstep.runtime.sampling.request import (
     GivenTensors,
@@ -171,7 +171,7 @@ class Sampler(AbstractContextManager["Sampler"]):
             carried: the slots that an earlier run returned (`carry_on`), for as many samples and the same plan. None
                 starts afresh.
         """
-        return finite_sample(*self._run(plan, seeds, condition, guidance, settings))  # its plan, states and hold
+        return run_to_sample(*self._run(plan, seeds, condition, guidance, settings))  # its plan, states and hold
 
     def carry_on(
         self,
@@ -192,7 +192,7 @@ class Sampler(AbstractContextManager["Sampler"]):
         It takes the arguments of `sample`. `carried` is not modified, so a run may be repeated or continued twice.
         """
         run = self._run(plan, seeds, condition, guidance, settings)
-        (last,) = deque(run.states, maxlen=1)
+        (last,) = deque(finite_states(run.states, run.plan), maxlen=1)
         if last.slots is None:
             raise UserError(f"{self.bundle.path} returns nothing besides its samples", "call sample")
         return finite_sample(run.plan, [last], run.hold), last.slots
@@ -209,7 +209,8 @@ class Sampler(AbstractContextManager["Sampler"]):
 
         It takes the arguments of `sample`. Stop iterating to cancel. A token denoiser yields `TokenState`.
         """
-        return self._run(plan, seeds, condition, guidance, settings).states
+        run = self._run(plan, seeds, condition, guidance, settings)
+        return finite_states(run.states, run.plan)
 
     def sample_each(
         self,
@@ -315,7 +316,7 @@ class Sampler(AbstractContextManager["Sampler"]):
     def draws(self, seeds: Sequence[int]) -> Draws:
         """Return the samples' noise as the executor takes it: a function, draw number -> [len(seeds), *x_shape]."""
         checked, shape = check_seeds(seeds), self.bundle.manifest.x_shape
-        return lambda number: noise.normal_batch(checked, number, shape)
+        return lambda number: self._noise.draw(checked, number, shape)
 
     def forget(self) -> None:
         """Clear the cached conditioner rows, so that the next call runs each conditioner again."""
@@ -347,6 +348,10 @@ class Sampler(AbstractContextManager["Sampler"]):
         return self._plans.get_or_make(id(compiled), lambda: compiled)
 
     @cached_property
+    def _noise(self) -> NoiseAhead:
+        return NoiseAhead()
+
+    @cached_property
     def _plans(self) -> LruCache[int, AnyPlan]:
         """The most recently checked plans, by identity, so that a call does not check them again."""
         return LruCache(PLANS_KEPT)
@@ -372,7 +377,7 @@ class Sampler(AbstractContextManager["Sampler"]):
         guidance: float | Guidance | None,
         settings: RunSettings,
     ) -> PlannedRun:
-        """Check the run of all samples along one plan. Its states are computed lazily."""
+        """Check the run of all samples along one plan. Its states are computed lazily, and not checked."""
         check_settings(settings, RunSettings, "run")
         seeds, x_shape = check_seeds(seeds), self.bundle.manifest.x_shape
         samples, hold, carried = len(seeds), settings.get("hold"), settings.get("carried")
@@ -388,7 +393,7 @@ class Sampler(AbstractContextManager["Sampler"]):
         else:
             states = self._token_states(check_tokens(compiled), seeds, values_of, settings.get("given"))
         states = stop_on_cancel(states, len(compiled.steps), settings.get("cancel"))
-        return PlannedRun(compiled, finite_states(states, compiled), hold)
+        return PlannedRun(compiled, states, hold)
 
     def _token_states(
         self, plan: TokenPlan, seeds: Sequence[int], values_of: BranchValues, given: GivenTensors | None

@@ -148,3 +148,23 @@ def test_guidance_takes_the_null_value_from_its_file(tiny_bundle: Path) -> None:
     changed(tiny_bundle, {"graphs/null.npy": content}, conditions=(label,))
     with load(tiny_bundle) as sampler:
         np.testing.assert_array_equal(sampler.sample(**asked), expected)
+
+
+def test_a_default_is_made_once_for_a_number_of_samples_and_cannot_be_changed() -> None:
+    first, again, more = check((SIZE,), {}, 2)["size"], check((SIZE,), {}, 2)["size"], check((SIZE,), {}, 3)["size"]
+    assert first is again and more.shape == (3, 2) and not first.flags.writeable
+
+
+@pytest.mark.parametrize("values", [[[0.5, np.nan]], [[np.inf, 0]], [[0.5, 1.5]], [[-0.5, 0]]])
+def test_an_array_of_the_right_type_is_checked_as_any_other_value(values: list[list[float]]) -> None:
+    condition = Condition("reading", "reading", (2,), "float32", None, 0, 1)
+    with pytest.raises(UserError, match="reading"):
+        check((condition,), {"reading": np.array(values, np.float32)}, 1)
+
+
+def test_an_array_of_the_right_type_is_copied() -> None:
+    condition = Condition("reading", "reading", (2,), "float32", None, -1, 1)
+    given = np.array([[0.5, -1.0]], np.float32)
+    taken = check((condition,), {"reading": given}, 1)["reading"]
+    given[:] = 0
+    assert taken.tolist() == [[0.5, -1.0]] and taken.flags.writeable

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import fewstep.runtime
+from fewstep.plans.guidance import Cfg
 from fewstep.runtime import UserError
 from fewstep.runtime.bundle.manifest import GraphEntry, TensorEntry
 from fewstep.runtime.sampling import prologue_rows
@@ -139,3 +140,28 @@ def test_large_rows_meet_one_time_at_once(split: Split, monkeypatch: pytest.Monk
     monkeypatch.setattr(prologue_rows, "AT_ONCE", 5)  # bytes: a row has 4
     np.testing.assert_array_equal(split.sampler.sample("ddim:4", **how), expected)
     assert [len(each) for each in split.times] == [3 * 4] + [1] * 3 * 4
+
+
+def test_calls_of_one_plan_share_the_places_of_pairs_and_no_values(tiny_bundle: Path) -> None:
+    """What a sampler keeps from call to call never changes a sample: each is bitwise that of a new sampler."""
+    kept, plans = fewstep.runtime.load(tiny_bundle), {}
+    for labels in ([0], [1], [2, 0], [0, 2], [1, 1], [1], [2, 1, 2], [1, 2, 2]):
+        for guidance in (None, 2.0, Cfg(2.0, interval=(-1, 2))):
+            plan = plans.setdefault(str(guidance), kept.compile("dpmpp_2m:4", guidance))
+            given: dict[str, Any] = {"seeds": range(len(labels)), "condition": {"class": labels}}
+            expected = fewstep.runtime.load(tiny_bundle).sample(plan, **given)
+            np.testing.assert_array_equal(kept.sample(plan, **given), expected)
+
+
+def test_pairs_are_found_once_for_calls_of_a_plan_whose_samples_share_conditions_alike(
+    split: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int] = []
+    real = prologue_rows._distinct_pairs
+    monkeypatch.setattr(prologue_rows, "_distinct_pairs", lambda *args: made.append(1) or real(*args))
+    plan = split.sampler.compile("ddim:4")
+    for labels in ([2, 0], [0, 1], [1, 1], [2, 2]):  # two that differ in the order of their bytes, then one condition
+        split.sampler.sample(plan, [1, 2], {"class": labels})
+    assert len(made) == 3
+    split.sampler.sample(split.sampler.compile("ddim:3"), [1, 2], {"class": [2, 2]})  # other times
+    assert len(made) == 4

@@ -1,0 +1,42 @@
+"""Noise that is drawn ahead for calls with consecutive seeds, such as those of a control loop.
+
+A draw of little noise costs mainly the calls of numpy, which cost the same for the noise of many seeds. The noise of a
+seed does not depend on when it is drawn, so samples are bitwise the same.
+"""
+
+from collections.abc import Sequence
+from math import prod
+
+from fewstep.plans import noise
+from fewstep.runtime.arrays import Float32
+
+SMALL = 2**12  # elements of a draw, above which its cost is that of its numbers
+AHEAD = 2**11  # most elements that are drawn at once
+KEPT = 32  # draws whose noise is kept, by number and shape: at most 512 KiB
+
+Kept = tuple[int, Float32]  # the first of consecutive seeds, and their noise [seeds, *shape]
+
+
+class NoiseAhead:
+    """The noise of a sampler's calls. Threads may share it: a block of noise is replaced as one value."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[int, tuple[int, ...]], Kept] = {}
+
+    def draw(self, seeds: Sequence[int], number: int, shape: tuple[int, ...]) -> Float32:
+        """Return `noise.normal_batch(seeds, number, shape)`, a new array [len(seeds), *shape]."""
+        count, first, size = len(seeds), seeds[0], prod(shape)
+        if count * size > SMALL or seeds[-1] - first != count - 1 or any(b - a != 1 for a, b in zip(seeds, seeds[1:])):
+            return noise.normal_batch(seeds, number, shape)
+        key = number, shape
+        start, block = self._kept.get(key, (-1, None))
+        if block is not None and start <= first and first + count <= start + len(block):
+            return block[first - start : first - start + count].copy()
+        wanted = count
+        if block is not None and first == start + len(block):  # the seeds go on where the last ones ended
+            wanted = min(max(count, AHEAD // max(1, size)), 2**64 - first)
+        made = noise.normal_batch(range(first, first + wanted), number, shape)
+        if key not in self._kept and len(self._kept) >= KEPT:
+            self._kept = {}
+        self._kept[key] = first, made
+        return made[:count].copy()
