@@ -134,7 +134,7 @@ def other_code(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def more_tensors(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (task, observe):
         monkeypatch.setattr(
-            module, "observed_tensors", lambda graph, no_floats=False: (*tensors_to_observe(graph), "m1")
+            module, "tensors_to_observe", lambda graph, no_floats=False: (*tensors_to_observe(graph), "m1")
         )
 
 

@@ -33,7 +33,8 @@ def test_two_exact_denoisers_with_a_switch_are_a_loop_by_hand(tmp_path: Path) ->
     made = export(ExportOptions(f"{file}:quiet", bundle, verify="quick", expert=(f"noisy={file}:noisy@{EDGE}",)))
     assert (made.networks["noisy"].until, made.networks["noisy"].prediction) == (EDGE, "sample")
     assert made.provenance.commands == (
-        "fewstep export gauss.py:quiet -o BUNDLE --verify quick --expert noisy=gauss.py:noisy@-0.5",
+        "fewstep export gaussian_denoisers.py:quiet -o BUNDLE --verify quick"
+        " --expert noisy=gaussian_denoisers.py:noisy@-0.5",
     )
     sampler = load(bundle)
     plan = sampler.compile("ddim:8@trailing")  # of -0.51 and 0.0, at both sides of the edge

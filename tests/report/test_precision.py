@@ -141,7 +141,7 @@ def test_float32_itself_is_not_drawn_beside_the_others_but_said():
     text = drawn(with_float)
     assert ": 36 at" in text and ": 200 at" not in text and 'value="200.0"' in text
     assert ": 200 at" not in drawn(replace(with_float, deployed=with_float.frontier[-1]))
-    assert "Float32 itself, which is equal, is not drawn." in text
+    assert "Float32 itself, which has no error, is not drawn." in text
     assert "is not drawn" not in drawn(MAP)
 
 
@@ -177,6 +177,6 @@ def test_maps_that_cannot_be_read_are_left_out_and_said(bundle, content, said):
     keep_maps(bundle, content)
     notes = report(ReportOptions(bundle, **FEW)).notes
     (note,) = (each for each in notes if "Not shown" in each)
-    assert note.startswith("Not shown: the bundle's precision maps, since precision/map-") and said in note
+    assert note.startswith("Not shown: the bundle's precision maps, because precision/map-") and said in note
     text = (bundle / "report" / "index.html").read_text()
     assert said in text and 'id="precision-map"' not in text
