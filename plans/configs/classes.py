@@ -152,7 +152,7 @@ FLOW_SHIFTED = {
     "shift_terminal": None,
 }
 FLOW_LCM = {**FLOW_SHIFTED, "scale_factors": None, "upscale_mode": "bicubic"}
-FLOW_ANCESTRAL = {"num_train_timesteps": 1000, "eta": 1.0, "s_noise": 1.0}
+FLOW_ANCESTRAL = {**FLOW_SHIFTED, "eta": 1.0, "s_noise": 1.0}  # the fields of Euler's class make its sigmas
 
 
 @dataclass(frozen=True)

@@ -27,22 +27,22 @@ def flow_euler(config: SchedulerConfig, request: ScheduleRequest, spec: Schedule
     With use_dynamic_shifting it needs the argument `mu`, or `tokens`, the image's sequence length, from which mu
     follows.
     """
-    return _euler(config, request, spec, "renoise" if config["stochastic_sampling"] else "ddim")
+    return _euler(config, request, spec, bind_solver("renoise" if config["stochastic_sampling"] else "ddim"))
 
 
 def flow_lcm(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -> SchedulerRecipe:
     """FlowMatchLCMScheduler: the grid of the Euler class, with fresh noise at each step."""
     if config["scale_factors"]:
         raise config.field_error("scale_factors", "a plan's samples keep their size", "leave it out")
-    return _euler(config, request, spec, "renoise")
+    return _euler(config, request, spec, bind_solver("renoise"))
 
 
 def flow_ancestral(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -> SchedulerRecipe:
-    """LTXEulerAncestralRFScheduler, called with a number of steps: an even grid without a shift."""
+    """LTXEulerAncestralRFScheduler, called with a number of steps. Its sigmas are those of
+    FlowMatchEulerDiscreteScheduler with the same fields, which its config keeps although it does not read them."""
     if config["s_noise"] != 1.0:
         raise config.field_error("s_noise", "plans add noise of standard deviation 1", "leave it out")
-    sigmas = np.linspace(1.0, 1 / config["num_train_timesteps"], request.steps)
-    return _flow(spec, sigmas, bind_solver("flow_ancestral", eta=float(config["eta"])))
+    return _euler(config, request, spec, bind_solver("flow_ancestral", eta=float(config["eta"])))
 
 
 def scm(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -> SchedulerRecipe:
@@ -57,14 +57,14 @@ def scm(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -
     return SchedulerRecipe(times, bind_solver("renoise"), start=1.0)
 
 
-def _euler(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec, solver: str) -> SchedulerRecipe:
+def _euler(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec, solver: Solver) -> SchedulerRecipe:
     if config["invert_sigmas"]:
         raise config.field_error("invert_sigmas", "noise would increase", "leave it out")
     sigmas = _shift_sigmas(config, request, spec, dynamic=bool(config["use_dynamic_shifting"]))
     if config["shift_terminal"]:
         sigmas = stretch_to_terminal(config, sigmas)
     other = respace_sigmas(config, float(sigmas[0]), float(sigmas[-1]), request.steps)
-    return _flow(spec, sigmas if other is None else other, bind_solver(solver))
+    return _flow(spec, sigmas if other is None else other, solver)
 
 
 def flow_heun(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -> SchedulerRecipe:

@@ -91,7 +91,8 @@ def made(name, config):
         module = import_module(f"diffusers.schedulers.{NEEDS_TORCHSDE[name]}")
         scheduler = getattr(module, name)(**config)
     else:
-        scheduler = getattr(diffusers, name)(**config)
+        form = getattr(diffusers, name)
+        scheduler = form.from_config(config) if name.startswith("LTX") else form(**config)  # reads fields of others
     bars = getattr(scheduler, "alphas_cumprod", None)
     if bars is not None and not name.startswith("Cog"):
         single = bars.numpy().copy()

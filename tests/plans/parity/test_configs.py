@@ -125,7 +125,9 @@ FIELDS = {
     ),
     "FlowMatchHeunDiscreteScheduler": fields(shift=(1.0, 3.0)),
     "FlowMatchLCMScheduler": fields(OTHER_SIGMAS, shift=(1.0, 3.0), shift_terminal=(None, 0.1)),
-    "LTXEulerAncestralRFScheduler": fields(eta=(1.0, 0.5, 0.0)),
+    "LTXEulerAncestralRFScheduler": fields(
+        OTHER_SIGMAS, eta=(1.0, 0.5, 0.0), shift=(1.0, 3.0), shift_terminal=(None, 0.1)
+    ),
     "CogVideoXDDIMScheduler": COGVIDEOX,
     "CogVideoXDPMScheduler": COGVIDEOX,
     "CosineDPMSolverMultistepScheduler": fields(
