@@ -25,6 +25,8 @@ BETAS = {
     "steps_offset": 0,
 }
 OTHER_SIGMAS = {"use_karras_sigmas": False, "use_exponential_sigmas": False, "use_beta_sigmas": False}
+# Classes with OTHER_SIGMAS read these from their config, also those that do not have them as arguments.
+ENDS = {"sigma_min": None, "sigma_max": None}
 THRESHOLDING = {"thresholding": False, "dynamic_thresholding_ratio": 0.995, "sample_max_value": 1.0}
 ZERO_SNR = {"rescale_betas_zero_snr": False}
 CLIPPING = {"clip_sample": True, "clip_sample_range": 1.0}
@@ -52,6 +54,7 @@ LCM = {**TCD, **THRESHOLDING, **CLIPPING, "clip_sample": False, "timestep_scalin
 SHARED = {
     **BETAS,
     **OTHER_SIGMAS,
+    **ENDS,
     **THRESHOLDING,
     "use_flow_sigmas": False,
     "flow_shift": 1.0,
@@ -75,8 +78,6 @@ UNIPC = {
     "solver_type": "bh2",
     "disable_corrector": [],
     "final_sigmas_type": "zero",
-    "sigma_min": None,
-    "sigma_max": None,
     "shift_terminal": None,
 }
 SA = {
@@ -93,15 +94,14 @@ SA = {
 EULER = {
     **BETAS,
     **OTHER_SIGMAS,
+    **ENDS,
     **ZERO_SNR,
     "interpolation_type": "linear",
-    "sigma_min": None,
-    "sigma_max": None,
     "timestep_type": "discrete",
     "final_sigmas_type": "zero",
 }
 EULER_ANCESTRAL = {**BETAS, **ZERO_SNR}
-LMS = {**BETAS, **OTHER_SIGMAS}
+LMS = {**BETAS, **OTHER_SIGMAS, **ENDS}
 KDPM2 = {**LMS, **LATENT}
 HEUN = {**KDPM2, "clip_sample": False, "clip_sample_range": 1.0}
 SDE = {**KDPM2, "noise_sampler_seed": None}
@@ -143,6 +143,7 @@ FLOW_HEUN = {"num_train_timesteps": 1000, "shift": 1.0}
 FLOW_SHIFTED = {
     **FLOW_HEUN,
     **OTHER_SIGMAS,
+    **ENDS,
     **SHIFTED,
     "base_shift": 0.5,
     "max_shift": 1.15,

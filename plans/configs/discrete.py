@@ -12,6 +12,8 @@ from fewstep.plans.configs.tables import Array
 from fewstep.plans.errors import UserError
 from fewstep.plans.grids.beta_quantile import beta_quantile
 
+KARRAS_OF_TABLE = ("LMSDiscreteScheduler", "DPMSolverSDEScheduler")  # their Karras sigmas ignore sigma_min, sigma_max
+
 
 @dataclass(frozen=True)
 class SigmaTable:
@@ -70,8 +72,9 @@ def respace_sigmas(config: SchedulerConfig, high: float, low: float, steps: int)
     chosen = [name for name in OTHER_SIGMAS if fields.get(name)]
     if len(chosen) > 1:
         raise config.field_error(chosen[1], f"it excludes {chosen[0]}", "set one of them")
-    high = high if fields.get("sigma_max") is None else float(fields["sigma_max"])
-    low = low if fields.get("sigma_min") is None else float(fields["sigma_min"])
+    if chosen != ["use_karras_sigmas"] or config.scheduler not in KARRAS_OF_TABLE:
+        high = high if fields.get("sigma_max") is None else float(fields["sigma_max"])
+        low = low if fields.get("sigma_min") is None else float(fields["sigma_min"])
     if chosen:
         check_ends(config, chosen[0], high, low)
     even = np.linspace(0, 1, steps)

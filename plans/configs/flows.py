@@ -64,6 +64,8 @@ def _euler(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec
     if config["shift_terminal"]:
         sigmas = stretch_to_terminal(config, sigmas)
     other = respace_sigmas(config, float(sigmas[0]), float(sigmas[-1]), request.steps)
+    if other is not None and other.max() > 1:
+        raise config.field_error("sigma_max", "the sigma of a flow is at most 1", "correct sigma_max")
     return _flow(spec, sigmas if other is None else other, solver)
 
 

@@ -1,5 +1,6 @@
 """Comparing a scheduler config's plan with the scheduler itself: the same refusal, or the same rows and samples."""
 
+import inspect
 import logging
 from importlib import import_module
 from importlib.util import find_spec
@@ -88,11 +89,11 @@ def made(name, config):
     if lacks_scipy(name, config):
         pytest.skip("diffusers needs scipy for it")
     if name in NEEDS_TORCHSDE:
-        module = import_module(f"diffusers.schedulers.{NEEDS_TORCHSDE[name]}")
-        scheduler = getattr(module, name)(**config)
+        form = getattr(import_module(f"diffusers.schedulers.{NEEDS_TORCHSDE[name]}"), name)
     else:
         form = getattr(diffusers, name)
-        scheduler = form.from_config(config) if name.startswith("LTX") else form(**config)  # reads fields of others
+    has_all = set(config) <= set(inspect.signature(form).parameters)
+    scheduler = form(**config) if has_all else form.from_config(config)  # which keeps other fields
     bars = getattr(scheduler, "alphas_cumprod", None)
     if bars is not None and not name.startswith("Cog"):
         single = bars.numpy().copy()

@@ -63,9 +63,16 @@ LATER = [
     ("FlowMatchLCMScheduler", {"shift": 3.0}),
     ("LTXEulerAncestralRFScheduler", {"eta": 0.5}),
 ]
+ENDS = [  # a class reads these fields of its config, even if it does not have them as arguments
+    (name, {field: True, "sigma_min": 0.1, "sigma_max": 0.9 if name.startswith(("Flow", "LTX")) else 5.0}, 5)
+    for name in DOWN
+    for field in GRIDS[:3]
+    if {field, "sigma_min"} <= set(CLASSES[name].defaults)
+]
 MULTISTEP = ("DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler", "DEISMultistepScheduler")
 UNIPC = "UniPCMultistepScheduler"
 EDGES = [
+    *(pytest.param(*case, marks=[pytest.mark.slow] * (place % 3 != 0)) for place, case in enumerate(ENDS)),
     *(pytest.param(*case, marks=pytest.mark.slow) for case in LONG),
     *((*case, 5) for case in THRESHOLDS),
     *EDM_IN_ONE_STEP,
@@ -114,6 +121,14 @@ def test_what_has_no_method_is_refused(name, config, why):
     assert not runs(name, config)
     with pytest.raises(UserError, match=why):
         plan_from_scheduler_config({"_class_name": name, **config}, steps=6)
+
+
+@pytest.mark.parametrize("field", GRIDS[:3])
+def test_the_sigma_of_a_flow_is_at_most_1(field):
+    """diffusers gives its network timesteps beyond the training's."""
+    config = {"_class_name": "FlowMatchEulerDiscreteScheduler", field: True, "sigma_max": 5.0}
+    with pytest.raises(UserError, match=r"sigma_max 5\.0 .*: the sigma of a flow is at most 1; correct sigma_max"):
+        plan_from_scheduler_config(config, steps=4)
 
 
 @pytest.mark.parametrize(
