@@ -100,14 +100,14 @@ def test_a_trained_file_fills_the_slots_of_an_int8_graph(tmp_path: Path) -> None
     calibrate(CalibrateOptions(bundle, plan, ("cpu-x86",), trajectories=16))
     who, file = {"class": [seed % 10 for seed in seeds]}, {str(guided_lora.WEIGHTS): 1.0}
     with load(bundle) as exact, load(bundle, "int8") as rounded:
-        wanted, none = exact.sample(plan, seeds, who, guided_lora.GUIDANCE), exact.sample(plan, seeds, who)
-        made, filled = (each.with_options(adapters=file).sample(plan, seeds, who) for each in (rounded, exact))
-        (state,) = exact.with_options(adapters=file).steps("ddim:1", [0, 1], {"class": [3, 4]})
+        wanted, none = (exact.sample(plan, seeds, who, weight) for weight in (guided_lora.GUIDANCE, 1))
+        made, filled = (each.with_options(adapters=file).sample(plan, seeds, who, 1) for each in (rounded, exact))
+        (state,) = exact.with_options(adapters=file).steps("ddim:1", [0, 1], {"class": [3, 4]}, 1)
     assert psnr(made, wanted).mean() > psnr(none, wanted).mean() + 1.0
     assert psnr(made, filled).mean() > 30.0
     file = {str(consistency_lora.WEIGHTS): 1.0}
     with load(bundle, "int8") as rounded:
-        once, alone = (each.sample("lcm:1", seeds, who) for each in (rounded.with_options(adapters=file), rounded))
+        once, alone = (each.sample("lcm:1", seeds, who, 1) for each in (rounded.with_options(adapters=file), rounded))
     assert psnr(once, wanted).mean() > psnr(alone, wanted).mean() + 1.0
     noise, label = torch.from_numpy(state.u), torch.tensor([3, 4])
     for network in (guided_lora.make()[0], guided_lora.trained()):
