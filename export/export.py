@@ -77,6 +77,8 @@ class ExportOptions(Options):
     verify: full compares with the source at all times, batches and sizes. quick takes a sixth of the evaluations, for
         large networks. If a bundle at the output has the same graphs, verified by the same fewstep, nothing is run
         again.
+    call: NAME=VALUE, like height=512 or num_frames=49: an argument of the call of a diffusers pipeline that export
+        records, which defines the size of its samples. Default: the pipeline's own values.
     null: NAME=VALUE, like class=10: the null value of a condition, if the source does not define it. NAME=@FILE.npy for
         an array. Guidance needs one for each condition.
     expert: NAME=SOURCE@LAMBDA: SOURCE replaces the denoiser in steps below that lambda = log(alpha / sigma), the noisy
@@ -97,6 +99,7 @@ class ExportOptions(Options):
     rank: int = 64
     change: tuple[str, ...] = field(default=(), metadata={"whole": True})
     verify: Scope = "full"
+    call: tuple[str, ...] = ()
     null: tuple[str, ...] = ()
     expert: tuple[str, ...] = ()
     check: Path | None = field(default=None, metadata={"unrecorded": True})
@@ -271,7 +274,9 @@ def _read_loras(options: ExportOptions) -> tuple[Lora, ...]:
 def _load_changed_source(options: ExportOptions, loras: Sequence[Lora]) -> Source:
     """Load the source and apply the options' changes."""
     changes, slots = map(read_change, options.change), SlotRequest(options.lora_slots, options.rank)
-    source = apply_changes(load_source(options.source, options.spec, options.statistics), loras, tuple(changes), slots)
+    source = apply_changes(
+        load_source(options.source, options.spec, options.statistics, options.call), loras, tuple(changes), slots
+    )
     return with_nulls(with_sizes(source, options.size), options.null)
 
 
@@ -285,10 +290,12 @@ def describe_additions(former: Manifest, new: Manifest | None = None) -> str:
     return ", ".join([*added, *["the report"] * (former.report is not None)]) if added else ""
 
 
-def load_source(text: str, spec: Path | None = None, statistics: str | None = None) -> Source:
+def load_source(text: str, spec: Path | None = None, statistics: str | None = None, call: Sequence[str] = ()) -> Source:
     """Load the source that a text names, by its form: FILE.py:FUNCTION, FILE.onnx, a folder of diffusers or of a
     plugin, a model on a hub, or a shipped model. A shipped model's name takes precedence: a folder of that name is
-    ./NAME. `statistics` names one of the data sets whose statistics a folder stores."""
+    ./NAME. `statistics` names one of the data sets whose statistics a folder stores. `call` are arguments NAME=VALUE of
+    a diffusers pipeline's call."""
+    from fewstep.export.call_option import read_call
     from fewstep.export.sources import checkpoint, onnx_file, python_file, shipped
     from fewstep.export.sources.diffusers import component
     from fewstep.export.sources.diffusers import folder as diffusers_folder
@@ -297,13 +304,14 @@ def load_source(text: str, spec: Path | None = None, statistics: str | None = No
 
     if hub.is_name(text):
         there = hub.fetch(text)
-        return there.rename_source(load_source(str(there.folder), spec, statistics))
+        return there.rename_source(load_source(str(there.folder), spec, statistics, call))
     is_shipped = text in shipped.NAMES
     is_folder = (
         Path(text).is_dir() and not is_shipped
     )  # checked first: a folder's name may contain a colon, as on Windows
     if is_shipped and any((Path(text) / name).is_file() for name in (INDEX, CONFIG)):
         LOG.warning("%s is the shipped model; for the folder of that name give ./%s", text, text)
+    arguments = read_call(text, call, spec)
     if statistics is not None:
         is_other = not is_folder or spec is not None or is_component(Path(text))
         return _load_with_statistics(text, None if is_other else find_folder_kind(Path(text)), statistics)
@@ -316,7 +324,7 @@ def load_source(text: str, spec: Path | None = None, statistics: str | None = No
         raise UserError(f"source {text!r} brings its own spec", fix)
     if is_folder:
         kind = find_folder_kind(Path(text))
-        return diffusers_folder.load_diffusers_folder(Path(text)) if kind is None else kind.load(Path(text))
+        return diffusers_folder.load_diffusers_folder(Path(text), arguments) if kind is None else kind.load(Path(text))
     if ":" in text or text.endswith(".py"):
         return python_file.load_python_file(text)
     if checkpoint.is_checkpoint(text):

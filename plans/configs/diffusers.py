@@ -18,7 +18,15 @@ from fewstep.plans.compile import trace_plan
 from fewstep.plans.configs import cogvideox, continuous, diffusion, dpm, flows, k_diffusion
 from fewstep.plans.configs.classes import CLASSES, OTHER_SIGMAS, open_config
 from fewstep.plans.configs.config import SchedulerConfig, read_config
-from fewstep.plans.configs.pipelines import FLOW, PIPELINES, TAKE_SIGMAS, PipelineRules, dynamic_mu, token_count
+from fewstep.plans.configs.pipelines import (
+    FLOW,
+    PIPELINES,
+    TAKE_SIGMAS,
+    PipelineRules,
+    dynamic_mu,
+    read_recorded,
+    token_count,
+)
 from fewstep.plans.configs.recipe import (
     MOST,
     Recipe,
@@ -141,13 +149,18 @@ def _request(
     x_shape: Sequence[int] | None,
 ) -> ScheduleRequest:
     """Return the pipeline's request to its scheduler."""
+    recorded = read_recorded(read_config(stored)[1], steps)
+    if recorded is not None:
+        even, passed = recorded
+        if even:
+            _check_takes_sigmas(config, "the pipeline")
+        return ScheduleRequest(steps, {**passed, **arguments}, even)
     if pipeline is None:
         return ScheduleRequest(steps, arguments)
     rules = PIPELINES[pipeline]
     even = rules.even and not (rules.own_flow_sigmas and config.fields.get("use_flow_sigmas"))
-    if even and config.scheduler not in TAKE_SIGMAS:
-        what = f"{config.source}: {pipeline} passes sigmas, which a plan of {config.scheduler} does not accept"
-        raise UserError(what, "name a solver and a grid, such as dpmpp_2m:20@flow_shift")
+    if even:
+        _check_takes_sigmas(config, pipeline)
     if config.fields.get("use_dynamic_shifting") and x_shape is not None and not {"mu", "tokens"} & set(arguments):
         count = token_count(rules, x_shape)
         if count is not None and config.scheduler in TAKE_SIGMAS:
@@ -157,6 +170,13 @@ def _request(
     if rules.passes_eta and "eta" in CLASSES[config.scheduler].arguments:
         arguments = {"eta": 0.0, **arguments}
     return ScheduleRequest(steps, arguments, even)
+
+
+def _check_takes_sigmas(config: SchedulerConfig, pipeline: str) -> None:
+    """Raise UserError if plans of a scheduler do not accept sigmas."""
+    if config.scheduler not in TAKE_SIGMAS:
+        what = f"{config.source}: {pipeline} passes sigmas, which a plan of {config.scheduler} does not accept"
+        raise UserError(what, "name a solver and a grid, such as dpmpp_2m:20@flow_shift")
 
 
 def _user_times(config: SchedulerConfig, name: str, times: Sequence[float]) -> tuple[float, ...]:

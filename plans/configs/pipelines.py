@@ -7,6 +7,7 @@ from typing import Any
 from fewstep.plans.errors import UserError
 
 PIPELINE = "_pipeline"  # the field of a bundle's scheduler config that names its pipeline
+RECORDED = "_recorded"  # the field with what a recorded pipeline passes to its scheduler
 FLOW = "FlowMatchEulerDiscreteScheduler"
 TAKE_SIGMAS = (FLOW, "FlowMatchLCMScheduler")  # the classes that take sigmas and a shift from their caller
 
@@ -179,6 +180,18 @@ PIPELINES: Mapping[str, PipelineRules] = {  # from the source of each class in d
 }
 
 
+def read_recorded(fields: Mapping[str, Any], steps: int) -> tuple[bool, dict[str, float]] | None:
+    """Return (even, arguments) of a recorded pipeline for its scheduler, None if the config has no recording.
+
+    even: the pipeline passes the sigmas 1 .. 1 / N. The argument mu is a + b N, from the field `mu`, [a, b].
+    """
+    rules = fields.get(RECORDED)
+    if not isinstance(rules, Mapping):
+        return None
+    mu = rules.get("mu")
+    return bool(rules.get("even")), {} if mu is None else {"mu": float(mu[0]) + float(mu[1]) * steps}
+
+
 def token_count(pipeline: PipelineRules, x_shape: Sequence[int]) -> int | None:
     """Return the number of tokens of x [channels, height, width], or None if the pipeline has no dynamic shift."""
     if pipeline.patch is None:
@@ -198,6 +211,9 @@ def dynamic_mu(pipeline: PipelineRules, fields: Mapping[str, Any], count: int) -
 
 
 def needs_mu(fields: Mapping[str, Any], pipeline: str | None) -> bool:
-    """True if a config has a dynamic shift, and the rules of the pipeline do not determine it."""
+    """True if a config has a dynamic shift, and neither the rules of the pipeline nor a recording determine it."""
+    recorded = read_recorded(fields, 1)
+    if recorded is not None and "mu" in recorded[1]:
+        return False
     rules = PIPELINES.get(pipeline or "")
     return bool(fields.get("use_dynamic_shifting")) and (rules is None or rules.patch is None)

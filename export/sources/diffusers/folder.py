@@ -6,7 +6,7 @@ only from safetensors, since a pickle runs code. A folder exported by optimum co
 neither torch nor diffusers.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from fewstep.export.sources.diffusers.files import (
     read_json,
 )
 from fewstep.export.sources.diffusers.interface import IMAGE, WRITE_IT, Interface
-from fewstep.export.sources.diffusers.pipelines import refuse_pipeline, warn_of_pipeline
+from fewstep.export.sources.diffusers.pipelines import REFUSED_PIPELINES, refuse_pipeline, warn_of_pipeline
 from fewstep.export.sources.onnx_file import OnnxSource
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import Spec
@@ -40,9 +40,17 @@ BATCH_LIMIT = 63  # from 64 samples on, diffusers makes tensors contiguous befor
 PRIVATE = ("_name_or_path",)  # may contain a path or a user's name
 
 
-def load_diffusers_folder(path: Path) -> TorchSource | OnnxSource:
-    """Load the denoiser of a pipeline's folder. Raises UserError naming the file that is missing or incomplete."""
+def load_diffusers_folder(path: Path, call: Mapping[str, Any] | None = None) -> TorchSource | OnnxSource:
+    """Load the denoiser of a pipeline's folder. Raises UserError naming the file that is missing or incomplete.
+
+    call: arguments of the pipeline's call, if it is recorded.
+    """
     folder = Folder(path)
+    if is_recorded(folder, [form.__name__ for form in CLASSES]):
+        return _record(folder, call or {})
+    if call:
+        what = f"{path}: fewstep reads the network of {folder.pipeline or 'its pipeline'} without a recording"
+        raise UserError(what, "leave --call out")
     component = next((name for name in DENOISERS if folder.has(name)), None)
     if component is None:
         raise UserError(f"{path} has neither of {', '.join(DENOISERS)}", GIVE_PIPELINE)
@@ -50,17 +58,13 @@ def load_diffusers_folder(path: Path) -> TorchSource | OnnxSource:
     home = path / component
     config = read_json(home / CONFIG)
     interface = read_interface(config, folder, home)
-    if folder.index.get("boundary_ratio") is not None and folder.has(QUIET):
-        fix = f"export {path / QUIET}, and give {path / component} as --expert; docs/export/experts.md has the lambda"
-        raise UserError(f"{path} has two networks, each for a part of the steps", fix)
+    _refuse_experts(folder, component)
     control = find_control(folder, config["_class_name"])
     if control is not None:
         interface = add_control(interface, control, folder)
     scheduler = read_scheduler(path, folder.pipeline)
     if scheduler is None:
-        raise UserError(
-            f"{path} has no {SCHEDULER}, which defines the network's schedule and prediction", GIVE_PIPELINE
-        )
+        raise _without_scheduler(path)
     warn_of_pipeline(folder)
     schedule, prediction = read_schedule(scheduler)
     name = path.resolve().name
@@ -82,6 +86,46 @@ def load_diffusers_folder(path: Path) -> TorchSource | OnnxSource:
     pipeline = read_pipeline(folder, config["_class_name"], spec.x_shape, spec.conditions)
     files = [*files, *(() if pipeline is None else pipeline.files)]
     return TorchSource(module, spec, name, hash_files([*read, *files]), BATCH_LIMIT, scheduler, pipeline)
+
+
+def is_recorded(folder: Folder, denoisers: Sequence[str]) -> bool:
+    """Return True for a pipeline of diffusers that fewstep does not list, or whose network it does not list.
+
+    denoisers: the classes of networks that fewstep lists.
+    """
+    if not folder.pipeline or folder.pipeline in REFUSED_PIPELINES:
+        return False
+    if folder.pipeline in PIPELINES and any(folder.class_of(name) in denoisers for name in DENOISERS):
+        return False
+    if any((folder.path / name / ONNX).is_file() for name in DENOISERS):
+        return False
+    from fewstep.export.sources.diffusers.recording.components import is_pipeline  # imports diffusers
+
+    return is_pipeline(folder.pipeline)
+
+
+def _record(folder: Folder, call: Mapping[str, Any]) -> TorchSource:
+    """Load the denoiser of a pipeline as its own call uses it."""
+    from fewstep.export.sources.diffusers.recording.source import load_recorded_folder  # imports torch
+
+    _refuse_experts(folder, DENOISERS[1])
+    scheduler = read_scheduler(folder.path, folder.pipeline)
+    if scheduler is None:
+        raise _without_scheduler(folder.path)
+    return load_recorded_folder(folder, scheduler, call)
+
+
+def _refuse_experts(folder: Folder, component: str) -> None:
+    """Raise UserError for a pipeline with two networks."""
+    path = folder.path
+    if folder.index.get("boundary_ratio") is not None and folder.has(QUIET):
+        fix = f"export {path / QUIET}, and give {path / component} as --expert; docs/export/experts.md has the lambda"
+        raise UserError(f"{path} has two networks, each for a part of the steps", fix)
+
+
+def _without_scheduler(path: Path) -> UserError:
+    what = f"{path} has no {SCHEDULER}, which defines the network's schedule and prediction"
+    return UserError(what, GIVE_PIPELINE)
 
 
 def make_onnx_source(

@@ -25,8 +25,9 @@ def load_network(home: Path) -> tuple[nn.Module, list[Path]]:
         raise UserError(f"{home.parent} needs diffusers, which is not installed", "pip install diffusers") from error
     if not hasattr(diffusers, class_name):
         raise UserError(f"diffusers {diffusers.__version__} has no {class_name}", "pip install -U diffusers")
-    with _release_copied_weights():
-        network = load_pretrained(diffusers, class_name, home, stored, low_cpu_mem_usage=False)
+    stays_float32 = bool(getattr(getattr(diffusers, class_name), "_keep_in_fp32_modules", None))
+    with _release_copied_weights():  # diffusers loads networks with layers that stay in float32 in another way only
+        network = load_pretrained(diffusers, class_name, home, stored, low_cpu_mem_usage=stays_float32)
     gc.collect()  # otherwise the files stay mapped
     return network.requires_grad_(False), list(stored.files)
 

@@ -99,11 +99,11 @@ def test_a_known_pipeline_needs_no_line(tmp_path: Path, caplog: pytest.LogCaptur
 
 
 @pytest.mark.parametrize("network", ["LTXVideo", "Wan", "Mochi", "CogVideoX", "HunyuanVideo", "Cosmos", "SanaVideo"])
-def test_networks_of_films_are_refused_as_such(network: str, tmp_path: Path) -> None:
+def test_networks_of_films_outside_of_a_pipeline_of_diffusers_are_refused_as_such(network: str, tmp_path: Path) -> None:
     name = f"{network}Transformer3DModel"
     (tmp_path / "transformer").mkdir()
     (tmp_path / "transformer" / "config.json").write_text(json.dumps({"_class_name": name}))
-    index = {"_class_name": f"{network}Pipeline", "transformer": ["diffusers", name], "boundary_ratio": 0.9}
+    index = {"_class_name": "MyPipeline", "transformer": ["diffusers", name], "boundary_ratio": 0.9}
     (tmp_path / "model_index.json").write_text(json.dumps(index))
     assert hasattr(diffusers, name) and name in REFUSED
     with pytest.raises(UserError, match=f"its denoiser is a {name}, which generates videos; write a function"):

@@ -1,0 +1,37 @@
+"""The option `--call`: arguments of a pipeline's call for its recording, such as height=512."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fewstep.export.sources import shipped
+from fewstep.export.sources.diffusers.files import is_component
+from fewstep.export.sources.folder_kinds import find_folder_kind
+from fewstep.plans.errors import UserError
+
+
+def parse_call(texts: Sequence[str]) -> dict[str, Any]:
+    """Return the arguments of NAME=VALUE. A value is read as JSON, or as text if it is none."""
+    given: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name.isidentifier():
+            raise UserError(f"--call {text!r} is not NAME=VALUE", "give an argument such as height=512")
+        try:
+            given[name] = json.loads(value)
+        except ValueError:
+            given[name] = value
+    return given
+
+
+def read_call(text: str, call: Sequence[str], spec: Path | None) -> dict[str, Any]:
+    """Return the arguments of a call. Raises UserError if there are any, and a source is no diffusers pipeline."""
+    path = Path(text)
+    if not call or (path.is_dir() and not (spec or text in shipped.NAMES or is_component(path) or _has_kind(path))):
+        return parse_call(call)
+    raise UserError(f"source {text!r} has no pipeline to call", "leave --call out: it is for diffusers pipelines")
+
+
+def _has_kind(path: Path) -> bool:
+    return find_folder_kind(path) is not None

@@ -1,0 +1,68 @@
+"""A recorded denoiser with the signature `forward(x, time, *conditions)`."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from fewstep.export.sources.diffusers.recording.arguments import AFTER, BEFORE, Argument, NetworkArguments
+from fewstep.export.sources.diffusers.recording.relations import Relations
+
+
+class RecordedNetwork(nn.Module):
+    """Calls a network as its pipeline does, for one branch of guidance. Constants are those of the recording."""
+
+    def __init__(self, network: nn.Module, found: Relations, arguments: NetworkArguments) -> None:
+        super().__init__()
+        self.network, self.found, self.arguments = network, found, arguments
+
+    def forward(self, x: Tensor, time: Tensor, *conditions: Tensor) -> Tensor:
+        found, arguments = self.found, self.arguments.arguments
+        given = dict(zip((path for path, each in arguments.items() if each.condition), conditions, strict=True))
+        leaves: list[Any] = []
+        for path in self.arguments.paths:
+            if path == found.x:
+                leaves.append(self._join(x, given))
+            elif path == found.time:
+                leaves.append(self._scale_time(time))
+            else:
+                leaves.append(self._value(path, given, x.shape[0]))
+        output = self.network(**pytree.tree_unflatten(leaves, self.arguments.structure))
+        prediction = found.output_place.select(_only_tensor(output))
+        return -prediction if found.sign < 0 else prediction
+
+    def _scale_time(self, time: Tensor) -> Tensor:
+        """Return the network's time [B, ...] from the scheduler's [B]."""
+        found, shape = self.found, self.arguments.time_shape
+        if found.alpha != 1:
+            time = time * found.alpha
+        if found.beta != 0:
+            time = time + found.beta
+        return time.reshape(-1, *(1 for _ in shape)).expand(-1, *shape) if shape else time
+
+    def _join(self, x: Tensor, given: dict[str, Tensor]) -> Tensor:
+        """Return the network's input: x with the parts before and after it."""
+        place, path = self.found.x_place, self.found.x
+        if place.axis is None:
+            return x
+        sides = [
+            [self._value(prefix + path, given, x.shape[0])] if prefix + path in self.arguments.arguments else []
+            for prefix in (BEFORE, AFTER)
+        ]
+        return torch.cat([*sides[0], x, *sides[1]], dim=1 + place.axis)
+
+    def _value(self, path: str, given: dict[str, Tensor], batch: int) -> Any:
+        argument: Argument = self.arguments.arguments[path]
+        condition = given.get(path)
+        if condition is not None:
+            return condition if condition.dtype == argument.dtype else condition.to(argument.dtype)
+        if argument.batched:
+            return argument.value.expand(batch, *argument.value.shape[1:])
+        return argument.value
+
+
+def _only_tensor(output: Any) -> Tensor:
+    """Return the one floating-point tensor of a network's output."""
+    (tensor,) = (leaf for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor) and leaf.is_floating_point())
+    return tensor

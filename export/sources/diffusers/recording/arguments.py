@@ -1,0 +1,250 @@
+"""Sort the arguments of a recorded denoiser into conditions and constants, by recordings that differ in one setting."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from msgspec.structs import replace as with_fields
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from fewstep.export.sources.diffusers.recording.record import CallRecord, NetworkCall, SchedulerStep
+from fewstep.export.sources.diffusers.recording.relations import Relations, branch_calls, same, select_rows
+from fewstep.export.sources.diffusers.recording.stand_ins import unrecorded
+from fewstep.runtime.bundle.manifest import Condition
+
+BEFORE, AFTER = "before x in ", "after x in "
+BATCH, LENGTH, SHORTNESS = "batch", "length of the prompt", "shortness of the prompt"  # variants of settings
+ENCODERS = "weights of the encoders"
+BY_CONTENT = ("prompt", LENGTH, SHORTNESS, ENCODERS)  # variants that change conditions
+MOST_VALUES = 2**24  # elements of one condition
+MOST_DEFAULTS = 64  # numbers of a setting, such as the weight of a distilled guidance
+
+
+@dataclass(frozen=True)
+class Argument:
+    """An argument of the network that is neither x nor the time.
+
+    value: of one sample if `batched`, otherwise the whole argument. condition: None for a constant.
+    """
+
+    path: str
+    value: Any
+    batched: bool = False
+    condition: Condition | None = None
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        return self.value.dtype if isinstance(self.value, Tensor) else None
+
+
+@dataclass(frozen=True)
+class NetworkArguments:
+    """All arguments of a network's call, in order: `paths` are those of its leaves, from which `structure` rebuilds
+    the arguments. `time_shape` is the shape of the time without its rows, None for one number per call."""
+
+    paths: tuple[str, ...]
+    structure: pytree.TreeSpec
+    arguments: Mapping[str, Argument]
+    batched: frozenset[str]
+    conditional: int
+    unconditional: int | None
+    time_shape: tuple[int, ...]
+
+    @property
+    def conditions(self) -> tuple[Condition, ...]:
+        return tuple(each.condition for each in self.arguments.values() if each.condition is not None)
+
+
+def sort_arguments(
+    name: str, found: Relations, base: CallRecord, variants: Mapping[str, CallRecord]
+) -> NetworkArguments:
+    """Sort the arguments of a network. `variants` are recordings by the setting that they change.
+
+    Raises UserError for an argument whose dependence no recording shows, or that cannot be one value per sample.
+    """
+    paths = _common_paths(name, found, base)
+    batched = find_batched(name, found, base, variants.get(BATCH))
+    recordings = Recordings(name, found, base, variants, batched)
+    conditional, unconditional = recordings.name_branches()
+    call, _ = recordings.branch(conditional)
+    arguments = {}
+    for path, value in split_leaves(call, found).items():
+        if path in (found.x, found.time):
+            continue
+        if not isinstance(value, Tensor):
+            arguments[path] = recordings.plain_argument(path, value)
+        else:
+            arguments[path] = recordings.tensor_argument(path, conditional)
+    if unconditional is not None:
+        arguments = {path: recordings.with_null(each, unconditional) for path, each in arguments.items()}
+    time = torch.as_tensor(call.leaves[found.time]) if found.time else torch.zeros(1)
+    return NetworkArguments(
+        paths,
+        call.structure,
+        arguments,
+        batched,
+        conditional,
+        unconditional,
+        tuple(time.shape[1:]),
+    )
+
+
+def split_leaves(call: NetworkCall, found: Relations) -> dict[str, Any]:
+    """Return a call's arguments by path, with the parts of the network's input before and after x as separate ones."""
+    leaves = dict(call.leaves)
+    parts = found.x_place.others(leaves[found.x])
+    for prefix, part in zip((BEFORE, AFTER), parts or (), strict=False):
+        if part.numel():
+            leaves[prefix + found.x] = part
+    return leaves
+
+
+def branch_values(step: SchedulerStep, found: Relations, path: str, is_batched: bool) -> Iterator[Any]:
+    """Yield each branch's value of an argument: its rows if it has one for each row of x, or else the argument."""
+    for call, branch in branch_calls(step, found.x):
+        value = split_leaves(call, found).get(path)
+        yield select_rows(value, branch, len(step.sample)) if is_batched and isinstance(value, Tensor) else value
+
+
+def find_batched(name: str, found: Relations, base: CallRecord, larger: CallRecord | None) -> frozenset[str]:
+    """Return the arguments that have a row for each row of x. Raises UserError for one that grows otherwise.
+
+    larger: a recording with more samples; without one, an argument of as many rows as x is taken to have them.
+    """
+    first = base.steps[0].calls[0]
+    other = first if larger is None else larger.steps[0].calls[0]
+    rows, more = len(first.leaves[found.x]), len(other.leaves[found.x])
+    leaves, larger_leaves = split_leaves(first, found), split_leaves(other, found)
+    batched = set()
+    for path, value in leaves.items():
+        grown = larger_leaves.get(path)
+        if path in (found.x, found.time) or not isinstance(value, Tensor) or not isinstance(grown, Tensor):
+            continue
+        if value.dim() and (len(value), len(grown)) == (rows, more):
+            batched.add(path)
+        elif value.shape != grown.shape:
+            what = f"{tuple(value.shape)} for {rows} rows of x, and {tuple(grown.shape)} for {more}"
+            raise unrecorded(f"{name}: {path} of its network has no row for each of x: {what}")
+    return frozenset(batched)
+
+
+def _common_paths(name: str, found: Relations, base: CallRecord) -> tuple[str, ...]:
+    """Return the paths of the arguments. All calls must have the same ones, in the same structure."""
+    calls = [call for step in base.steps for call in step.calls]
+    for call in calls[1:]:
+        if call.structure != calls[0].structure:
+            other = sorted(set(call.leaves) ^ set(calls[0].leaves))
+            raise unrecorded(f"{name} passes other arguments in some calls of its network: {', '.join(other)}")
+    return tuple(calls[0].leaves)
+
+
+@dataclass(frozen=True)
+class Recordings:
+    """A recording and its variants by setting, with the arguments that have a row for each row of x."""
+
+    name: str
+    found: Relations
+    base: CallRecord
+    variants: Mapping[str, CallRecord]
+    batched: frozenset[str]
+
+    def branch(self, number: int) -> tuple[NetworkCall, int]:
+        """Return the call of a branch in the first step, and its number in that call."""
+        return list(branch_calls(self.base.steps[0], self.found.x))[number]
+
+    def values(self, record: CallRecord, path: str) -> list[Any]:
+        """Return an argument's value in each branch of the first step."""
+        return list(branch_values(record.steps[0], self.found, path, path in self.batched))
+
+    def others(self, path: str, branch: int) -> dict[str, Any]:
+        """Return an argument's values in the variants, except that with more samples."""
+        others = {setting: self.values(record, path) for setting, record in self.variants.items() if setting != BATCH}
+        return {setting: values[branch] for setting, values in others.items() if branch < len(values)}
+
+    def name_branches(self) -> tuple[int, int | None]:
+        """Return the numbers of the branches with and without the caller's conditions. The first changes with the
+        prompt, the second does not."""
+        changes = [self._changes_with_prompt(branch) for branch in range(self.found.branches)]
+        conditional = changes.index(True) if True in changes else 0
+        others = [branch for branch, changed in enumerate(changes) if branch != conditional and not changed]
+        return conditional, others[0] if len(others) == 1 else None
+
+    def _changes_with_prompt(self, branch: int) -> bool:
+        other = self.variants.get("prompt")
+        if other is None:
+            return False
+        call, _ = self.branch(branch)
+        paths = [path for path in split_leaves(call, self.found) if path not in (self.found.x, self.found.time)]
+        return any(not same(self.values(self.base, path)[branch], self.values(other, path)[branch]) for path in paths)
+
+    def plain_argument(self, path: str, value: Any) -> Argument:
+        """Return an argument that is no tensor. Raises UserError if it changes with a setting or between branches."""
+        for branch, own in enumerate(self.values(self.base, path)):
+            for setting, other in (("branch of guidance", value), *self.others(path, branch).items()):
+                if not same(own, other):
+                    what = f"{path} of its network is {own!r}, and changes with the {setting}"
+                    raise unrecorded(f"{self.name}: {what}")
+        return Argument(path, value)
+
+    def tensor_argument(self, path: str, branch: int) -> Argument:
+        """Return an argument as a condition if it changes with any setting or between branches, or else as a
+        constant."""
+        values = self.values(self.base, path)
+        value, is_batched, others = values[branch], path in self.batched, self.others(path, branch)
+        if not all(isinstance(each, Tensor) for each in (*values, *others.values())):
+            raise unrecorded(f"{self.name}: {path} of its network is a tensor in some calls only")
+        for setting in (LENGTH, SHORTNESS):
+            if setting in others and others[setting].shape != value.shape:
+                raise unrecorded(f"{self.name}: the length of {path} of its network follows that of the prompt")
+        changing = [setting for setting, other in others.items() if not same(value, other)]
+        if not changing and all(same(value, other) for other in values):
+            return Argument(path, value[:1] if is_batched else value, is_batched)
+        if not is_batched:
+            by = changing[0] if changing else "branch of guidance"
+            what = f"{path} of its network has one value for all samples, and changes with the {by}"
+            raise unrecorded(f"{self.name}: {what}")
+        is_setting = bool(changing) and not set(changing) & set(BY_CONTENT)
+        return Argument(path, value[:1], True, self._condition(path, value[0], [*values, *others.values()], is_setting))
+
+    def _condition(self, path: str, value: Tensor, seen: list[Tensor], is_setting: bool) -> Condition:
+        """Return the condition of an argument, from the values that recordings have shown."""
+        label, shape = condition_name(path), tuple(value.shape)
+        if value.numel() > MOST_VALUES:
+            raise unrecorded(f"{self.name}: {path} of its network has {value.numel()} elements")
+        is_mask = all(bool(((each == 0) | (each == 1)).all()) for each in seen)
+        if not value.is_floating_point():
+            if not is_mask:
+                what = f"{path} of its network has integers whose range no recording shows"
+                raise unrecorded(f"{self.name}: {what}")
+            return Condition(label, label, shape, "int64", low=0, high=1)
+        if is_setting and value.numel() <= MOST_DEFAULTS:
+            default = tuple(value.flatten().tolist())
+            typical = (0.5 * min(default), 1.5 * max(default)) if min(default) >= 0 else None
+            return Condition(label, label, shape, "float32", default=default, typical=typical, shared=True)
+        if is_mask:
+            return Condition(label, label, shape, "float32", low=0.0, high=1.0)
+        return Condition(label, label, shape, "float32")
+
+    def with_null(self, argument: Argument, unconditional: int) -> Argument:
+        """Return the argument with the value of the unconditional branch, if it is one number in all recordings."""
+        condition = argument.condition
+        if condition is None or condition.shared:
+            return argument
+        per_record = [self.values(record, argument.path) for record in (self.base, *self.variants.values())]
+        values = [each[unconditional] for each in per_record if unconditional < len(each)]
+        first = values[0].flatten()[0]
+        if not all(bool((each == first).all()) for each in values):
+            return argument
+        return replace(argument, condition=with_fields(condition, null=float(first)))
+
+
+def condition_name(path: str) -> str:
+    """Return the name of an argument as a condition: the last name in its path, with the numbers that follow it."""
+    if path.startswith((BEFORE, AFTER)):
+        return "image"
+    names = re.findall(r"\['([^']+)'\]((?:\[\d+\])*)", path)
+    name, numbers = names[-1]
+    return "_".join([name, *re.findall(r"\d+", numbers)])

@@ -1,0 +1,177 @@
+"""Compare the plan scheduler:N of a recorded denoiser with the pipeline's own samples, from the same noise."""
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from fewstep.export.sources.diffusers.recording.adapter import RecordedNetwork
+from fewstep.export.sources.diffusers.recording.arguments import branch_values
+from fewstep.export.sources.diffusers.recording.components import BuiltPipeline
+from fewstep.export.sources.diffusers.recording.record import CallRecord, record
+from fewstep.export.sources.diffusers.recording.relations import check_relations
+from fewstep.export.sources.diffusers.recording.stand_ins import unrecorded
+from fewstep.plans.configs.diffusers import plan_from_scheduler_config
+from fewstep.plans.errors import UserError
+from fewstep.plans.guidance import COND, UNCOND, Branches
+from fewstep.plans.plan import Plan, Step
+from fewstep.runtime.sampling.execute import execute, finish
+
+Array = NDArray[np.floating[Any]]
+TOLERANCE = 1e-4  # of the final x, relative to its range
+SEED = 11
+
+
+@dataclass(frozen=True)
+class RecordedNoise:
+    """The draws of a pipeline: its first x, and the noise of its scheduler's steps."""
+
+    first: Array
+    later: Sequence[Array]
+
+
+def compare_samples(
+    built: BuiltPipeline, module: RecordedNetwork, settings: Mapping[str, Any], config: Mapping[str, Any]
+) -> float:
+    """Return the largest difference between the pipeline's final x and that of the plan, relative to the range of x.
+
+    Both run the network with its weights. Raises UserError above `TOLERANCE`, and if x does not start from noise.
+    """
+    found, name = module.found, built.name
+    with _keep_draws(type(built.pipeline.scheduler)) as draws:
+        run = record(built, settings, SEED, networks={found.component: module.network})
+    weights = check_relations(name, found, run, "seed")
+    plan = _plan(config, weights, module, tuple(run.steps[0].sample.shape[1:]), built)
+    if len(plan.steps) != len(run.steps):
+        raise unrecorded(f"{name} takes {len(run.steps)} steps, and its scheduler's plan {len(plan.steps)}")
+    for step, own in zip(plan.steps, run.steps, strict=True):
+        if abs(step.time - own.time) > 1e-3 * max(1.0, abs(own.time)):
+            what = f"{name} steps at time {own.time:.6g}, and the plan of its scheduler at {step.time:.6g}"
+            raise unrecorded(what)
+    noise = RecordedNoise(_first_input(run, module) / _start_factor(plan), draws)
+    _check_noise(name, noise.first)
+    with torch.no_grad():
+        mine = finish(plan, execute(plan, _StepNetwork(run, module), _replay(noise)))
+    theirs = run.steps[-1].result.numpy()
+    difference = float(np.abs(mine - theirs).max() / max(float(np.ptp(theirs)), 1e-12))
+    if not difference <= TOLERANCE:
+        raise unrecorded(
+            f"the samples of {name} and of its scheduler's plan differ by {difference:.2g} of their range after "
+            f"{len(run.steps)} steps"
+        )
+    return difference
+
+
+class _StepNetwork:
+    """The network of a plan's step, with the conditions of each branch in a recording."""
+
+    def __init__(self, run: CallRecord, module: RecordedNetwork) -> None:
+        self.module, self.run = module, run
+        self.order = branch_names(module)
+
+    def __call__(self, index: int, step: Step, u: Array) -> list[Array]:
+        x = torch.from_numpy(np.ascontiguousarray(u, np.float32))
+        time = torch.full((len(x),), step.time)
+        outputs = []
+        for branch in step.branches:
+            number = self.order.index(branch)
+            values = [
+                list(branch_values(self.run.steps[index], self.module.found, path, each.batched))[number]
+                for path, each in self.module.arguments.arguments.items()
+                if each.condition is not None
+            ]
+            outputs.append(self.module(x, time, *values).numpy())
+        return outputs
+
+
+def branch_names(module: RecordedNetwork) -> list[str]:
+    """Return the name of each branch of a pipeline's step."""
+    names = [f"branch{number}" for number in range(module.found.branches)]
+    names[module.arguments.conditional] = COND
+    if module.arguments.unconditional is not None:
+        names[module.arguments.unconditional] = UNCOND
+    return names
+
+
+def _plan(
+    config: Mapping[str, Any],
+    weights: Sequence[Sequence[float]],
+    module: RecordedNetwork,
+    x_shape: tuple[int, ...],
+    built: BuiltPipeline,
+) -> Plan:
+    names = branch_names(module)
+    guidance = None
+    if len(names) > 1:
+        guidance = Branches({each: tuple(float(row[number]) for row in weights) for number, each in enumerate(names)})
+    count = int(len(weights))
+    try:
+        return plan_from_scheduler_config(config, steps=count, guidance=guidance, x_shape=x_shape)
+    except UserError as error:
+        raise UserError(f"the plan of {built.name}'s scheduler: {error.what}", error.fix) from error
+
+
+def _first_input(run: CallRecord, module: RecordedNetwork) -> Array:
+    """Return x as the network first gets it, which some schedulers scale."""
+    call, found, samples = run.steps[0].calls[0], module.found, len(run.steps[0].sample)
+    first: Array = found.x_place.select(call.leaves[found.x])[:samples].numpy()
+    return first
+
+
+def _start_factor(plan: Plan) -> float:
+    """Return the factor of the plan's first draw in the network's first input."""
+    if plan.given or len(plan.start_draws) != 1:
+        raise unrecorded(f"plan {plan.name} does not start from one draw")
+    return sum(number * row[0] for number, row in zip(plan.steps[0].input, plan.start, strict=True))
+
+
+def _check_noise(name: str, noise: Array) -> None:
+    """Raise UserError unless the first x is standard normal noise, as far as its mean and deviation show."""
+    size = noise.size
+    if abs(noise.mean()) > 6 / np.sqrt(size) or abs(noise.std() - 1) > 6 / np.sqrt(2 * size):
+        raise unrecorded(f"{name} does not start from noise of deviation 1, but of {noise.std():.3g}")
+
+
+def _replay(noise: RecordedNoise) -> Any:
+    later, known = iter(noise.later), {0: noise.first}
+
+    def draws(number: int) -> Array:
+        if number not in known:
+            drawn = next(later, None)
+            if drawn is None:
+                raise unrecorded("a scheduler drew less noise than its plan")
+            known[number] = drawn
+        return known[number]
+
+    return draws
+
+
+@contextmanager
+def _keep_draws(scheduler: type) -> Iterator[list[Array]]:
+    """Keep the noise that the steps of a scheduler draw."""
+    kept: list[Array] = []
+    module = sys.modules[scheduler.__module__]
+    original = getattr(module, "randn_tensor", None)
+    if original is None:
+        yield kept
+        return
+
+    def drawing(*args: Any, **kwargs: Any) -> Any:
+        drawn = original(*args, **kwargs)
+        kept.append(drawn.numpy())
+        return drawn
+
+    with patch.object(module, "randn_tensor", drawing):
+        yield kept
+
+
+def is_comparable(network: nn.Module) -> bool:
+    """Return True if a network is small enough to run a few steps on the CPU."""
+    return sum(parameter.numel() for parameter in network.parameters()) <= 2 * 10**9

@@ -1,0 +1,155 @@
+"""Build the pipeline of a folder from its configs alone: its networks are stand-ins, and no weights are loaded."""
+
+import importlib
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from fewstep.export.sources.diffusers.files import GIVE_PIPELINE, Folder
+from fewstep.export.sources.diffusers.recording.stand_ins import (
+    OutputShapes,
+    build_on_cpu,
+    build_on_meta,
+    is_small,
+    randomize,
+    seed_of,
+    unrecorded,
+)
+from fewstep.plans.errors import UserError
+
+DENOISER_MODULES = ("diffusers.models.transformers.", "diffusers.models.unets.")
+NOT_DENOISERS = ("MotionAdapter",)  # defined in a U-Net's module, and never called
+LEFT_OUT = ("safety_checker",)  # judges finished images only
+
+
+@dataclass(frozen=True)
+class BuiltPipeline:
+    """A pipeline whose networks are stand-ins. `denoisers` are its networks that may be called in the loop, by name,
+    with the shapes of their outputs."""
+
+    pipeline: Any
+    denoisers: dict[str, OutputShapes]
+
+    @property
+    def name(self) -> str:
+        return type(self.pipeline).__name__
+
+
+def build_pipeline(folder: Folder, seed: int = 0) -> BuiltPipeline:
+    """Build the pipeline of a folder. The seed determines what its encoders return. Raises UserError for code from the
+    folder, and for components that the pipeline replaces by others when it is built."""
+    import diffusers
+
+    made = getattr(diffusers, folder.pipeline, None)
+    if not is_pipeline(folder.pipeline):
+        what = f"{folder.path}: diffusers {diffusers.__version__} has no pipeline {folder.pipeline or 'without a name'}"
+        raise UserError(what, "pip install -U diffusers; code from a folder is never run")
+    built: dict[str, Any] = {}
+    denoisers: dict[str, OutputShapes] = {}
+    for name, entry in folder.index.items():
+        if name.startswith("_"):
+            continue
+        if not isinstance(entry, list):  # a setting of the pipeline, such as boundary_ratio
+            built[name] = entry
+        elif name in LEFT_OUT or not folder.has(name):
+            built[name] = None
+        else:
+            built[name] = _build_component(folder, name, tuple(entry), denoisers, seed)
+    pipeline = _construct(folder, made, built)
+    for name in denoisers:
+        if getattr(pipeline, name, None) is not built[name]:
+            raise unrecorded(
+                f"{folder.path}: {folder.pipeline} does not call the network {name} of the folder, but one that it "
+                "makes from it and other components"
+            )
+    pipeline.set_progress_bar_config(disable=True)
+    return BuiltPipeline(pipeline, denoisers)
+
+
+def is_pipeline(name: str) -> bool:
+    """Return True if diffusers is installed and has a pipeline of this name."""
+    try:
+        import diffusers
+    except ModuleNotFoundError:
+        return False
+    made = getattr(diffusers, name, None)
+    return inspect.isclass(made) and issubclass(made, diffusers.DiffusionPipeline)
+
+
+def _construct(folder: Folder, made: Any, built: dict[str, Any]) -> Any:
+    accepted = inspect.signature(made.__init__).parameters
+    given = {name: value for name, value in built.items() if name in accepted}
+    absent = {
+        name: None
+        for name, parameter in accepted.items()
+        if name not in ("self", *given) and parameter.default is inspect.Parameter.empty
+    }
+    try:
+        return made(**given, **absent)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{folder.path}: {folder.pipeline} cannot be built ({reason})", GIVE_PIPELINE) from error
+
+
+def _build_component(
+    folder: Folder, name: str, entry: tuple[str, str], denoisers: dict[str, OutputShapes], seed: int
+) -> Any:
+    """Build a component: a network as a stand-in, anything else, such as a scheduler or a tokenizer, from its files."""
+    library, class_name = entry
+    made, home = _find_class(folder, name, library, class_name), folder.path / name
+    if not (inspect.isclass(made) and issubclass(made, nn.Module)):
+        try:
+            return made.from_pretrained(home, local_files_only=True)
+        except Exception as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"{home} cannot be read as a {class_name} ({reason})", GIVE_PIPELINE) from error
+    build = _builder(made, home)
+    try:
+        network = build_on_meta(build)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{home} is not the config of a {class_name} ({reason})", GIVE_PIPELINE) from error
+    if made.__module__.startswith(DENOISER_MODULES) and class_name not in NOT_DENOISERS:
+        denoisers[name] = OutputShapes(name, build)
+        return network
+    if is_small(network):
+        return build_on_cpu(build, seed)
+    return _respond_randomly(network, OutputShapes(name, build), seed)
+
+
+def _builder(made: Any, home: Any) -> Callable[[], nn.Module]:
+    """Return a function that builds a network from its config, with new weights."""
+    if hasattr(made, "load_config"):  # diffusers
+        return partial(made.from_config, made.load_config(home, local_files_only=True))
+    config = made.config_class.from_pretrained(home, local_files_only=True)
+    return partial(made._from_config, config)
+
+
+def _find_class(folder: Folder, name: str, library: str, class_name: str) -> Any:
+    """Return the class of a component. Classes come from diffusers and transformers only."""
+    place = library if library in ("diffusers", "transformers") else f"diffusers.pipelines.{library}"
+    try:
+        return getattr(importlib.import_module(place), class_name)
+    except (ImportError, AttributeError) as error:
+        what = f"{folder.path}: its {name} is a {class_name} of {library}, which diffusers and transformers do not have"
+        raise UserError(what, "update diffusers and transformers; code from a folder is never run") from error
+
+
+def _respond_randomly(network: nn.Module, shapes: OutputShapes, seed: int) -> nn.Module:
+    """Let a network without weights return random tensors that are functions of its inputs and of a seed."""
+    signature = inspect.signature(type(network).forward)
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        arguments = dict(signature.bind(network, *args, **kwargs).arguments)
+        arguments.pop("self")
+        arguments |= arguments.pop("kwargs", {})
+        generator = torch.Generator().manual_seed(seed_of(f"{shapes.name} {seed}", arguments))
+        return randomize(shapes.infer(network, arguments), generator)
+
+    network.forward = forward
+    return network

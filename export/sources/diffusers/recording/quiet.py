@@ -1,0 +1,25 @@
+"""Suppress what diffusers and transformers write while a pipeline is recorded: cut prompts, missing packages."""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def silence_libraries() -> Iterator[None]:
+    """Suppress warnings and messages of the libraries. Errors still come through."""
+    import diffusers  # sets the levels of its messages when it is imported
+    import transformers
+
+    loggers = [logging.getLogger(name) for name in (diffusers.__name__, transformers.__name__)]
+    before = [(logger, logger.level) for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in before:
+            logger.setLevel(level)

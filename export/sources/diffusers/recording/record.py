@@ -1,0 +1,201 @@
+"""Run a pipeline's own call with random tensors in place of its denoiser's outputs, and record calls and steps."""
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from fewstep.export.sources.diffusers.recording.components import BuiltPipeline
+from fewstep.export.sources.diffusers.recording.stand_ins import OutputShapes, randomize, unrecorded
+from fewstep.plans.errors import UserError
+
+
+@dataclass(frozen=True)
+class NetworkCall:
+    """A call of a denoiser. `leaves` are its arguments by path, such as "['hidden_states']"; `structure` rebuilds the
+    nested arguments from them. `output` is the tensor that it returned: a probe, or the real one."""
+
+    component: str
+    leaves: Mapping[str, Any]
+    structure: pytree.TreeSpec
+    output: Tensor
+
+
+@dataclass(frozen=True)
+class SchedulerStep:
+    """A call of the scheduler's `step`, with the denoiser's calls since the previous one."""
+
+    calls: tuple[NetworkCall, ...]
+    model_output: Tensor
+    time: float
+    sample: Tensor
+    result: Tensor
+
+
+@dataclass(frozen=True)
+class CallRecord:
+    """All steps of one call of a pipeline. `times` are the arguments of the scheduler's `set_timesteps`."""
+
+    steps: tuple[SchedulerStep, ...]
+    times: Mapping[str, Any] = field(default_factory=dict)
+
+
+class _Recorder:
+    """Collects calls while a pipeline runs."""
+
+    def __init__(self) -> None:
+        self.steps: list[SchedulerStep] = []
+        self.pending: list[NetworkCall] = []
+        self.times: dict[str, Any] = {}
+
+
+def record(
+    built: BuiltPipeline, settings: Mapping[str, Any], seed: int, networks: Mapping[str, nn.Module] | None = None
+) -> CallRecord:
+    """Run the pipeline's call with these settings. The noise and the probes follow from the seed.
+
+    networks: denoisers with weights, whose outputs replace the probes.
+    Raises UserError if the call fails before the scheduler's last step, or changes the denoiser.
+    """
+    recorder, probes = _Recorder(), torch.Generator().manual_seed(2 * seed + 1)
+    pipeline, scheduler = built.pipeline, _scheduler(built)
+    with ExitStack() as stack:
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(_run_on_cpu(pipeline))
+        for name, shapes in built.denoisers.items():
+            network: nn.Module = getattr(pipeline, name)
+            real = None if networks is None else networks[name]
+            answer = partial(_probe, network, shapes, probes) if real is None else partial(_run, real)
+            forward = _recording_forward(recorder, built.name, name, network, answer)
+            stack.enter_context(patch.object(network, "forward", forward, create=True))
+        stack.enter_context(patch.object(scheduler, "step", _recording_step(recorder, scheduler.step)))
+        set_timesteps = _recording_times(recorder, scheduler.set_timesteps)
+        stack.enter_context(patch.object(scheduler, "set_timesteps", set_timesteps))
+        random = torch.Generator().manual_seed(2 * seed)
+        try:
+            pipeline(**settings, generator=random)
+        except UserError:
+            raise
+        except Exception as error:
+            if not recorder.steps or len(recorder.steps) < len(_timesteps(pipeline)):
+                reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+                raise unrecorded(f"the call of {built.name} failed: {reason}") from error
+    if not recorder.steps:
+        raise unrecorded(f"{built.name} never calls its scheduler's step")
+    return CallRecord(tuple(recorder.steps), recorder.times)
+
+
+def _probe(network: nn.Module, shapes: OutputShapes, probes: torch.Generator, arguments: dict[str, Any]) -> Any:
+    return randomize(shapes.infer(network, arguments), probes)
+
+
+def _run(network: nn.Module, arguments: dict[str, Any]) -> Any:
+    return network(**arguments)
+
+
+def _scheduler(built: BuiltPipeline) -> Any:
+    scheduler = getattr(built.pipeline, "scheduler", None)
+    if scheduler is None or not hasattr(scheduler, "step") or not hasattr(scheduler, "set_timesteps"):
+        raise unrecorded(f"{built.name} has no scheduler with step and set_timesteps")
+    return type(scheduler)
+
+
+def _timesteps(pipeline: Any) -> Any:
+    times = getattr(pipeline.scheduler, "timesteps", ())
+    return () if times is None else times
+
+
+@contextmanager
+def _run_on_cpu(pipeline: Any) -> Iterator[None]:
+    """Let a pipeline make its tensors on the CPU, though its networks have no device."""
+    cpu = property(lambda self: torch.device("cpu"))
+    with patch.object(type(pipeline), "_execution_device", cpu), patch.object(type(pipeline), "device", cpu):
+        yield
+
+
+def _recording_forward(
+    recorder: _Recorder, pipeline: str, name: str, network: nn.Module, answer: Callable[[dict[str, Any]], Any]
+) -> Callable[..., Any]:
+    signature, before = inspect.signature(type(network).forward), describe_state(network)
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        arguments = dict(signature.bind(network, *args, **kwargs).arguments)
+        arguments.pop("self")
+        arguments |= arguments.pop("kwargs", {})
+        changed = sorted(set(describe_state(network).items()) ^ set(before.items()))
+        if changed:
+            raise unrecorded(f"{pipeline} changes its network {name} during the call: {changed[0][0]}")
+        flat, structure = pytree.tree_flatten_with_path(arguments)
+        leaves = {pytree.keystr(path): _copy(leaf) for path, leaf in flat}
+        outputs = answer(arguments)
+        tensors = [
+            leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor) and leaf.is_floating_point()
+        ]
+        if len(tensors) != 1:
+            raise unrecorded(f"the network {name} of {pipeline} returns {len(tensors)} tensors")
+        recorder.pending.append(NetworkCall(name, leaves, structure, tensors[0].clone()))
+        return outputs
+
+    return forward
+
+
+def describe_state(network: nn.Module) -> dict[str, str]:
+    """Return everything besides weights that a pipeline may change in a network: attention processors, hooks, buffers
+    and the scales of adapters."""
+    state: dict[str, str] = {}
+    for name, module in network.named_modules():
+        processor = getattr(module, "processor", None)
+        if processor is not None:
+            state[f"the attention processor of {name}"] = type(processor).__name__
+        hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
+        if hooks:
+            state[f"the hooks of {name}"] = repr([getattr(hook, "__qualname__", type(hook)) for hook in hooks])
+        for buffer, value in module._buffers.items():
+            if value is not None:
+                state[f"the buffer {name}.{buffer}"] = f"{id(value)} {value._version}"
+        scale = getattr(module, "scaling", None)
+        if isinstance(scale, dict):
+            state[f"the adapter scales of {name}"] = repr(scale)
+    return state
+
+
+def _recording_step(recorder: _Recorder, step: Callable[..., Any]) -> Callable[..., Any]:
+    signature = inspect.signature(step)
+
+    def record_step(self: Any, *args: Any, **kwargs: Any) -> Any:
+        bound = signature.bind(self, *args, **kwargs).arguments
+        output, time, sample = (bound.get(name) for name in ("model_output", "timestep", "sample"))
+        if not isinstance(output, Tensor) or not isinstance(sample, Tensor) or time is None:
+            raise unrecorded(f"the step of {type(self).__name__} takes no model_output and sample")
+        output, sample = output.clone(), sample.clone()
+        returned = step(self, *args, **kwargs)
+        result = returned[0] if isinstance(returned, tuple) else returned.prev_sample
+        calls, recorder.pending = tuple(recorder.pending), []
+        recorder.steps.append(SchedulerStep(calls, output, float(time), sample, result.clone()))
+        return returned
+
+    return record_step
+
+
+def _recording_times(recorder: _Recorder, set_timesteps: Callable[..., Any]) -> Callable[..., Any]:
+    signature = inspect.signature(set_timesteps)
+
+    def record_times(self: Any, *args: Any, **kwargs: Any) -> Any:
+        bound = dict(signature.bind(self, *args, **kwargs).arguments)
+        bound.pop("self")
+        recorder.times = bound | bound.pop("kwargs", {})
+        return set_timesteps(self, *args, **kwargs)
+
+    setattr(record_times, "__signature__", signature)  # noqa: B010 - pipelines ask which arguments it takes
+    return record_times
+
+
+def _copy(leaf: Any) -> Any:
+    return leaf.clone() if isinstance(leaf, Tensor) else leaf

@@ -1,0 +1,82 @@
+"""The denoiser of a pipeline's folder whose class fewstep does not list: recorded, checked, and wrapped."""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from fewstep.export.sources.diffusers.files import CONFIG, Folder, hash_files
+from fewstep.export.sources.diffusers.loading import load_network
+from fewstep.export.sources.diffusers.recording.adapter import RecordedNetwork
+from fewstep.export.sources.diffusers.recording.arguments import BATCH, ENCODERS, NetworkArguments, sort_arguments
+from fewstep.export.sources.diffusers.recording.comparison import compare_samples, is_comparable
+from fewstep.export.sources.diffusers.recording.components import BuiltPipeline, build_pipeline
+from fewstep.export.sources.diffusers.recording.quiet import silence_libraries
+from fewstep.export.sources.diffusers.recording.record import CallRecord, record
+from fewstep.export.sources.diffusers.recording.relations import Relations, check_relations, find_relations
+from fewstep.export.sources.diffusers.recording.schedule_rules import find_rules
+from fewstep.export.sources.diffusers.recording.settings import STEP_COUNT, CallSettings, choose_settings
+from fewstep.export.sources.torch_module import TorchSource
+from fewstep.export.spec import Spec
+from fewstep.plans.configs.classes import schedule_from_scheduler_config
+from fewstep.plans.configs.pipelines import RECORDED
+
+LOG = logging.getLogger("fewstep")
+MORE_STEPS = 8
+
+
+class RecordedPipeline:
+    """A pipeline with the relations and the arguments that its recordings show."""
+
+    def __init__(
+        self, built: BuiltPipeline, other: BuiltPipeline, settings: CallSettings, scheduler: Mapping[str, Any]
+    ) -> None:
+        """CallRecord the call of a pipeline with all settings. Raises UserError for what no relation describes.
+
+        other: the same pipeline, with encoders that return other values.
+        """
+        name = built.name
+        self.built, self.settings = built, settings
+        base, reseeded = record(built, settings.of(), 0), record(built, settings.of(), 1)
+        self.relations: Relations = find_relations(name, base, reseeded)
+        variants: dict[str, CallRecord] = {}
+        for seed, setting in enumerate(settings.variants, 2):
+            variants[setting] = record(built, settings.of(setting), seed)
+            check_relations(name, self.relations, variants[setting], setting)
+        variants[ENCODERS] = record(other, settings.of(), 0)
+        longer = (
+            [record(built, settings.of(None, {STEP_COUNT: MORE_STEPS}), 99)] if STEP_COUNT in settings.usual else []
+        )
+        for each in longer:
+            check_relations(name, self.relations, each, "number of steps")
+        self.arguments: NetworkArguments = sort_arguments(name, self.relations, base, variants)
+        rules = find_rules(name, [base, reseeded, *variants.values(), *longer], scheduler)
+        self.scheduler = {**scheduler, RECORDED: rules}
+        self.x_shape = tuple(base.steps[0].sample.shape[1:])
+
+
+def record_folder(folder: Folder, scheduler: Mapping[str, Any], given: Mapping[str, Any]) -> RecordedPipeline:
+    """CallRecord the pipeline of a folder. `given` are arguments of its call. No weights are loaded."""
+    with silence_libraries():
+        built = build_pipeline(folder)
+        other = build_pipeline(folder, seed=1)
+        return RecordedPipeline(built, other, choose_settings(built.pipeline, given), scheduler)
+
+
+def load_recorded_folder(folder: Folder, scheduler: Mapping[str, Any], given: Mapping[str, Any]) -> TorchSource:
+    """Load the denoiser of a folder as its pipeline calls it, compared with the pipeline's own samples."""
+    recorded = record_folder(folder, scheduler, given)
+    found, name = recorded.relations, folder.path.resolve().name
+    home = folder.path / found.component
+    schedule, prediction = schedule_from_scheduler_config(recorded.scheduler)
+    spec = Spec(name, recorded.x_shape, recorded.arguments.conditions, prediction, schedule)
+    network, files = load_network(home)
+    module = RecordedNetwork(network.float().eval(), found, recorded.arguments)
+    if is_comparable(network):
+        settings = recorded.settings.of(BATCH if BATCH in recorded.settings.variants else None)
+        with silence_libraries():
+            difference = compare_samples(recorded.built, module, settings, recorded.scheduler)
+        LOG.warning("%s: samples of %s agree within %.1g of their range", folder.path, folder.pipeline, difference)
+    else:
+        LOG.warning("%s: the network is too large to compare samples with those of %s", folder.path, folder.pipeline)
+    read = [home / CONFIG, folder.path / "scheduler" / "scheduler_config.json", *files]
+    return TorchSource(module, spec, name, hash_files(read), None, recorded.scheduler)

@@ -1,0 +1,48 @@
+"""Folders of recorded pipelines, exported and sampled."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fewstep.export.export import ExportOptions, export
+from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.sampling.loading import load
+from tests import recorded_pipelines
+from tests.recorded_pipelines import CALLS
+
+pytest.importorskip("diffusers")
+
+
+def call_options(name: str) -> tuple[str, ...]:
+    return tuple(f"{key}={value}" for key, value in CALLS[name].items())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["wan", "ltx", "cogvideox", "chroma", "allegro"])
+def test_a_recorded_pipeline_exports_and_samples(name: str, tmp_path: Path) -> None:
+    folder = getattr(recorded_pipelines, name)(tmp_path / name)
+    bundle = tmp_path / "bundle"
+    export(ExportOptions(str(folder), bundle, call=call_options(name), verify="quick"))
+    sampler = load(bundle)
+    random = np.random.default_rng(0)
+    conditions = {
+        each.name: random.normal(size=(1, *each.shape)).astype("float32")
+        if each.low is None
+        else np.ones((1, *each.shape), each.dtype)
+        for each in open_bundle(bundle).manifest.conditions
+    }
+    sample = sampler.sample("scheduler:3", seeds=[0], condition=conditions)
+    assert np.isfinite(sample).all() and sample.std() > 0.1
+
+
+def test_arguments_of_a_call_are_refused_for_other_sources(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="has no pipeline to call; leave --call out"):
+        export(ExportOptions("fashion_mnist", tmp_path / "bundle", call=("height=16",)))
+
+
+def test_an_argument_without_a_value_is_refused(tmp_path: Path) -> None:
+    folder = recorded_pipelines.wan(tmp_path / "wan")
+    with pytest.raises(UserError, match="--call 'height' is not NAME=VALUE; give an argument such as height=512"):
+        export(ExportOptions(str(folder), tmp_path / "bundle", call=("height",)))

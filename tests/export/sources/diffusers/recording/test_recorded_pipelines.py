@@ -1,0 +1,154 @@
+"""Pipelines of diffusers that are recorded: the relations, the conditions and the rules that recordings show."""
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from fewstep.export.sources.diffusers.files import Folder
+from fewstep.export.sources.diffusers.folder import read_scheduler
+from fewstep.export.sources.diffusers.recording.source import RecordedPipeline, load_recorded_folder, record_folder
+from fewstep.plans.configs.pipelines import RECORDED
+from fewstep.plans.errors import UserError
+from tests import recorded_pipelines
+from tests.recorded_pipelines import CALLS, TEXT, TOKENS
+
+pytest.importorskip("diffusers")
+
+Recordings = Callable[[str], RecordedPipeline]
+
+
+def record(folder: Path, name: str) -> RecordedPipeline:
+    read = Folder(folder)
+    scheduler = read_scheduler(folder, read.pipeline)
+    assert scheduler is not None
+    return record_folder(read, scheduler, CALLS[name])
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Recordings:
+    """Records a pipeline once."""
+
+    @cache
+    def make(name: str) -> RecordedPipeline:
+        folder: Path = getattr(recorded_pipelines, name)(tmp_path_factory.mktemp("recorded") / name)
+        return record(folder, name)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("name", "weights"),
+    [
+        ("wan", (5.0, -4.0)),
+        ("ltx", (-2.0, 3.0)),
+        ("cogvideox", (-5.0, 6.0)),
+        ("chroma", (5.0, -4.0)),
+        ("allegro", (-6.5, 7.5)),
+    ],
+)
+def test_the_guidance_of_each_step_is_the_default_of_the_pipeline(
+    name: str, weights: tuple[float, float], recorded: Recordings
+) -> None:
+    assert recorded(name).relations.weights == (weights,) * 3
+
+
+@pytest.mark.parametrize(("name", "alpha"), [("wan", 1.0), ("cogvideox", 1.0), ("chroma", 0.001)])
+def test_the_time_of_the_network_is_a_multiple_of_the_schedulers(name: str, alpha: float, recorded: Recordings) -> None:
+    relations = recorded(name).relations
+    assert (relations.alpha, relations.beta) == (alpha, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("wan", (8, 2, 2, 2)),
+        ("ltx", (8, 4)),
+        ("cogvideox", (3, 4, 2, 2)),
+        ("chroma", (16, 8)),
+        ("allegro", (4, 2, 4, 4)),
+    ],
+)
+def test_x_is_what_the_scheduler_steps(name: str, shape: tuple[int, ...], recorded: Recordings) -> None:
+    assert recorded(name).x_shape == shape
+
+
+@pytest.mark.parametrize(
+    ("name", "conditions"),
+    [
+        ("wan", [("encoder_hidden_states", (TOKENS, TEXT), "float32")]),
+        (
+            "ltx",
+            [("encoder_hidden_states", (TOKENS, TEXT), "float32"), ("encoder_attention_mask", (TOKENS,), "int64")],
+        ),
+        ("chroma", [("encoder_hidden_states", (TOKENS, TEXT), "float32"), ("attention_mask", (28,), "float32")]),
+    ],
+)
+def test_conditions_are_the_arguments_that_change_with_the_prompt(
+    name: str, conditions: list[object], recorded: Recordings
+) -> None:
+    found = [(each.name, each.shape, each.dtype) for each in recorded(name).arguments.conditions]
+    assert found == conditions
+
+
+def test_the_conditional_branch_of_a_call_of_two_rows_is_the_second(recorded: Recordings) -> None:
+    arguments = recorded("ltx").arguments
+    assert (arguments.conditional, arguments.unconditional) == (1, 0)
+
+
+def test_the_conditional_branch_of_two_calls_is_the_first(recorded: Recordings) -> None:
+    arguments = recorded("wan").arguments
+    assert (arguments.conditional, arguments.unconditional) == (0, 1)
+
+
+def test_sizes_are_constants(recorded: Recordings) -> None:
+    arguments = recorded("ltx").arguments.arguments
+    assert [arguments[f"['{name}']"].value for name in ("num_frames", "height", "width")] == [2, 2, 2]
+
+
+def test_rotary_positions_as_long_as_the_batch_are_no_rows(recorded: Recordings) -> None:
+    positions = [each for path, each in recorded("allegro").arguments.arguments.items() if "rotary" in path]
+    assert len(positions) == 9 and not any(each.batched for each in positions)
+
+
+def test_the_rules_of_the_scheduler_are_even_sigmas_and_a_shift(recorded: Recordings) -> None:
+    rules = recorded("ltx").scheduler[RECORDED]
+    slope = (1.15 - 0.5) / (4096 - 256)
+    assert rules == {"even": True, "mu": [pytest.approx(0.5 + slope * (8 - 256)), 0.0]}
+
+
+def test_samples_are_those_of_the_pipeline(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = recorded_pipelines.wan(tmp_path / "wan")
+    scheduler = read_scheduler(folder, "WanPipeline")
+    assert scheduler is not None
+    load_recorded_folder(Folder(folder), scheduler, CALLS["wan"])
+    assert "samples of WanPipeline agree within" in caplog.text
+
+
+def test_samples_that_differ_are_refused(tmp_path: Path) -> None:
+    folder = recorded_pipelines.wan(tmp_path / "wan")
+    scheduler = read_scheduler(folder, "WanPipeline")
+    assert scheduler is not None
+    with pytest.raises(UserError, match="WanPipeline steps at time 751.121, and the plan of its scheduler at 834"):
+        load_recorded_folder(Folder(folder), {**scheduler, "shift": 5.0}, CALLS["wan"])
+
+
+def test_a_network_whose_attention_changes_during_the_call_is_refused(tmp_path: Path) -> None:
+    folder = recorded_pipelines.perturbed_attention(tmp_path / "pag")
+    with pytest.raises(
+        UserError, match="StableDiffusionPAGPipeline changes its network unet during the call: the atte"
+    ):
+        record(folder, "perturbed_attention")
+
+
+def test_a_norm_that_is_rescaled_is_refused(tmp_path: Path) -> None:
+    folder = recorded_pipelines.lumina2(tmp_path / "lumina2")
+    with pytest.raises(UserError, match="Lumina2Pipeline combines its network's outputs by no fixed weights"):
+        record(folder, "lumina2")
+
+
+def test_an_argument_that_the_call_does_not_take_is_refused(tmp_path: Path) -> None:
+    read = Folder(recorded_pipelines.wan(tmp_path / "wan"))
+    with pytest.raises(UserError, match="the call of WanPipeline takes no 'size'; give one of prompt, "):
+        record_folder(read, {}, {"size": 4})

@@ -1,0 +1,106 @@
+"""Relations in recordings that are made by hand: found to rounding, or refused with a line that names the argument."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from fewstep.export.sources.diffusers.recording.record import CallRecord, NetworkCall, SchedulerStep
+from fewstep.export.sources.diffusers.recording.relations import Place, Relations, find_relations
+from fewstep.plans.errors import UserError
+
+Combine = Callable[[Tensor, Tensor, Tensor], Tensor]  # of the two outputs and x
+TIMES = (900.0, 500.0, 100.0)
+GUIDED = (-2.0, 3.0)
+
+
+def guide(first: Tensor, second: Tensor, x: Tensor) -> Tensor:
+    return GUIDED[0] * first + GUIDED[1] * second
+
+
+def recording(
+    seed: int,
+    combine: Combine = guide,
+    time: Callable[[float], float] = lambda t: t,
+    feed: Callable[[Tensor], Tensor] = lambda x: x,
+) -> CallRecord:
+    """Three steps of a call of two rows on x [1, 4, 6, 6]."""
+    random = torch.Generator().manual_seed(seed)
+    x = torch.randn(1, 4, 6, 6, generator=random)
+    steps = []
+    for t in TIMES:
+        arguments = {"sample": feed(torch.cat([x, x])), "timestep": torch.tensor([time(t)] * 2), "width": 3}
+        flat, structure = pytree.tree_flatten_with_path(arguments)
+        output = torch.randn(2, 4, 6, 6, generator=random)
+        call = NetworkCall("unet", {pytree.keystr(path): leaf for path, leaf in flat}, structure, output)
+        result = torch.randn(x.shape, generator=random)
+        steps.append(SchedulerStep((call,), combine(output[:1], output[1:], x), t, x, result))
+        x = result
+    return CallRecord(tuple(steps))
+
+
+def find(**changes: Callable[..., object]) -> Relations:
+    return find_relations("Pipe", recording(0, **changes), recording(1, **changes))  # type: ignore[arg-type]
+
+
+def test_weights_are_found_to_rounding() -> None:
+    assert find().weights == (GUIDED,) * 3
+
+
+def test_a_turned_sign_is_found() -> None:
+    found = find(combine=lambda first, second, x: -guide(first, second, x))
+    assert (found.sign, found.weights[0]) == (-1, GUIDED)
+
+
+def test_a_time_from_one_to_zero_is_found() -> None:
+    found = find(time=lambda t: 1 - t / 1000)
+    assert (found.alpha, found.beta) == pytest.approx((-0.001, 1.0))
+
+
+def test_channels_after_x_are_found() -> None:
+    found = find(feed=lambda x: torch.cat([x, torch.ones(2, 3, 6, 6)], dim=1))
+    assert found.x_place == Place(0, 0, 4)
+
+
+def test_channels_before_x_are_found() -> None:
+    found = find(feed=lambda x: torch.cat([torch.ones(2, 3, 6, 6), x], dim=1))
+    assert found.x_place == Place(0, 3, 7)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"combine": lambda a, b, x: guide(a, b, x) / guide(a, b, x).norm(dim=1, keepdim=True)}, "by no fixed weights"),
+        ({"combine": lambda a, b, x: torch.cat([guide(a, b, x)[:, :3], b[:, 3:]], dim=1)}, "guides only some"),
+        ({"combine": lambda a, b, x: 0.5 * a + 0.5 * b - x}, "Pipe adds -1 x to its network's output"),
+        ({"combine": lambda a, b, x: 0.5 * (a + 2 * b)}, "outputs sum to 1.5, not to 1"),
+        ({"time": lambda t: t**2}, r"\['timestep'\] is no linear function of the scheduler's time"),
+        ({"feed": lambda x: x**3}, r"network's input \['sample'\] is no multiple of x"),
+    ],
+)
+def test_other_forms_are_refused_in_words(changes: dict[str, Callable[..., object]], says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        find(**changes)
+
+
+def test_x_that_changes_between_steps_is_refused() -> None:
+    base = recording(0)
+    blended = replace(base.steps[1], sample=base.steps[1].sample * 0.5)
+    with pytest.raises(UserError, match="Pipe changes x after step 1, by a mask, a slice or noise"):
+        find_relations("Pipe", replace(base, steps=(base.steps[0], blended, base.steps[2])), recording(1))
+
+
+def test_two_arguments_that_change_with_the_step_are_refused() -> None:
+    def with_second_time(record: CallRecord) -> CallRecord:
+        steps = []
+        for step in record.steps:
+            (call,) = step.calls
+            leaves = {**call.leaves, "['sigma']": torch.tensor([step.time / 1000] * 2)}
+            steps.append(replace(step, calls=(replace(call, leaves=leaves),)))
+        return CallRecord(tuple(steps))
+
+    with pytest.raises(UserError, match=r"the arguments \['sigma'\], \['timestep'\] all change with the step"):
+        find_relations("Pipe", with_second_time(recording(0)), with_second_time(recording(1)))

@@ -1,0 +1,191 @@
+"""Folders of diffusers pipelines that export records, with tiny networks and random weights."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tests.pipelines import SCHEDULER, autoencoder, clip, randomized, t5, t5_tokenizer, write_clip_tokenizer
+
+TEXT = 16  # width of the text encoder
+TOKENS = 12
+
+
+def write(folder: Path, kind: str, **components: Any) -> Path:
+    """Write the folder of a pipeline. Components that are not given are a T5, its tokenizer, and an autoencoder."""
+    import diffusers
+
+    torch.manual_seed(0)
+    texts = {"text_encoder": t5(TEXT), "tokenizer": t5_tokenizer(TOKENS)}
+    pipeline = getattr(diffusers, kind)(**{**texts, **components})
+    pipeline.save_pretrained(folder)
+    return folder
+
+
+def wan(folder: Path, **more: Any) -> Path:
+    """Wan: two calls per step, classifier-free guidance. Latents [8, 2, 2, 2] for 5 frames of 16 by 16 pixels."""
+    import diffusers
+
+    network = diffusers.WanTransformer3DModel(
+        patch_size=(1, 1, 1),
+        num_attention_heads=2,
+        attention_head_dim=12,
+        in_channels=8,
+        out_channels=8,
+        text_dim=TEXT,
+        freq_dim=32,
+        ffn_dim=16,
+        num_layers=1,
+        rope_max_seq_len=16,
+    )
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
+    parts = {"transformer": randomized(network), "vae": None, "scheduler": scheduler, "transformer_2": None}
+    return write(folder, "WanPipeline", **{**parts, **more})
+
+
+def ltx(folder: Path) -> Path:
+    """LTX: one call of two rows, sizes as plain numbers, a shift by the number of tokens."""
+    import diffusers
+
+    network = diffusers.LTXVideoTransformer3DModel(
+        in_channels=4,
+        out_channels=4,
+        num_attention_heads=2,
+        attention_head_dim=8,
+        cross_attention_dim=16,
+        num_layers=1,
+        caption_channels=TEXT,
+    )
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift_terminal=0.1)
+    return write(folder, "LTXPipeline", transformer=randomized(network), vae=None, scheduler=scheduler)
+
+
+def cogvideox(folder: Path) -> Path:
+    """CogVideoX: frames before channels, v prediction, integer times."""
+    import diffusers
+
+    network = diffusers.CogVideoXTransformer3DModel(
+        num_attention_heads=2,
+        attention_head_dim=8,
+        in_channels=4,
+        out_channels=4,
+        time_embed_dim=4,
+        text_embed_dim=TEXT,
+        num_layers=1,
+        sample_width=2,
+        sample_height=2,
+        sample_frames=9,
+        patch_size=2,
+        temporal_compression_ratio=4,
+        max_text_seq_length=TOKENS,
+    )
+    scheduler = diffusers.CogVideoXDDIMScheduler(
+        prediction_type="v_prediction", rescale_betas_zero_snr=True, timestep_spacing="trailing"
+    )
+    return write(folder, "CogVideoXPipeline", transformer=randomized(network), vae=None, scheduler=scheduler)
+
+
+def chroma(folder: Path) -> Path:
+    """Chroma: packed tokens, time in [0, 1], a mask over text and picture."""
+    import diffusers
+
+    network = diffusers.ChromaTransformer2DModel(
+        patch_size=1,
+        in_channels=8,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        joint_attention_dim=TEXT,
+        axes_dims_rope=(2, 2, 4),
+        approximator_hidden_dim=8,
+        approximator_layers=1,
+        approximator_num_channels=8,
+    )
+    parts = {"transformer": randomized(network), "vae": None, "scheduler": diffusers.FlowMatchEulerDiscreteScheduler()}
+    return write(folder, "ChromaPipeline", **parts)
+
+
+def allegro(folder: Path) -> Path:
+    """Allegro: rotary positions as arguments."""
+    import diffusers
+
+    network = diffusers.AllegroTransformer3DModel(
+        num_attention_heads=2,
+        attention_head_dim=12,
+        in_channels=4,
+        out_channels=4,
+        num_layers=1,
+        cross_attention_dim=24,
+        sample_width=4,
+        sample_height=4,
+        sample_frames=4,
+        caption_channels=TEXT,
+    )
+    scheduler = diffusers.EulerDiscreteScheduler(prediction_type="v_prediction", timestep_spacing="trailing")
+    return write(folder, "AllegroPipeline", transformer=randomized(network), vae=None, scheduler=scheduler)
+
+
+def lumina2(folder: Path) -> Path:
+    """Lumina 2: rescales the norm of the guided output."""
+    import diffusers
+
+    network = diffusers.Lumina2Transformer2DModel(
+        sample_size=4,
+        patch_size=2,
+        in_channels=4,
+        hidden_size=8,
+        num_layers=1,
+        num_refiner_layers=1,
+        num_attention_heads=1,
+        num_kv_heads=1,
+        multiple_of=2,
+        norm_eps=1e-5,
+        scaling_factor=1.0,
+        axes_dim_rope=(4, 2, 2),
+        axes_lens=(128, 128, 128),
+        cap_feat_dim=TEXT,
+    )
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler()
+    return write(folder, "Lumina2Pipeline", transformer=randomized(network), vae=None, scheduler=scheduler)
+
+
+def perturbed_attention(folder: Path) -> Path:
+    """Stable Diffusion with perturbed attention: other attention processors during the call."""
+    import diffusers
+    import transformers
+
+    files = write_clip_tokenizer(folder.with_name("vocabulary"))
+    unet = diffusers.UNet2DConditionModel(
+        sample_size=8,
+        layers_per_block=1,
+        norm_num_groups=4,
+        block_out_channels=(16,),
+        down_block_types=("CrossAttnDownBlock2D",),
+        up_block_types=("CrossAttnUpBlock2D",),
+        attention_head_dim=4,
+        cross_attention_dim=12,
+    )
+    pipeline = diffusers.StableDiffusionPAGPipeline(
+        vae=autoencoder(),
+        text_encoder=clip(files),
+        tokenizer=transformers.CLIPTokenizer.from_pretrained(files),
+        unet=randomized(unet),
+        scheduler=diffusers.DDIMScheduler(**SCHEDULER),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.save_pretrained(folder)
+    return folder
+
+
+CALLS: dict[str, dict[str, Any]] = {
+    "wan": {"height": 16, "width": 16, "num_frames": 5, "max_sequence_length": TOKENS},
+    "ltx": {"height": 64, "width": 64, "num_frames": 9, "max_sequence_length": TOKENS},
+    "cogvideox": {"height": 16, "width": 16, "num_frames": 9, "max_sequence_length": TOKENS},
+    "chroma": {"height": 64, "width": 64, "max_sequence_length": TOKENS},
+    "lumina2": {"height": 64, "width": 64, "max_sequence_length": TOKENS},
+    "perturbed_attention": {},
+    "allegro": {"height": 32, "width": 32, "num_frames": 8, "max_sequence_length": TOKENS},
+}
