@@ -1,0 +1,150 @@
+"""Print how many pipeline classes of diffusers export: `python -m benchmarks.pipelines --components CHECKOUT`.
+
+Folders are made from the components of diffusers' own tests, with random weights. Each is exported in float32, and the
+final x of scheduler:3 is compared with the pipeline's own.
+"""
+
+import json
+import logging
+import shutil
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import gettempdir
+from typing import Any
+
+from benchmarks.options import add_only, parser_of, positive
+from benchmarks.pipelines.denominator import read_classes
+from benchmarks.pipelines.dummy_components import DummyPipeline, find_pipelines
+from fewstep.export.export import ExportOptions, export, load_source
+from fewstep.export.sources.diffusers.classes import CLASSES
+from fewstep.export.sources.diffusers.files import Folder
+from fewstep.export.sources.diffusers.folder import is_recorded
+from fewstep.plans.errors import UserError
+
+RECORDED = "samples of %s agree within"  # of the line that export prints for a recorded pipeline
+ABSENT, UNMADE, REFUSED, LOADED, EXPORTED = "no components", "components not made", "refused", "loaded", "exported"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a pipeline. `difference`: of the final x, relative to its range; None for a listed class, whose
+    samples the tests of fewstep compare."""
+
+    name: str
+    result: str
+    difference: float | None = None
+    reason: str = ""
+
+    def __str__(self) -> str:
+        difference = "" if self.difference is None else f"{self.difference:.1g}"
+        return f"{self.name:48} {self.result:20} {difference:8} {self.reason}"
+
+
+class _Differences(logging.Handler):
+    """Keeps the differences that exports print."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[float] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if RECORDED in str(record.msg) and isinstance(record.args, tuple):
+            self.found.append(float(str(record.args[2])))
+
+
+def try_pipeline(pipeline: DummyPipeline, work: Path, seconds: int, loads_only: bool) -> Outcome:
+    """Make the folder of a pipeline, and export it, or only load it, which records and compares."""
+    folder, bundle = work / pipeline.name, None if loads_only else work / f"{pipeline.name}.bundle"
+    for each in (folder, bundle):
+        if each is not None:
+            shutil.rmtree(each, ignore_errors=True)
+    try:
+        settings = pipeline.write(folder)
+    except Exception as error:
+        return Outcome(pipeline.name, UNMADE, reason=_line(error))
+    listened, logger = _Differences(), logging.getLogger("fewstep")
+    logger.addHandler(listened)
+    try:
+        with _limit(seconds):
+            _export(folder, bundle, settings)
+    except UserError as error:
+        return Outcome(pipeline.name, REFUSED, reason=error.what)
+    except Exception as error:
+        return Outcome(pipeline.name, REFUSED, reason=f"crash: {_line(error)}")
+    finally:
+        logger.removeHandler(listened)
+        if bundle is not None:
+            shutil.rmtree(bundle, ignore_errors=True)
+    return Outcome(pipeline.name, LOADED if loads_only else EXPORTED, next(iter(listened.found), None))
+
+
+def _export(folder: Path, bundle: Path | None, settings: dict[str, Any]) -> None:
+    """Export a folder, or load it if there is no bundle. Listed pipelines take no arguments of a call."""
+    call = tuple(f"{name}={json.dumps(value)}" for name, value in settings.items())
+    call = call if is_recorded(Folder(folder), [form.__name__ for form in CLASSES]) else ()
+    if bundle is None:
+        load_source(str(folder), call=call)
+    else:
+        export(ExportOptions(str(folder), bundle, call=call, verify="quick"))
+
+
+@contextmanager
+def _limit(seconds: int) -> Iterator[None]:
+    """Raise TimeoutError after some seconds."""
+
+    def stop(*_: object) -> None:
+        raise TimeoutError(f"more than {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:160]
+
+
+def summarize(outcomes: Sequence[Outcome], count: int) -> str:
+    """Return one line: how many classes exported, and what became of the others."""
+    by_result = {
+        result: sum(each.result == result for each in outcomes) for result in (EXPORTED, LOADED, REFUSED, UNMADE)
+    }
+    differences = [each.difference for each in outcomes if each.difference is not None]
+    worst = f"; largest difference of x {max(differences):.1g}, over {len(differences)}" if differences else ""
+    listed = ", ".join(f"{number} {result}" for result, number in by_result.items())
+    return f"{count} classes: {listed}, {count - sum(by_result.values())} {ABSENT}{worst}"
+
+
+def main() -> None:
+    """Print a line for each pipeline class, and one for all."""
+    parser = parser_of(__doc__)
+    parser.add_argument("--components", type=Path, required=True, help="a checkout of diffusers, with its tests")
+    parser.add_argument(
+        "--work", type=Path, default=Path(gettempdir()) / "fewstep-pipelines", help="folder of pipelines"
+    )
+    parser.add_argument("--seconds", type=positive, default=180, help="of one export at most (default %(default)s)")
+    parser.add_argument("--load-only", action="store_true", help="record and compare, and export nothing")
+    parser.add_argument("--json", action="store_true", help="print one object for each pipeline")
+    add_only(parser, "pipelines")
+    given = parser.parse_args()
+    names = [each for each in read_classes() if not given.only or any(part in each for part in given.only)]
+    outcomes: list[Outcome] = []
+    for pipeline in find_pipelines(given.components, names):
+        outcomes.append(try_pipeline(pipeline, given.work, given.seconds, given.load_only))
+        print(json.dumps(asdict(outcomes[-1])) if given.json else outcomes[-1], flush=True)
+    found = {each.name for each in outcomes}
+    for name in names:
+        if name not in found:
+            print(json.dumps(asdict(Outcome(name, ABSENT))) if given.json else Outcome(name, ABSENT))
+    print(summarize(outcomes, len(names)))
+
+
+if __name__ == "__main__":
+    main()

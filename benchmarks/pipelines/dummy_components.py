@@ -1,0 +1,92 @@
+"""Write folders from the components that the tests of diffusers make, in a checkout of diffusers."""
+
+import ast
+import importlib.util
+import inspect
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest.mock import MagicMock
+
+from benchmarks.pipelines.hub_replacements import replace_hub
+
+CHOSEN = ("num_inference_steps", "output_type", "return_dict", "generator")  # by the recorder
+TEXTS = ("prompt", "negative_prompt")
+
+UNUSED = (
+    "parameterized",
+    "requests_mock",
+)  # packages that those tests import, and that making components does not need
+
+
+@dataclass(frozen=True)
+class DummyPipeline:
+    """A pipeline class with the test class that makes its components."""
+
+    name: str
+    test: Any
+
+    def write(self, folder: Path) -> dict[str, Any]:
+        """Write the pipeline to a folder. Returns the settings of its call that are plain values, without its texts."""
+        import torch
+
+        test = self.test.__new__(self.test)
+        with replace_hub():
+            torch.manual_seed(0)
+            components = test.get_dummy_components()
+            accepted = inspect.signature(self.test.pipeline_class.__init__).parameters
+            if "safety_checker" in accepted:
+                components["safety_checker"] = None
+            pipeline = self.test.pipeline_class(**components)
+            pipeline.save_pretrained(folder, safe_serialization=True)
+            takes = inspect.signature(test.get_dummy_inputs).parameters
+            inputs = test.get_dummy_inputs("cpu") if takes else test.get_dummy_inputs()
+        return {
+            name: value
+            for name, value in inputs.items()
+            if not name.startswith(CHOSEN) and name not in TEXTS and _is_plain(value)
+        }
+
+
+def find_pipelines(checkout: Path, names: Mapping[str, Any] | list[str]) -> Iterator[DummyPipeline]:
+    """Yield the pipelines of these names whose tests make components, one for each name."""
+    os.environ["HF_HUB_OFFLINE"] = "1"  # read when the library is imported
+    for name in UNUSED:
+        if importlib.util.find_spec(name) is None:
+            sys.modules[name] = MagicMock()
+    sys.path.insert(0, str(checkout))
+    for name in [each for each in sys.modules if each == "tests" or each.startswith("tests.")]:
+        del sys.modules[name]  # ours; the checkout has a package of the same name
+    found: set[str] = set()
+    for file in sorted((checkout / "tests" / "pipelines").rglob("test_*.py")):
+        if not any(name in names for name in _named_classes(file)):
+            continue
+        try:
+            module = importlib.import_module(".".join(file.relative_to(checkout).with_suffix("").parts))
+        except Exception as error:  # a package of the tests is missing
+            print(f"{file.name}: {error}", file=sys.stderr)
+            continue
+        for each in vars(module).values():
+            if not inspect.isclass(each) or not {"pipeline_class", "get_dummy_components"} <= set(dir(each)):
+                continue
+            name = getattr(each.pipeline_class, "__name__", "")
+            if name in names and name not in found:
+                found.add(name)
+                yield DummyPipeline(name, each)
+
+
+def _is_plain(value: Any) -> bool:
+    """Return True for numbers, texts, and lists and mappings of them."""
+    if isinstance(value, Mapping):
+        return all(map(_is_plain, value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return isinstance(value, int | float | str)
+
+
+def _named_classes(file: Path) -> set[str]:
+    tree = ast.walk(ast.parse(file.read_bytes()))
+    return {alias.name for node in tree if isinstance(node, ast.ImportFrom) for alias in node.names}

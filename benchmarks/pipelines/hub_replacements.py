@@ -1,0 +1,117 @@
+"""Local replacements for the tiny models that the tests of diffusers download: the same classes, with random weights
+and vocabularies of single characters."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from tests.pipelines import byte_characters  # before the checkout's package of the same name is imported
+
+WIDTH = 32  # of the tiny text encoders in those tests
+CHAT = (  # a template of messages with texts
+    "{% for m in messages %}{{ m['role'] }}: {% if m['content'] is string %}{{ m['content'] }}{% else %}"
+    "{% for c in m['content'] %}{% if c['type'] == 'text' %}{{ c['text'] }}{% endif %}{% endfor %}{% endif %}\n"
+    "{% endfor %}"
+)
+KINDS = {"llama": "LlamaConfig", "gemma": "Gemma2Config", "bert": "BertConfig", "qwen": "Qwen2Config"}
+SIZES = {
+    "hidden_size": WIDTH,
+    "intermediate_size": WIDTH,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 1024,
+    "vocab_size": 1000,
+}
+
+
+@contextmanager
+def replace_hub() -> Iterator[None]:
+    """Answer `from_pretrained` of transformers for names that are not folders. Raises LookupError for unknown ones."""
+    import transformers
+
+    owners = {
+        transformers.AutoConfig: make_config,
+        transformers.PreTrainedModel: _make_model,
+        transformers.AutoTokenizer: make_tokenizer,
+        transformers.PreTrainedTokenizerBase: make_tokenizer,
+    }
+    with ExitStack() as stack:
+        for owner, make in owners.items():
+            stack.enter_context(patch.object(owner, "from_pretrained", _answer(owner.from_pretrained, make)))
+        yield
+
+
+def _answer(original: Any, make: Callable[..., Any]) -> Any:
+    function = original.__func__
+
+    def from_pretrained(cls: Any, name: Any, *args: Any, **kwargs: Any) -> Any:
+        if Path(str(name)).is_dir():
+            return function(cls, name, *args, **kwargs)
+        return make(cls, f"{name}/{kwargs.get('subfolder', '')}")
+
+    return classmethod(from_pretrained)
+
+
+def make_config(cls: Any, name: str) -> Any:
+    """Return a tiny config for the model that a hub stores under this name."""
+    import transformers
+
+    lower = name.lower()
+    if "t5" in lower:
+        return _t5_config(transformers.UMT5Config if "umt5" in lower else transformers.T5Config)
+    for part, kind in KINDS.items():
+        if part in lower:
+            return _sized(getattr(transformers, kind))
+    raise LookupError(f"no local config for {name}")
+
+
+def _make_model(cls: Any, name: str) -> Any:
+    import torch
+
+    config = _t5_config(cls.config_class) if "T5" in cls.__name__ else _sized(cls.config_class)
+    torch.manual_seed(0)
+    return cls(config).eval()
+
+
+def _t5_config(kind: Any) -> Any:
+    return kind(vocab_size=1000, d_model=WIDTH, d_kv=8, d_ff=37, num_layers=2, num_heads=4, decoder_start_token_id=0)
+
+
+def _sized(kind: Any) -> Any:
+    known = kind().to_dict()
+    return kind(**{name: value for name, value in SIZES.items() if name in known})
+
+
+def make_tokenizer(cls: Any, name: str) -> Any:
+    """Return a tokenizer of single characters for the model that a hub stores under this name."""
+    import transformers
+
+    lower, letters = f"{cls.__name__} {name}".lower(), byte_characters()
+    if "t5" in lower:
+        pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0), *((each, -3.0) for each in letters)]
+        return transformers.T5TokenizerFast(vocab=pieces, extra_ids=0, model_max_length=512)
+    if "clip" in lower:
+        tokens = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{each}</w>" for each in letters)]
+        vocabulary = {token: number for number, token in enumerate(tokens)}
+        return transformers.CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=77)
+    if "qwen" in lower:
+        vocabulary = {token: number for number, token in enumerate([*letters, "<|endoftext|>"])}
+        made = transformers.Qwen2Tokenizer(vocab=vocabulary, merges=[], model_max_length=1024)
+        made.chat_template = CHAT
+        return made
+    if "llama" in lower or "gemma" in lower:
+        kind = transformers.LlamaTokenizer if "llama" in lower else transformers.GemmaTokenizer
+        ends = ["<pad>", "</s>", "<s>", "<unk>"] if "llama" in lower else ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"]
+        vocabulary = {token: number for number, token in enumerate([*ends, "▁", *letters])}
+        made = kind(vocab=vocabulary, merges=[], model_max_length=1024, pad_token="<pad>")
+        made.chat_template = CHAT
+        return made
+    if "bert" in lower:
+        tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{each}" for each in letters)]
+        return transformers.BertTokenizer(
+            vocab={token: number for number, token in enumerate(tokens)}, model_max_length=77
+        )
+    raise LookupError(f"no local tokenizer for {name}")
