@@ -96,6 +96,7 @@ def run_table(name: str, recipe: ModuleType, work: Path, folder: Path | None, we
     """The facts of a training run."""
     run, seen = torch.load(work / "checkpoint.pt", weights_only=True), losses(work)
     network, how = trained(recipe, weights), run["recipe"]
+    where = f"one {run['device']}" if run.get("device", "CPU") != "CPU" else "one core of a CPU"
     held_out = held_out_loss(network, recipe, folder)
     rows = [
         *facts(recipe),
@@ -104,7 +105,7 @@ def run_table(name: str, recipe: ModuleType, work: Path, folder: Path | None, we
         ("optimizer", f"AdamW, batch {how['batch']}, peak learning rate {how['rate']:g}, EMA {EMA_DECAY:g}"),
         ("seed", str(how["seed"])),
         ("steps", f"{run['step']} of {how['steps']}"),
-        ("arithmetic, time", f"bfloat16 autocast on one core of a CPU, {run['seconds']:.0f} s"),
+        ("arithmetic, time", f"bfloat16 autocast on {where}, {run['seconds']:.0f} s"),
         ("first, last training loss", f"{seen[0][1]:.4f}, {seen[-1][1]:.4f} (means of the first and last steps)"),
         ("held-out loss", f"{held_out:.4f} ({HELD_OUT} test samples, averaged weights as stored)"),
         ("weights", f"`{weights.name}`, averaged, float16, {weights.stat().st_size / 1e6:.2f} MB"),

@@ -1,4 +1,4 @@
-"""Train a recipe of this folder on a CPU: `python -m benchmarks.train zoo/dit_flow --work DIR [--minutes 20]`.
+"""Train a recipe of this folder: `python -m benchmarks.train zoo/dit_flow --work DIR [--minutes 20] [--device cuda]`.
 
 The same command continues an interrupted run, and leaves the averaged weights in DIR. The training loop is in
 `fewstep.models.training`; `python -m benchmarks.model_card` stores the trained weights and their card. A name without a
@@ -6,7 +6,8 @@ folder is a shipped denoiser, whose recipe is in the folder of its weights.
 
 A recipe of the zoo is a file with `SPEC`, `DATA`, `RECIPE` and `make()` (zoo/denoising.py). Its loss is that of its
 SPEC, or `loss(draw, count)`; its untrained network is that of `make`, or `network()`. Others have
-`training(folder, split)`: the untrained network, and its loss on a split of the data.
+`training(folder, split)`, which returns the untrained network and its loss on a split of the data. A recipe whose
+batches and loss are computed on the generator's device says `TRAINS_ON_CUDA = True`.
 """
 
 import importlib
@@ -27,12 +28,12 @@ FOLDER = Path(__file__).parent
 
 
 def recipe_of(name: str) -> ModuleType:
-    """The file ROOM/NAME.py as a module: it imports what lies beside it. UserError where there is none."""
+    """The file FOLDER/NAME.py as a module, which may import modules of its folder. UserError if there is none."""
     if name in {member.name for member in SHIPPED}:
         return importlib.import_module(f"fewstep.models.{name}.train")
     path = FOLDER / f"{name}.py"
     if not path.is_file():
-        raise UserError(f"there is no recipe {name}", "name a file as zoo/dit_flow, or a shipped denoiser")
+        raise UserError(f"there is no recipe {name}", "name a file such as zoo/dit_flow, or a shipped denoiser")
     if str(path.parent) not in sys.path:
         sys.path.append(str(path.parent))
     return importlib.import_module(path.stem)
@@ -59,12 +60,17 @@ def main() -> None:
     parser = options.parser_of(__doc__)
     options.add_recipe(parser)
     parser.add_argument("--minutes", type=float, default=20, help="stop then, to go on another time")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to train (default %(default)s)")
     given = parser.parse_args()
     with options.refusing(parser):
         recipe = recipe_of(given.recipe)
+        if given.device == "cuda" and not getattr(recipe, "TRAINS_ON_CUDA", False):
+            raise UserError(f"the loss of {given.recipe} is computed on a CPU", "leave out --device cuda")
+        if given.device == "cuda" and not torch.cuda.is_available():
+            raise UserError("torch finds no CUDA device", "leave out --device cuda, or install torch for CUDA")
     torch.manual_seed(recipe.RECIPE.seed)
     network, loss = training(recipe, given.data, "train")
-    train(network, loss, recipe.RECIPE, given.work, weights_of(given.recipe).name, given.minutes)
+    train(network, loss, recipe.RECIPE, given.work, weights_of(given.recipe).name, given.minutes, given.device)
 
 
 if __name__ == "__main__":

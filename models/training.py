@@ -1,7 +1,8 @@
-"""One training loop for every denoiser that is trained here: AdamW, EMA, bfloat16 on a CPU, stopped at any time.
+"""The training loop of all denoisers that are trained here: AdamW, EMA, bfloat16, on a CPU or a GPU.
 
-The same command goes on from the last checkpoint, bit for bit in its data order: what a step draws is a function of
-(seed, step). The learning rate is constant until the last fifth, then falls to zero, so a run may also be lengthened.
+A run can be stopped at any time. The same command continues from the last checkpoint with the same data order: the
+draws of a step are a function of (seed, step, type of device). The learning rate is constant until the last fifth of
+the steps and then falls to zero, so the number of steps can be raised later.
 """
 
 import csv
@@ -11,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from math import inf
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,9 +22,11 @@ from fewstep.models.weights import write_weights
 WARM_UP = 200
 EMA_DECAY = 0.999
 CHECKPOINT_MINUTES = 2
+LOSSES = 50  # steps whose mean loss is printed and kept
 NULL_FRACTION = 0.1  # of the training labels: replaced by the null class, for classifier-free guidance
 
-Loss = Callable[[nn.Module, torch.Generator], Tensor]  # one batch drawn from the generator; a float32 scalar
+# The loss of one batch, which is drawn from the generator, on the generator's device: a float32 scalar.
+Loss = Callable[[nn.Module, torch.Generator], Tensor]
 
 
 @dataclass(frozen=True)
@@ -38,22 +41,25 @@ class Recipe:
 
 @dataclass
 class Run:
-    """A training run as it stands: everything that a checkpoint holds."""
+    """The state of a training run, which a checkpoint stores."""
 
     network: nn.Module
     optimizer: torch.optim.Optimizer
     average: dict[str, Tensor]
     step: int = 0
     losses: list[tuple[int, float]] = field(default_factory=list)
-    seconds: float = 0.0  # of all its threads on a processor
+    seconds: float = 0.0  # of all threads on a CPU; elapsed on a GPU
 
     @classmethod
     def new(cls, network: nn.Module, rate: float) -> "Run":
-        optimizer = torch.optim.AdamW(network.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=1e-3)
+        on_gpu = next(network.parameters()).is_cuda
+        optimizer = torch.optim.AdamW(
+            network.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=1e-3, fused=on_gpu or None
+        )
         return cls(network, optimizer, {name: tensor.clone() for name, tensor in network.state_dict().items()})
 
     def load(self, path: Path) -> None:
-        checkpoint = torch.load(path, weights_only=True)
+        checkpoint = torch.load(path, weights_only=True, map_location=next(self.network.parameters()).device)
         self.network.load_state_dict(checkpoint["network"])
         self.optimizer.load_state_dict(checkpoint["optimizer"])
         self.average, self.step, self.losses = checkpoint["average"], checkpoint["step"], checkpoint["losses"]
@@ -68,6 +74,7 @@ class Run:
             "step": self.step,
             "losses": self.losses,
             "seconds": self.seconds,
+            "device": _device_name(self.network),
             "recipe": asdict(recipe),
         }
         write_atomically(work / "checkpoint.pt", lambda path: torch.save(content, path))
@@ -77,37 +84,61 @@ class Run:
             csv.writer(file).writerows([("step", "loss"), *self.losses])
 
 
+def _device_name(network: nn.Module) -> str:
+    """The GPU of a network by its maker's name, or "CPU"."""
+    device = next(network.parameters()).device
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+
+
 def learning_rate(step: int, steps: int, peak: float) -> float:
     return peak * min(1.0, (step + 1) / WARM_UP, (steps - step) / (0.2 * steps))
 
 
-def generator_of(seed: int, step: int) -> torch.Generator:
-    """The source of everything random in a step, so that a resumed run sees the same."""
-    return torch.Generator().manual_seed(seed * 1_000_003 + step)
+def generator_of(seed: int, step: int, device: str | torch.device = "cpu") -> torch.Generator:
+    """The source of everything random in a step, so that a resumed run draws the same."""
+    return torch.Generator(device).manual_seed(seed * 1_000_003 + step)
 
 
 def drop_labels(labels: Tensor, null: int, generator: torch.Generator) -> Tensor:
     """Labels [B] with NULL_FRACTION of them, in the mean, replaced by `null`."""
-    return labels.masked_fill(torch.rand(len(labels), generator=generator) < NULL_FRACTION, null)
+    return labels.masked_fill(_chances(len(labels), generator) < NULL_FRACTION, null)
 
 
-def train(network: nn.Module, loss: Loss, recipe: Recipe, work: Path, weights: str, minutes: float = inf) -> None:
-    """Run to the last step, from the checkpoint in the work folder if one is there; `minutes`: stop then, at the
-    latest, with a checkpoint to go on from."""
+def _chances(count: int, generator: torch.Generator) -> Tensor:
+    return torch.rand(count, generator=generator, device=generator.device)
+
+
+def train(
+    network: nn.Module,
+    loss: Loss,
+    recipe: Recipe,
+    work: Path,
+    weights: str,
+    minutes: float = inf,
+    device: str = "cpu",
+) -> None:
+    """Train to the last step of the recipe, from the checkpoint in the folder `work` if there is one.
+
+    After `minutes` the run stops with a checkpoint, from which the next call continues. `device` is a device of torch;
+    on "cuda" the network is compiled.
+    """
     work.mkdir(parents=True, exist_ok=True)
-    run = Run.new(network.to(memory_format=torch.channels_last), recipe.rate)  # type: ignore[call-overload]
+    network = network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    run = Run.new(network, recipe.rate)
     if (work / "checkpoint.pt").exists():
         run.load(work / "checkpoint.pt")
-        print(f"going on from step {run.step}", flush=True)
+        print(f"continuing from step {run.step}", flush=True)
+    compiled = cast(nn.Module, torch.compile(network)) if device.startswith("cuda") else network
+    clock = time.monotonic if compiled is not network else time.process_time
     started = saved = time.monotonic()
-    first, running, last = run.step, list[float](), run.step >= recipe.steps
+    first, running, last = run.step, list[Tensor](), run.step >= recipe.steps
     while not last:
-        before = time.process_time()
-        running.append(_step(run, loss, recipe))
-        run.seconds += time.process_time() - before
+        before = clock()
+        running.append(_step(run, compiled, loss, recipe, device))
+        run.seconds += clock() - before
         last = run.step == recipe.steps or time.monotonic() - started >= 60 * minutes
-        if len(running) == 50 or last:
-            run.losses.append((run.step, sum(running) / len(running)))
+        if len(running) == LOSSES or last:
+            run.losses.append((run.step, torch.stack(running).mean().item()))
             speed = (run.step - first) / (time.monotonic() - started)
             left = (recipe.steps - run.step) / speed / 60
             print(
@@ -120,10 +151,10 @@ def train(network: nn.Module, loss: Loss, recipe: Recipe, work: Path, weights: s
             saved = time.monotonic()
 
 
-def _step(run: Run, loss: Loss, recipe: Recipe) -> float:
-    """One optimizer step; its loss."""
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        value = loss(run.network, generator_of(recipe.seed, run.step))
+def _step(run: Run, compiled: nn.Module, loss: Loss, recipe: Recipe, device: str) -> Tensor:
+    """Make one optimizer step. Returns its loss, on the device: reading it would wait for the device."""
+    with torch.autocast(torch.device(device).type, dtype=torch.bfloat16):
+        value = loss(compiled, generator_of(recipe.seed, run.step, device))
     for group in run.optimizer.param_groups:
         group["lr"] = learning_rate(run.step, recipe.steps, recipe.rate)
     run.optimizer.zero_grad(set_to_none=True)
@@ -131,14 +162,14 @@ def _step(run: Run, loss: Loss, recipe: Recipe) -> float:
     nn.utils.clip_grad_norm_(run.network.parameters(), 1.0)
     run.optimizer.step()
     decay = min(EMA_DECAY, (1 + run.step) / (10 + run.step))
-    for name, tensor in run.network.state_dict().items():
-        run.average[name].lerp_(tensor, 1 - decay)
+    state = run.network.state_dict()
+    torch._foreach_lerp_([run.average[name] for name in state], list(state.values()), 1 - decay)
     run.step += 1
-    return value.item()
+    return value.detach()
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Have `write` fill a file next to `path`, then put it there."""
+    """Let `write` fill a temporary file, then move it to `path`."""
     partial = path.with_name(path.name + ".tmp")
     write(partial)
     os.replace(partial, path)

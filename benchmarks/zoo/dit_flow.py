@@ -18,16 +18,16 @@ DATA = pictures.FASHION
 
 
 class Block(nn.Module):
-    """Attention and a perceptron, each behind a LayerNorm that time and class scale and shift, and each gated by them
-    (adaLN-zero)."""
+    """Attention and a perceptron with `hidden` features, each after a LayerNorm that time and class scale and shift,
+    and each gated by them (adaLN-zero)."""
 
-    def __init__(self, width: int, heads: int, embedding: int) -> None:
+    def __init__(self, width: int, heads: int, embedding: int, hidden: int) -> None:
         super().__init__()
         self.heads = heads
         self.norm1 = nn.LayerNorm(width, elementwise_affine=False)
         self.norm2 = nn.LayerNorm(width, elementwise_affine=False)
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.first, self.last = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
+        self.first, self.last = nn.Linear(width, hidden), nn.Linear(hidden, width)
         self.modulation = nn.Linear(embedding, 6 * width)
         zero(self.modulation)
 
@@ -50,7 +50,7 @@ class Network(nn.Module):
         self.label_embedding = nn.Embedding(pictures.CLASSES + 1, embedding)
         self.patch = nn.Conv2d(1, width, PATCH, stride=PATCH)
         self.position = nn.Parameter(0.02 * torch.randn(1, TOKENS, width))
-        self.blocks = nn.ModuleList([Block(width, heads, embedding) for _ in range(depth)])
+        self.blocks = nn.ModuleList([Block(width, heads, embedding, hidden=2 * width) for _ in range(depth)])
         self.norm_out = nn.LayerNorm(width, elementwise_affine=False)
         self.modulation_out = nn.Linear(embedding, 2 * width)
         self.pixels = nn.Linear(width, PATCH**2)

@@ -1,11 +1,14 @@
-"""Pictures with labels, drawn at random: Fashion-MNIST and CIFAR-10 as the shipped denoisers read them."""
+"""Random batches of labelled images: Fashion-MNIST and CIFAR-10, read as the shipped denoisers read them."""
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import torch
 from denoising import Batch, Data, Draw
+from torch import Tensor
 
+from benchmarks.packed_images import has_parts, read_parts
 from fewstep.export import Condition
 from fewstep.models.cifar10 import data as cifar10
 from fewstep.models.fashion_mnist import data as fashion_mnist
@@ -24,18 +27,26 @@ def _fashion(folder: Path | None, split: str) -> Draw:
 
 def _cifar(folder: Path | None, split: str) -> Draw:
     """Colour images [B, 3, 32, 32] in [-1, 1], half of them mirrored, and labels."""
+    if folder is not None and has_parts(folder, split):
+        return _drawn(*read_parts(folder, split), is_mirrored=True)
     return _drawn(*cifar10.read(folder, split), is_mirrored=True)
 
 
 def _drawn(images: np.ndarray, labels: np.ndarray, *, is_mirrored: bool) -> Draw:
-    pictures, known = torch.from_numpy(images.copy()), torch.from_numpy(labels.copy()).long()
+    stored = torch.from_numpy(images.copy()), torch.from_numpy(labels.copy()).long()
+
+    @cache
+    def stored_on(device: torch.device) -> tuple[Tensor, Tensor]:
+        return stored[0].to(device), stored[1].to(device)
 
     def draw(count: int, generator: torch.Generator) -> Batch:
-        rows = torch.randint(len(pictures), (count,), generator=generator)
+        pictures, known = stored_on(generator.device)
+        rows = torch.randint(len(pictures), (count,), generator=generator, device=generator.device)
         label = drop_labels(known[rows], NULL, generator)
         x0 = pictures[rows].float() / 127.5 - 1
         if is_mirrored:
-            x0 = torch.where(torch.rand(count, 1, 1, 1, generator=generator) < 0.5, x0.flip(3), x0)
+            chances = torch.rand(count, 1, 1, 1, generator=generator, device=generator.device)
+            x0 = torch.where(chances < 0.5, x0.flip(3), x0)
         return Batch(x0, (label,))
 
     return draw

@@ -26,8 +26,26 @@ def test_a_recipe_has_a_network_and_its_loss(name: str, monkeypatch: pytest.Monk
 
 
 def test_a_file_that_is_not_there_is_one_line() -> None:
-    with pytest.raises(UserError, match="there is no recipe zoo/other; name a file as zoo/dit_flow"):
+    with pytest.raises(UserError, match="there is no recipe zoo/other; name a file such as zoo/dit_flow"):
         train.recipe_of("zoo/other")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        ("zoo/dit_flow", "the loss of zoo/dit_flow is computed on a CPU; leave out --device cuda"),
+        ("zoo/cifar10_dit", "torch finds no CUDA device; leave out --device cuda, or install torch for CUDA"),
+    ],
+)
+def test_a_recipe_that_cannot_train_on_cuda_is_refused(
+    recipe: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(sys, "argv", ["train", recipe, "--work", str(tmp_path), "--device", "cuda"])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit):
+        train.main()
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

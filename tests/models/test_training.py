@@ -81,7 +81,7 @@ def test_a_run_that_was_stopped_ends_like_one_that_was_not(tmp_path, capsys, mon
     with pytest.raises(Stopped):
         train(line(), stopping, RECIPE, tmp_path / "halves", "w.safetensors")
     train(line(), loss, RECIPE, tmp_path / "halves", "w.safetensors")
-    assert "going on from step 12" in capsys.readouterr().out
+    assert "continuing from step 12" in capsys.readouterr().out
     whole, resumed = (torch.load(tmp_path / name / "checkpoint.pt", weights_only=True) for name in ("whole", "halves"))
     assert whole["step"] == resumed["step"] == 30
     for name in ("network", "average"):
