@@ -10,6 +10,7 @@ from msgspec import structs
 
 from fewstep.calibration.activation_counts import tabulate_part
 from fewstep.calibration.calibrated_body import CalibratedBody, check_near, judge_body
+from fewstep.calibration.cost import operation_error_runs
 from fewstep.calibration.failed_bodies import target_body_name
 from fewstep.calibration.lowering.quantize import make_quantizer
 from fewstep.calibration.lowering.scheme import Target
@@ -113,7 +114,9 @@ class BodyMaker:
         operations that are slower in int8 stay in float. For engines without floats all operations are int8."""
         if isinstance(self.course, RecordedTokenRun):
             return keep_slower_in_float(recipe)
-        return recipe if recipe.target.scheme.no_floats else select_float_operations(recipe, self._operation_error_run)
+        if recipe.target.scheme.no_floats:
+            return recipe
+        return select_float_operations(recipe, self._operation_error_run, operation_error_runs(self.task))
 
     def _search(self, recipe: Recipe) -> SearchResult | None:
         """Search the body that the task's bound asks for. Return None if no bound applies to the target.

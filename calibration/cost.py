@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from fewstep.calibration.precision.operation_errors import RUNS
+from fewstep.calibration.precision.operation_errors import FEWEST_RUNS, RUNS
 from fewstep.calibration.precision.precision_search import estimate_evaluations
 from fewstep.calibration.precision.timeable_targets import bound_applies, timeable_targets
 from fewstep.calibration.second_moments import TRAJECTORIES
 from fewstep.calibration.task import Task
+from fewstep.graph.io import exceeds_one_file
 from fewstep.measure.estimate import Estimate, seconds_per_evaluation
 from fewstep.measure.rollouts.on_demand import close
 from fewstep.measure.rollouts.recorded_run import AT_ONCE
@@ -46,16 +47,36 @@ def estimate_cost(tasks: Sequence[Task]) -> Cost:
     evaluations."""
     task = tasks[-1]  # each network has whole trajectories
     steps, bodies = len(task.plan.steps), sum(len(each.targets) for each in tasks)
-    tried = sum(min(len(each.operations), RUNS) * len(each.targets) for each in tasks)
-    calls = 3 if task.sampler.bundle.manifest.conditions else 1  # also at float32's states, and with other conditions
+    tried = sum(min(len(each.operations), operation_error_runs(each)) * len(each.targets) for each in tasks)
     return Cost(
         counted=len(tasks) * steps * len(task.seeds),
         moments=len(tasks) * steps * min(TRAJECTORIES, len(task.seeds)),
-        errors=steps * len(OPERATION_SEEDS) * tried,
-        judged=calls * len(BODY_SEEDS[: len(task.seeds)]) * steps * bodies,
+        errors=steps * len(OPERATION_SEEDS[: len(task.seeds)]) * tried,
+        judged=_judging_calls(task) * len(BODY_SEEDS[: len(task.seeds)]) * steps * bodies,
         searched=_search_evaluations(task),
         seconds=_evaluation_seconds(task),
     )
+
+
+def operation_error_runs(task: Task) -> int:
+    """Return how many runs measure the errors of a network's operations for one target, at most.
+
+    The runs of a large network are a small part of a calibration along many trajectories, and many times the rest of
+    one along few. So they take no more evaluations than its other stages together, but at least FEWEST_RUNS runs.
+    Results for other networks do not depend on the number of trajectories in this way.
+    """
+    if not exceeds_one_file(task.prepared):
+        return RUNS
+    count, targets = len(task.seeds), max(1, len(task.targets))
+    judged = _judging_calls(task) * len(BODY_SEEDS[:count]) * targets
+    others = count + min(TRAJECTORIES, count) + judged  # trajectories: all stages run whole plans
+    return max(FEWEST_RUNS, min(RUNS, others // (targets * len(OPERATION_SEEDS[:count]))))
+
+
+def _judging_calls(task: Task) -> int:
+    """Return the evaluations with which a body is judged at one step of one sample: along its own run and, if there are
+    conditions, at float32's states and with other conditions."""
+    return 3 if task.sampler.bundle.manifest.conditions else 1
 
 
 def announce_cost(tasks: Sequence[Task]) -> None:

@@ -29,6 +29,7 @@ from fewstep.runtime.backends import Arrays
 
 Array = NDArray[np.float64]
 RUNS = 40  # at most, of two samples each; counting follows 64 trajectories
+FEWEST_RUNS = 4  # of a large network
 ALONE = 0.5  # share of a group's error: if its first half has less, the remainder is attributed to the second half
 
 
@@ -48,12 +49,12 @@ def measure_operation_errors(
     target: Target,
     course: RecordedRun,
     quantize: Quantizer | None,
-    runs: int = RUNS,
+    runs: int,
 ) -> OperationErrors:
     """Measure the errors along a recorded run.
 
     `quantize` rounds weights. With None weights stay in float, and the errors exclude their rounding; use None for
-    large networks, to avoid a second copy of the weights.
+    large networks, to avoid a second copy of the weights. `runs` is the maximum number of runs.
     """
     ops = select_measured_ops(prepared, table, target.scheme)
     codes = choose_encodings(prepared, table, ops, target.scheme)

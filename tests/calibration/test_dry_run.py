@@ -113,15 +113,21 @@ def test_a_dry_run_of_any_number_of_trajectories_comes_back(bundle: Path) -> Non
         dry_run(replace(FIRST, bundle=bundle, trajectories=10**20))
 
 
+@pytest.mark.parametrize(("trajectories", "error_seeds", "judged_seeds"), [(12, 2, 8), (1, 1, 1)])
 def test_the_time_is_said_ahead_where_it_is_long(
-    bundle: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    bundle: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    trajectories: int,
+    error_seeds: int,
+    judged_seeds: int,
 ) -> None:
     """The dry run says the same evaluations: of ranges, moments, the errors of an operation, and judging."""
-    options = replace(FIRST, bundle=bundle, trajectories=12, target=("cpu-x86",))
+    options = replace(FIRST, bundle=bundle, trajectories=trajectories, target=("cpu-x86",))
     monkeypatch.setattr(cost, "_evaluation_seconds", lambda *_: 10.0)
     with caplog.at_level(logging.INFO, AHEAD.name):
         calibrate(options)
-    count = 12 * 3 + 12 * 3 + 2 * 3 + 3 * 8 * 3
+    count = 3 * (trajectories + trajectories + error_seeds + 3 * judged_seeds)
     assert f"this takes up to {format_duration(count * 10.0)}: {count} evaluations of one sample" in caplog.messages
     assert dry_run(options).value["about_seconds"] == count * 10.0
 

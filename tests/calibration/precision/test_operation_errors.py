@@ -14,7 +14,12 @@ from fewstep.calibration.lowering.quantize import (
     select_measured_ops,
 )
 from fewstep.calibration.lowering.targets import load_target
-from fewstep.calibration.precision.operation_errors import attribute_errors, measure_operation_errors, round_weight
+from fewstep.calibration.precision.operation_errors import (
+    RUNS,
+    attribute_errors,
+    measure_operation_errors,
+    round_weight,
+)
 from fewstep.calibration.precision.quantization_gates import GATES, add_quantization_gates
 from fewstep.graph.session import open_session, run
 from fewstep.measure.rollouts.on_demand import LazyOnnxRuntime
@@ -54,12 +59,12 @@ def test_errors_are_those_of_finished_samples(tmp_path: Path) -> None:
         with_row_by_row_prologue(load(bundle, body="float32", backend=LazyOnnxRuntime())), made.plan, SEARCH_SEEDS[:4]
     )
     target, table = load_target("cpu-x86"), made.table
-    errors = measure_operation_errors(deep(), table, target, course, cache_quantizer(make_quantizer(target)))
+    errors = measure_operation_errors(deep(), table, target, course, cache_quantizer(make_quantizer(target)), RUNS)
     body = open_session(lower(deep(), table, target).graph, optimize=True)
     psnr = course.decibels(course.run([body] * course.groups))
     whole = float(np.mean(4 / 10 ** (psnr / 10)))
     assert len(errors.operations) == LAYERS and errors.errors.sum() == pytest.approx(whole, rel=0.6)
-    unrounded = measure_operation_errors(deep(), table, target, course, None)
+    unrounded = measure_operation_errors(deep(), table, target, course, None, RUNS)
     assert unrounded.errors == pytest.approx(errors.errors, rel=0.6) and (unrounded.errors < errors.errors).any()
 
 

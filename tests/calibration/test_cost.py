@@ -1,0 +1,38 @@
+"""How many runs measure the errors of operations: a large network's take no longer than the rest of its calibration."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from fewstep.calibration import cost
+from fewstep.calibration.precision.operation_errors import FEWEST_RUNS, RUNS
+
+
+def task(trajectories: int, targets: int = 1, conditions: int = 1) -> Any:
+    manifest = SimpleNamespace(conditions=(None,) * conditions)
+    sampler = SimpleNamespace(bundle=SimpleNamespace(manifest=manifest))
+    return SimpleNamespace(prepared=None, seeds=range(trajectories), targets=("one",) * targets, sampler=sampler)
+
+
+@pytest.mark.parametrize(
+    ("given", "runs"),
+    [
+        (task(1), 1 + 1 + 3),  # ranges, moments, three evaluations of a judged sample; a run has one sample
+        (task(4), (4 + 4 + 3 * 4) // 2),
+        (task(4, targets=2), (4 + 4 + 2 * 3 * 4) // (2 * 2)),
+        (task(1, conditions=0), FEWEST_RUNS),
+        (task(64), RUNS),  # the default
+    ],
+)
+def test_the_runs_of_a_large_network_follow_the_trajectories(
+    given: Any, runs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cost, "exceeds_one_file", lambda graph: True)
+    assert cost.operation_error_runs(given) == runs
+
+
+@pytest.mark.parametrize("trajectories", [1, 4, 64])
+def test_those_of_other_networks_do_not(trajectories: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cost, "exceeds_one_file", lambda graph: False)
+    assert cost.operation_error_runs(task(trajectories)) == RUNS
