@@ -122,7 +122,7 @@ def store_body(writer: Writer, name: str, body: CalibratedBody, task: Task, plan
     graphs = []
     for number, (until, lowered) in enumerate(parts):
         file = name if len(parts) == 1 else f"{name}-{number}"
-        graph, data = io.store(writer, lowered.graph, file, external_above=least)
+        graph, data = io.store(writer, lowered.graph, file, external_above=least, others=base.data)
         group = (TensorEntry(GROUP, "group", (1,), "int64"),) if lowered.groups else ()
         end = groups[until - 1] if number < len(parts) - 1 else None
         graphs.append(StepGraph(graph, base.inputs + group, base.outputs, data, coverage=lowered.coverage, until=end))

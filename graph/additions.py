@@ -1,4 +1,4 @@
-"""New tensors that a pass adds to a graph, under names that the graph does not use yet."""
+"""New tensors that a pass adds to a graph, under names that the graph does not use yet; unique names of nodes."""
 
 from collections.abc import Iterator, Sequence
 from itertools import count
@@ -45,3 +45,12 @@ def numbered_names(name: str) -> Iterator[str]:
     yield name
     for number in count(2):
         yield f"{name}_{number}"
+
+
+def unique_node_names(graph: Graph) -> Iterator[str]:
+    """Yield the nodes' names, made unique, since onnxruntime refuses duplicates."""
+    used: set[str] = set()
+    for node in graph.nodes:
+        name = next(name for name in numbered_names(node.name or node.output) if name not in used)
+        used.add(name)
+        yield name

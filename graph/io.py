@@ -6,7 +6,7 @@ External weights are mapped, not read: see `weights.py`.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import helper, inliner, numpy_helper
 
 from fewstep.graph import extents, weights
-from fewstep.graph.additions import numbered_names
+from fewstep.graph.additions import unique_node_names
 from fewstep.graph.graph import BATCH, Array, Graph, Node, Value
 from fewstep.graph.index import sort_topologically
 from fewstep.plans.errors import UserError
@@ -93,16 +93,25 @@ def set_metadata(path: Path, metadata: Mapping[str, str]) -> None:
     path.write_bytes(_serialize(model))
 
 
-def store(writer: "Writer", graph: Graph, name: str, external_above: int | None = None) -> tuple[str, tuple[str, ...]]:
+def store(
+    writer: "Writer",
+    graph: Graph,
+    name: str,
+    external_above: int | None = None,
+    others: Collection[str] = (),
+) -> tuple[str, tuple[str, ...]]:
     """Add a graph to a bundle under a content-hashed name; return its path and the paths of its weight files.
 
     Weights already in a weight file of the bundle stay there. The other weights go to a separate file if the graph has
-    such weights, or more bytes of weights than the limit (default: EXTERNAL_ABOVE).
+    such weights, or more bytes of weights than the limit (default: EXTERNAL_ABOVE). `others` are weight files of other
+    bodies: if the graph reads little of one (`weights.seldom_read`), it gets a copy of that part, since every load of a
+    graph hashes its weight files.
     """
-    find = _finder(writer)
+    apart = weights.seldom_read(graph, (writer.bundle / each for each in others))
+    find = _finder(writer, apart)
     shares = any(find(array) is not None for array in weights.large_constants(graph).values())
     if shares or exceeds_one_file(graph, external_above):
-        (graph,) = store_weights(writer, graph)
+        (graph,) = store_weights(writer, graph, apart=apart)
         model = to_model(graph, find)
     else:
         model = to_model(graph)
@@ -116,20 +125,23 @@ def offload_weights(writer: "Writer", *graphs: Graph) -> tuple[Graph, ...]:
     return store_weights(writer, *graphs) if any(map(exceeds_one_file, graphs)) else graphs
 
 
-def store_weights(writer: "Writer", *graphs: Graph) -> tuple[Graph, ...]:
+def store_weights(writer: "Writer", *graphs: Graph, apart: Collection[str] = ()) -> tuple[Graph, ...]:
     """Return the graphs with their large constants mapped from weight files of the bundle, one new file per graph.
 
-    An array already in a file of the bundle stays there. An array is written once, even if several graphs share it or
-    another graph of this writer stores equal numbers. Arrays are streamed, never copied as a whole.
+    An array already in a file of the bundle stays there, unless the file's name is in `apart`. An array is written
+    once, even if several graphs share it or another graph of this writer stores equal numbers. Arrays are streamed,
+    never copied as a whole.
     """
-    find, written = _finder(writer), _stored_weights(writer)
+    find, written = _finder(writer, apart), _stored_weights(writer, apart)
     files: dict[tuple[object, ...], Array] = {}
     for graph in graphs:
         fresh = []
         for array in weights.distinct_arrays(weights.large_constants(graph).values()):
             if find(array) is not None or weights.memory_key(array) in files:
                 continue
-            same = next((each for each in written.get((array.dtype, array.shape), ()) if _equal(each, array)), None)
+            same = next(
+                (each for each in written.get((array.dtype, array.shape), ()) if weights.are_equal(each, array)), None
+            )
             if same is None:
                 fresh.append(array)
             else:
@@ -144,14 +156,16 @@ def store_weights(writer: "Writer", *graphs: Graph) -> tuple[Graph, ...]:
     return tuple(weights.map_constants(graph, files) for graph in graphs)
 
 
-def _finder(writer: "Writer") -> Find:
-    """Return a function like `place_of`, restricted to files that belong to the writer's bundle. Its folder may hold
-    others, such as a source."""
+def _finder(writer: "Writer", apart: Collection[str] = ()) -> Find:
+    """Return a function like `place_of` for the writer's files, except those named `apart`. Its folder may hold files
+    that do not belong to the bundle, such as a source."""
     inside = weights.folder_finder(writer.bundle / GRAPHS)
 
     def find(array: Array) -> weights.FilePlace | None:
         place = inside(array)
-        return place if place is not None and f"{GRAPHS}/{place.file.name}" in writer.known_files else None
+        if place is None or place.file.name in apart:
+            return None
+        return place if f"{GRAPHS}/{place.file.name}" in writer.known_files else None
 
     return find
 
@@ -161,9 +175,9 @@ def exceeds_one_file(graph: Graph, limit: int | None = None) -> bool:
     return weights.weight_bytes(graph) > (EXTERNAL_ABOVE if limit is None else limit)
 
 
-def _stored_weights(writer: "Writer") -> dict[tuple[np.dtype[Any], tuple[int, ...]], list[Array]]:
-    """Return the weights that graphs of this writer store in files, by type and shape."""
-    arrays: dict[tuple[np.dtype[Any], tuple[int, ...]], list[Array]] = {}
+def _stored_weights(writer: "Writer", apart: Collection[str]) -> dict[tuple[object, ...], list[Array]]:
+    """Return the weights in files of this writer's graphs, except files named `apart`, by type and shape."""
+    arrays: dict[tuple[object, ...], list[Array]] = {}
     for name in writer.files:
         if name.startswith(f"{GRAPHS}/") and name.endswith(".onnx"):
             path = writer.bundle / name
@@ -171,13 +185,9 @@ def _stored_weights(writer: "Writer") -> dict[tuple[np.dtype[Any], tuple[int, ..
             for tensor in model.graph.initializer:
                 if tensor.data_location == onnx.TensorProto.EXTERNAL:
                     array = _array(tensor, path, files)
-                    arrays.setdefault((array.dtype, array.shape), []).append(array)
+                    if (place := weights.place_of(array)) is None or place.file.name not in apart:
+                        arrays.setdefault((array.dtype, array.shape), []).append(array)
     return arrays
-
-
-def _equal(left: Array, right: Array) -> bool:
-    """Compare all numbers. Arrays that differ mostly do so at their start, so compare that first."""
-    return all(np.array_equal(left[part], right[part]) for part in (slice(1), slice(1, None)))
 
 
 def _serialize(model: onnx.ModelProto) -> bytes:
@@ -199,7 +209,7 @@ def _initializer(name: str, array: Array, find: Find | None) -> onnx.TensorProto
 
 def _graph_proto(graph: Graph, find: Find | None) -> onnx.GraphProto:
     return helper.make_graph(
-        [_node_proto(node, name, find) for node, name in zip(graph.nodes, _node_names(graph), strict=True)],
+        [_node_proto(node, name, find) for node, name in zip(graph.nodes, unique_node_names(graph), strict=True)],
         graph.name,
         [_value_info(value) for value in (*graph.inputs, *graph.optional)],
         [_value_info(value) for value in graph.outputs],
@@ -227,15 +237,6 @@ def _node_proto(node: Node, name: str, find: Find | None) -> onnx.NodeProto:
         key: _graph_proto(value, find) if isinstance(value, Graph) else value for key, value in node.attributes.items()
     }
     return helper.make_node(node.op, node.inputs, node.outputs, name=name, domain=node.domain, **attributes)
-
-
-def _node_names(graph: Graph) -> Iterator[str]:
-    """Yield the nodes' names, made unique, since onnxruntime refuses duplicates."""
-    used: set[str] = set()
-    for node in graph.nodes:
-        name = next(name for name in numbered_names(node.name or node.output) if name not in used)
-        used.add(name)
-        yield name
 
 
 def _value_info(value: Value) -> onnx.ValueInfoProto:

@@ -22,6 +22,7 @@ PAGE = 4096  # bytes: large constants start on a page, so that an engine can map
 COARSE = 2**20  # bytes: constants from this size start on a GRANULE
 GRANULE = 2**16  # bytes: the unit in which Windows maps files
 BLOCK = 2**24  # bytes per copy
+LEAST_SHARE = 0.5  # of a weight file of another graph that a graph reads: it copies less
 COLLECTED = 2**24  # bytes of weights above which garbage collection is worth its time
 
 
@@ -137,6 +138,22 @@ def folder_finder(folder: Path) -> Callable[[Array], FilePlace | None]:
         return place if place is not None and place.file.parent.resolve() == home else None
 
     return find
+
+
+def seldom_read(graph: Graph, files: Iterable[Path]) -> frozenset[str]:
+    """Return the names of those weight files of which a graph reads less than LEAST_SHARE, but not nothing."""
+    taken: dict[Path, int] = {}
+    for array in distinct_arrays(large_constants(graph).values()):
+        if (place := place_of(array)) is not None:
+            file = place.file.resolve()
+            taken[file] = taken.get(file, 0) + array.nbytes
+    known = (file for file in files if file.resolve() in taken)
+    return frozenset(file.name for file in known if taken[file.resolve()] < LEAST_SHARE * file.stat().st_size)
+
+
+def are_equal(left: Array, right: Array) -> bool:
+    """Compare all numbers. Arrays that differ mostly do so at their start, so compare that first."""
+    return all(np.array_equal(left[part], right[part]) for part in (slice(1), slice(1, None)))
 
 
 def _root(array: Array) -> Array:

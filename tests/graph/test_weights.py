@@ -110,6 +110,24 @@ def test_graphs_share_what_they_both_hold_and_write_the_rest(tmp_path: Path) -> 
         )
 
 
+@pytest.mark.parametrize(("kept", "is_shared"), [("ab", True), ("a", False)])
+def test_a_graph_copies_the_little_that_it_reads_of_another_body_s_file(
+    tmp_path: Path, kept: str, is_shared: bool
+) -> None:
+    """A load hashes every file that a graph names, so an int8 body names no file of float weights for one layer."""
+    arrays = {name: random(64, 64, seed=seed) for seed, name in enumerate("abc")}
+    with open_for_update(tmp_path / "b", must_exist=False) as writer:
+        file, whole = stored(writer, product(**arrays), "float", external_above=0)
+        loaded = io.load(writer.bundle / file).constants
+        mixed = product(**{name: array if name in kept else random(64, 64, seed=9) for name, array in loaded.items()})
+        trial, _ = stored(writer, mixed, "trial")  # shares the file, and does not lend it to the body
+        body, data = io.store(writer, mixed, "int8", external_above=0, others=whole)
+        assert (whole[0] in data) == is_shared
+        np.testing.assert_array_equal(
+            run(io.load(writer.bundle / body), {"x": X})["y"], run(io.load(writer.bundle / trial), {"x": X})["y"]
+        )
+
+
 def test_a_small_bundle_keeps_its_weights_in_its_graphs(tmp_path: Path) -> None:
     with open_for_update(tmp_path / "b", must_exist=False) as writer:
         for name in ("a", "b"):

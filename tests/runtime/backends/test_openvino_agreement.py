@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from msgspec import structs
 
 from tests.calibration.test_calibrate import FIRST, denoiser, write_bundle
 
@@ -25,7 +26,7 @@ from fewstep.report.report import report
 from fewstep.runtime.backends import openvino_agreement
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.backends.openvino import OpenVino
-from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.sampling.loading import load
 from tests.bundles import changed
 
@@ -212,3 +213,27 @@ def test_a_bundle_of_nothing_else_says_why_it_cannot_be_judged(calibrated: Path)
     changed(calibrated, bodies=bodies)
     with pytest.raises(UserError, match="incorrectly, probably in Resize"):
         int8_bodies(open_bundle(calibrated))
+
+
+@pytest.fixture
+def large(calibrated: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
+    """The calibrated bundle, as if the weights of its float body were in files."""
+    find = openvino_agreement.find_graph
+    monkeypatch.setattr(
+        openvino_agreement, "find_graph", lambda *given: structs.replace(find(*given), data=("graphs/weights.data",))
+    )
+    monkeypatch.setattr(Bundle, "graph", lambda self, entry: self.path / entry.file)
+    monkeypatch.setattr(openvino_agreement, "_measure_difference", never)
+    return open_bundle(calibrated)
+
+
+def test_a_large_float_body_is_not_compiled_for_a_load_of_its_int8_body(
+    large: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openvino_agreement, "miscomputed_operations", lambda file: "")
+    openvino_agreement.check(OpenVino(), large, "int8-openvino", never)  # type: ignore[arg-type]
+
+
+def test_an_operation_of_a_large_body_that_is_known_to_be_wrong_is_refused(large: Bundle) -> None:
+    with pytest.raises(UserError, match="has Resize with .* known to compute incorrectly; run the bundle on onnx"):
+        openvino_agreement.check(OpenVino(), large, "int8-openvino", never)  # type: ignore[arg-type]
