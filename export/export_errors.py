@@ -23,6 +23,8 @@ NO_NUMPY = "compute with operations of torch"
 NO_NUMPY_OF_SIZES = "compute the number where the module is made, or with torch"
 NO_FLEX_ATTENTION = "use scaled_dot_product_attention with a mask, which has an ONNX form"
 OTHER_OPERATIONS = "write it with other operations, or leave it to what runs before the network"
+FIXES_BATCH = " fixes the batch"  # the end of a message
+ANY_BATCH = "use x.shape[0] instead of a number"
 IN_PAIRS = "compute with real and imaginary part, as docs/restoration.md does"
 
 
@@ -117,9 +119,7 @@ def explain_export_error(
     if "No ONNX function found" in str(root):
         return _explain_missing_form(str(root).split("op='")[-1].split("'")[0], watch, captured)
     if "Constraints violated" in str(error) and watch.fixed_by is not None:
-        return UserError(
-            f"{watch.describe_module(watch.fixed_by)} fixes the batch", "use x.shape[0] instead of a number"
-        )
+        return UserError(f"{watch.describe_module(watch.fixed_by)}{FIXES_BATCH}", ANY_BATCH)
     if NO_GRADIENT in str(root) and captured is not None:  # torch writes into a complex tensor, which changes it
         with torch.no_grad():
             return _explain_missing_form(f"aten.{str(root).split()[0]}", watch, captured)

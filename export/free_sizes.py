@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from fewstep.export.error_text import module_name
+from fewstep.export.export_errors import ANY_BATCH, FIXES_BATCH
 from fewstep.export.spec import Spec
 from fewstep.export.verification.points import sizes_to_verify
 from fewstep.export.verification.reference import call_module, select_prediction
@@ -20,6 +21,7 @@ from fewstep.runtime.bundle.manifest import Size
 from fewstep.runtime.kinds.sizes import apply_sizes, default_sizes, free_shape, free_x_shape, parse_dimension
 
 LEAST_STEPS = 3  # minimum multiples of a size for tracing, if in range: torch.export treats an axis of 1 as a constant
+OTHER_OPERATION = ", or an operation that takes any batch"
 WITHOUT = "give no sizes, or export that size only"
 Inputs = Callable[[Spec, int], tuple[torch.Tensor, ...]]
 
@@ -70,18 +72,24 @@ def check_forward(module: torch.nn.Module, spec: Spec, inputs: Inputs, batch: in
 def explain_fixed_size(
     error: UserError, module: torch.nn.Module, spec: Spec, example: tuple[Any, ...], dynamic: Any
 ) -> UserError:
-    """Return the error of a module that could not be exported. If the module fixes a size, the error names the size and
-    the line."""
+    """Return the error of a module that could not be exported. If the module fixes a size or the batch, the error names
+    it and the line."""
     reason = str(error.__cause__)
+    if error.what.endswith(FIXES_BATCH):
+        line = next(_find_fixing_lines(module, example, dynamic, _fixes_batch), "")
+        return UserError(f"{error.what}{line}", f"{ANY_BATCH}{OTHER_OPERATION}" if line else ANY_BATCH)
     names = [size.name for size in spec.sizes if size.name in reason]
     if "specialized" not in reason or not names:
         return error
-    line = next(_find_fixing_lines(module, example, dynamic), "")
+    line = next(_find_fixing_lines(module, example, dynamic, _makes_number_of_size), "")
     return UserError(f"{module_name(module)} fixes {' and '.join(names)}{line}", WITHOUT)
 
 
-def _find_fixing_lines(module: torch.nn.Module, example: tuple[Any, ...], dynamic: Any) -> Iterator[str]:
-    """Yield ' (FILE:LINE: CODE)' of code that fixes a size, from torch's report of a failed export."""
+def _find_fixing_lines(
+    module: torch.nn.Module, example: tuple[Any, ...], dynamic: Any, fixes: Callable[[Mapping[str, Any]], bool]
+) -> Iterator[str]:
+    """Yield ' (FILE:LINE: CODE)' of code that fixes a size, from torch's report of a failed export. `fixes` selects the
+    guards."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)  # draft_export logs its whole report
     try:
@@ -93,7 +101,7 @@ def _find_fixing_lines(module: torch.nn.Module, example: tuple[Any, ...], dynami
         logging.disable(before)
     for failure in failures:
         stack: list[Mapping[str, Any]] = failure.data.get("user_stack") or []
-        if _makes_number_of_size(failure.data) and stack:
+        if fixes(failure.data) and stack:
             frame = stack[-1]
             yield f" (line {frame['line']}: {str(frame.get('loc', '')).strip()})"
 
@@ -105,6 +113,12 @@ def _makes_number_of_size(guard: Mapping[str, Any]) -> bool:
     inputs = {source.partition(".size()")[0] for source in sources}
     fixes = any(not source.endswith(".size()[0]") for source in sources)
     return "Eq(" in str(guard.get("expr", "")) and len(inputs) == 1 and fixes
+
+
+def _fixes_batch(guard: Mapping[str, Any]) -> bool:
+    """True if a guard is "Eq(s0, 2)", of the batch of an input."""
+    sources = [*(guard.get("symbol_to_sources") or {}).values()]
+    return "Eq(" in str(guard.get("expr", "")) and len(sources) == 1 and sources[0].endswith(".size()[0]")
 
 
 def _size_symbol(size: Size) -> Any:

@@ -24,6 +24,6 @@ def _digest(graph: Graph, below: float) -> bytes:
     for name, array in sorted(graph.constants.items()):
         digest.update(f"{name} {array.dtype} {array.shape}".encode())
         if array.nbytes < below:
-            digest.update(np.ascontiguousarray(array).data)
+            digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)  # bfloat16 has no buffer
             release_array(array)
     return digest.digest()
