@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from fewstep.calibration.lowering.encoding import Encoding, equalized_name
 from fewstep.calibration.lowering.scheme import Scheme
-from fewstep.calibration.lowering.weights import QuantizedWeight
 from fewstep.calibration.ranges.channel_scales import channel_gain
 from fewstep.calibration.ranges.table import Ranges
 from fewstep.graph.additions import NewNodes
 from fewstep.graph.graph import Graph, Node
 from fewstep.graph.selection import WeightedOp, bias_shape
+from fewstep.graph.weight_quantization import QuantizedWeight
 
 Float = NDArray[np.float64]
 LEAST_GAIN_FUSED = -3.0  # dB, if engines fuse the product: about what the clipping of one scale costs (measured)

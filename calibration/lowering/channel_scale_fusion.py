@@ -32,12 +32,12 @@ from onnx import numpy_helper
 
 from fewstep.calibration.lowering.encoding import Encoding, integer_name, scale_name, zero_point_name
 from fewstep.calibration.lowering.group_scales import ChannelCode, gather_channel_scales
-from fewstep.calibration.lowering.weights import clip_scales
 from fewstep.graph.additions import NewNodes
 from fewstep.graph.graph import BATCH, Array, Graph, Node
 from fewstep.graph.index import Index, index
 from fewstep.graph.pattern import match
 from fewstep.graph.types import Types
+from fewstep.graph.weight_quantization import clip_scales
 
 Operand = Array | str  # a constant [C], or the name of an input [B, C, 1, ...]
 Changes = dict[str, tuple[Node, ...]]  # by tensor: the nodes that replace its node

@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 
 from fewstep.calibration.lowering.encoding import Encoding
-from fewstep.calibration.lowering.weights import QuantizedWeight
 from fewstep.graph.additions import NewNodes
 from fewstep.graph.graph import Array, Graph, Node, rename_inputs
 from fewstep.graph.half_types import largest_number
 from fewstep.graph.index import Index, index
 from fewstep.graph.selection import WeightedOp, bias_shape
+from fewstep.graph.weight_quantization import QuantizedWeight
 
 
 def centre(

@@ -16,9 +16,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.calibration.lowering.weights import QuantizedWeight
 from fewstep.calibration.ranges.moments import split_inputs
 from fewstep.graph.selection import WeightedOp
+from fewstep.graph.weight_quantization import QuantizedWeight
 
 DAMPING = 0.01  # of the mean second moment, added to each, so that H is positive definite
 AT_ONCE = 1 << 15  # weights that are rounded at once; each takes some 60 bytes meanwhile

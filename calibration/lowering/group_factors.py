@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 
 from fewstep.calibration.lowering.encoding import Encoding, factor_name, product_name
 from fewstep.calibration.lowering.group_scales import GROUP_INPUT, gather_columns
-from fewstep.calibration.lowering.weights import QuantizedWeight
 from fewstep.graph.additions import NewNodes
 from fewstep.graph.graph import Graph, Node
 from fewstep.graph.half_types import largest_number, smallest_normal
 from fewstep.graph.selection import WeightedOp, bias_shape
+from fewstep.graph.weight_quantization import QuantizedWeight
 
 GREATEST = 1024.0
 

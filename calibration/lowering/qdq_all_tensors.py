@@ -31,7 +31,6 @@ from fewstep.calibration.lowering.encoding import (
 )
 from fewstep.calibration.lowering.qdq_pairs import emit_operation
 from fewstep.calibration.lowering.scheme import Form, Replacement
-from fewstep.calibration.lowering.weights import QuantizedWeight, quantize_weight
 from fewstep.calibration.ranges.observe import MOVING
 from fewstep.calibration.ranges.table import Range, Ranges
 from fewstep.graph.graph import Array, Graph, Node
@@ -39,6 +38,7 @@ from fewstep.graph.index import index
 from fewstep.graph.pattern import match
 from fewstep.graph.selection import CONTRIB, WeightedOp
 from fewstep.graph.types import Types
+from fewstep.graph.weight_quantization import QuantizedWeight, quantize_weight
 
 FLOAT = np.dtype(np.float32)
 AGAIN = 1.01

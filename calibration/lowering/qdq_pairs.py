@@ -14,9 +14,9 @@ import numpy as np
 
 from fewstep.calibration.lowering.encoding import integer_name, rounded_name, scale_name, zero_point_name
 from fewstep.calibration.lowering.scheme import Form, Replacement
-from fewstep.calibration.lowering.weights import QuantizedWeight
 from fewstep.graph.graph import Array, Node
 from fewstep.graph.selection import WeightedOp
+from fewstep.graph.weight_quantization import QuantizedWeight
 
 
 def qdq_form(dtype: np.dtype[Any]) -> Form:

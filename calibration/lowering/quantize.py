@@ -27,7 +27,6 @@ from fewstep.calibration.lowering.encoding import (
 from fewstep.calibration.lowering.gptq import correct_rounding
 from fewstep.calibration.lowering.group_scales import GROUP_INPUT, gather_columns
 from fewstep.calibration.lowering.scheme import Replacement, Scheme, Target
-from fewstep.calibration.lowering.weights import QuantizedWeight, clip_scales, quantize_weight
 from fewstep.calibration.ranges.moments import Moments
 from fewstep.calibration.ranges.observe import tensors_to_observe
 from fewstep.calibration.ranges.table import RangesTable
@@ -36,6 +35,7 @@ from fewstep.graph.half_types import largest_number
 from fewstep.graph.passes.constants import drop_unused
 from fewstep.graph.selection import LEAST_CHANNELS, STEERS, WeightedOp, explain_selection, select_int8_ops
 from fewstep.graph.types import infer_types
+from fewstep.graph.weight_quantization import QuantizedWeight, clip_scales, quantize_weight
 from fewstep.graph.weights import release_array
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Coverage

@@ -7,11 +7,11 @@ from typing import Any, Protocol
 import numpy as np
 
 from fewstep.calibration.lowering.encoding import Encoding
-from fewstep.calibration.lowering.weights import QuantizedWeight
-from fewstep.calibration.ranges.table import LARGEST_WEIGHT, Ranges
+from fewstep.calibration.ranges.table import Ranges
 from fewstep.graph.graph import Array, Graph, Node
 from fewstep.graph.selection import WeightedOp
 from fewstep.graph.types import Types
+from fewstep.graph.weight_quantization import LARGEST_WEIGHT, QuantizedWeight
 from fewstep.runtime.backends import LoadedGraph
 from fewstep.runtime.bundle.manifest import Coverage
 from fewstep.runtime.bundle.platforms import Platform

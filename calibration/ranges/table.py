@@ -19,7 +19,6 @@ from fewstep.plans.errors import UserError
 
 SCHEMA = 2
 LEVELS = 255  # steps between the smallest and the largest of 256 integers
-LARGEST_WEIGHT = 127  # of int8 weights, unless a target has fewer bits
 HEADER = "fewstep.ranges"  # one key only: safetensors writes several in an arbitrary order, and the file is hashed
 RECALIBRATE = "run `fewstep calibrate` again"
 factors_of, by_channel_of = "factors({})".format, "by_channel({})".format  # names of a tensor's further arrays

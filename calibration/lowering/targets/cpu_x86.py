@@ -21,12 +21,12 @@ from fewstep.calibration.lowering.coverage import check_coverage, integer_kernel
 from fewstep.calibration.lowering.encoding import asymmetric_uint8, integer_name, scale_name, zero_point_name
 from fewstep.calibration.lowering.norm_fusion import fuse_norms
 from fewstep.calibration.lowering.scheme import Form, Replacement, Scheme, Target
-from fewstep.calibration.lowering.weights import QuantizedWeight
 from fewstep.graph.graph import Array, Graph, Node
 from fewstep.graph.passes.mish import expand_mish
 from fewstep.graph.passes.split_attention import split_attention
 from fewstep.graph.selection import WeightedOp
 from fewstep.graph.session import open_session
+from fewstep.graph.weight_quantization import QuantizedWeight
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle import platforms
 from fewstep.runtime.bundle.manifest import Coverage

@@ -9,13 +9,13 @@ from fewstep.calibration.lowering.emulated_zero_points import centre
 from fewstep.calibration.lowering.encoding import Encoding, choose_int8, symmetric_int8
 from fewstep.calibration.lowering.quantize import lower, lower_graph
 from fewstep.calibration.lowering.targets.tensorrt import TENSORRT
-from fewstep.calibration.lowering.weights import QuantizedWeight, quantize_weight
 from fewstep.calibration.ranges.table import Range, Ranges, RangesTable
 from fewstep.graph.graph import GROUP, Array, Graph
 from fewstep.graph.index import index
 from fewstep.graph.prepare import prepare
 from fewstep.graph.selection import WeightedOp, select_int8_ops
 from fewstep.graph.session import run
+from fewstep.graph.weight_quantization import QuantizedWeight, quantize_weight
 from tests.calibration.lowering.bodies.small_body import body, edited, feeds, open_simulation, sqnr, table
 from tests.graph.random_networks import Writer, network
 from tests.onnx_text import written

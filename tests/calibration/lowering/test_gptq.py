@@ -7,10 +7,10 @@ import pytest
 from numpy.typing import NDArray
 
 from fewstep.calibration.lowering.gptq import DAMPING, correct_rounding, round_gptq
-from fewstep.calibration.lowering.weights import quantize_weight
 from fewstep.calibration.ranges.moments import split_inputs
 from fewstep.graph.graph import Node
 from fewstep.graph.selection import WeightedOp
+from fewstep.graph.weight_quantization import quantize_weight
 
 Float = NDArray[np.float64]
 

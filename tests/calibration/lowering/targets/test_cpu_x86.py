@@ -6,11 +6,11 @@ import pytest
 from fewstep.calibration.lowering.coverage import optimize_graph
 from fewstep.calibration.lowering.quantize import emit_graph, lower, tensors_to_encode
 from fewstep.calibration.lowering.targets.cpu_x86 import CPU_X86, count_integer_kernels
-from fewstep.calibration.lowering.weights import quantize_weight
 from fewstep.graph.extents import fix_sizes
 from fewstep.graph.graph import BATCH, GROUP, Extent, Graph, Value
 from fewstep.graph.selection import select_int8_ops
 from fewstep.graph.session import open_session, run
+from fewstep.graph.weight_quantization import quantize_weight
 from fewstep.plans.errors import UserError
 from tests.calibration.lowering.bodies.small_body import EDGES, FACTORS, SELECTED, Builder, body, edited, feeds, table
 

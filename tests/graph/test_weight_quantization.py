@@ -12,10 +12,10 @@ from fewstep.calibration.lowering.encoding import equalized_name
 from fewstep.calibration.lowering.quantize import lower, lower_graph
 from fewstep.calibration.lowering.targets.cpu_x86 import CPU_X86
 from fewstep.calibration.lowering.targets.openvino import OPENVINO
-from fewstep.calibration.lowering.weights import FACTORS, quantize_weight
 from fewstep.graph.graph import GROUP, Graph, Node
 from fewstep.graph.half_types import BFLOAT16
 from fewstep.graph.session import open_session
+from fewstep.graph.weight_quantization import FACTORS, quantize_weight
 from tests.calibration.lowering.bodies.uneven_channels_body import given, layer, products, seen
 
 WEIGHT = np.random.default_rng(0).standard_normal((16, 8, 3, 3)).astype(np.float32) * np.geomspace(

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from fewstep.calibration.ranges.table import LARGEST_WEIGHT
 from fewstep.graph.half_types import FLOAT16, largest_number, smallest_normal, smallest_number
 
+LARGEST_WEIGHT = 127  # of int8 weights, unless a target has fewer bits
 FACTORS = np.linspace(1.0, 0.4, 61)  # of the channel's maximum magnitude; 1 first, so that it wins ties
 BLOCK = 1 << 16  # weights that are searched at once: their results stay in the second-level cache
 
