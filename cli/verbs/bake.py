@@ -10,6 +10,8 @@ from fewstep.cli.next_command import next_command
 from fewstep.cli.outcome import Outcome
 from fewstep.cli.run_plan import describe_calibration_mismatch
 from fewstep.graph.bake.bake import BakeOptions, bake, resolve_run
+from fewstep.graph.bake.network_form import body_form
+from fewstep.graph.bake.write_parts import write_parts
 from fewstep.graph.output_files import check_writable
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle.reading import open_bundle
@@ -21,19 +23,19 @@ LOG = logging.getLogger("fewstep")
 
 
 def verb(options: BakeOptions, progress: Progress) -> Outcome:
-    check_writable(options.output)
+    if not options.parts:
+        check_writable(options.output)
     options = _set_default_guidance(options)
     bundle, body, plan = planned = resolve_run(options)
     if (unlike := describe_calibration_mismatch(bundle, bundle.body(body), plan)) is not None:
         LOG.warning("%s", unlike)
-    baked, files = bake(options, planned, progress)
+    baked, files = write_parts(options, planned) if options.parts else bake(options, planned, progress)
     sizes = ", ".join(f"{file} ({decimal(file.stat().st_size)})" for file in files)
     what = f"{baked.plan} in {baked.precision}, {describe_guidance(baked)}"
     use = "run it with onnxruntime in any language: docs/bake.md has programs in Python, C++ and JavaScript"
     value = {"files": files, "holds": baked}
-    return Outcome(
-        value, (f"{sizes}: {what}", *describe_ports(baked), use), then=next_command("verify", options.output)
-    )
+    then = None if options.parts else next_command("verify", options.output)
+    return Outcome(value, (f"{sizes}: {what}", *describe_ports(baked), use), then=then)
 
 
 def _set_default_guidance(options: BakeOptions) -> BakeOptions:
@@ -41,5 +43,6 @@ def _set_default_guidance(options: BakeOptions) -> BakeOptions:
     if options.guidance is not None:
         return options
     bundle = open_bundle(options.bundle)
-    body = options.body or choose_body(bundle, options.precision or "float32", OnnxRuntime())
+    chosen = options.body or choose_body(bundle, options.precision or "float32", OnnxRuntime())
+    body, _ = body_form(bundle.manifest, chosen)
     return replace(options, guidance=default_guidance(bundle, bundle.body(body), options.plan))

@@ -8,10 +8,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import msgspec
+
 from fewstep.graph import io, weights
 from fewstep.graph.bake.assemble import BakedRun, Parts, assemble
 from fewstep.graph.bake.hold import HeldAs
 from fewstep.graph.bake.metadata import Baked, describe_run, encode_metadata
+from fewstep.graph.bake.network_form import (
+    INT8_WEIGHTS,
+    body_form,
+    convert_network,
+    dequantize_before_loops,
+    precision_in,
+)
 from fewstep.graph.bake.onnx_adapter import write_onnx_adapter
 from fewstep.graph.bake.run_parts import BakedNetwork
 from fewstep.graph.bake.run_setup import check_branches
@@ -30,7 +39,7 @@ from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle.manifest import Body, GraphEntry, Manifest
 from fewstep.runtime.bundle.networks import common_bodies, edges_of
 from fewstep.runtime.bundle.onnx_references import external_data_files
-from fewstep.runtime.bundle.reading import Bundle, open_bundle
+from fewstep.runtime.bundle.reading import MANIFEST, Bundle, open_bundle
 from fewstep.runtime.interrupts import check_interrupted
 from fewstep.runtime.kinds.sizes import apply_sizes, default_sizes, free_x_shape, sizes_of
 from fewstep.runtime.options import Options
@@ -56,7 +65,9 @@ class BakeOptions(Options):
     plan: SOLVER:STEPS, scheduler:STEPS, fitted:STEPS for a plan of `fewstep fit`, or the path of a plan's JSON file.
     output: The file to write. Weights above 256 MB, or 8 MB of float weights, go to a file next to it.
     precision: float32 or int8. Default: the precision of --body, or float32.
-    body: Name of a body, such as int8-tensorrt. Default: the body of that precision that onnxruntime runs best here.
+    body: Name of a body, such as int8-tensorrt. float16 and int8-weights are made from the float32 body; int8-weights
+        stores weights as int8 and computes in float32, for engines without int8 convolutions, such as WebGPU's.
+        Default: the body of that precision that onnxruntime runs best here.
     guidance: Weight of classifier-free guidance, pag:SCALE for perturbed attention, or steer:WEIGHT for a gradient.
         Join several with a plus, like 2+pag:3. 1 runs only the conditional branch. Default: 1; on the command line, as
         calibrated.
@@ -69,6 +80,8 @@ class BakeOptions(Options):
     batch: Number of samples per call. Default: any number.
     latents: Return latents, and read the denoiser's own conditions, if the bundle has companions.
     unroll: Write out every step, for inference engines without Loop.
+    parts: Write a folder with the part before the steps, one step, the part after them and run.json, for a program that
+        runs the steps itself, such as a page with WebGPU. The batch is then fixed, by default 1.
     one_file: Keep all weights in the file, up to 2 GB. A float network then takes about 70 % more memory.
     around: A program to embed the run in: NAME:ARGUMENTS, such as backbone:FILE.onnx, or FILE.py:FUNCTION, a function
         that takes the run and returns another.
@@ -87,6 +100,7 @@ class BakeOptions(Options):
     batch: int | None = None
     latents: bool = False
     unroll: bool = False
+    parts: bool = False
     one_file: bool = False
     around: tuple[str, ...] = field(default=(), metadata={"whole": True})
 
@@ -98,11 +112,13 @@ def bake(
     metadata contains too, and the files written."""
     bundle, body, plan = planned = planned or resolve_run(options)
     run, baked = assemble_run(options, planned)
+    form = body_form(bundle.manifest, options.body or body).form
+    graph = dequantize_before_loops(run.graph) if form == INT8_WEIGHTS else run.graph
     adapters = (write_onnx_adapter(bundle, options.adapter, options.output),) if options.adapter else ()
     shape = plan.shape or bundle.manifest.x_shape
     sizes = {size: 1 for port in run.inputs for size in port.shape if isinstance(size, str)}
     sizes |= {BATCH: options.batch or 1, **default_sizes(shape, bundle.manifest.sizes), **run.sizes}
-    baked, files = _write(run.graph, options, baked, sizes, progress)
+    baked, files = _write(graph, options, baked, sizes, progress)
     return baked, (*files, *adapters)
 
 
@@ -120,23 +136,25 @@ def assemble_run(options: BakeOptions, planned: Planned | None = None) -> tuple[
         run = each.function(run, *each.arguments)
         if not isinstance(run, BakedRun):
             raise UserError(f"around {each.text} returned {type(run).__name__}", "let it return a BakedRun")
-    return run, describe_run(bundle.manifest, bundle.body(body), plan, run.inputs, run.output, run.draws, run.carried)
+    baked = describe_run(bundle.manifest, bundle.body(body), plan, run.inputs, run.output, run.draws, run.carried)
+    form = body_form(bundle.manifest, options.body or body).form
+    return run, msgspec.structs.replace(baked, precision=precision_in(form, baked.precision))
 
 
 def resolve_run(options: BakeOptions) -> Planned:
     """Return the bundle, body and plan to bake. Raises UserError for an output or a body that cannot be baked."""
-    if options.output.suffix != SUFFIX:
-        raise UserError(f"output {options.output} is not an ONNX file", f"give a name that ends in {SUFFIX}")
-    refuse_in_bundle(options.output)
+    _check_output(options)
     bundle = open_bundle(options.bundle)
-    name = options.body or choose_body(bundle, options.precision or "float32", OnnxRuntime())
+    chosen = options.body or choose_body(bundle, options.precision or "float32", OnnxRuntime())
+    name, form = body_form(bundle.manifest, chosen)
     body = bundle.body(name)
     if name not in common_bodies(bundle.manifest):
         fix = f"fewstep calibrate {bundle.path}"
         raise UserError(f"not every network of {bundle.path} has the body {name!r}", fix)
-    if options.precision not in (None, body.precision):
-        fix = f"omit precision, or give {body.precision} (--precision on the command line)"
-        raise UserError(f"body {name!r} is {body.precision}, not {options.precision}", fix)
+    precision = precision_in(form, body.precision)
+    if options.precision not in (None, precision):
+        fix = f"omit precision, or give {precision} (--precision on the command line)"
+        raise UserError(f"body {chosen!r} is {precision}, not {options.precision}", fix)
     settings: PlanSettings = {"shaping": clip_to(options.clip), "strength": options.strength}
     choice = read_plan(bundle.check_path(Path(options.plan))) if options.plan.endswith(PLAN_FILE) else options.plan
     of_run = bundle
@@ -194,6 +212,17 @@ def _limit(graph: Graph, options: BakeOptions) -> int:
     return 0 if in_loops > BESIDE_ABOVE else io.EXTERNAL_ABOVE
 
 
+def _check_output(options: BakeOptions) -> None:
+    """Raise UserError for an output of the wrong kind, or in a bundle."""
+    if not options.parts and options.output.suffix != SUFFIX:
+        raise UserError(f"output {options.output} is not an ONNX file", f"give a name that ends in {SUFFIX}")
+    if options.parts and (options.output.suffix == SUFFIX or (options.output / MANIFEST).exists()):
+        raise UserError(f"output {options.output} is not a folder for parts", "give the path of a new folder")
+    if options.parts and options.adapter:
+        raise UserError("parts of a run cannot have an adapter", "bake without --adapter, or without --parts")
+    refuse_in_bundle(options.output)
+
+
 def _check(options: BakeOptions, bundle: Bundle, body: Body, plan: AnyPlan) -> None:
     """Raise UserError for a run that cannot be baked."""
     if options.batch is not None and options.batch < 1:
@@ -206,6 +235,7 @@ def _check(options: BakeOptions, bundle: Bundle, body: Body, plan: AnyPlan) -> N
 
 def _parts(bundle: Bundle, name: str, plan: AnyPlan, options: BakeOptions) -> Parts:
     manifest = bundle.manifest
+    form = body_form(manifest, options.body or name).form
 
     def open_graph(entry: GraphEntry) -> Graph:
         return io.load(bundle.graph(entry), root=bundle.path)
@@ -226,7 +256,8 @@ def _parts(bundle: Bundle, name: str, plan: AnyPlan, options: BakeOptions) -> Pa
     has_image = manifest.autoencoder is not None and not options.latents
     return Parts(
         networks=[
-            BakedNetwork(f"network_{number}", open_graph(entry), entry) for number, (_, entry) in enumerate(entries)
+            BakedNetwork(f"network_{number}", convert_network(open_graph(entry), form), entry)
+            for number, (_, entry) in enumerate(entries)
         ],
         network_of=network_of,
         ahead={network: setup_graphs(part.manifest) for network, part in each.items()},

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from fewstep.calibration.calibrate import calibrate
@@ -30,10 +31,12 @@ from tests.graph.bake.run_baked import sampled
 pytestmark = pytest.mark.slow
 
 EXAMPLES = Path(__file__).parents[2] / "docs/examples/baked"
-PAGE_RUN = Path(__file__).with_name("page_in_chromium.mjs")
+PAGE_RUN, STEPS_RUN = (Path(__file__).with_name(f"{name}_in_chromium.mjs") for name in ("page", "steps"))
 PLAN, GUIDANCE, LABEL, SEEDS = "dpmpp_2m:8", 2.0, 3, (0, 1, 2, 2**40)
 TOKENS_LABEL = 1
 TOLERANCE = 1e-5  # in C++ and Node, whose engine may be of another version; bitwise with one of the same
+WEBGPU_TOLERANCE = 1e-4  # of a sample between -1 and 1, after 8 steps in float32
+LEAST_PSNR_INT8_WEIGHTS = 50.0  # dB to float32; measured: 61
 LEAST_PSNR = 40.0  # dB, in a browser: kernels of WebAssembly round otherwise, and int8 codes follow
 
 
@@ -183,24 +186,35 @@ def check_tokens(program: list[str | Path], tokens: tuple[Path, np.ndarray], out
     assert "the same: 24 of 24 tokens are equal" in said or "bitwise that of where it was baked" in said
 
 
-@pytest.fixture
-def page(tmp_path: Path) -> Iterator[str]:
-    """The address of the page, served with its model."""
+@pytest.fixture(scope="module")
+def web_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the page, with its networks."""
     packages = needed("NODE_PACKAGES", "a folder in which npm installed onnxruntime-web and playwright-core")
     bundle = needed("BUNDLE_7BIT", "a bundle of the shipped model that has the body int8-cpu-x86-7bit")
-    command = [sys.executable, EXAMPLES / "web.py", bundle, packages / "node_modules", tmp_path / "web"]
-    subprocess.run(command, check=True)
-    handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path / "web"))
+    folder = tmp_path_factory.mktemp("page") / "web"
+    subprocess.run([sys.executable, EXAMPLES / "web.py", bundle, packages / "node_modules", folder], check=True)
+    return folder
+
+
+@pytest.fixture
+def page(web_folder: Path) -> Iterator[str]:
+    """The address of the page."""
+    handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(web_folder))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}/"
         server.shutdown()
 
 
-def test_a_browser(page: str, tmp_path: Path) -> None:
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    if chromium is None:
+@pytest.fixture
+def chromium() -> str:
+    found = shutil.which("chromium") or shutil.which("google-chrome")
+    if found is None:
         pytest.skip("there is no chromium")
+    return found
+
+
+def test_a_browser(page: str, chromium: str, tmp_path: Path) -> None:
     screenshot = Path(os.environ.get("SCREENSHOT", tmp_path / "page.png"))
     command = ["node", PAGE_RUN, page, chromium, screenshot]
     done = subprocess.run(command, check=True, cwd=os.environ["NODE_PACKAGES"], capture_output=True, text=True)
@@ -209,3 +223,47 @@ def test_a_browser(page: str, tmp_path: Path) -> None:
     assert said["status"].startswith("16 samples in")
     assert int(said["differing"]) == 0 or float(said["psnr"]) >= LEAST_PSNR
     assert screenshot.stat().st_size > 10_000
+
+
+def sampled_in(chromium: str, page: str, network: str, value: int, *engines: str) -> dict[str, Any]:
+    """The sample of seed 0 by the page's worker, for each engine: its values, or the reason of a failure."""
+    command = ["node", STEPS_RUN, page, chromium, network, 0, value, *engines]
+    done = subprocess.run([*map(str, command)], check=True, cwd=os.environ["NODE_PACKAGES"], capture_output=True)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+@pytest.mark.parametrize("network", ["float32", "int8-weights"])
+def test_steps_on_webgpu(page: str, web_folder: Path, chromium: str, network: str) -> None:
+    """All nodes of the step run on WebGPU: the page refuses a step with a node on the CPU."""
+    facts = json.loads((web_folder / "expected.json").read_text())
+    found = sampled_in(chromium, page, network, facts["values"][0], "wasm", "webgpu")
+    assert "values" in found["webgpu"], found
+    np.testing.assert_allclose(found["webgpu"]["values"], found["wasm"]["values"], rtol=0, atol=WEBGPU_TOLERANCE)
+    np.testing.assert_allclose(found["webgpu"]["values"], facts["samples"][network][0], rtol=0, atol=WEBGPU_TOLERANCE)
+    assert found["webgpu"]["progress"] == [f"{done} of 8" for done in range(1, 9)]
+    assert found["webgpu"]["previews"] == found["wasm"]["previews"] == 7
+
+
+def test_int8_weights_are_close_to_float32(web_folder: Path) -> None:
+    samples = json.loads((web_folder / "expected.json").read_text())["samples"]
+    error = np.subtract(samples["int8-weights"], samples["float32"])
+    assert 10 * np.log10(4 / np.mean(np.square(error))) > LEAST_PSNR_INT8_WEIGHTS
+    step = "step-0.onnx"
+    sizes = [(web_folder / network / step).stat().st_size for network in ("int8-weights", "float32")]
+    assert sizes[0] < 0.3 * sizes[1]
+
+
+def test_a_step_with_a_node_on_the_cpu_is_refused(page: str, web_folder: Path, chromium: str) -> None:
+    shutil.copytree(web_folder / "float32", web_folder / "quantized")
+    file = web_folder / "quantized/step-0.onnx"
+    model = onnx.load(file)
+    output = model.graph.output[0].name
+    last = next(node for node in model.graph.node if output in node.output)
+    last.output[0] = "before_rounding"
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(0.01), "code_scale"))
+    model.graph.node.append(onnx.helper.make_node("QuantizeLinear", ["before_rounding", "code_scale"], ["code"]))
+    model.graph.node.append(onnx.helper.make_node("DequantizeLinear", ["code", "code_scale"], [output]))
+    onnx.save(model, file)
+    found = sampled_in(chromium, page, "quantized", 0, "webgpu")["webgpu"]
+    assert found == {"failed": "quantized/step-0.onnx has an operation that WebGPU lacks: choose WebAssembly"}

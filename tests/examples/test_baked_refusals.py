@@ -22,11 +22,18 @@ WITH_A_FALSE_PAGE = """
 const made = {};
 const told = [];
 globalThis.document = {
-  getElementById: (id) => (made[id] ??= { value: "0", dataset: {}, getContext: () => ({}), replaceChildren() {} }),
+  getElementById: (id) => (made[id] ??= {
+    value: id === "engine" ? "wasm" : "0", dataset: {}, getContext: () => ({}), replaceChildren() {},
+  }),
 };
 globalThis.Option = class {};
-globalThis.Worker = class { constructor() { made.worker = this; } postMessage(asked) { told.push(asked.seed); } };
+globalThis.location = { search: "" };
+globalThis.Worker = class {
+  constructor() { made.worker = this; }
+  postMessage(asked) { if (!("engine" in asked)) told.push(asked.seed); }
+};
 await import(process.argv[1]);
+await new Promise(setImmediate); // the worker is made after the question for a GPU
 made.worker.onmessage({ data: { kind: "ready", condition: "kind", names: ["dress"], low: 0 } });
 for (const seed of ["-1", "1.5", "", "9007199254740992", "7"]) {
   document.getElementById("seed").value = seed;
@@ -45,18 +52,19 @@ def test_seeds_that_are_no_whole_numbers_are_refused_by_the_page() -> None:
     *refused, drawn, sampling, failed = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
     assert refused == ["The seed is a whole number from 0 to 9007199254740975."] * 4
     assert (drawn, sampling) == (7, "Sampling.")
-    assert "the folder ort/ with onnxruntime-web is missing" in failed
+    assert failed == "The worker cannot be loaded: a file of the page is missing."
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium")
 def test_the_page_without_its_runtime_says_so(tmp_path: Path) -> None:
     shutil.copytree(PAGE, tmp_path / "web")
+    shutil.copy(EXAMPLES / "noise.mjs", tmp_path / "web")
     handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path / "web"))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         address = f"http://127.0.0.1:{server.server_port}/index.html"
-        how = ["--headless", "--no-sandbox", f"--user-data-dir={tmp_path}/user", "--virtual-time-budget=8000"]
+        how = ["--headless", "--no-sandbox", f"--user-data-dir={tmp_path}/user", "--virtual-time-budget=1000000"]
         done = subprocess.run([str(CHROMIUM), *how, "--dump-dom", address], check=True, capture_output=True, text=True)
         server.shutdown()
     assert "the folder ort/ with onnxruntime-web is missing" in done.stdout
@@ -80,8 +88,11 @@ def test_the_maker_of_the_page_names_conditions_that_it_has_no_choice_for(tmp_pa
     """The page chooses one, by a list."""
     runtime = tmp_path / "onnxruntime-web/dist"
     runtime.mkdir(parents=True)
-    for name in ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm"):
+    for name in ("ort.wasm.min.mjs", "ort.webgpu.min.mjs"):
         (runtime / name).touch()
+    for name in ("ort-wasm-simd-threaded", "ort-wasm-simd-threaded.asyncify"):
+        (runtime / f"{name}.mjs").touch()
+        (runtime / f"{name}.wasm").touch()
     export(ExportOptions(f"{labelled_denoiser.__file__}:make", tmp_path / "bundle", verify="quick"))
     command = [sys.executable, str(EXAMPLES / "web.py"), *map(str, (tmp_path / "bundle", tmp_path, tmp_path / "page"))]
     (line,) = subprocess.run(command, capture_output=True, text=True).stderr.splitlines()

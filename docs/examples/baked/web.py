@@ -1,18 +1,26 @@
-"""Make the folder of docs/web: a baked file of a bundle, Python's samples to compare with, and onnxruntime-web.
+"""Make the folder of docs/web: a bundle's networks in the forms of the page, Python's samples to compare with, and
+onnxruntime-web.
 
     python docs/examples/baked/web.py BUNDLE NODE_MODULES FOLDER
     python -m http.server --directory FOLDER
 
-BUNDLE has the body int8-cpu-x86-7bit of a model of grey pictures with one condition, a whole number, such as the
-shipped Fashion-MNIST model. NODE_MODULES is where npm put onnxruntime-web.
+BUNDLE has the bodies float32 and int8-cpu-x86-7bit of a model of grey pictures with one condition, a whole number, such
+as the shipped Fashion-MNIST model. NODE_MODULES is where npm put onnxruntime-web.
 """
 
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import onnxruntime
 
 from fewstep.graph.bake.bake import BakeOptions, bake
+from fewstep.graph.bake.draws import draw_input
+from fewstep.graph.bake.write_parts import write_parts
 from fewstep.plans.errors import UserError
 from fewstep.runtime import load
 from fewstep.runtime.bundle.manifest import Condition
@@ -20,8 +28,17 @@ from fewstep.runtime.bundle.reading import open_bundle
 
 PAGE = Path(__file__).parents[2] / "web"
 NOISE = Path(__file__).with_name("noise.mjs")
-RUNTIME = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
+SCRIPTS = ("index.html", "page.mjs", "worker.mjs", "run_steps.mjs")
+RUNTIME = (
+    *("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm"),
+    *("ort.webgpu.min.mjs", "ort-wasm-simd-threaded.asyncify.mjs", "ort-wasm-simd-threaded.asyncify.wasm"),
+)
 BODY, PLAN, GUIDANCE = "int8-cpu-x86-7bit", "dpmpp_2m:8", 2.0
+FORMS = {
+    "float32": "stored",
+    "float16": "float16",
+    "int8-weights": "int8-weights",
+}  # folders of parts, and the networks
 SEEDS = (0, 1, 2, 3)
 
 
@@ -31,23 +48,44 @@ def main(bundle: Path, node_modules: Path, folder: Path) -> None:
     names = condition.labels or [str(number) for number in range(int(condition.low), int(condition.high) + 1)]
     values = [int(condition.low) + place * (len(names) - 1) // (len(SEEDS) - 1) for place in range(len(SEEDS))]
     (folder / "ort").mkdir(parents=True, exist_ok=True)
-    for file in (*(PAGE / name for name in ("index.html", "page.mjs", "worker.mjs")), NOISE):
+    for file in (*(PAGE / name for name in SCRIPTS), NOISE):
         shutil.copyfile(file, folder / file.name)
     for file in runtime:
         shutil.copyfile(file, folder / "ort" / file.name)
-    bake(BakeOptions(bundle, PLAN, folder / "sampler.onnx", "int8", BODY, GUIDANCE))
+    whole = BakeOptions(bundle, PLAN, folder / "sampler.onnx", "int8", BODY, GUIDANCE)
+    bake(whole)
     with load(bundle, "int8", body=BODY) as sampler:
-        samples = sampler.sample(PLAN, SEEDS, {condition.name: values}, GUIDANCE)
+        samples = {"int8": sampler.sample(PLAN, SEEDS, {condition.name: values}, GUIDANCE)}
+    for name in FORMS:
+        parts = replace(whole, precision=None, body=name)
+        write_parts(replace(parts, parts=True, output=folder / name))
+        samples[name] = sample_by_file(parts, {condition.name: values[:1]})
     expected = {
-        "shape": samples.shape[1:],
+        "shape": samples["int8"].shape[1:],
         "condition": condition.name,
         "names": names,
         "low": int(condition.low),
         "seeds": SEEDS,
         "values": values,
-        "samples": [[float(f"{number:.9g}") for number in sample.reshape(-1)] for sample in samples],
+        "samples": {name: [list_numbers(sample) for sample in each] for name, each in samples.items()},
     }
     (folder / "expected.json").write_text(json.dumps(expected))
+
+
+def sample_by_file(options: BakeOptions, conditions: dict[str, list[int]]) -> np.ndarray:
+    """The sample of the first seed, by a baked file in Python."""
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "run.onnx"
+        made, _ = bake(replace(options, output=file))
+        shape = [int(size) for size in made.output.shape[1:]]
+        feeds = {"noise": draw_input("noise", (), SEEDS[:1], shape)}
+        feeds |= {"draws": draw_input("draws", made.draws, SEEDS[:1], shape)} if made.draws else {}
+        feeds |= {name: np.array(numbers) for name, numbers in conditions.items()}
+        return onnxruntime.InferenceSession(file).run(["sample"], feeds)[0]
+
+
+def list_numbers(sample: np.ndarray) -> list[float]:
+    return [float(f"{number:.9g}") for number in sample.reshape(-1)]
 
 
 def only_condition(bundle: Path) -> Condition:

@@ -1,0 +1,65 @@
+"""The forms in which `fewstep bake` can write the network of a float32 body."""
+
+from dataclasses import replace
+from typing import NamedTuple
+
+from fewstep.graph.graph import Graph, Node
+from fewstep.graph.half_types import FLOAT16
+from fewstep.graph.passes.constants import drop_unused
+from fewstep.graph.passes.half import to_half
+from fewstep.graph.passes.int8_weights import store_weights_as_int8
+from fewstep.runtime.bundle.manifest import Manifest
+
+FLOAT16_FORM, INT8_WEIGHTS = "float16", "int8-weights"
+SOURCE = "float32"  # the body that they are made from
+
+
+class BodyForm(NamedTuple):
+    """The name of a body of the bundle, and the form in which its network is written; "" is the stored form."""
+
+    body: str
+    form: str = ""
+
+
+def body_form(manifest: Manifest, name: str) -> BodyForm:
+    """Return the body and form of a name: a body of the bundle, or a form of its float32 body."""
+    is_form = name in (FLOAT16_FORM, INT8_WEIGHTS) and name not in manifest.bodies
+    return BodyForm(SOURCE, name) if is_form else BodyForm(name)
+
+
+def convert_network(graph: Graph, form: str) -> Graph:
+    """Return a network in this form. Its inputs and outputs stay float32."""
+    if form == FLOAT16_FORM:
+        return drop_unused(to_half(graph, FLOAT16))
+    return store_weights_as_int8(graph) if form == INT8_WEIGHTS else graph
+
+
+def precision_in(form: str, precision: str) -> str:
+    """Return the precision of a body's arithmetic in this form."""
+    return form if form == FLOAT16_FORM else precision
+
+
+def dequantize_before_loops(graph: Graph) -> Graph:
+    """Move each DequantizeLinear of a constant out of the Loops of a run, so that it runs once, not at each step.
+
+    onnxruntime 1.31 also refuses it inside: it looks for the weight of a MatMul in the Loop's body only.
+    """
+    nodes: list[Node] = []
+    made: set[str] = set()
+    constants = dict(graph.constants)
+    for node in graph.nodes:
+        body = node.attributes.get("body")
+        if node.op != "Loop" or not isinstance(body, Graph):
+            nodes.append(node)
+            continue
+        known = {**graph.constants, **body.constants}
+        moved = [each for each in body.nodes if each.op == "DequantizeLinear" and known.keys() >= {*each.inputs}]
+        gone = {each.output for each in moved}
+        rest = tuple(each for each in body.nodes if each.output not in gone)
+        read = {name for each in moved for name in each.inputs}
+        constants |= {name: known[name] for name in read}
+        body = replace(body, nodes=rest, constants={n: a for n, a in body.constants.items() if n not in read})
+        nodes += [each for each in moved if each.output not in made]
+        made |= gone
+        nodes.append(replace(node, attributes={**node.attributes, "body": body}))
+    return graph.with_nodes(nodes, constants)

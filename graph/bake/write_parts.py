@@ -1,0 +1,162 @@
+"""`fewstep bake --parts`: write a run as files for a program that runs the steps itself, such as a page with WebGPU.
+
+A folder receives `before.onnx`, one `step-N.onnx` for each kind of step, `after.onnx`, and `run.json` with the order
+and the numbers of the steps. All shapes are fixed. A program can so keep the state on its device, show the sample after
+each step, and stop between two steps.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import msgspec
+import numpy as np
+
+from fewstep.graph import io
+from fewstep.graph.bake.bake import BakeOptions, Planned, assemble_run, resolve_run
+from fewstep.graph.bake.metadata import Baked
+from fewstep.graph.bake.split_run import SplitRun, split_run
+from fewstep.graph.bake.step_rows import NumberedSteps, lift_step_numbers
+from fewstep.graph.graph import BATCH, Array, Graph, Value
+from fewstep.graph.session import open_session
+from fewstep.plans.errors import UserError
+from fewstep.plans.spec import Strict
+from fewstep.runtime.interrupts import check_interrupted
+from fewstep.runtime.kinds.sizes import default_sizes
+
+BEFORE, AFTER, DESCRIPTION = "before.onnx", "after.onnx", "run.json"
+
+
+class StateRow(Strict, frozen=True):
+    """One tensor of the state: its name as an output of what runs before these steps, as input and output of the step,
+    and as an input of what runs after them."""
+
+    start: str
+    input: str
+    output: str
+    end: str
+
+
+class RowInput(Strict, frozen=True):
+    """An input of a step whose value differs from step to step."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+class StepKind(Strict, frozen=True):
+    """Consecutive steps with one graph. `shared` are its inputs that are the same in each step: outputs of
+    `before.onnx` or inputs of the run. `rows` has one entry per step: the numbers of each of `row_inputs`, flat."""
+
+    file: str
+    state: tuple[StateRow, ...]
+    shared: tuple[str, ...]
+    row_inputs: tuple[RowInput, ...]
+    rows: tuple[tuple[tuple[float, ...], ...], ...]
+
+
+class PartsFile(Strict, frozen=True):
+    """The content of `run.json`. `holds` describes the run, like the metadata of a baked file."""
+
+    batch: int
+    before: str
+    steps: tuple[StepKind, ...]
+    after: str
+    holds: Baked
+
+
+def write_parts(options: BakeOptions, planned: Planned | None = None) -> tuple[Baked, tuple[Path, ...]]:
+    """Write the folder `options.output`; return the run's description and the files. Raises UserError for a run without
+    a repeated step, or one that cannot be written."""
+    planned = planned or resolve_run(options)
+    bundle, _, plan = planned
+    batch = options.batch or 1
+    run, holds = assemble_run(replace(options, batch=None), planned)
+    parts = split_run(run)
+    sizes = {BATCH: batch, **default_sizes(plan.shape or bundle.manifest.x_shape, bundle.manifest.sizes), **run.sizes}
+    before = _fix(parts.ahead, sizes)
+    numbered = _number_steps(parts, before)
+    after = _fix(parts.behind, sizes)
+    kinds = tuple(_describe_kind(parts, index, each) for index, each in enumerate(numbered))
+    described = PartsFile(batch, BEFORE, kinds, AFTER, holds)
+    graphs = {
+        BEFORE: before,
+        **{kind.file: each.graph for kind, each in zip(kinds, numbered, strict=True)},
+        AFTER: after,
+    }
+    return holds, _write_folder(options.output, graphs, described)
+
+
+def _fix(graph: Graph, sizes: Mapping[str, int]) -> Graph:
+    """Return the graph with these sizes of its inputs."""
+
+    def fix(value: Value) -> Value:
+        return replace(
+            value, shape=tuple(sizes.get(size, size) if isinstance(size, str) else size for size in value.shape)
+        )
+
+    return replace(graph, inputs=tuple(map(fix, graph.inputs)), described=())
+
+
+def _number_steps(parts: SplitRun, before: Graph) -> tuple[NumberedSteps, ...]:
+    """Return the steps of each kind, for the shapes that `before` returns for inputs of zeros."""
+    values: dict[str, Array] = {each.name: np.zeros(_static(each), each.dtype) for each in before.inputs}
+    values |= open_session(before)(values)
+    start, numbered = parts.start, []
+    for steps in parts.steps:
+        values |= {name: values[source] for name, source in zip(steps.state, start, strict=True)}
+        inner = {value.name: values[value.name] for value in steps.graph.inputs if value.name != steps.number}
+        numbered.append(lift_step_numbers(steps, inner))
+        values |= {name: values[source] for name, source in zip(steps.behind, steps.state, strict=True)}
+        start = steps.behind
+    return tuple(numbered)
+
+
+def _static(value: Value) -> tuple[int, ...]:
+    """Return the shape of an input. Raises UserError for a free size."""
+    free = [size for size in value.shape if isinstance(size, str)]
+    if free:
+        raise UserError(f"the input {value.name!r} has the free size {free[0]!r}", "bake without --parts")
+    return tuple(int(size) for size in value.shape)
+
+
+def _describe_kind(parts: SplitRun, index: int, numbered: NumberedSteps) -> StepKind:
+    steps = parts.steps[index]
+    start = parts.start if index == 0 else parts.steps[index - 1].behind
+    state = tuple(StateRow(*names) for names in zip(start, steps.state, steps.nexts, steps.behind, strict=True))
+    first = numbered.rows[0]
+    read = {value.name for value in numbered.graph.inputs}
+    return StepKind(
+        file=f"step-{index}.onnx",
+        state=state,
+        shared=tuple(name for name in steps.constant_inputs if name in read),
+        row_inputs=tuple(RowInput(name, str(array.dtype), array.shape) for name, array in first.items()),
+        rows=tuple(tuple(_flat(row[name]) for name in first) for row in numbered.rows),
+    )
+
+
+def _flat(array: Array) -> tuple[float, ...]:
+    values: Sequence[float] = array.reshape(-1).tolist()
+    return tuple(values)
+
+
+def _write_folder(folder: Path, graphs: Mapping[str, Graph], described: PartsFile) -> tuple[Path, ...]:
+    """Write the files; `run.json` last, so that a folder with it is complete."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=folder.parent, prefix=".fewstep-bake-") as scratch:
+            written = [file for name, graph in graphs.items() for file in io.save(graph, Path(scratch) / name)]
+            description = Path(scratch) / DESCRIPTION
+            description.write_bytes(msgspec.json.encode(described))
+            check_interrupted()
+            for file in (*written, description):
+                os.replace(file, folder / file.name)
+    except OSError as error:
+        raise UserError(
+            f"{folder} cannot be written ({error.strerror or error})",
+            "check the permissions and the space left, or give another path",
+        ) from None
+    return tuple(folder / file.name for file in (*written, description))
