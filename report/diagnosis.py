@@ -14,6 +14,7 @@ import msgspec
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.platforms import ONNXRUNTIME, rank_platforms
 from fewstep.runtime.machine.cpu import EXACT, Cpu, this_cpu
+from fewstep.runtime.machine.cuda_code import CudaCode, installed_cuda_code
 from fewstep.runtime.machine.gpu import Gpu, Jetson, gpu_of, these_gpus, this_jetson
 from fewstep.runtime.machine.memory import Space, this_space
 from fewstep.runtime.machine.packages import (
@@ -70,6 +71,7 @@ class Diagnosis(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     space: Space
     gpus: tuple[Gpu, ...]
     jetson: Jetson | None
+    cuda_code: tuple[CudaCode, ...]
     packages: dict[str, str]
     engine: OnnxRuntimeImport | None
     backends: tuple[str, ...]
@@ -85,6 +87,7 @@ class Diagnosis(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def diagnose(options: DoctorOptions) -> Diagnosis:
     """Return the facts of this machine. It installs and changes nothing, and loads only onnxruntime."""
     packages, engine, jetson = installed_versions(), this_onnxruntime(), this_jetson()
+    code = installed_cuda_code()
     gpus = these_gpus() or ((gpu_of(jetson),) if jetson is not None else ())
     wanted = options.folder.absolute()
     folder = next(place for place in (wanted, *wanted.parents) if place.exists())  # the nearest existing parent
@@ -98,9 +101,10 @@ def diagnose(options: DoctorOptions) -> Diagnosis:
         space=this_space(folder, Path(tempfile.gettempdir())),
         gpus=gpus,
         jetson=jetson,
+        cuda_code=code,
         packages=packages,
         engine=engine,
-        backends=tuple(_backends(engine, gpus, packages)),
+        backends=tuple(_backends(engine, gpus, packages, code)),
         missing=missing_packages(packages),
         findings=(),
     )
@@ -115,6 +119,7 @@ def findings(seen: Diagnosis) -> Iterator[Finding]:
     """Yield the findings about this machine, the most severe first."""
     yield from _engine_findings(seen)
     yield from _gpu_findings(seen)
+    yield from _code_findings(seen)
     yield from _machine_findings(seen)
     for extra, names in seen.missing.items():
         if extra not in ("cpu", "gpu"):  # an inference engine is judged above
@@ -124,17 +129,26 @@ def findings(seen: Diagnosis) -> Iterator[Finding]:
             yield Finding("optional", f"{EXTRAS[extra][0]}: {', '.join(names)} not installed", fix)
 
 
-def _backends(engine: OnnxRuntimeImport | None, gpus: tuple[Gpu, ...], packages: dict[str, str]) -> Iterator[str]:
+def _backends(
+    engine: OnnxRuntimeImport | None, gpus: tuple[Gpu, ...], packages: dict[str, str], code: tuple[CudaCode, ...]
+) -> Iterator[str]:
     """Yield the engines that could run a bundle here. The libraries of a listed provider may still fail to load."""
+    useless = {each.engine for each in code if gpus and all(lacks_code(each, gpu) for gpu in gpus)}
     if engine is not None and not engine.error:
         yield "onnxruntime"
-        if gpus and "CUDAExecutionProvider" in engine.providers:
+        if gpus and "CUDAExecutionProvider" in engine.providers and "onnxruntime" not in useless:
             yield "onnxruntime-cuda"
     if "openvino" in packages:
         yield "openvino"
     if "onnxruntime-qnn" in packages:
         yield "qnn"
-    yield from (name for name in TENSORRTS if gpus and {name, CUDA} <= packages.keys())
+    yield from (name for name in TENSORRTS if gpus and {name, CUDA} <= packages.keys() and name not in useless)
+
+
+def lacks_code(code: CudaCode, gpu: Gpu) -> bool:
+    """Return whether a library has code, but none that this GPU can run."""
+    number = gpu.sm.removeprefix("sm")
+    return code.is_found and number.isdigit() and not code.runs_on(int(number))
 
 
 def _engine_findings(seen: Diagnosis) -> Iterator[Finding]:
@@ -189,6 +203,28 @@ def _gpu_findings(seen: Diagnosis) -> Iterator[Finding]:
             f"TensorRT {tensorrt} does not run on JetPack {jetson.jetpack}",
             "use the TensorRT 10 of JetPack",
         )
+
+
+def _code_findings(seen: Diagnosis) -> Iterator[Finding]:
+    """Yield a finding for each CUDA library without code for a GPU of this machine."""
+    for code in seen.cuda_code:
+        for gpu in seen.gpus:
+            if not lacks_code(code, gpu):
+                continue
+            version = next((seen.packages[name] for name in _packages_of(code.engine) if name in seen.packages), "")
+            have = ", ".join(f"sm{sm}" for sm in code.machine) or "PTX of later GPUs only"
+            yield Finding(
+                "missing",
+                f"{code.engine} {version} has no code for {gpu.sm} ({gpu.name}): its libraries have {have}",
+                "install NVIDIA's build for this JetPack: docs/jetson.md has a table"
+                if seen.jetson is not None
+                else f"install a version of {code.engine} that was built for {gpu.sm}",
+            )
+
+
+def _packages_of(engine: str) -> tuple[str, ...]:
+    """Return the names of the packages that may contain an engine."""
+    return tuple(reversed(RUNTIMES)) if engine == "onnxruntime" else (engine,)
 
 
 def _machine_findings(seen: Diagnosis) -> Iterator[Finding]:

@@ -47,6 +47,9 @@ def _facts(seen: Diagnosis) -> Iterator[tuple[str, str]]:
     if seen.jetson is not None:
         yield "jetson", f"{seen.jetson.model}, JetPack {seen.jetson.jetpack or 'unknown'} (L4T {seen.jetson.l4t})"
         yield "tensorrt", f"{seen.jetson.tensorrt}; {seen.jetson.note}"
+    for code in seen.cuda_code:
+        have = [*(f"sm{sm}" for sm in code.machine), *(f"PTX of sm{sm}" for sm in code.ptx)]
+        yield "cuda code", f"{code.engine}: {', '.join(have) or 'none found in ' + ', '.join(code.files)}"
     yield "backends", ", ".join(seen.backends) or "none"
     if seen.engine is not None and not seen.engine.error:
         yield "providers", ", ".join(seen.engine.providers)

@@ -9,8 +9,10 @@ import msgspec
 import pytest
 
 from fewstep.plans.errors import UserError
+from fewstep.report import diagnosis
 from fewstep.report.diagnosis import LEAST_RUNTIME, Diagnosis, DoctorOptions, diagnose, findings
 from fewstep.runtime.machine.cpu import usable_cores
+from fewstep.runtime.machine.cuda_code import CudaCode
 from fewstep.runtime.machine.gpu import Gpu, parse_jetson
 from fewstep.runtime.machine.packages import OnnxRuntimeImport
 from tests.packages import toml
@@ -31,6 +33,7 @@ def healthy() -> Diagnosis:
         space=space,
         gpus=(),
         jetson=None,
+        cuda_code=(),
         packages={"onnxruntime": "1.31.1"},
         engine=OnnxRuntimeImport("1.31.1", ("CPUExecutionProvider",), ""),
         backends=("onnxruntime",),
@@ -126,3 +129,46 @@ def test_nothing_heavy_is_imported() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+ORIN = Gpu("Jetson AGX Orin", "sm87", "L4T 36.4.3", None, None)
+PYPI = CudaCode("onnxruntime", ("libonnxruntime_providers_cuda.so",), (89, 90, 120, 121), ())  # aarch64, 1.31.1
+
+
+def test_a_library_without_code_for_the_gpu_is_named(healthy: Diagnosis) -> None:
+    jetson = parse_jetson("Jetson AGX Orin", "# R36 (release), REVISION: 4.3", "6.2")
+    packages = {"onnxruntime-gpu": "1.31.1"}
+    seen = msgspec.structs.replace(healthy, gpus=(ORIN,), jetson=jetson, packages=packages, cuda_code=(PYPI,))
+    assert (
+        "missing",
+        "onnxruntime 1.31.1 has no code for sm87 (Jetson AGX Orin): its libraries have sm89, sm90, sm120, sm121",
+        "install NVIDIA's build for this JetPack: docs/jetson.md has a table",
+    ) in said(seen)
+
+
+def test_a_library_without_code_for_a_desktop_gpu_is_named(healthy: Diagnosis) -> None:
+    seen = msgspec.structs.replace(
+        healthy, gpus=(GPU,), packages={"tensorrt": "11.4.0"}, cuda_code=(CudaCode("tensorrt", ("a",), (90,), ()),)
+    )
+    (finding,) = (each for each in said(seen) if "no code" in each[1])
+    assert finding[1:] == (
+        "tensorrt 11.4.0 has no code for sm86 (NVIDIA RTX A4000): its libraries have sm90",
+        "install a version of tensorrt that was built for sm86",
+    )
+
+
+@pytest.mark.parametrize("code", [CudaCode("onnxruntime", ("a",), (80,), ()), CudaCode("onnxruntime", ("a",), (), ())])
+def test_a_library_with_code_or_without_any_is_not_named(healthy: Diagnosis, code: CudaCode) -> None:
+    seen = msgspec.structs.replace(healthy, gpus=(GPU,), cuda_code=(code,))
+    assert not any("no code" in what for _, what, _ in said(seen))
+
+
+@pytest.mark.parametrize(("code", "listed"), [((89, 90), False), ((87,), True)])
+def test_an_engine_without_code_for_the_gpu_is_no_backend(
+    monkeypatch: pytest.MonkeyPatch, code: tuple[int, ...], listed: bool
+) -> None:
+    monkeypatch.setattr(diagnosis, "these_gpus", lambda: (ORIN,))
+    monkeypatch.setattr(diagnosis, "installed_cuda_code", lambda: (CudaCode("onnxruntime", ("a",), code, ()),))
+    engine = OnnxRuntimeImport("1.31.1", ("CUDAExecutionProvider", "CPUExecutionProvider"), "")
+    monkeypatch.setattr(diagnosis, "this_onnxruntime", lambda: engine)
+    assert ("onnxruntime-cuda" in diagnose(DoctorOptions()).backends) is listed
