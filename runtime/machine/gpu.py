@@ -21,7 +21,7 @@ MATRIX = (
     (
         "7",
         "its TensorRT 10, or 11.4.1 (SBSA build) from JetPack 7.2.2 on",
-        "TensorRT 11.0 to 11.4.0 do not support it; PyPI's 11.1 was reported to run on AGX Orin from 7.2 on, without DLA",
+        "no support in TensorRT 11.0 to 11.4.0; PyPI's 11.1 was reported to run on AGX Orin from 7.2 on, without DLA",
     ),
 )
 
