@@ -73,7 +73,7 @@ class BodyMaker:
         elif body.recipe.is_float:
             raise UserError(
                 f"no operation of graph {self.task.prepared.name!r} can run in int8 for {target.name}: each is slower"
-                " in int8, or costs more quality than it saves time",
+                " in int8, costs more quality than it saves time, or is kept in float by --keep-float",
                 "use float, or set a limit: --quality 40dB",
             )
         check_near(body, self.task.sampler.bundle.manifest)
@@ -99,7 +99,11 @@ class BodyMaker:
         table = self.tables[target.name]
         keep = None if self.writer is None else partial(map_weights_from_files, self.writer, target_body_name(target))
         part = GraphRecipe(until=self.course.groups, table=table, quantize=make_quantizer(target, self.moments))
-        return self._judge(self._select_float_operations(Recipe(self.task.prepared, table, target, (part,), keep)))
+        return self._judge(
+            self._select_float_operations(
+                Recipe(self.task.prepared, table, target, (part,), keep, kept=self.task.kept_operations)
+            )
+        )
 
     def _make_split_body(self, recipe: Recipe, count: int) -> CalibratedBody:
         """Return the body split into `count` graphs, each with the ranges of its own steps."""

@@ -12,7 +12,7 @@ from fewstep.calibration.checkpoint import open_checkpoint
 from fewstep.calibration.commit import CalibratedNetwork, add_bodies, store_body
 from fewstep.calibration.cost import announce_cost
 from fewstep.calibration.failed_bodies import combine_errors, select_makeable_targets, try_targets
-from fewstep.calibration.open_task import open_task
+from fewstep.calibration.open_task import open_tasks
 from fewstep.calibration.options import CalibrateOptions, check_options
 from fewstep.calibration.resource_needs import estimate_needs
 from fewstep.calibration.second_moments import measure_second_moments
@@ -23,8 +23,7 @@ from fewstep.measure.workers.setup import WorkerSetup, start_workers
 from fewstep.plans.any_plan import regroup
 from fewstep.plans.plan import DENOISER
 from fewstep.runtime.bundle.manifest import Manifest
-from fewstep.runtime.bundle.networks import label_with_network, networks, select_network
-from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.bundle.networks import label_with_network, select_network
 from fewstep.runtime.progress import SILENT, Progress, prefix_stages
 
 
@@ -45,7 +44,7 @@ def calibrate(options: CalibrateOptions, progress: Progress = SILENT, workers: E
     """
     check_options(options)
     with open_for_update(options.bundle, must_exist=True, verb="calibrate") as writer:
-        tasks = {name: open_task(options, name) for name in networks(open_bundle(options.bundle).manifest)}
+        tasks = open_tasks(options)
         for task in tasks.values():
             check_needs(estimate_needs(task, options.workers), writer)
         announce_cost([*tasks.values()])

@@ -14,6 +14,7 @@ from fewstep.calibration.lowering.quantize import select_ops_to_lower
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.options import GUIDANCE, CalibrateOptions, load_targets, trajectory_seeds, warn_of_few
 from fewstep.calibration.precision.bound import Bound, parse_bound
+from fewstep.calibration.precision.kept_operations import check_patterns, match_operations
 from fewstep.calibration.ranges.methods import lambda_edges
 from fewstep.calibration.task import Task
 from fewstep.graph import io
@@ -33,7 +34,8 @@ from fewstep.plans.shaping import Clip, clip_to
 from fewstep.plans.tokens.plan import USUAL
 from fewstep.runtime.bundle.conditions import default_value, is_led_by_guidance
 from fewstep.runtime.bundle.manifest import Condition
-from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.bundle.networks import networks
+from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.kinds.sizes import apply_sizes, default_sizes
 from fewstep.runtime.sampling.lazy_graphs import LazyGraph
 from fewstep.runtime.sampling.loading import load
@@ -41,6 +43,14 @@ from fewstep.runtime.sampling.request import SCHEDULER
 from fewstep.runtime.sampling.sampler import PLAN, Sampler
 
 LOG = logging.getLogger("fewstep")
+
+
+def open_tasks(options: CalibrateOptions) -> dict[str, Task]:
+    """Open the task of each network, by name. Raises UserError as `open_task` does, and for a pattern of the options
+    that matches no operation."""
+    tasks = {name: open_task(options, name) for name in networks(open_bundle(options.bundle).manifest)}
+    check_patterns([task.prepared for task in tasks.values()], options.keep_float)
+    return tasks
 
 
 def open_task(options: CalibrateOptions, network: str = DENOISER) -> Task:
@@ -86,6 +96,7 @@ def open_task(options: CalibrateOptions, network: str = DENOISER) -> Task:
         network=network,
         all_networks=all_networks if len(all_networks.denoiser.networks) > 1 else None,
         no_floats=any(target.scheme.no_floats for target in targets),
+        kept_operations=match_operations(prepared, options.keep_float),
     )
     warn_of_few(options)
     return task

@@ -42,6 +42,8 @@ class CalibrateOptions(SamplingOptions):
     quality: Keep operations in float until the mean PSNR against float32 reaches this value, as 44dB. --dry-run tells
         how long the search takes.
     speed: Keep operations in float as long as int8 is this many times as fast as float32, as 1.5x.
+    keep_float: Patterns of operations that stay in float, as "middle.*,*/MatMul". They match MODULE/KIND or MODULE.
+        inspect --operations lists the names.
     size: Sizes of x, between which the trajectories alternate, as 64x64,96x64. Default: the default size.
     """
 
@@ -57,6 +59,7 @@ class CalibrateOptions(SamplingOptions):
     size: tuple[str, ...] = ()
     quality: str | None = None
     speed: str | None = None
+    keep_float: tuple[str, ...] = ()
 
 
 def warn_of_few(options: CalibrateOptions) -> None:
@@ -78,6 +81,10 @@ def check_options(options: CalibrateOptions) -> None:
     for target in targets:
         if target.needs is not None:
             target.needs()
+        if target.scheme.no_floats and options.keep_float:
+            raise UserError(
+                f"--keep-float: {target.name} runs every operation in integers", "leave it, or this target, out"
+            )
     trajectory_seeds(options)
 
 

@@ -49,6 +49,7 @@ class Task:
         network: whose steps of the plan are followed.
         all_networks: the sampler of all networks; None if there is only one.
         random: names of conditions with random values (`conditions_file.GivenConditions`).
+        kept_operations: names of operations that the user keeps in float.
         no_floats: whether every float tensor is counted, as targets without floats require.
     """
 
@@ -70,6 +71,7 @@ class Task:
     all_networks: Sampler | None = None
     no_floats: bool = False
     random: tuple[str, ...] = ()
+    kept_operations: tuple[str, ...] = ()
 
     @cached_property
     def graph_sha256(self) -> str:

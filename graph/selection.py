@@ -142,6 +142,11 @@ def match_weighted_op(node: Node, graph: Graph) -> WeightedOp | None:
     return WeightedOp(node, weight.shape[1 - axis], weight.shape[axis], axis) if weight.ndim == 2 else None
 
 
+def layer_name(node: Node) -> str:
+    """Return the name of an operation in reports: module and kind, as "middle.conv1/Conv", or its output tensor."""
+    return node.name or node.output
+
+
 def bias_shape(op: WeightedOp, graph: Graph) -> tuple[int, ...]:
     """Return the shape that broadcasts one number per channel over an operation's output."""
     rank = graph.constants[op.weight].ndim

@@ -5,7 +5,7 @@ from collections.abc import Collection
 from fewstep.calibration.lowering.coverage import count_operation_macs
 from fewstep.calibration.ranges.read_table import load as load_ranges
 from fewstep.graph.graph import Graph, Node
-from fewstep.graph.selection import explain_selection
+from fewstep.graph.selection import explain_selection, layer_name
 from fewstep.measure.bodies import ranges_file
 from fewstep.measure.results import BodyCoverage, Operation
 from fewstep.runtime.bundle.manifest import Body, Coverage
@@ -14,7 +14,7 @@ from fewstep.runtime.bundle.reading import Bundle
 ACTIVATIONS = "both factors are activations"
 NO_FORM = "has no int8 form here"
 MAPPED = "kept in float by the precision map"
-SPARED = "kept in float: int8 saves little time there, or loses much quality"
+SPARED = "kept in float: int8 saves little time there or loses much quality, or --keep-float names it"
 UNSEEN = "its activations had no values in calibration"
 
 
@@ -63,11 +63,6 @@ def unseen_tensors(bundle: Bundle, body: Body) -> tuple[str, ...]:
 def float_operations(body: Body) -> frozenset[str]:
     """Return the operations of a body that stay in float because they cause much of its error."""
     return frozenset(name for trial in body.trials if trial.is_chosen for name in trial.in_float)
-
-
-def layer_name(node: Node) -> str:
-    """Return the name of an operation on the page: module and kind, as "middle.conv1/Conv", or its output tensor."""
-    return node.name or node.output
 
 
 def _reason(node: Node, prepared: Graph) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from fewstep.calibration.precision.precision_map import FrontierPoint, PrecisionMap, decode_maps
 from fewstep.graph import io
-from fewstep.graph.selection import select_int8_ops
+from fewstep.graph.selection import layer_name, select_int8_ops
 from fewstep.measure.rollouts.metrics import CEILING
 from fewstep.measure.rollouts.seeds import JUDGE_SEEDS, SEARCH_SEEDS
 from fewstep.report.drawing import plots
@@ -24,7 +24,6 @@ from fewstep.report.elements import (
     times,
 )
 from fewstep.report.glossary import lead_paragraph
-from fewstep.report.operations import layer_name
 from fewstep.runtime.bundle.reading import Bundle
 
 SHOWN = 24  # the most sensitive operations

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Collection
 from os import PathLike, fspath
 from pathlib import Path
+from shlex import quote
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -38,7 +39,7 @@ class Options:
             if field.name in always or (value != field.default and not field.metadata.get("unrecorded")):
                 flag = f"--{field.name.replace('_', '-')}"
                 each = value if field.metadata.get("whole") else [value]  # commas may be part of a value
-                words += [word for one in each for word in (flag, *([] if one is True else [_text(one)]))]
+                words += [word for one in each for word in (flag, *([] if one is True else [_quote(_text(one))]))]
         return " ".join(words)
 
 
@@ -46,6 +47,11 @@ def option_fields(kind: type) -> "tuple[dataclasses.Field[Any], ...]":
     """Return the fields of an options class in the order of its constructor. Keyword-only ones, which are shared by
     verbs, come last."""
     return tuple(sorted(dataclasses.fields(kind), key=lambda field: field.kw_only is True))
+
+
+def _quote(text: str) -> str:
+    """Quote what a shell would expand, such as the pattern "middle.*"."""
+    return quote(text) if set(text) & set("*?[") else text
 
 
 def _text(value: Any) -> str:

@@ -1,10 +1,11 @@
 """Default mixed precision: keep the few operations in float that cause most of the sample error and cost little time.
 
-Operations that are slower in int8 all stay in float, at no cost. The others are ordered by error per time. As many stay
-in float as maximize the gain: dB minus their price in dB. If the quality is then below the limit, more stay in float.
-Times are estimated from multiply-accumulates; nothing is timed.
+Operations that are slower in int8, or that the user keeps in float, all stay in float, at no cost. The others are
+ordered by error per time. As many stay in float as maximize the gain: dB minus their price in dB. If the quality is
+then below the limit, more stay in float. Times are estimated from multiply-accumulates; nothing is timed.
 """
 
+import logging
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
@@ -18,10 +19,12 @@ from fewstep.calibration.precision.ranking import Ranking, rank_operations
 from fewstep.calibration.precision.recipe import Recipe
 from fewstep.graph.graph import Graph
 from fewstep.graph.io import exceeds_one_file
-from fewstep.graph.selection import explain_selection
+from fewstep.graph.selection import explain_selection, layer_name
 from fewstep.measure.rollouts.metrics import PEAK
 from fewstep.measure.rollouts.nearness import LEAST_PSNR, LEAST_SNR
 from fewstep.measure.rollouts.recorded_run import RecordedRun
+
+LOG = logging.getLogger("fewstep")
 
 MARGIN = 2.0  # dB above the limit, where the limit decides: the judged quality differs from the estimate
 PRICE = 50.0  # dB for the time of an all-int8 step: 0.5 dB for each 1 %
@@ -41,14 +44,30 @@ def select_float_operations(recipe: Recipe, course: RecordedRun, runs: int) -> R
     quantizer = None if exceeds_one_file(prepared) else remembering.parts[0].quantize
     errors = measure_operation_errors(prepared, recipe.table, target, course, quantizer, runs)
     ranking = rank_operations(errors, float_times(prepared, errors.operations, keep_slower_in_float(recipe).in_float))
-    return replace(remembering, in_float=ranking.first_operations(default_float_count(ranking)), ranking=ranking)
+    in_float = ranking.first_operations(default_float_count(ranking))
+    _log_decisions(recipe, ranking, in_float)
+    return replace(remembering, in_float=in_float, ranking=ranking)
+
+
+def _log_decisions(recipe: Recipe, ranking: Ranking, in_float: Collection[str]) -> None:
+    """Log each operation with its share of the error and of the time, in the order in which they move to float."""
+    names = {op.name: layer_name(op.node) for op, _ in explain_selection(recipe.prepared)}
+    errors = -np.diff(ranking.left) / max(ranking.left[0], np.finfo(float).tiny)
+    for number, error, time in zip(ranking.order, errors, np.diff(ranking.time), strict=True):
+        name = ranking.operations[number]
+        reason = "kept by --keep-float" if name in recipe.kept else "slower in int8" if time == 0 else ""
+        LOG.info(
+            "%s, %s: %s (%.2f %% of the error of int8; float adds %.2f %% of a step%s)",
+            *(recipe.target.name, names[name], "float" if name in in_float else "int8", 100 * error, 100 * time),
+            f"; {reason}" if reason else "",
+        )
 
 
 def keep_slower_in_float(recipe: Recipe) -> Recipe:
-    """Return the recipe with the operations in float that are slower in int8."""
+    """Return the recipe with the operations in float that are slower in int8, or kept in float by the user."""
     ops = select_measured_ops(recipe.prepared, recipe.table, recipe.target.scheme)
-    slower = recipe.target.slower(recipe.prepared, ops)
-    return replace(recipe, in_float=tuple(op.name for op in ops if op.name in slower))
+    in_float = {*recipe.target.slower(recipe.prepared, ops), *recipe.kept}
+    return replace(recipe, in_float=tuple(op.name for op in ops if op.name in in_float))
 
 
 def float_times(prepared: Graph, operations: Sequence[str], slower: Collection[str] = ()) -> Array:

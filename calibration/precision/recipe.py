@@ -34,7 +34,8 @@ class GraphRecipe:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that a body is lowered from. The operations `in_float` stay in float.
+    """Everything that a body is lowered from. The operations `in_float` stay in float, including those of `kept`, which
+    are the user's choice.
 
     `table` has the ranges of all groups, `parts` the recipes of the graphs in the order of groups. `keep` writes the
     weights of deployed graphs to files; None keeps them in memory. `ranking` is the order in which operations move to
@@ -47,6 +48,7 @@ class Recipe:
     parts: tuple[GraphRecipe, ...]
     keep: Callable[[Graph], Graph] | None = None
     in_float: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
     ranking: Ranking | None = None
 
     def with_float_operations(self, in_float: tuple[str, ...]) -> "Recipe":

@@ -6,7 +6,7 @@ from typing import Any
 
 from fewstep.calibration.calibrate import Calibration, calibrate
 from fewstep.calibration.cost import estimate_cost
-from fewstep.calibration.open_task import open_task
+from fewstep.calibration.open_task import open_tasks
 from fewstep.calibration.options import CalibrateOptions, check_options
 from fewstep.calibration.precision.precision_search import SearchResult
 from fewstep.calibration.resource_needs import estimate_needs
@@ -29,9 +29,7 @@ from fewstep.plans.guidance import describe
 from fewstep.plans.plan import DENOISER
 from fewstep.report.drawing.plan_view import plan_headline
 from fewstep.report.verdict import describe_low_quality
-from fewstep.runtime.bundle.networks import networks
 from fewstep.runtime.bundle.platforms import body_name
-from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.progress import Progress
 
 LOG = logging.getLogger("fewstep")
@@ -79,7 +77,7 @@ def _describe_bodies(calibration: Calibration, network: str = DENOISER) -> dict[
 def dry_run(options: CalibrateOptions) -> Outcome:
     check_options(options)
     with open_for_update(options.bundle, must_exist=True, verb="calibrate") as writer:
-        tasks = [open_task(options, name) for name in networks(open_bundle(options.bundle).manifest)]
+        tasks = [*open_tasks(options).values()]
         needed = combine_needs([estimate_needs(each, options.workers) for each in tasks])
         check_needs(needed, writer)
     task = tasks[-1]  # the denoiser's; the trajectories of each network are complete runs

@@ -1,0 +1,93 @@
+"""`calibrate --keep-float`: the operations that a pattern names stay in float, whatever calibration chooses."""
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fewstep.calibration.options import CalibrateOptions, check_options
+from fewstep.calibration.precision.kept_operations import check_patterns, match_operations
+from fewstep.graph.graph import Graph
+from fewstep.plans.errors import UserError
+from tests.calibration.precision.deep_body import deep, run
+from tests.calibration.test_calibrate import write_bundle
+
+NAMES = {"h1": "down.conv/Conv", "h2": "middle.first/Conv", "h3": "middle.second/Conv"}
+
+
+def named() -> Graph:
+    """The body with module names for its inner convolutions."""
+    graph = deep()
+    nodes = tuple(replace(node, name=NAMES.get(node.output, node.name)) for node in graph.nodes)
+    return replace(graph, nodes=nodes)
+
+
+@pytest.mark.parametrize(
+    ("patterns", "operations"),
+    [
+        (("middle.first/Conv",), ("h2",)),
+        (("middle.*",), ("h2", "h3")),
+        (("down.conv",), ("h1",)),
+        (("h4",), ("h4",)),
+        (("*/Conv", "h4"), ("h1", "h2", "h3", "h4")),
+        (("middle",), ()),
+        ((), ()),
+    ],
+)
+def test_a_pattern_matches_a_name_or_its_module(patterns: tuple[str, ...], operations: tuple[str, ...]) -> None:
+    assert match_operations(named(), patterns) == operations
+
+
+def test_a_pattern_that_matches_nothing_is_refused_with_names() -> None:
+    with pytest.raises(UserError, match=r"--keep-float 'middle\.frist/Conv' matches no operation .*middle\.first/Conv"):
+        check_patterns([named()], ("middle.*", "middle.frist/Conv"))
+
+
+def test_a_pattern_may_match_in_one_of_several_networks() -> None:
+    check_patterns([deep(), named()], ("middle.*",))
+
+
+def test_kept_operations_are_float_in_the_body(tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path / "bundle", named())
+    free = run(bundle).bodies["int8-cpu-x86"]
+    kept = run(bundle, keep_float=("middle.*",)).bodies["int8-cpu-x86"]
+    assert {"h2", "h3"} <= set(free.graph.coverage.int8_ops)
+    assert set(kept.graph.coverage.int8_ops) == set(free.graph.coverage.int8_ops) - {"h2", "h3"}
+    assert set(kept.trials[0].in_float) >= {"h2", "h3"}
+    assert kept.trials[0].psnr > free.trials[0].psnr
+
+
+def test_the_command_repeats_the_patterns(tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path / "bundle", named())
+    (*_, command) = run(bundle, keep_float=("middle.*", "h4")).manifest.provenance.commands
+    assert "--keep-float 'middle.*,h4'" in command
+
+
+def test_a_bound_keeps_them_too(tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path / "bundle", named())
+    body = run(bundle, keep_float=("down.conv",), quality="1dB").bodies["int8-cpu-x86"]
+    assert "h1" in body.trials[0].in_float
+
+
+def test_a_body_without_int8_says_that_the_option_may_be_the_cause(tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path / "bundle", named())
+    with pytest.raises(UserError, match="kept in float by --keep-float"):
+        run(bundle, keep_float=("*",))
+
+
+def test_a_target_without_floats_refuses_it(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--keep-float: qnn runs every operation in integers"):
+        check_options(CalibrateOptions(tmp_path, target=("qnn",), keep_float=("*",)))
+
+
+def test_every_decision_is_logged_with_its_error_and_time(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    bundle = write_bundle(tmp_path / "bundle", named())
+    with caplog.at_level(logging.INFO, "fewstep"):
+        run(bundle, keep_float=("down.conv",))
+    lines = [line for line in caplog.messages if line.startswith("cpu-x86, ")]
+    assert len(lines) == 4
+    assert lines[0].startswith("cpu-x86, down.conv/Conv: float (") and "kept by --keep-float" in lines[0]
+    assert any(
+        line.startswith("cpu-x86, middle.first/Conv: int8 (") and "% of the error of int8" in line for line in lines
+    )
