@@ -29,6 +29,13 @@ from fewstep.measure.rollouts.trajectories import max_seeds_per_size, trajectori
 from fewstep.plans.any_plan import AnyPlan, shaping_of
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import to_text
+from fewstep.plans.names.plan_reference import (
+    FileReference,
+    NamedReference,
+    SchedulerReference,
+    parse_plan_text,
+    split_plan_name,
+)
 from fewstep.plans.plan import DENOISER
 from fewstep.plans.shaping import Clip, clip_to
 from fewstep.plans.tokens.plan import USUAL
@@ -39,7 +46,6 @@ from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.kinds.sizes import apply_sizes, default_sizes
 from fewstep.runtime.sampling.lazy_graphs import LazyGraph
 from fewstep.runtime.sampling.loading import load
-from fewstep.runtime.sampling.request import SCHEDULER
 from fewstep.runtime.sampling.sampler import PLAN, Sampler
 
 LOG = logging.getLogger("fewstep")
@@ -175,13 +181,13 @@ def _parse_sizes(options: CalibrateOptions, sampler: Sampler) -> tuple[dict[str,
 def _compile_plan(options: CalibrateOptions, sampler: Sampler) -> AnyPlan:
     """Compile the plan with one range group; `calibrate` splits it later. A plan file brings its own guidance. Clips of
     earlier calibrations are not taken over."""
-    manifest, name = sampler.bundle.manifest, options.plan
+    manifest = sampler.bundle.manifest
     sampler = sampler.with_network_parts(bundle=replace(sampler.bundle, manifest=structs.replace(manifest, plans={})))
-    if name is None:
-        name = USUAL if manifest.vocabulary else PLAN
-    default = GUIDANCE if is_led_by_guidance(manifest.conditions) and not name.endswith(".json") else None
+    reference = options.plan or parse_plan_text(USUAL if manifest.vocabulary else PLAN)
+    is_file = isinstance(reference, FileReference)
+    default = GUIDANCE if is_led_by_guidance(manifest.conditions) and not is_file else None
     weight = default if options.guidance is None else options.guidance
-    plan: AnyPlan = sampler.compile(name, weight, shaping=clip_to(options.clip))
+    plan: AnyPlan = sampler.compile(reference, weight, shaping=clip_to(options.clip))
     if manifest.vocabulary is not None:
         check_counts(plan, "calibrate along a plan of counts, such as maskgit:8 or likeliest:8")
         return plan
@@ -209,7 +215,7 @@ def _scheduler_clip(sampler: Sampler) -> Clip | None:
     if sampler.bundle.manifest.scheduler is None:
         return None
     with suppress(UserError):
-        shaping = shaping_of(sampler.compile(f"{SCHEDULER}2"))  # plans of any length clip alike
+        shaping = shaping_of(sampler.compile(SchedulerReference(2)))  # plans of any length clip alike
         return shaping if isinstance(shaping, Clip) else None
     return None
 
@@ -219,7 +225,7 @@ def _command(options: CalibrateOptions, plan: AnyPlan, targets: Sequence[str]) -
     `calibration_settings.py` parses it."""
     again = replace(
         options,
-        plan=plan.name,
+        plan=NamedReference(split_plan_name(plan.name)),  # of a transformed plan it only describes it
         guidance=plan.guidance if to_text(plan.guidance) else None,
         target=tuple(targets),
         conditions=options.conditions and Path("FILE"),

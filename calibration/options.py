@@ -14,6 +14,7 @@ from fewstep.measure.rollouts.trajectories import trajectories_text
 from fewstep.measure.workers.setup import SamplingOptions
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance
+from fewstep.plans.names.plan_reference import TextReference
 
 LOG = logging.getLogger("fewstep")
 
@@ -48,7 +49,7 @@ class CalibrateOptions(SamplingOptions):
     """
 
     bundle: Path
-    plan: str | None = None
+    plan: TextReference | None = None
     target: tuple[str, ...] = field(default=USUAL, metadata={"choices": target_names})
     trajectories: int = 64
     guidance: float | Guidance | None = None

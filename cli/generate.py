@@ -24,6 +24,7 @@ from fewstep.cli import output_flags
 from fewstep.cli.outcome import Outcome
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Pag
+from fewstep.plans.names.plan_reference import NamedReference
 from fewstep.runtime.options import option_fields
 from fewstep.runtime.progress import Progress
 
@@ -139,8 +140,8 @@ def _make_parameter(
     if _sequence_type(hint):
         default = default if default is dataclasses.MISSING else [str(value) for value in default] or None
         hint = list[str] if default is not None else list[str] | None
-    if Pag in get_args(hint):  # guidance, which the options parse themselves
-        hint = str | None
+    if {Pag, NamedReference} & {hint, *get_args(hint)}:  # guidance and plans, which the options parse themselves
+        hint, default = str | None, str(default) if isinstance(default, NamedReference) else default
     if is_argument:
         annotation: Any = Annotated[hint, typer.Argument(help=text, metavar=field.name.upper(), show_default=False)]
     else:

@@ -41,6 +41,7 @@ def next_command(*words: object) -> NextCommand:
 def calibrate_next(bundle: Path) -> NextCommand:
     """Return the `fewstep calibrate` command with the default plan."""
     from fewstep.calibration.options import CalibrateOptions
+    from fewstep.plans.names.plan_reference import parse_plan_text
     from fewstep.plans.tokens.plan import USUAL
     from fewstep.runtime.bundle.reading import open_bundle
     from fewstep.runtime.sampling.sampler import PLAN
@@ -49,9 +50,9 @@ def calibrate_next(bundle: Path) -> NextCommand:
     if manifest.distilled or manifest.towards:  # their solvers are the user's choice
         return NextCommand(f"fewstep calibrate {quote(str(bundle))} --plan SOLVER:STEPS")
     plan = USUAL if manifest.vocabulary else PLAN
-
+    options = CalibrateOptions(bundle, plan=parse_plan_text(plan))
     command = next_command("calibrate", bundle, "--plan", plan).command
-    return NextCommand(command, _of_small(bundle, lambda: _estimate_calibration(CalibrateOptions(bundle, plan=plan))))
+    return NextCommand(command, _of_small(bundle, lambda: _estimate_calibration(options)))
 
 
 def report_next(bundle: Path) -> NextCommand:

@@ -56,7 +56,7 @@ def describe_work(task: MeasureTask, output: Path | None, written: Sequence[int]
                 f"would sample {judged.featured} seeds with each body, and the same number of other seeds in float32, "
                 f"for FD({extractor.name})"
             )
-        doubt = ", if this teacher suffices" if judged.teacher is not None and judged.teacher_name is None else ""
+        doubt = ", if this teacher suffices" if judged.teacher is not None and judged.teacher_reference is None else ""
         lines.append(
             f"{expected.evaluations} evaluations of one sample (both branches of guidance count as one) take about "
             f"{format_duration(expected.sampling)} at float32's speed here{doubt}"

@@ -4,9 +4,10 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from fewstep.cli.run_output import ARRAY, PICTURE
-from fewstep.cli.run_plan import check_name
+from fewstep.cli.run_plan import check_reference
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance
+from fewstep.plans.names.plan_reference import TextReference
 from fewstep.runtime.options import Options
 
 CPU = "onnxruntime"
@@ -58,7 +59,7 @@ class RunOptions(Options):
     """
 
     bundle: Path
-    plan: str | None = None
+    plan: TextReference | None = None
     precision: str = "float32"
     samples: int | None = field(default=None, metadata={"short": "-n"})
     prompt: tuple[str, ...] = field(default=(), metadata={"short": "-p", "whole": True})
@@ -103,7 +104,7 @@ class RunOptions(Options):
             if getattr(self, name) != defaults[name]:
                 raise UserError(f"--chosen already sets --{name}", "leave one of them out")
         if self.plan is not None:
-            check_name(self.plan)
+            check_reference(self.plan)
 
     @property
     def is_picture(self) -> bool:

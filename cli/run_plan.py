@@ -2,12 +2,12 @@
 
 from collections.abc import Collection
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from fewstep.measure.rollouts.plan_selection import MISFIT, describe_plan, select_plan
 from fewstep.plans.any_plan import AnyPlan, shaping_of
 from fewstep.plans.errors import UserError
+from fewstep.plans.file import read_plan
 from fewstep.plans.guidance import Guidance, to_text
 from fewstep.plans.names.plan_name import (
     is_token_plan_name,
@@ -16,26 +16,34 @@ from fewstep.plans.names.plan_name import (
     plugin_of_name,
     with_grid,
 )
+from fewstep.plans.names.plan_reference import (
+    FileReference,
+    NamedReference,
+    SchedulerReference,
+    TextReference,
+    parse_plan_text,
+    split_plan_name,
+)
 from fewstep.plans.plan import IMAGE, Plan
 from fewstep.plans.shaping import Clip, Shaping
 from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.reading import Bundle
-from fewstep.runtime.sampling.fitted_plans import FITTED
 from fewstep.runtime.sampling.planning import NO_SETTINGS, calibrated_body, calibrated_plan
-from fewstep.runtime.sampling.request import SCHEDULER, PlanSettings, read_plan
+from fewstep.runtime.sampling.request import PlanSettings
 from fewstep.runtime.sampling.sampler import PLAN, Sampler
 
-OWN_PLAN = f"{SCHEDULER}20"  # of the scheduler that came with a denoiser
+OWN_PLAN = SchedulerReference(20)  # of the scheduler that came with a denoiser
 
 
-def check_name(plan: str) -> None:
-    """Raise UserError for a plan name that is invalid for any denoiser, before anything is loaded."""
-    if plan.endswith(".json"):
-        read_plan(Path(plan))
-    elif is_token_plan_name(plan):
-        parse_token_plan_name(plan)
-    elif not plan.startswith((SCHEDULER, FITTED)):
-        parse_plan_name(plan)
+def check_reference(reference: TextReference) -> None:
+    """Raise UserError for a plan that is invalid for any denoiser, before anything is loaded."""
+    match reference:
+        case FileReference(path):
+            read_plan(path)
+        case NamedReference(name) if is_token_plan_name(name):
+            parse_token_plan_name(name)
+        case NamedReference(name):
+            parse_plan_name(name)
 
 
 def check_given_by_options(plan: AnyPlan, offered: Collection[str]) -> None:
@@ -63,14 +71,14 @@ def default_plan(
     body, has_strength = calibrated_body(manifest, sampler.body), settings.get("strength") is not None
     if body is None or body.plan is None:
         is_own = manifest.scheduler is not None and not has_strength and not manifest.vocabulary
-        return select_plan(sampler, sampler.body, OWN_PLAN if is_own else "", guidance, settings)
-    plan = ""
+        return select_plan(sampler, sampler.body, OWN_PLAN if is_own else None, guidance, settings)
+    reference: TextReference | None = None
     if not _names_solver(body.plan):
         if has_strength:
-            plan = PLAN
-        elif not body.plan.startswith(SCHEDULER) and body.plan in manifest.plans:
-            plan = str(bundle.path / manifest.plans[body.plan])  # its name cannot be compiled
-    return select_plan(sampler, body, plan, guidance, settings)
+            reference = parse_plan_text(PLAN)
+        elif not split_plan_name(body.plan).is_of_scheduler and body.plan in manifest.plans:
+            reference = FileReference(bundle.path / manifest.plans[body.plan])  # its name cannot be compiled
+    return select_plan(sampler, body, reference, guidance, settings)
 
 
 def _names_solver(name: str) -> bool:
@@ -120,7 +128,7 @@ def _guidance_remedy(name: str, guidance: Guidance | None) -> str:
     They name the plan, because the guidance of a plan file cannot be changed.
     """
     try:
-        check_name(name)
+        check_reference(parse_plan_text(name))
     except UserError:  # a plan that a program built, which no name compiles
         return ""
     if guidance is None:

@@ -16,6 +16,7 @@ from fewstep.cli.run_tiles import Tiling, parse_tiling
 from fewstep.graph.output_files import check_writable
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import UNCOND
+from fewstep.plans.names.plan_reference import parse_plan_text
 from fewstep.plans.plan import IMAGE
 from fewstep.plans.tokens.plan import IDS
 from fewstep.report.choosing.saved_choice import SavedChoice, load_choice
@@ -97,7 +98,9 @@ def _apply_choice(options: RunOptions) -> tuple[RunOptions, SavedChoice | None]:
     winner = choice.winner
     if not winner.quality.nearness.is_enough:
         LOG.warning("the choice is only %s: look at its samples", winner.quality.nearness.describe("the teacher"))
-    options = replace(options, chosen=False, plan=winner.plan, guidance=choice.guidance, precision=winner.precision)
+    options = replace(
+        options, chosen=False, plan=parse_plan_text(winner.plan), guidance=choice.guidance, precision=winner.precision
+    )
     return replace(options, backend=winner.engine.backend, threads=winner.engine.threads), choice
 
 

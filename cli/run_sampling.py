@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,9 @@ from fewstep.cli.run_output import ARRAY, write_samples
 from fewstep.cli.run_plan import check_given_by_options, default_plan, describe_calibration_mismatch
 from fewstep.cli.run_request import RunRequest, open_request
 from fewstep.plans.errors import UserError
+from fewstep.plans.file import read_plan
 from fewstep.plans.guidance import UNCOND, as_guidance, branch_weights
+from fewstep.plans.names.plan_reference import FileReference
 from fewstep.plans.plan import Plan
 from fewstep.plans.shaping import clip_to
 from fewstep.report.choosing.engines import fix_batch_size, make_backend
@@ -34,7 +35,7 @@ from fewstep.runtime.runs.tiles import tiled_steps
 from fewstep.runtime.sampling.execute import StepState
 from fewstep.runtime.sampling.finite_checks import finite_sample
 from fewstep.runtime.sampling.loading import load
-from fewstep.runtime.sampling.request import PlanSettings, read_plan
+from fewstep.runtime.sampling.request import PlanSettings
 from fewstep.runtime.sampling.sampler import Sampler
 
 LOG = logging.getLogger("fewstep")
@@ -107,8 +108,8 @@ def batch_size(options: RunOptions, manifest: Manifest) -> int:
 
 def _backend(options: RunOptions, choice: SavedChoice | None, batch: int) -> Backend:
     """Return the backend for calls on a batch with all branches of guidance."""
-    if options.plan is not None and options.plan.endswith(".json"):
-        branches = max(len(step.branches) for step in read_plan(Path(options.plan)).steps)
+    if isinstance(options.plan, FileReference):
+        branches = max(len(step.branches) for step in read_plan(options.plan.path).steps)
     else:
         branches = len(branch_weights(as_guidance(options.guidance), 0, 0.0))
     if choice is not None:

@@ -33,6 +33,7 @@ from fewstep.graph.weights import collect_garbage, place_of, release
 from fewstep.plans.configs.classes import is_distilled_sampler
 from fewstep.plans.default_grid import TRAINED, default_grid
 from fewstep.plans.errors import UserError
+from fewstep.plans.names.plan_reference import FittedReference
 from fewstep.runtime.bundle import manifest
 from fewstep.runtime.bundle.manifest import SCHEMA, Body, Description, Manifest, Provenance
 from fewstep.runtime.bundle.platforms import PORTABLE, body_name
@@ -40,7 +41,6 @@ from fewstep.runtime.lora.file import Lora, read_lora
 from fewstep.runtime.machine.packages import version_of
 from fewstep.runtime.options import Options
 from fewstep.runtime.progress import SILENT, Progress, prefix_stages
-from fewstep.runtime.sampling.fitted_plans import FITTED
 
 if TYPE_CHECKING:
     from fewstep.export.load_and_trace import Evaluate, Origin
@@ -285,7 +285,7 @@ def describe_additions(former: Manifest, new: Manifest | None = None) -> str:
     bodies = [name for name in former.bodies if name != "float32"]
     engines = [engine.file for engine in former.engines]
     kept = () if new is None else new.fitted
-    fitted = [f"{FITTED}{each.evaluations} for {each.body}" for each in former.fitted if each not in kept]
+    fitted = [f"{FittedReference(each.evaluations)} for {each.body}" for each in former.fitted if each not in kept]
     added = list(dict.fromkeys([*bodies, *engines, *fitted]))
     return ", ".join([*added, *["the report"] * (former.report is not None)]) if added else ""
 

@@ -28,11 +28,12 @@ from fewstep.measure.teacher import TeacherCheck
 from fewstep.measure.workers.setup import start_workers
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import encode
+from fewstep.plans.names.plan_reference import FittedReference
 from fewstep.plans.plan import Fitted, Plan
 from fewstep.runtime.bundle.manifest import FittedPlan
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.progress import SILENT, Progress
-from fewstep.runtime.sampling.fitted_plans import FITTED, graph_of_fit
+from fewstep.runtime.sampling.fitted_plans import graph_of_fit
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def _run_fit(task: FitTask, options: FitOptions, started: float, progress: Progr
 
     rolled, nominal, provenance = task.rolled, best.nominal, task.bundle.manifest.provenance
     fitted = Fitted(nominal.name, BODY, task.graph, provenance.source_sha256)
-    plan = msgspec.structs.replace(build_plan(best.numbers, f"{FITTED}{options.steps}"), fitted=fitted)
+    plan = msgspec.structs.replace(build_plan(best.numbers, f"{FittedReference(options.steps)}"), fitted=fitted)
     is_checked = gate.before.exactness is not None  # else no plan has twice the teacher's steps
     check = gate.check_against(build_plan(best.numbers)) if is_checked else gate.before
     judge_seeds = PAIRED[: options.judge_seeds]

@@ -7,7 +7,7 @@ from fewstep.fitting.blocks import BLOCK
 from fewstep.measure.rollouts.seeds import CHOICE_SEEDS, FIT_SEEDS, PAIRED
 from fewstep.measure.workers.setup import SamplingOptions
 from fewstep.plans.errors import UserError
-from fewstep.runtime.sampling.fitted_plans import LARGEST
+from fewstep.plans.names.plan_reference import MOST_FITTED, TextReference
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class FitOptions(SamplingOptions):
 
     bundle: Path
     steps: int = 6
-    plan: str = ""
+    plan: TextReference | None = None
     backend: str = "onnxruntime"
     guidance: float | None = None
     output: Path | None = field(default=None, metadata={"short": "-o"})
@@ -44,12 +44,12 @@ class FitOptions(SamplingOptions):
     judge_seeds: int = field(default=64, metadata={"expert": True})
     iterations: int = field(default=5, metadata={"expert": True})
     features: str = ""
-    teacher: str = ""
+    teacher: TextReference | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.steps <= LARGEST:
-            raise UserError(f"--steps is {self.steps}", f"give 1 to {LARGEST}")
+        if not 0 < self.steps <= MOST_FITTED:
+            raise UserError(f"--steps is {self.steps}", f"give 1 to {MOST_FITTED}")
         limits = {"seeds": FIT_SEEDS, "selection_seeds": CHOICE_SEEDS, "judge_seeds": PAIRED}
         for name, most in limits.items():
             if not BLOCK <= getattr(self, name) <= len(most):

@@ -12,6 +12,7 @@ from fewstep.fitting.rollouts import FitSampler
 from fewstep.fitting.teacher_path import CHOICES, find_path
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance
+from fewstep.plans.names.plan_reference import TextReference, join_plan_name, split_plan_name
 from fewstep.plans.plan import Plan
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampling.sampler import Sampler
@@ -58,12 +59,12 @@ class Starts:
         return SOLVERS if self.request is None and len(self.nominal[0].steps) < CHOICES else ()
 
 
-def select_starts(sampler: Sampler, name: str, steps: int, guidance: Guidance | None) -> Starts:
-    """Return the plan of a name or of a file, or the known plans if `name` is empty. Raises UserError for a plan that
+def select_starts(sampler: Sampler, reference: TextReference | None, steps: int, guidance: Guidance | None) -> Starts:
+    """Return the referenced plan, or the known plans for None. Raises UserError for a plan that
     cannot be fitted."""
-    if not name:
+    if reference is None:
         return Starts(candidate_plans(sampler, steps, guidance))
-    plan = sampler.compile(name, guidance)
+    plan = sampler.compile(reference, guidance)
     extract_recurrence(plan)  # raises UserError for a plan that cannot be fitted
     if len(plan.steps) != steps:
         what = f"plan {plan.name!r} has {len(plan.steps)} evaluations, but --steps is {steps}"
@@ -93,7 +94,8 @@ def find_best_on_path(
     """
     steps = len(nominal.steps)
     try:
-        probe = rolled.sampler.compile(f"ddim:{CHOICES}{''.join(nominal.name.partition('@')[1:])}", nominal.guidance)
+        name = join_plan_name("ddim", CHOICES, split_plan_name(nominal.name).grid)
+        probe = rolled.sampler.compile(name, nominal.guidance)
         *places, _ = find_path(rolled.reference, teacher, seen, probe, steps)
         grid = f"custom(times={tuple(probe.steps[place].time for place in places)})"
         names = [(solver, grid) for solver in SOLVERS]

@@ -16,6 +16,7 @@ from fewstep.plans.any_plan import shaping_of
 from fewstep.plans.compile import check_guidance
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance, as_guidance
+from fewstep.plans.names.plan_reference import TextReference, split_plan_name
 from fewstep.plans.plan import STATE, Plan
 from fewstep.plans.shaping import describe_shaping
 from fewstep.runtime.backends.registry import create_backend
@@ -24,7 +25,7 @@ from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.sampling.fitted_plans import graph_of_fit, read_fitted_plans
 from fewstep.runtime.sampling.loading import choose_body
 from fewstep.runtime.sampling.planning import own_plan
-from fewstep.runtime.sampling.request import SCHEDULER, denoiser_facts
+from fewstep.runtime.sampling.request import denoiser_facts
 from fewstep.runtime.sampling.sampler import Sampler
 
 LOG = logging.getLogger("fewstep")
@@ -38,7 +39,7 @@ class FitTask:
 
     conditions: the records for each use.
     extractor: compares features of samples; None without one that knows the data.
-    teacher_name: the plan's name that the caller gave for the teacher; "" for the default.
+    teacher_reference: the teacher that the caller named; None for the default.
     steps: the plan's evaluations.
     seeds, selection_seeds, judge_seeds: numbers of seeds of the fit, of its choices and of its judgement.
     iterations: the maximum number.
@@ -51,7 +52,7 @@ class FitTask:
     conditions: FitConditions
     guidance: Guidance | None
     extractor: Extractor | None
-    teacher_name: str
+    teacher_reference: TextReference | None
     steps: int
     seeds: int
     selection_seeds: int
@@ -88,7 +89,7 @@ def open_fit_task(options: FitOptions) -> FitTask:
         what = f"{options.bundle} has no float32 body"
         raise UserError(what, "fit in the bundle that this was packed from, and pack it again")
     calibrated = own_plan(bundle, bundle.body(BODY))  # schedulers clip by default, --clip only if samples need it
-    is_scheduler = calibrated is not None and calibrated.name.startswith(SCHEDULER)
+    is_scheduler = calibrated is not None and split_plan_name(calibrated.name).is_of_scheduler
     if calibrated is not None and not is_scheduler and (shaping := shaping_of(calibrated)) is not None:
         along = f"{calibrated.name}, {describe_shaping(shaping)}"
         what = f"{options.bundle} was calibrated along {along}, but fitted plans do not clip"
@@ -106,10 +107,10 @@ def open_fit_task(options: FitOptions) -> FitTask:
         check_writable(options.output)
     with open_for_update(options.bundle, must_exist=True, verb="fit") as writer:
         writer.reserve(ROOM)  # this also checks write permission, and that no other process writes
-    if not options.teacher and is_distilled(reference, starts.nominal[0]):
+    if options.teacher is None and is_distilled(reference, starts.nominal[0]):
         what = f"{bundle.manifest.name} {NO_TEACHER}"
         raise UserError(what, "run it along the plan of its training, or name a plan to fit to with --teacher")
-    teacher = teacher_plan(reference, options.teacher or None, starts.nominal[0])
+    teacher = teacher_plan(reference, options.teacher, starts.nominal[0])
     _check_teacher(teacher, options.steps)
     rolled = FitSampler(sampler, reference, job)
     numbers = options.steps, options.seeds, options.selection_seeds, options.judge_seeds, options.iterations

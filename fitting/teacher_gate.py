@@ -12,7 +12,8 @@ from fewstep.measure.rollouts.seeds import FIT_SEEDS, SeedBatch
 from fewstep.measure.teacher import CHECK_SEEDS, TEACHER_MARGIN, Teacher, TeacherCheck, find_teacher, teacher_plan
 from fewstep.plans.file import encode
 from fewstep.plans.guidance import as_guidance
-from fewstep.plans.plan import Plan, with_steps
+from fewstep.plans.names.plan_reference import TextReference, parse_plan_text, with_steps
+from fewstep.plans.plan import Plan
 from fewstep.runtime.bundle.fit_command import weight_of_fit
 from fewstep.runtime.bundle.manifest import FittedPlan
 from fewstep.runtime.bundle.reading import Bundle
@@ -61,22 +62,24 @@ def check_teacher(task: FitTask, progress: Progress) -> TeacherGate:
     """
     nominal, sample, seeds = task.starts.nominal[0], _cache_samples(task), FIT_SEEDS[:CHECK_SEEDS]
 
-    def check(name: str | None, plan: Plan) -> Teacher:
-        return find_teacher(task.reference, name, plan, seeds, task.conditions.fit, progress, sample)
+    def check(reference: TextReference | None, plan: Plan) -> Teacher:
+        return find_teacher(task.reference, reference, plan, seeds, task.conditions.fit, progress, sample)
 
-    first = check(task.teacher_name or None, nominal)
+    first = check(task.teacher_reference, nominal)
     teacher, replaced, before, former = first.plan, nominal, first.check, find_former_fit(task, nominal)
     if former is not None and before.exactness is not None:
         replaced = former[1]
-        before = check(teacher.name, replaced).check
+        before = check(parse_plan_text(teacher.name), replaced).check
     has_same_judge = former is not None and former[0].teacher == teacher.name
     default = teacher_plan(task.reference, None, nominal).name
-    if task.teacher_name and default != teacher.name:
+    if task.teacher_reference is not None and default != teacher.name:
         fix = f"leave --teacher out, which takes {default} or more steps"
     else:
         fix = f"give --teacher {with_steps(teacher.name, 2 * len(teacher.steps))}"
-    is_shut = bool(task.teacher_name) and _is_insufficient(before) and not has_same_judge
-    return TeacherGate(teacher, replaced.name, before, is_shut, fix, lambda plan: check(teacher.name, plan).check)
+    is_shut = task.teacher_reference is not None and _is_insufficient(before) and not has_same_judge
+    return TeacherGate(
+        teacher, replaced.name, before, is_shut, fix, lambda plan: check(parse_plan_text(teacher.name), plan).check
+    )
 
 
 def find_former_fit(task: FitTask, plan: Plan) -> tuple[FittedPlan, Plan] | None:

@@ -7,6 +7,7 @@ from fewstep.measure.rollouts.conditions_file import ConditionOptions, Condition
 from fewstep.measure.rollouts.seeds import PAIRED, SeedBatch
 from fewstep.measure.teacher import CHECK_SEEDS, Sample, Teacher, find_teacher
 from fewstep.plans.guidance import Guidance
+from fewstep.plans.names.plan_reference import TextReference
 from fewstep.plans.plan import Plan
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.progress import Progress
@@ -24,21 +25,21 @@ class ReferenceOptions(ConditionOptions):
     """
 
     guidance: float | Guidance | None = None
-    teacher: str | None = None
+    teacher: TextReference | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class JudgedReference:
     """The samples that bodies are compared with: float32's along a plan, and along its teacher.
 
-    teacher: the first plan to try as teacher; None for distilled denoisers and tokens. teacher_name: the name that the
-    user gave, or None. records: user-supplied conditions, or None.
+    teacher: the first plan to try as teacher; None for distilled denoisers and tokens. teacher_reference: the one that
+    the user named, or None. records: user-supplied conditions, or None.
     """
 
     reference: Sampler
     plan: Plan
     teacher: Plan | None
-    teacher_name: str | None
+    teacher_reference: TextReference | None
     records: ConditionRecords | None
 
     @property
@@ -56,4 +57,4 @@ class JudgedReference:
     def find_teacher(self, taught: int, progress: Progress, sample: Sample | None = None) -> Teacher:
         """Find the teacher, and check it on the first of its seeds. `sample` is as in `teacher.find_teacher`."""
         seeds = PAIRED[: min(CHECK_SEEDS, taught)]
-        return find_teacher(self.reference, self.teacher_name, self.plan, seeds, self.records, progress, sample)
+        return find_teacher(self.reference, self.teacher_reference, self.plan, seeds, self.records, progress, sample)

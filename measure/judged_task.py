@@ -20,6 +20,7 @@ from fewstep.measure.workers.job import Workers
 from fewstep.measure.workers.pinned_bundle import pin_bundle
 from fewstep.measure.workers.setup import SamplingOptions, WorkerSetup
 from fewstep.plans.errors import UserError
+from fewstep.plans.names.plan_reference import TextReference
 from fewstep.plans.plan import Plan
 from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.networks import edges_of
@@ -44,7 +45,7 @@ class JudgementOptions(ReferenceOptions, SamplingOptions):
     turn_seconds: Length of a turn in seconds.
     """
 
-    plan: str = ""
+    plan: TextReference | None = None
     seeds: int = 256
     teacher_seeds: int | None = field(default=None, metadata={"expert": True})
     batches: tuple[int, ...] = (1, 8)
@@ -139,7 +140,7 @@ def open_judged_task(bundle: Bundle, names: Sequence[str], options: JudgementOpt
     by_rows = needs_row_by_row(bundle, names, plan, options.workers)
     return JudgedTask(
         setup=options.setup,
-        teacher_name=options.teacher,
+        teacher_reference=options.teacher,
         reference=with_row_by_row_body(reference) if by_rows else reference,
         by_rows=by_rows,
         bodies=bodies,

@@ -18,7 +18,15 @@ from fewstep.measure.rollouts.seeds import SeedBatch
 from fewstep.plans.any_plan import AnyPlan, shaping_of
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import respread_weights
-from fewstep.plans.plan import Plan, with_steps
+from fewstep.plans.names.plan_reference import (
+    FileReference,
+    TextReference,
+    join_plan_name,
+    parse_plan_text,
+    split_plan_name,
+    with_steps,
+)
+from fewstep.plans.plan import Plan
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.spec import Strict
 from fewstep.runtime.progress import SILENT, Progress
@@ -72,23 +80,25 @@ class Teacher:
     check: TeacherCheck
 
 
-def teacher_plan(sampler: Sampler, name: str | None, judged: AnyPlan) -> Plan:
-    """Compile the plan of that name or JSON file, or the default, with the guidance and shaping of the judged plan.
+def teacher_plan(sampler: Sampler, reference: TextReference | None, judged: AnyPlan) -> Plan:
+    """Compile the referenced plan, or the default for None, with the guidance and shaping of the judged plan.
 
     Guidance weights by evaluation are spread over the teacher's evaluations. The default is `dpmpp_2m` in 80 steps over
     `arctan`, or `ctm` for a network that takes two times. If the schedule has fewer timesteps, all are used. Raises
     UserError for a grid that interpolates a table of few steps: many steps on it are as uneven as the table.
     """
-    if name is None:
+    if reference is None:
         timesteps = NoiseSchedule(sampler.bundle.manifest.schedule).timesteps or FIRST_STEPS
         solver = "ctm" if sampler.network().inputs.has_second_time else "dpmpp_2m"
-        name = f"{solver}:{FIRST_STEPS}@arctan" if timesteps >= FIRST_STEPS else f"{solver}:{timesteps}@trailing"
-    shaping = None if _is_file(name) else shaping_of(judged)
-    plan = sampler.compile(name, judged.guidance, shaping=shaping)
+        steps, grid = (FIRST_STEPS, "arctan") if timesteps >= FIRST_STEPS else (timesteps, "trailing")
+        reference = parse_plan_text(join_plan_name(solver, steps, grid))
+    is_file = isinstance(reference, FileReference)
+    shaping = None if is_file else shaping_of(judged)
+    plan = sampler.compile(reference, judged.guidance, shaping=shaping)
     guidance = respread_weights(judged.guidance, len(judged.steps), len(plan.steps))
-    if guidance != judged.guidance and not _is_file(name):
-        plan = sampler.compile(name, guidance, shaping=shaping)
-    grid = plan.name.partition("@")[2].partition("(")[0]
+    if guidance != judged.guidance and not is_file:
+        plan = sampler.compile(reference, guidance, shaping=shaping)
+    grid = split_plan_name(plan.name).grid_function
     if grid in STRETCHED:
         raise UserError(
             f"the teacher {plan.name} is no teacher: grid {grid} is a table of few steps, and its gaps stay",
@@ -113,27 +123,27 @@ def is_distilled(sampler: Sampler, judged: AnyPlan) -> bool:
     return False
 
 
-def select_teacher_plan(sampler: Sampler, name: str | None, judged: AnyPlan) -> Plan | None:
-    """Return `teacher_plan`; None for distilled denoisers without a named plan, and for token denoisers, where more
+def select_teacher_plan(sampler: Sampler, reference: TextReference | None, judged: AnyPlan) -> Plan | None:
+    """Return `teacher_plan`; None for distilled denoisers without a reference, and for token denoisers, where more
     steps draw other tokens.
 
     Raises UserError for a token plan that may skip evaluations: no body is judged along it.
     """
     if sampler.bundle.manifest.vocabulary is None:
-        if name is not None or not is_distilled(sampler, judged):
-            return teacher_plan(sampler, name, judged)
+        if reference is not None or not is_distilled(sampler, judged):
+            return teacher_plan(sampler, reference, judged)
         what = "%s %s: bodies are compared with float32 along %s"
         LOG.warning(what, sampler.bundle.manifest.name, NO_TEACHER, judged.name)
         return None
-    if name is not None:
-        raise UserError(f"--teacher {name} for tokens, which have no exact trajectory", "leave it out")
+    if reference is not None:
+        raise UserError(f"--teacher {reference} for tokens, which have no exact trajectory", "leave it out")
     check_counts(judged, "judge along a plan of counts, such as maskgit:8 or likeliest:8")
     return None
 
 
 def find_teacher(
     sampler: Sampler,
-    name: str | None,
+    reference: TextReference | None,
     judged: Plan,
     seeds: Sequence[int] = range(CHECK_SEEDS),
     records: ConditionRecords | None = None,
@@ -142,9 +152,9 @@ def find_teacher(
 ) -> Teacher:
     """Find the teacher of `judged`, and check it on held-out `seeds`. `sample` replaces `sampler` to make the samples.
 
-    name: of the teacher's plan, or its file, which is used unchanged. None: the default, whose steps are doubled until
-    it
-        suffices, up to `MOST_STEPS`. records: user-supplied conditions.
+    reference: the teacher's plan; a plan file is used unchanged. None is the default, whose steps are doubled until it
+        suffices, up to `MOST_STEPS`.
+    records: user-supplied conditions.
     """
     held_out = SeedBatch.from_manifest(sampler.bundle.manifest, seeds, records)
 
@@ -154,14 +164,14 @@ def find_teacher(
         progress(f"checking the teacher: {plan.name}", 1, 1)
         return samples
 
-    plan = teacher_plan(sampler, name, judged)
-    finer = None if name is not None and _is_file(name) else _double_steps(sampler, plan, judged)
+    plan = teacher_plan(sampler, reference, judged)
+    finer = None if isinstance(reference, FileReference) else _double_steps(sampler, plan, judged)
     if finer is not None:
         judged_samples, coarse = samples_of(judged), samples_of(plan)
     while finer is not None:
         fine = samples_of(finer)
         check = TeacherCheck(plan.name, _mean_psnr(coarse, fine), _mean_psnr(judged_samples, fine), len(seeds))
-        if check.suffices or name is not None or len(plan.steps) >= MOST_STEPS:
+        if check.suffices or reference is not None or len(plan.steps) >= MOST_STEPS:
             return Teacher(plan, check)
         plan, coarse, finer = finer, fine, _double_steps(sampler, finer, judged)
     return Teacher(plan, TeacherCheck(plan.name, None, None, 0))
@@ -169,17 +179,13 @@ def find_teacher(
 
 def _double_steps(sampler: Sampler, plan: Plan, judged: Plan) -> Plan | None:
     """Return the plan with twice as many steps; None if its times are listed explicitly, or it has all timesteps."""
-    steps = plan.name.partition(":")[2].partition("@")[0]
-    if not steps.isdecimal():
+    name = split_plan_name(plan.name)
+    if not name.has_step_count:
         return None
     try:
-        return teacher_plan(sampler, with_steps(plan.name, 2 * int(steps)), judged)
+        return teacher_plan(sampler, parse_plan_text(with_steps(plan.name, 2 * int(name.steps))), judged)
     except UserError:
         return None
-
-
-def _is_file(name: str) -> bool:
-    return name.endswith(".json")
 
 
 def _mean_psnr(samples: Floats, references: Floats) -> float:

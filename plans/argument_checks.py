@@ -1,4 +1,4 @@
-"""Checks of arguments that many functions take: a compiled plan, options of a run along it, an integer."""
+"""Checks of arguments that many functions take: a plan, options of a run along it, an integer."""
 
 import operator
 from collections.abc import Mapping
@@ -7,10 +7,31 @@ from typing import Any
 
 from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.errors import UserError
+from fewstep.plans.names.plan_reference import FileReference, TextReference, parse_plan_text
 from fewstep.plans.plan import Plan
 from fewstep.plans.tokens.plan import USUAL, TokenPlan
 
 COMPILED = ("guidance", "shaping", "strength", "renoise")  # options that are compiled into a plan
+
+PlanReference = TextReference | Plan | TokenPlan  # a compiled plan refers to itself
+PlanLike = str | Path | PlanReference
+
+
+def parse_plan_reference(plan: PlanLike) -> PlanReference:
+    """Return the reference of a caller's plan. References and compiled plans are returned unchanged.
+
+    Raises UserError for a value of any other type, and for a text as `parse_plan_text` does.
+    """
+    if isinstance(plan, PlanReference):
+        return plan
+    if isinstance(plan, Path):
+        return FileReference(plan)
+    if isinstance(plan, str):
+        return parse_plan_text(plan)
+    fix = "give SOLVER:STEPS such as 'dpmpp_2m:8', or a plan's path"
+    if isinstance(plan, list | tuple):
+        fix = "call `sample_each`, which takes a plan for each sample"
+    raise UserError(f"plan {plan!r} is not a plan", fix)
 
 
 def check_compiled(plan: AnyPlan | str | Path, fix: str = "call sampler.sample", taker: str = "this") -> Plan:

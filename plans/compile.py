@@ -2,13 +2,16 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from numbers import Real
+from typing import TYPE_CHECKING
 
 from fewstep.plans import guidance as guide
 from fewstep.plans.carried_banks import add_banks
 from fewstep.plans.default_grid import ANGLES, distilled_grid
 from fewstep.plans.errors import NUMERIC, UserError
 from fewstep.plans.guidance import Guidance, Pag, Residual, Steer
+from fewstep.plans.names.plan_reference import NameParts, join_plan_name, split_plan_name
 from fewstep.plans.plan import IMAGE, Plan
 from fewstep.plans.schedule import NoiseSchedule, Time, check_times
 from fewstep.plans.shaping import Shaping, as_shaping
@@ -18,9 +21,25 @@ from fewstep.plans.state_rows import build_plan
 from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Solver, Tracer
 
+if TYPE_CHECKING:
+    from fewstep.plans.names.plan_name import PlanName  # loads all solvers, which running a plan does not need
+
+
+def bind_plan_name(name: str | NameParts, denoiser: DenoiserFacts, strength: float | None = None) -> "PlanName":
+    """Parse the name of a plan for a denoiser, which sets the grid of a name without one.
+
+    `text` of the result is the name of the compiled plan. Raises UserError for an invalid name.
+    """
+    from fewstep.plans.names.plan_name import TRAILING, parse_plan_name, with_grid
+
+    grids = (denoiser.grid, distilled_grid(denoiser)) if strength is None else (TRAILING, TRAILING)
+    parsed = parse_plan_name(name, *grids)
+    # without its grid the name means another plan, unless the default is `trailing`
+    return parsed if denoiser.grid == TRAILING else replace(parsed, text=with_grid(parsed.text))
+
 
 def compile_plan(
-    name: str,
+    name: "str | NameParts | PlanName",
     denoiser: DenoiserFacts,
     guidance: float | Guidance | None = None,
     shaping: Shaping | None = None,
@@ -31,6 +50,7 @@ def compile_plan(
     """Compile a plan by its name, SOLVER:STEPS or SOLVER:STEPS@GRID (`plan_name.py`), for a denoiser.
 
     Args:
+        name: as text, split into its parts, or the result of `bind_plan_name` for this denoiser and strength.
         guidance: a form of `plans.guidance`, or the weight w of classifier-free guidance. With None or 1, only the
             conditional branch is evaluated.
         shaping: applied to each prediction: `Clip`, `Threshold`, `Rescale`.
@@ -41,27 +61,19 @@ def compile_plan(
 
     Raises UserError for an invalid name or argument, and for a combination that the denoiser does not support.
     """
-    from fewstep.plans.names.plan_name import (  # loads all solvers, which running a plan does not need
-        TRAILING,
-        parse_plan_name,
-        with_grid,
-    )
     from fewstep.plans.publication import facts_of
 
-    grids = (denoiser.grid, distilled_grid(denoiser)) if strength is None else (TRAILING, TRAILING)
-    parsed = parse_plan_name(name, *grids)
+    parsed = bind_plan_name(name, denoiser, strength) if isinstance(name, str | NameParts) else name
     with _require_finite(
-        f"the grid of plan {name!r} has times that are not finite", "choose parameters nearer to the usual ones"
+        f"the grid of plan {parsed.reference.text!r} has times that are not finite",
+        "choose parameters nearer to the usual ones",
     ):
         times = parsed.grid(NoiseSchedule(denoiser.schedule), parsed.steps)
     if strength is not None:
         times = times[-_steps_left(strength, len(times) - 1) - 1 :]
-    text = (
-        parsed.text if denoiser.grid == TRAILING else with_grid(parsed.text)
-    )  # without its grid the name means another plan
-    plan = trace_plan(text, parsed.solver, times, denoiser, guidance, shaping, groups, strength, renoise)
+    plan = trace_plan(parsed.text, parsed.solver, times, denoiser, guidance, shaping, groups, strength, renoise)
     own_grids = ("", denoiser.grid)  # a training on them may have evaluated sigma_min
-    is_elsewhere = denoiser.distilled and name.partition("@")[2].strip() not in own_grids
+    is_elsewhere = denoiser.distilled and (parsed.reference.grid or "") not in own_grids
     if denoiser.prediction == "consistency" or facts_of(parsed.solver).tied or is_elsewhere:
         _check_every_step(plan, NoiseSchedule(denoiser.schedule))
     return plan
@@ -124,12 +136,12 @@ def _prepend_pure_noise(times: Sequence[Time], denoiser: DenoiserFacts) -> Seque
 def _check_every_step(plan: Plan, schedule: NoiseSchedule) -> None:
     """Raise UserError if a step of a consistency function starts at sigma_min. The function returns x itself there, so
     the step would do nothing. Other distilled denoisers are treated as such functions on any grid except their own."""
-    end = schedule.cleanest.lam - 1e-9
+    end, parts = schedule.cleanest.lam - 1e-9, split_plan_name(plan.name)
     for step in plan.steps:
         if step.lam is not None and step.lam >= end and schedule.timesteps is None:
             raise UserError(
                 f"the step of plan {plan.name!r} from time {step.time:g} does nothing: the network returns x there",
-                f"take a grid that ends before it, such as {plan.name.partition('@')[0]}@{ANGLES}",
+                f"take a grid that ends before it, such as {join_plan_name(parts.solver, parts.steps, ANGLES)}",
             )
 
 

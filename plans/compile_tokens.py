@@ -8,6 +8,7 @@ import msgspec
 from fewstep.plans.compile import check_guidance
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import CfgPlusPlus, Guidance, Residual, Steer, branch_weights
+from fewstep.plans.names.plan_reference import NameParts
 from fewstep.plans.plan import group_of
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.spec import DenoiserFacts
@@ -16,7 +17,7 @@ from fewstep.plans.tokens.samplers import TokenPlanName
 
 
 def compile_tokens(
-    name: str | TokenPlanName,
+    name: str | NameParts | TokenPlanName,
     denoiser: DenoiserFacts,
     shape: Sequence[int],
     vocabulary: int,
@@ -26,7 +27,7 @@ def compile_tokens(
     """Compile a token plan by its name, SAMPLER:STEPS, for samples of `shape`.
 
     Args:
-        name: as text or parsed.
+        name: as text, split into its parts, or parsed.
         guidance: a form that is a sum over branches, or the weight w of classifier-free guidance.
         groups: increasing edges of lambda, which give each step its range group.
 
@@ -38,7 +39,7 @@ def compile_tokens(
     form, schedule = check_guidance(guidance, denoiser), NoiseSchedule(denoiser.schedule)
     if isinstance(form, CfgPlusPlus | Residual | Steer):
         raise UserError(f"a token plan cannot use guidance {form}", "give a weight, Branches or Pag")
-    parsed = parse_token_plan_name(name) if isinstance(name, str) else name
+    parsed = name if isinstance(name, TokenPlanName) else parse_token_plan_name(name)
     check_steps(schedule, parsed.steps, distinct=False)
     count, share, steps = math.prod(shape), 1.0, []
     for index, step in enumerate(parsed.sampler(tuple(shape), parsed.steps)):

@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -21,6 +22,7 @@ FLOAT32_LIMIT = float.fromhex("0x1.fffffep+127")  # the state is float32
 OLDER = (1, 2)  # schemas that are read too
 FROM_STEP = r" from step (\d{1,9})"  # in the names of tails: older files store their first step only there
 HEADS_LIMIT = 64  # outputs of a network; real ones have one to three
+FILE_LIMIT = 64 * 2**20  # bytes of a plan file; thousands of steps take a few MB
 
 
 def encode(plan: AnyPlan) -> bytes:
@@ -54,6 +56,20 @@ def decode(data: bytes, source: str = "plan") -> Plan:
 def decode_any(data: bytes, source: str = "plan") -> AnyPlan:
     """Decode and check a plan of continuous samples or of tokens. Raises UserError, which names the plan `source`."""
     return decode_tokens(data, source) if is_token_plan(data) else decode(data, source)
+
+
+def read_plan(path: Path) -> AnyPlan:
+    """Read a compiled plan from its file. Raises UserError if that is not possible."""
+    fix = "give a plan as SOLVER:STEPS, or the path of a plan's JSON"
+    try:
+        if not path.is_file():
+            raise UserError(f"there is no plan file {path}", fix)
+        if path.stat().st_size > FILE_LIMIT:
+            raise UserError(f"plan file {path} is larger than {FILE_LIMIT} bytes", "compile the plan again")
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"plan file {path} cannot be read ({error.strerror})", fix) from error
+    return decode_any(content, str(path))
 
 
 def _from_schema_1(raw: dict[str, Any]) -> dict[str, Any]:

@@ -32,7 +32,6 @@ from fewstep.plans.shaping import Shaping
 from fewstep.plans.spec import Prediction, Strict
 
 SCHEMA = 3
-FITTED = "fitted"  # replaces the solver in the name of a plan of `fewstep fit`
 DENOISER = "denoiser"  # the network of a step, unless a plan has several
 IMAGE = "image"  # the given tensor that a solver starts from instead of pure noise, and that `hold` restores
 STATE = "state"  # the bank of the state's rows, if a run continues from the state of the previous run
@@ -246,10 +245,3 @@ def tensor_problem(tensors: Sequence[Tensor]) -> str | None:
 def group_of(lam: float | None, groups: Sequence[float]) -> int:
     """Return the index of the interval of a lambda between the edges `groups`; None is -infinity."""
     return 0 if lam is None else sum(lam >= edge for edge in groups)
-
-
-def with_steps(name: str, steps: int) -> str:
-    """Return a plan name with another number of steps: ("heun:4@karras", 8) -> "heun:8@karras"."""
-    solver, _, rest = name.partition(":")
-    _, at, grid = rest.partition("@")
-    return f"{solver}:{steps}{at}{grid}"

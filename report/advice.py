@@ -14,6 +14,13 @@ from fewstep.measure.sampling import FLOAT
 from fewstep.plans.any_plan import shaping_of
 from fewstep.plans.guidance import describe, weight_of
 from fewstep.plans.names.plan_name import is_plan_name
+from fewstep.plans.names.plan_reference import (
+    MOST_FITTED,
+    FittedReference,
+    join_plan_name,
+    parse_plan_text,
+    split_plan_name,
+)
 from fewstep.plans.shaping import Clip
 from fewstep.report.choosing.options import ChooseOptions
 from fewstep.report.judgement import judgement
@@ -21,7 +28,7 @@ from fewstep.report.verdict import differences_of
 from fewstep.runtime.bundle.conditions import is_led_by_guidance
 from fewstep.runtime.bundle.manifest import FittedPlan
 from fewstep.runtime.bundle.reading import Bundle
-from fewstep.runtime.sampling.fitted_plans import FITTED, LARGEST, read_fitted_plans
+from fewstep.runtime.sampling.fitted_plans import read_fitted_plans
 from fewstep.runtime.sampling.planning import own_plan
 from fewstep.runtime.sampling.sampler import PLAN
 
@@ -89,11 +96,12 @@ def _cost(results: Results, bundle: Bundle, path: str, loses_guidance: bool) -> 
         if results.shaping is not None:  # fitted plans have no shaping
             return _advise(said, choose, path)
         if (better := _find_better_fit(results, bundle, steps.mean)) is not None:
-            plan = f"{FITTED}{better.evaluations}"
+            plan = FittedReference(better.evaluations)
             said = f"Few steps lose more than int8: {figures}; the bundle's plan {plan} has {better.psnr:.1f} dB"
             return _advise(said, replace(calibrate, plan=plan, clip=None), path)
         fit = FitOptions(bundle.path)
-        return _advise(said, replace(fit, steps=count) if 0 < (count := len(first.steps)) <= LARGEST else fit, path)
+        count = len(first.steps)
+        return _advise(said, replace(fit, steps=count) if 0 < count <= MOST_FITTED else fit, path)
     if int8 < steps.mean - ALIKE_PSNR:
         return _advise(
             f"int8 loses more than few steps: {figures}", replace(calibrate, quality=f"{steps.mean:.0f}dB"), path
@@ -114,11 +122,11 @@ def _calibrate_options(results: Results, bundle: Bundle) -> CalibrateOptions:
     kept = None if body is None else own_plan(bundle, body)
     if kept is None or not is_plan_name(kept.name):
         return CalibrateOptions(bundle.path)
-    shaping = shaping_of(kept)
+    shaping, name = shaping_of(kept), split_plan_name(kept.name)
     is_default = weight_of(kept.guidance) == GUIDANCE or not is_led_by_guidance(bundle.manifest.conditions)
     return CalibrateOptions(
         bundle.path,
-        plan=None if kept.name.partition("@")[0] == PLAN else kept.name,
+        plan=None if join_plan_name(name.solver, name.steps, None) == PLAN else parse_plan_text(kept.name),
         guidance=None if is_default else 1.0 if kept.guidance is None else kept.guidance,
         clip=shaping.high if isinstance(shaping, Clip) and shaping.high == -shaping.low else None,
     )

@@ -11,13 +11,14 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance, Pag, to_text
 from fewstep.plans.names.guidance_text import from_text
+from fewstep.plans.names.plan_reference import NamedReference, parse_plan_text
 
 
 class Options:
     """Base class of each verb's options, which are frozen dataclasses.
 
-    Text is converted to a path or a guidance, and a path to text. One value, or a list, is converted to a tuple.
-    Raises UserError for a value that a Literal does not have.
+    Text is converted to a path, a guidance or a plan reference, and a path to text. One value, or a list, is converted
+    to a tuple. Raises UserError for a value that a Literal does not have.
     """
 
     def __post_init__(self) -> None:
@@ -72,6 +73,8 @@ def _convert(value: Any, hint: Any) -> Any:
         return (value,) if isinstance(value, str | int | float) else value
     if Pag in kinds:
         return from_text(value) if isinstance(value, str) else value
+    if NamedReference in kinds:
+        return parse_plan_text(fspath(value)) if isinstance(value, str | PathLike) else value
     if Path in kinds:
         return Path(value) if isinstance(value, str | PathLike) else value
     return fspath(value) if str in kinds and isinstance(value, PathLike) else value

@@ -31,6 +31,7 @@ from fewstep.export.export import ExportOptions, export
 from fewstep.measure.open_body import open_body
 from fewstep.measure.rollouts.plan_selection import select_plan
 from fewstep.measure.speed.mean_step import middle_feeds
+from fewstep.plans.names.plan_reference import parse_plan_text
 from fewstep.plans.plan import DENOISER
 from fewstep.runtime.backends import Arrays, LoadedGraph
 from fewstep.runtime.backends.registry import create_backend
@@ -66,7 +67,8 @@ def on_backend(bundle: Path, backend: str, body: str, threads: int, batch: int) 
     """One call of a body as it is deployed, fed what it meets in the middle of its plan."""
     opened = open_bundle(bundle)
     with open_body(opened, "int8-cpu-x86", threads) as sampler:
-        given = middle_feeds(sampler, select_plan(sampler, opened.body("int8-cpu-x86"), PLAN), batch)[DENOISER]
+        plan = select_plan(sampler, opened.body("int8-cpu-x86"), parse_plan_text(PLAN))
+        given = middle_feeds(sampler, plan, batch)[DENOISER]
     network = create_backend(backend, threads).load(opened, body)
     fed = {value.name: given[value.name] for value in opened.body(body).graph.inputs}
     return lambda: network(fed)

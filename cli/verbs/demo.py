@@ -12,13 +12,14 @@ from fewstep.calibration.options import CalibrateOptions, check_options
 from fewstep.cli.outcome import Outcome, pluralize
 from fewstep.cli.results_table import format_results, measured_next
 from fewstep.cli.run_options import RunOptions
+from fewstep.cli.run_plan import check_reference
 from fewstep.cli.run_sampling import run
 from fewstep.export.export import ExportOptions, export
 from fewstep.export.export import check_sources as check_export
 from fewstep.measure.results import Results
 from fewstep.plans.file import decode
 from fewstep.plans.guidance import Guidance, weight_of
-from fewstep.plans.names.plan_name import parse_plan_name
+from fewstep.plans.names.plan_reference import FittedReference, TextReference, parse_plan_text
 from fewstep.report.options import ReportOptions
 from fewstep.report.report import report
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
@@ -27,11 +28,10 @@ from fewstep.runtime.bundle.platforms import ONNXRUNTIME, rank_platforms, target
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.options import Options
 from fewstep.runtime.progress import AHEAD, SILENT, Progress, prefix_stages
-from fewstep.runtime.sampling.fitted_plans import FITTED
 
 TIME, FULL_TIME = "about 70 seconds", "about five minutes"  # with the shipped denoiser
 FEW = 8  # trajectories: int8 is 0.6 dB worse than with 64
-TEACHER = "dpmpp_2m:40@arctan"  # 57 dB PSNR against twice as many steps
+TEACHER = parse_plan_text("dpmpp_2m:40@arctan")  # 57 dB PSNR against twice as many steps
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class DemoOptions(Options):
 
     source: str = "fashion_mnist"
     output: Path = field(default=Path("fewstep-demo"), metadata={"short": "-o"})
-    plan: str = "dpmpp_2m:8"
+    plan: TextReference = parse_plan_text("dpmpp_2m:8")
     target: tuple[str, ...] = ()
     guidance: float | None = None
     full: bool = False
@@ -130,7 +130,7 @@ def demo(options: DemoOptions, progress: Progress = SILENT) -> tuple[Results, Fi
         run(grid, prefix_stages(progress, f"run in {precision}"))
     few = find_fewest_evaluations(open_bundle(options.bundle), calibration.plan.guidance)
     if few is not None:
-        for kind, plan in (("nominal", few.nominal), ("fitted", f"{FITTED}{few.evaluations}")):
+        for kind, plan in (("nominal", parse_plan_text(few.nominal)), ("fitted", FittedReference(few.evaluations))):
             run(
                 _grid_options(options, calibration.plan.guidance, plan, _picture_name(few, kind)),
                 prefix_stages(progress, f"run {plan}"),
@@ -140,7 +140,7 @@ def demo(options: DemoOptions, progress: Progress = SILENT) -> tuple[Results, Fi
 
 def _check(options: DemoOptions) -> CalibrateOptions:
     """Raise now the UserErrors that later verbs would raise after minutes. Return the options of `calibrate`."""
-    parse_plan_name(options.plan)
+    check_reference(options.plan)
     to_calibrate = CalibrateOptions(
         bundle=options.bundle, plan=options.plan, target=options.targets, guidance=options.guidance
     )
@@ -170,7 +170,7 @@ def _describe_gain(few: FittedPlan) -> str:
 
 
 def _grid_options(
-    options: DemoOptions, guidance: Guidance | None, plan: str, picture: str, precision: str = "float32"
+    options: DemoOptions, guidance: Guidance | None, plan: TextReference, picture: str, precision: str = "float32"
 ) -> RunOptions:
     """Return the options for a grid with four samples of each class, one class per column."""
     conditions = open_bundle(options.bundle).manifest.conditions

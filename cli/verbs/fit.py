@@ -21,9 +21,9 @@ from fewstep.measure.distances.frechet import SetComparison
 from fewstep.measure.rollouts.seeds import CHOICE_SEEDS, PAIRED
 from fewstep.measure.workers.setup import warn_of_workers
 from fewstep.plans.guidance import describe, weight_of
+from fewstep.plans.names.plan_reference import FittedReference
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.progress import Progress
-from fewstep.runtime.sampling.fitted_plans import FITTED
 from fewstep.runtime.sampling.planning import default_guidance
 
 
@@ -39,7 +39,7 @@ def verb(options: FitOptions, progress: Progress) -> Outcome:
         if not result.is_kept:
             end.append(f"{options.bundle}: no plan is saved: {result.weak_teacher}")
         else:
-            end.append(f"{options.bundle}: plan {FITTED}{options.steps} for {result.body}")
+            end.append(f"{options.bundle}: plan {FittedReference(options.steps)} for {result.body}")
     trade = [] if result.trade is None else [_describe_trade(result.trade)]
     sets = [] if result.sets is None else [_describe_sets(result, result.sets)]
     then = NextCommand(command_of(options, result))
@@ -109,7 +109,7 @@ def _table(result: FitResult) -> Table:
 
 def _describe_rejection(options: FitOptions, result: FitResult) -> str:
     """Describe the gain for which the plan was rejected, and its seeds."""
-    kept = result.nominal if result.over_former is None else f"the former {FITTED}{options.steps}"
+    kept = result.nominal if result.over_former is None else f"the former {FittedReference(options.steps)}"
     gates = (
         (result.on_selection, "the selection seeds", "--selection-seeds", options.selection_seeds, CHOICE_SEEDS),
         (result.on_judge, "the judge seeds", "--judge-seeds", options.judge_seeds, PAIRED),
@@ -148,7 +148,7 @@ def _describe_sets(result: FitResult, sets: SetComparison) -> str:
 def command_of(options: FitOptions, result: FitResult) -> str:
     """Return the command that samples along the fitted plan, or along the nominal plan if no fitted plan is saved. It
     has an example value of each required condition."""
-    plan = result.nominal if result.plan is None or not result.is_kept else f"{FITTED}{options.steps}"
+    plan = result.nominal if result.plan is None or not result.is_kept else f"{FittedReference(options.steps)}"
     words = [f"fewstep run {quote(str(options.bundle))} --plan {plan}"]
     words += [f"--backend {options.backend}"] * (options.backend != "onnxruntime")
     weight = options.guidance if result.plan is None else weight_of(result.plan.guidance)

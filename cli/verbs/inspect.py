@@ -27,7 +27,6 @@ from fewstep.runtime.bundle.manifest import Body, Condition, TensorEntry
 from fewstep.runtime.kinds.kind import kinds
 from fewstep.runtime.kinds.sizes import free_shape
 from fewstep.runtime.progress import Progress
-from fewstep.runtime.sampling.request import SCHEDULER
 
 OPERATIONS_SHOWN = 6  # kinds of nodes named in a line
 
@@ -52,7 +51,7 @@ def build_tree(contents: Contents, lists_operations: bool) -> Tree:
         if said := kind.describe(manifest):
             root.add(escape(said))
     if contents.scheduler is not None:
-        root.add(escape(f"scheduler: {contents.scheduler} of diffusers, for the plan {SCHEDULER}STEPS"))
+        root.add(escape(f"scheduler: {contents.scheduler} of diffusers, for the plan scheduler:STEPS"))
     for condition in manifest.conditions:
         root.add(escape(f"condition {_describe_condition(condition)}"))
     _add_ahead(root, contents)

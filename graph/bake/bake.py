@@ -29,8 +29,11 @@ from fewstep.graph.commit import refuse_in_bundle
 from fewstep.graph.graph import BATCH, Graph
 from fewstep.graph.shaping import check_shaping
 from fewstep.plans.any_plan import AnyPlan, regroup
+from fewstep.plans.argument_checks import PlanReference
 from fewstep.plans.errors import UserError
+from fewstep.plans.file import read_plan
 from fewstep.plans.guidance import Guidance
+from fewstep.plans.names.plan_reference import FileReference, TextReference
 from fewstep.plans.names.user_call import resolve_call
 from fewstep.plans.plan import Step
 from fewstep.plans.shaping import clip_to
@@ -47,12 +50,12 @@ from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampling.feeds import BodyInputs
 from fewstep.runtime.sampling.loading import choose_body
 from fewstep.runtime.sampling.planning import plan_for
-from fewstep.runtime.sampling.request import PlanSettings, read_plan
+from fewstep.runtime.sampling.request import PlanSettings
 from fewstep.runtime.sampling.token_planning import refuse_for_tokens
 
 Planned = tuple[Bundle, str, AnyPlan]  # the bundle, the body and the plan to bake
 
-SUFFIX, PLAN_FILE = ".onnx", ".json"
+SUFFIX = ".onnx"
 MESSAGE_LIMIT = 2**31 - 2**24  # bytes of weights in one ONNX file, with room for the graph
 BESIDE_ABOVE = 2**23  # bytes of weights inside loops: more go to a separate file, or onnxruntime holds them twice
 
@@ -88,7 +91,7 @@ class BakeOptions(Options):
     """
 
     bundle: Path
-    plan: str
+    plan: TextReference
     output: Path = field(metadata={"short": "-o"})
     precision: str | None = None
     body: str | None = None
@@ -156,11 +159,13 @@ def resolve_run(options: BakeOptions) -> Planned:
         fix = f"omit precision, or give {precision} (--precision on the command line)"
         raise UserError(f"body {chosen!r} is {precision}, not {options.precision}", fix)
     settings: PlanSettings = {"shaping": clip_to(options.clip), "strength": options.strength}
-    choice = read_plan(bundle.check_path(Path(options.plan))) if options.plan.endswith(PLAN_FILE) else options.plan
+    reference: PlanReference = options.plan
     of_run = bundle
-    if not isinstance(choice, str) and choice.shape:
-        of_run = replace(bundle, manifest=apply_sizes(bundle.manifest, sizes_of(choice.shape, bundle.manifest)))
-    planned = plan_for(of_run, body, choice, options.guidance, settings)
+    if isinstance(reference, FileReference):
+        reference = read_plan(bundle.check_path(reference.path))
+        if reference.shape:  # a plan of tokens is for one size
+            of_run = replace(bundle, manifest=apply_sizes(bundle.manifest, sizes_of(reference.shape, bundle.manifest)))
+    planned = plan_for(of_run, body, reference, options.guidance, settings)
     return bundle, name, regroup(planned, edges_of(bundle.manifest, name))
 
 

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.plans import noise
-from fewstep.plans.argument_checks import check_compiled, check_integer, refuse_options
+from fewstep.plans.argument_checks import PlanLike, check_compiled, check_integer, refuse_options
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan, Step
 from fewstep.runtime.arrays import as_numbers
@@ -38,7 +38,6 @@ from fewstep.runtime.sampling.execute import (
     update,
 )
 from fewstep.runtime.sampling.finite_checks import check_finite, finite_outputs
-from fewstep.runtime.sampling.planning import PlanLike
 from fewstep.runtime.sampling.request import GivenTensors, check_given, check_seeds
 from fewstep.runtime.sampling.sampler import Sampler
 

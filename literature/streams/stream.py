@@ -24,7 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fewstep.literature.streams.similarity_filter import SimilarityFilter
 from fewstep.literature.streams.stats import Counter, Stats
-from fewstep.plans.argument_checks import check_compiled, check_integer
+from fewstep.plans.argument_checks import PlanLike, check_compiled, check_integer
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance
 from fewstep.plans.plan import IMAGE
@@ -34,7 +34,6 @@ from fewstep.runtime.bundle import conditions
 from fewstep.runtime.sampling.feeds import Overrides
 from fewstep.runtime.sampling.finite_checks import finite_sample
 from fewstep.runtime.sampling.mixed_plans import Cohort, step
-from fewstep.runtime.sampling.planning import PlanLike
 from fewstep.runtime.sampling.request import check_branches, check_given, check_seeds, check_settings
 from fewstep.runtime.sampling.sampler import Sampler
 from fewstep.runtime.sampling.slots import refuse_banks

@@ -5,14 +5,20 @@ from collections.abc import Mapping
 from fewstep.plans.any_plan import AnyPlan, regroup, shaping_of
 from fewstep.plans.argument_checks import check_compiled
 from fewstep.plans.guidance import Guidance, as_guidance, describe
+from fewstep.plans.names.plan_reference import (
+    FileReference,
+    FittedReference,
+    SchedulerReference,
+    TextReference,
+    parse_plan_text,
+)
 from fewstep.plans.plan import Plan
 from fewstep.plans.shaping import describe_shaping
 from fewstep.plans.tokens.plan import USUAL
 from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.reading import open_bundle
-from fewstep.runtime.sampling.fitted_plans import FITTED
 from fewstep.runtime.sampling.planning import NO_SETTINGS, calibrated_plan, plan_for
-from fewstep.runtime.sampling.request import SCHEDULER, PlanSettings
+from fewstep.runtime.sampling.request import PlanSettings
 from fewstep.runtime.sampling.sampler import PLAN, Sampler
 
 MISFIT = "ranges may not fit"  # for a body that runs along another plan than its calibration's
@@ -28,7 +34,7 @@ def describe_plan(plan: AnyPlan) -> str:
 def select_plan(
     reference: Sampler,
     body: Body,
-    plan: str = "",
+    asked: TextReference | None = None,
     guidance: float | Guidance | None = None,
     settings: PlanSettings = NO_SETTINGS,
 ) -> Plan:
@@ -36,40 +42,46 @@ def select_plan(
 
     The calibrated plan is the stored one, or is compiled from its name if another guidance, size, shaping or strength
     changes it. `fitted:N` is the body's fitted plan; float32 is compared along it too.
+
+    asked: the requested plan, or None.
     """
     manifest, calibrated = reference.bundle.manifest, calibrated_plan(reference.bundle, body)
     form = as_guidance(guidance) if guidance is not None or calibrated is None else calibrated.guidance
-    if plan.startswith(FITTED):
-        return regroup(check_compiled(plan_for(reference.bundle, body, plan, form)), reference.body.groups)
+    if isinstance(asked, FittedReference):
+        return regroup(check_compiled(plan_for(reference.bundle, body, asked, form)), reference.body.groups)
     if calibrated is None:
         usual = USUAL if manifest.vocabulary else PLAN
-        return reference.compile(plan or _of_bundle(body.plan or usual), guidance, **settings)
+        return reference.compile(asked or _of_bundle(body.plan or usual), guidance, **settings)
     from fewstep.plans.names.plan_name import with_grid  # imports all solvers; not needed to only run plans
 
     name = with_grid(calibrated.name)
-    names = ("", name, calibrated.name) if manifest.grid is None else ("", name)  # with a grid, a bare name implies it
+    names = (name, calibrated.name) if manifest.grid is None else (name,)  # with a grid, a bare name implies it
     is_sized = bool(manifest.sizes) and open_bundle(reference.bundle.path).manifest.x_shape != manifest.x_shape
     is_changed = is_sized or settings.get("shaping") is not None or settings.get("strength") is not None
-    if plan in names and form == calibrated.guidance and not is_changed:
+    if (asked is None or str(asked) in names) and form == calibrated.guidance and not is_changed:
         return reference.compile(calibrated, **settings)
-    if settings.get("shaping") is None and not (plan.endswith(".json") or (plan or name).startswith(SCHEDULER)):
+    asked = asked or _of_bundle(name)
+    if settings.get("shaping") is None and not isinstance(asked, FileReference | SchedulerReference):
         settings = {**settings, "shaping": shaping_of(calibrated)}
-    return reference.compile(plan or _of_bundle(name), form, **settings)
+    return reference.compile(asked, form, **settings)
 
 
-def _of_bundle(name: str) -> str:
-    """Return a plan name from the bundle. Raises UserError if it would import a plugin."""
+def _of_bundle(name: str) -> TextReference:
+    """Return the reference of a plan name from the bundle. Raises UserError if it would import a plugin."""
     from fewstep.plans.names.plan_name import check_no_plugin  # imports all solvers; not needed to only run plans
 
     check_no_plugin(name)
-    return name
+    return parse_plan_text(name)
 
 
 def select_plans(
-    reference: Sampler, bodies: Mapping[str, Body], plan: str = "", guidance: float | Guidance | None = None
+    reference: Sampler,
+    bodies: Mapping[str, Body],
+    asked: TextReference | None = None,
+    guidance: float | Guidance | None = None,
 ) -> dict[str, Plan]:
     """Return the plan of each body: `select_plan` of the first, or for `fitted:N` each body's own at that guidance."""
-    first = select_plan(reference, next(iter(bodies.values())), plan, guidance)
-    if not plan.startswith(FITTED):
+    first = select_plan(reference, next(iter(bodies.values())), asked, guidance)
+    if not isinstance(asked, FittedReference):
         return dict.fromkeys(bodies, first)
-    return {name: select_plan(reference, body, plan, first.guidance) for name, body in bodies.items()}
+    return {name: select_plan(reference, body, asked, first.guidance) for name, body in bodies.items()}

@@ -21,10 +21,7 @@ def _check_times(label: str, made: Any) -> tuple[Time, ...]:
 GRIDS = Namespace("grid", grids, _check_times)
 
 
-def parse_grid(text: str, plan: str, home: str | None = None) -> tuple[Grid, str]:
-    """Return the grid that a text names, and the text in canonical form.
-
-    `plan` is the plan's name, for errors. `home` is the file or module of user-supplied code. It is None for names that
-    a bundle stores.
-    """
-    return bind_call(text, plan, GRIDS, home)
+def parse_grid(text: str, plan: str) -> tuple[Grid, str]:
+    """Return the grid that a bundle or a spec names, and the text in canonical form. `plan` is the name of a plan with
+    that grid, for errors."""
+    return bind_call(text, plan, GRIDS)

@@ -25,11 +25,17 @@ from typing import Any
 from fewstep.plans import solvers
 from fewstep.plans.errors import UserError
 from fewstep.plans.names.call_syntax import bind_call
-from fewstep.plans.names.grid_name import GRIDS, Grid, parse_grid
+from fewstep.plans.names.grid_name import GRIDS, Grid
 from fewstep.plans.names.namespace import Namespace
+from fewstep.plans.names.plan_reference import (
+    FITTED_SOLVER,
+    NameParts,
+    called_function,
+    join_plan_name,
+    split_plan_name,
+)
 from fewstep.plans.names.plugins import describe_plugin, package_of
 from fewstep.plans.names.user_code import split_code
-from fewstep.plans.plan import FITTED
 from fewstep.plans.publication import facts_of
 from fewstep.plans.symbol import Lin
 from fewstep.plans.tokens import samplers as token_samplers
@@ -47,7 +53,7 @@ def _check_sample(label: str, made: Any) -> Lin:
     return made
 
 
-SOLVERS = Namespace("solver", solvers, _check_sample, suggested=(FITTED, *token_samplers.__all__))
+SOLVERS = Namespace("solver", solvers, _check_sample, suggested=(FITTED_SOLVER, *token_samplers.__all__))
 SAMPLERS = Namespace("sampler", token_samplers, lambda label, made: made, has_plugins=False)
 
 
@@ -56,79 +62,79 @@ class PlanName:
     """A parsed name. `solver` and `grid` have their parameters bound.
 
     `text` is the canonical form, with sorted parameters and without defaults. It omits the grid if both this grid and
-    the denoiser's are `trailing`, so that names from versions with no other default keep their meaning."""
+    the denoiser's are `trailing`, so that names from versions with no other default keep their meaning.
+    `reference` has the parts of the name as given."""
 
     text: str
     solver: Solver
     steps: int
     grid: Grid
+    reference: NameParts
 
 
-def parse_plan_name(name: str, default: str = TRAILING, distilled: str = TRAILING) -> PlanName:
-    """Parse a plan's name.
+def parse_plan_name(name: str | NameParts, default: str = TRAILING, distilled: str = TRAILING) -> PlanName:
+    """Parse a plan's name, or its parts.
 
     `default` is the grid of a name without one, and `distilled` that of a solver for distilled denoisers. Raises
     UserError, which suggests names, for an invalid name."""
-    _check_length(name)
-    if is_token_plan_name(name):
-        raise UserError(f"plan '{name}' is for tokens, but this denoiser has continuous samples", "take dpmpp_2m:8")
-    code = split_code(name)
-    home, (what, _, rest) = (None, name.partition(":")) if code is None else (code[0], code[1].partition(":"))
-    count, at, where = rest.partition("@")
-    if home is None:
-        _refuse_other_tools(what.strip(), count.strip(), where.strip(), name)
-    solver, solver_text = bind_call(what.strip(), name, SOLVERS, home)
-    steps = _steps(count, name, solver_text if home is None else f"{home}:{what.strip()}")
+    parts = _split(name)
+    if is_token_plan_name(parts):
+        raise UserError(f"plan '{parts}' is for tokens, but this denoiser has continuous samples", "take dpmpp_2m:8")
+    if parts.home is None:
+        _refuse_other_tools(parts)
+    solver, solver_text = bind_call(parts.solver, parts.text, SOLVERS, parts.home)
+    steps = _steps(parts, solver_text if parts.home is None else f"{parts.home}:{parts.solver}")
     usual = distilled if facts_of(solver).distilled else default
-    grid_home, where = (at and split_code(where)) or (None, where.strip() if at else usual)
-    if not at and (plugin := GRIDS.foreign(_called(usual))) is not None:  # the bundle names it, not the caller
-        fix = f"name the grid, {name}@{usual}, if {package_of(plugin)} may run its code"
-        raise UserError(f"plan {name!r} has the grid of its denoiser, {describe_plugin(plugin)}", fix)
-    grid, grid_text = parse_grid(where, name, grid_home)
+    if parts.grid is None and (plugin := GRIDS.foreign(called_function(usual))) is not None:
+        fix = f"name the grid, {parts}@{usual}, if {package_of(plugin)} may run its code"  # the bundle names it
+        raise UserError(f"plan {parts.text!r} has the grid of its denoiser, {describe_plugin(plugin)}", fix)
+    grid_home, where = (None, usual) if parts.grid is None else split_code(parts.grid) or (None, parts.grid)
+    grid, grid_text = bind_call(where, parts.text, GRIDS, grid_home)
     text = f"{solver_text}:{steps}" + ("" if grid_text == default == TRAILING else f"@{grid_text}")
-    return PlanName(text, solver, steps, grid)
+    return PlanName(text, solver, steps, grid, parts)
 
 
-def parse_token_plan_name(name: str) -> TokenPlanName:
+def parse_token_plan_name(name: str | NameParts) -> TokenPlanName:
     """Parse a token plan's name, SAMPLER[(parameter=value, ...)]:STEPS, of a function of `token_samplers`."""
-    _check_length(name)
-    what, _, count = name.partition(":")
-    called = _called(what)
-    if called in SOLVERS.aliases or called in SOLVERS:
+    parts = _split(name)
+    if parts.home is None and (parts.function in SOLVERS.aliases or parts.function in SOLVERS):
         names = ", ".join(f"{each}:8" for each in token_samplers.__all__)
-        raise UserError(f"plan '{name}' is for continuous samples, but this denoiser predicts tokens", f"take {names}")
-    sampler, text = bind_call(what.strip(), name, SAMPLERS)
-    if not (steps := _steps(count, name, text)):
-        raise UserError(f"plan '{name}' has no steps", f"write it as {text}:8")
+        raise UserError(f"plan '{parts}' is for continuous samples, but this denoiser predicts tokens", f"take {names}")
+    sampler, text = bind_call(parts.home or parts.solver, parts.text, SAMPLERS)
+    if parts.grid is not None:
+        raise UserError(f"plan '{parts}' has a grid, but token plans have none", f"write it as {text}:8")
+    if not (steps := _steps(parts, text)):
+        raise UserError(f"plan '{parts}' has no steps", f"write it as {text}:8")
     return TokenPlanName(f"{text}:{steps}", sampler, steps)
 
 
-def is_token_plan_name(name: str) -> bool:
+def is_token_plan_name(name: str | NameParts) -> bool:
     """True if a name begins with a token sampler."""
-    return name.partition(":")[0].partition("(")[0].strip() in token_samplers.__all__
+    parts = _split(name)
+    return parts.home is None and parts.function in token_samplers.__all__
 
 
-def _check_length(name: str) -> None:
-    if len(name) > LENGTH:
-        raise UserError(f"a plan's name has {len(name)} characters", f"use at most {LENGTH}")
+def _split(name: str | NameParts) -> NameParts:
+    """Return the parts of a name. Raises UserError for a name that is too long."""
+    if len(str(name)) > LENGTH:
+        raise UserError(f"a plan's name has {len(str(name))} characters", f"use at most {LENGTH}")
+    return split_plan_name(name) if isinstance(name, str) else name
 
 
-def _steps(count: str, name: str, what: str) -> int:
+def _steps(parts: NameParts, what: str) -> int:
     """Return the number of steps, which follows a solver's name."""
-    count = count.strip()
-    if is_token_plan_name(name) and "@" in count:
-        raise UserError(f"plan '{name}' has a grid, but token plans have none", f"write it as {what}:8")
-    if not (count.isascii() and count.isdecimal()) or len(count) > DIGITS:
-        problem = f"plan '{name}' does not have a number of steps that is a positive integer"
+    if not parts.has_step_count or len(parts.steps) > DIGITS:
+        problem = f"plan '{parts}' does not have a number of steps that is a positive integer"
         raise UserError(problem, f"write it as {what}:8")
-    return int(count)
+    return int(parts.steps)
 
 
 def plugin_of_name(name: str) -> EntryPoint | None:
     """Return the plugin of another package that is the solver or grid of a plan's name, or None. Nothing is
     imported."""
-    solver, _, grid = name.partition("@")
-    return SOLVERS.foreign(_called(solver.partition(":")[0])) or GRIDS.foreign(_called(grid))
+    parts = split_plan_name(name)
+    solver = None if parts.home is not None else SOLVERS.foreign(parts.function)
+    return solver or GRIDS.foreign(parts.grid_function)
 
 
 def check_no_plugin(name: str) -> None:
@@ -138,15 +144,10 @@ def check_no_plugin(name: str) -> None:
         raise UserError(f"the bundle's plan {name!r} uses {describe_plugin(plugin)}", fix)
 
 
-def _called(text: str) -> str:
-    """Return the name of the function in a call: "ddim" for "ddim(eta=0.5)"."""
-    return text.partition("(")[0].strip()
-
-
 def is_plan_name(text: str) -> bool:
     """True if the name compiles to a plan. Names of a scheduler's plan and of a fitted plan do so with their bundle. A
     name such as "ddim:4 from step 1" describes a transformed plan and does not. No plugin is imported."""
-    if split_code(text) is not None:
+    if split_plan_name(text).home is not None:
         return False
     if plugin_of_name(text) is not None:
         return True
@@ -160,17 +161,19 @@ def with_grid(text: str) -> str:
 
     The name of a scheduler's plan, or of a fitted plan, has no grid and is unchanged.
     """
-    named = "@" not in text and text.partition(":")[0].partition("(")[0] in SOLVERS
-    return f"{text}@{TRAILING}" if named else text
+    parts = split_plan_name(text)
+    is_named = parts.home is None and parts.grid is None and parts.function in SOLVERS
+    return f"{text}@{TRAILING}" if is_named else text
 
 
-def _refuse_other_tools(what: str, count: str, where: str, name: str) -> None:
+def _refuse_other_tools(parts: NameParts) -> None:
     """Raise UserError for the name of a fitted plan, and for a solver's name in another tool. For the latter the fix
     has the name that plans use."""
-    if what == FITTED and count.isdecimal():
+    what, name = parts.solver, parts.text
+    if what == FITTED_SOLVER and parts.steps.isdecimal():
         raise UserError(f"plan '{name}' has fitted numbers, which only exist for a body of a bundle", "name a solver")
-    if what == FITTED:
-        raise UserError(f"plan '{name}' does not have a number of evaluations", f"write {FITTED}:6")
+    if what == FITTED_SOLVER:
+        raise UserError(f"plan '{name}' does not have a number of evaluations", f"write {FITTED_SOLVER}:6")
     if "(" in what or what in SOLVERS.aliases or what in SOLVERS:
         return
     from fewstep.plans.names.foreign_names import translate_name  # only for this message
@@ -178,7 +181,6 @@ def _refuse_other_tools(what: str, count: str, where: str, name: str) -> None:
     translated = translate_name(what, SOLVERS)
     if translated is not None:
         solver, grid = translated
-        steps = count if count.isascii() and count.isdecimal() and len(count) <= DIGITS else "8"
-        suffix = where or grid
-        fix = f"write {solver}:{steps}{f'@{suffix}' if suffix else ''}"
+        steps = parts.steps if parts.has_step_count and len(parts.steps) <= DIGITS else "8"
+        fix = f"write {join_plan_name(solver, steps, parts.grid or grid or None)}"
         raise UserError(f"unknown solver '{what}' in plan '{name}'", f"{fix}; `fewstep plan --list` shows all")

@@ -105,7 +105,7 @@ def open_judging(options: ChooseOptions, progress: Progress = SILENT) -> Deploym
         reference=reference,
         plan=plan,
         teacher=select_teacher_plan(reference, options.teacher, plan),
-        teacher_name=options.teacher,
+        teacher_reference=options.teacher,
         records=given_conditions(bundle, options.conditions, options.prompts, HELD_OUT).records,
         count=options.seeds,
         batch=options.batch,
@@ -165,7 +165,7 @@ def _count_steps(plans: Iterable[Plan]) -> int:
 def _find_teacher(judging: DeploymentJudge, expected: Callable[[], Estimate]) -> Plan | None:
     """Return the teacher, which is checked once and cached; None for a distilled denoiser. Announce the expected time
     unless the check is cached."""
-    plan, records, name = judging.plan, judging.records, judging.teacher_name
+    plan, records, name = judging.plan, judging.records, judging.teacher_reference
     if judging.teacher is None:
         expected().announce()
         return None

@@ -29,7 +29,15 @@ from fewstep.measure.speed.timed_process import TimedProcess
 from fewstep.plans.any_plan import shaping_of
 from fewstep.plans.argument_checks import check_compiled
 from fewstep.plans.errors import UserError
-from fewstep.plans.plan import Plan, with_steps
+from fewstep.plans.names.plan_reference import (
+    FileReference,
+    FittedReference,
+    SchedulerReference,
+    parse_plan_text,
+    split_plan_name,
+    with_steps,
+)
+from fewstep.plans.plan import Plan
 from fewstep.report.choosing.engines import REFERENCE, TimedEngine, body_facts, make_backend, make_network_calls
 from fewstep.report.choosing.measurement_cache import KIND, cache_key, read_cached, write_cached
 from fewstep.report.choosing.saved_choice import Deployment
@@ -39,7 +47,6 @@ from fewstep.runtime.kinds.sizes import default_sizes
 from fewstep.runtime.machine import cache
 from fewstep.runtime.machine.turns import Rounds, stop_after_rounds, take_turns
 from fewstep.runtime.progress import SILENT, Progress
-from fewstep.runtime.sampling.fitted_plans import FITTED
 from fewstep.runtime.sampling.loading import load
 from fewstep.runtime.sampling.planning import plan_for
 from fewstep.runtime.sampling.request import PlanSettings
@@ -111,11 +118,12 @@ def compile_plans(judging: DeploymentJudge, body: str, names: Sequence[str]) -> 
     bundle, guidance, shaping = judging.bundle, judging.plan.guidance, shaping_of(judging.plan)
     entry, plans = bundle.body(body), {}
     for name in names or default_plan_names(judging):
-        own = None if name.partition(":")[0] == "scheduler" or name.endswith(".json") else shaping
+        reference = parse_plan_text(name)
+        own = None if isinstance(reference, SchedulerReference | FileReference) else shaping
         try:
-            plans[name] = check_compiled(plan_for(bundle, entry, name, guidance, PlanSettings(shaping=own)))
+            plans[name] = check_compiled(plan_for(bundle, entry, reference, guidance, PlanSettings(shaping=own)))
         except UserError:
-            if not name.startswith(FITTED) and name in names:
+            if not isinstance(reference, FittedReference) and name in names:
                 raise
     return plans
 
@@ -129,13 +137,12 @@ def default_plan_names(judging: DeploymentJudge) -> Iterator[str]:
 
     name = with_grid(judging.plan.name)
     check_no_plugin(name)
-    steps = name.partition(":")[2].partition("@")[0]
     if judging.teacher is None:
         yield name
-    elif steps.isdecimal():
+    elif split_plan_name(name).has_step_count:
         yield from (with_steps(name, count) for count in STEPS)
     fitted = judging.bundle.manifest.fitted
-    yield from (f"{FITTED}{count}" for count in sorted({each.evaluations for each in fitted}))
+    yield from (str(FittedReference(count)) for count in sorted({each.evaluations for each in fitted}))
 
 
 def measure_deployments(

@@ -15,16 +15,24 @@ from fewstep.plans.argument_checks import check_tokens
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.default_grid import default_grid
 from fewstep.plans.errors import UserError
+from fewstep.plans.file import read_plan
 from fewstep.plans.names.plan_name import is_token_plan_name
+from fewstep.plans.names.plan_reference import (
+    FileReference,
+    FittedReference,
+    NamedReference,
+    NameParts,
+    SchedulerReference,
+    TextReference,
+)
 from fewstep.plans.plan import Plan, Row, Step, Term
 from fewstep.plans.spec import DenoiserFacts, Prediction, ScheduleSpec
 from fewstep.plans.tokens.plan import LOGITS
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.options import Options
 from fewstep.runtime.sampling.execute import combine, execute
-from fewstep.runtime.sampling.fitted_plans import FITTED, read_fitted_plans
+from fewstep.runtime.sampling.fitted_plans import read_fitted_plans
 from fewstep.runtime.sampling.planning import plan_for
-from fewstep.runtime.sampling.request import read_plan
 
 Array = NDArray[np.float64]
 LAGS = 4  # the newest outputs, which a recurrence lists separately
@@ -48,8 +56,8 @@ class PlanOptions(Options):
     """
 
     list: bool = False
-    show: str | None = None
-    plot: str | None = None
+    show: TextReference | None = None
+    plot: TextReference | None = None
     bundle: Path | None = None
     schedule: str = "linear"
     prediction: str = "epsilon"
@@ -57,21 +65,32 @@ class PlanOptions(Options):
     output: Path = field(default=Path("plan.svg"), metadata={"short": "-o"})
 
 
-def compile_from_options(options: PlanOptions, name: str) -> AnyPlan:
-    """Compile the plan of a name for the denoiser that the options describe, or read the plan of a JSON file.
+def compile_from_options(options: PlanOptions, reference: TextReference) -> AnyPlan:
+    """Compile a plan for the denoiser that the options describe, or read it from its file.
 
     Returns a `Plan`, or a `TokenPlan` for a token denoiser. Raises UserError for an unknown name.
     """
     if options.bundle is not None:
-        return _compile_for_bundle(open_bundle(options.bundle), name, options.guidance)
-    if name.endswith(".json"):
-        if options.guidance is not None:
-            raise UserError(f"plan file {name} has its own guidance", "leave --guidance out")
-        return read_plan(Path(name))
-    if name.startswith(FITTED):
-        raise UserError(f"plan {name!r} is a fitted plan, which is stored in a bundle", "name the bundle by --bundle")
+        return _compile_for_bundle(open_bundle(options.bundle), reference, options.guidance)
+    match reference:
+        case FileReference(path):
+            if options.guidance is not None:
+                raise UserError(f"plan file {path} has its own guidance", "leave --guidance out")
+            return read_plan(path)
+        case FittedReference():
+            what = f"plan '{reference}' is a fitted plan, which is stored in a bundle"
+            raise UserError(what, "name the bundle by --bundle")
+        case SchedulerReference():
+            what = f"plan '{reference}' is for the scheduler of a denoiser, which is stored in a bundle"
+            raise UserError(what, "name the bundle by --bundle")
+        case NamedReference(name):
+            return _compile_for_options(options, name)
+
+
+def _compile_for_options(options: PlanOptions, name: NameParts) -> Plan:
+    """Compile the plan of a name for the schedule and prediction of the options."""
     if is_token_plan_name(name):
-        raise UserError(f"plan {name!r} depends on the number of tokens", "name a token bundle by --bundle")
+        raise UserError(f"plan '{name}' depends on the number of tokens", "name a token bundle by --bundle")
     kinds = get_args(get_type_hints(ScheduleSpec)["kind"])
     for option, value, names in (
         ("schedule", options.schedule, kinds),
@@ -85,19 +104,21 @@ def compile_from_options(options: PlanOptions, name: str) -> AnyPlan:
     return compile_plan(name, denoiser, options.guidance)
 
 
-def _compile_for_bundle(bundle: Bundle, name: str, guidance: float | guidances.Guidance | None) -> AnyPlan:
+def _compile_for_bundle(
+    bundle: Bundle, reference: TextReference, guidance: float | guidances.Guidance | None
+) -> AnyPlan:
     """Return the plan for the float32 body, or else for the first body.
 
     Without a guidance, a fitted plan takes its own guidance if all fits of that name have the same.
     """
     bodies = bundle.manifest.bodies
-    if guidance is None and name.startswith(FITTED):
+    if guidance is None and isinstance(reference, FittedReference):
         plans, _ = read_fitted_plans(
-            bundle, [each for each in bundle.manifest.fitted if f"{FITTED}{each.evaluations}" == name]
+            bundle, [each for each in bundle.manifest.fitted if each.evaluations == reference.evaluations]
         )
         if plans and all(plan.guidance == plans[0].guidance for plan in plans):
             guidance = plans[0].guidance
-    return plan_for(bundle, bodies.get("float32") or next(iter(bodies.values())), name, guidance)
+    return plan_for(bundle, bodies.get("float32") or next(iter(bodies.values())), reference, guidance)
 
 
 def step_equations(plan: Plan, index: int) -> Iterator[str]:

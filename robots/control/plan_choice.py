@@ -6,11 +6,12 @@ from collections.abc import Iterable, Sequence
 from statistics import median
 
 from fewstep.plans.any_plan import shaping_of
+from fewstep.plans.argument_checks import PlanLike, parse_plan_reference
 from fewstep.plans.errors import UserError
+from fewstep.plans.names.plan_reference import SchedulerReference
 from fewstep.plans.plan import Plan
 from fewstep.plans.shaping import Shaping, as_shaping
 from fewstep.robots.control.latency import latency_quantile
-from fewstep.runtime.sampling.request import SCHEDULER
 from fewstep.runtime.sampling.sampler import Sampler
 
 WINDOW = 200  # calls that a quantile is taken over
@@ -99,13 +100,14 @@ def compile_plans(sampler: Sampler, names: Sequence[str] | str, shaping: Shaping
     return [_compile_plan(sampler, name, shaping) for name in names]
 
 
-def _compile_plan(sampler: Sampler, name: str, shaping: Shaping | None) -> Plan:
-    """Compile the plan of a name. A scheduler's plan has the shaping of its config, which `shaping` may repeat."""
-    if shaping is None or not isinstance(name, str) or not name.startswith(SCHEDULER):
-        return sampler.compile(name, shaping=shaping)
-    plan = sampler.compile(name)
-    own = shaping_of(plan)
+def _compile_plan(sampler: Sampler, plan: PlanLike, shaping: Shaping | None) -> Plan:
+    """Compile a plan. A scheduler's plan has the shaping of its config, which `shaping` may repeat."""
+    reference = parse_plan_reference(plan)
+    if shaping is None or not isinstance(reference, SchedulerReference):
+        return sampler.compile(reference, shaping=shaping)
+    compiled = sampler.compile(reference)
+    own = shaping_of(compiled)
     if own != as_shaping(shaping):
         has = "has no shaping" if own is None else f"has the shaping {own} from its config"
-        raise UserError(f"plan {name!r} {has}, not {shaping}", "leave shaping out, or give SOLVER:STEPS")
-    return plan
+        raise UserError(f"plan '{reference}' {has}, not {shaping}", "leave shaping out, or give SOLVER:STEPS")
+    return compiled

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from fewstep.plans import noise
 from fewstep.plans.any_plan import AnyPlan
-from fewstep.plans.argument_checks import check_compiled, check_integer, refuse_options
+from fewstep.plans.argument_checks import PlanLike, check_compiled, check_integer, refuse_options
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan, Step
 from fewstep.runtime.arrays import Float32, as_numbers
@@ -31,7 +31,6 @@ from fewstep.runtime.kinds.sizes import ELEMENTS_LIMIT
 from fewstep.runtime.sampling.execute import Array, Hold, StepNetwork, StepState, execute
 from fewstep.runtime.sampling.feeds import Overrides, branch_values
 from fewstep.runtime.sampling.finite_checks import finite_outputs, finite_sample, finite_states
-from fewstep.runtime.sampling.planning import PlanLike
 from fewstep.runtime.sampling.request import (
     Cancel,
     GivenTensors,

@@ -11,7 +11,7 @@ from hashlib import sha256
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode
 from fewstep.plans.guidance import Guidance, as_guidance, describe, weight_of
-from fewstep.plans.plan import FITTED as SOLVER
+from fewstep.plans.names.plan_reference import FittedReference
 from fewstep.plans.plan import Plan
 from fewstep.plans.shaping import Shaping
 from fewstep.runtime.bundle.fit_command import refit_command
@@ -19,33 +19,24 @@ from fewstep.runtime.bundle.manifest import Body, FittedPlan, Manifest
 from fewstep.runtime.bundle.networks import networks, select_network
 from fewstep.runtime.bundle.reading import Bundle
 
-FITTED = f"{SOLVER}:"  # prefix of a plan's name
-LARGEST = 64  # evaluations; a plan with more would be its own teacher
 NEAR = 0.1 + 1e-9  # largest relative difference between a guidance weight and that of the fit
 
 
 def find_fitted(
-    name: str,
+    evaluations: int,
     bundle: Bundle,
     body: Body,
     guidance: float | Guidance | None = None,
     shaping: Shaping | None = None,
     strength: float | None = None,
 ) -> Plan:
-    """Return the plan `fitted:EVALUATIONS` of a bundle at a guidance. A plan fitted to this body is preferred.
+    """Return the plan of a bundle that was fitted at a guidance. A plan fitted to this body is preferred.
 
     A guidance weight within NEAR of the fit's is folded into the fitted numbers. If there is no such plan, raises
     UserError with the command that fits one.
     """
-    count, at, _ = name.removeprefix(FITTED).partition("@")
-    if not (count.isascii() and count.isdecimal()) or len(count) > 6:
-        raise UserError(f"plan {name!r} has no number of evaluations", f"write {FITTED}6")
-    if at:
-        raise UserError(f"plan {name!r} names a grid, but a fitted plan has its own", f"write {FITTED}{count}")
-    if not 0 < int(count) <= LARGEST:
-        raise UserError(f"plan {name!r} has {int(count)} evaluations", f"choose 1 to {LARGEST}")
     body_name = next((key for key, each in bundle.manifest.bodies.items() if each == body), "")
-    entries = [each for each in bundle.manifest.fitted if each.evaluations == int(count)]
+    entries = [each for each in bundle.manifest.fitted if each.evaluations == evaluations]
     plans, lost = read_fitted_plans(bundle, [each for each in entries if each.body == body_name])
     if not lost:
         plans += read_fitted_plans(bundle, [each for each in entries if each.body != body_name])[0]
@@ -61,21 +52,21 @@ def find_fitted(
             return plan if weight is None or form == plan.guidance else change_guidance_weight(plan, weight)
     if lost:
         raise lost[0]
-    fit = refit_command(bundle.path, bundle.manifest, int(count), weight_of(form), "fit it: ")
+    fit = refit_command(bundle.path, bundle.manifest, evaluations, weight_of(form), "fit it: ")
     can_be_fitted = (shaping, strength) == (None, None) and (form is None or weight_of(form) is not None)
     if plans:
         have = ", ".join(sorted({describe(plan.guidance) for plan in plans}))
         wanted = f"guidance {describe(form)}" + ("" if shaping is None else f", {shaping}")
         wanted += "" if strength is None else f", strength {strength:g}"
-        what = f"plan {name!r} of {body_name} is fitted for guidance {have}, not for {wanted}"
+        what = f"plan '{FittedReference(evaluations)}' of {body_name} is fitted for guidance {have}, not for {wanted}"
         run = f"run {entries[0].nominal}"
         other = f"{run}, which takes these settings; fewstep fit does not"
         raise UserError(what, f"give that guidance, {run}, or {fit}" if can_be_fitted else other)
     counts = sorted({each.evaluations for each in bundle.manifest.fitted})
-    has = f"; it has {', '.join(f'{FITTED}{each}' for each in counts)}" if counts else ""
+    has = f"; it has {', '.join(str(FittedReference(each)) for each in counts)}" if counts else ""
     raise UserError(
-        f"{bundle.path} has no plan {name!r} for {body_name}{has}",
-        f"run another plan, such as dpmpp_2m:{count}" + f", or {fit}" * can_be_fitted,
+        f"{bundle.path} has no plan '{FittedReference(evaluations)}' for {body_name}{has}",
+        f"run another plan, such as dpmpp_2m:{evaluations}" + f", or {fit}" * can_be_fitted,
     )
 
 

@@ -4,7 +4,6 @@ import operator
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
-from pathlib import Path
 from threading import Event
 from typing import Any, NamedTuple, TypedDict, TypeVar
 
@@ -13,7 +12,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.errors import Cancelled, UserError
-from fewstep.plans.file import decode_any
 from fewstep.plans.guidance import COND, PERTURBED, UNCOND, Guidance, as_guidance, describe, weight_of
 from fewstep.plans.plan import DENOISER, IMAGE, NOISE, Plan, row_names
 from fewstep.plans.shaping import Shaping
@@ -34,9 +32,7 @@ GivenTensors = Mapping[str, ArrayLike]
 T = TypeVar("T")
 CHOSEN_ONCE = {"sizes": "height=96", "adapters": 'adapters={"FILE.safetensors": 0.8}'}
 
-SCHEDULER = "scheduler:"  # prefix of plans of the scheduler that came with the denoiser
 SAMPLES_LIMIT = 2**20  # per call
-PLAN_LIMIT = 64 * 2**20  # bytes of a plan file; thousands of steps take a few MB
 
 
 class PlanSettings(TypedDict, total=False):
@@ -241,20 +237,6 @@ def _broadcast_tensor(what: str, value: Any, shape: Sequence[int], axes: int | N
     """Return a tensor broadcast to a shape. Without `axes` it is broadcast over the samples only."""
     fix = f"give finite numbers {list(shape)}"
     return broadcast_to_samples(as_finite(value, what, fix), what, shape, fix, axes)
-
-
-def read_plan(path: Path) -> AnyPlan:
-    """Read a compiled plan from its file."""
-    fix = "give a plan as SOLVER:STEPS, or the path of a plan's JSON"
-    try:
-        if not path.is_file():
-            raise UserError(f"there is no plan file {path}", fix)
-        if path.stat().st_size > PLAN_LIMIT:
-            raise UserError(f"plan file {path} is larger than {PLAN_LIMIT} bytes", "compile the plan again")
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"plan file {path} cannot be read ({error.strerror})", fix) from error
-    return decode_any(content, str(path))
 
 
 def check_plan(

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fewstep.plans.any_plan import AnyPlan, regroup
-from fewstep.plans.argument_checks import check_compiled, check_tokens
+from fewstep.plans.argument_checks import PlanLike, PlanReference, check_compiled, check_tokens, parse_plan_reference
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance
 from fewstep.plans.plan import DENOISER, Plan
@@ -37,7 +37,7 @@ from fewstep.runtime.sampling.feeds import BranchValues, Overrides, branch_value
 from fewstep.runtime.sampling.finite_checks import finite_outputs, finite_sample, finite_states, run_to_sample
 from fewstep.runtime.sampling.network import Network
 from fewstep.runtime.sampling.noise_ahead import NoiseAhead
-from fewstep.runtime.sampling.planning import PlanLike, default_guidance, plan_for
+from fewstep.runtime.sampling.planning import default_guidance, plan_for
 from fewstep.runtime.sampling.request import (
     GivenTensors,
     PlannedRun,
@@ -336,15 +336,18 @@ class Sampler(AbstractContextManager["Sampler"]):
         condition has no null value: guidance then needs the conditions of "uncond".
         """
         check_settings(settings, PlanSettings, "plan")
-        return cast(Plan, self._compile_plan(plan, guidance, settings))  # most callers do not run tokens
+        reference = parse_plan_reference(plan)
+        return cast(Plan, self._compile_plan(reference, guidance, settings))  # most callers do not run tokens
 
-    def _compile_plan(self, plan: PlanLike, guidance: float | Guidance | None, settings: PlanSettings) -> AnyPlan:
+    def _compile_plan(
+        self, reference: PlanReference, guidance: float | Guidance | None, settings: PlanSettings
+    ) -> AnyPlan:
         """Return the plan of `compile`; settings of a run are allowed too. Recent plans are not checked again."""
         is_plain = guidance is None and all(settings.get(name) is None for name in PlanSettings.__annotations__)
-        if is_plain and plan is not None and self._plans.get(id(plan)) is plan:
-            return plan
+        if is_plain and isinstance(reference, AnyPlan) and self._plans.get(id(reference)) is reference:
+            return reference
         groups_of_others = {name: each.body.groups for name, each in self.denoiser.networks.items() if name != DENOISER}
-        compiled = regroup(plan_for(self.bundle, self.body, plan, guidance, settings), groups_of_others)
+        compiled = regroup(plan_for(self.bundle, self.body, reference, guidance, settings), groups_of_others)
         return self._plans.get_or_make(id(compiled), lambda: compiled)
 
     @cached_property
@@ -360,8 +363,10 @@ class Sampler(AbstractContextManager["Sampler"]):
         self, plans: Sequence[PlanLike], guidance: float | Guidance | None, settings: RunSettings
     ) -> list[AnyPlan]:
         """Compile the plans of a run, and check them against its branches, carried tensors and x's sizes."""
-        guided = [default_guidance(self.bundle, self.body, plan) if guidance is None else guidance for plan in plans]
-        compiled = [self._compile_plan(*each, settings) for each in zip(plans, guided, strict=True)]
+        compiled = []
+        for reference in map(parse_plan_reference, plans):
+            weight = default_guidance(self.bundle, self.body, reference) if guidance is None else guidance
+            compiled.append(self._compile_plan(reference, weight, settings))
         check_branches(settings.get("branches"), compiled, guidance)
         for plan in compiled:
             check_tensors(plan, self.bundle.manifest.x_shape)

@@ -1,4 +1,4 @@
-"""Plans named "scheduler:STEPS": the scheduler that came with a denoiser, as its pipeline runs it."""
+"""Plans "scheduler:STEPS" of the scheduler that came with a denoiser, as its pipeline runs it."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,26 +13,26 @@ from fewstep.plans.configs.pipelines import PIPELINE, PIPELINES, needs_mu
 from fewstep.plans.configs.tokens import sampler_from_scheduler_config
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance
+from fewstep.plans.names.plan_reference import SchedulerReference, join_plan_name
 from fewstep.plans.plan import Plan
 from fewstep.plans.staircase import staircase
 from fewstep.plans.tokens.plan import USUAL
 from fewstep.plans.tokens.samplers import TokenPlanName
 from fewstep.runtime.bundle.networks import network_at
 from fewstep.runtime.bundle.reading import Bundle
-from fewstep.runtime.sampling.request import SCHEDULER
 
 
 def scheduler_plan(
-    name: str, guidance: float | Guidance | None, guided: bool, bundle: Bundle, strength: float | None
+    steps: int, guidance: float | Guidance | None, guided: bool, bundle: Bundle, strength: float | None
 ) -> Plan:
     """Return the plan of a scheduler config for samples of the manifest's shape, each step with its network."""
-    manifest, (config, steps) = bundle.manifest, _config(name, bundle)
+    manifest, config, name = bundle.manifest, _config(bundle), str(SchedulerReference(steps))
     pipeline = config.get(PIPELINE)
     if needs_mu(config, pipeline):
         raise UserError(
             f"plan {name!r}: its scheduler's shift depends on the number of tokens, and fewstep does not know the rule "
             f"of {pipeline or 'a pipeline without a name'}",
-            f"name a solver and the number of tokens, such as {_with_tokens(name, manifest.x_shape)!r}",
+            f"name a solver and the number of tokens, such as {_with_tokens(steps, manifest.x_shape)!r}",
         )
     plan = plan_from_scheduler_config(
         config,
@@ -54,24 +54,21 @@ def scheduler_plan(
     return msgspec.structs.replace(plan, name=name, steps=named)  # the name from which it can be compiled again
 
 
-def _with_tokens(name: str, x_shape: Sequence[int]) -> str:
+def _with_tokens(steps: int, x_shape: Sequence[int]) -> str:
     """Return the name of a plan with a shift by the number of tokens, each a patch of 2 by 2."""
     count = prod(size // 2 for size in x_shape[1:])
-    return f"ddim:{name.removeprefix(SCHEDULER)}@dynamic_shift(tokens={count})"
+    return join_plan_name("ddim", steps, f"dynamic_shift(tokens={count})")
 
 
-def scheduler_sampler(name: str, bundle: Bundle) -> TokenPlanName:
-    """Return the token sampler that a scheduler config describes."""
-    return replace(sampler_from_scheduler_config(*_config(name, bundle)), text=name)
+def scheduler_sampler(steps: int, bundle: Bundle) -> TokenPlanName:
+    """Return the token sampler that a scheduler config describes, with this number of steps."""
+    return replace(sampler_from_scheduler_config(_config(bundle), steps), text=str(SchedulerReference(steps)))
 
 
-def _config(name: str, bundle: Bundle) -> tuple[dict[str, Any], int]:
-    """Return the scheduler config that came with a denoiser, and the steps of a plan "scheduler:STEPS"."""
-    steps = name.removeprefix(SCHEDULER)
-    if not steps.isdecimal() or len(steps) > 6 or not int(steps):
-        raise UserError(f"plan {name!r} has no number of steps", f"write {SCHEDULER}20")
+def _config(bundle: Bundle) -> dict[str, Any]:
+    """Return the scheduler config that came with a denoiser."""
     if bundle.manifest.scheduler is None:
         usual = USUAL if bundle.manifest.vocabulary else "dpmpp_2m:8"
         fix = f"give SOLVER:STEPS such as {usual!r}, or export it with a scheduler in its spec"
         raise UserError(f"{bundle.path} has no scheduler: none came with its source", fix)
-    return msgspec.json.decode(bundle.read(bundle.manifest.scheduler), type=dict[str, Any]), int(steps)
+    return msgspec.json.decode(bundle.read(bundle.manifest.scheduler), type=dict[str, Any])

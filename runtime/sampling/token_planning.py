@@ -1,4 +1,4 @@
-"""Requests to a token denoiser: a plan by its name or compiled, and known tokens."""
+"""Checks of requests to a token denoiser: a compiled plan, and known tokens."""
 
 from typing import Any
 
@@ -10,15 +10,14 @@ from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.argument_checks import check_tokens
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance
+from fewstep.plans.names.plan_reference import split_plan_name
 from fewstep.plans.plan import group_of
-from fewstep.plans.spec import DenoiserFacts
 from fewstep.plans.tokens.plan import IDS, TokenPlan
 from fewstep.runtime.arrays import as_numbers, broadcast_to_samples
 from fewstep.runtime.bundle.manifest import Manifest, Vocabulary
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.kinds.sizes import free_x_shape
 from fewstep.runtime.sampling.request import (
-    SCHEDULER,
     GivenTensors,
     check_given_mapping,
     manifest_for_shape,
@@ -27,25 +26,13 @@ from fewstep.runtime.sampling.request import (
 from fewstep.runtime.sampling.tokens import Ids
 
 
-def token_plan_for(
-    plan: str | AnyPlan,
-    facts: DenoiserFacts,
-    bundle: Bundle,
-    guidance: float | Guidance | None,
-    groups: tuple[float, ...],
+def check_token_plan(
+    plan: AnyPlan, bundle: Bundle, guidance: float | Guidance | None, groups: tuple[float, ...]
 ) -> TokenPlan:
-    """Return a token denoiser's plan for samples of the manifest's shape, with steps in the body's range groups."""
+    """Return a compiled plan with its steps in the body's range groups. Raises UserError for a plan that is not for
+    samples of the manifest's shape, or has another guidance."""
     manifest = bundle.manifest
     vocabulary = vocabulary_of(manifest)
-    if isinstance(plan, str):
-        from fewstep.plans.compile_tokens import compile_tokens  # loads all solvers, which running does not need
-
-        sampler: Any = plan
-        if plan.startswith(SCHEDULER):
-            from fewstep.runtime.sampling.scheduler_plans import scheduler_sampler  # rarely needed, slow to load
-
-            sampler = scheduler_sampler(plan, bundle)
-        return compile_tokens(sampler, facts, manifest.x_shape, vocabulary.size, guidance, groups)
     plan = check_tokens(plan)
     by_name = f"give the plan by its name, {plan.name!r}"
     if (plan.shape, plan.vocabulary) != (manifest.x_shape, vocabulary.size):
@@ -96,7 +83,7 @@ def _check_vocabulary(what: str, ids: NDArray[Any], vocabulary: Vocabulary, open
 
 def refuse_for_tokens(plan: AnyPlan, reads_time: bool) -> None:
     """Raise UserError for a token plan that a denoiser with a time input cannot run."""
-    if reads_time and plan.name.startswith("first_hitting"):
+    if reads_time and split_plan_name(plan.name).function == "first_hitting":
         what = f"plan {plan.name!r} evaluates at random times, and this denoiser takes a time"
         raise UserError(what, "use mdlm, or export a network that takes no time")
 

@@ -16,6 +16,7 @@ from fewstep.graph.bake.bake import BakeOptions, resolve_run
 from fewstep.measure.rollouts.plan_selection import select_plan
 from fewstep.plans.any_plan import shaping_of
 from fewstep.plans.errors import UserError
+from fewstep.plans.names.plan_reference import parse_plan_text
 from fewstep.plans.plan import Fitted
 from fewstep.plans.shaping import Clip, Rescale, Threshold, clip_to, describe_shaping
 from fewstep.runtime.bundle.manifest import Precision
@@ -65,8 +66,8 @@ def test_runs_and_judgements_clip_as_the_calibration_did(bundle: Path, tmp_path:
         assert np.abs(np.load(out)).max() == most
     with load(bundle) as sampler:
         body = sampler.bundle.body("int8-cpu-x86")
-        for name in ("", "ddim:3", "ddim:5"):
-            assert shaping_of(select_plan(sampler, body, name)) == Clip(-CLIP, CLIP)
+        for asked in (None, parse_plan_text("ddim:3"), parse_plan_text("ddim:5")):
+            assert shaping_of(select_plan(sampler, body, asked)) == Clip(-CLIP, CLIP)
 
 
 @pytest.mark.parametrize("precision", ["float32", "int8"])

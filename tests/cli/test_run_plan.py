@@ -9,11 +9,12 @@ import msgspec
 import numpy as np
 import pytest
 
-from fewstep.cli.run_plan import check_name, default_plan, describe_calibration_mismatch
+from fewstep.cli.run_plan import check_reference, default_plan, describe_calibration_mismatch
 from fewstep.measure.rollouts.plan_selection import select_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import encode
 from fewstep.plans.guidance import Branches, Guidance, as_guidance
+from fewstep.plans.names.plan_reference import TextReference, parse_plan_text
 from fewstep.plans.transforms import tail
 from fewstep.runtime import load
 from fewstep.runtime.bundle.reading import open_bundle
@@ -43,12 +44,13 @@ def kept_along(sampler: Sampler, name: str, guidance: float | Guidance | None = 
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
-    """A function: what `default_plan` compiles, a name or a plan."""
+    """A function: what `default_plan` compiles, the text of a reference or a plan."""
 
     def compiled(sampler: Sampler, guidance: float | None = None, strength: float | None = None) -> object:
         with monkeypatch.context() as patched:
             patched.setattr(Sampler, "compile", lambda sampler, plan, *_, **settings: plan)
-            return default_plan(sampler, guidance, {"strength": strength})
+            plan = default_plan(sampler, guidance, {"strength": strength})
+        return str(plan) if isinstance(plan, TextReference) else plan
 
     return compiled
 
@@ -75,6 +77,7 @@ def test_without_a_kept_plan_it_is_a_name(
         ("ddim:3", "ddim:3@trailing", "ddim:3@trailing"),
         ("scheduler:6", "scheduler:6", PLAN),
         ("Own:6", "plan.json", PLAN),
+        ("fitted:6, 2 runs", "plan.json", PLAN),
     ],
 )
 def test_it_is_the_kept_plan_and_its_name_where_a_setting_changes_it(
@@ -82,7 +85,7 @@ def test_it_is_the_kept_plan_and_its_name_where_a_setting_changes_it(
 ) -> None:
     sampler = kept_along(load(tiny_bundle), name, scheduler="scheduler.json")
     kept = calibrated_plan(sampler.bundle, sampler.body)
-    assert asked(sampler) == (str(tiny_bundle / "plan.json") if name == "Own:6" else kept)
+    assert asked(sampler) == (str(tiny_bundle / "plan.json") if guided == "plan.json" else kept)
     assert str(asked(sampler, 2.0)).endswith(guided)
     assert asked(sampler, strength=0.5) == started  # an image, where the kept one starts from noise
     wide = described(sampler, sizes=(Size("height", 1, 4, 8, 4),), x_shape=(1, 8, 4))
@@ -146,8 +149,9 @@ def test_a_verb_without_guidance_has_that_of_the_calibration(
     np.testing.assert_array_equal(one, none)
     assert np.abs(own - none).max() > 1e-3
     bundle = open_bundle(tiny_bundle)
-    assert default_guidance(bundle, bundle.body("float32"), "ddim:9") == as_guidance(2.0)
-    assert [default_guidance(bundle, bundle.body("float32"), each) for each in ("p.json", "fitted:2")] == [None, None]
+    assert default_guidance(bundle, bundle.body("float32"), parse_plan_text("ddim:9")) == as_guidance(2.0)
+    for text in ("p.json", "fitted:2"):
+        assert default_guidance(bundle, bundle.body("float32"), parse_plan_text(text)) is None
 
 
 def test_a_program_and_the_command_line_draw_the_same_sample(
@@ -174,8 +178,8 @@ def test_a_name_that_no_denoiser_has_is_refused_before_one_is_opened(tmp_path: P
         (str(tmp_path / "p.json"), "there is no plan file"),
     ):
         with pytest.raises(UserError, match=said):
-            check_name(name)
-    check_name("scheduler:20")
+            check_reference(parse_plan_text(name))
+    check_reference(parse_plan_text("scheduler:20"))
 
 
 def test_a_kept_plan_without_a_grid_is_the_calibrated_one_on_a_bundle_with_another_default(tiny_bundle: Path) -> None:
@@ -188,7 +192,7 @@ def test_a_kept_plan_without_a_grid_is_the_calibrated_one_on_a_bundle_with_anoth
         )
         assert select_plan(new, new.body, guidance=2.0).name == "ddim:3@trailing"
         assert select_plan(new, new.body).name == "ddim:3"
-        assert select_plan(new, new.body, "ddim:3").name == "ddim:3@arctan"
+        assert select_plan(new, new.body, parse_plan_text("ddim:3")).name == "ddim:3@arctan"
 
 
 @pytest.mark.parametrize(("plan", "tensor"), [("tail", "row0"), ("bdia_inverse:3", "x")])

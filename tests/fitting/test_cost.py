@@ -14,7 +14,7 @@ from fewstep.runtime.sampling.sampler import Sampler
 FEW = {"steps": 2, "plan": "dpmpp_2m:2", "seeds": 8, "selection_seeds": 8, "judge_seeds": 8, "teacher": "ddim:6"}
 
 
-@pytest.mark.parametrize(("is_overfitted", "plan"), [(True, "dpmpp_2m:2"), (False, "dpmpp_2m:2"), (False, "")])
+@pytest.mark.parametrize(("is_overfitted", "plan"), [(True, "dpmpp_2m:2"), (False, "dpmpp_2m:2"), (False, None)])
 def test_a_fit_takes_no_more_evaluations_than_told(tiny_bundle, monkeypatch, is_overfitted, plan):
     """Where all candidates are overfitted, each is judged: that takes more than a fit that takes the first. Where no
     plan is named, the teacher's path is sampled, too."""
@@ -60,7 +60,7 @@ def test_a_fit_goes_on_from_the_iteration_that_chose_its_start(tiny_bundle, monk
         return columns(self, numbers, free, blocks)
 
     monkeypatch.setattr(FitSampler, "measure_columns", counting)
-    fit(FitOptions(tiny_bundle, guidance=2.0, iterations=1, **{**FEW, "plan": ""}))
+    fit(FitOptions(tiny_bundle, guidance=2.0, iterations=1, **{**FEW, "plan": None}))
     starts = asked[:2]
     assert starts[0][0] is not starts[1][0]
     assert not any(numbers is start for numbers, _ in asked[2:] for start, _ in starts)

@@ -113,7 +113,7 @@ def test_a_fit_begins_at_the_plan_that_a_former_fewstep_fitted_to_int8(tiny_bund
 
 
 def test_gains_are_over_the_best_plan_without_a_fit_wherever_a_fit_begins(tiny_bundle):
-    given = {**FEW, "plan": ""}
+    given = {**FEW, "plan": None}
     fresh = fit(FitOptions(tiny_bundle, guidance=2.0, iterations=1, **given))
     found = fit(FitOptions(tiny_bundle, guidance=2.0, iterations=1, **{**FEW, "plan": "fitted:2"}))
     assert (found.nominal, found.nominal_psnr) == (fresh.nominal, fresh.nominal_psnr)
@@ -132,11 +132,11 @@ def test_a_plan_that_began_as_a_file_is_a_beginning_too(tiny_bundle, tmp_path):
     (tmp_path / "mine.json").write_bytes(encode(mine))
     first = fit(FitOptions(tiny_bundle, guidance=2.0, **{**FEW, "plan": str(tmp_path / "mine.json")}))
     assert first.nominal == "mine" and first.plan is not None
-    for plan in ("", "fitted:2"):
+    for plan in (None, "fitted:2"):
         open_fit_task(FitOptions(tiny_bundle, guidance=2.0, **{**FEW, "plan": plan}))
 
 
-@pytest.mark.parametrize("plan", ["dpmpp_2m:2", ""])
+@pytest.mark.parametrize("plan", ["dpmpp_2m:2", None])
 def test_an_interrupted_fit_goes_on_from_its_best_and_chooses_no_start_again(tiny_bundle, caplog, monkeypatch, plan):
     options = FitOptions(tiny_bundle, guidance=2.0, **{**FEW, "plan": plan})
     task = open_fit_task(options)
@@ -243,11 +243,11 @@ def test_a_distilled_denoiser_has_nothing_to_fit_to_unless_it_is_named(tiny_bund
     asked = {**FEW, "plan": "dpmpp_2m:2"}
     changed(tiny_bundle, distilled=True)
     with pytest.raises(UserError, match=f"{NO_TEACHER}; run it"):
-        open_fit_task(FitOptions(tiny_bundle, **{**asked, "teacher": ""}))
+        open_fit_task(FitOptions(tiny_bundle, **{**asked, "teacher": None}))
     assert len(open_fit_task(FitOptions(tiny_bundle, **{**asked, "teacher": "dpmpp_2m:24"})).teacher.steps) == 24
 
 
-@pytest.mark.parametrize("plan", ["", "dpmpp_2m:2"])
+@pytest.mark.parametrize("plan", [None, "dpmpp_2m:2"])
 def test_guidance_without_an_unconditional_form_is_refused(tiny_bundle, plan):
     (label,) = open_bundle(tiny_bundle).manifest.conditions
     changed(tiny_bundle, conditions=(msgspec.structs.replace(label, null=None),))

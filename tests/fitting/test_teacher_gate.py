@@ -89,7 +89,7 @@ def test_a_teacher_that_fails_its_check_after_the_fit_keeps_no_plan_that_is_behi
     plan = open_fit_task(FitOptions(tiny_bundle, guidance=2.0, **FEW)).teacher
     checks = [TeacherCheck("dpmpp_2m:80@arctan", 60.0, at, 4) for at in (12.0, *([58.0] * has_former), ends_at)]
     monkeypatch.setattr(teacher_gate, "find_teacher", lambda *_: Teacher(plan, checks.pop(0)))
-    result = fit(FitOptions(tiny_bundle, guidance=2.0, **{**FEW, "teacher": ""}))
+    result = fit(FitOptions(tiny_bundle, guidance=2.0, **{**FEW, "teacher": None}))
     assert result.plan is not None and result.is_kept == (is_kept or not has_former)
     assert (open_bundle(tiny_bundle).manifest == before) == (not result.is_kept)
     if not result.is_kept:

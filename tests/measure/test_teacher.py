@@ -20,6 +20,7 @@ from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import encode
 from fewstep.plans.guidance import Cfg, Guidance, Steer
+from fewstep.plans.names.plan_reference import NamedReference, parse_plan_text
 from fewstep.plans.paths import PATHS
 from fewstep.plans.plan import Plan
 from fewstep.plans.shaping import Clip
@@ -43,7 +44,7 @@ def test_it_has_eighty_steps_on_every_schedule(tiny_bundle: Path, kind: str) -> 
     sampler = scheduled(tiny_bundle, ScheduleSpec(kind, 1000))  # type: ignore[arg-type]
     judged = sampler.compile("ddim:2")
     assert teacher_plan(sampler, None, judged).name == "dpmpp_2m:80@arctan"
-    assert teacher_plan(sampler, "ddim:7", judged).name == "ddim:7"
+    assert teacher_plan(sampler, parse_plan_text("ddim:7"), judged).name == "ddim:7"
 
 
 def test_a_network_of_few_timesteps_has_all_of_them_and_no_check(tiny_bundle: Path) -> None:
@@ -85,7 +86,7 @@ def test_a_distilled_denoiser_has_no_teacher_unless_one_is_asked_for(
     found = select_teacher_plan(sampler, None, judged)
     assert (found is None) == is_its == is_distilled(sampler, judged)
     assert (NO_TEACHER in caplog.text) == is_its
-    asked = select_teacher_plan(sampler, "ddim:9@arctan", judged)
+    asked = select_teacher_plan(sampler, parse_plan_text("ddim:9@arctan"), judged)
     assert asked is not None and len(asked.steps) == 9
 
 
@@ -100,7 +101,7 @@ def test_it_has_the_guidance_and_the_shaping_of_the_judged_plan(tiny_bundle: Pat
 def test_a_stretched_grid_of_few_steps_is_refused(tiny_bundle: Path, asked: str) -> None:
     sampler = load(tiny_bundle)
     with pytest.raises(UserError, match="is no teacher: grid .* is a table of few steps"):
-        find_teacher(sampler, asked, sampler.compile("ddim:2"))
+        find_teacher(sampler, parse_plan_text(asked), sampler.compile("ddim:2"))
 
 
 def test_the_check_is_the_distance_to_twice_as_many_steps(tiny_bundle: Path) -> None:
@@ -130,7 +131,7 @@ def test_it_is_doubled_until_it_suffices(
 
 def test_a_plan_that_was_asked_for_stays_and_is_said_to_be_too_coarse(tiny_bundle: Path) -> None:
     sampler = load(tiny_bundle)
-    found = find_teacher(sampler, "ddim:5", sampler.compile("dpmpp_2m:60@arctan"), seeds=[1, 2])
+    found = find_teacher(sampler, parse_plan_text("ddim:5"), sampler.compile("dpmpp_2m:60@arctan"), seeds=[1, 2])
     assert found.plan.name == "ddim:5" and found.check.seeds == 2 and not found.check.suffices
     assert "include its error" in str(found.check)
 
@@ -138,7 +139,7 @@ def test_a_plan_that_was_asked_for_stays_and_is_said_to_be_too_coarse(tiny_bundl
 def test_a_file_of_a_plan_is_taken_without_a_check(tiny_bundle: Path, tmp_path: Path) -> None:
     sampler, file = load(tiny_bundle), tmp_path / "teacher.json"
     file.write_bytes(encode(sampler.compile("ddim:9")))
-    found = find_teacher(sampler, str(file), sampler.compile("ddim:2"))
+    found = find_teacher(sampler, parse_plan_text(str(file)), sampler.compile("ddim:2"))
     assert found.plan.name == "ddim:9" and found.check == TeacherCheck("ddim:9", None, None, 0)
 
 
@@ -146,11 +147,11 @@ def test_a_file_of_a_plan_is_taken_without_a_check(tiny_bundle: Path, tmp_path: 
 def test_weights_by_evaluation_are_for_shares_of_the_teachers(form: type[Steer | Cfg]) -> None:
     facts = DenoiserFacts(ScheduleSpec("cosine"), "epsilon", guided=True, heads=2, steers="x")
 
-    def compiled(name: str, guidance: Guidance, shaping: object = None) -> Plan:
-        return compile_plan(name, facts, guidance)
+    def compiled(name: NamedReference, guidance: Guidance, shaping: object = None) -> Plan:
+        return compile_plan(name.parts, facts, guidance)
 
     judged = compile_plan("ddim:4", facts, form((1.0, 2.0, 0.0, 3.0)))
-    own = teacher_plan(SimpleNamespace(compile=compiled), "heun:41@arctan", judged)  # type: ignore[arg-type]
+    own = teacher_plan(SimpleNamespace(compile=compiled), parse_plan_text("heun:41@arctan"), judged)  # type: ignore[arg-type]
     assert isinstance(own.guidance, form) and isinstance(own.guidance.weight, tuple)
     assert len(own.guidance.weight) == len(own.steps)
     assert sorted(set(own.guidance.weight), key=own.guidance.weight.index) == [1.0, 2.0, 0.0, 3.0]

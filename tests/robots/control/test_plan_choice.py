@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
+from fewstep.plans.argument_checks import PlanLike
 from fewstep.plans.errors import UserError
+from fewstep.plans.names.plan_reference import SchedulerReference
 from fewstep.plans.plan import Plan
 from fewstep.plans.shaping import Clip, Shaping
 from fewstep.robots.control.plan_choice import PATIENCE, PlanChoice, compile_plans
@@ -22,8 +24,8 @@ class WithScheduler:
     sampler: Sampler
     clips: bool = True
 
-    def compile(self, plan: str, *, shaping: Shaping | None = None) -> Plan:
-        if plan.startswith("scheduler:"):
+    def compile(self, plan: PlanLike, *, shaping: Shaping | None = None) -> Plan:
+        if isinstance(plan, SchedulerReference):
             assert shaping is None  # the sampler refuses one
             plan, shaping = "ddim:6", Clip(-1.0, 1.0) if self.clips else None
         return self.sampler.compile(plan, shaping=shaping)
