@@ -111,6 +111,27 @@ def test_a_container_file_asks_for_what_there_is(file: Path) -> None:
     assert re.findall(r"^USER (.*)$", text, re.MULTILINE) == ["1000"]
 
 
+JETSON_PACKAGE = ROOT / ".ci/containers/fewstep"
+
+
+def test_the_package_of_jetson_containers_has_what_its_header_names() -> None:
+    """jetson-containers reads a YAML header between two lines of dashes."""
+    first, *lines = (JETSON_PACKAGE / "Dockerfile").read_text().splitlines()
+    header = lines[: lines.index("#---")]
+    fields = dict(line.removeprefix("# ").split(": ", 1) for line in header)
+    assert first == "#---" and fields["name"] == JETSON_PACKAGE.name
+    assert (JETSON_PACKAGE / fields["test"]).is_file() and (JETSON_PACKAGE / fields["docs"]).is_file()
+    assert {"tensorrt", "onnxruntime", "cuda-python"} <= {*re.findall(r"[\w-]+", fields["depends"])}
+    (extras,) = re.findall(r"fewstep-\*\.whl\)\[([\w,]+)\]", "\n".join(lines))
+    assert {*extras.split(",")} <= {*PROJECT["project"]["optional-dependencies"]}
+
+
+@pytest.mark.slow
+def test_the_test_of_the_jetson_package_passes_on_a_cpu() -> None:
+    done = subprocess.run([sys.executable, JETSON_PACKAGE / "test.py"], capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "fewstep: ok"), done.stderr
+
+
 def test_on_arm_tensorrt_is_left_to_the_system() -> None:
     (pypi,) = [each for each in PROJECT["project"]["optional-dependencies"]["tensorrt"] if each.startswith("tensorrt")]
     assert re.findall(r"platform_machine == '(\w+)'", pypi) == ["x86_64", "AMD64"]
