@@ -69,6 +69,9 @@ def compile_plan(
         "choose parameters nearer to the usual ones",
     ):
         times = parsed.grid(NoiseSchedule(denoiser.schedule), parsed.steps)
+        if len(times) != parsed.steps + 1:  # a user-supplied grid: those of fewstep raise an error themselves
+            what = f"the grid of plan {parsed.text!r} returned {len(times)} times for {parsed.steps} steps"
+            raise UserError(what, f"return {parsed.steps + 1}, from noisy to clean")
     if strength is not None:
         times = times[-_steps_left(strength, len(times) - 1) - 1 :]
     plan = trace_plan(parsed.text, parsed.solver, times, denoiser, guidance, shaping, groups, strength, renoise)

@@ -53,7 +53,8 @@ class Lin:
             is_finite = math.isfinite(factor)
         if not is_finite:
             raise UserError(
-                f"a solver's coefficient is {factor} (lambda diverges where sigma or alpha is 0)",
+                f"a solver's coefficient is {factor} (lambda diverges where sigma or alpha is 0, or two times are too "
+                "close)",
                 "use times with sigma > 0 and alpha > 0 there, or a solver that handles both ends",
             )
         if is_zero(factor):

@@ -6,6 +6,7 @@ A call is never evaluated. Its function is looked up, and its parameters are che
 import ast
 import inspect
 import re
+import warnings
 from collections.abc import Callable, Mapping
 from functools import cache, partial
 from types import UnionType
@@ -129,7 +130,9 @@ def _parse_call(text: str, name: str) -> tuple[str, Mapping[str, Value]]:
     if text.isidentifier():
         return text, {}
     try:
-        node = ast.parse(text, mode="eval").body
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", SyntaxWarning)  # on 0x4or, which Python reads as two words
+            node = ast.parse(text, mode="eval").body
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.args:
             arguments = {str(each.arg): _value(each.value) for each in node.keywords if each.arg is not None}
             if len(arguments) == len(node.keywords):

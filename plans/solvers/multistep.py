@@ -69,9 +69,10 @@ def adams_bashforth(
 def lagrange(nodes: Sequence[float], points: Array) -> Array:
     """Return l_j(points), one line per node. l_j is the polynomial that is 1 at node j and 0 at the others."""
     lines = np.ones((len(nodes), len(points)))
-    for j, node in enumerate(nodes):
-        for other in (*nodes[:j], *nodes[j + 1 :]):
-            lines[j] *= (points - other) / (node - other)
+    with np.errstate(divide="ignore", invalid="ignore"):  # the tracer refuses a weight that is not finite
+        for j, node in enumerate(nodes):
+            for other in (*nodes[:j], *nodes[j + 1 :]):
+                lines[j] *= (points - other) / (node - other)
     return lines
 
 

@@ -1,3 +1,5 @@
+import warnings
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -7,6 +9,7 @@ from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.names.call_syntax import parameters
 from fewstep.plans.names.plan_name import parse_plan_name
+from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from tests.plans.gaussian import COSINE, denoising
 
 V = denoising(COSINE, "v")
@@ -131,3 +134,19 @@ def test_a_number_in_a_name_keeps_all_its_digits(eta):
 def test_every_parameter_has_a_default_a_name_can_leave_out(function):
     for each in parameters(function).values():
         assert each.default is not each.empty or function in (grids.custom, grids.table)
+
+
+@pytest.mark.parametrize("name", ["ddim(eta=0x4or 1):2", "ddim(eta=1if 1else 0):2", "ddim:2@karras(rho=0x7or 1)"])
+def test_a_number_that_runs_into_a_word_is_no_warning_of_python(name: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(UserError, match="is not NAME or NAME"):
+            parse_plan_name(name)
+
+
+def test_times_that_are_too_close_give_one_line() -> None:
+    """deis interpolates between times, of which 1000 on a grid of 10 knots round to the same."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(UserError, match="coefficient is nan .*two times are too close"):
+            compile_plan("deis_t_3:1000@ays_svd", DenoiserFacts(ScheduleSpec("linear"), "epsilon"))

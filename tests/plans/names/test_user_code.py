@@ -96,6 +96,13 @@ def test_a_grid_of_a_file_gives_its_times(file: Path) -> None:
     assert (plan.name, [step.time for step in plan.steps]) == ("ddim:2@my_solver.even", [900.0, 500.0])
 
 
+def test_a_grid_with_another_number_of_times_is_refused(file: Path) -> None:
+    """A plan of 3 steps would have run 2."""
+    said = r"the grid of plan 'ddim:3@my_solver\.even' returned 3 times for 3 steps; return 4, from noisy to clean"
+    with pytest.raises(UserError, match=said):
+        compile_plan(f"ddim:3@{file}:even", DENOISER)
+
+
 def test_a_solver_of_a_module_is_named_by_it() -> None:
     name = "fewstep.plans.solvers.heun:heun:4"
     assert compile_plan(name, DENOISER).steps == compile_plan("heun:4", DENOISER).steps
