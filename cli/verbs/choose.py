@@ -29,7 +29,12 @@ def verb(options: ChooseOptions, progress: Progress) -> Outcome:
     choice = choose(options, progress)
     if options.output is not None:
         write_atomic(options.output, draw_choice(choice, options).encode())
-    shown: tuple[str | Table, ...] = (_table(choice, options.batch), *choice.left_out, *_describe_choice(choice))
+    shown: tuple[str | Table, ...] = (
+        _table(choice, options.batch),
+        *choice.left_out,
+        *choice.notes,
+        *_describe_choice(choice),
+    )
     then = None if choice.chosen is None else next_command("run", options.bundle, "--chosen")
     return Outcome(choice, shown, then=then)
 

@@ -35,6 +35,7 @@ from fewstep.report.choosing.deployments import (
     pareto_front,
 )
 from fewstep.report.choosing.engines import body_facts, candidate_engines, find_fastest_engine, runnable_bodies
+from fewstep.report.choosing.int8_speedup import describe_small_speedup
 from fewstep.report.choosing.measurement_cache import cache_key, read_cached, write_cached
 from fewstep.report.choosing.options import ChooseOptions
 from fewstep.report.choosing.saved_choice import Deployment, SavedChoice, describe_deployment, save_choice
@@ -54,6 +55,7 @@ class Choice:
     teacher: str
     seeds: int
     left_out: tuple[str, ...]  # sentences on bodies that no engine here runs, or whose samples are not finite
+    notes: tuple[str, ...] = ()  # a sentence if int8 is hardly faster than what needs no calibration
 
 
 def choose(options: ChooseOptions, progress: Progress = SILENT) -> Choice:
@@ -84,7 +86,19 @@ def choose(options: ChooseOptions, progress: Progress = SILENT) -> Choice:
         chosen = _choose_by_budget(judging.bundle, options, judging.plan, on_front)
         save_choice(judging.bundle, chosen)
     ordered = tuple(sorted(rows, key=lambda row: row.milliseconds))
-    return Choice(ordered, tuple(on_front), chosen, judging.reference_plan.name, options.seeds, left_out)
+    notes = _compare_with_bf16(judging, rows, options.threads)
+    return Choice(ordered, tuple(on_front), chosen, judging.reference_plan.name, options.seeds, left_out, notes)
+
+
+def _compare_with_bf16(judging: DeploymentJudge, rows: Sequence[Deployment], threads: int) -> tuple[str, ...]:
+    """Return a sentence if the fastest int8 body is hardly faster than float32 in bf16, which needs no calibration."""
+    int8 = [row for row in rows if row.precision == "int8" and row.engine.milliseconds is not None]
+    if not int8:
+        return ()
+    best = min(int8, key=lambda row: row.engine.milliseconds or np.inf)
+    most = _rows_of_calls(judging)[1]
+    said = describe_small_speedup(judging.bundle, best.body, best.engine, most, threads)
+    return () if said is None else (said,)
 
 
 def open_judging(options: ChooseOptions, progress: Progress = SILENT) -> DeploymentJudge:
@@ -147,6 +161,7 @@ def _timing_seconds(
     `seconds`."""
     tried = [plan for own in plans.values() for plan in own.values()]
     pairs = len(plans) * (len(list(candidate_engines(threads, _rows_of_calls(judging)[0]))) - 1)
+    pairs += 1  # int8 and bf16
     # per turn, one call that is not counted, and one that ends after the turn's time
     calls = 2 * seconds * judging.batch * _count_steps(tried)
     return pairs * DUEL_SECONDS + 2 * ROUNDS * (len(tried) * (WARM_UP + TURN_SECONDS) + calls)

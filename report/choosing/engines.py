@@ -158,7 +158,7 @@ def _measure_engines(
             if engine.backend in refused or not _runs_body(bundle, body, engine, sizes):
                 continue
             try:
-                rival = _Running(engine, stack.enter_context(_open_process(bundle, body, engine, sizes, check)))
+                rival = _Running(engine, stack.enter_context(open_process(bundle, body, engine, sizes, check)))
             except UserError as error:
                 refused[engine.backend] = error
                 continue
@@ -183,8 +183,8 @@ def _measure_engines(
     return best.engine, refused
 
 
-def _open_process(
-    bundle: Bundle, body: str, engine: TimedEngine, sizes: dict[str, int], check: "_Check | None"
+def open_process(
+    bundle: Bundle, body: str, engine: TimedEngine, sizes: dict[str, int], check: "_Check | None" = None
 ) -> TimedProcess:
     """Start the process of an engine, and call and check it once."""
     process = TimedProcess(engine_name(engine), partial(make_network_calls, bundle.path, body, engine, sizes))

@@ -64,7 +64,18 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(deployments, "_measure_ratios", ratios)
     monkeypatch.setattr(choosing, "measure_unit", lambda judging, threads: UNIT)
     monkeypatch.setattr(choosing, "find_fastest_engine", fastest_engine)
+    monkeypatch.setattr(choosing, "describe_small_speedup", lambda *_: None)
     return made
+
+
+def test_a_note_says_where_int8_is_not_worth_its_calibration(
+    tiny_bundle: Path, calls: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fastest int8 body on its engine, in calls of both branches of guidance."""
+    asked: list[tuple[str, TimedEngine, int, int]] = []
+    monkeypatch.setattr(choosing, "describe_small_speedup", lambda bundle, *given: asked.append(given) or "int8 wins")
+    assert choose(options(tiny_bundle)).notes == ("int8 wins",)
+    assert asked == [("int8-cpu-x86", TimedEngine("onnxruntime", 1, CALL["int8"]), 2, 0)]
 
 
 def options(bundle: Path, **asked: Any) -> ChooseOptions:
