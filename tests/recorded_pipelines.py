@@ -126,6 +126,68 @@ def allegro(folder: Path) -> Path:
     return write(folder, "AllegroPipeline", transformer=randomized(network), vae=None, scheduler=scheduler)
 
 
+def mochi(folder: Path) -> Path:
+    """Mochi: sigmas that are linear, then quadratic."""
+    import diffusers
+
+    network = diffusers.MochiTransformer3DModel(
+        patch_size=2,
+        num_attention_heads=2,
+        attention_head_dim=8,
+        num_layers=2,
+        pooled_projection_dim=16,
+        in_channels=12,
+        out_channels=None,
+        qk_norm="rms_norm",
+        text_embed_dim=TEXT,
+        time_embed_dim=4,
+        activation_fn="swiglu",
+        max_sequence_length=TOKENS,
+    )
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler()
+    return write(folder, "MochiPipeline", transformer=randomized(network), vae=None, scheduler=scheduler)
+
+
+def chroma_image_to_image(folder: Path) -> Path:
+    """Chroma from a picture, which its autoencoder encodes."""
+    import diffusers
+
+    path = chroma(folder.with_name("chroma"))
+    network = diffusers.ChromaTransformer2DModel.from_pretrained(path / "transformer")
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler()
+    vae = autoencoder(latent_channels=2, shift_factor=0.1)
+    return write(folder, "ChromaImg2ImgPipeline", transformer=network, vae=vae, scheduler=scheduler)
+
+
+def text_to_video(folder: Path) -> Path:
+    """AnimateDiff's network: the text of a sample recurs for each frame."""
+    import diffusers
+    import transformers
+
+    files = write_clip_tokenizer(folder.with_name("vocabulary"))
+    unet = diffusers.UNetMotionModel(
+        sample_size=8,
+        layers_per_block=1,
+        norm_num_groups=4,
+        block_out_channels=(8, 16),
+        down_block_types=("CrossAttnDownBlockMotion", "DownBlockMotion"),
+        up_block_types=("UpBlockMotion", "CrossAttnUpBlockMotion"),
+        num_attention_heads=2,
+        cross_attention_dim=12,
+        motion_num_attention_heads=2,
+    )
+    pipeline = diffusers.AnimateDiffPipeline(
+        vae=autoencoder(),
+        text_encoder=clip(files),
+        tokenizer=transformers.CLIPTokenizer.from_pretrained(files),
+        unet=randomized(unet),
+        motion_adapter=None,
+        scheduler=diffusers.DDIMScheduler(**SCHEDULER),
+    )
+    pipeline.save_pretrained(folder)
+    return folder
+
+
 def lumina2(folder: Path) -> Path:
     """Lumina 2: rescales the norm of the guided output."""
     import diffusers
@@ -187,5 +249,8 @@ CALLS: dict[str, dict[str, Any]] = {
     "chroma": {"height": 64, "width": 64, "max_sequence_length": TOKENS},
     "lumina2": {"height": 64, "width": 64, "max_sequence_length": TOKENS},
     "perturbed_attention": {},
+    "mochi": {"height": 16, "width": 16, "num_frames": 7, "max_sequence_length": TOKENS},
+    "chroma_image_to_image": {"height": 16, "width": 16, "max_sequence_length": TOKENS},
+    "text_to_video": {"height": 16, "width": 16, "num_frames": 4},
     "allegro": {"height": 32, "width": 32, "num_frames": 8, "max_sequence_length": TOKENS},
 }

@@ -13,7 +13,7 @@ from unittest.mock import MagicMock
 
 from benchmarks.pipelines.hub_replacements import replace_hub
 
-CHOSEN = ("num_inference_steps", "output_type", "return_dict", "generator")  # by the recorder
+CHOSEN = ("num_inference_steps", "output_type", "return_dict", "generator", "strength")  # by the recorder
 TEXTS = ("prompt", "negative_prompt")
 
 UNUSED = (

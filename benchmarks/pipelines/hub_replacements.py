@@ -16,6 +16,8 @@ CHAT = (  # a template of messages with texts
     "{% endfor %}"
 )
 KINDS = {"llama": "LlamaConfig", "gemma": "Gemma2Config", "bert": "BertConfig", "qwen": "Qwen2Config"}
+VISION = {"depth": 2, "embed_dim": WIDTH, "num_heads": 4, "out_hidden_size": WIDTH, "fullatt_block_indexes": [1]}
+LARGEST = 50 * 10**6  # weights of a tiny model
 SIZES = {
     "hidden_size": WIDTH,
     "intermediate_size": WIDTH,
@@ -72,6 +74,10 @@ def _make_model(cls: Any, name: str) -> Any:
     import torch
 
     config = _t5_config(cls.config_class) if "T5" in cls.__name__ else _sized(cls.config_class)
+    with torch.device("meta"):
+        count = sum(each.numel() for each in cls(config).parameters())
+    if count > LARGEST:
+        raise LookupError(f"no local config for {name}: {cls.__name__} has {count} weights")
     torch.manual_seed(0)
     return cls(config).eval()
 
@@ -81,8 +87,15 @@ def _t5_config(kind: Any) -> Any:
 
 
 def _sized(kind: Any) -> Any:
-    known = kind().to_dict()
-    return kind(**{name: value for name, value in SIZES.items() if name in known})
+    return kind(**_resize(kind().to_dict()))
+
+
+def _resize(known: dict[str, Any]) -> dict[str, Any]:
+    """Return tiny sizes for the fields of a config that define sizes, also in the configs inside of it."""
+    inside = {
+        name: _resize(each) for name, each in known.items() if name.endswith("_config") and isinstance(each, dict)
+    }
+    return {name: value for name, value in {**SIZES, **VISION}.items() if name in known} | inside
 
 
 def make_tokenizer(cls: Any, name: str) -> Any:

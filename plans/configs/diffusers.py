@@ -127,7 +127,7 @@ def plan_from_scheduler_config(
         raise UserError(f"{steps} steps are out of range", f"use 1 to {STEPS_LIMIT} steps")
     numbers = check_numbers(read_config.source, arguments)
     request = _request(config, read_config, int(steps), numbers, pipeline, x_shape)
-    request = replace(request, timesteps=user_times.get("timesteps"), sigmas=user_times.get("sigmas"))
+    request = replace(request, timesteps=user_times.get("timesteps"), sigmas=user_times.get("sigmas", request.sigmas))
     if strength is not None:
         request = _image_to_image_request(read_config, request, strength, pipeline)
     check_choices(read_config, request, scheduler)
@@ -151,10 +151,10 @@ def _request(
     """Return the pipeline's request to its scheduler."""
     recorded = read_recorded(read_config(stored)[1], steps)
     if recorded is not None:
-        even, passed = recorded
-        if even:
+        if recorded.even or recorded.sigmas is not None:
             _check_takes_sigmas(config, "the pipeline")
-        return ScheduleRequest(steps, {**passed, **arguments}, even)
+        passed = {**recorded.arguments, **arguments}
+        return ScheduleRequest(steps, passed, recorded.even, sigmas=recorded.sigmas)
     if pipeline is None:
         return ScheduleRequest(steps, arguments)
     rules = PIPELINES[pipeline]

@@ -180,16 +180,37 @@ PIPELINES: Mapping[str, PipelineRules] = {  # from the source of each class in d
 }
 
 
-def read_recorded(fields: Mapping[str, Any], steps: int) -> tuple[bool, dict[str, float]] | None:
-    """Return (even, arguments) of a recorded pipeline for its scheduler, None if the config has no recording.
+@dataclass(frozen=True)
+class RecordedTimes:
+    """What a recorded pipeline passes to its scheduler for a number of steps.
 
-    even: the pipeline passes the sigmas 1 .. 1 / N. The argument mu is a + b N, from the field `mu`, [a, b].
+    even: the sigmas 1 .. 1 / N, unless there are other `sigmas`. arguments: mu.
+    """
+
+    even: bool
+    arguments: Mapping[str, float]
+    sigmas: tuple[float, ...] | None = None
+
+
+def read_recorded(fields: Mapping[str, Any], steps: int) -> RecordedTimes | None:
+    """Return what a recorded pipeline passes to its scheduler, None if the config has no recording.
+
+    Its field `mu`, [a, b], stands for a + b N, and `sigmas` lists those for 1 step, 2 steps and so on. Raises UserError
+    if it lists none for this number.
     """
     rules = fields.get(RECORDED)
     if not isinstance(rules, Mapping):
         return None
-    mu = rules.get("mu")
-    return bool(rules.get("even")), {} if mu is None else {"mu": float(mu[0]) + float(mu[1]) * steps}
+    mu, listed = rules.get("mu"), rules.get("sigmas")
+    arguments = {} if mu is None else {"mu": float(mu[0]) + float(mu[1]) * steps}
+    if listed is None:
+        return RecordedTimes(bool(rules.get("even")), arguments)
+    sigmas = tuple(map(float, listed[steps - 1])) if steps <= len(listed) else ()
+    if not sigmas:
+        counts = [number for number, each in enumerate(listed, 1) if each]
+        fix = f"give another number, from {counts[0]} to {counts[-1]}"
+        raise UserError(f"the recorded pipeline has no sigmas for {steps} steps", fix)
+    return RecordedTimes(False, arguments, sigmas)
 
 
 def token_count(pipeline: PipelineRules, x_shape: Sequence[int]) -> int | None:
@@ -212,8 +233,8 @@ def dynamic_mu(pipeline: PipelineRules, fields: Mapping[str, Any], count: int) -
 
 def needs_mu(fields: Mapping[str, Any], pipeline: str | None) -> bool:
     """True if a config has a dynamic shift, and neither the rules of the pipeline nor a recording determine it."""
-    recorded = read_recorded(fields, 1)
-    if recorded is not None and "mu" in recorded[1]:
+    recorded = fields.get(RECORDED)
+    if isinstance(recorded, Mapping) and recorded.get("mu") is not None:
         return False
     rules = PIPELINES.get(pipeline or "")
     return bool(fields.get("use_dynamic_shifting")) and (rules is None or rules.patch is None)

@@ -24,21 +24,21 @@ class RecordedNetwork(nn.Module):
         for path in self.arguments.paths:
             if path == found.x:
                 leaves.append(self._join(x, given))
-            elif path == found.time:
-                leaves.append(self._scale_time(time))
+            elif path in found.times:
+                leaves.append(self._scale_time(path, time))
             else:
                 leaves.append(self._value(path, given, x.shape[0]))
         output = self.network(**pytree.tree_unflatten(leaves, self.arguments.structure))
         prediction = found.output_place.select(_only_tensor(output))
         return -prediction if found.sign < 0 else prediction
 
-    def _scale_time(self, time: Tensor) -> Tensor:
+    def _scale_time(self, path: str, time: Tensor) -> Tensor:
         """Return the network's time [B, ...] from the scheduler's [B]."""
-        found, shape = self.found, self.arguments.time_shape
-        if found.alpha != 1:
-            time = time * found.alpha
-        if found.beta != 0:
-            time = time + found.beta
+        (alpha, beta), shape = self.found.times[path], self.arguments.time_shapes[path]
+        if alpha != 1:
+            time = time * alpha
+        if beta != 0:
+            time = time + beta
         return time.reshape(-1, *(1 for _ in shape)).expand(-1, *shape) if shape else time
 
     def _join(self, x: Tensor, given: dict[str, Tensor]) -> Tensor:
@@ -54,12 +54,15 @@ class RecordedNetwork(nn.Module):
 
     def _value(self, path: str, given: dict[str, Tensor], batch: int) -> Any:
         argument: Argument = self.arguments.arguments[path]
-        condition = given.get(path)
-        if condition is not None:
-            return condition if condition.dtype == argument.dtype else condition.to(argument.dtype)
-        if argument.batched:
-            return argument.value.expand(batch, *argument.value.shape[1:])
-        return argument.value
+        value = given.get(path)
+        if value is None and not argument.repeats:
+            return argument.value
+        if value is None:
+            value = argument.value.expand(batch, *argument.value.shape[1:])
+        value = value if value.dtype == argument.dtype else value.to(argument.dtype)
+        if argument.repeats > 1:
+            value = value.unsqueeze(1).expand(-1, argument.repeats, *value.shape[1:]).flatten(0, 1)
+        return value
 
 
 def _only_tensor(output: Any) -> Tensor:

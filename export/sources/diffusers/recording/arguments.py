@@ -18,7 +18,7 @@ from fewstep.runtime.bundle.manifest import Condition
 BEFORE, AFTER = "before x in ", "after x in "
 BATCH, LENGTH, SHORTNESS = "batch", "length of the prompt", "shortness of the prompt"  # variants of settings
 ENCODERS = "weights of the encoders"
-BY_CONTENT = ("prompt", LENGTH, SHORTNESS, ENCODERS)  # variants that change conditions
+BY_CONTENT = ("prompt", LENGTH, SHORTNESS, ENCODERS, "image")  # variants that change conditions
 MOST_VALUES = 2**24  # elements of one condition
 MOST_DEFAULTS = 64  # numbers of a setting, such as the weight of a distilled guidance
 
@@ -27,12 +27,14 @@ MOST_DEFAULTS = 64  # numbers of a setting, such as the weight of a distilled gu
 class Argument:
     """An argument of the network that is neither x nor the time.
 
-    value: of one sample if `batched`, otherwise the whole argument. condition: None for a constant.
+    value: of one sample if there are `repeats`, which say how often each sample's row recurs, otherwise the whole
+        argument.
+    condition: None for a constant.
     """
 
     path: str
     value: Any
-    batched: bool = False
+    repeats: int = 0
     condition: Condition | None = None
 
     @property
@@ -43,15 +45,16 @@ class Argument:
 @dataclass(frozen=True)
 class NetworkArguments:
     """All arguments of a network's call, in order: `paths` are those of its leaves, from which `structure` rebuilds
-    the arguments. `time_shape` is the shape of the time without its rows, None for one number per call."""
+    the arguments. `time_shapes` are those of the times of one sample. `repeats` are the arguments with rows, and the
+    number of times that each row recurs."""
 
     paths: tuple[str, ...]
     structure: pytree.TreeSpec
     arguments: Mapping[str, Argument]
-    batched: frozenset[str]
+    repeats: Mapping[str, int]
     conditional: int
     unconditional: int | None
-    time_shape: tuple[int, ...]
+    time_shapes: Mapping[str, tuple[int, ...]]
 
     @property
     def conditions(self) -> tuple[Condition, ...]:
@@ -66,13 +69,13 @@ def sort_arguments(
     Raises UserError for an argument whose dependence no recording shows, or that cannot be one value per sample.
     """
     paths = _common_paths(name, found, base)
-    batched = find_batched(name, found, base, variants.get(BATCH))
-    recordings = Recordings(name, found, base, variants, batched)
+    repeats = find_repeats(name, found, base, variants.get(BATCH))
+    recordings = Recordings(name, found, base, variants, repeats)
     conditional, unconditional = recordings.name_branches()
     call, _ = recordings.branch(conditional)
     arguments = {}
     for path, value in split_leaves(call, found).items():
-        if path in (found.x, found.time):
+        if path in (found.x, *found.times):
             continue
         if not isinstance(value, Tensor):
             arguments[path] = recordings.plain_argument(path, value)
@@ -80,16 +83,8 @@ def sort_arguments(
             arguments[path] = recordings.tensor_argument(path, conditional)
     if unconditional is not None:
         arguments = {path: recordings.with_null(each, unconditional) for path, each in arguments.items()}
-    time = torch.as_tensor(call.leaves[found.time]) if found.time else torch.zeros(1)
-    return NetworkArguments(
-        paths,
-        call.structure,
-        arguments,
-        batched,
-        conditional,
-        unconditional,
-        tuple(time.shape[1:]),
-    )
+    shapes = {path: tuple(torch.as_tensor(call.leaves[path]).shape[1:]) for path in found.times}
+    return NetworkArguments(paths, call.structure, arguments, repeats, conditional, unconditional, shapes)
 
 
 def split_leaves(call: NetworkCall, found: Relations) -> dict[str, Any]:
@@ -102,15 +97,18 @@ def split_leaves(call: NetworkCall, found: Relations) -> dict[str, Any]:
     return leaves
 
 
-def branch_values(step: SchedulerStep, found: Relations, path: str, is_batched: bool) -> Iterator[Any]:
-    """Yield each branch's value of an argument: its rows if it has one for each row of x, or else the argument."""
+def branch_values(step: SchedulerStep, found: Relations, path: str, repeats: int) -> Iterator[Any]:
+    """Yield each branch's value of an argument: its rows, without their repetitions, or else the argument."""
     for call, branch in branch_calls(step, found.x):
         value = split_leaves(call, found).get(path)
-        yield select_rows(value, branch, len(step.sample)) if is_batched and isinstance(value, Tensor) else value
+        if repeats and isinstance(value, Tensor):
+            value = select_rows(value, branch, len(step.sample) * repeats)[::repeats]
+        yield value
 
 
-def find_batched(name: str, found: Relations, base: CallRecord, larger: CallRecord | None) -> frozenset[str]:
-    """Return the arguments that have a row for each row of x. Raises UserError for one that grows otherwise.
+def find_repeats(name: str, found: Relations, base: CallRecord, larger: CallRecord | None) -> dict[str, int]:
+    """Return the arguments that have rows for each row of x, with their number: 1, or more if the rows are equal, such
+    as a text for each frame. Raises UserError for an argument that grows otherwise.
 
     larger: a recording with more samples; without one, an argument of as many rows as x is taken to have them.
     """
@@ -118,17 +116,23 @@ def find_batched(name: str, found: Relations, base: CallRecord, larger: CallReco
     other = first if larger is None else larger.steps[0].calls[0]
     rows, more = len(first.leaves[found.x]), len(other.leaves[found.x])
     leaves, larger_leaves = split_leaves(first, found), split_leaves(other, found)
-    batched = set()
+    repeats = {}
     for path, value in leaves.items():
         grown = larger_leaves.get(path)
-        if path in (found.x, found.time) or not isinstance(value, Tensor) or not isinstance(grown, Tensor):
+        if path in (found.x, *found.times) or not isinstance(value, Tensor) or not isinstance(grown, Tensor):
             continue
-        if value.dim() and (len(value), len(grown)) == (rows, more):
-            batched.add(path)
+        count = len(value) // rows if value.dim() and grown.dim() else 0
+        if count and (len(value), len(grown)) == (rows * count, more * count) and _recur(grown, count):
+            repeats[path] = count
         elif value.shape != grown.shape:
             what = f"{tuple(value.shape)} for {rows} rows of x, and {tuple(grown.shape)} for {more}"
             raise unrecorded(f"{name}: {path} of its network has no row for each of x: {what}")
-    return frozenset(batched)
+    return repeats
+
+
+def _recur(value: Tensor, count: int) -> bool:
+    """Return True if each row of a tensor is there so many times in a row."""
+    return bool(torch.equal(value, value[::count].repeat_interleave(count, dim=0)))
 
 
 def _common_paths(name: str, found: Relations, base: CallRecord) -> tuple[str, ...]:
@@ -143,13 +147,13 @@ def _common_paths(name: str, found: Relations, base: CallRecord) -> tuple[str, .
 
 @dataclass(frozen=True)
 class Recordings:
-    """A recording and its variants by setting, with the arguments that have a row for each row of x."""
+    """A recording and its variants by setting, with the arguments that have rows for each row of x."""
 
     name: str
     found: Relations
     base: CallRecord
     variants: Mapping[str, CallRecord]
-    batched: frozenset[str]
+    repeats: Mapping[str, int]
 
     def branch(self, number: int) -> tuple[NetworkCall, int]:
         """Return the call of a branch in the first step, and its number in that call."""
@@ -157,7 +161,7 @@ class Recordings:
 
     def values(self, record: CallRecord, path: str) -> list[Any]:
         """Return an argument's value in each branch of the first step."""
-        return list(branch_values(record.steps[0], self.found, path, path in self.batched))
+        return list(branch_values(record.steps[0], self.found, path, self.repeats.get(path, 0)))
 
     def others(self, path: str, branch: int) -> dict[str, Any]:
         """Return an argument's values in the variants, except that with more samples."""
@@ -177,7 +181,7 @@ class Recordings:
         if other is None:
             return False
         call, _ = self.branch(branch)
-        paths = [path for path in split_leaves(call, self.found) if path not in (self.found.x, self.found.time)]
+        paths = [path for path in split_leaves(call, self.found) if path not in (self.found.x, *self.found.times)]
         return any(not same(self.values(self.base, path)[branch], self.values(other, path)[branch]) for path in paths)
 
     def plain_argument(self, path: str, value: Any) -> Argument:
@@ -193,7 +197,7 @@ class Recordings:
         """Return an argument as a condition if it changes with any setting or between branches, or else as a
         constant."""
         values = self.values(self.base, path)
-        value, is_batched, others = values[branch], path in self.batched, self.others(path, branch)
+        value, repeats, others = values[branch], self.repeats.get(path, 0), self.others(path, branch)
         if not all(isinstance(each, Tensor) for each in (*values, *others.values())):
             raise unrecorded(f"{self.name}: {path} of its network is a tensor in some calls only")
         for setting in (LENGTH, SHORTNESS):
@@ -201,13 +205,15 @@ class Recordings:
                 raise unrecorded(f"{self.name}: the length of {path} of its network follows that of the prompt")
         changing = [setting for setting, other in others.items() if not same(value, other)]
         if not changing and all(same(value, other) for other in values):
-            return Argument(path, value[:1] if is_batched else value, is_batched)
-        if not is_batched:
+            return Argument(path, value[:1] if repeats else value, repeats)
+        if not repeats:
             by = changing[0] if changing else "branch of guidance"
             what = f"{path} of its network has one value for all samples, and changes with the {by}"
             raise unrecorded(f"{self.name}: {what}")
         is_setting = bool(changing) and not set(changing) & set(BY_CONTENT)
-        return Argument(path, value[:1], True, self._condition(path, value[0], [*values, *others.values()], is_setting))
+        return Argument(
+            path, value[:1], repeats, self._condition(path, value[0], [*values, *others.values()], is_setting)
+        )
 
     def _condition(self, path: str, value: Tensor, seen: list[Tensor], is_setting: bool) -> Condition:
         """Return the condition of an argument, from the values that recordings have shown."""

@@ -83,7 +83,7 @@ class _StepNetwork:
         for branch in step.branches:
             number = self.order.index(branch)
             values = [
-                list(branch_values(self.run.steps[index], self.module.found, path, each.batched))[number]
+                list(branch_values(self.run.steps[index], self.module.found, path, each.repeats))[number]
                 for path, each in self.module.arguments.arguments.items()
                 if each.condition is not None
             ]

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -90,6 +90,20 @@ def record(
     if not recorder.steps:
         raise unrecorded(f"{built.name} never calls its scheduler's step")
     return CallRecord(tuple(recorder.steps), recorder.times)
+
+
+class _TimesAreSet(Exception):
+    """Ends a call as soon as the pipeline has passed its times to the scheduler."""
+
+
+def record_times(built: BuiltPipeline, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a pipeline's call passes to its scheduler's `set_timesteps`, without running its steps."""
+    recorder, scheduler = _Recorder(), _scheduler(built)
+    with torch.no_grad(), _run_on_cpu(built.pipeline):
+        times = _recording_times(recorder, scheduler.set_timesteps, stops=True)
+        with patch.object(scheduler, "set_timesteps", times), suppress(_TimesAreSet):
+            built.pipeline(**settings, generator=torch.Generator().manual_seed(0))
+    return recorder.times
 
 
 def _probe(network: nn.Module, shapes: OutputShapes, probes: torch.Generator, arguments: dict[str, Any]) -> Any:
@@ -184,13 +198,15 @@ def _recording_step(recorder: _Recorder, step: Callable[..., Any]) -> Callable[.
     return record_step
 
 
-def _recording_times(recorder: _Recorder, set_timesteps: Callable[..., Any]) -> Callable[..., Any]:
+def _recording_times(recorder: _Recorder, set_timesteps: Callable[..., Any], stops: bool = False) -> Callable[..., Any]:
     signature = inspect.signature(set_timesteps)
 
     def record_times(self: Any, *args: Any, **kwargs: Any) -> Any:
         bound = dict(signature.bind(self, *args, **kwargs).arguments)
         bound.pop("self")
         recorder.times = bound | bound.pop("kwargs", {})
+        if stops:
+            raise _TimesAreSet
         return set_timesteps(self, *args, **kwargs)
 
     setattr(record_times, "__signature__", signature)  # noqa: B010 - pipelines ask which arguments it takes

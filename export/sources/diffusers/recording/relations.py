@@ -7,7 +7,7 @@
 Whatever a pipeline does besides is refused, with a line that names it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,7 +47,7 @@ class Relations:
 
     component: the network that it calls.
     x: path of the argument with x, and where x is in it. output: where the prediction is in the network's output.
-    time: path of the argument with the time, None if the network takes none; it is `alpha` t + `beta`.
+    times: the arguments with the time, each alpha t + beta: path -> (alpha, beta).
     branches: rows of x that the network gets per sample, over all calls of a step.
     weights: of each branch, by step. They sum to 1. The pipeline multiplies the sum by `sign`.
     """
@@ -56,9 +56,7 @@ class Relations:
     x: str
     x_place: Place
     output_place: Place
-    time: str | None
-    alpha: float
-    beta: float
+    times: Mapping[str, tuple[float, float]]
     branches: int
     weights: tuple[tuple[float, ...], ...]
     sign: int
@@ -69,11 +67,11 @@ def find_relations(name: str, base: CallRecord, reseeded: CallRecord) -> Relatio
     pipeline that does not have this form."""
     component = _one_component(name, (base, reseeded))
     check_steps(name, base)
-    x, time = _find_moving_arguments(name, base, reseeded)
+    x, by_step = _find_moving_arguments(name, base, reseeded)
     x_place = _find_x(name, x, base)
-    alpha, beta = _fit_time(name, time, (base, reseeded)) if time else (0.0, 0.0)
+    times = {path: _fit_time(name, path, (base, reseeded)) for path in by_step}
     output_place, weights, sign = _fit_outputs(name, base)
-    return Relations(component, x, x_place, output_place, time, alpha, beta, len(weights[0]), weights, sign)
+    return Relations(component, x, x_place, output_place, times, len(weights[0]), weights, sign)
 
 
 def check_relations(name: str, found: Relations, record: CallRecord, setting: str) -> tuple[tuple[float, ...], ...]:
@@ -83,10 +81,9 @@ def check_relations(name: str, found: Relations, record: CallRecord, setting: st
         raise unrecorded(f"{name} calls another network with another {setting}")
     if _find_x(name, found.x, record) != found.x_place:
         raise unrecorded(f"{name} puts x elsewhere in {found.x} with another {setting}")
-    if found.time is not None and not np.allclose(
-        _fit_time(name, found.time, (record,), (found.alpha, found.beta)), (found.alpha, found.beta)
-    ):
-        raise unrecorded(f"{name}: {found.time} is another function of the time with another {setting}")
+    for path, line in found.times.items():
+        if not np.allclose(_fit_time(name, path, (record,), line), line):
+            raise unrecorded(f"{name}: {path} is another function of the time with another {setting}")
     place, weights, sign = _fit_outputs(name, record)
     if (place, sign) != (found.output_place, found.sign):
         raise unrecorded(f"{name} reads its network's output differently with another {setting}")
@@ -133,9 +130,8 @@ def _one_component(name: str, records: Sequence[CallRecord]) -> str:
     return components.pop()
 
 
-def _find_moving_arguments(name: str, base: CallRecord, reseeded: CallRecord) -> tuple[str, str | None]:
-    """Return the argument that changes with the noise, x, and the argument that changes only with the step, the
-    time."""
+def _find_moving_arguments(name: str, base: CallRecord, reseeded: CallRecord) -> tuple[str, list[str]]:
+    """Return the argument that changes with the noise, x, and those that change only with the step, the times."""
     first, other = base.steps[0].calls[0].leaves, reseeded.steps[0].calls[0].leaves
     if set(first) != set(other):
         raise unrecorded(f"{name} passes other arguments to its network with another seed")
@@ -152,11 +148,9 @@ def _find_moving_arguments(name: str, base: CallRecord, reseeded: CallRecord) ->
         for path, value in call.leaves.items()
         if path not in moving and not _recurs(path, value, base.steps[0])
     }
-    if len(by_step) > 1:
-        raise unrecorded(f"{name}: the arguments {', '.join(sorted(by_step))} all change with the step")
     if not isinstance(first[moving[0]], Tensor):
         raise unrecorded(f"{name}: x is passed as {type(first[moving[0]]).__name__}")
-    return moving[0], next(iter(by_step), None)
+    return moving[0], sorted(by_step)
 
 
 def _recurs(path: str, value: Any, step: SchedulerStep) -> bool:
@@ -218,6 +212,8 @@ def _fit_time(
     for record in records:
         for step in record.steps:
             for call in step.calls:
+                if not isinstance(call.leaves[path], Tensor | float | int):
+                    raise unrecorded(f"{name}: {path} changes with the step, and is no number")
                 value = torch.as_tensor(call.leaves[path]).double().flatten()
                 if not torch.equal(value, value[:1].expand_as(value)):
                     raise unrecorded(f"{name}: {path} has another time for some positions")

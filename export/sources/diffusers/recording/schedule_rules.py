@@ -1,6 +1,6 @@
 """What a recorded pipeline passes to its scheduler, as the fields that a bundle stores for plans scheduler:N."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,13 +8,22 @@ import numpy as np
 from fewstep.export.sources.diffusers.recording.record import CallRecord
 from fewstep.export.sources.diffusers.recording.stand_ins import unrecorded
 
+LISTED = 50  # steps for which sigmas are listed
 KNOWN = {"num_inference_steps", "device", "sigmas", "mu"}
 
 
-def find_rules(name: str, records: Sequence[CallRecord], scheduler: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields `even` and `mu`, as `plans.configs.pipelines.RecordedRules` reads them. mu is [a, b] of a + b
-    N for N steps. Raises UserError if a pipeline passes other times than even sigmas."""
-    even, mus = set(), []
+def find_rules(
+    name: str,
+    records: Sequence[CallRecord],
+    scheduler: Mapping[str, Any],
+    sigmas_of: Callable[[int], Sequence[float] | None],
+) -> dict[str, Any]:
+    """Return the fields that `plans.configs.pipelines.read_recorded` reads: `even`, `mu` and `sigmas`.
+
+    mu is [a, b] of a + b N for N steps. Sigmas that are not even are listed for each number of steps up to `LISTED`,
+    from `sigmas_of`. Raises UserError if a pipeline passes other times.
+    """
+    even, mus, listed = set(), [], None
     for record in records:
         times = {key: value for key, value in record.times.items() if value is not None}
         if other := sorted(set(times) - KNOWN):
@@ -22,13 +31,25 @@ def find_rules(name: str, records: Sequence[CallRecord], scheduler: Mapping[str,
         sigmas = times.get("sigmas")
         count = len(sigmas) if sigmas is not None else int(times["num_inference_steps"])
         if sigmas is not None and not np.allclose(sigmas, np.linspace(1.0, 1 / count, count), atol=1e-6):
-            raise unrecorded(f"{name} passes sigmas to its scheduler that are not even from 1 to 1 / N")
+            listed = listed or _list_sigmas(name, sigmas_of)
         even.add(sigmas is not None)
         if "mu" in times and scheduler.get("use_dynamic_shifting"):
             mus.append((count, float(times["mu"])))
     if len(even) != 1:
         raise unrecorded(f"{name} passes sigmas to its scheduler in some calls only")
-    return {"even": even.pop(), "mu": _fit_mu(name, mus)}
+    rules = {"even": even.pop(), "mu": _fit_mu(name, mus)}
+    return rules if listed is None else {**rules, "sigmas": listed}
+
+
+def _list_sigmas(name: str, sigmas_of: Callable[[int], Sequence[float] | None]) -> list[list[float]]:
+    """Return the sigmas for 1 step, for 2 steps, and so on; an empty list where the pipeline passes none."""
+    listed = []
+    for count in range(1, LISTED + 1):
+        sigmas = sigmas_of(count)
+        listed.append([] if sigmas is None or len(sigmas) != count else [float(each) for each in sigmas])
+    if not any(listed):
+        raise unrecorded(f"{name} passes sigmas to its scheduler whose number is not that of the steps")
+    return listed
 
 
 def _fit_mu(name: str, mus: Sequence[tuple[int, float]]) -> list[float] | None:

@@ -1,10 +1,11 @@
 """The settings of a pipeline's call for its recordings: a usual call, and calls that differ from it in one setting."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from fewstep.export.sources.diffusers.recording.pictures import PICTURES, make_pictures
 from fewstep.export.sources.diffusers.recording.stand_ins import unrecorded
 from fewstep.plans.errors import UserError
 
@@ -15,60 +16,78 @@ SHORT = "a"
 LONGER = "a photo of a very small bird that sits on the roof of an old house near the sea"
 PROMPT, NEGATIVE = "prompt", "negative_prompt"
 GUIDANCES = ("guidance_scale", "true_cfg_scale", "audio_guidance_scale", "embedded_guidance_scale", "guidance_scale_2")
-OUTPUT, STEP_COUNT = "output_type", "num_inference_steps"
+PER_PROMPT = ("num_images_per_prompt", "num_videos_per_prompt", "num_waveforms_per_prompt", "batch_size")
+OUTPUT, STEP_COUNT, STRENGTH = "output_type", "num_inference_steps", "strength"
+USUAL = {  # arguments that each recording passes to a call that takes them
+    "return_dict": False,
+    STEP_COUNT: STEPS,
+    OUTPUT: "latent",
+    PROMPT: PROMPTS[0],
+    NEGATIVE: OTHERS[0],
+    STRENGTH: 1.0,
+}
 
 
 @dataclass(frozen=True)
 class CallSettings:
-    """`usual` is a call. `variants` are settings that replace some of it, by what they change."""
+    """`usual` is a call. `variants` are settings that replace some of it, by what they change. `batches` are settings
+    for two samples, of which a pipeline may accept only some."""
 
     usual: Mapping[str, Any]
     variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    batches: tuple[Mapping[str, Any], ...] = ()
 
     def of(self, variant: str | None = None, more: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Return the arguments of a call."""
         return {**self.usual, **(self.variants[variant] if variant else {}), **(more or {})}
 
 
-def choose_settings(pipeline: Any, given: Mapping[str, Any]) -> CallSettings:
+def choose_settings(pipeline: Any, given: Mapping[str, Any], has_pictures: bool = False) -> CallSettings:
     """Return the settings of a pipeline's recordings. `given` are arguments of its call that the user chose.
 
+    has_pictures: pass a random picture for each argument that may be one. An edit runs at strength 1, from noise.
     Raises UserError for an argument that the call does not take, and for one that it needs and that is not a text.
     """
     name, takes = type(pipeline).__name__, inspect.signature(type(pipeline).__call__).parameters
     for each in given:
         if each not in takes:
             raise UserError(f"the call of {name} takes no {each!r}", f"give one of {', '.join(list(takes)[1:])}")
-    usual: dict[str, Any] = {"return_dict": False} if "return_dict" in takes else {}
-    usual |= {STEP_COUNT: STEPS} if STEP_COUNT in takes else {}
-    usual |= {OUTPUT: "latent"} if OUTPUT in takes else {}
-    prompts = [each for each in takes if each == PROMPT or _is_numbered(each, PROMPT)]
-    negatives = [each for each in takes if each == NEGATIVE or _is_numbered(each, NEGATIVE)]
-    if PROMPT in takes:
-        usual[PROMPT] = PROMPTS[0]
-    if NEGATIVE in takes:
-        usual[NEGATIVE] = OTHERS[0]
-    usual |= given
+    if STRENGTH in given:
+        raise UserError(f"{name} is recorded at strength 1", "leave strength out; fewstep run has --strength")
+    usual = {each: value for each, value in USUAL.items() if each in takes}
+    usual |= (make_pictures(takes, given, 0) if has_pictures else {}) | dict(given)
     needed = [
         each.name
         for each in list(takes.values())[1:]
         if each.default is each.empty and each.kind is each.POSITIONAL_OR_KEYWORD and each.name not in usual
     ]
+    if needed and not (has_pictures or set(needed) - set(PICTURES)):
+        return choose_settings(pipeline, given, has_pictures=True)
     if needed:
         raise unrecorded(f"the call of {name} needs {', '.join(needed)}, which a recording cannot make")
-    return CallSettings(usual, _variants(takes, usual, bool(prompts), bool(negatives)))
+    variants = _variants(takes, usual)
+    if has_pictures:
+        variants["image"] = make_pictures(takes, given, 1)
+    return CallSettings(usual, variants, tuple(_batches(takes, usual, variants.get("image", {}))))
 
 
-def _variants(
-    takes: Mapping[str, Any], usual: Mapping[str, Any], has_prompt: bool, has_negative: bool
-) -> dict[str, Any]:
+def _batches(
+    takes: Mapping[str, Any], usual: Mapping[str, Any], others: Mapping[str, Any]
+) -> Iterator[Mapping[str, Any]]:
+    """Yield settings for two samples: of two prompts, of two prompts with two pictures, of one prompt."""
+    prompts: dict[str, Any] = {PROMPT: list(PROMPTS)} if PROMPT in usual else {}
+    prompts |= {NEGATIVE: list(OTHERS)} if NEGATIVE in usual else {}
+    pictures = {name: [usual[name], other] for name, other in others.items()}
+    yield from (each for each in (prompts, {**prompts, **pictures}) if each)
+    yield from ({name: 2} for name in PER_PROMPT if name in takes)
+
+
+def _variants(takes: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
     variants: dict[str, dict[str, Any]] = {}
-    if has_prompt:
+    if PROMPT in takes:
         variants |= {"prompt": {PROMPT: PROMPTS[1]}, "length of the prompt": {PROMPT: LONGER}}
         variants["shortness of the prompt"] = {PROMPT: SHORT}
-        negatives = {NEGATIVE: list(OTHERS)} if has_negative else {}
-        variants["batch"] = {PROMPT: list(PROMPTS), **negatives}
-    if has_negative:
+    if NEGATIVE in takes:
         variants["negative prompt"] = {NEGATIVE: OTHERS[1]}
         variants["shortness of the negative prompt"] = {NEGATIVE: ""}
     for each in GUIDANCES:
@@ -78,7 +97,3 @@ def _variants(
     if STEP_COUNT in takes:
         variants["number of steps"] = {STEP_COUNT: STEPS + 2}
     return variants
-
-
-def _is_numbered(name: str, of: str) -> bool:
-    return name.startswith(f"{of}_") and name.removeprefix(f"{of}_").isdecimal()

@@ -9,7 +9,7 @@ import pytest
 from fewstep.export.sources.diffusers.files import Folder
 from fewstep.export.sources.diffusers.folder import read_scheduler
 from fewstep.export.sources.diffusers.recording.source import RecordedPipeline, load_recorded_folder, record_folder
-from fewstep.plans.configs.pipelines import RECORDED
+from fewstep.plans.configs.pipelines import RECORDED, RecordedTimes, read_recorded
 from fewstep.plans.errors import UserError
 from tests import recorded_pipelines
 from tests.recorded_pipelines import CALLS, TEXT, TOKENS
@@ -56,8 +56,7 @@ def test_the_guidance_of_each_step_is_the_default_of_the_pipeline(
 
 @pytest.mark.parametrize(("name", "alpha"), [("wan", 1.0), ("cogvideox", 1.0), ("chroma", 0.001)])
 def test_the_time_of_the_network_is_a_multiple_of_the_schedulers(name: str, alpha: float, recorded: Recordings) -> None:
-    relations = recorded(name).relations
-    assert (relations.alpha, relations.beta) == (alpha, 0.0)
+    assert recorded(name).relations.times == {"['timestep']": (alpha, 0.0)}
 
 
 @pytest.mark.parametrize(
@@ -109,13 +108,40 @@ def test_sizes_are_constants(recorded: Recordings) -> None:
 
 def test_rotary_positions_as_long_as_the_batch_are_no_rows(recorded: Recordings) -> None:
     positions = [each for path, each in recorded("allegro").arguments.arguments.items() if "rotary" in path]
-    assert len(positions) == 9 and not any(each.batched for each in positions)
+    assert len(positions) == 9 and not any(each.repeats for each in positions)
 
 
 def test_the_rules_of_the_scheduler_are_even_sigmas_and_a_shift(recorded: Recordings) -> None:
     rules = recorded("ltx").scheduler[RECORDED]
     slope = (1.15 - 0.5) / (4096 - 256)
     assert rules == {"even": True, "mu": [pytest.approx(0.5 + slope * (8 - 256)), 0.0]}
+
+
+def test_sigmas_that_are_not_even_are_listed_by_the_number_of_steps(recorded: Recordings) -> None:
+    config = recorded("mochi").scheduler
+    assert read_recorded(config, 3) == RecordedTimes(False, {}, (1.0, 0.975, 0.71875))
+
+
+def test_a_text_for_each_frame_is_one_condition(recorded: Recordings) -> None:
+    arguments = recorded("text_to_video").arguments
+    assert arguments.repeats["['encoder_hidden_states']"] == 4
+    assert [each.shape for each in arguments.conditions] == [(77, 12)]
+
+
+def test_an_edit_of_a_picture_is_recorded_from_noise(recorded: Recordings) -> None:
+    assert recorded("chroma_image_to_image").settings.usual["strength"] == 1.0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mochi", "chroma_image_to_image", "text_to_video", "allegro", "cogvideox"])
+def test_samples_of_other_forms_are_those_of_the_pipeline(
+    name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    read = Folder(getattr(recorded_pipelines, name)(tmp_path / name))
+    scheduler = read_scheduler(read.path, read.pipeline)
+    assert scheduler is not None
+    load_recorded_folder(read, scheduler, CALLS[name])
+    assert f"samples of {read.pipeline} agree within" in caplog.text
 
 
 def test_samples_are_those_of_the_pipeline(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

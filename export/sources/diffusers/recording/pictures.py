@@ -1,0 +1,33 @@
+"""Random pictures and videos for the arguments of a pipeline's call that take one."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+PICTURES = ("image", "control_image", "mask_image", "video", "control_video", "mask")
+MASKS, VIDEOS = ("mask_image", "mask"), ("video", "control_video")
+SIDE, FRAMES = 512, 9  # of a picture and a video, if the call does not say
+
+
+def make_pictures(takes: Mapping[str, Any], given: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """Return a picture for each argument that may be one, and that is not given. Those of another seed differ."""
+    random = np.random.default_rng(seed)
+    height, width = int(given.get("height") or SIDE), int(given.get("width") or SIDE)
+    made: dict[str, Any] = {}
+    for name in PICTURES:
+        if name not in takes or name in given:
+            continue
+        if name in VIDEOS:
+            count = int(given.get("num_frames") or FRAMES)
+            made[name] = [_picture(random, height, width) for _ in range(count)]
+        elif name in MASKS:
+            made[name] = Image.fromarray(random.integers(0, 2, (height, width)).astype("uint8") * 255, "L")
+        else:
+            made[name] = _picture(random, height, width)
+    return made
+
+
+def _picture(random: np.random.Generator, height: int, width: int) -> Image.Image:
+    return Image.fromarray(random.integers(0, 256, (height, width, 3)).astype("uint8"))
