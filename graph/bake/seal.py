@@ -6,12 +6,11 @@ from hashlib import sha256
 from pathlib import Path
 
 import msgspec
-import numpy as np
 
 from fewstep.graph import io
-from fewstep.graph.bake.carried import PORT
 from fewstep.graph.bake.draws import DRAWN
-from fewstep.graph.bake.metadata import NO_CHECKSUM, TOKENS, Baked, BakedPort, BakedSample, encode_metadata
+from fewstep.graph.bake.example_inputs import choose_fill
+from fewstep.graph.bake.metadata import NO_CHECKSUM, Baked, BakedSample, encode_metadata
 from fewstep.graph.bake.seal_check import BAKE_AGAIN, MARK, compute_sample, digest, select_stored
 from fewstep.graph.resource_needs import GB
 from fewstep.plans.errors import UserError
@@ -19,7 +18,6 @@ from fewstep.runtime.machine.memory import this_space
 
 LOG = logging.getLogger("fewstep")
 
-FILL = 0.5  # fills inputs other than noise and integers
 SEED = 0  # of the first row
 HELD = 2  # copies of the weights that onnxruntime holds for a float network in loops
 LONGEST = 120.0  # seconds on one thread; a file that takes longer gets no test vector
@@ -32,7 +30,7 @@ def seal(files: Sequence[Path], baked: Baked, sizes: Mapping[str, int]) -> Baked
     files: the file, then its weights. sizes: axis sizes of one call, by name.
     """
     file = files[0]
-    fills = {port.name: _fill(port, baked) for port in baked.inputs if port.meaning not in DRAWN}
+    fills = {port.name: choose_fill(port, baked) for port in baked.inputs if port.meaning not in DRAWN}
     vector = BakedSample(SEED, dict(sizes), fills, "", ())
     try:
         _check_memory(files)
@@ -57,15 +55,3 @@ def _check_memory(files: Sequence[Path]) -> None:
         raise UserError(
             f"a run takes about {needed / GB:.1f} GB of memory, and {free / GB:.1f} GB are free", BAKE_AGAIN
         )
-
-
-def _fill(port: BakedPort, baked: Baked) -> float:
-    """Return the number that fills an input: the lowest valid integer, otherwise FILL within the limits of the
-    condition. All tokens are open."""
-    condition = next((each for each in baked.conditions if each.name == port.name), None)
-    low, high = (None, None) if condition is None else (condition.low, condition.high)
-    if port.meaning in (PORT, TOKENS):
-        return 0.0 if port.meaning == PORT else -1.0
-    if np.issubdtype(port.dtype, np.integer):
-        return float(port.meaning == "mask") if low is None else low
-    return float(np.clip(FILL, -np.inf if low is None else low, np.inf if high is None else high))

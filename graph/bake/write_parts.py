@@ -12,10 +12,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import msgspec
-import numpy as np
 
 from fewstep.graph import io
 from fewstep.graph.bake.bake import BakeOptions, Planned, assemble_run, resolve_run
+from fewstep.graph.bake.example_inputs import example_inputs
 from fewstep.graph.bake.metadata import Baked
 from fewstep.graph.bake.split_run import SplitRun, split_run
 from fewstep.graph.bake.step_rows import NumberedSteps, lift_step_numbers
@@ -78,7 +78,7 @@ def write_parts(options: BakeOptions, planned: Planned | None = None) -> tuple[B
     parts = split_run(run)
     sizes = {BATCH: batch, **default_sizes(plan.shape or bundle.manifest.x_shape, bundle.manifest.sizes), **run.sizes}
     before = _fix(parts.ahead, sizes)
-    numbered = _number_steps(parts, before)
+    numbered = _number_steps(parts, before, example_inputs(holds, sizes))
     after = _fix(parts.behind, sizes)
     kinds = tuple(_describe_kind(parts, index, each) for index, each in enumerate(numbered))
     described = PartsFile(batch, BEFORE, kinds, AFTER, holds)
@@ -101,10 +101,9 @@ def _fix(graph: Graph, sizes: Mapping[str, int]) -> Graph:
     return replace(graph, inputs=tuple(map(fix, graph.inputs)), described=())
 
 
-def _number_steps(parts: SplitRun, before: Graph) -> tuple[NumberedSteps, ...]:
-    """Return the steps of each kind, for the shapes that `before` returns for inputs of zeros."""
-    values: dict[str, Array] = {each.name: np.zeros(_static(each), each.dtype) for each in before.inputs}
-    values |= open_session(before)(values)
+def _number_steps(parts: SplitRun, before: Graph, inputs: Mapping[str, Array]) -> tuple[NumberedSteps, ...]:
+    """Return the steps of each kind, for the shapes that `before` returns for these inputs of the run."""
+    values = {**inputs, **open_session(before)(inputs)}
     start, numbered = parts.start, []
     for steps in parts.steps:
         values |= {name: values[source] for name, source in zip(steps.state, start, strict=True)}
@@ -113,14 +112,6 @@ def _number_steps(parts: SplitRun, before: Graph) -> tuple[NumberedSteps, ...]:
         values |= {name: values[source] for name, source in zip(steps.behind, steps.state, strict=True)}
         start = steps.behind
     return tuple(numbered)
-
-
-def _static(value: Value) -> tuple[int, ...]:
-    """Return the shape of an input. Raises UserError for a free size."""
-    free = [size for size in value.shape if isinstance(size, str)]
-    if free:
-        raise UserError(f"the input {value.name!r} has the free size {free[0]!r}", "bake without --parts")
-    return tuple(int(size) for size in value.shape)
 
 
 def _describe_kind(parts: SplitRun, index: int, numbered: NumberedSteps) -> StepKind:

@@ -12,10 +12,10 @@ import argparse
 import sys
 from pathlib import Path
 
-import numpy as np
-
 from fewstep.graph.bake.bake import BakeOptions, assemble_run
+from fewstep.graph.bake.example_inputs import example_inputs
 from fewstep.graph.bake.split_run import fix_shapes, split_run
+from fewstep.graph.graph import BATCH
 from fewstep.graph.io import save
 from fewstep.graph.session import open_session
 from fewstep.runtime import UserError
@@ -23,10 +23,12 @@ from fewstep.runtime import UserError
 
 def write(bundle: Path, folder: Path, body: str | None, plan: str, guidance: float | None, batch: int) -> None:
     """The parts of a run. A body of several graphs has several kinds of steps, and is for another program."""
-    run, _ = assemble_run(BakeOptions(bundle, plan, folder / "run.onnx", body=body, guidance=guidance, latents=True))
+    run, holds = assemble_run(
+        BakeOptions(bundle, plan, folder / "run.onnx", body=body, guidance=guidance, latents=True)
+    )
     parts = split_run(run)
     (steps,) = parts.steps
-    feeds = {each.name: np.zeros((batch, *map(int, each.shape[1:])), each.dtype) for each in run.inputs}
+    feeds = example_inputs(holds, {BATCH: batch})
     values = {**feeds, **open_session(parts.ahead)(feeds)}
     for before, state in zip(parts.start, steps.state, strict=True):
         values[state] = values[before]

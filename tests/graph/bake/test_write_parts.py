@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import onnx
 import onnxruntime as ort
@@ -14,6 +15,8 @@ from fewstep.graph.bake.bake import BakeOptions, bake
 from fewstep.graph.bake.draws import DRAWN, NOISE, draw_input
 from fewstep.graph.bake.write_parts import write_parts
 from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.reading import open_bundle
+from tests.bundles import changed
 from tests.calibration.test_calibrate import denoiser, write_bundle
 from tests.graph.bake.run_baked import sampled
 
@@ -65,6 +68,26 @@ def test_the_samples_are_those_of_the_executor(
     with fewstep.runtime.load(tiny_bundle) as sampler:
         expected = sampler.sample(plan, SEEDS, {"class": LABELS}, guidance)
     np.testing.assert_array_equal(run_parts(tmp_path / "run", **{"class": LABELS}), expected)
+
+
+@pytest.mark.parametrize("plan", ["maskgit:4", "remdm(cap=0.3):6"])
+def test_tokens_are_those_of_the_executor(exported_tokens: Path, tmp_path: Path, plan: str) -> None:
+    write_parts(BakeOptions(exported_tokens, plan, tmp_path / "run", guidance=2.0, batch=len(SEEDS), parts=True))
+    with fewstep.runtime.load(exported_tokens) as sampler:
+        expected = sampler.sample(plan, SEEDS, {"class": CLASSES}, 2.0)
+    ids = np.full(expected.shape, -1)
+    np.testing.assert_array_equal(run_parts(tmp_path / "run", ids=ids, **{"class": CLASSES}), expected)
+
+
+def test_a_condition_with_a_lower_limit(tiny_bundle: Path, tmp_path: Path) -> None:
+    """Zeros would be refused by the part before the steps."""
+    (condition,) = open_bundle(tiny_bundle).manifest.conditions
+    changed(tiny_bundle, conditions=(msgspec.structs.replace(condition, low=1),))
+    write_parts(BakeOptions(tiny_bundle, "ddim:3", tmp_path / "run", batch=len(SEEDS), parts=True))
+    labels = np.array([1, 2, 1])
+    with fewstep.runtime.load(tiny_bundle) as sampler:
+        expected = sampler.sample("ddim:3", SEEDS, {"class": labels})
+    np.testing.assert_array_equal(run_parts(tmp_path / "run", **{"class": labels}), expected)
 
 
 def test_a_step_has_no_integer_arithmetic(tiny_bundle: Path, tmp_path: Path) -> None:

@@ -1,0 +1,36 @@
+"""Inputs of a baked run that it accepts, for a test vector and to find out shapes."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from fewstep.graph.bake.carried import PORT
+from fewstep.graph.bake.metadata import TOKENS, Baked, BakedPort
+from fewstep.graph.graph import Array
+from fewstep.plans.errors import UserError
+
+FILL = 0.5  # fills inputs other than integers
+
+
+def example_inputs(baked: Baked, sizes: Mapping[str, int]) -> dict[str, Array]:
+    """Return an array for each input of a run, filled with a valid number, for these axis sizes. Noise and chances are
+    filled with FILL. Raises UserError for a free size that is not in `sizes`."""
+    inputs = {}
+    for port in baked.inputs:
+        shape = [sizes.get(size, size) if isinstance(size, str) else size for size in port.shape]
+        if free := [size for size in shape if isinstance(size, str)]:
+            raise UserError(f"the input {port.name!r} has the free size {free[0]!r}", "bake without --parts")
+        inputs[port.name] = np.full([int(size) for size in shape], choose_fill(port, baked), port.dtype)
+    return inputs
+
+
+def choose_fill(port: BakedPort, baked: Baked) -> float:
+    """Return the number that fills an input: the lowest valid integer, otherwise FILL within the limits of the
+    condition. All tokens are open."""
+    condition = next((each for each in baked.conditions if each.name == port.name), None)
+    low, high = (None, None) if condition is None else (condition.low, condition.high)
+    if port.meaning in (PORT, TOKENS):
+        return 0.0 if port.meaning == PORT else -1.0
+    if np.issubdtype(port.dtype, np.integer):
+        return float(port.meaning == "mask") if low is None else low
+    return float(np.clip(FILL, -np.inf if low is None else low, np.inf if high is None else high))
