@@ -48,7 +48,8 @@ LARGEST = {  # allowed difference from onnxruntime, relative to the largest outp
 FARTHER = 1.5  # allowed ratio of an engine's int8 error to onnxruntime's: engines round at other places
 ROWS = "onnxruntime-rows"  # the backend with a row of the batch per thread
 ON_CPU = ("onnxruntime", ROWS, "openvino")  # backends that have threads
-LEFT_OUT = ("openvino-bf16", "qnn")  # a coarser float type than requested; an NPU that x86 only simulates
+BF16 = "openvino-bf16"  # a coarser float type than requested, so it runs only bodies that were calibrated for it
+LEFT_OUT = ("qnn",)  # an NPU that x86 only simulates
 
 
 class TimedEngine(Strict, frozen=True):
@@ -77,7 +78,9 @@ def runnable_bodies(bundle: Bundle) -> tuple[str, ...]:
     for precision in LARGEST:
         for backend in (name for name in NAMED if name not in LEFT_OUT):
             with suppress(UserError):
-                names[choose_body(bundle, precision, create_backend(backend))] = None
+                body = choose_body(bundle, precision, create_backend(backend))
+                if _is_precise_enough(bundle, body, backend):
+                    names[body] = None
     return tuple(name for name in names if name in common_bodies(bundle.manifest))
 
 
@@ -203,10 +206,18 @@ def _set_milliseconds(running: _Running, milliseconds: float) -> _Running:
 
 
 def _runs_body(bundle: Bundle, body: str, engine: TimedEngine, sizes: dict[str, int]) -> bool:
-    """Return whether a backend would select this body for its precision."""
+    """Return whether a backend would select this body for its precision, and computes it as precisely as asked."""
     with suppress(UserError):
+        if not _is_precise_enough(bundle, body, engine.backend):
+            return False
         return choose_body(bundle, bundle.body(body).precision, make_backend(engine, sizes["batch"])) == body
     return False
+
+
+def _is_precise_enough(bundle: Bundle, body: str, backend: str) -> bool:
+    """Return False for BF16 and a body that was not calibrated for it: nobody has judged its samples in bf16."""
+    platform = platform_of(bundle.body(body).target, bundle.body(body).platform)
+    return backend != BF16 or (platform is not None and platform.backend == BF16)
 
 
 def _is_transient(error: UserError) -> bool:

@@ -9,13 +9,12 @@ import logging
 from fewstep.measure.sampling import FLOAT
 from fewstep.measure.speed.duel import run_duel
 from fewstep.plans.errors import UserError
-from fewstep.report.choosing.engines import TimedEngine, body_facts, engine_name, open_process
+from fewstep.report.choosing.engines import BF16, TimedEngine, body_facts, engine_name, open_process
 from fewstep.report.choosing.measurement_cache import cache_key, read_cached, write_cached
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.kinds.sizes import default_sizes
 
 LOG = logging.getLogger("fewstep")
-BF16 = "openvino-bf16"
 WORTH = 1.1  # times as fast, below which int8 is not worth its calibration
 
 

@@ -1,9 +1,13 @@
 """Which engines of a body are tried."""
 
+from pathlib import Path
+
 import msgspec
 import pytest
 
 from fewstep.report.choosing import engines
+from fewstep.runtime.bundle.reading import open_bundle
+from tests.bundles import changed
 
 
 @pytest.mark.parametrize(
@@ -45,7 +49,18 @@ def test_rows_in_parallel_are_tried_if_every_call_has_several_rows_and_threads(
     assert [each.threads for each in tried if each.backend == "onnxruntime-rows"] == expected
 
 
-def test_a_float_of_less_precision_than_was_asked_for_is_none_of_them() -> None:
-    """bf16 would win over float32 without a word on its samples."""
+def test_an_npu_that_this_processor_simulates_is_none_of_them() -> None:
     tried = {each.backend for each in engines.candidate_engines(0, 2)}
-    assert tried == set(engines.NAMED) - {"openvino-bf16", "qnn"}
+    assert tried == set(engines.NAMED) - {"qnn"}
+
+
+def test_a_float_of_less_precision_than_was_asked_for_runs_only_what_was_calibrated_for_it(tiny_bundle: Path) -> None:
+    """bf16 would win over float32 without a word on its samples."""
+    int8 = open_bundle(tiny_bundle).manifest.bodies["int8-cpu-x86"]
+    for name in ("openvino", "openvino-bf16"):
+        body = msgspec.structs.replace(int8, target=name)
+        changed(tiny_bundle, bodies={**open_bundle(tiny_bundle).manifest.bodies, f"int8-{name}": body})
+    bundle, bf16 = open_bundle(tiny_bundle), engines.TimedEngine("openvino-bf16", 0, None)
+    runs = [name for name in bundle.manifest.bodies if engines._runs_body(bundle, name, bf16, {"batch": 1})]
+    assert runs == ["int8-openvino-bf16"]
+    assert {"float32", "int8-openvino", "int8-openvino-bf16"} <= set(engines.runnable_bodies(bundle))
