@@ -39,6 +39,8 @@ def replace_hub() -> Iterator[None]:
         transformers.PreTrainedModel: _make_model,
         transformers.AutoTokenizer: make_tokenizer,
         transformers.PreTrainedTokenizerBase: make_tokenizer,
+        transformers.ImageProcessingMixin: _make_default,
+        transformers.FeatureExtractionMixin: _make_default,
     }
     with ExitStack() as stack:
         for owner, make in owners.items():
@@ -82,6 +84,11 @@ def _make_model(cls: Any, name: str) -> Any:
     return cls(config).eval()
 
 
+def _make_default(cls: Any, name: str) -> Any:
+    """Return a processor of pictures or of sound with the defaults of its class."""
+    return cls()
+
+
 def _t5_config(kind: Any) -> Any:
     return kind(vocab_size=1000, d_model=WIDTH, d_kv=8, d_ff=37, num_layers=2, num_heads=4, decoder_start_token_id=0)
 
@@ -110,7 +117,7 @@ def make_tokenizer(cls: Any, name: str) -> Any:
         tokens = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{each}</w>" for each in letters)]
         vocabulary = {token: number for number, token in enumerate(tokens)}
         return transformers.CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=77)
-    if "qwen" in lower:
+    if "qwen" in lower or "glm" in lower:
         vocabulary = {token: number for number, token in enumerate([*letters, "<|endoftext|>"])}
         made = transformers.Qwen2Tokenizer(vocab=vocabulary, merges=[], model_max_length=1024)
         made.chat_template = CHAT

@@ -100,6 +100,23 @@ def branch_names(module: RecordedNetwork) -> list[str]:
     return names
 
 
+def describe_guidance(module: RecordedNetwork) -> str:
+    """Describe the guidance of the pipeline's usual call, as the options of `fewstep run` give it."""
+    names, weights = branch_names(module), module.found.weights
+    if len(names) == 1:
+        return "its pipeline uses no guidance by default"
+    if len(set(weights)) > 1:
+        first = _join(names, weights[0])
+        return f"the guidance of its pipeline changes with the step, unlike --guidance; it begins with {first}"
+    if set(names) == {COND, UNCOND}:
+        return f"the default guidance of its pipeline is --guidance {weights[0][names.index(COND)]:g}"
+    return f"its pipeline combines {_join(names, weights[0])}, which needs branches of these names"
+
+
+def _join(names: Sequence[str], weights: Sequence[float]) -> str:
+    return ", ".join(f"{weight:g} of {name}" for name, weight in zip(names, weights, strict=True))
+
+
 def _plan(
     config: Mapping[str, Any],
     weights: Sequence[Sequence[float]],

@@ -31,11 +31,13 @@ USUAL = {  # arguments that each recording passes to a call that takes them
 @dataclass(frozen=True)
 class CallSettings:
     """`usual` is a call. `variants` are settings that replace some of it, by what they change. `batches` are settings
-    for two samples, of which a pipeline may accept only some."""
+    for two samples, of which a pipeline may accept only some. `without` are pictures that the call takes, and that it
+    does not need."""
 
     usual: Mapping[str, Any]
     variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     batches: tuple[Mapping[str, Any], ...] = ()
+    without: tuple[str, ...] = ()
 
     def of(self, variant: str | None = None, more: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Return the arguments of a call."""
@@ -68,7 +70,10 @@ def choose_settings(pipeline: Any, given: Mapping[str, Any], has_pictures: bool 
     variants = _variants(takes, usual)
     if has_pictures:
         variants["image"] = make_pictures(takes, given, 1)
-    return CallSettings(usual, variants, tuple(_batches(takes, usual, variants.get("image", {}))))
+    batches = tuple(_batches(takes, usual, variants.get("image", {})))
+    return CallSettings(
+        usual, variants, batches, tuple(each for each in PICTURES if each in takes and each not in usual)
+    )
 
 
 def _batches(

@@ -8,7 +8,7 @@ from fewstep.export.sources.diffusers.files import CONFIG, Folder, hash_files
 from fewstep.export.sources.diffusers.loading import load_network
 from fewstep.export.sources.diffusers.recording.adapter import RecordedNetwork
 from fewstep.export.sources.diffusers.recording.arguments import BATCH, ENCODERS, NetworkArguments, sort_arguments
-from fewstep.export.sources.diffusers.recording.comparison import compare_samples, is_comparable
+from fewstep.export.sources.diffusers.recording.comparison import compare_samples, describe_guidance, is_comparable
 from fewstep.export.sources.diffusers.recording.components import BuiltPipeline, build_pipeline
 from fewstep.export.sources.diffusers.recording.quiet import silence_libraries
 from fewstep.export.sources.diffusers.recording.record import CallRecord, record, record_times
@@ -126,5 +126,8 @@ def load_recorded_folder(folder: Folder, scheduler: Mapping[str, Any], given: Ma
             LOG.warning("%s was recorded at strength 1: a smaller --strength is not compared", folder.pipeline)
     else:
         LOG.warning("%s: the network is too large to compare samples with those of %s", folder.path, folder.pipeline)
+    LOG.warning("%s: %s", folder.path, describe_guidance(module))
+    if without := recorded.settings.without:
+        LOG.warning("%s: recorded without %s, which its call may take", folder.path, ", ".join(without))
     read = [home / CONFIG, folder.path / "scheduler" / "scheduler_config.json", *files]
     return TorchSource(module, spec, name, hash_files(read), None, recorded.scheduler)

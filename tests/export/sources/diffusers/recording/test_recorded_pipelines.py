@@ -150,6 +150,7 @@ def test_samples_are_those_of_the_pipeline(tmp_path: Path, caplog: pytest.LogCap
     assert scheduler is not None
     load_recorded_folder(Folder(folder), scheduler, CALLS["wan"])
     assert "samples of WanPipeline agree within" in caplog.text
+    assert "the default guidance of its pipeline is --guidance 5" in caplog.text
 
 
 def test_samples_that_differ_are_refused(tmp_path: Path) -> None:
