@@ -47,12 +47,18 @@ def calibrate_next(bundle: Path) -> NextCommand:
     from fewstep.runtime.sampling.sampler import PLAN
 
     manifest = open_bundle(bundle).manifest
-    if manifest.distilled or manifest.towards:  # their solvers are the user's choice
-        return NextCommand(f"fewstep calibrate {quote(str(bundle))} --plan SOLVER:STEPS")
+    if manifest.distilled or manifest.towards:  # their solvers and steps are the user's choice
+        plan = "SOLVER:STEPS" if manifest.scheduler is None else "scheduler:STEPS"
+        return NextCommand(_with_conditions(f"fewstep calibrate {quote(str(bundle))} --plan {plan}", bundle))
     plan = USUAL if manifest.vocabulary else PLAN
     options = CalibrateOptions(bundle, plan=parse_plan_text(plan))
-    command = next_command("calibrate", bundle, "--plan", plan).command
+    command = _with_conditions(next_command("calibrate", bundle, "--plan", plan).command, bundle)
     return NextCommand(command, _of_small(bundle, lambda: _estimate_calibration(options)))
+
+
+def run_next(bundle: Path, *words: object) -> NextCommand:
+    """Return the `fewstep run` command with these words, and an example value of each required condition."""
+    return NextCommand(_with_values(next_command("run", bundle, *words).command, bundle))
 
 
 def report_next(bundle: Path) -> NextCommand:
@@ -61,15 +67,15 @@ def report_next(bundle: Path) -> NextCommand:
     from fewstep.report.report import open_report_task
 
     estimate = _of_small(bundle, lambda: open_report_task(ReportOptions(bundle)).estimate())
-    return NextCommand(next_command("report", bundle).command, estimate)
+    return NextCommand(_with_conditions(next_command("report", bundle).command, bundle), estimate)
 
 
 def advised_next(advised: "Advice", bundle: Path) -> NextCommand:
     """Return the command of a report's advice, with an estimate if it can take minutes."""
     options = advised.options
     if options is None:
-        return NextCommand(advised.command)
-    return NextCommand(advised.command, _of_small(bundle, lambda: _estimate(options)))
+        return NextCommand(_with_values(advised.command, bundle))
+    return NextCommand(_with_conditions(advised.command, bundle), _of_small(bundle, lambda: _estimate(options)))
 
 
 def _estimate(options: "LongWork") -> Estimate:
@@ -103,6 +109,25 @@ def _estimate_calibration(options: "CalibrateOptions") -> Estimate:
 
     names = networks(open_bundle(options.bundle).manifest)
     return estimate_cost([open_task(options, name) for name in names]).estimate
+
+
+def _with_values(command: str, bundle: Path) -> str:
+    """Return a `run` command with an example value of each required condition."""
+    from fewstep.cli.conditions import required_arguments
+    from fewstep.runtime.bundle.reading import open_bundle
+
+    return " ".join([command, *required_arguments(open_bundle(bundle).manifest)])
+
+
+def _with_conditions(command: str, bundle: Path) -> str:
+    """Return a command that samples a bundle, with --conditions if random values cannot replace data."""
+    from fewstep.runtime.bundle.conditions import random_range
+    from fewstep.runtime.bundle.reading import open_bundle
+
+    manifest = open_bundle(bundle).manifest
+    encoded = () if manifest.text is None else {tensor.name for tensor in manifest.text.graph.outputs}
+    given = [each for each in manifest.conditions if each.name not in encoded and each.default is None]
+    return f"{command} --conditions FILE" if any(random_range(each) is None for each in given) else command
 
 
 def _of_small(bundle: Path, estimate: Callable[[], Estimate]) -> Callable[[], Estimate] | None:

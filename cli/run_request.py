@@ -80,6 +80,10 @@ def open_request(options: RunOptions) -> RunRequest:
         check_picture(options, _image_shape(bundle, tiled))
     body = bundle.body(choose_body(bundle, options.precision, create_backend(options.backend, options.threads)))
     values, negative = add_prompt_conditions(bundle, own, options.prompt, options.negative, options.threads)
+    for each in manifest.conditions:
+        if each.shape and each.default is None and each.name not in values:
+            fix = f"give arrays of shape {list(each.shape)} as a file: --condition {each.name}=@FILE.npy"
+            raise UserError(f"condition {each.name!r} is missing", fix)
     given: Values = {}
     if options.known is not None:
         given = {IDS: load_arrays("--known", options.known, manifest.x_shape, of_any_size=False)}

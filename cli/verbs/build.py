@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
-from fewstep.cli.next_command import next_command
+from fewstep.cli.next_command import run_next
 from fewstep.cli.outcome import Outcome
 from fewstep.graph.engines.build import Build, BuildOptions, EngineRequest, build, build_script, list_requests
 from fewstep.graph.engines.engine_costs import cost_lines, read_costs
@@ -44,7 +44,7 @@ def verb(options: BuildOptions, progress: Progress) -> Outcome:
     lines += [each.agreement if each.agrees else str(engine_damage(each)) for each in comparisons]
     value = {"bundle": options.bundle, "built": result.built, "kept": result.kept, "compared": comparisons}
     agrees = all(each.agrees for each in comparisons)
-    then = next_command("run", options.bundle, "--backend", options.backend) if agrees else None
+    then = run_next(options.bundle, "--backend", options.backend) if agrees else None
     return Outcome(value, tuple(lines), code=0 if agrees else 1, then=then)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from rich.table import Table
 
 from fewstep.cli.errors import CommandLineError
-from fewstep.cli.next_command import next_command
+from fewstep.cli.next_command import run_next
 from fewstep.cli.outcome import Outcome
 from fewstep.cli.tables import table
 from fewstep.graph.output_files import write_atomic
@@ -35,7 +35,7 @@ def verb(options: ChooseOptions, progress: Progress) -> Outcome:
         *choice.notes,
         *_describe_choice(choice),
     )
-    then = None if choice.chosen is None else next_command("run", options.bundle, "--chosen")
+    then = None if choice.chosen is None else run_next(options.bundle, "--chosen")
     return Outcome(choice, shown, then=then)
 
 

@@ -6,11 +6,12 @@ import shlex
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.cli import next_command as following
-from fewstep.cli.next_command import NextCommand, advised_next, calibrate_next, next_command, report_next
+from fewstep.cli.next_command import NextCommand, advised_next, calibrate_next, next_command, report_next, run_next
 from fewstep.cli.outcome import Outcome, print_outcome
 from fewstep.cli.output_flags import OutputOptions
 from fewstep.fitting.options import FitOptions
@@ -18,6 +19,8 @@ from fewstep.measure.estimate import Estimate
 from fewstep.plans.errors import UserError
 from fewstep.report.advice import Advice, LongWork
 from fewstep.report.choosing.options import ChooseOptions
+from fewstep.runtime.bundle.manifest import Condition
+from fewstep.runtime.bundle.reading import open_bundle
 from tests.bundles import changed
 from tests.calibration.test_calibrate import denoiser, write_bundle
 from tests.cli.conftest import Command
@@ -70,7 +73,7 @@ def test_every_advised_command_that_can_take_minutes_has_a_duration(
     options = make(bundle)
     said = str(advised_next(Advice("", options.command_line(verb, of="b"), options), bundle))
     assert re.fullmatch(rf"Next: fewstep {verb} b [^(]*\(up to .*(second|minute)s?\)", said), said
-    assert str(advised_next(Advice("", "fewstep run b"), bundle)) == "Next: fewstep run b"
+    assert str(advised_next(Advice("", "fewstep run b"), bundle)).startswith("Next: fewstep run b")
 
 
 def test_the_line_is_the_last_and_not_for_json(capsys: pytest.CaptureFixture[str]) -> None:
@@ -85,6 +88,27 @@ def test_after_export_comes_calibrate_with_its_default_plan(tiny_bundle: Path) -
     assert calibrate_next(tiny_bundle).command == f"fewstep calibrate {tiny_bundle} --plan dpmpp_2m:8"
     changed(tiny_bundle, distilled=True)  # whose solver is the user's choice
     assert calibrate_next(tiny_bundle).command.endswith("--plan SOLVER:STEPS")
+
+
+def test_conditions_that_cannot_be_drawn_are_asked_for(tiny_bundle: Path) -> None:
+    """A text has no range, so that a calibration without a file is refused; a run needs a value of each condition."""
+    text = Condition("text", "text", (77, 16), "float32")
+    label, *_ = open_bundle(tiny_bundle).manifest.conditions
+    assert calibrate_next(tiny_bundle).command.endswith("--plan dpmpp_2m:8")
+    assert run_next(tiny_bundle, "--chosen").command == f"fewstep run {tiny_bundle} --chosen -c class=0"
+    changed(tiny_bundle, conditions=(label, text))
+    assert calibrate_next(tiny_bundle).command.endswith("--plan dpmpp_2m:8 --conditions FILE")
+    assert report_next(tiny_bundle).command == f"fewstep report {tiny_bundle} --conditions FILE"
+    fit = Advice("", "fewstep fit b", FitOptions(tiny_bundle))
+    assert advised_next(fit, tiny_bundle).command == "fewstep fit b --conditions FILE"
+    run = advised_next(Advice("", "fewstep run b --precision int8"), tiny_bundle)
+    assert run.command == "fewstep run b --precision int8 -c class=0 -c text=@FILE.npy"
+
+
+def test_a_distilled_bundle_with_a_scheduler_is_calibrated_along_it(tiny_bundle: Path) -> None:
+    content = msgspec.json.encode({"_class_name": "TCDScheduler"})
+    changed(tiny_bundle, {"plans/scheduler.json": content}, distilled=True, scheduler="plans/scheduler.json")
+    assert calibrate_next(tiny_bundle).command == f"fewstep calibrate {tiny_bundle} --plan scheduler:STEPS"
 
 
 def test_what_pack_names_next_runs(tiny_bundle: Path, tmp_path: Path, fewstep: Command) -> None:

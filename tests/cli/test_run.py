@@ -13,9 +13,11 @@ from fewstep.cli.run_sampling import run
 from fewstep.cli.verbs.run import verb
 from fewstep.plans.errors import UserError
 from fewstep.runtime import load
+from fewstep.runtime.bundle.manifest import Condition
+from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.progress import SILENT
 from fewstep.runtime.runs import Tiles, sample_tiles
-from tests.bundles import with_bodies
+from tests.bundles import changed, with_bodies
 from tests.free_size_bundle import free
 
 NO_SIZES = ("height", "height=", "=4", "height=-4", "height=4.5", "height=a")
@@ -76,6 +78,14 @@ def test_a_condition_that_cannot_be_is_named_before_a_body_that_is_not_there(tin
     ):
         with pytest.raises(UserError, match=said):
             run(RunOptions(tiny_bundle, condition=(f"class={value}",), **{"output": tmp_path / "x.npy", **more}))
+
+
+def test_an_array_that_is_missing_is_asked_for_as_a_file(tiny_bundle: Path, tmp_path: Path) -> None:
+    label, *_ = open_bundle(tiny_bundle).manifest.conditions
+    changed(tiny_bundle, conditions=(label, Condition("text", "text", (77, 16), "float32")))
+    said = r"'text' is missing; give arrays of shape \[77, 16\] as a file: --condition text=@FILE\.npy"
+    with pytest.raises(UserError, match=said):
+        run(RunOptions(tiny_bundle, condition=("class=bag",), output=tmp_path / "x.npy"))
 
 
 @pytest.mark.parametrize("shape", [(2, 4, 4), (16, 3), (7,)])
