@@ -5,7 +5,7 @@ from math import inf
 
 import numpy as np
 
-from fewstep.graph.graph import Graph
+from fewstep.graph.graph import Array, Graph
 from fewstep.graph.weights import LARGE, release_array
 
 
@@ -24,6 +24,13 @@ def _digest(graph: Graph, below: float) -> bytes:
     for name, array in sorted(graph.constants.items()):
         digest.update(f"{name} {array.dtype} {array.shape}".encode())
         if array.nbytes < below:
-            digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)  # bfloat16 has no buffer
+            digest.update(_content(array))
             release_array(array)
     return digest.digest()
+
+
+def _content(array: Array) -> "memoryview | bytes":
+    """Return the bytes of an array. numpy has no buffer of bfloat16, and strings of ONNX are Python objects."""
+    if array.dtype == object:
+        return repr(array.tolist()).encode()
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data

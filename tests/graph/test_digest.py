@@ -21,3 +21,9 @@ def test_constants_of_any_type_and_shape_are_digested(kind: type, shape: tuple[i
     for of in (digest, structure_digest):
         assert of(zeros) == of(replace(zeros, constants={"w": np.zeros(shape, kind)}))
         assert (of(zeros) == of(ones)) is (shape == (0,))
+
+
+def test_strings_are_digested() -> None:
+    """Custom operations may have them, and an ONNX file may have some that nothing reads."""
+    one, same, other = (replace(GRAPH, constants={"w": np.array(words, object)}) for words in (["a"], ["a"], ["b"]))
+    assert digest(one) == digest(same) != digest(other)
