@@ -70,6 +70,13 @@ def required_arguments(manifest: Manifest) -> list[str]:
     return words
 
 
+def needs_records(manifest: Manifest) -> bool:
+    """Return whether a condition has neither a range, a default nor a text encoder, so that none can be drawn."""
+    encoded = () if manifest.text is None else {tensor.name for tensor in manifest.text.graph.outputs}
+    given = [each for each in manifest.conditions if each.name not in encoded and each.default is None]
+    return any(random_range(each) is None for each in given)
+
+
 def _example_value(condition: Condition) -> str:
     """Return an example value of the condition: its lowest number, or the name of a file of arrays."""
     if condition.shape:

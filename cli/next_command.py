@@ -121,13 +121,10 @@ def _with_values(command: str, bundle: Path) -> str:
 
 def _with_conditions(command: str, bundle: Path) -> str:
     """Return a command that samples a bundle, with --conditions if random values cannot replace data."""
-    from fewstep.runtime.bundle.conditions import random_range
+    from fewstep.cli.conditions import needs_records
     from fewstep.runtime.bundle.reading import open_bundle
 
-    manifest = open_bundle(bundle).manifest
-    encoded = () if manifest.text is None else {tensor.name for tensor in manifest.text.graph.outputs}
-    given = [each for each in manifest.conditions if each.name not in encoded and each.default is None]
-    return f"{command} --conditions FILE" if any(random_range(each) is None for each in given) else command
+    return f"{command} --conditions FILE" if needs_records(open_bundle(bundle).manifest) else command
 
 
 def _of_small(bundle: Path, estimate: Callable[[], Estimate]) -> Callable[[], Estimate] | None:
