@@ -64,6 +64,8 @@ def to_opset(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
     try:
         converted = version_converter.convert_version(skeleton, OPSET)
     except Exception as error:  # its C++ exceptions share no base class
+        if (fault := _find_fault(skeleton)) is not None:
+            raise UserError(f"{name} is not a valid ONNX graph: {fault}", "export the model again") from error
         reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
         raise UserError(
             f"{name} has opset {version}, which onnx cannot convert to {OPSET} ({reason})",
@@ -75,6 +77,15 @@ def to_opset(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
     converted.graph.initializer.extend(large)
     LOG.warning("%s: opset %d, converted to %d", name, version, OPSET)
     return converted
+
+
+def _find_fault(model: onnx.ModelProto) -> str | None:
+    """Return the first rule of ONNX that a model breaks, as text. None for a valid model."""
+    try:
+        onnx.checker.check_model(model)
+    except Exception as error:  # of a class of C++
+        return " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    return None
 
 
 def _is_large(tensor: onnx.TensorProto) -> bool:

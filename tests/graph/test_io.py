@@ -176,9 +176,20 @@ def test_weights_in_another_file_need_not_be_read(tmp_path: Path) -> None:
 
 
 def test_what_opset_20_does_not_have_is_one_line() -> None:
-    newer = "nothing = RMSNormalization<axis=-1>(product, scale)"
+    newer = "nothing = RMSNormalization<axis=-1>(product, product)"
     with pytest.raises(UserError, match=r"model.onnx has opset 23, which onnx cannot convert to 20 .*; export it"):
         graph_of(model(23, newer))
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [("more = Relu(nothing_makes_it)", "nothing_makes_it"), ("more = Unheard(product)", "Unheard")],
+)
+def test_a_graph_that_breaks_a_rule_of_onnx_is_not_blamed_on_its_opset(line: str, says: str) -> None:
+    said = rf"model.onnx is not a valid ONNX graph: .*{says}.*; export the model again"
+    with pytest.raises(UserError, match=said) as failure:
+        graph_of(model(17, line))
+    assert "\n" not in str(failure.value)
 
 
 def test_a_file_is_replaced_and_nothing_lies_beside_it(tmp_path: Path) -> None:
