@@ -152,6 +152,8 @@ def _recording_forward(
         tensors = [
             leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor) and leaf.is_floating_point()
         ]
+        if isinstance(outputs, tuple) and isinstance(outputs[0], list):
+            raise unrecorded(f"the network {name} of {pipeline} returns a list of tensors, one for each sample")
         if len(tensors) != 1:
             raise unrecorded(f"the network {name} of {pipeline} returns {len(tensors)} tensors")
         recorder.pending.append(NetworkCall(name, leaves, structure, tensors[0].clone()))

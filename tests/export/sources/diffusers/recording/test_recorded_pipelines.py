@@ -5,16 +5,19 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import torch
 
+from fewstep.export.export import load_source
 from fewstep.export.sources.diffusers.files import Folder
 from fewstep.export.sources.diffusers.folder import read_scheduler
 from fewstep.export.sources.diffusers.recording.source import RecordedPipeline, load_recorded_folder, record_folder
 from fewstep.plans.configs.pipelines import RECORDED, RecordedTimes, read_recorded
 from fewstep.plans.errors import UserError
 from tests import recorded_pipelines
+from tests.pipelines import stable_diffusion
 from tests.recorded_pipelines import CALLS, TEXT, TOKENS
 
-pytest.importorskip("diffusers")
+diffusers = pytest.importorskip("diffusers")
 
 Recordings = Callable[[str], RecordedPipeline]
 
@@ -151,6 +154,36 @@ def test_samples_are_those_of_the_pipeline(tmp_path: Path, caplog: pytest.LogCap
     load_recorded_folder(Folder(folder), scheduler, CALLS["wan"])
     assert "samples of WanPipeline agree within" in caplog.text
     assert "the default guidance of its pipeline is --guidance 5" in caplog.text
+
+
+@pytest.mark.slow
+def test_a_listed_pipeline_is_recorded_as_it_is_listed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    stable_diffusion(tmp_path / "sd")
+    read = Folder(tmp_path / "sd")
+    scheduler = read_scheduler(read.path, read.pipeline)
+    assert scheduler is not None
+    recorded, listed = load_recorded_folder(read, scheduler, {}).spec, load_source(str(read.path)).spec
+    assert "samples of StableDiffusionPipeline agree within" in caplog.text
+    assert (recorded.x_shape, recorded.prediction, recorded.schedule) == (
+        listed.x_shape,
+        listed.prediction,
+        listed.schedule,
+    )
+    assert [each.shape for each in recorded.conditions] == [each.shape for each in listed.conditions] == [(77, 12)]
+
+
+def test_a_network_that_returns_zeros_makes_the_comparison_empty(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = recorded_pipelines.wan(tmp_path / "wan")
+    network = diffusers.WanTransformer3DModel.from_pretrained(folder / "transformer")
+    torch.nn.init.zeros_(network.proj_out.weight)
+    torch.nn.init.zeros_(network.proj_out.bias)
+    network.save_pretrained(folder / "transformer")
+    scheduler = read_scheduler(folder, "WanPipeline")
+    assert scheduler is not None
+    load_recorded_folder(Folder(folder), scheduler, CALLS["wan"])
+    assert "the network of WanPipeline returns zeros: the comparison of its samples says nothing" in caplog.text
 
 
 def test_samples_that_differ_are_refused(tmp_path: Path) -> None:
