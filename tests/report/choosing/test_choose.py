@@ -254,8 +254,8 @@ def test_the_printed_command_runs_also_where_the_path_has_a_space(
         main(["choose", str(bundle), "--within", "8ms", "--at-least", "0dB", "--seeds", "2", "--plan", "ddim:2"]) == 0
     )
     words = shlex.split("fewstep run" + " ".join(capsys.readouterr().out.split()).partition("fewstep run")[2])
-    assert words == ["fewstep", "run", str(bundle), "--chosen"]
-    assert main([*words[1:], "-n", "1", "-c", "class=bag", "-o", str(tmp_path / "x.npy")]) == 0
+    assert words == ["fewstep", "run", str(bundle), "--chosen", "-c", "class=0"]
+    assert main([*words[1:], "-n", "1", "-o", str(tmp_path / "x.npy")]) == 0
 
 
 def test_a_dry_run_counts_what_a_choice_evaluates(
