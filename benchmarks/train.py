@@ -12,6 +12,7 @@ batches and loss are computed on the generator's device says `TRAINS_ON_CUDA = T
 
 import importlib
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -61,6 +62,7 @@ def main() -> None:
     options.add_recipe(parser)
     parser.add_argument("--minutes", type=float, default=20, help="stop then, to go on another time")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to train (default %(default)s)")
+    parser.add_argument("--steps", type=options.positive, help="of the whole run (default: those of the recipe)")
     given = parser.parse_args()
     with options.refusing(parser):
         recipe = recipe_of(given.recipe)
@@ -68,9 +70,10 @@ def main() -> None:
             raise UserError(f"the loss of {given.recipe} is computed on a CPU", "leave out --device cuda")
         if given.device == "cuda" and not torch.cuda.is_available():
             raise UserError("torch finds no CUDA device", "leave out --device cuda, or install torch for CUDA")
-    torch.manual_seed(recipe.RECIPE.seed)
+    settings = recipe.RECIPE if given.steps is None else replace(recipe.RECIPE, steps=given.steps)
+    torch.manual_seed(settings.seed)
     network, loss = training(recipe, given.data, "train")
-    train(network, loss, recipe.RECIPE, given.work, weights_of(given.recipe).name, given.minutes, given.device)
+    train(network, loss, settings, given.work, weights_of(given.recipe).name, given.minutes, given.device)
 
 
 if __name__ == "__main__":
