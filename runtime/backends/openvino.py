@@ -138,12 +138,11 @@ class OpenVino:
         return network
 
     def core(self) -> Any:
-        """Return an `openvino.Core` that has the device.
+        """Return the process's `openvino.Core`, which has the device.
 
         Raises UserError if OpenVINO is not installed, or has no such device.
         """
-        core = import_openvino().Core()
-        core.add_extension(dft_extension())
+        core = _process_core(import_openvino())
         try:
             core.get_property(self.device, "FULL_DEVICE_NAME")
         except Exception as error:  # OpenVINO's exceptions share no base class except Exception
@@ -247,6 +246,18 @@ def _port(port: Any, named: Sequence[Dimension]) -> Port:
 def import_openvino() -> Any:
     """Import the package. Raises UserError if it cannot be imported."""
     return import_package("openvino", "openvino", "pip install 'fewstep[openvino]'")
+
+
+@called_once
+def _process_core(openvino: Any) -> Any:
+    """Return one `openvino.Core`, which is never freed.
+
+    With its last Core, OpenVINO frees the stack on which the CPU plugin lets the main thread handle signals. If another
+    thread frees it, the next signal, such as that of Ctrl-C, ends the process with a segmentation fault.
+    """
+    core = openvino.Core()
+    core.add_extension(dft_extension())
+    return core
 
 
 def version() -> str:

@@ -98,3 +98,18 @@ def test_naming_the_backend_imports_nothing_of_it() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "fewstep.runtime.backends.openvino" in done.stdout.split() and "openvino" not in done.stdout.split()
+
+
+def test_an_interrupt_after_openvino_is_an_interrupt() -> None:
+    """OpenVINO's last Core, freed in another thread, takes the stack of the main thread's signal handlers with it."""
+    code = """
+import gc, signal, threading
+from fewstep.runtime.backends.openvino import OpenVino
+cores = [OpenVino().core()]
+thread = threading.Thread(target=lambda: (cores.clear(), gc.collect()))
+thread.start(); thread.join()
+try: signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt: print("interrupted")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "interrupted\n")

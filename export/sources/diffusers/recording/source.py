@@ -36,7 +36,7 @@ class RecordedPipeline:
         scheduler: Mapping[str, Any],
         first: CallRecord | None = None,
     ) -> None:
-        """CallRecord the call of a pipeline with all settings. Raises UserError for what no relation describes.
+        """Record the call of a pipeline with all settings. Raises UserError for what no relation describes.
 
         other: the same pipeline, with encoders that return other values. first: the recording of the usual call.
         """
@@ -85,7 +85,7 @@ class RecordedPipeline:
 
 
 def record_folder(folder: Folder, scheduler: Mapping[str, Any], given: Mapping[str, Any]) -> RecordedPipeline:
-    """CallRecord the pipeline of a folder. `given` are arguments of its call. No weights are loaded."""
+    """Record the pipeline of a folder. `given` are arguments of its call. No weights are loaded."""
     with silence_libraries():
         built = build_pipeline(folder)
         other = build_pipeline(folder, seed=1)
