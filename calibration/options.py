@@ -43,8 +43,7 @@ class CalibrateOptions(SamplingOptions):
     quality: Keep operations in float until the mean PSNR against float32 reaches this value, as 44dB. --dry-run tells
         how long the search takes.
     speed: Keep operations in float as long as int8 is this many times as fast as float32, as 1.5x.
-    keep_float: Patterns of operations that stay in float, as "middle.*,*/MatMul". They match MODULE/KIND or MODULE.
-        inspect --operations lists the names.
+    keep_float: Patterns of operations that stay in float, as "middle.*,*/MatMul"; inspect --operations lists the names.
     size: Sizes of x, between which the trajectories alternate, as 64x64,96x64. Default: the default size.
     """
 
