@@ -48,7 +48,7 @@ class BodyMaker:
     counts: activation counts.
     tables: ranges by target name.
     moments: result of `measure_second_moments`; weights are rounded by them.
-    course: result of `record_judging_run`.
+    recorded_run: result of `record_judging_run`.
     writer: writer of the bundle, which stores the weights of large bodies in files; None keeps weights in memory.
     """
 
@@ -57,7 +57,7 @@ class BodyMaker:
     counts: Counts
     tables: Mapping[str, RangesTable]
     moments: Moments
-    course: RecordedRun | RecordedTokenRun
+    recorded_run: RecordedRun | RecordedTokenRun
     writer: Writer | None
     progress: Progress
 
@@ -87,8 +87,8 @@ class BodyMaker:
         because they have one range for all steps.
         """
         bodies = [self._make_single_graph_body(target)]
-        is_one = self.writer is not None or isinstance(self.course, RecordedTokenRun) or target.scheme.no_floats
-        most = 1 if is_one else min(target.most_graphs, self.course.groups)
+        is_one = self.writer is not None or isinstance(self.recorded_run, RecordedTokenRun) or target.scheme.no_floats
+        most = 1 if is_one else min(target.most_graphs, self.recorded_run.groups)
         while bodies[-1].trial.psnr < ENOUGH and len(bodies) < most:
             bodies.append(self._make_split_body(bodies[0].recipe, len(bodies) + 1))
         least = min(ENOUGH, max(body.trial.psnr for body in bodies) - LEAST_LOSS)
@@ -98,7 +98,7 @@ class BodyMaker:
         """Return the body as one graph. The operations that cause much of its error stay in float."""
         table = self.tables[target.name]
         keep = None if self.writer is None else partial(map_weights_from_files, self.writer, target_body_name(target))
-        part = GraphRecipe(until=self.course.groups, table=table, quantize=make_quantizer(target, self.moments))
+        part = GraphRecipe(until=self.recorded_run.groups, table=table, quantize=make_quantizer(target, self.moments))
         return self._judge(
             self._select_float_operations(
                 Recipe(self.task.prepared, table, target, (part,), keep, kept=self.task.kept_operations)
@@ -107,7 +107,7 @@ class BodyMaker:
 
     def _make_split_body(self, recipe: Recipe, count: int) -> CalibratedBody:
         """Return the body split into `count` graphs, each with the ranges of its own steps."""
-        ends = [round(self.course.groups * number / count) for number in range(count + 1)]
+        ends = [round(self.recorded_run.groups * number / count) for number in range(count + 1)]
         tables = [tabulate_part(recipe.table, self.counts, self.task.prepared, slice(*part)) for part in pairwise(ends)]
         quantize = make_quantizer(recipe.target, self.moments)
         graphs = tuple(GraphRecipe(until, table, quantize) for until, table in zip(ends[1:], tables, strict=True))
@@ -116,7 +116,7 @@ class BodyMaker:
     def _select_float_operations(self, recipe: Recipe) -> Recipe:
         """Return the recipe with some operations in float. Token samples have no squared error, so there only
         operations that are slower in int8 stay in float. For engines without floats all operations are int8."""
-        if isinstance(self.course, RecordedTokenRun):
+        if isinstance(self.recorded_run, RecordedTokenRun):
             return keep_slower_in_float(recipe)
         if recipe.target.scheme.no_floats:
             return recipe
@@ -143,7 +143,7 @@ class BodyMaker:
 
     def _judge(self, recipe: Recipe) -> CalibratedBody:
         """Return the body with the measured quality of its samples."""
-        trial = judge_body(recipe, self.course, self.task.is_large)
+        trial = judge_body(recipe, self.recorded_run, self.task.is_large)
         trial = structs.replace(trial, in_float=recipe.in_float, random_conditions=self.task.random)
         return CalibratedBody(recipe, trial)
 

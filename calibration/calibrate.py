@@ -96,7 +96,7 @@ def _calibrate_network(
         plan=plan,
         table=next(iter(tables.values())),  # targets with floats come first, if there are any
         bodies={name: store_body(writer, name, body, task, plan) for name, body in bodies.made.items()},
-        lowered={name: body.lowered_body for name, body in bodies.made.items()},
+        lowered={name: body.last_body for name, body in bodies.made.items()},
         searches={name: body.search for name, body in bodies.made.items() if body.search is not None},
         failed=bodies.failed,
         checkpoint=checkpoint,

@@ -45,7 +45,7 @@ class CalibratedBody:
     search: SearchResult | None = None
 
     @property
-    def lowered_body(self) -> LoweredBody:
+    def last_body(self) -> LoweredBody:
         """The lowered graph; if there are several, the one of the last groups."""
         return self.recipe.lowered_graphs[-1][1]
 
@@ -67,22 +67,22 @@ def record_judging_run(task: Task, plan: AnyPlan, progress: Progress = SILENT) -
     return judging_run
 
 
-def judge_body(recipe: Recipe, course: RecordedRun | RecordedTokenRun, by_rows: bool = False) -> Trial:
+def judge_body(recipe: Recipe, recorded_run: RecordedRun | RecordedTokenRun, by_rows: bool = False) -> Trial:
     """Return the quality of a body's samples, rounded to significant digits.
 
     by_rows: run a large body on one sample at a time. Raises UserError if a sample is not finite.
     """
     target, method = recipe.target, recipe.table.method
     graphs = open_graphs([(until, each.graph) for until, each in recipe.lowered_graphs], target, by_rows)
-    made: Any = course.run(graphs)
-    quality = course.quality(made)
+    made: Any = recorded_run.run(graphs)
+    quality = recorded_run.quality(made)
     if not np.isfinite(quality.values).all():
         what = f"samples in int8 for {target.name} are not finite"
         raise UserError(what, "calibrate for another --target")
     trial = Trial(method, round(quality.mean, 2), round(quality.p5, 2), quality.seeds, is_chosen=True)
-    if isinstance(course, RecordedTokenRun):
-        return structs.replace(trial, tokens=course.agreement(made))
-    guidance, condition = (_worst_difference(each) for each in body_differences(course, graphs))
+    if isinstance(recorded_run, RecordedTokenRun):
+        return structs.replace(trial, tokens=recorded_run.agreement(made))
+    guidance, condition = (_worst_difference(each) for each in body_differences(recorded_run, graphs))
     snr, unrelated = (None if each is None else round(each, 2) for each in (quality.snr, quality.unrelated))
     return structs.replace(trial, snr=snr, unrelated=unrelated, guidance=guidance, condition=condition)
 

@@ -20,7 +20,7 @@ from fewstep.cli.removed_options import SUCCESSORS, find_removed_option
 from fewstep.cli.verbs import VERBS
 from fewstep.plans.errors import UserError, printable
 from fewstep.runtime.interrupts import check_interrupted
-from fewstep.runtime.progress import AHEAD
+from fewstep.runtime.progress import ESTIMATES
 
 ALL = "--help-all"  # --help, including the expert options
 INTERRUPTED = 130  # typer's exit code for a KeyboardInterrupt
@@ -103,12 +103,12 @@ def _log_to_stderr(manner: OutputOptions) -> Iterator[None]:
     level = log.level
     log.addHandler(handler)
     log.setLevel(_log_level(manner))
-    AHEAD.setLevel(logging.NOTSET if manner.quiet else logging.INFO)
+    ESTIMATES.setLevel(logging.NOTSET if manner.quiet else logging.INFO)
     try:
         yield
     finally:
         log.setLevel(level)
-        AHEAD.setLevel(logging.NOTSET)
+        ESTIMATES.setLevel(logging.NOTSET)
         log.removeHandler(handler)
 
 

@@ -70,7 +70,7 @@ def report_next(bundle: Path) -> NextCommand:
     return NextCommand(_with_conditions(next_command("report", bundle).command, bundle), estimate)
 
 
-def advised_next(advised: "Advice", bundle: Path) -> NextCommand:
+def suggest_advice(advised: "Advice", bundle: Path) -> NextCommand:
     """Return the command of a report's advice, with an estimate if it can take minutes."""
     options = advised.options
     if options is None:

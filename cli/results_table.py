@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.filesize import decimal
 from rich.table import Table
 
-from fewstep.cli.next_command import NextCommand, advised_next, report_next
+from fewstep.cli.next_command import NextCommand, report_next, suggest_advice
 from fewstep.cli.outcome import Outcome
 from fewstep.cli.tables import table
 from fewstep.graph.resource_needs import check_memory, format_duration
@@ -81,10 +81,10 @@ def format_results(results: Results, bundle: Path) -> Iterator[str | Table]:
     yield from describe_distances(results)
 
 
-def measured_next(results: Results, bundle: Path) -> NextCommand:
+def suggest_after_measure(results: Results, bundle: Path) -> NextCommand:
     """Return the command that lowers the largest cost, or `report` if no quality was measured."""
     advised = advice(results, open_bundle(bundle), bundle)
-    return report_next(bundle) if advised is None else advised_next(advised, bundle)
+    return report_next(bundle) if advised is None else suggest_advice(advised, bundle)
 
 
 def results_table(results: Results, is_image: bool = True) -> Table:

@@ -11,7 +11,7 @@ from fewstep.graph import io
 from fewstep.graph.commit import Writer, open_for_update
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode, encode
-from fewstep.runtime.backends import AHEAD, graph_names
+from fewstep.runtime.backends import RUN_ONCE, graph_names
 from fewstep.runtime.bundle.manifest import Body, EngineEntry, FittedPlan, GraphEntry, Manifest, StepGraph
 from fewstep.runtime.bundle.platforms import ONNXRUNTIME, platform_of
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
@@ -87,7 +87,7 @@ def pack(options: PackOptions) -> Manifest:
 def _pack_network(writer: Writer, bundle: Bundle, wanted: Sequence[str]) -> dict[str, Any]:
     """Return the fields of a network that is alone in its manifest, with the wanted bodies."""
     manifest = bundle.manifest
-    ahead = {name: getattr(manifest, name) for name in AHEAD}
+    ahead = {name: getattr(manifest, name) for name in RUN_ONCE}
     copied = {
         name: None if graph is None else _pack_graph(writer, bundle, name, graph) for name, graph in ahead.items()
     }
@@ -126,7 +126,7 @@ def _engines_of(bodies: tuple[str, ...], manifest: Manifest) -> list[EngineEntry
     """Return the engines of these bodies, and those of the graphs that run before them on the same devices."""
     own = [engine for engine in manifest.engines if engine.body.partition("/")[0] in bodies]
     places = {(engine.backend, engine.device) for engine in own}
-    ahead = (engine for engine in manifest.engines if engine.body in AHEAD)
+    ahead = (engine for engine in manifest.engines if engine.body in RUN_ONCE)
     return [*(engine for engine in ahead if (engine.backend, engine.device) in places), *own]
 
 

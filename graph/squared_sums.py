@@ -12,7 +12,7 @@ from fewstep.graph.types import infer_types
 
 SUMS = ("ReduceMean", "ReduceSum")
 OF_SQUARES = ("ReduceSumSquare", "ReduceL2")
-BEHIND = ("Add", "Mul", "Div", "Max", "Clip", "Sqrt", "Pow", "Reciprocal")  # with constants only
+AFTER_SUM = ("Add", "Mul", "Div", "Max", "Clip", "Sqrt", "Pow", "Reciprocal")  # with constants only
 
 
 def squared_sums(graph: Graph) -> frozenset[str]:
@@ -62,7 +62,7 @@ def _downstream(total: Node, idx: Index) -> set[str]:
     found = {name}
     while idx.is_inner(name):
         reader = idx.consumers[name][0]
-        if reader.op not in BEHIND or any(
+        if reader.op not in AFTER_SUM or any(
             each and each != name and not idx.graph.is_constant(each) for each in reader.inputs
         ):
             break

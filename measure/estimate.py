@@ -8,7 +8,7 @@ from fewstep.graph.resource_needs import format_duration
 from fewstep.measure.rollouts.conditions_file import ConditionRecords
 from fewstep.measure.rollouts.seeds import PAIRED, held_out_conditions
 from fewstep.plans.any_plan import AnyPlan
-from fewstep.runtime.progress import AHEAD
+from fewstep.runtime.progress import ESTIMATES
 from fewstep.runtime.sampling.sampler import Sampler
 
 LEAST_ANNOUNCED = 20.0  # seconds from which work announces its duration
@@ -32,10 +32,10 @@ class Estimate:
         return self.sampling + self.timing
 
     def announce(self) -> None:
-        """Log one line to AHEAD if the work takes LEAST_ANNOUNCED or longer."""
+        """Log one line to ESTIMATES if the work takes LEAST_ANNOUNCED or longer."""
         if self.seconds >= LEAST_ANNOUNCED:
             turns = f", and {format_duration(self.timing)} of timing" if self.timing else ""
-            AHEAD.info(
+            ESTIMATES.info(
                 "this takes up to %s: %d evaluations of one sample%s",
                 format_duration(self.seconds),
                 self.evaluations,

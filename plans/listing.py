@@ -58,7 +58,7 @@ def solver_listings() -> tuple[SolverListing, ...]:
 
 def _solver_listing(name: str, solver: Solver) -> SolverListing:
     facts = facts_of(solver)
-    many, few = (_compiled(name, solver, steps, facts.made_for or ANY) for steps in (20, 10))
+    many, few = (_compile_solver(name, solver, steps, facts.made_for or ANY) for steps in (20, 10))
     return SolverListing(
         name=name,
         paper=facts.paper,
@@ -73,7 +73,7 @@ def _solver_listing(name: str, solver: Solver) -> SolverListing:
     )
 
 
-def _compiled(name: str, solver: Solver, steps: int, denoiser: DenoiserFacts) -> Plan:
+def _compile_solver(name: str, solver: Solver, steps: int, denoiser: DenoiserFacts) -> Plan:
     """Return the plan of a solver. Its name is not looked up, so a solver whose name is refused is listed too."""
     grid: Grid = getattr(grids, distilled_grid(denoiser) if facts_of(solver).distilled else denoiser.grid)
     return trace_plan(f"{name}:{steps}", solver, grid(NoiseSchedule(denoiser.schedule), steps), denoiser)

@@ -18,7 +18,7 @@ from fewstep.plans.file import decode_any
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.report.engines.differences import EngineComparison, NotCompared
 from fewstep.report.page_link import ADDRESS
-from fewstep.runtime.backends import AHEAD, graph_names
+from fewstep.runtime.backends import RUN_ONCE, graph_names
 from fewstep.runtime.backends.checks import path_text
 from fewstep.runtime.backends.port_checks import port_difference
 from fewstep.runtime.bundle.fit_command import refit_command, weight_of_fit
@@ -209,7 +209,7 @@ def _describes_engine(bundle: Bundle, engine: EngineEntry) -> bool:
 
 
 def _list_graphs(bundle: Bundle) -> Iterator[tuple[str, GraphEntry]]:
-    for name in AHEAD:
+    for name in RUN_ONCE:
         if (ahead := getattr(bundle.manifest, name)) is not None:
             yield name, ahead
     for name, body in bundle.manifest.bodies.items():

@@ -8,7 +8,7 @@ for done, item in enumerate(items, 1):
 import logging
 from typing import Protocol
 
-AHEAD = logging.getLogger("fewstep.ahead")  # at INFO: estimates of how long work will take, before it begins
+ESTIMATES = logging.getLogger("fewstep.ahead")  # at INFO: estimates of how long work will take, before it begins
 
 
 class Progress(Protocol):

@@ -69,7 +69,7 @@ def open_compiled(graph: Graph, tensors: Sequence[str], backend: OpenVino | None
                 f"calibrate without target {OPENVINO.name}",
             ) from error
         arrays = {value.name: np.array(results[value.name]) for value in shown.outputs}
-        return arrays | {name: -arrays[_negated_name(name)] for name in tensors if name not in arrays}
+        return arrays | {name: -arrays[_negative_name(name)] for name in tensors if name not in arrays}
 
     return run
 
@@ -87,12 +87,12 @@ def expose_openvino_tensors(graph: Graph, tensors: Sequence[str]) -> Graph:
     """Return the graph with `tensors` among its outputs. Results of multiplying operations are returned negated: the
     plugin runs an operation in float if its result is itself an output (measured)."""
     products = [node.output for node in graph.nodes if node.op in MULTIPLY and node.output in tensors]
-    negatives = tuple(Node("Neg", (name,), (_negated_name(name),)) for name in products)
+    negatives = tuple(Node("Neg", (name,), (_negative_name(name),)) for name in products)
     longer = replace(graph, nodes=graph.nodes + negatives)
-    return expose_tensors(longer, [_negated_name(name) if name in products else name for name in tensors])
+    return expose_tensors(longer, [_negative_name(name) if name in products else name for name in tensors])
 
 
-def _negated_name(name: str) -> str:
+def _negative_name(name: str) -> str:
     return f"negated({name})"
 
 

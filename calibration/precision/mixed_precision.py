@@ -36,13 +36,13 @@ NEARLY_FREE, FURTHEST = 0.08, 0.5  # share of a step that may be spent for quali
 Array = NDArray[np.float64]
 
 
-def select_float_operations(recipe: Recipe, course: RecordedRun, runs: int) -> Recipe:
+def select_float_operations(recipe: Recipe, recorded_run: RecordedRun, runs: int) -> Recipe:
     """Return the recipe with those operations in float that cause much of the sample error or are slower in int8. At
     most `runs` runs measure their errors."""
     target, prepared = recipe.target, recipe.prepared
     remembering = recipe if exceeds_one_file(prepared) else recipe.with_float_operations(())  # weights are rounded once
     quantizer = None if exceeds_one_file(prepared) else remembering.parts[0].quantize
-    errors = measure_operation_errors(prepared, recipe.table, target, course, quantizer, runs)
+    errors = measure_operation_errors(prepared, recipe.table, target, recorded_run, quantizer, runs)
     ranking = rank_operations(errors, float_times(prepared, errors.operations, keep_slower_in_float(recipe).in_float))
     in_float = ranking.first_operations(default_float_count(ranking))
     _log_decisions(recipe, ranking, in_float)

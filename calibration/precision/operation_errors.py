@@ -47,7 +47,7 @@ def measure_operation_errors(
     prepared: Graph,
     table: RangesTable,
     target: Target,
-    course: RecordedRun,
+    recorded_run: RecordedRun,
     quantize: Quantizer | None,
     runs: int,
 ) -> OperationErrors:
@@ -72,9 +72,9 @@ def measure_operation_errors(
         def run(feeds: Arrays) -> dict[str, NDArray[np.float32]]:
             return gated_graph({**feeds, GATES: gates})
 
-        return course.final_samples(course.run([run] * course.groups)).astype(np.float64)
+        return recorded_run.final_samples(recorded_run.run([run] * recorded_run.groups)).astype(np.float64)
 
-    exact = course.sample.astype(np.float64)
+    exact = recorded_run.sample.astype(np.float64)
     found = attribute_errors(lambda numbers: float(np.square(samples(numbers) - exact).mean()), len(ops), runs)
     return OperationErrors(tuple(op.name for op in ops), found, float(exact.var()))
 

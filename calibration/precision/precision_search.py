@@ -74,11 +74,16 @@ class Search:
     estimates."""
 
     def __init__(
-        self, recipe: Recipe, course: RecordedRun, judges: tuple[RecordedRun, ...], is_timed: bool, progress: Progress
+        self,
+        recipe: Recipe,
+        recorded_run: RecordedRun,
+        judges: tuple[RecordedRun, ...],
+        is_timed: bool,
+        progress: Progress,
     ) -> None:
         assert recipe.ranking is not None
         self.recipe = recipe.with_float_operations(recipe.in_float)
-        self.course, self.judges, self.is_timed, self.progress = course, judges, is_timed, progress
+        self.recorded_run, self.judges, self.is_timed, self.progress = recorded_run, judges, is_timed, progress
         self.ranking, self.default, self.all = recipe.ranking, len(recipe.in_float), len(recipe.ranking.order)
         self._qualities, self._times = {self.all: CEILING}, {self.default: 1.0}
         self._judged = dict[int, EndQuality]()
@@ -95,7 +100,7 @@ class Search:
         """Return the mean PSNR in dB of a body on the search seeds."""
         if count not in self._qualities:
             self.progress("bodies", len(self._qualities) - 1, len(self._qualities))
-            self._qualities[count] = float(self._run(count, self.course).mean())
+            self._qualities[count] = float(self._run(count, self.recorded_run).mean())
         return self._qualities[count]
 
     def judge(self, count: int) -> EndQuality:
@@ -105,16 +110,18 @@ class Search:
             self._judged[count] = end_quality(values, "float32")
         return self._judged[count]
 
-    def _run(self, count: int, *courses: RecordedRun) -> Array:
+    def _run(self, count: int, *recorded_runs: RecordedRun) -> Array:
         """Return the PSNR in dB of each sample of some recorded runs."""
         body = self.make_recipe(count)
         graphs = open_graphs(body.lower_unchecked(), body.target)
-        return np.concatenate([course.decibels(course.run(graphs)) for course in courses])
+        return np.concatenate([run.decibels(run.run(graphs)) for run in recorded_runs])
 
     def measure_time(self, count: int) -> float:
         """Return the time of a step relative to the body without a bound, measured if possible, else estimated."""
         if self.is_timed and count not in self._times:
-            self._times[count] = measure_slowdown(self.course, self._open_body(self.default), self._open_body(count))
+            self._times[count] = measure_slowdown(
+                self.recorded_run, self._open_body(self.default), self._open_body(count)
+            )
         return self._times.get(count, float(self.estimated_times[count]))
 
     def _open_body(self, count: int) -> GraphSession:
@@ -142,17 +149,17 @@ class Search:
 
 def search_precision(
     recipe: Recipe,
-    course: RecordedRun,
+    recorded_run: RecordedRun,
     judges: tuple[RecordedRun, ...],
     bound: Bound,
     is_timed: bool,
     progress: Progress = SILENT,
 ) -> SearchResult:
-    """Search a body that meets a bound, on the seeds of `course`, and judge it on `judges`.
+    """Search a body that meets a bound, on the seeds of `recorded_run`, and judge it on `judges`.
 
     Raises UserError if no body meets the bound.
     """
-    search = Search(recipe, course, judges, is_timed, progress)
+    search = Search(recipe, recorded_run, judges, is_timed, progress)
     float_time = search.measure_time(search.all)
     count = (
         _count_for_speed(search, float_time, bound.speed) if bound.speed else _count_for_quality(search, bound.quality)
@@ -199,27 +206,27 @@ def _count_for_speed(search: Search, float_time: float, speed: float) -> int:
     return find_crossing(search.measure_time, search.estimated_times, most, least, search.all) - 1
 
 
-def find_crossing(value: Callable[[int], float], foretold: Array, wanted: float, low: int, high: int) -> int:
+def find_crossing(value: Callable[[int], float], estimates: Array, wanted: float, low: int, high: int) -> int:
     """Return the least number above `low` whose value reaches `wanted`; at `high` it does.
 
-    Values increase. `foretold` [1 + high] are estimated values. The first evaluation is where they cross `wanted`;
+    Values increase. `estimates` [1 + high] are estimated values. The first evaluation is where they cross `wanted`;
     later ones shift the estimates by the last value's deviation. Every other evaluation bisects the interval.
     """
     shift, looks = 0.0, 0
     while high - low > 1:
-        reached = np.flatnonzero(foretold[low + 1 : high] + shift >= wanted)
+        reached = np.flatnonzero(estimates[low + 1 : high] + shift >= wanted)
         near = low + 1 + int(reached[0]) if len(reached) else high - 1
         number = (low + high) // 2 if looks % 2 else near
         found = value(number)
         low, high = (low, number) if found >= wanted else (number, high)
-        shift, looks = found - float(foretold[number]), looks + 1
+        shift, looks = found - float(estimates[number]), looks + 1
     return high
 
 
-def measure_slowdown(course: RecordedRun, base: LoadedGraph, other: LoadedGraph, rounds: int = ROUNDS) -> float:
+def measure_slowdown(recorded_run: RecordedRun, base: LoadedGraph, other: LoadedGraph, rounds: int = ROUNDS) -> float:
     """Return the time of the network's middle step with `other` relative to `base`. It is the median of ratios of
     adjacent measurements, so that load affects both."""
-    feeds = course.body_feeds(course.float_states[len(course.float_states) // 2])
+    feeds = recorded_run.body_feeds(recorded_run.float_states[len(recorded_run.float_states) // 2])
 
     def seconds(graph: LoadedGraph) -> float:
         started = perf_counter()
@@ -230,13 +237,13 @@ def measure_slowdown(course: RecordedRun, base: LoadedGraph, other: LoadedGraph,
     return median_ratio(take_turns([partial(seconds, base), partial(seconds, other)], stop_after_rounds(rounds)), 1)
 
 
-def estimate_evaluations(steps: int, operations: int, courses: int, is_timed: bool) -> int:
+def estimate_evaluations(steps: int, operations: int, recorded_runs: int, is_timed: bool) -> int:
     """Return the approximate number of evaluations of a search, each of all samples of a recorded run: float32 on the
-    search seeds and on `courses` judging runs, attempts until the bound is found, and the judging of two bodies and the
-    last attempt."""
+    search seeds and on `recorded_runs` judging runs, attempts until the bound is found, and the judging of two bodies
+    and the last attempt."""
     tries = ceil(log2(operations + 1)) + 1
     timed = 2 * (ROUNDS + 1) * 2 if is_timed else 0
-    return steps * (1 + courses + tries + 3 * courses) + timed
+    return steps * (1 + recorded_runs + tries + 3 * recorded_runs) + timed
 
 
 def make_precision_map(body: str, plan: str, bound: Bound, found: SearchResult) -> PrecisionMap:

@@ -33,7 +33,7 @@ class RowObserver:
     _histograms: dict[str, Histogram | Fault] = field(default_factory=dict, init=False)
 
     def __call__(self, feeds: Arrays) -> dict[str, NDArray[np.float32]]:
-        seen = {name: self._measure(name, feeds[name]) for name in self._counted_inputs(feeds)}
+        seen = {name: self._measure(name, feeds[name]) for name in self._inputs_to_observe(feeds)}
         self._histograms = {name: each for name, each in seen.items() if each is not None}
         return run_row_by_row(self._run_row, self.graph.inputs)(feeds)
 
@@ -44,7 +44,7 @@ class RowObserver:
     def _run_row(self, feeds: Arrays) -> dict[str, NDArray[np.float32]]:
         held = self.network(feeds)
         returned = {value.name: held[value.name] for value in self.graph.outputs}
-        fed = self._counted_inputs(feeds)
+        fed = self._inputs_to_observe(feeds)
         for name in (each for each in self.counts.tensors if each not in fed):
             before, seen = self._histograms.get(name), self._measure(name, held.pop(name))
             if isinstance(before, Histogram) and isinstance(seen, Histogram):
@@ -55,7 +55,7 @@ class RowObserver:
                 self._histograms[name] = seen
         return returned
 
-    def _counted_inputs(self, feeds: Arrays) -> set[str]:
+    def _inputs_to_observe(self, feeds: Arrays) -> set[str]:
         """Return the counted tensors that are inputs, which may have no rows."""
         return feeds.keys() & set(self.counts.tensors)
 

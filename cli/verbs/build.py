@@ -12,7 +12,7 @@ from fewstep.graph.output_files import check_writable, write_atomic
 from fewstep.plans.errors import UserError
 from fewstep.report.engines.differences import EngineComparison, NotCompared
 from fewstep.report.integrity import engine_damage
-from fewstep.runtime.backends import AHEAD, find_graph
+from fewstep.runtime.backends import RUN_ONCE, find_graph
 from fewstep.runtime.backends.registry import create_backend
 from fewstep.runtime.backends.tensorrt import TensorRt
 from fewstep.runtime.bundle.engine_key import AMPERE_ON
@@ -92,7 +92,7 @@ def dry_run(options: BuildOptions) -> Outcome:
 def _engine_bytes(folder: Path, request: EngineRequest) -> int:
     """Estimate the size of an engine: that of its graph, or half of float32's if there is no float16 graph yet."""
     bundle, name = open_bundle(folder).select_network(request.network), request.body
-    half = name not in AHEAD and name.partition("/")[0] not in bundle.manifest.bodies
+    half = name not in RUN_ONCE and name.partition("/")[0] not in bundle.manifest.bodies
     graph = find_graph(bundle, "float32" if half else name)
     size = sum((folder / file).stat().st_size for file in (graph.file, *graph.data))
     return size // 2 if half else size

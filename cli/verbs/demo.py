@@ -10,7 +10,7 @@ from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.lowering.targets import USUAL
 from fewstep.calibration.options import CalibrateOptions, check_options
 from fewstep.cli.outcome import Outcome, pluralize
-from fewstep.cli.results_table import format_results, measured_next
+from fewstep.cli.results_table import format_results, suggest_after_measure
 from fewstep.cli.run_options import RunOptions
 from fewstep.cli.run_plan import check_reference
 from fewstep.cli.run_sampling import run
@@ -27,7 +27,7 @@ from fewstep.runtime.bundle.manifest import FittedPlan
 from fewstep.runtime.bundle.platforms import ONNXRUNTIME, rank_platforms, target_of
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.options import Options
-from fewstep.runtime.progress import AHEAD, SILENT, Progress, prefix_stages
+from fewstep.runtime.progress import ESTIMATES, SILENT, Progress, prefix_stages
 
 TIME, FULL_TIME = "about 70 seconds", "about five minutes"  # with the shipped denoiser
 FEW = 8  # trajectories: int8 is 0.6 dB worse than with 64
@@ -82,7 +82,7 @@ class DemoOptions(Options):
 
 
 def verb(options: DemoOptions, progress: Progress) -> Outcome:
-    AHEAD.info("%s", options.duration)
+    ESTIMATES.info("%s", options.duration)
     started = time.perf_counter()
     results, few = demo(options, progress)
     pictures = sorted(options.output.glob("samples-*.png"))
@@ -97,7 +97,7 @@ def verb(options: DemoOptions, progress: Progress) -> Outcome:
             f"{page}: the report",
             f"{seconds:.0f} s in total",
         ),
-        then=measured_next(results, options.bundle),
+        then=suggest_after_measure(results, options.bundle),
     )
 
 

@@ -3,7 +3,7 @@
 from rich.table import Table
 
 from fewstep.cli.outcome import Outcome
-from fewstep.cli.results_table import describe_work, format_results, measured_next
+from fewstep.cli.results_table import describe_work, format_results, suggest_after_measure
 from fewstep.cli.tables import table
 from fewstep.measure.measure import ROOM, MeasureOptions, measure, open_measure_task
 from fewstep.measure.results import Results
@@ -20,7 +20,7 @@ def verb(options: MeasureOptions, progress: Progress) -> Outcome:
     end = () if where is None else (f"{where}: the results, measured in {results.seconds:.0f} s",)
     lacking = () if results.features or "fd" not in options.columns else (NO_FEATURES,)
     shown = (*format_results(results, options.bundle), *lacking, *_speed_tables(results), *end)
-    return Outcome(results, shown, then=measured_next(results, options.bundle))
+    return Outcome(results, shown, then=suggest_after_measure(results, options.bundle))
 
 
 def dry_run(options: MeasureOptions) -> Outcome:

@@ -1,7 +1,7 @@
 """`fewstep report`: print the figures of the page as a table."""
 
 from fewstep.cli.outcome import Outcome
-from fewstep.cli.results_table import describe_work, format_results, measured_next
+from fewstep.cli.results_table import describe_work, format_results, suggest_after_measure
 from fewstep.report.options import ReportOptions
 from fewstep.report.report import WRITTEN, open_report_task, report
 from fewstep.runtime.progress import Progress
@@ -11,7 +11,7 @@ def verb(options: ReportOptions, progress: Progress) -> Outcome:
     results = report(options, progress)
     page = options.output or options.bundle / "report" / "index.html"
     shown = (*format_results(results, options.bundle), f"{page}: the report")
-    return Outcome(results, shown, then=measured_next(results, options.bundle))
+    return Outcome(results, shown, then=suggest_after_measure(results, options.bundle))
 
 
 def dry_run(options: ReportOptions) -> Outcome:

@@ -64,10 +64,10 @@ def find_first_wrong(graph: Graph, candidates: Collection[str], wrong: Wrong, st
         elif current == start:
             return start
         else:
-            below = _judged_descendants(current, idx, set(order), verdicts)
+            below = _descendants_with_verdict(current, idx, set(order), verdicts)
             while unknown := [name for name in below if name in candidates and name not in verdicts]:
                 ask(unknown[:AT_ONCE])
-                below = _judged_descendants(current, idx, set(order), verdicts)
+                below = _descendants_with_verdict(current, idx, set(order), verdicts)
             if any(verdicts.get(name, True) for name in below):
                 return current
             harmless.add(current)
@@ -85,7 +85,7 @@ def _ancestors(name: str, idx: Index, closed: Collection[str]) -> set[str]:
     return reached
 
 
-def _judged_descendants(
+def _descendants_with_verdict(
     name: str, idx: Index, candidates: Collection[str], verdicts: Mapping[str, bool | None]
 ) -> list[str]:
     """Return the nearest tensors downstream that have a verdict, and the graph's outputs that depend on this tensor."""

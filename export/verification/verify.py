@@ -170,7 +170,7 @@ def compare(
     """
     comparisons: list[PointComparison] = []
 
-    def exported_agrees(point: ComparisonPoint, output: Array) -> bool:
+    def check_exported(point: ComparisonPoint, output: Array) -> bool:
         own = open_session(exported)(point.feeds)[OUTPUT]
         return _compare("exported", expected.spec, point, output, own).relative <= expected.tolerance
 
@@ -192,7 +192,7 @@ def compare(
                     raise UserError(
                         explain_float16_loss(comparison.relative, point, expected.name, prepared), IN_FLOAT32
                     )
-                is_rewrite = stage == "prepared" and (expected.scope == "full" or exported_agrees(point, output))
+                is_rewrite = stage == "prepared" and (expected.scope == "full" or check_exported(point, output))
                 raise explain_mismatch(is_rewrite, comparison.relative, point, output, again(), exported, prepared)
             comparisons.append(comparison)
             progress(f"{stage} graph", done, len(expected.points))

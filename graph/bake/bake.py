@@ -57,7 +57,8 @@ Planned = tuple[Bundle, str, AnyPlan]  # the bundle, the body and the plan to ba
 
 SUFFIX = ".onnx"
 MESSAGE_LIMIT = 2**31 - 2**24  # bytes of weights in one ONNX file, with room for the graph
-BESIDE_ABOVE = 2**23  # bytes of weights inside loops: more go to a separate file, or onnxruntime holds them twice
+# Bytes of weights inside loops: more go to a separate file, or onnxruntime holds them twice.
+SEPARATE_FILE_ABOVE = 2**23
 
 
 @dataclass(frozen=True)
@@ -214,7 +215,7 @@ def _limit(graph: Graph, options: BakeOptions) -> int:
     in_loops = weights.weight_bytes(graph) - sum(array.nbytes for array in graph.constants.values())
     if options.one_file:
         return MESSAGE_LIMIT
-    return 0 if in_loops > BESIDE_ABOVE else io.EXTERNAL_ABOVE
+    return 0 if in_loops > SEPARATE_FILE_ABOVE else io.EXTERNAL_ABOVE
 
 
 def _check_output(options: BakeOptions) -> None:

@@ -29,7 +29,7 @@ from fewstep.graph.passes.float32 import has_type
 from fewstep.graph.passes.half import to_half
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import DENOISER
-from fewstep.runtime.backends import AHEAD, graph_names
+from fewstep.runtime.backends import RUN_ONCE, graph_names
 from fewstep.runtime.bundle.engine_key import AMPERE, AMPERE_ON, EngineKey, capability
 from fewstep.runtime.bundle.manifest import Body, EngineEntry, Manifest, Precision
 from fewstep.runtime.bundle.manifest import GraphEntry as GraphFile
@@ -210,7 +210,7 @@ def _make_body(part: NetworkBody, writer: Writer) -> NetworkBody:
 
 def _setup_graphs(manifest: Manifest) -> dict[str, GraphFile]:
     """Return the graphs that run before the first step, by name."""
-    return {each: graph for each in AHEAD if (graph := getattr(manifest, each)) is not None}
+    return {each: graph for each in RUN_ONCE if (graph := getattr(manifest, each)) is not None}
 
 
 def check_options(options: BuildOptions) -> EngineBuilder:

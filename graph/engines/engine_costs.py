@@ -9,7 +9,7 @@ from fewstep.graph.engines.kernels import Kernels, kernels_of
 from fewstep.graph.engines.time_bound import DEVICES, lower_bound
 from fewstep.graph.half_types import HALVES
 from fewstep.plans.errors import UserError
-from fewstep.runtime.backends import AHEAD, find_graph
+from fewstep.runtime.backends import RUN_ONCE, find_graph
 from fewstep.runtime.bundle.engine_key import Sidecar
 from fewstep.runtime.bundle.manifest import EngineEntry
 from fewstep.runtime.bundle.reading import Bundle
@@ -58,7 +58,7 @@ def read_costs(bundle: Bundle) -> dict[str, EngineCost]:
     of `tensorrt`, and damaged files."""
     found = {}
     for engine in bundle.manifest.engines:
-        if engine.body not in AHEAD:
+        if engine.body not in RUN_ONCE:
             try:
                 made = _read_cost(bundle, engine)
             except UserError:  # `verify` reports damaged files

@@ -34,21 +34,21 @@ def has_type(graph: Graph, half: np.dtype[Any]) -> bool:
     """Return True if any weight, input or output has this type, or any node rounds to it."""
     types = [value.dtype for value in (*graph.inputs, *graph.outputs)]
     types += [array.dtype for array in graph.constants.values()]
-    return half in types or any(_requested_type(node) == onnx_type(half) for node in graph.nodes)
+    return half in types or any(_type_attribute(node) == onnx_type(half) for node in graph.nodes)
 
 
 def _value(value: Value) -> Value:
     return replace(value, dtype=np.dtype(np.float32)) if value.dtype in HALVES.values() else value
 
 
-def _requested_type(node: Node) -> int | None:
+def _type_attribute(node: Node) -> int | None:
     """Return the type that an attribute requests."""
     return None if node.domain else node.attributes.get(TYPE_ATTRIBUTES.get(node.op, ""))
 
 
 def _node(node: Node) -> Node:
     attributes: Mapping[str, Any] = {name: _attribute(value) for name, value in node.attributes.items()}
-    if _requested_type(node) in HALF_TYPES:
+    if _type_attribute(node) in HALF_TYPES:
         attributes = {**attributes, TYPE_ATTRIBUTES[node.op]: TensorProto.FLOAT}
     return replace(node, attributes=attributes)
 

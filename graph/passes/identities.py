@@ -24,7 +24,7 @@ def drop_identities(graph: Graph) -> Graph:
     nodes = []
     for node in graph.nodes:
         node = rename_inputs(node, names)
-        source = _passed_input(node, graph, types)
+        source = _identity_input(node, graph, types)
         if source is None or node.output in returned:  # an output keeps its name, so its node stays
             nodes.append(node)
         else:
@@ -68,7 +68,7 @@ def merge_layout(graph: Graph) -> Graph:
     return graph.with_nodes(_merge_pair(node, graph, idx) for node in graph.nodes)
 
 
-def _passed_input(node: Node, graph: Graph, types: Types) -> str | None:
+def _identity_input(node: Node, graph: Graph, types: Types) -> str | None:
     """Return the input that a node returns unchanged, or None."""
     if node.domain:
         return None

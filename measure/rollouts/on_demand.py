@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fewstep.runtime.backends import AHEAD, LoadedGraph
+from fewstep.runtime.backends import RUN_ONCE, LoadedGraph
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.sampling.lazy_graphs import LazyGraph
@@ -27,7 +27,7 @@ class LazyOnnxRuntime(OnnxRuntime):
 
     def load(self, bundle: Bundle, name: str) -> LoadedGraph:
         engine = OnnxRuntime(threads=self.threads)
-        if name in AHEAD:
+        if name in RUN_ONCE:
             return engine.load(bundle, name)
         return LazyGraph(HashOnceBundle(bundle.path, bundle.manifest), name, engine)
 

@@ -86,27 +86,29 @@ def summarize_differences(index: int, added: Sums) -> tuple[Difference | None, D
     return guidance, condition
 
 
-def float_differences(course: RecordedRun, graph: LoadedGraph) -> tuple[Array, ...]:
+def float_differences(recorded_run: RecordedRun, graph: LoadedGraph) -> tuple[Array, ...]:
     """Return the `output_differences` of float32's graph at each step of a recorded run."""
 
     def drop_group(feeds: Arrays) -> dict[str, NDArray[np.float32]]:  # float32's graph does not have this input
         return graph({name: value for name, value in feeds.items() if name != GROUP})
 
     return tuple(
-        output_differences(state.step, state.outputs, _run_graph(course, drop_group, state, roll_batch(state.u)))
-        for state in course.float_states
+        output_differences(state.step, state.outputs, _run_graph(recorded_run, drop_group, state, roll_batch(state.u)))
+        for state in recorded_run.float_states
     )
 
 
 def body_differences(
-    course: RecordedRun, graphs: Sequence[LoadedGraph]
+    recorded_run: RecordedRun, graphs: Sequence[LoadedGraph]
 ) -> tuple[tuple[Difference | None, ...], tuple[Difference | None, ...]]:
     """Return guidance's directions and the differences of two conditions along a recorded run with float32's. `graphs`
     has a body's graph for each range group."""
     steps = []
-    for state, exact in zip(course.float_states, course.differences, strict=False):  # empty without differences
+    for state, exact in zip(
+        recorded_run.float_states, recorded_run.differences, strict=False
+    ):  # empty without differences
         graph = graphs[state.step.group]
-        outputs = (_run_graph(course, graph, state, u) for u in (state.u, roll_batch(state.u)))
+        outputs = (_run_graph(recorded_run, graph, state, u) for u in (state.u, roll_batch(state.u)))
         steps.append(
             summarize_differences(
                 state.index, difference_sums(output_differences(state.step, *outputs), exact, state.x0)
@@ -137,6 +139,6 @@ def describe_difference(difference: Difference) -> str:
     )
 
 
-def _run_graph(course: RecordedRun, graph: LoadedGraph, state: StepState, u: Array) -> list[Array]:
+def _run_graph(recorded_run: RecordedRun, graph: LoadedGraph, state: StepState, u: Array) -> list[Array]:
     """Return a graph's outputs [B, *x_shape] at a step of float32's run, for another input u [B, *x_shape]."""
-    return split_outputs(graph(course.body_feeds(state, u))[course.ports[1]], state.step)
+    return split_outputs(graph(recorded_run.body_feeds(state, u))[recorded_run.ports[1]], state.step)

@@ -94,9 +94,9 @@ def record_search_runs(
     return search, tuple(judges)
 
 
-def _report_progress(progress: Progress, number: int, courses: int, stage: str, done: int, total: int) -> None:
+def _report_progress(progress: Progress, number: int, recorded_runs: int, stage: str, done: int, total: int) -> None:
     """Report the progress of recorded run `number`, from 0, as a part of all runs."""
-    progress(stage, number * total + done, courses * total)
+    progress(stage, number * total + done, recorded_runs * total)
 
 
 def record_run(

@@ -13,7 +13,7 @@ from types import UnionType
 from typing import Any, get_args, get_type_hints
 
 from fewstep.plans.errors import UserError
-from fewstep.plans.names.namespace import Namespace, checked_function
+from fewstep.plans.names.namespace import Namespace, add_result_check
 from fewstep.plans.names.user_code import code_name, load_function
 from fewstep.plans.publication import facts_of
 
@@ -66,7 +66,7 @@ def bind_call(text: str, name: str, among: Namespace, home: str | None = None) -
     called, arguments = _parse_call(text, name)
     if home is not None:
         loaded = load_function(home, called, passes_arithmetic=True)
-        function = checked_function(loaded, among.checked, f"{among.kind} {home}:{called}")
+        function = add_result_check(loaded, among.checked, f"{among.kind} {home}:{called}")
         return _bind_parameters(function, code_name(home, called), arguments, name, among.kind)
     among.check_meaning(called)
     if called in among.aliases:

@@ -77,7 +77,7 @@ class Namespace:
         if plugin is None:
             return None
         function = _function(plugin)
-        return function if is_own(plugin) else checked_function(function, self.checked, describe_plugin(plugin))
+        return function if is_own(plugin) else add_result_check(function, self.checked, describe_plugin(plugin))
 
     def check_meaning(self, name: str) -> None:
         """Raise UserError if a plugin has the name of another plugin, or of a function, alias or family of the core."""
@@ -108,10 +108,10 @@ def _function(plugin: EntryPoint) -> Function:
 
 
 @cache
-def checked_function(function: Function, check: Callable[[str, Any], Any], label: str) -> Function:
+def add_result_check(function: Function, check: Callable[[str, Any], Any], label: str) -> Function:
     """Return a function whose result is checked by `check`, which uses `label` in its messages."""
     if isinstance(function, partial):
-        return partial(checked_function(function.func, check, label), *function.args, **function.keywords)
+        return partial(add_result_check(function.func, check, label), *function.args, **function.keywords)
 
     @wraps(function)
     def checked(*arguments: Any, **named: Any) -> Any:

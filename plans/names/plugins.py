@@ -108,7 +108,7 @@ def report_errors_of(
     passed: tuple[type[Exception], ...] = (UserError, *NUMERIC) if passes_arithmetic else (UserError,)
 
     @wraps(function)
-    def called(*arguments: Any, **named: Any) -> Any:
+    def call_function(*arguments: Any, **named: Any) -> Any:
         try:
             return function(*arguments, **named)
         except passed:
@@ -118,4 +118,4 @@ def report_errors_of(
             what = f"{describe_plugin(plugin)} failed: {error_line(error, Path(home))}"
             raise UserError(what, fix_of_plugin(plugin)) from error
 
-    return called
+    return call_function

@@ -21,7 +21,7 @@ from fewstep.plans.plan import DENOISER
 from fewstep.report.choosing.engines import LARGEST, REFERENCE
 from fewstep.report.engines.differences import DifferentLayer, EngineComparison, NotCompared
 from fewstep.report.engines.first_difference import find_first_difference, find_inner_opener
-from fewstep.runtime.backends import AHEAD, Arrays, Backend, LoadedGraph, find_graph, graph_names
+from fewstep.runtime.backends import RUN_ONCE, Arrays, Backend, LoadedGraph, find_graph, graph_names
 from fewstep.runtime.backends.batch_splitting import BatchSplitter
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime, Session
 from fewstep.runtime.backends.onnxruntime_cuda import OnnxRuntimeCuda
@@ -60,7 +60,7 @@ def compare_engines(
                 continue
             try:
                 network = _open_graph(backend, bundle, graph)
-                if isinstance(backend, Qnn) and graph not in AHEAD:
+                if isinstance(backend, Qnn) and graph not in RUN_ONCE:
                     yield _compare_in_htp(bundle, graph, network)
                 elif isinstance(backend, OnnxRuntimeCuda) or not isinstance(network, Session):  # else the CPU runs it
                     yield _compare_graph(bundle, name, backend, graph, network)
@@ -79,7 +79,7 @@ def _has_gpu() -> bool:
 
 def _graph_names(bundle: Bundle, backend: Backend) -> Iterator[str]:
     """Yield the names of the graphs that a backend would run: conditioner, prologue, and the bodies for it."""
-    yield from (name for name in AHEAD if getattr(bundle.manifest, name) is not None)
+    yield from (name for name in RUN_ONCE if getattr(bundle.manifest, name) is not None)
     for name in dict.fromkeys(body for bodies in backend.bodies.values() for body in bodies):
         if (body := bundle.manifest.bodies.get(name)) is not None:
             yield from graph_names(name, body)
@@ -93,7 +93,7 @@ def _open_graph(backend: Backend, bundle: Bundle, name: str) -> LoadedGraph:
 def _compare_graph(bundle: Bundle, name: str, backend: Backend, graph: str, network: LoadedGraph) -> EngineComparison:
     entry = find_graph(bundle, graph)
     precision, simulated = "float32", False
-    if graph not in AHEAD:
+    if graph not in RUN_ONCE:
         body = bundle.body(graph.partition("/")[0])
         precision, simulated = body.precision, not is_run_by_onnxruntime(body)
     calls = [_feeds(bundle, entry, network, seed) for seed in range(CALLS)]

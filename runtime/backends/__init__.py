@@ -12,7 +12,7 @@ from fewstep.runtime.bundle.manifest import Body, GraphEntry, StepGraph
 from fewstep.runtime.bundle.reading import EXPORT_AGAIN, Bundle
 
 CONDITIONER, PROLOGUE = "conditioner", "prologue"  # names of these graphs, used like the names of bodies
-AHEAD = (CONDITIONER, PROLOGUE)  # the graphs that run before the first step
+RUN_ONCE = (CONDITIONER, PROLOGUE)  # the graphs that run before the first step
 
 
 class LoadedGraph(Protocol):
@@ -30,9 +30,9 @@ class Backend(Protocol):
         ...
 
     def load(self, bundle: Bundle, name: str) -> LoadedGraph:
-        """Load the body `name` of a bundle, or a graph of AHEAD: its graph, or an engine that was built from it.
+        """Load the body `name` of a bundle, or a graph of RUN_ONCE: its graph, or an engine that was built from it.
 
-        A graph of AHEAD accepts any number of rows. Raises UserError for a graph that cannot be loaded.
+        A graph of RUN_ONCE accepts any number of rows. Raises UserError for a graph that cannot be loaded.
         """
         ...
 
@@ -43,8 +43,8 @@ def graph_names(name: str, body: Body) -> dict[str, StepGraph]:
 
 
 def find_graph(bundle: Bundle, name: str) -> GraphEntry:
-    """Return the graph of a body by its name (`graph_names`), or a graph of AHEAD."""
-    if name not in AHEAD:
+    """Return the graph of a body by its name (`graph_names`), or a graph of RUN_ONCE."""
+    if name not in RUN_ONCE:
         body, _, number = name.partition("/")
         return bundle.body(body).graphs[int(number or -1)]
     graph = bundle.manifest.prologue if name == PROLOGUE else bundle.manifest.conditioner

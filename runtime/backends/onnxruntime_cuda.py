@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Any
 
 from fewstep.plans.errors import UserError, first_line
-from fewstep.runtime.backends import AHEAD, LoadedGraph, find_graph
+from fewstep.runtime.backends import RUN_ONCE, LoadedGraph, find_graph
 from fewstep.runtime.backends.checks import import_package, path_text
 from fewstep.runtime.backends.device_lock import device_lock
 from fewstep.runtime.backends.onnxruntime import FATAL_ONLY, Session
@@ -61,7 +61,7 @@ class OnnxRuntimeCuda:
 
         lock = device_lock("cuda", self.device)
         with lock.shared():
-            if name in AHEAD:  # runs once per sample
+            if name in RUN_ONCE:  # runs once per sample
                 return LockedSession(open_graph(), lock)
             try:
                 session = open_graph(cuda_graph=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.runtime.backends import AHEAD, Arrays, LoadedGraph, find_graph
+from fewstep.runtime.backends import RUN_ONCE, Arrays, LoadedGraph, find_graph
 from fewstep.runtime.backends.checks import check_threads
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle.consistency import BATCH
@@ -43,7 +43,7 @@ class OnnxRuntimeRows:
     def load(self, bundle: Bundle, name: str) -> LoadedGraph:
         graph = find_graph(bundle, name)
         threads = self.threads or min(physical_cores() or usable_cores(), usable_cores())
-        if name in AHEAD or threads == 1 or any(each.shape[:1] != (BATCH,) for each in graph.outputs):
+        if name in RUN_ONCE or threads == 1 or any(each.shape[:1] != (BATCH,) for each in graph.outputs):
             return OnnxRuntime(threads=self.threads).load(bundle, name)
         split = frozenset(each.name for each in graph.inputs if each.shape[:1] == (BATCH,))
         return ParallelRows(OnnxRuntime(threads=1).load(bundle, name), split, threads, ThreadPoolExecutor(threads - 1))

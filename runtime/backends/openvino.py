@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from fewstep.plans.argument_checks import check_integer
 from fewstep.plans.errors import UserError
-from fewstep.runtime.backends import AHEAD, Arrays, LoadedGraph, find_graph
+from fewstep.runtime.backends import RUN_ONCE, Arrays, LoadedGraph, find_graph
 from fewstep.runtime.backends.checks import call_error, check_names, check_threads, import_package, path_text
 from fewstep.runtime.backends.openvino_agreement import check
 from fewstep.runtime.backends.openvino_dft import dft_extension
@@ -129,7 +129,7 @@ class OpenVino:
                 graph, ResourcePool([kind(made.create_infer_request(), graph) for _ in range(self.contexts)])
             )
 
-        if name in AHEAD:  # called once per sample, with any number of rows
+        if name in RUN_ONCE:  # called once per sample, with any number of rows
             return compile_for(None)
         network = ShapeCache(graph, compile_for)
         network.graph_for_sizes(

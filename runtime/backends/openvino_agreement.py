@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.plans.errors import UserError
-from fewstep.runtime.backends import AHEAD, Arrays, LoadedGraph, find_graph
+from fewstep.runtime.backends import RUN_ONCE, Arrays, LoadedGraph, find_graph
 from fewstep.runtime.bundle.manifest import GraphEntry, TensorEntry
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.kinds.sizes import default_sizes, resolve_dimension
@@ -42,14 +42,14 @@ Feeds = dict[str, NDArray[np.generic]]
 
 
 def check(engine: "OpenVino", bundle: Bundle, name: str, open: Callable[[str], LoadedGraph]) -> None:
-    """Raise UserError if OpenVINO computes the float graph of the body `name`, or a graph of AHEAD, incorrectly.
+    """Raise UserError if OpenVINO computes the float graph of the body `name`, or a graph of RUN_ONCE, incorrectly.
 
     For an int8 body, the float32 body that it was made from is compared. If the bundle has none, only its operations
     are checked. So are those of a float32 body with weights in files: compiling it would take several times the memory
     and the time of the int8 body. Calibration has compared its parts, and `fewstep verify --engines` compares both
     bodies. `open` loads a graph by its name into the engine in float32.
     """
-    is_float = name in AHEAD or bundle.body(name.partition("/")[0]).precision == FLOAT
+    is_float = name in RUN_ONCE or bundle.body(name.partition("/")[0]).precision == FLOAT
     judged = FLOAT if not is_float and FLOAT in bundle.manifest.bodies else name
     graph = find_graph(bundle, judged)
     key = _key(engine, bundle, graph)

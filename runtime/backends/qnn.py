@@ -20,7 +20,7 @@ from types import MappingProxyType
 from typing import Any
 
 from fewstep.plans.errors import UserError, first_line
-from fewstep.runtime.backends import AHEAD, LoadedGraph, find_graph
+from fewstep.runtime.backends import RUN_ONCE, LoadedGraph, find_graph
 from fewstep.runtime.backends.checks import import_package, path_text
 from fewstep.runtime.backends.onnxruntime import FATAL_ONLY, OnnxRuntime, Session
 from fewstep.runtime.backends.shape_cache import ShapeCache
@@ -65,7 +65,7 @@ class Qnn:
         return BODIES
 
     def load(self, bundle: Bundle, name: str) -> LoadedGraph:
-        if name in AHEAD:
+        if name in RUN_ONCE:
             return OnnxRuntime().load(bundle, name)
         body = bundle.body(name.partition("/")[0])
         if body.target not in (QNN.name, QNN_8BIT.name):

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from fewstep.plans.argument_checks import check_integer
 from fewstep.plans.errors import UserError
-from fewstep.runtime.backends import AHEAD, LoadedGraph, cuda, find_graph
+from fewstep.runtime.backends import RUN_ONCE, LoadedGraph, cuda, find_graph
 from fewstep.runtime.backends.batch_splitting import BatchSplitter
 from fewstep.runtime.backends.checks import import_package
 from fewstep.runtime.backends.device_lock import device_lock
@@ -78,7 +78,7 @@ class TensorRt:
 
     def load(self, bundle: Bundle, name: str) -> LoadedGraph:
         here = self.engine_facts()
-        if name in AHEAD and not engine_files.is_built(bundle, name, here):
+        if name in RUN_ONCE and not engine_files.is_built(bundle, name, here):
             LOG.info("%s: the %s has no engine for %s, and runs on the CPU", bundle.path, name, here.device)
             return OnnxRuntime().load(bundle, name)
         program = engine_files.find(bundle, name, here, self.trust_engines)
@@ -86,7 +86,7 @@ class TensorRt:
         brings = bool(program.key.flags.get("version_compatible"))
         with device_lock("cuda", self.device).shared():  # it allocates
             network = self.open(program.content, find_graph(bundle, name), name, program.key.device, build, brings)
-        return BatchSplitter(network, network.tensors.profile[BATCH][2]) if name in AHEAD else network
+        return BatchSplitter(network, network.tensors.profile[BATCH][2]) if name in RUN_ONCE else network
 
     def open(
         self,

@@ -23,7 +23,7 @@ from fewstep.runtime.kinds.sizes import (
     x_dtype,
 )
 
-AHEAD = {"conditioner": ("condition",), "prologue": ("time", "to", "condition", "row")}  # roles of their inputs
+INPUT_ROLES = {"conditioner": ("condition",), "prologue": ("time", "to", "condition", "row")}  # roles of their inputs
 BATCH = "batch"
 OF_KINDS = ("carried", "named")  # roles of ports that optional properties of a denoiser add
 Problems = Iterator[tuple[str, str]]  # (field, what is wrong with it)
@@ -112,7 +112,7 @@ def _row_problems(manifest: Manifest) -> Problems:
     rows: set[str] = set()
     for field, graph in _setup_graphs(manifest):
         for tensor in graph.inputs:
-            if tensor.role not in AHEAD[field]:
+            if tensor.role not in INPUT_ROLES[field]:
                 yield field, f"its input {tensor.name!r} has the role {tensor.role!r}"
         if unmade := _row_names(graph.inputs) - rows:
             yield field, f"no graph before it returns the row {min(unmade)!r}"

@@ -11,7 +11,7 @@ from fewstep.plans import noise
 from fewstep.runtime.arrays import Float32
 
 SMALL = 2**12  # elements of a draw, above which its cost is that of its numbers
-AHEAD = 2**11  # most elements that are drawn at once
+LARGEST_BLOCK = 2**11  # most elements that are drawn at once
 KEPT = 32  # draws whose noise is kept, by number and shape: at most 512 KiB
 
 Kept = tuple[int, Float32]  # the first of consecutive seeds, and their noise [seeds, *shape]
@@ -34,7 +34,7 @@ class NoiseAhead:
             return block[first - start : first - start + count].copy()
         wanted = count
         if block is not None and first == start + len(block):  # the seeds go on where the last ones ended
-            wanted = min(max(count, AHEAD // max(1, size)), 2**64 - first)
+            wanted = min(max(count, LARGEST_BLOCK // max(1, size)), 2**64 - first)
         made = noise.normal_batch(range(first, first + wanted), number, shape)
         if key not in self._kept and len(self._kept) >= KEPT:
             self._kept = {}

@@ -72,7 +72,7 @@ def _continuous_plan_for(
             from fewstep.plans.compile import bind_plan_name, compile_plan  # load all solvers; only a name needs them
 
             name = bind_plan_name(parts, facts, strength)
-            own = _calibrated_shaping(bundle, body, name.text) if shaping is None else shaping
+            own = _shaping_of_calibration(bundle, body, name.text) if shaping is None else shaping
             return compile_plan(name, facts, guidance, own, body.groups, strength, renoise)
         case FittedReference(evaluations):
             plan = find_fitted(evaluations, bundle, body, guidance, shaping, strength)
@@ -156,7 +156,7 @@ def default_guidance(bundle: Bundle, body: Body, reference: PlanReference | None
     return None
 
 
-def _calibrated_shaping(bundle: Bundle, body: Body, name: str) -> Shaping | None:
+def _shaping_of_calibration(bundle: Bundle, body: Body, name: str) -> Shaping | None:
     """Return the shaping of the body's calibrated plan if that has this name, else None."""
     from fewstep.plans.names.plan_name import with_grid
 

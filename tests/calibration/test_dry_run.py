@@ -23,7 +23,7 @@ from fewstep.measure.rollouts.trajectories import BodyCall, roll_out
 from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import open_bundle
-from fewstep.runtime.progress import AHEAD
+from fewstep.runtime.progress import ESTIMATES
 from fewstep.runtime.sampling.sampler import Sampler
 from tests.bundles import changed
 from tests.calibration.test_calibrate import FIRST, run
@@ -125,7 +125,7 @@ def test_the_time_is_said_ahead_where_it_is_long(
     """The dry run says the same evaluations: of ranges, moments, the errors of an operation, and judging."""
     options = replace(FIRST, bundle=bundle, trajectories=trajectories, target=("cpu-x86",))
     monkeypatch.setattr(cost, "_evaluation_seconds", lambda *_: 10.0)
-    with caplog.at_level(logging.INFO, AHEAD.name):
+    with caplog.at_level(logging.INFO, ESTIMATES.name):
         calibrate(options)
     count = 3 * (trajectories + trajectories + error_seeds + 3 * judged_seeds)
     assert f"this takes up to {format_duration(count * 10.0)}: {count} evaluations of one sample" in caplog.messages

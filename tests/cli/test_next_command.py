@@ -11,7 +11,7 @@ import pytest
 
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.cli import next_command as following
-from fewstep.cli.next_command import NextCommand, advised_next, calibrate_next, next_command, report_next, run_next
+from fewstep.cli.next_command import NextCommand, calibrate_next, next_command, report_next, run_next, suggest_advice
 from fewstep.cli.outcome import Outcome, print_outcome
 from fewstep.cli.output_flags import OutputOptions
 from fewstep.fitting.options import FitOptions
@@ -71,9 +71,9 @@ def test_every_advised_command_that_can_take_minutes_has_a_duration(
     monkeypatch.setattr(following, "LONG", -1.0)  # of any duration
     bundle = write_bundle(tmp_path / "bundle", denoiser())
     options = make(bundle)
-    said = str(advised_next(Advice("", options.command_line(verb, of="b"), options), bundle))
+    said = str(suggest_advice(Advice("", options.command_line(verb, of="b"), options), bundle))
     assert re.fullmatch(rf"Next: fewstep {verb} b [^(]*\(up to .*(second|minute)s?\)", said), said
-    assert str(advised_next(Advice("", "fewstep run b"), bundle)).startswith("Next: fewstep run b")
+    assert str(suggest_advice(Advice("", "fewstep run b"), bundle)).startswith("Next: fewstep run b")
 
 
 def test_the_line_is_the_last_and_not_for_json(capsys: pytest.CaptureFixture[str]) -> None:
@@ -100,8 +100,8 @@ def test_conditions_that_cannot_be_drawn_are_asked_for(tiny_bundle: Path) -> Non
     assert calibrate_next(tiny_bundle).command.endswith("--plan dpmpp_2m:8 --conditions FILE")
     assert report_next(tiny_bundle).command == f"fewstep report {tiny_bundle} --conditions FILE"
     fit = Advice("", "fewstep fit b", FitOptions(tiny_bundle))
-    assert advised_next(fit, tiny_bundle).command == "fewstep fit b --conditions FILE"
-    run = advised_next(Advice("", "fewstep run b --precision int8"), tiny_bundle)
+    assert suggest_advice(fit, tiny_bundle).command == "fewstep fit b --conditions FILE"
+    run = suggest_advice(Advice("", "fewstep run b --precision int8"), tiny_bundle)
     assert run.command == "fewstep run b --precision int8 -c class=0 -c text=@FILE.npy"
 
 

@@ -40,7 +40,7 @@ from fewstep.graph.describe import describe
 from fewstep.graph.engines.build import BuildOptions, build
 from fewstep.graph.graph import Graph
 from fewstep.measure.rollouts.seeds import draw_condition
-from fewstep.runtime.backends import AHEAD
+from fewstep.runtime.backends import RUN_ONCE
 from fewstep.runtime.backends.openvino import OpenVino
 from fewstep.runtime.bundle.conditions import random_range
 from fewstep.runtime.bundle.engine_key import Sidecar
@@ -183,7 +183,7 @@ class Chain:
 
     def graph(self, name: str = "float32") -> Graph:
         bundle = open_bundle(self.bundle)
-        graph = getattr(bundle.manifest, name) if name in AHEAD else bundle.body(name).graph
+        graph = getattr(bundle.manifest, name) if name in RUN_ONCE else bundle.body(name).graph
         return io.load(bundle.graph(graph), root=bundle.path)
 
     @cached_property
@@ -246,7 +246,7 @@ def _verified(*stages: str, has_edges: bool = True) -> Callable[[Chain], Found]:
 
 def _prologue(chain: Chain) -> Found:
     """Rows, and the share of the multiplications and of the weights that leave the loop."""
-    ahead = [chain.graph(name) for name in AHEAD if getattr(chain.manifest, name) is not None]
+    ahead = [chain.graph(name) for name in RUN_ONCE if getattr(chain.manifest, name) is not None]
     assert ahead
     work = [sum(count_operation_macs(graph).values()) for graph in (*ahead, chain.graph())]
     size = [sum(array.nbytes for array in graph.constants.values()) for graph in (*ahead, chain.graph())]
@@ -313,7 +313,7 @@ def _tensorrt_rtx(chain: Chain) -> Found:
     bundle = open_bundle(chain.bundle)
     types: Counter[str] = Counter()
     for engine in built.built:
-        if engine.body not in AHEAD:
+        if engine.body not in RUN_ONCE:
             types.update(msgspec.json.decode(bundle.read(engine.sidecar), type=Sidecar).convolutions)
     assert not types["float32"]
     count = len(built.built)

@@ -87,7 +87,7 @@ def check_entries(network: nn.Module, home: Path, entries: Mapping[str, StoredTe
     its values. `info` is the library's loading info."""
     unread = {name: _entry(entries, name) for name in sorted(info["unexpected_keys"])}
     for name, tensor in unread.items():
-        if tensor is not None and (dtype := _scaled_type(tensor.name, entries)):
+        if tensor is not None and (dtype := _type_of_scaled_weight(tensor.name, entries)):
             what = f"{home} stores weights as {dtype} with scales, such as {name!r}, which the network does not read"
             raise UserError(what, f"{DEQUANTISE}, and leave the scales out")
     if missing := sorted(info["missing_keys"]):
@@ -112,7 +112,7 @@ def _entry(entries: Mapping[str, StoredTensor], name: str) -> StoredTensor | Non
     return entries[name] if name in entries else next(ending, None)
 
 
-def _scaled_type(name: str, entries: Mapping[str, StoredTensor]) -> str | None:
+def _type_of_scaled_weight(name: str, entries: Mapping[str, StoredTensor]) -> str | None:
     """Return the stored type, such as "F8_E4M3", of the weight that a tensor scales. Return None if the tensor's name
     is not a scale's, or if its layer has a weight wide enough to need none."""
     layer, _, last = name.rpartition(".")

@@ -69,7 +69,7 @@ def test_weights_beside_the_file_are_checked(
 ) -> None:
     from tests.graph.bake.test_bake import scale_by_a_large_table
 
-    monkeypatch.setattr("fewstep.graph.bake.bake.BESIDE_ABOVE", -1)
+    monkeypatch.setattr("fewstep.graph.bake.bake.SEPARATE_FILE_ABOVE", -1)
     scale_by_a_large_table(tiny_bundle, 0.5)
     _, (file, data) = bake(BakeOptions(tiny_bundle, "ddim:3", tmp_path / "s.onnx"))
     assert verify_baked(file).is_whole

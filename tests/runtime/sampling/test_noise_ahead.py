@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fewstep.plans import noise
-from fewstep.runtime.sampling.noise_ahead import AHEAD, KEPT, SMALL, NoiseAhead
+from fewstep.runtime.sampling.noise_ahead import KEPT, LARGEST_BLOCK, SMALL, NoiseAhead
 
 SHAPE = (32, 4)
 
@@ -44,9 +44,9 @@ def test_the_noise_is_that_of_each_seed_in_any_order(calls: list[list[int]], sha
 
 def test_consecutive_seeds_are_drawn_many_at_once(drawn: list[int]) -> None:
     ahead = NoiseAhead()
-    for seed in range(1 + 3 * AHEAD // 128):
+    for seed in range(1 + 3 * LARGEST_BLOCK // 128):
         ahead.draw([seed], 0, SHAPE)
-    assert drawn == [1] + 3 * [AHEAD // 128]
+    assert drawn == [1] + 3 * [LARGEST_BLOCK // 128]
 
 
 def test_the_same_seed_is_drawn_once_and_other_seeds_alone(drawn: list[int]) -> None:
