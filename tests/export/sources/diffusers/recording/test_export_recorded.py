@@ -20,7 +20,7 @@ def call_options(name: str) -> tuple[str, ...]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["wan", "ltx", "cogvideox", "chroma", "allegro"])
+@pytest.mark.parametrize("name", ["wan", "ltx", "cogvideox", "allegro"])
 def test_a_recorded_pipeline_exports_and_samples(name: str, tmp_path: Path) -> None:
     folder = getattr(recorded_pipelines, name)(tmp_path / name)
     bundle = tmp_path / "bundle"
@@ -35,6 +35,13 @@ def test_a_recorded_pipeline_exports_and_samples(name: str, tmp_path: Path) -> N
     }
     sample = sampler.sample("scheduler:3", seeds=[0], condition=conditions)
     assert np.isfinite(sample).all() and sample.std() > 0.1
+
+
+@pytest.mark.slow
+def test_a_recorded_network_that_fixes_the_batch_is_refused_by_its_line(tmp_path: Path) -> None:
+    folder = recorded_pipelines.chroma(tmp_path / "chroma")
+    with pytest.raises(UserError, match=r"ChromaAdaLayerNormZeroPruned\) of RecordedNetwork fixes the batch"):
+        export(ExportOptions(str(folder), tmp_path / "bundle", call=call_options("chroma"), verify="quick"))
 
 
 def test_arguments_of_a_call_are_refused_for_other_sources(tmp_path: Path) -> None:
