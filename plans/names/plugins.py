@@ -28,8 +28,18 @@ def read_entry_points() -> tuple[EntryPoint, ...]:
     return tuple(entry_points(group=GROUP))
 
 
+@cache
+def _read_packages() -> tuple[tuple[EntryPoint, str], ...]:
+    """Return the entry points with the names of their packages. importlib reads a file for each name."""
+    return tuple((each, _package_name(each)) for each in read_entry_points())
+
+
 def package_of(plugin: EntryPoint) -> str:
     """Return the name of the package that provides a plugin."""
+    return next((name for each, name in _read_packages() if each is plugin), None) or _package_name(plugin)
+
+
+def _package_name(plugin: EntryPoint) -> str:
     return "a package" if plugin.dist is None else str(plugin.dist.name)
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fewstep.plans.errors import UserError
+from fewstep.plans.names.plugins import package_of, read_entry_points
 
 SECONDS = 20.0  # far more than any call takes; what takes longer hangs
 EVENTS = ("open", "os.listdir", "os.scandir", "os.chmod", "os.remove", "os.rename", "os.symlink", "subprocess.Popen")
@@ -35,6 +36,8 @@ def _hook(event: str, arguments: tuple[Any, ...]) -> None:
             _outside.append(f"{event} {path}")
 
 
+for _plugin in read_entry_points():  # names of installed packages are read once, before anything is watched
+    package_of(_plugin)
 sys.addaudithook(_hook)
 
 
