@@ -18,7 +18,7 @@ A name is parsed by the grammar of Python's literals and never evaluated.
 
 import re
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint
 from typing import Any
 
@@ -69,7 +69,7 @@ class PlanName:
     solver: Solver
     steps: int
     grid: Grid
-    reference: NameParts
+    reference: NameParts = field(compare=False)
 
 
 def parse_plan_name(name: str | NameParts, default: str = TRAILING, distilled: str = TRAILING) -> PlanName:
