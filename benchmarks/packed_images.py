@@ -62,11 +62,6 @@ def read_parts(folder: Path, name: str) -> tuple[Images, Images]:
     return np.concatenate(images), np.concatenate(labels)
 
 
-def has_parts(folder: Path, name: str) -> bool:
-    """Return True if the folder has the first part of `write_parts`."""
-    return (folder / (name + SUFFIX.format(1))).is_file()
-
-
 def _decorrelate(images: Images) -> Images:
     """Planes [3, H, W, N]: green, red minus green and blue minus green, modulo 256."""
     red, green, blue = images.transpose(1, 2, 3, 0)

@@ -8,7 +8,6 @@ import torch
 from denoising import Batch, Data, Draw
 from torch import Tensor
 
-from benchmarks.packed_images import has_parts, read_parts
 from fewstep.export import Condition
 from fewstep.models.cifar10 import data as cifar10
 from fewstep.models.fashion_mnist import data as fashion_mnist
@@ -27,7 +26,9 @@ def _fashion(folder: Path | None, split: str) -> Draw:
 
 def _cifar(folder: Path | None, split: str) -> Draw:
     """Colour images [B, 3, 32, 32] in [-1, 1], half of them mirrored, and labels."""
-    if folder is not None and has_parts(folder, split):
+    if folder is not None and (folder / f"{split}.part1.npz").is_file():
+        from benchmarks.packed_images import read_parts  # training alone needs it; an export has only this folder
+
         return _drawn(*read_parts(folder, split), is_mirrored=True)
     return _drawn(*cifar10.read(folder, split), is_mirrored=True)
 

@@ -1,9 +1,15 @@
 """Lossless packing of images: equal after a round trip, smaller than the pixels, and split into parts."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
 
-from benchmarks.packed_images import has_parts, pack, read_parts, unpack, write_parts
+from benchmarks import train
+from benchmarks.packed_images import pack, read_parts, unpack, write_parts
 
 
 def smooth(count: int, seed: int = 0) -> np.ndarray:
@@ -36,4 +42,20 @@ def test_a_missing_part_is_named(tmp_path):
     files[1].unlink()
     with pytest.raises(FileNotFoundError, match=r"train\.part2\.npz"):
         read_parts(tmp_path, "train")
-    assert has_parts(tmp_path, "train") and not has_parts(tmp_path, "test")
+
+
+def test_a_recipe_of_cifar10_reads_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    recipe = train.recipe_of("zoo/cifar10_dit")
+    write_parts(smooth(4), np.array([3, 1, 0, 9], np.uint8), tmp_path, "train", 2)
+    batch = recipe.DATA.open(tmp_path, "train")(8, torch.Generator().manual_seed(0))
+    assert batch.x0.shape == (8, 3, 32, 32)
+    assert set(batch.conditions[0].tolist()) <= {3, 1, 0, 9, recipe.pictures.NULL}
+
+
+def test_a_recipe_is_exported_without_the_other_benchmarks(tmp_path):
+    """`fewstep export FILE:make` finds the modules of the file's folder, and no others."""
+    zoo = Path(train.__file__).with_name("zoo")
+    code = f"import sys; sys.path[:] = [{str(zoo)!r}, *sys.path[1:]]; import dit_flow; print(dit_flow.SPEC.name)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout == "dit_flow\n", done.stderr
