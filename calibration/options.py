@@ -59,7 +59,7 @@ class CalibrateOptions(SamplingOptions):
     size: tuple[str, ...] = ()
     quality: str | None = None
     speed: str | None = None
-    keep_float: tuple[str, ...] = ()
+    keep_float: tuple[str, ...] = field(default=(), metadata={"is_pattern": True})
 
 
 def warn_of_few(options: CalibrateOptions) -> None:

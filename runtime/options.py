@@ -32,7 +32,8 @@ class Options:
         """Return the command line of these options: those in `always`, and those that differ from their defaults.
 
         `of` names the first argument. A path is reduced to its last name, because folders are private. Options with
-        `metadata={"unrecorded": True}` do not change results, and are left out.
+        `metadata={"unrecorded": True}` do not change results, and are left out. The values of those with
+        `metadata={"is_pattern": True}` are quoted, so that a shell does not expand them.
         """
         words = [f"fewstep {verb} {of}"]
         for field in option_fields(type(self))[1:]:
@@ -40,7 +41,9 @@ class Options:
             if field.name in always or (value != field.default and not field.metadata.get("unrecorded")):
                 flag = f"--{field.name.replace('_', '-')}"
                 each = value if field.metadata.get("whole") else [value]  # commas may be part of a value
-                words += [word for one in each for word in (flag, *([] if one is True else [_quote(_text(one))]))]
+                for one in each:
+                    text = quote(_text(one)) if field.metadata.get("is_pattern") else _text(one)
+                    words += [flag] if one is True else [flag, text]
         return " ".join(words)
 
 
@@ -48,11 +51,6 @@ def option_fields(kind: type) -> "tuple[dataclasses.Field[Any], ...]":
     """Return the fields of an options class in the order of its constructor. Keyword-only ones, which are shared by
     verbs, come last."""
     return tuple(sorted(dataclasses.fields(kind), key=lambda field: field.kw_only is True))
-
-
-def _quote(text: str) -> str:
-    """Quote what a shell would expand, such as the pattern "middle.*"."""
-    return quote(text) if set(text) & set("*?[") else text
 
 
 def _text(value: Any) -> str:
