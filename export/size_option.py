@@ -7,6 +7,7 @@ from fractions import Fraction
 import msgspec
 
 from fewstep.export.spec import Source, Spec, with_spec
+from fewstep.plans.configs.pipelines import RECORDED
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Condition, Description, Size
 
@@ -19,6 +20,11 @@ def with_sizes(source: Source, texts: Sequence[str]) -> Source:
     """Return the source with these sizes free. A size that the spec names keeps its axis and gets this range."""
     if not texts:
         return source
+    if RECORDED in (getattr(source, "scheduler", None) or {}):
+        raise UserError(
+            "--size: this pipeline was recorded at one size, which its network's other arguments may follow",
+            "leave it out, and export each size by itself, as with --call height=512 --call width=512",
+        )
     spec = source.spec
     by_name = {size.name: size for size in spec.sizes}
     for text in texts:

@@ -154,6 +154,8 @@ def _request(
         if recorded.even or recorded.sigmas is not None:
             _check_takes_sigmas(config, "the pipeline")
         passed = {**recorded.arguments, **arguments}
+        if passed.get("eta") == 0 and "eta" not in CLASSES[config.scheduler].arguments:
+            del passed["eta"]  # steps of this class have no noise
         return ScheduleRequest(steps, passed, recorded.even, sigmas=recorded.sigmas)
     if pipeline is None:
         return ScheduleRequest(steps, arguments)

@@ -195,14 +195,16 @@ class RecordedTimes:
 def read_recorded(fields: Mapping[str, Any], steps: int) -> RecordedTimes | None:
     """Return what a recorded pipeline passes to its scheduler, None if the config has no recording.
 
-    Its field `mu`, [a, b], stands for a + b N, and `sigmas` lists those for 1 step, 2 steps and so on. Raises UserError
-    if it lists none for this number.
+    Its field `mu`, [a, b], means a + b N, `eta` is an argument of the scheduler's steps, and `sigmas` lists those for
+    1 step, 2 steps and so on. Raises UserError if it lists none for this number.
     """
     rules = fields.get(RECORDED)
     if not isinstance(rules, Mapping):
         return None
     mu, listed = rules.get("mu"), rules.get("sigmas")
     arguments = {} if mu is None else {"mu": float(mu[0]) + float(mu[1]) * steps}
+    if rules.get("eta") is not None:
+        arguments["eta"] = float(rules["eta"])
     if listed is None:
         return RecordedTimes(bool(rules.get("even")), arguments)
     sigmas = tuple(map(float, listed[steps - 1])) if steps <= len(listed) else ()

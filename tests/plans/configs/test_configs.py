@@ -234,3 +234,16 @@ def test_the_scheduler_that_a_pipeline_makes_has_the_fields_of_the_stored_one():
     plan = plan_from_scheduler_config(config, steps=4, pipeline="DDIMPipeline")
     assert [step.time for step in plan.steps] == [999, 749, 499, 249]
     assert not any(step.draws for step in plan.steps)
+
+
+def test_the_eta_of_a_recorded_pipeline_is_that_of_its_plans():
+    """TCD's own is 0.3; one of 0 leaves no noise. Classes whose steps have none take a recorded 0 as nothing."""
+    config = {"_class_name": "TCDScheduler", "beta_schedule": "scaled_linear"}
+    rules = {"even": False, "mu": None}
+    own, without = (
+        plan_from_scheduler_config({**config, "_recorded": each}, steps=4) for each in (rules, {**rules, "eta": 0.0})
+    )
+    assert [bool(step.draws) for step in own.steps] == [True, True, True, False]
+    assert not any(step.draws for step in without.steps)
+    euler = {"_class_name": "EulerDiscreteScheduler", "_recorded": {**rules, "eta": 0.0}}
+    assert len(plan_from_scheduler_config(euler, steps=4).steps) == 4

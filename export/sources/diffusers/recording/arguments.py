@@ -69,6 +69,8 @@ def sort_arguments(
     Raises UserError for an argument whose dependence no recording shows, or that cannot be one value per sample.
     """
     paths = _common_paths(name, found, base)
+    if BATCH in variants and variants[BATCH].steps[0].calls[0].structure != base.steps[0].calls[0].structure:
+        raise unrecorded(f"{name} passes other arguments to its network for two samples")
     repeats = find_repeats(name, found, base, variants.get(BATCH))
     recordings = Recordings(name, found, base, variants, repeats)
     conditional, unconditional = recordings.name_branches()
@@ -170,14 +172,22 @@ class Recordings:
 
     def name_branches(self) -> tuple[int, int | None]:
         """Return the numbers of the branches with and without the caller's conditions. The first changes with the
-        prompt, the second does not."""
-        changes = [self._changes_with_prompt(branch) for branch in range(self.found.branches)]
-        conditional = changes.index(True) if True in changes else 0
-        others = [branch for branch, changed in enumerate(changes) if branch != conditional and not changed]
-        return conditional, others[0] if len(others) == 1 else None
+        prompt, or without one with the picture; the second does not. Raises UserError if no setting shows it."""
+        if self.found.branches == 1:
+            return 0, None
+        for setting in ("prompt", "image"):
+            changes = [self._changes_with(setting, branch) for branch in range(self.found.branches)]
+            if any(changes) and not all(changes):
+                conditional = changes.index(True)
+                others = [branch for branch, changed in enumerate(changes) if not changed]
+                return conditional, others[0] if len(others) == 1 else None
+        raise unrecorded(
+            f"{self.name} calls its network for {self.found.branches} branches, of which neither the prompt nor a "
+            "picture changes one alone"
+        )
 
-    def _changes_with_prompt(self, branch: int) -> bool:
-        other = self.variants.get("prompt")
+    def _changes_with(self, setting: str, branch: int) -> bool:
+        other = self.variants.get(setting)
         if other is None:
             return False
         call, _ = self.branch(branch)
@@ -186,6 +196,8 @@ class Recordings:
 
     def plain_argument(self, path: str, value: Any) -> Argument:
         """Return an argument that is no tensor. Raises UserError if it changes with a setting or between branches."""
+        if BATCH in self.variants and not all(same(value, each) for each in self.values(self.variants[BATCH], path)):
+            raise unrecorded(f"{self.name}: {path} of its network is {value!r}, and changes with the number of samples")
         for branch, own in enumerate(self.values(self.base, path)):
             for setting, other in (("branch of guidance", value), *self.others(path, branch).items()):
                 if not same(own, other):

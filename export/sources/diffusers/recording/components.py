@@ -127,7 +127,7 @@ def _builder(made: Any, home: Any) -> Callable[[], nn.Module]:
     if hasattr(made, "load_config"):  # diffusers
         return partial(made.from_config, made.load_config(home, local_files_only=True))
     config = made.config_class.from_pretrained(home, local_files_only=True)
-    return partial(made._from_config, config)
+    return lambda: made._from_config(config).float()  # a config names the float type of the weights, such as bfloat16
 
 
 def _find_class(folder: Folder, name: str, library: str, class_name: str) -> Any:

@@ -30,13 +30,15 @@ class NetworkCall:
 
 @dataclass(frozen=True)
 class SchedulerStep:
-    """A call of the scheduler's `step`, with the denoiser's calls since the previous one."""
+    """A call of the scheduler's `step`, with the denoiser's calls since the previous one. `eta` is its argument of that
+    name, or None."""
 
     calls: tuple[NetworkCall, ...]
     model_output: Tensor
     time: float
     sample: Tensor
     result: Tensor
+    eta: float | None = None
 
 
 @dataclass(frozen=True)
@@ -194,9 +196,11 @@ def _recording_step(recorder: _Recorder, step: Callable[..., Any]) -> Callable[.
         returned = step(self, *args, **kwargs)
         result = returned[0] if isinstance(returned, tuple) else returned.prev_sample
         calls, recorder.pending = tuple(recorder.pending), []
-        recorder.steps.append(SchedulerStep(calls, output, float(time), sample, result.clone()))
+        eta = None if bound.get("eta") is None else float(bound["eta"])
+        recorder.steps.append(SchedulerStep(calls, output, float(time), sample, result.clone(), eta))
         return returned
 
+    setattr(record_step, "__signature__", signature)  # noqa: B010 - pipelines ask which arguments it takes
     return record_step
 
 

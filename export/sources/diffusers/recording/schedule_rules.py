@@ -18,7 +18,7 @@ def find_rules(
     scheduler: Mapping[str, Any],
     sigmas_of: Callable[[int], Sequence[float] | None],
 ) -> dict[str, Any]:
-    """Return the fields that `plans.configs.pipelines.read_recorded` reads: `even`, `mu` and `sigmas`.
+    """Return the fields that `plans.configs.pipelines.read_recorded` reads: `even`, `mu`, `eta` and `sigmas`.
 
     mu is [a, b] of a + b N for N steps. Sigmas that are not even are listed for each number of steps up to `LISTED`,
     from `sigmas_of`. Raises UserError if a pipeline passes other times.
@@ -37,7 +37,12 @@ def find_rules(
             mus.append((count, float(times["mu"])))
     if len(even) != 1:
         raise unrecorded(f"{name} passes sigmas to its scheduler in some calls only")
+    etas = {step.eta for record in records for step in record.steps}
+    if len(etas) != 1:
+        raise unrecorded(f"{name} passes several values of eta to its scheduler")
     rules = {"even": even.pop(), "mu": _fit_mu(name, mus)}
+    if (eta := etas.pop()) is not None:
+        rules["eta"] = eta
     return rules if listed is None else {**rules, "sigmas": listed}
 
 

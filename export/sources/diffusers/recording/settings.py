@@ -18,6 +18,7 @@ PROMPT, NEGATIVE = "prompt", "negative_prompt"
 GUIDANCES = ("guidance_scale", "true_cfg_scale", "audio_guidance_scale", "embedded_guidance_scale", "guidance_scale_2")
 PER_PROMPT = ("num_images_per_prompt", "num_videos_per_prompt", "num_waveforms_per_prompt", "batch_size")
 OUTPUT, STEP_COUNT, STRENGTH = "output_type", "num_inference_steps", "strength"
+WHOLE = ("height", "width", "num_frames", STEP_COUNT)  # arguments that are positive whole numbers
 USUAL = {  # arguments that each recording passes to a call that takes them
     "return_dict": False,
     STEP_COUNT: STEPS,
@@ -54,6 +55,8 @@ def choose_settings(pipeline: Any, given: Mapping[str, Any], has_pictures: bool 
     for each in given:
         if each not in takes:
             raise UserError(f"the call of {name} takes no {each!r}", f"give one of {', '.join(list(takes)[1:])}")
+        if each in WHOLE and (not isinstance(given[each], int) or isinstance(given[each], bool) or given[each] < 1):
+            raise UserError(f"--call {each}={given[each]!r}", f"give {each} a whole number, such as --call {each}=64")
     if STRENGTH in given:
         raise UserError(f"{name} is recorded at strength 1", "leave strength out; fewstep run has --strength")
     usual = {each: value for each, value in USUAL.items() if each in takes}

@@ -1,5 +1,6 @@
 """Pipelines of diffusers that are recorded: the relations, the conditions and the rules that recordings show."""
 
+import json
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from fewstep.export.export import load_source
+from fewstep.export.size_option import with_sizes
 from fewstep.export.sources.diffusers.files import Folder
 from fewstep.export.sources.diffusers.folder import read_scheduler
 from fewstep.export.sources.diffusers.recording.source import RecordedPipeline, load_recorded_folder, record_folder
@@ -212,3 +214,28 @@ def test_an_argument_that_the_call_does_not_take_is_refused(tmp_path: Path) -> N
     read = Folder(recorded_pipelines.wan(tmp_path / "wan"))
     with pytest.raises(UserError, match="the call of WanPipeline takes no 'size'; give one of prompt, "):
         record_folder(read, {}, {"size": 4})
+
+
+def test_a_text_encoder_stored_in_bfloat16_is_recorded(tmp_path: Path) -> None:
+    folder = recorded_pipelines.ltx(tmp_path / "ltx")
+    config = folder / "text_encoder" / "config.json"
+    fields = json.loads(config.read_text())
+    config.write_text(json.dumps({**fields, "torch_dtype": "bfloat16", "dtype": "bfloat16"}))
+    assert record(folder, "ltx").relations.weights[0] == pytest.approx((-2.0, 3.0))
+
+
+@pytest.mark.parametrize("value", ["480p", 0, 2.5])
+def test_a_size_that_is_no_whole_number_is_refused(value: object, tmp_path: Path) -> None:
+    folder = recorded_pipelines.wan(tmp_path / "wan")
+    read = Folder(folder)
+    with pytest.raises(UserError, match="--call height=.*; give height a whole number"):
+        record_folder(read, read_scheduler(folder, read.pipeline) or {}, {**CALLS["wan"], "height": value})
+
+
+def test_free_sizes_of_a_recorded_pipeline_are_refused(tmp_path: Path) -> None:
+    folder = recorded_pipelines.wan(tmp_path / "wan")
+    scheduler = read_scheduler(folder, "WanPipeline")
+    assert scheduler is not None
+    source = load_recorded_folder(Folder(folder), scheduler, CALLS["wan"])
+    with pytest.raises(UserError, match="--size: this pipeline was recorded at one size"):
+        with_sizes(source, ["height=2:8:2"])

@@ -1,0 +1,75 @@
+"""Arguments of recordings that are made by hand: which branch has the conditions, and what follows the batch."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+from torch.utils import _pytree as pytree
+
+from fewstep.export.sources.diffusers.recording.arguments import BATCH, NetworkArguments, sort_arguments
+from fewstep.export.sources.diffusers.recording.record import CallRecord, NetworkCall, SchedulerStep
+from fewstep.export.sources.diffusers.recording.relations import find_relations
+from fewstep.plans.errors import UserError
+
+TIMES = (900.0, 500.0, 100.0)
+EMPTY, PICTURE, OTHER = torch.zeros(5), torch.linspace(0, 1, 5), torch.linspace(1, 2, 5)
+
+
+def recording(rows: tuple[torch.Tensor, ...], seed: int = 0, samples: int = 1, **more: Any) -> CallRecord:
+    """Steps of one call with a row of `embeds` for each branch, each for `samples` samples."""
+    random = torch.Generator().manual_seed(seed)
+    x, steps = torch.randn(samples, 4, 6, 6, generator=random), []
+    for time in TIMES:
+        arguments = {
+            "sample": torch.cat([x] * len(rows)),
+            "timestep": torch.full((len(rows) * samples,), time),
+            "embeds": torch.stack([row for row in rows for _ in range(samples)]),
+            **more,
+        }
+        flat, structure = pytree.tree_flatten_with_path(arguments)
+        output = torch.randn(len(rows) * samples, 4, 6, 6, generator=random)
+        call = NetworkCall("prior", {pytree.keystr(path): leaf for path, leaf in flat}, structure, output)
+        first, second = output[:samples], output[-samples:]
+        result = torch.randn(x.shape, generator=random)
+        steps.append(SchedulerStep((call,), -2 * first + 3 * second, time, x, result))
+        x = result
+    return CallRecord(tuple(steps))
+
+
+def sort(base: tuple[torch.Tensor, ...], variants: Mapping[str, CallRecord], **more: Any) -> NetworkArguments:
+    first = recording(base, **more)
+    found = find_relations("Pipe", first, recording(base, seed=1, **more))
+    return sort_arguments("Pipe", found, first, variants)
+
+
+def test_the_branch_that_changes_with_the_picture_has_the_conditions() -> None:
+    sorted_arguments = sort((EMPTY, PICTURE), {"image": recording((EMPTY, OTHER))})
+    assert (sorted_arguments.conditional, sorted_arguments.unconditional) == (1, 0)
+
+
+def test_the_prompt_decides_before_the_picture() -> None:
+    variants = {"prompt": recording((OTHER, EMPTY)), "image": recording((PICTURE, OTHER))}
+    assert sort((PICTURE, EMPTY), variants).conditional == 0
+
+
+@pytest.mark.parametrize("other", [(EMPTY, PICTURE), (OTHER, OTHER)])
+def test_branches_that_no_setting_tells_apart_are_refused(other: tuple[torch.Tensor, ...]) -> None:
+    with pytest.raises(UserError, match="2 branches, of which neither the prompt nor a picture changes one alone"):
+        sort((EMPTY, PICTURE), {"image": recording(other)})
+
+
+def test_a_number_that_follows_the_batch_is_refused() -> None:
+    variants = {"image": recording((EMPTY, OTHER), count=1), BATCH: recording((EMPTY, PICTURE), samples=2, count=2)}
+    with pytest.raises(UserError, match=r"\['count'\] of its network is 1, and changes with the number of samples"):
+        sort((EMPTY, PICTURE), variants, count=1)
+
+
+def test_a_list_that_follows_the_batch_is_refused() -> None:
+    shapes = [(1, 6, 6)]
+    variants = {
+        "image": recording((EMPTY, OTHER), shapes=shapes),
+        BATCH: recording((EMPTY, PICTURE), samples=2, shapes=shapes * 2),
+    }
+    with pytest.raises(UserError, match="Pipe passes other arguments to its network for two samples"):
+        sort((EMPTY, PICTURE), variants, shapes=shapes)
