@@ -73,6 +73,8 @@ def write_parts(options: BakeOptions, planned: Planned | None = None) -> tuple[B
     a repeated step, or one that cannot be written."""
     planned = planned or resolve_run(options)
     bundle, _, plan = planned
+    if options.batch is not None and options.batch < 1:
+        raise UserError(f"--batch {options.batch}", "give the number of samples of a run, such as --batch 1")
     batch = options.batch or 1
     run, holds = assemble_run(replace(options, batch=None), planned)
     parts = split_run(run)
@@ -143,6 +145,7 @@ def _write_folder(folder: Path, graphs: Mapping[str, Graph], described: PartsFil
             description = Path(scratch) / DESCRIPTION
             description.write_bytes(msgspec.json.encode(described))
             check_interrupted()
+            (folder / DESCRIPTION).unlink(missing_ok=True)
             for file in (*written, description):
                 os.replace(file, folder / file.name)
     except OSError as error:

@@ -151,3 +151,9 @@ def test_what_cannot_be_written_is_refused(
 def test_a_bundle_is_no_folder_for_parts(tiny_bundle: Path) -> None:
     with pytest.raises(UserError, match="is not a folder for parts"):
         write_parts(BakeOptions(tiny_bundle, "ddim:3", tiny_bundle, parts=True))
+
+
+@pytest.mark.parametrize("batch", [0, -1])
+def test_a_batch_of_no_samples_is_refused(batch: int, tiny_bundle: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"--batch {batch}; give the number of samples of a run"):
+        write_parts(BakeOptions(tiny_bundle, "ddim:3", tmp_path / "run", batch=batch, parts=True))
