@@ -24,8 +24,9 @@ def describe_small_speedup(bundle: Bundle, body: str, engine: TimedEngine, batch
     ratio = measure_speedup(bundle, body, engine, batch, threads)
     if ratio is None or ratio >= WORTH:
         return None
+    gain = f"int8 wins {ratio:.2f}x here" if ratio >= 1 else "int8 is slower here"
     return (
-        f"int8 wins {ratio:.2f}x here: float32 in bf16 on OpenVINO needs no calibration, and takes {ratio:.2f} times as"
+        f"{gain}: float32 in bf16 on OpenVINO needs no calibration, and takes {ratio:.2f} times as"
         f" long as {body} ({engine_name(engine)}); compare its samples: fewstep run {bundle.path} --backend {BF16}"
     )
 
