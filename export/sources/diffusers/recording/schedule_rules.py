@@ -40,7 +40,7 @@ def find_rules(
     etas = {step.eta for record in records for step in record.steps}
     if len(etas) != 1:
         raise unrecorded(f"{name} passes several values of eta to its scheduler")
-    rules = {"even": even.pop(), "mu": _fit_mu(name, mus)}
+    rules: dict[str, Any] = {"even": even.pop(), "mu": _fit_mu(name, mus)}
     if (eta := etas.pop()) is not None:
         rules["eta"] = eta
     return rules if listed is None else {**rules, "sigmas": listed}
