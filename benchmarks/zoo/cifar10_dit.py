@@ -5,12 +5,10 @@ flow (Liu et al. 2023, arXiv 2209.03003).
 import pictures
 import torch
 from denoising import Draw, Trained
-from dit_flow import Block
+from dit_flow import Transformer
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from fewstep.export import ScheduleSpec, Spec
-from fewstep.models.blocks import time_features, zero
 from fewstep.models.training import Loss, Recipe
 
 CHANNELS, SIZE, PATCH = 3, 32, 2
@@ -21,36 +19,15 @@ DATA = pictures.CIFAR
 TRAINS_ON_CUDA = True
 
 
-class Network(nn.Module):
-    """The velocity eps - x0 of x [B, 3, 32, 32] at time [B] in [0, 1000], for labels [B] in 0..9 or `NULL`."""
+class Network(Transformer):
+    """x is [B, 3, 32, 32]."""
 
-    def __init__(self, width: int = 256, depth: int = 8, heads: int = 4, embedding: int = 96) -> None:
-        super().__init__()
-        self.features = embedding
-        self.time_mlp = nn.Sequential(nn.Linear(embedding, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
-        self.label_embedding = nn.Embedding(pictures.CLASSES + 1, embedding)
-        self.patch = nn.Conv2d(CHANNELS, width, PATCH, stride=PATCH)
-        self.position = nn.Parameter(0.02 * torch.randn(1, SIDE**2, width))
-        self.blocks = nn.ModuleList([Block(width, heads, embedding, hidden=4 * width) for _ in range(depth)])
-        self.norm_out = nn.LayerNorm(width, elementwise_affine=False)
-        self.modulation_out = nn.Linear(embedding, 2 * width)
-        self.pixels = nn.Linear(width, CHANNELS * PATCH**2)
-        zero(self.modulation_out)
-        zero(self.pixels)
+    def __init__(self) -> None:
+        super().__init__(CHANNELS, PATCH, SIDE**2, width=256, depth=8, heads=4, embedding=96, hidden=1024)
 
-    def forward(self, x: Tensor, time: Tensor, label: Tensor) -> Tensor:
-        embedding = F.silu(self.time_mlp(time_features(time, self.features)) + self.label_embedding(label))
-        tokens = self.patch(x).flatten(2).transpose(1, 2) + self.position
-        for block in self.blocks:
-            tokens = block(tokens, embedding)
-        scale, shift = self.modulation_out(embedding)[:, None].chunk(2, dim=2)
-        return join_patches(self.pixels(self.norm_out(tokens) * (1 + scale) + shift))
-
-
-def join_patches(pixels: Tensor) -> Tensor:
-    """Images [B, 3, 32, 32] of patches [B, 256, 12], each in the order (channel, row, column)."""
-    grid = pixels.unflatten(2, (CHANNELS, PATCH, PATCH)).unflatten(1, (SIDE, SIDE))
-    return grid.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
+    def join_patches(self, pixels: Tensor) -> Tensor:
+        grid = pixels.unflatten(2, (CHANNELS, PATCH, PATCH)).unflatten(1, (SIDE, SIDE))  # channel, row, column
+        return grid.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
 
 
 def draw_shares(count: int, generator: torch.Generator) -> Tensor:

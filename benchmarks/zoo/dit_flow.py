@@ -40,20 +40,25 @@ class Block(nn.Module):
         return tokens + gate2 * self.last(F.gelu(self.first(h), approximate="tanh"))
 
 
-class Network(nn.Module):
-    """The velocity eps - x0 of x [B, 1, 28, 28] at time [B] in [0, 1000], for labels [B] in 0..9 or `NULL`."""
+class Transformer(nn.Module):
+    """The velocity eps - x0 of images x [B, C, H, W] at time [B] in [0, 1000], for labels [B] in 0..9 or `NULL`.
 
-    def __init__(self, width: int = 128, depth: int = 4, heads: int = 4, embedding: int = 96) -> None:
+    tokens: the number of patches of an image. hidden: the features of a block's perceptron.
+    """
+
+    def __init__(
+        self, channels: int, patch: int, tokens: int, width: int, depth: int, heads: int, embedding: int, hidden: int
+    ) -> None:
         super().__init__()
         self.features = embedding
         self.time_mlp = nn.Sequential(nn.Linear(embedding, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
         self.label_embedding = nn.Embedding(pictures.CLASSES + 1, embedding)
-        self.patch = nn.Conv2d(1, width, PATCH, stride=PATCH)
-        self.position = nn.Parameter(0.02 * torch.randn(1, TOKENS, width))
-        self.blocks = nn.ModuleList([Block(width, heads, embedding, hidden=2 * width) for _ in range(depth)])
+        self.patch = nn.Conv2d(channels, width, patch, stride=patch)
+        self.position = nn.Parameter(0.02 * torch.randn(1, tokens, width))
+        self.blocks = nn.ModuleList([Block(width, heads, embedding, hidden) for _ in range(depth)])
         self.norm_out = nn.LayerNorm(width, elementwise_affine=False)
         self.modulation_out = nn.Linear(embedding, 2 * width)
-        self.pixels = nn.Linear(width, PATCH**2)
+        self.pixels = nn.Linear(width, channels * patch**2)
         zero(self.modulation_out)
         zero(self.pixels)
 
@@ -63,7 +68,20 @@ class Network(nn.Module):
         for block in self.blocks:
             tokens = block(tokens, embedding)
         scale, shift = self.modulation_out(embedding)[:, None].chunk(2, dim=2)
-        pixels = self.pixels(self.norm_out(tokens) * (1 + scale) + shift)
+        return self.join_patches(self.pixels(self.norm_out(tokens) * (1 + scale) + shift))
+
+    def join_patches(self, pixels: Tensor) -> Tensor:
+        """Images of patches [B, tokens, channels * patch ** 2]."""
+        raise NotImplementedError
+
+
+class Network(Transformer):
+    """x is [B, 1, 28, 28]."""
+
+    def __init__(self) -> None:
+        super().__init__(1, PATCH, TOKENS, width=128, depth=4, heads=4, embedding=96, hidden=256)
+
+    def join_patches(self, pixels: Tensor) -> Tensor:
         side = SIZE // PATCH
         grid = pixels.unflatten(2, (PATCH, PATCH)).unflatten(1, (side, side)).transpose(2, 3)
         return grid.flatten(3, 4).flatten(1, 2)[:, None]

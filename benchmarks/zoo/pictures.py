@@ -37,11 +37,11 @@ def _drawn(images: np.ndarray, labels: np.ndarray, *, is_mirrored: bool) -> Draw
     stored = torch.from_numpy(images.copy()), torch.from_numpy(labels.copy()).long()
 
     @cache
-    def stored_on(device: torch.device) -> tuple[Tensor, Tensor]:
+    def move_to(device: torch.device) -> tuple[Tensor, Tensor]:
         return stored[0].to(device), stored[1].to(device)
 
     def draw(count: int, generator: torch.Generator) -> Batch:
-        pictures, known = stored_on(generator.device)
+        pictures, known = move_to(generator.device)
         rows = torch.randint(len(pictures), (count,), generator=generator, device=generator.device)
         label = drop_labels(known[rows], NULL, generator)
         x0 = pictures[rows].float() / 127.5 - 1

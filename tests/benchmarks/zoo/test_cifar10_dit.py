@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 def test_patches_are_joined_as_fold_does() -> None:
     patches = torch.randn(2, 256, 12)
-    assert torch.equal(cifar10_dit.join_patches(patches), F.fold(patches.transpose(1, 2), 32, 2, stride=2))
+    assert torch.equal(cifar10_dit.Network().join_patches(patches), F.fold(patches.transpose(1, 2), 32, 2, stride=2))
 
 
 def test_half_of_the_times_are_uniform_and_half_logit_normal() -> None:
