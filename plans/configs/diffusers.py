@@ -153,9 +153,7 @@ def _request(
     if recorded is not None:
         if recorded.even or recorded.sigmas is not None:
             _check_takes_sigmas(config, "the pipeline")
-        passed = {**recorded.arguments, **arguments}
-        if passed.get("eta") == 0 and "eta" not in CLASSES[config.scheduler].arguments:
-            del passed["eta"]  # steps of this class have no noise
+        passed = {**recorded.arguments, **_eta_argument(config, recorded.eta), **arguments}
         return ScheduleRequest(steps, passed, recorded.even, sigmas=recorded.sigmas)
     if pipeline is None:
         return ScheduleRequest(steps, arguments)
@@ -169,9 +167,15 @@ def _request(
             arguments = {**arguments, "tokens": count}
         elif count is not None:
             arguments = {**arguments, "mu": dynamic_mu(rules, read_config(stored)[1], count)}
-    if rules.passes_eta and "eta" in CLASSES[config.scheduler].arguments:
-        arguments = {"eta": 0.0, **arguments}
+    if rules.passes_eta:
+        arguments = {**_eta_argument(config, 0.0), **arguments}
     return ScheduleRequest(steps, arguments, even)
+
+
+def _eta_argument(config: SchedulerConfig, eta: float | None) -> dict[str, float]:
+    """Return the argument eta that a pipeline passes. One of 0 means nothing to a class whose steps have no noise."""
+    is_idle = eta == 0 and "eta" not in CLASSES[config.scheduler].arguments
+    return {} if eta is None or is_idle else {"eta": eta}
 
 
 def _check_takes_sigmas(config: SchedulerConfig, pipeline: str) -> None:

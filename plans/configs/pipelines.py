@@ -184,12 +184,14 @@ PIPELINES: Mapping[str, PipelineRules] = {  # from the source of each class in d
 class RecordedTimes:
     """What a recorded pipeline passes to its scheduler for a number of steps.
 
-    even: the sigmas 1 .. 1 / N, unless there are other `sigmas`. arguments: mu.
+    even: the sigmas 1 .. 1 / N, unless there are other `sigmas`. arguments: mu. eta: of the scheduler's
+    steps, None if the pipeline passes none.
     """
 
     even: bool
     arguments: Mapping[str, float]
     sigmas: tuple[float, ...] | None = None
+    eta: float | None = None
 
 
 def read_recorded(fields: Mapping[str, Any], steps: int) -> RecordedTimes | None:
@@ -203,16 +205,15 @@ def read_recorded(fields: Mapping[str, Any], steps: int) -> RecordedTimes | None
         return None
     mu, listed = rules.get("mu"), rules.get("sigmas")
     arguments = {} if mu is None else {"mu": float(mu[0]) + float(mu[1]) * steps}
-    if rules.get("eta") is not None:
-        arguments["eta"] = float(rules["eta"])
+    eta = None if rules.get("eta") is None else float(rules["eta"])
     if listed is None:
-        return RecordedTimes(bool(rules.get("even")), arguments)
+        return RecordedTimes(bool(rules.get("even")), arguments, eta=eta)
     sigmas = tuple(map(float, listed[steps - 1])) if steps <= len(listed) else ()
     if not sigmas:
         counts = [number for number, each in enumerate(listed, 1) if each]
         fix = f"give another number, from {counts[0]} to {counts[-1]}"
         raise UserError(f"the recorded pipeline has no sigmas for {steps} steps", fix)
-    return RecordedTimes(False, arguments, sigmas)
+    return RecordedTimes(False, arguments, sigmas, eta)
 
 
 def token_count(pipeline: PipelineRules, x_shape: Sequence[int]) -> int | None:
