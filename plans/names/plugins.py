@@ -29,14 +29,15 @@ def read_entry_points() -> tuple[EntryPoint, ...]:
 
 
 @cache
-def _read_packages() -> tuple[tuple[EntryPoint, str], ...]:
-    """Return the entry points with the names of their packages. importlib reads a file for each name."""
-    return tuple((each, _package_name(each)) for each in read_entry_points())
+def _read_packages() -> dict[int, tuple[EntryPoint, str]]:
+    """Return the entry points by `id`, with the names of their packages. importlib reads a file for each name."""
+    return {id(each): (each, _package_name(each)) for each in read_entry_points()}
 
 
 def package_of(plugin: EntryPoint) -> str:
     """Return the name of the package that provides a plugin."""
-    return next((name for each, name in _read_packages() if each is plugin), None) or _package_name(plugin)
+    known = _read_packages().get(id(plugin))
+    return known[1] if known is not None else _package_name(plugin)
 
 
 def _package_name(plugin: EntryPoint) -> str:
