@@ -23,7 +23,7 @@ class Steps:
     """Consecutive steps of a run. graph: inputs are `number`, `state` and `constant_inputs`; outputs are `nexts`.
 
     number: int64 [], 0 for the first of `count` steps. state and nexts: names of the K rows of the state [B, ...].
-    behind: the run's names of those rows after the last step.
+    after: the run's names of those rows after the last step.
     """
 
     graph: Graph
@@ -31,7 +31,7 @@ class Steps:
     number: str
     state: tuple[str, ...]
     nexts: tuple[str, ...]
-    behind: tuple[str, ...]
+    after: tuple[str, ...]
 
     @property
     def constant_inputs(self) -> tuple[str, ...]:
@@ -44,13 +44,13 @@ class SplitRun:
     """A run in parts.
 
     ahead: computes the first state and the tensors that steps read from the run's inputs, without inputs passed
-    through. start: names of the first state's rows. behind: computes the run's output from the last state.
+    through. start: names of the first state's rows. after: computes the run's output from the last state.
     """
 
     ahead: Graph
     start: tuple[str, ...]
     steps: tuple[Steps, ...]
-    behind: Graph
+    after: Graph
 
 
 def split_run(run: BakedRun) -> SplitRun:
@@ -65,8 +65,8 @@ def split_run(run: BakedRun) -> SplitRun:
         raise UserError("an unrolled run has no repeated step", "bake without --unroll")
     if any(not any(isinstance(size, str) for size in value.shape) for value in graph.inputs):
         raise UserError("a run with a fixed batch cannot be split at its Loops", "bake without --batch")
-    behind_loops = index(graph).dependents(name for node in loops for name in node.outputs)
-    before = tuple(node for node in graph.nodes if behind_loops.isdisjoint(node.outputs))
+    after_loops = index(graph).dependents(name for node in loops for name in node.outputs)
+    before = tuple(node for node in graph.nodes if after_loops.isdisjoint(node.outputs))
     inferred = infer_types(replace(graph, nodes=before, outputs=())).values
     described = {value.name: value for value in (*graph.inputs, *graph.described)}
     types = {name: _name_free_axes(value) for name, value in {**inferred, **described}.items()}
@@ -74,18 +74,18 @@ def split_run(run: BakedRun) -> SplitRun:
     first, last = loops[0], loops[-1]
     start = first.inputs[2:]
     read = {name for each in steps for name in each.constant_inputs}
-    behind = _select_nodes(graph, [value.name for value in graph.outputs], last.outputs)
+    last_nodes = _select_nodes(graph, [value.name for value in graph.outputs], last.outputs)
     unmade = {*graph.constants, *(value.name for value in graph.optional)}  # optional inputs default to zeros
-    read |= {name for name in _free_names(behind, unmade) if name not in last.outputs}
+    read |= {name for name in _free_names(last_nodes, unmade) if name not in last.outputs}
     inputs = {value.name for value in graph.inputs}
     ahead = _select_nodes(graph, [*start, *sorted(read)])
     wanted = [types[name] for name in (*start, *sorted(read)) if name not in inputs]
-    rest = [types[name] for name in dict.fromkeys((*last.outputs, *sorted(_free_names(behind, unmade))))]
+    rest = [types[name] for name in dict.fromkeys((*last.outputs, *sorted(_free_names(last_nodes, unmade))))]
     return SplitRun(
         ahead=drop_unused(replace(graph, name="ahead", nodes=ahead, outputs=tuple(wanted))),
         start=start,
         steps=steps,
-        behind=drop_unused(replace(graph, name="behind", nodes=behind, inputs=tuple(rest))),
+        after=drop_unused(replace(graph, name="behind", nodes=last_nodes, inputs=tuple(rest))),
     )
 
 

@@ -81,7 +81,7 @@ def write_parts(options: BakeOptions, planned: Planned | None = None) -> tuple[B
     sizes = {BATCH: batch, **default_sizes(plan.shape or bundle.manifest.x_shape, bundle.manifest.sizes), **run.sizes}
     before = _fix(parts.ahead, sizes)
     numbered = _number_steps(parts, before, example_inputs(holds, sizes))
-    after = _fix(parts.behind, sizes)
+    after = _fix(parts.after, sizes)
     kinds = tuple(_describe_kind(parts, index, each) for index, each in enumerate(numbered))
     described = PartsFile(batch, BEFORE, kinds, AFTER, holds)
     graphs = {
@@ -111,15 +111,15 @@ def _number_steps(parts: SplitRun, before: Graph, inputs: Mapping[str, Array]) -
         values |= {name: values[source] for name, source in zip(steps.state, start, strict=True)}
         inner = {value.name: values[value.name] for value in steps.graph.inputs if value.name != steps.number}
         numbered.append(lift_step_numbers(steps, inner))
-        values |= {name: values[source] for name, source in zip(steps.behind, steps.state, strict=True)}
-        start = steps.behind
+        values |= {name: values[source] for name, source in zip(steps.after, steps.state, strict=True)}
+        start = steps.after
     return tuple(numbered)
 
 
 def _describe_kind(parts: SplitRun, index: int, numbered: NumberedSteps) -> StepKind:
     steps = parts.steps[index]
-    start = parts.start if index == 0 else parts.steps[index - 1].behind
-    state = tuple(StateRow(*names) for names in zip(start, steps.state, steps.nexts, steps.behind, strict=True))
+    start = parts.start if index == 0 else parts.steps[index - 1].after
+    state = tuple(StateRow(*names) for names in zip(start, steps.state, steps.nexts, steps.after, strict=True))
     first = numbered.rows[0]
     read = {value.name for value in numbered.graph.inputs}
     return StepKind(

@@ -30,7 +30,7 @@ from fewstep.plans.names.namespace import Namespace
 from fewstep.plans.names.plan_reference import (
     FITTED_SOLVER,
     NameParts,
-    called_function,
+    function_name,
     join_plan_name,
     split_plan_name,
 )
@@ -85,7 +85,7 @@ def parse_plan_name(name: str | NameParts, default: str = TRAILING, distilled: s
     solver, solver_text = bind_call(parts.solver, parts.text, SOLVERS, parts.home)
     steps = _steps(parts, solver_text if parts.home is None else f"{parts.home}:{parts.solver}")
     usual = distilled if facts_of(solver).distilled else default
-    if parts.grid is None and (plugin := GRIDS.foreign(called_function(usual))) is not None:
+    if parts.grid is None and (plugin := GRIDS.foreign(function_name(usual))) is not None:
         fix = f"name the grid, {parts}@{usual}, if {package_of(plugin)} may run its code"  # the bundle names it
         raise UserError(f"plan {parts.text!r} has the grid of its denoiser, {describe_plugin(plugin)}", fix)
     grid_home, where = (None, usual) if parts.grid is None else split_code(parts.grid) or (None, parts.grid)

@@ -50,12 +50,12 @@ class NameParts:
     @property
     def function(self) -> str:
         """The solver's name without its parameters."""
-        return called_function(self.solver)
+        return function_name(self.solver)
 
     @property
     def grid_function(self) -> str:
         """The grid's name without its parameters; empty without a grid."""
-        return called_function(self.grid or "")
+        return function_name(self.grid or "")
 
     @property
     def is_of_scheduler(self) -> bool:
@@ -148,7 +148,7 @@ def with_steps(name: str, steps: int) -> str:
     return join_plan_name(parts.solver, steps, parts.grid)
 
 
-def called_function(call: str) -> str:
+def function_name(call: str) -> str:
     """Return the name of the function in a call: "ddim" for "ddim(eta=0.5)"."""
     return call.partition("(")[0].strip()
 

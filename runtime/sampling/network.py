@@ -96,11 +96,11 @@ class Network:
 
     def feeds(self, plan: AnyPlan, samples: int, values_of: BranchValues) -> Feeds:
         """Return a function from a step's index to the inputs except x. The conditioner and prologue run now, once."""
-        shared = self._shared(plan, samples)
+        shared = self._share_plan(plan, samples)
         conditions = [join_branches(branches, values_of) for branches in shared.branches]
         return self._feeds(Blocks(conditions, shared.places, shared.times), shared.groups, shared.pairs)
 
-    def _shared(self, plan: AnyPlan, samples: int) -> "_Shared":
+    def _share_plan(self, plan: AnyPlan, samples: int) -> "_Shared":
         """Return what the calls of a plan on as many samples share. It is kept for the last plans, unless it is large.
 
         Raises UserError for a plan with as many times as the network does not take.

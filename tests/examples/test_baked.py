@@ -225,7 +225,7 @@ def test_a_browser(page: str, chromium: str, tmp_path: Path) -> None:
     assert screenshot.stat().st_size > 10_000
 
 
-def sampled_in(chromium: str, page: str, network: str, value: int, *engines: str) -> dict[str, Any]:
+def sample_in(chromium: str, page: str, network: str, value: int, *engines: str) -> dict[str, Any]:
     """The sample of seed 0 by the page's worker, for each engine: its values, or the reason of a failure."""
     command = ["node", STEPS_RUN, page, chromium, network, 0, value, *engines]
     done = subprocess.run([*map(str, command)], check=True, cwd=os.environ["NODE_PACKAGES"], capture_output=True)
@@ -237,7 +237,7 @@ def sampled_in(chromium: str, page: str, network: str, value: int, *engines: str
 def test_steps_on_webgpu(page: str, web_folder: Path, chromium: str, network: str) -> None:
     """All nodes of the step run on WebGPU: the page refuses a step with a node on the CPU."""
     facts = json.loads((web_folder / "expected.json").read_text())
-    found = sampled_in(chromium, page, network, facts["values"][0], "wasm", "webgpu")
+    found = sample_in(chromium, page, network, facts["values"][0], "wasm", "webgpu")
     assert "values" in found["webgpu"], found
     np.testing.assert_allclose(found["webgpu"]["values"], found["wasm"]["values"], rtol=0, atol=WEBGPU_TOLERANCE)
     np.testing.assert_allclose(found["webgpu"]["values"], facts["samples"][network][0], rtol=0, atol=WEBGPU_TOLERANCE)
@@ -265,5 +265,5 @@ def test_a_step_with_a_node_on_the_cpu_is_refused(page: str, web_folder: Path, c
     model.graph.node.append(onnx.helper.make_node("QuantizeLinear", ["before_rounding", "code_scale"], ["code"]))
     model.graph.node.append(onnx.helper.make_node("DequantizeLinear", ["code", "code_scale"], [output]))
     onnx.save(model, file)
-    found = sampled_in(chromium, page, "quantized", 0, "webgpu")["webgpu"]
+    found = sample_in(chromium, page, "quantized", 0, "webgpu")["webgpu"]
     assert found == {"failed": "quantized/step-0.onnx has an operation that WebGPU lacks: choose WebAssembly"}

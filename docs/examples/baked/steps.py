@@ -33,9 +33,9 @@ def write(bundle: Path, folder: Path, body: str | None, plan: str, guidance: flo
     for before, state in zip(parts.start, steps.state, strict=True):
         values[state] = values[before]
     folder.mkdir(parents=True, exist_ok=True)
-    for name, graph in (("ahead", parts.ahead), ("step", fix_shapes(steps, values)), ("behind", parts.behind)):
+    for name, graph in (("ahead", parts.ahead), ("step", fix_shapes(steps, values)), ("behind", parts.after)):
         save(graph, folder / f"{name}.onnx")
-    rows = zip(parts.start, steps.state, steps.nexts, steps.behind, strict=True)
+    rows = zip(parts.start, steps.state, steps.nexts, steps.after, strict=True)
     lines = [str(steps.count), steps.number, *map(" ".join, rows)]
     (folder / "steps.txt").write_text("\n".join(lines) + "\n")
 

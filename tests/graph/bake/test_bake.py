@@ -172,7 +172,7 @@ def scale_by_a_large_table(bundle: Path, factor: float) -> None:
 def test_a_bake_that_fails_leaves_the_former_file_with_its_weights(
     tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fewstep.graph.bake.bake.SEPARATE_FILE_ABOVE", -1)  # so that weights lie beside
+    monkeypatch.setattr("fewstep.graph.bake.bake.SEPARATE_FILE_ABOVE", -1)  # so that weights are in a separate file
     scale_by_a_large_table(tiny_bundle, 0.5)
     options = BakeOptions(tiny_bundle, "ddim:3", tmp_path / "s.onnx")
     _, (graph, former) = bake(options)

@@ -33,8 +33,8 @@ def test_the_samples_are_those_of_the_executor(tiny_bundle: Path, plan: str, gui
     for number in range(steps.count):
         nexts = step({**fixed, **state, steps.number: np.array(number)})
         state = dict(zip(steps.state, (nexts[name] for name in steps.nexts), strict=True))
-    values |= dict(zip(steps.behind, state.values(), strict=True))
-    (samples,) = open_session(parts.behind, optimize=True)(values).values()
+    values |= dict(zip(steps.after, state.values(), strict=True))
+    (samples,) = open_session(parts.after, optimize=True)(values).values()
     with fewstep.runtime.load(tiny_bundle, "int8") as sampler:
         expected = sampler.sample(plan, range(3), {"class": LABELS}, guidance)
     np.testing.assert_array_equal(samples, expected)

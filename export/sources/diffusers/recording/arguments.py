@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 
 from fewstep.export.sources.diffusers.recording.record import CallRecord, NetworkCall, SchedulerStep
 from fewstep.export.sources.diffusers.recording.relations import Relations, branch_calls, same, select_rows
-from fewstep.export.sources.diffusers.recording.stand_ins import unrecorded
+from fewstep.export.sources.diffusers.recording.stand_ins import recording_error
 from fewstep.runtime.bundle.manifest import Condition
 
 BEFORE, AFTER = "before x in ", "after x in "
@@ -70,7 +70,7 @@ def sort_arguments(
     """
     paths = _common_paths(name, found, base)
     if BATCH in variants and variants[BATCH].steps[0].calls[0].structure != base.steps[0].calls[0].structure:
-        raise unrecorded(f"{name} passes other arguments to its network for two samples")
+        raise recording_error(f"{name} passes other arguments to its network for two samples")
     repeats = find_repeats(name, found, base, variants.get(BATCH))
     recordings = Recordings(name, found, base, variants, repeats)
     conditional, unconditional = recordings.name_branches()
@@ -128,12 +128,12 @@ def find_repeats(name: str, found: Relations, base: CallRecord, larger: CallReco
             repeats[path] = count
         elif value.shape != grown.shape:
             what = f"{tuple(value.shape)} for {rows} rows of x, and {tuple(grown.shape)} for {more}"
-            raise unrecorded(f"{name}: {path} of its network has no row for each of x: {what}")
+            raise recording_error(f"{name}: {path} of its network has no row for each of x: {what}")
     return repeats
 
 
 def _recur(value: Tensor, count: int) -> bool:
-    """Return True if each row of a tensor is there so many times in a row."""
+    """Return True if a tensor consists of runs of `count` equal rows."""
     return bool(torch.equal(value, value[::count].repeat_interleave(count, dim=0)))
 
 
@@ -143,7 +143,7 @@ def _common_paths(name: str, found: Relations, base: CallRecord) -> tuple[str, .
     for call in calls[1:]:
         if call.structure != calls[0].structure:
             other = sorted(set(call.leaves) ^ set(calls[0].leaves))
-            raise unrecorded(f"{name} passes other arguments in some calls of its network: {', '.join(other)}")
+            raise recording_error(f"{name} passes other arguments in some calls of its network: {', '.join(other)}")
     return tuple(calls[0].leaves)
 
 
@@ -181,7 +181,7 @@ class Recordings:
                 conditional = changes.index(True)
                 others = [branch for branch, changed in enumerate(changes) if not changed]
                 return conditional, others[0] if len(others) == 1 else None
-        raise unrecorded(
+        raise recording_error(
             f"{self.name} calls its network for {self.found.branches} branches, of which neither the prompt nor a "
             "picture changes one alone"
         )
@@ -197,12 +197,14 @@ class Recordings:
     def plain_argument(self, path: str, value: Any) -> Argument:
         """Return an argument that is no tensor. Raises UserError if it changes with a setting or between branches."""
         if BATCH in self.variants and not all(same(value, each) for each in self.values(self.variants[BATCH], path)):
-            raise unrecorded(f"{self.name}: {path} of its network is {value!r}, and changes with the number of samples")
+            raise recording_error(
+                f"{self.name}: {path} of its network is {value!r}, and changes with the number of samples"
+            )
         for branch, own in enumerate(self.values(self.base, path)):
             for setting, other in (("branch of guidance", value), *self.others(path, branch).items()):
                 if not same(own, other):
                     what = f"{path} of its network is {own!r}, and changes with the {setting}"
-                    raise unrecorded(f"{self.name}: {what}")
+                    raise recording_error(f"{self.name}: {what}")
         return Argument(path, value)
 
     def tensor_argument(self, path: str, branch: int) -> Argument:
@@ -211,17 +213,17 @@ class Recordings:
         values = self.values(self.base, path)
         value, repeats, others = values[branch], self.repeats.get(path, 0), self.others(path, branch)
         if not all(isinstance(each, Tensor) for each in (*values, *others.values())):
-            raise unrecorded(f"{self.name}: {path} of its network is a tensor in some calls only")
+            raise recording_error(f"{self.name}: {path} of its network is a tensor in some calls only")
         for setting in (LENGTH, SHORTNESS):
             if setting in others and others[setting].shape != value.shape:
-                raise unrecorded(f"{self.name}: the length of {path} of its network follows that of the prompt")
+                raise recording_error(f"{self.name}: the length of {path} of its network follows that of the prompt")
         changing = [setting for setting, other in others.items() if not same(value, other)]
         if not changing and all(same(value, other) for other in values):
             return Argument(path, value[:1] if repeats else value, repeats)
         if not repeats:
             by = changing[0] if changing else "branch of guidance"
             what = f"{path} of its network has one value for all samples, and changes with the {by}"
-            raise unrecorded(f"{self.name}: {what}")
+            raise recording_error(f"{self.name}: {what}")
         is_setting = bool(changing) and not set(changing) & set(BY_CONTENT)
         return Argument(
             path, value[:1], repeats, self._condition(path, value[0], [*values, *others.values()], is_setting)
@@ -231,12 +233,12 @@ class Recordings:
         """Return the condition of an argument, from the values that recordings have shown."""
         label, shape = condition_name(path), tuple(value.shape)
         if value.numel() > MOST_VALUES:
-            raise unrecorded(f"{self.name}: {path} of its network has {value.numel()} elements")
+            raise recording_error(f"{self.name}: {path} of its network has {value.numel()} elements")
         is_mask = all(bool(((each == 0) | (each == 1)).all()) for each in seen)
         if not value.is_floating_point():
             if not is_mask:
                 what = f"{path} of its network has integers whose range no recording shows"
-                raise unrecorded(f"{self.name}: {what}")
+                raise recording_error(f"{self.name}: {what}")
             return Condition(label, label, shape, "int64", low=0, high=1)
         if is_setting and value.numel() <= MOST_DEFAULTS:
             default = tuple(value.flatten().tolist())

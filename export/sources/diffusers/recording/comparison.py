@@ -18,7 +18,7 @@ from fewstep.export.sources.diffusers.recording.arguments import branch_values
 from fewstep.export.sources.diffusers.recording.components import BuiltPipeline
 from fewstep.export.sources.diffusers.recording.record import CallRecord, record
 from fewstep.export.sources.diffusers.recording.relations import check_relations
-from fewstep.export.sources.diffusers.recording.stand_ins import unrecorded
+from fewstep.export.sources.diffusers.recording.stand_ins import recording_error
 from fewstep.plans.configs.diffusers import plan_from_scheduler_config
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import COND, UNCOND, Branches
@@ -54,11 +54,11 @@ def compare_samples(
     weights = check_relations(name, found, record(built, settings, SEED), "seed")  # probes are independent
     plan = _plan(config, weights, module, tuple(run.steps[0].sample.shape[1:]), built)
     if len(plan.steps) != len(run.steps):
-        raise unrecorded(f"{name} takes {len(run.steps)} steps, and its scheduler's plan {len(plan.steps)}")
+        raise recording_error(f"{name} takes {len(run.steps)} steps, and its scheduler's plan {len(plan.steps)}")
     for step, own in zip(plan.steps, run.steps, strict=True):
         if abs(step.time - own.time) > 1e-3 * max(1.0, abs(own.time)):
             what = f"{name} steps at time {own.time:.6g}, and the plan of its scheduler at {step.time:.6g}"
-            raise unrecorded(what)
+            raise recording_error(what)
     noise = RecordedNoise(_first_input(run, module) / _start_factor(plan), draws)
     _check_noise(name, noise.first)
     with torch.no_grad():
@@ -66,7 +66,7 @@ def compare_samples(
     theirs = run.steps[-1].result.numpy()
     difference = float(np.abs(mine - theirs).max() / max(float(np.ptp(theirs)), 1e-12))
     if not difference <= TOLERANCE:
-        raise unrecorded(
+        raise recording_error(
             f"the samples of {name} and of its scheduler's plan differ by {difference:.2g} of their range after "
             f"{len(run.steps)} steps"
         )
@@ -149,7 +149,7 @@ def _first_input(run: CallRecord, module: RecordedNetwork) -> Array:
 def _start_factor(plan: Plan) -> float:
     """Return the factor of the plan's first draw in the network's first input."""
     if plan.given or len(plan.start_draws) != 1:
-        raise unrecorded(f"plan {plan.name} does not start from one draw")
+        raise recording_error(f"plan {plan.name} does not start from one draw")
     return sum(number * row[0] for number, row in zip(plan.steps[0].input, plan.start, strict=True))
 
 
@@ -157,7 +157,7 @@ def _check_noise(name: str, noise: Array) -> None:
     """Raise UserError unless the first x is standard normal noise, as far as its mean and deviation show."""
     size = noise.size
     if abs(noise.mean()) > 6 / np.sqrt(size) or abs(noise.std() - 1) > 6 / np.sqrt(2 * size):
-        raise unrecorded(f"{name} does not start from noise of deviation 1, but of {noise.std():.3g}")
+        raise recording_error(f"{name} does not start from noise of deviation 1, but of {noise.std():.3g}")
 
 
 def _replay(noise: RecordedNoise) -> Any:
@@ -167,7 +167,7 @@ def _replay(noise: RecordedNoise) -> Any:
         if number not in known:
             drawn = next(later, None)
             if drawn is None:
-                raise unrecorded("a scheduler drew less noise than its plan")
+                raise recording_error("a scheduler drew less noise than its plan")
             known[number] = drawn
         return known[number]
 

@@ -17,8 +17,8 @@ from fewstep.export.sources.diffusers.recording.stand_ins import (
     build_on_meta,
     is_small,
     randomize,
+    recording_error,
     seed_of,
-    unrecorded,
 )
 from fewstep.plans.errors import UserError
 
@@ -63,7 +63,7 @@ def build_pipeline(folder: Folder, seed: int = 0) -> BuiltPipeline:
     pipeline = _construct(folder, made, built)
     for name in denoisers:
         if getattr(pipeline, name, None) is not built[name]:
-            raise unrecorded(
+            raise recording_error(
                 f"{folder.path}: {folder.pipeline} does not call the network {name} of the folder, but one that it "
                 "makes from it and other components"
             )

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from fewstep.export.sources.diffusers.recording.components import BuiltPipeline
-from fewstep.export.sources.diffusers.recording.stand_ins import OutputShapes, randomize, unrecorded
+from fewstep.export.sources.diffusers.recording.stand_ins import OutputShapes, randomize, recording_error
 from fewstep.plans.errors import UserError
 
 
@@ -88,9 +88,9 @@ def record(
         except Exception as error:
             if not recorder.steps or len(recorder.steps) < len(_timesteps(pipeline)):
                 reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-                raise unrecorded(f"the call of {built.name} failed: {reason}") from error
+                raise recording_error(f"the call of {built.name} failed: {reason}") from error
     if not recorder.steps:
-        raise unrecorded(f"{built.name} never calls its scheduler's step")
+        raise recording_error(f"{built.name} never calls its scheduler's step")
     return CallRecord(tuple(recorder.steps), recorder.times)
 
 
@@ -119,7 +119,7 @@ def _run(network: nn.Module, arguments: dict[str, Any]) -> Any:
 def _scheduler(built: BuiltPipeline) -> Any:
     scheduler = getattr(built.pipeline, "scheduler", None)
     if scheduler is None or not hasattr(scheduler, "step") or not hasattr(scheduler, "set_timesteps"):
-        raise unrecorded(f"{built.name} has no scheduler with step and set_timesteps")
+        raise recording_error(f"{built.name} has no scheduler with step and set_timesteps")
     return type(scheduler)
 
 
@@ -147,7 +147,7 @@ def _recording_forward(
         arguments |= arguments.pop("kwargs", {})
         changed = sorted(set(describe_state(network).items()) ^ set(before.items()))
         if changed:
-            raise unrecorded(f"{pipeline} changes its network {name} during the call: {changed[0][0]}")
+            raise recording_error(f"{pipeline} changes its network {name} during the call: {changed[0][0]}")
         flat, structure = pytree.tree_flatten_with_path(arguments)
         leaves = {pytree.keystr(path): _copy(leaf) for path, leaf in flat}
         outputs = answer(arguments)
@@ -155,9 +155,9 @@ def _recording_forward(
             leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor) and leaf.is_floating_point()
         ]
         if isinstance(outputs, tuple) and isinstance(outputs[0], list):
-            raise unrecorded(f"the network {name} of {pipeline} returns a list of tensors, one for each sample")
+            raise recording_error(f"the network {name} of {pipeline} returns a list of tensors, one for each sample")
         if len(tensors) != 1:
-            raise unrecorded(f"the network {name} of {pipeline} returns {len(tensors)} tensors")
+            raise recording_error(f"the network {name} of {pipeline} returns {len(tensors)} tensors")
         recorder.pending.append(NetworkCall(name, leaves, structure, tensors[0].clone()))
         return outputs
 
@@ -191,7 +191,7 @@ def _recording_step(recorder: _Recorder, step: Callable[..., Any]) -> Callable[.
         bound = signature.bind(self, *args, **kwargs).arguments
         output, time, sample = (bound.get(name) for name in ("model_output", "timestep", "sample"))
         if not isinstance(output, Tensor) or not isinstance(sample, Tensor) or time is None:
-            raise unrecorded(f"the step of {type(self).__name__} takes no model_output and sample")
+            raise recording_error(f"the step of {type(self).__name__} takes no model_output and sample")
         output, sample = output.clone(), sample.clone()
         returned = step(self, *args, **kwargs)
         result = returned[0] if isinstance(returned, tuple) else returned.prev_sample

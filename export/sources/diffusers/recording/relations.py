@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from fewstep.export.sources.diffusers.recording.record import CallRecord, NetworkCall, SchedulerStep
-from fewstep.export.sources.diffusers.recording.stand_ins import unrecorded
+from fewstep.export.sources.diffusers.recording.stand_ins import recording_error
 
 TOLERANCE = 1e-5  # of a relation, relative to the largest value
 
@@ -78,15 +78,15 @@ def check_relations(name: str, found: Relations, record: CallRecord, setting: st
     """Check the relations in a recording with other settings. Returns its weights, which guidance may change."""
     check_steps(name, record)
     if _one_component(name, (record,)) != found.component:
-        raise unrecorded(f"{name} calls another network with another {setting}")
+        raise recording_error(f"{name} calls another network with another {setting}")
     if _find_x(name, found.x, record) != found.x_place:
-        raise unrecorded(f"{name} puts x elsewhere in {found.x} with another {setting}")
+        raise recording_error(f"{name} puts x elsewhere in {found.x} with another {setting}")
     for path, line in found.times.items():
         if not np.allclose(_fit_time(name, path, (record,), line), line):
-            raise unrecorded(f"{name}: {path} is another function of the time with another {setting}")
+            raise recording_error(f"{name}: {path} is another function of the time with another {setting}")
     place, weights, sign = _fit_outputs(name, record)
     if (place, sign) != (found.output_place, found.sign):
-        raise unrecorded(f"{name} reads its network's output differently with another {setting}")
+        raise recording_error(f"{name} reads its network's output differently with another {setting}")
     return weights
 
 
@@ -94,11 +94,11 @@ def check_steps(name: str, record: CallRecord) -> None:
     """Raise UserError if x changes between steps, or if a step calls no network."""
     for number, (step, following) in enumerate(zip(record.steps, record.steps[1:], strict=False), 1):
         if step.result.shape != following.sample.shape or not torch.equal(step.result, following.sample):
-            raise unrecorded(
+            raise recording_error(
                 f"{name} changes x after step {number}, by a mask, a slice or noise that its scheduler does not add"
             )
     if not all(step.calls for step in record.steps):
-        raise unrecorded(f"{name} takes a step of its scheduler without calling its network")
+        raise recording_error(f"{name} takes a step of its scheduler without calling its network")
 
 
 def branch_calls(step: SchedulerStep, x: str) -> Iterator[tuple[NetworkCall, int]]:
@@ -126,7 +126,7 @@ def is_close(value: Tensor, expected: Tensor) -> bool:
 def _one_component(name: str, records: Sequence[CallRecord]) -> str:
     components = {call.component for record in records for step in record.steps for call in step.calls}
     if len(components) != 1:
-        raise unrecorded(f"{name} calls {len(components)} networks: {', '.join(sorted(components))}")
+        raise recording_error(f"{name} calls {len(components)} networks: {', '.join(sorted(components))}")
     return components.pop()
 
 
@@ -134,11 +134,11 @@ def _find_moving_arguments(name: str, base: CallRecord, reseeded: CallRecord) ->
     """Return the argument that changes with the noise, x, and those that change only with the step, the times."""
     first, other = base.steps[0].calls[0].leaves, reseeded.steps[0].calls[0].leaves
     if set(first) != set(other):
-        raise unrecorded(f"{name} passes other arguments to its network with another seed")
+        raise recording_error(f"{name} passes other arguments to its network with another seed")
     moving = [path for path, value in first.items() if not same(value, other[path])]
     if len(moving) != 1:
         listed = ", ".join(moving) or "none"
-        raise unrecorded(
+        raise recording_error(
             f"{name}: arguments of its network that change with the noise should be x alone, but are {listed}"
         )
     by_step = {
@@ -149,7 +149,7 @@ def _find_moving_arguments(name: str, base: CallRecord, reseeded: CallRecord) ->
         if path not in moving and not _recurs(path, value, base.steps[0])
     }
     if not isinstance(first[moving[0]], Tensor):
-        raise unrecorded(f"{name}: x is passed as {type(first[moving[0]]).__name__}")
+        raise recording_error(f"{name}: x is passed as {type(first[moving[0]]).__name__}")
     return moving[0], sorted(by_step)
 
 
@@ -174,10 +174,12 @@ def _find_x(name: str, path: str, record: CallRecord) -> Place:
             rows = select_rows(call.leaves[path], branch, samples)
             place = _locate(step.sample, rows)
             if place is None:
-                raise unrecorded(f"{name}: its network's input {path} is no multiple of x, or x is not a part of it")
+                raise recording_error(
+                    f"{name}: its network's input {path} is no multiple of x, or x is not a part of it"
+                )
             places.add(place)
     if len(places) != 1:
-        raise unrecorded(f"{name}: x is at {len(places)} places of the network's input {path}")
+        raise recording_error(f"{name}: x is at {len(places)} places of the network's input {path}")
     return places.pop()
 
 
@@ -213,15 +215,15 @@ def _fit_time(
         for step in record.steps:
             for call in step.calls:
                 if not isinstance(call.leaves[path], Tensor | float | int):
-                    raise unrecorded(f"{name}: {path} changes with the step, and is no number")
+                    raise recording_error(f"{name}: {path} changes with the step, and is no number")
                 value = torch.as_tensor(call.leaves[path]).double().flatten()
                 if not torch.equal(value, value[:1].expand_as(value)):
-                    raise unrecorded(f"{name}: {path} has another time for some positions")
+                    raise recording_error(f"{name}: {path} has another time for some positions")
                 pairs.append((step.time, float(value[0])))
     times, values = np.array(pairs).T
     if expected is None or len(set(times)) > 1:
         if len(set(times)) < 2:
-            raise unrecorded(f"{name} takes {len(records[0].steps)} step, from which no relation of times follows")
+            raise recording_error(f"{name} takes {len(records[0].steps)} step, from which no relation of times follows")
         columns = np.stack([times, np.ones_like(times)], axis=1)
         (alpha, beta), *_ = np.linalg.lstsq(columns, values, rcond=None)
         alpha, beta = _round(alpha), _round(beta)
@@ -230,7 +232,7 @@ def _fit_time(
     else:
         alpha, beta = expected
     if np.abs(alpha * times + beta - values).max() > TOLERANCE * max(1.0, np.abs(values).max()):
-        raise unrecorded(f"{name}: its network's {path} is no linear function of the scheduler's time")
+        raise recording_error(f"{name}: its network's {path} is no linear function of the scheduler's time")
     return alpha, beta
 
 
@@ -248,12 +250,12 @@ def _fit_outputs(name: str, record: CallRecord) -> tuple[Place, tuple[tuple[floa
         total = sum(own)
         sign = 1 if total > 0 else -1
         if abs(abs(total) - 1) > 10 * TOLERANCE:
-            raise unrecorded(f"{name}: the weights of its network's outputs sum to {total:.4g}, not to 1")
+            raise recording_error(f"{name}: the weights of its network's outputs sum to {total:.4g}, not to 1")
         places.add(place)
         signs.add(sign)
         weights.append(tuple(_round(sign * each) for each in own))
     if len(places) != 1 or len(signs) != 1 or len({len(each) for each in weights}) != 1:
-        raise unrecorded(f"{name} combines its network's outputs differently at different steps")
+        raise recording_error(f"{name} combines its network's outputs differently at different steps")
     return places.pop(), tuple(weights), signs.pop()
 
 
@@ -271,7 +273,7 @@ def _fit_step(name: str, step: SchedulerStep) -> tuple[Place, list[float]]:
         columns = torch.stack([place.select(each).double().flatten() for each in outputs], dim=1)
         x = step.sample.double().flatten()[:, None]
         if len(x) != len(columns):
-            raise unrecorded(
+            raise recording_error(
                 f"{name}: its scheduler gets {tuple(step.model_output.shape)} for x {tuple(step.sample.shape)}"
             )
         solution = torch.linalg.lstsq(torch.cat([columns, x], dim=1), target[:, None]).solution.squeeze(1)
@@ -280,11 +282,11 @@ def _fit_step(name: str, step: SchedulerStep) -> tuple[Place, list[float]]:
         if found <= TOLERANCE and abs(solution[-1]) <= TOLERANCE:
             return place, solution[:-1].tolist()
         if found <= TOLERANCE:
-            raise unrecorded(f"{name} adds {float(solution[-1]):.4g} x to its network's output")
+            raise recording_error(f"{name} adds {float(solution[-1]):.4g} x to its network's output")
     if residual == float("inf"):
         shapes = f"{tuple(outputs[0].shape)} into {tuple(step.model_output.shape)}"
-        raise unrecorded(f"{name} changes the shape of its network's output, {shapes}, before the step")
-    raise unrecorded(
+        raise recording_error(f"{name} changes the shape of its network's output, {shapes}, before the step")
+    raise recording_error(
         f"{name} combines its network's outputs by no fixed weights, such as by a rescaled norm, or guides only some "
         f"channels (residual {residual:.1g})"
     )

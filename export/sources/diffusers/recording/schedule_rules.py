@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from fewstep.export.sources.diffusers.recording.record import CallRecord
-from fewstep.export.sources.diffusers.recording.stand_ins import unrecorded
+from fewstep.export.sources.diffusers.recording.stand_ins import recording_error
 
 LISTED = 50  # steps for which sigmas are listed
 KNOWN = {"num_inference_steps", "device", "sigmas", "mu"}
@@ -27,7 +27,7 @@ def find_rules(
     for record in records:
         times = {key: value for key, value in record.times.items() if value is not None}
         if other := sorted(set(times) - KNOWN):
-            raise unrecorded(f"{name} passes {', '.join(other)} to its scheduler")
+            raise recording_error(f"{name} passes {', '.join(other)} to its scheduler")
         sigmas = times.get("sigmas")
         count = len(sigmas) if sigmas is not None else int(times["num_inference_steps"])
         if sigmas is not None and not np.allclose(sigmas, np.linspace(1.0, 1 / count, count), atol=1e-6):
@@ -36,10 +36,10 @@ def find_rules(
         if "mu" in times and scheduler.get("use_dynamic_shifting"):
             mus.append((count, float(times["mu"])))
     if len(even) != 1:
-        raise unrecorded(f"{name} passes sigmas to its scheduler in some calls only")
+        raise recording_error(f"{name} passes sigmas to its scheduler in some calls only")
     etas = {step.eta for record in records for step in record.steps}
     if len(etas) != 1:
-        raise unrecorded(f"{name} passes several values of eta to its scheduler")
+        raise recording_error(f"{name} passes several values of eta to its scheduler")
     rules: dict[str, Any] = {"even": even.pop(), "mu": _fit_mu(name, mus)}
     if (eta := etas.pop()) is not None:
         rules["eta"] = eta
@@ -53,7 +53,7 @@ def _list_sigmas(name: str, sigmas_of: Callable[[int], Sequence[float] | None]) 
         sigmas = sigmas_of(count)
         listed.append([] if sigmas is None or len(sigmas) != count else [float(each) for each in sigmas])
     if not any(listed):
-        raise unrecorded(f"{name} passes sigmas to its scheduler whose number is not that of the steps")
+        raise recording_error(f"{name} passes sigmas to its scheduler whose number is not that of the steps")
     return listed
 
 
@@ -65,5 +65,5 @@ def _fit_mu(name: str, mus: Sequence[tuple[int, float]]) -> list[float] | None:
         return [float(values[0]), 0.0]
     (slope, start), *_ = np.linalg.lstsq(np.stack([counts, np.ones_like(counts)], axis=1), values, rcond=None)
     if len(set(counts)) < 3 or np.abs(start + slope * counts - values).max() > 1e-6:
-        raise unrecorded(f"{name} passes a mu to its scheduler that is no linear function of the steps")
+        raise recording_error(f"{name} passes a mu to its scheduler that is no linear function of the steps")
     return [float(start), float(slope)]

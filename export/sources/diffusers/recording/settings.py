@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fewstep.export.sources.diffusers.recording.pictures import PICTURES, make_pictures
-from fewstep.export.sources.diffusers.recording.stand_ins import unrecorded
+from fewstep.export.sources.diffusers.recording.stand_ins import recording_error
 from fewstep.plans.errors import UserError
 
 STEPS = 3  # of a recording, and of the run that is compared
@@ -69,7 +69,7 @@ def choose_settings(pipeline: Any, given: Mapping[str, Any], has_pictures: bool 
     if needed and not (has_pictures or set(needed) - set(PICTURES)):
         return choose_settings(pipeline, given, has_pictures=True)
     if needed:
-        raise unrecorded(f"the call of {name} needs {', '.join(needed)}, which a recording cannot make")
+        raise recording_error(f"the call of {name} needs {', '.join(needed)}, which a recording cannot make")
     variants = _variants(takes, usual)
     if has_pictures:
         variants["image"] = make_pictures(takes, given, 1)

@@ -19,7 +19,7 @@ SMALL = 64 * 10**6  # parameters of a network that may run on the CPU during a r
 UNRECORDED = "write a function that returns (module, Spec): docs/export/diffusers.md, A class that is not in the table"
 
 
-def unrecorded(what: str) -> UserError:
+def recording_error(what: str) -> UserError:
     """Return the error for a pipeline that a recording does not explain."""
     return UserError(what, UNRECORDED)
 
@@ -67,7 +67,7 @@ class OutputShapes:
             except Exception as error:
                 if not is_small(module):
                     what = f"{self.name} ({type(module).__name__}) reads the values of its inputs: {_line(error)}"
-                    raise unrecorded(what) from error
+                    raise recording_error(what) from error
             return pytree.tree_map(_to_meta, forward(build_on_cpu(self.build), **arguments))
 
 
