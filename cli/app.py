@@ -77,6 +77,10 @@ def run(arguments: list[str], manner: OutputOptions) -> int:
             message = getattr(error, "format_message", None)  # the parser's errors share only this method
             if message is None:
                 raise
+            from fewstep.cli.missing_parameter import missing_parameter  # loads the reader of bundles
+
+            if asked is not None and (missing := missing_parameter(error, asked, module.verb)) is not None:
+                raise missing from error
             see = f"see {' '.join(filter(None, ['fewstep', asked]))} --help"
             what = message().replace(": Value error, ", ": ").rstrip(".")  # a prefix of the parser
             raise CommandLineError(" ".join(what.split()), see) from error

@@ -151,7 +151,7 @@ def test_damaged_bundles_are_named(tiny_bundle: Path, refusal: Refusal) -> None:
     ("arguments", "named"),
     [
         (("sample",), "unknown verb 'sample'"),
-        (("run",), "Missing argument 'BUNDLE'"),
+        (("run",), "run needs BUNDLE (The folder of the bundle); for example: fewstep run "),
         (("run", "b", "--stepz", "8"), "--stepz"),
         (("run", "b", "-n", "many"), "Invalid value for '--samples'"),
         (("--loud",), "--loud"),

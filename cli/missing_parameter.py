@@ -1,0 +1,47 @@
+"""The error for a required argument or option that a command line lacks: its meaning, and an example."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from fewstep.cli.errors import CommandLineError
+from fewstep.cli.generate import Verb, field_help, options_of
+from fewstep.cli.verbs import VERBS
+from fewstep.plans.names.plan_reference import FittedReference
+from fewstep.plans.tokens.plan import USUAL
+from fewstep.runtime.bundle.manifest import Manifest
+from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.sampling.sampler import PLAN
+
+
+def missing_parameter(error: Exception, name: str, verb: Verb) -> CommandLineError | None:
+    """Return the error for a parser's error about a missing parameter of the verb `name`; None for other errors.
+
+    A missing plan is answered with the plans of the bundle. Raises UserError if that bundle cannot be opened.
+    """
+    parameter, context = getattr(error, "param", None), getattr(error, "ctx", None)
+    if type(error).__name__ != "MissingParameter" or parameter is None:
+        return None
+    flags = "/".join(parameter.opts) if parameter.opts[0].startswith("-") else parameter.name.upper()
+    given: Mapping[str, Any] = getattr(context, "params", {})
+    fix = f"for example: {VERBS[name].example}"
+    if parameter.name == "plan" and given.get("bundle") is not None:
+        fix = _plan_fix(given["bundle"])
+    meaning, _, _ = field_help(options_of(verb)).get(parameter.name, "").partition(". ")
+    return CommandLineError(f"{name} needs {flags}" + f" ({meaning.rstrip('.')})" * bool(meaning), fix)
+
+
+def _plan_fix(bundle: Path) -> str:
+    """Return the plans that a bundle has, and how to name another."""
+    manifest = open_bundle(bundle).manifest
+    names = [*dict.fromkeys(_plans_of(manifest))]
+    has = f"{bundle} has {', '.join(names)}" if names else f"{bundle} has no plan of its own"
+    usual = USUAL if manifest.vocabulary is not None else PLAN
+    such = f"scheduler:8 or {usual}" if manifest.scheduler is not None else usual
+    return f"{has}; another is SOLVER:STEPS, such as {such} (fewstep plan --list)"
+
+
+def _plans_of(manifest: Manifest) -> Iterator[str]:
+    """Yield the names of the plans that bodies were calibrated along, then of the fitted plans."""
+    yield from (each.plan for each in manifest.bodies.values() if each.plan is not None)
+    yield from (str(FittedReference(each)) for each in sorted({each.evaluations for each in manifest.fitted}))

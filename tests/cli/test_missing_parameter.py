@@ -1,0 +1,46 @@
+"""Each required argument and option that a command line lacks gives one line with its meaning and a fix."""
+
+import dataclasses
+import importlib
+from pathlib import Path
+
+import pytest
+
+from fewstep.cli.generate import is_argument, options_of
+from fewstep.cli.verbs import VERBS
+from tests.bundles import changed, with_body
+from tests.cli.conftest import Refusal
+
+
+def required_parameters() -> list[tuple[str, tuple[str, ...], str]]:
+    """Return (verb, the required fields that precede the missing one, the missing one) of every verb."""
+    cases = list[tuple[str, tuple[str, ...], str]]()
+    for name in VERBS:
+        fields = dataclasses.fields(options_of(importlib.import_module(f"fewstep.cli.verbs.{name}").verb))
+        required = [field.name for field in fields if is_argument(field)]
+        cases += [(name, tuple(required[:index]), field) for index, field in enumerate(required)]
+    return cases
+
+
+@pytest.mark.parametrize(("verb", "given", "missing"), required_parameters())
+def test_a_missing_parameter_is_named_with_its_meaning_and_a_fix(
+    tiny_bundle: Path, refusal: Refusal, verb: str, given: tuple[str, ...], missing: str
+) -> None:
+    values = {"bundle": (str(tiny_bundle),), "source": ("fashion_mnist",), "plan": ("--plan", "ddim:4")}
+    line = refusal(verb, *(word for name in given for word in values[name]), code=2)
+    flag = f"--{missing}" if given else missing.upper()
+    assert line.startswith(f"fewstep: {verb} needs {flag}")
+    fix = f"{tiny_bundle} has " if missing == "plan" else f"for example: {VERBS[verb].example}"
+    assert "(" in line and f"); {fix}" in line
+
+
+def test_a_missing_plan_lists_the_plans_of_the_bundle(tiny_bundle: Path, refusal: Refusal) -> None:
+    assert f"{tiny_bundle} has no plan of its own; another is SOLVER:STEPS, such as dpmpp_2m:8 " in refusal(
+        "bake", tiny_bundle, code=2
+    )
+    with_body(changed(tiny_bundle, {"plan.json": b"{}"}, plans={"ddim:3": "plan.json"}), "int8-cpu-x86", plan="ddim:3")
+    assert f"{tiny_bundle} has ddim:3; another is SOLVER:STEPS" in refusal("bake", tiny_bundle, code=2)
+
+
+def test_a_missing_plan_of_no_bundle_names_the_folder(tmp_path: Path, refusal: Refusal) -> None:
+    assert f"there is no bundle {tmp_path / 'gone'}" in refusal("bake", tmp_path / "gone")
