@@ -38,7 +38,6 @@ from fewstep.plans.names.plan_reference import (
 )
 from fewstep.plans.plan import DENOISER
 from fewstep.plans.shaping import Clip, clip_to
-from fewstep.plans.tokens.plan import USUAL
 from fewstep.runtime.bundle.conditions import default_value, is_led_by_guidance
 from fewstep.runtime.bundle.manifest import Condition
 from fewstep.runtime.bundle.networks import networks
@@ -46,7 +45,7 @@ from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.kinds.sizes import apply_sizes, default_sizes
 from fewstep.runtime.sampling.lazy_graphs import LazyGraph
 from fewstep.runtime.sampling.loading import load
-from fewstep.runtime.sampling.sampler import PLAN, Sampler
+from fewstep.runtime.sampling.sampler import Sampler
 
 LOG = logging.getLogger("fewstep")
 
@@ -183,7 +182,7 @@ def _compile_plan(options: CalibrateOptions, sampler: Sampler) -> AnyPlan:
     earlier calibrations are not taken over."""
     manifest = sampler.bundle.manifest
     sampler = sampler.with_network_parts(bundle=replace(sampler.bundle, manifest=structs.replace(manifest, plans={})))
-    reference = options.plan or parse_plan_text(USUAL if manifest.vocabulary else PLAN)
+    reference = options.plan or parse_plan_text(manifest.space.default_plan)
     is_file = isinstance(reference, FileReference)
     default = GUIDANCE if is_led_by_guidance(manifest.conditions) and not is_file else None
     weight = default if options.guidance is None else options.guidance

@@ -42,15 +42,13 @@ def calibrate_next(bundle: Path) -> NextCommand:
     """Return the `fewstep calibrate` command with the default plan."""
     from fewstep.calibration.options import CalibrateOptions
     from fewstep.plans.names.plan_reference import parse_plan_text
-    from fewstep.plans.tokens.plan import USUAL
     from fewstep.runtime.bundle.reading import open_bundle
-    from fewstep.runtime.sampling.sampler import PLAN
 
     manifest = open_bundle(bundle).manifest
     if manifest.distilled or manifest.towards:  # their solvers and steps are the user's choice
         plan = "SOLVER:STEPS" if manifest.scheduler is None else "scheduler:STEPS"
         return NextCommand(_with_conditions(f"fewstep calibrate {quote(str(bundle))} --plan {plan}", bundle))
-    plan = USUAL if manifest.vocabulary else PLAN
+    plan = manifest.space.default_plan
     options = CalibrateOptions(bundle, plan=parse_plan_text(plan))
     command = _with_conditions(next_command("calibrate", bundle, "--plan", plan).command, bundle)
     return NextCommand(command, _of_small(bundle, lambda: _estimate_calibration(options)))

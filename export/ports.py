@@ -19,7 +19,7 @@ from fewstep.graph.graph import BATCH, GROUP, OUTPUT, TIME, TO, Graph, Node, Val
 from fewstep.graph.types import infer_types
 from fewstep.plans.errors import UserError
 from fewstep.runtime.kinds.positions import time_shape
-from fewstep.runtime.kinds.sizes import free_shape, free_x_shape, x_dtype
+from fewstep.runtime.kinds.sizes import free_shape, free_x_shape
 
 LOG = logging.getLogger("fewstep")
 FLOAT32 = np.dtype(np.float32)
@@ -34,7 +34,7 @@ def standardize_ports(graph: Graph, spec: Spec, file: str) -> Graph:
         what = "carries tensors" if spec.carried else "has named outputs"
         raise UserError(f"spec {spec.name!r} {what} in an .onnx file", "export the torch module with FILE.py:FUNCTION")
     own = {value.name: value for value in (*graph.inputs, *graph.outputs)}
-    ports = {spec.x: Value(X, np.dtype(x_dtype(spec)), (BATCH, *free_x_shape(spec)))}
+    ports = {spec.x: Value(X, np.dtype(spec.space.dtype), (BATCH, *free_x_shape(spec)))}
     ports |= {name: Value(port, FLOAT32, (BATCH, *time_shape(spec))) for port, name in spec.times.items()}
     ports |= {
         c.input: Value(c.input, np.dtype(c.dtype), (BATCH, *free_shape(c.shape, c.follows))) for c in spec.conditions
@@ -142,7 +142,7 @@ def _check_names(graph: Graph, spec: Spec, file: str) -> None:
     roles = {spec.x: "x", **{name: "time" if port == TIME else "to" for port, name in spec.times.items()}}
     roles |= {c.input: f"condition {c.name!r}" for c in spec.conditions}
     for name, role in roles.items():
-        if name not in inputs and not (role == "time" and spec.vocabulary is not None):
+        if name not in inputs and (role != "time" or spec.space.needs_time):
             raise UserError(f"{file} has no input {name!r} for {role}, only {_list_values(graph.inputs)}", NAME_THEM)
     for value in graph.inputs:
         if value.name not in roles:

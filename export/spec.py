@@ -160,7 +160,8 @@ class Spec(Description, frozen=True):
         for place, kind in kinds(self):
             if mistake := kind.mistake(self):
                 raise UserError(f"field {place!r} of spec {self.name!r}: {mistake}", kind.FIX)
-        if self.to is not None and (lone := self.vocabulary or self.positions):
+        lone = next((kind for _, kind in kinds(self) if not kind.SECOND_TIME), None)
+        if self.to is not None and lone is not None:
             raise UserError(f"spec {self.name!r} has {lone.NOUN} and a second time", lone.FIX)
         for condition in self.conditions:
             if "int" in condition.dtype and (condition.low is None or condition.high is None):

@@ -22,7 +22,7 @@ from fewstep.graph.graph import BATCH, OUTPUT, X
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.conditions import random_range
 from fewstep.runtime.kinds.positions import time_shape
-from fewstep.runtime.kinds.sizes import apply_sizes, x_dtype
+from fewstep.runtime.kinds.sizes import apply_sizes
 
 TRACE_BATCH = 3  # torch.export would treat 1 as a constant
 
@@ -76,8 +76,7 @@ def example_inputs(spec: Spec, batch: int) -> tuple[torch.Tensor, ...]:
         for condition, value in zip(spec.conditions, lowest, strict=True)
     ]
     carried = [torch.from_numpy(np.zeros((batch, *each.shape), each.dtype)) for each in spec.carried]
-    fill = 0 if spec.vocabulary is None else spec.vocabulary.mask
-    x = torch.full((batch, *spec.x_shape), fill, dtype=getattr(torch, x_dtype(spec)))
+    x = torch.full((batch, *spec.x_shape), spec.space.fill, dtype=getattr(torch, spec.space.dtype))
     return (x, *(torch.ones(batch, *time_shape(spec)) for _ in spec.times), *conditions, *carried)
 
 
@@ -119,12 +118,8 @@ def _check_forward(module: torch.nn.Module, spec: Spec, example: tuple[torch.Ten
 
 
 def _return_fix(spec: Spec) -> str:
-    form = (
-        "shaped like x"
-        if spec.vocabulary is None
-        else f"shaped like x, with a last axis of {spec.vocabulary.size} logits"
-    )
-    return f"let {forward_signature(spec)} return a float32 tensor {form}"
+    logits = "".join(f", with a last axis of {size} logits" for size in spec.space.logits)
+    return f"let {forward_signature(spec)} return a float32 tensor shaped like x{logits}"
 
 
 def _check_beside(module: torch.nn.Module, spec: Spec, returned: Any, batch: int) -> None:

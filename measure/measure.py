@@ -30,7 +30,6 @@ from fewstep.plans.plan import Plan
 from fewstep.runtime.backends.registry import create_backend
 from fewstep.runtime.bundle.networks import common_bodies
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
-from fewstep.runtime.kinds.sizes import x_dtype
 from fewstep.runtime.progress import SILENT, Progress
 
 COLUMNS = ("psnr", "fd", "ms", "bytes")
@@ -135,14 +134,14 @@ def _open_judged_task(bundle: Bundle, options: MeasureOptions) -> JudgedTask:
     written."""
     manifest, extractor, data = bundle.manifest, None, None
     names = _select_names(bundle, options.body)
-    shape, ids = manifest.x_shape, manifest.vocabulary.size if manifest.vocabulary else None
+    shape, space = manifest.x_shape, manifest.space
     if "fd" in options.columns:
         name = options.features or default_extractor(manifest)
-        extractor = open_extractor(name, shape, options.threads, x_dtype(manifest))
+        extractor = open_extractor(name, shape, options.threads, space.dtype)
     if options.data is not None:
         if extractor is None:
             raise UserError("data without features", "name an extractor with --features, and the column fd")
-        data = open_data(options.data, shape, ids)
+        data = open_data(options.data, shape, space)
     task = open_judged_task(bundle, names, options)
     check_output(task, options.output, ROOM, "figures", ".json")
     if others := [name for name, plan in task.plans.items() if plan != task.plan]:

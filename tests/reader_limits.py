@@ -5,6 +5,7 @@ for information: they have no limit, since shorter is not clearer.
 """
 
 import ast
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,11 @@ ENTRANCES = {  # the module by which a reader enters each capability whose depen
     "load": "fewstep.runtime.sampling.loading",
     "calibrate": "fewstep.calibration.calibrate",
 }
+TOKEN_NAMES = re.compile(  # of plans and runs of tokens, and the vocabulary that a denoiser of tokens has
+    r"vocabulary(_of)?|LOGITS|\w*[Tt]oken_?[Pp]lan\w*|(RecordedToken|Token(Step|State|Run|Network|Outputs|Space))\w*"
+    r"|_?(begin|check|compile|decode|execute|finish|judge|refuse_for)_tokens"
+)
+TOKEN_FILES = re.compile(r"token|vocabulary|sample_space|any_plan|bake\.reveal|^fewstep\.(robots|literature)")
 COUNTED_BRANCHES = (ast.If, ast.For, ast.While, ast.IfExp, ast.ExceptHandler, ast.match_case)
 
 
@@ -49,6 +55,7 @@ def measure() -> Figures:
         },
         {f"files_under_{name}": len(dependencies(module, trees)) for name, module in ENTRANCES.items()}
         | {
+            "token_mentions": sum(map(len, token_mentions(trees).values())),
             "command_line_options": len({flag for verb in verbs_page.VERBS for flag in verbs_page.flags(verb)}),
             "glossary_words": len(test_design.WORDS),
         },
@@ -117,6 +124,24 @@ def dependencies(module: str, modules: Mapping[str, ast.Module]) -> set[str]:
     return seen
 
 
+def token_mentions(modules: Mapping[str, ast.Module]) -> dict[str, list[int]]:
+    """The numbers of lines that name something of tokens, by module, in modules that are not about them or about text.
+
+    Annotations with `AnyPlan`, a plan of either sample space, are not counted.
+    """
+    found = {name: _token_lines(tree) for name, tree in modules.items() if not TOKEN_FILES.search(name)}
+    return {name: lines for name, lines in found.items() if lines}
+
+
+def _token_lines(tree: ast.Module) -> list[int]:
+    lines = set[int]()
+    for node in nodes(tree):
+        names = [getattr(node, field, None) for field in ("id", "attr", "name", "arg")]
+        if any(isinstance(name, str) and TOKEN_NAMES.fullmatch(name) for name in names):
+            lines.add(node.lineno)  # type: ignore[attr-defined]  # all nodes with a name have a line
+    return sorted(lines)
+
+
 def limits() -> dict[str, int]:
     """The limit of each figure."""
     return dict(toml(FILE)["limits"])
@@ -145,6 +170,8 @@ def main() -> None:
             print(f"  {figure:4} {name}" + ("" if name in named[limit] else "  NOT LISTED"))
     for name, figure in figures.totals.items():
         print(f"{name}: {figure} of at most {allowed[name]}")
+    for module, lines in token_mentions({name_of(file): parsed(file) for file in module_files()}).items():
+        print(f"  {len(lines):4} {module}: lines {', '.join(map(str, lines))}")
     print("lines, without a limit:")
     for name, count in code_lines().items():
         print(f"  {count:6} {name}")

@@ -83,3 +83,9 @@ def test_dependencies_are_those_at_import_and_their_packages() -> None:
         "fewstep.b",
         "fewstep.b.c",
     }
+
+
+def test_names_of_tokens_count_once_a_line_and_not_in_files_about_tokens() -> None:
+    text = "from fewstep.x import TokenPlan\na = b.vocabulary is None or b.vocabulary.size\nc = AnyPlan\ntokens = 1"
+    trees = {name: ast.parse(text) for name in ("fewstep.measure.judge", "fewstep.runtime.sampling.tokens")}
+    assert reader_limits.token_mentions(trees) == {"fewstep.measure.judge": [1, 2]}

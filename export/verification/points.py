@@ -90,7 +90,7 @@ def _feeds(spec: Spec, time: float, cleaner: Sequence[float], batch: int, number
     """Return feeds in the order of the network's arguments."""
     rng = np.random.default_rng(number)
     feeds: dict[str, Array] = {
-        X: _x(spec, batch, rng),
+        X: spec.space.random_x((batch, *spec.x_shape), rng),
         TIME: _times(spec, batch, time, rng),
     }
     if spec.to is not None:  # the end times: every cleaner time in turn
@@ -112,15 +112,6 @@ def _times(spec: Spec, batch: int, time: float, rng: np.random.Generator) -> Arr
     times = rng.uniform(*ends, (batch, *time_shape(spec)))
     times[:, 0] = time
     return np.asarray(np.round(times) if schedule.timesteps else times, np.float32)
-
-
-def _x(spec: Spec, batch: int, rng: np.random.Generator) -> Array:
-    """Return pure noise; for tokens, random ids with some open positions."""
-    shape = (batch, *spec.x_shape)
-    if spec.vocabulary is None:
-        return rng.standard_normal(shape, np.float32)
-    ids = rng.integers(0, spec.vocabulary.size, shape)
-    return np.where(rng.random(shape) < rng.random((batch, *(1 for _ in spec.x_shape))), spec.vocabulary.mask, ids)
 
 
 def _values(condition: Condition, batch: int, number: int, rng: np.random.Generator) -> Array:

@@ -100,8 +100,8 @@ def call_module(module: torch.nn.Module, spec: Spec, inputs: tuple[torch.Tensor,
                 f"{what}{error_location(error)}", "build it in float32 (use_fp16=False, dtype=torch.float32)"
             ) from error
         what = f"{module_name(module)} failed{where}: {first_line(error)}{error_location(error)}"
-        ids = spec.vocabulary
-        values = "every value" if ids is None else f"ids to {ids.size - 1}, the mask {ids.mask} and each condition"
+        ids = spec.space.ranges
+        values = f"{ids[0]} and each condition" if ids else "every value"
         fix = _spec_fault(module, spec, first_line(error))
         raise UserError(what, fix or f"let {forward_signature(spec)} take {values} that its spec allows") from error
 
@@ -138,12 +138,13 @@ def _spec_fault(module: torch.nn.Module, spec: Spec, text: str) -> str | None:
 
 def _describe_integer_ranges(spec: Spec) -> list[str]:
     """Return the integers that a spec allows, as text."""
-    ids = spec.vocabulary
     own = [each for each in spec.conditions if each.dtype.startswith(("int", "uint")) and each.low is not None]
-    tokens = [] if ids is None else [f"ids to {ids.size - 1}, the mask {ids.mask}"]
-    return tokens + [
-        f"{each.name} {each.low:g} to {each.high:g}{'' if each.null is None else f', {each.null:g} for none'}"
-        for each in own
+    return [
+        *spec.space.ranges,
+        *(
+            f"{each.name} {each.low:g} to {each.high:g}{'' if each.null is None else f', {each.null:g} for none'}"
+            for each in own
+        ),
     ]
 
 

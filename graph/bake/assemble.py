@@ -27,7 +27,7 @@ from fewstep.plans.tokens.plan import IDS
 from fewstep.runtime.backends import Arrays
 from fewstep.runtime.bundle.manifest import Manifest
 from fewstep.runtime.bundle.networks import select_network
-from fewstep.runtime.kinds.sizes import free_shape, x_dtype
+from fewstep.runtime.kinds.sizes import free_shape
 
 SAMPLE, PICTURE = "sample", "picture"  # names of the output; "image" is an input of some plans
 
@@ -72,7 +72,7 @@ def assemble(
     sample = (BATCH, *(plan.shape or x.shape[1:]))
     banks, vocabulary = banks_of(check_compiled(plan), manifest.carried) if plan.banks else [], manifest.vocabulary
     ports = (*_ports(manifest, plan, parts, draws, held, sample), *(bank.input_port for bank in banks))
-    output = BakedPort(SAMPLE, SAMPLE, sample, x_dtype(manifest))
+    output = BakedPort(SAMPLE, SAMPLE, sample, manifest.space.dtype)
     if parts.decoder is not None:
         output = BakedPort(PICTURE, PICTURE, (BATCH, *parts.decoder.outputs[0].shape[1:]), "float32")
     check_names((*ports, output, *(bank.output_port for bank in banks)))

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.plans.errors import UserError
+from fewstep.runtime.kinds.sample_space import CONTINUOUS, SampleSpace
 
 ROWS_AT_ONCE = 256
 
@@ -19,7 +20,7 @@ class Data:
 
     name: str
     array: NDArray[np.generic]
-    vocabulary: int | None = None  # number of token ids
+    space: SampleSpace = CONTINUOUS
 
     def __len__(self) -> int:
         return len(self.array)
@@ -27,20 +28,15 @@ class Data:
     def batches(self) -> Iterator[NDArray[Any]]:
         """Yield the samples in model range [-1, 1], or their ids, in order."""
         for start in range(0, len(self.array), ROWS_AT_ONCE):
-            part = self.array[start : start + ROWS_AT_ONCE]
-            if self.vocabulary is not None:
-                yield part.astype(np.int64)
-                continue
-            yield part.astype(np.float32) / 127.5 - 1 if part.dtype == np.uint8 else part.astype(np.float32)
+            yield self.space.from_stored(self.array[start : start + ROWS_AT_ONCE])
 
 
-def open_data(path: Path, x_shape: tuple[int, ...], vocabulary: int | None = None) -> Data:
+def open_data(path: Path, x_shape: tuple[int, ...], space: SampleSpace = CONTINUOUS) -> Data:
     """Open a .npy file without reading it; only token ids are read. [N, H, W] is accepted for grey images [N, 1, H, W].
 
     Raises UserError if the file has no such samples, or fewer than 2.
     """
-    content = "uint8, or of floats in [-1, 1]" if vocabulary is None else f"ids from 0 to {vocabulary - 1}"
-    fix = f"give a .npy of {content}, [N, {', '.join(map(str, x_shape))}]"
+    fix = f"give a .npy of {space.stored}, [N, {', '.join(map(str, x_shape))}]"
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
@@ -52,12 +48,6 @@ def open_data(path: Path, x_shape: tuple[int, ...], vocabulary: int | None = Non
         array = array.reshape(len(array), *x_shape)
     if array.shape[1:] != x_shape or len(array) < 2:
         raise UserError(f"{path} has the shape {list(array.shape)}", fix)
-    if vocabulary is not None:
-        if array.dtype.kind not in "iu" or array.min() < 0 or array.max() >= vocabulary:
-            raise UserError(f"{path} has numbers that are no ids", fix)
-    elif array.dtype != np.uint8:
-        if not np.issubdtype(array.dtype, np.floating):
-            raise UserError(f"{path} holds {array.dtype}", fix)
-        if float(np.abs(array[: min(len(array), ROWS_AT_ONCE)]).max()) > 1.001:
-            raise UserError(f"{path} holds values outside [-1, 1]", fix)
-    return Data(path.stem, array, vocabulary)
+    if problem := space.stored_problem(array, ROWS_AT_ONCE):
+        raise UserError(f"{path} {problem}", fix)
+    return Data(path.stem, array, space)

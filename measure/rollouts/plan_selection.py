@@ -14,12 +14,11 @@ from fewstep.plans.names.plan_reference import (
 )
 from fewstep.plans.plan import Plan
 from fewstep.plans.shaping import describe_shaping
-from fewstep.plans.tokens.plan import USUAL
 from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.sampling.planning import NO_SETTINGS, calibrated_plan, plan_for
 from fewstep.runtime.sampling.request import PlanSettings
-from fewstep.runtime.sampling.sampler import PLAN, Sampler
+from fewstep.runtime.sampling.sampler import Sampler
 
 MISFIT = "ranges may not fit"  # for a body that runs along another plan than its calibration's
 
@@ -50,8 +49,7 @@ def select_plan(
     if isinstance(asked, FittedReference):
         return regroup(check_compiled(plan_for(reference.bundle, body, asked, form)), reference.body.groups)
     if calibrated is None:
-        usual = USUAL if manifest.vocabulary else PLAN
-        return reference.compile(asked or _of_bundle(body.plan or usual), guidance, **settings)
+        return reference.compile(asked or _of_bundle(body.plan or manifest.space.default_plan), guidance, **settings)
     from fewstep.plans.names.plan_name import with_grid  # imports all solvers; not needed to only run plans
 
     name = with_grid(calibrated.name)

@@ -20,7 +20,6 @@ from fewstep.runtime.kinds.sizes import (
     free_shape,
     free_x_shape,
     output_shape,
-    x_dtype,
 )
 
 INPUT_ROLES = {"conditioner": ("condition",), "prologue": ("time", "to", "condition", "row")}  # roles of their inputs
@@ -37,10 +36,10 @@ def manifest_problems(manifest: Manifest) -> Problems:
     yield from interface_problems(manifest)
     if problem := spec_problem(manifest.schedule):
         yield f"schedule.{problem[0]}", problem[1]
-    if manifest.vocabulary and any(
-        each.role == "to" for _, graph in denoiser_graphs(manifest) for each in graph.inputs
-    ):
-        yield "vocabulary", "a token denoiser cannot have a second time"
+    if any(each.role == "to" for _, graph in denoiser_graphs(manifest) for each in graph.inputs):
+        for field, kind in kinds(manifest):
+            if not kind.SECOND_TIME:
+                yield field, f"a denoiser with {kind.NOUN} cannot have a second time"
     yield from _row_problems(manifest)
     for field, graph in denoiser_graphs(manifest):
         yield from _port_problems(field, graph, manifest)
@@ -164,7 +163,7 @@ def _body_problems(manifest: Manifest) -> Problems:
                 yield field, f"its ports of {' or '.join(OF_KINDS)} tensors are {sorted(each.name for each in ports)}"
         for tensor in (*graph.inputs, *graph.outputs):
             wanted = (BATCH, *(output_shape(manifest, shape) if tensor.role == "output" else shape))
-            if tensor.role == "x" and (tensor.dtype == "int64") != (x_dtype(manifest) == "int64"):
+            if tensor.role == "x" and (tensor.dtype == "int64") != (manifest.space.dtype == "int64"):
                 yield field, f"x is {tensor.dtype} in a denoiser that predicts {manifest.prediction}"
             if tensor.role in ("x", "output") and tensor.shape != wanted:
                 yield field, f"tensor {tensor.name!r} has the shape {list(tensor.shape)}, not {list(wanted)}"

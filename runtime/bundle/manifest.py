@@ -26,10 +26,11 @@ from fewstep.runtime.kinds.named_tensors import Carried as Carried
 from fewstep.runtime.kinds.named_tensors import NamedOutput as NamedOutput
 from fewstep.runtime.kinds.policies import Policy as Policy
 from fewstep.runtime.kinds.positions import Positions as Positions
+from fewstep.runtime.kinds.sample_space import CONTINUOUS, SampleSpace
+from fewstep.runtime.kinds.sample_space import Vocabulary as Vocabulary
 from fewstep.runtime.kinds.sizes import Size as Size
 from fewstep.runtime.kinds.sound import Spectrogram as Spectrogram
 from fewstep.runtime.kinds.units import Affine as Affine
-from fewstep.runtime.kinds.vocabulary import Vocabulary as Vocabulary
 
 SCHEMA = 3  # `old_schemas.py` upgrades 1 and 2
 
@@ -278,6 +279,11 @@ class Description(Strict, frozen=True, omit_defaults=True):
     outputs: tuple[NamedOutput, ...] = ()  # tensors that bodies return besides the prediction
     distilled: bool = False  # to few steps: plans of many steps are not exact
     grid: str | None = None  # of plan names without one; None: chosen by a rule at export, trailing in older bundles
+
+    @property
+    def space(self) -> SampleSpace:
+        """The space of x."""
+        return CONTINUOUS if self.vocabulary is None else self.vocabulary
 
 
 class Manifest(Description, frozen=True, kw_only=True):

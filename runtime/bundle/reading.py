@@ -102,10 +102,7 @@ class Bundle:
 
     def check_continuous(self, verb: str) -> None:
         """Raise UserError for a token denoiser, which the verb does not support."""
-        if self.manifest.vocabulary:
-            what = f"{self.path} is a token denoiser, and {verb} supports only continuous samples"
-            fix = f"compare bodies with fewstep report {self.path}, and plans with fewstep measure, --plan and -o"
-            raise UserError(what, fix)
+        self.manifest.space.check_continuous(self.path, verb)
 
     def body(self, name: str) -> Body:
         body = self.manifest.bodies.get(name)

@@ -18,11 +18,13 @@ class Kind(Strict, frozen=True):
     FIX: the fix of an error: what to set in a Spec.
     NOUN: the name of the property in the error for a bundle of experts that cannot have it.
     EXPERTS: whether a bundle's experts "share" the property, are "without" it, or must not exist ("none").
+    SECOND_TIME: whether a network that takes two times may have the property.
     """
 
     FIX: ClassVar[str] = ""
     NOUN: ClassVar[str] = ""
     EXPERTS: ClassVar[Literal["share", "without", "none"]] = "share"
+    SECOND_TIME: ClassVar[bool] = True
 
     def problem(self, of: "Description") -> str | None:
         """Return what is wrong with it in a denoiser, or None."""

@@ -20,6 +20,7 @@ class Positions(Kind, frozen=True, omit_defaults=True):
     FIX: ClassVar = "give Positions(axis, leaves), where leaves and kept divide the places of x along the axis"
     NOUN: ClassVar = "a time for each position"
     EXPERTS: ClassVar = "none"
+    SECOND_TIME: ClassVar = False
 
     axis: int  # of one sample, as Python counts
     leaves: int

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from math import prod
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import msgspec
 
@@ -146,13 +146,7 @@ def free_x_shape(takes: "Description") -> tuple[Dimension, ...]:
 def output_shape(takes: "Description", shape: Sequence[Dimension]) -> tuple[Dimension, ...]:
     """Return the shape of a prediction for x of a shape: heads along the first axis, and a last axis of logits."""
     first, *others = shape
-    logits = () if takes.vocabulary is None else (takes.vocabulary.size,)
-    return (takes.heads * first if isinstance(first, int) else first, *others, *logits)
-
-
-def x_dtype(takes: "Description") -> Literal["float32", "int64"]:
-    """Return the dtype of x in memory and at a graph's port."""
-    return "float32" if takes.vocabulary is None else "int64"
+    return (takes.heads * first if isinstance(first, int) else first, *others, *takes.space.logits)
 
 
 def follows_problem(condition: "Condition", takes: "Description") -> str | None:

@@ -17,7 +17,7 @@ from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.reading import EXPORT_AGAIN, Bundle
 from fewstep.runtime.kinds.graph_entry import CARRIED
 from fewstep.runtime.kinds.positions import time_shape
-from fewstep.runtime.kinds.sizes import output_shape, x_dtype
+from fewstep.runtime.kinds.sizes import output_shape
 from fewstep.runtime.sampling.feeds import BodyInputs, BranchValues, check_times, join_branches, plan_times
 from fewstep.runtime.sampling.feeds import tensor_name as name_of
 from fewstep.runtime.sampling.prologue_rows import Blocks, PairCache, RowCache, Rows, make_row_source
@@ -146,7 +146,7 @@ class Network:
 
     @cached_property
     def _x_dtype(self) -> np.dtype[Any]:
-        return np.dtype(x_dtype(self.bundle.manifest))
+        return np.dtype(self.bundle.manifest.space.dtype)
 
     @cached_property
     def _keeps_shape(self) -> bool:

@@ -29,6 +29,7 @@ from fewstep.runtime.bundle import conditions
 from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.kinds import units
+from fewstep.runtime.kinds.sample_space import CONTINUOUS
 from fewstep.runtime.kinds.sizes import apply_sizes
 from fewstep.runtime.sampling import mixed_plans
 from fewstep.runtime.sampling.denoiser import DenoiserNetworks
@@ -62,7 +63,7 @@ if TYPE_CHECKING:
 
     from fewstep.runtime.sampling.adapters import Adapters
 
-PLAN = "dpmpp_2m:8"
+PLAN = CONTINUOUS.default_plan
 PLANS_KEPT = 16
 
 

@@ -16,7 +16,6 @@ from fewstep.plans.guidance import Guidance
 from fewstep.plans.names.plan_reference import SchedulerReference, join_plan_name
 from fewstep.plans.plan import Plan
 from fewstep.plans.staircase import staircase
-from fewstep.plans.tokens.plan import USUAL
 from fewstep.plans.tokens.samplers import TokenPlanName
 from fewstep.runtime.bundle.networks import network_at
 from fewstep.runtime.bundle.reading import Bundle
@@ -68,7 +67,7 @@ def scheduler_sampler(steps: int, bundle: Bundle) -> TokenPlanName:
 def _config(bundle: Bundle) -> dict[str, Any]:
     """Return the scheduler config that came with a denoiser."""
     if bundle.manifest.scheduler is None:
-        usual = USUAL if bundle.manifest.vocabulary else "dpmpp_2m:8"
+        usual = bundle.manifest.space.default_plan
         fix = f"give SOLVER:STEPS such as {usual!r}, or export it with a scheduler in its spec"
         raise UserError(f"{bundle.path} has no scheduler: none came with its source", fix)
     return msgspec.json.decode(bundle.read(bundle.manifest.scheduler), type=dict[str, Any])

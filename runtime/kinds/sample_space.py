@@ -1,0 +1,158 @@
+"""Sample spaces: what x is. A denoiser's samples are continuous, or they are ids of a vocabulary.
+
+`Description.space` is the space of a denoiser. Code that serves both spaces asks it, and does not ask which one it is.
+How samples of a space are run is in `fewstep.runtime.sampling.execution`.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.plans.errors import UserError
+from fewstep.plans.tokens.plan import USUAL
+from fewstep.runtime.kinds.kind import Kind
+
+if TYPE_CHECKING:
+    from fewstep.runtime.bundle.manifest import Description
+
+LARGEST = 1.001  # magnitude of stored samples in [-1, 1], with the rounding errors of other programs
+
+
+class SampleSpace(Protocol):
+    """The facts of a sample space."""
+
+    @property
+    def dtype(self) -> Literal["float32", "int64"]:
+        """The dtype of x in memory and at a graph's port."""
+
+    @property
+    def logits(self) -> tuple[int, ...]:
+        """The axes of a prediction after those of x."""
+
+    @property
+    def fill(self) -> int:
+        """A value that x may have everywhere."""
+
+    @property
+    def default_plan(self) -> str:
+        """The name of the plan of a denoiser that came without one."""
+
+    @property
+    def needs_time(self) -> bool:
+        """Whether every network must take a time."""
+
+    @property
+    def ranges(self) -> tuple[str, ...]:
+        """The values of x, if they are integers, for messages."""
+
+    @property
+    def stored(self) -> str:
+        """The content of a file of samples, for messages."""
+
+    def random_x(self, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[Any]:
+        """Return x [B, ...] as a network meets it early in a run."""
+
+    def stored_problem(self, array: NDArray[Any], head: int) -> str | None:
+        """Return what is wrong with the values of stored samples, or None. Of floats only `head` samples are read."""
+
+    def from_stored(self, array: NDArray[Any]) -> NDArray[Any]:
+        """Convert stored samples to those of a run."""
+
+    def check_continuous(self, path: Path, verb: str) -> None:
+        """Raise UserError if a verb that supports only continuous samples cannot take the bundle at `path`."""
+
+
+class ContinuousSpace:
+    """Samples are float32 in the model range [-1, 1]."""
+
+    dtype: ClassVar[Literal["float32"]] = "float32"
+    logits: ClassVar[tuple[int, ...]] = ()
+    fill: ClassVar[int] = 0
+    default_plan: ClassVar[str] = "dpmpp_2m:8"
+    needs_time: ClassVar[bool] = True
+    ranges: ClassVar[tuple[str, ...]] = ()
+    stored: ClassVar[str] = "uint8, or of floats in [-1, 1]"
+
+    def random_x(self, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[Any]:
+        return rng.standard_normal(shape, np.float32)
+
+    def stored_problem(self, array: NDArray[Any], head: int) -> str | None:
+        if array.dtype == np.uint8:
+            return None
+        if not np.issubdtype(array.dtype, np.floating):
+            return f"holds {array.dtype}"
+        return "holds values outside [-1, 1]" if float(np.abs(array[:head]).max()) > LARGEST else None
+
+    def from_stored(self, array: NDArray[Any]) -> NDArray[Any]:
+        return array.astype(np.float32) / 127.5 - 1 if array.dtype == np.uint8 else array.astype(np.float32)
+
+    def check_continuous(self, path: Path, verb: str) -> None:
+        pass
+
+
+CONTINUOUS = ContinuousSpace()
+
+
+class Vocabulary(Kind, frozen=True):
+    """The ids of a token denoiser, 0 to size - 1. It returns a logit for each.
+
+    The network sees the id `mask` at open positions. `mask` may be one of the ids or a larger number.
+    """
+
+    FIX: ClassVar = "give Vocabulary(size, mask) and prediction='logits', or neither"
+    NOUN: ClassVar = "a vocabulary"
+    EXPERTS: ClassVar = "none"
+    SECOND_TIME: ClassVar = False
+
+    dtype: ClassVar[Literal["int64"]] = "int64"
+    default_plan: ClassVar[str] = USUAL
+    needs_time: ClassVar[bool] = False
+
+    size: int
+    mask: int
+
+    @property
+    def logits(self) -> tuple[int, ...]:
+        return (self.size,)
+
+    @property
+    def fill(self) -> int:
+        return self.mask
+
+    @property
+    def ranges(self) -> tuple[str, ...]:
+        return (f"ids to {self.size - 1}, the mask {self.mask}",)
+
+    @property
+    def stored(self) -> str:
+        return f"ids from 0 to {self.size - 1}"
+
+    def random_x(self, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[Any]:
+        """Return random ids, a random share of each sample's positions open."""
+        ids = rng.integers(0, self.size, shape)
+        return np.where(rng.random(shape) < rng.random((shape[0], *(1 for _ in shape[1:]))), self.mask, ids)
+
+    def stored_problem(self, array: NDArray[Any], head: int) -> str | None:
+        is_of_ids = array.dtype.kind in "iu" and array.min() >= 0 and array.max() < self.size
+        return None if is_of_ids else "has numbers that are no ids"
+
+    def from_stored(self, array: NDArray[Any]) -> NDArray[Any]:
+        return array.astype(np.int64)
+
+    def check_continuous(self, path: Path, verb: str) -> None:
+        what = f"{path} is a token denoiser, and {verb} supports only continuous samples"
+        fix = f"compare bodies with fewstep report {path}, and plans with fewstep measure, --plan and -o"
+        raise UserError(what, fix)
+
+    def problem(self, of: "Description") -> str | None:
+        if of.prediction != "logits":
+            return f"a denoiser that predicts {of.prediction} has a vocabulary"
+        if self.size < 2 or self.mask < 0 or of.heads > 1:
+            return f"a vocabulary of {self.size} ids, mask {self.mask}, in {of.heads} heads"
+        others = {"carried tensors": of.carried, "named outputs": of.outputs}
+        return next((f"a token denoiser cannot have {what}" for what, has in others.items() if has), None)
+
+    def describe(self, of: "Description") -> str:
+        return f"tokens of {self.size} ids, {self.mask} where a position is open"
