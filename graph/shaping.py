@@ -1,7 +1,7 @@
 """The shapings of a step as ONNX, each bitwise identical to the executor's numpy.
 
-Two of them read a whole sample. A quantile is interpolated between two of the sorted values. A standard deviation needs
-sums, whose rounding depends on their order. So sums follow the order of numpy's pairwise summation.
+A quantile is interpolated between two of the sorted values. A standard deviation and a norm need sums, whose rounding
+depends on their order. So sums follow the order of numpy's pairwise summation.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ import numpy as np
 
 from fewstep.graph.builder import Builder
 from fewstep.plans.errors import UserError
-from fewstep.plans.shaping import Clip, Rescale, Shaping, Threshold, quantile_place
+from fewstep.plans.shaping import Clip, MatchNorm, Rescale, Shaping, Threshold, quantile_place
 
 LANES, BLOCK = 8, 128  # partial sums, and values per block, of numpy's pairwise summation
 
@@ -37,6 +37,8 @@ def lay_shaping(
         low, high = bounds
         return _add_clip(table, values[0], low, high, "clipped")
     sizes = [int(size) for size in sample]
+    if isinstance(shaping, MatchNorm):
+        return _add_matched_norm(table, shaping, values, sizes)
     count = int(np.prod(sizes))
     flat = [table.node("Flatten", (value,), f"flat_{i}", axis=1) for i, value in enumerate(values)]
     if isinstance(shaping, Threshold):
@@ -82,6 +84,30 @@ def _add_rescale(table: Builder, shaping: Rescale, flat: Sequence[str], count: i
     kept = table.node("Mul", (ratio, table.number(shaping.phi)), "ratio_part")
     factor = table.node("Add", (kept, table.number(1 - shaping.phi)), "rescale_factor")
     return table.node("Mul", (flat[0], factor), "rescaled")
+
+
+def _add_matched_norm(table: Builder, shaping: MatchNorm, values: Sequence[str], sizes: Sequence[int]) -> str:
+    """Append the guided output [B, *sizes] with the norm of the conditional output along an axis."""
+    axes, count = [*range(len(sizes) + 1)], sizes[shaping.axis]
+    kept = [axis for axis in axes if axis != len(axes) + shaping.axis]
+    last = [*kept, len(axes) + shaping.axis]
+    vectors = table.constant(np.array([-1, count], np.int64), "shape_of_vectors")
+    flat = []
+    for i, value in enumerate(values):
+        moved = table.node("Transpose", (value,), f"vectors_{i}", perm=last)
+        flat.append(table.node("Reshape", (moved, vectors), f"flat_vectors_{i}"))
+    guided, conditional = (_norm(table, vector, count, f"norm_{i}") for i, vector in enumerate(flat))
+    ratio = table.node("Div", (conditional, guided), "norm_ratio")
+    matched = table.node("Mul", (flat[0], ratio), "matched_vectors")
+    shape = table.constant(np.array([-1, *(sizes[axis - 1] for axis in last[1:])], np.int64), "shape_of_moved_samples")
+    moved = table.node("Reshape", (matched, shape), "matched_samples")
+    return table.node("Transpose", (moved,), "matched", perm=[last.index(axis) for axis in axes])
+
+
+def _norm(table: Builder, flat: str, count: int, name: str) -> str:
+    """Append the Euclidean norms [B, 1] of vectors [B, count]."""
+    squared = table.node("Mul", (flat, flat), f"{name}_squared")
+    return table.node("Sqrt", (_sum(table, squared, count, f"{name}_sum"),), name)
 
 
 def _deviation(table: Builder, flat: str, count: int, name: str) -> str:

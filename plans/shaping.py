@@ -42,7 +42,18 @@ class Rescale(Strict, frozen=True, tag="rescale"):
     phi: float = 0.7
 
 
-Shaping = Clip | Threshold | Rescale
+class MatchNorm(Strict, frozen=True, tag="match_norm"):
+    """Give the guided output the norm of the conditional one: p = o |o_cond| / |o|, with Euclidean norms along one axis
+    of a sample, as the pipelines of Qwen-Image (per token) and Lumina 2 do.
+
+    axis: counted from the last, which is -1.
+    """
+
+    axis: int = -1
+
+
+Shaping = Clip | Threshold | Rescale | MatchNorm
+GUIDED = (Rescale, MatchNorm)  # change the guided output by the conditional one; the others change x0
 
 
 def shaping_problem(shaping: Shaping) -> str | None:
@@ -52,8 +63,10 @@ def shaping_problem(shaping: Shaping) -> str | None:
     elif isinstance(shaping, Threshold):
         fine = 0 < shaping.quantile <= 1 and (shaping.most is None or 1 <= shaping.most < math.inf)
         numbers = f"thresholds at quantile {shaping.quantile} up to {shaping.most}"
-    else:
+    elif isinstance(shaping, Rescale):
         fine, numbers = 0 <= shaping.phi <= 1, f"rescales with phi {shaping.phi}"
+    else:
+        fine, numbers = shaping.axis < 0, f"matches norms along axis {shaping.axis}"
     return None if fine else numbers
 
 
@@ -63,7 +76,7 @@ def as_shaping(value: Shaping | None) -> Shaping | None:
         return None
     if not isinstance(value, Shaping):
         raise UserError(f"{value!r} is not a shaping", "give Clip(-1, 1) or another class of fewstep.plans.shaping")
-    fix = "give finite low < high, 0 < quantile <= 1 <= most, or phi from 0 to 1"
+    fix = "give finite low < high, 0 < quantile <= 1 <= most, phi from 0 to 1, or an axis below 0"
     return canonicalize(value, shaping_problem, fix)
 
 
@@ -82,12 +95,14 @@ def describe_shaping(shaping: Shaping) -> str:
         return f"clipped to [{shaping.low:g}, {shaping.high:g}]"
     if isinstance(shaping, Threshold):
         return f"thresholded at quantile {shaping.quantile:g}"
-    return f"rescaled with phi {shaping.phi:g}"
+    if isinstance(shaping, Rescale):
+        return f"rescaled with phi {shaping.phi:g}"
+    return f"with the norm of the conditional output along axis {shaping.axis}"
 
 
 def value_count(shaping: Shaping) -> int:
     """Return the number of values that the shaping reads: 1 (x0), or 2 (the guided and the conditional output)."""
-    return 2 if isinstance(shaping, Rescale) else 1
+    return 2 if isinstance(shaping, GUIDED) else 1
 
 
 def quantile_place(quantile: float, count: int) -> tuple[int, int, float]:
@@ -109,6 +124,14 @@ def _quantile(values: Array, quantile: float) -> Array:
     return quantiles.reshape(len(values), *(1,) * (values.ndim - 1))
 
 
+def _norm(value: Array, axis: int) -> Array:
+    """Return the Euclidean norms along an axis, which becomes 1. Each sum is that of a contiguous vector, whose order
+    does not depend on the other axes."""
+    last = np.ascontiguousarray(np.moveaxis(value, axis, -1))
+    norm: Array = np.moveaxis(np.sqrt((last * last).sum(axis=-1, keepdims=True)), -1, axis)
+    return norm
+
+
 def apply(shaping: Shaping, values: Sequence[Array]) -> Array:
     """Return p [B, ...] for the values [B, ...] that the shaping reads."""
     value = values[0]
@@ -120,6 +143,12 @@ def apply(shaping: Shaping, values: Sequence[Array]) -> Array:
         s = np.clip(_quantile(np.abs(value), shaping.quantile), 1.0, shaping.most).astype(kind)
         clipped: Array = np.clip(value, -s, s) / s
         return clipped
+    if isinstance(shaping, MatchNorm):
+        if -shaping.axis >= value.ndim:
+            fix = f"give one from -{value.ndim - 1} to -1"
+            raise UserError(f"{shaping}: a sample has no axis {shaping.axis}", fix)
+        matched: Array = value * (_norm(values[1], shaping.axis) / _norm(value, shaping.axis))
+        return matched
     ratio = values[1].std(axis=axes, keepdims=True) / value.std(axis=axes, keepdims=True)
     rescaled: Array = value * (kind(shaping.phi) * ratio + kind(1 - shaping.phi))
     return rescaled

@@ -17,7 +17,7 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import COND, UNCOND, Guidance
 from fewstep.plans.plan import DENOISER, IMAGE
 from fewstep.plans.schedule import NoiseSchedule, Time
-from fewstep.plans.shaping import Rescale, Shaping
+from fewstep.plans.shaping import GUIDED, Shaping
 from fewstep.plans.spec import DenoiserFacts, NetworkFacts, Prediction
 from fewstep.plans.symbol import Lin, weighted_sum
 
@@ -213,7 +213,7 @@ class Tracer:
             unguided = self._x0(x, outputs[UNCOND][0], time)
             moved = self._add(Predicted(evaluation, x + time.alpha * (x0 - unguided)))
             return moved, self._add(Predicted(evaluation, x0))
-        if keep_noise and self.shaping is not None and not isinstance(self.shaping, Rescale):
+        if keep_noise and self.shaping is not None and not isinstance(self.shaping, GUIDED):
             (unshaped,) = self.evaluations[-1].shaping_of
             x = self._add(Predicted(evaluation, x + time.alpha * (x0 - unshaped)))
         return x, self._add(Predicted(evaluation, x0))
@@ -256,25 +256,30 @@ class Tracer:
         guided = self._apply_guidance(outputs, weights, 0)
         shaping_of: tuple[Lin, ...] = ()
         shaped: int | None = None
-        if isinstance(self.shaping, Rescale) and len(weights) > 1:
-            if COND not in outputs:
-                raise UserError(
-                    f"Rescale needs the branch {COND!r}, and the guidance has {', '.join(map(repr, outputs))}",
-                    f"name one of them {COND!r}, or leave Rescale out",
-                )
-            shaping_of = (guided, outputs[COND][0])
+        if isinstance(self.shaping, GUIDED) and len(weights) > 1:
+            shaping_of = (guided, self._conditional(outputs))
             guided = self._add(Shaped(evaluation))
             (shaped,) = guided.terms
         x0 = self._x0(x, guided, time)
         if network.steers and (factor := guide.gradient_factor(self.guidance, evaluation, time.alpha, time.sigma)):
             x0 = x0 + factor * outputs[COND][1]
-        if self.shaping is not None and not isinstance(self.shaping, Rescale):
+        if self.shaping is not None and not isinstance(self.shaping, GUIDED):
             shaping_of = (x0,)
             x0 = self._add(Shaped(evaluation))
             (shaped,) = x0.terms
         scale = prediction.input_scale(network.prediction, time, self.schedule.spec)
         self.evaluations.append(Evaluation(network.name, time, to, scale * seen, branches, ids, shaping_of, shaped, x0))
         return x, outputs, x0
+
+    def _conditional(self, outputs: dict[str, list[Lin]]) -> Lin:
+        """Return the output that the shaping of a guided one reads. Raises UserError without such a branch."""
+        if COND not in outputs:
+            name = type(self.shaping).__name__
+            raise UserError(
+                f"{name} needs the branch {COND!r}, and the guidance has {', '.join(map(repr, outputs))}",
+                f"name one of them {COND!r}, or leave {name} out",
+            )
+        return outputs[COND][0]
 
     def _x0(self, x: Lin, output: Lin, time: Time) -> Lin:
         predicts = self.network(time).prediction

@@ -247,7 +247,7 @@ CALLS: dict[str, dict[str, Any]] = {
     "ltx": {"height": 64, "width": 64, "num_frames": 9, "max_sequence_length": TOKENS},
     "cogvideox": {"height": 16, "width": 16, "num_frames": 9, "max_sequence_length": TOKENS},
     "chroma": {"height": 64, "width": 64, "max_sequence_length": TOKENS},
-    "lumina2": {"height": 64, "width": 64, "max_sequence_length": TOKENS},
+    "lumina2": {"height": 32, "width": 32, "max_sequence_length": 40, "system_prompt": "a"},
     "perturbed_attention": {},
     "mochi": {"height": 16, "width": 16, "num_frames": 7, "max_sequence_length": TOKENS},
     "chroma_image_to_image": {"height": 16, "width": 16, "max_sequence_length": TOKENS},

@@ -39,6 +39,7 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.grids.ends import STEPS_LIMIT
 from fewstep.plans.guidance import Guidance
 from fewstep.plans.plan import Plan
+from fewstep.plans.shaping import Shaping, describe_shaping
 from fewstep.plans.spec import DenoiserFacts
 
 RECIPES: Mapping[str, Recipe] = {
@@ -136,7 +137,8 @@ def plan_from_scheduler_config(
     denoising = DenoiserFacts(spec, prediction, guided, heads=recipe.heads)
     name = f"{read_config.scheduler}:{steps}"
     times = recipe.times[request.skipped :]
-    plan = trace_plan(name, recipe.solver, times, denoising, guidance, recipe.shaping.shaping, strength=strength)
+    shaping = _only_shaping(read_config, request, recipe)
+    plan = trace_plan(name, recipe.solver, times, denoising, guidance, shaping, strength=strength)
     return _scale_start(plan, recipe)
 
 
@@ -154,7 +156,7 @@ def _request(
         if recorded.even or recorded.sigmas is not None:
             _check_takes_sigmas(config, "the pipeline")
         passed = {**recorded.arguments, **_eta_argument(config, recorded.eta), **arguments}
-        return ScheduleRequest(steps, passed, recorded.even, sigmas=recorded.sigmas)
+        return ScheduleRequest(steps, passed, recorded.even, sigmas=recorded.sigmas, shaping=recorded.shaping)
     if pipeline is None:
         return ScheduleRequest(steps, arguments)
     rules = PIPELINES[pipeline]
@@ -170,6 +172,15 @@ def _request(
     if rules.passes_eta:
         arguments = {**_eta_argument(config, 0.0), **arguments}
     return ScheduleRequest(steps, arguments, even)
+
+
+def _only_shaping(config: SchedulerConfig, request: ScheduleRequest, recipe: SchedulerRecipe) -> Shaping | None:
+    """Return the shaping of the scheduler or of its pipeline. Raises UserError if both have one."""
+    own, passed = recipe.shaping.shaping, request.shaping
+    if own is not None and passed is not None:
+        what = f"{config.source}: the pipeline's output is {describe_shaping(passed)}, then {describe_shaping(own)}"
+        raise UserError(what, "give SOLVER:STEPS; a plan has one shaping")
+    return own if passed is None else passed
 
 
 def _eta_argument(config: SchedulerConfig, eta: float | None) -> dict[str, float]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fewstep.plans.errors import UserError
+from fewstep.plans.shaping import MatchNorm
 
 PIPELINE = "_pipeline"  # the field of a bundle's scheduler config that names its pipeline
 RECORDED = "_recorded"  # the field with what a recorded pipeline passes to its scheduler
@@ -185,20 +186,22 @@ class RecordedTimes:
     """What a recorded pipeline passes to its scheduler for a number of steps.
 
     even: the sigmas 1 .. 1 / N, unless there are other `sigmas`. arguments: mu. eta: of the scheduler's
-    steps, None if the pipeline passes none.
+    steps, None if the pipeline passes none. shaping: of the network's guided output.
     """
 
     even: bool
     arguments: Mapping[str, float]
     sigmas: tuple[float, ...] | None = None
     eta: float | None = None
+    shaping: MatchNorm | None = None
 
 
 def read_recorded(fields: Mapping[str, Any], steps: int) -> RecordedTimes | None:
     """Return what a recorded pipeline passes to its scheduler, None if the config has no recording.
 
-    Its field `mu`, [a, b], means a + b N, `eta` is an argument of the scheduler's steps, and `sigmas` lists those for
-    1 step, 2 steps and so on. Raises UserError if it lists none for this number.
+    Its field `mu`, [a, b], means a + b N, `eta` is an argument of the scheduler's steps, `norm_axis` that of a
+    `MatchNorm`, and `sigmas` lists those for 1 step, 2 steps and so on. Raises UserError if it lists none for this
+    number.
     """
     rules = fields.get(RECORDED)
     if not isinstance(rules, Mapping):
@@ -206,14 +209,15 @@ def read_recorded(fields: Mapping[str, Any], steps: int) -> RecordedTimes | None
     mu, listed = rules.get("mu"), rules.get("sigmas")
     arguments = {} if mu is None else {"mu": float(mu[0]) + float(mu[1]) * steps}
     eta = None if rules.get("eta") is None else float(rules["eta"])
+    shaping = None if rules.get("norm_axis") is None else MatchNorm(int(rules["norm_axis"]))
     if listed is None:
-        return RecordedTimes(bool(rules.get("even")), arguments, eta=eta)
+        return RecordedTimes(bool(rules.get("even")), arguments, eta=eta, shaping=shaping)
     sigmas = tuple(map(float, listed[steps - 1])) if steps <= len(listed) else ()
     if not sigmas:
         counts = [number for number, each in enumerate(listed, 1) if each]
         fix = f"give another number, from {counts[0]} to {counts[-1]}"
         raise UserError(f"the recorded pipeline has no sigmas for {steps} steps", fix)
-    return RecordedTimes(False, arguments, sigmas, eta)
+    return RecordedTimes(False, arguments, sigmas, eta, shaping)
 
 
 def token_count(pipeline: PipelineRules, x_shape: Sequence[int]) -> int | None:

@@ -31,6 +31,7 @@ class ScheduleRequest:
     timesteps, sigmas: the times that a caller passes, one for each step.
     strength: the steps cover this share of a distillation's timesteps, from the clean end.
     skipped: the number of first steps that do not run because the run starts from an image.
+    shaping: of the guided output, which the pipeline applies before the scheduler's step.
     """
 
     steps: int
@@ -40,6 +41,7 @@ class ScheduleRequest:
     sigmas: tuple[float, ...] | None = None
     strength: float = 1.0
     skipped: int = 0
+    shaping: Shaping | None = None
 
     def argument(self, name: str, default: float) -> float:
         return self.arguments.get(name, default)

@@ -12,7 +12,7 @@ from fewstep.graph.graph import BATCH, Node, Value
 from fewstep.graph.shaping import check_shaping, lay_shaping
 from fewstep.plans import shaping
 from fewstep.plans.errors import UserError
-from fewstep.plans.shaping import Clip, Rescale, Shaping, Threshold
+from fewstep.plans.shaping import Clip, MatchNorm, Rescale, Shaping, Threshold
 
 SHAPES = [(5,), (1, 9), (2, 8, 8), (1, 11, 13), (1, 28, 28), (3, 17, 19), (3, 32, 32)]
 KINDS: list[Shaping] = [
@@ -23,11 +23,15 @@ KINDS: list[Shaping] = [
     Threshold(1.0),
     Rescale(0.7),
     Rescale(1.0),
+    MatchNorm(-1),
 ]
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=str)
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize(
+    ("shape", "kind"),
+    [*((shape, kind) for shape in SHAPES for kind in KINDS), ((3, 17, 19), MatchNorm(-2)), ((2, 8, 9), MatchNorm(-3))],
+    ids=str,
+)
 def test_bits_are_those_of_the_executor(kind: Shaping, shape: tuple[int, ...]) -> None:
     count = shaping.value_count(kind)
     ports = [Value(f"value_{i}", np.dtype(np.float32), (BATCH, *shape)) for i in range(count)]

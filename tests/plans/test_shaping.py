@@ -7,7 +7,7 @@ from fewstep.plans import shaping
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode, encode
-from fewstep.plans.shaping import Clip, Rescale, Threshold
+from fewstep.plans.shaping import Clip, MatchNorm, Rescale, Threshold
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 
 DENOISING = DenoiserFacts(ScheduleSpec("cosine"), "v")
@@ -33,6 +33,19 @@ def test_rescaling_gives_the_guided_output_the_spread_of_the_conditional_one():
     np.testing.assert_allclose(shaping.apply(Rescale(0.7), [guided, cond]), 0.7 * full + 0.3 * guided)
 
 
+def test_matched_norms_are_those_of_the_conditional_output_along_the_axis():
+    matched = shaping.apply(MatchNorm(-3), [3 * X, X + 1])
+    np.testing.assert_allclose(np.linalg.norm(matched, axis=1), np.linalg.norm(X + 1, axis=1))
+    np.testing.assert_allclose(
+        matched * np.linalg.norm(X, axis=1, keepdims=True), X * np.linalg.norm(X + 1, axis=1, keepdims=True)
+    )
+
+
+def test_an_axis_that_a_sample_lacks_is_refused():
+    with pytest.raises(UserError, match="a sample has no axis -4; give one from -3 to -1"):
+        shaping.apply(MatchNorm(-4), [X, X])
+
+
 def test_rescaling_without_guidance_changes_nothing():
     plan = compile_plan("ddim:2", DENOISING, shaping=Rescale(0.7))
     assert [step.shaping for step in plan.steps] == [None, None]
@@ -50,11 +63,12 @@ def test_rescaling_without_guidance_changes_nothing():
         Threshold(0.9, 0.5),
         Threshold(0.9, np.inf),
         Rescale(1.5),
+        MatchNorm(0),
         "clip",
     ],
 )
 def test_shapes_that_make_no_sense_are_named(wrong):
-    with pytest.raises(UserError, match=r"clips|thresholds|rescales|shaping|expected `float`"):
+    with pytest.raises(UserError, match=r"clips|thresholds|rescales|matches|shaping|expected `float`"):
         compile_plan("ddim:2", DENOISING, shaping=wrong)
 
 

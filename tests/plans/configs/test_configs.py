@@ -247,3 +247,9 @@ def test_the_eta_of_a_recorded_pipeline_is_that_of_its_plans():
     assert not any(step.draws for step in without.steps)
     euler = {"_class_name": "EulerDiscreteScheduler", "_recorded": {**rules, "eta": 0.0}}
     assert len(plan_from_scheduler_config(euler, steps=4).steps) == 4
+
+
+def test_the_norm_that_a_pipeline_keeps_and_the_scheduler_s_clip_are_refused_together() -> None:
+    config = {"_class_name": "DDIMScheduler", "clip_sample": True, "_recorded": {"even": False, "norm_axis": -1}}
+    with pytest.raises(UserError, match=r"norm of the conditional output along axis -1, then clipped to \[-1, 1\]"):
+        plan_from_scheduler_config(config, steps=2, guidance=3.0)

@@ -29,8 +29,8 @@ class RecordedNetwork(nn.Module):
             else:
                 leaves.append(self._value(path, given, x.shape[0]))
         output = self.network(**pytree.tree_unflatten(leaves, self.arguments.structure))
-        prediction = found.output_place.select(_only_tensor(output))
-        return -prediction if found.sign < 0 else prediction
+        prediction = found.combination.place.select(_only_tensor(output))
+        return -prediction if found.combination.sign < 0 else prediction
 
     def _scale_time(self, path: str, time: Tensor) -> Tensor:
         """Return the network's time [B, ...] from the scheduler's [B]."""

@@ -106,14 +106,15 @@ def branch_names(module: RecordedNetwork) -> list[str]:
 
 def describe_guidance(module: RecordedNetwork) -> str:
     """Describe the guidance of the pipeline's usual call, as the options of `fewstep run` give it."""
-    names, weights = branch_names(module), module.found.weights
+    names, weights, norm = branch_names(module), module.found.combination.weights, module.found.combination.norm
     if len(names) == 1:
         return "its pipeline uses no guidance by default"
     if len(set(weights)) > 1:
         first = _join(names, weights[0])
         return f"the guidance of its pipeline changes with the step, unlike --guidance; it begins with {first}"
     if set(names) == {COND, UNCOND}:
-        return f"the default guidance of its pipeline is --guidance {weights[0][names.index(COND)]:g}"
+        scaled = "" if norm is None else f", scaled to the norm of the conditional output along axis {norm.axis}"
+        return f"the default guidance of its pipeline is --guidance {weights[0][names.index(COND)]:g}{scaled}"
     return f"its pipeline combines {_join(names, weights[0])}, which needs branches of these names"
 
 

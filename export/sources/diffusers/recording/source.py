@@ -15,6 +15,7 @@ from fewstep.export.sources.diffusers.recording.record import CallRecord, record
 from fewstep.export.sources.diffusers.recording.relations import Relations, check_relations, find_relations
 from fewstep.export.sources.diffusers.recording.schedule_rules import find_rules
 from fewstep.export.sources.diffusers.recording.settings import STEP_COUNT, STRENGTH, CallSettings, choose_settings
+from fewstep.export.sources.diffusers.recording.stand_ins import recording_error
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import Spec
 from fewstep.plans.configs.classes import schedule_from_scheduler_config
@@ -58,9 +59,18 @@ class RecordedPipeline:
             check_relations(name, self.relations, each, "number of steps")
         self.arguments: NetworkArguments = sort_arguments(name, self.relations, base, variants)
         records = [base, reseeded, *variants.values(), *longer]
-        rules = find_rules(name, records, scheduler, self._record_sigmas)
+        rules = find_rules(name, records, scheduler, self._record_sigmas) | self._norm_rule()
         self.scheduler = {**scheduler, RECORDED: rules}
         self.x_shape = tuple(base.steps[0].sample.shape[1:])
+
+    def _norm_rule(self) -> dict[str, int]:
+        """Return the field that `plans.configs.pipelines.read_recorded` reads for a norm that guidance keeps."""
+        norm = self.relations.combination.norm
+        if norm is None:
+            return {}
+        if norm.branch != self.arguments.conditional:
+            raise recording_error(f"{self.built.name} scales its guided output to the norm of another branch")
+        return {"norm_axis": norm.axis}
 
     def _record_batch(self) -> tuple[Mapping[str, Any], CallRecord | None]:
         """Record two samples by the first settings that the pipeline accepts. Returns these, or none."""

@@ -13,8 +13,10 @@ from fewstep.export.size_option import with_sizes
 from fewstep.export.sources.diffusers.files import Folder
 from fewstep.export.sources.diffusers.folder import read_scheduler
 from fewstep.export.sources.diffusers.recording.source import RecordedPipeline, load_recorded_folder, record_folder
+from fewstep.plans.configs.diffusers import plan_from_scheduler_config
 from fewstep.plans.configs.pipelines import RECORDED, RecordedTimes, read_recorded
 from fewstep.plans.errors import UserError
+from fewstep.plans.shaping import MatchNorm
 from tests import recorded_pipelines
 from tests.pipelines import stable_diffusion
 from tests.recorded_pipelines import CALLS, TEXT, TOKENS
@@ -56,7 +58,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Recordings:
 def test_the_guidance_of_each_step_is_the_default_of_the_pipeline(
     name: str, weights: tuple[float, float], recorded: Recordings
 ) -> None:
-    assert recorded(name).relations.weights == (weights,) * 3
+    assert recorded(name).relations.combination.weights == (weights,) * 3
 
 
 @pytest.mark.parametrize(("name", "alpha"), [("wan", 1.0), ("cogvideox", 1.0), ("chroma", 0.001)])
@@ -204,10 +206,15 @@ def test_a_network_whose_attention_changes_during_the_call_is_refused(tmp_path: 
         record(folder, "perturbed_attention")
 
 
-def test_a_norm_that_is_rescaled_is_refused(tmp_path: Path) -> None:
-    folder = recorded_pipelines.lumina2(tmp_path / "lumina2")
-    with pytest.raises(UserError, match="Lumina2Pipeline combines its network's outputs by no fixed weights"):
-        record(folder, "lumina2")
+def test_a_norm_that_guidance_keeps_is_that_of_the_plan(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    read = Folder(recorded_pipelines.lumina2(tmp_path / "lumina2"))
+    scheduler = read_scheduler(read.path, read.pipeline)
+    assert scheduler is not None
+    source = load_recorded_folder(read, scheduler, CALLS["lumina2"])
+    assert "samples of Lumina2Pipeline agree within" in caplog.text
+    assert source.scheduler is not None
+    plan = plan_from_scheduler_config(source.scheduler, steps=2, guidance=4.0)
+    assert [step.shaping for step in plan.steps] == [MatchNorm(-1)] * 2
 
 
 def test_an_argument_that_the_call_does_not_take_is_refused(tmp_path: Path) -> None:
@@ -221,7 +228,7 @@ def test_a_text_encoder_stored_in_bfloat16_is_recorded(tmp_path: Path) -> None:
     config = folder / "text_encoder" / "config.json"
     fields = json.loads(config.read_text())
     config.write_text(json.dumps({**fields, "torch_dtype": "bfloat16", "dtype": "bfloat16"}))
-    assert record(folder, "ltx").relations.weights[0] == pytest.approx((-2.0, 3.0))
+    assert record(folder, "ltx").relations.combination.weights[0] == pytest.approx((-2.0, 3.0))
 
 
 @pytest.mark.parametrize("value", ["480p", 0, 2.5])

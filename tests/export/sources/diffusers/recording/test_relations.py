@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from fewstep.export.sources.diffusers.recording.combination import MatchedNorm, Place
 from fewstep.export.sources.diffusers.recording.record import CallRecord, NetworkCall, SchedulerStep
-from fewstep.export.sources.diffusers.recording.relations import Place, Relations, find_relations
+from fewstep.export.sources.diffusers.recording.relations import Relations, find_relations
 from fewstep.plans.errors import UserError
 
 Combine = Callable[[Tensor, Tensor, Tensor], Tensor]  # of the two outputs and x
@@ -47,12 +48,29 @@ def find(**changes: Callable[..., object]) -> Relations:
 
 
 def test_weights_are_found_to_rounding() -> None:
-    assert find().weights == (GUIDED,) * 3
+    assert find().combination.weights == (GUIDED,) * 3
 
 
 def test_a_turned_sign_is_found() -> None:
     found = find(combine=lambda first, second, x: -guide(first, second, x))
-    assert (found.sign, found.weights[0]) == (-1, GUIDED)
+    assert (found.combination.sign, found.combination.weights[0]) == (-1, GUIDED)
+
+
+def match_norm(axis: int, branch: int) -> Combine:
+    """Guidance whose result has the norm of one of the outputs along an axis."""
+
+    def combine(first: Tensor, second: Tensor, x: Tensor) -> Tensor:
+        total, kept = guide(first, second, x), (first, second)[branch]
+        return -total * kept.norm(dim=axis, keepdim=True) / total.norm(dim=axis, keepdim=True)
+
+    return combine
+
+
+@pytest.mark.parametrize(("axis", "branch"), [(-1, 1), (-2, 1), (-3, 0)])
+def test_a_norm_that_guidance_keeps_is_found_with_its_axis(axis: int, branch: int) -> None:
+    found = find(combine=match_norm(axis, branch)).combination
+    assert found.norm == MatchedNorm(axis, branch)
+    assert found.sign == -1 and found.weights[0] == pytest.approx(GUIDED)
 
 
 def test_a_time_from_one_to_zero_is_found() -> None:

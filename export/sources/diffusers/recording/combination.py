@@ -1,0 +1,182 @@
+"""How a pipeline combines its network's outputs into what its scheduler gets, found in a recording by least squares.
+
+    model_output = sign (w_1 o_1 + ... + w_k o_k), where o_j are the outputs of the branches and the weights sum to 1
+
+or that sum with the norm of one branch's output along an axis (`plans.shaping.MatchNorm`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fewstep.export.sources.diffusers.recording.record import CallRecord, SchedulerStep
+from fewstep.export.sources.diffusers.recording.stand_ins import recording_error
+
+TOLERANCE = 1e-5  # of a relation, relative to the largest value
+
+
+@dataclass(frozen=True)
+class Place:
+    """The part of a tensor that is x: `start` to `stop` along `axis` of one sample, or all of it (axis None)."""
+
+    axis: int | None = None
+    start: int = 0
+    stop: int = 0
+
+    def select(self, tensor: Tensor) -> Tensor:
+        """Return the part of [rows, ...]."""
+        return tensor if self.axis is None else tensor.narrow(1 + self.axis, self.start, self.stop - self.start)
+
+    def others(self, tensor: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Return the parts before and after, or None if there are none."""
+        if self.axis is None:
+            return None
+        length, axis = tensor.shape[1 + self.axis], 1 + self.axis
+        return tensor.narrow(axis, 0, self.start), tensor.narrow(axis, self.stop, length - self.stop)
+
+
+@dataclass(frozen=True)
+class MatchedNorm:
+    """The sum of a step's outputs is scaled to the norm of a branch's output, along an axis counted from the last."""
+
+    axis: int
+    branch: int
+
+
+@dataclass(frozen=True)
+class Combination:
+    """What the scheduler gets.
+
+    place: where the prediction is in the network's output.
+    weights: of each branch, by step. They sum to 1. The pipeline multiplies the sum by `sign`.
+    norm: None for a linear combination.
+    """
+
+    place: Place
+    weights: tuple[tuple[float, ...], ...]
+    sign: int
+    norm: MatchedNorm | None = None
+
+    def agrees(self, other: "Combination") -> bool:
+        """Return True if another recording combines outputs in the same way, up to the weights. One branch alone has no
+        norm to match."""
+        same_norm = self.norm == other.norm or len(other.weights[0]) == 1
+        return (self.place, self.sign) == (other.place, other.sign) and same_norm
+
+
+@dataclass(frozen=True)
+class _StepCombination:
+    """The combination of one step, whose weights sum to the sign."""
+
+    place: Place
+    weights: tuple[float, ...]
+    norm: MatchedNorm | None = None
+
+
+def find_combination(name: str, record: CallRecord) -> Combination:
+    """Find the combination in a recording. Raises UserError if it is of no such form, or not the same in each step."""
+    forms, weights = set(), []
+    for step in record.steps:
+        found = _fit_step(name, step)
+        total = sum(found.weights)
+        sign = 1 if total > 0 else -1
+        if abs(abs(total) - 1) > 10 * TOLERANCE:
+            raise recording_error(f"{name}: the weights of its network's outputs sum to {total:.4g}, not to 1")
+        forms.add((found.place, sign, found.norm))
+        weights.append(tuple(round_number(sign * each) for each in found.weights))
+    if len(forms) != 1 or len({len(each) for each in weights}) != 1:
+        raise recording_error(f"{name} combines its network's outputs differently at different steps")
+    place, sign, norm = forms.pop()
+    return Combination(place, tuple(weights), sign, norm)
+
+
+def _fit_step(name: str, step: SchedulerStep) -> _StepCombination:
+    """Return the combination of one step. Raises UserError if it is of no known form."""
+    samples, target = len(step.sample), step.model_output.double()
+    outputs = [
+        select_rows(call.output, branch, samples).double()
+        for call in step.calls
+        for branch in range(len(call.output) // samples)
+    ]
+    if target.shape != step.sample.shape:
+        shapes = f"{tuple(target.shape)} for x {tuple(step.sample.shape)}"
+        raise recording_error(f"{name}: its scheduler gets {shapes}")
+    places = possible_places(tuple(outputs[0].shape[1:]), tuple(target.shape[1:]))
+    if not places:
+        shapes = f"{tuple(outputs[0].shape)} into {tuple(target.shape)}"
+        raise recording_error(f"{name} changes the shape of its network's output, {shapes}, before the step")
+    residuals = []
+    for place in places:
+        parts = [place.select(each) for each in outputs]
+        *weights, of_x, residual = _fit_sum([*parts, step.sample.double()], target)
+        if residual <= TOLERANCE and abs(of_x) > TOLERANCE:
+            raise recording_error(f"{name} adds {of_x:.4g} x to its network's output")
+        if residual <= TOLERANCE:
+            return _StepCombination(place, tuple(weights))
+        if found := _fit_norm(parts, target):
+            return _StepCombination(place, *found)
+        residuals.append(residual)
+    raise recording_error(
+        f"{name} combines its network's outputs by no fixed weights, such as by guidance of some channels only "
+        f"(residual {min(residuals):.1g})"
+    )
+
+
+def _fit_sum(columns: Sequence[Tensor], target: Tensor) -> list[float]:
+    """Return the weights of a sum of tensors that is nearest to the target, and the residual relative to it."""
+    matrix = torch.stack([each.flatten() for each in columns], dim=1)
+    weights = torch.linalg.lstsq(matrix, target.flatten()[:, None]).solution.squeeze(1)
+    residual = (matrix @ weights - target.flatten()).abs().max() / target.abs().max()
+    return [*weights.tolist(), float(residual)]
+
+
+def _fit_norm(outputs: Sequence[Tensor], target: Tensor) -> tuple[tuple[float, ...], MatchedNorm] | None:
+    """Return the weights, and the norm that their sum gets, or None if there is none.
+
+    Each vector of the target is a multiple of the same sum. So without their parts along the target, outputs sum to 0
+    with the weights, which are the right singular vector of the smallest value.
+    """
+    if len(outputs) < 2:
+        return None
+    for axis in range(-1, -target.dim(), -1):
+        along = torch.nn.functional.normalize(target, dim=axis)
+        across = [each - along * (along * each).sum(dim=axis, keepdim=True) for each in outputs]
+        gram = torch.tensor([[float((one * other).sum()) for other in across] for one in across], dtype=torch.float64)
+        smallest = torch.linalg.eigh(gram).eigenvectors[:, 0]
+        if float(smallest.sum().abs()) < 1e-3:  # weights of 1000 and more, which no guidance has
+            continue
+        shares = smallest / smallest.sum()
+        total = sum((share * each for share, each in zip(shares, outputs, strict=True)), torch.zeros_like(target))
+        for branch, output in enumerate(outputs):
+            norms = [torch.linalg.vector_norm(each, dim=axis, keepdim=True) for each in (output, total)]
+            matched = total * norms[0] / norms[1]
+            sign = 1.0 if float((matched * target).sum()) > 0 else -1.0
+            if float((sign * matched - target).abs().max() / target.abs().max()) <= TOLERANCE:
+                return tuple((sign * shares).tolist()), MatchedNorm(axis, branch)
+    return None
+
+
+def select_rows(value: Tensor, branch: int, samples: int) -> Tensor:
+    """Return a branch's rows, one for each sample."""
+    return value[branch * samples : (branch + 1) * samples]
+
+
+def possible_places(shape: tuple[int, ...], x_shape: tuple[int, ...]) -> list[Place]:
+    """Return the places where a tensor of one shape can be a part of a tensor of another: first, then last."""
+    if shape == x_shape:
+        return [Place()]
+    if len(shape) != len(x_shape):
+        return []
+    longer = [axis for axis in range(len(shape)) if shape[axis] != x_shape[axis]]
+    if len(longer) != 1 or shape[longer[0]] < x_shape[longer[0]]:
+        return []
+    axis, size, length = longer[0], x_shape[longer[0]], shape[longer[0]]
+    return [Place(axis, 0, size), Place(axis, length - size, length)]
+
+
+def round_number(number: float) -> float:
+    """Return the nearest number of few digits if it is within rounding of float32, such as 0.001."""
+    short = float(f"{number:.4g}")
+    return short if abs(short - number) <= 1e-6 * max(abs(number), 1e-3) else float(number)
