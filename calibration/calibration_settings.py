@@ -14,7 +14,7 @@ from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.guidance import to_text
 from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.reading import Bundle
-from fewstep.runtime.sampling.planning import calibrated_plan
+from fewstep.runtime.sampling.calibrated_plans import calibrated_plan
 
 CALIBRATE = "fewstep calibrate "
 ALONE = ("plan", "guidance", "target", "quality", "speed")  # plan and guidance are compared separately

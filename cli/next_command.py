@@ -92,7 +92,7 @@ def _estimate(options: "LongWork") -> Estimate:
     from fewstep.fitting.task import BODY, open_fit_task
     from fewstep.plans.guidance import weight_of
     from fewstep.runtime.bundle.reading import open_bundle
-    from fewstep.runtime.sampling.planning import default_guidance
+    from fewstep.runtime.sampling.calibrated_plans import default_guidance
 
     opened = open_bundle(options.bundle)
     guidance = weight_of(default_guidance(opened, opened.body(BODY), None))

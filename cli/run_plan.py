@@ -28,7 +28,8 @@ from fewstep.plans.plan import IMAGE, Plan
 from fewstep.plans.shaping import Clip, Shaping
 from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.reading import Bundle
-from fewstep.runtime.sampling.planning import NO_SETTINGS, calibrated_body, calibrated_plan
+from fewstep.runtime.sampling.calibrated_plans import calibrated_body, calibrated_plan
+from fewstep.runtime.sampling.execution import NO_SETTINGS
 from fewstep.runtime.sampling.request import PlanSettings
 from fewstep.runtime.sampling.sampler import PLAN, Sampler
 

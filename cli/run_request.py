@@ -28,8 +28,8 @@ from fewstep.runtime.pictures import sample_of
 from fewstep.runtime.prompts import Values, add_prompt_conditions
 from fewstep.runtime.runs.tiled_images import tiled_image_shape
 from fewstep.runtime.sampling.adapters import require_slots
+from fewstep.runtime.sampling.calibrated_plans import default_guidance
 from fewstep.runtime.sampling.loading import choose_body
-from fewstep.runtime.sampling.planning import default_guidance
 
 LOG = logging.getLogger("fewstep")
 PIXELS_LIMIT = 2**27  # of one picture: 400 MB in colour, which is more than most viewers open

@@ -22,9 +22,9 @@ from fewstep.plans.shaping import describe_shaping
 from fewstep.runtime.backends.registry import create_backend
 from fewstep.runtime.bundle.fit_command import weight_of_fit
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
+from fewstep.runtime.sampling.calibrated_plans import own_plan
 from fewstep.runtime.sampling.fitted_plans import graph_of_fit, read_fitted_plans
 from fewstep.runtime.sampling.loading import choose_body
-from fewstep.runtime.sampling.planning import own_plan
 from fewstep.runtime.sampling.request import denoiser_facts
 from fewstep.runtime.sampling.sampler import Sampler
 

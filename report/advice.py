@@ -28,8 +28,8 @@ from fewstep.report.verdict import differences_of
 from fewstep.runtime.bundle.conditions import is_led_by_guidance
 from fewstep.runtime.bundle.manifest import FittedPlan
 from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.sampling.calibrated_plans import own_plan
 from fewstep.runtime.sampling.fitted_plans import read_fitted_plans
-from fewstep.runtime.sampling.planning import own_plan
 from fewstep.runtime.sampling.sampler import PLAN
 
 ALIKE_PSNR = 3.0  # dB: an error of twice the energy

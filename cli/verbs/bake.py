@@ -16,8 +16,8 @@ from fewstep.graph.output_files import check_writable
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.progress import Progress
+from fewstep.runtime.sampling.calibrated_plans import default_guidance
 from fewstep.runtime.sampling.loading import choose_body
-from fewstep.runtime.sampling.planning import default_guidance
 
 LOG = logging.getLogger("fewstep")
 

@@ -24,7 +24,7 @@ from fewstep.plans.guidance import describe, weight_of
 from fewstep.plans.names.plan_reference import FittedReference
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.progress import Progress
-from fewstep.runtime.sampling.planning import default_guidance
+from fewstep.runtime.sampling.calibrated_plans import default_guidance
 
 
 def verb(options: FitOptions, progress: Progress) -> Outcome:

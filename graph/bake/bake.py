@@ -28,16 +28,14 @@ from fewstep.graph.bake.seal import seal
 from fewstep.graph.commit import refuse_in_bundle
 from fewstep.graph.graph import BATCH, Graph
 from fewstep.graph.shaping import check_shaping
-from fewstep.plans.any_plan import AnyPlan, regroup
+from fewstep.plans.any_plan import AnyPlan, AnyStep, regroup
 from fewstep.plans.argument_checks import PlanReference
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import read_plan
 from fewstep.plans.guidance import Guidance
 from fewstep.plans.names.plan_reference import FileReference, TextReference
 from fewstep.plans.names.user_call import resolve_call
-from fewstep.plans.plan import Step
 from fewstep.plans.shaping import clip_to
-from fewstep.plans.tokens.plan import TokenStep
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle.manifest import Body, GraphEntry, Manifest
 from fewstep.runtime.bundle.networks import common_bodies, edges_of
@@ -47,11 +45,10 @@ from fewstep.runtime.interrupts import check_interrupted
 from fewstep.runtime.kinds.sizes import apply_sizes, default_sizes, free_x_shape, sizes_of
 from fewstep.runtime.options import Options
 from fewstep.runtime.progress import SILENT, Progress
+from fewstep.runtime.sampling.execution import execution_of, plan_for
 from fewstep.runtime.sampling.feeds import BodyInputs
 from fewstep.runtime.sampling.loading import choose_body
-from fewstep.runtime.sampling.planning import plan_for
 from fewstep.runtime.sampling.request import PlanSettings
-from fewstep.runtime.sampling.token_planning import refuse_for_tokens
 
 Planned = tuple[Bundle, str, AnyPlan]  # the bundle, the body and the plan to bake
 
@@ -233,7 +230,7 @@ def _check(options: BakeOptions, bundle: Bundle, body: Body, plan: AnyPlan) -> N
     """Raise UserError for a run that cannot be baked."""
     if options.batch is not None and options.batch < 1:
         raise UserError(f"batch {options.batch} is not a number of samples", "give 1 or more")
-    refuse_for_tokens(plan, BodyInputs.from_body(bundle, body).has_time)
+    execution_of(bundle.manifest.space).check_network(plan, BodyInputs.from_body(bundle, body).has_time)
     for step in plan.steps:
         check_shaping(getattr(step, "shaping", None), free_x_shape(bundle.manifest))
     check_branches(bundle.manifest, plan)
@@ -251,7 +248,7 @@ def _parts(bundle: Bundle, name: str, plan: AnyPlan, options: BakeOptions) -> Pa
     entries = [(network, entry) for network, body in bodies.items() for entry in body.graphs]
     first = {network: [name for name, _ in entries].index(network) for network in each}
 
-    def network_of(step: Step | TokenStep) -> int:
+    def network_of(step: AnyStep) -> int:
         return first[step.network] + bodies[step.network].graph_index(step.group)
 
     def setup_graphs(facts: Manifest) -> dict[str, Graph]:

@@ -16,7 +16,8 @@ from fewstep.plans.plan import Plan
 from fewstep.plans.shaping import describe_shaping
 from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.reading import open_bundle
-from fewstep.runtime.sampling.planning import NO_SETTINGS, calibrated_plan, plan_for
+from fewstep.runtime.sampling.calibrated_plans import calibrated_plan
+from fewstep.runtime.sampling.execution import NO_SETTINGS, plan_for
 from fewstep.runtime.sampling.request import PlanSettings
 from fewstep.runtime.sampling.sampler import Sampler
 

@@ -25,7 +25,7 @@ from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampling.feeds import tensor_name
 from fewstep.runtime.sampling.sampler import Sampler
 from fewstep.runtime.sampling.step_call import GraphCall, StepCall, dispatch_by_group
-from fewstep.runtime.sampling.token_planning import vocabulary_of
+from fewstep.runtime.sampling.token_execution import vocabulary_of
 from fewstep.runtime.sampling.tokens import (
     Ids,
     TokenNetwork,

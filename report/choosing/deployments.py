@@ -47,8 +47,8 @@ from fewstep.runtime.kinds.sizes import default_sizes
 from fewstep.runtime.machine import cache
 from fewstep.runtime.machine.turns import Rounds, stop_after_rounds, take_turns
 from fewstep.runtime.progress import SILENT, Progress
+from fewstep.runtime.sampling.execution import plan_for
 from fewstep.runtime.sampling.loading import load
-from fewstep.runtime.sampling.planning import plan_for
 from fewstep.runtime.sampling.request import PlanSettings
 from fewstep.runtime.sampling.sampler import Sampler
 

@@ -31,8 +31,8 @@ from fewstep.plans.tokens.plan import LOGITS
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.options import Options
 from fewstep.runtime.sampling.execute import combine, execute
+from fewstep.runtime.sampling.execution import plan_for
 from fewstep.runtime.sampling.fitted_plans import read_fitted_plans
-from fewstep.runtime.sampling.planning import plan_for
 
 Array = NDArray[np.float64]
 LAGS = 4  # the newest outputs, which a recurrence lists separately

@@ -18,12 +18,12 @@ from fewstep.runtime.bundle import conditions
 from fewstep.runtime.bundle.networks import network_at
 from fewstep.runtime.kinds.positions import time_shape
 from fewstep.runtime.kinds.sizes import output_shape
+from fewstep.runtime.sampling.execution import execution_of
 from fewstep.runtime.sampling.feeds import BranchValues, check_times
 from fewstep.runtime.sampling.network import Network
 from fewstep.runtime.sampling.prologue_rows import TIME, TO
-from fewstep.runtime.sampling.request import check_network_time, check_x
+from fewstep.runtime.sampling.request import check_network_time
 from fewstep.runtime.sampling.step_call import Feeds, GraphCall
-from fewstep.runtime.sampling.token_planning import check_states
 
 
 @dataclass(frozen=True, repr=False)
@@ -64,7 +64,7 @@ class DenoiserNetworks:
         `Sampler.evaluate` documents the arguments.
         """
         denoiser, bundle = self.networks[DENOISER], self.networks[DENOISER].bundle
-        x, takes = (check_states if bundle.manifest.vocabulary else check_x)(x, bundle.manifest)
+        x, takes = execution_of(bundle.manifest.space).check_x(x, bundle.manifest)
         check_times(to is not None, denoiser.inputs.has_second_time)
         times = check_network_time(time, len(x), time_shape(bundle.manifest))
         front = times if bundle.manifest.positions is None else times[:, bundle.manifest.positions.kept]

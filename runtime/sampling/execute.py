@@ -85,6 +85,11 @@ class StepState(StepEvaluation, frozen=True, kw_only=True):
     after: Sequence[Array]
     slots: Slots | None = None
 
+    def sample(self, plan: Plan, hold: Hold | None = None, dtype: DTypeLike = np.float32) -> Array:
+        """Return the sample [B, ...] of a run that ends here."""
+        sample = combine(plan.output, self.after, dtype)
+        return sample if hold is None else np.where(hold.mask == 1, hold.value_at(len(plan.steps)), sample)
+
 
 def combine(row: Row, arrays: Sequence[Array], dtype: DTypeLike) -> Array:
     """Return sum_j row[j] * arrays[j]. Zero coefficients are skipped: their arrays may hold any values."""
@@ -274,5 +279,4 @@ def execute(
 def finish(plan: Plan, states: Iterable[StepState], dtype: DTypeLike = np.float32, hold: Hold | None = None) -> Array:
     """Consume a run's states and return its sample [B, ...]. Only the last state is kept in memory."""
     (last,) = deque(states, maxlen=1)
-    sample = combine(plan.output, last.after, dtype)
-    return sample if hold is None else np.where(hold.mask == 1, hold.value_at(len(plan.steps)), sample)
+    return last.sample(plan, hold, dtype)

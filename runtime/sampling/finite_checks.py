@@ -1,39 +1,54 @@
 """Checks for values that are not finite in a run. The error names the step."""
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from math import isfinite
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.plans.any_plan import AnyPlan
-from fewstep.plans.argument_checks import check_compiled, check_tokens
+from fewstep.plans.any_plan import AnyPlan, AnyStep
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import describe
 from fewstep.plans.plan import Plan, Step
-from fewstep.plans.tokens.plan import LOGITS
-from fewstep.runtime.sampling.execute import Array, Hold, StepNetwork, StepState, finish
-from fewstep.runtime.sampling.tokens import TokenState, finish_tokens
+from fewstep.runtime.sampling.execute import Array, Hold, StepNetwork
 
 SMALL = 4096  # elements
 OUTPUT = "the denoiser's output"
-State = TypeVar("State", StepState, TokenState)
+
+
+class State(Protocol):
+    """A step's state, of either sample space. Ids are finite: `TokenState` has no rows and no outputs."""
+
+    @property
+    def index(self) -> int: ...
+    @property
+    def step(self) -> Any: ...
+    @property
+    def before(self) -> Sequence[Array]: ...
+    @property
+    def outputs(self) -> Sequence[Array]: ...
+    @property
+    def after(self) -> Sequence[Array]: ...
+    def sample(self, plan: Any, hold: Any = None, /) -> NDArray[Any]: ...
+
+
+Checked = TypeVar("Checked", bound=State)
 
 
 class NotFinite(UserError):
     """An output or a sample of a run contains a value that is not finite."""
 
 
-def finite_states(states: Iterator[State], plan: AnyPlan) -> Iterator[State]:
+def finite_states(states: Iterator[Checked], plan: AnyPlan) -> Iterator[Checked]:
     """Yield the states of a run, each checked first. Raises NotFinite for the first that is not finite."""
     while True:
         with np.errstate(all="ignore"):
             state = next(states, None)
         if state is None:
             return
-        if isinstance(state, StepState):  # the token executor has checked its logits
-            check_finite_state(state, plan)
+        check_finite_state(state, plan)
         yield state
 
 
@@ -45,8 +60,7 @@ def run_to_sample(plan: AnyPlan, states: Iterator[Any], hold: Hold | None = None
     last = None
     with np.errstate(all="ignore"):
         for state in states:
-            if isinstance(state, StepState):  # the token executor has checked its logits
-                check_finite_state(state, plan)
+            check_finite_state(state, plan)
             last = state
     return finite_sample(plan, [last], hold)
 
@@ -56,17 +70,15 @@ def finite_sample(plan: AnyPlan, states: Iterable[Any], hold: Hold | None = None
 
     Raises NotFinite for values that are not finite, and UserError for open tokens.
     """
-    if plan.prediction == LOGITS:
-        return finish_tokens(check_tokens(plan), states)
-    plan = check_compiled(plan)
+    (last,) = deque(states, maxlen=1)
     with np.errstate(all="ignore"):
-        x: NDArray[np.float32] = finish(plan, states, hold=hold).astype(np.float32, copy=False)
+        x: NDArray[Any] = last.sample(plan, hold)
         if not _is_surely_finite(x):
             check_finite(x, "the sample", len(plan.steps) - 1, plan.steps[-1], plan)
     return x
 
 
-def check_finite_state(state: StepState, plan: AnyPlan) -> None:
+def check_finite_state(state: State, plan: AnyPlan) -> None:
     """Raise NotFinite if an output or the state after a step is not finite, and name the first that is not.
 
     Outputs are checked too, because a step may not read all of them: rk4 with CFG++ leaves one unread.
@@ -96,7 +108,7 @@ def finite_outputs(network: StepNetwork, plan: Plan) -> StepNetwork:
     return check_network
 
 
-def check_finite(array: NDArray[Any], what: str, index: int, step: Step, plan: AnyPlan) -> None:
+def check_finite(array: NDArray[Any], what: str, index: int, step: AnyStep, plan: AnyPlan) -> None:
     """Raise NotFinite with the step's name if the array contains a value that is not finite."""
     if not np.isfinite(array).all():
         weight = "" if plan.guidance is None else f" with guidance {describe(plan.guidance)}"

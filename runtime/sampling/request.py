@@ -2,7 +2,7 @@
 
 import operator
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from threading import Event
 from typing import Any, NamedTuple, TypedDict, TypeVar
@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.errors import Cancelled, UserError
 from fewstep.plans.guidance import COND, PERTURBED, UNCOND, Guidance, as_guidance, describe, weight_of
+from fewstep.plans.names.plan_reference import FittedReference, NamedReference, SchedulerReference
 from fewstep.plans.plan import DENOISER, IMAGE, NOISE, Plan, row_names
 from fewstep.plans.shaping import Shaping
 from fewstep.plans.spec import DenoiserFacts, NetworkFacts
@@ -23,13 +24,15 @@ from fewstep.runtime.bundle.manifest import Manifest
 from fewstep.runtime.bundle.networks import network_at
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.kinds.sizes import apply_sizes, free_x_shape, sizes_of
-from fewstep.runtime.sampling.execute import Hold, x_row
+from fewstep.runtime.sampling.execute import Draws, Hold, x_row
 from fewstep.runtime.sampling.feeds import Overrides
 from fewstep.runtime.sampling.slots import Slots, check_slots, first_slots
+from fewstep.runtime.sampling.step_call import StepCall
 
 Cancel = Event | Callable[[], bool]
 GivenTensors = Mapping[str, ArrayLike]
 T = TypeVar("T")
+Resolved = NamedReference | FittedReference | SchedulerReference | AnyPlan  # a file has been read
 CHOSEN_ONCE = {"sizes": "height=96", "adapters": 'adapters={"FILE.safetensors": 0.8}'}
 
 SAMPLES_LIMIT = 2**20  # per call
@@ -59,6 +62,22 @@ class PlannedRun(NamedTuple):
     plan: AnyPlan
     states: Iterator[Any]
     hold: Hold | None = None
+
+
+@dataclass(frozen=True)
+class RunInputs:
+    """The inputs of a run along one compiled plan, of which seeds, sizes and conditions are checked.
+
+    step_call: returns the network calls of the plan's steps. reads_time: whether the network takes a time.
+    """
+
+    manifest: Manifest
+    seeds: Sequence[int]
+    condition: conditions.ConditionValues | None
+    settings: RunSettings
+    draws: Draws
+    step_call: Callable[[AnyPlan], StepCall]
+    reads_time: bool
 
 
 def check_settings(settings: Mapping[str, Any], kind: type, noun: str) -> None:

@@ -14,15 +14,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
-import numpy as np
 from numpy.typing import ArrayLike
 
 from fewstep.plans.any_plan import AnyPlan, regroup
-from fewstep.plans.argument_checks import PlanLike, PlanReference, check_compiled, check_tokens, parse_plan_reference
+from fewstep.plans.argument_checks import PlanLike, PlanReference, check_compiled, parse_plan_reference
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance
 from fewstep.plans.plan import DENOISER, Plan
-from fewstep.plans.tokens.plan import IDS, TokenPlan
 from fewstep.runtime.arrays import Float32
 from fewstep.runtime.backends.lru_cache import LruCache
 from fewstep.runtime.bundle import conditions
@@ -32,21 +30,21 @@ from fewstep.runtime.kinds import units
 from fewstep.runtime.kinds.sample_space import CONTINUOUS
 from fewstep.runtime.kinds.sizes import apply_sizes
 from fewstep.runtime.sampling import mixed_plans
+from fewstep.runtime.sampling.calibrated_plans import default_guidance
 from fewstep.runtime.sampling.denoiser import DenoiserNetworks
-from fewstep.runtime.sampling.execute import Array, Draws, StepNetwork, StepState, execute
+from fewstep.runtime.sampling.execute import Array, Draws, StepNetwork, StepState
+from fewstep.runtime.sampling.execution import execution_of, plan_for
 from fewstep.runtime.sampling.feeds import BranchValues, Overrides, branch_values
 from fewstep.runtime.sampling.finite_checks import finite_outputs, finite_sample, finite_states, run_to_sample
 from fewstep.runtime.sampling.network import Network
 from fewstep.runtime.sampling.noise_ahead import NoiseAhead
-from fewstep.runtime.sampling.planning import default_guidance, plan_for
 from fewstep.runtime.sampling.request import (
-    GivenTensors,
     PlannedRun,
     PlanSettings,
+    RunInputs,
     RunSettings,
     check_branches,
     check_given,
-    check_hold,
     check_seeds,
     check_settings,
     check_tensors,
@@ -55,8 +53,6 @@ from fewstep.runtime.sampling.request import (
 )
 from fewstep.runtime.sampling.slots import Slots, refuse_banks
 from fewstep.runtime.sampling.step_call import OnCall, StepCall
-from fewstep.runtime.sampling.token_planning import check_ids, refuse_for_tokens, vocabulary_of
-from fewstep.runtime.sampling.tokens import TokenState, execute_tokens
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack  # in the standard library from Python 3.11 on
@@ -385,31 +381,17 @@ class Sampler(AbstractContextManager["Sampler"]):
     ) -> PlannedRun:
         """Check the run of all samples along one plan. Its states are computed lazily, and not checked."""
         check_settings(settings, RunSettings, "run")
-        seeds, x_shape = check_seeds(seeds), self.bundle.manifest.x_shape
-        samples, hold, carried = len(seeds), settings.get("hold"), settings.get("carried")
-        values_of = self._branch_values(samples, condition, settings.get("branches"))
+        seeds, manifest, carried = check_seeds(seeds), self.bundle.manifest, settings.get("carried")
+        values_of = self._branch_values(len(seeds), condition, settings.get("branches"))
         (compiled,) = self._compile_plans([plan], guidance, settings)
-        states: Iterator[Any]
-        if self.bundle.manifest.vocabulary is None or hold is not None:  # check_compiled refuses a hold of tokens
-            numeric = check_compiled(compiled, f"give known tokens: given={{{IDS!r}: ...}}", "a hold")
-            hold = check_hold(hold, numeric, x_shape, samples)
-            network = self._step_call(numeric, samples, values_of, carried).step_network
-            given = check_given(numeric.given, settings.get("given"), condition, x_shape, samples)
-            states = execute(numeric, network, self.draws(seeds), np.float32, given, hold)
-        else:
-            states = self._token_states(check_tokens(compiled), seeds, values_of, settings.get("given"))
-        states = stop_on_cancel(states, len(compiled.steps), settings.get("cancel"))
-        return PlannedRun(compiled, states, hold)
 
-    def _token_states(
-        self, plan: TokenPlan, seeds: Sequence[int], values_of: BranchValues, given: GivenTensors | None
-    ) -> Iterator[TokenState]:
-        """Return the token states, one per step."""
-        manifest, reads_time = self.bundle.manifest, self.network().inputs.has_time
-        refuse_for_tokens(plan, reads_time)
-        known = check_ids(given, plan, manifest, len(seeds))
-        logits = self._step_call(plan, len(seeds), values_of, None).logits
-        return execute_tokens(plan, logits, seeds, vocabulary_of(manifest).mask, known, reads_time)
+        def step_call(plan: AnyPlan) -> StepCall:
+            return self._step_call(plan, len(seeds), values_of, carried)
+
+        reads_time = self.network().inputs.has_time
+        inputs = RunInputs(manifest, seeds, condition, settings, self.draws(seeds), step_call, reads_time)
+        run = execution_of(manifest.space).begin(compiled, inputs)
+        return run._replace(states=stop_on_cancel(run.states, len(compiled.steps), settings.get("cancel")))
 
     def _step_call(self, plan: AnyPlan, samples: int, values_of: BranchValues, carried: Slots | None) -> StepCall:
         """Return the network calls of a plan's steps with checked conditions. They start from `carried` or zeros."""

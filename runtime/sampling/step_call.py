@@ -7,8 +7,8 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from fewstep.plans.any_plan import AnyStep
 from fewstep.plans.plan import Step
-from fewstep.plans.tokens.plan import TokenStep
 from fewstep.runtime.arrays import Arrays, Float32
 from fewstep.runtime.kinds.graph_entry import CARRIED, NAMED, NEXT
 from fewstep.runtime.sampling.execute import Array
@@ -58,11 +58,11 @@ class StepCall:
         carried = {name: made.returned[NEXT + name] for name in banks if NEXT + name in made.returned}
         return split_outputs(made.output, step), carried | {name: made.returned[NAMED + name] for name in self.named}
 
-    def logits(self, index: int, step: TokenStep, ids: NDArray[np.int64]) -> Float32:
+    def logits(self, index: int, step: AnyStep, ids: NDArray[np.int64]) -> Float32:
         """Return the logits [branches * B, *shape, V] of a step for ids [B, *shape]."""
         return self.graph_call(index, step, ids).output
 
-    def graph_call(self, index: int, step: Step | TokenStep, u: NDArray[Any], ports: Arrays | None = None) -> GraphCall:
+    def graph_call(self, index: int, step: AnyStep, u: NDArray[Any], ports: Arrays | None = None) -> GraphCall:
         """Call the step's network, with `ports` among its inputs."""
         fed = {**self.feeds(index), **ports} if ports else self.feeds(index)
         made = self.call(stack_branches(u, step), fed, step.group, step.network)
@@ -76,7 +76,7 @@ class StepCall:
         return self if self.slots is None else CarryingNetwork(self.call_carrying, self.slots)
 
 
-def stack_branches(u: NDArray[Number], step: Step | TokenStep) -> NDArray[Number]:
+def stack_branches(u: NDArray[Number], step: AnyStep) -> NDArray[Number]:
     """Repeat a network input for each branch of a step, concatenated along the batch axis."""
     return u if len(step.branches) == 1 else np.concatenate([u] * len(step.branches))
 

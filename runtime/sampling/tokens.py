@@ -7,12 +7,14 @@ position determine. So a sample is bitwise identical in any batch.
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import ClassVar
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.plans import noise
+from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.errors import UserError
 from fewstep.plans.tokens.plan import TokenPlan, TokenStep
 
@@ -37,7 +39,17 @@ class TokenState(msgspec.Struct, frozen=True):
     ids: Ids
     is_open: NDArray[np.bool_]
     is_evaluated: bool
-    slots: None = None  # token denoisers carry no tensors
+    before: ClassVar[tuple[()]] = ()  # no rows or outputs that may not be finite
+    outputs: ClassVar[tuple[()]] = ()
+    after: ClassVar[tuple[()]] = ()
+    slots: ClassVar[None] = None  # token denoisers carry no tensors
+
+    def sample(self, plan: AnyPlan, hold: None = None) -> Ids:
+        """Return the tokens [B, *shape] of a run that ends here. Raises UserError if positions are still open."""
+        if self.is_open.any():
+            fix = "use a plan whose last step reveals all positions"
+            raise UserError(f"plan {plan.name!r} leaves {self.is_open.sum()} positions open", fix)
+        return self.ids
 
 
 class Candidates(msgspec.Struct, frozen=True):
@@ -94,10 +106,7 @@ def execute_tokens(
 def finish_tokens(plan: TokenPlan, states: Iterable[TokenState]) -> Ids:
     """Consume a run's states and return its tokens [B, *shape]. Raises UserError if positions are still open."""
     (last,) = deque(states, maxlen=1)
-    if last.is_open.any():
-        fix = "use a plan whose last step reveals all positions"
-        raise UserError(f"plan {plan.name!r} leaves {last.is_open.sum()} positions open", fix)
-    return last.ids
+    return last.sample(plan)
 
 
 def chances_of(index: int, step: TokenStep) -> tuple[int, ...]:

@@ -21,8 +21,8 @@ from fewstep.measure.rollouts.recorded_token_run import record_token_run
 from fewstep.measure.rollouts.seeds import SeedBatch
 from fewstep.plans.any_plan import regroup
 from fewstep.plans.errors import UserError
+from fewstep.runtime.sampling.calibrated_plans import calibrated_plan
 from fewstep.runtime.sampling.loading import load
-from fewstep.runtime.sampling.planning import calibrated_plan
 from tests.bundles import described
 
 

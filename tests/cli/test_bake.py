@@ -9,7 +9,7 @@ from fewstep.graph.bake import bake
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.file import encode
 from fewstep.runtime.bundle.reading import open_bundle
-from fewstep.runtime.sampling.planning import plan_for
+from fewstep.runtime.sampling.execution import plan_for
 from fewstep.runtime.sampling.request import denoiser_facts
 from tests.bundles import changed, with_body
 from tests.cli.conftest import Command

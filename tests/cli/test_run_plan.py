@@ -19,7 +19,7 @@ from fewstep.plans.transforms import tail
 from fewstep.runtime import load
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.kinds.sizes import Size
-from fewstep.runtime.sampling.planning import calibrated_plan, default_guidance
+from fewstep.runtime.sampling.calibrated_plans import calibrated_plan, default_guidance
 from fewstep.runtime.sampling.sampler import PLAN, Sampler
 from tests.bundles import described
 from tests.cli.conftest import Command

@@ -20,8 +20,8 @@ from fewstep.plans.transforms import tail, tail_inputs, use_given_noise
 from fewstep.runtime import Cancelled, Hold, Sampler, UserError
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.sampling import sampler as running
+from fewstep.runtime.sampling.execution import plan_for
 from fewstep.runtime.sampling.finite_checks import NotFinite
-from fewstep.runtime.sampling.planning import plan_for
 from tests.bundles import changed
 from tests.runtime.sampling.test_sampler import GROUP_SCALE, LABEL_SHIFT, X_SHAPE, by_hand
 

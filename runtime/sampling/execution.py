@@ -1,0 +1,146 @@
+"""How the plans of a sample space are compiled, checked and run. `execution_of` returns the execution of a space.
+
+`ContinuousExecution` is here, and `TokenExecution` in `token_execution.py`.
+"""
+
+from dataclasses import replace
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fewstep.plans.any_plan import AnyPlan, regroup
+from fewstep.plans.argument_checks import PlanReference, check_compiled
+from fewstep.plans.errors import UserError
+from fewstep.plans.file import read_plan
+from fewstep.plans.guidance import UNCOND, Guidance
+from fewstep.plans.names.plan_reference import FileReference, FittedReference, NamedReference, SchedulerReference
+from fewstep.plans.plan import DENOISER, Plan
+from fewstep.plans.shaping import as_shaping
+from fewstep.plans.spec import DenoiserFacts
+from fewstep.runtime.arrays import Float32
+from fewstep.runtime.bundle.manifest import Body, Manifest
+from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.kinds.sample_space import SampleSpace, Vocabulary
+from fewstep.runtime.sampling.calibrated_plans import shaping_of_calibration
+from fewstep.runtime.sampling.execute import execute
+from fewstep.runtime.sampling.fitted_plans import find_fitted
+from fewstep.runtime.sampling.request import (
+    PlannedRun,
+    PlanSettings,
+    Resolved,
+    RunInputs,
+    check_given,
+    check_hold,
+    check_plan,
+    check_x,
+    denoiser_facts,
+    recompile_hint,
+)
+from fewstep.runtime.sampling.token_execution import AnyX, TokenExecution
+
+NO_SETTINGS = PlanSettings()
+
+
+class Execution(Protocol):
+    """The functions that a sampler needs for the plans and samples of a space."""
+
+    def resolve(
+        self,
+        reference: Resolved,
+        facts: DenoiserFacts,
+        bundle: Bundle,
+        body: Body,
+        guidance: float | Guidance | None,
+        settings: PlanSettings,
+    ) -> AnyPlan:
+        """Return the plan of a reference, compiled or checked, with steps in the body's range groups."""
+
+    def check_network(self, plan: AnyPlan, reads_time: bool) -> None:
+        """Raise UserError for a plan that a network, which reads the time or does not, cannot run."""
+
+    def begin(self, plan: AnyPlan, inputs: RunInputs) -> PlannedRun:
+        """Check a run along a plan of `resolve`. Its states are computed lazily, and not checked."""
+
+    def check_x(self, x: ArrayLike, manifest: Manifest) -> tuple[AnyX, Manifest]:
+        """Return a caller's states [B, *x_shape], checked, and the manifest at their sizes."""
+
+
+class ContinuousExecution:
+    """The execution of plans of continuous samples, by `execute`."""
+
+    def resolve(
+        self,
+        reference: Resolved,
+        facts: DenoiserFacts,
+        bundle: Bundle,
+        body: Body,
+        guidance: float | Guidance | None,
+        settings: PlanSettings,
+    ) -> Plan:
+        if guidance is not None:
+            from fewstep.plans.compile import check_guidance
+
+            check_guidance(guidance, facts)  # before the plan: no plan works with a guidance that the denoiser lacks
+        shaping, strength = as_shaping(settings.get("shaping")), settings.get("strength")
+        renoise = settings.get("renoise")
+        match reference:
+            case NamedReference(parts):
+                from fewstep.plans.compile import bind_plan_name, compile_plan  # load all solvers; only names need them
+
+                name = bind_plan_name(parts, facts, strength)
+                own = shaping_of_calibration(bundle, body, name.text) if shaping is None else shaping
+                return compile_plan(name, facts, guidance, own, body.groups, strength, renoise)
+            case FittedReference(evaluations):
+                plan = find_fitted(evaluations, bundle, body, guidance, shaping, strength)
+                guidance = None  # `find_fitted` has checked it
+            case SchedulerReference(steps):
+                if renoise is not None or shaping is not None:
+                    what = f"plan '{reference}' takes no renoise and no shaping"
+                    raise UserError(what, "give SOLVER:STEPS, which takes both")
+                from fewstep.runtime.sampling.scheduler_plans import scheduler_plan  # rarely needed, slow to load
+
+                plan = scheduler_plan(steps, guidance, facts.guided, bundle, strength)
+            case _:
+                plan = check_compiled(reference, "use dpmpp_2m:8")
+        check_plan(plan, guidance, strength, renoise, bundle)
+        if shaping is not None and {step.shaping for step in plan.steps if step.shaping is not None} != {shaping}:
+            raise UserError(f"plan {plan.name!r} was compiled without shaping {shaping}", recompile_hint(plan))
+        return regroup(plan, {DENOISER: body.groups} if bundle.manifest.networks else body.groups)
+
+    def check_network(self, plan: AnyPlan, reads_time: bool) -> None:
+        pass
+
+    def begin(self, plan: AnyPlan, inputs: RunInputs) -> PlannedRun:
+        plan, settings, x_shape = check_compiled(plan), inputs.settings, inputs.manifest.x_shape
+        hold = check_hold(settings.get("hold"), plan, x_shape, len(inputs.seeds))
+        network = inputs.step_call(plan).step_network
+        given = check_given(plan.given, settings.get("given"), inputs.condition, x_shape, len(inputs.seeds))
+        return PlannedRun(plan, execute(plan, network, inputs.draws, np.float32, given, hold), hold)
+
+    def check_x(self, x: ArrayLike, manifest: Manifest) -> tuple[Float32, Manifest]:
+        return check_x(x, manifest)
+
+
+def execution_of(space: SampleSpace) -> Execution:
+    """Return the execution of a sample space."""
+    return TokenExecution(space) if isinstance(space, Vocabulary) else ContinuousExecution()
+
+
+def plan_for(
+    bundle: Bundle,
+    body: Body,
+    reference: PlanReference,
+    guidance: float | Guidance | None = None,
+    settings: PlanSettings = NO_SETTINGS,
+) -> AnyPlan:
+    """Return the plan for a body, with steps in the body's range groups.
+
+    `Sampler.compile` documents the arguments.
+    """
+    facts = denoiser_facts(bundle.manifest)
+    if UNCOND in (settings.get("branches") or {}):
+        facts = replace(facts, guided=True)
+    if isinstance(reference, FileReference):
+        reference = read_plan(bundle.check_path(reference.path))
+    return execution_of(bundle.manifest.space).resolve(reference, facts, bundle, body, guidance, settings)
