@@ -27,12 +27,14 @@ class RunOptions(Options):
         plan from `fewstep fit`, or the path of a plan's JSON file. Default: the plan of the calibration (for float32
         too), else scheduler:20 if the model came with a scheduler, else dpmpp_2m:8.
     precision: float32, int8 (made by `fewstep calibrate`), or on a GPU float16 or bfloat16 (made by `fewstep build`).
-    samples: Number of samples. Default: one for each prompt, or 16.
+    samples: Number of samples. Default: one for each prompt, or each row of --conditions, or 16.
     prompt: Text prompt, for a bundle with a text encoder. If it is given several times, the samples cycle through the
         prompts.
     negative: Negative prompt. If it is given several times, the samples cycle through the prompts.
     condition: NAME=VALUE, NAME=LABEL, or NAME=@FILE.npy for one array or a stack of N arrays. If a name is given
         several times, the samples cycle through its values.
+    conditions: A .npz or .safetensors file of conditions, such as `fewstep encode` writes: an array [N, *shape] for
+        each by name, and BRANCH.NAME for another branch of guidance. The samples cycle through its rows.
     adapter: FILE.safetensors or FILE.safetensors:STRENGTH of a LoRA, for a bundle with LoRA slots
         (export --lora-slots). Several LoRAs add up.
     guidance: Weight of classifier-free guidance, pag:SCALE for perturbed attention, or steer:WEIGHT for gradient
@@ -65,6 +67,7 @@ class RunOptions(Options):
     prompt: tuple[str, ...] = field(default=(), metadata={"short": "-p", "whole": True})
     negative: tuple[str, ...] = field(default=(), metadata={"whole": True})
     condition: tuple[str, ...] = field(default=(), metadata={"short": "-c"})
+    conditions: Path | None = None
     adapter: tuple[str, ...] = field(default=(), metadata={"whole": True})
     guidance: float | Guidance | None = None
     clip: float | None = None

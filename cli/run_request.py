@@ -14,13 +14,15 @@ from fewstep.cli.run_options import RunOptions
 from fewstep.cli.run_output import default_scale, square_columns
 from fewstep.cli.run_tiles import Tiling, parse_tiling
 from fewstep.graph.output_files import check_writable
+from fewstep.measure.rollouts.conditions_file import read_branches
 from fewstep.plans.errors import UserError
-from fewstep.plans.guidance import UNCOND
+from fewstep.plans.guidance import COND, UNCOND
 from fewstep.plans.names.plan_reference import parse_plan_text
 from fewstep.plans.plan import IMAGE
 from fewstep.plans.tokens.plan import IDS
 from fewstep.report.choosing.saved_choice import SavedChoice, load_choice
 from fewstep.runtime.backends.registry import create_backend
+from fewstep.runtime.bundle.manifest import Manifest
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.kinds.companions import image_shape
 from fewstep.runtime.kinds.sizes import apply_sizes
@@ -76,13 +78,19 @@ def open_request(options: RunOptions) -> RunRequest:
     _check_tokens(options, bundle)
     _check_latents(options, bundle, tiled)
     own = parse_conditions(options.condition, manifest.conditions, of_any_size=tiled is not None)
+    options, own, branches = _add_file(options, own, manifest)
     if options.is_picture:
         check_picture(options, _image_shape(bundle, tiled))
     body = bundle.body(choose_body(bundle, options.precision, create_backend(options.backend, options.threads)))
     values, negative = add_prompt_conditions(bundle, own, options.prompt, options.negative, options.threads)
+    if negative:
+        if UNCOND in branches:
+            raise UserError(f"{options.conditions} has a negative prompt already", "leave --negative out")
+        branches = {**branches, UNCOND: negative}
     for each in manifest.conditions:
         if each.shape and each.default is None and each.name not in values:
-            fix = f"give arrays of shape {list(each.shape)} as a file: --condition {each.name}=@FILE.npy"
+            shape = list(each.shape)
+            fix = f"give arrays of shape {shape} as a file: --condition {each.name}=@FILE.npy, or --conditions FILE.npz"
             raise UserError(f"condition {each.name!r} is missing", fix)
     given: Values = {}
     if options.known is not None:
@@ -91,7 +99,24 @@ def open_request(options: RunOptions) -> RunRequest:
         given = {IMAGE: [_encode_image(options.image, bundle, options.threads)]}
     if options.guidance is None and choice is None:
         options = replace(options, guidance=default_guidance(bundle, body, options.plan))
-    return RunRequest(options, choice, bundle, sizes, tiled, values, {UNCOND: negative} if negative else {}, given)
+    return RunRequest(options, choice, bundle, sizes, tiled, values, branches, given)
+
+
+def _add_file(options: RunOptions, own: Values, manifest: Manifest) -> tuple[RunOptions, Values, Mapping[str, Values]]:
+    """Add the records of --conditions. Return the options with its number of samples, the conditions, and those of
+    other branches."""
+    if options.conditions is None:
+        return options, own, {}
+    branches = read_branches(options.conditions, manifest.conditions)
+    records = {name: list(array) for name, array in branches.pop(COND, {}).items()}
+    if twice := sorted(set(records) & set(own)):
+        raise UserError(
+            f"condition {twice[0]!r} is given, and {options.conditions} has it too", "leave one of them out"
+        )
+    rows = max(map(len, (*records.values(), *(array for each in branches.values() for array in each.values()))))
+    count = rows if options.samples is None and not options.prompt else options.samples
+    others = {branch: {name: list(array) for name, array in each.items()} for branch, each in branches.items()}
+    return replace(options, samples=count), {**own, **records}, others
 
 
 def _apply_choice(options: RunOptions) -> tuple[RunOptions, SavedChoice | None]:

@@ -131,7 +131,8 @@ def _plan(request: RunRequest, sampler: Sampler) -> Plan:
         plan = sampler.compile(options.plan, options.guidance, **settings)
     check_given_by_options(plan, {*request.values, *request.given})
     if branches and not any(UNCOND in step.branches for step in plan.steps):
-        raise UserError("--negative without guidance has no effect", "give a weight: --guidance 7.5")
+        given = "--negative" if options.negative else f"the negative prompt of {options.conditions}"
+        raise UserError(f"{given} without guidance has no effect", "give a weight: --guidance 7.5")
     if options.prompt and options.guidance is None and is_led_by_guidance(sampler.bundle.manifest.conditions):
         LOG.warning("no --guidance given: most models need 4 to 8 to follow a prompt closely; distilled ones need none")
     return plan

@@ -79,8 +79,8 @@ class ExportOptions(Options):
         again.
     call: NAME=VALUE, like height=512 or num_frames=49: an argument of the call of a diffusers pipeline that export
         records, which defines the size of its samples. Default: the pipeline's own values.
-    null: NAME=VALUE, like class=10: the null value of a condition, if the source does not define it. NAME=@FILE.npy for
-        an array. Guidance needs one for each condition.
+    null: NAME=VALUE, like class=10: the null value of a condition, if the source does not define it. NAME=@FILE for an
+        array in a .npy file, or in an .npz file under that name. Guidance needs one for each condition.
     expert: NAME=SOURCE@LAMBDA: SOURCE replaces the denoiser in steps below that lambda = log(alpha / sigma), the noisy
         side. NAME=SOURCE@-inf runs one step at pure noise before all others. Changes such as --lora apply to the
         denoiser only.
@@ -99,7 +99,7 @@ class ExportOptions(Options):
     rank: int = 64
     change: tuple[str, ...] = field(default=(), metadata={"whole": True})
     verify: Scope = "full"
-    call: tuple[str, ...] = ()
+    call: tuple[str, ...] = field(default=(), metadata={"whole": True})
     null: tuple[str, ...] = ()
     expert: tuple[str, ...] = ()
     check: Path | None = field(default=None, metadata={"unrecorded": True})

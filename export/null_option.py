@@ -1,13 +1,17 @@
 """`fewstep export --null class=10`: set a condition's null value if the source does not define it.
 
-An array comes from a file, like `--null text=@null.npy`.
+An array comes from a file, like `--null text=@null.npy`, or from the array of that name in an .npz file, such as
+`fewstep encode` writes.
 """
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import msgspec
+import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.export.spec import Source, Spec, with_spec
@@ -42,7 +46,7 @@ def with_nulls(source: Source, texts: Sequence[str]) -> Source:
 def read_null_values(spec: Spec, texts: Sequence[str]) -> dict[str, NDArray[Any]]:
     """Return the null values [*shape] that are arrays, by condition name."""
     named, files = {each.name: each for each in spec.conditions}, _file_paths(texts).items()
-    return {name: read_null(named[name], Path(path).read_bytes()) for name, path in files}
+    return {name: read_null(named[name], _read_content(name, Path(path))) for name, path in files}
 
 
 def _file_paths(texts: Sequence[str]) -> dict[str, str]:
@@ -55,7 +59,9 @@ def add_null_files(writer: Writer, manifest: Manifest, texts: Sequence[str]) -> 
     """Return the manifest with null arrays added to the bundle as files."""
     paths = _file_paths(texts)
     conditions = (
-        msgspec.structs.replace(each, null_file=writer.add_copy(Path(path), "graphs", f"null-{each.name}", ".npy"))
+        msgspec.structs.replace(
+            each, null_file=writer.add(_read_content(each.name, Path(path)), "graphs", f"null-{each.name}", ".npy")
+        )
         if (path := paths.get(each.name)) is not None
         else each
         for each in manifest.conditions
@@ -69,6 +75,22 @@ def strip_folder(text: str) -> str:
     return f"{name}={FILE}{Path(value.removeprefix(FILE)).name}" if value.startswith(FILE) else text
 
 
+def _read_content(name: str, path: Path) -> bytes:
+    """Return the bytes of a .npy file: of the file, or of the only row of the array of that name in an .npz file.
+    Raises ValueError if there is no such array, or if it has several rows."""
+    if path.suffix != ".npz":
+        return path.read_bytes()
+    with np.load(path, allow_pickle=False) as opened:  # a pickle runs code
+        if name not in opened.files:
+            raise ValueError(f"it has no array {name!r}")
+        array = opened[name]
+    if len(array) != 1:
+        raise ValueError(f"its array {name!r} has {len(array)} rows, not one")
+    stream = io.BytesIO()
+    np.save(stream, array[0], allow_pickle=False)
+    return stream.getvalue()
+
+
 def _check_file(condition: Condition, value: str, text: str) -> None:
     """Raise UserError if the file does not contain a null value of the condition."""
     path = Path(value.removeprefix(FILE))
@@ -76,8 +98,8 @@ def _check_file(condition: Condition, value: str, text: str) -> None:
         what = f"--null {text!r}: {condition.name!r} has a shape that follows --size, but an array has a fixed shape"
         raise UserError(what, "leave --size out, or give a number")
     try:
-        read_null(condition, path.read_bytes())
-    except (OSError, ValueError) as error:
+        read_null(condition, _read_content(condition.name, path))
+    except (OSError, ValueError, BadZipFile) as error:
         reason = getattr(error, "strerror", None) or error
         fix = f"write one {condition.dtype} {list(condition.shape)} with numpy.save"
         raise UserError(f"--null {text!r}: {path} cannot be read ({reason})", fix) from None

@@ -149,7 +149,7 @@ def load_text_encoder(bundle: Bundle | Path | str, threads: int = 0) -> TextEnco
     if text is None:
         raise UserError(
             f"{bundle.path} has no text encoder",
-            "give its conditions directly, or export a folder that has text_encoder/ and tokenizer/",
+            "give its conditions directly, as `fewstep encode` writes them for a pipeline that export recorded",
         )
     return TextEncoder(
         bundle,

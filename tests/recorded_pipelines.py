@@ -60,14 +60,13 @@ def ltx(folder: Path) -> Path:
     return write(folder, "LTXPipeline", transformer=randomized(network), vae=None, scheduler=scheduler)
 
 
-def cogvideox(folder: Path) -> Path:
-    """CogVideoX: frames before channels, v prediction, integer times."""
+def cogvideox_transformer(channels: int) -> Any:
     import diffusers
 
     network = diffusers.CogVideoXTransformer3DModel(
         num_attention_heads=2,
         attention_head_dim=8,
-        in_channels=4,
+        in_channels=channels,
         out_channels=4,
         time_embed_dim=4,
         text_embed_dim=TEXT,
@@ -79,10 +78,41 @@ def cogvideox(folder: Path) -> Path:
         temporal_compression_ratio=4,
         max_text_seq_length=TOKENS,
     )
-    scheduler = diffusers.CogVideoXDDIMScheduler(
-        prediction_type="v_prediction", rescale_betas_zero_snr=True, timestep_spacing="trailing"
+    return randomized(network)
+
+
+COGVIDEOX_SCHEDULER = {
+    "prediction_type": "v_prediction",
+    "rescale_betas_zero_snr": True,
+    "timestep_spacing": "trailing",
+}
+
+
+def cogvideox(folder: Path) -> Path:
+    """CogVideoX: frames before channels, v prediction, integer times."""
+    import diffusers
+
+    scheduler = diffusers.CogVideoXDDIMScheduler(**COGVIDEOX_SCHEDULER)
+    return write(folder, "CogVideoXPipeline", transformer=cogvideox_transformer(4), vae=None, scheduler=scheduler)
+
+
+def cogvideox_image_to_video(folder: Path) -> Path:
+    """CogVideoX from a picture: channels of its encoded frames come after x."""
+    import diffusers
+
+    vae = diffusers.AutoencoderKLCogVideoX(
+        down_block_types=("CogVideoXDownBlock3D",) * 4,
+        up_block_types=("CogVideoXUpBlock3D",) * 4,
+        block_out_channels=(8,) * 4,
+        latent_channels=4,
+        layers_per_block=1,
+        norm_num_groups=2,
+        temporal_compression_ratio=4,
+        scaling_factor=0.7,
     )
-    return write(folder, "CogVideoXPipeline", transformer=randomized(network), vae=None, scheduler=scheduler)
+    scheduler = diffusers.CogVideoXDDIMScheduler(**COGVIDEOX_SCHEDULER)
+    parts = {"transformer": cogvideox_transformer(8), "vae": randomized(vae), "scheduler": scheduler}
+    return write(folder, "CogVideoXImageToVideoPipeline", **parts)
 
 
 def chroma(folder: Path) -> Path:
@@ -246,6 +276,7 @@ CALLS: dict[str, dict[str, Any]] = {
     "wan": {"height": 16, "width": 16, "num_frames": 5, "max_sequence_length": TOKENS},
     "ltx": {"height": 64, "width": 64, "num_frames": 9, "max_sequence_length": TOKENS},
     "cogvideox": {"height": 16, "width": 16, "num_frames": 9, "max_sequence_length": TOKENS},
+    "cogvideox_image_to_video": {"height": 16, "width": 16, "num_frames": 9, "max_sequence_length": TOKENS},
     "chroma": {"height": 64, "width": 64, "max_sequence_length": TOKENS},
     "lumina2": {"height": 32, "width": 32, "max_sequence_length": 40, "system_prompt": "a"},
     "perturbed_attention": {},

@@ -14,6 +14,7 @@ from fewstep.cli.verbs import VERBS
 PAGE = Path(__file__).parent.parent / "docs/cli.md"
 ELSEWHERE = {  # verbs that another page explains
     "export": "export.md",
+    "encode": "export/diffusers.md#encoded-prompts",
     "calibrate": "quantization.md",
     "fit": "fitting.md",
     "build": "engines.md#building",

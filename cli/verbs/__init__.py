@@ -28,6 +28,12 @@ VERBS = {  # each is a module of this package, with a function `verb(options, pr
         "fewstep export model.py:make -o bundle",
         "export",
     ),
+    "encode": Verb(
+        MAKE,
+        "Encode prompts for a bundle that lacks the text encoders of its diffusers pipeline.",
+        'fewstep encode FOLDER -p "a cat" -o prompts.npz',
+        "export",
+    ),
     "calibrate": Verb(
         MAKE,
         "Calibrate a bundle along a sampling plan, and quantize it to int8.",

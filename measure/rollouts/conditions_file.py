@@ -1,7 +1,8 @@
 """Options that name files of conditions, and the records (observations, vectors, pictures) in such a file.
 
 The file is .npz or .safetensors with one array [N, *shape] per condition, under the condition's name. Row i of all
-arrays is one record. Records may be private: they are used, but never copied into the bundle.
+arrays is one record. An array BRANCH.NAME has a condition's values in another branch of guidance, such as those of a
+negative prompt. Records may be private: they are used, but never copied into the bundle.
 """
 
 import logging
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from fewstep.plans.errors import UserError, first_line
+from fewstep.plans.guidance import COND
 from fewstep.runtime.bundle import conditions
 from fewstep.runtime.bundle.manifest import Condition
 from fewstep.runtime.options import Options
@@ -23,6 +25,7 @@ from fewstep.runtime.tensor_file import check_header
 
 LOG = logging.getLogger("fewstep")
 ConditionRecords = Mapping[str, NDArray[Any]]  # [N, *shape] for each condition, by name
+SEPARATOR = "."  # between a branch and a condition in the name of an array
 
 
 @dataclass(frozen=True)
@@ -55,8 +58,34 @@ class ConditionOptions(Options):
 
 
 def read_conditions(path: Path, takes: Sequence[Condition]) -> ConditionRecords:
-    """Read the records of a file, and check them against a denoiser's conditions. Raises UserError for a mismatch."""
-    return check_records(path.name, read_arrays(path), takes)
+    """Read the records of a file, and check them against a denoiser's conditions. Raises UserError for a mismatch, and
+    for values of other branches of guidance, which take null values here."""
+    arrays = read_arrays(path)
+    if names := [name for name in arrays if name not in {each.name for each in takes} and SEPARATOR in name]:
+        what = f"{path.name} has {names[0]!r}, the values of a branch of guidance"
+        raise UserError(what, "write it without --negative, and give the null value at export: fewstep export --null")
+    return check_records(path.name, arrays, takes)
+
+
+def read_branches(path: Path, takes: Sequence[Condition]) -> dict[str, ConditionRecords]:
+    """Read the records of a file by branch of guidance; those of `COND` have no prefix. A file may lack conditions.
+    Raises UserError for an array that is no condition's, or of another shape or type."""
+    named, branches = {each.name: each for each in takes}, dict[str, dict[str, NDArray[Any]]]()
+    for name, array in read_arrays(path).items():
+        branch, _, rest = (COND, "", name) if name in named else name.partition(SEPARATOR)
+        if rest not in named:
+            has = f"it takes {', '.join(map(repr, named))}" if named else "it takes none"
+            raise UserError(f"{path.name} has {name!r}, which is no condition of this denoiser", has)
+        branches.setdefault(branch, {})[rest] = array
+    return {
+        branch: check_records(path.name, arrays, [named[name] for name in arrays])
+        for branch, arrays in branches.items()
+    }
+
+
+def array_name(branch: str, condition: str) -> str:
+    """Return the name in a file of a condition's array for a branch other than `COND`."""
+    return f"{branch}{SEPARATOR}{condition}"
 
 
 def read_arrays(path: Path) -> ConditionRecords:

@@ -148,3 +148,52 @@ def test_windows_of_free_sizes_and_a_picture_that_is_cut(tiny_bundle: Path, tmp_
     asked = tiled(tmp_path, free(tiny_bundle), "height=20", tiles="12:4")
     condition = (*asked.condition, f"picture=@{tmp_path}/picture.npy")
     assert run(replace(asked, condition=condition)).x.shape == (2, 1, 20, 4)
+
+
+def file_of_pictures(folder: Path) -> Path:
+    """A file with two records of conditions, and those of the unconditional branch."""
+    picture = np.random.default_rng(0).uniform(-1, 1, (2, 1, 8, 4)).astype(np.float32)
+    np.savez(folder / "c.npz", **{"class": np.array([1, 2]), "picture": picture, "uncond.picture": 0 * picture})
+    return folder / "c.npz"
+
+
+def test_records_of_a_file_are_the_conditions(tiny_bundle: Path, tmp_path: Path) -> None:
+    file, bundle = file_of_pictures(tmp_path), free(tiny_bundle)
+    options = RunOptions(bundle, "ddim:2", conditions=file, guidance=2.0, output=tmp_path / "x.npy")
+    stored = np.load(file)
+    expected = load(bundle).sample(
+        "ddim:2",
+        [0, 1],
+        {name: stored[name] for name in ("class", "picture")},
+        guidance=2.0,
+        branches={"uncond": {"picture": stored["uncond.picture"]}},
+    )
+    np.testing.assert_array_equal(run(options).x, expected)
+
+
+def test_an_array_of_a_file_that_is_no_condition_is_refused(tiny_bundle: Path, tmp_path: Path) -> None:
+    np.savez(tmp_path / "c.npz", uncond=np.zeros(2))
+    bundle = free(tiny_bundle)
+    with pytest.raises(
+        UserError, match=r"c\.npz has 'uncond', which is no condition of this denoiser; it takes 'class'"
+    ):
+        run(RunOptions(bundle, conditions=tmp_path / "c.npz", output=tmp_path / "x.npy"))
+
+
+def test_a_record_of_another_shape_is_refused_by_name(tiny_bundle: Path, tmp_path: Path) -> None:
+    np.savez(tmp_path / "c.npz", picture=np.zeros((2, 1, 8, 5), np.float32))
+    bundle = free(tiny_bundle)
+    with pytest.raises(UserError, match=r"c\.npz: condition 'picture': one value has the shape \[1, 8, 5\]"):
+        run(RunOptions(bundle, conditions=tmp_path / "c.npz", output=tmp_path / "x.npy"))
+
+
+def test_a_condition_of_an_option_and_of_a_file_is_refused(tiny_bundle: Path, tmp_path: Path) -> None:
+    file, bundle = file_of_pictures(tmp_path), free(tiny_bundle)
+    with pytest.raises(UserError, match="condition 'class' is given, and .* has it too"):
+        run(RunOptions(bundle, conditions=file, condition=("class=bag",), output=tmp_path / "x.npy"))
+
+
+def test_a_negative_prompt_of_a_file_needs_guidance(tiny_bundle: Path, tmp_path: Path) -> None:
+    file, bundle = file_of_pictures(tmp_path), free(tiny_bundle)
+    with pytest.raises(UserError, match=r"the negative prompt of .*c\.npz without guidance has no effect"):
+        run(RunOptions(bundle, "ddim:2", conditions=file, output=tmp_path / "x.npy"))

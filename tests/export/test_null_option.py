@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from fewstep.export.null_option import add_null_files, strip_folder, with_nulls
+from fewstep.export.null_option import add_null_files, read_null_values, strip_folder, with_nulls
 from fewstep.graph.commit import open_for_update
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Condition
@@ -70,3 +70,30 @@ def test_an_array_comes_from_a_file_and_lies_in_the_bundle(tmp_path: Path) -> No
     np.save(tmp_path / "null.npy", empty[:3])
     with pytest.raises(UserError, match=r"not float32 \[4\]"):
         with_nulls(source(Labelled(), TEXT), texts)
+
+
+def test_an_array_of_an_npz_file_is_the_one_of_the_condition(tmp_path: Path) -> None:
+    file = tmp_path / "empty.npz"
+    np.savez(file, text=np.arange(4, dtype=np.float32)[None], other=np.zeros(3))
+    assert read_null_values(source(Labelled(), TEXT).spec, [f"text=@{file}"])["text"].tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("arrays", "says"),
+    [
+        ({"other": np.zeros((1, 4), np.float32)}, "it has no array 'text'"),
+        ({"text": np.zeros((2, 4), np.float32)}, "its array 'text' has 2 rows, not one"),
+    ],
+)
+def test_an_npz_file_without_one_row_of_the_condition_is_refused(
+    arrays: dict[str, np.ndarray], says: str, tmp_path: Path
+) -> None:
+    np.savez(tmp_path / "empty.npz", **arrays)
+    with pytest.raises(UserError, match=says):
+        with_nulls(source(Labelled(), TEXT), [f"text=@{tmp_path / 'empty.npz'}"])
+
+
+def test_a_damaged_npz_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty.npz").write_bytes(b"PK\x03\x04 not a zip")
+    with pytest.raises(UserError, match=r"empty\.npz cannot be read"):
+        with_nulls(source(Labelled(), TEXT), [f"text=@{tmp_path / 'empty.npz'}"])

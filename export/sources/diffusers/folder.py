@@ -108,11 +108,16 @@ def _record(folder: Folder, call: Mapping[str, Any]) -> TorchSource:
     """Load the denoiser of a pipeline as its own call uses it."""
     from fewstep.export.sources.diffusers.recording.source import load_recorded_folder  # imports torch
 
+    return load_recorded_folder(folder, read_recorded_scheduler(folder), call)
+
+
+def read_recorded_scheduler(folder: Folder) -> Config:
+    """Return the scheduler's config of a pipeline that is recorded."""
     _refuse_experts(folder, DENOISERS[1])
     scheduler = read_scheduler(folder.path, folder.pipeline)
     if scheduler is None:
         raise _without_scheduler(folder.path)
-    return load_recorded_folder(folder, scheduler, call)
+    return scheduler
 
 
 def _refuse_experts(folder: Folder, component: str) -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fewstep.export.sources.diffusers.recording.adapter import RecordedNetwork
-from fewstep.export.sources.diffusers.recording.arguments import branch_values
+from fewstep.export.sources.diffusers.recording.arguments import NetworkArguments, branch_values
 from fewstep.export.sources.diffusers.recording.components import BuiltPipeline
 from fewstep.export.sources.diffusers.recording.record import CallRecord, record
 from fewstep.export.sources.diffusers.recording.relations import check_relations
@@ -78,7 +78,7 @@ class _StepNetwork:
 
     def __init__(self, run: CallRecord, module: RecordedNetwork) -> None:
         self.module, self.run = module, run
-        self.order = branch_names(module)
+        self.order = branch_names(module.found.branches, module.arguments)
 
     def __call__(self, index: int, step: Step, u: Array) -> list[Array]:
         x = torch.from_numpy(np.ascontiguousarray(u, np.float32))
@@ -95,18 +95,19 @@ class _StepNetwork:
         return outputs
 
 
-def branch_names(module: RecordedNetwork) -> list[str]:
-    """Return the name of each branch of a pipeline's step."""
-    names = [f"branch{number}" for number in range(module.found.branches)]
-    names[module.arguments.conditional] = COND
-    if module.arguments.unconditional is not None:
-        names[module.arguments.unconditional] = UNCOND
+def branch_names(count: int, arguments: NetworkArguments) -> list[str]:
+    """Return the name of each of the `count` branches of a pipeline's step."""
+    names = [f"branch{number}" for number in range(count)]
+    names[arguments.conditional] = COND
+    if arguments.unconditional is not None:
+        names[arguments.unconditional] = UNCOND
     return names
 
 
 def describe_guidance(module: RecordedNetwork) -> str:
     """Describe the guidance of the pipeline's usual call, as the options of `fewstep run` give it."""
-    names, weights, norm = branch_names(module), module.found.combination.weights, module.found.combination.norm
+    names = branch_names(module.found.branches, module.arguments)
+    weights, norm = module.found.combination.weights, module.found.combination.norm
     if len(names) == 1:
         return "its pipeline uses no guidance by default"
     if len(set(weights)) > 1:
@@ -129,7 +130,7 @@ def _plan(
     x_shape: tuple[int, ...],
     built: BuiltPipeline,
 ) -> Plan:
-    names = branch_names(module)
+    names = branch_names(module.found.branches, module.arguments)
     guidance = None
     if len(names) > 1:
         guidance = Branches({each: tuple(float(row[number]) for row in weights) for number, each in enumerate(names)})

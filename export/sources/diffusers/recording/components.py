@@ -5,6 +5,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -40,9 +41,16 @@ class BuiltPipeline:
         return type(self.pipeline).__name__
 
 
-def build_pipeline(folder: Folder, seed: int = 0) -> BuiltPipeline:
+LoadNetwork = Callable[[Path, Any], nn.Module | None]
+
+
+def build_pipeline(folder: Folder, seed: int = 0, load: LoadNetwork | None = None) -> BuiltPipeline:
     """Build the pipeline of a folder. The seed determines what its encoders return. Raises UserError for code from the
-    folder, and for components that the pipeline replaces by others when it is built."""
+    folder, and for components that the pipeline replaces by others when it is built.
+
+    load: returns a network other than the denoisers with its weights, from its folder and its class, or None for a
+        stand-in.
+    """
     import diffusers
 
     made = getattr(diffusers, folder.pipeline, None)
@@ -59,7 +67,7 @@ def build_pipeline(folder: Folder, seed: int = 0) -> BuiltPipeline:
         elif name in LEFT_OUT or not folder.has(name):
             built[name] = None
         else:
-            built[name] = _build_component(folder, name, tuple(entry), denoisers, seed)
+            built[name] = _build_component(folder, name, tuple(entry), denoisers, seed, load)
     pipeline = _construct(folder, made, built)
     for name in denoisers:
         if getattr(pipeline, name, None) is not built[name]:
@@ -97,7 +105,12 @@ def _construct(folder: Folder, made: Any, built: dict[str, Any]) -> Any:
 
 
 def _build_component(
-    folder: Folder, name: str, entry: tuple[str, str], denoisers: dict[str, OutputShapes], seed: int
+    folder: Folder,
+    name: str,
+    entry: tuple[str, str],
+    denoisers: dict[str, OutputShapes],
+    seed: int,
+    load: LoadNetwork | None,
 ) -> Any:
     """Build a component: a network as a stand-in, anything else, such as a scheduler or a tokenizer, from its files."""
     library, class_name = entry
@@ -108,13 +121,17 @@ def _build_component(
         except Exception as error:
             reason = " ".join(str(error).split())[:200]
             raise UserError(f"{home} cannot be read as a {class_name} ({reason})", GIVE_PIPELINE) from error
+    is_denoiser = made.__module__.startswith(DENOISER_MODULES) and class_name not in NOT_DENOISERS
+    loaded = None if load is None or is_denoiser else load(home, made)
+    if loaded is not None:
+        return loaded.eval().requires_grad_(False)
     build = _builder(made, home)
     try:
         network = build_on_meta(build)
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{home} is not the config of a {class_name} ({reason})", GIVE_PIPELINE) from error
-    if made.__module__.startswith(DENOISER_MODULES) and class_name not in NOT_DENOISERS:
+    if is_denoiser:
         denoisers[name] = OutputShapes(name, build)
         return network
     if is_small(network):

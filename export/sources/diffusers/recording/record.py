@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from importlib.util import find_spec
 from typing import Any
 from unittest.mock import patch
 
@@ -86,6 +87,9 @@ def record(
         except UserError:
             raise
         except Exception as error:
+            if isinstance(error, NameError) and find_spec(error.name or "_") is None:  # imported only if installed
+                what = f"the code of {built.name} needs {error.name}, which is not installed"
+                raise UserError(what, f"pip install {error.name}") from error
             if not recorder.steps or len(recorder.steps) < len(_timesteps(pipeline)):
                 reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
                 raise recording_error(f"the call of {built.name} failed: {reason}") from error

@@ -1,0 +1,79 @@
+"""The verb `encode`: encode prompts as the conditions of a bundle, for pipelines whose text encoders it lacks."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.export.call_option import parse_call
+from fewstep.graph.output_files import atomic_file, check_writable
+from fewstep.plans.errors import UserError
+from fewstep.runtime.options import Options
+
+IMAGE, FILE_TYPE = "image", ".npz"
+
+
+@dataclass(frozen=True)
+class EncodeOptions(Options):
+    """Encode prompts as conditions, with the text encoders of a diffusers folder whose bundle has none.
+
+    folder: The folder of the pipeline, which export recorded.
+    prompt: Text prompt. Several give one row each.
+    negative: Negative prompt, for the unconditional branch of `fewstep run`.
+    image: A picture that the pipeline takes besides the prompt, as FILE or NAME=FILE with the argument's name.
+    call: NAME=VALUE, like height=512: an argument of the pipeline's call. Give the same as to export.
+    dtype: Type in which the encoders run: float32, or bfloat16 for half the memory.
+    output: The .npz file to write, with one array per condition.
+    """
+
+    folder: Path
+    prompt: tuple[str, ...] = field(default=(), metadata={"short": "-p", "whole": True})
+    negative: str | None = None
+    image: tuple[str, ...] = field(default=(), metadata={"whole": True})
+    call: tuple[str, ...] = field(default=(), metadata={"whole": True})
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    output: Path = field(default=Path("prompts.npz"), metadata={"short": "-o"})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.output.suffix != FILE_TYPE:
+            raise UserError(f"cannot write {self.output}", "name an .npz file")
+
+
+def encode(options: EncodeOptions) -> dict[str, NDArray[Any]]:
+    """Encode prompts and pictures, write the file, and return its arrays [N, *shape] by name. Raises UserError for a
+    folder whose pipeline export does not record."""
+    from fewstep.export.sources.diffusers.classes import CLASSES
+    from fewstep.export.sources.diffusers.files import Folder
+    from fewstep.export.sources.diffusers.folder import is_recorded, read_recorded_scheduler
+
+    check_writable(options.output)
+    folder, call, pictures = Folder(options.folder), parse_call(options.call), _parse_pictures(options.image)
+    if not is_recorded(folder, [form.__name__ for form in CLASSES]):
+        what = f"{options.folder}: export does not record {folder.pipeline or 'a pipeline without a name'}"
+        raise UserError(what, "give prompts to its bundle: fewstep run --prompt, as docs/text_to_image.md describes")
+    import torch  # takes seconds, and --help does not need it
+
+    from fewstep.export.sources.diffusers.recording.encoding import encode_conditions
+    from fewstep.export.sources.diffusers.recording.source import record_folder
+
+    recorded = record_folder(folder, read_recorded_scheduler(folder), call)
+    dtype = getattr(torch, options.dtype)
+    made = encode_conditions(folder, recorded, options.prompt, options.negative, pictures, dtype)
+    with atomic_file(options.output) as stream:
+        np.savez(stream, **made)  # type: ignore[arg-type]  # numpy's annotation takes the names for its own options
+    return made
+
+
+def _parse_pictures(texts: tuple[str, ...]) -> dict[str, Path]:
+    """Return the pictures of FILE and NAME=FILE by the argument of the call."""
+    pictures: dict[str, Path] = {}
+    for text in texts:
+        name, equals, path = text.partition("=")
+        name, path = (name, path) if equals and name.isidentifier() else (IMAGE, text)
+        if name in pictures:
+            raise UserError(f"--image gives {name!r} twice", "leave one of them out")
+        pictures[name] = Path(path)
+    return pictures

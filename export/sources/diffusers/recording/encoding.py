@@ -1,0 +1,156 @@
+"""Encode prompts and pictures as the conditions of a recorded bundle, with the pipeline's own code and encoders."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+
+from fewstep.export.sources.diffusers.files import Folder, find_weights
+from fewstep.export.sources.diffusers.loading import load_network, load_pretrained
+from fewstep.export.sources.diffusers.recording.arguments import branch_values
+from fewstep.export.sources.diffusers.recording.comparison import branch_names
+from fewstep.export.sources.diffusers.recording.components import BuiltPipeline, build_pipeline
+from fewstep.export.sources.diffusers.recording.pictures import PICTURES, VIDEOS
+from fewstep.export.sources.diffusers.recording.quiet import silence_libraries
+from fewstep.export.sources.diffusers.recording.record import record
+from fewstep.export.sources.diffusers.recording.relations import same
+from fewstep.export.sources.diffusers.recording.settings import NEGATIVE, PROMPT
+from fewstep.export.sources.diffusers.recording.source import RecordedPipeline
+from fewstep.export.sources.diffusers.text import WEIGHTS
+from fewstep.export.sources.diffusers.tokenizer import import_transformers
+from fewstep.measure.rollouts.conditions_file import array_name
+from fewstep.plans.errors import UserError
+from fewstep.plans.guidance import COND
+
+AUTOENCODERS = "diffusers.models.autoencoders."
+Conditions = dict[str, NDArray[Any]]
+
+
+def encode_conditions(
+    folder: Folder,
+    recorded: RecordedPipeline,
+    prompts: Sequence[str],
+    negative: str | None,
+    pictures: Mapping[str, Path],
+    dtype: torch.dtype = torch.float32,
+) -> Conditions:
+    """Return the conditions [N, *shape] of N prompts by name, without those that have a default.
+
+    The pipeline's call runs once for each prompt, with its encoders and a stand-in for the denoiser.
+    negative: a text for the other branches of guidance, whose conditions are `BRANCH.NAME`.
+    pictures: picture files by the arguments of the call.
+    Raises UserError for what the call does not take or lacks, and if its denoiser gets anything but the conditions in
+    another form than in the recording.
+    """
+    _check_inputs(recorded, prompts, negative, pictures)
+    call: dict[str, Any] = {name: _read_picture(path) for name, path in pictures.items()}
+    call |= {} if negative is None else {NEGATIVE: negative}
+    rows: list[Conditions] = []
+    with silence_libraries():
+        built = build_pipeline(folder, load=partial(_load_encoder, dtype=dtype, has_pictures=bool(pictures)))
+        for prompt in prompts or (None,):
+            text = {} if prompt is None else {PROMPT: prompt}
+            rows.append(_encode_one(built, recorded, {**call, **text}, negative is not None))
+    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+
+def _check_inputs(
+    recorded: RecordedPipeline, prompts: Sequence[str], negative: str | None, pictures: Mapping[str, Path]
+) -> None:
+    name, usual = recorded.built.name, recorded.settings.usual
+    if (PROMPT in usual) != bool(prompts):
+        if prompts:
+            raise UserError(f"the call of {name} takes no prompt", "leave --prompt out")
+        raise UserError(f"the call of {name} takes a prompt", 'give one: --prompt "..."')
+    if negative is not None and NEGATIVE not in usual:
+        raise UserError(f"the call of {name} takes no negative prompt", "leave --negative out")
+    if negative is not None and recorded.relations.branches == 1:
+        raise UserError(f"{name} uses no guidance by default, and encodes no negative prompt", "leave --negative out")
+    takes = [each for each in PICTURES if each in usual]
+    for each in pictures:
+        if each not in takes:
+            listed = f"give one of {', '.join(takes)}" if takes else "leave --image out"
+            raise UserError(f"{name} was recorded without {each!r}", listed)
+    if videos := [each for each in takes if each in VIDEOS]:
+        raise UserError(f"{name} takes a video, {videos[0]}, which is not encoded yet", "encode it in Python")
+    if missing := [each for each in takes if each not in pictures]:
+        fix = "--image FILE" if missing[0] == "image" else f"--image {missing[0]}=FILE"
+        raise UserError(f"the call of {name} takes a picture, {missing[0]}", f"give one: {fix}")
+
+
+def _encode_one(
+    built: BuiltPipeline, recorded: RecordedPipeline, call: Mapping[str, Any], has_branches: bool
+) -> Conditions:
+    """Return the conditions [*shape] of one sample. Those of other branches are added if `has_branches`."""
+    found, arguments = recorded.relations, recorded.arguments
+    step = record(built, recorded.settings.of(None, call), 0).steps[0]
+    if any(each.structure != arguments.structure for each in step.calls):
+        raise UserError(f"{built.name} passes other arguments to its network than when it was recorded", _REPORT)
+    names = branch_names(found.branches, arguments)
+    values: Conditions = {}
+    for path, argument in arguments.arguments.items():
+        branches = list(branch_values(step, found, path, argument.repeats))
+        if len(branches) != len(names):
+            what = f"{built.name} calls its network for {len(branches)} branches, and was recorded with {len(names)}"
+            raise UserError(what, _REPORT)
+        if argument.condition is None:
+            _check_constant(built.name, path, argument.value, branches)
+            continue
+        if argument.condition.default is not None:
+            continue
+        for branch, value in zip(names, branches, strict=True):
+            if branch == COND or has_branches:
+                name = argument.condition.name if branch == COND else array_name(branch, argument.condition.name)
+                values[name] = _as_array(built.name, name, value, argument.condition.shape, argument.condition.dtype)
+    if not values:
+        raise UserError(f"the network of {built.name} takes no conditions", "run its bundle without --conditions")
+    return values
+
+
+_REPORT = "give encode the same --call as the export"
+
+
+def _check_constant(name: str, path: str, value: Any, branches: Sequence[Any]) -> None:
+    """Raise UserError if an argument that the bundle holds as a constant has another value."""
+    for each in branches:
+        if not same(each, value):
+            raise UserError(f"{name}: {path} of its network differs from its value in the recording", _REPORT)
+
+
+def _as_array(name: str, condition: str, value: Tensor, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
+    """Return a condition [*shape] of the only sample."""
+    own = value[0].float() if value.is_floating_point() else value[0]
+    if tuple(own.shape) != shape:
+        what = f"{name} encodes {condition!r} as {list(own.shape)}, and was recorded with {list(shape)}"
+        raise UserError(what, _REPORT)
+    return own.numpy().astype(dtype)
+
+
+def _load_encoder(home: Path, made: Any, dtype: torch.dtype, has_pictures: bool) -> nn.Module | None:
+    """Load a network of the pipeline with its weights; None for an autoencoder that has nothing to encode."""
+    if made.__module__.startswith(AUTOENCODERS):
+        return load_network(home)[0].to(dtype) if has_pictures else None
+    if made.__module__.startswith("transformers."):
+        stored = find_weights(home, WEIGHTS)
+        return load_pretrained(import_transformers(home), made.__name__, home, stored, dtype=dtype)
+    try:
+        loaded: nn.Module = made.from_pretrained(home, local_files_only=True, use_safetensors=True)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{home} cannot be loaded as a {made.__name__} ({reason})", "copy the folder again") from error
+    return loaded.to(dtype)
+
+
+def _read_picture(path: Path) -> Image.Image:
+    try:
+        with Image.open(path) as opened:
+            return opened.convert("RGB")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "it is not a picture"
+        raise UserError(f"{path} cannot be read ({reason})", "give a picture, such as a .png") from error
