@@ -77,8 +77,8 @@ def open_request(options: RunOptions) -> RunRequest:
     bundle = replace(bundle, manifest=manifest)
     _check_tokens(options, bundle)
     _check_latents(options, bundle, tiled)
-    own = parse_conditions(options.condition, manifest.conditions, of_any_size=tiled is not None)
-    options, own, branches = _add_file(options, own, manifest)
+    parsed = parse_conditions(options.condition, manifest.conditions, of_any_size=tiled is not None)
+    options, own, branches = _add_file(options, parsed, manifest)
     if options.is_picture:
         check_picture(options, _image_shape(bundle, tiled))
     body = bundle.body(choose_body(bundle, options.precision, create_backend(options.backend, options.threads)))
@@ -108,15 +108,20 @@ def _add_file(options: RunOptions, own: Values, manifest: Manifest) -> tuple[Run
     if options.conditions is None:
         return options, own, {}
     branches = read_branches(options.conditions, manifest.conditions)
-    records = {name: list(array) for name, array in branches.pop(COND, {}).items()}
+    records: Values = {name: list(array) for name, array in branches.get(COND, {}).items()}
     if twice := sorted(set(records) & set(own)):
         raise UserError(
             f"condition {twice[0]!r} is given, and {options.conditions} has it too", "leave one of them out"
         )
-    rows = max(map(len, (*records.values(), *(array for each in branches.values() for array in each.values()))))
-    count = rows if options.samples is None and not options.prompt else options.samples
-    others = {branch: {name: list(array) for name, array in each.items()} for branch, each in branches.items()}
-    return replace(options, samples=count), {**own, **records}, others
+    others: dict[str, Values] = {
+        branch: {name: list(array) for name, array in each.items()}
+        for branch, each in branches.items()
+        if branch != COND
+    }
+    if options.samples is None and not options.prompt:
+        rows = next(len(array) for each in branches.values() for array in each.values())  # all have as many
+        options = replace(options, samples=rows)
+    return options, {**own, **records}, others
 
 
 def _apply_choice(options: RunOptions) -> tuple[RunOptions, SavedChoice | None]:
