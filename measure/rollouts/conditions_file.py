@@ -71,16 +71,16 @@ def read_branches(path: Path, takes: Sequence[Condition]) -> dict[str, Condition
     """Read the records of a file by branch of guidance; those of `COND` have no prefix. A file may lack conditions.
     Raises UserError for an array that is no condition's, or of another shape or type."""
     named, branches = {each.name: each for each in takes}, dict[str, dict[str, NDArray[Any]]]()
-    for name, array in read_arrays(path).items():
+    arrays = read_arrays(path)
+    if not arrays:
+        raise UserError(f"{path.name} has no arrays", "give an array [N, *shape] for each condition")
+    for name, array in arrays.items():
         branch, _, rest = (COND, "", name) if name in named else name.partition(SEPARATOR)
         if rest not in named:
             has = f"it takes {', '.join(map(repr, named))}" if named else "it takes none"
             raise UserError(f"{path.name} has {name!r}, which is no condition of this denoiser", has)
         branches.setdefault(branch, {})[rest] = array
-    return {
-        branch: check_records(path.name, arrays, [named[name] for name in arrays])
-        for branch, arrays in branches.items()
-    }
+    return {branch: check_records(path.name, own, [named[name] for name in own]) for branch, own in branches.items()}
 
 
 def array_name(branch: str, condition: str) -> str:

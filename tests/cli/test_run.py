@@ -197,3 +197,9 @@ def test_a_negative_prompt_of_a_file_needs_guidance(tiny_bundle: Path, tmp_path:
     file, bundle = file_of_pictures(tmp_path), free(tiny_bundle)
     with pytest.raises(UserError, match=r"the negative prompt of .*c\.npz without guidance has no effect"):
         run(RunOptions(bundle, "ddim:2", conditions=file, output=tmp_path / "x.npy"))
+
+
+def test_a_file_without_arrays_is_refused(tiny_bundle: Path, tmp_path: Path) -> None:
+    np.savez(tmp_path / "c.npz")
+    with pytest.raises(UserError, match=r"c\.npz has no arrays"):
+        run(RunOptions(tiny_bundle, conditions=tmp_path / "c.npz", output=tmp_path / "x.npy"))
