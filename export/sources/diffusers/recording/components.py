@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from fewstep.export.sources.diffusers.files import GIVE_PIPELINE, Folder
@@ -17,9 +16,8 @@ from fewstep.export.sources.diffusers.recording.stand_ins import (
     build_on_cpu,
     build_on_meta,
     is_small,
-    randomize,
     recording_error,
-    seed_of,
+    respond_randomly,
 )
 from fewstep.plans.errors import UserError
 
@@ -136,7 +134,7 @@ def _build_component(
         return network
     if is_small(network):
         return build_on_cpu(build, seed)
-    return _respond_randomly(network, OutputShapes(name, build), seed)
+    return respond_randomly(network, name, seed)
 
 
 def _builder(made: Any, home: Any) -> Callable[[], nn.Module]:
@@ -155,18 +153,3 @@ def _find_class(folder: Folder, name: str, library: str, class_name: str) -> Any
     except (ImportError, AttributeError) as error:
         what = f"{folder.path}: its {name} is a {class_name} of {library}, which diffusers and transformers do not have"
         raise UserError(what, "update diffusers and transformers; code from a folder is never run") from error
-
-
-def _respond_randomly(network: nn.Module, shapes: OutputShapes, seed: int) -> nn.Module:
-    """Let a network without weights return random tensors that are functions of its inputs and of a seed."""
-    signature = inspect.signature(type(network).forward)
-
-    def forward(*args: Any, **kwargs: Any) -> Any:
-        arguments = dict(signature.bind(network, *args, **kwargs).arguments)
-        arguments.pop("self")
-        arguments |= arguments.pop("kwargs", {})
-        generator = torch.Generator().manual_seed(seed_of(f"{shapes.name} {seed}", arguments))
-        return randomize(shapes.infer(network, arguments), generator)
-
-    network.forward = forward
-    return network

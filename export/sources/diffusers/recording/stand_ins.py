@@ -5,9 +5,12 @@ Networks that read the values of their inputs cannot run there; a small one then
 """
 
 import hashlib
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import nn
@@ -61,7 +64,7 @@ class OutputShapes:
 
     def _run(self, module: nn.Module, arguments: dict[str, Any]) -> Any:
         forward = type(module).forward
-        with torch.no_grad():
+        with torch.no_grad(), _masks_without_values():
             try:
                 return forward(module, **pytree.tree_map(_to_meta, arguments))
             except Exception as error:
@@ -71,12 +74,69 @@ class OutputShapes:
             return pytree.tree_map(_to_meta, forward(build_on_cpu(self.build), **arguments))
 
 
+@contextmanager
+def _masks_without_values() -> Iterator[None]:
+    """Let transformers build attention masks without reading the values of padding masks, as it does in a trace."""
+    try:
+        from transformers import masking_utils
+    except ImportError:
+        yield
+        return
+    with patch.object(masking_utils, "is_tracing", lambda tensor=None: True):
+        yield
+
+
+ENTRIES = ("encode", "decode", "get_text_features", "get_image_features")  # methods of encoders besides `forward`
+
+
+def respond_randomly(network: nn.Module, name: str, seed: int) -> nn.Module:
+    """Let a network on the device "meta" return random tensors that are functions of its inputs and of a seed.
+
+    So does each of its modules that receives tensors with values, since pipelines also call parts of their encoders.
+    """
+    network.__class__ = _on_cpu(type(network))
+    for path, module in network.named_modules():
+        for entry in ("forward", *ENTRIES) if module is network else ("forward",):
+            original = getattr(type(module), entry, None)
+            if inspect.isfunction(original) and original is not nn.Module.forward:
+                setattr(module, entry, _respond(module, original, f"{name} {path} {entry} {seed}"))
+    return network
+
+
+def _on_cpu(made: type) -> type:
+    """Return a subclass whose modules say that they are on the CPU, where a pipeline puts their inputs."""
+    if not hasattr(made, "device"):
+        return made
+    return type(made.__name__, (made,), {"device": torch.device("cpu"), "__module__": made.__module__})
+
+
+def _respond(module: nn.Module, original: Callable[..., Any], name: str) -> Callable[..., Any]:
+    signature = inspect.signature(original)
+
+    def respond(*args: Any, **kwargs: Any) -> Any:
+        tensors = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+        if not tensors or any(tensor.is_meta for tensor in tensors):
+            return original(module, *args, **kwargs)
+        with torch.no_grad(), _masks_without_values():
+            try:
+                outputs = original(module, *pytree.tree_map(_to_meta, args), **pytree.tree_map(_to_meta, kwargs))
+            except Exception as error:
+                what = f"{name.split()[0]} ({type(module).__name__}) reads the values of its inputs: {_line(error)}"
+                raise recording_error(what) from error
+        return randomize(outputs, torch.Generator().manual_seed(seed_of(name, (args, kwargs))))
+
+    setattr(respond, "__signature__", signature)  # noqa: B010 - pipelines ask which arguments it takes
+    return respond
+
+
 def randomize(outputs: Any, generator: torch.Generator) -> Any:
-    """Return outputs of the same structure with normal random values; integers and truth values become 0 or 1."""
+    """Return outputs of the same structure with normal random values; integers and truth values become 0 or 1. A
+    distribution of an autoencoder gets random parameters."""
 
     def draw(leaf: Any) -> Any:
         if not isinstance(leaf, torch.Tensor):
-            return leaf
+            parameters = getattr(leaf, "parameters", None)
+            return type(leaf)(draw(parameters)) if isinstance(parameters, torch.Tensor) else leaf
         if leaf.is_floating_point():
             return torch.randn(leaf.shape, generator=generator)
         return torch.randint(0, 2, leaf.shape, generator=generator).to(leaf.dtype)
@@ -88,7 +148,8 @@ def seed_of(name: str, arguments: Any) -> int:
     """Return a seed that is a function of a network's name and of the values of its arguments."""
     digest = hashlib.sha256(name.encode())
     for leaf in pytree.tree_leaves(arguments):
-        digest.update(leaf.contiguous().numpy().tobytes() if isinstance(leaf, torch.Tensor) else repr(leaf).encode())
+        is_tensor = isinstance(leaf, torch.Tensor)
+        digest.update(leaf.detach().double().numpy().tobytes() if is_tensor else repr(leaf).encode())
     return int.from_bytes(digest.digest()[:7], "big")
 
 

@@ -246,3 +246,27 @@ def test_free_sizes_of_a_recorded_pipeline_are_refused(tmp_path: Path) -> None:
     source = load_recorded_folder(Folder(folder), scheduler, CALLS["wan"])
     with pytest.raises(UserError, match="--size: this pipeline was recorded at one size"):
         with_sizes(source, ["height=2:8:2"])
+
+
+def test_large_encoders_are_recorded_from_their_configs(tmp_path: Path) -> None:
+    folder = recorded_pipelines.chroma_image_to_image(tmp_path / "large")
+    more = {
+        "text_encoder": {"vocab_size": 5_000_000},
+        "vae": {
+            "block_out_channels": [128, 256, 512, 512],
+            "norm_num_groups": 32,
+            "down_block_types": ["DownEncoderBlock2D"] * 4,
+            "up_block_types": ["UpDecoderBlock2D"] * 4,
+            "layers_per_block": 2,
+        },
+    }
+    for component, fields in more.items():
+        config = folder / component / "config.json"
+        config.write_text(json.dumps({**json.loads(config.read_text()), **fields}))
+        for weights in (folder / component).glob("*.safetensors"):
+            weights.unlink()
+    read = Folder(folder)
+    call = {**CALLS["chroma_image_to_image"], "height": 64, "width": 64}
+    recorded = record_folder(read, read_scheduler(folder, read.pipeline) or {}, call)
+    assert recorded.x_shape == (16, 8)
+    assert [each.name for each in recorded.arguments.conditions] == ["encoder_hidden_states", "attention_mask"]

@@ -1,0 +1,53 @@
+"""Stand-ins for encoders: no weights, outputs of the right shapes that are functions of inputs and of a seed."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from fewstep.export.sources.diffusers.recording.stand_ins import build_on_meta, respond_randomly
+from tests.pipelines import autoencoder, t5
+
+pytest.importorskip("diffusers")
+IMAGE = torch.linspace(-1, 1, 3 * 16 * 16).reshape(1, 3, 16, 16)
+
+
+def encoder(seed: int = 0) -> Any:
+    return respond_randomly(build_on_meta(autoencoder), "vae", seed)
+
+
+def moments(network: Any, image: torch.Tensor) -> torch.Tensor:
+    found: torch.Tensor = network.encode(image).latent_dist.parameters
+    return found
+
+
+def test_an_encoded_picture_has_the_shape_of_the_latents() -> None:
+    assert encoder().encode(IMAGE).latent_dist.mode().shape == (1, 4, 8, 8)
+
+
+def test_the_latents_of_a_picture_are_repeatable() -> None:
+    assert torch.equal(moments(encoder(), IMAGE), moments(encoder(), IMAGE))
+
+
+@pytest.mark.parametrize(("seed", "image"), [(1, IMAGE), (0, -IMAGE)])
+def test_the_latents_change_with_the_seed_and_with_the_picture(seed: int, image: torch.Tensor) -> None:
+    assert not torch.equal(moments(encoder(), IMAGE), moments(encoder(seed), image))
+
+
+def test_a_part_that_is_called_alone_returns_values() -> None:
+    found = encoder().encoder(IMAGE)
+    assert found.shape == (1, 8, 8, 8) and found.device.type == "cpu"
+
+
+def test_its_parameters_have_no_values() -> None:
+    assert all(each.is_meta for each in encoder().parameters())
+
+
+def test_it_says_that_it_is_on_the_cpu() -> None:
+    assert encoder().device == torch.device("cpu")
+
+
+def test_a_mask_of_a_text_encoder_is_not_read() -> None:
+    network = respond_randomly(build_on_meta(lambda: t5(16)), "text_encoder", 0)
+    ids = torch.tensor([[3, 4, 1, 0]])
+    assert network(ids, attention_mask=(ids > 0).long())[0].shape == (1, 4, 16)
