@@ -50,6 +50,7 @@ class Claim:
     unit: str = "seed"
     plain_evaluations: int | None = None
     has_longer: bool = True
+    guidance: float = W
 
 
 @dataclass(frozen=True)
@@ -97,12 +98,13 @@ def beside(
     models: tuple[str, ...],
     controls: Mapping[str, tuple[int, Way]],
     figures: Sequence[Figure] = (FD,),
+    guidance: float = W,
 ) -> list[Claim]:
-    """One plan next to others, of as many evaluations as stand there: equal ones are equal time."""
+    """One plan next to others, each with its own number of evaluations: equal ones are equal time."""
     return [
         Claim(
             *(system, claim, control, figure.name, evaluations, ours, always(theirs), figure.score, models),
-            seeds=figure.seeds, unit=figure.unit, plain_evaluations=of_theirs, has_longer=False,
+            seeds=figure.seeds, unit=figure.unit, plain_evaluations=of_theirs, has_longer=False, guidance=guidance,
         )
         for control, (of_theirs, theirs) in controls.items()
         for figure in figures

@@ -136,6 +136,19 @@ class Line(msgspec.Struct, frozen=True):
         return f"{self.model}: {self.system} | {self.claim} | {self.figure} | {self.ours:.3f} | {self.cell}"
 
 
+LineName = tuple[str, str, str, str]  # model, system, figure, control
+
+
+class Refused(msgspec.Struct, frozen=True):
+    """A claim whose figure judges nothing on this model, and why."""
+
+    name: LineName
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.name[0]}: {self.name[1]} | refused: {self.reason}"
+
+
 class Kept(msgspec.Struct, frozen=True):
     """Lines of all runs of claims.py, and what the last line was measured on."""
 
@@ -156,7 +169,13 @@ def keep(line: Line) -> None:
     _save(Kept(machine(), (*others[:at], line, *others[at:])))
 
 
-def _name(line: Line) -> tuple[str, ...]:
+def drop(name: LineName) -> None:
+    """Drop the kept line of this name, if there is one: its figure is refused now."""
+    former = kept()
+    _save(Kept(former.machine, tuple(each for each in former.lines if _name(each) != name)))
+
+
+def _name(line: Line) -> LineName:
     return line.model, line.system, line.figure, line.control
 
 

@@ -25,9 +25,10 @@ from queue import Queue
 
 from benchmarks.claims import claim_lines, claim_ways, fit_ways, plan_ways, student_ways, systems
 from benchmarks.claims.claim import Claim
-from benchmarks.claims.claim_lines import Line
+from benchmarks.claims.claim_lines import Line, Refused
 from benchmarks.claims.measure_claim import judged, timed
 from benchmarks.claims.settings import FIRST_SEED, MODELS, opened
+from benchmarks.distance_to_data import RisingDistance
 from benchmarks.options import add_only, add_seeds, add_work, parser_of, seeds_of
 from benchmarks.result_store import digest, kept
 from fewstep.plans.errors import UserError
@@ -53,7 +54,9 @@ def main() -> int:
     try:
         for line in in_processes(options):
             print(line, flush=True)
-            if options.keep:
+            if options.keep and isinstance(line, Refused):
+                claim_lines.drop(line.name)
+            elif options.keep:
                 claim_lines.keep(line)
     finally:  # pages have what an interrupted run has kept
         if options.keep:
@@ -61,7 +64,7 @@ def main() -> int:
     return 0
 
 
-def in_processes(options: argparse.Namespace) -> Iterator[Line]:
+def in_processes(options: argparse.Namespace) -> Iterator[Line | Refused]:
     """The lines of all parts as they are measured. A process a core takes a part after the other, the longest first.
     An error of one part is raised behind the lines of all others."""
     models = options.model or MODELS
@@ -70,7 +73,7 @@ def in_processes(options: argparse.Namespace) -> Iterator[Line]:
     context, work = get_context("spawn"), options.work / tree()
     cores = min(physical_cores() or usable_cores(), usable_cores())
     with context.Manager() as manager, ProcessPoolExecutor(cores, context) as pool:
-        found: Queue[Line | None] = manager.Queue()
+        found: Queue[Line | Refused | None] = manager.Queue()
         jobs = [pool.submit(measure, part, work, options, found) for part in parts]
         for job in jobs:
             job.add_done_callback(lambda _: found.put(None))
@@ -100,13 +103,17 @@ def wanted(part: Part, only: Iterable[str] | None) -> Iterator[Claim]:
             yield claim
 
 
-def measure(part: Part, work: Path, options: argparse.Namespace, found: "Queue[Line | None]") -> None:
+def measure(part: Part, work: Path, options: argparse.Namespace, found: "Queue[Line | Refused | None]") -> None:
     """Put the lines of a part's claims: those that the folder has as they are, and others measured."""
     seeds, (model, ways) = seeds_of(options), part
     setting = opened(model, work / ways, seeds)
     for claim in wanted(part, options.only):
         find = partial(lambda each: judged(model, setting, each, *timed(setting, each)), claim)
-        found.put(kept(work / "lines", Line, find, model, seeds, claim.system, claim.figure, claim.control))
+        name = model, claim.system, claim.figure, claim.control
+        try:
+            found.put(kept(work / "lines", Line, find, model, seeds, *name[1:]))
+        except RisingDistance as error:
+            found.put(Refused(name, str(error)))
 
 
 def tree() -> str:

@@ -98,11 +98,11 @@ CLAIMS = [
         "one row in half the evaluations": (5, plan("dpmpp_2m:5"))}),
     *[claim for control, solver in (("no scale", "dpmpp_2m:5"), ("unipc_2, the best plan", "unipc_2:5"))
       for claim in beside("Skip-Tuning", "nearer to the data in few steps", 5, partial(tuned, plan=solver), U_NET,
-                          {control: (5, plan(solver))})],
+                          {control: (5, plan(solver))}, guidance=1)],
     *beside("Time-Shift Sampler", "nearer to the data, without training", 10, lambda s: shifted(s, "ddim:10"), PLAIN,
-            {"the same plan": (10, plan("ddim:10"))}),
+            {"the same plan": (10, plan("ddim:10"))}, guidance=1),
     *beside("Hyperparameters", "solver, grid and skips together", 5, partial(tuned, plan=JOINT), U_NET,
-            {"the best solver and grid": (5, plan(ALONE))}),
+            {"the best solver and grid": (5, plan(ALONE))}, guidance=1),
     *[claim for ours, rivals in (("ghvb", ("ddim", "ipndm", "dpmpp_2m")), ("hb", ("ipndm", "dpmpp_2m")))
       for claim in beside(ours.upper(), "less divergence at guidance 7.5", 16, plan(f"{ours}:8", 7.5), GUIDED,
                           {**{theirs: (16, plan(f"{theirs}:8", 7.5)) for theirs in rivals},
@@ -118,10 +118,11 @@ CLAIMS = [
           ("PNDM", 50, "s_pndm:49", (LONG,)), ("PNDM of order 4", 50, "f_pndm:41", (LONG,)))
       for claim in beside(system, "nearer to the data than DDIM", count, plan(ours), PLAIN,
                           {f"{theirs} at {steps}": (steps, plan(f"{theirs}:{steps}"))
-                           for theirs, steps in (("ddim", count), ("dpmpp_2m", count), *more)})],
+                           for theirs, steps in (("ddim", count), ("dpmpp_2m", count), *more)}, guidance=1)],
     *[claim for system, ours in (("Score-SDE", "score_sde_pc:20"), ("Score-SDE at r 0.01", "score_sde_pc(snr=0.01):20"))
       for claim in beside(system, "a corrector is worth its evaluations", 40, plan(ours), PLAIN, {
-          "the predictor alone": (40, plan("score_sde_pc(corrections=0):40")), "dpmpp_2m": (40, plan("dpmpp_2m:40"))})],
+          "the predictor alone": (40, plan("score_sde_pc(corrections=0):40")), "dpmpp_2m": (40, plan("dpmpp_2m:40"))},
+          guidance=1)],
     *beside("ResShift", "4 steps do for 15", 4, plan("resshift:4"), SHARPENED, {
         "15 steps": (15, plan("resshift:15")), "one step": (1, plan("resshift:1")), "ddim": (4, plan("ddim:4"))},
         (CLEAN, FD)),

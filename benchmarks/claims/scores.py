@@ -7,12 +7,12 @@ import numpy as np
 
 from benchmarks.claims.caption_settings import has_its_colour
 from benchmarks.claims.settings import PARTICLES, Setting, W, reference
-from fewstep.measure.distances.frechet import fit_gaussian, frechet_distance
+from benchmarks.distance_to_data import FEW, jackknife_distances, refuse_unless_falling
 from fewstep.measure.rollouts.metrics import Floats, psnr
 from fewstep.runtime import spectrogram
 
-PARTS = 8  # of the samples that a distance is measured on
 CLASSES = 10
+MANY_STEPS = 50  # which have to be as near to the data as FEW
 TEACHER: Callable[[Setting], Floats] = cache(lambda s: s.sample("dpmpp_2m:80@arctan", guidance=W))  # of guided solvers
 
 
@@ -76,10 +76,14 @@ def likeness(s: Setting, x: Floats) -> Floats:
     assert s.judge is not None
     x = s.seen(x)
     features = np.concatenate([s.judge.extract(x[at : at + 256]) for at in range(0, len(x), 256)])
-    real, parts = reference(s.judge, s.is_captioned), np.array_split(np.arange(len(x)), PARTS)
-    whole = frechet_distance(fit_gaussian(features), real)
-    without = np.array([frechet_distance(fit_gaussian(np.delete(features, part, 0)), real) for part in parts])
-    return np.asarray((PARTS - 1) * without - PARTS * whole)
+    return -jackknife_distances(features, reference(s.judge, s.is_captioned))
+
+
+@cache
+def check_likeness(s: Setting, guidance: float) -> None:
+    """Raise RisingDistance if FD of the network's samples with this guidance rises with steps."""
+    by_steps = {steps: -likeness(s, s.sample(f"ddim:{steps}", guidance=guidance)) for steps in (FEW, MANY_STEPS)}
+    refuse_unless_falling(f"{s.sampler.bundle.manifest.name} with guidance {guidance:g}", by_steps)
 
 
 def to_clean(s: Setting, x: Floats) -> Floats:

@@ -4,19 +4,23 @@ to judge.
 
 import re
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
+from queue import Queue
+from types import SimpleNamespace
 
 import msgspec
 import numpy as np
 import pytest
 
 from benchmarks.claims import claim_lines, claim_ways, scores, settings, systems
-from benchmarks.claims.claim import ITSELF, Claim, nearest
-from benchmarks.claims.claim_lines import Gain, Kept, Line, Longer, gain, written
-from benchmarks.claims.claims import CLAIMS, PAGE, in_processes, longest_first, wanted
-from benchmarks.claims.measure_claim import in_turns, judged, timed
-from benchmarks.claims.scores import PARTS, lawful, likeness, other_colour, si_sdr, to_clean, to_teacher
+from benchmarks.claims.claim import ITSELF, Claim, beside, nearest
+from benchmarks.claims.claim_lines import Gain, Kept, Line, Longer, Refused, gain, written
+from benchmarks.claims.claims import CLAIMS, PAGE, in_processes, longest_first, measure, wanted
+from benchmarks.claims.measure_claim import Timing, in_turns, judged, timed
+from benchmarks.claims.scores import lawful, likeness, other_colour, si_sdr, to_clean, to_teacher
 from benchmarks.claims.settings import MODELS, Setting, W
+from benchmarks.distance_to_data import PARTS, RisingDistance
 from fewstep.measure.distances.features import open_extractor
 from fewstep.models import ready
 from fewstep.models.fashion_mnist.data import DEBIAN_FOLDER
@@ -234,3 +238,59 @@ def test_every_system_has_a_row_and_works_names_its_test() -> None:
             assert not named or any(re.search(rf"\b{each}", spoken) for each in named), (system, named)
         if word[0] in ("part", "missing", "out"):
             assert len(verdict) > len(word[0]) + 2, system
+
+
+class Steps:
+    """A stand-in for a setting, whose samples have a distance for each number of steps."""
+
+    def __init__(self, by_steps: dict[str, float]) -> None:
+        self.by_steps = by_steps
+        self.sampler = SimpleNamespace(bundle=SimpleNamespace(manifest=SimpleNamespace(name="tiny")))
+        self.pairs, self.seeds, self.source = None, range(2), str(by_steps)
+
+    def sample(self, plan: str, guidance: float | None = None) -> np.ndarray:
+        return np.full(PARTS, self.by_steps[plan])
+
+
+def test_a_distance_that_rises_with_steps_judges_no_claim(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scores, "likeness", lambda s, x: -x)
+    timing = Timing(1.0, 1.0, 5, 1.0, True)
+    claims = beside(
+        "A", "nearer", 5, lambda s: s.sample("ddim:20"), ("tiny",), {"B": (5, lambda s: s.sample("ddim:50"))}
+    )
+    claim = replace(claims[0], score=scores.likeness, seeds=None, guidance=1.0)
+    assert judged("tiny", Steps({"ddim:20": 30.0, "ddim:50": 20.0}), claim, timing, []).ours == -30.0
+    with pytest.raises(
+        RisingDistance, match="FD of tiny with guidance 1 rises from 20.0 with 20 steps to 30.0 with 50"
+    ):
+        judged("tiny", Steps({"ddim:20": 20.0, "ddim:50": 30.0}), claim, timing, [])
+
+
+def test_a_refused_line_is_dropped_and_others_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claim_lines, "KEPT", tmp_path / "claims.json")
+    first = line(Gain(1.0, 0.1), None)
+    second = msgspec.structs.replace(first, control="more steps")
+    claim_lines.keep(first)
+    claim_lines.keep(second)
+    claim_lines.drop((first.model, first.system, first.figure, first.control))
+    assert claim_lines.kept().lines == (second,)
+
+
+def test_a_refused_claim_does_not_end_its_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The line after it is measured."""
+    first, second = CLAIMS[:2]
+
+    def measured(model: str, setting: object, claim: Claim, *timing: object) -> Line:
+        if claim is first:
+            raise RisingDistance("FD rises", "judge by PSNR")
+        return line(Gain(1.0, 0.1), None)
+
+    module, found = "benchmarks.claims.claims", Queue[Line | Refused | None]()
+    monkeypatch.setattr(f"{module}.opened", lambda *_: None)
+    monkeypatch.setattr(f"{module}.timed", lambda *_: ())
+    monkeypatch.setattr(f"{module}.judged", measured)
+    monkeypatch.setattr(f"{module}.wanted", lambda *_: [first, second])
+    measure(("tiny", "plans"), tmp_path, Namespace(seeds=2, first_seed=0, only=None), found)
+    refused, taken = found.get(), found.get()
+    assert isinstance(refused, Refused) and "FD rises; judge by PSNR" in str(refused)
+    assert isinstance(taken, Line)
