@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from fewstep.export import Condition, ScheduleSpec, Spec
 from fewstep.models.weights import load_weights
+from fewstep.plans.errors import UserError
 from fewstep.robots.networks.unet1d import ConditionalUnet1d
 from fewstep.runtime.bundle.manifest import Policy
 
@@ -80,7 +81,10 @@ def spec(typical: tuple[tuple[float, ...], tuple[float, ...]]) -> Spec:
 
 def make() -> tuple[nn.Module, Spec]:
     """SOURCE of `fewstep export benchmarks/policy/network.py:make`."""
-    network = load_weights(Network(), Path(os.environ.get("POLICY_WEIGHTS", WEIGHTS)))
+    weights = Path(os.environ.get("POLICY_WEIGHTS", WEIGHTS))
+    if not weights.is_file():
+        raise UserError(f"there are no weights {weights}", "python -m benchmarks.fetch_weights takes the trained ones")
+    network = load_weights(Network(), weights)
     reach = torch.where(network.scale > 0, 1 / network.scale.clamp(min=1e-3), CONSTANT * torch.ones(OBSERVED))
     low, high = (network.centre - reach).tolist(), (network.centre + reach).tolist()
     return network, spec((tuple(low), tuple(high)))

@@ -10,6 +10,7 @@ import fewstep.export
 import fewstep.models
 from benchmarks.result_store import digest
 from benchmarks.zoo.members import CALIBRATION, FOLDER, HELD_OUT, Member
+from benchmarks.zoo.weight_files import check_weights
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.export.export import ExportOptions, export
 from fewstep.measure.rollouts.conditions_file import ConditionRecords
@@ -26,7 +27,7 @@ def exported(member: Member, work: Path, *settings: object) -> Path:
     Its name has a digest of the code, the packages, the member's weights and recipe, and `settings` of who adds to it.
     """
     recipes = [path.read_bytes() for path in sorted(FOLDER.glob("*.py"))]
-    weights = sha256(member.weights.read_bytes()).digest()
+    weights = sha256(check_weights(member.weights).read_bytes()).digest()
     bundle = work / f"{member.name}-{digest(digest_code(CODE), installed_versions(), weights, recipes, settings)}"
     if not (bundle / "manifest.json").exists():
         export(ExportOptions(member.source, bundle))

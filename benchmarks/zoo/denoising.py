@@ -51,7 +51,10 @@ class Trained:
     spec: Spec
 
     def __call__(self) -> tuple[nn.Module, Spec]:
-        return load_weights(self.network(), Path(self.file).with_suffix(".safetensors")), self.spec
+        from weight_files import check_weights  # next to each recipe, but not always on the path of this module
+
+        weights = check_weights(Path(self.file).with_suffix(".safetensors"))
+        return load_weights(self.network(), weights), self.spec
 
 
 @dataclass(frozen=True)
