@@ -142,7 +142,7 @@ def main() -> None:
             stack_drawings("training", [line_plot([Series("loss", steps, means)], "step", "loss")])
         )
     else:
-        written_by = command("card", given.recipe, given.data)
+        written_by = command("model_card", given.recipe, given.data)
         weights.with_suffix(".md").write_text(page(recipe, measured, member, written_by))
     if picture is not None:
         (home / "samples.png" if member in SHIPPED else weights.with_suffix(".png")).write_bytes(picture)

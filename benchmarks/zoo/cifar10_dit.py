@@ -1,5 +1,8 @@
 """A diffusion transformer (Peebles & Xie 2023, arXiv 2212.09748) of 7.6 M weights on CIFAR-10, trained by rectified
 flow (Liu et al. 2023, arXiv 2209.03003).
+
+The run of 13 996 steps, at whose end the learning rate was zero, continued to 20 922 steps, with the same fall at the
+end. The held-out loss was 0.1569 after the first part, and is 0.1561.
 """
 
 import pictures
