@@ -105,7 +105,73 @@ class OperatorTime(Record, frozen=True, tag="operator"):
     reason: str = ""
 
 
-AnyRecord = Machine | PartEnd | DenoiserRow | PlanCount | Agreement | PlanTime | OperatorTime
+class GroupPlans(Record, frozen=True, tag="group_plans"):
+    """cuDNN's plans of one operation of a body, on a described GPU.
+
+    count: how many groups of the body are this operation. macs: of a sample in all of them. engines: how many plans
+    each has. reason: why there is none.
+    """
+
+    denoiser: str
+    gpu: str
+    operation: str
+    epilogue: str
+    precision: str
+    count: int
+    macs: int
+    engines: dict[str, int]
+    reason: str = ""
+
+
+class GroupTime(Record, frozen=True, tag="group_time"):
+    """A group of a body alone, in int8 and in half precision, each by its fastest plan.
+
+    product: the name of its convolution. batch: rows. different: how many results in int8 are not the exact sums times
+    a power of two, None if that was not compared. Times are microseconds.
+    """
+
+    denoiser: str
+    batch: int
+    product: str
+    operation: str
+    epilogue: str
+    int8: float | None
+    half: float | None
+    int8_plan: str = ""
+    half_plan: str = ""
+    different: int | None = None
+
+
+class StepTime(Record, frozen=True, tag="step_time"):
+    """A whole call of a body as one CUDA graph, in microseconds: the fastest replay and the median.
+
+    engine: who computes its convolutions. mean, least: PSNR in dB over seeds to the CPU's float32 samples. simulated:
+    the mean of the PSNR to those of the CPU's simulated int8 body. reason: why a figure is missing.
+    """
+
+    denoiser: str
+    batch: int
+    engine: str
+    least_time: float | None = None
+    median: float | None = None
+    mean: float | None = None
+    least: float | None = None
+    simulated: float | None = None
+    reason: str = ""
+
+
+AnyRecord = (
+    Machine
+    | PartEnd
+    | DenoiserRow
+    | PlanCount
+    | Agreement
+    | PlanTime
+    | OperatorTime
+    | GroupPlans
+    | GroupTime
+    | StepTime
+)
 
 
 class Results:

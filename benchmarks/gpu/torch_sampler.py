@@ -109,7 +109,7 @@ def in_torch(of: Deployed, device: str, precision: str, mode: str | None) -> Cal
                 state = [combined(row, [*state, *outputs]) for row in step.update]
             return np.asarray(combined(plan.output, state).cpu())
 
-        _check_plan(plan)
+        check_plan(plan)
         return sample
 
     return opened
@@ -127,6 +127,6 @@ def combined(row: Row, tensors: Sequence[Any]) -> Any:
     return sum(coefficient * tensor for coefficient, tensor in zip(row, tensors, strict=True) if coefficient)
 
 
-def _check_plan(plan: Plan) -> None:
+def check_plan(plan: Plan) -> None:
     if any(step.draws or step.shaping or step.terms for step in plan.steps) or plan.given:
         raise UserError(f"plan {plan.name!r} is more than multiplications and additions", "time another plan")

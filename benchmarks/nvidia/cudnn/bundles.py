@@ -1,0 +1,25 @@
+"""Bundles with an int8 body for TensorRT, in a folder that keeps them."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from benchmarks.gpu.deployed import TRAJECTORIES, deployed, has_body
+from benchmarks.nvidia.cudnn.programs import BODY
+from benchmarks.nvidia.int8_forms import BLOCK, FEW
+from benchmarks.zoo.bundles import calibration
+from fewstep.calibration.calibrate import calibrate
+from fewstep.export.export import ExportOptions, export
+
+MODELS = ("fashion_mnist", "cifar10", "dit_flow", "policy_unet1d", BLOCK.name)
+
+
+def int8_bundle(name: str, work: Path) -> Path:
+    """The bundle of a denoiser, exported and calibrated unless it is there."""
+    of = deployed(name, work)
+    if not (of.bundle / "manifest.json").exists():
+        export(ExportOptions(of.member.source, of.bundle))
+    if not has_body(of, BODY):
+        count = FEW if of.member.name == BLOCK.name else TRAJECTORIES
+        asked = calibration(of.member, of.bundle, of.member.plan, ("tensorrt",), count)
+        calibrate(replace(asked, guidance=of.member.guidance))
+    return of.bundle

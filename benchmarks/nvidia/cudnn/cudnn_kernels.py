@@ -1,0 +1,198 @@
+"""Groups by kernels of cuDNN, as one operation of torch that its compiler leaves as it is."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.nvidia.cudnn.executor import RESULTS, finish, float_products
+from benchmarks.nvidia.cudnn.operation_graphs import FIRST_OPERAND, RESULT, WEIGHTS, X, operation_graph
+from benchmarks.nvidia.cudnn.operations import ACTIVATIONS, Operation
+
+LEAST_ROWS = 32  # of a product by torch._int_mm, which takes more than 16
+
+
+@cache
+def opened() -> tuple[Any, Any]:
+    """The module cudnn and a handle."""
+    torch.zeros(1, device="cuda")  # torch loads the library that the module cudnn takes, so it comes first
+    cudnn = import_module("cudnn")
+    return cudnn, cudnn.create_handle()
+
+
+@dataclass
+class Kernel:
+    """An operation with its plans. number: of the plan that runs; name: of that plan."""
+
+    operation: Operation
+    graph: Any
+    number: int = -1
+    name: str = ""
+    workspace: Any = None
+    built: set[int] = field(default_factory=set)
+
+    def names(self) -> list[str]:
+        """All plans, in the order of cuDNN's heuristics."""
+        return [self.graph.get_plan_name_at_index(number) for number in range(self.graph.get_execution_plan_count())]
+
+    def choose(self, number: int) -> None:
+        """Compile a plan, which the next calls run. Raises cuDNN's own errors."""
+        if number not in self.built:
+            self.graph.build_plan_at_index(number)
+            self.built.add(number)
+        size = max(self.graph.get_workspace_size_plan_at_index(number), 1)
+        self.workspace = torch.empty(size, dtype=torch.uint8, device="cuda")
+        self.number, self.name = number, self.graph.get_plan_name_at_index(number)
+
+    def run(self, x: Tensor, weights: Tensor, operands: Sequence[Tensor]) -> Tensor:
+        """The result on the current stream. Tensors lie as the graph says."""
+        result = empty_result(self.operation, x.device)
+        given = {X: x, WEIGHTS: weights, RESULT: result}
+        rest = iter(operands)
+        for number, step in enumerate(self.operation.epilogue):
+            if step not in ACTIVATIONS:
+                given[FIRST_OPERAND + number] = next(rest)
+        cudnn, handle = opened()
+        cudnn.set_stream(handle=handle, stream=torch.cuda.current_stream().cuda_stream)
+        self.graph.execute_plan_at_index(given, self.workspace, self.number, handle=handle)
+        return result
+
+
+def empty_result(of: Operation, device: Any) -> Tensor:
+    """Room for a result, with channels last."""
+    layout = torch.channels_last if of.is_convolution else torch.contiguous_format
+    return torch.empty(of.y, dtype=RESULTS[of.result], device=device, memory_format=layout)
+
+
+KERNELS: list[Kernel] = []  # by the number that torch's operation is called with
+
+
+@torch.library.custom_op("fewstep::cudnn_group", mutates_args=())
+def cudnn_group(number: int, x: Tensor, weights: Tensor, operands: list[Tensor]) -> Tensor:
+    """A group by the chosen plan of its kernel."""
+    return KERNELS[number].run(with_channels_last(x), weights, operands)
+
+
+@cudnn_group.register_fake
+def _(number: int, x: Tensor, weights: Tensor, operands: list[Tensor]) -> Tensor:
+    return empty_result(KERNELS[number].operation, x.device)
+
+
+def with_channels_last(x: Tensor) -> Tensor:
+    """A picture with its channels last; anything else as it is."""
+    return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
+
+
+@dataclass(frozen=True)
+class Group:
+    """How a group is computed: by a kernel, and what is left of its epilogue in torch.
+
+    number: of the kernel in KERNELS. rest: None if the kernel computes everything.
+    """
+
+    number: int
+    rest: Operation | None
+
+    def __call__(self, x: Tensor, weights: Tensor, operands: Sequence[Tensor]) -> Tensor:
+        """The result of operands that lie as the kernel takes them."""
+        count = len(reading(KERNELS[self.number].operation))
+        value = cudnn_group(self.number, x, weights, list(operands[:count]))
+        return value if self.rest is None else finish(self.rest, value, operands[count:])
+
+
+class CudnnKernels:
+    """Convolutions by cuDNN, products by torch.
+
+    choose: selects the plan of a kernel that is met for the first time, and returns its microseconds. time: of a call.
+    groups: by their products, with the operands of their first call.
+    """
+
+    def __init__(
+        self,
+        choose: Callable[[Kernel, Tensor, Tensor, Sequence[Tensor]], float],
+        time: Callable[[Callable[[], Tensor]], float],
+    ) -> None:
+        self._choose, self._time = choose, time
+        self._groups: dict[Operation, Group] = {}
+        self.groups: dict[str, tuple[Group, tuple[Tensor, Tensor, list[Tensor]]]] = {}
+
+    def __call__(self, of: Operation, name: str, x: Tensor, weights: Tensor, operands: Sequence[Tensor]) -> Tensor:
+        if not of.is_convolution:
+            return product_in_torch(of, x, weights, operands)
+        pairs = zip(reading(of), operands, strict=True)
+        given = (with_channels_last(x), weights, [_operand(of, step, operand) for step, operand in pairs])
+        if of not in self._groups:  # the first call, which nothing traces
+            self._groups[of] = self._chosen(of, *given)
+        self.groups.setdefault(name, (self._groups[of], given))
+        return self._groups[of](*given)
+
+    def _chosen(self, of: Operation, x: Tensor, weights: Tensor, operands: list[Tensor]) -> Group:
+        """A kernel of the whole group, or one of its sums with scale and bias and then torch: what takes less time."""
+        options = []
+        for kernel_of, rest in divided(of):
+            try:
+                kernel = Kernel(kernel_of, operation_graph(opened()[0], kernel_of, opened()[1]))
+                count = len(reading(kernel_of))
+                spent = self._choose(kernel, x, weights, operands[:count])
+            except Exception as error:  # cuDNN's errors share no base class but Exception
+                failure = error
+                continue
+            KERNELS.append(kernel)
+            group = Group(len(KERNELS) - 1, rest)
+            if rest is not None:
+                value = kernel.run(x, weights, operands[:count])
+                spent += self._time(partial(finish, rest, value, operands[count:]))
+            options.append((spent, group))
+        if not options:
+            raise failure
+        return min(options, key=lambda option: option[0])[1]
+
+
+def divided(of: Operation) -> list[tuple[Operation, Operation | None]]:
+    """An operation for one kernel; and for one of the sums with scale, factor and bias, with the rest for torch."""
+    first = tuple(step for step in of.epilogue if step in ("scale", "factor", "bias"))
+    if first == of.epilogue:
+        return [(of, None)]
+    rest = replace(of, epilogue=of.epilogue[len(first) :], precision="half")
+    return [(of, None), (replace(of, epilogue=first), rest)]
+
+
+def _operand(of: Operation, step: str, operand: Tensor) -> Tensor:
+    """An operand of a step as cuDNN takes it."""
+    if step == "residual":
+        return with_channels_last(operand)
+    return operand.to(torch.float16 if step == "bias" and of.precision == "half" else torch.float32)
+
+
+def reading(of: Operation) -> list[str]:
+    """The steps of an epilogue that read a tensor."""
+    return [step for step in of.epilogue if step not in ACTIVATIONS]
+
+
+def product_in_torch(of: Operation, x: Tensor, weights: Tensor, operands: Sequence[Tensor]) -> Tensor:
+    """A product of int8 matrices by torch._int_mm, and its epilogue in torch."""
+    rows = x.shape[1]
+    matrix = torch.nn.functional.pad(x[0], (0, 0, 0, LEAST_ROWS - rows)) if rows < LEAST_ROWS else x[0]
+    return finish(of, torch._int_mm(matrix, weights[0])[:rows].unsqueeze(0), operands)
+
+
+def groups_in_torch(of: Operation, _: str, x: Tensor, weights: Tensor, operands: Sequence[Tensor]) -> Tensor:
+    """A group in half precision by torch's own convolution, with its bias."""
+    bias = operands[0] if of.epilogue[:1] == ("bias",) else None
+    value = torch_convolution(of, with_channels_last(x), weights, bias)
+    if bias is None:
+        return finish(of, value, operands)
+    return finish(replace(of, epilogue=of.epilogue[1:]), value, operands[1:])
+
+
+def torch_convolution(of: Operation, x: Tensor, weights: Tensor, bias: Tensor | None) -> Tensor:
+    """A convolution whose pads are equal at both ends, else one of padded input."""
+    if of.pads[:2] != of.pads[2:]:
+        value = float_products(of, x, weights)
+        return value if bias is None else value + bias.view(1, -1, 1, 1)
+    groups = x.shape[1] // weights.shape[1]
+    return torch.nn.functional.conv2d(x, weights, bias, of.strides, of.pads[:2], of.dilations, groups)

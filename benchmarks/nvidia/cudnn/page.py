@@ -1,0 +1,69 @@
+"""The page of what cuDNN lists and of what was measured."""
+
+from collections.abc import Sequence
+
+from benchmarks.gpu.page import newest
+from benchmarks.gpu.results import AnyRecord, GroupPlans, GroupTime, Machine, StepTime
+from benchmarks.nvidia.cudnn.plans import DESCRIBED
+from benchmarks.nvidia.cudnn.plans_page import plan_tables
+from benchmarks.nvidia.cudnn.steps_page import failures, group_times, qualities, step_times
+
+HEAD = """# int8 bodies by the kernels of cuDNN
+
+`python -m benchmarks.nvidia.cudnn page FILE...` wrote this page from the lines of its `plans` and `run`.
+
+An `int8-tensorrt` body is split into groups, as TensorRT-RTX makes kernels of them. A group is a convolution or a
+product in int8, with a scale for each channel and a bias. A residual, an activation function and a rounding to int8
+belong to it where they follow. Convolutions that the body leaves in half precision are groups too. One kernel computes
+a group if cuDNN has a plan.
+
+## Plans on described GPUs
+
+No GPU was used: cuDNN lists plans for a GPU that is described to it. A plan in this list may still fail, and nothing
+here says how fast it is.
+"""
+UNMEASURED = """## Whole calls
+
+No GPU has run them yet. `python -m benchmarks.nvidia.cudnn run` measures them. Its CPU mode computes the same groups
+in exact integers, and a test compares these with ONNX Runtime's.
+"""
+MEASURED = """## Whole calls
+
+Times are microseconds of one call of a body, which is one CUDA graph, in its fastest replay. Convolutions are kernels
+of cuDNN in both types, and a short trial chose the fastest plan of each. Products in int8 are torch's. Everything
+else is the same in all columns, and torch compiles it. The last engine leaves convolutions to torch, too.
+
+It shows that the integers of a body, in this form, give on tensor cores what the CPU simulates, and what that costs. It
+does not show which kernels TensorRT chooses, or the time of an Orin.
+"""
+GROUPS = """## Groups
+
+Each group alone, as one of many calls in a CUDA graph, with operands that stay in the cache if they fit. What a kernel
+leaves of a group to torch is counted.
+"""
+
+
+def page_of(records: Sequence[AnyRecord]) -> str:
+    """The page. Of lines about the same thing the last counts."""
+    plans = newest(
+        records, GroupPlans, lambda each: (each.denoiser, each.gpu, each.precision, each.operation, each.epilogue)
+    )
+    steps = newest(records, StepTime, lambda each: (each.denoiser, each.batch, each.engine))
+    groups = newest(records, GroupTime, lambda each: (each.denoiser, each.batch, each.product))
+    parts = [HEAD, told(records, is_described=True), plan_tables(plans) if plans else ""]
+    if steps:
+        parts += [MEASURED, told(records, is_described=False), step_times(steps), qualities(steps), failures(steps)]
+        parts += [GROUPS, group_times(groups)] if groups else []
+    else:
+        parts.append(UNMEASURED)
+    return "\n\n".join(part.strip() for part in parts if part) + "\n"
+
+
+def told(records: Sequence[AnyRecord], is_described: bool) -> str:
+    """The last machine whose lines are on the page, with its versions."""
+    machines = [each for each in records if isinstance(each, Machine) and (each.gpu == DESCRIBED) == is_described]
+    if not machines:
+        return "Not asked yet." if is_described else "The machine is unknown."
+    versions = ", ".join(f"{name} {version}" for name, version in machines[-1].versions.items())
+    engines = " In brackets are the engines of the plans." if is_described else ""
+    return f"{machines[-1].gpu[:1].upper()}{machines[-1].gpu[1:]}: {versions}, on {machines[-1].date}.{engines}"

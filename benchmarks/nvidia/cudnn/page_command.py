@@ -1,0 +1,19 @@
+"""Writes docs/measured/cudnn.md from lines of earlier runs."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks import options
+from benchmarks.gpu.results import read_results
+from benchmarks.nvidia.cudnn.page import page_of
+
+PAGE = Path(__file__).parents[3] / "docs/measured/cudnn.md"
+
+
+def main(given: Sequence[str]) -> None:
+    """The verb `page`."""
+    parser = options.parser_of(__doc__)
+    parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help="lines of plans and run")
+    with options.refusing(parser):
+        PAGE.write_text(page_of(list(read_results(parser.parse_args(given).files))))
+    print(f"wrote {PAGE}")

@@ -1,0 +1,66 @@
+"""What a machine with a GPU needs of a denoiser, made on the CPU: its fused graphs, and 16 seeds' samples."""
+
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.gpu.torch_sampler import check_plan
+from benchmarks.nvidia.cudnn.bundles import int8_bundle
+from benchmarks.nvidia.cudnn.fused_groups import fuse_groups
+from benchmarks.nvidia.cudnn.plans import body_graphs
+from benchmarks.nvidia.cudnn.programs import BODY, FLOAT32, HALF, PreparedRun, StepRows, save_graph
+from benchmarks.nvidia.int8_forms import BLOCK, FEW, KNOWN
+from benchmarks.zoo.members import HELD_OUT
+from fewstep.graph import io
+from fewstep.graph.half_types import FLOAT16
+from fewstep.graph.passes.constants import drop_unused
+from fewstep.graph.passes.half import to_half
+from fewstep.measure.rollouts.recorded_run import RecordedRun, record_run
+from fewstep.measure.simulation import open_simulated
+from fewstep.plans.any_plan import regroup
+from fewstep.plans.plan import DENOISER
+from fewstep.runtime.backends.onnxruntime import OnnxRuntime
+from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.sampling.loading import load
+
+SEEDS = 16
+
+
+def prepare(name: str, work: Path, output: Path) -> Path:
+    """Write a denoiser's folder, unless it is there."""
+    folder, partly = output / name, output / f"{name}.partial"
+    if folder.exists():
+        return folder
+    partly.mkdir(parents=True, exist_ok=True)
+    bundle = int8_bundle(name, work)
+    opened, graphs = open_bundle(bundle), body_graphs(bundle)
+    for number, graph in enumerate(graphs):
+        save_graph(fuse_groups(graph), partly / f"int8-{number}.npz")
+    float32 = io.load(opened.graph(opened.body(FLOAT32).graph), root=bundle)
+    save_graph(fuse_groups(drop_unused(to_half(float32, FLOAT16))), partly / HALF)
+    body = opened.manifest.bodies[BODY]
+    run = recorded(name, bundle, body.groups)
+    graph_of = [body.graph_index(group) for group in range(run.groups)]
+    sessions = [open_simulated(graph) for graph in graphs]
+    simulated = run.final_samples(run.run([sessions[number] for number in graph_of]))
+    prepared_run(run, graph_of, {FLOAT32: run.sample, BODY: simulated}).save(partly)
+    partly.rename(folder)
+    return folder
+
+
+def recorded(name: str, bundle: Path, groups: tuple[float, ...]) -> RecordedRun:
+    """The run of some held-out seeds in float32, with the range groups of the int8 body."""
+    member, seeds = KNOWN[name], FEW if name == BLOCK.name else SEEDS
+    with load(bundle, body=FLOAT32, backend=OnnxRuntime()) as sampler:
+        plan = sampler.compile(member.plan, member.guidance)
+        check_plan(plan)
+        return record_run(sampler, regroup(plan, {DENOISER: groups}), range(seeds), member.rows(seeds, HELD_OUT))
+
+
+def prepared_run(run: RecordedRun, graph_of: list[int], expected: dict[str, np.ndarray]) -> PreparedRun:
+    """The numbers of a recorded run."""
+    plan = run.plan
+    steps = tuple(StepRows(step.input, step.update, graph_of[step.group]) for step in plan.steps)
+    branches = len(plan.steps[0].branches)
+    noise, feeds = run.batch.draw_noise(0), tuple(map(dict, run.feeds))
+    return PreparedRun(run.ports[0], plan.start, steps, plan.output, branches, noise, feeds, expected)

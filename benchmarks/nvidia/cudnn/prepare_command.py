@@ -1,0 +1,21 @@
+"""Writes what a machine with a GPU needs of denoisers: their fused graphs, and samples of the CPU."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks import options
+from benchmarks.nvidia.cudnn.bundles import MODELS
+from benchmarks.nvidia.cudnn.prepare import prepare
+from benchmarks.nvidia.int8_forms import KNOWN
+
+
+def main(given: Sequence[str]) -> None:
+    """The verb `prepare`."""
+    parser = options.parser_of(__doc__)
+    parser.add_argument("--model", action="append", choices=tuple(KNOWN), help=f"default: {', '.join(MODELS)}")
+    parser.add_argument("--programs", type=Path, required=True, help="folder of what is written")
+    options.add_work(parser, "cudnn")
+    arguments = parser.parse_args(given)
+    with options.refusing(parser):
+        for name in arguments.model or MODELS:
+            print(f"wrote {prepare(name, arguments.work, arguments.programs)}", flush=True)

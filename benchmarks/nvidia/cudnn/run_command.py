@@ -1,0 +1,51 @@
+"""Measures int8 bodies by cuDNN on this machine's GPU, compared with half precision."""
+
+import argparse
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from benchmarks.gpu.machine import NO_GPU, described, seen
+from benchmarks.gpu.results import FILE, AnyRecord, PartEnd, Results
+from benchmarks.gpu.workers import OVER, run_jobs
+from benchmarks.nvidia.cudnn.whole_steps import StepJob
+
+BATCHES = (64, 256, 8, 1)  # rows of a call, the most telling first
+COMPARED = 64  # rows at which samples are drawn
+WORKERS = 10
+ENVIRONMENT = {"TORCHINDUCTOR_COMPILE_THREADS": "1", "OMP_NUM_THREADS": "2"}
+
+
+def main(given: Sequence[str]) -> None:
+    """The verb `run`."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--programs", type=Path, required=True, help="folder that `prepare` wrote")
+    parser.add_argument("--model", action="append", help="default: all in that folder")
+    parser.add_argument("--batch", type=int, action="append", help=f"rows of a call (default {BATCHES})")
+    parser.add_argument("--output", type=Path, default=Path("cudnn-results"), help=f"folder of {FILE}")
+    parser.add_argument("--minutes", type=float, default=8.0, help="that the run takes at most")
+    parser.add_argument("--workers", type=int, default=WORKERS, help="processes (default %(default)s)")
+    parser.add_argument("--rehearse", action="store_true", help="go on without a GPU")
+    arguments = parser.parse_args(given)
+    gpu, results = seen(), Results(arguments.output / FILE)
+    if gpu is None and not arguments.rehearse:
+        print(NO_GPU)
+        return
+    started, until = time.monotonic(), time.monotonic() + 60 * arguments.minutes
+    results.add(described(gpu))
+    batches = tuple(arguments.batch or BATCHES)
+    names = arguments.model or sorted(each.name for each in arguments.programs.iterdir() if each.is_dir())
+    compared = COMPARED if COMPARED in batches else max(batches)
+    device, turn = "cpu" if gpu is None else "cuda", arguments.output / "cudnn.turn"
+    jobs = [
+        StepJob(name, arguments.programs, batch, turn, batch == compared, device) for batch in batches for name in names
+    ]
+
+    def add(record: AnyRecord) -> None:
+        results.add(record)
+        print(msgspec.json.encode(record).decode(), flush=True)
+
+    run_jobs(jobs, add, until, arguments.workers, environment=ENVIRONMENT)
+    results.add(PartEnd("steps", time.monotonic() - started, OVER if time.monotonic() > until else ""))

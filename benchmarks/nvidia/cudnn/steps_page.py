@@ -1,0 +1,96 @@
+"""The tables of whole calls and of groups, as a GPU measured them."""
+
+from collections.abc import Sequence
+
+from benchmarks.gpu.results import GroupTime, StepTime
+from benchmarks.markdown import table
+from benchmarks.nvidia.cudnn.engines import COMPILED, CUDNN, INT8
+
+SLOWER = 1.0  # ratio of times from which int8 is called slower
+
+
+def step_times(rows: Sequence[StepTime]) -> str:
+    """A row for each denoiser and batch, with the times of all engines."""
+    lines = []
+    for name, batch in dict.fromkeys((each.denoiser, each.batch) for each in rows):
+        own = {each.engine: each for each in rows if (each.denoiser, each.batch) == (name, batch)}
+        times = [own[engine].least_time if engine in own else None for engine in (INT8, CUDNN, COMPILED)]
+        if any(time is not None for time in times):
+            ratios = [ratio(times[0], other) for other in times[1:]]
+            lines.append([name, str(batch), *map(microseconds, times), *ratios])
+    head = ("denoiser", "rows", INT8, CUDNN, COMPILED, "int8 over cuDNN's float16", "int8 over torch's float16")
+    return table(head, sorted(lines, key=lambda line: (line[0], int(line[1])))) if lines else ""
+
+
+def qualities(rows: Sequence[StepTime]) -> str:
+    """The PSNR of samples of each engine."""
+    lines = [
+        [each.denoiser, each.engine, f"{each.mean:.1f} / {each.least:.1f}", f"{each.simulated:.1f}"]
+        for each in rows
+        if each.mean is not None and each.simulated is not None
+    ]
+    head = ("denoiser", "engine", "dB to float32, mean / least", "dB to the simulated int8 body, mean")
+    return table(head, lines) if lines else ""
+
+
+def failures(rows: Sequence[StepTime]) -> str:
+    """What has no figure, and why."""
+    lines = [f"- {each.denoiser}, {each.batch} rows, {each.engine}: {each.reason}" for each in rows if each.reason]
+    return "\n".join(["Without a figure:", "", *lines]) if lines else ""
+
+
+def group_times(rows: Sequence[GroupTime]) -> str:
+    """A row for each group that int8 computes, by the largest batch first; then the groups that int8 does not help."""
+    lines = [
+        [
+            *(each.denoiser, each.product, each.operation, each.epilogue),
+            *map(microseconds, (each.int8, each.half)),
+            ratio(each.int8, each.half),
+            *(each.int8_plan, each.half_plan),
+        ]
+        for each in sorted(rows, key=lambda each: (each.denoiser, -each.batch))
+    ]
+    head = (
+        "denoiser",
+        "convolution",
+        "operation",
+        "epilogue",
+        "int8",
+        "float16",
+        "ratio",
+        "int8's plan",
+        "float16's plan",
+    )
+    return "\n\n".join([slower_groups(rows), exactness(rows), table(head, lines)]) if lines else ""
+
+
+def slower_groups(rows: Sequence[GroupTime]) -> str:
+    """The sums over groups, and those that are slower in int8, by denoiser and batch."""
+    lines = []
+    for name, batch in dict.fromkeys((each.denoiser, each.batch) for each in rows):
+        own = [each for each in rows if (each.denoiser, each.batch) == (name, batch)]
+        both = [(each, each.int8, each.half) for each in own if each.int8 is not None and each.half is not None]
+        sums = [sum(times) for times in zip(*((int8, half) for _, int8, half in both), strict=True)] or [None, None]
+        slower = [each.product for each, int8, half in both if int8 > SLOWER * half]
+        named = f"{len(slower)} of {len(both)}" + (f": {', '.join(slower)}" if slower else "")
+        lines.append([name, str(batch), *map(microseconds, sums), ratio(*sums), named])
+    head = ("denoiser", "rows", "int8 groups in int8", "the same in float16", "ratio", "slower in int8")
+    return table(head, sorted(lines, key=lambda line: (line[0], int(line[1]))))
+
+
+def exactness(rows: Sequence[GroupTime]) -> str:
+    """How many groups have the exact integers."""
+    compared = [each for each in rows if each.different is not None]
+    wrong = [f"{each.denoiser} {each.product} ({each.different} numbers)" for each in compared if each.different]
+    if not compared:
+        return "No group was compared with exact integers."
+    said = f"{len(compared) - len(wrong)} of {len(compared)} compared groups have the exact sums, bit for bit."
+    return said + (f" Others: {', '.join(wrong)}." if wrong else "")
+
+
+def microseconds(time: float | None) -> str:
+    return "" if time is None else f"{time:.1f}"
+
+
+def ratio(ours: float | None, other: float | None) -> str:
+    return "" if ours is None or other is None else f"{ours / other:.2f}"

@@ -1,0 +1,92 @@
+"""Files for a machine with a GPU: what is written is read, and samples are drawn along the plan."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.nvidia.cudnn.fused_groups import fuse_groups
+from benchmarks.nvidia.cudnn.programs import PreparedRun, StepRows, load_graph, load_run, save_graph
+from fewstep.calibration.lowering.quantize import lower
+from fewstep.calibration.lowering.targets.tensorrt import TENSORRT
+from fewstep.graph.graph import GROUP
+from tests.calibration.lowering.bodies.small_body import EDGES, body, table
+
+pytest.importorskip("torch")
+from benchmarks.nvidia.cudnn.whole_steps import draw, feeds_of, first_seeds
+
+ROOT = Path(__file__).parents[3]
+ROWS = np.arange(12, dtype=np.float32).reshape(6, 2)  # of three seeds, branch by branch
+RUN = PreparedRun(
+    x="x",
+    start=((2.0,),),
+    steps=(StepRows((1.0,), ((0.5, 1.0, -1.0),), 0), StepRows((0.5,), ((1.0, 0.0, 1.0),), 1)),
+    output=(3.0,),
+    branches=2,
+    noise=np.array([[1, 2], [3, 4], [5, 6]], np.float32),
+    feeds=({"row": ROWS, GROUP: np.array([0])}, {"row": -ROWS, GROUP: np.array([1])}),
+    expected={"float32": np.ones((3, 2), np.float32)},
+)
+
+
+class Networks:
+    """x + row times the number of the graph plus one, in place of bodies."""
+
+    def __init__(self) -> None:
+        self.networks = [lambda feeds, by=by: feeds["x"] + feeds["row"] * by for by in (1, 2)]
+
+
+def by_hand(seed: int) -> np.ndarray:
+    x = 2 * RUN.noise[seed]
+    x = 0.5 * x + (x + ROWS[seed]) - (x + ROWS[seed + 3])
+    return 3 * (x + (0.5 * x - 2 * ROWS[seed + 3]))
+
+
+@pytest.mark.parametrize("batch", [2, 4, 6])
+def test_samples_follow_the_plan_whatever_the_batch(batch: int) -> None:
+    found = draw(RUN, Networks(), batch, is_int8=True, device="cpu")  # type: ignore[arg-type]
+    np.testing.assert_allclose(found, [by_hand(seed) for seed in range(3)], rtol=1e-6)
+
+
+def test_first_seeds_keep_their_branches() -> None:
+    few = first_seeds(RUN, 2)
+    found = draw(few, Networks(), 4, is_int8=True, device="cpu")  # type: ignore[arg-type]
+    np.testing.assert_allclose(found, [by_hand(seed) for seed in range(2)], rtol=1e-6)
+
+
+def test_a_batch_repeats_the_rows_of_the_first_step() -> None:
+    feeds = feeds_of(RUN, 8, "cpu")
+    assert feeds["row"].tolist() == [*ROWS.tolist(), *ROWS[:2].tolist()]
+    assert feeds["x"].shape == (8, 2) and feeds[GROUP].tolist() == [0]
+
+
+def test_a_run_is_read_as_it_was_written(tmp_path: Path) -> None:
+    RUN.save(tmp_path)
+    found = load_run(tmp_path)
+    assert (found.start, found.steps, found.output, found.branches) == (RUN.start, RUN.steps, RUN.output, RUN.branches)
+    assert all((found.feeds[1][name] == RUN.feeds[1][name]).all() for name in RUN.feeds[1])
+    assert (found.noise == RUN.noise).all() and (found.expected["float32"] == 1).all()
+
+
+def test_a_graph_is_read_as_it_was_written(tmp_path: Path) -> None:
+    graph = fuse_groups(lower(body(), table(body(), EDGES), TENSORRT).graph)
+    save_graph(graph, tmp_path / "graph.npz")
+    found = load_graph(tmp_path / "graph.npz")
+    assert (found.inputs, found.outputs) == (graph.inputs, graph.outputs)
+    assert [(each.op, each.inputs, each.outputs, each.domain) for each in found.nodes] == [
+        (each.op, each.inputs, each.outputs, each.domain) for each in graph.nodes
+    ]
+    assert all(
+        {name: tuple(value) if isinstance(value, list) else value for name, value in node.attributes.items()}
+        == same.attributes
+        for node, same in zip(graph.nodes, found.nodes, strict=True)
+    )
+    assert all((found.constants[name] == array).all() for name, array in graph.constants.items())
+
+
+def test_a_machine_with_a_gpu_needs_neither_onnx_nor_onnxruntime() -> None:
+    code = "import sys; import benchmarks.nvidia.cudnn.run_command; print({'onnx', 'onnxruntime'} & {*sys.modules})"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert found.stdout.strip() == "set()"
