@@ -1,0 +1,350 @@
+"""Keep images with their channels last, and write GroupNorm as the kernel that needs this layout.
+
+A sequence [B, C, L] is an image with one row: [B, C, 1, L], and [B, 1, L, C] with its channels last.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from fewstep.graph.additions import NewNodes
+from fewstep.graph.graph import Array, Graph, Node, rename_inputs
+from fewstep.graph.index import Index, index
+from fewstep.graph.passes.constants import drop_unused
+from fewstep.graph.passes.contrib_norm import GroupNorm, find_group_norms
+from fewstep.graph.selection import CONTRIB
+from fewstep.graph.types import Types
+
+LAST: dict[str, Any] = {"perm": [0, 2, 3, 1]}  # channels first to channels last
+FIRST: dict[str, Any] = {"perm": [0, 3, 1, 2]}
+ELEMENTWISE = (
+    *("Abs", "Add", "Cast", "Div", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid", "HardSwish", "Identity", "LeakyRelu"),
+    *("Mish", "Mul", "Neg", "Pow", "Reciprocal", "Relu", "Sigmoid", "Softplus", "Sqrt", "Sub", "Tanh"),
+)
+
+
+def channels_last(graph: Graph, types: Types) -> Graph:
+    """Compute images and sequences with channels last, from the first convolution to the last.
+
+        GroupNorm as exported, with affine map and SiLU    ==>    GroupNorm of com.microsoft
+        Conv(x, W) + b                                     ==>    Transpose(Conv(Transpose(x), W, b))
+        f(x)                                               ==>    f of channels last, for f without axes
+
+    The Transposes around a convolution are those that onnxruntime adds for a provider with channels-last convolutions,
+    the other way round, so that both cancel. Elsewhere a Transpose is added only where an operation needs channels
+    first. Values do not change, except by the rounding of GroupNorm. A graph without a GroupNorm that has a kernel is
+    returned unchanged. `types` are those of the graph's tensors; tensors without a type keep their layout.
+    """
+    idx = index(graph)
+    norms = find_group_norms(graph, idx, types)
+    if not norms:
+        return graph
+    layout = _Layout(graph, idx, types, NewNodes(graph), norms)
+    layout.convert()
+    nodes = (rename_inputs(node, layout.equal) for node in layout.nodes)
+    return drop_unused(graph.with_nodes(nodes, layout.new.constants))
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Converts a graph node by node.
+
+    last: the name with channels last of each tensor that has one. written: the tensors that exist under their own
+    names. skipped: outputs of nodes that another node computes. tokens: tensors [B, C, n] that only Transposes read, by
+    the image that they were. equal: the tensor whose elements and axes are those of another.
+    """
+
+    graph: Graph
+    idx: Index
+    types: Types
+    new: NewNodes
+    norms: Mapping[str, GroupNorm]
+    nodes: list[Node] = field(default_factory=list)
+    last: dict[str, str] = field(default_factory=dict)
+    written: set[str] = field(default_factory=set)
+    skipped: set[str] = field(default_factory=set)
+    tokens: dict[str, str] = field(default_factory=dict)
+    equal: dict[str, str] = field(default_factory=dict)
+
+    def convert(self) -> None:
+        """Convert all nodes, and write the graph's outputs with channels first."""
+        self.written.update(value.name for value in (*self.graph.inputs, *self.graph.optional))
+        self.written.update(self.graph.constants)
+        for node in self.graph.nodes:
+            if not self.skipped.isdisjoint(node.outputs):
+                continue
+            if not self._convert(node):
+                for name in filter(None, node.inputs):
+                    self.first_name(name)
+                self.nodes.append(node)
+                self.written.update(node.outputs)
+        for value in self.graph.outputs:
+            self.first_name(value.name)
+
+    def _convert(self, node: Node) -> bool:
+        """Add the form of a node with channels last. Return False for a node that stays as it is."""
+        if node.output in self.norms:
+            self._norm(self.norms[node.output])
+            return True
+        if node.domain:
+            return False
+        if node.op in ELEMENTWISE:
+            return self._elementwise(node)
+        convert: Callable[[Node], bool] | None = {
+            "Conv": self._convolution,
+            "Concat": self._concat,
+            "Resize": self._resize,
+            "Reshape": self._reshape,
+            "Transpose": self._transpose,
+        }.get(node.op)
+        return convert is not None and convert(node)
+
+    def first_name(self, name: str) -> str:
+        """Return a tensor with its own axes, which a Transpose writes if it exists only with channels last."""
+        if name not in self.written:
+            rank = self.types.rank(name)
+            turned = name if rank == 4 else self.new.name(f"{name}_first")
+            self.nodes.append(Node("Transpose", (self.last[name],), (turned,), FIRST, f"{name}_first"))
+            if rank == 3:
+                self.nodes.append(Node("Squeeze", (turned, self._row_axis()), (name,), name=f"{name}_row"))
+            self.written.add(name)
+        return name
+
+    def last_name(self, name: str) -> str:
+        """Return a tensor of images or sequences with channels last, which a Transpose writes if it does not exist."""
+        if name not in self.last:
+            image = name
+            if self.types.rank(name) == 3:
+                image = self.new.name(f"{name}_image")
+                self.nodes.append(Node("Unsqueeze", (name, self._row_axis()), (image,), name=image))
+            self.last[name] = self.new.name(f"{name}_last")
+            self.nodes.append(Node("Transpose", (image,), (self.last[name],), LAST, self.last[name]))
+        return self.last[name]
+
+    def _row_axis(self) -> str:
+        return self.new.constant("axis_of_rows", np.array([2], np.int64))
+
+    def _add(self, node: Node, inputs: Sequence[str], attributes: Mapping[str, Any] | None = None) -> None:
+        """Add a node's form with channels last."""
+        result = self.new.name(f"{node.output}_last")
+        kept = node.attributes if attributes is None else attributes
+        self.nodes.append(replace(node, inputs=tuple(inputs), outputs=(result,), attributes=kept))
+        self.last[node.output] = result
+
+    def _norm(self, norm: GroupNorm) -> None:
+        gamma, beta = (self.new.constant(f"{norm.output}_{name}", np.ascontiguousarray(getattr(norm, name)))
+                       for name in ("gamma", "beta"))  # fmt: skip
+        attributes = {
+            "activation": int(norm.silu),
+            "channels_last": 1,
+            "epsilon": norm.epsilon,
+            "groups": norm.groups,
+        }
+        result = self.new.name(f"{norm.output}_last")
+        inputs = (self.last_name(norm.x), gamma, beta)
+        self.nodes.append(Node("GroupNorm", inputs, (result,), attributes, result, CONTRIB))
+        self.last[norm.output] = result
+        self.skipped.update(norm.nodes)
+
+    def _convolution(self, node: Node) -> bool:
+        """Add a convolution of images between Transposes, with the bias that is added after it."""
+        weight = self.graph.constants.get(node.inputs[1])
+        if weight is None or weight.ndim not in (3, 4) or self.types.rank(node.output) != weight.ndim:
+            return False
+        if weight.ndim == 3 and node.attributes.get("auto_pad", b"NOTSET") != b"NOTSET":
+            return False
+        inputs, output = list(node.inputs[1:]), node.output
+        sum_ = self._bias_after(node)
+        if sum_ is not None:
+            bias, output = sum_[1], sum_[0].output
+            inputs.append(self.new.constant(f"{output}_channels", bias.astype(weight.dtype)))
+            self.skipped.add(output)
+        attributes = dict(node.attributes)
+        if weight.ndim == 3:
+            inputs[0] = self.new.constant(f"{inputs[0]}_image", weight[:, :, None, :])
+            attributes = _image_attributes(attributes)
+        image = self._image(node.inputs[0])
+        product, result = self.new.name(f"{output}_first"), self.new.name(f"{output}_last")
+        self.nodes.append(replace(node, inputs=(image, *inputs), outputs=(product,), attributes=attributes))
+        self.nodes.append(Node("Transpose", (product,), (result,), LAST, result))
+        self.last[output] = result
+        return True
+
+    def _image(self, name: str) -> str:
+        """Return a tensor [B, C, H, W] for a convolution to read, with a Transpose of its own unless it exists."""
+        if name in self.last:
+            turned = self.new.name(f"{name}_read")
+            self.nodes.append(Node("Transpose", (self.last[name],), (turned,), FIRST, turned))
+            return turned
+        if self.types.rank(name) == 4:
+            return name
+        image = self.new.name(f"{name}_image")
+        self.nodes.append(Node("Unsqueeze", (name, self._row_axis()), (image,), name=image))
+        return image
+
+    def _bias_after(self, node: Node) -> tuple[Node, Array] | None:
+        """Return the Add of a constant for each channel that alone reads a convolution without a bias, and the
+        constant [C]."""
+        if len(node.inputs) > 2 or not self.idx.is_inner(node.output):
+            return None
+        (reader,) = self.idx.consumers[node.output]
+        weight = self.graph.constants[node.inputs[1]]
+        if reader.op != "Add" or reader.domain:
+            return None
+        other = reader.inputs[1] if reader.inputs[0] == node.output else reader.inputs[0]
+        bias = self.graph.constants.get(other)
+        if bias is None or bias.shape[-weight.ndim + 1 :] != (weight.shape[0], *[1] * (weight.ndim - 2)):
+            return None
+        return (reader, bias.reshape(-1)) if bias.size == weight.shape[0] and bias.ndim <= weight.ndim else None
+
+    def _elementwise(self, node: Node) -> bool:
+        """Add an operation on all elements alike, if one of its operands has channels last."""
+        rank, result = self.types.rank(node.output), self.types.shape(node.output)
+        if rank not in (3, 4) or not any(self._is_last(name, result) for name in node.inputs):
+            return False
+        if not all(self._may_turn(name, result) for name in node.inputs):
+            return False
+        self._add(node, [self._turn(name, result) for name in node.inputs])
+        return True
+
+    def _is_last(self, name: str, result: tuple[int | str, ...] | None) -> bool:
+        return name in self.last and self.types.shape(name) == result
+
+    def _shape(self, name: str) -> tuple[int | str, ...] | None:
+        constant = self.graph.constants.get(name)
+        return self.types.shape(name) if constant is None else constant.shape
+
+    def _may_turn(self, name: str, result: tuple[int | str, ...] | None) -> bool:
+        """Return True if an operand exists with channels last, or has it after a Reshape or at little cost."""
+        shape = self._shape(name)
+        if shape is None or result is None or len(shape) > len(result):
+            return False
+        if name in self.graph.constants or shape == result or not shape:
+            return True
+        return len(shape) == len(result) and all(size == 1 for size in shape[2:])
+
+    def _turn(self, name: str, result: tuple[int | str, ...] | None) -> str:
+        """Return an operand with channels last."""
+        shape, constant = self._shape(name), self.graph.constants.get(name)
+        assert shape is not None and result is not None, "_may_turn has seen them"
+        if not shape:
+            return name
+        if constant is not None:
+            if constant.size == 1:
+                return self.new.constant(f"{name}_number", constant.reshape(()))
+            whole = constant.reshape((1,) * (len(result) - constant.ndim) + constant.shape)
+            image = whole if whole.ndim == 4 else whole[:, :, None, :]
+            return self.new.constant(f"{name}_last", np.ascontiguousarray(image.transpose(LAST["perm"])))
+        if shape == result or name in self.last:
+            return self.last_name(name)
+        row = self.new.name(f"{name}_last")  # [B, C, 1, ...]: its elements stay in their order
+        self.nodes.append(Node("Reshape", (name, self.new.shape([0, 1, 1, -1])), (row,), name=row))
+        self.last[name] = row
+        return row
+
+    def _concat(self, node: Node) -> bool:
+        rank = self.types.rank(node.output)
+        axis = node.attributes["axis"] % (rank or 1)
+        if rank not in (3, 4) or not any(name in self.last for name in node.inputs) or axis == 0:
+            return False
+        places = {1: 3, 2: 1, 3: 2} if rank == 4 else {1: 3, 2: 2}
+        self._add(node, [self.last_name(name) for name in node.inputs], {"axis": places[axis]})
+        return True
+
+    def _resize(self, node: Node) -> bool:
+        """Add a Resize to the nearest pixels, whose factors or sizes are constants."""
+        if node.inputs[0] not in self.last or node.attributes.get("mode", b"nearest") != b"nearest":
+            return False
+        if node.attributes.get("axes") or (len(node.inputs) > 1 and node.inputs[1]):
+            return False
+        inputs = [self.last[node.inputs[0]], ""]
+        for name in node.inputs[2:]:
+            constant = self.graph.constants.get(name)
+            if name and constant is None:
+                return False
+            if constant is not None:
+                whole = constant if constant.size == 4 else np.insert(constant, 2, 1)
+                inputs.append(self.new.constant(f"{name}_last", whole[LAST["perm"]]))
+            else:
+                inputs.append("")
+        self._add(node, inputs)
+        return True
+
+    def _reshape(self, node: Node) -> bool:
+        """Add a Reshape of tokens to an image; nothing yet for a Reshape of an image to tokens that Transposes read."""
+        name, output = node.inputs[0], node.output
+        before, after = self.types.shape(name), self.types.shape(output)
+        if name not in self.last or not before or not after or before[:2] != after[:2]:
+            return False
+        if (len(before), len(after)) == (4, 3):
+            readers = self.idx.consumers.get(output, ())
+            if output in self.idx.outputs or not all(map(_swaps, readers)):
+                return False
+            self.tokens[output] = name
+            return True
+        sizes = self.graph.constants.get(node.inputs[1])
+        if (len(before), len(after)) != (3, 4) or sizes is None:
+            return False
+        shape = self.new.constant(f"{output}_shape", np.array([sizes[0], *sizes[2:], sizes[1]], np.int64))
+        self._add(node, [self.last[name], shape])
+        return True
+
+    def _transpose(self, node: Node) -> bool:
+        """Add a view in place of a Transpose between the two layouts."""
+        name, output, perm = node.inputs[0], node.output, list(node.attributes.get("perm", ()))
+        if perm == FIRST["perm"] and self.types.rank(output) == 4:
+            self.last[output] = self.first_name(name)
+        elif perm == LAST["perm"] and name in self.last and output not in self.idx.outputs:
+            self.equal[output] = self.last[name]
+            self.written.add(output)
+        elif perm == [0, 2, 1]:
+            return self._tokens(node, name, output)
+        else:
+            return False
+        return True
+
+    def _tokens(self, node: Node, name: str, output: str) -> bool:
+        """Add a view in place of a Transpose from channels first to tokens [B, n, C], or from tokens to a sequence that
+        is read as an image."""
+        if name in self.tokens:
+            shape = self._shape(self.tokens[name])
+            assert shape is not None, "it has four axes"
+            sizes = self.new.constant(f"{output}_shape", np.array([0, -1, shape[1]], np.int64))
+            self.nodes.append(Node("Reshape", (self.last[self.tokens[name]], sizes), (output,), name=node.name))
+            self.written.add(output)
+            return True
+        row = self.new.constant("axis_of_rows_last", np.array([1], np.int64))
+        if name in self.last:
+            self.nodes.append(Node("Squeeze", (self.last[name], row), (output,), name=node.name))
+            self.written.add(output)
+            return True
+        if not any(self._reads_images(each, output) for each in self.idx.consumers.get(output, ())):
+            return False
+        self.last[output] = self.new.name(f"{output}_last")
+        self.nodes.append(Node("Unsqueeze", (self.first_name(name), row), (self.last[output],), name=node.name))
+        return True
+
+    def _reads_images(self, node: Node, name: str) -> bool:
+        """Return True if a node reads a sequence as an image."""
+        return (
+            node.op == "Conv" or node.output in self.norms or node.op == "Reshape" and self.types.rank(node.output) == 4
+        )
+
+
+def _swaps(node: Node) -> bool:
+    """Return True for a Transpose of the last two of three axes."""
+    return node.op == "Transpose" and list(node.attributes["perm"]) == [0, 2, 1]
+
+
+def _image_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the attributes of a convolution of sequences for images with one row."""
+    changed = dict(attributes)
+    for name in ("kernel_shape", "strides", "dilations"):
+        if name in changed:
+            changed[name] = [1, *changed[name]]
+    if "pads" in changed:
+        before, after = changed["pads"]
+        changed["pads"] = [0, before, 0, after]
+    return changed

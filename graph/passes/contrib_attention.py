@@ -1,0 +1,178 @@
+"""Write attention as MultiHeadAttention of com.microsoft, one kernel from queries, keys and values to their mixture."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from fewstep.graph.additions import NewNodes
+from fewstep.graph.graph import Graph, Node
+from fewstep.graph.index import Index, index
+from fewstep.graph.passes.constants import drop_unused
+from fewstep.graph.passes.split_attention import AttentionNodes, attention_of
+from fewstep.graph.pattern import match
+from fewstep.graph.selection import CONTRIB
+from fewstep.graph.types import Types
+
+HEADS = [0, 2, 1, 3]  # [B, heads, tokens, width] <-> [B, tokens, heads, width]
+# How the tokens come before the heads and their width: axes of queries or values, and of keys, by the number of axes.
+TOKENS_FIRST = {3: [0, 1, 2], 4: HEADS}
+TOKENS_LAST = {3: [0, 2, 1], 4: [0, 3, 1, 2]}
+
+
+def fuse_attention(graph: Graph, types: Types) -> Graph:
+    """Write each attention without a mask as one MultiHeadAttention.
+
+        MatMul(Softmax(MatMul(q * a, k)), v) [B, h, n, d]
+            ==>      MultiHeadAttention(q', k', v', num_heads=h, scale=a) [B, n, h * d]
+
+    Here q', k', v' are the queries, keys and values as [B, tokens, h * d]. Transposes and Gathers that only arranged
+    the heads disappear. Three parts of one product become a Split of it. Attention with a mask stays as it is, and so
+    does attention whose shapes are not in `types`.
+    """
+    change = _Change(graph, index(graph), types, NewNodes(graph))
+    for node in graph.nodes:
+        if node.op == "Softmax" and not node.domain:
+            change.fuse(node)
+    nodes = [each for node in graph.nodes for each in change.replaced.get(node.output, (node,))]
+    return drop_unused(graph.with_nodes(nodes, change.new.constants))
+
+
+@dataclass(frozen=True)
+class _Change:
+    """The nodes that replace others, by the output of the replaced node, and the parts of products that are split."""
+
+    graph: Graph
+    idx: Index
+    types: Types
+    new: NewNodes
+    replaced: dict[str, tuple[Node, ...]] = field(default_factory=dict)
+    parts: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def fuse(self, softmax: Node) -> None:
+        """Replace the attention of a softmax, unless it has a mask or unknown shapes."""
+        attention = attention_of(softmax, self.idx, self._is_scale)
+        rank = self.types.rank(softmax.output)
+        if attention is None or rank not in TOKENS_FIRST or softmax.attributes.get("axis", -1) not in (-1, rank - 1):
+            return
+        query, scale = self._unscale(attention.scores.inputs[0])
+        operands = [
+            (query, TOKENS_FIRST[rank]),
+            (attention.scores.inputs[1], TOKENS_LAST[rank]),
+            (attention.product.inputs[1], TOKENS_FIRST[rank]),
+        ]
+        shapes = [self._shape(name, axes) for name, axes in operands]
+        heads = 1 if rank == 3 else (shapes[0] or (0, 0, "?"))[2]
+        if not isinstance(heads, int) or not _fit(shapes):
+            return
+        nodes: list[Node] = []
+        flat = tuple(self._flatten(name, axes, nodes) for name, axes in operands)
+        attributes = {"num_heads": heads, "scale": float(scale * self._product(attention.between[:-1]))}
+        self._replace(attention, flat, attributes, nodes)
+
+    def _replace(
+        self, attention: AttentionNodes, flat: tuple[str, ...], attributes: dict[str, object], nodes: list[Node]
+    ) -> None:
+        """Replace an attention by its kernel and the nodes before it."""
+        product = attention.product
+        name, rank = product.name or product.output, self.types.rank(product.output)
+        joins = self._joins(product) if rank == 4 else ()
+        last = joins[-1] if joins else product
+        mixed = last.output if joins or rank == 3 else self.new.name(f"{product.output}_mixed")
+        nodes.append(Node("MultiHeadAttention", flat, (mixed,), attributes, name, CONTRIB))
+        if mixed != last.output:
+            apart, sizes = self.new.name(f"{product.output}_apart"), [0, 0, attributes["num_heads"], -1]
+            shape = self.new.constant("shape_of_heads", np.array(sizes, np.int64))
+            nodes.append(Node("Reshape", (mixed, shape), (apart,), name=apart))
+            nodes.append(Node("Transpose", (apart,), product.outputs, {"perm": HEADS}, f"{name}_heads"))
+        gone = (attention.scores, *attention.between, product, *joins)
+        self.replaced.update({node.output: () for node in gone} | {last.output: tuple(nodes)})
+
+    def _is_scale(self, node: Node) -> bool:
+        number = self.graph.constants.get(node.inputs[1]) if node.op in ("Mul", "Div") and not node.domain else None
+        return number is not None and number.size == 1
+
+    def _product(self, nodes: Sequence[Node]) -> float:
+        """Return the number by which scales multiply."""
+        total = 1.0
+        for node in nodes:
+            number = float(self.graph.constants[node.inputs[1]].reshape(()))
+            total = total * number if node.op == "Mul" else total / number
+        return total
+
+    def _unscale(self, name: str) -> tuple[str, float]:
+        """Return a tensor before the numbers that scale it, and their product."""
+        scale, node = 1.0, self.idx.producers.get(name)
+        while node is not None and self._is_scale(node):
+            scale, name = scale * self._product([node]), node.inputs[0]
+            node = self.idx.producers.get(name)
+        return name, scale
+
+    def _shape(self, name: str, axes: Sequence[int]) -> tuple[int | str, ...] | None:
+        """Return the shape [B, tokens, (heads,) width] of an operand with these axes."""
+        shape = self.types.shape(name)
+        return None if shape is None or len(shape) != len(axes) else tuple(shape[axis] for axis in axes)
+
+    def _flatten(self, name: str, axes: Sequence[int], nodes: list[Node]) -> str:
+        """Return the name of an operand as [B, tokens, heads * width], and append the nodes that it takes."""
+        while True:
+            part = self._part(name, axes, nodes)
+            if part:
+                return part
+            node = self.idx.producer(name, "Transpose")
+            if node is None or list(axes) == [*range(len(axes))]:
+                break
+            name, axes = node.inputs[0], [node.attributes["perm"][axis] for axis in axes]
+        if list(axes) != [*range(len(axes))]:
+            apart = self.new.name(f"{name}_tokens")
+            nodes.append(Node("Transpose", (name,), (apart,), {"perm": list(axes)}, apart))
+            name = apart
+        return name if len(axes) == 3 else self._join(name, nodes)
+
+    def _join(self, name: str, nodes: list[Node]) -> str:
+        """Return a tensor [B, tokens, heads, width] as [B, tokens, heads * width]."""
+        node = self.idx.producer(name, "Reshape")
+        before, after = (None, None) if node is None else map(self.types.shape, (node.inputs[0], name))
+        if node is not None and before and after and len(before) == 3 and before[:2] == after[:2]:
+            return node.inputs[0]
+        joined, shape = self.new.name(f"{name}_joined"), self.new.constant("shape_joined", np.array([0, 0, -1]))
+        nodes.append(Node("Reshape", (name, shape), (joined,), name=joined))
+        return joined
+
+    def _part(self, name: str, axes: Sequence[int], nodes: list[Node]) -> str:
+        """Return the part of a Split that is Gather(Transpose(Reshape(t, [B, n, parts, h, d])), i); "" for others."""
+        found = match(self.idx.producers.get(name), "Gather(Transpose(Reshape(t)), NUMBER)", self.idx)
+        if found is None or list(axes) != HEADS or found.nodes[0].attributes.get("axis", 0) != 0:
+            return ""
+        _, turned, split = found.nodes
+        number, apart, whole = self.graph.constants[found["NUMBER"]], *map(self.types.shape, (split.output, found["t"]))
+        if number.ndim or list(turned.attributes.get("perm", ())) != [2, 0, 3, 1, 4] or not apart or not whole:
+            return ""
+        if len(apart) != 5 or len(whole) != 3 or apart[:2] != whole[:2] or not isinstance(apart[2], int):
+            return ""
+        if found["t"] not in self.parts:
+            names = tuple(self.new.name(f"{found['t']}_part_{each}") for each in range(apart[2]))
+            nodes.append(Node("Split", (found["t"],), names, {"axis": 2, "num_outputs": apart[2]}, names[0]))
+            self.parts[found["t"]] = names
+        return self.parts[found["t"]][int(number)]
+
+    def _joins(self, product: Node) -> tuple[Node, ...]:
+        """Return the Transpose and the Reshape that join the heads after an attention; none if others follow."""
+        if not self.idx.is_inner(product.output):
+            return ()
+        (turned,) = self.idx.consumers[product.output]
+        if turned.op != "Transpose" or list(turned.attributes["perm"]) != HEADS or not self.idx.is_inner(turned.output):
+            return ()
+        (joined,) = self.idx.consumers[turned.output]
+        before, after = (self.types.shape(node.output) for node in (turned, joined))
+        is_joined = joined.op == "Reshape" and before and after and len(after) == 3 and before[:2] == after[:2]
+        return (turned, joined) if is_joined else ()
+
+
+def _fit(shapes: Sequence[tuple[int | str, ...] | None]) -> bool:
+    """Return True if shapes [B, tokens, (heads,) width] are those of queries, keys and values of one attention."""
+    if any(shape is None for shape in shapes):
+        return False
+    query, keys, values = (shape for shape in shapes if shape is not None)
+    is_alike = query[0] == keys[0] == values[0] and query[2:] == keys[2:] and keys[1:-1] == values[1:-1]
+    return is_alike and isinstance(query[-1], int) and isinstance(values[-1], int)

@@ -1,0 +1,52 @@
+"""The form of a graph for ONNX Runtime's CUDA provider: the operations for which it has good kernels."""
+
+from dataclasses import dataclass
+
+from fewstep.graph.graph import Graph, Node
+from fewstep.graph.index import index
+from fewstep.graph.passes.channels_last import FIRST, LAST, channels_last
+from fewstep.graph.passes.contrib_attention import fuse_attention
+from fewstep.graph.types import infer_types
+
+VIEWS = ("Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity")  # no kernel: the provider keeps the memory
+
+
+def cuda_form(graph: Graph) -> Graph:
+    """Write the operations of a body for the kernels of ONNX Runtime's CUDA provider.
+
+    GroupNorm with SiLU is one operation with channels last, and so are the convolutions and everything between them.
+    Attention is one operation. The types stay those of the graph: float32 or float16. Results are equal up to the
+    rounding of that type. Only providers with these operations of com.microsoft run the form.
+    """
+    types = infer_types(graph)  # ONNX's inference does not know the outputs of operations of com.microsoft
+    return channels_last(fuse_attention(graph, types), types)
+
+
+@dataclass(frozen=True)
+class FormSize:
+    """The kernels of a graph, by what the provider launches: GroupNorms, attentions, Transposes that stay, and all."""
+
+    norms: int
+    attentions: int
+    transposes: int
+    kernels: int
+
+
+def form_size(graph: Graph) -> FormSize:
+    """Count the operations of a graph that the provider computes with channels-last convolutions.
+
+    Views are not counted, nor Transposes between channels first and last next to a convolution, which cancel those that
+    onnxruntime adds around it.
+    """
+    idx = index(graph)
+
+    def cancels(node: Node) -> bool:
+        perm = list(node.attributes.get("perm", ())) if node.op == "Transpose" else []
+        source, readers = idx.producers.get(node.inputs[0]) if node.inputs else None, idx.consumers.get(node.output, ())
+        if perm == FIRST["perm"]:
+            return bool(readers) and all(each.op == "Conv" for each in readers)
+        return perm == LAST["perm"] and source is not None and source.op == "Conv"
+
+    nodes = [node for node in graph.nodes if node.op not in VIEWS and not cancels(node)]
+    count = [node.op for node in nodes].count
+    return FormSize(count("GroupNorm"), count("MultiHeadAttention"), count("Transpose"), len(nodes))

@@ -1,0 +1,40 @@
+"""The form for ONNX Runtime's CUDA provider of all denoisers of the GPU page: their numbers, and their kernels."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.gpu.__main__ import MODELS
+from benchmarks.nvidia.int8_forms import KNOWN
+from fewstep.export.export import ExportOptions, export
+from fewstep.graph import io
+from fewstep.graph.passes.cuda_form import FormSize, cuda_form, form_size
+from fewstep.graph.session import run
+from fewstep.runtime.bundle.reading import open_bundle
+from tests.graph.passes.contrib_reference import expand_contrib_norms
+from tests.graph.small_graphs import assert_close, feeds
+
+KERNELS = {  # of a step: before, and in the form
+    "fashion_mnist": (196, FormSize(norms=20, attentions=1, transposes=1, kernels=116)),
+    "cifar10": (233, FormSize(norms=23, attentions=2, transposes=1, kernels=134)),
+    "dit_flow": (126, FormSize(norms=0, attentions=4, transposes=2, kernels=94)),
+    "sd15_block": (68, FormSize(norms=4, attentions=2, transposes=3, kernels=39)),
+    "policy_unet1d": (220, FormSize(norms=25, attentions=0, transposes=4, kernels=137)),
+    "text_unet_flow": (216, FormSize(norms=18, attentions=7, transposes=12, kernels=119)),
+    "unet_edm_cifar": (233, FormSize(norms=9, attentions=2, transposes=17, kernels=170)),  # groups of 3 channels
+    "convnext_v_cosine": (104, FormSize(norms=9, attentions=0, transposes=3, kernels=79)),
+    "residual_outliers": (164, FormSize(norms=0, attentions=1, transposes=6, kernels=164)),  # groups of 5 and 7
+    "score_wide": (107, FormSize(norms=0, attentions=0, transposes=0, kernels=107)),  # groups of one channel
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODELS)
+def test_the_form_of_a_denoiser_has_its_numbers_in_fewer_kernels(name: str, tmp_path: Path) -> None:
+    export(ExportOptions(KNOWN[name].source, tmp_path / name, verify="quick"))
+    bundle = open_bundle(tmp_path / name)
+    before = io.load(bundle.graph(bundle.body("float32").graph), root=bundle.path)
+    after = cuda_form(before)
+    assert (form_size(before).kernels, form_size(after)) == KERNELS[name]
+    given = feeds(before, 1)
+    assert_close(run(before, given), run(expand_contrib_norms(after), given), 1e-6)
