@@ -7,9 +7,11 @@ from pathlib import Path
 from fewstep.cli.next_command import run_next
 from fewstep.cli.outcome import Outcome
 from fewstep.graph.engines.build import Build, BuildOptions, EngineRequest, build, build_script, list_requests
+from fewstep.graph.engines.builders import builder_of
 from fewstep.graph.engines.engine_costs import cost_lines, read_costs
 from fewstep.graph.output_files import check_writable, write_atomic
 from fewstep.plans.errors import UserError
+from fewstep.report.choosing.form_measurement import USUAL_ROWS, FormMeasurement
 from fewstep.report.engines.differences import EngineComparison, NotCompared
 from fewstep.report.integrity import engine_damage
 from fewstep.runtime.backends import RUN_ONCE, find_graph
@@ -42,10 +44,27 @@ def verb(options: BuildOptions, progress: Progress) -> Outcome:
     lines += [f"note: {each.note}" for each in compared if isinstance(each, NotCompared)]
     comparisons = tuple(each for each in compared if isinstance(each, EngineComparison))
     lines += [each.agreement if each.agrees else str(engine_damage(each)) for each in comparisons]
-    value = {"bundle": options.bundle, "built": result.built, "kept": result.kept, "compared": comparisons}
     agrees = all(each.agrees for each in comparisons)
+    forms = [*_measure_forms(options, result)] if builder_of(options.backend).writes_forms else []
+    lines += [str(each) for each in forms]
+    value = {
+        "bundle": options.bundle,
+        "built": result.built,
+        "kept": result.kept,
+        "compared": comparisons,
+        "forms": tuple(forms),
+    }
     then = run_next(options.bundle, "--backend", options.backend) if agrees else None
     return Outcome(value, tuple(lines), code=0 if agrees else 1, then=then)
+
+
+def _measure_forms(options: BuildOptions, made: Build) -> Iterator[FormMeasurement]:
+    """Measure the forms of all networks on this machine's GPU, if ONNX Runtime has its CUDA provider."""
+    from fewstep.report.choosing.cuda_forms import measure_forms
+
+    rows = int(options.opt_batch) if options.opt_batch is not None and options.opt_batch.isdecimal() else USUAL_ROWS
+    for name in networks(made.manifest):
+        yield from measure_forms(open_bundle(options.bundle), name, options.precision, rows)
 
 
 def _compare_engines(

@@ -23,6 +23,7 @@ from fewstep.graph.engines.batches import BATCH, parse_sizes, profile_of
 from fewstep.graph.engines.build_engine import BuildOrder, build_engine
 from fewstep.graph.engines.build_script import HEAD, script
 from fewstep.graph.engines.builders import STRICT, EngineBuilder, Flags, builder_of
+from fewstep.graph.engines.cuda_forms import form_keys, write_form
 from fewstep.graph.half_types import BFLOAT16, HALVES
 from fewstep.graph.passes.constants import drop_unused
 from fewstep.graph.passes.float32 import has_type
@@ -30,6 +31,7 @@ from fewstep.graph.passes.half import to_half
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import DENOISER
 from fewstep.runtime.backends import RUN_ONCE, graph_names
+from fewstep.runtime.backends.onnxruntime_cuda_form import BACKEND as FORM_BACKEND
 from fewstep.runtime.bundle.engine_key import AMPERE, AMPERE_ON, EngineKey, capability
 from fewstep.runtime.bundle.manifest import Body, EngineEntry, Manifest, Precision
 from fewstep.runtime.bundle.manifest import GraphEntry as GraphFile
@@ -50,8 +52,8 @@ class BuildOptions(Options):
 
     bundle: The bundle to build for.
     backend: tensorrt-rtx builds ahead of time and needs no GPU. tensorrt (JetPack, data centers) builds for the GPU on
-        which it runs. qnn builds ahead of time for Qualcomm's Hexagon. onnxruntime-cuda compiles when it loads; only
-        its float16 body is made here.
+        which it runs. qnn builds ahead of time for Qualcomm's Hexagon. onnxruntime-cuda compiles when it loads; its
+        float16 body is made here, and a form of the body with the provider's fastest operations.
     device: Compute capabilities to build for. tensorrt-rtx: sm75, sm80, sm86, sm89, sm120, sm121, by default sm86, sm89
         and sm120. tensorrt: the GPU of this machine. qnn: sm8550, sm8650, sm8750, sm8850, or by default sc8380xp.
     precision: int8 builds the body that calibrate made for tensorrt; float16, bfloat16 and float32 build the float
@@ -138,10 +140,13 @@ def build(options: BuildOptions, progress: Progress = SILENT) -> Build:
                     kept.append(engine)
                 done = len(built) + len(new) + len(kept)
                 progress(f"engine of {what}{'' if engine is None else ' (up to date)'}", done, total)
+            if builder.writes_forms:
+                new, current = _write_forms(writer, part, options.bundle)
+                changed, kept = _drop_forms(changed, part, current), [*kept, *current]
             changed, built = _add_engines(changed, part, new), [*built, *new]
         if changed != manifest:
             provenance = manifest.provenance
-            devices = tuple(dict.fromkeys(each.device for each in built))
+            devices = tuple(dict.fromkeys(each.device for each in built if builder.module))
             commands = (*provenance.commands, _command(options, devices))
             provenance = msgspec.structs.replace(provenance, commands=commands)
             manifest = writer.commit(msgspec.structs.replace(changed, provenance=provenance))
@@ -206,6 +211,29 @@ def _make_body(part: NetworkBody, writer: Writer) -> NetworkBody:
     file, data = io.store(writer, graph, part.name, external_above=0 if base.data else None)
     precision: Precision = "float16" if part.name == "float16" else "bfloat16"
     return replace(part, body=Body.from_graph(GraphFile(file, base.inputs, base.outputs, data), precision, PORTABLE))
+
+
+def _write_forms(writer: Writer, part: NetworkBody, bundle: Path) -> tuple[list[EngineEntry], list[EngineEntry]]:
+    """Write the forms of a body's graphs that are missing. Return the new forms, and those that are up to date."""
+    new, kept = list[EngineEntry](), list[EngineEntry]()
+    for name, graph in graph_names(part.name, part.body).items() if part.body is not None else ():
+        keys = form_keys(graph, writer.known_files)
+        current = [each for key in keys if (each := _find_current(part.bundle, key)) is not None]
+        made = None if current else write_form(writer, name, graph, keys, bundle)
+        kept += current
+        new += [] if made is None else [made]
+    return new, kept
+
+
+def _drop_forms(manifest: Manifest, part: NetworkBody, kept: list[EngineEntry]) -> Manifest:
+    """Return the manifest without the forms of a network's body that are not kept."""
+    own = select_network(manifest, part.network)
+    others = tuple(
+        engine
+        for engine in own.engines
+        if engine.backend != FORM_BACKEND or engine.body.partition("/")[0] != part.name or engine in kept
+    )
+    return replace_network(manifest, part.network, msgspec.structs.replace(own, engines=others))
 
 
 def _setup_graphs(manifest: Manifest) -> dict[str, GraphFile]:

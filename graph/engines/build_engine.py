@@ -72,16 +72,18 @@ def build_engine(
     program = draft.read_bytes()
     types = _check_types(order, program, layers)
     engine_files.remember(program, key)
+    file = writer.add(draft, "engines", name, ".engine")
     sidecar = Sidecar(SCHEMA, key.digest, key, hashlib.sha256(program).hexdigest(), types)
+    return add_sidecar(writer, order.body, file, sidecar)
+
+
+def add_sidecar(writer: Writer, body: str, file: str, sidecar: Sidecar) -> EngineEntry:
+    """Add the sidecar of an engine's file to the bundle; return the engine's entry."""
+    key = sidecar.built_from
+    name = f"{body}-{key.device}".replace("/", "-").replace("+", "-up")
     encoded = msgspec.json.format(msgspec.json.encode(sidecar, order="deterministic"), indent=2)
-    return EngineEntry(
-        file=writer.add(draft, "engines", name, ".engine"),
-        sidecar=writer.add(encoded, "engines", name, ".json"),
-        body=order.body,
-        backend=key.backend,
-        device=key.device,
-        key=key.digest,
-    )
+    added = writer.add(encoded, "engines", name, ".json")
+    return EngineEntry(file, added, body, key.backend, key.device, key.digest)
 
 
 def request(

@@ -49,6 +49,7 @@ class EngineBuilder:
     no_float32: devices without float32 matrix products; the prologue then runs on the CPU.
     worker: the script in graph/engines/ that builds in the child process; None for TensorRT's.
     has_one_size: whether an engine has only the preferred batch and sizes.
+    writes_forms: whether a body gets a form for the backend, which compiles it at run time.
     """
 
     name: str
@@ -63,6 +64,7 @@ class EngineBuilder:
     no_float32: frozenset[str] = frozenset()
     worker: str | None = None
     has_one_size: bool = False
+    writes_forms: bool = False
 
     def version(self) -> str:
         """Return the version of the module. Raises UserError if it is not installed or too old."""
@@ -131,7 +133,8 @@ ONNXRUNTIME_CUDA = EngineBuilder(
     name="onnxruntime-cuda",
     module=None,
     install="pip install 'fewstep[gpu]'",
-    bodies=MappingProxyType({"float16": ("float16",)}),
+    bodies=MappingProxyType({"float16": ("float16",), "float32": ("float32",)}),
+    writes_forms=True,
 )
 BUILDERS = (TENSORRT_RTX, TENSORRT, QNN, ONNXRUNTIME_CUDA)
 

@@ -67,8 +67,8 @@ class _Change:
             return
         nodes: list[Node] = []
         flat = tuple(self._flatten(name, axes, nodes) for name, axes in operands)
-        attributes = {"num_heads": heads, "scale": float(scale * self._product(attention.between[:-1]))}
-        self._replace(attention, flat, attributes, nodes)
+        scale *= self._product(attention.between[:-1])
+        self._replace(attention, flat, {"num_heads": heads, "scale": float(scale)}, nodes)
 
     def _replace(
         self, attention: AttentionNodes, flat: tuple[str, ...], attributes: dict[str, object], nodes: list[Node]

@@ -2,13 +2,14 @@
 
     fewstep.runtime.load("bundle", "float16", backend=OnnxRuntimeCuda())
 
-It has no 8-bit convolutions, so int8 runs on TensorRT. TF32 is off.
+It has no 8-bit convolutions, so int8 runs on TensorRT. TF32 is off. A body runs as the form that `fewstep build` wrote
+for this provider, where that is faster (`onnxruntime_cuda_form.py`).
 """
 
 import contextlib
 import io
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -19,6 +20,7 @@ from fewstep.runtime.backends import RUN_ONCE, LoadedGraph, find_graph
 from fewstep.runtime.backends.checks import import_package, path_text
 from fewstep.runtime.backends.device_lock import device_lock
 from fewstep.runtime.backends.onnxruntime import FATAL_ONLY, Session
+from fewstep.runtime.backends.onnxruntime_cuda_form import NHWC, CudaForm, FormSession, find_form, prefers_form
 from fewstep.runtime.backends.onnxruntime_cuda_graph import CudaGraphSession, LockedSession
 from fewstep.runtime.backends.port_checks import check_ports
 from fewstep.runtime.bundle.reading import Bundle
@@ -33,17 +35,20 @@ class OnnxRuntimeCuda:
     """The CUDA provider on the GPU number `device`.
 
     Steps are launched as CUDA graphs, unless the CPU computes a part of the body.
+
+    form: whether a body runs as the form that `fewstep build` wrote for this provider. None: if it is faster, as
+        `build` measured on this machine; where nothing was measured, in float16 only. A body without a form, or whose
+        form this version of the provider does not run, runs as the portable graph.
     """
 
     device: int = 0
+    form: bool | None = None
 
     @property
     def bodies(self) -> Mapping[str, tuple[str, ...]]:
         return BODIES
 
     def load(self, bundle: Bundle, name: str) -> LoadedGraph:
-        graph = find_graph(bundle, name)
-        file = bundle.graph(graph)
         onnxruntime = import_package("onnxruntime", "no inference engine: onnxruntime", "pip install 'fewstep[gpu]'")
         if PROVIDER not in onnxruntime.get_available_providers():
             raise UserError(
@@ -51,24 +56,55 @@ class OnnxRuntimeCuda:
                 "pip uninstall onnxruntime, then pip install 'fewstep[gpu]'; on a Jetson install NVIDIA's build of it",
             )
         _find_libraries(onnxruntime)
+        form = None if name in RUN_ONCE else self._select_form(bundle, name, onnxruntime.__version__)
+        if form is not None:
+            try:
+                recorded = self._record(onnxruntime, self._opener(onnxruntime, bundle, name, form))
+            except UserError as error:  # an older provider may lack an operation
+                LOG.warning("%s runs as the portable graph: %s", name, error.what)
+            else:
+                return FormSession(name, recorded, lambda: self._load_portable(onnxruntime, bundle, name))
+        return self._load_portable(onnxruntime, bundle, name)
 
-        def open_graph(cuda_graph: bool = False) -> Session:
-            session = open_session(onnxruntime, file, (PROVIDER, provider_settings(self.device, cuda_graph)))
+    def _select_form(self, bundle: Bundle, name: str, version: str) -> CudaForm | None:
+        """Return the form of a body if it runs in place of the portable graph."""
+        form = None if self.form is False else find_form(bundle, name)
+        precision = bundle.body(name.partition("/")[0]).precision
+        is_preferred = form is not None and (self.form or prefers_form(form, precision, version, self.device))
+        return form if is_preferred else None
+
+    def _load_portable(self, onnxruntime: Any, bundle: Bundle, name: str) -> LoadedGraph:
+        opener, lock = self._opener(onnxruntime, bundle, name), device_lock("cuda", self.device)
+        if name not in RUN_ONCE:  # those run once per sample
+            try:
+                return self._record(onnxruntime, opener)
+            except UserError as error:  # for example if the provider leaves operations to the CPU
+                LOG.info("%s runs without a CUDA graph: %s", name, error.what)
+        with lock.shared():
+            return LockedSession(opener(False), lock)
+
+    def _record(self, onnxruntime: Any, opener: Callable[[bool], Session]) -> CudaGraphSession:
+        """Open a session that records its calls. Raises UserError if the provider cannot."""
+        with device_lock("cuda", self.device).shared():
+            return CudaGraphSession(onnxruntime, opener(True), lambda: opener(False), ("cuda", self.device))
+
+    def _opener(
+        self, onnxruntime: Any, bundle: Bundle, name: str, form: CudaForm | None = None
+    ) -> Callable[[bool], Session]:
+        """Return the function that opens a graph, or its form, with or without recording."""
+        graph = find_graph(bundle, name)
+        file = bundle.graph(graph) if form is None else form.file
+        layout = {NHWC: "1"} if form is not None and form.has_channels_last else {}
+
+        def open_graph(cuda_graph: bool) -> Session:
+            settings = {**provider_settings(self.device, cuda_graph), **layout}
+            session = open_session(onnxruntime, file, (PROVIDER, settings))
             onnxruntime.set_default_logger_severity(FATAL_ONLY)  # its default logger reports cuDNN's trials as errors
             check_ports(bundle, graph, session.get_inputs, session.get_outputs)
             outputs = tuple(output.name for output in session.get_outputs())
             return Session(file.name, session, outputs, takes_optional=False)  # LoRA slots are not tested on GPUs
 
-        lock = device_lock("cuda", self.device)
-        with lock.shared():
-            if name in RUN_ONCE:  # runs once per sample
-                return LockedSession(open_graph(), lock)
-            try:
-                session = open_graph(cuda_graph=True)
-            except UserError as error:  # for example if the provider leaves operations to the CPU
-                LOG.info("%s runs without a CUDA graph: %s", file.name, error.what)
-                return LockedSession(open_graph(), lock)
-        return CudaGraphSession(onnxruntime, session, open_graph, ("cuda", self.device))
+        return open_graph
 
 
 def provider_settings(device: int, cuda_graph: bool = False) -> dict[str, str]:

@@ -1,0 +1,52 @@
+"""Write the form of a body for ONNX Runtime's CUDA provider, with a key that says which graph it belongs to."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from fewstep.graph import io
+from fewstep.graph.commit import Writer
+from fewstep.graph.engines.build_engine import add_sidecar
+from fewstep.graph.passes.cuda_form import cuda_form, form_size
+from fewstep.runtime.backends.onnxruntime_cuda_form import ANY_DEVICE, BACKEND, NHWC, VERSION
+from fewstep.runtime.bundle.engine_key import SCHEMA, EngineKey, Sidecar
+from fewstep.runtime.bundle.manifest import EngineEntry, GraphEntry
+
+LOG = logging.getLogger("fewstep")
+ANY_BATCH = (1, 1, 1)  # a form takes every batch
+
+
+def form_keys(graph: GraphEntry, hashes: Mapping[str, str]) -> tuple[EngineKey, EngineKey]:
+    """Return the keys that a graph's form may have: with convolutions as they are, and with channels last.
+
+    hashes: sha256 of the bundle's files.
+    """
+    weights = tuple(hashes[file] for file in graph.data)
+    first = EngineKey(hashes[graph.file], weights, ANY_BATCH, {}, BACKEND, VERSION, ANY_DEVICE)
+    return first, msgspec.structs.replace(first, flags={NHWC: True})
+
+
+def write_form(
+    writer: Writer, name: str, graph: GraphEntry, keys: tuple[EngineKey, EngineKey], bundle: Path
+) -> EngineEntry | None:
+    """Add the form of a body's graph to the bundle; return None if it would have as many kernels as the graph.
+
+    keys: from `form_keys`.
+
+    Large weights stay in the files of the graph, which the form reads too.
+    """
+    portable = io.load(bundle / graph.file, root=bundle)
+    form = cuda_form(portable)
+    before, after = form_size(portable), form_size(form)
+    if after.kernels >= before.kernels:
+        LOG.info("%s gets no form for %s: it would have %d kernels, as now", name, BACKEND, after.kernels)
+        return None
+    LOG.info("the form of %s for %s has %d kernels a step instead of %d", name, BACKEND, after.kernels, before.kernels)
+    file, data = io.store(writer, form, f"{name.replace('/', '-')}-{BACKEND}", external_above=0 if graph.data else None)
+    if not {*data} <= {*graph.data}:
+        LOG.info("%s gets no form for %s: it would need other weight files", name, BACKEND)
+        return None
+    key = keys[after.norms > 0]
+    return add_sidecar(writer, name, file, Sidecar(SCHEMA, key.digest, key, writer.known_files[file], {}))

@@ -1,0 +1,86 @@
+"""Measure on this machine's GPU whether the form of a body is faster than the portable graph.
+
+Both run in separate processes, in turns, as in `engines.py`. Their outputs must agree. The result is stored in the
+user's cache folder, where the backend reads it (`runtime/backends/onnxruntime_cuda_form.py`).
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+from fewstep.measure.speed.contender_process import Call
+from fewstep.measure.speed.duel import run_duel
+from fewstep.measure.speed.timed_process import ContenderDied, TimedProcess
+from fewstep.plans.errors import UserError
+from fewstep.report.choosing.engines import LARGEST
+from fewstep.report.choosing.form_measurement import FormMeasurement
+from fewstep.runtime.backends import Arrays, find_graph, graph_names
+from fewstep.runtime.backends.onnxruntime_cuda import PROVIDER, OnnxRuntimeCuda
+from fewstep.runtime.backends.onnxruntime_cuda_form import FormChoice, FormSession, find_form, remember_choice
+from fewstep.runtime.backends.openvino_agreement import random_feeds, relative_difference
+from fewstep.runtime.bundle.reading import Bundle, open_bundle
+from fewstep.runtime.kinds.sizes import default_sizes
+from fewstep.runtime.machine.packages import this_onnxruntime
+
+DEVICE = 0  # the GPU that `fewstep build` measures
+
+
+def measure_forms(bundle: Bundle, network: str, body: str, rows: int) -> Iterator[FormMeasurement]:
+    """Measure the forms of a body's graphs for calls on `rows` rows, and store which is faster.
+
+    Without the provider nothing is measured, and each result has the reason.
+    """
+    own, here = bundle.select_network(network), this_onnxruntime()
+    has_provider = here is not None and PROVIDER in here.providers
+    for name in graph_names(body, own.body(body)):
+        form = find_form(own, name)
+        if form is None:
+            continue
+        if here is None or not has_provider:
+            reason = f"onnxruntime has no {PROVIDER} here"
+            yield FormMeasurement(name, own.body(body).precision, rows, reason=reason)
+            continue
+        found = _measure(bundle.path, network, name, own.body(body).precision, rows)
+        if found.choice is not None:
+            remember_choice(form, here.version, DEVICE, found.choice)
+        yield found
+
+
+def _measure(path: Path, network: str, name: str, precision: str, rows: int) -> FormMeasurement:
+    """Time a form against the portable graph."""
+    with ExitStack() as stack:
+        processes = []
+        try:
+            for is_form in (False, True):
+                opener = partial(open_calls, path, network, name, is_form, rows)
+                label = f"{name}, {'form' if is_form else 'portable graph'}"
+                processes.append(stack.enter_context(TimedProcess(label, opener)))
+            portable, form = processes
+            expected, outputs = portable.run_call(), form.run_call()
+            difference = relative_difference(expected, outputs)
+            if difference > LARGEST[precision]:
+                reason = f"the form's outputs differ by {difference:.2g} of the largest output"
+                return FormMeasurement(name, precision, rows, FormChoice(1.0, agrees=False), reason)
+            ratio = run_duel(portable.median_milliseconds, form.median_milliseconds).ratio
+        except UserError as error:
+            is_refused = len(processes) == 2 and processes[1].has_failed and not isinstance(error, ContenderDied)
+            choice = FormChoice(1.0, agrees=False) if is_refused or len(processes) == 1 else None
+            return FormMeasurement(name, precision, rows, choice, error.what)
+    return FormMeasurement(name, precision, rows, FormChoice(ratio))
+
+
+def open_calls(path: Path, network: str, name: str, is_form: bool, rows: int) -> Mapping[str, Call]:
+    """Return a call of a graph, or of its form. It runs in a separate process."""
+    bundle = open_bundle(path).select_network(network)
+    loaded = OnnxRuntimeCuda(DEVICE, form=is_form).load(bundle, name)
+    sizes = {"batch": rows, **default_sizes(bundle.manifest.x_shape, bundle.manifest.sizes)}
+    feeds = random_feeds(find_graph(bundle, name), sizes, 0)
+
+    def run() -> Arrays:
+        outputs = loaded(feeds)
+        if is_form and not (isinstance(loaded, FormSession) and loaded.runs_form):
+            raise UserError(f"onnxruntime does not run the form of {name}", "")
+        return outputs
+
+    return {"": run}

@@ -1,0 +1,137 @@
+"""The form of a body for ONNX Runtime's CUDA provider: when it runs in place of the portable graph.
+
+`fewstep build --backend onnxruntime-cuda` writes the form, an ONNX graph with operations of com.microsoft
+(`graph/passes/cuda_form.py`). On a machine with the provider it also measures whether the form is faster. The result
+is stored in the user's cache folder, because it is a fact about this machine.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.plans.errors import UserError, first_line
+from fewstep.runtime.backends import Arrays, LoadedGraph, find_graph
+from fewstep.runtime.backends.onnxruntime_cuda_graph import LACKS_MEMORY
+from fewstep.runtime.bundle import engine_files
+from fewstep.runtime.bundle.engine_key import EngineFacts, EngineKey, key_difference
+from fewstep.runtime.bundle.manifest import EngineEntry
+from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.machine import cache
+
+LOG = logging.getLogger("fewstep")
+BACKEND = "onnxruntime-cuda"
+VERSION = "1"  # of the form: a change of the pass that writes it changes this number
+ANY_DEVICE = "any"  # the provider compiles a form when it loads it
+NHWC = "prefer_nhwc"  # a setting of the provider, and a flag of the keys of forms whose convolutions need it
+# The rule where nothing was measured, from docs/measured/gpu.md. In float16 all kernels of a form are faster there; in
+# float32 convolutions and attention of small tensors are slower.
+PREFERRED: Mapping[str, bool] = MappingProxyType({"float16": True, "float32": False})
+FACTS = EngineFacts(BACKEND, VERSION, ANY_DEVICE, 0)
+
+
+@dataclass(frozen=True)
+class CudaForm:
+    """A form that fits its body: its file, with the checked hash, and whether convolutions have channels last."""
+
+    file: Path
+    sha256: str
+    has_channels_last: bool
+
+
+class FormChoice(msgspec.Struct, frozen=True):
+    """What was measured: the time of the form divided by that of the portable graph. `agrees`: whether their outputs
+    do; a form with other outputs never runs."""
+
+    ratio: float
+    agrees: bool = True
+
+    @property
+    def is_faster(self) -> bool:
+        return self.agrees and self.ratio < 1
+
+
+def find_form(bundle: Bundle, name: str) -> CudaForm | None:
+    """Return the form of a body's graph; None if the bundle has none, or one of another graph, which a line names."""
+    entry = next((each for each in bundle.manifest.engines if (each.body, each.backend) == (name, BACKEND)), None)
+    if entry is None:
+        return None
+    try:
+        return _checked(bundle, name, entry)
+    except UserError as error:
+        LOG.warning("%s runs as the portable graph: %s; %s", name, error.what, error.fix)
+        return None
+
+
+def _checked(bundle: Bundle, name: str, entry: EngineEntry) -> CudaForm:
+    """Return a form, or raise UserError if it is damaged or belongs to another graph."""
+    graph, hashes = find_graph(bundle, name), bundle.manifest.files
+    key: EngineKey = engine_files.read_sidecar(bundle, entry).built_from
+    problem = key_difference(key, hashes[graph.file], tuple(hashes[file] for file in graph.data), FACTS)
+    if problem is not None:
+        fix = f"fewstep build {bundle.path} --backend {BACKEND} --precision {name}"
+        raise UserError(f"its form for {BACKEND} does not fit ({problem})", fix)
+    for file in graph.data:
+        bundle.file(file)  # the form reads the same weights
+    return CudaForm(bundle.file(entry.file), hashes[entry.file], bool(key.flags.get(NHWC)))
+
+
+def prefers_form(form: CudaForm, precision: str, version: str, device: int) -> bool:
+    """Return whether a form runs in place of the portable graph: as measured here, else by PREFERRED.
+
+    version: onnxruntime's. device: the number of the GPU.
+    """
+    content = cache.read_intact("choices", _record(form, version, device))
+    if content is None:
+        return PREFERRED[precision]
+    return msgspec.json.decode(content, type=FormChoice).is_faster
+
+
+def remember_choice(form: CudaForm, version: str, device: int, choice: FormChoice) -> None:
+    """Store what was measured for a form on this machine."""
+    cache.store_intact("choices", _record(form, version, device), msgspec.json.encode(choice))
+
+
+def _record(form: CudaForm, version: str, device: int) -> str:
+    return f"form-{form.sha256[:32]}-{version}-{device}.json"
+
+
+class FormSession:
+    """A form, until a call of it fails where the portable graph's does not. From then on the portable graph runs."""
+
+    takes_optional = False
+
+    def __init__(self, name: str, form: LoadedGraph, open_portable: Callable[[], LoadedGraph]) -> None:
+        self._name, self._open = name, open_portable
+        self._form: LoadedGraph | None = form
+        self._portable: LoadedGraph | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def runs_form(self) -> bool:
+        """Whether the next call runs the form."""
+        return self._form is not None
+
+    def __call__(self, feeds: Arrays) -> dict[str, NDArray[np.float32]]:
+        form, reason = self._form, ""
+        if form is not None:
+            try:
+                return form(feeds)
+            except Exception as error:  # onnxruntime's exceptions share no base class except Exception
+                reason = first_line(error)
+                if LACKS_MEMORY.search(reason):
+                    raise
+        with self._lock:
+            if self._portable is None:
+                self._portable = self._open()
+        result = self._portable(feeds)  # raises for feeds that no graph takes
+        if reason and self._form is not None:
+            LOG.warning("%s runs as the portable graph: %s", self._name, reason)
+            self._form = None
+        return result
