@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -17,13 +17,14 @@ from numpy.typing import DTypeLike, NDArray
 from fewstep.plans import shaping
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import COND
-from fewstep.plans.plan import Plan, Row, Step, Tensor, Term, locate_step, steps_to_run, tensor_values
+from fewstep.plans.plan import Bank, Plan, Row, Step, Tensor, Term, locate_step, steps_to_run, tensor_values
 from fewstep.runtime.arrays import Arrays
 from fewstep.runtime.sampling.slots import CarryingNetwork, Slot, Slots
 
 Array = NDArray[np.floating]
 StepNetwork = Callable[[int, Step, Array], Sequence[Array]]  # index, step, u [B, ...] -> heads of each branch in turn
 Draws = Callable[[int], Array]  # a draw's number -> [B, ...]
+Rows = Sequence[Array]  # of a state
 
 HOLD_DRAW = 0  # the noise of a held part is the draw that samples start from
 FRESH_DRAW = 2**31  # number of the first draw of a fresh hold, larger than all draw numbers of plans
@@ -91,6 +92,9 @@ class StepState(StepEvaluation, frozen=True, kw_only=True):
         return sample if hold is None else np.where(hold.mask == 1, hold.value_at(len(plan.steps)), sample)
 
 
+RunStep = Callable[[int, Rows, Slots | None], StepState]  # a step's number, and the rows and slots before it
+
+
 def combine(row: Row, arrays: Sequence[Array], dtype: DTypeLike) -> Array:
     """Return sum_j row[j] * arrays[j]. Zero coefficients are skipped: their arrays may hold any values."""
     total: Array | None = None
@@ -123,16 +127,6 @@ def begin(plan: Plan, draws: Draws, dtype: DTypeLike, given: Mapping[str, Array]
     columns = [np.asarray(given[name], dtype) for name in plan.given]
     columns += [np.asarray(draws(number), dtype) for number in plan.start_draws]
     return make_rows(plan.tensors, plan.start, plan.start_terms, columns, dtype)
-
-
-def enter_step(plan: Plan, step: Step, state: Sequence[Array], draws: Draws, dtype: DTypeLike) -> list[Array]:
-    """Return the state before a step. A rolling step shifts it forward and appends fresh start rows."""
-    if step.enters is None or plan.rolling_bank is None or (rolls := plan.rolling_bank.rolls) is None:
-        return list(state)
-    fresh = make_rows(plan.tensors, plan.start, (), [np.asarray(draws(each), dtype) for each in step.enters], dtype)
-    later_axes: Any = (slice(None),) * (-rolls.axis - 1)
-    stays, new = (..., slice(rolls.by, None), *later_axes), (..., slice(-rolls.by, None), *later_axes)
-    return [np.concatenate([row[stays], start[new]], rolls.axis) for row, start in zip(state, fresh, strict=True)]
 
 
 def x_row(step: Step) -> tuple[int, float, float]:
@@ -184,25 +178,16 @@ def update(plan: Plan, evaluation: StepEvaluation, draws: Draws, dtype: DTypeLik
 
 
 def advance(
-    plan: Plan,
-    index: int,
-    state: Sequence[Array],
-    u: Array,
-    outputs: Sequence[Array],
-    draws: Draws,
-    dtype: DTypeLike,
-    slots: Slots | None = None,
+    plan: Plan, index: int, state: Sequence[Array], u: Array, outputs: Sequence[Array], draws: Draws, dtype: DTypeLike
 ) -> StepState:
-    """Compute step `index` from the state and the network's outputs. `slots` are the carried tensors after it."""
+    """Compute step `index` from the state and the network's outputs."""
     step = plan.steps[index]  # as `build_evaluation` and `update`, without a struct between them
     outputs = [np.asarray(output, dtype) for output in outputs]
     shaped = _shape(plan, step, state, outputs, dtype)
     columns = [*state, *outputs] if shaped is None else [*state, *outputs, shaped]
     columns += [np.asarray(draws(number), dtype) for number in step.draws]
     after = make_rows(plan.tensors, step.update, step.terms, columns, dtype)
-    if slots is not None and plan.rolling_bank is not None:
-        slots = slots.with_rows(plan.rolling_bank.name, after)
-    return StepState(index, step, state, u, outputs, shaped, plan.tensors, after=after, slots=slots)
+    return StepState(index, step, state, u, outputs, shaped, plan.tensors, after=after)
 
 
 def carry_in(plan: Plan, step: Step, slots: Slots, dtype: DTypeLike = np.float32) -> dict[str, Array]:
@@ -255,25 +240,102 @@ def execute(
         given: the plan's given tensors [B, ...].
         hold: the known part of the sample.
     """
-    drawn = draws if hold is None or hold.fresh else cache(draws)  # hold reads the start's draw at every step
-    slots = network.slots if isinstance(network, CarryingNetwork) else None
-    left = None if slots is None else slots.rows(plan)
-    state: Sequence[Array] = begin(plan, drawn, dtype, given or {}) if left is None else left
-    steps = plan.steps if left is None else steps_to_run(plan)
-    for index, step in enumerate(steps, len(plan.steps) - len(steps)):
-        state = enter_step(plan, step, state, drawn, dtype)
-        if hold is not None:
-            state = apply_hold(plan, index, state, hold, drawn)
-        (u,) = make_rows(plan.tensors, (step.input,), step.input_terms, state, dtype)
-        if isinstance(network, CarryingNetwork):
-            assert slots is not None
-            outputs, made = network.call(index, step, u, carry_in(plan, step, slots, dtype))
-            slots = replace(carry(plan, step, slots, made, dtype), next=locate_step(plan, index + 1))
-        else:
-            outputs = network(index, step, u)
-        result = advance(plan, index, state, u, outputs, draws, dtype, slots)
-        state, slots = result.after, result.slots
-        yield result
+    run = _begin_run(plan, network, draws, dtype, given or {}, hold)
+    rows, slots = run.rows, run.slots
+    for index in range(run.first, len(plan.steps)):
+        state = run.step(index, rows, slots)
+        yield state
+        rows, slots = state.after, state.slots
+
+
+class _Run(NamedTuple):
+    """A run before its first step: the function of a step, the state and the slots, and the first step's number."""
+
+    step: RunStep
+    rows: Rows
+    slots: Slots | None
+    first: int
+
+
+def _begin_run(
+    plan: Plan,
+    network: StepNetwork | CarryingNetwork,
+    draws: Draws,
+    dtype: DTypeLike,
+    given: Mapping[str, Array],
+    hold: Hold | None,
+) -> _Run:
+    """Begin a run. Its step is a plain step; holds, carried tensors and rolling positions wrap it where there are."""
+    started = draws if hold is None or hold.fresh else cache(draws)  # a hold reads the start's draw at every step
+    if isinstance(network, CarryingNetwork):
+        slots, rows, first = network.slots, network.slots.rows(plan), network.slots.first_step(plan)
+        if rows is not None:  # the first step enters places then, which it does not in a run from the start
+            plan = msgspec.structs.replace(plan, steps=(*plan.steps[:first], *steps_to_run(plan)))
+        step = _carrying_step(plan, network, draws, dtype)
+    else:
+        step, slots, rows, first = _plain_step(plan, network, draws, dtype), None, None, 0
+    if hold is not None:
+        step = _hold_before(step, plan, hold, started)
+    if plan.rolling_bank is not None:
+        step = _roll_around(step, plan, plan.rolling_bank, started, dtype)
+    return _Run(step, begin(plan, started, dtype, given) if rows is None else rows, slots, first)
+
+
+def _plain_step(plan: Plan, network: StepNetwork, draws: Draws, dtype: DTypeLike) -> RunStep:
+    """Return the function of a step: combine the network's input, evaluate it, and combine the next state."""
+
+    def run_step(index: int, rows: Rows, slots: Slots | None = None) -> StepState:
+        step = plan.steps[index]
+        (u,) = make_rows(plan.tensors, (step.input,), step.input_terms, rows, dtype)
+        return advance(plan, index, rows, u, network(index, step, u), draws, dtype)
+
+    return run_step
+
+
+def _carrying_step(plan: Plan, network: CarryingNetwork, draws: Draws, dtype: DTypeLike) -> RunStep:
+    """Return a plain step whose network reads the slots before it, and whose state has the slots after it."""
+
+    def run_step(index: int, rows: Rows, slots: Slots | None) -> StepState:
+        assert slots is not None
+        before, returned = slots, dict[str, Array]()
+
+        def call(index: int, step: Step, u: Array) -> Sequence[Array]:
+            outputs, made = network.call(index, step, u, carry_in(plan, step, before, dtype))
+            returned.update(made)
+            return outputs
+
+        state = _plain_step(plan, call, draws, dtype)(index, rows, None)
+        after = replace(carry(plan, state.step, slots, returned, dtype), next=locate_step(plan, index + 1))
+        return msgspec.structs.replace(state, slots=after)
+
+    return run_step
+
+
+def _hold_before(run_step: RunStep, plan: Plan, hold: Hold, draws: Draws) -> RunStep:
+    """Return a step before which x is set to the held value."""
+    return lambda index, rows, slots: run_step(index, apply_hold(plan, index, rows, hold, draws), slots)
+
+
+def _roll_around(run_step: RunStep, plan: Plan, bank: Bank, draws: Draws, dtype: DTypeLike) -> RunStep:
+    """Return a step before which the state moves on, if it is a rolling step. A bank keeps the rows after it."""
+
+    def run_rolling(index: int, rows: Rows, slots: Slots | None) -> StepState:
+        state = run_step(index, _roll_rows(plan, plan.steps[index], rows, draws, dtype), slots)
+        if state.slots is None:
+            return state
+        return msgspec.structs.replace(state, slots=state.slots.with_rows(bank.name, state.after))
+
+    return run_rolling
+
+
+def _roll_rows(plan: Plan, step: Step, rows: Rows, draws: Draws, dtype: DTypeLike) -> Rows:
+    """Return the rows before a step. A rolling step shifts them forward and appends fresh start rows."""
+    if step.enters is None or plan.rolling_bank is None or (rolls := plan.rolling_bank.rolls) is None:
+        return rows
+    fresh = make_rows(plan.tensors, plan.start, (), [np.asarray(draws(each), dtype) for each in step.enters], dtype)
+    later_axes: Any = (slice(None),) * (-rolls.axis - 1)
+    stays, new = (..., slice(rolls.by, None), *later_axes), (..., slice(-rolls.by, None), *later_axes)
+    return [np.concatenate([row[stays], start[new]], rolls.axis) for row, start in zip(rows, fresh, strict=True)]
 
 
 def finish(plan: Plan, states: Iterable[StepState], dtype: DTypeLike = np.float32, hold: Hold | None = None) -> Array:
