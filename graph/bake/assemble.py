@@ -9,21 +9,20 @@ import numpy as np
 
 from fewstep.graph.bake.batch import RunBatch
 from fewstep.graph.bake.carried import banks_of
-from fewstep.graph.bake.draws import CHANCES, DRAWS, NOISE, Draws, draws_of
+from fewstep.graph.bake.draws import DRAWS, NOISE
 from fewstep.graph.bake.hold import HELD, MASK, HeldAs, HoldInputs, hold_for_plan
 from fewstep.graph.bake.loop import add_loop, add_step
-from fewstep.graph.bake.metadata import TOKENS, BakedPort
-from fewstep.graph.bake.reveal import add_chance_check, begin_tokens, finish_tokens
+from fewstep.graph.bake.metadata import BakedPort
 from fewstep.graph.bake.run_parts import BakedNetwork, Run
 from fewstep.graph.bake.run_setup import add_conditions, add_limit_check, add_setup
-from fewstep.graph.bake.step_alignment import align, stretches
+from fewstep.graph.bake.sample_space import space_builder
+from fewstep.graph.bake.step_alignment import stretches
 from fewstep.graph.bake.step_numbers import ConstantNumbers
 from fewstep.graph.builder import Builder
 from fewstep.graph.graph import BATCH, Graph, Node, Value
 from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.argument_checks import check_compiled
 from fewstep.plans.errors import UserError
-from fewstep.plans.tokens.plan import IDS
 from fewstep.runtime.backends import Arrays
 from fewstep.runtime.bundle.manifest import Manifest
 from fewstep.runtime.bundle.networks import select_network
@@ -67,11 +66,13 @@ def assemble(
 ) -> BakedRun:
     """Return the run of a plan as one graph. batch_size: None keeps the batch dynamic. unroll: write out every step."""
     held = hold_for_plan(plan, hold)
-    outer, draws = Builder("run"), draws_of(plan, () if held is None else held.draws)
+    outer, space = Builder("run"), space_builder(manifest.space)
+    draws = space.find_draws(plan, () if held is None else held.draws)
     x = next(tensor for tensor in parts.networks[0].entry.inputs if tensor.role == "x")
     sample = (BATCH, *(plan.shape or x.shape[1:]))
-    banks, vocabulary = banks_of(check_compiled(plan), manifest.carried) if plan.banks else [], manifest.vocabulary
-    ports = (*_ports(manifest, plan, parts, draws, held, sample), *(bank.input_port for bank in banks))
+    banks = banks_of(check_compiled(plan), manifest.carried) if plan.banks else []
+    starts = space.ports(draws, sample)
+    ports = (*starts, *_ports(manifest, plan, parts, held, sample), *(bank.input_port for bank in banks))
     output = BakedPort(SAMPLE, SAMPLE, sample, manifest.space.dtype)
     if parts.decoder is not None:
         output = BakedPort(PICTURE, PICTURE, (BATCH, *parts.decoder.outputs[0].shape[1:]), "float32")
@@ -98,15 +99,10 @@ def assemble(
         name: add_setup(outer, batch, select_network(manifest, name), graphs, plan, conditions, name)
         for name, graphs in parts.ahead.items()
     }
-    if vocabulary is not None and draws.later:
-        draws = replace(draws, rest=add_chance_check(outer, draws.rest))
-    state = _start(outer, manifest, plan, draws, tensors)
-    run = Run(outer, batch, plan, parts.networks, parts.network_of, ahead, draws, held, banks, vocabulary)
+    state, draws = space.begin(outer, plan, draws, tensors)
+    run = Run(outer, batch, plan, parts.networks, parts.network_of, ahead, draws, held, banks, space)
     state = add_unrolled_steps(run, state) if unroll else _add_loops(run, state)
-    if vocabulary is not None:
-        result = finish_tokens(outer, vocabulary, *state)
-    else:
-        result = outer.combine(check_compiled(plan).output, state, "sample")
+    result = space.finish(outer, plan, state)
     if held is not None:
         result = held.finish(outer, result)
     if parts.decoder is not None:
@@ -134,7 +130,7 @@ def _add_loops(run: Run, state: list[str]) -> list[str]:
     ]
     kinds = [*zip(map(run.network_of, steps), rows, bank_writes, strict=True)]
     at, breaks = 0, [number > 0 and kinds[number - 1] != kind for number, kind in enumerate(kinds)]
-    for stretch in stretches(run.plan, breaks):
+    for stretch in stretches(run.plan, breaks, run.space.align):
         state = add_loop(run, stretch, at, state)
         at += len(stretch.steps)
     return state
@@ -145,7 +141,7 @@ def add_unrolled_steps(run: Run, state: Sequence[str]) -> list[str]:
     rows = list(state)
     steps: Sequence[Any] = run.plan.steps
     for at, step in enumerate(steps):
-        inner, stretch = Builder(f"step_{at}"), align(run.plan, [step])
+        inner, stretch = Builder(f"step_{at}"), run.space.align(run.plan, [step])
         assert stretch is not None, "a single step always aligns with itself"
         rows, made = add_step(run, inner, ConstantNumbers(inner), run.batch, stretch, at, rows)
         for bank in run.banks:
@@ -160,19 +156,11 @@ def _ports(
     manifest: Manifest,
     plan: AnyPlan,
     parts: Parts,
-    draws: Draws,
     held: HoldInputs | None,
     sample: tuple[int | str, ...],
 ) -> tuple[BakedPort, ...]:
-    """Return the inputs of the file."""
-    ports, is_tokens = list[BakedPort](), manifest.vocabulary is not None
-    if is_tokens:
-        ports.append(BakedPort(IDS, TOKENS, sample, "int64"))
-    if draws.has_noise:
-        ports.append(BakedPort(NOISE, NOISE, sample, "float32"))
-    if draws.later:
-        meaning, dtype = (CHANCES, "float64") if is_tokens else (DRAWS, "float32")
-        ports.append(BakedPort(DRAWS, meaning, (len(draws.later), *sample), dtype))
+    """Return the inputs of the file, besides those that a sample of the space starts from."""
+    ports = list[BakedPort]()
     encoded = set() if parts.text is None else {value.name for value in parts.text.outputs}
     for each in manifest.conditions:
         if each.name not in encoded:
@@ -198,21 +186,6 @@ def check_names(ports: Sequence[BakedPort]) -> None:
                 f"the name {port.name!r} would be in the file twice, as its {other.meaning} and as its {port.meaning}",
                 f"export the model again, with a name other than {port.name!r}",
             )
-
-
-def _start(outer: Builder, manifest: Manifest, plan: AnyPlan, draws: Draws, tensors: Mapping[str, str]) -> list[str]:
-    """Add the state before the first step, as in `runtime.sampling.execute.begin`."""
-    if manifest.vocabulary is not None:
-        return [begin_tokens(outer, manifest.vocabulary, tensors[IDS])]
-    plan = check_compiled(plan)
-    columns = [tensors[name] for name in plan.given] + [draws.add_draw(outer, number) for number in plan.start_draws]
-    state = [outer.combine(row, columns, f"start_{k}") for k, row in enumerate(plan.start)]
-    for i, term in enumerate(plan.start_terms):
-        tensor = outer.tensor(plan.tensors[term.tensor], term.tensor)
-        if term.column is not None:
-            tensor = outer.node("Mul", (tensor, columns[term.column]), f"start_tensor_{i}")
-        state[term.row] = outer.node("Add", (state[term.row], tensor), f"start_{term.row}_with_tensor_{i}")
-    return state
 
 
 def _hide_batch(outer: Builder, values: Sequence[Value]) -> dict[str, str]:

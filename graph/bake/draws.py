@@ -13,10 +13,7 @@ from numpy.typing import NDArray
 
 from fewstep.graph.builder import Builder
 from fewstep.plans import noise
-from fewstep.plans.any_plan import AnyPlan
-from fewstep.plans.argument_checks import check_compiled, check_tokens
-from fewstep.plans.tokens.plan import LOGITS
-from fewstep.runtime.sampling.tokens import chances_of
+from fewstep.plans.plan import Plan
 
 DRAWN = NOISE, DRAWS, CHANCES = (
     "noise",
@@ -60,13 +57,10 @@ class Draws:
         return np.array(order_places, np.int64).reshape(numbers.shape)
 
 
-def draws_of(plan: AnyPlan, held: Sequence[int] = ()) -> Draws:
+def draws_of(plan: Plan, held: Sequence[int] = ()) -> Draws:
     """Return the draws that a plan reads, including those of a hold."""
-    if plan.prediction == LOGITS:
-        steps = enumerate(check_tokens(plan).steps)
-        return Draws(False, tuple(number for at, step in steps for number in chances_of(at, step)), False)
-    by_steps = {number for step in check_compiled(plan).steps for number in step.draws} | {*held}
-    numbers = by_steps | set(check_compiled(plan).start_draws)
+    by_steps = {number for step in plan.steps for number in step.draws} | {*held}
+    numbers = by_steps | set(plan.start_draws)
     return Draws(START in numbers, tuple(sorted(numbers - {START})), START in by_steps)
 
 

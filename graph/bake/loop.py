@@ -19,14 +19,12 @@ from fewstep.graph import weights
 from fewstep.graph.bake.batch import RunBatch
 from fewstep.graph.bake.carried import PORT
 from fewstep.graph.bake.hold import HoldInputs
-from fewstep.graph.bake.reveal import Reveal
 from fewstep.graph.bake.run_parts import BakedNetwork, Run
 from fewstep.graph.bake.step_alignment import NO_TENSOR, AlignedSteps, StepRange
 from fewstep.graph.bake.step_numbers import StepNumbers
 from fewstep.graph.builder import Builder, Coefficient
 from fewstep.graph.graph import BATCH, Array, Node, Value
 from fewstep.graph.shaping import lay_shaping
-from fewstep.plans.argument_checks import check_compiled
 from fewstep.plans.plan import Plan, tensor_values
 from fewstep.plans.shaping import Clip
 
@@ -86,10 +84,7 @@ def add_step(
 ) -> tuple[list[str], dict[str, str]]:
     """Add a step of a range to `inner`; return the rows of the state after it, and all outputs of the network."""
     step = _Step(run, inner, numbers, batch, stretch, at)
-    if run.vocabulary is not None:
-        reveal = Reveal(run.outer, inner, numbers, run.plan, stretch, at, run.vocabulary, run.draws)
-        return [reveal.advance(rows[0], step.outputs(rows[0]))], step.made
-    return step.advance(check_compiled(run.plan), rows), step.made
+    return run.space.advance(step, run.outer, run.plan, run.draws, rows), step.made
 
 
 def _take_int8_codes(inner: Builder) -> dict[str, Array]:

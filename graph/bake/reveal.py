@@ -13,7 +13,7 @@ import numpy as np
 
 from fewstep.graph.bake.draws import Draws
 from fewstep.graph.bake.run_setup import INT64, add_limit_check, add_refusal
-from fewstep.graph.bake.step_alignment import StepRange
+from fewstep.graph.bake.step_alignment import StepRange, branch_ranges
 from fewstep.graph.bake.step_numbers import StepNumbers
 from fewstep.graph.builder import Builder
 from fewstep.plans.any_plan import AnyPlan
@@ -23,6 +23,20 @@ from fewstep.runtime.sampling.tokens import CHANCES, EVEN, chances_of
 
 DOUBLE = 11  # of ONNX
 BEGINS_OPEN = "begins_open"  # tensor of the outer graph: the positions that are open at the start of a run
+
+
+def align_token_steps(steps: Sequence[TokenStep]) -> StepRange | None:
+    """Return steps of the same rule as one range. They have no columns: each reads the same numbers. None for others,
+    and for branches in different orders."""
+    branches, first, count = branch_ranges(steps)
+    is_one = -1 not in first and len({_rule(step) for step in steps}) == 1
+    return StepRange(tuple(steps), branches, first, count, 1) if is_one else None
+
+
+def _rule(step: TokenStep) -> tuple[object, ...]:
+    """Return the part of a token step that is not numbers."""
+    rules = (step.chance, step.threshold, step.bound)
+    return step.score, step.temperature == 0, *(each is None for each in rules)
 
 
 def begin_tokens(outer: Builder, vocabulary: Vocabulary, known: str) -> str:

@@ -9,10 +9,11 @@ from fewstep.graph.bake.carried import CarriedBank
 from fewstep.graph.bake.draws import Draws
 from fewstep.graph.bake.hold import HoldInputs
 from fewstep.graph.bake.run_setup import SetupTensors
+from fewstep.graph.bake.sample_space import SpaceBuilder
 from fewstep.graph.builder import Builder
 from fewstep.graph.graph import Graph
 from fewstep.plans.any_plan import AnyPlan
-from fewstep.runtime.bundle.manifest import GraphEntry, Vocabulary
+from fewstep.runtime.bundle.manifest import GraphEntry
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Run:
     """A run under construction.
 
     outer: the graph outside the steps. batch: its batch. networks: the body's graphs of all networks. network_of: maps
-    a step to the index of its graph. ahead: setup tensors of each network. vocabulary: of tokens.
+    a step to the index of its graph. ahead: setup tensors of each network. space: adds states.
     """
 
     outer: Builder
@@ -41,7 +42,7 @@ class Run:
     draws: Draws
     held: HoldInputs | None
     banks: Sequence[CarriedBank]
-    vocabulary: Vocabulary | None
+    space: SpaceBuilder
 
     def network(self, step: Any) -> BakedNetwork:
         """Return the graph that runs a step."""

@@ -1,13 +1,11 @@
 """Align the steps of a plan on common columns, so that one Loop body runs them all and looks up their numbers.
 
-Steps of a token plan have no columns: they read the same numbers.
-
 The columns of an aligned step are the rows of the state, the outputs of every branch that any step evaluates, the
 result of the shaping, and as many draws as any step reads. A step without a column has the coefficient zero there. The
 order of the columns is the same in every step, so sums are computed in the same order.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -15,10 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.plans.any_plan import AnyPlan
-from fewstep.plans.plan import Row, Step
+from fewstep.plans.any_plan import AnyPlan, AnyStep
+from fewstep.plans.plan import Plan, Row, Step
 from fewstep.plans.shaping import Clip, Shaping
-from fewstep.plans.tokens.plan import LOGITS, TokenStep
 
 Floats = NDArray[np.float64]
 Whole = NDArray[np.int64]
@@ -37,6 +34,9 @@ class StepRange:
     first: tuple[int, ...]
     count: tuple[int, ...]
     heads: int
+
+
+AlignSteps = Callable[[AnyPlan, Sequence[Any]], StepRange | None]  # None if no one body can run the steps
 
 
 @dataclass(frozen=True)
@@ -59,15 +59,9 @@ class AlignedSteps(StepRange):
     tensor_of: Whole
 
 
-def align(plan: AnyPlan, steps: Sequence[Any]) -> StepRange | None:
-    """Return the steps on common columns. Return None if their columns, branch order or shaping do not match, or for
-    token steps if their rules differ."""
-    branches = max((step.branches for step in steps), key=len)
-    first = tuple(branch_offset(step.branches, branches) for step in steps)
-    count = tuple(len(step.branches) for step in steps)
-    if plan.prediction == LOGITS:
-        is_one = -1 not in first and len({_rule(step) for step in steps}) == 1
-        return StepRange(tuple(steps), branches, first, count, 1) if is_one else None
+def align(plan: Plan, steps: Sequence[Step]) -> AlignedSteps | None:
+    """Return the steps on common columns. Return None if their columns, branch order or shaping do not match."""
+    branches, first, count = branch_ranges(steps)
     shaped = next((step for step in steps if step.shaping is not None), None)
     if -1 in first or not all(_has_same_form(step, steps[0], shaped) for step in steps):
         return None
@@ -111,35 +105,37 @@ def align(plan: AnyPlan, steps: Sequence[Any]) -> StepRange | None:
     )
 
 
-def stretches(plan: AnyPlan, breaks: Sequence[bool]) -> list[StepRange]:
-    """Return the plan's steps as a few aligned ranges. A new range starts at each step in `breaks`."""
+def stretches(plan: AnyPlan, breaks: Sequence[bool], align_steps: AlignSteps) -> list[StepRange]:
+    """Return the plan's steps as a few ranges that `align_steps` returns. A new range starts at each step in
+    `breaks`."""
     parts: list[list[Any]] = []
     for step, is_break in zip(plan.steps, breaks, strict=True):
         if is_break or not parts:
             parts.append([])
         parts[-1].append(step)
-    return [stretch for part in parts for stretch in _align_halves(plan, part)]
+    return [stretch for part in parts for stretch in _align_halves(plan, part, align_steps)]
 
 
-def _align_halves(plan: AnyPlan, steps: list[Any]) -> list[StepRange]:
+def _align_halves(plan: AnyPlan, steps: list[Any], align_steps: AlignSteps) -> list[StepRange]:
     """Return one aligned range, or the ranges of both halves. A single step always aligns."""
-    whole = align(plan, steps)
+    whole = align_steps(plan, steps)
     if whole is not None:
         return [whole]
     half = len(steps) // 2
-    return [*_align_halves(plan, steps[:half]), *_align_halves(plan, steps[half:])]
+    return [*_align_halves(plan, steps[:half], align_steps), *_align_halves(plan, steps[half:], align_steps)]
+
+
+def branch_ranges(steps: Sequence[AnyStep]) -> tuple[tuple[str, ...], tuple[int, ...], tuple[int, ...]]:
+    """Return all branches of some steps, and for each step the index of its first branch and their number."""
+    branches = max((step.branches for step in steps), key=len)
+    first = tuple(branch_offset(step.branches, branches) for step in steps)
+    return branches, first, tuple(len(step.branches) for step in steps)
 
 
 def branch_offset(part: tuple[str, ...], branches: tuple[str, ...]) -> int:
     """Return the index at which a step's branches begin among all branches; -1 if they are not consecutive there."""
     places = range(len(branches) - len(part) + 1)
     return next((at for at in places if branches[at : at + len(part)] == part), -1)
-
-
-def _rule(step: TokenStep) -> tuple[object, ...]:
-    """Return the part of a token step that is not numbers."""
-    rules = (step.chance, step.threshold, step.bound)
-    return step.score, step.temperature == 0, *(each is None for each in rules)
 
 
 def _has_same_form(step: Step, first: Step, shaped: Step | None) -> bool:
