@@ -9,25 +9,22 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
-from math import prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.measure.cost import BATCH
-from fewstep.measure.judged_batch import Contender, JudgedBatch
+from fewstep.measure.judged_batch import JudgedBatch
+from fewstep.measure.judged_run import Contender
 from fewstep.measure.rollouts.seeds import APART, SeedBatch
+from fewstep.measure.sample_space import judging_of
 from fewstep.measure.sampling import FEW, FLOAT, SampledBatch
 from fewstep.measure.tally import NOTHING, Judgement, JudgementRequest, Tally, concatenate
 from fewstep.plans.any_plan import AnyPlan, regroup
-from fewstep.plans.argument_checks import check_tokens
 from fewstep.plans.errors import UserError
-from fewstep.plans.tokens.plan import LOGITS
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampling.execute import Array
-
-LOGITS_HELD = 2**26  # logits of a run in memory, for each body
 
 Ask = Callable[[Iterable[Any]], Iterator[Any]]  # answers `Question`s, in order
 BatchOf = Callable[[range], SeedBatch]  # returns seeds with their conditions
@@ -57,13 +54,13 @@ def judge(
     """Judge bodies against float32 along a plan, and against the teacher, on the seeds 0 .. count - 1.
 
     A contender may use fewer seeds, but at least those whose features are requested: compared sets have the same seeds.
-    For tokens one contender must use all seeds, since float32's runs are made together with its runs. Raises UserError
-    for other numbers of seeds.
+    In a space whose judging needs it (`Judging.covers`), one contender must use all seeds. Raises UserError for other
+    numbers of seeds.
     """
     taught, seeds = want.teacher_sample_count if want.teacher is not None else 0, [each.seeds for each in contenders]
     least = max(1, min(count, want.featured))
-    has_all = plan.prediction != LOGITS or count in seeds
-    if not has_all or taught > count or not all(least <= each <= count for each in seeds):
+    judging = judging_of(plan)
+    if not judging.covers(count, seeds) or taught > count or not all(least <= each <= count for each in seeds):
         what = f"bodies have {seeds} seeds, and the teacher {taught}, of {count} in all"
         raise UserError(what, f"give each at most {count}, and a body at least {least}")
     sampled, teacher = partial(_sample_bodies, ask, batch_of, progress), NOTHING
@@ -73,7 +70,7 @@ def judge(
     plans = {FLOAT: plan, **{each.name: each.plan or plan for each in contenders}}
     grouped = {FLOAT: plan, **{each.name: regroup(plans[each.name], each.groups) for each in contenders}}
     tallies = {name: Tally(want, teacher, along, name == FLOAT) for name, along in grouped.items()}
-    parts = _split_seeds(range(count), _batch_size(plan, batch))
+    parts = _split_seeds(range(count), judging.batch_size(plan, batch))
     present = (tuple(each for each in contenders if part.start < each.seeds) for part in parts)
     answers = ask(JudgedBatch(plan, bodies, batch_of(part)) for part, bodies in zip(parts, present, strict=True))
     for part, runs in zip(parts, answers, strict=True):
@@ -103,12 +100,3 @@ def _sample_bodies(
 
 def _split_seeds(seeds: range, size: int) -> list[range]:
     return [seeds[start : start + size] for start in range(0, len(seeds), size)]
-
-
-def _batch_size(plan: AnyPlan, batch: int) -> int:
-    """Return the number of seeds of a batch: fewer for tokens, whose logits are large."""
-    if plan.prediction != LOGITS:
-        return batch
-    logits = prod(plan.shape) * check_tokens(plan).vocabulary
-    numbers = len(plan.steps) * max(len(step.branches) for step in plan.steps) * logits
-    return max(1, min(batch, LOGITS_HELD // numbers))

@@ -1,60 +1,15 @@
 """One batch of a judgement: every body samples the same held-out seeds along the same plan as the float32 body.
 
 A batch is a picklable question, which is answered in a process that has the bodies open.
-
-In a *forced* step the body reads float32's state instead of its own, so that errors of earlier steps do not affect its
-output.
 """
 
-from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
-from fewstep.measure.rollouts.conditions_file import ConditionRecords
-from fewstep.measure.rollouts.metrics import signal_and_noise_energy
-from fewstep.measure.rollouts.output_differences import NONE, Sums, difference_sums, output_differences, roll_batch
-from fewstep.measure.rollouts.recorded_token_run import record_token_run
-from fewstep.measure.rollouts.reference_run import ReferenceRun, run_reference
+from fewstep.measure.judged_run import Contender, JudgedBodies, JudgedRun
 from fewstep.measure.rollouts.seeds import SeedBatch
+from fewstep.measure.sample_space import judging_of
 from fewstep.measure.sampling import FLOAT
-from fewstep.plans import guidance
-from fewstep.plans.any_plan import AnyPlan, Edges, regroup
-from fewstep.plans.argument_checks import check_compiled, check_tokens
-from fewstep.plans.plan import Plan, Step
-from fewstep.plans.tokens.plan import LOGITS, TokenPlan
-from fewstep.runtime.bundle.manifest import TokenAgreement
-from fewstep.runtime.sampling.execute import Array, StepNetwork, carry_in, combine
-from fewstep.runtime.sampling.finite_checks import finite_outputs
-from fewstep.runtime.sampling.step_call import StepCall
-
-
-class JudgedBody(Protocol):
-    """The interface of a body that is judged; `Sampler` has it. `step_call` takes a compiled plan, the number of
-    samples in a batch, and the values of the conditions for each."""
-
-    def compile(self, plan: Plan, /) -> Plan: ...
-
-    def step_call(self, plan: Plan, samples: int, conditions: ConditionRecords, /) -> StepCall: ...
-
-
-JudgedBodies = Callable[[str], Any]  # returns a body by name: a JudgedBody, or for tokens a Sampler
-
-
-@dataclass(frozen=True)
-class Contender:
-    """A body to be judged on the first `seeds` seeds. On the first `forced_seeds` of them forced steps run too.
-
-    plan: a separate plan along which it is compared with float32; None for the judged plan, as for all tokens.
-    """
-
-    name: str
-    groups: Edges  # of lambda, between its range groups
-    seeds: int
-    forced_seeds: int = 0
-    plan: Plan | None = None
+from fewstep.plans.any_plan import AnyPlan
 
 
 @dataclass(frozen=True)
@@ -62,128 +17,10 @@ class JudgedBatch:
     """The question for runs of float32 and of contenders from the same seeds, along the judged plan."""
 
     plan: AnyPlan
-    contenders: tuple[Contender, ...]  # for tokens one has all seeds of the batch, since its run includes float32's
+    contenders: tuple[Contender, ...]
     batch: SeedBatch
 
-    def answer(self, bodies: JudgedBodies) -> "dict[str, JudgedRun]":
+    def answer(self, bodies: JudgedBodies) -> dict[str, JudgedRun]:
         """Return the runs of float32 and of the contenders, by body name."""
-        if self.plan.prediction == LOGITS:
-            tokens = check_tokens(self.plan)
-            runs = {each.name: _judge_tokens(tokens, each, self.batch, bodies) for each in self.contenders}
-            sample = max((run.reference for run in runs.values()), key=len)
-        else:
-            plan = check_compiled(self.plan)
-            exact, runs = self._run_reference(plan, bodies), {}
-            for each in self.contenders:
-                floats = exact if each.plan is None else self._run_reference(each.plan, bodies)
-                along = regroup(each.plan or plan, each.groups)
-                runs[each.name] = _judge_run(along, each, bodies(each.name), floats, bodies(FLOAT))
-            sample = exact.sample
+        sample, runs = judging_of(self.plan).judge(self.plan, self.contenders, self.batch, bodies)
         return {FLOAT: JudgedRun(sample, sample), **runs}
-
-    def _run_reference(self, plan: Plan, bodies: JudgedBodies) -> ReferenceRun:
-        return run_reference(plan, self.batch, _call(plan, bodies(FLOAT), self.batch).step_network)
-
-
-class StepSums(NamedTuple):
-    """Sums over the seeds of a batch at one step. Sums of several batches add up, field by field.
-
-    x0, x: `signal_and_noise_energy` [2] of the predicted sample, and of x after the step, along the body's own run.
-    forced: `signal_and_noise_energy` [2] of the guided output of the forced step; 0 without `forced_seeds`.
-    differences: `output_differences.difference_sums` [2, 5] of the forced step; 0 also without conditions.
-    """
-
-    x0: NDArray[np.float64]
-    x: NDArray[np.float64]
-    forced: NDArray[np.float64]
-    differences: Sums
-    forced_seeds: int
-
-
-@dataclass(frozen=True)
-class JudgedRun:
-    """One contender in one batch: its samples, and float32's samples of the same seeds along its plan.
-
-    agreement, decibels [seeds]: only for tokens, which have no other figures besides samples.
-    """
-
-    samples: NDArray[Any]
-    reference: NDArray[Any]
-    steps: tuple[StepSums, ...] = ()  # one for each step of a continuous plan; empty for tokens and for float32 itself
-    agreement: TokenAgreement | None = None
-    decibels: NDArray[np.float64] | None = None
-
-
-def guided_output(outputs: Sequence[Array], plan: Plan, index: int) -> Array:
-    """Return the guided output of the branches that step `index` evaluates; for several heads only the prediction."""
-    step = plan.steps[index]
-    weights = guidance.branch_weights(plan.guidance, index, -np.inf if step.lam is None else step.lam)
-    return combine(tuple(weights[branch] for branch in step.branches), outputs[:: step.heads], np.float32)
-
-
-def _call(plan: Plan, body: JudgedBody, batch: SeedBatch) -> StepCall:
-    return body.step_call(body.compile(plan), len(batch.seeds), batch.conditions)
-
-
-def _judge_tokens(plan: TokenPlan, contender: Contender, batch: SeedBatch, bodies: JudgedBodies) -> JudgedRun:
-    """Judge one contender in one batch: its logits at float32's states, and its own run."""
-    along, batch = regroup(plan, contender.groups), batch.first(contender.seeds - batch.seeds[0])
-    recorded = record_token_run(bodies(FLOAT), along, batch)
-    run = recorded.run_network(bodies(contender.name).step_call(along, len(batch.seeds), batch.conditions).logits)
-    return JudgedRun(
-        run.ids, recorded.reference.ids, agreement=recorded.agreement(run), decibels=recorded.decibels(run)
-    )
-
-
-def _judge_run(
-    plan: Plan, contender: Contender, body: JudgedBody, exact: ReferenceRun, reference: JudgedBody
-) -> JudgedRun:
-    """Judge one contender in one batch: its own run, and its forced steps. `exact` is the run of `reference`,
-    float32."""
-    start = exact.batch.seeds[0]
-    batch, forced = (exact.batch.first(max(count - start, 0)) for count in (contender.seeds, contender.forced_seeds))
-    count = len(batch.seeds)
-    states = list(batch.run_finite(plan, _call(plan, body, batch).step_network))
-    forced_steps = _compare_forced_steps(plan, body, forced, exact, reference)
-    steps = tuple(
-        StepSums(
-            x0=signal_and_noise_energy(state.x0, floats.x0[:count]),
-            x=signal_and_noise_energy(exact.next_x(state), exact.next_x(floats)[:count]),
-            forced=of_output,
-            differences=of_differences,
-            forced_seeds=len(forced.seeds),
-        )
-        for state, floats, (of_output, of_differences) in zip(states, exact.states, forced_steps, strict=True)
-    )
-    return JudgedRun(exact.final_samples(states), exact.sample[:count], steps)
-
-
-def _compare_forced_steps(
-    plan: Plan, body: JudgedBody, batch: SeedBatch, exact: ReferenceRun, reference: JudgedBody
-) -> Iterator[tuple[NDArray[np.float64], Sums]]:
-    """Yield `StepSums.forced` and `StepSums.differences` of each step. The batch has the seeds of forced steps."""
-    if not (count := len(batch.seeds)):
-        yield from [(np.zeros(2), NONE)] * len(plan.steps)
-        return
-    network, floats = (_single_step_network(_call(plan, each, batch), plan, exact) for each in (body, reference))
-    for i, (step, state) in enumerate(zip(plan.steps, exact.states, strict=True)):
-        u, expected = state.u[:count], [output[:count] for output in state.outputs]
-        outputs = network(i, step, u)
-        of_differences = NONE
-        if batch.conditions:
-            changes = output_differences(step, outputs, network(i, step, roll_batch(u)))
-            exact_changes = output_differences(step, expected, floats(i, step, roll_batch(u)))
-            of_differences = difference_sums(changes, exact_changes, state.x0[:count])
-        yield signal_and_noise_energy(guided_output(outputs, plan, i), guided_output(expected, plan, i)), of_differences
-
-
-def _single_step_network(call: StepCall, plan: Plan, exact: ReferenceRun) -> StepNetwork:
-    """Return the network for single steps, each fed the tensors that float32 carried: in a plan file, steps may share a
-    slot."""
-
-    def network(index: int, step: Step, u: Array) -> Sequence[Array]:
-        if (before := exact.states[index - 1].slots if index else call.slots) is None:
-            return call(index, step, u)
-        return call.call_carrying(index, step, u, carry_in(plan, step, before.select_samples(range(len(u)))))[0]
-
-    return finite_outputs(network, plan)

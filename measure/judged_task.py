@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 from fewstep.graph.resource_needs import Needs
 from fewstep.measure.cost import BATCH, needs_row_by_row, sampling_needs
-from fewstep.measure.judged_batch import Contender
 from fewstep.measure.judged_reference import JudgedReference, ReferenceOptions
+from fewstep.measure.judged_run import Contender
 from fewstep.measure.open_body import SamplingJob, open_body
 from fewstep.measure.rollouts.plan_selection import select_plans
 from fewstep.measure.rollouts.prompts import HELD_OUT, given_conditions
 from fewstep.measure.rollouts.row_by_row import with_row_by_row_body
 from fewstep.measure.rollouts.seeds import PAIRED
+from fewstep.measure.sample_space import judging_of
 from fewstep.measure.sampling import FLOAT, Sampling
 from fewstep.measure.speed.race import Turns
 from fewstep.measure.teacher import CHECK_SEEDS, select_teacher_plan
@@ -109,11 +110,8 @@ class JudgedTask(JudgedReference):
         steps, bodies = len(self.plan.steps), len(self.contenders)
         apart = self.featured if self.extractor else 0
         further = max(0, apart - self.count) * (1 + bodies)  # seeds that are sampled only for their features
-        if self.bundle.manifest.vocabulary is not None:  # a body runs at float32's states, and by itself
-            return (3 * sum(each.seeds for each in self.contenders) + further + apart) * steps
         long = 0 if self.teacher is None else len(self.teacher.steps)
-        # a forced seed also runs both bodies under another condition
-        judged = self.count + sum(each.seeds + 3 * each.forced_seeds for each in self.contenders)
+        judged = judging_of(self.plan).count_runs(self.count, self.contenders)
         check = min(CHECK_SEEDS, self.teacher_sample_count) * (steps + 3 * long) * (long > 0)
         return (judged + further + apart) * steps + self.teacher_sample_count * long + check
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.measure.distances.drift import Moments, measure_drift
-from fewstep.measure.judged_batch import JudgedRun, StepSums
+from fewstep.measure.judged_run import JudgedRun, StepSums
 from fewstep.measure.results import StepQuality, TokenQuality, TokenStepQuality
 from fewstep.measure.rollouts.end_quality import EndQuality, end_quality
 from fewstep.measure.rollouts.metrics import Floats, has_ssim, psnr, sqnr, ssim

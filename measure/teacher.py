@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from fewstep.measure.rollouts.conditions_file import ConditionRecords
 from fewstep.measure.rollouts.metrics import Floats, psnr
-from fewstep.measure.rollouts.recorded_token_run import check_counts
 from fewstep.measure.rollouts.seeds import SeedBatch
+from fewstep.measure.sample_space import judging_of
 from fewstep.plans.any_plan import AnyPlan, shaping_of
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import respread_weights
@@ -129,15 +129,12 @@ def select_teacher_plan(sampler: Sampler, reference: TextReference | None, judge
 
     Raises UserError for a token plan that may skip evaluations: no body is judged along it.
     """
-    if sampler.bundle.manifest.vocabulary is None:
-        if reference is not None or not is_distilled(sampler, judged):
-            return teacher_plan(sampler, reference, judged)
-        what = "%s %s: bodies are compared with float32 along %s"
-        LOG.warning(what, sampler.bundle.manifest.name, NO_TEACHER, judged.name)
+    if not judging_of(judged).has_teacher(judged, reference):
         return None
-    if reference is not None:
-        raise UserError(f"--teacher {reference} for tokens, which have no exact trajectory", "leave it out")
-    check_counts(judged, "judge along a plan of counts, such as maskgit:8 or likeliest:8")
+    if reference is not None or not is_distilled(sampler, judged):
+        return teacher_plan(sampler, reference, judged)
+    what = "%s %s: bodies are compared with float32 along %s"
+    LOG.warning(what, sampler.bundle.manifest.name, NO_TEACHER, judged.name)
     return None
 
 

@@ -13,7 +13,7 @@ from fewstep.graph.resource_needs import check_memory
 from fewstep.measure.bodies import int8_bodies
 from fewstep.measure.body_backends import is_simulated
 from fewstep.measure.cost import body_bytes
-from fewstep.measure.judged_batch import Contender
+from fewstep.measure.judged_run import Contender
 from fewstep.measure.judged_task import JudgedTask, open_judged_task
 from fewstep.measure.measurement import MeasureTask
 from fewstep.measure.results import Results, encode

@@ -9,7 +9,8 @@ from msgspec.structs import replace
 
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
-from fewstep.measure.judged_batch import Contender, JudgedBatch
+from fewstep.measure.judged_batch import JudgedBatch
+from fewstep.measure.judged_run import Contender
 from fewstep.measure.rollouts.metrics import psnr
 from fewstep.measure.rollouts.recorded_run import RUNS, record_run
 from fewstep.measure.rollouts.seeds import SeedBatch

@@ -15,7 +15,8 @@ from fewstep.cli.main import main
 from fewstep.cli.run_plan import default_plan, describe_calibration_mismatch
 from fewstep.graph import io
 from fewstep.graph.selection import explain_selection
-from fewstep.measure.judged_batch import Contender, JudgedBatch
+from fewstep.measure.judged_batch import JudgedBatch
+from fewstep.measure.judged_run import Contender
 from fewstep.measure.rollouts.metrics import CEILING
 from fewstep.measure.rollouts.recorded_token_run import record_token_run
 from fewstep.measure.rollouts.seeds import SeedBatch

@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fewstep.measure import judge as module
+from fewstep.measure import sample_space
 from fewstep.measure.judge import judge
-from fewstep.measure.judged_batch import Contender, JudgedBatch, JudgedRun, guided_output
+from fewstep.measure.judged_batch import JudgedBatch
+from fewstep.measure.judged_run import Contender, JudgedRun, guided_output
 from fewstep.measure.rollouts.metrics import CEILING, PEAK
 from fewstep.measure.rollouts.seeds import SeedBatch
 from fewstep.measure.tally import NOTHING, JudgementRequest, Tally
@@ -200,7 +201,7 @@ def test_a_body_with_a_plan_of_its_own_is_judged_along_it(featured, seeds):
     assert all(0 < done <= total for _, done, total in shown)
 
 
-def test_figures_of_tokens_are_means_over_samples(monkeypatch):
+def test_figures_of_tokens_are_means_over_samples():
     plan = compile_tokens("maskgit:2", DenoiserFacts(ScheduleSpec("flow"), "logits"), (4,), 8, Cfg((2.0, 1.0)))
     tally, ids = Tally(JudgementRequest(), NOTHING, plan), np.zeros((3, 4), np.int64)
     for rows, share in ((3, 0.2), (1, 0.6)):
@@ -209,9 +210,13 @@ def test_figures_of_tokens_are_means_over_samples(monkeypatch):
     tokens = tally.judgement().tokens
     assert (tokens.disagreement, tokens.same) == pytest.approx((0.3, 0.7))
     assert [(step.disagreement, step.divergence) for step in tokens.steps] == [pytest.approx((0.3, 0.6))] * 2
+
+
+def test_batches_of_tokens_are_as_large_as_their_logits_allow(monkeypatch):
+    plan = compile_tokens("maskgit:2", DenoiserFacts(ScheduleSpec("flow"), "logits"), (4,), 8, Cfg((2.0, 1.0)))
     numbers = 2 * 2 * 4 * 8  # steps, branches, positions, vocabulary
-    monkeypatch.setattr(module, "LOGITS_HELD", 5 * numbers)
-    assert [module._batch_size(plan, batch) for batch in (16, 3)] == [5, 3]
+    monkeypatch.setattr(sample_space, "LOGITS_HELD", 5 * numbers)
+    assert [sample_space.judging_of(plan).batch_size(plan, batch) for batch in (16, 3)] == [5, 3]
 
 
 def test_guidance_is_the_line_through_both_branches():

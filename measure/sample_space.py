@@ -1,0 +1,118 @@
+"""How bodies are judged in each sample space. `judging_of` returns the judging of a plan's space.
+
+Continuous samples are compared with those of float32's run. One different token changes all that follow, so tokens are
+compared at float32's states, and the judging of a contender includes float32's run.
+"""
+
+from collections.abc import Mapping, Sequence
+from math import prod
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from fewstep.measure.judged_run import Contender, JudgedBodies, JudgedRun, judge_run, run_float32
+from fewstep.measure.rollouts.recorded_token_run import check_counts, record_token_run
+from fewstep.measure.rollouts.seeds import SeedBatch
+from fewstep.measure.sampling import FLOAT
+from fewstep.plans.any_plan import AnyPlan, regroup
+from fewstep.plans.argument_checks import check_compiled, check_tokens
+from fewstep.plans.errors import UserError
+from fewstep.plans.names.plan_reference import TextReference
+from fewstep.plans.tokens.plan import TokenPlan
+
+LOGITS_HELD = 2**26  # logits of a run in memory, for each body
+
+
+class Judging(Protocol):
+    """The functions of a judgement that depend on the sample space."""
+
+    def judge(
+        self, plan: AnyPlan, contenders: Sequence[Contender], batch: SeedBatch, bodies: JudgedBodies
+    ) -> tuple[NDArray[Any], Mapping[str, JudgedRun]]:
+        """Return float32's samples of a batch, and the runs of the contenders by name."""
+
+    def batch_size(self, plan: AnyPlan, batch: int) -> int:
+        """Return the number of seeds of a batch, at most `batch`."""
+
+    def covers(self, count: int, seeds: Sequence[int]) -> bool:
+        """Return whether contenders with these numbers of seeds suffice for float32's samples of `count` seeds."""
+
+    def count_runs(self, count: int, contenders: Sequence[Contender]) -> int:
+        """Return the number of runs of the network along the plan, of float32 on `count` seeds and of contenders."""
+
+    def has_teacher(self, plan: AnyPlan, reference: TextReference | None) -> bool:
+        """Return whether a plan of more steps is nearer to the truth. Raises UserError for a plan that no body can be
+        judged along, and for a referenced teacher where there is none."""
+
+
+class ContinuousJudging:
+    """The judging of continuous samples."""
+
+    def judge(
+        self, plan: AnyPlan, contenders: Sequence[Contender], batch: SeedBatch, bodies: JudgedBodies
+    ) -> tuple[NDArray[Any], Mapping[str, JudgedRun]]:
+        plan = check_compiled(plan)
+        exact, runs = run_float32(plan, batch, bodies), {}
+        for each in contenders:
+            floats = exact if each.plan is None else run_float32(each.plan, batch, bodies)
+            along = regroup(each.plan or plan, each.groups)
+            runs[each.name] = judge_run(along, each, bodies(each.name), floats, bodies(FLOAT))
+        return exact.sample, runs
+
+    def batch_size(self, plan: AnyPlan, batch: int) -> int:
+        return batch
+
+    def covers(self, count: int, seeds: Sequence[int]) -> bool:
+        return True
+
+    def count_runs(self, count: int, contenders: Sequence[Contender]) -> int:
+        """A forced seed also runs both bodies under another condition."""
+        return count + sum(each.seeds + 3 * each.forced_seeds for each in contenders)
+
+    def has_teacher(self, plan: AnyPlan, reference: TextReference | None) -> bool:
+        return True
+
+
+class TokenJudging:
+    """The judging of tokens: logits at float32's states, and separate runs."""
+
+    def judge(
+        self, plan: AnyPlan, contenders: Sequence[Contender], batch: SeedBatch, bodies: JudgedBodies
+    ) -> tuple[NDArray[Any], Mapping[str, JudgedRun]]:
+        runs = {each.name: self._judge_contender(check_tokens(plan), each, batch, bodies) for each in contenders}
+        return max((run.reference for run in runs.values()), key=len), runs
+
+    def _judge_contender(
+        self, plan: TokenPlan, contender: Contender, batch: SeedBatch, bodies: JudgedBodies
+    ) -> JudgedRun:
+        along, batch = regroup(plan, contender.groups), batch.first(contender.seeds - batch.seeds[0])
+        recorded = record_token_run(bodies(FLOAT), along, batch)
+        run = recorded.run_network(bodies(contender.name).step_call(along, len(batch.seeds), batch.conditions).logits)
+        return JudgedRun(
+            run.ids, recorded.reference.ids, agreement=recorded.agreement(run), decibels=recorded.decibels(run)
+        )
+
+    def batch_size(self, plan: AnyPlan, batch: int) -> int:
+        """Return fewer seeds than for continuous samples, because logits are large."""
+        logits = prod(plan.shape) * check_tokens(plan).vocabulary
+        numbers = len(plan.steps) * max(len(step.branches) for step in plan.steps) * logits
+        return max(1, min(batch, LOGITS_HELD // numbers))
+
+    def covers(self, count: int, seeds: Sequence[int]) -> bool:
+        return count in seeds
+
+    def count_runs(self, count: int, contenders: Sequence[Contender]) -> int:
+        """A body runs at float32's states, and by itself."""
+        return 3 * sum(each.seeds for each in contenders)
+
+    def has_teacher(self, plan: AnyPlan, reference: TextReference | None) -> bool:
+        """Return False: more steps draw other tokens."""
+        if reference is not None:
+            raise UserError(f"--teacher {reference} for tokens, which have no exact trajectory", "leave it out")
+        check_counts(plan, "judge along a plan of counts, such as maskgit:8 or likeliest:8")
+        return False
+
+
+def judging_of(plan: AnyPlan) -> Judging:
+    """Return the judging of a plan's sample space."""
+    return TokenJudging() if isinstance(plan, TokenPlan) else ContinuousJudging()
