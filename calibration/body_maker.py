@@ -22,18 +22,19 @@ from fewstep.calibration.precision.timeable_targets import bound_applies, timeab
 from fewstep.calibration.ranges.moments import Moments
 from fewstep.calibration.ranges.observe import Counts
 from fewstep.calibration.ranges.table import RangesTable
+from fewstep.calibration.sample_space import JudgingRun
 from fewstep.calibration.task import Task
 from fewstep.graph import io, weights
 from fewstep.graph.commit import Writer
 from fewstep.graph.graph import Graph
 from fewstep.measure.rollouts.on_demand import close
 from fewstep.measure.rollouts.recorded_run import RecordedRun, record_run, record_search_runs
-from fewstep.measure.rollouts.recorded_token_run import RecordedTokenRun
 from fewstep.measure.rollouts.row_by_row import with_row_by_row_body
 from fewstep.measure.rollouts.seeds import OPERATION_SEEDS
 from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.argument_checks import check_compiled
 from fewstep.plans.errors import UserError
+from fewstep.runtime.kinds.sample_space import SampleSpace
 from fewstep.runtime.progress import Progress, prefix_stages
 
 LOG = logging.getLogger("fewstep")
@@ -48,7 +49,7 @@ class BodyMaker:
     counts: activation counts.
     tables: ranges by target name.
     moments: result of `measure_second_moments`; weights are rounded by them.
-    recorded_run: result of `record_judging_run`.
+    judging_run: result of `record_judging_run`.
     writer: writer of the bundle, which stores the weights of large bodies in files; None keeps weights in memory.
     """
 
@@ -57,7 +58,7 @@ class BodyMaker:
     counts: Counts
     tables: Mapping[str, RangesTable]
     moments: Moments
-    recorded_run: RecordedRun | RecordedTokenRun
+    judging_run: JudgingRun
     writer: Writer | None
     progress: Progress
 
@@ -83,12 +84,12 @@ class BodyMaker:
         """Return the body with the fewest graphs whose sample quality is high enough, or close to the best.
 
         More graphs do not move more bytes in a step, but each has its own weights, so a large network keeps one graph.
-        Token denoisers keep one because their quality is not a PSNR of samples. Targets without floats keep one
-        because they have one range for all steps.
+        Where samples have no squared error there is one, because the quality is no PSNR of samples. Targets without
+        floats keep one because they have one range for all steps.
         """
         bodies = [self._make_single_graph_body(target)]
-        is_one = self.writer is not None or isinstance(self.recorded_run, RecordedTokenRun) or target.scheme.no_floats
-        most = 1 if is_one else min(target.most_graphs, self.recorded_run.groups)
+        is_one = self.writer is not None or not self._space.has_squared_error or target.scheme.no_floats
+        most = 1 if is_one else min(target.most_graphs, self.judging_run.groups)
         while bodies[-1].trial.psnr < ENOUGH and len(bodies) < most:
             bodies.append(self._make_split_body(bodies[0].recipe, len(bodies) + 1))
         least = min(ENOUGH, max(body.trial.psnr for body in bodies) - LEAST_LOSS)
@@ -98,7 +99,7 @@ class BodyMaker:
         """Return the body as one graph. The operations that cause much of its error stay in float."""
         table = self.tables[target.name]
         keep = None if self.writer is None else partial(map_weights_from_files, self.writer, target_body_name(target))
-        part = GraphRecipe(until=self.recorded_run.groups, table=table, quantize=make_quantizer(target, self.moments))
+        part = GraphRecipe(until=self.judging_run.groups, table=table, quantize=make_quantizer(target, self.moments))
         return self._judge(
             self._select_float_operations(
                 Recipe(self.task.prepared, table, target, (part,), keep, kept=self.task.kept_operations)
@@ -107,16 +108,16 @@ class BodyMaker:
 
     def _make_split_body(self, recipe: Recipe, count: int) -> CalibratedBody:
         """Return the body split into `count` graphs, each with the ranges of its own steps."""
-        ends = [round(self.recorded_run.groups * number / count) for number in range(count + 1)]
+        ends = [round(self.judging_run.groups * number / count) for number in range(count + 1)]
         tables = [tabulate_part(recipe.table, self.counts, self.task.prepared, slice(*part)) for part in pairwise(ends)]
         quantize = make_quantizer(recipe.target, self.moments)
         graphs = tuple(GraphRecipe(until, table, quantize) for until, table in zip(ends[1:], tables, strict=True))
         return self._judge(replace(recipe, parts=graphs))
 
     def _select_float_operations(self, recipe: Recipe) -> Recipe:
-        """Return the recipe with some operations in float. Token samples have no squared error, so there only
-        operations that are slower in int8 stay in float. For engines without floats all operations are int8."""
-        if isinstance(self.recorded_run, RecordedTokenRun):
+        """Return the recipe with some operations in float. Where samples have no squared error, only operations
+        that are slower in int8 stay in float. For engines without floats all operations are int8."""
+        if not self._space.has_squared_error:
             return keep_slower_in_float(recipe)
         if recipe.target.scheme.no_floats:
             return recipe
@@ -143,9 +144,13 @@ class BodyMaker:
 
     def _judge(self, recipe: Recipe) -> CalibratedBody:
         """Return the body with the measured quality of its samples."""
-        trial = judge_body(recipe, self.recorded_run, self.task.is_large)
+        trial = judge_body(recipe, self.judging_run, self.task.is_large)
         trial = structs.replace(trial, in_float=recipe.in_float, random_conditions=self.task.random)
         return CalibratedBody(recipe, trial)
+
+    @property
+    def _space(self) -> SampleSpace:
+        return self.task.sampler.bundle.manifest.space
 
     @cached_property
     def _operation_error_run(self) -> RecordedRun:

@@ -7,7 +7,6 @@ from functools import partial
 
 from fewstep.calibration.activation_counts import count_activations, tabulate_targets
 from fewstep.calibration.body_maker import BodyMaker
-from fewstep.calibration.calibrated_body import record_judging_run
 from fewstep.calibration.checkpoint import open_checkpoint
 from fewstep.calibration.commit import CalibratedNetwork, add_bodies, store_body
 from fewstep.calibration.cost import announce_cost
@@ -15,6 +14,7 @@ from fewstep.calibration.failed_bodies import combine_errors, select_makeable_ta
 from fewstep.calibration.open_task import open_tasks
 from fewstep.calibration.options import CalibrateOptions, check_options
 from fewstep.calibration.resource_needs import estimate_needs
+from fewstep.calibration.sample_space import record_judging_run
 from fewstep.calibration.second_moments import measure_second_moments
 from fewstep.calibration.task import Task
 from fewstep.graph.commit import Writer, open_for_update

@@ -4,9 +4,7 @@ Clipping may lower the error of each tensor and each step, and yet its errors ad
 generates samples in closed loop, which are compared with float32's samples from the same noise.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from msgspec import structs
@@ -14,26 +12,15 @@ from msgspec import structs
 from fewstep.calibration.lowering.quantize import LoweredBody
 from fewstep.calibration.precision.precision_search import SearchResult
 from fewstep.calibration.precision.recipe import Recipe, open_graphs
-from fewstep.calibration.task import Task
+from fewstep.calibration.sample_space import JudgingRun
 from fewstep.measure.rollouts.nearness import LEAST_PSNR, LEAST_SNR, Nearness, clip_hint
-from fewstep.measure.rollouts.on_demand import close
 from fewstep.measure.rollouts.output_differences import (
     GUIDANCE,
-    body_differences,
     describe_difference,
-    float_differences,
     is_lost,
-    worst_difference,
 )
-from fewstep.measure.rollouts.recorded_run import RecordedRun, record_run
-from fewstep.measure.rollouts.recorded_token_run import RecordedTokenRun, record_token_run
-from fewstep.measure.rollouts.row_by_row import with_row_by_row_body
-from fewstep.measure.rollouts.seeds import BODY_SEEDS, SeedBatch
-from fewstep.plans.any_plan import AnyPlan
-from fewstep.plans.argument_checks import check_compiled, check_tokens
 from fewstep.plans.errors import UserError
-from fewstep.runtime.bundle.manifest import Difference, Manifest, Trial
-from fewstep.runtime.progress import SILENT, Progress, prefix_stages
+from fewstep.runtime.bundle.manifest import Manifest, Trial
 
 
 @dataclass(frozen=True)
@@ -50,41 +37,20 @@ class CalibratedBody:
         return self.recipe.lowered_graphs[-1][1]
 
 
-def record_judging_run(task: Task, plan: AnyPlan, progress: Progress = SILENT) -> RecordedRun | RecordedTokenRun:
-    """Record the float32 run with which all bodies are compared. `plan` has the range groups of the counts."""
-    sampler = with_row_by_row_body(task.sampler) if task.is_large else task.sampler  # as in counting
-    seeds = BODY_SEEDS[: len(task.seeds)]
-    shown = prefix_stages(progress, "judgement")
-    if sampler.bundle.manifest.vocabulary is not None:
-        batch = SeedBatch.from_manifest(sampler.bundle.manifest, seeds, task.conditions)
-        return record_token_run(sampler, check_tokens(plan), batch, shown)
-    judging_run = record_run(
-        task.with_all_networks(sampler), check_compiled(plan), seeds, task.conditions, shown, task.network
-    )
-    if sampler.bundle.manifest.conditions:
-        judging_run = replace(judging_run, differences=float_differences(judging_run, sampler.network().graph))
-    close(task.sampler.network().graph)  # float32 and a large int8 body do not fit in memory together
-    return judging_run
-
-
-def judge_body(recipe: Recipe, recorded_run: RecordedRun | RecordedTokenRun, by_rows: bool = False) -> Trial:
+def judge_body(recipe: Recipe, judging_run: JudgingRun, by_rows: bool = False) -> Trial:
     """Return the quality of a body's samples, rounded to significant digits.
 
     by_rows: run a large body on one sample at a time. Raises UserError if a sample is not finite.
     """
     target, method = recipe.target, recipe.table.method
     graphs = open_graphs([(until, each.graph) for until, each in recipe.lowered_graphs], target, by_rows)
-    made: Any = recorded_run.run(graphs)
-    quality = recorded_run.quality(made)
+    made = judging_run.run(graphs)
+    quality = judging_run.quality(made)
     if not np.isfinite(quality.values).all():
         what = f"samples in int8 for {target.name} are not finite"
         raise UserError(what, "calibrate for another --target")
     trial = Trial(method, round(quality.mean, 2), round(quality.p5, 2), quality.seeds, is_chosen=True)
-    if isinstance(recorded_run, RecordedTokenRun):
-        return structs.replace(trial, tokens=recorded_run.agreement(made))
-    guidance, condition = (_worst_difference(each) for each in body_differences(recorded_run, graphs))
-    snr, unrelated = (None if each is None else round(each, 2) for each in (quality.snr, quality.unrelated))
-    return structs.replace(trial, snr=snr, unrelated=unrelated, guidance=guidance, condition=condition)
+    return structs.replace(trial, **judging_run.details(made, quality, graphs))
 
 
 def check_near(body: CalibratedBody, manifest: Manifest) -> None:
@@ -105,9 +71,3 @@ def check_near(body: CalibratedBody, manifest: Manifest) -> None:
         f" required, and {len(trial.in_float)} operations in float are not enough to reach them",
         clip_hint(manifest) if near.is_diverged else fix,
     )
-
-
-def _worst_difference(steps: Sequence[Difference | None]) -> Difference | None:
-    """Return the difference at the worst step, rounded to significant digits, or None."""
-    each = worst_difference(steps)
-    return each and Difference(each.step, round(each.gain, 3), round(each.ratio, 2), round(each.share, 4))

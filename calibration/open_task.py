@@ -163,7 +163,7 @@ def _parse_sizes(options: CalibrateOptions, sampler: Sampler) -> tuple[dict[str,
         chosen.append({name: int(number) for name, number in zip(names, numbers, strict=True)})
         apply_sizes(manifest, chosen[-1])
     usual = default_sizes(manifest.x_shape, manifest.sizes)
-    if manifest.vocabulary and any(sizes != usual for sizes in chosen):
+    if manifest.space.fixes_shape and any(sizes != usual for sizes in chosen):
         what = f"--size {','.join(options.size)}: a plan of tokens is for one size"
         raise UserError(what, "leave it out, and calibrate at the default size")
     has_own = options.conditions is not None or options.prompts is not None
@@ -187,9 +187,7 @@ def _compile_plan(options: CalibrateOptions, sampler: Sampler) -> AnyPlan:
     default = GUIDANCE if is_led_by_guidance(manifest.conditions) and not is_file else None
     weight = default if options.guidance is None else options.guidance
     plan: AnyPlan = sampler.compile(reference, weight, shaping=clip_to(options.clip))
-    if manifest.vocabulary is not None:
-        check_counts(plan, "calibrate along a plan of counts, such as maskgit:8 or likeliest:8")
-        return plan
+    check_counts(plan, "calibrate along a plan of counts, such as maskgit:8 or likeliest:8")
     clip = _scheduler_clip(sampler) if shaping_of(plan) is None else None
     if clip is not None:
         LOG.warning(
@@ -203,7 +201,7 @@ def _compile_plan(options: CalibrateOptions, sampler: Sampler) -> AnyPlan:
 def _parse_bound(options: CalibrateOptions, sampler: Sampler) -> Bound | None:
     """Parse the bound. Raises UserError for token denoisers and for several networks: a bound is for one network."""
     bound, count = parse_bound(options.quality, options.speed), len(sampler.denoiser.networks)
-    if bound is not None and (count > 1 or sampler.bundle.manifest.vocabulary is not None):
+    if bound is not None and (count > 1 or not sampler.bundle.manifest.space.has_squared_error):
         what = f"a bundle of {count} networks" if count > 1 else "a token denoiser"
         raise UserError(f"a precision map of {what}", "leave --quality and --speed out")
     return bound

@@ -8,10 +8,8 @@ from fewstep.cli.errors import CommandLineError
 from fewstep.cli.generate import Verb, field_help, options_of
 from fewstep.cli.verbs import VERBS
 from fewstep.plans.names.plan_reference import FittedReference
-from fewstep.plans.tokens.plan import USUAL
 from fewstep.runtime.bundle.manifest import Manifest
 from fewstep.runtime.bundle.reading import open_bundle
-from fewstep.runtime.sampling.sampler import PLAN
 
 
 def missing_parameter(error: Exception, name: str, verb: Verb) -> CommandLineError | None:
@@ -36,7 +34,7 @@ def _plan_fix(bundle: Path) -> str:
     manifest = open_bundle(bundle).manifest
     names = [*dict.fromkeys(_plans_of(manifest))]
     has = f"{bundle} has {', '.join(names)}" if names else f"{bundle} has no plan of its own"
-    usual = USUAL if manifest.vocabulary is not None else PLAN
+    usual = manifest.space.default_plan
     such = f"scheduler:8 or {usual}" if manifest.scheduler is not None else usual
     return f"{has}; another is SOLVER:STEPS, such as {such} (fewstep plan --list)"
 

@@ -51,7 +51,7 @@ def collect_figures(
         made=manifest.provenance.commands,
         unlike=describe_judged_differences(bundle, int8_bodies(bundle), task.plan),
     )
-    if manifest.vocabulary is not None:
+    if not manifest.space.has_squared_error:  # nor errors of joints or pictures of samples
         return results, None
     joints = {name: joint_errors(manifest, body.samples, body.reference) for name, body in bodies.items()}
     qualities = tuple(msgspec.structs.replace(each, joints=joints[each.body]) for each in results.qualities)

@@ -44,6 +44,14 @@ class SampleSpace(Protocol):
         """Whether every network must take a time."""
 
     @property
+    def fixes_shape(self) -> bool:
+        """Whether a plan is for samples of one shape."""
+
+    @property
+    def has_squared_error(self) -> bool:
+        """Whether samples are compared by squared errors, as PSNR does. Only there bounds of quality apply."""
+
+    @property
     def ranges(self) -> tuple[str, ...]:
         """The values of x, if they are integers, for messages."""
 
@@ -72,6 +80,8 @@ class ContinuousSpace:
     fill: ClassVar[int] = 0
     default_plan: ClassVar[str] = "dpmpp_2m:8"
     needs_time: ClassVar[bool] = True
+    fixes_shape: ClassVar[bool] = False
+    has_squared_error: ClassVar[bool] = True
     ranges: ClassVar[tuple[str, ...]] = ()
     stored: ClassVar[str] = "uint8, or of floats in [-1, 1]"
 
@@ -109,6 +119,8 @@ class Vocabulary(Kind, frozen=True):
     dtype: ClassVar[Literal["int64"]] = "int64"
     default_plan: ClassVar[str] = USUAL
     needs_time: ClassVar[bool] = False
+    fixes_shape: ClassVar[bool] = True
+    has_squared_error: ClassVar[bool] = False
 
     size: int
     mask: int

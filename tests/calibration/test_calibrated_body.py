@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fewstep.calibration import activation_counts, body_maker, calibrated_body
+from fewstep.calibration import activation_counts, body_maker, calibrated_body, sample_space
 from fewstep.calibration.body_maker import ENOUGH, LEAST_LOSS
 from fewstep.calibration.calibrate import Calibration, calibrate
 from fewstep.calibration.lowering.scheme import Target
@@ -111,7 +111,7 @@ def test_each_body_keeps_the_ranges_that_it_was_lowered_by(bundle: Path) -> None
 def test_the_float_session_is_closed_before_each_target(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[LazyGraph] = []
     was_open: list[bool] = []
-    real_course, real_judged = calibrated_body.record_run, body_maker.judge_body
+    real_course, real_judged = sample_space.record_run, body_maker.judge_body
 
     def open_course(sampler: Sampler, *more: object) -> RecordedRun:
         graph = sampler.network().graph
@@ -123,7 +123,7 @@ def test_the_float_session_is_closed_before_each_target(bundle: Path, monkeypatc
         was_open.append(bool(opened[0].networks))
         return real_judged(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(calibrated_body, "record_run", open_course)
+    monkeypatch.setattr(sample_space, "record_run", open_course)
     monkeypatch.setattr(body_maker, "judge_body", judged)
     run(bundle, target=("cpu-x86", "cpu-x86-7bit"))
     assert was_open == [False] * 2 and not opened[0].networks

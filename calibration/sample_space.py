@@ -1,0 +1,103 @@
+"""The float32 runs with which int8 bodies are compared, one class for each sample space."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from fewstep.calibration.task import Task
+from fewstep.measure.rollouts.end_quality import EndQuality
+from fewstep.measure.rollouts.on_demand import close
+from fewstep.measure.rollouts.output_differences import body_differences, float_differences, worst_difference
+from fewstep.measure.rollouts.recorded_run import RecordedRun, record_run
+from fewstep.measure.rollouts.recorded_token_run import RecordedTokenRun, TokenOutputs, record_token_run
+from fewstep.measure.rollouts.row_by_row import with_row_by_row_body
+from fewstep.measure.rollouts.seeds import BODY_SEEDS, SeedBatch
+from fewstep.plans.any_plan import AnyPlan
+from fewstep.plans.argument_checks import check_compiled
+from fewstep.plans.tokens.plan import TokenPlan
+from fewstep.runtime.backends import LoadedGraph
+from fewstep.runtime.bundle.manifest import Difference
+from fewstep.runtime.progress import SILENT, Progress, prefix_stages
+from fewstep.runtime.sampling.execute import StepState
+
+
+class JudgingRun(Protocol):
+    """A float32 run along a plan with range groups."""
+
+    @property
+    def groups(self) -> int:
+        """The number of range groups of its plan."""
+
+    def run(self, graphs: Sequence[LoadedGraph]) -> Any:
+        """Run a body's graphs, one for each range group."""
+
+    def quality(self, made: Any) -> EndQuality:
+        """Return the quality of what `run` returned."""
+
+    def details(self, made: Any, quality: EndQuality, graphs: Sequence[LoadedGraph]) -> Mapping[str, Any]:
+        """Return further fields of the body's `Trial`, rounded."""
+
+
+@dataclass(frozen=True)
+class ContinuousJudgingRun:
+    """Compares samples, and their differences between branches and conditions."""
+
+    recorded: RecordedRun
+
+    @property
+    def groups(self) -> int:
+        return self.recorded.groups
+
+    def run(self, graphs: Sequence[LoadedGraph]) -> list[StepState]:
+        return self.recorded.run(graphs)
+
+    def quality(self, made: list[StepState]) -> EndQuality:
+        return self.recorded.quality(made)
+
+    def details(self, made: Any, quality: EndQuality, graphs: Sequence[LoadedGraph]) -> Mapping[str, Any]:
+        guidance, condition = (_worst_difference(each) for each in body_differences(self.recorded, graphs))
+        snr, unrelated = (None if each is None else round(each, 2) for each in (quality.snr, quality.unrelated))
+        return {"snr": snr, "unrelated": unrelated, "guidance": guidance, "condition": condition}
+
+
+@dataclass(frozen=True)
+class TokenJudgingRun:
+    """Compares logits at float32's states, and the tokens of a separate run."""
+
+    recorded: RecordedTokenRun
+
+    @property
+    def groups(self) -> int:
+        return self.recorded.groups
+
+    def run(self, graphs: Sequence[LoadedGraph]) -> TokenOutputs:
+        return self.recorded.run(graphs)
+
+    def quality(self, made: TokenOutputs) -> EndQuality:
+        return self.recorded.quality(made)
+
+    def details(self, made: TokenOutputs, quality: EndQuality, graphs: Sequence[LoadedGraph]) -> Mapping[str, Any]:
+        return {"tokens": self.recorded.agreement(made)}
+
+
+def record_judging_run(task: Task, plan: AnyPlan, progress: Progress = SILENT) -> JudgingRun:
+    """Record the float32 run with which all bodies are compared. `plan` has the range groups of the counts."""
+    sampler = with_row_by_row_body(task.sampler) if task.is_large else task.sampler  # as in counting
+    seeds = BODY_SEEDS[: len(task.seeds)]
+    shown = prefix_stages(progress, "judgement")
+    if isinstance(plan, TokenPlan):
+        batch = SeedBatch.from_manifest(sampler.bundle.manifest, seeds, task.conditions)
+        return TokenJudgingRun(record_token_run(sampler, plan, batch, shown))
+    recorded = record_run(
+        task.with_all_networks(sampler), check_compiled(plan), seeds, task.conditions, shown, task.network
+    )
+    if sampler.bundle.manifest.conditions:
+        recorded = replace(recorded, differences=float_differences(recorded, sampler.network().graph))
+    close(task.sampler.network().graph)  # float32 and a large int8 body do not fit in memory together
+    return ContinuousJudgingRun(recorded)
+
+
+def _worst_difference(steps: Sequence[Difference | None]) -> Difference | None:
+    """Return the difference at the worst step, rounded to significant digits, or None."""
+    each = worst_difference(steps)
+    return each and Difference(each.step, round(each.gain, 3), round(each.ratio, 2), round(each.share, 4))
