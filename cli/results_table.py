@@ -13,8 +13,8 @@ from fewstep.graph.resource_needs import check_memory, format_duration
 from fewstep.measure.measurement import MeasureTask
 from fewstep.measure.results import Quality, Results
 from fewstep.measure.workers.setup import warn_of_workers
+from fewstep.plans.any_plan import plan_headline
 from fewstep.report.advice import advice
-from fewstep.report.drawing.plan_view import plan_headline
 from fewstep.report.quality import NO_SSIM, NONE
 from fewstep.report.verdict import describe_distances, list_warnings
 from fewstep.runtime.bundle.reading import open_bundle

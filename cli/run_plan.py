@@ -9,13 +9,7 @@ from fewstep.plans.any_plan import AnyPlan, shaping_of
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import read_plan
 from fewstep.plans.guidance import Guidance, to_text
-from fewstep.plans.names.plan_name import (
-    is_token_plan_name,
-    parse_plan_name,
-    parse_token_plan_name,
-    plugin_of_name,
-    with_grid,
-)
+from fewstep.plans.names.plan_name import plugin_of_name, with_grid
 from fewstep.plans.names.plan_reference import (
     FileReference,
     NamedReference,
@@ -24,6 +18,7 @@ from fewstep.plans.names.plan_reference import (
     parse_plan_text,
     split_plan_name,
 )
+from fewstep.plans.names.token_plan_name import parse_any_plan_name
 from fewstep.plans.plan import IMAGE, Plan
 from fewstep.plans.shaping import Clip, Shaping
 from fewstep.runtime.bundle.manifest import Body
@@ -41,10 +36,8 @@ def check_reference(reference: TextReference) -> None:
     match reference:
         case FileReference(path):
             read_plan(path)
-        case NamedReference(name) if is_token_plan_name(name):
-            parse_token_plan_name(name)
         case NamedReference(name):
-            parse_plan_name(name)
+            parse_any_plan_name(name)
 
 
 def check_given_by_options(plan: AnyPlan, offered: Collection[str]) -> None:
@@ -87,7 +80,7 @@ def _names_solver(name: str) -> bool:
     if plugin_of_name(name) is not None:
         return False
     with suppress(UserError):
-        return bool(parse_token_plan_name(name) if is_token_plan_name(name) else parse_plan_name(name))
+        return bool(parse_any_plan_name(name))
     return False
 
 

@@ -13,6 +13,7 @@ from fewstep.cli.conditions import load_arrays, parse_conditions, parse_sizes
 from fewstep.cli.run_options import RunOptions
 from fewstep.cli.run_output import default_scale, square_columns
 from fewstep.cli.run_tiles import Tiling, parse_tiling
+from fewstep.cli.token_options import check_token_options
 from fewstep.graph.output_files import check_writable
 from fewstep.measure.rollouts.conditions_file import read_branches
 from fewstep.plans.errors import UserError
@@ -75,7 +76,7 @@ def open_request(options: RunOptions) -> RunRequest:
     if tiled is not None:
         manifest = msgspec.structs.replace(manifest, x_shape=tiled.shape)
     bundle = replace(bundle, manifest=manifest)
-    _check_tokens(options, bundle)
+    check_token_options(options, bundle)
     _check_latents(options, bundle, tiled)
     parsed = parse_conditions(options.condition, manifest.conditions, of_any_size=tiled is not None)
     options, own, branches = _add_file(options, parsed, manifest)
@@ -136,19 +137,6 @@ def _apply_choice(options: RunOptions) -> tuple[RunOptions, SavedChoice | None]:
         options, chosen=False, plan=parse_plan_text(winner.plan), guidance=choice.guidance, precision=winner.precision
     )
     return replace(options, backend=winner.engine.backend, threads=winner.engine.threads), choice
-
-
-def _check_tokens(options: RunOptions, bundle: Bundle) -> None:
-    """Raise UserError for options that do not apply to a token denoiser, and for known tokens of any other denoiser."""
-    if not bundle.manifest.vocabulary:
-        if options.known is not None:
-            raise UserError(f"--known {options.known} applies to token denoisers only", "leave it out")
-        return
-    for name in ("clip", "image", "tiles"):
-        if getattr(options, name) is not None:
-            raise UserError(f"--{name} does not apply to a token denoiser", "leave it out")
-    if options.is_picture:
-        raise UserError(f"the samples of {bundle.path} are tokens, not pictures", "name a .npy")
 
 
 def _check_latents(options: RunOptions, bundle: Bundle, tiled: Tiling | None) -> None:

@@ -7,9 +7,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from fewstep.plans.errors import UserError
+from fewstep.plans.guidance import describe
 from fewstep.plans.plan import Plan, Step, group_of, tensor_values
 from fewstep.plans.shaping import Shaping
-from fewstep.plans.tokens.plan import TokenPlan, TokenStep
+from fewstep.plans.tokens.plan import USUAL, TokenPlan, TokenStep
 
 AnyStep = Step | TokenStep
 AnyPlan = Plan | TokenPlan
@@ -26,6 +28,28 @@ def times_of(plan: AnyPlan, step: AnyStep) -> NDArray[np.float64]:
 def shaping_of(plan: AnyPlan) -> Shaping | None:
     """Return the shaping of a plan's steps, or None. Single steps may have none, and token plans have none."""
     return next((step.shaping for step in plan.steps if isinstance(step, Step) and step.shaping is not None), None)
+
+
+def check_tokens(plan: AnyPlan) -> TokenPlan:
+    """Return the plan if it is a token plan. Raises UserError for a plan of continuous samples."""
+    if isinstance(plan, TokenPlan):
+        return plan
+    what = f"plan {plan.name!r} is for continuous samples, but this denoiser predicts tokens"
+    raise UserError(what, f"take {USUAL}")
+
+
+def plan_headline(plan: AnyPlan) -> str:
+    """Describe a plan in one line."""
+    branches = sum(len(step.branches) for step in plan.steps)
+    guidance = "" if plan.guidance is None else f", guidance {describe(plan.guidance)}"
+    if isinstance(plan, TokenPlan):
+        place = f"{list(plan.shape)} tokens of {plan.vocabulary} ids"
+        return f"{plan.name} for {place}{guidance}: at most {len(plan.steps)} evaluations, {branches} branches"
+    noise = ", stochastic" if plan.is_stochastic else ""
+    return (
+        f"{plan.name} for schedule {plan.schedule}, predicts {plan.prediction}{guidance}{noise}: "
+        f"{len(plan.steps)} evaluations, {branches} branches, {plan.rows} rows"
+    )
 
 
 def regroup(plan: Made, groups: Edges) -> Made:

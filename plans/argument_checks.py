@@ -9,11 +9,10 @@ from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.errors import UserError
 from fewstep.plans.names.plan_reference import FileReference, TextReference, parse_plan_text
 from fewstep.plans.plan import Plan
-from fewstep.plans.tokens.plan import USUAL, TokenPlan
 
 COMPILED = ("guidance", "shaping", "strength", "renoise")  # options that are compiled into a plan
 
-PlanReference = TextReference | Plan | TokenPlan  # a compiled plan refers to itself
+PlanReference = TextReference | AnyPlan  # a compiled plan refers to itself
 PlanLike = str | Path | PlanReference
 
 
@@ -41,17 +40,9 @@ def check_compiled(plan: AnyPlan | str | Path, fix: str = "call sampler.sample",
     plan. `taker` names the caller in the message, and `fix` is its advice for a token plan."""
     if isinstance(plan, Plan):
         return plan
-    if isinstance(plan, TokenPlan):
+    if isinstance(plan, AnyPlan):
         raise UserError(f"plan {plan.name!r} is for tokens, but {taker} takes continuous samples", fix)
     raise UserError(f"plan {plan!r} is not compiled", f"give sampler.compile({plan!r})")
-
-
-def check_tokens(plan: AnyPlan) -> TokenPlan:
-    """Return the plan if it is a token plan. Raises UserError for a plan of continuous samples."""
-    if isinstance(plan, TokenPlan):
-        return plan
-    what = f"plan {plan.name!r} is for continuous samples, but this denoiser predicts tokens"
-    raise UserError(what, f"take {USUAL}")
 
 
 def refuse_options(others: Mapping[str, Any]) -> None:

@@ -34,7 +34,7 @@ def compile_tokens(
     Raises UserError for any other form of guidance, and for numbers that give no valid plan.
     """
     from fewstep.plans.grids.ends import check_steps  # loads all solvers and grids, which running a plan does not need
-    from fewstep.plans.names.plan_name import parse_token_plan_name
+    from fewstep.plans.names.token_plan_name import parse_token_plan_name
 
     form, schedule = check_guidance(guidance, denoiser), NoiseSchedule(denoiser.schedule)
     if isinstance(form, CfgPlusPlus | Residual | Steer):

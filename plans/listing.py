@@ -15,8 +15,9 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.names.call_syntax import Value, parameters
 from fewstep.plans.names.grid_name import GRIDS, Grid
 from fewstep.plans.names.namespace import Function, Namespace
-from fewstep.plans.names.plan_name import SAMPLERS, SOLVERS
+from fewstep.plans.names.plan_name import SOLVERS
 from fewstep.plans.names.plugins import is_own, package_of, plugins
+from fewstep.plans.names.token_plan_name import SAMPLERS
 from fewstep.plans.plan import Plan
 from fewstep.plans.publication import facts_of
 from fewstep.plans.schedule import NoiseSchedule

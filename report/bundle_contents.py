@@ -22,10 +22,10 @@ from fewstep.graph.selection import CONTRIB
 from fewstep.measure.bodies import ranges_file, ranges_files
 from fewstep.measure.body_backends import is_run_by_onnxruntime
 from fewstep.measure.results import Operation
+from fewstep.plans.any_plan import plan_headline
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode_any
 from fewstep.plans.guidance import describe, weight_of
-from fewstep.report.drawing.plan_view import plan_headline
 from fewstep.report.operations import float_operations, operation_coverage, unseen_tensors
 from fewstep.runtime.bundle.fit_command import refit_command
 from fewstep.runtime.bundle.manifest import Body, Coverage, FittedPlan, Manifest, TensorEntry

@@ -25,9 +25,9 @@ from fewstep.measure.rollouts.seeds import BODY_SEEDS, JUDGE_SEEDS
 from fewstep.measure.rollouts.trajectories import trajectories_text
 from fewstep.measure.speed.mean_step import int8_share
 from fewstep.measure.workers.setup import warn_of_workers
+from fewstep.plans.any_plan import plan_headline
 from fewstep.plans.guidance import describe
 from fewstep.plans.plan import DENOISER
-from fewstep.report.drawing.plan_view import plan_headline
 from fewstep.report.verdict import describe_low_quality
 from fewstep.runtime.bundle.platforms import body_name
 from fewstep.runtime.progress import Progress

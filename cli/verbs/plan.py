@@ -10,13 +10,14 @@ from rich.table import Table
 
 from fewstep.cli.outcome import Outcome
 from fewstep.cli.tables import multiline_cell, table
+from fewstep.cli.token_step_table import format_lambda, token_step_table
 from fewstep.graph.output_files import write_atomic
-from fewstep.plans.any_plan import AnyPlan
-from fewstep.plans.argument_checks import check_compiled, check_tokens
+from fewstep.plans.any_plan import AnyPlan, plan_headline
+from fewstep.plans.argument_checks import check_compiled
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
-from fewstep.plans.tokens.plan import LOGITS, TokenPlan
-from fewstep.report.drawing.plan_view import PlanOptions, compile_from_options, plan_headline, step_equations
+from fewstep.plans.tokens.plan import TokenPlan
+from fewstep.report.drawing.plan_view import PlanOptions, compile_from_options, step_equations
 from fewstep.runtime.progress import Progress
 
 if TYPE_CHECKING:
@@ -89,32 +90,15 @@ def _parameters(values: "Mapping[str, Value | None]") -> str:
 
 
 def _table(plan: AnyPlan) -> Table:
-    return _token_steps(check_tokens(plan)) if plan.prediction == LOGITS else _steps(check_compiled(plan))
+    return token_step_table(plan) if isinstance(plan, TokenPlan) else _steps(check_compiled(plan))
 
 
 def _steps(plan: Plan) -> Table:
     rows = list[tuple[RenderableType, ...]]()
     for index, step in enumerate(plan.steps):
         place = [f"{step.time:g}", *("" if value is None else f"{value:.4g}" for value in (step.alpha, step.sigma))]
-        rows.append((str(index + 1), *place, _format_lambda(step.lam), multiline_cell(step_equations(plan, index))))
+        rows.append((str(index + 1), *place, format_lambda(step.lam), multiline_cell(step_equations(plan, index))))
     return table(("", "time", "alpha", "sigma", "lambda", STATE), rows, text=(STATE,))
-
-
-def _token_steps(plan: TokenPlan) -> Table:
-    rows = []
-    for index, step in enumerate(plan.steps):
-        shown = str(step.reveal) if step.chance is None else f"{step.chance:.4g} of each"
-        more = {name: getattr(step, name) for name in ("noise", "penalty", "threshold", "bound", "again", "positions")}
-        numbers = {name: value if isinstance(value, tuple) else f"{value:.4g}" for name, value in more.items() if value}
-        rest = ", ".join(f"{name} {value}" for name, value in numbers.items())
-        score = "" if step.chance is not None else step.score
-        rows.append((str(index + 1), _format_lambda(step.lam), shown, score, f"{step.temperature:g}", escape(rest)))
-    headings = ("", "lambda", "reveals", "score", "temperature", "more")
-    return table(headings, rows, text=("score", "more"))
-
-
-def _format_lambda(lam: float | None) -> str:
-    return "-inf" if lam is None else f"{lam:.3f}"
 
 
 def _draw(plan: AnyPlan, output: Path) -> Outcome:

@@ -39,7 +39,6 @@ from fewstep.plans.names.user_code import split_code
 from fewstep.plans.publication import facts_of
 from fewstep.plans.symbol import Lin
 from fewstep.plans.tokens import samplers as token_samplers
-from fewstep.plans.tokens.samplers import TokenPlanName
 from fewstep.plans.tracer import Solver
 
 DIGITS = 9  # of a number of steps: far more than any plan has
@@ -54,7 +53,6 @@ def _check_sample(label: str, made: Any) -> Lin:
 
 
 SOLVERS = Namespace("solver", solvers, _check_sample, suggested=(FITTED_SOLVER, *token_samplers.__all__))
-SAMPLERS = Namespace("sampler", token_samplers, lambda label, made: made, has_plugins=False)
 
 
 @dataclass(frozen=True)
@@ -77,13 +75,13 @@ def parse_plan_name(name: str | NameParts, default: str = TRAILING, distilled: s
 
     `default` is the grid of a name without one, and `distilled` that of a solver for distilled denoisers. Raises
     UserError, which suggests names, for an invalid name."""
-    parts = _split(name)
-    if is_token_plan_name(parts):
+    parts = split_name(name)
+    if parts.home is None and parts.function in token_samplers.__all__:
         raise UserError(f"plan '{parts}' is for tokens, but this denoiser has continuous samples", "take dpmpp_2m:8")
     if parts.home is None:
         _refuse_other_tools(parts)
     solver, solver_text = bind_call(parts.solver, parts.text, SOLVERS, parts.home)
-    steps = _steps(parts, solver_text if parts.home is None else f"{parts.home}:{parts.solver}")
+    steps = step_count(parts, solver_text if parts.home is None else f"{parts.home}:{parts.solver}")
     usual = distilled if facts_of(solver).distilled else default
     if parts.grid is None and (plugin := GRIDS.foreign(function_name(usual))) is not None:
         fix = f"name the grid, {parts}@{usual}, if {package_of(plugin)} may run its code"  # the bundle names it
@@ -94,34 +92,14 @@ def parse_plan_name(name: str | NameParts, default: str = TRAILING, distilled: s
     return PlanName(text, solver, steps, grid, parts)
 
 
-def parse_token_plan_name(name: str | NameParts) -> TokenPlanName:
-    """Parse a token plan's name, SAMPLER[(parameter=value, ...)]:STEPS, of a function of `token_samplers`."""
-    parts = _split(name)
-    if parts.home is None and (parts.function in SOLVERS.aliases or parts.function in SOLVERS):
-        names = ", ".join(f"{each}:8" for each in token_samplers.__all__)
-        raise UserError(f"plan '{parts}' is for continuous samples, but this denoiser predicts tokens", f"take {names}")
-    sampler, text = bind_call(parts.home or parts.solver, parts.text, SAMPLERS)
-    if parts.grid is not None:
-        raise UserError(f"plan '{parts}' has a grid, but token plans have none", f"write it as {text}:8")
-    if not (steps := _steps(parts, text)):
-        raise UserError(f"plan '{parts}' has no steps", f"write it as {text}:8")
-    return TokenPlanName(f"{text}:{steps}", sampler, steps)
-
-
-def is_token_plan_name(name: str | NameParts) -> bool:
-    """True if a name begins with a token sampler."""
-    parts = _split(name)
-    return parts.home is None and parts.function in token_samplers.__all__
-
-
-def _split(name: str | NameParts) -> NameParts:
+def split_name(name: str | NameParts) -> NameParts:
     """Return the parts of a name. Raises UserError for a name that is too long."""
     if len(str(name)) > LENGTH:
         raise UserError(f"a plan's name has {len(str(name))} characters", f"use at most {LENGTH}")
     return split_plan_name(name) if isinstance(name, str) else name
 
 
-def _steps(parts: NameParts, what: str) -> int:
+def step_count(parts: NameParts, what: str) -> int:
     """Return the number of steps, which follows a solver's name."""
     if not parts.has_step_count or len(parts.steps) > DIGITS:
         problem = f"plan '{parts}' does not have a number of steps that is a positive integer"

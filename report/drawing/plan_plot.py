@@ -5,9 +5,10 @@ from html import escape
 
 import numpy as np
 
+from fewstep.plans.any_plan import plan_headline
 from fewstep.plans.plan import Plan
 from fewstep.report.drawing import plots
-from fewstep.report.drawing.plan_view import X0Recurrence, extract_recurrence, plan_headline
+from fewstep.report.drawing.plan_view import X0Recurrence, extract_recurrence
 from fewstep.report.drawing.plots import Series
 
 TITLE_HEIGHT, GAP = 34, 26

@@ -11,12 +11,10 @@ from numpy.typing import NDArray
 
 from fewstep.plans import guidance as guidances
 from fewstep.plans.any_plan import AnyPlan
-from fewstep.plans.argument_checks import check_tokens
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.default_grid import default_grid
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import read_plan
-from fewstep.plans.names.plan_name import is_token_plan_name
 from fewstep.plans.names.plan_reference import (
     FileReference,
     FittedReference,
@@ -25,9 +23,9 @@ from fewstep.plans.names.plan_reference import (
     SchedulerReference,
     TextReference,
 )
+from fewstep.plans.names.token_plan_name import is_token_plan_name
 from fewstep.plans.plan import Plan, Row, Step, Term
 from fewstep.plans.spec import DenoiserFacts, Prediction, ScheduleSpec
-from fewstep.plans.tokens.plan import LOGITS
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.options import Options
 from fewstep.runtime.sampling.execute import combine, execute
@@ -227,17 +225,3 @@ def _x0_coefficients(step: Step, rows: int) -> tuple[float, float]:
             "print its table: --show",
         )
     return step.x0[row] / step.input[row], of_outputs
-
-
-def plan_headline(plan: AnyPlan) -> str:
-    """Describe a plan in one line."""
-    branches = sum(len(step.branches) for step in plan.steps)
-    guidance = "" if plan.guidance is None else f", guidance {guidances.describe(plan.guidance)}"
-    if plan.prediction == LOGITS:
-        place = f"{list(plan.shape)} tokens of {check_tokens(plan).vocabulary} ids"
-        return f"{plan.name} for {place}{guidance}: at most {len(plan.steps)} evaluations, {branches} branches"
-    noise = ", stochastic" if plan.is_stochastic else ""
-    return (
-        f"{plan.name} for schedule {plan.schedule}, predicts {plan.prediction}{guidance}{noise}: "
-        f"{len(plan.steps)} evaluations, {branches} branches, {plan.rows} rows"
-    )

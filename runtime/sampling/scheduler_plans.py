@@ -1,7 +1,6 @@
 """Plans "scheduler:STEPS" of the scheduler that came with a denoiser, as its pipeline runs it."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -10,13 +9,11 @@ import msgspec
 from fewstep.plans.carried_banks import add_banks
 from fewstep.plans.configs.diffusers import plan_from_scheduler_config
 from fewstep.plans.configs.pipelines import PIPELINE, PIPELINES, needs_mu
-from fewstep.plans.configs.tokens import sampler_from_scheduler_config
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance
 from fewstep.plans.names.plan_reference import SchedulerReference, join_plan_name
 from fewstep.plans.plan import Plan
 from fewstep.plans.staircase import staircase
-from fewstep.plans.tokens.samplers import TokenPlanName
 from fewstep.runtime.bundle.networks import network_at
 from fewstep.runtime.bundle.reading import Bundle
 
@@ -25,7 +22,7 @@ def scheduler_plan(
     steps: int, guidance: float | Guidance | None, guided: bool, bundle: Bundle, strength: float | None
 ) -> Plan:
     """Return the plan of a scheduler config for samples of the manifest's shape, each step with its network."""
-    manifest, config, name = bundle.manifest, _config(bundle), str(SchedulerReference(steps))
+    manifest, config, name = bundle.manifest, read_scheduler_config(bundle), str(SchedulerReference(steps))
     pipeline = config.get(PIPELINE)
     if needs_mu(config, pipeline):
         raise UserError(
@@ -59,12 +56,7 @@ def _with_tokens(steps: int, x_shape: Sequence[int]) -> str:
     return join_plan_name("ddim", steps, f"dynamic_shift(tokens={count})")
 
 
-def scheduler_sampler(steps: int, bundle: Bundle) -> TokenPlanName:
-    """Return the token sampler that a scheduler config describes, with this number of steps."""
-    return replace(sampler_from_scheduler_config(_config(bundle), steps), text=str(SchedulerReference(steps)))
-
-
-def _config(bundle: Bundle) -> dict[str, Any]:
+def read_scheduler_config(bundle: Bundle) -> dict[str, Any]:
     """Return the scheduler config that came with a denoiser."""
     if bundle.manifest.scheduler is None:
         usual = bundle.manifest.space.default_plan

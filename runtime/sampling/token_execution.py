@@ -1,13 +1,13 @@
 """The execution of token plans: how they are compiled for a denoiser, checked and run."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fewstep.plans.any_plan import AnyPlan, regroup
-from fewstep.plans.argument_checks import check_compiled, check_tokens
+from fewstep.plans.any_plan import AnyPlan, check_tokens, regroup
+from fewstep.plans.argument_checks import check_compiled
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance
 from fewstep.plans.names.plan_reference import FittedReference, NamedReference, SchedulerReference, split_plan_name
@@ -58,9 +58,11 @@ class TokenExecution:
                 return compile_tokens(parts, facts, shape, size, guidance, body.groups)
             case SchedulerReference(steps):
                 from fewstep.plans.compile_tokens import compile_tokens
-                from fewstep.runtime.sampling.scheduler_plans import scheduler_sampler  # rarely needed, slow to load
+                from fewstep.plans.configs.tokens import sampler_from_scheduler_config
+                from fewstep.runtime.sampling.scheduler_plans import read_scheduler_config
 
-                return compile_tokens(scheduler_sampler(steps, bundle), facts, shape, size, guidance, body.groups)
+                sampler = sampler_from_scheduler_config(read_scheduler_config(bundle), steps)
+                return compile_tokens(replace(sampler, text=str(reference)), facts, shape, size, guidance, body.groups)
             case FittedReference():
                 what = f"plan '{reference}' is for continuous samples, but this denoiser predicts tokens"
                 raise UserError(what, f"take {USUAL}")
