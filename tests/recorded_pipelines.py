@@ -242,6 +242,48 @@ def lumina2(folder: Path) -> Path:
     return write(folder, "Lumina2Pipeline", transformer=randomized(network), vae=None, scheduler=scheduler)
 
 
+def bria(folder: Path) -> Path:
+    """Bria: packed tokens of a picture, guidance in one call of two rows."""
+    import diffusers
+
+    network = diffusers.BriaTransformer2DModel(
+        patch_size=1,
+        in_channels=16,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        joint_attention_dim=TEXT,
+        pooled_projection_dim=None,
+        axes_dims_rope=[0, 4, 4],
+    )
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler()
+    parts = {"transformer": randomized(network), "scheduler": scheduler, "vae": autoencoder(shift_factor=0.1)}
+    return write(folder, "BriaPipeline", **parts, image_encoder=None, feature_extractor=None)
+
+
+def cogview3(folder: Path) -> Path:
+    """CogView3 Plus: latents of a picture, and sizes as numbers for each row."""
+    import diffusers
+
+    network = diffusers.CogView3PlusTransformer2DModel(
+        patch_size=2,
+        in_channels=4,
+        num_layers=1,
+        attention_head_dim=4,
+        num_attention_heads=2,
+        out_channels=4,
+        text_embed_dim=TEXT,
+        time_embed_dim=8,
+        condition_dim=2,
+        pos_embed_max_size=8,
+        sample_size=8,
+    )
+    scheduler = diffusers.CogVideoXDDIMScheduler(**COGVIDEOX_SCHEDULER)
+    parts = {"transformer": randomized(network), "scheduler": scheduler, "vae": autoencoder()}
+    return write(folder, "CogView3PlusPipeline", **parts)
+
+
 def perturbed_attention(folder: Path) -> Path:
     """Stable Diffusion with perturbed attention: other attention processors during the call."""
     import diffusers
@@ -279,6 +321,8 @@ CALLS: dict[str, dict[str, Any]] = {
     "cogvideox_image_to_video": {"height": 16, "width": 16, "num_frames": 9, "max_sequence_length": TOKENS},
     "chroma": {"height": 64, "width": 64, "max_sequence_length": TOKENS},
     "lumina2": {"height": 32, "width": 32, "max_sequence_length": 40, "system_prompt": "a"},
+    "bria": {"height": 16, "width": 16, "max_sequence_length": TOKENS},
+    "cogview3": {"height": 16, "width": 16, "max_sequence_length": TOKENS},
     "perturbed_attention": {},
     "mochi": {"height": 16, "width": 16, "num_frames": 7, "max_sequence_length": TOKENS},
     "chroma_image_to_image": {"height": 16, "width": 16, "max_sequence_length": TOKENS},

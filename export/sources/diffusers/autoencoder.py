@@ -64,10 +64,10 @@ def read_autoencoder(folder: Folder, x_shape: tuple[int, ...]) -> AutoencoderSou
         return load
 
     def latents(batch: int) -> Mapping[str, Array]:
-        return {LATENT: _random_latents(batch, x_shape)}
+        return {LATENT: random_latents(batch, x_shape)}
 
     def images(batch: int) -> Mapping[str, Array]:
-        return {IMAGE: _random_images(batch, image)}
+        return {IMAGE: random_images(batch, image)}
 
     files = find_weights(home).files
     total, encoding = float_bytes(files), float_bytes(files, ENCODING)
@@ -84,12 +84,12 @@ def _pixels_per_latent(config: Mapping[str, Any]) -> int:
     return int(2 ** (len(blocks) - 1))
 
 
-def _random_latents(batch: int, shape: tuple[int, ...]) -> Array:
+def random_latents(batch: int, shape: tuple[int, ...]) -> Array:
     """Return latents like a sampler's."""
     return np.random.default_rng(batch).standard_normal((batch, *shape), np.float32)
 
 
-def _random_images(batch: int, shape: tuple[int, ...]) -> Array:
+def random_images(batch: int, shape: tuple[int, ...]) -> Array:
     """Return images in [-1, 1]: gradients with noise."""
     noise = np.random.default_rng(batch).uniform(-1, 1, (batch, *shape)).astype(np.float32)
     slope = np.linspace(-0.5, 0.5, shape[-1], dtype=np.float32)

@@ -22,6 +22,7 @@ from fewstep.export.sources.diffusers.recording.stand_ins import (
 from fewstep.plans.errors import UserError
 
 DENOISER_MODULES = ("diffusers.models.transformers.", "diffusers.models.unets.")
+AUTOENCODERS = "diffusers.models.autoencoders."
 NOT_DENOISERS = ("MotionAdapter",)  # defined in a U-Net's module, and never called
 LEFT_OUT = ("safety_checker",)  # judges finished images only
 

@@ -15,7 +15,7 @@ from fewstep.export.sources.diffusers.files import Folder, find_weights
 from fewstep.export.sources.diffusers.loading import load_network, load_pretrained
 from fewstep.export.sources.diffusers.recording.arguments import branch_values
 from fewstep.export.sources.diffusers.recording.comparison import branch_names
-from fewstep.export.sources.diffusers.recording.components import BuiltPipeline, build_pipeline
+from fewstep.export.sources.diffusers.recording.components import AUTOENCODERS, BuiltPipeline, build_pipeline
 from fewstep.export.sources.diffusers.recording.pictures import PICTURES, VIDEOS
 from fewstep.export.sources.diffusers.recording.quiet import silence_libraries
 from fewstep.export.sources.diffusers.recording.record import record
@@ -28,7 +28,6 @@ from fewstep.measure.rollouts.conditions_file import array_name
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import COND
 
-AUTOENCODERS = "diffusers.models.autoencoders."
 Conditions = dict[str, NDArray[Any]]
 
 

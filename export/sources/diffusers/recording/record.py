@@ -44,10 +44,12 @@ class SchedulerStep:
 
 @dataclass(frozen=True)
 class CallRecord:
-    """All steps of one call of a pipeline. `times` are the arguments of the scheduler's `set_timesteps`."""
+    """All steps of one call of a pipeline, and what it returned, or None if it failed after its last step. `times` are
+    the arguments of the scheduler's `set_timesteps`."""
 
     steps: tuple[SchedulerStep, ...]
     times: Mapping[str, Any] = field(default_factory=dict)
+    returned: Any = None
 
 
 class _Recorder:
@@ -60,11 +62,16 @@ class _Recorder:
 
 
 def record(
-    built: BuiltPipeline, settings: Mapping[str, Any], seed: int, networks: Mapping[str, nn.Module] | None = None
+    built: BuiltPipeline,
+    settings: Mapping[str, Any],
+    seed: int,
+    networks: Mapping[str, nn.Module] | None = None,
+    result: Tensor | None = None,
 ) -> CallRecord:
     """Run the pipeline's call with these settings. The noise and the probes follow from the seed.
 
     networks: denoisers with weights, whose outputs replace the probes.
+    result: x that replaces the result of each step.
     Raises UserError if the call fails before the scheduler's last step, or changes the denoiser.
     """
     recorder, probes = _Recorder(), torch.Generator().manual_seed(2 * seed + 1)
@@ -78,12 +85,12 @@ def record(
             answer = partial(_probe, network, shapes, probes) if real is None else partial(_run, real)
             forward = _recording_forward(recorder, built.name, name, network, answer)
             stack.enter_context(patch.object(network, "forward", forward, create=True))
-        stack.enter_context(patch.object(scheduler, "step", _recording_step(recorder, scheduler.step)))
+        stack.enter_context(patch.object(scheduler, "step", _recording_step(recorder, scheduler.step, result)))
         set_timesteps = _recording_times(recorder, scheduler.set_timesteps)
         stack.enter_context(patch.object(scheduler, "set_timesteps", set_timesteps))
-        random = torch.Generator().manual_seed(2 * seed)
+        random, returned = torch.Generator().manual_seed(2 * seed), None
         try:
-            pipeline(**settings, generator=random)
+            returned = pipeline(**settings, generator=random)
         except UserError:
             raise
         except Exception as error:
@@ -95,7 +102,7 @@ def record(
                 raise recording_error(f"the call of {built.name} failed: {reason}") from error
     if not recorder.steps:
         raise recording_error(f"{built.name} never calls its scheduler's step")
-    return CallRecord(tuple(recorder.steps), recorder.times)
+    return CallRecord(tuple(recorder.steps), recorder.times, returned)
 
 
 class _TimesAreSet(Exception):
@@ -188,7 +195,7 @@ def describe_state(network: nn.Module) -> dict[str, str]:
     return state
 
 
-def _recording_step(recorder: _Recorder, step: Callable[..., Any]) -> Callable[..., Any]:
+def _recording_step(recorder: _Recorder, step: Callable[..., Any], result: Tensor | None = None) -> Callable[..., Any]:
     signature = inspect.signature(step)
 
     def record_step(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -198,11 +205,13 @@ def _recording_step(recorder: _Recorder, step: Callable[..., Any]) -> Callable[.
             raise recording_error(f"the step of {type(self).__name__} takes no model_output and sample")
         output, sample = output.clone(), sample.clone()
         returned = step(self, *args, **kwargs)
-        result = returned[0] if isinstance(returned, tuple) else returned.prev_sample
+        own = returned[0] if isinstance(returned, tuple) else returned.prev_sample
         calls, recorder.pending = tuple(recorder.pending), []
         eta = None if bound.get("eta") is None else float(bound["eta"])
-        recorder.steps.append(SchedulerStep(calls, output, float(time), sample, result.clone(), eta))
-        return returned
+        recorder.steps.append(SchedulerStep(calls, output, float(time), sample, own.clone(), eta))
+        if result is None:
+            return returned
+        return (result, *returned[1:]) if isinstance(returned, tuple) else type(returned)(prev_sample=result)
 
     setattr(record_step, "__signature__", signature)  # noqa: B010 - pipelines ask which arguments it takes
     return record_step

@@ -10,6 +10,7 @@ from fewstep.export.sources.diffusers.recording.adapter import RecordedNetwork
 from fewstep.export.sources.diffusers.recording.arguments import BATCH, ENCODERS, NetworkArguments, sort_arguments
 from fewstep.export.sources.diffusers.recording.comparison import compare_samples, describe_guidance, is_comparable
 from fewstep.export.sources.diffusers.recording.components import BuiltPipeline, build_pipeline
+from fewstep.export.sources.diffusers.recording.decoding import read_companions
 from fewstep.export.sources.diffusers.recording.quiet import silence_libraries
 from fewstep.export.sources.diffusers.recording.record import CallRecord, record, record_times
 from fewstep.export.sources.diffusers.recording.relations import Relations, check_relations, find_relations
@@ -139,5 +140,8 @@ def load_recorded_folder(folder: Folder, scheduler: Mapping[str, Any], given: Ma
     LOG.warning("%s: %s", folder.path, describe_guidance(module))
     if without := recorded.settings.without:
         LOG.warning("%s: recorded without %s, which its call may take", folder.path, ", ".join(without))
-    read = [home / CONFIG, folder.path / "scheduler" / "scheduler_config.json", *files]
-    return TorchSource(module, spec, name, hash_files(read), None, recorded.scheduler)
+    with silence_libraries():
+        companions = read_companions(folder, recorded.built, recorded.settings.of(), recorded.x_shape)
+    more = () if companions is None else companions.files
+    read = [home / CONFIG, folder.path / "scheduler" / "scheduler_config.json", *files, *more]
+    return TorchSource(module, spec, name, hash_files(read), None, recorded.scheduler, companions)

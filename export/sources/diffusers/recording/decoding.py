@@ -1,0 +1,274 @@
+"""How a recorded pipeline turns the final x into an image: a rearrangement of x, a scale and a shift, its autoencoder.
+
+Nothing of it is listed. The pipeline's call runs with chosen tensors in place of the final x, and the input of its
+autoencoder's `decode` shows where each element goes. Another run shows what the call does with a decoded image.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import Tensor, nn
+
+from fewstep.export.companions import Companion
+from fewstep.export.sources.diffusers.autoencoder import (
+    BATCHES,
+    ENCODING,
+    IMAGE,
+    LATENT,
+    AutoencoderSource,
+    random_images,
+    random_latents,
+)
+from fewstep.export.sources.diffusers.files import CONFIG, Folder, find_weights, float_bytes
+from fewstep.export.sources.diffusers.loading import load_network
+from fewstep.export.sources.diffusers.pipeline import PipelineNetworks
+from fewstep.export.sources.diffusers.recording.components import AUTOENCODERS, BuiltPipeline
+from fewstep.export.sources.diffusers.recording.record import record
+from fewstep.export.sources.diffusers.recording.relations import is_close
+from fewstep.export.sources.diffusers.recording.settings import OUTPUT
+from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.manifest import TensorEntry
+
+DIGIT = 2**10  # numbers below it are exact in float16, after a scale and a shift too
+PIXELS = "pt"  # output_type of pictures in [0, 1] as tensors
+COLOURS = (1, 3)
+NONE = "it has no autoencoder"
+
+LOG = logging.getLogger("fewstep")
+
+
+class LatentMap(nn.Module):
+    """The input z of an autoencoder as a function of x: z = scale x[order] + shift, on flattened samples.
+
+    `order` [elements] is None if the elements keep their order. `scale` and `shift` broadcast over z.
+    """
+
+    order: Tensor | None
+    inverse: Tensor | None
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, order: Tensor, scale: Tensor, shift: Tensor, x_shape: tuple[int, ...]) -> None:
+        """order: the index in x of each element of z. scale, shift: [*z_shape]."""
+        super().__init__()
+        self.x_shape, self.z_shape = x_shape, tuple(scale.shape)
+        is_sorted = bool(torch.equal(order, torch.arange(len(order))))
+        self.register_buffer("order", None if is_sorted else order)
+        self.register_buffer("inverse", None if is_sorted else torch.argsort(order))
+        self.register_buffer("scale", _compact(scale)[None])
+        self.register_buffer("shift", _compact(shift)[None])
+
+    def to_latents(self, x: Tensor) -> Tensor:
+        """Return z [batch, *z_shape] of x [batch, *x_shape]."""
+        if self.order is not None:
+            x = x.flatten(1).index_select(1, self.order)
+        return x.reshape(-1, *self.z_shape) * self.scale + self.shift
+
+    def to_x(self, z: Tensor) -> Tensor:
+        """Return x [batch, *x_shape] of z [batch, *z_shape]."""
+        x = (z - self.shift) / self.scale
+        if self.inverse is not None:
+            x = x.flatten(1).index_select(1, self.inverse)
+        return x.reshape(-1, *self.x_shape)
+
+
+def _compact(values: Tensor) -> Tensor:
+    """Return values with size 1 along each axis along which they do not change."""
+    for axis in range(values.dim()):
+        first = values.narrow(axis, 0, 1)
+        if torch.equal(values, first.expand_as(values)):
+            values = first
+    return values.contiguous()
+
+
+class RecordedDecoder(nn.Module):
+    """x to an image in [-1, 1]. An image may have an axis of one frame."""
+
+    def __init__(self, autoencoder: Any, latents: LatentMap) -> None:
+        super().__init__()
+        self.autoencoder, self.latents = autoencoder, latents
+
+    def forward(self, *latent: Tensor) -> tuple[Tensor, ...]:
+        image = self.autoencoder.decode(self.latents.to_latents(latent[0]), return_dict=False)[0]
+        return (image[:, :, 0] if image.dim() == 5 else image,)
+
+
+class RecordedEncoder(nn.Module):
+    """An image to the x that is decoded from the mean of its distribution, if the autoencoder returns one."""
+
+    def __init__(self, autoencoder: Any, latents: LatentMap) -> None:
+        super().__init__()
+        self.autoencoder, self.latents = autoencoder, latents
+
+    def forward(self, *image: Tensor) -> tuple[Tensor, ...]:
+        pixels = image[0][:, :, None] if len(self.latents.z_shape) == 4 else image[0]
+        (encoded,) = self.autoencoder.encode(pixels, return_dict=False)
+        return (self.latents.to_x(encoded if isinstance(encoded, Tensor) else encoded.mode()),)
+
+
+@dataclass(frozen=True)
+class RecordedDecoding:
+    """The component that decodes, z as a function of x, and the shape of an image."""
+
+    component: str
+    latents: LatentMap
+    image_shape: tuple[int, ...]
+
+
+class _CannotDecode(Exception):
+    """The path from x to an image has another form."""
+
+
+def read_companions(
+    folder: Folder, built: BuiltPipeline, settings: Mapping[str, Any], x_shape: tuple[int, ...]
+) -> PipelineNetworks | None:
+    """Return the autoencoder of a recorded pipeline, or None, with a warning unless it has none."""
+    found = find_decoding(built, settings, x_shape)
+    if isinstance(found, RecordedDecoding):
+        return PipelineNetworks(None, _read_autoencoder(folder.path, found), zeros_for_none=False)
+    if found != NONE:
+        LOG.warning("%s: its autoencoder is left out, so that the bundle returns x: %s", folder.path, found)
+    return None
+
+
+def find_decoding(
+    built: BuiltPipeline, settings: Mapping[str, Any], x_shape: tuple[int, ...]
+) -> RecordedDecoding | str:
+    """Return how the pipeline turns the final x into an image, or the reason why that is not known."""
+    components = [
+        name
+        for name, each in built.pipeline.components.items()
+        if type(each).__module__.startswith(AUTOENCODERS) and hasattr(each, "decode")
+    ]
+    if not components or OUTPUT not in settings:
+        return NONE
+    settings = {**settings, OUTPUT: PIXELS}
+    try:
+        component, order, scale, shift = _find_order(built, components, settings, x_shape)
+        latents = LatentMap(order, scale, shift, x_shape)
+        return RecordedDecoding(component, latents, _find_image(built, component, settings, latents))
+    except _CannotDecode as error:
+        return str(error)
+    except UserError as error:
+        return error.what
+
+
+def _find_order(
+    built: BuiltPipeline, components: list[str], settings: Mapping[str, Any], x_shape: tuple[int, ...]
+) -> tuple[str, Tensor, Tensor, Tensor]:
+    """Return the autoencoder, the index in x of each element of its input, and their scale and shift."""
+
+    def decoded(x: Tensor) -> tuple[str, Tensor]:
+        return _decode_input(built, components, settings, x[None])
+
+    elements = prod(x_shape)
+    component, shift = decoded(torch.zeros(x_shape))
+    scale = decoded(torch.ones(x_shape))[1] - shift
+    if shift.numel() != elements or not bool((scale != 0).all()):
+        raise _CannotDecode("its autoencoder does not receive each element of x once")
+    numbers, order = torch.arange(elements), torch.zeros(elements, dtype=torch.int64)
+    for power in range(3):  # the index of an element, digit by digit
+        digits = (numbers // DIGIT**power % DIGIT).reshape(x_shape)
+        if digits.any():
+            found = (decoded(digits.float())[1] - shift) / scale
+            order += found.flatten().round().long() * DIGIT**power
+    if not torch.equal(order.sort().values, numbers):
+        raise _CannotDecode("its autoencoder does not receive the elements of x in some order")
+    x = torch.randn(x_shape, generator=torch.Generator().manual_seed(0))
+    if not is_close(LatentMap(order, scale, shift, x_shape).to_latents(x[None])[0], decoded(x)[1]):
+        raise _CannotDecode("its autoencoder receives another function of x than a scale and a shift")
+    return component, order, scale, shift
+
+
+class _Decoded(Exception):
+    """Ends a call as soon as its autoencoder has received its input."""
+
+
+def _decode_input(
+    built: BuiltPipeline, components: list[str], settings: Mapping[str, Any], x: Tensor
+) -> tuple[str, Tensor]:
+    """Return the component that decodes, and its input for one sample, if the last step returns x [1, *x_shape]."""
+    seen: list[tuple[str, list[Tensor]]] = []
+
+    def decode_of(name: str) -> Callable[..., Any]:
+        def decode(*args: Any, **kwargs: Any) -> Any:
+            seen.append((name, [each for each in (*args, *kwargs.values()) if isinstance(each, Tensor)]))
+            raise _Decoded
+
+        return decode
+
+    with ExitStack() as stack:
+        for name in components:
+            stack.enter_context(patch.object(getattr(built.pipeline, name), "decode", decode_of(name), create=True))
+        record(built, settings, 0, result=x)
+    if not seen:
+        raise _CannotDecode("its call decodes nothing after the last step")
+    name, given = seen[0]
+    if len(given) != 1:
+        raise _CannotDecode(f"its {name} decodes from {len(given)} tensors")
+    if len(given[0]) != 1:
+        raise _CannotDecode(f"its {name} decodes {len(given[0])} rows for one sample")
+    return name, given[0][0].float()
+
+
+def _find_image(
+    built: BuiltPipeline, component: str, settings: Mapping[str, Any], latents: LatentMap
+) -> tuple[int, ...]:
+    """Return the shape of an image. The call must return the decoded image, from [-1, 1] to [0, 1] and clipped."""
+    network, images = getattr(built.pipeline, component), list[Tensor]()
+    original = network.decode
+
+    def decode(*args: Any, **kwargs: Any) -> Any:
+        decoded = original(*args, **kwargs)
+        images.append(decoded[0] if isinstance(decoded, tuple) else decoded.sample)
+        return decoded
+
+    with patch.object(network, "decode", decode, create=True):
+        returned = record(built, settings, 0, result=torch.zeros(1, *latents.x_shape)).returned
+    if returned is None or len(images) != 1:
+        raise _CannotDecode(f"its call decodes {len(images)} times, or fails after it")
+    image = images[0][:, :, 0] if images[0].dim() == 5 and images[0].shape[2] == 1 else images[0]
+    if image.dim() != 4 or image.shape[1] not in COLOURS:
+        raise _CannotDecode(f"its autoencoder returns {list(images[0].shape)}, which is no image")
+    if not isinstance(returned[0], Tensor) or not is_close(returned[0].float(), (image / 2 + 0.5).clamp(0, 1)):
+        raise _CannotDecode("its call changes the decoded image")
+    return tuple(image.shape[1:])
+
+
+def _read_autoencoder(path: Path, found: RecordedDecoding) -> AutoencoderSource:
+    """Return the autoencoder of a pipeline's folder as a decoder of x and an encoder to x."""
+    home, x_shape, image_shape = path / found.component, found.latents.x_shape, found.image_shape
+    x = TensorEntry(LATENT, "latent", ("batch", *x_shape))
+    pixels = TensorEntry(IMAGE, "image", ("batch", *image_shape))
+
+    def way(make: Callable[[nn.Module, LatentMap], nn.Module]) -> Callable[[], nn.Module]:
+        return lambda: make(load_network(home)[0], found.latents)
+
+    files = find_weights(home).files
+    total, encoding = float_bytes(files), float_bytes(files, ENCODING)
+    decoder = Companion(
+        "decoder",
+        way(RecordedDecoder),
+        (x,),
+        (pixels,),
+        lambda batch: {LATENT: random_latents(batch, x_shape)},
+        BATCHES,
+        total - encoding,
+    )
+    encoder = Companion(
+        "encoder",
+        way(RecordedEncoder),
+        (pixels,),
+        (x,),
+        lambda batch: {IMAGE: random_images(batch, image_shape)},
+        BATCHES,
+        encoding,
+    )
+    return AutoencoderSource(decoder, encoder, (home / CONFIG, *files))
