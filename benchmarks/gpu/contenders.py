@@ -13,11 +13,14 @@ from fewstep.graph.bake.bake import BakeOptions, bake
 from fewstep.plans import noise
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime, Session
 from fewstep.runtime.backends.onnxruntime_cuda import PROVIDER, OnnxRuntimeCuda, open_session, provider_settings
+from fewstep.runtime.backends.onnxruntime_cuda_form import FormSession
 from fewstep.runtime.backends.onnxruntime_cuda_graph import CudaGraphSession
 from fewstep.runtime.backends.tensorrt import BODIES, TensorRt
 from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.sampling.loading import load
 
 STEPS, UNROLLED, LOOP = "onnxruntime-cuda", "onnxruntime-cuda, unrolled file", "onnxruntime-cuda, baked file"
+FORM, WHOLE = "onnxruntime-cuda, form", "onnxruntime-cuda, whole run of the form"
 CPU = ("CPUExecutionProvider", dict[str, str]())
 
 
@@ -38,13 +41,63 @@ def contenders(of: Deployed, tensorrt: str = "", device: str = "cuda") -> Iterat
         for said, graph in (("", False), (", CUDA graph", True)):
             backend = TensorRt(tensorrt, cuda_graph=graph)  # type: ignore[arg-type]
             yield Contender(f"{tensorrt}{said}", precision, on_backend(of, body, backend))
+    is_cuda = device == "cuda"
     for precision in FLOATS:
-        backend_here = OnnxRuntimeCuda() if device == "cuda" else OnnxRuntime()
+        yield Contender(
+            FORM, precision, in_form(of, precision) if is_cuda else on_backend(of, precision, OnnxRuntime())
+        )
+    for precision in FLOATS:
+        yield Contender(WHOLE, precision, as_whole_runs(of, precision, device))
+    for precision in FLOATS:
+        backend_here = OnnxRuntimeCuda(form=False) if is_cuda else OnnxRuntime()
         yield Contender(STEPS, precision, on_backend(of, precision, backend_here))
     for precision in FLOATS:
         yield Contender(UNROLLED, precision, in_unrolled_file(of, precision, device))
     for precision in FLOATS:
         yield Contender(LOOP, precision, in_baked_file(of, precision, device))
+
+
+def in_form(of: Deployed, body: str) -> Callable[[], Sample]:
+    """The bundle as a product runs it, in the form for the provider. An error where none runs."""
+
+    def opened() -> Sample:
+        sampler = load(of.bundle, body=body, backend=OnnxRuntimeCuda(form=True))
+        graph, plan = sampler.network().graph, sampler.compile(of.member.plan, of.member.guidance)
+
+        def sample(seeds: Sequence[int]) -> np.ndarray:
+            sampler.forget()  # timing repeats its conditions
+            samples = np.asarray(sampler.sample(plan, seeds, of.conditions(seeds)))
+            if not (isinstance(graph, FormSession) and graph.runs_form):
+                raise RuntimeError("there is no form with fewer kernels, or the provider does not run it")
+            return samples
+
+        return sample
+
+    return opened
+
+
+def as_whole_runs(of: Deployed, body: str, device: str) -> Callable[[], Sample]:
+    """The product's sampler with a file of all steps for each batch, in the form for the provider. On the CPU, which
+    cannot run the form, the portable graph."""
+
+    def opened() -> Sample:
+        files = [of.unrolled_file(body if device == "cpu" else f"{body}-cuda", batch) for batch in BATCHES]
+        backend = OnnxRuntimeCuda() if device == "cuda" else OnnxRuntime()
+        sampler = load(of.bundle, body=body, backend=backend, whole_runs=files)
+        plan = sampler.compile(of.member.plan, of.member.guidance)
+
+        def sample(seeds: Sequence[int]) -> np.ndarray:
+            batch = next(each for each in BATCHES if each >= len(seeds))
+            padded = [*seeds, *[seeds[-1]] * (batch - len(seeds))]
+            samples = sampler.sample(plan, padded, of.conditions(padded))
+            for each in () if sampler.whole_runs is None else sampler.whole_runs.runs.values():
+                if each.problem:
+                    raise RuntimeError(f"{each.name}: {each.problem}")
+            return np.asarray(samples[: len(seeds)])
+
+        return sample
+
+    return opened
 
 
 def in_baked_file(of: Deployed, body: str, device: str) -> Callable[[], Sample]:

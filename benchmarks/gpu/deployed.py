@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from fewstep.calibration.calibrate import calibrate
 from fewstep.export.export import ExportOptions, export
 from fewstep.graph import io
 from fewstep.graph.bake.bake import BakeOptions, assemble_run
+from fewstep.graph.bake.metadata import encode_metadata
 from fewstep.graph.engines.build import BuildOptions, build
 from fewstep.measure.rollouts.seeds import held_out_conditions
 from fewstep.plans.errors import UserError
@@ -29,7 +31,7 @@ BATCHES = (1, 8)
 SEEDS = 64  # that are compared with the CPU's
 TRAJECTORIES = 16  # of calibration
 ENGINE_PRECISIONS = ("float16", "int8")
-FLOATS = ("float16", "float32")
+FLOATS: tuple[Literal["float16", "float32"], ...] = ("float16", "float32")
 
 Sample = Callable[[Sequence[int]], np.ndarray]  # seeds -> samples [B, ...]
 
@@ -114,22 +116,17 @@ class Preparation:
             os.replace(partly, of.expected_file)
         if self.is_portable:
             return
-        if not has_body(of, "float16"):
-            build(BuildOptions(of.bundle, "onnxruntime-cuda", precision="float16"))
         for precision in FLOATS:
+            build(BuildOptions(of.bundle, "onnxruntime-cuda", precision=precision))  # with its form
             for batch in BATCHES:
                 unroll(of, precision, batch)
+                unroll(of, f"{precision}-cuda", batch)
         if self.tensorrt:
             build_engines(of, self.tensorrt)
         yield from ()
 
     def failed(self, reason: str) -> DenoiserRow:
         return DenoiserRow(self.name, "all", "", reason=reason)
-
-
-def has_body(of: Deployed, body: str) -> bool:
-    """Whether the bundle has it."""
-    return body in open_bundle(of.bundle).manifest.bodies
 
 
 def unroll(of: Deployed, precision: str, batch: int) -> Path:
@@ -139,8 +136,8 @@ def unroll(of: Deployed, precision: str, batch: int) -> Path:
         options = BakeOptions(
             of.bundle, of.member.plan, file, body=precision, guidance=of.member.guidance, batch=batch, unroll=True
         )
-        run, _ = assemble_run(options)  # the file that `bake` writes, without its test vector on the CPU
-        io.save(run.graph, file, one_file_limit())
+        run, baked = assemble_run(options)  # the file that `bake` writes, without its test vector on the CPU
+        io.save(run.graph, file, one_file_limit(), metadata=encode_metadata(baked))
     return file
 
 

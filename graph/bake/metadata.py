@@ -12,6 +12,7 @@ from fewstep.plans.guidance import describe
 from fewstep.plans.spec import Strict
 from fewstep.runtime.bundle.manifest import Affine, Body, Condition, Manifest, Policy, Spectrogram, Vocabulary
 from fewstep.runtime.kinds.kind import kinds
+from fewstep.runtime.sampling.whole_runs import graphs_digest, plan_digest
 
 KEY = "fewstep"
 TOKENS = "tokens"  # the meaning of an input: known tokens, -1 at open positions
@@ -51,6 +52,8 @@ class Baked(Strict, frozen=True, kw_only=True):
     draws: numbers of the plan's draws in the input `draws`, in order; the input `noise` is draw 0.
     carried: outputs after the sample. The next run reads them as inputs named carried_...; the first run reads zeros.
     vocabulary: of tokens, whose samples are ids.
+    plan_sha256, graphs_sha256: of the compiled plan, and of the bundle's graphs. A sampler calls the file in place of
+        its steps if both are its own.
     range: the model range of a sample, or of the picture that the file returns. units: maps it to a robot's units.
     """
 
@@ -76,6 +79,8 @@ class Baked(Strict, frozen=True, kw_only=True):
     versions: dict[str, str]
     carried: tuple[BakedPort, ...] = ()
     vocabulary: Vocabulary | None = None
+    plan_sha256: str = ""
+    graphs_sha256: str = ""
 
 
 KINDS = frozenset(Baked.__struct_fields__) - {
@@ -111,6 +116,8 @@ def describe_run(
         source_sha256=provenance.source_sha256,
         versions=provenance.versions,
         carried=carried,
+        plan_sha256=plan_digest(plan),
+        graphs_sha256=graphs_digest(manifest, body),
         **{name: getattr(manifest, name) for name, _ in kinds(manifest) if name in KINDS},
     )
 

@@ -1,4 +1,4 @@
-"""The forms in which `fewstep bake` can write the network of a float32 body."""
+"""The forms in which `fewstep bake` can write the network of a float body."""
 
 from dataclasses import replace
 from typing import NamedTuple
@@ -6,12 +6,15 @@ from typing import NamedTuple
 from fewstep.graph.graph import Graph, Node
 from fewstep.graph.half_types import FLOAT16
 from fewstep.graph.passes.constants import drop_unused
+from fewstep.graph.passes.cuda_form import cuda_form
+from fewstep.graph.passes.float32 import has_type
 from fewstep.graph.passes.half import to_half
 from fewstep.graph.passes.int8_weights import store_weights_as_int8
 from fewstep.runtime.bundle.manifest import Manifest
 
 FLOAT16_FORM, INT8_WEIGHTS = "float16", "int8-weights"
 SOURCE = "float32"  # the body that they are made from
+CUDA = "-cuda"  # ends the names of forms for ONNX Runtime's CUDA provider: float32-cuda, float16-cuda
 
 
 class BodyForm(NamedTuple):
@@ -22,21 +25,26 @@ class BodyForm(NamedTuple):
 
 
 def body_form(manifest: Manifest, name: str) -> BodyForm:
-    """Return the body and form of a name: a body of the bundle, or a form of its float32 body."""
+    """Return the body and form of a name: a body of the bundle, or a form of a float body."""
+    if name in (SOURCE + CUDA, FLOAT16_FORM + CUDA) and name not in manifest.bodies:
+        base = name.removesuffix(CUDA)
+        return BodyForm(base if base in manifest.bodies else SOURCE, name)
     is_form = name in (FLOAT16_FORM, INT8_WEIGHTS) and name not in manifest.bodies
     return BodyForm(SOURCE, name) if is_form else BodyForm(name)
 
 
 def convert_network(graph: Graph, form: str) -> Graph:
     """Return a network in this form. Its inputs and outputs stay float32."""
-    if form == FLOAT16_FORM:
+    if form.endswith(CUDA):
+        return cuda_form(convert_network(graph, form.removesuffix(CUDA)))
+    if form == FLOAT16_FORM and not has_type(graph, FLOAT16):
         return drop_unused(to_half(graph, FLOAT16))
     return store_weights_as_int8(graph) if form == INT8_WEIGHTS else graph
 
 
 def precision_in(form: str, precision: str) -> str:
     """Return the precision of a body's arithmetic in this form."""
-    return form if form == FLOAT16_FORM else precision
+    return FLOAT16_FORM if form.removesuffix(CUDA) == FLOAT16_FORM else precision
 
 
 def dequantize_before_loops(graph: Graph) -> Graph:

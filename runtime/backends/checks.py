@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import re
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from fewstep.runtime.backends import Arrays
 from fewstep.runtime.bundle.manifest import GraphEntry
 
 NOT_INSTALLED = "cannot be imported"
+LACKS_MEMORY = re.compile(r"out of memory|failed to allocate|ALLOC_FAILED", re.IGNORECASE)  # in an error message
 
 
 def import_package(module: str, label: str, install: str) -> Any:

@@ -61,6 +61,11 @@ class OnnxRuntime:
         check_ports(bundle, graph, opened.session.get_inputs, opened.session.get_outputs)
         return opened
 
+    def load_run(self, file: Path) -> tuple["Session", Mapping[str, str]]:
+        """Load a file of `fewstep bake`; return it with its metadata."""
+        opened = self.open(file)
+        return opened, opened.session.get_modelmeta().custom_metadata_map
+
     def open(self, graph: Path, has_own_weights: bool = False) -> "Session":
         """Load any graph from its file, which the caller has checked.
 

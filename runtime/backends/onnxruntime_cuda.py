@@ -20,13 +20,20 @@ from fewstep.runtime.backends import RUN_ONCE, LoadedGraph, find_graph
 from fewstep.runtime.backends.checks import import_package, path_text
 from fewstep.runtime.backends.device_lock import device_lock
 from fewstep.runtime.backends.onnxruntime import FATAL_ONLY, Session
-from fewstep.runtime.backends.onnxruntime_cuda_form import NHWC, CudaForm, FormSession, find_form, prefers_form
+from fewstep.runtime.backends.onnxruntime_cuda_form import (
+    NHWC,
+    CudaForm,
+    FormSession,
+    find_form,
+    has_contrib_norms,
+    prefers_form,
+)
 from fewstep.runtime.backends.onnxruntime_cuda_graph import CudaGraphSession, LockedSession
 from fewstep.runtime.backends.port_checks import check_ports
 from fewstep.runtime.bundle.reading import Bundle
 
 LOG = logging.getLogger("fewstep")
-PROVIDER = "CUDAExecutionProvider"
+PROVIDER, DEVICE = "CUDAExecutionProvider", "cuda"
 BODIES: Mapping[str, tuple[str, ...]] = MappingProxyType({"float32": ("float32",), "float16": ("float16",)})
 
 
@@ -49,13 +56,7 @@ class OnnxRuntimeCuda:
         return BODIES
 
     def load(self, bundle: Bundle, name: str) -> LoadedGraph:
-        onnxruntime = import_package("onnxruntime", "no inference engine: onnxruntime", "pip install 'fewstep[gpu]'")
-        if PROVIDER not in onnxruntime.get_available_providers():
-            raise UserError(
-                f"onnxruntime {onnxruntime.__version__} was built without {PROVIDER}",
-                "pip uninstall onnxruntime, then pip install 'fewstep[gpu]'; on a Jetson install NVIDIA's build of it",
-            )
-        _find_libraries(onnxruntime)
+        onnxruntime = self._import()
         form = None if name in RUN_ONCE else self._select_form(bundle, name, onnxruntime.__version__)
         if form is not None:
             try:
@@ -66,6 +67,35 @@ class OnnxRuntimeCuda:
                 return FormSession(name, recorded, lambda: self._load_portable(onnxruntime, bundle, name))
         return self._load_portable(onnxruntime, bundle, name)
 
+    def _import(self) -> Any:
+        """Import onnxruntime. Raises UserError if it has no CUDA provider."""
+        onnxruntime = import_package("onnxruntime", "no inference engine: onnxruntime", "pip install 'fewstep[gpu]'")
+        if PROVIDER not in onnxruntime.get_available_providers():
+            raise UserError(
+                f"onnxruntime {onnxruntime.__version__} was built without {PROVIDER}",
+                "pip uninstall onnxruntime, then pip install 'fewstep[gpu]'; on a Jetson install NVIDIA's build of it",
+            )
+        _find_libraries(onnxruntime)
+        return onnxruntime
+
+    def load_run(self, file: Path) -> tuple[LoadedGraph, Mapping[str, str]]:
+        """Load a file of `fewstep bake --unroll`, and record its calls as CUDA graphs; return it with its metadata."""
+        onnxruntime, layout = self._import(), {NHWC: "1"} if has_contrib_norms(file) else {}
+        metadata: list[Mapping[str, str]] = []
+
+        def open_file(cuda_graph: bool) -> Session:
+            settings = {**provider_settings(self.device, cuda_graph), **layout}
+            session = open_session(onnxruntime, file, (PROVIDER, settings))
+            metadata.append(session.get_modelmeta().custom_metadata_map)
+            outputs = tuple(output.name for output in session.get_outputs())
+            return Session(file.name, session, outputs, takes_optional=False)
+
+        try:
+            return self._record(onnxruntime, open_file), metadata[0]
+        except UserError as error:  # a Loop, or an operation that the CPU computes
+            what = f"{file} cannot be one CUDA graph: {error.what}"
+            raise UserError(what, "bake it with --unroll --batch N") from error
+
     def _select_form(self, bundle: Bundle, name: str, version: str) -> CudaForm | None:
         """Return the form of a body if it runs in place of the portable graph."""
         form = None if self.form is False else find_form(bundle, name)
@@ -74,7 +104,7 @@ class OnnxRuntimeCuda:
         return form if is_preferred else None
 
     def _load_portable(self, onnxruntime: Any, bundle: Bundle, name: str) -> LoadedGraph:
-        opener, lock = self._opener(onnxruntime, bundle, name), device_lock("cuda", self.device)
+        opener, lock = self._opener(onnxruntime, bundle, name), device_lock(DEVICE, self.device)
         if name not in RUN_ONCE:  # those run once per sample
             try:
                 return self._record(onnxruntime, opener)
@@ -85,8 +115,8 @@ class OnnxRuntimeCuda:
 
     def _record(self, onnxruntime: Any, opener: Callable[[bool], Session]) -> CudaGraphSession:
         """Open a session that records its calls. Raises UserError if the provider cannot."""
-        with device_lock("cuda", self.device).shared():
-            return CudaGraphSession(onnxruntime, opener(True), lambda: opener(False), ("cuda", self.device))
+        with device_lock(DEVICE, self.device).shared():
+            return CudaGraphSession(onnxruntime, opener(True), lambda: opener(False), (DEVICE, self.device))
 
     def _opener(
         self, onnxruntime: Any, bundle: Bundle, name: str, form: CudaForm | None = None

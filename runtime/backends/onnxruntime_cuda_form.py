@@ -6,6 +6,7 @@ is stored in the user's cache folder, because it is a fact about this machine.
 """
 
 import logging
+import mmap
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from fewstep.plans.errors import UserError, first_line
 from fewstep.runtime.backends import Arrays, LoadedGraph, find_graph
-from fewstep.runtime.backends.onnxruntime_cuda_graph import LACKS_MEMORY
+from fewstep.runtime.backends.checks import LACKS_MEMORY
 from fewstep.runtime.bundle import engine_files
 from fewstep.runtime.bundle.engine_key import EngineFacts, EngineKey, key_difference
 from fewstep.runtime.bundle.manifest import EngineEntry
@@ -28,6 +29,7 @@ from fewstep.runtime.machine import cache
 LOG = logging.getLogger("fewstep")
 BACKEND = "onnxruntime-cuda"
 VERSION = "1"  # of the form: a change of the pass that writes it changes this number
+NORM_ATTRIBUTE = b"channels_last"  # no other operation of a bundle's graphs has this attribute
 ANY_DEVICE = "any"  # the provider compiles a form when it loads it
 NHWC = "prefer_nhwc"  # a setting of the provider, and a flag of the keys of forms whose convolutions need it
 # The rule where nothing was measured, from docs/measured/gpu.md. In float16 all kernels of a form are faster there; in
@@ -80,6 +82,15 @@ def _checked(bundle: Bundle, name: str, entry: EngineEntry) -> CudaForm:
     for file in graph.data:
         bundle.file(file)  # the form reads the same weights
     return CudaForm(bundle.file(entry.file), hashes[entry.file], bool(key.flags.get(NHWC)))
+
+
+def has_contrib_norms(file: Path) -> bool:
+    """Return whether an ONNX file has a GroupNorm of com.microsoft, beside which convolutions need channels last."""
+    try:
+        with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return content.find(NORM_ATTRIBUTE) >= 0
+    except (OSError, ValueError):  # no file, or an empty one, which the engine refuses
+        return False
 
 
 def prefers_form(form: CudaForm, precision: str, version: str, device: int) -> bool:

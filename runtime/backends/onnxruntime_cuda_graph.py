@@ -1,7 +1,6 @@
 """Calls of ONNX Runtime's CUDA provider as CUDA graphs: one launch per step instead of one per kernel."""
 
 import logging
-import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from fewstep.plans.errors import first_line
 from fewstep.runtime.backends import Arrays
+from fewstep.runtime.backends.checks import LACKS_MEMORY
 from fewstep.runtime.backends.device_lock import DeviceLock, device_lock
 from fewstep.runtime.backends.onnxruntime import Session
 
@@ -21,7 +21,6 @@ LOG = logging.getLogger("fewstep")
 SHAPES = 4  # how many graphs are recorded: ONNX Runtime never frees one, and each has separate memory
 ALIGNMENT = 256  # bytes, the alignment of CUDA's allocations
 GRAPH, NONE = "gpu_graph_id", -1  # a setting of a run: runs with the same number replay one graph, NONE replays none
-LACKS_MEMORY = re.compile(r"out of memory|failed to allocate|ALLOC_FAILED", re.IGNORECASE)  # in an error message
 
 Shapes = tuple[tuple[int, ...], ...]
 

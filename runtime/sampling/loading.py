@@ -1,11 +1,11 @@
 """Open a bundle for sampling, and choose its body and backend."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from math import inf
 from pathlib import Path
-from typing import get_args, get_type_hints
+from typing import TYPE_CHECKING, get_args, get_type_hints
 
 from fewstep.plans.argument_checks import check_integer
 from fewstep.plans.errors import UserError
@@ -21,6 +21,9 @@ from fewstep.runtime.sampling.lazy_graphs import LazyGraph, Networks
 from fewstep.runtime.sampling.network import Network
 from fewstep.runtime.sampling.sampler import Sampler
 
+if TYPE_CHECKING:
+    from fewstep.runtime.sampling.whole_runs import WholeRuns
+
 LOG = logging.getLogger("fewstep")
 PRECISIONS: tuple[str, ...] = get_args(get_type_hints(Body)["precision"])
 
@@ -32,6 +35,7 @@ def load(
     body: str | None = None,
     backend: Backend | None = None,
     resident: int | None = None,
+    whole_runs: Sequence[Path | str] = (),
 ) -> Sampler:
     """Open a bundle for sampling.
 
@@ -43,6 +47,9 @@ def load(
         backend: the inference engine and its settings; None is ONNX Runtime on the CPU.
         resident: for a bundle with several networks, how many to keep in memory at once; None keeps all. Each is
             opened when it is first used.
+        whole_runs: files of `fewstep bake --unroll --batch N`, on the backends for ONNX Runtime on a CPU and on CUDA.
+            `sample` calls one in place of the steps, if its plan and its number of samples are those of the call and
+            nothing needs the states between steps.
 
     Raises UserError if the bundle has no such body, or the backend does not run it.
     """
@@ -62,13 +69,26 @@ def load(
         check_integer("resident networks:", resident, 1)
     if not bundle.manifest.networks:
         network = _load_network(bundle, body or choose_body(bundle, precision, backend), backend)
-        return Sampler(DenoiserNetworks({DENOISER: network}))
+        runs = _open_whole_runs(whole_runs, network, backend) if whole_runs else None
+        return Sampler(DenoiserNetworks({DENOISER: network}), whole_runs=runs)
+    if whole_runs:
+        raise UserError("a bundle with several networks runs step by step", "leave whole_runs out")
     loaded, open_ones = {}, Networks(inf if resident is None else resident)
     for each in networks(bundle.manifest):
         part = bundle if each == DENOISER else bundle.select_network(each)
         name = body or choose_body(part, precision, backend)
         loaded[each] = _load_network(part, name, backend, partial(LazyGraph, network=each, networks=open_ones))
     return Sampler(DenoiserNetworks(loaded))
+
+
+def _open_whole_runs(files: Sequence[Path | str], network: Network, backend: Backend) -> "WholeRuns":
+    from fewstep.runtime.sampling.whole_runs import open_runs  # seldom needed
+
+    load_run = getattr(backend, "load_run", None)
+    if load_run is None:
+        what = f"backend {type(backend).__name__} runs no whole runs"
+        raise UserError(what, "leave whole_runs out, or choose OnnxRuntimeCuda")
+    return open_runs(files, network.bundle.manifest, network.body, load_run)
 
 
 def _load_network(

@@ -57,11 +57,12 @@ class RunSettings(PlanSettings, total=False):
 
 
 class PlannedRun(NamedTuple):
-    """A run along a plan: the states of its steps, and its held part."""
+    """A run along a plan: the states of its steps, and its held part. `sample` is its sample if it is known already."""
 
     plan: AnyPlan
     states: Iterator[Any]
     hold: Hold | None = None
+    sample: Float32 | None = None
 
 
 @dataclass(frozen=True)

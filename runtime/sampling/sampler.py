@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike
 from fewstep.plans.any_plan import AnyPlan, regroup
 from fewstep.plans.argument_checks import PlanLike, PlanReference, check_compiled, parse_plan_reference
 from fewstep.plans.errors import UserError
-from fewstep.plans.guidance import Guidance
+from fewstep.plans.guidance import COND, Guidance
 from fewstep.plans.plan import DENOISER, Plan
 from fewstep.runtime.arrays import Float32
 from fewstep.runtime.backends.lru_cache import LruCache
@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack  # in the standard library from Python 3.11 on
 
     from fewstep.runtime.sampling.adapters import Adapters
+    from fewstep.runtime.sampling.whole_runs import WholeRuns
 
 PLAN = CONTINUOUS.default_plan
 PLANS_KEPT = 16
@@ -68,10 +69,12 @@ class Sampler(AbstractContextManager["Sampler"]):
     """A denoiser that runs plans. `load` returns one; `with_options` returns one with other sizes and adapters.
 
     on_call: called after each network call of a run along one plan, with the step's index and the `GraphCall`.
+    whole_runs: files that `sample` calls in place of steps, if nothing needs the states between them.
     """
 
     denoiser: DenoiserNetworks
     on_call: OnCall | None = None
+    whole_runs: "WholeRuns | None" = None
 
     def __repr__(self) -> str:
         return f"<Sampler of {self.bundle.path}: {self.body.precision} body for {self.body.target}>"
@@ -121,7 +124,8 @@ class Sampler(AbstractContextManager["Sampler"]):
         for name, network in networks.items() if sizes else ():
             bundle = replace(network.bundle, manifest=apply_sizes(network.bundle.manifest, sizes))
             networks[name] = replace(network, bundle=bundle)
-        return replace(self, denoiser=DenoiserNetworks(networks))
+        kept = self.whole_runs if adapters is None else None
+        return replace(self, denoiser=DenoiserNetworks(networks), whole_runs=kept)
 
     def with_network_parts(self, name: str = DENOISER, **parts: Any) -> "Sampler":
         """Return a sampler with parts of one network replaced, such as its `graph`, `prologue`, `body` or `bundle`."""
@@ -129,7 +133,7 @@ class Sampler(AbstractContextManager["Sampler"]):
 
     def with_network(self, name: str, network: Network) -> "Sampler":
         """Return a sampler with the network of this name replaced."""
-        return replace(self, denoiser=DenoiserNetworks({**self.denoiser.networks, name: network}))
+        return replace(self, denoiser=DenoiserNetworks({**self.denoiser.networks, name: network}), whole_runs=None)
 
     def select_network(self, name: str) -> "Sampler":
         """Return a sampler whose only network is the named one. For DENOISER, return this sampler unchanged."""
@@ -168,7 +172,8 @@ class Sampler(AbstractContextManager["Sampler"]):
             carried: the slots that an earlier run returned (`carry_on`), for as many samples and the same plan. None
                 starts afresh.
         """
-        return run_to_sample(*self._run(plan, seeds, condition, guidance, settings))  # its plan, states and hold
+        run = self._run(plan, seeds, condition, guidance, settings, may_be_whole=True)
+        return run_to_sample(run.plan, run.states, run.hold) if run.sample is None else run.sample
 
     def carry_on(
         self,
@@ -378,12 +383,22 @@ class Sampler(AbstractContextManager["Sampler"]):
         condition: conditions.ConditionValues | None,
         guidance: float | Guidance | None,
         settings: RunSettings,
+        may_be_whole: bool = False,
     ) -> PlannedRun:
-        """Check the run of all samples along one plan. Its states are computed lazily, and not checked."""
+        """Check the run of all samples along one plan. Its states are computed lazily, and not checked.
+
+        may_be_whole: return the sample instead of states, if a file of `whole_runs` computes it.
+        """
         check_settings(settings, RunSettings, "run")
         seeds, manifest, carried = check_seeds(seeds), self.bundle.manifest, settings.get("carried")
         values_of = self._branch_values(len(seeds), condition, settings.get("branches"))
         (compiled,) = self._compile_plans([plan], guidance, settings)
+        if may_be_whole and self.whole_runs is not None and self._needs_no_steps(settings):
+            shape = (len(seeds), *manifest.x_shape)
+            given = check_given(compiled.given, settings.get("given"), condition, manifest.x_shape, len(seeds))
+            sample = self.whole_runs.sample(compiled, {**values_of(COND), **given}, self.draws(seeds), shape)
+            if sample is not None:
+                return PlannedRun(compiled, iter(()), None, sample)
 
         def step_call(plan: AnyPlan) -> StepCall:
             return self._step_call(plan, len(seeds), values_of, carried)
@@ -392,6 +407,12 @@ class Sampler(AbstractContextManager["Sampler"]):
         inputs = RunInputs(manifest, seeds, condition, settings, self.draws(seeds), step_call, reads_time)
         run = execution_of(manifest.space).begin(compiled, inputs)
         return run._replace(states=stop_on_cancel(run.states, len(compiled.steps), settings.get("cancel")))
+
+    def _needs_no_steps(self, settings: RunSettings) -> bool:
+        """Return True if a run has no hook, hold, cancellation, carried tensors, named outputs or other branches."""
+        if self.on_call is not None or self.bundle.manifest.outputs:
+            return False
+        return all(settings.get(name) is None for name in ("hold", "cancel", "carried", "branches"))
 
     def _step_call(self, plan: AnyPlan, samples: int, values_of: BranchValues, carried: Slots | None) -> StepCall:
         """Return the network calls of a plan's steps with checked conditions. They start from `carried` or zeros."""

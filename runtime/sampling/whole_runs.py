@@ -1,0 +1,166 @@
+"""Whole runs: files of `fewstep bake --unroll` with a fixed batch, which a sampler calls in place of its steps.
+
+    sampler = fewstep.runtime.load("bundle", "float16", backend=OnnxRuntimeCuda(), whole_runs=["run8.onnx"])
+    sampler.sample("dpmpp_2m:8", seeds=range(8), condition={"class": [3] * 8}, guidance=2.0)
+
+A GPU then computes all steps in one launch: the state, the noise and the coefficients stay there. A call has one copy
+of inputs to the GPU, and one of samples back. Samples are those of the steps up to rounding, from the same draws. A
+call that needs the states between steps, or differs from the file in plan or batch, runs its steps as without the file.
+"""
+
+import hashlib
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.plans.any_plan import AnyPlan
+from fewstep.plans.errors import UserError, first_line
+from fewstep.runtime.arrays import Arrays, Float32
+from fewstep.runtime.backends import LoadedGraph
+from fewstep.runtime.backends.checks import LACKS_MEMORY
+from fewstep.runtime.bundle.manifest import Body, Manifest
+from fewstep.runtime.sampling.execute import Draws
+
+LOG = logging.getLogger("fewstep")
+KEY = "fewstep"  # of a baked file's metadata
+NOISE, DRAWS, CONDITION, GIVEN, SAMPLE = "noise", "draws", "condition", "given", "sample"  # meanings of ports
+BAKE = "bake it with --unroll --batch N, and with --latents if the bundle has companions"
+PLANS_KEPT = 16
+
+LoadRun = Callable[[Path], tuple[LoadedGraph, Mapping[str, str]]]  # opens a file as a graph, with its metadata
+
+
+class RunPort(msgspec.Struct, frozen=True):
+    """An input or output of the file, as `fewstep bake` describes it."""
+
+    name: str
+    meaning: str
+    shape: tuple[int | str, ...]
+    dtype: str
+
+
+class RunFacts(msgspec.Struct, frozen=True):
+    """The facts of a baked file that matter here. Its digests are those of `plan_digest` and `graphs_digest`."""
+
+    inputs: tuple[RunPort, ...]
+    output: RunPort
+    draws: tuple[int, ...] = ()
+    plan_sha256: str = ""
+    graphs_sha256: str = ""
+
+
+def plan_digest(plan: AnyPlan) -> str:
+    """Return the SHA-256 of a compiled plan."""
+    return hashlib.sha256(msgspec.json.encode(plan)).hexdigest()
+
+
+def graphs_digest(manifest: Manifest, body: Body) -> str:
+    """Return the SHA-256 of the graphs that run with a body, and of their conditions."""
+    ahead = [graph for graph in (manifest.conditioner, manifest.prologue) if graph is not None]
+    facts = manifest.digests([*body.graphs, *ahead]), manifest.conditions
+    return hashlib.sha256(msgspec.json.encode(facts)).hexdigest()
+
+
+@dataclass
+class WholeRun:
+    """An open file. `problem` is why it failed, after which its calls run step by step."""
+
+    name: str
+    facts: RunFacts
+    call: LoadedGraph
+    problem: str = ""
+
+    def sample(self, values: Arrays, draws: Draws) -> Float32 | None:
+        """Return samples [B, *x_shape]; None if the call failed, which a message explains.
+
+        values: conditions and given tensors, by name. A lack of memory may pass, so the next call tries again.
+        """
+        try:
+            return self.call(self._feeds(values, draws))[self.facts.output.name]
+        except Exception as error:  # engines' exceptions share no base class except Exception
+            reason = first_line(error)
+        if LACKS_MEMORY.search(reason):
+            LOG.info("%s: this call runs step by step: %s", self.name, reason)
+        else:
+            self.problem = reason
+            LOG.warning("%s: calls run step by step: %s", self.name, reason)
+        return None
+
+    def _feeds(self, values: Arrays, draws: Draws) -> dict[str, NDArray[Any]]:
+        """Return the inputs. The draws are those that the steps would make."""
+        feeds = {}
+        for port in self.facts.inputs:
+            if port.meaning == NOISE:
+                value: NDArray[Any] = draws(0)
+            elif port.meaning == DRAWS:
+                value = np.stack([draws(number) for number in self.facts.draws])
+            else:
+                value = values[port.name]
+            feeds[port.name] = np.ascontiguousarray(value, np.dtype(port.dtype))
+        return feeds
+
+
+@dataclass(frozen=True)
+class WholeRuns:
+    """The open files of a sampler, by the digest of their plan and the shape of their samples.
+
+    digests: those of the last plans, by identity.
+    """
+
+    runs: Mapping[tuple[str, tuple[int | str, ...]], WholeRun]
+    digests: dict[int, tuple[AnyPlan, str]] = field(default_factory=dict)
+
+    def find(self, plan: AnyPlan, shape: tuple[int, ...]) -> WholeRun | None:
+        """Return the file for a compiled plan and samples of a shape [B, *x_shape], or None."""
+        kept = self.digests.get(id(plan))
+        if kept is None or kept[0] is not plan:
+            if len(self.digests) >= PLANS_KEPT:
+                self.digests.clear()
+            kept = self.digests[id(plan)] = plan, plan_digest(plan)
+        run = self.runs.get((kept[1], shape))
+        return run if run is not None and not run.problem else None
+
+    def sample(self, plan: AnyPlan, values: Arrays, draws: Draws, shape: tuple[int, ...]) -> Float32 | None:
+        """Return finite samples of a shape [B, *x_shape] if a file computes them; otherwise None, and the steps run.
+
+        The steps also run if a value is not finite, since their error names the step.
+        """
+        run = self.find(plan, shape)
+        sample = None if run is None else run.sample(values, draws)
+        return sample if sample is not None and np.isfinite(sample).all() else None
+
+
+def open_runs(files: Sequence[Path | str], manifest: Manifest, body: Body, load: LoadRun) -> WholeRuns:
+    """Open files of `fewstep bake`. Raises UserError for a file that is not a whole run of this body."""
+    runs, graphs = {}, graphs_digest(manifest, body)
+    for file in map(Path, files):
+        graph, metadata = load(file)
+        facts = read_facts(file, metadata)
+        if facts.graphs_sha256 != graphs:
+            fix = f"bake it from the {body.precision} body of this bundle"
+            raise UserError(f"{file} runs another body or another bundle", fix)
+        runs[facts.plan_sha256, facts.output.shape] = WholeRun(file.name, facts, graph)
+    return WholeRuns(runs)
+
+
+def read_facts(file: Path, metadata: Mapping[str, str]) -> RunFacts:
+    """Return the facts in a file's metadata. Raises UserError if it cannot replace steps."""
+    try:
+        facts = msgspec.json.decode(metadata[KEY], type=RunFacts)
+    except (KeyError, msgspec.DecodeError):
+        raise UserError(f"{file} is not a file of `fewstep bake`", BAKE) from None
+    if not facts.plan_sha256:
+        raise UserError(f"{file} does not say which plan and body it runs", "bake it again with this version")
+    others = [port for port in facts.inputs if port.meaning not in (NOISE, DRAWS, CONDITION, GIVEN)]
+    if others or facts.output.meaning != SAMPLE:
+        port = others[0] if others else facts.output
+        raise UserError(f"{file} has a port {port.name!r} ({port.meaning}) that a sampler does not feed", BAKE)
+    if any(isinstance(size, str) for size in facts.output.shape):
+        raise UserError(f"{file} has no fixed batch or size", BAKE)
+    return facts

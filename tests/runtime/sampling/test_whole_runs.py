@@ -1,0 +1,255 @@
+"""Whole runs: files of `fewstep bake --unroll` that a sampler calls in place of its steps."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+
+import fewstep.runtime
+from fewstep.graph.bake.bake import BakeOptions, bake
+from fewstep.plans.errors import UserError
+from fewstep.plans.names.plan_reference import parse_plan_text
+from fewstep.runtime import Hold, Sampler
+from fewstep.runtime.arrays import Arrays
+from fewstep.runtime.backends import onnxruntime_cuda
+from fewstep.runtime.backends.onnxruntime import OnnxRuntime
+from fewstep.runtime.backends.onnxruntime_cuda import OnnxRuntimeCuda
+from fewstep.runtime.backends.onnxruntime_cuda_graph import CudaGraphSession, DeviceTensors
+from fewstep.runtime.backends.tensorrt import TensorRt
+from fewstep.runtime.sampling.whole_runs import WholeRun
+
+PLAN = "dpmpp_2m:4"
+CALL: dict[str, Any] = {"seeds": [5, 6], "condition": {"class": [0, 2]}, "guidance": 2.0}
+CPU = "CPUExecutionProvider"
+
+
+def baked(bundle: Path, plan: str = PLAN, **options: Any) -> Path:
+    """A file of two samples, next to the bundle."""
+    file = bundle.with_name(f"run-{plan.replace(':', '-')}-{len(options)}.onnx")
+    given = {"guidance": 2.0, "batch": 2, "unroll": True, **options}
+    bake(BakeOptions(bundle, parse_plan_text(plan), file, **given))
+    return file
+
+
+def steps_and_whole(bundle: Path, *files: Path, **options: Any) -> tuple[Sampler, Sampler]:
+    """The sampler without and with the files."""
+    return fewstep.runtime.load(bundle, **options), fewstep.runtime.load(bundle, whole_runs=files, **options)
+
+
+def only_run(sampler: Sampler) -> WholeRun:
+    assert sampler.whole_runs is not None
+    (run,) = sampler.whole_runs.runs.values()
+    return run
+
+
+def counted(sampler: Sampler) -> list[Arrays]:
+    """The calls of its only file from now on."""
+    run, calls = only_run(sampler), list[Arrays]()
+    inner = run.call
+
+    def call(feeds: Arrays) -> Any:
+        calls.append(feeds)
+        return inner(feeds)
+
+    run.call = call
+    return calls
+
+
+@pytest.mark.parametrize("plan", [PLAN, "ddim:3", "sa_solver:4", "euler_ancestral:3"])
+def test_a_whole_run_has_the_samples_of_the_steps(tiny_bundle: Path, plan: str) -> None:
+    """Deterministic plans, and plans with noise in their steps: from the same draws."""
+    steps, whole = steps_and_whole(tiny_bundle, baked(tiny_bundle, plan))
+    calls = counted(whole)
+    for seeds in ([5, 6], [7, 2**40], [5, 6]):
+        call = {**CALL, "seeds": seeds}
+        np.testing.assert_allclose(whole.sample(plan, **call), steps.sample(plan, **call), rtol=0, atol=1e-5)
+    assert len(calls) == 3
+
+
+def test_one_call_has_all_inputs_and_the_network_none(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, whole = steps_and_whole(tiny_bundle, baked(tiny_bundle))
+    calls = counted(whole)
+    whole = replace(whole, denoiser=replace(whole.denoiser, networks={
+        name: replace(network, graph=lambda feeds: pytest.fail("a step ran"), prologue=None)
+        for name, network in whole.denoiser.networks.items()
+    }))  # fmt: skip
+    assert whole.sample(PLAN, **CALL).shape == (2, 1, 4, 4)
+    assert [{name: value.shape for name, value in each.items()} for each in calls] == [
+        {"noise": (2, 1, 4, 4), "class": (2,)}
+    ]
+
+
+def holding(x: np.ndarray) -> Hold:
+    return Hold(np.zeros_like(x), np.zeros_like(x))
+
+
+STEPWISE: dict[str, Callable[[Sampler], Any]] = {
+    "a hold": lambda sampler: sampler.sample(PLAN, **CALL, hold=holding(np.ones((2, 1, 4, 4), np.float32))),
+    "an event": lambda sampler: sampler.sample(PLAN, **CALL, cancel=Event()),
+    "a deadline": lambda sampler: sampler.sample(PLAN, **CALL, cancel=lambda: False),
+    "conditions of a branch": lambda sampler: sampler.sample(PLAN, **CALL, branches={"uncond": {"class": [1, 1]}}),
+    "previews": lambda sampler: [*sampler.steps(PLAN, **CALL)][-1].after[0],
+    "a hook": lambda sampler: replace(sampler, on_call=lambda index, call: None).sample(PLAN, **CALL),
+    "a plan for each sample": lambda sampler: sampler.sample_each([PLAN, PLAN], **CALL),
+    "another number of samples": lambda sampler: sampler.sample(PLAN, [5], {"class": [0]}, 2.0),
+    "another plan": lambda sampler: sampler.sample("ddim:4", **CALL),
+    "another guidance": lambda sampler: sampler.sample(PLAN, **{**CALL, "guidance": 3.0}),
+    "another network": lambda sampler: sampler.with_network_parts(nulls={}).sample(PLAN, **CALL),
+}
+
+
+@pytest.mark.parametrize("call", STEPWISE.values(), ids=STEPWISE)
+def test_all_other_calls_run_their_steps_bit_for_bit(tiny_bundle: Path, call: Callable[[Sampler], Any]) -> None:
+    steps, whole = steps_and_whole(tiny_bundle, baked(tiny_bundle))
+    calls = counted(whole)
+    np.testing.assert_array_equal(call(whole), call(steps))
+    assert calls == []
+
+
+def test_a_compiled_plan_finds_its_file_too(tiny_bundle: Path) -> None:
+    _, whole = steps_and_whole(tiny_bundle, baked(tiny_bundle), baked(tiny_bundle, "ddim:4"))
+    assert whole.whole_runs is not None and len(whole.whole_runs.runs) == 2
+    plan = whole.compile(PLAN, 2.0)
+    assert whole.whole_runs.find(plan, (2, 1, 4, 4)) is not None
+    assert whole.whole_runs.find(plan, (3, 1, 4, 4)) is None
+    (run,) = [each for each in whole.whole_runs.runs.values() if "dpmpp" in each.name]
+    assert whole.whole_runs.find(plan, (2, 1, 4, 4)) is run
+
+
+def failing(sampler: Sampler, reason: str) -> list[int]:
+    """Let the calls of its only file fail, which are counted."""
+    calls = list[int]()
+
+    def call(feeds: Arrays) -> Any:
+        calls.append(1)
+        raise RuntimeError(reason)
+
+    only_run(sampler).call = call
+    return calls
+
+
+def test_a_file_that_fails_is_replaced_by_its_steps(tiny_bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
+    steps, whole = steps_and_whole(tiny_bundle, file := baked(tiny_bundle))
+    calls = failing(whole, "CUDA failure 700")
+    with caplog.at_level(logging.WARNING, "fewstep"):
+        for _ in range(3):
+            np.testing.assert_array_equal(whole.sample(PLAN, **CALL), steps.sample(PLAN, **CALL))
+    assert len(calls) == 1
+    assert [each.getMessage() for each in caplog.records] == [f"{file.name}: calls run step by step: CUDA failure 700"]
+
+
+def test_a_lack_of_memory_is_tried_again(tiny_bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
+    steps, whole = steps_and_whole(tiny_bundle, baked(tiny_bundle))
+    calls = failing(whole, "CUDA failure 2: out of memory")
+    with caplog.at_level(logging.WARNING, "fewstep"):
+        for _ in range(3):
+            np.testing.assert_array_equal(whole.sample(PLAN, **CALL), steps.sample(PLAN, **CALL))
+    assert len(calls) == 3 and not caplog.records
+
+
+def test_values_that_are_not_finite_are_named_by_their_step(tiny_bundle: Path) -> None:
+    """The steps run, whose error names one; here they are finite."""
+    steps, whole = steps_and_whole(tiny_bundle, baked(tiny_bundle))
+    only_run(whole).call = lambda feeds: {"sample": np.full((2, 1, 4, 4), np.nan, np.float32)}
+    np.testing.assert_array_equal(whole.sample(PLAN, **CALL), steps.sample(PLAN, **CALL))
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"batch": None}, "has no fixed batch or size; bake it with --unroll --batch N"),
+        ({"body": "int8-cpu-x86"}, "runs another body or another bundle; bake it from the float32 body"),
+        ({"hold": "noised"}, r"has a port 'held' \(held\) that a sampler does not feed"),
+    ],
+)
+def test_files_that_cannot_replace_the_steps_are_refused(
+    tiny_bundle: Path, options: dict[str, Any], reason: str
+) -> None:
+    file = baked(tiny_bundle, **options)
+    with pytest.raises(UserError, match=reason):
+        fewstep.runtime.load(tiny_bundle, whole_runs=[file])
+
+
+def test_a_graph_of_a_bundle_is_no_whole_run(tiny_bundle: Path) -> None:
+    with pytest.raises(UserError, match="is not a file of `fewstep bake`"):
+        fewstep.runtime.load(tiny_bundle, whole_runs=[tiny_bundle / "graphs/body.onnx"])
+
+
+def test_a_backend_without_whole_runs_says_so(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TensorRt, "load", lambda self, bundle, name: OnnxRuntime().load(bundle, name))
+    with pytest.raises(UserError, match="backend TensorRt runs no whole runs; leave whole_runs out"):
+        fewstep.runtime.load(tiny_bundle, backend=TensorRt(), whole_runs=["run.onnx"])
+
+
+@pytest.fixture
+def on_cpu(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
+    """The CPU in place of the GPU, by the calls that CUDA would record; returns settings of the sessions."""
+    seen, open_session = list[dict[str, str]](), onnxruntime_cuda.open_session
+
+    def open_with(module: Any, graph: Path, provider: tuple[str, dict[str, str]]) -> Any:
+        seen.append(provider[1])
+        return open_session(module, graph, (CPU, {}))
+
+    monkeypatch.setattr(onnxruntime_cuda, "PROVIDER", CPU)
+    monkeypatch.setattr(onnxruntime_cuda, "DEVICE", "cpu")
+    monkeypatch.setattr(onnxruntime_cuda, "open_session", open_with)
+    return seen
+
+
+def test_a_run_on_the_device_is_recorded_once(
+    tiny_bundle: Path, on_cpu: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of all steps, one launch a call from the second call on."""
+    steps, whole = steps_and_whole(tiny_bundle, baked(tiny_bundle), backend=OnnxRuntimeCuda())
+    session, launches = only_run(whole).call, list[bool]()
+    assert isinstance(session, CudaGraphSession) and on_cpu[-1]["enable_cuda_graph"] == "1"
+    run = onnxruntime.InferenceSession.run_with_iobinding
+
+    def run_with_iobinding(self: Any, *arguments: Any) -> None:
+        assert session._session is not None
+        launches.append(self is session._session.session)
+        run(self, *arguments)
+
+    monkeypatch.setattr(onnxruntime.InferenceSession, "run_with_iobinding", run_with_iobinding)
+    for seed in range(5):
+        call = {**CALL, "seeds": [seed, seed + 9]}
+        np.testing.assert_allclose(whole.sample(PLAN, **call), steps.sample(PLAN, **call), rtol=0, atol=1e-5)
+    assert launches.count(True) == 4
+    (bound,) = session._bound.values()
+    assert isinstance(bound, DeviceTensors)
+
+
+def test_a_file_that_the_provider_does_not_record_is_refused(
+    tiny_bundle: Path, on_cpu: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, inner = baked(tiny_bundle), onnxruntime_cuda.open_session
+
+    def refuse(module: Any, graph: Path, provider: tuple[str, dict[str, str]]) -> Any:
+        if graph == file:
+            raise UserError("CUDA graphs take no control flow", "none")
+        return inner(module, graph, provider)
+
+    monkeypatch.setattr(onnxruntime_cuda, "open_session", refuse)
+    with pytest.raises(UserError, match="cannot be one CUDA graph: CUDA graphs take no control flow; bake it with"):
+        fewstep.runtime.load(tiny_bundle, backend=OnnxRuntimeCuda(), whole_runs=[file])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif("CUDAExecutionProvider" not in onnxruntime.get_available_providers(), reason="has no provider")
+def test_a_whole_run_on_a_gpu_has_the_samples_of_the_cpu(exported_fashion_mnist: Path, tmp_path: Path) -> None:
+    file = tmp_path / "run.onnx"
+    bake(BakeOptions(exported_fashion_mnist, parse_plan_text("dpmpp_2m:8"), file, guidance=2.0, batch=2, unroll=True))
+    whole = fewstep.runtime.load(exported_fashion_mnist, backend=OnnxRuntimeCuda(), whole_runs=[file])
+    calls = counted(whole)
+    steps = fewstep.runtime.load(exported_fashion_mnist)
+    for seed in range(4):
+        call: dict[str, Any] = {"seeds": [seed, seed + 9], "condition": {"class": [seed, 3]}, "guidance": 2.0}
+        expected = steps.sample("dpmpp_2m:8", **call)
+        np.testing.assert_allclose(whole.sample("dpmpp_2m:8", **call), expected, rtol=0, atol=1e-4)
+    assert len(calls) == 4 and not only_run(whole).problem
