@@ -2,9 +2,10 @@
 
 import logging
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from threading import Event
+from threading import Barrier, Event
 from typing import Any
 
 import numpy as np
@@ -223,6 +224,30 @@ def test_a_run_on_the_device_is_recorded_once(
     assert launches.count(True) == 4
     (bound,) = session._bound.values()
     assert isinstance(bound, DeviceTensors)
+
+
+def test_first_calls_of_two_samplers_and_eight_threads_are_right(
+    tiny_bundle: Path, on_cpu: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    share = onnxruntime.OrtValue.numpy
+    monkeypatch.setattr(onnxruntime.OrtValue, "numpy", lambda self: share(self).copy())  # as from a GPU
+    file = baked(tiny_bundle)
+    samplers = [fewstep.runtime.load(tiny_bundle, backend=OnnxRuntimeCuda(), whole_runs=[file]) for _ in range(2)]
+    steps, calls = fewstep.runtime.load(tiny_bundle), [counted(sampler) for sampler in samplers]
+    together = Barrier(8)
+
+    def work(thread: int) -> list[np.ndarray]:
+        together.wait(60)
+        call = {**CALL, "seeds": [thread, thread + 9]}
+        return [samplers[thread % 2].sample(PLAN, **call) for _ in range(4)]
+
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(work, range(8)))
+    for thread, samples in enumerate(found):
+        expected = steps.sample(PLAN, **{**CALL, "seeds": [thread, thread + 9]})
+        for each in samples:
+            np.testing.assert_allclose(each, expected, rtol=0, atol=1e-5)
+    assert [len(each) for each in calls] == [16, 16]
 
 
 def test_a_file_that_the_provider_does_not_record_is_refused(
