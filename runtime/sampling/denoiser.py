@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import msgspec
@@ -14,16 +14,26 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.plan import DENOISER, group_of
 from fewstep.runtime.arrays import Float32
 from fewstep.runtime.backends import Arrays
+from fewstep.runtime.backends.lru_cache import LruCache
 from fewstep.runtime.bundle import conditions
 from fewstep.runtime.bundle.networks import network_at
 from fewstep.runtime.kinds.positions import time_shape
 from fewstep.runtime.kinds.sizes import output_shape
 from fewstep.runtime.sampling.execution import execution_of
 from fewstep.runtime.sampling.feeds import BranchValues, check_times
-from fewstep.runtime.sampling.network import Network
+from fewstep.runtime.sampling.network import PLANS_KEPT, Network
 from fewstep.runtime.sampling.prologue_rows import TIME, TO
 from fewstep.runtime.sampling.request import check_network_time
 from fewstep.runtime.sampling.step_call import Feeds, GraphCall
+
+
+@dataclass(frozen=True)
+class _PlanPart:
+    """The steps of a plan that one network runs, as a plan. `places` maps step numbers of `plan` to those of `part`."""
+
+    plan: AnyPlan
+    part: AnyPlan
+    places: Mapping[int, int]
 
 
 @dataclass(frozen=True, repr=False)
@@ -41,20 +51,40 @@ class DenoiserNetworks:
 
         A network's conditioner and prologue run once, before the first of its steps.
         """
-        struct: Any = plan  # a plan of either type
         is_alone = len(self.networks) == 1
         if is_alone and not first:
             return self.networks[DENOISER].feeds(plan, samples, values_of)
 
         @cache
         def feeds_of(network: str) -> Feeds:
-            indexes = [at for at in range(first, len(plan.steps)) if is_alone or plan.steps[at].network == network]
-            part = msgspec.structs.replace(struct, steps=tuple(plan.steps[at] for at in indexes))
-            feeds = self.networks[network].feeds(part, samples, values_of)
-            places = {index: place for place, index in enumerate(indexes)}
-            return lambda index: feeds(places[index])
+            part = self._plan_part(plan, network, first)
+            feeds = self.networks[network].feeds(part.part, samples, values_of)
+            return lambda index: feeds(part.places[index])
 
         return feeds_of(DENOISER) if is_alone else lambda index: feeds_of(plan.steps[index].network)(index)
+
+    def _plan_part(self, plan: AnyPlan, network: str, first: int) -> _PlanPart:
+        """Return the part of a plan that a network runs from step `first` on.
+
+        The parts of recent plans are kept, because a network recognises by its identity a plan that it ran before.
+        """
+        key, parts = (id(plan), network, first), self._plan_parts
+        with parts.lock:
+            kept = parts.get(key)
+            if kept is not None and kept.plan is not plan:
+                del parts[key]  # of another plan, which was freed
+            return parts.get_or_make(key, lambda: self._split_plan(plan, network, first))
+
+    def _split_plan(self, plan: AnyPlan, network: str, first: int) -> _PlanPart:
+        struct: Any = plan  # a plan of either type
+        is_alone = len(self.networks) == 1
+        indexes = [at for at in range(first, len(plan.steps)) if is_alone or plan.steps[at].network == network]
+        part = msgspec.structs.replace(struct, steps=tuple(plan.steps[at] for at in indexes))
+        return _PlanPart(plan, part, {index: place for place, index in enumerate(indexes)})
+
+    @cached_property
+    def _plan_parts(self) -> "LruCache[tuple[int, str, int], _PlanPart]":
+        return LruCache(PLANS_KEPT * len(self.networks))
 
     def evaluate(
         self, x: ArrayLike, time: ArrayLike, condition: conditions.ConditionValues | None, to: ArrayLike | None

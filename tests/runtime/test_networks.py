@@ -12,12 +12,13 @@ import pytest
 
 import fewstep.runtime
 from fewstep.plans.errors import UserError
-from fewstep.plans.plan import DENOISER
+from fewstep.plans.plan import DENOISER, Plan
 from fewstep.plans.spec import PURE_NOISE
 from fewstep.runtime.backends import Arrays, LoadedGraph
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle.manifest import Condition, NetworkEntry
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
+from fewstep.runtime.sampling import feeds, network
 from fewstep.runtime.sampling.lazy_graphs import LazyGraph, Networks
 from fewstep.runtime.sampling.request import denoiser_facts
 from tests.bundles import changed, described
@@ -56,6 +57,23 @@ def test_two_experts_that_are_one_network_give_the_single_run(
     sampler = fewstep.runtime.load(tiny_bundle, "int8", resident=resident)
     each = sampler.sample_each(["ddim:6", "dpmpp_2m:5"], **RUN)
     np.testing.assert_array_equal(each, [single["int8", "ddim:6"][0], single["int8", "dpmpp_2m:5"][1]])
+
+
+def test_a_plan_that_ran_before_is_recognised_by_each_network(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_expert(tiny_bundle)
+    sampler, laid = fewstep.runtime.load(tiny_bundle), list[int]()
+    plan = sampler.compile("ddim:6", 2.0)
+
+    def plan_times(part: Plan, samples: int, *shape: tuple[int, ...]) -> tuple[Arrays, ...]:
+        laid.append(len(part.steps))
+        return feeds.plan_times(part, samples, *shape)
+
+    monkeypatch.setattr(network, "plan_times", plan_times)
+    first, second = (sampler.sample(plan, [3, 5], {"class": ["dress", "bag"]}) for _ in range(2))
+    assert len(laid) == 2 and sum(laid) == 6
+    np.testing.assert_array_equal(first, second)
 
 
 def test_the_bare_network_is_that_of_its_time(tiny_bundle: Path) -> None:
