@@ -38,7 +38,6 @@ from fewstep.runtime.kinds.sample_space import SampleSpace
 from fewstep.runtime.progress import Progress, prefix_stages
 
 LOG = logging.getLogger("fewstep")
-ENOUGH, LEAST_LOSS = 44.0, 0.5  # dB of mean PSNR: enough quality for one graph; loss against the best that is accepted
 
 
 @dataclass(frozen=True)
@@ -87,12 +86,12 @@ class BodyMaker:
         Where samples have no squared error there is one, because the quality is no PSNR of samples. Targets without
         floats keep one because they have one range for all steps.
         """
-        bodies = [self._make_single_graph_body(target)]
+        policy, bodies = self.task.policy, [self._make_single_graph_body(target)]
         is_one = self.writer is not None or not self._space.has_squared_error or target.scheme.no_floats
         most = 1 if is_one else min(target.most_graphs, self.judging_run.groups)
-        while bodies[-1].trial.psnr < ENOUGH and len(bodies) < most:
+        while bodies[-1].trial.psnr < policy.enough_psnr and len(bodies) < most:
             bodies.append(self._make_split_body(bodies[0].recipe, len(bodies) + 1))
-        least = min(ENOUGH, max(body.trial.psnr for body in bodies) - LEAST_LOSS)
+        least = min(policy.enough_psnr, max(body.trial.psnr for body in bodies) - policy.tolerated_loss)
         return next(body for body in bodies if body.trial.psnr >= least)
 
     def _make_single_graph_body(self, target: Target) -> CalibratedBody:
@@ -121,7 +120,8 @@ class BodyMaker:
             return keep_slower_in_float(recipe)
         if recipe.target.scheme.no_floats:
             return recipe
-        return select_float_operations(recipe, self._operation_error_run, operation_error_runs(self.task))
+        runs = operation_error_runs(self.task)
+        return select_float_operations(recipe, self._operation_error_run, runs, self.task.policy)
 
     def _search(self, recipe: Recipe) -> SearchResult | None:
         """Search the body that the task's bound asks for. Return None if no bound applies to the target.
@@ -133,7 +133,7 @@ class BodyMaker:
             return None
         shown = prefix_stages(self.progress, f"search for {target.name}")
         is_timed = target.name in timeable_targets()
-        search = search_precision(recipe, *self._search_runs, bound, is_timed=is_timed, progress=shown)
+        search = search_precision(recipe, *self._search_runs, bound, is_timed, shown, self.task.policy)
         if search.recipe.is_float:
             LOG.warning(
                 "%s runs nothing in int8: float32 itself meets %s best of all bodies tried (the body without a bound"

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from fewstep.calibration.precision.operation_errors import FEWEST_RUNS, RUNS
 from fewstep.calibration.precision.precision_search import estimate_evaluations
 from fewstep.calibration.precision.timeable_targets import bound_applies, timeable_targets
 from fewstep.calibration.second_moments import TRAJECTORIES
@@ -62,15 +61,19 @@ def operation_error_runs(task: Task) -> int:
     """Return how many runs measure the errors of a network's operations for one target, at most.
 
     The runs of a large network are a small part of a calibration along many trajectories, and many times the rest of
-    one along few. So they take no more evaluations than its other stages together, but at least FEWEST_RUNS runs.
+    one along few. So they take no more evaluations than its other stages together, but at least
+    `CalibrationPolicy.fewest_error_runs`.
     Results for other networks do not depend on the number of trajectories in this way.
     """
+    policy = task.policy
     if not exceeds_one_file(task.prepared):
-        return RUNS
+        return policy.most_error_runs
     count, targets = len(task.seeds), max(1, len(task.targets))
     judged = _judging_calls(task) * len(BODY_SEEDS[:count]) * targets
     others = count + min(TRAJECTORIES, count) + judged  # trajectories: all stages run whole plans
-    return max(FEWEST_RUNS, min(RUNS, others // (targets * len(OPERATION_SEEDS[:count]))))
+    return max(
+        policy.fewest_error_runs, min(policy.most_error_runs, others // (targets * len(OPERATION_SEEDS[:count])))
+    )
 
 
 def _judging_calls(task: Task) -> int:
@@ -94,7 +97,7 @@ def _search_evaluations(task: Task) -> int | None:
     if bound is None:
         return None
     return sum(
-        estimate_evaluations(len(task.plan.steps), len(task.operations), judges, is_timed=target.name in here)
+        estimate_evaluations(len(task.plan.steps), len(task.operations), judges, target.name in here, task.policy)
         for target in task.targets
         if bound_applies(target, bound)
     )

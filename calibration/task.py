@@ -8,6 +8,7 @@ from math import prod
 
 from fewstep.calibration.lowering.quantize import select_ops_to_lower
 from fewstep.calibration.lowering.scheme import Target
+from fewstep.calibration.policy import POLICY, CalibrationPolicy
 from fewstep.calibration.precision.bound import Bound
 from fewstep.calibration.ranges.observe import tensors_to_observe
 from fewstep.calibration.ranges.row_observer import are_large, row_bytes
@@ -50,6 +51,7 @@ class Task:
         all_networks: the sampler of all networks; None if there is only one.
         random: names of conditions with random values (`conditions_file.GivenConditions`).
         kept_operations: names of operations that the user keeps in float.
+        policy: the numbers by which calibration decides.
         no_floats: whether every float tensor is counted, as targets without floats require.
     """
 
@@ -72,6 +74,7 @@ class Task:
     no_floats: bool = False
     random: tuple[str, ...] = ()
     kept_operations: tuple[str, ...] = ()
+    policy: CalibrationPolicy = POLICY
 
     @cached_property
     def graph_sha256(self) -> str:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from fewstep.calibration.lowering.coverage import count_operation_macs
 from fewstep.calibration.lowering.quantize import select_measured_ops
+from fewstep.calibration.policy import POLICY, CalibrationPolicy
 from fewstep.calibration.precision.operation_errors import measure_operation_errors
 from fewstep.calibration.precision.ranking import Ranking, rank_operations
 from fewstep.calibration.precision.recipe import Recipe
@@ -26,25 +27,19 @@ from fewstep.measure.rollouts.recorded_run import RecordedRun
 
 LOG = logging.getLogger("fewstep")
 
-MARGIN = 2.0  # dB above the limit, where the limit decides: the judged quality differs from the estimate
-PRICE = 50.0  # dB for the time of an all-int8 step: 0.5 dB for each 1 %
-SLOWER = 1.3  # extra time in float, in all-int8 steps, of all multiply-accumulates
-THIN, SUMMED = 0.01, 64  # share, and products per output value, up to which int8 saves no time
-LEAST_TIME = 2e-3  # of a step, per operation, for the conversions around it; a tenth of that for a thin one
-NEARLY_FREE, FURTHEST = 0.08, 0.5  # share of a step that may be spent for quality; and to reach the limit
-
 Array = NDArray[np.float64]
 
 
-def select_float_operations(recipe: Recipe, recorded_run: RecordedRun, runs: int) -> Recipe:
+def select_float_operations(recipe: Recipe, recorded_run: RecordedRun, runs: int, policy: CalibrationPolicy) -> Recipe:
     """Return the recipe with those operations in float that cause much of the sample error or are slower in int8. At
     most `runs` runs measure their errors."""
     target, prepared = recipe.target, recipe.prepared
     remembering = recipe if exceeds_one_file(prepared) else recipe.with_float_operations(())  # weights are rounded once
     quantizer = None if exceeds_one_file(prepared) else remembering.parts[0].quantize
-    errors = measure_operation_errors(prepared, recipe.table, target, recorded_run, quantizer, runs)
-    ranking = rank_operations(errors, float_times(prepared, errors.operations, keep_slower_in_float(recipe).in_float))
-    in_float = ranking.first_operations(default_float_count(ranking))
+    errors = measure_operation_errors(prepared, recipe.table, target, recorded_run, quantizer, runs, policy.remainder)
+    slower = keep_slower_in_float(recipe).in_float
+    ranking = rank_operations(errors, float_times(prepared, errors.operations, slower, policy))
+    in_float = ranking.first_operations(default_float_count(ranking, policy))
     _log_decisions(recipe, ranking, in_float)
     return replace(remembering, in_float=in_float, ranking=ranking)
 
@@ -70,7 +65,9 @@ def keep_slower_in_float(recipe: Recipe) -> Recipe:
     return replace(recipe, in_float=tuple(op.name for op in ops if op.name in in_float))
 
 
-def float_times(prepared: Graph, operations: Sequence[str], slower: Collection[str] = ()) -> Array:
+def float_times(
+    prepared: Graph, operations: Sequence[str], slower: Collection[str] = (), policy: CalibrationPolicy = POLICY
+) -> Array:
     """Return the time that each operation adds to an all-int8 step if it stays in float, as a share of that step. It
     is 0 for operations that are `slower` in int8."""
     work, summed = count_operation_macs(prepared), dict[str, int]()  # products per output value
@@ -78,17 +75,17 @@ def float_times(prepared: Graph, operations: Sequence[str], slower: Collection[s
         weight = prepared.constants[op.weight]
         summed[op.name] = int(weight.size // weight.shape[op.axis])
     shares = np.array([work[name] for name in operations]) / (sum(work.values()) or 1)
-    is_thin = (shares <= THIN) & (np.array([summed[name] for name in operations]) <= SUMMED)
-    times = np.where(is_thin, LEAST_TIME / 10, np.maximum(SLOWER * shares, LEAST_TIME))
+    is_thin = (shares <= policy.thin_share) & (np.array([summed[name] for name in operations]) <= policy.thin_products)
+    times = np.where(is_thin, policy.thin_time, np.maximum(policy.float_slowdown * shares, policy.least_time))
     return np.where(np.isin(operations, list(slower)), 0.0, times)
 
 
-def default_float_count(ranking: Ranking) -> int:
+def default_float_count(ranking: Ranking, policy: CalibrationPolicy = POLICY) -> int:
     """Return the default number of operations in float."""
     quality, time = ranking.quality, ranking.time
-    worth = np.where(time <= NEARLY_FREE, quality - PRICE * time, -np.inf)
+    worth = np.where(time <= policy.nearly_free, quality - policy.price * time, -np.inf)
     count = max(ranking.slower_count, int(np.argmax(worth)))
     signal = 10 * np.log10(max(ranking.signal, np.finfo(float).tiny) / PEAK**2)
-    least = max(LEAST_PSNR - max(signal, 0.0), LEAST_SNR - signal) + MARGIN
-    enough = np.flatnonzero((quality >= least) & (time <= FURTHEST))
+    least = max(LEAST_PSNR - max(signal, 0.0), LEAST_SNR - signal) + policy.margin
+    enough = np.flatnonzero((quality >= least) & (time <= policy.furthest))
     return count if quality[count] >= least or not len(enough) else max(ranking.slower_count, int(enough[0]))

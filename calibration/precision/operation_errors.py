@@ -16,6 +16,7 @@ from fewstep.calibration.lowering.channel_equalization import equalize_weight, s
 from fewstep.calibration.lowering.encoding import Encoding
 from fewstep.calibration.lowering.quantize import Quantizer, choose_encodings, select_measured_ops
 from fewstep.calibration.lowering.scheme import Target
+from fewstep.calibration.policy import POLICY
 from fewstep.calibration.precision.quantization_gates import GATES, add_quantization_gates
 from fewstep.calibration.ranges.table import RangesTable
 from fewstep.graph.graph import Graph
@@ -28,9 +29,6 @@ from fewstep.measure.rollouts.row_by_row import run_row_by_row
 from fewstep.runtime.backends import Arrays
 
 Array = NDArray[np.float64]
-RUNS = 40  # at most, of two samples each; counting follows 64 trajectories
-FEWEST_RUNS = 4  # of a large network
-ALONE = 0.5  # share of a group's error: if its first half has less, the remainder is attributed to the second half
 
 
 @dataclass(frozen=True)
@@ -50,11 +48,13 @@ def measure_operation_errors(
     recorded_run: RecordedRun,
     quantize: Quantizer | None,
     runs: int,
+    remainder: float = POLICY.remainder,
 ) -> OperationErrors:
     """Measure the errors along a recorded run.
 
     `quantize` rounds weights. With None weights stay in float, and the errors exclude their rounding; use None for
-    large networks, to avoid a second copy of the weights. `runs` is the maximum number of runs.
+    large networks, to avoid a second copy of the weights. `runs` is the maximum number of runs, and
+    `remainder` that of `attribute_errors`.
     """
     ops = select_measured_ops(prepared, table, target.scheme)
     codes = choose_encodings(prepared, table, ops, target.scheme)
@@ -75,15 +75,19 @@ def measure_operation_errors(
         return recorded_run.final_samples(recorded_run.run([run] * recorded_run.groups)).astype(np.float64)
 
     exact = recorded_run.sample.astype(np.float64)
-    found = attribute_errors(lambda numbers: float(np.square(samples(numbers) - exact).mean()), len(ops), runs)
+    found = attribute_errors(
+        lambda numbers: float(np.square(samples(numbers) - exact).mean()), len(ops), runs, remainder
+    )
     return OperationErrors(tuple(op.name for op in ops), found, float(exact.var()))
 
 
-def attribute_errors(error: Callable[[Sequence[int]], float], count: int, runs: int) -> Array:
+def attribute_errors(
+    error: Callable[[Sequence[int]], float], count: int, runs: int, remainder: float = POLICY.remainder
+) -> Array:
     """Attribute an error [count] to each of `count` items, where one call of `error` measures any group of them.
 
     Each item is measured separately if there are enough runs. Otherwise the worst groups are halved, and the items of a
-    group share its error equally.
+    group share its error equally. A half is not measured if the other has less than `remainder` of a group's error.
     """
     if count <= runs:
         return np.array([error((number,)) for number in range(count)])
@@ -94,7 +98,7 @@ def attribute_errors(error: Callable[[Sequence[int]], float], count: int, runs: 
         shared, middle = groups.pop(worst), len(worst) // 2
         first, second = worst[:middle], worst[middle:]
         groups[first] = error(first)
-        is_rest = groups[first] < ALONE * shared
+        is_rest = groups[first] < remainder * shared
         groups[second] = shared - groups[first] if is_rest else error(second)
         left -= 1 if is_rest else 2
     shares = np.empty(count)

@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from fewstep.calibration.policy import POLICY, CalibrationPolicy
 from fewstep.calibration.precision.bound import Bound, describe_bound
 from fewstep.calibration.precision.precision_map import FrontierPoint, PrecisionMap
 from fewstep.calibration.precision.recipe import Recipe, open_graphs
@@ -30,8 +31,6 @@ from fewstep.runtime.machine.turns import median_ratio, stop_after_rounds, take_
 from fewstep.runtime.progress import SILENT, Progress
 
 Array = NDArray[np.float64]
-ROUNDS = 15  # in which two graphs are timed against each other
-SLACK = 1e-9  # relative tolerance of a time that just meets the bound
 SMALLEST = float(np.finfo(float).tiny)
 LEAST_SHARE = 1e-9  # lower limit of the remaining share of the error with an operation in float: 90 dB
 
@@ -80,11 +79,13 @@ class Search:
         judges: tuple[RecordedRun, ...],
         is_timed: bool,
         progress: Progress,
+        policy: CalibrationPolicy = POLICY,
     ) -> None:
         assert recipe.ranking is not None
         self.recipe = recipe.with_float_operations(recipe.in_float)
         self.recorded_run, self.judges, self.is_timed, self.progress = recorded_run, judges, is_timed, progress
         self.ranking, self.default, self.all = recipe.ranking, len(recipe.in_float), len(recipe.ranking.order)
+        self.policy = policy
         self._qualities, self._times = {self.all: CEILING}, {self.default: 1.0}
         self._judged = dict[int, EndQuality]()
 
@@ -120,7 +121,7 @@ class Search:
         """Return the time of a step relative to the body without a bound, measured if possible, else estimated."""
         if self.is_timed and count not in self._times:
             self._times[count] = measure_slowdown(
-                self.recorded_run, self._open_body(self.default), self._open_body(count)
+                self.recorded_run, self._open_body(self.default), self._open_body(count), self.policy.timing_rounds
             )
         return self._times.get(count, float(self.estimated_times[count]))
 
@@ -154,12 +155,13 @@ def search_precision(
     bound: Bound,
     is_timed: bool,
     progress: Progress = SILENT,
+    policy: CalibrationPolicy = POLICY,
 ) -> SearchResult:
     """Search a body that meets a bound, on the seeds of `recorded_run`, and judge it on `judges`.
 
     Raises UserError if no body meets the bound.
     """
-    search = Search(recipe, recorded_run, judges, is_timed, progress)
+    search = Search(recipe, recorded_run, judges, is_timed, progress, policy)
     float_time = search.measure_time(search.all)
     count = (
         _count_for_speed(search, float_time, bound.speed) if bound.speed else _count_for_quality(search, bound.quality)
@@ -194,7 +196,7 @@ def _count_for_quality(search: Search, quality: float | None) -> int:
 
 def _count_for_speed(search: Search, float_time: float, speed: float) -> int:
     """Return the most operations in float with which a step is `speed` times as fast as float32's."""
-    most = float_time / speed * (1 + SLACK)
+    most = float_time / speed * (1 + search.policy.time_tolerance)
     if float_time <= most:
         return search.all
     least = search.ranking.slower_count
@@ -223,7 +225,7 @@ def find_crossing(value: Callable[[int], float], estimates: Array, wanted: float
     return high
 
 
-def measure_slowdown(recorded_run: RecordedRun, base: LoadedGraph, other: LoadedGraph, rounds: int = ROUNDS) -> float:
+def measure_slowdown(recorded_run: RecordedRun, base: LoadedGraph, other: LoadedGraph, rounds: int) -> float:
     """Return the time of the network's middle step with `other` relative to `base`. It is the median of ratios of
     adjacent measurements, so that load affects both."""
     feeds = recorded_run.body_feeds(recorded_run.float_states[len(recorded_run.float_states) // 2])
@@ -237,12 +239,14 @@ def measure_slowdown(recorded_run: RecordedRun, base: LoadedGraph, other: Loaded
     return median_ratio(take_turns([partial(seconds, base), partial(seconds, other)], stop_after_rounds(rounds)), 1)
 
 
-def estimate_evaluations(steps: int, operations: int, recorded_runs: int, is_timed: bool) -> int:
+def estimate_evaluations(
+    steps: int, operations: int, recorded_runs: int, is_timed: bool, policy: CalibrationPolicy = POLICY
+) -> int:
     """Return the approximate number of evaluations of a search, each of all samples of a recorded run: float32 on the
     search seeds and on `recorded_runs` judging runs, attempts until the bound is found, and the judging of two bodies
     and the last attempt."""
     tries = ceil(log2(operations + 1)) + 1
-    timed = 2 * (ROUNDS + 1) * 2 if is_timed else 0
+    timed = 2 * (policy.timing_rounds + 1) * 2 if is_timed else 0
     return steps * (1 + recorded_runs + tries + 3 * recorded_runs) + timed
 
 

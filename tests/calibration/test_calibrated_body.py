@@ -12,11 +12,11 @@ import pytest
 from numpy.typing import NDArray
 
 from fewstep.calibration import activation_counts, body_maker, calibrated_body, sample_space
-from fewstep.calibration.body_maker import ENOUGH, LEAST_LOSS
 from fewstep.calibration.calibrate import Calibration, calibrate
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.lowering.targets.cpu_x86 import CPU_X86
 from fewstep.calibration.lowering.targets.tensorrt import TENSORRT
+from fewstep.calibration.policy import POLICY
 from fewstep.calibration.precision import mixed_precision
 from fewstep.calibration.precision.operation_errors import OperationErrors
 from fewstep.calibration.precision.recipe import Recipe, open_graphs
@@ -201,6 +201,9 @@ def test_a_body_that_loses_what_guidance_multiplies_is_refused(bundle: Path, mon
     assert run(bundle, quality="150dB").searches["int8-cpu-x86"].recipe.is_float  # what is deployed has it
     change_target(monkeypatch, "cpu-x86", runs=CPU_X86.runs)
     assert judged(run(bundle, guidance=1)).guidance is None  # nothing multiplies it
+
+
+ENOUGH, LEAST_LOSS = POLICY.enough_psnr, POLICY.tolerated_loss
 
 
 def judge_by_graphs(monkeypatch: pytest.MonkeyPatch, *psnrs: float) -> None:

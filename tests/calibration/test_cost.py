@@ -6,13 +6,15 @@ from typing import Any
 import pytest
 
 from fewstep.calibration import cost
-from fewstep.calibration.precision.operation_errors import FEWEST_RUNS, RUNS
+from fewstep.calibration.policy import POLICY
 
 
 def task(trajectories: int, targets: int = 1, conditions: int = 1) -> Any:
     manifest = SimpleNamespace(conditions=(None,) * conditions)
     sampler = SimpleNamespace(bundle=SimpleNamespace(manifest=manifest))
-    return SimpleNamespace(prepared=None, seeds=range(trajectories), targets=("one",) * targets, sampler=sampler)
+    return SimpleNamespace(
+        prepared=None, seeds=range(trajectories), targets=("one",) * targets, sampler=sampler, policy=POLICY
+    )
 
 
 @pytest.mark.parametrize(
@@ -21,8 +23,8 @@ def task(trajectories: int, targets: int = 1, conditions: int = 1) -> Any:
         (task(1), 1 + 1 + 3),  # ranges, moments, three evaluations of a judged sample; a run has one sample
         (task(4), (4 + 4 + 3 * 4) // 2),
         (task(4, targets=2), (4 + 4 + 2 * 3 * 4) // (2 * 2)),
-        (task(1, conditions=0), FEWEST_RUNS),
-        (task(64), RUNS),  # the default
+        (task(1, conditions=0), POLICY.fewest_error_runs),
+        (task(64), POLICY.most_error_runs),  # the default
     ],
 )
 def test_the_runs_of_a_large_network_follow_the_trajectories(
@@ -35,4 +37,4 @@ def test_the_runs_of_a_large_network_follow_the_trajectories(
 @pytest.mark.parametrize("trajectories", [1, 4, 64])
 def test_those_of_other_networks_do_not(trajectories: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cost, "exceeds_one_file", lambda graph: False)
-    assert cost.operation_error_runs(task(trajectories)) == RUNS
+    assert cost.operation_error_runs(task(trajectories)) == POLICY.most_error_runs

@@ -21,7 +21,7 @@ If a convolution reads such an activation, an engine has more kernels than in fl
 arithmetic is only used where the kernel that produces the activation includes it at no cost
 (`lowering/tensorrt_qdq_placement.py`). Group factors stay before linear layers, where the product after the layer is
 part of another kernel. Weights of convolutions have one scale for all channels. If samples lose too much with one range
-for all steps, the body has one graph for each of a few intervals (`body_maker.ENOUGH`). Kernels and bytes:
+for all steps, the body has one graph for each of a few intervals (`policy.CalibrationPolicy`). Kernels and bytes:
 docs/measured/nvidia.md.
 
 A CPU shows the effect of the pairs if onnxruntime does not fuse them (`OnnxRuntime(fuse_qdq=False)`). But it computes

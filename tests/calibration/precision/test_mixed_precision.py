@@ -1,15 +1,12 @@
 """Which operations stay in float: what wins most for its time, and what the floor needs."""
 
+from dataclasses import replace
+
 import pytest
 
 from fewstep.calibration.lowering.coverage import count_operation_macs
-from fewstep.calibration.precision.mixed_precision import (
-    FURTHEST,
-    NEARLY_FREE,
-    SLOWER,
-    default_float_count,
-    float_times,
-)
+from fewstep.calibration.policy import POLICY
+from fewstep.calibration.precision.mixed_precision import default_float_count, float_times
 from tests.calibration.lowering.bodies.uneven_channels_body import layer
 from tests.calibration.precision.test_ranking import ranking
 
@@ -42,8 +39,15 @@ def test_a_quiet_signal_has_more_in_float(signal: float, count: int) -> None:
     assert found.left[:3] == pytest.approx([2e-4, 1e-4, 1e-5]) and default_float_count(found) == count
 
 
+@pytest.mark.parametrize(("changes", "count"), [({}, 1), ({"price": 2000.0}, 0), ({"nearly_free": 0.01}, 0)])
+def test_the_policy_decides_what_quality_may_cost(changes: dict[str, float], count: int) -> None:
+    """The first of three operations has half of the error, 3 dB, for 2 % of a step."""
+    found = ranking((1e-6, 5e-7, 5e-7), (0.02, 0.9, 0.9))
+    assert default_float_count(found, replace(POLICY, **changes)) == count
+
+
 def test_a_floor_out_of_reach_changes_nothing() -> None:
-    found = ranking((0.5, 0.5), (NEARLY_FREE / 100, FURTHEST + 0.1))
+    found = ranking((0.5, 0.5), (POLICY.nearly_free / 100, POLICY.furthest + 0.1))
     assert default_float_count(found) == 1  # 3 dB for next to nothing
 
 
@@ -51,7 +55,7 @@ def test_time_is_that_of_products() -> None:
     graph = layer("Conv")
     (only,) = [name for name in count_operation_macs(graph) if name == "b"]
     share = count_operation_macs(graph)[only] / sum(count_operation_macs(graph).values())
-    assert float_times(graph, [only]) == pytest.approx([SLOWER * share])
+    assert float_times(graph, [only]) == pytest.approx([POLICY.float_slowdown * share])
 
 
 def test_what_int8_makes_slower_stays_in_float_whatever_its_error() -> None:

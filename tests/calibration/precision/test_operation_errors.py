@@ -14,8 +14,8 @@ from fewstep.calibration.lowering.quantize import (
     select_measured_ops,
 )
 from fewstep.calibration.lowering.targets import load_target
+from fewstep.calibration.policy import POLICY
 from fewstep.calibration.precision.operation_errors import (
-    RUNS,
     attribute_errors,
     measure_operation_errors,
     round_weight,
@@ -59,12 +59,14 @@ def test_errors_are_those_of_finished_samples(tmp_path: Path) -> None:
         with_row_by_row_prologue(load(bundle, body="float32", backend=LazyOnnxRuntime())), made.plan, SEARCH_SEEDS[:4]
     )
     target, table = load_target("cpu-x86"), made.table
-    errors = measure_operation_errors(deep(), table, target, course, cache_quantizer(make_quantizer(target)), RUNS)
+    errors = measure_operation_errors(
+        deep(), table, target, course, cache_quantizer(make_quantizer(target)), POLICY.most_error_runs
+    )
     body = open_session(lower(deep(), table, target).graph, optimize=True)
     psnr = course.decibels(course.run([body] * course.groups))
     whole = float(np.mean(4 / 10 ** (psnr / 10)))
     assert len(errors.operations) == LAYERS and errors.errors.sum() == pytest.approx(whole, rel=0.6)
-    unrounded = measure_operation_errors(deep(), table, target, course, None, RUNS)
+    unrounded = measure_operation_errors(deep(), table, target, course, None, POLICY.most_error_runs)
     assert unrounded.errors == pytest.approx(errors.errors, rel=0.6) and (unrounded.errors < errors.errors).any()
 
 

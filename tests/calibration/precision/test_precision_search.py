@@ -57,7 +57,7 @@ class Faked:
             found = CEILING if count == search.all else self.quality(count) - FLATTERED * (course == "judges")
             return np.array([found - 0.5, found + 0.5]) if count < search.all else np.full(2, found)
 
-        def slowdown(course: Any, base: int, other: int) -> float:
+        def slowdown(course: Any, base: int, other: int, rounds: int) -> float:
             self.timed.append(other)
             return self.time(other) / self.time(base)
 
@@ -219,7 +219,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def timed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A step takes 6 % of a body's own for each operation in float, so that no real time decides."""
     monkeypatch.setattr(module.Search, "_open_body", lambda _, count: 1 + 0.06 * count)
-    monkeypatch.setattr(module, "measure_slowdown", lambda course, base, other: other / base)
+    monkeypatch.setattr(module, "measure_slowdown", lambda course, base, other, rounds: other / base)
 
 
 def deployed_quality(bundle: Path) -> NDArray[np.float64]:

@@ -1,0 +1,61 @@
+"""The numbers by which calibration decides: which operations stay in float, how many graphs a body has, when to stop.
+
+The limits below which a body is refused are in `measure/rollouts/nearness.py`, since other verbs have them too.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class CalibrationPolicy:
+    """The decisions of a calibration. Times are shares of a step of the body that is all in int8.
+
+    How many graphs a body has. Each graph has its own weights:
+
+    enough_psnr: dB of mean PSNR that end the attempts with more graphs.
+    tolerated_loss: dB below the best body tried that fewer graphs may have: less is not worth the weights.
+
+    Which operations stay in float. `docs/measured/trials.md` has what this rule gained:
+
+    price: dB for the time of a whole step, that is 0.5 dB for each 1 %. Operations stay in float if they gain more.
+    nearly_free: most time that is spent for quality without a bound of the user.
+    furthest: most time that is spent to reach the least quality: beyond it little of int8's speed is left.
+    margin: dB above the least quality, where that decides, since the judged quality differs from the estimate.
+
+    Estimated times of float, since nothing is timed:
+
+    float_slowdown: time that all multiply-accumulates take longer in float.
+    least_time: time per operation, for the conversions around it.
+    thin_share, thin_products, thin_time: int8 saves no time in an operation of at most this share of all
+        multiply-accumulates that sums as few products for a value. Only `thin_time` is added. Without the share, a
+        network with 22 % of its work in such operations took 1.17 times as long.
+
+    When to stop:
+
+    most_error_runs: runs of two samples each that measure the errors of operations. Counting follows 64 trajectories.
+    fewest_error_runs: the same for a large network, where these runs are most of a calibration along few trajectories.
+    remainder: share of a group's error. If its first half has less, the rest is attributed to the other half, which
+        saves its run.
+    timing_rounds: turns in which two graphs are timed against each other for a bound.
+    time_tolerance: relative tolerance of a time that just meets a bound, for rounding errors.
+    """
+
+    enough_psnr: float = 44.0
+    tolerated_loss: float = 0.5
+    price: float = 50.0
+    nearly_free: float = 0.08
+    furthest: float = 0.5
+    margin: float = 2.0
+    float_slowdown: float = 1.3
+    least_time: float = 2e-3
+    thin_share: float = 0.01
+    thin_products: int = 64
+    thin_time: float = 2e-4
+    most_error_runs: int = 40
+    fewest_error_runs: int = 4
+    remainder: float = 0.5
+    timing_rounds: int = 15
+    time_tolerance: float = 1e-9
+
+
+POLICY = CalibrationPolicy()
