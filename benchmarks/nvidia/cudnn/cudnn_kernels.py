@@ -108,7 +108,7 @@ class CudnnKernels:
     """Convolutions by cuDNN, products by torch.
 
     choose: selects the plan of a kernel that is met for the first time, and returns its microseconds. time: of a call.
-    groups: by their products, with the operands of their first call.
+    groups: by their products, with the operands of their first call. products: those of matrices in int8, likewise.
     """
 
     def __init__(
@@ -119,9 +119,11 @@ class CudnnKernels:
         self._choose, self._time = choose, time
         self._groups: dict[Operation, Group] = {}
         self.groups: dict[str, tuple[Group, tuple[Tensor, Tensor, list[Tensor]]]] = {}
+        self.products: dict[str, tuple[Operation, Tensor, Tensor]] = {}
 
     def __call__(self, of: Operation, name: str, x: Tensor, weights: Tensor, operands: Sequence[Tensor]) -> Tensor:
         if not of.is_convolution:
+            self.products.setdefault(name, (of, x, weights))
             return product_in_torch(of, x, weights, operands)
         pairs = zip(reading(of), operands, strict=True)
         given = (with_channels_last(x), weights, [_operand(of, step, operand) for step, operand in pairs])
@@ -175,9 +177,13 @@ def reading(of: Operation) -> list[str]:
 
 def product_in_torch(of: Operation, x: Tensor, weights: Tensor, operands: Sequence[Tensor]) -> Tensor:
     """A product of int8 matrices by torch._int_mm, and its epilogue in torch."""
-    rows = x.shape[1]
-    matrix = torch.nn.functional.pad(x[0], (0, 0, 0, LEAST_ROWS - rows)) if rows < LEAST_ROWS else x[0]
-    return finish(of, torch._int_mm(matrix, weights[0])[:rows].unsqueeze(0), operands)
+    return finish(of, integer_product(x[0], weights[0]).unsqueeze(0), operands)
+
+
+def integer_product(x: Tensor, weights: Tensor) -> Tensor:
+    """The int32 product of int8 matrices."""
+    missing = max(LEAST_ROWS - len(x), 0)
+    return torch._int_mm(torch.nn.functional.pad(x, (0, 0, 0, missing)) if missing else x, weights)[: len(x)]
 
 
 def groups_in_torch(of: Operation, _: str, x: Tensor, weights: Tensor, operands: Sequence[Tensor]) -> Tensor:

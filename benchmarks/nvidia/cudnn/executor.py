@@ -46,6 +46,9 @@ class Executor:
         self._constants = {
             name: torch.from_numpy(np.array(array)).to(device) for name, array in graph.constants.items()
         }
+        for node in graph.nodes:
+            if node.op == FUSED:
+                self._constants[node.inputs[1]] = laid_out(self._constants[node.inputs[1]])
         self._steps = [_step(node, graph, compute) for node in graph.nodes]
         self._outputs = [value.name for value in graph.outputs]
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from benchmarks.gpu.page import newest
-from benchmarks.gpu.results import AnyRecord, GroupPlans, GroupTime, Machine, StepTime
+from benchmarks.gpu.results import Agreement, AnyRecord, GroupPlans, GroupTime, Machine, StepTime
 from benchmarks.nvidia.cudnn.plans import DESCRIBED
 from benchmarks.nvidia.cudnn.plans_page import plan_tables
 from benchmarks.nvidia.cudnn.steps_page import failures, group_times, qualities, step_times
@@ -52,11 +52,28 @@ def page_of(records: Sequence[AnyRecord]) -> str:
     groups = newest(records, GroupTime, lambda each: (each.denoiser, each.batch, each.product))
     parts = [HEAD, told(records, is_described=True), plan_tables(plans) if plans else ""]
     if steps:
-        parts += [MEASURED, told(records, is_described=False), step_times(steps), qualities(steps), failures(steps)]
+        exact = newest(records, Agreement, lambda each: (each.convolution, each.form, each.plan))
+        parts += [
+            MEASURED,
+            told(records, is_described=False),
+            agreements(exact),
+            step_times(steps),
+            qualities(steps),
+            failures(steps),
+        ]
         parts += [GROUPS, group_times(groups)] if groups else []
     else:
         parts.append(UNMEASURED)
     return "\n\n".join(part.strip() for part in parts if part) + "\n"
+
+
+def agreements(rows: Sequence[Agreement]) -> str:
+    """What the first convolution gave by each of its plans."""
+    lines = [
+        f"- {each.convolution}, by {each.plan}: {each.different} of {each.values} numbers are not the exact ones"
+        for each in rows
+    ]
+    return "\n".join(["One convolution in int8, with scales that are powers of two:", "", *lines]) if lines else ""
 
 
 def told(records: Sequence[AnyRecord], is_described: bool) -> str:

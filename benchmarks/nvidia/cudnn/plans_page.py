@@ -15,7 +15,7 @@ def plan_tables(records: Sequence[GroupPlans]) -> str:
 
 def summary(records: Sequence[GroupPlans], gpus: Sequence[str]) -> str:
     """A row for each denoiser."""
-    head = ("denoiser", "int8 groups", "MACs in int8", *(f"with a plan, {gpu}" for gpu in gpus))
+    head = ("denoiser", "int8 groups", "of the MACs of all groups", *(f"with a plan, {gpu}" for gpu in gpus))
     rows = []
     for name in dict.fromkeys(each.denoiser for each in records):
         own = [each for each in records if each.denoiser == name]

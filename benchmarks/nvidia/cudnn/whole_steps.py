@@ -15,9 +15,10 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from benchmarks.gpu.results import AnyRecord, GroupTime, StepTime
 from benchmarks.gpu.workers import locked, reason_of
-from benchmarks.nvidia.cudnn.cudnn_kernels import KERNELS, CudnnKernels, Group, groups_in_torch
+from benchmarks.nvidia.cudnn.cudnn_kernels import KERNELS, CudnnKernels, Group, groups_in_torch, integer_product
 from benchmarks.nvidia.cudnn.engines import COMPILED, CUDNN, ENGINES, INT8, SIMULATED
 from benchmarks.nvidia.cudnn.executor import Compute, Executor, IntegerKernels
+from benchmarks.nvidia.cudnn.operations import Operation
 from benchmarks.nvidia.cudnn.programs import BODY, FLOAT32, HALF, PreparedRun, int8_files, load_graph, load_run
 from benchmarks.nvidia.cudnn.tuning import Tuner, differing_sums, graph_time, is_exact, record, timed
 from fewstep.graph.graph import GROUP
@@ -62,6 +63,7 @@ class StepJob:
                     torch.cuda.synchronize()  # raises where the process can use the GPU no more: the job ends
         if self.device == "cuda" and INT8 in bodies and CUDNN in bodies:
             yield from self._groups(bodies[INT8], bodies[CUDNN])
+            yield from self._products(bodies[INT8])
 
     def failed(self, reason: str) -> StepTime:
         return StepTime(self.name, self.batch, "all", reason=reason)
@@ -105,6 +107,16 @@ class StepJob:
                 self.name, self.batch, name, of.name, of.described_epilogue, ours, theirs, *plans, different
             )
 
+    def _products(self, int8: "Body") -> Iterator[GroupTime]:
+        """The products of matrices, without what follows them, which torch fuses with other operations."""
+        for name, (of, x, weights) in int8.networks[-1].products.items():
+            half = (x[0].half(), weights[0].half())
+            with self._turn():
+                ours = graph_time(partial(integer_product, x[0], weights[0]), CALLS, REPLAYS)
+                theirs = graph_time(partial(torch.matmul, *half), CALLS, REPLAYS)
+            fields = (self.name, self.batch, name, of.name, "none, to int32 or half", ours, theirs)
+            yield GroupTime(*fields, "torch._int_mm", "torch.matmul")
+
 
 def compared(row: StepTime, samples: np.ndarray, run: PreparedRun) -> StepTime:
     """The row with the PSNR of samples."""
@@ -133,7 +145,8 @@ class Body:
 class Network:
     """A graph that is compiled and recorded for one batch.
 
-    groups: by their products, with operands of one call, if cuDNN computes them.
+    groups, products: as `CudnnKernels` has them after a call, empty for other engines. is_compiled: by torch, on a CPU
+    too.
     """
 
     def __init__(
@@ -143,28 +156,35 @@ class Network:
         feeds: Feeds,
         device: str,
         turn: Callable[[], AbstractContextManager[None]],
+        is_compiled: bool = False,
     ) -> None:
         graph = load_graph(file)
         names = {value.name for value in graph.inputs}
         self._feeds = {name: tensor.clone() for name, tensor in feeds.items() if name in names}
         self.groups: dict[str, tuple[Group, tuple[Any, ...]]] = {}
+        self.products: dict[str, tuple[Operation, Tensor, Tensor]] = {}
         compute: Compute = groups_in_torch
         if engine != COMPILED and device == "cuda":
             compute = kernels = CudnnKernels(tuner := Tuner(turn), tuner.time)
-            self.groups = kernels.groups
+            self.groups, self.products = kernels.groups, kernels.products
         elif engine != COMPILED:
             compute = IntegerKernels()
         executor = Executor(graph, device, compute)
+        tensors = list(self._feeds.values())
+
+        def flat(*given: Tensor) -> Tensor:
+            return executor(dict(zip(self._feeds, given, strict=True)))[0]
+
         with torch.no_grad():
-            executor(self._feeds)  # plans are chosen
-            traced: Any = make_fx(executor)(self._feeds)
-            traced = torch.compile(traced, dynamic=False, fullgraph=True) if device == "cuda" else traced
-            self._call = lambda: traced(self._feeds)[0]
-            self.replay: Callable[[], Any] = self._call
+            flat(*tensors)  # plans are chosen
+            traced: Any = make_fx(flat)(*tensors)
+            if device == "cuda" or is_compiled:
+                traced = torch.compile(traced, dynamic=False, fullgraph=True)
+            self.replay: Callable[[], Any] = lambda: traced(*tensors)
             if device == "cuda":
-                self._call()  # compiles
+                traced(*tensors)  # compiles
                 with turn():
-                    recorded, self._output = recorded_call(self._call)
+                    recorded, self._output = recorded_call(self.replay)
                 self.replay = recorded.replay
 
     def __call__(self, feeds: Mapping[str, Tensor]) -> Tensor:

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from benchmarks.gpu.results import GroupPlans, GroupTime, Machine, StepTime
+from benchmarks.gpu.results import Agreement, GroupPlans, GroupTime, Machine, StepTime
 from benchmarks.nvidia.cudnn.engines import COMPILED, CUDNN, INT8
 from benchmarks.nvidia.cudnn.page import page_of
 from benchmarks.nvidia.cudnn.plans import DESCRIBED, ask_cudnn, dotted
@@ -67,6 +67,11 @@ def test_an_engine_that_failed_is_named_with_its_reason() -> None:
 
 def test_without_a_gpu_the_page_says_so() -> None:
     assert "No GPU has run them yet" in page_of([MACHINE, GroupPlans(*INT8_GROUP, {"eng4": 5})])
+
+
+def test_the_first_convolution_is_compared_bit_for_bit() -> None:
+    page = page_of([MACHINE, STEP, Agreement("64->64", "linear", "eng4_k24=2", 1000, 0, 0.0)])
+    assert "- 64->64, by eng4_k24=2: 0 of 1000 numbers are not the exact ones" in page
 
 
 def test_versions_of_cudnn_have_dots() -> None:
