@@ -28,7 +28,12 @@ def parse_call(texts: Sequence[str]) -> dict[str, Any]:
 def read_call(text: str, call: Sequence[str], spec: Path | None) -> dict[str, Any]:
     """Return the arguments of a call. Raises UserError if there are any, and a source is no diffusers pipeline."""
     path = Path(text)
-    if not call or (path.is_dir() and not (spec or text in shipped.NAMES or is_component(path) or _has_kind(path))):
+    is_file = ".py:" in text and not path.is_dir()  # whose function may return a pipeline
+    if (
+        not call
+        or is_file
+        or (path.is_dir() and not (spec or text in shipped.NAMES or is_component(path) or _has_kind(path)))
+    ):
         return parse_call(call)
     raise UserError(f"source {text!r} has no pipeline to call", "leave --call out: it is for diffusers pipelines")
 

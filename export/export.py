@@ -57,8 +57,8 @@ class ExportOptions(Options):
     """Export a denoiser to a bundle, verified against its source.
 
     source: A shipped model's name (fashion_mnist or cifar10); FILE.py:FUNCTION, a
-        function that returns (module, spec); an .onnx file with --spec; a folder of diffusers or LeRobot; or ORG/NAME,
-        such a folder on a hub of models, at a commit with ORG/NAME@REVISION.
+        function that returns (module, spec) or a diffusers pipeline; an .onnx file with --spec; a folder of diffusers
+        or LeRobot; or ORG/NAME, such a folder on a hub of models, at a commit with ORG/NAME@REVISION.
     output: The bundle's folder; an older bundle there is replaced.
     spec: A JSON file. For an .onnx file it has names, schedule, prediction and conditions; for the folder of one
         diffusers component, its schedule and prediction.
@@ -326,7 +326,7 @@ def load_source(text: str, spec: Path | None = None, statistics: str | None = No
         kind = find_folder_kind(Path(text))
         return diffusers_folder.load_diffusers_folder(Path(text), arguments) if kind is None else kind.load(Path(text))
     if ":" in text or text.endswith(".py"):
-        return python_file.load_python_file(text)
+        return python_file.load_python_file(text, arguments)
     if checkpoint.is_checkpoint(text):
         checkpoint.refuse_checkpoint(text)
     if Path(text).is_file():

@@ -1,8 +1,12 @@
-"""A denoiser from a user's Python file: `FILE.py:FUNCTION`, a function that returns (module, spec)."""
+"""A denoiser from a user's Python file: `FILE.py:FUNCTION`, a function that returns (module, spec), or a pipeline of
+diffusers."""
 
 import ast
 import hashlib
+import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from fewstep.export.sources.torch_module import TorchSource, module_and_spec
 from fewstep.plans.errors import UserError
@@ -10,11 +14,14 @@ from fewstep.plans.names.error_lines import error_line
 from fewstep.plans.names.user_code import allow_sibling_imports, error_fix, run_file
 
 NAMED = 8  # functions that a message lists
-RETURNS = "let it return (module, fewstep.export.spec.Spec(...))"
+RETURNS = "let it return (module, fewstep.export.spec.Spec(...)), or a DiffusionPipeline"
 
 
-def load_python_file(text: str) -> TorchSource:
-    """Run FILE.py and call FUNCTION(), which returns a torch module and its Spec."""
+def load_python_file(text: str, call: Mapping[str, Any] | None = None) -> TorchSource:
+    """Run FILE.py and call FUNCTION(), which returns a torch module and its Spec, or a DiffusionPipeline.
+
+    call: arguments of the pipeline's call for its recording.
+    """
     name, _, function_name = text.rpartition(":") if ":" in text else (text, "", "")
     file = Path(name).absolute()  # like in tracebacks
     if file.suffix != ".py" or not function_name.isidentifier():
@@ -33,7 +40,15 @@ def load_python_file(text: str) -> TorchSource:
             raise
         except (Exception, SystemExit) as error:
             raise UserError(f"{label} failed: {error_line(error, file)}", error_fix(error)) from error
-    return TorchSource(*module_and_spec(result, label, RETURNS), label, hashlib.sha256(file.read_bytes()).hexdigest())
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    diffusers = sys.modules.get("diffusers")  # imported by a function that returns a pipeline
+    if diffusers is not None and isinstance(result, diffusers.DiffusionPipeline):
+        from fewstep.export.sources.diffusers.recording.source import load_pipeline
+
+        return load_pipeline(result, label, digest, call or {})
+    if call:
+        raise UserError(f"{label} returns no pipeline to call", "leave --call out: it is for diffusers pipelines")
+    return TorchSource(*module_and_spec(result, label, RETURNS), label, digest)
 
 
 def _list_functions(file: Path) -> str:

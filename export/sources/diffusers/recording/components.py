@@ -67,12 +67,19 @@ def build_pipeline(folder: Folder, seed: int = 0, load: LoadNetwork | None = Non
             built[name] = None
         else:
             built[name] = _build_component(folder, name, tuple(entry), denoisers, seed, load)
-    pipeline = _construct(folder, made, built)
+    pipeline = construct_pipeline(made, built, str(folder.path))
+    return finish_pipeline(pipeline, built, denoisers, str(folder.path))
+
+
+def finish_pipeline(
+    pipeline: Any, built: dict[str, Any], denoisers: dict[str, OutputShapes], label: str
+) -> BuiltPipeline:
+    """Return a pipeline of stand-ins. Raises UserError if it replaced a denoiser when it was built."""
     for name in denoisers:
         if getattr(pipeline, name, None) is not built[name]:
             raise recording_error(
-                f"{folder.path}: {folder.pipeline} does not call the network {name} of the folder, but one that it "
-                "makes from it and other components"
+                f"{label}: {type(pipeline).__name__} does not call its network {name}, but one that it makes from it "
+                "and other components"
             )
     pipeline.set_progress_bar_config(disable=True)
     return BuiltPipeline(pipeline, denoisers)
@@ -88,7 +95,8 @@ def is_pipeline(name: str) -> bool:
     return inspect.isclass(made) and issubclass(made, diffusers.DiffusionPipeline)
 
 
-def _construct(folder: Folder, made: Any, built: dict[str, Any]) -> Any:
+def construct_pipeline(made: Any, built: dict[str, Any], label: str) -> Any:
+    """Return a pipeline of a class with these components. Those that are not given are None."""
     accepted = inspect.signature(made.__init__).parameters
     given = {name: value for name, value in built.items() if name in accepted}
     absent = {
@@ -100,7 +108,7 @@ def _construct(folder: Folder, made: Any, built: dict[str, Any]) -> Any:
         return made(**given, **absent)
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{folder.path}: {folder.pipeline} cannot be built ({reason})", GIVE_PIPELINE) from error
+        raise UserError(f"{label}: {made.__name__} cannot be built ({reason})", GIVE_PIPELINE) from error
 
 
 def _build_component(
@@ -141,8 +149,14 @@ def _build_component(
 def _builder(made: Any, home: Any) -> Callable[[], nn.Module]:
     """Return a function that builds a network from its config, with new weights."""
     if hasattr(made, "load_config"):  # diffusers
-        return partial(made.from_config, made.load_config(home, local_files_only=True))
-    config = made.config_class.from_pretrained(home, local_files_only=True)
+        return network_builder(made, made.load_config(home, local_files_only=True))
+    return network_builder(made, made.config_class.from_pretrained(home, local_files_only=True))
+
+
+def network_builder(made: Any, config: Any) -> Callable[[], nn.Module]:
+    """Return a function that builds a network of diffusers or transformers from its config, with new weights."""
+    if hasattr(made, "load_config"):  # diffusers
+        return partial(made.from_config, config)
     return lambda: made._from_config(config).float()  # a config names the float type of the weights, such as bfloat16
 
 

@@ -126,15 +126,47 @@ class _CannotDecode(Exception):
     """The path from x to an image has another form."""
 
 
+@dataclass(frozen=True)
+class Networks:
+    """A function that loads an autoencoder with its weights, the bytes of its decoder and of its encoder in float32,
+    and the files that are read."""
+
+    load: Callable[[], nn.Module]
+    decoding: int
+    encoding: int
+    files: tuple[Path, ...] = ()
+
+
+def read_stored(folder: Folder, component: str) -> Networks:
+    """Return the autoencoder of a folder."""
+    home = folder.path / component
+    files = find_weights(home).files
+    total, encoding = float_bytes(files), float_bytes(files, ENCODING)
+    return Networks(lambda: load_network(home)[0], total - encoding, encoding, (home / CONFIG, *files))
+
+
+def read_from_memory(pipeline: Any, component: str) -> Networks:
+    """Return the autoencoder of a pipeline."""
+    network: nn.Module = getattr(pipeline, component)
+    sizes = {name: 4 * each.numel() for name, each in network.named_parameters()}
+    encoding = sum(size for name, size in sizes.items() if name.startswith(ENCODING))
+    return Networks(lambda: network, sum(sizes.values()) - encoding, encoding)
+
+
 def read_companions(
-    folder: Folder, built: BuiltPipeline, settings: Mapping[str, Any], x_shape: tuple[int, ...]
+    label: str,
+    built: BuiltPipeline,
+    settings: Mapping[str, Any],
+    x_shape: tuple[int, ...],
+    read: Callable[[str], Networks],
 ) -> PipelineNetworks | None:
-    """Return the autoencoder of a recorded pipeline, or None, with a warning unless it has none."""
+    """Return the autoencoder of a recorded pipeline, or None, with a warning unless it has none. `read` returns the
+    networks of a component."""
     found = find_decoding(built, settings, x_shape)
     if isinstance(found, RecordedDecoding):
-        return PipelineNetworks(None, _read_autoencoder(folder.path, found), zeros_for_none=False)
+        return PipelineNetworks(None, _make_autoencoder(found, read(found.component)), zeros_for_none=False)
     if found != NONE:
-        LOG.warning("%s: its autoencoder is left out, so that the bundle returns x: %s", folder.path, found)
+        LOG.warning("%s: its autoencoder is left out, so that the bundle returns x: %s", label, found)
     return None
 
 
@@ -242,17 +274,15 @@ def _find_image(
     return tuple(image.shape[1:])
 
 
-def _read_autoencoder(path: Path, found: RecordedDecoding) -> AutoencoderSource:
-    """Return the autoencoder of a pipeline's folder as a decoder of x and an encoder to x."""
-    home, x_shape, image_shape = path / found.component, found.latents.x_shape, found.image_shape
+def _make_autoencoder(found: RecordedDecoding, networks: Networks) -> AutoencoderSource:
+    """Return an autoencoder as a decoder of x and an encoder to x."""
+    x_shape, image_shape = found.latents.x_shape, found.image_shape
     x = TensorEntry(LATENT, "latent", ("batch", *x_shape))
     pixels = TensorEntry(IMAGE, "image", ("batch", *image_shape))
 
     def way(make: Callable[[nn.Module, LatentMap], nn.Module]) -> Callable[[], nn.Module]:
-        return lambda: make(load_network(home)[0], found.latents)
+        return lambda: make(networks.load(), found.latents)
 
-    files = find_weights(home).files
-    total, encoding = float_bytes(files), float_bytes(files, ENCODING)
     decoder = Companion(
         "decoder",
         way(RecordedDecoder),
@@ -260,7 +290,7 @@ def _read_autoencoder(path: Path, found: RecordedDecoding) -> AutoencoderSource:
         (pixels,),
         lambda batch: {LATENT: random_latents(batch, x_shape)},
         BATCHES,
-        total - encoding,
+        networks.decoding,
     )
     encoder = Companion(
         "encoder",
@@ -269,6 +299,6 @@ def _read_autoencoder(path: Path, found: RecordedDecoding) -> AutoencoderSource:
         (x,),
         lambda batch: {IMAGE: random_images(batch, image_shape)},
         BATCHES,
-        encoding,
+        networks.encoding,
     )
-    return AutoencoderSource(decoder, encoder, (home / CONFIG, *files))
+    return AutoencoderSource(decoder, encoder, networks.files)

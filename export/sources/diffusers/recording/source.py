@@ -2,15 +2,21 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
+
+from torch import nn
 
 from fewstep.export.sources.diffusers.files import CONFIG, Folder, hash_files
 from fewstep.export.sources.diffusers.loading import load_network
+from fewstep.export.sources.diffusers.pipeline import PipelineNetworks
 from fewstep.export.sources.diffusers.recording.adapter import RecordedNetwork
 from fewstep.export.sources.diffusers.recording.arguments import BATCH, ENCODERS, NetworkArguments, sort_arguments
 from fewstep.export.sources.diffusers.recording.comparison import compare_samples, describe_guidance, is_comparable
 from fewstep.export.sources.diffusers.recording.components import BuiltPipeline, build_pipeline
-from fewstep.export.sources.diffusers.recording.decoding import read_companions
+from fewstep.export.sources.diffusers.recording.decoding import read_companions, read_from_memory, read_stored
+from fewstep.export.sources.diffusers.recording.live import build_from_pipeline
 from fewstep.export.sources.diffusers.recording.quiet import silence_libraries
 from fewstep.export.sources.diffusers.recording.record import CallRecord, record, record_times
 from fewstep.export.sources.diffusers.recording.relations import Relations, check_relations, find_relations
@@ -20,7 +26,7 @@ from fewstep.export.sources.diffusers.recording.stand_ins import recording_error
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import Spec
 from fewstep.plans.configs.classes import schedule_from_scheduler_config
-from fewstep.plans.configs.pipelines import RECORDED
+from fewstep.plans.configs.pipelines import PIPELINE, RECORDED
 from fewstep.plans.errors import UserError
 
 LOG = logging.getLogger("fewstep")
@@ -122,26 +128,64 @@ def _record_usual_call(built: BuiltPipeline, given: Mapping[str, Any]) -> tuple[
 def load_recorded_folder(folder: Folder, scheduler: Mapping[str, Any], given: Mapping[str, Any]) -> TorchSource:
     """Load the denoiser of a folder as its pipeline calls it, compared with the pipeline's own samples."""
     recorded = record_folder(folder, scheduler, given)
-    found, name = recorded.relations, folder.path.resolve().name
-    home = folder.path / found.component
-    schedule, prediction = schedule_from_scheduler_config(recorded.scheduler)
-    spec = Spec(name, recorded.x_shape, recorded.arguments.conditions, prediction, schedule)
+    home = folder.path / recorded.relations.component
     network, files = load_network(home)
+    with silence_libraries():
+        companions = read_companions(
+            str(folder.path), recorded.built, recorded.settings.of(), recorded.x_shape, partial(read_stored, folder)
+        )
+    more = () if companions is None else companions.files
+    read = [home / CONFIG, folder.path / "scheduler" / "scheduler_config.json", *files, *more]
+    origin = Origin(folder.path.resolve().name, str(folder.path), hash_files(read))
+    return _make_source(recorded, network, origin, companions)
+
+
+def load_pipeline(pipeline: Any, label: str, sha256: str, given: Mapping[str, Any]) -> TorchSource:
+    """Load the denoiser of a pipeline in memory as the pipeline calls it, compared with its own samples. `label` names
+    the pipeline, and `sha256` is the digest of the code that made it."""
+    if getattr(pipeline, "scheduler", None) is None:
+        raise recording_error(f"{label}: {type(pipeline).__name__} has no scheduler")
+    config = {name: value for name, value in pipeline.scheduler.config.items() if not name.startswith("_")}
+    scheduler = {**config, "_class_name": type(pipeline.scheduler).__name__, PIPELINE: type(pipeline).__name__}
+    with silence_libraries():
+        built = build_from_pipeline(pipeline, label)
+        other = build_from_pipeline(pipeline, label, seed=1)
+        settings, first = _record_usual_call(built, given)
+        recorded = RecordedPipeline(built, other, settings, scheduler, first)
+        companions = read_companions(
+            label, built, recorded.settings.of(), recorded.x_shape, partial(read_from_memory, pipeline)
+        )
+    network = getattr(pipeline, recorded.relations.component)
+    return _make_source(recorded, network, Origin(label, label, sha256), companions)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a pipeline comes from: the name of its bundle, its name in messages, and the digest of what was read."""
+
+    name: str
+    label: str
+    sha256: str
+
+
+def _make_source(
+    recorded: RecordedPipeline, network: nn.Module, origin: Origin, companions: PipelineNetworks | None
+) -> TorchSource:
+    """Wrap a denoiser with its weights, and compare its samples with those of its pipeline."""
+    found, pipeline = recorded.relations, recorded.built.name
+    schedule, prediction = schedule_from_scheduler_config(recorded.scheduler)
+    spec = Spec(origin.name, recorded.x_shape, recorded.arguments.conditions, prediction, schedule)
     module = RecordedNetwork(network.float().eval(), found, recorded.arguments)
     if is_comparable(network):
         settings = recorded.settings.of(None, recorded.batch)
         with silence_libraries():
             difference = compare_samples(recorded.built, module, settings, recorded.scheduler)
-        LOG.warning("%s: samples of %s agree within %.1g of their range", folder.path, folder.pipeline, difference)
+        LOG.warning("%s: samples of %s agree within %.1g of their range", origin.label, pipeline, difference)
         if STRENGTH in settings:
-            LOG.warning("%s was recorded at strength 1: a smaller --strength is not compared", folder.pipeline)
+            LOG.warning("%s was recorded at strength 1: a smaller --strength is not compared", pipeline)
     else:
-        LOG.warning("%s: the network is too large to compare samples with those of %s", folder.path, folder.pipeline)
-    LOG.warning("%s: %s", folder.path, describe_guidance(module))
+        LOG.warning("%s: the network is too large to compare samples with those of %s", origin.label, pipeline)
+    LOG.warning("%s: %s", origin.label, describe_guidance(module))
     if without := recorded.settings.without:
-        LOG.warning("%s: recorded without %s, which its call may take", folder.path, ", ".join(without))
-    with silence_libraries():
-        companions = read_companions(folder, recorded.built, recorded.settings.of(), recorded.x_shape)
-    more = () if companions is None else companions.files
-    read = [home / CONFIG, folder.path / "scheduler" / "scheduler_config.json", *files, *more]
-    return TorchSource(module, spec, name, hash_files(read), None, recorded.scheduler, companions)
+        LOG.warning("%s: recorded without %s, which its call may take", origin.label, ", ".join(without))
+    return TorchSource(module, spec, origin.name, origin.sha256, None, recorded.scheduler, companions)

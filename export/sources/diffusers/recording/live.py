@@ -1,0 +1,73 @@
+"""Stand-ins for the networks of a pipeline that a user's function made, whose classes may be the user's own."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from fewstep.export.sources.diffusers.recording.components import (
+    DENOISER_MODULES,
+    LEFT_OUT,
+    NOT_DENOISERS,
+    BuiltPipeline,
+    construct_pipeline,
+    finish_pipeline,
+    network_builder,
+)
+from fewstep.export.sources.diffusers.recording.stand_ins import (
+    OutputShapes,
+    build_on_cpu,
+    build_on_meta,
+    is_small,
+    respond_randomly,
+)
+
+LIBRARIES = ("diffusers.", "transformers.")
+
+
+def build_from_pipeline(pipeline: Any, label: str, seed: int = 0) -> BuiltPipeline:
+    """Build a pipeline of the same class whose networks are stand-ins. The seed determines what its encoders return.
+
+    The given pipeline is unchanged. A network of a class that is not from diffusers or transformers is a denoiser.
+    """
+    built: dict[str, Any] = {name: value for name, value in pipeline.config.items() if not name.startswith("_")}
+    denoisers: dict[str, OutputShapes] = {}
+    for name, component in pipeline.components.items():
+        if name in LEFT_OUT or not isinstance(component, nn.Module):
+            changes = hasattr(component, "set_timesteps")  # in a call
+            built[name] = None if name in LEFT_OUT else copy.deepcopy(component) if changes else component
+        elif _is_denoiser(component):
+            built[name] = _build_on_meta(component)
+            denoisers[name] = OutputShapes(name, _copier(component))
+        elif is_small(component):
+            built[name] = build_on_cpu(network_builder(type(component), component.config), seed)
+        else:
+            built[name] = respond_randomly(_build_on_meta(component), name, seed)
+    made = construct_pipeline(type(pipeline), built, label)
+    return finish_pipeline(made, built, denoisers, label)
+
+
+def _is_from_library(component: nn.Module) -> bool:
+    return type(component).__module__.startswith(LIBRARIES)
+
+
+def _is_denoiser(component: nn.Module) -> bool:
+    is_listed = type(component).__module__.startswith(DENOISER_MODULES)
+    return (is_listed or not _is_from_library(component)) and type(component).__name__ not in NOT_DENOISERS
+
+
+def _copier(component: nn.Module) -> Callable[[], nn.Module]:
+    return lambda: copy.deepcopy(component).float()
+
+
+def _build_on_meta(component: nn.Module) -> nn.Module:
+    """Return a network of the same class on the device "meta": from its config, or as a copy without its weights."""
+    if _is_from_library(component):
+        return build_on_meta(network_builder(type(component), component.config))
+    known: dict[int, Any] = {}
+    for tensor in (*component.parameters(), *component.buffers()):
+        empty = torch.empty_like(tensor, device="meta")
+        known[id(tensor)] = nn.Parameter(empty, False) if isinstance(tensor, nn.Parameter) else empty
+    return copy.deepcopy(component, known).eval()

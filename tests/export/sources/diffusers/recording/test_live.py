@@ -1,0 +1,119 @@
+"""A pipeline that a user's function returns, of a class and with a network that are the user's own."""
+
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+import torch
+
+from fewstep.export.export import ExportOptions, export, load_source
+from fewstep.export.sources.diffusers.recording.live import build_from_pipeline
+from fewstep.plans.configs.pipelines import PIPELINE
+from fewstep.plans.errors import UserError
+from fewstep.runtime.autoencoder import load_autoencoder
+from tests import recorded_pipelines
+from tests.recorded_pipelines import CALLS
+
+diffusers = pytest.importorskip("diffusers")
+
+FILE = """
+import torch
+from diffusers import ConfigMixin, DDIMScheduler, DiffusionPipeline, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from diffusers.utils.torch_utils import randn_tensor
+
+class Net(ModelMixin, ConfigMixin):
+    @register_to_config
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = torch.nn.Conv2d(3, 16, 3, padding=1), torch.nn.Conv2d(16, 3, 3, padding=1)
+        self.label, self.time = torch.nn.Linear(4, 16), torch.nn.Linear(1, 16)
+
+    def forward(self, sample, timestep, label):
+        added = self.time(timestep[:, None] / 1000) + self.label(label)
+        return self.last(torch.nn.functional.silu(self.first(sample) + added[:, :, None, None]))
+
+class Mine(DiffusionPipeline):
+    def __init__(self, net, scheduler):
+        super().__init__()
+        self.register_modules(net=net, scheduler=scheduler)
+
+    @torch.no_grad()
+    def __call__(self, prompt, num_inference_steps=10, guidance_scale=3.0, generator=None):
+        prompts = [prompt] if isinstance(prompt, str) else prompt
+        x = randn_tensor((len(prompts), 3, 8, 8), generator=generator)
+        label = torch.tensor([[sum(map(ord, each)) % n / n for n in (7, 11, 13, 17)] for each in prompts])
+        self.scheduler.set_timesteps(num_inference_steps)
+        for time in self.scheduler.timesteps:
+            times = time.expand(len(x)).float()
+            with_label, without = self.net(x, times, label), self.net(x, times, torch.zeros_like(label))
+            guided = without + guidance_scale * (with_label - without)
+            x = self.scheduler.step(guided, time, x, return_dict=False)[0]
+        return (x,)
+
+def make():
+    torch.manual_seed(0)
+    return Mine(Net(), DDIMScheduler(clip_sample=False))
+
+def number():
+    return 3
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    (tmp_path / "mine.py").write_text(FILE)
+    return tmp_path / "mine.py"
+
+
+def test_samples_of_a_pipeline_of_an_own_class_are_compared(file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    load_source(f"{file}:make")
+    assert "mine.py:make: samples of Mine agree within" in caplog.text
+    assert "the default guidance of its pipeline is --guidance 3" in caplog.text
+
+
+def test_conditions_of_an_own_network_have_its_names(file: Path) -> None:
+    spec = load_source(f"{file}:make").spec
+    assert (spec.name, spec.x_shape) == ("mine.py:make", (3, 8, 8))
+    assert [(each.name, each.shape, each.null) for each in spec.conditions] == [("label", (4,), 0.0)]
+
+
+def test_the_scheduler_is_that_of_the_pipeline(file: Path) -> None:
+    scheduler = load_source(f"{file}:make").scheduler
+    assert scheduler is not None
+    assert (scheduler["_class_name"], scheduler[PIPELINE]) == ("DDIMScheduler", "Mine")
+
+
+def test_a_call_of_a_function_without_a_pipeline_is_refused(file: Path) -> None:
+    with pytest.raises(UserError, match="mine.py:number returns no pipeline to call; leave --call out"):
+        load_source(f"{file}:number", call=("height=8",))
+
+
+def test_a_pipeline_without_a_scheduler_is_refused(file: Path) -> None:
+    file.write_text(FILE + "\ndef bare():\n    return Mine(Net(), None)\n")
+    with pytest.raises(UserError, match="mine.py:bare: Mine has no scheduler"):
+        load_source(f"{file}:bare")
+
+
+def test_the_networks_of_a_pipeline_are_unchanged(tmp_path: Path) -> None:
+    pipeline = diffusers.DiffusionPipeline.from_pretrained(recorded_pipelines.bria(tmp_path / "bria"))
+    before = {name: weight.clone() for name, weight in pipeline.text_encoder.state_dict().items()}
+    built = build_from_pipeline(pipeline, "bria")
+    assert set(built.denoisers) == {"transformer"} and pipeline.transformer.device.type == "cpu"
+    assert built.pipeline.transformer.device.type == "meta"
+    assert all(torch.equal(before[name], each) for name, each in pipeline.text_encoder.state_dict().items())
+
+
+@pytest.mark.slow
+def test_a_known_pipeline_in_memory_has_its_autoencoder(tmp_path: Path) -> None:
+    folder = recorded_pipelines.bria(tmp_path / "bria")
+    code = f"""
+    from diffusers import BriaPipeline
+
+    def make():
+        return BriaPipeline.from_pretrained({str(folder)!r})
+    """
+    (tmp_path / "mine.py").write_text(dedent(code))
+    options = tuple(f"{key}={value}" for key, value in CALLS["bria"].items())
+    export(ExportOptions(f"{tmp_path / 'mine.py'}:make", tmp_path / "bundle", call=options, verify="quick"))
+    assert load_autoencoder(tmp_path / "bundle").image_shape == (3, 16, 16)
