@@ -136,7 +136,7 @@ def load_recorded_folder(folder: Folder, scheduler: Mapping[str, Any], given: Ma
         )
     more = () if companions is None else companions.files
     read = [home / CONFIG, folder.path / "scheduler" / "scheduler_config.json", *files, *more]
-    origin = Origin(folder.path.resolve().name, str(folder.path), hash_files(read))
+    origin = PipelineOrigin(folder.path.resolve().name, str(folder.path), hash_files(read))
     return _make_source(recorded, network, origin, companions)
 
 
@@ -156,11 +156,11 @@ def load_pipeline(pipeline: Any, label: str, sha256: str, given: Mapping[str, An
             label, built, recorded.settings.of(), recorded.x_shape, partial(read_from_memory, pipeline)
         )
     network = getattr(pipeline, recorded.relations.component)
-    return _make_source(recorded, network, Origin(label, label, sha256), companions)
+    return _make_source(recorded, network, PipelineOrigin(label, label, sha256), companions)
 
 
 @dataclass(frozen=True)
-class Origin:
+class PipelineOrigin:
     """Where a pipeline comes from: the name of its bundle, its name in messages, and the digest of what was read."""
 
     name: str
@@ -169,7 +169,7 @@ class Origin:
 
 
 def _make_source(
-    recorded: RecordedPipeline, network: nn.Module, origin: Origin, companions: PipelineNetworks | None
+    recorded: RecordedPipeline, network: nn.Module, origin: PipelineOrigin, companions: PipelineNetworks | None
 ) -> TorchSource:
     """Wrap a denoiser with its weights, and compare its samples with those of its pipeline."""
     found, pipeline = recorded.relations, recorded.built.name
