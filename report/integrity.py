@@ -21,6 +21,7 @@ from fewstep.report.page_link import ADDRESS
 from fewstep.runtime.backends import RUN_ONCE, graph_names
 from fewstep.runtime.backends.checks import path_text
 from fewstep.runtime.backends.port_checks import port_difference
+from fewstep.runtime.bundle.engine_key import ANY_DEVICE
 from fewstep.runtime.bundle.fit_command import refit_command, weight_of_fit
 from fewstep.runtime.bundle.manifest import EngineEntry, GraphEntry
 from fewstep.runtime.bundle.reading import EXPORT_AGAIN, MANIFEST, Bundle, open_bundle
@@ -194,7 +195,8 @@ def _check_other_files(bundle: Bundle, sound: Iterable[str]) -> Iterator[Damage]
                 yield Damage(error.what, error.fix)
     for engine in manifest.engines:
         if engine.sidecar in sound and not _describes_engine(bundle, engine):
-            again = f"fewstep build {bundle.path} --backend {engine.backend} --device {engine.device}"
+            device = f"--precision {engine.body}" if engine.device == ANY_DEVICE else f"--device {engine.device}"
+            again = f"fewstep build {bundle.path} --backend {engine.backend} {device}"
             yield Damage(f"{engine.sidecar} does not describe the engine {engine.file}", again)
 
 

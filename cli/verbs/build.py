@@ -17,7 +17,7 @@ from fewstep.report.integrity import engine_damage
 from fewstep.runtime.backends import RUN_ONCE, find_graph
 from fewstep.runtime.backends.registry import create_backend
 from fewstep.runtime.backends.tensorrt import TensorRt
-from fewstep.runtime.bundle.engine_key import AMPERE_ON
+from fewstep.runtime.bundle.engine_key import AMPERE_ON, ANY_DEVICE
 from fewstep.runtime.bundle.networks import label_with_network, networks
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.progress import Progress
@@ -36,7 +36,8 @@ def verb(options: BuildOptions, progress: Progress) -> Outcome:
         costs |= cost_lines(part.manifest.engines, read_costs(part))
     lines = list[str]()
     for each, note in engines:
-        lines.append(f"{options.bundle / each.file}: {each.body} for {each.device}{note}")
+        device = each.backend if each.device == ANY_DEVICE else each.device
+        lines.append(f"{options.bundle / each.file}: {each.body} for {device}{note}")
         lines += [f"  {line}" for line in costs.get(each.file, ())]
     if not engines:
         lines = [f"{options.bundle}: the graphs for {options.backend} exist; it compiles them when it loads them"]

@@ -23,7 +23,8 @@ from fewstep.report.bundle_contents import (
     inspect,
 )
 from fewstep.report.integrity import is_baked
-from fewstep.runtime.bundle.manifest import Body, Condition, TensorEntry
+from fewstep.runtime.bundle.engine_key import ANY_DEVICE
+from fewstep.runtime.bundle.manifest import Body, Condition, EngineEntry, TensorEntry
 from fewstep.runtime.kinds.kind import kinds
 from fewstep.runtime.kinds.sizes import free_shape
 from fewstep.runtime.progress import Progress
@@ -90,7 +91,7 @@ def build_tree(contents: Contents, lists_operations: bool) -> Tree:
     costs = cost_lines(manifest.engines, contents.engines)
     for engine in manifest.engines:
         size = decimal(contents.files.get(engine.file, 0))
-        branch = root.add(escape(f"engine for {engine.device}, {engine.backend}, of body {engine.body}: {size}"))
+        branch = root.add(escape(_describe_engine(engine, size)))
         for line in costs.get(engine.file, ()):
             branch.add(escape(line))
     for said in contents.unreadable.values():
@@ -102,6 +103,12 @@ def build_tree(contents: Contents, lists_operations: bool) -> Tree:
         made.add(escape(command))
     made.add(escape(", ".join(f"{name} {version}" for name, version in manifest.provenance.versions.items())))
     return root
+
+
+def _describe_engine(engine: EngineEntry, size: str) -> str:
+    """Return the line of an engine, or of a form, which is for any device."""
+    name = "form for" if engine.device == ANY_DEVICE else f"engine for {engine.device},"
+    return f"{name} {engine.backend}, of body {engine.body}: {size}"
 
 
 def _add_ahead(branch: Tree, contents: NetworkContents) -> None:

@@ -10,8 +10,8 @@ from fewstep.graph import io
 from fewstep.graph.commit import Writer
 from fewstep.graph.engines.build_engine import add_sidecar
 from fewstep.graph.passes.cuda_form import cuda_form, form_size
-from fewstep.runtime.backends.onnxruntime_cuda_form import ANY_DEVICE, BACKEND, NHWC, VERSION
-from fewstep.runtime.bundle.engine_key import SCHEMA, EngineKey, Sidecar
+from fewstep.runtime.backends.onnxruntime_cuda_form import BACKEND, NHWC, VERSION
+from fewstep.runtime.bundle.engine_key import ANY_DEVICE, SCHEMA, EngineKey, Sidecar
 from fewstep.runtime.bundle.manifest import EngineEntry, GraphEntry
 
 LOG = logging.getLogger("fewstep")

@@ -21,7 +21,7 @@ from fewstep.plans.errors import UserError, first_line
 from fewstep.runtime.backends import Arrays, LoadedGraph, find_graph
 from fewstep.runtime.backends.checks import LACKS_MEMORY
 from fewstep.runtime.bundle import engine_files
-from fewstep.runtime.bundle.engine_key import EngineFacts, EngineKey, key_difference
+from fewstep.runtime.bundle.engine_key import ANY_DEVICE, EngineFacts, EngineKey, key_difference
 from fewstep.runtime.bundle.manifest import EngineEntry
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.machine import cache
@@ -30,7 +30,6 @@ LOG = logging.getLogger("fewstep")
 BACKEND = "onnxruntime-cuda"
 VERSION = "1"  # of the form: a change of the pass that writes it changes this number
 NORM_ATTRIBUTE = b"channels_last"  # no other operation of a bundle's graphs has this attribute
-ANY_DEVICE = "any"  # the provider compiles a form when it loads it
 NHWC = "prefer_nhwc"  # a setting of the provider, and a flag of the keys of forms whose convolutions need it
 # The rule where nothing was measured, from docs/measured/gpu.md. In float16 all kernels of a form are faster there; in
 # float32 convolutions and attention of small tensors are slower.

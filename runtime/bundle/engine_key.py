@@ -8,6 +8,7 @@ import msgspec
 SCHEMA = 1
 AMPERE = 80  # the oldest compute capability of hardware-compatible engines
 AMPERE_ON = "sm80+"  # the device of an engine that runs on Ampere and on all later GPUs
+ANY_DEVICE = "any"  # the device of a form, which its backend compiles when it loads it
 
 
 class EngineKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

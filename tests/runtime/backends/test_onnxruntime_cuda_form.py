@@ -11,12 +11,14 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from fewstep.cli.verbs.build import verb
 from fewstep.graph import io
 from fewstep.graph.engines.build import BuildOptions, build
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import DENOISER
 from fewstep.report.choosing import cuda_forms
 from fewstep.report.choosing.cuda_forms import measure_forms, open_calls
+from fewstep.report.integrity import VerifyOptions, verify
 from fewstep.runtime.backends import LoadedGraph, find_graph, onnxruntime_cuda
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.backends.onnxruntime_cuda import OnnxRuntimeCuda
@@ -31,6 +33,7 @@ from fewstep.runtime.backends.onnxruntime_cuda_form import (
 from fewstep.runtime.backends.openvino_agreement import random_feeds, relative_difference
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.machine.packages import OnnxRuntimeImport
+from fewstep.runtime.progress import SILENT
 from tests.bundles import changed, write_graphs
 from tests.onnx_text import written
 
@@ -89,6 +92,25 @@ def test_build_writes_the_form_and_keeps_it(attention: Path) -> None:
     assert manifest.bodies["float32"].graph.file == "graphs/body.onnx"  # the portable graph stays
     made = build(BuildOptions(attention, BACKEND, precision="float32"))
     assert (made.built, made.kept) == ((), (entry,)) and open_bundle(attention).manifest == manifest
+
+
+def test_the_command_names_the_form_and_the_rule(attention: Path) -> None:
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("it would be measured")
+    (entry,) = open_bundle(attention).manifest.engines
+    outcome = verb(BuildOptions(attention, BACKEND, precision="float32"), SILENT)
+    assert outcome.shown == (
+        f"{attention / entry.file}: float32 for {BACKEND} (up to date)",
+        "float32: the form was not measured (onnxruntime has no CUDAExecutionProvider here); "
+        "by rule the portable graph runs in float32",
+    )
+
+
+def test_a_damaged_key_is_made_again_by_build(attention: Path) -> None:
+    (entry,) = open_bundle(attention).manifest.engines
+    changed(attention, {entry.sidecar: b"{}"})
+    (damage,) = verify(VerifyOptions(attention)).damages
+    assert damage.fix == f"fewstep build {attention} --backend {BACKEND} --precision float32"
 
 
 def test_a_body_without_gain_gets_no_form(tiny_bundle: Path) -> None:
