@@ -60,7 +60,8 @@ class OnnxRuntimeCuda:
         form = None if name in RUN_ONCE else self._select_form(bundle, name, onnxruntime.__version__)
         if form is not None:
             try:
-                recorded = self._record(onnxruntime, self._opener(onnxruntime, bundle, name, form))
+                opener = self._opener(onnxruntime, bundle, name, form)
+                recorded = self._record(onnxruntime, opener, _refuse_unrecorded)
             except UserError as error:  # an older provider may lack an operation
                 LOG.warning("%s runs as the portable graph: %s", name, error.what)
             else:
@@ -86,12 +87,13 @@ class OnnxRuntimeCuda:
         def open_file(cuda_graph: bool) -> Session:
             settings = {**provider_settings(self.device, cuda_graph), **layout}
             session = open_session(onnxruntime, file, (PROVIDER, settings))
+            onnxruntime.set_default_logger_severity(FATAL_ONLY)
             metadata.append(session.get_modelmeta().custom_metadata_map)
             outputs = tuple(output.name for output in session.get_outputs())
             return Session(file.name, session, outputs, takes_optional=False)
 
         try:
-            return self._record(onnxruntime, open_file), metadata[0]
+            return self._record(onnxruntime, open_file, _refuse_unrecorded), metadata[0]
         except UserError as error:  # a Loop, or an operation that the CPU computes
             what = f"{file} cannot be one CUDA graph: {error.what}"
             raise UserError(what, "bake it with --unroll --batch N") from error
@@ -113,10 +115,16 @@ class OnnxRuntimeCuda:
         with lock.shared():
             return LockedSession(opener(False), lock)
 
-    def _record(self, onnxruntime: Any, opener: Callable[[bool], Session]) -> CudaGraphSession:
-        """Open a session that records its calls. Raises UserError if the provider cannot."""
+    def _record(
+        self, onnxruntime: Any, opener: Callable[[bool], Session], plain: Callable[[], Session] | None = None
+    ) -> CudaGraphSession:
+        """Open a session that records its calls. Raises UserError if the provider cannot.
+
+        plain: opens the session of calls that cannot be recorded. Default: of the same graph.
+        """
         with device_lock(DEVICE, self.device).shared():
-            return CudaGraphSession(onnxruntime, opener(True), lambda: opener(False), (DEVICE, self.device))
+            without = (lambda: opener(False)) if plain is None else plain
+            return CudaGraphSession(onnxruntime, opener(True), without, (DEVICE, self.device))
 
     def _opener(
         self, onnxruntime: Any, bundle: Bundle, name: str, form: CudaForm | None = None
@@ -135,6 +143,11 @@ class OnnxRuntimeCuda:
             return Session(file.name, session, outputs, takes_optional=False)  # LoRA slots are not tested on GPUs
 
         return open_graph
+
+
+def _refuse_unrecorded() -> Session:
+    """Raise UserError in place of opening a graph that is slower without a CUDA graph than what it replaces."""
+    raise UserError("its calls cannot be recorded as a CUDA graph", "leave it out")
 
 
 def provider_settings(device: int, cuda_graph: bool = False) -> dict[str, str]:

@@ -134,7 +134,7 @@ class FormSession:
             try:
                 return form(feeds)
             except Exception as error:  # onnxruntime's exceptions share no base class except Exception
-                reason = first_line(error)
+                reason = error.what if isinstance(error, UserError) else first_line(error)
                 if LACKS_MEMORY.search(reason):
                     raise
         with self._lock:

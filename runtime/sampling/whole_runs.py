@@ -84,7 +84,7 @@ class WholeRun:
         try:
             return self.call(self._feeds(values, draws))[self.facts.output.name]
         except Exception as error:  # engines' exceptions share no base class except Exception
-            reason = first_line(error)
+            reason = error.what if isinstance(error, UserError) else first_line(error)
         if LACKS_MEMORY.search(reason):
             LOG.info("%s: this call runs step by step: %s", self.name, reason)
         else:

@@ -221,6 +221,28 @@ def test_a_form_that_fails_where_the_portable_graph_does_not_never_runs_again(
     ]
 
 
+def test_a_form_that_cannot_be_recorded_never_runs_again(
+    attention: Path, provider: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Kernel by kernel it would be slower than the portable graph as a CUDA graph."""
+    monkeypatch.setattr(onnxruntime_cuda, "DEVICE", "cpu")
+    network = OnnxRuntimeCuda(form=True).load(open_bundle(attention), "float32")
+    run, names = onnxruntime.InferenceSession.run_with_iobinding, list[int]()
+
+    def fail_first(self: Any, *arguments: Any) -> None:
+        names.append(1)
+        if len(names) == 1:
+            raise RuntimeError("operation not permitted when stream is capturing")
+        run(self, *arguments)
+
+    monkeypatch.setattr(onnxruntime.InferenceSession, "run_with_iobinding", fail_first)
+    with caplog.at_level(logging.WARNING, "fewstep"):
+        run_alike(network, attention)
+        run_alike(network, attention)
+    assert isinstance(network, FormSession) and not network.runs_form and len(names) > 1
+    assert caplog.messages[-1] == "float32 runs as the portable graph: its calls cannot be recorded as a CUDA graph"
+
+
 def test_feeds_that_no_graph_takes_leave_the_form(attention: Path, caplog: pytest.LogCaptureFixture) -> None:
     network = FormSession("float32", Failing("wrong"), lambda: OnnxRuntime().load(open_bundle(attention), "float32"))
     with pytest.raises(UserError):
