@@ -44,7 +44,7 @@ class Rescale(Strict, frozen=True, tag="rescale"):
 
 class MatchNorm(Strict, frozen=True, tag="match_norm"):
     """Give the guided output the norm of the conditional one: p = o |o_cond| / |o|, with Euclidean norms along one axis
-    of a sample, as the pipelines of Qwen-Image (per token) and Lumina 2 do.
+    of a sample, as the pipelines of Qwen-Image and Lumina 2 do.
 
     axis: counted from the last, which is -1.
     """

@@ -5,7 +5,16 @@ from typing import Any
 
 import torch
 
-from tests.pipelines import SCHEDULER, autoencoder, clip, randomized, t5, t5_tokenizer, write_clip_tokenizer
+from tests.pipelines import (
+    SCHEDULER,
+    autoencoder,
+    byte_characters,
+    clip,
+    randomized,
+    t5,
+    t5_tokenizer,
+    write_clip_tokenizer,
+)
 
 TEXT = 16  # width of the text encoder
 TOKENS = 12
@@ -284,6 +293,37 @@ def cogview3(folder: Path) -> Path:
     return write(folder, "CogView3PlusPipeline", **parts)
 
 
+def qwen_image(folder: Path) -> Path:
+    """Qwen-Image: guidance that keeps a norm, texts of any length, a list of sizes with an entry for each sample."""
+    import diffusers
+    import transformers
+
+    network = diffusers.QwenImageTransformer2DModel(
+        patch_size=2,
+        in_channels=16,
+        out_channels=4,
+        num_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=16,
+        axes_dims_rope=(8, 4, 4),
+    )
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1}
+    rope = {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 1000000.0}
+    text = {**sizes, "intermediate_size": 16, "vocab_size": 1000, "rope_parameters": rope}
+    vision = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 16}
+    config = transformers.Qwen2_5_VLConfig(text_config=text, vision_config=vision)
+    vocabulary = {token: number for number, token in enumerate([*byte_characters(), "<|endoftext|>"])}
+    parts = {
+        "transformer": randomized(network),
+        "vae": None,
+        "scheduler": diffusers.FlowMatchEulerDiscreteScheduler(),
+        "text_encoder": transformers.Qwen2_5_VLForConditionalGeneration(config).eval(),
+        "tokenizer": transformers.Qwen2Tokenizer(vocab=vocabulary, merges=[], model_max_length=1024),
+    }
+    return write(folder, "QwenImagePipeline", **parts)
+
+
 def perturbed_attention(folder: Path) -> Path:
     """Stable Diffusion with perturbed attention: other attention processors during the call."""
     import diffusers
@@ -323,6 +363,7 @@ CALLS: dict[str, dict[str, Any]] = {
     "lumina2": {"height": 32, "width": 32, "max_sequence_length": 40, "system_prompt": "a"},
     "bria": {"height": 16, "width": 16, "max_sequence_length": TOKENS},
     "cogview3": {"height": 16, "width": 16, "max_sequence_length": TOKENS},
+    "qwen_image": {"height": 32, "width": 32, "max_sequence_length": 224},
     "perturbed_attention": {},
     "mochi": {"height": 16, "width": 16, "num_frames": 7, "max_sequence_length": TOKENS},
     "chroma_image_to_image": {"height": 16, "width": 16, "max_sequence_length": TOKENS},

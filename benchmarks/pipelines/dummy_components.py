@@ -3,6 +3,7 @@
 import ast
 import importlib.util
 import inspect
+import itertools
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -13,6 +14,7 @@ from typing import Any
 from unittest.mock import MagicMock
 
 from benchmarks.pipelines.hub_replacements import replace_hub
+from fewstep.export.sources.diffusers.recording.settings import GUIDANCES
 from tests.pipelines import randomized  # before the checkout's package of the same name is imported
 
 CHOSEN = ("num_inference_steps", "output_type", "return_dict", "generator", "strength")  # by the recorder
@@ -46,6 +48,7 @@ class DummyPipeline:
             if "safety_checker" in accepted:
                 components["safety_checker"] = None
             pipeline = self.test.pipeline_class(**components)
+            _shorten_template(pipeline)
             for each in pipeline.components.values():
                 if type(each).__module__.startswith("diffusers.models."):
                     randomized(each)  # some begin with zeros, and return zeros
@@ -55,8 +58,23 @@ class DummyPipeline:
         return {
             name: value
             for name, value in inputs.items()
-            if not name.startswith(CHOSEN) and name not in TEXTS and _is_plain(value)
+            if not name.startswith(CHOSEN)
+            and name not in TEXTS
+            and _is_plain(value)
+            and not _is_no_guidance(name, value)
         }
+
+
+def _shorten_template(pipeline: Any) -> None:
+    """Let a tokenizer of single characters read the text before a prompt as the number of tokens that the pipeline
+    removes after encoding, as the tokenizer of its model does."""
+    template, start = (getattr(pipeline, f"prompt_template_encode{each}", None) for each in ("", "_start_idx"))
+    if not isinstance(template, str) or not isinstance(start, int) or "{}" not in template:
+        return
+    before = template.partition("{}")[0]
+    ends = [round(part * len(before) / start) for part in range(start + 1)]
+    pieces = [before[first:last] for first, last in itertools.pairwise(ends)]
+    pipeline.tokenizer.add_tokens(pieces)
 
 
 def find_pipelines(checkout: Path, names: Mapping[str, Any] | list[str]) -> Iterator[DummyPipeline]:
@@ -84,6 +102,11 @@ def find_pipelines(checkout: Path, names: Mapping[str, Any] | list[str]) -> Iter
             if name in names and name not in found:
                 found.add(name)
                 yield DummyPipeline(name, each)
+
+
+def _is_no_guidance(name: str, value: Any) -> bool:
+    """Return True for a weight with which tests switch guidance off, to be faster."""
+    return name in GUIDANCES and value == 1
 
 
 def _is_plain(value: Any) -> bool:

@@ -131,3 +131,15 @@ def test_an_encoded_text_is_a_null_value(wan: Path, tmp_path: Path) -> None:
     export(ExportOptions(str(wan), tmp_path / "bundle", call=options.call, verify="quick", null=null))
     bundle = load(tmp_path / "bundle").bundle
     np.testing.assert_array_equal(bundle.null(bundle.manifest.conditions[0]), empty)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("prompt", "length"), [("a cat", 184), ("a cat " * 60, 224)], ids=["short", "long"])
+def test_a_text_of_any_length_is_padded_with_a_mask(prompt: str, length: int, tmp_path: Path) -> None:
+    folder = recorded_pipelines.qwen_image(tmp_path / "qwen_image")
+    options = {"call": call_options("qwen_image"), "prompt": (prompt,)}
+    made = encode(EncodeOptions(folder, output=tmp_path / "p.npz", **options))
+    expected, _ = open_pipeline(folder, vae=None).encode_prompt(prompt, max_sequence_length=224)
+    mask = made["encoder_hidden_states_mask"]
+    assert (expected.shape[1], mask.tolist()) == (length, [[1] * length + [0] * (224 - length)])
+    np.testing.assert_allclose(made["encoder_hidden_states"][:, :length], expected.detach().numpy(), atol=1e-6)

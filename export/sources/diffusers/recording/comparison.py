@@ -18,6 +18,7 @@ from fewstep.export.sources.diffusers.recording.arguments import NetworkArgument
 from fewstep.export.sources.diffusers.recording.components import BuiltPipeline
 from fewstep.export.sources.diffusers.recording.record import CallRecord, record
 from fewstep.export.sources.diffusers.recording.relations import check_relations
+from fewstep.export.sources.diffusers.recording.settings import CallSettings
 from fewstep.export.sources.diffusers.recording.stand_ins import recording_error
 from fewstep.plans.configs.diffusers import plan_from_scheduler_config
 from fewstep.plans.errors import UserError
@@ -40,15 +41,56 @@ class RecordedNoise:
 
 
 def compare_samples(
-    built: BuiltPipeline, module: RecordedNetwork, settings: Mapping[str, Any], config: Mapping[str, Any]
+    built: BuiltPipeline,
+    module: RecordedNetwork,
+    settings: CallSettings,
+    batch: Mapping[str, Any],
+    config: Mapping[str, Any],
 ) -> float:
     """Return the largest difference between the pipeline's final x and that of the plan, relative to the range of x.
 
-    Both run the network with its weights. Raises UserError above `TOLERANCE`, and if x does not start from noise.
+    Both run the network with its weights. `batch` are the settings of more samples. The plan gets a padded text as it
+    is in a batch; the pipeline also runs with that text alone.
+    Raises UserError above `TOLERANCE`, and if x does not start from noise.
     """
-    found, name = module.found, built.name
+    call = settings.of(None, batch)
+    run = _run(built, module, call)
+    differences = [_compare(built, module, call, config, run, _StepNetwork(run.record, module))]
+    if settings.texts:
+        padded = _run(built, module, settings.of()).record
+    try:
+        for row, text in enumerate(settings.texts):
+            network = _StepNetwork(padded, module, slice(row, row + 1))
+            differences.append(_compare(built, module, text, config, _run(built, module, text), network))
+    except UserError as error:
+        what = f"the network of {built.name} reads the padding of shorter texts: {error.what}"
+        raise recording_error(what) from error
+    return max(differences)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A recording with the network's weights, with the noise that the scheduler's steps drew."""
+
+    record: CallRecord
+    draws: Sequence[Array]
+
+
+def _run(built: BuiltPipeline, module: RecordedNetwork, settings: Mapping[str, Any]) -> _Run:
     with _keep_draws(type(built.pipeline.scheduler)) as draws:
-        run = record(built, settings, SEED, networks={found.component: module.network})
+        return _Run(record(built, settings, SEED, networks={module.found.component: module.network}), draws)
+
+
+def _compare(
+    built: BuiltPipeline,
+    module: RecordedNetwork,
+    settings: Mapping[str, Any],
+    config: Mapping[str, Any],
+    made: _Run,
+    network: "_StepNetwork",
+) -> float:
+    """Compare the final x of a run with that of a plan along a network, from the same noise."""
+    found, name, run = module.found, built.name, made.record
     if not any(bool(call.output.any()) for step in run.steps for call in step.calls):
         LOG.warning("the network of %s returns zeros: the comparison of its samples says nothing", name)
     weights = check_relations(name, found, record(built, settings, SEED), "seed")  # probes are independent
@@ -59,10 +101,10 @@ def compare_samples(
         if abs(step.time - own.time) > 1e-3 * max(1.0, abs(own.time)):
             what = f"{name} steps at time {own.time:.6g}, and the plan of its scheduler at {step.time:.6g}"
             raise recording_error(what)
-    noise = RecordedNoise(_first_input(run, module) / _start_factor(plan), draws)
+    noise = RecordedNoise(_first_input(run, module) / _start_factor(plan), made.draws)
     _check_noise(name, noise.first)
     with torch.no_grad():
-        mine = finish(plan, execute(plan, _StepNetwork(run, module), _replay(noise)))
+        mine = finish(plan, execute(plan, network, _replay(noise)))
     theirs = run.steps[-1].result.numpy()
     difference = float(np.abs(mine - theirs).max() / max(float(np.ptp(theirs)), 1e-12))
     if not difference <= TOLERANCE:
@@ -74,10 +116,10 @@ def compare_samples(
 
 
 class _StepNetwork:
-    """The network of a plan's step, with the conditions of each branch in a recording."""
+    """The network of a plan's step, with the conditions of each branch in some rows of a recording."""
 
-    def __init__(self, run: CallRecord, module: RecordedNetwork) -> None:
-        self.module, self.run = module, run
+    def __init__(self, run: CallRecord, module: RecordedNetwork, rows: slice = slice(None)) -> None:
+        self.module, self.run, self.rows = module, run, rows
         self.order = branch_names(module.found.branches, module.arguments)
 
     def __call__(self, index: int, step: Step, u: Array) -> list[Array]:
@@ -87,7 +129,7 @@ class _StepNetwork:
         for branch in step.branches:
             number = self.order.index(branch)
             values = [
-                list(branch_values(self.run.steps[index], self.module.found, path, each.repeats))[number]
+                list(branch_values(self.run.steps[index], self.module.found, path, each.repeats))[number][self.rows]
                 for path, each in self.module.arguments.arguments.items()
                 if each.condition is not None
             ]
@@ -104,8 +146,11 @@ def branch_names(count: int, arguments: NetworkArguments) -> list[str]:
     return names
 
 
-def describe_guidance(module: RecordedNetwork) -> str:
-    """Describe the guidance of the pipeline's usual call, as the options of `fewstep run` give it."""
+def describe_guidance(module: RecordedNetwork, guided_by: tuple[str, float] | None = None) -> str:
+    """Describe the guidance of the pipeline's usual call, as the options of `fewstep run` give it.
+
+    guided_by: the argument with which it was recorded, if its own call has no guidance.
+    """
     names = branch_names(module.found.branches, module.arguments)
     weights, norm = module.found.combination.weights, module.found.combination.norm
     if len(names) == 1:
@@ -115,7 +160,10 @@ def describe_guidance(module: RecordedNetwork) -> str:
         return f"the guidance of its pipeline changes with the step, unlike --guidance; it begins with {first}"
     if set(names) == {COND, UNCOND}:
         scaled = "" if norm is None else f", scaled to the norm of the conditional output along axis {norm.axis}"
-        return f"the default guidance of its pipeline is --guidance {weights[0][names.index(COND)]:g}{scaled}"
+        weight = f"--guidance {weights[0][names.index(COND)]:g}{scaled}"
+        if guided_by is not None:
+            return f"its call uses no guidance by default; {guided_by[0]}={guided_by[1]:g} is {weight}"
+        return f"the default guidance of its pipeline is {weight}"
     return f"its pipeline combines {_join(names, weights[0])}, which needs branches of these names"
 
 

@@ -19,9 +19,10 @@ from fewstep.export.sources.diffusers.recording.components import AUTOENCODERS, 
 from fewstep.export.sources.diffusers.recording.pictures import PICTURES, VIDEOS
 from fewstep.export.sources.diffusers.recording.quiet import silence_libraries
 from fewstep.export.sources.diffusers.recording.record import record
+from fewstep.export.sources.diffusers.recording.recorded_pipeline import RecordedPipeline
 from fewstep.export.sources.diffusers.recording.relations import same
-from fewstep.export.sources.diffusers.recording.settings import NEGATIVE, PROMPT
-from fewstep.export.sources.diffusers.recording.source import RecordedPipeline
+from fewstep.export.sources.diffusers.recording.row_lists import shorten_lists
+from fewstep.export.sources.diffusers.recording.settings import NEGATIVE, PROMPT, pad_texts
 from fewstep.export.sources.diffusers.text import WEIGHTS
 from fewstep.export.sources.diffusers.tokenizer import import_transformers
 from fewstep.measure.rollouts.conditions_file import array_name
@@ -88,7 +89,8 @@ def _encode_one(
 ) -> Conditions:
     """Return the conditions [*shape] of one sample. Those of other branches are added if `has_branches`."""
     found, arguments = recorded.relations, recorded.arguments
-    step = record(built, recorded.settings.of(None, call), 0).steps[0]
+    texts = pad_texts(call) if recorded.settings.forms.is_padded else call
+    step = shorten_lists(record(built, recorded.settings.of(None, texts), 0), recorded.row_lists).steps[0]
     if any(each.structure != arguments.structure for each in step.calls):
         raise UserError(f"{built.name} passes other arguments to its network than when it was recorded", _REPORT)
     names = branch_names(found.branches, arguments)
@@ -122,9 +124,11 @@ def _check_constant(name: str, path: str, value: Any, branches: Sequence[Any]) -
             raise UserError(f"{name}: {path} of its network differs from its value in the recording", _REPORT)
 
 
-def _as_array(name: str, condition: str, value: Tensor, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
-    """Return a condition [*shape] of the only sample."""
-    own = value[0].float() if value.is_floating_point() else value[0]
+def _as_array(name: str, condition: str, value: Tensor | None, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
+    """Return a condition [*shape] of the last sample. A text of full length may have no mask, which means ones."""
+    if value is None:
+        return np.ones(shape, dtype)
+    own = value[-1].float() if value.is_floating_point() else value[-1]
     if tuple(own.shape) != shape:
         what = f"{name} encodes {condition!r} as {list(own.shape)}, and was recorded with {list(shape)}"
         raise UserError(what, _REPORT)

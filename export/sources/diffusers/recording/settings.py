@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fewstep.export.sources.diffusers.recording.pictures import PICTURES, make_pictures
@@ -13,7 +13,11 @@ STEPS = 3  # of a recording, and of the run that is compared
 PROMPTS = ("a red cat on a mat", "a big dog in a car")  # of equal length
 OTHERS = ("dark and grainy", "cold and smudgy")  # negative prompts of equal length
 SHORT = "a"
+LONGEST = " ".join(
+    ["a red cat on a mat"] * 200
+)  # 1200 words: more than pipelines take, so that all are cut to one length
 LONGER = "a photo of a very small bird that sits on the roof of an old house near the sea"
+LENGTH, SHORTNESS = "length of the prompt", "shortness of the prompt"  # variants
 PROMPT, NEGATIVE = "prompt", "negative_prompt"
 GUIDANCES = ("guidance_scale", "true_cfg_scale", "audio_guidance_scale", "embedded_guidance_scale", "guidance_scale_2")
 PER_PROMPT = ("num_images_per_prompt", "num_videos_per_prompt", "num_waveforms_per_prompt", "batch_size")
@@ -30,28 +34,79 @@ USUAL = {  # arguments that each recording passes to a call that takes them
 
 
 @dataclass(frozen=True)
+class Forms:
+    """What is special about the usual call of a pipeline.
+
+    has_pictures: it gets a random picture for each argument that may be one. An edit runs at strength 1, from noise.
+    is_padded: it gets two prompts, of which the first is longer than the pipeline takes, so that the second is padded.
+    guided_by: the guidance weight that it gets, by name, if the pipeline has no guidance without.
+    """
+
+    has_pictures: bool = False
+    is_padded: bool = False
+    guided_by: tuple[str, float] | None = None
+
+
+PLAIN = Forms()
+
+
+@dataclass(frozen=True)
 class CallSettings:
     """`usual` is a call. `variants` are settings that replace some of it, by what they change. `batches` are settings
-    for two samples, of which a pipeline may accept only some. `without` are pictures that the call takes, and that it
-    does not need."""
+    for more samples, of which a pipeline may accept only some. `without` are pictures that the call takes, and that it
+    does not need. `forms` are what is special about the call. `texts` are calls with each of its padded texts alone."""
 
     usual: Mapping[str, Any]
     variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     batches: tuple[Mapping[str, Any], ...] = ()
     without: tuple[str, ...] = ()
+    forms: Forms = PLAIN
+    texts: tuple[Mapping[str, Any], ...] = ()
 
     def of(self, variant: str | None = None, more: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Return the arguments of a call."""
         return {**self.usual, **(self.variants[variant] if variant else {}), **(more or {})}
 
+    def of_one_sample(self) -> dict[str, Any]:
+        """Return the arguments of a call that makes one sample."""
+        return dict(self.texts[-1] if self.texts else self.usual)
 
-def choose_settings(pipeline: Any, given: Mapping[str, Any], has_pictures: bool = False) -> CallSettings:
+
+def choose_settings(pipeline: Any, given: Mapping[str, Any], forms: Forms = PLAIN) -> CallSettings:
     """Return the settings of a pipeline's recordings. `given` are arguments of its call that the user chose.
 
-    has_pictures: pass a random picture for each argument that may be one. An edit runs at strength 1, from noise.
     Raises UserError for an argument that the call does not take, and for one that it needs and that is not a text.
     """
     name, takes = type(pipeline).__name__, inspect.signature(type(pipeline).__call__).parameters
+    _check_given(name, takes, given)
+    usual = {each: value for each, value in USUAL.items() if each in takes}
+    usual |= (make_pictures(takes, given, 0) if forms.has_pictures else {}) | dict(given)
+    needed = [
+        each.name
+        for each in list(takes.values())[1:]
+        if each.default is each.empty and each.kind is each.POSITIONAL_OR_KEYWORD and each.name not in usual
+    ]
+    if needed and not (forms.has_pictures or set(needed) - set(PICTURES)):
+        return choose_settings(pipeline, given, replace(forms, has_pictures=True))
+    if needed:
+        raise recording_error(f"the call of {name} needs {', '.join(needed)}, which a recording cannot make")
+    if forms.guided_by is not None:
+        usual |= [forms.guided_by]
+    variants = _variants(takes, usual)
+    if forms.has_pictures:
+        variants["image"] = make_pictures(takes, given, 1)
+    batches = tuple(_batches(takes, usual, variants.get("image", {})))
+    without = tuple(each for each in PICTURES if each in takes and each not in usual)
+    if not forms.is_padded:
+        return CallSettings(usual, variants, batches, without, forms)
+    variants.pop(LENGTH, None)  # of two long texts none is padded
+    padded = {name: pad_texts(each) for name, each in variants.items()}
+    longest = {**usual, **{name: LONGEST for name in (PROMPT, NEGATIVE) if name in usual}}
+    return CallSettings(pad_texts(usual), padded, tuple(map(pad_texts, batches)), without, forms, (longest, usual))
+
+
+def _check_given(name: str, takes: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Raise UserError for an argument that the call does not take, and for a size that is no whole number."""
     for each in given:
         if each not in takes:
             raise UserError(f"the call of {name} takes no {each!r}", f"give one of {', '.join(list(takes)[1:])}")
@@ -59,24 +114,15 @@ def choose_settings(pipeline: Any, given: Mapping[str, Any], has_pictures: bool 
             raise UserError(f"--call {each}={given[each]!r}", f"give {each} a whole number, such as --call {each}=64")
     if STRENGTH in given:
         raise UserError(f"{name} is recorded at strength 1", "leave strength out; fewstep run has --strength")
-    usual = {each: value for each, value in USUAL.items() if each in takes}
-    usual |= (make_pictures(takes, given, 0) if has_pictures else {}) | dict(given)
-    needed = [
-        each.name
-        for each in list(takes.values())[1:]
-        if each.default is each.empty and each.kind is each.POSITIONAL_OR_KEYWORD and each.name not in usual
-    ]
-    if needed and not (has_pictures or set(needed) - set(PICTURES)):
-        return choose_settings(pipeline, given, has_pictures=True)
-    if needed:
-        raise recording_error(f"the call of {name} needs {', '.join(needed)}, which a recording cannot make")
-    variants = _variants(takes, usual)
-    if has_pictures:
-        variants["image"] = make_pictures(takes, given, 1)
-    batches = tuple(_batches(takes, usual, variants.get("image", {})))
-    return CallSettings(
-        usual, variants, batches, tuple(each for each in PICTURES if each in takes and each not in usual)
-    )
+
+
+def pad_texts(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return arguments of a call with the longest text before each text."""
+
+    def precede(texts: Any) -> Any:
+        return [LONGEST, *([texts] if isinstance(texts, str) else texts)]
+
+    return {name: precede(each) if name in (PROMPT, NEGATIVE) else each for name, each in settings.items()}
 
 
 def _batches(
@@ -93,8 +139,8 @@ def _batches(
 def _variants(takes: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
     variants: dict[str, dict[str, Any]] = {}
     if PROMPT in takes:
-        variants |= {"prompt": {PROMPT: PROMPTS[1]}, "length of the prompt": {PROMPT: LONGER}}
-        variants["shortness of the prompt"] = {PROMPT: SHORT}
+        variants |= {"prompt": {PROMPT: PROMPTS[1]}, LENGTH: {PROMPT: LONGER}}
+        variants[SHORTNESS] = {PROMPT: SHORT}
     if NEGATIVE in takes:
         variants["negative prompt"] = {NEGATIVE: OTHERS[1]}
         variants["shortness of the negative prompt"] = {NEGATIVE: ""}

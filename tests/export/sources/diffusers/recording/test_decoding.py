@@ -12,7 +12,8 @@ from fewstep.export.export import ExportOptions, export
 from fewstep.export.sources.diffusers.files import Folder
 from fewstep.export.sources.diffusers.folder import read_recorded_scheduler
 from fewstep.export.sources.diffusers.recording.decoding import LatentMap, RecordedDecoding, find_decoding
-from fewstep.export.sources.diffusers.recording.source import RecordedPipeline, record_folder
+from fewstep.export.sources.diffusers.recording.recorded_pipeline import RecordedPipeline
+from fewstep.export.sources.diffusers.recording.source import record_folder
 from fewstep.runtime.autoencoder import load_autoencoder
 from fewstep.runtime.sampling.loading import load
 from tests import recorded_pipelines

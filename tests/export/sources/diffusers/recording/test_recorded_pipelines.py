@@ -12,7 +12,8 @@ from fewstep.export.export import load_source
 from fewstep.export.size_option import with_sizes
 from fewstep.export.sources.diffusers.files import Folder
 from fewstep.export.sources.diffusers.folder import read_scheduler
-from fewstep.export.sources.diffusers.recording.source import RecordedPipeline, load_recorded_folder, record_folder
+from fewstep.export.sources.diffusers.recording.recorded_pipeline import RecordedPipeline
+from fewstep.export.sources.diffusers.recording.source import load_recorded_folder, record_folder
 from fewstep.plans.configs.diffusers import plan_from_scheduler_config
 from fewstep.plans.configs.pipelines import RECORDED, RecordedTimes, read_recorded
 from fewstep.plans.errors import UserError
@@ -215,6 +216,20 @@ def test_a_norm_that_guidance_keeps_is_that_of_the_plan(tmp_path: Path, caplog: 
     assert source.scheduler is not None
     plan = plan_from_scheduler_config(source.scheduler, steps=2, guidance=4.0)
     assert [step.shaping for step in plan.steps] == [MatchNorm(-1)] * 2
+
+
+@pytest.mark.slow
+def test_texts_of_any_length_are_padded_with_a_mask(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    read = Folder(recorded_pipelines.qwen_image(tmp_path / "qwen_image"))
+    scheduler = read_scheduler(read.path, read.pipeline)
+    assert scheduler is not None
+    source = load_recorded_folder(read, scheduler, CALLS["qwen_image"])
+    assert [(each.name, each.shape, each.dtype) for each in source.spec.conditions] == [
+        ("encoder_hidden_states", (224, TEXT), "float32"),
+        ("encoder_hidden_states_mask", (224,), "int64"),
+    ]
+    assert "samples of QwenImagePipeline agree within" in caplog.text
+    assert "the default guidance of its pipeline is --guidance 4, scaled to the norm of the" in caplog.text
 
 
 def test_an_argument_that_the_call_does_not_take_is_refused(tmp_path: Path) -> None:

@@ -92,7 +92,10 @@ def test_channels_before_x_are_found() -> None:
     ("changes", "says"),
     [
         ({"combine": lambda a, b, x: guide(a, b, x) / guide(a, b, x).norm(dim=1, keepdim=True)}, "by no fixed weights"),
-        ({"combine": lambda a, b, x: torch.cat([guide(a, b, x)[:, :3], b[:, 3:]], dim=1)}, "guides only some"),
+        (
+            {"combine": lambda a, b, x: torch.cat([guide(a, b, x)[:, :3], b[:, 3:]], dim=1)},
+            "guidance of some channels only",
+        ),
         ({"combine": lambda a, b, x: 0.5 * a + 0.5 * b - x}, "Pipe adds -1 x to its network's output"),
         ({"combine": lambda a, b, x: 0.5 * (a + 2 * b)}, "outputs sum to 1.5, not to 1"),
         ({"time": lambda t: t**2}, r"\['timestep'\] is no linear function of the scheduler's time"),

@@ -1,0 +1,98 @@
+"""A pipeline with what its recordings show: relations, arguments and the rules of its scheduler."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fewstep.export.sources.diffusers.recording.arguments import BATCH, ENCODERS, NetworkArguments, sort_arguments
+from fewstep.export.sources.diffusers.recording.components import BuiltPipeline
+from fewstep.export.sources.diffusers.recording.record import CallRecord, record, record_times
+from fewstep.export.sources.diffusers.recording.relations import Relations, check_relations, find_relations
+from fewstep.export.sources.diffusers.recording.row_lists import find_row_lists, shorten_lists
+from fewstep.export.sources.diffusers.recording.schedule_rules import find_rules
+from fewstep.export.sources.diffusers.recording.settings import STEP_COUNT, CallSettings
+from fewstep.export.sources.diffusers.recording.stand_ins import recording_error
+from fewstep.export.sources.diffusers.recording.usual_call import record_usual_call
+from fewstep.plans.configs.pipelines import RECORDED
+from fewstep.plans.errors import UserError
+
+MORE_STEPS = 8
+
+
+class RecordedPipeline:
+    """A pipeline with the relations and the arguments that its recordings show."""
+
+    def __init__(
+        self,
+        built: BuiltPipeline,
+        other: BuiltPipeline,
+        settings: CallSettings,
+        scheduler: Mapping[str, Any],
+        first: CallRecord | None = None,
+    ) -> None:
+        """Record the call of a pipeline with all settings. Raises UserError for what no relation describes.
+
+        other: the same pipeline, with encoders that return other values. first: the recording of the usual call.
+        """
+        name = built.name
+        self.built, self.settings = built, settings
+        base, reseeded = first or record(built, settings.of(), 0), record(built, settings.of(), 1)
+        self.relations: Relations = find_relations(name, base, reseeded)
+        variants: dict[str, CallRecord] = {}
+        for seed, setting in enumerate(settings.variants, 2):
+            variants[setting] = record(built, settings.of(setting), seed)
+            check_relations(name, self.relations, variants[setting], setting)
+        self.batch, batch = self._record_batch(base)
+        variants |= {} if batch is None else {BATCH: batch}
+        variants[ENCODERS] = record(other, settings.of(), 0)
+        longer = (
+            [record(built, settings.of(None, {STEP_COUNT: MORE_STEPS}), 99)] if STEP_COUNT in settings.usual else []
+        )
+        for each in longer:
+            check_relations(name, self.relations, each, "number of steps")
+        self.row_lists: frozenset[str] = frozenset() if batch is None else find_row_lists(self.relations, base, batch)
+        base = shorten_lists(base, self.row_lists)
+        variants = {setting: shorten_lists(each, self.row_lists) for setting, each in variants.items()}
+        self.arguments: NetworkArguments = sort_arguments(name, self.relations, base, variants)
+        records = [base, reseeded, *variants.values(), *longer]
+        rules = find_rules(name, records, scheduler, self._record_sigmas) | self._norm_rule()
+        self.scheduler = {**scheduler, RECORDED: rules}
+        self.x_shape = tuple(base.steps[0].sample.shape[1:])
+
+    def _norm_rule(self) -> dict[str, int]:
+        """Return the field that `plans.configs.pipelines.read_recorded` reads for a norm that guidance keeps."""
+        norm = self.relations.combination.norm
+        if norm is None:
+            return {}
+        if norm.branch != self.arguments.conditional:
+            raise recording_error(f"{self.built.name} scales its guided output to the norm of another branch")
+        return {"norm_axis": norm.axis}
+
+    def _record_batch(self, base: CallRecord) -> tuple[Mapping[str, Any], CallRecord | None]:
+        """Record more samples by the first settings that the pipeline accepts. Returns these, or none."""
+        for settings in self.settings.batches:
+            try:
+                found = record(self.built, self.settings.of(None, settings), 98)
+            except UserError:
+                continue
+            if len(found.steps[0].sample) > len(base.steps[0].sample):
+                check_relations(self.built.name, self.relations, found, BATCH)
+                return settings, found
+        return {}, None
+
+    def _record_sigmas(self, count: int) -> Sequence[float] | None:
+        """Return the sigmas that the pipeline passes to its scheduler for a number of steps."""
+        try:
+            times = record_times(self.built, self.settings.of(None, {STEP_COUNT: count}))
+        except Exception:  # some pipelines refuse few steps
+            return None
+        sigmas: Sequence[float] | None = times.get("sigmas")
+        return sigmas
+
+
+def record_pipeline(
+    built: BuiltPipeline, other: BuiltPipeline, given: Mapping[str, Any], scheduler: Mapping[str, Any]
+) -> RecordedPipeline:
+    """Choose the usual call of a pipeline, and record it with all settings. `given` are arguments that the user chose,
+    and `other` is the pipeline with encoders that return other values."""
+    settings, first = record_usual_call(built, given)
+    return RecordedPipeline(built, other, settings, scheduler, first)

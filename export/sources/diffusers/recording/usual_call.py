@@ -1,0 +1,95 @@
+"""Choose the usual call of a pipeline: with pictures if it needs them, with guidance if it can have it, and with padded
+texts if the length of a text is seen by the network."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor
+
+from fewstep.export.sources.diffusers.recording.components import BuiltPipeline
+from fewstep.export.sources.diffusers.recording.record import CallRecord, SchedulerStep, record
+from fewstep.export.sources.diffusers.recording.settings import (
+    GUIDANCES,
+    LENGTH,
+    NEGATIVE,
+    PLAIN,
+    PROMPT,
+    SHORTNESS,
+    CallSettings,
+    Forms,
+    choose_settings,
+)
+from fewstep.plans.errors import UserError
+
+LOG = logging.getLogger("fewstep")
+
+
+def record_usual_call(built: BuiltPipeline, given: Mapping[str, Any]) -> tuple[CallSettings, CallRecord]:
+    """Choose the usual call, and record it. Raises the first error if the pipeline does not run."""
+    settings, first = _record_with_pictures_if_needed(built, given)
+    settings, first = _record_with_guidance(built, given, settings, first)
+    if {PROMPT, NEGATIVE} & set(given) or not _is_length_seen(built, settings, first):
+        return settings, first
+    padded = choose_settings(built.pipeline, given, replace(settings.forms, is_padded=True))
+    try:
+        return padded, record(built, padded.of(), 0)
+    except UserError as error:
+        LOG.info("%s takes no two prompts of different lengths: %s", built.name, error.what)
+        return settings, first
+
+
+def _record_with_pictures_if_needed(built: BuiltPipeline, given: Mapping[str, Any]) -> tuple[CallSettings, CallRecord]:
+    settings = choose_settings(built.pipeline, given)
+    try:
+        return settings, record(built, settings.of(), 0)
+    except UserError as error:
+        with_pictures = choose_settings(built.pipeline, given, replace(PLAIN, has_pictures=True))
+        if set(with_pictures.usual) == set(settings.usual):
+            raise
+        try:
+            return with_pictures, record(built, with_pictures.of(), 0)
+        except UserError as other:
+            raise other from error
+
+
+def _record_with_guidance(
+    built: BuiltPipeline, given: Mapping[str, Any], settings: CallSettings, first: CallRecord
+) -> tuple[CallSettings, CallRecord]:
+    """Return the call with the first guidance weight that adds a branch, if the usual call has no guidance, and the
+    user chose none."""
+    if _count_rows(first.steps[0]) > len(first.steps[0].sample):
+        return settings, first
+    for name in GUIDANCES:
+        if name not in settings.variants or name in given:
+            continue
+        other = record(built, settings.of(name), 0)
+        if _count_rows(other.steps[0]) > _count_rows(first.steps[0]):
+            weight = float(settings.variants[name][name])
+            return choose_settings(built.pipeline, given, _guide(settings.forms, name, weight)), other
+    return settings, first
+
+
+def _guide(forms: Forms, name: str, weight: float) -> Forms:
+    return replace(forms, guided_by=(name, weight))
+
+
+def _count_rows(step: SchedulerStep) -> int:
+    """Return the number of rows of a network's outputs in a step."""
+    return sum(len(call.output) for call in step.calls)
+
+
+def _is_length_seen(built: BuiltPipeline, settings: CallSettings, first: CallRecord) -> bool:
+    """Return True if the shape of an argument of the network follows the length of the prompt."""
+    shapes = _shapes(first)
+    others = (record(built, settings.of(each), 0) for each in (LENGTH, SHORTNESS) if each in settings.variants)
+    return any(_shapes(other) != shapes for other in others)
+
+
+def _shapes(record: CallRecord) -> list[dict[str, tuple[int, ...]]]:
+    """Return the shapes of the arguments that are tensors, of each call in the first step."""
+    return [
+        {path: tuple(leaf.shape) for path, leaf in call.leaves.items() if isinstance(leaf, Tensor)}
+        for call in record.steps[0].calls
+    ]
