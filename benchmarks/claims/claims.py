@@ -29,7 +29,7 @@ from benchmarks.claims.claim_lines import Line, Refused
 from benchmarks.claims.measure_claim import judged, timed
 from benchmarks.claims.settings import FIRST_SEED, MODELS, opened
 from benchmarks.distance_to_data import RisingDistance
-from benchmarks.options import add_only, add_seeds, add_work, parser_of, seeds_of
+from benchmarks.options import add_only, add_seeds, add_work, parser_of, refusing, seeds_of
 from benchmarks.result_store import digest, kept
 from fewstep.plans.errors import UserError
 from fewstep.runtime.machine.cpu import physical_cores, usable_cores
@@ -50,17 +50,18 @@ def main() -> int:
     add_work(parser, "claims")
     parser.add_argument("--keep", action="store_true", help="put the lines into docs/measured")
     options = parser.parse_args()
-    seeds_of(options)  # that are held out, or refused now
-    try:
-        for line in in_processes(options):
-            print(line, flush=True)
-            if options.keep and isinstance(line, Refused):
-                claim_lines.drop(line.name)
-            elif options.keep:
-                claim_lines.keep(line)
-    finally:  # pages have what an interrupted run has kept
-        if options.keep:
-            write()
+    with refusing(parser):
+        seeds_of(options)  # that are held out, or refused now
+        try:
+            for line in in_processes(options):
+                print(line, flush=True)
+                if options.keep and isinstance(line, Refused):
+                    claim_lines.drop(line.name)
+                elif options.keep:
+                    claim_lines.keep(line)
+        finally:  # pages have what an interrupted run has kept
+            if options.keep:
+                write()
     return 0
 
 
