@@ -1,0 +1,128 @@
+"""The tables, the plot and the grid of samples of docs/measured/solver_distances.md."""
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from benchmarks.distance_to_data import FEW, mean_and_error, refuse_unless_falling
+from benchmarks.markdown import put_part, table
+from fewstep.measure.rollouts.metrics import Floats
+from fewstep.report.drawing.pictures import draw_grid, encode_png
+from fewstep.report.drawing.plan_plot import stack_drawings
+from fewstep.report.drawing.plots import Series, line_plot
+
+DOCS = Path(__file__).parents[1] / "docs"
+PAGE = DOCS / "measured/solver_distances.md"
+KEPT = PAGE.with_suffix(".json")
+PLOT, GRID = DOCS / "pictures/solver-distances.svg", DOCS / "pictures/solver-samples.png"
+SCRIPT = "benchmarks.solver_distances"
+SHOWN = range(10_000, 10_010)  # seeds of the grid, one of each class
+
+
+class Cell(msgspec.Struct, frozen=True, order=True):
+    """What a figure is of. plan: SOLVER:STEPS."""
+
+    denoiser: str
+    body: str
+    guidance: float
+    plan: str
+
+    @property
+    def solver(self) -> str:
+        return self.plan.partition(":")[0]
+
+    @property
+    def steps(self) -> int:
+        return int(self.plan.partition(":")[2])
+
+    def __str__(self) -> str:
+        return f"{self.denoiser} {self.body} guidance {self.guidance:g} {self.plan}"
+
+
+class Row(msgspec.Struct, frozen=True):
+    """A figure. values: pseudo-values of FD. digest: of what it follows from."""
+
+    cell: Cell
+    samples: int
+    values: tuple[float, ...]
+    digest: str
+
+    @property
+    def mean(self) -> float:
+        return mean_and_error(np.array(self.values))[0]
+
+    @property
+    def error(self) -> float:
+        return mean_and_error(np.array(self.values))[1]
+
+
+def order_rows(rows: Iterable[Row]) -> list[Row]:
+    """Rows by denoiser, body, guidance, solver and steps."""
+    return sorted(rows, key=lambda row: (*msgspec.structs.astuple(row.cell)[:3], row.cell.solver, row.cell.steps))
+
+
+def write_page(rows: Sequence[Row]) -> None:
+    """Write the tables into the page, and the plot next to its other pictures. RisingDistance if a curve rises."""
+    for (denoiser, body, guidance, solver), curve in _curves(rows).items():
+        by_steps = {row.cell.steps: np.array(row.values) for row in curve}
+        if FEW in by_steps:
+            refuse_unless_falling(f"{denoiser}, {body}, guidance {guidance:g}, {solver}", by_steps)
+    put_part(PAGE, SCRIPT, _distances(order_rows(rows)))
+    PLOT.write_text(_plot(order_rows(rows)))
+
+
+def draw_samples(sample: Callable[[Cell, range], Floats], body: str) -> None:
+    """Draw the grid of `cifar10_dit`: a row of pictures for each number of steps of each solver."""
+    plans = [f"{solver}:{steps}" for solver in ("ddim", "dpmpp_2m") for steps in (4, 8, 20, 50)]
+    rows = [sample(Cell("cifar10_dit", body, 1.5, plan), SHOWN) for plan in plans]
+    GRID.write_bytes(encode_png(draw_grid(np.concatenate(rows), len(SHOWN), 2)))
+
+
+def _curves(rows: Sequence[Row]) -> dict[tuple[str, str, float, str], list[Row]]:
+    """The rows of each line of the table, by increasing steps."""
+    found: dict[tuple[str, str, float, str], list[Row]] = {}
+    for row in rows:
+        cell = row.cell
+        found.setdefault((cell.denoiser, cell.body, cell.guidance, cell.solver), []).append(row)
+    return found
+
+
+def _distances(rows: Sequence[Row]) -> str:
+    counts = sorted({row.cell.steps for row in rows})
+    lines = []
+    for (denoiser, body, guidance, solver), curve in _curves(rows).items():
+        by_steps = {row.cell.steps: f"{row.mean:.1f} ± {row.error:.1f}" for row in curve}
+        samples = sorted({row.samples for row in curve})
+        counted = " to ".join(map(str, dict.fromkeys((samples[0], samples[-1]))))
+        said = "none" if guidance == 1 else f"{guidance:g}"
+        figures = [by_steps.get(count, "") for count in counts]
+        lines.append(
+            [
+                f"`{denoiser}`",
+                body,
+                said,
+                f"`{solver}`",
+                *figures,
+                counted,
+            ]
+        )
+    return table(["denoiser", "body", "guidance", "solver", *(f"{count} steps" for count in counts), "samples"], lines)
+
+
+def _plot(rows: Sequence[Row]) -> str:
+    """A drawing of each denoiser: FD over steps, on an axis where each number of steps is as far from the next."""
+    counts = sorted({row.cell.steps for row in rows})
+    drawings = []
+    for denoiser in dict.fromkeys(row.cell.denoiser for row in rows):
+        series = []
+        curves = {key: curve for key, curve in _curves(rows).items() if key[0] == denoiser}
+        solvers = sorted({key[3] for key in curves})
+        for (_, body, guidance, solver), curve in curves.items():
+            name = f"{solver}, {body}, " + ("no guidance" if guidance == 1 else f"guidance {guidance:g}")
+            colour = solvers.index(solver) + (3 if body == "int8" else 0)
+            steps = [row.cell.steps for row in curve]
+            series.append(Series(name, steps, [row.mean for row in curve], colour, guidance != 1))
+        drawings.append(line_plot(series, f"steps, {denoiser}", "FD(cifar10-cnn)", counts))
+    return stack_drawings("FD to the test images of CIFAR-10", drawings)
