@@ -31,12 +31,12 @@ def write(folder: Path, kind: str, **components: Any) -> Path:
     return folder
 
 
-def wan(folder: Path, **more: Any) -> Path:
+def wan(folder: Path, patch: int = 1, **more: Any) -> Path:
     """Wan: two calls per step, classifier-free guidance. Latents [8, 2, 2, 2] for 5 frames of 16 by 16 pixels."""
     import diffusers
 
     network = diffusers.WanTransformer3DModel(
-        patch_size=(1, 1, 1),
+        patch_size=(1, patch, patch),
         num_attention_heads=2,
         attention_head_dim=12,
         in_channels=8,
@@ -50,6 +50,11 @@ def wan(folder: Path, **more: Any) -> Path:
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
     parts = {"transformer": randomized(network), "vae": None, "scheduler": scheduler, "transformer_2": None}
     return write(folder, "WanPipeline", **{**parts, **more})
+
+
+def wan_with_times_of_positions(folder: Path) -> Path:
+    """Wan 2.2 with 5 billion weights: a time for each position, all of which are equal without a picture."""
+    return wan(folder, patch=2, expand_timesteps=True)
 
 
 def ltx(folder: Path) -> Path:
@@ -356,6 +361,7 @@ def perturbed_attention(folder: Path) -> Path:
 
 CALLS: dict[str, dict[str, Any]] = {
     "wan": {"height": 16, "width": 16, "num_frames": 5, "max_sequence_length": TOKENS},
+    "wan_with_times_of_positions": {"height": 32, "width": 32, "num_frames": 5, "max_sequence_length": TOKENS},
     "ltx": {"height": 64, "width": 64, "num_frames": 9, "max_sequence_length": TOKENS},
     "cogvideox": {"height": 16, "width": 16, "num_frames": 9, "max_sequence_length": TOKENS},
     "cogvideox_image_to_video": {"height": 16, "width": 16, "num_frames": 9, "max_sequence_length": TOKENS},

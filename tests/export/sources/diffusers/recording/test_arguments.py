@@ -16,13 +16,17 @@ TIMES = (900.0, 500.0, 100.0)
 EMPTY, PICTURE, OTHER = torch.zeros(5), torch.linspace(0, 1, 5), torch.linspace(1, 2, 5)
 
 
-def recording(rows: tuple[torch.Tensor, ...], seed: int = 0, samples: int = 1, **more: Any) -> CallRecord:
-    """Steps of one call with a row of `embeds` for each branch, each for `samples` samples."""
+def recording(
+    rows: tuple[torch.Tensor, ...], seed: int = 0, samples: int = 1, picture: torch.Tensor | None = None, **more: Any
+) -> CallRecord:
+    """Steps of one call with a row of `embeds` for each branch, each for `samples` samples, and with the channels of a
+    picture after x."""
     random = torch.Generator().manual_seed(seed)
     x, steps = torch.randn(samples, 4, 6, 6, generator=random), []
     for time in TIMES:
+        seen = x if picture is None else torch.cat([x, picture], dim=1)
         arguments = {
-            "sample": torch.cat([x] * len(rows)),
+            "sample": torch.cat([seen] * len(rows)),
             "timestep": torch.full((len(rows) * samples,), time),
             "embeds": torch.stack([row for row in rows for _ in range(samples)]),
             **more,
@@ -51,6 +55,12 @@ def test_the_branch_that_changes_with_the_picture_has_the_conditions() -> None:
 def test_the_prompt_decides_before_the_picture() -> None:
     variants = {"prompt": recording((OTHER, EMPTY)), "image": recording((PICTURE, OTHER))}
     assert sort((PICTURE, EMPTY), variants).conditional == 0
+
+
+def test_the_prompt_decides_although_an_encoded_picture_has_other_noise_in_each_recording() -> None:
+    noisy = [torch.randn(1, 2, 6, 6, generator=torch.Generator().manual_seed(seed)) for seed in range(2)]
+    variants = {"prompt": recording((EMPTY, OTHER), picture=noisy[1])}
+    assert sort((EMPTY, PICTURE), variants, picture=noisy[0]).conditional == 1
 
 
 @pytest.mark.parametrize("other", [(EMPTY, PICTURE), (OTHER, OTHER)])
