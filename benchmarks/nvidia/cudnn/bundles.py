@@ -3,12 +3,13 @@
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.gpu.deployed import TRAJECTORIES, deployed, has_body
+from benchmarks.gpu.deployed import TRAJECTORIES, deployed
 from benchmarks.nvidia.cudnn.programs import BODY
 from benchmarks.nvidia.int8_forms import BLOCK, FEW
 from benchmarks.zoo.bundles import calibration
 from fewstep.calibration.calibrate import calibrate
 from fewstep.export.export import ExportOptions, export
+from fewstep.runtime.bundle.reading import open_bundle
 
 MODELS = ("fashion_mnist", "cifar10", "dit_flow", "policy_unet1d", BLOCK.name)
 
@@ -18,7 +19,7 @@ def int8_bundle(name: str, work: Path) -> Path:
     of = deployed(name, work)
     if not (of.bundle / "manifest.json").exists():
         export(ExportOptions(of.member.source, of.bundle))
-    if not has_body(of, BODY):
+    if BODY not in open_bundle(of.bundle).manifest.bodies:
         count = FEW if of.member.name == BLOCK.name else TRAJECTORIES
         asked = calibration(of.member, of.bundle, of.member.plan, ("tensorrt",), count)
         calibrate(replace(asked, guidance=of.member.guidance))

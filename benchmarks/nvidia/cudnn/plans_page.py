@@ -33,13 +33,18 @@ def summary(records: Sequence[GroupPlans], gpus: Sequence[str]) -> str:
 def without_plan(records: Sequence[GroupPlans]) -> str:
     """The operations without a plan, and cuDNN's reason."""
     rows = [
-        [each.denoiser, each.gpu, each.precision, each.operation, each.epilogue, each.reason or "no plan"]
+        [each.denoiser, each.gpu, each.precision, each.operation, each.epilogue, reason_of(each)]
         for each in records
         if not each.engines
     ]
     if not rows:
         return "No group is without a plan, in int8 or in half precision."
     return "Groups without a plan:\n\n" + table(("denoiser", "GPU", "type", "operation", "epilogue", "reason"), rows)
+
+
+def reason_of(each: GroupPlans) -> str:
+    """cuDNN's reason, without the configurations of engines that it tried."""
+    return each.reason.partition(" ___")[0] or "no plan"
 
 
 def by_operation(records: Sequence[GroupPlans], gpus: Sequence[str]) -> str:

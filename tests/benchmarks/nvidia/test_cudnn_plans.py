@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from benchmarks.gpu.results import Agreement, GroupPlans, GroupTime, Machine, StepTime
+from benchmarks.nvidia.cudnn.__main__ import VERBS, main
 from benchmarks.nvidia.cudnn.engines import COMPILED, CUDNN, INT8
 from benchmarks.nvidia.cudnn.page import page_of
 from benchmarks.nvidia.cudnn.plans import DESCRIBED, ask_cudnn, dotted
@@ -26,7 +27,9 @@ def test_groups_with_a_plan_are_counted() -> None:
 
 
 def test_a_group_without_a_plan_is_named_with_its_reason() -> None:
-    page = page_of([MACHINE, GroupPlans(*INT8_GROUP, {}, "no engine supports it"), GroupPlans(*HALF, {"eng41": 31})])
+    page = page_of(
+        [MACHINE, GroupPlans(*INT8_GROUP, {}, "no engine supports it ___ {knobs}"), GroupPlans(*HALF, {"eng41": 31})]
+    )
     assert "| cifar10 | 3 | 75 % | 0 |" in page
     named = "| cifar10 | H100 | int8 | 64->64 3x3 at 32x32, batch 8 | scale, bias to half | no engine supports it |"
     assert named in page
@@ -93,3 +96,15 @@ def test_an_environment_without_cudnn_is_named(tmp_path: Path) -> None:
     python.chmod(0o755)
     with pytest.raises(UserError, match="No module named 'cudnn'"):
         list(ask_cudnn([], python, tmp_path, "2026-11-27"))
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_a_command(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main([verb, "--help"])
+    assert "usage" in capsys.readouterr().out
+
+
+def test_another_verb_prints_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["measure"]) == 2
+    assert "benchmarks.nvidia.cudnn plans --python" in capsys.readouterr().out
