@@ -92,7 +92,12 @@ class BodyMaker:
         while bodies[-1].trial.psnr < policy.enough_psnr and len(bodies) < most:
             bodies.append(self._make_split_body(bodies[0].recipe, len(bodies) + 1))
         least = min(policy.enough_psnr, max(body.trial.psnr for body in bodies) - policy.tolerated_loss)
-        return next(body for body in bodies if body.trial.psnr >= least)
+        count = next(number for number, body in enumerate(bodies, 1) if body.trial.psnr >= least)
+        if most > 1:
+            tried = ", ".join(f"{body.trial.psnr:.1f} dB with {number}" for number, body in enumerate(bodies, 1))
+            what = "%s has %d of at most %d graphs: mean PSNR %s (%g dB are enough, or %g dB below the best tried)"
+            LOG.info(what, target_body_name(target), count, most, tried, policy.enough_psnr, policy.tolerated_loss)
+        return bodies[count - 1]
 
     def _make_single_graph_body(self, target: Target) -> CalibratedBody:
         """Return the body as one graph. The operations that cause much of its error stay in float."""

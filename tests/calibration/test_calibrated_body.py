@@ -234,6 +234,16 @@ def test_a_body_has_as_many_graphs_as_samples_need(
     assert len(body.graphs) == count and body.trials[0].psnr == psnrs[count - 1]
 
 
+def test_the_number_of_graphs_is_logged_with_the_qualities_that_decide(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    judge_by_graphs(monkeypatch, 40.0, 41.0, 41.0)
+    with caplog.at_level("INFO", "fewstep"):
+        run(bundle, target=("tensorrt",))
+    (line,) = [each.getMessage() for each in caplog.records if "graphs" in each.getMessage()]
+    assert line.startswith("int8-tensorrt has 2 of at most 3 graphs: mean PSNR 40.0 dB with 1, 41.0 dB with 2, 41.0 dB")
+
+
 @pytest.mark.parametrize("enough", [2, 3])
 def test_each_graph_has_the_ranges_of_its_own_steps(bundle: Path, monkeypatch: pytest.MonkeyPatch, enough: int) -> None:
     """And one scale for them where a convolution reads."""
