@@ -14,6 +14,7 @@ from fewstep.graph.graph import Array, Graph, Node, rename_inputs
 from fewstep.graph.index import Index, index
 from fewstep.graph.passes.constants import drop_unused
 from fewstep.graph.passes.contrib_norm import GroupNorm, find_group_norms
+from fewstep.graph.passes.contrib_skip_norm import fuse_skips
 from fewstep.graph.selection import CONTRIB
 from fewstep.graph.types import Types
 
@@ -29,6 +30,7 @@ def channels_last(graph: Graph, types: Types) -> Graph:
     """Compute images and sequences with channels last, from the first convolution to the last.
 
         GroupNorm as exported, with affine map and SiLU    ==>    GroupNorm of com.microsoft
+        GroupNorm of a sum                                 ==>    SkipGroupNorm of com.microsoft
         Conv(x, W) + b                                     ==>    Transpose(Conv(Transpose(x), W, b))
         f(x)                                               ==>    f of channels last, for f without axes
 
@@ -43,7 +45,8 @@ def channels_last(graph: Graph, types: Types) -> Graph:
         return graph
     layout = _Layout(graph, idx, types, NewNodes(graph), norms)
     layout.convert()
-    nodes = (rename_inputs(node, layout.equal) for node in layout.nodes)
+    outputs = {value.name for value in graph.outputs}
+    nodes = fuse_skips([rename_inputs(node, layout.equal) for node in layout.nodes], layout.sums - outputs)
     return drop_unused(graph.with_nodes(nodes, layout.new.constants))
 
 
@@ -53,7 +56,8 @@ class _Layout:
 
     last: the name with channels last of each tensor that has one. written: the tensors that exist under their own
     names. skipped: outputs of nodes that another node computes. tokens: tensors [B, C, n] that only Transposes read, by
-    the image that they were. equal: the tensor whose elements and axes are those of another.
+    the image that they were. equal: the tensor whose elements and axes are those of another. sums: tensors with
+    channels last that are sums of two tensors of their shape.
     """
 
     graph: Graph
@@ -67,6 +71,7 @@ class _Layout:
     skipped: set[str] = field(default_factory=set)
     tokens: dict[str, str] = field(default_factory=dict)
     equal: dict[str, str] = field(default_factory=dict)
+    sums: set[str] = field(default_factory=set)
 
     def convert(self) -> None:
         """Convert all nodes, and write the graph's outputs with channels first."""
@@ -207,6 +212,8 @@ class _Layout:
         if not all(self._may_turn(name, result) for name in node.inputs):
             return False
         self._add(node, [self._turn(name, result) for name in node.inputs])
+        if node.op == "Add" and all(self.types.shape(name) == result for name in node.inputs):
+            self.sums.add(self.last[node.output])
         return True
 
     def _is_last(self, name: str, result: tuple[int | str, ...] | None) -> bool:

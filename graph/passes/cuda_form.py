@@ -49,4 +49,5 @@ def form_size(graph: Graph) -> FormSize:
 
     nodes = [node for node in graph.nodes if node.op not in VIEWS and not cancels(node)]
     count = [node.op for node in nodes].count
-    return FormSize(count("GroupNorm"), count("MultiHeadAttention"), count("Transpose"), len(nodes))
+    norms = count("GroupNorm") + count("SkipGroupNorm")
+    return FormSize(norms, count("MultiHeadAttention"), count("Transpose"), len(nodes))

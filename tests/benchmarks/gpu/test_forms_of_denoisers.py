@@ -15,14 +15,14 @@ from tests.graph.passes.contrib_reference import expand_contrib_norms
 from tests.graph.small_graphs import assert_close, feeds
 
 KERNELS = {  # of a step: before, and in the form
-    "fashion_mnist": (196, FormSize(norms=20, attentions=1, transposes=1, kernels=116)),
-    "cifar10": (233, FormSize(norms=23, attentions=2, transposes=1, kernels=134)),
+    "fashion_mnist": (196, FormSize(norms=20, attentions=1, transposes=1, kernels=112)),
+    "cifar10": (233, FormSize(norms=23, attentions=2, transposes=1, kernels=128)),
     "dit_flow": (126, FormSize(norms=0, attentions=4, transposes=2, kernels=94)),
-    "sd15_block": (68, FormSize(norms=4, attentions=2, transposes=3, kernels=39)),
-    "policy_unet1d": (220, FormSize(norms=25, attentions=0, transposes=4, kernels=137)),
-    "text_unet_flow": (216, FormSize(norms=18, attentions=7, transposes=12, kernels=119)),
-    "unet_edm_cifar": (233, FormSize(norms=9, attentions=2, transposes=17, kernels=170)),  # groups of 3 channels
-    "convnext_v_cosine": (104, FormSize(norms=9, attentions=0, transposes=3, kernels=79)),
+    "sd15_block": (68, FormSize(norms=4, attentions=2, transposes=3, kernels=37)),
+    "policy_unet1d": (220, FormSize(norms=25, attentions=0, transposes=4, kernels=135)),
+    "text_unet_flow": (216, FormSize(norms=18, attentions=7, transposes=12, kernels=109)),
+    "unet_edm_cifar": (233, FormSize(norms=9, attentions=2, transposes=17, kernels=169)),  # groups of 3 channels
+    "convnext_v_cosine": (104, FormSize(norms=9, attentions=0, transposes=3, kernels=78)),
     "residual_outliers": (164, FormSize(norms=0, attentions=1, transposes=6, kernels=164)),  # groups of 5 and 7
     "score_wide": (107, FormSize(norms=0, attentions=0, transposes=0, kernels=107)),  # groups of one channel
 }

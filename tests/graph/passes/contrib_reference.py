@@ -1,4 +1,4 @@
-"""The GroupNorm of com.microsoft by its definition, since ONNX Runtime has a kernel for it on GPUs only."""
+"""The norms of com.microsoft by their definitions, since ONNX Runtime has kernels for them on GPUs only."""
 
 import numpy as np
 
@@ -12,12 +12,13 @@ def expand_contrib_norms(graph: Graph) -> Graph:
     rounded to `half` after it."""
     new, nodes = NewNodes(graph), list[Node]()
     for node in graph.nodes:
-        nodes += _expand(node, graph, new) if node.op == "GroupNorm" else [node]
+        nodes += _expand(node, graph, new) if node.op in ("GroupNorm", "SkipGroupNorm") else [node]
     return graph.with_nodes(nodes, new.constants)
 
 
 def _expand(node: Node, graph: Graph, new: NewNodes) -> list[Node]:
-    (x, gamma, beta), groups, nodes = node.inputs, node.attributes["groups"], list[Node]()
+    (x, gamma, beta, *added), groups, nodes = node.inputs, node.attributes["groups"], list[Node]()
+    assert bool(added) == (node.op == "SkipGroupNorm")
     assert node.domain == "com.microsoft" and node.attributes["channels_last"] == 1
     assert graph.constants[gamma].dtype == graph.constants[beta].dtype == np.float32
 
@@ -25,8 +26,12 @@ def _expand(node: Node, graph: Graph, new: NewNodes) -> list[Node]:
         nodes.append(Node(op, inputs, (new.name(f"{node.output}_{op}"),), attributes))
         return nodes[-1].output
 
-    first = add("Transpose", x, **FIRST)
-    exact = add("Cast", first, to=1)
+    exact = add("Cast", x, to=1)
+    for each in added:  # the skip, then the bias of channels
+        exact = add("Add", exact, add("Cast", each, to=1))
+    if len(node.outputs) > 1:
+        nodes.append(Node("CastLike", (exact, x), node.outputs[1:]))
+    first = exact = add("Transpose", exact, **FIRST)
     ones, zeros = (new.constant(f"{value}_{groups}", np.full(groups, value, np.float32)) for value in (1, 0))
     apart = add("Reshape", exact, new.constant(f"groups_{groups}", np.array([0, groups, -1])))
     normal = add("InstanceNormalization", apart, ones, zeros, epsilon=node.attributes["epsilon"])
@@ -34,5 +39,5 @@ def _expand(node: Node, graph: Graph, new: NewNodes) -> list[Node]:
     value = add("Add", add("Mul", last, gamma), beta)
     if node.attributes["activation"]:
         value = add("Mul", value, add("Sigmoid", value))
-    nodes.append(Node("CastLike", (value, x), node.outputs))
+    nodes.append(Node("CastLike", (value, x), node.outputs[:1]))
     return nodes

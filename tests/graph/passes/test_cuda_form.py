@@ -125,6 +125,37 @@ def test_groups_that_the_kernel_refuses_stay(channels: int) -> None:
     assert cuda_form(before).nodes == before.nodes
 
 
+RESIDUAL = """d = Conv <pads = [1, 1, 1, 1]> (n, again) e = Add(d, bias) s = Add({sum})
+    g2 = Reshape(s, groups) i2 = InstanceNormalization <epsilon = 0.01> (g2, scales, shifts) r2 = Reshape(i2, whole) """
+
+
+@pytest.mark.parametrize("operands", ["e, b", "b, e"])
+@pytest.mark.parametrize(("tail", "outputs"), [("y = Tanh(r2)", 1), ("y = Add(r2, s)", 2)], ids=["read once", "again"])
+def test_the_norm_of_a_residual_adds_it_and_the_bias(operands: str, tail: str, outputs: int) -> None:
+    before = network(tail=RESIDUAL.format(sum=operands) + tail)
+    again = RANDOM.standard_normal((8, 8, 3, 3)).astype(np.float32)
+    after = assert_same_form(replace(before, constants={**before.constants, "again": again}), rtol=3e-6)
+    (skip,) = (each for each in after.nodes if each.op == "SkipGroupNorm")
+    assert (len(skip.inputs), len(skip.outputs), after.constants[skip.inputs[4]].shape) == (5, outputs, (8,))
+    assert [len(each.inputs) for each in after.nodes if each.op == "Conv"] == [3, 2]  # the second without its bias
+    assert len(norms(after)) == 1
+
+
+def test_a_convolution_that_others_read_keeps_its_bias() -> None:
+    before = network(tail=RESIDUAL.format(sum="b, e") + "t = Tanh(e) y = Add(r2, t)")
+    again = RANDOM.standard_normal((8, 8, 3, 3)).astype(np.float32)
+    after = assert_same_form(replace(before, constants={**before.constants, "again": again}), rtol=3e-6)
+    (skip,) = (each for each in after.nodes if each.op == "SkipGroupNorm")
+    assert len(skip.inputs) == 4 and [len(each.inputs) for each in after.nodes if each.op == "Conv"] == [3, 3]
+
+
+def test_a_sum_with_a_row_of_each_sample_stays() -> None:
+    before = network(tail=RESIDUAL.format(sum="e, row") + "y = Tanh(r2)")
+    again = RANDOM.standard_normal((8, 8, 3, 3)).astype(np.float32)
+    after = assert_same_form(replace(before, constants={**before.constants, "again": again}), rtol=3e-6)
+    assert len(norms(after)) == 2 and "SkipGroupNorm" not in after.ops()
+
+
 QKV = """(float[batch, 5, 12] x) => (float[batch, 5, 4] y) {{
     r = Reshape(x, five) p = Transpose <perm = [2, 0, 3, 1, 4]> (r)
     q = Gather <axis = 0> (p, zero) k = Gather <axis = 0> (p, one) v = Gather <axis = 0> (p, two)
@@ -221,7 +252,7 @@ def test_the_shipped_denoiser_has_a_norm_in_one_kernel_and_no_transposes(exporte
     before = io.load(bundle.graph(bundle.body("float32").graph), root=bundle.path)
     after = cuda_form(before)
     assert form_size(before) == FormSize(norms=0, attentions=0, transposes=5, kernels=196)
-    assert form_size(after) == FormSize(norms=20, attentions=1, transposes=1, kernels=116)
+    assert form_size(after) == FormSize(norms=20, attentions=1, transposes=1, kernels=112)
     given = feeds(before, 2)
     assert_close(run(before, given), run(expand_contrib_norms(after), given), 1e-6)
 
@@ -231,6 +262,6 @@ def test_the_shipped_denoiser_in_float16_differs_by_rounding(exported_fashion_mn
     exact = io.load(bundle.graph(bundle.body("float32").graph), root=bundle.path)
     before = to_half(exact, FLOAT16)
     after = cuda_form(before)
-    assert form_size(after).norms == 20 and form_size(before).kernels - form_size(after).kernels == 80
+    assert form_size(after).norms == 20 and form_size(before).kernels - form_size(after).kernels == 84
     given = feeds(exact, 2)
     assert_close(run(exact, given), run(expand_contrib_norms(after), given), 2e-3)
