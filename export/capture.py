@@ -3,6 +3,7 @@
 import contextlib
 import io
 import logging
+import math
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,14 +15,18 @@ from onnxscript import ir
 
 from fewstep.export.export_errors import explain_export_error, watch_calls
 from fewstep.export.mapped_weights import find_mapped
+from fewstep.export.tracing.antialiasing import ANTIALIASED
 from fewstep.export.tracing.attention import ATTENTION, EXPORTED_RANK, decompose_attention, zero_rows_without_keys
 from fewstep.export.tracing.circular_padding import CIRCULAR, is_circular, pad_circularly
 from fewstep.export.tracing.complex_pairs import ON_PAIRS, has_complex_input
+from fewstep.export.tracing.distances import DISTANCES
 from fewstep.export.tracing.exporter_speedups import cache_operations, skip_impossible_matches
 from fewstep.export.tracing.linspace import FreeSteps
 from fewstep.export.tracing.nearest import NEAREST
+from fewstep.export.tracing.order_statistics import ORDER_STATISTICS
 from fewstep.export.tracing.short_lists import expand_short_lists
 from fewstep.export.tracing.size_arithmetic import FORMS, simplify_sizes
+from fewstep.export.tracing.stacking import STACKS
 from fewstep.graph.graph import Array, Graph
 from fewstep.graph.io import OPSET, from_model
 
@@ -63,7 +68,7 @@ def capture(
                 output_names=list(outputs),
                 optimize=False,
                 verbose=False,
-                custom_translation_table={**FORMS, **NEAREST},
+                custom_translation_table={**FORMS, **NEAREST, **ANTIALIASED},
             )
             assert program is not None and program.exported_program is not None
             initializers = list(program.model.graph.initializers.values())
@@ -120,6 +125,15 @@ def _add(a: torch.Tensor, b: Any, *, alpha: float = 1) -> Any:
     return torch.where(a == 0, b, a)
 
 
+def _arange(start: Any, end: Any, step: Any = 1, *, dtype: torch.dtype | None = None, **layout: Any) -> Any:
+    """The fractions of a range as multiples of its step, as many as torch has: ONNX's Range may round to one more."""
+    numbers = (start, end, step)
+    if not all(isinstance(each, int | float) for each in numbers) or all(isinstance(each, int) for each in numbers):
+        return NotImplemented
+    places = torch.arange(math.ceil((end - start) / step), dtype=torch.float64, device=layout.get("device"))
+    return (start + places * step).to(dtype or torch.get_default_dtype())
+
+
 def _squeeze(x: torch.Tensor, dim: int) -> Any:
     """x where that axis is longer than 1, as torch has it: ONNX refuses to squeeze such an axis."""
     return NotImplemented if x.shape[dim] == 1 else torch.ops.aten.alias.default(x)
@@ -143,9 +157,15 @@ def _pad(x: torch.Tensor, pad: Sequence[Any], mode: str = "constant", value: flo
 DECOMPOSED: dict[Any, Callable[..., Any]] = {
     ATTENTION: decompose_attention,
     torch.ops.aten.add.Tensor: _add,
+    torch.ops.aten.arange.default: lambda end, **options: _arange(0, end, **options),
+    torch.ops.aten.arange.start: _arange,
+    torch.ops.aten.arange.start_step: _arange,
     torch.ops.aten.squeeze.dim: _squeeze,
     torch.ops.aten.squeeze.default: _squeeze_all,
     **ON_PAIRS,
+    **DISTANCES,
+    **ORDER_STATISTICS,
+    **STACKS,
     torch.ops.aten.pad.default: _pad,
 }
 

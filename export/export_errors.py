@@ -170,13 +170,40 @@ def describe_random_operation(root: torch.nn.Module, program: torch.export.Expor
 
 
 def _explain_missing_form(operation: str, watch: CallWatch, captured: torch.export.ExportedProgram | None) -> UserError:
-    nodes = () if captured is None else (*captured.graph.nodes, *captured.run_decompositions().graph.nodes)
-    node = next((node for node in nodes if str(node.target).startswith(operation)), None)
+    node = None if captured is None else _find_origin(captured, operation)
     name, line = ("", "") if node is None else (_module_of(node), _code_location(node))
+    operation = operation if node is None else _operation_name(node)
     if node is not None and has_complex_input(node):
         what = f"{operation} of a complex tensor in {watch.describe_module(name)} has no ONNX form{line}"
         return UserError(what, IN_PAIRS)
     return UserError(f"{operation} in {watch.describe_module(name)} has no ONNX form{line}", OTHER_OPERATIONS)
+
+
+def _find_origin(program: torch.export.ExportedProgram, operation: str) -> torch.fx.Node | None:
+    """The node of a program that an operation without an ONNX form comes from: itself, or one that torch.onnx writes
+    out with it, as it does hypot with prims.hypot."""
+    for nodes in (program, program.run_decompositions()):
+        if (own := _find_by_name(nodes, operation)) is not None:
+            return own
+    found = _find_by_name(program.run_decompositions(_onnx_decompositions()), operation)
+    origins = [] if found is None else [each.name for each in found.meta.get("from_node", ())]
+    return next((node for node in program.graph.nodes if node.name in origins), None)
+
+
+def _onnx_decompositions() -> dict[Any, Callable[..., Any]] | None:
+    """What torch.onnx writes out before it looks for ONNX forms. The table is private to torch: without it, the error
+    names neither module nor line."""
+    try:
+        from torch.onnx._internal.exporter import _decomp, _registration
+
+        registry = _registration.ONNXRegistry.from_torchlib()
+        return _decomp.create_onnx_friendly_decomposition_table(_decomp.get_onnx_implemented_overloads(registry))
+    except (ImportError, AttributeError):
+        return None
+
+
+def _find_by_name(program: torch.export.ExportedProgram, operation: str) -> torch.fx.Node | None:
+    return next((node for node in program.graph.nodes if str(node.target).startswith(operation)), None)
 
 
 def _find_node(program: torch.export.ExportedProgram, operation: str) -> torch.fx.Node | None:

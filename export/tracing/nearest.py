@@ -30,7 +30,7 @@ def _resize(x: Any, output_size: Any = None, scale_factors: Sequence[float] | No
 
     A Resize stays where a size is free, and where each output size is a multiple of the input's: engines know it.
     """
-    sizes, found = _fixed_sizes(x, output_size, scale_factors)
+    sizes, found = fixed_sizes(x, output_size, scale_factors)
     if not sizes or not any(to % size for size, to in zip(sizes, found, strict=True)):
         return nn.aten_upsample_nearestnd_vec(x, output_size, scale_factors)
     first = len(x.shape) - len(sizes)
@@ -40,7 +40,7 @@ def _resize(x: Any, output_size: Any = None, scale_factors: Sequence[float] | No
     return x
 
 
-def _fixed_sizes(x: Any, output_size: Any, scale_factors: Sequence[float] | None) -> tuple[list[int], list[int]]:
+def fixed_sizes(x: Any, output_size: Any, scale_factors: Sequence[float] | None) -> tuple[list[int], list[int]]:
     """The input and output sizes of the resized axes; empty where one is free."""
     given: Any = output_size if scale_factors is None else scale_factors
     if not isinstance(given, Sequence):  # a tensor of sizes

@@ -14,6 +14,7 @@ import numpy as np
 
 from fewstep.export.spec import Reference
 from fewstep.export.verification.difference import differs
+from fewstep.export.verification.float_types import computed_type
 from fewstep.export.verification.points import ComparisonPoint
 from fewstep.graph.additions import NewNodes
 from fewstep.graph.graph import OUTPUT, Array, Graph, Node, X
@@ -118,19 +119,17 @@ def explain_mismatch(
     if is_prepared:
         graphs = [graph for graph in (prepared.conditioner, prepared.prologue, prepared.body) if graph is not None]
         kept = {output for graph in graphs for node in graph.nodes for output in node.outputs}
-        place = _describe_first_difference(
-            exported,
-            kept,
-            of_exported,
-            _open_inner_values(partial(open_prepared, prepared), point),
-            reference.tolerance,
-        )
+        of_prepared = _open_inner_values(partial(open_prepared, prepared), point)
+        first = _find_first_difference(exported, kept, of_exported, of_prepared, reference.tolerance)
         what, fix = "the prepared graph differs from the exported one", "report the module: this is a bug in fewstep"
     else:
         inner = partial(reference.inner_tensors, point.feeds)
-        place = _describe_first_difference(exported, reference.tensor_names(), inner, of_exported, reference.tolerance)
+        first = _find_first_difference(exported, reference.tensor_names(), inner, of_exported, reference.tolerance)
+        dtype = None if first is None else computed_type(exported, first)
         what, fix = f"the exported graph differs from {reference.engine}", reference.fix
-    return UserError(f"{what}{place}: {relative:.2g} at {point}", fix)
+        if dtype is not None:
+            fix = f"it computes in {dtype}, which each engine rounds at other places: compute it in float32"
+    return UserError(f"{what}{_describe_start(exported, first)}: {relative:.2g} at {point}", fix)
 
 
 def explain_randomness(reference: Reference, point: ComparisonPoint) -> UserError:
@@ -149,7 +148,7 @@ def find_sample_mixing(reference: Reference, exported: Graph, feeds: Mapping[str
         parted = (name for name in together if name in alone and together[name].shape[:1] == feeds[X].shape[:1])
         return {name: differs(alone[name], together[name][:1], reference.tolerance) for name in parted}
 
-    return f", from {_describe_node(exported, find_first_wrong(exported, set(reference.tensor_names()), wrong))} on"
+    return f", from {describe_node(exported, find_first_wrong(exported, set(reference.tensor_names()), wrong))} on"
 
 
 def explain_float16_loss(relative: float, point: ComparisonPoint, name: str, prepared: PreparedDenoiser) -> str:
@@ -160,13 +159,16 @@ def explain_float16_loss(relative: float, point: ComparisonPoint, name: str, pre
 
     if relative < math.inf:
         exact, rounded = (_open_inner_values(partial(open_prepared, each), point) for each in (prepared, rough))
-        place = _describe_first_difference(prepared.body, inner, exact, rounded, FLOAT16_TOLERANCE)
-        return f"{name} in float16 differs from float32 by {relative:.2g} at {point},{place}"
+        first = _find_first_difference(prepared.body, inner, exact, rounded, FLOAT16_TOLERANCE)
+        return (
+            f"{name} in float16 differs from float32 by {relative:.2g} at {point},"
+            f"{_describe_start(prepared.body, first)}"
+        )
     flags, body = _add_finite_flags(rough.body, inner)
     found = open_prepared(replace(rough, body=body), flags.values())(point.feeds)
     lost = {tensor: not np.isfinite(found[flag]) for tensor, flag in flags.items()}
-    first = find_first_wrong(prepared.body, lost.keys() - {OUTPUT}, lambda names: {each: lost[each] for each in names})
-    node = _describe_node(prepared.body, first)
+    start = find_first_wrong(prepared.body, lost.keys() - {OUTPUT}, lambda names: {each: lost[each] for each in names})
+    node = describe_node(prepared.body, start)
     return f"{name} in float16 differs from float32 and overflows at {point}, from {node} on"
 
 
@@ -199,7 +201,7 @@ def explain_not_finite(reference: Reference, exported: Graph, point: ComparisonP
 
     first = find_first_wrong(exported, set(reference.tensor_names()), wrong)
     return UserError(
-        f"the output of {reference.name} is not finite at {point}, from {_describe_node(exported, first)} on",
+        f"the output of {reference.name} is not finite at {point}, from {describe_node(exported, first)} on",
         "check the weights and the range of x and time",
     )
 
@@ -238,10 +240,10 @@ def _open_inner_values(opened: Callable[[Collection[str]], Run], point: Comparis
     return values
 
 
-def _describe_first_difference(
+def _find_first_difference(
     graph: Graph, names: Collection[str], expected: Values, actual: Values, tolerance: float
-) -> str:
-    """Return the first node at which two sides differ, as text after a space; "" if only the output can be compared."""
+) -> str | None:
+    """Return the first tensor at which two sides differ; None if only the output can be compared."""
 
     def wrong(candidates: Collection[str]) -> dict[str, bool]:
         exact = expected(candidates)
@@ -250,10 +252,15 @@ def _describe_first_difference(
 
     computed = {output for node in graph.nodes for output in node.outputs}
     candidates = computed & set(names) - {value.name for value in graph.outputs}
-    return f" from {_describe_node(graph, find_first_wrong(graph, candidates, wrong))} on" if candidates else ""
+    return find_first_wrong(graph, candidates, wrong) if candidates else None
 
 
-def _describe_node(graph: Graph, tensor: str) -> str:
+def _describe_start(graph: Graph, tensor: str | None) -> str:
+    """Return the node that computes the first wrong tensor, as text after a space; "" if it is unknown."""
+    return "" if tensor is None else f" from {describe_node(graph, tensor)} on"
+
+
+def describe_node(graph: Graph, tensor: str) -> str:
     """Describe the node that computes a tensor: "node 'conv2d_3' (down28.conv1/Conv)"."""
     name = next((node.name or node.op for node in graph.nodes if tensor in node.outputs), "")
     return f"node {tensor!r} ({name})" if name else f"tensor {tensor!r}"

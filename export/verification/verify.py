@@ -27,6 +27,7 @@ from fewstep.export.verification.bisect import (
     round_to_float16,
 )
 from fewstep.export.verification.difference import differs, measure_difference
+from fewstep.export.verification.float_types import explain_load_errors
 from fewstep.export.verification.points import ComparisonPoint, Scope, comparison_points
 from fewstep.graph.graph import OUTPUT, TIME, Array, Graph
 from fewstep.graph.passes.split_attention import split_attention
@@ -180,13 +181,7 @@ def compare(
             comparison = _compare(stage, expected.spec, point, output, returned[OUTPUT])
             for name, tensor in expected.other_outputs[done - 1].items():
                 if differs(tensor, returned[name], tolerance):
-                    does = f"carries {name.removeprefix(NEXT)!r}"
-                    if name.startswith(NAMED):
-                        does = f"returns {name.removeprefix(NAMED)!r}"
-                    what = f"the {stage} graph {does} with values that differ from {expected.engine}, at {point}"
-                    raise UserError(
-                        what, IN_FLOAT32 if stage == "float16" else "report the module: this is a bug in fewstep"
-                    )
+                    raise _explain_other_output(stage, name, expected.engine, point)
             if not comparison.relative <= tolerance:
                 if stage == "float16":
                     raise UserError(
@@ -197,10 +192,11 @@ def compare(
             comparisons.append(comparison)
             progress(f"{stage} graph", done, len(expected.points))
 
-    if expected.scope == "full":
-        run_all("exported", open_session(split_attention(exported)), expected.tolerance)
-    collect_garbage(exported)  # one graph's weights at a time
-    deployed = open_prepared(_split_attention(prepared))
+    with explain_load_errors(exported):
+        if expected.scope == "full":
+            run_all("exported", open_session(split_attention(exported)), expected.tolerance)
+        collect_garbage(exported)  # one graph's weights at a time
+        deployed = open_prepared(_split_attention(prepared))
     run_all("prepared", deployed, expected.tolerance)
     if expected.dependence is not None:
         raise expected.dependence
@@ -210,6 +206,13 @@ def compare(
         run_all("float16", open_prepared(_split_attention(half)), FLOAT16_TOLERANCE)
     comparisons.extend(_compare_in_float16(expected, prepared, is_deployed=half is not None))
     return Verification(expected.tolerance, tuple(comparisons), expected.engine, expected.scope)
+
+
+def _explain_other_output(stage: Stage, name: str, engine: str, point: ComparisonPoint) -> UserError:
+    """Return the error for a named output or a carried tensor that differs."""
+    does = f"returns {name.removeprefix(NAMED)!r}" if name.startswith(NAMED) else f"carries {name.removeprefix(NEXT)!r}"
+    what = f"the {stage} graph {does} with values that differ from {engine}, at {point}"
+    return UserError(what, IN_FLOAT32 if stage == "float16" else "report the module: this is a bug in fewstep")
 
 
 def count_samples(spec: Spec, scope: Scope) -> int:

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from fewstep.export.capture import capture
 from fewstep.graph.session import run
+from tests.export.tracing.operations import assert_equal_to_torch
 
 
 class Quotient(nn.Module):
@@ -48,3 +49,13 @@ def test_what_onnx_has_otherwise_computes_what_torch_does(module: nn.Module) -> 
     found = run(graph, {"x": x.numpy()})["y"]
     assert np.isfinite(found).all()
     np.testing.assert_allclose(found, module(x).numpy(), atol=1e-6)
+
+
+def test_a_range_of_fractions_has_as_many_elements_as_in_torch() -> None:
+    """0.6 / 0.1 is above 6 in float32, and 6 in float64."""
+    ranges = {
+        "seven of float32": lambda x: x + torch.arange(0, 0.6, 0.1),
+        "downwards": lambda x: x + torch.arange(1.0, -0.2, -0.2),
+        "of one number": lambda x: x + torch.arange(5.5),
+    }
+    assert_equal_to_torch(ranges, torch.randn(4, 6, generator=torch.Generator().manual_seed(0)), 1e-6)

@@ -151,6 +151,27 @@ class Flex(Block):
         return made
 
 
+class Gammas(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(torch.lgamma(x.abs() + 1))
+
+
+class InBfloat16(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        return (self.conv(x).bfloat16() * 1.1).float()
+
+
+class InFloat16(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        return (self.conv(x).half() * 1.1).float()
+
+
+class InFloat64(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.conv.weight.double()
+        return nn.functional.conv2d(x.double(), weight).float()
+
+
 ON_VALUES = (
     "it branches or loops on values (test_export_errors.py:N); "
     "compute both ways and choose with torch.where, or fix the"
@@ -178,12 +199,17 @@ SAID = [
         "fixes the batch (line N: return torch.take_along_dim(x, x.argsort(1), 1)); use x.shape",
     ),
     (Eigen, f"eigh in blocks.1 (Eigen) of Net has no ONNX form (test_export_errors.py:N){NO_FORM}"),
+    (Gammas, f"aten.lgamma in blocks.1 (Gammas) of Net has no ONNX form (test_export_errors.py:N){NO_FORM}"),
+    (InBfloat16, "(blocks.1/Mul) computes in bfloat16, and onnxruntime "),
+    (InFloat64, "(blocks.1/Conv) computes in float64, and onnxruntime "),
+    (InFloat16, "(blocks.1/Mul) on: 0.0"),
+    (InFloat16, "; it computes in float16, which each engine rounds at other places: compute it in float32"),
     (Address, "blocks.1 (Address) of Net cannot be exported: "),
     (Hooked, "(test_export_errors.py:N); export it without its hook look_at_address (on blocks.1.conv)"),
     (Flex, "flex_attention in blocks.1 (Flex) of Net has no ONNX form (test_export_errors.py:N); use scaled_dot"),
     (OwnOperation, "fewsteptests.own in blocks.1 (OwnOperation) of Net has no ONNX form (test_"),
 ]
-QUICK = (Branching, ThreeOnly, Eigen, Hooked)
+QUICK = (Branching, ThreeOnly, Eigen, Hooked, InFloat16)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,44 @@
+"""Distances that torch.onnx has no form for: hypot, and cdist between all pairs of rows."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+ATEN = torch.ops.aten
+MANY_ROWS = 25  # above it, torch computes Euclidean distances by a matrix product
+BY_PRODUCT, BY_DIFFERENCES = 1, 2  # compute_mode of cdist
+
+
+def _hypot(a: Tensor, b: Tensor) -> Tensor:
+    """sqrt(a^2 + b^2) without overflow of the squares: large sqrt(1 + (small / large)^2)."""
+    a, b = a.abs(), b.abs()
+    large, small = torch.maximum(a, b), torch.minimum(a, b)
+    ratio = torch.where(large == small, torch.ones_like(large), small / large)  # no 0 / 0
+    return torch.where(large == 0, large, large * torch.sqrt(1 + ratio * ratio))
+
+
+def _cdist(a: Tensor, b: Tensor, p: float = 2.0, compute_mode: int | None = None) -> Tensor:
+    """Return the p-norms between all rows of a [..., P, M] and b [..., R, M], as [..., P, R].
+
+    Euclidean distances are computed by a matrix product where torch does so: it rounds differently.
+    """
+    rows = [size for size in (a.shape[-2], b.shape[-2]) if isinstance(size, int)]
+    is_large = any(size > MANY_ROWS for size in rows) and compute_mode != BY_DIFFERENCES
+    if p == 2 and (compute_mode == BY_PRODUCT or is_large):
+        squares = [each.pow(2).sum(-1, keepdim=True) for each in (a, b)]
+        left = torch.cat([-2 * a, squares[0], torch.ones_like(squares[0])], -1)
+        right = torch.cat([b, torch.ones_like(squares[1]), squares[1]], -1)
+        return (left @ right.transpose(-1, -2)).clamp_min(0).sqrt()
+    apart = (a.unsqueeze(-2) - b.unsqueeze(-3)).abs()
+    if p == 0:
+        return (apart != 0).to(a.dtype).sum(-1)
+    if p == 1:
+        return apart.sum(-1)
+    if p == 2:
+        return (apart * apart).sum(-1).sqrt()
+    return apart.amax(-1) if p == float("inf") else apart.pow(p).sum(-1).pow(1 / p)
+
+
+DISTANCES: dict[Any, Callable[..., Any]] = {ATEN.hypot.default: _hypot, ATEN.cdist.default: _cdist}

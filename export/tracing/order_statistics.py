@@ -1,0 +1,64 @@
+"""Operations on the order of elements that torch.onnx has no form for, written out with those that it has.
+
+kthvalue and median are an element of the sorted rows. searchsorted counts the edges below x.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+ATEN = torch.ops.aten
+
+
+def _select_sorted(x: Tensor, place: Any, dim: int, keepdim: bool) -> tuple[Tensor, Tensor]:
+    """Return the element of each row at a place of its ascending order, and the index of that element in the row."""
+    values, indices = x.sort(dim)
+    found = values.narrow(dim, place, 1), indices.narrow(dim, place, 1)
+    return found if keepdim else (found[0].squeeze(dim), found[1].squeeze(dim))
+
+
+def _kthvalue(x: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> Any:
+    return _select_sorted(x, k - 1, dim, keepdim) if x.dim() else NotImplemented
+
+
+def _median(x: Tensor, dim: int, keepdim: bool = False) -> Any:
+    """torch takes the lower of two middle elements."""
+    return _select_sorted(x, (x.shape[dim] - 1) // 2, dim, keepdim) if x.dim() else NotImplemented
+
+
+def _median_of_all(x: Tensor) -> Any:
+    return _median(x.flatten(), 0)[0] if x.dim() else NotImplemented
+
+
+def _searchsorted(
+    edges: Tensor,
+    x: Tensor,
+    *,
+    out_int32: bool = False,
+    right: bool = False,
+    side: str | None = None,
+    sorter: Tensor | None = None,
+) -> Tensor:
+    """Return the place of each x in ascending edges: their number below x, or up to x with `right`."""
+    if sorter is not None:
+        edges = edges.gather(-1, sorter)
+    rows, places = edges.unsqueeze(-2) if edges.dim() > 1 else edges, x.unsqueeze(-1)
+    before = rows <= places if right or side == "right" else rows < places
+    return before.sum(-1, dtype=torch.int32 if out_int32 else torch.int64)
+
+
+def _isin(x: Tensor, among: Tensor, *, assume_unique: bool = False, invert: bool = False) -> Tensor:
+    """Return whether each x is one of the elements."""
+    found = (x.unsqueeze(-1) == among.flatten()).any(-1)
+    return ~found if invert else found
+
+
+ORDER_STATISTICS: dict[Any, Callable[..., Any]] = {
+    ATEN.kthvalue.default: _kthvalue,
+    ATEN.median.dim: _median,
+    ATEN.median.default: _median_of_all,
+    ATEN.searchsorted.Tensor: _searchsorted,
+    ATEN.isin.Tensor_Tensor: _isin,
+}

@@ -1,0 +1,49 @@
+"""Stacks of tensors as a Concat: torch.onnx writes some as a loop over the list, which no engine runs."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+ATEN = torch.ops.aten
+
+
+def _hstack(tensors: Sequence[Tensor]) -> Tensor:
+    rows = [_to_rank(each, 1) for each in tensors]
+    return torch.cat(rows, 0 if rows[0].dim() == 1 else 1)
+
+
+def _vstack(tensors: Sequence[Tensor]) -> Tensor:
+    return torch.cat([_to_rank(each, 2) for each in tensors], 0)
+
+
+def _dstack(tensors: Sequence[Tensor]) -> Tensor:
+    return torch.cat([_to_rank(each, 3) for each in tensors], 2)
+
+
+def _column_stack(tensors: Sequence[Tensor]) -> Tensor:
+    return torch.cat([each.reshape(-1, 1) if each.dim() < 2 else each for each in tensors], 1)
+
+
+def _to_rank(x: Tensor, rank: int) -> Tensor:
+    """Add axes of length 1, as torch.atleast_1d, atleast_2d and atleast_3d do."""
+    if x.dim() >= rank:
+        return x
+    if x.dim() == 0:
+        return x.reshape([1] * rank)
+    if rank == 1:
+        return x
+    x = x.unsqueeze(0) if x.dim() == 1 else x
+    return x if rank == 2 else x.unsqueeze(-1)
+
+
+STACKS: dict[Any, Callable[..., Any]] = {
+    ATEN.hstack.default: _hstack,
+    ATEN.vstack.default: _vstack,
+    ATEN.dstack.default: _dstack,
+    ATEN.column_stack.default: _column_stack,
+    ATEN.atleast_1d.Sequence: lambda tensors: [_to_rank(each, 1) for each in tensors],
+    ATEN.atleast_2d.Sequence: lambda tensors: [_to_rank(each, 2) for each in tensors],
+    ATEN.atleast_3d.Sequence: lambda tensors: [_to_rank(each, 3) for each in tensors],
+}

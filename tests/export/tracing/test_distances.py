@@ -1,0 +1,33 @@
+"""hypot and cdist are equal to torch's."""
+
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from tests.export.tracing.operations import assert_equal_to_torch
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_hypot_is_equal_to_torch_and_does_not_overflow() -> None:
+    lengths = {"y": lambda x: torch.hypot(x[:, :1], x[:, 1:])}
+    large = torch.tensor([[3e30, 4e30], [0.0, -2e30], [5e30, -5e30]])
+    for x in (large, large / 1e30, 0 * large):
+        assert_equal_to_torch(lengths, x, 1e-6)
+
+
+def test_distances_between_rows_are_equal_to_torch() -> None:
+    points = normal(7, 6)
+    norms = {f"p{p:g}": partial(torch.cdist, x2=points, p=p) for p in (0.0, 1.0, 2.0, 3.0, float("inf"))}
+    assert_equal_to_torch(norms, normal(4, 3, 8, 6), 1e-6)
+
+
+def test_many_rows_are_compared_by_a_matrix_product_as_torch_does() -> None:
+    points = normal(30, 6, seed=1)  # apart from x: of equal rows, a matrix product gives torch's rounding errors
+    modes = ("use_mm_for_euclid_dist_if_necessary", "use_mm_for_euclid_dist", "donot_use_mm_for_euclid_dist")
+    distances = {mode: partial(torch.cdist, x2=points, compute_mode=mode) for mode in modes}
+    graph = assert_equal_to_torch(distances, normal(4, 8, 6), 1e-5)
+    assert graph.ops().count("MatMul") == 1  # the two that use it are one
