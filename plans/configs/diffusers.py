@@ -42,6 +42,7 @@ from fewstep.plans.plan import Plan
 from fewstep.plans.shaping import Shaping, describe_shaping
 from fewstep.plans.spec import DenoiserFacts
 
+SA = "SASolverScheduler"
 RECIPES: Mapping[str, Recipe] = {
     "CMStochasticIterativeScheduler": continuous.consistency,
     "CogVideoXDDIMScheduler": cogvideox.ddim,
@@ -73,7 +74,7 @@ RECIPES: Mapping[str, Recipe] = {
     "LMSDiscreteScheduler": k_diffusion.lms,
     "PNDMScheduler": diffusion.pndm,
     "SCMScheduler": flows.scm,
-    "SASolverScheduler": dpm.sa_solver,
+    SA: dpm.sa_solver,
     "TCDScheduler": diffusion.tcd,
     "UniPCMultistepScheduler": dpm.unipc,
 }
@@ -233,6 +234,10 @@ def _image_to_image_request(
             f"{config.scheduler} does not accept a strength, since its steps depend on previous ones",
             "leave --plan out, or name a solver, such as dpmpp_2m:20",
         )
+    others = [name for name in (*OTHER_SIGMAS, "use_flow_sigmas") if config.fields.get(name)]
+    if config.scheduler == SA and others:
+        why = "it noises an image as its table of betas says, and not as these sigmas do"
+        raise config.field_error(others[0], why, "name a solver, such as dpmpp_2m:20")
     rules = PipelineRules() if pipeline is None else PIPELINES[pipeline]
     takes_strength = "original_inference_steps" in config.fields  # set_timesteps has an argument strength
     has_own_times = request.timesteps is not None or request.sigmas is not None  # which a strength does not shorten

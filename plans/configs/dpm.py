@@ -96,7 +96,7 @@ def multistep_inverse(config: SchedulerConfig, request: ScheduleRequest, spec: S
     ]
     *_, end = append_end([*times, variance_preserving_time(float(last - 1), float(table.rhos[last - 1]))], -1)
     solver = invert_solver(multistep_solver(config.with_fields(final_sigmas_type="sigma_min"), request))
-    return SchedulerRecipe([end, *times[::-1]], solver, shaping=shaping_of(config))
+    return SchedulerRecipe([end, *times[::-1]], solver, shaping=shaping_of(config), heads=_heads(config))
 
 
 def singlestep(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec) -> SchedulerRecipe:
@@ -214,8 +214,12 @@ def _recipe(
             variance_preserving_time(float(t), float(rho)) for t, rho in zip(np.trunc(timesteps), rhos, strict=True)
         ]
         times = append_end([*times, variance_preserving_time(0.0, 0.0 if to_clean else end)])
-    heads = 2 if str(fields.get("variance_type")).startswith("learned") else 1
-    return SchedulerRecipe(times, solver, start=1.0, shaping=shaping_of(config), heads=heads)
+    return SchedulerRecipe(times, solver, start=1.0, shaping=shaping_of(config), heads=_heads(config))
+
+
+def _heads(config: SchedulerConfig) -> int:
+    """Return the outputs of the network: two if one is the variance, which these classes do not read."""
+    return 2 if str(config.fields.get("variance_type")).startswith("learned") else 1
 
 
 def _grid(

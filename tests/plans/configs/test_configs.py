@@ -190,8 +190,9 @@ def test_steps_that_a_run_does_not_have_need_no_corrector_either():
     assert listed == all_of_them != plan_from_scheduler_config(unipc, steps=5)
 
 
-def test_a_network_that_predicts_its_variance_has_two_outputs():
-    config = {"_class_name": "DPMSolverMultistepScheduler", "variance_type": "learned_range"}
+@pytest.mark.parametrize("name", ["DPMSolverMultistepScheduler", "DPMSolverMultistepInverseScheduler"])
+def test_a_network_that_predicts_its_variance_has_two_outputs(name):
+    config = {"_class_name": name, "variance_type": "learned_range"}
     assert {step.heads for step in plan_from_scheduler_config(config, steps=5).steps} == {2}
 
 

@@ -97,6 +97,16 @@ def test_ends_and_correctors_are_those_of_the_whole_grid(
     compare(name, 10, strength, by_stable_diffusion, monkeypatch, changes)
 
 
+@pytest.mark.parametrize("field", ["use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "use_flow_sigmas"])
+def test_sigmas_of_sa_solver_that_its_noised_images_lack_are_refused(field: str) -> None:
+    """Its `add_noise` reads the table of betas: at strength 0.3, samples of a flow differed by half of the largest."""
+    prediction = "flow_prediction" if field == "use_flow_sigmas" else "epsilon"
+    config = {"_class_name": "SASolverScheduler", field: True, "prediction_type": prediction}
+    assert len(plan_from_scheduler_config(config, steps=10).steps) == 10
+    with pytest.raises(UserError, match=f"{field} True of SASolverScheduler: it noises an image as its table of betas"):
+        plan_from_scheduler_config(config, steps=10, strength=0.5)
+
+
 @pytest.mark.parametrize("strength", [0.2, 0.5, 0.77, 1.0])
 @pytest.mark.parametrize("name", ["LCMScheduler", "TCDScheduler"])
 def test_all_steps_run_in_the_pipeline_of_latent_consistency(
