@@ -4,33 +4,25 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from shlex import quote
 
-from fewstep.calibration.options import GUIDANCE, CalibrateOptions
+from fewstep.calibration.options import CalibrateOptions
 from fewstep.fitting.options import FitOptions
 from fewstep.measure.results import Results
 from fewstep.measure.rollouts.nearness import CLIP, LEAST_PSNR, clip_hint
 from fewstep.measure.rollouts.output_differences import GUIDANCE as DIRECTION
 from fewstep.measure.rollouts.output_differences import is_lost, worst_difference
 from fewstep.measure.sampling import FLOAT
-from fewstep.plans.any_plan import shaping_of
-from fewstep.plans.guidance import describe, weight_of
-from fewstep.plans.names.plan_name import is_plan_name
+from fewstep.plans.guidance import describe
 from fewstep.plans.names.plan_reference import (
     MOST_FITTED,
     FittedReference,
-    join_plan_name,
-    parse_plan_text,
-    split_plan_name,
 )
-from fewstep.plans.shaping import Clip
+from fewstep.report.calibrate_again import calibrate_again
 from fewstep.report.choosing.options import ChooseOptions
 from fewstep.report.judgement import judgement
 from fewstep.report.verdict import differences_of
-from fewstep.runtime.bundle.conditions import is_led_by_guidance
 from fewstep.runtime.bundle.manifest import FittedPlan
 from fewstep.runtime.bundle.reading import Bundle
-from fewstep.runtime.sampling.calibrated_plans import own_plan
 from fewstep.runtime.sampling.fitted_plans import read_fitted_plans
-from fewstep.runtime.sampling.sampler import PLAN
 
 ALIKE_PSNR = 3.0  # dB: an error of twice the energy
 
@@ -80,7 +72,7 @@ def _cost(results: Results, bundle: Bundle, path: str, loses_guidance: bool) -> 
     first = results.qualities[0]
     steps, int8 = results.float_against_teacher, first.against_float.mean
     run, choose = f"fewstep run {path} --precision int8", ChooseOptions(bundle.path, at_least=f"{LEAST_PSNR:g}dB")
-    calibrate = _calibrate_options(results, bundle)
+    calibrate = calibrate_again(bundle, first.body)
     if results.shaping is None and first.against_float.nearness.is_diverged:
         command = f"{calibrate.command_line('calibrate', of=path)} {CLIP}"
         return Advice(f"Neither few steps nor int8 loses most: {clip_hint(bundle.manifest)}", command, calibrate)
@@ -113,23 +105,6 @@ def _advise(verdict: str, options: LongWork, path: str) -> Advice:
     """Return the advice of a verb with these options."""
     verb = {CalibrateOptions: "calibrate", ChooseOptions: "choose", FitOptions: "fit"}[type(options)]
     return Advice(verdict, options.command_line(verb, of=path), options)
-
-
-def _calibrate_options(results: Results, bundle: Bundle) -> CalibrateOptions:
-    """Return the options that calibrate again along the calibrated plan, with its guidance and clip. Default values are
-    left out. A plan that only a file has cannot be named: the default plan takes its place."""
-    body = bundle.manifest.bodies.get(results.qualities[0].body)
-    kept = None if body is None else own_plan(bundle, body)
-    if kept is None or not is_plan_name(kept.name):
-        return CalibrateOptions(bundle.path)
-    shaping, name = shaping_of(kept), split_plan_name(kept.name)
-    is_default = weight_of(kept.guidance) == GUIDANCE or not is_led_by_guidance(bundle.manifest.conditions)
-    return CalibrateOptions(
-        bundle.path,
-        plan=None if join_plan_name(name.solver, name.steps, None) == PLAN else parse_plan_text(kept.name),
-        guidance=None if is_default else 1.0 if kept.guidance is None else kept.guidance,
-        clip=shaping.high if isinstance(shaping, Clip) and shaping.high == -shaping.low else None,
-    )
 
 
 def _find_better_fit(results: Results, bundle: Bundle, psnr: float) -> FittedPlan | None:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import onnx
@@ -137,6 +138,12 @@ class VerifiedStage(Struct, frozen=True, forbid_unknown_fields=False):
     points: int = 1
 
 
+class VerifiedStages(Struct, frozen=True, forbid_unknown_fields=False):
+    """The verification table of a bundle."""
+
+    comparisons: tuple[VerifiedStage, ...]
+
+
 class NetworkContents(Struct, frozen=True):
     """The graphs of one network. All other facts are in the manifest."""
 
@@ -213,8 +220,8 @@ def _files(bundle: Bundle) -> tuple[dict[str, int], dict[str, str]]:
 def _scheduler(bundle: Bundle) -> str | None:
     """Return the class name in the scheduler config of a bundle; None without one."""
     file = bundle.manifest.scheduler
-    config = None if file is None else msgspec.json.decode(bundle.read(file))
-    return str(config.get("_class_name")) if isinstance(config, dict) else None
+    config = None if file is None else bundle.decode(file, dict[str, Any])
+    return None if config is None else str(config.get("_class_name"))
 
 
 def read_fitted_contents(bundle: Bundle) -> tuple[FittedContents, ...]:
@@ -342,9 +349,8 @@ def read_verified_stages(bundle: Bundle) -> tuple[VerifiedStage, ...]:
     file = bundle.manifest.verification
     if file is None:
         return ()
-    table = msgspec.json.decode(bundle.read(file), type=dict[str, msgspec.Raw])
     by_stage: dict[str, list[VerifiedStage]] = {}
-    for each in msgspec.json.decode(table["comparisons"], type=list[VerifiedStage]):
+    for each in bundle.decode(file, VerifiedStages).comparisons:
         by_stage.setdefault(each.stage, []).append(each)
     return tuple(
         msgspec.structs.replace(max(own, key=lambda each: each.relative), points=len(own)) for own in by_stage.values()

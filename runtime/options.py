@@ -8,10 +8,11 @@ from shlex import quote
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from fewstep.plans.argument_checks import parse_plan_reference
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance, Pag, to_text
 from fewstep.plans.names.guidance_text import from_text
-from fewstep.plans.names.plan_reference import NamedReference, parse_plan_text
+from fewstep.plans.names.plan_reference import NamedReference
 
 
 class Options:
@@ -63,6 +64,10 @@ def _text(value: Any) -> str:
     return "@".join(Path(part).name for part in str(value).split("@"))  # a plan's name may have a file on both sides
 
 
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str | PathLike)
+
+
 def _convert(value: Any, hint: Any) -> Any:
     kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     if any(get_origin(kind) is tuple for kind in kinds):
@@ -72,7 +77,7 @@ def _convert(value: Any, hint: Any) -> Any:
     if Pag in kinds:
         return from_text(value) if isinstance(value, str) else value
     if NamedReference in kinds:
-        return parse_plan_text(fspath(value)) if isinstance(value, str | PathLike) else value
+        return parse_plan_reference(value if isinstance(value, str) else Path(value)) if _is_text(value) else value
     if Path in kinds:
-        return Path(value) if isinstance(value, str | PathLike) else value
+        return Path(value) if _is_text(value) else value
     return fspath(value) if str in kinds and isinstance(value, PathLike) else value

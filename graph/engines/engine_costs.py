@@ -10,7 +10,7 @@ from fewstep.graph.engines.time_bound import DEVICES, lower_bound
 from fewstep.graph.half_types import HALVES
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import RUN_ONCE, find_graph
-from fewstep.runtime.bundle.engine_key import Sidecar
+from fewstep.runtime.bundle.engine_files import read_sidecar
 from fewstep.runtime.bundle.manifest import EngineEntry
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.kinds.sizes import resolve_dimension
@@ -106,7 +106,7 @@ def _short(account: EngineCost) -> str:
 
 
 def _read_cost(bundle: Bundle, engine: EngineEntry) -> EngineCost | None:
-    key = msgspec.json.decode(bundle.read(engine.sidecar), type=Sidecar).built_from
+    key = read_sidecar(bundle, engine).built_from
     sizes = {name: preferred for name, (_, preferred, _) in {BATCH: key.batches, **key.sizes}.items()}
     inputs = find_graph(bundle, engine.body).inputs
     shapes = {tensor.name: tuple(resolve_dimension(size, sizes) for size in tensor.shape) for tensor in inputs}

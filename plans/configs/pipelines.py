@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
+from math import isfinite
 from typing import Any
 
 from fewstep.plans.errors import UserError
@@ -9,6 +11,7 @@ from fewstep.plans.shaping import MatchNorm
 
 PIPELINE = "_pipeline"  # the field of a bundle's scheduler config that names its pipeline
 RECORDED = "_recorded"  # the field with what a recorded pipeline passes to its scheduler
+CORRECT = "export the pipeline again"  # the fix of a field that `fewstep export` did not write
 FLOW = "FlowMatchEulerDiscreteScheduler"
 TAKE_SIGMAS = (FLOW, "FlowMatchLCMScheduler")  # the classes that take sigmas and a shift from their caller
 
@@ -203,21 +206,59 @@ def read_recorded(fields: Mapping[str, Any], steps: int) -> RecordedTimes | None
     `MatchNorm`, and `sigmas` lists those for 1 step, 2 steps and so on. Raises UserError if it lists none for this
     number.
     """
+    if (problem := recorded_problem(fields)) is not None:
+        raise UserError(f"scheduler config: {problem}", CORRECT)
     rules = fields.get(RECORDED)
-    if not isinstance(rules, Mapping):
+    if rules is None:
         return None
-    mu, listed = rules.get("mu"), rules.get("sigmas")
+    even, mu, eta, axis, listed = (rules.get(name) for name in ("even", "mu", "eta", "norm_axis", "sigmas"))
     arguments = {} if mu is None else {"mu": float(mu[0]) + float(mu[1]) * steps}
-    eta = None if rules.get("eta") is None else float(rules["eta"])
-    shaping = None if rules.get("norm_axis") is None else MatchNorm(int(rules["norm_axis"]))
+    eta = None if eta is None else float(eta)
+    shaping = None if axis is None else MatchNorm(axis)
     if listed is None:
-        return RecordedTimes(bool(rules.get("even")), arguments, eta=eta, shaping=shaping)
+        return RecordedTimes(bool(even), arguments, eta=eta, shaping=shaping)
     sigmas = tuple(map(float, listed[steps - 1])) if steps <= len(listed) else ()
     if not sigmas:
         counts = [number for number, each in enumerate(listed, 1) if each]
         fix = f"give another number, from {counts[0]} to {counts[-1]}"
         raise UserError(f"the recorded pipeline has no sigmas for {steps} steps", fix)
     return RecordedTimes(False, arguments, sigmas, eta, shaping)
+
+
+def recorded_problem(fields: Mapping[str, Any]) -> str | None:
+    """Return what is wrong with the recording and the pipeline's name of a config; None if they can be read."""
+    if not isinstance(fields.get(PIPELINE), str | None):
+        return f"{PIPELINE} {fields[PIPELINE]!r:.80} is not a name"
+    rules = fields.get(RECORDED)
+    if rules is None:
+        return None
+    if not isinstance(rules, Mapping):
+        return f"{RECORDED} {rules!r:.80} is not an object"
+    mu, eta, listed = rules.get("mu"), rules.get("eta"), rules.get("sigmas")
+    is_list = isinstance(listed, list | tuple)
+    problems = {
+        "even": None if isinstance(rules.get("even"), bool | None) else "true or false",
+        "mu": None if mu is None or (_are_numbers(mu) and len(mu) == 2) else "two numbers",
+        "eta": None if eta is None or _are_numbers([eta]) else "a number",
+        "norm_axis": None if type(rules.get("norm_axis")) in (int, type(None)) else "a whole number",
+        "sigmas": None
+        if listed is None or (is_list and any(listed) and all(map(_are_sigmas, listed, count(1))))
+        else "a list of sigmas for 1 step, for 2 steps and so on",
+    }
+    wrong = ((name, wanted) for name, wanted in problems.items() if wanted is not None)
+    return next((f"{RECORDED}.{name} {rules[name]!r:.80} is not {wanted}" for name, wanted in wrong), None)
+
+
+def _are_sigmas(values: Any, steps: int) -> bool:
+    """True for the sigmas of a number of steps, or an empty list."""
+    return _are_numbers(values) and len(values) in (0, steps)
+
+
+def _are_numbers(values: Any) -> bool:
+    """True for a list of finite numbers."""
+    return isinstance(values, list | tuple) and all(
+        isinstance(each, int | float) and not isinstance(each, bool) and isfinite(each) for each in values
+    )
 
 
 def token_count(pipeline: PipelineRules, x_shape: Sequence[int]) -> int | None:

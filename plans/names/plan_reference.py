@@ -122,10 +122,7 @@ def parse_plan_text(text: str) -> TextReference:
     if text.startswith(FITTED):
         return FittedReference(_parse_evaluations(text))
     if text.startswith(SCHEDULER):
-        steps = _parse_count(text.removeprefix(SCHEDULER))
-        if not steps:
-            raise UserError(f"plan {text!r} has no number of steps", f"write {SCHEDULER}20")
-        return SchedulerReference(steps)
+        return SchedulerReference(_parse_scheduler_steps(text))
     return NamedReference(split_plan_name(text))
 
 
@@ -153,11 +150,32 @@ def function_name(call: str) -> str:
     return call.partition("(")[0].strip()
 
 
+def _parse_scheduler_steps(text: str) -> int:
+    """Return the number of steps in the name of a scheduler's plan."""
+    count, at, _ = text.removeprefix(SCHEDULER).partition("@")
+    steps = _parse_count(count)
+    if steps and at:
+        raise UserError(f"plan {text!r} names a grid, but a scheduler has its own times", f"write {SCHEDULER}{count}")
+    if not steps:
+        _refuse_rest(text, SCHEDULER, count)
+        raise UserError(f"plan {text!r} has no number of steps", f"write {SCHEDULER}20")
+    return steps
+
+
+def _refuse_rest(text: str, prefix: str, count: str) -> None:
+    """Raise UserError if other text follows the number of a name like `scheduler:8`."""
+    digits = count[: len(count) - len(count.lstrip("0123456789"))]
+    if _parse_count(digits) and digits != count:
+        what = f"plan {text!r} has {count.removeprefix(digits)!r} after its number, where nothing may follow"
+        raise UserError(what, f"write {prefix}{digits}")
+
+
 def _parse_evaluations(text: str) -> int:
     """Return the number of evaluations in the name of a fitted plan."""
     count, at, _ = text.removeprefix(FITTED).partition("@")
     evaluations = _parse_count(count)
     if evaluations is None:
+        _refuse_rest(text, FITTED, count)
         raise UserError(f"plan {text!r} has no number of evaluations", f"write {FITTED}6")
     if at:
         raise UserError(f"plan {text!r} names a grid, but a fitted plan has its own", f"write {FITTED}{count}")

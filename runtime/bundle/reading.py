@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from os import PathLike
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ from fewstep.runtime.bundle.onnx_references import external_data_files
 from fewstep.runtime.kinds.companions import companions
 from fewstep.runtime.kinds.kind import kinds
 
+T = TypeVar("T")
 MANIFEST = "manifest.json"
 LOCK = ".fewstep-lock"  # held by the process that writes the folder; it remains if that process is killed
 MANIFEST_LIMIT = 16 * 2**20  # bytes; an actual manifest has a few thousand
@@ -68,6 +69,14 @@ class Bundle:
     def read(self, name: str) -> bytes:
         """Return the checked content of a (small) file of the bundle."""
         return self.file(name).read_bytes()
+
+    def decode(self, name: str, kind: type[T]) -> T:
+        """Return the content of a JSON file of the bundle. Raises UserError naming the file and the field that is not
+        of the type."""
+        try:
+            return msgspec.json.decode(self.read(name), type=kind)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise UserError(f"{self.path / name} cannot be read: {error}", EXPORT_AGAIN) from None
 
     def graph(self, graph: GraphEntry) -> Path:
         """Return the path of an ONNX file after it and its external weight files are checked."""

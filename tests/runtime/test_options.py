@@ -12,6 +12,7 @@ from fewstep.cli.verbs import VERBS
 from fewstep.export.export import ExportOptions
 from fewstep.fitting.options import FitOptions
 from fewstep.plans.errors import UserError
+from fewstep.plans.names.plan_reference import FileReference, parse_plan_text
 from fewstep.report.integrity import VerifyOptions, verify
 from fewstep.report.options import ReportOptions
 from fewstep.runtime.options import Options
@@ -34,6 +35,12 @@ def test_a_text_stands_for_a_path_and_a_path_for_a_text() -> None:
     made = Some("own", plan=Path("plan.json"), output="page.html")  # type: ignore[arg-type]
     assert made == Some(Path("own"), "plan.json", Path("page.html"))
     assert Some(Path("own")).output is None
+
+
+@pytest.mark.parametrize("path", [Path("plan"), Path("ddim:8"), Path("plan.json")])
+def test_a_path_is_a_plan_file_whatever_its_name(path: Path, tmp_path: Path) -> None:
+    assert CalibrateOptions(tmp_path, plan=path).plan == FileReference(path)  # type: ignore[arg-type]
+    assert CalibrateOptions(tmp_path, plan="ddim:8").plan == parse_plan_text("ddim:8")  # type: ignore[arg-type]
 
 
 def test_one_value_or_a_list_stands_for_a_tuple() -> None:

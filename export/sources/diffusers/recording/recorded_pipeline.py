@@ -10,7 +10,7 @@ from fewstep.export.sources.diffusers.recording.relations import Relations, chec
 from fewstep.export.sources.diffusers.recording.row_lists import find_row_lists, shorten_lists
 from fewstep.export.sources.diffusers.recording.schedule_rules import find_rules
 from fewstep.export.sources.diffusers.recording.settings import STEP_COUNT, CallSettings
-from fewstep.export.sources.diffusers.recording.stand_ins import recording_error
+from fewstep.export.sources.diffusers.recording.stand_ins import UNRECORDED, recording_error
 from fewstep.export.sources.diffusers.recording.usual_call import record_usual_call
 from fewstep.plans.configs.pipelines import RECORDED
 from fewstep.plans.errors import UserError
@@ -94,5 +94,21 @@ def record_pipeline(
 ) -> RecordedPipeline:
     """Choose the usual call of a pipeline, and record it with all settings. `given` are arguments that the user chose,
     and `other` is the pipeline with encoders that return other values."""
-    settings, first = record_usual_call(built, given)
-    return RecordedPipeline(built, other, settings, scheduler, first)
+    try:
+        settings, first = record_usual_call(built, given)
+        return RecordedPipeline(built, other, settings, scheduler, first)
+    except UserError as error:
+        raise explain_given(error, built, given) from error
+
+
+def explain_given(error: UserError, built: BuiltPipeline, given: Mapping[str, Any]) -> UserError:
+    """Return the error of a recording, with the given arguments in its fix if the call without them differs: they are
+    the cause if it can be recorded, and may be if it fails in another way."""
+    if not given or error.fix != UNRECORDED:
+        return error
+    options = " ".join(f"--call {name}={value}" for name, value in given.items())
+    try:
+        record_usual_call(built, {})
+    except UserError as other:
+        return error if other.what == error.what else UserError(error.what, f"check {options}, or {UNRECORDED}")
+    return UserError(error.what, f"the call can be recorded without {options}: change it, or leave it out")

@@ -1,6 +1,8 @@
 """Folders of recorded pipelines, exported and sampled."""
 
 from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -13,6 +15,8 @@ from tests import recorded_pipelines
 from tests.recorded_pipelines import CALLS
 
 pytest.importorskip("diffusers")
+from fewstep.export.sources.diffusers.recording import recorded_pipeline
+from fewstep.export.sources.diffusers.recording.stand_ins import recording_error
 
 
 def call_options(name: str) -> tuple[str, ...]:
@@ -53,3 +57,32 @@ def test_an_argument_without_a_value_is_refused(tmp_path: Path) -> None:
     folder = recorded_pipelines.wan(tmp_path / "wan")
     with pytest.raises(UserError, match="--call 'height' is not NAME=VALUE; give an argument such as height=512"):
         export(ExportOptions(str(folder), tmp_path / "bundle", call=("height",)))
+
+
+@pytest.mark.parametrize(
+    ("without", "fix"),
+    [
+        (None, "the call can be recorded without --call height=13: change it, or leave it out"),
+        ("it is too large", "check --call height=13, or write a function"),
+        ("it failed", "write a function"),
+    ],
+)
+def test_the_given_arguments_of_a_call_that_fails_are_named_if_it_fails_otherwise_without(
+    without: str | None, fix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def record_usual_call(built: Any, given: Any) -> None:
+        assert given == {}
+        if without is not None:
+            raise recording_error(without)
+
+    monkeypatch.setattr(recorded_pipeline, "record_usual_call", record_usual_call)
+    explained = recorded_pipeline.explain_given(recording_error("it failed"), Mock(), {"height": 13})
+    assert explained.what == "it failed" and explained.fix.startswith(fix)
+    assert recorded_pipeline.explain_given(recording_error("it failed"), Mock(), {}).fix.startswith("write a function")
+
+
+@pytest.mark.slow
+def test_a_call_that_fails_with_given_arguments_names_them(tmp_path: Path) -> None:
+    folder = recorded_pipelines.wan(tmp_path / "wan")
+    with pytest.raises(UserError, match="divisible by 16 but are 13 and 832.; check --call height=13, or write a"):
+        export(ExportOptions(str(folder), tmp_path / "bundle", call=("height=13",), verify="quick"))

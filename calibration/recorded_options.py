@@ -1,0 +1,30 @@
+"""The options of the calibration that made a body, from the command that the bundle records."""
+
+from shlex import split
+from typing import Any
+
+from fewstep.runtime.bundle.manifest import Body, Manifest
+
+LISTS = ("keep_float", "size")
+WORDS = ("groups", "half")
+
+
+def recorded_options(manifest: Manifest, body: Body) -> dict[str, Any]:
+    """Return the fields of `CalibrateOptions` that shape a body and that nothing else in its bundle shows: operations
+    kept in float, float type, groups and sizes. Empty if no command for the target of the body is recorded."""
+    for command in reversed(manifest.provenance.commands):
+        verb, options = split(command)[:2], _read_options(command)
+        if verb == ["fewstep", "calibrate"] and body.target in options.get("target", "").split(","):
+            lists = {name: tuple(options[name].split(",")) for name in LISTS if name in options}
+            return lists | {name: options[name] for name in WORDS if name in options}
+    return {}
+
+
+def _read_options(command: str) -> dict[str, str]:
+    """Return the options of a recorded command by the names of their fields; flags have no value."""
+    words = split(command)
+    return {
+        word.removeprefix("--").replace("-", "_"): value
+        for word, value in zip(words, [*words[1:], ""], strict=True)
+        if word.startswith("--")
+    }

@@ -1,0 +1,35 @@
+"""The calibration that made a body, as options for the commands that a report prints."""
+
+from fewstep.calibration.options import GUIDANCE, CalibrateOptions
+from fewstep.calibration.recorded_options import recorded_options
+from fewstep.plans.any_plan import shaping_of
+from fewstep.plans.guidance import weight_of
+from fewstep.plans.names.plan_name import is_plan_name
+from fewstep.plans.names.plan_reference import join_plan_name, parse_plan_text, split_plan_name
+from fewstep.plans.shaping import Clip
+from fewstep.runtime.bundle.conditions import is_led_by_guidance
+from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.sampling.calibrated_plans import own_plan
+from fewstep.runtime.sampling.sampler import PLAN
+
+
+def calibrate_again(bundle: Bundle, body_name: str) -> CalibrateOptions:
+    """Return the options that calibrate a body again along the calibrated plan.
+
+    Guidance and clip are those of the plan, and the operations kept in float, groups and sizes those of the recorded
+    command. Default values are left out. A plan that only a file has cannot be named: the default plan takes its place.
+    """
+    body = bundle.manifest.bodies.get(body_name)
+    recorded = {} if body is None else recorded_options(bundle.manifest, body)
+    kept = None if body is None else own_plan(bundle, body)
+    if kept is None or not is_plan_name(kept.name):
+        return CalibrateOptions(bundle.path, **recorded)
+    shaping, name = shaping_of(kept), split_plan_name(kept.name)
+    is_default = weight_of(kept.guidance) == GUIDANCE or not is_led_by_guidance(bundle.manifest.conditions)
+    return CalibrateOptions(
+        bundle.path,
+        plan=None if join_plan_name(name.solver, name.steps, None) == PLAN else parse_plan_text(kept.name),
+        guidance=None if is_default else 1.0 if kept.guidance is None else kept.guidance,
+        clip=shaping.high if isinstance(shaping, Clip) and shaping.high == -shaping.low else None,
+        **recorded,
+    )
