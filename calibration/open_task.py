@@ -17,8 +17,8 @@ from fewstep.calibration.precision.bound import Bound, parse_bound
 from fewstep.calibration.precision.kept_operations import check_patterns, match_operations
 from fewstep.calibration.ranges.methods import lambda_edges
 from fewstep.calibration.task import Task
-from fewstep.graph import io
 from fewstep.graph.graph import Graph
+from fewstep.graph.stored_graphs import load_stored
 from fewstep.measure.rollouts.conditions_file import ConditionRecords, GivenConditions, distribute_records
 from fewstep.measure.rollouts.on_demand import LazyOnnxRuntime
 from fewstep.measure.rollouts.prompts import CALIBRATION, given_conditions
@@ -75,7 +75,7 @@ def open_task(options: CalibrateOptions, network: str = DENOISER) -> Task:
         raise UserError(f"plan {plan.name} has no step of the network {network}", "give a longer plan (--plan)")
     if isinstance(graph := sampler.network().graph, LazyGraph):
         sampler = sampler.with_network_parts(bundle=graph.bundle)  # a `HashOnceBundle`, which hashes each file once
-    prepared = io.load(sampler.bundle.graph(sampler.body.graph), root=options.bundle)
+    prepared = load_stored(sampler.bundle, sampler.body.graph)
     conditions, sizes = _load_conditions(options, all_networks), _parse_sizes(options, all_networks)
     usable = _check_targets(load_targets(options), sampler.bundle, prepared, conditions.records)
     targets = tuple(usable.made.values())

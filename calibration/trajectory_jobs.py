@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from fewstep.calibration.task import Task
-from fewstep.graph import io
+from fewstep.graph.stored_graphs import load_stored
 from fewstep.measure.rollouts.conditions_file import ConditionRecords
 from fewstep.measure.rollouts.on_demand import LazyOnnxRuntime
 from fewstep.measure.rollouts.row_by_row import with_row_by_row_prologue
@@ -41,7 +41,7 @@ class TrajectoryJob(Generic[Result]):
         folder = self.bundle.checked_folder()
         all_networks = load(folder, body="float32", backend=LazyOnnxRuntime(threads=threads))
         sampler = all_networks.select_network(self.network)
-        prepared = io.load(sampler.bundle.graph(sampler.body.graph), root=folder)
+        prepared = load_stored(sampler.bundle, sampler.body.graph)
         return Task(
             sampler=with_row_by_row_prologue(sampler),
             prepared=prepared,

@@ -9,6 +9,7 @@ import msgspec
 
 from fewstep.graph import io
 from fewstep.graph.commit import Writer, open_for_update
+from fewstep.graph.stored_graphs import load_stored
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode, encode
 from fewstep.runtime.backends import RUN_ONCE, graph_names
@@ -146,7 +147,7 @@ def _pack_graph(writer: Writer, bundle: Bundle, name: str, graph: StepGraph, sha
     is_built = any(engine.body == name for engine in bundle.manifest.engines)
     if is_built or not (graph.data or shares):
         return _copy(writer, bundle, graph)
-    loaded = io.load(bundle.graph(graph), root=bundle.path)
+    loaded = load_stored(bundle, graph)
     file, data = io.store(writer, loaded, name.replace("/", "-"), external_above=0)
     return msgspec.structs.replace(graph, file=file, data=data)
 

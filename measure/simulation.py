@@ -12,6 +12,7 @@ from fewstep.graph.half_types import BFLOAT16
 from fewstep.graph.passes.float32 import has_type
 from fewstep.graph.passes.rounding import make_runnable
 from fewstep.graph.session import GraphSession, open_session
+from fewstep.graph.stored_graphs import load_stored
 from fewstep.runtime.backends import LoadedGraph, find_graph
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle.manifest import GraphEntry
@@ -47,7 +48,7 @@ class Simulation:
 
     def load_graph(self, bundle: Bundle, entry: GraphEntry) -> LoadedGraph:
         """Load any graph of a bundle, after checking it against the manifest."""
-        graph = io.load(bundle.graph(entry), root=bundle.path)
+        graph = load_stored(bundle, entry)
         if has_type(graph, BFLOAT16):
             return open_simulated(graph, self.threads)
         return OnnxRuntime(threads=self.threads, fuse_qdq=False).load_graph(bundle, entry)

@@ -14,12 +14,12 @@ import onnx
 
 from fewstep.calibration.lowering.coverage import count_operation_macs, optimize_graph
 from fewstep.calibration.ranges.read_table import load as load_ranges
-from fewstep.graph import io
 from fewstep.graph.engine_operations import find_unparsed, minimum_version, version_text
 from fewstep.graph.engines.engine_costs import EngineCost, read_costs
 from fewstep.graph.graph import Graph
 from fewstep.graph.half_types import HALVES
 from fewstep.graph.selection import CONTRIB
+from fewstep.graph.stored_graphs import load_stored
 from fewstep.measure.bodies import ranges_file, ranges_files
 from fewstep.measure.body_backends import is_run_by_onnxruntime
 from fewstep.measure.results import Operation
@@ -198,7 +198,7 @@ def inspect(options: InspectOptions) -> Contents:
 def _network(bundle: Bundle, unreadable: Collection[str]) -> NetworkContents:
     """Return the graphs of a bundle's denoiser, or of the network that was selected in the bundle."""
     manifest, base = bundle.manifest, bundle.manifest.bodies.get("float32")
-    prepared = None if base is None else io.load(bundle.graph(base.graph), root=bundle.path)
+    prepared = None if base is None else load_stored(bundle, base.graph)
     bodies = {name: _body(bundle, name, body, prepared, unreadable) for name, body in manifest.bodies.items()}
     conditioner, prologue = (
         None if graph is None else _graph(bundle, graph)[0] for graph in (manifest.conditioner, manifest.prologue)
@@ -238,7 +238,7 @@ def read_fitted_contents(bundle: Bundle) -> tuple[FittedContents, ...]:
 def _graph(
     bundle: Bundle, graph: GraphFile, runs_here: bool = True, parsed: bool = True
 ) -> tuple[GraphContents, Graph]:
-    read = io.load(bundle.graph(graph), root=bundle.path)
+    read = load_stored(bundle, graph)
     stored = Counter(read.ops())
     nodes = optimize_graph(read) if runs_here else None
     counted = Counter(map(_kind, nodes or ()))

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fewstep.calibration.precision.precision_map import FrontierPoint, PrecisionMap, decode_maps
-from fewstep.graph import io
 from fewstep.graph.selection import layer_name, select_int8_ops
+from fewstep.graph.stored_graphs import load_stored
 from fewstep.measure.rollouts.metrics import CEILING
 from fewstep.measure.rollouts.seeds import JUDGE_SEEDS, SEARCH_SEEDS
 from fewstep.report.drawing import plots
@@ -50,7 +50,7 @@ def read_shown_maps(bundle: Bundle) -> tuple[ShownMap, ...]:
     maps = read_maps(bundle)
     if not maps:
         return ()
-    prepared = io.load(bundle.graph(bundle.body("float32").graph), root=bundle.path)
+    prepared = load_stored(bundle, bundle.body("float32").graph)
     names = {op.name: layer_name(op.node) for op in select_int8_ops(prepared)}
     return tuple(ShownMap(each, tuple(names.get(name, name) for name in each.operations)) for each in maps)
 

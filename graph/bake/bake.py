@@ -28,6 +28,7 @@ from fewstep.graph.bake.seal import seal
 from fewstep.graph.commit import refuse_in_bundle
 from fewstep.graph.graph import BATCH, Graph
 from fewstep.graph.shaping import check_shaping
+from fewstep.graph.stored_graphs import load_stored
 from fewstep.plans.any_plan import AnyPlan, AnyStep, regroup
 from fewstep.plans.argument_checks import PlanReference
 from fewstep.plans.errors import UserError
@@ -242,7 +243,7 @@ def _parts(bundle: Bundle, name: str, plan: AnyPlan, options: BakeOptions) -> Pa
     form = body_form(manifest, options.body or name).form
 
     def open_graph(entry: GraphEntry) -> Graph:
-        return io.load(bundle.graph(entry), root=bundle.path)
+        return load_stored(bundle, entry)
 
     each = {network: bundle.select_network(network) for network in dict.fromkeys(step.network for step in plan.steps)}
     bodies = {network: part.body(name) for network, part in each.items()}

@@ -28,6 +28,7 @@ from fewstep.graph.half_types import BFLOAT16, HALVES
 from fewstep.graph.passes.constants import drop_unused
 from fewstep.graph.passes.float32 import has_type
 from fewstep.graph.passes.half import to_half
+from fewstep.graph.stored_graphs import load_stored
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import DENOISER
 from fewstep.runtime.backends import RUN_ONCE, graph_names
@@ -207,7 +208,7 @@ def _make_body(part: NetworkBody, writer: Writer) -> NetworkBody:
     if part.body is not None:
         return part
     base = part.bundle.body("float32").graph
-    graph = drop_unused(to_half(io.load(part.bundle.graph(base), root=part.bundle.path), HALVES[part.name]))
+    graph = drop_unused(to_half(load_stored(part.bundle, base), HALVES[part.name]))
     file, data = io.store(writer, graph, part.name, external_above=0 if base.data else None)
     precision: Precision = "float16" if part.name == "float16" else "bfloat16"
     return replace(part, body=Body.from_graph(GraphFile(file, base.inputs, base.outputs, data), precision, PORTABLE))
@@ -288,7 +289,7 @@ def _devices(options: BuildOptions, builder: EngineBuilder, part: NetworkBody) -
 
 def _has_bfloat16(part: NetworkBody) -> bool:
     graphs = () if part.body is None else part.body.graphs
-    return any(has_type(io.load(part.bundle.graph(each), root=part.bundle.path), BFLOAT16) for each in graphs)
+    return any(has_type(load_stored(part.bundle, each), BFLOAT16) for each in graphs)
 
 
 def _orders(

@@ -13,13 +13,19 @@ import onnx
 import pytest
 
 from fewstep.graph import io
+from fewstep.graph.bake.bake import BakeOptions, bake
 from fewstep.graph.commit import open_for_update
 from fewstep.graph.graph import Graph
 from fewstep.graph.io import OPSET, from_model, load
 from fewstep.graph.output_files import atomic_file, check_writable, write_atomic
 from fewstep.graph.session import run
+from fewstep.graph.stored_graphs import load_stored
 from fewstep.graph.upgrade import opset_of, to_opset
 from fewstep.plans.errors import UserError
+from fewstep.plans.names.plan_reference import parse_plan_text
+from fewstep.report.bundle_contents import InspectOptions, inspect
+from fewstep.runtime.bundle.reading import open_bundle
+from tests.bundles import changed, content_of
 from tests.graph.small_graphs import assert_same, node, small, value
 from tests.onnx_text import parsed, written
 
@@ -256,3 +262,17 @@ def test_where_a_file_can_be_made_is_found_out_before_it_is_written(tmp_path: Pa
 def test_a_folder_that_takes_no_files_is_one_line() -> None:
     with pytest.raises(UserError, match=r"/proc/x.html cannot be written \(.*\); check the permissions of its folder"):
         check_writable(Path("/proc/x.html"))
+
+
+def test_a_graph_of_a_bundle_that_is_another_is_named_with_its_ports(tiny_bundle: Path, tmp_path: Path) -> None:
+    """The body's file has another content, and the manifest the hash of that."""
+    entry = open_bundle(tiny_bundle).body("float32").graph
+    other = small([value("a", "batch", 2)], [value("b", "batch", 2)], [node("Neg", "a", "b")])
+    changed(tiny_bundle, {entry.file: content_of(other)})
+    message = rf"{entry.file} has the inputs a, but the manifest says .*x.*; copy the bundle again"
+    with pytest.raises(UserError, match=message):
+        load_stored(open_bundle(tiny_bundle), entry)
+    with pytest.raises(UserError, match=message):
+        bake(BakeOptions(tiny_bundle, parse_plan_text("ddim:2"), tmp_path / "run.onnx"))
+    with pytest.raises(UserError, match=message):
+        inspect(InspectOptions(tiny_bundle))
