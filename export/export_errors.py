@@ -197,7 +197,7 @@ def _onnx_decompositions() -> dict[Any, Callable[..., Any]] | None:
         from torch.onnx._internal.exporter import _decomp, _registration
 
         registry = _registration.ONNXRegistry.from_torchlib()
-        return _decomp.create_onnx_friendly_decomposition_table(_decomp.get_onnx_implemented_overloads(registry))
+        return _decomp.create_onnx_friendly_decomposition_table(set(_decomp.get_onnx_implemented_overloads(registry)))
     except (ImportError, AttributeError):
         return None
 

@@ -39,8 +39,9 @@ def _make_form(mode: Any, otherwise: Callable[..., Any]) -> Callable[..., Any]:
         swapped = [*range(len(x.shape) - 2), len(x.shape) - 1, len(x.shape) - 2]
         for size, to, scale in ((sizes[1], found[1], scales_w), (sizes[0], found[0], scales_h)):
             matrix = np.ascontiguousarray(resize_matrix(mode, size, to, align_corners, scale))
-            weights: Any = op.CastLike(op.Constant(value=ir.tensor(matrix)), x)
-            x = op.Transpose(op.MatMul(x, weights), perm=swapped)
+            value: Any = ir.tensor(matrix)
+            weights: Any = op.Constant(value=value)
+            x = op.Transpose(op.MatMul(x, op.CastLike(weights, x)), perm=swapped)
         return x
 
     return resize

@@ -2,7 +2,7 @@
 
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from fewstep.runtime.bundle.manifest import Condition
 ConditionValues = Mapping[str, Sequence[Any] | NDArray[Any]]
 ELEMENTS_LIMIT = 2**24  # of one value
 KINDS = {"f": "iuf", "b": "b"}  # dtype kind of a condition -> kinds of values it takes; others take integers
+NOT_LISTS = (str, bytes, bytearray, Mapping, Set)  # their items are characters, bytes or keys, or have no order
 DEFAULTS_KEPT = 64  # conditions and numbers of samples
 _DEFAULTS: dict[tuple[int, int], tuple[Condition, NDArray[Any]]] = {}  # by the identity of a condition, and samples
 DISTILLED = "guidance"  # the condition of a denoiser that takes the guidance weight as input: one branch suffices
@@ -203,7 +204,7 @@ def _to_array(condition: Condition, values: Sequence[Any] | NDArray[Any], sample
         f"give {_describe_valid_value(condition)}",
         np.dtype(condition.dtype),
     )
-    if isinstance(values, str) or not hasattr(values, "__len__") or getattr(values, "ndim", 1) == 0:
+    if isinstance(values, NOT_LISTS) or not hasattr(values, "__len__") or getattr(values, "ndim", 1) == 0:
         raise UserError(f"{what} is {values!r}, not one value per sample", f"{fix} for each sample")
     if len(values) != samples:
         has = f"{_count(len(values), 'value')} for {_count(samples, 'sample')}"

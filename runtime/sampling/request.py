@@ -122,6 +122,8 @@ def denoiser_facts(manifest: Manifest) -> DenoiserFacts:
 def check_seeds(seeds: Sequence[int]) -> list[int]:
     """Return the seeds as integers. Raises UserError unless there are 1 to SAMPLES_LIMIT, each in 0 .. 2**64 - 1."""
     try:
+        if isinstance(seeds, conditions.NOT_LISTS):
+            raise TypeError
         numbers = [operator.index(seed) for seed in islice(seeds, SAMPLES_LIMIT + 1)]
     except TypeError as error:
         raise UserError(f"seeds {seeds!r} are not a list of whole numbers", "give seeds=[0, 1, ...]") from error
