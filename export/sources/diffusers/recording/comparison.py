@@ -15,9 +15,10 @@ from torch import nn
 
 from fewstep.export.sources.diffusers.recording.adapter import RecordedNetwork
 from fewstep.export.sources.diffusers.recording.arguments import NetworkArguments, branch_values
+from fewstep.export.sources.diffusers.recording.combination import select_rows
 from fewstep.export.sources.diffusers.recording.components import BuiltPipeline
 from fewstep.export.sources.diffusers.recording.record import CallRecord, record
-from fewstep.export.sources.diffusers.recording.relations import check_relations
+from fewstep.export.sources.diffusers.recording.relations import branch_calls, check_relations
 from fewstep.export.sources.diffusers.recording.settings import CallSettings
 from fewstep.export.sources.diffusers.recording.stand_ins import recording_error
 from fewstep.plans.configs.diffusers import plan_from_scheduler_config
@@ -87,7 +88,7 @@ def _compare(
     settings: Mapping[str, Any],
     config: Mapping[str, Any],
     made: _Run,
-    network: "_StepNetwork",
+    network: "_StepNetwork | _RecordedOutputs",
 ) -> float:
     """Compare the final x of a run with that of a plan along a network, from the same noise."""
     found, name, run = module.found, built.name, made.record
@@ -113,6 +114,41 @@ def _compare(
             f"{len(run.steps)} steps"
         )
     return difference
+
+
+def check_updates(
+    built: BuiltPipeline, module: RecordedNetwork, settings: Mapping[str, Any], config: Mapping[str, Any]
+) -> None:
+    """Raise UserError unless the plan of the scheduler makes the steps of a call: with random outputs in place of the
+    network's, it feeds the network the same inputs, and ends at the same x. No network runs."""
+    with _keep_draws(type(built.pipeline.scheduler)) as draws:
+        run = _Run(record(built, settings, SEED), draws)
+    _compare(built, module, settings, config, run, _RecordedOutputs(built.name, run.record, module))
+
+
+class _RecordedOutputs:
+    """The random outputs of a recording as the network of its plan, which must get the recorded inputs."""
+
+    def __init__(self, name: str, run: CallRecord, module: RecordedNetwork) -> None:
+        self.name, self.run, self.module = name, run, module
+        self.order = branch_names(module.found.branches, module.arguments)
+
+    def __call__(self, index: int, step: Step, u: Array) -> list[Array]:
+        found, own = self.module.found, self.run.steps[index]
+        samples, calls = len(own.sample), list(branch_calls(own, found.x))
+        expected = found.x_place.select(calls[0][0].leaves[found.x])[:samples].numpy()
+        difference = float(np.abs(u - expected).max() / max(float(np.ptp(expected)), 1e-12))
+        if not difference <= TOLERANCE:
+            raise recording_error(
+                f"the plan of {self.name}'s scheduler feeds its network another x in step {index + 1} of "
+                f"{len(self.run.steps)}, by {difference:.2g} of its range"
+            )
+        outputs = []
+        for branch in step.branches:
+            call, number = calls[self.order.index(branch)]
+            output = found.combination.place.select(select_rows(call.output, number, samples))
+            outputs.append(found.combination.sign * output.numpy())
+        return outputs
 
 
 class _StepNetwork:

@@ -12,13 +12,18 @@ from fewstep.export.sources.diffusers.files import CONFIG, Folder, hash_files
 from fewstep.export.sources.diffusers.loading import load_network
 from fewstep.export.sources.diffusers.pipeline import PipelineNetworks
 from fewstep.export.sources.diffusers.recording.adapter import RecordedNetwork
-from fewstep.export.sources.diffusers.recording.comparison import compare_samples, describe_guidance, is_comparable
+from fewstep.export.sources.diffusers.recording.comparison import (
+    check_updates,
+    compare_samples,
+    describe_guidance,
+    is_comparable,
+)
 from fewstep.export.sources.diffusers.recording.components import build_pipeline
 from fewstep.export.sources.diffusers.recording.decoding import read_companions, read_from_memory, read_stored
 from fewstep.export.sources.diffusers.recording.live import build_from_pipeline
 from fewstep.export.sources.diffusers.recording.quiet import silence_libraries
-from fewstep.export.sources.diffusers.recording.recorded_pipeline import RecordedPipeline, record_pipeline
-from fewstep.export.sources.diffusers.recording.settings import STRENGTH
+from fewstep.export.sources.diffusers.recording.recorded_pipeline import MORE_STEPS, RecordedPipeline, record_pipeline
+from fewstep.export.sources.diffusers.recording.settings import STEP_COUNT, STEPS, STRENGTH
 from fewstep.export.sources.diffusers.recording.stand_ins import recording_error
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import Spec
@@ -90,8 +95,13 @@ def _make_source(
     schedule, prediction = schedule_from_scheduler_config(recorded.scheduler)
     spec = Spec(origin.name, recorded.x_shape, recorded.arguments.conditions, prediction, schedule)
     module = RecordedNetwork(network.float().eval(), found, recorded.arguments)
+    settings = recorded.settings
+    if STEP_COUNT in settings.usual:
+        for count in (MORE_STEPS,) if is_comparable(network) else (STEPS, MORE_STEPS):
+            call = settings.of(None, {STEP_COUNT: count})
+            with silence_libraries():
+                check_updates(recorded.built, module, call, recorded.scheduler)
     if is_comparable(network):
-        settings = recorded.settings
         with silence_libraries():
             difference = compare_samples(recorded.built, module, settings, recorded.batch, recorded.scheduler)
         LOG.warning("%s: samples of %s agree within %.1g of their range", origin.label, pipeline, difference)

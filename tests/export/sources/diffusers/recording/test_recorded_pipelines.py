@@ -1,9 +1,10 @@
 """Pipelines of diffusers that are recorded: the relations, the conditions and the rules that recordings show."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,8 @@ from fewstep.export.export import load_source
 from fewstep.export.size_option import with_sizes
 from fewstep.export.sources.diffusers.files import Folder
 from fewstep.export.sources.diffusers.folder import read_scheduler
+from fewstep.export.sources.diffusers.recording.adapter import RecordedNetwork
+from fewstep.export.sources.diffusers.recording.comparison import check_updates
 from fewstep.export.sources.diffusers.recording.recorded_pipeline import RecordedPipeline
 from fewstep.export.sources.diffusers.recording.source import load_recorded_folder, record_folder
 from fewstep.plans.configs.diffusers import plan_from_scheduler_config
@@ -287,3 +290,32 @@ def test_large_encoders_are_recorded_from_their_configs(tmp_path: Path) -> None:
     recorded = record_folder(read, read_scheduler(folder, read.pipeline) or {}, call)
     assert recorded.x_shape == (16, 8)
     assert [each.name for each in recorded.arguments.conditions] == ["encoder_hidden_states", "attention_mask"]
+
+
+def check_steps(found: RecordedPipeline, scheduler: Mapping[str, Any], count: int) -> None:
+    module = RecordedNetwork(torch.nn.Identity(), found.relations, found.arguments)
+    check_updates(found.built, module, found.settings.of(None, {"num_inference_steps": count}), scheduler)
+
+
+@pytest.mark.parametrize("name", ["wan", "cogvideox", "mochi"])
+def test_the_steps_of_a_plan_are_those_of_the_scheduler(name: str, recorded: Recordings) -> None:
+    check_steps(recorded(name), recorded(name).scheduler, 8)
+
+
+def test_steps_at_other_times_are_refused(recorded: Recordings) -> None:
+    scheduler = recorded("mochi").scheduler
+    sigmas = [*scheduler[RECORDED]["sigmas"]]
+    sigmas[7] = [*sigmas[7][:-1], 0.4 * sigmas[7][-1]]
+    changed = {**scheduler, RECORDED: {**scheduler[RECORDED], "sigmas": sigmas}}
+    check_steps(recorded("mochi"), changed, 3)
+    with pytest.raises(UserError, match="MochiPipeline steps at time .*, and the plan of its scheduler at"):
+        check_steps(recorded("mochi"), changed, 8)
+
+
+def test_steps_with_other_weights_are_refused(recorded: Recordings) -> None:
+    found = recorded("cogvideox")
+    scheduler = {**found.scheduler, "prediction_type": "sample"}
+    with pytest.raises(
+        UserError, match="plan of CogVideoXPipeline's scheduler feeds its network another x in step 2 of 8"
+    ):
+        check_steps(found, scheduler, 8)
