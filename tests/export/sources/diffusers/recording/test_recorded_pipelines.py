@@ -200,7 +200,7 @@ def test_samples_that_differ_are_refused(tmp_path: Path) -> None:
     folder = recorded_pipelines.wan(tmp_path / "wan")
     scheduler = read_scheduler(folder, "WanPipeline")
     assert scheduler is not None
-    with pytest.raises(UserError, match="WanPipeline steps at time 751.121, and the plan of its scheduler at 834"):
+    with pytest.raises(UserError, match="WanPipeline steps at time 947.543, and the plan of its scheduler at 967"):
         load_recorded_folder(Folder(folder), {**scheduler, "shift": 5.0}, CALLS["wan"])
 
 
