@@ -196,8 +196,6 @@ class Recordings:
         paths = [path for path in split_leaves(call, self.found) if path not in (self.found.x, *self.found.times)]
         if setting == "prompt":  # an encoded picture has noise of its own in each recording
             paths = [path for path in paths if not path.startswith((BEFORE, AFTER))]
-        if setting != "image":  # the code of a picture besides x may be drawn, and then changes with the seed
-            paths = [path for path in paths if not path.startswith((BEFORE, AFTER))]
         return any(not same(self.values(self.base, path)[branch], self.values(other, path)[branch]) for path in paths)
 
     def plain_argument(self, path: str, value: Any) -> Argument:
