@@ -11,7 +11,7 @@ from fewstep.calibration.calibrate import calibrate
 from fewstep.export.export import ExportOptions, export
 from fewstep.runtime.bundle.reading import open_bundle
 
-MODELS = ("fashion_mnist", "cifar10", "dit_flow", "policy_unet1d", BLOCK.name)
+MODELS = ("fashion_mnist", "cifar10", "dit_flow", "policy_unet1d", BLOCK.name, "convnext_v_cosine")
 
 
 def int8_bundle(name: str, work: Path) -> Path:
