@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from benchmarks.distance_to_data import FEW, mean_and_error, refuse_unless_falling
+from benchmarks.distance_to_data import FEW, RisingDistance, mean_and_error, refuse_unless_falling
 from benchmarks.markdown import put_part, table
 from fewstep.measure.rollouts.metrics import Floats
 from fewstep.report.drawing.pictures import draw_grid, encode_png
@@ -64,11 +64,7 @@ def order_rows(rows: Iterable[Row]) -> list[Row]:
 
 
 def write_page(rows: Sequence[Row]) -> None:
-    """Write the tables into the page, and the plot next to its other pictures. RisingDistance if a curve rises."""
-    for (denoiser, body, guidance, solver), curve in _curves(rows).items():
-        by_steps = {row.cell.steps: np.array(row.values) for row in curve}
-        if FEW in by_steps:
-            refuse_unless_falling(f"{denoiser}, {body}, guidance {guidance:g}, {solver}", by_steps)
+    """Write the tables into the page, and the plot next to its other pictures."""
     put_part(PAGE, SCRIPT, _distances(order_rows(rows)))
     PLOT.write_text(_plot(order_rows(rows)))
 
@@ -89,6 +85,21 @@ def _curves(rows: Sequence[Row]) -> dict[tuple[str, str, float, str], list[Row]]
     return found
 
 
+_LAST = ("samples", "judges solvers")
+
+
+def _judges(name: str, curve: Sequence[Row]) -> str:
+    """Whether FD of a curve may judge solvers: not if more steps than FEW are surely worse. Empty if it is unknown."""
+    by_steps = {row.cell.steps: np.array(row.values) for row in curve}
+    if FEW not in by_steps or max(by_steps) == FEW:
+        return ""
+    try:
+        refuse_unless_falling(name, by_steps)
+    except RisingDistance:
+        return "no, it rises"
+    return "yes"
+
+
 def _distances(rows: Sequence[Row]) -> str:
     counts = sorted({row.cell.steps for row in rows})
     lines = []
@@ -106,9 +117,10 @@ def _distances(rows: Sequence[Row]) -> str:
                 f"`{solver}`",
                 *figures,
                 counted,
+                _judges(denoiser, curve),
             ]
         )
-    return table(["denoiser", "body", "guidance", "solver", *(f"{count} steps" for count in counts), "samples"], lines)
+    return table(["denoiser", "body", "guidance", "solver", *(f"{count} steps" for count in counts), *_LAST], lines)
 
 
 def _plot(rows: Sequence[Row]) -> str:
