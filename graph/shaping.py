@@ -10,7 +10,7 @@ import numpy as np
 
 from fewstep.graph.builder import Builder
 from fewstep.plans.errors import UserError
-from fewstep.plans.shaping import Clip, MatchNorm, Rescale, Shaping, Threshold, quantile_place
+from fewstep.plans.shaping import Clip, GuideChannels, MatchNorm, Rescale, Shaping, Threshold, quantile_place
 
 LANES, BLOCK = 8, 128  # partial sums, and values per block, of numpy's pairwise summation
 
@@ -37,6 +37,8 @@ def lay_shaping(
         low, high = bounds
         return _add_clip(table, values[0], low, high, "clipped")
     sizes = [int(size) for size in sample]
+    if isinstance(shaping, GuideChannels):
+        return _add_guided_channels(table, shaping, values, sizes)
     if isinstance(shaping, MatchNorm):
         return _add_matched_norm(table, shaping, values, sizes)
     count = int(np.prod(sizes))
@@ -84,6 +86,12 @@ def _add_rescale(table: Builder, shaping: Rescale, flat: Sequence[str], count: i
     kept = table.node("Mul", (ratio, table.number(shaping.phi)), "ratio_part")
     factor = table.node("Add", (kept, table.number(1 - shaping.phi)), "rescale_factor")
     return table.node("Mul", (flat[0], factor), "rescaled")
+
+
+def _add_guided_channels(table: Builder, shaping: GuideChannels, values: Sequence[str], sizes: Sequence[int]) -> str:
+    """Append the guided output [B, *sizes] in its first channels, and the conditional output in the others."""
+    is_guided = (np.arange(sizes[0]) < shaping.count).reshape(-1, *(1 for _ in sizes[1:]))
+    return table.node("Where", (table.constant(is_guided, "guided_channels"), *values), "guided_and_conditional")
 
 
 def _add_matched_norm(table: Builder, shaping: MatchNorm, values: Sequence[str], sizes: Sequence[int]) -> str:

@@ -1,4 +1,4 @@
-"""A shaping is the only nonlinear operation of a plan: p = shaping(values), of one value or two.
+"""A shaping is the only operation of a plan besides sums with fixed weights: p = shaping(values), of one value or two.
 
 Everything else in a plan is multiplication and addition. Published samplers apply these few operations between the
 network and the update.
@@ -52,8 +52,18 @@ class MatchNorm(Strict, frozen=True, tag="match_norm"):
     axis: int = -1
 
 
-Shaping = Clip | Threshold | Rescale | MatchNorm
-GUIDED = (Rescale, MatchNorm)  # change the guided output by the conditional one; the others change x0
+class GuideChannels(Strict, frozen=True, tag="guide_channels"):
+    """Guide the first channels of a sample, and take the others from the conditional output, as the pipeline of Lumina
+    does.
+
+    count: of guided channels, along the first axis of a sample.
+    """
+
+    count: int
+
+
+Shaping = Clip | Threshold | Rescale | MatchNorm | GuideChannels
+GUIDED = (Rescale, MatchNorm, GuideChannels)  # change the guided output by the conditional one; the others change x0
 
 
 def shaping_problem(shaping: Shaping) -> str | None:
@@ -65,8 +75,10 @@ def shaping_problem(shaping: Shaping) -> str | None:
         numbers = f"thresholds at quantile {shaping.quantile} up to {shaping.most}"
     elif isinstance(shaping, Rescale):
         fine, numbers = 0 <= shaping.phi <= 1, f"rescales with phi {shaping.phi}"
-    else:
+    elif isinstance(shaping, MatchNorm):
         fine, numbers = shaping.axis < 0, f"matches norms along axis {shaping.axis}"
+    else:
+        fine, numbers = shaping.count > 0, f"guides {shaping.count} channels"
     return None if fine else numbers
 
 
@@ -76,7 +88,7 @@ def as_shaping(value: Shaping | None) -> Shaping | None:
         return None
     if not isinstance(value, Shaping):
         raise UserError(f"{value!r} is not a shaping", "give Clip(-1, 1) or another class of fewstep.plans.shaping")
-    fix = "give finite low < high, 0 < quantile <= 1 <= most, phi from 0 to 1, or an axis below 0"
+    fix = "give finite low < high, 0 < quantile <= 1 <= most, phi from 0 to 1, an axis below 0, or a count above 0"
     return canonicalize(value, shaping_problem, fix)
 
 
@@ -97,7 +109,9 @@ def describe_shaping(shaping: Shaping) -> str:
         return f"thresholded at quantile {shaping.quantile:g}"
     if isinstance(shaping, Rescale):
         return f"rescaled with phi {shaping.phi:g}"
-    return f"with the norm of the conditional output along axis {shaping.axis}"
+    if isinstance(shaping, MatchNorm):
+        return f"with the norm of the conditional output along axis {shaping.axis}"
+    return f"guided in the first {shaping.count} channels"
 
 
 def value_count(shaping: Shaping) -> int:
@@ -137,6 +151,8 @@ def apply(shaping: Shaping, values: Sequence[Array]) -> Array:
     value = values[0]
     if isinstance(shaping, Clip):
         return np.clip(value, shaping.low, shaping.high)
+    if isinstance(shaping, GuideChannels):
+        return np.concatenate([value[:, : shaping.count], values[1][:, shaping.count :]], axis=1)
     axes = tuple(range(1, value.ndim))
     kind = value.dtype.type
     if isinstance(shaping, Threshold):

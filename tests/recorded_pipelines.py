@@ -256,6 +256,30 @@ def lumina2(folder: Path) -> Path:
     return write(folder, "Lumina2Pipeline", transformer=randomized(network), vae=None, scheduler=scheduler)
 
 
+def lumina(folder: Path) -> Path:
+    """Lumina: guides the first three of four channels."""
+    import diffusers
+
+    network = diffusers.LuminaNextDiT2DModel(
+        sample_size=4,
+        patch_size=2,
+        in_channels=4,
+        hidden_size=4,
+        num_layers=1,
+        num_attention_heads=1,
+        num_kv_heads=1,
+        multiple_of=16,
+        ffn_dim_multiplier=None,
+        norm_eps=1e-5,
+        learn_sigma=True,
+        qk_norm=True,
+        cross_attention_dim=TEXT,
+        scaling_factor=1.0,
+    )
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler()
+    return write(folder, "LuminaPipeline", transformer=randomized(network), vae=autoencoder(), scheduler=scheduler)
+
+
 def bria(folder: Path) -> Path:
     """Bria: packed tokens of a picture, guidance in one call of two rows."""
     import diffusers
@@ -369,6 +393,7 @@ CALLS: dict[str, dict[str, Any]] = {
     "lumina2": {"height": 32, "width": 32, "max_sequence_length": 40, "system_prompt": "a"},
     "bria": {"height": 16, "width": 16, "max_sequence_length": TOKENS},
     "cogview3": {"height": 16, "width": 16, "max_sequence_length": TOKENS},
+    "lumina": {"height": 16, "width": 16, "max_sequence_length": TOKENS},
     "qwen_image": {"height": 32, "width": 32, "max_sequence_length": 224},
     "perturbed_attention": {},
     "mochi": {"height": 16, "width": 16, "num_frames": 7, "max_sequence_length": TOKENS},

@@ -7,7 +7,7 @@ from math import isfinite
 from typing import Any
 
 from fewstep.plans.errors import UserError
-from fewstep.plans.shaping import MatchNorm
+from fewstep.plans.shaping import GuideChannels, MatchNorm
 
 PIPELINE = "_pipeline"  # the field of a bundle's scheduler config that names its pipeline
 RECORDED = "_recorded"  # the field with what a recorded pipeline passes to its scheduler
@@ -196,25 +196,25 @@ class RecordedTimes:
     arguments: Mapping[str, float]
     sigmas: tuple[float, ...] | None = None
     eta: float | None = None
-    shaping: MatchNorm | None = None
+    shaping: MatchNorm | GuideChannels | None = None
 
 
 def read_recorded(fields: Mapping[str, Any], steps: int) -> RecordedTimes | None:
     """Return what a recorded pipeline passes to its scheduler, None if the config has no recording.
 
     Its field `mu`, [a, b], means a + b N, `eta` is an argument of the scheduler's steps, `norm_axis` that of a
-    `MatchNorm`, and `sigmas` lists those for 1 step, 2 steps and so on. Raises UserError if it lists none for this
-    number.
+    `MatchNorm`, `guided_channels` the count of `GuideChannels`, and `sigmas` lists those for 1 step, 2 steps and so
+    on. Raises UserError if it lists none for this number.
     """
     if (problem := recorded_problem(fields)) is not None:
         raise UserError(f"scheduler config: {problem}", CORRECT)
     rules = fields.get(RECORDED)
     if rules is None:
         return None
-    even, mu, eta, axis, listed = (rules.get(name) for name in ("even", "mu", "eta", "norm_axis", "sigmas"))
+    even, mu, eta, listed = (rules.get(name) for name in ("even", "mu", "eta", "sigmas"))
     arguments = {} if mu is None else {"mu": float(mu[0]) + float(mu[1]) * steps}
     eta = None if eta is None else float(eta)
-    shaping = None if axis is None else MatchNorm(axis)
+    shaping = _read_shaping(rules)
     if listed is None:
         return RecordedTimes(bool(even), arguments, eta=eta, shaping=shaping)
     sigmas = tuple(map(float, listed[steps - 1])) if steps <= len(listed) else ()
@@ -240,7 +240,10 @@ def recorded_problem(fields: Mapping[str, Any]) -> str | None:
         "even": None if isinstance(rules.get("even"), bool | None) else "true or false",
         "mu": None if mu is None or (_are_numbers(mu) and len(mu) == 2) else "two numbers",
         "eta": None if eta is None or _are_numbers([eta]) else "a number",
-        "norm_axis": None if type(rules.get("norm_axis")) in (int, type(None)) else "a whole number",
+        **{
+            name: None if type(rules.get(name)) in (int, type(None)) else "a whole number"
+            for name in ("norm_axis", "guided_channels")
+        },
         "sigmas": None
         if listed is None or (is_list and any(listed) and all(map(_are_sigmas, listed, count(1))))
         else "a list of sigmas for 1 step, for 2 steps and so on",
@@ -259,6 +262,14 @@ def _are_numbers(values: Any) -> bool:
     return isinstance(values, list | tuple) and all(
         isinstance(each, int | float) and not isinstance(each, bool) and isfinite(each) for each in values
     )
+
+
+def _read_shaping(rules: Mapping[str, Any]) -> MatchNorm | GuideChannels | None:
+    """Return the shaping of the guided output in a recording."""
+    if rules.get("norm_axis") is not None:
+        return MatchNorm(int(rules["norm_axis"]))
+    channels = rules.get("guided_channels")
+    return None if channels is None else GuideChannels(int(channels))
 
 
 def token_count(pipeline: PipelineRules, x_shape: Sequence[int]) -> int | None:

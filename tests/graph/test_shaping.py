@@ -12,7 +12,7 @@ from fewstep.graph.graph import BATCH, Node, Value
 from fewstep.graph.shaping import check_shaping, lay_shaping
 from fewstep.plans import shaping
 from fewstep.plans.errors import UserError
-from fewstep.plans.shaping import Clip, MatchNorm, Rescale, Shaping, Threshold
+from fewstep.plans.shaping import Clip, GuideChannels, MatchNorm, Rescale, Shaping, Threshold
 
 SHAPES = [(5,), (1, 9), (2, 8, 8), (1, 11, 13), (1, 28, 28), (3, 17, 19), (3, 32, 32)]
 KINDS: list[Shaping] = [
@@ -24,6 +24,7 @@ KINDS: list[Shaping] = [
     Rescale(0.7),
     Rescale(1.0),
     MatchNorm(-1),
+    GuideChannels(2),
 ]
 
 

@@ -7,7 +7,7 @@ from fewstep.plans import shaping
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode, encode
-from fewstep.plans.shaping import Clip, MatchNorm, Rescale, Threshold
+from fewstep.plans.shaping import Clip, GuideChannels, MatchNorm, Rescale, Threshold
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 
 DENOISING = DenoiserFacts(ScheduleSpec("cosine"), "v")
@@ -41,6 +41,12 @@ def test_matched_norms_are_those_of_the_conditional_output_along_the_axis():
     )
 
 
+def test_channels_that_are_not_guided_are_those_of_the_conditional_output():
+    p = shaping.apply(GuideChannels(1), [3 * X, X])
+    np.testing.assert_array_equal(p[:, :1], 3 * X[:, :1])
+    np.testing.assert_array_equal(p[:, 1:], X[:, 1:])
+
+
 def test_an_axis_that_a_sample_lacks_is_refused():
     with pytest.raises(UserError, match="a sample has no axis -4; give one from -3 to -1"):
         shaping.apply(MatchNorm(-4), [X, X])
@@ -64,11 +70,12 @@ def test_rescaling_without_guidance_changes_nothing():
         Threshold(0.9, np.inf),
         Rescale(1.5),
         MatchNorm(0),
+        GuideChannels(0),
         "clip",
     ],
 )
 def test_shapes_that_make_no_sense_are_named(wrong):
-    with pytest.raises(UserError, match=r"clips|thresholds|rescales|matches|shaping|expected `float`"):
+    with pytest.raises(UserError, match=r"clips|thresholds|rescales|matches|guides|shaping|expected `float`"):
         compile_plan("ddim:2", DENOISING, shaping=wrong)
 
 

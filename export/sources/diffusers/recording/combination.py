@@ -2,7 +2,8 @@
 
     model_output = sign (w_1 o_1 + ... + w_k o_k), where o_j are the outputs of the branches and the weights sum to 1
 
-or that sum with the norm of one branch's output along an axis (`plans.shaping.MatchNorm`).
+or that sum with the norm of one branch's output along an axis (`plans.shaping.MatchNorm`), or that sum in the first
+channels and one branch's output in the others (`plans.shaping.GuideChannels`).
 """
 
 from collections.abc import Sequence
@@ -46,24 +47,35 @@ class MatchedNorm:
 
 
 @dataclass(frozen=True)
+class GuidedChannels:
+    """The sum of a step's outputs is taken in the first channels, and a branch's output in the others."""
+
+    count: int
+    branch: int
+
+
+Change = MatchedNorm | GuidedChannels  # of a sum by one branch's output
+
+
+@dataclass(frozen=True)
 class Combination:
     """What the scheduler gets.
 
     place: where the prediction is in the network's output.
     weights: of each branch, by step. They sum to 1. The pipeline multiplies the sum by `sign`.
-    norm: None for a linear combination.
+    change: None for a linear combination.
     """
 
     place: Place
     weights: tuple[tuple[float, ...], ...]
     sign: int
-    norm: MatchedNorm | None = None
+    change: Change | None = None
 
     def agrees(self, other: "Combination") -> bool:
-        """Return True if another recording combines outputs in the same way, up to the weights. One branch alone has no
-        norm to match."""
-        same_norm = self.norm == other.norm or len(other.weights[0]) == 1
-        return (self.place, self.sign) == (other.place, other.sign) and same_norm
+        """Return True if another recording combines outputs in the same way, up to the weights. One branch alone has
+        nothing that changes it."""
+        same_change = self.change == other.change or len(other.weights[0]) == 1
+        return (self.place, self.sign) == (other.place, other.sign) and same_change
 
 
 @dataclass(frozen=True)
@@ -72,7 +84,7 @@ class _StepCombination:
 
     place: Place
     weights: tuple[float, ...]
-    norm: MatchedNorm | None = None
+    change: Change | None = None
 
 
 def find_combination(name: str, record: CallRecord) -> Combination:
@@ -84,12 +96,12 @@ def find_combination(name: str, record: CallRecord) -> Combination:
         sign = 1 if total > 0 else -1
         if abs(abs(total) - 1) > 10 * TOLERANCE:
             raise recording_error(f"{name}: the weights of its network's outputs sum to {total:.4g}, not to 1")
-        forms.add((found.place, sign, found.norm))
+        forms.add((found.place, sign, found.change))
         weights.append(tuple(round_number(sign * each) for each in found.weights))
     if len(forms) != 1 or len({len(each) for each in weights}) != 1:
         raise recording_error(f"{name} combines its network's outputs differently at different steps")
-    place, sign, norm = forms.pop()
-    return Combination(place, tuple(weights), sign, norm)
+    place, sign, change = forms.pop()
+    return Combination(place, tuple(weights), sign, change)
 
 
 def _fit_step(name: str, step: SchedulerStep) -> _StepCombination:
@@ -115,11 +127,11 @@ def _fit_step(name: str, step: SchedulerStep) -> _StepCombination:
             raise recording_error(f"{name} adds {of_x:.4g} x to its network's output")
         if residual <= TOLERANCE:
             return _StepCombination(place, tuple(weights))
-        if found := _fit_norm(parts, target):
+        if found := _fit_norm(parts, target) or _fit_channels(parts, target):
             return _StepCombination(place, *found)
         residuals.append(residual)
     raise recording_error(
-        f"{name} combines its network's outputs by no fixed weights, such as by guidance of some channels only "
+        f"{name} combines its network's outputs by no fixed weights, nor by one of the known forms "
         f"(residual {min(residuals):.1g})"
     )
 
@@ -155,6 +167,20 @@ def _fit_norm(outputs: Sequence[Tensor], target: Tensor) -> tuple[tuple[float, .
             sign = 1.0 if float((matched * target).sum()) > 0 else -1.0
             if float((sign * matched - target).abs().max() / target.abs().max()) <= TOLERANCE:
                 return tuple((sign * shares).tolist()), MatchedNorm(axis, branch)
+    return None
+
+
+def _fit_channels(outputs: Sequence[Tensor], target: Tensor) -> tuple[tuple[float, ...], GuidedChannels] | None:
+    """Return the weights, and the number of the first channels that the sum makes, or None if there is none."""
+    for branch, output in enumerate(outputs):
+        for sign in (1.0, -1.0):
+            differs = (sign * output - target).abs() > TOLERANCE * target.abs().max()
+            count = int(differs.transpose(0, 1).flatten(1).any(dim=1).sum())
+            if count in (0, target.shape[1]) or bool(differs[:, count:].any()):
+                continue
+            *weights, residual = _fit_sum([each[:, :count] for each in outputs], target[:, :count])
+            if residual <= TOLERANCE:
+                return tuple(weights), GuidedChannels(count, branch)
     return None
 
 

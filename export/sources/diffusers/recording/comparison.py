@@ -15,7 +15,7 @@ from torch import nn
 
 from fewstep.export.sources.diffusers.recording.adapter import RecordedNetwork
 from fewstep.export.sources.diffusers.recording.arguments import NetworkArguments, branch_values
-from fewstep.export.sources.diffusers.recording.combination import select_rows
+from fewstep.export.sources.diffusers.recording.combination import Change, MatchedNorm, select_rows
 from fewstep.export.sources.diffusers.recording.components import BuiltPipeline
 from fewstep.export.sources.diffusers.recording.record import CallRecord, record
 from fewstep.export.sources.diffusers.recording.relations import branch_calls, check_relations
@@ -188,19 +188,26 @@ def describe_guidance(module: RecordedNetwork, guided_by: tuple[str, float] | No
     guided_by: the argument with which it was recorded, if its own call has no guidance.
     """
     names = branch_names(module.found.branches, module.arguments)
-    weights, norm = module.found.combination.weights, module.found.combination.norm
+    weights, change = module.found.combination.weights, module.found.combination.change
     if len(names) == 1:
         return "its pipeline uses no guidance by default"
     if len(set(weights)) > 1:
         first = _join(names, weights[0])
         return f"the guidance of its pipeline changes with the step, unlike --guidance; it begins with {first}"
     if set(names) == {COND, UNCOND}:
-        scaled = "" if norm is None else f", scaled to the norm of the conditional output along axis {norm.axis}"
-        weight = f"--guidance {weights[0][names.index(COND)]:g}{scaled}"
+        weight = f"--guidance {weights[0][names.index(COND)]:g}{_describe_change(change)}"
         if guided_by is not None:
             return f"its call uses no guidance by default; {guided_by[0]}={guided_by[1]:g} is {weight}"
         return f"the default guidance of its pipeline is {weight}"
     return f"its pipeline combines {_join(names, weights[0])}, which needs branches of these names"
+
+
+def _describe_change(change: Change | None) -> str:
+    if change is None:
+        return ""
+    if isinstance(change, MatchedNorm):
+        return f", scaled to the norm of the conditional output along axis {change.axis}"
+    return f", of the first {change.count} channels"
 
 
 def _join(names: Sequence[str], weights: Sequence[float]) -> str:

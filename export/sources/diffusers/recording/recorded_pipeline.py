@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fewstep.export.sources.diffusers.recording.arguments import BATCH, ENCODERS, NetworkArguments, sort_arguments
+from fewstep.export.sources.diffusers.recording.combination import MatchedNorm
 from fewstep.export.sources.diffusers.recording.components import BuiltPipeline
 from fewstep.export.sources.diffusers.recording.record import CallRecord, record, record_times
 from fewstep.export.sources.diffusers.recording.relations import Relations, check_relations, find_relations
@@ -54,18 +55,18 @@ class RecordedPipeline:
         variants = {setting: shorten_lists(each, self.row_lists) for setting, each in variants.items()}
         self.arguments: NetworkArguments = sort_arguments(name, self.relations, base, variants)
         records = [base, reseeded, *variants.values(), *longer]
-        rules = find_rules(name, records, scheduler, self._record_sigmas) | self._norm_rule()
+        rules = find_rules(name, records, scheduler, self._record_sigmas) | self._change_rule()
         self.scheduler = {**scheduler, RECORDED: rules}
         self.x_shape = tuple(base.steps[0].sample.shape[1:])
 
-    def _norm_rule(self) -> dict[str, int]:
-        """Return the field that `plans.configs.pipelines.read_recorded` reads for a norm that guidance keeps."""
-        norm = self.relations.combination.norm
-        if norm is None:
+    def _change_rule(self) -> dict[str, int]:
+        """Return the field that `plans.configs.pipelines.read_recorded` reads for a change of the guided output."""
+        change = self.relations.combination.change
+        if change is None:
             return {}
-        if norm.branch != self.arguments.conditional:
-            raise recording_error(f"{self.built.name} scales its guided output to the norm of another branch")
-        return {"norm_axis": norm.axis}
+        if change.branch != self.arguments.conditional:
+            raise recording_error(f"{self.built.name} changes its guided output by a branch other than the conditional")
+        return {"norm_axis": change.axis} if isinstance(change, MatchedNorm) else {"guided_channels": change.count}
 
     def _record_batch(self, base: CallRecord) -> tuple[Mapping[str, Any], CallRecord | None]:
         """Record more samples by the first settings that the pipeline accepts. Returns these, or none."""

@@ -145,7 +145,16 @@ def test_an_edit_of_a_picture_is_recorded_from_noise(recorded: Recordings) -> No
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", ["wan_with_times_of_positions", "mochi", "chroma_image_to_image", "text_to_video", "allegro", "cogvideox"]
+    "name",
+    [
+        "lumina",
+        "wan_with_times_of_positions",
+        "mochi",
+        "chroma_image_to_image",
+        "text_to_video",
+        "allegro",
+        "cogvideox",
+    ],
 )
 def test_samples_of_other_forms_are_those_of_the_pipeline(
     name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from fewstep.export.sources.diffusers.recording.combination import MatchedNorm, Place
+from fewstep.export.sources.diffusers.recording.combination import GuidedChannels, MatchedNorm, Place
 from fewstep.export.sources.diffusers.recording.record import CallRecord, NetworkCall, SchedulerStep
 from fewstep.export.sources.diffusers.recording.relations import Relations, find_relations
 from fewstep.plans.errors import UserError
@@ -69,8 +69,18 @@ def match_norm(axis: int, branch: int) -> Combine:
 @pytest.mark.parametrize(("axis", "branch"), [(-1, 1), (-2, 1), (-3, 0)])
 def test_a_norm_that_guidance_keeps_is_found_with_its_axis(axis: int, branch: int) -> None:
     found = find(combine=match_norm(axis, branch)).combination
-    assert found.norm == MatchedNorm(axis, branch)
+    assert found.change == MatchedNorm(axis, branch)
     assert found.sign == -1 and found.weights[0] == pytest.approx(GUIDED)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_guidance_of_the_first_channels_is_found(sign: int) -> None:
+    def combine(first: Tensor, second: Tensor, x: Tensor) -> Tensor:
+        return sign * torch.cat([guide(first, second, x)[:, :3], second[:, 3:]], dim=1)
+
+    found = find(combine=combine).combination
+    assert (found.change, found.sign) == (GuidedChannels(3, 1), sign)
+    assert found.weights[0] == pytest.approx(GUIDED)
 
 
 def test_a_time_from_one_to_zero_is_found() -> None:
@@ -93,8 +103,8 @@ def test_channels_before_x_are_found() -> None:
     [
         ({"combine": lambda a, b, x: guide(a, b, x) / guide(a, b, x).norm(dim=1, keepdim=True)}, "by no fixed weights"),
         (
-            {"combine": lambda a, b, x: torch.cat([guide(a, b, x)[:, :3], b[:, 3:]], dim=1)},
-            "guidance of some channels only",
+            {"combine": lambda a, b, x: torch.cat([b[:, :1], guide(a, b, x)[:, 1:]], dim=1)},
+            "nor by one of the known forms",
         ),
         ({"combine": lambda a, b, x: 0.5 * a + 0.5 * b - x}, "Pipe adds -1 x to its network's output"),
         ({"combine": lambda a, b, x: 0.5 * (a + 2 * b)}, "outputs sum to 1.5, not to 1"),
