@@ -17,6 +17,7 @@ from fewstep.graph.bake.metadata import Baked, describe_run, encode_metadata
 from fewstep.graph.bake.network_form import (
     INT8_WEIGHTS,
     body_form,
+    changed_form,
     convert_network,
     dequantize_before_loops,
     precision_in,
@@ -140,8 +141,11 @@ def assemble_run(options: BakeOptions, planned: Planned | None = None) -> tuple[
         if not isinstance(run, BakedRun):
             raise UserError(f"around {each.text} returned {type(run).__name__}", "let it return a BakedRun")
     baked = describe_run(bundle.manifest, bundle.body(body), plan, run.inputs, run.output, run.draws, run.carried)
-    form = body_form(bundle.manifest, options.body or body).form
-    return run, msgspec.structs.replace(baked, precision=precision_in(form, baked.precision))
+    named = body_form(bundle.manifest, options.body or body)
+    precision = precision_in(named.form, baked.precision)
+    return run, msgspec.structs.replace(
+        baked, precision=precision, form=changed_form(named), around=bool(options.around)
+    )
 
 
 def resolve_run(options: BakeOptions) -> Planned:

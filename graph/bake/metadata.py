@@ -45,15 +45,17 @@ class BakedSample(Strict, frozen=True):
 
 
 class Baked(Strict, frozen=True, kw_only=True):
-    """The facts of a baked file.
+    """The facts of a baked file. A sampler calls the file in place of its steps if it runs the same plan and graphs,
+    with form "" and without around.
 
     file_sha256: of the file with zeros in place of these 64 digits. sample: None if onnxruntime could not run the file.
     plan: its name. guidance: its description. evaluations: network evaluations, each with all its branches.
     draws: numbers of the plan's draws in the input `draws`, in order; the input `noise` is draw 0.
     carried: outputs after the sample. The next run reads them as inputs named carried_...; the first run reads zeros.
     vocabulary: of tokens, whose samples are ids.
-    plan_sha256, graphs_sha256: of the compiled plan, and of the bundle's graphs. A sampler calls the file in place of
-        its steps if both are its own.
+    plan_sha256, graphs_sha256: of the compiled plan, and of the bundle's graphs.
+    form: float16 or int8-weights, made from the body; "" for the body's own precision, None in files of older versions.
+    around: whether a program changed the run (`--around`).
     range: the model range of a sample, or of the picture that the file returns. units: maps it to a robot's units.
     """
 
@@ -81,6 +83,8 @@ class Baked(Strict, frozen=True, kw_only=True):
     vocabulary: Vocabulary | None = None
     plan_sha256: str = ""
     graphs_sha256: str = ""
+    form: str | None = None
+    around: bool = False
 
 
 KINDS = frozenset(Baked.__struct_fields__) - {

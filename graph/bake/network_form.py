@@ -33,6 +33,12 @@ def body_form(manifest: Manifest, name: str) -> BodyForm:
     return BodyForm(SOURCE, name) if is_form else BodyForm(name)
 
 
+def changed_form(named: BodyForm) -> str:
+    """Return the form if its network computes other values than the body, or "" if they differ by rounding only."""
+    form = named.form.removesuffix(CUDA)
+    return "" if form == named.body else form
+
+
 def convert_network(graph: Graph, form: str) -> Graph:
     """Return a network in this form. Its inputs and outputs stay float32."""
     if form.endswith(CUDA):

@@ -53,6 +53,8 @@ class RunFacts(msgspec.Struct, frozen=True):
     draws: tuple[int, ...] = ()
     plan_sha256: str = ""
     graphs_sha256: str = ""
+    form: str | None = None
+    around: bool = False
 
 
 def plan_digest(plan: AnyPlan) -> str:
@@ -145,6 +147,9 @@ def open_runs(files: Sequence[Path | str], manifest: Manifest, body: Body, load:
         if facts.graphs_sha256 != graphs:
             fix = f"bake it from the {body.precision} body of this bundle"
             raise UserError(f"{file} runs another body or another bundle", fix)
+        if facts.form:  # forms are made from float32
+            fix = "bake it with --body float32, or with --body float32-cuda for OnnxRuntimeCuda"
+            raise UserError(f"{file} runs the {body.precision} body in the form {facts.form}", fix)
         runs[facts.plan_sha256, facts.output.shape] = WholeRun(file.name, facts, graph)
     return WholeRuns(runs)
 
@@ -155,8 +160,12 @@ def read_facts(file: Path, metadata: Mapping[str, str]) -> RunFacts:
         facts = msgspec.json.decode(metadata[KEY], type=RunFacts)
     except (KeyError, msgspec.DecodeError):
         raise UserError(f"{file} is not a file of `fewstep bake`", BAKE) from None
-    if not facts.plan_sha256:
+    if not facts.plan_sha256 or facts.form is None:
         raise UserError(f"{file} does not say which plan and body it runs", "bake it again with this version")
+    if facts.around:
+        raise UserError(
+            f"{file} was baked with --around, whose program may change the samples", "bake it without --around"
+        )
     others = [port for port in facts.inputs if port.meaning not in (NOISE, DRAWS, CONDITION, GIVEN)]
     if others or facts.output.meaning != SAMPLE:
         port = others[0] if others else facts.output

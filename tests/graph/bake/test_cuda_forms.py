@@ -9,7 +9,7 @@ import pytest
 
 from fewstep.graph import io
 from fewstep.graph.bake.bake import BakeOptions, assemble_run, bake
-from fewstep.graph.bake.network_form import BodyForm, body_form
+from fewstep.graph.bake.network_form import BodyForm, body_form, changed_form
 from fewstep.graph.engines.build import BuildOptions, build
 from fewstep.graph.session import run
 from fewstep.plans.names.plan_reference import parse_plan_text
@@ -39,6 +39,20 @@ def norm(tmp_path: Path) -> Path:
 
 def options(bundle: Path, body: str) -> BakeOptions:
     return BakeOptions(bundle, PLAN, bundle.with_name(f"{body}.onnx"), body=body, batch=2, unroll=True)
+
+
+@pytest.mark.parametrize(
+    ("named", "form"),
+    [
+        (BodyForm("float32"), ""),
+        (BodyForm("float32", "float32-cuda"), ""),
+        (BodyForm("float16", "float16-cuda"), ""),
+        (BodyForm("float32", "float16-cuda"), "float16"),
+        (BodyForm("float32", "int8-weights"), "int8-weights"),
+    ],
+)
+def test_the_form_of_the_same_precision_computes_the_values_of_the_body(named: BodyForm, form: str) -> None:
+    assert changed_form(named) == form
 
 
 def test_a_form_with_attention_has_its_samples_and_a_test_vector(attention: Path) -> None:

@@ -8,12 +8,15 @@ from pathlib import Path
 from threading import Barrier, Event
 from typing import Any
 
+import msgspec
 import numpy as np
 import onnxruntime
 import pytest
 
 import fewstep.runtime
+from fewstep.graph.bake.assemble import BakedRun
 from fewstep.graph.bake.bake import BakeOptions, bake
+from fewstep.graph.graph import Node
 from fewstep.plans.errors import UserError
 from fewstep.plans.names.plan_reference import parse_plan_text
 from fewstep.runtime import Hold, Sampler
@@ -23,11 +26,21 @@ from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.backends.onnxruntime_cuda import OnnxRuntimeCuda
 from fewstep.runtime.backends.onnxruntime_cuda_graph import CudaGraphSession, DeviceTensors
 from fewstep.runtime.backends.tensorrt import TensorRt
-from fewstep.runtime.sampling.whole_runs import WholeRun
+from fewstep.runtime.sampling.whole_runs import RunFacts, RunPort, WholeRun, read_facts
 
 PLAN = "dpmpp_2m:4"
 CALL: dict[str, Any] = {"seeds": [5, 6], "condition": {"class": [0, 2]}, "guidance": 2.0}
 CPU = "CPUExecutionProvider"
+AROUND = f"{__file__}:negate"
+
+
+def negate(run: BakedRun) -> BakedRun:
+    """A program for `bake --around`: its samples are the negatives."""
+    graph, name = run.graph, run.output.name
+    nodes = [
+        replace(each, outputs=tuple("positive" if out == name else out for out in each.outputs)) for each in graph.nodes
+    ]
+    return replace(run, graph=graph.with_nodes([*nodes, Node("Neg", ("positive",), (name,))]))
 
 
 def baked(bundle: Path, plan: str = PLAN, **options: Any) -> Path:
@@ -166,6 +179,9 @@ def test_values_that_are_not_finite_are_named_by_their_step(tiny_bundle: Path) -
     [
         ({"batch": None}, "has no fixed batch or size; bake it with --unroll --batch N"),
         ({"body": "int8-cpu-x86"}, "runs another body or another bundle; bake it from the float32 body"),
+        ({"body": "float16"}, "runs the float32 body in the form float16; bake it with --body float32, or"),
+        ({"body": "float16-cuda"}, "runs the float32 body in the form float16; bake it with --body float32, or"),
+        ({"around": (AROUND,)}, "was baked with --around, whose program may change the samples; bake it without"),
         ({"hold": "noised"}, r"has a port 'held' \(held\) that a sampler does not feed"),
     ],
 )
@@ -175,6 +191,21 @@ def test_files_that_cannot_replace_the_steps_are_refused(
     file = baked(tiny_bundle, **options)
     with pytest.raises(UserError, match=reason):
         fewstep.runtime.load(tiny_bundle, whole_runs=[file])
+
+
+def test_a_file_with_weights_in_int8_is_refused(exported_fashion_mnist: Path, tmp_path: Path) -> None:
+    file, plan = tmp_path / "run.onnx", parse_plan_text("ddim:2")
+    bake(BakeOptions(exported_fashion_mnist, plan, file, batch=2, unroll=True, body="int8-weights"))
+    with pytest.raises(UserError, match="runs the float32 body in the form int8-weights; bake it with --body float32"):
+        fewstep.runtime.load(exported_fashion_mnist, whole_runs=[file])
+
+
+def test_a_file_of_an_older_version_is_refused(tmp_path: Path) -> None:
+    """Without a form it does not say whether its network is that of the body."""
+    port = RunPort("sample", "sample", (2, 4), "float32")
+    content = msgspec.json.encode(RunFacts((), port, plan_sha256="1", graphs_sha256="2"))
+    with pytest.raises(UserError, match="does not say which plan and body it runs; bake it again with this version"):
+        read_facts(tmp_path, {"fewstep": content.decode()})
 
 
 def test_a_graph_of_a_bundle_is_no_whole_run(tiny_bundle: Path) -> None:
