@@ -62,7 +62,15 @@ class OnnxRuntime:
         return opened
 
     def load_run(self, file: Path) -> tuple["Session", Mapping[str, str]]:
-        """Load a file of `fewstep bake`; return it with its metadata."""
+        """Load a file of `fewstep bake`; return it with its metadata.
+
+        Raises UserError for a file that only the CUDA provider runs.
+        """
+        from fewstep.runtime.backends.onnxruntime_cuda_form import has_contrib_norms  # seldom needed
+
+        if has_contrib_norms(file):
+            fix = "load it with backend=OnnxRuntimeCuda(), or bake it with --body float32"
+            raise UserError(f"{file} has operations that only ONNX Runtime's CUDA provider runs", fix)
         opened = self.open(file)
         return opened, opened.session.get_modelmeta().custom_metadata_map
 

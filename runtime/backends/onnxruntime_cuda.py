@@ -11,6 +11,7 @@ import io
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -61,7 +62,7 @@ class OnnxRuntimeCuda:
         if form is not None:
             try:
                 opener = self._opener(onnxruntime, bundle, name, form)
-                recorded = self._record(onnxruntime, opener, _refuse_unrecorded)
+                recorded = self._record(onnxruntime, opener, has_plain=False)
             except UserError as error:  # an older provider may lack an operation
                 LOG.warning("%s runs as the portable graph: %s", name, error.what)
             else:
@@ -93,7 +94,7 @@ class OnnxRuntimeCuda:
             return Session(file.name, session, outputs, takes_optional=False)
 
         try:
-            return self._record(onnxruntime, open_file, _refuse_unrecorded), metadata[0]
+            return self._record(onnxruntime, open_file, has_plain=False), metadata[0]
         except UserError as error:  # a Loop, or an operation that the CPU computes
             what = f"{file} cannot be one CUDA graph: {error.what}"
             raise UserError(what, "bake it with --unroll --batch N") from error
@@ -115,16 +116,15 @@ class OnnxRuntimeCuda:
         with lock.shared():
             return LockedSession(opener(False), lock)
 
-    def _record(
-        self, onnxruntime: Any, opener: Callable[[bool], Session], plain: Callable[[], Session] | None = None
-    ) -> CudaGraphSession:
+    def _record(self, onnxruntime: Any, opener: Callable[[bool], Session], has_plain: bool = True) -> CudaGraphSession:
         """Open a session that records its calls. Raises UserError if the provider cannot.
 
-        plain: opens the session of calls that cannot be recorded. Default: of the same graph.
+        has_plain: whether calls that cannot be recorded run in a session without recording. Otherwise they raise: a
+            form or a whole run is then slower than what it replaces.
         """
         with device_lock(DEVICE, self.device).shared():
-            without = (lambda: opener(False)) if plain is None else plain
-            return CudaGraphSession(onnxruntime, opener(True), without, (DEVICE, self.device))
+            plain = partial(opener, False) if has_plain else None
+            return CudaGraphSession(onnxruntime, opener(True), plain, (DEVICE, self.device))
 
     def _opener(
         self, onnxruntime: Any, bundle: Bundle, name: str, form: CudaForm | None = None
@@ -143,11 +143,6 @@ class OnnxRuntimeCuda:
             return Session(file.name, session, outputs, takes_optional=False)  # LoRA slots are not tested on GPUs
 
         return open_graph
-
-
-def _refuse_unrecorded() -> Session:
-    """Raise UserError in place of opening a graph that is slower without a CUDA graph than what it replaces."""
-    raise UserError("its calls cannot be recorded as a CUDA graph", "leave it out")
 
 
 def provider_settings(device: int, cuda_graph: bool = False) -> dict[str, str]:

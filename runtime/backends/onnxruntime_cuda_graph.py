@@ -105,7 +105,7 @@ class CudaGraphSession:
     The first call with some shapes runs kernel by kernel, so that shapes that occur once take no memory. The second
     call is recorded. After SHAPES recordings, no further shapes are recorded. A recording that fails for lack of memory
     is tried again later. If a call cannot be recorded for another reason, it and all later calls use `plain`, a session
-    without recording, and a message gives the reason.
+    without recording, and a message gives the reason. If `plain` is None, they raise that reason.
 
     One thread of the session makes all calls, because ONNX Runtime records separately for each thread, and never frees
     the recordings of a thread that has ended.
@@ -116,13 +116,13 @@ class CudaGraphSession:
     takes_optional = False
 
     def __init__(
-        self, onnxruntime: Any, session: Session, plain: Callable[[], Session], device: tuple[str, int]
+        self, onnxruntime: Any, session: Session, plain: Callable[[], Session] | None, device: tuple[str, int]
     ) -> None:
         self._onnxruntime, self._plain, self._device = onnxruntime, plain, device
         self._session: Session | None = session
         self._graph = session.graph
         self._bound: dict[Shapes, DeviceTensors | Unrecorded] = {}
-        self._room = SHAPES
+        self._room, self._problem = SHAPES, ""
         self._lock = device_lock(*device)
         self._thread = ThreadPoolExecutor(1, "cuda graphs")
 
@@ -149,16 +149,23 @@ class CudaGraphSession:
             if isinstance(state, Unrecorded) and LACKS_MEMORY.search(reason):
                 LOG.info("%s runs without a CUDA graph for now: %s", self._graph, reason)
                 state.left, state.after = state.after, 2 * state.after
+            elif self._plain is None and LACKS_MEMORY.search(reason):
+                raise
             else:
-                LOG.warning("%s runs without a CUDA graph: %s", self._graph, reason)
                 self._bound.clear()
                 self._room, self._session = 0, None  # frees its memory before another session allocates the same
+                self._problem = reason
+                if self._plain is None:
+                    raise
+                LOG.warning("%s runs without a CUDA graph: %s", self._graph, reason)
         return self._run_once(feeds)
 
     def _run_once(self, feeds: Arrays) -> dict[str, NDArray[np.float32]]:
         """Make a call without recording."""
         with self._lock.shared():
             if self._session is None:
+                if self._plain is None:
+                    raise RuntimeError(self._problem)
                 self._session = self._plain()
             return self._session(feeds, self._options(NONE))
 

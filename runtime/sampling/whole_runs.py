@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.errors import UserError, first_line
+from fewstep.plans.guidance import describe
 from fewstep.runtime.arrays import Arrays, Float32
 from fewstep.runtime.backends import LoadedGraph
 from fewstep.runtime.backends.checks import LACKS_MEMORY
@@ -50,6 +51,8 @@ class RunFacts(msgspec.Struct, frozen=True):
 
     inputs: tuple[RunPort, ...]
     output: RunPort
+    plan: str = ""
+    guidance: str = ""
     draws: tuple[int, ...] = ()
     plan_sha256: str = ""
     graphs_sha256: str = ""
@@ -84,7 +87,7 @@ class WholeRun:
         values: conditions and given tensors, by name. A lack of memory may pass, so the next call tries again.
         """
         try:
-            return self.call(self._feeds(values, draws))[self.facts.output.name]
+            return self._check_output(self.call(self._feeds(values, draws))[self.facts.output.name])
         except Exception as error:  # engines' exceptions share no base class except Exception
             reason = error.what if isinstance(error, UserError) else first_line(error)
         if LACKS_MEMORY.search(reason):
@@ -93,6 +96,26 @@ class WholeRun:
             self.problem = reason
             LOG.warning("%s: calls run step by step: %s", self.name, reason)
         return None
+
+    def _check_output(self, value: Float32) -> Float32:
+        """Return an output with the shape and dtype of the metadata. Raises UserError for another."""
+        port = self.facts.output
+        if (value.shape, value.dtype) != (port.shape, np.dtype(port.dtype)):
+            what = f"its output is {value.dtype} {list(value.shape)}, not {port.dtype} {list(port.shape)}"
+            raise UserError(what, "bake it again")
+        return value
+
+    def differences(self, plan: AnyPlan, shape: tuple[int, ...]) -> list[str]:
+        """Return how a call differs from the file, in words, by plan, guidance, number of samples and size."""
+        facts, (count, *size) = self.facts, self.facts.output.shape
+        pairs = (
+            ("plan", plan.name, facts.plan),
+            ("guidance", describe(plan.guidance), facts.guidance),
+            ("samples", shape[0], count),
+            ("size", list(shape[1:]), size),
+        )
+        found = [f"{name} {given}, not {baked}" for name, given, baked in pairs if given != baked]
+        return found or ["other numbers of the plan, such as a clip"]
 
     def _feeds(self, values: Arrays, draws: Draws) -> dict[str, NDArray[Any]]:
         """Return the inputs. The draws are those that the steps would make."""
@@ -112,11 +135,12 @@ class WholeRun:
 class WholeRuns:
     """The open files of a sampler, by the digest of their plan and the shape of their samples.
 
-    digests: those of the last plans, by identity.
+    digests: those of the last plans, by identity. logged: reasons that were logged for calls without a file.
     """
 
     runs: Mapping[tuple[str, tuple[int | str, ...]], WholeRun]
     digests: dict[int, tuple[AnyPlan, str]] = field(default_factory=dict)
+    logged: set[str] = field(default_factory=set)
 
     def find(self, plan: AnyPlan, shape: tuple[int, ...]) -> WholeRun | None:
         """Return the file for a compiled plan and samples of a shape [B, *x_shape], or None."""
@@ -126,7 +150,18 @@ class WholeRuns:
                 self.digests.clear()
             kept = self.digests[id(plan)] = plan, plan_digest(plan)
         run = self.runs.get((kept[1], shape))
+        if run is None and self.runs:
+            self._log_differences(plan, shape)
         return run if run is not None and not run.problem else None
+
+    def _log_differences(self, plan: AnyPlan, shape: tuple[int, ...]) -> None:
+        """Log once how a call differs from the most similar file."""
+        found = {run.name: run.differences(plan, shape) for run in self.runs.values()}
+        name = min(found, key=lambda each: len(found[each]))
+        text = f"calls with another plan or shape than {name} run step by step: {'; '.join(found[name])}"
+        if text not in self.logged and len(self.logged) < PLANS_KEPT:
+            self.logged.add(text)
+            LOG.info("%s", text)
 
     def sample(self, plan: AnyPlan, values: Arrays, draws: Draws, shape: tuple[int, ...]) -> Float32 | None:
         """Return finite samples of a shape [B, *x_shape] if a file computes them; otherwise None, and the steps run.
@@ -140,8 +175,12 @@ class WholeRuns:
 
 def open_runs(files: Sequence[Path | str], manifest: Manifest, body: Body, load: LoadRun) -> WholeRuns:
     """Open files of `fewstep bake`. Raises UserError for a file that is not a whole run of this body."""
+    if isinstance(files, str | Path):
+        raise UserError(f"whole_runs is one path, {str(files)!r}", f"give a list: whole_runs=[{str(files)!r}]")
     runs, graphs = {}, graphs_digest(manifest, body)
     for file in map(Path, files):
+        if not file.is_file():
+            raise UserError(f"whole_runs: no file {file}", "check the path, or make the file with `fewstep bake`")
         graph, metadata = load(file)
         facts = read_facts(file, metadata)
         if facts.graphs_sha256 != graphs:

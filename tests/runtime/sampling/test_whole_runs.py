@@ -19,6 +19,7 @@ from fewstep.graph.bake.bake import BakeOptions, bake
 from fewstep.graph.graph import Node
 from fewstep.plans.errors import UserError
 from fewstep.plans.names.plan_reference import parse_plan_text
+from fewstep.plans.shaping import Clip
 from fewstep.runtime import Hold, Sampler
 from fewstep.runtime.arrays import Arrays
 from fewstep.runtime.backends import onnxruntime_cuda
@@ -27,6 +28,9 @@ from fewstep.runtime.backends.onnxruntime_cuda import OnnxRuntimeCuda
 from fewstep.runtime.backends.onnxruntime_cuda_graph import CudaGraphSession, DeviceTensors
 from fewstep.runtime.backends.tensorrt import TensorRt
 from fewstep.runtime.sampling.whole_runs import RunFacts, RunPort, WholeRun, read_facts
+from tests.bundles import write_graphs
+from tests.onnx_text import written
+from tests.runtime.backends.test_onnxruntime_cuda_form import NORM
 
 PLAN = "dpmpp_2m:4"
 CALL: dict[str, Any] = {"seeds": [5, 6], "condition": {"class": [0, 2]}, "guidance": 2.0}
@@ -158,6 +162,44 @@ def test_a_file_that_fails_is_replaced_by_its_steps(tiny_bundle: Path, caplog: p
     assert [each.getMessage() for each in caplog.records] == [f"{file.name}: calls run step by step: CUDA failure 700"]
 
 
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda value: value[:1], "its output is float32 [1, 1, 4, 4], not float32 [2, 1, 4, 4]"),
+        (lambda value: value.astype(float), "its output is float64 [2, 1, 4, 4], not float32 [2, 1, 4, 4]"),
+    ],
+)
+def test_an_output_unlike_the_metadata_is_replaced_by_the_steps(
+    tiny_bundle: Path, caplog: pytest.LogCaptureFixture, change: Callable[[np.ndarray], np.ndarray], reason: str
+) -> None:
+    steps, whole = steps_and_whole(tiny_bundle, file := baked(tiny_bundle))
+    run, inner = only_run(whole), only_run(whole).call
+    run.call = lambda feeds: {name: change(value) for name, value in inner(feeds).items()}
+    with caplog.at_level(logging.WARNING, "fewstep"):
+        np.testing.assert_array_equal(whole.sample(PLAN, **CALL), steps.sample(PLAN, **CALL))
+    assert caplog.messages == [f"{file.name}: calls run step by step: {reason}"]
+
+
+@pytest.mark.parametrize(
+    ("plan", "call", "difference"),
+    [
+        ("ddim:4", {}, "plan ddim:4, not dpmpp_2m:4"),
+        (PLAN, {"guidance": 3.0}, "guidance 3, not 2"),
+        (PLAN, {"seeds": [5], "condition": {"class": [0]}}, "samples 1, not 2"),
+        (PLAN, {"shaping": Clip(-1.0, 1.0)}, "other numbers of the plan, such as a clip"),
+    ],
+)
+def test_a_call_without_a_file_says_once_how_it_differs(
+    tiny_bundle: Path, caplog: pytest.LogCaptureFixture, plan: str, call: dict[str, Any], difference: str
+) -> None:
+    _, whole = steps_and_whole(tiny_bundle, file := baked(tiny_bundle))
+    with caplog.at_level(logging.INFO, "fewstep"):
+        for _ in range(3):
+            whole.sample(plan, **{**CALL, **call})
+    found = [each for each in caplog.messages if "step by step" in each]
+    assert found == [f"calls with another plan or shape than {file.name} run step by step: {difference}"]
+
+
 def test_a_lack_of_memory_is_tried_again(tiny_bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
     steps, whole = steps_and_whole(tiny_bundle, baked(tiny_bundle))
     calls = failing(whole, "CUDA failure 2: out of memory")
@@ -208,6 +250,27 @@ def test_a_file_of_an_older_version_is_refused(tmp_path: Path) -> None:
         read_facts(tmp_path, {"fewstep": content.decode()})
 
 
+def test_one_path_is_no_list_of_files(tiny_bundle: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"whole_runs is one path, 'run8.onnx'; give a list: whole_runs=\['run8.onnx'\]"
+    ):
+        fewstep.runtime.load(tiny_bundle, whole_runs="run8.onnx")
+
+
+def test_a_missing_file_is_named(tiny_bundle: Path) -> None:
+    with pytest.raises(UserError, match="whole_runs: no file missing.onnx; check the path, or make the file"):
+        fewstep.runtime.load(tiny_bundle, whole_runs=["missing.onnx"])
+
+
+def test_a_file_of_the_cuda_provider_is_refused_on_the_cpu(tmp_path: Path) -> None:
+    constants = {"mix": np.eye(4, dtype=np.float32)[:, :, None, None], "groups": np.int64([0, 2, 18])}
+    graph = written(NORM, **constants, ones=[1.0, 2.0], zeros=[0.0, 0.5], whole=np.int64([0, 4, 3, 3]))
+    bundle, file = write_graphs(tmp_path / "norm", {"body": graph}, {"float32": {}}), tmp_path / "run.onnx"
+    bake(BakeOptions(bundle, parse_plan_text("ddim:2"), file, batch=2, unroll=True, body="float32-cuda"))
+    with pytest.raises(UserError, match="only ONNX Runtime's CUDA provider runs; load it with backend=OnnxRuntimeCuda"):
+        fewstep.runtime.load(bundle, whole_runs=[file])
+
+
 def test_a_graph_of_a_bundle_is_no_whole_run(tiny_bundle: Path) -> None:
     with pytest.raises(UserError, match="is not a file of `fewstep bake`"):
         fewstep.runtime.load(tiny_bundle, whole_runs=[tiny_bundle / "graphs/body.onnx"])
@@ -255,6 +318,31 @@ def test_a_run_on_the_device_is_recorded_once(
     assert launches.count(True) == 4
     (bound,) = session._bound.values()
     assert isinstance(bound, DeviceTensors)
+
+
+def test_a_run_that_cannot_be_recorded_is_replaced_by_its_steps_with_one_line(
+    tiny_bundle: Path,
+    on_cpu: list[dict[str, str]],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    _, whole = steps_and_whole(tiny_bundle, file := baked(tiny_bundle), backend=OnnxRuntimeCuda())
+    session, run = only_run(whole).call, onnxruntime.InferenceSession.run_with_iobinding
+    assert isinstance(session, CudaGraphSession) and session._session is not None
+    recorded = session._session.session
+
+    def run_with_iobinding(self: Any, *arguments: Any) -> None:
+        if self is recorded:
+            raise RuntimeError("operation not permitted when stream is capturing")
+        run(self, *arguments)
+
+    monkeypatch.setattr(onnxruntime.InferenceSession, "run_with_iobinding", run_with_iobinding)
+    with caplog.at_level(logging.WARNING, "fewstep"):
+        for _ in range(3):
+            whole.sample(PLAN, **CALL)
+    assert caplog.messages == [f"{file.name}: calls run step by step: operation not permitted when stream is capturing"]
+    with pytest.raises(RuntimeError, match="operation not permitted when stream is capturing"):
+        session({"noise": np.zeros((2, 1, 4, 4), np.float32), "class": np.int64([0, 2])})
 
 
 def test_first_calls_of_two_samplers_and_eight_threads_are_right(
