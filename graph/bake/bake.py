@@ -265,7 +265,7 @@ def _parts(bundle: Bundle, name: str, plan: AnyPlan, options: BakeOptions) -> Pa
     has_image = manifest.autoencoder is not None and not options.latents
     return Parts(
         networks=[
-            BakedNetwork(f"network_{number}", convert_network(open_graph(entry), form), entry)
+            BakedNetwork(f"network_{number}", convert_network(open_graph(entry), form, entry), entry)
             for number, (_, entry) in enumerate(entries)
         ],
         network_of=network_of,

@@ -7,10 +7,12 @@ from fewstep.graph.graph import Graph, Node
 from fewstep.graph.half_types import FLOAT16
 from fewstep.graph.passes.constants import drop_unused
 from fewstep.graph.passes.cuda_form import cuda_form
+from fewstep.graph.passes.cuda_form_check import form_problem
 from fewstep.graph.passes.float32 import has_type
 from fewstep.graph.passes.half import to_half
 from fewstep.graph.passes.int8_weights import store_weights_as_int8
-from fewstep.runtime.bundle.manifest import Manifest
+from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.manifest import GraphEntry, Manifest
 
 FLOAT16_FORM, INT8_WEIGHTS = "float16", "int8-weights"
 SOURCE = "float32"  # the body that they are made from
@@ -39,10 +41,20 @@ def changed_form(named: BodyForm) -> str:
     return "" if form == named.body else form
 
 
-def convert_network(graph: Graph, form: str) -> Graph:
-    """Return a network in this form. Its inputs and outputs stay float32."""
+def convert_network(graph: Graph, form: str, entry: GraphEntry) -> Graph:
+    """Return a network in this form. Its inputs and outputs stay float32.
+
+    entry: the network's inputs in its bundle. Raises UserError for a form for ONNX Runtime's CUDA provider that
+    computes something else.
+    """
     if form.endswith(CUDA):
-        return cuda_form(convert_network(graph, form.removesuffix(CUDA)))
+        name = form.removesuffix(CUDA)
+        network = convert_network(graph, name, entry)
+        converted = cuda_form(network)
+        problem = form_problem(network, converted, entry)
+        if problem:
+            raise UserError(f"{entry.file} has no form {form}: {problem}", f"bake --body {name}")
+        return converted
     if form == FLOAT16_FORM and not has_type(graph, FLOAT16):
         return drop_unused(to_half(graph, FLOAT16))
     return store_weights_as_int8(graph) if form == INT8_WEIGHTS else graph

@@ -10,6 +10,7 @@ from fewstep.graph import io
 from fewstep.graph.commit import Writer
 from fewstep.graph.engines.build_engine import add_sidecar
 from fewstep.graph.passes.cuda_form import cuda_form, form_size
+from fewstep.graph.passes.cuda_form_check import form_problem
 from fewstep.runtime.backends.onnxruntime_cuda_form import BACKEND, NHWC, VERSION
 from fewstep.runtime.bundle.engine_key import ANY_DEVICE, SCHEMA, EngineKey, Sidecar
 from fewstep.runtime.bundle.manifest import EngineEntry, GraphEntry
@@ -31,7 +32,8 @@ def form_keys(graph: GraphEntry, hashes: Mapping[str, str]) -> tuple[EngineKey, 
 def write_form(
     writer: Writer, name: str, graph: GraphEntry, keys: tuple[EngineKey, EngineKey], bundle: Path
 ) -> EngineEntry | None:
-    """Add the form of a body's graph to the bundle; return None if it would have as many kernels as the graph.
+    """Add the form of a body's graph to the bundle; return None if it would have as many kernels as the graph, or if
+    it computes something else (`form_problem`), which a line says.
 
     keys: from `form_keys`.
 
@@ -42,6 +44,10 @@ def write_form(
     before, after = form_size(portable), form_size(form)
     if after.kernels >= before.kernels:
         LOG.info("%s gets no form for %s: it would have %d kernels, as now", name, BACKEND, after.kernels)
+        return None
+    problem = form_problem(portable, form, graph)
+    if problem:
+        LOG.warning("%s gets no form for %s: %s", name, BACKEND, problem)
         return None
     LOG.info("the form of %s for %s has %d kernels a step instead of %d", name, BACKEND, after.kernels, before.kernels)
     file, data = io.store(writer, form, f"{name.replace('/', '-')}-{BACKEND}", external_above=0 if graph.data else None)

@@ -8,10 +8,10 @@ from benchmarks.gpu.__main__ import MODELS
 from benchmarks.nvidia.int8_forms import KNOWN
 from fewstep.export.export import ExportOptions, export
 from fewstep.graph import io
+from fewstep.graph.passes.contrib_norm_definition import expand_contrib_norms
 from fewstep.graph.passes.cuda_form import FormSize, cuda_form, form_size
 from fewstep.graph.session import run
 from fewstep.runtime.bundle.reading import open_bundle
-from tests.graph.passes.contrib_reference import expand_contrib_norms
 from tests.graph.small_graphs import assert_close, feeds
 
 KERNELS = {  # of a step: before, and in the form

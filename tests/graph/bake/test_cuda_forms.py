@@ -11,12 +11,12 @@ from fewstep.graph import io
 from fewstep.graph.bake.bake import BakeOptions, assemble_run, bake
 from fewstep.graph.bake.network_form import BodyForm, body_form, changed_form
 from fewstep.graph.engines.build import BuildOptions, build
+from fewstep.graph.passes.contrib_norm_definition import expand_contrib_norms
 from fewstep.graph.session import run
 from fewstep.plans.names.plan_reference import parse_plan_text
 from fewstep.runtime.backends.onnxruntime_cuda_form import has_contrib_norms
 from fewstep.runtime.bundle.reading import open_bundle
 from tests.bundles import write_graphs
-from tests.graph.passes.contrib_reference import expand_contrib_norms
 from tests.graph.small_graphs import assert_close
 from tests.onnx_text import written
 from tests.runtime.backends.test_onnxruntime_cuda_form import ATTENTION, NORM

@@ -10,11 +10,11 @@ from fewstep.graph import io
 from fewstep.graph.graph import Graph, Node
 from fewstep.graph.half_types import FLOAT16
 from fewstep.graph.passes.contrib_norm import LARGEST_GROUP
+from fewstep.graph.passes.contrib_norm_definition import expand_contrib_norms
 from fewstep.graph.passes.cuda_form import FormSize, cuda_form, form_size
 from fewstep.graph.passes.half import to_half
 from fewstep.graph.session import run
 from fewstep.runtime.bundle.reading import open_bundle
-from tests.graph.passes.contrib_reference import expand_contrib_norms
 from tests.graph.small_graphs import assert_close, assert_same, feeds, node, value
 from tests.onnx_text import written
 

@@ -9,7 +9,7 @@ from fewstep.graph.passes.channels_last import FIRST, LAST
 
 def expand_contrib_norms(graph: Graph) -> Graph:
     """Replace each GroupNorm by ONNX's InstanceNormalization over its groups: in float32, as the kernel computes, and
-    rounded to `half` after it."""
+    rounded to the type of its input after it."""
     new, nodes = NewNodes(graph), list[Node]()
     for node in graph.nodes:
         nodes += _expand(node, graph, new) if node.op in ("GroupNorm", "SkipGroupNorm") else [node]

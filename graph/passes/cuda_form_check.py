@@ -1,0 +1,60 @@
+"""Check that the form of a graph for ONNX Runtime's CUDA provider computes what the graph computes, on the CPU."""
+
+import logging
+from collections.abc import Mapping
+
+import numpy as np
+
+from fewstep.graph.extents import fix_batch, fix_sizes, probe_sizes
+from fewstep.graph.graph import BATCH, Array, Graph
+from fewstep.graph.half_types import FLOAT16
+from fewstep.graph.index import sort_topologically
+from fewstep.graph.passes.contrib_norm_definition import expand_contrib_norms
+from fewstep.graph.passes.float32 import has_type
+from fewstep.graph.session import run
+from fewstep.plans.errors import UserError
+from fewstep.runtime.backends.openvino_agreement import random_feeds, relative_difference
+from fewstep.runtime.bundle.manifest import GraphEntry
+
+LOG = logging.getLogger("fewstep")
+ROWS = 2  # more than one, so that a form that mixes samples differs
+# Allowed difference relative to the largest output. In float32, forms of ten denoisers differ by 1e-6. In float16 they
+# round at other places, as engines do.
+LARGEST, LARGEST_FLOAT16 = 1e-4, 2e-2
+
+
+def form_problem(graph: Graph, form: Graph, entry: GraphEntry) -> str:
+    """Return why the form of a graph must not be used; "" if there is no reason.
+
+    Each node of the form must follow the nodes whose outputs it reads. Both graphs must have equal outputs, up to
+    rounding, for one random input of ROWS samples at the usual sizes. There the GroupNorms of com.microsoft are
+    replaced by their definition, because onnxruntime has no kernel for them on the CPU. The outputs of a graph with
+    weights in separate files are not compared, which a line says, because it takes much time and memory.
+
+    entry: the graph's inputs in its bundle.
+    """
+    known = (*form.constants, *(value.name for value in (*form.inputs, *form.optional)))
+    try:
+        if sort_topologically(form.nodes, known) != form.nodes:
+            return "a node of it reads a tensor before it is computed"
+        if entry.data:
+            LOG.info("the form of %s is not compared with it: its weights are large", entry.file)
+            return ""
+        expected, found = (_outputs(each, entry) for each in (graph, expand_contrib_norms(form)))
+    except UserError as error:
+        return error.what
+    if not all(np.isfinite(array).all() for array in expected.values()):
+        LOG.info("the form of %s is not compared with it: random inputs overflow", entry.file)
+        return ""
+    if any(array.shape != found[name].shape for name, array in expected.items()):
+        return "its outputs have other shapes"
+    difference = relative_difference(expected, found)
+    largest = LARGEST_FLOAT16 if has_type(graph, FLOAT16) else LARGEST
+    return f"its outputs differ by {difference:.2g} of the largest output" if difference > largest else ""
+
+
+def _outputs(graph: Graph, entry: GraphEntry) -> Mapping[str, Array]:
+    """Return the outputs for a random input at the usual sizes."""
+    sizes = probe_sizes(graph.extents)[0]
+    fixed = fix_batch(fix_sizes(graph, sizes), ROWS)
+    return run(fixed, random_feeds(entry, {BATCH: ROWS, **sizes}, seed=0))

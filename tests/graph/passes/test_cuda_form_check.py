@@ -1,0 +1,101 @@
+"""A form that computes something else than its graph is not written."""
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from fewstep.graph import io
+from fewstep.graph.bake import network_form
+from fewstep.graph.bake.bake import BakeOptions, bake
+from fewstep.graph.engines import cuda_forms
+from fewstep.graph.engines.build import BuildOptions, build
+from fewstep.graph.graph import Graph
+from fewstep.graph.passes.cuda_form import cuda_form
+from fewstep.graph.passes.cuda_form_check import form_problem
+from fewstep.plans.errors import UserError
+from fewstep.plans.names.plan_reference import parse_plan_text
+from fewstep.runtime.bundle.manifest import GraphEntry
+from fewstep.runtime.bundle.reading import open_bundle
+from tests.bundles import write_graphs
+from tests.onnx_text import written
+from tests.runtime.backends.test_onnxruntime_cuda_form import NORM
+
+
+@pytest.fixture
+def norm(tmp_path: Path) -> Path:
+    constants = {"mix": np.eye(4, dtype=np.float32)[:, :, None, None], "groups": np.int64([0, 2, 18])}
+    graph = written(NORM, **constants, ones=[1.0, 2.0], zeros=[0.0, 0.5], whole=np.int64([0, 4, 3, 3]))
+    return write_graphs(tmp_path / "norm", {"body": graph}, {"float32": {}})
+
+
+def load(bundle: Path) -> tuple[Graph, GraphEntry]:
+    entry = open_bundle(bundle).body("float32").graph
+    return io.load(bundle / entry.file, root=bundle), entry
+
+
+def without_silu(graph: Graph) -> Graph:
+    """The form, but its GroupNorm lacks the SiLU."""
+    form = cuda_form(graph)
+    nodes = (
+        replace(node, attributes={**node.attributes, "activation": 0}) if node.op == "GroupNorm" else node
+        for node in form.nodes
+    )
+    return form.with_nodes(nodes)
+
+
+def test_a_form_with_equal_outputs_has_no_problem(norm: Path) -> None:
+    graph, entry = load(norm)
+    assert form_problem(graph, cuda_form(graph), entry) == ""
+
+
+def test_other_outputs_are_a_problem(norm: Path) -> None:
+    graph, entry = load(norm)
+    assert form_problem(graph, without_silu(graph), entry).endswith(" of the largest output")
+
+
+def test_a_node_before_its_input_is_a_problem(norm: Path) -> None:
+    graph, entry = load(norm)
+    form = cuda_form(graph)
+    assert form_problem(graph, form.with_nodes(reversed(form.nodes)), entry) == (
+        "a node of it reads a tensor before it is computed"
+    )
+
+
+def test_a_missing_tensor_is_a_problem(norm: Path) -> None:
+    graph, entry = load(norm)
+    form = cuda_form(graph)
+    name = form.nodes[0].output
+    assert form_problem(graph, form.with_nodes(form.nodes[1:]), entry) == (
+        f"the graph reads {name!r}, which no node computes before it"
+    )
+
+
+def test_a_graph_with_weights_in_files_is_not_compared(norm: Path, caplog: pytest.LogCaptureFixture) -> None:
+    graph, entry = load(norm)
+    entry = msgspec.structs.replace(entry, data=("graphs/body.onnx.data",))
+    with caplog.at_level(logging.INFO, "fewstep"):
+        assert form_problem(graph, without_silu(graph), entry) == ""
+    assert caplog.messages == [f"the form of {entry.file} is not compared with it: its weights are large"]
+
+
+def test_build_writes_no_form_with_other_outputs(
+    norm: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(cuda_forms, "cuda_form", without_silu)
+    with caplog.at_level(logging.WARNING, "fewstep"):
+        built = build(BuildOptions(norm, "onnxruntime-cuda", precision="float32"))
+    assert built.manifest.engines == ()
+    (line,) = caplog.messages
+    assert line.startswith("float32 gets no form for onnxruntime-cuda: its outputs differ by ")
+
+
+def test_bake_refuses_a_form_with_other_outputs(norm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network_form, "cuda_form", without_silu)
+    file = norm.with_name("run.onnx")
+    with pytest.raises(UserError, match="has no form float32-cuda: its outputs differ by ") as raised:
+        bake(BakeOptions(norm, parse_plan_text("ddim:2"), file, body="float32-cuda", batch=2, unroll=True))
+    assert raised.value.fix == "bake --body float32" and not file.exists()
