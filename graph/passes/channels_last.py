@@ -34,10 +34,11 @@ def channels_last(graph: Graph, types: Types) -> Graph:
         Conv(x, W) + b                                     ==>    Transpose(Conv(Transpose(x), W, b))
         f(x)                                               ==>    f of channels last, for f without axes
 
-    The Transposes around a convolution are those that onnxruntime adds for a provider with channels-last convolutions,
-    the other way round, so that both cancel. Elsewhere a Transpose is added only where an operation needs channels
-    first. Values do not change, except by the rounding of GroupNorm. A graph without a GroupNorm that has a kernel is
-    returned unchanged. `types` are those of the graph's tensors; tensors without a type keep their layout.
+    For a provider with channels-last convolutions, onnxruntime adds a Transpose before and after each convolution. The
+    Transposes written here are their inverses, so onnxruntime removes both. Elsewhere a Transpose is added only where
+    an operation needs channels first. Values do not change, except by the rounding of GroupNorm. A graph without a
+    GroupNorm that has a kernel is returned unchanged. `types` are those of the graph's tensors; tensors without a type
+    keep their layout.
     """
     idx = index(graph)
     norms = find_group_norms(graph, idx, types)
@@ -56,8 +57,8 @@ class _Layout:
 
     last: the name with channels last of each tensor that has one. written: the tensors that exist under their own
     names. skipped: outputs of nodes that another node computes. tokens: tensors [B, C, n] that only Transposes read, by
-    the image that they were. equal: the tensor whose elements and axes are those of another. sums: tensors with
-    channels last that are sums of two tensors of their shape.
+    the image that they were. equal: the tensor, not itself a key, whose elements and axes are those of another. sums:
+    tensors with channels last that are sums of two tensors of their shape.
     """
 
     graph: Graph
@@ -212,7 +213,8 @@ class _Layout:
         if not all(self._may_turn(name, result) for name in node.inputs):
             return False
         self._add(node, [self._turn(name, result) for name in node.inputs])
-        if node.op == "Add" and all(self.types.shape(name) == result for name in node.inputs):
+        is_known = result is not None and "?" not in result
+        if node.op == "Add" and is_known and all(self.types.shape(name) == result for name in node.inputs):
             self.sums.add(self.last[node.output])
         return True
 
@@ -271,7 +273,7 @@ class _Layout:
             constant = self.graph.constants.get(name)
             if name and constant is None:
                 return False
-            if constant is not None:
+            if constant is not None and constant.size:  # an empty constant is an omitted input
                 whole = constant if constant.size == 4 else np.insert(constant, 2, 1)
                 inputs.append(self.new.constant(f"{name}_last", whole[LAST["perm"]]))
             else:
@@ -283,19 +285,19 @@ class _Layout:
         """Add a Reshape of tokens to an image; nothing yet for a Reshape of an image to tokens that Transposes read."""
         name, output = node.inputs[0], node.output
         before, after = self.types.shape(name), self.types.shape(output)
-        if name not in self.last or not before or not after or before[:2] != after[:2]:
+        if name not in self.last or not before or not after or before[:2] != after[:2] or "?" in before[:2]:
             return False
         if (len(before), len(after)) == (4, 3):
             readers = self.idx.consumers.get(output, ())
-            if output in self.idx.outputs or not all(map(_swaps, readers)):
+            if output in self.idx.outputs or not isinstance(before[1], int) or not all(map(_swaps, readers)):
                 return False
             self.tokens[output] = name
             return True
-        sizes = self.graph.constants.get(node.inputs[1])
-        if (len(before), len(after)) != (3, 4) or sizes is None:
+        sizes = [size if isinstance(size, int) else -1 for size in (*after[2:], after[1])]
+        if (len(before), len(after)) != (3, 4) or sizes.count(-1) > 1 or 0 in sizes:
             return False
-        shape = self.new.constant(f"{output}_shape", np.array([sizes[0], *sizes[2:], sizes[1]], np.int64))
-        self._add(node, [self.last[name], shape])
+        shape = self.new.constant(f"{output}_shape", np.array([0, *sizes], np.int64))
+        self._add(node, [self.last[name], shape], {})
         return True
 
     def _transpose(self, node: Node) -> bool:
@@ -304,7 +306,8 @@ class _Layout:
         if perm == FIRST["perm"] and self.types.rank(output) == 4:
             self.last[output] = self.first_name(name)
         elif perm == LAST["perm"] and name in self.last and output not in self.idx.outputs:
-            self.equal[output] = self.last[name]
+            source = self.last[name]
+            self.equal[output] = self.equal.get(source, source)
             self.written.add(output)
         elif perm == [0, 2, 1]:
             return self._tokens(node, name, output)
@@ -342,7 +345,7 @@ class _Layout:
 
 def _swaps(node: Node) -> bool:
     """Return True for a Transpose of the last two of three axes."""
-    return node.op == "Transpose" and list(node.attributes["perm"]) == [0, 2, 1]
+    return node.op == "Transpose" and not node.domain and list(node.attributes.get("perm", ())) == [0, 2, 1]
 
 
 def _image_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:

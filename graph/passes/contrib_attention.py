@@ -7,7 +7,7 @@ import numpy as np
 
 from fewstep.graph.additions import NewNodes
 from fewstep.graph.graph import Graph, Node
-from fewstep.graph.index import Index, index
+from fewstep.graph.index import Index, index, sort_topologically
 from fewstep.graph.passes.constants import drop_unused
 from fewstep.graph.passes.split_attention import AttentionNodes, attention_of
 from fewstep.graph.pattern import match
@@ -35,7 +35,10 @@ def fuse_attention(graph: Graph, types: Types) -> Graph:
         if node.op == "Softmax" and not node.domain:
             change.fuse(node)
     nodes = [each for node in graph.nodes for each in change.replaced.get(node.output, (node,))]
-    return drop_unused(graph.with_nodes(nodes, change.new.constants))
+    changed = graph.with_nodes(nodes, change.new.constants)
+    known = (*changed.constants, *(value.name for value in (*graph.inputs, *graph.optional)))
+    # A Split is written before the attention that is found first, but another one may read it earlier.
+    return drop_unused(changed.with_nodes(sort_topologically(nodes, known)))
 
 
 @dataclass(frozen=True)
@@ -122,7 +125,8 @@ class _Change:
             node = self.idx.producer(name, "Transpose")
             if node is None or list(axes) == [*range(len(axes))]:
                 break
-            name, axes = node.inputs[0], [node.attributes["perm"][axis] for axis in axes]
+            perm = node.attributes.get("perm", [*reversed(range(len(axes)))])
+            name, axes = node.inputs[0], [perm[axis] for axis in axes]
         if list(axes) != [*range(len(axes))]:
             apart = self.new.name(f"{name}_tokens")
             nodes.append(Node("Transpose", (name,), (apart,), {"perm": list(axes)}, apart))
@@ -161,7 +165,9 @@ class _Change:
         if not self.idx.is_inner(product.output):
             return ()
         (turned,) = self.idx.consumers[product.output]
-        if turned.op != "Transpose" or list(turned.attributes["perm"]) != HEADS or not self.idx.is_inner(turned.output):
+        if turned.op != "Transpose" or list(turned.attributes.get("perm", ())) != HEADS:
+            return ()
+        if not self.idx.is_inner(turned.output):
             return ()
         (joined,) = self.idx.consumers[turned.output]
         before, after = (self.types.shape(node.output) for node in (turned, joined))

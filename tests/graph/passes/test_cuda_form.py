@@ -118,6 +118,46 @@ def test_other_operations_keep_channels_last(tail: str, transposes: int) -> None
     assert len(norms(after)) == 1 and form_size(after).transposes == transposes
 
 
+def with_constants(graph: Graph, **constants: object) -> Graph:
+    return replace(graph, constants={**graph.constants, **{name: np.asarray(each) for name, each in constants.items()}})
+
+
+@pytest.mark.parametrize("sizes", [[0, 0, 0, -1], [0, 8, 0, 1], [0, 8, 7, 1], [0, -1, 7, 1]], ids=str)
+def test_a_reshape_of_a_sequence_to_an_image_copies_no_size_of_another_axis(sizes: list[int]) -> None:
+    """A zero in its sizes is a size of the sequence [B, C, L]; the form's sequence has another axis there."""
+    before = network((7,), tail="q = Reshape(n, four) a = Conv <pads = [1, 0, 1, 0]> (q, mix) y = Reshape(a, three)")
+    mix = RANDOM.standard_normal((8, 8, 3, 1)).astype(np.float32)
+    before = with_constants(before, four=np.int64(sizes), three=np.int64([0, 8, 7]), mix=mix)
+    assert len(norms(assert_same_form(before, rtol=3e-6))) == 1
+
+
+def test_the_second_of_two_transposes_to_channels_last_reads_the_same_tensor() -> None:
+    before = network(
+        tail="""q = Transpose <perm = [0, 2, 3, 1]> (n) f = Transpose <perm = [0, 3, 1, 2]> (q)
+        h = Tanh(f) p = Transpose <perm = [0, 2, 3, 1]> (f) w = MatMul(p, square)
+        z = Transpose <perm = [0, 3, 1, 2]> (w) y = Add(h, z)"""
+    )
+    square = RANDOM.standard_normal((8, 8)).astype(np.float32)
+    after = assert_same_form(with_constants(before, square=square), rtol=3e-6)
+    (norm,) = norms(after)
+    assert all(norm.output in each.inputs for each in after.nodes if each.op in ("Tanh", "MatMul"))
+
+
+def test_a_transpose_without_axes_reverses_them() -> None:
+    before = network(tail="f = Reshape(n, flat) t = Transpose(f) a = Tanh(t) z = Transpose(a) y = Reshape(z, whole)")
+    assert len(norms(assert_same_form(with_constants(before, flat=np.int64([0, 8, 30]))))) == 1
+
+
+def test_an_empty_constant_of_a_resize_is_no_input() -> None:
+    tail = 'u = Resize <mode = "nearest"> (n, , empty, sizes) y = AveragePool <kernel_shape = [7, 6]> (u)'
+    before = with_constants(network(tail=tail), empty=np.float32([]), sizes=np.int64([2, 8, 12, 10]))
+    after = cuda_form(before)
+    (resize,) = (each for each in after.nodes if each.op == "Resize")
+    assert resize.inputs[2] == "" and after.constants[resize.inputs[3]].tolist() == [2, 12, 10, 8]
+    given = feeds(before, 2)
+    assert_close(run(before, given), run(expand_contrib_norms(after), given), 3e-6)
+
+
 @pytest.mark.parametrize("channels", [2, 6, 2 * LARGEST_GROUP + 4], ids=["one", "odd", "many"])
 def test_groups_that_the_kernel_refuses_stay(channels: int) -> None:
     """Of one channel, of three, and of more than a block of the kernel has."""
@@ -185,6 +225,41 @@ def test_a_scale_of_the_scores_is_part_of_the_attention() -> None:
 def test_masks_and_other_axes_stay(between: str) -> None:
     before = packed(between)
     assert cuda_form(before).ops() == before.ops()
+
+
+def test_a_part_of_a_product_is_split_before_the_first_attention_that_reads_it() -> None:
+    """The softmax of one attention comes first, the product of the other."""
+    before = written(
+        """(float[batch, 5, 12] x) => (float[batch, 5, 4] y, float[batch, 5, 4] z) {
+            r = Reshape(x, five) p = Transpose <perm = [2, 0, 3, 1, 4]> (r)
+            q = Gather <axis = 0> (p, zero) k = Gather <axis = 0> (p, one) v = Gather <axis = 0> (p, two)
+            t = Transpose <perm = [0, 1, 3, 2]> (k) s = MatMul(q, t) w = Softmax(s)
+            t2 = Transpose <perm = [0, 1, 3, 2]> (q) s2 = MatMul(k, t2) w2 = Softmax(s2)
+            o2 = MatMul(w2, v) j2 = Transpose <perm = [0, 2, 1, 3]> (o2) z = Reshape(j2, whole)
+            o = MatMul(w, v) j = Transpose <perm = [0, 2, 1, 3]> (o) y = Reshape(j, whole)
+        }""",
+        **PARTS,
+        two=np.int64(2),
+    )
+    assert assert_same_form(before).ops() == ("Split", "MultiHeadAttention", "MultiHeadAttention")
+
+
+@pytest.mark.parametrize(
+    ("text", "ops"),
+    [
+        ("t = Transpose(k) s = MatMul(q, t) w = Softmax(s) y = MatMul(w, v)", 1),
+        ("s = MatMul(q, k) w = Softmax(s) o = MatMul(w, v) y = Transpose(o)", 1),
+    ],
+    ids=["of the keys", "of the mixture"],
+)
+def test_attention_next_to_a_transpose_without_axes(text: str, ops: int) -> None:
+    shapes = {"k": "3, 4, 2, batch"} if "(k)" in text else {"k": "batch, 2, 4, 3"}
+    result = "5, 5, 2, batch" if "(o)" in text else "batch, 2, 5, 5"
+    before = written(
+        f"""(float[batch, 2, 5, 4] q, float[{shapes["k"]}] k, float[batch, 2, 3, 5] v) => (float[{result}] y)
+        {{ {text} }}"""
+    )
+    assert assert_same_form(before).ops().count("MultiHeadAttention") == ops
 
 
 CROSS = """(float[batch, 4, 6] x, float[batch, 2, 3, 7] k, float[batch, 2, 7, 3] v) => (float[batch, 2, 4, 3] y) {
