@@ -15,6 +15,7 @@ from fewstep.graph.session import run
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends.openvino_agreement import random_feeds, relative_difference
 from fewstep.runtime.bundle.manifest import GraphEntry
+from fewstep.runtime.kinds.sizes import parse_dimension
 
 LOG = logging.getLogger("fewstep")
 ROWS = 2  # more than one, so that a form that mixes samples differs
@@ -40,6 +41,8 @@ def form_problem(graph: Graph, form: Graph, entry: GraphEntry) -> str:
         if entry.data:
             LOG.info("the form of %s is not compared with it: its weights are large", entry.file)
             return ""
+        if unknown := _sizes_of(entry) - {BATCH, *graph.extents}:
+            return f"{entry.file} does not say the range of {min(unknown)!r}"
         expected, found = (_outputs(each, entry) for each in (graph, expand_contrib_norms(form)))
     except UserError as error:
         return error.what
@@ -51,6 +54,12 @@ def form_problem(graph: Graph, form: Graph, entry: GraphEntry) -> str:
     difference = relative_difference(expected, found)
     largest = LARGEST_FLOAT16 if has_type(graph, FLOAT16) else LARGEST
     return f"its outputs differ by {difference:.2g} of the largest output" if difference > largest else ""
+
+
+def _sizes_of(entry: GraphEntry) -> set[str]:
+    """Return the names in the shapes of a graph's inputs."""
+    sizes = {size for each in entry.inputs for size in each.shape if isinstance(size, str)}
+    return {name for size in sizes for name in parse_dimension(size)[1]}
 
 
 def _outputs(graph: Graph, entry: GraphEntry) -> Mapping[str, Array]:

@@ -13,14 +13,14 @@ from fewstep.graph.bake import network_form
 from fewstep.graph.bake.bake import BakeOptions, bake
 from fewstep.graph.engines import cuda_forms
 from fewstep.graph.engines.build import BuildOptions, build
-from fewstep.graph.graph import Graph
+from fewstep.graph.graph import Extent, Graph
 from fewstep.graph.passes.cuda_form import cuda_form
 from fewstep.graph.passes.cuda_form_check import form_problem
 from fewstep.plans.errors import UserError
 from fewstep.plans.names.plan_reference import parse_plan_text
 from fewstep.runtime.bundle.manifest import GraphEntry
 from fewstep.runtime.bundle.reading import open_bundle
-from tests.bundles import write_graphs
+from tests.bundles import entry, write_graphs
 from tests.onnx_text import written
 from tests.runtime.backends.test_onnxruntime_cuda_form import NORM
 
@@ -33,8 +33,8 @@ def norm(tmp_path: Path) -> Path:
 
 
 def load(bundle: Path) -> tuple[Graph, GraphEntry]:
-    entry = open_bundle(bundle).body("float32").graph
-    return io.load(bundle / entry.file, root=bundle), entry
+    stored = open_bundle(bundle).body("float32").graph
+    return io.load(bundle / stored.file, root=bundle), stored
 
 
 def without_silu(graph: Graph) -> Graph:
@@ -48,38 +48,58 @@ def without_silu(graph: Graph) -> Graph:
 
 
 def test_a_form_with_equal_outputs_has_no_problem(norm: Path) -> None:
-    graph, entry = load(norm)
-    assert form_problem(graph, cuda_form(graph), entry) == ""
+    graph, stored = load(norm)
+    assert form_problem(graph, cuda_form(graph), stored) == ""
 
 
 def test_other_outputs_are_a_problem(norm: Path) -> None:
-    graph, entry = load(norm)
-    assert form_problem(graph, without_silu(graph), entry).endswith(" of the largest output")
+    graph, stored = load(norm)
+    assert form_problem(graph, without_silu(graph), stored).endswith(" of the largest output")
 
 
 def test_a_node_before_its_input_is_a_problem(norm: Path) -> None:
-    graph, entry = load(norm)
+    graph, stored = load(norm)
     form = cuda_form(graph)
-    assert form_problem(graph, form.with_nodes(reversed(form.nodes)), entry) == (
+    assert form_problem(graph, form.with_nodes(reversed(form.nodes)), stored) == (
         "a node of it reads a tensor before it is computed"
     )
 
 
 def test_a_missing_tensor_is_a_problem(norm: Path) -> None:
-    graph, entry = load(norm)
+    graph, stored = load(norm)
     form = cuda_form(graph)
     name = form.nodes[0].output
-    assert form_problem(graph, form.with_nodes(form.nodes[1:]), entry) == (
+    assert form_problem(graph, form.with_nodes(form.nodes[1:]), stored) == (
         f"the graph reads {name!r}, which no node computes before it"
     )
 
 
 def test_a_graph_with_weights_in_files_is_not_compared(norm: Path, caplog: pytest.LogCaptureFixture) -> None:
-    graph, entry = load(norm)
-    entry = msgspec.structs.replace(entry, data=("graphs/body.onnx.data",))
+    graph, stored = load(norm)
+    stored = msgspec.structs.replace(stored, data=("graphs/body.onnx.data",))
     with caplog.at_level(logging.INFO, "fewstep"):
-        assert form_problem(graph, without_silu(graph), entry) == ""
-    assert caplog.messages == [f"the form of {entry.file} is not compared with it: its weights are large"]
+        assert form_problem(graph, without_silu(graph), stored) == ""
+    assert caplog.messages == [f"the form of {stored.file} is not compared with it: its weights are large"]
+
+
+def free_sizes() -> Graph:
+    """A convolution and a GroupNorm with SiLU of an image with a free height."""
+    text = NORM.replace("3, 3]", "height, 3]").replace("whole)", "sizes)").replace(" c =", " sizes = Shape(x) c =")
+    constants = {"mix": np.eye(4, dtype=np.float32)[:, :, None, None], "groups": np.int64([0, 2, -1])}
+    return written(text, **constants, ones=[1.0, 2.0], zeros=[0.0, 0.5])
+
+
+def test_free_sizes_have_their_usual_numbers() -> None:
+    graph = replace(free_sizes(), extents={"height": Extent(6, 2, 12, 2)})
+    form, stored = cuda_form(graph), entry("graphs/body.onnx", graph)
+    assert form.ops().count("GroupNorm") == 1 and form_problem(graph, form, stored) == ""
+    assert form_problem(graph, without_silu(graph), stored).endswith(" of the largest output")
+
+
+def test_a_size_without_a_range_is_a_problem() -> None:
+    graph = free_sizes()
+    problem = form_problem(graph, graph, entry("graphs/body.onnx", graph))
+    assert problem == "graphs/body.onnx does not say the range of 'height'"
 
 
 def test_build_writes_no_form_with_other_outputs(
