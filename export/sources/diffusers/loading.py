@@ -10,6 +10,7 @@ from unittest.mock import patch
 from torch import Tensor, nn
 
 from fewstep.export.sources.diffusers.files import CONFIG, GIVE_PIPELINE, Weights, find_weights, read_json
+from fewstep.export.sources.diffusers.remote_code import NO_CODE
 from fewstep.export.sources.diffusers.weight_entries import DEQUANTISE, check_entries, stored_entries, unwrap_names
 from fewstep.plans.errors import UserError
 from fewstep.runtime.machine.memory_pages import drop_pages
@@ -38,6 +39,8 @@ def load_pretrained(library: Any, class_name: str, home: Path, stored: Weights, 
     if method := read_json(home / CONFIG).get("quantization_config"):
         kind = method.get("quant_method") if isinstance(method, dict) else None
         raise UserError(f"{home / CONFIG} says that the weights are quantised ({kind})", DEQUANTISE)
+    if library.__name__ == "transformers":
+        options |= NO_CODE
     entries = stored_entries(stored)
     names = unwrap_names(home, entries)
     try:
@@ -71,7 +74,7 @@ def _load_renamed(
 
     state = {names[name]: each for file in stored.tensors for name, each in load_file(file).items()}
     if library.__name__ == "transformers":
-        config = made.config_class.from_pretrained(home, local_files_only=True)
+        config = made.config_class.from_pretrained(home, local_files_only=True, **NO_CODE)
         network, info = made.from_pretrained(None, config=config, state_dict=state, output_loading_info=True, **options)
         return network, info
     network = made.from_config(made.load_config(home, local_files_only=True)).eval()

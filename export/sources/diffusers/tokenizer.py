@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fewstep.export.sources.diffusers.files import COPY_AGAIN, TOKENIZER_CONFIG, Config, read_json
+from fewstep.export.sources.diffusers.remote_code import NO_CODE
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends.checks import import_package
 from fewstep.runtime.text import report_tokenizer_errors
@@ -48,7 +49,8 @@ def read_tokenizer(home: Path, lower: bool = False) -> TokenizerFile:
             tokenizer, usual = tokenizers.Tokenizer.from_file(str(home / JSON)), {}
         elif (home / VOCABULARY).is_file() and (home / MERGES).is_file():
             read_json(home / VOCABULARY)  # transformers would not name a damaged file
-            theirs = import_transformers(home).CLIPTokenizerFast.from_pretrained(home, local_files_only=True)
+            form = import_transformers(home).CLIPTokenizerFast
+            theirs = form.from_pretrained(home, local_files_only=True, **NO_CODE)
             tokenizer, usual = theirs.backend_tokenizer, CLIP_TOKENS
         elif (home / PIECES).is_file():
             tokenizer, usual = _make_t5_tokenizer({**T5_TOKENS, **named}, home), T5_TOKENS

@@ -19,6 +19,7 @@ from fewstep.export.sources.diffusers.recording.stand_ins import (
     recording_error,
     respond_randomly,
 )
+from fewstep.export.sources.diffusers.remote_code import NO_CODE, refuse_remote_code, stay_local
 from fewstep.plans.errors import UserError
 
 DENOISER_MODULES = ("diffusers.models.transformers.", "diffusers.models.unets.")
@@ -43,6 +44,7 @@ class BuiltPipeline:
 LoadNetwork = Callable[[Path, Any], nn.Module | None]
 
 
+@stay_local()
 def build_pipeline(folder: Folder, seed: int = 0, load: LoadNetwork | None = None) -> BuiltPipeline:
     """Build the pipeline of a folder. The seed determines what its encoders return. Raises UserError for code from the
     folder, and for components that the pipeline replaces by others when it is built.
@@ -122,9 +124,10 @@ def _build_component(
     """Build a component: a network as a stand-in, anything else, such as a scheduler or a tokenizer, from its files."""
     library, class_name = entry
     made, home = _find_class(folder, name, library, class_name), folder.path / name
+    refuse_remote_code(home)
     if not (inspect.isclass(made) and issubclass(made, nn.Module)):
         try:
-            return made.from_pretrained(home, local_files_only=True)
+            return made.from_pretrained(home, local_files_only=True, **(NO_CODE if library == "transformers" else {}))
         except Exception as error:
             reason = " ".join(str(error).split())[:200]
             raise UserError(f"{home} cannot be read as a {class_name} ({reason})", GIVE_PIPELINE) from error
@@ -150,7 +153,7 @@ def _builder(made: Any, home: Any) -> Callable[[], nn.Module]:
     """Return a function that builds a network from its config, with new weights."""
     if hasattr(made, "load_config"):  # diffusers
         return network_builder(made, made.load_config(home, local_files_only=True))
-    return network_builder(made, made.config_class.from_pretrained(home, local_files_only=True))
+    return network_builder(made, made.config_class.from_pretrained(home, local_files_only=True, **NO_CODE))
 
 
 def network_builder(made: Any, config: Any) -> Callable[[], nn.Module]:
