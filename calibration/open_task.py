@@ -188,7 +188,8 @@ def _compile_plan(options: CalibrateOptions, sampler: Sampler) -> AnyPlan:
     weight = default if options.guidance is None else options.guidance
     plan: AnyPlan = sampler.compile(reference, weight, shaping=clip_to(options.clip))
     check_counts(plan, "calibrate along a plan of counts, such as maskgit:8 or likeliest:8")
-    clip = _scheduler_clip(sampler) if shaping_of(plan) is None else None
+    may_clip = manifest.space.has_squared_error and shaping_of(plan) is None
+    clip = _scheduler_clip(sampler) if may_clip else None
     if clip is not None:
         LOG.warning(
             "the model's own scheduler clips predictions to [%g, %g], but this plan does not: if your program clips, "

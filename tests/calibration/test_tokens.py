@@ -10,6 +10,7 @@ import pytest
 
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.calibration_settings import read_settings
+from fewstep.calibration.open_task import open_task
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.cli.main import main
 from fewstep.cli.run_plan import default_plan, describe_calibration_mismatch
@@ -35,6 +36,13 @@ def bundle(exported_tokens: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 @pytest.fixture(scope="module")
 def made(bundle):
     return calibrate(CalibrateOptions(bundle, trajectories=6, target=("cpu-x86",)))
+
+
+def test_a_scheduler_is_asked_for_its_clip_only_where_samples_are_numbers(bundle, monkeypatch):
+    asked = []
+    monkeypatch.setattr("fewstep.calibration.open_task._scheduler_clip", lambda sampler: asked.append(sampler))
+    open_task(CalibrateOptions(bundle, trajectories=6, target=("cpu-x86",)))
+    assert asked == []
 
 
 def test_the_embedding_and_the_head_stay_float(bundle):
