@@ -35,7 +35,7 @@ class Judging(Protocol):
         """Return the number of seeds of a batch, at most `batch`."""
 
     def covers(self, count: int, seeds: Sequence[int]) -> bool:
-        """Return whether contenders with these numbers of seeds suffice for float32's samples of `count` seeds."""
+        """Return whether judging contenders with these numbers of seeds also runs float32 on all `count` seeds."""
 
     def count_runs(self, count: int, contenders: Sequence[Contender]) -> int:
         """Return the number of runs of the network along the plan, of float32 on `count` seeds and of contenders."""
