@@ -6,6 +6,7 @@ from pathlib import Path
 
 from fewstep.cli.next_command import run_next
 from fewstep.cli.outcome import Outcome
+from fewstep.graph.engines.batches import parse_batch
 from fewstep.graph.engines.build import Build, BuildOptions, EngineRequest, build, build_script, list_requests
 from fewstep.graph.engines.builders import builder_of
 from fewstep.graph.engines.engine_costs import cost_lines, read_costs
@@ -63,9 +64,12 @@ def _measure_forms(options: BuildOptions, made: Build) -> Iterator[FormMeasureme
     """Measure the forms of all networks on this machine's GPU, if ONNX Runtime has its CUDA provider."""
     from fewstep.report.choosing.cuda_forms import measure_forms
 
-    rows = int(options.opt_batch) if options.opt_batch is not None and options.opt_batch.isdecimal() else USUAL_ROWS
+    bundle, text = open_bundle(options.bundle), options.opt_batch
     for name in networks(made.manifest):
-        yield from measure_forms(open_bundle(options.bundle), name, options.precision, rows)
+        part = bundle.select_network(name)
+        graph, manifest = part.body(options.precision).graph, part.manifest
+        rows = USUAL_ROWS if text is None else parse_batch(text, graph, manifest.sizes, manifest.x_shape)
+        yield from measure_forms(bundle, name, options.precision, rows)
 
 
 def _compare_engines(

@@ -45,6 +45,11 @@ def parse_sizes(text: str, graph: GraphEntry, option: str) -> dict[str, int]:
     return {size: values.pop() for size, values in choices.items()}
 
 
+def parse_batch(text: str, graph: GraphEntry, sizes: Sequence[Size], x_shape: Sequence[int]) -> int:
+    """Parse the batch of --opt-batch for a backend whose graphs take any batch."""
+    return profile_of({}, parse_sizes(text, graph, "--opt-batch"), {}, sizes, x_shape)[BATCH][1]
+
+
 def _agrees(dim: int | str, size: int, free_sizes: Mapping[str, int]) -> bool:
     """Return True if a size fits the graph's `dim`. The builder checks sizes that follow from several others."""
     try:

@@ -19,7 +19,7 @@ import msgspec
 
 from fewstep.graph import io
 from fewstep.graph.commit import Writer, open_for_update
-from fewstep.graph.engines.batches import BATCH, parse_sizes, profile_of
+from fewstep.graph.engines.batches import BATCH, parse_batch, parse_sizes, profile_of
 from fewstep.graph.engines.build_engine import BuildOrder, build_engine
 from fewstep.graph.engines.build_script import HEAD, script
 from fewstep.graph.engines.builders import STRICT, EngineBuilder, Flags, builder_of
@@ -296,6 +296,8 @@ def _orders(
     options: BuildOptions, builder: EngineBuilder, part: NetworkBody, hashes: Mapping[str, str]
 ) -> tuple[BuildOrder, ...]:
     """Return all engines to build: for each device, those of the prologue and of the body's graphs."""
+    if builder.writes_forms and part.body is not None and options.opt_batch is not None:
+        parse_batch(options.opt_batch, part.body.graph, part.bundle.manifest.sizes, part.bundle.manifest.x_shape)
     if builder.module is None or part.body is None:
         return ()
     flags = _flags(options)

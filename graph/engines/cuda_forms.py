@@ -32,8 +32,8 @@ def form_keys(graph: GraphEntry, hashes: Mapping[str, str]) -> tuple[EngineKey, 
 def write_form(
     writer: Writer, name: str, graph: GraphEntry, keys: tuple[EngineKey, EngineKey], bundle: Path
 ) -> EngineEntry | None:
-    """Add the form of a body's graph to the bundle; return None if it would have as many kernels as the graph, or if
-    it computes something else (`form_problem`), which a line says.
+    """Add the form of a body's graph to the bundle; return None if it would not have fewer kernels than the graph, or
+    if it computes something else (`form_problem`), which a line says.
 
     keys: from `form_keys`.
 
@@ -43,7 +43,8 @@ def write_form(
     form = cuda_form(portable)
     before, after = form_size(portable), form_size(form)
     if after.kernels >= before.kernels:
-        LOG.info("%s gets no form for %s: it would have %d kernels, as now", name, BACKEND, after.kernels)
+        text = "%s gets no form for %s: it would have %d kernels, and the graph has %d"
+        LOG.info(text, name, BACKEND, after.kernels, before.kernels)
         return None
     problem = form_problem(portable, form, graph)
     if problem:

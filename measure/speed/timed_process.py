@@ -20,7 +20,7 @@ TURN_SECONDS = 0.12
 
 
 class ContenderDied(UserError):
-    """The process of a contender ended or was killed."""
+    """The process of a contender ended, was killed, or could not start."""
 
 
 class TimedProcess(AbstractContextManager["TimedProcess"]):
@@ -30,8 +30,8 @@ class TimedProcess(AbstractContextManager["TimedProcess"]):
     in
         that process; `load` is its duration in seconds.
 
-    Raises UserError if the contender cannot be opened or a call of it fails, and ContenderDied if its process ends. Of
-    two contenders, `has_failed` tells which one failed.
+    Raises UserError if the contender cannot be opened or a call of it fails, and ContenderDied if its process ends or
+    cannot start. Of two contenders, `has_failed` tells which one failed.
     """
 
     def __init__(self, name: str, opener: Opener) -> None:
@@ -40,7 +40,7 @@ class TimedProcess(AbstractContextManager["TimedProcess"]):
             self._child = Child(name=name)
         except OSError as error:
             fix = "check the space for temporary files and the limit of processes"
-            raise UserError(f"{name} gets no process ({error.strerror or error})", fix) from error
+            raise ContenderDied(f"{name} gets no process ({error.strerror or error})", fix) from error
         try:
             self.load: float = self._ask(contender_process.open_calls, opener)
         except BaseException:

@@ -15,9 +15,10 @@ from fewstep.measure.speed.timed_process import ContenderDied, TimedProcess
 from fewstep.plans.errors import UserError
 from fewstep.report.choosing.engines import LARGEST
 from fewstep.report.choosing.form_measurement import FormMeasurement
-from fewstep.runtime.backends import Arrays, find_graph, graph_names
+from fewstep.runtime.backends import find_graph, graph_names
+from fewstep.runtime.backends.checks import LACKS_MEMORY
 from fewstep.runtime.backends.onnxruntime_cuda import PROVIDER, OnnxRuntimeCuda
-from fewstep.runtime.backends.onnxruntime_cuda_form import FormChoice, FormSession, find_form, remember_choice
+from fewstep.runtime.backends.onnxruntime_cuda_form import FormChoice, find_form, remember_choice
 from fewstep.runtime.backends.openvino_agreement import random_feeds, relative_difference
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.kinds.sizes import default_sizes
@@ -48,7 +49,11 @@ def measure_forms(bundle: Bundle, network: str, body: str, rows: int) -> Iterato
 
 
 def _measure(path: Path, network: str, name: str, precision: str, rows: int) -> FormMeasurement:
-    """Time a form against the portable graph."""
+    """Time a form against the portable graph.
+
+    A form that the provider refuses never runs. After a failure that may pass, such as a lack of memory, there is no
+    choice.
+    """
     with ExitStack() as stack:
         processes = []
         try:
@@ -64,8 +69,9 @@ def _measure(path: Path, network: str, name: str, precision: str, rows: int) -> 
                 return FormMeasurement(name, precision, rows, FormChoice(1.0, agrees=False), reason)
             ratio = run_duel(portable.median_milliseconds, form.median_milliseconds).ratio
         except UserError as error:
-            is_refused = len(processes) == 2 and processes[1].has_failed and not isinstance(error, ContenderDied)
-            choice = FormChoice(1.0, agrees=False) if is_refused or len(processes) == 1 else None
+            is_of_form = len(processes) == 1 or (len(processes) == 2 and processes[1].has_failed)
+            may_pass = isinstance(error, ContenderDied) or LACKS_MEMORY.search(error.what) is not None
+            choice = FormChoice(1.0, agrees=False) if is_of_form and not may_pass else None
             return FormMeasurement(name, precision, rows, choice, error.what)
     return FormMeasurement(name, precision, rows, FormChoice(ratio))
 
@@ -73,14 +79,8 @@ def _measure(path: Path, network: str, name: str, precision: str, rows: int) -> 
 def open_calls(path: Path, network: str, name: str, is_form: bool, rows: int) -> Mapping[str, Call]:
     """Return a call of a graph, or of its form. It runs in a separate process."""
     bundle = open_bundle(path).select_network(network)
-    loaded = OnnxRuntimeCuda(DEVICE, form=is_form).load(bundle, name)
+    backend = OnnxRuntimeCuda(DEVICE, form=False)
+    loaded = backend.load_form(bundle, name) if is_form else backend.load(bundle, name)
     sizes = {"batch": rows, **default_sizes(bundle.manifest.x_shape, bundle.manifest.sizes)}
     feeds = random_feeds(find_graph(bundle, name), sizes, 0)
-
-    def run() -> Arrays:
-        outputs = loaded(feeds)
-        if is_form and not (isinstance(loaded, FormSession) and loaded.runs_form):
-            raise UserError(f"onnxruntime does not run the form of {name}", "")
-        return outputs
-
-    return {"": run}
+    return {"": lambda: loaded(feeds)}

@@ -22,6 +22,7 @@ from fewstep.runtime.backends.checks import import_package, path_text
 from fewstep.runtime.backends.device_lock import device_lock
 from fewstep.runtime.backends.onnxruntime import FATAL_ONLY, Session
 from fewstep.runtime.backends.onnxruntime_cuda_form import (
+    BACKEND,
     NHWC,
     CudaForm,
     FormSession,
@@ -61,13 +62,23 @@ class OnnxRuntimeCuda:
         form = None if name in RUN_ONCE else self._select_form(bundle, name, onnxruntime.__version__)
         if form is not None:
             try:
-                opener = self._opener(onnxruntime, bundle, name, form)
-                recorded = self._record(onnxruntime, opener, has_plain=False)
+                recorded = self._load_form(onnxruntime, bundle, name, form)
             except UserError as error:  # an older provider may lack an operation
                 LOG.warning("%s runs as the portable graph: %s", name, error.what)
             else:
                 return FormSession(name, recorded, lambda: self._load_portable(onnxruntime, bundle, name))
         return self._load_portable(onnxruntime, bundle, name)
+
+    def load_form(self, bundle: Bundle, name: str) -> LoadedGraph:
+        """Load the form of a body, whose failures are raised. Raises UserError if it has none, or is refused."""
+        form = find_form(bundle, name)
+        if form is None:
+            fix = f"fewstep build {bundle.path} --backend {BACKEND} --precision {name}"
+            raise UserError(f"{name} has no form for {BACKEND}", fix)
+        return self._load_form(self._import(), bundle, name, form)
+
+    def _load_form(self, onnxruntime: Any, bundle: Bundle, name: str, form: CudaForm) -> LoadedGraph:
+        return self._record(onnxruntime, self._opener(onnxruntime, bundle, name, form), has_plain=False)
 
     def _import(self) -> Any:
         """Import onnxruntime. Raises UserError if it has no CUDA provider."""

@@ -10,6 +10,7 @@ import mmap
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from types import MappingProxyType
 
@@ -25,6 +26,7 @@ from fewstep.runtime.bundle.engine_key import ANY_DEVICE, EngineFacts, EngineKey
 from fewstep.runtime.bundle.manifest import EngineEntry
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.machine import cache
+from fewstep.runtime.machine.gpu import these_gpus
 
 LOG = logging.getLogger("fewstep")
 BACKEND = "onnxruntime-cuda"
@@ -84,7 +86,7 @@ def _checked(bundle: Bundle, name: str, entry: EngineEntry) -> CudaForm:
 
 
 def has_contrib_norms(file: Path) -> bool:
-    """Return whether an ONNX file has a GroupNorm of com.microsoft, beside which convolutions need channels last."""
+    """Return whether an ONNX file has a GroupNorm of com.microsoft. Its convolutions then run with channels last."""
     try:
         with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
             return content.find(NORM_ATTRIBUTE) >= 0
@@ -109,7 +111,9 @@ def remember_choice(form: CudaForm, version: str, device: int, choice: FormChoic
 
 
 def _record(form: CudaForm, version: str, device: int) -> str:
-    return f"form-{form.sha256[:32]}-{version}-{device}.json"
+    """Return the name of a choice: a hash of the form, onnxruntime's version, the GPU's number, and all GPUs here."""
+    gpus = [(gpu.name, gpu.driver) for gpu in these_gpus()]
+    return f"form-{sha256(msgspec.json.encode((form.sha256, version, device, gpus))).hexdigest()[:32]}.json"
 
 
 class FormSession:

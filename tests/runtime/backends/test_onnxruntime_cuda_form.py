@@ -1,6 +1,7 @@
 """The form of a body for ONNX Runtime's CUDA provider: when it runs, by the same code on the CPU's provider."""
 
 import logging
+import os
 import shutil
 import time
 from dataclasses import replace
@@ -14,12 +15,13 @@ import pytest
 from fewstep.cli.verbs.build import verb
 from fewstep.graph import io
 from fewstep.graph.engines.build import BuildOptions, build
+from fewstep.graph.passes.cuda_form import form_size
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import DENOISER
 from fewstep.report.choosing import cuda_forms
 from fewstep.report.choosing.cuda_forms import measure_forms, open_calls
 from fewstep.report.integrity import VerifyOptions, verify
-from fewstep.runtime.backends import LoadedGraph, find_graph, onnxruntime_cuda
+from fewstep.runtime.backends import LoadedGraph, find_graph, onnxruntime_cuda, onnxruntime_cuda_form
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.backends.onnxruntime_cuda import OnnxRuntimeCuda
 from fewstep.runtime.backends.onnxruntime_cuda_form import (
@@ -32,6 +34,7 @@ from fewstep.runtime.backends.onnxruntime_cuda_form import (
 )
 from fewstep.runtime.backends.openvino_agreement import random_feeds, relative_difference
 from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.machine.gpu import Gpu
 from fewstep.runtime.machine.packages import OnnxRuntimeImport
 from fewstep.runtime.progress import SILENT
 from tests.bundles import changed, write_graphs
@@ -113,8 +116,13 @@ def test_a_damaged_key_is_made_again_by_build(attention: Path) -> None:
     assert damage.fix == f"fewstep build {attention} --backend {BACKEND} --precision float32"
 
 
-def test_a_body_without_gain_gets_no_form(tiny_bundle: Path) -> None:
-    assert build(BuildOptions(tiny_bundle, BACKEND, precision="float16")).manifest.engines == ()
+def test_a_body_without_gain_gets_no_form(tiny_bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "fewstep"):
+        assert build(BuildOptions(tiny_bundle, BACKEND, precision="float32")).manifest.engines == ()
+    kernels = form_size(io.load(tiny_bundle / "graphs/body.onnx", root=tiny_bundle)).kernels
+    assert [each for each in caplog.messages if "no form" in each] == [
+        f"float32 gets no form for {BACKEND}: it would have {kernels} kernels, and the graph has {kernels}"
+    ]
 
 
 def test_the_form_of_a_float16_body_has_norms_with_float32_weights(tmp_path: Path) -> None:
@@ -299,6 +307,94 @@ def test_a_form_that_is_wrong_or_refused_never_runs(
     form = find_form(open_bundle(attention), "float32")
     assert form is not None and not prefers_form(form, "float16", onnxruntime.__version__, 0)
     assert str(found) == f"float32: the portable graph runs, because {reason}"
+
+
+def dying(path: Path, network: str, name: str, is_form: bool, rows: int) -> Any:
+    if is_form:
+        os._exit(9)
+    return {"": lambda: {"v": np.ones(2)}}
+
+
+def lacking_memory_to_open(path: Path, network: str, name: str, is_form: bool, rows: int) -> Any:
+    if is_form:
+        raise UserError("CUDA failure 2: out of memory", "")
+    return {"": lambda: {"v": np.ones(2)}}
+
+
+def lacking_memory(path: Path, network: str, name: str, is_form: bool, rows: int) -> Any:
+    def run() -> Any:
+        if is_form:
+            raise RuntimeError("CUDA failure 2: out of memory")
+        return {"v": np.ones(2)}
+
+    return {"": run}
+
+
+@pytest.mark.parametrize(
+    ("calls", "reason"),
+    [
+        (dying, "the process of float32, form "),
+        (lacking_memory_to_open, "CUDA failure 2: out of memory"),
+        (lacking_memory, "float32, form failed: CUDA failure 2: out of memory"),
+    ],
+)
+def test_a_failure_that_may_pass_decides_nothing(
+    attention: Path, monkeypatch: pytest.MonkeyPatch, calls: Any, reason: str
+) -> None:
+    (found,) = measured(attention, monkeypatch, calls)
+    form = find_form(open_bundle(attention), "float32")
+    assert found.choice is None and found.reason.startswith(reason)
+    assert form is not None and prefers_form(form, "float16", onnxruntime.__version__, 0)
+
+
+def test_another_gpu_or_driver_is_measured_again(attention: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    form = find_form(open_bundle(attention), "float32")
+    assert form is not None
+    found = []
+    for name, driver in (("H100", "580"), ("H200", "580"), ("H100", "590"), ("H100", "580")):
+        gpu = Gpu(name, "sm90", driver, None, None)
+        monkeypatch.setattr(onnxruntime_cuda_form, "these_gpus", lambda gpu=gpu: (gpu,))
+        if not found:
+            remember_choice(form, "1.31", 0, FormChoice(0.9))
+        found.append(prefers_form(form, "float32", "1.31", 0))
+    assert found == [True, False, False, True]
+
+
+def test_a_form_that_cannot_be_opened_is_measured_with_its_reason(
+    attention: Path, provider: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(module: Any, graph: Path, chosen: tuple[str, dict[str, str]]) -> Any:
+        raise UserError(f"no memory for {graph.suffix}", "none")
+
+    monkeypatch.setattr(onnxruntime_cuda, "open_session", refuse)
+    with pytest.raises(UserError, match="no memory for .onnx"):
+        open_calls(attention, DENOISER, "float32", True, 2)
+
+
+def test_a_body_without_a_form_names_the_command(tiny_bundle: Path) -> None:
+    with pytest.raises(
+        UserError, match="float32 has no form for onnxruntime-cuda; fewstep build .* --precision float32"
+    ):
+        OnnxRuntimeCuda().load_form(open_bundle(tiny_bundle), "float32")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [("abc", "neither a number nor shapes"), ("-1", "neither a number nor shapes"), ("0", "batches 1, 0, ")],
+)
+def test_a_batch_that_is_no_number_is_refused(attention: Path, text: str, reason: str) -> None:
+    with pytest.raises(UserError, match=reason):
+        verb(BuildOptions(attention, BACKEND, precision="float32", opt_batch=text), SILENT)
+
+
+@pytest.mark.parametrize(("text", "rows"), [(None, 2), ("32", 32), ("x:3x5x8", 3)])
+def test_forms_are_measured_at_the_preferred_batch(
+    attention: Path, monkeypatch: pytest.MonkeyPatch, text: str | None, rows: int
+) -> None:
+    found = []
+    monkeypatch.setattr(cuda_forms, "measure_forms", lambda bundle, network, body, rows: found.append(rows) or [])
+    verb(BuildOptions(attention, BACKEND, precision="float32", opt_batch=text), SILENT)
+    assert found == [rows]
 
 
 def test_without_the_provider_the_rule_is_said(attention: Path) -> None:
