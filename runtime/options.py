@@ -8,11 +8,10 @@ from shlex import quote
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from fewstep.plans.argument_checks import parse_plan_reference
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance, Pag, to_text
 from fewstep.plans.names.guidance_text import from_text
-from fewstep.plans.names.plan_reference import NamedReference
+from fewstep.plans.names.plan_reference import FileReference, NamedReference, parse_plan_text
 
 
 class Options:
@@ -77,7 +76,9 @@ def _convert(value: Any, hint: Any) -> Any:
     if Pag in kinds:
         return from_text(value) if isinstance(value, str) else value
     if NamedReference in kinds:
-        return parse_plan_reference(value if isinstance(value, str) else Path(value)) if _is_text(value) else value
+        if not _is_text(value):
+            return value
+        return parse_plan_text(value) if isinstance(value, str) else FileReference(Path(value))
     if Path in kinds:
         return Path(value) if _is_text(value) else value
     return fspath(value) if str in kinds and isinstance(value, PathLike) else value
