@@ -12,7 +12,6 @@ from fewstep.export.sources.diffusers.recording.components import (
     LEFT_OUT,
     NOT_DENOISERS,
     BuiltPipeline,
-    construct_pipeline,
     finish_pipeline,
     network_builder,
 )
@@ -28,11 +27,12 @@ LIBRARIES = ("diffusers.", "transformers.")
 
 
 def build_from_pipeline(pipeline: Any, label: str, seed: int = 0) -> BuiltPipeline:
-    """Build a pipeline of the same class whose networks are stand-ins. The seed determines what its encoders return.
+    """Return a copy of a pipeline, with its attributes, whose networks are stand-ins. The seed determines what its
+    encoders return.
 
     The given pipeline is unchanged. A network of a class that is not from diffusers or transformers is a denoiser.
     """
-    built: dict[str, Any] = {name: value for name, value in pipeline.config.items() if not name.startswith("_")}
+    built: dict[str, Any] = {}
     denoisers: dict[str, OutputShapes] = {}
     for name, component in pipeline.components.items():
         if name in LEFT_OUT or not isinstance(component, nn.Module):
@@ -45,7 +45,8 @@ def build_from_pipeline(pipeline: Any, label: str, seed: int = 0) -> BuiltPipeli
             built[name] = build_on_cpu(network_builder(type(component), component.config), seed)
         else:
             built[name] = respond_randomly(_build_on_meta(component), name, seed)
-    made = construct_pipeline(type(pipeline), built, label)
+    made = copy.copy(pipeline)
+    vars(made).update(built)  # setattr would also change the config
     return finish_pipeline(made, built, denoisers, label)
 
 

@@ -104,6 +104,23 @@ def test_the_networks_of_a_pipeline_are_unchanged(tmp_path: Path) -> None:
     assert all(torch.equal(before[name], each) for name, each in pipeline.text_encoder.state_dict().items())
 
 
+def test_an_attribute_of_the_pipeline_changes_its_call(file: Path) -> None:
+    factor = 'times = time.expand(len(x)).float() * getattr(self, "sharp", 1.0)'
+    sharp = "\ndef sharp():\n    pipeline = make()\n    pipeline.sharp = 0.5\n    return pipeline\n"
+    file.write_text(FILE.replace("times = time.expand(len(x)).float()", factor) + sharp)
+    time = torch.full((1,), 500.0)
+    x, label = torch.zeros(1, 3, 8, 8), torch.ones(1, 4)
+    usual, halved = (load_source(f"{file}:{name}").module for name in ("make", "sharp"))
+    assert torch.equal(halved(x, time, label), usual(x, time / 2, label))
+
+
+def test_a_changed_part_of_the_pipeline_is_that_of_the_copy(tmp_path: Path) -> None:
+    pipeline = diffusers.DiffusionPipeline.from_pretrained(recorded_pipelines.bria(tmp_path / "bria"))
+    pipeline.image_processor = pipeline.own = object()
+    built = build_from_pipeline(pipeline, "bria").pipeline
+    assert built.image_processor is built.own is pipeline.own
+
+
 @pytest.mark.slow
 def test_a_known_pipeline_in_memory_has_its_autoencoder(tmp_path: Path) -> None:
     folder = recorded_pipelines.bria(tmp_path / "bria")
