@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor, nn
 
 from fewstep.export.sources.diffusers.files import Folder, find_weights
 from fewstep.export.sources.diffusers.loading import load_network, load_pretrained
-from fewstep.export.sources.diffusers.recording.arguments import branch_values
+from fewstep.export.sources.diffusers.recording.arguments import Argument, branch_values
 from fewstep.export.sources.diffusers.recording.comparison import branch_names
 from fewstep.export.sources.diffusers.recording.components import AUTOENCODERS, BuiltPipeline, build_pipeline
 from fewstep.export.sources.diffusers.recording.pictures import PICTURES, VIDEOS
@@ -26,8 +26,9 @@ from fewstep.export.sources.diffusers.recording.settings import NEGATIVE, PROMPT
 from fewstep.export.sources.diffusers.text import WEIGHTS
 from fewstep.export.sources.diffusers.tokenizer import import_transformers
 from fewstep.measure.rollouts.conditions_file import array_name
-from fewstep.plans.errors import UserError
+from fewstep.plans.errors import UserError, first_line
 from fewstep.plans.guidance import COND
+from fewstep.runtime.bundle.manifest import Condition
 
 Conditions = dict[str, NDArray[Any]]
 
@@ -40,7 +41,7 @@ def encode_conditions(
     pictures: Mapping[str, Path],
     dtype: torch.dtype = torch.float32,
 ) -> Conditions:
-    """Return the conditions [N, *shape] of N prompts by name, without those that have a default.
+    """Return the conditions [N, *shape] of N prompts by name. Conditions that have a default are left out.
 
     The pipeline's call runs once for each prompt, with its encoders and a stand-in for the denoiser.
     negative: a text for the other branches of guidance, whose conditions are `BRANCH.NAME`.
@@ -101,14 +102,14 @@ def _encode_one(
             what = f"{built.name} calls its network for {len(branches)} branches, and was recorded with {len(names)}"
             raise UserError(what, _REPORT)
         if argument.condition is None:
-            _check_constant(built.name, path, argument.value, branches)
+            _check_constant(built.name, argument, branches)
             continue
         if argument.condition.default is not None:
             continue
         for branch, value in zip(names, branches, strict=True):
             if branch == COND or has_branches:
                 name = argument.condition.name if branch == COND else array_name(branch, argument.condition.name)
-                values[name] = _as_array(built.name, name, value, argument.condition.shape, argument.condition.dtype)
+                values[name] = _as_array(built.name, name, value, argument.condition)
     if not values:
         raise UserError(f"the network of {built.name} takes no conditions", "run its bundle without --conditions")
     return values
@@ -117,22 +118,25 @@ def _encode_one(
 _REPORT = "give encode the same --call as the export"
 
 
-def _check_constant(name: str, path: str, value: Any, branches: Sequence[Any]) -> None:
+def _check_constant(name: str, argument: Argument, branches: Sequence[Any]) -> None:
     """Raise UserError if an argument that the bundle holds as a constant has another value."""
     for each in branches:
-        if not same(each, value):
-            raise UserError(f"{name}: {path} of its network differs from its value in the recording", _REPORT)
+        own = each[-1:] if argument.repeats and isinstance(each, Tensor) else each  # the last of equal rows
+        if not same(own, argument.value):
+            raise UserError(f"{name}: {argument.path} of its network differs from its value in the recording", _REPORT)
 
 
-def _as_array(name: str, condition: str, value: Tensor | None, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
+def _as_array(name: str, label: str, value: Tensor | None, condition: Condition) -> NDArray[Any]:
     """Return a condition [*shape] of the last sample. A text of full length may have no mask, which means ones."""
+    if value is None and (condition.low, condition.high) == (0, 1):
+        return np.ones(condition.shape, condition.dtype)
     if value is None:
-        return np.ones(shape, dtype)
+        raise UserError(f"{name} passes no {label!r} to its network, and was recorded with one", _REPORT)
     own = value[-1].float() if value.is_floating_point() else value[-1]
-    if tuple(own.shape) != shape:
-        what = f"{name} encodes {condition!r} as {list(own.shape)}, and was recorded with {list(shape)}"
+    if tuple(own.shape) != condition.shape:
+        what = f"{name} encodes {label!r} as {list(own.shape)}, and was recorded with {list(condition.shape)}"
         raise UserError(what, _REPORT)
-    return own.numpy().astype(dtype)
+    return own.numpy().astype(condition.dtype)
 
 
 def _load_encoder(home: Path, made: Any, dtype: torch.dtype, has_pictures: bool) -> nn.Module | None:
@@ -153,7 +157,7 @@ def _load_encoder(home: Path, made: Any, dtype: torch.dtype, has_pictures: bool)
 def _read_picture(path: Path) -> Image.Image:
     try:
         with Image.open(path) as opened:
-            return opened.convert("RGB")
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "it is not a picture"
+            return ImageOps.exif_transpose(opened).convert("RGB")  # as diffusers.utils.load_image does
+    except Exception as error:  # Pillow raises errors of many unrelated classes for damaged files
+        reason = getattr(error, "strerror", None) or first_line(error)
         raise UserError(f"{path} cannot be read ({reason})", "give a picture, such as a .png") from error
