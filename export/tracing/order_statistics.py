@@ -49,9 +49,9 @@ def _searchsorted(
     return before.sum(-1, dtype=torch.int32 if out_int32 else torch.int64)
 
 
-def _isin(x: Tensor, among: Tensor, *, assume_unique: bool = False, invert: bool = False) -> Tensor:
+def _isin(x: Tensor, elements: Tensor, *, assume_unique: bool = False, invert: bool = False) -> Tensor:
     """Return whether each x is one of the elements."""
-    found = (x.unsqueeze(-1) == among.flatten()).any(-1)
+    found = (x.unsqueeze(-1) == elements.flatten()).any(-1)
     return ~found if invert else found
 
 

@@ -103,8 +103,8 @@ def record_pipeline(
 
 
 def explain_given(error: UserError, built: BuiltPipeline, given: Mapping[str, Any]) -> UserError:
-    """Return the error of a recording, with the given arguments in its fix if the call without them differs: they are
-    the cause if it can be recorded, and may be if it fails in another way."""
+    """Return the error of a recording, with the given arguments in its fix if the usual call without them runs, or
+    fails in another way. Whether that call can be recorded in all settings is not tested."""
     if not given or error.fix != UNRECORDED:
         return error
     options = " ".join(f"--call {name}={value}" for name, value in given.items())
@@ -112,4 +112,4 @@ def explain_given(error: UserError, built: BuiltPipeline, given: Mapping[str, An
         record_usual_call(built, {})
     except UserError as other:
         return error if other.what == error.what else UserError(error.what, f"check {options}, or {UNRECORDED}")
-    return UserError(error.what, f"the call can be recorded without {options}: change it, or leave it out")
+    return UserError(error.what, f"the usual call runs without {options}: change it, or leave it out")

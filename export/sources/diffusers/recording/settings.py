@@ -53,7 +53,7 @@ PLAIN = Forms()
 @dataclass(frozen=True)
 class CallSettings:
     """`usual` is a call. `variants` are settings that replace some of it, by what they change. `batches` are settings
-    for more samples, of which a pipeline may accept only some. `without` are pictures that the call takes, and that it
+    for more samples, of which a pipeline may accept only some. `without` are pictures that the call takes, but
     does not need. `forms` are what is special about the call. `texts` are calls with each of its padded texts alone."""
 
     usual: Mapping[str, Any]
