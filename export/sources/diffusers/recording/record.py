@@ -44,8 +44,8 @@ class SchedulerStep:
 
 @dataclass(frozen=True)
 class CallRecord:
-    """All steps of one call of a pipeline, and what it returned, or None if it failed after its last step. `times` are
-    the arguments of the scheduler's `set_timesteps`."""
+    """All steps of one call of a pipeline, and what it returned, or None if it failed after its last step (a failed
+    decode is ignored). `times` are the arguments of the scheduler's `set_timesteps`."""
 
     steps: tuple[SchedulerStep, ...]
     times: Mapping[str, Any] = field(default_factory=dict)

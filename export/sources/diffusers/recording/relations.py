@@ -59,6 +59,8 @@ def find_relations(name: str, base: CallRecord, reseeded: CallRecord) -> Relatio
     x, by_step = _find_moving_arguments(name, base, reseeded)
     x_place = _find_x(name, x, base)
     times = {path: _fit_time(name, path, (base, reseeded)) for path in by_step}
+    for record in (base, reseeded):
+        _check_arguments(name, (x, *times), x_place, record)
     combination = find_combination(name, base)
     return Relations(component, x, x_place, times, combination)
 
@@ -73,6 +75,7 @@ def check_relations(name: str, found: Relations, record: CallRecord, setting: st
     for path, line in found.times.items():
         if not np.allclose(_fit_time(name, path, (record,), line), line):
             raise recording_error(f"{name}: {path} is another function of the time with another {setting}")
+    _check_arguments(name, (found.x, *found.times), found.x_place, record)
     own = find_combination(name, record)
     if not found.combination.agrees(own):
         raise recording_error(f"{name} reads its network's output differently with another {setting}")
@@ -88,6 +91,29 @@ def check_steps(name: str, record: CallRecord) -> None:
             )
     if not all(step.calls for step in record.steps):
         raise recording_error(f"{name} takes a step of its scheduler without calling its network")
+
+
+def _check_arguments(name: str, moving: Sequence[str], x_place: Place, record: CallRecord) -> None:
+    """Raise UserError unless each call of a step gets the arguments of the same call of the first step.
+
+    moving: x and the times, which may change. The channels or tokens around x may not.
+    """
+    x, count = moving[0], len(record.steps)
+
+    def constant(call: NetworkCall) -> dict[str, Any]:
+        leaves = {path: value for path, value in call.leaves.items() if path not in moving}
+        return leaves | {f"{x} {number}": part for number, part in enumerate(x_place.others(call.leaves[x]) or ())}
+
+    first = [constant(call) for call in record.steps[0].calls]
+    for number, step in enumerate(record.steps[1:], 2):
+        if len(step.calls) != len(first):
+            raise recording_error(f"{name} calls its network {len(step.calls)} times in step {number} of {count}")
+        for call, expected in zip(step.calls, first, strict=True):
+            own = constant(call)
+            for path in sorted(own.keys() | expected.keys()):
+                if path not in own or path not in expected or not same(own[path], expected[path]):
+                    what = f"the part of {x} that is not x" if path.startswith(f"{x} ") else f"{path} of its network"
+                    raise recording_error(f"{name} changes {what} in step {number} of {count}")
 
 
 def branch_calls(step: SchedulerStep, x: str) -> Iterator[tuple[NetworkCall, int]]:

@@ -10,7 +10,7 @@ from torch.utils import _pytree as pytree
 
 from fewstep.export.sources.diffusers.recording.combination import GuidedChannels, MatchedNorm, Place
 from fewstep.export.sources.diffusers.recording.record import CallRecord, NetworkCall, SchedulerStep
-from fewstep.export.sources.diffusers.recording.relations import Relations, find_relations
+from fewstep.export.sources.diffusers.recording.relations import Relations, check_relations, find_relations
 from fewstep.plans.errors import UserError
 
 Combine = Callable[[Tensor, Tensor, Tensor], Tensor]  # of the two outputs and x
@@ -135,3 +135,39 @@ def test_two_times_are_found_in_their_units() -> None:
 
     found = find_relations("Pipe", with_second_time(recording(0)), with_second_time(recording(1)))
     assert found.times == {"['sigma']": (0.001, 0.0), "['timestep']": (1.0, 0.0)}
+
+
+def test_an_argument_that_changes_in_a_later_step_of_another_recording_is_refused() -> None:
+    found, other = find(), recording(2)
+    (call,) = other.steps[1].calls
+    changed = replace(call, leaves={**call.leaves, "['width']": 4})
+    steps = (other.steps[0], replace(other.steps[1], calls=(changed,)), other.steps[2])
+    with pytest.raises(UserError, match=r"Pipe changes \['width'\] of its network in step 2 of 3"):
+        check_relations("Pipe", found, replace(other, steps=steps), "number of steps")
+
+
+def test_channels_around_x_that_change_with_the_step_are_refused() -> None:
+    levels = iter(range(100))
+    with pytest.raises(UserError, match=r"Pipe changes the part of \['sample'\] that is not x in step 2"):
+        find(feed=lambda x: torch.cat([x, torch.full((2, 3, 6, 6), float(next(levels)))], dim=1))
+
+
+def swap_in_last_step(record: CallRecord) -> CallRecord:
+    """Two calls of one row in each step, with an argument each, which change places in the last step."""
+    steps = []
+    for number, step in enumerate(record.steps):
+        (call,) = step.calls
+        calls = []
+        for row in range(2):
+            leaves = {
+                path: leaf[row : row + 1] if torch.is_tensor(leaf) else leaf for path, leaf in call.leaves.items()
+            }
+            value = torch.tensor([float(row if number < 2 else 1 - row)])
+            calls.append(replace(call, leaves={**leaves, "['embeds']": value}, output=call.output[row : row + 1]))
+        steps.append(replace(step, calls=tuple(calls)))
+    return CallRecord(tuple(steps))
+
+
+def test_branches_that_change_places_are_refused() -> None:
+    with pytest.raises(UserError, match=r"Pipe changes \['embeds'\] of its network in step 3 of 3"):
+        find_relations("Pipe", swap_in_last_step(recording(0)), swap_in_last_step(recording(1)))
