@@ -1,7 +1,7 @@
 """Sort the arguments of a recorded denoiser into conditions and constants, by recordings that differ in one setting."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from fewstep.runtime.bundle.manifest import Condition
 
 BEFORE, AFTER = "before x in ", "after x in "
 BATCH = "batch"  # a variant of settings
+STEP_NUMBER = "number of steps"  # a variant of settings
 ENCODERS = "weights of the encoders"
 BY_CONTENT = ("prompt", LENGTH, SHORTNESS, ENCODERS, "image")  # variants that change conditions
 MOST_VALUES = 2**24  # elements of one condition
@@ -222,6 +223,7 @@ class Recordings:
             if setting in others and others[setting].shape != value.shape:
                 raise recording_error(f"{self.name}: the length of {path} of its network follows that of the prompt")
         changing = [setting for setting, other in others.items() if not same(value, other)]
+        self._check_number_of_steps(path, changing)
         if not changing and all(same(value, other) for other in values):
             return Argument(path, value[:1] if repeats else value, repeats)
         if not repeats:
@@ -229,9 +231,28 @@ class Recordings:
             what = f"{path} of its network has one value for all samples, and changes with the {by}"
             raise recording_error(f"{self.name}: {what}")
         is_setting = bool(changing) and not set(changing) & set(BY_CONTENT)
-        return Argument(
-            path, value[:1], repeats, self._condition(path, value[0], [*values, *others.values()], is_setting)
-        )
+        condition = self._condition(path, value[0], [*values, *others.values()], is_setting)
+        if condition.shared:
+            self._check_shared(path, changing[0])
+        return Argument(path, value[:1], repeats, condition)
+
+    def _check_number_of_steps(self, path: str, changing: Sequence[str]) -> None:
+        """Raise UserError if an argument changes with the number of steps in any branch: its value would be that of
+        the recording."""
+        variant = self.variants.get(STEP_NUMBER)
+        if variant is None or (path.startswith((BEFORE, AFTER)) and "image" in changing):
+            return  # an encoded picture has noise of its own in each recording
+        pairs = zip(self.values(self.base, path), self.values(variant, path), strict=False)
+        if not all(same(own, other) for own, other in pairs):
+            raise recording_error(f"{self.name}: {path} of its network changes with the {STEP_NUMBER}")
+
+    def _check_shared(self, path: str, setting: str) -> None:
+        """Raise UserError unless an argument that changes with a setting only is the same in all branches."""
+        for record in (self.base, *self.variants.values()):
+            first, *others = self.values(record, path)
+            if not all(same(first, other) for other in others):
+                what = f"{path} of its network changes with the {setting}, and between the branches of guidance"
+                raise recording_error(f"{self.name}: {what}")
 
     def _condition(self, path: str, value: Tensor, seen: list[Tensor], is_setting: bool) -> Condition:
         """Return the condition of an argument, from the values that recordings have shown."""

@@ -11,13 +11,13 @@ from unittest.mock import patch
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from fewstep.export.sources.diffusers.recording.adapter import RecordedNetwork
-from fewstep.export.sources.diffusers.recording.arguments import NetworkArguments, branch_values
+from fewstep.export.sources.diffusers.recording.arguments import Argument, NetworkArguments, branch_values
 from fewstep.export.sources.diffusers.recording.combination import Change, MatchedNorm, select_rows
 from fewstep.export.sources.diffusers.recording.components import BuiltPipeline
-from fewstep.export.sources.diffusers.recording.record import CallRecord, record
+from fewstep.export.sources.diffusers.recording.record import CallRecord, SchedulerStep, record
 from fewstep.export.sources.diffusers.recording.relations import branch_calls, check_relations
 from fewstep.export.sources.diffusers.recording.settings import CallSettings
 from fewstep.export.sources.diffusers.recording.stand_ins import recording_error
@@ -152,7 +152,8 @@ class _RecordedOutputs:
 
 
 class _StepNetwork:
-    """The network of a plan's step, with the conditions of each branch in some rows of a recording."""
+    """The network of a plan's step, with the conditions of each branch in some rows of a recording. A condition with a
+    default has that default, as when a bundle runs."""
 
     def __init__(self, run: CallRecord, module: RecordedNetwork, rows: slice = slice(None)) -> None:
         self.module, self.run, self.rows = module, run, rows
@@ -165,12 +166,20 @@ class _StepNetwork:
         for branch in step.branches:
             number = self.order.index(branch)
             values = [
-                list(branch_values(self.run.steps[index], self.module.found, path, each.repeats))[number][self.rows]
+                self._value(self.run.steps[index], path, each, number, len(x))
                 for path, each in self.module.arguments.arguments.items()
                 if each.condition is not None
             ]
             outputs.append(self.module(x, time, *values).numpy())
         return outputs
+
+    def _value(self, step: SchedulerStep, path: str, argument: Argument, branch: int, rows: int) -> Tensor:
+        """Return a condition of a branch [rows, ...]."""
+        condition = argument.condition
+        if condition is not None and condition.default is not None:
+            return torch.tensor(condition.default).reshape(1, *condition.shape).expand(rows, *condition.shape)
+        recorded: Tensor = list(branch_values(step, self.module.found, path, argument.repeats))[branch][self.rows]
+        return recorded
 
 
 def branch_names(count: int, arguments: NetworkArguments) -> list[str]:

@@ -83,3 +83,39 @@ def test_a_list_that_follows_the_batch_is_refused() -> None:
     }
     with pytest.raises(UserError, match="Pipe passes other arguments to its network for two samples"):
         sort((EMPTY, PICTURE), variants, shapes=shapes)
+
+
+def full(first: float, second: float) -> torch.Tensor:
+    return torch.tensor([first, second])
+
+
+def prompt(**more: Any) -> CallRecord:
+    return recording((EMPTY, OTHER), **more)
+
+
+def test_a_tensor_that_changes_with_the_number_of_steps_is_refused() -> None:
+    third, fifth = full(1 / 3, 1 / 3), full(0.2, 0.2)
+    variants = {"prompt": prompt(dt=third), "number of steps": recording((EMPTY, PICTURE), dt=fifth)}
+    with pytest.raises(UserError, match=r"\['dt'\] of its network changes with the number of steps"):
+        sort((EMPTY, PICTURE), variants, dt=third)
+
+
+def test_the_number_of_steps_in_the_other_branch_alone_is_refused() -> None:
+    own, other = full(1 / 3, 0.0), full(0.2, 0.0)
+    variants = {"prompt": prompt(dt=own), "number of steps": recording((EMPTY, PICTURE), dt=other)}
+    with pytest.raises(UserError, match=r"\['dt'\] of its network changes with the number of steps"):
+        sort((EMPTY, PICTURE), variants, dt=own)
+
+
+def test_a_guidance_tensor_that_differs_between_branches_is_refused() -> None:
+    own, other = full(0.0, 5.0), full(0.0, 5.5)
+    variants = {"prompt": prompt(weight=own), "guidance_scale": recording((EMPTY, PICTURE), weight=other)}
+    with pytest.raises(UserError, match="changes with the guidance_scale, and between the branches of guidance"):
+        sort((EMPTY, PICTURE), variants, weight=own)
+
+
+def test_a_guidance_tensor_of_all_branches_is_a_shared_condition_with_a_default() -> None:
+    own, other = full(5.0, 5.0), full(5.5, 5.5)
+    variants = {"prompt": prompt(weight=own), "guidance_scale": recording((EMPTY, PICTURE), weight=other)}
+    condition = sort((EMPTY, PICTURE), variants, weight=own).arguments["['weight']"].condition
+    assert condition is not None and (condition.shared, condition.default) == (True, (5.0,))
