@@ -322,6 +322,60 @@ def cogview3(folder: Path) -> Path:
     return write(folder, "CogView3PlusPipeline", **parts)
 
 
+def flux2_klein(folder: Path) -> Path:
+    """FLUX.2 Klein: x is packed, and scaled by the mean and the variance that its autoencoder stores."""
+    import diffusers
+    from transformers import Qwen2Tokenizer, Qwen3Config, Qwen3ForCausalLM
+
+    torch.manual_seed(0)
+    network = diffusers.Flux2Transformer2DModel(
+        patch_size=1,
+        in_channels=4,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=TEXT,
+        timestep_guidance_channels=256,
+        axes_dims_rope=[4, 4, 4, 4],
+        guidance_embeds=False,
+    )
+    text = Qwen3Config(
+        hidden_size=TEXT,
+        intermediate_size=TEXT,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        vocab_size=1000,
+        max_position_embeddings=512,
+    )
+    vocabulary = {token: number for number, token in enumerate([*byte_characters(), "<|endoftext|>"])}
+    tokenizer = Qwen2Tokenizer(vocab=vocabulary, merges=[], model_max_length=1024)
+    tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    vae = diffusers.AutoencoderKLFlux2(
+        sample_size=32,
+        down_block_types=("DownEncoderBlock2D",),
+        up_block_types=("UpDecoderBlock2D",),
+        block_out_channels=(4,),
+        layers_per_block=1,
+        latent_channels=1,
+        norm_num_groups=1,
+        use_quant_conv=False,
+        use_post_quant_conv=False,
+    )
+    vae.bn.running_mean.copy_(torch.tensor([0.5, -0.5, 1.0, 2.0]))
+    vae.bn.running_var.copy_(torch.tensor([4.0, 9.0, 0.25, 1.0]))
+    return write(
+        folder,
+        "Flux2KleinPipeline",
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),
+        vae=vae,
+        text_encoder=Qwen3ForCausalLM(text),
+        tokenizer=tokenizer,
+        transformer=randomized(network),
+    )
+
+
 def qwen_image(folder: Path) -> Path:
     """Qwen-Image: guidance that keeps a norm, texts of any length, a list of sizes with an entry for each sample."""
     import diffusers
@@ -384,6 +438,7 @@ def perturbed_attention(folder: Path) -> Path:
 
 
 CALLS: dict[str, dict[str, Any]] = {
+    "flux2_klein": {"height": 16, "width": 16, "max_sequence_length": 64, "text_encoder_out_layers": (1,)},
     "wan": {"height": 16, "width": 16, "num_frames": 5, "max_sequence_length": TOKENS},
     "wan_with_times_of_positions": {"height": 32, "width": 32, "num_frames": 5, "max_sequence_length": TOKENS},
     "ltx": {"height": 64, "width": 64, "num_frames": 9, "max_sequence_length": TOKENS},

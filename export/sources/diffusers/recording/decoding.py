@@ -4,9 +4,10 @@ Nothing of it is listed. The pipeline's call runs with chosen tensors in place o
 autoencoder's `decode` shows where each element goes. Another run shows what the call does with a decoded image.
 """
 
+import copy
 import logging
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -33,6 +34,7 @@ from fewstep.export.sources.diffusers.recording.components import AUTOENCODERS, 
 from fewstep.export.sources.diffusers.recording.record import record
 from fewstep.export.sources.diffusers.recording.relations import is_close
 from fewstep.export.sources.diffusers.recording.settings import OUTPUT
+from fewstep.export.sources.diffusers.recording.stand_ins import ENTRIES
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import TensorEntry
 
@@ -162,7 +164,7 @@ def read_companions(
 ) -> PipelineNetworks | None:
     """Return the autoencoder of a recorded pipeline, or None, with a warning unless it has none. `read` returns the
     networks of a component."""
-    found = find_decoding(built, settings, x_shape)
+    found = find_decoding(built, settings, x_shape, read)
     if isinstance(found, RecordedDecoding):
         return PipelineNetworks(None, _make_autoencoder(found, read(found.component)), zeros_for_none=False)
     if found != NONE:
@@ -171,9 +173,10 @@ def read_companions(
 
 
 def find_decoding(
-    built: BuiltPipeline, settings: Mapping[str, Any], x_shape: tuple[int, ...]
+    built: BuiltPipeline, settings: Mapping[str, Any], x_shape: tuple[int, ...], read: Callable[[str], Networks]
 ) -> RecordedDecoding | str:
-    """Return how the pipeline turns the final x into an image, or the reason why that is not known."""
+    """Return how the pipeline turns the final x into an image, or the reason why that is not known. `read` returns the
+    networks of a component: a pipeline may scale x by values that its autoencoder stores."""
     components = [
         name
         for name, each in built.pipeline.components.items()
@@ -182,14 +185,33 @@ def find_decoding(
     if not components or OUTPUT not in settings:
         return NONE
     settings = {**settings, OUTPUT: PIXELS}
+    stored = {name: read(name).load() for name in components}
     try:
-        component, order, scale, shift = _find_order(built, components, settings, x_shape)
-        latents = LatentMap(order, scale, shift, x_shape)
-        return RecordedDecoding(component, latents, _find_image(built, component, settings, latents))
+        with _show_stored_values(built, stored):
+            component, order, scale, shift = _find_order(built, components, settings, x_shape)
+            latents = LatentMap(order, scale, shift, x_shape)
+            return RecordedDecoding(component, latents, _find_image(built, component, settings, latents))
     except _CannotDecode as error:
         return str(error)
     except UserError as error:
         return error.what
+
+
+@contextmanager
+def _show_stored_values(built: BuiltPipeline, stored: Mapping[str, nn.Module]) -> Iterator[None]:
+    """Put autoencoders with their weights in the place of their stand-ins, which still compute their outputs.
+
+    A pipeline then reads the stored buffers and parameters, such as the mean and variance of FLUX.2's latents.
+    """
+    known = vars(built.pipeline)
+    with ExitStack() as stack:
+        for name, network in stored.items():
+            shown, stand_in = copy.deepcopy(network).cpu().float(), known[name]
+            for entry in ("forward", *ENTRIES):
+                if hasattr(stand_in, entry):
+                    stack.enter_context(patch.object(shown, entry, getattr(stand_in, entry), create=True))
+            stack.enter_context(patch.dict(known, {name: shown}))
+        yield
 
 
 def _find_order(
@@ -239,7 +261,9 @@ def _decode_input(
     with ExitStack() as stack:
         for name in components:
             stack.enter_context(patch.object(getattr(built.pipeline, name), "decode", decode_of(name), create=True))
-        record(built, settings, 0, result=x)
+        failure = record(built, settings, 0, result=x).failure
+    if not seen and failure is not None:
+        raise _CannotDecode(f"its call fails after the last step: {failure}")
     if not seen:
         raise _CannotDecode("its call decodes nothing after the last step")
     name, given = seen[0]

@@ -45,11 +45,13 @@ class SchedulerStep:
 @dataclass(frozen=True)
 class CallRecord:
     """All steps of one call of a pipeline, and what it returned, or None if it failed after its last step (a failed
-    decode is ignored). `times` are the arguments of the scheduler's `set_timesteps`."""
+    decode is ignored). `times` are the arguments of the scheduler's `set_timesteps`. `failure` is the error after the
+    last step, in words."""
 
     steps: tuple[SchedulerStep, ...]
     times: Mapping[str, Any] = field(default_factory=dict)
     returned: Any = None
+    failure: str | None = None
 
 
 class _Recorder:
@@ -88,7 +90,7 @@ def record(
         stack.enter_context(patch.object(scheduler, "step", _recording_step(recorder, scheduler.step, result)))
         set_timesteps = _recording_times(recorder, scheduler.set_timesteps)
         stack.enter_context(patch.object(scheduler, "set_timesteps", set_timesteps))
-        random, returned = torch.Generator().manual_seed(2 * seed), None
+        random, returned, failure = torch.Generator().manual_seed(2 * seed), None, None
         try:
             returned = pipeline(**settings, generator=random)
         except UserError:
@@ -97,12 +99,12 @@ def record(
             if isinstance(error, NameError) and find_spec(error.name or "_") is None:  # imported only if installed
                 what = f"the code of {built.name} needs {error.name}, which is not installed"
                 raise UserError(what, f"pip install {error.name}") from error
+            failure = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             if not recorder.steps or len(recorder.steps) < len(_timesteps(pipeline)):
-                reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-                raise recording_error(f"the call of {built.name} failed: {reason}") from error
+                raise recording_error(f"the call of {built.name} failed: {failure}") from error
     if not recorder.steps:
         raise recording_error(f"{built.name} never calls its scheduler's step")
-    return CallRecord(tuple(recorder.steps), recorder.times, returned)
+    return CallRecord(tuple(recorder.steps), recorder.times, returned, failure)
 
 
 class _TimesAreSet(Exception):

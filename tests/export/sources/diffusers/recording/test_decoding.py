@@ -1,5 +1,6 @@
 """The path from the final x to an image, as recordings show it."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,13 @@ from fewstep.export.encode import EncodeOptions, encode
 from fewstep.export.export import ExportOptions, export
 from fewstep.export.sources.diffusers.files import Folder
 from fewstep.export.sources.diffusers.folder import read_recorded_scheduler
-from fewstep.export.sources.diffusers.recording.decoding import LatentMap, RecordedDecoding, find_decoding
+from fewstep.export.sources.diffusers.recording import components
+from fewstep.export.sources.diffusers.recording.decoding import (
+    LatentMap,
+    RecordedDecoding,
+    find_decoding,
+    read_stored,
+)
 from fewstep.export.sources.diffusers.recording.recorded_pipeline import RecordedPipeline
 from fewstep.export.sources.diffusers.recording.source import record_folder
 from fewstep.runtime.autoencoder import load_autoencoder
@@ -27,9 +34,13 @@ def record(folder: Path, name: str) -> RecordedPipeline:
     return record_folder(read, read_recorded_scheduler(read), CALLS[name])
 
 
+def find_in(recorded: RecordedPipeline, folder: Path) -> RecordedDecoding | str:
+    settings = recorded.settings.of_one_sample()
+    return find_decoding(recorded.built, settings, recorded.x_shape, partial(read_stored, Folder(folder)))
+
+
 def find(folder: Path, name: str) -> RecordedDecoding | str:
-    recorded = record(folder, name)
-    return find_decoding(recorded.built, recorded.settings.of(), recorded.x_shape)
+    return find_in(record(folder, name), folder / name)
 
 
 def latent_map(seed: int = 0) -> LatentMap:
@@ -58,7 +69,7 @@ def test_constant_axes_of_a_scale_are_not_stored() -> None:
 
 def test_packed_latents_are_unpacked_scaled_and_shifted(tmp_path: Path) -> None:
     recorded = record(tmp_path, "bria")
-    found = find_decoding(recorded.built, recorded.settings.of(), recorded.x_shape)
+    found = find_in(recorded, tmp_path / "bria")
     assert isinstance(found, RecordedDecoding)
     x = torch.randn(1, *recorded.x_shape, generator=torch.Generator().manual_seed(1))
     unpacked = recorded.built.pipeline._unpack_latents(x, 16, 16, recorded.built.pipeline.vae_scale_factor)
@@ -88,8 +99,29 @@ def test_a_changed_image_has_a_reason(tmp_path: Path) -> None:
     processor: Any = recorded.built.pipeline.image_processor
     plain = processor.postprocess
     processor.postprocess = lambda image, output_type: plain(-image, output_type=output_type)
-    found = find_decoding(recorded.built, recorded.settings.of(), recorded.x_shape)
+    found = find_in(recorded, tmp_path / "cogview3")
     assert found == "its call changes the decoded image"
+
+
+@pytest.mark.parametrize("is_small", [True, False])
+def test_the_scale_and_the_shift_that_an_autoencoder_stores_are_found(
+    is_small: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not is_small:  # a stand-in without weights
+        monkeypatch.setattr(components, "is_small", lambda network: type(network).__name__ != "AutoencoderKLFlux2")
+    found = find(tmp_path, "flux2_klein")
+    assert isinstance(found, RecordedDecoding)
+    z = found.latents.to_latents(torch.ones(1, *found.latents.x_shape))[0, 0]
+    variances, means = torch.tensor([4.0, 9.0, 0.25, 1.0]), torch.tensor([0.5, -0.5, 1.0, 2.0])
+    torch.testing.assert_close(z[:2, :2].flatten(), variances.add(1e-4).sqrt() + means)
+
+
+def test_a_call_that_fails_after_its_last_step_has_that_reason(tmp_path: Path) -> None:
+    recorded = record(tmp_path, "bria")
+    recorded.built.pipeline._unpack_latents = lambda *given: 1 / 0
+    assert find_in(recorded, tmp_path / "bria") == (
+        "its call fails after the last step: ZeroDivisionError: division by zero"
+    )
 
 
 @pytest.mark.slow
