@@ -256,10 +256,34 @@ def _start_factor(plan: Plan) -> float:
 
 
 def _check_noise(name: str, noise: Array) -> None:
-    """Raise UserError unless the first x is standard normal noise, as far as its mean and deviation show."""
+    """Raise UserError unless the first x is independent standard normal noise, as far as its mean, its deviation,
+    repeated values and correlations along its axes show."""
     size = noise.size
     if abs(noise.mean()) > 6 / np.sqrt(size) or abs(noise.std() - 1) > 6 / np.sqrt(2 * size):
         raise recording_error(f"{name} does not start from noise of deviation 1, but of {noise.std():.3g}")
+    # 10^7 independent draws in float32 have about 10% of equal ones
+    if size <= 10**7 and noise.dtype.itemsize >= 4 and len(np.unique(noise)) < 0.75 * size:
+        raise recording_error(f"{name} does not start from independent noise: many of its values are equal")
+    for axis in range(noise.ndim):
+        if _is_correlated(noise, axis):
+            raise recording_error(f"{name} does not start from independent noise: it is correlated along axis {axis}")
+
+
+def _is_correlated(noise: Array, axis: int) -> bool:
+    """Return True if elements of a normal sample are correlated with those at some distance along an axis.
+
+    The mean t of n products of independent normal numbers has P(|t| > b) <= 2 exp(-n b^2 / (2 (1 + 2 b))), by
+    Bernstein's inequality for quadratic forms. The bound b makes that 2 exp(-18).
+    """
+    length = noise.shape[axis]
+    if length < 2:
+        return False
+    spectrum = np.fft.rfft(noise.astype(np.float64), n=2 * length, axis=axis)
+    power = np.moveaxis(np.abs(spectrum) ** 2, axis, -1).reshape(-1, length + 1).sum(axis=0)
+    sums = np.fft.irfft(power, n=2 * length)[1:length]  # of products at the distances 1 to length - 1
+    counts = noise.size // length * (length - np.arange(1, length))
+    bound = 36 / counts + np.sqrt((36 / counts) ** 2 + 36 / counts)
+    return bool((np.abs(sums / counts) > bound).any())
 
 
 def _replay(noise: RecordedNoise) -> Any:

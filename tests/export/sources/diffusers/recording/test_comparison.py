@@ -1,0 +1,38 @@
+"""The checks of a pipeline's first x: independent standard normal noise passes, dependent noise is refused."""
+
+import numpy as np
+import pytest
+import torch
+
+from fewstep.export.sources.diffusers.recording.comparison import _check_noise
+from fewstep.plans.errors import UserError
+
+
+def noise(seed: int, *shape: int) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 2, 2), (2, 8, 2, 2, 2), (1, 16, 8), (2, 4, 64, 64)])
+def test_independent_noise_passes(shape: tuple[int, ...]) -> None:
+    for seed in range(200 if np.prod(shape) < 1000 else 20):
+        _check_noise("Pipe", noise(seed, *shape).numpy())
+
+
+def test_a_million_independent_numbers_pass_though_some_are_equal() -> None:
+    values = noise(0, 1, 4, 500, 500).numpy()
+    assert len(np.unique(values)) < values.size
+    _check_noise("Pipe", values)
+
+
+def test_a_frame_that_is_repeated_is_refused() -> None:
+    repeated = noise(0, 1, 8, 1, 8, 8).expand(1, 8, 4, 8, 8)
+    with pytest.raises(UserError, match="Pipe does not start from independent noise: many of its values are equal"):
+        _check_noise("Pipe", repeated.numpy())
+
+
+@pytest.mark.parametrize("distance", [1, 3])
+def test_frames_that_share_a_part_are_refused(distance: int) -> None:
+    parts = noise(0, 1, 8, 8 + distance, 8, 8)
+    mixed = (parts[:, :, distance:] + parts[:, :, :-distance]) / 2**0.5
+    with pytest.raises(UserError, match="Pipe does not start from independent noise: it is correlated along axis 2"):
+        _check_noise("Pipe", mixed.numpy())
