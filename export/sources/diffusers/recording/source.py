@@ -23,7 +23,7 @@ from fewstep.export.sources.diffusers.recording.decoding import read_companions,
 from fewstep.export.sources.diffusers.recording.live import build_from_pipeline
 from fewstep.export.sources.diffusers.recording.quiet import silence_libraries
 from fewstep.export.sources.diffusers.recording.recorded_pipeline import MORE_STEPS, RecordedPipeline, record_pipeline
-from fewstep.export.sources.diffusers.recording.settings import STEP_COUNT, STEPS, STRENGTH
+from fewstep.export.sources.diffusers.recording.settings import STEP_COUNT, STEPS, STRENGTH, CallSettings
 from fewstep.export.sources.diffusers.recording.stand_ins import recording_error
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import Spec
@@ -108,8 +108,15 @@ def _make_source(
         if STRENGTH in settings.usual:
             LOG.warning("%s was recorded at strength 1: a smaller --strength is not compared", pipeline)
     else:
-        LOG.warning("%s: the network is too large to compare samples with those of %s", origin.label, pipeline)
+        warn_of_missing_comparison(origin.label, pipeline, settings)
     LOG.warning("%s: %s", origin.label, describe_guidance(module, recorded.settings.forms.guided_by))
     if without := recorded.settings.without:
         LOG.warning("%s: recorded without %s, which its call may take", origin.label, ", ".join(without))
     return TorchSource(module, spec, origin.name, origin.sha256, None, recorded.scheduler, companions)
+
+
+def warn_of_missing_comparison(label: str, pipeline: str, settings: CallSettings) -> None:
+    """Warn of what is not checked for a network that is too large to run."""
+    LOG.warning("%s: the network is too large to compare samples with those of %s", label, pipeline)
+    if settings.texts:
+        LOG.warning("%s: nor is it checked that the network ignores the padding of shorter texts", label)
