@@ -9,7 +9,8 @@ from tests.benchmarks.conftest import BENCHMARKS
 
 FILES = [path for path in sorted(BENCHMARKS.rglob("*.py")) if "parser_of(" in path.read_text()]
 STARTED = [each.parent if (each.parent / "__main__.py").is_file() else each.with_suffix("") for each in FILES]
-MODULES = [".".join(path.relative_to(BENCHMARKS.parent).parts) for path in STARTED]
+# A folder with several such files is one program.
+MODULES = [".".join(path.relative_to(BENCHMARKS.parent).parts) for path in dict.fromkeys(STARTED)]
 
 
 @pytest.mark.slow

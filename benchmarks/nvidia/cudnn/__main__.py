@@ -22,7 +22,7 @@ VERBS = ("plans", "prepare", "run", "page")
 def main(given: list[str]) -> int:
     """Run a verb. Each imports its own packages: where there is a GPU, onnx may be missing."""
     if not given or given[0] not in VERBS:
-        print(__doc__)
+        print(f"usage: python -m benchmarks.nvidia.cudnn {{{','.join(VERBS)}}} [--help]\n\n{__doc__}")
         return 0 if given[:1] in (["-h"], ["--help"]) else 2
     import_module(f"benchmarks.nvidia.cudnn.{given[0]}_command").main(given[1:])
     return 0
