@@ -145,7 +145,7 @@ def check_labelled(program: list[str | Path], labelled: tuple[Path, np.ndarray],
     np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE)
     for given, said in {
         ("label=3",): "it takes strength: give strength=VALUE",
-        ("label=3", "strength=1", "class=3"): "it takes no class: it takes label, strength",
+        ("label=3", "strength=1", "class=3"): "it takes no class: it takes label",
         ("label=2.5", "strength=1"): "label is ",
     }.items():
         done = subprocess.run([*map(str, [*program, file, output, *given, 0])], capture_output=True, text=True, **how)

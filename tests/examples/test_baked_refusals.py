@@ -113,3 +113,45 @@ def test_the_program_of_node_ends_in_one_line() -> None:
     assert done.stderr.startswith(
         "usage: node sample.mjs FILE OUTPUT NAME=VALUE... SEED...\n       node sample.mjs --check"
     )
+
+
+def refused_by_node(folder: Path, inputs: list[dict[str, object]], *given: str) -> str:
+    """What sample.mjs says of a file with these inputs and a condition `pattern` from 0 to 3."""
+    package = folder / "node_modules/onnxruntime-node"  # a file is refused before the engine opens it
+    package.mkdir(parents=True)
+    (package / "index.js").write_text("module.exports = {};")
+    limits = {"conditions": [{"name": "pattern", "low": 0, "high": 3}, {"name": "strength", "low": None, "high": None}]}
+    about = json.dumps({"file_sha256": "0" * 64, "inputs": inputs, **limits}, separators=(",", ":")).encode()
+    (folder / "baked.onnx").write_bytes(bytes([len(about) & 0x7F | 0x80, len(about) >> 7]) + about)
+    command = [str(NODE), str(EXAMPLES / "sample.mjs"), "baked.onnx", "out.f32", *given, "0"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
+    assert done.returncode == 1 and not (folder / "out.f32").exists()
+    return done.stderr
+
+
+def port(name: str, meaning: str, *shape: int) -> dict[str, object]:
+    return {"name": name, "meaning": meaning, "shape": ["batch", *shape], "dtype": "int64"}
+
+
+@pytest.mark.skipif(NODE is None, reason="there is no node")
+@pytest.mark.parametrize("given", [(), ("ids=1",)])
+def test_node_refuses_a_file_that_takes_the_ids_of_a_prompt(tmp_path: Path, given: tuple[str, ...]) -> None:
+    said = refused_by_node(tmp_path, [port("noise", "noise", 4), port("ids", "ids", 77)], *given)
+    assert said == (
+        "baked.onnx: it takes the token ids of a prompt, ids [batch, 77], which this program does not make: "
+        "see docs/bake.md\n"
+    )
+
+
+@pytest.mark.skipif(NODE is None, reason="there is no node")
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("pattern=9", "pattern=9 is not in 0 to 3"),
+        ("pattern=-1", "pattern=-1 is not in 0 to 3"),
+        ("class=1", "it takes no class: it takes pattern 0 to 3, strength"),
+    ],
+)
+def test_node_refuses_conditions_with_what_the_file_takes(tmp_path: Path, given: str, said: str) -> None:
+    conditions = [port("pattern", "condition"), port("strength", "condition")]
+    assert refused_by_node(tmp_path, [port("noise", "noise", 4), *conditions], given) == f"baked.onnx: {said}\n"

@@ -169,6 +169,10 @@ int run(char** arguments, const Arguments& given, bool checks) {
     Ort::Session session(environment, arguments[checks ? 2 : 1], options);
     if (checks) return check(session);
 
+    const std::string about = described(session);
+    if (about.find("\"meaning\":\"ids\"") != std::string::npos)
+        throw std::runtime_error(
+            "it takes the token ids of a prompt, which this program does not make: see docs/bake.md");
     check_names(given.conditions, condition_names(session));
     const auto samples = sampled(session, given.seeds, given.conditions);
     std::ofstream file(arguments[2], std::ios::binary);

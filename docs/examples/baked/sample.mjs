@@ -53,11 +53,24 @@ async function run(file, about, seeds, sizes, fills) {
   return [data, performance.now() - started];
 }
 
+// The limits of an input that is a condition, as text; "" without limits.
+function limitsOf(about, name) {
+  const { low = null, high = null } = about.conditions.find((each) => each.name === name) ?? {};
+  return low === null && high === null ? "" : ` ${low ?? "-infinity"} to ${high ?? "infinity"}`;
+}
+
 async function sample() {
   const [about] = described(readFileSync(file)), names = about.inputs.map((port) => port.name);
+  const prompt = about.inputs.find((port) => port.meaning === "ids"); // of a text, not the known tokens of a sample
+  if (prompt)
+    throw new Error(`it takes the token ids of a prompt, ${prompt.name} [${prompt.shape.join(", ")}], which this program does not make: see docs/bake.md`);
   const given = names.filter((name) => !["noise", "draws", "ids"].includes(name));
+  const listed = given.map((name) => name + limitsOf(about, name)).join(", ");
   for (const name in conditions)
-    if (!given.includes(name)) throw new Error(`it takes no ${name}${given.length ? `: it takes ${given.join(", ")}` : ""}`);
+    if (!given.includes(name)) throw new Error(`it takes no ${name}: it takes ${listed || "only seeds"}`);
+  for (const { name, low, high } of about.conditions)
+    if (conditions[name] < (low ?? -Infinity) || conditions[name] > (high ?? Infinity))
+      throw new Error(`${name}=${conditions[name]} is not in${limitsOf(about, name)}`);
   const [data, taken] = await run(file, about, seeds.map(Number), about.sample?.sizes, { ...conditions, ids: -1 });
   writeFileSync(output, Buffer.from(data.buffer, data.byteOffset, data.byteLength));
   console.log(`${seeds.length} samples in ${Math.round(taken)} ms`);
