@@ -1,6 +1,6 @@
 """The error for a required argument or option that a command line lacks: its meaning, and an example."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +8,6 @@ from fewstep.cli.errors import CommandLineError
 from fewstep.cli.generate import Verb, field_help, options_of
 from fewstep.cli.verbs import VERBS
 from fewstep.plans.names.plan_reference import FittedReference
-from fewstep.runtime.bundle.manifest import Manifest
 from fewstep.runtime.bundle.reading import open_bundle
 
 
@@ -25,6 +24,7 @@ def missing_parameter(error: Exception, name: str, verb: Verb) -> CommandLineErr
     fix = f"for example: {VERBS[name].example}"
     if parameter.name == "plan" and given.get("bundle") is not None:
         fix = _plan_fix(given["bundle"])
+        return CommandLineError(f"{name} needs {flags}", fix)
     meaning, _, _ = field_help(options_of(verb)).get(parameter.name, "").partition(". ")
     return CommandLineError(f"{name} needs {flags}" + f" ({meaning.rstrip('.')})" * bool(meaning), fix)
 
@@ -32,14 +32,15 @@ def missing_parameter(error: Exception, name: str, verb: Verb) -> CommandLineErr
 def _plan_fix(bundle: Path) -> str:
     """Return the plans that a bundle has, and how to name another."""
     manifest = open_bundle(bundle).manifest
-    names = [*dict.fromkeys(_plans_of(manifest))]
-    has = f"{bundle} has {', '.join(names)}" if names else f"{bundle} has no plan of its own"
+    calibrated = dict.fromkeys(each.plan for each in manifest.bodies.values() if each.plan is not None)
+    fitted = [str(FittedReference(each)) for each in sorted({each.evaluations for each in manifest.fitted})]
+    known = [f"{bundle} is calibrated along --plan {' or '.join(calibrated)}"] if calibrated else []
+    known += [f"{bundle} has --plan {' or '.join(fitted)}"] if fitted else []
     usual = manifest.space.default_plan
     such = f"scheduler:8 or {usual}" if manifest.scheduler is not None else usual
-    return f"{has}; another is SOLVER:STEPS, such as {such} (fewstep plan --list)"
-
-
-def _plans_of(manifest: Manifest) -> Iterator[str]:
-    """Yield the names of the plans that bodies were calibrated along, then of the fitted plans."""
-    yield from (each.plan for each in manifest.bodies.values() if each.plan is not None)
-    yield from (str(FittedReference(each)) for each in sorted({each.evaluations for each in manifest.fitted}))
+    others = (
+        "`fewstep plan --list` shows other solvers"
+        if known
+        else f"give SOLVER:STEPS, such as {such} (fewstep plan --list)"
+    )
+    return "; ".join([*known, others])

@@ -30,16 +30,16 @@ def test_a_missing_parameter_is_named_with_its_meaning_and_a_fix(
     line = refusal(verb, *(word for name in given for word in values[name]), code=2)
     flag = f"--{missing}" if given else missing.upper()
     assert line.startswith(f"fewstep: {verb} needs {flag}")
-    fix = f"{tiny_bundle} has " if missing == "plan" else f"for example: {VERBS[verb].example}"
-    assert "(" in line and f"); {fix}" in line
+    is_plan = missing == "plan"  # whose fix shows its form
+    assert ("; give SOLVER:STEPS" if is_plan else f"); for example: {VERBS[verb].example}") in line
 
 
 def test_a_missing_plan_lists_the_plans_of_the_bundle(tiny_bundle: Path, refusal: Refusal) -> None:
-    assert f"{tiny_bundle} has no plan of its own; another is SOLVER:STEPS, such as dpmpp_2m:8 " in refusal(
+    assert "bake needs --plan; give SOLVER:STEPS, such as dpmpp_2m:8 " in refusal("bake", tiny_bundle, code=2)
+    with_body(changed(tiny_bundle, {"plan.json": b"{}"}, plans={"ddim:3": "plan.json"}), "int8-cpu-x86", plan="ddim:3")
+    assert f"bake needs --plan; {tiny_bundle} is calibrated along --plan ddim:3; `fewstep plan --list`" in refusal(
         "bake", tiny_bundle, code=2
     )
-    with_body(changed(tiny_bundle, {"plan.json": b"{}"}, plans={"ddim:3": "plan.json"}), "int8-cpu-x86", plan="ddim:3")
-    assert f"{tiny_bundle} has ddim:3; another is SOLVER:STEPS" in refusal("bake", tiny_bundle, code=2)
 
 
 def test_a_missing_plan_of_no_bundle_names_the_folder(tmp_path: Path, refusal: Refusal) -> None:
