@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,9 @@ from fewstep.export.call_option import parse_call
 from fewstep.graph.output_files import atomic_file, check_writable
 from fewstep.plans.errors import UserError
 from fewstep.runtime.options import Options
+
+if TYPE_CHECKING:
+    from fewstep.export.sources.diffusers.files import Folder
 
 IMAGE, FILE_TYPE = "image", ".npz"
 
@@ -52,8 +55,11 @@ def encode(options: EncodeOptions) -> dict[str, NDArray[Any]]:
     check_writable(options.output)
     folder, call, pictures = Folder(options.folder), parse_call(options.call), _parse_pictures(options.image)
     if not is_recorded(folder, [form.__name__ for form in CLASSES]):
+        if _has_exported_encoders(folder):
+            what = f"{options.folder} needs no encode: export puts the text encoder into its bundle"
+            raise UserError(what, 'encode and sample in one: fewstep run BUNDLE --prompt "..."')
         what = f"{options.folder}: export does not record {folder.pipeline or 'a pipeline without a name'}"
-        raise UserError(what, "give prompts to its bundle: fewstep run --prompt, as docs/text_to_image.md describes")
+        raise UserError(what, "docs/export/diffusers.md lists the pipelines that export records")
     import torch  # takes seconds, and --help does not need it
 
     from fewstep.export.sources.diffusers.recording.encoding import encode_conditions
@@ -65,6 +71,17 @@ def encode(options: EncodeOptions) -> dict[str, NDArray[Any]]:
     with atomic_file(options.output) as stream:
         np.savez(stream, **made)  # type: ignore[arg-type]  # numpy's annotation takes the names for its own options
     return made
+
+
+def _has_exported_encoders(folder: "Folder") -> bool:
+    """Return whether export puts the text encoders of a folder into the bundle."""
+    from fewstep.export.sources.diffusers.text import RECIPES
+
+    denoisers = {folder.class_of("unet"), folder.class_of("transformer")}
+    return any(
+        recipe.denoiser in denoisers and all(folder.class_of(name) == kind for name, kind in recipe.encoders.items())
+        for recipe in RECIPES
+    )
 
 
 def _parse_pictures(texts: tuple[str, ...]) -> dict[str, Path]:

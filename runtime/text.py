@@ -149,7 +149,7 @@ def load_text_encoder(bundle: Bundle | Path | str, threads: int = 0) -> TextEnco
     if text is None:
         raise UserError(
             f"{bundle.path} has no text encoder",
-            "give its conditions directly, as `fewstep encode` writes them for a pipeline that export recorded",
+            "encode the prompt first: fewstep encode FOLDER -p ... -o prompts.npz, then --conditions prompts.npz",
         )
     return TextEncoder(
         bundle,

@@ -91,7 +91,7 @@ def test_what_the_call_does_not_take_is_refused(more: dict[str, Any], says: str,
 
 def test_a_folder_whose_bundle_has_text_encoders_is_refused(tmp_path: Path) -> None:
     stable_diffusion(tmp_path / "sd")
-    with pytest.raises(UserError, match="export does not record StableDiffusionPipeline; give prompts to its bundle"):
+    with pytest.raises(UserError, match="sd needs no encode: .*fewstep run BUNDLE --prompt"):
         encode(EncodeOptions(tmp_path / "sd", prompt=("a",), output=tmp_path / "p.npz"))
 
 

@@ -61,7 +61,7 @@ def test_what_is_no_prompt_is_one_line(text: TextEncoder, prompts: Any, says: st
 
 
 def test_a_bundle_without_a_text_encoder_says_so(tiny_bundle: Path) -> None:
-    with pytest.raises(UserError, match="has no text encoder; give its conditions directly"):
+    with pytest.raises(UserError, match="has no text encoder; encode the prompt first: fewstep encode"):
         load_text_encoder(tiny_bundle)
 
 
