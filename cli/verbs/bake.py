@@ -9,15 +9,13 @@ from fewstep.cli.describe_baked import describe_guidance, describe_ports
 from fewstep.cli.next_command import next_command
 from fewstep.cli.outcome import Outcome
 from fewstep.cli.run_plan import describe_calibration_mismatch
-from fewstep.graph.bake.bake import BakeOptions, bake, resolve_run
+from fewstep.graph.bake.bake import BakeOptions, bake, chosen_body, resolve_run
 from fewstep.graph.bake.network_form import body_form
 from fewstep.graph.bake.write_parts import write_parts
 from fewstep.graph.output_files import check_writable
-from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.progress import Progress
 from fewstep.runtime.sampling.calibrated_plans import default_guidance
-from fewstep.runtime.sampling.loading import choose_body
 
 LOG = logging.getLogger("fewstep")
 
@@ -43,6 +41,6 @@ def _set_default_guidance(options: BakeOptions) -> BakeOptions:
     if options.guidance is not None:
         return options
     bundle = open_bundle(options.bundle)
-    chosen = options.body or choose_body(bundle, options.precision or "float32", OnnxRuntime())
+    chosen = chosen_body(options, bundle)
     body, _ = body_form(bundle.manifest, chosen)
     return replace(options, guidance=default_guidance(bundle, bundle.body(body), options.plan))

@@ -148,11 +148,19 @@ def assemble_run(options: BakeOptions, planned: Planned | None = None) -> tuple[
     )
 
 
+def chosen_body(options: BakeOptions, bundle: Bundle) -> str:
+    """Return the name of the body to bake. Raises UserError if the bundle has none of the precision."""
+    if options.body is None and options.precision in ("float16", "bfloat16"):
+        fix = "choose float32 or int8, or bake float16 with --body float16"
+        raise UserError(f"bake has no precision {options.precision}", fix)
+    return options.body or choose_body(bundle, options.precision or "float32", OnnxRuntime())
+
+
 def resolve_run(options: BakeOptions) -> Planned:
     """Return the bundle, body and plan to bake. Raises UserError for an output or a body that cannot be baked."""
     _check_output(options)
     bundle = open_bundle(options.bundle)
-    chosen = options.body or choose_body(bundle, options.precision or "float32", OnnxRuntime())
+    chosen = chosen_body(options, bundle)
     name, form = body_form(bundle.manifest, chosen)
     body = bundle.body(name)
     if name not in common_bodies(bundle.manifest):

@@ -53,3 +53,9 @@ def test_the_plan_is_compiled_once(
     monkeypatch.setattr(bake, "plan_for", compiled)
     fewstep("bake", tiny_bundle, "--plan", "ddim:3", "-o", tmp_path / "s.onnx")
     assert compiled.call_count == 1
+
+
+def test_float16_without_a_body_names_the_body(tiny_bundle: Path, tmp_path: Path, fewstep: Command) -> None:
+    given = ("--plan", "ddim:3", "--precision", "float16", "-o", tmp_path / "s.onnx")
+    told = fewstep("bake", tiny_bundle, *given, code=1).err
+    assert "bake float16 with --body float16" in told and "backend" not in told
