@@ -211,7 +211,7 @@ def _choose_by_budget(
     """Return the best deployment within the time, or the fastest with the quality. It is below the floor of quality
     only if the requested quality is."""
     within = np.inf if options.milliseconds is None else options.milliseconds
-    least, floor = options.decibels, f"{LEAST_PSNR:g}dB, with a signal {LEAST_SNR:g} dB above the error"
+    least, floor = options.decibels, f"{LEAST_PSNR:g}dB in PSNR or signal to error, and {LEAST_SNR:g}dB in the latter"
     asked = " and ".join(
         [f"within {options.within}"] * (options.within is not None)
         + [f"at least {options.at_least or floor}"] * (options.at_least is not None or within < np.inf)

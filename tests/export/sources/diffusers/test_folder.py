@@ -67,10 +67,15 @@ def test_the_scheduler_goes_along_to_a_device(exported: Path, tmp_path: Path) ->
     assert len(load(tmp_path / "device").compile("scheduler:7").steps) == 7
 
 
-@pytest.mark.parametrize("plan", ["scheduler:", "scheduler:x", "scheduler:1e3", "scheduler:9999999"])
+@pytest.mark.parametrize("plan", ["scheduler:", "scheduler:x", "scheduler:9999999"])
 def test_a_scheduler_without_steps_is_one_line(plan: str, exported: Path) -> None:
     with pytest.raises(UserError, match="has no number of steps; write scheduler:20"):
         load(exported).compile(plan)
+
+
+def test_text_after_the_steps_of_a_scheduler_is_named(exported: Path) -> None:
+    with pytest.raises(UserError, match="plan 'scheduler:1e3' has 'e3' after its number, where nothing may follow"):
+        load(exported).compile("scheduler:1e3")
 
 
 def test_a_bundle_without_a_scheduler_says_so(tiny_bundle: Path) -> None:
