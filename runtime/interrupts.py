@@ -67,6 +67,9 @@ def record_interrupts(line: str, code: int) -> Iterator[None]:
     def interrupt(number: int, frame: FrameType | None) -> None:
         if _command.code is not None:  # the command has ended, and the interpreter is shutting down
             os._exit(_command.code)
+        if _command.was_swallowed and _is_inside(frame, report_dropped):
+            _retry()  # an exception raised in the hook would be printed and dropped as well
+            return
         now = time.monotonic()
         if _command.was_swallowed or _command.first is None:
             _command.was_swallowed = False
@@ -80,7 +83,14 @@ def record_interrupts(line: str, code: int) -> Iterator[None]:
             os._exit(code)
 
     report = sys.unraisablehook
-    sys.unraisablehook = lambda dropped: _retry() if _is_dropped_interrupt(dropped) else report(dropped)
+
+    def report_dropped(dropped: "sys.UnraisableHookArgs") -> None:
+        if _is_dropped_interrupt(dropped):
+            _retry()
+        else:
+            report(dropped)
+
+    sys.unraisablehook = report_dropped
     signal.signal(signal.SIGINT, interrupt)
     _command.handler = interrupt
     atexit.register(_ignore_interrupts)  # registered first, so it is called last
@@ -159,14 +169,21 @@ def _is_dropped_interrupt(dropped: "sys.UnraisableHookArgs") -> bool:
     return was_interrupted() and issubclass(dropped.exc_type, KeyboardInterrupt)
 
 
+def _is_inside(frame: FrameType | None, function: Callable[..., None]) -> bool:
+    """Return whether a frame is one of a function, or was called from one."""
+    while frame is not None and frame.f_code is not function.__code__:
+        frame = frame.f_back
+    return frame is not None
+
+
 def _retry() -> None:
     """Interrupt the main thread again after RETRY seconds."""
 
     def interrupt() -> None:
+        time.sleep(RETRY)
         if _command.code is None and was_interrupted():
             _command.was_swallowed = True
             _thread.interrupt_main()
 
-    timer = threading.Timer(RETRY, interrupt)
-    timer.daemon = True
-    timer.start()
+    # A threading.Thread would wait for its start, with locks that the handler of a signal must not take twice.
+    _thread.start_new_thread(interrupt, ())

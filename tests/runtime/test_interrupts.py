@@ -53,6 +53,20 @@ def test_an_interrupt_in_a_weakref_callback_is_raised_after_it() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (130, "", f"{LINE}\n")
 
 
+SLOW_RETRY = """
+retry = interrupts._retry
+def slow_retry():  # on a busy machine the interrupt comes again before the hook has returned
+    interrupts._retry = retry
+    retry(); time.sleep(0.3)
+interrupts._retry = slow_retry
+"""
+
+
+def test_an_interrupt_that_comes_again_too_soon_is_raised_after_the_hook() -> None:
+    done = end_of("in_a_callback()\nfor _ in range(500): time.sleep(0.01)\nprint('ran on')", SLOW_RETRY)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", f"{LINE}\n")
+
+
 def test_an_interrupt_that_is_caught_is_raised_by_the_check() -> None:
     done = end_of("in_a_catch()\nprint('ran on', flush=True)\ninterrupts.check_interrupted()\nprint('and on')")
     assert (done.returncode, done.stdout, done.stderr) == (130, "ran on\n", f"{LINE}\n")
