@@ -80,7 +80,8 @@ def sample_request(request: RunRequest, progress: Progress) -> RunSamples:
             adapters[path] = adapters.get(path, 0.0) + strength
         sampler = loaded.with_options(adapters=adapters or None, **request.sizes)
         plan = _plan(request, sampler)
-        if (unlike := describe_calibration_mismatch(sampler.bundle, sampler.body, plan)) is not None:
+        unlike = describe_calibration_mismatch(sampler.bundle, sampler.body, plan)
+        if unlike is not None and request.choice is None:  # a choice measured this plan with this body
             LOG.warning("%s", unlike)
         for start in range(0, options.count, batch):
             places = range(start, min(start + batch, options.count))

@@ -33,6 +33,7 @@ from fewstep.runtime.sampling.loading import load
 from fewstep.runtime.sampling.network import Network
 from fewstep.runtime.sampling.step_call import GraphCall
 from tests.bundles import changed, with_body
+from tests.cli.test_bake import calibrate_along
 from tests.runtime.sampling.test_prologue_rows import Split
 
 CALL = {"float32": 3.0, "int8": 1.0}  # milliseconds of a network's call
@@ -165,6 +166,19 @@ def test_the_winner_is_kept_for_run_and_for_programs(
     assert np.array_equal(np.load(tmp_path / "x.npy"), expected)
     assert main([*line, "--chosen", "--precision", "int8"]) != 0
     assert "--chosen already sets --precision; leave one of them out" in capsys.readouterr().err
+
+
+def test_a_choice_runs_without_a_warning_on_the_plan_of_calibration(
+    tiny_bundle: Path, calls: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calibrate_along(tiny_bundle, "ddim:5", 2.0)
+    choose(options(tiny_bundle, within="8ms", at_least="0dB"))
+    choice = load_choice(tiny_bundle)
+    line = ["run", str(tiny_bundle), "-n", "1", "-c", "class=bag", "-o", str(tmp_path / "x.npy")]
+    assert main([*line, "--plan", choice.winner.plan, "--precision", "int8"]) == 0
+    assert "its ranges may not fit" in capsys.readouterr().err
+    assert main([*line, "--chosen"]) == 0
+    assert "its ranges may not fit" not in capsys.readouterr().err
 
 
 def test_the_gain_of_guidance_is_the_one_of_calibration(tiny_bundle: Path, calls: list[str]) -> None:
