@@ -5,5 +5,5 @@
 
 from setuptools import find_packages, setup
 
-FOUND = find_packages(exclude=["tests*", "benchmarks*", "docs*"])
+FOUND = find_packages(exclude=["tests*", "benchmarks*", "lab*", "docs*"])
 setup(packages=[f"fewstep.{name}" for name in FOUND], package_dir={"fewstep": "."})

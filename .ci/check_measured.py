@@ -57,8 +57,9 @@ def as_late(commit: str) -> str:
 def scripts(command: str) -> Iterator[Path]:
     """The files that a row names. A name without a folder is in the folder of the name before it."""
     folder = ROOT / "benchmarks"
-    for found in re.findall(r"benchmarks[\w./]+|\w+\.py", command):
-        module = ROOT / found.removesuffix(".py").replace(".", "/") if "benchmarks" in found else folder / found[:-3]
+    for found in re.findall(r"(?:benchmarks|lab)[\w./]+|\w+\.py", command):
+        whole = found.startswith(("benchmarks", "lab"))
+        module = ROOT / found.removesuffix(".py").replace(".", "/") if whole else folder / found[:-3]
         file = module / "__main__.py" if module.is_dir() else module.with_suffix(".py")
         yield file
         folder = file.parent

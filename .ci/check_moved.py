@@ -7,6 +7,7 @@ status is 1 then.
 """
 
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -74,7 +75,9 @@ def made(tree: Path, work: Path) -> Iterator[tuple[str, str]]:
         name = Path(source.partition(":")[0]).stem + "-expert" * bool(expert)
         bundle, samples = work / name, work / "samples.npy"
         beside = ("--expert", f"small={expert}") if expert else ()
-        file = next((tree / "benchmarks").rglob(source.partition(":")[0]), None)
+        name_of_file = source.partition(":")[0]
+        found = ((tree / folder).rglob(name_of_file) for folder in ("lab", "benchmarks"))  # zoo/ was in benchmarks once
+        file = next(itertools.chain(*found), None)
         fewstep("export", source if file is None else f"{file}:make", "-o", bundle, *beside)
         fewstep("calibrate", bundle, "--target", targets, "--trajectories", "8", "--plan", plans[0], *asked)
         sampled = [(plan, *body) for plan in plans for body in (BODIES if plan == plans[0] else BODIES[:1])]

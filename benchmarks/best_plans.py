@@ -20,13 +20,13 @@ import numpy as np
 from benchmarks import options
 from benchmarks.judged_plans import Judge, opened
 from benchmarks.markdown import table, with_part
-from benchmarks.zoo.members import MEMBERS, SHIPPED
 from fewstep.plans import grids
 from fewstep.plans.default_grid import default_grid
 from fewstep.plans.errors import UserError
 from fewstep.plans.listing import solver_listings
 from fewstep.plans.names.call_syntax import parameters
 from fewstep.plans.plan import Plan
+from lab.zoo.members import MEMBERS, SHIPPED
 
 PAGE = Path(__file__).parent.parent / "docs/measured/nominal.md"
 SCRIPT = "benchmarks.best_plans"

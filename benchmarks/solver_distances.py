@@ -24,8 +24,6 @@ from benchmarks import options
 from benchmarks.distance_to_data import jackknife_distances
 from benchmarks.result_store import digest, read_rows, write_rows
 from benchmarks.solver_page import KEPT, PAGE, Cell, Row, draw_samples, order_rows, write_page
-from benchmarks.zoo.bundles import calibration, exported
-from benchmarks.zoo.members import BY_NAME, SHIPPED, Member
 from fewstep.calibration.calibrate import calibrate
 from fewstep.measure.distances.features import Extractor, open_extractor
 from fewstep.measure.distances.frechet import Gaussian, fit_gaussian
@@ -35,6 +33,8 @@ from fewstep.plans.errors import UserError
 from fewstep.runtime.backends.openvino import OpenVino
 from fewstep.runtime.sampling.loading import load
 from fewstep.runtime.sampling.sampler import Sampler
+from lab.zoo.bundles import calibration, exported
+from lab.zoo.members import BY_NAME, SHIPPED, Member
 
 MEMBERS = (BY_NAME["cifar10_dit"], next(member for member in SHIPPED if member.name == "cifar10"))
 STEPS = (4, 8, 20, 50)

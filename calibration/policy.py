@@ -15,7 +15,7 @@ class CalibrationPolicy:
     enough_psnr: dB of mean PSNR that end the attempts with more graphs.
     tolerated_loss: dB below the best body tried that fewer graphs may have: less is not worth the weights.
 
-    Which operations stay in float. `docs/measured/trials.md` has what this rule gained:
+    Which operations stay in float. `lab/trials.md` has what this rule gained:
 
     price: dB for the time of a whole step, that is 0.5 dB for each 1 %. Operations stay in float if they gain more.
     nearly_free: most time that is spent for quality without a bound of the user.

@@ -29,7 +29,7 @@ from fewstep.runtime.sampling.request import denoiser_facts
 from fewstep.runtime.sampling.sampler import Sampler
 
 LOG = logging.getLogger("fewstep")
-BODY = "float32"  # the body of all fits: fits to int8 gained nothing (docs/measured/trials.md)
+BODY = "float32"  # the body of all fits: fits to int8 gained nothing (lab/trials.md)
 ROOM = 2**20  # bytes that are reserved for a plan, which seldom needs more
 
 

@@ -18,7 +18,7 @@ from types import SimpleNamespace
 
 ROOT = Path(__file__).parent.parent
 TOP = tuple(ROOT / name for name in ("README.md", ".github/CONTRIBUTING.md", ".github/SECURITY.md"))
-PAGES = (*TOP, *sorted((ROOT / "docs").rglob("*.md")))
+PAGES = (*TOP, *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "lab").glob("*.md")))
 PROGRAMS = ("fewstep", "pip", "python", "sudo", "source", "apt-get", "nvpmodel", "jetson_clocks", "tegrastats")
 MARK = re.compile(r"<!-- (by hand|not run): (.+) -->")
 

@@ -154,7 +154,7 @@ def exceptions() -> dict[str, dict[str, str]]:
 
 def code_lines() -> dict[str, int]:
     """The lines of each package, of the tests, benchmarks and pages. They are printed and have no limit."""
-    folders = {name: (ROOT / name).rglob("*.py") for name in (*PACKAGES, "tests", "benchmarks")}
+    folders = {name: (ROOT / name).rglob("*.py") for name in (*PACKAGES, "tests", "benchmarks", "lab")}
     pages = {"docs": [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]}
     return {
         name: sum(len(file.read_text().splitlines()) for file in files) for name, files in (folders | pages).items()

@@ -16,7 +16,7 @@ def test_pages_have_their_scripts_and_the_folders_that_these_import() -> None:
     assert {"calibration", "calibration/lowering"} <= CHECK["folders"](
         ROOT / "report/report.py", set()
     )  # through other modules
-    assert CHECK["folders"](ROOT / "benchmarks/claims/ptq4dm_times.py", set()) == {
+    assert CHECK["folders"](ROOT / "lab/claims/ptq4dm_times.py", set()) == {
         "calibration",
         "calibration/lowering",
         "calibration/ranges",
@@ -33,7 +33,7 @@ def test_every_page_of_figures_has_the_commit_that_made_them() -> None:
     """Except the log of decisions, in which each row names its commit, and scripts that were deleted."""
     named = {page.name.partition("#")[0] for page in CHECK["pages"]()}
     files = {path.name for path in (ROOT / "docs/measured").glob("*.md")}
-    assert files - named == {"README.md", "trials.md"}
+    assert files - named == {"README.md"}
 
 
 def test_a_page_is_old_once_its_folders_have_changed(

@@ -12,8 +12,6 @@ import numpy as np
 
 from benchmarks.gpu.results import AnyRecord, DenoiserRow
 from benchmarks.nvidia.int8_forms import BLOCK, FEW, KNOWN
-from benchmarks.zoo.bundles import calibration
-from benchmarks.zoo.members import HELD_OUT, Member
 from fewstep.calibration.calibrate import calibrate
 from fewstep.export.export import ExportOptions, export
 from fewstep.graph import io
@@ -26,6 +24,8 @@ from fewstep.runtime.backends import Backend
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.sampling.loading import load
+from lab.zoo.bundles import calibration
+from lab.zoo.members import HELD_OUT, Member
 
 BATCHES = (1, 8)
 SEEDS = 64  # that are compared with the CPU's

@@ -13,7 +13,6 @@ from benchmarks.gpu.measuring import agreement, timing
 from benchmarks.gpu.results import AnyRecord, DenoiserRow
 from benchmarks.gpu.workers import locked, reason_of
 from benchmarks.nvidia.int8_forms import BLOCK
-from benchmarks.zoo.members import Member
 from fewstep.export.export import load_source
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.plans import noise
@@ -22,6 +21,7 @@ from fewstep.plans.plan import Plan, Row
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.sampling.feeds import branch_values
 from fewstep.runtime.sampling.loading import load
+from lab.zoo.members import Member
 
 DENOISERS = ("cifar10", "dit_flow", BLOCK.name)  # a U-Net, a transformer, and blocks of a large U-Net
 MODES = ("reduce-overhead", "default")  # of torch.compile: with CUDA graphs, and without

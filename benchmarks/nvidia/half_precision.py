@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from benchmarks.nvidia.int8_forms import counted, engine_of, write_page
-from benchmarks.zoo.members import Member
 from fewstep.calibration.activation_counts import tabulate
 from fewstep.calibration.lowering.quantize import lower_graph, make_quantizer, select_measured_ops
 from fewstep.calibration.lowering.targets.tensorrt import make_target
@@ -27,6 +26,7 @@ from fewstep.graph.passes.rounding import round_to
 from fewstep.graph.session import open_session
 from fewstep.measure.rollouts.recorded_run import RecordedRun
 from fewstep.plans.errors import UserError
+from lab.zoo.members import Member
 
 SCRIPT = "benchmarks/nvidia/half_precision.py"
 DEVICE = "SM86"

@@ -17,13 +17,13 @@ from benchmarks import options
 from benchmarks.markdown import table
 from benchmarks.quantization.compare import ALL, calibrated
 from benchmarks.result_store import kept
-from benchmarks.zoo.bundles import held_out_rows
-from benchmarks.zoo.members import Member
 from fewstep.cli.progress import progress_display
 from fewstep.measure.measure import MeasureOptions, measure
 from fewstep.measure.results import Distance
 from fewstep.runtime.bundle.platforms import CPU_X86, body_name
 from fewstep.runtime.progress import Progress
+from lab.zoo.bundles import held_out_rows
+from lab.zoo.members import Member
 
 TEACHER = "dpmpp_2m:7"  # of one seed, since nothing here is told by it; some tables have 15 timesteps
 ROWS = 1_024  # of conditions that nothing draws

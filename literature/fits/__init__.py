@@ -1,5 +1,5 @@
 """The literature's fits, for programs: no verb calls them. `fewstep fit` is nearer to the teacher than those judged, on
-two denoisers at 5 evaluations (docs/measured/trials.md). OLSS's path search, `fitting.teacher_path`, is a start of
+two denoisers at 5 evaluations (lab/trials.md). OLSS's path search, `fitting.teacher_path`, is a start of
 that fit.
 
 A module with a function `fitted` takes a `fit_setting.FitSetting` and returns a plan of as many evaluations as the

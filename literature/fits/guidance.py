@@ -2,7 +2,7 @@
 
 Adaptive Guidance (Castillo et al. 2023, arXiv 2312.12487) saves evaluations of the unconditional branch late in
 sampling, where it says what the conditional one says. Full guidance in fewer steps is better at equal evaluations on
-the model that was measured, also compared with one decision for all samples (docs/measured/trials.md).
+the model that was measured, also compared with one decision for all samples (lab/trials.md).
 """
 
 from collections.abc import Iterator, Sequence

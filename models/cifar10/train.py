@@ -1,4 +1,4 @@
-"""The training of the CIFAR-10 UNet: `python -m benchmarks.train cifar10 --work FOLDER --data FOLDER`.
+"""The training of the CIFAR-10 UNet: `python -m lab.train cifar10 --work FOLDER --data FOLDER`.
 
 Rectified flow (Liu et al. 2023, arXiv 2209.03003; flow matching, Lipman et al. 2023, arXiv 2210.02747) with uniform
 times, so that the ends, where few-step samplers evaluate, are trained as well as the middle; horizontal flips. The
@@ -44,4 +44,4 @@ def training(folder: Path | None, split: str) -> tuple[nn.Module, Loss]:
 
 
 if __name__ == "__main__":
-    raise SystemExit("python -m benchmarks.train cifar10 trains it, in a clone of fewstep")
+    raise SystemExit("python -m lab.train cifar10 trains it, in a clone of fewstep")

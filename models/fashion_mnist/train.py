@@ -1,4 +1,4 @@
-"""The training of the Fashion-MNIST UNet: `python -m benchmarks.train fashion_mnist --work FOLDER`.
+"""The training of the Fashion-MNIST UNet: `python -m lab.train fashion_mnist --work FOLDER`.
 
 v-prediction (Salimans & Ho 2022, arXiv 2202.00512) on the cosine schedule (Nichol & Dhariwal 2021, arXiv 2102.09672),
 uniform timesteps; the rest is `fewstep.models.training`.
@@ -53,4 +53,4 @@ def training(folder: Path | None, split: str) -> tuple[nn.Module, Loss]:
 
 
 if __name__ == "__main__":
-    raise SystemExit("python -m benchmarks.train fashion_mnist trains it, in a clone of fewstep")
+    raise SystemExit("python -m lab.train fashion_mnist trains it, in a clone of fewstep")

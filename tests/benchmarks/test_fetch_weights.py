@@ -7,10 +7,10 @@ import pytest
 from torch import nn
 
 from benchmarks import fetch_weights
-from benchmarks.zoo.denoising import Trained
-from benchmarks.zoo.members import FOLDER
 from fewstep.export import ScheduleSpec, Spec
 from fewstep.plans.errors import UserError
+from lab.zoo.denoising import Trained
+from lab.zoo.members import FOLDER
 
 STORED = fetch_weights.stored_weights(fetch_weights.LIST.read_text())
 MOST = 64_000_000  # bytes of a checkout

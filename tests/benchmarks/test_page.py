@@ -8,11 +8,11 @@ import pytest
 
 from benchmarks import shipped_models_page
 from benchmarks.markdown import part_of, put_part, with_part
-from benchmarks.races import ddpm
-from benchmarks.races.take_turns import Call, Times, in_turns
 from fewstep.measure.speed.machine import Machine
 from fewstep.measure.speed.race import Race, Timing
 from fewstep.plans.errors import UserError
+from lab.races import ddpm
+from lab.races.take_turns import Call, Times, in_turns
 
 
 def test_a_line_for_each_body_and_batch_stands_below_the_machine() -> None:

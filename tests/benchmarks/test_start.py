@@ -1,4 +1,4 @@
-"""Each benchmark starts from the root of a clone, as a module."""
+"""Each script of benchmarks/ and lab/ starts from the root of a clone, as a module."""
 
 import subprocess
 import sys
@@ -7,7 +7,8 @@ import pytest
 
 from tests.benchmarks.conftest import BENCHMARKS
 
-FILES = [path for path in sorted(BENCHMARKS.rglob("*.py")) if "parser_of(" in path.read_text()]
+FOLDERS = (BENCHMARKS, BENCHMARKS.parent / "lab")
+FILES = [path for each in FOLDERS for path in sorted(each.rglob("*.py")) if "parser_of(" in path.read_text()]
 STARTED = [each.parent if (each.parent / "__main__.py").is_file() else each.with_suffix("") for each in FILES]
 # A folder with several such files is one program.
 MODULES = [".".join(path.relative_to(BENCHMARKS.parent).parts) for path in dict.fromkeys(STARTED)]

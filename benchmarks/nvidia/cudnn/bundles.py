@@ -6,10 +6,10 @@ from pathlib import Path
 from benchmarks.gpu.deployed import TRAJECTORIES, deployed
 from benchmarks.nvidia.cudnn.programs import BODY
 from benchmarks.nvidia.int8_forms import BLOCK, FEW
-from benchmarks.zoo.bundles import calibration
 from fewstep.calibration.calibrate import calibrate
 from fewstep.export.export import ExportOptions, export
 from fewstep.runtime.bundle.reading import open_bundle
+from lab.zoo.bundles import calibration
 
 MODELS = ("fashion_mnist", "cifar10", "dit_flow", "policy_unet1d", BLOCK.name, "convnext_v_cosine")
 

@@ -10,7 +10,6 @@ from benchmarks.nvidia.cudnn.fused_groups import fuse_groups
 from benchmarks.nvidia.cudnn.plans import body_graphs
 from benchmarks.nvidia.cudnn.programs import BODY, FLOAT32, HALF, PreparedRun, StepRows, save_graph
 from benchmarks.nvidia.int8_forms import BLOCK, FEW, KNOWN
-from benchmarks.zoo.members import HELD_OUT
 from fewstep.graph import io
 from fewstep.graph.half_types import FLOAT16
 from fewstep.graph.passes.constants import drop_unused
@@ -22,6 +21,7 @@ from fewstep.plans.plan import DENOISER
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.sampling.loading import load
+from lab.zoo.members import HELD_OUT
 
 SEEDS = 16
 

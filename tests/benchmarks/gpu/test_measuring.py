@@ -20,11 +20,11 @@ from benchmarks.gpu.machine import NO_GPU, seen
 from benchmarks.gpu.measuring import measure, measurements
 from benchmarks.gpu.torch_sampler import in_torch
 from benchmarks.nvidia.int8_forms import KNOWN
-from benchmarks.zoo.members import Shipped
 from fewstep.graph.engines.kernels import Kernel, Kernels
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends.tensorrt import TensorRt
 from fewstep.runtime.machine.gpu import Gpu
+from lab.zoo.members import Shipped
 from tests.runtime.backends.add_engines import add_engine
 from tests.runtime.backends.conftest import cuda as cuda
 from tests.runtime.backends.conftest import tensorrt as tensorrt

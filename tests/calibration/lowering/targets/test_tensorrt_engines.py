@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from benchmarks.nvidia.int8_forms import engine_of
-from benchmarks.zoo.members import BY_NAME, SHIPPED
 from fewstep.calibration.activation_counts import count_activations, tabulate
 from fewstep.calibration.lowering.quantize import lower, select_measured_ops
 from fewstep.calibration.lowering.targets.tensorrt import TENSORRT
@@ -15,6 +14,7 @@ from fewstep.export.export import ExportOptions, export
 from fewstep.graph.half_types import FLOAT16
 from fewstep.graph.passes.float32_scales import float32_scales
 from fewstep.graph.passes.half import to_half
+from lab.zoo.members import BY_NAME, SHIPPED
 from tests.graph.engines.test_build import needs_tensorrt_rtx
 
 MODELS = BY_NAME | {member.name: member for member in SHIPPED}

@@ -1,0 +1,226 @@
+"""What a claim came to: a line for each system and control, those that are kept, and the page of all of them."""
+
+import math
+import textwrap
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+
+from benchmarks.markdown import table
+from benchmarks.shipped_models_page import WIDTH
+from fewstep.measure.rollouts.metrics import Floats
+from fewstep.measure.speed.machine import this_machine
+
+KEPT = Path(__file__).parents[2] / "lab/claims.json"
+HOW = (
+    "*ours* has a system's figure and its evaluations of the network. Each of its *controls* is a plain way, with the"
+    " same and with the gain of ours. *As long* is with more evaluations or fewer, as many as take as long as ours.",
+    "Milliseconds are of eight seeds, of the processor on one thread. They compare within a control: lines are of days"
+    " with other work next to them.",
+    "*figure*: the larger one is better, and distances have a minus. log p(class) is a classifier's. FD is of the"
+    " features of fashion-mnist-cnn, to the 10 000 test pictures. Class shares are of the same network. Guidance names"
+    " a law for them, p^w q^(1 - w): samples without guidance, weighed by p(class)^(w - 1) of the network. The teacher"
+    " is `dpmpp_2m:80@arctan` at guidance 2. Each solver next to it has the nearest of three grids, by other seeds.",
+    "The *gain* has the deviation of its mean behind it, over the unit of *one for each*. There are 64 seeds, and"
+    " 256 for distances and PSNR to clean. Seeds are independent. Pictures that are compared with each"
+    " other are not, and their deviation is too small.",
+    "A system pays if both gains are above twice their deviations, and if it has the factor that it claims."
+    " It does not pay if one is below minus twice its deviation, or the factor is missed. Else nothing is decided."
+    " A control of one number of evaluations has one gain.",
+)
+
+
+class Gain(msgspec.Struct, frozen=True):
+    """The mean of figures over that of others, and the deviation of the difference: paired where seeds are the same."""
+
+    mean: float
+    deviation: float
+
+    @property
+    def is_sure(self) -> bool:
+        return self.mean > 0 and self.mean > 2 * self.deviation
+
+    @property
+    def is_loss(self) -> bool:
+        """True where nothing was won, or something is surely lost."""
+        return self.mean <= 0 and (self.deviation == 0 or self.mean < -2 * self.deviation)
+
+
+def gain(figures: Floats, others: Floats) -> Gain:
+    mean = float(figures.mean() - others.mean())
+    if len(figures) == len(others):
+        return Gain(mean, _of_mean(figures - others))
+    return Gain(mean, math.hypot(_of_mean(figures), _of_mean(others)))
+
+
+def _of_mean(figures: Floats) -> float:
+    return float(figures.std(ddof=1) / len(figures) ** 0.5) if len(figures) > 1 else 0.0
+
+
+class Longer(msgspec.Struct, frozen=True):
+    """The plain way at the evaluations that take as long as ours, and what ours gains on it."""
+
+    evaluations: int
+    ms: float
+    figure: float
+    gain: Gain
+
+
+class Line(msgspec.Struct, frozen=True):
+    """What was measured. Milliseconds are of the timed seeds together.
+
+    control: the plain way, in words.
+    unit: of which there is a figure each.
+    asked: how many times the plain way's figure the claim asks for; None for more of it.
+    plain_evaluations: of the plain way, where it has a number of its own.
+    at_equal_time: None where the plain way has one number of evaluations.
+    """
+
+    model: str
+    system: str
+    claim: str
+    control: str
+    figure: str
+    evaluations: int
+    ours: float
+    plain: float
+    gain: Gain
+    unit: str
+    ours_ms: float
+    plain_ms: float
+    at_equal_time: Longer | None
+    is_steady: bool = True
+    asked: float | None = None
+    plain_evaluations: int | None = None
+
+    @property
+    def of_plain(self) -> int:
+        """Evaluations of the plain way."""
+        return self.evaluations if self.plain_evaluations is None else self.plain_evaluations
+
+    @property
+    def gains(self) -> tuple[Gain, ...]:
+        return (self.gain,) if self.at_equal_time is None else (self.gain, self.at_equal_time.gain)
+
+    @property
+    def has_factor(self) -> bool:
+        """True where no factor is claimed, too."""
+        return self.asked is None or self.ours >= self.asked * self.plain
+
+    @property
+    def pays(self) -> bool:
+        return self.has_factor and all(each.is_sure for each in self.gains)
+
+    @property
+    def is_open(self) -> bool:
+        """True where the seeds decide nothing: no gain is surely lost, and one is not sure."""
+        return self.has_factor and not self.pays and not any(each.is_loss for each in self.gains)
+
+    @property
+    def verdict(self) -> str:
+        word = "pays" if self.pays else "not decided" if self.is_open else "does not pay"
+        is_timed = self.at_equal_time is not None or self.asked is not None
+        return word + (", on an unsteady machine" if is_timed and not self.is_steady else "")
+
+    @property
+    def cell(self) -> str:
+        """What it is next to its control."""
+        at, as_long = self.at_equal_time, ""
+        if at is not None:
+            as_long = f"; as long {at.figure:.3f}, {at.evaluations} in {at.ms:.0f} ms, {_gain(at.gain)}"
+        times = f"{self.of_plain} in {self.plain_ms:.0f} ms (ours {self.ours_ms:.0f})"
+        return f"{self.control}: {self.plain:.3f}, {times}, {_gain(self.gain)}{as_long}; {self.verdict}"
+
+    def __str__(self) -> str:
+        return f"{self.model}: {self.system} | {self.claim} | {self.figure} | {self.ours:.3f} | {self.cell}"
+
+
+LineName = tuple[str, str, str, str]  # model, system, figure, control
+
+
+class Refused(msgspec.Struct, frozen=True):
+    """A claim whose figure judges nothing on this model, and why."""
+
+    name: LineName
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.name[0]}: {self.name[1]} | refused: {self.reason}"
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """Lines of all runs of claims.py, and what the last line was measured on."""
+
+    machine: str
+    lines: tuple[Line, ...]
+
+
+def kept() -> Kept:
+    return msgspec.json.decode(KEPT.read_bytes(), type=Kept) if KEPT.exists() else Kept("", ())
+
+
+def keep(line: Line) -> None:
+    """The line in the place of the one of the same model, system, figure and control."""
+    former = kept()
+    others = [each for each in former.lines if _name(each) != _name(line)]
+    places = [_name(each) for each in former.lines]
+    at = places.index(_name(line)) if _name(line) in places else len(others)
+    _save(Kept(machine(), (*others[:at], line, *others[at:])))
+
+
+def drop(name: LineName) -> None:
+    """Drop the kept line of this name, if there is one: its figure is refused now."""
+    former = kept()
+    _save(Kept(former.machine, tuple(each for each in former.lines if _name(each) != name)))
+
+
+def _name(line: Line) -> LineName:
+    return line.model, line.system, line.figure, line.control
+
+
+def _save(lines: Kept) -> None:
+    partial = KEPT.with_suffix(".partial")
+    partial.write_bytes(msgspec.json.format(msgspec.json.encode(lines), indent=1) + b"\n")
+    partial.replace(KEPT)
+
+
+def machine() -> str:
+    """This machine and the versions of its engines, in words."""
+    here = this_machine()
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(here.versions.items()))
+    return f"{here.processor}, {here.cores} cores, {', '.join(here.int8_instructions)}; {versions}"
+
+
+def written(of: Kept) -> str:
+    """The page, from what is kept."""
+    tables = "\n\n".join(
+        f"## {model}\n\n{_lines(each for each in of.lines if each.model == model)}"
+        for model in dict.fromkeys(line.model for line in of.lines)
+    )
+    how = "\n".join(textwrap.fill(f"- {each}", WIDTH, subsequent_indent="  ") for each in HOW)
+    return f"""# Claims of published systems
+
+`python -m lab.claims --keep` writes this page. [systems.md](systems.md) has all systems of
+the survey, and [compose.md](../docs/compose.md) the code of those that are composed from runs.
+
+{textwrap.fill(f"Machine: {of.machine}.", WIDTH)}
+
+{how}
+
+{tables}
+"""
+
+
+def _lines(lines: Iterable[Line]) -> str:
+    """A row for each figure of a system, with a line for each control."""
+    rows: dict[tuple[str, ...], list[str]] = {}
+    for line in lines:
+        ours = f"{line.ours:.3f}, {line.evaluations}"
+        rows.setdefault((line.system, line.claim, line.figure, line.unit, ours), []).append(line.cell)
+    header = ("system", "claim", "figure", "one for each", "ours", "controls")
+    return table(header, [(*row, "<br>".join(cells)) for row, cells in rows.items()])
+
+
+def _gain(gained: Gain) -> str:
+    return f"{gained.mean:+.3f} ± {gained.deviation:.3f}"

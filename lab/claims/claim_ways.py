@@ -1,0 +1,334 @@
+"""Claims of systems that are made of runs: their ways, and the plain ones."""
+
+import math
+import time
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.literature.populations import Steering, guidance_corrector, population, trajectory_variance
+from fewstep.literature.streams import SimilarityFilter, stream
+from fewstep.literature.time_travel import time_travel
+from fewstep.measure.rollouts.metrics import Floats
+from fewstep.plans.guidance import Guidance, Residual
+from fewstep.plans.plan import Plan
+from fewstep.plans.transforms import tail, tail_inputs, use_given_noise
+from fewstep.runtime import Hold
+from fewstep.runtime.runs import Tiles, sample_tiles
+from fewstep.runtime.sampling.execute import StepEvaluation, begin, build_evaluation, combine, update
+from lab.claims import scores
+from lab.claims.claim import GUIDED, LOG_P, SHIPPED, Claim
+from lab.claims.plan_ways import model
+from lab.claims.settings import BATCH, LAWFUL, Setting, W, guided
+
+FILM = 48  # frames: few of them are of a stream that fills or drains
+
+
+# Streams
+
+
+def streamed(s: Setting, mode: Any) -> Floats:
+    """Frames a second of the processor, [1]."""
+    frames = stream(s.sampler, plan="ddim:4", condition={s.condition: s.labels[:1]}, strength=1.0, mode=mode)
+    film = np.resize(s.picture, (FILM, *s.picture.shape[1:]))
+    begun = time.process_time()
+    list(frames(film))
+    return np.array([FILM / (time.process_time() - begun)])
+
+
+def still(s: Setting, similar: SimilarityFilter | None) -> Floats:
+    """Frames for each call of the network, of 22 equal frames, [1]."""
+    one = {s.condition: s.labels[:1]}
+    frames = stream(s.sampler, plan="ddim:4", condition=one, strength=1.0, similar=similar, mode="sequence")
+    list(frames(np.repeat(s.picture[:1], 22, 0)))
+    return np.array([22 / frames.stats().calls])
+
+
+# Populations and searches of noise: N particles, or rounds, or noises, of so many steps
+
+N, STEPS = 4, 10
+SEARCH = N * STEPS
+
+
+def best_of(s: Setting, evaluations: int) -> Floats:
+    """Samples of each seed, as many as evaluations pay for, seed by seed: the best of `ddim` beats that of `ddpm`."""
+    return several(s, f"ddim:{STEPS}", max(evaluations // STEPS, 1))
+
+
+def several(s: Setting, plan: str, count: int) -> Floats:
+    """So many samples of each seed, seed by seed."""
+    seeds = [seed * 64 + n for seed in s.seeds for n in range(count)]
+    return np.asarray(s.sampler.sample(plan, seeds, {s.condition: np.repeat(s.labels, count)}))
+
+
+def populated(s: Setting, **options: Any) -> Floats:
+    plan = s.sampler.compile(f"ddpm:{STEPS}")
+    made = population(s.sampler, plan, Steering(s.reward, 1.0, plan), s.seeds, N, s.who, batch=BATCH, **options)
+    return made.samples.reshape(-1, *made.samples.shape[2:])
+
+
+def drawn(s: Setting, corrects: bool) -> Floats:
+    """Particles of each seed along guided steps, as rows, with their weights in the last column."""
+    plan = s.sampler.compile(f"dpmpp_2m_sde:{LAWFUL}", W)
+    if not corrects:
+        return s.drawn(plan, lambda state: np.zeros(len(state.u)), ())
+    return s.drawn(plan, guidance_corrector(plan), None)
+
+
+def rolled(s: Setting) -> Floats:
+    """Rollover Budget Forcing, for all seeds side by side: a next state is tried until it is better than all before,
+    and evaluations that are saved go to the next step. The last one spends all: 1 + 9 x 4 evaluations of a seed."""
+    plan, every = s.sampler.compile(f"ddpm:{STEPS}"), np.arange(len(s.seeds))
+
+    def look(index: int, rows: Floats, who: NDArray[np.intp]) -> tuple[StepEvaluation, Floats]:
+        labels = [s.labels[place] for place in who]
+        u = combine(plan.steps[index].input, [rows], np.float32)
+        outputs = s.sampler.step_network(plan, len(who), {s.condition: labels})(index, plan.steps[index], u)
+        evaluation = build_evaluation(plan, index, [rows], u, outputs)
+        return evaluation, s.logits(evaluation.x0)[np.arange(len(who)), labels]
+
+    evaluation, top = look(0, np.asarray(begin(plan, s.sampler.draws(s.seeds), np.float32, {})[0]), every)
+    spare, number = np.zeros(len(every), int), 2**20
+    for index in range(1, STEPS):
+        spare += N
+        kept, best = (np.zeros_like(evaluation.u), np.zeros_like(evaluation.u)), np.full(len(every), -np.inf)
+        while (open_ := np.flatnonzero((spare > 0) & ((best <= top) | (index == STEPS - 1)))).size:
+            spare[open_], number = spare[open_] - 1, number + 100  # draws of its own for each try
+            draws = s.sampler.draws([s.seeds[place] for place in open_])
+            rows = update(plan, _of(evaluation, open_), lambda draw: draws(draw + number))[0]  # noqa: B023 (called at once)
+            tried, rewards = look(index, np.asarray(rows), open_)
+            better = rewards > best[open_]
+            best[open_[better]] = rewards[better]
+            for whole, part in zip(kept, (rows, tried.outputs[0]), strict=True):
+                whole[open_[better]] = part[better]
+        rows = np.asarray(kept[0])
+        u = combine(plan.steps[index].input, [rows], np.float32)
+        evaluation, top = build_evaluation(plan, index, [rows], u, [kept[1]]), np.maximum(top, best)
+    return np.asarray(evaluation.x0)
+
+
+def _of(evaluation: StepEvaluation, who: NDArray[np.intp]) -> StepEvaluation:
+    """An evaluation of one row and one branch, for some seeds."""
+    (row,), (output,) = evaluation.before, evaluation.outputs
+    return StepEvaluation(evaluation.index, evaluation.step, [row[who]], evaluation.u[who], [output[who]], None)
+
+
+def searched(s: Setting) -> Floats:
+    """Zero-order: a start, and N - 1 neighbours one behind the other. Each seed's noise moves where its reward grew."""
+    plan, draws = use_given_noise(s.sampler.compile(f"ddim:{STEPS}")), s.sampler.draws(s.seeds)
+    z = draws(0)
+    x = s.sample(plan, given={"noise": z})
+    for n in range(1, N):
+        tried = (np.sqrt(1 - 0.4**2) * z + 0.4 * draws(n)).astype(np.float32)
+        made = s.sample(plan, given={"noise": tried})
+        better = (s.reward(made) > s.reward(x)).reshape(-1, *[1] * (z.ndim - 1))
+        z, x = np.where(better, tried, z), np.where(better, made, x)
+    return x
+
+
+def moved(s: Setting) -> Floats:
+    """REINFORCE on the mean of each class's start noise, as compose.md has it; the samples of the last round."""
+    plan, labels = use_given_noise(s.sampler.compile(f"ddim:{STEPS}")), np.array(s.labels)
+    shift = np.zeros((scores.CLASSES, *s.sampler.bundle.manifest.x_shape))
+    for n in range(N):
+        z = s.sampler.draws([seed + 1000 * n for seed in s.seeds])(0)
+        x = s.sample(plan, given={"noise": (z + shift[labels]).astype(np.float32)})
+        r = s.reward(x)
+        for label in set(s.labels):
+            here = labels == label
+            gained = (r[here] - r[here].mean()) / (r[here].std() + 1e-9)
+            shift[label] += 0.3 * np.einsum("b,b...->...", gained, z[here]) / here.sum()
+    return x
+
+
+def plain(s: Setting, evaluations: int) -> Floats:
+    return s.sample(f"ddim:{max(evaluations, 1)}")
+
+
+def filtered(s: Setting) -> Floats:
+    """The mean reward of those whose trajectory varies least, nine in ten, as a figure for each seed: next to its
+    reward without the filter it deviates as the mean does of as many that are left out at random."""
+    states = list(s.sampler.steps("ddim:20", s.seeds, s.who))
+    ranks = np.argsort(np.argsort(trajectory_variance(states, last=5)))
+    kept = ranks < max(1, round(0.9 * len(s.seeds)))
+    r = s.reward(states[-1].x0)
+    return np.asarray(r + (r - r.mean()) * (kept / kept.mean() - 1))
+
+
+# Edits, starts, tiles
+
+
+def inpainted(s: Setting, evaluations: int, again: int = 0) -> Floats:
+    """The upper half is known, of the class that is asked for. RePaint runs `again` steps before the last three times,
+    within the evaluations."""
+    last = max(evaluations - 2 * again - 1, again)
+    plan = s.sampler.compile(f"ddpm:{last + 1}")
+    travel = time_travel(plan, 3, between=(last - again, last)) if again else plan
+    return s.sample(travel, hold=Hold(s.known, upper(s), fresh=True))
+
+
+def upper(s: Setting) -> Floats:
+    mask = np.zeros_like(s.known[0])
+    mask[:, : mask.shape[1] // 2] = 1
+    return mask
+
+
+def cyclic(s: Setting) -> Floats:
+    """Cyclic one-way diffusion as the authors' code has it, but for its prompts: 7 + 20 + 5 evaluations."""
+    (first, end, again), cycles, mask = (3, 5, 6), 10, upper(s)
+    inverse = s.sampler.steps("ddim_inverse:10", s.seeds, s.who, given={"x": s.known * mask})
+    kept = [state.after[0] for state in islice(inverse, 10 - first)][::-1]  # before the steps from `first` on
+    noisy, gentle = (s.sampler.compile(f"ddim(eta={eta}):10") for eta in (1.0, 0.1))
+    plan = tail(time_travel(noisy, cycles, end - first, (first, end)), first)
+    held = [*kept[: end - first] * cycles, *kept[end - first :], s.known]
+    x = noised(s, noisy, end, first, kept[end - first])
+    states = s.sampler.steps(plan, s.seeds, s.who, given={"row0": x}, hold=Hold(tuple(held), mask, clean=True))
+    *_, state = islice(states, cycles * (end - first))
+    for start, stop in ((end, again), (again, 10)):
+        x = np.where(mask == 1, kept[start - first], state.after[0])
+        rest = s.sampler.steps(tail(gentle, start), s.seeds, s.who, given={"row0": x})
+        *_, state = islice(rest, stop - start)
+    return np.asarray(state.after[0])
+
+
+def noised(s: Setting, plan: Plan, at: int, to: int, x: Floats) -> Floats:
+    """States before step `at` of a plan, noised to those before step `to`."""
+    here, there = plan.steps[at], plan.steps[to]
+    assert here.alpha and here.sigma is not None and there.alpha is not None and there.sigma is not None
+    a = there.alpha / here.alpha
+    return np.asarray(a * x + math.sqrt(there.sigma**2 - (a * here.sigma) ** 2) * s.sampler.draws(s.seeds)(0))
+
+
+def from_phases(s: Setting) -> Floats:
+    magnitudes = np.abs(np.fft.fft2(s.sampler.draws(s.seeds)(0)))
+    z = np.fft.ifft2(magnitudes * np.exp(1j * np.angle(np.fft.fft2(s.picture)))).real.astype(np.float32)
+    return s.sample(use_given_noise(s.sampler.compile("ddim:10")), given={"noise": z})
+
+
+# By log p(class) on 64 seeds from 20 000 on, of 1, 1.2, 1.4, 2, 3, 4 and 6, which is the best of two branches on both
+RCFG, CFG = {"fashion_mnist": 3.0, "cifar10": 1.4}, 6.0
+
+
+def from_picture(s: Setting, steps: float, strength: float = 0.8, guidance: Guidance | float | None = None) -> Floats:
+    """Image-to-image, which keeps a layout too."""
+    plan = f"ddim:{max(round(steps / strength), 1)}"
+    return s.sample(plan, guidance=guidance, given={"image": s.picture}, strength=strength)
+
+
+def story(s: Setting) -> Floats:
+    """One picture for each seed's class in 10 steps, of which 4 are run once."""
+    plan = s.sampler.compile("dpmpp_2m:10")
+    *_, state = islice(s.sampler.steps(plan, s.seeds[:1], {s.condition: s.labels[:1]}), 4)
+    rows = {name: np.repeat(row, len(s.seeds), 0) for name, row in tail_inputs(state.after).items()}
+    return np.asarray(s.sampler.sample(tail(plan, 4), [s.seeds[0]] * len(s.seeds), s.who, given=rows))
+
+
+def one_noise(s: Setting, evaluations: int) -> Floats:
+    return np.asarray(s.sampler.sample(guided(evaluations), [s.seeds[0]] * len(s.seeds), s.who))
+
+
+CHAIN, MOVES, TAKEN = 12, 4, 4  # steps of the plan; moves for each sample, and samples of a chain
+
+
+def chain(s: Setting) -> Floats:
+    """Denoising Langevin Gibbs over x and its noise level: a level is read off the residual after each move, and the
+    state of the least noise among so many moves is denoised. The samples of each seed's chain, seed by seed."""
+    samples, _ = chained(s)
+    return np.stack(samples, 1).reshape(-1, *samples[0].shape[1:])
+
+
+def chained(s: Setting) -> tuple[list[Floats], float]:
+    """The samples of all seeds' chains, and the evaluations of the network for each of them."""
+    plan, draws, h = s.sampler.compile(f"ddim:{CHAIN}"), s.sampler.draws(s.seeds), 0.3
+    rho = np.array([(step.sigma or 0.0) / step.alpha if step.alpha else np.inf for step in plan.steps])
+    alpha = np.array([step.alpha or 0.0 for step in plan.steps])
+    level = np.full(len(s.seeds), CHAIN // 2)
+    y, evaluations = s.sample(guided(4)) + rho[CHAIN // 2] * draws(0), 4.0
+    samples, number, wide = [], 1, (-1, *[1] * (draws(0).ndim - 1))
+    for _ in range(TAKEN):
+        lowest, least = level * 0 - 1, np.zeros_like(y)
+        for _ in range(MOVES):
+            x0 = _denoised(s, plan, level, alpha[level].reshape(wide) * y)
+            y = y + h / 2 * (x0 - y) + np.sqrt(h) * rho[level].reshape(wide) * draws(number)
+            residual = np.sqrt(np.mean((y - x0) ** 2, axis=tuple(range(1, y.ndim))))
+            level, number = np.abs(np.log(rho[None] / residual[:, None])).argmin(1), number + 1
+            better = level > lowest
+            lowest, least = np.where(better, level, lowest), np.where(better.reshape(wide), y, least)
+        rows = (alpha[lowest].reshape(wide) * least).astype(np.float32)
+        samples.append(
+            s.sampler.sample_each([tail(plan, int(k)) for k in lowest], s.seeds, s.who, given={"row0": rows})
+        )
+        evaluations += MOVES + float(np.mean(CHAIN - lowest))
+    return samples, evaluations / TAKEN
+
+
+def _denoised(s: Setting, plan: Plan, level: NDArray[np.intp], rows: Floats) -> Floats:
+    """x0 of states that are each at a step of their own."""
+    x0 = np.zeros_like(rows, np.float32)
+    for k in np.unique(level):
+        here = np.flatnonzero(level == k)
+        given = {"row0": rows[here].astype(np.float32)}
+        seeds, who = [s.seeds[place] for place in here], {s.condition: [s.labels[place] for place in here]}
+        x0[here] = next(iter(s.sampler.steps(tail(plan, int(k)), seeds, who, given=given))).x0
+    return x0
+
+
+def wide(s: Setting, plan: str, moves: bool, overlap: int = 0) -> Floats:
+    """Samples twice as wide as the network's, in windows."""
+    window = s.sampler.bundle.manifest.x_shape
+    shape, compiled = (*window[:-1], 2 * window[-1]), s.sampler.compile(plan)
+    return np.asarray(sample_tiles(s.sampler, compiled, shape, Tiles(overlap, moves=moves), s.seeds, condition=s.who))
+
+
+CLAIMS = [
+    Claim("StreamDiffusion RCFG", "guidance at half the evaluations", "two branches of the best weight", LOG_P, 8,
+          lambda s: from_picture(s, 8, 0.6, Residual(RCFG[model(s)])),
+          lambda s, n: from_picture(s, n / 2, 0.6, CFG), scores.reward),
+    Claim("StreamDiffusion batch", "1.5x the frames of a sequence", "a sequence", "frames/s", 4,
+          lambda s: streamed(s, "batch"), lambda s, n: streamed(s, "sequence"), scores.value, of_time=True, asked=1.5,
+          unit="round", has_longer=False),
+    Claim("StreamDiffusion filter", "a still scene costs little", "no filter", "frames per call", 4,
+          lambda s: still(s, SimilarityFilter()),
+            lambda s, n: still(s, None),
+            scores.value,
+            unit="run",
+            has_longer=False,
+        ),
+    *[Claim(system, "more reward than the best of N", "best of N", LOG_P, SEARCH,
+            way, best_of, scores.best_reward, has_longer=False)
+      for system, way in (("FK steering", populated), ("RBF", rolled),
+                          ("SVDD", lambda s: populated(s, choice="best")))],
+    Claim("FK correctors", "the law that guidance names", "guidance alone", "-distance of class shares", LAWFUL,
+          lambda s: drawn(s, True), lambda s, n: drawn(s, False), scores.lawful, GUIDED[:1],
+          unit="class", has_longer=False),
+    Claim("noise search", "more reward than more steps", "more steps", LOG_P, SEARCH, searched, plain, scores.reward),
+    Claim("noise search", "more reward than more noises", "best of N", LOG_P, SEARCH,
+          searched, best_of, scores.best_reward, (*SHIPPED, *GUIDED), has_longer=False),
+    Claim("REINFORCE on the start", "a start that is rewarded, for a class", "best of N", LOG_P, SEARCH,
+          moved, best_of, scores.best_reward),
+    Claim("hallucination filter", "fewer samples off the data, 90 % kept", "as many left out at random", LOG_P, 20,
+          filtered, lambda s, n: scores.reward(s, plain(s, n)), scores.value, has_longer=False),
+    Claim("RePaint", "inpainting that fits its surroundings", "held by steps that go down", LOG_P, 28,
+          lambda s: inpainted(s, 28, again=9), inpainted, scores.reward),
+    *[Claim("COW", "inpainting that fits its surroundings", control, LOG_P, 32, cyclic, theirs, scores.reward, GUIDED)
+      for control, theirs in (("held by steps that go down", inpainted),
+                              ("RePaint", lambda s, n: inpainted(s, n, again=max((n - 1) // 3, 1))))],
+    Claim("NeuralRemaster", "the layout of a picture, at no cost", "image-to-image of strength 0.8", "correlation", 10,
+          from_phases, from_picture, scores.layout, GUIDED),
+    Claim("NeuralRemaster", "samples as good as of white noise", "white noise", LOG_P, 10,
+          from_phases, plain, scores.reward, GUIDED),
+    Claim("illustration sequences", "pictures alike, in fewer evaluations", "one noise", "correlation", 6,
+          story, one_noise, scores.alike, unit="picture, each compared with all"),
+    Claim("illustration sequences", "pictures of their own classes", "one noise", LOG_P, 6,
+          story, one_noise, scores.reward),
+    Claim("Denoising MCMC", "good samples in fewer evaluations", "dpmpp_2m", LOG_P, 11,
+          chain, lambda s, n: several(s, guided(n), TAKEN), scores.mean_reward, GUIDED),
+    Claim("Any-Size-Diffusion", "no seams without overlap", "windows that stand", "minus step at borders", 30,
+          lambda s: wide(s, "ddim:10", True), lambda s, n: wide(s, f"ddim:{max(n // 2, 1)}", False), scores.seams),
+    Claim("Any-Size-Diffusion", "no seams without overlap", "windows that overlap by half", "minus step at borders", 30,
+          lambda s: wide(s, "ddim:10", True),
+          lambda s, n: wide(s, f"ddim:{max(n // 3, 1)}", False, s.sampler.bundle.manifest.x_shape[-1] // 2),
+          scores.seams, (*SHIPPED[1:], *GUIDED)),
+]  # fmt: skip

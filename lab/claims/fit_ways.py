@@ -1,0 +1,85 @@
+"""Claims of systems that fit a plan to a network: the searches of `fewstep.literature.fits`, and `fewstep fit`."""
+
+import importlib
+from dataclasses import replace
+from functools import lru_cache, partial
+from pathlib import Path
+from shutil import copytree
+from tempfile import mkdtemp
+
+import fewstep.literature.fits as published
+from fewstep.fitting.blocks import make_blocks
+from fewstep.fitting.fit import fit
+from fewstep.fitting.options import FitOptions
+from fewstep.fitting.start_plans import find_best_start
+from fewstep.fitting.task import open_fit_task
+from fewstep.fitting.teacher_samples import add_teacher_samples
+from fewstep.literature.fits.fit_setting import FitSetting
+from fewstep.measure.rollouts.metrics import Floats
+from fewstep.measure.rollouts.seeds import FIT_SEEDS
+from fewstep.models import ready
+from fewstep.plans.file import decode
+from fewstep.plans.plan import Plan
+from fewstep.runtime import Sampler
+from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.sampling.request import denoiser_facts
+from lab.claims.claim import SHIPPED, beside, plan
+from lab.claims.settings import Setting, W, exported, sampler_of
+
+STEPS, SEEDS, SCORED = 5, 48, 24  # of a search; competing plans are scored on the first seeds
+JUDGED = 16  # seeds of the gate of `fewstep fit`
+BEST = f"unipc_2:{STEPS}@arctan(power=1.5)"  # of `fashion_mnist` by fitting.md, where the searches begin too
+
+
+@lru_cache
+def _fitted(source: str, steps: int, weight: float | None) -> Sampler:
+    """A source in float32 with `fitted:STEPS`."""
+    bundle = Path(copytree(exported(source), Path(mkdtemp()) / "bundle"))
+    fit(FitOptions(bundle, steps, guidance=weight, judge_seeds=JUDGED, threads=1))
+    return sampler_of(bundle)
+
+
+def fitted(s: Setting, steps: int, weight: float | None) -> Floats:
+    """A plan of so many steps that `fewstep fit` fits to the network, guided or in one row a step."""
+    return replace(s, sampler=_fitted(s.source, steps, weight)).sample(f"fitted:{steps}", guidance=weight)
+
+
+def shipped_fit(s: Setting) -> Floats:
+    """The fitted plan that `fashion_mnist` ships with."""
+    bundle = open_bundle(ready.fashion_mnist())
+    (file,) = (each.file for each in bundle.manifest.fitted if each.evaluations == STEPS)
+    return s.sample(decode(bundle.read(file), file))
+
+
+@lru_cache
+def _material(bundle: Path) -> FitSetting:
+    """What the searches of a bundle share: the teacher's samples, and the best plan without a fit."""
+    task = open_fit_task(FitOptions(bundle, STEPS, guidance=W, seeds=SEEDS, selection_seeds=SCORED, threads=1))
+    blocks = add_teacher_samples(task.rolled, task.teacher, make_blocks(task.reference, FIT_SEEDS[:SEEDS]))
+    return FitSetting(
+        *(task.rolled, denoiser_facts(task.bundle.manifest), task.guidance),
+        nominal=find_best_start(task.rolled, task.starts.nominal, blocks[:2]),
+        teacher=task.teacher,
+        blocks=blocks,
+        groups=task.sampler.body.groups,
+    )
+
+
+@lru_cache
+def _searched(bundle: Path, method: str) -> Plan:
+    """The plan that a module of the literature finds, from the best one without a fit on."""
+    plan: Plan = importlib.import_module(f"{published.__name__}.{method}").fit_plan(_material(bundle))
+    return plan
+
+
+def of_literature(s: Setting, method: str) -> Floats:
+    return s.sample(_searched(s.sampler.bundle.path, method))
+
+
+CLAIMS = [
+    claim
+    for system, method in (("AutoDiffusion", "auto_diffusion"), ("S³", "solver_search"), ("OLSS", "olss"),
+                           ("DC-Solver", "compensation"), ("analytical teleportation", "teleportation"))
+    for claim in beside(system, "nearer to the data in 5 steps", 10, partial(of_literature, method=method), SHIPPED[:1],
+                        {"the best plan": (10, plan(BEST, W)), "fewstep fit": (10, shipped_fit)})
+]  # fmt: skip

@@ -1,0 +1,132 @@
+"""The figures of a claim: both ways in turns on the processor's clock, then the scores of what they make.
+
+Both ways are timed in turns, on eight of the seeds, and medians of the rounds are compared. Times are the processor's:
+their ratios hold on a machine that does other things too. One call of the network is timed before and after. If it
+changed by more than a tenth, the timing is repeated once; a line that is still unsteady says so. Where times decide
+nothing, one round is enough.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from statistics import median
+
+import numpy as np
+
+from fewstep.measure.rollouts.metrics import Floats
+from lab.claims import scores
+from lab.claims.claim import Claim, PlainWay, Way
+from lab.claims.claim_lines import Line, Longer, gain
+from lab.claims.settings import Setting
+
+MOST = 8  # times the evaluations, at equal time
+TIMED = 8  # seeds
+ROUNDS, ATTEMPTS, STEADY = 3, 2, 1.1
+MADE: dict[tuple[str, range, Way], Floats] = {}  # of former claims
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Medians in milliseconds of the timed seeds: ours, the plain way, and the plain way at `longer` evaluations."""
+
+    ours_ms: float
+    plain_ms: float
+    longer: int
+    longer_ms: float
+    is_steady: bool
+
+
+def judged(model: str, setting: Setting, claim: Claim, timing: Timing, made: Sequence[Sequence[Floats]]) -> Line:
+    """The figures of all seeds, with the times of some. Of a figure of time, the rounds that were timed."""
+    if claim.seeds is not None:
+        setting = replace(setting, seeds=range(setting.seeds.start, setting.seeds.start + claim.seeds))
+    if claim.of_time:
+        few = replace(setting, seeds=setting.seeds[:TIMED])
+        figures = tuple(claim.score(few, np.concatenate(each)) for each in (*made[:2], made[-1]))
+    else:
+        if claim.score is scores.likeness and setting.pairs is None:
+            scores.check_likeness(setting, claim.guidance)
+        ways = (claim.ours, *(plainly(claim.plain, count) for count in (claim.evaluations, timing.longer)))
+        figures = tuple(claim.score(setting, _made(setting, way)) for way in ways)
+    ours, plain, at_equal = figures
+    return Line(
+        *(model, claim.system, claim.claim, claim.control, claim.figure, claim.evaluations),
+        ours=float(ours.mean()),
+        plain=float(plain.mean()),
+        gain=gain(ours, plain),
+        unit=claim.unit,
+        asked=claim.asked,
+        plain_evaluations=claim.plain_evaluations,
+        ours_ms=timing.ours_ms,
+        plain_ms=timing.plain_ms,
+        at_equal_time=Longer(timing.longer, timing.longer_ms, float(at_equal.mean()), gain(ours, at_equal))
+        if claim.has_longer
+        else None,
+        is_steady=timing.is_steady,
+    )
+
+
+@cache
+def plainly(way: PlainWay, count: int) -> Way:
+    """The plain way with so many evaluations."""
+    return lambda s: way(s, count)
+
+
+def _made(s: Setting, way: Way) -> Floats:
+    """What a way makes of a model's seeds, which claims share."""
+    key = s.source, s.seeds, way
+    if key not in MADE:
+        MADE[key] = way(s)
+    return MADE[key]
+
+
+def timed(setting: Setting, claim: Claim, rounds: int = ROUNDS) -> tuple[Timing, list[list[Floats]]]:
+    """The time of the ways on a few seeds, in turns, and what they made. The plain way's evaluations at equal time
+    follow from the ratio at equal evaluations, and are set right once by their own time."""
+    s = replace(setting, seeds=setting.seeds[:TIMED])
+    plain = plainly(claim.plain, claim.evaluations)
+    rounds, attempts = (rounds, ATTEMPTS) if claim.has_longer or claim.of_time else (1, 1)
+    for attempt in range(attempts):
+        before = probe(s)
+        in_turns(s, 1, claim.ours, plain)  # warms up
+        longer = claim.evaluations
+        if claim.has_longer:
+            (ours, plain_ms), _ = in_turns(s, 1, claim.ours, plain)
+            longer = _evaluations(claim, longer * ours / plain_ms)
+        for _ in range(2):
+            ways = [claim.ours, plain, *([plainly(claim.plain, longer)] if claim.has_longer else [])]
+            times, made = in_turns(s, rounds, *ways)
+            timing = Timing(times[0], times[1], longer, times[-1], 1 / STEADY < probe(s) / before < STEADY)
+            wanted = _evaluations(claim, longer * timing.ours_ms / timing.longer_ms)
+            if not claim.has_longer or abs(wanted - longer) <= max(0.1 * longer, 1):
+                break
+            longer = wanted
+        if timing.is_steady or attempt == attempts - 1:
+            break
+    return timing, made
+
+
+def _evaluations(claim: Claim, wanted: float) -> int:
+    return min(max(round(wanted), 1), MOST * claim.evaluations)
+
+
+def in_turns(s: Setting, rounds: int, *ways: Way) -> tuple[list[float], list[list[Floats]]]:
+    """For each way the median milliseconds of the processor, and what it made in each round."""
+    times: list[list[float]] = [[] for _ in ways]
+    made: list[list[Floats]] = [[] for _ in ways]
+    for _ in range(rounds):
+        for number, way in enumerate(ways):
+            begun = time.process_time()
+            made[number].append(way(s))
+            times[number].append(1000 * (time.process_time() - begun))
+    return [median(each) for each in times], made
+
+
+def probe(s: Setting) -> float:
+    """Milliseconds of one call of the network, the median of nine."""
+    plan, who = s.sampler.compile("ddim:1"), replace(s, seeds=s.seeds[:1]).who
+    network, u = s.sampler.step_network(plan, 1, who), s.sampler.draws([0])(0)
+    network(0, plan.steps[0], u)
+    (milliseconds,), _ = in_turns(s, 9, lambda _: np.asarray(network(0, plan.steps[0], u)[0]))
+    return milliseconds

@@ -1,0 +1,118 @@
+"""Scores of claims: figures of what a way makes, one for each seed or as many as there are; the larger is better."""
+
+from collections.abc import Callable
+from functools import cache
+
+import numpy as np
+
+from benchmarks.distance_to_data import FEW, jackknife_distances, refuse_unless_falling
+from fewstep.measure.rollouts.metrics import Floats, psnr
+from fewstep.runtime import spectrogram
+from lab.claims.caption_settings import has_its_colour
+from lab.claims.settings import PARTICLES, Setting, W, reference
+
+CLASSES = 10
+MANY_STEPS = 50  # which have to be as near to the data as FEW
+TEACHER: Callable[[Setting], Floats] = cache(lambda s: s.sample("dpmpp_2m:80@arctan", guidance=W))  # of guided solvers
+
+
+def value(s: Setting, made: Floats) -> Floats:
+    return made
+
+
+def reward(s: Setting, x: Floats) -> Floats:
+    return s.reward(x)
+
+
+def best_reward(s: Setting, x: Floats) -> Floats:
+    """The reward of the best of each seed's samples."""
+    return np.asarray(s.reward(x).reshape(len(s.seeds), -1).max(1))
+
+
+def mean_reward(s: Setting, x: Floats) -> Floats:
+    """The mean reward of each seed's samples."""
+    return np.asarray(s.reward(x).reshape(len(s.seeds), -1).mean(1))
+
+
+def layout(s: Setting, x: Floats) -> Floats:
+    pairs = zip(x, s.picture, strict=True)
+    return np.array([np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in pairs])
+
+
+def alike(s: Setting, x: Floats) -> Floats:
+    """The mean correlation of each picture with all."""
+    return np.asarray(np.corrcoef(x.reshape(len(x), -1)).mean(1))
+
+
+def seams(s: Setting, x: Floats) -> Floats:
+    """Minus the step at the border of two windows over the step elsewhere, along the width."""
+    steps = np.abs(np.diff(x, axis=-1)).mean(axis=(1, 2))
+    return -np.asarray(steps[:, x.shape[-1] // 2 - 1] / np.median(steps, axis=1))
+
+
+def lawful(s: Setting, rows: Floats) -> Floats:
+    """Minus the total variation between the classes of weighed rows and those of the law that guidance names, a figure
+    for each class asked for. The law is p(x | c)^W p(x)^(1 - W) = p(x | c) p(c | x)^(W - 1), up to a factor: samples
+    without guidance, weighed by the judge."""
+    plain = s.particles
+    law = _shares(s, plain, np.exp((W - 1) * s.reward(_samples(s, plain))))
+    return -np.abs(_shares(s, rows, rows[:, -1]) - law).sum(1) / 2
+
+
+def _shares(s: Setting, rows: Floats, weights: Floats) -> Floats:
+    """The shares of the judge's classes among the weighed samples of each class asked for, [asked, CLASSES]."""
+    asked, places = np.unique(np.repeat(s.labels, PARTICLES), return_inverse=True)
+    shares = np.zeros((len(asked), CLASSES))
+    np.add.at(shares, (places, s.logits(_samples(s, rows)).argmax(1)), weights)
+    return np.asarray(shares / shares.sum(1, keepdims=True))
+
+
+def _samples(s: Setting, rows: Floats) -> Floats:
+    return rows[:, :-1].reshape(-1, *s.sampler.bundle.manifest.x_shape)
+
+
+def likeness(s: Setting, x: Floats) -> Floats:
+    """Minus FD to the test pictures, [PARTS]: pseudo-values of the jackknife, which takes the bias of few out."""
+    assert s.judge is not None
+    x = s.seen(x)
+    features = np.concatenate([s.judge.extract(x[at : at + 256]) for at in range(0, len(x), 256)])
+    return -jackknife_distances(features, reference(s.judge, s.is_captioned))
+
+
+@cache
+def check_likeness(s: Setting, guidance: float) -> None:
+    """Raise RisingDistance if FD of the network's samples with this guidance rises with steps."""
+    by_steps = {steps: -likeness(s, s.sample(f"ddim:{steps}", guidance=guidance)) for steps in (FEW, MANY_STEPS)}
+    refuse_unless_falling(f"{s.sampler.bundle.manifest.name} with guidance {guidance:g}", by_steps)
+
+
+def to_clean(s: Setting, x: Floats) -> Floats:
+    """PSNR in dB to the clean samples, [B]."""
+    return psnr(np.clip(x, -1, 1), s.clean)
+
+
+def to_teacher(s: Setting, x: Floats) -> Floats:
+    """PSNR in dB to the samples of the teacher, [B]."""
+    return psnr(x, TEACHER(s))
+
+
+def si_sdr(s: Setting, x: Floats) -> Floats:
+    """Scale-invariant ratio of signal to distortion in dB, [B] (Le Roux et al. 2019, arXiv 1811.02508)."""
+    sound = s.sampler.bundle.manifest.spectrogram
+    assert sound is not None
+    length = spectrogram.sample_count(sound, x.shape[-1])
+    made, clean = (spectrogram.decode(sound, each, length).astype(np.float64) for each in (x, s.clean))
+    scale = (made * clean).sum(1, keepdims=True) / (clean**2).sum(1, keepdims=True)
+    target = scale * clean
+    return np.asarray(10 * np.log10((target**2).sum(1) / ((made - target) ** 2).sum(1)))
+
+
+def returned(s: Setting, x: Floats) -> Floats:
+    """PSNR in dB to the picture that was inverted, at most 99, [B]."""
+    return np.minimum(psnr(x, s.picture), 99.0)
+
+
+def other_colour(s: Setting, x: Floats) -> Floats:
+    """1 where a sample has the item that was asked for, and not the colour, [B]."""
+    is_item = s.logits(s.seen(x)).argmax(1) == s.labels
+    return np.asarray(is_item & ~has_its_colour(s.seeds, x), np.float64)

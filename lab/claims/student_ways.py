@@ -1,0 +1,162 @@
+"""Claims of systems that are networks of their own training: students, of which two are LoRA files in the slots of
+int8, restorers, and a negative text."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import cache, lru_cache, partial
+from pathlib import Path
+from shutil import copytree
+from tempfile import mkdtemp
+from typing import Any
+
+import numpy as np
+
+from fewstep.calibration.calibrate import calibrate
+from fewstep.calibration.options import CalibrateOptions
+from fewstep.measure.rollouts.metrics import Floats
+from fewstep.runtime import Sampler
+from lab.claims.caption_settings import MODEL, colourless, colours
+from lab.claims.claim import CLEAN, FD, GUIDED, ITSELF, OTHER, SHARPENED, SOUND, SPOKEN, Way, beside, plan
+from lab.claims.fit_ways import fitted
+from lab.claims.plan_ways import changed
+from lab.claims.settings import Setting, exported, sampler_of
+from lab.zoo.members import BY_NAME, CALIBRATION, FOLDER
+
+ADAPTER, STUDENT = FOLDER / "guided_lora.safetensors", f"{FOLDER / 'guided.py'}:make"
+PLAN = "dpmpp_2m:8@trailing"
+# By FD of three solvers on two grids at weights 1.5 to 3, on 128 seeds from 20 000 on; PLAN is the students' best too
+FOUR, EIGHT = ("dpmpp_2m:4@trailing", 2.5), (PLAN, 3.0)
+CONSISTENT = FOLDER / "consistency_lora.safetensors"
+# By rows the best plan of the network alone, and of `ADAPTER`: of three solvers on two grids, on those seeds too
+BY_ROWS = {
+    1: ("ddim:1", 1, None, "ddim:1"),
+    2: ("ddim:2@trailing", 2, None, "ddim:2@trailing"),
+    4: ("ddim:2@trailing", 2, 2.0, "gradient_estimation:4@trailing"),
+}
+# By SI-SDR of three solvers on seeds from 20 000 on; then the published one, and the best of four of SGMSE+'s network
+STORM, PUBLISHED, OF_SGMSE = "ddim:5", "sgmse(corrections=0):5@linspace", "dpmpp_2m_sde:6"
+DEGRADED, NOISY = (partial(BY_NAME[name].rows, 64, CALIBRATION) for name in ("nafnet_residual", "speech_ncsn"))
+AWAY, NASA = 2.0, 0.5  # weights of a negative text, by the share of 128 seeds from 20 000 on
+
+
+@lru_cache
+def _lowered(
+    source: str, precision: str, plan: str = PLAN, known: Callable[[], Any] | None = None, **options: Any
+) -> Sampler:
+    """A source, in int8 by what calibration does by itself along a plan: slots are empty then. `known`: its conditions,
+    where random ones are not those of the training."""
+    bundle = Path(copytree(exported(source, **options), Path(mkdtemp()) / "bundle"))
+    if precision == "int8":
+        file = bundle.with_name("known.npz")
+        np.savez(file, **(known() if known else {}))
+        calibrate(CalibrateOptions(bundle, plan, ("cpu-x86",), conditions=file if known else None, threads=1))
+    return sampler_of(bundle, precision)
+
+
+def filled(s: Setting, precision: str, file: Path = ADAPTER, plan: str = PLAN) -> Floats:
+    """One row a step of the network with a trained file."""
+    sampler = _lowered(s.source, precision, lora_slots=("*",), rank=8)
+    return replace(s, sampler=sampler.with_options(adapters={str(file): 1.0})).sample(plan)
+
+
+@cache
+def consistent(solver: str, rows: int) -> Way:
+    """The file of consistency in int8."""
+    return partial(filled, precision="int8", file=CONSISTENT, plan=f"{solver}:{rows}")
+
+
+def told(s: Setting, precision: str, weight: float = 3.0) -> Floats:
+    """One row a step of the student that takes the weight of guidance."""
+
+    def weighed(part: Setting) -> Mapping[str, Any]:
+        return {"condition": {**part.who, "weight": np.full(len(part.seeds), weight, np.float32)}}
+
+    return replace(s, sampler=_lowered(STUDENT, precision)).sample(PLAN, weighed)
+
+
+def rddm(s: Setting, precision: str, plan: str = "rddm:5") -> Floats:
+    sampler = _lowered(f"{FOLDER / 'rddm.py'}:make", precision, plan, DEGRADED)
+    return replace(s, sampler=sampler).sample(plan)
+
+
+def resfusion(s: Setting, precision: str, plan: str = "ddpm:5") -> Floats:
+    """From the degraded picture, at the time where half of a clean one would be left. Calibration begins at noise."""
+    sampler = _lowered(f"{FOLDER / 'resfusion.py'}:make", precision, plan, DEGRADED)
+    return replace(s, sampler=sampler).sample(plan, lambda part: {"given": {"image": part.who["y"]}}, strength=1.0)
+
+
+def predicted(s: Setting) -> Floats:
+    """StoRM's prediction, in one evaluation. It is of y alone, so that its body has nothing for int8."""
+    return replace(s, sampler=_lowered(f"{FOLDER / 'storm.py'}:predictor", "float32")).sample("ddim:1")
+
+
+def storm(s: Setting, precision: str, plan: str = STORM) -> Floats:
+    """That prediction, and what a score makes of it."""
+    sampler = _lowered(f"{FOLDER / 'storm.py'}:make", precision, plan, _heard)
+    return replace(s, sampler=sampler).sample(
+        plan, lambda part: {"condition": {**part.who, "predicted": predicted(part)}}
+    )
+
+
+def _heard() -> Mapping[str, Any]:
+    y = NOISY()
+    predictor = _lowered(f"{FOLDER / 'storm.py'}:predictor", "float32")
+    return {**y, "predicted": predictor.sample("ddim:1", range(64), y)}
+
+
+def kept_away(s: Setting, plan: str, by_attention: bool) -> Floats:
+    """Captions without their colours, which are the negative text: by attention in one branch, or by a second one."""
+
+    def by_branch(part: Setting) -> Mapping[str, Any]:
+        return {"condition": {"text": colourless(part.seeds)}, "branches": {"uncond": {"text": colours(part.seeds)}}}
+
+    def by_scale(part: Setting) -> Mapping[str, Any]:
+        away = {"negative_text": colours(part.seeds), "negative_scale": np.full(len(part.seeds), NASA, np.float32)}
+        return {"condition": {"text": colourless(part.seeds), **away}}
+
+    if by_attention:
+        return replace(s, sampler=changed(s.source, change="nasa")).sample(plan, by_scale)
+    return s.sample(plan, by_branch, guidance=AWAY)
+
+
+def without(s: Setting, plan: str) -> Floats:
+    """Captions without their colours."""
+    return s.sample(plan, lambda part: {"condition": {"text": colourless(part.seeds)}})
+
+
+CLAIMS = [
+    *beside("NASA", "a negative text in one row", 8, lambda s: kept_away(s, "dpmpp_2m:8", True), (MODEL,), {
+        "guidance by two rows": (8, lambda s: kept_away(s, "dpmpp_2m:4", False)),
+        "no negative text": (8, lambda s: without(s, "dpmpp_2m:8"))}, (OTHER,)),
+    *[claim for system, way in (("LoRA-enhanced distillation", filled), ("distillation of guided models", told))
+      for claim in beside(system, "guidance in one row, int8", 8, partial(way, precision="int8"), GUIDED[:1], {
+          ITSELF: (8, partial(way, precision="float32")),
+          "one row without it": (8, plan(EIGHT[0])),
+          "two rows, 4 steps": (8, plan(*FOUR)),
+          "two rows, 8 steps": (16, plan(*EIGHT))})],
+    *[claim for rows, (best, steps, weight, guided) in BY_ROWS.items()
+      for claim in beside("LCM-LoRA", "few steps by an adapter, int8", rows, consistent("lcm", rows), GUIDED[:1], {
+          f"the best plan at {rows}": (rows, plan(best, weight)),
+          f"guided_lora at {rows}": (rows, partial(filled, precision="int8", plan=guided)),
+          f"a fitted plan at {rows}": (rows, partial(fitted, steps=steps, weight=weight))})],
+    *[claim for rows in (2, 4)
+      for claim in beside("Hyper-SD", "few steps by tcd, int8", rows, consistent("tcd", rows), GUIDED[:1],
+                          {f"lcm at {rows}": (rows, consistent("lcm", rows))})],
+    *[claim for system, way, other in (("RDDM", rddm, "rddm:1"), ("Resfusion", resfusion, "ddim:5"))
+      for claim in beside(system, "5 steps restore, int8", 5, partial(way, precision="int8"), SHARPENED, {
+          ITSELF: (5, partial(way, precision="float32")),
+          f"{other} of its network": (int(other[-1]), partial(way, precision="float32", plan=other)),
+          "ResShift's network, 4 steps": (4, plan("resshift:4"))}, (CLEAN, FD))],
+    *[claim for words, controls in (
+        ("cleaner than the recording",
+         {"the recording": (0, lambda s: s.who[s.condition]), "StoRM's prediction": (1, predicted)}),
+        ("a corrector is worth its evaluations",
+         {"the predictor alone": (60, plan("sgmse(corrections=0):60@linspace")), "the best plan": (6, plan(OF_SGMSE))}))
+      for claim in beside("SGMSE+", words, 60, plan("sgmse:30@linspace"), SPOKEN, controls, (SOUND,))],
+    *beside("StoRM", "a tenth of SGMSE+'s cost, int8", 6, partial(storm, precision="int8"), SPOKEN, {
+        ITSELF: (6, partial(storm, precision="float32")),
+        "sgmse, 60 evaluations": (60, plan("sgmse:30@linspace")),
+        "the best plan of SGMSE+'s network": (6, plan(OF_SGMSE)),
+        "its published sampler in 5 steps": (6, partial(storm, precision="float32", plan=PUBLISHED)),
+        "the prediction alone": (1, predicted)}, (SOUND,)),
+]  # fmt: skip

@@ -1,0 +1,80 @@
+"""Train a recipe of this folder: `python -m lab.train zoo/dit_flow --work DIR [--minutes 20] [--device cuda]`.
+
+The same command continues an interrupted run, and leaves the averaged weights in DIR. The training loop is in
+`fewstep.models.training`; `python -m lab.model_card` stores the trained weights and their card. A name without a
+folder is a shipped denoiser, whose recipe is in the folder of its weights.
+
+A recipe of the zoo is a file with `SPEC`, `DATA`, `RECIPE` and `make()` (zoo/denoising.py). Its loss is that of its
+SPEC, or `loss(draw, count)`; its untrained network is that of `make`, or `network()`. Others have
+`training(folder, split)`, which returns the untrained network and its loss on a split of the data. A recipe whose
+batches and loss are computed on the generator's device says `TRAINS_ON_CUDA = True`.
+"""
+
+import importlib
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from torch import nn
+
+from benchmarks import options
+from fewstep.models.training import Loss, train
+from fewstep.plans.errors import UserError
+from lab.zoo.denoising import training_loss
+from lab.zoo.members import SHIPPED
+
+FOLDER = Path(__file__).parent
+
+
+def recipe_of(name: str) -> ModuleType:
+    """The file FOLDER/NAME.py as a module, which may import modules of its folder. UserError if there is none."""
+    if name in {member.name for member in SHIPPED}:
+        return importlib.import_module(f"fewstep.models.{name}.train")
+    path = FOLDER / f"{name}.py"
+    if not path.is_file():
+        raise UserError(f"there is no recipe {name}", "name a file such as zoo/dit_flow, or a shipped denoiser")
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))
+    return importlib.import_module(path.stem)
+
+
+def weights_of(name: str) -> Path:
+    """The file of a recipe's trained weights."""
+    shipped = {member.name: member.weights for member in SHIPPED}
+    return shipped.get(name, FOLDER / f"{name}.safetensors")
+
+
+def training(recipe: ModuleType, folder: Path | None, split: str) -> tuple[nn.Module, Loss]:
+    """The network before its training, and its loss on "train" or "test" of the data of a folder; None is where the
+    recipe looks."""
+    if hasattr(recipe, "training"):
+        own: tuple[nn.Module, Loss] = recipe.training(folder, split)
+        return own
+    network = recipe.network() if hasattr(recipe, "network") else recipe.make.network()
+    draw, count = recipe.DATA.open(folder, split), recipe.RECIPE.batch
+    return network, recipe.loss(draw, count) if hasattr(recipe, "loss") else training_loss(recipe.SPEC, draw, count)
+
+
+def main() -> None:
+    parser = options.parser_of(__doc__)
+    options.add_recipe(parser)
+    parser.add_argument("--minutes", type=float, default=20, help="stop then, to go on another time")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to train (default %(default)s)")
+    parser.add_argument("--steps", type=options.positive, help="of the whole run (default: those of the recipe)")
+    given = parser.parse_args()
+    with options.refusing(parser):
+        recipe = recipe_of(given.recipe)
+        if given.device == "cuda" and not getattr(recipe, "TRAINS_ON_CUDA", False):
+            raise UserError(f"the loss of {given.recipe} is computed on a CPU", "leave out --device cuda")
+        if given.device == "cuda" and not torch.cuda.is_available():
+            raise UserError("torch finds no CUDA device", "leave out --device cuda, or install torch for CUDA")
+    settings = recipe.RECIPE if given.steps is None else replace(recipe.RECIPE, steps=given.steps)
+    torch.manual_seed(settings.seed)
+    network, loss = training(recipe, given.data, "train")
+    train(network, loss, settings, given.work, weights_of(given.recipe).name, given.minutes, given.device)
+
+
+if __name__ == "__main__":
+    main()

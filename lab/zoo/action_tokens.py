@@ -1,0 +1,110 @@
+"""A point reaches a goal around an obstacle by one of three routes; its 16 positions are 16 x 2 tokens of 128 bins:
+`fewstep export lab/zoo/action_tokens.py:make`.
+
+The task is the one of `lab/zoo/policy_unet1d.py`, in whole numbers (Discrete Diffusion VLA, arXiv 2508.20072).
+The network is a masked transformer over tokens in codebooks (MaskGIT: Chang et al. 2022, arXiv 2202.04200). Each
+position has one id of each codebook. Their embeddings add up, as in OmniVoice, and one head gives the logits of all.
+"""
+
+import math
+
+import torch
+from denoising import Batch, Data, Draw, Trained
+from policy_unet1d import HIGH, HORIZON, LOW, demonstrations
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fewstep.export import Condition, ScheduleSpec, Spec, Vocabulary
+from fewstep.models.training import Loss, Recipe
+
+BINS, BOOKS = 128, 2
+REACH = 1.2  # of bins, from -REACH to REACH
+SPREAD = 0.1  # of embeddings before the training: ids, places and conditions weigh the same
+WIDTH, BLOCKS, HEADS = 256, 2, 4
+SPEC = Spec(
+    "action_tokens",
+    (BOOKS, HORIZON),
+    (Condition("observation", "condition", shape=(1, len(LOW)), dtype="float32", typical=(LOW, HIGH)),),
+    "logits",
+    ScheduleSpec("flow"),
+    vocabulary=Vocabulary(BINS, BINS),
+)
+RECIPE = Recipe(steps=4_200, batch=64, rate=1e-3, seed=0)
+
+
+def tokens(positions: Tensor) -> Tensor:
+    """Positions [B, 16, 2] as the numbers [B, 2, 16] of their bins."""
+    return ((positions / REACH + 1) / 2 * BINS).long().clamp(0, BINS - 1).transpose(1, 2)
+
+
+def positions(ids: Tensor) -> Tensor:
+    """The middles [B, 16, 2] of bins [B, 2, 16]."""
+    return ((ids.transpose(1, 2) + 0.5) / BINS * 2 - 1) * REACH
+
+
+def drawn(count: int, generator: torch.Generator) -> Batch:
+    """The tokens of demonstrations, and their observations [B, 1, 6]."""
+    made = demonstrations(count, generator)
+    return Batch(tokens(made.x0), made.conditions)
+
+
+class MaskedBlock(nn.Module):
+    """Attention over all positions and two linear layers, each behind a norm and with a residual."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)
+        self.qkv, self.out = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH)
+        self.up, self.down = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(3 * WIDTH, WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(self.norm1(x)).unflatten(2, (3, HEADS, -1)).permute(2, 0, 3, 1, 4)
+        x = x + self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        return x + self.down(F.gelu(self.up(self.norm2(x)), approximate="tanh"))
+
+
+class Network(nn.Module):
+    """`forward(ids [B, 2, 16], time [B], condition [B, 1, 6])` -> logits [B, 2, 16, 128]; an open position has the id
+    after the last. What is open says all of the time, which is not read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = nn.Sequential(nn.Flatten(), nn.Linear(len(LOW), WIDTH), nn.SiLU(), nn.Linear(WIDTH, WIDTH))
+        self.tokens = nn.ModuleList(nn.Embedding(BINS + 1, WIDTH) for _ in range(BOOKS))
+        self.places = nn.Parameter(SPREAD * torch.randn(HORIZON, WIDTH))
+        self.blocks = nn.ModuleList(MaskedBlock() for _ in range(BLOCKS))
+        self.norm, self.head = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, BOOKS * BINS)
+        for table in self.tokens:
+            nn.init.normal_(table.weight, std=SPREAD)
+
+    def forward(self, ids: Tensor, time: Tensor, condition: Tensor) -> Tensor:
+        x = self.places + self.seen(condition)[:, None]
+        for number, table in enumerate(self.tokens):
+            x = x + table(ids[:, number])
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.norm(x)).unflatten(2, (BOOKS, BINS)).transpose(1, 2)
+
+
+def opened(ids: Tensor, generator: torch.Generator) -> Tensor:
+    """Which tokens [B, C, T] of a batch are open: the share cos(pi/2 u) of each sample, for an even u of its own, and
+    at least one."""
+    share = torch.cos(math.pi / 2 * torch.rand(len(ids), generator=generator))
+    chances = torch.rand(ids.shape, generator=generator)
+    return (chances < share[:, None, None]) | (chances == chances.amin((1, 2), keepdim=True))
+
+
+def loss(draw: Draw, count: int) -> Loss:
+    """Cross entropy of the open tokens of a batch, in nats a token."""
+
+    def entropy(network: nn.Module, generator: torch.Generator) -> Tensor:
+        batch = draw(count, generator)
+        ids, unknown = batch.x0, opened(batch.x0, generator)
+        logits = network(ids.masked_fill(unknown, BINS), torch.zeros(len(ids)), *batch.conditions)
+        return F.cross_entropy(logits[unknown].float(), ids[unknown])
+
+    return entropy
+
+
+DATA = Data("demonstrations made by code, as many as are asked for", lambda folder, split: drawn)
+make = Trained(__file__, Network, SPEC)

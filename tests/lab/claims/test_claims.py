@@ -1,0 +1,296 @@
+"""The claims: they run, a verdict needs both comparisons, and the pages have what is kept. Figures are not for a test
+to judge.
+"""
+
+import re
+from argparse import Namespace
+from dataclasses import replace
+from pathlib import Path
+from queue import Queue
+from types import SimpleNamespace
+
+import msgspec
+import numpy as np
+import pytest
+
+from benchmarks.distance_to_data import PARTS, RisingDistance
+from fewstep.measure.distances.features import open_extractor
+from fewstep.models import ready
+from fewstep.models.fashion_mnist.data import DEBIAN_FOLDER
+from fewstep.runtime import load
+from fewstep.runtime.backends.onnxruntime import OnnxRuntime
+from lab.claims import claim_lines, claim_ways, scores, settings, systems
+from lab.claims.claim import ITSELF, Claim, beside, nearest
+from lab.claims.claim_lines import Gain, Kept, Line, Longer, Refused, gain, written
+from lab.claims.claims import CLAIMS, PAGE, in_processes, longest_first, measure, wanted
+from lab.claims.measure_claim import Timing, in_turns, judged, timed
+from lab.claims.scores import lawful, likeness, other_colour, si_sdr, to_clean, to_teacher
+from lab.claims.settings import MODELS, Setting, W
+from tests.docs_blocks import functions
+
+ROOT = Path(__file__).parents[3]
+QUICK = {"illustration sequences"}
+MANY = (likeness, to_clean, to_teacher, si_sdr, lawful, other_colour)  # of many samples, or of another model
+OF_RUNS = [claim for claim in CLAIMS if claim.score not in MANY]  # two seeds have a score
+HAS_PICTURES = DEBIAN_FOLDER.is_dir()
+
+
+def setting(seeds: range) -> Setting:
+    sampler = load(ready.fashion_mnist(), "int8", backend=OnnxRuntime(threads=1))
+    judge = open_extractor("fashion-mnist-cnn", sampler.bundle.manifest.x_shape, 1)
+    return Setting(sampler, judge, "class", seeds, source="fashion_mnist")
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [claim if claim.system in QUICK else pytest.param(claim, marks=pytest.mark.slow) for claim in OF_RUNS],
+    ids=lambda claim: f"{claim.system}, {claim.control}",
+)
+def test_each_claim_is_measured(claim: Claim, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lab.claims.measure_claim.ATTEMPTS", 1)  # figures of time are not judged here
+    of = setting(range(2))
+    line = judged("fashion_mnist", of, claim, *timed(of, claim, rounds=1))
+    assert line.system == claim.system and line.ours_ms > 0 and line.plain_ms > 0
+    longer = line.at_equal_time
+    assert (longer is not None) == claim.has_longer and (longer is None or longer.ms > 0)
+    assert line.ours == line.ours and claim.system in str(line)
+    if claim.system == "StreamDiffusion filter":
+        assert line.ours >= 10 * line.plain  # of 22 frames, two are processed
+
+
+def test_rollover_of_all_seeds_is_the_page_s_of_each() -> None:
+    """Of one whose reward falls on the way."""
+    of = setting(range(32, 33))
+    plan, reward = of.sampler.compile("ddpm:10"), lambda x: float(of.reward(x)[0])
+    one = functions(ROOT / "docs/compose.md").rollover(of.sampler, plan, reward, 32, of.who, quota=4)
+    np.testing.assert_array_equal(claim_ways.rolled(of), one)
+
+
+@pytest.mark.skipif(not HAS_PICTURES, reason="the package dataset-fashion-mnist is not installed")
+def test_a_distance_is_jackknifed_and_nearer_samples_are_nearer() -> None:
+    of, rng = setting(range(32)), np.random.default_rng(0)
+    near = of.sampler.sample("ddim:2", range(32), {"class": [seed % 10 for seed in range(32)]})
+    far = rng.standard_normal(near.shape).astype(np.float32)
+    nearer, farther = likeness(of, near), likeness(of, far)
+    assert nearer.shape == farther.shape == (PARTS,)
+    assert nearer.mean() > farther.mean() + 10 * nearer.std() / PARTS**0.5
+
+
+def test_a_solver_takes_the_grid_that_is_nearest_to_the_teacher_on_seeds_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lab.claims.claim.APART", range(5, 7))
+    monkeypatch.setattr(scores, "TEACHER", lambda s: s.sample("ddim:3@ays_svd", guidance=W))
+    of = setting(range(2))
+    assert to_teacher(of, nearest("ddim", 3)(of)).min() > 90 > to_teacher(of, nearest("ddim", 4)(of)).max()
+
+
+def test_samples_that_are_weighed_by_the_law_of_guidance_have_its_shares(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (claim_ways, settings):
+        monkeypatch.setattr(module, "LAWFUL", 3)
+    for module in (scores, settings):
+        monkeypatch.setattr(module, "PARTICLES", 4)
+    of = setting(range(2))
+    rows = of.particles.copy()
+    rows[:, -1] = np.exp((W - 1) * of.reward(rows[:, :-1].reshape(8, 1, 28, 28)))
+    np.testing.assert_allclose(lawful(of, rows), [0, 0], atol=1e-12)
+    corrected = claim_ways.drawn(of, corrects=True)
+    np.testing.assert_allclose(corrected[:, -1].reshape(2, 4).sum(1), 1)
+    assert corrected[:, -1].std() > 0 and (np.abs(lawful(of, corrected) + 0.5) <= 0.5).all()
+
+
+def line(gain: Gain, at_equal: Gain | None, is_steady: bool = True, asked: float | None = None) -> Line:
+    longer = None if at_equal is None else Longer(9, 10, 1.5, at_equal)
+    words = ("fashion_mnist", "SVDD", "more reward", "best of N", "log p")
+    return Line(*words, 8, 2.0, 1.0, gain, "seed", 10, 9, longer, is_steady, asked)
+
+
+def test_a_plain_way_of_one_length_has_no_figure_at_equal_time() -> None:
+    """What never ran has no place in a line; controls of one figure have one row."""
+    sure, unsure = line(Gain(1.0, 0.4), None), line(Gain(1.0, 0.6), None)
+    assert sure.pays and not unsure.pays
+    page = written(Kept("a machine", (sure, unsure)))
+    cell = "best of N: 1.000, 8 in 9 ms (ours 10), +1.000 ± 0."
+    assert f"| SVDD | more reward | log p | seed | 2.000, 8 | {cell}400; pays<br>{cell}600; not decided |" in page
+
+
+def test_a_system_pays_if_both_gains_are_sure_and_a_sure_loss_alone_refutes_it() -> None:
+    won, lost, unsure, none = Gain(1.0, 0.1), Gain(-1.0, 0.1), Gain(-0.1, 0.2), Gain(0.0, 0.0)
+    words = {
+        (won, won): "pays", (won, unsure): "not decided", (unsure, won): "not decided", (unsure, None): "not decided",
+        (won, lost): "does not pay", (lost, won): "does not pay", (won, none): "does not pay",
+        (lost, None): "does not pay", (none, None): "does not pay",
+    }  # fmt: skip
+    assert {pair: line(*pair).verdict for pair in words} == words
+    assert all(line(*pair).pays == (word == "pays") for pair, word in words.items())
+    assert "unsteady" in line(won, won, False).verdict
+
+
+def test_a_claim_of_a_factor_asks_for_it() -> None:
+    """A stream that is 1.2 times as fast is no stream of 1.5 times."""
+    sure = Gain(1.0, 0.1)
+    assert line(sure, None, asked=1.5).pays and line(sure, None, asked=2.0).pays
+    assert line(sure, None, asked=2.1).verdict == "does not pay"
+    row = f"| SVDD | `x` | more | {systems.MEASURED} old | works; pays | best of N |"
+    assert "log p 2.00x to best of N" in systems.renewed(row, [line(sure, None, asked=2.1)])
+
+
+def test_a_gain_is_paired_where_seeds_are_the_same() -> None:
+    ours, plain = np.array([1.0, 5.0, 9.0]), np.array([0.0, 4.0, 8.0])
+    assert gain(ours, plain) == Gain(1.0, 0.0)
+    apart = gain(ours, plain[:2])
+    assert apart.mean == 3.0 and apart.deviation == pytest.approx(np.hypot(4 / 3**0.5, 2.0))
+    assert gain(ours[:1], plain[:1]) == Gain(1.0, 0.0)
+
+
+def test_ways_take_turns_and_medians_are_told() -> None:
+    order: list[str] = []
+    ways = [lambda s, name=name: order.append(name) or np.array([float(len(order))]) for name in "abc"]
+    times, made = in_turns(None, 3, *ways)
+    assert "".join(order) == "abcabcabc" and len(times) == 3 and min(times) >= 0
+    assert [float(each[0]) for each in made[1]] == [2, 5, 8]
+
+
+def test_a_line_is_kept_in_the_place_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claim_lines, "KEPT", tmp_path / "claims.json")
+    first, second = line(Gain(1.0, 0.4), None), line(Gain(0.5, 0.1), Gain(0.5, 0.1))
+    claim_lines.keep(first)
+    claim_lines.keep(second)
+    assert claim_lines.kept().lines == (second,)
+    page = written(claim_lines.kept())
+    assert "+0.500 ± 0.100; as long 1.500, 9 in 10 ms, +0.500 ± 0.100; pays |" in page
+    assert max(len(text) for text in page.split("\n") if not text.startswith("|")) <= 100
+
+
+def test_fits_come_first_then_the_longest_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claim_lines, "KEPT", tmp_path / "claims.json")
+    short = line(Gain(1.0, 0.4), None)
+    for each in (short, msgspec.structs.replace(short, model="cifar10", plain_ms=10)):
+        claim_lines.keep(each)
+    fits, *plans = ("dit_flow", "fits"), *((each, "plans") for each in ("cifar10", "fashion_mnist", "dit_flow"))
+    assert longest_first([*reversed(plans), fits]) == [fits, *plans]
+
+
+def test_claims_are_of_a_model_and_of_the_named_systems() -> None:
+    named = [each.system for each in wanted(("fashion_mnist", "plans"), ["filter"])]
+    assert named == ["StreamDiffusion filter", "hallucination filter"]
+    assert not [*wanted(("speech_ncsn", "plans"), ["filter"])] and [*wanted(("speech_ncsn", "plans"), None)]
+
+
+@pytest.mark.slow
+def test_models_are_measured_in_processes(tmp_path: Path) -> None:
+    asked = Namespace(model=["fashion_mnist", "cifar10"], only=["StreamDiffusion filter"], work=tmp_path)
+    lines = [*in_processes(Namespace(**vars(asked), seeds=2, first_seed=0))]
+    assert sorted(each.model for each in lines) == ["cifar10", "fashion_mnist"]
+    assert all(each.ours >= 10 * each.plain for each in lines)  # of 22 frames, two are processed
+    again = [*in_processes(Namespace(**vars(asked), seeds=2, first_seed=0))]
+    assert sorted(again, key=str) == sorted(lines, key=str)  # times too: nothing is measured twice
+
+
+def test_a_row_says_whether_its_lines_pay_and_no_control_of_as_few_evaluations_is_ahead() -> None:
+    row = f"| SVDD | `x` | more | {systems.MEASURED} old | works; pays: one particle | best of N |"
+    sure, unsure, loss = (line(Gain(mean, 0.4), None) for mean in (1.0, 0.7, -1.0))  # 8 evaluations of ours
+    for *lines, word in (
+        (sure, "pays"),
+        (unsure, "not decided"),
+        (sure, unsure, "pays in part"),
+        (sure, {"plain_evaluations": 7}, "does not pay"),
+        (sure, {"plain_evaluations": 8}, "does not pay"),
+        (sure, {"plain_evaluations": 9}, "pays in part"),
+        (sure, {"plain_evaluations": 8, "control": ITSELF}, "pays in part"),
+        (sure, {"plain_evaluations": 8, "model": "cifar10"}, "pays in part"),
+        (sure, {"plain_evaluations": 7, "model": "cifar10"}, "does not pay"),
+    ):
+        of = [msgspec.structs.replace(loss, **each) if isinstance(each, dict) else each for each in lines]
+        made = systems.rows(systems.renewed(row, of))[0]
+        assert made[4] == f"works; {word}: one particle" and made[3].count(" log p ") == len(lines)
+
+
+def test_the_pages_have_what_is_kept() -> None:
+    kept, page = claim_lines.kept(), systems.PAGE.read_text()
+    assert PAGE.read_text() == written(kept)
+    assert systems.renewed(page, kept.lines) == page
+    of_rows = {id(each) for row in systems.rows(page) for each in systems.lines_of(row[0], kept.lines)}
+    assert {each.system for each in kept.lines if id(each) not in of_rows} <= {"RePaint"}  # the survey has it not
+    assert {each.model for each in kept.lines} <= set(MODELS)
+
+
+def test_every_system_has_a_row_and_works_names_its_test() -> None:
+    """108 rows, in two tables. One that works names a test function that is there, whose file speaks of the row's
+    code, and a figure or the reason for none."""
+    page = systems.PAGE.read_text()
+    rows, weights = systems.rows(page), systems.checkpoints(page)
+    assert len(weights) == 12 and len({*(row[0] for row in rows), *weights}) == len(rows) + len(weights) == 108
+    absent = {row[0] for row in rows if row[4].startswith("missing")}
+    assert absent == {"Guide-and-Rescale", "Decomposable Flow Matching", "APS"}
+    for system, method, claim, figure, verdict, _ in rows:
+        word = re.match(r"works|checkpoint|part|missing|out", verdict)
+        assert word and claim and figure, system
+        for path in re.findall(r"`((?:tests|benchmarks|plans|fitting|runs)/[^`:]+)", method):
+            assert (ROOT / path).exists(), (system, path)
+        assert not re.search(r"`tests/(?!families/)[^`:]+`", method), (system, "a file of tests, and no function")
+        sources = {path: (ROOT / path).read_text() for path, _ in systems.tests(method)}
+        for path, function in systems.tests(method):
+            assert f"def {function}(" in sources[path], (system, path, function)
+        if word[0] == "works":
+            named = [each for each in systems.code(method) if re.match(r"\w+$", each)]
+            families = [(ROOT / path).read_text() for path in re.findall(r"`(tests/families/\w+\.py)`", method)]
+            spoken = "".join((*sources.values(), *families))
+            assert sources and len(figure) > 4, system
+            assert not named or any(re.search(rf"\b{each}", spoken) for each in named), (system, named)
+        if word[0] in ("part", "missing", "out"):
+            assert len(verdict) > len(word[0]) + 2, system
+
+
+class Steps:
+    """A stand-in for a setting, whose samples have a distance for each number of steps."""
+
+    def __init__(self, by_steps: dict[str, float]) -> None:
+        self.by_steps = by_steps
+        self.sampler = SimpleNamespace(bundle=SimpleNamespace(manifest=SimpleNamespace(name="tiny")))
+        self.pairs, self.seeds, self.source = None, range(2), str(by_steps)
+
+    def sample(self, plan: str, guidance: float | None = None) -> np.ndarray:
+        return np.full(PARTS, self.by_steps[plan])
+
+
+def test_a_distance_that_rises_with_steps_judges_no_claim(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scores, "likeness", lambda s, x: -x)
+    timing = Timing(1.0, 1.0, 5, 1.0, True)
+    claims = beside(
+        "A", "nearer", 5, lambda s: s.sample("ddim:20"), ("tiny",), {"B": (5, lambda s: s.sample("ddim:50"))}
+    )
+    claim = replace(claims[0], score=scores.likeness, seeds=None, guidance=1.0)
+    assert judged("tiny", Steps({"ddim:20": 30.0, "ddim:50": 20.0}), claim, timing, []).ours == -30.0
+    with pytest.raises(
+        RisingDistance, match="FD of tiny with guidance 1 rises from 20.0 with 20 steps to 30.0 with 50"
+    ):
+        judged("tiny", Steps({"ddim:20": 20.0, "ddim:50": 30.0}), claim, timing, [])
+
+
+def test_a_refused_line_is_dropped_and_others_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claim_lines, "KEPT", tmp_path / "claims.json")
+    first = line(Gain(1.0, 0.1), None)
+    second = msgspec.structs.replace(first, control="more steps")
+    claim_lines.keep(first)
+    claim_lines.keep(second)
+    claim_lines.drop((first.model, first.system, first.figure, first.control))
+    assert claim_lines.kept().lines == (second,)
+
+
+def test_a_refused_claim_does_not_end_its_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The line after it is measured."""
+    first, second = CLAIMS[:2]
+
+    def measured(model: str, setting: object, claim: Claim, *timing: object) -> Line:
+        if claim is first:
+            raise RisingDistance("FD rises", "judge by PSNR")
+        return line(Gain(1.0, 0.1), None)
+
+    module, found = "lab.claims.claims", Queue[Line | Refused | None]()
+    monkeypatch.setattr(f"{module}.opened", lambda *_: None)
+    monkeypatch.setattr(f"{module}.timed", lambda *_: ())
+    monkeypatch.setattr(f"{module}.judged", measured)
+    monkeypatch.setattr(f"{module}.wanted", lambda *_: [first, second])
+    measure(("tiny", "plans"), tmp_path, Namespace(seeds=2, first_seed=0, only=None), found)
+    refused, taken = found.get(), found.get()
+    assert isinstance(refused, Refused) and "FD rises; judge by PSNR" in str(refused)
+    assert isinstance(taken, Line)

@@ -1,0 +1,14 @@
+"""Marks the tests of this folder as those of the lab."""
+
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """pytest hands every item of the session to this hook, and those of other folders stay as they are."""
+    for item in items:
+        if FOLDER in item.path.parents:
+            item.add_marker(pytest.mark.lab)
