@@ -31,8 +31,8 @@ def count_activations(
 ) -> Counts:
     """Count the activations of the prepared graph into histograms, by lambda group.
 
-    `checkpoint` belongs to the task. With `workers`, each follows one trajectory at a time; otherwise this process
-    follows all of them.
+    `checkpoint` is that of the task. If `workers` are given, each follows one trajectory at a time; otherwise this
+    process follows all of them.
 
     To count your own evaluations, use `Counts.empty`, `add` and `fill_unseen_groups`.
     """
@@ -66,8 +66,8 @@ def make_counter(task: Task) -> Callable[[Trajectories], tuple[int, Histograms]]
 
 
 def tabulate_targets(task: Task, counts: Counts, progress: Progress = SILENT) -> dict[str, RangesTable]:
-    """Return the ranges table of each target of a task, by target name, including targets that failed. Targets with
-    floats come first and share one table; targets without floats share another."""
+    """Return the ranges table of each target of a task, by target name, including targets that failed. All targets with
+    floats share one table and come first; all targets without floats share another."""
     table = cache(partial(tabulate, task, counts, progress))
     by_floats = sorted(task.targets, key=lambda target: target.scheme.no_floats)
     return {target.name: table(target.scheme.no_floats) for target in by_floats}
@@ -77,7 +77,7 @@ def tabulate(task: Task, counts: Counts, progress: Progress = SILENT, no_floats:
     """Return the ranges with the least error for the counted activations. Warn of each activation that is constant.
 
     no_floats: for targets without floats. Return the full range of every float tensor, plus an 8-bit range for each
-        activation that inner operations with weights read. Other targets need fewer tensors.
+        activation that inner operations with weights read. False for targets with floats, which need fewer tensors.
     """
     least = counts.tensors if no_floats else tensors_to_observe(task.prepared)
     counted = tuple(name for name in counts.tensors if name in least)

@@ -44,11 +44,11 @@ LOG = logging.getLogger("fewstep")
 class BodyMaker:
     """Makes the bodies of one network. Every target's body is made and judged in the same way.
 
-    plan: the task's plan, with the range groups of the counts.
+    plan: the task's plan, divided into the range groups of `counts`.
     counts: activation counts.
     tables: ranges by target name.
-    moments: result of `measure_second_moments`; weights are rounded by them.
-    judging_run: result of `record_judging_run`.
+    moments: the result of `measure_second_moments`, by which weights are rounded.
+    judging_run: the result of `record_judging_run`.
     writer: writer of the bundle, which stores the weights of large bodies in files; None keeps weights in memory.
     """
 
@@ -62,7 +62,7 @@ class BodyMaker:
     progress: Progress
 
     def make_body(self, target: Target) -> CalibratedBody:
-        """Return the target's body, searched if the task has a bound for the target.
+        """Return the target's body. If the task has a bound for the target, search a body that meets it.
 
         Raises UserError if the body is far from float32, no operation of it is in int8, or no body reaches the bound.
         """
@@ -82,9 +82,9 @@ class BodyMaker:
     def _make_unbounded_body(self, target: Target) -> CalibratedBody:
         """Return the body with the fewest graphs whose sample quality is high enough, or close to the best.
 
-        More graphs do not move more bytes in a step, but each has its own weights, so a large network keeps one graph.
-        Where samples have no squared error there is one, because the quality is no PSNR of samples. Targets without
-        floats keep one because they have one range for all steps.
+        More graphs do not move more bytes in a step, but each graph has its own weights, so a large network keeps one
+        graph. So does a body of a sample space without squared errors (tokens), whose quality is not a PSNR of samples,
+        and a body of a target without floats, which has one range for all steps.
         """
         policy, bodies = self.task.policy, [self._make_single_graph_body(target)]
         is_one = self.writer is not None or not self._space.has_squared_error or target.scheme.no_floats
@@ -119,8 +119,8 @@ class BodyMaker:
         return self._judge(replace(recipe, parts=graphs))
 
     def _select_float_operations(self, recipe: Recipe) -> Recipe:
-        """Return the recipe with some operations in float. Where samples have no squared error, only operations
-        that are slower in int8 stay in float. For engines without floats all operations are int8."""
+        """Return the recipe with some operations in float. In a sample space without squared errors (tokens), these are
+        only the operations that are slower in int8. For engines without floats there are none."""
         if not self._space.has_squared_error:
             return keep_slower_in_float(recipe)
         if recipe.target.scheme.no_floats:
@@ -129,7 +129,7 @@ class BodyMaker:
         return select_float_operations(recipe, self._operation_error_run, runs, self.task.policy)
 
     def _search(self, recipe: Recipe) -> SearchResult | None:
-        """Search the body that the task's bound asks for. Return None if no bound applies to the target.
+        """Search for the body that the task's bound requires. Return None if no bound applies to the target.
 
         Raises UserError if no body reaches the bound.
         """

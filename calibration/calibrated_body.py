@@ -1,7 +1,7 @@
 """Int8 bodies, judged by their samples.
 
-Clipping may lower the error of each tensor and each step, and yet its errors add up over the plan. So the deployed body
-generates samples in closed loop, which are compared with float32's samples from the same noise.
+Clipping can lower the error of each tensor and of each step, and still cause errors that add up over the plan. The
+deployed body therefore generates whole samples, and these are compared with float32's samples from the same noise.
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,8 @@ from fewstep.runtime.bundle.manifest import Manifest, Trial
 
 @dataclass(frozen=True)
 class CalibratedBody:
-    """An int8 body, given by its recipe, with the quality of its samples. `search` is set if a bound selected it."""
+    """An int8 body, given by its recipe, with the quality of its samples. `search` is set if the body was selected by a
+    bound."""
 
     recipe: Recipe
     trial: Trial
@@ -33,14 +34,15 @@ class CalibratedBody:
 
     @property
     def last_body(self) -> LoweredBody:
-        """The lowered graph; if there are several, the one of the last groups."""
+        """The lowered graph, or the last one if the body has several: the graph of the cleanest steps."""
         return self.recipe.lowered_graphs[-1][1]
 
 
 def judge_body(recipe: Recipe, judging_run: JudgingRun, by_rows: bool = False) -> Trial:
-    """Return the quality of a body's samples, rounded to significant digits.
+    """Return the quality of a body's samples, rounded to significant digits. Raises UserError if a sample is not
+    finite.
 
-    by_rows: run a large body on one sample at a time. Raises UserError if a sample is not finite.
+    by_rows: whether to run a large body on one sample at a time.
     """
     target, method = recipe.target, recipe.table.method
     graphs = open_graphs([(until, each.graph) for until, each in recipe.lowered_graphs], target, by_rows)
@@ -54,8 +56,9 @@ def judge_body(recipe: Recipe, judging_run: JudgingRun, by_rows: bool = False) -
 
 
 def check_near(body: CalibratedBody, manifest: Manifest) -> None:
-    """Raise UserError if a body loses the term that guidance multiplies, or if its samples are far from float32's. A
-    body that a bound selected is exempt from the second check: the user has set the limit."""
+    """Raise UserError if int8 changes the difference that guidance multiplies too much, or if the body's samples are
+    far from float32's. A body that was selected by a bound is exempt from the second check, since the user has set that
+    limit."""
     trial, target = body.trial, body.recipe.target.name
     if trial.guidance is not None and is_lost(trial.guidance):
         raise UserError(

@@ -1,9 +1,9 @@
-"""Settings by which int8 bodies were calibrated, as far as the manifest shows. Only bodies with equal settings compare
-targets.
+"""The settings by which int8 bodies were calibrated, as far as the manifest shows them. Targets can only be compared by
+bodies with equal settings.
 
 A bundle keeps the commands that made it. The last command that lowered for a target gives the settings of that target's
-body. A bound concerns one body only, so it is ignored; so are the other targets. Plans are compared by name and by
-guidance weight.
+body. Its bound and its other targets are ignored, since they do not concern the body of every target. Plans are
+compared by name and by guidance weight.
 """
 
 from collections.abc import Collection, Mapping
@@ -59,8 +59,8 @@ def parse_command_options(command: str) -> dict[str, str]:
 def describe_differences(
     bodies: Mapping[str, CalibrationSettings], expected: CalibrationSettings, reference: str
 ) -> tuple[str, ...]:
-    """Return up to two clauses: one for bodies of another plan than expected, and one for bodies of the expected plan
-    with other options than the `reference`."""
+    """Return up to two clauses: one names the bodies that were calibrated along another plan than expected, and one
+    those along the expected plan whose options differ from the `reference`."""
     elsewhere = [f"{name} ({each.plan})" for name, each in bodies.items() if each.plan != expected.plan]
     otherwise = [
         f"{name} ({differences})"
@@ -86,8 +86,8 @@ def describe_judged_differences(bundle: Bundle, judged: Mapping[str, Body], plan
 
 
 def describe_kept_differences(bundle: Bundle, new: Collection[str], plan: AnyPlan, command: str) -> tuple[str, ...]:
-    """Return clauses for a calibration along `plan` by this command, on int8 bodies that stay in the bundle, i.e. those
-    not in `new`. Raises UserError if the plan of one cannot be read."""
+    """Return clauses that name the int8 bodies which stay in the bundle (those not in `new`) and whose settings differ
+    from a calibration along `plan` by `command`. Raises UserError if the plan of such a body cannot be read."""
     there = {name: body for name, body in bundle.manifest.bodies.items() if body.precision == "int8" and body.plan}
     settings = {name: read_settings(bundle, body) for name, body in there.items() if name not in new}
     return describe_differences(

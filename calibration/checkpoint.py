@@ -25,7 +25,7 @@ from fewstep.runtime.machine.cpu import usable_cores
 
 LOG = logging.getLogger("fewstep")
 SCHEMA = 6
-SECONDS = 20.0  # between two writes
+SECONDS = 20.0  # seconds between two writes
 ABANDONED = 30 * 86400.0  # seconds after which a checkpoint is no longer resumed
 
 
@@ -43,7 +43,7 @@ class StoredHistogram(msgspec.Struct, frozen=True):
 
 
 class StoredCounts(msgspec.Struct, frozen=True):
-    """Counts of `done` trajectories. `tensors` were observed, with or without values."""
+    """The counts of `done` trajectories. `tensors` lists all observed tensors, including those without values."""
 
     done: int
     tensors: tuple[str, ...]
@@ -88,7 +88,7 @@ class Checkpoint:
 def open_checkpoint(task: Task, threads: int) -> Checkpoint:
     """Return the checkpoint of a task, and remove abandoned checkpoints.
 
-    threads: of an evaluation, since their number changes its sums; 0 means one for each core.
+    threads: the number of threads of an evaluation, which affects the rounding of its sums; 0 means one for each core.
     """
     _remove_abandoned()
     sha = sha256(encode(task.plan))
@@ -116,7 +116,7 @@ def _input_facts(task: Task) -> tuple[object, ...]:
     """Return the sources of the body's inputs besides the plan: x, conditions, and hashes of the encoding graphs."""
     manifest = task.sampler.bundle.manifest
     graphs = [graph for graph in (manifest.conditioner, manifest.prologue) if graph is not None]
-    others = []  # networks whose steps the trajectories run too; graph names follow from their content
+    others = []  # the other networks, whose steps the trajectories also run; names of graphs follow from their content
     if task.all_networks is not None:
         full = task.all_networks.bundle.manifest
         others = [full.bodies["float32"], *((each.until, each.bodies["float32"]) for each in full.networks.values())]

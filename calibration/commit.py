@@ -34,13 +34,13 @@ LOG = logging.getLogger("fewstep")
 class CalibratedNetwork:
     """The int8 bodies of one network. Their files are written; committing the manifest adds them to the bundle.
 
-    plan: the task's plan, with the range groups of the counts.
+    plan: the task's plan, divided into the range groups of the counts.
     table: the ranges that the bundle stores for the network.
     bodies: manifest entries by name.
     lowered: the bodies in memory.
     searches: precision searches of the bodies that a bound selected.
     failed: errors of the bodies that were not made.
-    checkpoint: of the counts; obsolete once the bundle is committed.
+    checkpoint: the checkpoint of the counts, obsolete once the bundle is committed.
     """
 
     plan: AnyPlan
@@ -56,8 +56,8 @@ def add_bodies(writer: Writer, full: Manifest, task: Task, network: CalibratedNe
     """Return the `full` manifest with the bodies of the task's network, their ranges, the plan and precision maps. The
     caller commits it.
 
-    Engines and a report of bodies that change are removed, and a warning names them. The results of an evaluation
-    describe the former bodies too, and are removed.
+    Engines, the report and the results of an evaluation are removed if they belong to bodies that change. A warning
+    names the engines and the report.
     """
     bundle, manifest = task.sampler.bundle, select_network(full, task.network)
     plan, bodies = network.plan, network.bodies
@@ -69,7 +69,7 @@ def add_bodies(writer: Writer, full: Manifest, task: Task, network: CalibratedNe
     ]
     _warn_of_other_bodies(bundle, bodies, plan, command)
     plan_file = writer.add(encode(plan), "plans", re.sub(r"[^\w.-]+", "-", plan.name), ".json")
-    before = (each for each in manifest.provenance.commands if each != command)  # keep only its latest place
+    before = (each for each in manifest.provenance.commands if each != command)  # only the latest of repeated commands
     provenance = msgspec.structs.replace(manifest.provenance, commands=(*before, command))
     changed = {name for name, body in bodies.items() if manifest.bodies.get(name) != body}
     # an engine may be of one of several graphs, "int8-tensorrt/1"
@@ -94,7 +94,8 @@ def add_bodies(writer: Writer, full: Manifest, task: Task, network: CalibratedNe
 
 
 def _warn_of_other_bodies(bundle: Bundle, new: Mapping[str, Body], plan: AnyPlan, command: str) -> None:
-    """Warn of bodies that stay but were calibrated with other settings. A damaged plan only changes the warning."""
+    """Warn of bodies that stay in the bundle but were calibrated with other settings. If a plan is damaged, the warning
+    says so."""
     try:
         for clause in describe_kept_differences(bundle, new, plan, command):
             LOG.warning("bodies of other targets stay, %s; calibrate all targets in one run to compare them", clause)

@@ -19,12 +19,14 @@ from fewstep.plans.errors import UserError
 
 @dataclass(frozen=True)
 class Cost:
-    """Evaluations of a calibration of all networks.
+    """The number of evaluations of a calibration of all networks, and their speed.
 
-    counted, moments, errors, judged: evaluations of one sample, to find ranges, to round weights, to measure operation
-        errors and to judge each body.
-    searched: evaluations of AT_ONCE samples for a bound; None without one.
-    seconds: current duration of one float32 evaluation of one sample.
+    counted: evaluations of one sample to find ranges.
+    moments: evaluations of one sample to round weights.
+    errors: evaluations of one sample to measure the errors of operations.
+    judged: evaluations of one sample to judge each body.
+    searched: evaluations of AT_ONCE samples to meet a bound; None without a bound.
+    seconds: measured duration of one float32 evaluation of one sample.
     """
 
     counted: int
@@ -36,7 +38,7 @@ class Cost:
 
     @property
     def estimate(self) -> Estimate:
-        """All evaluations, at the speed of float32."""
+        """The estimate of all evaluations, at the speed of float32."""
         count = self.counted + self.moments + self.errors + self.judged + AT_ONCE * (self.searched or 0)
         return Estimate(count, count * self.seconds)
 
@@ -58,19 +60,19 @@ def estimate_cost(tasks: Sequence[Task]) -> Cost:
 
 
 def operation_error_runs(task: Task) -> int:
-    """Return how many runs measure the errors of a network's operations for one target, at most.
+    """Return the maximum number of runs that measure the errors of a network's operations for one target.
 
-    The runs of a large network are a small part of a calibration along many trajectories, and many times the rest of
-    one along few. So they take no more evaluations than its other stages together, but at least
-    `CalibrationPolicy.fewest_error_runs`.
-    Results for other networks do not depend on the number of trajectories in this way.
+    The runs of a large network are a small part of a calibration along many trajectories, but far more than the rest of
+    a calibration along few. For a large network they therefore take no more evaluations than the other stages together,
+    but are at least `CalibrationPolicy.fewest_error_runs`. For other networks the number of trajectories has no
+    influence.
     """
     policy = task.policy
     if not exceeds_one_file(task.prepared):
         return policy.most_error_runs
     count, targets = len(task.seeds), max(1, len(task.targets))
     judged = _judging_calls(task) * len(BODY_SEEDS[:count]) * targets
-    others = count + min(TRAJECTORIES, count) + judged  # trajectories: all stages run whole plans
+    others = count + min(TRAJECTORIES, count) + judged  # in trajectories, since all stages run whole plans
     return max(
         policy.fewest_error_runs, min(policy.most_error_runs, others // (targets * len(OPERATION_SEEDS[:count])))
     )
@@ -83,8 +85,8 @@ def _judging_calls(task: Task) -> int:
 
 
 def announce_cost(tasks: Sequence[Task]) -> None:
-    """Announce the duration of a calibration if it is long. Ignore an evaluation that fails: counting will name the
-    tensor. Close the graphs that the estimate opened, since counting opens its own."""
+    """Announce the duration of a calibration if it is long. An evaluation that fails is ignored here, since counting
+    will name the tensor. The graphs that the estimate opened are closed, since counting opens its own."""
     with suppress(UserError):
         estimate_cost(tasks).estimate.announce()
     for task in tasks:

@@ -33,8 +33,8 @@ def try_targets(
     failed: Mapping[str, UserError],
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> TargetResults[Made]:
-    """Call `make` for each target. Collect results, and append errors to the `failed` of earlier stages. The next stage
-    takes the targets in `made`.
+    """Call `make` for each target, and return the results together with all errors, including the `failed` of earlier
+    stages. The next stage continues with the targets in `made`.
 
     `progress` receives the number of finished targets and the total. Raises the first UserError if nothing is made.
     """
@@ -51,9 +51,12 @@ def try_targets(
 
 
 def select_makeable_targets(task: Task, counts: Counts) -> TargetResults[Target]:
-    """Return the task's targets whose bodies can be made from the counts, widened if an activation exceeds their float
-    type. The others fail: an activation exceeds every float type of their engine, or has no range. Raises UserError if
-    no target is left."""
+    """Return the task's targets whose bodies can be made from the counts. A target is replaced by its wider one if an
+    activation exceeds its float type.
+
+    A target fails if an activation exceeds every float type of its engine, or has no range. Raises UserError if no
+    target is left.
+    """
     reached, least = counts.max_magnitudes(), tensors_to_observe(task.prepared)
     of_floats = {name: most for name, most in reached.items() if name in least}
 

@@ -178,8 +178,8 @@ def _parse_sizes(options: CalibrateOptions, sampler: Sampler) -> tuple[dict[str,
 
 
 def _compile_plan(options: CalibrateOptions, sampler: Sampler) -> AnyPlan:
-    """Compile the plan with one range group; `calibrate` splits it later. A plan file brings its own guidance. Clips of
-    earlier calibrations are not taken over."""
+    """Compile the plan with one range group, which `calibrate` splits later. The guidance of a plan file is that of its
+    plan. Clips of earlier calibrations are not used."""
     manifest = sampler.bundle.manifest
     sampler = sampler.with_network_parts(bundle=replace(sampler.bundle, manifest=structs.replace(manifest, plans={})))
     reference = options.plan or parse_plan_text(manifest.space.default_plan)
@@ -213,7 +213,7 @@ def _scheduler_clip(sampler: Sampler) -> Clip | None:
     if sampler.bundle.manifest.scheduler is None:
         return None
     with suppress(UserError):
-        shaping = shaping_of(sampler.compile(SchedulerReference(2)))  # plans of any length clip alike
+        shaping = shaping_of(sampler.compile(SchedulerReference(2)))  # the clip does not depend on the number of steps
         return shaping if isinstance(shaping, Clip) else None
     return None
 
@@ -223,7 +223,7 @@ def _command(options: CalibrateOptions, plan: AnyPlan, targets: Sequence[str]) -
     `calibration_settings.py` parses it."""
     again = replace(
         options,
-        plan=NamedReference(split_plan_name(plan.name)),  # of a transformed plan it only describes it
+        plan=NamedReference(split_plan_name(plan.name)),  # the name of a transformed plan only describes it
         guidance=plan.guidance if to_text(plan.guidance) else None,
         target=tuple(targets),
         conditions=options.conditions and Path("FILE"),

@@ -29,7 +29,7 @@ MOST_TRAJECTORIES = 2**48
 class CalibrateOptions(SamplingOptions):
     """Measure a bundle along the plan it will run, and lower it to int8.
 
-    bundle: Bundle that gets int8 bodies, their ranges and the plan.
+    bundle: The folder of the bundle, to which int8 bodies, their ranges and the plan are added.
     plan: SOLVER:STEPS, or the path of a plan's JSON. Default: dpmpp_2m:8, or maskgit:8 for a denoiser of tokens.
     target: Targets to lower for.
     trajectories: Number of samples to follow. Fewer than 4 cause a warning.
@@ -38,13 +38,13 @@ class CalibrateOptions(SamplingOptions):
     clip: Clip each prediction of the clean sample to [-CLIP, CLIP], like the program that will run the plan.
     groups: step gives each step of the plan its own ranges, pooled gives all steps one range.
     seed: Seed of the first trajectory. Seeds 0 to 99999 and 500000 to 599999 are held out.
-    half: Float type around int8 in engines of tensorrt. bfloat16 suits weights that were trained in it. It is also used
-        where an activation exceeds float16. GPUs support it from Ampere on.
-    quality: Keep operations in float until the mean PSNR against float32 reaches this value, as 44dB. --dry-run tells
+    half: Float type around int8 in engines of tensorrt. bfloat16 suits weights that were trained in it, and is also
+        used if an activation exceeds float16. It needs an Ampere GPU or newer.
+    quality: Keep operations in float until the mean PSNR against float32 reaches this value, as 44dB. --dry-run prints
         how long the search takes.
     speed: Keep operations in float as long as int8 is this many times as fast as float32, as 1.5x.
     keep_float: Patterns of operations that stay in float, as "middle.*,*/MatMul"; inspect --operations lists the names.
-    size: Sizes of x, between which the trajectories alternate, as 64x64,96x64. Default: the default size.
+    size: Sizes of x, as 64x64,96x64; the trajectories alternate between them. Default: the bundle's default size.
     """
 
     bundle: Path

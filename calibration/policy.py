@@ -8,34 +8,40 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class CalibrationPolicy:
-    """The decisions of a calibration. Times are shares of a step of the body that is all in int8.
+    """The numbers by which a calibration decides. Times are shares of the time of one step of the body that is all in
+    int8.
 
-    How many graphs a body has. Each graph has its own weights:
+    How many graphs a body has, each of which has its own weights:
 
-    enough_psnr: dB of mean PSNR that end the attempts with more graphs.
-    tolerated_loss: dB below the best body tried that fewer graphs may have: less is not worth the weights.
+    enough_psnr: mean PSNR in dB at which no more graphs are tried.
+    tolerated_loss: dB that a body with fewer graphs may be below the best body tried. A smaller gain is not worth the
+        weights.
 
-    Which operations stay in float. `lab/trials.md` has what this rule gained:
+    Which operations stay in float (`lab/trials.md` has what this rule gained):
 
-    price: dB for the time of a whole step, that is 0.5 dB for each 1 %. Operations stay in float if they gain more.
-    nearly_free: most time that is spent for quality without a bound of the user.
-    furthest: most time that is spent to reach the least quality: beyond it little of int8's speed is left.
-    margin: dB above the least quality, where that decides, since the judged quality differs from the estimate.
+    price: dB that a whole step of time costs, 0.5 dB for each 1 %. Operations stay in float if they gain more than
+        that.
+    nearly_free: the most time that is spent on quality if the user sets no bound.
+    furthest: the most time that is spent to reach the minimum quality. Beyond it, little of int8's speed is left.
+    margin: dB above the minimum quality that an estimate must have, since the judged quality differs from the estimate.
 
     Estimated times of float, since nothing is timed:
 
-    float_slowdown: time that all multiply-accumulates take longer in float.
-    least_time: time per operation, for the conversions around it.
-    thin_share, thin_products, thin_time: int8 saves no time in an operation of at most this share of all
-        multiply-accumulates that sums as few products for a value. Only `thin_time` is added. Without the share, a
-        network with 22 % of its work in such operations took 1.17 times as long.
+    float_slowdown: the additional time of all multiply-accumulates in float.
+    least_time: the time that each operation takes for the conversions around it.
+    thin_share, thin_products, thin_time: limits of thin operations, in which int8 saves no time: at most this share of
+        all multiply-accumulates, and at most this number of products for each value. In float, such an operation adds
+        only `thin_time`. Without the limit of the share, a network with 22 % of its work in such operations took 1.17
+        times as long.
 
     When to stop:
 
-    most_error_runs: runs of two samples each that measure the errors of operations. Counting follows 64 trajectories.
-    fewest_error_runs: the same for a large network, where these runs are most of a calibration along few trajectories.
-    remainder: share of a group's error. If its first half has less, the rest is attributed to the other half, which
-        saves its run.
+    most_error_runs: maximum number of runs, of two samples each, that measure the errors of operations. (Counting
+        follows 64 trajectories.)
+    fewest_error_runs: the minimum for a large network, where these runs are most of a calibration along few
+        trajectories.
+    remainder: a share of a group's error. If the first half of the group has less than this, the rest is attributed to
+        the other half, which saves its run.
     timing_rounds: turns in which two graphs are timed against each other for a bound.
     time_tolerance: relative tolerance of a time that just meets a bound, for rounding errors.
     """

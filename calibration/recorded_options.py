@@ -10,8 +10,9 @@ WORDS = ("groups", "half")
 
 
 def recorded_options(manifest: Manifest, body: Body) -> dict[str, Any]:
-    """Return the fields of `CalibrateOptions` that shape a body and that nothing else in its bundle shows: operations
-    kept in float, float type, groups and sizes. Empty if no command for the target of the body is recorded."""
+    """Return the fields of `CalibrateOptions` that affect a body and cannot be read from the rest of its bundle:
+    operations kept in float, float type, groups and sizes. Empty if no command for the target of the body is recorded.
+    """
     for command in reversed(manifest.provenance.commands):
         verb, options = split(command)[:2], _read_options(command)
         if verb == ["fewstep", "calibrate"] and body.target in options.get("target", "").split(","):

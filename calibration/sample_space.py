@@ -40,7 +40,8 @@ class JudgingRun(Protocol):
 
 @dataclass(frozen=True)
 class ContinuousJudgingRun:
-    """Compares samples, and their differences between branches and conditions."""
+    """A judging run of continuous samples. It compares samples, and how they differ between branches and between
+    conditions."""
 
     recorded: RecordedRun
 
@@ -62,7 +63,7 @@ class ContinuousJudgingRun:
 
 @dataclass(frozen=True)
 class TokenJudgingRun:
-    """Compares logits at float32's states, and the tokens of a separate run."""
+    """A judging run of tokens. It compares logits at float32's states, and the tokens of a separate run."""
 
     recorded: RecordedTokenRun
 

@@ -1,4 +1,5 @@
-"""Second moments of a task. Workers or this process follow its first trajectories a second time.
+"""Second moments of a task's activations. Its first trajectories are followed a second time, by workers or by this
+process.
 
 Each trajectory has its own sums, which are added in the order of the trajectories. So the result is bitwise identical
 for any number of workers.
@@ -18,8 +19,8 @@ from fewstep.measure.workers.job import Workers
 from fewstep.runtime.machine.memory_pages import release_free_memory
 from fewstep.runtime.progress import SILENT, Progress
 
-TRAJECTORIES = 16  # as good as 64 (measured)
-POSITIONS = 1 << 14  # of a layer over all trajectories: an eighth of it loses 2.5 dB on a U-Net of the zoo
+TRAJECTORIES = 16  # number of trajectories; as good as 64 (measured)
+POSITIONS = 1 << 14  # positions of a layer over all trajectories; an eighth of this loses 2.5 dB on a U-Net of the zoo
 
 
 def measure_second_moments(task: Task, progress: Progress = SILENT, workers: Workers | None = None) -> Moments:
@@ -34,13 +35,13 @@ def measure_second_moments(task: Task, progress: Progress = SILENT, workers: Wor
     for done, each in enumerate(map_trajectories(task, work, islice(split_trajectories(task), count), workers), 1):
         total = {name: np.add(total[name], part, out=total[name]) for name, part in each.items()} if total else each
         progress("second moments", done, count)
-    release_free_memory()  # memory of the network that was followed
+    release_free_memory()  # frees the memory of the network that was followed
     return total
 
 
 def make_moment_collector(task: Task, positions: int) -> Callable[[Trajectories], Moments]:
     """Return a function that sums the moments of a trajectory, at `positions` positions of each row."""
-    release_free_memory()  # memory of the network that counted
+    release_free_memory()  # frees the memory of the network that counted
     read = tuple(dict.fromkeys(op.x for ops in task.weighted_ops for op in ops))
     network = open_observed(task.prepared, read, task.threads)
 

@@ -33,21 +33,21 @@ class Task:
     """A bundle's float denoiser, the plan that it will run, and the targets to lower for.
 
     Attributes:
-        sampler: of the float32 body of a network.
+        sampler: the sampler of the float32 body of one network.
         prepared: the graph of that body.
-        plan: has one range group until the counts are known.
-        edges: of lambda, between the range groups.
+        plan: the plan to calibrate along. It has one range group until the counts are known.
+        edges: the values of lambda between the range groups.
         targets: the targets to lower for.
         seeds: one for each trajectory.
         operations: names of the operations that will be lowered.
         conditions: one record for each seed; None to draw them.
-        sizes: of x, which alternate over the seeds; empty for the default size.
+        sizes: the sizes of x, which alternate over the seeds; empty for the default size.
         per_size: number of successive seeds with the same size.
         threads: of one evaluation; 0 for one for each core, or one for each worker.
-        bound: that a precision map has to reach.
+        bound: the bound that the search for a precision map has to meet.
         command: returns the command line that repeats this calibration for the targets of these names.
         refused: errors of bodies that cannot be made, by body name.
-        network: whose steps of the plan are followed.
+        network: the name of the network whose steps of the plan are followed.
         all_networks: the sampler of all networks; None if there is only one.
         random: names of conditions with random values (`conditions_file.GivenConditions`).
         kept_operations: names of operations that the user keeps in float.
@@ -102,7 +102,7 @@ class Task:
         """The operations whose weights are rounded, in two parts: those that the selection rules choose, then those
         that only targets without floats lower. So the weights of the first part do not depend on such a target."""
         usual: tuple[WeightedOp, ...] = ()
-        with suppress(UserError):  # no operation: refused elsewhere, where a target needs one
+        with suppress(UserError):  # a task without operations is refused where a target needs one
             usual = select_ops_to_lower(self.prepared)
         codes = {op.code for op in usual}
         further = select_ops_to_lower(self.prepared, no_floats=True) if self.no_floats else ()

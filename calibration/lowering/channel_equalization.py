@@ -25,11 +25,11 @@ from fewstep.graph.selection import WeightedOp, bias_shape
 from fewstep.graph.weight_quantization import QuantizedWeight
 
 Float = NDArray[np.float64]
-LEAST_GAIN_FUSED = -3.0  # dB, if engines fuse the product: about what the clipping of one scale costs (measured)
+LEAST_GAIN_FUSED = -3.0  # dB, if engines fuse the product: about the cost of clipping with one scale (measured)
 
 
 def encode_tensor(ranges: Ranges, grouped: bool, scheme: Scheme, least_gain: float) -> Encoding:
-    """Return the code in which a target quantizes a tensor with these ranges. Channels have their own scales if that
+    """Return the code with which a target quantizes a tensor of these ranges. Each channel has its own scale if that
     gains at least `least_gain` dB."""
     by_channel = ranges.by_channel
     if by_channel is None or channel_gain(ranges) < least_gain:
@@ -41,8 +41,8 @@ def encode_tensor(ranges: Ranges, grouped: bool, scheme: Scheme, least_gain: flo
 def equalize_channels(
     prepared: Graph, ops: Sequence[WeightedOp], codes: Mapping[str, Encoding], scheme: Scheme
 ) -> tuple[Graph, tuple[WeightedOp, ...], dict[str, Encoding]]:
-    """Return the graph with the multipliers of `codes` around `ops`, and the operations and codes to lower it with.
-    Weights are unchanged: `equalize_weight` divides them.
+    """Return the graph with the multipliers of `codes` around `ops`, and the operations and codes with which it is to
+    be lowered. Weights are unchanged; `equalize_weight` divides them later.
 
     Tensors keep their names and values; multiplied tensors are named by `equalized_name`.
     """
@@ -105,13 +105,13 @@ def _output_multipliers(op: WeightedOp, codes: Mapping[str, Encoding], scheme: S
 
 
 def _inner_operation(op: WeightedOp, codes: Mapping[str, Encoding], scheme: Scheme) -> WeightedOp:
-    """Return the operation as it is between its multipliers."""
+    """Return the operation with the names of its input and output inside the multipliers."""
     x = op.x if codes[op.x].multipliers is None else equalized_name(op.x)
     y = op.name if _output_multipliers(op, codes, scheme) is None else equalized_name(op.name)
     return replace(op, node=replace(op.node, inputs=(x, *op.node.inputs[1:]), outputs=(y,)))
 
 
 def _multiply_node(x: str, called: str, numbers: Float, y: str, op: WeightedOp, prepared: Graph, new: NewNodes) -> Node:
-    """Return a product by one number for each channel of an operation's input or output."""
+    """Return the node that multiplies each channel of an operation's input or output by its own number."""
     constant = new.constant(f"{x}_{called}", numbers.astype(np.float32).reshape(bias_shape(op, prepared)))
     return Node("Mul", (x, constant), (y,), name=f"channels({x})")

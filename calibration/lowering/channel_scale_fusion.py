@@ -8,8 +8,8 @@
 
 A picture has two or three spatial axes. m and n are the multipliers of channels (`channel_equalization.py`):
 convolutions read and write integers with one scale for all channels. Adaptive scales and shifts follow a GroupNorm;
-shifts by the bias and the time follow a convolution. In 2-D results are bitwise identical on x86; a processor with
-fused multiply-add gives others. The view [1, B C, ...] does not copy the picture.
+shifts by the bias and the time follow a convolution. In 2-D, results are bitwise identical on x86; on a processor whose
+kernels use fused multiply-add they differ. The view [1, B C, ...] does not copy the picture.
 
 Measured in onnxruntime 1.31 on AVX512: BatchNormalization of mean 0 and variance 1 passes over a picture once. With
 divisions fused an int8 step takes 0.93 of the time on `unet_edm_cifar`, and 0.97 on the shipped `fashion_mnist`. With
@@ -44,8 +44,8 @@ Changes = dict[str, tuple[Node, ...]]  # by tensor: the nodes that replace its n
 
 
 def fuse_channel_scales(graph: Graph, types: Types, encodings: Mapping[str, Encoding]) -> Graph:
-    """Return the lowered graph in these forms. Nodes that nothing reads any more stay. `types` describe the prepared
-    graph, whose names the lowered graph kept; `encodings` are the codes of the integers, by tensor."""
+    """Return the lowered graph in these forms. Nodes that are no longer read stay in the graph. `types` are those of
+    the prepared graph, whose names the lowered graph kept; `encodings` are the codes of the integers, by tensor."""
     codes = {
         integer_name(name): code for name, code in encodings.items() if code.multipliers is not None
     }  # by integers
@@ -59,7 +59,7 @@ def fuse_channel_scales(graph: Graph, types: Types, encodings: Mapping[str, Enco
     for division in divisions:
         if division.axes > 1:
             changes |= _fuse_bias(division, lowered)
-    constants = {**scales.constants, **lowered.new.constants, **channels.constants}  # order in the file; sums' follow
+    constants = {**scales.constants, **lowered.new.constants, **channels.constants}  # in the file's order, then sums
     changes |= _fuse_sums(lowered, changes)
     nodes = (new for node in graph.nodes for new in changes.get(node.output, (node,)))
     return graph.with_nodes((*channels.nodes, *scales.nodes, *nodes), constants | lowered.new.constants)

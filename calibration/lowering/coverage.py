@@ -34,8 +34,8 @@ def count_coverage(prepared: Graph, int8: Collection[str]) -> Coverage:
 
 
 def check_coverage(prepared: Graph, wanted: Sequence[str], ran: Collection[str], engine: str) -> Coverage:
-    """Return the coverage if an engine ran `ran` in integers. Raises UserError naming the first of `wanted` not in
-    it."""
+    """Return the coverage of an engine that ran the operations `ran` in integers. Raises UserError that names the first
+    of the `wanted` operations which is not among them."""
     coverage = count_coverage(prepared, [name for name in wanted if name in ran])
     for name in wanted:
         if name not in coverage.int8_ops:

@@ -33,8 +33,8 @@ def centre(
     weights: Mapping[str, QuantizedWeight],
     dtype: np.dtype[Any],
 ) -> tuple[Graph, tuple[WeightedOp, ...], dict[str, Encoding]]:
-    """Return the graph with the inputs of `ops` shifted by the zero points of their `codes`, which have one scale each,
-    and the operations and codes, without zero points, to lower it with.
+    """Return the graph with the inputs of `ops` shifted by the zero points of their `codes`, and the operations and
+    codes (without zero points) with which it is to be lowered. Each code must have one scale.
 
     `weights` are by operation; `dtype` is the compute type of the lowered graph. The bias after an operation shifts its
     output back. If there is no bias, one is added.
@@ -78,8 +78,8 @@ def centre(
 
 
 def _symmetric_code(code: Encoding) -> Encoding:
-    """Return a code without zero point for the same values: for a convolution with unknown pads, and if the shift
-    overflows. Other operations may read the tensor centred, in another code."""
+    """Return a code without a zero point that covers the same values. It serves a convolution with unknown pads, and an
+    operation whose shift would overflow; other operations may read the same tensor centred, in another code."""
     zero = int(code.zero_point)
     return replace(code, scales=code.scales * max(128 + zero, 127 - zero) / 127, zero_point=np.int8(0))
 

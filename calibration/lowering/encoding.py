@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from fewstep.calibration.ranges.table import LEVELS, Range, Ranges
 
 LEAST_FINER = 1.25
-HEADROOM = 1.25  # of 16-bit codes over the observed range: costs 2 dB of 80, and further samples may exceed the range
+HEADROOM = 1.25  # factor of the range of 16-bit codes, since other samples may exceed it; costs 2 dB of 80
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def asymmetric_uint8(ranges: Ranges, grouped: bool) -> Encoding:
     low, high = _ends(ranges.per_group if grouped else (ranges.pooled,))
     candidates = np.arange(LEVELS + 1, dtype=np.float64)[:, None]  # [256, 1] against [groups]
     with np.errstate(divide="ignore", invalid="ignore"):
-        below = np.where(low < 0, -low / candidates, 0.0)  # zero point 0 leaves nothing for negative values
+        below = np.where(low < 0, -low / candidates, 0.0)  # with zero point 0 there are no codes for negative values
         above = np.where(high > 0, high / (LEVELS - candidates), 0.0)
     needed = np.maximum(below, above)  # [256, groups]
     best = int(np.argmin(np.log(needed).sum(axis=1)))
@@ -113,10 +113,10 @@ def factor_name(tensor: str) -> str:
 
 
 def equalized_name(tensor: str) -> str:
-    """Return the name of a tensor whose channels are multiplied."""
+    """Return the name of a tensor after its channels were multiplied."""
     return f"even({tensor})"
 
 
 def product_name(op: str) -> str:
-    """Return the name of an operation's product of codes, before the factor of its group."""
+    """Return the name of an operation's output before it is multiplied by the factor of its group."""
     return f"product({op})"

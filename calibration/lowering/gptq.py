@@ -20,7 +20,7 @@ from fewstep.calibration.ranges.moments import split_inputs
 from fewstep.graph.selection import WeightedOp
 from fewstep.graph.weight_quantization import QuantizedWeight
 
-DAMPING = 0.01  # of the mean second moment, added to each, so that H is positive definite
+DAMPING = 0.01  # share of the mean second moment that is added to the diagonal, so that H is positive definite
 AT_ONCE = 1 << 15  # weights that are rounded at once; each takes some 60 bytes meanwhile
 
 Float = NDArray[np.float64]
@@ -34,14 +34,14 @@ def correct_rounding(
     multipliers: Float | None,
     largest: int,
 ) -> QuantizedWeight:
-    """Return the weight with the scales of `nearest`, and integers in [-largest, largest] with the least error by the
-    moments.
+    """Return the weight with the scales of `nearest`, and with the integers in [-largest, largest] that cause the least
+    output error according to the moments.
 
     Args:
-        weight: of the operation, in its own axes, divided by the multipliers.
+        weight: the weight of the operation in its own axes, divided by the multipliers.
         moments: second moments of the operation's input before the multipliers, [blocks, width, width] as in
             `calibration/ranges/moments.py`.
-        multipliers: [channels] of the input; None if the graph does not multiply them.
+        multipliers: [channels], the multipliers of the input; None if the graph does not multiply it.
     """
     blocks = split_inputs(op, weight.shape, moments.shape[-1])
     rows = np.moveaxis(weight, op.axis, 0).reshape(weight.shape[op.axis], -1)  # [outputs, inputs of a group]
@@ -68,8 +68,8 @@ def round_gptq(rows: Float, scales: Float, moments: Float, largest: int) -> Floa
     """Return whole numbers in [-largest, largest] for `rows` [blocks, outputs, inputs] ~ integers * scales [blocks,
     outputs].
 
-    moments: second moments of the inputs, [blocks, inputs, inputs]. Inputs are rounded in decreasing order of theirs. A
-    block whose inputs were always zero, or whose moments overflow, gets the nearest integers.
+    moments: second moments of the inputs, [blocks, inputs, inputs]. Inputs are rounded in decreasing order of their
+        second moments. A block whose inputs were always zero, or whose moments overflow, gets the nearest integers.
     """
     mean = np.diagonal(moments, axis1=1, axis2=2).mean(axis=1)
     is_seen = np.isfinite(mean) & (mean > 0)

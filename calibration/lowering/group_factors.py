@@ -37,8 +37,9 @@ def add_group_factors(
     weights: Mapping[str, QuantizedWeight],
     dtype: np.dtype[Any],
 ) -> tuple[Graph, tuple[WeightedOp, ...], dict[str, Encoding]]:
-    """Return the graph with factors around each of `ops` whose input has several scales, and the operations and codes,
-    with one scale each, to lower it with. `dtype` is the compute type of the lowered graph. `weights` are not used.
+    """Return the graph with factors around each of `ops` whose input has several scales, and the operations and codes
+    (with one scale each) with which it is to be lowered. `dtype` is the compute type of the lowered graph. `weights`
+    are not used.
 
     Tensors keep their names and values; an operation's output before its factor is named by `product_name`. The graph
     gets the input "group". If no code has several scales, the graph is returned unchanged.
@@ -84,7 +85,8 @@ def _split_scales(scales: NDArray[np.float64], dtype: np.dtype[Any]) -> tuple[fl
 
 
 def _inner_operation(op: WeightedOp, x: str) -> WeightedOp:
-    """Return the operation as it is between its factors, without its bias."""
+    """Return the operation that reads the divided input `x` and writes the product before the factor, without a
+    bias."""
     return replace(op, node=replace(op.node, inputs=(x, op.weight), outputs=(product_name(op.name),)))
 
 

@@ -35,7 +35,7 @@ def check_parts_agree(bundle: Bundle, entry: GraphEntry) -> None:
     limit = max(LEAST, sum(array.nbytes for array in graph.constants.values()) // SHARE)
     pieces = list(partition_graph(fix_sizes(graph), limit))
     least: tuple[float, str] | None = None
-    for seed in range(CALLS):  # an input on an edge of an argmax or a rounding may differ in one call
+    for seed in range(CALLS):  # one call may differ, if an input is at an edge of an argmax or of a rounding
         worst = _find_worst_part(pieces, random_feeds(entry, sizes, seed))
         if worst is None or worst[0] <= LARGEST:
             return

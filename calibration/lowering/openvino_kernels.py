@@ -50,8 +50,8 @@ def integer_operations(graph: Graph) -> frozenset[str]:
 
 def open_compiled(graph: Graph, tensors: Sequence[str], backend: OpenVino | None = None) -> LoadedGraph:
     """Open a graph that also returns inner `tensors`, in OpenVINO. It is compiled once for each set of shapes, in
-    float32 unless `backend` differs. Feeds without an input are ignored. A call raises UserError if the plugin
-    fails."""
+    float32 unless `backend` differs. Feeds without an input are ignored. Calling the graph raises UserError if the
+    plugin fails."""
     shown = expose_openvino_tensors(graph, tensors) if tensors else graph
     compiled = _make_compiler(shown, replace(backend or OpenVino(), cached=False))
     held: dict[tuple[tuple[int, ...], ...], Any] = {}

@@ -43,9 +43,9 @@ from fewstep.graph.weight_quantization import QuantizedWeight, quantize_weight
 FLOAT = np.dtype(np.float32)
 AGAIN = 1.01
 FIXED = {"Sigmoid": (2**-16, 0), "Tanh": (2**-15, 2**15)}  # the only scale and zero point that QNN takes for u16
-NORMS, SHIFT = ("InstanceNormalization", "LayerNormalization"), 2  # index of the shift, or bias, among the inputs
+NORMS, SHIFT = ("InstanceNormalization", "LayerNormalization"), 2  # index of the shift or bias among the inputs
 WEIGHTED = ("Conv", "MatMul", "Gemm")
-LEAST_ROW = 1 / 64  # of the largest scale of a weight: every row then keeps 10 of the output's 16 bits
+LEAST_ROW = 1 / 64  # least share of a weight's largest scale: every row then keeps 10 of the output's 16 bits
 SIZES_ONLY = ("Resize", "Pad", "Clip")  # operations whose further inputs are not tensors of the network
 
 
@@ -104,7 +104,7 @@ class _Pairs:
                 yield self._pair(name, self._codes[name], names.get(name, name), result)
 
     def _is_narrow(self, node: Node) -> bool:
-        """Return whether a node reads 8 bits. All readers of its weight then do, and the weight has one scale."""
+        """Return whether a node reads 8 bits. If so, all readers of its weight do, and the weight has one scale."""
         readers = self._idx.consumers[node.inputs[1]] if node.op in WEIGHTED else ()
         return bool(readers) and all(eight_bit_name(reader.output) in self._codes for reader in readers)
 

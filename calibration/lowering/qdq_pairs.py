@@ -1,9 +1,9 @@
 """The form for engines that take 8 bits as QuantizeLinear-DequantizeLinear pairs with constant scales.
 
 A pair rounds a tensor to 8-bit codes and converts them back to floats. The engine fuses an operation and the pairs on
-its inputs into one kernel, which multiplies the codes. Of a weight's pair, the graph has only the codes and the
-DequantizeLinear. Only the inputs of operations with weights have pairs. Their outputs, biases, norms and residuals keep
-the graph's float type.
+its inputs into one kernel, which multiplies the codes. The pair of a weight is stored as the codes and the
+DequantizeLinear only. Only the inputs of operations with weights have pairs. Their outputs, biases, norms and residuals
+keep the graph's float type.
 """
 
 from collections.abc import Mapping
@@ -63,8 +63,8 @@ def emit_lean_operation(op: WeightedOp, weight: QuantizedWeight, dtype: np.dtype
     """Return nodes as `emit_operation` does, but with the largest scale in the weight's pair, and the ratios of the
     channels' scales to it in a product after the operation.
 
-    If all channels have one scale, no product is needed. Convolutions need such weights: in an engine a convolution
-    writes float32 if its weight has per-channel scales, and float16 if it has one (tensorrt-rtx 1.7).
+    If all channels have one scale, no product is needed. Convolutions need such weights: in an engine, a convolution
+    writes float32 if its weight has per-channel scales, and float16 if the weight has one scale (tensorrt-rtx 1.7).
     """
     largest = weight.scales.astype(dtype).max()
     inputs = integer_name(op.code), scale_name(op.code), zero_point_name(op.code)

@@ -77,9 +77,10 @@ def lower(
 ) -> LoweredBody:
     """Lower a prepared float32 graph to the int8 body for a target. Operations named in `in_float` stay in float.
 
-    `keep` writes the weights of the lowered graph to files, and returns the graph with them mapped. It is called before
-    the check on an engine, which holds another copy of them. By default weights stay in memory. `quantize` rounds
-    weights, by default to the nearest integers. Raises UserError if a tensor has no range, or nothing can be quantized.
+    `keep` writes the weights of the lowered graph to files, and returns the graph with the weights mapped from there.
+    It is called before the check on an engine, which holds another copy of the weights. By default they stay in memory.
+    `quantize` rounds weights, by default to the nearest integers. Raises UserError if a tensor has no range, or nothing
+    can be quantized.
     """
     graph, ops, codes = lower_graph(prepared, table, target, in_float, quantize)
     graph = graph if keep is None else keep(graph)
@@ -110,7 +111,7 @@ def lower_graph(
     base, inner, codes = equalize_channels(formed, ops, encodings, scheme)
     for arithmetic in scheme.arithmetic:  # emulates the parts of codes that engines do not support
         base, inner, codes = arithmetic(base, inner, codes, _weights_by_name(inner, weights), scheme.scale_dtype)
-    base = _remove_weights(base, inner)  # spares passes converting them
+    base = _remove_weights(base, inner)  # so that passes need not convert them
     base = reduce(lambda graph, rewrite: rewrite(graph), target.passes, base)
     lowered = emit_graph(base, inner, codes, _weights_by_name(inner, weights), scheme)
     if target.finish:
@@ -121,13 +122,14 @@ def lower_graph(
 
 
 def make_quantizer(target: Target, moments: Moments | None = None) -> Quantizer:
-    """Return the quantizer of weights for a target: by the second moments of their inputs (`gptq.py`), or to the
-    nearest integers without moments."""
+    """Return the function that rounds weights for a target: by the second moments of their inputs (`gptq.py`) if
+    `moments` are given, otherwise to the nearest integers."""
     return partial(_quantize_weight, target.scheme, moments or {})
 
 
 def cache_quantizer(quantize: Quantizer) -> Quantizer:
-    """Return the quantizer with a cache: it rounds each weight once. Results do not depend on other operations."""
+    """Return the quantizer with a cache, so that each weight is rounded once. This is possible since the result does
+    not depend on other operations."""
     weights: dict[str, QuantizedWeight] = {}
 
     def quantize_once(
@@ -141,8 +143,8 @@ def cache_quantizer(quantize: Quantizer) -> Quantizer:
 
 
 def select_ops_to_lower(prepared: Graph, no_floats: bool = False) -> tuple[WeightedOp, ...]:
-    """Return the operations that a lowering replaces: all possible ones for `no_floats`, else those that the selection
-    rules choose. Raises UserError if there are none, so call this before anything is measured."""
+    """Return the operations that a lowering replaces: all possible ones if `no_floats`, otherwise those that the
+    selection rules choose. Raises UserError if there are none; call it before anything is measured."""
     if no_floats and prepared.optional:  # inputs whose values were not measured
         what = "slots for LoRA files have no ranges, and this target has a code for every tensor"
         raise UserError(what, "export without --lora-slots, and merge files: --lora FILE")
@@ -220,17 +222,17 @@ def choose_encodings(
 
 
 def narrow_codes(prepared: Graph, table: RangesTable, ops: Sequence[WeightedOp]) -> dict[str, Encoding]:
-    """Return the 8-bit codes of the inputs of operations, for narrow schemes, by `eight_bit_name` of the operation's
-    name. Operations that no rule selects read 16 bits."""
+    """Return the 8-bit codes of the inputs of operations in a narrow scheme. The keys are `eight_bit_name` of the
+    operation's name. Operations that the selection rules do not choose read 16 bits."""
     narrow = {op.name for op in select_int8_ops(prepared)}
     inner = (op for op in ops if op.name in narrow)
     return {eight_bit_name(op.name): asymmetric_uint8(table[eight_bit_name(op.x)], grouped=False) for op in inner}
 
 
 def _least_gains(prepared: Graph, scheme: Scheme) -> Callable[[str], float]:
-    """Return a function that maps a tensor to the least gain for per-channel scales, in dB. It is `Scheme.least_gain`
-    for the largest tensor. If positive, it is proportional to a tensor's size, as is the time of the product; it is 0
-    for quantized outputs, which need no product."""
+    """Return a function that maps a tensor to the least gain, in dB, at which it gets per-channel scales. For the
+    largest tensor this is `Scheme.least_gain`. A positive value decreases in proportion to a tensor's size, as does the
+    time of the product. For quantized outputs it is 0, since they need no product."""
     if scheme.least_gain <= 0:
         return lambda name: scheme.least_gain
     selected = select_int8_ops(prepared)
@@ -278,8 +280,8 @@ def emit_graph(
 
 
 def scales_and_zero_points(encodings: Mapping[str, Encoding], dtype: np.dtype[Any]) -> Replacement:
-    """Return scales and zero points as constants, except per-group scales: rows of one packed table [groups, tensors],
-    gathered by "group". A code may have one scale for all groups."""
+    """Return the nodes and constants of scales and zero points. Per-group scales are rows of one packed table [groups,
+    tensors], gathered by "group"; all others are constants."""
     constants: dict[str, Array] = {
         zero_point_name(name): np.asarray(code.zero_point) for name, code in encodings.items()
     }
@@ -294,7 +296,8 @@ def scales_and_zero_points(encodings: Mapping[str, Encoding], dtype: np.dtype[An
 
 def widen_target(target: Target, reached: Mapping[str, float]) -> Target:
     """Return the target, or its wider one if an activation exceeds its float type; a warning names the activation. If
-    the sample itself exceeds it, no type helps. `reached`: see `refuse_overflow`."""
+    the sample itself exceeds the type, the target is returned, since no type helps. `reached`: see `refuse_overflow`.
+    """
     most = max(reached, key=lambda name: reached[name], default="")
     dtype = target.scheme.scale_dtype
     if target.wider is None or most in ("", X) or reached[most] <= largest_number(dtype):

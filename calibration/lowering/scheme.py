@@ -53,8 +53,8 @@ class Arithmetic(Protocol):
         dtype: np.dtype[Any],
         /,
     ) -> tuple[Graph, tuple[WeightedOp, ...], dict[str, Encoding]]:
-        """Return the graph with the nodes, the operations between them, and the remaining codes, to lower it with.
-        `weights` are by operation; `dtype` is the compute type of the lowered graph."""
+        """Return the graph with the added nodes, and the operations between them and the remaining codes with which it
+        is to be lowered. `weights` are by operation; `dtype` is the compute type of the lowered graph."""
         ...
 
 
@@ -100,7 +100,8 @@ class Scheme:
     one_scale: frozenset[str] = frozenset()
 
     def place_roundings(self, prepared: Graph, ops: Sequence[WeightedOp]) -> Placement:
-        """Return the `placing` of a graph; without one, a placement that treats all activations alike."""
+        """Return the placement that `placing` chooses for a graph. If `placing` is None, all activations are treated
+        alike."""
         return Placement() if self.placing is None else self.placing(prepared, ops)
 
 
@@ -114,9 +115,10 @@ class Target:
     """The target of a lowering.
 
     platform: where its bodies run, and its name.
-    rewrites: rewrites of the prepared graph, applied first; they keep the names of the inputs and outputs of operations
+    rewrites: rewrites of the prepared graph, applied first. They keep the names of the inputs and outputs of operations
         with weights.
-    passes: rewrites after them, without the weights that become integers; they keep the same names.
+    passes: rewrites that follow, applied to the graph without the weights that become integers. They keep the same
+        names.
     most_graphs: the maximum number of graphs of a body, each with the ranges of its own steps, if sample quality needs
         them.
     wider: the target that replaces this one if an activation exceeds the float type.
@@ -125,10 +127,10 @@ class Target:
     finish: rewrites of the lowered graph, given the types of the prepared one and the codes of activations.
     check: returns the coverage by operations that really run in int8, given the prepared graph, the lowered one and the
         operations selected. Raises UserError naming an operation that does not.
-    runs: opens the lowered graph for judging, as close to deployment as possible on this machine: on its engine, or
+    runs: opens the lowered graph for judging, as close to deployment as this machine allows: on its engine, or
         simulated (`open_simulated`). Feeds without an input are ignored.
-    needs: imports what the check or the engine requires besides onnxruntime. Raises UserError if it is not installed.
-        None: nothing.
+    needs: imports what the check or the engine requires besides onnxruntime, and raises UserError if it is not
+        installed. None if nothing else is required.
     tries: loads the float graphs of a bundle on the engine, before anything is measured. Raises UserError if it cannot
         run them, or computes them wrong.
     """

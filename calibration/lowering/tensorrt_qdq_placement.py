@@ -27,7 +27,7 @@ from fewstep.graph.pattern import match
 from fewstep.graph.selection import WeightedOp
 from fewstep.graph.types import Types, infer_types
 
-BATCH = 2  # of a guided sample
+BATCH = 2  # rows of a guided sample
 KERNEL = 51_200  # bytes that take as long as a launch: 0.5 us at 102.4 GB/s, of the smallest Orin NX
 KEPT = ("Conv", "MatMul", "Gemm", "Concat", "Split", "Slice")  # kernels that cannot round their outputs
 ACTIVATIONS = "Gelu | Relu | Tanh | Sigmoid | Mish | HardSwish"
@@ -40,7 +40,7 @@ def find_slower_operations(prepared: Graph, ops: Sequence[WeightedOp]) -> frozen
     """Return the names of the operations whose roundings move more bytes than they save. Weights of convolutions have
     one scale: with ratios of channels between a convolution and its bias, no kernel would be `FUSED`.
 
-    Return none if all operations would be slower, so that a small graph has a body.
+    If all operations would be slower, return none of them, so that a small graph still has a body.
     """
     idx, types = index(prepared), infer_types(prepared)
     by_name = {op.name: op for op in ops}

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from fewstep.plans.errors import UserError
 
-MOST = 1000  # dB, or times as fast as float32
+MOST = 1000  # upper limit of a bound: dB, or times as fast as float32
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,11 @@ EXAMPLES = 3  # operation names in the message about a pattern that matches none
 
 
 def match_operations(graph: Graph, patterns: Sequence[str]) -> tuple[str, ...]:
-    """Return the operations with a constant weight whose name, or the module of whose name, matches a pattern.
+    """Return the operations with a constant weight whose name or module matches a pattern.
 
     A name is a module and a kind, such as "middle.conv1/Conv". Patterns are those of `fnmatch`: "middle.*" matches
-    every operation in the module `middle`, "*/MatMul" every matrix product. Operations are returned by their output.
+    every operation in the module `middle`, "*/MatMul" every matrix product. An operation is returned as the name of its
+    output.
     """
     return tuple(
         op.name for op, _ in explain_selection(graph) if any(_matches(op.node, pattern) for pattern in patterns)

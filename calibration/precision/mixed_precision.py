@@ -1,8 +1,9 @@
 """Default mixed precision: keep the few operations in float that cause most of the sample error and cost little time.
 
 Operations that are slower in int8, or that the user keeps in float, all stay in float, at no cost. The others are
-ordered by error per time. As many stay in float as maximize the gain: dB minus their price in dB. If the quality is
-then below the limit, more stay in float. Times are estimated from multiply-accumulates; nothing is timed.
+ordered by error per time. The number that stays in float is the one with the largest gain: the dB gained minus the
+price of the time in dB. If the quality is then below the limit, more stay in float. Times are estimated from
+multiply-accumulates; nothing is timed.
 """
 
 import logging

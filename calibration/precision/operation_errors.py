@@ -1,9 +1,9 @@
-"""The error that rounding each operation causes in finished samples, measured on runs of one gated body
+"""The error in finished samples that rounding each operation causes, measured on runs of one gated body
 (`quantization_gates.py`).
 
 Each run has some operations in int8 and all others in float. Errors of different operations are nearly uncorrelated, so
-their squares add up. If there are more operations than runs, groups of neighbours are halved, the worst group first: a
-few operations cause most of the error.
+their squares add up. If there are more operations than runs, groups of neighbouring operations are measured together,
+and the worst group is halved again and again: a few operations cause most of the error.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -33,7 +33,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class OperationErrors:
-    """Mean squared errors of samples, one for each of `operations` in int8. `signal` is the variance of float32's
+    """The mean squared error of samples that each of `operations` causes in int8. `signal` is the variance of float32's
     samples."""
 
     operations: tuple[str, ...]
@@ -53,8 +53,8 @@ def measure_operation_errors(
     """Measure the errors along a recorded run.
 
     `quantize` rounds weights. With None weights stay in float, and the errors exclude their rounding; use None for
-    large networks, to avoid a second copy of the weights. `runs` is the maximum number of runs, and
-    `remainder` that of `attribute_errors`.
+    large networks, to avoid a second copy of the weights. `runs` is the maximum number of runs. `remainder` is passed
+    to `attribute_errors`.
     """
     ops = select_measured_ops(prepared, table, target.scheme)
     codes = choose_encodings(prepared, table, ops, target.scheme)
@@ -84,7 +84,7 @@ def measure_operation_errors(
 def attribute_errors(
     error: Callable[[Sequence[int]], float], count: int, runs: int, remainder: float = POLICY.remainder
 ) -> Array:
-    """Attribute an error [count] to each of `count` items, where one call of `error` measures any group of them.
+    """Return the error of each of `count` items, [count]. One call of `error` measures any group of items together.
 
     Each item is measured separately if there are enough runs. Otherwise the worst groups are halved, and the items of a
     group share its error equally. A half is not measured if the other has less than `remainder` of a group's error.

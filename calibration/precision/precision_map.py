@@ -6,13 +6,13 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.spec import Strict
 
 SCHEMA = 3
-READ = (1, 2, SCHEMA)  # in 1 and 2 each range group has its own operations in float
+READ = (1, 2, SCHEMA)  # in versions 1 and 2, each range group has its own operations in float
 
 
 class FrontierPoint(Strict, frozen=True):
     """A point of the frontier: mean PSNR in dB, time of a step relative to the body without a bound, and the indices of
-    the operations in float, for each run of steps with its own set. The time is either measured on these graphs or
-    estimated.
+    the operations in float, one list for each run of steps with its own set. The time is either measured on these
+    graphs or estimated.
 
     If `standard_error` (dB) is set, the quality was measured on the judging seeds, and `searched` is the quality on the
     search seeds. Otherwise the quality was measured on the search seeds, which are biased in favour of the points
@@ -29,8 +29,8 @@ class FrontierPoint(Strict, frozen=True):
 
 
 class PrecisionMap(Strict, frozen=True):
-    """The search for one body. `gains` [operations][1] are estimates of what an operation in float adds, in dB.
-    `costs` [operations] are estimates of the time that it adds, as a share of an all-int8 step. `all_int8` is the
+    """The result of the search for one body. `gains` [operations][1] are estimates of the dB that an operation in float
+    adds. `costs` [operations] are estimates of the time that it adds, as a share of an all-int8 step. `all_int8` is the
     quality of the body without a bound, in dB on the judging seeds. `float_time` is the time of a float32 step relative
     to that body.
 

@@ -1,10 +1,10 @@
 """The search for the number of operations in float that meets a quality or a speed.
 
-The search extends the ranking that also makes the body without a bound. Each operation that moves to float raises the
-quality and lowers the speed, so few bodies have to be made to find where the bound is crossed. They run in closed loop
-on the search seeds, as they would be deployed. A body that fits is then judged on other seeds before a quality counts
-as reached. For a speed, judging selects nothing. For a quality, the first body that passes is taken, so its mean on the
-judging seeds is slightly too high.
+The search continues along the ranking that also determines the body without a bound. Each operation that moves to float
+raises the quality and lowers the speed, so few bodies have to be made to find where the bound is crossed. They run in
+closed loop on the search seeds, as they would be deployed. A quality counts as reached only if the body also reaches it
+on other seeds, the judging seeds. The first body that passes there is taken, so its mean on the judging seeds is
+slightly too high. For a bound on speed, the judging seeds select nothing.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,15 +32,16 @@ from fewstep.runtime.progress import SILENT, Progress
 
 Array = NDArray[np.float64]
 SMALLEST = float(np.finfo(float).tiny)
-LEAST_SHARE = 1e-9  # lower limit of the remaining share of the error with an operation in float: 90 dB
+LEAST_SHARE = 1e-9  # lower limit of the share of the error that remains with an operation in float: 90 dB
 
 
 @dataclass(frozen=True)
 class Point:
     """A body with the first `count` operations of a ranking in float.
 
-    quality: mean PSNR in dB on the search seeds. time: of a step relative to the body without a bound, measured or
-    estimated from multiply-accumulates.
+    quality: mean PSNR in dB on the search seeds.
+    time: time of a step relative to the body without a bound.
+    time_is_measured: False if the time is estimated from multiply-accumulates.
     """
 
     count: int
@@ -209,7 +210,7 @@ def _count_for_speed(search: Search, float_time: float, speed: float) -> int:
 
 
 def find_crossing(value: Callable[[int], float], estimates: Array, wanted: float, low: int, high: int) -> int:
-    """Return the least number above `low` whose value reaches `wanted`; at `high` it does.
+    """Return the least number above `low` whose value reaches `wanted`. The value at `high` is known to reach it.
 
     Values increase. `estimates` [1 + high] are estimated values. The first evaluation is where they cross `wanted`;
     later ones shift the estimates by the last value's deviation. Every other evaluation bisects the interval.

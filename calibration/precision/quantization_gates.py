@@ -1,4 +1,5 @@
-"""A float body with gated rounding: an input has a number for each operation, 0 for float and 1 for int8.
+"""A float body whose rounding is switched by gates: an additional input has a number for each operation, 0 for float
+and 1 for int8.
 
     the operation reads x + g (rounded(x) - x), and writes y + g (rounded(y) - y)
 
@@ -32,8 +33,8 @@ def add_quantization_gates(
     """Return the prepared graph with the input `GATES`, one number for each of `ops` in their order.
 
     `weights` holds rounded weights in float, by operation name. Other weights are neither changed nor copied. Every
-    operation reads and writes the codes of the scheme. Factors and shifts that emulate codes for an engine are omitted:
-    they round alike.
+    operation reads and writes the codes of the scheme. Factors and shifts that emulate codes for an engine are omitted,
+    since the rounding is the same without them.
     """
     groups = max(len(code.scales) for code in codes.values())
     sources = scales_and_zero_points(codes, np.dtype(np.float32))
@@ -83,7 +84,7 @@ def error_name(tensor: str) -> str:
 
 
 def _gate_nodes(tensor: str, gate: str, result: str) -> tuple[Node, Node]:
-    """Return the nodes that add a share of its error to a tensor."""
+    """Return the nodes that add a tensor's error, multiplied by its gate, to the tensor."""
     share = f"share({result})"
     return Node("Mul", (error_name(tensor), gate), (share,)), Node("Add", (tensor, share), (result,))
 

@@ -13,11 +13,14 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Ranking:
-    """Operations in the order in which they move to float: those that are slower in int8, then by error per time.
+    """Operations in the order in which they move to float: first those that are slower in int8, then by error per time.
 
-    operations: names, in the graph's order. order: indices into `operations`. left [1 + operations]: estimated mean
-    squared error of samples with the first n of the order in float. time [1 + operations]: time that these n add to an
-    all-int8 step, as a share of it. signal: variance of float32's samples.
+    operations: names, in the graph's order.
+    order: indices into `operations`.
+    left: [1 + operations], the estimated mean squared error of samples with the first n operations of the order in
+        float.
+    time: [1 + operations], the time that these n operations add to an all-int8 step, as a share of it.
+    signal: the variance of float32's samples.
     """
 
     operations: tuple[str, ...]
@@ -33,7 +36,7 @@ class Ranking:
 
     @property
     def quality(self) -> Array:
-        """PSNR [1 + operations] in dB of the remaining errors."""
+        """The estimated PSNR in dB with the first n operations in float, [1 + operations]."""
         return np.asarray(20 * np.log10(PEAK) - 10 * np.log10(np.maximum(self.left, np.finfo(float).tiny)))
 
     def first_operations(self, count: int) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from fewstep.graph.graph import Graph
 from fewstep.measure.rollouts.row_by_row import run_row_by_row
 from fewstep.runtime.backends import LoadedGraph
 
-Until = int  # end of the range groups that a graph serves, exclusive: the first group of the next graph
+Until = int  # exclusive end of the range groups that a graph serves: the first group of the next graph
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,11 @@
 
     op(x, W)  ==>  op(x / s, s W)      s: one number for each input channel, the same in all groups
 
-Channels of one tensor differ in range, and a single scale rounds quiet channels as coarsely as the loudest. Weights can
-absorb the factors: they have a scale for each output channel, and precision to spare. With only the weights in int8 the
-result is ten decibels closer to float32 than with only the activations (measured). The extremes of each channel are
-counted exactly, in the same pass as everything else. Ranges are not clipped then: once every channel fills its range,
-clipping gains little on average, and costs the worst samples most.
+Channels of one tensor differ in range, and a single scale rounds quiet channels as coarsely as the loudest. The weights
+can absorb the factors, because they have a scale for each output channel and more precision than they need. With only
+the weights in int8 the result is ten decibels closer to float32 than with only the activations (measured). The extremes
+of each channel are counted exactly, in the same pass as everything else. Ranges are not clipped then: once every
+channel fills its range, clipping gains little on average, and costs the worst samples most.
 
 A further trajectory exceeds the range of n trajectories with probability 1 / (n + 1), and a scale for each channel
 leaves no headroom. So every channel gets headroom: a share, proportional to 1 / n, of the largest channel's range.
@@ -26,10 +26,10 @@ from fewstep.calibration.ranges.histogram import Histogram
 from fewstep.calibration.ranges.readers import Reader
 from fewstep.calibration.ranges.table import LEVELS, ChannelRanges, Range, Ranges
 
-ROOM = 12.0  # divided by the number of trajectories: headroom of each channel, as a share of the largest range
-LEAST_ROOM = 1 / 8  # headroom for many trajectories
-POWERS = (1.0, 0.75, 0.5, 0.25)  # of the factors, to be tried; 0 is one scale for all
-BELOW_ZERO = (0.0, *np.geomspace(0.01, 100, 81), np.inf)  # to be tried: range below zero relative to that above
+ROOM = 12.0  # headroom of each channel as a share of the largest range, multiplied by the number of trajectories
+LEAST_ROOM = 1 / 8  # the least headroom, however many trajectories
+POWERS = (1.0, 0.75, 0.5, 0.25)  # powers of the factors that are tried; 0 is one scale for all channels
+BELOW_ZERO = (0.0, *np.geomspace(0.01, 100, 81), np.inf)  # tried values of the range below zero, relative to that above
 
 Float = NDArray[np.float64]
 
@@ -98,8 +98,8 @@ def _best_power(
 
 def channel_gain(ranges: Ranges) -> float:
     """Return the gain of per-channel scales over one scale from finer 8-bit steps, in dB over channels and groups; 0 if
-    the tensor has none. The finer steps that one scale gets by clipping count for it; its clipping errors do not
-    count."""
+    the tensor has no per-channel scales. One scale is credited with the finer steps that it gets by clipping, but not
+    charged with its clipping errors."""
     by_each = ranges.by_channel
     if by_each is None:
         return 0.0

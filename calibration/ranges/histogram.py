@@ -75,7 +75,7 @@ def make_histogram(values: NDArray[np.float32], axis: int | None = None) -> Hist
         bins = np.multiply(flat[start : start + CHUNK], scale, dtype=scale.dtype)
         np.floor(bins, out=bins)
         bins -= first
-        # via int32: CPUs convert several floats to int32 at once, but only one at a time to int64
+        # through int32: CPUs convert several floats to int32 at once, but only one at a time to int64
         counts += np.bincount(bins.astype(np.int32).astype(np.int64), minlength=len(counts))
     return Histogram(exponent, first + BINS, _compact_counts(counts), lows, highs)
 

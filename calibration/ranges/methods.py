@@ -32,7 +32,7 @@ ZOOM = 4
 FINE = np.linspace(-1.0, 1.0, 2 * ZOOM + 1)
 SAME_LAMBDA = 1e-6  # a noise level that a plan revisits differs by some 1e-11, its steps by 1e-4 or more
 CLIPPED = 4.0  # weight of the squared error of a clipped value
-ROUNDING = 1e-9  # of the mean square: bound on the rounding error of the sums in an error
+ROUNDING = 1e-9  # share of the mean square: a bound on the rounding error of the sums in an error
 AMAX_OF_ZEROS = 1.0  # a tensor that was always zero is exact under any scale; this one cannot underflow
 
 Error = Callable[[NDArray[np.float64]], NDArray[np.float64]]  # of shrink factors [K, ends] -> [K]
@@ -109,8 +109,8 @@ def _make_ranges(
 ) -> Ranges:
     """Return ranges with one scale for all channels, by applying `found` to all groups together and to each group.
 
-    A group that was always zero gets the pooled range. Any range is exact for it, but one unlike the other groups'
-    would coarsen their scales where groups share a zero point or a grid.
+    A group that was always zero gets the pooled range. Any range is exact for it, but a range unlike those of the other
+    groups would make their scales coarser where groups share a zero point or a grid.
     """
     pooled = found(Density.from_histograms(groups))
 
@@ -176,7 +176,7 @@ class Density:
         ends = np.empty((len(scale), LEVELS + 2), np.int64)  # indices into the cumulative moments
         ends[:, 0], ends[:, 1:-1], ends[:, -1] = 0, edge, 2 * BINS
         mass, first, _ = self.moments
-        cells = np.diff(np.take(mass, ends))  # take: equals indexing, in a quarter of its time
+        cells = np.diff(np.take(mass, ends))  # `take` gives the same as indexing in a quarter of the time
         cells *= value
         cells -= 2 * np.diff(np.take(first, ends))
         cells *= value

@@ -17,8 +17,8 @@ from fewstep.graph.selection import WeightedOp
 from fewstep.measure.rollouts.row_by_row import run_row_by_row
 from fewstep.runtime.backends import Arrays, LoadedGraph
 
-WIDTH = 256  # most inputs of a block; a channel's taps stay together
-MOST_BYTES = 2**25  # of a network's moments, or a sixteenth of its weights if more; if exceeded, blocks are narrower
+WIDTH = 256  # maximum number of inputs of a block; the taps of a channel stay together
+MOST_BYTES = 2**25  # bytes of all moments, or a sixteenth of the weights if more; beyond it, blocks are narrower
 
 Moments = Mapping[str, NDArray[np.float32]]  # by `WeightedOp.code`, sums [blocks, width, width]
 
@@ -27,7 +27,9 @@ Moments = Mapping[str, NDArray[np.float32]]  # by `WeightedOp.code`, sums [block
 class InputBlocks:
     """The inputs of a weight, split into blocks: `spans` of at most `width` inputs. An input is a tap of a channel.
 
-    outputs: of one group of a convolution. inputs: of all groups. taps: of a channel.
+    outputs: number of outputs of one group of a convolution.
+    inputs: number of inputs of all groups.
+    taps: number of taps of a channel.
     """
 
     spans: tuple[slice, ...]
@@ -38,15 +40,16 @@ class InputBlocks:
     groups: int
 
     def place(self, span: slice, outputs: slice) -> tuple[slice, slice]:
-        """Return the slice of all outputs for `outputs` of the group that reads a span, and of the group's inputs."""
+        """Return two slices for a span: that of `outputs`, which count within the span's group, among all outputs, and
+        that of the span within the inputs of its group."""
         group, start = divmod(span.start, self.inputs // self.groups)
         first = group * self.outputs
         return slice(first + outputs.start, first + outputs.stop), slice(start, start + span.stop - span.start)
 
 
 def split_inputs(op: WeightedOp, shape: Sequence[int], width: int) -> InputBlocks:
-    """Return the blocks of a weight of this shape, of at most `width` inputs, or one channel's taps if these are
-    more."""
+    """Return the blocks of a weight of this shape. A block has at most `width` inputs, or the taps of one channel if
+    these are more."""
     groups, taps = op.groups, prod(shape[2:])
     parts = -(-op.channels_in // max(1, width // taps))
     channels = -(-op.channels_in // parts)
@@ -76,13 +79,14 @@ def _count_inputs(ops: Sequence[WeightedOp], prepared: Graph) -> int:
 
 
 class MomentSums:
-    """The float network, run row by row. Adds the moments of the operations' inputs to `sums`, by `WeightedOp.code`.
+    """The float network, run row by row. Each call adds the moments of the operations' inputs to `sums`, by
+    `WeightedOp.code`.
 
     Args:
-        network: also returns the tensors that the operations read: `open_observed`.
-        parts: the operations. Moments of one part do not depend on the others.
+        network: the graph, opened by `open_observed` to also return the tensors that the operations read.
+        parts: the operations, in parts. The moments of one part do not depend on the other parts.
         positions: number of positions drawn from a row if a layer has more; positions are statistically alike.
-        seed: of the draw, so that positions depend only on a row's index in the run.
+        seed: the seed of the drawn positions, which then depend only on a row's index in the run.
     """
 
     def __init__(

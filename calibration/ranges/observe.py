@@ -108,8 +108,10 @@ def measure_tensor(values: NDArray[np.float32], axis: int | None) -> Histogram |
 class Counts:
     """Histograms of tensors by lambda group, to which evaluations are added.
 
-    edges: as in `manifest.Body.groups`. axes: as returned by `channel_axes`; channels of other tensors are not counted
-    separately. samples: number of trajectories once all are counted. unseen: further tensors that never had a value.
+    edges: the values of lambda between groups, as in `manifest.Body.groups`.
+    axes: the channel axes, as returned by `channel_axes`. Channels of other tensors are not counted separately.
+    samples: number of trajectories once all are counted.
+    unseen: further tensors, which never had a value.
     """
 
     tensors: tuple[str, ...]

@@ -16,7 +16,7 @@ from fewstep.calibration.ranges.table import Array, ChannelRanges, Range, Ranges
 from fewstep.plans.errors import UserError
 from fewstep.runtime.tensor_file import check_header
 
-READ = (1, table.SCHEMA)  # 1 has no ranges by channel
+READ = (1, table.SCHEMA)  # schema 1 has no ranges by channel
 
 
 def load(path: Path) -> RangesTable:

@@ -1,5 +1,5 @@
-"""The output error of operations that read an activation, caused by rounding it and their weights. It is computed from
-the weights."""
+"""The error of an operation's output that is caused by rounding its activation and its weights, estimated from the
+weights."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,8 @@
 """An observed network with large activations: each row is measured before the next row is evaluated.
 
-The observed activations of one row take 1.7 GB in the U-Net of Stable Diffusion 1.5. Held for every row, and for the
-previous evaluation too, they would outweigh the network. Histograms merge exactly, so the counts are bitwise identical.
+The observed activations of one row take 1.7 GB in the U-Net of Stable Diffusion 1.5. If they were held for every row,
+and for the previous evaluation too, they would be larger than the network. Histograms merge exactly, so the counts are
+bitwise identical.
 """
 
 from collections.abc import Iterable
@@ -19,7 +20,7 @@ from fewstep.measure.rollouts.row_by_row import run_row_by_row
 from fewstep.runtime.backends import Arrays, LoadedGraph
 
 LARGE = 2**28  # bytes of a row's activations; smaller ones are counted while the next evaluation runs
-BESIDE_LARGE = 2**26  # the same for a network with external weights: several rows at once weigh as much as those
+BESIDE_LARGE = 2**26  # the same if weights are external: several rows at once are as large as the weights
 
 
 @dataclass

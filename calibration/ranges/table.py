@@ -21,7 +21,7 @@ SCHEMA = 2
 LEVELS = 255  # steps between the smallest and the largest of 256 integers
 HEADER = "fewstep.ranges"  # one key only: safetensors writes several in an arbitrary order, and the file is hashed
 RECALIBRATE = "run `fewstep calibrate` again"
-factors_of, by_channel_of = "factors({})".format, "by_channel({})".format  # names of a tensor's further arrays
+factors_of, by_channel_of = "factors({})".format, "by_channel({})".format  # names of the further arrays of a tensor
 
 Array = NDArray[Any]
 METHOD: Final = "channels"  # how ranges are chosen; the others are of earlier versions

@@ -1,10 +1,10 @@
 """x86 CPUs through onnxruntime: uint8 activations, int8 weights per channel, integer kernels emitted directly.
 
-Measurements in onnxruntime 1.31 on AVX512-VNNI shaped this form (a 3.8 M parameter UNet; percent of a step).
-Per-group scales of QLinearConv at run time cost nothing. A zero point of x, or a bias, that is not constant loses its
-fastest kernel (11 %). So groups share zero points, and the bias is a float sum after it (2 %). Quantizing before a
-nearest-neighbour Resize loses time too (5 %), because Resize has no fast kernel for uint8. A gathered scale in a
-QuantizeLinear-DequantizeLinear pair would leave the convolution in float.
+This form follows from measurements in onnxruntime 1.31 on AVX512-VNNI (a UNet of 3.8 M parameters; numbers are percent
+of a step). Per-group scales of QLinearConv at run time cost nothing. If a zero point of x or a bias is not constant,
+QLinearConv loses its fastest kernel (11 %). So groups share zero points, and the bias is a float sum after the
+convolution (2 %). Quantizing before a nearest-neighbour Resize loses time too (5 %), because Resize has no fast kernel
+for uint8. A gathered scale in a QuantizeLinear-DequantizeLinear pair would leave the convolution in float.
 
 Before a convolution, QuantizeLinear takes the per-channel scales. Before a matrix product, a layer norm takes them, or
 they are a separate product. LEAST_GAIN keeps those that gain enough: more of them lose quality on some denoisers. After

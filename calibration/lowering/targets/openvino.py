@@ -1,9 +1,9 @@
 """OpenVINO's CPU plugin: uint8 activations, int8 weights per channel, QuantizeLinear-DequantizeLinear pairs in float32.
 
-Measurements in OpenVINO 2026.4 on AVX512-VNNI shaped this form (the shipped model; percent of a step). Pairs on the
-inputs of weighted operations are enough for int8 kernels throughout. Pairs on their outputs as well are 3 % slower, and
-3 dB further from float, because they round results once more. uint8 and int8 activations take the same time; symmetric
-ones are 3 dB worse, because outputs of SiLU are hardly negative. Norms and SiLU stay in float32.
+This form follows from measurements in OpenVINO 2026.4 on AVX512-VNNI (the shipped model; numbers are percent of a
+step). Pairs on the inputs of weighted operations are enough for int8 kernels throughout. Pairs on their outputs as well
+are 3 % slower, and 3 dB further from float, because they round results once more. uint8 and int8 activations take the
+same time; symmetric ones are 3 dB worse, because outputs of SiLU are hardly negative. Norms and SiLU stay in float32.
 
 The plugin takes only constant scales. So per-group scales are factors in the graph
 (`calibration/lowering/group_factors.py`); the operation stays int8. Without the factors that gain less than 1 dB of a

@@ -1,5 +1,5 @@
-"""Qualcomm's Hexagon through QNN as in `qnn.py`, except that inner operations with weights read 8 bits, with the range
-of the least error."""
+"""Qualcomm's Hexagon through QNN, as in `qnn.py`, except that inner operations with weights read 8 bits. Their ranges
+are those with the least error."""
 
 from dataclasses import replace
 

@@ -79,7 +79,7 @@ def check_pairs_on_inputs(prepared: Graph, lowered: Graph, ops: tuple[WeightedOp
 
 
 def make_target(half: np.dtype[Any]) -> Target:
-    """Return the target with this 16-bit float type around int8."""
+    """Return the target whose float type around int8 is `half`."""
     note = () if half == FLOAT16 else (f"{half.name} around int8, which GPUs have from Ampere (sm80) on",)
     return Target(
         platform=replace(platforms.TENSORRT, notes=note),
