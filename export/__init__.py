@@ -1,4 +1,4 @@
-"""Export a denoiser to a verified bundle. A file that describes a user-supplied denoiser imports:
+"""Export a denoiser to a verified bundle. A file that describes your own denoiser imports:
 
 from fewstep.export import Affine, Carried, Condition, NamedOutput, Policy, ScheduleSpec, Size, Spec, Spectrogram
 from fewstep.export import Positions, Vocabulary

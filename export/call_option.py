@@ -12,7 +12,8 @@ from fewstep.plans.errors import UserError
 
 
 def parse_call(texts: Sequence[str]) -> dict[str, Any]:
-    """Return the arguments of NAME=VALUE. A value is read as JSON, or as text if it is none."""
+    """Return the arguments that texts NAME=VALUE give, by name. A value is read as JSON if it is valid JSON, otherwise
+    as text."""
     given: dict[str, Any] = {}
     for text in texts:
         name, equals, value = text.partition("=")
@@ -26,9 +27,9 @@ def parse_call(texts: Sequence[str]) -> dict[str, Any]:
 
 
 def read_call(text: str, call: Sequence[str], spec: Path | None) -> dict[str, Any]:
-    """Return the arguments of a call. Raises UserError if there are any, and a source is no diffusers pipeline."""
+    """Return the arguments of a call. Raises UserError if there are any but the source is not a diffusers pipeline."""
     path = Path(text)
-    is_file = ".py:" in text and not path.is_dir()  # whose function may return a pipeline
+    is_file = ".py:" in text and not path.is_dir()  # a function, which may return a pipeline
     if (
         not call
         or is_file

@@ -1,4 +1,5 @@
-"""From a torch module to a graph: captured by torch.export, written by torch.onnx, named by its modules."""
+"""Convert a torch module to a graph: torch.export captures it, torch.onnx writes it, and nodes are named by their
+modules."""
 
 import contextlib
 import io
@@ -30,7 +31,7 @@ from fewstep.export.tracing.stacking import STACKS
 from fewstep.graph.graph import Array, Graph
 from fewstep.graph.io import OPSET, from_model
 
-DROPPED_BELOW = 1e-8  # onnxscript takes such constants for 0
+DROPPED_BELOW = 1e-8  # onnxscript treats smaller constants as 0
 
 
 def capture(
@@ -40,10 +41,12 @@ def capture(
     inputs: Sequence[str],
     outputs: Sequence[str],
 ) -> tuple[Graph, torch.export.ExportedProgram]:
-    """The module as a graph of opset 20 with these input and output names, and the program it was written from.
+    """Return the module as a graph of opset 20 with these input and output names, and the exported program from which
+    the graph was written.
 
     The graph's constants are views of the module's weights, not copies of them. The arguments `example` and
-    `dynamic_shapes` mean the same as in `torch.export.export`. UserError naming the operation that cannot be exported.
+    `dynamic_shapes` have the same meaning as in `torch.export.export`. Raises UserError naming an operation that cannot
+    be exported.
     """
     captured = None
     with (
@@ -80,18 +83,19 @@ def capture(
 
 
 def _decompose(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
-    """The program with the operations of `DECOMPOSED` written out. Most have none: that traces the network once more,
-    a quarter of the export's time."""
+    """Return the program with the operations of `DECOMPOSED` replaced by simpler ones. Most programs have none of them.
+    They are returned unchanged, since the replacement traces the network once more, which takes a quarter of the
+    export's time."""
     graphs = [each.graph for each in program.graph_module.modules() if isinstance(each, torch.fx.GraphModule)]
     is_any = any(_is_written_out(node) for graph in graphs for node in graph.nodes)
     return program.run_decompositions(DECOMPOSED) if is_any else program
 
 
 def _is_written_out(node: torch.fx.Node) -> bool:
-    """True if its decomposition makes something else of it."""
+    """Return True if the decomposition of a node's operation differs from the operation."""
     if node.target in ON_PAIRS and not is_circular(node):
-        return has_complex_input(node)  # trying it out here, outside of torch's tracing, may fix the batch
-    if node.target == ATTENTION:  # as above
+        return has_complex_input(node)  # a trial call outside of torch's tracing could fix the batch
+    if node.target == ATTENTION:  # for the same reason
         return bool(node.meta["val"].dim() != EXPORTED_RANK)
     decomposition = DECOMPOSED.get(node.target)
     if decomposition is None:
@@ -101,11 +105,12 @@ def _is_written_out(node: torch.fx.Node) -> bool:
 
 
 def _take_weights(model: ir.Model, before: Iterable[ir.Value]) -> dict[str, Array]:
-    """The weights of a model, which is left without them, and so are those that were `given` before it was optimized.
+    """Return the weights of a model, and remove them from it and from the initializers that it had `before` it was
+    optimized.
 
-    onnxscript's rewrite rules, which are global, remember the last graph that they saw: it must not hold weights. A
-    graph also counts the inputs that it once had, and weights that nothing reads were among them. The counter is
-    private to onnx_ir: a release that has none of this name keeps no such weights.
+    onnxscript's rewrite rules are global and keep the last graph that they processed, so that graph must not hold
+    weights. A graph also keeps a counter of all inputs that it ever had, which may include weights that nothing reads.
+    The counter is private to onnx_ir; a release without it holds no such weights.
     """
     values = model.graph.initializers.items()
     weights = {name: find_mapped(value.const_value.numpy()) for name, value in values if value.const_value}
@@ -118,15 +123,16 @@ def _take_weights(model: ir.Model, before: Iterable[ir.Value]) -> dict[str, Arra
 
 
 def _add(a: torch.Tensor, b: Any, *, alpha: float = 1) -> Any:
-    """a + b, where b keeps a quotient of two zeros from being NaN: as what it does, since torch.onnx's optimizer drops
-    an Add of so little."""
+    """Return a + b for a number b that is so small that torch.onnx's optimizer would drop the Add. Such a b prevents 0
+    / 0, so the sum is written as a selection: b where a is 0, otherwise a."""
     if not isinstance(b, float) or alpha != 1 or not 0 < abs(b) < DROPPED_BELOW:
         return NotImplemented
     return torch.where(a == 0, b, a)
 
 
 def _arange(start: Any, end: Any, step: Any = 1, *, dtype: torch.dtype | None = None, **layout: Any) -> Any:
-    """The fractions of a range as multiples of its step, as many as torch has: ONNX's Range may round to one more."""
+    """Return a range with a fractional step as multiples of the step, with torch's number of elements. ONNX's Range may
+    round to one element more."""
     numbers = (start, end, step)
     if not all(isinstance(each, int | float) for each in numbers) or all(isinstance(each, int) for each in numbers):
         return NotImplemented
@@ -135,12 +141,13 @@ def _arange(start: Any, end: Any, step: Any = 1, *, dtype: torch.dtype | None = 
 
 
 def _squeeze(x: torch.Tensor, dim: int) -> Any:
-    """x where that axis is longer than 1, as torch has it: ONNX refuses to squeeze such an axis."""
+    """Return x unchanged if the axis is longer than 1, as torch does. ONNX refuses to squeeze such an axis."""
     return NotImplemented if x.shape[dim] == 1 else torch.ops.aten.alias.default(x)
 
 
 def _squeeze_all(x: torch.Tensor) -> Any:
-    """x without its axes of length 1, which a free axis is not, as the batch: ONNX would lose it where it is 1."""
+    """Return x without its axes of length 1. Free axes, such as the batch, are kept, as in torch; ONNX would remove a
+    free axis whenever its length is 1."""
     if all(isinstance(size, int) for size in x.shape):
         return NotImplemented
     short = [axis for axis, size in enumerate(x.shape) if isinstance(size, int) and size == 1]
@@ -148,7 +155,7 @@ def _squeeze_all(x: torch.Tensor) -> Any:
 
 
 def _pad(x: torch.Tensor, pad: Sequence[Any], mode: str = "constant", value: float | None = None) -> Any:
-    """Padding as ONNX Runtime and OpenVINO both read it, and padding of complex numbers."""
+    """Return padding in a form that both ONNX Runtime and OpenVINO support, also for complex tensors."""
     if mode == CIRCULAR:
         return pad_circularly(x, pad)
     return ON_PAIRS[torch.ops.aten.pad.default](x, pad, mode, value)
@@ -172,9 +179,9 @@ DECOMPOSED: dict[Any, Callable[..., Any]] = {
 
 @contextlib.contextmanager
 def _silence_exporter() -> Iterator[None]:
-    """torch's exporter prints, warns and logs about itself; its errors still come through."""
+    """Suppress what torch's exporter prints, warns and logs. Its errors are still raised."""
     before = logging.root.manager.disable
-    logging.disable(logging.ERROR)  # of its many loggers, whatever their levels
+    logging.disable(logging.ERROR)  # all of its loggers, whatever their levels
     silent = io.StringIO()
     with warnings.catch_warnings(), contextlib.redirect_stdout(silent), contextlib.redirect_stderr(silent):
         warnings.simplefilter("ignore")
@@ -185,9 +192,11 @@ def _silence_exporter() -> Iterator[None]:
 
 
 def _name_nodes_by_module(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Name each node by the module it comes from, as "down28.conv1/Conv", so that reports speak the user's words.
+    """Name each node after the module that it comes from, as "down28.conv1/Conv", so that reports use the names of the
+    user's code.
 
-    The exporter's metadata holds that, and also paths of this machine: none of it goes further.
+    The names are read from the exporter's metadata. The rest of the metadata, which contains paths of this machine, is
+    not used.
     """
     counts: Counter[str] = Counter()
     for node in model.graph.node:

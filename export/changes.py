@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger("fewstep")
 NO_SLOTS = SlotRequest()
-CHANGED = "_changed_by_fewstep"  # marks modules that options have changed in place
+CHANGED = "_changed_by_fewstep"  # attribute that marks modules which options have changed in place
 RETURNS = "let it return (module, spec)"
 
 
@@ -105,5 +105,5 @@ def _modules_with_weights(module: "nn.Module") -> list["nn.Module"]:
 
 
 def _count_companion_layers(lora: Lora) -> Counter[str]:
-    """Return the number of layers that a file changes, by network, without the denoiser."""
+    """Return the number of layers that a LoRA file changes in each network other than the denoiser."""
     return Counter(network for network, _ in lora.updates if network != DENOISER)

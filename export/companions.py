@@ -33,10 +33,12 @@ BATCH_LIMIT = 63  # from 64 samples on, diffusers makes tensors contiguous befor
 
 @dataclass(frozen=True)
 class Companion:
-    """A network: a module whose `forward(*inputs)` returns its outputs, both in order.
+    """A network besides the denoiser: a module whose `forward(*inputs)` returns its outputs in order.
 
-    `inputs` and `outputs` are the ports of the bundle's graph. `feeds` returns valid inputs for a batch size, by name.
-    `batches` are the batch sizes at which the graph is compared with torch. `weights` are bytes in float32.
+    inputs, outputs: the ports of the bundle's graph, in the order of the module's arguments and results.
+    feeds: returns valid inputs by name, for a batch size.
+    batches: the batch sizes at which the graph is compared with torch.
+    weights: bytes of the weights in float32.
     """
 
     name: str

@@ -1,4 +1,5 @@
-"""The verb `encode`: encode prompts as the conditions of a bundle, for pipelines whose text encoders it lacks."""
+"""The verb `encode`: encode prompts as the conditions of a bundle that does not contain its pipeline's text
+encoders."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,11 +23,11 @@ IMAGE, FILE_TYPE = "image", ".npz"
 class EncodeOptions(Options):
     """Encode prompts as conditions, with the text encoders of a diffusers folder whose bundle has none.
 
-    folder: The folder of the pipeline, which export recorded.
-    prompt: Text prompt. Several give one row each.
+    folder: The diffusers folder of the pipeline from which the bundle was exported.
+    prompt: Text prompt. If it is given several times, each prompt becomes one row.
     negative: Negative prompt, for the unconditional branch of `fewstep run`.
     image: A picture that the pipeline takes besides the prompt, as FILE or NAME=FILE with the argument's name.
-    call: NAME=VALUE, like height=512: an argument of the pipeline's call. Give the same as to export.
+    call: NAME=VALUE, like height=512: an argument of the pipeline's call. Give the same values as to export.
     dtype: Type in which the encoders run: float32, or bfloat16 for half the memory.
     output: The .npz file to write, with one array per condition.
     """

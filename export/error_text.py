@@ -17,7 +17,7 @@ def error_location(error: BaseException) -> str:
 
 
 def user_code_location(frames: Sequence[str]) -> str:
-    """Return the same from the lines of a traceback."""
+    """Return ' (FILE:LINE)' of the innermost frame of the user's code in the lines of a traceback, or ""."""
     for frame in reversed(frames):
         at = FRAME.match(frame)
         file = Path(at[1]) if at is not None else Path()

@@ -19,7 +19,7 @@ from fewstep.runtime.bundle.manifest import Condition
 from fewstep.runtime.kinds.kind import kinds
 
 FORM = "write NAME=SOURCE@LAMBDA, like noisy=FILE.py:make@-2 or oms=FILE.py:make@-inf"
-SHARED = ("shape", "dtype", "null", "low", "high", "shared", "follows")  # fields of a condition that two networks share
+SHARED = ("shape", "dtype", "null", "low", "high", "shared", "follows")  # equal in a shared condition
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,8 @@ def join_conditions(
 ) -> tuple[tuple[Condition, ...], Mapping[str, str]]:
     """Return the bundle's conditions together with the expert's, and the expert's input for each of its conditions.
 
-    Networks share a condition if name and type are equal. A condition of another type with the same name is renamed
-    EXPERT_NAME.
+    Networks share a condition if its name and its type are equal. An expert's condition with the same name but another
+    type is renamed to EXPERT_NAME, with the expert's name as the prefix.
     """
     known, inputs = {each.name: each for each in conditions}, {}
     for each in own:

@@ -62,18 +62,19 @@ class ExportOptions(Options):
     output: The bundle's folder; an older bundle there is replaced.
     spec: A JSON file. For an .onnx file it has names, schedule, prediction and conditions; for the folder of one
         diffusers component, its schedule and prediction.
-    statistics: The data set whose statistics normalise actions and observations, such as so100, for a LeRobot folder
-        that stores statistics of several data sets.
+    statistics: For a LeRobot folder that stores statistics of several data sets: the data set whose statistics
+        normalise actions and observations, such as so100.
     dtype: Type of the body's weights and arithmetic: float32, from which every other form can be derived, or float16,
         half the size and for GPUs only.
-    size: NAME=LOW:HIGH:MULTIPLE makes an axis of x dynamic, like height=32:128:8 and width=32:128:8. NAME@AXIS=... does
-        so under another name. Default: x has one shape.
-    lora: FILE.safetensors, or FILE.safetensors:STRENGTH, merged into the weights. Several are merged in this order.
+    size: NAME=LOW:HIGH:MULTIPLE makes an axis of x dynamic, like height=32:128:8 and width=32:128:8. NAME@AXIS=...
+        gives the axis another name. Default: x has one shape.
+    lora: FILE.safetensors, or FILE.safetensors:STRENGTH, merged into the weights. Several files are merged in the order
+        given.
     lora_slots: Layers that load LoRA files at run time: names, parts of names, or patterns like attn*.to_q; '*' for
         all.
     rank: The maximum sum of the ranks of a layer's LoRA files, with --lora-slots.
     change: NAME:ARGUMENTS, a change of the network before it is traced, like freeu:1.5,1.6,0.9,0.2 or pag:middle; or
-        FILE.py:FUNCTION, which takes (module, spec) and returns both. Several are applied in this order.
+        FILE.py:FUNCTION, which takes (module, spec) and returns both. Several changes are applied in the order given.
     verify: full compares with the source at all times, batches and sizes. quick takes a sixth of the evaluations, for
         large networks. If a bundle at the output has the same graphs, verified by the same fewstep, nothing is run
         again.
@@ -81,11 +82,12 @@ class ExportOptions(Options):
         records, which defines the size of its samples. Default: the pipeline's own values.
     null: NAME=VALUE, like class=10: the null value of a condition, if the source does not define it. NAME=@FILE for an
         array in a .npy file, or in an .npz file under that name. Guidance needs one for each condition.
-    expert: NAME=SOURCE@LAMBDA: SOURCE replaces the denoiser in steps below that lambda = log(alpha / sigma), the noisy
-        side. NAME=SOURCE@-inf runs one step at pure noise before all others. Changes such as --lora apply to the
-        denoiser only.
+    expert: NAME=SOURCE@LAMBDA: the network SOURCE replaces the denoiser in the noisy steps, with lambda = log(alpha /
+        sigma) below LAMBDA. NAME=SOURCE@-inf runs one step at pure noise before all others. Changes such as --lora
+        apply to the denoiser only.
     check: Samples of the training data (.npz or .safetensors): x [N, *x_shape], and each condition by name. A spec that
-        contradicts them is refused before the module is traced, with the likely mistake, like verify --data.
+        contradicts them is refused before the module is traced, and the error names the likely mistake, as verify
+        --data does.
     """
 
     source: str
@@ -106,10 +108,10 @@ class ExportOptions(Options):
 
 
 def export(options: ExportOptions, progress: Progress = SILENT) -> Manifest:
-    """Trace, rewrite and verify a denoiser, then write the bundle. A failure leaves the old bundle, or none.
+    """Trace, rewrite and verify a denoiser, then write the bundle. If that fails, an older bundle stays as it was.
 
-    Weights are in memory once. Those of a large network are written to the bundle's folder as soon as they are traced,
-    and mapped from there. If the export fails, no bundle names these files, and they are removed.
+    Weights are held in memory only once. Those of a large network are written to the bundle's folder as soon as they
+    are traced, and mapped from there. If the export fails, these files are removed.
     """
     from fewstep.export.sources.shipped_plans import (
         add_shipped_plans,
@@ -210,7 +212,7 @@ def _export_network(
 
 
 def _convert_to_float16(writer: Writer, prepared: PreparedDenoiser) -> PreparedDenoiser:
-    """Convert the body to float16. Conditioner and prologue run once per call, and stay float32."""
+    """Convert the body to float16. Conditioner and prologue stay float32, since they run only once per call."""
     body = drop_unused(to_half(prepared.body, FLOAT16))
     if any(place_of(array) is not None for array in prepared.body.constants.values()):  # a large network
         (body,) = store_weights(writer, body)
@@ -219,7 +221,7 @@ def _convert_to_float16(writer: Writer, prepared: PreparedDenoiser) -> PreparedD
 
 
 def _check_named_files(options: ExportOptions) -> None:
-    """Raise UserError if samples or a change do not exist."""
+    """Raise UserError if the file of samples (--check) or a change (--change) does not exist."""
     if options.check is not None:
         from fewstep.measure.rollouts.conditions_file import check_file  # --help does not need it
 
@@ -281,7 +283,8 @@ def _load_changed_source(options: ExportOptions, loras: Sequence[Lora]) -> Sourc
 
 
 def describe_additions(former: Manifest, new: Manifest | None = None) -> str:
-    """Return the additions of other verbs to a bundle that a new one lacks; "" if a report is the only one."""
+    """Describe what other verbs have added to the `former` bundle and the `new` one lacks; "" if it is nothing but a
+    report."""
     bodies = [name for name in former.bodies if name != "float32"]
     engines = [engine.file for engine in former.engines]
     kept = () if new is None else new.fitted
@@ -349,7 +352,7 @@ def _make_manifest(options: ExportOptions, denoiser: ExportedNetwork, loras: Seq
     is_distilled = spec.distilled or is_distilled_sampler(origin.scheduler or {})
     usual = (
         TRAINED if spec.positions else default_grid(spec.schedule, spec.prediction)
-    )  # each position descends the same grid
+    )  # every position goes through the same grid
     return Manifest(
         **described | {"grid": spec.grid or usual, "distilled": is_distilled},
         schema=SCHEMA,

@@ -1,6 +1,6 @@
-"""The reason why a module cannot be exported, in a line: its module, the line of its code, what to write instead.
+"""The reason why a module cannot be exported, in one line: the module, the line of its code, and what to write instead.
 
-torch says it in pages, and names neither the module nor a way out.
+torch's own message is pages long, and names neither the module nor a remedy.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,10 +14,10 @@ from fewstep.export.error_text import error_location, module_name, user_code_loc
 from fewstep.export.tracing.complex_pairs import has_complex_input
 from fewstep.plans.errors import UserError, first_line
 
-ON_VALUES = ("data-dependent", "unbacked")  # of torch's messages about branches and loops
-NO_GRADIENT = "does not support automatic differentiation for outputs with complex dtype"  # behind the operation's name
+ON_VALUES = ("data-dependent", "unbacked")  # words in torch's messages about branches and loops
+NO_GRADIENT = "does not support automatic differentiation for outputs with complex dtype"  # after the operation's name
 FLEX_ATTENTION = "flex_attention"  # the name of the operation in a program
-SYMBOLS = ("'SymInt'", "'SymFloat'")  # what sizes are while torch traces; numpy calls their methods
+SYMBOLS = ("'SymInt'", "'SymFloat'")  # types of sizes while torch traces; numpy calls their methods
 CHOOSE = "compute both ways and choose with torch.where, or fix the number of rounds"
 NO_NUMPY = "compute with operations of torch"
 NO_NUMPY_OF_SIZES = "compute the number where the module is made, or with torch"
@@ -30,13 +30,14 @@ IN_PAIRS = "compute with real and imaginary part, as docs/restoration.md does"
 
 @dataclass
 class CallWatch:
-    """The place of tracing in a module: the modules that it is inside of, and the first that fixed the batch."""
+    """The place in a module that torch is tracing: the modules that are being called, and the first one that fixed the
+    batch."""
 
     root: torch.nn.Module
-    hooks: str = ""  # those of the module itself, in words
+    hooks: str = ""  # the hooks of the module and its submodules, in words
     inside: list[str] = field(default_factory=list)
     fixed_by: str | None = None
-    batch: Any = None  # the symbol of it, once tracing has begun
+    batch: Any = None  # the symbol of the batch size, once tracing has begun
 
     @property
     def innermost(self) -> str:
@@ -51,7 +52,7 @@ class CallWatch:
 
 @contextmanager
 def watch_calls(root: torch.nn.Module) -> Iterator[CallWatch]:
-    """Follow the forward calls of a module and all its modules."""
+    """Record the forward calls of a module and of its submodules while the block runs."""
     watch = CallWatch(root, describe_hooks(root))
 
     def enter(name: str, inputs: Sequence[Any]) -> None:
@@ -72,7 +73,8 @@ def watch_calls(root: torch.nn.Module) -> Iterator[CallWatch]:
 def _hook_calls(
     root: torch.nn.Module, enter: Callable[[str, Sequence[Any]], None], leave: Callable[[str], None]
 ) -> Iterator[None]:
-    """Call `enter` with a module's name and inputs before each forward call inside, and `leave` behind it."""
+    """Call `enter` with a module's name and inputs before each forward call, and `leave` with its name after it, while
+    the block runs."""
     handles: list[Any] = []
     for name, module in root.named_modules():
         handles.append(module.register_forward_pre_hook(lambda _, inputs, name=name: enter(name, inputs)))
@@ -85,8 +87,8 @@ def _hook_calls(
 
 
 def describe_hooks(root: torch.nn.Module) -> str:
-    """ "LayerwiseCastingHook (on blocks.1 and 3 more modules)": what runs before or after the forward of a module, of
-    torch, diffusers or accelerate; nothing if nothing does."""
+    """ "LayerwiseCastingHook (on blocks.1 and 3 more modules)": the hooks of torch, diffusers or accelerate that run
+    before or after the forward call of a module. "" if there are none."""
     found: dict[str, list[str]] = {}
     for name, module in root.named_modules():
         own: list[Any] = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
@@ -107,7 +109,8 @@ def _and_more(names: Sequence[str]) -> str:
 def explain_export_error(
     error: BaseException, watch: CallWatch, captured: torch.export.ExportedProgram | None
 ) -> UserError:
-    """The error to raise; `captured` is the program, where torch came so far."""
+    """Return the UserError for an error of torch's exporter. `captured` is the captured program, or None if capturing
+    failed."""
     causes = [error]
     while causes[-1].__cause__ or causes[-1].__context__:
         causes.append(causes[-1].__cause__ or causes[-1].__context__)  # type: ignore[arg-type]
@@ -134,14 +137,15 @@ def explain_export_error(
 
 
 def find_input_change(root: torch.nn.Module, inputs: Iterable[torch.Tensor]) -> str | None:
-    """The module that changes what a forward call is given, in words, or nothing. It is called with these inputs."""
+    """Call the module with these inputs, and return a description of the submodule that changes them in place, or
+    None."""
     arguments = tuple(inputs)
     versions = [each._version for each in arguments]
     inside: list[str] = []
     changed: list[str] = []
 
     def look() -> None:
-        """Before a module is entered or left, what was changed was changed by the code of the one around."""
+        """A change since the last look was made by the code of the innermost module that has been entered."""
         if not changed and [each._version for each in arguments] != versions:
             changed.append(inside[-1])
 
@@ -160,7 +164,8 @@ def find_input_change(root: torch.nn.Module, inputs: Iterable[torch.Tensor]) -> 
 
 
 def describe_random_operation(root: torch.nn.Module, program: torch.export.ExportedProgram) -> str:
-    """ " (aten.randn_like in blocks.1 (Noise) of Denoiser)": what draws at random in a program, or nothing."""
+    """ " (aten.randn_like in blocks.1 (Noise) of Denoiser)": the operation of a program that draws at random. "" if
+    there is none."""
     for node in program.graph.nodes:
         tags = getattr(node.target, "tags", ())
         if torch.Tag.nondeterministic_seeded in tags and "attention" not in str(node.target):
@@ -180,8 +185,8 @@ def _explain_missing_form(operation: str, watch: CallWatch, captured: torch.expo
 
 
 def _find_origin(program: torch.export.ExportedProgram, operation: str) -> torch.fx.Node | None:
-    """The node of a program that an operation without an ONNX form comes from: itself, or one that torch.onnx writes
-    out with it, as it does hypot with prims.hypot."""
+    """Return the node of a program from which an operation without an ONNX form comes: the operation itself, or one
+    that torch.onnx decomposes into it, as it decomposes hypot into prims.hypot. None if it is unknown."""
     for nodes in (program, program.run_decompositions()):
         if (own := _find_by_name(nodes, operation)) is not None:
             return own
@@ -191,8 +196,8 @@ def _find_origin(program: torch.export.ExportedProgram, operation: str) -> torch
 
 
 def _onnx_decompositions() -> dict[Any, Callable[..., Any]] | None:
-    """What torch.onnx writes out before it looks for ONNX forms. The table is private to torch: without it, the error
-    names neither module nor line."""
+    """Return the decompositions that torch.onnx applies before it looks for ONNX forms. The table is private to torch.
+    If it is missing, None is returned, and the error names neither module nor line."""
     try:
         from torch.onnx._internal.exporter import _decomp, _registration
 
@@ -215,13 +220,13 @@ def _operation_name(node: torch.fx.Node) -> str:
 
 
 def _module_of(node: torch.fx.Node) -> str:
-    """The qualified name of the module whose forward made a node."""
+    """Return the qualified name of the module whose forward call created a node."""
     stack = list((node.meta.get("nn_module_stack") or {}).values())
     return str(stack[-1][0]) if stack else ""
 
 
 def _code_location(node: torch.fx.Node) -> str:
-    """' (FILE:LINE)' of the code that made a node, or nothing."""
+    """Return ' (FILE:LINE)' of the code that created a node, or ""."""
     return user_code_location((node.meta.get("stack_trace") or "").splitlines())
 
 

@@ -1,7 +1,7 @@
 """Keep axes of x and of conditions dynamic in the graph of a torch module, and name the module that fixes one.
 
-torch.export gets axes as multiples (`8 * height_steps`). So it needs no proof that sizes match after a picture is
-halved three times and upsampled again.
+torch.export gets axes as multiples, such as `8 * height_steps`. It then needs no proof that sizes match after a picture
+is halved three times and upsampled again.
 """
 
 import logging
@@ -107,8 +107,8 @@ def _find_fixing_lines(
 
 
 def _makes_number_of_size(guard: Mapping[str, Any]) -> bool:
-    """True if a guard is "Eq(s0, 16)", of the sizes of one input. That two inputs have one size or one batch is a guard
-    too."""
+    """Return True if a guard is like "Eq(s0, 16)", which fixes a size of an input. Other guards only state that two
+    inputs have equal sizes or batches."""
     sources = list((guard.get("symbol_to_sources") or {}).values())
     inputs = {source.partition(".size()")[0] for source in sources}
     fixes = any(not source.endswith(".size()[0]") for source in sources)
@@ -116,7 +116,7 @@ def _makes_number_of_size(guard: Mapping[str, Any]) -> bool:
 
 
 def _fixes_batch(guard: Mapping[str, Any]) -> bool:
-    """True if a guard is "Eq(s0, 2)", of the batch of an input."""
+    """Return True if a guard is like "Eq(s0, 2)", which fixes the batch of an input."""
     sources = [*(guard.get("symbol_to_sources") or {}).values()]
     return "Eq(" in str(guard.get("expr", "")) and len(sources) == 1 and sources[0].endswith(".size()[0]")
 
@@ -128,8 +128,8 @@ def _size_symbol(size: Size) -> Any:
 
 
 def _axis_symbol(size: str, steps: Mapping[str, Any], multiples: Mapping[str, int]) -> Any:
-    """Return an axis that follows one size as a multiple of its symbol. torch.export infers an axis that follows
-    several."""
+    """Return an axis that follows one size as a multiple of its symbol. If it follows several sizes, torch.export
+    infers the axis."""
     factor, names = parse_dimension(size)
     if len(names) > 1:
         return torch.export.Dim.AUTO

@@ -41,12 +41,12 @@ PACKAGES = (
     fewstep.runtime,
 )  # their code rewrites and verifies graphs
 Evaluate = Callable[[Mapping[str, NDArray[Any]]], NDArray[Any]]  # feeds by graph name -> the prediction
-STAGES = 3  # load, trace, prepare; verification then counts its points
+STAGES = 3  # stages: load, trace, prepare; verification then counts its points
 
 
 @dataclass(frozen=True)
 class Origin:
-    """A bundle's facts about its source, without the source."""
+    """What a bundle stores about its source."""
 
     spec: Spec
     label: str
@@ -58,10 +58,11 @@ class Origin:
 
 @dataclass(frozen=True)
 class LoadedDenoiser:
-    """A denoiser as graphs, before and after the rewrites, and its outputs; `again` loads it again.
+    """A denoiser as graphs, before and after the rewrites, and its outputs. `again` is a function that loads the
+    original again.
 
-    `expected` is a Verification if the replaced bundle has one for the same graphs. Then nothing was run. `verified` is
-    a digest of everything that a verification depends on.
+    `expected` is a Verification if the bundle that is replaced has one for the same graphs; then nothing was run.
+    `verified` is a digest of everything that a verification depends on.
     """
 
     origin: Origin
@@ -83,8 +84,8 @@ def load_and_trace(
 ) -> LoadedDenoiser:
     """Load, trace and rewrite the denoiser. Run the original, unless the replaced bundle has a reusable verification.
 
-    `dtype` is the body's type. `more` lists all other text that a verification depends on, such as versions. `check`
-    raises UserError if the denoiser's outputs contradict its spec, before a module is traced.
+    `dtype` is the body's type. `more` lists everything else that a verification depends on, such as versions, as text.
+    `check` raises UserError if the denoiser's outputs contradict its spec, before a module is traced.
 
     The weights of a large denoiser are then in files in the bundle's folder. Its own memory can be garbage-collected
     after this call, and `again` loads it again. The graphs of a small denoiser share its weights.

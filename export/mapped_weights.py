@@ -14,7 +14,7 @@ import torch
 from fewstep.graph import weights
 from fewstep.graph.graph import Array
 
-_ARRAYS: WeakValueDictionary[int, Array] = WeakValueDictionary()  # by address; a tensor keeps its array alive
+_ARRAYS: WeakValueDictionary[int, Array] = WeakValueDictionary()  # arrays by address; a tensor keeps its array alive
 
 
 def map_floats(path: Path) -> dict[str, torch.Tensor]:
@@ -37,8 +37,8 @@ def map_floats(path: Path) -> dict[str, torch.Tensor]:
 
 
 def find_mapped(array: Array) -> Array:
-    """Return the array of `map_floats` with the same memory, transposed or not, otherwise the array itself. A view from
-    torch does not show that its memory is a file's."""
+    """Return the array of `map_floats` that has the same memory, transposed if necessary, or else the array itself. (A
+    view from torch does not show that its memory is mapped from a file.)"""
     own = _ARRAYS.get(array.__array_interface__["data"][0])
     forms = () if own is None else (own, own.T)
     return next((each for each in forms if weights.memory_key(each) == weights.memory_key(array)), array)

@@ -1,4 +1,4 @@
-"""Give a foreign graph the ports of fewstep's graphs: x, time, conditions, output; all in float32.
+"""Give the graph of an .onnx file the ports of fewstep's graphs: x, time, conditions, output; all in float32.
 
 Tensors are renamed if that suffices. If a file's port has another type or shape than fewstep's, a node between the two
 converts. A single time for all samples becomes one time per sample.
@@ -42,7 +42,7 @@ def standardize_ports(graph: Graph, spec: Spec, file: str) -> Graph:
     _check_names(graph, spec, file)
     there = {
         name: port for name, port in ports.items() if name in own
-    }  # all, except a time that a token denoiser does not read
+    }  # all ports, except the time if a token denoiser does not read it
     for name, port in there.items():
         _check_port(own[name], port, file)
     output = _infer_open_sizes(own[spec.output], graph)

@@ -9,8 +9,8 @@ ALONE = 900 * 10**6  # bytes of torch, its exporter, onnxruntime, and the source
 
 
 def estimate_needs(source: Source, dtype: str = "float32") -> Needs | None:
-    """Return the needs of a torch module: its weights once, in float32, and the packages. None if only tracing shows
-    them.
+    """Return the needs of a torch module: its weights once in float32, and the memory of the packages. None for other
+    sources, whose needs are known only after tracing.
 
     The other networks are loaded one at a time, after the denoiser is in files. A float16 graph is written after the
     float32 one.

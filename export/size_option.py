@@ -13,7 +13,7 @@ from fewstep.runtime.bundle.manifest import Condition, Description, Size
 
 FORM = re.compile(r"([A-Za-z_]\w*)(?:@(\d{1,2}))?=(\d{1,8}):(\d{1,8})(?::(\d{1,8}))?", re.ASCII)
 FIX = "write NAME=LOW:HIGH:MULTIPLE, like height=32:128:8, or NAME@AXIS=... for an axis with another name"
-AXES = {"height": -2, "width": -1, "length": -1}  # the axis of each name, counted from the end
+AXES = {"height": -2, "width": -1, "length": -1}  # the axis that each name stands for, counted from the end
 
 
 def with_sizes(source: Source, texts: Sequence[str]) -> Source:

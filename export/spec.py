@@ -34,7 +34,7 @@ from fewstep.runtime.lora.file import Lora
 from fewstep.runtime.progress import SILENT, Progress
 
 KIND = get_type_hints(ScheduleSpec)["kind"]
-FIXES = {  # what to give for a wrong field of a Spec
+FIXES = {  # fixes for wrong fields of a Spec
     "name": "give a string",
     "x_shape": "give the shape of one sample, like (1, 28, 28)",
     "conditions": f"give a tuple of Condition, as the denoiser was trained; dtypes are {', '.join(get_args(DType))}",
@@ -51,7 +51,7 @@ FIXES = {  # what to give for a wrong field of a Spec
     "to": "give the name of the input that is the second time, or leave it out",
     "output": "give the name of the output that is the prediction",
 }
-OF_CONDITION = {  # what to give for a wrong field of a condition
+OF_CONDITION = {  # fixes for wrong fields of a condition
     "follows": 'give {AXIS: SIZE}, like {1: "height", 2: "width*8"}',
     **dict.fromkeys(("null", "low", "high", "typical", "shape", "default"), "give what the denoiser was trained with"),
 }
@@ -88,7 +88,7 @@ class Spec(Description, frozen=True):
     scheduler_config.json of diffusers, for the plan "scheduler:STEPS". `grid` is the default grid of plan names, for
     networks trained on the times of one grid only (distilled ones); otherwise `plans.default_grid` chooses it.
     `distilled` networks were trained to reach a sample in few steps, and have no exact trajectory. `x`, `time`, `to`
-    and `output` name those tensors in an .onnx file; a torch module's have no names."""
+    and `output` are the names of these tensors in an .onnx file; those of a torch module have no names."""
 
     scheduler: dict[str, Any] | None = None
     x: str = X
@@ -98,7 +98,7 @@ class Spec(Description, frozen=True):
 
     @property
     def times(self) -> dict[str, str]:
-        """The network's times: port of the graph -> name of the input in an .onnx file."""
+        """The network's times: the names of the inputs in an .onnx file, by the port of the graph."""
         return {TIME: self.time} | ({} if self.to is None else {TO: self.to})
 
     @property
@@ -108,7 +108,7 @@ class Spec(Description, frozen=True):
 
     @property
     def other_outputs(self) -> dict[str, Carried | NamedOutput]:
-        """The graph's output ports besides the prediction, in order."""
+        """The outputs besides the prediction, by the port of the graph, in order."""
         return {NAMED + each.name: each for each in self.outputs} | {NEXT + each.name: each for each in self.carried}
 
     @property
@@ -122,7 +122,7 @@ class Spec(Description, frozen=True):
         return f"{place!r}" if found is None else f"{found[2]!r} of condition {self.conditions[int(found[1])].name!r}"
 
     def __post_init__(self) -> None:
-        for field in msgspec.structs.fields(self):  # only a decoder checks types
+        for field in msgspec.structs.fields(self):  # msgspec checks types only when it decodes
             value = getattr(self, field.name)
             try:  # convert lists to tuples
                 converted = msgspec.convert(msgspec.to_builtins(value), field.type)
@@ -193,7 +193,8 @@ class Spec(Description, frozen=True):
 
 
 def _fix(place: str) -> str:
-    """Return the fix of a field, such as "x_shape" or "conditions[0].low". Types of denoisers define their own."""
+    """Return the fix for a wrong field, such as "x_shape" or "conditions[0].low". Fields that are kinds of denoiser
+    define their own fixes."""
     name, of_condition = re.split(r"\W", place)[0], OF_CONDITION.get(place.rpartition(".")[2])
     if name == "conditions" and of_condition:
         return of_condition
@@ -203,8 +204,8 @@ def _fix(place: str) -> str:
 
 
 def _check_grid(grid: str, name: str, schedule: NoiseSchedule | None) -> None:
-    """Raise UserError if a grid is unknown, or yields no times on the schedule for any number of steps. Token specs
-    have no grid. User-supplied times fix the number of steps."""
+    """Raise UserError if a grid is unknown, or yields no times on the schedule for any number of steps. The spec of a
+    token denoiser must have no grid. A grid that lists times works for one number of steps only."""
     if schedule is None:
         raise UserError(
             f"spec {name!r} predicts logits and has a grid", "leave the grid out: plans of tokens have none"
@@ -250,7 +251,7 @@ class Reference(Protocol):
         ...
 
     def output(self, feeds: Mapping[str, Array], where: str = "") -> Array:
-        """Return the prediction, float32 [B, *output_shape]. `where` tells an error message at which inputs."""
+        """Return the prediction, float32 [B, *output_shape]. `where` describes the inputs in error messages."""
         ...
 
     def other_outputs(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
@@ -290,11 +291,12 @@ class CompanionSource(Protocol):
 
     @property
     def file_sizes(self) -> tuple[int, ...]:
-        """Their sizes in a bundle: the bytes of each network's weights in float32, and 0 for each small file."""
+        """The sizes of their files in a bundle: the bytes of each network's weights in float32, and 0 for each small
+        file."""
         ...
 
     def with_loras(self, loras: Sequence[Lora]) -> "CompanionSource":
-        """Return these networks with the files' updates for them."""
+        """Return these networks with the updates that the LoRA files hold for them."""
         ...
 
     def add(self, writer: Writer, manifest: Manifest, progress: Progress = SILENT) -> Manifest:

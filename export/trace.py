@@ -60,7 +60,7 @@ def trace(module: torch.nn.Module, spec: Spec, batch_limit: int | None = None) -
 
 
 def _dynamic_shapes(module: torch.nn.Module, spec: Spec, limit: int | None) -> list[Any]:
-    """Return the dynamic axes of each argument, nested if forward takes some as *arguments."""
+    """Return the dynamic axes of each argument of forward. Those of a parameter *arguments are nested in a tuple."""
     shapes: list[Any] = free_sizes.dynamic_axes(spec, torch.export.Dim(BATCH, max=limit))
     count = len(shapes)
     kinds = [parameter.kind for parameter in inspect.signature(module.forward).parameters.values()]
@@ -123,8 +123,8 @@ def _return_fix(spec: Spec) -> str:
 
 
 def _check_beside(module: torch.nn.Module, spec: Spec, returned: Any, batch: int) -> None:
-    """Raise UserError unless a module returns its prediction, its named outputs, and its carried tensors with their
-    input shapes."""
+    """Raise UserError unless the tensors that a module returns besides its prediction are its named outputs and its
+    carried tensors, the latter in the shapes of the inputs."""
     wanted = spec.other_outputs.values()
     names = ", ".join(each.name for each in wanted)
     fix = f"let {forward_signature(spec)} return (prediction, {names}), each as in the spec"

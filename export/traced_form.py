@@ -1,4 +1,5 @@
-"""Modules that are traced in a different form than they run in, such as one that contains its backward pass."""
+"""Modules that are traced in another form than the one in which they run. An example is a module that contains its
+backward pass."""
 
 from abc import ABC, abstractmethod
 
@@ -9,11 +10,11 @@ from fewstep.plans.errors import UserError
 
 
 class TracedForm(nn.Module, ABC):
-    """A module whose operations no exporter can write directly."""
+    """A module with operations that the exporter cannot write directly."""
 
     @abstractmethod
     def check_spec(self, spec: Spec) -> None:
-        """Raise UserError for a spec that the other form does not support."""
+        """Raise UserError for a spec that the traced form does not support."""
 
     @abstractmethod
     def make_traceable(self, example: tuple[Tensor, ...]) -> nn.Module:

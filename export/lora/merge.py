@@ -1,4 +1,4 @@
-"""Merge LoRA files into a denoiser before it is traced. The result is one network, as fast as the one without them."""
+"""Merge LoRA files into a denoiser before it is traced. The merged network is as fast as the original."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 
 def merge(module: "torch.nn.Module", lora: Lora, component: Component = DENOISER) -> None:
-    """Add the file's update for that network to the module's weights, in float32. Strength 0 changes nothing.
+    """Add a LoRA file's update for the network `component` to the weights of its module, in float32. Strength 0 changes
+    nothing.
 
     Raises UserError if the module lacks a layer or its shape differs; then nothing is changed. Also raises UserError if
     a weight exceeds float32; then the module is unusable.

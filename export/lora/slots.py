@@ -23,8 +23,8 @@ GREATEST_RANK = 4096
 
 @dataclass(frozen=True)
 class SlotRequest:
-    """Layers that get slots: names of modules, parts of names, or patterns like "attn*.to_q". rank: the maximum sum of
-    the ranks of a layer's files."""
+    """The layers that get slots: names of modules, parts of names, or patterns like "attn*.to_q". `rank` is the maximum
+    sum of the ranks of the LoRA files of a layer."""
 
     layers: Sequence[str] = ()
     rank: int = 64
@@ -38,8 +38,8 @@ class SlotRequest:
 
 
 def find_slots(module: "torch.nn.Module", asked: SlotRequest) -> LoraSlots:
-    """Return the slots of a module: at its linear layers and convolutions without groups. Raises UserError for a name
-    that matches none."""
+    """Return the slots of a module, which are at linear layers and at convolutions without groups. Raises UserError for
+    a name that matches none."""
     import torch
 
     from fewstep.export.error_text import module_name

@@ -7,7 +7,7 @@ from fewstep.export.sources.diffusers.files import INDEX, is_component
 from fewstep.export.sources.folder_kinds import find_folder_kind
 from fewstep.plans.errors import UserError
 
-PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".bin", ".tar")  # of pickle and of torch.save
+PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".bin", ".tar")  # suffixes of files of pickle and of torch.save
 WEIGHTS = (".safetensors", ".npz", ".h5", ".gguf")
 FIX = "write a FILE.py with a function that loads it and returns (module, Spec), and give FILE.py:FUNCTION"
 

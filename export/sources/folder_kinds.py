@@ -23,9 +23,9 @@ from fewstep.plans.names.plugins import (
 class FolderKind:
     """The format in which a project saves its denoisers.
 
-    holds: returns whether a folder has this type, by files other than its weights.
+    holds: returns whether a folder has this format, judged by files other than its weights.
     load: loads the source of such a folder. Raises UserError if a file is missing or of another type.
-    weights: returns the weight files to fetch from a hub for such a folder, by its other files.
+    weights: returns the names of the weight files to fetch from a hub, given a folder with the other files.
     load_with_statistics: loads the source whose samples and conditions are normalised by the statistics of a data set,
         which `export --statistics` names. None for types that store no statistics by data set.
     """

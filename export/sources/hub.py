@@ -26,8 +26,8 @@ from fewstep.runtime.backends.checks import import_package
 NAME = re.compile(r"(?P<model>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(?P<revision>[\w./-]+))?")
 DESCRIPTIONS = ("*.json", "*.md", "*.txt", "*.model")  # configs, the model card, and tokenizer files
 NETWORKS = ("unet", "transformer", "vae", CONTROLNET, ADAPTER)  # components of a pipeline whose weights are read
-ENCODER, ENCODER_WEIGHTS = "text_encoder", "model"  # prefixes of their folders and weight files
-USUAL_WEIGHTS = "model.safetensors"  # of a model of neither diffusers nor a plugin
+ENCODER, ENCODER_WEIGHTS = "text_encoder", "model"  # prefixes of the names of their folders and weight files
+USUAL_WEIGHTS = "model.safetensors"  # files of a model that is neither diffusers' nor a plugin's
 FILES = (".py", ".onnx", ".json", ".safetensors", ".bin", ".ckpt", ".pt", ".pth", ".pkl", ".zip")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 A_FOLDER = "or give a folder that was downloaded before"
@@ -36,7 +36,7 @@ LOG = logging.getLogger("fewstep")
 
 @dataclass(frozen=True)
 class Fetched:
-    """A model in the library's cache. revision: the commit."""
+    """A model in the library's cache. `revision` is its commit."""
 
     folder: Path
     model: str
@@ -44,7 +44,7 @@ class Fetched:
 
     @property
     def label(self) -> str:
-        """The name with the commit, which exports the same model again."""
+        """The model's name with its commit. Exporting this name gives the same model again."""
         return f"{self.model}@{self.revision}"
 
     def rename_source(self, source: Source) -> Source:
@@ -69,7 +69,7 @@ def fetch(text: str) -> Fetched:
     match = NAME.fullmatch(text)
     if match is None:
         raise UserError(f"{text!r} is not the name of a model", "give ORG/NAME, or ORG/NAME@REVISION")
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # huggingface_hub reads it when it is imported
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # huggingface_hub reads this variable when it is imported
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     hub = import_package(
@@ -85,7 +85,7 @@ def fetch(text: str) -> Fetched:
         LOG.warning("%s comes from the cache, at commit %s, which may not be the newest: %s", text, commit, why)
     homes = _network_folders(folder)
     lacking = homes
-    for variant in (None, FP16):  # FP16 for networks that the hub lacks in full precision
+    for variant in (None, FP16):  # half precision for networks that the hub does not have in full precision
         wanted = {home: _weight_files(folder, home, stem, variant) for home, stem in lacking.items()}
         if wanted:
             names = [name for files in wanted.values() for name in files]
@@ -137,7 +137,7 @@ def _hub_error(hub: Any, model: str, revision: str | None) -> Exception | None:
         hub.HfApi().model_info(model, revision=revision, timeout=10)
     except hub.errors.RevisionNotFoundError as error:
         raise explain_failure(hub, error, model, revision) from error
-    except Exception as error:  # of the library, its network library or the system
+    except Exception as error:  # errors of huggingface_hub, of its network library or of the system
         return error
     return None
 
@@ -150,7 +150,7 @@ def _download(
     try:
         is_local = unanswered is not None
         return Path(download(model, revision=revision, allow_patterns=[*patterns], local_files_only=is_local))
-    except Exception as error:  # as above
+    except Exception as error:  # errors of the same kinds
         raise explain_failure(hub, unanswered or error, model, revision) from error
 
 

@@ -24,7 +24,7 @@ from fewstep.graph.upgrade import report_foreign_errors, to_opset
 from fewstep.plans.errors import UserError
 
 TOLERANCE = 1e-4  # float32 against float32
-HALF_TOLERANCE = 2e-2  # against a graph that rounds to float16 after every operation
+HALF_TOLERANCE = 2e-2  # float32 against a graph that rounds to float16 after every operation
 DYNAMIC = "its batch is fixed: export it again with a dynamic batch (dynamic_shapes of torch.onnx.export)"
 
 
@@ -51,8 +51,8 @@ class OnnxSource:
 
     def trace(self) -> TracedDenoiser:
         """Return the file's graph in opset 20 and float32, with a dynamic batch and fewstep's ports."""
-        graph = _read_graph(self.path)  # first: it refuses weights outside the file's folder, unlike onnxruntime
-        session = _open_session(self.path)  # second: a graph that it loads is valid, and passes may rely on that
+        graph = _read_graph(self.path)  # first, since it refuses weights outside the file's folder
+        session = _open_session(self.path)  # second: passes may rely on a graph that loads
         is_float16 = has_type(graph, FLOAT16)
         ports = {value.name: value for value in graph.inputs}
         batch = _static_batch(graph, self.spec)
@@ -114,7 +114,7 @@ class OnnxReference:
         )
 
     def tensor_names(self) -> tuple[str, ...]:
-        """Return the tensor names of the file's graph. Passes and conversions keep the names of values that they
+        """Return the tensor names of the file's graph. Passes and conversions do not rename the values that they
         keep."""
         ports = {self.spec.output, *self.inputs}
         nodes = onnx.load(self.path, load_external_data=False).graph.node
@@ -177,7 +177,8 @@ def _read_graph(path: Path) -> Graph:
 
 
 def _refuse_quantized(model: onnx.ModelProto, name: str) -> None:
-    """Raise UserError if a file has quantized weights or operations, also in functions: a bundle starts in float."""
+    """Raise UserError if a file has quantized weights or operations, also in functions: a bundle is exported in
+    float."""
     for node in (node for part in (model.graph, *model.functions) for node in part.node):
         if is_quantized(node.op_type, node.domain):
             raise UserError(
@@ -199,7 +200,7 @@ def _open_session(path: Path, model: onnx.ModelProto | None = None) -> ort.Infer
     options.log_severity_level = 4
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.disable_prepacking", "1")  # packing stores each weight twice
+    options.add_session_config_entry("session.disable_prepacking", "1")  # prepacking would hold each weight twice
     if model is None and len(_node_names(whole := io.parse(path))) < len(whole.graph.node):
         model = whole
     if model is not None:

@@ -23,7 +23,7 @@ def load_python_file(text: str, call: Mapping[str, Any] | None = None) -> TorchS
     call: arguments of the pipeline's call for its recording.
     """
     name, _, function_name = text.rpartition(":") if ":" in text else (text, "", "")
-    file = Path(name).absolute()  # like in tracebacks
+    file = Path(name).absolute()  # the name that tracebacks show
     if file.suffix != ".py" or not function_name.isidentifier():
         fix = f"write it as {name or 'my_model.py'}:FUNCTION, one that returns (module, Spec){_list_functions(file)}"
         raise UserError(f"source {text!r} is not FILE.py:FUNCTION", fix)

@@ -24,7 +24,7 @@ def cifar10() -> TorchSource:
     """Load the class-conditional UNet on CIFAR-10, 32x32 colour images in [-1, 1]: a rectified flow."""
     from fewstep.models.cifar10 import data, unet
 
-    weights = Path(unet.__file__).resolve().with_name(unet.WEIGHTS)  # in the clone that editable installs link to
+    weights = Path(unet.__file__).resolve().with_name(unet.WEIGHTS)  # in the clone to which editable installs link
     digest = _fingerprint(weights)
     spec = Spec("cifar10", unet.IMAGE_SHAPE, (_class_condition(data.CLASSES),), "flow", ScheduleSpec("flow"))
     return TorchSource(unet.load(weights), spec, "cifar10", digest)

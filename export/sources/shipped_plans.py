@@ -47,7 +47,7 @@ def load_shipped_plans(name: str) -> tuple[tuple[FittedPlan, Plan], ...]:
 def add_shipped_plans(writer: Writer, manifest: Manifest) -> Manifest:
     """Return the manifest of a new bundle with the shipped plans that were fitted to its denoiser, if any.
 
-    They fit any export of the same weights, since all compute the same. A bundle with experts gets none.
+    They suit any export of the same weights, since all such exports compute the same. A bundle with experts gets none.
     """
     source = manifest.provenance.source
     if source not in NAMES or manifest.networks:

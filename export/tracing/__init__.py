@@ -1,1 +1,2 @@
-"""Forms that torch cannot trace as they are: complex tensors, short lists of numbers, arithmetic on sizes."""
+"""Replacements for what torch cannot trace or export directly: complex tensors, short lists of numbers, arithmetic on
+sizes."""

@@ -1,6 +1,8 @@
-"""Antialiased resizing between fixed sizes: torch's own weights as two matrix products, which every engine computes.
+"""Antialiased resizing between fixed sizes, written as two matrix products with torch's own weights. Every engine
+computes these.
 
-ONNX's Resize has other weights with align_corners and with a scale factor whose product is not a whole number.
+The weights of ONNX's Resize differ from torch's with align_corners, and with a scale factor whose product with the size
+is not a whole number.
 """
 
 from collections.abc import Callable
@@ -18,13 +20,14 @@ ATEN = torch.ops.aten
 
 
 def resize_matrix(mode: Any, size: int, to: int, align_corners: bool, scale: float | None = None) -> Any:
-    """Return [size, to] float32: row times matrix is the row resized by torch. `mode` is one of `ANTIALIASED`."""
+    """Return the matrix [size, to], float32, whose product with a row is the row as resized by torch. `mode` is one of
+    `ANTIALIASED`."""
     rows = torch.eye(size)[None, None]  # along the width: torch 2.13 resizes the height of an image of width 1 wrong
     return mode.default(rows, [size, to], align_corners, None, scale)[0, 0].numpy()
 
 
 def _make_form(mode: Any, otherwise: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the form of an operation; `otherwise` writes it where a size is free."""
+    """Return the function that writes a resizing operation in ONNX. Where a size is free, `otherwise` writes it."""
 
     def resize(
         x: Any,

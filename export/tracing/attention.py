@@ -1,7 +1,8 @@
-"""Attention as torch computes it where ONNX differs: rows that a mask leaves no key, and tensors of other ranks than 4.
+"""Attention in the cases in which ONNX's form differs from torch's: rows for which a mask leaves no key, and tensors
+whose rank is not 4.
 
-torch's scaled_dot_product_attention returns 0 for a query without a key. ONNX has no such softmax: with a mask of
-finite numbers it gives the mean of all values, and with infinities NaN.
+torch's scaled_dot_product_attention returns 0 for a query without a key. A softmax in ONNX gives the mean of all values
+if the numbers of the mask are finite, and NaN if they are infinite.
 """
 
 from typing import Any
@@ -12,17 +13,17 @@ from torch import Tensor
 ATEN = torch.ops.aten
 ATTENTION = ATEN.scaled_dot_product_attention.default
 MASK, IS_CAUSAL = 3, 5  # its arguments
-EXPORTED_RANK = 4  # of q, k and v [batch, heads, tokens, width], the one form that torch.onnx knows
+EXPORTED_RANK = 4  # rank of q, k and v [batch, heads, tokens, width], the only form that torch.onnx supports
 
 
 def zero_rows_without_keys(program: torch.export.ExportedProgram) -> None:
-    """Select 0 for each query that a mask leaves no key, in place.
+    """Rewrite the program in place so that attention returns 0 for each query without a key.
 
         attention(q, k, v, mask)      ==>      where(any(mask, -1), attention(q, k, v, finite(mask)), 0)
 
     The finite mask has the lowest number of its type where the mask is False or -inf, so no softmax is NaN. The
-    attention stays a softmax between two products, which passes and engines recognize. A mask of constants that leaves
-    each query a key folds, and the selection with it. Attention without a mask does not change.
+    attention stays a softmax between two products, which passes and engines recognize. If a mask is constant and leaves
+    each query a key, constant folding removes the selection. Attention without a mask does not change.
     """
     for graph_module in program.graph_module.modules():
         if isinstance(graph_module, torch.fx.GraphModule):
@@ -33,7 +34,7 @@ def zero_rows_without_keys(program: torch.export.ExportedProgram) -> None:
 
 
 def mask_of(attention: torch.fx.Node) -> torch.fx.Node | None:
-    """The mask of an attention node."""
+    """Return the mask of an attention node, or None."""
     mask = attention.kwargs.get("attn_mask", attention.args[MASK] if len(attention.args) > MASK else None)
     assert mask is None or isinstance(mask, torch.fx.Node)
     return mask
@@ -84,9 +85,11 @@ def decompose_attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Any:
-    """Attention over [..., N, C] of another rank than 4, by its formula. NotImplemented for rank 4 keeps the operation.
+    """Compute attention over tensors [..., N, C] by its formula. Returns NotImplemented for rank 4, so that the
+    operation is kept.
 
-    A mask is of numbers (`zero_rows_without_keys`). A causal one leaves each query its first key.
+    A mask must consist of numbers (`zero_rows_without_keys` converts it). A causal mask leaves each query at least its
+    first key.
     """
     if q.dim() == EXPORTED_RANK:
         return NotImplemented

@@ -1,4 +1,4 @@
-"""Circular padding as slices and concatenations: OpenVINO reads no Pad of the mode "wrap"."""
+"""Circular padding as slices and concatenations, since OpenVINO does not support Pad with the mode "wrap"."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,12 +10,13 @@ CIRCULAR = "circular"
 
 
 def is_circular(node: torch.fx.Node) -> bool:
-    """True if a node pads circularly."""
+    """Return True if a node pads circularly."""
     return node.target == torch.ops.aten.pad.default and CIRCULAR in (*node.args[2:3], node.kwargs.get("mode"))
 
 
 def pad_circularly(x: Tensor, pad: Sequence[Any]) -> Tensor:
-    """`x` with each end of its last axes continued from its other end. Negative lengths crop first, as in torch."""
+    """Return `x` with its last axes continued at each end by elements from the other end. Negative lengths crop first,
+    as in torch."""
     for place in range(len(pad) // 2):
         axis, before, after = x.dim() - 1 - place, pad[2 * place], pad[2 * place + 1]
         if before < 0 or after < 0:

@@ -1,7 +1,7 @@
-"""Complex tensors as pairs of real ones: operations that torch.onnx writes for real tensors only.
+"""Complex tensors as pairs of real ones, for operations that torch.onnx can write for real tensors only.
 
-torch.onnx keeps a complex tensor [...] as a real one [..., 2], where views as real and as complex cost nothing. So what
-only moves elements is done to the pairs, whose last axis stays where it is.
+torch.onnx keeps a complex tensor [...] as a real one [..., 2], so viewing one as the other costs nothing. Operations
+that only move elements are therefore applied to the pairs, whose last axis stays in its place.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ ATEN = torch.ops.aten
 
 
 def _index(z: Tensor, indices: Sequence[Tensor | None]) -> Any:
-    """z[indices], which count from the first axis."""
+    """Return z[indices]. The indices apply to the first axes."""
     return _to_complex(ATEN.index.Tensor(_to_pairs(z), indices))
 
 
@@ -35,7 +35,7 @@ def _unbind(z: Tensor, dim: int = 0) -> Any:
 
 
 def _pad(z: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Any:
-    """Zeros around; more is rare."""
+    """Pad with zeros. Other padding is rare, and not supported."""
     if mode != "constant" or value:
         return NotImplemented
     return _to_complex(ATEN.constant_pad_nd.default(_to_pairs(z), [0, 0, *pad]))
@@ -60,8 +60,8 @@ def _to_complex(pairs: Tensor) -> Tensor:
 
 
 def _restrict_to_complex(decomposition: Callable[..., Any]) -> Callable[..., Any]:
-    """The decomposition for complex tensors, whose other arguments may be masks and indices. Real tensors keep the
-    operation."""
+    """Return the decomposition restricted to complex tensors; other arguments may be masks and indices. For real
+    tensors the operation is kept."""
 
     def decompose(*args: Any, **named: Any) -> Any:
         tensors = [each for each in args if isinstance(each, Tensor)]
@@ -72,7 +72,7 @@ def _restrict_to_complex(decomposition: Callable[..., Any]) -> Callable[..., Any
 
 
 def has_complex_input(node: torch.fx.Node) -> bool:
-    """True if an operation is given a complex tensor."""
+    """Return True if an operation reads a complex tensor."""
     values = [each.meta.get("val") for each in node.all_input_nodes]
     return any(isinstance(value, Tensor) and value.is_complex() for value in values)
 

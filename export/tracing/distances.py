@@ -1,4 +1,4 @@
-"""Distances that torch.onnx has no form for: hypot, and cdist between all pairs of rows."""
+"""Distances for which torch.onnx has no form: hypot, and cdist between all pairs of rows."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 ATEN = torch.ops.aten
-MANY_ROWS = 25  # above it, torch computes Euclidean distances by a matrix product
+MANY_ROWS = 25  # number of rows above which torch computes Euclidean distances by a matrix product
 BY_PRODUCT, BY_DIFFERENCES = 1, 2  # compute_mode of cdist
 
 
 def _hypot(a: Tensor, b: Tensor) -> Tensor:
-    """sqrt(a^2 + b^2) without overflow of the squares: large sqrt(1 + (small / large)^2)."""
+    """Return sqrt(a^2 + b^2) as large sqrt(1 + (small / large)^2), so that no square overflows."""
     a, b = a.abs(), b.abs()
     large, small = torch.maximum(a, b), torch.minimum(a, b)
     ratio = torch.where(large == small, torch.ones_like(large), small / large)  # no 0 / 0

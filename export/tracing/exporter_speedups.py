@@ -1,4 +1,4 @@
-"""Work of torch.onnx that is the same for each module, done once, and work that finds nothing, left out."""
+"""Make torch.onnx faster: cache work that is the same for each module, and skip searches that cannot succeed."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -9,11 +9,11 @@ from unittest.mock import patch
 
 @contextmanager
 def cache_operations() -> Iterator[None]:
-    """Inside the block the list and the signatures are made for the first module alone.
+    """Inside the block, compute the list of operations and their signatures only once for all modules.
 
-    onnxscript 0.7 parses the sources of some 500 functions for the list: 2.4 of the 3.9 s of the processor that the
-    export of a small network took. The signatures are a quarter of what it takes then. Both names are private: a
-    release that lacks one is left as it is.
+    onnxscript 0.7 parses the sources of some 500 functions for the list. This took 2.4 of the 3.9 s of processor time
+    of the export of a small network, and the signatures a quarter of the rest. Both functions are private. If a release
+    lacks one, it is not cached.
     """
     with ExitStack() as stack:
         try:
@@ -35,11 +35,12 @@ def _cache_function(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @contextmanager
 def skip_impossible_matches() -> Iterator[None]:
-    """Inside the block a node is passed over at once if it is none that such a pattern ends with.
+    """Inside the block, a rewrite pattern with several outputs is not tried at a node whose operation differs from the
+    pattern's first output.
 
-    onnxscript 0.7 goes through the whole graph for each node before it looks at that. For the U-Net of Stable Diffusion
-    XL, of some ten thousand nodes, this took two minutes. What matches is the same. The matcher is private to
-    onnxscript: a release that has none of this name is left as it is.
+    onnxscript 0.7 goes through the whole graph for each node before it compares the operation. This took two minutes
+    for the U-Net of Stable Diffusion XL, with some ten thousand nodes. The matches are the same. The matcher is private
+    to onnxscript. If a release lacks it, nothing is changed.
     """
     try:
         from onnxscript.rewriter._basics import MatchResult

@@ -1,6 +1,6 @@
-"""torch.linspace and torch.logspace between a number of places that is a size and stays free.
+"""torch.linspace and torch.logspace with a number of steps that depends on a free size.
 
-torch.export takes their number of steps for a constant, so that coordinates made by them would fix the size.
+torch.export treats their number of steps as a constant, so coordinates computed with them would fix the size.
 """
 
 from collections.abc import Callable
@@ -12,11 +12,11 @@ from torch.overrides import TorchFunctionMode
 
 
 class FreeSteps(TorchFunctionMode):
-    """While active, `linspace` and `logspace` of a free number of steps are written out with `arange`.
+    """While active, `linspace` and `logspace` with a free number of steps are replaced by arithmetic on `arange`.
 
         linspace(start, end, n)      ==>      start + i (end - start) / (n - 1)  for i = 0 .. n - 1
 
-    The second half counts from the end, as in torch, so that the last place is `end`.
+    The second half counts from the end, as in torch, so that the last element is `end`.
     """
 
     def __torch_function__(
@@ -33,7 +33,7 @@ class FreeSteps(TorchFunctionMode):
 
 
 def _linspace(start: Any, end: Any, steps: Any, dtype: torch.dtype, device: Any = None, **layout: Any) -> Tensor:
-    """[steps] in `dtype`; `layout` has no influence on the graph."""
+    """Return the values [steps] in `dtype`. `layout` has no influence on the graph."""
     places = torch.arange(steps, dtype=dtype, device=device)
     last = torch.sym_max(steps - 1, 1)
     from_end = end - (steps - 1 - places) * (end - start) / last

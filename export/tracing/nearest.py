@@ -1,7 +1,7 @@
-"""Nearest-neighbour resizing with torch's own indices, where ONNX's Resize may round to others.
+"""Nearest-neighbour resizing with torch's own indices, which ONNX's Resize may round differently.
 
-torch multiplies an index by input size / output size, rounded to float32; ONNX divides it by the inverse. Where the
-product is close to a whole number, as in 26 to 64, the two pick different neighbours.
+torch multiplies an index by input size / output size, rounded to float32; ONNX divides it by the inverse. If the
+product is close to a whole number, as for 26 to 64, the two select different neighbours.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,9 +16,9 @@ ATEN = torch.ops.aten
 
 
 def nearest_indices(size: int, to: int, scale_factor: float | None = None) -> list[int]:
-    """The index, of `size`, that torch reads for each of `to` places.
+    """Return the index, below `size`, that torch reads for each of `to` output elements.
 
-    `scale_factor`: where `interpolate` received one and was not to recompute it.
+    scale_factor: the factor that `interpolate` received, if it does not recompute it from the sizes.
     """
     places = torch.arange(size, dtype=torch.float32)[None, None]
     read = interpolate(places, size=to) if scale_factor is None else interpolate(places, scale_factor=scale_factor)
@@ -26,9 +26,11 @@ def nearest_indices(size: int, to: int, scale_factor: float | None = None) -> li
 
 
 def _resize(x: Any, output_size: Any = None, scale_factors: Sequence[float] | None = None) -> Any:
-    """`x` read at torch's indices along its last axes: by a Slice where these are evenly spaced, or else a Gather.
+    """Return `x` at torch's indices along its last axes: by a Slice if the indices are evenly spaced, otherwise by a
+    Gather.
 
-    A Resize stays where a size is free, and where each output size is a multiple of the input's: engines know it.
+    A Resize is kept if a size is free, or if each output size is a multiple of the input's, a form that engines support
+    well.
     """
     sizes, found = fixed_sizes(x, output_size, scale_factors)
     if not sizes or not any(to % size for size, to in zip(sizes, found, strict=True)):
@@ -41,7 +43,7 @@ def _resize(x: Any, output_size: Any = None, scale_factors: Sequence[float] | No
 
 
 def fixed_sizes(x: Any, output_size: Any, scale_factors: Sequence[float] | None) -> tuple[list[int], list[int]]:
-    """The input and output sizes of the resized axes; empty where one is free."""
+    """Return the input and output sizes of the resized axes; both empty if a size is free."""
     given: Any = output_size if scale_factors is None else scale_factors
     if not isinstance(given, Sequence):  # a tensor of sizes
         return [], []
@@ -54,7 +56,7 @@ def fixed_sizes(x: Any, output_size: Any, scale_factors: Sequence[float] | None)
 
 
 def _read(x: Any, axis: int, indices: list[int]) -> Any:
-    """`x` at these indices of an axis."""
+    """Return `x` at these indices of an axis."""
     step = indices[1] - indices[0] if len(indices) > 1 else 1
     if step and indices == list(range(indices[0], indices[-1] + 1, step)):
         ends: list[Any] = [op.Constant(value_ints=[value]) for value in (indices[0], indices[-1] + 1, axis, step)]

@@ -1,6 +1,6 @@
-"""Operations on the order of elements that torch.onnx has no form for, written out with those that it has.
+"""Operations on the order of elements for which torch.onnx has no form, written with operations for which it has one.
 
-kthvalue and median are an element of the sorted rows. searchsorted counts the edges below x.
+kthvalue and median select an element of the sorted rows. searchsorted counts the edges below x.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ def _kthvalue(x: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> Any:
 
 
 def _median(x: Tensor, dim: int, keepdim: bool = False) -> Any:
-    """torch takes the lower of two middle elements."""
+    """Return the median. Of two middle elements, torch returns the lower one."""
     return _select_sorted(x, (x.shape[dim] - 1) // 2, dim, keepdim) if x.dim() else NotImplemented
 
 

@@ -1,4 +1,5 @@
-"""Settings of convolutions and poolings that are lists of one number for all axes: torch takes them, ONNX does not."""
+"""Settings of convolutions and poolings that are lists of one number for all axes. torch accepts such lists, but ONNX
+does not."""
 
 from typing import Any
 
@@ -6,7 +7,8 @@ import torch
 
 
 def expand_short_lists(program: torch.export.ExportedProgram) -> None:
-    """Write `padding=(1,)` of a conv2d as `padding=(1, 1)`, in place: each operation's schema has the lengths."""
+    """Replace, in place, lists such as `padding=(1,)` of a conv2d by `padding=(1, 1)`. The lengths are in each
+    operation's schema."""
     for graph_module in program.graph_module.modules():
         for node in graph_module.graph.nodes if isinstance(graph_module, torch.fx.GraphModule) else ():
             if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
@@ -20,5 +22,5 @@ def expand_short_lists(program: torch.export.ExportedProgram) -> None:
 
 
 def _expand_list(value: Any, length: int | None) -> Any:
-    """A list of one number as one of `length`."""
+    """Return a list of one number, repeated to `length`."""
     return [*value] * length if length and isinstance(value, list | tuple) and len(value) == 1 else value

@@ -1,4 +1,5 @@
-"""Arithmetic on sizes while torch traces: a quotient that no size changes is a number, and sizes have roots."""
+"""Arithmetic on symbolic sizes while torch traces: a quotient that does not depend on a size becomes a number, and
+sizes have roots."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,10 +14,10 @@ from onnxscript import opset20 as op
 
 @contextmanager
 def simplify_sizes() -> Iterator[None]:
-    """Let torch's symbols of sizes do inside the block what the numbers that they stand for do.
+    """Inside the block, let torch's symbolic sizes support quotients and roots like numbers.
 
-    torch keeps `norm.numel() / x.numel()` as a quotient of symbols, although the batch cancels. A root of it would then
-    fix the batch. numpy takes the root of a foreign number by its method `sqrt`, which torch's symbols lack.
+    torch keeps `norm.numel() / x.numel()` as a quotient of symbols, although the batch cancels, and a root of it would
+    then fix the batch. numpy takes the root of an object by its method `sqrt`, which torch's symbols lack.
     """
     with (
         patch.object(torch.SymInt, "__truediv__", _make_quotient(torch.SymInt.__truediv__)),
@@ -38,9 +39,9 @@ def _make_quotient(divided: Any) -> Any:
 
 
 def _root(size: FLOAT) -> FLOAT:
-    """The root of a size that stays free."""
+    """Return the square root of a free size."""
     root: Any = op.Sqrt(op.Cast(size, to=FLOAT.dtype))  # type: ignore[type-var]
     return root
 
 
-FORMS: dict[Any, Any] = {torch.sym_sqrt: _root}  # of what torch.onnx has no form for
+FORMS: dict[Any, Any] = {torch.sym_sqrt: _root}  # operations for which torch.onnx has no form

@@ -1,4 +1,4 @@
-"""Stacks of tensors as a Concat: torch.onnx writes some as a loop over the list, which no engine runs."""
+"""Stacks of tensors as a Concat. torch.onnx writes some of them as a loop over a list, which no engine supports."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

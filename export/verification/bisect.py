@@ -1,8 +1,8 @@
 """Find the first difference between two runs of a denoiser, by running parts of them again.
 
-Equal names are equal values. The exported graph names tensors like its source, and no pass gives a name to another
-value. So the search runs over names. It holds a few tensors at a time, whatever the size of the network. It ends at a
-tensor that differs although all its inputs are equal.
+Tensors with equal names have equal values: the exported graph names tensors like its source, and no pass gives a name
+to another value. The search therefore compares tensors by name. It holds only a few tensors at a time, however large
+the network is, and ends at a tensor that differs although all its inputs are equal.
 """
 
 import math
@@ -28,19 +28,20 @@ from fewstep.graph.types import infer_types
 from fewstep.plans.errors import UserError
 
 AT_ONCE = 8  # tensors compared in one run
-FLOAT16_TOLERANCE = 2e-2  # of the largest absolute value: the loss that float16 rounding may cause
+FLOAT16_TOLERANCE = 2e-2  # share of the largest absolute value: the loss that float16 rounding may cause
 
 Run = Callable[[Mapping[str, Array]], dict[str, Array]]
-Values = Callable[[Collection[str]], Mapping[str, Array]]  # tensors by name, without unavailable ones
-Wrong = Callable[[Collection[str]], Mapping[str, bool]]  # which of these tensors are wrong, without unavailable ones
+Values = Callable[[Collection[str]], Mapping[str, Array]]  # returns the available ones of these tensors, by name
+Wrong = Callable[[Collection[str]], Mapping[str, bool]]  # returns whether each available one of these tensors is wrong
 
 
 def find_first_wrong(graph: Graph, candidates: Collection[str], wrong: Wrong, start: str = OUTPUT) -> str:
-    """Return a wrong tensor that has no wrong source, and that makes `start` wrong. `start` itself must be wrong.
+    """Return the wrong tensor that causes `start` to be wrong, and whose own sources are all correct. `start` must be
+    wrong.
 
     Only `candidates` are checked. Each round checks some sources of the current wrong tensor, evenly spaced in the
     order of computation, and continues upstream of the first wrong one. Tensors that are reached only through correct
-    tensors are skipped. So is a wrong tensor that makes nothing else wrong, such as the infinities of a mask.
+    tensors are skipped. So is a wrong tensor that causes no other tensor to be wrong, such as the infinities of a mask.
     """
     idx = index(graph)
     order = [output for node in graph.nodes for output in node.outputs if output in candidates]
@@ -89,7 +90,8 @@ def _ancestors(name: str, idx: Index, closed: Collection[str]) -> set[str]:
 def _descendants_with_verdict(
     name: str, idx: Index, candidates: Collection[str], verdicts: Mapping[str, bool | None]
 ) -> list[str]:
-    """Return the nearest tensors downstream that have a verdict, and the graph's outputs that depend on this tensor."""
+    """Return the nearest tensors downstream that have already been judged, and the graph's outputs that depend on this
+    tensor."""
     reached, left, below = {name}, [name], list[str]()
     while left:
         for node in idx.consumers.get(left.pop(), ()):

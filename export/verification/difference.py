@@ -1,4 +1,4 @@
-"""The difference of two tensors: the one measure for every comparison of a graph with its source."""
+"""The difference of two tensors, as measured in every comparison of a graph with its source."""
 
 import math
 from typing import NamedTuple

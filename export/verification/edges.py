@@ -9,7 +9,7 @@ from fewstep.graph.graph import Array
 from fewstep.runtime.bundle.conditions import random_range
 from fewstep.runtime.bundle.manifest import Condition
 
-MASK = (0.0, 1.0)  # low and high of a float condition that may be a mask
+MASK = (0.0, 1.0)  # (low, high) of a float condition that may be a mask
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class ConditionEdge:
 
 
 def edges(condition: Condition) -> Iterator[ConditionEdge]:
-    """Yield all elements low, all high, and a single high one, first and last in order.
+    """Yield values in which all elements are low, all are high, only the first is high, and only the last is high.
 
     Conditions of integers or booleans have edges, and floats from 0 to 1, which may be masks. Low and high are the ends
     of the range that verification draws from.

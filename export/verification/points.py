@@ -18,7 +18,7 @@ from fewstep.runtime.bundle.manifest import Condition, Description
 from fewstep.runtime.kinds.positions import time_shape
 from fewstep.runtime.kinds.sizes import apply_sizes, default_sizes
 
-VISIT_LIMIT = 4  # times the elements of the default shape: larger ones are not verified, since that would take long
+VISIT_LIMIT = 4  # multiple of the default's elements; verifying larger shapes would take too long
 TIMES = 3  # noise levels, from pure noise towards the data
 BATCHES = (1, 3, 4)
 SIZED_BATCH = 2  # batch of x in sizes other than the default
@@ -72,7 +72,7 @@ def comparison_points(spec: Spec, scope: Scope = "full") -> Iterator[ComparisonP
     for number, edge in enumerate(unseen):
         time = times[number % len(times)]
         cleaner = [*times[times.index(time) + 1 :], schedule.cleanest.network]
-        # an even number, so that no other condition is null: a null text can hide errors of its mask
+        # an even number, so that the other conditions are not null: a null text could hide errors of its mask
         feeds = _feeds(apply_sizes(spec, default), time, cleaner, 1, 2 * (len(visited) + number))
         yield ComparisonPoint(time, {**feeds, edge.condition.input: edge.value[None]}, default, edge.text)
     yield from usual[singles:]
@@ -115,8 +115,8 @@ def _times(spec: Spec, batch: int, time: float, rng: np.random.Generator) -> Arr
 
 
 def _values(condition: Condition, batch: int, number: int, rng: np.random.Generator) -> Array:
-    """Return values [batch, *shape]: integers in turn, others at random; the last sample of every other point is
-    null."""
+    """Return values [batch, *shape] of a condition: integers in turn, other types at random. At every other point, the
+    last sample gets the null value."""
     shape = (batch, *condition.shape)
     drawn: tuple[Any, Any] = random_range(condition) or (-1.0, 1.0)
     low, high = drawn
@@ -134,8 +134,8 @@ def _values(condition: Condition, batch: int, number: int, rng: np.random.Genera
 
 
 def sizes_to_verify(takes: Description) -> list[dict[str, int]]:
-    """Return choices of all sizes at which a graph is verified: the default, then the smallest, a mixed one for several
-    sizes, and the largest. Choices with more than VISIT_LIMIT times the default's elements are left out."""
+    """Return the choices of sizes at which a graph is verified: the default, the smallest, a mixed one if there are
+    several sizes, and the largest. Choices with more than VISIT_LIMIT times the default's elements are left out."""
     usual = default_sizes(takes.x_shape, takes.sizes)
     least, greatest = ({size.name: getattr(size, end) for size in takes.sizes} for end in ("low", "high"))
     mixed = {
@@ -145,7 +145,7 @@ def sizes_to_verify(takes: Description) -> list[dict[str, int]]:
     for choice in (least, mixed, greatest):
         if choice not in choices and math.prod(choice.values()) <= VISIT_LIMIT * math.prod(usual.values()):
             choices.append(choice)
-    if len(choices) == 1 and takes.sizes:  # a wide range: one step up instead
+    if len(choices) == 1 and takes.sizes:  # in a wide range, one step above the default instead
         ups = {size.name: min(usual[size.name] + size.multiple, size.high) for size in takes.sizes}
         choices += [ups] * (ups != usual)
     return choices

@@ -16,7 +16,7 @@ from fewstep.graph.graph import Array
 from fewstep.plans.errors import UserError, first_line
 
 TORCH_NAMES = {"bfloat16": r"BFloat16", "float16": r"\bHalf\b", "float64": r"\b[Dd]ouble\b"}  # in torch's messages
-TOLERANCE = 1e-4  # of the largest absolute value: float32 through a few hundred operations stays below 1e-5
+TOLERANCE = 1e-4  # share of the largest value: the error of a few hundred float32 operations is below 1e-5
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class TorchReference:
                 return result
 
         with torch.no_grad():
-            # unguarded: a program that holds at some sizes only is run at others to find the operation
+            # without guards: a program that is valid at some sizes only is run at others to find the operation
             Recorder(self.program.module(check_guards=False)).run(*_to_tensors(feeds))
         return values
 
@@ -86,8 +86,8 @@ def run_module(module: torch.nn.Module, spec: Spec, feeds: Mapping[str, Array], 
 
 
 def call_module(module: torch.nn.Module, spec: Spec, inputs: tuple[torch.Tensor, ...], where: str = "") -> Any:
-    """Call the module. A failure here is the module's, not the export's; `where` tells the error message at which
-    inputs."""
+    """Call the module. A failure here is the module's, not the export's; `where` describes the inputs in the
+    message."""
     try:
         with torch.no_grad():
             return module(*inputs)

@@ -109,8 +109,8 @@ def record_reference(
 ) -> ReferenceOutputs:
     """Run the reference at every point. Raises UserError if its output cannot be that of a denoiser.
 
-    At an edge of a condition's domain, an output that is not finite only causes a warning. The network has no answer to
-    such a value, so its graphs need none. Export cannot know whether a caller will pass it.
+    At an edge of a condition's domain, an output that is not finite only causes a warning. The network itself fails
+    there, so its graphs may fail too, and export cannot know whether a caller will pass such a value.
     """
     reference, outputs, compared = traced.reference, list[Array](), list[ComparisonPoint]()
     every = tuple(
@@ -162,8 +162,9 @@ def compare(
 ) -> Verification:
     """Compare the exported graph, then the prepared one, then its float16 form, with the reference at every point.
 
-    A quick verification skips the exported graph unless the prepared one, which is deployed, differs. Large attention
-    is computed in parts, which gives the same numbers: the scores of a batch can be larger than the network.
+    A quick verification compares only the prepared graph, which is deployed, and the exported graph only if that one
+    differs. Large attention is computed in parts, which gives the same numbers, since the scores of a batch can be
+    larger than the network.
 
     `half` is the prepared graph in float16, for a float16 bundle. CPU kernels compute it in float32. So every export
     also rounds each result to float16, which shows the loss of float16 in the bundle or in engines. Raises UserError at
@@ -240,7 +241,7 @@ def warn_of_time(spec: Spec, scope: Scope, seconds: float) -> None:
 
 
 def _advance_carried(point: ComparisonPoint, reference: Reference, number: int) -> ComparisonPoint:
-    """Return the point with the tensors that the reference carries after zero, one or two runs there."""
+    """Return the point with the tensors that the reference carries after zero, one or two calls at that point."""
     for _ in range(number % 3):
         beside = reference.other_outputs(point.feeds).items()
         carried = {name.replace(NEXT, CARRIED, 1): tensor for name, tensor in beside if name.startswith(NEXT)}
@@ -259,8 +260,8 @@ def _mix_times(point: ComparisonPoint, times: Sequence[float]) -> dict[str, Arra
 def _run_samples_alone(
     reference: Reference, exported: Graph, point: ComparisonPoint, feeds: Mapping[str, Array]
 ) -> tuple[Array, UserError | None]:
-    """Return the reference's output for each sample alone, and the error that a sample depends on others of its batch,
-    if it does. No graph shows that."""
+    """Return the reference's output for each sample alone, and an error if a sample depends on others of its batch.
+    (Graphs depend on them in the same way, so no comparison with a graph would show it.)"""
     alone = []
     for row in range(point.batch):
         one = {name: array[row : row + 1] for name, array in feeds.items()}

@@ -23,7 +23,7 @@ CLASSES = ("AutoencoderKL", "AutoencoderTiny", "AutoencoderDC")
 LATENT, IMAGE = "latent", "image"  # names of the graphs' ports
 COLOURS = 3
 ENCODING = ("encoder.", "quant_conv.")  # prefixes of the encoder's weight names
-BATCHES = (1, 2)  # batch sizes to compare: at the size of images, more would fill the memory
+BATCHES = (1, 2)  # batch sizes to compare; with larger ones, images would fill the memory
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The diffusers network classes that fewstep supports. Each is a function of the same name that reads its config."""
+"""The diffusers network classes that fewstep supports. For each, a function of the same name reads the config."""
 
 from fewstep.export.sources.diffusers import transformers, unets
 from fewstep.export.sources.diffusers.interface import Reader
@@ -16,7 +16,7 @@ CLASSES: tuple[Reader, ...] = (
     transformers.HunyuanDiT2DModel,
 )
 FILMS = "generates videos"
-REFUSED = {  # classes that are often requested -> why they are not supported
+REFUSED = {  # reasons why some frequently requested classes are not supported
     "Lumina2Transformer2DModel": "cuts its tokens to the length of each text, one sample at a time",
     "LuminaNextDiT2DModel": "rotates its tokens by complex numbers, which ONNX does not support",
     **dict.fromkeys(

@@ -28,7 +28,8 @@ NEEDED = OWN[1:]
 
 
 class ParentFolder(Folder):
-    """The parent folder of a component. If it is not a pipeline's, nothing in it belongs to the component."""
+    """The parent folder of a component. If it is not the folder of a pipeline, nothing else in it belongs to the
+    component."""
 
     @cached_property
     def index(self) -> Config:

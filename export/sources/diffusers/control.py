@@ -1,4 +1,4 @@
-"""A U-Net with a control picture, by the ControlNet or the T2I-Adapter in its folder."""
+"""A U-Net that is controlled by a picture, through the ControlNet or the T2I-Adapter in its folder."""
 
 from dataclasses import replace
 

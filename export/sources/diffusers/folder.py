@@ -37,7 +37,7 @@ DENOISERS = ("unet", "transformer")  # names of a pipeline's denoiser component
 QUIET = "transformer_2"  # the second network of a pipeline with a `boundary_ratio`
 SCHEDULER = "scheduler/scheduler_config.json"
 BATCH_LIMIT = 63  # from 64 samples on, diffusers makes tensors contiguous before upsampling; values stay the same
-PRIVATE = ("_name_or_path",)  # may contain a path or a user's name
+PRIVATE = ("_name_or_path",)  # fields that may contain a path or a user's name
 
 
 def load_diffusers_folder(path: Path, call: Mapping[str, Any] | None = None) -> TorchSource | OnnxSource:

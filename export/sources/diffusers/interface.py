@@ -15,15 +15,17 @@ ADDED = "added."  # prefix of arguments that diffusers takes in a separate dict
 WRITE_IT = "write a function that returns (module, Spec): docs/export/diffusers.md, A class that is not in the table"
 SAMPLE, HIDDEN_STATES = "sample", "hidden_states"  # the network's names for x
 
-NamedCondition = tuple[Condition, str]  # a condition, and the network's name for it
+NamedCondition = tuple[Condition, str]  # a condition, and the network's argument name for it
 
 
 @dataclass(frozen=True)
 class Interface:
-    """`arguments` are the network's argument names for the conditions, in order; see `IMAGE` and `ADDED`.
+    """The interface of a network.
 
-    `x` is its name for x. The network gets the schedule's time multiplied by `time_scale`. A picture's channels come
-    after those of x, or before them (`picture_first`).
+    arguments: the network's argument names for the conditions, in order; see `IMAGE` and `ADDED`.
+    x: the network's argument name for x.
+    time_scale: a factor; the network gets the schedule's time multiplied by it.
+    picture_first: whether the channels of a picture come before those of x, not after them.
     """
 
     x_shape: tuple[int, ...]
@@ -34,7 +36,7 @@ class Interface:
     picture_first: bool = False
 
 
-Reader = Callable[[Config, Folder], Interface]  # the function's name is the network class
+Reader = Callable[[Config, Folder], Interface]  # a function with the name of the network's class
 
 
 def make_interface(
@@ -74,21 +76,21 @@ def read_sizes(size: object, dimensions: int) -> tuple[int, ...]:
 
 
 def vector_condition(name: str, argument: str, *shape: int) -> NamedCondition:
-    """Return a condition of floats. Its input has the network's argument name."""
+    """Return a condition of floats. `argument` is its name in the network."""
     return Condition(name, argument.removeprefix(ADDED), shape, "float32"), argument
 
 
 def setting_condition(
     name: str, argument: str, default: Sequence[float], typical: tuple[float, float]
 ) -> NamedCondition:
-    """Return a vector of floats that describes settings, not content. All branches of guidance share the sample's
-    value."""
+    """Return a condition that is a vector of floats and describes settings, not content. All branches of guidance use
+    the same value."""
     taken, _ = vector_condition(name, argument, len(default))
     return replace(taken, default=tuple(map(float, default)), typical=typical, shared=True), argument
 
 
 def number_condition(name: str, argument: str, default: float | None, typical: tuple[float, float]) -> NamedCondition:
-    """Return a condition of one number, and its argument."""
+    """Return a condition that is one number. `argument` is its name in the network."""
     usual = None if default is None else (default,)
     return Condition(name, argument, (), "float32", default=usual, typical=typical, shared=True), argument
 

@@ -27,7 +27,7 @@ def load_network(home: Path) -> tuple[nn.Module, list[Path]]:
     if not hasattr(diffusers, class_name):
         raise UserError(f"diffusers {diffusers.__version__} has no {class_name}", "pip install -U diffusers")
     stays_float32 = bool(getattr(getattr(diffusers, class_name), "_keep_in_fp32_modules", None))
-    with _release_copied_weights():  # diffusers loads networks with layers that stay in float32 in another way only
+    with _release_copied_weights():  # the only way in which diffusers loads networks with layers that stay in float32
         network = load_pretrained(diffusers, class_name, home, stored, low_cpu_mem_usage=stays_float32)
     gc.collect()  # otherwise the files stay mapped
     return network.requires_grad_(False), list(stored.files)
@@ -69,7 +69,8 @@ def load_pretrained(library: Any, class_name: str, home: Path, stored: Weights, 
 def _load_renamed(
     library: Any, made: Any, home: Path, stored: Weights, names: Mapping[str, str], options: Mapping[str, Any]
 ) -> tuple[nn.Module, Mapping[str, Any]]:
-    """Load a network with renamed weights, like `from_pretrained`."""
+    """Load a network like `from_pretrained`, with the stored weights renamed by `names`. Return it with the library's
+    loading info."""
     from safetensors.torch import load_file
 
     state = {names[name]: each for file in stored.tensors for name, each in load_file(file).items()}
@@ -103,7 +104,7 @@ def _release_copied_weights() -> Iterator[None]:
 
 @contextmanager
 def _silence_library(logging: Any) -> Iterator[None]:
-    """Suppress the library's messages on stderr, which its info contains too."""
+    """Suppress the library's messages on stderr. Its loading info contains them too."""
     level, had_bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()

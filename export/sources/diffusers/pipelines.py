@@ -1,5 +1,5 @@
-"""The class of a folder's pipeline. It may feed a supported network differently, or pass other times to its
-scheduler."""
+"""Checks by the class of a folder's pipeline. Some pipelines feed a supported network differently, or pass other times
+to their scheduler."""
 
 import logging
 
@@ -14,7 +14,7 @@ SEVERAL_PICTURES = "joins several pictures in one sequence, each with separate p
 BOXES = "passes boxes and their texts to the network's attention"
 FRAMES = "generates videos: attention reads the first frame"
 INVERSION = "edits a given picture, and first finds its noise by inversion"
-REFUSED_PIPELINES = {  # how they use a supported network in a way that its config does not show
+REFUSED_PIPELINES = {  # how pipelines use a supported network in a way that its config does not show
     "CycleDiffusionPipeline": INVERSION,
     "FluxKontextInpaintPipeline": TOKENS_OF_A_PICTURE,
     "FluxKontextPipeline": TOKENS_OF_A_PICTURE,

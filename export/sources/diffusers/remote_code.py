@@ -34,12 +34,13 @@ def _find_entry(config: Any, key: str) -> Any:
 
 @contextmanager
 def stay_local() -> Iterator[None]:
-    """Let transformers and huggingface_hub fetch nothing, and refuse code of a folder instead of asking on stdin."""
+    """Keep transformers and huggingface_hub from fetching anything, and from running code of a folder, inside the
+    block. They then refuse such code instead of asking on stdin."""
     import huggingface_hub
     from transformers import dynamic_module_utils
 
     with (
         patch.object(huggingface_hub.constants, "HF_HUB_OFFLINE", True),
-        patch.object(dynamic_module_utils, "TIME_OUT_REMOTE_CODE", 0),  # seconds that it waits for an answer
+        patch.object(dynamic_module_utils, "TIME_OUT_REMOTE_CODE", 0),  # seconds that transformers waits for an answer
     ):
         yield

@@ -29,7 +29,7 @@ LOG = logging.getLogger("fewstep")
 CLIP, PROJECTED, T5, UMT5 = "CLIPTextModel", "CLIPTextModelWithProjection", "T5EncoderModel", "UMT5EncoderModel"
 CLIP_LENGTH = 77
 WEIGHTS = "model"  # stem of the weight files
-TEXT, MASK, POOLED = "text", "text_mask", "pooled_text"  # conditions, as the denoiser's interface names them
+TEXT, MASK, POOLED = "text", "text_mask", "pooled_text"  # names of conditions in the denoiser's interface
 TRIED = (
     "",
     "a photograph of a cat",
@@ -44,9 +44,9 @@ Make = Callable[[Sequence[nn.Module], tuple[int, ...]], nn.Module]
 class TextRecipe:
     """How a pipeline uses its text encoders.
 
-    `encoders` are the classes of the components, in order; `makes` names the resulting conditions. `lengths` are the
-    numbers of ids per tokenizer: None for the number of tokens of the text, negative for that many fewer. `make` takes
-    the loaded encoders and the shape of the text.
+    `encoders` are the classes of the components, in order. `makes` are the names of the resulting conditions. `lengths`
+    are the numbers of ids for each tokenizer: None means the number of tokens of the text, and -n means n fewer. `make`
+    is called with the loaded encoders and the shape of the text.
     """
 
     denoiser: str
@@ -60,7 +60,8 @@ class TextRecipe:
 
 @dataclass(frozen=True)
 class TokenInput:
-    """An input of token ids: like the manifest's `Tokens`, with a tokenizer that is not yet a file of the bundle."""
+    """An input of token ids. It corresponds to the manifest's `Tokens`, but its tokenizer is not yet a file of the
+    bundle."""
 
     input: str
     tokenizer: TokenizerFile
@@ -80,7 +81,7 @@ class TextSource:
     form: PromptForm | None = None
 
     def with_loras(self, loras: Sequence[Lora]) -> "TextSource":
-        """Return this source with low-rank updates merged into their encoders."""
+        """Return this source with LoRA files, which are merged into the encoders when these are loaded."""
         return replace(self, companion=replace(self.companion, load=partial(self.load, loras)))
 
     def tokenize(self, prompts: Sequence[str]) -> dict[str, Ids]:
@@ -182,7 +183,8 @@ RECIPES = (
 
 
 def _suits(recipe: TextRecipe, denoiser: str, there: Mapping[str, str], takes: Mapping[str, Condition]) -> bool:
-    """Return True if a recipe is for that denoiser and those encoders, and computes all of its text conditions."""
+    """Return True if a recipe is for this denoiser and these encoders, and computes all text conditions of the
+    denoiser."""
     texts = {name for name in (TEXT, MASK, POOLED) if name in takes}
     return (recipe.denoiser, recipe.encoders, set(recipe.makes)) == (denoiser, there, texts)
 

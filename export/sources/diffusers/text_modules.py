@@ -14,8 +14,8 @@ Encode = Callable[..., tuple[Tensor, ...]]
 
 
 class TextEncoders(nn.Module):
-    """Loaded encoders under names. `encode(module, *inputs)` computes the outputs. `text` is the shape of the condition
-    that the tokens become."""
+    """Loaded encoders, by names. `encode(module, *inputs)` computes the outputs. `text` is the shape of the condition
+    that is computed from the tokens."""
 
     def __init__(self, encode: Encode, text: tuple[int, ...], **encoders: nn.Module) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ def hidden_with_zero_padding(own: Any, ids: Tensor, mask: Tensor) -> tuple[Tenso
 
 
 class Decoder(nn.Module):
-    """x to an image. Undoes the scaling of latents first."""
+    """Converts x to an image. The scaling of latents is undone first."""
 
     def __init__(self, autoencoder: Any, scale: "LatentScale") -> None:
         super().__init__()
@@ -87,7 +87,7 @@ class Decoder(nn.Module):
 
 
 class Encoder(nn.Module):
-    """An image to x: the mean of the distribution, if the autoencoder returns one."""
+    """Converts an image to x. If the autoencoder returns a distribution, x is its mean."""
 
     def __init__(self, autoencoder: Any, scale: "LatentScale") -> None:
         super().__init__()
@@ -124,7 +124,7 @@ class LatentScale(nn.Module):
 
 
 def penultimate(encoder: nn.Module, ids: Tensor) -> tuple[Tensor, Tensor]:
-    """Return (hidden state before the last layer, projected text) of a CLIP. Without a projection the latter is its
-    last hidden state."""
+    """Return the hidden state before the last layer of a CLIP, and its projected text. Without a projection, the latter
+    is the last hidden state."""
     encoded = encoder(ids, output_hidden_states=True)
     return encoded.hidden_states[-2], encoded[0]

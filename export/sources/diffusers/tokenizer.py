@@ -71,7 +71,8 @@ def read_tokenizer(home: Path, lower: bool = False) -> TokenizerFile:
 
 
 def import_transformers(home: Path, module: str = "") -> Any:
-    """Import the library of text encoders and their tokenizers. Raises UserError if it cannot be imported."""
+    """Import a module of transformers, the library of text encoders and their tokenizers. Raises UserError if it cannot
+    be imported."""
     needs = f"the text encoders of {home.parent} need transformers, which"
     return import_package(f"transformers{module}", needs, "pip install transformers")
 

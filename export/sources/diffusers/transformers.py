@@ -22,23 +22,23 @@ from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Condition
 
 FLUX_SIZE = 128  # size of a latent, unless the folder's autoencoder defines it
-FLUX_PATCH = 2  # side of the squares in which latents are packed
+FLUX_PATCH = 2  # side of the squares of latents that are packed into one token
 PIXELS, RATIOS = (256.0, 2048.0), (0.25, 4.0)
 GUIDANCES, FLUX_GUIDANCE = (1.0, 7.0), 3.5
-HUNYUAN_SIZE = (1024.0, 1024.0)  # default size of the picture that a latent is cropped from
-MILLI = 1e-3  # the network reads t in [0, 1], its schedule has timesteps in [0, 1000]
+HUNYUAN_SIZE = (1024.0, 1024.0)  # default size of the picture from which a latent is cropped
+MILLI = 1e-3  # the network reads t in [0, 1], while its schedule has timesteps in [0, 1000]
 
 
 def DiTTransformer2DModel(config: Config, folder: Folder) -> Interface:
-    """DiT (Peebles & Xie 2023): labels, with one more for "none"."""
+    """DiT (Peebles & Xie 2023). Its condition is a label; one more label means "none"."""
     labels = config["num_embeds_ada_norm"]
     label = Condition("class", "class_labels", null=labels, low=0, high=labels - 1)
     return make_interface(config, read_x_shape(config), [(label, "class_labels")], x=HIDDEN_STATES)
 
 
 def PixArtTransformer2DModel(config: Config, folder: Folder) -> Interface:
-    """PixArt-alpha (Chen et al. 2024, arXiv 2310.00426) and -sigma: an encoded text with its mask. alpha at 1024 pixels
-    also takes the size of the picture."""
+    """PixArt-alpha (Chen et al. 2024, arXiv 2310.00426) and PixArt-sigma. Their condition is an encoded text with its
+    mask. PixArt-alpha at 1024 pixels also takes the size of the picture."""
     tokens = folder.token_length("tokenizer", 300 if "Sigma" in folder.pipeline else 120)
     taken, shape = _text_and_mask(tokens, _caption_width(config)), read_x_shape(config)
     more = config.get("use_additional_conditions")
@@ -50,7 +50,8 @@ def PixArtTransformer2DModel(config: Config, folder: Folder) -> Interface:
 
 
 def SD3Transformer2DModel(config: Config, folder: Folder) -> Interface:
-    """Stable Diffusion 3 and 3.5 (Esser et al. 2024, arXiv 2403.03206): the tokens of CLIP and T5 in one sequence."""
+    """Stable Diffusion 3 and 3.5 (Esser et al. 2024, arXiv 2403.03206): its text condition holds the tokens of CLIP and
+    T5 in one sequence."""
     tokens = folder.token_length("tokenizer", 77) + folder.token_length("tokenizer_3", 256)
     taken = [
         vector_condition("text", "encoder_hidden_states", tokens, config["joint_attention_dim"]),
@@ -83,7 +84,7 @@ def FluxTransformer2DModel(config: Config, folder: Folder) -> Interface:
 
 
 def SanaTransformer2DModel(config: Config, folder: Folder) -> Interface:
-    """Sana (Xie et al. 2024, arXiv 2410.10629): an encoded text with its mask."""
+    """Sana (Xie et al. 2024, arXiv 2410.10629). Its condition is an encoded text with its mask."""
     if config.get("guidance_embeds"):
         raise UserError("a SanaTransformer2DModel with guidance_embeds, whose time is an angle", WRITE_IT)
     taken = _text_and_mask(folder.token_length("tokenizer", 300), config["caption_channels"])
@@ -92,15 +93,15 @@ def SanaTransformer2DModel(config: Config, folder: Folder) -> Interface:
 
 
 def AuraFlowTransformer2DModel(config: Config, folder: Folder) -> Interface:
-    """AuraFlow: an encoded text, with zeros at padding."""
+    """AuraFlow. Its condition is an encoded text, with zeros in place of padding."""
     tokens = folder.token_length("tokenizer", 256)
     taken = [vector_condition("text", "encoder_hidden_states", tokens, config["joint_attention_dim"])]
     return make_interface(config, read_x_shape(config), taken, x=HIDDEN_STATES, time_scale=MILLI)
 
 
 def HunyuanDiT2DModel(config: Config, folder: Folder) -> Interface:
-    """HunyuanDiT (Li et al. 2024, arXiv 2405.08748): texts of two encoders with their masks. Its first version also
-    takes the size of the picture and a style."""
+    """HunyuanDiT (Li et al. 2024, arXiv 2405.08748). Its conditions are the texts of two encoders with their masks. Its
+    first version also takes the size of the picture and a style."""
     shape = (int(config["in_channels"]), *read_sizes(config.get("sample_size"), 2))
     taken = [
         vector_condition("text", "encoder_hidden_states", config["text_len"], config["cross_attention_dim"]),

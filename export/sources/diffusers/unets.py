@@ -19,7 +19,7 @@ from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Condition
 
 CLIP_TOKENS = 77  # length of a text if its encoder is not in the folder
-LCM_GUIDANCE = 8.5  # its pipeline's default weight
+LCM_GUIDANCE = 8.5  # default guidance weight of LCM's pipeline
 AESTHETIC_SCORE = 6.0  # SDXL's refiner reads it instead of the target size
 TIME_IDS = (0.0, 1024.0)  # range of sizes and crops
 NOISE_LEVELS = (0.0, 1000.0)
@@ -33,13 +33,13 @@ PICTURE_FIRST = ("Marigold", "LotusG")  # name prefixes of pipelines that put th
 
 
 def UNet2DModel(config: Config, folder: Folder) -> Interface:
-    """DDPM's UNet (Ho et al. 2020) and its variants, with labels, or with a picture as additional channels."""
+    """DDPM's UNet (Ho et al. 2020) and its variants. It may take labels, or a picture as additional channels."""
     return make_interface(config, read_x_shape(config), _class_conditions(config))
 
 
 def UNet2DConditionModel(config: Config, folder: Folder) -> Interface:
-    """The UNet of Stable Diffusion 1, 2 and XL, of LCM, inpainting, upscaling, unCLIP, DeepFloyd IF, Kandinsky 2.2: an
-    encoded text or image, and further conditions of each."""
+    """The UNet of Stable Diffusion 1, 2 and XL, LCM, inpainting, upscaling, unCLIP, DeepFloyd IF and Kandinsky 2.2. It
+    takes an encoded text or image, and the further conditions of each pipeline."""
     refuse_unless(
         config,
         "UNet2DConditionModel",
@@ -70,7 +70,7 @@ def UNet2DConditionModel(config: Config, folder: Folder) -> Interface:
 
 
 def UNet1DModel(config: Config, folder: Folder) -> Interface:
-    """One-dimensional data [channels, length], such as sound."""
+    """A U-Net of one-dimensional data [channels, length], such as sound."""
     return make_interface(config, read_x_shape(config, dimensions=1), [])
 
 
@@ -82,7 +82,7 @@ def _text_width(config: Config) -> int:
 
 
 def _time_ids(folder: Folder, shape: tuple[int, ...]) -> list[float]:
-    """Return SDXL's default sizes: an uncropped picture in its original size."""
+    """Return SDXL's default size conditions: those of an uncropped picture in its original size."""
     size = [float(length * folder.pixels_per_latent) for length in shape[1:]]
     return [*size, 0.0, 0.0, *([AESTHETIC_SCORE] if folder.index.get("requires_aesthetics_score") else size)]
 

@@ -1,4 +1,4 @@
-"""Check stored weights: each has its place in the network, and a type that the network computes in.
+"""Check stored weights: the network must read each of them, and compute in its type.
 
 diffusers and transformers load a file with more tensors than the network reads, such as the scales of quantised
 weights, and convert any stored type. Tensors that they leave unread are refused here, unless no output can depend on
@@ -19,8 +19,8 @@ from fewstep.export.weight_names import COUNTERS, shared_prefix, strip_wrapper_p
 from fewstep.plans.errors import UserError
 
 LOG = logging.getLogger("fewstep")
-FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")  # stored types whose values are the weights themselves
-WIDE = FLOATS[:4]  # wide enough to need no scale
+FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")  # types whose numbers are the weights, without a scale
+WIDE = FLOATS[:4]  # types wide enough to need no scale
 SCALES = (
     "scale",
     "zero_point",
@@ -83,8 +83,8 @@ def unwrap_names(home: Path, names: Iterable[str]) -> dict[str, str]:
 
 
 def check_entries(network: nn.Module, home: Path, entries: Mapping[str, StoredTensor], info: Mapping[str, Any]) -> None:
-    """Raise UserError for a weight that the files lack, that the network does not read, or whose stored numbers are not
-    its values. `info` is the library's loading info."""
+    """Raise UserError for a weight that the files lack, for a stored tensor that the network does not read, and for a
+    weight that is stored in a quantised form. `info` is the library's loading info."""
     unread = {name: _entry(entries, name) for name in sorted(info["unexpected_keys"])}
     for name, tensor in unread.items():
         if tensor is not None and (dtype := _type_of_scaled_weight(tensor.name, entries)):
@@ -113,8 +113,8 @@ def _entry(entries: Mapping[str, StoredTensor], name: str) -> StoredTensor | Non
 
 
 def _type_of_scaled_weight(name: str, entries: Mapping[str, StoredTensor]) -> str | None:
-    """Return the stored type, such as "F8_E4M3", of the weight that a tensor scales. Return None if the tensor's name
-    is not a scale's, or if its layer has a weight wide enough to need none."""
+    """Return the stored type, such as "F8_E4M3", of the weight to which a tensor is the scale. Return None if the
+    tensor's name is not that of a scale, or if the type of the layer's weight needs no scale."""
     layer, _, last = name.rpartition(".")
     if not any(each in last for each in SCALES):
         return None
@@ -123,7 +123,8 @@ def _type_of_scaled_weight(name: str, entries: Mapping[str, StoredTensor]) -> st
 
 
 def _fix_for_missing(missing: Iterable[str], entries: Mapping[str, StoredTensor]) -> str:
-    """Return the fix if the names of all stored weights have a prefix that the network's names lack."""
+    """Return the fix for missing weights. It differs if all stored names have a prefix that the network's names
+    lack."""
     prefix = shared_prefix(entries)
     if prefix and all(prefix + name in entries for name in missing):
         return f"write the weights without {prefix!r}, with which all their names begin"
