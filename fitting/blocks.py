@@ -23,13 +23,14 @@ BLOCK = 8  # seeds
 
 @dataclass(frozen=True)
 class Block(SeedBatch):
-    """A batch of a fit. `target` [seeds, *x_shape] are the teacher's samples."""
+    """A batch of seeds of a fit. `target` [seeds, *x_shape] holds the teacher's samples, or is None before they are
+    added."""
 
     target: Array | None = None
 
     @property
     def required_target(self) -> Array:
-        """The target of a block that has one."""
+        """The block's target, [seeds, *x_shape]. The block must have one."""
         assert self.target is not None, "the teacher samples before samples are compared"
         return self.target
 
@@ -56,8 +57,8 @@ def make_blocks(sampler: Sampler, seeds: range, records: ConditionRecords | None
 
 
 def append_times(plan: Plan, times: Iterable[float]) -> Plan:
-    """Return a plan with the steps of `plan`, followed by the same steps with other network times. It is for calls of
-    the network, not for sampling."""
+    """Return a plan with the steps of `plan`, followed by the same steps with the network times `times` [N]. It serves
+    to call the network at both sets of times, not to sample."""
     others = (msgspec.structs.replace(step, time=float(time)) for step, time in zip(plan.steps, times, strict=True))
     return msgspec.structs.replace(plan, steps=(*plan.steps, *others))
 

@@ -14,7 +14,7 @@ LOG = logging.getLogger("fewstep")
 
 
 class BestNumbers(msgspec.Struct, frozen=True):
-    """Times, leans and rows of a recurrence after `done` steps."""
+    """The times, guidance changes (`lean`) and rows of a `Recurrence`, after `done` steps of the search."""
 
     done: int
     times: tuple[float, ...]
@@ -57,7 +57,7 @@ class FitCheckpoint:
 
 
 def open_fit_checkpoint(*facts: bytes) -> FitCheckpoint:
-    """Return the checkpoint of the fit that these facts determine."""
+    """Return the checkpoint of the fit that these facts identify. Each fact is the bytes of one input of the fit."""
     digest = sha256()
     for fact in facts:
         digest.update(sha256(fact).digest())

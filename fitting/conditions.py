@@ -1,4 +1,5 @@
-"""Records of conditions for the three uses of a fit. The judgement uses none that a number was fitted or chosen on."""
+"""Records of conditions for the three uses of a fit. The judgement uses no record on which a number was fitted or
+chosen."""
 
 import logging
 from dataclasses import dataclass
@@ -15,8 +16,8 @@ USES = 3
 
 @dataclass(frozen=True)
 class FitConditions:
-    """Records [N, *shape] of each condition for the fit, for its choices and for its judgement. None: the seed
-    determines the values."""
+    """Records of conditions for the fit, for its choices and for its judgement. Each is None if the seeds alone
+    determine the conditions."""
 
     fit: ConditionRecords | None
     selection: ConditionRecords | None

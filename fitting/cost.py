@@ -16,16 +16,19 @@ from fewstep.measure.teacher import CHECK_SEEDS
 
 
 def count_evaluations(task: FitTask) -> tuple[int, int]:
-    """Return the maximum numbers of evaluations, each counted for one sample: of the body, and of the float32 body by
-    the teacher and its checks. This assumes that the first teacher suffices. It is checked against a start plan, a
-    former plan and the best plan."""
+    """Return two maximum numbers of evaluations, each counted for one sample: those of the body that is fitted, and
+    those of the float32 body by the teacher and its checks.
+
+    The numbers assume that the first teacher suffices. It is checked against a start plan, a former plan and the best
+    plan.
+    """
     steps, seeds, choices, judges = task.steps, task.seeds, task.selection_seeds, task.judge_seeds
     long, solvers = len(task.teacher.steps), len(task.starts.path_solvers)
     on_path = min(FIRST_BLOCKS * BLOCK, seeds) if solvers else 0  # seeds of the teacher's path
     plans = len(task.starts.nominal) + 1 + (solvers + 1 if solvers else 0)  # including the norms of each start
     body = plans * FIRST_BLOCKS * BLOCK * steps + 4 * BLOCK  # choice of the start, and check for continuous times
-    body += (seeds + choices) * steps + _count_search_rollouts(task) * steps  # of the nominal plan
-    body += (seeds + choices + 3 * judges) * steps  # of the nominal, fitted and a former plan
+    body += (seeds + choices) * steps + _count_search_rollouts(task) * steps  # samples of the nominal plan
+    body += (seeds + choices + 3 * judges) * steps  # samples of the nominal, fitted and former plans
     compared = 2 if find_former_fit(task, task.starts.nominal[0]) is None else 3  # plans checked against the teacher
     return body, (seeds + choices + judges + on_path) * long + CHECK_SEEDS * (compared * steps + 3 * long)
 
@@ -34,15 +37,15 @@ def _count_search_rollouts(task: FitTask) -> int:
     """Return the maximum number of rollouts of one sample in the search, with other evaluations converted to
     rollouts."""
     steps, seeds, choices = task.steps, task.seeds, task.selection_seeds
-    # an overfitted candidate is only found on the seeds of the fit, and then the next candidate is tried
+    # only the seeds of the fit show that a candidate is overfitted, and then the next candidate is tried
     tried = len(RESTRAINTS) * (seeds + choices)
     columns = -(-count_calls(count_free_numbers(task)) // steps)
-    trade = choices + seeds + choices + len(SHARES) * choices  # its start, and the energy
+    trade = choices + seeds + choices + len(SHARES) * choices  # before the trade, and for energy
     if task.extractor is not None:
         steps_taken = len(WEIGHTS) * (1 + SECANTS)
         trade += seeds * columns + steps_taken * (len(RESTRAINTS) * choices + seeds)
         trade += len(WEIGHTS) * (len(SHARES) - 1) * choices
-    iterations = task.iterations + (1 if task.starts.path_solvers else 0)  # one more for the start that is not chosen
+    iterations = task.iterations + (1 if task.starts.path_solvers else 0)  # one more, for the start plan that loses
     return FIRST_BLOCKS * BLOCK + choices + iterations * (seeds * columns + (1 + SECANTS) * tried) + trade
 
 
@@ -54,7 +57,8 @@ def count_free_numbers(task: FitTask) -> list[int]:
 
 
 def search_bytes(task: FitTask) -> int:
-    """Return the memory in bytes of all columns before and after a correction, or of the teacher's path if larger."""
+    """Return the bytes of memory of the search. They are those of all columns before and after a correction, or of the
+    teacher's path if it is larger."""
     elements = prod(task.bundle.manifest.x_shape)
     columns = 2 * 4 * task.seeds * sum(count_free_numbers(task)) * elements
     seen = min(FIRST_BLOCKS * BLOCK, task.seeds)

@@ -1,17 +1,17 @@
-"""The last stage of a fit trades a little PSNR for features near the teacher's, and for energy.
+"""The last stage of a fit: it trades a little PSNR for features nearer to the teacher's, and for the teacher's energy.
 
-Least squares on pixels continues after the samples' features are nearest to the teacher's. From then on pictures become
-too similar. So further steps lower a sum of two terms: the mean logarithm of a seed's squared error, and a weight times
-the logarithm of the mean squared distance of features. With weight 1, a decibel of features counts as much as a decibel
-of PSNR. The columns of features are differences of the extractor's outputs along the columns of the samples, without
-calls of the denoiser.
+When least squares on pixels continues beyond the point where the features of samples are nearest to the teacher's,
+pictures become too similar to each other. Further steps of a fit therefore lower a sum of two terms: the mean logarithm
+of a seed's squared error, and a weight times the logarithm of the mean squared distance of features. With weight 1, a
+decibel of features counts as much as a decibel of PSNR. The columns of features are differences of the extractor's
+outputs along the columns of the samples, so they need no calls of the denoiser.
 
-Least squares predicts a conditional mean, so its samples have too little energy. One factor of the last row gives them
-the teacher's mean square about 0. On fashion_mnist, the mean square about the teacher's mean sample cost 0.01 to
-0.03 dB more, and lowered FD by only 1 %.
+Least squares predicts a conditional mean, so its samples have too little energy (mean square about 0). One factor,
+applied to the last row, gives them the teacher's energy. With the mean square about the teacher's mean sample instead,
+on fashion_mnist, the trade cost 0.01 to 0.03 dB more and lowered FD by only 1 %.
 
-Both together cost at most COST, and energy at most a fixed part of it. A step or a factor that would cost more is
-shortened.
+Both trades together cost at most COST, and the one for energy at most a fixed part of it. A step or a factor that would
+cost more is shortened.
 """
 
 from collections.abc import Iterator, Sequence
@@ -32,22 +32,22 @@ Array = NDArray[np.float64]
 Samples = NDArray[np.floating]
 
 COST = 0.8  # dB of the mean PSNR on the selection seeds
-ENERGY_PART = 1 / 8  # of COST; the rest is for features
-WEIGHTS = (1.0, 3.0)  # of the features' logarithm; both start at the least-squares result, and the better one is used
-SHARES = (1.0, 0.75, 0.5, 0.25)  # of a step or of a factor, in the order in which they are tried
+ENERGY_PART = 1 / 8  # the part of COST for energy; the rest is for features
+WEIGHTS = (1.0, 3.0)  # weights of the features' logarithm; both are tried from the least-squares result
+SHARES = (1.0, 0.75, 0.5, 0.25)  # shares of a step or of a factor, in the order of the trials
 NUDGE = 1e-2  # length of a difference of samples, relative to the sample's root mean square
 NOTHING = 1e-20  # lower bound of squared distances, squared errors and root mean squares, so that none is 0
 
 
 @dataclass(frozen=True)
 class Trade:
-    """The price of a trade on the selection seeds, and its gain in features.
+    """What a trade cost on the selection seeds, and what it gained.
 
-    price: in dB of the mean PSNR.
-    weight: of the features; 0 if no step was taken.
+    price: the decrease of the mean PSNR, in dB.
+    weight: the weight of the features; 0 if no step was taken.
     features: the decrease of the mean squared distance of features, in dB.
+    factor: the factor that was applied to the last row, from 1 to `energy`, as far as the price allows.
     energy: the factor that would give samples the teacher's energy.
-    factor: the factor of the last row, from 1 to `energy`, as far as the price allows.
     """
 
     price: float
@@ -123,8 +123,8 @@ class FeatureTradeoff:
         )
 
     def _improve_features(self, begin: TradeOffer, extractor: Extractor) -> tuple[TradeOffer, float]:
-        """Return the allowed numbers that are nearest in features, and their weight. The steps of a weight end at the
-        first one that is not allowed. Shares of that step are tried instead."""
+        """Return the allowed numbers that are nearest in features, and the weight that led to them. For each weight,
+        steps continue until one is not allowed; then shares of that step are tried."""
         jacobian = self.work.measure(self.work.origin, self.work.seeds.fit)
         best, cost = (begin, 0.0), (1 - ENERGY_PART) * self.cost
         for weight in WEIGHTS:

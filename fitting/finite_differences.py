@@ -24,7 +24,7 @@ from fewstep.runtime.sampling.sampler import Sampler
 
 Float64 = NDArray[np.float64]
 
-DIRECTIONS = 8  # of each sample at each step
+DIRECTIONS = 8  # directions of each sample at each step along which D_i is measured
 ENOUGH = 1e-4  # share of the energy of all normalised changes that may remain unmeasured
 NUDGE = 1e-2  # length of a difference of x, relative to its root mean square
 NOTHING = 1e-30  # lower bound of a length, so that none is 0

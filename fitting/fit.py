@@ -1,8 +1,8 @@
-"""The verb that fits the numbers of a plan to a deployed body, so that its samples are as near as possible to the
-teacher's.
+"""Fit the numbers of a plan to a deployed body, so that its samples are as near as possible to the teacher's.
 
-It trains no network and needs no gradients: it calls the deployed graph along rollouts, on any backend. The seeds of
-the fit, of its choices and of its judgement are disjoint. The bundle receives no plan whose gain may be chance.
+A fit trains no network and needs no gradients: it calls the deployed graph along rollouts, on any backend. The seeds of
+the fit, of its choices and of its judgement are disjoint. A plan is added to the bundle only if its gain is larger than
+chance.
 """
 
 from concurrent.futures import Executor
@@ -40,17 +40,18 @@ from fewstep.runtime.sampling.fitted_plans import graph_of_fit
 class FitResult:
     """The result of a fit.
 
-    check: how near the teacher and the fitted plan are to the exact trajectory.
+    check: the distances of the teacher and of the fitted plan from the exact trajectory.
     nominal_psnr: mean PSNR of the nominal plan against the teacher on the judge seeds, in dB.
     on_fit, on_selection, on_judge: gains of the fitted plan over the nominal one, on the three sets of seeds.
-    over_former: its gain on the judge seeds over the bundle's former plan for the same use; None without one.
-    trade: None if no step gained.
-    features: the name of the extractor of `sets`. None without an extractor.
+    over_former: the gain of the fitted plan on the judge seeds over the bundle's former plan for the same use; None if
+        there is no former plan.
+    trade: the trade for features and energy; None if no step gained.
+    features: the name of the extractor that `sets` uses; None without an extractor.
     sets: FD of the fitted plan from the teacher on the judge seeds, paired with the nominal plan.
     iterations: steps of the search that gained, including those before an interruption.
     numbers: the count of free numbers.
     times, nominal_times: the times that the network receives.
-    plan: None if the nominal plan is as good, or a former fitted one is better.
+    plan: the fitted plan; None if the nominal plan is as good, or a former fitted plan is better.
     weak_teacher: why the bundle does not keep the plan, and which teacher to use; None if the teacher suffices.
     """
 
@@ -91,7 +92,7 @@ def fit(options: FitOptions, progress: Progress = SILENT, workers: Executor | No
     """Fit a plan and keep it in its bundle. The caller's `workers`, if given, replace those of the options.
 
     The teacher of `options.teacher` must be nearer to the exact trajectory than the plan that a new plan would replace.
-    If it is not, the bundle keeps no plan. Then UserError is raised before the fit, unless `options.output` receives
+    Otherwise the bundle keeps no plan, and UserError is raised before the fit, unless `options.output` names a file for
     the plan.
 
     An interrupted fit resumes from its best numbers when the same command runs again. The fit does not hold the
@@ -116,7 +117,7 @@ def _run_fit(task: FitTask, options: FitOptions, started: float, progress: Progr
     rolled, nominal, provenance = task.rolled, best.nominal, task.bundle.manifest.provenance
     fitted = Fitted(nominal.name, BODY, task.graph, provenance.source_sha256)
     plan = msgspec.structs.replace(build_plan(best.numbers, f"{FittedReference(options.steps)}"), fitted=fitted)
-    is_checked = gate.before.exactness is not None  # else no plan has twice the teacher's steps
+    is_checked = gate.before.exactness is not None  # otherwise no plan has twice the teacher's steps
     check = gate.check_against(build_plan(best.numbers)) if is_checked else gate.before
     judge_seeds = PAIRED[: options.judge_seeds]
     blocks = sample_teacher_blocks(task, judge_seeds, task.conditions.judge, "teacher of the judgement", progress)

@@ -1,4 +1,4 @@
-"""The free numbers of a recurrence as a vector, each with the size of a small change."""
+"""The free numbers of a recurrence as a vector. Each has the size of its change in a finite difference."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ NUDGE = 1e-2  # change of the next x by a finite difference, relative to its roo
 TIME_SHARE = 0.004  # change of a time by a finite difference, as a share of the range of times
 GAP_SHARE = 0.1  # upper limit of that change, as a share of the smaller gap to a neighbouring time
 LEAN_NUDGE = 0.02  # change of a guidance weight
-PART = 0.3  # of a timestep, or of a thousandth of the range of times without timesteps
+PART = 0.3  # part of a timestep, or of a thousandth of the range of times if there are no timesteps
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,10 @@ class Number:
 
 
 def free_numbers(numbers: Recurrence, norms: Array, kinds: Sequence[Freedom]) -> tuple[Number, ...]:
-    """Return the numbers of some kinds that a fit may change, step by step.
+    """Return the numbers of the given kinds that a fit may change, step by step.
 
-    norms: root mean squares over rollouts, [N + 1, 1 + history + given]. Column 0 is of x, at the end of the sample.
-        The others are of each step's predictions, newest first, and of the given tensors.
+    norms: [N + 1, 1 + history + given], root mean squares over rollouts. Row i is step i, and row N the finished
+        sample. Column 0 is of x; the others are of each step's predictions, newest first, and of the given tensors.
     """
     free: list[Number] = []
     span = float(np.ptp(numbers.times)) or 1.0
@@ -81,8 +81,8 @@ def subtract_numbers(numbers: Recurrence, origin: Recurrence, free: Sequence[Num
 
 
 def is_continuous(sampler: Sampler, plan: Plan, block: Block) -> bool:
-    """True if the network's output changes with a fraction of a timestep. For a network that rounds its time, or looks
-    it up in a table, it is bitwise identical."""
+    """True if the network's output changes with a fraction of a timestep. The output of a network that rounds its time,
+    or looks it up in a table, stays bitwise identical."""
     timesteps = sampler.bundle.manifest.schedule.timesteps
     times = np.array([step.time for step in plan.steps])
     span = float(np.ptp(times)) or 1.0

@@ -17,10 +17,12 @@ Float64 = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Jacobian:
-    """The derivatives of the samples of some seeds with respect to each number, in units of the numbers' sizes.
+    """The derivatives of the samples of some seeds with respect to each free number.
 
-    columns: [seeds, P, elements]. samples, targets: [seeds, elements]. Sums over elements are in float64, one seed at a
-    time.
+    columns: [seeds, P, elements], the derivatives, in units of the numbers' sizes.
+    samples, targets: [seeds, elements].
+
+    Sums over elements are computed in float64, one seed at a time.
     """
 
     columns: Array

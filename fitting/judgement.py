@@ -15,7 +15,7 @@ from fewstep.measure.rollouts.metrics import psnr
 from fewstep.plans.plan import Plan
 from fewstep.runtime.sampling.execute import Array
 
-RESAMPLES = 100  # of the seeds, for standard errors of FD
+RESAMPLES = 100  # resamples of the seeds, for standard errors of FD
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,10 @@ class FitJudgement:
     """The quality of a fitted plan on the judge seeds.
 
     nominal_psnr: mean PSNR of the nominal plan in dB.
-    gain: the gain of the fitted plan over it.
+    gain: the gain of the fitted plan over the nominal plan.
     over_former: the gain of the fitted plan over a former one; None without one.
-    is_behind_former: it is worse than the former plan. If its features are nearer, it may lose the price of its trade
-        in PSNR.
+    is_behind_former: whether the fitted plan is worse than the former plan. If its features are nearer, it is allowed
+        to lose the price of its trade in PSNR.
     sets: FD of the fitted plan and of the nominal one; None without an extractor.
     """
 
@@ -70,8 +70,8 @@ def are_nearer(extractor: Extractor, samples: Array, others: Array, targets: Arr
     """True if the features of samples are nearer to those of their targets than the features of other samples from the
     same seeds.
 
-    Their mean squared distance must be smaller by more than chance, and FD must not be larger. FD of only 64 seeds
-    would be too uncertain.
+    Their mean squared distance must be smaller by more than chance, and FD must not be larger. FD alone would be too
+    uncertain for as few as 64 seeds.
     """
     far, near = (feature_distances(extractor, each, targets) for each in (others, samples))
     sets = compare_fitted_sets(extractor, others, samples, targets)

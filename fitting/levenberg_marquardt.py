@@ -2,8 +2,9 @@
 
 Errors of single steps neither add up nor keep their order along the trajectory, so only the final sample is compared
 with the teacher. The objective is the mean PSNR: each iteration weights a seed's squared error by its inverse. Damping
-keeps a step small, and the anchor keeps the sum of all steps near the start plan. Both are chosen by rollouts on seeds
-without columns. A candidate that gains much less there than on the seeds of the columns is rejected.
+keeps a step small, and the anchor keeps the sum of all steps near the start plan. Both are chosen by rollouts on the
+selection seeds, for which no columns are measured. A candidate that gains much less there than on the seeds of the fit
+is rejected.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +26,7 @@ Array = NDArray[np.float64]
 RESTRAINTS = ((1e-5, 1e-5), (1e-3, 1e-4), (3e-2, 1e-3), (1.0, 1e-2))  # damping, anchor; relative to column energies
 GAP = 0.5  # dB by which a gain may be smaller on the selection seeds than on the seeds of the fit
 ERRORS = 2.0  # standard errors that this gap, or a gain, must exceed
-SINGULAR = 1e-12  # of all columns' energy, since two numbers may have the same effect
+SINGULAR = 1e-12  # share of all columns' energy that is added, since two numbers may have the same effect
 SECANTS = 3  # steps between two measurements of the columns
 NOTHING = 1e-20  # lower bound of a sample's squared error
 ENOUGH = 0.03  # dB that an iteration must gain for another one
@@ -44,7 +45,7 @@ class Gain:
 
     @classmethod
     def from_psnr(cls, fitted: Array, nominal: Array) -> "Gain":
-        """Return the gain of PSNRs [seeds] over others of the same seeds."""
+        """Return the gain of the PSNRs `fitted` [seeds] over `nominal` [seeds], both of the same seeds."""
         return cls(float(np.mean(fitted - nominal)), float(np.std(fitted - nominal, ddof=1) / sqrt(len(fitted))))
 
 
@@ -81,7 +82,8 @@ class Iterate:
 
 
 def seed_weights(jacobian: Jacobian) -> Array:
-    """Return the inverse of each seed's squared error, with which least squares raises the mean PSNR. They sum to 1."""
+    """Return the weight of each seed [seeds]: the inverse of its squared error, scaled to sum to 1. With these weights,
+    least squares raises the mean PSNR."""
     weights = 1 / np.maximum(jacobian.error, max(1e-12 * jacobian.error.max(), NOTHING))
     return np.asarray(weights / weights.sum())
 
@@ -109,9 +111,9 @@ def solve_step(H: Array, slope: Array, energies: Array, so_far: Array, damping: 
 
 @dataclass(frozen=True)
 class Refinement:
-    """The constants of all steps of a refinement. The anchor is at `origin`.
+    """What all steps of a refinement share. The anchor is at `origin`.
 
-    measure: returns the columns of the free numbers on some blocks.
+    measure: a function that returns the columns of the free numbers on some blocks.
     """
 
     rolled: FitSampler
@@ -132,8 +134,8 @@ class Refinement:
         return [add_to_numbers(now, self.free, step * self.number_sizes) for step in steps]
 
     def take_step(self, now: Recurrence, least: float, jacobian: Jacobian, energies: Array) -> Iterate | None:
-        """Return the best candidate step that gains more than `least` dB on the selection seeds and is not overfitted,
-        or None."""
+        """Return the candidate step with the largest gain on the selection seeds, if it gains more than `least` dB and
+        is not overfitted; otherwise None."""
         candidates = self.propose_steps(now, *normal_equations(jacobian), energies)
         tried = self.rolled.try_plans([build_plan(numbers) for numbers in candidates], self.seeds.selection)
         gains = [

@@ -14,14 +14,13 @@ from fewstep.plans.names.plan_reference import MOST_FITTED, TextReference
 class FitOptions(SamplingOptions):
     """Fit the numbers of a plan to a bundle's denoiser, so that samples of few evaluations are near those of many.
 
-    bundle: The bundle. It keeps the plan, which `fitted:STEPS` names.
+    bundle: The folder of the bundle. The plan is added to it, under the name fitted:STEPS.
     steps: Evaluations of the plan.
     plan: The plan that the fit starts from: SOLVER:STEPS@GRID, fitted:STEPS or a file. Default: the best of some
         known plans.
     backend: The engine that runs the float32 body: onnxruntime, onnxruntime-rows, onnxruntime-cuda, openvino,
         openvino-bf16, tensorrt, tensorrt-rtx.
-    guidance: Weight of classifier-free guidance. Default: that of the calibration on the command line, and none in
-        Python.
+    guidance: Weight of classifier-free guidance. Default: on the command line that of the calibration, in Python none.
     output: A JSON file to which the plan is also written.
     seeds: Number of seeds that the numbers are fitted on.
     selection_seeds: Number of other seeds that the choices of the fit use.

@@ -1,10 +1,10 @@
-"""A plan in the form that is fitted: each new x is a linear combination of the last x and the last predictions.
+"""The form in which a plan is fitted: each new x is a linear combination of the last x and the last predictions.
 
     x_{i+1} = rows[i, 0] x_i + sum_j rows[i, 1 + j] p_{i-j} + sum_k rows[i, 1 + history + k] y_k
 
-with p_i the predicted sample after guidance and shaping, and y the given tensors. Every deterministic solver with one
-network has this form if `history` is long enough (Shaul et al. 2024, arXiv 2403.01329). A fit adds corrections to the
-solver's numbers, so corrections of 0 give the solver.
+Here p_i is the predicted sample after guidance and shaping, and y are the given tensors. Every deterministic solver
+with one network has this form if `history` is long enough (Shaul et al. 2024, arXiv 2403.01329). A fit adds corrections
+to the solver's numbers, so corrections of 0 leave the solver unchanged.
 """
 
 from collections.abc import Sequence
@@ -24,12 +24,14 @@ NEGLIGIBLE = 1e-9  # rounding errors, relative to a row's largest coefficient
 
 @dataclass(frozen=True)
 class Recurrence:
-    """The numbers of a plan of N steps. Everything else is that of `nominal`, the plan from which they were extracted.
+    """The numbers of a plan of N steps. Everything else is taken from `nominal`, the plan from which they were
+    extracted.
 
     times: [N], the times that the network receives.
-    lean: [N], added to the weight of the conditional branch and subtracted from that of the unconditional one.
+    lean: [N], the change of guidance: a number that is added to the weight of the conditional branch and subtracted
+        from that of the unconditional one.
     rows: [N, 1 + history + given], the coefficients of x, of the predictions, newest first, and of the given tensors.
-    start: [given + 1], the first x over the given tensors and the first draw.
+    start: [given + 1], the coefficients of the given tensors and of the first draw in the first x.
     scales: [N], the coefficient of x in the network's input.
     shown: [N, given], the coefficients of the given tensors in the network's input.
     base: [N, 1 + given], the coefficients of x and of the given tensors in each prediction, apart from the outputs.
@@ -55,7 +57,7 @@ class Recurrence:
 
 
 def extract_recurrence(plan: Plan, history: int = 1) -> Recurrence:
-    """Return the numbers of a plan, with at least `history` predictions per row, or more if the plan reads more.
+    """Return the numbers of a plan. Each row reads `history` predictions, or more if the plan needs more.
 
     Raises UserError for plans that draw noise during steps, contain tensors, or do not have the form of this module.
     """
@@ -127,7 +129,7 @@ def _build_step(numbers: Recurrence, i: int) -> Step:
     base, lean = _expand_shares(numbers, numbers.base[i]), _guidance_shares(step, numbers.lean[i])
 
     def line(reads: Row, leans: bool) -> Array:
-        """Convert a line of the nominal step to the new state and the outputs."""
+        """Convert a row of coefficients of the nominal step to the new state and the outputs."""
         of_state, of_outputs = np.array(reads[:old_rows]), np.array(reads[old_rows:])
         leaning = of_outputs.sum() * lean if leans else 0.0
         return np.concatenate([base * np.any(of_state), of_outputs + leaning])
@@ -159,7 +161,8 @@ def _guidance_shares(step: Step, by: float) -> Array:
 
 
 def _update(numbers: Recurrence, i: int, x0: Array) -> Array:
-    """Return the update of step i, whose prediction is `x0`. Predictions move on by a row, and given tensors stay."""
+    """Return the update of step i, whose prediction is `x0`. Stored predictions move to the next row, and the rows of
+    given tensors stay unchanged."""
     history, row = numbers.history, numbers.rows[i]
     rows = history + len(numbers.nominal.given)
     update = np.zeros((rows, len(x0)))
@@ -192,8 +195,8 @@ def _refuse_plan(plan: Plan, reason: str) -> UserError:
 
 
 def _decompose_input(plan: Plan, step: Step, state: Array, units: Array) -> tuple[float, Array, Array]:
-    """Return the coefficient of x in the network's input, x over the basis, and the coefficients of the given
-    tensors."""
+    """Return the coefficient of x in the network's input, x as a combination of the basis `units`, and the coefficients
+    of the given tensors in the input."""
     rows = [row for row, number in enumerate(step.input) if number]
     held = {row: k for row in rows for k, unit in enumerate(units) if np.array_equal(state[row], unit)}
     moving = [row for row in rows if row not in held]

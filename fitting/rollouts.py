@@ -35,7 +35,7 @@ Result = Array | NotFinite  # samples, or the error that replaces them: it must 
 
 @dataclass(frozen=True)
 class RolloutItem:
-    """Samples of a block by a plan, with the body of the fit or the teacher's."""
+    """The request for a plan's samples of a block, from the fitted body or from the teacher's."""
 
     plan: Plan
     block: Block
@@ -50,7 +50,7 @@ class RolloutItem:
 
 @dataclass(frozen=True)
 class JacobianItem:
-    """The columns of some numbers on a block."""
+    """The request for the columns of some free numbers on a block."""
 
     numbers: Recurrence
     free: tuple[Number, ...]
@@ -62,7 +62,11 @@ class JacobianItem:
 
 @dataclass(frozen=True)
 class RolloutJob:
-    """The bundle to whose float32 body a plan is fitted, and the name of the engine in options."""
+    """The job that answers the items of a fit.
+
+    bundle: the bundle of the float32 body to which a plan is fitted.
+    backend: the engine's name, as in options.
+    """
 
     bundle: PinnedBundle
     backend: str
@@ -73,7 +77,7 @@ class RolloutJob:
 
 
 def open_samplers(path: Path, backend: str, threads: int) -> tuple[Sampler, Sampler]:
-    """Return the samplers of the fitted plan and of the teacher. They are the same object if their engines agree."""
+    """Return the samplers of the fitted plan and of the teacher. They are the same object if both use one engine."""
     sampler = load(path, backend=create_backend(backend, threads))
     return sampler, sampler if backend == CPU else load(path, backend=create_backend(CPU, threads))
 
@@ -82,9 +86,9 @@ def open_samplers(path: Path, backend: str, threads: int) -> tuple[Sampler, Samp
 class FitSampler:
     """Runs the rollouts of a fit.
 
-    sampler: of the body to which the plan is fitted.
-    reference: of the float32 body, for the teacher.
-    job, workers: if given, workers run the job instead of these samplers.
+    sampler: the sampler of the body to which the plan is fitted.
+    reference: the sampler of the float32 body, which runs the teacher.
+    job, workers: if given, the workers run this job, and the samplers are not called.
     """
 
     sampler: Sampler
@@ -119,7 +123,7 @@ class FitSampler:
 
 
 def _make_items(plan: Plan, blocks: Sequence[Block], by: str = BODY) -> Iterator[RolloutItem]:
-    """Yield the rollouts of a plan, whose blocks have no targets."""
+    """Yield the requests for a plan's samples of each block. Targets are left out, since workers do not need them."""
     return (RolloutItem(plan, replace(block, target=None), by) for block in blocks)
 
 

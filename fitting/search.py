@@ -1,4 +1,4 @@
-"""Search the best numbers of a plan for a body, all of them together, by the final sample."""
+"""Search the best numbers of a plan for a body. All numbers change together, and only final samples are compared."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -34,15 +34,15 @@ from fewstep.runtime.progress import SILENT, Progress
 
 HISTORY = 3  # the least number of predictions that a row can read
 FIRST_BLOCKS = 2  # blocks for the comparison of start plans, and for the first columns
-Iterations = Iterator[tuple[Iterate, ...]]  # the steps of each
-KINDS: tuple[Freedom, ...] = ("rows", "times", "lean")  # of free numbers (`recurrence.py`)
+Iterations = Iterator[tuple[Iterate, ...]]  # the steps of each iteration
+KINDS: tuple[Freedom, ...] = ("rows", "times", "lean")  # kinds of free numbers (fields of `Recurrence`)
 
 
 @dataclass(frozen=True)
 class SearchedNumbers:
-    """The best numbers so far, and the origin from which the fit started, with its seeds.
+    """The best numbers so far, the numbers from which the fit started (`origin`), and its seeds.
 
-    nominal: the plan without fitted numbers with which gains are compared.
+    nominal: the plan without fitted numbers over which gains are measured.
     done: the number of steps that gained, including those before an interruption.
     trade: the trade of the last numbers; None before the trade.
     """
@@ -83,11 +83,12 @@ def search(task: FitTask, progress: Progress = SILENT) -> Iterator[SearchedNumbe
 
 
 def _choose_start(task: FitTask, seeds: FitSeeds, progress: Progress) -> tuple[SearchedNumbers, Iterations]:
-    """Return the numbers that the fit starts from, and their iterations.
+    """Return the numbers that the fit starts from, and the iterations from there.
 
-    They are those of the requested plan. Without one, the best nominal plan competes with the best plan over the times
-    of the teacher's path. If a fit from one of them was interrupted, it resumes. Otherwise the plan with the higher
-    gain after one iteration is used, since the ranking of plans is not that of the optima near them.
+    If the caller named a plan, the fit starts from its numbers. Otherwise two plans compete: the best nominal plan, and
+    the best plan over the times of the teacher's path. If a fit from one of them was interrupted, that fit resumes. If
+    not, the plan with the higher gain after one iteration is used, since the ranking of plans is not that of the optima
+    near them.
     """
     rolled, starts = task.rolled, task.starts
     blocks = seeds.selection[:FIRST_BLOCKS]  # earlier fits have used the seeds of the fit
@@ -122,7 +123,8 @@ def _choose_start(task: FitTask, seeds: FitSeeds, progress: Progress) -> tuple[S
 
 
 def _resume_search(task: FitTask, start: SearchedNumbers, progress: Progress) -> tuple[SearchedNumbers, Iterations]:
-    """Return the start with the checkpoint's numbers if there are any, and at least one iteration from there."""
+    """Return `start` with the numbers of the checkpoint if there is one, and the iterations from there (at least
+    one)."""
     numbers, done = open_search_checkpoint(task, start).load(start.origin)
     measured = FIRST_BLOCKS if done == 0 else len(start.seeds.fit)
     work = _make_refinement(task, start, start.origin, progress)
@@ -142,7 +144,7 @@ def sample_teacher_blocks(
 
 
 def open_search_checkpoint(task: FitTask, searched: SearchedNumbers) -> FitCheckpoint:
-    """Return the checkpoint of a search, which its origin and its seeds identify."""
+    """Return the checkpoint of a search. The start plan, the seeds and all settings of the search identify it."""
     return open_fit_checkpoint(
         digest_sampler(task.sampler),
         digest_sampler(task.reference),

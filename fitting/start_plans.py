@@ -18,7 +18,7 @@ from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampling.sampler import Sampler
 
 LOG = logging.getLogger("fewstep")
-STARTS = (  # solver, grid: some are by far the best for one denoiser, and none for all (docs/measured/nominal.md)
+STARTS = (  # solver, grid: some are by far the best for one denoiser, but none for all (docs/measured/nominal.md)
     ("dpmpp_2m", "ays_svd"),
     ("dpmpp_2m", "arctan"),
     ("dpmpp_2m", "trailing"),
@@ -54,14 +54,14 @@ class Starts:
 
     @property
     def path_solvers(self) -> tuple[str, ...]:
-        """The solvers that compete over times of the teacher's path. Empty if the caller named a plan, or if plans have
-        as many steps as the path has times to choose from."""
+        """The solvers that are tried on times of the teacher's path. Empty if the caller named a plan, or if the plan
+        needs all times that the path offers."""
         return SOLVERS if self.request is None and len(self.nominal[0].steps) < CHOICES else ()
 
 
 def select_starts(sampler: Sampler, reference: TextReference | None, steps: int, guidance: Guidance | None) -> Starts:
-    """Return the referenced plan, or the known plans for None. Raises UserError for a plan that
-    cannot be fitted."""
+    """Return the plan that `reference` names, or the known plans if it is None. Raises UserError if the plan cannot be
+    fitted."""
     if reference is None:
         return Starts(candidate_plans(sampler, steps, guidance))
     plan = sampler.compile(reference, guidance)
@@ -87,10 +87,11 @@ def candidate_plans(sampler: Sampler, steps: int, guidance: Guidance | None) -> 
 def find_best_on_path(
     rolled: FitSampler, teacher: Plan, nominal: Plan, seen: Sequence[Block], blocks: Sequence[Block]
 ) -> Plan | None:
-    """Return the best plan of SOLVERS on `blocks`, over times of the teacher's path on the blocks `seen`.
+    """Return the plan with the best samples on `blocks` among the solvers of SOLVERS, each over times of the teacher's
+    path on the blocks `seen`.
 
-    The path selects from CHOICES times of the nominal plan's grid, more than its steps. Returns None and logs the
-    reason if the path is unknown (`fitting.teacher_path.teacher_states`), or if no samples are finite.
+    The times are selected from CHOICES times of the nominal plan's grid. Returns None and logs the reason if the path
+    is unknown (`fitting.teacher_path.teacher_states`), or if no samples are finite.
     """
     steps = len(nominal.steps)
     try:

@@ -38,11 +38,11 @@ class FitTask:
     """The opened inputs of a fit.
 
     conditions: the records for each use.
-    extractor: compares features of samples; None without one that knows the data.
+    extractor: the network that computes features of samples; None if none is known for the data.
     teacher_reference: the teacher that the caller named; None for the default.
     steps: the plan's evaluations.
     seeds, selection_seeds, judge_seeds: numbers of seeds of the fit, of its choices and of its judgement.
-    iterations: the maximum number.
+    iterations: the maximum number of iterations.
     """
 
     bundle: Bundle
@@ -78,7 +78,7 @@ class FitTask:
 
 
 def open_fit_task(options: FitOptions) -> FitTask:
-    """Open and check everything. Raises UserError here for a fit that cannot succeed, not after minutes of sampling."""
+    """Open and check everything. Raises UserError for a fit that cannot succeed, before any sampling."""
     bundle = open_bundle(options.bundle)
     bundle.check_continuous("fit")
     if bundle.manifest.carried or bundle.manifest.positions:
@@ -118,7 +118,7 @@ def open_fit_task(options: FitOptions) -> FitTask:
 
 
 def _check_teacher(teacher: Plan, steps: int) -> None:
-    """Raise UserError for a plan that cannot represent the exact trajectory, whatever its check on samples finds."""
+    """Raise UserError for a plan that cannot follow the exact trajectory, whatever its samples show."""
     what = f"the plan {teacher.name} cannot be a teacher"
     if teacher.fitted is not None:
         raise UserError(f"{what}: its numbers were fitted", "leave --teacher out, or name SOLVER:STEPS of many steps")
@@ -131,7 +131,8 @@ def _check_teacher(teacher: Plan, steps: int) -> None:
 
 
 def _warn_of_lost(bundle: Bundle, steps: int, guidance: Guidance | None) -> None:
-    """Warn of each fitted plan whose file cannot be read. This fit replaces it only if it is for the same use."""
+    """Warn of each fitted plan whose file cannot be read. The new plan replaces such a plan only if both are for the
+    same use."""
     for entry in bundle.manifest.fitted:
         for error in read_fitted_plans(bundle, [entry])[1]:
             weight = weight_of_fit(bundle.path, bundle.manifest, entry)

@@ -1,7 +1,8 @@
-"""The gate of a fit checks the teacher before the search, and again with the fitted plan.
+"""The checks of the teacher, before the search and again with the fitted plan. They form a gate: if it is shut, the
+bundle keeps no plan that is fitted to this teacher.
 
-A reference with twice the teacher's steps represents the exact trajectory. A teacher suffices if it is nearer to this
-reference than the plan that a new plan would replace, by TEACHER_MARGIN dB.
+The reference of a check is a plan with twice the teacher's steps, which stands for the exact trajectory. A teacher
+suffices if it is nearer to this reference than the plan that a new plan would replace, by at least TEACHER_MARGIN dB.
 """
 
 from collections.abc import Callable
@@ -21,18 +22,18 @@ from fewstep.runtime.progress import Progress
 from fewstep.runtime.sampling.execute import Array
 from fewstep.runtime.sampling.fitted_plans import read_fitted_plans
 
-CHANCE = 1.0  # dB by which means over the few seeds of a check can differ by chance
+CHANCE = 1.0  # dB: the difference of two means that chance alone can cause, with the few seeds of a check
 
 
 @dataclass(frozen=True)
 class TeacherGate:
-    """A teacher that was checked on a few seeds of the fit, and none of the judgement.
+    """The result of the teacher's check, on a few seeds of the fit that the judgement does not use.
 
     replaced: the name of the plan that a new plan would replace: the former fitted plan, or else the nominal one.
-    before: the teacher's check against that plan.
-    is_shut: the bundle keeps no plan that is fitted to this teacher.
+    before: the check of the teacher against that plan.
+    is_shut: True if the bundle is to keep no plan that is fitted to this teacher.
     fix: the fix to print in that case.
-    check_against: returns the teacher's check against any plan.
+    check_against: a function that checks the teacher against any plan.
     """
 
     teacher: Plan
@@ -44,21 +45,21 @@ class TeacherGate:
 
     @property
     def reason(self) -> str:
-        """The reason for which the gate is shut."""
+        """The reason why the gate is shut."""
         nearer = f"less than {TEACHER_MARGIN:g} dB nearer than {self.replaced} with {self.before.judged:.1f} dB"
         return f"the teacher {self.teacher.name} is {self.before.exactness:.1f} dB from twice as many steps, {nearer}"
 
     def is_shut_after(self, after: TeacherCheck) -> bool:
-        """True if the gate is shut for a fitted plan, given the teacher's check against that plan. A teacher that does
-        not suffice may have led it further from the reference than the plan that it would replace."""
+        """True if the gate is shut for a fitted plan. `after` is the teacher's check against that plan. A teacher that
+        does not suffice may have led the plan further from the reference than the plan that it would replace."""
         return self.is_shut or (_is_insufficient(after) and _is_worse(after, self.before))
 
 
 def check_teacher(task: FitTask, progress: Progress) -> TeacherGate:
-    """Return the gate before the search. A teacher that the caller named shuts it if it does not suffice.
+    """Return the gate before the search. If the caller named a teacher that does not suffice, the gate is shut.
 
-    The default teacher gets more steps until it suffices. The gate stays open if the same teacher judged the former
-    plan, since its error is then in both figures.
+    The default teacher gets more steps until it suffices. The gate stays open if the former plan was judged by the same
+    teacher, since both figures then contain its error.
     """
     nominal, sample, seeds = task.starts.nominal[0], _cache_samples(task), FIT_SEEDS[:CHECK_SEEDS]
 
@@ -83,7 +84,8 @@ def check_teacher(task: FitTask, progress: Progress) -> TeacherGate:
 
 
 def find_former_fit(task: FitTask, plan: Plan) -> tuple[FittedPlan, Plan] | None:
-    """Return the manifest's entry and the plan that was fitted to the same graph for the same use as `plan`."""
+    """Return the manifest's entry of the plan that was fitted to the same graph for the same use as `plan`, and that
+    plan. None if there is no such plan."""
     for entry in task.bundle.manifest.fitted:
         plans, _ = read_fitted_plans(task.bundle, [entry] if entry.body == BODY else [])
         for former in plans:

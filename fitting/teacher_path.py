@@ -15,15 +15,16 @@ from fewstep.plans.plan import Plan, Step
 from fewstep.runtime.sampling.execute import StepState, finish
 from fewstep.runtime.sampling.sampler import Sampler
 
-CHOICES = 48  # times from which a path selects
+CHOICES = 48  # number of times from which a path is selected
 BISECTIONS = 16
-LEAST = 1e-9  # lower bound of an error, relative to the largest state's energy: float32 rounds more
+LEAST = 1e-9  # lower bound of an error, relative to the energy of the largest state; float32 rounding exceeds it
 
 
 def find_path(sampler: Sampler, teacher: Plan, blocks: Sequence[Block], probe: Plan, steps: int) -> tuple[int, ...]:
-    """Return the indices of `shortest_path` among the steps of `probe` and its end. `sampler` runs the teacher.
+    """Return the indices of the path of `shortest_path`, among the steps of `probe` and its end. `sampler` runs the
+    teacher.
 
-    Raises UserError for a teacher like `teacher_states`.
+    Raises UserError in the same cases as `teacher_states`.
     """
     parts = [_interpolate_along(sampler, teacher, block, probe.steps) for block in blocks]
     states, predictions = (np.concatenate(each, axis=1) for each in zip(*parts, strict=True))
@@ -31,7 +32,8 @@ def find_path(sampler: Sampler, teacher: Plan, blocks: Sequence[Block], probe: P
 
 
 def path_bytes(seeds: int, elements: int, teacher_steps: int) -> int:
-    """Return the memory of `find_path` with CHOICES times: all states and predictions twice, and one trajectory."""
+    """Return the bytes of memory of `find_path` with CHOICES times: all states and predictions twice, and one
+    trajectory."""
     return elements * (2 * 8 * (2 * CHOICES + 1) * seeds + 3 * 4 * BLOCK * teacher_steps)
 
 
@@ -48,8 +50,8 @@ def shortest_path(states: NDArray[np.float64], predictions: NDArray[np.float64],
     """Return the indices of `steps` + 1 times, including both ends, that minimise the largest error of a step.
 
     A step's error is the residual of the teacher's next state after least squares on the first state and on the
-    predictions at the path's times. For a given bound of the error each step is as long as possible. Bisection finds
-    the smallest bound with at most `steps` steps.
+    predictions at the path's times. For a given bound of the error, each step is made as long as possible. Bisection
+    finds the smallest bound that needs at most `steps` steps.
 
     Args:
         states: the teacher's x [times + 1, seeds, elements], the sample last.
@@ -85,7 +87,7 @@ def _find_bounded_path(
         path.append(reached)
     if path[-1] < end:
         return None
-    while len(path) <= steps:  # if there are fewer steps, divide the longest one in its middle
+    while len(path) <= steps:  # if the path has fewer steps, split the longest one in the middle
         gaps = np.diff(path)
         longest = int(gaps.argmax())
         path.insert(longest + 1, path[longest] + int(gaps[longest]) // 2)
@@ -116,7 +118,8 @@ def _interpolate_states(
 
 
 def _interpolate_state(trajectory: Sequence[StepState], step: Step) -> NDArray[np.float64]:
-    """Return x at a step: sigma / sigma_i x_i + sigma int e^l x0(l) dl from lambda_i on, with x0 linear in lambda."""
+    """Return x at a step: sigma / sigma_i x_i + sigma int e^l x0(l) dl, integrated from lambda_i, with x0 linear in
+    lambda."""
     lam, i = _lam(step), _preceding_place(trajectory, step)
     here = trajectory[i]
     assert step.alpha is not None and step.sigma is not None and here.step.sigma is not None
