@@ -3,11 +3,11 @@
 from dataclasses import replace
 from typing import NamedTuple
 
+from fewstep.graph.cuda.cuda_form import cuda_form
+from fewstep.graph.cuda.cuda_form_check import form_problem
 from fewstep.graph.graph import Graph, Node
 from fewstep.graph.half_types import FLOAT16
 from fewstep.graph.passes.constants import drop_unused
-from fewstep.graph.passes.cuda_form import cuda_form
-from fewstep.graph.passes.cuda_form_check import form_problem
 from fewstep.graph.passes.float32 import has_type
 from fewstep.graph.passes.half import to_half
 from fewstep.graph.passes.int8_weights import store_weights_as_int8

@@ -8,9 +8,9 @@ import msgspec
 
 from fewstep.graph import io
 from fewstep.graph.commit import Writer
+from fewstep.graph.cuda.cuda_form import cuda_form, form_size
+from fewstep.graph.cuda.cuda_form_check import form_problem
 from fewstep.graph.engines.build_engine import add_sidecar
-from fewstep.graph.passes.cuda_form import cuda_form, form_size
-from fewstep.graph.passes.cuda_form_check import form_problem
 from fewstep.runtime.backends.onnxruntime_cuda_form import BACKEND, NHWC, VERSION
 from fewstep.runtime.bundle.engine_key import ANY_DEVICE, SCHEMA, EngineKey, Sidecar
 from fewstep.runtime.bundle.manifest import EngineEntry, GraphEntry

@@ -1,7 +1,7 @@
 """The form of a body for ONNX Runtime's CUDA provider: when it runs in place of the portable graph.
 
 `fewstep build --backend onnxruntime-cuda` writes the form, an ONNX graph with operations of com.microsoft
-(`graph/passes/cuda_form.py`). On a machine with the provider it also measures whether the form is faster. The result
+(`graph/cuda/cuda_form.py`). On a machine with the provider it also measures whether the form is faster. The result
 is stored in the user's cache folder, because it is a fact about this machine.
 """
 

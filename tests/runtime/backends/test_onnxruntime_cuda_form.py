@@ -14,8 +14,8 @@ import pytest
 
 from fewstep.cli.verbs.build import verb
 from fewstep.graph import io
+from fewstep.graph.cuda.cuda_form import form_size
 from fewstep.graph.engines.build import BuildOptions, build
-from fewstep.graph.passes.cuda_form import form_size
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import DENOISER
 from fewstep.report.choosing import cuda_forms

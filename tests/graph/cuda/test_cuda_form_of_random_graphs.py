@@ -5,9 +5,9 @@ import random
 import numpy as np
 import pytest
 
+from fewstep.graph.cuda.contrib_norm_definition import expand_contrib_norms
+from fewstep.graph.cuda.cuda_form import cuda_form
 from fewstep.graph.graph import Array, Graph
-from fewstep.graph.passes.contrib_norm_definition import expand_contrib_norms
-from fewstep.graph.passes.cuda_form import cuda_form
 from fewstep.graph.session import run
 from tests.graph.small_graphs import assert_close, feeds
 from tests.onnx_text import written

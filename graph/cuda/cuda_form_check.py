@@ -5,11 +5,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from fewstep.graph.cuda.contrib_norm_definition import expand_contrib_norms
 from fewstep.graph.extents import fix_batch, fix_sizes, probe_sizes
 from fewstep.graph.graph import BATCH, Array, Graph
 from fewstep.graph.half_types import FLOAT16
 from fewstep.graph.index import sort_topologically
-from fewstep.graph.passes.contrib_norm_definition import expand_contrib_norms
 from fewstep.graph.passes.float32 import has_type
 from fewstep.graph.session import run
 from fewstep.plans.errors import UserError

@@ -3,8 +3,8 @@
 import numpy as np
 
 from fewstep.graph.additions import NewNodes
+from fewstep.graph.cuda.channels_last import FIRST, LAST
 from fewstep.graph.graph import Graph, Node
-from fewstep.graph.passes.channels_last import FIRST, LAST
 
 
 def expand_contrib_norms(graph: Graph) -> Graph:

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from fewstep.graph.additions import NewNodes
+from fewstep.graph.cuda.contrib_norm import GroupNorm, find_group_norms
+from fewstep.graph.cuda.contrib_skip_norm import fuse_skips
 from fewstep.graph.graph import Array, Graph, Node, rename_inputs
 from fewstep.graph.index import Index, index
 from fewstep.graph.passes.constants import drop_unused
-from fewstep.graph.passes.contrib_norm import GroupNorm, find_group_norms
-from fewstep.graph.passes.contrib_skip_norm import fuse_skips
 from fewstep.graph.selection import CONTRIB
 from fewstep.graph.types import Types
 

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
+from fewstep.graph.cuda.channels_last import FIRST, LAST, channels_last
+from fewstep.graph.cuda.contrib_attention import fuse_attention
 from fewstep.graph.graph import Graph, Node
 from fewstep.graph.index import index
-from fewstep.graph.passes.channels_last import FIRST, LAST, channels_last
-from fewstep.graph.passes.contrib_attention import fuse_attention
 from fewstep.graph.types import infer_types
 
 VIEWS = ("Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity")  # no kernel: the provider keeps the memory
