@@ -33,8 +33,8 @@ class CalibrateOptions(SamplingOptions):
     plan: SOLVER:STEPS, or the path of a plan's JSON. Default: dpmpp_2m:8, or maskgit:8 for a denoiser of tokens.
     target: Targets to lower for.
     trajectories: Number of samples to follow. Fewer than 4 cause a warning.
-    guidance: Weight of classifier-free guidance; pag:SCALE for perturbed attention, steer:WEIGHT for a gradient; join
-        several with a plus, as 2+pag:3. Default: 2, or none where the denoiser cannot be guided.
+    guidance: Weight of classifier-free guidance; pag:SCALE for perturbed attention, steer:WEIGHT for a gradient, or
+        several as 2+pag:3; cfg++:WEIGHT for CFG++. Default: 2, or none where the denoiser cannot be guided.
     clip: Clip each prediction of the clean sample to [-CLIP, CLIP], like the program that will run the plan.
     groups: step gives each step of the plan its own ranges, pooled gives all steps one range.
     seed: Seed of the first trajectory. Seeds 0 to 99999 and 500000 to 599999 are held out.

@@ -38,8 +38,8 @@ class RunOptions(Options):
     adapter: FILE.safetensors or FILE.safetensors:STRENGTH of a LoRA, for a bundle with LoRA slots
         (export --lora-slots). Several LoRAs add up.
     guidance: Weight of classifier-free guidance, pag:SCALE for perturbed attention, or steer:WEIGHT for gradient
-        guidance. A plus sign joins several, as 2+pag:3. A weight of 1 runs only the conditional branch. Default: as
-        calibrated, else 1.
+        guidance. A plus sign joins several, as 2+pag:3. cfg++:WEIGHT is CFG++. A weight of 1 runs only
+        the conditional branch. Default: as calibrated, else 1.
     clip: Clip each prediction of the clean sample to [-CLIP, CLIP]. Default: as calibrated, if --plan is not given or
         names the plan of the calibration.
     size: NAME=NUMBER for a dynamic axis of the bundle, as height=96. Other dynamic axes keep their defaults. With

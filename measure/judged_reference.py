@@ -18,8 +18,8 @@ from fewstep.runtime.sampling.sampler import Sampler
 class ReferenceOptions(ConditionOptions):
     """The samples that bodies are compared with.
 
-    guidance: Weight of classifier-free guidance; pag:SCALE for perturbed attention, steer:WEIGHT for a gradient; join
-        several with a plus, as 2+pag:3. Default: the guidance of the calibrated plan.
+    guidance: Weight of classifier-free guidance; pag:SCALE for perturbed attention, steer:WEIGHT for a gradient, or
+        several as 2+pag:3; cfg++:WEIGHT for CFG++. Default: the guidance of the calibrated plan.
     teacher: Plan of the float32 teacher. Default: dpmpp_2m:80@arctan, with its steps doubled until it is exact enough.
         A distilled denoiser has no teacher; choose judges it by its calibrated plan.
     """

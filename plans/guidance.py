@@ -20,7 +20,7 @@ from fewstep.plans.spec import By, Strict, canonicalize
 
 COND, UNCOND = "cond", "uncond"
 PERTURBED = "perturbed"  # a branch, and the condition that is 1 in it
-PAG, STEER = "pag:", "steer:"
+PAG, STEER, CFG_PLUS_PLUS = "pag:", "steer:", "cfg++:"
 FIX = "give values that fewstep.plans.guidance documents"
 
 
@@ -39,7 +39,7 @@ class Cfg(Strict, frozen=True, tag="cfg"):
 
 class CfgPlusPlus(Strict, frozen=True, tag="cfg++"):
     """CFG++ (Chung et al. 2024, arXiv 2406.08070): x0 comes from o_uncond + weight (o_cond - o_uncond), and the noise
-    that is added back comes from o_uncond only.
+    that is added back comes from o_uncond only. Written "cfg++:WEIGHT".
 
     weight: at least 0. The paper uses [0, 1]; small networks were better above 1."""
 
@@ -135,6 +135,8 @@ def to_text(guidance: Guidance | None) -> str | None:
             return None
         steered = f"{STEER}{_format_number(guidance.weight)}"
         return steered if guidance.guidance is None else besides and f"{besides}+{steered}"
+    if isinstance(guidance, CfgPlusPlus):
+        return f"{CFG_PLUS_PLUS}{_format_number(guidance.weight)}"
     weight = guidance.weight if isinstance(guidance, Pag) else weight_of(guidance)
     text = None if weight is None else _format_number(weight)
     return f"{text}+{PAG}{_format_number(guidance.scale)}".removeprefix("1+") if isinstance(guidance, Pag) else text

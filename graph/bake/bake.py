@@ -73,8 +73,8 @@ class BakeOptions(Options):
         float32-cuda and float16-cuda have the operations of ONNX Runtime's CUDA provider, and run there only.
         Default: the body of that precision that onnxruntime runs best here.
     guidance: Weight of classifier-free guidance, pag:SCALE for perturbed attention, or steer:WEIGHT for a gradient.
-        Join several with a plus, like 2+pag:3. 1 runs only the conditional branch. Default: 1; on the command line, as
-        calibrated.
+        Join several with a plus, like 2+pag:3. cfg++:WEIGHT is CFG++. 1 runs only the conditional branch.
+        Default: 1; on the command line, as calibrated.
     clip: Clip each prediction of the clean sample to [-CLIP, CLIP]. Default: as calibrated, for the calibrated plan.
     strength: Share of the plan's steps to run from an image, above 0 and at most 1. The image becomes an input.
     adapter: FILE.safetensors or FILE.safetensors:STRENGTH, a LoRA for a bundle with slots. All of them go to one

@@ -1,7 +1,7 @@
 """Parse the text of a guidance: a weight, a form of `guidance.py`, or a user-supplied form."""
 
 from fewstep.plans.errors import UserError
-from fewstep.plans.guidance import PAG, STEER, Cfg, Guidance, Pag, Steer, as_guidance
+from fewstep.plans.guidance import CFG_PLUS_PLUS, PAG, STEER, Cfg, CfgPlusPlus, Guidance, Pag, Steer, as_guidance
 from fewstep.plans.names.plugins import find_plugin
 from fewstep.plans.names.user_call import resolve_call
 from fewstep.plans.names.user_code import split_code
@@ -9,6 +9,7 @@ from fewstep.plans.names.user_code import split_code
 
 def from_text(text: str) -> float | Guidance:
     """Parse the guidance of a command line: "2", "pag:3", "steer:1", or several of them joined by "+" in this order.
+    "cfg++:0.6" stands alone.
 
     A user-supplied form is a function of numbers, "my_forms.py:towards:2,0.5", or the name of a plugin `guidance.NAME`.
     Raises UserError for any other text."""
@@ -17,6 +18,8 @@ def from_text(text: str) -> float | Guidance:
     for prefix in (PAG, STEER):
         if prefix in text:
             find_plugin("guidance", prefix.removesuffix(":"), is_core=True)  # refuses a plugin of that name
+    if text.startswith(CFG_PLUS_PLUS):
+        return _cfg_plus_plus(text)
     parts = text.split("+")
     try:
         steer = float(parts.pop().removeprefix(STEER)) if parts[-1].startswith(STEER) else None
@@ -25,7 +28,8 @@ def from_text(text: str) -> float | Guidance:
         if parts:
             raise ValueError(text)
     except ValueError:
-        fix = f"give a weight as 2, {PAG}3 for perturbed attention, {STEER}1 for a gradient, or 2+{PAG}3 for both"
+        forms = f"{PAG}3 for perturbed attention, {STEER}1 for a gradient, 2+{PAG}3 for both, or {CFG_PLUS_PLUS}0.6"
+        fix = f"give a weight as 2, {forms}"
         raise UserError(f"guidance {text!r} is not a number", fix) from None
     besides: Cfg | Pag | None = None if weight == 1 else Cfg(weight)
     if scale is not None:
@@ -33,6 +37,18 @@ def from_text(text: str) -> float | Guidance:
     if steer is not None:
         return Steer(steer, guidance=besides)
     return besides if isinstance(besides, Pag) else weight
+
+
+def _cfg_plus_plus(text: str) -> CfgPlusPlus:
+    """Return the form of "cfg++:WEIGHT". Raises UserError if WEIGHT is no number, or a number that has no meaning."""
+    try:
+        weight = float(text.removeprefix(CFG_PLUS_PLUS))
+    except ValueError:
+        fix = f"give a weight as {CFG_PLUS_PLUS}0.6, which no other form follows"
+        raise UserError(f"guidance {text!r} is not a number", fix) from None
+    form = CfgPlusPlus(weight)
+    as_guidance(form)  # refuses a weight without meaning
+    return form
 
 
 def _user_form(text: str) -> Guidance | None:

@@ -49,7 +49,7 @@ class PlanOptions(Options):
     schedule: The noise schedule: linear, cosine, flow, ...
     prediction: The output of the denoiser: epsilon, sample, v, flow, ...
     guidance: Weight of classifier-free guidance, pag:SCALE for perturbed attention, or steer:WEIGHT for gradient
-        guidance. A plus sign joins several, as 2+pag:3.
+        guidance. A plus sign joins several, as 2+pag:3. cfg++:WEIGHT is CFG++.
     output: The SVG file to write.
     """
 

@@ -156,7 +156,7 @@ def test_a_preview_is_the_guided_prediction():
 
 def test_guidance_in_words():
     assert [describe(g) for g in (None, Cfg(2.0))] == ["none", "2"]
-    assert "weight=0.5" in describe(CfgPlusPlus(0.5))
+    assert describe(CfgPlusPlus(0.5)) == "cfg++:0.5"
 
 
 @pytest.mark.parametrize(
@@ -297,7 +297,8 @@ def test_pag_needs_perturbed_attention():
     ("text", "form"),
     [("2", Cfg(2.0)), ("pag:3", Pag(3.0)), ("2.5+pag:0.5", Pag(0.5, 2.5)), ("0.1+pag:2", Pag(2.0, 0.1))]
     + [("pag:0.12345678", Pag(0.12345678)), ("steer:1234567.5", Steer(1234567.5))]
-    + [("steer:1", Steer()), ("2+pag:3+steer:0.5", Steer(0.5, guidance=Pag(3.0, 2.0)))],
+    + [("steer:1", Steer()), ("2+pag:3+steer:0.5", Steer(0.5, guidance=Pag(3.0, 2.0)))]
+    + [("cfg++:0.6", CfgPlusPlus(0.6))],
 )
 def test_a_text_names_a_guidance(text, form):
     read = from_text(text)
@@ -308,4 +309,10 @@ def test_a_text_names_a_guidance(text, form):
 @pytest.mark.parametrize("text", ["pag", "pag:", "2+cfg:3", "strong", "", "pag:2+3"])
 def test_another_text_is_refused(text):
     with pytest.raises(UserError, match="is not a number; give a weight as 2, pag:3"):
+        from_text(text)
+
+
+@pytest.mark.parametrize("text", ["cfg++:", "cfg++:0.6+pag:3", "cfg++:strong"])
+def test_a_text_of_cfg_plus_plus_without_one_weight_is_refused(text):
+    with pytest.raises(UserError, match=r"is not a number; give a weight as cfg\+\+:0.6"):
         from_text(text)
